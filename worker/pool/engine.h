@@ -1,0 +1,99 @@
+// The engine interface: what a worker needs to know of anything that can run jobs on a device.
+//
+// A worker process holds exactly one Engine and drives it from one thread:
+//
+//     admit(request) ──▶ Plan or Failure    may this job ever run here, and what will it hold?
+//     start(job, plan)                      the job joins the batch
+//     step(now) ... step(now)               each step advances every running job a little
+//     cancel(job)                           the job leaves the batch, nothing more is said of it
+//
+// Jobs join and leave between steps (continuous batching, Yu et al., "Orca", OSDI 2022), so a cancel waits for
+// one step at most. What a job produces goes out through the Sink, in this order:
+//
+//     head? chunk* (done | failed)        progress may come anywhere before the end
+//
+// After done or failed the engine has forgotten the job. The engine never blocks on anything but the device.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <variant>
+
+namespace penstock {
+
+// A job's number between penstockd and one worker; never 0.
+using JobNumber = uint64_t;
+
+// What the caller sent. The views are valid during the call they are
+// passed to; an engine copies what it keeps.
+struct Request {
+  std::string_view method;        // "POST"
+  std::string_view path;          // "/v1/completions", without the query
+  std::string_view content_type;  // as sent, may be empty
+  std::string_view model;         // the model the job was routed by; empty if it names none.
+                                  // Engines obey this, not the body's own "model" field.
+  std::string_view body;
+  int32_t priority = 0;  // class; higher goes first
+};
+
+// Why a job cannot be served, in the words its caller will read (CONTRACT, section 4).
+struct Failure {
+  int status = 500;             // HTTP status: 400, 404, 413, 502, 504 ...
+  std::string code;             // error.code: "invalid_request", "not_found", "engine_failed" ...
+  std::string message;          // what is wrong, where, and what would be right
+  std::string param;            // the offending request field, or empty
+  bool retryable = false;       // another attempt, here or on another worker, may succeed
+};
+
+// A request that was read and found good, ready to start. Engines derive their own from it.
+class Plan {
+ public:
+  virtual ~Plan() = default;
+  // What the job will hold on the device while it runs, at most, beyond what the engine holds itself.
+  int64_t memory_bytes = 0;
+};
+
+// What the job used; counted against token and GPU-second limits.
+struct Usage {
+  uint64_t prompt_tokens = 0;
+  uint64_t completion_tokens = 0;
+  uint64_t device_ns = 0;  // this job's share of the device's time
+};
+
+// Where an engine's answers go. Implemented by the pool; calls never block.
+class Sink {
+ public:
+  virtual ~Sink() = default;
+  // The answer's HTTP status and type. content_length < 0: not known, the answer streams.
+  virtual void head(JobNumber job, int status, std::string_view content_type,
+                    int64_t content_length) = 0;
+  virtual void chunk(JobNumber job, std::string_view bytes) = 0;
+  virtual void progress(JobNumber job, double fraction) = 0;  // 0 .. 1
+  virtual void done(JobNumber job, const Usage& usage) = 0;
+  virtual void failed(JobNumber job, const Failure& failure) = 0;
+};
+
+class Engine {
+ public:
+  static constexpr int64_t kIdle = INT64_MAX;
+
+  virtual ~Engine() = default;
+
+  // Reads and judges a request without starting it. Touches no device. A plan may be kept (until
+  // there is room) or dropped (the caller left); it outlives the request's views.
+  virtual std::variant<std::unique_ptr<Plan>, Failure> admit(const Request& request) = 0;
+
+  // REQUIRES: plan came from this engine's admit(); `job` is not running; fewer than `slots` run.
+  virtual void start(JobNumber job, std::unique_ptr<Plan> plan) = 0;
+
+  // Advances every running job. Returns when it wants to be stepped next, on the monotonic clock
+  // (ns): `now_ns` or earlier means at once, kIdle means not before another start().
+  virtual int64_t step(int64_t now_ns) = 0;
+
+  // The job leaves; its slot and memory are free on return. Unknown jobs are ignored.
+  virtual void cancel(JobNumber job) = 0;
+};
+
+}  // namespace penstock
