@@ -7,12 +7,13 @@
 //     step(now) ... step(now)               each step advances every running job a little
 //     cancel(job)                           the job leaves the batch, nothing more is said of it
 //
-// Jobs join and leave between steps (continuous batching, Yu et al., "Orca", OSDI 2022), so a cancel waits for
-// one step at most. What a job produces goes out through the Sink, in this order:
+// Jobs join and leave between steps (continuous batching, Yu et al., "Orca", OSDI 2022), so a
+// cancel waits for one step at most. What a job produces goes out through the Sink, in this order:
 //
 //     head? chunk* (done | failed)        progress may come anywhere before the end
 //
-// After done or failed the engine has forgotten the job. The engine never blocks on anything but the device.
+// After done or failed the engine has forgotten the job. The engine never blocks on anything but
+// the device.
 #pragma once
 
 #include <cstdint>
@@ -40,18 +41,19 @@ struct Request {
 
 // Why a job cannot be served, in the words its caller will read (CONTRACT, section 4).
 struct Failure {
-  int status = 500;             // HTTP status: 400, 404, 413, 502, 504 ...
-  std::string code;             // error.code: "invalid_request", "not_found", "engine_failed" ...
-  std::string message;          // what is wrong, where, and what would be right
-  std::string param;            // the offending request field, or empty
-  bool retryable = false;       // another attempt, here or on another worker, may succeed
+  int status = 500;        // HTTP status: 400, 404, 413, 502, 504 ...
+  std::string code;        // error.code: "invalid_request", "not_found", "engine_failed" ...
+  std::string message;     // what is wrong, where, and what would be right
+  std::string param;       // the offending request field, or empty
+  bool retryable = false;  // another attempt, here or on another worker, may succeed
 };
 
 // A request that was read and found good, ready to start. Engines derive their own from it.
 class Plan {
  public:
   virtual ~Plan() = default;
-  // What the job will hold on the device while it runs, at most, beyond what the engine holds itself.
+  // What the job will hold on the device while it runs, at most, beyond what the engine holds
+  // itself.
   int64_t memory_bytes = 0;
 };
 

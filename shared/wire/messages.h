@@ -1,0 +1,234 @@
+// Messages: what each frame's payload means. This file is the only definition of the field tags.
+//
+// A message is a struct of views and numbers with one function, visit(), that names each field's
+// tag; parse() and append() are both made from it. Views point into the frame they were parsed
+// from. A frame type without a struct here (CHUNK, CANCEL, DRAIN) has no fields.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+#include "shared/base/bytes.h"
+#include "shared/wire/frame.h"
+
+namespace penstock::wire {
+
+enum class Role : uint64_t { kCaller = 1, kWorker = 2, kTool = 3 };
+
+struct Hello {
+  static constexpr FrameType kType = FrameType::kHello;
+  uint64_t version = 0;    // must be kVersion
+  uint64_t role = 0;       // Role
+  std::string_view name;   // worker: as in penstock.yaml
+  std::string_view model;  // worker: the model it serves
+  uint64_t slots = 0;      // worker: jobs it runs at once
+  template <typename V>
+  void visit(V&& v) {
+    v(1, version), v(2, role), v(3, name), v(4, model), v(5, slots);
+  }
+};
+
+struct Submit {
+  static constexpr FrameType kType = FrameType::kSubmit;
+  std::string_view queue;         // empty: "default"
+  std::string_view model;         // empty: the body names none
+  std::string_view owner;         // whose job it is; hashed on arrival, never kept
+  std::string_view tier;          // the plan's name, a label
+  int64_t priority = 0;           // class; higher goes first
+  uint64_t weight = 0;            // share within the class; 0 means 1
+  uint64_t cost = 0;              // estimate in the limiter's units; 0 means not known
+  std::string_view method;        // "POST"
+  std::string_view path;          // "/v1/completions", without the query
+  std::string_view content_type;  // as the client sent it
+  std::string_view body;          // last, so that a sender can stream it behind the rest
+  static constexpr uint32_t kBodyTag = 31;
+  template <typename V>
+  void visit(V&& v) {
+    v(6, queue), v(7, model), v(8, owner), v(9, tier), v(10, priority), v(11, weight), v(12, cost);
+    v(13, method), v(14, path), v(15, content_type), v(kBodyTag, body);
+  }
+};
+
+struct Accepted {
+  static constexpr FrameType kType = FrameType::kAccepted;
+  std::string_view job_id;  // "job_…"
+  uint64_t position = 0;    // 1: the next to start; 0: started at once
+  uint64_t eta_ms = 0;      // predicted wait until it starts
+  template <typename V>
+  void visit(V&& v) {
+    v(16, job_id), v(17, position), v(18, eta_ms);
+  }
+};
+
+struct Head {
+  static constexpr FrameType kType = FrameType::kHead;
+  uint64_t status = 0;                // 200
+  std::string_view content_type;      // "text/event-stream"
+  uint64_t content_length_plus1 = 0;  // 0: not known, the answer streams
+  template <typename V>
+  void visit(V&& v) {
+    v(19, status), v(15, content_type), v(20, content_length_plus1);
+  }
+};
+
+struct Progress {
+  static constexpr FrameType kType = FrameType::kProgress;
+  uint64_t millionths = 0;
+  uint64_t position = 0;
+  uint64_t eta_ms = 0;
+  template <typename V>
+  void visit(V&& v) {
+    v(21, millionths), v(17, position), v(18, eta_ms);
+  }
+};
+
+struct Done {
+  static constexpr FrameType kType = FrameType::kDone;
+  uint64_t prompt_tokens = 0;
+  uint64_t completion_tokens = 0;
+  uint64_t device_ns = 0;
+  template <typename V>
+  void visit(V&& v) {
+    v(22, prompt_tokens), v(23, completion_tokens), v(24, device_ns);
+  }
+};
+
+struct Failed {
+  static constexpr FrameType kType = FrameType::kFailed;
+  uint64_t status = 0;         // HTTP status
+  std::string_view code;       // error.code of CONTRACT, section 4
+  std::string_view message;    // for the caller's eyes
+  std::string_view param;      // offending request field
+  uint64_t retry_after_s = 0;  // 0: none
+  uint64_t retryable = 0;      // worker → penstockd: another attempt may succeed
+  template <typename V>
+  void visit(V&& v) {
+    v(19, status), v(25, code), v(26, message), v(27, param), v(28, retry_after_s),
+        v(29, retryable);
+  }
+};
+
+struct Take {
+  static constexpr FrameType kType = FrameType::kTake;
+  uint64_t credit = 0;  // jobs the worker can hold beyond those it was given
+  template <typename V>
+  void visit(V&& v) {
+    v(32, credit);
+  }
+};
+
+struct Heartbeat {
+  static constexpr FrameType kType = FrameType::kHeartbeat;
+  uint64_t running = 0;
+  uint64_t memory_bytes = 0;
+  template <typename V>
+  void visit(V&& v) {
+    v(33, running), v(34, memory_bytes);
+  }
+};
+
+struct StatusReport {  // no fields when it is the question
+  static constexpr FrameType kType = FrameType::kStatus;
+  std::string_view json;
+  template <typename V>
+  void visit(V&& v) {
+    v(31, json);
+  }
+};
+
+struct Goodbye {
+  static constexpr FrameType kType = FrameType::kGoodbye;
+  std::string_view message;
+  template <typename V>
+  void visit(V&& v) {
+    v(26, message);
+  }
+};
+
+// Reads a payload. Returns nullptr and fills `message`, or says what rule was broken.
+// The frame's type must already have been checked against M::kType.
+template <typename M>
+const char* parse(std::string_view payload, M& message) noexcept {
+  message = M{};
+  FieldReader reader(payload);
+  uint32_t tag = 0;
+  std::string_view value;
+  uint64_t seen = 0;
+  const char* error = nullptr;
+  while (error == nullptr && reader.next(tag, value)) {
+    if (tag < 64) {
+      if ((seen >> tag & 1) != 0) {
+        return "a field comes twice";
+      }
+      seen |= uint64_t{1} << tag;
+    }
+    message.visit([&](uint32_t field_tag, auto& member) {
+      if (field_tag != tag) {
+        return;
+      }
+      if constexpr (std::is_same_v<std::remove_reference_t<decltype(member)>, std::string_view>) {
+        member = value;
+      } else if (value.size() == 8) {
+        member = load_le<std::remove_reference_t<decltype(member)>>(value.data());
+      } else {
+        error = "a number is not 8 bytes";
+      }
+    });
+  }
+  return error != nullptr ? error : reader.error();
+}
+
+// Appends the message as a whole frame.
+template <typename M>
+void append(std::string& out, uint64_t id, M message) {
+  FrameWriter writer(out, M::kType, id);
+  message.visit([&](uint32_t tag, auto& member) {
+    if constexpr (std::is_same_v<std::remove_reference_t<decltype(member)>, std::string_view>) {
+      writer.field(tag, member);
+    } else {
+      writer.number(tag, static_cast<uint64_t>(member));
+    }
+  });
+  writer.finish();
+}
+
+// For senders without a heap: the bytes append() would have written, header included ...
+template <typename M>
+size_t encoded_size(M message) noexcept {
+  size_t size = kHeaderBytes;
+  message.visit([&](uint32_t, auto& member) {
+    if constexpr (std::is_same_v<std::remove_reference_t<decltype(member)>, std::string_view>) {
+      size += member.empty() ? 0 : kFieldHeaderBytes + member.size();
+    } else {
+      size += member == 0 ? 0 : kFieldHeaderBytes + 8;
+    }
+  });
+  return size;
+}
+
+// ... and those bytes, with `trailing_bytes` counted into the frame's length: the sender appends
+// that many itself. REQUIRES: room for encoded_size(message). Returns the end of what was written.
+template <typename M>
+char* encode(char* out, uint64_t id, M message, size_t trailing_bytes = 0) noexcept {
+  char* const start = out;
+  out += kHeaderBytes;
+  message.visit([&](uint32_t tag, auto& member) {
+    if constexpr (std::is_same_v<std::remove_reference_t<decltype(member)>, std::string_view>) {
+      if (!member.empty()) {
+        out = write_field_header(out, tag, static_cast<uint32_t>(member.size()));
+        std::memcpy(out, member.data(), member.size());
+        out += member.size();
+      }
+    } else if (member != 0) {
+      out = write_number(out, tag, static_cast<uint64_t>(member));
+    }
+  });
+  encode_header(
+      start, M::kType, id,
+      static_cast<uint32_t>(static_cast<size_t>(out - start) - kHeaderBytes + trailing_bytes));
+  return out;
+}
+
+}  // namespace penstock::wire

@@ -1,0 +1,66 @@
+// The status page: what penstockd tells the edge without being asked.
+//
+// A small file beside the socket (SOCKET.status), mapped shared: penstockd writes it, every Nginx
+// worker reads it, so a request that cannot be served is refused without touching the socket. All
+// fields are lock-free atomics; each is true on its own, and a reader that sees two from different
+// moments at worst refuses, or hands over, one request that penstockd would have judged otherwise.
+// penstockd always judges again.
+//
+// Trust: readers use a page only while heartbeat_ns is recent (kStaleNs); penstockd's death makes
+// it stale by itself, and then the edge goes to the socket and lets the upstream machinery find
+// out.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace penstock::wire {
+
+constexpr uint64_t kStatusMagic = 0x3147504b434f5453;  // "STOCKPG1"
+constexpr size_t kMaxQueues = 64;
+constexpr size_t kQueueNameBytes = 40;  // longest queue name + 1
+constexpr int64_t kStatusStaleNs = 3'000'000'000;
+
+enum class QueueState : uint32_t {
+  kUnused = 0,
+  kOpen = 1,
+  kFull = 2,      // length has reached max_length
+  kNoWorker = 3,  // nobody serves it, and none has for a while
+  kDraining = 4,
+};
+
+struct QueueStatus {
+  char name[kQueueNameBytes];               // written before `state` leaves kUnused, then constant
+  std::atomic<uint32_t> state;              // QueueState
+  std::atomic<uint32_t> length;             // jobs waiting
+  std::atomic<uint32_t> running;            // jobs on workers
+  std::atomic<uint32_t> slots;              // what its live workers can run at once
+  std::atomic<uint64_t> predicted_wait_ms;  // for a job that came now, lowest class
+  std::atomic<uint64_t> retry_after_s;      // when refused: come back then
+};
+
+struct StatusPage {
+  std::atomic<uint64_t> magic;        // kStatusMagic, written last
+  std::atomic<int64_t> heartbeat_ns;  // CLOCK_MONOTONIC, renewed each 500 ms
+  std::atomic<uint64_t> pid;
+  QueueStatus queues[kMaxQueues];
+
+  // nullptr when there is no such queue.
+  const QueueStatus* find(std::string_view name) const noexcept {
+    for (const QueueStatus& queue : queues) {
+      if (queue.state.load(std::memory_order_acquire) == 0) {
+        return nullptr;
+      }
+      if (name == std::string_view(queue.name)) {
+        return &queue;
+      }
+    }
+    return nullptr;
+  }
+};
+
+static_assert(std::atomic<uint64_t>::is_always_lock_free);
+
+}  // namespace penstock::wire
