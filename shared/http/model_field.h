@@ -1,8 +1,9 @@
 // The caller's model, read from a JSON body without parsing the rest of it.
 //
-// The edge needs one string out of bodies that may be large and arrive in pieces, to key limits and to route; whoever
-// runs the job obeys what was found here, so reading the first "model" of the top level is enough. The body is not
-// judged: a malformed one simply yields no model, and the engine says what is wrong with it.
+// The edge needs one string out of bodies that may be large and arrive in pieces, to key limits and
+// to route; whoever runs the job obeys what was found here, so reading the first "model" of the top
+// level is enough. The body is not judged: a malformed one simply yields no model, and the engine
+// says what is wrong with it.
 #pragma once
 
 #include <cstddef>
@@ -22,19 +23,33 @@ class ModelField {
   std::string_view value() const noexcept { return {value_, found_ ? size_ : 0}; }
 
  private:
-  enum class State : uint8_t { kStart, kKeyOrEnd, kKey, kColon, kValue, kString, kModel, kSkip, kEnd };
-  bool step(char c) noexcept;
-  bool in_text(char c) noexcept;
+  enum class State : uint8_t {
+    kStart,
+    kBeforeKey,
+    kKey,
+    kColon,
+    kBeforeValue,
+    kModel,
+    kSkip,
+    kEnd
+  };
+  void step(char c) noexcept;
+  void begin_value(char c) noexcept;
+  void skip(char c) noexcept;
+  bool text(char c) noexcept;
+  void keep_code_unit() noexcept;
+  void keep(char c) noexcept;
 
   State state_ = State::kStart;
   bool found_ = false;
-  bool key_matches_ = false;
-  uint8_t escape_ = 0;     // 0: none; 1: after a backslash; 2..5: hex digits of \u still to come, plus one
+  bool overflow_ = false;   // the string kept is longer than kMaxBytes, or not text
+  bool escaped_ = false;    // after a backslash
+  bool in_string_ = false;  // while skipping
+  uint8_t hex_left_ = 0;    // digits of \uXXXX still to come
   uint16_t unicode_ = 0;
-  uint32_t depth_ = 0;     // of nested values being skipped
-  bool in_string_ = false; // while skipping
+  size_t depth_ = 0;  // of nested values being skipped
   size_t size_ = 0;
-  char value_[kMaxBytes];
+  char value_[kMaxBytes];  // the key, then the value
 };
 
 }  // namespace penstock::http

@@ -1,4 +1,5 @@
-// Problem bodies: one JSON object that is both an RFC 9457 problem and an OpenAI error (CONTRACT, section 4).
+// Problem bodies: one JSON object that is both an RFC 9457 problem and an OpenAI error (CONTRACT,
+// section 4).
 #pragma once
 
 #include <cstddef>
@@ -9,10 +10,10 @@ namespace penstock::http {
 
 struct Problem {
   int status = 500;
-  std::string_view detail;             // a sentence for the caller: what happened and what would be right
-  std::string_view code;               // error.code: "rate_limit_exceeded", "busy", "not_found" ...
-  std::string_view param;              // offending request field; empty: null
-  int64_t retry_after_s = 0;           // 0: left out
+  std::string_view detail;    // a sentence for the caller: what happened and what would be right
+  std::string_view code;      // error.code: "rate_limit_exceeded", "busy", "not_found" ...
+  std::string_view param;     // offending request field; empty: null
+  int64_t retry_after_s = 0;  // 0: left out
   std::string_view violated_policies;  // the names as JSON, `"free-rate","ip"`; empty: left out
 };
 
@@ -25,7 +26,8 @@ std::string_view title_of(int status) noexcept;
 std::string_view error_type_of(int status) noexcept;
 
 // Appends `text` as the inside of a JSON string: quotes, backslashes and control characters are
-// escaped, bytes that are not UTF-8 become U+FFFD. Returns the end, or nullptr when it does not fit.
+// escaped, bytes that are not UTF-8 become U+FFFD. Returns the end, or nullptr when it does not
+// fit.
 char* escape_json(std::string_view text, char* out, const char* end) noexcept;
 
 }  // namespace penstock::http

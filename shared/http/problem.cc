@@ -1,0 +1,186 @@
+#include "shared/http/problem.h"
+
+#include <charconv>
+#include <cstring>
+
+namespace penstock::http {
+namespace {
+
+constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
+
+// Length of the UTF-8 sequence at the front of `text`, or 0 when there is none (RFC 3629: no
+// overlong forms, no surrogates, nothing past U+10FFFF).
+size_t utf8_length(std::string_view text) noexcept {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const auto continues = [&](size_t i) { return i < text.size() && (byte(i) & 0xC0) == 0x80; };
+  const unsigned char lead = byte(0);
+  if (lead < 0x80) {
+    return 1;
+  }
+  if (lead >= 0xC2 && lead <= 0xDF) {
+    return continues(1) ? 2 : 0;
+  }
+  if (lead >= 0xE0 && lead <= 0xEF) {
+    if (!continues(1) || !continues(2) || (lead == 0xE0 && byte(1) < 0xA0) ||
+        (lead == 0xED && byte(1) > 0x9F)) {
+      return 0;
+    }
+    return 3;
+  }
+  if (lead >= 0xF0 && lead <= 0xF4) {
+    if (!continues(1) || !continues(2) || !continues(3) || (lead == 0xF0 && byte(1) < 0x90) ||
+        (lead == 0xF4 && byte(1) > 0x8F)) {
+      return 0;
+    }
+    return 4;
+  }
+  return 0;
+}
+
+// A bounded cursor: once something did not fit, nothing more is written and ok() is false.
+class Writer {
+ public:
+  Writer(char* out, size_t capacity) noexcept : start_(out), at_(out), end_(out + capacity) {}
+
+  Writer& raw(std::string_view text) noexcept {
+    if (at_ == nullptr || text.size() > static_cast<size_t>(end_ - at_)) {
+      at_ = nullptr;
+    } else {
+      std::memcpy(at_, text.data(), text.size());
+      at_ += text.size();
+    }
+    return *this;
+  }
+  Writer& escaped(std::string_view text) noexcept {
+    if (at_ != nullptr) {
+      at_ = escape_json(text, at_, end_);
+    }
+    return *this;
+  }
+  Writer& number(int64_t value) noexcept {
+    char digits[24];
+    const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
+    return raw({digits, static_cast<size_t>(end - digits)});
+  }
+  size_t size() const noexcept { return at_ == nullptr ? 0 : static_cast<size_t>(at_ - start_); }
+
+ private:
+  char* start_;
+  char* at_;
+  char* end_;
+};
+
+}  // namespace
+
+char* escape_json(std::string_view text, char* out, const char* end) noexcept {
+  static constexpr char kHex[] = "0123456789abcdef";
+  while (!text.empty()) {
+    char escape[6];
+    std::string_view piece;
+    size_t taken = 1;
+    const auto c = static_cast<unsigned char>(text.front());
+    if (c == '"' || c == '\\') {
+      escape[0] = '\\';
+      escape[1] = static_cast<char>(c);
+      piece = {escape, 2};
+    } else if (c == '\n') {
+      piece = "\\n";
+    } else if (c < 0x20 || c == 0x7F) {
+      std::memcpy(escape, "\\u00", 4);
+      escape[4] = kHex[c >> 4];
+      escape[5] = kHex[c & 15];
+      piece = {escape, 6};
+    } else {
+      taken = utf8_length(text);
+      piece = taken == 0 ? kReplacement : text.substr(0, taken);
+      taken = taken == 0 ? 1 : taken;
+    }
+    if (piece.size() > static_cast<size_t>(end - out)) {
+      return nullptr;
+    }
+    std::memcpy(out, piece.data(), piece.size());
+    out += piece.size();
+    text.remove_prefix(taken);
+  }
+  return out;
+}
+
+std::string_view title_of(int status) noexcept {
+  switch (status) {
+    case 400:
+      return "Bad Request";
+    case 401:
+      return "Unauthorized";
+    case 403:
+      return "Forbidden";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 409:
+      return "Conflict";
+    case 413:
+      return "Content Too Large";
+    case 422:
+      return "Unprocessable Content";
+    case 429:
+      return "Too Many Requests";
+    case 500:
+      return "Internal Server Error";
+    case 502:
+      return "Bad Gateway";
+    case 503:
+      return "Service Unavailable";
+    case 504:
+      return "Gateway Timeout";
+    default:
+      return status < 500 ? "Client Error" : "Server Error";
+  }
+}
+
+std::string_view error_type_of(int status) noexcept {
+  switch (status) {
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 429:
+      return "rate_limit_error";
+    default:
+      return status < 500 ? "invalid_request_error" : "server_error";
+  }
+}
+
+size_t render(const Problem& problem, char* out, size_t capacity) noexcept {
+  const bool quota = problem.status == 429;
+  Writer w(out, capacity);
+  w.raw(R"({"type":")")
+      .raw(quota ? "https://iana.org/assignments/http-problem-types#quota-exceeded" : "about:blank")
+      .raw(R"(","title":")")
+      .raw(title_of(problem.status))
+      .raw(R"(","status":)")
+      .number(problem.status)
+      .raw(R"(,"detail":")")
+      .escaped(problem.detail)
+      .raw("\"");
+  if (!problem.violated_policies.empty()) {
+    w.raw(R"(,"violated-policies":[)").raw(problem.violated_policies).raw("]");
+  }
+  if (problem.retry_after_s > 0) {
+    w.raw(R"(,"retry_after":)").number(problem.retry_after_s);
+  }
+  w.raw(R"(,"error":{"message":")")
+      .escaped(problem.detail)
+      .raw(R"(","type":")")
+      .raw(error_type_of(problem.status))
+      .raw(R"(","param":)");
+  if (problem.param.empty()) {
+    w.raw("null");
+  } else {
+    w.raw("\"").escaped(problem.param).raw("\"");
+  }
+  w.raw(R"(,"code":")").escaped(problem.code).raw("\"}}\n");
+  return w.size();
+}
+
+}  // namespace penstock::http
