@@ -1,0 +1,267 @@
+#include "ngx_module/admission.h"
+
+#include <algorithm>
+
+#include "ngx_module/rate_headers.h"
+#include "ngx_module/reply.h"
+#include "ngx_module/status_source.h"
+#include "shared/base/clock.h"
+
+namespace penstock {
+namespace {
+
+// The charges of one request, on the stack; only as many as there are get written.
+class Charges {
+ public:
+  bool add(const Counter& counter, const limit::Hash128& hash, bool of_tier) noexcept {
+    if (count_ == kMaxCharges) {
+      return false;
+    }
+    auto* charge = new (memory_ + count_ * sizeof(limit::Charge)) limit::Charge();
+    charge->policy = &counter.rule->gcra;
+    charge->hash = hash;
+    judged_[count_++] = {counter.rule, &charge->decision, of_tier, false};
+    return true;
+  }
+  std::span<limit::Charge> charges() noexcept {
+    return {std::launder(reinterpret_cast<limit::Charge*>(memory_)), count_};
+  }
+  std::span<Judged> judged() noexcept { return {judged_, count_}; }
+  void clear() noexcept { count_ = 0; }
+
+ private:
+  size_t count_ = 0;
+  alignas(limit::Charge) std::byte memory_[kMaxCharges * sizeof(limit::Charge)];
+  Judged judged_[kMaxCharges];
+};
+
+limit::Table* table_of(const LocConf& loc) noexcept {
+  return loc.limits.empty() ? nullptr : &*loc.limits[0]->zone->table;
+}
+
+ngx_int_t refuse_unknown_tier(ngx_http_request_t* r, RequestState& state,
+                              std::string_view name) noexcept {
+  ngx_str_t text = str(name.substr(0, 64));
+  ngx_log_error(
+      NGX_LOG_ERR, r->connection->log, 0,
+      "unknown penstock tier \"%V\": add a penstock_tier block for it, or mend the variable",
+      &text);
+  state.verdict = Verdict::kRejected;
+  return refuse_request(
+      r, state, {.status = 403, .detail = "Your plan is not known here.", .code = "forbidden"});
+}
+
+// Adds what one penstock_limit charges. NGX_DECLINED: go on; else that is the handler's result.
+ngx_int_t add_limit(ngx_http_request_t* r, RequestState& state, const Limit& limit,
+                    Charges& charges) noexcept {
+  std::string_view key;
+  if (!limit.key.get(r, key)) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  if (key.empty()) {
+    return NGX_DECLINED;
+  }
+  if (limit.counter != nullptr) {
+    const bool constant = limit.key.kind == Value::Kind::kConstant;
+    charges.add(*limit.counter,
+                constant ? limit.constant_hash : limit::siphash13_128(limit.counter->secret, key),
+                false);
+    return NGX_DECLINED;
+  }
+  std::string_view name;
+  if (!limit.tier.get(r, name)) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  const PoolArray<Tier*>& tiers = main_conf(r)->tiers;
+  for (size_t i = 0; i < tiers.size(); ++i) {
+    if (view(tiers[i]->name) != name) {
+      continue;
+    }
+    state.tier = state.tier == nullptr ? tiers[i] : state.tier;
+    for (const Counter* counter : limit.tier_counters[i]) {
+      charges.add(*counter, limit::siphash13_128(counter->secret, key), true);
+    }
+    return NGX_DECLINED;
+  }
+  return refuse_unknown_tier(r, state, name);
+}
+
+ngx_int_t gather(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
+                 Charges& charges) noexcept {
+  charges.clear();
+  for (const Limit* limit : loc.limits) {
+    const ngx_int_t rc = add_limit(r, state, *limit, charges);
+    if (rc != NGX_DECLINED) {
+      return rc;
+    }
+  }
+  return NGX_DECLINED;
+}
+
+// `"free-rate","ip"`: the names of the limits that refused.
+size_t list_exceeded(std::span<const Judged> judged, char* out, size_t capacity) noexcept {
+  size_t size = 0;
+  for (const Judged& j : judged) {
+    const std::string_view name = view(j.rule->name);
+    if (!j.exceeded || size + name.size() + 3 > capacity) {
+      continue;
+    }
+    if (size > 0) {
+      out[size++] = ',';
+    }
+    out[size++] = '"';
+    ngx_memcpy(out + size, name.data(), name.size());
+    size += name.size();
+    out[size++] = '"';
+  }
+  return size;
+}
+
+ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Charges& charges) noexcept {
+  const Judged* worst = nullptr;
+  for (Judged& j : charges.judged()) {
+    j.exceeded = !j.decision->admit;
+    if (j.exceeded &&
+        (worst == nullptr || j.decision->retry_after_ns > worst->decision->retry_after_ns)) {
+      worst = &j;
+    }
+  }
+  state.verdict = Verdict::kRejected;
+  state.exceeded = worst->rule;
+  state.retry_after_s = seconds_up(worst->decision->retry_after_ns);
+  if (!push_rate_headers(r, charges.judged(), true)) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  char names[1024];
+  const size_t names_size = list_exceeded(charges.judged(), names, sizeof names);
+  u_char detail[512];
+  const u_char* end = ngx_snprintf(detail, sizeof detail, "%V Try again in %L s.",
+                                   &worst->rule->sentence, state.retry_after_s);
+  return refuse_request(
+      r, state,
+      {.status = 429,
+       .detail = {reinterpret_cast<char*>(detail), static_cast<size_t>(end - detail)},
+       .code = "rate_limit_exceeded",
+       .retry_after_s = state.retry_after_s,
+       .violated_policies = {names, names_size}});
+}
+
+ngx_int_t refuse_full_table(ngx_http_request_t* r, RequestState& state,
+                            const LocConf& loc) noexcept {
+  static time_t last_said = 0;  // each worker process says it once a minute
+  if (ngx_time() - last_said >= 60) {
+    last_said = ngx_time();
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "zone \"%V\" is full of live limits: new keys are refused; make it larger",
+                  &loc.limits[0]->zone->name);
+  }
+  state.verdict = Verdict::kBusy;
+  state.retry_after_s = 1;
+  return refuse_request(r, state,
+                        {.status = 503,
+                         .detail = "Too many callers at once. Try again in 1 s.",
+                         .code = "busy",
+                         .retry_after_s = 1});
+}
+
+ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state,
+                      const QueueRefusal& why) noexcept {
+  state.verdict = Verdict::kBusy;
+  state.retry_after_s = why.retry_after_s;
+  u_char detail[128];
+  ngx_str_t reason = str(why.reason);
+  const u_char* end =
+      ngx_snprintf(detail, sizeof detail, "%V Try again in %L s.", &reason, why.retry_after_s);
+  return refuse_request(
+      r, state,
+      {.status = 503,
+       .detail = {reinterpret_cast<char*>(detail), static_cast<size_t>(end - detail)},
+       .code = "busy",
+       .retry_after_s = why.retry_after_s});
+}
+
+ngx_int_t charge(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
+                 Charges& charges) noexcept {
+  limit::Table* table = table_of(loc);
+  if (table == nullptr || charges.charges().empty()) {
+    state.verdict = Verdict::kPassed;
+    return NGX_DECLINED;
+  }
+  switch (limit::charge_all(*table, charges.charges(), monotonic_ns())) {
+    case limit::Outcome::admitted:
+      state.verdict = Verdict::kPassed;
+      return push_rate_headers(r, charges.judged(), false) ? NGX_DECLINED
+                                                           : NGX_HTTP_INTERNAL_SERVER_ERROR;
+    case limit::Outcome::refused:
+    case limit::Outcome::never_admissible:
+      return refuse_over_limit(r, state, charges);
+    case limit::Outcome::table_full:
+      break;
+  }
+  return refuse_full_table(r, state, loc);
+}
+
+// The body is here: the phases go on with the handler that asked for it.
+void resume_phases(ngx_http_request_t* r) noexcept {
+  RequestState* state = find_state(r);
+  if (state != nullptr) {
+    state->body_read = true;
+  }
+  r->preserve_body = 1;
+  r->write_event_handler = ngx_http_core_run_phases;
+  ngx_http_core_run_phases(r);
+}
+
+bool has_body(ngx_http_request_t* r) noexcept {
+  return r->headers_in.content_length_n > 0 || r->headers_in.chunked != 0;
+}
+
+// Some key hangs on the body. What can be judged without it is judged first, so that a flood of
+// large bodies is refused by their headers alone.
+ngx_int_t read_body_then_judge(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
+                               Charges& charges) noexcept {
+  limit::Table* table = table_of(loc);
+  if (table != nullptr && !charges.charges().empty() &&
+      limit::peek_all(*table, charges.charges(), monotonic_ns()) == limit::Outcome::refused) {
+    return refuse_over_limit(r, state, charges);
+  }
+  const ngx_int_t rc = ngx_http_read_client_request_body(r, resume_phases);
+  if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
+    return rc;
+  }
+  ngx_http_finalize_request(r, NGX_DONE);
+  return NGX_DONE;
+}
+
+}  // namespace
+
+ngx_int_t judge_request(ngx_http_request_t* r) noexcept {
+  const LocConf& loc = *loc_conf(r);
+  if (r != r->main || (loc.limits.empty() && !loc.passes)) {
+    return NGX_DECLINED;
+  }
+  RequestState* state = state_of(r);
+  if (state == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  if (state->verdict != Verdict::kNone) {
+    return NGX_DECLINED;  // once a request, also across internal redirects
+  }
+  if (loc.passes && r->method == NGX_HTTP_POST) {
+    QueueRefusal why;
+    if (queue_refuses(loc, why)) {
+      return refuse_busy(r, *state, why);
+    }
+  }
+  Charges charges;
+  const ngx_int_t rc = gather(r, *state, loc, charges);
+  if (rc != NGX_DECLINED) {
+    return rc;
+  }
+  if (state->body_wanted && !state->body_read && has_body(r)) {
+    return read_body_then_judge(r, *state, loc, charges);
+  }
+  return charge(r, *state, loc, charges);
+}
+
+}  // namespace penstock

@@ -1,0 +1,43 @@
+// AnswerStream: the frames of an answer, taken apart as they arrive, wherever the reads cut them.
+//
+// Bytes of CHUNK frames are passed on where they lie. Every other frame is small; its payload is
+// told whole, from the buffer if it is all there, else from a copy in the pool.
+#pragma once
+
+#include "ngx_module/nginx.h"
+#include "shared/wire/frame.h"
+
+namespace penstock {
+
+class AnswerStream {
+ public:
+  enum class Event : uint8_t {
+    kMore,   // all bytes are used up
+    kBytes,  // bytes() is some of the answer
+    kFrame,  // type() and payload() are a whole frame other than CHUNK
+    kBad,    // error() says which rule was broken
+  };
+  static constexpr uint32_t kMaxControlBytes = 16U << 10;
+
+  // Takes the next thing off [at, end) and moves `at` behind it.
+  Event next(ngx_pool_t* pool, u_char*& at, u_char* end) noexcept;
+
+  std::string_view bytes() const noexcept { return payload_; }
+  std::string_view payload() const noexcept { return payload_; }
+  wire::FrameType type() const noexcept { return header_.type; }
+  const char* error() const noexcept { return error_; }
+
+ private:
+  bool read_header(u_char*& at, const u_char* end) noexcept;
+  Event read_control(ngx_pool_t* pool, u_char*& at, const u_char* end) noexcept;
+
+  char header_bytes_[wire::kHeaderBytes];
+  size_t header_size_ = 0;  // of header_bytes_ filled
+  wire::FrameHeader header_;
+  uint32_t left_ = 0;       // payload bytes still to come
+  u_char* held_ = nullptr;  // the payload so far, when it came in parts
+  std::string_view payload_;
+  const char* error_ = nullptr;
+};
+
+}  // namespace penstock

@@ -1,0 +1,139 @@
+// The module as Nginx sees it: directives, phases, life cycle. Read from here.
+//
+//   limit_directives   penstock_zone, penstock_tier, penstock_limit
+//   pass_directives    penstock_pass, penstock_owner, penstock_*_timeout ...
+//   zone               the shared memory of counters
+//   admission          preaccess: all limits of a request, together
+//   reply              refusals, and Nginx's own errors, as problems
+//   pass, answer       the job over the wire, and what comes back
+//   status_source      what penstockd says of itself, read from shared memory
+#include "ngx_module/admission.h"
+#include "ngx_module/conf.h"
+#include "ngx_module/reply.h"
+#include "ngx_module/status_source.h"
+#include "ngx_module/variables.h"
+
+namespace penstock {
+namespace {
+
+void* create_main_conf(ngx_conf_t* cf) noexcept { return make<MainConf>(cf->pool); }
+
+ngx_int_t preconfiguration(ngx_conf_t* cf) noexcept { return add_variables(cf); }
+
+ngx_int_t postconfiguration(ngx_conf_t* cf) noexcept {
+  if (bind_limits(cf) != NGX_OK || bind_sources(cf) != NGX_OK) {
+    return NGX_ERROR;
+  }
+  auto* core = static_cast<ngx_http_core_main_conf_t*>(
+      ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
+  auto* handler = static_cast<ngx_http_handler_pt*>(
+      ngx_array_push(&core->phases[NGX_HTTP_PREACCESS_PHASE].handlers));
+  if (handler == nullptr) {
+    return NGX_ERROR;
+  }
+  *handler = judge_request;
+  install_problem_filters();
+  return NGX_OK;
+}
+
+constexpr ngx_uint_t kAnywhere = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
+
+#define PENSTOCK_UPSTREAM(field) \
+  (offsetof(LocConf, upstream) + offsetof(ngx_http_upstream_conf_t, field))
+
+ngx_conf_bitmask_t next_upstream_words[] = {
+    {ngx_string("error"), NGX_HTTP_UPSTREAM_FT_ERROR},
+    {ngx_string("timeout"), NGX_HTTP_UPSTREAM_FT_TIMEOUT},
+    {ngx_string("invalid_header"), NGX_HTTP_UPSTREAM_FT_INVALID_HEADER},
+    {ngx_string("non_idempotent"), NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT},
+    {ngx_string("http_500"), NGX_HTTP_UPSTREAM_FT_HTTP_500},
+    {ngx_string("http_502"), NGX_HTTP_UPSTREAM_FT_HTTP_502},
+    {ngx_string("http_503"), NGX_HTTP_UPSTREAM_FT_HTTP_503},
+    {ngx_string("http_504"), NGX_HTTP_UPSTREAM_FT_HTTP_504},
+    {ngx_string("http_404"), NGX_HTTP_UPSTREAM_FT_HTTP_404},
+    {ngx_string("off"), NGX_HTTP_UPSTREAM_FT_OFF},
+    {ngx_null_string, 0},
+};
+
+ngx_command_t commands[] = {
+    {ngx_string("penstock_zone"), NGX_HTTP_MAIN_CONF | NGX_CONF_2MORE, read_zone,
+     NGX_HTTP_MAIN_CONF_OFFSET, 0, nullptr},
+    {ngx_string("penstock_tier"), NGX_HTTP_MAIN_CONF | NGX_CONF_BLOCK | NGX_CONF_TAKE1, read_tier,
+     NGX_HTTP_MAIN_CONF_OFFSET, 0, nullptr},
+    {ngx_string("penstock_limit"), kAnywhere | NGX_CONF_1MORE, read_limit, NGX_HTTP_LOC_CONF_OFFSET,
+     0, nullptr},
+    {ngx_string("penstock_owner"), kAnywhere | NGX_CONF_TAKE1, read_owner, NGX_HTTP_LOC_CONF_OFFSET,
+     0, nullptr},
+    {ngx_string("penstock_pass"),
+     NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF | NGX_HTTP_LMT_CONF | NGX_CONF_TAKE12, read_pass,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
+    // As in Nginx's other upstream modules.
+    {ngx_string("penstock_bind"), kAnywhere | NGX_CONF_TAKE12, ngx_http_upstream_bind_set_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(local), nullptr},
+    {ngx_string("penstock_connect_timeout"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_msec_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(connect_timeout), nullptr},
+    {ngx_string("penstock_send_timeout"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_msec_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(send_timeout), nullptr},
+    {ngx_string("penstock_read_timeout"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_msec_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(read_timeout), nullptr},
+    {ngx_string("penstock_next_upstream"), kAnywhere | NGX_CONF_1MORE, ngx_conf_set_bitmask_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(next_upstream), &next_upstream_words},
+    {ngx_string("penstock_next_upstream_tries"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_num_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(next_upstream_tries), nullptr},
+    {ngx_string("penstock_next_upstream_timeout"), kAnywhere | NGX_CONF_TAKE1,
+     ngx_conf_set_msec_slot, NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(next_upstream_timeout),
+     nullptr},
+    {ngx_string("penstock_buffering"), kAnywhere | NGX_CONF_FLAG, ngx_conf_set_flag_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(buffering), nullptr},
+    {ngx_string("penstock_buffer_size"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_size_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(buffer_size), nullptr},
+    {ngx_string("penstock_buffers"), kAnywhere | NGX_CONF_TAKE2, ngx_conf_set_bufs_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(bufs), nullptr},
+    {ngx_string("penstock_temp_path"), kAnywhere | NGX_CONF_TAKE1234, ngx_conf_set_path_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(temp_path), nullptr},
+    {ngx_string("penstock_ignore_client_abort"), kAnywhere | NGX_CONF_FLAG, ngx_conf_set_flag_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(ignore_client_abort), nullptr},
+    {ngx_string("penstock_intercept_errors"), kAnywhere | NGX_CONF_FLAG, ngx_conf_set_flag_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(intercept_errors), nullptr},
+    ngx_null_command,
+};
+
+#undef PENSTOCK_UPSTREAM
+
+ngx_http_module_t context = {
+    preconfiguration, postconfiguration, create_main_conf, nullptr,
+    nullptr,          nullptr,           create_loc_conf,  merge_loc_conf,
+};
+
+}  // namespace
+}  // namespace penstock
+
+extern "C" {
+
+ngx_module_t ngx_http_penstock_module = {
+    NGX_MODULE_V1,
+    &penstock::context,
+    penstock::commands,
+    NGX_HTTP_MODULE,
+    nullptr,                       // init master
+    nullptr,                       // init module
+    penstock::start_status_timer,  // init process
+    nullptr,                       // init thread
+    nullptr,                       // exit thread
+    nullptr,                       // exit process
+    nullptr,                       // exit master
+    NGX_MODULE_V1_PADDING,
+};
+
+// What Nginx's build would generate for a dynamic module: its list, and its place among the
+// filters.
+__attribute__((visibility("default"))) extern ngx_module_t* ngx_modules[];
+__attribute__((visibility("default"))) extern char* ngx_module_names[];
+__attribute__((visibility("default"))) extern char* ngx_module_order[];
+
+ngx_module_t* ngx_modules[] = {&ngx_http_penstock_module, nullptr};
+char* ngx_module_names[] = {const_cast<char*>("ngx_http_penstock_module"), nullptr};
+char* ngx_module_order[] = {const_cast<char*>("ngx_http_penstock_module"),
+                            const_cast<char*>("ngx_http_copy_filter_module"), nullptr};
+}

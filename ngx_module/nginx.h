@@ -1,0 +1,72 @@
+// The only door to Nginx's headers: C headers wrapped for C++, warnings of theirs kept out, and the
+// few conversions that every file here needs. Included before anything else.
+//
+// No exception can cross into Nginx because there is none: the module and the shared code it uses
+// are compiled with -fno-exceptions and take memory from pools only.
+#pragma once
+
+extern "C" {
+#include <ngx_config.h>
+// After ngx_config.h, in this order.
+#include <ngx_core.h>
+#include <ngx_http.h>
+}
+
+#include <cstdint>
+#include <new>
+#include <string_view>
+#include <type_traits>
+
+extern "C" ngx_module_t ngx_http_penstock_module;
+
+namespace penstock {
+
+inline std::string_view view(const ngx_str_t& s) noexcept {
+  return {reinterpret_cast<const char*>(s.data), s.len};
+}
+
+inline ngx_str_t str(std::string_view s) noexcept {
+  return {s.size(), reinterpret_cast<u_char*>(const_cast<char*>(s.data()))};
+}
+
+// A copy in the pool; data is nullptr when the pool is exhausted.
+inline ngx_str_t copy(ngx_pool_t* pool, std::string_view s) noexcept {
+  ngx_str_t out{s.size(), static_cast<u_char*>(ngx_pnalloc(pool, s.size() + 1))};
+  if (out.data != nullptr) {
+    ngx_memcpy(out.data, s.data(), s.size());
+    out.data[s.size()] = '\0';
+  }
+  return out;
+}
+
+// An object in a pool, which frees the memory but runs no destructor.
+template <typename T>
+T* make(ngx_pool_t* pool) noexcept {
+  static_assert(std::is_trivially_destructible_v<T>);
+  void* memory = ngx_palloc(pool, sizeof(T));
+  return memory == nullptr ? nullptr : new (memory) T();
+}
+
+// A growing list in a pool.
+template <typename T>
+class PoolArray {
+ public:
+  static_assert(std::is_trivially_copyable_v<T>);
+  T* push(ngx_pool_t* pool, const T& item) noexcept {
+    if (array_ == nullptr) {
+      array_ = ngx_array_create(pool, 4, sizeof(T));
+    }
+    void* place = array_ == nullptr ? nullptr : ngx_array_push(array_);
+    return place == nullptr ? nullptr : new (place) T(item);
+  }
+  T* begin() const noexcept { return array_ == nullptr ? nullptr : static_cast<T*>(array_->elts); }
+  T* end() const noexcept { return begin() + size(); }
+  size_t size() const noexcept { return array_ == nullptr ? 0 : array_->nelts; }
+  bool empty() const noexcept { return size() == 0; }
+  T& operator[](size_t i) const noexcept { return begin()[i]; }
+
+ private:
+  ngx_array_t* array_ = nullptr;
+};
+
+}  // namespace penstock

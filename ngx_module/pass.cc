@@ -1,0 +1,146 @@
+#include "ngx_module/pass.h"
+
+#include "ngx_module/answer.h"
+#include "ngx_module/request.h"
+#include "shared/wire/messages.h"
+
+namespace penstock {
+namespace {
+
+constexpr uint64_t kJob = 1;  // one job at a time on a connection
+
+wire::Hello hello() noexcept {
+  wire::Hello hello;
+  hello.version = wire::kVersion;
+  hello.role = static_cast<uint64_t>(wire::Role::kCaller);
+  return hello;
+}
+
+size_t body_size(const ngx_http_request_t* r) noexcept {
+  size_t size = 0;
+  if (r->request_body != nullptr) {
+    for (const ngx_chain_t* link = r->request_body->bufs; link != nullptr; link = link->next) {
+      size += static_cast<size_t>(ngx_buf_size(link->buf));
+    }
+  }
+  return size;
+}
+
+// The submit message without the body, which follows in the chain.
+bool describe(ngx_http_request_t* r, RequestState& state, wire::Submit& submit) noexcept {
+  const LocConf& loc = *loc_conf(r);
+  submit.queue = view(loc.queue);
+  submit.model = model_of(r, state);
+  if (state.tier != nullptr) {
+    submit.tier = view(state.tier->name);
+    submit.priority = state.tier->priority;
+    submit.weight = state.tier->weight;
+  }
+  submit.method = view(r->method_name);
+  submit.path = view(r->uri);
+  if (r->headers_in.content_type != nullptr) {
+    submit.content_type = view(r->headers_in.content_type->value);
+  }
+  return loc.owner.get(r, submit.owner);
+}
+
+// The body's buffers, each as it is: in memory or in its temporary file.
+ngx_int_t append_body(ngx_http_request_t* r, ngx_chain_t** tail) noexcept {
+  for (const ngx_chain_t* body = r->request_body == nullptr ? nullptr : r->request_body->bufs;
+       body != nullptr; body = body->next) {
+    ngx_buf_t* buf = static_cast<ngx_buf_t*>(ngx_alloc_buf(r->pool));
+    ngx_chain_t* link = ngx_alloc_chain_link(r->pool);
+    if (buf == nullptr || link == nullptr) {
+      return NGX_ERROR;
+    }
+    ngx_memcpy(buf, body->buf, sizeof(ngx_buf_t));
+    link->buf = buf;
+    link->next = nullptr;
+    *tail = link;
+    tail = &link->next;
+  }
+  return NGX_OK;
+}
+
+ngx_int_t create_request(ngx_http_request_t* r) noexcept {
+  RequestState* state = state_of(r);
+  wire::Submit submit;
+  if (state == nullptr || !describe(r, *state, submit)) {
+    return NGX_ERROR;
+  }
+  const size_t body = body_size(r);
+  const size_t size =
+      wire::encoded_size(hello()) + wire::encoded_size(submit) + wire::kFieldHeaderBytes;
+  ngx_buf_t* buf = ngx_create_temp_buf(r->pool, size);
+  ngx_chain_t* link = ngx_alloc_chain_link(r->pool);
+  if (buf == nullptr || link == nullptr) {
+    return NGX_ERROR;
+  }
+  char* out = wire::encode(reinterpret_cast<char*>(buf->last), 0, hello());
+  const size_t trailing = body == 0 ? 0 : wire::kFieldHeaderBytes + body;
+  out = wire::encode(out, kJob, submit, trailing);
+  if (body > 0) {
+    out = wire::write_field_header(out, wire::Submit::kBodyTag, static_cast<uint32_t>(body));
+  }
+  buf->last = reinterpret_cast<u_char*>(out);
+  link->buf = buf;
+  link->next = nullptr;
+  r->upstream->request_bufs = link;
+  return append_body(r, &link->next);
+}
+
+ngx_int_t reinit_request(ngx_http_request_t* r) noexcept {
+  if (RequestState* state = find_state(r); state != nullptr) {
+    state->answer = AnswerStream();
+    state->answer_is_problem = false;
+    state->answer_is_events = false;
+    state->job_id_size = 0;
+  }
+  return NGX_OK;
+}
+
+void abort_request(ngx_http_request_t*) noexcept {}
+
+// The connection is closed unless the answer came whole, and closing it cancels the job.
+void finalize_request(ngx_http_request_t*, ngx_int_t) noexcept {}
+
+void body_is_here(ngx_http_request_t* r) noexcept {
+  if (RequestState* state = find_state(r); state != nullptr) {
+    state->body_read = true;
+  }
+  ngx_http_upstream_init(r);
+}
+
+}  // namespace
+
+ngx_int_t pass_request(ngx_http_request_t* r) noexcept {
+  LocConf& loc = *loc_conf(r);
+  if (state_of(r) == nullptr || ngx_http_upstream_create(r) != NGX_OK) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  ngx_http_upstream_t* u = r->upstream;
+  ngx_str_set(&u->schema, "penstock://");
+  u->output.tag = &ngx_http_penstock_module;
+  u->conf = &loc.upstream;
+  u->create_request = create_request;
+  u->reinit_request = reinit_request;
+  u->process_header = read_answer_head;
+  u->abort_request = abort_request;
+  u->finalize_request = finalize_request;
+  u->input_filter_init = begin_answer;
+  u->input_filter = read_answer;
+  u->input_filter_ctx = r;
+  u->buffering = loc.upstream.buffering != 0 ? 1 : 0;
+  if (u->buffering) {
+    u->pipe = static_cast<ngx_event_pipe_t*>(ngx_pcalloc(r->pool, sizeof(ngx_event_pipe_t)));
+    if (u->pipe == nullptr) {
+      return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    u->pipe->input_filter = read_answer_buffered;
+    u->pipe->input_ctx = r;
+  }
+  const ngx_int_t rc = ngx_http_read_client_request_body(r, body_is_here);
+  return rc >= NGX_HTTP_SPECIAL_RESPONSE ? rc : NGX_DONE;
+}
+
+}  // namespace penstock

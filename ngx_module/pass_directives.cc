@@ -1,0 +1,203 @@
+// penstock_pass, penstock_owner and what every upstream module of Nginx lets an operator set.
+#include "ngx_module/conf.h"
+#include "ngx_module/pass.h"
+#include "ngx_module/status_source.h"
+
+namespace penstock {
+namespace {
+
+char* const kError = static_cast<char*>(NGX_CONF_ERROR);
+
+void unset(ngx_http_upstream_conf_t& u) noexcept {
+  u.store = 0;
+  u.buffering = NGX_CONF_UNSET;
+  u.request_buffering = 1;
+  u.ignore_client_abort = NGX_CONF_UNSET;
+  u.intercept_errors = NGX_CONF_UNSET;
+  u.socket_keepalive = NGX_CONF_UNSET;
+  u.local = static_cast<ngx_http_upstream_local_t*>(NGX_CONF_UNSET_PTR);
+  u.connect_timeout = NGX_CONF_UNSET_MSEC;
+  u.send_timeout = NGX_CONF_UNSET_MSEC;
+  u.read_timeout = NGX_CONF_UNSET_MSEC;
+  u.next_upstream_timeout = NGX_CONF_UNSET_MSEC;
+  u.next_upstream_tries = NGX_CONF_UNSET_UINT;
+  u.buffer_size = NGX_CONF_UNSET_SIZE;
+  u.hide_headers = static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR);
+  u.pass_headers = static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR);
+  u.pass_request_headers = 0;
+  u.pass_request_body = 0;
+  ngx_str_set(&u.module, "penstock");
+}
+
+char* merge_buffers(ngx_conf_t* cf, ngx_http_upstream_conf_t& u,
+                    const ngx_http_upstream_conf_t& above) noexcept {
+  ngx_conf_merge_size_value(u.buffer_size, above.buffer_size, ngx_pagesize);
+  ngx_conf_merge_bufs_value(u.bufs, above.bufs, 8, ngx_pagesize);
+  if (u.bufs.num < 3) {
+    return refuse(cf,
+                  "penstock_buffers needs at least 3 buffers, such as \"penstock_buffers 8 4k\"");
+  }
+  if (u.buffer_size < 4096) {
+    return refuse(cf, "penstock_buffer_size must be 4k or more: the head of an answer has to fit");
+  }
+  const size_t largest = ngx_max(u.buffer_size, u.bufs.size);
+  u.busy_buffers_size = ngx_min(2 * largest, (static_cast<size_t>(u.bufs.num) - 1) * u.bufs.size);
+  if (u.busy_buffers_size < largest) {
+    return refuse(cf, "all penstock_buffers but one must hold a penstock_buffer_size");
+  }
+  u.temp_file_write_size = 2 * largest;
+  u.max_temp_file_size = 1024UL * 1024 * 1024;
+  return NGX_CONF_OK;
+}
+
+char* merge_upstream(ngx_conf_t* cf, ngx_http_upstream_conf_t& u,
+                     ngx_http_upstream_conf_t& above) noexcept {
+  // Off: an answer streams as it is made.
+  ngx_conf_merge_value(u.buffering, above.buffering, 0);
+  ngx_conf_merge_value(u.ignore_client_abort, above.ignore_client_abort, 0);
+  ngx_conf_merge_value(u.intercept_errors, above.intercept_errors, 0);
+  ngx_conf_merge_value(u.socket_keepalive, above.socket_keepalive, 0);
+  ngx_conf_merge_ptr_value(u.local, above.local, nullptr);
+  ngx_conf_merge_msec_value(u.connect_timeout, above.connect_timeout, 60000);
+  ngx_conf_merge_msec_value(u.send_timeout, above.send_timeout, 60000);
+  // penstockd gives a sign of life each 15 s, however long the queue.
+  ngx_conf_merge_msec_value(u.read_timeout, above.read_timeout, 60000);
+  ngx_conf_merge_msec_value(u.next_upstream_timeout, above.next_upstream_timeout, 0);
+  ngx_conf_merge_uint_value(u.next_upstream_tries, above.next_upstream_tries, 0);
+  // A job whose answer hasn't begun may be given to another penstockd: running it twice harms no
+  // one.
+  ngx_conf_merge_bitmask_value(
+      u.next_upstream, above.next_upstream,
+      (NGX_CONF_BITMASK_SET | NGX_HTTP_UPSTREAM_FT_ERROR | NGX_HTTP_UPSTREAM_FT_TIMEOUT |
+       NGX_HTTP_UPSTREAM_FT_HTTP_503 | NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT));
+  if ((u.next_upstream & NGX_HTTP_UPSTREAM_FT_OFF) != 0) {
+    u.next_upstream = NGX_CONF_BITMASK_SET | NGX_HTTP_UPSTREAM_FT_OFF;
+  }
+  if (merge_buffers(cf, u, above) != NGX_CONF_OK) {
+    return kError;
+  }
+  static ngx_path_init_t temp_path = {ngx_string("penstock_temp"), {1, 2, 0}};
+  if (ngx_conf_merge_path_value(cf, &u.temp_path, above.temp_path, &temp_path) != NGX_OK) {
+    return kError;
+  }
+  static ngx_str_t hidden[] = {ngx_null_string};
+  ngx_hash_init_t hash;
+  ngx_memzero(&hash, sizeof hash);
+  hash.max_size = 512;
+  hash.bucket_size = ngx_align(64, ngx_cacheline_size);
+  hash.name = const_cast<char*>("penstock_hide_headers_hash");
+  return ngx_http_upstream_hide_headers_hash(cf, &u, &above, hidden, &hash) == NGX_OK ? NGX_CONF_OK
+                                                                                      : kError;
+}
+
+ngx_http_core_loc_conf_t* core_of(ngx_conf_t* cf) noexcept {
+  return static_cast<ngx_http_core_loc_conf_t*>(
+      ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
+}
+
+}  // namespace
+
+char* read_pass(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
+  auto& loc = *static_cast<LocConf*>(conf);
+  auto* args = static_cast<ngx_str_t*>(cf->args->elts);
+  if (loc.upstream.upstream != nullptr) {
+    return const_cast<char*>("is duplicate");
+  }
+  if (view(args[1]).find('$') != std::string_view::npos) {
+    return refuse(cf,
+                  "penstock_pass takes the name of an upstream or unix:PATH, without variables");
+  }
+  ngx_str_set(&loc.queue, "default");
+  if (cf->args->nelts == 3) {
+    if (args[2].len <= 6 || ngx_strncmp(args[2].data, "queue=", 6) != 0 ||
+        args[2].len - 6 >= wire::kQueueNameBytes) {
+      return refuse(cf,
+                    "unknown parameter \"%V\" of penstock_pass; it takes queue=NAME, of at most "
+                    "%uz characters",
+                    &args[2], wire::kQueueNameBytes - 1);
+    }
+    loc.queue = {args[2].len - 6, args[2].data + 6};
+  }
+  ngx_url_t url;
+  ngx_memzero(&url, sizeof url);
+  url.url = args[1];
+  url.no_resolve = 1;
+  loc.upstream.upstream = ngx_http_upstream_add(cf, &url, 0);
+  if (loc.upstream.upstream == nullptr) {
+    return kError;
+  }
+  ngx_http_core_loc_conf_t* core = core_of(cf);
+  core->handler = pass_request;
+  if (core->name.len > 0 && core->name.data[core->name.len - 1] == '/') {
+    core->auto_redirect = 1;
+  }
+  loc.passes = true;
+  auto& main =
+      *static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_penstock_module));
+  return main.passes.push(cf->pool, &loc) == nullptr ? kError : NGX_CONF_OK;
+}
+
+char* read_owner(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
+  auto& loc = *static_cast<LocConf*>(conf);
+  if (loc.owner.kind != Value::Kind::kNone) {
+    return const_cast<char*>("is duplicate");
+  }
+  return compile_value(cf, static_cast<ngx_str_t*>(cf->args->elts)[1], loc.owner);
+}
+
+ngx_int_t bind_sources(ngx_conf_t* cf) noexcept {
+  auto& main =
+      *static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_penstock_module));
+  for (LocConf* loc : main.passes) {
+    const ngx_array_t* servers = loc->upstream.upstream->servers;
+    for (ngx_uint_t i = 0; servers != nullptr && i < servers->nelts; ++i) {
+      const auto& server = static_cast<ngx_http_upstream_server_t*>(servers->elts)[i];
+      const std::string_view name = server.naddrs > 0 ? view(server.addrs[0].name) : "";
+      if (server.down != 0 || name.substr(0, 5) != "unix:") {
+        continue;
+      }
+      StatusSource* source = source_of(cf, name.substr(5));
+      if (source == nullptr || loc->status.push(cf->pool, source) == nullptr) {
+        return NGX_ERROR;
+      }
+    }
+  }
+  return NGX_OK;
+}
+
+void* create_loc_conf(ngx_conf_t* cf) noexcept {
+  // Zeroed first, as Nginx's own structures in it must be.
+  void* memory = ngx_pcalloc(cf->pool, sizeof(LocConf));
+  if (memory == nullptr) {
+    return nullptr;
+  }
+  auto* loc = new (memory) LocConf();
+  unset(loc->upstream);
+  return loc;
+}
+
+char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
+  auto& above = *static_cast<LocConf*>(parent);
+  auto& loc = *static_cast<LocConf*>(child);
+  if (loc.limits.empty()) {
+    loc.limits = above.limits;
+  }
+  if (loc.owner.kind == Value::Kind::kNone) {
+    loc.owner = above.owner;
+  }
+  ngx_http_core_loc_conf_t* core = core_of(cf);
+  // `if` and `limit_except` blocks hand over where their location does.
+  if (core->noname && loc.upstream.upstream == nullptr && above.upstream.upstream != nullptr) {
+    loc.upstream.upstream = above.upstream.upstream;
+    loc.queue = above.queue;
+    loc.passes = above.passes;
+    static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_penstock_module))
+        ->passes.push(cf->pool, &loc);
+  }
+  if (core->lmt_excpt && core->handler == nullptr && loc.upstream.upstream != nullptr) {
+    core->handler = pass_request;
+  }
+  return merge_upstream(cf, loc.upstream, above.upstream);
+}
+
+}  // namespace penstock

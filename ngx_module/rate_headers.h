@@ -1,0 +1,30 @@
+// What a caller is told of its limits: RateLimit-Policy and RateLimit
+// (draft-ietf-httpapi-ratelimit-headers, structured fields) and the x-ratelimit-* set that OpenAI
+// clients read.
+//
+// Shown are the limits of the caller's plan, or the inline ones where there is no plan; and, on a
+// refusal, those that refused. What everyone shares (a site's total, say) is not shown to one
+// caller without need.
+#pragma once
+
+#include <span>
+
+#include "ngx_module/conf.h"
+
+namespace penstock {
+
+// One limit judged for this request. Without default values, so that room for many costs nothing.
+struct Judged {
+  const Rule* rule;
+  const limit::Decision* decision;
+  bool of_tier;
+  bool exceeded;
+};
+
+// Adds the headers. False when memory ran out.
+bool push_rate_headers(ngx_http_request_t* r, std::span<const Judged> judged,
+                       bool refused) noexcept;
+
+constexpr int64_t seconds_up(int64_t ns) noexcept { return (ns + 999'999'999) / 1'000'000'000; }
+
+}  // namespace penstock

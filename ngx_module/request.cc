@@ -1,0 +1,96 @@
+#include "ngx_module/request.h"
+
+namespace penstock {
+namespace {
+
+// An internal redirect clears the contexts of all modules; the pool's cleanup list keeps ours.
+void keep_state(void*) noexcept {}
+
+// Feeds the body to `field`, from memory and from its temporary file. False once reading failed.
+bool feed_body(ngx_http_request_t* r, http::ModelField& field) noexcept {
+  for (ngx_chain_t* link = r->request_body->bufs; link != nullptr; link = link->next) {
+    ngx_buf_t* buf = link->buf;
+    if (ngx_buf_in_memory(buf)) {
+      if (field.feed(
+              {reinterpret_cast<char*>(buf->pos), static_cast<size_t>(buf->last - buf->pos)})) {
+        return true;
+      }
+      continue;
+    }
+    for (off_t at = buf->file_pos; at < buf->file_last;) {
+      u_char piece[4096];
+      const auto want = static_cast<size_t>(ngx_min(off_t{sizeof piece}, buf->file_last - at));
+      const ssize_t got = ngx_read_file(buf->file, piece, want, at);
+      if (got <= 0) {
+        return false;
+      }
+      if (field.feed({reinterpret_cast<char*>(piece), static_cast<size_t>(got)})) {
+        return true;
+      }
+      at += got;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+RequestState* find_state(ngx_http_request_t* r) noexcept {
+  auto* state = static_cast<RequestState*>(ngx_http_get_module_ctx(r, ngx_http_penstock_module));
+  if (state == nullptr && (r->internal || r->filter_finalize)) {
+    for (ngx_pool_cleanup_t* c = r->pool->cleanup; c != nullptr; c = c->next) {
+      if (c->handler == keep_state) {
+        state = static_cast<RequestState*>(c->data);
+        ngx_http_set_ctx(r, state, ngx_http_penstock_module);
+        break;
+      }
+    }
+  }
+  return state;
+}
+
+RequestState* state_of(ngx_http_request_t* r) noexcept {
+  RequestState* state = find_state(r);
+  if (state == nullptr) {
+    ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(r->pool, sizeof(RequestState));
+    if (cleanup == nullptr) {
+      return nullptr;
+    }
+    state = new (cleanup->data) RequestState();
+    cleanup->handler = keep_state;
+    ngx_http_set_ctx(r, state, ngx_http_penstock_module);
+  }
+  return state;
+}
+
+std::string_view model_of(ngx_http_request_t* r, RequestState& state) noexcept {
+  if (state.model_sought) {
+    return view(state.model);
+  }
+  if (r->request_body == nullptr || !state.body_read) {
+    state.body_wanted = true;
+    return {};
+  }
+  state.model_sought = true;
+  http::ModelField field;
+  if (feed_body(r, field)) {
+    state.model = copy(r->pool, field.value());
+    state.model.len = state.model.data == nullptr ? 0 : state.model.len;
+  }
+  return view(state.model);
+}
+
+bool push_header(ngx_http_request_t* r, std::string_view key, ngx_str_t value) noexcept {
+  auto* header = static_cast<ngx_table_elt_t*>(ngx_list_push(&r->headers_out.headers));
+  if (header == nullptr) {
+    return false;
+  }
+  ngx_memzero(header, sizeof *header);
+  header->hash = 1;
+  header->key = str(key);
+  header->value = value;
+  header->lowcase_key = header->key.data;
+  return true;
+}
+
+}  // namespace penstock

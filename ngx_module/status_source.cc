@@ -1,0 +1,150 @@
+#include "ngx_module/status_source.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "shared/base/clock.h"
+
+namespace penstock {
+namespace {
+
+constexpr ngx_msec_t kLookEveryMs = 500;
+
+// Maps the page if it is a new one. Opening a file that lies in memory does not wait for a disk.
+void look(StatusSource& source) noexcept {
+  struct stat status;
+  const char* path = reinterpret_cast<char*>(source.path.data);
+  if (::stat(path, &status) != 0 || (source.page != nullptr && source.inode == status.st_ino)) {
+    return;
+  }
+  const int fd = ::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+  if (fd < 0) {
+    return;
+  }
+  void* memory = MAP_FAILED;
+  if (::fstat(fd, &status) == 0 && S_ISREG(status.st_mode) &&
+      status.st_size >= static_cast<off_t>(sizeof(wire::StatusPage))) {
+    memory = ::mmap(nullptr, sizeof(wire::StatusPage), PROT_READ, MAP_SHARED, fd, 0);
+  }
+  ::close(fd);
+  if (memory == MAP_FAILED) {
+    return;
+  }
+  if (source.page != nullptr) {
+    ::munmap(const_cast<wire::StatusPage*>(source.page), sizeof(wire::StatusPage));
+  }
+  source.page = static_cast<const wire::StatusPage*>(memory);
+  source.inode = status.st_ino;
+}
+
+MainConf* main_of(ngx_cycle_t* cycle) noexcept {
+  return static_cast<MainConf*>(
+      ngx_http_cycle_get_module_main_conf(cycle, ngx_http_penstock_module));
+}
+
+void on_timer(ngx_event_t* event) noexcept {
+  auto* main = static_cast<MainConf*>(event->data);
+  for (StatusSource* source : main->sources) {
+    look(*source);
+  }
+  if (!ngx_exiting) {
+    ngx_add_timer(event, kLookEveryMs);
+  }
+}
+
+const char* reason_of(wire::QueueState state) noexcept {
+  switch (state) {
+    case wire::QueueState::kFull:
+      return "The queue is full.";
+    case wire::QueueState::kNoWorker:
+      return "No worker is running.";
+    case wire::QueueState::kDraining:
+      return "The service is shutting down.";
+    default:
+      return nullptr;
+  }
+}
+
+// What one penstockd says; false when it would take the job, or cannot be believed.
+bool refuses(const StatusSource& source, std::string_view queue, int64_t now_ns,
+             QueueRefusal& why) noexcept {
+  const wire::StatusPage* page = source.page;
+  if (page == nullptr || page->magic.load(std::memory_order_acquire) != wire::kStatusMagic ||
+      now_ns - page->heartbeat_ns.load(std::memory_order_relaxed) > wire::kStatusStaleNs) {
+    return false;
+  }
+  const wire::QueueStatus* status = page->find(queue);
+  if (status == nullptr) {
+    return false;
+  }
+  const char* reason =
+      reason_of(static_cast<wire::QueueState>(status->state.load(std::memory_order_relaxed)));
+  if (reason == nullptr) {
+    return false;
+  }
+  why.reason = reason;
+  why.retry_after_s = std::clamp<int64_t>(
+      static_cast<int64_t>(status->retry_after_s.load(std::memory_order_relaxed)), 1, 86400);
+  return true;
+}
+
+}  // namespace
+
+StatusSource* source_of(ngx_conf_t* cf, std::string_view socket_path) noexcept {
+  auto& main =
+      *static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_penstock_module));
+  constexpr std::string_view kSuffix = ".status";
+  for (StatusSource* source : main.sources) {
+    if (view(source->path).substr(0, source->path.len - kSuffix.size()) == socket_path) {
+      return source;
+    }
+  }
+  auto* source = make<StatusSource>(cf->pool);
+  auto* path = static_cast<u_char*>(ngx_pnalloc(cf->pool, socket_path.size() + kSuffix.size() + 1));
+  if (source == nullptr || path == nullptr || main.sources.push(cf->pool, source) == nullptr) {
+    return nullptr;
+  }
+  ngx_memcpy(path, socket_path.data(), socket_path.size());
+  ngx_memcpy(path + socket_path.size(), kSuffix.data(), kSuffix.size() + 1);
+  source->path = {socket_path.size() + kSuffix.size(), path};
+  return source;
+}
+
+bool queue_refuses(const LocConf& loc, QueueRefusal& why) noexcept {
+  if (loc.status.empty()) {
+    return false;
+  }
+  const int64_t now_ns = monotonic_ns();
+  int64_t soonest_s = INT64_MAX;
+  for (const StatusSource* source : loc.status) {
+    if (!refuses(*source, view(loc.queue), now_ns, why)) {
+      return false;
+    }
+    soonest_s = std::min(soonest_s, why.retry_after_s);
+  }
+  why.retry_after_s = soonest_s;
+  return true;
+}
+
+ngx_int_t start_status_timer(ngx_cycle_t* cycle) noexcept {
+  MainConf* main = main_of(cycle);
+  if (main == nullptr || main->sources.empty()) {
+    return NGX_OK;
+  }
+  auto* event = static_cast<ngx_event_t*>(ngx_pcalloc(cycle->pool, sizeof(ngx_event_t)));
+  if (event == nullptr) {
+    return NGX_ERROR;
+  }
+  event->handler = on_timer;
+  event->data = main;
+  event->log = cycle->log;
+  event->cancelable = 1;  // does not keep a worker that is to exit
+  on_timer(event);
+  return NGX_OK;
+}
+
+}  // namespace penstock

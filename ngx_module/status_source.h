@@ -1,0 +1,34 @@
+// The edge's view of its penstockds: their status pages, mapped by each Nginx worker, read without
+// a system call.
+#pragma once
+
+#include "ngx_module/conf.h"
+#include "shared/wire/status_page.h"
+
+namespace penstock {
+
+// One penstockd's page. A timer in each worker (re)maps it, as penstockd puts a new file there when
+// it starts.
+struct StatusSource {
+  ngx_str_t path{};  // SOCKET.status
+  const wire::StatusPage* page = nullptr;
+  ngx_file_uniq_t inode = 0;
+};
+
+// The source for a Unix socket, one per socket in the whole configuration. nullptr when memory ran
+// out.
+StatusSource* source_of(ngx_conf_t* cf, std::string_view socket_path) noexcept;
+
+struct QueueRefusal {
+  std::string_view reason;
+  int64_t retry_after_s = 1;
+};
+
+// True when every penstockd that the location may use says that it would refuse a job for its queue
+// now.
+bool queue_refuses(const LocConf& loc, QueueRefusal& why) noexcept;
+
+// Called in each worker process.
+ngx_int_t start_status_timer(ngx_cycle_t* cycle) noexcept;
+
+}  // namespace penstock

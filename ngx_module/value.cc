@@ -1,0 +1,98 @@
+#include "ngx_module/conf.h"
+
+#include <cstdarg>
+
+namespace penstock {
+
+char* refuse(ngx_conf_t* cf, const char* format, ...) noexcept {
+  u_char text[NGX_MAX_CONF_ERRSTR];
+  va_list args;
+  va_start(args, format);
+  u_char* end = ngx_vslprintf(text, text + sizeof text, format, args);
+  va_end(args);
+  ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "%*s", static_cast<size_t>(end - text), text);
+  return static_cast<char*>(NGX_CONF_ERROR);
+}
+
+ngx_int_t refuse_at(ngx_conf_t* cf, const ngx_str_t& file, ngx_uint_t line, const char* format,
+                    ...) noexcept {
+  u_char text[NGX_MAX_CONF_ERRSTR];
+  va_list args;
+  va_start(args, format);
+  u_char* end = ngx_vslprintf(text, text + sizeof text, format, args);
+  va_end(args);
+  ngx_str_t where = file;
+  ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "%*s in %V:%ui", static_cast<size_t>(end - text), text,
+                &where, line);
+  return NGX_ERROR;
+}
+
+namespace {
+
+bool is_one_variable(const ngx_str_t& text) noexcept {
+  if (text.len < 2 || text.data[0] != '$') {
+    return false;
+  }
+  for (size_t i = 1; i < text.len; ++i) {
+    const u_char c = text.data[i];
+    const bool word = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+    const bool digit = c >= '0' && c <= '9';
+    if (!word && !(digit && i > 1)) {  // $1 is a capture, not a variable with an index
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+char* compile_value(ngx_conf_t* cf, ngx_str_t text, Value& value) noexcept {
+  if (is_one_variable(text)) {
+    ngx_str_t name{text.len - 1, text.data + 1};
+    value.index = ngx_http_get_variable_index(cf, &name);
+    value.kind = Value::Kind::kVariable;
+    return value.index == NGX_ERROR ? static_cast<char*>(NGX_CONF_ERROR) : NGX_CONF_OK;
+  }
+  ngx_http_compile_complex_value_t compile;
+  ngx_memzero(&compile, sizeof compile);
+  compile.cf = cf;
+  compile.value = &text;
+  compile.complex_value = &value.complex;
+  if (ngx_http_compile_complex_value(&compile) != NGX_OK) {
+    return static_cast<char*>(NGX_CONF_ERROR);
+  }
+  value.kind = value.complex.lengths == nullptr ? Value::Kind::kConstant : Value::Kind::kComplex;
+  value.constant = value.complex.value;
+  return NGX_CONF_OK;
+}
+
+bool Value::get(ngx_http_request_t* r, std::string_view& out) const noexcept {
+  out = {};
+  switch (kind) {
+    case Kind::kNone:
+      return true;
+    case Kind::kConstant:
+      out = view(constant);
+      return true;
+    case Kind::kVariable: {
+      const ngx_http_variable_value_t* v =
+          ngx_http_get_flushed_variable(r, static_cast<ngx_uint_t>(index));
+      if (v != nullptr && v->not_found == 0) {
+        out = {reinterpret_cast<const char*>(v->data), v->len};
+      }
+      return true;
+    }
+    case Kind::kComplex: {
+      ngx_str_t result;
+      if (ngx_http_complex_value(r, const_cast<ngx_http_complex_value_t*>(&complex), &result) !=
+          NGX_OK) {
+        return false;
+      }
+      out = view(result);
+      return true;
+    }
+  }
+  return true;
+}
+
+}  // namespace penstock

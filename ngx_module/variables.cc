@@ -1,0 +1,113 @@
+#include "ngx_module/variables.h"
+
+#include <charconv>
+
+#include "ngx_module/request.h"
+
+namespace penstock {
+namespace {
+
+using Reader = std::string_view (*)(ngx_http_request_t* r, RequestState& state, ngx_pool_t* pool);
+
+std::string_view print(ngx_pool_t* pool, uint64_t number) noexcept {
+  char digits[24];
+  const char* end = std::to_chars(digits, digits + sizeof digits, number).ptr;
+  const ngx_str_t text = copy(pool, {digits, static_cast<size_t>(end - digits)});
+  return text.data == nullptr ? std::string_view{} : view(text);
+}
+
+std::string_view tier(ngx_http_request_t*, RequestState& s, ngx_pool_t*) {
+  return s.tier == nullptr ? std::string_view{} : view(s.tier->name);
+}
+
+std::string_view status(ngx_http_request_t*, RequestState& s, ngx_pool_t*) {
+  switch (s.verdict) {
+    case Verdict::kPassed:
+      return "PASSED";
+    case Verdict::kRejected:
+      return "REJECTED";
+    case Verdict::kBusy:
+      return "BUSY";
+    case Verdict::kNone:
+      break;
+  }
+  return {};
+}
+
+std::string_view limit_name(ngx_http_request_t*, RequestState& s, ngx_pool_t*) {
+  return s.exceeded == nullptr ? std::string_view{} : view(s.exceeded->name);
+}
+
+std::string_view retry_after(ngx_http_request_t*, RequestState& s, ngx_pool_t* pool) {
+  return s.retry_after_s == 0 ? std::string_view{}
+                              : print(pool, static_cast<uint64_t>(s.retry_after_s));
+}
+
+std::string_view model(ngx_http_request_t* r, RequestState& s, ngx_pool_t*) {
+  return model_of(r->main, s);
+}
+
+// Every request costs one, until there are limits on tokens.
+std::string_view cost(ngx_http_request_t*, RequestState& s, ngx_pool_t*) {
+  return s.verdict == Verdict::kPassed ? "1" : "0";
+}
+
+std::string_view job_id(ngx_http_request_t*, RequestState& s, ngx_pool_t*) { return s.job_id(); }
+
+// Seconds, with milliseconds, as Nginx writes times.
+std::string_view wait(ngx_http_request_t*, RequestState& s, ngx_pool_t* pool) {
+  if (s.job_id_size == 0) {
+    return {};
+  }
+  auto* text = static_cast<u_char*>(ngx_pnalloc(pool, 32));
+  if (text == nullptr) {
+    return {};
+  }
+  const u_char* end = ngx_snprintf(text, 32, "%uL.%03uL", s.eta_ms / 1000, s.eta_ms % 1000);
+  return {reinterpret_cast<char*>(text), static_cast<size_t>(end - text)};
+}
+
+struct Named {
+  ngx_str_t name;
+  Reader read;
+};
+
+const Named kVariables[] = {
+    {ngx_string("penstock_tier"), tier},
+    {ngx_string("penstock_status"), status},
+    {ngx_string("penstock_limit_name"), limit_name},
+    {ngx_string("penstock_retry_after"), retry_after},
+    {ngx_string("penstock_model"), model},
+    {ngx_string("penstock_cost"), cost},
+    {ngx_string("penstock_job_id"), job_id},
+    {ngx_string("penstock_wait"), wait},
+};
+
+ngx_int_t get(ngx_http_request_t* r, ngx_http_variable_value_t* v, uintptr_t data) noexcept {
+  RequestState* state = state_of(r->main);
+  const std::string_view text =
+      state == nullptr ? std::string_view{} : kVariables[data].read(r, *state, r->pool);
+  v->not_found = text.empty() ? 1 : 0;
+  v->valid = text.empty() ? 0 : 1;
+  v->no_cacheable = 1;  // it changes as the request goes on
+  v->len = static_cast<unsigned>(text.size()) & 0xFFFFFFF;
+  v->data = reinterpret_cast<u_char*>(const_cast<char*>(text.data()));
+  return NGX_OK;
+}
+
+}  // namespace
+
+ngx_int_t add_variables(ngx_conf_t* cf) noexcept {
+  for (size_t i = 0; i < sizeof kVariables / sizeof *kVariables; ++i) {
+    ngx_str_t name = kVariables[i].name;
+    ngx_http_variable_t* variable = ngx_http_add_variable(cf, &name, NGX_HTTP_VAR_NOCACHEABLE);
+    if (variable == nullptr) {
+      return NGX_ERROR;
+    }
+    variable->get_handler = get;
+    variable->data = i;
+  }
+  return NGX_OK;
+}
+
+}  // namespace penstock
