@@ -180,6 +180,22 @@ ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state,
        .retry_after_s = why.retry_after_s});
 }
 
+// Notes what was charged, so that it can be given back.
+bool keep_receipt(ngx_http_request_t* r, RequestState& state, limit::Table& table,
+                  Charges& charges) noexcept {
+  const std::span<limit::Charge> all = charges.charges();
+  auto* paid = static_cast<Paid*>(ngx_palloc(r->pool, all.size() * sizeof(Paid)));
+  if (paid == nullptr) {
+    return false;
+  }
+  for (size_t i = 0; i < all.size(); ++i) {
+    paid[i] = {all[i].policy, all[i].hash, all[i].decision.next_state};
+  }
+  state.table = &table;
+  state.paid = {paid, all.size()};
+  return true;
+}
+
 ngx_int_t charge(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
                  Charges& charges) noexcept {
   limit::Table* table = table_of(loc);
@@ -190,6 +206,9 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
   switch (limit::charge_all(*table, charges.charges(), monotonic_ns())) {
     case limit::Outcome::admitted:
       state.verdict = Verdict::kPassed;
+      if (loc.passes && !keep_receipt(r, state, *table, charges)) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+      }
       return push_rate_headers(r, charges.judged(), false) ? NGX_DECLINED
                                                            : NGX_HTTP_INTERNAL_SERVER_ERROR;
     case limit::Outcome::refused:

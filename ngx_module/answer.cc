@@ -36,8 +36,20 @@ const char* on_accepted(RequestState& state, std::string_view payload) noexcept 
   return nullptr;
 }
 
-bool push_job_id(ngx_http_request_t* r, const RequestState& state) noexcept {
-  return state.job_id_size == 0 || push_header(r, "Penstock-Job-Id", str(state.job_id()));
+// The headers of this try's answer; another try takes them back.
+bool push_answer_headers(ngx_http_request_t* r, RequestState& state,
+                         int64_t retry_after_s) noexcept {
+  if (state.job_id_size > 0) {
+    state.answer_headers[0] = push_header(r, "Penstock-Job-Id", str(state.job_id()));
+    if (state.answer_headers[0] == nullptr) {
+      return false;
+    }
+  }
+  if (retry_after_s > 0) {
+    state.answer_headers[1] = push_retry_after(r, retry_after_s);
+    return state.answer_headers[1] != nullptr;
+  }
+  return true;
 }
 
 ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view payload) noexcept {
@@ -51,10 +63,11 @@ ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view p
     return invalid(r, "status or content_type is impossible");
   }
   const ngx_str_t type = copy(r->pool, head.content_type);
-  if (type.data == nullptr || !push_job_id(r, state)) {
+  if (type.data == nullptr || !push_answer_headers(r, state, 0)) {
     return NGX_ERROR;
   }
   set_content_type(r, view(type));
+  state.verdict = Verdict::kPassed;  // whatever a server tried before has said
   state.answer_is_events = view(type).substr(0, 17) == "text/event-stream";
   u->headers_in.status_n = static_cast<ngx_uint_t>(head.status);
   u->state->status = u->headers_in.status_n;
@@ -101,18 +114,11 @@ ngx_int_t on_failed(ngx_http_request_t* r, RequestState& state, std::string_view
   u->buffering = 0;
   u->buffer.start = u->buffer.pos = body.data;
   u->buffer.last = u->buffer.end = body.data + body.len;
-  // A status that moves on to the next server must leave no headers behind.
-  const bool moves_on = u->peer.tries > 1 && failed.status == NGX_HTTP_SERVICE_UNAVAILABLE;
   if (failed.status == NGX_HTTP_SERVICE_UNAVAILABLE) {
     state.verdict = Verdict::kBusy;
   }
-  if (!moves_on) {
-    set_content_type(r, kProblemType);
-    if (!push_job_id(r, state) || !push_retry_after(r, state.retry_after_s)) {
-      return NGX_ERROR;
-    }
-  }
-  return NGX_OK;
+  set_content_type(r, kProblemType);
+  return push_answer_headers(r, state, state.retry_after_s) ? NGX_OK : NGX_ERROR;
 }
 
 // Incomplete frames go to the front, so that the buffer bounds one frame and not all that came

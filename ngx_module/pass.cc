@@ -2,6 +2,7 @@
 
 #include "ngx_module/answer.h"
 #include "ngx_module/request.h"
+#include "shared/base/clock.h"
 #include "shared/wire/messages.h"
 
 namespace penstock {
@@ -89,20 +90,37 @@ ngx_int_t create_request(ngx_http_request_t* r) noexcept {
   return append_body(r, &link->next);
 }
 
+// Another server is tried: nothing of the last one's answer stays.
 ngx_int_t reinit_request(ngx_http_request_t* r) noexcept {
-  if (RequestState* state = find_state(r); state != nullptr) {
-    state->answer = AnswerStream();
-    state->answer_is_problem = false;
-    state->answer_is_events = false;
-    state->job_id_size = 0;
+  RequestState* state = find_state(r);
+  state->answer = AnswerStream();
+  state->answer_is_problem = false;
+  state->answer_is_events = false;
+  state->problem_sent = false;
+  state->job_id_size = 0;
+  state->retry_after_s = 0;
+  for (ngx_table_elt_t*& header : state->answer_headers) {
+    if (header != nullptr) {
+      header->hash = 0;
+      header = nullptr;
+    }
   }
   return NGX_OK;
 }
 
 void abort_request(ngx_http_request_t*) noexcept {}
 
-// The connection is closed unless the answer came whole, and closing it cancels the job.
-void finalize_request(ngx_http_request_t*, ngx_int_t) noexcept {}
+// The connection is closed unless the answer came whole, and closing it cancels the job. A refusal
+// costs nothing, also when it was penstockd that refused.
+void finalize_request(ngx_http_request_t* r, ngx_int_t) noexcept {
+  RequestState* state = find_state(r);
+  if (state->verdict == Verdict::kBusy) {
+    for (const Paid& paid : state->paid) {
+      limit::refund_one(*state->table, *paid.policy, paid.hash, 1, paid.state, monotonic_ns());
+    }
+    state->paid = {};
+  }
+}
 
 void body_is_here(ngx_http_request_t* r) noexcept {
   if (RequestState* state = find_state(r); state != nullptr) {

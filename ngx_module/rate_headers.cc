@@ -71,7 +71,7 @@ const Judged& tightest(std::span<const Judged> shown) noexcept {
 
 bool push_policies(ngx_http_request_t* r, std::span<const Judged> shown) noexcept {
   if (shown.size() == 1) {
-    return push_header(r, "RateLimit-Policy", shown[0].rule->policy);
+    return push_header(r, "RateLimit-Policy", shown[0].rule->policy) != nullptr;
   }
   size_t size = 0;
   for (const Judged& j : shown) {
@@ -86,7 +86,8 @@ bool push_policies(ngx_http_request_t* r, std::span<const Judged> shown) noexcep
     text.raw(&j == shown.data() ? "" : ", ").raw(view(j.rule->policy));
   }
   return push_header(r, "RateLimit-Policy",
-                     {static_cast<size_t>(text.at() - reinterpret_cast<char*>(memory)), memory});
+                     {static_cast<size_t>(text.at() - reinterpret_cast<char*>(memory)), memory}) !=
+         nullptr;
 }
 
 bool push_state(ngx_http_request_t* r, std::span<const Judged> shown) noexcept {
@@ -115,9 +116,10 @@ bool push_state(ngx_http_request_t* r, std::span<const Judged> shown) noexcept {
   const ngx_str_t remaining = piece();
   text.duration(least.decision->reset_ns);
   const ngx_str_t reset = piece();
-  return push_header(r, "RateLimit", state) && push_header(r, "x-ratelimit-limit-requests", most) &&
-         push_header(r, "x-ratelimit-remaining-requests", remaining) &&
-         push_header(r, "x-ratelimit-reset-requests", reset);
+  return push_header(r, "RateLimit", state) != nullptr &&
+         push_header(r, "x-ratelimit-limit-requests", most) != nullptr &&
+         push_header(r, "x-ratelimit-remaining-requests", remaining) != nullptr &&
+         push_header(r, "x-ratelimit-reset-requests", reset) != nullptr;
 }
 
 }  // namespace

@@ -139,19 +139,16 @@ ngx_str_t render_problem(ngx_pool_t* pool, const http::Problem& problem) noexcep
   return {http::render(problem, reinterpret_cast<char*>(out), bound), out};
 }
 
-bool push_retry_after(ngx_http_request_t* r, int64_t seconds) noexcept {
-  if (seconds <= 0) {
-    return true;
-  }
+ngx_table_elt_t* push_retry_after(ngx_http_request_t* r, int64_t seconds) noexcept {
   char digits[24];
   const char* end = std::to_chars(digits, digits + sizeof digits, seconds).ptr;
   const ngx_str_t value = copy(r->pool, {digits, static_cast<size_t>(end - digits)});
-  return value.data != nullptr && push_header(r, "Retry-After", value);
+  return value.data == nullptr ? nullptr : push_header(r, "Retry-After", value);
 }
 
 ngx_int_t refuse_request(ngx_http_request_t* r, RequestState& state,
                          const http::Problem& problem) noexcept {
-  if (!push_retry_after(r, problem.retry_after_s)) {
+  if (problem.retry_after_s > 0 && push_retry_after(r, problem.retry_after_s) == nullptr) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   if (operator_has_page_for(r, problem.status)) {

@@ -13,8 +13,8 @@ ngx_str_t render_problem(ngx_pool_t* pool, const http::Problem& problem) noexcep
 constexpr std::string_view kProblemType = "application/problem+json";
 void set_content_type(ngx_http_request_t* r, std::string_view type) noexcept;
 
-// "Retry-After: N" when seconds > 0.
-bool push_retry_after(ngx_http_request_t* r, int64_t seconds) noexcept;
+// "Retry-After: N". nullptr when memory ran out.
+ngx_table_elt_t* push_retry_after(ngx_http_request_t* r, int64_t seconds) noexcept;
 
 // Answers a request that is still in a phase handler; give the result to Nginx as that handler's
 // own. The operator's error_page for the status, if there is one, has the word instead.

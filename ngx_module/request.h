@@ -9,6 +9,13 @@ namespace penstock {
 
 enum class Verdict : uint8_t { kNone, kPassed, kRejected, kBusy };
 
+// What one counter was charged, as far as giving it back needs it.
+struct Paid {
+  const limit::GcraPolicy* policy;
+  limit::Hash128 hash;
+  uint64_t state;
+};
+
 struct RequestState {
   Verdict verdict = Verdict::kNone;
   bool body_read = false;    // all of the body is in r->request_body
@@ -20,10 +27,16 @@ struct RequestState {
   int64_t retry_after_s = 0;
   ngx_str_t model{};
 
+  // What admission charged, kept where penstockd may still refuse the job.
+  limit::Table* table = nullptr;
+  std::span<Paid> paid;
+
   // The job, once handed over.
   char job_id_bytes[40];
   size_t job_id_size = 0;
   uint64_t eta_ms = 0;
+  ngx_table_elt_t* answer_headers[2] =
+      {};  // pushed for this try's answer: taken back when another server is tried
   bool answer_is_problem = false;  // u->buffer holds a body of ours, not frames
   bool answer_is_events = false;   // text/event-stream
   AnswerStream answer;
@@ -41,8 +54,8 @@ RequestState* state_of(ngx_http_request_t* r) noexcept;
 // wanted.
 std::string_view model_of(ngx_http_request_t* r, RequestState& state) noexcept;
 
-// Adds a response header. `key` must be a literal, `value` must live as long as the request. False
+// Adds a response header. `key` must be a literal, `value` must live as long as the request. nullptr
 // when memory ran out.
-bool push_header(ngx_http_request_t* r, std::string_view key, ngx_str_t value) noexcept;
+ngx_table_elt_t* push_header(ngx_http_request_t* r, std::string_view key, ngx_str_t value) noexcept;
 
 }  // namespace penstock
