@@ -1,6 +1,7 @@
 #include "ngx_module/admission.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include "ngx_module/rate_headers.h"
 #include "ngx_module/reply.h"
@@ -10,16 +11,18 @@
 namespace penstock {
 namespace {
 
+constexpr size_t kSentenceBytes = 512;
+
 // The charges of one request, on the stack; only as many as there are get written.
 class Charges {
  public:
-  bool add(const Counter& counter, const limit::Hash128& hash, bool of_tier) noexcept {
+  bool add(const Counter& counter, const limit::Hash128& key_hash, bool of_tier) noexcept {
     if (count_ == kMaxCharges) {
       return false;
     }
     auto* charge = new (memory_ + count_ * sizeof(limit::Charge)) limit::Charge();
     charge->policy = &counter.rule->gcra;
-    charge->hash = hash;
+    charge->hash = counter.place_of(key_hash);
     judged_[count_++] = {counter.rule, &charge->decision, of_tier, false};
     return true;
   }
@@ -61,11 +64,11 @@ ngx_int_t add_limit(ngx_http_request_t* r, RequestState& state, const Limit& lim
   if (key.empty()) {
     return NGX_DECLINED;
   }
+  const limit::Hash128 hash = limit.key.kind == Value::Kind::kConstant
+                                  ? limit.constant_hash
+                                  : limit::siphash13_128(limit.zone->key_secret, key);
   if (limit.counter != nullptr) {
-    const bool constant = limit.key.kind == Value::Kind::kConstant;
-    charges.add(*limit.counter,
-                constant ? limit.constant_hash : limit::siphash13_128(limit.counter->secret, key),
-                false);
+    charges.add(*limit.counter, hash, false);
     return NGX_DECLINED;
   }
   std::string_view name;
@@ -79,7 +82,7 @@ ngx_int_t add_limit(ngx_http_request_t* r, RequestState& state, const Limit& lim
     }
     state.tier = state.tier == nullptr ? tiers[i] : state.tier;
     for (const Counter* counter : limit.tier_counters[i]) {
-      charges.add(*counter, limit::siphash13_128(counter->secret, key), true);
+      charges.add(*counter, hash, true);
     }
     return NGX_DECLINED;
   }
@@ -96,6 +99,20 @@ ngx_int_t gather(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
     }
   }
   return NGX_DECLINED;
+}
+
+// The sentence, and when to come back. `out` has kSentenceBytes + 48.
+std::string_view say_when(std::string_view sentence, int64_t seconds, char* out) noexcept {
+  char* at = out;
+  const auto append = [&](std::string_view text) noexcept {
+    ngx_memcpy(at, text.data(), text.size());
+    at += text.size();
+  };
+  append(sentence.substr(0, kSentenceBytes));
+  append(" Try again in ");
+  at = std::to_chars(at, at + 20, seconds).ptr;
+  append(" s.");
+  return {out, static_cast<size_t>(at - out)};
 }
 
 // `"free-rate","ip"`: the names of the limits that refused.
@@ -129,21 +146,20 @@ ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Charges&
   state.verdict = Verdict::kRejected;
   state.exceeded = worst->rule;
   state.retry_after_s = seconds_up(worst->decision->retry_after_ns);
-  if (!push_rate_headers(r, charges.judged(), true)) {
+  if (!push_rate_headers(r, state.tier, charges.judged(), true)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   char names[1024];
   const size_t names_size = list_exceeded(charges.judged(), names, sizeof names);
-  u_char detail[512];
-  const u_char* end = ngx_snprintf(detail, sizeof detail, "%V Try again in %L s.",
-                                   &worst->rule->sentence, state.retry_after_s);
-  return refuse_request(
-      r, state,
-      {.status = 429,
-       .detail = {reinterpret_cast<char*>(detail), static_cast<size_t>(end - detail)},
-       .code = "rate_limit_exceeded",
-       .retry_after_s = state.retry_after_s,
-       .violated_policies = {names, names_size}});
+  char detail[kSentenceBytes + 48];
+  const std::string_view sentence =
+      say_when(view(worst->rule->sentence), state.retry_after_s, detail);
+  return refuse_request(r, state,
+                        {.status = 429,
+                         .detail = sentence,
+                         .code = "rate_limit_exceeded",
+                         .retry_after_s = state.retry_after_s,
+                         .violated_policies = {names, names_size}});
 }
 
 ngx_int_t refuse_full_table(ngx_http_request_t* r, RequestState& state,
@@ -168,16 +184,11 @@ ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state,
                       const QueueRefusal& why) noexcept {
   state.verdict = Verdict::kBusy;
   state.retry_after_s = why.retry_after_s;
-  u_char detail[128];
-  ngx_str_t reason = str(why.reason);
-  const u_char* end =
-      ngx_snprintf(detail, sizeof detail, "%V Try again in %L s.", &reason, why.retry_after_s);
+  char detail[kSentenceBytes + 48];
+  const std::string_view sentence = say_when(why.reason, why.retry_after_s, detail);
   return refuse_request(
       r, state,
-      {.status = 503,
-       .detail = {reinterpret_cast<char*>(detail), static_cast<size_t>(end - detail)},
-       .code = "busy",
-       .retry_after_s = why.retry_after_s});
+      {.status = 503, .detail = sentence, .code = "busy", .retry_after_s = why.retry_after_s});
 }
 
 // Notes what was charged, so that it can be given back.
@@ -209,8 +220,9 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
       if (loc.passes && !keep_receipt(r, state, *table, charges)) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
       }
-      return push_rate_headers(r, charges.judged(), false) ? NGX_DECLINED
-                                                           : NGX_HTTP_INTERNAL_SERVER_ERROR;
+      return push_rate_headers(r, state.tier, charges.judged(), false)
+                 ? NGX_DECLINED
+                 : NGX_HTTP_INTERNAL_SERVER_ERROR;
     case limit::Outcome::refused:
     case limit::Outcome::never_admissible:
       return refuse_over_limit(r, state, charges);

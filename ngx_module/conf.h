@@ -27,9 +27,17 @@ struct Rule {
 };
 
 // A rule in a zone: what a request is charged against.
+//
+// Its place in the table is the key's hash XOR the salt. The hash is keyed and 128 bits wide, so
+// two counters meet no more often than two hashes would, and a key that several counters share is
+// hashed once.
 struct Counter {
   const Rule* rule = nullptr;
-  limit::Secret secret;  // known once the zone's memory is there
+  limit::Hash128 salt;  // of the name, under the zone's secret: known once the memory is there
+
+  limit::Hash128 place_of(const limit::Hash128& key_hash) const noexcept {
+    return {key_hash.lo ^ salt.lo, key_hash.hi ^ salt.hi};
+  }
 };
 
 // penstock_zone: the shared memory that holds counters.
@@ -37,6 +45,7 @@ struct Zone {
   ngx_str_t name{};
   ngx_shm_zone_t* shm = nullptr;
   std::optional<limit::Table> table;  // once the memory is there; workers have it always
+  limit::Secret key_secret;           // keys are hashed with it
   PoolArray<Counter*> counters;
   PoolArray<Limit*> limits;  // that use it
 };
@@ -45,6 +54,7 @@ struct Zone {
 struct Tier {
   ngx_str_t name{};
   PoolArray<Rule*> rules;
+  ngx_str_t policies{};  // of all rules, as RateLimit-Policy lists them
   int64_t priority = 0;
   uint64_t weight = 1;
 };
@@ -65,7 +75,7 @@ struct Value {
 struct Limit {
   Zone* zone = nullptr;
   Value key;
-  limit::Hash128 constant_hash;                  // of a constant key, when it has a single counter
+  limit::Hash128 constant_hash;                  // of a constant key
   Value tier;                                    // kNone: an inline rate
   Counter* counter = nullptr;                    // inline rate
   PoolArray<PoolArray<Counter*>> tier_counters;  // in the order of MainConf::tiers

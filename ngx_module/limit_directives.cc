@@ -190,6 +190,24 @@ char* read_tier_line(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
       &arg(cf, 0));
 }
 
+char* join_policies(ngx_conf_t* cf, Tier& tier) noexcept {
+  size_t size = 0;
+  for (const Rule* rule : tier.rules) {
+    size += rule->policy.len + 2;
+  }
+  tier.policies.data = static_cast<u_char*>(ngx_pnalloc(cf->pool, size + 1));
+  if (tier.policies.data == nullptr) {
+    return kError;
+  }
+  u_char* at = tier.policies.data;
+  for (const Rule* rule : tier.rules) {
+    at = at == tier.policies.data ? at : ngx_cpymem(at, ", ", 2);
+    at = ngx_cpymem(at, rule->policy.data, rule->policy.len);
+  }
+  tier.policies.len = static_cast<size_t>(at - tier.policies.data);
+  return NGX_CONF_OK;
+}
+
 // ---- the parts of a limit ----
 
 struct LimitParts {
@@ -340,7 +358,7 @@ char* read_tier(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   cf->handler_conf = reinterpret_cast<char*>(tier);
   char* const done = ngx_conf_parse(cf, nullptr);
   *cf = saved;
-  return done;
+  return done == NGX_CONF_OK ? join_policies(cf, *tier) : done;
 }
 
 char* read_limit(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {

@@ -124,24 +124,24 @@ bool push_state(ngx_http_request_t* r, std::span<const Judged> shown) noexcept {
 
 }  // namespace
 
-bool push_rate_headers(ngx_http_request_t* r, std::span<const Judged> judged,
+bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const Judged> judged,
                        bool refused) noexcept {
-  bool has_tier = false;
-  for (const Judged& j : judged) {
-    has_tier |= j.of_tier;
-  }
-  Judged shown[kMaxCharges];
+  Judged chosen[kMaxCharges];
   size_t count = 0;
   for (const Judged& j : judged) {
-    if (refused ? j.exceeded : j.of_tier == has_tier) {
-      shown[count++] = j;
+    if (refused ? j.exceeded : j.of_tier == (tier != nullptr)) {
+      chosen[count++] = j;
     }
   }
   if (count == 0) {
     return true;
   }
-  const std::span<const Judged> all(shown, count);
-  return push_policies(r, all) && push_state(r, all);
+  const std::span<const Judged> shown(chosen, count);
+  // Most often these are all the rules of the plan, whose list is ready.
+  const bool whole_plan = tier != nullptr && !refused && count == tier->rules.size();
+  return (whole_plan ? push_header(r, "RateLimit-Policy", tier->policies) != nullptr
+                     : push_policies(r, shown)) &&
+         push_state(r, shown);
 }
 
 }  // namespace penstock

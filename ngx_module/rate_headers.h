@@ -21,8 +21,8 @@ struct Judged {
   bool exceeded;
 };
 
-// Adds the headers. False when memory ran out.
-bool push_rate_headers(ngx_http_request_t* r, std::span<const Judged> judged,
+// Adds the headers. `tier` is the caller's plan, nullptr if it has none. False when memory ran out.
+bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const Judged> judged,
                        bool refused) noexcept;
 
 constexpr int64_t seconds_up(int64_t ns) noexcept { return (ns + 999'999'999) / 1'000'000'000; }

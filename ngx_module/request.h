@@ -54,8 +54,8 @@ RequestState* state_of(ngx_http_request_t* r) noexcept;
 // wanted.
 std::string_view model_of(ngx_http_request_t* r, RequestState& state) noexcept;
 
-// Adds a response header. `key` must be a literal, `value` must live as long as the request. nullptr
-// when memory ran out.
+// Adds a response header. `key` must be a literal, `value` must live as long as the request.
+// nullptr when memory ran out.
 ngx_table_elt_t* push_header(ngx_http_request_t* r, std::string_view key, ngx_str_t value) noexcept;
 
 }  // namespace penstock

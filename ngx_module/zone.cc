@@ -53,14 +53,14 @@ ngx_int_t init_zone(ngx_shm_zone_t* shm, void* previous) noexcept {
   } else if ((shm->shm.exists ? attach_table(zone) : create_table(zone)) != NGX_OK) {
     return NGX_ERROR;
   }
+  zone.key_secret = limit::derive_secret(zone.table->secret(), "");
   for (Counter* counter : zone.counters) {
-    counter->secret = limit::derive_secret(zone.table->secret(), view(counter->rule->name));
+    const limit::Secret salt =
+        limit::derive_secret(zone.table->secret(), view(counter->rule->name));
+    counter->salt = {salt.k0, salt.k1};
   }
   for (Limit* limit : zone.limits) {
-    if (limit->key.kind == Value::Kind::kConstant && limit->counter != nullptr) {
-      limit->constant_hash =
-          limit::siphash13_128(limit->counter->secret, view(limit->key.constant));
-    }
+    limit->constant_hash = limit::siphash13_128(zone.key_secret, view(limit->key.constant));
   }
   return NGX_OK;
 }

@@ -37,6 +37,39 @@ size_t utf8_length(std::string_view text) noexcept {
   return 0;
 }
 
+// Whether one of eight bytes is below 0x20, above 0x7E, a quote or a backslash. (x - 0x20 borrows
+// into the top bit for the first; x XOR c is zero for an equal byte, and (y - 1) & ~y has the top
+// bit of a zero byte. May err only on the side of "yes".)
+bool needs_care(uint64_t x) noexcept {
+  constexpr uint64_t kOnes = 0x0101010101010101;
+  constexpr uint64_t kTops = 0x8080808080808080;
+  const auto has_zero = [](uint64_t y) { return (y - kOnes) & ~y; };
+  const uint64_t care = (x - kOnes * 0x20) | x | (x + kOnes) | has_zero(x ^ (kOnes * '"')) |
+                        has_zero(x ^ (kOnes * '\\'));
+  return (care & kTops) != 0;
+}
+
+// How many bytes at the front go into JSON as they are, as far as eight at a time tell; then one by
+// one.
+size_t plain_length(std::string_view text) noexcept {
+  size_t n = 0;
+  uint64_t word;
+  for (; n + sizeof word <= text.size(); n += sizeof word) {
+    std::memcpy(&word, text.data() + n, sizeof word);
+    if (needs_care(word)) {
+      break;
+    }
+  }
+  while (n < text.size()) {
+    const auto c = static_cast<unsigned char>(text[n]);
+    if (c < 0x20 || c > 0x7E || c == '"' || c == '\\') {
+      break;
+    }
+    ++n;
+  }
+  return n;
+}
+
 // A bounded cursor: once something did not fit, nothing more is written and ok() is false.
 class Writer {
  public:
@@ -62,6 +95,10 @@ class Writer {
     const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
     return raw({digits, static_cast<size_t>(end - digits)});
   }
+  // What was written since `from`, a size() of before.
+  std::string_view since(size_t from) const noexcept {
+    return at_ == nullptr ? std::string_view{} : std::string_view(start_ + from, size() - from);
+  }
   size_t size() const noexcept { return at_ == nullptr ? 0 : static_cast<size_t>(at_ - start_); }
 
  private:
@@ -77,19 +114,24 @@ char* escape_json(std::string_view text, char* out, const char* end) noexcept {
   while (!text.empty()) {
     char escape[6];
     std::string_view piece;
-    size_t taken = 1;
+    size_t taken = plain_length(text);
     const auto c = static_cast<unsigned char>(text.front());
-    if (c == '"' || c == '\\') {
+    if (taken > 0) {
+      piece = text.substr(0, taken);
+    } else if (c == '"' || c == '\\') {
       escape[0] = '\\';
       escape[1] = static_cast<char>(c);
       piece = {escape, 2};
+      taken = 1;
     } else if (c == '\n') {
       piece = "\\n";
+      taken = 1;
     } else if (c < 0x20 || c == 0x7F) {
       std::memcpy(escape, "\\u00", 4);
       escape[4] = kHex[c >> 4];
       escape[5] = kHex[c & 15];
       piece = {escape, 6};
+      taken = 1;
     } else {
       taken = utf8_length(text);
       piece = taken == 0 ? kReplacement : text.substr(0, taken);
@@ -160,9 +202,10 @@ size_t render(const Problem& problem, char* out, size_t capacity) noexcept {
       .raw(title_of(problem.status))
       .raw(R"(","status":)")
       .number(problem.status)
-      .raw(R"(,"detail":")")
-      .escaped(problem.detail)
-      .raw("\"");
+      .raw(R"(,"detail":")");
+  const size_t detail_at = w.size();
+  const std::string_view detail = w.escaped(problem.detail).since(detail_at);
+  w.raw("\"");
   if (!problem.violated_policies.empty()) {
     w.raw(R"(,"violated-policies":[)").raw(problem.violated_policies).raw("]");
   }
@@ -170,7 +213,7 @@ size_t render(const Problem& problem, char* out, size_t capacity) noexcept {
     w.raw(R"(,"retry_after":)").number(problem.retry_after_s);
   }
   w.raw(R"(,"error":{"message":")")
-      .escaped(problem.detail)
+      .raw(detail)
       .raw(R"(","type":")")
       .raw(error_type_of(problem.status))
       .raw(R"(","param":)");

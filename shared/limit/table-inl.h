@@ -1,0 +1,164 @@
+// The slow paths of BasicTable: creation, the choice of a free slot, statistics.
+#pragma once
+
+#include <cstring>
+#include <string>
+
+#include "shared/limit/table.h"
+
+namespace penstock::limit {
+
+template <class Sync>
+Status BasicTable<Sync>::check_memory(std::span<std::byte> memory) {
+  if (reinterpret_cast<uintptr_t>(memory.data()) % alignof(Line) != 0) {
+    return Error{"a counter table's memory must be aligned to 64 bytes"};
+  }
+  if (memory.size() < bytes_for(1)) {
+    return Error{"a counter table of " + std::to_string(memory.size()) +
+                 " bytes is too small: use at least " + std::to_string(bytes_for(1))};
+  }
+  if ((memory.size() - sizeof(TableHeader)) / sizeof(Group) > uint64_t{1} << 32) {
+    return Error{"a counter table of more than 1 TiB is too large: use several zones"};
+  }
+  return Ok{};
+}
+
+template <class Sync>
+auto BasicTable<Sync>::create(std::span<std::byte> memory, const Secret& secret)
+    -> Result<BasicTable> {
+  if (Status fit = check_memory(memory); !fit) {
+    return fit.error();
+  }
+  // Also brings every page in now, so that no request waits for one, or dies for lack of memory.
+  std::memset(memory.data(), 0, memory.size());
+  BasicTable table(memory);
+  table.header_->version = kVersion;
+  table.header_->bytes = memory.size();
+  table.header_->groups = table.groups_;
+  table.header_->secret = secret;
+  // Last, so that a table whose maker died halfway isn't taken for one.
+  __atomic_store_n(&table.header_->magic, kMagic, __ATOMIC_RELEASE);
+  return table;
+}
+
+template <class Sync>
+auto BasicTable<Sync>::attach(std::span<std::byte> memory) -> Result<BasicTable> {
+  if (Status fit = check_memory(memory); !fit) {
+    return fit.error();
+  }
+  BasicTable table(memory);
+  const TableHeader& header = *table.header_;
+  if (load(header.magic) != kMagic) {
+    return Error{"there is no counter table in this memory: create one"};
+  }
+  if (header.version != kVersion) {
+    return Error{"the counter table is of version " + std::to_string(header.version) +
+                 ", this program knows " + std::to_string(kVersion) + ": create a new one"};
+  }
+  if (header.bytes != memory.size() || header.groups != table.groups_) {
+    return Error{"the counter table was made for " + std::to_string(header.bytes) +
+                 " bytes, the memory has " + std::to_string(memory.size()) +
+                 ": keep the size, or create a new one"};
+  }
+  return table;
+}
+
+template <class Sync>
+TableUsage BasicTable<Sync>::usage(int64_t now_ns) const noexcept {
+  TableUsage usage;
+  for (uint64_t i = 0; i < groups_ * kSlotsPerGroup; ++i) {
+    const Slot& slot = base_[i / kSlotsPerGroup]
+                           .lines[i / kSlotsPerLine % kLinesPerGroup]
+                           .slots[i % kSlotsPerLine];
+    const Kind kind = kind_of(load(slot.key));
+    if (kind == Kind::empty || kind == Kind::vacated) {
+      ++usage.empty;
+    } else if (kind == Kind::pending) {
+      ++usage.pending;
+    } else if (idle_at(kind, load(slot.state), now_ns)) {
+      ++usage.idle;
+    } else {
+      ++usage.live;
+    }
+  }
+  return usage;
+}
+
+template <class Sync>
+Offer BasicTable<Sync>::survey(Line* at, int64_t now_ns) const noexcept {
+  Offer offer;
+  for (Slot& slot : at->slots) {
+    const Slot seen{load(slot.key), load(slot.state)};
+    const Kind kind = kind_of(seen.key);
+    unsigned rank = Offer::kNone;
+    if (seen.key == 0) {
+      rank = Offer::kEmpty;
+    } else if (kind == Kind::vacated) {
+      rank = Offer::kVacated;
+    } else if (kind == Kind::pending) {
+      rank = Offer::kPending;
+    } else if (idle_at(kind, seen.state, now_ns)) {
+      rank = Offer::kIdle;
+    }
+    offer.free += rank <= Offer::kIdle ? 1 : 0;
+    if (rank < offer.rank) {
+      offer.rank = rank;
+      offer.slot = &slot;
+      offer.seen = seen;
+    }
+  }
+  return offer;
+}
+
+// A free slot in the first pair that has one, there in the emptier line. Slots pending for somebody
+// are the last resort: most likely their claimers are at work, rarely they are dead.
+template <class Sync>
+bool BasicTable<Sync>::choose(const Home& home, int64_t now_ns, Slot*& slot,
+                              Slot& seen) const noexcept {
+  Offer pending;
+  for (unsigned pair = 0; pair < kPairs; ++pair) {
+    const Offer a = survey(line(home, pair, 0), now_ns);
+    const Offer b = survey(line(home, pair, 1), now_ns);
+    const Offer& best = b.free > a.free ? b : a;
+    if (best.free != 0) {
+      slot = best.slot;
+      seen = best.seen;
+      return true;
+    }
+    for (const Offer* offer : {&a, &b}) {
+      if (offer->rank < pending.rank) {
+        pending = *offer;
+      }
+    }
+  }
+  slot = pending.slot;
+  seen = pending.seen;
+  return pending.rank == Offer::kPending;
+}
+
+template <class Sync>
+void BasicTable<Sync>::raise_floor(const Slot& given_up) noexcept {
+  if (kind_of(given_up.key) != Kind::gcra) {
+    return;
+  }
+  uint64_t floor = load(header_->floor);
+  while (floor < given_up.state &&
+         !__atomic_compare_exchange_n(&header_->floor, &floor, given_up.state, true,
+                                      __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+  }
+}
+
+template <class Sync>
+void BasicTable<Sync>::back_off(unsigned attempt, uint64_t salt) noexcept {
+  const unsigned bits = attempt < 10 ? attempt : 10;
+  const uint64_t pauses = (salt * 0x9e3779b97f4a7c15 >> 32) & ((uint64_t{1} << bits) - 1);
+  for (uint64_t i = 0; i < pauses; ++i) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#else
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+#endif
+  }
+}
+
+}  // namespace penstock::limit

@@ -1,0 +1,387 @@
+// The counter table: every limit's state for every key, in memory shared by all Nginx workers.
+//
+// It is a fixed number of 16-byte slots in memory it is given, without locks and without pointers,
+// so that any process may map it anywhere, and be killed at any instruction, without harm.
+//
+//   slot   = | 61 bits of the key's hash, 3 bits kind | state, 8 bytes |     changed as one, by CAS
+//   line   = 4 slots, one cache line
+//   group  = 4 lines
+//   table  = header | group | group | ...
+//
+// A key's hash names two groups and a home line in each. Its slot is in one of the two home lines,
+// or, where those were full, in the next pair of lines of the same two groups (4 pairs, 32 slots).
+// A new key goes to the emptier line of the pair. This is two-choice hashing (Azar, Broder, Karlin,
+// Upfal, "Balanced Allocations", 1994); nothing is ever moved. At half load, that is 32 bytes a
+// key, all but 1 key in 70,000 are in their home lines, and the first key that finds no slot comes
+// at a load of about two thirds.
+//
+// A slot becomes free for another key by itself, when its state is idle: every kind of state can
+// tell that from the time alone. If no slot is free the answer is Full: a live limit is never
+// forgotten, so a flood of random keys cannot reset anyone's counter.
+//
+// What holds under any interleaving, and after a SIGKILL anywhere:
+//
+//  (1) A slot changes only by a 16-byte CAS from exactly the key and state that were read. So no
+//      charge can land on a slot that has meanwhile been given to another key.
+//  (2) A slot is never empty again after it was used. A key is put into pair p+1 only where pair p
+//      has no empty slot. So a search may end after the first pair that has one.
+//  (3) At most one slot is live for a key. Claiming a slot has two steps: the slot is first marked
+//      `pending` for the key, with a number never used before; then all the places of the key are
+//      read again: another slot pending for it is vacated, and if one is live the claim is given
+//      up; only then is the slot made live, by a CAS from that very pending mark. Proof. Let A and
+//      B both make a slot live for the key, A marking its slot pending first, and neither leaving
+//      it in between. B reads A's slot after marking its own. If it finds it live, B gives up. If
+//      it finds it pending, B vacates it: either that succeeds, and A's last CAS fails because a
+//      mark's number is never used twice, or A was faster, and B reads again and finds it live. It
+//      cannot find anything else there. By (2) B does read A's slot: were it in a later pair than
+//      B's search goes, the pair where B stopped would have had no empty slot even before A.
+//  (4) A key that was given up while idle and comes back starts no earlier than it stopped, even if
+//      its next request carries an older clock: the header keeps the latest state ever given up
+//      (`floor`), raised before the slot is taken, and read after (3) has shown the key to be
+//      absent.
+//  (5) A slot left pending by a dead process is taken by whoever needs it.
+//
+// Reads. Key, state and key again are read, each 8 bytes at once. What was read only matters if the
+// CAS confirms it, except for a refusal: that could be wrong only if between the first read and the
+// last the slot went to another key and back to the first, in which case one request is refused
+// that need not have been. Nothing is ever admitted wrongly.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "shared/base/result.h"
+#include "shared/limit/gcra.h"
+#include "shared/limit/siphash.h"
+
+namespace penstock::limit {
+
+// What a slot holds: the low 3 bits of its key word. 2 to 5 are for further algorithms.
+enum class Kind : uint8_t {
+  empty = 0,    // never used
+  gcra = 1,     // state: TAT in ticks (gcra.h)
+  vacated = 6,  // was claimed and given up
+  pending = 7,  // state: the number of the claim
+};
+
+// Whether a slot of this kind and state may be given to another key at `now_ns`. A kind that this
+// version doesn't know is never idle.
+inline bool idle_at(Kind kind, uint64_t state, int64_t now_ns) noexcept {
+  return kind == Kind::gcra && state <= gcra_ticks(now_ns);
+}
+
+struct alignas(16) Slot {
+  uint64_t key = 0;
+  uint64_t state = 0;
+};
+
+constexpr size_t kSlotsPerLine = 4;
+constexpr size_t kLinesPerGroup = 4;
+constexpr size_t kSlotsPerGroup = kSlotsPerLine * kLinesPerGroup;
+
+struct alignas(64) Line {
+  Slot slots[kSlotsPerLine];
+};
+
+struct Group {
+  Line lines[kLinesPerGroup];
+};
+
+// The first 256 bytes. The first line is constant once `magic` is there; each counter has a line of
+// its own, so that counting doesn't slow the reading of the others.
+struct TableHeader {
+  alignas(64) uint64_t magic;
+  uint64_t version;
+  uint64_t bytes;
+  uint64_t groups;
+  Secret secret;
+  alignas(64) uint64_t claims;  // number of the latest claim
+  alignas(64) uint64_t floor;   // the latest state given up while idle, see (4)
+  alignas(64) uint64_t full;    // claims that found no free slot
+};
+static_assert(sizeof(TableHeader) == sizeof(Group));
+
+// Where a key is, as found or claimed. commit() turns it into the next state.
+struct Ref {
+  Slot* slot = nullptr;
+  uint64_t expect_key = 0;  // what the slot must still hold
+  uint64_t expect_state = 0;
+  uint64_t key = 0;    // what its key word will be
+  uint64_t state = 0;  // what to decide on
+
+  // Word by word: a 16-byte copy of two words just stored would wait for them to reach the cache.
+  void set(Slot* at, uint64_t word, uint64_t current) noexcept {
+    slot = at;
+    expect_key = key = word;
+    expect_state = state = current;
+  }
+};
+
+struct TableUsage {
+  uint64_t empty = 0, idle = 0, live = 0, pending = 0;
+};
+
+// What one line has to offer a new key: how many free slots, and the best of them.
+struct Offer {
+  unsigned free = 0;
+  unsigned rank = kNone;
+  Slot* slot = nullptr;
+  Slot seen;
+
+  enum : unsigned { kEmpty, kVacated, kIdle, kPending, kNone };
+};
+
+// Points at which a test may let another process's step come in between.
+enum class Point { found, before_claim, claimed, checked, before_commit };
+
+struct NoSync {
+  static void at(Point) noexcept {}
+};
+
+// The view one process has of the table: two pointers' worth, copied freely, owns nothing. It is
+// usable from any thread and after fork(). All but create and attach are noexcept, allocate nothing
+// and make no system call.
+template <class Sync>
+class BasicTable {
+ public:
+  using SyncPoints = Sync;
+
+  enum class Claim { mine, exists, full };
+
+  // Bytes that hold at least `slots` slots. Half as many keys may be live at once.
+  static constexpr size_t bytes_for(size_t slots) noexcept {
+    const size_t groups = (slots + kSlotsPerGroup - 1) / kSlotsPerGroup;
+    return sizeof(TableHeader) + (groups < 2 ? 2 : groups) * sizeof(Group);
+  }
+
+  // Makes an empty table of all of `memory`, which is overwritten. An Error if it is too small (two
+  // groups are the least), larger than 2^32 groups (1 TiB) or not aligned to 64 bytes.
+  // REQUIRES: nobody else uses the memory; it outlives every view.
+  static Result<BasicTable> create(std::span<std::byte> memory, const Secret& secret);
+
+  // The table that is already there. An Error says why it isn't one that this version can use.
+  static Result<BasicTable> attach(std::span<std::byte> memory);
+
+  const Secret& secret() const noexcept { return header_->secret; }
+  uint64_t slots() const noexcept { return groups_ * kSlotsPerGroup; }
+  uint64_t full_events() const noexcept {
+    return __atomic_load_n(&header_->full, __ATOMIC_RELAXED);
+  }
+
+  // Reads the whole table: for tests, metrics, and operators. Exact only when nobody writes.
+  TableUsage usage(int64_t now_ns) const noexcept;
+
+  // Starts fetching the two lines in which the key most likely is, for writing: a line that another
+  // core has just changed then travels once, not once to be read and once more to be changed.
+  void prefetch(const Hash128& hash) const noexcept {
+    const Home home = home_of(hash);
+    prefetch_line(line(home, 0, 0));
+    prefetch_line(line(home, 0, 1));
+  }
+
+  // Whether the key has a slot of this kind, live or idle; if so `ref` is set.
+  bool find(const Hash128& hash, Kind kind, Ref& ref) const noexcept;
+
+  // Takes a free slot for a key that find() hasn't found.
+  //   mine    `ref` is a slot that nobody else can charge. Its state is that of an idle key. Follow
+  //           with commit() or release().
+  //   exists  somebody else made one meanwhile, `ref` is that
+  //   full    every slot that the key may have is live for another
+  Claim claim(const Hash128& hash, Kind kind, int64_t now_ns, Ref& ref) noexcept;
+
+  // Stores `state` if the slot is still as it was read; false if not: find() again.
+  bool commit(const Ref& ref, uint64_t state) noexcept {
+    Sync::at(Point::before_commit);
+    return cas(ref.slot, {ref.expect_key, ref.expect_state}, {ref.key, state});
+  }
+
+  // Gives up a claim that isn't wanted after all.
+  void release(const Ref& ref) noexcept {
+    cas(ref.slot, {ref.expect_key, ref.expect_state}, vacated());
+  }
+
+  // Waits a little, longer with each attempt and differently in each process, so that two that keep
+  // undoing each other's claims part. Bounded: 2^10 pauses.
+  static void back_off(unsigned attempt, uint64_t salt) noexcept;
+
+ private:
+  enum class Check { alone, exists, again };
+
+  struct Home {
+    Group* group[2];
+    unsigned line[2];
+  };
+
+  static constexpr uint64_t kMagic = 0x6b636f74736e6570;  // "penstock"
+  static constexpr uint64_t kVersion = 1;
+  static constexpr uint64_t kKindMask = 7;
+  static constexpr unsigned kPairs = kLinesPerGroup;
+
+  explicit BasicTable(std::span<std::byte> memory) noexcept
+      : header_(reinterpret_cast<TableHeader*>(memory.data())),
+        base_(reinterpret_cast<Group*>(memory.data() + sizeof(TableHeader))),
+        groups_((memory.size() - sizeof(TableHeader)) / sizeof(Group)) {}
+
+  static Status check_memory(std::span<std::byte> memory);
+
+  static uint64_t key_word(const Hash128& hash, Kind kind) noexcept {
+    return (hash.hi & ~kKindMask) | static_cast<uint64_t>(kind);
+  }
+  static Kind kind_of(uint64_t key) noexcept { return static_cast<Kind>(key & kKindMask); }
+  static Slot vacated() noexcept { return {static_cast<uint64_t>(Kind::vacated), 0}; }
+  static uint64_t load(const uint64_t& word) noexcept {
+    return __atomic_load_n(&word, __ATOMIC_ACQUIRE);
+  }
+
+  static void prefetch_line(const Line* at) noexcept {
+#if defined(__x86_64__)
+    // Not __builtin_prefetch: GCC makes a read prefetch of it unless told the CPU, and drops calls
+    // of functions that do nothing else as being without effect.
+    asm volatile("prefetchw %0" : : "m"(*at));
+#else
+    __builtin_prefetch(at, 1);
+#endif
+  }
+
+  // A full barrier too, on which the proof of (3) leans: what is read after marking is read after.
+  static bool cas(Slot* slot, Slot from, Slot to) noexcept {
+    __extension__ using Wide = unsigned __int128;
+    using Aliased [[gnu::may_alias]] = Wide;
+    return __sync_bool_compare_and_swap(reinterpret_cast<Aliased*>(slot),
+                                        Wide{from.state} << 64 | from.key,
+                                        Wide{to.state} << 64 | to.key);
+  }
+
+  // Two different groups from the two halves of hash.lo, by multiplication instead of modulo
+  // (Lemire 2016); the home lines from the bits that matter least there.
+  Home home_of(const Hash128& hash) const noexcept {
+    const uint64_t low = hash.lo & 0xffffffff;
+    const uint64_t high = hash.lo >> 32;
+    const uint64_t first = low * groups_ >> 32;
+    const uint64_t second = first + 1 + (high * (groups_ - 1) >> 32);
+    return {{base_ + first, base_ + (second < groups_ ? second : second - groups_)},
+            {static_cast<unsigned>(low % kLinesPerGroup),
+             static_cast<unsigned>(high % kLinesPerGroup)}};
+  }
+
+  static Line* line(const Home& home, unsigned pair, unsigned side) noexcept {
+    return &home.group[side]->lines[home.line[side] ^ pair];
+  }
+
+  bool choose(const Home& home, int64_t now_ns, Slot*& slot, Slot& seen) const noexcept;
+  Offer survey(Line* at, int64_t now_ns) const noexcept;
+  Check check_alone(const Home& home, uint64_t want, const Slot* mine, Ref& ref) noexcept;
+  void raise_floor(const Slot& given_up) noexcept;
+
+  TableHeader* header_;
+  Group* base_;
+  uint64_t groups_;  // as in the header, which others could damage
+};
+
+template <class Sync>
+bool BasicTable<Sync>::find(const Hash128& hash, Kind kind, Ref& ref) const noexcept {
+  const Home home = home_of(hash);
+  const uint64_t want = key_word(hash, kind);
+  for (unsigned pair = 0; pair < kPairs; ++pair) {
+    bool open = false;  // has an empty slot: the key can be in no later pair
+    for (unsigned side = 0; side < 2; ++side) {
+      for (Slot& slot : line(home, pair, side)->slots) {
+        const uint64_t key = load(slot.key);
+        open |= key == 0;
+        if (key != want) {
+          continue;
+        }
+        const uint64_t state = load(slot.state);
+        if (load(slot.key) == want) {
+          ref.set(&slot, want, state);
+          Sync::at(Point::found);
+          return true;
+        }
+      }
+    }
+    if (open) {
+      break;
+    }
+  }
+  return false;
+}
+
+template <class Sync>
+auto BasicTable<Sync>::claim(const Hash128& hash, Kind kind, int64_t now_ns, Ref& ref) noexcept
+    -> Claim {
+  const Home home = home_of(hash);
+  const uint64_t want = key_word(hash, kind);
+  for (unsigned attempt = 0;; ++attempt) {
+    Slot* slot = nullptr;
+    Slot seen;
+    if (!choose(home, now_ns, slot, seen)) {
+      if (find(hash, kind, ref)) {
+        return Claim::exists;  // perhaps the last free slot was just taken for this very key
+      }
+      __atomic_fetch_add(&header_->full, 1, __ATOMIC_RELAXED);
+      return Claim::full;
+    }
+    raise_floor(seen);
+    const uint64_t number = __atomic_add_fetch(&header_->claims, 1, __ATOMIC_RELAXED);
+    const Slot mark{key_word(hash, Kind::pending), number};
+    Sync::at(Point::before_claim);
+    if (cas(slot, seen, mark)) {
+      Sync::at(Point::claimed);
+      switch (check_alone(home, want, slot, ref)) {
+        case Check::exists:
+          cas(slot, mark, vacated());
+          return Claim::exists;
+        case Check::alone:
+          Sync::at(Point::checked);
+          ref = {slot, mark.key, mark.state, want, load(header_->floor)};
+          return Claim::mine;
+        case Check::again:
+          break;
+      }
+      cas(slot, mark, vacated());
+    }
+    back_off(attempt, number);
+    if (find(hash, kind, ref)) {
+      return Claim::exists;
+    }
+  }
+}
+
+// The second step of (3), after `mine` was marked pending.
+template <class Sync>
+auto BasicTable<Sync>::check_alone(const Home& home, uint64_t want, const Slot* mine,
+                                   Ref& ref) noexcept -> Check {
+  const uint64_t want_pending = want | static_cast<uint64_t>(Kind::pending);
+  for (unsigned pair = 0; pair < kPairs; ++pair) {
+    bool open = false;
+    for (unsigned side = 0; side < 2; ++side) {
+      for (Slot& slot : line(home, pair, side)->slots) {
+        const uint64_t key = load(slot.key);
+        open |= key == 0;
+        if (&slot == mine || (key != want && key != want_pending)) {
+          continue;
+        }
+        const uint64_t state = load(slot.state);
+        if (key == want) {
+          ref.set(&slot, want, state);
+          return load(slot.key) == want ? Check::exists : Check::again;
+        }
+        if (!cas(&slot, {key, state}, vacated())) {
+          return Check::again;  // it has just become live, or moved on: look at everything anew
+        }
+      }
+    }
+    if (open) {
+      break;
+    }
+  }
+  return Check::alone;
+}
+
+extern template class BasicTable<NoSync>;
+using Table = BasicTable<NoSync>;
+
+}  // namespace penstock::limit
+
+#include "shared/limit/table-inl.h"

@@ -1,0 +1,206 @@
+#!/usr/bin/python3
+"""E1, E2 and E3 of the bench: what the edge costs, beside limit_req and proxy_pass, in one run.
+
+One Nginx worker on one core, wrk on another; cases alternate A B A B, medians over the rounds. CPU is read from
+/proc/PID/schedstat of the Nginx worker, in nanoseconds, and divided by the requests that wrk counted.
+
+Usage: edge_bench.py BUILD_DIR [--seconds 3] [--rounds 5] [--only E1,E2,E3]
+"""
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+COMMON = """
+{load}
+user root; daemon off; worker_processes 1; pid {dir}/{name}.pid; error_log {dir}/{name}.err crit;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; keepalive_requests 100000000; client_body_buffer_size 16k;
+  client_body_temp_path {dir}/{name}-b; proxy_temp_path {dir}/{name}-p; fastcgi_temp_path {dir}/{name}-f;
+  uwsgi_temp_path {dir}/{name}-u; scgi_temp_path {dir}/{name}-s; {extra_temp}
+  {body}
+}}
+"""
+
+EDGE = """
+  limit_req_log_level info; limit_req_status 429;
+  limit_req_zone $http_x_api_key zone=rej:32m rate=1r/m;
+  limit_req_zone $http_x_api_key zone=ok1:32m rate=10000000r/s;
+  limit_req_zone $binary_remote_addr zone=ok2:32m rate=10000000r/s;
+  limit_req_zone $server_name zone=ok3:1m rate=10000000r/s;
+  penstock_zone edge 64m;
+  penstock_tier plan { rate 10000000r/s; rate 10000000r/m burst=100000000; rate 10000000r/h burst=100000000; }
+  upstream direct { server unix:DIR/up.sock; keepalive 64; }
+  upstream gpu { server unix:DIR/q.sock; keepalive 64; }
+  proxy_http_version 1.1; proxy_set_header Connection "";
+  server {
+    listen 127.0.0.1:PORT backlog=4096; server_name bench;
+    location = /none { empty_gif; }
+    location = /return429 { return 429; }
+    location = /reject_peer { limit_req zone=rej; empty_gif; }
+    location = /reject_ours { penstock_limit zone=edge key=$http_x_api_key rate=1r/m burst=1 name=rej; empty_gif; }
+    location = /three_peer { limit_req zone=ok1 burst=1000000 nodelay; limit_req zone=ok2 burst=1000000 nodelay; limit_req zone=ok3 burst=1000000 nodelay; empty_gif; }
+    location = /six_ours {
+      penstock_limit zone=edge key=$http_x_api_key tier=plan;
+      penstock_limit zone=edge key=$binary_remote_addr rate=10000000r/s name=ip;
+      penstock_limit zone=edge key=$http_x_model rate=10000000r/s name=model;
+      penstock_limit zone=edge key=all rate=10000000r/s name=site;
+      empty_gif; }
+    location = /serve_peer { limit_req zone=ok1 burst=1000000 nodelay; proxy_pass http://direct; }
+    location = /serve_ours { penstock_limit zone=edge key=$http_x_api_key rate=10000000r/s name=serve; penstock_pass gpu; }
+  }
+"""
+
+PENSTOCKD = """
+socket: {dir}/q.sock
+state: {dir}/state
+queues:
+  default: {{ max_length: 10000 }}
+workers:
+  - {{ name: sim, engine: simulate, service_time: 0ms, slots: 256, output_tokens: 1 }}
+"""
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(what, condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise SystemExit(f"edge_bench: {what} did not come up")
+        time.sleep(0.05)
+
+
+class Bench:
+    def __init__(self, build, seconds, rounds):
+        self.build, self.seconds, self.rounds = pathlib.Path(build).resolve(), seconds, rounds
+        self.dir = tempfile.mkdtemp(prefix="edge.", dir="/tmp")
+        os.chmod(self.dir, 0o755)
+        self.port = free_port()
+        self.processes = []
+
+    def start(self, command, **kw):
+        process = subprocess.Popen(command, start_new_session=True, **kw)
+        self.processes.append(process)
+        return process
+
+    def nginx(self, name, body, load="", extra_temp="", pin=None):
+        path = f"{self.dir}/{name}.conf"
+        with open(path, "w") as f:
+            f.write(COMMON.format(dir=self.dir, name=name, body=body, load=load, extra_temp=extra_temp))
+        prefix = ["taskset", "-c", pin] if pin else []
+        process = self.start(prefix + ["nginx", "-c", path])
+        children = f"/proc/{process.pid}/task/{process.pid}/children"
+        wait_for(f"nginx {name}", lambda: os.path.exists(children) and open(children).read().split())
+        return int(open(children).read().split()[0])
+
+    def up(self):
+        body = 'server { listen unix:%s/up.sock; location / { return 200 "ok\\n"; } }' % self.dir
+        self.nginx("up", body)
+        with open(f"{self.dir}/penstock.yaml", "w") as f:
+            f.write(PENSTOCKD.format(dir=self.dir))
+        self.log = open(f"{self.dir}/penstockd.log", "w")
+        self.start([f"{self.build}/penstockd", "-c", f"{self.dir}/penstock.yaml"], stderr=self.log, stdout=self.log)
+        wait_for("penstockd", lambda: os.path.exists(f"{self.dir}/q.sock"))
+        edge = EDGE.replace("DIR", self.dir).replace("PORT", str(self.port))
+        self.worker = self.nginx("edge", edge, pin="0", load=f"load_module {self.build}/ngx_http_penstock_module.so;",
+                                 extra_temp=f"penstock_temp_path {self.dir}/edge-q;")
+        wait_for("the queue", lambda: self.status("/serve_ours") == 200)
+
+    def status(self, path):
+        body = '{"model":"sim","prompt":"x"}'
+        out = subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-d", body,
+                              "-H", "X-Api-Key: warm", "-H", "Content-Type: application/json",
+                              f"http://127.0.0.1:{self.port}{path}"], capture_output=True, text=True)
+        return int(out.stdout or 0)
+
+    def down(self):
+        for process in reversed(self.processes):
+            try:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait(10)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, signal.SIGKILL)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def cpu_ns(self):
+        return int(open(f"/proc/{self.worker}/schedstat").read().split()[0])
+
+    def load(self, path, seconds, body=0, keys=100000):
+        env = dict(os.environ, NKEYS=str(keys), BODY=str(body))
+        before = self.cpu_ns()
+        out = subprocess.run(["taskset", "-c", "1", "wrk", "-t1", "-c64", f"-d{seconds}s", "-s", str(HERE / "keys.lua"),
+                              f"http://127.0.0.1:{self.port}{path}"], env=env, capture_output=True, text=True, check=True).stdout
+        cpu = self.cpu_ns() - before
+        requests = int(re.search(r"(\d+) requests in", out).group(1))
+        errors = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
+        return {"rps": float(re.search(r"Requests/sec: +([\d.]+)", out).group(1)), "cpu_us": cpu / requests / 1000,
+                "errors": int(errors.group(1)) / requests if errors else 0.0}
+
+    def alternate(self, cases, **kw):
+        """{path: medians} over the rounds, the cases taken in turn; round 0 warms up and does not count."""
+        seen = {path: [] for path in cases}
+        for round_ in range(self.rounds + 1):
+            for path in cases:
+                result = self.load(path, self.seconds if round_ else 2, **kw)
+                if round_:
+                    seen[path].append(result)
+        return {path: {k: statistics.median(r[k] for r in rs) for k in rs[0]} for path, rs in seen.items()}
+
+
+def row(name, work, ours, peer, goal, met):
+    print(f"| {name} | {work} | {ours} | {peer} | {goal} | {'yes' if met else 'NO'} |", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("build")
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="E1,E2,E3")
+    args = parser.parse_args()
+    bench = Bench(args.build, args.seconds, args.rounds)
+    only = args.only.split(",")
+    try:
+        bench.up()
+        if "E1" in only:
+            r = bench.alternate(["/reject_peer", "/reject_ours", "/return429"])
+            ours, peer, bare = r["/reject_ours"], r["/reject_peer"], r["/return429"]
+            assert min(ours["errors"], peer["errors"]) > 0.9, "the limits did not refuse"
+            ratio = ours["cpu_us"] / peer["cpu_us"]
+            row("E1", "refuse, 100k keys: Nginx CPU a request", f"{ours['cpu_us']:.2f} µs",
+                f"limit_req {peer['cpu_us']:.2f} µs (bare return 429: {bare['cpu_us']:.2f})", f"ratio {ratio:.2f}, to reach <= 0.95", ratio <= 0.95)
+        if "E2" in only:
+            r = bench.alternate(["/none", "/three_peer", "/six_ours"])
+            base = r["/none"]["cpu_us"]
+            six, three = r["/six_ours"]["cpu_us"] - base, r["/three_peer"]["cpu_us"] - base
+            assert max(x["errors"] for x in r.values()) < 0.01, "the limits refused"
+            row("E2", f"admit: six rules over none ({base:.2f} µs)", f"+{six:.2f} µs", f"three limit_req +{three:.2f} µs",
+                f"{six:.2f} µs, to reach <= 0.5", six <= 0.5)
+        if "E3" in only:
+            r = bench.alternate(["/serve_peer", "/serve_ours"], body=1024, keys=10000)
+            ours, peer = r["/serve_ours"], r["/serve_peer"]
+            assert max(ours["errors"], peer["errors"]) < 0.01, "not every request was served"
+            ratio = ours["rps"] / peer["rps"]
+            row("E3", "admit and serve, POST 1 KiB, 64 clients", f"{ours['rps']:.0f} req/s, {ours['cpu_us']:.2f} µs Nginx CPU",
+                f"limit_req + proxy_pass {peer['rps']:.0f} req/s, {peer['cpu_us']:.2f} µs", f"ratio {ratio:.2f}, to reach >= 1.0", ratio >= 1.0)
+    finally:
+        bench.down()
+
+
+if __name__ == "__main__":
+    main()
