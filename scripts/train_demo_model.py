@@ -11,7 +11,7 @@ jargon-text) and is written in the layout Hugging Face uses for Llama: config.js
 
 The learning rate follows whichever is further along, the steps or the clock, so a busy machine gives a
 model that is trained less but still finished. The folder always holds the best model so far by
-validation loss. The same seed, threads and number of steps give the same weights.
+validation loss. The same weights come out again only where the steps, not the clock, end the run.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def paragraphs(text):
 
 def plain(text):
     """Straight quotes, no cross-reference braces, no comic-strip pointers: what a person would type."""
-    for old, new in (("“", '"'), ("”", '"'), ("‘", "'"), ("’", "'"), ("—", " - "), ("–", "-"), ("…", "...")):
+    for old, new in (("“", '"'), ("”", '"'), ("‘", "'"), ("’", "'"), ("—", " - "), ("–", "-"), ("…", "..."), ("´", "'")):
         text = text.replace(old, new)
     text = re.sub(r"[{}]", "", text)
     return re.sub(r" +", " ", text).strip()
@@ -88,22 +88,24 @@ def plain(text):
 def read_documents(path):
     """[(headword or None, text)]: each entry of the lexicon, and the essays around it in pieces."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
-        text = file.read()
+        text = file.read().replace("\N{NO-BREAK SPACE}", " ")
     documents, term, body = [], None, []
 
     def close():
         if body:
             documents.append((term, "\n".join(body)))
 
-    for paragraph in paragraphs(text):
+    for paragraph in paragraphs(text.replace("\nAppendix A. ", "\n   :APPENDIX: ")):
         head = re.match(r":([^:]+): ?(.*)$", paragraph)
         if head:
             close()
             term, body = plain(head.group(1)), []
+            if term == "APPENDIX":  # the lexicon is over
+                term = None
             continue
         line = plain(paragraph)
-        if "Crunchly saga" in line or (len(line) < 60 and not re.search(r"[.!?\"')]$", line)):
-            continue  # cartoon pointers; headings and the table of contents
+        if "Crunchly saga" in line or re.search("[│├└─═]", line) or (len(line) < 60 and not re.search(r"[.!?\"')]$", line)):
+            continue  # cartoon pointers; trees; headings and the table of contents
         if term is None and sum(map(len, body)) > 1500:
             close()
             body = []
@@ -408,7 +410,9 @@ def decayed(model, decay):
 
 def train(args, model, tokenizer, documents, held_out, held_out_bytes):
     optimizer = torch.optim.AdamW(decayed(model, args.decay), lr=args.rate, betas=(0.9, 0.95))
-    feed = batches(documents, tokenizer, args.length, args.batch, random.Random(args.seed))
+    length, size = args.length // 2, args.batch * 2  # the cheaper half first: attention costs length squared
+    rng = random.Random(args.seed)
+    feed = batches(documents, tokenizer, length, size, rng)
     started, best = time.monotonic(), math.inf
     step, done, running = 0, 0.0, 0.0
     while done < 1:
@@ -416,6 +420,9 @@ def train(args, model, tokenizer, documents, held_out, held_out_bytes):
         warm = min(1.0, (step + 1) / 100)
         for group in optimizer.param_groups:
             group["lr"] = args.rate * warm * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
+        if done >= 0.7 and length < args.length:
+            length, size = args.length, args.batch
+            feed = batches(documents, tokenizer, length, size, rng)
         batch = next(feed)
         logits = model(batch[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
@@ -426,7 +433,7 @@ def train(args, model, tokenizer, documents, held_out, held_out_bytes):
         step += 1
         running = loss.item() if step == 1 else 0.95 * running + 0.05 * loss.item()
         if step % args.every == 0 or done == 1:
-            held = validation_loss(model, held_out, args.length)
+            held = validation_loss(model, held_out, args.length)  # whole length: high until it is trained on
             bits = held * (len(held_out) - 1) / math.log(2) / held_out_bytes
             print(f"step {step}  {time.monotonic() - started:.0f} s  {100 * done:.0f} %  train {running:.3f}  "
                   f"validation {held:.4f} a token, {bits:.4f} bits a byte{'  *' if held < best else ''}", flush=True)
@@ -443,11 +450,11 @@ def main():
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--length", type=int, default=512)
-    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--rate", type=float, default=2.5e-3)
     parser.add_argument("--decay", type=float, default=0.1)
-    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--dropout", type=float, default=0.15)
     parser.add_argument("--every", type=int, default=200, help="steps between validations")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     if not os.path.exists(TEXT):

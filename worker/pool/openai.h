@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -31,51 +32,84 @@ struct CompletionRequest {
   std::vector<Message> messages;       // chat: at least one
   std::optional<uint32_t> max_tokens;  // none: as many as the engine's context allows
   float temperature = 1.0F;            // 0 .. 2; 0 is greedy
-  float top_p = 1.0F;                  // 0 < top_p <= 1
+  float top_p = 1.0F;                  // 0 < top_p <= 1; a top_p of 0 was read as temperature 0
   std::optional<uint64_t> seed;
-  std::vector<std::string> stop;  // at most 4, none empty
+  std::vector<std::string> stop;  // at most 4, none empty, each at most kMaxStopBytes
   bool ignore_eos = false;        // extension also known to vLLM: generate exactly max_tokens
   bool stream = false;
   bool include_usage = false;  // stream_options.include_usage
 };
 
-// Reads the request; a Failure names the field (param) and, for malformed JSON, the byte offset.
-// What Penstock cannot honour (n > 1, logprobs, tools ...) is refused, not ignored.
-std::variant<CompletionRequest, Failure> parse(const Request& request);
+constexpr size_t kMaxStops = 4;
+constexpr size_t kMaxStopBytes = 1024;  // bounds what a stream holds back
+constexpr int kMaxDepth = 64;           // of nested JSON values
+
+using Parsed = std::variant<CompletionRequest, Failure>;
+
+// Reads requests; keeps its buffers from one to the next, up to a bound. Not for several threads.
+//
+// A Failure names the field (param) and, for malformed JSON, the byte offset. What Penstock cannot
+// honour (n > 1, logprobs, tools ...) is refused if it is given a value that would change the
+// answer. Fields it does not know are ignored, but must be valid JSON. A field that is null is read
+// as absent; of a field that comes twice the last one counts.
+class Parser {
+ public:
+  Parser();
+  ~Parser();
+  Parser(Parser&&) noexcept;
+  Parser& operator=(Parser&&) noexcept;
+
+  Parsed parse(const Request& request);
+
+ private:
+  struct Buffers;
+  std::unique_ptr<Buffers> buffers_;
+};
+
+// The same for callers that read few requests.
+Parsed parse(const Request& request);
+
+// True for /v1/completions and /v1/chat/completions, wherever they are mounted.
+bool is_completions_path(std::string_view path);
 
 enum class Finish { kStop, kLength };
 
 // One job's answer on its way out. Holds back text that may yet turn out to be the start of a stop
-// string, and bytes that are not yet a whole UTF-8 character.
+// string, and bytes that are not yet a whole UTF-8 character. The text that goes out does not
+// depend on how it was cut into pieces.
 class Answer {
  public:
-  // `model` is echoed to the caller. `sink` must outlive this.
+  // `model` is echoed to the caller. `sink` must outlive this. A streamed answer's head goes out
+  // here, so that the caller sees that its job has started.
   Answer(JobNumber job, const CompletionRequest& request, std::string_view model,
          int64_t created_unix_s, Sink& sink);
 
   // Text of one more token. False when a stop string is now complete: the caller ends the job with
-  // finish(kStop, ...).
+  // finish(kStop, ...); further text is dropped.
   bool text(std::string_view piece);
 
   // Ends the answer: flushes, writes usage and [DONE], calls sink.done(). Nothing may follow.
   void finish(Finish reason, const Usage& usage);
 
  private:
-  void emit(std::string_view safe_text);
   void begin_stream();
+  void emit(std::string_view safe_text);
+  bool cut_at_stop();
+  void append_event(std::string& out, std::string_view text, const char* finish_reason) const;
+  void finish_stream(const char* reason, const Usage& usage);
+  void finish_whole(const char* reason, const Usage& usage);
 
   JobNumber job_;
-  Sink& sink_;
+  Sink* sink_;
   bool chat_;
   bool stream_;
   bool include_usage_;
-  bool head_sent_ = false;
-  std::string id_;  // "cmpl-…" / "chatcmpl-…"
-  std::string model_;
-  int64_t created_unix_s_;
+  bool stopped_ = false;
+  std::string opening_;  // of every JSON object of this answer: id ... model
   std::vector<std::string> stop_;
-  std::string held_;   // not yet sent: possible stop prefix or split character
-  std::string whole_;  // not streaming: the text so far
+  std::string held_;     // not yet sent: possible stop prefix or split character
+  std::string whole_;    // not streaming: the text so far
+  std::string scratch_;  // the event being written
 };
 
 }  // namespace penstock::openai

@@ -1,0 +1,103 @@
+# The front door; CMake does the building. Each target sees to its own packages (scripts/setup).
+#
+#   make             everything that is installed: the module, penstockd, penstock-worker, penstockctl
+#   make run         all of it at work on 127.0.0.1:8080, or PORT=
+#   make test        every test
+#   make bench       measured against the peers
+#   make sanitize    the tests under ASan+UBSan, the multi-threaded units under TSan
+#   make fuzz        libFuzzer, FUZZ_SECONDS (60) for each target
+#   make module NGINX_SRC=DIR    the module for another Nginx source tree
+#   make format, make lint, make clean
+
+BUILD ?= build
+PORT ?= 8080
+FUZZ_SECONDS ?= 60
+JOBS ?= $(shell nproc)
+# Tests wait more than they compute.
+TEST_JOBS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : 4)))
+
+MODULE := ngx_http_penstock_module
+PROGRAMS := $(MODULE) penstockd penstock-worker penstockctl
+SOURCES = $(shell git ls-files --cached --others --exclude-standard '*.cc' '*.h' '*.cu' '*.cuh')
+
+LAUNCHER := $(if $(shell command -v ccache),-DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+CONFIGURE = cmake -S . -G Ninja $(LAUNCHER)
+BUILD_IN = cmake --build
+CTEST = ctest --output-on-failure --no-label-summary --no-tests=error -j $(TEST_JOBS)
+
+.DELETE_ON_ERROR:
+.PHONY: all run test bench format lint sanitize asan tsan fuzz module clean setup-build
+
+all: $(BUILD)/build.ninja
+	$(BUILD_IN) $(BUILD) --target $(PROGRAMS)
+
+# CMake looks after its own files from the second time on.
+$(BUILD)/build.ninja: | setup-build
+	$(CONFIGURE) -B $(BUILD)
+
+setup-build:
+	@scripts/setup build
+
+run: all
+	@scripts/run $(BUILD) $(PORT)
+
+test: $(BUILD)/build.ninja
+	@scripts/setup build test
+	$(BUILD_IN) $(BUILD)
+	$(CTEST) --test-dir $(BUILD)
+
+bench: $(BUILD)/build.ninja
+	@scripts/setup build bench
+	$(BUILD_IN) $(BUILD)
+	tests/bench/run $(BUILD)
+
+sanitize: asan tsan
+
+asan: ASAN := $(BUILD)/asan
+asan: setup-build
+	@scripts/setup build test sanitize
+	scripts/build_asan_nginx $(BUILD)/asan-nginx
+	$(CONFIGURE) -B $(ASAN) -DPENSTOCK_SANITIZE=address,undefined -DNGINX_SRC=$(abspath $(BUILD)/asan-nginx/src)
+	$(BUILD_IN) $(ASAN)
+	PENSTOCK_ASAN=1 PENSTOCK_NGINX=$(abspath $(BUILD)/asan-nginx/nginx) $(CTEST) --test-dir $(ASAN)
+
+# The units whose code runs on several threads.
+TSAN_TESTS := limit_test llama_test
+tsan: TSAN := $(BUILD)/tsan
+tsan: setup-build
+	$(CONFIGURE) -B $(TSAN) -DPENSTOCK_SANITIZE=thread
+	$(BUILD_IN) $(TSAN) --target $(TSAN_TESTS)
+	for test in $(TSAN_TESTS); do TSAN_OPTIONS=halt_on_error=1 $(TSAN)/$$test --gtest_brief=1 || exit 1; done
+
+FUZZERS = $(basename $(notdir $(wildcard tests/fuzz/*_fuzz.cc)))
+fuzz: setup-build
+	@scripts/setup build fuzz
+	CC=clang CXX=clang++ $(CONFIGURE) -B $(BUILD)/fuzz -DPENSTOCK_FUZZ=ON -DPENSTOCK_SANITIZE=address,undefined \
+	    -DCMAKE_CXX_FLAGS=-fsanitize=fuzzer-no-link
+	$(BUILD_IN) $(BUILD)/fuzz --target $(FUZZERS)
+	for fuzzer in $(FUZZERS); do \
+	    name=$${fuzzer%_fuzz}; mkdir -p $(BUILD)/fuzz/corpus/$$name tests/fuzz/corpus/$$name; \
+	    $(BUILD)/fuzz/$$fuzzer -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$(BUILD)/fuzz/ -print_final_stats=1 \
+	        $(BUILD)/fuzz/corpus/$$name tests/fuzz/corpus/$$name || exit 1; \
+	done
+
+# One build folder for each tree: objects for two versions of Nginx never mix.
+module: MODULE_BUILD = $(BUILD)/module-$(shell printf %s '$(abspath $(NGINX_SRC))' | sha256sum | cut -c1-8)
+module: setup-build
+	@test -n "$(NGINX_SRC)" || { echo 'make module: say which Nginx: make module NGINX_SRC=DIR' >&2; exit 1; }
+	$(CONFIGURE) -B $(MODULE_BUILD) -DNGINX_SRC=$(abspath $(NGINX_SRC))
+	$(BUILD_IN) $(MODULE_BUILD) --target $(MODULE)
+	@echo built $(MODULE_BUILD)/$(MODULE).so
+
+format:
+	@scripts/setup lint
+	clang-format -i $(SOURCES)
+
+lint: $(BUILD)/build.ninja
+	@scripts/setup lint
+	clang-format --dry-run -Werror $(SOURCES)
+	run-clang-tidy -quiet -p $(BUILD) -j $(JOBS) -extra-arg=-Wno-unknown-warning-option \
+	    -extra-arg=-Wno-ignored-optimization-argument '^$(CURDIR)/(ngx_module|shared|worker|tests)/'
+
+clean:
+	rm -rf $(BUILD) run

@@ -1,0 +1,82 @@
+// openai::parse on hostile bodies, then openai::Answer with the same bytes as the model's words.
+#include <simdjson.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
+#include "worker/pool/openai.h"
+#include "worker/pool/utf8.h"
+
+namespace {
+
+using penstock::Failure;
+using penstock::openai::Answer;
+using penstock::openai::CompletionRequest;
+
+void require(bool condition) {
+  if (!condition) {
+    std::abort();
+  }
+}
+
+class CheckingSink final : public penstock::Sink {
+ public:
+  void head(penstock::JobNumber, int, std::string_view, int64_t) override {}
+  void chunk(penstock::JobNumber, std::string_view bytes) override {
+    require(penstock::utf8_first_invalid(bytes) == std::string_view::npos);
+  }
+  void progress(penstock::JobNumber, double) override {}
+  void done(penstock::JobNumber, const penstock::Usage&) override { ++ended; }
+  void failed(penstock::JobNumber, const Failure&) override { require(false); }
+  int ended = 0;
+};
+
+void check(const CompletionRequest& request) {
+  require(request.temperature >= 0 && request.temperature <= 2);
+  require(request.top_p > 0 && request.top_p <= 1);
+  require(!request.max_tokens.has_value() || *request.max_tokens > 0);
+  require(request.stop.size() <= penstock::openai::kMaxStops);
+  require(!request.chat || !request.messages.empty());
+  require(penstock::utf8_first_invalid(request.prompt) == std::string_view::npos);
+}
+
+// A second opinion: what was accepted is JSON as a whole. (It refuses numbers past 64 bits.)
+void check_json(std::string_view body) {
+  simdjson::dom::parser second;
+  const auto error = second.parse(body.data(), body.size()).error();
+  require(error == simdjson::SUCCESS || error == simdjson::NUMBER_ERROR);
+}
+
+void answer(const CompletionRequest& request, std::string_view words) {
+  CheckingSink sink;
+  Answer answer(1, request, "m", 0, sink);
+  for (size_t at = 0; at < words.size(); at += 3) {
+    answer.text(words.substr(at, 3));
+  }
+  answer.finish(penstock::openai::Finish::kStop, {});
+  require(sink.ended == 1);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const std::string_view body(reinterpret_cast<const char*>(data), size);
+  penstock::openai::Parser parser;
+  for (const char* path : {"/v1/completions", "/v1/chat/completions"}) {
+    const auto parsed = parser.parse({.method = "POST", .path = path, .body = body});
+    if (const auto* failure = std::get_if<Failure>(&parsed)) {
+      require(failure->status == 400 && !failure->message.empty());
+      continue;
+    }
+    check(std::get<CompletionRequest>(parsed));
+    check_json(body);
+    answer(std::get<CompletionRequest>(parsed), body);
+  }
+  CompletionRequest stream;
+  stream.stream = true;
+  stream.stop = {std::string(body.substr(0, 2)) + "a", "ab"};
+  answer(stream, body);
+  return 0;
+}

@@ -1,0 +1,135 @@
+"""penstockd as its operator meets it: checked, reloaded, drained, asked."""
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+
+from client import Client
+from conftest import simulate
+from processes import BUILD, environment
+from waiting import until
+from wire import STATUS, TOOL, Connection, frame
+
+PASS = "location / { penstock_pass gpu; }"
+
+
+def check(folder, yaml):
+    (folder / "p.yaml").write_text(yaml)
+    done = subprocess.run([BUILD / "penstockd", "-t", "-c", folder / "p.yaml"], capture_output=True, text=True,
+                          env=environment(folder))
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_good_file_is_accepted(folder):
+    assert check(folder, f"socket: {folder}/s\nworkers: [ {{ name: a, engine: simulate }} ]\n")[0] == 0
+
+
+@pytest.mark.parametrize("yaml,message", [
+    ("socket: /tmp/s\nworkers:\n  - { name: a, engine: simulate, slotz: 4 }\n", r"p.yaml:3: .*slotz.*'slots'"),
+    ("socket: /tmp/s\nquues: {}\n", r"p.yaml:2: .*quues.*'queues'"),
+    ("socket: /tmp/s\nworkers:\n  - { name: a, engine: warp }\n", r"p.yaml:3: .*engine"),
+    ("socket: /tmp/s\nqueues:\n  default: { deadline: soon }\n", r"p.yaml:3: .*deadline"),
+    ("workers: []\n", r"p.yaml:\d+: .*socket.*missing"),
+    ("socket: [\n", r"p.yaml:\d+: .*not YAML"),
+    ("socket: /tmp/s\nworkers:\n  - { name: a, engine: simulate, queue: defualt }\n", r"p.yaml:3: .*'default'"),
+])
+def test_a_mistake_is_told_with_file_line_and_key(folder, yaml, message):
+    import re
+    status, said = check(folder, yaml)
+    assert status == 1
+    assert re.search(message, said), said
+
+
+def test_a_file_that_is_not_there_is_told(folder):
+    done = subprocess.run([BUILD / "penstockd", "-c", folder / "nothing.yaml"], capture_output=True, text=True,
+                          env=environment(folder))
+    assert done.returncode == 1 and "nothing.yaml" in done.stderr + done.stdout
+
+
+def test_hup_with_a_bad_file_keeps_serving_with_the_old_one(penstock):
+    service = penstock(server=PASS, workers=[simulate(slots=2)])
+    good = service.penstockd.config.read_text()
+    workers = service.penstockd.workers()
+    service.penstockd.config.write_text(good + "nonsense: 1\n")
+    service.penstockd.process.signal(signal.SIGHUP)
+    until(lambda: "nonsense" in service.penstockd.process.text(), "penstockd complains about the key")
+    assert service.complete().status == 200
+    assert service.penstockd.workers() == workers
+
+
+def test_hup_adds_and_removes_workers(penstock):
+    service = penstock(server=PASS, workers=[simulate(slots=2)])
+    kept = service.penstockd.workers()
+    config = service.penstockd.config
+    config.write_text(config.read_text().replace("workers:\n", "workers:\n  - { name: more, engine: simulate, slots: 3 }\n"))
+    service.penstockd.process.signal(signal.SIGHUP)
+    service.penstockd.wait_for(slots=5)
+    assert kept[0] in service.penstockd.workers()
+    assert service.complete(model="more").status == 200
+    config.write_text("\n".join(line for line in config.read_text().splitlines() if "name: sim" not in line) + "\n")
+    service.penstockd.process.signal(signal.SIGHUP)
+    service.penstockd.wait_for(slots=3)
+    until(lambda: kept[0] not in service.penstockd.workers(), "the old worker is gone")
+    assert service.complete(model="sim").status == 404
+
+
+def test_term_lets_running_jobs_end_and_takes_no_more(penstock):
+    service = penstock(server=PASS, workers=[simulate(slots=1, service_time="1500ms")])
+    client = Client(service.port)
+    client._connection.request("POST", "/v1/completions", '{"model":"sim","prompt":"a"}')
+    service.penstockd.wait_for(running=1)
+    service.penstockd.process.signal(signal.SIGTERM)
+    until(lambda: service.complete().status == 503, "new requests are refused", seconds=1.2)
+    answer = client._connection.getresponse()
+    assert answer.status == 200 and answer.read()
+    client.close()
+    assert service.penstockd.process.wait() == 0
+    assert not service.penstockd.socket.exists()
+
+
+def test_a_second_penstockd_on_the_same_socket_is_refused(penstock):
+    service = penstock(server=PASS, workers=[simulate()])
+    done = subprocess.run([BUILD / "penstockd", "-c", service.penstockd.config], capture_output=True, text=True,
+                          env=environment(service.folder), timeout=20)
+    assert done.returncode == 1 and str(service.penstockd.socket) in done.stderr + done.stdout
+    assert service.complete().status == 200
+
+
+def test_status_is_told_as_json_over_the_wire_and_by_penstockctl(penstock):
+    service = penstock(server=PASS, workers=[simulate(slots=2)])
+    service.complete()
+    status = json.loads(service.penstockd.status())
+    assert any(queue["name"] == "default" for queue in status["queues"])
+    assert any(worker["name"] == "sim" for worker in status["workers"])
+    tool = subprocess.run([BUILD / "penstockctl", "status", "--json", "-s", service.penstockd.socket],
+                          capture_output=True, text=True, env=environment(service.folder))
+    assert tool.returncode == 0, tool.stderr
+    assert json.loads(tool.stdout).keys() == status.keys()
+    table = subprocess.run([BUILD / "penstockctl", "status", "-c", service.penstockd.config], capture_output=True,
+                           text=True, env=environment(service.folder))
+    assert table.returncode == 0 and "default" in table.stdout and "sim" in table.stdout
+
+
+def test_penstockctl_fails_with_1_and_is_misused_with_2(folder):
+    def status_of(*arguments):
+        return subprocess.run([BUILD / "penstockctl", *arguments], capture_output=True, env=environment(folder)).returncode
+    assert status_of("status", "-s", folder / "nobody") == 1
+    assert status_of("--no-such-option") == 2
+
+
+def test_many_idle_connections_are_kept_while_others_are_served(penstock):
+    service = penstock(server=PASS, workers=[simulate()])
+    idle = [Connection(service.penstockd.socket, role=TOOL) for _ in range(200)]
+    assert service.complete().status == 200
+    idle[-1].send(frame(STATUS))
+    assert idle[-1].receive()[0] == STATUS
+    for connection in idle:
+        connection.close()
+
+
+def test_nobody_else_may_open_the_socket(penstock):
+    service = penstock(server=PASS, workers=[simulate()])
+    assert os.stat(service.penstockd.socket).st_mode & 0o777 == 0o660

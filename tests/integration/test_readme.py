@@ -1,0 +1,61 @@
+"""What the README says to paste does what it says."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from test_run import Run, run, shell  # noqa: F401 (run is a fixture)
+from processes import ASAN, BUILD
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+pytestmark = pytest.mark.skipif(ASAN, reason="runs scripts/run, as test_run.py does")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+
+
+def directives(text):
+    """A configuration without comments and white space."""
+    lines = (re.sub(r"(^|\s)#.*", "", line) for line in text.splitlines())
+    return " ".join(" ".join(lines).split())
+
+
+def test_the_nginx_conf_is_the_one_that_runs():
+    assert [directives(block) for block in blocks("nginx")] == [directives((ROOT / "config" / "nginx.conf").read_text())]
+
+
+def test_the_penstock_yaml_is_accepted_and_says_what_the_full_one_says(folder):
+    (block,) = blocks("yaml")
+    (folder / "penstock.yaml").write_text(block)
+    done = subprocess.run([BUILD / "penstockd", "-t", "-c", folder / "penstock.yaml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    full = directives((ROOT / "config" / "penstock.yaml").read_text())
+    assert [line for line in map(directives, block.splitlines()) if line not in full] == []
+
+
+def test_every_make_target_it_names_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = set(re.findall(r"`make ([a-z-]+)", README)) | set(re.findall(r"^make ([a-z-]+)", README, re.M))
+    assert named and named <= targets
+
+
+def test_every_curl_line_answers_as_it_says(run):  # noqa: F811
+    service = run().wait_until_ready()
+    commands = [block.replace("127.0.0.1:8080", f"127.0.0.1:{service.port}") for block in blocks("sh") if "curl" in block]
+    assert commands
+    said = "".join(shell(command) for command in commands)
+    assert '"demo"' in said and "data: [DONE]" in said
+    assert re.search(r"HTTP/1.1 429", said) and re.search(r"Retry-After: \d+", said, re.I)
+
+
+def test_every_other_command_is_one_that_exists():
+    for block in blocks("sh"):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                assert words[0] in ("curl", "for", "make", "apt-get", "git", "cd", "nginx", "build/penstockctl"), line

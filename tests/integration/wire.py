@@ -1,0 +1,82 @@
+"""The wire as PROTOCOL.md tells it, written again: what the tests say to penstockd without Nginx in between."""
+
+import socket
+import struct
+
+HELLO, SUBMIT, ACCEPTED, HEAD, CHUNK, PROGRESS, DONE, FAILED, CANCEL, TAKE, HEARTBEAT, STATUS, DRAIN, GOODBYE = range(1, 15)
+CALLER, TOOL = 1, 3
+TAGS = {
+    "version": 1, "role": 2, "queue": 6, "model": 7, "owner": 8, "tier": 9, "priority": 10, "weight": 11, "cost": 12,
+    "method": 13, "path": 14, "content_type": 15, "job_id": 16, "position": 17, "eta_ms": 18, "status": 19,
+    "content_length_plus1": 20, "code": 25, "message": 26, "param": 27, "retry_after_s": 28, "body": 31, "json": 31,
+}
+NUMBERS = {"version", "role", "priority", "weight", "cost", "position", "eta_ms", "status", "content_length_plus1",
+           "retry_after_s"}
+
+
+def frame(kind, id=0, payload=b"", **fields):
+    """One encoded frame, of raw payload or of named fields."""
+    for name, value in fields.items():
+        data = struct.pack("<q", value) if isinstance(value, int) else value if isinstance(value, bytes) else value.encode()
+        payload += struct.pack("<II", TAGS[name], len(data)) + data
+    return struct.pack("<IB3xQ", len(payload), kind, id) + payload
+
+
+class Closed(Exception):
+    """The other side has closed the connection."""
+
+
+class Connection:
+    """A caller's or a tool's connection to penstockd."""
+
+    def __init__(self, path, role=CALLER, hello=True):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(20)
+        self.socket.connect(str(path))
+        if hello:
+            self.send(frame(HELLO, version=1, role=role))
+
+    def send(self, data):
+        self.socket.sendall(data)
+
+    def receive(self):
+        """The next frame: (kind, id, payload). Raises Closed."""
+        length, kind, id = struct.unpack("<IB3xQ", self._exactly(16))
+        return kind, id, self._exactly(length)
+
+    def receive_fields(self):
+        """The next frame with its fields by name: (kind, id, fields)."""
+        kind, id, payload = self.receive()
+        names = {tag: name for name, tag in TAGS.items()}
+        fields, at = {}, 0
+        while at < len(payload):
+            tag, size = struct.unpack_from("<II", payload, at)
+            value = payload[at + 8:at + 8 + size]
+            name = names.get(tag, tag)
+            fields[name] = struct.unpack("<q", value)[0] if name in NUMBERS else value
+            at += 8 + size
+        return kind, id, fields
+
+    def until_closed(self):
+        """Every frame up to the end of the connection."""
+        frames = []
+        try:
+            while True:
+                frames.append(self.receive())
+        except Closed:
+            return frames
+
+    def close(self):
+        self.socket.close()
+
+    def _exactly(self, size):
+        data = b""
+        while len(data) < size:
+            try:
+                more = self.socket.recv(size - len(data))
+            except ConnectionResetError:
+                more = b""
+            if not more:
+                raise Closed()
+            data += more
+        return data

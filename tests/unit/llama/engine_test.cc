@@ -1,0 +1,379 @@
+// The engine as the pool drives it, on the small random models of the fixtures.
+#include "worker/engines/llama/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+
+#include "tests/unit/llama/fixtures.h"
+#include "worker/engines/llama/kv_cache.h"
+#include "worker/engines/llama/tokenizer.h"
+
+namespace penstock::llama {
+namespace {
+
+const std::string kModel = kSource + "/tests/fixtures/llama/bf16_sharded";  // 128 positions, eos 0
+const std::string kLlama3 = kSource + "/tests/fixtures/llama/bf16_llama3_rope";
+constexpr int64_t kBlockBytes = 2 * 2 * 1 * 8 * 16 * 4;  // of kModel: layers, kv heads, head_dim
+
+struct Record {
+  int status = 0;
+  std::string body;
+  int chunks = 0;
+  bool done = false;
+  Usage usage;
+  std::optional<Failure> failure;
+  bool ended() const { return done || failure.has_value(); }
+};
+
+class RecordingSink final : public Sink {
+ public:
+  void head(JobNumber job, int status, std::string_view, int64_t) override {
+    EXPECT_EQ(jobs[job].status, 0) << "two heads";
+    jobs[job].status = status;
+  }
+  void chunk(JobNumber job, std::string_view bytes) override {
+    EXPECT_FALSE(jobs[job].ended());
+    jobs[job].body += bytes;
+    ++jobs[job].chunks;
+  }
+  void progress(JobNumber, double) override {}
+  void done(JobNumber job, const Usage& usage) override {
+    EXPECT_FALSE(jobs[job].ended());
+    jobs[job].done = true;
+    jobs[job].usage = usage;
+  }
+  void failed(JobNumber job, const Failure& failure) override {
+    EXPECT_FALSE(jobs[job].ended());
+    jobs[job].failure = failure;
+  }
+  std::map<JobNumber, Record> jobs;
+};
+
+class EngineTest : public testing::Test {
+ protected:
+  void open_model(const std::string& folder, int64_t memory = 64 << 20, int64_t prefill = 256,
+                  int threads = 1) {
+    auto opened = open({folder, "the-model", memory, threads, prefill}, sink_);
+    ASSERT_TRUE(opened) << opened.error().message;
+    engine_ = std::move(*opened);
+  }
+
+  std::variant<std::unique_ptr<Plan>, Failure> admit(const std::string& body, bool chat = false) {
+    return engine_->admit({"POST", chat ? "/v1/chat/completions" : "/v1/completions",
+                           "application/json", "", body, 0});
+  }
+
+  std::unique_ptr<Plan> plan(const std::string& body, bool chat = false) {
+    auto admitted = admit(body, chat);
+    if (const auto* failure = std::get_if<Failure>(&admitted)) {
+      ADD_FAILURE() << failure->message << " for " << body;
+      return nullptr;
+    }
+    return std::move(std::get<std::unique_ptr<Plan>>(admitted));
+  }
+
+  Failure refusal(const std::string& body, bool chat = false) {
+    auto admitted = admit(body, chat);
+    EXPECT_TRUE(std::holds_alternative<Failure>(admitted)) << body;
+    return std::holds_alternative<Failure>(admitted) ? std::get<Failure>(admitted) : Failure{};
+  }
+
+  void start(JobNumber job, const std::string& body, bool chat = false) {
+    engine_->start(job, plan(body, chat));
+  }
+
+  void step_until_idle() {
+    for (int steps = 0; engine_->step(17) != Engine::kIdle; ++steps) {
+      ASSERT_LT(steps, 10'000);
+    }
+  }
+
+  // The whole JSON answer of one request served alone, its text only.
+  std::string text_of(const Record& record) {
+    simdjson::dom::parser parser;
+    const simdjson::dom::element root = parser.parse(record.body);
+    std::string_view text;
+    if (root["choices"].at(0)["text"].get(text) != simdjson::SUCCESS) {
+      text = root["choices"].at(0)["message"]["content"].get_string().value();
+    }
+    return std::string(text);
+  }
+
+  std::string serve(const std::string& body, bool chat = false) {
+    start(++last_job_, body, chat);
+    step_until_idle();
+    EXPECT_TRUE(sink_.jobs[last_job_].done) << sink_.jobs[last_job_].body;
+    return text_of(sink_.jobs[last_job_]);
+  }
+  const Record& last() { return sink_.jobs[last_job_]; }
+
+  RecordingSink sink_;
+  std::unique_ptr<Engine> engine_;
+  JobNumber last_job_ = 1000;
+};
+
+TEST_F(EngineTest, ServesACompletionAndAccountsForIt) {
+  open_model(kModel);
+  EXPECT_EQ(engine_->step(5), Engine::kIdle);
+  const std::string text = serve(
+      R"({"model":"m","prompt":"the quick","max_tokens":12,"temperature":0,"ignore_eos":true})");
+  EXPECT_FALSE(text.empty());
+  const auto tokenizer = *Tokenizer::open(kModel + "/tokenizer.json");
+  EXPECT_EQ(last().status, 200);
+  EXPECT_EQ(last().usage.prompt_tokens, tokenizer.encode("the quick").size());
+  EXPECT_EQ(last().usage.completion_tokens, 12U);
+  EXPECT_GT(last().usage.device_ns, 0U);
+  EXPECT_NE(last().body.find("\"length\""), std::string::npos);
+  EXPECT_NE(last().body.find("\"the-model\""), std::string::npos);
+}
+
+TEST_F(EngineTest, GreedyTextOfTheDemoModelIsWhatPyTorchSays) {
+  open_model(kDemo);
+  simdjson::dom::parser parser;
+  const auto tokenizer = *Tokenizer::open(kDemo + "/tokenizer.json");
+  for (const auto c :
+       parser.load(kSource + "/tests/fixtures/llama/demo_expected.json")["cases"].get_array()) {
+    const auto greedy = numbers<int32_t>(c["greedy"].value());
+    const auto until = std::find(greedy.begin(), greedy.end(), 0);  // the end of text
+    const std::string expected = tokenizer.decode({greedy.begin(), until});
+    const std::string body =
+        "{\"model\":\"m\",\"temperature\":0,\"max_tokens\":" + std::to_string(greedy.size()) +
+        ",\"prompt\":" + simdjson::minify(c["text"].value()) + "}";
+    const std::string got = serve(body);
+    // The last tokens may end within a character, which is then written as U+FFFD.
+    const size_t sure = expected.size() > 4 ? expected.size() - 4 : 0;
+    EXPECT_EQ(got.substr(0, sure), expected.substr(0, sure));
+  }
+}
+
+TEST_F(EngineTest, StreamsTheSameTextItWouldSendWhole) {
+  open_model(kModel);
+  const std::string whole =
+      serve(R"({"model":"m","prompt":"a","max_tokens":20,"seed":5,"ignore_eos":true})");
+  start(++last_job_,
+        R"({"model":"m","prompt":"a","max_tokens":20,"seed":5,"ignore_eos":true,"stream":true})");
+  step_until_idle();
+  std::string streamed;
+  simdjson::dom::parser parser;
+  std::istringstream lines(last().body);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("data: {")) {
+      const simdjson::dom::element event = parser.parse(line.substr(6));
+      streamed += event["choices"].at(0)["text"].get_string().value();
+    }
+  }
+  EXPECT_EQ(streamed, whole);
+  EXPECT_TRUE(last().body.ends_with("data: [DONE]\n\n"));
+}
+
+TEST_F(EngineTest, AJobsTextIsTheSameAloneAndInAnyCompany) {
+  std::vector<std::string> bodies;
+  for (int i = 0; i < 12; ++i) {
+    const std::string prompt =
+        std::string("the queue is ").substr(0, 1 + i) + std::string(i * 3, 'x');
+    bodies.push_back("{\"model\":\"m\",\"prompt\":\"" + prompt + "\",\"max_tokens\":" +
+                     std::to_string(10 + i * 3) + ",\"seed\":" + std::to_string(i) +
+                     ",\"temperature\":" + (i % 3 == 0 ? "0" : "1.3") +
+                     ",\"top_p\":" + (i % 2 == 0 ? "1" : "0.8") + "}");
+  }
+  std::vector<std::string> alone;
+  open_model(kModel);
+  for (const std::string& body : bodies) {
+    alone.push_back(serve(body));
+  }
+  for (const int64_t prefill : {1, 7, 256}) {
+    for (const int threads : {1, 2}) {
+      open_model(kModel, 64 << 20, prefill, threads);
+      sink_.jobs.clear();
+      // They join two at a time, and one that is of no interest comes and goes in between.
+      for (size_t i = 0; i < bodies.size(); ++i) {
+        start(i + 1, bodies[i]);
+        if (i % 2 == 1) {
+          engine_->step(0);
+          start(500 + i, R"({"model":"m","prompt":"gone soon","max_tokens":50})");
+          engine_->step(0);
+          engine_->cancel(500 + i);
+        }
+      }
+      step_until_idle();
+      for (size_t i = 0; i < bodies.size(); ++i) {
+        ASSERT_TRUE(sink_.jobs[i + 1].done);
+        EXPECT_EQ(text_of(sink_.jobs[i + 1]), alone[i]) << bodies[i] << ", prefill " << prefill;
+      }
+    }
+  }
+}
+
+TEST_F(EngineTest, SeedsDecideAndNoSeedVaries) {
+  open_model(kModel);
+  const std::string head = R"({"model":"m","prompt":"x","max_tokens":24,"ignore_eos":true)";
+  EXPECT_EQ(serve(head + ",\"seed\":1}"), serve(head + ",\"seed\":1}"));
+  EXPECT_NE(serve(head + ",\"seed\":1}"), serve(head + ",\"seed\":2}"));
+  EXPECT_NE(serve(head + "}"), serve(head + "}"));
+}
+
+TEST_F(EngineTest, PlansSayExactlyTheBlocksTheyTakeAndCancelFreesThem) {
+  open_model(kModel, 4 * kBlockBytes);
+  const std::string body = R"({"model":"m","prompt":"aaaa","max_tokens":60,"ignore_eos":true})";
+  const int64_t tokens =
+      60 + static_cast<int64_t>(Tokenizer::open(kModel + "/tokenizer.json")->encode("aaaa").size());
+  EXPECT_EQ(plan(body)->memory_bytes, KvCache::blocks_for(tokens) * kBlockBytes);
+  EXPECT_EQ(plan(body)->memory_bytes, 4 * kBlockBytes) << "the whole cache";
+  for (JobNumber job = 1; job < 20; ++job) {
+    start(job, body);
+    engine_->step(0);
+    engine_->step(0);
+    engine_->cancel(job);
+    engine_->cancel(job);
+    EXPECT_EQ(engine_->step(0), Engine::kIdle);
+    EXPECT_FALSE(sink_.jobs[job].ended()) << "nothing more is said of a cancelled job";
+  }
+  serve(body);
+}
+
+TEST_F(EngineTest, JobsBeyondTheCacheWaitTheirTurnAndAllEnd) {
+  open_model(kModel, 4 * kBlockBytes);
+  for (JobNumber job = 1; job <= 6; ++job) {
+    start(job, R"({"model":"m","prompt":"aaaa","max_tokens":40,"ignore_eos":true,"seed":1})");
+  }
+  step_until_idle();
+  for (JobNumber job = 1; job <= 6; ++job) {
+    EXPECT_TRUE(sink_.jobs[job].done);
+    EXPECT_EQ(text_of(sink_.jobs[job]), text_of(sink_.jobs[1]));
+  }
+}
+
+TEST_F(EngineTest, RequestsThatCannotFitAreRefusedWithTheNumbers) {
+  open_model(kModel, 4 * kBlockBytes);
+  const Failure cache = refusal(R"({"model":"m","prompt":"a","max_tokens":64})");
+  EXPECT_EQ(cache.status, 400);
+  EXPECT_EQ(cache.code, "context_length_exceeded");
+  EXPECT_EQ(cache.param, "prompt");
+  EXPECT_NE(cache.message.find("64 tokens"), std::string::npos) << cache.message;
+  open_model(kModel);
+  EXPECT_NE(refusal(R"({"model":"m","prompt":"a","max_tokens":128})").message.find("128 tokens"),
+            std::string::npos);
+  plan(R"({"model":"m","prompt":"a","max_tokens":127})");
+  const std::string huge(1 << 20, 'z');
+  EXPECT_EQ(refusal("{\"model\":\"m\",\"prompt\":\"" + huge + "\"}").code,
+            "context_length_exceeded");
+  const Failure chat =
+      refusal(R"({"model":"m","messages":[{"role":"user","content":")" + huge + "\"}]}", true);
+  EXPECT_EQ(chat.param, "messages");
+}
+
+TEST_F(EngineTest, WrongRequestsAreRefusedByTheField) {
+  open_model(kModel);
+  EXPECT_EQ(refusal(R"({"model":"m","prompt":"a","temperature":9})").param, "temperature");
+  EXPECT_EQ(refusal("{").status, 400);
+}
+
+TEST_F(EngineTest, AnEmptyPromptBeginsAsATextDoes) {
+  open_model(kModel);
+  serve(R"({"model":"m","prompt":"","max_tokens":3,"ignore_eos":true})");
+  EXPECT_EQ(last().usage.prompt_tokens, 1U);
+}
+
+TEST_F(EngineTest, TheEndOfTextTokenEndsTheJobUnlessIgnored) {
+  open_model(kModel);
+  // At this temperature tokens are nearly uniform over 293, so some seed draws the end early.
+  int stopped = 0;
+  for (int seed = 0; seed < 40; ++seed) {
+    const std::string head =
+        R"({"model":"m","prompt":"a","max_tokens":100,"temperature":2,"seed":)" +
+        std::to_string(seed);
+    serve(head + "}");
+    if (last().body.find("\"stop\"") != std::string::npos) {
+      ++stopped;
+      EXPECT_LE(last().usage.completion_tokens, 100U);
+      serve(head + ",\"ignore_eos\":true}");
+      EXPECT_EQ(last().usage.completion_tokens, 100U);
+    }
+  }
+  EXPECT_GT(stopped, 0);
+}
+
+TEST_F(EngineTest, AStopStringEndsTheJobBeforeIt) {
+  open_model(kModel);
+  const std::string head =
+      R"({"model":"m","prompt":"a","max_tokens":40,"temperature":0,"ignore_eos":true)";
+  const std::string whole = serve(head + "}");
+  size_t at = 5;
+  while (at + 2 < whole.size() && !(std::isalnum(whole[at]) && std::isalnum(whole[at + 1]))) {
+    ++at;
+  }
+  ASSERT_LT(at + 2, whole.size()) << whole;
+  const std::string stop = whole.substr(at, 2);
+  EXPECT_EQ(serve(head + ",\"stop\":\"" + stop + "\"}"), whole.substr(0, whole.find(stop)));
+  EXPECT_LT(last().usage.completion_tokens, 40U);
+}
+
+TEST_F(EngineTest, ChatTakesWhatTheContextHasLeft) {
+  open_model(kModel);
+  serve(
+      R"({"model":"m","messages":[{"role":"user","content":"hi"}],"ignore_eos":true,"temperature":0})",
+      true);
+  EXPECT_EQ(last().usage.prompt_tokens + last().usage.completion_tokens, 128U);
+  open_model(kLlama3);
+  serve(R"({"model":"m","messages":[{"role":"user","content":"<|eot_id|>"}],"max_tokens":5})",
+        true);
+}
+
+TEST_F(EngineTest, ALongPromptHoldsNobodyUpForLongerThanAStep) {
+  open_model(kModel, 64 << 20, 8);
+  start(1, R"({"model":"m","prompt":"a","max_tokens":30,"ignore_eos":true,"stream":true})");
+  engine_->step(0);
+  const std::string prompt(60, '#');
+  start(2, "{\"model\":\"m\",\"max_tokens\":4,\"ignore_eos\":true,\"prompt\":\"" + prompt + "\"}");
+  for (int i = 0; i < 5; ++i) {
+    engine_->step(0);
+  }
+  EXPECT_GE(sink_.jobs[1].chunks, 4) << "answers go on while the prompt is read";
+  step_until_idle();
+  EXPECT_TRUE(sink_.jobs[2].done);
+  EXPECT_GT(sink_.jobs[2].usage.device_ns, 0U);
+}
+
+TEST_F(EngineTest, AModelThatComputesNaNFailsItsJobsAndNothingElse) {
+  TempFolder folder(kSource + "/tests/fixtures/llama/bf16_sharded");
+  for (const auto& file : std::filesystem::directory_iterator(folder.path())) {
+    if (file.path().extension() == ".safetensors") {
+      std::string bytes = slurp(file.path().string());
+      std::fill(bytes.end() - 64, bytes.end(), '\xFF');  // BF16 0xFFFF is NaN
+      spill(file.path().string(), bytes);
+    }
+  }
+  open_model(folder.path());
+  start(1, R"({"model":"m","prompt":"a"})");
+  step_until_idle();
+  ASSERT_TRUE(sink_.jobs[1].failure);
+  EXPECT_EQ(sink_.jobs[1].failure->code, "engine_failed");
+  EXPECT_EQ(engine_->step(0), Engine::kIdle);
+}
+
+TEST_F(EngineTest, FoldersThatDoNotFitTogetherAreRefused) {
+  {
+    TempFolder folder(kModel);
+    std::filesystem::remove(folder / "tokenizer.json");
+    const auto opened = open({folder.path(), "m", 0, 1}, sink_);
+    ASSERT_FALSE(opened);
+    EXPECT_NE(opened.error().message.find("tokenizer.json"), std::string::npos);
+  }
+  {
+    TempFolder folder(kSource + "/tests/fixtures/llama/f32_one_layer");  // 97 tokens
+    std::filesystem::copy(kModel + "/tokenizer.json", folder / "tokenizer.json");
+    const auto opened = open({folder.path(), "m", 0, 1}, sink_);
+    ASSERT_FALSE(opened);
+    EXPECT_NE(opened.error().message.find("ids up to 292, but config.json's vocab_size is 97"),
+              std::string::npos)
+        << opened.error().message;
+  }
+  const auto starved = open({kModel, "m", kBlockBytes - 1, 1}, sink_);
+  ASSERT_FALSE(starved);
+  EXPECT_NE(starved.error().message.find("memory"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace penstock::llama

@@ -1,0 +1,99 @@
+#include "worker/engines/llama/sampler.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+namespace penstock::llama {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+std::vector<double> frequencies(const std::vector<float>& logits, const Sampling& sampling,
+                                int draws) {
+  std::vector<double> counts(logits.size());
+  for (int i = 0; i < draws; ++i) {
+    counts[*sample(logits, sampling, uniform(sampling.seed, i))] += 1.0 / draws;
+  }
+  return counts;
+}
+
+std::vector<double> softmax(const std::vector<float>& logits, double temperature) {
+  std::vector<double> p;
+  double total = 0;
+  for (const float l : logits) {
+    p.push_back(std::exp(l / temperature));
+    total += p.back();
+  }
+  for (double& x : p) {
+    x /= total;
+  }
+  return p;
+}
+
+TEST(SamplerTest, TemperatureZeroTakesTheLargestAndTheFirstOfEquals) {
+  EXPECT_EQ(sample(std::vector<float>{1, 3, 2, 3}, {0, 1, 0}, 0.99), 1);
+  EXPECT_EQ(sample(std::vector<float>{-5}, {0, 1, 0}, 0.5), 0);
+}
+
+TEST(SamplerTest, DrawsFollowTheSoftmaxAtAnyTemperature) {
+  const std::vector<float> logits = {0.5F, -1, 2, 1.5F, 0, -kInfinity};
+  for (const float temperature : {0.3F, 1.0F, 2.0F}) {
+    const auto got = frequencies(logits, {temperature, 1, 42}, 200'000);
+    const auto expected = softmax(logits, temperature);
+    for (size_t i = 0; i < logits.size(); ++i) {
+      EXPECT_NEAR(got[i], expected[i], 0.005) << "token " << i << " at " << temperature;
+    }
+  }
+}
+
+TEST(SamplerTest, TopPKeepsTheFewestThatReachItAndTheirProportions) {
+  const std::vector<float> logits = {std::log(0.1F), std::log(0.4F), std::log(0.3F),
+                                     std::log(0.2F)};
+  const auto got = frequencies(logits, {1, 0.65F, 9}, 200'000);
+  EXPECT_EQ(got[0], 0);
+  EXPECT_EQ(got[3], 0);
+  EXPECT_NEAR(got[1], 4.0 / 7, 0.005);
+  EXPECT_NEAR(got[2], 3.0 / 7, 0.005);
+  EXPECT_EQ(frequencies(logits, {1, 1e-6F, 9}, 1)[1], 1) << "at least one is always kept";
+}
+
+TEST(SamplerTest, TopPOverALargeFlatVocabularyKeepsItsShare) {
+  std::vector<float> logits(1000);
+  std::mt19937 random(1);
+  for (float& l : logits) {
+    l = std::normal_distribution<float>(0, 1e-3F)(random);
+  }
+  std::vector<bool> seen(logits.size());
+  for (int i = 0; i < 20'000; ++i) {
+    seen[*sample(logits, {1, 0.5F, 5}, uniform(5, i))] = true;
+  }
+  EXPECT_NEAR(std::count(seen.begin(), seen.end(), true), 500, 5);
+}
+
+TEST(SamplerTest, TheSameSeedAndIndexGiveTheSameNumberAndOthersDiffer) {
+  EXPECT_EQ(uniform(7, 3), uniform(7, 3));
+  EXPECT_NE(uniform(7, 3), uniform(7, 4));
+  EXPECT_NE(uniform(7, 3), uniform(8, 3));
+  double mean = 0;
+  for (int i = 0; i < 100'000; ++i) {
+    const double u = uniform(1, i);
+    ASSERT_TRUE(u >= 0 && u < 1);
+    mean += u / 100'000;
+  }
+  EXPECT_NEAR(mean, 0.5, 0.005);
+}
+
+TEST(SamplerTest, NumbersThatAreNoneAreReportedNotDrawn) {
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), kInfinity}) {
+    EXPECT_EQ(sample(std::vector<float>{1, bad, 2}, {0, 1, 0}, 0), std::nullopt);
+    EXPECT_EQ(sample(std::vector<float>{1, bad, 2}, {1, 0.5F, 0}, 0), std::nullopt);
+  }
+  EXPECT_EQ(sample(std::vector<float>{-kInfinity, -kInfinity}, {1, 1, 0}, 0), std::nullopt);
+}
+
+}  // namespace
+}  // namespace penstock::llama

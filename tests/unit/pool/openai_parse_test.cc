@@ -1,0 +1,347 @@
+#include <gtest/gtest.h>
+
+#include "worker/pool/openai.h"
+
+namespace penstock::openai {
+namespace {
+
+Request post(std::string_view path, std::string_view body) {
+  return {.method = "POST", .path = path, .content_type = "application/json", .body = body};
+}
+
+CompletionRequest good(std::string_view path, std::string_view body) {
+  Parsed parsed = parse(post(path, body));
+  if (const auto* failure = std::get_if<Failure>(&parsed)) {
+    ADD_FAILURE() << body << "\n  " << failure->message;
+    return {};
+  }
+  return std::get<CompletionRequest>(parsed);
+}
+CompletionRequest good_text(std::string_view body) { return good("/v1/completions", body); }
+CompletionRequest good_chat(std::string_view body) { return good("/v1/chat/completions", body); }
+
+Failure bad(std::string_view path, std::string_view body) {
+  Parsed parsed = parse(post(path, body));
+  if (!std::holds_alternative<Failure>(parsed)) {
+    ADD_FAILURE() << "was accepted: " << body;
+    return {};
+  }
+  return std::get<Failure>(parsed);
+}
+
+// The body of a text completion with one more field.
+std::string with(std::string_view field) { return "{\"prompt\":\"x\"," + std::string(field) + "}"; }
+std::string chat_with(std::string_view field) {
+  return "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]," + std::string(field) + "}";
+}
+
+TEST(OpenaiParseTest, ReadsEveryFieldOfACompletion) {
+  const auto request = good_text(
+      R"({"model":"m","prompt":"caf\u00e9 \ud83d\ude00","max_tokens":7,"temperature":0.5,"top_p":0.25,
+          "seed":42,"stop":["a","b\n"],"stream":true,"stream_options":{"include_usage":true},
+          "ignore_eos":true})");
+  EXPECT_FALSE(request.chat);
+  EXPECT_EQ(request.prompt, "café 😀");
+  EXPECT_EQ(request.max_tokens, 7U);
+  EXPECT_EQ(request.temperature, 0.5F);
+  EXPECT_EQ(request.top_p, 0.25F);
+  EXPECT_EQ(request.seed, 42U);
+  EXPECT_EQ(request.stop, (std::vector<std::string>{"a", "b\n"}));
+  EXPECT_TRUE(request.stream && request.include_usage && request.ignore_eos);
+}
+
+TEST(OpenaiParseTest, ReadsMessagesOfEveryKindOfContent) {
+  const auto request = good_chat(
+      R"({"messages":[{"role":"system","content":"Be brief."},{"role":"developer","content":[]},
+          {"role":"user","name":"u","content":[{"type":"text","text":"a"},{"text":"b","type":"text"}]},
+          {"role":"assistant","content":null,"tool_calls":[]},{"role":"assistant"}],
+          "max_tokens":5,"max_completion_tokens":6})");
+  EXPECT_TRUE(request.chat);
+  ASSERT_EQ(request.messages.size(), 5U);
+  EXPECT_EQ(request.messages[0].role, "system");
+  EXPECT_EQ(request.messages[0].content, "Be brief.");
+  EXPECT_EQ(request.messages[2].content, "ab");
+  EXPECT_EQ(request.messages[3].content, "");
+  EXPECT_EQ(request.max_tokens, 6U) << "max_completion_tokens is the newer name and wins";
+}
+
+TEST(OpenaiParseTest, DefaultsAreThoseOfTheApi) {
+  const auto request = good_text(R"({"prompt":["one"]})");
+  EXPECT_EQ(request.prompt, "one");
+  EXPECT_FALSE(request.max_tokens.has_value());
+  EXPECT_FALSE(request.seed.has_value());
+  EXPECT_EQ(request.temperature, 1.0F);
+  EXPECT_EQ(request.top_p, 1.0F);
+  EXPECT_TRUE(request.stop.empty());
+  EXPECT_FALSE(request.stream || request.include_usage || request.ignore_eos);
+}
+
+TEST(OpenaiParseTest, NullIsAbsentAndUnknownOrHarmlessFieldsAreIgnored) {
+  for (const char* field : {R"("max_tokens":null)",
+                            R"("temperature":null)",
+                            R"("stop":null)",
+                            R"("stream":null)",
+                            R"("stream_options":null)",
+                            R"("logprobs":null)",
+                            R"("seed":null)",
+                            R"("n":null)",
+                            R"("logit_bias":{})",
+                            R"("echo":false)",
+                            R"("suffix":"")",
+                            R"("best_of":1)",
+                            R"("n":1)",
+                            R"("frequency_penalty":0)",
+                            R"("presence_penalty":-0.0e5)",
+                            R"("user":"u")",
+                            R"("stop":[])",
+                            R"("metadata":{"a":[1,2.5e3,true,null,{"b":"\u0000"}]})",
+                            R"("store":true)",
+                            R"("service_tier":"auto")",
+                            R"("some_field_of_next_year":{"x":123456789012345678901234567890})",
+                            R"("messages":17)"}) {
+    EXPECT_EQ(good_text(with(field)).prompt, "x") << field;
+  }
+  for (const char* field :
+       {R"("tools":[])", R"("tool_choice":"auto")", R"("response_format":{"type":"text"})",
+        R"("logprobs":false)", R"("top_logprobs":0)", R"("modalities":["text"])",
+        R"("parallel_tool_calls":true)", R"("audio":null)"}) {
+    EXPECT_EQ(good_chat(chat_with(field)).messages.size(), 1U) << field;
+  }
+}
+
+TEST(OpenaiParseTest, OfAFieldThatComesTwiceTheLastCounts) {
+  const auto request = good_text(
+      R"({"prompt":"a","prompt":["b"],"stop":"s","stop":["t"],"seed":1,"seed":2,"seed":null})");
+  EXPECT_EQ(request.prompt, "b");
+  EXPECT_EQ(request.stop, std::vector<std::string>{"t"});
+  EXPECT_EQ(request.seed, 2U);
+  EXPECT_EQ(good_chat(chat_with(R"("messages":[{"role":"system","content":"y"}])")).messages.size(),
+            1U);
+}
+
+TEST(OpenaiParseTest, EdgesOfTheRangesAreIn) {
+  EXPECT_EQ(good_text(with(R"("max_tokens":2147483647)")).max_tokens, 2147483647U);
+  EXPECT_EQ(good_text(with(R"("temperature":2)")).temperature, 2.0F);
+  EXPECT_EQ(good_text(with(R"("seed":-1)")).seed, UINT64_MAX);
+  EXPECT_EQ(good_text(with(R"("seed":18446744073709551615)")).seed, UINT64_MAX);
+  const auto narrowest = good_text(with(R"("top_p":0)"));
+  EXPECT_EQ(narrowest.temperature, 0.0F) << "only the likeliest token is left: greedy";
+  EXPECT_GT(narrowest.top_p, 0.0F);
+}
+
+struct Refusal {
+  const char* body;
+  const char* param;
+  const char* message;
+};
+
+TEST(OpenaiParseTest, WrongFieldsOfACompletionAreNamed) {
+  const Refusal table[] = {
+      {R"({})", "prompt", "prompt is missing."},
+      {R"({"prompt":null})", "prompt", "prompt is missing."},
+      {R"({"prompt":5})", "prompt", "prompt must be a string, not a number."},
+      {R"({"prompt":[]})", "prompt", "prompt must hold one string."},
+      {R"({"prompt":["a","b"]})", "prompt",
+       "prompt must hold one string; send one request for each."},
+      {R"({"prompt":[1,2]})", "prompt",
+       "prompt must be text; token arrays are not supported here."},
+      {R"({"prompt":[[1,2]]})", "prompt",
+       "prompt must be text; token arrays are not supported here."},
+      {R"({"prompt":[{}]})", "prompt[0]", "prompt[0] must be a string, not an object."},
+  };
+  for (const Refusal& row : table) {
+    const Failure failure = bad("/v1/completions", row.body);
+    EXPECT_EQ(failure.status, 400) << row.body;
+    EXPECT_EQ(failure.code, "invalid_request") << row.body;
+    EXPECT_EQ(failure.param, row.param) << row.body;
+    EXPECT_EQ(failure.message, row.message) << row.body;
+    EXPECT_FALSE(failure.retryable);
+  }
+}
+
+TEST(OpenaiParseTest, WrongFieldsOfBothSurfacesAreNamed) {
+  const Refusal table[] = {
+      {R"("max_tokens":0)", "max_tokens", "max_tokens must be between 1 and 2147483647."},
+      {R"("max_tokens":-1)", "max_tokens", "max_tokens must be between 1 and 2147483647."},
+      {R"("max_tokens":2147483648)", "max_tokens", "max_tokens must be between 1 and 2147483647."},
+      {R"("max_tokens":1.5)", "max_tokens", "max_tokens must be an integer of at most 64 bits."},
+      {R"("max_tokens":"5")", "max_tokens", "max_tokens must be a number, not a string."},
+      {R"("temperature":2.01)", "temperature", "temperature must be between 0 and 2."},
+      {R"("temperature":-0.5)", "temperature", "temperature must be between 0 and 2."},
+      {R"("temperature":1e999)", "temperature", "temperature must be between 0 and 2."},
+      {R"("temperature":true)", "temperature", "temperature must be a number, not a boolean."},
+      {R"("top_p":1.1)", "top_p", "top_p must be between 0 and 1."},
+      {R"("seed":1e3)", "seed", "seed must be an integer of at most 64 bits."},
+      {R"("seed":18446744073709551616)", "seed", "seed must be an integer of at most 64 bits."},
+      {R"("seed":-9223372036854775809)", "seed", "seed must be an integer of at most 64 bits."},
+      {R"("stop":["a","b","c","d","e"])", "stop", "stop must hold at most 4 strings."},
+      {R"("stop":"")", "stop", "stop must be of 1 to 1024 bytes."},
+      {R"("stop":["a",""])", "stop", "stop[1] must be of 1 to 1024 bytes."},
+      {R"("stop":[1])", "stop[0]", "stop[0] must be a string, not a number."},
+      {R"("stream":"yes")", "stream", "stream must be true or false, not a string."},
+      {R"("stream_options":{})", "stream_options",
+       "stream_options may only be given with stream: true."},
+      {R"("stream":true,"stream_options":[])", "stream_options",
+       "stream_options must be an object, not an array."},
+      {R"("stream":true,"stream_options":{"include_usage":1})", "stream_options.include_usage",
+       "stream_options.include_usage must be true or false, not a number."},
+      {R"("n":2)", "n", "n must be 1: one answer is made a request."},
+      {R"("n":-1)", "n", "n must be 1: one answer is made a request."},
+      {R"("logit_bias":{"50256":-100})", "logit_bias",
+       "logit_bias is not supported here. Leave it out."},
+      {R"("frequency_penalty":0.1)", "frequency_penalty",
+       "frequency_penalty is not supported here. Leave it out."},
+      {R"("logprobs":0)", "logprobs", "logprobs is not supported here. Leave it out."},
+      {R"("logprobs":true)", "logprobs", "logprobs is not supported here. Leave it out."},
+      {R"("model":5)", "model", "model must be a string, not a number."},
+      {R"("response_format":{"type":"json_object"})", "response_format",
+       "response_format must be {\"type\":\"text\"}: no other format can be promised here."},
+  };
+  for (const Refusal& row : table) {
+    for (const bool chat : {false, true}) {
+      const Failure failure = chat ? bad("/v1/chat/completions", chat_with(row.body))
+                                   : bad("/v1/completions", with(row.body));
+      EXPECT_EQ(failure.status, 400) << row.body;
+      EXPECT_EQ(failure.param, row.param) << row.body;
+      EXPECT_EQ(failure.message, row.message) << row.body;
+    }
+  }
+}
+
+TEST(OpenaiParseTest, WrongFieldsOfOneSurfaceAreNamed) {
+  for (const auto& [field, param] : {std::pair{R"("echo":true)", "echo"},
+                                     {R"("suffix":"s")", "suffix"},
+                                     {R"("best_of":3)", "best_of"}}) {
+    EXPECT_EQ(bad("/v1/completions", with(field)).param, param);
+  }
+  for (const auto& [field, param] : {std::pair{R"("tools":[{"type":"function"}])", "tools"},
+                                     {R"("functions":[{}])", "functions"},
+                                     {R"("top_logprobs":2)", "top_logprobs"},
+                                     {R"("modalities":["text","audio"])", "modalities"},
+                                     {R"("audio":{"voice":"v"})", "audio"}}) {
+    EXPECT_EQ(bad("/v1/chat/completions", chat_with(field)).param, param);
+  }
+}
+
+TEST(OpenaiParseTest, WrongMessagesAreNamedByTheirPlace) {
+  const Refusal table[] = {
+      {R"({})", "messages", "messages is missing."},
+      {R"({"prompt":"x"})", "messages", "messages is missing."},
+      {R"({"messages":"x"})", "messages", "messages must be an array, not a string."},
+      {R"({"messages":[]})", "messages", "messages must hold at least one message."},
+      {R"({"messages":["x"]})", "messages[0]",
+       "messages[0] must be an object with role and content, not a string."},
+      {R"({"messages":[{"content":"x"}]})", "messages[0].role", "messages[0].role is missing."},
+      {R"({"messages":[{"role":"user","content":"x"},{"role":"tool","content":"x"}]})",
+       "messages[1].role", "messages[1].role must be system, developer, user or assistant."},
+      {R"({"messages":[{"role":"user"}]})", "messages[0].content",
+       "messages[0].content is missing."},
+      {R"({"messages":[{"role":"user","content":null}]})", "messages[0].content",
+       "messages[0].content is missing."},
+      {R"({"messages":[{"role":"user","content":7}]})", "messages[0].content",
+       "messages[0].content must be a string, not a number."},
+      {R"({"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"u"}}]}]})",
+       "messages[0].content[0]",
+       "messages[0].content[0] must be {\"type\":\"text\",\"text\":...}: only text can be read "
+       "here."},
+      {R"({"messages":[{"role":"user","content":["x"]}]})", "messages[0].content[0]",
+       "messages[0].content[0] must be an object with type and text, not a string."},
+      {R"({"messages":[{"role":"assistant","tool_calls":[{"id":"1"}]}]})", "messages[0].tool_calls",
+       "messages[0].tool_calls is not supported here."},
+  };
+  for (const Refusal& row : table) {
+    const Failure failure = bad("/v1/chat/completions", row.body);
+    EXPECT_EQ(failure.param, row.param) << row.body;
+    EXPECT_EQ(failure.message, row.message) << row.body;
+  }
+}
+
+TEST(OpenaiParseTest, MalformedJsonIsToldWithItsPlace) {
+  const std::string kOut =
+      "a value, comma, colon or bracket that is missing or out of place at byte ";
+  const std::pair<std::string, std::string> table[] = {
+      {R"({"prompt":"x" "n":1})", kOut + "14."},
+      {R"({"prompt":"x",})", kOut + "14."},
+      {R"({"prompt" "x"})", kOut + "10."},
+      {R"({"prompt":})", kOut + "10."},
+      {R"({"a":[1,2}})", kOut + "9."},
+      {R"({"a":[1 2],"prompt":"x"})", kOut + "8."},
+      {R"({"prompt":"x"}})", "something after the end of the object at byte 14."},
+      {R"({"prompt":"x"} 5)", "no closing bracket of the object at byte 16."},
+      {R"({"prompt":"x")", "no closing bracket of the object at byte 13."},
+      {R"({"prompt":"x)", "a string without its closing quote at byte 10."},
+      {R"({"prompt":"\q"})", "a string with a bad escape at byte 10."},
+      {R"({"a":"\ud800","prompt":"x"})", "a string with a bad escape at byte 5."},
+      {R"({"a":01,"prompt":"x"})", "a malformed number at byte 5."},
+      {R"({"prompt":"x","seed":1.})", "a malformed number at byte 21."},
+      {R"({"prompt":"x","a":{"b":-}})", "a malformed number at byte 23."},
+      {R"({"prompt":"x","stream":tru})", "a word that is not true, false or null at byte 23."},
+      {R"({"prompt":nul})", "a word that is not true, false or null at byte 10."},
+      {R"({"prompt":"x","a":nulll})", "a word that is not true, false or null at byte 18."},
+      {"{\"prompt\":\"a\xff\"}", "bytes that are not UTF-8 at byte 12."},
+      {"{\"prompt\":\"a\xe2\x82\"}", "bytes that are not UTF-8 at byte 12."},
+      {"{\"prompt\":\"a\nb\"}",
+       "a control character inside a string, or a character outside of one at byte 12."},
+  };
+  for (const auto& [body, message] : table) {
+    for (const char* path : {"/v1/completions", "/v1/chat/completions"}) {
+      const Failure failure = bad(path, body);
+      EXPECT_EQ(failure.status, 400) << body;
+      EXPECT_EQ(failure.param, "") << body;
+      EXPECT_EQ(failure.message, "The body is not valid JSON: " + message) << body;
+    }
+  }
+}
+
+TEST(OpenaiParseTest, ABodyThatIsNotAnObjectIsRefused) {
+  EXPECT_EQ(bad("/v1/completions", "").message, "The body is empty. Send a JSON object.");
+  EXPECT_EQ(bad("/v1/completions", " \n").message, "The body is empty. Send a JSON object.");
+  for (const char* body : {"[]", "\"x\"", "5", "null", "[{\"prompt\":\"x\"}]"}) {
+    EXPECT_EQ(bad("/v1/completions", body).message, "The body must be a JSON object.") << body;
+  }
+}
+
+TEST(OpenaiParseTest, NestingIsBounded) {
+  const auto nested = [](size_t depth) {
+    return with("\"a\":" + std::string(depth, '[') + std::string(depth, ']'));
+  };
+  EXPECT_EQ(good_text(nested(60)).prompt, "x");
+  EXPECT_NE(bad("/v1/completions", nested(70)).message.find("nested too deeply"),
+            std::string::npos);
+  EXPECT_NE(bad("/v1/completions", nested(100'000)).message.find("nested too deeply"),
+            std::string::npos);
+}
+
+TEST(OpenaiParseTest, EveryPrefixOfAGoodBodyIsRefusedAsMalformed) {
+  const std::string body =
+      R"({"messages":[{"role":"user","content":[{"type":"text","text":"h\u00e9"}]}],"n":1,"stop":["a"],"x":{"y":[null,1.5]}})";
+  Parser parser;
+  ASSERT_TRUE(
+      std::holds_alternative<CompletionRequest>(parser.parse(post("/v1/chat/completions", body))));
+  for (size_t size = 0; size < body.size(); ++size) {
+    const Parsed parsed = parser.parse(post("/v1/chat/completions", body.substr(0, size)));
+    ASSERT_TRUE(std::holds_alternative<Failure>(parsed)) << body.substr(0, size);
+    EXPECT_EQ(std::get<Failure>(parsed).param, "") << body.substr(0, size);
+  }
+}
+
+TEST(OpenaiParseTest, AParserIsGoodForManyBodies) {
+  Parser parser;
+  const std::string big = with("\"a\":\"" + std::string(3 << 20, 'a') + "\"");
+  for (const std::string& body : {with("\"n\":1"), big, std::string("{"), with("\"n\":1"), big}) {
+    EXPECT_EQ(
+        std::holds_alternative<CompletionRequest>(parser.parse(post("/v1/completions", body))),
+        body.size() > 1);
+  }
+}
+
+TEST(OpenaiParseTest, ThePathAndMethodDecide) {
+  EXPECT_EQ(bad("/v1/models", "{}").status, 404);
+  EXPECT_EQ(bad("/v1/models", "{}").code, "not_found");
+  EXPECT_EQ(good("/prefix/openai/completions", R"({"prompt":"x"})").prompt, "x");
+  const Parsed parsed = parse({.method = "GET", .path = "/v1/completions"});
+  EXPECT_EQ(std::get<Failure>(parsed).status, 405);
+}
+
+}  // namespace
+}  // namespace penstock::openai

@@ -1,0 +1,36 @@
+// A Sink that remembers, and what tests ask of it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "worker/pool/engine.h"
+
+namespace penstock::test {
+
+class RecordingSink : public Sink {
+ public:
+  struct Head {
+    JobNumber job;
+    int status;
+    std::string content_type;
+    int64_t content_length;
+  };
+
+  void head(JobNumber job, int status, std::string_view content_type,
+            int64_t content_length) override {
+    heads.push_back({job, status, std::string(content_type), content_length});
+  }
+  void chunk(JobNumber, std::string_view bytes) override { body += bytes; }
+  void progress(JobNumber, double fraction) override { fractions.push_back(fraction); }
+  void done(JobNumber, const Usage& used) override { usages.push_back(used); }
+  void failed(JobNumber, const Failure& failure) override { failures.push_back(failure); }
+
+  std::vector<Head> heads;
+  std::string body;  // of all jobs
+  std::vector<double> fractions;
+  std::vector<Usage> usages;
+  std::vector<Failure> failures;
+};
+
+}  // namespace penstock::test

@@ -1,0 +1,156 @@
+#include "worker/queue/caller_session.h"
+
+#include "session_fixture.h"
+
+namespace penstock::queue {
+namespace {
+
+using wire::FrameType;
+
+class CallerSessionTest : public SessionTest {
+ protected:
+  // Sends bytes that break a rule; expects GOODBYE with this reason, the end of that connection,
+  // and nothing else touched.
+  void expect_refused(const std::string& bytes, const std::string& reason, bool hello = true) {
+    Peer other = caller();
+    turn();
+    Peer peer = hello ? caller() : connect();
+    peer.send_bytes(bytes);
+    const uint64_t errors = wires_.protocol_errors();
+    turn();
+    auto goodbye = peer.next();
+    if (goodbye && goodbye->type == FrameType::kAccepted) {
+      goodbye = peer.next();
+    }
+    ASSERT_TRUE(goodbye) << reason;
+    EXPECT_EQ(goodbye->as<wire::Goodbye>().message, reason);
+    EXPECT_TRUE(peer.hung_up());
+    EXPECT_EQ(refused_, reason);
+    EXPECT_EQ(wires_.protocol_errors(), errors + 1);
+    EXPECT_FALSE(other.hung_up());
+  }
+  template <typename M>
+  static std::string frame(uint64_t id, const M& message) {
+    std::string bytes;
+    wire::append(bytes, id, message);
+    return bytes;
+  }
+};
+
+TEST_F(CallerSessionTest, AFirstFrameOtherThanHelloEndsTheConnection) {
+  expect_refused(frame(1, post()), "the first frame is not HELLO", false);
+}
+
+TEST_F(CallerSessionTest, AnotherVersionEndsTheConnection) {
+  expect_refused(frame(0, wire::Hello{.version = 2, .role = 1}),
+                 "another version of the protocol; this is version 1", false);
+}
+
+TEST_F(CallerSessionTest, AWorkersRoleEndsTheConnection) {
+  expect_refused(frame(0, wire::Hello{.version = 1, .role = 2}),
+                 "HELLO names no role that may connect here", false);
+}
+
+TEST_F(CallerSessionTest, AnotherRoleThanBeforeEndsTheConnection) {
+  expect_refused(frame(0, wire::Hello{.version = 1, .role = 3}),
+                 "HELLO was repeated with another role");
+}
+
+TEST_F(CallerSessionTest, AnUnknownFrameTypeEndsTheConnection) {
+  std::string bytes = frame(1, wire::Take{1});
+  bytes[4] = 99;
+  expect_refused(bytes, "unknown frame type");
+}
+
+TEST_F(CallerSessionTest, ReservedBytesThatAreNotZeroEndTheConnection) {
+  std::string bytes = frame(1, wire::Take{1});
+  bytes[6] = 1;
+  expect_refused(bytes, "reserved bytes are not zero");
+}
+
+TEST_F(CallerSessionTest, AFrameOfTheOtherDirectionEndsTheConnection) {
+  expect_refused(frame(1, wire::Head{200}), "a frame that callers do not send");
+}
+
+TEST_F(CallerSessionTest, APayloadOverItsLimitEndsTheConnection) {
+  char header[wire::kHeaderBytes];
+  wire::encode_header(header, FrameType::kSubmit, 1, wires_.limits().submit_bytes + 1);
+  expect_refused(std::string(header, sizeof header), "payload over its limit");
+}
+
+TEST_F(CallerSessionTest, ABadFieldListEndsTheConnection) {
+  std::string bytes;
+  wire::FrameWriter writer(bytes, FrameType::kSubmit, 1);
+  writer.field(6, "a").field(6, "b").finish();
+  expect_refused(bytes, "a field comes twice");
+}
+
+TEST_F(CallerSessionTest, AnIdInUseEndsTheConnectionAndItsJobs) {
+  Peer ready = worker(1);
+  expect_refused(frame(5, post()) + frame(5, post()), "SUBMIT with an id that is in use");
+  EXPECT_EQ(dispatcher_.jobs(), 0U);
+}
+
+TEST_F(CallerSessionTest, ASubmitWithoutIdEndsTheConnection) {
+  expect_refused(frame(0, post()), "SUBMIT has no id");
+}
+
+TEST_F(CallerSessionTest, StatusIsForTools) {
+  std::string bytes;
+  wire::append_empty(bytes, FrameType::kStatus, 1);
+  expect_refused(bytes, "STATUS is for tools");
+  Peer tool = connect();
+  tool.send(0, wire::Hello{.version = 1, .role = 3});
+  tool.send_bytes(bytes);
+  turn();
+  EXPECT_EQ(tool.next()->as<wire::StatusReport>().json, "{\"status\":\"serving\"}");
+}
+
+TEST_F(CallerSessionTest, ARepeatedHelloIsHarmless) {
+  Peer ready = worker(1);
+  Peer peer = caller();
+  peer.send_bytes(frame(0, wire::Hello{.version = 1, .role = 1}) + frame(1, post()));
+  turn();
+  EXPECT_EQ(peer.next()->type, FrameType::kAccepted);
+}
+
+TEST_F(CallerSessionTest, ACancelForAnUnknownIdIsIgnored) {
+  Peer peer = caller();
+  peer.send_empty(FrameType::kCancel, 77);
+  turn();
+  EXPECT_FALSE(peer.hung_up());
+}
+
+TEST_F(CallerSessionTest, AFrameMayArriveByteByByte) {
+  Peer ready = worker(1);
+  Peer peer = caller();
+  for (const char byte : frame(9, post("{\"prompt\":\"hi\"}"))) {
+    peer.send_bytes({&byte, 1});
+    loop_.run_once(0, 0);
+  }
+  turn();
+  EXPECT_EQ(ready.next()->as<wire::Submit>().body, "{\"prompt\":\"hi\"}");
+}
+
+TEST_F(CallerSessionTest, AFrameLargerThanAnyBufferArrivesWhole) {
+  Peer ready = worker(1);
+  Peer peer = caller();
+  const std::string body(3U << 20, 'x');
+  const std::string bytes = frame(9, post(body)) + frame(10, post("next"));
+  for (size_t at = 0; at < bytes.size(); at += 100'000) {
+    peer.send_bytes(std::string_view(bytes).substr(at, 100'000));
+    turn();
+    ASSERT_FALSE(peer.hung_up());
+  }
+  std::optional<Peer::Received> received;
+  for (int i = 0; i < 100 && !received; ++i) {
+    turn();
+    received = ready.next();
+  }
+  ASSERT_TRUE(received);
+  EXPECT_EQ(received->as<wire::Submit>().body, body);
+  EXPECT_EQ(dispatcher_.jobs(), 2U);
+}
+
+}  // namespace
+}  // namespace penstock::queue

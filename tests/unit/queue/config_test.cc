@@ -1,0 +1,240 @@
+#include "worker/queue/config.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace penstock::queue {
+namespace {
+
+// What is wrong with a file of this text; empty when nothing is.
+std::string complaint(const std::string& text) {
+  const auto config = parse_config(text, "p.yaml");
+  return config ? "" : config.error().message;
+}
+
+// The same for one worker, on line 3 of a file that is right otherwise.
+std::string worker_complaint(const std::string& worker) {
+  return complaint("socket: /s\nworkers:\n  - { " + worker + " }\n");
+}
+
+Config good(const std::string& text) {
+  auto config = parse_config(text, "/etc/penstock/p.yaml");
+  EXPECT_TRUE(config) << config.error().message;
+  return config ? *std::move(config) : Config{};
+}
+
+TEST(ConfigTest, TheShippedFileIsGood) {
+  const auto config = load_config(PENSTOCK_SOURCE_DIR "/config/penstock.yaml");
+  ASSERT_TRUE(config) << config.error().message;
+  ASSERT_EQ(config->workers.size(), 1U);
+  EXPECT_EQ(config->workers[0].model_path, PENSTOCK_SOURCE_DIR "/config/models/demo");
+  EXPECT_EQ(config->workers[0].model_name, "demo");
+  EXPECT_EQ(config->workers[0].memory_bytes, int64_t{2} << 30);
+}
+
+TEST(ConfigTest, ReadsEveryKey) {
+  const Config config = good(R"(
+socket: /run/p.sock
+socket_mode: 0600
+socket_group: www-data
+state: /var/lib/penstock
+worker_binary: /opt/penstock-worker
+drain_timeout: 5s
+queues:
+  video: { max_length: 200, deadline: 2h, attempts: 5, backoff: 20ms, keep_results: 1h }
+workers:
+  - { name: s, engine: simulate, service_time: 20ms, distribution: lognormal, sigma: 0.5,
+      tokens_per_second: 50, output_tokens: 9, failure_rate: 0.25, seed: 7, job_memory: 1MiB,
+      device: 1, slots: 4, memory: 512MiB, queue: video, threads: 2 }
+limits: { max_body: 1MiB, max_held: 2MiB, max_unsent: 3MiB, max_connections: 5,
+          heartbeat_timeout: 3s, start_timeout: 4s, worker_grace: 6s }
+webhooks: { secret_file: /etc/s, allow: [] }
+)");
+  EXPECT_EQ(config.socket_mode, 0600U);
+  ASSERT_EQ(config.queues.size(), 2U);
+  EXPECT_EQ(config.queues[0], QueueConfig{"default"});
+  EXPECT_EQ(config.queues[1],
+            (QueueConfig{"video", 200, 7200 * kNsPerSec, 5, 20 * kNsPerMs, 3600 * kNsPerSec}));
+  const WorkerConfig& worker = config.workers.at(0);
+  EXPECT_EQ(worker.device, "1");
+  EXPECT_EQ(worker.threads, 2U);
+  const std::vector<std::pair<std::string, std::string>> options = {{"service_time_ns", "20000000"},
+                                                                    {"distribution", "lognormal"},
+                                                                    {"sigma", "0.5"},
+                                                                    {"tokens_per_second", "50"},
+                                                                    {"output_tokens", "9"},
+                                                                    {"job_memory", "1048576"},
+                                                                    {"failure_rate", "0.25"},
+                                                                    {"seed", "7"}};
+  EXPECT_EQ(worker.options, options);
+  EXPECT_EQ(config.limits, (LimitsConfig{1 << 20, 2 << 20, 3 << 20, 5, 3 * kNsPerSec, 4 * kNsPerSec,
+                                         6 * kNsPerSec}));
+}
+
+TEST(ConfigTest, AModelIsCalledByItsNameItsFolderItsModelOrItsWorker) {
+  const Config config = good(R"(
+socket: /s
+workers:
+  - { name: a, engine: llama, model: models/demo/, model_name: chosen }
+  - { name: b, engine: llama, model: models/demo/ }
+  - { name: c, engine: simulate, model: org/thing }
+  - { name: d, engine: simulate }
+)");
+  EXPECT_EQ(config.workers[0].model_name, "chosen");
+  EXPECT_EQ(config.workers[0].model_path, "/etc/penstock/models/demo/");
+  EXPECT_EQ(config.workers[1].model_name, "demo");
+  EXPECT_EQ(config.workers[2].model_name, "org/thing");
+  EXPECT_EQ(config.workers[3].model_name, "d");
+}
+
+TEST(ConfigTest, AnUnknownKeyIsNamedWithTheNearestKnownOne) {
+  EXPECT_EQ(complaint("sockett: /s\nsocket: /s\n"),
+            "p.yaml:1: key 'sockett': unknown key; did you mean 'socket'?");
+  EXPECT_EQ(worker_complaint("name: a, engine: simulate, slotz: 4"),
+            "p.yaml:3: key 'workers[0].slotz': unknown key; did you mean 'slots'?");
+  EXPECT_EQ(complaint("socket: /s\nqueues:\n  default:\n    max_lenght: 4\n"),
+            "p.yaml:4: key 'queues.default.max_lenght': unknown key; did you mean 'max_length'?");
+}
+
+TEST(ConfigTest, AWrongValueIsShownWithWhatWouldBeRight) {
+  EXPECT_EQ(complaint("socket: /s\nqueues: { default: { attempts: many } }\n"),
+            "p.yaml:2: key 'queues.default.attempts': 'many' is not a whole number from 1 to 100");
+  EXPECT_EQ(complaint("socket: /s\nqueues: { default: { attempts: 0 } }\n"),
+            "p.yaml:2: key 'queues.default.attempts': '0' is not a whole number from 1 to 100");
+  EXPECT_EQ(complaint("socket: /s\nqueues: { default: { deadline: 10 } }\n"),
+            "p.yaml:2: key 'queues.default.deadline': '10' is not a duration; write a whole number "
+            "and a unit, like 20ms, 2s, 10m or 24h");
+  EXPECT_EQ(worker_complaint("name: a, engine: simulate, memory: 2GB"),
+            "p.yaml:3: key 'workers[0].memory': '2GB' is not a size; write a whole number and a "
+            "unit, like 512MiB or 2GiB");
+  EXPECT_EQ(worker_complaint("name: a, engine: simulate, failure_rate: 1.5"),
+            "p.yaml:3: key 'workers[0].failure_rate': '1.5' is not a number from 0 to 1");
+  EXPECT_EQ(worker_complaint("name: a, engine: simulate, failure_rate: nan"),
+            "p.yaml:3: key 'workers[0].failure_rate': 'nan' is not a number from 0 to 1");
+  EXPECT_EQ(worker_complaint("name: a, engine: simulate, distribution: normal"),
+            "p.yaml:3: key 'workers[0].distribution': 'normal' is not known; write constant, "
+            "exponential or lognormal");
+  EXPECT_EQ(worker_complaint("name: a, engine: simulate, device: gpu"),
+            "p.yaml:3: key 'workers[0].device': must be auto, cpu, a device's number, or a list of "
+            "numbers");
+  EXPECT_EQ(complaint("socket: /s\nsocket_mode: 0999\n"),
+            "p.yaml:2: key 'socket_mode': must be an octal mode, like 0660");
+  EXPECT_EQ(complaint("socket: /s\nlimits: { heartbeat_timeout: 1s }\n"),
+            "p.yaml:2: key 'limits.heartbeat_timeout': '1s' is too short; the least is 2s");
+  EXPECT_EQ(complaint("socket: [a, b]\n"), "p.yaml:1: key 'socket': needs a single value");
+  EXPECT_EQ(complaint("socket: /s\nqueues: 5\n"),
+            "p.yaml:2: key 'queues': must be a map of keys to values");
+}
+
+TEST(ConfigTest, WhatIsMissingIsSaid) {
+  EXPECT_EQ(complaint("state: /x\n"),
+            "p.yaml:1: key 'socket': is missing; write the path of the socket to listen on");
+  EXPECT_EQ(worker_complaint("name: a"),
+            "p.yaml:3: key 'workers[0].engine': is missing; write engine: llama or engine: "
+            "simulate");
+  EXPECT_EQ(worker_complaint("name: a, engine: llama"),
+            "p.yaml:3: key 'workers[0].model': is missing; engine llama needs the folder of a "
+            "model");
+  EXPECT_EQ(worker_complaint("engine: simulate"),
+            "p.yaml:3: key 'workers[0].name': is missing; a name is 1 to 39 letters, digits, '_', "
+            "'.' or '-', and does not begin with '-'");
+}
+
+TEST(ConfigTest, EnginesOfLaterVersionsAreKnownAndRefused) {
+  EXPECT_EQ(worker_complaint("name: a, engine: http, url: \"http://x\", model: m"),
+            "p.yaml:3: key 'workers[0].engine': http is not in this version; llama and simulate "
+            "are");
+  EXPECT_EQ(worker_complaint("name: a, engine: process, command: [x]"),
+            "p.yaml:3: key 'workers[0].engine': process is not in this version; llama and simulate "
+            "are");
+}
+
+TEST(ConfigTest, AKeyOfAnotherEngineIsNotTaken) {
+  EXPECT_EQ(worker_complaint("name: a, engine: llama, model: m, service_time: 1s"),
+            "p.yaml:3: key 'workers[0].service_time': is for engine simulate, and this worker's is "
+            "llama");
+}
+
+TEST(ConfigTest, WorkersHaveDifferentNamesAndQueuesThatExist) {
+  EXPECT_EQ(complaint("socket: /s\nworkers:\n- {name: a, engine: simulate}\n"
+                      "- {name: a, engine: simulate}\n"),
+            "p.yaml:4: key 'workers[1].name': two workers are called 'a'");
+  EXPECT_EQ(
+      worker_complaint("name: a, engine: simulate, queue: defalt"),
+      "p.yaml:3: key 'workers[0].queue': there is no queue 'defalt'; did you mean 'default'?");
+}
+
+TEST(ConfigTest, AKeyThatComesTwiceIsAnError) {
+  EXPECT_EQ(complaint("socket: /s\nstate: /a\nstate: /b\n"),
+            "p.yaml:3: key 'state': comes twice; keep one");
+}
+
+TEST(ConfigTest, ASocketPathThatDoesNotFitIsAnError) {
+  EXPECT_EQ(complaint("socket: /" + std::string(107, 'a') + "\n"),
+            "p.yaml:1: key 'socket': the path has 108 bytes; a socket's path has at most 107");
+  EXPECT_EQ(complaint("socket: /" + std::string(106, 'a') + "\n"), "");
+}
+
+TEST(ConfigTest, AllComplaintsAreSaidInTheOrderOfLines) {
+  EXPECT_EQ(complaint("state: [1]\nsocket: /s\nlimit: 5\n"),
+            "p.yaml:1: key 'state': needs a single value\n"
+            "p.yaml:3: key 'limit': unknown key; did you mean 'limits'?");
+}
+
+TEST(ConfigTest, WhatIsNotYamlIsSaidWithItsLine) {
+  EXPECT_EQ(complaint("socket: /s\nqueues: {\n").substr(0, 9), "p.yaml:3:");
+  EXPECT_EQ(complaint("just words"),
+            "p.yaml:1: must be a map of keys to values\n"
+            "p.yaml:1: key 'socket': is missing; write the path of the "
+            "socket to listen on");
+}
+
+TEST(ConfigTest, AFileThatIsNotThereIsNamed) {
+  const auto config = load_config("/nowhere/p.yaml");
+  ASSERT_FALSE(config);
+  EXPECT_EQ(config.error().message, "/nowhere/p.yaml: cannot be read: No such file or directory");
+}
+
+TEST(ConfigTest, SurvivesDeepNesting) {
+  EXPECT_NE(complaint(std::string(100'000, '[')), "");
+  EXPECT_NE(complaint("socket: " + std::string(100'000, '{')), "");
+  std::string steps;
+  for (size_t depth = 0; depth < 1'000; ++depth) {
+    steps += std::string(depth, ' ') + "a:\n";
+  }
+  EXPECT_NE(complaint(steps), "");
+}
+
+TEST(ConfigTest, SurvivesAliasesOfAliases) {
+  std::string bomb = "socket: /s\na: &a [x, x, x, x, x, x, x, x]\n";
+  for (char name = 'b'; name < 'z'; ++name) {
+    const std::string last = "*" + std::string(1, static_cast<char>(name - 1));
+    bomb += std::string(1, name) + ": &" + name + " [" + last;
+    for (int i = 0; i < 7; ++i) {
+      bomb += ", " + last;
+    }
+    bomb += "]\n";
+  }
+  EXPECT_NE(complaint(bomb + "queues: *y\nworkers: *y\n"), "");
+}
+
+TEST(ConfigTest, RefusesAFileThatIsTooLarge) {
+  EXPECT_EQ(complaint(std::string(kMaxConfigBytes + 1, ' ')),
+            "p.yaml: the file has 1048577 bytes; a configuration has at most 1048576");
+}
+
+TEST(ConfigTest, TheNumberOfComplaintsIsBounded) {
+  std::string text;
+  for (int i = 0; i < 1'000; ++i) {
+    text += "unknown" + std::to_string(i) + ": 1\n";
+  }
+  const std::string all = complaint(text);
+  EXPECT_EQ(std::count(all.begin(), all.end(), '\n'), 19);
+}
+
+}  // namespace
+}  // namespace penstock::queue

@@ -1,0 +1,436 @@
+#include "worker/queue/dispatcher.h"
+
+#include "session_fixture.h"
+
+namespace penstock::queue {
+namespace {
+
+using wire::FrameType;
+
+class DispatcherTest : public SessionTest {
+ protected:
+  void submit(Peer& peer, uint64_t id, const wire::Submit& message = post()) {
+    peer.send(id, message);
+    turn();
+  }
+  // Reads frames until one of this type.
+  static Peer::Received expect(Peer& peer, FrameType type) {
+    while (auto received = peer.next()) {
+      if (received->type == type) {
+        return *std::move(received);
+      }
+    }
+    ADD_FAILURE() << "no frame of type " << static_cast<int>(type);
+    return {};
+  }
+  static wire::Failed failure(const Peer::Received& received) {
+    return received.as<wire::Failed>();
+  }
+};
+
+TEST_F(DispatcherTest, AnAnswerGoesThroughUnchangedUnderTheCallersId) {
+  Peer device = worker(1);
+  Peer peer = caller();
+  submit(peer, 42);
+  const auto job = device.next();
+  ASSERT_TRUE(job);
+  device.send(job->id, wire::Head{200, "text/plain", 6});
+  std::string chunk;
+  wire::append_chunk(chunk, job->id, "hello");
+  device.send_bytes(chunk);
+  device.send(job->id, wire::Done{1, 2, 3});
+  turn();
+  EXPECT_EQ(peer.next()->as<wire::Accepted>().position, 0U);
+  const auto head = peer.next();
+  EXPECT_EQ(head->id, 42U);
+  EXPECT_EQ(head->as<wire::Head>().content_type, "text/plain");
+  EXPECT_EQ(peer.next()->payload, "hello");
+  const auto done = peer.next();
+  EXPECT_EQ(done->id, 42U);
+  EXPECT_EQ(done->as<wire::Done>().device_ns, 3U);
+  EXPECT_EQ(dispatcher_.jobs(), 0U);
+  EXPECT_EQ(dispatcher_.held_bytes(), 0);
+}
+
+TEST_F(DispatcherTest, TheWorkerIsNotToldWhoAsked) {
+  Peer device = worker(1);
+  Peer peer = caller();
+  submit(peer, 1);
+  const auto job = device.next();
+  EXPECT_EQ(job->payload.find("secret"), std::string::npos);
+  const auto seen = job->as<wire::Submit>();
+  EXPECT_EQ(seen.owner, "");
+  EXPECT_EQ(seen.body, "{}");
+  EXPECT_EQ(seen.path, "/v1/completions");
+}
+
+TEST_F(DispatcherTest, JobsWaitForCreditAndKnowTheirPosition) {
+  Peer device = worker(1);
+  Peer peer = caller();
+  submit(peer, 1);
+  submit(peer, 2);
+  submit(peer, 3);
+  EXPECT_EQ(peer.next()->as<wire::Accepted>().position, 0U);
+  EXPECT_EQ(peer.next()->as<wire::Accepted>().position, 1U);
+  EXPECT_EQ(peer.next()->as<wire::Accepted>().position, 2U);
+  const auto first = device.next();
+  EXPECT_FALSE(device.next());
+  device.send(first->id, wire::Failed{.status = 400, .code = "invalid_request"});
+  device.send(0, wire::Take{1});
+  turn();
+  EXPECT_EQ(expect(peer, FrameType::kFailed).id, 1U);
+  EXPECT_TRUE(device.next());
+  EXPECT_FALSE(device.next());
+}
+
+TEST_F(DispatcherTest, ACallerThatClosesFreesItsPlacesAndItsSlots) {
+  Peer device = worker(1);
+  Peer peer = caller();
+  submit(peer, 1);
+  submit(peer, 2);
+  const auto running = device.next();
+  peer.close();
+  turn();
+  const auto cancel = device.next();
+  EXPECT_EQ(cancel->type, FrameType::kCancel);
+  EXPECT_EQ(cancel->id, running->id);
+  EXPECT_EQ(dispatcher_.jobs(), 0U);
+  // What the worker said before it heard of that is dropped, and it stays connected.
+  device.send(running->id, wire::Head{200, "text/plain"});
+  turn();
+  EXPECT_FALSE(device.hung_up());
+}
+
+TEST_F(DispatcherTest, ACancelFreesOneJobOnly) {
+  Peer device = worker(2);
+  Peer peer = caller();
+  submit(peer, 1);
+  submit(peer, 2);
+  peer.send_empty(FrameType::kCancel, 1);
+  turn();
+  EXPECT_EQ(dispatcher_.jobs(), 1U);
+  EXPECT_EQ(expect(device, FrameType::kCancel).id, 1U);
+}
+
+TEST_F(DispatcherTest, JobsOfALostWorkerAreStartedAgainInTheirOldOrder) {
+  Peer device = worker(2);
+  Peer peer = caller();
+  submit(peer, 1, post("first"));
+  submit(peer, 2, post("second"));
+  submit(peer, 3, post("third"));
+  device.close();
+  turn();
+  EXPECT_EQ(dispatcher_.jobs(), 3U);
+  Peer next = worker(3);
+  for (const char* body : {"first", "second", "third"}) {
+    EXPECT_EQ(next.next()->as<wire::Submit>().body, body);
+  }
+  EXPECT_EQ(dispatcher_.counters().retried, 2U);
+}
+
+TEST_F(DispatcherTest, AnAnswerThatHasBegunIsCutShortWhenItsWorkerIsLost) {
+  Peer device = worker(1);
+  Peer peer = caller();
+  submit(peer, 1);
+  device.send(device.next()->id, wire::Head{200, "text/plain"});
+  turn();
+  device.close();
+  turn();
+  const auto received = expect(peer, FrameType::kFailed);
+  EXPECT_EQ(failure(received).status, 502U);
+  EXPECT_EQ(failure(received).code, "engine_failed");
+  EXPECT_EQ(failure(received).message, "The answer was cut short. The worker stopped.");
+}
+
+TEST_F(DispatcherTest, AfterAllAttemptsTheCallerIsTold) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  submit(peer, 1);
+  device.close();
+  turn();
+  for (int attempt = 2; attempt <= 3; ++attempt) {
+    advance(2 * kNsPerSec);
+    Peer next = worker(1);
+    ASSERT_TRUE(next.next());
+    next.close();
+    turn();
+  }
+  const auto received = expect(peer, FrameType::kFailed);
+  EXPECT_EQ(failure(received).message, "The worker failed all 3 attempts. The worker stopped.");
+}
+
+TEST_F(DispatcherTest, ARetryableFailureIsTriedAgainAfterTheBackOffAndAnyOtherIsPassedOn) {
+  Peer peer = caller();
+  Peer device = worker(2);
+  submit(peer, 1);
+  device.send(device.next()->id, wire::Failed{.status = 502, .message = "odd", .retryable = 1});
+  turn();
+  EXPECT_FALSE(device.next());
+  advance(kNsPerSec);
+  const auto again = device.next();
+  ASSERT_TRUE(again);
+  device.send(again->id, wire::Failed{.status = 400, .code = "invalid_request", .message = "no"});
+  turn();
+  EXPECT_EQ(failure(expect(peer, FrameType::kFailed)).message, "no");
+}
+
+TEST_F(DispatcherTest, AModelNobodyServesIsNotFound) {
+  Peer peer = caller();
+  wire::Submit message = post();
+  message.model = "gpt-9";
+  submit(peer, 1, message);
+  const auto received = peer.next();
+  EXPECT_EQ(failure(*received).status, 404U);
+  EXPECT_EQ(failure(*received).code, "not_found");
+  EXPECT_EQ(failure(*received).param, "model");
+  EXPECT_EQ(failure(*received).message,
+            "No worker of queue default serves model 'gpt-9'. Models served: demo.");
+}
+
+TEST_F(DispatcherTest, AModelMayBeNamedAsItIsWrittenInTheFile) {
+  Peer device = worker(1);
+  Peer peer = caller();
+  wire::Submit message = post();
+  message.model = "models/demo";
+  submit(peer, 1, message);
+  EXPECT_EQ(peer.next()->type, FrameType::kAccepted);
+}
+
+TEST_F(DispatcherTest, AQueueThatIsNotThereIsNotFound) {
+  Peer peer = caller();
+  wire::Submit message = post();
+  message.queue = "vidoe";
+  submit(peer, 1, message);
+  EXPECT_EQ(failure(*peer.next()).message, "There is no queue 'vidoe'.");
+}
+
+TEST_F(DispatcherTest, ModelsAreListedWithoutAWorker) {
+  Peer peer = caller();
+  submit(peer, 1, {.method = "GET", .path = "/v1/models"});
+  EXPECT_EQ(peer.next()->as<wire::Head>().status, 200U);
+  EXPECT_EQ(peer.next()->payload,
+            "{\"object\":\"list\",\"data\":[{\"id\":\"demo\",\"object\":\"model\",\"created\":"
+            "1700000000,\"owned_by\":\"penstock\"}]}");
+  EXPECT_EQ(peer.next()->type, FrameType::kDone);
+  submit(peer, 2, {.method = "GET", .path = "/v1/models/demo"});
+  EXPECT_EQ(peer.next()->as<wire::Head>().status, 200U);
+  submit(peer, 3, {.method = "GET", .path = "/v1/models/nope"});
+  EXPECT_EQ(failure(expect(peer, FrameType::kFailed)).status, 404U);
+}
+
+TEST_F(DispatcherTest, OtherMethodsThanPostAreNotAllowed) {
+  Peer peer = caller();
+  submit(peer, 1, {.method = "GET", .path = "/v1/completions"});
+  EXPECT_EQ(failure(*peer.next()).status, 405U);
+}
+
+TEST_F(DispatcherTest, AFullQueueIsBusy) {
+  config_.queues[0].max_length = 1;
+  apply();
+  Peer device = worker(1);
+  Peer peer = caller();
+  submit(peer, 1);
+  submit(peer, 2);
+  submit(peer, 3);
+  const auto received = expect(peer, FrameType::kFailed);
+  EXPECT_EQ(received.id, 3U);
+  EXPECT_EQ(failure(received).status, 503U);
+  EXPECT_EQ(failure(received).code, "busy");
+  EXPECT_GE(failure(received).retry_after_s, 1U);
+}
+
+TEST_F(DispatcherTest, ABodyOverTheLimitIsTooLarge) {
+  config_.limits.max_body_bytes = 10;
+  apply();
+  Peer device = worker(1);
+  Peer peer = caller();
+  submit(peer, 1, post("0123456789"));
+  EXPECT_EQ(peer.next()->type, FrameType::kAccepted);
+  submit(peer, 2, post("0123456789x"));
+  EXPECT_EQ(failure(*peer.next()).status, 413U);
+}
+
+TEST_F(DispatcherTest, BodiesTogetherAreBounded) {
+  config_.limits.max_held_bytes = 1000;
+  apply();
+  Peer device = worker(1);
+  Peer peer = caller();
+  submit(peer, 1, post(std::string(500, 'x')));
+  submit(peer, 2, post(std::string(500, 'x')));
+  EXPECT_EQ(failure(expect(peer, FrameType::kFailed)).status, 503U);
+}
+
+TEST_F(DispatcherTest, WithoutAWorkerSinceTheStartJobsAreRefused) {
+  Peer peer = caller();
+  submit(peer, 1);
+  EXPECT_EQ(failure(*peer.next()).message, "No worker of queue default is up. Try again in 1 s.");
+}
+
+TEST_F(DispatcherTest, CallersWaitForALostWorkerDuringTheGrace) {
+  Peer device = worker(1);
+  device.close();
+  turn();
+  Peer peer = caller();
+  advance(config_.limits.worker_grace_ns / 2);
+  submit(peer, 1);
+  EXPECT_EQ(peer.next()->as<wire::Accepted>().position, 1U);
+  advance(config_.limits.worker_grace_ns);
+  submit(peer, 2);
+  EXPECT_EQ(expect(peer, FrameType::kFailed).id, 2U);
+}
+
+TEST_F(DispatcherTest, ADrainingQueueRefusesAndFinishesWhatItHas) {
+  Peer device = worker(1);
+  Peer peer = caller();
+  submit(peer, 1);
+  submit(peer, 2);
+  dispatcher_.drain();
+  submit(peer, 3);
+  EXPECT_EQ(expect(peer, FrameType::kFailed).id, 3U);
+  EXPECT_EQ(dispatcher_.jobs(), 2U);
+}
+
+TEST_F(DispatcherTest, ADeadlineEndsTheJobAndTellsItsWorker) {
+  Peer device = worker(1);
+  Peer peer = caller();
+  submit(peer, 1);
+  advance(config_.queues[0].deadline_ns);
+  const auto received = expect(peer, FrameType::kFailed);
+  EXPECT_EQ(failure(received).status, 504U);
+  EXPECT_EQ(failure(received).code, "deadline_exceeded");
+  EXPECT_EQ(expect(device, FrameType::kCancel).id, 1U);
+}
+
+TEST_F(DispatcherTest, EachCallerHearsOfEachJobAtLeastEachFifteenSeconds) {
+  Peer device = worker(1);
+  Peer peer = caller();
+  submit(peer, 1);
+  submit(peer, 2);
+  while (peer.next()) {
+  }
+  for (int i = 0; i < 3; ++i) {
+    advance(15 * kNsPerSec);
+    EXPECT_EQ(peer.next()->as<wire::Progress>().position, 0U);
+    EXPECT_EQ(peer.next()->as<wire::Progress>().position, 1U);
+    EXPECT_FALSE(peer.next());
+  }
+}
+
+TEST_F(DispatcherTest, AnAnswerThatIsNotReadIsCutShort) {
+  config_.limits.max_unsent_bytes = 100'000;
+  apply();
+  Peer device = worker(1);
+  Peer peer = caller();
+  submit(peer, 1);
+  const uint64_t number = device.next()->id;
+  device.send(number, wire::Head{200, "text/plain"});
+  std::string chunk;
+  wire::append_chunk(chunk, number, std::string(60'000, 'x'));
+  std::optional<Peer::Received> cancel;
+  for (int i = 0; i < 100 && !cancel; ++i) {
+    device.send_bytes(chunk);
+    turn();
+    cancel = device.next();
+  }
+  ASSERT_TRUE(cancel);
+  EXPECT_EQ(cancel->type, FrameType::kCancel);
+  EXPECT_EQ(dispatcher_.jobs(), 0U);
+  std::optional<Peer::Received> last;
+  for (int i = 0; i < 100; ++i) {
+    while (auto received = peer.next()) {
+      last = std::move(received);
+    }
+    turn();
+  }
+  EXPECT_EQ(failure(*last).message, "The answer was cut short: it was not read fast enough.");
+}
+
+TEST_F(DispatcherTest, WorkersThatBreakARuleLoseTheirConnectionAndTheirJobsGoBack) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  submit(peer, 1);
+  device.send(999, wire::Head{200});
+  turn();
+  EXPECT_TRUE(device.hung_up());
+  EXPECT_EQ(last_words_, "it broke the protocol: a frame for a job it was not given");
+  EXPECT_EQ(dispatcher_.jobs(), 1U);
+  Peer next = worker(1);
+  EXPECT_TRUE(next.next());
+}
+
+TEST_F(DispatcherTest, AWorkersAnswerMustComeInOrder) {
+  Peer peer = caller();
+  submit(peer, 1);
+  const auto breaks = [&](const std::string& rule, auto&& say) {
+    Peer device = worker(1);
+    submit(peer, 100 + wires_.protocol_errors());
+    const auto job = device.next();
+    ASSERT_TRUE(job);
+    say(device, job->id);
+    turn();
+    EXPECT_EQ(last_words_, "it broke the protocol: " + rule);
+    advance(10 * kNsPerSec);
+  };
+  breaks("CHUNK before HEAD", [](Peer& device, uint64_t id) {
+    std::string bytes;
+    wire::append_chunk(bytes, id, "x");
+    device.send_bytes(bytes);
+  });
+  breaks("DONE before HEAD", [](Peer& device, uint64_t id) { device.send(id, wire::Done{}); });
+  breaks("a second HEAD", [](Peer& device, uint64_t id) {
+    device.send(id, wire::Head{200});
+    device.send(id, wire::Head{200});
+  });
+  breaks("FAILED without an error status",
+         [](Peer& device, uint64_t id) { device.send(id, wire::Failed{}); });
+  breaks("TAKE asks for too many jobs",
+         [](Peer& device, uint64_t) { device.send(0, wire::Take{UINT64_MAX}); });
+  breaks("a frame that workers do not send",
+         [](Peer& device, uint64_t) { device.send_empty(FrameType::kDrain, 0); });
+}
+
+TEST_F(DispatcherTest, AWorkerMustBeTheOneThatWasStarted) {
+  Peer device = connect_worker();
+  device.send(0, wire::Hello{.version = 1, .role = 2, .name = "mallory", .slots = 1});
+  turn();
+  EXPECT_EQ(last_words_, "it broke the protocol: HELLO is not from the worker that was started");
+}
+
+TEST_F(DispatcherTest, AWorkersLastWordsAreKept) {
+  Peer device = connect_worker();
+  device.send(0, wire::Goodbye{"models/demo has no config.json"});
+  turn();
+  EXPECT_EQ(last_words_, "models/demo has no config.json");
+  EXPECT_EQ(wires_.protocol_errors(), 0U);
+}
+
+TEST_F(DispatcherTest, ADrainingWorkerGetsNoMoreJobs) {
+  Peer device = worker(2);
+  Peer peer = caller();
+  submit(peer, 1);
+  dispatcher_.worker_leaving(*worker_);
+  submit(peer, 2);
+  EXPECT_EQ(device.next()->type, FrameType::kSubmit);
+  EXPECT_EQ(device.next()->type, FrameType::kDrain);
+  EXPECT_FALSE(device.next());
+}
+
+TEST_F(DispatcherTest, JobsWhoseModelIsRemovedByAReloadFail) {
+  Peer device = worker(1);
+  Peer peer = caller();
+  wire::Submit message = post();
+  message.model = "demo";
+  submit(peer, 1, message);
+  submit(peer, 2, message);
+  config_.workers[0].model_name = "other";
+  config_.workers[0].model = "other";
+  apply();
+  turn();
+  const auto received = expect(peer, FrameType::kFailed);
+  EXPECT_EQ(received.id, 2U);
+  EXPECT_EQ(failure(received).status, 404U);
+  EXPECT_EQ(dispatcher_.jobs(), 1U);
+}
+
+}  // namespace
+}  // namespace penstock::queue

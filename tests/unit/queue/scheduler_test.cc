@@ -1,0 +1,213 @@
+#include "worker/queue/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <deque>
+
+#include "shared/base/clock.h"
+
+namespace penstock::queue {
+namespace {
+
+using Ticket = Scheduler::Ticket;
+using Cause = Scheduler::Cause;
+using Outcome = Scheduler::Outcome;
+
+class SchedulerTest : public testing::Test {
+ protected:
+  SchedulerTest() { set({}); }
+
+  void set(Scheduler::QueueSettings settings) {
+    settings.name = "default";
+    queue_ = &scheduler_.set_queue(settings);
+    demo_ = &scheduler_.lane(*queue_, "demo");
+    other_ = &scheduler_.lane(*queue_, "other");
+  }
+  Ticket& add(Scheduler::Lane& lane, int64_t priority = 0) {
+    Ticket& ticket = tickets_.emplace_back();
+    EXPECT_TRUE(scheduler_.add(ticket, lane, priority, now_));
+    return ticket;
+  }
+  Ticket* take(Scheduler::Lane& lane) { return scheduler_.take(lane, now_); }
+  std::vector<Scheduler::Expired> advance(int64_t ns) {
+    now_ += ns;
+    std::vector<Scheduler::Expired> expired;
+    scheduler_.advance_to(now_, expired);
+    return expired;
+  }
+
+  Scheduler scheduler_;
+  Scheduler::Queue* queue_;
+  Scheduler::Lane* demo_;
+  Scheduler::Lane* other_;
+  std::deque<Ticket> tickets_;
+  int64_t now_ = 1000 * kNsPerSec;
+};
+
+TEST_F(SchedulerTest, TakesFirstInFirstOut) {
+  Ticket& first = add(*demo_);
+  Ticket& second = add(*demo_);
+  EXPECT_EQ(take(*demo_), &first);
+  EXPECT_EQ(take(*demo_), &second);
+  EXPECT_EQ(take(*demo_), nullptr);
+}
+
+TEST_F(SchedulerTest, TakesHigherClassesFirst) {
+  Ticket& low = add(*demo_, 0);
+  Ticket& high = add(*demo_, 10);
+  Ticket& lower = add(*demo_, -5);
+  EXPECT_EQ(take(*demo_), &high);
+  EXPECT_EQ(take(*demo_), &low);
+  EXPECT_EQ(take(*demo_), &lower);
+}
+
+TEST_F(SchedulerTest, AWorkerTakesJobsOfItsModelAndThoseThatNameNone) {
+  Ticket& others = add(*other_);
+  Ticket& any = add(queue_->any_model());
+  Ticket& own = add(*demo_);
+  EXPECT_EQ(take(*demo_), &any);
+  EXPECT_EQ(take(*demo_), &own);
+  EXPECT_EQ(take(*demo_), nullptr);
+  EXPECT_EQ(take(*other_), &others);
+}
+
+TEST_F(SchedulerTest, RefusesWhatComesToAFullQueueAndTakesAgainWhenAPlaceIsFree) {
+  set({.max_length = 2});
+  add(*demo_);
+  add(*other_);
+  Ticket extra;
+  EXPECT_FALSE(scheduler_.add(extra, *demo_, 100, now_));
+  EXPECT_EQ(extra.state(), Ticket::State::kUnknown);
+  take(*demo_);
+  EXPECT_TRUE(scheduler_.add(extra, *demo_, 100, now_));
+  scheduler_.finish(extra, Outcome::kCancelled, now_);
+}
+
+TEST_F(SchedulerTest, AJobOfALostWorkerGoesBackToItsOldPlaceAtOnce) {
+  set({.attempts = 3, .backoff_ns = kNsPerSec});
+  Ticket& first = add(*demo_);
+  add(*demo_);
+  take(*demo_);
+  EXPECT_EQ(scheduler_.position(first), 0U);
+  EXPECT_TRUE(scheduler_.retry(first, Cause::kWorkerLost, now_));
+  EXPECT_EQ(scheduler_.position(first), 1U);
+  EXPECT_EQ(take(*demo_), &first);
+}
+
+TEST_F(SchedulerTest, FurtherFailuresBackOffEachTwiceAsLong) {
+  set({.attempts = 10, .backoff_ns = kNsPerSec});
+  Ticket& job = add(*demo_);
+  take(*demo_);
+  for (const int64_t wait_s : {1, 2, 4, 8}) {
+    EXPECT_TRUE(scheduler_.retry(job, Cause::kJobFailed, now_));
+    EXPECT_EQ(take(*demo_), nullptr);
+    EXPECT_EQ(scheduler_.next_event(), now_ + wait_s * kNsPerSec);
+    advance(wait_s * kNsPerSec - 1);
+    EXPECT_EQ(take(*demo_), nullptr);
+    advance(1);
+    EXPECT_EQ(take(*demo_), &job);
+  }
+}
+
+TEST_F(SchedulerTest, BackOffIsBoundedHoweverLongItsSetting) {
+  set({.attempts = 100, .backoff_ns = INT64_MAX});
+  Ticket& job = add(*demo_);
+  take(*demo_);
+  for (int failure = 0; failure < 40; ++failure) {
+    ASSERT_TRUE(scheduler_.retry(job, Cause::kJobFailed, now_));
+    ASSERT_LE(scheduler_.next_event(), now_ + Scheduler::kMaxBackoffNs);
+    advance(Scheduler::kMaxBackoffNs);
+    ASSERT_EQ(take(*demo_), &job);
+  }
+}
+
+TEST_F(SchedulerTest, TheLastAttemptIsTheLast) {
+  set({.attempts = 2});
+  Ticket& job = add(*demo_);
+  take(*demo_);
+  EXPECT_TRUE(scheduler_.retry(job, Cause::kWorkerLost, now_));
+  take(*demo_);
+  EXPECT_FALSE(scheduler_.retry(job, Cause::kWorkerLost, now_));
+  EXPECT_EQ(job.state(), Ticket::State::kUnknown);
+  EXPECT_EQ(queue_->running, 0U);
+  EXPECT_EQ(queue_->waiting, 0U);
+}
+
+TEST_F(SchedulerTest, WaitingDelayedAndRunningJobsAllEndAtTheirDeadline) {
+  set({.attempts = 5, .deadline_ns = 10 * kNsPerSec, .backoff_ns = 60 * kNsPerSec});
+  Ticket& running = add(*demo_);
+  take(*demo_);
+  Ticket& delayed = add(*demo_);
+  take(*demo_);
+  scheduler_.retry(delayed, Cause::kJobFailed, now_);
+  Ticket& waiting = add(*demo_);
+  EXPECT_EQ(scheduler_.next_event(), now_ + 10 * kNsPerSec);
+  EXPECT_TRUE(advance(10 * kNsPerSec - 1).empty());
+  EXPECT_EQ(advance(1).size(), 3U);
+  for (const Ticket* ticket : {&running, &delayed, &waiting}) {
+    EXPECT_EQ(ticket->state(), Ticket::State::kUnknown);
+  }
+  EXPECT_EQ(scheduler_.next_event(), INT64_MAX);
+}
+
+TEST_F(SchedulerTest, PositionCountsWhatCompetesForTheSameWorkers) {
+  Ticket& other = add(*other_);
+  Ticket& demo = add(*demo_);
+  Ticket& any = add(queue_->any_model());
+  Ticket& late = add(*demo_);
+  Ticket& high = add(*demo_, 1);
+  EXPECT_EQ(scheduler_.position(other), 1U);
+  EXPECT_EQ(scheduler_.position(high), 1U);
+  EXPECT_EQ(scheduler_.position(demo), 2U);
+  EXPECT_EQ(scheduler_.position(any), 4U);
+  EXPECT_EQ(scheduler_.position(late), 4U);
+}
+
+TEST_F(SchedulerTest, PredictedWaitIsWorkAheadOverTheDrainRate) {
+  scheduler_.set_capacity(*demo_, 2);
+  for (int i = 0; i < 10; ++i) {
+    Ticket& job = add(*demo_);
+    EXPECT_EQ(scheduler_.predicted_wait_ns(job), 0);  // a slot is free
+    take(*demo_);
+    now_ += 100 * kNsPerMs;
+    scheduler_.finish(job, Outcome::kCompleted, now_);
+  }
+  add(*demo_);
+  take(*demo_);
+  add(*demo_);
+  take(*demo_);
+  // Both slots are taken; one becomes free each 50 ms.
+  EXPECT_EQ(scheduler_.predicted_wait_ns(add(*demo_)), 50 * kNsPerMs);
+  EXPECT_EQ(scheduler_.predicted_wait_ns(add(*demo_)), 100 * kNsPerMs);
+  EXPECT_EQ(scheduler_.predicted_wait_ns(queue_->any_model()), 150 * kNsPerMs);
+}
+
+TEST_F(SchedulerTest, WithNobodyThereThePredictionKeepsTheLastKnownRate) {
+  scheduler_.set_capacity(*demo_, 4);
+  Ticket& job = add(*demo_);
+  take(*demo_);
+  now_ += kNsPerSec;
+  scheduler_.finish(job, Outcome::kCompleted, now_);
+  scheduler_.set_capacity(*demo_, 0);
+  EXPECT_EQ(scheduler_.predicted_wait_ns(add(*demo_)), 250 * kNsPerMs);
+}
+
+TEST_F(SchedulerTest, ChangedSettingsApplyInPlace) {
+  set({.max_length = 1});
+  Ticket& job = add(*demo_);
+  Ticket extra;
+  EXPECT_FALSE(scheduler_.add(extra, *demo_, 0, now_));
+  set({.max_length = 2});
+  EXPECT_TRUE(scheduler_.add(extra, *demo_, 0, now_));
+  EXPECT_EQ(take(*demo_), &job);
+  scheduler_.finish(extra, Outcome::kCancelled, now_);
+}
+
+TEST_F(SchedulerTest, FinishingAnUnknownTicketDoesNothing) {
+  Ticket ticket;
+  scheduler_.finish(ticket, Outcome::kCompleted, now_);
+  EXPECT_EQ(queue_->running, 0U);
+}
+
+}  // namespace
+}  // namespace penstock::queue

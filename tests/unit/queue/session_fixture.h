@@ -1,0 +1,188 @@
+// A dispatcher with real sessions over socket pairs; the test holds the other ends.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "shared/base/event_loop.h"
+#include "shared/wire/messages.h"
+#include "worker/queue/caller_session.h"
+#include "worker/queue/dispatcher.h"
+#include "worker/queue/worker_session.h"
+
+namespace penstock::queue {
+
+// The far end of a connection, in the test's hands.
+class Peer {
+ public:
+  explicit Peer(Fd fd) : fd_(std::move(fd)) {}
+
+  void send_bytes(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t n = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      ASSERT_GT(n, 0);
+      bytes.remove_prefix(static_cast<size_t>(n));
+    }
+  }
+  template <typename M>
+  void send(uint64_t id, const M& message) {
+    std::string bytes;
+    wire::append(bytes, id, message);
+    send_bytes(bytes);
+  }
+  void send_empty(wire::FrameType type, uint64_t id) {
+    std::string bytes;
+    wire::append_empty(bytes, type, id);
+    send_bytes(bytes);
+  }
+  void close() { fd_.reset(); }
+
+  // The next frame that has arrived, if any.
+  struct Received {
+    wire::FrameType type;
+    uint64_t id;
+    std::string payload;
+    template <typename M>
+    M as() const {
+      M message;
+      EXPECT_EQ(type, M::kType);
+      EXPECT_EQ(wire::parse(payload, message), nullptr);
+      return message;
+    }
+  };
+  std::optional<Received> next() {
+    read();
+    const wire::Decoded decoded = wire::decode(buffer_, {});
+    if (decoded.kind != wire::Decoded::kFrame) {
+      return std::nullopt;
+    }
+    Received received{decoded.frame.header.type, decoded.frame.header.id,
+                      std::string(decoded.frame.payload)};
+    buffer_.erase(0, decoded.consumed);
+    return received;
+  }
+  bool hung_up() {
+    read();
+    return ended_;
+  }
+
+ private:
+  void read() {
+    char piece[65536];
+    ssize_t n = 0;
+    while (!ended_ && (n = ::recv(fd_.get(), piece, sizeof piece, MSG_DONTWAIT)) > 0) {
+      buffer_.append(piece, static_cast<size_t>(n));
+    }
+    ended_ = ended_ || n == 0 || (n < 0 && errno == ECONNRESET);
+  }
+
+  Fd fd_;
+  std::string buffer_;
+  bool ended_ = false;
+};
+
+class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
+ protected:
+  SessionTest()
+      : loop_(*EventLoop::create()),
+        wires_(loop_, {}, [this] { return now_ns_; }),
+        dispatcher_(wires_, 1'700'000'000) {
+    config_.queues = {QueueConfig{"default"}};
+    config_.queues[0].backoff_ns = kNsPerSec;
+    WorkerConfig worker;
+    worker.name = "demo";
+    worker.engine = "simulate";
+    worker.model = "models/demo";
+    worker.model_name = "demo";
+    config_.workers = {worker};
+    wires_.set_now(now_ns_);
+    apply();
+  }
+  void apply() { dispatcher_.apply(config_); }
+
+  static std::pair<Fd, Fd> pair() {
+    int fds[2];
+    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
+    return {Fd(fds[0]), Fd(fds[1])};
+  }
+  Peer connect() {
+    auto [ours, theirs] = pair();
+    CallerSession& session = callers_.emplace_back(wires_, std::move(ours), dispatcher_, *this);
+    session.self = std::prev(callers_.end());
+    EXPECT_TRUE(session.open());
+    return Peer(std::move(theirs));
+  }
+  Peer caller() {
+    Peer peer = connect();
+    peer.send(0, wire::Hello{.version = 1, .role = 1});
+    return peer;
+  }
+  Peer connect_worker() {
+    auto [ours, theirs] = pair();
+    Scheduler& scheduler = dispatcher_.scheduler();
+    worker_ =
+        std::make_unique<WorkerSession>(wires_, std::move(ours), dispatcher_, *this, "demo",
+                                        scheduler.lane(*scheduler.find_queue("default"), "demo"));
+    EXPECT_TRUE(worker_->open());
+    return Peer(std::move(theirs));
+  }
+  Peer worker(uint64_t credit) {
+    Peer peer = connect_worker();
+    peer.send(0, wire::Hello{.version = 1, .role = 2, .name = "demo", .model = "demo", .slots = 2});
+    peer.send(0, wire::Take{credit});
+    turn();
+    return peer;
+  }
+  static wire::Submit post(std::string_view body = "{}") {
+    return {.owner = "Bearer sk-secret",
+            .method = "POST",
+            .path = "/v1/completions",
+            .content_type = "application/json",
+            .body = body};
+  }
+
+  // Turns the loop until nothing is ready, then lets held-back frames go.
+  void turn() {
+    for (int i = 0; i < 50; ++i) {
+      loop_.run_once(0, 0);
+      wires_.reap();
+      wires_.flush();
+    }
+    wires_.set_now(now_ns_ += Wires::kHoldNs);
+    wires_.flush();
+  }
+  void advance(int64_t ns) {
+    wires_.set_now(now_ns_ += ns);
+    dispatcher_.advance_to(now_ns_);
+    wires_.flush();
+  }
+
+  std::string status_json() override { return "{\"status\":\"serving\"}"; }
+  void on_caller_closed(CallerSession& session) override { callers_.erase(session.self); }
+  void on_refused(std::string_view, std::string_view reason) override { refused_ = reason; }
+  void on_worker_ready(WorkerSession& session) override { dispatcher_.worker_ready(session); }
+  void on_worker_closed(WorkerSession& session) override {
+    last_words_ = session.last_words();
+    dispatcher_.worker_lost(session, 0);
+    worker_.reset();
+  }
+
+  int64_t now_ns_ = kNsPerSec;
+  EventLoop loop_;
+  Wires wires_;
+  Dispatcher dispatcher_;
+  Config config_;
+  std::list<CallerSession> callers_;
+  std::unique_ptr<WorkerSession> worker_;
+  std::string refused_;
+  std::string last_words_;
+};
+
+}  // namespace penstock::queue

@@ -1,0 +1,81 @@
+// How workers are started: the pure parts, and one real process.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include "worker/queue/restart_backoff.h"
+#include "worker/queue/worker_command.h"
+
+namespace penstock::queue {
+namespace {
+
+TEST(RestartBackoffTest, DoublesFromATenthOfASecondToHalfAMinute) {
+  RestartBackoff backoff;
+  for (const int64_t ms : {100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000}) {
+    EXPECT_EQ(backoff.after(0), ms * kNsPerMs);
+  }
+}
+
+TEST(RestartBackoffTest, BeginsAgainAfterAHealthyWorker) {
+  RestartBackoff backoff;
+  backoff.after(0);
+  backoff.after(RestartBackoff::kHealthyNs - 1);
+  EXPECT_EQ(backoff.after(RestartBackoff::kHealthyNs), RestartBackoff::kFirstNs);
+}
+
+TEST(WorkerCommandTest, SaysAllThatTheWorkerNeeds) {
+  WorkerConfig worker;
+  worker.name = "demo";
+  worker.engine = "llama";
+  worker.model = "models/demo";
+  worker.model_path = "/etc/penstock/models/demo";
+  worker.model_name = "demo";
+  worker.device = "0";
+  worker.slots = 8;
+  worker.memory_bytes = int64_t{2} << 30;
+  worker.options = {{"key", "value"}};
+  const std::vector<std::string> expected = {"/bin/w",
+                                             "--fd",
+                                             "3",
+                                             "--name",
+                                             "demo",
+                                             "--engine",
+                                             "llama",
+                                             "--model",
+                                             "/etc/penstock/models/demo",
+                                             "--model-name",
+                                             "demo",
+                                             "--slots",
+                                             "8",
+                                             "--memory",
+                                             "2147483648",
+                                             "--max-body",
+                                             "33554432",
+                                             "--device",
+                                             "0",
+                                             "--threads",
+                                             "0",
+                                             "--option",
+                                             "key=value"};
+  EXPECT_EQ(worker_command("/bin/w", worker, {}), expected);
+}
+
+TEST(WorkerCommandTest, AProcessGetsItsSocketAndNoOtherDescriptor) {
+  auto spawned = spawn_worker({"/bin/sh", "-c", "ls /proc/self/fd | tr '\\n' ' ' >&3"});
+  ASSERT_TRUE(spawned) << spawned.error().message;
+  int status = 0;
+  ASSERT_EQ(::waitpid(spawned->pid, &status, 0), spawned->pid);
+  EXPECT_EQ(status, 0);
+  char said[100] = {};
+  ASSERT_GT(::read(spawned->socket.get(), said, sizeof said - 1), 0);
+  EXPECT_STREQ(said, "0 1 2 3 4 ");  // 4 is what ls itself reads
+}
+
+TEST(WorkerCommandTest, AProgramThatIsNotThereIsNamed) {
+  auto spawned = spawn_worker({"/nowhere/penstock-worker"});
+  ASSERT_FALSE(spawned);
+  EXPECT_EQ(spawned.error().message,
+            "/nowhere/penstock-worker cannot be started: No such file or directory");
+}
+
+}  // namespace
+}  // namespace penstock::queue

@@ -1,0 +1,47 @@
+// The llama engine: serves POST /v1/completions and /v1/chat/completions from a Hugging Face model
+// folder.
+//
+// Batching is continuous: each step takes one token of every job that is answering and up to
+// `prefill_tokens` of the prompts of those that are not yet, oldest first, through the model
+// together. A long prompt is thus read over several steps and never holds up the others for longer
+// than one. A job's text depends on its prompt, its settings and its seed only, not on its company
+// (model.h, sampler.h).
+//
+// Memory: a job holds cache blocks for its prompt and its longest possible answer from the moment
+// it runs (kv_cache.h); Plan::memory_bytes is exactly that. Should the pool start more jobs than
+// the cache holds, the last ones wait here.
+//
+// Text in a prompt is content: "<|eot_id|>" written by a caller is eight or so ordinary tokens, in
+// completions, too.
+//
+// Source: Yu et al., "Orca" (OSDI 2022); Agrawal et al., "Sarathi-Serve" (OSDI 2024) for prompts in
+// chunks.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "shared/base/result.h"
+#include "worker/engines/llama/ops.h"
+#include "worker/pool/engine.h"
+
+namespace penstock::llama {
+
+struct LlamaOptions {
+  std::string model_dir;         // config.json, *.safetensors, tokenizer.json
+  std::string model_name;        // echoed to callers that name none
+  int64_t memory_bytes = 0;      // of the key-value cache; 0: 1 GiB. Weights are not counted
+  int threads = 0;               // 0: as many as there are cores
+  int64_t prefill_tokens = 256;  // prompt tokens per step, all jobs together, at least 1
+};
+
+// Reads and checks the model; an Error names the file and what is wrong with it. `sink` must
+// outlive the engine.
+Result<std::unique_ptr<Engine>> open(const LlamaOptions& options, Sink& sink);
+
+// The same on a given backend.
+Result<std::unique_ptr<Engine>> open(const LlamaOptions& options, std::unique_ptr<Backend> backend,
+                                     Sink& sink);
+
+}  // namespace penstock::llama

@@ -1,0 +1,9 @@
+#include "worker/engines/llama/simd_avx2.h"
+// The vector type must come first.
+#include "worker/engines/llama/kernels_body.h"
+
+namespace penstock::llama {
+
+const Kernels& avx2_kernels() { return kKernels; }
+
+}  // namespace penstock::llama

@@ -1,0 +1,82 @@
+// Text to tokens and back, by a Hugging Face tokenizer.json of the byte-level BPE kind (GPT-2,
+// Llama 3, Qwen 2, SmolLM ...).
+//
+// Byte-level: every byte has a token, so any bytes can be written down and come back the same,
+// valid UTF-8 or not. The file spells bytes as printable characters (GPT-2's alphabet: "Ġ" is the
+// space); here tokens are plain bytes.
+//
+// Added tokens such as <|eot_id|> steer the model. encode() never makes one from text, whatever the
+// text says: what a user writes is content, not control. Only the chat template (chat_template.h)
+// puts them in, by id.
+//
+// An NFC normalizer is accepted and not carried out: text that is not in composed form gets other
+// tokens than with the Hugging Face library, and is still read back exactly. Other normalizers are
+// refused.
+//
+// Source: Hugging Face tokenizers documentation; Radford et al., GPT-2 (2019).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "shared/base/result.h"
+#include "worker/engines/llama/byte_pairs.h"
+#include "worker/engines/llama/pretokenizer.h"
+
+namespace penstock::llama {
+
+class Tokenizer {
+ public:
+  static Result<Tokenizer> open(const std::string& path);
+  // From memory; `name` is for messages. The file is taken for hostile: every number, name and
+  // reference in it is checked.
+  static Result<Tokenizer> parse(std::string_view json, const std::string& name);
+
+  // One more than the largest id.
+  int64_t size() const { return static_cast<int64_t>(tokens_.size()); }
+
+  // No added token comes out of this. O(n log n).
+  std::vector<int32_t> encode(std::string_view text) const;
+
+  // Added tokens found in the text become themselves (the longest, where two begin together). Only
+  // for text that the operator wrote.
+  std::vector<int32_t> encode_with_control(std::string_view text) const;
+
+  // The bytes of one token: may be part of a character; empty for special tokens and unused ids.
+  std::string_view bytes(int32_t id) const;
+  std::string decode(const std::vector<int32_t>& ids) const;
+
+  // The id of an added token by its content, as in "<|eot_id|>".
+  std::optional<int32_t> added(std::string_view content) const;
+
+  // The token the post-processor puts before a prompt, if any.
+  std::optional<int32_t> first() const { return first_; }
+
+  // Length of the longest token: a text of n bytes takes at least n / longest() tokens.
+  size_t longest() const { return longest_; }
+
+ private:
+  friend class TokenizerReader;
+  struct Hash {
+    using is_transparent = void;
+    size_t operator()(std::string_view s) const { return std::hash<std::string_view>()(s); }
+  };
+  using Ids = std::unordered_map<std::string, int32_t, Hash, std::equal_to<>>;
+
+  void encode_word(std::string_view word, std::vector<int32_t>& ids) const;
+  void encode_text(std::string_view text, std::vector<int32_t>& ids) const;
+
+  Pretokenizer pretokenizer_;
+  BytePairs pairs_;
+  std::vector<std::string> tokens_;  // by id: bytes; empty for special ones
+  Ids whole_words_;                  // ignore_merges: words that are tokens as they stand
+  Ids added_;
+  std::optional<int32_t> first_;
+  size_t longest_ = 1;
+};
+
+}  // namespace penstock::llama

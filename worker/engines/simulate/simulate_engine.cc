@@ -1,0 +1,173 @@
+#include "worker/engines/simulate/simulate_engine.h"
+
+#include <algorithm>
+#include <array>
+
+#include "shared/base/clock.h"
+
+namespace penstock::simulate {
+namespace {
+
+// Progress is said each twentieth of a job, but not more often than this.
+constexpr int64_t kMinProgressNs = 250 * kNsPerMs;
+
+constexpr std::array<std::string_view, 16> kWords = {
+    "The",      " water", " waits", " behind", " the", " gate", " until", " a",
+    " turbine", " is",    " free,", " then",   " it",  " runs", " and",   " turns."};
+
+std::string_view word(uint32_t index) {
+  return index > 0 && index % kWords.size() == 0 ? " The" : kWords[index % kWords.size()];
+}
+
+bool looks_like_object(std::string_view body) {
+  const size_t at = body.find_first_not_of(" \t\r\n");
+  return at != body.npos && body[at] == '{';
+}
+
+// A prompt has about a token for each four bytes.
+uint64_t prompt_tokens_of(size_t body_bytes) { return std::max<uint64_t>(1, body_bytes / 4); }
+
+}  // namespace
+
+SimulateEngine::SimulateEngine(const SimulateOptions& options, std::string model, Sink& sink)
+    : options_(options),
+      model_(std::move(model)),
+      sink_(sink),
+      times_(options.distribution, options.sigma, options.seed) {}
+
+std::variant<std::unique_ptr<Plan>, Failure> SimulateEngine::admit(const Request& request) {
+  auto plan = std::make_unique<SimulatePlan>();
+  plan->memory_bytes = options_.job_memory_bytes;
+  plan->body_bytes = request.body.size();
+  if (openai::is_completions_path(request.path) && looks_like_object(request.body)) {
+    auto parsed = parser_.parse(request);
+    if (auto* failure = std::get_if<Failure>(&parsed)) {
+      return std::move(*failure);
+    }
+    plan->completion = std::get<openai::CompletionRequest>(std::move(parsed));
+  }
+  return plan;
+}
+
+void SimulateEngine::start(JobNumber job, std::unique_ptr<Plan> plan) {
+  fresh_.emplace_back(job, static_cast<SimulatePlan*>(plan.release()));
+}
+
+int64_t SimulateEngine::step(int64_t now_ns) {
+  while (!by_due_.empty() && by_due_.begin()->first <= now_ns) {
+    const JobNumber number = by_due_.begin()->second;
+    by_due_.erase(by_due_.begin());
+    const auto found = jobs_.find(number);
+    if (advance(number, found->second, now_ns)) {
+      by_due_.emplace(found->second.due_ns, number);
+    } else {
+      jobs_.erase(found);
+    }
+  }
+  for (auto& [number, plan] : fresh_) {
+    Job job = begin(number, std::move(plan), now_ns);
+    if (advance(number, job, now_ns)) {
+      by_due_.emplace(job.due_ns, number);
+      jobs_.emplace(number, std::move(job));
+    }
+  }
+  fresh_.clear();
+  return by_due_.empty() ? kIdle : by_due_.begin()->first;
+}
+
+void SimulateEngine::cancel(JobNumber job) {
+  std::erase_if(fresh_, [&](const auto& entry) { return entry.first == job; });
+  const auto found = jobs_.find(job);
+  if (found != jobs_.end()) {
+    by_due_.erase({found->second.due_ns, job});
+    jobs_.erase(found);
+  }
+}
+
+SimulateEngine::Job SimulateEngine::begin(JobNumber number, std::unique_ptr<SimulatePlan> plan,
+                                          int64_t now_ns) {
+  Job job;
+  job.plan = std::move(plan);
+  int64_t mean_ns = options_.service_time_ns;
+  if (job.plan->completion.has_value()) {
+    const uint32_t asked = job.plan->completion->max_tokens.value_or(options_.output_tokens);
+    job.tokens = job.plan->completion->ignore_eos ? asked : std::min(asked, options_.output_tokens);
+    if (options_.tokens_per_second > 0) {
+      mean_ns = static_cast<int64_t>(job.tokens / options_.tokens_per_second * 1e9);
+    }
+  }
+  job.started_ns = now_ns;
+  job.service_ns = times_.next_ns(mean_ns);
+  job.fails = times_.chance(options_.failure_rate);
+  job.progress_ns = now_ns + std::max(job.service_ns / 20, kMinProgressNs);
+  if (job.plan->completion.has_value() && !job.fails) {
+    job.answer.emplace(number, *job.plan->completion, model_, realtime_ns() / kNsPerSec, sink_);
+  }
+  return job;
+}
+
+// False when the job has ended.
+bool SimulateEngine::advance(JobNumber number, Job& job, int64_t now_ns) {
+  const int64_t passed_ns = now_ns - job.started_ns;
+  const bool over = passed_ns >= job.service_ns;
+  bool stopped = false;
+  if (job.answer.has_value() && (over || job.plan->completion->stream)) {
+    const double share = over ? 1 : static_cast<double>(passed_ns) / job.service_ns;
+    stopped = !write_tokens(job, static_cast<uint32_t>(share * job.tokens));
+  }
+  if (over || stopped) {
+    finish(number, job, stopped);
+    return false;
+  }
+  say_progress(number, job, now_ns);
+  job.due_ns = std::max(next_due(job), now_ns + 1);
+  return true;
+}
+
+void SimulateEngine::say_progress(JobNumber number, Job& job, int64_t now_ns) {
+  if (now_ns >= job.progress_ns) {
+    sink_.progress(number, static_cast<double>(now_ns - job.started_ns) / job.service_ns);
+    job.progress_ns = now_ns + std::max(job.service_ns / 20, kMinProgressNs);
+  }
+}
+
+// False when the text so far holds a stop string.
+bool SimulateEngine::write_tokens(Job& job, uint32_t up_to) {
+  while (job.tokens_sent < up_to) {
+    if (!job.answer->text(word(job.tokens_sent++))) {
+      return false;
+    }
+  }
+  return true;
+}
+
+void SimulateEngine::finish(JobNumber number, Job& job, bool stopped) {
+  Usage usage{.prompt_tokens = 0,
+              .completion_tokens = job.tokens_sent,
+              .device_ns = static_cast<uint64_t>(job.service_ns)};
+  if (job.fails) {
+    sink_.failed(number, {502, "engine_failed", "The simulated device failed.", "", true});
+  } else if (job.answer.has_value()) {
+    usage.prompt_tokens = prompt_tokens_of(job.plan->body_bytes);
+    const bool cut = !stopped && job.tokens < options_.output_tokens;
+    job.answer->finish(cut ? openai::Finish::kLength : openai::Finish::kStop, usage);
+  } else {
+    constexpr std::string_view kBody = "{\"ok\":true,\"engine\":\"simulate\"}\n";
+    sink_.head(number, 200, "application/json", kBody.size());
+    sink_.chunk(number, kBody);
+    sink_.done(number, usage);
+  }
+}
+
+int64_t SimulateEngine::next_due(const Job& job) const {
+  int64_t due = std::min(job.started_ns + job.service_ns, job.progress_ns);
+  if (job.answer.has_value() && job.plan->completion->stream) {
+    const double share = static_cast<double>(job.tokens_sent + 1) / job.tokens;
+    const auto token_ns = static_cast<int64_t>(share * static_cast<double>(job.service_ns));
+    due =
+        std::min(due, job.started_ns + token_ns + 1);  // + 1: rounding must not bring it too early
+  }
+  return due;
+}
+
+}  // namespace penstock::simulate

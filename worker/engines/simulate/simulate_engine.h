@@ -1,0 +1,70 @@
+// The simulate engine: a device that only takes time. For load tests and capacity planning.
+//
+// A completion (POST .../completions with a JSON object) is answered as a language model would:
+// words of a fixed text, spread evenly over the service time when streamed. Anything else is
+// accepted and answered {"ok":true,"engine":"simulate"} once its time has passed. Every job runs
+// beside the others at full speed: the pool's slots are what limits the device.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "worker/engines/simulate/service_time.h"
+#include "worker/engines/simulate/simulate_options.h"
+#include "worker/pool/engine.h"
+#include "worker/pool/openai.h"
+
+namespace penstock::simulate {
+
+class SimulateEngine final : public Engine {
+ public:
+  // `model` is echoed in completions. `sink` must outlive this.
+  SimulateEngine(const SimulateOptions& options, std::string model, Sink& sink);
+
+  std::variant<std::unique_ptr<Plan>, Failure> admit(const Request& request) override;
+  void start(JobNumber job, std::unique_ptr<Plan> plan) override;
+  // A job's time begins with the first step after its start. O(log jobs) for each job that is due.
+  int64_t step(int64_t now_ns) override;
+  void cancel(JobNumber job) override;
+
+ private:
+  struct SimulatePlan : Plan {
+    std::optional<openai::CompletionRequest> completion;  // none: any other request
+    size_t body_bytes = 0;
+  };
+  struct Job {
+    std::unique_ptr<SimulatePlan> plan;
+    std::optional<openai::Answer> answer;  // of a completion, unless the job is to fail
+    int64_t started_ns = 0;
+    int64_t service_ns = 0;
+    int64_t due_ns = 0;        // when advance() is to see it again
+    int64_t progress_ns = 0;   // when progress is next said
+    uint32_t tokens = 0;       // of the whole answer
+    uint32_t tokens_sent = 0;  // into the answer
+    bool fails = false;
+  };
+
+  Job begin(JobNumber number, std::unique_ptr<SimulatePlan> plan, int64_t now_ns);
+  bool advance(JobNumber number, Job& job, int64_t now_ns);
+  void say_progress(JobNumber number, Job& job, int64_t now_ns);
+  bool write_tokens(Job& job, uint32_t up_to);
+  void finish(JobNumber number, Job& job, bool stopped);
+  int64_t next_due(const Job& job) const;
+
+  const SimulateOptions options_;
+  const std::string model_;
+  Sink& sink_;
+  ServiceTimes times_;
+  openai::Parser parser_;
+
+  std::vector<std::pair<JobNumber, std::unique_ptr<SimulatePlan>>> fresh_;  // since the last step
+  std::unordered_map<JobNumber, Job> jobs_;                                 // the others
+  std::set<std::pair<int64_t, JobNumber>> by_due_;  // jobs_, the next due first
+};
+
+}  // namespace penstock::simulate

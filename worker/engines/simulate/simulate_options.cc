@@ -1,0 +1,87 @@
+#include "worker/engines/simulate/simulate_options.h"
+
+#include <charconv>
+#include <optional>
+#include <string_view>
+
+#include "shared/base/clock.h"
+#include "shared/base/units.h"
+
+namespace penstock::simulate {
+namespace {
+
+constexpr int64_t kMaxServiceTimeNs = kNsPerSec * 86400 * 7;
+
+// False unless all of `text` is one number within the bounds.
+template <typename T>
+bool number(std::string_view text, T least, T most, T& out) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  return error == std::errc{} && end == text.data() + text.size() && out >= least && out <= most;
+}
+
+bool quantity(std::optional<int64_t> value, int64_t most, int64_t& out) {
+  out = value.value_or(0);
+  return value.has_value() && *value <= most;
+}
+
+bool distribution(std::string_view text, Distribution& out) {
+  if (text != "constant" && text != "exponential" && text != "lognormal") {
+    return false;
+  }
+  out = text == "constant"      ? Distribution::kConstant
+        : text == "exponential" ? Distribution::kExponential
+                                : Distribution::kLognormal;
+  return true;
+}
+
+// What would have been right, or nullptr when the option was taken.
+const char* take(const std::string& key, const std::string& value, SimulateOptions& out) {
+  const auto wanted = [](bool fine, const char* words) { return fine ? nullptr : words; };
+  if (key == "service_time") {
+    return wanted(quantity(parse_duration_ns(value), kMaxServiceTimeNs, out.service_time_ns),
+                  "a time of at most a week, like 20ms");
+  }
+  if (key == "service_time_ns") {
+    return wanted(number<int64_t>(value, 0, kMaxServiceTimeNs, out.service_time_ns),
+                  "nanoseconds, at most a week");
+  }
+  if (key == "distribution") {
+    return wanted(distribution(value, out.distribution), "constant, exponential or lognormal");
+  }
+  if (key == "sigma") {
+    return wanted(number(value, 0.0, 5.0, out.sigma), "a number from 0 to 5");
+  }
+  if (key == "tokens_per_second") {
+    return wanted(number(value, 0.0, 1e9, out.tokens_per_second), "a number from 0 to 1e9");
+  }
+  if (key == "output_tokens") {
+    return wanted(number<uint32_t>(value, 1, 1'000'000, out.output_tokens),
+                  "a number from 1 to 1000000");
+  }
+  if (key == "failure_rate") {
+    return wanted(number(value, 0.0, 1.0, out.failure_rate), "a number from 0 to 1");
+  }
+  if (key == "job_memory") {
+    return wanted(quantity(parse_size_bytes(value), INT64_MAX, out.job_memory_bytes),
+                  "a size like 64MiB");
+  }
+  if (key == "seed") {
+    return wanted(number<uint64_t>(value, 0, UINT64_MAX, out.seed), "a number");
+  }
+  return "one of service_time, service_time_ns, distribution, sigma, tokens_per_second, "
+         "output_tokens, failure_rate, job_memory, seed as its key";
+}
+
+}  // namespace
+
+Result<SimulateOptions> parse_options(const std::map<std::string, std::string>& options) {
+  SimulateOptions out;
+  for (const auto& [key, value] : options) {
+    if (const char* wanted = take(key, value, out); wanted != nullptr) {
+      return Error{"option " + key + "=" + value + " of the simulate engine must be " + wanted};
+    }
+  }
+  return out;
+}
+
+}  // namespace penstock::simulate

@@ -1,0 +1,30 @@
+// How the simulated device behaves; set by the worker's --option key=value (keys as below).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "shared/base/result.h"
+
+namespace penstock::simulate {
+
+enum class Distribution { kConstant, kExponential, kLognormal };
+
+struct SimulateOptions {
+  // Mean time a job takes. Keys: service_time ("20ms"), or service_time_ns (a number).
+  int64_t service_time_ns = 0;
+  Distribution distribution = Distribution::kConstant;  // constant, exponential, lognormal
+  double sigma = 0.5;                                   // lognormal: of the time's logarithm
+  // If set, a completion's mean service time is its tokens over this, whatever service_time says.
+  double tokens_per_second = 0;
+  uint32_t output_tokens = 16;   // of a completion, unless its max_tokens asks for fewer
+  double failure_rate = 0;       // share of jobs that end in a retryable 502, 0 .. 1
+  int64_t job_memory_bytes = 0;  // what a job's plan says it holds (job_memory: 64MiB)
+  uint64_t seed = 1;             // the same seed and the same starts give the same times
+};
+
+// An Error names the key, what was wrong with its value and what would be right.
+Result<SimulateOptions> parse_options(const std::map<std::string, std::string>& options);
+
+}  // namespace penstock::simulate

@@ -1,0 +1,61 @@
+#include "worker/pool/engine_registry.h"
+
+#include "worker/engines/simulate/simulate_engine.h"
+#if PENSTOCK_WITH_LLAMA
+#include "worker/engines/llama/engine.h"
+#endif
+
+namespace penstock {
+namespace {
+
+using Opened = Result<std::unique_ptr<Engine>>;
+
+Opened open_simulate(const WorkerOptions& options, Sink& sink) {
+  auto parsed = simulate::parse_options(options.engine_options);
+  if (!parsed) {
+    return parsed.error();
+  }
+  return std::unique_ptr<Engine>(
+      std::make_unique<simulate::SimulateEngine>(*parsed, options.model_name, sink));
+}
+
+#if PENSTOCK_WITH_LLAMA
+Opened open_llama(const WorkerOptions& options, Sink& sink) {
+  if (options.device != "auto" && options.device != "cpu") {
+    return Error{"--device " + options.device + ": this worker was built without CUDA"};
+  }
+  if (!options.engine_options.empty()) {
+    return Error{"the llama engine has no option " + options.engine_options.begin()->first};
+  }
+  return llama::open({.model_dir = options.model,
+                      .model_name = options.model_name,
+                      .memory_bytes = options.memory_bytes,
+                      .threads = options.threads},
+                     sink);
+}
+#else
+Opened open_llama(const WorkerOptions&, Sink&) {
+  return Error{"this worker was built without the llama engine"};
+}
+#endif
+
+struct Entry {
+  const char* name;
+  Opened (*open)(const WorkerOptions&, Sink&);
+};
+constexpr Entry kEngines[] = {{"llama", open_llama}, {"simulate", open_simulate}};
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> open_engine(const WorkerOptions& options, Sink& sink) {
+  std::string names;
+  for (const Entry& entry : kEngines) {
+    if (options.engine == entry.name) {
+      return entry.open(options, sink);
+    }
+    names += std::string(names.empty() ? "" : ", ") + entry.name;
+  }
+  return Error{"there is no engine \"" + options.engine + "\"; there is " + names};
+}
+
+}  // namespace penstock

@@ -1,0 +1,16 @@
+// Which engines this worker was built with.
+#pragma once
+
+#include <memory>
+
+#include "shared/base/result.h"
+#include "worker/pool/engine.h"
+#include "worker/pool/options.h"
+
+namespace penstock {
+
+// Loads the engine the options name; may take minutes. `sink` must outlive it. An Error names the
+// engine and what it stumbled over: a file, a tensor, an option.
+Result<std::unique_ptr<Engine>> open_engine(const WorkerOptions& options, Sink& sink);
+
+}  // namespace penstock

@@ -1,0 +1,133 @@
+// JsonReader: typed reads from one JSON body, with failures in the caller's words.
+//
+// simdjson's On-Demand front end validates only what is looked at; whoever uses this looks at every
+// value, with skip() at those it does not need, so that a body that passes is valid JSON as a whole
+// (RFC 8259).
+#pragma once
+
+#include <simdjson.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "worker/pool/engine.h"
+
+namespace penstock::openai {
+
+using Value = simdjson::ondemand::value;
+using JsonType = simdjson::ondemand::json_type;
+
+class JsonReader {
+ public:
+  // `padded` holds `size` bytes of JSON and at least SIMDJSON_PADDING bytes of room after them; it
+  // and `parser` outlive this.
+  JsonReader(simdjson::ondemand::parser& parser, const char* padded, size_t size);
+
+  // Every read returns false when it failed; the first failure is kept.
+  bool ok() const { return !failure_.has_value(); }
+  Failure take_failure() { return std::move(*failure_); }
+
+  // A field that is well-formed but wrong: 400, `param` is its name.
+  bool refuse(std::string_view param, std::string message);
+  // The body is not JSON: what and where.
+  bool malformed(simdjson::error_code error);
+
+  bool type_of(Value& value, JsonType& type);
+  bool is_null(Value& value, bool& null);
+  // False, and refused, if the value is of another type; `wanted` says it in words: "a string".
+  bool expect(Value& value, std::string_view param, JsonType type, const char* wanted);
+  // `param` names the field in the failure when the type is another.
+  bool string(Value& value, std::string_view param, std::string& out);
+  bool boolean(Value& value, std::string_view param, bool& out);
+  // An integer of int64 or uint64; the latter's bits are kept.
+  bool integer(Value& value, std::string_view param, uint64_t& bits, bool& negative);
+  bool number(Value& value, std::string_view param, double least, double most, double& out);
+  // Any value, only checked. `is_empty`: false, 0, "", [] or {}.
+  bool skip(Value& value, int depth, bool* is_empty = nullptr);
+
+  // Calls on_field(name, value) for each field of the top-level object.
+  template <typename F>
+  bool each_top_field(F&& on_field);
+  template <typename F>
+  bool each_field(Value& value, F&& on_field);
+  // Calls on_element(index, value).
+  template <typename F>
+  bool each_element(Value& value, F&& on_element);
+
+  // "a string", "an array" ...
+  static const char* name_of(JsonType type);
+
+ private:
+  template <typename Object, typename F>
+  bool walk_fields(Object& object, F& on_field);
+  bool skip_scalar(Value& value, JsonType type, bool& empty);
+  bool number_token(Value& value, std::string_view param, std::string_view& token);
+  size_t offset_of(simdjson::error_code error);
+  bool top_level(simdjson::ondemand::object& object);
+  bool at_end();
+
+  const char* const bytes_;
+  const size_t size_;
+  simdjson::ondemand::document document_;
+  std::optional<size_t> at_;  // offset of the value being read, where known
+  std::optional<Failure> failure_;
+};
+
+template <typename Object, typename F>
+bool JsonReader::walk_fields(Object& object, F& on_field) {
+  for (auto result : object) {
+    simdjson::ondemand::field field;
+    std::string_view name;
+    if (auto error = std::move(result).get(field); error) {
+      return malformed(error);
+    }
+    if (auto error = field.unescaped_key().get(name); error) {
+      return malformed(error);
+    }
+    if (!on_field(name, field.value())) {
+      return false;
+    }
+    at_.reset();
+  }
+  return true;
+}
+
+template <typename F>
+bool JsonReader::each_top_field(F&& on_field) {
+  simdjson::ondemand::object object;
+  return top_level(object) && walk_fields(object, on_field) && at_end();
+}
+
+template <typename F>
+bool JsonReader::each_field(Value& value, F&& on_field) {
+  simdjson::ondemand::object object;
+  if (auto error = value.get_object().get(object); error) {
+    return malformed(error);
+  }
+  return walk_fields(object, on_field);
+}
+
+template <typename F>
+bool JsonReader::each_element(Value& value, F&& on_element) {
+  simdjson::ondemand::array array;
+  if (auto error = value.get_array().get(array); error) {
+    return malformed(error);
+  }
+  size_t index = 0;
+  for (auto result : array) {
+    Value element;
+    if (auto error = std::move(result).get(element); error) {
+      return malformed(error);
+    }
+    if (!on_element(index++, element)) {
+      return false;
+    }
+    at_.reset();
+  }
+  return true;
+}
+
+}  // namespace penstock::openai

@@ -1,0 +1,83 @@
+#include "worker/pool/link.h"
+
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace penstock {
+
+Link::Link(Fd socket, wire::Limits limits)
+    : socket_(std::move(socket)),
+      limits_(limits),
+      in_(std::make_unique_for_overwrite<char[]>(kUsualBytes)) {}
+
+// Ensures room for the frame at begin_, and for at least one byte.
+void Link::make_room() {
+  const size_t held = end_ - begin_;
+  const size_t want = std::max({needed_, held + 1, kUsualBytes});
+  if (want > capacity_ || (held == 0 && capacity_ > kUsualBytes && want == kUsualBytes)) {
+    auto other = std::make_unique_for_overwrite<char[]>(want);
+    std::memcpy(other.get(), in_.get() + begin_, held);
+    in_ = std::move(other);
+    capacity_ = want;
+  } else if (held == 0 || begin_ + want > capacity_) {
+    std::memmove(in_.get(), in_.get() + begin_, held);
+  } else {
+    return;
+  }
+  begin_ = 0;
+  end_ = held;
+}
+
+bool Link::receive() {
+  make_room();
+  for (;;) {
+    const ssize_t got = ::recv(socket_.get(), in_.get() + end_, capacity_ - end_, MSG_DONTWAIT);
+    if (got > 0) {
+      end_ += static_cast<size_t>(got);
+      return true;
+    }
+    if (got == 0 || (errno != EINTR && errno != EAGAIN)) {
+      return false;
+    }
+    if (errno == EAGAIN) {
+      return true;
+    }
+  }
+}
+
+wire::Decoded Link::next() {
+  const wire::Decoded decoded = wire::decode({in_.get() + begin_, end_ - begin_}, limits_);
+  needed_ = decoded.needed;
+  begin_ += decoded.consumed;
+  return decoded;
+}
+
+bool Link::flush() {
+  while (sent_ < out_.size()) {
+    const ssize_t put = ::send(socket_.get(), out_.data() + sent_, out_.size() - sent_,
+                               MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (put < 0 && errno == EINTR) {
+      continue;
+    }
+    if (put < 0) {
+      // What left is given up once it is most of the buffer: each byte is moved once on average.
+      if (sent_ > out_.size() / 2) {
+        out_.erase(0, sent_);
+        sent_ = 0;
+      }
+      return errno == EAGAIN;
+    }
+    sent_ += static_cast<size_t>(put);
+  }
+  out_.clear();
+  sent_ = 0;
+  if (out_.capacity() > 4 * kUsualBytes) {
+    out_.shrink_to_fit();
+  }
+  return true;
+}
+
+}  // namespace penstock

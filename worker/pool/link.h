@@ -1,0 +1,50 @@
+// Link: the worker's end of the socket pair to penstockd, with a buffer each way.
+//
+// Never blocks. Input is bounded by the largest frame the limits allow; output is bounded by its
+// users, who look at unsent_bytes() before they make more.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "shared/base/fd.h"
+#include "shared/wire/frame.h"
+
+namespace penstock {
+
+class Link {
+ public:
+  explicit Link(Fd socket, wire::Limits limits = {});
+
+  int fd() const { return socket_.get(); }
+
+  // Reads what is there, up to the buffer's room. False when penstockd is gone (end of file,
+  // reset).
+  bool receive();
+  // The next whole frame; its views are valid until the next receive().
+  wire::Decoded next();
+
+  // Frames to be sent are appended here.
+  std::string& out() { return out_; }
+  size_t unsent_bytes() const { return out_.size() - sent_; }
+  // Sends as much as the socket takes. False when penstockd is gone.
+  bool flush();
+
+ private:
+  void make_room();
+
+  static constexpr size_t kUsualBytes = 256U << 10;  // both buffers shrink back to about this
+
+  Fd socket_;
+  wire::Limits limits_;
+  std::unique_ptr<char[]> in_;  // [begin_, end_) is read and not yet decoded
+  size_t capacity_ = kUsualBytes;
+  size_t begin_ = 0;
+  size_t end_ = 0;
+  size_t needed_ = 0;  // bytes the frame at begin_ takes, as far as known
+  std::string out_;
+  size_t sent_ = 0;  // bytes of out_ that left
+};
+
+}  // namespace penstock

@@ -1,0 +1,121 @@
+// penstock-worker: one process for one device and one model. See pool.h.
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+
+#include "worker/pool/engine_registry.h"
+#include "worker/pool/options.h"
+#include "worker/pool/pool.h"
+
+namespace penstock {
+namespace {
+
+constexpr int kUsageError = 2;
+
+// TERM is read from the returned descriptor. INT is penstockd's to decide about: a terminal's
+// Ctrl-C reaches the whole group.
+Fd take_signals() {
+  ::signal(SIGINT, SIG_IGN);
+  sigset_t term;
+  sigemptyset(&term);
+  sigaddset(&term, SIGTERM);
+  ::sigprocmask(SIG_BLOCK, &term, nullptr);
+  return Fd(::signalfd(-1, &term, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+
+Result<Fd> take_socket(int fd) {
+  int type = 0;
+  socklen_t size = sizeof type;
+  if (::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_STREAM) {
+    return Error{"--fd " + std::to_string(fd) +
+                 " is not a stream socket; penstockd starts workers with one end of a socket pair"};
+  }
+  ::fcntl(fd, F_SETFD, FD_CLOEXEC);
+  return Fd(fd);
+}
+
+// Sleeps until the turn's wake time, the socket, or TERM. True if TERM came.
+bool wait(const Pool::Turn& turn, int socket, int signals) {
+  pollfd fds[] = {{socket, static_cast<short>(turn.wants_write ? POLLIN | POLLOUT : POLLIN), 0},
+                  {signals, POLLIN, 0}};
+  const int64_t wait_ns = std::clamp<int64_t>(turn.wake_ns - monotonic_ns(), 0, kNsPerSec);
+  const timespec timeout{wait_ns / kNsPerSec, wait_ns % kNsPerSec};
+  ::ppoll(fds, 2, &timeout, nullptr);
+  signalfd_siginfo info;
+  return (fds[1].revents & POLLIN) != 0 && ::read(signals, &info, sizeof info) > 0;
+}
+
+int run(const WorkerOptions& options, Link& link, FrameSink& sink, std::unique_ptr<Engine> engine) {
+  const Fd signals = take_signals();
+  Pool pool({.name = options.name,
+             .model = options.model_name,
+             .slots = options.slots,
+             .memory_bytes = options.memory_bytes},
+            link, sink, std::move(engine));
+  for (;;) {
+    const Pool::Turn turn = pool.turn(monotonic_ns());
+    if (!turn.message.empty()) {
+      std::fprintf(stderr, "penstock-worker %s: %s\n", options.name.c_str(), turn.message.c_str());
+    }
+    if (turn.over) {
+      return turn.exit_status;
+    }
+    if (wait(turn, link.fd(), signals.get())) {
+      pool.drain();
+    }
+  }
+}
+
+// Tells both the operator and penstockd why this worker ends.
+int give_up(const WorkerOptions& options, Link& link, const std::string& why) {
+  std::fprintf(stderr, "penstock-worker %s: %s\n", options.name.c_str(), why.c_str());
+  wire::append(link.out(), 0, wire::Goodbye{why});
+  link.flush();
+  return 1;
+}
+
+int serve(const WorkerOptions& options) {
+  auto socket = take_socket(options.fd);
+  if (!socket) {
+    std::fprintf(stderr, "penstock-worker: %s\n", socket.error().message.c_str());
+    return kUsageError;
+  }
+  wire::Limits limits;
+  limits.submit_bytes = static_cast<uint32_t>(options.max_body_bytes + (64U << 10));
+  Link link(std::move(*socket), limits);
+  FrameSink sink(link.out());
+  try {
+    auto engine = open_engine(options, sink);
+    if (!engine) {
+      return give_up(options, link, engine.error().message);
+    }
+    return run(options, link, sink, std::move(*engine));
+  } catch (
+      const std::exception& fault) {  // the device is lost: its jobs' FAILED frames still leave
+    return give_up(options, link, std::string("the engine broke: ") + fault.what());
+  }
+}
+
+}  // namespace
+}  // namespace penstock
+
+int main(int argc, char** argv) {
+  const auto options = penstock::parse_command_line(argc, argv);
+  if (!options) {
+    std::fprintf(stderr, "penstock-worker: %s\n%s", options.error().message.c_str(),
+                 penstock::kUsage);
+    return penstock::kUsageError;
+  }
+  if (options->help) {
+    std::fputs(penstock::kUsage, stdout);
+    return 0;
+  }
+  return penstock::serve(*options);
+}

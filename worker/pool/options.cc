@@ -1,0 +1,150 @@
+#include "worker/pool/options.h"
+
+#include <getopt.h>
+
+#include <charconv>
+#include <string_view>
+
+namespace penstock {
+
+const char kUsage[] =
+    "usage: penstock-worker --name NAME --engine llama|simulate [options]\n"
+    "\n"
+    "Runs jobs that penstockd sends over a socket. penstockd starts it; see PROTOCOL.md.\n"
+    "\n"
+    "  --fd N               the socket (default 3)\n"
+    "  --name NAME          this worker, as in penstock.yaml\n"
+    "  --engine ENGINE      llama, simulate\n"
+    "  --model MODEL        what the engine loads: for llama, a Hugging Face directory\n"
+    "  --model-name NAME    what callers name (default: the last part of MODEL)\n"
+    "  --slots N            jobs that run at once (default 1)\n"
+    "  --memory BYTES       what they may hold on the device together (default 0: no bound)\n"
+    "  --max-body BYTES     the largest request body penstockd lets through (default 32 MiB)\n"
+    "  --device DEVICE      auto, cpu, or a GPU's number (default auto)\n"
+    "  --threads N          CPU threads (default 0: one a core)\n"
+    "  --option KEY=VALUE   for the engine; may come several times\n";
+
+namespace {
+
+enum Option {
+  kFd = 1,
+  kName,
+  kEngine,
+  kModel,
+  kModelName,
+  kSlots,
+  kMemory,
+  kMaxBody,
+  kDevice,
+  kThreads,
+  kOption,
+  kHelp
+};
+
+constexpr option kLong[] = {{"fd", 1, nullptr, kFd},
+                            {"name", 1, nullptr, kName},
+                            {"engine", 1, nullptr, kEngine},
+                            {"model", 1, nullptr, kModel},
+                            {"model-name", 1, nullptr, kModelName},
+                            {"slots", 1, nullptr, kSlots},
+                            {"memory", 1, nullptr, kMemory},
+                            {"max-body", 1, nullptr, kMaxBody},
+                            {"device", 1, nullptr, kDevice},
+                            {"threads", 1, nullptr, kThreads},
+                            {"option", 1, nullptr, kOption},
+                            {"help", 0, nullptr, kHelp},
+                            {nullptr, 0, nullptr, 0}};
+
+template <typename T>
+Status number(const char* name, std::string_view text, T least, T most, T& out) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  if (error == std::errc{} && end == text.data() + text.size() && out >= least && out <= most) {
+    return Ok{};
+  }
+  return Error{std::string("--") + name + " must be a number from " + std::to_string(least) +
+               " to " + std::to_string(most) + ", not \"" + std::string(text) + "\""};
+}
+
+Status set_text(int which, const char* value, WorkerOptions& out) {
+  std::string& field = which == kName     ? out.name
+                       : which == kEngine ? out.engine
+                       : which == kModel  ? out.model
+                       : which == kDevice ? out.device
+                                          : out.model_name;
+  field = value;
+  return Ok{};
+}
+
+Status set_option(std::string_view text, WorkerOptions& out) {
+  const size_t equals = text.find('=');
+  if (equals == text.npos || equals == 0) {
+    return Error{"--option must be KEY=VALUE, not \"" + std::string(text) + "\""};
+  }
+  out.engine_options[std::string(text.substr(0, equals))] = text.substr(equals + 1);
+  return Ok{};
+}
+
+Status set(int which, const char* value, WorkerOptions& out) {
+  switch (which) {
+    case kFd:
+      return number("fd", value, 0, 1 << 20, out.fd);
+    case kSlots:
+      return number<uint32_t>("slots", value, 1, 65536, out.slots);
+    case kMemory:
+      return number<int64_t>("memory", value, 0, INT64_MAX, out.memory_bytes);
+    case kMaxBody:
+      return number<uint64_t>("max-body", value, 0, 1U << 31, out.max_body_bytes);
+    case kThreads:
+      return number("threads", value, 0, 4096, out.threads);
+    case kOption:
+      return set_option(value, out);
+    case kHelp:
+      out.help = true;
+      return Ok{};
+    default:
+      return set_text(which, value, out);
+  }
+}
+
+Status check(WorkerOptions& options) {
+  int ordinal = 0;
+  if (options.name.empty() || options.engine.empty()) {
+    return Error{options.name.empty() ? "--name is missing" : "--engine is missing"};
+  }
+  if (options.device != "auto" && options.device != "cpu" &&
+      !number("device", options.device, 0, 1024, ordinal)) {
+    return Error{"--device must be auto, cpu or a GPU's number, not \"" + options.device + "\""};
+  }
+  if (options.model_name.empty()) {
+    const size_t end = options.model.find_last_not_of('/') + 1;
+    const size_t slash = options.model.find_last_of('/', end == 0 ? 0 : end - 1);
+    const size_t start = slash == std::string::npos ? 0 : slash + 1;
+    options.model_name = end > start ? options.model.substr(start, end - start) : options.name;
+  }
+  return Ok{};
+}
+
+}  // namespace
+
+Result<WorkerOptions> parse_command_line(int argc, char** argv) {
+  WorkerOptions options;
+  opterr = 0;
+  optind = 0;  // start over, should this not be the first call
+  for (int which; (which = getopt_long(argc, argv, "", kLong, nullptr)) != -1;) {
+    if (which == '?') {
+      return Error{std::string("unknown or incomplete option ") + argv[optind - 1]};
+    }
+    if (Status set_status = set(which, optarg, options); !set_status) {
+      return set_status.error();
+    }
+  }
+  if (optind < argc) {
+    return Error{std::string("unexpected argument ") + argv[optind]};
+  }
+  if (Status checked = check(options); !checked && !options.help) {
+    return checked.error();
+  }
+  return options;
+}
+
+}  // namespace penstock

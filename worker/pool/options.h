@@ -1,0 +1,32 @@
+// The worker's command line.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "shared/base/result.h"
+
+namespace penstock {
+
+struct WorkerOptions {
+  int fd = 3;              // one end of a socket pair to penstockd
+  std::string name;        // as in penstock.yaml
+  std::string engine;      // llama, simulate
+  std::string model;       // what the engine loads: a directory for llama
+  std::string model_name;  // what callers name; default: the last part of `model`
+  uint32_t slots = 1;
+  int64_t memory_bytes = 0;                           // 0: no bound
+  uint64_t max_body_bytes = 32U << 20;                // as penstockd's max_body
+  std::string device = "auto";                        // auto, cpu, or a number
+  int threads = 0;                                    // 0: as many as there are cores
+  std::map<std::string, std::string> engine_options;  // --option key=value
+  bool help = false;
+};
+
+// An Error is a line for stderr that names the option.
+Result<WorkerOptions> parse_command_line(int argc, char** argv);
+
+extern const char kUsage[];
+
+}  // namespace penstock

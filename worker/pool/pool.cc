@@ -1,0 +1,233 @@
+#include "worker/pool/pool.h"
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+
+namespace penstock {
+namespace {
+
+Failure too_big(int64_t asked_bytes, int64_t budget_bytes) {
+  const auto mib = [](int64_t bytes) { return std::to_string((bytes + (1 << 20) - 1) >> 20); };
+  return {.status = 400,
+          .code = "invalid_request",
+          .message = "The job needs " + mib(asked_bytes) + " MiB on the device and its budget is " +
+                     mib(budget_bytes) + " MiB. Ask for fewer tokens or send a shorter prompt."};
+}
+
+Request request_of(const wire::Submit& submit) {
+  return {
+      .method = submit.method,
+      .path = submit.path,
+      .content_type = submit.content_type,
+      .model = submit.model,
+      .body = submit.body,
+      .priority = static_cast<int32_t>(std::clamp<int64_t>(submit.priority, INT32_MIN, INT32_MAX))};
+}
+
+}  // namespace
+
+Pool::Pool(Options options, Link& link, FrameSink& sink, std::unique_ptr<Engine> engine)
+    : options_(std::move(options)),
+      link_(link),
+      sink_(sink),
+      engine_(std::move(engine)),
+      owed_(options_.slots) {
+  running_.reserve(options_.slots);
+}
+
+Pool::Turn Pool::turn(int64_t now_ns) {
+  if (!link_.receive()) {
+    return gone();
+  }
+  if (const char* rule = read_frames(); rule != nullptr) {
+    return refused(rule);
+  }
+  if (start_waiting()) {
+    step_due_ns_ = now_ns;
+  }
+  step(now_ns);
+  collect_ended();
+  if (start_waiting()) {  // in the room the ended ones left
+    step_due_ns_ = now_ns;
+  }
+  report(now_ns);
+  if (!link_.flush()) {
+    return gone();
+  }
+  return outcome(now_ns);
+}
+
+const char* Pool::read_frames() {
+  for (;;) {
+    const wire::Decoded decoded = link_.next();
+    if (decoded.kind != wire::Decoded::kFrame) {
+      return decoded.error;
+    }
+    if (const char* rule = on_frame(decoded.frame); rule != nullptr) {
+      return rule;
+    }
+  }
+}
+
+const char* Pool::on_frame(const wire::Frame& frame) {
+  switch (frame.header.type) {
+    case wire::FrameType::kSubmit:
+      return on_submit(frame);
+    case wire::FrameType::kCancel:
+      on_cancel(frame.header.id);
+      return nullptr;
+    case wire::FrameType::kDrain:
+      drain();
+      return nullptr;
+    case wire::FrameType::kGoodbye: {
+      wire::Goodbye goodbye;
+      const char* rule = wire::parse(frame.payload, goodbye);
+      farewell_ = goodbye.message;
+      return rule;
+    }
+    default:
+      return "a frame of this type is not sent to a worker";
+  }
+}
+
+const char* Pool::on_submit(const wire::Frame& frame) {
+  wire::Submit submit;
+  if (const char* rule = wire::parse(frame.payload, submit); rule != nullptr) {
+    return rule;
+  }
+  const JobNumber job = frame.header.id;
+  if (job == 0 || is_held(job)) {
+    return job == 0 ? "a SUBMIT with id 0" : "a SUBMIT with an id in use";
+  }
+  if (granted_ == 0) {
+    return "a SUBMIT without credit";
+  }
+  --granted_;
+  admit(job, submit);
+  return nullptr;
+}
+
+void Pool::admit(JobNumber job, const wire::Submit& submit) {
+  auto verdict = engine_->admit(request_of(submit));
+  if (const auto* failure = std::get_if<Failure>(&verdict)) {
+    sink_.refuse(job, *failure);
+    ++owed_;
+    return;
+  }
+  auto plan = std::get<std::unique_ptr<Plan>>(std::move(verdict));
+  if (options_.memory_bytes > 0 && plan->memory_bytes > options_.memory_bytes) {
+    sink_.refuse(job, too_big(plan->memory_bytes, options_.memory_bytes));
+    ++owed_;
+    return;
+  }
+  waiting_.push_back({job, std::move(plan)});
+}
+
+bool Pool::is_held(JobNumber job) const {
+  return running_.contains(job) || std::any_of(waiting_.begin(), waiting_.end(),
+                                               [&](const Waiting& w) { return w.job == job; });
+}
+
+// A job that is not held has just ended: the CANCEL crossed its last frame.
+void Pool::on_cancel(JobNumber job) {
+  if (running_.contains(job)) {
+    engine_->cancel(job);
+    forget(job);
+    return;
+  }
+  const auto same = [&](const Waiting& w) { return w.job == job; };
+  owed_ += static_cast<uint32_t>(std::erase_if(waiting_, same));
+}
+
+bool Pool::fits(const Plan& plan) const {
+  return options_.memory_bytes == 0 || plan.memory_bytes <= options_.memory_bytes - memory_in_use_;
+}
+
+// True if any job started.
+bool Pool::start_waiting() {
+  bool any = false;
+  while (!waiting_.empty() && running_.size() < options_.slots && fits(*waiting_.front().plan)) {
+    Waiting next = std::move(waiting_.front());
+    waiting_.pop_front();
+    running_.emplace(next.job, next.plan->memory_bytes);
+    memory_in_use_ += next.plan->memory_bytes;
+    engine_->start(next.job, std::move(next.plan));
+    any = true;
+  }
+  return any;
+}
+
+void Pool::step(int64_t now_ns) {
+  if (running_.empty()) {
+    step_due_ns_ = Engine::kIdle;
+  } else if (now_ns >= step_due_ns_ && link_.unsent_bytes() <= options_.max_unsent_bytes) {
+    step_due_ns_ = engine_->step(now_ns);
+  }
+}
+
+void Pool::collect_ended() {
+  for (const JobNumber job : sink_.ended()) {
+    forget(job);
+  }
+  sink_.ended().clear();
+}
+
+// Frees the job's slot and memory.
+void Pool::forget(JobNumber job) {
+  const auto found = running_.find(job);
+  if (found != running_.end()) {
+    memory_in_use_ -= found->second;
+    running_.erase(found);
+    ++owed_;
+  }
+}
+
+void Pool::report(int64_t now_ns) {
+  std::string& out = link_.out();
+  if (!greeted_) {
+    wire::append(out, 0,
+                 wire::Hello{wire::kVersion, static_cast<uint64_t>(wire::Role::kWorker),
+                             options_.name, options_.model, options_.slots});
+    greeted_ = true;
+  }
+  if (owed_ > 0 && !draining_) {
+    wire::append(out, 0, wire::Take{owed_});
+    granted_ += owed_;
+    owed_ = 0;
+  }
+  if (now_ns >= heartbeat_due_ns_ && link_.unsent_bytes() <= options_.max_unsent_bytes) {
+    wire::append(out, 0, wire::Heartbeat{running_.size(), static_cast<uint64_t>(memory_in_use_)});
+    heartbeat_due_ns_ = now_ns + options_.heartbeat_ns;
+  }
+}
+
+Pool::Turn Pool::outcome(int64_t now_ns) const {
+  const bool clogged = link_.unsent_bytes() > options_.max_unsent_bytes;
+  Turn turn;
+  turn.over = draining_ && running_.empty() && waiting_.empty() && link_.unsent_bytes() == 0;
+  turn.wants_write = link_.unsent_bytes() > 0;
+  turn.wake_ns =
+      clogged ? now_ns + options_.heartbeat_ns : std::min(step_due_ns_, heartbeat_due_ns_);
+  return turn;
+}
+
+// penstockd closed or died: nobody is left to answer to.
+Pool::Turn Pool::gone() {
+  for (const auto& [job, memory] : running_) {
+    engine_->cancel(job);
+  }
+  running_.clear();
+  waiting_.clear();
+  return {.over = true, .message = farewell_.empty() ? "" : "penstockd said: " + farewell_};
+}
+
+Pool::Turn Pool::refused(const char* rule) {
+  const std::string message = std::string("penstockd broke the protocol: ") + rule;
+  gone();
+  wire::append(link_.out(), 0, wire::Goodbye{message});
+  link_.flush();
+  return {.over = true, .exit_status = 1, .message = message};
+}
+
+}  // namespace penstock

@@ -1,0 +1,110 @@
+// The pool: a worker's slots and memory budget between penstockd and one engine.
+//
+// penstockd sends a job only against credit, and the pool grants exactly `slots` of it, so that
+//
+//     credit granted + jobs waiting for memory + jobs running + credit to return == slots
+//
+// holds after every turn; running jobs never exceed slots, whatever is sent. Of a job's life here:
+//
+//     SUBMIT ──admit──▶ waiting ──slot and memory──▶ running ──▶ DONE / FAILED
+//        └─▶ FAILED        └───────── CANCEL ───────────┴─────▶ (nothing is answered)
+//
+// and each way out returns one credit. Waiting jobs start in the order they came: a small one does
+// not overtake a big one, so the big one's wait is bounded.
+//
+// One thread, no clock: main calls turn(now) whenever the socket is ready or `wake_ns` has come. A
+// turn reads what penstockd sent, lets the engine make one step, and sends everything that came of
+// it, with the credit it freed, in one write.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "shared/base/clock.h"
+#include "shared/wire/messages.h"
+#include "worker/pool/engine.h"
+#include "worker/pool/link.h"
+#include "worker/pool/sink.h"
+
+namespace penstock {
+
+class Pool {
+ public:
+  struct Options {
+    std::string name;   // as in penstock.yaml
+    std::string model;  // served under this name
+    uint32_t slots = 1;
+    int64_t memory_bytes = 0;            // of all running jobs' plans together; 0: no bound
+    size_t max_unsent_bytes = 8U << 20;  // past it the engine rests until penstockd reads
+    int64_t heartbeat_ns = kNsPerSec;
+  };
+
+  // What main is to do next.
+  struct Turn {
+    bool over = false;
+    int exit_status = 0;
+    std::string message;       // for stderr, if not empty
+    int64_t wake_ns = 0;       // call turn() again then at the latest (monotonic)
+    bool wants_write = false;  // ... or when the socket takes bytes again
+  };
+
+  // Says HELLO and grants credit with the first turn. `link` and `sink` outlive this; the sink
+  // writes to the link, and is the one `engine` was made with.
+  Pool(Options options, Link& link, FrameSink& sink, std::unique_ptr<Engine> engine);
+
+  Turn turn(int64_t now_ns);
+
+  // As if penstockd had said DRAIN: no more credit is granted; over once the last job has ended.
+  void drain() { draining_ = true; }
+
+  uint32_t running() const { return static_cast<uint32_t>(running_.size()); }
+  uint32_t waiting() const { return static_cast<uint32_t>(waiting_.size()); }
+  uint32_t credit_granted() const { return granted_; }
+  int64_t memory_in_use() const { return memory_in_use_; }
+
+ private:
+  struct Waiting {
+    JobNumber job;
+    std::unique_ptr<Plan> plan;
+  };
+
+  // Each returns the rule penstockd broke, or nullptr.
+  const char* read_frames();
+  const char* on_frame(const wire::Frame& frame);
+  const char* on_submit(const wire::Frame& frame);
+
+  void admit(JobNumber job, const wire::Submit& submit);
+  void on_cancel(JobNumber job);
+  bool is_held(JobNumber job) const;
+  bool fits(const Plan& plan) const;
+  bool start_waiting();
+  void step(int64_t now_ns);
+  void collect_ended();
+  void forget(JobNumber job);
+  void report(int64_t now_ns);
+  Turn outcome(int64_t now_ns) const;
+  Turn gone();
+  Turn refused(const char* rule);
+
+  const Options options_;
+  Link& link_;
+  FrameSink& sink_;
+  std::unique_ptr<Engine> engine_;
+
+  std::deque<Waiting> waiting_;
+  std::unordered_map<JobNumber, int64_t> running_;  // to the memory its plan asked for
+  int64_t memory_in_use_ = 0;
+  uint32_t granted_ = 0;  // credit penstockd holds
+  uint32_t owed_;         // credit to grant at the end of this turn
+
+  int64_t step_due_ns_ = Engine::kIdle;
+  int64_t heartbeat_due_ns_ = 0;
+  bool greeted_ = false;
+  bool draining_ = false;
+  std::string farewell_;  // penstockd's GOODBYE
+};
+
+}  // namespace penstock

@@ -1,0 +1,360 @@
+#include "worker/queue/config.h"
+
+#include <sys/un.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "shared/base/units.h"
+#include "shared/wire/status_page.h"
+#include "worker/queue/config_section.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr size_t kMaxWorkers = 256;
+constexpr size_t kMaxNameBytes = wire::kQueueNameBytes - 1;
+
+// Beside the socket lie its lock and its status page, whose names are longer.
+constexpr size_t kMaxSocketBytes = sizeof(sockaddr_un{}.sun_path) - 1;
+
+bool good_name(std::string_view name) {
+  constexpr std::string_view kAllowed =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+  return !name.empty() && name.size() <= kMaxNameBytes && name.front() != '-' &&
+         name.find_first_not_of(kAllowed) == std::string_view::npos;
+}
+
+std::string name_rule() {
+  return "a name is 1 to " + std::to_string(kMaxNameBytes) +
+         " letters, digits, '_', '.' or '-', and does not begin with '-'";
+}
+
+std::string last_component(std::string_view path) {
+  while (path.size() > 1 && path.back() == '/') {
+    path.remove_suffix(1);
+  }
+  return std::string(path.substr(path.rfind('/') + 1));
+}
+
+std::string relative_to(const std::string& file, const std::string& path) {
+  const size_t slash = file.rfind('/');
+  return path.front() == '/' || slash == std::string::npos ? path
+                                                           : file.substr(0, slash + 1) + path;
+}
+
+QueueConfig read_queue(const YAML::Node& node, const std::string& name, Complaints& complaints) {
+  Section section(node, "queues." + name, complaints);
+  QueueConfig queue;
+  queue.name = name;
+  section.number("max_length", queue.max_length, 1, 10'000'000);
+  section.duration("deadline", queue.deadline_ns, kNsPerMs);
+  section.number("attempts", queue.attempts, 1, 100);
+  section.duration("backoff", queue.backoff_ns, 0);
+  section.duration("keep_results", queue.keep_results_ns, 0);
+  section.done();
+  return queue;
+}
+
+std::vector<QueueConfig> read_queues(const YAML::Node& node, Complaints& complaints) {
+  std::vector<QueueConfig> queues;
+  if (node.IsDefined()) {
+    const Section names(node, "queues", complaints);  // finds what is no map, or comes twice
+  }
+  if (node.IsDefined() && node.IsMap()) {
+    for (const auto& entry : node) {
+      const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "";
+      if (!good_name(name)) {
+        complaints.add(line_of(entry.first), "queues." + name, name_rule());
+      } else if (queues.size() == wire::kMaxQueues - 1) {
+        complaints.add(line_of(entry.first), "queues." + name,
+                       "one queue too many; the most is " + std::to_string(wire::kMaxQueues - 1));
+        break;
+      } else {
+        queues.push_back(read_queue(entry.second, name, complaints));
+      }
+    }
+  }
+  const auto is_default = [](const QueueConfig& queue) { return queue.name == "default"; };
+  if (std::none_of(queues.begin(), queues.end(), is_default)) {
+    queues.insert(queues.begin(), QueueConfig{"default"});
+  }
+  return queues;
+}
+
+// device: auto | cpu | N | [N, ...]
+void read_device(Section& section, std::string& device) {
+  device = "auto";
+  const YAML::Node value = section.take("device");
+  std::vector<std::string> words;
+  if (value.IsDefined() && value.IsSequence()) {
+    for (const auto& item : value) {
+      words.push_back(item.IsScalar() ? item.Scalar() : "");
+    }
+  } else if (value.IsDefined()) {
+    words.push_back(value.IsScalar() ? value.Scalar() : "");
+  } else {
+    return;
+  }
+  std::string joined;
+  bool good = !words.empty() && words.size() <= 64;
+  for (const std::string& word : words) {
+    const bool number = !word.empty() && word.size() <= 3 &&
+                        word.find_first_not_of("0123456789") == std::string::npos;
+    good = good && (number || (value.IsScalar() && (word == "auto" || word == "cpu")));
+    joined += (joined.empty() ? "" : ",") + word;
+  }
+  if (!good) {
+    section.complain("device", "must be auto, cpu, a device's number, or a list of numbers");
+    return;
+  }
+  if (words.size() > 1) {
+    section.complain("device", "several devices are for engine process, not in this version");
+    return;
+  }
+  device = joined;
+}
+
+// The simulate engine's keys, normalised for its command line; other engines refuse them.
+void read_simulate(Section& section, WorkerConfig& worker) {
+  auto& options = worker.options;
+  const auto set = [&](const std::string& key, const std::string& name, const auto& read) {
+    const bool given = section.has(key);
+    const std::string value = read(key);
+    if (given && worker.engine != "simulate") {
+      section.complain(key, "is for engine simulate, and this worker's is " + worker.engine);
+    } else if (given) {
+      options.emplace_back(name, value);
+    }
+  };
+  const auto duration = [&](const std::string& key) {
+    int64_t ns = 0;
+    section.duration(key, ns, 0);
+    return std::to_string(ns);
+  };
+  const auto whole = [&](uint32_t min, uint32_t max) {
+    return [&section, min, max](const std::string& key) {
+      uint32_t value = 0;
+      section.number(key, value, min, max);
+      return std::to_string(value);
+    };
+  };
+  const auto size = [&](const std::string& key) {
+    int64_t bytes = 0;
+    section.size(key, bytes, 0, INT64_MAX);
+    return std::to_string(bytes);
+  };
+  const auto fraction = [&](double max) {
+    return [&section, max](const std::string& key) {
+      double value = 0;
+      section.fraction(key, value, 0, max);
+      std::ostringstream out;
+      out << value;
+      return out.str();
+    };
+  };
+  const auto distribution = [&](const std::string& key) {
+    std::string value;
+    section.choice(key, value, {"constant", "exponential", "lognormal"});
+    return value;
+  };
+  set("service_time", "service_time_ns", duration);
+  set("distribution", "distribution", distribution);
+  set("sigma", "sigma", fraction(5));
+  set("tokens_per_second", "tokens_per_second", fraction(1e9));
+  set("output_tokens", "output_tokens", whole(1, 1'000'000));
+  set("job_memory", "job_memory", size);
+  set("failure_rate", "failure_rate", fraction(1));
+  set("seed", "seed", whole(0, UINT32_MAX));
+}
+
+void read_engine(Section& section, WorkerConfig& worker) {
+  section.choice("engine", worker.engine, {"llama", "simulate", "http", "process"});
+  if (!section.has("engine")) {
+    section.complain("engine", "is missing; write engine: llama or engine: simulate");
+  } else if (worker.engine == "http" || worker.engine == "process") {
+    section.complain("engine", worker.engine + " is not in this version; llama and simulate are");
+  }
+  section.take("url");      // of engine http
+  section.take("command");  // of engine process
+}
+
+void read_model(Section& section, const std::string& file, WorkerConfig& worker) {
+  section.text("model", worker.model);
+  section.text("model_name", worker.model_name);
+  if (worker.engine == "llama") {
+    if (worker.model.empty()) {
+      section.complain("model", "is missing; engine llama needs the folder of a model");
+      return;
+    }
+    worker.model_path = relative_to(file, worker.model);
+  }
+  if (worker.model_name.empty()) {
+    worker.model_name = worker.engine == "llama" ? last_component(worker.model)
+                        : worker.model.empty()   ? worker.name
+                                                 : worker.model;
+  }
+}
+
+WorkerConfig read_worker(const YAML::Node& node, const std::string& path, const std::string& file,
+                         Complaints& complaints) {
+  Section section(node, path, complaints);
+  WorkerConfig worker;
+  section.text("name", worker.name);
+  if (!section.has("name")) {
+    section.complain("name", "is missing; " + name_rule());
+  } else if (!good_name(worker.name)) {
+    section.complain("name", name_rule());
+  }
+  read_engine(section, worker);
+  read_model(section, file, worker);
+  read_device(section, worker.device);
+  section.number("slots", worker.slots, 1, 65'536);
+  section.size("memory", worker.memory_bytes, 1, INT64_MAX);
+  section.text("queue", worker.queue);
+  section.number("threads", worker.threads, 1, 1024);
+  read_simulate(section, worker);
+  section.done();
+  return worker;
+}
+
+void check_worker(const WorkerConfig& worker, const Config& config, int line,
+                  const std::string& path, Complaints& complaints) {
+  for (const WorkerConfig& other : config.workers) {
+    if (other.name == worker.name && !worker.name.empty()) {
+      complaints.add(line, path + ".name", "two workers are called '" + worker.name + "'");
+    }
+  }
+  std::vector<std::string> names;
+  for (const QueueConfig& queue : config.queues) {
+    names.push_back(queue.name);
+  }
+  if (std::find(names.begin(), names.end(), worker.queue) == names.end()) {
+    complaints.add(line, path + ".queue",
+                   "there is no queue '" + worker.queue.substr(0, kMaxNameBytes) +
+                       "'; did you mean '" + nearest(worker.queue, names) + "'?");
+  }
+}
+
+void read_workers(const YAML::Node& node, const std::string& file, Config& config,
+                  Complaints& complaints) {
+  if (!node.IsDefined() || node.IsNull()) {
+    return;
+  }
+  if (!node.IsSequence()) {
+    complaints.add(line_of(node), "workers", "must be a list, one '- { name: ... }' a worker");
+    return;
+  }
+  for (const auto& item : node) {
+    const std::string path = "workers[" + std::to_string(config.workers.size()) + "]";
+    if (config.workers.size() == kMaxWorkers) {
+      complaints.add(line_of(item), path, "one worker too many; the most is 256");
+      return;
+    }
+    WorkerConfig worker = read_worker(item, path, file, complaints);
+    check_worker(worker, config, line_of(item), path, complaints);
+    config.workers.push_back(std::move(worker));
+  }
+}
+
+LimitsConfig read_limits(const YAML::Node& node, Complaints& complaints) {
+  LimitsConfig limits;
+  if (!node.IsDefined()) {
+    return limits;
+  }
+  Section section(node, "limits", complaints);
+  section.size("max_body", limits.max_body_bytes, 1, int64_t{1} << 30);
+  section.size("max_held", limits.max_held_bytes, 1, int64_t{1} << 46);
+  section.size("max_unsent", limits.max_unsent_bytes, 1, int64_t{1} << 30);
+  section.number("max_connections", limits.max_connections, 1, 1'000'000);
+  section.duration("heartbeat_timeout", limits.heartbeat_timeout_ns, 2 * kNsPerSec);
+  section.duration("start_timeout", limits.start_timeout_ns, kNsPerSec);
+  section.duration("worker_grace", limits.worker_grace_ns, 0);
+  section.done();
+  return limits;
+}
+
+void read_socket(Section& section, Config& config) {
+  section.text("socket", config.socket);
+  if (!section.has("socket")) {
+    section.complain("socket", "is missing; write the path of the socket to listen on");
+  } else if (config.socket.size() > kMaxSocketBytes) {
+    section.complain("socket", "the path has " + std::to_string(config.socket.size()) +
+                                   " bytes; a socket's path has at most " +
+                                   std::to_string(kMaxSocketBytes));
+  }
+  section.text("socket_group", config.socket_group);
+  std::string mode;
+  if (section.scalar("socket_mode", mode)) {
+    const char* const end = mode.data() + mode.size();
+    const auto [rest, error] = std::from_chars(mode.data(), end, config.socket_mode, 8);
+    if (error != std::errc() || rest != end || config.socket_mode > 0777) {
+      section.complain("socket_mode", "must be an octal mode, like 0660");
+    }
+  }
+}
+
+// Read and checked as far as the contract shows it; nothing in this version sends webhooks.
+void read_webhooks(const YAML::Node& node, Complaints& complaints) {
+  if (!node.IsDefined()) {
+    return;
+  }
+  Section section(node, "webhooks", complaints);
+  std::string file;
+  section.text("secret_file", file);
+  section.take("allow");
+  section.done();
+}
+
+Config read_file(const YAML::Node& root, const std::string& path, Complaints& complaints) {
+  Section section(root, "", complaints);
+  Config config;
+  read_socket(section, config);
+  section.text("state", config.state);
+  section.text("worker_binary", config.worker_binary);
+  section.duration("drain_timeout", config.drain_timeout_ns, 0);
+  config.queues = read_queues(section.take("queues"), complaints);
+  read_workers(section.take("workers"), path, config, complaints);
+  config.limits = read_limits(section.take("limits"), complaints);
+  read_webhooks(section.take("webhooks"), complaints);
+  section.done();
+  return config;
+}
+
+}  // namespace
+
+Result<Config> parse_config(std::string_view text, const std::string& path) {
+  if (text.size() > kMaxConfigBytes) {
+    return Error{path + ": the file has " + std::to_string(text.size()) +
+                 " bytes; a configuration has at most " + std::to_string(kMaxConfigBytes)};
+  }
+  Complaints complaints(path);
+  try {  // yaml-cpp speaks by exceptions; this is where they end
+    const YAML::Node root = YAML::Load(std::string(text));
+    Config config = read_file(root, path, complaints);
+    if (complaints.empty()) {
+      return config;
+    }
+  } catch (const YAML::Exception& exception) {
+    complaints.add(std::max(0, exception.mark.line) + 1, "", "not YAML: " + exception.msg);
+  }
+  return Error{complaints.text()};
+}
+
+Result<Config> load_config(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    return Error{path + ": cannot be read: " + std::strerror(errno)};
+  }
+  std::string text(kMaxConfigBytes + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(file.gcount()));
+  return parse_config(text, path);
+}
+
+}  // namespace penstock::queue

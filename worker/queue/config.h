@@ -1,0 +1,75 @@
+// Config: penstock.yaml, read and checked (CONTRACT, section 5).
+//
+// Everything a user may write is checked here, once, so that the rest of penstockd can trust a
+// Config. Each complaint names the file, the line and the key, and says what would be right:
+//
+//     penstock.yaml:7: key 'workers[0].slotz': unknown key; did you mean 'slots'?
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "shared/base/clock.h"
+#include "shared/base/result.h"
+
+namespace penstock::queue {
+
+struct QueueConfig {
+  std::string name;
+  uint32_t max_length = 10'000;  // jobs that wait
+  int64_t deadline_ns = 600 * kNsPerSec;
+  uint32_t attempts = 3;
+  int64_t backoff_ns = 2 * kNsPerSec;
+  int64_t keep_results_ns = 86'400 * kNsPerSec;
+  bool operator==(const QueueConfig&) const = default;
+};
+
+struct WorkerConfig {
+  std::string name;
+  std::string engine;        // "llama", "simulate"
+  std::string model;         // as written; may be empty
+  std::string model_path;    // llama: absolute, or relative to where penstockd was started
+  std::string model_name;    // what callers ask for; never empty
+  std::string device;        // "auto", "cpu", "0", "0,1"
+  uint32_t slots = 1;        // jobs at once
+  int64_t memory_bytes = 0;  // 0: no budget was set
+  std::string queue = "default";
+  uint32_t threads = 0;                                      // 0: the worker chooses
+  std::vector<std::pair<std::string, std::string>> options;  // the engine's own, units normalised
+  bool operator==(const WorkerConfig&) const = default;
+};
+
+struct LimitsConfig {
+  int64_t max_body_bytes = int64_t{32} << 20;   // of one job
+  int64_t max_held_bytes = int64_t{1} << 30;    // of all jobs together; past it: 503
+  int64_t max_unsent_bytes = int64_t{4} << 20;  // of an answer its caller does not read
+  uint32_t max_connections = 20'000;
+  int64_t heartbeat_timeout_ns = 10 * kNsPerSec;  // a worker silent for longer is killed
+  int64_t start_timeout_ns = 600 * kNsPerSec;     // a worker not ready by then is killed
+  int64_t worker_grace_ns = 10 * kNsPerSec;       // callers wait that long for a lost worker
+  bool operator==(const LimitsConfig&) const = default;
+};
+
+struct Config {
+  std::string socket;
+  uint32_t socket_mode = 0660;
+  std::string socket_group;   // empty: left as it is
+  std::string state;          // jobs and results; not used in this version
+  std::string worker_binary;  // empty: penstock-worker beside penstockd
+  int64_t drain_timeout_ns = 30 * kNsPerSec;
+  std::vector<QueueConfig> queues;  // "default" is always there
+  std::vector<WorkerConfig> workers;
+  LimitsConfig limits;
+};
+
+constexpr size_t kMaxConfigBytes = 1U << 20;
+
+// Reads a file. The error has one complaint a line, in the file's order.
+Result<Config> load_config(const std::string& path);
+// The same from memory; `path` is for messages and for what is relative to it.
+Result<Config> parse_config(std::string_view text, const std::string& path);
+
+}  // namespace penstock::queue

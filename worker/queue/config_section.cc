@@ -1,0 +1,215 @@
+#include "worker/queue/config_section.h"
+
+#include <algorithm>
+#include <charconv>
+#include <numeric>
+
+#include "shared/base/units.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr size_t kMaxShownBytes = 60;  // of what the user wrote, in a message
+
+std::string shown(const std::string& text) {
+  return "'" + (text.size() > kMaxShownBytes ? text.substr(0, kMaxShownBytes) + "..." : text) + "'";
+}
+
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t replace = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replace, diagonal + 1, row[j] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+}  // namespace
+
+void Complaints::add(int line, const std::string& key, const std::string& what) {
+  const std::string subject = key.empty() ? "" : "key " + shown(key) + ": ";
+  lines_.emplace(line, file_ + ":" + std::to_string(line) + ": " + subject + what);
+  if (lines_.size() > kMax) {
+    lines_.erase(std::prev(lines_.end()));
+  }
+}
+
+std::string Complaints::text() const {
+  std::string all;
+  for (const auto& [line, text] : lines_) {
+    all += (all.empty() ? "" : "\n") + text;
+  }
+  return all;
+}
+
+std::string nearest(std::string_view word, const std::vector<std::string>& words) {
+  word = word.substr(0, kMaxShownBytes);
+  const auto best = std::min_element(words.begin(), words.end(), [&](const auto& a, const auto& b) {
+    return edit_distance(word, a) < edit_distance(word, b);
+  });
+  return best == words.end() ? std::string() : *best;
+}
+
+int line_of(const YAML::Node& node) { return std::max(0, node.Mark().line) + 1; }
+
+Section::Section(const YAML::Node& node, std::string path, Complaints& complaints)
+    : path_(std::move(path)), line_(line_of(node)), complaints_(complaints) {
+  if (node.IsNull()) {
+    return;
+  }
+  if (!node.IsMap()) {
+    complaints_.add(line_, path_, "must be a map of keys to values");
+    return;
+  }
+  for (const auto& entry : node) {
+    if (!entry.first.IsScalar()) {
+      complaints_.add(line_of(entry.first), path_, "a key must be a plain word");
+      continue;
+    }
+    const auto [it, fresh] =
+        entries_.emplace(entry.first.Scalar(), Entry{entry.second, line_of(entry.first)});
+    if (!fresh) {
+      complaints_.add(line_of(entry.first), path_of(it->first), "comes twice; keep one");
+    }
+  }
+}
+
+YAML::Node Section::take(const std::string& key) {
+  known_.push_back(key);
+  const auto it = entries_.find(key);
+  if (it == entries_.end()) {
+    return YAML::Node(YAML::NodeType::Undefined);
+  }
+  it->second.known = true;
+  return it->second.value;
+}
+
+bool Section::scalar(const std::string& key, std::string& out) {
+  const YAML::Node value = take(key);
+  if (!value.IsDefined()) {
+    return false;
+  }
+  if (!value.IsScalar() || value.Scalar().empty()) {
+    complain(key, "needs a single value");
+    return false;
+  }
+  out = value.Scalar();
+  return true;
+}
+
+void Section::text(const std::string& key, std::string& out) {
+  std::string value;
+  if (!scalar(key, value)) {
+    return;
+  }
+  if (value.find('\0') != std::string::npos) {
+    complain(key, "must not contain a zero byte");
+    return;
+  }
+  out = std::move(value);
+}
+
+void Section::number(const std::string& key, uint32_t& out, uint32_t min, uint32_t max) {
+  std::string text;
+  if (!scalar(key, text)) {
+    return;
+  }
+  uint32_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < min || value > max) {
+    complain(key, shown(text) + " is not a whole number from " + std::to_string(min) + " to " +
+                      std::to_string(max));
+    return;
+  }
+  out = value;
+}
+
+void Section::fraction(const std::string& key, double& out, double min, double max) {
+  std::string text;
+  if (!scalar(key, text)) {
+    return;
+  }
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || !(value >= min && value <= max)) {
+    char range[64];
+    snprintf(range, sizeof range, "%g to %g", min, max);
+    complain(key, shown(text) + " is not a number from " + range);
+    return;
+  }
+  out = value;
+}
+
+void Section::duration(const std::string& key, int64_t& out_ns, int64_t min_ns) {
+  std::string text;
+  if (!scalar(key, text)) {
+    return;
+  }
+  const auto value = parse_duration_ns(text);
+  if (!value) {
+    complain(key, shown(text) +
+                      " is not a duration; write a whole number and a unit, like 20ms, "
+                      "2s, 10m or 24h");
+  } else if (*value < min_ns) {
+    complain(key, shown(text) + " is too short; the least is " + format_duration(min_ns));
+  } else {
+    out_ns = *value;
+  }
+}
+
+void Section::size(const std::string& key, int64_t& out_bytes, int64_t min_bytes,
+                   int64_t max_bytes) {
+  std::string text;
+  if (!scalar(key, text)) {
+    return;
+  }
+  const auto value = parse_size_bytes(text);
+  if (!value) {
+    complain(key, shown(text) +
+                      " is not a size; write a whole number and a unit, like 512MiB or "
+                      "2GiB");
+  } else if (*value < min_bytes || *value > max_bytes) {
+    complain(key, shown(text) + " is out of range; from " + std::to_string(min_bytes) + " to " +
+                      std::to_string(max_bytes) + " bytes are possible");
+  } else {
+    out_bytes = *value;
+  }
+}
+
+void Section::choice(const std::string& key, std::string& out,
+                     const std::vector<std::string>& choices) {
+  std::string text;
+  if (!scalar(key, text)) {
+    return;
+  }
+  if (std::find(choices.begin(), choices.end(), text) == choices.end()) {
+    std::string list;
+    for (const std::string& each : choices) {
+      list += (list.empty() ? "" : &each == &choices.back() ? " or " : ", ") + each;
+    }
+    complain(key, shown(text) + " is not known; write " + list);
+    return;
+  }
+  out = std::move(text);
+}
+
+void Section::complain(const std::string& key, const std::string& what) {
+  const auto it = entries_.find(key);
+  complaints_.add(it != entries_.end() ? it->second.line : line_, path_of(key), what);
+}
+
+void Section::done() {
+  for (const auto& [key, entry] : entries_) {
+    if (!entry.known) {
+      complain(key, "unknown key; did you mean '" + nearest(key, known_) + "'?");
+    }
+  }
+}
+
+}  // namespace penstock::queue

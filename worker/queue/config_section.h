@@ -1,0 +1,81 @@
+// Section: one YAML map, read key by key, so that what is left over is an unknown key.
+//
+// Each reader function takes the key's value if it is there and right, notes a complaint if it is
+// there and wrong, and remembers that the key is known either way. done() then complains about the
+// keys nobody asked for, each with the nearest that somebody did.
+#pragma once
+
+#include <yaml-cpp/yaml.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace penstock::queue {
+
+// Complaints about one file, in the order of its lines, a bounded number of them.
+class Complaints {
+ public:
+  static constexpr size_t kMax = 20;
+  explicit Complaints(std::string file) : file_(std::move(file)) {}
+
+  void add(int line, const std::string& key, const std::string& what);
+  bool empty() const { return lines_.empty(); }
+  std::string text() const;  // "FILE:LINE: key 'KEY': WHAT", one a line
+
+ private:
+  std::string file_;
+  std::multimap<int, std::string> lines_;
+};
+
+// "a", "b" or "c" from many: the one with the least edit distance (Levenshtein).
+std::string nearest(std::string_view word, const std::vector<std::string>& words);
+
+int line_of(const YAML::Node& node);  // from 1
+
+class Section {
+ public:
+  // `path` is the section's own key, "workers[0]"; empty for the whole file.
+  Section(const YAML::Node& node, std::string path, Complaints& complaints);
+
+  // The value of a key, or an undefined node. Every reader below goes through here.
+  YAML::Node take(const std::string& key);
+  bool has(const std::string& key) const { return entries_.contains(key); }
+
+  void text(const std::string& key, std::string& out);
+  void number(const std::string& key, uint32_t& out, uint32_t min, uint32_t max);
+  void fraction(const std::string& key, double& out, double min, double max);
+  void duration(const std::string& key, int64_t& out_ns, int64_t min_ns);
+  void size(const std::string& key, int64_t& out_bytes, int64_t min_bytes, int64_t max_bytes);
+  void choice(const std::string& key, std::string& out, const std::vector<std::string>& choices);
+
+  // The scalar of a key; false when it is absent, or is no scalar (which is complained about).
+  bool scalar(const std::string& key, std::string& out);
+  // Complains about a key of this section.
+  void complain(const std::string& key, const std::string& what);
+  std::string path_of(const std::string& key) const {
+    return path_.empty() ? key : path_ + "." + key;
+  }
+  int line() const { return line_; }
+  Complaints& complaints() { return complaints_; }
+
+  // Complains about the keys that were never asked for.
+  void done();
+
+ private:
+  struct Entry {
+    YAML::Node value;
+    int line = 0;
+    bool known = false;
+  };
+  std::string path_;
+  int line_;
+  Complaints& complaints_;
+  std::map<std::string, Entry> entries_;
+  std::vector<std::string> known_;
+};
+
+}  // namespace penstock::queue

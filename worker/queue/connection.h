@@ -1,0 +1,137 @@
+// Connection: frames over one non-blocking stream socket. Wires: what all connections of a loop
+// share, so that an idle connection costs nothing but itself.
+//
+// Reading goes into one buffer shared by all; only an unfinished frame is kept. Writing is
+// gathered: frames are appended to out() and leave with one system call at the end of the loop's
+// turn. Buffers that have been sent go back to the Wires. So an idle connection holds no buffer.
+//
+// Life: open() ──▶ on_frame()* ──▶ close() or refuse(), by either side ──▶ on_closed(), at the end
+// of the turn, when no call into the connection is on the stack: there its owner may destroy it.
+// A closed connection accepts and drops everything that is still sent to it.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "shared/base/clock.h"
+#include "shared/base/event_loop.h"
+#include "shared/base/fd.h"
+#include "shared/base/result.h"
+#include "shared/wire/frame.h"
+
+namespace penstock::queue {
+
+class Connection;
+
+class Wires {
+ public:
+  static constexpr size_t kScratchBytes = 256U << 10;
+  // How long a frame that was held back waits for company.
+  static constexpr int64_t kHoldNs = 5'000'000;
+
+  // `clock` is read once for each event.
+  Wires(EventLoop& loop, const wire::Limits& limits, std::function<int64_t()> clock = monotonic_ns)
+      : loop_(loop), limits_(limits), clock_(std::move(clock)) {}
+  Wires(const Wires&) = delete;
+  Wires& operator=(const Wires&) = delete;
+
+  // Tells the closed ones; whoever listens may still write to others.
+  void reap();
+  // Writes what was gathered.
+  void flush();
+  int64_t next_event() const;  // INT64_MAX: nothing is held back or left to reap
+
+  // The time of the event that is being handled, so that one reading of the clock serves it all.
+  int64_t now_ns() const { return now_ns_; }
+  void set_now(int64_t now_ns) { now_ns_ = now_ns; }
+
+  wire::Limits& limits() { return limits_; }
+  uint64_t protocol_errors() const { return protocol_errors_; }
+
+ private:
+  friend class Connection;
+  struct Held {
+    int64_t due_ns;
+    Connection* connection;  // nullptr: gone
+  };
+  static constexpr size_t kMaxSpare = 64;
+  static constexpr size_t kMaxSpareBytes = 256U << 10;
+
+  std::string take_spare();
+  void give_spare(std::string buffer);
+
+  EventLoop& loop_;
+  wire::Limits limits_;
+  std::function<int64_t()> clock_;
+  int64_t now_ns_ = 0;
+  std::string scratch_ = std::string(kScratchBytes, '\0');
+  std::vector<Connection*> dirty_;   // have something to send this turn
+  std::vector<Connection*> closed_;  // on_closed() is still to be told
+  std::deque<Held> held_;            // oldest first
+  std::vector<std::string> spare_;
+  uint64_t protocol_errors_ = 0;
+};
+
+class Connection : public EventLoop::Handler {
+ public:
+  // While more than `pause_bytes` are unsent, nothing is read: a peer that only asks and never
+  // listens is not answered without bound.
+  Connection(Wires& wires, Fd fd, size_t pause_bytes = SIZE_MAX)
+      : wires_(wires), fd_(std::move(fd)), pause_bytes_(pause_bytes) {}
+  ~Connection() override;
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  Status open();
+  bool closed() const { return !fd_.valid(); }
+  void close();
+
+  // Where to append frames. They leave at the end of this turn.
+  std::string& out();
+  // The same, but these may wait up to kHoldNs for more to leave with them.
+  std::string& out_held();
+  size_t unsent() const { return out_.size() - sent_; }
+  // The peer reads slower than it is written to.
+  bool clogged() const { return (events_ & EPOLLOUT) != 0; }
+
+  // The peer broke a rule: GOODBYE with the reason, and close.
+  void refuse(std::string_view reason);
+  // GOODBYE and close, without blame.
+  void say_goodbye(std::string_view reason);
+
+  void on_events(uint32_t epoll_events) final;
+
+ protected:
+  // `bytes` is the whole frame, header included. Valid during the call.
+  virtual void on_frame(const wire::Frame& frame, std::string_view bytes) = 0;
+  virtual void on_closed() = 0;  // may destroy this
+  // Said once for each refuse().
+  virtual void on_refused(std::string_view /*reason*/) {}
+  Wires& wires() { return wires_; }
+
+ private:
+  friend class Wires;
+  void read();
+  void read_rest();
+  size_t consume(std::string_view buffer);
+  void mark_dirty();
+  void flush();
+  void watch();
+  void recycle();
+
+  Wires& wires_;
+  Fd fd_;
+  size_t pause_bytes_;
+  bool dirty_ = false;
+  bool held_ = false;          // in wires_.held_
+  uint32_t events_ = EPOLLIN;  // that the loop watches for
+  std::string partial_;        // the beginning of a frame
+  std::string out_;
+  size_t sent_ = 0;  // of out_
+};
+
+}  // namespace penstock::queue

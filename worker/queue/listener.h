@@ -1,0 +1,47 @@
+// Listener: the Unix socket that callers connect to, and the proof that it is ours alone.
+//
+// A lock on SOCKET.lock says which penstockd owns the path; the lock goes with its process however
+// it dies, so a socket file without a living owner is recognised and replaced.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "shared/base/fd.h"
+#include "shared/base/result.h"
+
+namespace penstock::queue {
+
+// Who may open a file we make: a mode and, if not empty, a group's name.
+struct Access {
+  uint32_t mode = 0660;
+  std::string group;
+};
+// Sets both on a file. The error names the file and what would be right.
+Status grant(const std::string& path, const Access& access);
+
+class Listener {
+ public:
+  static Result<Listener> open(const std::string& path, const Access& access);
+  Listener(Listener&&) = default;
+  Listener& operator=(Listener&&) = delete;
+  ~Listener();  // removes the socket file
+
+  int fd() const { return socket_.get(); }
+  const std::string& path() const { return path_; }
+
+  // The next connection, non-blocking. An invalid Fd: none now (kEmpty), or none can be had for a
+  // while because this process or the host is out of something (kExhausted).
+  enum class Outcome : uint8_t { kAccepted, kEmpty, kExhausted };
+  Outcome accept(Fd& out);
+
+ private:
+  Listener(std::string path, Fd lock, Fd socket)
+      : path_(std::move(path)), lock_(std::move(lock)), socket_(std::move(socket)) {}
+
+  std::string path_;
+  Fd lock_;
+  Fd socket_;
+};
+
+}  // namespace penstock::queue

@@ -1,0 +1,29 @@
+// Log lines: "2026-11-22T10:20:30Z [warn] text" on stderr, where systemd and `make run` collect
+// them.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace penstock::queue {
+
+enum class Level : uint8_t { kInfo, kWarn, kError };
+
+// One line, written whole. Control characters in `text` are shown as '?', so that no peer can forge
+// a line.
+void log(Level level, std::string_view text);
+
+// Bounds the lines that a peer can cause: at most kPerSecond a second, and a count of those left
+// out.
+class LogLimit {
+ public:
+  static constexpr uint32_t kPerSecond = 5;
+  void log(Level level, std::string_view text, int64_t now_ns);
+
+ private:
+  int64_t second_ = -1;
+  uint32_t lines_ = 0;
+  uint64_t left_out_ = 0;
+};
+
+}  // namespace penstock::queue

@@ -1,0 +1,60 @@
+// penstockd: the queue. See server.h.
+#include <unistd.h>
+
+#include <cstdio>
+#include <string>
+
+#include "worker/queue/config.h"
+#include "worker/queue/server.h"
+
+namespace {
+
+constexpr int kFailed = 1;
+constexpr int kUsageError = 2;
+
+int usage() {
+  std::fputs(
+      "usage: penstockd -c FILE      serve as FILE says\n"
+      "       penstockd -t -c FILE   check FILE and say what is wrong with it\n"
+      "HUP reloads FILE, TERM lets jobs finish and stops.\n",
+      stderr);
+  return kUsageError;
+}
+
+int serve(penstock::queue::Config config, const std::string& path) {
+  auto server = penstock::queue::Server::open(std::move(config), path);
+  if (!server) {
+    std::fprintf(stderr, "penstockd: %s\n", server.error().message.c_str());
+    return kFailed;
+  }
+  return (*server)->run();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::string path;
+  bool check_only = false;
+  for (int option; (option = ::getopt(argc, argv, "c:t")) != -1;) {
+    if (option == 'c') {
+      path = optarg;
+    } else if (option == 't') {
+      check_only = true;
+    } else {
+      return usage();
+    }
+  }
+  if (path.empty() || optind != argc) {
+    return usage();
+  }
+  auto config = penstock::queue::load_config(path);
+  if (!config) {
+    std::fprintf(stderr, "%s\n", config.error().message.c_str());
+    return kFailed;
+  }
+  if (check_only) {
+    std::fprintf(stderr, "%s: configuration is good\n", path.c_str());
+    return 0;
+  }
+  return serve(*std::move(config), path);
+}

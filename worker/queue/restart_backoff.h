@@ -1,0 +1,34 @@
+// RestartBackoff: how long to wait before a worker is started again.
+//
+// 0.1 s, doubled with each failure, 30 s at most; back to the beginning after a worker was healthy
+// for 10 s.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "shared/base/clock.h"
+
+namespace penstock::queue {
+
+class RestartBackoff {
+ public:
+  static constexpr int64_t kFirstNs = 100 * kNsPerMs;
+  static constexpr int64_t kMostNs = 30 * kNsPerSec;
+  static constexpr int64_t kHealthyNs = 10 * kNsPerSec;
+
+  // The worker ended after it had been ready for `ready_ns` (0: it never was).
+  int64_t after(int64_t ready_ns) noexcept {
+    if (ready_ns >= kHealthyNs) {
+      next_ns_ = kFirstNs;
+    }
+    const int64_t delay_ns = next_ns_;
+    next_ns_ = std::min(2 * next_ns_, kMostNs);
+    return delay_ns;
+  }
+
+ private:
+  int64_t next_ns_ = kFirstNs;
+};
+
+}  // namespace penstock::queue

@@ -1,0 +1,267 @@
+#include "worker/queue/server.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+
+#include "shared/base/units.h"
+#include "worker/queue/signals.h"
+#include "worker/queue/status_report.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr int kAcceptsPerTurn = 64;
+constexpr int64_t kAcceptPauseNs = 100 * kNsPerMs;
+constexpr int64_t kWorkerExitNs = 5 * kNsPerSec;  // once no job is left
+constexpr rlim_t kOtherDescriptors = 512;         // beside the callers' connections
+
+// Each connection takes a descriptor; asks for as many as may be had.
+void raise_descriptor_limit(uint32_t max_connections) {
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  const rlim_t wanted = max_connections + kOtherDescriptors;
+  if (limit.rlim_cur < wanted) {
+    limit.rlim_cur = std::min(wanted, limit.rlim_max);
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+  }
+  if (limit.rlim_cur < wanted) {
+    log(Level::kWarn, "only " + std::to_string(limit.rlim_cur) +
+                          " files may be open, too few for limits.max_connections " +
+                          std::to_string(max_connections) + "; raise LimitNOFILE (ulimit -n)");
+  }
+}
+
+wire::Limits wire_limits(const Config& config) {
+  wire::Limits limits;
+  limits.submit_bytes = static_cast<uint32_t>(config.limits.max_body_bytes + (64 << 10));
+  return limits;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_path) {
+  const Access access{config.socket_mode, config.socket_group};
+  auto signals = open_signals();
+  if (!signals) {
+    return signals.error();
+  }
+  auto loop = EventLoop::create();
+  if (!loop) {
+    return loop.error();
+  }
+  auto listener = Listener::open(config.socket, access);
+  if (!listener) {
+    return listener.error();
+  }
+  auto page = StatusPageWriter::create(config.socket + ".status", access);
+  if (!page) {
+    return page.error();
+  }
+  raise_descriptor_limit(config.limits.max_connections);
+  std::unique_ptr<Server> server(new Server(std::move(config), std::move(config_path),
+                                            *std::move(loop), *std::move(listener),
+                                            *std::move(page), *std::move(signals)));
+  for (const auto& [fd, watch] : {std::pair{server->listener_.fd(), &server->accept_watch_},
+                                  {server->signals_.get(), &server->signal_watch_}}) {
+    if (Status added = server->loop_.add(fd, EPOLLIN, watch); !added) {
+      return added.error();
+    }
+  }
+  return server;
+}
+
+Server::Server(Config config, std::string config_path, EventLoop loop, Listener listener,
+               StatusPageWriter page, Fd signals)
+    : config_(std::move(config)),
+      config_path_(std::move(config_path)),
+      loop_(std::move(loop)),
+      listener_(std::move(listener)),
+      page_(std::move(page)),
+      signals_(std::move(signals)),
+      wires_(loop_, wire_limits(config_)),
+      dispatcher_(wires_, realtime_ns() / kNsPerSec),
+      supervisor_(wires_, dispatcher_),
+      start_ns_(monotonic_ns()) {}
+
+Server::~Server() {
+  for (CallerSession& caller : callers_) {
+    caller.say_goodbye("penstockd is being stopped");
+  }
+}
+
+int Server::run() {
+  wires_.set_now(monotonic_ns());
+  dispatcher_.apply(config_);
+  supervisor_.apply(config_);
+  publish(wires_.now_ns());
+  log(Level::kInfo, "penstockd: ready on " + listener_.path());
+  while (phase_ != Phase::kOver) {
+    turn();
+  }
+  return 0;
+}
+
+void Server::turn() {
+  loop_.run_once(monotonic_ns(), next_event());
+  const int64_t now_ns = monotonic_ns();
+  wires_.set_now(now_ns);
+  wires_.reap();
+  dispatcher_.advance_to(now_ns);
+  supervisor_.advance_to(now_ns);
+  if (phase_ != Phase::kServing) {
+    advance_stop(now_ns);
+  }
+  if (accept_again_ns_ <= now_ns) {
+    accept_again_ns_ = INT64_MAX;
+    loop_.modify(listener_.fd(), EPOLLIN, &accept_watch_);
+  }
+  publish(now_ns);
+  wires_.flush();
+}
+
+int64_t Server::next_event() const {
+  return std::min({wires_.next_event(), dispatcher_.next_event(), supervisor_.next_event(),
+                   heartbeat_due_ns_, accept_again_ns_, phase_ends_ns_});
+}
+
+void Server::accept_all() {
+  wires_.set_now(monotonic_ns());
+  for (int i = 0; i < kAcceptsPerTurn; ++i) {
+    Fd fd;
+    switch (listener_.accept(fd)) {
+      case Listener::Outcome::kAccepted:
+        welcome(std::move(fd));
+        break;
+      case Listener::Outcome::kEmpty:
+        return;
+      case Listener::Outcome::kExhausted:
+        return pause_accepting(wires_.now_ns());
+    }
+  }
+}
+
+void Server::welcome(Fd fd) {
+  CallerSession& caller = callers_.emplace_back(wires_, std::move(fd), dispatcher_, *this);
+  caller.self = std::prev(callers_.end());
+  if (callers_.size() > config_.limits.max_connections) {
+    troubles_.log(Level::kWarn, "a connection was refused: limits.max_connections is reached",
+                  wires_.now_ns());
+    caller.say_goodbye("too many connections");
+  } else if (Status opened = caller.open(); !opened) {
+    troubles_.log(Level::kWarn, opened.error().message, wires_.now_ns());
+    caller.close();
+  }
+}
+
+// Out of descriptors or memory: connections wait in the kernel's backlog, and the loop does not
+// spin on a listener that stays readable.
+void Server::pause_accepting(int64_t now_ns) {
+  troubles_.log(Level::kError,
+                "no connection can be accepted: out of descriptors or memory; raise LimitNOFILE",
+                now_ns);
+  loop_.modify(listener_.fd(), 0, &accept_watch_);
+  accept_again_ns_ = now_ns + kAcceptPauseNs;
+}
+
+void Server::read_signals() {
+  wires_.set_now(monotonic_ns());
+  while (const int number = next_signal(signals_)) {
+    switch (number) {
+      case SIGCHLD:
+        supervisor_.reap();
+        break;
+      case SIGHUP:
+        reload();
+        break;
+      default:
+        stop();
+    }
+  }
+}
+
+void Server::reload() {
+  if (phase_ != Phase::kServing) {
+    return;
+  }
+  auto fresh = load_config(config_path_);
+  if (!fresh) {
+    log(Level::kError, "reload refused, the configuration before it stays in force:");
+    const std::string& text = fresh.error().message;
+    for (size_t at = 0; at < text.size();) {
+      const size_t end = std::min(text.find('\n', at), text.size());
+      log(Level::kError, text.substr(at, end - at));
+      at = end + 1;
+    }
+    return;
+  }
+  if (fresh->socket != config_.socket || fresh->socket_mode != config_.socket_mode ||
+      fresh->socket_group != config_.socket_group) {
+    log(Level::kWarn, "socket, socket_mode and socket_group change with a restart only");
+    fresh->socket = config_.socket;
+    fresh->socket_mode = config_.socket_mode;
+    fresh->socket_group = config_.socket_group;
+  }
+  config_ = *std::move(fresh);
+  dispatcher_.apply(config_);
+  supervisor_.apply(config_);
+  log(Level::kInfo, "reloaded " + config_path_);
+}
+
+// TERM or INT. The first lets jobs finish; the second does not.
+void Server::stop() {
+  if (phase_ != Phase::kServing) {
+    log(Level::kWarn, "stopping at once");
+    phase_ = Phase::kOver;
+    return;
+  }
+  log(Level::kInfo, "stopping: " + std::to_string(dispatcher_.jobs()) + " jobs have " +
+                        format_duration(config_.drain_timeout_ns) + " to finish");
+  dispatcher_.drain();
+  phase_ = Phase::kFinishing;
+  phase_ends_ns_ = wires_.now_ns() + config_.drain_timeout_ns;
+}
+
+void Server::advance_stop(int64_t now_ns) {
+  if (phase_ == Phase::kFinishing && (dispatcher_.jobs() == 0 || now_ns >= phase_ends_ns_)) {
+    if (dispatcher_.jobs() > 0) {
+      log(Level::kWarn, std::to_string(dispatcher_.jobs()) + " jobs were not finished in time");
+    }
+    phase_ = Phase::kStopping;
+    phase_ends_ns_ = now_ns + (dispatcher_.jobs() == 0 ? kWorkerExitNs : 0);
+    supervisor_.shut_down(phase_ends_ns_);
+  }
+  if (phase_ == Phase::kStopping && (supervisor_.all_gone() || now_ns >= phase_ends_ns_)) {
+    log(Level::kInfo, "stopped");
+    phase_ = Phase::kOver;
+  }
+}
+
+void Server::publish(int64_t now_ns) {
+  if (heartbeat_due_ns_ <= now_ns) {
+    heartbeat_due_ns_ = now_ns + StatusPageWriter::kHeartbeatNs;
+    page_.heartbeat(now_ns);
+  }
+  for (Scheduler::Queue& queue : dispatcher_.scheduler().queues()) {
+    page_.set(queue.settings.name, status_row(dispatcher_, queue));
+  }
+}
+
+std::string Server::status_json() {
+  return report_status({.config = config_,
+                        .dispatcher = dispatcher_,
+                        .supervisor = supervisor_,
+                        .protocol_errors = wires_.protocol_errors(),
+                        .connections = callers_.size(),
+                        .uptime_s = (wires_.now_ns() - start_ns_) / kNsPerSec});
+}
+
+void Server::on_caller_closed(CallerSession& session) { callers_.erase(session.self); }
+
+void Server::on_refused(std::string_view who, std::string_view reason) {
+  refusals_.log(Level::kWarn,
+                "a connection was closed: " + std::string(who) + " sent " + std::string(reason),
+                wires_.now_ns());
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,88 @@
+// Server: one event loop that joins the listener, the sessions, the dispatcher and the supervisor.
+//
+// A turn of the loop: tell whoever is ready; tell whose connection closed; push the time into
+// dispatcher and supervisor; publish the status page; write everything that was gathered.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <string>
+
+#include "shared/base/event_loop.h"
+#include "shared/base/fd.h"
+#include "shared/base/result.h"
+#include "worker/queue/caller_session.h"
+#include "worker/queue/config.h"
+#include "worker/queue/connection.h"
+#include "worker/queue/dispatcher.h"
+#include "worker/queue/listener.h"
+#include "worker/queue/log.h"
+#include "worker/queue/status_page_writer.h"
+#include "worker/queue/supervisor.h"
+
+namespace penstock::queue {
+
+class Server final : public CallerHost {
+ public:
+  // Listens; the workers are started by run(). `config_path` is read again on HUP.
+  static Result<std::unique_ptr<Server>> open(Config config, std::string config_path);
+  ~Server() override;
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  // Serves until TERM or INT, then drains. Returns the exit status.
+  int run();
+
+ private:
+  // Calls a member function of the server when a descriptor is ready.
+  class Watch final : public EventLoop::Handler {
+   public:
+    Watch(Server& server, void (Server::*told)()) : server_(server), told_(told) {}
+    void on_events(uint32_t) override { (server_.*told_)(); }
+
+   private:
+    Server& server_;
+    void (Server::*told_)();
+  };
+
+  Server(Config config, std::string config_path, EventLoop loop, Listener listener,
+         StatusPageWriter page, Fd signals);
+
+  void turn();
+  int64_t next_event() const;
+  void accept_all();
+  void welcome(Fd fd);
+  void pause_accepting(int64_t now_ns);
+  void read_signals();
+  void reload();
+  void stop();
+  void advance_stop(int64_t now_ns);
+  void publish(int64_t now_ns);
+
+  std::string status_json() override;
+  void on_caller_closed(CallerSession& session) override;
+  void on_refused(std::string_view who, std::string_view reason) override;
+
+  Config config_;
+  std::string config_path_;
+  EventLoop loop_;
+  Listener listener_;
+  StatusPageWriter page_;
+  Fd signals_;
+  Watch accept_watch_{*this, &Server::accept_all};
+  Watch signal_watch_{*this, &Server::read_signals};
+  Wires wires_;
+  Dispatcher dispatcher_;
+  Supervisor supervisor_;
+  std::list<CallerSession> callers_;
+  LogLimit refusals_;
+  LogLimit troubles_;
+  int64_t start_ns_;
+  int64_t heartbeat_due_ns_ = 0;
+  int64_t accept_again_ns_ = INT64_MAX;  // accepting is paused until then
+  enum class Phase : uint8_t { kServing, kFinishing, kStopping, kOver } phase_ = Phase::kServing;
+  int64_t phase_ends_ns_ = INT64_MAX;
+};
+
+}  // namespace penstock::queue

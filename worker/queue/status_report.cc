@@ -1,0 +1,137 @@
+#include "worker/queue/status_report.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "worker/queue/json.h"
+
+namespace penstock::queue {
+namespace {
+
+// One JSON object, member by member.
+class Object {
+ public:
+  Object& text(const char* name, std::string_view value) { return raw(name, json_string(value)); }
+  Object& number(const char* name, int64_t value) { return raw(name, std::to_string(value)); }
+  Object& raw(const char* name, std::string_view json) {
+    json_.append(json_.size() > 1 ? ",\"" : "\"").append(name).append("\":").append(json);
+    return *this;
+  }
+  std::string done() { return json_ + "}"; }
+
+ private:
+  std::string json_ = "{";
+};
+
+const char* name_of(wire::QueueState state) {
+  switch (state) {
+    case wire::QueueState::kOpen:
+      return "open";
+    case wire::QueueState::kFull:
+      return "full";
+    case wire::QueueState::kNoWorker:
+      return "no worker";
+    case wire::QueueState::kDraining:
+      return "draining";
+    case wire::QueueState::kUnused:
+      break;
+  }
+  return "unknown";
+}
+
+std::string describe(Dispatcher& dispatcher, Scheduler::Queue& queue) {
+  const StatusPageWriter::Row row = status_row(dispatcher, queue);
+  return Object()
+      .text("name", queue.settings.name)
+      .text("state", name_of(row.state))
+      .number("waiting", row.length)
+      .number("running", row.running)
+      .number("slots", row.slots)
+      .number("max_length", queue.settings.max_length)
+      .number("predicted_wait_ms", static_cast<int64_t>(row.predicted_wait_ms))
+      .number("service_time_us",
+              static_cast<int64_t>(queue.any_model().service.mean_ns() / kNsPerUs))
+      .done();
+}
+
+std::string describe(const Supervisor::Worker& worker) {
+  const WorkerSession* const session = worker.session.get();
+  Object object;
+  object.text("name", worker.config.name)
+      .text("state", Supervisor::name_of(worker.state))
+      .text("queue", worker.config.queue)
+      .text("engine", worker.config.engine)
+      .text("model", worker.config.model_name)
+      .text("device", worker.config.device)
+      .number("pid", worker.pid)
+      .number("running", session != nullptr ? static_cast<int64_t>(session->running()) : 0)
+      .number("slots", worker.config.slots)
+      .number("memory_bytes",
+              session != nullptr ? static_cast<int64_t>(session->memory_bytes()) : 0)
+      .number("restarts", static_cast<int64_t>(worker.restarts));
+  if (worker.last_error.empty()) {
+    object.raw("last_error", "null");
+  } else {
+    object.text("last_error", worker.last_error);
+  }
+  return object.done();
+}
+
+std::string describe(const StatusSources& sources) {
+  const Dispatcher::Counters& counters = sources.dispatcher.counters();
+  const auto number = [](uint64_t value) { return static_cast<int64_t>(value); };
+  return Object()
+      .number("accepted", number(counters.accepted))
+      .number("refused", number(counters.refused))
+      .number("completed", number(counters.completed))
+      .number("failed", number(counters.failed))
+      .number("cancelled", number(counters.cancelled))
+      .number("expired", number(counters.expired))
+      .number("requeued", number(counters.retried))
+      .number("protocol_errors", number(sources.protocol_errors))
+      .done();
+}
+
+void append_item(std::string& list, const std::string& json) {
+  list += (list.size() > 1 ? "," : "") + json;
+}
+
+}  // namespace
+
+StatusPageWriter::Row status_row(Dispatcher& dispatcher, Scheduler::Queue& queue) {
+  const Scheduler::Lane& any = queue.any_model();
+  const Dispatcher::Availability now = dispatcher.availability(any);
+  StatusPageWriter::Row row;
+  row.state = now.state;
+  row.retry_after_s = static_cast<uint64_t>(now.retry_after_s);
+  row.length = queue.waiting;
+  row.running = queue.running;
+  row.slots = dispatcher.slots(queue);
+  row.predicted_wait_ms =
+      static_cast<uint64_t>(dispatcher.scheduler().predicted_wait_ns(any) / kNsPerMs);
+  return row;
+}
+
+std::string report_status(const StatusSources& sources) {
+  std::string queues = "[";
+  for (Scheduler::Queue& queue : sources.dispatcher.scheduler().queues()) {
+    append_item(queues, describe(sources.dispatcher, queue));
+  }
+  std::string workers = "[";
+  for (const auto& worker : sources.supervisor.workers()) {
+    append_item(workers, describe(*worker));
+  }
+  return Object()
+      .text("status", sources.dispatcher.draining() ? "draining" : "serving")
+      .number("pid", ::getpid())
+      .number("uptime_seconds", sources.uptime_s)
+      .number("connections", static_cast<int64_t>(sources.connections))
+      .number("held_bytes", sources.dispatcher.held_bytes())
+      .raw("queues", queues + "]")
+      .raw("workers", workers + "]")
+      .raw("counters", describe(sources))
+      .done();
+}
+
+}  // namespace penstock::queue

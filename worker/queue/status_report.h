@@ -1,0 +1,27 @@
+// What penstockd says of itself: the rows of the status page, and the JSON that penstockctl shows.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "worker/queue/config.h"
+#include "worker/queue/dispatcher.h"
+#include "worker/queue/status_page_writer.h"
+#include "worker/queue/supervisor.h"
+
+namespace penstock::queue {
+
+StatusPageWriter::Row status_row(Dispatcher& dispatcher, Scheduler::Queue& queue);
+
+struct StatusSources {
+  const Config& config;
+  Dispatcher& dispatcher;
+  const Supervisor& supervisor;
+  uint64_t protocol_errors;
+  size_t connections;
+  int64_t uptime_s;
+};
+// {"status":"serving"|"draining","uptime_seconds":…,"queues":[…],"workers":[…],"counters":{…}}
+std::string report_status(const StatusSources& sources);
+
+}  // namespace penstock::queue

@@ -1,0 +1,256 @@
+#include "worker/queue/supervisor.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "shared/base/units.h"
+#include "worker/queue/log.h"
+#include "worker/queue/worker_command.h"
+
+namespace penstock::queue {
+namespace {
+
+using State = Supervisor::Worker::State;
+
+// After its socket closed, a process gets that long to exit by itself.
+constexpr int64_t kLingerNs = kNsPerSec;
+
+std::string told(int status) {
+  if (WIFSIGNALED(status)) {
+    const int number = WTERMSIG(status);
+    return "was killed by signal " + std::to_string(number) + " (" + strsignal(number) + ")";
+  }
+  return "exited with status " + std::to_string(WEXITSTATUS(status));
+}
+
+std::string label(const Supervisor::Worker& worker) { return "worker " + worker.config.name; }
+
+}  // namespace
+
+const char* Supervisor::name_of(State state) {
+  constexpr const char* kNames[] = {"waiting", "starting", "ready", "draining"};
+  return kNames[static_cast<size_t>(state)];
+}
+
+void Supervisor::apply(const Config& config) {
+  const int64_t now_ns = wires_.now_ns();
+  binary_ =
+      config.worker_binary.empty() ? binary_beside_this("penstock-worker") : config.worker_binary;
+  limits_ = config.limits;
+  drain_timeout_ns_ = config.drain_timeout_ns;
+  for (const auto& worker : workers_) {
+    const auto same = std::find_if(
+        config.workers.begin(), config.workers.end(),
+        [&](const WorkerConfig& wanted) { return wanted.name == worker->config.name; });
+    if (same == config.workers.end()) {
+      worker->next.reset();
+      retire(*worker, now_ns + drain_timeout_ns_);
+    } else if (!(*same == worker->config) || worker->retired) {
+      worker->next = *same;
+      retire(*worker, now_ns + drain_timeout_ns_);
+    }
+  }
+  for (const WorkerConfig& wanted : config.workers) {
+    const auto known = [&](const auto& worker) { return worker->config.name == wanted.name; };
+    if (std::none_of(workers_.begin(), workers_.end(), known)) {
+      Worker& worker = *workers_.emplace_back(std::make_unique<Worker>());
+      worker.config = wanted;
+      worker.start_ns = now_ns;
+    }
+  }
+  advance_to(now_ns);
+}
+
+void Supervisor::shut_down(int64_t kill_ns) {
+  for (const auto& worker : workers_) {
+    worker->next.reset();
+    retire(*worker, kill_ns);
+  }
+  advance_to(wires_.now_ns());
+}
+
+bool Supervisor::all_gone() const {
+  return std::all_of(workers_.begin(), workers_.end(),
+                     [](const auto& worker) { return worker->pid == 0; });
+}
+
+// Ends the worker's present process, gently if it has begun to work.
+void Supervisor::retire(Worker& worker, int64_t kill_ns) {
+  worker.retired = true;
+  worker.kill_ns = std::min(worker.kill_ns, kill_ns);
+  if (worker.state == State::kReady && worker.session != nullptr) {
+    log(Level::kInfo, label(worker) + ": draining");
+    worker.state = State::kDraining;
+    dispatcher_.worker_leaving(*worker.session);
+  } else if (worker.state == State::kStarting && worker.session != nullptr) {
+    worker.state = State::kDraining;
+    worker.session->close();  // it exits when it sees that
+  }
+}
+
+void Supervisor::start(Worker& worker, int64_t now_ns) {
+  auto spawned = spawn_worker(worker_command(binary_, worker.config, limits_));
+  if (!spawned) {
+    worker.last_error = spawned.error().message;
+    worker.start_ns = now_ns + worker.backoff.after(0);
+    log(Level::kError, label(worker) + ": " + worker.last_error + "; next attempt in " +
+                           format_duration(worker.start_ns - now_ns));
+    return;
+  }
+  Scheduler& scheduler = dispatcher_.scheduler();
+  Scheduler::Lane& lane =
+      scheduler.lane(*scheduler.find_queue(worker.config.queue), worker.config.model_name);
+  worker.pid = spawned->pid;
+  worker.state = State::kStarting;
+  worker.start_ns = now_ns;
+  worker.ready_ns = 0;
+  worker.kill_ns = INT64_MAX;
+  worker.session = std::make_unique<WorkerSession>(wires_, std::move(spawned->socket), dispatcher_,
+                                                   *this, worker.config.name, lane);
+  if (const Status opened = worker.session->open(); !opened) {
+    worker.last_error = opened.error().message;
+    worker.session->close();
+  }
+}
+
+Supervisor::Worker& Supervisor::worker_of(const WorkerSession& session) {
+  return **std::find_if(workers_.begin(), workers_.end(),
+                        [&](const auto& worker) { return worker->session.get() == &session; });
+}
+
+void Supervisor::on_worker_ready(WorkerSession& session) {
+  Worker& worker = worker_of(session);
+  if (worker.state == State::kStarting) {
+    worker.state = State::kReady;
+    worker.ready_ns = wires_.now_ns();
+    log(Level::kInfo, label(worker) + ": ready, process " + std::to_string(worker.pid) +
+                          ", model " + worker.config.model_name + ", " +
+                          std::to_string(session.slots()) + " slots");
+    dispatcher_.worker_ready(session);
+  }
+}
+
+void Supervisor::on_worker_closed(WorkerSession& session) {
+  Worker& worker = worker_of(session);
+  const int64_t now_ns = wires_.now_ns();
+  if (!session.last_words().empty()) {
+    worker.last_error = session.last_words();
+    log(Level::kError, label(worker) + ": " + worker.last_error);
+  }
+  dispatcher_.worker_lost(session, now_ns + RestartBackoff::kFirstNs);
+  worker.session.reset();
+  worker.kill_ns = std::min(worker.kill_ns, now_ns + kLingerNs);
+  settle(worker);
+}
+
+void Supervisor::reap() {
+  for (const auto& worker : workers_) {
+    int status = 0;
+    if (worker->pid > 0 && ::waitpid(worker->pid, &status, WNOHANG) == worker->pid) {
+      exited(*worker, status);
+    }
+  }
+}
+
+void Supervisor::exited(Worker& worker, int status) {
+  const bool wanted = worker.retired && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  log(wanted ? Level::kInfo : Level::kWarn,
+      label(worker) + ": process " + std::to_string(worker.pid) + " " + told(status));
+  if (!wanted && (worker.last_error.empty() || WIFSIGNALED(status))) {
+    worker.last_error = told(status);
+  }
+  worker.pid = 0;
+  settle(worker);
+}
+
+// Once the process is reaped and its last frames are read, the worker waits for its next start.
+void Supervisor::settle(Worker& worker) {
+  if (worker.pid != 0 || worker.session != nullptr || worker.state == State::kWaiting) {
+    return;
+  }
+  const int64_t now_ns = wires_.now_ns();
+  const int64_t ready_ns = worker.ready_ns == 0 ? 0 : now_ns - worker.ready_ns;
+  worker.state = State::kWaiting;
+  worker.kill_ns = INT64_MAX;
+  worker.start_ns = now_ns;
+  if (!worker.retired) {
+    ++worker.restarts;
+    worker.start_ns += worker.backoff.after(ready_ns);
+    dispatcher_.roster().lost(worker.config.name, now_ns, worker.start_ns);
+    log(Level::kWarn,
+        label(worker) + ": next start in " + format_duration(worker.start_ns - now_ns));
+  }
+}
+
+void Supervisor::kill(Worker& worker, const std::string& why) {
+  log(Level::kWarn, label(worker) + ": " + why + "; killing process " + std::to_string(worker.pid));
+  worker.last_error = why;
+  worker.kill_ns = INT64_MAX;
+  ::kill(worker.pid, SIGKILL);
+  if (worker.session != nullptr) {
+    worker.session->close();  // its jobs go back now; nothing it may still say counts
+  }
+}
+
+// When there is something to do for this worker.
+int64_t Supervisor::due_ns(const Worker& worker) const {
+  switch (worker.state) {
+    case State::kWaiting:
+      return worker.retired && !worker.next ? INT64_MAX : worker.start_ns;
+    case State::kStarting:
+      return std::min(worker.kill_ns, worker.start_ns + limits_.start_timeout_ns);
+    default:
+      return worker.session == nullptr ? worker.kill_ns
+                                       : std::min(worker.kill_ns, worker.session->last_heard_ns() +
+                                                                      limits_.heartbeat_timeout_ns);
+  }
+}
+
+void Supervisor::check(Worker& worker, int64_t now_ns) {
+  if (due_ns(worker) > now_ns) {
+    return;
+  }
+  if (worker.state == State::kWaiting) {
+    if (worker.next) {
+      worker.config = *std::move(worker.next);
+      worker.next.reset();
+      worker.retired = false;
+      worker.backoff = {};
+    }
+    start(worker, now_ns);
+  } else if (worker.pid == 0) {
+    worker.kill_ns = INT64_MAX;  // reaped; only its socket is left
+    if (worker.session != nullptr) {
+      worker.session->close();
+    }
+  } else if (worker.kill_ns <= now_ns) {
+    kill(worker, worker.session == nullptr ? "closed its socket and did not exit"
+                                           : "did not finish in time");
+  } else {
+    kill(worker, worker.state == State::kStarting
+                     ? "was not ready after " + format_duration(limits_.start_timeout_ns)
+                     : "gave no sign of life for " + format_duration(limits_.heartbeat_timeout_ns));
+  }
+}
+
+void Supervisor::advance_to(int64_t now_ns) {
+  for (const auto& worker : workers_) {
+    check(*worker, now_ns);
+  }
+  std::erase_if(workers_, [](const auto& worker) {
+    return worker->state == State::kWaiting && worker->retired && !worker->next;
+  });
+}
+
+int64_t Supervisor::next_event() const {
+  int64_t next_ns = INT64_MAX;
+  for (const auto& worker : workers_) {
+    next_ns = std::min(next_ns, due_ns(*worker));
+  }
+  return next_ns;
+}
+
+}  // namespace penstock::queue

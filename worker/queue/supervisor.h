@@ -1,0 +1,89 @@
+// Supervisor: keeps the configured workers alive.
+//
+//               spawn          TAKE                       process reaped and socket read to its end
+//   kWaiting ──────────▶ kStarting ─────▶ kReady ─────────────────────────────▶ kWaiting | (gone)
+//      ▲                                    │ reload, shutdown: DRAIN                  │
+//      │                                    └──────▶ kDraining ───────────────────────▶┤
+//      └──────────── after a back-off that doubles with each failure ◀─────────────────┘
+//
+// A worker is killed when it says nothing for heartbeat_timeout, does not get ready within
+// start_timeout, does not exit within drain_timeout of DRAIN, or lingers after its socket closed.
+// The next process of a worker is started only after the last one was reaped, so two never hold the
+// device.
+//
+// Time is pushed in by advance_to(); child exits by reap().
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "worker/queue/config.h"
+#include "worker/queue/dispatcher.h"
+#include "worker/queue/restart_backoff.h"
+#include "worker/queue/worker_session.h"
+
+namespace penstock::queue {
+
+class Supervisor final : public WorkerHost {
+ public:
+  struct Worker {
+    enum class State : uint8_t { kWaiting, kStarting, kReady, kDraining };
+    WorkerConfig config;
+    State state = State::kWaiting;
+    pid_t pid = 0;                           // 0: no process
+    std::unique_ptr<WorkerSession> session;  // nullptr: no socket, or read to its end
+    int64_t start_ns = 0;                    // kWaiting: then; else: when it was
+    int64_t ready_ns = 0;                    // 0: not ready yet
+    int64_t kill_ns = INT64_MAX;             // it is killed then
+    uint64_t restarts = 0;
+    std::string last_error;
+    RestartBackoff backoff;
+    bool retired = false;              // not started again ...
+    std::optional<WorkerConfig> next;  // ... unless as this
+  };
+
+  // All must outlive this.
+  Supervisor(Wires& wires, Dispatcher& dispatcher) : wires_(wires), dispatcher_(dispatcher) {}
+
+  // Starts, drains and replaces workers until they are those of the configuration, which the
+  // dispatcher has been given before.
+  void apply(const Config& config);
+
+  // Drains all; none is started again. `kill_ns`: those still alive then are killed.
+  void shut_down(int64_t kill_ns);
+  bool all_gone() const;
+
+  void reap();  // SIGCHLD came
+  void advance_to(int64_t now_ns);
+  int64_t next_event() const;
+
+  const std::vector<std::unique_ptr<Worker>>& workers() const { return workers_; }
+  static const char* name_of(Worker::State state);
+
+ private:
+  void on_worker_ready(WorkerSession& session) override;
+  void on_worker_closed(WorkerSession& session) override;
+
+  Worker& worker_of(const WorkerSession& session);
+  void start(Worker& worker, int64_t now_ns);
+  void retire(Worker& worker, int64_t kill_ns);
+  void check(Worker& worker, int64_t now_ns);
+  void exited(Worker& worker, int status);
+  void settle(Worker& worker);
+  void kill(Worker& worker, const std::string& why);
+  int64_t due_ns(const Worker& worker) const;
+
+  Wires& wires_;
+  Dispatcher& dispatcher_;
+  std::string binary_;
+  LimitsConfig limits_;
+  int64_t drain_timeout_ns_ = 0;
+  std::vector<std::unique_ptr<Worker>> workers_;
+};
+
+}  // namespace penstock::queue

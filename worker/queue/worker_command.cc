@@ -1,0 +1,110 @@
+#include "worker/queue/worker_command.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <climits>
+#include <cstring>
+
+extern char** environ;
+
+namespace penstock::queue {
+namespace {
+
+constexpr int kWorkerFd = 3;
+
+// posix_spawn's two objects, destroyed in any case.
+struct SpawnSettings {
+  SpawnSettings() {
+    posix_spawn_file_actions_init(&actions);
+    posix_spawnattr_init(&attributes);
+  }
+  ~SpawnSettings() {
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+  }
+  SpawnSettings(const SpawnSettings&) = delete;
+  SpawnSettings& operator=(const SpawnSettings&) = delete;
+
+  posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attributes;
+};
+
+void prepare(SpawnSettings& settings, int socket) {
+  posix_spawn_file_actions_addopen(&settings.actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_adddup2(&settings.actions, STDERR_FILENO, STDOUT_FILENO);
+  posix_spawn_file_actions_adddup2(&settings.actions, socket, kWorkerFd);
+  posix_spawn_file_actions_addclosefrom_np(&settings.actions, kWorkerFd + 1);
+  sigset_t none;
+  sigset_t all;
+  sigemptyset(&none);
+  sigfillset(&all);
+  posix_spawnattr_setsigmask(&settings.attributes, &none);
+  posix_spawnattr_setsigdefault(&settings.attributes, &all);
+  posix_spawnattr_setpgroup(&settings.attributes, 0);
+  posix_spawnattr_setflags(&settings.attributes,
+                           POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+}
+
+}  // namespace
+
+std::vector<std::string> worker_command(const std::string& binary, const WorkerConfig& worker,
+                                        const LimitsConfig& limits) {
+  std::vector<std::string> command = {binary, "--fd", std::to_string(kWorkerFd)};
+  const auto add = [&](const char* name, const std::string& value) {
+    command.emplace_back(name);
+    command.push_back(value);
+  };
+  add("--name", worker.name);
+  add("--engine", worker.engine);
+  if (const std::string& model = worker.model_path.empty() ? worker.model : worker.model_path;
+      !model.empty()) {
+    add("--model", model);
+  }
+  add("--model-name", worker.model_name);
+  add("--slots", std::to_string(worker.slots));
+  add("--memory", std::to_string(worker.memory_bytes));
+  add("--max-body", std::to_string(limits.max_body_bytes));
+  add("--device", worker.device);
+  add("--threads", std::to_string(worker.threads));
+  for (const auto& [key, value] : worker.options) {
+    add("--option", key + "=" + value);
+  }
+  return command;
+}
+
+std::string binary_beside_this(const std::string& name) {
+  char path[PATH_MAX];
+  const ssize_t size = ::readlink("/proc/self/exe", path, sizeof path);
+  const std::string self(path, size > 0 ? static_cast<size_t>(size) : 0);
+  return self.substr(0, self.rfind('/') + 1) + name;
+}
+
+Result<Spawned> spawn_worker(const std::vector<std::string>& command) {
+  int pair[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
+    return Error{std::string("socketpair failed: ") + std::strerror(errno)};
+  }
+  Fd ours(pair[0]);
+  const Fd theirs(pair[1]);
+  ::fcntl(ours.get(), F_SETFL, O_NONBLOCK);
+  SpawnSettings settings;
+  prepare(settings, theirs.get());
+  std::vector<char*> argv;
+  for (const std::string& word : command) {
+    argv.push_back(const_cast<char*>(word.c_str()));  // posix_spawn does not write to it
+  }
+  argv.push_back(nullptr);
+  pid_t pid = 0;
+  const int error =
+      ::posix_spawn(&pid, argv[0], &settings.actions, &settings.attributes, argv.data(), environ);
+  if (error != 0) {
+    return Error{command.front() + " cannot be started: " + std::strerror(error)};
+  }
+  return Spawned{pid, std::move(ours)};
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,211 @@
+#include "worker/queue/worker_session.h"
+
+#include <algorithm>
+
+#include "worker/queue/dispatcher.h"
+
+namespace penstock::queue {
+
+using wire::FrameType;
+
+void WorkerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
+  last_heard_ns_ = wires().now_ns();
+  const char* error = nullptr;
+  if (frame.header.type == FrameType::kGoodbye) {
+    return on_goodbye(frame);
+  }
+  if (!said_hello() && frame.header.type != FrameType::kHello) {
+    return refuse("the first frame is not HELLO");
+  }
+  switch (frame.header.type) {
+    case FrameType::kHead:
+    case FrameType::kChunk:
+    case FrameType::kProgress:
+    case FrameType::kDone:
+    case FrameType::kFailed:
+      error = on_answer(frame, bytes);
+      break;
+    case FrameType::kTake:
+      error = on_take(frame);
+      break;
+    case FrameType::kHeartbeat:
+      error = on_heartbeat(frame);
+      break;
+    case FrameType::kHello:
+      error = on_hello(frame);
+      break;
+    default:
+      error = "a frame that workers do not send";
+  }
+  if (error != nullptr) {
+    refuse(error);
+  }
+}
+
+const char* WorkerSession::on_hello(const wire::Frame& frame) {
+  wire::Hello hello;
+  if (const char* const error = wire::parse(frame.payload, hello); error != nullptr) {
+    return error;
+  }
+  if (hello.version != wire::kVersion) {
+    return "another version of the protocol; this is version 1";
+  }
+  if (hello.role != static_cast<uint64_t>(wire::Role::kWorker) || hello.name != name_) {
+    return "HELLO is not from the worker that was started";
+  }
+  if (hello.slots == 0 || hello.slots > kMaxCredit) {
+    return "HELLO has no slots, or too many";
+  }
+  if (said_hello() && hello.slots != slots_) {
+    return "HELLO was repeated with other slots";
+  }
+  slots_ = static_cast<uint32_t>(hello.slots);
+  return nullptr;
+}
+
+// The worker gives up and says why; the reason outlives it as the worker's last error.
+void WorkerSession::on_goodbye(const wire::Frame& frame) {
+  wire::Goodbye goodbye;
+  if (wire::parse(frame.payload, goodbye) == nullptr) {
+    last_words_ = goodbye.message.substr(0, kMaxLastWords);
+  }
+  close();
+}
+
+const char* WorkerSession::on_take(const wire::Frame& frame) {
+  wire::Take take;
+  if (const char* const error = wire::parse(frame.payload, take); error != nullptr) {
+    return error;
+  }
+  if (take.credit > kMaxCredit - credit_) {
+    return "TAKE asks for too many jobs";
+  }
+  credit_ += static_cast<uint32_t>(take.credit);
+  const auto holds = credit_ + static_cast<uint32_t>(given_.size());
+  const bool grew = holds > capacity_;
+  capacity_ = std::max(capacity_, holds);
+  if (!ready_ && credit_ > 0) {
+    ready_ = true;
+    host_.on_worker_ready(*this);
+  } else if (grew) {
+    dispatcher_.recount(lane_);
+  }
+  dispatcher_.fill(*this);
+  return nullptr;
+}
+
+const char* WorkerSession::on_heartbeat(const wire::Frame& frame) {
+  wire::Heartbeat heartbeat;
+  if (const char* const error = wire::parse(frame.payload, heartbeat); error != nullptr) {
+    return error;
+  }
+  memory_bytes_ = heartbeat.memory_bytes;
+  return nullptr;
+}
+
+const char* WorkerSession::on_answer(const wire::Frame& frame, std::string_view bytes) {
+  Job* const job = find(frame.header.id);
+  if (job == nullptr) {
+    const bool was_given = frame.header.id != 0 && frame.header.id <= last_number_;
+    return was_given ? nullptr : "a frame for a job it was not given";
+  }
+  switch (frame.header.type) {
+    case FrameType::kHead: {
+      wire::Head head;
+      if (const char* const error = wire::parse(frame.payload, head); error != nullptr) {
+        return error;
+      }
+      if (job->answer_began) {
+        return "a second HEAD";
+      }
+      job->answer_began = true;
+      job->frame = {};
+      dispatcher_.forward(*job, bytes);
+      return nullptr;
+    }
+    case FrameType::kChunk:
+      if (!job->answer_began) {
+        return "CHUNK before HEAD";
+      }
+      dispatcher_.forward(*job, bytes);
+      return nullptr;
+    case FrameType::kProgress: {
+      wire::Progress progress;
+      const char* const error = wire::parse(frame.payload, progress);
+      if (error == nullptr) {
+        dispatcher_.forward(*job, bytes);
+      }
+      return error;
+    }
+    default:
+      return on_end(*job, frame, bytes);
+  }
+}
+
+const char* WorkerSession::on_end(Job& job, const wire::Frame& frame, std::string_view bytes) {
+  if (frame.header.type == FrameType::kDone) {
+    wire::Done done;
+    if (const char* const error = wire::parse(frame.payload, done); error != nullptr) {
+      return error;
+    }
+    if (!job.answer_began) {
+      return "DONE before HEAD";
+    }
+    dispatcher_.complete(job, bytes);
+    return nullptr;
+  }
+  wire::Failed failed;
+  if (const char* const error = wire::parse(frame.payload, failed); error != nullptr) {
+    return error;
+  }
+  if (failed.status < 400 || failed.status > 599) {
+    return "FAILED without an error status";
+  }
+  dispatcher_.fail(job, failed);
+  return nullptr;
+}
+
+void WorkerSession::give(Job& job, uint64_t number) {
+  --credit_;
+  last_number_ = number;
+  job.worker = this;
+  job.number = number;
+  given_.push_back({number, &job});
+  wire::set_frame_id(job.frame.data(), number);
+  out().append(job.frame);
+}
+
+void WorkerSession::revoke(Job& job) {
+  wire::append_empty(out(), FrameType::kCancel, job.number);
+  forget(job);
+}
+
+void WorkerSession::forget(const Job& job) {
+  for (Given& each : given_) {
+    if (each.job == &job) {
+      each.job->worker = nullptr;
+      each = given_.back();
+      given_.pop_back();
+      return;
+    }
+  }
+}
+
+void WorkerSession::drain() {
+  if (!draining_) {
+    draining_ = true;
+    wire::append_empty(out(), FrameType::kDrain, 0);
+    dispatcher_.recount(lane_);
+  }
+}
+
+Job* WorkerSession::find(uint64_t number) const {
+  for (const Given& each : given_) {
+    if (each.number == number) {
+      return each.job;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,108 @@
+// WorkerSession: penstockd's end of the socket pair to one worker process.
+//
+//    HELLO ──▶ said hello ──TAKE──▶ ready ──▶ (closed)
+//
+// The worker asks for jobs by credit; answers are passed on to the callers frame by frame, as they
+// are, with the id replaced. Numbers on this connection only grow, so a frame for a number that was
+// given but is known no more belongs to a job that was cancelled a moment ago, and is dropped.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "shared/wire/messages.h"
+#include "worker/queue/connection.h"
+#include "worker/queue/job.h"
+
+namespace penstock::queue {
+
+class Dispatcher;
+class WorkerSession;
+
+// Who started the worker. Outlives the session.
+class WorkerHost {
+ public:
+  virtual ~WorkerHost() = default;
+  virtual void on_worker_ready(WorkerSession& session) = 0;
+  // The connection is gone; the session is destroyed in here.
+  virtual void on_worker_closed(WorkerSession& session) = 0;
+};
+
+class WorkerSession final : public Connection {
+ public:
+  static constexpr uint32_t kMaxCredit = 1U << 17;
+  static constexpr size_t kMaxLastWords = 1000;
+
+  // `name` is the worker's in penstock.yaml; its jobs come from `lane`.
+  WorkerSession(Wires& wires, Fd fd, Dispatcher& dispatcher, WorkerHost& host, std::string name,
+                Scheduler::Lane& lane)
+      : Connection(wires, std::move(fd)),
+        dispatcher_(dispatcher),
+        host_(host),
+        name_(std::move(name)),
+        lane_(lane) {}
+
+  const std::string& name() const { return name_; }
+  Scheduler::Lane& lane() const { return lane_; }
+
+  // Jobs it can be given now; none once it drains.
+  uint32_t credit() const { return draining_ || closed() ? 0 : credit_; }
+  // The most it has held or asked for at once.
+  uint32_t capacity() const { return draining_ || closed() ? 0 : capacity_; }
+  uint32_t slots() const { return slots_; }
+  bool said_hello() const { return slots_ > 0; }
+  bool ready() const { return ready_; }
+  bool draining() const { return draining_; }
+  int64_t last_heard_ns() const { return last_heard_ns_; }  // 0: nothing yet
+  uint64_t memory_bytes() const { return memory_bytes_; }
+  // Why the connection ended, as far as either side said; or empty.
+  const std::string& last_words() const { return last_words_; }
+  size_t running() const { return given_.size(); }
+  // REQUIRES: running() > 0.
+  Job& any_job() const { return *given_.back().job; }
+
+  // Sends the job, under a new number. REQUIRES: credit() > 0.
+  void give(Job& job, uint64_t number);
+  // The job is no longer wanted; its slot comes back with the worker's next TAKE.
+  void revoke(Job& job);
+  void forget(const Job& job);
+  // No more jobs; it finishes what it has and exits.
+  void drain();
+
+ private:
+  struct Given {
+    uint64_t number;
+    Job* job;
+  };
+  void on_frame(const wire::Frame& frame, std::string_view bytes) override;
+  void on_closed() override { host_.on_worker_closed(*this); }
+  void on_refused(std::string_view reason) override {
+    last_words_ = "it broke the protocol: " + std::string(reason);
+  }
+  void on_goodbye(const wire::Frame& frame);
+  const char* on_hello(const wire::Frame& frame);
+  const char* on_take(const wire::Frame& frame);
+  const char* on_heartbeat(const wire::Frame& frame);
+  const char* on_answer(const wire::Frame& frame, std::string_view bytes);
+  const char* on_end(Job& job, const wire::Frame& frame, std::string_view bytes);
+  Job* find(uint64_t number) const;
+
+  Dispatcher& dispatcher_;
+  WorkerHost& host_;
+  std::string name_;
+  Scheduler::Lane& lane_;
+  bool ready_ = false;
+  bool draining_ = false;
+  uint32_t slots_ = 0;
+  uint32_t credit_ = 0;
+  uint32_t capacity_ = 0;
+  uint64_t last_number_ = 0;
+  int64_t last_heard_ns_ = 0;
+  uint64_t memory_bytes_ = 0;
+  std::string last_words_;
+  std::vector<Given> given_;
+};
+
+}  // namespace penstock::queue
