@@ -6,6 +6,7 @@ import signal
 import threading
 
 from conftest import simulate
+from processes import QueueStatus
 from waiting import until
 
 PASS = "location / { penstock_pass gpu; }"
@@ -121,11 +122,10 @@ def test_a_refusal_for_the_queue_charges_no_limit(penstock):
 
 def test_without_a_worker_callers_are_told_503(penstock):
     service = penstock(server=PASS, workers=[simulate(slots=1)], limits={"worker_grace": "0s"}, start=False)
-    broken = service.penstockd.config
-    broken.write_text(broken.read_text().replace("penstock-worker\n", "no-such-worker\n").replace(
-        f"worker_binary: {broken.parent}", "worker_binary: "))
+    config = service.penstockd.config
+    config.write_text(config.read_text().replace("penstock-worker\n", "no-such-worker\n"))
     service.start(ready=False)
-    until(lambda: service.penstockd.queue().state == service.penstockd.queue().NO_WORKER, "the page tells that there is no worker")
+    service.penstockd.wait_for(state=QueueStatus.NO_WORKER)
     answer = service.complete()
     assert answer.status == 503 and answer.json()["error"]["code"] == "busy" and int(answer.headers["Retry-After"]) >= 1
 

@@ -79,11 +79,11 @@ class JsonReader {
 template <typename Object, typename F>
 bool JsonReader::walk_fields(Object& object, F& on_field) {
   for (auto result : object) {
-    simdjson::ondemand::field field;
-    std::string_view name;
-    if (auto error = std::move(result).get(field); error) {
+    if (auto error = result.error(); error) {
       return malformed(error);
     }
+    simdjson::ondemand::field field = result.value_unsafe();
+    std::string_view name;
     if (auto error = field.unescaped_key().get(name); error) {
       return malformed(error);
     }
@@ -118,10 +118,10 @@ bool JsonReader::each_element(Value& value, F&& on_element) {
   }
   size_t index = 0;
   for (auto result : array) {
-    Value element;
-    if (auto error = std::move(result).get(element); error) {
+    if (auto error = result.error(); error) {
       return malformed(error);
     }
+    Value element = result.value_unsafe();
     if (!on_element(index++, element)) {
       return false;
     }

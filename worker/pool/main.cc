@@ -19,8 +19,9 @@ namespace {
 
 constexpr int kUsageError = 2;
 
-// TERM is read from the returned descriptor. INT is penstockd's to decide about: a terminal's
-// Ctrl-C reaches the whole group.
+// TERM is read from the returned descriptor; blocked before the engine starts threads, so that none
+// of them takes it. INT is penstockd's to decide about: a terminal's Ctrl-C reaches the whole
+// group.
 Fd take_signals() {
   ::signal(SIGINT, SIG_IGN);
   sigset_t term;
@@ -52,8 +53,8 @@ bool wait(const Pool::Turn& turn, int socket, int signals) {
   return (fds[1].revents & POLLIN) != 0 && ::read(signals, &info, sizeof info) > 0;
 }
 
-int run(const WorkerOptions& options, Link& link, FrameSink& sink, std::unique_ptr<Engine> engine) {
-  const Fd signals = take_signals();
+int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
+        std::unique_ptr<Engine> engine) {
   Pool pool({.name = options.name,
              .model = options.model_name,
              .slots = options.slots,
@@ -67,7 +68,7 @@ int run(const WorkerOptions& options, Link& link, FrameSink& sink, std::unique_p
     if (turn.over) {
       return turn.exit_status;
     }
-    if (wait(turn, link.fd(), signals.get())) {
+    if (wait(turn, link.fd(), signals)) {
       pool.drain();
     }
   }
@@ -87,6 +88,7 @@ int serve(const WorkerOptions& options) {
     std::fprintf(stderr, "penstock-worker: %s\n", socket.error().message.c_str());
     return kUsageError;
   }
+  const Fd signals = take_signals();
   wire::Limits limits;
   limits.submit_bytes = static_cast<uint32_t>(options.max_body_bytes + (64U << 10));
   Link link(std::move(*socket), limits);
@@ -96,7 +98,7 @@ int serve(const WorkerOptions& options) {
     if (!engine) {
       return give_up(options, link, engine.error().message);
     }
-    return run(options, link, sink, std::move(*engine));
+    return run(options, signals.get(), link, sink, std::move(*engine));
   } catch (
       const std::exception& fault) {  // the device is lost: its jobs' FAILED frames still leave
     return give_up(options, link, std::string("the engine broke: ") + fault.what());

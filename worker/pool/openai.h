@@ -103,6 +103,7 @@ class Answer {
   Sink* sink_;
   bool chat_;
   bool stream_;
+  bool stream_begun_ = false;
   bool include_usage_;
   bool stopped_ = false;
   std::string opening_;  // of every JSON object of this answer: id ... model

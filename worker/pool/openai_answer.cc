@@ -95,13 +95,15 @@ Answer::Answer(JobNumber job, const CompletionRequest& request, std::string_view
       stream_(request.stream),
       include_usage_(request.include_usage),
       opening_(opening_of(request, model, created_unix_s)),
-      stop_(request.stop) {
-  if (stream_) {
-    begin_stream();
-  }
-}
+      stop_(request.stop) {}
 
+// With the first text, not before: a job whose answer has not begun can still be given to another
+// worker.
 void Answer::begin_stream() {
+  if (stream_begun_) {
+    return;
+  }
+  stream_begun_ = true;
   sink_->head(job_, 200, "text/event-stream; charset=utf-8", -1);
   if (chat_) {
     scratch_ = "data: " + opening_ +
@@ -147,6 +149,7 @@ void Answer::emit(std::string_view safe_text) {
     whole_ += safe_text;
     return;
   }
+  begin_stream();
   scratch_.clear();
   append_event(scratch_, safe_text, nullptr);
   sink_->chunk(job_, scratch_);
@@ -188,6 +191,7 @@ void Answer::finish(Finish reason, const Usage& usage) {
 }
 
 void Answer::finish_stream(const char* reason, const Usage& usage) {
+  begin_stream();
   scratch_.clear();
   append_event(scratch_, "", reason);
   if (include_usage_) {

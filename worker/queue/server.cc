@@ -203,6 +203,7 @@ void Server::reload() {
     fresh->socket_group = config_.socket_group;
   }
   config_ = *std::move(fresh);
+  raise_descriptor_limit(config_.limits.max_connections);
   dispatcher_.apply(config_);
   supervisor_.apply(config_);
   log(Level::kInfo, "reloaded " + config_path_);
@@ -226,9 +227,10 @@ void Server::advance_stop(int64_t now_ns) {
   if (phase_ == Phase::kFinishing && (dispatcher_.jobs() == 0 || now_ns >= phase_ends_ns_)) {
     if (dispatcher_.jobs() > 0) {
       log(Level::kWarn, std::to_string(dispatcher_.jobs()) + " jobs were not finished in time");
+      dispatcher_.give_up();
     }
     phase_ = Phase::kStopping;
-    phase_ends_ns_ = now_ns + (dispatcher_.jobs() == 0 ? kWorkerExitNs : 0);
+    phase_ends_ns_ = now_ns + kWorkerExitNs;
     supervisor_.shut_down(phase_ends_ns_);
   }
   if (phase_ == Phase::kStopping && (supervisor_.all_gone() || now_ns >= phase_ends_ns_)) {

@@ -71,7 +71,7 @@ std::vector<std::string> worker_command(const std::string& binary, const WorkerC
   add("--device", worker.device);
   add("--threads", std::to_string(worker.threads));
   for (const auto& [key, value] : worker.options) {
-    add("--option", key + "=" + value);
+    add("--option", std::string(key).append("=").append(value));
   }
   return command;
 }
@@ -94,6 +94,7 @@ Result<Spawned> spawn_worker(const std::vector<std::string>& command) {
   SpawnSettings settings;
   prepare(settings, theirs.get());
   std::vector<char*> argv;
+  argv.reserve(command.size() + 1);
   for (const std::string& word : command) {
     argv.push_back(const_cast<char*>(word.c_str()));  // posix_spawn does not write to it
   }

@@ -33,7 +33,7 @@ class WorkerHost {
 class WorkerSession final : public Connection {
  public:
   static constexpr uint32_t kMaxCredit = 1U << 17;
-  static constexpr size_t kMaxLastWords = 1000;
+  static constexpr size_t kMaxLastWords = 300;
 
   // `name` is the worker's in penstock.yaml; its jobs come from `lane`.
   WorkerSession(Wires& wires, Fd fd, Dispatcher& dispatcher, WorkerHost& host, std::string name,

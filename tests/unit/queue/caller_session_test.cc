@@ -132,6 +132,19 @@ TEST_F(CallerSessionTest, AFrameMayArriveByteByByte) {
   EXPECT_EQ(ready.next()->as<wire::Submit>().body, "{\"prompt\":\"hi\"}");
 }
 
+TEST_F(CallerSessionTest, AWholeFrameAndHalfOfTheNextMayArriveTogether) {
+  Peer ready = worker(2);
+  Peer peer = caller();
+  turn();
+  const std::string second = frame(2, post("second"));
+  peer.send_bytes(frame(1, post("first")) + second.substr(0, second.size() / 2));
+  turn();
+  EXPECT_EQ(ready.next()->as<wire::Submit>().body, "first");
+  peer.send_bytes(second.substr(second.size() / 2));
+  turn();
+  EXPECT_EQ(ready.next()->as<wire::Submit>().body, "second");
+}
+
 TEST_F(CallerSessionTest, AFrameLargerThanAnyBufferArrivesWhole) {
   Peer ready = worker(1);
   Peer peer = caller();

@@ -144,6 +144,12 @@ TEST(ConfigTest, WhatIsMissingIsSaid) {
             "'.' or '-', and does not begin with '-'");
 }
 
+TEST(ConfigTest, AModelNameThatNobodyCouldAskForIsAnError) {
+  EXPECT_EQ(worker_complaint("name: a, engine: simulate, model: " + std::string(129, 'm')),
+            "p.yaml:3: key 'workers[0].model': the model's name has 129 bytes; callers can ask for "
+            "at most 128; set a model_name");
+}
+
 TEST(ConfigTest, EnginesOfLaterVersionsAreKnownAndRefused) {
   EXPECT_EQ(worker_complaint("name: a, engine: http, url: \"http://x\", model: m"),
             "p.yaml:3: key 'workers[0].engine': http is not in this version; llama and simulate "

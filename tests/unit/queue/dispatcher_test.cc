@@ -128,6 +128,30 @@ TEST_F(DispatcherTest, JobsOfALostWorkerAreStartedAgainInTheirOldOrder) {
   EXPECT_EQ(dispatcher_.counters().retried, 2U);
 }
 
+TEST_F(DispatcherTest, JobsOfALostWorkerGoToAnotherThatHasCredit) {
+  Peer device = worker(3);
+  Peer idle = worker(1, "idle");
+  Peer peer = caller();
+  submit(peer, 1, post("first"));
+  submit(peer, 2, post("second"));
+  device.close();
+  turn();
+  EXPECT_EQ(idle.next()->as<wire::Submit>().body, "first");
+  EXPECT_FALSE(idle.next());
+  idle.send(0, wire::Take{1});
+  turn();
+  EXPECT_EQ(idle.next()->as<wire::Submit>().body, "second");
+}
+
+TEST_F(DispatcherTest, AJobGoesToTheWorkerWithTheMostCredit) {
+  Peer busy = worker(1);
+  Peer free = worker(2, "free");
+  Peer peer = caller();
+  submit(peer, 1);
+  EXPECT_TRUE(free.next());
+  EXPECT_FALSE(busy.next());
+}
+
 TEST_F(DispatcherTest, AnAnswerThatHasBegunIsCutShortWhenItsWorkerIsLost) {
   Peer device = worker(1);
   Peer peer = caller();
@@ -288,6 +312,22 @@ TEST_F(DispatcherTest, ADrainingQueueRefusesAndFinishesWhatItHas) {
   submit(peer, 3);
   EXPECT_EQ(expect(peer, FrameType::kFailed).id, 3U);
   EXPECT_EQ(dispatcher_.jobs(), 2U);
+}
+
+TEST_F(DispatcherTest, WhatIsNotFinishedAtTheEndIsToldToComeBack) {
+  Peer device = worker(1);
+  Peer peer = caller();
+  submit(peer, 1);
+  submit(peer, 2);
+  dispatcher_.drain();
+  dispatcher_.give_up();
+  turn();
+  for (const uint64_t id : {1U, 2U}) {
+    const auto received = expect(peer, FrameType::kFailed);
+    EXPECT_EQ(received.id, id);
+    EXPECT_EQ(failure(received).retry_after_s, 5U);
+  }
+  EXPECT_EQ(dispatcher_.jobs(), 0U);
 }
 
 TEST_F(DispatcherTest, ADeadlineEndsTheJobAndTellsItsWorker) {

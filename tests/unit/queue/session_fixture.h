@@ -6,7 +6,6 @@
 #include <sys/socket.h>
 
 #include <list>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -124,18 +123,17 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
     peer.send(0, wire::Hello{.version = 1, .role = 1});
     return peer;
   }
-  Peer connect_worker() {
+  Peer connect_worker(const std::string& name = "demo") {
     auto [ours, theirs] = pair();
     Scheduler& scheduler = dispatcher_.scheduler();
-    worker_ =
-        std::make_unique<WorkerSession>(wires_, std::move(ours), dispatcher_, *this, "demo",
-                                        scheduler.lane(*scheduler.find_queue("default"), "demo"));
+    worker_ = &workers_.emplace_back(wires_, std::move(ours), dispatcher_, *this, name,
+                                     scheduler.lane(*scheduler.find_queue("default"), "demo"));
     EXPECT_TRUE(worker_->open());
     return Peer(std::move(theirs));
   }
-  Peer worker(uint64_t credit) {
-    Peer peer = connect_worker();
-    peer.send(0, wire::Hello{.version = 1, .role = 2, .name = "demo", .model = "demo", .slots = 2});
+  Peer worker(uint64_t credit, const std::string& name = "demo") {
+    Peer peer = connect_worker(name);
+    peer.send(0, wire::Hello{.version = 1, .role = 2, .name = name, .model = "demo", .slots = 2});
     peer.send(0, wire::Take{credit});
     turn();
     return peer;
@@ -171,7 +169,7 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   void on_worker_closed(WorkerSession& session) override {
     last_words_ = session.last_words();
     dispatcher_.worker_lost(session, 0);
-    worker_.reset();
+    workers_.remove_if([&](const WorkerSession& each) { return &each == &session; });
   }
 
   int64_t now_ns_ = kNsPerSec;
@@ -180,7 +178,8 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   Dispatcher dispatcher_;
   Config config_;
   std::list<CallerSession> callers_;
-  std::unique_ptr<WorkerSession> worker_;
+  std::list<WorkerSession> workers_;
+  WorkerSession* worker_ = nullptr;  // the last that connected
   std::string refused_;
   std::string last_words_;
 };

@@ -1,4 +1,5 @@
 // How workers are started: the pure parts, and one real process.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
@@ -60,6 +61,8 @@ TEST(WorkerCommandTest, SaysAllThatTheWorkerNeeds) {
 }
 
 TEST(WorkerCommandTest, AProcessGetsItsSocketAndNoOtherDescriptor) {
+  const Fd stray(
+      ::fcntl(STDERR_FILENO, F_DUPFD, 50));  // a descriptor that somebody forgot to close on exec
   auto spawned = spawn_worker({"/bin/sh", "-c", "ls /proc/self/fd | tr '\\n' ' ' >&3"});
   ASSERT_TRUE(spawned) << spawned.error().message;
   int status = 0;

@@ -29,7 +29,7 @@ class BytePairs {
     int32_t joined;
   };
 
-  const Merge* find(int32_t left, int32_t right) const;
+  class Word;
 
   std::array<int32_t, 256> bytes_ = {};
   std::unordered_map<uint64_t, Merge> merges_;  // by left << 32 | right

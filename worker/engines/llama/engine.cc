@@ -42,6 +42,7 @@ class LlamaEngine final : public Engine {
   std::variant<std::vector<int32_t>, Failure> tokens_of(
       const openai::CompletionRequest& request) const;
   void compose();
+  int64_t rows_in_step() const;
   void add_part(Job& job, int64_t& prefill_left);
   void advance(Job& job, std::span<const float> logits);
   bool is_end(const Job& job, int32_t token) const;
@@ -148,11 +149,8 @@ int64_t LlamaEngine::step(int64_t now_ns) {
     forget_left();
     return kIdle;
   }
-  int64_t rows = 0;
-  for (const SequencePart& part : parts_) {
-    rows += static_cast<int64_t>(part.tokens.size());
-  }
-  const double ns_per_row = static_cast<double>(monotonic_ns() - begun) / static_cast<double>(rows);
+  const double ns_per_row =
+      static_cast<double>(monotonic_ns() - begun) / static_cast<double>(rows_in_step());
   const auto vocabulary = static_cast<size_t>(model_.config().vocabulary);
   size_t row = 0;
   for (size_t i = 0; i < parts_.size(); ++i) {
@@ -164,6 +162,14 @@ int64_t LlamaEngine::step(int64_t now_ns) {
   }
   forget_left();
   return jobs_.empty() ? kIdle : now_ns;
+}
+
+int64_t LlamaEngine::rows_in_step() const {
+  int64_t rows = 0;
+  for (const SequencePart& part : parts_) {
+    rows += static_cast<int64_t>(part.tokens.size());
+  }
+  return rows;
 }
 
 // Fills parts_ and part_jobs_: at least one part, since the oldest job always has its blocks.

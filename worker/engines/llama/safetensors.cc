@@ -189,26 +189,29 @@ Result<Safetensors> Safetensors::parse(std::span<const std::byte> file, const st
   if (root->get(object) != simdjson::SUCCESS) {
     return Error{name + ": header is not a JSON object"};
   }
-  const auto data = file.subspan(8 + *length);
   Safetensors result;
   result.name_ = name;
-  for (const auto& [key, value] : object) {
+  const Status read = result.read_tensors(object, file.subspan(8 + *length));
+  if (!read) {
+    return read.error();
+  }
+  return result;
+}
+
+Status Safetensors::read_tensors(dom::object header, std::span<const std::byte> data) {
+  for (const auto& [key, value] : header) {
     if (key == "__metadata__") {
       continue;
     }
-    auto entry = read_entry(value, data, name, key);
+    auto entry = read_entry(value, data, name_, key);
     if (!entry) {
       return entry.error();
     }
-    if (!result.tensors_.emplace(key, std::move(*entry)).second) {
-      return about(name, key, "is there twice");
+    if (!tensors_.emplace(key, std::move(*entry)).second) {
+      return about(name_, key, "is there twice");
     }
   }
-  const Status covered = check_cover(result.tensors_, data, name);
-  if (!covered) {
-    return covered.error();
-  }
-  return result;
+  return check_cover(tensors_, data, name_);
 }
 
 Result<Safetensors> Safetensors::open(const std::string& path) {

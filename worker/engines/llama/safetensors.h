@@ -11,6 +11,8 @@
 // found at once, not in the middle of a job.
 #pragma once
 
+#include <simdjson.h>
+
 #include <cstddef>
 #include <map>
 #include <optional>
@@ -54,6 +56,8 @@ class Safetensors {
 
  private:
   Safetensors() = default;
+
+  Status read_tensors(simdjson::dom::object header, std::span<const std::byte> data);
 
   std::string name_;
   std::span<const std::byte> mapped_;  // to unmap; empty if not ours

@@ -78,7 +78,9 @@ Result<SimulateOptions> parse_options(const std::map<std::string, std::string>& 
   SimulateOptions out;
   for (const auto& [key, value] : options) {
     if (const char* wanted = take(key, value, out); wanted != nullptr) {
-      return Error{"option " + key + "=" + value + " of the simulate engine must be " + wanted};
+      std::string message = "option ";
+      message.append(key).append("=").append(value);
+      return Error{message.append(" of the simulate engine must be ").append(wanted)};
     }
   }
   return out;
