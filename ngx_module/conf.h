@@ -21,6 +21,7 @@ struct Rule {
   ngx_str_t terms{};     // 10r/m burst=5, for messages
   ngx_str_t sentence{};  // Plan free allows 10 requests a minute.
   ngx_str_t policy{};    // "free-rate";q=10;w=60
+  ngx_str_t label{};     // , "free-rate";r=
   limit::GcraPolicy gcra;
   ngx_str_t file{};  // where it stands
   ngx_uint_t line = 0;

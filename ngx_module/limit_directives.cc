@@ -83,9 +83,10 @@ char* make_rule(ngx_conf_t* cf, const RateTerms& terms, ngx_str_t who, Rule& rul
   rule.sentence = print(cf->pool, "%V allows %uL request%s %s %V.", &who, rate.amount,
                         rate.amount == 1 ? "" : "s", rate.period_s == 3600 ? "an" : "a", &word);
   rule.policy = print(cf->pool, "\"%V\";q=%uL;w=%uL", &rule.name, rate.amount, rate.period_s);
+  rule.label = print(cf->pool, ", \"%V\";r=", &rule.name);
   rule.file = cf->conf_file->file.name;
   rule.line = cf->conf_file->line;
-  return rule.policy.data == nullptr ? kError : NGX_CONF_OK;
+  return rule.policy.data == nullptr || rule.label.data == nullptr ? kError : NGX_CONF_OK;
 }
 
 bool same_terms(const Rule& a, const Rule& b) noexcept {

@@ -19,6 +19,10 @@ class Text {
     return *this;
   }
   Text& number(uint64_t n) noexcept {
+    if (n < 10) {
+      *at_++ = static_cast<char>('0' + n);
+      return *this;
+    }
     at_ = std::to_chars(at_, at_ + 20, n).ptr;
     return *this;
   }
@@ -104,8 +108,8 @@ bool push_state(ngx_http_request_t* r, std::span<const Judged> shown) noexcept {
     return str(s);
   };
   for (const Judged& j : shown) {
-    text.raw(&j == shown.data() ? "\"" : ", \"").raw(view(j.rule->name)).raw("\";r=");
-    text.number(j.decision->remaining).raw(";t=");
+    const size_t comma = &j == shown.data() ? 2 : 0;
+    text.raw(view(j.rule->label).substr(comma)).number(j.decision->remaining).raw(";t=");
     text.number(static_cast<uint64_t>(seconds_up(effective_wait_ns(j))));
   }
   const ngx_str_t state = piece();

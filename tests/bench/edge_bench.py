@@ -39,7 +39,7 @@ EDGE = """
   limit_req_zone $binary_remote_addr zone=ok2:32m rate=10000000r/s;
   limit_req_zone $server_name zone=ok3:1m rate=10000000r/s;
   penstock_zone edge 64m;
-  penstock_tier plan { rate 10000000r/s; rate 10000000r/m burst=100000000; rate 10000000r/h burst=100000000; }
+  penstock_tier plan { rate 1000r/s; rate 50000r/m; rate 1000000r/h; }
   upstream direct { server unix:DIR/up.sock; keepalive 64; }
   upstream gpu { server unix:DIR/q.sock; keepalive 64; }
   proxy_http_version 1.1; proxy_set_header Connection "";
