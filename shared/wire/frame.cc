@@ -11,10 +11,10 @@ const char* decode_header(const char* bytes, const Limits& limits, FrameHeader& 
     return type_and_zero > 0xFF ? "reserved bytes are not zero" : "unknown frame type";
   }
   const auto type = static_cast<FrameType>(type_and_zero);
-  if (length > (type == FrameType::kSubmit ? limits.submit_bytes : limits.other_bytes)) {
-    return "payload over its limit";
-  }
   header = {length, type, load_le<uint64_t>(bytes + 8)};
+  if (length > (type == FrameType::kSubmit ? limits.submit_bytes : limits.other_bytes)) {
+    return kOverLimit;
+  }
   return nullptr;
 }
 

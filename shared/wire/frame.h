@@ -49,7 +49,12 @@ struct Frame {
   std::string_view payload;  // points into the decoded buffer
 };
 
-// Reads 16 bytes. Returns nullptr and fills `header`, or says what rule was broken.
+// The rule a payload breaks that is too long. The header is good otherwise, so whoever wants to may
+// pass the payload over.
+inline constexpr char kOverLimit[] = "payload over its limit";
+
+// Reads 16 bytes. Returns nullptr and fills `header`, or says what rule was broken; for kOverLimit,
+// `header` is filled too.
 const char* decode_header(const char* bytes, const Limits& limits, FrameHeader& header) noexcept;
 
 void encode_header(char* out16, FrameType type, uint64_t id, uint32_t length) noexcept;

@@ -21,6 +21,9 @@ MODULE = BUILD / "ngx_http_penstock_module.so"
 KNOWN_LEAKS = "leak:ngx_event_process_init\nleak:ngx_worker_process_init\nleak:ngx_set_environment\nleak:ngx_save_argv\n"
 KNOWN_REPORTS = re.compile(r"^src/(core/ngx_string|core/ngx_hash|http/ngx_http_variables|http/ngx_http_core_module)\.c:\d+"
                            r".*(null pointer|misaligned)", re.M)
+# The C++ runtime in the module keeps 72704 bytes for throwing when memory has run out. Nginx unloads the module as it ends,
+# and the only pointer to them goes with it.
+KNOWN_LEAK = re.compile(r"Direct leak of 72704 byte\(s\) in 1 object\(s\) allocated from:\n.*\n.*<unknown module>.*\n")
 
 
 def environment(folder):
@@ -30,7 +33,7 @@ def environment(folder):
         (folder / "known_leaks").write_text(KNOWN_LEAKS)
         env["ASAN_OPTIONS"] = f"detect_odr_violation=0:log_path={folder}/sanitizer"
         env["UBSAN_OPTIONS"] = f"print_stacktrace=1:log_path={folder}/sanitizer"
-        env["LSAN_OPTIONS"] = f"suppressions={folder}/known_leaks:print_suppressions=0"
+        env["LSAN_OPTIONS"] = f"suppressions={folder}/known_leaks:print_suppressions=0:exitcode=0"
     return env
 
 
@@ -38,8 +41,8 @@ def sanitizer_reports(folder):
     """What the sanitizers found, without what is known of Nginx."""
     reports = []
     for path in folder.glob("sanitizer.*"):
-        text = path.read_text(errors="replace")
-        found = re.findall(r"^.*(?:runtime error|ERROR: \w+Sanitizer).*$", text, re.M)
+        text = KNOWN_LEAK.sub("", path.read_text(errors="replace"))
+        found = re.findall(r"^.*(?:runtime error|ERROR: (?!Leak)\w+Sanitizer|(?:Direct|Indirect) leak).*$", text, re.M)
         if any(not KNOWN_REPORTS.search(line) for line in found):
             reports.append(text)
     return reports

@@ -84,7 +84,7 @@ WRONG_FRAMES = {
     "an unknown type": frame(HELLO, version=1, role=CALLER) + frame(200, 1),
     "a type for the other direction": frame(HELLO, version=1, role=CALLER) + frame(HEAD, 1, status=200),
     "reserved bytes that are not zero": struct.pack("<IB3sQ", 0, HELLO, b"abc", 0),
-    "a payload over its limit": struct.pack("<IB3xQ", 0xFFFFFFFF, SUBMIT, 1),
+    "a payload over its limit": struct.pack("<IB3xQ", 0xFFFFFFFF, SUBMIT, 1),  # before HELLO
     "a field past the end": frame(HELLO, payload=struct.pack("<II", 1, 500)),
     "a field twice": frame(HELLO, payload=2 * struct.pack("<IIq", 1, 8, 1)),
     "a number of three bytes": frame(HELLO, payload=struct.pack("<II", 1, 3) + b"abc"),

@@ -61,6 +61,17 @@ void CallerSession::on_submit(const wire::Frame& frame, std::string_view bytes) 
   dispatcher_.submit(*this, id, submit, bytes);
 }
 
+// A body over the limit is the client's doing, not the caller's: it is told, and the connection
+// lives on.
+bool CallerSession::on_oversized(const wire::FrameHeader& header) {
+  if (role_ == 0 || header.type != FrameType::kSubmit || header.id == 0 ||
+      find(header.id) != nullptr) {
+    return false;
+  }
+  dispatcher_.refuse_oversized(*this, header.id, header.length);
+  return true;
+}
+
 void CallerSession::on_status(const wire::Frame& frame) {
   if (role_ != static_cast<uint64_t>(wire::Role::kTool)) {
     return refuse("STATUS is for tools");

@@ -53,6 +53,7 @@ class CallerSession final : public Connection {
   };
   void on_frame(const wire::Frame& frame, std::string_view bytes) override;
   void on_closed() override;
+  bool on_oversized(const wire::FrameHeader& header) override;
   void on_refused(std::string_view reason) override;
   void on_hello(const wire::Frame& frame);
   void on_submit(const wire::Frame& frame, std::string_view bytes);

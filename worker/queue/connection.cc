@@ -221,12 +221,24 @@ void Connection::read_rest() {
   }
 }
 
+// Passes over what is left of an oversized frame. Returns the bytes it took.
+size_t Connection::skip(std::string_view buffer) {
+  const size_t skipped = std::min<uint64_t>(to_skip_, buffer.size());
+  to_skip_ -= skipped;
+  return skipped;
+}
+
 // Tells every whole frame. Returns the bytes they took.
 size_t Connection::consume(std::string_view buffer) {
-  size_t used = 0;
+  size_t used = skip(buffer);
   while (!closed()) {
     const wire::Decoded decoded = wire::decode(buffer.substr(used), wires_.limits_);
     if (decoded.kind == wire::Decoded::kBad) {
+      if (decoded.error == wire::kOverLimit && on_oversized(decoded.frame.header)) {
+        to_skip_ = wire::kHeaderBytes + uint64_t{decoded.frame.header.length};
+        used += skip(buffer.substr(used));
+        continue;
+      }
       refuse(decoded.error);
     }
     if (decoded.kind != wire::Decoded::kFrame) {

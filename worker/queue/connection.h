@@ -109,6 +109,9 @@ class Connection : public EventLoop::Handler {
   // `bytes` is the whole frame, header included. Valid during the call.
   virtual void on_frame(const wire::Frame& frame, std::string_view bytes) = 0;
   virtual void on_closed() = 0;  // may destroy this
+  // A frame is over its limit. True: it has been answered, and its payload is to be passed over;
+  // else the peer broke a rule.
+  virtual bool on_oversized(const wire::FrameHeader& /*header*/) { return false; }
   // Said once for each refuse().
   virtual void on_refused(std::string_view /*reason*/) {}
   Wires& wires() { return wires_; }
@@ -118,6 +121,7 @@ class Connection : public EventLoop::Handler {
   void read();
   void read_rest();
   size_t consume(std::string_view buffer);
+  size_t skip(std::string_view buffer);
   void mark_dirty();
   void flush();
   void watch();
@@ -130,6 +134,7 @@ class Connection : public EventLoop::Handler {
   bool held_ = false;          // in wires_.held_
   uint32_t events_ = EPOLLIN;  // that the loop watches for
   std::string partial_;        // the beginning of a frame
+  uint64_t to_skip_ = 0;       // bytes of an oversized frame still to come
   std::string out_;
   size_t sent_ = 0;  // of out_
 };

@@ -74,10 +74,7 @@ void Dispatcher::submit(CallerSession& caller, uint64_t caller_job, const wire::
     return;
   }
   if (submit.body.size() > static_cast<uint64_t>(limits_.max_body_bytes)) {
-    const std::string message = "The body has " + std::to_string(submit.body.size()) +
-                                " bytes; at most " + std::to_string(limits_.max_body_bytes) +
-                                " are taken.";
-    return refuse(caller, caller_job, {.status = 413, .code = "too_large", .message = message});
+    return refuse_oversized(caller, caller_job, submit.body.size());
   }
   const Availability now = availability(*lane);
   if (now.state != wire::QueueState::kOpen) {
@@ -220,6 +217,12 @@ void Dispatcher::refuse_crowded(CallerSession& caller, uint64_t caller_job) {
           .code = "busy",
           .message = "Too many jobs are in flight on this connection; at most 1024 are.",
           .retry_after_s = 1});
+}
+
+void Dispatcher::refuse_oversized(CallerSession& caller, uint64_t caller_job, uint64_t bytes) {
+  const std::string message = "The body has " + std::to_string(bytes) + " bytes; at most " +
+                              std::to_string(limits_.max_body_bytes) + " are taken.";
+  refuse(caller, caller_job, {.status = 413, .code = "too_large", .message = message});
 }
 
 void Dispatcher::abandon(Job& job) {

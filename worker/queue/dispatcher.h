@@ -56,6 +56,8 @@ class Dispatcher {
   void submit(CallerSession& caller, uint64_t caller_job, const wire::Submit& submit,
               std::string_view bytes);
   void refuse_crowded(CallerSession& caller, uint64_t caller_job);
+  // 413: the body, or the frame about it, has `bytes` bytes.
+  void refuse_oversized(CallerSession& caller, uint64_t caller_job, uint64_t bytes);
   // Nobody wants it any more: it leaves the queue, or its worker is told. The job is gone.
   void abandon(Job& job);
 

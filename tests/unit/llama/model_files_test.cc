@@ -214,7 +214,7 @@ TEST(ModelFolderTest, TensorsMissingOrOfTheWrongShapeOrTypeAreNamed) {
 TEST(ModelFolderTest, ShardsMayNotLeadOutOfTheFolder) {
   const std::string shard = "model-00002-of-00003.safetensors";
   for (const char* name :
-       {"../x", "/etc/passwd", "..", ".", "a/../b", "", ".hidden", "a\\\\b", "x\\u0000y"}) {
+       {"../x", "/etc/passwd", "..", ".", "a/../b", "a..b", "", ".hidden", "a\\\\b", "x\\u0000y"}) {
     TempFolder folder(kSharded);
     edit(folder / "model.safetensors.index.json", shard, name);
     expect_folder_refused(folder.path(), "model.safetensors.index.json",

@@ -74,8 +74,28 @@ TEST_F(CallerSessionTest, AFrameOfTheOtherDirectionEndsTheConnection) {
 
 TEST_F(CallerSessionTest, APayloadOverItsLimitEndsTheConnection) {
   char header[wire::kHeaderBytes];
-  wire::encode_header(header, FrameType::kSubmit, 1, wires_.limits().submit_bytes + 1);
+  wire::encode_header(header, FrameType::kStatus, 1, wires_.limits().other_bytes + 1);
   expect_refused(std::string(header, sizeof header), "payload over its limit");
+}
+
+TEST_F(CallerSessionTest, ABodyOverTheLimitIsTooLargeAndTheConnectionLivesOn) {
+  Peer ready = worker(1);
+  wires_.limits().submit_bytes = 300'000;
+  Peer peer = caller();
+  wire::Submit large = post();
+  const std::string body(1'000'000, 'x');
+  large.body = body;
+  const std::string bytes = frame(7, large) + frame(8, post());
+  for (size_t at = 0; at < bytes.size(); at += 100'000) {  // as it trickles in
+    peer.send_bytes(std::string_view(bytes).substr(at, 100'000));
+    turn();
+  }
+  const auto refused = peer.next();
+  ASSERT_TRUE(refused);
+  EXPECT_EQ(refused->id, 7U);
+  EXPECT_EQ(refused->as<wire::Failed>().status, 413U);
+  EXPECT_EQ(dispatcher_.jobs(), 1U) << "the next job on the connection was taken";
+  EXPECT_EQ(wires_.protocol_errors(), 0U);
 }
 
 TEST_F(CallerSessionTest, ABadFieldListEndsTheConnection) {
