@@ -135,11 +135,10 @@ size_t list_exceeded(std::span<const Judged> judged, char* out, size_t capacity)
 }
 
 ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Charges& charges) noexcept {
-  const Judged* worst = nullptr;
+  const Judged* worst = charges.judged().data();  // one at least has refused
   for (Judged& j : charges.judged()) {
     j.exceeded = !j.decision->admit;
-    if (j.exceeded &&
-        (worst == nullptr || j.decision->retry_after_ns > worst->decision->retry_after_ns)) {
+    if (j.exceeded && j.decision->retry_after_ns >= worst->decision->retry_after_ns) {
       worst = &j;
     }
   }

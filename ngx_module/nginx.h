@@ -54,7 +54,7 @@ class PoolArray {
   static_assert(std::is_trivially_copyable_v<T>);
   T* push(ngx_pool_t* pool, const T& item) noexcept {
     if (array_ == nullptr) {
-      array_ = ngx_array_create(pool, 4, sizeof(T));
+      array_ = ngx_array_create(pool, 4, sizeof(T));  // NOLINT(bugprone-sizeof-expression)
     }
     void* place = array_ == nullptr ? nullptr : ngx_array_push(array_);
     return place == nullptr ? nullptr : new (place) T(item);

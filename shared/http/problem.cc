@@ -127,7 +127,9 @@ char* escape_json(std::string_view text, char* out, const char* end) noexcept {
       piece = "\\n";
       taken = 1;
     } else if (c < 0x20 || c == 0x7F) {
-      std::memcpy(escape, "\\u00", 4);
+      escape[0] = '\\';
+      escape[1] = 'u';
+      escape[2] = escape[3] = '0';
       escape[4] = kHex[c >> 4];
       escape[5] = kHex[c & 15];
       piece = {escape, 6};

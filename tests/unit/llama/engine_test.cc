@@ -323,7 +323,9 @@ TEST_F(EngineTest, ChatTakesWhatTheContextHasLeft) {
 
 TEST_F(EngineTest, ALongPromptHoldsNobodyUpForLongerThanAStep) {
   open_model(kModel, 64 << 20, 8);
-  start(1, R"({"model":"m","prompt":"a","max_tokens":30,"ignore_eos":true,"stream":true,"temperature":0})");
+  start(
+      1,
+      R"({"model":"m","prompt":"a","max_tokens":30,"ignore_eos":true,"stream":true,"temperature":0})");
   engine_->step(0);
   const std::string prompt(60, '#');
   start(2, "{\"model\":\"m\",\"max_tokens\":4,\"ignore_eos\":true,\"prompt\":\"" + prompt + "\"}");

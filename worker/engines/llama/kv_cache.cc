@@ -38,7 +38,7 @@ std::vector<int32_t> KvCache::take(int64_t count) {
   if (count > free_blocks()) {
     return {};
   }
-  const std::vector<int32_t> blocks(free_.rbegin(), free_.rbegin() + count);
+  std::vector<int32_t> blocks(free_.rbegin(), free_.rbegin() + count);
   free_.resize(free_.size() - count);
   return blocks;
 }

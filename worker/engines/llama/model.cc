@@ -42,7 +42,7 @@ Result<Model> Model::open(const std::string& folder, Backend& backend) {
   model.config_ = *config;
   model.weights_ = std::move(*weights);
   model.frequencies_ = rope_frequencies(*config);
-  const Status placed = model.place_weights();
+  Status placed = model.place_weights();
   if (!placed) {
     return placed.error();
   }
@@ -62,7 +62,7 @@ Status Model::place_weights() {
                            &l.gate, &l.up, &l.gate_bias, &l.up_bias, &l.down, &l.down_bias});
   }
   for (ConstTensor* tensor : all) {
-    const Status placed = place(*backend_, *tensor);
+    Status placed = place(*backend_, *tensor);
     if (!placed) {
       return placed;
     }
@@ -123,7 +123,7 @@ Status Model::prepare(std::span<const SequencePart> parts) {
     }
   }
   s.placement = {s.positions, s.sequences, s.block_tables, static_cast<int64_t>(longest)};
-  const Status room = make_room();
+  Status room = make_room();
   if (!room) {
     return room;
   }

@@ -121,6 +121,7 @@ Result<TensorEntry> read_entry(dom::element entry, std::span<const std::byte> da
 Status check_cover(const std::map<std::string, TensorEntry, std::less<>>& tensors,
                    std::span<const std::byte> data, const std::string& file) {
   std::vector<std::pair<std::span<const std::byte>, std::string_view>> places;
+  places.reserve(tensors.size());
   for (const auto& [name, entry] : tensors) {
     places.emplace_back(entry.data, name);
   }

@@ -141,7 +141,7 @@ class TokenizerReader {
       if (value.get(id) != simdjson::SUCCESS) {
         return wrong("token " + quote(token) + " has no whole number as its id");
       }
-      const Status reserved = reserve(id, token);
+      Status reserved = reserve(id, token);
       if (!reserved) {
         return reserved;
       }
@@ -164,7 +164,7 @@ class TokenizerReader {
       return wrong("added_tokens has more than " + std::to_string(kMaxAdded) + " entries");
     }
     for (const dom::element entry : list) {
-      const Status added = read_added_token(entry);
+      Status added = read_added_token(entry);
       if (!added) {
         return added;
       }
@@ -179,7 +179,7 @@ class TokenizerReader {
         entry["content"].get(content) != simdjson::SUCCESS) {
       return wrong("added_tokens has an entry without a content and a whole number as its id");
     }
-    const Status reserved = reserve(id, content);
+    Status reserved = reserve(id, content);
     if (!reserved) {
       return reserved;
     }
@@ -222,7 +222,7 @@ class TokenizerReader {
     }
     size_t number = 0;
     for (const dom::element merge : merges) {
-      const Status added = read_merge(merge, "merge " + std::to_string(number++));
+      Status added = read_merge(merge, "merge " + std::to_string(number++));
       if (!added) {
         return added;
       }
@@ -275,7 +275,7 @@ class TokenizerReader {
       return read_template(post);
     }
     for (const dom::element processor : processors) {
-      const Status read = read_template(processor);
+      Status read = read_template(processor);
       if (!read) {
         return read;
       }
