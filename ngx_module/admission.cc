@@ -51,54 +51,74 @@ ngx_int_t refuse_unknown_tier(ngx_http_request_t* r, RequestState& state,
       &text);
   state.verdict = Verdict::kRejected;
   return refuse_request(
-      r, state, {.status = 403, .detail = "Your plan is not known here.", .code = "forbidden"});
+      r, {.status = 403, .detail = "Your plan is not known here.", .code = "forbidden"});
 }
 
-// Adds what one penstock_limit charges. NGX_DECLINED: go on; else that is the handler's result.
+// Whether the body, when it has come, will tell more than is known now.
+bool body_to_come(ngx_http_request_t* r, const RequestState& state) noexcept {
+  return !state.body_read && (r->headers_in.content_length_n > 0 || r->headers_in.chunked != 0);
+}
+
+void add_counters(const Limit& limit, std::string_view key,
+                  const PoolArray<Counter*>* tier_counters, Charges& charges) noexcept {
+  const limit::Hash128 hash = limit.key.kind == Value::Kind::kConstant
+                                  ? limit.constant_hash
+                                  : limit::siphash13_128(limit.zone->key_secret, key);
+  if (tier_counters == nullptr) {
+    charges.add(*limit.counter, hash, false);
+    return;
+  }
+  for (const Counter* counter : *tier_counters) {
+    charges.add(*counter, hash, true);
+  }
+}
+
+// Adds what one penstock_limit charges. NGX_DECLINED: go on; NGX_AGAIN: this one hangs on the body,
+// which is still to come; else that is the handler's result.
 ngx_int_t add_limit(ngx_http_request_t* r, RequestState& state, const Limit& limit,
                     Charges& charges) noexcept {
   std::string_view key;
-  if (!limit.key.get(r, key)) {
+  std::string_view name;
+  state.body_wanted = false;
+  if (!limit.key.get(r, key) || !limit.tier.get(r, name)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  if (state.body_wanted && body_to_come(r, state)) {
+    return NGX_AGAIN;
   }
   if (key.empty()) {
     return NGX_DECLINED;
   }
-  const limit::Hash128 hash = limit.key.kind == Value::Kind::kConstant
-                                  ? limit.constant_hash
-                                  : limit::siphash13_128(limit.zone->key_secret, key);
   if (limit.counter != nullptr) {
-    charges.add(*limit.counter, hash, false);
+    add_counters(limit, key, nullptr, charges);
     return NGX_DECLINED;
-  }
-  std::string_view name;
-  if (!limit.tier.get(r, name)) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   const PoolArray<Tier*>& tiers = main_conf(r)->tiers;
   for (size_t i = 0; i < tiers.size(); ++i) {
-    if (view(tiers[i]->name) != name) {
-      continue;
+    if (view(tiers[i]->name) == name) {
+      state.tier = state.tier == nullptr ? tiers[i] : state.tier;
+      add_counters(limit, key, &limit.tier_counters[i], charges);
+      return NGX_DECLINED;
     }
-    state.tier = state.tier == nullptr ? tiers[i] : state.tier;
-    for (const Counter* counter : limit.tier_counters[i]) {
-      charges.add(*counter, hash, true);
-    }
-    return NGX_DECLINED;
   }
   return refuse_unknown_tier(r, state, name);
 }
 
+// The charges of all limits that can be told now. Results as add_limit's.
 ngx_int_t gather(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
                  Charges& charges) noexcept {
   charges.clear();
+  state.tier = nullptr;
+  ngx_int_t result = NGX_DECLINED;
   for (const Limit* limit : loc.limits) {
     const ngx_int_t rc = add_limit(r, state, *limit, charges);
-    if (rc != NGX_DECLINED) {
+    if (rc == NGX_AGAIN) {
+      result = NGX_AGAIN;
+    } else if (rc != NGX_DECLINED) {
       return rc;
     }
   }
-  return NGX_DECLINED;
+  return result;
 }
 
 // The sentence, and when to come back. `out` has kSentenceBytes + 48.
@@ -142,6 +162,7 @@ ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Charges&
       worst = &j;
     }
   }
+  state.judged = true;
   state.verdict = Verdict::kRejected;
   state.exceeded = worst->rule;
   state.retry_after_s = seconds_up(worst->decision->retry_after_ns);
@@ -153,12 +174,11 @@ ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Charges&
   char detail[kSentenceBytes + 48];
   const std::string_view sentence =
       say_when(view(worst->rule->sentence), state.retry_after_s, detail);
-  return refuse_request(r, state,
-                        {.status = 429,
-                         .detail = sentence,
-                         .code = "rate_limit_exceeded",
-                         .retry_after_s = state.retry_after_s,
-                         .violated_policies = {names, names_size}});
+  return refuse_request(r, {.status = 429,
+                            .detail = sentence,
+                            .code = "rate_limit_exceeded",
+                            .retry_after_s = state.retry_after_s,
+                            .violated_policies = {names, names_size}});
 }
 
 ngx_int_t refuse_full_table(ngx_http_request_t* r, RequestState& state,
@@ -172,11 +192,10 @@ ngx_int_t refuse_full_table(ngx_http_request_t* r, RequestState& state,
   }
   state.verdict = Verdict::kBusy;
   state.retry_after_s = 1;
-  return refuse_request(r, state,
-                        {.status = 503,
-                         .detail = "Too many callers at once. Try again in 1 s.",
-                         .code = "busy",
-                         .retry_after_s = 1});
+  return refuse_request(r, {.status = 503,
+                            .detail = "Too many callers at once. Try again in 1 s.",
+                            .code = "busy",
+                            .retry_after_s = 1});
 }
 
 ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state,
@@ -186,8 +205,7 @@ ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state,
   char detail[kSentenceBytes + 48];
   const std::string_view sentence = say_when(why.reason, why.retry_after_s, detail);
   return refuse_request(
-      r, state,
-      {.status = 503, .detail = sentence, .code = "busy", .retry_after_s = why.retry_after_s});
+      r, {.status = 503, .detail = sentence, .code = "busy", .retry_after_s = why.retry_after_s});
 }
 
 // Notes what was charged, so that it can be given back.
@@ -215,6 +233,7 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
   }
   switch (limit::charge_all(*table, charges.charges(), monotonic_ns())) {
     case limit::Outcome::admitted:
+      state.judged = true;
       state.verdict = Verdict::kPassed;
       if (loc.passes && !keep_receipt(r, state, *table, charges)) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -240,10 +259,6 @@ void resume_phases(ngx_http_request_t* r) noexcept {
   r->preserve_body = 1;
   r->write_event_handler = ngx_http_core_run_phases;
   ngx_http_core_run_phases(r);
-}
-
-bool has_body(ngx_http_request_t* r) noexcept {
-  return r->headers_in.content_length_n > 0 || r->headers_in.chunked != 0;
 }
 
 // Some key hangs on the body. What can be judged without it is judged first, so that a flood of
@@ -274,7 +289,7 @@ ngx_int_t judge_request(ngx_http_request_t* r) noexcept {
   if (state == nullptr) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
-  if (state->verdict != Verdict::kNone) {
+  if (state->judged) {
     return NGX_DECLINED;  // once a request, also across internal redirects
   }
   if (loc.passes && r->method == NGX_HTTP_POST) {
@@ -285,13 +300,10 @@ ngx_int_t judge_request(ngx_http_request_t* r) noexcept {
   }
   Charges charges;
   const ngx_int_t rc = gather(r, *state, loc, charges);
-  if (rc != NGX_DECLINED) {
-    return rc;
-  }
-  if (state->body_wanted && !state->body_read && has_body(r)) {
+  if (rc == NGX_AGAIN) {
     return read_body_then_judge(r, *state, loc, charges);
   }
-  return charge(r, *state, loc, charges);
+  return rc == NGX_DECLINED ? charge(r, *state, loc, charges) : rc;
 }
 
 }  // namespace penstock

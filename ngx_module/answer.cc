@@ -14,7 +14,7 @@ constexpr uint64_t kLastStatus = 599;
 
 bool is_header_text(std::string_view text) noexcept {
   return std::none_of(text.begin(), text.end(),
-                      [](unsigned char c) { return c < 0x20 || c == 0x7F; });
+                      [](unsigned char c) { return c < 0x20 || c > 0x7E; });
 }
 
 ngx_int_t invalid(ngx_http_request_t* r, const char* why) noexcept {
@@ -72,6 +72,11 @@ ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view p
   u->headers_in.status_n = static_cast<ngx_uint_t>(head.status);
   u->state->status = u->headers_in.status_n;
   u->headers_in.content_length_n = static_cast<off_t>(head.content_length_plus1) - 1;
+  if (u->headers_in.content_length_n < -1) {
+    return invalid(r, "content_length is impossible");
+  }
+  state.answer_begun = true;
+  state.answer_left = u->headers_in.content_length_n;
   return NGX_OK;
 }
 
@@ -93,13 +98,9 @@ const char* parse_failed(std::string_view payload, wire::Failed& failed) noexcep
 }
 
 // The whole answer is a problem: it takes the place of the frames in the upstream's buffer.
-ngx_int_t on_failed(ngx_http_request_t* r, RequestState& state, std::string_view payload,
-                    bool last_frame) noexcept {
+ngx_int_t answer_with_problem(ngx_http_request_t* r, RequestState& state,
+                              const wire::Failed& failed, bool last_frame) noexcept {
   ngx_http_upstream_t* u = r->upstream;
-  wire::Failed failed;
-  if (const char* error = parse_failed(payload, failed); error != nullptr) {
-    return invalid(r, error);
-  }
   const ngx_str_t body = render_problem(r->pool, problem_of(failed));
   if (body.data == nullptr) {
     return NGX_ERROR;
@@ -108,7 +109,7 @@ ngx_int_t on_failed(ngx_http_request_t* r, RequestState& state, std::string_view
   u->state->status = u->headers_in.status_n;
   u->headers_in.content_length_n = static_cast<off_t>(body.len);
   state.retry_after_s = static_cast<int64_t>(failed.retry_after_s);
-  state.problem_sent = true;
+  state.answer_begun = true;
   state.answer_is_problem = true;
   u->keepalive = last_frame ? 1 : 0;
   u->buffering = 0;
@@ -119,6 +120,38 @@ ngx_int_t on_failed(ngx_http_request_t* r, RequestState& state, std::string_view
   }
   set_content_type(r, kProblemType);
   return push_answer_headers(r, state, state.retry_after_s) ? NGX_OK : NGX_ERROR;
+}
+
+ngx_int_t on_failed(ngx_http_request_t* r, RequestState& state, std::string_view payload,
+                    bool last_frame) noexcept {
+  wire::Failed failed;
+  if (const char* error = parse_failed(payload, failed); error != nullptr) {
+    return invalid(r, error);
+  }
+  return answer_with_problem(r, state, failed, last_frame);
+}
+
+// penstockd will not serve this connection; another one, or another server, may do.
+ngx_int_t on_goodbye(ngx_http_request_t* r, RequestState& state,
+                     std::string_view payload) noexcept {
+  wire::Goodbye goodbye;
+  if (const char* error = wire::parse(payload, goodbye); error != nullptr) {
+    return invalid(r, error);
+  }
+  ngx_str_t message = str(goodbye.message);
+  ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "penstockd says goodbye: %V", &message);
+  return answer_with_problem(r, state,
+                             {.status = NGX_HTTP_SERVICE_UNAVAILABLE,
+                              .code = "busy",
+                              .message = "The queue takes no more connections. Try again in 1 s.",
+                              .retry_after_s = 1},
+                             false);
+}
+
+// However long the queue: each sign of life renews the patience, which Nginx itself would only
+// count from the request.
+void renew_read_timeout(ngx_http_upstream_t* u) noexcept {
+  ngx_add_timer(u->peer.connection->read, u->conf->read_timeout);
 }
 
 // Incomplete frames go to the front, so that the buffer bounds one frame and not all that came
@@ -173,6 +206,20 @@ ngx_str_t render_error_event(ngx_pool_t* pool, const wire::Failed& failed) noexc
   return {kBefore.size() + body.len + 1, out};
 }
 
+// Takes some bytes off what was promised. False when they are more: the client's connection would
+// be out of step.
+bool keeps_promise(ngx_http_request_t* r, RequestState& state, size_t bytes) noexcept {
+  if (state.answer_left < 0) {
+    return true;
+  }
+  if (static_cast<off_t>(bytes) > state.answer_left) {
+    invalid(r, "more bytes than its content_length");
+    return false;
+  }
+  state.answer_left -= static_cast<off_t>(bytes);
+  return true;
+}
+
 enum class Ending : uint8_t { kGoesOn, kComplete, kCutShort, kInvalid };
 
 // A frame in the middle of the answer. `event` is set when something is to be said to the client.
@@ -181,6 +228,10 @@ Ending on_frame(ngx_http_request_t* r, const RequestState& state, ngx_str_t& eve
     case wire::FrameType::kProgress:
       return Ending::kGoesOn;
     case wire::FrameType::kDone:
+      if (state.answer_left > 0) {
+        invalid(r, "fewer bytes than its content_length");
+        return Ending::kInvalid;
+      }
       return Ending::kComplete;
     case wire::FrameType::kFailed: {
       wire::Failed failed;
@@ -296,20 +347,17 @@ ngx_int_t read_answer_head(ngx_http_request_t* r) noexcept {
         if (const char* error = on_accepted(state, payload); error != nullptr) {
           return invalid(r, error);
         }
+        renew_read_timeout(r->upstream);
         break;
       case wire::FrameType::kProgress:
+        renew_read_timeout(r->upstream);
         break;
       case wire::FrameType::kHead:
         return on_head(r, state, payload);
       case wire::FrameType::kFailed:
         return on_failed(r, state, payload, b.pos == b.last);
-      case wire::FrameType::kGoodbye: {
-        wire::Goodbye goodbye;
-        wire::parse(payload, goodbye);
-        ngx_str_t message = str(goodbye.message);
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "penstockd says goodbye: %V", &message);
-        return NGX_HTTP_UPSTREAM_INVALID_HEADER;
-      }
+      case wire::FrameType::kGoodbye:
+        return on_goodbye(r, state, payload);
       default:
         return invalid(r, "a frame that cannot begin an answer");
     }
@@ -349,6 +397,10 @@ ngx_int_t read_answer(void* request, ssize_t bytes) noexcept {
         return NGX_OK;
       case AnswerStream::Event::kBytes: {
         const std::string_view part = state.answer.bytes();
+        if (!keeps_promise(r, state, part.size())) {
+          end_answer(r, Ending::kInvalid, false);
+          return NGX_OK;
+        }
         auto* from = reinterpret_cast<u_char*>(const_cast<char*>(part.data()));
         if (emit(r, from, from + part.size()) != NGX_OK) {
           return NGX_ERROR;
@@ -393,6 +445,11 @@ ngx_int_t read_answer_buffered(ngx_event_pipe_t* pipe, ngx_buf_t* buf) noexcept 
         break;
       case AnswerStream::Event::kBytes: {
         const std::string_view part = state.answer.bytes();
+        if (!keeps_promise(r, state, part.size())) {
+          end_pipe(r, pipe, Ending::kInvalid, false);
+          more = false;
+          break;
+        }
         auto* from = reinterpret_cast<u_char*>(const_cast<char*>(part.data()));
         last = link_shadow(pipe, buf, from, from + part.size());
         if (last == nullptr) {

@@ -23,24 +23,26 @@ bool AnswerStream::read_header(u_char*& at, const u_char* end) noexcept {
 }
 
 AnswerStream::Event AnswerStream::next(ngx_pool_t* pool, u_char*& at, u_char* end) noexcept {
-  if (header_size_ < wire::kHeaderBytes && !read_header(at, end)) {
-    return Event::kMore;
-  }
-  if (error_ != nullptr) {
-    return Event::kBad;
-  }
-  if (header_.type != wire::FrameType::kChunk) {
-    return read_control(pool, at, end);
-  }
-  const size_t take = std::min(size_t{left_}, static_cast<size_t>(end - at));
-  payload_ = {reinterpret_cast<char*>(at), take};
-  at += take;
-  left_ -= static_cast<uint32_t>(take);
-  header_size_ = left_ == 0 ? 0 : header_size_;
-  if (take == 0) {
-    return left_ == 0 && at != end ? next(pool, at, end) : Event::kMore;
-  }
-  return Event::kBytes;
+  do {
+    if (header_size_ < wire::kHeaderBytes && !read_header(at, end)) {
+      return Event::kMore;
+    }
+    if (error_ != nullptr) {
+      return Event::kBad;
+    }
+    if (header_.type != wire::FrameType::kChunk) {
+      return read_control(pool, at, end);
+    }
+    const size_t take = std::min(size_t{left_}, static_cast<size_t>(end - at));
+    payload_ = {reinterpret_cast<char*>(at), take};
+    at += take;
+    left_ -= static_cast<uint32_t>(take);
+    header_size_ = left_ == 0 ? 0 : header_size_;
+    if (take > 0) {
+      return Event::kBytes;
+    }
+  } while (at != end);  // an empty chunk
+  return Event::kMore;
 }
 
 AnswerStream::Event AnswerStream::read_control(ngx_pool_t* pool, u_char*& at,

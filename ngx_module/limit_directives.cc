@@ -219,6 +219,12 @@ struct LimitParts {
 char* read_limit_parts(ngx_conf_t* cf, LimitParts& parts) noexcept {
   for (size_t i = 1; i < cf->args->nelts; ++i) {
     const std::string_view text = view(arg(cf, i));
+    for (size_t earlier = 1; earlier < i; ++earlier) {
+      const std::string_view other = view(arg(cf, earlier));
+      if (text.substr(0, text.find('=')) == other.substr(0, other.find('='))) {
+        return refuse(cf, "parameter \"%V\" of penstock_limit comes twice", &arg(cf, i));
+      }
+    }
     if (!option(text, "zone", parts.zone) && !option(text, "key", parts.key) &&
         !option(text, "tier", parts.tier) && !option(text, "name", parts.name) &&
         !option(text, "rate", parts.terms.rate) && !option(text, "burst", parts.terms.burst)) {
@@ -316,7 +322,8 @@ char* read_zone(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
                   &arg(cf, 3));
   }
   const ssize_t size = ngx_parse_size(&arg(cf, 2));
-  if (size == NGX_ERROR || static_cast<size_t>(size) < 8 * ngx_pagesize) {
+  constexpr ssize_t kMaxZone = ssize_t{1} << 40;
+  if (size == NGX_ERROR || static_cast<size_t>(size) < 8 * ngx_pagesize || size > kMaxZone) {
     return refuse(cf, "invalid size \"%V\" of zone \"%V\": give %uzk or more; 1m holds 32000 keys",
                   &arg(cf, 2), &name, 8 * ngx_pagesize / 1024);
   }

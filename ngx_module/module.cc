@@ -31,7 +31,12 @@ ngx_int_t postconfiguration(ngx_conf_t* cf) noexcept {
   if (handler == nullptr) {
     return NGX_ERROR;
   }
-  *handler = judge_request;
+  // Handlers run from the last to the first: this one goes first in the list, after realip,
+  // limit_req and limit_conn.
+  auto* handlers =
+      static_cast<ngx_http_handler_pt*>(core->phases[NGX_HTTP_PREACCESS_PHASE].handlers.elts);
+  ngx_memmove(handlers + 1, handlers, static_cast<size_t>(handler - handlers) * sizeof *handlers);
+  handlers[0] = judge_request;
   install_problem_filters();
   return NGX_OK;
 }

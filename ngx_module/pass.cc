@@ -90,21 +90,17 @@ ngx_int_t create_request(ngx_http_request_t* r) noexcept {
   return append_body(r, &link->next);
 }
 
-// Another server is tried: nothing of the last one's answer stays.
+// Another server is tried: nothing of the last one's answer stays, and a body of ours is no buffer
+// for frames.
 ngx_int_t reinit_request(ngx_http_request_t* r) noexcept {
   RequestState* state = find_state(r);
-  state->answer = AnswerStream();
-  state->answer_is_problem = false;
-  state->answer_is_events = false;
-  state->problem_sent = false;
-  state->job_id_size = 0;
-  state->retry_after_s = 0;
-  for (ngx_table_elt_t*& header : state->answer_headers) {
-    if (header != nullptr) {
-      header->hash = 0;
-      header = nullptr;
-    }
+  if (state->answer_is_problem) {
+    r->upstream->buffer.start = nullptr;
+    r->upstream->buffering = r->upstream->conf->buffering != 0 ? 1 : 0;
   }
+  state->forget_answer();
+  state->verdict = Verdict::kPassed;
+  state->retry_after_s = 0;
   return NGX_OK;
 }
 
@@ -114,6 +110,9 @@ void abort_request(ngx_http_request_t*) noexcept {}
 // costs nothing, also when it was penstockd that refused.
 void finalize_request(ngx_http_request_t* r, ngx_int_t) noexcept {
   RequestState* state = find_state(r);
+  if (!r->upstream->header_sent) {
+    state->forget_answer();  // Nginx has the word
+  }
   if (state->verdict == Verdict::kBusy) {
     for (const Paid& paid : state->paid) {
       limit::refund_one(*state->table, *paid.policy, paid.hash, 1, paid.state, monotonic_ns());
@@ -122,7 +121,14 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t) noexcept {
   }
 }
 
+// A frame says its length in 32 bits.
+constexpr off_t kMaxBody = UINT32_MAX - (1 << 20);
+
 void body_is_here(ngx_http_request_t* r) noexcept {
+  if (static_cast<off_t>(body_size(r)) > kMaxBody) {
+    ngx_http_finalize_request(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE);
+    return;
+  }
   if (RequestState* state = find_state(r); state != nullptr) {
     state->body_read = true;
   }
@@ -133,9 +139,14 @@ void body_is_here(ngx_http_request_t* r) noexcept {
 
 ngx_int_t pass_request(ngx_http_request_t* r) noexcept {
   LocConf& loc = *loc_conf(r);
-  if (state_of(r) == nullptr || ngx_http_upstream_create(r) != NGX_OK) {
+  RequestState* state = state_of(r);
+  if (state == nullptr || ngx_http_upstream_create(r) != NGX_OK) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
+  if (r->headers_in.content_length_n > kMaxBody) {
+    return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
+  }
+  state->forget_answer();  // of a location that was redirected from
   ngx_http_upstream_t* u = r->upstream;
   ngx_str_set(&u->schema, "penstock://");
   u->output.tag = &ngx_http_penstock_module;

@@ -153,8 +153,12 @@ ngx_int_t bind_sources(ngx_conf_t* cf) noexcept {
     for (ngx_uint_t i = 0; servers != nullptr && i < servers->nelts; ++i) {
       const auto& server = static_cast<ngx_http_upstream_server_t*>(servers->elts)[i];
       const std::string_view name = server.naddrs > 0 ? view(server.addrs[0].name) : "";
-      if (server.down != 0 || name.substr(0, 5) != "unix:") {
+      if (server.down != 0) {
         continue;
+      }
+      if (name.substr(0, 5) != "unix:") {
+        loc->status = {};  // one that nothing is known of may always take the job
+        break;
       }
       StatusSource* source = source_of(cf, name.substr(5));
       if (source == nullptr || loc->status.push(cf->pool, source) == nullptr) {

@@ -72,11 +72,25 @@ PageWords words_for(ngx_uint_t status) noexcept {
   }
 }
 
-// Only error pages that Nginx makes itself: err_status is set, and what follows is its HTML.
+// Only pages that Nginx makes itself: err_status is set, what follows is its HTML, and no answer
+// has come.
 bool is_own_error_page(ngx_http_request_t* r) noexcept {
   static constexpr ngx_uint_t kFirstError = 400;
-  return r == r->main && r->err_status >= kFirstError && loc_conf(r)->passes &&
-         view(r->headers_out.content_type) == "text/html";
+  if (r != r->main || r->err_status < kFirstError || !loc_conf(r)->passes ||
+      view(r->headers_out.content_type) != "text/html") {
+    return false;
+  }
+  const RequestState* state = find_state(r);
+  return state == nullptr || !state->answer_begun;
+}
+
+// One server was busy and the others could not be reached: busy is what the caller can act upon.
+void prefer_busy(ngx_http_request_t* r, const RequestState& state) noexcept {
+  if (r->err_status == NGX_HTTP_BAD_GATEWAY && state.verdict == Verdict::kBusy) {
+    r->err_status = NGX_HTTP_SERVICE_UNAVAILABLE;
+    r->headers_out.status = NGX_HTTP_SERVICE_UNAVAILABLE;
+    push_retry_after(r, ngx_max(state.retry_after_s, int64_t{1}));
+  }
 }
 
 ngx_int_t header_filter(ngx_http_request_t* r) noexcept {
@@ -84,16 +98,16 @@ ngx_int_t header_filter(ngx_http_request_t* r) noexcept {
     return next_header_filter(r);
   }
   RequestState* state = state_of(r);
-  if (state == nullptr || state->problem_sent) {
+  if (state == nullptr) {
     return next_header_filter(r);
   }
+  prefer_busy(r, *state);
   const PageWords words = words_for(r->err_status);
   const ngx_str_t body = render_problem(
       r->pool,
       {.status = static_cast<int>(r->err_status), .detail = words.detail, .code = words.code});
   state->problem_body = body.data == nullptr ? nullptr : body_chain(r, body);
   if (state->problem_body != nullptr) {
-    state->problem_sent = true;
     set_content_type(r, kProblemType);
     r->headers_out.content_length_n = static_cast<off_t>(body.len);
   }
@@ -130,13 +144,13 @@ void set_content_type(ngx_http_request_t* r, std::string_view type) noexcept {
 }
 
 ngx_str_t render_problem(ngx_pool_t* pool, const http::Problem& problem) noexcept {
-  const size_t bound = 6 * (problem.detail.size() + problem.code.size() + problem.param.size()) +
-                       problem.violated_policies.size() + 512;
+  const size_t bound = http::bound(problem);
   auto* out = static_cast<u_char*>(ngx_pnalloc(pool, bound));
   if (out == nullptr) {
     return {0, nullptr};
   }
-  return {http::render(problem, reinterpret_cast<char*>(out), bound), out};
+  const size_t size = http::render(problem, reinterpret_cast<char*>(out), bound);
+  return {size, size == 0 ? nullptr : out};
 }
 
 ngx_table_elt_t* push_retry_after(ngx_http_request_t* r, int64_t seconds) noexcept {
@@ -146,8 +160,7 @@ ngx_table_elt_t* push_retry_after(ngx_http_request_t* r, int64_t seconds) noexce
   return value.data == nullptr ? nullptr : push_header(r, "Retry-After", value);
 }
 
-ngx_int_t refuse_request(ngx_http_request_t* r, RequestState& state,
-                         const http::Problem& problem) noexcept {
+ngx_int_t refuse_request(ngx_http_request_t* r, const http::Problem& problem) noexcept {
   if (problem.retry_after_s > 0 && push_retry_after(r, problem.retry_after_s) == nullptr) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
@@ -159,10 +172,11 @@ ngx_int_t refuse_request(ngx_http_request_t* r, RequestState& state,
   if (chain == nullptr) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
+  r->expect_tested = 1;  // nobody shall send a body that is not wanted
   if (ngx_http_discard_request_body(r) != NGX_OK) {
     r->keepalive = 0;
   }
-  state.problem_sent = true;
+  r->err_status = 0;
   r->headers_out.status = static_cast<ngx_uint_t>(problem.status);
   r->headers_out.content_length_n = static_cast<off_t>(body.len);
   set_content_type(r, kProblemType);

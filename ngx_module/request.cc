@@ -35,11 +35,24 @@ bool feed_body(ngx_http_request_t* r, http::ModelField& field) noexcept {
 
 }  // namespace
 
+void RequestState::forget_answer() noexcept {
+  answer_begun = answer_is_problem = answer_is_events = false;
+  answer_left = -1;
+  answer = AnswerStream();
+  job_id_size = 0;
+  for (ngx_table_elt_t*& header : answer_headers) {
+    if (header != nullptr) {
+      header->hash = 0;  // Nginx passes it over
+      header = nullptr;
+    }
+  }
+}
+
 RequestState* find_state(ngx_http_request_t* r) noexcept {
   auto* state = static_cast<RequestState*>(ngx_http_get_module_ctx(r, ngx_http_penstock_module));
   if (state == nullptr && (r->internal || r->filter_finalize)) {
     for (ngx_pool_cleanup_t* c = r->pool->cleanup; c != nullptr; c = c->next) {
-      if (c->handler == keep_state) {
+      if (c->handler == keep_state && static_cast<RequestState*>(c->data)->request == r) {
         state = static_cast<RequestState*>(c->data);
         ngx_http_set_ctx(r, state, ngx_http_penstock_module);
         break;
@@ -57,6 +70,7 @@ RequestState* state_of(ngx_http_request_t* r) noexcept {
       return nullptr;
     }
     state = new (cleanup->data) RequestState();
+    state->request = r;
     cleanup->handler = keep_state;
     ngx_http_set_ctx(r, state, ngx_http_penstock_module);
   }

@@ -17,11 +17,12 @@ struct Paid {
 };
 
 struct RequestState {
+  const ngx_http_request_t* request = nullptr;  // whose it is: subrequests share the pool, not this
   Verdict verdict = Verdict::kNone;
   bool body_read = false;    // all of the body is in r->request_body
   bool body_wanted = false;  // a variable asked for what only the body tells
   bool model_sought = false;
-  bool problem_sent = false;  // the answer is already a problem of ours
+  bool judged = false;  // limits were judged: not again after an internal redirect
   const Tier* tier = nullptr;
   const Rule* exceeded = nullptr;  // the limit that refused, the one to wait for longest
   int64_t retry_after_s = 0;
@@ -35,11 +36,17 @@ struct RequestState {
   char job_id_bytes[40];
   size_t job_id_size = 0;
   uint64_t eta_ms = 0;
-  ngx_table_elt_t* answer_headers[2] =
-      {};  // pushed for this try's answer: taken back when another server is tried
+
+  // The answer of the server that is being tried.
+  bool answer_begun =
+      false;  // a head or a failure has come: what goes out is not an error page of Nginx's
   bool answer_is_problem = false;  // u->buffer holds a body of ours, not frames
   bool answer_is_events = false;   // text/event-stream
+  off_t answer_left = -1;          // bytes that its content_length still promises; -1: no promise
   AnswerStream answer;
+  ngx_table_elt_t* answer_headers[2] = {};  // pushed for it
+  void forget_answer() noexcept;
+
   ngx_chain_t* problem_body = nullptr;  // replaces an error page of Nginx's own
 
   std::string_view job_id() const noexcept { return {job_id_bytes, job_id_size}; }

@@ -1,8 +1,6 @@
 #include "ngx_module/status_source.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,33 +10,20 @@
 namespace penstock {
 namespace {
 
-constexpr ngx_msec_t kLookEveryMs = 500;
+constexpr ngx_msec_t kLookEveryMs = 100;
 
-// Maps the page if it is a new one. Opening a file that lies in memory does not wait for a disk.
+// Opening and reading a file that lies in memory does not wait for a disk.
 void look(StatusSource& source) noexcept {
-  struct stat status;
-  const char* path = reinterpret_cast<char*>(source.path.data);
-  if (::stat(path, &status) != 0 || (source.page != nullptr && source.inode == status.st_ino)) {
-    return;
+  const int fd = ::open(reinterpret_cast<char*>(source.path.data),
+                        O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+  const bool whole = fd >= 0 && ::read(fd, static_cast<void*>(source.page), sizeof *source.page) ==
+                                    static_cast<ssize_t>(sizeof *source.page);
+  if (fd >= 0) {
+    ::close(fd);
   }
-  const int fd = ::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
-  if (fd < 0) {
-    return;
+  if (!whole) {
+    source.page->magic.store(0, std::memory_order_relaxed);
   }
-  void* memory = MAP_FAILED;
-  if (::fstat(fd, &status) == 0 && S_ISREG(status.st_mode) &&
-      status.st_size >= static_cast<off_t>(sizeof(wire::StatusPage))) {
-    memory = ::mmap(nullptr, sizeof(wire::StatusPage), PROT_READ, MAP_SHARED, fd, 0);
-  }
-  ::close(fd);
-  if (memory == MAP_FAILED) {
-    return;
-  }
-  if (source.page != nullptr) {
-    ::munmap(const_cast<wire::StatusPage*>(source.page), sizeof(wire::StatusPage));
-  }
-  source.page = static_cast<const wire::StatusPage*>(memory);
-  source.inode = status.st_ino;
 }
 
 MainConf* main_of(ngx_cycle_t* cycle) noexcept {
@@ -73,8 +58,12 @@ const char* reason_of(wire::QueueState state) noexcept {
 bool refuses(const StatusSource& source, std::string_view queue, int64_t now_ns,
              QueueRefusal& why) noexcept {
   const wire::StatusPage* page = source.page;
-  if (page == nullptr || page->magic.load(std::memory_order_acquire) != wire::kStatusMagic ||
-      now_ns - page->heartbeat_ns.load(std::memory_order_relaxed) > wire::kStatusStaleNs) {
+  if (page == nullptr || page->magic.load(std::memory_order_acquire) != wire::kStatusMagic) {
+    return false;
+  }
+  // One from before the last boot has a heartbeat in the future.
+  const int64_t age_ns = now_ns - page->heartbeat_ns.load(std::memory_order_relaxed);
+  if (age_ns > wire::kStatusStaleNs || age_ns < 0) {
     return false;
   }
   const wire::QueueStatus* status = page->find(queue);
@@ -138,6 +127,13 @@ ngx_int_t start_status_timer(ngx_cycle_t* cycle) noexcept {
   auto* event = static_cast<ngx_event_t*>(ngx_pcalloc(cycle->pool, sizeof(ngx_event_t)));
   if (event == nullptr) {
     return NGX_ERROR;
+  }
+  for (StatusSource* source : main->sources) {
+    void* memory = ngx_pcalloc(cycle->pool, sizeof(wire::StatusPage));
+    if (memory == nullptr) {
+      return NGX_ERROR;
+    }
+    source->page = new (memory) wire::StatusPage();
   }
   event->handler = on_timer;
   event->data = main;

@@ -7,12 +7,9 @@
 
 namespace penstock {
 
-// One penstockd's page. A timer in each worker (re)maps it, as penstockd puts a new file there when
-// it starts.
 struct StatusSource {
-  ngx_str_t path{};  // SOCKET.status
-  const wire::StatusPage* page = nullptr;
-  ngx_file_uniq_t inode = 0;
+  ngx_str_t path{};                  // SOCKET.status
+  wire::StatusPage* page = nullptr;  // this worker's copy; its magic is 0 while there is none
 };
 
 // The source for a Unix socket, one per socket in the whole configuration. nullptr when memory ran

@@ -48,9 +48,10 @@ ngx_int_t attach_table(Zone& zone) noexcept {
 
 ngx_int_t init_zone(ngx_shm_zone_t* shm, void* previous) noexcept {
   auto& zone = *static_cast<Zone*>(shm->data);
-  if (previous != nullptr) {
-    zone.table = static_cast<Zone*>(previous)->table;  // reload: the same memory at the same place
-  } else if ((shm->shm.exists ? attach_table(zone) : create_table(zone)) != NGX_OK) {
+  // A reload finds the same memory again. What was there before is read by its own header, not by
+  // the old cycle's objects: they may be of another version of the module.
+  const bool exists = previous != nullptr || shm->shm.exists;
+  if ((exists ? attach_table(zone) : create_table(zone)) != NGX_OK) {
     return NGX_ERROR;
   }
   zone.key_secret = limit::derive_secret(zone.table->secret(), "");

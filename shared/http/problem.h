@@ -17,8 +17,13 @@ struct Problem {
   std::string_view violated_policies;  // the names as JSON, `"free-rate","ip"`; empty: left out
 };
 
+// What render() needs at most: the detail is said twice, and an escape has up to six bytes.
+inline size_t bound(const Problem& problem) noexcept {
+  return 12 * problem.detail.size() + 6 * (problem.code.size() + problem.param.size()) +
+         problem.violated_policies.size() + 512;
+}
+
 // Writes the object into `out`; strings are escaped. Returns its size, or 0 when it does not fit.
-// 6 * (detail + param) + violated_policies + 512 bytes always suffice.
 size_t render(const Problem& problem, char* out, size_t capacity) noexcept;
 
 // The reason phrase and OpenAI error type of a status: "Too Many Requests", "rate_limit_error".

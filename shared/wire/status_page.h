@@ -14,6 +14,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string_view>
 
 namespace penstock::wire {
@@ -53,7 +54,7 @@ struct StatusPage {
       if (queue.state.load(std::memory_order_acquire) == 0) {
         return nullptr;
       }
-      if (name == std::string_view(queue.name)) {
+      if (name == std::string_view(queue.name, strnlen(queue.name, sizeof queue.name))) {
         return &queue;
       }
     }
