@@ -1,8 +1,5 @@
 #include "shared/base/event_loop.h"
 
-#include <sys/prctl.h>
-#include <time.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -18,13 +15,6 @@ Result<EventLoop> EventLoop::create() {
     return Error{std::string("epoll_create1 failed: ") + std::strerror(errno)};
   }
   return loop;
-}
-
-void EventLoop::gather(bool on) {
-  if (on && !gathering_) {
-    ::prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);  // else a nap takes twice as long
-  }
-  gathering_ = on;
 }
 
 Status EventLoop::add(int fd, uint32_t events, Handler* handler) {
@@ -59,13 +49,7 @@ int EventLoop::run_once(int64_t now_ns, int64_t deadline_ns) {
     const int64_t wait_ns = std::max<int64_t>(0, deadline_ns - now_ns);
     timeout_ms = static_cast<int>(std::min<int64_t>((wait_ns + kNsPerMs - 1) / kNsPerMs, 60'000));
   }
-  if (gathering_ && last_wait_ns_ < kGatherNs && timeout_ms != 0) {
-    const timespec nap{0, kGatherNs};
-    ::nanosleep(&nap, nullptr);
-    now_ns = monotonic_ns();
-  }
   ready_count_ = std::max(0, ::epoll_wait(epoll_.get(), ready_.data(), kBatch, timeout_ms));
-  last_wait_ns_ = monotonic_ns() - now_ns;
   for (told_ = 0; told_ < ready_count_;) {
     const epoll_event& event = ready_[static_cast<size_t>(told_++)];
     if (event.data.ptr != nullptr) {

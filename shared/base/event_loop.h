@@ -33,12 +33,6 @@ class EventLoop {
   // Events of this fd still in flight are dropped.
   void remove(int fd, Handler* handler);
 
-  // With `on`, a loop that would sleep for a moment only first lets events gather for kGatherNs, as
-  // network cards do: each turn then serves several, and their senders need not wake anyone. For
-  // when many peers are busy at once, so that none of them waits for this alone.
-  static constexpr int64_t kGatherNs = 50'000;
-  void gather(bool on);
-
   // Waits until something is ready or `deadline_ns` (monotonic; INT64_MAX: no deadline), then tells
   // each handler. Returns the number told.
   int run_once(int64_t now_ns, int64_t deadline_ns);
@@ -47,9 +41,7 @@ class EventLoop {
   static constexpr int kBatch = 256;
   Fd epoll_;
   std::vector<epoll_event> ready_ = std::vector<epoll_event>(kBatch);
-  bool gathering_ = false;
-  int64_t last_wait_ns_ = INT64_MAX;  // how long the last turn slept
-  int told_ = 0;                      // position in ready_ while telling
+  int told_ = 0;  // position in ready_ while telling
   int ready_count_ = 0;
 };
 

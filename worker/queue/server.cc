@@ -12,7 +12,6 @@ namespace penstock::queue {
 namespace {
 
 constexpr int kAcceptsPerTurn = 64;
-constexpr size_t kManyCallers = 16;  // connections, from which on events are gathered
 constexpr int64_t kAcceptPauseNs = 100 * kNsPerMs;
 constexpr int64_t kWorkerExitNs = 5 * kNsPerSec;  // once no job is left
 constexpr rlim_t kOtherDescriptors = 512;         // beside the callers' connections
@@ -104,7 +103,6 @@ int Server::run() {
 }
 
 void Server::turn() {
-  loop_.gather(callers_.size() >= kManyCallers);
   loop_.run_once(monotonic_ns(), next_event());
   const int64_t now_ns = monotonic_ns();
   wires_.set_now(now_ns);
