@@ -1,7 +1,6 @@
 #include "ngx_module/admission.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "ngx_module/rate_headers.h"
 #include "ngx_module/reply.h"
@@ -11,18 +10,21 @@
 namespace penstock {
 namespace {
 
-constexpr size_t kSentenceBytes = 512;
+constexpr size_t kSentenceBytes = 512;  // print() in limit_directives.cc makes none longer
 
 // The charges of one request, on the stack; only as many as there are get written.
 class Charges {
  public:
-  bool add(const Counter& counter, const limit::Hash128& key_hash, bool of_tier) noexcept {
+  // Starts fetching the counter's memory, which arrives while other keys are read.
+  bool add(const limit::Table& table, const Counter& counter, const limit::Hash128& key_hash,
+           bool of_tier) noexcept {
     if (count_ == kMaxCharges) {
       return false;
     }
     auto* charge = new (memory_ + count_ * sizeof(limit::Charge)) limit::Charge();
     charge->policy = &counter.rule->gcra;
     charge->hash = counter.place_of(key_hash);
+    table.prefetch(charge->hash);
     judged_[count_++] = {counter.rule, &charge->decision, of_tier, false};
     return true;
   }
@@ -65,11 +67,11 @@ void add_counters(const Limit& limit, std::string_view key,
                                   ? limit.constant_hash
                                   : limit::siphash13_128(limit.zone->key_secret, key);
   if (tier_counters == nullptr) {
-    charges.add(*limit.counter, hash, false);
+    charges.add(*limit.zone->table, *limit.counter, hash, false);
     return;
   }
   for (const Counter* counter : *tier_counters) {
-    charges.add(*counter, hash, true);
+    charges.add(*limit.zone->table, *counter, hash, true);
   }
 }
 
@@ -121,20 +123,6 @@ ngx_int_t gather(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
   return result;
 }
 
-// The sentence, and when to come back. `out` has kSentenceBytes + 48.
-std::string_view say_when(std::string_view sentence, int64_t seconds, char* out) noexcept {
-  char* at = out;
-  const auto append = [&](std::string_view text) noexcept {
-    ngx_memcpy(at, text.data(), text.size());
-    at += text.size();
-  };
-  append(sentence.substr(0, kSentenceBytes));
-  append(" Try again in ");
-  at = std::to_chars(at, at + 20, seconds).ptr;
-  append(" s.");
-  return {out, static_cast<size_t>(at - out)};
-}
-
 // `"free-rate","ip"`: the names of the limits that refused.
 size_t list_exceeded(std::span<const Judged> judged, char* out, size_t capacity) noexcept {
   size_t size = 0;
@@ -156,8 +144,10 @@ size_t list_exceeded(std::span<const Judged> judged, char* out, size_t capacity)
 
 ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Charges& charges) noexcept {
   const Judged* worst = charges.judged().data();  // one at least has refused
+  size_t exceeded = 0;
   for (Judged& j : charges.judged()) {
     j.exceeded = !j.decision->admit;
+    exceeded += j.exceeded ? 1 : 0;
     if (j.exceeded && j.decision->retry_after_ns >= worst->decision->retry_after_ns) {
       worst = &j;
     }
@@ -169,16 +159,19 @@ ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Charges&
   if (!push_rate_headers(r, state.tier, charges.judged(), true)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
+  if (exceeded == 1) {
+    return refuse_request(r, 429, state.retry_after_s,
+                          worst->rule->refusal.with(r->pool, state.retry_after_s));
+  }
   char names[1024];
   const size_t names_size = list_exceeded(charges.judged(), names, sizeof names);
   char detail[kSentenceBytes + 48];
-  const std::string_view sentence =
-      say_when(view(worst->rule->sentence), state.retry_after_s, detail);
-  return refuse_request(r, {.status = 429,
-                            .detail = sentence,
-                            .code = "rate_limit_exceeded",
-                            .retry_after_s = state.retry_after_s,
-                            .violated_policies = {names, names_size}});
+  return refuse_request(
+      r, {.status = 429,
+          .detail = say_when(view(worst->rule->sentence), state.retry_after_s, detail),
+          .code = "rate_limit_exceeded",
+          .retry_after_s = state.retry_after_s,
+          .violated_policies = {names, names_size}});
 }
 
 ngx_int_t refuse_full_table(ngx_http_request_t* r, RequestState& state,

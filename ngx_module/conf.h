@@ -8,6 +8,7 @@
 
 #include <optional>
 
+#include "ngx_module/refusal.h"
 #include "shared/limit/charge.h"
 
 namespace penstock {
@@ -22,6 +23,7 @@ struct Rule {
   ngx_str_t sentence{};  // Plan free allows 10 requests a minute.
   ngx_str_t policy{};    // "free-rate";q=10;w=60
   ngx_str_t label{};     // , "free-rate";r=
+  Refusal refusal;       // what it says when it alone refuses
   limit::GcraPolicy gcra;
   ngx_str_t file{};  // where it stands
   ngx_uint_t line = 0;

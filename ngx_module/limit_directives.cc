@@ -86,7 +86,10 @@ char* make_rule(ngx_conf_t* cf, const RateTerms& terms, ngx_str_t who, Rule& rul
   rule.label = print(cf->pool, ", \"%V\";r=", &rule.name);
   rule.file = cf->conf_file->file.name;
   rule.line = cf->conf_file->line;
-  return rule.policy.data == nullptr || rule.label.data == nullptr ? kError : NGX_CONF_OK;
+  return rule.policy.data != nullptr && rule.label.data != nullptr &&
+                 rule.refusal.prepare(cf->pool, view(rule.name), view(rule.sentence))
+             ? NGX_CONF_OK
+             : kError;
 }
 
 bool same_terms(const Rule& a, const Rule& b) noexcept {

@@ -161,13 +161,17 @@ ngx_table_elt_t* push_retry_after(ngx_http_request_t* r, int64_t seconds) noexce
 }
 
 ngx_int_t refuse_request(ngx_http_request_t* r, const http::Problem& problem) noexcept {
-  if (problem.retry_after_s > 0 && push_retry_after(r, problem.retry_after_s) == nullptr) {
+  return refuse_request(r, problem.status, problem.retry_after_s, render_problem(r->pool, problem));
+}
+
+ngx_int_t refuse_request(ngx_http_request_t* r, int status, int64_t retry_after_s,
+                         ngx_str_t body) noexcept {
+  if (retry_after_s > 0 && push_retry_after(r, retry_after_s) == nullptr) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
-  if (operator_has_page_for(r, problem.status)) {
-    return problem.status;
+  if (operator_has_page_for(r, status)) {
+    return status;
   }
-  const ngx_str_t body = render_problem(r->pool, problem);
   ngx_chain_t* chain = body.data == nullptr ? nullptr : body_chain(r, body);
   if (chain == nullptr) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -177,7 +181,7 @@ ngx_int_t refuse_request(ngx_http_request_t* r, const http::Problem& problem) no
     r->keepalive = 0;
   }
   r->err_status = 0;
-  r->headers_out.status = static_cast<ngx_uint_t>(problem.status);
+  r->headers_out.status = static_cast<ngx_uint_t>(status);
   r->headers_out.content_length_n = static_cast<off_t>(body.len);
   set_content_type(r, kProblemType);
   ngx_int_t rc = ngx_http_send_header(r);

@@ -19,6 +19,9 @@ ngx_table_elt_t* push_retry_after(ngx_http_request_t* r, int64_t seconds) noexce
 // Answers a request that is still in a phase handler; give the result to Nginx as that handler's
 // own. The operator's error_page for the status, if there is one, has the word instead.
 ngx_int_t refuse_request(ngx_http_request_t* r, const http::Problem& problem) noexcept;
+// The same with the problem's body at hand.
+ngx_int_t refuse_request(ngx_http_request_t* r, int status, int64_t retry_after_s,
+                         ngx_str_t body) noexcept;
 
 // Puts a problem in place of the error pages that Nginx itself would send from a Penstock location
 // (413, 502 ...).
