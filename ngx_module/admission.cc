@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ngx_module/pass.h"
 #include "ngx_module/rate_headers.h"
 #include "ngx_module/reply.h"
 #include "ngx_module/status_source.h"
@@ -262,6 +263,9 @@ ngx_int_t read_body_then_judge(ngx_http_request_t* r, RequestState& state, const
   if (table != nullptr && !charges.charges().empty() &&
       limit::peek_all(*table, charges.charges(), monotonic_ns()) == limit::Outcome::refused) {
     return refuse_over_limit(r, state, charges);
+  }
+  if (loc.passes && r->headers_in.content_length_n > kMaxBodyBytes) {
+    return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
   }
   const ngx_int_t rc = ngx_http_read_client_request_body(r, resume_phases);
   if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {

@@ -121,11 +121,8 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t) noexcept {
   }
 }
 
-// A frame says its length in 32 bits.
-constexpr off_t kMaxBody = UINT32_MAX - (1 << 20);
-
 void body_is_here(ngx_http_request_t* r) noexcept {
-  if (static_cast<off_t>(body_size(r)) > kMaxBody) {
+  if (static_cast<off_t>(body_size(r)) > kMaxBodyBytes) {
     ngx_http_finalize_request(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE);
     return;
   }
@@ -143,7 +140,7 @@ ngx_int_t pass_request(ngx_http_request_t* r) noexcept {
   if (state == nullptr || ngx_http_upstream_create(r) != NGX_OK) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
-  if (r->headers_in.content_length_n > kMaxBody) {
+  if (r->headers_in.content_length_n > kMaxBodyBytes) {
     return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
   }
   state->forget_answer();  // of a location that was redirected from

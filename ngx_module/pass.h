@@ -6,6 +6,9 @@
 
 namespace penstock {
 
+// A frame says its length in 32 bits: no body over this can be handed over.
+constexpr off_t kMaxBodyBytes = UINT32_MAX - (1 << 20);
+
 // Content handler.
 ngx_int_t pass_request(ngx_http_request_t* r) noexcept;
 

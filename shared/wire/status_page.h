@@ -1,10 +1,10 @@
 // The status page: what penstockd tells the edge without being asked.
 //
-// A small file beside the socket (SOCKET.status), mapped shared: penstockd writes it, every Nginx
-// worker reads it, so a request that cannot be served is refused without touching the socket. All
-// fields are lock-free atomics; each is true on its own, and a reader that sees two from different
-// moments at worst refuses, or hands over, one request that penstockd would have judged otherwise.
-// penstockd always judges again.
+// A small file beside the socket (SOCKET.status): penstockd writes it, every Nginx worker copies it
+// ten times a second, so a request that cannot be served is refused without touching the socket.
+// All fields are atomics of their own; each is true by itself, and a reader that sees two from
+// different moments at worst refuses, or hands over, one request that penstockd would have judged
+// otherwise. penstockd always judges again.
 //
 // Trust: readers use a page only while heartbeat_ns is recent (kStaleNs); penstockd's death makes
 // it stale by itself, and then the edge goes to the socket and lets the upstream machinery find

@@ -122,7 +122,7 @@ void Server::turn() {
 
 int64_t Server::next_event() const {
   return std::min({wires_.next_event(), dispatcher_.next_event(), supervisor_.next_event(),
-                   heartbeat_due_ns_, accept_again_ns_, phase_ends_ns_});
+                   heartbeat_due_ns_, page_.next_event(), accept_again_ns_, phase_ends_ns_});
 }
 
 void Server::accept_all() {
@@ -240,12 +240,14 @@ void Server::advance_stop(int64_t now_ns) {
 }
 
 void Server::publish(int64_t now_ns) {
+  for (Scheduler::Queue& queue : dispatcher_.scheduler().queues()) {
+    page_.set(queue.settings.name, status_row(dispatcher_, queue));
+  }
   if (heartbeat_due_ns_ <= now_ns) {
     heartbeat_due_ns_ = now_ns + StatusPageWriter::kHeartbeatNs;
     page_.heartbeat(now_ns);
-  }
-  for (Scheduler::Queue& queue : dispatcher_.scheduler().queues()) {
-    page_.set(queue.settings.name, status_row(dispatcher_, queue));
+  } else {
+    page_.flush(now_ns);
   }
 }
 

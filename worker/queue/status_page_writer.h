@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "shared/base/fd.h"
 #include "shared/base/result.h"
 #include "shared/wire/status_page.h"
 #include "worker/queue/listener.h"
@@ -15,15 +16,20 @@ namespace penstock::queue {
 class StatusPageWriter {
  public:
   static constexpr int64_t kHeartbeatNs = 500'000'000;
+  static constexpr int64_t kWriteNs = 1'000'000;  // numbers are written at most this often
 
   // Makes the file under another name and renames it into place, so that no reader ever sees half
   // a page, and readers of an older one keep theirs.
   static Result<StatusPageWriter> create(const std::string& path, const Access& access);
   StatusPageWriter(StatusPageWriter&&) = default;
   StatusPageWriter& operator=(StatusPageWriter&&) = delete;
-  ~StatusPageWriter();  // removes the file and makes its readers distrust it
+  ~StatusPageWriter();  // removes the file
 
   void heartbeat(int64_t now_ns);
+  // Writes what has changed: a queue's state at once, numbers from time to time. Written, not
+  // mapped: a file that someone cuts short must not kill the writer.
+  void flush(int64_t now_ns);
+  int64_t next_event() const { return changed_ ? written_ns_ + kWriteNs : INT64_MAX; }
 
   struct Row {
     wire::QueueState state = wire::QueueState::kOpen;
@@ -38,14 +44,15 @@ class StatusPageWriter {
   void set(std::string_view queue, const Row& row);
 
  private:
-  struct Unmap {
-    void operator()(wire::StatusPage* page) const;
-  };
-  StatusPageWriter(std::string path, wire::StatusPage* page)
-      : path_(std::move(path)), page_(page) {}
+  StatusPageWriter(std::string path, Fd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
+  void write(int64_t now_ns);
 
   std::string path_;
-  std::unique_ptr<wire::StatusPage, Unmap> page_;
+  Fd fd_;  // invalid: moved from
+  std::unique_ptr<wire::StatusPage> page_ = std::make_unique<wire::StatusPage>();
+  bool changed_ = false;        // since it was written
+  bool state_changed_ = false;  // of some queue
+  int64_t written_ns_ = 0;
 };
 
 }  // namespace penstock::queue

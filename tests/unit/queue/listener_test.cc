@@ -107,8 +107,10 @@ TEST_F(ListenerTest, ReadersSeeTheStatusPage) {
   writer->heartbeat(123);
   writer->set("default", {.state = wire::QueueState::kFull, .length = 7, .retry_after_s = 9});
   writer->set("video", {.state = wire::QueueState::kOpen});
+  writer->flush(200);
   writer->set("default", {.state = wire::QueueState::kFull, .length = 8, .retry_after_s = 9});
-
+  writer->flush(201);  // a number only: it waits
+  EXPECT_EQ(writer->next_event(), 200 + StatusPageWriter::kWriteNs);
   const Fd fd(::open(page_path.c_str(), O_RDONLY | O_CLOEXEC));
   void* const memory =
       ::mmap(nullptr, sizeof(wire::StatusPage), PROT_READ, MAP_SHARED, fd.get(), 0);
@@ -117,7 +119,10 @@ TEST_F(ListenerTest, ReadersSeeTheStatusPage) {
   EXPECT_EQ(page.magic.load(), wire::kStatusMagic);
   EXPECT_EQ(page.heartbeat_ns.load(), 123);
   ASSERT_NE(page.find("default"), nullptr);
+  EXPECT_EQ(page.find("default")->length.load(), 7U);
+  writer->flush(writer->next_event());
   EXPECT_EQ(page.find("default")->length.load(), 8U);
+  EXPECT_EQ(writer->next_event(), INT64_MAX);
   EXPECT_EQ(page.find("default")->retry_after_s.load(), 9U);
   EXPECT_NE(page.find("video"), nullptr);
   EXPECT_EQ(page.find("audio"), nullptr);
