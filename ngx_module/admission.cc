@@ -33,7 +33,11 @@ class Charges {
     return {std::launder(reinterpret_cast<limit::Charge*>(memory_)), count_};
   }
   std::span<Judged> judged() noexcept { return {judged_, count_}; }
-  void clear() noexcept { count_ = 0; }
+  void clear() noexcept {
+    count_ = 0;
+    tier = nullptr;
+  }
+  const Tier* tier = nullptr;  // the caller's plan
 
  private:
   size_t count_ = 0;
@@ -45,21 +49,26 @@ limit::Table* table_of(const LocConf& loc) noexcept {
   return loc.limits.empty() ? nullptr : &*loc.limits[0]->zone->table;
 }
 
-ngx_int_t refuse_unknown_tier(ngx_http_request_t* r, RequestState& state,
-                              std::string_view name) noexcept {
+ngx_int_t refuse_unknown_tier(ngx_http_request_t* r, std::string_view name) noexcept {
   ngx_str_t text = str(name.substr(0, 64));
   ngx_log_error(
       NGX_LOG_ERR, r->connection->log, 0,
       "unknown penstock tier \"%V\": add a penstock_tier block for it, or mend the variable",
       &text);
-  state.verdict = Verdict::kRejected;
+  RequestState* state = state_of(r);
+  if (state == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  state->verdict = Verdict::kRejected;
   return refuse_request(
       r, {.status = 403, .detail = "Your plan is not known here.", .code = "forbidden"});
 }
 
-// Whether the body, when it has come, will tell more than is known now.
-bool body_to_come(ngx_http_request_t* r, const RequestState& state) noexcept {
-  return !state.body_read && (r->headers_in.content_length_n > 0 || r->headers_in.chunked != 0);
+// Whether a variable was asked for that only the body tells, and the body is still to come.
+bool hangs_on_body(ngx_http_request_t* r) noexcept {
+  const RequestState* state = find_state(r);
+  return state != nullptr && state->body_wanted && !state->body_read &&
+         (r->headers_in.content_length_n > 0 || r->headers_in.chunked != 0);
 }
 
 void add_counters(const Limit& limit, std::string_view key,
@@ -78,15 +87,16 @@ void add_counters(const Limit& limit, std::string_view key,
 
 // Adds what one penstock_limit charges. NGX_DECLINED: go on; NGX_AGAIN: this one hangs on the body,
 // which is still to come; else that is the handler's result.
-ngx_int_t add_limit(ngx_http_request_t* r, RequestState& state, const Limit& limit,
-                    Charges& charges) noexcept {
+ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Charges& charges) noexcept {
   std::string_view key;
   std::string_view name;
-  state.body_wanted = false;
+  if (RequestState* state = find_state(r); state != nullptr) {
+    state->body_wanted = false;
+  }
   if (!limit.key.get(r, key) || !limit.tier.get(r, name)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
-  if (state.body_wanted && body_to_come(r, state)) {
+  if (hangs_on_body(r)) {
     return NGX_AGAIN;
   }
   if (key.empty()) {
@@ -99,22 +109,20 @@ ngx_int_t add_limit(ngx_http_request_t* r, RequestState& state, const Limit& lim
   const PoolArray<Tier*>& tiers = main_conf(r)->tiers;
   for (size_t i = 0; i < tiers.size(); ++i) {
     if (view(tiers[i]->name) == name) {
-      state.tier = state.tier == nullptr ? tiers[i] : state.tier;
+      charges.tier = charges.tier == nullptr ? tiers[i] : charges.tier;
       add_counters(limit, key, &limit.tier_counters[i], charges);
       return NGX_DECLINED;
     }
   }
-  return refuse_unknown_tier(r, state, name);
+  return refuse_unknown_tier(r, name);
 }
 
 // The charges of all limits that can be told now. Results as add_limit's.
-ngx_int_t gather(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
-                 Charges& charges) noexcept {
+ngx_int_t gather(ngx_http_request_t* r, const LocConf& loc, Charges& charges) noexcept {
   charges.clear();
-  state.tier = nullptr;
   ngx_int_t result = NGX_DECLINED;
   for (const Limit* limit : loc.limits) {
-    const ngx_int_t rc = add_limit(r, state, *limit, charges);
+    const ngx_int_t rc = add_limit(r, *limit, charges);
     if (rc == NGX_AGAIN) {
       result = NGX_AGAIN;
     } else if (rc != NGX_DECLINED) {
@@ -282,25 +290,28 @@ ngx_int_t judge_request(ngx_http_request_t* r) noexcept {
   if (r != r->main || (loc.limits.empty() && !loc.passes)) {
     return NGX_DECLINED;
   }
-  RequestState* state = state_of(r);
+  RequestState* state = find_state(r);
+  if (state != nullptr && state->judged) {
+    return NGX_DECLINED;  // once a request, also across internal redirects
+  }
+  QueueRefusal why;
+  const bool busy = loc.passes && r->method == NGX_HTTP_POST && queue_refuses(loc, why);
+  Charges charges;
+  const ngx_int_t rc = busy ? NGX_DECLINED : gather(r, loc, charges);
+  if (rc != NGX_DECLINED && rc != NGX_AGAIN) {
+    return rc;
+  }
+  // Made only now: the counters' memory arrives meanwhile.
+  state = state_of(r);
   if (state == nullptr) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
-  if (state->judged) {
-    return NGX_DECLINED;  // once a request, also across internal redirects
+  state->tier = charges.tier;
+  if (busy) {
+    return refuse_busy(r, *state, why);
   }
-  if (loc.passes && r->method == NGX_HTTP_POST) {
-    QueueRefusal why;
-    if (queue_refuses(loc, why)) {
-      return refuse_busy(r, *state, why);
-    }
-  }
-  Charges charges;
-  const ngx_int_t rc = gather(r, *state, loc, charges);
-  if (rc == NGX_AGAIN) {
-    return read_body_then_judge(r, *state, loc, charges);
-  }
-  return rc == NGX_DECLINED ? charge(r, *state, loc, charges) : rc;
+  return rc == NGX_AGAIN ? read_body_then_judge(r, *state, loc, charges)
+                         : charge(r, *state, loc, charges);
 }
 
 }  // namespace penstock
