@@ -264,6 +264,17 @@ void end_answer(ngx_http_request_t* r, Ending ending, bool last_frame) noexcept 
   }
 }
 
+// Behind all that the pipe has read so far.
+void append_in(ngx_event_pipe_t* pipe, ngx_chain_t* link) noexcept {
+  link->next = nullptr;
+  if (pipe->in != nullptr) {
+    *pipe->last_in = link;
+  } else {
+    pipe->in = link;
+  }
+  pipe->last_in = &link->next;
+}
+
 ngx_buf_t* link_shadow(ngx_event_pipe_t* pipe, ngx_buf_t* buf, u_char* from, u_char* to) noexcept {
   ngx_chain_t* link = ngx_chain_get_free_buf(pipe->pool, &pipe->free);
   if (link == nullptr) {
@@ -279,13 +290,7 @@ ngx_buf_t* link_shadow(ngx_event_pipe_t* pipe, ngx_buf_t* buf, u_char* from, u_c
   b->temporary = 1;
   b->recycled = 1;
   b->num = buf->num;
-  link->next = nullptr;
-  if (pipe->in != nullptr) {
-    *pipe->last_in = link;
-  } else {
-    pipe->in = link;
-  }
-  pipe->last_in = &link->next;
+  append_in(pipe, link);
   return b;
 }
 
@@ -314,14 +319,8 @@ bool link_own(ngx_event_pipe_t* pipe, const ngx_str_t& text) noexcept {
     return false;
   }
   link->buf = b;
-  link->next = nullptr;
   b->tag = pipe->tag;
-  if (pipe->in != nullptr) {
-    *pipe->last_in = link;
-  } else {
-    pipe->in = link;
-  }
-  pipe->last_in = &link->next;
+  append_in(pipe, link);
   return true;
 }
 

@@ -1,51 +1,12 @@
 #include "ngx_module/rate_headers.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "ngx_module/request.h"
-#include "shared/base/clock.h"
+#include "ngx_module/text.h"
 
 namespace penstock {
 namespace {
-
-// Appends into memory that was measured to be enough.
-class Text {
- public:
-  explicit Text(u_char* at) noexcept : at_(reinterpret_cast<char*>(at)) {}
-  Text& raw(std::string_view s) noexcept {
-    ngx_memcpy(at_, s.data(), s.size());
-    at_ += s.size();
-    return *this;
-  }
-  Text& number(uint64_t n) noexcept {
-    if (n < 10) {
-      *at_++ = static_cast<char>('0' + n);
-      return *this;
-    }
-    at_ = std::to_chars(at_, at_ + 20, n).ptr;
-    return *this;
-  }
-  // 20ms, 12s, 6m0s, 1h0m0s: as OpenAI writes durations.
-  Text& duration(int64_t ns) noexcept {
-    const int64_t ms = (ns + kNsPerMs - 1) / kNsPerMs;
-    if (ms < 1000) {
-      return number(static_cast<uint64_t>(ms)).raw("ms");
-    }
-    const auto s = static_cast<uint64_t>((ms + 999) / 1000);
-    if (s >= 3600) {
-      number(s / 3600).raw("h");
-    }
-    if (s >= 60) {
-      number(s / 60 % 60).raw("m");
-    }
-    return number(s % 60).raw("s");
-  }
-  char* at() const noexcept { return at_; }
-
- private:
-  char* at_;
-};
 
 // How long until there is a unit again, if there is none; else until the bucket is full.
 int64_t effective_wait_ns(const Judged& j) noexcept {
@@ -85,7 +46,7 @@ bool push_policies(ngx_http_request_t* r, std::span<const Judged> shown) noexcep
   if (memory == nullptr) {
     return false;
   }
-  Text text(memory);
+  Text text(reinterpret_cast<char*>(memory));
   for (const Judged& j : shown) {
     text.raw(&j == shown.data() ? "" : ", ").raw(view(j.rule->policy));
   }
@@ -100,7 +61,7 @@ bool push_state(ngx_http_request_t* r, std::span<const Judged> shown) noexcept {
   if (memory == nullptr) {
     return false;
   }
-  Text text(memory);
+  Text text(reinterpret_cast<char*>(memory));
   const char* start = text.at();
   const auto piece = [&]() noexcept {
     const std::string_view s(start, static_cast<size_t>(text.at() - start));

@@ -1,8 +1,8 @@
 #include "ngx_module/refusal.h"
 
 #include <algorithm>
-#include <charconv>
 
+#include "ngx_module/text.h"
 #include "shared/http/problem.h"
 
 namespace penstock {
@@ -12,31 +12,12 @@ namespace {
 // digits alone.
 constexpr int64_t kMark = 8'888'888'888'888'888'888;
 constexpr std::string_view kMarkText = "8888888888888888888";
-constexpr size_t kMaxDigits = 20;
-
-class Appender {
- public:
-  explicit Appender(char* at) noexcept : at_(at) {}
-  Appender& text(std::string_view s) noexcept {
-    ngx_memcpy(at_, s.data(), s.size());
-    at_ += s.size();
-    return *this;
-  }
-  Appender& number(int64_t n) noexcept {
-    at_ = std::to_chars(at_, at_ + kMaxDigits, n).ptr;
-    return *this;
-  }
-  char* at() const noexcept { return at_; }
-
- private:
-  char* at_;
-};
 
 }  // namespace
 
 std::string_view say_when(std::string_view sentence, int64_t seconds, char* out) noexcept {
-  Appender to(out);
-  to.text(sentence).text(" Try again in ").number(seconds).text(" s.");
+  Text to(out);
+  to.raw(sentence).raw(" Try again in ").number(static_cast<uint64_t>(seconds)).raw(" s.");
   return {out, static_cast<size_t>(to.at() - out)};
 }
 
@@ -46,7 +27,7 @@ bool Refusal::prepare(ngx_pool_t* pool, std::string_view name, std::string_view 
   if (quoted == nullptr || detail == nullptr) {
     return false;
   }
-  Appender(quoted).text("\"").text(name).text("\"");
+  Text(quoted).raw("\"").raw(name).raw("\"");
   const http::Problem problem{.status = 429,
                               .detail = say_when(sentence, kMark, detail),
                               .code = "rate_limit_exceeded",
@@ -70,7 +51,7 @@ bool Refusal::prepare(ngx_pool_t* pool, std::string_view name, std::string_view 
 }
 
 ngx_str_t Refusal::with(ngx_pool_t* pool, int64_t seconds) const noexcept {
-  size_t size = (kPieces - 1) * kMaxDigits;
+  size_t size = (kPieces - 1) * Text::kMaxDigits;
   for (const ngx_str_t& piece : pieces) {
     size += piece.len;
   }
@@ -78,10 +59,10 @@ ngx_str_t Refusal::with(ngx_pool_t* pool, int64_t seconds) const noexcept {
   if (memory == nullptr) {
     return {0, nullptr};
   }
-  Appender to(memory);
-  to.text(view(pieces[0]));
+  Text to(memory);
+  to.raw(view(pieces[0]));
   for (size_t i = 1; i < kPieces; ++i) {
-    to.number(seconds).text(view(pieces[i]));
+    to.number(static_cast<uint64_t>(seconds)).raw(view(pieces[i]));
   }
   return str({memory, static_cast<size_t>(to.at() - memory)});
 }

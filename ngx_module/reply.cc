@@ -1,6 +1,6 @@
 #include "ngx_module/reply.h"
 
-#include <charconv>
+#include "ngx_module/text.h"
 
 namespace penstock {
 namespace {
@@ -154,9 +154,7 @@ ngx_str_t render_problem(ngx_pool_t* pool, const http::Problem& problem) noexcep
 }
 
 ngx_table_elt_t* push_retry_after(ngx_http_request_t* r, int64_t seconds) noexcept {
-  char digits[24];
-  const char* end = std::to_chars(digits, digits + sizeof digits, seconds).ptr;
-  const ngx_str_t value = copy(r->pool, {digits, static_cast<size_t>(end - digits)});
+  const ngx_str_t value = copy_number(r->pool, static_cast<uint64_t>(seconds));
   return value.data == nullptr ? nullptr : push_header(r, "Retry-After", value);
 }
 

@@ -1,8 +1,7 @@
 #include "ngx_module/variables.h"
 
-#include <charconv>
-
 #include "ngx_module/request.h"
+#include "ngx_module/text.h"
 
 namespace penstock {
 namespace {
@@ -10,9 +9,7 @@ namespace {
 using Reader = std::string_view (*)(ngx_http_request_t* r, RequestState& state, ngx_pool_t* pool);
 
 std::string_view print(ngx_pool_t* pool, uint64_t number) noexcept {
-  char digits[24];
-  const char* end = std::to_chars(digits, digits + sizeof digits, number).ptr;
-  const ngx_str_t text = copy(pool, {digits, static_cast<size_t>(end - digits)});
+  const ngx_str_t text = copy_number(pool, number);
   return text.data == nullptr ? std::string_view{} : view(text);
 }
 

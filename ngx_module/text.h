@@ -1,0 +1,59 @@
+// Text, put together in memory that is already there.
+#pragma once
+
+#include "ngx_module/nginx.h"
+
+#include <charconv>
+
+#include "shared/base/clock.h"
+
+namespace penstock {
+
+// Appends into memory that was measured to be enough.
+class Text {
+ public:
+  static constexpr size_t kMaxDigits = 20;
+
+  explicit Text(char* at) noexcept : at_(at) {}
+  Text& raw(std::string_view s) noexcept {
+    ngx_memcpy(at_, s.data(), s.size());
+    at_ += s.size();
+    return *this;
+  }
+  Text& number(uint64_t n) noexcept {
+    if (n < 10) {
+      *at_++ = static_cast<char>('0' + n);
+      return *this;
+    }
+    at_ = std::to_chars(at_, at_ + kMaxDigits, n).ptr;
+    return *this;
+  }
+  // 20ms, 12s, 6m0s, 1h0m0s: as OpenAI writes durations.
+  Text& duration(int64_t ns) noexcept {
+    const int64_t ms = (ns + kNsPerMs - 1) / kNsPerMs;
+    if (ms < 1000) {
+      return number(static_cast<uint64_t>(ms)).raw("ms");
+    }
+    const auto s = static_cast<uint64_t>((ms + 999) / 1000);
+    if (s >= 3600) {
+      number(s / 3600).raw("h");
+    }
+    if (s >= 60) {
+      number(s / 60 % 60).raw("m");
+    }
+    return number(s % 60).raw("s");
+  }
+  char* at() const noexcept { return at_; }
+
+ private:
+  char* at_;
+};
+
+// A number's digits in the pool; data is nullptr when the pool is exhausted.
+inline ngx_str_t copy_number(ngx_pool_t* pool, uint64_t number) noexcept {
+  char digits[Text::kMaxDigits];
+  const char* end = Text(digits).number(number).at();
+  return copy(pool, {digits, static_cast<size_t>(end - digits)});
+}
+
+}  // namespace penstock
