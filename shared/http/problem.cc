@@ -3,39 +3,12 @@
 #include <charconv>
 #include <cstring>
 
+#include "shared/base/utf8.h"
+
 namespace penstock::http {
 namespace {
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
-
-// Length of the UTF-8 sequence at the front of `text`, or 0 when there is none (RFC 3629: no
-// overlong forms, no surrogates, nothing past U+10FFFF).
-size_t utf8_length(std::string_view text) noexcept {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const auto continues = [&](size_t i) { return i < text.size() && (byte(i) & 0xC0) == 0x80; };
-  const unsigned char lead = byte(0);
-  if (lead < 0x80) {
-    return 1;
-  }
-  if (lead >= 0xC2 && lead <= 0xDF) {
-    return continues(1) ? 2 : 0;
-  }
-  if (lead >= 0xE0 && lead <= 0xEF) {
-    if (!continues(1) || !continues(2) || (lead == 0xE0 && byte(1) < 0xA0) ||
-        (lead == 0xED && byte(1) > 0x9F)) {
-      return 0;
-    }
-    return 3;
-  }
-  if (lead >= 0xF0 && lead <= 0xF4) {
-    if (!continues(1) || !continues(2) || !continues(3) || (lead == 0xF0 && byte(1) < 0x90) ||
-        (lead == 0xF4 && byte(1) > 0x8F)) {
-      return 0;
-    }
-    return 4;
-  }
-  return 0;
-}
 
 // Whether one of eight bytes is below 0x20, above 0x7E, a quote or a backslash. (x - 0x20 borrows
 // into the top bit for the first; x XOR c is zero for an equal byte, and (y - 1) & ~y has the top
@@ -135,9 +108,9 @@ char* escape_json(std::string_view text, char* out, const char* end) noexcept {
       piece = {escape, 6};
       taken = 1;
     } else {
-      taken = utf8_length(text);
-      piece = taken == 0 ? kReplacement : text.substr(0, taken);
-      taken = taken == 0 ? 1 : taken;
+      const Utf8Char front = utf8_front(text);
+      taken = front.kind == Utf8Char::kWhole ? front.bytes : 1;
+      piece = front.kind == Utf8Char::kWhole ? text.substr(0, taken) : kReplacement;
     }
     if (piece.size() > static_cast<size_t>(end - out)) {
       return nullptr;

@@ -6,8 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "shared/base/utf8.h"
 #include "worker/pool/openai.h"
-#include "worker/pool/utf8.h"
 
 namespace {
 

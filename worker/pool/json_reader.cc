@@ -2,8 +2,8 @@
 
 #include <charconv>
 
+#include "shared/base/utf8.h"
 #include "worker/pool/openai.h"
-#include "worker/pool/utf8.h"
 
 namespace penstock::openai {
 namespace {

@@ -5,9 +5,9 @@
 #include <cstring>
 
 #include "shared/base/bytes.h"
+#include "shared/base/utf8.h"
 #include "shared/http/problem.h"
 #include "worker/pool/openai.h"
-#include "worker/pool/utf8.h"
 
 namespace penstock::openai {
 namespace {

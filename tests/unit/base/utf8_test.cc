@@ -1,4 +1,4 @@
-#include "worker/pool/utf8.h"
+#include "shared/base/utf8.h"
 
 #include <gtest/gtest.h>
 
