@@ -2,87 +2,72 @@
 
 #include <algorithm>
 
+#include "ngx_module/charges.h"
+#include "ngx_module/cost.h"
+#include "ngx_module/degrade.h"
+#include "ngx_module/delay.h"
 #include "ngx_module/pass.h"
-#include "ngx_module/rate_headers.h"
 #include "ngx_module/reply.h"
 #include "ngx_module/status_source.h"
+#include "ngx_module/telemetry.h"
 #include "shared/base/clock.h"
 
 namespace penstock {
 namespace {
 
-constexpr size_t kSentenceBytes = 512;  // print() in limit_directives.cc makes none longer
-
-// The charges of one request, on the stack; only as many as there are get written.
-class Charges {
- public:
-  // Starts fetching the counter's memory, which arrives while other keys are read.
-  bool add(const limit::Table& table, const Counter& counter, const limit::Hash128& key_hash,
-           bool of_tier) noexcept {
-    if (count_ == kMaxCharges) {
-      return false;
-    }
-    auto* charge = new (memory_ + count_ * sizeof(limit::Charge)) limit::Charge();
-    charge->policy = &counter.rule->gcra;
-    charge->hash = counter.place_of(key_hash);
-    table.prefetch(charge->hash);
-    judged_[count_++] = {counter.rule, &charge->decision, of_tier, false};
-    return true;
-  }
-  std::span<limit::Charge> charges() noexcept {
-    return {std::launder(reinterpret_cast<limit::Charge*>(memory_)), count_};
-  }
-  std::span<Judged> judged() noexcept { return {judged_, count_}; }
-  void clear() noexcept {
-    count_ = 0;
-    tier = nullptr;
-  }
-  const Tier* tier = nullptr;  // the caller's plan
-
- private:
-  size_t count_ = 0;
-  alignas(limit::Charge) std::byte memory_[kMaxCharges * sizeof(limit::Charge)];
-  Judged judged_[kMaxCharges];
-};
+constexpr size_t kSentenceBytes = 512;  // print() in rule.cc makes none longer
 
 limit::Table* table_of(const LocConf& loc) noexcept {
   return loc.limits.empty() ? nullptr : &*loc.limits[0]->zone->table;
 }
 
-ngx_int_t refuse_unknown_tier(ngx_http_request_t* r, std::string_view name) noexcept {
-  ngx_str_t text = str(name.substr(0, 64));
-  ngx_log_error(
-      NGX_LOG_ERR, r->connection->log, 0,
-      "unknown penstock tier \"%V\": add a penstock_tier block for it, or mend the variable",
-      &text);
-  RequestState* state = state_of(r);
-  if (state == nullptr) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
-  state->verdict = Verdict::kRejected;
-  return refuse_request(
-      r, {.status = 403, .detail = "Your plan is not known here.", .code = "forbidden"});
+ngx_int_t refuse_uncounted(ngx_http_request_t* r, RequestState& state,
+                           std::string_view fault) noexcept {
+  state.verdict = Verdict::kRejected;
+  return refuse_request(r, {.status = 400, .detail = fault, .code = "invalid_request"});
 }
 
 // Whether a variable was asked for that only the body tells, and the body is still to come.
 bool hangs_on_body(ngx_http_request_t* r) noexcept {
   const RequestState* state = find_state(r);
-  return state != nullptr && state->body_wanted && !state->body_read &&
-         (r->headers_in.content_length_n > 0 || r->headers_in.chunked != 0);
+  return state != nullptr && state->body_wanted && body_to_come(r, *state);
 }
 
-void add_counters(const Limit& limit, std::string_view key,
-                  const PoolArray<Counter*>* tier_counters, Charges& charges) noexcept {
-  const limit::Hash128 hash = limit.key.kind == Value::Kind::kConstant
-                                  ? limit.constant_hash
-                                  : limit::siphash13_128(limit.zone->key_secret, key);
-  if (tier_counters == nullptr) {
-    charges.add(*limit.zone->table, *limit.counter, hash, false);
-    return;
+limit::Hash128 hash_of(const Limit& limit, std::string_view key) noexcept {
+  return limit.key.kind == Value::Kind::kConstant
+             ? limit.constant_hash
+             : limit::siphash13_128(limit.zone->key_secret, key);
+}
+
+// Adds what a key is charged under some counters. Results as add_limit's.
+ngx_int_t add_bounds(ngx_http_request_t* r, const Limit& limit, std::string_view key,
+                     const Bounds& bounds, bool of_tier, Charges& charges) noexcept {
+  static constexpr uint64_t kOneRequest[kUnits] = {1, 0, 0};
+  const uint64_t* cost = kOneRequest;
+  const uint64_t* asked = kOneRequest;
+  if (bounds.reckoned || !loc_conf(r)->costs.empty()) {
+    RequestState* state = state_of(r);
+    if (state == nullptr) {
+      return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    if (body_to_come(r, *state)) {
+      return NGX_AGAIN;
+    }
+    if (const std::string_view fault = reckon(r, *state); !fault.empty()) {
+      return refuse_uncounted(r, *state, fault);
+    }
+    cost = state->cost;
+    asked = state->asked;
   }
-  for (const Counter* counter : *tier_counters) {
-    charges.add(*limit.zone->table, *counter, hash, true);
+  const limit::Hash128 hash = hash_of(limit, key);
+  for (const Bound& bound : bounds) {
+    const Rule& rule = *bound.counter->rule;
+    const auto unit = static_cast<size_t>(rule.unit);
+    const uint64_t most = std::max(asked[unit], bound.policy.limit);
+    charges.add(limit, bound, hash,
+                rule.kind == RuleKind::kConcurrency ? 1 : std::min(cost[unit], most), of_tier);
   }
+  return NGX_DECLINED;
 }
 
 // Adds what one penstock_limit charges. NGX_DECLINED: go on; NGX_AGAIN: this one hangs on the body,
@@ -102,26 +87,55 @@ ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Charges& charges)
   if (key.empty()) {
     return NGX_DECLINED;
   }
-  if (limit.counter != nullptr) {
-    add_counters(limit, key, nullptr, charges);
-    return NGX_DECLINED;
+  if (limit.tier.kind == Value::Kind::kNone) {
+    return add_bounds(r, limit, key, limit.bounds, false, charges);
   }
-  const PoolArray<Tier*>& tiers = main_conf(r)->tiers;
-  for (size_t i = 0; i < tiers.size(); ++i) {
-    if (view(tiers[i]->name) == name) {
-      charges.tier = charges.tier == nullptr ? tiers[i] : charges.tier;
-      add_counters(limit, key, &limit.tier_counters[i], charges);
-      return NGX_DECLINED;
-    }
+  const Tier* tier = find_named(main_conf(r)->tiers, name);
+  if (tier == nullptr) {
+    return refuse_request(r, unknown_tier(r, name));
   }
-  return refuse_unknown_tier(r, name);
+  charges.tier = charges.tier == nullptr ? tier : charges.tier;
+  return add_bounds(r, limit, key, limit.tier_bounds[tier->index], true, charges);
 }
 
-// The charges of all limits that can be told now. Results as add_limit's.
-ngx_int_t gather(ngx_http_request_t* r, const LocConf& loc, Charges& charges) noexcept {
-  charges.clear();
+// Nginx keeps what a variable yielded, and so does a map of one: what hung on a body that was still
+// to come must not be kept. Remembers which variables had a value before.
+class KnownVariables {
+ public:
+  explicit KnownVariables(ngx_http_request_t* r) noexcept : r_(r) {
+    const auto* core = static_cast<ngx_http_core_main_conf_t*>(
+        ngx_http_get_module_main_conf(r, ngx_http_core_module));
+    count_ = ngx_min(core->variables.nelts, kMost);
+    for (size_t i = 0; i < count_; ++i) {
+      known_[i] = r->variables[i].valid != 0 || r->variables[i].not_found != 0;
+    }
+  }
+  void forget_others() const noexcept {
+    for (size_t i = 0; i < count_; ++i) {
+      if (!known_[i]) {
+        r_->variables[i].valid = 0;
+        r_->variables[i].not_found = 0;
+      }
+    }
+  }
+
+ private:
+  static constexpr ngx_uint_t kMost = 1024;
+  ngx_http_request_t* r_;
+  size_t count_;
+  bool known_[kMost];
+};
+
+// Results as add_limit's.
+ngx_int_t add_limits(ngx_http_request_t* r, const LocConf& loc, Stage stage,
+                     Charges& charges) noexcept {
   ngx_int_t result = NGX_DECLINED;
+  const RequestState* state = find_state(r);
+  const uint32_t degraded = state == nullptr ? 0 : state->degraded;
   for (const Limit* limit : loc.limits) {
+    if (limit->stage != stage || (degraded >> limit->number & 1) != 0) {
+      continue;
+    }
     const ngx_int_t rc = add_limit(r, *limit, charges);
     if (rc == NGX_AGAIN) {
       result = NGX_AGAIN;
@@ -130,6 +144,22 @@ ngx_int_t gather(ngx_http_request_t* r, const LocConf& loc, Charges& charges) no
     }
   }
   return result;
+}
+
+// The charges of all limits that can be told now. Results as add_limit's.
+ngx_int_t gather(ngx_http_request_t* r, const LocConf& loc, Stage stage,
+                 Charges& charges) noexcept {
+  charges.clear();
+  const RequestState* state = find_state(r);
+  if (!has_body(r) || (state != nullptr && state->body_read)) {
+    return add_limits(r, loc, stage, charges);
+  }
+  const KnownVariables known(r);
+  const ngx_int_t rc = add_limits(r, loc, stage, charges);
+  if (rc == NGX_AGAIN) {
+    known.forget_others();
+  }
+  return rc;
 }
 
 // `"free-rate","ip"`: the names of the limits that refused.
@@ -151,36 +181,94 @@ size_t list_exceeded(std::span<const Judged> judged, char* out, size_t capacity)
   return size;
 }
 
-ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Charges& charges) noexcept {
-  const Judged* worst = charges.judged().data();  // one at least has refused
-  size_t exceeded = 0;
-  for (Judged& j : charges.judged()) {
-    j.exceeded = !j.decision->admit;
-    exceeded += j.exceeded ? 1 : 0;
-    if (j.exceeded && j.decision->retry_after_ns >= worst->decision->retry_after_ns) {
-      worst = &j;
+// What an earlier stage has charged is given back, as if it had not been.
+void undo_earlier(RequestState& state) noexcept {
+  refund(state.receipt, true);
+  release(state.receipt);
+}
+
+// When a lease comes free nobody knows; on average this soon.
+void expect_release(Charges& charges) noexcept {
+  for (size_t i = 0; i < charges.judged().size(); ++i) {
+    const Judged& j = charges.judged()[i];
+    if (j.exceeded && j.rule->kind == RuleKind::kConcurrency) {
+      const int64_t usual =
+          j.bound->counter->usual_hold_ns / static_cast<int64_t>(j.bound->policy.limit);
+      charges.charges()[i].decision.retry_after_ns = std::clamp(usual, kNsPerSec, 600 * kNsPerSec);
     }
   }
-  state.judged = true;
+}
+
+// Marks the limits that refused; returns the one to wait for longest.
+const Judged& mark_exceeded(const MainConf& main, Charges& charges, size_t& exceeded) noexcept {
+  for (Judged& j : charges.judged()) {
+    j.exceeded = !j.decision->admit && !j.advisory;
+  }
+  expect_release(charges);
+  const Judged* worst = nullptr;
+  exceeded = 0;
+  for (size_t i = 0; i < charges.judged().size(); ++i) {
+    const Judged& j = charges.judged()[i];
+    if (!j.exceeded) {
+      continue;
+    }
+    ++exceeded;
+    if (worst == nullptr || j.decision->never() ||
+        (!worst->decision->never() &&
+         j.decision->retry_after_ns >= worst->decision->retry_after_ns)) {
+      worst = &j;
+    }
+    count_limit(main, *j.bound->counter, Outcome::kRejected, charges.charges()[i].hash.hi);
+  }
+  return *worst;  // one at least has refused
+}
+
+// No wait makes room for this request.
+ngx_int_t refuse_too_costly(ngx_http_request_t* r, const Judged& worst) noexcept {
+  const bool gpu = worst.rule->unit == Unit::kGpu;
+  const uint64_t cost = (worst.cost + worst.rule->scale() - 1) / worst.rule->scale();
+  ngx_str_t allows = worst.rule->allows;
+  const ngx_str_t unit = str(word_of(worst.rule->unit, cost));
+  const ngx_str_t detail =
+      print(r->pool, "%V This request is reckoned at %uL %V, and at most %uL may come at once: ask "
+            "for less.", &allows, cost, &unit, worst.bound->policy.limit / worst.rule->scale());
+  return refuse_request(
+      r, {.status = 400,
+          .detail = view(detail),
+          .code = "invalid_request",
+          .param = worst.rule->unit == Unit::kTokens && !gpu ? "max_tokens" : ""});
+}
+
+ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Stage stage,
+                            Charges& charges) noexcept {
+  size_t exceeded = 0;
+  const Judged& worst = mark_exceeded(*main_conf(r), charges, exceeded);
+  undo_earlier(state);
+  state.judged[static_cast<size_t>(stage)] = true;
   state.verdict = Verdict::kRejected;
-  state.exceeded = worst->rule;
-  state.retry_after_s = seconds_up(worst->decision->retry_after_ns);
-  if (!push_rate_headers(r, state.tier, charges.judged(), true)) {
+  state.exceeded = worst.rule;
+  state.dry_run = false;
+  if (!push_rate_headers(r, state.tier, charges.judged(), true, state.rate_headers)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
+  if (worst.decision->never()) {
+    return refuse_too_costly(r, worst);
+  }
+  state.retry_after_s = seconds_up(worst.decision->retry_after_ns);
   if (exceeded == 1) {
     return refuse_request(r, 429, state.retry_after_s,
-                          worst->rule->refusal.with(r->pool, state.retry_after_s));
+                          worst.rule->refusal.with(r->pool, state.retry_after_s));
   }
   char names[1024];
   const size_t names_size = list_exceeded(charges.judged(), names, sizeof names);
   char detail[kSentenceBytes + 48];
   return refuse_request(
       r, {.status = 429,
-          .detail = say_when(view(worst->rule->sentence), state.retry_after_s, detail),
-          .code = "rate_limit_exceeded",
+          .detail = say_when(view(worst.rule->sentence), state.retry_after_s, detail),
+          .code = worst.rule->code(),
           .retry_after_s = state.retry_after_s,
-          .violated_policies = {names, names_size}});
+          .violated_policies = {names, names_size},
+          .docs = state.tier == nullptr ? view(main_conf(r)->docs) : view(state.tier->docs)});
 }
 
 ngx_int_t refuse_full_table(ngx_http_request_t* r, RequestState& state,
@@ -192,6 +280,7 @@ ngx_int_t refuse_full_table(ngx_http_request_t* r, RequestState& state,
                   "zone \"%V\" is full of live limits: new keys are refused; make it larger",
                   &loc.limits[0]->zone->name);
   }
+  undo_earlier(state);
   state.verdict = Verdict::kBusy;
   state.retry_after_s = 1;
   return refuse_request(r, {.status = 503,
@@ -210,46 +299,124 @@ ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state,
       r, {.status = 503, .detail = sentence, .code = "busy", .retry_after_s = why.retry_after_s});
 }
 
-// Notes what was charged, so that it can be given back.
-bool keep_receipt(ngx_http_request_t* r, RequestState& state, limit::Table& table,
-                  Charges& charges) noexcept {
-  const std::span<limit::Charge> all = charges.charges();
-  auto* paid = static_cast<Paid*>(ngx_palloc(r->pool, all.size() * sizeof(Paid)));
-  if (paid == nullptr) {
-    return false;
+Outcome dry_outcome(Action action) noexcept {
+  switch (action) {
+    case Action::kDelay:
+      return Outcome::kDelayedDryRun;
+    case Action::kDegrade:
+      return Outcome::kDegradedDryRun;
+    default:
+      return Outcome::kRejectedDryRun;
   }
-  for (size_t i = 0; i < all.size(); ++i) {
-    paid[i] = {all[i].policy, all[i].hash, all[i].decision.next_state};
-  }
-  state.table = &table;
-  state.paid = {paid, all.size()};
-  return true;
 }
 
-ngx_int_t charge(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
-                 Charges& charges) noexcept {
-  limit::Table* table = table_of(loc);
-  if (table == nullptr || charges.charges().empty()) {
-    state.verdict = Verdict::kPassed;
-    return NGX_DECLINED;
+Verdict verdict_of(Action action) noexcept {
+  switch (action) {
+    case Action::kDelay:
+      return Verdict::kDelayed;
+    case Action::kDegrade:
+      return Verdict::kDegraded;
+    default:
+      return Verdict::kRejected;
   }
-  switch (limit::charge_all(*table, charges.charges(), monotonic_ns())) {
-    case limit::Outcome::admitted:
-      state.judged = true;
-      state.verdict = Verdict::kPassed;
-      if (loc.passes && !keep_receipt(r, state, *table, charges)) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-      }
-      return push_rate_headers(r, state.tier, charges.judged(), false)
-                 ? NGX_DECLINED
-                 : NGX_HTTP_INTERNAL_SERVER_ERROR;
-    case limit::Outcome::refused:
-    case limit::Outcome::never_admissible:
-      return refuse_over_limit(r, state, charges);
-    case limit::Outcome::table_full:
-      break;
+}
+
+// What became of the limits of an admitted request.
+struct Admitted {
+  int64_t delay_ns = 0;        // how long it is to be held back
+  bool keep = false;           // something is to be given back or settled later
+  const Judged* dry = nullptr;  // what a dry run would have acted upon
+};
+
+bool is_over(const Judged& j) noexcept { return !j.decision->admit || j.decision->delay_ns > 0; }
+
+Admitted sum_up(Charges& charges) noexcept {
+  Admitted sum;
+  for (const Judged& j : charges.judged()) {
+    if (is_over(j) && j.advisory) {
+      sum.dry = &j;
+    } else if (is_over(j)) {
+      sum.delay_ns = std::max(sum.delay_ns, j.decision->delay_ns);
+    }
+    sum.keep = sum.keep || j.rule->unit != Unit::kRequests ||
+               j.rule->kind == RuleKind::kConcurrency;
   }
-  return refuse_full_table(r, state, loc);
+  return sum;
+}
+
+void count_admitted(const MainConf& main, Charges& charges) noexcept {
+  for (const Judged& j : charges.judged()) {
+    const Outcome outcome = !is_over(j) ? Outcome::kPassed
+                            : j.advisory ? dry_outcome(j.limit->action)
+                                         : Outcome::kDelayed;
+    count_limit(main, *j.bound->counter, outcome, 0);
+  }
+}
+
+Outcome outcome_of(const RequestState& state) noexcept {
+  switch (state.verdict) {
+    case Verdict::kDelayed:
+      return state.dry_run ? Outcome::kDelayedDryRun : Outcome::kDelayed;
+    case Verdict::kDegraded:
+      return state.dry_run ? Outcome::kDegradedDryRun : Outcome::kDegraded;
+    case Verdict::kRejected:
+      return state.dry_run ? Outcome::kRejectedDryRun : Outcome::kRejected;
+    case Verdict::kBusy:
+      return Outcome::kBusy;
+    default:
+      return Outcome::kPassed;
+  }
+}
+
+// Too many wait already: what would be held back is refused, and told when it need not wait.
+ngx_int_t refuse_to_hold_back(ngx_http_request_t* r, RequestState& state, limit::Table& table,
+                              Stage stage, Charges& charges) noexcept {
+  limit::refund_all(table, std::span<const limit::Charge>(charges.charges()), instant(table));
+  for (limit::Charge& charge : charges.charges()) {
+    if (charge.decision.delay_ns > 0 && !charge.advisory) {
+      charge.decision.admit = false;
+      charge.decision.retry_after_ns = charge.decision.delay_ns;
+    }
+  }
+  return refuse_over_limit(r, state, stage, charges);
+}
+
+// What an earlier stage did to the request stays said, unless this one did something, too.
+void note_verdict(RequestState& state, const Admitted& sum) noexcept {
+  const bool acted = sum.delay_ns > 0 || state.degraded != 0;
+  if (acted || state.verdict == Verdict::kNone || state.verdict == Verdict::kPassed) {
+    state.verdict = sum.delay_ns > 0      ? Verdict::kDelayed
+                    : state.degraded != 0 ? Verdict::kDegraded
+                    : sum.dry != nullptr  ? verdict_of(sum.dry->limit->action)
+                                          : Verdict::kPassed;
+    state.dry_run = !acted && sum.dry != nullptr;
+  }
+  if (sum.dry != nullptr) {
+    state.exceeded = sum.dry->rule;
+  }
+  state.admitted = state.verdict;
+}
+
+ngx_int_t admit(ngx_http_request_t* r, RequestState& state, const LocConf& loc, Stage stage,
+                Charges& charges) noexcept {
+  const MainConf& main = *main_conf(r);
+  limit::Table& table = *table_of(loc);
+  const Admitted sum = sum_up(charges);
+  if (sum.delay_ns > 0 && !may_hold_back(main)) {
+    return refuse_to_hold_back(r, state, table, stage, charges);
+  }
+  count_admitted(main, charges);
+  state.judged[static_cast<size_t>(stage)] = true;
+  state.passes = loc.passes;
+  note_verdict(state, sum);
+  const bool receipt = loc.passes || loc.later || sum.keep || sum.delay_ns > 0;
+  if ((receipt && !keep(r->pool, state.receipt, stage, table, main, charges.charges(),
+                        charges.judged())) ||
+      !push_rate_headers(r, state.tier, charges.judged(), false, state.rate_headers) ||
+      (state.degraded != 0 && !push_degraded(r, state, loc, stage))) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  return sum.delay_ns > 0 ? hold_back(r, state, sum.delay_ns) : NGX_DECLINED;
 }
 
 // The body is here: the phases go on with the handler that asked for it.
@@ -263,16 +430,19 @@ void resume_phases(ngx_http_request_t* r) noexcept {
   ngx_http_core_run_phases(r);
 }
 
-// Some key hangs on the body. What can be judged without it is judged first, so that a flood of
-// large bodies is refused by their headers alone.
+// Some key or cost hangs on the body. What can be judged without it is judged first, so that a flood
+// of large bodies is refused by their headers alone.
 ngx_int_t read_body_then_judge(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
-                               Charges& charges) noexcept {
-  limit::Table* table = table_of(loc);
-  if (table != nullptr && !charges.charges().empty() &&
-      limit::peek_all(*table, charges.charges(), monotonic_ns()) == limit::Outcome::refused) {
-    return refuse_over_limit(r, state, charges);
+                               Stage stage, Charges& charges) noexcept {
+  if (!charges.empty()) {
+    limit::Table& table = *table_of(loc);
+    if (limit::peek_all(table, charges.charges(), instant(table)) == limit::Outcome::refused &&
+        !may_degrade(state, charges.judged())) {
+      return refuse_over_limit(r, state, stage, charges);
+    }
   }
   if (loc.passes && r->headers_in.content_length_n > kMaxBodyBytes) {
+    undo_earlier(state);
     return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
   }
   const ngx_int_t rc = ngx_http_read_client_request_body(r, resume_phases);
@@ -283,35 +453,108 @@ ngx_int_t read_body_then_judge(ngx_http_request_t* r, RequestState& state, const
   return NGX_DONE;
 }
 
-}  // namespace
+constexpr ngx_int_t kAnew = NGX_MAX_INT_T_VALUE;  // degraded: it is another request now
 
-ngx_int_t judge_request(ngx_http_request_t* r) noexcept {
-  const LocConf& loc = *loc_conf(r);
-  if (r != r->main || (loc.limits.empty() && !loc.passes)) {
+ngx_int_t charge(ngx_http_request_t* r, RequestState& state, const LocConf& loc, Stage stage,
+                 Charges& charges) noexcept {
+  static unsigned turn = 0;
+  if (charges.empty() && state.degraded != 0) {
+    return admit(r, state, loc, stage, charges);  // what it was made less for is all there was
+  }
+  if (charges.empty()) {
+    state.verdict = state.verdict == Verdict::kNone ? Verdict::kPassed : state.verdict;
     return NGX_DECLINED;
   }
+  limit::Table& table = *table_of(loc);
+  const limit::Instant now = instant(table);
+  const limit::Outcome outcome = limit::charge_all(table, charges.charges(), now);
+  if (++turn % kSampled == 0) {
+    observe_decision(*main_conf(r), instant(table).steady_ns - now.steady_ns);
+  }
+  switch (outcome) {
+    case limit::Outcome::admitted:
+      return admit(r, state, loc, stage, charges);
+    case limit::Outcome::refused:
+    case limit::Outcome::never_admissible:
+      if (hangs_on_model(r, state, charges.judged())) {
+        return read_body_then_judge(r, state, loc, stage, charges);
+      }
+      return degrade(r, state, charges.judged()) ? kAnew
+                                                 : refuse_over_limit(r, state, stage, charges);
+    case limit::Outcome::table_full:
+      break;
+  }
+  return refuse_full_table(r, state, loc);
+}
+
+ngx_int_t judge(ngx_http_request_t* r, const LocConf& loc, Stage stage) noexcept {
   RequestState* state = find_state(r);
-  if (state != nullptr && state->judged) {
+  if (state != nullptr && state->judged[static_cast<size_t>(stage)]) {
     return NGX_DECLINED;  // once a request, also across internal redirects
   }
   QueueRefusal why;
-  const bool busy = loc.passes && r->method == NGX_HTTP_POST && queue_refuses(loc, why);
+  const bool busy = stage == Stage::kPreaccess && loc.passes && r->method == NGX_HTTP_POST &&
+                    queue_refuses(loc, why);
   Charges charges;
-  const ngx_int_t rc = busy ? NGX_DECLINED : gather(r, loc, charges);
-  if (rc != NGX_DECLINED && rc != NGX_AGAIN) {
-    return rc;
+  for (;;) {
+    const ngx_int_t rc = busy ? NGX_DECLINED : gather(r, loc, stage, charges);
+    if (rc != NGX_DECLINED && rc != NGX_AGAIN) {
+      if (state = find_state(r); state != nullptr) {
+        undo_earlier(*state);
+      }
+      return rc;
+    }
+    // Made only now: the counters' memory arrives meanwhile.
+    state = state_of(r);
+    if (state == nullptr) {
+      return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    state->tier = charges.tier == nullptr ? state->tier : charges.tier;
+    if (busy) {
+      return refuse_busy(r, *state, why);
+    }
+    const ngx_int_t done = rc == NGX_AGAIN
+                               ? read_body_then_judge(r, *state, loc, stage, charges)
+                               : charge(r, *state, loc, stage, charges);
+    if (done != kAnew) {
+      return done;
+    }
   }
-  // Made only now: the counters' memory arrives meanwhile.
-  state = state_of(r);
-  if (state == nullptr) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+}
+
+}  // namespace
+
+ngx_int_t judge_before_access(ngx_http_request_t* r) noexcept {
+  const LocConf& loc = *loc_conf(r);
+  if (r != r->main || loc.page != nullptr || (loc.limits.empty() && !loc.passes)) {
+    return NGX_DECLINED;
   }
-  state->tier = charges.tier;
-  if (busy) {
-    return refuse_busy(r, *state, why);
+  return judge(r, loc, Stage::kPreaccess);
+}
+
+ngx_int_t count_outcome(ngx_http_request_t* r) noexcept {
+  if (const RequestState* state = find_state(r);
+      state != nullptr && state->verdict != Verdict::kNone) {
+    count_request(*main_conf(r), state->tier, outcome_of(*state));
   }
-  return rc == NGX_AGAIN ? read_body_then_judge(r, *state, loc, charges)
-                         : charge(r, *state, loc, charges);
+  return NGX_OK;
+}
+
+ngx_int_t judge_after_access(ngx_http_request_t* r) noexcept {
+  const LocConf& loc = *loc_conf(r);
+  return r == r->main && loc.later && loc.page == nullptr ? judge(r, loc, Stage::kAccess) : NGX_DECLINED;
+}
+
+http::Problem unknown_tier(ngx_http_request_t* r, std::string_view name) noexcept {
+  ngx_str_t text = str(name.substr(0, 64));
+  ngx_log_error(
+      NGX_LOG_ERR, r->connection->log, 0,
+      "unknown penstock tier \"%V\": add a penstock_tier block for it, or mend the variable",
+      &text);
+  if (RequestState* state = state_of(r); state != nullptr) {
+    state->verdict = Verdict::kRejected;
+  }
+  return {.status = 403, .detail = "Your plan is not known here.", .code = "forbidden"};
 }
 
 }  // namespace penstock

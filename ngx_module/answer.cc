@@ -4,6 +4,7 @@
 
 #include "ngx_module/reply.h"
 #include "ngx_module/request.h"
+#include "shared/base/clock.h"
 #include "shared/wire/messages.h"
 
 namespace penstock {
@@ -67,7 +68,9 @@ ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view p
     return NGX_ERROR;
   }
   set_content_type(r, view(type));
-  state.verdict = Verdict::kPassed;  // whatever a server tried before has said
+  if (state.verdict == Verdict::kBusy) {
+    state.verdict = state.admitted;  // whatever a server tried before has said
+  }
   state.answer_is_events = view(type).substr(0, 17) == "text/event-stream";
   u->headers_in.status_n = static_cast<ngx_uint_t>(head.status);
   u->state->status = u->headers_in.status_n;
@@ -76,6 +79,7 @@ ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view p
     return invalid(r, "content_length is impossible");
   }
   state.answer_begun = true;
+  state.begun_ns = monotonic_ns();
   state.answer_left = u->headers_in.content_length_n;
   return NGX_OK;
 }
@@ -217,13 +221,32 @@ bool keeps_promise(ngx_http_request_t* r, RequestState& state, size_t bytes) noe
     return false;
   }
   state.answer_left -= static_cast<off_t>(bytes);
+  if (state.answer_left == 0) {
+    release(state.receipt);  // the caller has it all, and may ask again before DONE comes
+  }
   return true;
 }
 
 enum class Ending : uint8_t { kGoesOn, kComplete, kCutShort, kInvalid };
 
+// What it says was used is taken up to a bound that no job reaches, so that sums stay sums.
+Ending on_done(ngx_http_request_t* r, RequestState& state) noexcept {
+  constexpr uint64_t kMost = uint64_t{1} << 40;
+  wire::Done done;
+  if (const char* error = wire::parse(state.answer.payload(), done); error != nullptr) {
+    invalid(r, error);
+    return Ending::kInvalid;
+  }
+  state.done = true;
+  state.prompt_tokens = std::min(done.prompt_tokens, kMost);
+  state.usage.tokens = state.prompt_tokens + std::min(done.completion_tokens, kMost);
+  state.usage.gpu_ms =
+      std::min(done.device_ns / kNsPerMs + (done.device_ns % kNsPerMs != 0 ? 1 : 0), kMost);
+  return Ending::kComplete;
+}
+
 // A frame in the middle of the answer. `event` is set when something is to be said to the client.
-Ending on_frame(ngx_http_request_t* r, const RequestState& state, ngx_str_t& event) noexcept {
+Ending on_frame(ngx_http_request_t* r, RequestState& state, ngx_str_t& event) noexcept {
   switch (state.answer.type()) {
     case wire::FrameType::kProgress:
       return Ending::kGoesOn;
@@ -232,7 +255,7 @@ Ending on_frame(ngx_http_request_t* r, const RequestState& state, ngx_str_t& eve
         invalid(r, "fewer bytes than its content_length");
         return Ending::kInvalid;
       }
-      return Ending::kComplete;
+      return on_done(r, state);
     case wire::FrameType::kFailed: {
       wire::Failed failed;
       if (const char* error = parse_failed(state.answer.payload(), failed); error != nullptr) {
@@ -396,6 +419,7 @@ ngx_int_t read_answer(void* request, ssize_t bytes) noexcept {
         return NGX_OK;
       case AnswerStream::Event::kBytes: {
         const std::string_view part = state.answer.bytes();
+        state.chunks += state.answer.begins() ? 1 : 0;
         if (!keeps_promise(r, state, part.size())) {
           end_answer(r, Ending::kInvalid, false);
           return NGX_OK;
@@ -444,6 +468,7 @@ ngx_int_t read_answer_buffered(ngx_event_pipe_t* pipe, ngx_buf_t* buf) noexcept 
         break;
       case AnswerStream::Event::kBytes: {
         const std::string_view part = state.answer.bytes();
+        state.chunks += state.answer.begins() ? 1 : 0;
         if (!keeps_promise(r, state, part.size())) {
           end_pipe(r, pipe, Ending::kInvalid, false);
           more = false;

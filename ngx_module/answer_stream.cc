@@ -35,6 +35,7 @@ AnswerStream::Event AnswerStream::next(ngx_pool_t* pool, u_char*& at, u_char* en
     }
     const size_t take = std::min(size_t{left_}, static_cast<size_t>(end - at));
     payload_ = {reinterpret_cast<char*>(at), take};
+    begins_ = left_ == header_.length;
     at += take;
     left_ -= static_cast<uint32_t>(take);
     header_size_ = left_ == 0 ? 0 : header_size_;

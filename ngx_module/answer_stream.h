@@ -23,6 +23,8 @@ class AnswerStream {
   Event next(ngx_pool_t* pool, u_char*& at, u_char* end) noexcept;
 
   std::string_view bytes() const noexcept { return payload_; }
+  // Whether bytes() are the first of their CHUNK.
+  bool begins() const noexcept { return begins_; }
   std::string_view payload() const noexcept { return payload_; }
   wire::FrameType type() const noexcept { return header_.type; }
   const char* error() const noexcept { return error_; }
@@ -35,6 +37,7 @@ class AnswerStream {
   size_t header_size_ = 0;  // of header_bytes_ filled
   wire::FrameHeader header_;
   uint32_t left_ = 0;       // payload bytes still to come
+  bool begins_ = false;
   u_char* held_ = nullptr;  // the payload so far, when it came in parts
   std::string_view payload_;
   const char* error_ = nullptr;

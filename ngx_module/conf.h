@@ -8,26 +8,15 @@
 
 #include <optional>
 
-#include "ngx_module/refusal.h"
+#include "ngx_module/rule.h"
 #include "shared/limit/charge.h"
+#include "shared/limit/formula.h"
 
 namespace penstock {
 
 struct Limit;
-
-// One limit's terms: "10r/m burst=5" under a name. The name is its identity in a zone: the counters
-// are found by it, so it survives reloads and is shared by every place that uses it.
-struct Rule {
-  ngx_str_t name{};      // free-rate
-  ngx_str_t terms{};     // 10r/m burst=5, for messages
-  ngx_str_t sentence{};  // Plan free allows 10 requests a minute.
-  ngx_str_t policy{};    // "free-rate";q=10;w=60
-  ngx_str_t label{};     // , "free-rate";r=
-  Refusal refusal;       // what it says when it alone refuses
-  limit::GcraPolicy gcra;
-  ngx_str_t file{};  // where it stands
-  ngx_uint_t line = 0;
-};
+struct LimitMetrics;
+struct ZoneStore;
 
 // A rule in a zone: what a request is charged against.
 //
@@ -37,6 +26,8 @@ struct Rule {
 struct Counter {
   const Rule* rule = nullptr;
   limit::Hash128 salt;  // of the name, under the zone's secret: known once the memory is there
+  LimitMetrics* metrics = nullptr;
+  mutable int64_t usual_hold_ns = 0;  // of a lease, as this process has learned
 
   limit::Hash128 place_of(const limit::Hash128& key_hash) const noexcept {
     return {key_hash.lo ^ salt.lo, key_hash.hi ^ salt.hi};
@@ -46,20 +37,27 @@ struct Counter {
 // penstock_zone: the shared memory that holds counters.
 struct Zone {
   ngx_str_t name{};
+  ngx_str_t file{};  // where the counters survive a restart; empty: nowhere
   ngx_shm_zone_t* shm = nullptr;
+  ZoneStore* store = nullptr;
   std::optional<limit::Table> table;  // once the memory is there; workers have it always
   limit::Secret key_secret;           // keys are hashed with it
   PoolArray<Counter*> counters;
   PoolArray<Limit*> limits;  // that use it
+  ngx_str_t conf_file{};     // where it stands
+  ngx_uint_t conf_line = 0;
 };
 
 // penstock_tier: a plan.
 struct Tier {
   ngx_str_t name{};
+  ngx_str_t variant{};  // a label for metrics
+  ngx_str_t docs{};     // where the plan is explained
   PoolArray<Rule*> rules;
   ngx_str_t policies{};  // of all rules, as RateLimit-Policy lists them
   int64_t priority = 0;
   uint64_t weight = 1;
+  size_t index = 0;  // in MainConf::tiers
 };
 
 // A value that a request yields. Most are one variable or a constant and are read without a copy.
@@ -74,48 +72,133 @@ struct Value {
   bool get(ngx_http_request_t* r, std::string_view& out) const noexcept;
 };
 
+enum class Action : uint8_t { kReject, kDelay, kDegrade };
+
+// When a limit is judged: before access modules such as auth_request, or after them.
+enum class Stage : uint8_t { kPreaccess, kAccess };
+constexpr size_t kStages = 2;
+
+// A counter as one limit charges it.
+struct Bound {
+  const Counter* counter = nullptr;
+  limit::Policy policy;  // the rule's, with the limit's delay
+};
+
+struct Bounds {
+  PoolArray<Bound> all;
+  bool reckoned = false;  // some count what is to be reckoned from the body: tokens, GPU time
+
+  const Bound* begin() const noexcept { return all.begin(); }
+  const Bound* end() const noexcept { return all.end(); }
+  const Bound& operator[](size_t i) const noexcept { return all[i]; }
+};
+
 // penstock_limit: counters that a key is charged against.
 struct Limit {
   Zone* zone = nullptr;
   Value key;
-  limit::Hash128 constant_hash;                  // of a constant key
-  Value tier;                                    // kNone: an inline rate
-  Counter* counter = nullptr;                    // inline rate
-  PoolArray<PoolArray<Counter*>> tier_counters;  // in the order of MainConf::tiers
-  ngx_str_t file{};                              // where it stands
+  limit::Hash128 constant_hash;              // of a constant key
+  Value tier;                                // kNone: one rule of its own
+  Bounds bounds;                  // its own rule
+  PoolArray<Bounds> tier_bounds;  // in the order of MainConf::tiers
+  Action action = Action::kReject;
+  ngx_msec_t max_delay = 0;
+  ngx_str_t degrade_field{};  // degrade_to=FIELD=VALUE: "model", or a field of the body
+  ngx_str_t degrade_value{};
+  bool dry_run = false;
+  Stage stage = Stage::kPreaccess;
+  size_t number = 0;             // among its location's
+  const void* server = nullptr;  // the server{} or http{} where it stands
+  ngx_str_t file{};              // where it stands
   ngx_uint_t line = 0;
+};
+
+// penstock_cost: how much of a unit a request is reckoned to use.
+struct CostFormula {
+  Unit unit = Unit::kRequests;
+  limit::Formula formula;
 };
 
 struct StatusSource;
 struct LocConf;
+struct Telemetry;
+struct Process;
 
 struct MainConf {
   PoolArray<Zone*> zones;
   PoolArray<Tier*> tiers;
   PoolArray<Limit*> limits;    // all of them, to be bound once every tier is known
   PoolArray<LocConf*> passes;  // where penstock_pass stands
+  PoolArray<LocConf*> quotas;  // where penstock_quota stands
+  PoolArray<LocConf*> watchers;  // where penstock_metrics tells of penstockds
   PoolArray<StatusSource*> sources;
+  ngx_str_t docs{};                       // penstock_docs
+  ngx_int_t max_delayed = NGX_CONF_UNSET;  // requests held back in one worker
+  Telemetry* telemetry = nullptr;         // what is counted and learned, shared by all workers
+  Process* process = nullptr;             // of this worker
 };
 
 struct LocConf {
   PoolArray<Limit*> limits;
+  PoolArray<Limit*> shown;  // penstock_quota: the limits that it tells of
+  PoolArray<CostFormula*> costs;
   Value owner;
   ngx_http_upstream_conf_t upstream{};
   ngx_str_t queue{};
   PoolArray<StatusSource*> status;  // of the upstream's penstockds
   bool passes = false;              // penstock_pass stands in this very location
+  bool later = false;               // some limit is judged at Stage::kAccess
+  const void* server = nullptr;     // penstock_quota: the server{} where it stands
+  ngx_http_upstream_srv_conf_t* watched = nullptr;  // penstock_metrics: whose penstockds it tells of
+  bool quota = false;               // penstock_quota stands in this very location
+  ngx_http_handler_pt page = nullptr;  // penstock_quota, _metrics and _console: what answers here
 };
 
 inline MainConf* main_conf(ngx_http_request_t* r) noexcept {
   return static_cast<MainConf*>(ngx_http_get_module_main_conf(r, ngx_http_penstock_module));
+}
+inline MainConf* main_conf(ngx_conf_t* cf) noexcept {
+  return static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_penstock_module));
 }
 inline LocConf* loc_conf(ngx_http_request_t* r) noexcept {
   return static_cast<LocConf*>(ngx_http_get_module_loc_conf(r, ngx_http_penstock_module));
 }
 
 constexpr size_t kMaxLimits = 16;                           // penstock_limit lines in one place
-constexpr size_t kMaxTierRules = 8;                         // rates of one tier
+constexpr size_t kMaxTierRules = 8;                         // limits of one tier
+constexpr size_t kMaxDegradeValue = 128;                    // bytes
 constexpr size_t kMaxCharges = kMaxLimits * kMaxTierRules;  // counters judged on one request
+
+inline ngx_str_t& arg(ngx_conf_t* cf, size_t i) noexcept {
+  return static_cast<ngx_str_t*>(cf->args->elts)[i];
+}
+
+template <typename T>
+T* find_named(const PoolArray<T*>& list, std::string_view name) noexcept {
+  for (T* item : list) {
+    if (view(item->name) == name) {
+      return item;
+    }
+  }
+  return nullptr;
+}
+
+// NAME=VALUE of a directive's arguments; false if `text` is not about NAME.
+inline bool option(std::string_view text, std::string_view name,
+                   std::string_view& value) noexcept {
+  if (text.size() <= name.size() || text.substr(0, name.size()) != name ||
+      text[name.size()] != '=') {
+    return false;
+  }
+  value = text.substr(name.size() + 1);
+  return true;
+}
+
+char* const kConfError = static_cast<char*>(NGX_CONF_ERROR);
+
+// Names go into headers and messages as they are.
+bool is_name(std::string_view name) noexcept;
+constexpr char kNameRule[] = "a name is 1 to 64 of a-z A-Z 0-9 - _ .";
 
 // Says what is wrong at the line being read, as nginx -t shows it, and fails the directive.
 char* refuse(ngx_conf_t* cf, const char* format, ...) noexcept;
@@ -124,21 +207,41 @@ char* refuse(ngx_conf_t* cf, const char* format, ...) noexcept;
 // `line`.
 ngx_int_t refuse_at(ngx_conf_t* cf, const ngx_str_t& file, ngx_uint_t line, const char* format,
                     ...) noexcept;
+// Says what is doubtful there, and goes on.
+void warn_at(ngx_conf_t* cf, const ngx_str_t& file, ngx_uint_t line, const char* format,
+             ...) noexcept;
 
 // Reads a directive's value into `value`: a constant, one variable, or a mixture.
 char* compile_value(ngx_conf_t* cf, ngx_str_t text, Value& value) noexcept;
 
+// tier_directives.cc
+char* read_tier(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+// What makes no sense in a plan is warned of, with the remedy; all that its refusals say is ready.
+ngx_int_t finish_tiers(ngx_conf_t* cf) noexcept;
+
 // limit_directives.cc
 char* read_zone(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
-char* read_tier(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
 char* read_limit(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+char* read_cost(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
 // Gives every limit its counters; all tiers are known now.
 ngx_int_t bind_limits(ngx_conf_t* cf) noexcept;
+
+// quota.cc: penstock_quota tells callers what they have left.
+char* read_quota(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+// Finds the limits that each penstock_quota tells of; all are known now.
+ngx_int_t bind_quotas(ngx_conf_t* cf) noexcept;
+
+// metrics.cc: penstock_metrics, for Prometheus.
+char* read_metrics(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+
+// console.cc: penstock_console, for the operator.
+char* read_console(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
 
 // pass_directives.cc
 char* read_pass(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
 char* read_owner(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
-// Finds the status pages of every upstream that is passed to; all upstreams are known now.
+// Finds the status pages of every upstream that is passed to, or told of; all upstreams are known
+// now.
 ngx_int_t bind_sources(ngx_conf_t* cf) noexcept;
 void* create_loc_conf(ngx_conf_t* cf) noexcept;
 char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept;

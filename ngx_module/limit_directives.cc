@@ -1,100 +1,11 @@
-// penstock_zone, penstock_tier and penstock_limit: read, checked, and bound to each other.
+// penstock_zone, penstock_limit and penstock_cost: read, checked, and bound to each other.
 #include <algorithm>
 
 #include "ngx_module/conf.h"
-#include "ngx_module/rate.h"
 #include "ngx_module/zone.h"
 
 namespace penstock {
 namespace {
-
-char* const kError = static_cast<char*>(NGX_CONF_ERROR);
-
-MainConf* main_of(ngx_conf_t* cf) noexcept {
-  return static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_penstock_module));
-}
-
-ngx_str_t& arg(ngx_conf_t* cf, size_t i) noexcept {
-  return static_cast<ngx_str_t*>(cf->args->elts)[i];
-}
-
-template <typename T>
-T* find_named(const PoolArray<T*>& list, std::string_view name) noexcept {
-  for (T* item : list) {
-    if (view(item->name) == name) {
-      return item;
-    }
-  }
-  return nullptr;
-}
-
-// Names go into headers and messages as they are.
-bool is_name(std::string_view name) noexcept {
-  return !name.empty() && name.size() <= 64 && std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-           c == '_' || c == '.';
-  });
-}
-
-constexpr char kNameRule[] = "a name is 1 to 64 of a-z A-Z 0-9 - _ .";
-
-// NAME=VALUE of a directive's arguments; false if `text` is not about NAME.
-bool option(std::string_view text, std::string_view name, std::string_view& value) noexcept {
-  if (text.size() <= name.size() || text.substr(0, name.size()) != name ||
-      text[name.size()] != '=') {
-    return false;
-  }
-  value = text.substr(name.size() + 1);
-  return true;
-}
-
-template <typename... Args>
-ngx_str_t print(ngx_pool_t* pool, const char* format, Args... args) noexcept {
-  u_char text[512];
-  const u_char* end = ngx_snprintf(text, sizeof text, format, args...);
-  return copy(pool, {reinterpret_cast<char*>(text), static_cast<size_t>(end - text)});
-}
-
-struct RateTerms {
-  std::string_view rate;
-  std::string_view burst;
-};
-
-// Fills in what follows from the terms. `who` is "Plan free" or "Limit ip".
-char* make_rule(ngx_conf_t* cf, const RateTerms& terms, ngx_str_t who, Rule& rule) noexcept {
-  Rate rate;
-  ngx_str_t rate_text = str(terms.rate);
-  if (const char* remedy = parse_rate(terms.rate, rate); remedy != nullptr) {
-    return refuse(cf, "invalid rate \"%V\": %s", &rate_text, remedy);
-  }
-  uint64_t burst = 0;
-  if (!terms.burst.empty() && (!parse_number(terms.burst, limit::kMaxBurst, burst) || burst == 0)) {
-    ngx_str_t text = str(terms.burst);
-    return refuse(cf, "invalid burst \"%V\": the burst is how many may come at once, from 1 to %uL",
-                  &text, limit::kMaxBurst);
-  }
-  auto gcra = limit::make_gcra(rate.amount, rate.period_ns, burst);
-  if (!gcra) {
-    return refuse(cf, "rate \"%V\": %s", &rate_text, gcra.error().message.c_str());
-  }
-  rule.gcra = *gcra;
-  ngx_str_t word = str(rate.period_word);
-  rule.terms = print(cf->pool, "%V burst=%uL", &rate_text, rule.gcra.burst);
-  rule.sentence = print(cf->pool, "%V allows %uL request%s %s %V.", &who, rate.amount,
-                        rate.amount == 1 ? "" : "s", rate.period_s == 3600 ? "an" : "a", &word);
-  rule.policy = print(cf->pool, "\"%V\";q=%uL;w=%uL", &rule.name, rate.amount, rate.period_s);
-  rule.label = print(cf->pool, ", \"%V\";r=", &rule.name);
-  rule.file = cf->conf_file->file.name;
-  rule.line = cf->conf_file->line;
-  return rule.policy.data != nullptr && rule.label.data != nullptr &&
-                 rule.refusal.prepare(cf->pool, view(rule.name), view(rule.sentence))
-             ? NGX_CONF_OK
-             : kError;
-}
-
-bool same_terms(const Rule& a, const Rule& b) noexcept {
-  return a.gcra.interval == b.gcra.interval && a.gcra.burst == b.gcra.burst;
-}
 
 // The zone's counter of this name, made if there is none. nullptr: memory ran out, or another rule
 // has the name (`other`).
@@ -117,106 +28,11 @@ Counter* counter_of(ngx_pool_t* pool, Zone& zone, const Rule& rule, const Rule*&
   return counter;
 }
 
-// ---- the lines of a tier ----
-
-char* read_tier_rate(ngx_conf_t* cf, Tier& tier) noexcept {
-  RateTerms terms;
-  std::string_view name;
-  for (size_t i = 1; i < cf->args->nelts; ++i) {
-    const std::string_view text = view(arg(cf, i));
-    if (!option(text, "burst", terms.burst) && !option(text, "name", name)) {
-      if (!terms.rate.empty()) {
-        return refuse(cf, "unknown parameter \"%V\" of rate; it takes burst=N and name=NAME",
-                      &arg(cf, i));
-      }
-      terms.rate = text;
-    }
-  }
-  if (tier.rules.size() == kMaxTierRules) {
-    return refuse(cf, "tier \"%V\" has more than %uz rates", &tier.name, kMaxTierRules);
-  }
-  auto* rule = make<Rule>(cf->pool);
-  if (rule == nullptr) {
-    return kError;
-  }
-  ngx_str_t given = str(name);
-  rule->name = name.empty() ? print(cf->pool, tier.rules.empty() ? "%V-rate" : "%V-rate-%c",
-                                    &tier.name, terms.rate.empty() ? '?' : terms.rate.back())
-                            : given;
-  if (!is_name(view(rule->name))) {
-    return refuse(cf, "invalid name \"%V\": %s", &rule->name, kNameRule);
-  }
-  if (find_named(tier.rules, view(rule->name)) != nullptr) {
-    return refuse(cf, "tier \"%V\" has two limits named \"%V\"; tell them apart by name=NAME",
-                  &tier.name, &rule->name);
-  }
-  const ngx_str_t who = print(cf->pool, "Plan %V", &tier.name);
-  if (make_rule(cf, terms, who, *rule) != NGX_CONF_OK ||
-      tier.rules.push(cf->pool, rule) == nullptr) {
-    return kError;
-  }
-  return NGX_CONF_OK;
-}
-
-char* read_tier_number(ngx_conf_t* cf, std::string_view what, int64_t least, int64_t most,
-                       int64_t& number) noexcept {
-  const std::string_view text = cf->args->nelts == 2 ? view(arg(cf, 1)) : "";
-  const bool negative = !text.empty() && text.front() == '-';
-  uint64_t value = 0;
-  ngx_str_t name = str(what);
-  if (!parse_number(text.substr(negative ? 1 : 0), INT32_MAX, value)) {
-    return refuse(cf, "%V takes one whole number from %L to %L", &name, least, most);
-  }
-  number = negative ? -static_cast<int64_t>(value) : static_cast<int64_t>(value);
-  if (number < least || number > most) {
-    return refuse(cf, "%V takes one whole number from %L to %L", &name, least, most);
-  }
-  return NGX_CONF_OK;
-}
-
-char* read_tier_line(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
-  auto& tier = *static_cast<Tier*>(conf);
-  const std::string_view word = view(arg(cf, 0));
-  int64_t number = 0;
-  if (word == "rate") {
-    return read_tier_rate(cf, tier);
-  }
-  if (word == "priority") {
-    return read_tier_number(cf, word, -1000, 1000, tier.priority);
-  }
-  if (word == "weight") {
-    char* const done = read_tier_number(cf, word, 1, 1'000'000, number);
-    tier.weight = static_cast<uint64_t>(number);
-    return done;
-  }
-  return refuse(
-      cf, "unknown line \"%V\" in penstock_tier; this version knows rate, priority and weight",
-      &arg(cf, 0));
-}
-
-char* join_policies(ngx_conf_t* cf, Tier& tier) noexcept {
-  size_t size = 0;
-  for (const Rule* rule : tier.rules) {
-    size += rule->policy.len + 2;
-  }
-  tier.policies.data = static_cast<u_char*>(ngx_pnalloc(cf->pool, size + 1));
-  if (tier.policies.data == nullptr) {
-    return kError;
-  }
-  u_char* at = tier.policies.data;
-  for (const Rule* rule : tier.rules) {
-    at = at == tier.policies.data ? at : ngx_cpymem(at, ", ", 2);
-    at = ngx_cpymem(at, rule->policy.data, rule->policy.len);
-  }
-  tier.policies.len = static_cast<size_t>(at - tier.policies.data);
-  return NGX_CONF_OK;
-}
-
 // ---- the parts of a limit ----
 
 struct LimitParts {
-  std::string_view zone, key, tier, name;
-  RateTerms terms;
+  std::string_view zone, key, tier, name, action, max_delay, degrade_to, dry_run, stage;
+  Terms terms;
 };
 
 char* read_limit_parts(ngx_conf_t* cf, LimitParts& parts) noexcept {
@@ -230,12 +46,14 @@ char* read_limit_parts(ngx_conf_t* cf, LimitParts& parts) noexcept {
     }
     if (!option(text, "zone", parts.zone) && !option(text, "key", parts.key) &&
         !option(text, "tier", parts.tier) && !option(text, "name", parts.name) &&
-        !option(text, "rate", parts.terms.rate) && !option(text, "burst", parts.terms.burst)) {
-      return refuse(
-          cf,
-          "unknown parameter \"%V\" of penstock_limit; it takes zone=, key=, and tier= or "
-          "rate= with burst= and name=",
-          &arg(cf, i));
+        !option(text, "action", parts.action) && !option(text, "max_delay", parts.max_delay) &&
+        !option(text, "degrade_to", parts.degrade_to) && !option(text, "dry_run", parts.dry_run) &&
+        !option(text, "stage", parts.stage) && !parts.terms.take(text)) {
+      return refuse(cf,
+                    "unknown parameter \"%V\" of penstock_limit; it takes zone=, key=, tier= or one "
+                    "of rate=, quota=, concurrency= (with burst=, algorithm=, name=), and action=, "
+                    "max_delay=, degrade_to=, dry_run=, stage=",
+                    &arg(cf, i));
     }
   }
   if (parts.zone.empty()) {
@@ -245,19 +63,111 @@ char* read_limit_parts(ngx_conf_t* cf, LimitParts& parts) noexcept {
     return refuse(cf,
                   "penstock_limit needs key=VALUE: whom to count, such as key=$binary_remote_addr");
   }
-  if (parts.tier.empty() == parts.terms.rate.empty()) {
-    return refuse(cf, "penstock_limit needs either tier=NAME or rate=RATE, such as rate=50r/s");
+  if (parts.terms.given() + (parts.tier.empty() ? 0 : 1) != 1) {
+    return refuse(cf,
+                  "penstock_limit needs one of tier=NAME, rate=RATE, quota=RATE and concurrency=N, "
+                  "such as rate=50r/s");
   }
-  if (!parts.tier.empty() && (!parts.terms.burst.empty() || !parts.name.empty())) {
-    return refuse(cf, "burst= and name= of a tier's limits stand in its penstock_tier block");
+  if (!parts.tier.empty() &&
+      (!parts.terms.burst.empty() || !parts.terms.algorithm.empty() || !parts.name.empty())) {
+    return refuse(
+        cf, "burst=, algorithm= and name= of a tier's limits stand in its penstock_tier block");
   }
   return NGX_CONF_OK;
 }
 
-char* bind_inline_rate(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) noexcept {
+// ---- what being over it means ----
+
+char* read_delay(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) noexcept {
+  if (limit.action != Action::kDelay) {
+    return parts.max_delay.empty() ? NGX_CONF_OK
+                                   : refuse(cf, "max_delay= belongs to action=delay");
+  }
+  ngx_str_t text = str(parts.max_delay);
+  const ngx_int_t max = text.len == 0 ? NGX_ERROR : ngx_parse_time(&text, 0);
+  constexpr ngx_int_t kDayMs = 86'400'000;
+  if (max == NGX_ERROR || max == 0 || max > kDayMs) {
+    return refuse(cf, "action=delay needs max_delay=TIME, the longest that a request is held back, "
+                      "such as max_delay=5s");
+  }
+  limit.max_delay = static_cast<ngx_msec_t>(max);
+  return NGX_CONF_OK;
+}
+
+// It becomes a parameter's name in Penstock-Degraded (RFC 9651, 3.1.2).
+bool is_degrade_field(std::string_view field) noexcept {
+  return is_name(field) && field.front() >= 'a' && field.front() <= 'z' &&
+         std::none_of(field.begin(), field.end(), [](char c) { return c >= 'A' && c <= 'Z'; });
+}
+
+// It goes into JSON and into a header's string as it is: meta-llama/Llama-3.1-8B, 64, 1024x1024.
+bool is_degrade_value(std::string_view value) noexcept {
+  return !value.empty() && value.size() <= kMaxDegradeValue &&
+         std::all_of(value.begin(), value.end(),
+                     [](char c) { return c > ' ' && c <= '~' && c != '"' && c != '\\'; });
+}
+
+char* read_degrade(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) noexcept {
+  if (limit.action != Action::kDegrade) {
+    return parts.degrade_to.empty() ? NGX_CONF_OK
+                                    : refuse(cf, "degrade_to= belongs to action=degrade");
+  }
+  const size_t equals = parts.degrade_to.find('=');
+  const std::string_view field = parts.degrade_to.substr(0, equals);
+  if (equals == std::string_view::npos || !is_degrade_field(field) ||
+      !is_degrade_value(parts.degrade_to.substr(equals + 1))) {
+    return refuse(cf,
+                  "action=degrade needs degrade_to=FIELD=VALUE, what to run instead, such as "
+                  "degrade_to=model=small or degrade_to=max_tokens=64; a field is 1 to 64 of a-z 0-9 "
+                  "- _ . and begins with a letter, a value 1 to %uz visible characters without "
+                  "quotes or backslashes",
+                  kMaxDegradeValue);
+  }
+  limit.degrade_field = str(field);
+  limit.degrade_value = str(parts.degrade_to.substr(equals + 1));
+  return NGX_CONF_OK;
+}
+
+char* read_action(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) noexcept {
+  if (parts.action == "delay") {
+    limit.action = Action::kDelay;
+  } else if (parts.action == "degrade") {
+    limit.action = Action::kDegrade;
+  } else if (!parts.action.empty() && parts.action != "reject") {
+    ngx_str_t text = str(parts.action);
+    return refuse(cf, "unknown action \"%V\": this version knows reject, delay and degrade", &text);
+  }
+  if (!parts.dry_run.empty() && parts.dry_run != "on" && parts.dry_run != "off") {
+    return refuse(cf, "dry_run is on or off");
+  }
+  limit.dry_run = parts.dry_run == "on";
+  if (!parts.stage.empty() && parts.stage != "preaccess" && parts.stage != "access") {
+    return refuse(cf, "stage is preaccess or access (after auth_request and the like)");
+  }
+  limit.stage = parts.stage == "access" ? Stage::kAccess : Stage::kPreaccess;
+  return read_delay(cf, parts, limit) == NGX_CONF_OK ? read_degrade(cf, parts, limit) : kConfError;
+}
+
+// ---- counters ----
+
+bool is_bucket(const Rule& rule) noexcept {
+  return rule.policy.algorithm == limit::Algorithm::gcra;
+}
+
+// False when memory ran out.
+bool bind(ngx_pool_t* pool, const Counter& counter, const Limit& limit, Bounds& bounds) noexcept {
+  Bound bound{&counter, counter.rule->policy};
+  if (limit.action == Action::kDelay && is_bucket(*counter.rule)) {
+    limit::allow_delay(bound.policy.gcra, limit.max_delay * uint64_t{1'000'000});
+  }
+  bounds.reckoned = bounds.reckoned || counter.rule->unit != Unit::kRequests;
+  return bounds.all.push(pool, bound) != nullptr;
+}
+
+char* bind_inline_rule(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) noexcept {
   auto* rule = make<Rule>(cf->pool);
   if (rule == nullptr) {
-    return kError;
+    return kConfError;
   }
   // Without a name the key names it: key=$binary_remote_addr is "binary_remote_addr".
   std::string_view name = parts.name;
@@ -269,27 +179,37 @@ char* bind_inline_rate(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) no
   if (!is_name(name)) {
     return refuse(cf, "invalid name \"%V\": %s; add name=NAME", &rule->name, kNameRule);
   }
-  if (make_rule(cf, parts.terms, print(cf->pool, "Limit %V", &rule->name), *rule) != NGX_CONF_OK) {
-    return kError;
+  const ngx_str_t who = print(cf->pool, "Limit %V", &rule->name);
+  if (make_rule(cf, parts.terms, view(who), *rule) != NGX_CONF_OK) {
+    return kConfError;
+  }
+  if (limit.action == Action::kDelay && !is_bucket(*rule)) {
+    return refuse(cf, "action=delay needs a rate by token_bucket or leaky_bucket: a window tells "
+                      "nobody when its turn is");
   }
   const Rule* other = nullptr;
-  limit.counter = counter_of(cf->pool, *limit.zone, *rule, other);
+  const Counter* counter = counter_of(cf->pool, *limit.zone, *rule, other);
   if (other != nullptr) {
     ngx_str_t terms = other->terms;
     ngx_str_t file = other->file;
     return refuse(
         cf,
         "limit \"%V\" has other terms (%V) in %V:%ui; give this one another name=, or the "
-        "same rate and burst",
+        "same terms",
         &rule->name, &terms, &file, other->line);
   }
-  return limit.counter == nullptr ? kError : NGX_CONF_OK;
+  if (counter == nullptr || !bind(cf->pool, *counter, limit, limit.bounds)) {
+    return kConfError;
+  }
+  return counter->rule != rule || finish_rule(cf->pool, *rule, view(main_conf(cf)->docs))
+             ? NGX_CONF_OK
+             : kConfError;
 }
 
 // Every tier's counters in the limit's zone.
 ngx_int_t bind_tiers(ngx_conf_t* cf, const MainConf& main, Limit& limit) noexcept {
   for (const Tier* tier : main.tiers) {
-    PoolArray<Counter*> counters;
+    Bounds bounds;
     for (const Rule* rule : tier->rules) {
       const Rule* other = nullptr;
       Counter* counter = counter_of(cf->pool, *limit.zone, *rule, other);
@@ -300,15 +220,42 @@ ngx_int_t bind_tiers(ngx_conf_t* cf, const MainConf& main, Limit& limit) noexcep
                          "limit \"%V\" has other terms in %V:%ui; rename one of them by name=NAME",
                          &name, &file, other->line);
       }
-      if (counter == nullptr || counters.push(cf->pool, counter) == nullptr) {
+      if (counter == nullptr || !bind(cf->pool, *counter, limit, bounds)) {
         return NGX_ERROR;
       }
     }
-    if (limit.tier_counters.push(cf->pool, counters) == nullptr) {
+    if (limit.tier_bounds.push(cf->pool, bounds) == nullptr) {
       return NGX_ERROR;
     }
   }
   return NGX_OK;
+}
+
+// How many slots one caller takes in the zone at most: all of its counters in use.
+uint64_t slots_of_a_caller(const Zone& zone) noexcept {
+  uint64_t slots = 0;
+  for (const Counter* counter : zone.counters) {
+    const limit::Policy& policy = counter->rule->policy;
+    slots += policy.algorithm == limit::Algorithm::sliding_log ? policy.limit : 1;
+  }
+  return slots;
+}
+
+// Half of a zone's slots can be live before the first key finds none.
+void warn_of_small_zones(ngx_conf_t* cf, const MainConf& main) noexcept {
+  constexpr uint64_t kLeastCallers = 100;
+  for (const Zone* zone : main.zones) {
+    const uint64_t each = slots_of_a_caller(*zone);
+    const uint64_t room = zone->shm->shm.size / 32;
+    if (each == 0 || room / each >= kLeastCallers) {
+      continue;
+    }
+    ngx_str_t name = zone->name;
+    warn_at(cf, zone->conf_file, zone->conf_line,
+            "zone \"%V\" is too small for its limits: %uL callers fill it, and others are then "
+            "refused with 503; give it %uLk or more",
+            &name, room / each, each * kLeastCallers * 32 / 1024 + 1);
+  }
 }
 
 }  // namespace
@@ -319,10 +266,14 @@ char* read_zone(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   if (!is_name(view(name))) {
     return refuse(cf, "invalid zone name \"%V\": %s", &name, kNameRule);
   }
-  if (cf->args->nelts > 3) {
-    return refuse(cf,
-                  "unknown parameter \"%V\" of penstock_zone; this version takes a name and a size",
-                  &arg(cf, 3));
+  std::string_view file;
+  for (size_t i = 3; i < cf->args->nelts; ++i) {
+    if (!option(view(arg(cf, i)), "file", file) || file.empty()) {
+      return refuse(cf,
+                    "unknown parameter \"%V\" of penstock_zone; this version takes a name, a size "
+                    "and file=PATH",
+                    &arg(cf, i));
+    }
   }
   const ssize_t size = ngx_parse_size(&arg(cf, 2));
   constexpr ssize_t kMaxZone = ssize_t{1} << 40;
@@ -335,13 +286,21 @@ char* read_zone(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   }
   auto* zone = make<Zone>(cf->pool);
   if (zone == nullptr || main.zones.push(cf->pool, zone) == nullptr) {
-    return kError;
+    return kConfError;
   }
   zone->name = name;
+  zone->conf_file = cf->conf_file->file.name;
+  zone->conf_line = cf->conf_file->line;
+  if (!file.empty()) {
+    zone->file = copy(cf->pool, file);
+    if (zone->file.data == nullptr || ngx_conf_full_name(cf->cycle, &zone->file, 0) != NGX_OK) {
+      return kConfError;
+    }
+  }
   zone->shm =
       ngx_shared_memory_add(cf, &name, static_cast<size_t>(size), &ngx_http_penstock_module);
   if (zone->shm == nullptr) {
-    return kError;
+    return kConfError;
   }
   if (zone->shm->data != nullptr) {
     return refuse(cf, "zone \"%V\" is defined twice", &name);
@@ -351,43 +310,24 @@ char* read_zone(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   return NGX_CONF_OK;
 }
 
-char* read_tier(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
-  auto& main = *static_cast<MainConf*>(conf);
-  if (!is_name(view(arg(cf, 1)))) {
-    return refuse(cf, "invalid tier name \"%V\": %s", &arg(cf, 1), kNameRule);
-  }
-  if (find_named(main.tiers, view(arg(cf, 1))) != nullptr) {
-    return refuse(cf, "tier \"%V\" is defined twice", &arg(cf, 1));
-  }
-  auto* tier = make<Tier>(cf->pool);
-  if (tier == nullptr || main.tiers.push(cf->pool, tier) == nullptr) {
-    return kError;
-  }
-  tier->name = arg(cf, 1);
-  const ngx_conf_t saved = *cf;
-  cf->handler = read_tier_line;
-  cf->handler_conf = reinterpret_cast<char*>(tier);
-  char* const done = ngx_conf_parse(cf, nullptr);
-  *cf = saved;
-  return done == NGX_CONF_OK ? join_policies(cf, *tier) : done;
-}
-
 char* read_limit(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   auto& loc = *static_cast<LocConf*>(conf);
-  MainConf& main = *main_of(cf);
+  MainConf& main = *main_conf(cf);
   LimitParts parts;
   if (read_limit_parts(cf, parts) != NGX_CONF_OK) {
-    return kError;
+    return kConfError;
   }
   if (loc.limits.size() == kMaxLimits) {
     return refuse(cf, "more than %uz penstock_limit lines in one place", kMaxLimits);
   }
   auto* limit = make<Limit>(cf->pool);
   if (limit == nullptr) {
-    return kError;
+    return kConfError;
   }
   limit->file = cf->conf_file->file.name;
   limit->line = cf->conf_file->line;
+  limit->number = loc.limits.size();
+  limit->server = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
   limit->zone = find_named(main.zones, parts.zone);
   if (limit->zone == nullptr) {
     ngx_str_t name = str(parts.zone);
@@ -402,22 +342,48 @@ char* read_limit(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
         "in one zone",
         &limit->zone->name, &loc.limits[0]->zone->name);
   }
-  if (compile_value(cf, str(parts.key), limit->key) != NGX_CONF_OK) {
-    return kError;
+  if (read_action(cf, parts, *limit) != NGX_CONF_OK ||
+      compile_value(cf, str(parts.key), limit->key) != NGX_CONF_OK) {
+    return kConfError;
   }
   if (!parts.tier.empty() ? compile_value(cf, str(parts.tier), limit->tier) != NGX_CONF_OK
-                          : bind_inline_rate(cf, parts, *limit) != NGX_CONF_OK) {
-    return kError;
+                          : bind_inline_rule(cf, parts, *limit) != NGX_CONF_OK) {
+    return kConfError;
   }
+  loc.later = loc.later || limit->stage == Stage::kAccess;
   if (limit->zone->limits.push(cf->pool, limit) == nullptr ||
       main.limits.push(cf->pool, limit) == nullptr || loc.limits.push(cf->pool, limit) == nullptr) {
-    return kError;
+    return kConfError;
+  }
+  return NGX_CONF_OK;
+}
+
+char* read_cost(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
+  auto& loc = *static_cast<LocConf*>(conf);
+  Unit unit = Unit::kRequests;
+  if (!parse_unit(view(arg(cf, 1)), unit)) {
+    return refuse(cf, "invalid unit \"%V\" of penstock_cost: it is r, t (model tokens) or gs (GPU "
+                      "seconds)", &arg(cf, 1));
+  }
+  for (const CostFormula* cost : loc.costs) {
+    if (cost->unit == unit) {
+      return refuse(cf, "penstock_cost %V stands here twice", &arg(cf, 1));
+    }
+  }
+  auto formula = limit::Formula::parse(view(arg(cf, 2)));
+  if (!formula) {
+    return refuse(cf, "invalid formula \"%V\": %s", &arg(cf, 2), formula.error().message.c_str());
+  }
+  void* memory = ngx_palloc(cf->pool, sizeof(CostFormula));
+  if (memory == nullptr ||
+      loc.costs.push(cf->pool, new (memory) CostFormula{unit, *formula}) == nullptr) {
+    return kConfError;
   }
   return NGX_CONF_OK;
 }
 
 ngx_int_t bind_limits(ngx_conf_t* cf) noexcept {
-  MainConf& main = *main_of(cf);
+  MainConf& main = *main_conf(cf);
   for (Limit* limit : main.limits) {
     if (limit->tier.kind == Value::Kind::kNone) {
       continue;
@@ -433,6 +399,7 @@ ngx_int_t bind_limits(ngx_conf_t* cf) noexcept {
       return NGX_ERROR;
     }
   }
+  warn_of_small_zones(cf, main);
   return NGX_OK;
 }
 

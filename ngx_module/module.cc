@@ -1,17 +1,29 @@
 // The module as Nginx sees it: directives, phases, life cycle. Read from here.
 //
-//   limit_directives   penstock_zone, penstock_tier, penstock_limit
+//   tier_directives    penstock_tier
+//   limit_directives   penstock_zone, penstock_limit, penstock_cost
+//   rule               one limit's terms, and all that is said of it
 //   pass_directives    penstock_pass, penstock_owner, penstock_*_timeout ...
-//   zone               the shared memory of counters
-//   admission          preaccess: all limits of a request, together
+//   quota, console     what a caller has left; a key's counters, for the operator
+//   metrics            for Prometheus
+//   limit_report, page what these three share
+//   zone               the shared memory of counters; zone_store: with file=, beyond Nginx's end
+//   admission          all limits of a request, together
+//   cost               what a request is reckoned to use
+//   delay, degrade     what being over a limit means, other than a refusal
+//   receipt            what was charged: settled, given back, released
+//   telemetry          what all workers count and learn; metrics, quota and console show it
 //   reply              refusals, and Nginx's own errors, as problems
 //   pass, answer       the job over the wire, and what comes back
 //   status_source      what penstockd says of itself, read from shared memory
 #include "ngx_module/admission.h"
 #include "ngx_module/conf.h"
+#include "ngx_module/receipt.h"
 #include "ngx_module/reply.h"
 #include "ngx_module/status_source.h"
+#include "ngx_module/telemetry.h"
 #include "ngx_module/variables.h"
+#include "ngx_module/zone_store.h"
 
 namespace penstock {
 namespace {
@@ -20,25 +32,48 @@ void* create_main_conf(ngx_conf_t* cf) noexcept { return make<MainConf>(cf->pool
 
 ngx_int_t preconfiguration(ngx_conf_t* cf) noexcept { return add_variables(cf); }
 
-ngx_int_t postconfiguration(ngx_conf_t* cf) noexcept {
-  if (bind_limits(cf) != NGX_OK || bind_sources(cf) != NGX_OK) {
-    return NGX_ERROR;
-  }
+// Handlers of a phase run from the last to the first: `last` puts one behind all others.
+bool add_handler(ngx_conf_t* cf, ngx_http_phases phase, ngx_http_handler_pt handler,
+                 bool last) noexcept {
   auto* core = static_cast<ngx_http_core_main_conf_t*>(
       ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
-  auto* handler = static_cast<ngx_http_handler_pt*>(
-      ngx_array_push(&core->phases[NGX_HTTP_PREACCESS_PHASE].handlers));
-  if (handler == nullptr) {
+  ngx_array_t& list = core->phases[phase].handlers;
+  auto* place = static_cast<ngx_http_handler_pt*>(ngx_array_push(&list));
+  if (place == nullptr) {
+    return false;
+  }
+  auto* handlers = static_cast<ngx_http_handler_pt*>(list.elts);
+  if (last) {
+    ngx_memmove(handlers + 1, handlers, static_cast<size_t>(place - handlers) * sizeof *handlers);
+    place = handlers;
+  }
+  *place = handler;
+  return true;
+}
+
+ngx_int_t postconfiguration(ngx_conf_t* cf) noexcept {
+  if (finish_tiers(cf) != NGX_OK || bind_limits(cf) != NGX_OK || bind_sources(cf) != NGX_OK ||
+      add_telemetry(cf) != NGX_OK || prepare_stores(cf) != NGX_OK || bind_quotas(cf) != NGX_OK) {
     return NGX_ERROR;
   }
-  // Handlers run from the last to the first: this one goes first in the list, after realip,
-  // limit_req and limit_conn.
-  auto* handlers =
-      static_cast<ngx_http_handler_pt*>(core->phases[NGX_HTTP_PREACCESS_PHASE].handlers.elts);
-  ngx_memmove(handlers + 1, handlers, static_cast<size_t>(handler - handlers) * sizeof *handlers);
-  handlers[0] = judge_request;
+  // Behind realip, limit_req and limit_conn; and before anything else that follows the access
+  // phase, whose own handlers are passed over when `satisfy any` is.
+  if (!add_handler(cf, NGX_HTTP_PREACCESS_PHASE, judge_before_access, true) ||
+      !add_handler(cf, NGX_HTTP_PRECONTENT_PHASE, judge_after_access, false) ||
+      !add_handler(cf, NGX_HTTP_LOG_PHASE, count_outcome, false)) {
+    return NGX_ERROR;
+  }
   install_problem_filters();
   return NGX_OK;
+}
+
+// Nothing can go wrong with the cycle any more.
+ngx_int_t commit(ngx_cycle_t* cycle) noexcept {
+  return begin_counting(cycle) == NGX_OK ? commit_stores(cycle) : NGX_ERROR;
+}
+
+ngx_int_t start_worker(ngx_cycle_t* cycle) noexcept {
+  return start_process(cycle) == NGX_OK ? start_status_timer(cycle) : NGX_ERROR;
 }
 
 constexpr ngx_uint_t kAnywhere = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
@@ -67,6 +102,18 @@ ngx_command_t commands[] = {
      NGX_HTTP_MAIN_CONF_OFFSET, 0, nullptr},
     {ngx_string("penstock_limit"), kAnywhere | NGX_CONF_1MORE, read_limit, NGX_HTTP_LOC_CONF_OFFSET,
      0, nullptr},
+    {ngx_string("penstock_cost"), kAnywhere | NGX_CONF_TAKE2, read_cost, NGX_HTTP_LOC_CONF_OFFSET,
+     0, nullptr},
+    {ngx_string("penstock_docs"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1, ngx_conf_set_str_slot,
+     NGX_HTTP_MAIN_CONF_OFFSET, offsetof(MainConf, docs), nullptr},
+    {ngx_string("penstock_max_delayed"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1,
+     ngx_conf_set_num_slot, NGX_HTTP_MAIN_CONF_OFFSET, offsetof(MainConf, max_delayed), nullptr},
+    {ngx_string("penstock_quota"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, read_quota,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+    {ngx_string("penstock_metrics"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS | NGX_CONF_TAKE1,
+     read_metrics, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+    {ngx_string("penstock_console"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS | NGX_CONF_TAKE1,
+     read_console, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
     {ngx_string("penstock_owner"), kAnywhere | NGX_CONF_TAKE1, read_owner, NGX_HTTP_LOC_CONF_OFFSET,
      0, nullptr},
     {ngx_string("penstock_pass"),
@@ -122,12 +169,12 @@ ngx_module_t ngx_http_penstock_module = {
     penstock::commands,
     NGX_HTTP_MODULE,
     nullptr,                       // init master
-    nullptr,                       // init module
-    penstock::start_status_timer,  // init process
+    penstock::commit,                              // init module
+    penstock::start_worker,  // init process
     nullptr,                       // init thread
     nullptr,                       // exit thread
     nullptr,                       // exit process
-    nullptr,                       // exit master
+    penstock::close_stores,                       // exit master
     NGX_MODULE_V1_PADDING,
 };
 

@@ -2,6 +2,7 @@
 
 #include "ngx_module/answer.h"
 #include "ngx_module/request.h"
+#include "ngx_module/telemetry.h"
 #include "shared/base/clock.h"
 #include "shared/wire/messages.h"
 
@@ -42,6 +43,8 @@ bool describe(ngx_http_request_t* r, RequestState& state, wire::Submit& submit) 
   if (r->headers_in.content_type != nullptr) {
     submit.content_type = view(r->headers_in.content_type->value);
   }
+  submit.override = view(state.replace);
+  submit.cost = state.cost[static_cast<size_t>(Unit::kTokens)];
   return loc.owner.get(r, submit.owner);
 }
 
@@ -99,36 +102,58 @@ ngx_int_t reinit_request(ngx_http_request_t* r) noexcept {
     r->upstream->buffering = r->upstream->conf->buffering != 0 ? 1 : 0;
   }
   state->forget_answer();
-  state->verdict = Verdict::kPassed;
+  state->verdict = state->admitted;
   state->retry_after_s = 0;
   return NGX_OK;
 }
 
 void abort_request(ngx_http_request_t*) noexcept {}
 
-// The connection is closed unless the answer came whole, and closing it cancels the job. A refusal
-// costs nothing, also when it was penstockd that refused.
-void finalize_request(ngx_http_request_t* r, ngx_int_t) noexcept {
-  RequestState* state = find_state(r);
-  if (!r->upstream->header_sent) {
-    state->forget_answer();  // Nginx has the word
+// What the caller that left a stream has had: the prompt, and a token with each piece of the answer.
+Usage usage_so_far(ngx_http_request_t* r, const RequestState& state) noexcept {
+  const double prompt = static_cast<double>(state.prompt_bytes) /
+                        estimate_of(*main_conf(r), view(state.model)).bytes_per_token;
+  return {static_cast<uint64_t>(prompt) + state.chunks,
+          static_cast<uint64_t>((monotonic_ns() - state.begun_ns) / kNsPerMs)};
+}
+
+// A refusal costs nothing, also when it was penstockd that refused; nor does a failure of ours. A
+// caller that leaves before the answer gets back all but the request itself; one that leaves an
+// answer that was made whole before it began to come, nothing.
+void settle_up(ngx_http_request_t* r, RequestState& state, bool failed) noexcept {
+  if (state.done) {
+    learn(*main_conf(r), view(state.model), state.prompt_bytes, state.prompt_tokens,
+          state.usage.tokens - state.prompt_tokens, state.usage.gpu_ms);
+    settle(state.receipt, state.usage);
+  } else if (state.chunks != 0 && state.answer_is_events) {
+    settle(state.receipt, usage_so_far(r, state));
+  } else if (state.chunks == 0 || failed) {
+    refund(state.receipt, failed);
   }
-  if (state->verdict == Verdict::kBusy) {
-    for (const Paid& paid : state->paid) {
-      limit::refund_one(*state->table, *paid.policy, paid.hash, 1, paid.state, monotonic_ns());
-    }
-    state->paid = {};
+}
+
+// The connection is closed unless the answer came whole, and closing it cancels the job.
+void finalize_request(ngx_http_request_t* r, ngx_int_t rc) noexcept {
+  RequestState* state = find_state(r);
+  constexpr ngx_uint_t kFirstServerError = 500;
+  const bool answered = r->upstream->header_sent != 0;
+  const bool broken = rc >= static_cast<ngx_int_t>(kFirstServerError);
+  settle_up(r, *state,
+            broken || (answered && r->upstream->headers_in.status_n >= kFirstServerError));
+  if (!answered) {
+    state->forget_answer();  // Nginx has the word
   }
 }
 
 void body_is_here(ngx_http_request_t* r) noexcept {
+  RequestState& state = *find_state(r);
   if (static_cast<off_t>(body_size(r)) > kMaxBodyBytes) {
+    refund(state.receipt, true);
     ngx_http_finalize_request(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE);
     return;
   }
-  if (RequestState* state = find_state(r); state != nullptr) {
-    state->body_read = true;
-  }
+  state.body_read = true;
+  state.handed_over = true;
   ngx_http_upstream_init(r);
 }
 
@@ -141,6 +166,7 @@ ngx_int_t pass_request(ngx_http_request_t* r) noexcept {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   if (r->headers_in.content_length_n > kMaxBodyBytes) {
+    refund(state->receipt, true);
     return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
   }
   state->forget_answer();  // of a location that was redirected from

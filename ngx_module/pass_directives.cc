@@ -1,12 +1,14 @@
 // penstock_pass, penstock_owner and what every upstream module of Nginx lets an operator set.
 #include "ngx_module/conf.h"
+
+#include <algorithm>
+
+#include "ngx_module/page.h"
 #include "ngx_module/pass.h"
 #include "ngx_module/status_source.h"
 
 namespace penstock {
 namespace {
-
-char* const kError = static_cast<char*>(NGX_CONF_ERROR);
 
 void unset(ngx_http_upstream_conf_t& u) noexcept {
   u.store = 0;
@@ -74,11 +76,11 @@ char* merge_upstream(ngx_conf_t* cf, ngx_http_upstream_conf_t& u,
     u.next_upstream = NGX_CONF_BITMASK_SET | NGX_HTTP_UPSTREAM_FT_OFF;
   }
   if (merge_buffers(cf, u, above) != NGX_CONF_OK) {
-    return kError;
+    return kConfError;
   }
   static ngx_path_init_t temp_path = {ngx_string("penstock_temp"), {1, 2, 0}};
   if (ngx_conf_merge_path_value(cf, &u.temp_path, above.temp_path, &temp_path) != NGX_OK) {
-    return kError;
+    return kConfError;
   }
   static ngx_str_t hidden[] = {ngx_null_string};
   ngx_hash_init_t hash;
@@ -87,7 +89,7 @@ char* merge_upstream(ngx_conf_t* cf, ngx_http_upstream_conf_t& u,
   hash.bucket_size = ngx_align(64, ngx_cacheline_size);
   hash.name = const_cast<char*>("penstock_hide_headers_hash");
   return ngx_http_upstream_hide_headers_hash(cf, &u, &above, hidden, &hash) == NGX_OK ? NGX_CONF_OK
-                                                                                      : kError;
+                                                                                      : kConfError;
 }
 
 ngx_http_core_loc_conf_t* core_of(ngx_conf_t* cf) noexcept {
@@ -124,7 +126,7 @@ char* read_pass(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   url.no_resolve = 1;
   loc.upstream.upstream = ngx_http_upstream_add(cf, &url, 0);
   if (loc.upstream.upstream == nullptr) {
-    return kError;
+    return kConfError;
   }
   ngx_http_core_loc_conf_t* core = core_of(cf);
   core->handler = pass_request;
@@ -134,7 +136,7 @@ char* read_pass(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   loc.passes = true;
   auto& main =
       *static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_penstock_module));
-  return main.passes.push(cf->pool, &loc) == nullptr ? kError : NGX_CONF_OK;
+  return main.passes.push(cf->pool, &loc) == nullptr ? kConfError : NGX_CONF_OK;
 }
 
 char* read_owner(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
@@ -145,9 +147,38 @@ char* read_owner(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   return compile_value(cf, static_cast<ngx_str_t*>(cf->args->elts)[1], loc.owner);
 }
 
+namespace {
+
+// The penstockds on this machine that a page tells of, each once.
+ngx_int_t bind_watcher(ngx_conf_t* cf, LocConf& loc) noexcept {
+  const ngx_array_t* servers = loc.watched->servers;
+  for (ngx_uint_t i = 0; servers != nullptr && i < servers->nelts; ++i) {
+    const auto& server = static_cast<ngx_http_upstream_server_t*>(servers->elts)[i];
+    const std::string_view name = server.naddrs > 0 ? view(server.addrs[0].name) : "";
+    if (!name.starts_with("unix:")) {
+      continue;
+    }
+    StatusSource* source = source_of(cf, name.substr(5));
+    if (source == nullptr) {
+      return NGX_ERROR;
+    }
+    if (std::find(loc.status.begin(), loc.status.end(), source) == loc.status.end() &&
+        loc.status.push(cf->pool, source) == nullptr) {
+      return NGX_ERROR;
+    }
+  }
+  return NGX_OK;
+}
+
+}  // namespace
+
 ngx_int_t bind_sources(ngx_conf_t* cf) noexcept {
-  auto& main =
-      *static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_penstock_module));
+  MainConf& main = *main_conf(cf);
+  for (LocConf* loc : main.watchers) {
+    if (bind_watcher(cf, *loc) != NGX_OK) {
+      return NGX_ERROR;
+    }
+  }
   for (LocConf* loc : main.passes) {
     const ngx_array_t* servers = loc->upstream.upstream->servers;
     for (ngx_uint_t i = 0; servers != nullptr && i < servers->nelts; ++i) {
@@ -185,6 +216,10 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   auto& loc = *static_cast<LocConf*>(child);
   if (loc.limits.empty()) {
     loc.limits = above.limits;
+    loc.later = above.later;
+  }
+  if (loc.costs.empty()) {
+    loc.costs = above.costs;
   }
   if (loc.owner.kind == Value::Kind::kNone) {
     loc.owner = above.owner;
@@ -200,6 +235,9 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   }
   if (core->lmt_excpt && core->handler == nullptr && loc.upstream.upstream != nullptr) {
     core->handler = pass_request;
+  }
+  if (merge_page(cf, above, loc) != NGX_CONF_OK) {
+    return kConfError;
   }
   return merge_upstream(cf, loc.upstream, above.upstream);
 }

@@ -2,8 +2,6 @@
 
 #include <charconv>
 
-#include "shared/base/clock.h"
-
 namespace penstock {
 namespace {
 
@@ -11,15 +9,46 @@ struct Period {
   char letter;
   uint64_t seconds;
   std::string_view word;
+  limit::Span span;
 };
 
-// A month here is a bucket's refill time, not a date: 30 days.
 constexpr Period kPeriods[] = {
-    {'s', 1, "second"},  {'m', 60, "minute"},   {'h', 3600, "hour"},
-    {'d', 86400, "day"}, {'w', 604800, "week"}, {'M', 2592000, "month"},
+    {'s', 1, "second", limit::Span::second},   {'m', 60, "minute", limit::Span::minute},
+    {'h', 3600, "hour", limit::Span::hour},    {'d', 86400, "day", limit::Span::day},
+    {'w', 604800, "week", limit::Span::week}, {'M', 2592000, "month", limit::Span::month},
 };
+
+struct UnitWords {
+  std::string_view symbol, one, many, label;
+  uint64_t scale;
+};
+
+constexpr UnitWords kUnitWords[kUnits] = {
+    {"r", "request", "requests", "requests", 1},
+    {"t", "token", "tokens", "tokens", 1},
+    {"gs", "GPU second", "GPU seconds", "gpu_seconds", 1000},
+};
+
+const UnitWords& words(Unit unit) noexcept { return kUnitWords[static_cast<size_t>(unit)]; }
 
 }  // namespace
+
+uint64_t scale_of(Unit unit) noexcept { return words(unit).scale; }
+std::string_view symbol_of(Unit unit) noexcept { return words(unit).symbol; }
+std::string_view word_of(Unit unit, uint64_t amount) noexcept {
+  return amount == 1 ? words(unit).one : words(unit).many;
+}
+std::string_view label_of(Unit unit) noexcept { return words(unit).label; }
+
+bool parse_unit(std::string_view text, Unit& unit) noexcept {
+  for (size_t i = 0; i < kUnits; ++i) {
+    if (text == kUnitWords[i].symbol) {
+      unit = static_cast<Unit>(i);
+      return true;
+    }
+  }
+  return false;
+}
 
 bool parse_number(std::string_view text, uint64_t limit, uint64_t& number) noexcept {
   const char* end = text.data() + text.size();
@@ -31,21 +60,20 @@ const char* parse_rate(std::string_view text, Rate& rate) noexcept {
   const size_t slash = text.find('/');
   const size_t unit = text.find_first_not_of("0123456789");
   if (slash == std::string_view::npos || unit == 0 || unit >= slash || slash + 2 != text.size()) {
-    return "a rate is a number, a unit and a period, such as 10r/m or 50r/s";
+    return "it is a number, a unit and a period, such as 10r/m or 50r/s";
   }
-  const std::string_view unit_name = text.substr(unit, slash - unit);
-  if (unit_name != "r") {
-    return unit_name == "t" || unit_name == "gs" ? "this version counts requests only: write 10r/m"
-                                                 : "the unit is \"r\", requests: write 10r/m";
+  if (!parse_unit(text.substr(unit, slash - unit), rate.unit)) {
+    return "the unit is r (requests), t (model tokens) or gs (GPU seconds): write 10r/m";
   }
   if (!parse_number(text.substr(0, unit), 1'000'000'000, rate.amount) || rate.amount == 0) {
     return "the amount is a whole number from 1 to 1000000000";
   }
   for (const Period& period : kPeriods) {
     if (period.letter == text.back()) {
+      rate.letter = period.letter;
       rate.period_s = period.seconds;
-      rate.period_ns = period.seconds * kNsPerSec;
       rate.period_word = period.word;
+      rate.span = period.span;
       return nullptr;
     }
   }

@@ -8,105 +8,156 @@
 namespace penstock {
 namespace {
 
-// How long until there is a unit again, if there is none; else until the bucket is full.
+// How long until there is a unit again, if there is none; else until nothing is used any more.
 int64_t effective_wait_ns(const Judged& j) noexcept {
   if (j.exceeded) {
-    return j.decision->retry_after_ns;
+    return j.decision->never() ? j.decision->reset_ns : j.decision->retry_after_ns;
   }
-  if (j.decision->remaining > 0) {
+  if (j.decision->remaining > 0 || j.bound->policy.algorithm != limit::Algorithm::gcra) {
     return j.decision->reset_ns;
   }
-  const uint64_t all_but_one = j.rule->gcra.tolerance - j.rule->gcra.interval;
+  const limit::GcraPolicy& gcra = j.bound->policy.gcra;
+  const uint64_t all_but_one = gcra.tolerance - gcra.interval;
   return std::max<int64_t>(
       1, j.decision->reset_ns - static_cast<int64_t>(all_but_one / limit::kTicksPerNs));
 }
 
-// The limit that says most about what the caller may do next.
-const Judged& tightest(std::span<const Judged> shown) noexcept {
-  return *std::min_element(shown.begin(), shown.end(), [](const Judged& a, const Judged& b) {
-    if (a.exceeded != b.exceeded) {
-      return a.exceeded;
+// The limit of a unit that says most about what the caller may do next; nullptr if there is none.
+const Judged* tightest(std::span<const Judged> shown, Unit unit) noexcept {
+  const Judged* least = nullptr;
+  for (const Judged& j : shown) {
+    if (j.rule->kind == RuleKind::kConcurrency || j.rule->unit != unit) {
+      continue;
     }
-    if (a.exceeded) {
-      return a.decision->retry_after_ns > b.decision->retry_after_ns;
+    if (least == nullptr || (j.exceeded && !least->exceeded)) {
+      least = &j;
+    } else if (j.exceeded == least->exceeded &&
+               (j.exceeded ? j.decision->retry_after_ns > least->decision->retry_after_ns
+                           : j.decision->remaining < least->decision->remaining)) {
+      least = &j;
     }
-    return a.decision->remaining < b.decision->remaining;
-  });
+  }
+  return least;
 }
 
-bool push_policies(ngx_http_request_t* r, std::span<const Judged> shown) noexcept {
-  if (shown.size() == 1) {
-    return push_header(r, "RateLimit-Policy", shown[0].rule->policy) != nullptr;
-  }
-  size_t size = 0;
-  for (const Judged& j : shown) {
-    size += j.rule->policy.len + 2;
-  }
-  auto* memory = static_cast<u_char*>(ngx_pnalloc(r->pool, size));
-  if (memory == nullptr) {
-    return false;
-  }
-  Text text(reinterpret_cast<char*>(memory));
-  for (const Judged& j : shown) {
-    text.raw(&j == shown.data() ? "" : ", ").raw(view(j.rule->policy));
-  }
-  return push_header(r, "RateLimit-Policy",
-                     {static_cast<size_t>(text.at() - reinterpret_cast<char*>(memory)), memory}) !=
-         nullptr;
-}
-
-bool push_state(ngx_http_request_t* r, std::span<const Judged> shown) noexcept {
-  constexpr size_t kPerLimit = 64 + 64;  // the name, and "";r=<20>;t=<20>, with room
-  auto* memory = static_cast<u_char*>(ngx_pnalloc(r->pool, shown.size() * kPerLimit + 96));
-  if (memory == nullptr) {
-    return false;
-  }
-  Text text(reinterpret_cast<char*>(memory));
-  const char* start = text.at();
-  const auto piece = [&]() noexcept {
-    const std::string_view s(start, static_cast<size_t>(text.at() - start));
-    start = text.at();
+// Text that grows in one piece of memory and is cut into values.
+class Values {
+ public:
+  explicit Values(char* memory) noexcept : text_(memory), start_(memory) {}
+  Text& text() noexcept { return text_; }
+  ngx_str_t cut() noexcept {
+    const std::string_view s(start_, static_cast<size_t>(text_.at() - start_));
+    start_ = text_.at();
     return str(s);
-  };
+  }
+
+ private:
+  Text text_;
+  const char* start_;
+};
+
+class Headers {
+ public:
+  Headers(ngx_http_request_t* r, RateHeaders& pushed) noexcept : r_(r), pushed_(pushed) {
+    for (ngx_table_elt_t*& header : pushed_) {
+      if (header != nullptr) {
+        header->hash = 0;  // Nginx passes it over
+        header = nullptr;
+      }
+    }
+  }
+  bool push(std::string_view key, ngx_str_t value) noexcept {
+    pushed_[count_] = push_header(r_, key, value);
+    return pushed_[count_++] != nullptr;
+  }
+
+ private:
+  ngx_http_request_t* r_;
+  RateHeaders& pushed_;
+  size_t count_ = 0;
+};
+
+struct UnitHeaders {
+  Unit unit;
+  std::string_view limit, remaining, reset;
+};
+
+constexpr UnitHeaders kUnitHeaders[] = {
+    {Unit::kRequests, "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests",
+     "x-ratelimit-reset-requests"},
+    {Unit::kTokens, "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens",
+     "x-ratelimit-reset-tokens"},
+};
+
+bool push_unit(Headers& headers, Values& values, const UnitHeaders& names,
+               std::span<const Judged> shown) noexcept {
+  const Judged* least = tightest(shown, names.unit);
+  if (least == nullptr) {
+    return true;
+  }
+  values.text().number(least->rule->told(least->bound->policy.limit));
+  const ngx_str_t most = values.cut();
+  values.text().number(least->rule->told(least->decision->remaining));
+  const ngx_str_t remaining = values.cut();
+  values.text().duration(least->decision->reset_ns);
+  const ngx_str_t reset = values.cut();
+  return headers.push(names.limit, most) && headers.push(names.remaining, remaining) &&
+         headers.push(names.reset, reset);
+}
+
+ngx_str_t write_policies(Values& values, std::span<const Judged> shown) noexcept {
+  for (const Judged& j : shown) {
+    values.text().raw(&j == shown.data() ? "" : ", ").raw(view(j.rule->header));
+  }
+  return values.cut();
+}
+
+ngx_str_t write_state(Values& values, std::span<const Judged> shown) noexcept {
   for (const Judged& j : shown) {
     const size_t comma = &j == shown.data() ? 2 : 0;
-    text.raw(view(j.rule->label).substr(comma)).number(j.decision->remaining).raw(";t=");
-    text.number(static_cast<uint64_t>(seconds_up(effective_wait_ns(j))));
+    values.text()
+        .raw(view(j.rule->label).substr(comma))
+        .number(j.rule->told(j.decision->remaining))
+        .raw(";t=")
+        .number(static_cast<uint64_t>(seconds_up(effective_wait_ns(j))));
   }
-  const ngx_str_t state = piece();
-  const Judged& least = tightest(shown);
-  text.number(least.rule->gcra.burst);
-  const ngx_str_t most = piece();
-  text.number(least.decision->remaining);
-  const ngx_str_t remaining = piece();
-  text.duration(least.decision->reset_ns);
-  const ngx_str_t reset = piece();
-  return push_header(r, "RateLimit", state) != nullptr &&
-         push_header(r, "x-ratelimit-limit-requests", most) != nullptr &&
-         push_header(r, "x-ratelimit-remaining-requests", remaining) != nullptr &&
-         push_header(r, "x-ratelimit-reset-requests", reset) != nullptr;
+  return values.cut();
 }
 
 }  // namespace
 
 bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const Judged> judged,
-                       bool refused) noexcept {
+                       bool refused, RateHeaders& pushed) noexcept {
   Judged chosen[kMaxCharges];
   size_t count = 0;
+  size_t room = 6 * (Text::kMaxDigits + 8);
+  bool tokens = false;
   for (const Judged& j : judged) {
-    if (refused ? j.exceeded : j.of_tier == (tier != nullptr)) {
+    if (!j.advisory && (refused ? j.exceeded : j.of_tier == (tier != nullptr))) {
       chosen[count++] = j;
+      tokens = tokens || j.rule->unit == Unit::kTokens;
+      room += j.rule->header.len + j.rule->label.len + 2 * Text::kMaxDigits + 8;
     }
   }
   if (count == 0) {
     return true;
   }
   const std::span<const Judged> shown(chosen, count);
+  auto* memory = static_cast<char*>(ngx_pnalloc(r->pool, room));
+  if (memory == nullptr) {
+    return false;
+  }
+  Values values(memory);
+  Headers headers(r, pushed);
   // Most often these are all the rules of the plan, whose list is ready.
   const bool whole_plan = tier != nullptr && !refused && count == tier->rules.size();
-  return (whole_plan ? push_header(r, "RateLimit-Policy", tier->policies) != nullptr
-                     : push_policies(r, shown)) &&
-         push_state(r, shown);
+  const ngx_str_t policies = whole_plan   ? tier->policies
+                             : count == 1 ? shown[0].rule->header
+                                          : write_policies(values, shown);
+  const ngx_str_t state = write_state(values, shown);
+  return headers.push("RateLimit-Policy", policies) && headers.push("RateLimit", state) &&
+         push_unit(headers, values, kUnitHeaders[0], shown) &&
+         (!tokens || push_unit(headers, values, kUnitHeaders[1], shown));
 }
 
 }  // namespace penstock

@@ -16,14 +16,23 @@ namespace penstock {
 // One limit judged for this request. Without default values, so that room for many costs nothing.
 struct Judged {
   const Rule* rule;
+  const Bound* bound;
+  const Limit* limit;
   const limit::Decision* decision;
+  uint64_t cost;
   bool of_tier;
   bool exceeded;
+  bool advisory;  // dry run: tells of nothing
 };
 
-// Adds the headers. `tier` is the caller's plan, nullptr if it has none. False when memory ran out.
+// The headers of one stage; a later stage's take their place.
+constexpr size_t kMaxRateHeaders = 8;
+using RateHeaders = ngx_table_elt_t* [kMaxRateHeaders];
+
+// Adds the headers, and takes back those in `pushed`. `tier` is the caller's plan, nullptr if it has
+// none. False when memory ran out.
 bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const Judged> judged,
-                       bool refused) noexcept;
+                       bool refused, RateHeaders& pushed) noexcept;
 
 constexpr int64_t seconds_up(int64_t ns) noexcept { return (ns + 999'999'999) / 1'000'000'000; }
 

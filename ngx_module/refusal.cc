@@ -21,7 +21,8 @@ std::string_view say_when(std::string_view sentence, int64_t seconds, char* out)
   return {out, static_cast<size_t>(to.at() - out)};
 }
 
-bool Refusal::prepare(ngx_pool_t* pool, std::string_view name, std::string_view sentence) noexcept {
+bool Refusal::prepare(ngx_pool_t* pool, std::string_view name, std::string_view sentence,
+                      std::string_view code, std::string_view docs) noexcept {
   auto* quoted = static_cast<char*>(ngx_pnalloc(pool, name.size() + 2));
   auto* detail = static_cast<char*>(ngx_pnalloc(pool, sentence.size() + 48));
   if (quoted == nullptr || detail == nullptr) {
@@ -30,9 +31,10 @@ bool Refusal::prepare(ngx_pool_t* pool, std::string_view name, std::string_view 
   Text(quoted).raw("\"").raw(name).raw("\"");
   const http::Problem problem{.status = 429,
                               .detail = say_when(sentence, kMark, detail),
-                              .code = "rate_limit_exceeded",
+                              .code = code,
                               .retry_after_s = kMark,
-                              .violated_policies = {quoted, name.size() + 2}};
+                              .violated_policies = {quoted, name.size() + 2},
+                              .docs = docs};
   const size_t capacity = http::bound(problem);
   auto* memory = static_cast<char*>(ngx_pnalloc(pool, capacity));
   if (memory == nullptr) {

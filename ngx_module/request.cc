@@ -3,34 +3,17 @@
 namespace penstock {
 namespace {
 
-// An internal redirect clears the contexts of all modules; the pool's cleanup list keeps ours.
-void keep_state(void*) noexcept {}
-
-// Feeds the body to `field`, from memory and from its temporary file. False once reading failed.
-bool feed_body(ngx_http_request_t* r, http::ModelField& field) noexcept {
-  for (ngx_chain_t* link = r->request_body->bufs; link != nullptr; link = link->next) {
-    ngx_buf_t* buf = link->buf;
-    if (ngx_buf_in_memory(buf)) {
-      if (field.feed(
-              {reinterpret_cast<char*>(buf->pos), static_cast<size_t>(buf->last - buf->pos)})) {
-        return true;
-      }
-      continue;
-    }
-    for (off_t at = buf->file_pos; at < buf->file_last;) {
-      u_char piece[4096];
-      const auto want = static_cast<size_t>(ngx_min(off_t{sizeof piece}, buf->file_last - at));
-      const ssize_t got = ngx_read_file(buf->file, piece, want, at);
-      if (got <= 0) {
-        return false;
-      }
-      if (field.feed({reinterpret_cast<char*>(piece), static_cast<size_t>(got)})) {
-        return true;
-      }
-      at += got;
-    }
+// An internal redirect clears the contexts of all modules; the pool's cleanup list keeps ours. What
+// a request held is given back at its end.
+void end_request(void* data) noexcept {
+  auto& state = *static_cast<RequestState*>(data);
+  if (state.held_back) {
+    --state.receipt.main->process->delayed;
+    refund(state.receipt, true);
+  } else if (!state.handed_over && state.passes) {
+    refund(state.receipt, false);  // it never became a job
   }
-  return true;
+  release(state.receipt);
 }
 
 }  // namespace
@@ -38,6 +21,7 @@ bool feed_body(ngx_http_request_t* r, http::ModelField& field) noexcept {
 void RequestState::forget_answer() noexcept {
   answer_begun = answer_is_problem = answer_is_events = false;
   answer_left = -1;
+  chunks = 0;
   answer = AnswerStream();
   job_id_size = 0;
   for (ngx_table_elt_t*& header : answer_headers) {
@@ -52,7 +36,7 @@ RequestState* find_state(ngx_http_request_t* r) noexcept {
   auto* state = static_cast<RequestState*>(ngx_http_get_module_ctx(r, ngx_http_penstock_module));
   if (state == nullptr && (r->internal || r->filter_finalize)) {
     for (ngx_pool_cleanup_t* c = r->pool->cleanup; c != nullptr; c = c->next) {
-      if (c->handler == keep_state && static_cast<RequestState*>(c->data)->request == r) {
+      if (c->handler == end_request && static_cast<RequestState*>(c->data)->request == r) {
         state = static_cast<RequestState*>(c->data);
         ngx_http_set_ctx(r, state, ngx_http_penstock_module);
         break;
@@ -71,10 +55,39 @@ RequestState* state_of(ngx_http_request_t* r) noexcept {
     }
     state = new (cleanup->data) RequestState();
     state->request = r;
-    cleanup->handler = keep_state;
+    cleanup->handler = end_request;
     ngx_http_set_ctx(r, state, ngx_http_penstock_module);
   }
   return state;
+}
+
+bool read_body_fields(ngx_http_request_t* r, http::BodyFields& fields) noexcept {
+  if (r->request_body == nullptr) {
+    return true;
+  }
+  for (ngx_chain_t* link = r->request_body->bufs; link != nullptr; link = link->next) {
+    ngx_buf_t* buf = link->buf;
+    if (ngx_buf_in_memory(buf)) {
+      if (fields.feed(
+              {reinterpret_cast<char*>(buf->pos), static_cast<size_t>(buf->last - buf->pos)})) {
+        return true;
+      }
+      continue;
+    }
+    for (off_t at = buf->file_pos; at < buf->file_last;) {
+      u_char piece[4096];
+      const auto want = static_cast<size_t>(ngx_min(off_t{sizeof piece}, buf->file_last - at));
+      const ssize_t got = ngx_read_file(buf->file, piece, want, at);
+      if (got <= 0) {
+        return false;
+      }
+      if (fields.feed({reinterpret_cast<char*>(piece), static_cast<size_t>(got)})) {
+        return true;
+      }
+      at += got;
+    }
+  }
+  return true;
 }
 
 std::string_view model_of(ngx_http_request_t* r, RequestState& state) noexcept {
@@ -86,9 +99,10 @@ std::string_view model_of(ngx_http_request_t* r, RequestState& state) noexcept {
     return {};
   }
   state.model_sought = true;
-  http::ModelField field;
-  if (feed_body(r, field)) {
-    state.model = copy(r->pool, field.value());
+  static constexpr std::string_view kNames[] = {"model"};
+  http::BodyFields fields(kNames);
+  if (read_body_fields(r, fields) && fields[0].type == http::BodyField::Type::kString) {
+    state.model = copy(r->pool, fields[0].text);
     state.model.len = state.model.data == nullptr ? 0 : state.model.len;
   }
   return view(state.model);

@@ -1,41 +1,53 @@
 // What the module knows of one request while it lives.
 #pragma once
 
+#include <span>
+
 #include "ngx_module/answer_stream.h"
 #include "ngx_module/conf.h"
-#include "shared/http/model_field.h"
+#include "ngx_module/rate_headers.h"
+#include "ngx_module/receipt.h"
+#include "shared/http/body_fields.h"
 
 namespace penstock {
 
-enum class Verdict : uint8_t { kNone, kPassed, kRejected, kBusy };
-
-// What one counter was charged, as far as giving it back needs it.
-struct Paid {
-  const limit::GcraPolicy* policy;
-  limit::Hash128 hash;
-  uint64_t state;
-};
+enum class Verdict : uint8_t { kNone, kPassed, kDelayed, kDegraded, kRejected, kBusy };
 
 struct RequestState {
   const ngx_http_request_t* request = nullptr;  // whose it is: subrequests share the pool, not this
   Verdict verdict = Verdict::kNone;
+  Verdict admitted = Verdict::kPassed;  // the verdict, whatever a server says that is tried in vain
+  bool dry_run = false;      // the verdict is one that a dry run would have given
   bool body_read = false;    // all of the body is in r->request_body
   bool body_wanted = false;  // a variable asked for what only the body tells
   bool model_sought = false;
-  bool judged = false;  // limits were judged: not again after an internal redirect
+  bool costed = false;
+  bool judged[kStages] = {};  // not again after an internal redirect
+  bool held_back = false;     // action=delay, and its time has not come
+  bool passes = false;        // penstock_pass has it
+  bool handed_over = false;   // to penstockd
   const Tier* tier = nullptr;
   const Rule* exceeded = nullptr;  // the limit that refused, the one to wait for longest
   int64_t retry_after_s = 0;
+  uint32_t degraded = 0;           // by which limits, by their number
   ngx_str_t model{};
+  ngx_str_t replace{};  // fields that take the place of the body's, as JSON: action=degrade
 
-  // What admission charged, kept where penstockd may still refuse the job.
-  limit::Table* table = nullptr;
-  std::span<Paid> paid;
+  uint64_t cost[kUnits] = {1, 0, 0};   // reckoned, in the units' counts
+  uint64_t asked[kUnits] = {1, 0, 0};  // that much of it by the request's own word
+  uint64_t prompt_bytes = 0;
+  Receipt receipt;  // what admission charged
+  RateHeaders rate_headers = {};
 
   // The job, once handed over.
   char job_id_bytes[40];
   size_t job_id_size = 0;
   uint64_t eta_ms = 0;
+  uint64_t chunks = 0;   // pieces of the answer that have come
+  int64_t begun_ns = 0;  // when its head came, steady
+  bool done = false;     // the answer is complete, and `usage` is what it took
+  Usage usage;
+  uint64_t prompt_tokens = 0;
 
   // The answer of the server that is being tried.
   bool answer_begun =
@@ -60,6 +72,18 @@ RequestState* state_of(ngx_http_request_t* r) noexcept;
 // The model that the body names, empty if none. When the body has not been read, notes that it is
 // wanted.
 std::string_view model_of(ngx_http_request_t* r, RequestState& state) noexcept;
+
+inline bool has_body(const ngx_http_request_t* r) noexcept {
+  return r->headers_in.content_length_n > 0 || r->headers_in.chunked != 0;
+}
+
+// Whether the request has a body that is still to be read.
+inline bool body_to_come(const ngx_http_request_t* r, const RequestState& state) noexcept {
+  return !state.body_read && has_body(r);
+}
+
+// Reads fields of the body, which is in memory or on disk. False once reading failed.
+bool read_body_fields(ngx_http_request_t* r, http::BodyFields& fields) noexcept;
 
 // Adds a response header. `key` must be a literal, `value` must live as long as the request.
 // nullptr when memory ran out.

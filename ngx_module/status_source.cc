@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "shared/base/clock.h"
+#include "shared/metrics/exposition.h"
 
 namespace penstock {
 namespace {
@@ -57,16 +58,8 @@ const char* reason_of(wire::QueueState state) noexcept {
 // What one penstockd says; false when it would take the job, or cannot be believed.
 bool refuses(const StatusSource& source, std::string_view queue, int64_t now_ns,
              QueueRefusal& why) noexcept {
-  const wire::StatusPage* page = source.page;
-  if (page == nullptr || page->magic.load(std::memory_order_acquire) != wire::kStatusMagic) {
-    return false;
-  }
-  // One from before the last boot has a heartbeat in the future.
-  const int64_t age_ns = now_ns - page->heartbeat_ns.load(std::memory_order_relaxed);
-  if (age_ns > wire::kStatusStaleNs || age_ns < 0) {
-    return false;
-  }
-  const wire::QueueStatus* status = page->find(queue);
+  const wire::StatusPage* page = fresh_page(source, now_ns);
+  const wire::QueueStatus* status = page == nullptr ? nullptr : page->find(queue);
   if (status == nullptr) {
     return false;
   }
@@ -82,6 +75,16 @@ bool refuses(const StatusSource& source, std::string_view queue, int64_t now_ns,
 }
 
 }  // namespace
+
+const wire::StatusPage* fresh_page(const StatusSource& source, int64_t now_ns) noexcept {
+  const wire::StatusPage* page = source.page;
+  if (page == nullptr || page->magic.load(std::memory_order_acquire) != wire::kStatusMagic) {
+    return nullptr;
+  }
+  // One from before the last boot has a heartbeat in the future.
+  const int64_t age_ns = now_ns - page->heartbeat_ns.load(std::memory_order_relaxed);
+  return age_ns > wire::kStatusStaleNs || age_ns < 0 ? nullptr : page;
+}
 
 StatusSource* source_of(ngx_conf_t* cf, std::string_view socket_path) noexcept {
   auto& main =
@@ -100,7 +103,8 @@ StatusSource* source_of(ngx_conf_t* cf, std::string_view socket_path) noexcept {
   ngx_memcpy(path, socket_path.data(), socket_path.size());
   ngx_memcpy(path + socket_path.size(), kSuffix.data(), kSuffix.size() + 1);
   source->path = {socket_path.size() + kSuffix.size(), path};
-  return source;
+  source->label = copy(cf->pool, metrics::escape_label(socket_path));
+  return source->label.data == nullptr ? nullptr : source;
 }
 
 bool queue_refuses(const LocConf& loc, QueueRefusal& why) noexcept {

@@ -7,14 +7,20 @@
 
 namespace penstock {
 
+constexpr size_t kMaxSocketLabel = 3 * sizeof(sockaddr_un::sun_path);
+
 struct StatusSource {
   ngx_str_t path{};                  // SOCKET.status
+  ngx_str_t label{};                 // the socket, as a metric's label has it
   wire::StatusPage* page = nullptr;  // this worker's copy; its magic is 0 while there is none
 };
 
 // The source for a Unix socket, one per socket in the whole configuration. nullptr when memory ran
 // out.
 StatusSource* source_of(ngx_conf_t* cf, std::string_view socket_path) noexcept;
+
+// What it says at this moment; nullptr if it cannot be believed, as its penstockd is gone.
+const wire::StatusPage* fresh_page(const StatusSource& source, int64_t now_ns) noexcept;
 
 struct QueueRefusal {
   std::string_view reason;

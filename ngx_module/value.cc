@@ -1,8 +1,16 @@
 #include "ngx_module/conf.h"
 
+#include <algorithm>
 #include <cstdarg>
 
 namespace penstock {
+
+bool is_name(std::string_view name) noexcept {
+  return !name.empty() && name.size() <= 64 && std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == '.';
+  });
+}
 
 char* refuse(ngx_conf_t* cf, const char* format, ...) noexcept {
   u_char text[NGX_MAX_CONF_ERRSTR];
@@ -14,17 +22,34 @@ char* refuse(ngx_conf_t* cf, const char* format, ...) noexcept {
   return static_cast<char*>(NGX_CONF_ERROR);
 }
 
+namespace {
+
+void say_at(ngx_conf_t* cf, ngx_uint_t level, const ngx_str_t& file, ngx_uint_t line,
+            const char* format, va_list args) noexcept {
+  u_char text[NGX_MAX_CONF_ERRSTR];
+  u_char* end = ngx_vslprintf(text, text + sizeof text, format, args);
+  ngx_str_t where = file;
+  ngx_log_error(level, cf->log, 0, "%*s in %V:%ui", static_cast<size_t>(end - text), text, &where,
+                line);
+}
+
+}  // namespace
+
 ngx_int_t refuse_at(ngx_conf_t* cf, const ngx_str_t& file, ngx_uint_t line, const char* format,
                     ...) noexcept {
-  u_char text[NGX_MAX_CONF_ERRSTR];
   va_list args;
   va_start(args, format);
-  u_char* end = ngx_vslprintf(text, text + sizeof text, format, args);
+  say_at(cf, NGX_LOG_EMERG, file, line, format, args);
   va_end(args);
-  ngx_str_t where = file;
-  ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "%*s in %V:%ui", static_cast<size_t>(end - text), text,
-                &where, line);
   return NGX_ERROR;
+}
+
+void warn_at(ngx_conf_t* cf, const ngx_str_t& file, ngx_uint_t line, const char* format,
+             ...) noexcept {
+  va_list args;
+  va_start(args, format);
+  say_at(cf, NGX_LOG_WARN, file, line, format, args);
+  va_end(args);
 }
 
 namespace {

@@ -21,8 +21,12 @@ std::string_view status(ngx_http_request_t*, RequestState& s, ngx_pool_t*) {
   switch (s.verdict) {
     case Verdict::kPassed:
       return "PASSED";
+    case Verdict::kDelayed:
+      return s.dry_run ? "DELAYED_DRY_RUN" : "DELAYED";
+    case Verdict::kDegraded:
+      return s.dry_run ? "DEGRADED_DRY_RUN" : "DEGRADED";
     case Verdict::kRejected:
-      return "REJECTED";
+      return s.dry_run ? "REJECTED_DRY_RUN" : "REJECTED";
     case Verdict::kBusy:
       return "BUSY";
     case Verdict::kNone:
@@ -44,9 +48,16 @@ std::string_view model(ngx_http_request_t* r, RequestState& s, ngx_pool_t*) {
   return model_of(r->main, s);
 }
 
-// Every request costs one, until there are limits on tokens.
-std::string_view cost(ngx_http_request_t*, RequestState& s, ngx_pool_t*) {
-  return s.verdict == Verdict::kPassed ? "1" : "0";
+// The model tokens that the request is reckoned to use, where its cost was reckoned; else how many
+// requests it is.
+std::string_view cost(ngx_http_request_t*, RequestState& s, ngx_pool_t* pool) {
+  if (s.verdict == Verdict::kNone || s.verdict == Verdict::kBusy ||
+      (s.verdict == Verdict::kRejected && !s.dry_run)) {
+    return "0";
+  }
+  const uint64_t tokens = s.cost[static_cast<size_t>(Unit::kTokens)];
+  return print(pool, s.costed && tokens != 0 ? tokens
+                                             : s.cost[static_cast<size_t>(Unit::kRequests)]);
 }
 
 std::string_view job_id(ngx_http_request_t*, RequestState& s, ngx_pool_t*) { return s.job_id(); }
@@ -92,9 +103,47 @@ ngx_int_t get(ngx_http_request_t* r, ngx_http_variable_value_t* v, uintptr_t dat
   return NGX_OK;
 }
 
+// $penstock_body_NAME: a field at the top level of the body, as far as it is a plain value.
+ngx_int_t get_body_field(ngx_http_request_t* r, ngx_http_variable_value_t* v,
+                         uintptr_t data) noexcept {
+  constexpr size_t kPrefix = sizeof("penstock_body_") - 1;
+  const std::string_view names[] = {
+      view(*reinterpret_cast<ngx_str_t*>(data)).substr(kPrefix)};  // NOLINT(performance-no-int-to-ptr)
+  RequestState* state = state_of(r->main);
+  v->not_found = 1;
+  v->valid = 0;
+  v->no_cacheable = 1;
+  if (state == nullptr || !state->body_read) {
+    if (state != nullptr) {
+      state->body_wanted = true;
+    }
+    return NGX_OK;
+  }
+  http::BodyFields fields(names);
+  if (!read_body_fields(r->main, fields) || fields[0].text.empty()) {
+    return NGX_OK;
+  }
+  const ngx_str_t text = copy(r->pool, fields[0].text);
+  if (text.data == nullptr) {
+    return NGX_ERROR;
+  }
+  v->not_found = 0;
+  v->valid = 1;
+  v->no_cacheable = 0;
+  v->len = static_cast<unsigned>(text.len) & 0xFFFFFFF;
+  v->data = text.data;
+  return NGX_OK;
+}
+
 }  // namespace
 
 ngx_int_t add_variables(ngx_conf_t* cf) noexcept {
+  ngx_str_t prefix = ngx_string("penstock_body_");
+  ngx_http_variable_t* of_body = ngx_http_add_variable(cf, &prefix, NGX_HTTP_VAR_PREFIX);
+  if (of_body == nullptr) {
+    return NGX_ERROR;
+  }
+  of_body->get_handler = get_body_field;
   for (size_t i = 0; i < sizeof kVariables / sizeof *kVariables; ++i) {
     ngx_str_t name = kVariables[i].name;
     ngx_http_variable_t* variable = ngx_http_add_variable(cf, &name, NGX_HTTP_VAR_NOCACHEABLE);

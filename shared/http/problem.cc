@@ -187,6 +187,9 @@ size_t render(const Problem& problem, char* out, size_t capacity) noexcept {
   if (problem.retry_after_s > 0) {
     w.raw(R"(,"retry_after":)").number(problem.retry_after_s);
   }
+  if (!problem.docs.empty()) {
+    w.raw(R"(,"documentation":")").escaped(problem.docs).raw("\"");
+  }
   w.raw(R"(,"error":{"message":")")
       .raw(detail)
       .raw(R"(","type":")")

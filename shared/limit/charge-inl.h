@@ -2,31 +2,49 @@
 #pragma once
 
 #include "shared/limit/charge.h"
+#include "shared/limit/log-inl.h"
 
 namespace penstock::limit {
 
 namespace charge_detail {
 
-template <class Table>
-void look_up(const Table& table, Charge& charge, int64_t now_ns) noexcept {
-  charge.found = table.find(charge.hash, Kind::gcra, charge.ref);
-  if (!charge.found) {
-    charge.ref.state = 0;
-  }
-  charge.decision = decide(*charge.policy, charge.ref.state, now_ns, charge.cost);
+inline bool is_log(const Charge& charge) noexcept {
+  return charge.policy->algorithm == Algorithm::sliding_log;
 }
 
 template <class Table>
-Outcome judge(const Table& table, std::span<Charge> charges, int64_t now_ns) noexcept {
+void look_up(const Table& table, Charge& charge, const Instant& now) noexcept {
+  if (is_log(charge)) [[unlikely]] {
+    charge.decision = decide_log(table, *charge.policy, charge.hash, charge.cost, now);
+    return;
+  }
+  charge.found = table.find(charge.hash, kind_of(*charge.policy), charge.ref);
+  if (!charge.found) {
+    charge.ref.state = 0;
+  }
+  // Two assignments: a decision that came by one of two ways would be copied, and waited for.
+  if (charge.policy->algorithm == Algorithm::gcra) [[likely]] {
+    charge.decision = decide(charge.policy->gcra, charge.ref.state, now.steady_ns, charge.cost);
+  } else {
+    charge.decision = decide(charge.policy->window, charge.ref.state, now, charge.cost);
+  }
+}
+
+template <class Table>
+Outcome judge(const Table& table, std::span<Charge> charges, const Instant& now) noexcept {
   for (const Charge& charge : charges) {
     table.prefetch(charge.hash);
   }
   Outcome outcome = Outcome::admitted;
   for (Charge& charge : charges) {
-    look_up(table, charge, now_ns);
+    charge.charged = false;
+    look_up(table, charge, now);
+    if (charge.decision.admit || charge.advisory) {
+      continue;
+    }
     if (charge.decision.never()) {
       outcome = Outcome::never_admissible;
-    } else if (!charge.decision.admit && outcome == Outcome::admitted) {
+    } else if (outcome == Outcome::admitted) {
       outcome = Outcome::refused;
     }
   }
@@ -34,28 +52,35 @@ Outcome judge(const Table& table, std::span<Charge> charges, int64_t now_ns) noe
 }
 
 // The request is not admitted: limits that would have admitted it tell what they have without it.
-inline void leave_uncharged(std::span<Charge> charges, int64_t now_ns) noexcept {
+template <class Table>
+void leave_uncharged(const Table& table, std::span<Charge> charges, const Instant& now) noexcept {
   for (Charge& charge : charges) {
-    if (charge.decision.admit) {
-      charge.decision = decide(*charge.policy, charge.ref.state, now_ns, 0);
+    charge.charged = false;
+    if (!charge.decision.admit) {
+      continue;
     }
+    charge.decision = is_log(charge) ? decide_log(table, *charge.policy, charge.hash, 0, now)
+                                     : decide(*charge.policy, charge.ref.state, now, 0);
   }
 }
 
 // A refusal by a state that only an older, wider policy can have left: see Reload in gcra.h.
 template <class Table>
-void store_clamped(Table& table, std::span<Charge> charges) noexcept {
-  for (Charge& charge : charges) {
-    if (charge.found && !charge.decision.admit && charge.decision.next_state != charge.ref.state) {
-      table.commit(charge.ref, charge.decision.next_state);
-    }
+void store_clamped(Table& table, const Charge& charge) noexcept {
+  if (charge.decision.admit) {
+    return;
+  }
+  if (is_log(charge)) [[unlikely]] {
+    clamp_log(table, *charge.policy, charge.hash, charge.decision.next_state);
+  } else if (charge.found && charge.decision.next_state != charge.ref.state) {
+    table.commit(charge.ref, charge.decision.next_state);
   }
 }
 
 // Makes a slot for a key that has none. `admitted` means: go on to commit.
 template <class Table>
-Outcome take_slot(Table& table, Charge& charge, int64_t now_ns) noexcept {
-  switch (table.claim(charge.hash, Kind::gcra, now_ns, charge.ref)) {
+Outcome take_slot(Table& table, Charge& charge, const Instant& now) noexcept {
+  switch (table.claim(charge.hash, kind_of(*charge.policy), now, charge.ref)) {
     case Table::Claim::full:
       charge.ref.state = 0;
       return Outcome::table_full;
@@ -65,7 +90,7 @@ Outcome take_slot(Table& table, Charge& charge, int64_t now_ns) noexcept {
     case Table::Claim::mine:
       break;
   }
-  charge.decision = decide(*charge.policy, charge.ref.state, now_ns, charge.cost);
+  charge.decision = decide(*charge.policy, charge.ref.state, table.not_before(now), charge.cost);
   if (charge.decision.admit) {
     return Outcome::admitted;
   }
@@ -77,43 +102,93 @@ Outcome take_slot(Table& table, Charge& charge, int64_t now_ns) noexcept {
 
 // REQUIRES: charge.decision.admit.
 template <class Table>
-Outcome commit(Table& table, Charge& charge, int64_t now_ns) noexcept {
+Outcome commit(Table& table, Charge& charge, const Instant& now) noexcept {
   if (charge.cost == 0) {
     return Outcome::admitted;
   }
+  if (is_log(charge)) [[unlikely]] {
+    return charge_log(table, charge, now);
+  }
   for (unsigned attempt = 0;; ++attempt) {
     if (!charge.found) {
-      const Outcome outcome = take_slot(table, charge, now_ns);
+      const Outcome outcome = take_slot(table, charge, now);
       if (outcome != Outcome::admitted) {
         return outcome;
       }
     }
     if (table.commit(charge.ref, charge.decision.next_state)) [[likely]] {
+      charge.charged = true;
       return Outcome::admitted;
     }
     Table::back_off(attempt, charge.ref.expect_state);
-    look_up(table, charge, now_ns);
+    look_up(table, charge, now);
     if (!charge.decision.admit) {
       return Outcome::refused;
     }
   }
 }
 
+// Puts `change(state)` in place of a key's state, if the key has one. False if it hasn't, or the
+// change changes nothing.
+template <class Table, class Change>
+bool change_state(Table& table, const Policy& policy, const Hash128& hash,
+                  const Change& change) noexcept {
+  Ref ref;
+  while (table.find(hash, kind_of(policy), ref)) {
+    const uint64_t state = change(ref.state);
+    if (state == ref.state) {
+      return false;
+    }
+    if (table.commit(ref, state)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// The same, by `change(state, now)`, for a key that may have no slot any more; it then gets one, if
+// there is any. Returns the state stored, or `otherwise` if the table is full.
+template <class Table, class Change>
+uint64_t force_state(Table& table, const Policy& policy, const Hash128& hash, const Instant& now,
+                     uint64_t otherwise, const Change& change) noexcept {
+  Ref ref;
+  for (unsigned attempt = 0;; ++attempt) {
+    Instant when = now;
+    if (!table.find(hash, kind_of(policy), ref)) {
+      if (table.claim(hash, kind_of(policy), now, ref) == Table::Claim::full) {
+        return otherwise;
+      }
+      when = table.not_before(now);
+    }
+    const uint64_t state = change(ref.state, when);
+    if (table.commit(ref, state)) {
+      return state;
+    }
+    Table::back_off(attempt, ref.expect_state);
+  }
+}
+
 }  // namespace charge_detail
 
 template <class Table>
-Outcome charge_all(Table& table, std::span<Charge> charges, int64_t now_ns) noexcept {
-  Outcome outcome = charge_detail::judge(table, charges, now_ns);
+Outcome charge_all(Table& table, std::span<Charge> charges, const Instant& now) noexcept {
+  Outcome outcome = charge_detail::judge(table, charges, now);
   if (outcome != Outcome::admitted) {
-    charge_detail::store_clamped(table, charges);
-    charge_detail::leave_uncharged(charges, now_ns);
+    for (const Charge& charge : charges) {
+      charge_detail::store_clamped(table, charge);
+    }
+    charge_detail::leave_uncharged(table, charges, now);
     return outcome;
   }
   for (size_t i = 0; i < charges.size(); ++i) {
-    outcome = charge_detail::commit(table, charges[i], now_ns);
-    if (outcome != Outcome::admitted) [[unlikely]] {
-      refund_all(table, std::span<const Charge>(charges.first(i)), now_ns);
-      charge_detail::leave_uncharged(charges, now_ns);
+    if (!charges[i].decision.admit) {
+      charge_detail::store_clamped(table, charges[i]);
+      continue;  // advisory
+    }
+    outcome = charge_detail::commit(table, charges[i], now);
+    if (outcome != Outcome::admitted && !charges[i].advisory) [[unlikely]] {
+      refund_all(table, std::span<const Charge>(charges.first(i)), now);
+      charge_detail::leave_uncharged(table, charges, now);
       return outcome;
     }
   }
@@ -121,35 +196,72 @@ Outcome charge_all(Table& table, std::span<Charge> charges, int64_t now_ns) noex
 }
 
 template <class Table>
-Outcome peek_all(const Table& table, std::span<Charge> charges, int64_t now_ns) noexcept {
-  const Outcome outcome = charge_detail::judge(table, charges, now_ns);
+Outcome peek_all(const Table& table, std::span<Charge> charges, const Instant& now) noexcept {
+  const Outcome outcome = charge_detail::judge(table, charges, now);
   if (outcome != Outcome::admitted) {
-    charge_detail::leave_uncharged(charges, now_ns);
+    charge_detail::leave_uncharged(table, charges, now);
   }
   return outcome;
 }
 
 template <class Table>
-void refund_one(Table& table, const GcraPolicy& policy, const Hash128& hash, uint64_t cost,
-                uint64_t admitted_state, int64_t now_ns) noexcept {
+void refund_one(Table& table, const Policy& policy, const Hash128& hash, uint64_t cost,
+                uint64_t admitted_state, const Instant& now) noexcept {
   if (cost == 0) {
     return;
   }
-  Ref ref;
+  if (policy.algorithm == Algorithm::sliding_log) [[unlikely]] {
+    refund_log(table, policy, hash, cost, admitted_state);
+    return;
+  }
   // A key that has no slot any more was idle since: all of it has flowed back by itself.
-  while (table.find(hash, Kind::gcra, ref)) {
-    const uint64_t state = refund(policy, ref.state, admitted_state, cost, now_ns);
-    if (state == ref.state || table.commit(ref, state)) {
-      return;
+  charge_detail::change_state(table, policy, hash, [&](uint64_t state) noexcept {
+    return refund(policy, state, admitted_state, cost, now);
+  });
+}
+
+template <class Table>
+void refund_all(Table& table, std::span<const Charge> charges, const Instant& now) noexcept {
+  for (const Charge& charge : charges) {
+    if (charge.charged) {
+      refund_one(table, *charge.policy, charge.hash, charge.cost, charge.decision.next_state, now);
     }
   }
 }
 
 template <class Table>
-void refund_all(Table& table, std::span<const Charge> charges, int64_t now_ns) noexcept {
-  for (const Charge& charge : charges) {
-    refund_one(table, *charge.policy, charge.hash, charge.cost, charge.decision.next_state, now_ns);
+void settle_one(Table& table, const Policy& policy, const Hash128& hash, uint64_t reserved,
+                uint64_t used, uint64_t admitted_state, const Instant& now) noexcept {
+  if (used <= reserved) {
+    refund_one(table, policy, hash, reserved - used, admitted_state, now);
+    return;
   }
+  const uint64_t beyond = used - reserved;
+  if (policy.algorithm == Algorithm::sliding_log) [[unlikely]] {
+    overdraw_log(table, policy, hash, beyond, now);
+    return;
+  }
+  charge_detail::force_state(table, policy, hash, now, 0,
+                             [&](uint64_t state, const Instant& when) noexcept {
+                               return overdraw(policy, state, beyond, when);
+                             });
+}
+
+template <class Table>
+uint64_t renew_one(Table& table, const Policy& policy, const Hash128& hash, uint64_t cost,
+                   uint64_t admitted_state, const Instant& now) noexcept {
+  return charge_detail::force_state(
+      table, policy, hash, now, admitted_state, [&](uint64_t state, const Instant& when) noexcept {
+        return renew(policy.window, state, admitted_state, cost, when);
+      });
+}
+
+template <class Table>
+bool reset_one(Table& table, const Policy& policy, const Hash128& hash) noexcept {
+  if (policy.algorithm == Algorithm::sliding_log) {
+    return reset_log(table, policy, hash);
+  }
+  return charge_detail::change_state(table, policy, hash, [](uint64_t) noexcept { return 0; });
 }
 
 }  // namespace penstock::limit

@@ -7,6 +7,9 @@ namespace penstock::limit {
 int64_t retry_after_ns(std::span<const Charge> charges) noexcept {
   int64_t longest = 0;
   for (const Charge& charge : charges) {
+    if (charge.advisory) {
+      continue;
+    }
     if (charge.decision.never()) {
       return kNever;
     }
@@ -15,10 +18,15 @@ int64_t retry_after_ns(std::span<const Charge> charges) noexcept {
   return longest;
 }
 
-template Outcome charge_all(Table&, std::span<Charge>, int64_t) noexcept;
-template Outcome peek_all(const Table&, std::span<Charge>, int64_t) noexcept;
-template void refund_all(Table&, std::span<const Charge>, int64_t) noexcept;
-template void refund_one(Table&, const GcraPolicy&, const Hash128&, uint64_t, uint64_t,
-                         int64_t) noexcept;
+template Outcome charge_all(Table&, std::span<Charge>, const Instant&) noexcept;
+template Outcome peek_all(const Table&, std::span<Charge>, const Instant&) noexcept;
+template void refund_all(Table&, std::span<const Charge>, const Instant&) noexcept;
+template void refund_one(Table&, const Policy&, const Hash128&, uint64_t, uint64_t,
+                         const Instant&) noexcept;
+template void settle_one(Table&, const Policy&, const Hash128&, uint64_t, uint64_t, uint64_t,
+                         const Instant&) noexcept;
+template uint64_t renew_one(Table&, const Policy&, const Hash128&, uint64_t, uint64_t,
+                            const Instant&) noexcept;
+template bool reset_one(Table&, const Policy&, const Hash128&) noexcept;
 
 }  // namespace penstock::limit

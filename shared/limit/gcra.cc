@@ -39,12 +39,17 @@ Result<GcraPolicy> make_gcra(uint64_t amount, uint64_t period_ns, uint64_t burst
   policy.interval = static_cast<uint64_t>((Wide{period_ns} * kTicksPerNs + amount - 1) / amount);
   if (Wide{policy.burst} * policy.interval > kMaxTolerance) {
     return Error{"burst " + std::to_string(policy.burst) +
-                 " would take more than nine years to come back at this rate: use at most " +
+                 " would take more than four years to come back at this rate: use at most " +
                  std::to_string(kMaxTolerance / policy.interval)};
   }
   policy.tolerance = policy.burst * policy.interval;
   policy.reciprocal = static_cast<uint64_t>((Wide{1} << 64) / policy.interval);
   return policy;
+}
+
+void allow_delay(GcraPolicy& policy, uint64_t delay_ns) noexcept {
+  constexpr uint64_t kLongest = 86'400 * kNsPerSecond;
+  policy.delay = (delay_ns < kLongest ? delay_ns : kLongest) * kTicksPerNs;
 }
 
 }  // namespace penstock::limit

@@ -18,10 +18,17 @@
 // Clocks. `now` is what a process read a moment ago, so a worker may come with one that is earlier
 // than another's. That only sees a TAT further ahead, and so admits less, never more.
 //
+// Leaky bucket. With a `delay`, what comes too early is admitted too, up to that long before its
+// time, and told to wait until then (Decision::delay_ns): the bucket leaks at the rate, as
+// limit_req's does.
+//
+// Debt. What a request used beyond what it had reserved is charged afterwards (overdraw) and may
+// take the TAT up to one more bucket ahead: the next requests wait for it.
+//
 // Reload. A changed rate keeps the TAT: it still is the time at which the key has paid for all it
-// used. A key may then be ahead by more than the new bucket holds (1000r/d became 10r/s). What is
-// more than kClockSkewNs beyond the new bucket cannot be a stale clock: it counts as a bucket just
-// emptied, and the decision hands back that lower state to be stored, even though it refuses.
+// used. A key may then be ahead by more than the new bucket and its debt can be (1000r/d became
+// 10r/s). What is more than kClockSkewNs beyond that cannot be a stale clock: it counts as a bucket
+// just emptied, and the decision hands back that lower state to be stored, even though it refuses.
 //
 // Sources: ITU-T I.371 (2004) annex A, virtual scheduling form; RFC 2697 for the token bucket view.
 #pragma once
@@ -29,6 +36,7 @@
 #include <cstdint>
 
 #include "shared/base/result.h"
+#include "shared/limit/decision.h"
 
 namespace penstock::limit {
 
@@ -44,9 +52,13 @@ struct GcraPolicy {
   uint64_t tolerance = 0;   // ticks: burst * interval, at most kMaxTolerance
   uint64_t reciprocal = 0;  // floor(2^64 / interval): division by multiplication
   uint64_t burst = 0;       // units: the bucket's size
+  uint64_t delay = 0;       // ticks: how much too early a request may come and be held back
+
+  // How far ahead a TAT can truly be: see Debt and Reload.
+  uint64_t ceiling() const noexcept { return 2 * tolerance + delay + kClockSkewNs * kTicksPerNs; }
 };
 
-constexpr uint64_t kMaxTolerance = uint64_t{1} << 62;  // ticks: nine years
+constexpr uint64_t kMaxTolerance = uint64_t{1} << 61;  // ticks: more than four years
 constexpr uint64_t kMaxBurst = 1'000'000'000;
 
 // `amount` units per `period_ns`, with room for `burst` at once; burst 0 means `amount`. Rates from
@@ -54,18 +66,9 @@ constexpr uint64_t kMaxBurst = 1'000'000'000;
 // what would be right. Configuration time only: the error is a string.
 Result<GcraPolicy> make_gcra(uint64_t amount, uint64_t period_ns, uint64_t burst);
 
-constexpr int64_t kNever = -1;
-
-struct Decision {
-  bool admit = false;
-  uint64_t next_state = 0;     // store this; on a refusal equal to the state given, but see Reload
-  uint64_t remaining = 0;      // whole units left after this decision
-  int64_t retry_after_ns = 0;  // smallest wait after which the same cost is admitted, if nobody
-                               // else uses the key; 0 if admitted; kNever if cost > burst
-  int64_t reset_ns = 0;        // until the bucket is full again
-
-  bool never() const noexcept { return retry_after_ns == kNever; }
-};
+// Lets requests come up to `delay_ns` early and be held back. At most a day, and never beyond what
+// can be counted.
+void allow_delay(GcraPolicy& policy, uint64_t delay_ns) noexcept;
 
 inline uint64_t gcra_ticks(int64_t now_ns) noexcept {
   return static_cast<uint64_t>(now_ns) * kTicksPerNs;
@@ -85,11 +88,11 @@ inline uint64_t gcra_units(const GcraPolicy& policy, uint64_t ticks) noexcept {
 // Whether `cost` units may pass at now_ns, and what then is left. Pure; O(1), no division. Any
 // state is accepted, damaged ones too. Cost 0 asks what there is and is always admitted.
 // REQUIRES: 0 <= now_ns < 2^59 (18 years).
-inline Decision decide(const GcraPolicy& policy, uint64_t state, int64_t now_ns,
-                       uint64_t cost) noexcept {
+[[gnu::always_inline]] inline Decision decide(const GcraPolicy& policy, uint64_t state,
+                                              int64_t now_ns, uint64_t cost) noexcept {
   const uint64_t now = gcra_ticks(now_ns);
   uint64_t used = state > now ? state - now : 0;
-  if (used > policy.tolerance + kClockSkewNs * kTicksPerNs) [[unlikely]] {
+  if (used > policy.ceiling()) [[unlikely]] {
     used = policy.tolerance;
     state = now + used;
   }
@@ -104,8 +107,16 @@ inline Decision decide(const GcraPolicy& policy, uint64_t state, int64_t now_ns,
   }
   const uint64_t need = cost * policy.interval;
   if (need > room) {
+    const uint64_t early = used + need - policy.tolerance;
+    if (early <= policy.delay && cost != 0) {
+      decision.admit = true;
+      decision.next_state = now + used + need;
+      decision.delay_ns = gcra_ns_up(early);
+      decision.reset_ns = gcra_ns_up(used + need);
+      return decision;
+    }
     decision.remaining = gcra_units(policy, room);
-    decision.retry_after_ns = gcra_ns_up(used + need - policy.tolerance);
+    decision.retry_after_ns = gcra_ns_up(early - policy.delay);
     decision.reset_ns = gcra_ns_up(used);
     return decision;
   }
@@ -125,13 +136,27 @@ inline Decision decide(const GcraPolicy& policy, uint64_t state, int64_t now_ns,
 // <= policy.burst, and is at most what was admitted.
 inline uint64_t refund(const GcraPolicy& policy, uint64_t state, uint64_t admitted_state,
                        uint64_t cost, int64_t now_ns) noexcept {
-  uint64_t back = cost * policy.interval;
+  uint64_t back = cost < policy.burst ? cost * policy.interval : policy.tolerance;
   if (state != admitted_state) {
     const uint64_t now = gcra_ticks(now_ns);
     const uint64_t unspent = admitted_state > now ? admitted_state - now : 0;
     back = unspent < back ? unspent : back;
   }
   return state > back ? state - back : 0;
+}
+
+// The state after charging `cost` units more, whether there is room or not: what was used beyond a
+// reservation. The debt is at most one bucket. Pure.
+inline uint64_t overdraw(const GcraPolicy& policy, uint64_t state, uint64_t cost,
+                         int64_t now_ns) noexcept {
+  const uint64_t now = gcra_ticks(now_ns);
+  const uint64_t most = now + 2 * policy.tolerance + policy.delay;
+  const uint64_t from = state > now ? state : now;
+  if (from >= most) {
+    return state;
+  }
+  const uint64_t need = cost < policy.burst ? cost * policy.interval : policy.tolerance;
+  return from + need < most ? from + need : most;
 }
 
 }  // namespace penstock::limit

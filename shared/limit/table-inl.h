@@ -10,8 +10,9 @@ namespace penstock::limit {
 
 template <class Sync>
 Status BasicTable<Sync>::check_memory(std::span<std::byte> memory) {
-  if (reinterpret_cast<uintptr_t>(memory.data()) % alignof(Line) != 0) {
-    return Error{"a counter table's memory must be aligned to 64 bytes"};
+  if (reinterpret_cast<uintptr_t>(memory.data()) % alignof(TableHeader) != 0) {
+    return Error{"a counter table's memory must be aligned to " +
+                 std::to_string(alignof(TableHeader)) + " bytes"};
   }
   if (memory.size() < bytes_for(1)) {
     return Error{"a counter table of " + std::to_string(memory.size()) +
@@ -24,8 +25,8 @@ Status BasicTable<Sync>::check_memory(std::span<std::byte> memory) {
 }
 
 template <class Sync>
-auto BasicTable<Sync>::create(std::span<std::byte> memory, const Secret& secret)
-    -> Result<BasicTable> {
+auto BasicTable<Sync>::create(std::span<std::byte> memory, const Secret& secret,
+                              int64_t clock_offset_ns) -> Result<BasicTable> {
   if (Status fit = check_memory(memory); !fit) {
     return fit.error();
   }
@@ -36,6 +37,7 @@ auto BasicTable<Sync>::create(std::span<std::byte> memory, const Secret& secret)
   table.header_->bytes = memory.size();
   table.header_->groups = table.groups_;
   table.header_->secret = secret;
+  table.header_->clock_offset_ns = clock_offset_ns;
   // Last, so that a table whose maker died halfway isn't taken for one.
   __atomic_store_n(&table.header_->magic, kMagic, __ATOMIC_RELEASE);
   return table;
@@ -64,18 +66,27 @@ auto BasicTable<Sync>::attach(std::span<std::byte> memory) -> Result<BasicTable>
 }
 
 template <class Sync>
-TableUsage BasicTable<Sync>::usage(int64_t now_ns) const noexcept {
+Slot BasicTable<Sync>::slot(uint64_t number) const noexcept {
+  const Slot* from = at(number);
+  const uint64_t key = load(from->key);
+  const uint64_t state = load(from->state);
+  const bool whole = load(from->key) == key;
+  const Kind kind = kind_of(key);
+  return whole && kind != Kind::pending ? Slot{key, state} : vacated();
+}
+
+template <class Sync>
+TableUsage BasicTable<Sync>::usage(const Instant& now, uint64_t first,
+                                   uint64_t count) const noexcept {
   TableUsage usage;
-  for (uint64_t i = 0; i < groups_ * kSlotsPerGroup; ++i) {
-    const Slot& slot = base_[i / kSlotsPerGroup]
-                           .lines[i / kSlotsPerLine % kLinesPerGroup]
-                           .slots[i % kSlotsPerLine];
-    const Kind kind = kind_of(load(slot.key));
+  for (uint64_t i = first; i < first + count && i < slots(); ++i) {
+    const Slot* slot = at(i);
+    const Kind kind = kind_of(load(slot->key));
     if (kind == Kind::empty || kind == Kind::vacated) {
       ++usage.empty;
     } else if (kind == Kind::pending) {
       ++usage.pending;
-    } else if (idle_at(kind, load(slot.state), now_ns)) {
+    } else if (idle_at(kind, load(slot->state), now)) {
       ++usage.idle;
     } else {
       ++usage.live;
@@ -85,7 +96,7 @@ TableUsage BasicTable<Sync>::usage(int64_t now_ns) const noexcept {
 }
 
 template <class Sync>
-Offer BasicTable<Sync>::survey(Line* at, int64_t now_ns) const noexcept {
+Offer BasicTable<Sync>::survey(Line* at, const Instant& now) const noexcept {
   Offer offer;
   for (Slot& slot : at->slots) {
     const Slot seen{load(slot.key), load(slot.state)};
@@ -97,7 +108,7 @@ Offer BasicTable<Sync>::survey(Line* at, int64_t now_ns) const noexcept {
       rank = Offer::kVacated;
     } else if (kind == Kind::pending) {
       rank = Offer::kPending;
-    } else if (idle_at(kind, seen.state, now_ns)) {
+    } else if (idle_at(kind, seen.state, now)) {
       rank = Offer::kIdle;
     }
     offer.free += rank <= Offer::kIdle ? 1 : 0;
@@ -113,12 +124,12 @@ Offer BasicTable<Sync>::survey(Line* at, int64_t now_ns) const noexcept {
 // A free slot in the first pair that has one, there in the emptier line. Slots pending for somebody
 // are the last resort: most likely their claimers are at work, rarely they are dead.
 template <class Sync>
-bool BasicTable<Sync>::choose(const Home& home, int64_t now_ns, Slot*& slot,
+bool BasicTable<Sync>::choose(const Home& home, const Instant& now, Slot*& slot,
                               Slot& seen) const noexcept {
   Offer pending;
   for (unsigned pair = 0; pair < kPairs; ++pair) {
-    const Offer a = survey(line(home, pair, 0), now_ns);
-    const Offer b = survey(line(home, pair, 1), now_ns);
+    const Offer a = survey(line(home, pair, 0), now);
+    const Offer b = survey(line(home, pair, 1), now);
     const Offer& best = b.free > a.free ? b : a;
     if (best.free != 0) {
       slot = best.slot;
@@ -136,15 +147,27 @@ bool BasicTable<Sync>::choose(const Home& home, int64_t now_ns, Slot*& slot,
   return pending.rank == Offer::kPending;
 }
 
-template <class Sync>
-void BasicTable<Sync>::raise_floor(const Slot& given_up) noexcept {
-  if (kind_of(given_up.key) != Kind::gcra) {
-    return;
+template <class T>
+void raise_to(T& value, T least) noexcept {
+  T now = __atomic_load_n(&value, __ATOMIC_ACQUIRE);
+  while (now < least && !__atomic_compare_exchange_n(&value, &now, least, true, __ATOMIC_ACQ_REL,
+                                                     __ATOMIC_ACQUIRE)) {
   }
-  uint64_t floor = load(header_->floor);
-  while (floor < given_up.state &&
-         !__atomic_compare_exchange_n(&header_->floor, &floor, given_up.state, true,
-                                      __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+}
+
+// Before an idle slot is taken for another key.
+template <class Sync>
+void BasicTable<Sync>::give_up(const Slot& idle, const Instant& now) noexcept {
+  switch (kind_of(idle.key)) {
+    case Kind::gcra:
+      raise_to(header_->floor, idle.state);
+      break;
+    case Kind::fixed:
+    case Kind::paired:
+      raise_to(header_->given_up_ns, now.steady_ns);
+      break;
+    default:
+      break;
   }
 }
 

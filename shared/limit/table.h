@@ -6,14 +6,18 @@
 //   slot   = | 61 bits of the key's hash, 3 bits kind | state, 8 bytes |     changed as one, by CAS
 //   line   = 4 slots, one cache line
 //   group  = 4 lines
-//   table  = header | group | group | ...
+//   block  = 16 groups, one page of memory (all of a table that is smaller)
+//   table  = header, a page | block | block | ...
 //
-// A key's hash names two groups and a home line in each. Its slot is in one of the two home lines,
-// or, where those were full, in the next pair of lines of the same two groups (4 pairs, 32 slots).
-// A new key goes to the emptier line of the pair. This is two-choice hashing (Azar, Broder, Karlin,
-// Upfal, "Balanced Allocations", 1994); nothing is ever moved. At half load, that is 32 bytes a
-// key, all but 1 key in 70,000 are in their home lines, and the first key that finds no slot comes
-// at a load of about two thirds.
+// A key's hash names a block, two groups in it, and a home line in each. Its slot is in one of the
+// two home lines, or, where those were full, in the next pair of lines of the same two groups (4
+// pairs, 32 slots). A new key goes to the emptier line of the pair. This is two-choice hashing
+// (Azar, Broder, Karlin, Upfal, "Balanced Allocations", 1994); nothing is ever moved. Both choices
+// lie in one page, so that finding a key costs one address translation: in a table far larger than
+// the caches, that is half of what it costs. At half load, 32 bytes a key, all but one key in
+// 30,000 are in their home lines. The first key that finds no slot comes at a load of 0.6 to 0.7,
+// the sooner the larger the table: about 0.72 at 65,536 slots, 0.66 at a million, 0.62 at 16
+// million.
 //
 // A slot becomes free for another key by itself, when its state is idle: every kind of state can
 // tell that from the time alone. If no slot is free the answer is Full: a live limit is never
@@ -38,7 +42,8 @@
 //  (4) A key that was given up while idle and comes back starts no earlier than it stopped, even if
 //      its next request carries an older clock: the header keeps the latest state ever given up
 //      (`floor`), raised before the slot is taken, and read after (3) has shown the key to be
-//      absent.
+//      absent. Of windows it keeps the time at which one was given up; a request with an older
+//      clock is judged by that (not_before).
 //  (5) A slot left pending by a dead process is taken by whoever needs it.
 //
 // Reads. Key, state and key again are read, each 8 bytes at once. What was read only matters if the
@@ -54,21 +59,33 @@
 #include "shared/base/result.h"
 #include "shared/limit/gcra.h"
 #include "shared/limit/siphash.h"
+#include "shared/limit/window.h"
 
 namespace penstock::limit {
 
-// What a slot holds: the low 3 bits of its key word. 2 to 5 are for further algorithms.
+// What a slot holds: the low 3 bits of its key word. 4 and 5 are for further algorithms.
 enum class Kind : uint8_t {
   empty = 0,    // never used
   gcra = 1,     // state: TAT in ticks (gcra.h)
+  fixed = 2,    // state: a window of the calendar and its count (window.h)
+  paired = 3,   // state: a window and the counts in it and before it (window.h)
   vacated = 6,  // was claimed and given up
   pending = 7,  // state: the number of the claim
 };
 
-// Whether a slot of this kind and state may be given to another key at `now_ns`. A kind that this
+// Whether a slot of this kind and state may be given to another key at `now`. A kind that this
 // version doesn't know is never idle.
-inline bool idle_at(Kind kind, uint64_t state, int64_t now_ns) noexcept {
-  return kind == Kind::gcra && state <= gcra_ticks(now_ns);
+inline bool idle_at(Kind kind, uint64_t state, const Instant& now) noexcept {
+  switch (kind) {
+    case Kind::gcra:
+      return state <= gcra_ticks(now.steady_ns);
+    case Kind::fixed:
+      return fixed_window_idle(state, now);
+    case Kind::paired:
+      return paired_window_idle(state, now);
+    default:
+      return false;
+  }
 }
 
 struct alignas(16) Slot {
@@ -79,6 +96,7 @@ struct alignas(16) Slot {
 constexpr size_t kSlotsPerLine = 4;
 constexpr size_t kLinesPerGroup = 4;
 constexpr size_t kSlotsPerGroup = kSlotsPerLine * kLinesPerGroup;
+constexpr size_t kGroupsPerBlock = 16;
 
 struct alignas(64) Line {
   Slot slots[kSlotsPerLine];
@@ -88,27 +106,31 @@ struct Group {
   Line lines[kLinesPerGroup];
 };
 
-// The first 256 bytes. The first line is constant once `magic` is there; each counter has a line of
-// its own, so that counting doesn't slow the reading of the others.
-struct TableHeader {
-  alignas(64) uint64_t magic;
+// The first page. Its first line is constant once `magic` is there; each counter has a line of its
+// own, so that counting doesn't slow the reading of the others.
+struct alignas(4096) TableHeader {
+  uint64_t magic;
   uint64_t version;
   uint64_t bytes;
   uint64_t groups;
   Secret secret;
-  alignas(64) uint64_t claims;  // number of the latest claim
-  alignas(64) uint64_t floor;   // the latest state given up while idle, see (4)
-  alignas(64) uint64_t full;    // claims that found no free slot
+  int64_t clock_offset_ns;          // from CLOCK_MONOTONIC to the table's steady clock
+  alignas(64) uint64_t claims;      // number of the latest claim
+  alignas(64) uint64_t floor;       // the latest state given up while idle, see (4)
+  alignas(64) int64_t given_up_ns;  // when a window's state was last given up, see (4)
+  alignas(64) uint64_t full;        // claims that found no free slot
+  alignas(64) uint64_t evicted;     // idle keys given up for others
 };
-static_assert(sizeof(TableHeader) == sizeof(Group));
+static_assert(sizeof(TableHeader) == sizeof(Group) * kGroupsPerBlock);
 
-// Where a key is, as found or claimed. commit() turns it into the next state.
+// Where a key is, as found or claimed. commit() turns it into the next state. Without default
+// values, so that room for many costs nothing; Ref() is nowhere.
 struct Ref {
-  Slot* slot = nullptr;
-  uint64_t expect_key = 0;  // what the slot must still hold
-  uint64_t expect_state = 0;
-  uint64_t key = 0;    // what its key word will be
-  uint64_t state = 0;  // what to decide on
+  Slot* slot;
+  uint64_t expect_key;  // what the slot must still hold
+  uint64_t expect_state;
+  uint64_t key;    // what its key word will be
+  uint64_t state;  // what to decide on
 
   // Word by word: a 16-byte copy of two words just stored would wait for them to reach the cache.
   void set(Slot* at, uint64_t word, uint64_t current) noexcept {
@@ -151,26 +173,59 @@ class BasicTable {
 
   // Bytes that hold at least `slots` slots. Half as many keys may be live at once.
   static constexpr size_t bytes_for(size_t slots) noexcept {
-    const size_t groups = (slots + kSlotsPerGroup - 1) / kSlotsPerGroup;
-    return sizeof(TableHeader) + (groups < 2 ? 2 : groups) * sizeof(Group);
+    size_t groups = (slots + kSlotsPerGroup - 1) / kSlotsPerGroup;
+    groups = groups < 2 ? 2 : groups;
+    if (groups > kGroupsPerBlock) {
+      groups = (groups + kGroupsPerBlock - 1) / kGroupsPerBlock * kGroupsPerBlock;
+    }
+    return sizeof(TableHeader) + groups * sizeof(Group);
   }
 
   // Makes an empty table of all of `memory`, which is overwritten. An Error if it is too small (two
-  // groups are the least), larger than 2^32 groups (1 TiB) or not aligned to 64 bytes.
+  // groups are the least), larger than 2^32 groups (1 TiB) or not aligned to a page. Its steady
+  // clock is CLOCK_MONOTONIC plus `clock_offset_ns`: what it takes to go on where an earlier table
+  // stopped.
   // REQUIRES: nobody else uses the memory; it outlives every view.
-  static Result<BasicTable> create(std::span<std::byte> memory, const Secret& secret);
+  static Result<BasicTable> create(std::span<std::byte> memory, const Secret& secret,
+                                   int64_t clock_offset_ns = 0);
 
   // The table that is already there. An Error says why it isn't one that this version can use.
   static Result<BasicTable> attach(std::span<std::byte> memory);
 
   const Secret& secret() const noexcept { return header_->secret; }
+
+  // The moment of two readings, on the table's clocks.
+  Instant instant(int64_t monotonic_ns, int64_t realtime_ns) const noexcept {
+    return {monotonic_ns + header_->clock_offset_ns, realtime_ns};
+  }
+  // `now`, or the time at which a window was given up if that is later: see (4).
+  Instant not_before(const Instant& now) const noexcept {
+    const auto floor =
+        static_cast<int64_t>(__atomic_load_n(&header_->given_up_ns, __ATOMIC_ACQUIRE));
+    const int64_t late = floor > now.steady_ns ? floor - now.steady_ns : 0;
+    return {now.steady_ns + late, now.wall_ns + late};
+  }
   uint64_t slots() const noexcept { return groups_ * kSlotsPerGroup; }
   uint64_t full_events() const noexcept {
     return __atomic_load_n(&header_->full, __ATOMIC_RELAXED);
   }
 
+  uint64_t evictions() const noexcept {
+    return __atomic_load_n(&header_->evicted, __ATOMIC_RELAXED);
+  }
+
   // Reads the whole table: for tests, metrics, and operators. Exact only when nobody writes.
-  TableUsage usage(int64_t now_ns) const noexcept;
+  TableUsage usage(const Instant& now) const noexcept { return usage(now, 0, slots()); }
+  // The same of the slots from `first` on, `count` of them: a large table in parts.
+  TableUsage usage(const Instant& now, uint64_t first, uint64_t count) const noexcept;
+
+  // A slot by its number, from 0 to slots() - 1, as it is now: for a copy of the table. A slot that
+  // is being claimed or goes to another key meanwhile reads as vacated. By (2) a copy must tell
+  // empty slots from those that are only free.
+  Slot slot(uint64_t number) const noexcept;
+  // Puts a copy's slot back in its place. REQUIRES: nobody else uses the table; the copy's table
+  // had the same size and secret.
+  void restore(uint64_t number, const Slot& slot) noexcept { *at(number) = slot; }
 
   // Starts fetching the two lines in which the key most likely is, for writing: a line that another
   // core has just changed then travels once, not once to be read and once more to be changed.
@@ -188,7 +243,7 @@ class BasicTable {
   //           with commit() or release().
   //   exists  somebody else made one meanwhile, `ref` is that
   //   full    every slot that the key may have is live for another
-  Claim claim(const Hash128& hash, Kind kind, int64_t now_ns, Ref& ref) noexcept;
+  Claim claim(const Hash128& hash, Kind kind, const Instant& now, Ref& ref) noexcept;
 
   // Stores `state` if the slot is still as it was read; false if not: find() again.
   bool commit(const Ref& ref, uint64_t state) noexcept {
@@ -214,19 +269,27 @@ class BasicTable {
   };
 
   static constexpr uint64_t kMagic = 0x6b636f74736e6570;  // "penstock"
-  static constexpr uint64_t kVersion = 1;
+  static constexpr uint64_t kVersion = 2;
   static constexpr uint64_t kKindMask = 7;
   static constexpr unsigned kPairs = kLinesPerGroup;
 
   explicit BasicTable(std::span<std::byte> memory) noexcept
       : header_(reinterpret_cast<TableHeader*>(memory.data())),
         base_(reinterpret_cast<Group*>(memory.data() + sizeof(TableHeader))),
-        groups_((memory.size() - sizeof(TableHeader)) / sizeof(Group)) {}
+        groups_(groups_in(memory.size())) {}
+
+  static uint64_t groups_in(size_t bytes) noexcept {
+    const uint64_t groups = (bytes - sizeof(TableHeader)) / sizeof(Group);
+    return groups < kGroupsPerBlock ? groups : groups / kGroupsPerBlock * kGroupsPerBlock;
+  }
 
   static Status check_memory(std::span<std::byte> memory);
 
   static uint64_t key_word(const Hash128& hash, Kind kind) noexcept {
     return (hash.hi & ~kKindMask) | static_cast<uint64_t>(kind);
+  }
+  static bool is_key(Kind kind) noexcept {
+    return kind != Kind::empty && kind != Kind::vacated && kind != Kind::pending;
   }
   static Kind kind_of(uint64_t key) noexcept { return static_cast<Kind>(key & kKindMask); }
   static Slot vacated() noexcept { return {static_cast<uint64_t>(Kind::vacated), 0}; }
@@ -253,26 +316,36 @@ class BasicTable {
                                         Wide{to.state} << 64 | to.key);
   }
 
-  // Two different groups from the two halves of hash.lo, by multiplication instead of modulo
-  // (Lemire 2016); the home lines from the bits that matter least there.
+  // A block from the low half of hash.lo and two different groups in it from the high half, by
+  // multiplication instead of modulo (Lemire 2016); the home lines from the bits that matter least
+  // to the block.
   Home home_of(const Hash128& hash) const noexcept {
     const uint64_t low = hash.lo & 0xffffffff;
-    const uint64_t high = hash.lo >> 32;
-    const uint64_t first = low * groups_ >> 32;
-    const uint64_t second = first + 1 + (high * (groups_ - 1) >> 32);
-    return {{base_ + first, base_ + (second < groups_ ? second : second - groups_)},
+    const uint64_t a = hash.lo >> 32 & 0xffff;
+    const uint64_t b = hash.lo >> 48;
+    const uint64_t in_block = groups_ < kGroupsPerBlock ? groups_ : kGroupsPerBlock;
+    Group* block = base_ + (low * (groups_ / in_block) >> 32) * in_block;
+    const uint64_t first = a * in_block >> 16;
+    const uint64_t second = first + 1 + (b * (in_block - 1) >> 16);
+    return {{block + first, block + (second < in_block ? second : second - in_block)},
             {static_cast<unsigned>(low % kLinesPerGroup),
-             static_cast<unsigned>(high % kLinesPerGroup)}};
+             static_cast<unsigned>(low / kLinesPerGroup % kLinesPerGroup)}};
   }
 
   static Line* line(const Home& home, unsigned pair, unsigned side) noexcept {
     return &home.group[side]->lines[home.line[side] ^ pair];
   }
 
-  bool choose(const Home& home, int64_t now_ns, Slot*& slot, Slot& seen) const noexcept;
-  Offer survey(Line* at, int64_t now_ns) const noexcept;
+  Slot* at(uint64_t number) const noexcept {
+    return &base_[number / kSlotsPerGroup]
+                .lines[number / kSlotsPerLine % kLinesPerGroup]
+                .slots[number % kSlotsPerLine];
+  }
+
+  bool choose(const Home& home, const Instant& now, Slot*& slot, Slot& seen) const noexcept;
+  Offer survey(Line* at, const Instant& now) const noexcept;
   Check check_alone(const Home& home, uint64_t want, const Slot* mine, Ref& ref) noexcept;
-  void raise_floor(const Slot& given_up) noexcept;
+  void give_up(const Slot& idle, const Instant& now) noexcept;
 
   TableHeader* header_;
   Group* base_;
@@ -308,25 +381,28 @@ bool BasicTable<Sync>::find(const Hash128& hash, Kind kind, Ref& ref) const noex
 }
 
 template <class Sync>
-auto BasicTable<Sync>::claim(const Hash128& hash, Kind kind, int64_t now_ns, Ref& ref) noexcept
+auto BasicTable<Sync>::claim(const Hash128& hash, Kind kind, const Instant& now, Ref& ref) noexcept
     -> Claim {
   const Home home = home_of(hash);
   const uint64_t want = key_word(hash, kind);
   for (unsigned attempt = 0;; ++attempt) {
     Slot* slot = nullptr;
     Slot seen;
-    if (!choose(home, now_ns, slot, seen)) {
+    if (!choose(home, now, slot, seen)) {
       if (find(hash, kind, ref)) {
         return Claim::exists;  // perhaps the last free slot was just taken for this very key
       }
       __atomic_fetch_add(&header_->full, 1, __ATOMIC_RELAXED);
       return Claim::full;
     }
-    raise_floor(seen);
+    give_up(seen, now);
     const uint64_t number = __atomic_add_fetch(&header_->claims, 1, __ATOMIC_RELAXED);
     const Slot mark{key_word(hash, Kind::pending), number};
     Sync::at(Point::before_claim);
     if (cas(slot, seen, mark)) {
+      if (is_key(kind_of(seen.key))) {
+        __atomic_fetch_add(&header_->evicted, 1, __ATOMIC_RELAXED);
+      }
       Sync::at(Point::claimed);
       switch (check_alone(home, want, slot, ref)) {
         case Check::exists:
@@ -334,7 +410,7 @@ auto BasicTable<Sync>::claim(const Hash128& hash, Kind kind, int64_t now_ns, Ref
           return Claim::exists;
         case Check::alone:
           Sync::at(Point::checked);
-          ref = {slot, mark.key, mark.state, want, load(header_->floor)};
+          ref = {slot, mark.key, mark.state, want, kind == Kind::gcra ? load(header_->floor) : 0};
           return Claim::mine;
         case Check::again:
           break;

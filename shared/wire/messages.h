@@ -42,12 +42,14 @@ struct Submit {
   std::string_view method;        // "POST"
   std::string_view path;          // "/v1/completions", without the query
   std::string_view content_type;  // as the client sent it
+  std::string_view override;      // a JSON object of the operator's: its fields take the place of
+                                  // those in the body; empty: none
   std::string_view body;          // last, so that a sender can stream it behind the rest
   static constexpr uint32_t kBodyTag = 31;
   template <typename V>
   void visit(V&& v) {
     v(6, queue), v(7, model), v(8, owner), v(9, tier), v(10, priority), v(11, weight), v(12, cost);
-    v(13, method), v(14, path), v(15, content_type), v(kBodyTag, body);
+    v(13, method), v(14, path), v(15, content_type), v(35, override), v(kBodyTag, body);
   }
 };
 
@@ -86,9 +88,9 @@ struct Progress {
 
 struct Done {
   static constexpr FrameType kType = FrameType::kDone;
-  uint64_t prompt_tokens = 0;
-  uint64_t completion_tokens = 0;
-  uint64_t device_ns = 0;
+  uint64_t prompt_tokens = 0;      // as the model read the prompt, its own control tokens included
+  uint64_t completion_tokens = 0;  // drawn, the one that ended the answer included
+  uint64_t device_ns = 0;          // this job's share of the device's time
   template <typename V>
   void visit(V&& v) {
     v(22, prompt_tokens), v(23, completion_tokens), v(24, device_ns);

@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""E1, E2 and E3 of the bench: what the edge costs, beside limit_req and proxy_pass, in one run.
+"""E1, E2, E3 and D1 of the bench: what the edge costs, beside limit_req and proxy_pass, in one run.
 
 The Nginx worker has one core for itself; wrk and all that stands behind Nginx, ours or the peer's, share the other. Cases
 alternate A B A B, medians over the rounds. CPU is read from /proc/PID/schedstat of the Nginx worker, in nanoseconds,
 and divided by the requests that wrk counted.
 
-Usage: edge_bench.py BUILD_DIR [--seconds 3] [--rounds 5] [--only E1,E2,E3]
+Usage: edge_bench.py BUILD_DIR [--seconds 3] [--rounds 5] [--only E1,E2,E3,D1]
 """
 import argparse
 import os
@@ -63,6 +63,16 @@ EDGE = """
     location = /serve_ours { penstock_limit zone=edge key=$http_x_api_key rate=10000000r/s name=serve; penstock_pass gpu; }
   }
 """
+
+# One request a second: of those that come at once, all but the first wait.
+DELAY = {
+    "peer": "limit_req_zone $server_name zone=wait:1m rate=1r/s;",
+    "ours": "penstock_zone wait 1m; penstock_max_delayed 100000;",
+}
+DELAY_LOCATION = {
+    "peer": "limit_req zone=wait burst=100000;",
+    "ours": "penstock_limit zone=wait key=all rate=1r/s burst=1 name=wait action=delay max_delay=24h;",
+}
 
 PENSTOCKD = """
 socket: {dir}/q.sock
@@ -154,6 +164,34 @@ class Bench:
         return {"rps": float(re.search(r"Requests/sec: +([\d.]+)", out).group(1)), "cpu_us": cpu / requests / 1000,
                 "errors": int(errors.group(1)) / requests if errors else 0.0}
 
+    def waiting_bytes(self, side, waiting):
+        """Resident memory of a fresh Nginx worker for each request that it holds back."""
+        port = free_port()
+        body = "%s server { listen 127.0.0.1:%d backlog=8192; server_name bench; location / { %s empty_gif; } }" % (
+            DELAY[side], port, DELAY_LOCATION[side])
+        worker = self.nginx(f"wait-{side}-{port}", body, load=f"load_module {self.build}/ngx_http_penstock_module.so;")
+        rss = lambda: int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{worker}/status").read()).group(1)) * 1024
+        wait_for("the server", lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+        clients = []
+        for i in range(waiting + 200):
+            client = socket.create_connection(("127.0.0.1", port))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
+            clients.append(client)
+            if i == 199:
+                wait_for("the first ones", lambda: self.settled(rss))
+                before = rss()
+        wait_for("all of them", lambda: self.settled(rss))
+        after = rss()
+        for client in clients:
+            client.close()
+        return (after - before) / waiting
+
+    @staticmethod
+    def settled(rss):
+        one = rss()
+        time.sleep(0.3)
+        return rss() == one
+
     def alternate(self, cases, rounds=1, **kw):
         """{path: results} of the rounds, the cases taken in turn; round 0 warms up and does not count."""
         seen = {path: [] for path in cases}
@@ -187,7 +225,7 @@ def main():
     parser.add_argument("build")
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="E1,E2,E3")
+    parser.add_argument("--only", default="E1,E2,E3,D1")
     args = parser.parse_args()
     bench = Bench(args.build, args.seconds, args.rounds)
     only = args.only.split(",")
@@ -214,6 +252,14 @@ def main():
             ratio = median_ratio(r["/serve_ours"], r["/serve_peer"], "rps")
             row("E3", "admit and serve, POST 1 KiB, 64 clients", f"{ours['rps']:.0f} req/s, {ours['cpu_us']:.2f} µs Nginx CPU",
                 f"limit_req + proxy_pass {peer['rps']:.0f} req/s, {peer['cpu_us']:.2f} µs", f"ratio {ratio:.3f}, to reach >= 1.0", ratio >= 1.0)
+        if "D1" in only:
+            sizes = {side: [] for side in ("peer", "ours")}
+            for _ in range(3):
+                for side, seen in sizes.items():
+                    seen.append(bench.waiting_bytes(side, 3000))
+            ours, peer = (statistics.median(sizes[side]) for side in ("ours", "peer"))
+            row("D1", "memory of a request held back (action=delay), 3000 of them", f"{ours:.0f} B", f"limit_req {peer:.0f} B",
+                f"ratio {ours / peer:.3f}, to reach <= 1.0", ours <= peer)
     finally:
         bench.down()
 

@@ -1,6 +1,7 @@
 // BENCH.md E5 and E6: one decision in memory and the bytes of a counter, beside Nginx's limit_req.
 //
-//   limit_bench [KEYS]      10,000,000 keys unless told
+//   limit_bench [KEYS]                  10,000,000 keys unless told
+//   limit_bench --decide ALGORITHM N    N decisions only: what valgrind --tool=callgrind counts
 //
 // The peer does what limit_req does for a request, after its documentation and published
 // behaviour: takes the zone's mutex (spinning, then sleeping on a semaphore in shared memory),
@@ -337,18 +338,18 @@ std::atomic<uint64_t> sink;  // keeps the answers from being optimized away
 struct Bench {
   uint64_t keys;
   Table table;
-  GcraPolicy limit;
+  Policy limit;
   LimitReq peer;
-  int64_t now_ns;
+  Instant now;
 
   bool ours(uint64_t key) {
     Charge charge{&limit, siphash13_128(kSecret, &key, sizeof(key)), 1};
-    return charge_all(table, std::span<Charge>(&charge, 1), now_ns) == Outcome::admitted;
+    return charge_all(table, std::span<Charge>(&charge, 1), now) == Outcome::admitted;
   }
   bool theirs(uint64_t key) {
     unsigned char bytes[8];
     std::memcpy(bytes, &key, 8);
-    return peer.admit(bytes, 8, now_ns / kNsPerMs);
+    return peer.admit(bytes, 8, now.steady_ns / kNsPerMs);
   }
 
   // key_of(thread, i) is the key of a thread's i-th request.
@@ -388,7 +389,7 @@ void six_rules(Bench& bench) {
           const uint64_t key = mix(rule * 1000 + (rule < 4 ? i % 100 : 0));
           charges[rule] = {&bench.limit, siphash13_128(kSecret, &key, sizeof(key)), 1};
         }
-        admitted += charge_all(bench.table, std::span(charges), bench.now_ns) == Outcome::admitted;
+        admitted += charge_all(bench.table, std::span(charges), bench.now) == Outcome::admitted;
       }
       sink += admitted;
     }));
@@ -396,8 +397,72 @@ void six_rules(Bench& bench) {
   std::printf("E2 six_rules threads=1 ours_ns=%.1f\n", median(runs));
 }
 
+// One decision that admits by each algorithm, over 1000 keys in turn; every thousand decisions the
+// clock goes on by a second, so that a log's entries have ended.
+struct Case {
+  const char* name;
+  Policy policy;
+
+  uint64_t decide(Table& table, const Instant& start, uint64_t count) const {
+    uint64_t admitted = 0;
+    for (uint64_t i = 0; i < count; ++i) {
+      const uint64_t key = mix(i % 1000);
+      const auto seconds = static_cast<int64_t>(i / 1000);
+      const Instant now{start.steady_ns + seconds * kNsPerSec, start.wall_ns};
+      Charge charge{&policy, siphash13_128(kSecret, &key, sizeof(key)), 1};
+      admitted += charge_all(table, std::span(&charge, 1), now) == Outcome::admitted ? 1 : 0;
+      if (policy.algorithm == Algorithm::concurrency) {  // taken and given back
+        refund_one(table, policy, charge.hash, 1, charge.decision.next_state, now);
+      }
+    }
+    return admitted;
+  }
+};
+
+std::vector<Case> cases() {
+  return {
+      {"token_bucket", make_policy(*make_gcra(1'000'000, 86'400ull * kNsPerSec, kMaxBurst))},
+      {"fixed_window_day", make_policy(*make_fixed_window(1'000'000'000, Span::day))},
+      {"fixed_window_month", make_policy(*make_fixed_window(1'000'000'000, Span::month))},
+      {"sliding_window", make_policy(*make_sliding_window(60'000'000, Span::day))},
+      {"concurrency", make_policy(*make_concurrency(1'000'000))},
+      {"sliding_log_10", *make_sliding_log(10, kNsPerSec)},
+      {"sliding_log_100", *make_sliding_log(100, kNsPerSec)},
+  };
+}
+
+// A quarter full, as a zone that was sized well is.
+Table small_table() { return *Table::create(map_memory(Table::bytes_for(8000)), kSecret); }
+
+void algorithms(const Instant& now) {
+  for (const Case& item : cases()) {
+    Table table = small_table();
+    std::vector<double> runs;
+    for (int run = 0; run < kRuns; ++run) {
+      const Instant start{now.steady_ns + run * 1000 * kNsPerSec, now.wall_ns};
+      runs.push_back(measure(1, 200'000, [&](unsigned, uint64_t count) {
+        sink += item.decide(table, start, count);
+      }));
+    }
+    std::printf("ALG %s threads=1 ours_ns=%.1f\n", item.name, median(runs));
+  }
+}
+
+// For counting instructions: `count` decisions and nothing else worth mentioning.
+int decide_only(const char* name, uint64_t count) {
+  for (const Case& item : cases()) {
+    if (std::strcmp(item.name, name) == 0) {
+      Table table = small_table();
+      std::printf("%lu\n", item.decide(table, {monotonic_ns(), realtime_ns()}, count));
+      return 0;
+    }
+  }
+  std::fprintf(stderr, "limit_bench: no algorithm is called %s\n", name);
+  return 2;
+}
+
 int run(uint64_t keys) {
-  const size_t table_bytes = keys * 32;
+  const size_t table_bytes = keys * 32 / sizeof(TableHeader) * sizeof(TableHeader);
   auto table = Table::create(map_memory(table_bytes), kSecret);
   auto limit = make_gcra(1'000'000, 86'400ull * kNsPerSec, kMaxBurst);
   if (!table || !limit) {
@@ -405,8 +470,9 @@ int run(uint64_t keys) {
                  (!table ? table.error() : limit.error()).message.c_str());
     return 1;
   }
-  Bench bench{keys, *table, *limit, LimitReq(keys + 1, 1'000'000, 1'000'000'000'000),
-              monotonic_ns()};
+  Bench bench{keys, *table, make_policy(*limit),
+              LimitReq(keys + 1, 1'000'000, 1'000'000'000'000),
+              {monotonic_ns(), realtime_ns()}};
   // Every key is live in both from here on: each has been used once.
   uint64_t refused = 0;
   for (uint64_t i = 0; i < keys; ++i) {
@@ -414,7 +480,7 @@ int run(uint64_t keys) {
     bench.theirs(mix(i));
   }
   std::printf("E6 keys=%lu live=%lu no_slot=%lu ours_bytes=%.1f peer_bytes=%zu ratio=%.3f\n", keys,
-              bench.table.usage(bench.now_ns).live, bench.table.full_events(),
+              bench.table.usage(bench.now).live, bench.table.full_events(),
               static_cast<double>(table_bytes) / static_cast<double>(keys), kNodeBytes,
               static_cast<double>(table_bytes) / static_cast<double>(keys) / kNodeBytes);
   if (refused != 0 || bench.table.full_events() != 0) {
@@ -430,6 +496,7 @@ int run(uint64_t keys) {
     bench.row("many", threads, 500'000, any);
   }
   six_rules(bench);
+  algorithms(bench.now);
   return 0;
 }
 
@@ -437,9 +504,12 @@ int run(uint64_t keys) {
 }  // namespace penstock::limit
 
 int main(int argc, char** argv) {
+  if (argc == 4 && std::strcmp(argv[1], "--decide") == 0) {
+    return penstock::limit::decide_only(argv[2], std::strtoull(argv[3], nullptr, 10));
+  }
   const uint64_t keys = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 10'000'000;
   if (keys < 10'000) {
-    std::fprintf(stderr, "usage: limit_bench [KEYS, at least 10000]\n");
+    std::fprintf(stderr, "usage: limit_bench [KEYS, at least 10000] | --decide ALGORITHM N\n");
     return 2;
   }
   return penstock::limit::run(keys);

@@ -74,6 +74,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     check_json(body);
     answer(std::get<CompletionRequest>(parsed), body);
   }
+  const auto overridden = parser.parse({.method = "POST",
+                                        .path = "/v1/completions",
+                                        .body = R"({"prompt":"x","max_tokens":5})",
+                                        .override = body});
+  if (const auto* failure = std::get_if<Failure>(&overridden)) {
+    require(failure->message.find("he operator's override") != std::string::npos);
+  } else {
+    check(std::get<CompletionRequest>(overridden));
+    require(*std::get<CompletionRequest>(overridden).max_tokens <= 5);
+  }
   CompletionRequest stream;
   stream.stream = true;
   stream.stop = {std::string(body.substr(0, 2)) + "a", "ab"};

@@ -18,6 +18,7 @@ import pytest
 
 from client import Client
 from processes import MODULE, Nginx, Penstockd, sanitizer_reports
+from scripted import Scripted
 from waiting import Port
 
 NGINX_CONF = """\
@@ -67,6 +68,7 @@ class Service:
                  processes=1, master=False):
         self.folder = folder
         self._ports, self._clients = [], []
+        self.expected_alert = None  # words of an [alert] that the test provokes
         self.port = self.free_port()
         self.daemons = []
         options = {"attempts": 3, "backoff": "10ms", **(queue or {})}
@@ -151,7 +153,8 @@ class Service:
         for daemon in self.daemons:
             if daemon.process:
                 faults += self._stop(daemon.name, daemon, daemon.expect_death)
-        faults += re.findall(r"^.*\[(?:alert|emerg)\].*$", self.nginx.log(), re.M) if self.nginx.process else []
+        alerts = re.findall(r"^.*\[(?:alert|emerg)\].*$", self.nginx.log(), re.M) if self.nginx.process else []
+        faults += [line for line in alerts if not self.expected_alert or self.expected_alert not in line]
         faults += sanitizer_reports(self.folder)
         for port in self._ports:
             port.release()
@@ -196,6 +199,32 @@ def penstock(folder, request):
             for daemon in service.daemons:
                 print(f"--- {daemon.name}\n{daemon.process.text()[-4000:] if daemon.process else ''}")
     assert not faults, "\n".join(faults)
+
+
+@pytest.fixture
+def peer(folder):
+    """peer("a", frames ...): a scripted penstockd of that name."""
+    peers = []
+
+    def play(name, *steps):
+        peers.append(Scripted(folder / f"{name}.sock", *steps))
+        return peers[-1]
+
+    yield play
+    assert not [fault for one in peers for fault in one.close()]
+
+
+@pytest.fixture
+def edge(peer, penstock):
+    """Nginx before scripted peers: each is an upstream by its name, and all together are the upstream `all`."""
+    def build(*peers, http="", server="location / { penstock_pass all; }", more="", **parts):
+        upstreams = "".join(f"upstream {one.path.stem} {{ server {one.server}; keepalive 8; }}\n" for one in peers)
+        # The first of all is always tried first.
+        first, *rest = [one.server for one in peers]
+        rest = "".join(f"server {server}; " for server in rest)
+        upstreams += f"upstream all {{ server {first} weight=100; {rest}{more} keepalive 8; }}\n"
+        return penstock(http="penstock_zone edge 1m;\n" + upstreams + http, server=server, **parts)
+    return build
 
 
 @pytest.hookimpl(hookwrapper=True)

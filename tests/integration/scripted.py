@@ -30,8 +30,9 @@ def chunk(data):
     return frame(CHUNK, JOB, data)
 
 
-def done():
-    return frame(DONE, JOB)
+def done(**used):
+    """`used`: prompt_tokens, completion_tokens, device_ns."""
+    return frame(DONE, JOB, **used)
 
 
 def failed(status, message="It failed.", code="busy", retry_after_s=0):
@@ -42,9 +43,9 @@ def goodbye(message="Enough."):
     return frame(GOODBYE, 0, message=message)
 
 
-def answer(text, job_id="job_1"):
+def answer(text, job_id="job_1", **used):
     """A whole answer of these bytes."""
-    return accepted(job_id) + head(length=len(text)) + chunk(text) + done()
+    return accepted(job_id) + head(length=len(text)) + chunk(text) + done(**used)
 
 
 class Caller(Connection):

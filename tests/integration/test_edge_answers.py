@@ -11,39 +11,13 @@ import pytest
 from client import exchange
 from conftest import simulate
 from processes import Penstockd, QueueStatus
-from scripted import Caller, Scripted, accepted, answer, chunk, done, failed, goodbye, head, progress
+from scripted import Caller, accepted, answer, chunk, done, failed, goodbye, head, progress
 from structured import parse_list
 from waiting import until
 from wire import SUBMIT, Connection, frame
 
 ZONE = "penstock_zone edge 1m;\n"
 BUFFERING = pytest.mark.parametrize("buffering", ["off", "on"])
-
-
-@pytest.fixture
-def peer(folder):
-    """peer("a", frames ...): a scripted penstockd of that name."""
-    peers = []
-
-    def play(name, *steps):
-        peers.append(Scripted(folder / f"{name}.sock", *steps))
-        return peers[-1]
-
-    yield play
-    assert not [fault for one in peers for fault in one.close()]
-
-
-@pytest.fixture
-def edge(peer, penstock):
-    """Nginx before scripted peers: each is an upstream by its name, and all together are the upstream `all`."""
-    def build(*peers, http="", server="location / { penstock_pass all; }", more="", **parts):
-        upstreams = "".join(f"upstream {one.path.stem} {{ server {one.server}; keepalive 8; }}\n" for one in peers)
-        # The first of all is always tried first.
-        first, *rest = [one.server for one in peers]
-        rest = "".join(f"server {server}; " for server in rest)
-        upstreams += f"upstream all {{ server {first} weight=100; {rest}{more} keepalive 8; }}\n"
-        return penstock(http=ZONE + upstreams + http, server=server, **parts)
-    return build
 
 
 def post(service, path="/", model=None, **headers):

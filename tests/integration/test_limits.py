@@ -192,3 +192,28 @@ def test_counters_outlive_a_worker_that_dies(penstock):
     os.kill(old[0], signal.SIGTERM)
     until(lambda: service.nginx.workers() not in ([], old), "Nginx has started another worker")
     assert service.statuses(2, "/?key=k") == [200, 429]
+
+
+def test_a_map_of_what_the_body_says_is_as_good_as_the_body(penstock):
+    """Nginx keeps a map's value; one that was looked up before the body had come must not stay."""
+    service = penstock(
+        http="""
+            penstock_zone edge 1m;
+            map $penstock_model $plan { default free; large pro; }
+            map $plan $caller { default ""; pro $arg_key; }
+            penstock_tier free { rate 1r/h; }
+            penstock_tier pro { rate 3r/h; }
+        """,
+        server="""
+            location / {
+                penstock_limit zone=edge key=$caller rate=2r/h name=mapped;
+                penstock_limit zone=edge key=$arg_key tier=$plan;
+                empty_gif;
+            }""")
+    client = service.client()
+    for _ in range(2):
+        answer = client.request("POST", "/?key=k", body={"model": "large"})
+        assert answer.status == 405 or answer.status == 200  # the module that answers wants GET; the limits come first
+        assert answer.headers["RateLimit-Policy"] == '"pro-rate";q=3;w=3600'
+    refused = client.request("POST", "/?key=k", body={"model": "large"})
+    assert refused.status == 429 and refused.json()["violated-policies"] == ["mapped"]

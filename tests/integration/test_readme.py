@@ -29,6 +29,27 @@ def test_the_nginx_conf_is_the_one_that_runs():
     assert [directives(block) for block in blocks("nginx")] == [directives((ROOT / "config" / "nginx.conf").read_text())]
 
 
+def test_every_part_of_an_nginx_conf_is_accepted(penstock):
+    parts = blocks("nginx location")
+    assert len(parts) >= 3
+    http = "map $arg_plan $plan { default free; } penstock_zone edge 1m; penstock_tier free { rate 10r/m; }"
+    for part in parts:
+        service = penstock(start=False, http=http, server=f"location / {{\n{part}\nempty_gif; }}")
+        accepted, said = service.nginx.check()
+        assert accepted and "[warn]" not in said, said
+
+
+def test_the_lines_for_those_who_come_from_limit_req_are_accepted(penstock):
+    lines = re.findall(r"`(penstock_limit [^`]*;)`", README[README.index("Coming from limit_req"):])
+    assert len(lines) >= 4
+    limits = "\n".join(line.replace("key=…", "key=$binary_remote_addr").replace("name=a", f"name=a{i}")
+                       for i, line in enumerate(lines))
+    service = penstock(start=False, http="map $arg_key $key { default a; } penstock_zone edge 1m;",
+                       server=f"location / {{\n{limits}\nempty_gif; }}")
+    accepted, said = service.nginx.check()
+    assert accepted and "[warn]" not in said, said
+
+
 def test_the_penstock_yaml_is_accepted_and_says_what_the_full_one_says(folder):
     (block,) = blocks("yaml")
     (folder / "penstock.yaml").write_text(block)
@@ -44,11 +65,14 @@ def test_every_make_target_it_names_exists():
     assert named and named <= targets
 
 
-def test_every_curl_line_answers_as_it_says(run):  # noqa: F811
+def test_every_curl_and_penstockctl_line_answers_as_it_says(run, monkeypatch):  # noqa: F811
     service = run().wait_until_ready()
-    commands = [block.replace("127.0.0.1:8080", f"127.0.0.1:{service.port}") for block in blocks("sh") if "curl" in block]
-    assert commands
+    monkeypatch.setenv("PENSTOCK_CONSOLE", f"http://127.0.0.1:{service.port}/console")
+    commands = [block.replace("127.0.0.1:8080", f"127.0.0.1:{service.port}").replace("build/", f"{BUILD}/")
+                for block in blocks("sh") if "curl" in block or "penstockctl" in block]
+    assert len(commands) == 3
     said = "".join(shell(command) for command in commands)
+    assert '"free-quota-d"' in said and "free-rate" in said and "reset" in said
     assert '"demo"' in said and "data: [DONE]" in said
     assert re.search(r"HTTP/1.1 429", said) and re.search(r"Retry-After: \d+", said, re.I)
 

@@ -8,10 +8,11 @@ CALLER, TOOL = 1, 3
 TAGS = {
     "version": 1, "role": 2, "queue": 6, "model": 7, "owner": 8, "tier": 9, "priority": 10, "weight": 11, "cost": 12,
     "method": 13, "path": 14, "content_type": 15, "job_id": 16, "position": 17, "eta_ms": 18, "status": 19,
-    "content_length_plus1": 20, "code": 25, "message": 26, "param": 27, "retry_after_s": 28, "body": 31, "json": 31,
+    "content_length_plus1": 20, "prompt_tokens": 22, "completion_tokens": 23, "device_ns": 24, "code": 25,
+    "message": 26, "param": 27, "retry_after_s": 28, "body": 31, "json": 31, "override": 35,
 }
 NUMBERS = {"version", "role", "priority", "weight", "cost", "position", "eta_ms", "status", "content_length_plus1",
-           "retry_after_s"}
+           "prompt_tokens", "completion_tokens", "device_ns", "retry_after_s"}
 
 
 def frame(kind, id=0, payload=b"", **fields):

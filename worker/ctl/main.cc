@@ -1,85 +1,58 @@
-// penstockctl: the operator's tool.
-#include <getopt.h>
-
+// penstockctl: the operator's tool. The commands are in command.h.
+#include <algorithm>
 #include <cstdio>
-#include <string>
+#include <span>
 
-#include "worker/ctl/ask.h"
-#include "worker/ctl/status_table.h"
+#include "worker/ctl/command.h"
 
 namespace {
 
-constexpr int kFailed = 1;
-constexpr int kUsageError = 2;
-constexpr char kUsualSocket[] = "/run/penstock/penstock.sock";
+using penstock::ctl::Arguments;
+using penstock::ctl::Command;
+using penstock::ctl::Outcome;
 
-int usage() {
-  std::fprintf(stderr,
-               "usage: penstockctl status [--json] [-s SOCKET | -c FILE]\n"
-               "\n"
-               "  status      queues, workers and counters of a running penstockd\n"
-               "  --json      as penstockd says it, for programs\n"
-               "  -s SOCKET   where penstockd listens (%s)\n"
-               "  -c FILE     a penstock.yaml that says where\n"
-               "In this version, status is the only command.\n",
-               kUsualSocket);
-  return kUsageError;
+int say(const std::string& text) {
+  const bool said = std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0;
+  return said ? Outcome::kFine : Outcome::kFailed;
 }
 
-int fail(const penstock::Error& error) {
-  std::fprintf(stderr, "penstockctl: %s\n", error.message.c_str());
-  return kFailed;
+int end(const Outcome& outcome, const std::string& usage) {
+  if (outcome.exit_status == Outcome::kFine) {
+    return say(outcome.text);
+  }
+  std::fprintf(stderr, "penstockctl: %s\n", outcome.text.c_str());
+  if (outcome.exit_status == Outcome::kMisused) {
+    std::fprintf(stderr, "\n%s", usage.c_str());
+  }
+  return outcome.exit_status;
 }
 
-int status(const std::string& socket, bool json) {
-  auto answer = penstock::ctl::ask_status(socket);
-  if (!answer) {
-    return fail(answer.error());
-  }
-  if (json) {
-    std::printf("%s\n", answer->c_str());
-    return 0;
-  }
-  const auto table = penstock::ctl::status_table(*answer);
-  if (!table) {
-    return fail(table.error());
-  }
-  std::fputs(table->c_str(), stdout);
-  return 0;
-}
+bool asks_for_help(std::string_view argument) { return argument == "--help" || argument == "-h"; }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  constexpr option kLong[] = {{"json", 0, nullptr, 'j'}, {nullptr, 0, nullptr, 0}};
-  std::string socket;
-  std::string config;
-  bool json = false;
-  for (int which; (which = ::getopt_long(argc, argv, "s:c:", kLong, nullptr)) != -1;) {
-    switch (which) {
-      case 's':
-        socket = optarg;
-        break;
-      case 'c':
-        config = optarg;
-        break;
-      case 'j':
-        json = true;
-        break;
-      default:
-        return usage();
-    }
+  const std::span<const char* const> typed(argv + std::min(argc, 1), argv + argc);
+  if (typed.empty()) {
+    std::fputs(penstock::ctl::usage().c_str(), stderr);
+    return Outcome::kMisused;
   }
-  const bool both = !socket.empty() && !config.empty();
-  if (optind + 1 != argc || std::string(argv[optind]) != "status" || both) {
-    return usage();
+  if (asks_for_help(typed[0])) {
+    return say(penstock::ctl::usage());
   }
-  if (!config.empty()) {
-    auto found = penstock::ctl::socket_of(config);
-    if (!found) {
-      return fail(found.error());
-    }
-    socket = *found;
+  const auto all = penstock::ctl::commands();
+  const auto command = std::find_if(all.begin(), all.end(),
+                                    [&](const Command& each) { return each.name == typed[0]; });
+  if (command == all.end()) {
+    return end(penstock::ctl::misused("there is no command '" + std::string(typed[0]) + "'"),
+               penstock::ctl::usage());
   }
-  return status(socket.empty() ? kUsualSocket : socket, json);
+  const auto rest = typed.subspan(1);
+  if (!rest.empty() && asks_for_help(rest[0])) {
+    return say(usage(*command));
+  }
+  const auto arguments = Arguments::parse(rest, command->flags);
+  return end(
+      arguments ? command->run(*arguments) : penstock::ctl::misused(arguments.error().message),
+      usage(*command));
 }

@@ -1,24 +1,13 @@
 #include "worker/ctl/status_table.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <algorithm>
 #include <cstdio>
-#include <vector>
+
+#include "worker/ctl/json.h"
+#include "worker/ctl/table.h"
 
 namespace penstock::ctl {
 namespace {
-
-using Row = std::vector<std::string>;
-
-std::string text(const YAML::Node& object, const char* member) {
-  const YAML::Node value = object[member];
-  return value.IsDefined() && value.IsScalar() && !value.IsNull() ? value.Scalar() : "-";
-}
-
-std::string number(const YAML::Node& object, const char* member) {
-  return object[member].as<std::string>("-");
-}
 
 // 1500 is "1.5 s", 20.4 is "20 ms".
 std::string milliseconds(double ms) {
@@ -31,54 +20,40 @@ std::string milliseconds(double ms) {
   return out;
 }
 
-// Columns as wide as their widest cell, two spaces between.
-std::string render(const std::vector<Row>& rows) {
-  std::vector<size_t> widths(rows.front().size());
-  for (const Row& row : rows) {
-    for (size_t i = 0; i < row.size(); ++i) {
-      widths[i] = std::max(widths[i], row[i].size());
-    }
-  }
-  std::string out;
-  for (const Row& row : rows) {
-    std::string line;
-    for (size_t i = 0; i < row.size(); ++i) {
-      line += row[i] + std::string(widths[i] - row[i].size() + 2, ' ');
-    }
-    out += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
-  }
-  return out;
-}
-
-std::string queue_table(const YAML::Node& queues) {
+std::string queue_table(JsonElement root) {
   std::vector<Row> rows = {
       {"QUEUE", "STATE", "WAITING", "OF", "RUNNING", "SLOTS", "WAIT", "TAKES"}};
-  for (const YAML::Node& queue : queues) {
-    rows.push_back({text(queue, "name"), text(queue, "state"), number(queue, "waiting"),
-                    number(queue, "max_length"), number(queue, "running"), number(queue, "slots"),
-                    milliseconds(queue["predicted_wait_ms"].as<double>(0)),
-                    milliseconds(queue["service_time_us"].as<double>(0) / 1000)});
+  for (const JsonElement queue : elements_of(root, "queues")) {
+    rows.push_back({cell(queue, "name"), cell(queue, "state"), cell(queue, "waiting"),
+                    cell(queue, "max_length"), cell(queue, "running"), cell(queue, "slots"),
+                    milliseconds(number_of(queue, "predicted_wait_ms")),
+                    milliseconds(number_of(queue, "service_time_us") / 1000)});
   }
   return render(rows);
 }
 
-std::string worker_table(const YAML::Node& workers) {
+std::string worker_table(JsonElement root) {
   std::vector<Row> rows = {{"WORKER", "STATE", "QUEUE", "MODEL", "ENGINE", "DEVICE", "PID",
                             "RUNNING", "SLOTS", "RESTARTS", "LAST ERROR"}};
-  for (const YAML::Node& worker : workers) {
-    rows.push_back({text(worker, "name"), text(worker, "state"), text(worker, "queue"),
-                    text(worker, "model"), text(worker, "engine"), text(worker, "device"),
-                    number(worker, "pid"), number(worker, "running"), number(worker, "slots"),
-                    number(worker, "restarts"), text(worker, "last_error")});
+  for (const JsonElement worker : elements_of(root, "workers")) {
+    rows.push_back({cell(worker, "name"), cell(worker, "state"), cell(worker, "queue"),
+                    cell(worker, "model"), cell(worker, "engine"), cell(worker, "device"),
+                    cell(worker, "pid"), cell(worker, "running"), cell(worker, "slots"),
+                    cell(worker, "restarts"), cell(worker, "last_error")});
   }
   return render(rows);
 }
 
-std::string counter_line(const YAML::Node& counters) {
+std::string counter_line(JsonElement root) {
   std::string line;
-  for (const auto& counter : counters) {
-    line += (line.empty() ? "" : ", ") + counter.second.as<std::string>("-") + " " +
-            counter.first.as<std::string>("");
+  JsonElement counters;
+  simdjson::dom::object object;
+  if (root.at_key("counters").get(counters) != simdjson::SUCCESS ||
+      counters.get(object) != simdjson::SUCCESS) {
+    return line;
+  }
+  for (const auto [name, value] : object) {
+    line += (line.empty() ? "" : ", ") + cell(counters, name) + " " + printable(name);
   }
   std::replace(line.begin(), line.end(), '_', ' ');
   return line + "\n";
@@ -87,18 +62,14 @@ std::string counter_line(const YAML::Node& counters) {
 }  // namespace
 
 Result<std::string> status_table(const std::string& json) {
-  try {  // JSON is YAML, and yaml-cpp is here already; it speaks by exceptions
-    const YAML::Node root = YAML::Load(json);
-    if (!root.IsMap()) {
-      return Error{"penstockd's answer is not an object"};
-    }
-    return "penstockd is " + text(root, "status") + ", process " + number(root, "pid") + ", up " +
-           number(root, "uptime_seconds") + " s, " + number(root, "connections") +
-           " connections\n\n" + queue_table(root["queues"]) + "\n" + worker_table(root["workers"]) +
-           "\n" + counter_line(root["counters"]);
-  } catch (const YAML::Exception& exception) {
-    return Error{std::string("penstockd's answer cannot be read: ") + exception.what()};
+  simdjson::dom::parser parser;
+  JsonElement root;
+  if (!parse_object(parser, json, root)) {
+    return Error{"penstockd's answer is no JSON object"};
   }
+  return "penstockd is " + cell(root, "status") + ", process " + cell(root, "pid") + ", up " +
+         cell(root, "uptime_seconds") + " s, " + cell(root, "connections") + " connections\n\n" +
+         queue_table(root) + "\n" + worker_table(root) + "\n" + counter_line(root);
 }
 
 }  // namespace penstock::ctl

@@ -36,7 +36,9 @@ struct Request {
   std::string_view model;         // the model the job was routed by; empty if it names none.
                                   // Engines obey this, not the body's own "model" field.
   std::string_view body;
-  int32_t priority = 0;  // class; higher goes first
+  int32_t priority = 0;       // class; higher goes first
+  std::string_view override;  // a JSON object of the operator's: its fields take the place of those
+                              // in the body. Engines that read no fields pass over it.
 };
 
 // Why a job cannot be served, in the words its caller will read (CONTRACT, section 4).
@@ -57,11 +59,15 @@ class Plan {
   int64_t memory_bytes = 0;
 };
 
-// What the job used; counted against token and GPU-second limits.
+// What the job used; counted against token and GPU-second limits. The tokens are those the answer
+// itself tells of.
 struct Usage {
-  uint64_t prompt_tokens = 0;
-  uint64_t completion_tokens = 0;
-  uint64_t device_ns = 0;  // this job's share of the device's time
+  uint64_t prompt_tokens = 0;      // as the model read it, its own control tokens included
+  uint64_t completion_tokens = 0;  // drawn, the one that ended the answer included
+  // This job's share of the time the device worked. In a batch the jobs share each step's wall
+  // time, so their sum is at most the time that passed; of a device that runs jobs side by side it
+  // is the time of the job's slot.
+  uint64_t device_ns = 0;
 };
 
 // Where an engine's answers go. Implemented by the pool; calls never block.

@@ -92,8 +92,9 @@ std::string plain(double number) {
 
 }  // namespace
 
-JsonReader::JsonReader(simdjson::ondemand::parser& parser, const char* padded, size_t size)
-    : bytes_(padded), size_(size) {
+JsonReader::JsonReader(simdjson::ondemand::parser& parser, const char* padded, size_t size,
+                       Source source)
+    : bytes_(padded), size_(size), source_(source) {
   const error_code error =
       parser.iterate(padded, size, size + simdjson::SIMDJSON_PADDING).get(document_);
   if (error != simdjson::SUCCESS) {
@@ -103,7 +104,11 @@ JsonReader::JsonReader(simdjson::ondemand::parser& parser, const char* padded, s
   }
 }
 
-bool JsonReader::refuse(std::string_view param, std::string message) {
+bool JsonReader::refuse(std::string_view param, const std::string& message) {
+  return fail(param, source_.preface + message);
+}
+
+bool JsonReader::fail(std::string_view param, std::string message) {
   if (ok()) {
     failure_ = Failure{400, "invalid_request", std::move(message), std::string(param), false};
   }
@@ -123,10 +128,10 @@ size_t JsonReader::offset_of(error_code error) {
 
 bool JsonReader::malformed(error_code error) {
   if (error == simdjson::EMPTY) {
-    return refuse("", "The body is empty. Send a JSON object.");
+    return fail("", std::string(source_.subject) + " is empty. Send a JSON object.");
   }
-  return refuse("", std::string("The body is not valid JSON: ") + words_of(error) + " at byte " +
-                        std::to_string(offset_of(error)) + ".");
+  return fail("", std::string(source_.subject) + " is not valid JSON: " + words_of(error) +
+                      " at byte " + std::to_string(offset_of(error)) + ".");
 }
 
 bool JsonReader::top_level(simdjson::ondemand::object& object) {
@@ -135,7 +140,7 @@ bool JsonReader::top_level(simdjson::ondemand::object& object) {
   }
   const error_code error = document_.get_object().get(object);
   if (error == simdjson::INCORRECT_TYPE) {
-    return refuse("", "The body must be a JSON object.");
+    return fail("", std::string(source_.subject) + " must be a JSON object.");
   }
   return error == simdjson::SUCCESS || malformed(error);
 }

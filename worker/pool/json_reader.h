@@ -1,4 +1,4 @@
-// JsonReader: typed reads from one JSON body, with failures in the caller's words.
+// JsonReader: typed reads from one JSON object, with failures in the caller's words.
 //
 // simdjson's On-Demand front end validates only what is looked at; whoever uses this looks at every
 // value, with skip() at those it does not need, so that a body that passes is valid JSON as a whole
@@ -20,19 +20,27 @@ namespace penstock::openai {
 using Value = simdjson::ondemand::value;
 using JsonType = simdjson::ondemand::json_type;
 
+// Where the JSON came from, in a failure's words.
+struct Source {
+  const char* subject;  // "The body": is not valid JSON
+  const char* preface;  // before what is said of a field, or ""
+};
+constexpr Source kBody = {"The body", ""};
+constexpr Source kOverride = {"The operator's override", "In the operator's override, "};
+
 class JsonReader {
  public:
   // `padded` holds `size` bytes of JSON and at least SIMDJSON_PADDING bytes of room after them; it
   // and `parser` outlive this.
-  JsonReader(simdjson::ondemand::parser& parser, const char* padded, size_t size);
+  JsonReader(simdjson::ondemand::parser& parser, const char* padded, size_t size, Source source);
 
   // Every read returns false when it failed; the first failure is kept.
   bool ok() const { return !failure_.has_value(); }
   Failure take_failure() { return std::move(*failure_); }
 
   // A field that is well-formed but wrong: 400, `param` is its name.
-  bool refuse(std::string_view param, std::string message);
-  // The body is not JSON: what and where.
+  bool refuse(std::string_view param, const std::string& message);
+  // What came is not JSON: what and where.
   bool malformed(simdjson::error_code error);
 
   bool type_of(Value& value, JsonType& type);
@@ -66,11 +74,13 @@ class JsonReader {
   bool skip_scalar(Value& value, JsonType type, bool& empty);
   bool number_token(Value& value, std::string_view param, std::string_view& token);
   size_t offset_of(simdjson::error_code error);
+  bool fail(std::string_view param, std::string message);
   bool top_level(simdjson::ondemand::object& object);
   bool at_end();
 
   const char* const bytes_;
   const size_t size_;
+  const Source source_;
   simdjson::ondemand::document document_;
   std::optional<size_t> at_;  // offset of the value being read, where known
   std::optional<Failure> failure_;

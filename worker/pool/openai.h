@@ -52,6 +52,11 @@ using Parsed = std::variant<CompletionRequest, Failure>;
 // honour (n > 1, logprobs, tools ...) is refused if it is given a value that would change the
 // answer. Fields it does not know are ignored, but must be valid JSON. A field that is null is read
 // as absent; of a field that comes twice the last one counts.
+//
+// Request::override is read after a body that is good by itself, by the same rules but stricter,
+// since an operator wrote it: it may hold known fields only, none null. Its fields take the place
+// of the body's, but a bound on tokens only ever lowers. What is wrong with it is a 400 that says
+// so.
 class Parser {
  public:
   Parser();

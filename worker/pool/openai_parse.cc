@@ -1,7 +1,9 @@
 // The request half of openai.h: one table says which fields are read, how, and on which path.
 #include <algorithm>
 #include <array>
+#include <utility>
 
+#include "shared/base/utf8.h"
 #include "worker/pool/json_reader.h"
 #include "worker/pool/openai.h"
 #include "worker/pool/openai_messages.h"
@@ -12,6 +14,8 @@ namespace {
 // What has been read so far.
 struct Draft {
   CompletionRequest request;
+  std::string_view model;   // the job was routed by
+  bool overriding = false;  // it is the operator's override that is being read
   bool has_prompt = false;
   bool has_messages = false;
   bool has_stream_options = false;
@@ -115,6 +119,7 @@ bool read_stream_options(JsonReader& json, Value& value, std::string_view name, 
     return false;
   }
   draft.has_stream_options = true;
+  draft.request.include_usage = false;
   return json.each_field(value, [&](std::string_view option, Value field) {
     bool null = false;
     if (option != "include_usage") {
@@ -125,9 +130,12 @@ bool read_stream_options(JsonReader& json, Value& value, std::string_view name, 
   });
 }
 
-bool read_model(JsonReader& json, Value& value, std::string_view name, Draft&) {
-  std::string model;  // the job was routed by it before it came here
-  return json.string(value, name, model);
+// The job was routed by a model before it came here: the body's may be another.
+bool read_model(JsonReader& json, Value& value, std::string_view name, Draft& draft) {
+  std::string model;
+  return json.string(value, name, model) &&
+         (!draft.overriding || model == draft.model ||
+          json.refuse(name, "model can only be the one that the job is routed by."));
 }
 
 // n and best_of: one answer a request.
@@ -231,6 +239,12 @@ constexpr std::array kFields = {
 constexpr auto kByName = [](const Field& a, const Field& b) { return a.name < b.name; };
 static_assert(std::is_sorted(kFields.begin(), kFields.end(), kByName));
 
+// As much of a name as a message should hold.
+std::string shown(std::string_view name) {
+  constexpr size_t kMaxShownBytes = 64;
+  return std::string(name.substr(0, utf8_complete_prefix(name.substr(0, kMaxShownBytes))));
+}
+
 const Field* find_field(std::string_view name, Surface surface) {
   const auto* found =
       std::lower_bound(kFields.begin(), kFields.end(), Field{name, kBoth, nullptr}, kByName);
@@ -238,18 +252,28 @@ const Field* find_field(std::string_view name, Surface surface) {
                                                                                           : nullptr;
 }
 
+// A caller's field that is not known is of no effect, and so is null. An operator means something
+// by it.
 bool read_field(JsonReader& json, std::string_view name, Value value, Draft& draft) {
   const Field* field = find_field(name, draft.request.chat ? kChat : kText);
   if (field == nullptr) {
-    return json.skip(value, 2);
+    return draft.overriding
+               ? json.refuse(shown(name), "'" + shown(name) + "' is no field known here.")
+               : json.skip(value, 2);
   }
   bool null = false;
-  return json.is_null(value, null) && (null || field->read(json, value, field->name, draft));
+  if (!json.is_null(value, null)) {
+    return false;
+  }
+  if (null) {
+    return !draft.overriding || json.refuse(name, std::string(name) + " must not be null.");
+  }
+  return field->read(json, value, field->name, draft);
 }
 
 // What concerns several fields.
 bool settle(JsonReader& json, Draft& draft) {
-  CompletionRequest& request = draft.request;
+  const CompletionRequest& request = draft.request;
   if (request.chat ? !draft.has_messages : !draft.has_prompt) {
     const char* missing = request.chat ? "messages" : "prompt";
     return json.refuse(missing, std::string(missing) + " is missing.");
@@ -257,14 +281,18 @@ bool settle(JsonReader& json, Draft& draft) {
   if (draft.has_stream_options && !request.stream) {
     return json.refuse("stream_options", "stream_options may only be given with stream: true.");
   }
-  if (draft.max_completion_tokens.has_value()) {
-    request.max_tokens = draft.max_completion_tokens;
-  }
-  if (request.top_p <= 0) {  // only the likeliest token is left
-    request.temperature = 0;
-    request.top_p = 1;
-  }
   return true;
+}
+
+// The bound read so far, by either of its names; the newer one wins. None is left in the draft.
+std::optional<uint32_t> take_bound(Draft& draft) {
+  const auto older = std::exchange(draft.request.max_tokens, std::nullopt);
+  const auto newer = std::exchange(draft.max_completion_tokens, std::nullopt);
+  return newer.has_value() ? newer : older;
+}
+
+std::optional<uint32_t> lower(std::optional<uint32_t> a, std::optional<uint32_t> b) {
+  return a.has_value() && b.has_value() ? std::min(*a, *b) : (a.has_value() ? a : b);
 }
 
 }  // namespace
@@ -273,7 +301,35 @@ struct Parser::Buffers {
   static constexpr size_t kKeptBytes = 1U << 20;  // simdjson holds about six times this
   simdjson::ondemand::parser json;
   std::string padded;
+
+  // Adds what `text` says to the draft.
+  std::optional<Failure> read(std::string_view text, Source source, Draft& draft);
+  std::optional<Failure> read_override(std::string_view text, Draft& draft);
 };
+
+std::optional<Failure> Parser::Buffers::read(std::string_view text, Source source, Draft& draft) {
+  padded.reserve(text.size() + simdjson::SIMDJSON_PADDING);
+  padded.assign(text);
+  JsonReader reader(json, padded.data(), padded.size(), source);
+  const auto on_field = [&](std::string_view name, Value value) {
+    return read_field(reader, name, value, draft);
+  };
+  if (reader.each_top_field(on_field) && settle(reader, draft)) {
+    draft.request.max_tokens = take_bound(draft);
+    return std::nullopt;
+  }
+  return reader.take_failure();
+}
+
+// The body was read and is good.
+std::optional<Failure> Parser::Buffers::read_override(std::string_view text, Draft& draft) {
+  const auto asked = std::exchange(draft.request.max_tokens, std::nullopt);
+  draft.has_stream_options = false;
+  draft.overriding = true;
+  auto failure = read(text, kOverride, draft);
+  draft.request.max_tokens = lower(asked, draft.request.max_tokens);
+  return failure;
+}
 
 Parser::Parser() : buffers_(std::make_unique<Buffers>()) {}
 Parser::~Parser() = default;
@@ -290,20 +346,21 @@ Parsed Parser::parse(const Request& request) {
   if (request.method != "POST") {
     return Failure{405, "invalid_request", "This path takes POST only."};
   }
-  std::string& padded = buffers_->padded;
-  padded.reserve(request.body.size() + simdjson::SIMDJSON_PADDING);
-  padded.assign(request.body);
   Draft draft;
   draft.request.chat = request.path.ends_with("/chat/completions");
-  JsonReader json(buffers_->json, padded.data(), padded.size());
-  const bool fine = json.each_top_field(
-      [&](std::string_view name, Value value) { return read_field(json, name, value, draft); });
-  Parsed parsed =
-      fine && settle(json, draft) ? Parsed(std::move(draft.request)) : Parsed(json.take_failure());
-  if (padded.size() > Buffers::kKeptBytes) {
+  draft.model = request.model;
+  auto failure = buffers_->read(request.body, kBody, draft);
+  if (!failure && !request.override.empty()) {
+    failure = buffers_->read_override(request.override, draft);
+  }
+  if (draft.request.top_p <= 0) {  // only the likeliest token is left
+    draft.request.temperature = 0;
+    draft.request.top_p = 1;
+  }
+  if (buffers_->padded.capacity() > Buffers::kKeptBytes) {
     buffers_ = std::make_unique<Buffers>();
   }
-  return parsed;
+  return failure ? Parsed(*std::move(failure)) : Parsed(std::move(draft.request));
 }
 
 Parsed parse(const Request& request) { return Parser().parse(request); }

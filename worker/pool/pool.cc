@@ -22,7 +22,8 @@ Request request_of(const wire::Submit& submit) {
       .content_type = submit.content_type,
       .model = submit.model,
       .body = submit.body,
-      .priority = static_cast<int32_t>(std::clamp<int64_t>(submit.priority, INT32_MIN, INT32_MAX))};
+      .priority = static_cast<int32_t>(std::clamp<int64_t>(submit.priority, INT32_MIN, INT32_MAX)),
+      .override = submit.override};
 }
 
 }  // namespace

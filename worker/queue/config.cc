@@ -11,7 +11,7 @@
 #include <sstream>
 
 #include "shared/base/units.h"
-#include "shared/http/model_field.h"
+#include "shared/http/body_fields.h"
 #include "shared/wire/status_page.h"
 #include "worker/queue/config_section.h"
 
@@ -200,11 +200,11 @@ void read_model(Section& section, const std::string& file, WorkerConfig& worker)
                         : worker.model.empty()   ? worker.name
                                                  : worker.model;
   }
-  if (worker.model_name.size() > http::ModelField::kMaxBytes) {
+  if (worker.model_name.size() > http::BodyFields::kMaxValueBytes) {
     section.complain(section.has("model_name") ? "model_name" : "model",
                      "the model's name has " + std::to_string(worker.model_name.size()) +
                          " bytes; callers can ask for at most " +
-                         std::to_string(http::ModelField::kMaxBytes) + "; set a model_name");
+                         std::to_string(http::BodyFields::kMaxValueBytes) + "; set a model_name");
   }
 }
 

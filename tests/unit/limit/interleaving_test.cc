@@ -4,48 +4,10 @@
 // first: as if the first process had been stopped there. A third may run in the middle of the
 // second.
 
-#include <functional>
-
-#include "tests/unit/limit/limit_fixture.h"
+#include "tests/unit/limit/script.h"
 
 namespace penstock::limit {
 namespace {
-
-// Counts the steps of the request at each depth, and starts the next request at a chosen one.
-struct Script {
-  std::vector<unsigned> stops;  // stops[depth]: the step at which the request there is interrupted
-  std::vector<unsigned> steps;
-  std::function<void(size_t depth)> request;
-  size_t depth = 0;
-  unsigned interrupted = 0;
-
-  static inline Script* running = nullptr;
-
-  void run() {
-    steps.assign(stops.size() + 1, 0);
-    running = this;
-    request(0);
-    running = nullptr;
-  }
-  void step() {
-    if (depth < stops.size() && steps[depth]++ == stops[depth]) {
-      ++depth;
-      ++interrupted;
-      request(depth);
-      --depth;
-    }
-  }
-};
-
-struct ScriptSync {
-  static void at(Point) {
-    if (Script::running != nullptr) {
-      Script::running->step();
-    }
-  }
-};
-
-using TestTable = BasicTable<ScriptSync>;
 
 // A table of 32 slots, all of which are candidates for every key: slot i becomes idle at
 // idle_from[i].
@@ -57,7 +19,7 @@ class InterleavingTest : public testing::Test {
   void fill() {
     table_ = make_table<TestTable>(memory_);
     for (uint64_t i = 0; i < 32; ++i) {
-      const GcraPolicy brief = policy(1, 1000 + i, 1);
+      const Policy brief = policy(1, 1000 + i, 1);
       ASSERT_EQ(charge_one(table_, brief, key(i)), Outcome::admitted);
     }
   }
@@ -74,7 +36,7 @@ class InterleavingTest : public testing::Test {
 
   // Every pair of stops, for requests that come at nows[depth].
   void all_interleavings(const std::vector<int64_t>& nows, const std::function<void()>& prepare) {
-    const GcraPolicy limit = policy(1, kDay);
+    const Policy limit = policy(1, kDay);
     for (unsigned first = 0; first < 12; ++first) {
       for (unsigned second = 0; second < 12; ++second) {
         prepare();
@@ -88,7 +50,7 @@ class InterleavingTest : public testing::Test {
         interruptions_ += script.interrupted;
         EXPECT_EQ(admitted, 1u) << "stopped at steps " << first << ", " << second;
         EXPECT_EQ(slots_of_hot(), 1u) << "stopped at steps " << first << ", " << second;
-        EXPECT_EQ(table_.usage(nows[0]).pending, 0u);
+        EXPECT_EQ(table_.usage(at(nows[0])).pending, 0u);
       }
     }
   }
@@ -120,8 +82,8 @@ TEST_F(InterleavingTest, InsertersIntoAnEmptyTableMakeOneSlot) {
 
 TEST_F(InterleavingTest, ASlotThatGoesIdleWhileBeingChargedIsNotLostToAnother) {
   // The key is there, idle, and the table otherwise full: the second request takes its slot.
-  const GcraPolicy brief = policy(1, kSecond, 1);
-  const GcraPolicy limit = policy(5, kDay);
+  const Policy brief = policy(1, kSecond, 1);
+  const Policy limit = policy(5, kDay);
   for (unsigned stop = 0; stop < 12; ++stop) {
     table_ = make_table<TestTable>(memory_);
     ASSERT_EQ(charge_one(table_, brief, key(kHot), kNow), Outcome::admitted);
@@ -143,7 +105,7 @@ TEST_F(InterleavingTest, ASlotThatGoesIdleWhileBeingChargedIsNotLostToAnother) {
     }
     // Who came first has the slot, the other found the table full.
     EXPECT_NE(hot == Outcome::admitted, other == Outcome::admitted) << stop;
-    EXPECT_EQ(table_.usage(now).live, 32u);
+    EXPECT_EQ(table_.usage(at(now)).live, 32u);
     for (uint64_t i = 0; i < 31; ++i) {
       EXPECT_EQ(units_charged(table_, limit, key(i)), 1u);
     }
@@ -151,8 +113,8 @@ TEST_F(InterleavingTest, ASlotThatGoesIdleWhileBeingChargedIsNotLostToAnother) {
 }
 
 TEST_F(InterleavingTest, ALostRaceOnTheLastLimitGivesBackTheOthers) {
-  const GcraPolicy roomy = policy(100, kDay);
-  const GcraPolicy tight = policy(1, kDay);
+  const Policy roomy = policy(100, kDay);
+  const Policy tight = policy(1, kDay);
   for (unsigned stop = 0; stop < 40; ++stop) {
     table_ = make_table<TestTable>(memory_);
     std::vector<Outcome> outcomes(2);
@@ -160,7 +122,7 @@ TEST_F(InterleavingTest, ALostRaceOnTheLastLimitGivesBackTheOthers) {
     script.stops = {stop};
     script.request = [&](size_t depth) {
       Charge charges[] = {{&roomy, key(1), 3}, {&roomy, key(2), 2}, {&tight, key(3)}};
-      outcomes[depth] = charge_all(table_, std::span(charges), kNow);
+      outcomes[depth] = charge_all(table_, std::span(charges), at(kNow));
     };
     script.run();
     const bool both = script.interrupted != 0;

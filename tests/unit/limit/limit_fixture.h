@@ -49,11 +49,37 @@ class SharedMemory {
   void* at_;
 };
 
-inline GcraPolicy policy(uint64_t amount, uint64_t period_ns, uint64_t burst = 0) {
+inline GcraPolicy gcra(uint64_t amount, uint64_t period_ns, uint64_t burst = 0) {
   auto made = make_gcra(amount, period_ns, burst);
   EXPECT_TRUE(made) << made.error().message;
   return made ? *made : GcraPolicy{};
 }
+
+inline Policy policy(uint64_t amount, uint64_t period_ns, uint64_t burst = 0) {
+  return make_policy(gcra(amount, period_ns, burst));
+}
+
+inline Policy window(const Result<WindowPolicy>& made) {
+  EXPECT_TRUE(made) << made.error().message;
+  return made ? make_policy(*made) : Policy{};
+}
+
+inline Policy fixed_window(uint64_t limit, Span span) {
+  return window(make_fixed_window(limit, span));
+}
+inline Policy sliding_window(uint64_t limit, Span span) {
+  return window(make_sliding_window(limit, span));
+}
+inline Policy concurrency(uint64_t limit) { return window(make_concurrency(limit)); }
+
+inline Policy sliding_log(uint64_t limit, int64_t length_ns) {
+  const auto made = make_sliding_log(limit, length_ns);
+  EXPECT_TRUE(made) << made.error().message;
+  return made ? *made : Policy{};
+}
+
+// A moment of the tests: both clocks say the same.
+constexpr Instant at(int64_t now_ns) { return {now_ns, now_ns}; }
 
 inline Hash128 key(uint64_t number) { return siphash13_128(kSecret, &number, sizeof(number)); }
 
@@ -64,10 +90,26 @@ TableT make_table(const SharedMemory& memory) {
 
 // One unit of one limit, charged at now_ns.
 template <class TableT>
-Outcome charge_one(TableT& table, const GcraPolicy& limit, const Hash128& hash,
-                   int64_t now_ns = kNow, uint64_t cost = 1) {
+Outcome charge_one(TableT& table, const Policy& limit, const Hash128& hash, int64_t now_ns = kNow,
+                   uint64_t cost = 1) {
   Charge charge{&limit, hash, cost};
-  return charge_all(table, std::span<Charge>(&charge, 1), now_ns);
+  return charge_all(table, std::span<Charge>(&charge, 1), at(now_ns));
+}
+
+// What a charge of `cost` would be told.
+template <class TableT>
+Decision peek_one(const TableT& table, const Policy& limit, const Hash128& hash, int64_t now_ns,
+                  uint64_t cost) {
+  Charge charge{&limit, hash, cost};
+  peek_all(table, std::span<Charge>(&charge, 1), at(now_ns));
+  return charge.decision;
+}
+
+// Units of a limit that are used: what is lacking to all of it. Debt doesn't show.
+template <class TableT>
+uint64_t units_used(const TableT& table, const Policy& limit, const Hash128& hash,
+                    int64_t now_ns = kNow) {
+  return limit.limit - peek_one(table, limit, hash, now_ns, 0).remaining;
 }
 
 // The state stored for a key; 0 if it has no slot.
@@ -79,10 +121,10 @@ uint64_t state_of(const TableT& table, const Hash128& hash) {
 
 // Units charged to a key at kNow and not given back.
 template <class TableT>
-uint64_t units_charged(const TableT& table, const GcraPolicy& limit, const Hash128& hash) {
+uint64_t units_charged(const TableT& table, const Policy& limit, const Hash128& hash) {
   const uint64_t state = state_of(table, hash);
   const uint64_t now = gcra_ticks(kNow);
-  return state > now ? (state - now) / limit.interval : 0;
+  return state > now ? (state - now) / limit.gcra.interval : 0;
 }
 
 }  // namespace penstock::limit

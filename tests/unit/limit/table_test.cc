@@ -10,7 +10,7 @@ namespace {
 TEST(TableTest, CreateThenAttachSeesTheSameCounters) {
   const SharedMemory memory(Table::bytes_for(1000));
   auto first = make_table<Table>(memory);
-  const GcraPolicy limit = policy(5, kDay);
+  const Policy limit = policy(5, kDay);
   ASSERT_EQ(charge_one(first, limit, key(1)), Outcome::admitted);
   auto second = Table::attach(memory.bytes());
   ASSERT_TRUE(second);
@@ -45,7 +45,7 @@ TEST(TableTest, MemoryThatIsNoTableIsRefusedWithTheReason) {
 TEST(TableTest, AFullTableRefusesNewKeysAndForgetsNoLiveOne) {
   const SharedMemory memory(Table::bytes_for(32));  // every key may be in every slot
   auto table = make_table<Table>(memory);
-  const GcraPolicy limit = policy(3, kDay);
+  const Policy limit = policy(3, kDay);
   for (uint64_t i = 0; i < 32; ++i) {
     ASSERT_EQ(charge_one(table, limit, key(i), kNow, 2), Outcome::admitted) << i;
   }
@@ -63,7 +63,7 @@ TEST(TableTest, AFullTableRefusesNewKeysAndForgetsNoLiveOne) {
 TEST(TableTest, IdleSlotsAreGivenToNewKeys) {
   const SharedMemory memory(Table::bytes_for(32));
   auto table = make_table<Table>(memory);
-  const GcraPolicy limit = policy(1, kSecond);
+  const Policy limit = policy(1, kSecond);
   for (uint64_t i = 0; i < 10'000; ++i) {
     const int64_t now = kNow + static_cast<int64_t>(i / 32 * kSecond);
     ASSERT_EQ(charge_one(table, limit, key(i), now), Outcome::admitted) << i;
@@ -71,43 +71,96 @@ TEST(TableTest, IdleSlotsAreGivenToNewKeys) {
   EXPECT_EQ(table.full_events(), 0u);
 }
 
-TEST(TableTest, AThousandLiveKeysOutlastMillionsOfIdleOnes) {
-  const SharedMemory memory(Table::bytes_for(4096));
-  auto table = make_table<Table>(memory);
-  const GcraPolicy live = policy(100, kDay);
-  const GcraPolicy brief = policy(10'000'000, kSecond, 1);  // idle again after 100 ns
-  for (uint64_t i = 0; i < 1000; ++i) {
-    ASSERT_EQ(charge_one(table, live, key(i), kNow, 1 + i % 100), Outcome::admitted);
-  }
-  int64_t now = kNow;
-  for (uint64_t i = 0; i < 3'000'000 / kScale; ++i) {
-    ASSERT_EQ(charge_one(table, brief, key(1'000'000 + i), now), Outcome::admitted);
-    now += 10;
-  }
-  EXPECT_EQ(table.full_events(), 0u);
-  for (uint64_t i = 0; i < 1000; ++i) {
-    EXPECT_EQ(units_charged(table, live, key(i)), 1 + i % 100);
-  }
-}
-
 TEST(TableTest, ThirtyTwoBytesAKeyAreEnoughForKeysThatAreAllLive) {
   const uint64_t keys = 1'000'000 / kScale;
   const SharedMemory memory(keys * 32);
   auto table = make_table<Table>(memory);
-  const GcraPolicy limit = policy(2, kDay);
+  const Policy limit = policy(2, kDay);
   for (uint64_t i = 0; i < keys; ++i) {
     ASSERT_EQ(charge_one(table, limit, key(i)), Outcome::admitted) << i;
   }
-  EXPECT_EQ(table.usage(kNow).live, keys);
+  EXPECT_EQ(table.usage(at(kNow)).live, keys);
   for (uint64_t i = 0; i < keys; ++i) {
     ASSERT_EQ(units_charged(table, limit, key(i)), 1u) << i;
   }
 }
 
+// What became of keys that nobody had seen before.
+struct Flood {
+  uint64_t admitted = 0, full = 0;
+};
+
+Flood flood(Table& table, const Policy& limit, uint64_t keys, int64_t now, int64_t step_ns) {
+  Flood flood;
+  for (uint64_t i = 0; i < keys; ++i) {
+    const Hash128 hash = entry(Hash128{99, 9}, i);  // spread as well as a key's hash
+    const Outcome outcome = charge_one(table, limit, hash, now);
+    flood.admitted += outcome == Outcome::admitted ? 1 : 0;
+    flood.full += outcome == Outcome::table_full ? 1 : 0;
+    now += step_ns;
+  }
+  return flood;
+}
+
+// A thousand live keys, 200 of every algorithm, each with some of its units used.
+class Residents {
+ public:
+  explicit Residents(Table& table) : table_(table) {
+    for (uint64_t i = 0; i < 1000; ++i) {
+      EXPECT_EQ(charge_one(table, limit(i), key(i), kNow, units(i)), Outcome::admitted);
+    }
+    evictions_ = table.evictions();
+  }
+  void expect_unchanged() const {
+    for (uint64_t i = 0; i < 1000; ++i) {
+      ASSERT_EQ(units_used(table_, limit(i), key(i)), units(i)) << i;
+    }
+  }
+  uint64_t evictions_since() const { return table_.evictions() - evictions_; }
+
+ private:
+  const Policy& limit(uint64_t i) const { return limits_[i % 5]; }
+  static uint64_t units(uint64_t i) { return 1 + i % 7; }
+
+  const Policy limits_[5] = {policy(10, kDay), fixed_window(10, Span::month),
+                             sliding_window(10, Span::week), concurrency(10),
+                             sliding_log(10, kDay)};
+  Table& table_;
+  uint64_t evictions_ = 0;
+};
+
+TEST(TableTest, TenMillionLiveKeysFillATableAndChangeNoneThatWasThere) {
+  const SharedMemory memory(Table::bytes_for(4096));
+  auto table = make_table<Table>(memory);
+  const Residents residents(table);
+  const uint64_t keys = 10'000'000 / kScale;
+  const Flood came = flood(table, policy(10, kDay), keys, kNow, 0);
+  EXPECT_EQ(came.admitted + came.full, keys);
+  EXPECT_EQ(came.full, table.full_events());
+  EXPECT_EQ(table.usage(at(kNow)).live, table.slots()) << "not a slot left";
+  EXPECT_EQ(residents.evictions_since(), 0u) << "nothing was idle";
+  residents.expect_unchanged();
+}
+
+TEST(TableTest, AMillionKeysThatGoIdleTakeEachOthersSlotsAndNoOneElses) {
+  // Idle again after 100 ns. The whole flood takes less than a tenth of a second.
+  const Policy brief = policy(10'000'000, kSecond, 1);
+  const SharedMemory memory(Table::bytes_for(16'384));
+  auto table = make_table<Table>(memory);
+  const Residents residents(table);
+  const uint64_t keys = 1'000'000 / kScale;
+  const uint64_t empty = table.usage(at(kNow)).empty;
+  const Flood came = flood(table, brief, keys, kNow, 50);
+  EXPECT_EQ(came.admitted, keys);
+  const TableUsage usage = table.usage(at(kNow));
+  EXPECT_EQ(residents.evictions_since(), keys - (empty - usage.empty)) << "each but the first ones";
+  residents.expect_unchanged();
+}
+
 TEST(TableTest, KeysAreKeptUpToSixTenthsOfTheSlots) {
   const SharedMemory memory(Table::bytes_for(200'000));
   auto table = make_table<Table>(memory);
-  const GcraPolicy limit = policy(2, kDay);
+  const Policy limit = policy(2, kDay);
   for (uint64_t i = 0; i < table.slots() * 6 / 10; ++i) {
     ASSERT_EQ(charge_one(table, limit, key(i)), Outcome::admitted) << i;
   }
@@ -116,7 +169,7 @@ TEST(TableTest, KeysAreKeptUpToSixTenthsOfTheSlots) {
 TEST(TableTest, AKeyGivenUpWhileIdleDoesNotGainFromAnOlderClock) {
   const SharedMemory memory(Table::bytes_for(32));
   auto table = make_table<Table>(memory);
-  const GcraPolicy limit = policy(1, kSecond);
+  const Policy limit = policy(1, kSecond);
   for (uint64_t i = 0; i < 32; ++i) {
     ASSERT_EQ(charge_one(table, limit, key(i)), Outcome::admitted);
   }
@@ -126,38 +179,84 @@ TEST(TableTest, AKeyGivenUpWhileIdleDoesNotGainFromAnOlderClock) {
   }
   ASSERT_EQ(state_of(table, key(0)), 0u);
   // Make room that even the older clock sees, then come back to key 0 with it.
-  refund_one(table, limit, key(40), 1, state_of(table, key(40)), kNow);
-  refund_one(table, limit, key(40), 1, state_of(table, key(40)), kNow);
+  refund_one(table, limit, key(40), 1, state_of(table, key(40)), at(kNow));
+  refund_one(table, limit, key(40), 1, state_of(table, key(40)), at(kNow));
   EXPECT_EQ(charge_one(table, limit, key(0), later - 1), Outcome::refused);
+  EXPECT_EQ(table.usage(at(later)).pending, 0u) << "a claim that came to nothing is released";
   EXPECT_EQ(charge_one(table, limit, key(0), later), Outcome::admitted);
+}
+
+TEST(TableTest, AWindowGivenUpWhenItWasOverIsNotBegunAgainByAnOlderClock) {
+  const auto second = static_cast<int64_t>(kSecond);
+  const struct {
+    Policy limit;
+    int64_t over_after;
+  } windows[] = {{fixed_window(1, Span::second), second},
+                 {sliding_window(1, Span::second), 2 * second},
+                 {concurrency(1), 2 * kLeaseNs}};
+  for (const auto& [limit, over_after] : windows) {
+    for (const bool settled : {false, true}) {
+      const SharedMemory memory(Table::bytes_for(32));
+      auto table = make_table<Table>(memory);
+      const int64_t over = kNow + over_after;
+      for (uint64_t i = 0; i < 64; ++i) {
+        ASSERT_EQ(charge_one(table, limit, key(i), i < 32 ? kNow : over), Outcome::admitted);
+      }
+      ASSERT_TRUE(reset_one(table, limit, key(40)));  // room for one
+      if (settled) {
+        settle_one(table, limit, key(0), 0, 1, 0, at(over - 1));
+      } else {
+        EXPECT_EQ(charge_one(table, limit, key(0), over - 1), Outcome::admitted);
+      }
+      EXPECT_EQ(charge_one(table, limit, key(0), over), Outcome::refused)
+          << "it was of this window";
+    }
+  }
+}
+
+TEST(TableTest, ALogsUnitGivenUpWhenItWasOverIsNotTakenAgainByAnOlderClock) {
+  const SharedMemory memory(Table::bytes_for(32));
+  auto table = make_table<Table>(memory);
+  const Policy limit = policy(1, kSecond);
+  const Policy log = sliding_log(2, kSecond);
+  ASSERT_EQ(charge_one(table, log, key(0), kNow, 2), Outcome::admitted);
+  const auto over = kNow + static_cast<int64_t>(kSecond);
+  for (uint64_t i = 1; i <= 32; ++i) {
+    ASSERT_EQ(charge_one(table, limit, key(i), over), Outcome::admitted);
+  }
+  ASSERT_TRUE(reset_one(table, limit, key(1)));
+  ASSERT_TRUE(reset_one(table, limit, key(2)));
+  EXPECT_EQ(charge_one(table, log, key(0), over - 1), Outcome::refused);
+  EXPECT_EQ(table.usage(at(over)).pending, 0u);
+  EXPECT_EQ(charge_one(table, log, key(0), over, 2), Outcome::admitted);
 }
 
 TEST(TableTest, ASlotLeftPendingByADeadProcessIsTakenByWhoeverNeedsIt) {
   const SharedMemory memory(Table::bytes_for(32));
   auto table = make_table<Table>(memory);
-  const GcraPolicy limit = policy(1, kDay);
+  const Policy limit = policy(1, kDay);
   Ref dead;
   for (uint64_t i = 0; i < 31; ++i) {
     ASSERT_EQ(charge_one(table, limit, key(i)), Outcome::admitted);
   }
-  ASSERT_EQ(table.claim(key(100), Kind::gcra, kNow, dead), Table::Claim::mine);
-  EXPECT_EQ(table.usage(kNow).pending, 1u);
+  ASSERT_EQ(table.claim(key(100), Kind::gcra, at(kNow), dead), Table::Claim::mine);
+  EXPECT_EQ(table.usage(at(kNow)).pending, 1u);
   EXPECT_EQ(charge_one(table, limit, key(200)), Outcome::admitted);
   EXPECT_FALSE(table.commit(dead, 1)) << "its claim is void";
-  EXPECT_EQ(table.usage(kNow).live, 32u);
+  EXPECT_EQ(table.usage(at(kNow)).live, 32u);
 }
 
 TEST(TableTest, AClaimThatWasTakenOverStaysVoidThoughItsSlotLooksTheSame) {
   const SharedMemory memory(Table::bytes_for(32));
   auto table = make_table<Table>(memory);
-  const GcraPolicy limit = policy(1, kDay);
+  const Policy limit = policy(1, kDay);
   for (uint64_t i = 0; i < 31; ++i) {
     ASSERT_EQ(charge_one(table, limit, key(i)), Outcome::admitted);
   }
   Ref first;
   Ref second;
-  ASSERT_EQ(table.claim(key(100), Kind::gcra, kNow, first), Table::Claim::mine);
-  ASSERT_EQ(table.claim(key(100), Kind::gcra, kNow, second), Table::Claim::mine);
+  ASSERT_EQ(table.claim(key(100), Kind::gcra, at(kNow), first), Table::Claim::mine);
+  ASSERT_EQ(table.claim(key(100), Kind::gcra, at(kNow), second), Table::Claim::mine);
   ASSERT_EQ(first.slot, second.slot);
   EXPECT_FALSE(table.commit(first, 1));
   EXPECT_TRUE(table.commit(second, 1));

@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "shared/base/clock.h"
 #include "tests/unit/llama/fixtures.h"
 #include "worker/engines/llama/kv_cache.h"
 #include "worker/engines/llama/tokenizer.h"
@@ -262,6 +263,87 @@ TEST_F(EngineTest, RequestsThatCannotFitAreRefusedWithTheNumbers) {
   const Failure chat =
       refusal(R"({"model":"m","messages":[{"role":"user","content":")" + huge + "\"}]}", true);
   EXPECT_EQ(chat.param, "messages");
+}
+
+TEST_F(EngineTest, DoneSaysWhatTheAnswerSaysOnEveryPath) {
+  open_model(kModel);
+  const auto tokenizer = *Tokenizer::open(kModel + "/tokenizer.json");
+  const uint64_t prompt_tokens = tokenizer.encode("the queue").size() + (tokenizer.first() ? 1 : 0);
+  for (const bool chat : {false, true}) {
+    for (const bool streamed : {false, true}) {
+      const std::string what = chat ? R"({"messages":[{"role":"user","content":"the queue"}])"
+                                    : R"({"prompt":"the queue")";
+      const std::string how =
+          streamed ? R"(,"stream":true,"stream_options":{"include_usage":true}})" : "}";
+      start(++last_job_, what + R"(,"max_tokens":6,"ignore_eos":true)" + how, chat);
+      step_until_idle();
+      const Usage& usage = last().usage;
+      EXPECT_EQ(usage.completion_tokens, 6U);
+      EXPECT_GT(usage.device_ns, 0U);
+      if (chat) {
+        EXPECT_GT(usage.prompt_tokens, prompt_tokens) << "the template's tokens are read, too";
+      } else {
+        EXPECT_EQ(usage.prompt_tokens, prompt_tokens);
+      }
+      const std::string said =
+          "\"usage\":{\"prompt_tokens\":" + std::to_string(usage.prompt_tokens) +
+          ",\"completion_tokens\":6,\"total_tokens\":" + std::to_string(usage.prompt_tokens + 6);
+      EXPECT_NE(last().body.find(said), std::string::npos) << last().body;
+    }
+  }
+}
+
+TEST_F(EngineTest, JobsInABatchShareItsTimeByTheirTokens) {
+  open_model(kModel);
+  constexpr JobNumber kJobs = 16;
+  const std::string tail = R"("temperature":0,"ignore_eos":true,"max_tokens":)";
+  const int64_t begun = monotonic_ns();
+  for (JobNumber job = 1; job <= kJobs; ++job) {
+    start(job, R"({"prompt":"aaaa",)" + tail + (job == 1 ? "60}" : "30}"));
+  }
+  step_until_idle();
+  const auto passed = static_cast<uint64_t>(monotonic_ns() - begun);
+  uint64_t sum = 0;
+  for (JobNumber job = 1; job <= kJobs; ++job) {
+    const uint64_t device_ns = sink_.jobs[job].usage.device_ns;
+    sum += device_ns;
+    EXPECT_GT(device_ns, 0U);
+    EXPECT_EQ(device_ns == sink_.jobs[2].usage.device_ns, job != 1) << "the same in the same steps";
+  }
+  EXPECT_LE(sum, passed);
+  EXPECT_GT(sum, passed / 20) << "not next to nothing either";
+}
+
+TEST_F(EngineTest, WhoWaitsForTheCachePaysNothingForIt) {
+  open_model(kModel, 4 * kBlockBytes);  // one job's
+  const std::string body = R"({"prompt":"aaaa","max_tokens":40,"ignore_eos":true,"temperature":0})";
+  const int64_t begun = monotonic_ns();
+  for (JobNumber job = 1; job <= 6; ++job) {
+    start(job, body);
+  }
+  step_until_idle();
+  const auto passed = static_cast<uint64_t>(monotonic_ns() - begun);
+  uint64_t sum = 0;
+  for (JobNumber job = 1; job <= 6; ++job) {
+    sum += sink_.jobs[job].usage.device_ns;
+  }
+  EXPECT_LE(sum, passed);
+}
+
+TEST_F(EngineTest, TheModelOfTheJobAndTheOperatorsOverrideCountNotTheBodys) {
+  open_model(kModel);
+  auto admitted = engine_->admit({.method = "POST",
+                                  .path = "/v1/completions",
+                                  .model = "small",
+                                  .body = R"({"model":"large","prompt":"a","max_tokens":100})",
+                                  .override = R"({"max_tokens":3,"ignore_eos":true})"});
+  ASSERT_TRUE(std::holds_alternative<std::unique_ptr<Plan>>(admitted));
+  auto plan = std::get<std::unique_ptr<Plan>>(std::move(admitted));
+  EXPECT_EQ(plan->memory_bytes, kBlockBytes) << "what is held is what will be used";
+  engine_->start(++last_job_, std::move(plan));
+  step_until_idle();
+  EXPECT_EQ(last().usage.completion_tokens, 3U);
+  EXPECT_NE(last().body.find(R"("model":"small")"), std::string::npos) << last().body;
 }
 
 TEST_F(EngineTest, WrongRequestsAreRefusedByTheField) {

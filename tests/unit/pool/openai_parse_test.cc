@@ -223,6 +223,112 @@ TEST(OpenaiParseTest, WrongFieldsOfOneSurfaceAreNamed) {
   }
 }
 
+Parsed parse_overridden(std::string_view path, std::string_view body, std::string_view override) {
+  Request request = post(path, body);
+  request.model = "small";
+  request.override = override;
+  return parse(request);
+}
+
+CompletionRequest overridden(std::string_view path, std::string_view body,
+                             std::string_view override) {
+  Parsed parsed = parse_overridden(path, body, override);
+  if (const auto* failure = std::get_if<Failure>(&parsed)) {
+    ADD_FAILURE() << override << "\n  " << failure->message;
+    return {};
+  }
+  return std::get<CompletionRequest>(parsed);
+}
+
+TEST(OpenaiOverrideTest, ItsFieldsTakeThePlaceOfTheBodysAndTheOthersStay) {
+  const auto request = overridden(
+      "/v1/completions",
+      R"({"prompt":"x","max_tokens":900,"temperature":1.5,"stop":["a","b"],"seed":7,"ignore_eos":true})",
+      R"({"max_tokens":64,"temperature":0.25,"stop":"c","ignore_eos":false})");
+  EXPECT_EQ(request.prompt, "x");
+  EXPECT_EQ(request.max_tokens, 64U);
+  EXPECT_EQ(request.temperature, 0.25F);
+  EXPECT_EQ(request.stop, std::vector<std::string>{"c"});
+  EXPECT_EQ(request.seed, 7U);
+  EXPECT_FALSE(request.ignore_eos);
+  EXPECT_EQ(overridden("/v1/completions", R"({"prompt":"x","top_p":0})", R"({"top_p":0.5})").top_p,
+            0.5F);
+  EXPECT_EQ(overridden("/v1/completions", R"({"prompt":"x","seed":7})", "{}").seed, 7U);
+}
+
+TEST(OpenaiOverrideTest, ABoundOnTokensOnlyEverLowersByEitherName) {
+  const auto bound = [](const char* body, const char* override) {
+    return overridden("/v1/chat/completions",
+                      R"({"messages":[{"role":"user","content":"x"}])" + std::string(body) + "}",
+                      override)
+        .max_tokens;
+  };
+  EXPECT_EQ(bound("", R"({"max_tokens":64})"), 64U);
+  EXPECT_EQ(bound(R"(,"max_tokens":900)", R"({"max_tokens":64})"), 64U);
+  EXPECT_EQ(bound(R"(,"max_tokens":9)", R"({"max_tokens":64})"), 9U);
+  EXPECT_EQ(bound(R"(,"max_completion_tokens":900)", R"({"max_tokens":64})"), 64U)
+      << "the newer name is no way around it";
+  EXPECT_EQ(bound(R"(,"max_tokens":900)", R"({"max_completion_tokens":64})"), 64U);
+  EXPECT_EQ(bound(R"(,"max_tokens":9,"max_completion_tokens":900)", R"({"max_tokens":64})"), 64U);
+  EXPECT_EQ(bound(R"(,"max_completion_tokens":9)", R"({"temperature":0})"), 9U);
+}
+
+TEST(OpenaiOverrideTest, AStreamMayBeTakenAwayWithItsOptions) {
+  const char* body = R"({"prompt":"x","stream":true,"stream_options":{"include_usage":true}})";
+  EXPECT_FALSE(overridden("/v1/completions", body, R"({"stream":false})").stream);
+  EXPECT_FALSE(overridden("/v1/completions", body, R"({"stream_options":{}})").include_usage);
+}
+
+TEST(OpenaiOverrideTest, TheBodyIsStillReadAndItsFaultsAreTheCallers) {
+  for (const char* body : {R"({"prompt":"x","max_tokens":-1})", R"({"max_tokens":5})", "{"}) {
+    const Parsed parsed =
+        parse_overridden("/v1/completions", body, R"({"max_tokens":64,"prompt":"y"})");
+    ASSERT_TRUE(std::holds_alternative<Failure>(parsed)) << body;
+    EXPECT_EQ(std::get<Failure>(parsed).message, bad("/v1/completions", body).message);
+  }
+}
+
+TEST(OpenaiOverrideTest, WhatIsWrongWithItIsSaidToBeTheOperators) {
+  const std::string kIn = "In the operator's override, ";
+  const std::pair<std::string, std::string> table[] = {
+      {R"({"max_token":64})", kIn + "'max_token' is no field known here."},
+      {R"({"messages":[]})", kIn + "'messages' is no field known here."},
+      {R"({"":1})", kIn + "'' is no field known here."},
+      {R"({"max_tokens":0})", kIn + "max_tokens must be between 1 and 2147483647."},
+      {R"({"max_tokens":"64"})", kIn + "max_tokens must be a number, not a string."},
+      {R"({"max_tokens":null})", kIn + "max_tokens must not be null."},
+      {R"({"n":2})", kIn + "n must be 1: one answer is made a request."},
+      {R"({"model":"tiny"})", kIn + "model can only be the one that the job is routed by."},
+      {R"({"stream_options":{}})", kIn + "stream_options may only be given with stream: true."},
+      {R"({"max_tokens":64)",
+       "The operator's override is not valid JSON: no closing bracket of the object at byte 16."},
+      {"64", "The operator's override must be a JSON object."},
+      {" ", "The operator's override is empty. Send a JSON object."},
+  };
+  for (const auto& [override, message] : table) {
+    const Parsed parsed = parse_overridden("/v1/completions", R"({"prompt":"x"})", override);
+    ASSERT_TRUE(std::holds_alternative<Failure>(parsed)) << override;
+    EXPECT_EQ(std::get<Failure>(parsed).status, 400);
+    EXPECT_EQ(std::get<Failure>(parsed).code, "invalid_request");
+    EXPECT_EQ(std::get<Failure>(parsed).message, message);
+  }
+  EXPECT_EQ(
+      overridden("/v1/completions", R"({"model":"large","prompt":"x"})", R"({"model":"small"})")
+          .prompt,
+      "x");
+}
+
+TEST(OpenaiOverrideTest, ALongNameIsCutBetweenCharacters) {
+  std::string name;
+  for (int i = 0; i < 40; ++i) {
+    name += "\xe2\x82\xac";
+  }
+  const Parsed parsed =
+      parse_overridden("/v1/completions", R"({"prompt":"x"})", "{\"" + name + "\":1}");
+  EXPECT_EQ(std::get<Failure>(parsed).message,
+            "In the operator's override, '" + name.substr(0, 63) + "' is no field known here.");
+}
+
 TEST(OpenaiParseTest, WrongMessagesAreNamedByTheirPlace) {
   const Refusal table[] = {
       {R"({})", "messages", "messages is missing."},

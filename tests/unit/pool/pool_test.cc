@@ -46,6 +46,27 @@ TEST_F(PoolTest, ARefusedJobFailsAndItsCreditComesBack) {
   EXPECT_EQ(failed.retryable, 0U);
 }
 
+TEST_F(PoolTest, AnOverrideReachesTheEngineAndDoneSaysWhatWasUsed) {
+  make(ten_ms, 4);
+  turn();
+  receive();
+  wire::Submit submit{.method = "POST",
+                      .path = "/v1/completions",
+                      .override = R"({"max_tokens":3})",
+                      .body = R"({"prompt":"eight by","max_tokens":9})"};
+  std::string bytes;
+  wire::append(bytes, 7, submit);
+  send(bytes);
+  turn();
+  turn_at(now_ns_ + 10 * kNsPerMs);
+  const auto frames = receive();
+  ASSERT_EQ(story(frames), "HEAD 7, CHUNK 7, DONE 7, TAKE 1");
+  const auto done = parsed<wire::Done>(frames[2]);
+  EXPECT_EQ(done.prompt_tokens, 2U);
+  EXPECT_EQ(done.completion_tokens, 3U);
+  EXPECT_EQ(done.device_ns, 10U * kNsPerMs);
+}
+
 TEST_F(PoolTest, AFrameMayArriveByteByByte) {
   make(instant);
   turn();

@@ -115,6 +115,68 @@ TEST_F(SimulateTest, AStopStringEndsTheAnswer) {
       << sink_.body;
 }
 
+TEST_F(SimulateTest, DoneSaysWhatTheAnswerSaysOnEveryPath) {
+  const std::string text = R"({"prompt":"twelve bytes","max_tokens":5)";
+  const std::string chat =
+      R"({"messages":[{"role":"system","content":"six by"},{"role":"user","content":"six by"}],)"
+      R"("max_tokens":5)";
+  for (const bool streamed : {false, true}) {
+    for (const bool is_chat : {false, true}) {
+      sink_ = {};
+      make({.service_time_ns = 40 * kNsPerMs});
+      const std::string more =
+          streamed ? R"(,"stream":true,"stream_options":{"include_usage":true}})" : "}";
+      start(1, is_chat ? "/v1/chat/completions" : "/v1/completions",
+            (is_chat ? chat : text) + more);
+      run(7);
+      ASSERT_EQ(sink_.usages.size(), 1U);
+      EXPECT_EQ(sink_.usages[0].prompt_tokens, 3U) << "four bytes each, of the text alone";
+      EXPECT_EQ(sink_.usages[0].completion_tokens, 5U);
+      EXPECT_EQ(sink_.usages[0].device_ns, 40U * kNsPerMs);
+      EXPECT_NE(
+          sink_.body.find(R"("usage":{"prompt_tokens":3,"completion_tokens":5,"total_tokens":8})"),
+          std::string::npos)
+          << sink_.body;
+    }
+  }
+}
+
+TEST_F(SimulateTest, AStreamThatAStopStringEndsPaysForTheTimeItHadItsSlot) {
+  make({.service_time_ns = 160 * kNsPerMs});  // 16 tokens
+  start(1, "/v1/completions", R"({"prompt":"x","stop":" behind","stream":true})");
+  const int64_t ended_ns = run();
+  EXPECT_NEAR(static_cast<double>(ended_ns), 40 * kNsPerMs, 10) << "with the fourth word";
+  EXPECT_EQ(sink_.usages.at(0).device_ns, static_cast<uint64_t>(ended_ns));
+  EXPECT_EQ(sink_.usages.at(0).completion_tokens, 4U);
+  start(2, "/v1/completions", R"({"prompt":"x","stop":" behind"})");
+  run();
+  EXPECT_EQ(sink_.usages.at(1).device_ns, 160U * kNsPerMs) << "whole, it held it to the end";
+}
+
+TEST_F(SimulateTest, ALateStepCostsTheJobNothing) {
+  make({.service_time_ns = 20});
+  start(1);
+  engine_->step(0);
+  engine_->step(1000);
+  EXPECT_EQ(sink_.usages.at(0).device_ns, 20U);
+  EXPECT_EQ(sink_.usages.at(0).prompt_tokens + sink_.usages.at(0).completion_tokens, 0U)
+      << "it was not about text";
+}
+
+TEST_F(SimulateTest, AnOverrideIsObeyedAndTheAnswerNamesTheModelThatRan) {
+  make({});
+  auto verdict = engine_->admit({.method = "POST",
+                                 .path = "/v1/completions",
+                                 .model = "sim",
+                                 .body = R"({"model":"large","prompt":"x","max_tokens":9})",
+                                 .override = R"({"model":"sim","max_tokens":2})"});
+  ASSERT_TRUE(std::holds_alternative<std::unique_ptr<Plan>>(verdict));
+  engine_->start(1, std::get<std::unique_ptr<Plan>>(std::move(verdict)));
+  run();
+  EXPECT_EQ(sink_.usages.at(0).completion_tokens, 2U);
+  EXPECT_NE(sink_.body.find(R"("model":"sim")"), std::string::npos) << sink_.body;
+}
+
 TEST_F(SimulateTest, ABadCompletionIsRefusedAndOtherBytesAreNot) {
   make({});
   const auto verdict_of = [&](std::string_view path, std::string_view body) {

@@ -38,7 +38,7 @@ TEST_F(DispatcherTest, AnAnswerGoesThroughUnchangedUnderTheCallersId) {
   std::string chunk;
   wire::append_chunk(chunk, job->id, "hello");
   device.send_bytes(chunk);
-  device.send(job->id, wire::Done{1, 2, 3});
+  device.send(job->id, wire::Done{1, uint64_t{1} << 40, UINT64_MAX});
   turn();
   EXPECT_EQ(peer.next()->as<wire::Accepted>().position, 0U);
   const auto head = peer.next();
@@ -47,7 +47,9 @@ TEST_F(DispatcherTest, AnAnswerGoesThroughUnchangedUnderTheCallersId) {
   EXPECT_EQ(peer.next()->payload, "hello");
   const auto done = peer.next();
   EXPECT_EQ(done->id, 42U);
-  EXPECT_EQ(done->as<wire::Done>().device_ns, 3U);
+  EXPECT_EQ(done->as<wire::Done>().prompt_tokens, 1U);
+  EXPECT_EQ(done->as<wire::Done>().completion_tokens, uint64_t{1} << 40);
+  EXPECT_EQ(done->as<wire::Done>().device_ns, UINT64_MAX);
   EXPECT_EQ(dispatcher_.jobs(), 0U);
   EXPECT_EQ(dispatcher_.held_bytes(), 0);
 }
@@ -62,6 +64,21 @@ TEST_F(DispatcherTest, TheWorkerIsNotToldWhoAsked) {
   EXPECT_EQ(seen.owner, "");
   EXPECT_EQ(seen.body, "{}");
   EXPECT_EQ(seen.path, "/v1/completions");
+}
+
+TEST_F(DispatcherTest, TheWorkerIsGivenTheModelAndTheOverrideAsTheyCame) {
+  Peer device = worker(1);
+  Peer peer = caller();
+  wire::Submit degraded = post(R"({"model":"large","prompt":"x"})");
+  degraded.model = "demo";
+  degraded.override = R"( {"max_tokens": 64, "no_field_of_ours": [1]} )";
+  submit(peer, 1, degraded);
+  const auto job = device.next();
+  ASSERT_TRUE(job);
+  const auto seen = job->as<wire::Submit>();
+  EXPECT_EQ(seen.model, "demo");
+  EXPECT_EQ(seen.override, degraded.override);
+  EXPECT_EQ(seen.body, degraded.body);
 }
 
 TEST_F(DispatcherTest, JobsWaitForCreditAndKnowTheirPosition) {

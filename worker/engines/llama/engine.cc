@@ -149,13 +149,13 @@ int64_t LlamaEngine::step(int64_t now_ns) {
     forget_left();
     return kIdle;
   }
-  const double ns_per_row =
-      static_cast<double>(monotonic_ns() - begun) / static_cast<double>(rows_in_step());
+  const int64_t worked_ns = monotonic_ns() - begun;
+  const int64_t rows = rows_in_step();
   const auto vocabulary = static_cast<size_t>(model_.config().vocabulary);
   size_t row = 0;
   for (size_t i = 0; i < parts_.size(); ++i) {
     Job& job = *part_jobs_[i];
-    job.device_ns += static_cast<uint64_t>(ns_per_row * static_cast<double>(job.step_tokens));
+    job.device_ns += static_cast<uint64_t>(worked_ns * job.step_tokens / rows);  // rounded down
     if (parts_[i].wants_logits) {
       advance(job, logits->subspan(vocabulary * row++, vocabulary));
     }

@@ -14,6 +14,10 @@
 // Text in a prompt is content: "<|eot_id|>" written by a caller is eight or so ordinary tokens, in
 // completions, too.
 //
+// Usage::device_ns: each step's time on the device, from the first row in to the last logits out,
+// is shared over the jobs in it by their tokens. Who waits, for the cache or for others' prompts,
+// pays nothing.
+//
 // Source: Yu et al., "Orca" (OSDI 2022); Agrawal et al., "Sarathi-Serve" (OSDI 2024) for prompts in
 // chunks.
 #pragma once

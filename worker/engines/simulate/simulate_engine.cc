@@ -24,8 +24,14 @@ bool looks_like_object(std::string_view body) {
   return at != body.npos && body[at] == '{';
 }
 
-// A prompt has about a token for each four bytes.
-uint64_t prompt_tokens_of(size_t body_bytes) { return std::max<uint64_t>(1, body_bytes / 4); }
+// A prompt has about a token for each four bytes of its text.
+uint64_t prompt_tokens_of(const openai::CompletionRequest& request) {
+  size_t bytes = request.prompt.size();
+  for (const openai::Message& message : request.messages) {
+    bytes += message.content.size();
+  }
+  return std::max<uint64_t>(1, bytes / 4);
+}
 
 }  // namespace
 
@@ -38,7 +44,6 @@ SimulateEngine::SimulateEngine(const SimulateOptions& options, std::string model
 std::variant<std::unique_ptr<Plan>, Failure> SimulateEngine::admit(const Request& request) {
   auto plan = std::make_unique<SimulatePlan>();
   plan->memory_bytes = options_.job_memory_bytes;
-  plan->body_bytes = request.body.size();
   if (openai::is_completions_path(request.path) && looks_like_object(request.body)) {
     auto parsed = parser_.parse(request);
     if (auto* failure = std::get_if<Failure>(&parsed)) {
@@ -116,7 +121,7 @@ bool SimulateEngine::advance(JobNumber number, Job& job, int64_t now_ns) {
     stopped = !write_tokens(job, static_cast<uint32_t>(share * job.tokens));
   }
   if (over || stopped) {
-    finish(number, job, stopped);
+    finish(number, job, stopped, std::min(passed_ns, job.service_ns));
     return false;
   }
   say_progress(number, job, now_ns);
@@ -141,14 +146,14 @@ bool SimulateEngine::write_tokens(Job& job, uint32_t up_to) {
   return true;
 }
 
-void SimulateEngine::finish(JobNumber number, Job& job, bool stopped) {
+void SimulateEngine::finish(JobNumber number, Job& job, bool stopped, int64_t worked_ns) {
   Usage usage{.prompt_tokens = 0,
               .completion_tokens = job.tokens_sent,
-              .device_ns = static_cast<uint64_t>(job.service_ns)};
+              .device_ns = static_cast<uint64_t>(worked_ns)};
   if (job.fails) {
     sink_.failed(number, {502, "engine_failed", "The simulated device failed.", "", true});
   } else if (job.answer.has_value()) {
-    usage.prompt_tokens = prompt_tokens_of(job.plan->body_bytes);
+    usage.prompt_tokens = prompt_tokens_of(*job.plan->completion);
     const bool cut = !stopped && job.tokens < options_.output_tokens;
     job.answer->finish(cut ? openai::Finish::kLength : openai::Finish::kStop, usage);
   } else {

@@ -3,7 +3,9 @@
 // A completion (POST .../completions with a JSON object) is answered as a language model would:
 // words of a fixed text, spread evenly over the service time when streamed. Anything else is
 // accepted and answered {"ok":true,"engine":"simulate"} once its time has passed. Every job runs
-// beside the others at full speed: the pool's slots are what limits the device.
+// beside the others at full speed: the pool's slots are what limits the device. So a job's
+// device_ns is the time of its slot: its service time, or less when a stop string ended its stream
+// before.
 #pragma once
 
 #include <memory>
@@ -35,7 +37,6 @@ class SimulateEngine final : public Engine {
  private:
   struct SimulatePlan : Plan {
     std::optional<openai::CompletionRequest> completion;  // none: any other request
-    size_t body_bytes = 0;
   };
   struct Job {
     std::unique_ptr<SimulatePlan> plan;
@@ -53,7 +54,7 @@ class SimulateEngine final : public Engine {
   bool advance(JobNumber number, Job& job, int64_t now_ns);
   void say_progress(JobNumber number, Job& job, int64_t now_ns);
   bool write_tokens(Job& job, uint32_t up_to);
-  void finish(JobNumber number, Job& job, bool stopped);
+  void finish(JobNumber number, Job& job, bool stopped, int64_t worked_ns);
   int64_t next_due(const Job& job) const;
 
   const SimulateOptions options_;

@@ -1,0 +1,195 @@
+#include "ngx_module/receipt.h"
+
+#include <utility>
+
+#include "ngx_module/telemetry.h"
+#include "shared/base/clock.h"
+
+namespace penstock {
+namespace {
+
+constexpr ngx_msec_t kRenewMs = limit::kLeaseNs / 2 / 1'000'000;
+
+bool is_lease(const Paid& paid) noexcept { return paid.counter->rule->kind == RuleKind::kConcurrency; }
+
+void give_back(Receipt& receipt, Paid& paid, const limit::Instant& now) noexcept {
+  limit::refund_one(*receipt.table, *paid.policy, paid.hash, paid.cost, paid.state, now);
+  paid.cost = 0;
+}
+
+// A cost is counted once, under however many limits it was charged: true for each unit's first.
+class Once {
+ public:
+  bool operator()(const Paid& paid) noexcept {
+    const auto unit = static_cast<size_t>(paid.counter->rule->unit);
+    return !is_lease(paid) && !std::exchange(seen_[unit], true);
+  }
+
+ private:
+  bool seen_[kUnits] = {};
+};
+
+// A running mean over some sixteen requests.
+void learn_hold(const Counter& counter, int64_t held_ns) noexcept {
+  int64_t& usual = counter.usual_hold_ns;
+  usual = usual == 0 ? held_ns : usual + (held_ns - usual) / 16;
+}
+
+template <class Do>
+void for_each(Receipt& receipt, const Do& act) noexcept {
+  if (receipt.table == nullptr) {
+    return;
+  }
+  const limit::Instant now = instant(*receipt.table);
+  for (const std::span<Paid> stage : receipt.paid) {
+    for (Paid& paid : stage) {
+      if (paid.cost != 0) {
+        act(paid, now);
+      }
+    }
+  }
+}
+
+void renew_leases(ngx_event_t* event) noexcept {
+  auto& process = *static_cast<Process*>(event->data);
+  for (ngx_queue_t* q = ngx_queue_head(&process.leases); q != ngx_queue_sentinel(&process.leases);
+       q = ngx_queue_next(q)) {
+    Receipt& receipt = *ngx_queue_data(q, Receipt, link);
+    for_each(receipt, [&](Paid& paid, const limit::Instant& now) noexcept {
+      if (is_lease(paid)) {
+        paid.state = limit::renew_one(*receipt.table, *paid.policy, paid.hash, paid.cost,
+                                      paid.state, now);
+      }
+    });
+  }
+  ngx_add_timer(event, kRenewMs);
+}
+
+void stop_process(void* data) noexcept {
+  auto* event = static_cast<ngx_event_t*>(data);
+  if (event->timer_set) {
+    ngx_del_timer(event);
+  }
+}
+
+}  // namespace
+
+limit::Instant instant(const limit::Table& table) noexcept {
+  // Nginx's own time is renewed each turn of its loop; between, the steady clock carries it on.
+  static ngx_msec_t taken_at = 0;
+  static int64_t wall_ahead = 0;
+  const int64_t steady = monotonic_ns();
+  if (taken_at != ngx_current_msec) {
+    taken_at = ngx_current_msec;
+    wall_ahead = realtime_ns() - steady;
+  }
+  return table.instant(steady, steady + wall_ahead);
+}
+
+bool keep(ngx_pool_t* pool, Receipt& receipt, Stage stage, limit::Table& table,
+          const MainConf& main, std::span<const limit::Charge> charges,
+          std::span<const Judged> judged) noexcept {
+  auto* paid = static_cast<Paid*>(ngx_palloc(pool, charges.size() * sizeof(Paid)));
+  if (paid == nullptr) {
+    return false;
+  }
+  Once once;
+  for (const std::span<Paid> earlier : receipt.paid) {
+    for (const Paid& p : earlier) {
+      once(p);
+    }
+  }
+  size_t count = 0;
+  bool leases = false;
+  for (size_t i = 0; i < charges.size(); ++i) {
+    const limit::Charge& charge = charges[i];
+    if (charge.charged) {
+      paid[count] = {charge.policy, judged[i].bound->counter, charge.hash, charge.cost, charge.decision.next_state};
+      leases = leases || is_lease(paid[count]);
+      if (once(paid[count])) {
+        count_cost(main, judged[i].rule->unit, CostEvent::kReserved, charge.cost);
+      }
+      ++count;
+    }
+  }
+  receipt.table = &table;
+  receipt.main = &main;
+  receipt.paid[static_cast<size_t>(stage)] = {paid, count};
+  if (leases && !receipt.held) {
+    receipt.held = true;
+    receipt.since_ns = monotonic_ns();
+    ngx_queue_insert_tail(&main.process->leases, &receipt.link);
+  }
+  return true;
+}
+
+void settle(Receipt& receipt, const Usage& usage) noexcept {
+  Once once;
+  for_each(receipt, [&](Paid& paid, const limit::Instant& now) noexcept {
+    if (is_lease(paid) || paid.counter->rule->unit == Unit::kRequests) {
+      return;
+    }
+    const uint64_t used = paid.counter->rule->unit == Unit::kTokens ? usage.tokens : usage.gpu_ms;
+    limit::settle_one(*receipt.table, *paid.policy, paid.hash, paid.cost, used, paid.state, now);
+    const bool counts = once(paid);
+    if (counts) {
+      count_cost(*receipt.main, paid.counter->rule->unit, CostEvent::kSettled, used);
+    }
+    if (counts && used < paid.cost) {
+      count_cost(*receipt.main, paid.counter->rule->unit, CostEvent::kRefunded, paid.cost - used);
+    }
+    paid.cost = 0;
+  });
+}
+
+void refund(Receipt& receipt, bool requests) noexcept {
+  Once once;
+  for_each(receipt, [&](Paid& paid, const limit::Instant& now) noexcept {
+    if (!is_lease(paid) && (requests || paid.counter->rule->unit != Unit::kRequests)) {
+      if (once(paid)) {
+        count_cost(*receipt.main, paid.counter->rule->unit, CostEvent::kRefunded, paid.cost);
+      }
+      give_back(receipt, paid, now);
+    }
+  });
+}
+
+void release(Receipt& receipt) noexcept {
+  if (!receipt.held) {
+    return;
+  }
+  ngx_queue_remove(&receipt.link);
+  receipt.held = false;
+  for_each(receipt, [&](Paid& paid, const limit::Instant& now) noexcept {
+    if (is_lease(paid)) {
+      learn_hold(*paid.counter, monotonic_ns() - receipt.since_ns);
+      give_back(receipt, paid, now);
+    }
+  });
+}
+
+ngx_int_t start_process(ngx_cycle_t* cycle) noexcept {
+  auto* main = static_cast<MainConf*>(
+      ngx_http_cycle_get_module_main_conf(cycle, ngx_http_penstock_module));
+  if (main == nullptr) {
+    return NGX_OK;
+  }
+  auto* event = static_cast<ngx_event_t*>(ngx_pcalloc(cycle->pool, sizeof(ngx_event_t)));
+  ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(cycle->pool, 0);
+  main->process = make<Process>(cycle->pool);
+  if (event == nullptr || cleanup == nullptr || main->process == nullptr) {
+    return NGX_ERROR;
+  }
+  ngx_queue_init(&main->process->leases);
+  main->process->renewal = event;
+  event->handler = renew_leases;
+  event->data = main->process;
+  event->log = cycle->log;
+  event->cancelable = 1;  // a worker that is to exit stays for its requests, not for this
+  cleanup->handler = stop_process;
+  cleanup->data = event;
+  ngx_add_timer(event, kRenewMs);
+  return NGX_OK;
+}
+
+}  // namespace penstock

@@ -1,0 +1,65 @@
+// Receipts: what a request was charged, so that it can be given back, settled, and released.
+//
+//   admitted ──▶ reserved ──DONE──▶ settled by what was used
+//                   ├── the job failed, or was refused by the queue ──▶ given back
+//                   ├── the caller left ──▶ settled by what was made for it until then
+//                   └── this process dies ──▶ buckets flow back, windows end, leases lapse
+//
+// Leases (concurrency) are held until the request ends, and renewed meanwhile.
+#pragma once
+
+#include "ngx_module/rate_headers.h"
+
+namespace penstock {
+
+// One charge. `cost` is what is still charged; 0 once nothing is left to be done.
+struct Paid {
+  const limit::Policy* policy;
+  const Counter* counter;
+  limit::Hash128 hash;
+  uint64_t cost;
+  uint64_t state;
+};
+
+// What one process keeps while it runs; made after the fork.
+struct Process {
+  ngx_queue_t leases;      // Receipt::link of requests that hold any
+  ngx_event_t* renewal = nullptr;
+  ngx_uint_t delayed = 0;  // requests held back
+};
+
+struct Receipt {
+  ngx_queue_t link;  // REQUIRES: linked only while held
+  bool held = false;
+  int64_t since_ns = 0;  // steady
+  limit::Table* table = nullptr;
+  const MainConf* main = nullptr;
+  std::span<Paid> paid[kStages];
+};
+
+// What a job used in the end.
+struct Usage {
+  uint64_t tokens = 0;
+  uint64_t gpu_ms = 0;
+};
+
+// Notes charges that were admitted. False when memory ran out.
+bool keep(ngx_pool_t* pool, Receipt& receipt, Stage stage, limit::Table& table,
+          const MainConf& main, std::span<const limit::Charge> charges,
+          std::span<const Judged> judged) noexcept;
+
+// Reservations of tokens and GPU time become what was used.
+void settle(Receipt& receipt, const Usage& usage) noexcept;
+// Reservations are given back; with `requests`, everything but leases is.
+void refund(Receipt& receipt, bool requests) noexcept;
+// Leases are given back: the request is over.
+void release(Receipt& receipt) noexcept;
+
+// Called in each worker process.
+ngx_int_t start_process(ngx_cycle_t* cycle) noexcept;
+
+// The moment, on the table's clocks. One reading of the clock; the wall's is kept up by the
+// process's own.
+limit::Instant instant(const limit::Table& table) noexcept;
+
+}  // namespace penstock

@@ -1,0 +1,399 @@
+#include "shared/http/body_fields.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <limits>
+
+namespace penstock::http {
+namespace {
+
+using Type = BodyField::Type;
+
+bool is_space(char c) noexcept { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+
+int hex_digit(char c) noexcept {
+  if (is_digit(c)) {
+    return c - '0';
+  }
+  const char lower = static_cast<char>(c | 0x20);
+  return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+}
+
+// What stops a run over a value that is passed: at the top level, and inside of brackets, where a
+// comma means nothing.
+constexpr uint8_t kStopsTop = 1;
+constexpr uint8_t kStopsNested = 2;
+constexpr std::array<uint8_t, 256> kStops = [] {
+  std::array<uint8_t, 256> stops{};
+  for (const char c : {'"', '{', '}', '[', ']'}) {
+    stops[static_cast<uint8_t>(c)] = kStopsTop | kStopsNested;
+  }
+  stops[','] = kStopsTop;
+  return stops;
+}();
+
+bool ends_scalar(char c) noexcept { return is_space(c) || kStops[static_cast<uint8_t>(c)] != 0; }
+
+size_t after_digits(std::string_view text, size_t i) noexcept {
+  while (i < text.size() && is_digit(text[i])) {
+    ++i;
+  }
+  return i;
+}
+
+// RFC 8259, section 6, but for leading zeros: those are the engine's to refuse.
+bool is_number(std::string_view text) noexcept {
+  const size_t begin = text.starts_with('-') ? 1 : 0;
+  size_t i = after_digits(text, begin);
+  bool good = i > begin;
+  if (i < text.size() && text[i] == '.') {
+    const size_t fraction = i + 1;
+    i = after_digits(text, fraction);
+    good = good && i > fraction;
+  }
+  if (i < text.size() && (text[i] | 0x20) == 'e') {
+    const size_t sign = i + 1;
+    const size_t exponent =
+        sign < text.size() && (text[sign] == '+' || text[sign] == '-') ? sign + 1 : sign;
+    i = after_digits(text, exponent);
+    good = good && i > exponent;
+  }
+  return good && i == text.size();
+}
+
+Type type_of_scalar(std::string_view text) noexcept {
+  if (text == "true" || text == "false") {
+    return Type::kBoolean;
+  }
+  if (text == "null") {
+    return Type::kNull;
+  }
+  return is_number(text) ? Type::kNumber : Type::kMissing;
+}
+
+// REQUIRES: is_number(text).
+double to_double(std::string_view text) noexcept {
+  double value = 0;
+  const auto error = std::from_chars(text.data(), text.data() + text.size(), value).ec;
+  return error == std::errc() ? value : std::numeric_limits<double>::infinity();
+}
+
+double string_to_double(std::string_view text) noexcept {
+  constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+  if (is_number(text)) {
+    return to_double(text);
+  }
+  const size_t x = after_digits(text, 0);
+  if (x == 0 || x + 1 >= text.size() || text[x] != 'x' || after_digits(text, x + 1) < text.size()) {
+    return kNaN;
+  }
+  return to_double(text.substr(0, x)) * to_double(text.substr(x + 1));
+}
+
+}  // namespace
+
+BodyFields::BodyFields(std::span<const std::string_view> names) noexcept
+    : names_(names.first(std::min(names.size(), kMaxFields))),
+      left_(names_.size()),
+      state_(names_.empty() ? State::kEnd : State::kStart) {}
+
+bool BodyFields::feed(std::string_view piece) noexcept {
+  size_t i = 0;
+  while (i < piece.size() && state_ != State::kEnd) {
+    i = advance(piece, i);
+  }
+  before_ += piece.size();
+  return state_ == State::kEnd;
+}
+
+BodyField BodyFields::operator[](size_t i) const noexcept {
+  if (i >= names_.size() || (settled_ >> i & 1) == 0 || found_[i].type == Type::kMissing) {
+    return {};
+  }
+  return {found_[i].type, {texts_[i], found_[i].size}, found_[i].bytes};
+}
+
+// Takes one character, or a whole run of those passed over. Returns where the next step begins:
+// i itself when only the state changed.
+size_t BodyFields::advance(std::string_view piece, size_t i) noexcept {
+  const char c = piece[i];
+  switch (state_) {
+    case State::kStart:
+      if (!is_space(c)) {
+        state_ = c == '{' ? State::kBeforeKey : State::kEnd;
+      }
+      break;
+    case State::kBeforeKey:
+      if (c == '"') {
+        begin_text(kMaxNameBytes);
+        state_ = State::kKey;
+      } else if (!is_space(c)) {
+        state_ = State::kEnd;  // an empty object, or not JSON
+      }
+      break;
+    case State::kKey:
+      return key(piece, i);
+    case State::kColon:
+      if (!is_space(c)) {
+        state_ = c == ':' ? State::kBeforeValue : State::kEnd;
+      }
+      break;
+    case State::kBeforeValue:
+      return is_space(c) ? i + 1 : begin_value(c, i);
+    case State::kString:
+      return string(piece, i);
+    case State::kScalar:
+      return scalar(c, i);
+    case State::kPass:
+      return pass(piece, i);
+    case State::kEnd:
+      break;
+  }
+  return i + 1;
+}
+
+size_t BodyFields::key(std::string_view piece, size_t i) noexcept {
+  const Text read = text(piece, i);
+  if (read != Text::kMore) {
+    state_ = read == Text::kClosed ? State::kColon : State::kEnd;
+  }
+  return i;
+}
+
+size_t BodyFields::begin_value(char c, size_t i) noexcept {
+  field_ = wanted();
+  begin_ = before_ + i;
+  begin_text(kMaxValueBytes);
+  if (field_ == kNone || c == '{' || c == '[') {
+    type_ = c == '{' ? Type::kObject : Type::kArray;
+    state_ = State::kPass;
+    return i;
+  }
+  if (c == '"') {
+    type_ = Type::kString;
+    state_ = State::kString;
+    return i + 1;
+  }
+  state_ = State::kScalar;
+  return i;
+}
+
+// Part of a wanted string. Once it cannot be kept, it is passed over like any other, only for its
+// length.
+size_t BodyFields::string(std::string_view piece, size_t i) noexcept {
+  const Text read = text(piece, i);
+  if (read == Text::kClosed) {
+    state_ = State::kPass;
+    settle(Type::kString, kept(), i);
+  } else if (read == Text::kBroken || unusable_) {
+    state_ = State::kPass;
+    in_string_ = true;
+  }
+  return i;
+}
+
+// One character of a wanted number, true, false or null; what they are is judged at their end.
+size_t BodyFields::scalar(char c, size_t i) noexcept {
+  if (!ends_scalar(c)) {
+    keep(c);
+    return i + 1;
+  }
+  state_ = State::kPass;
+  const bool long_number = unusable_ && (kept_[0] == '-' || is_digit(kept_[0]));
+  const Type type = long_number ? Type::kNumber : type_of_scalar(kept());
+  settle(type, kept(), i);
+  return i;
+}
+
+size_t BodyFields::pass(std::string_view piece, size_t i) noexcept {
+  if (in_string_) {
+    return pass_string(piece, i);
+  }
+  const uint8_t stops = depth_ > 0 ? kStopsNested : kStopsTop;
+  while ((kStops[static_cast<uint8_t>(piece[i])] & stops) == 0) {
+    if (++i == piece.size()) {
+      return i;
+    }
+  }
+  switch (piece[i]) {
+    case '"':
+      in_string_ = true;
+      break;
+    case '{':
+    case '[':
+      ++depth_;
+      break;
+    case ',':
+      state_ = State::kBeforeKey;
+      break;
+    default:
+      if (depth_ == 0) {
+        state_ = State::kEnd;
+      } else {
+        --depth_;
+        pass_closed(i + 1);
+      }
+  }
+  return i + 1;
+}
+
+// Most of a body is one long prompt or image: memchr runs over it, once for the quote and once for
+// the backslashes before it.
+size_t BodyFields::pass_string(std::string_view piece, size_t i) noexcept {
+  if (escaped_) {
+    escaped_ = false;
+    return i + 1;
+  }
+  size_t quote = std::min(piece.find('"', i), piece.size());
+  for (;;) {
+    const size_t backslash = piece.substr(0, quote).find('\\', i);
+    if (backslash == std::string_view::npos) {
+      break;
+    }
+    i = backslash + 2;
+    while (i < piece.size() && piece[i] == '\\') {
+      i += 2;
+    }
+    if (i > piece.size()) {
+      escaped_ = true;
+      return piece.size();
+    }
+    if (i > quote) {  // it was that quote which is escaped
+      quote = std::min(piece.find('"', i), piece.size());
+    }
+  }
+  if (quote == piece.size()) {
+    return quote;
+  }
+  in_string_ = false;
+  pass_closed(quote + 1);
+  return quote + 1;
+}
+
+// A string or bracket was closed just before i: if it was the outermost, that was the value.
+void BodyFields::pass_closed(size_t i) noexcept {
+  if (depth_ == 0 && field_ != kNone) {
+    settle(type_, {}, i);
+  }
+}
+
+void BodyFields::begin_text(size_t limit) noexcept {
+  escaped_ = false;
+  unusable_ = false;
+  hex_left_ = 0;
+  size_ = 0;
+  limit_ = limit;
+}
+
+// Keeps a run of plain characters (no longer than it takes to see that it is too long) or one of an
+// escape, undone, and moves i behind it. What breaks an escape is not taken: it may be the closing
+// quote.
+BodyFields::Text BodyFields::text(std::string_view piece, size_t& i) noexcept {
+  if (escaped_ || hex_left_ > 0) {
+    if (!escape(piece[i])) {
+      return Text::kBroken;
+    }
+    ++i;
+    return Text::kMore;
+  }
+  const size_t end = std::min(piece.size(), i + limit_ + 1);
+  while (i < end && piece[i] != '"' && piece[i] != '\\') {
+    keep(piece[i++]);
+  }
+  if (i == end) {
+    return Text::kMore;
+  }
+  escaped_ = piece[i++] == '\\';
+  return escaped_ ? Text::kMore : Text::kClosed;
+}
+
+// One character after a backslash. False when there is no such escape: escaped_ then still says
+// whether the backslash came just before.
+bool BodyFields::escape(char c) noexcept {
+  static constexpr std::string_view kFrom = "\"\\/bfnrt";
+  static constexpr std::string_view kTo = "\"\\/\b\f\n\r\t";
+  if (hex_left_ > 0) {
+    const int digit = hex_digit(c);
+    if (digit < 0) {
+      return false;
+    }
+    unicode_ = static_cast<uint16_t>(unicode_ << 4 | digit);
+    if (--hex_left_ == 0) {
+      keep_code_unit();
+    }
+    return true;
+  }
+  if (c == 'u') {
+    hex_left_ = 4;
+    unicode_ = 0;
+  } else if (const size_t at = kFrom.find(c); at != std::string_view::npos) {
+    keep(kTo[at]);
+  } else {
+    return false;
+  }
+  escaped_ = false;
+  return true;
+}
+
+// UTF-8 of one \uXXXX. Surrogates mark the string unusable: no name or number has them.
+void BodyFields::keep_code_unit() noexcept {
+  if (unicode_ < 0x80) {
+    keep(static_cast<char>(unicode_));
+  } else if (unicode_ < 0x800) {
+    keep(static_cast<char>(0xC0 | unicode_ >> 6));
+    keep(static_cast<char>(0x80 | (unicode_ & 0x3F)));
+  } else if (unicode_ >= 0xD800 && unicode_ < 0xE000) {
+    unusable_ = true;
+  } else {
+    keep(static_cast<char>(0xE0 | unicode_ >> 12));
+    keep(static_cast<char>(0x80 | (unicode_ >> 6 & 0x3F)));
+    keep(static_cast<char>(0x80 | (unicode_ & 0x3F)));
+  }
+}
+
+void BodyFields::keep(char c) noexcept {
+  if (size_ < limit_) {
+    kept_[size_++] = c;
+  } else {
+    unusable_ = true;
+  }
+}
+
+// Who wants the value of the key that was kept, and has none yet.
+size_t BodyFields::wanted() const noexcept {
+  for (size_t i = 0; i < names_.size() && !unusable_; ++i) {
+    if (names_[i] == kept()) {
+      return (settled_ >> i & 1) == 0 ? i : kNone;
+    }
+  }
+  return kNone;
+}
+
+// Of the wanted value, which ended just before i.
+void BodyFields::settle(Type type, std::string_view text, size_t i) noexcept {
+  found_[field_] = {type, static_cast<uint8_t>(text.size()), before_ + i - begin_};
+  text.copy(texts_[field_], text.size());
+  settled_ |= uint32_t{1} << field_;
+  field_ = kNone;
+  if (--left_ == 0) {
+    state_ = State::kEnd;
+  }
+}
+
+double number_of(const BodyField& field) noexcept {
+  switch (field.type) {
+    case Type::kNumber:
+      return field.text.empty() ? std::numeric_limits<double>::infinity() : to_double(field.text);
+    case Type::kString:
+      return string_to_double(field.text);
+    case Type::kBoolean:
+      return field.text == "true" ? 1 : 0;
+    default:
+      return std::numeric_limits<double>::quiet_NaN();
+  }
+}
+
+}  // namespace penstock::http

@@ -1,0 +1,48 @@
+#include "worker/ctl/table.h"
+
+#include <gtest/gtest.h>
+
+#include "worker/ctl/status_table.h"
+
+namespace penstock::ctl {
+namespace {
+
+TEST(TableTest, ColumnsAreAsWideAsTheirWidestCellInCharacters) {
+  EXPECT_EQ(render({{"A", "B"}, {"é", "long"}, {"three", ""}}),
+            "A      B\n"
+            "é      long\n"
+            "three\n");
+}
+
+TEST(TableTest, DurationsHaveTwoUnitsAtMost) {
+  EXPECT_EQ(duration(0), "0 s");
+  EXPECT_EQ(duration(59), "59 s");
+  EXPECT_EQ(duration(60), "1 min");
+  EXPECT_EQ(duration(61), "1 min 1 s");
+  EXPECT_EQ(duration(3599), "59 min 59 s");
+  EXPECT_EQ(duration(7200), "2 h");
+  EXPECT_EQ(duration(86400 * 3 + 7199), "3 d 1 h");
+  EXPECT_EQ(duration(-5), "-5 s");
+}
+
+TEST(StatusTableTest, ShowsQueuesWorkersAndCounters) {
+  const auto text = status_table(
+      R"({"status":"serving","pid":7,"uptime_seconds":5,"connections":2,
+          "queues":[{"name":"default","state":"open","waiting":1,"max_length":10,"running":2,"slots":4,
+                     "predicted_wait_ms":1500,"service_time_us":20400}],
+          "workers":[{"name":"demo","state":"ready","pid":null,"last_error":""}],
+          "counters":{"accepted":3,"protocol_errors":0}})");
+  ASSERT_TRUE(text);
+  EXPECT_EQ(
+      *text,
+      "penstockd is serving, process 7, up 5 s, 2 connections\n\n"
+      "QUEUE    STATE  WAITING  OF  RUNNING  SLOTS  WAIT   TAKES\n"
+      "default  open   1        10  2        4      1.5 s  20 ms\n\n"
+      "WORKER  STATE  QUEUE  MODEL  ENGINE  DEVICE  PID  RUNNING  SLOTS  RESTARTS  LAST ERROR\n"
+      "demo    ready  -      -      -       -       -    -        -      -\n\n"
+      "3 accepted, 0 protocol errors\n");
+  EXPECT_FALSE(status_table("status: yaml"));
+}
+
+}  // namespace
+}  // namespace penstock::ctl

@@ -1,0 +1,62 @@
+#include "worker/ctl/json.h"
+
+#include <cstdio>
+
+#include "worker/ctl/table.h"
+
+namespace penstock::ctl {
+
+using simdjson::SUCCESS;
+
+bool parse_object(simdjson::dom::parser& parser, std::string_view text, JsonElement& object) {
+  return parser.parse(text.data(), text.size()).get(object) == SUCCESS && object.is_object();
+}
+
+bool is_object(std::string_view text) {
+  simdjson::dom::parser parser;
+  JsonElement object;
+  return parse_object(parser, text, object);
+}
+
+std::string cell(JsonElement object, std::string_view member) {
+  JsonElement value;
+  std::string_view text;
+  int64_t whole = 0;
+  double number = 0;
+  bool truth = false;
+  if (object.at_key(member).get(value) != SUCCESS) {
+    return "-";
+  }
+  if (value.get(text) == SUCCESS) {
+    return printable(text);
+  }
+  if (value.get(whole) == SUCCESS) {
+    return std::to_string(whole);
+  }
+  if (value.get(number) == SUCCESS) {
+    char out[32];
+    std::snprintf(out, sizeof out, "%.6g", number);
+    return out;
+  }
+  return value.get(truth) == SUCCESS ? (truth ? "yes" : "no") : "-";
+}
+
+std::vector<JsonElement> elements_of(JsonElement object, std::string_view member) {
+  simdjson::dom::array array;
+  if (object.at_key(member).get(array) != SUCCESS) {
+    return {};
+  }
+  return {array.begin(), array.end()};
+}
+
+double number_of(JsonElement object, std::string_view member, double otherwise) {
+  double number = 0;
+  return object.at_key(member).get(number) == SUCCESS ? number : otherwise;
+}
+
+bool truth_of(JsonElement object, std::string_view member, bool otherwise) {
+  bool truth = false;
+  return object.at_key(member).get(truth) == SUCCESS ? truth : otherwise;
+}
+
+}  // namespace penstock::ctl
