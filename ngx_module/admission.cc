@@ -21,8 +21,26 @@ limit::Table* table_of(const LocConf& loc) noexcept {
   return loc.limits.empty() ? nullptr : &*loc.limits[0]->zone->table;
 }
 
+void take_back(ngx_table_elt_t*& header) noexcept {
+  if (header != nullptr) {
+    header->hash = 0;  // Nginx passes it over
+    header = nullptr;
+  }
+}
+
+// What an earlier stage has charged and said is given back, as if it had not been.
+void undo_earlier(RequestState& state) noexcept {
+  refund(state.receipt, true);
+  release(state.receipt);
+  take_back(state.degraded_header);
+  for (ngx_table_elt_t*& header : state.rate_headers) {
+    take_back(header);
+  }
+}
+
 ngx_int_t refuse_uncounted(ngx_http_request_t* r, RequestState& state,
                            std::string_view fault) noexcept {
+  undo_earlier(state);
   state.verdict = Verdict::kRejected;
   return refuse_request(r, {.status = 400, .detail = fault, .code = "invalid_request"});
 }
@@ -92,6 +110,9 @@ ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Charges& charges)
   }
   const Tier* tier = find_named(main_conf(r)->tiers, name);
   if (tier == nullptr) {
+    if (RequestState* state = find_state(r); state != nullptr) {
+      undo_earlier(*state);
+    }
     return refuse_request(r, unknown_tier(r, name));
   }
   charges.tier = charges.tier == nullptr ? tier : charges.tier;
@@ -181,12 +202,6 @@ size_t list_exceeded(std::span<const Judged> judged, char* out, size_t capacity)
   return size;
 }
 
-// What an earlier stage has charged is given back, as if it had not been.
-void undo_earlier(RequestState& state) noexcept {
-  refund(state.receipt, true);
-  release(state.receipt);
-}
-
 // When a lease comes free nobody knows; on average this soon.
 void expect_release(Charges& charges) noexcept {
   for (size_t i = 0; i < charges.judged().size(); ++i) {
@@ -230,13 +245,15 @@ ngx_int_t refuse_too_costly(ngx_http_request_t* r, const Judged& worst) noexcept
   ngx_str_t allows = worst.rule->allows;
   const ngx_str_t unit = str(word_of(worst.rule->unit, cost));
   const ngx_str_t detail =
-      print(r->pool, "%V This request is reckoned at %uL %V, and at most %uL may come at once: ask "
-            "for less.", &allows, cost, &unit, worst.bound->policy.limit / worst.rule->scale());
-  return refuse_request(
-      r, {.status = 400,
-          .detail = view(detail),
-          .code = "invalid_request",
-          .param = worst.rule->unit == Unit::kTokens && !gpu ? "max_tokens" : ""});
+      print(r->pool,
+            "%V This request is reckoned at %uL %V, and at most %uL may come at once: ask "
+            "for less.",
+            &allows, cost, &unit, worst.bound->policy.limit / worst.rule->scale());
+  return refuse_request(r,
+                        {.status = 400,
+                         .detail = view(detail),
+                         .code = "invalid_request",
+                         .param = worst.rule->unit == Unit::kTokens && !gpu ? "max_tokens" : ""});
 }
 
 ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Stage stage,
@@ -323,8 +340,8 @@ Verdict verdict_of(Action action) noexcept {
 
 // What became of the limits of an admitted request.
 struct Admitted {
-  int64_t delay_ns = 0;        // how long it is to be held back
-  bool keep = false;           // something is to be given back or settled later
+  int64_t delay_ns = 0;         // how long it is to be held back
+  bool keep = false;            // something is to be given back or settled later
   const Judged* dry = nullptr;  // what a dry run would have acted upon
 };
 
@@ -338,15 +355,15 @@ Admitted sum_up(Charges& charges) noexcept {
     } else if (is_over(j)) {
       sum.delay_ns = std::max(sum.delay_ns, j.decision->delay_ns);
     }
-    sum.keep = sum.keep || j.rule->unit != Unit::kRequests ||
-               j.rule->kind == RuleKind::kConcurrency;
+    sum.keep =
+        sum.keep || j.rule->unit != Unit::kRequests || j.rule->kind == RuleKind::kConcurrency;
   }
   return sum;
 }
 
 void count_admitted(const MainConf& main, Charges& charges) noexcept {
   for (const Judged& j : charges.judged()) {
-    const Outcome outcome = !is_over(j) ? Outcome::kPassed
+    const Outcome outcome = !is_over(j)  ? Outcome::kPassed
                             : j.advisory ? dry_outcome(j.limit->action)
                                          : Outcome::kDelayed;
     count_limit(main, *j.bound->counter, outcome, 0);
@@ -410,8 +427,8 @@ ngx_int_t admit(ngx_http_request_t* r, RequestState& state, const LocConf& loc, 
   state.passes = loc.passes;
   note_verdict(state, sum);
   const bool receipt = loc.passes || loc.later || sum.keep || sum.delay_ns > 0;
-  if ((receipt && !keep(r->pool, state.receipt, stage, table, main, charges.charges(),
-                        charges.judged())) ||
+  if ((receipt &&
+       !keep(r->pool, state.receipt, stage, table, main, charges.charges(), charges.judged())) ||
       !push_rate_headers(r, state.tier, charges.judged(), false, state.rate_headers) ||
       (state.degraded != 0 && !push_degraded(r, state, loc, stage))) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -430,8 +447,8 @@ void resume_phases(ngx_http_request_t* r) noexcept {
   ngx_http_core_run_phases(r);
 }
 
-// Some key or cost hangs on the body. What can be judged without it is judged first, so that a flood
-// of large bodies is refused by their headers alone.
+// Some key or cost hangs on the body. What can be judged without it is judged first, so that a
+// flood of large bodies is refused by their headers alone.
 ngx_int_t read_body_then_judge(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
                                Stage stage, Charges& charges) noexcept {
   if (!charges.empty()) {
@@ -499,9 +516,6 @@ ngx_int_t judge(ngx_http_request_t* r, const LocConf& loc, Stage stage) noexcept
   for (;;) {
     const ngx_int_t rc = busy ? NGX_DECLINED : gather(r, loc, stage, charges);
     if (rc != NGX_DECLINED && rc != NGX_AGAIN) {
-      if (state = find_state(r); state != nullptr) {
-        undo_earlier(*state);
-      }
       return rc;
     }
     // Made only now: the counters' memory arrives meanwhile.
@@ -513,9 +527,8 @@ ngx_int_t judge(ngx_http_request_t* r, const LocConf& loc, Stage stage) noexcept
     if (busy) {
       return refuse_busy(r, *state, why);
     }
-    const ngx_int_t done = rc == NGX_AGAIN
-                               ? read_body_then_judge(r, *state, loc, stage, charges)
-                               : charge(r, *state, loc, stage, charges);
+    const ngx_int_t done = rc == NGX_AGAIN ? read_body_then_judge(r, *state, loc, stage, charges)
+                                           : charge(r, *state, loc, stage, charges);
     if (done != kAnew) {
       return done;
     }
@@ -542,7 +555,8 @@ ngx_int_t count_outcome(ngx_http_request_t* r) noexcept {
 
 ngx_int_t judge_after_access(ngx_http_request_t* r) noexcept {
   const LocConf& loc = *loc_conf(r);
-  return r == r->main && loc.later && loc.page == nullptr ? judge(r, loc, Stage::kAccess) : NGX_DECLINED;
+  return r == r->main && loc.later && loc.page == nullptr ? judge(r, loc, Stage::kAccess)
+                                                          : NGX_DECLINED;
 }
 
 http::Problem unknown_tier(ngx_http_request_t* r, std::string_view name) noexcept {

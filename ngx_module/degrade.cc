@@ -26,9 +26,8 @@ bool is_json_number(std::string_view text) noexcept {
   if (whole == 0 || (whole > 1 && text.front() == '0')) {
     return false;
   }
-  return whole == text.size() ||
-         (text[whole] == '.' && whole + 1 < text.size() &&
-          after_digits(text, whole + 1) == text.size());
+  return whole == text.size() || (text[whole] == '.' && whole + 1 < text.size() &&
+                                  after_digits(text, whole + 1) == text.size());
 }
 
 // Numbers, true and false are written as they are, anything else as a string, which then needs no
@@ -68,8 +67,8 @@ bool may_degrade(const RequestState& state, std::span<const Judged> judged) noex
       return true;
     }
     // A request for the lesser model already cannot become less.
-    const bool same = view(j.limit->degrade_field) == kModel &&
-                      view(j.limit->degrade_value) == view(state.model);
+    const bool same =
+        view(j.limit->degrade_field) == kModel && view(j.limit->degrade_value) == view(state.model);
     return j.limit->action == Action::kDegrade && !same;
   });
 }
@@ -88,8 +87,7 @@ bool hangs_on_model(ngx_http_request_t* r, RequestState& state,
   return false;
 }
 
-bool degrade(ngx_http_request_t* r, RequestState& state,
-             std::span<const Judged> judged) noexcept {
+bool degrade(ngx_http_request_t* r, RequestState& state, std::span<const Judged> judged) noexcept {
   if (!may_degrade(state, judged)) {
     return false;
   }
@@ -110,7 +108,7 @@ bool degrade(ngx_http_request_t* r, RequestState& state,
   return true;
 }
 
-bool push_degraded(ngx_http_request_t* r, const RequestState& state, const LocConf& loc,
+bool push_degraded(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
                    Stage stage) noexcept {
   constexpr size_t kMost = 2 * 64 + kMaxDegradeValue + 16;  // names have 64 bytes at most
   auto* memory = static_cast<char*>(ngx_pnalloc(r->pool, kMaxLimits * kMost));
@@ -132,9 +130,12 @@ bool push_degraded(ngx_http_request_t* r, const RequestState& state, const LocCo
         .raw(view(limit->degrade_value))
         .raw("\"");
   }
-  return text.at() == memory ||
-         push_header(r, "Penstock-Degraded",
-                     str({memory, static_cast<size_t>(text.at() - memory)})) != nullptr;
+  if (text.at() == memory) {
+    return true;
+  }
+  state.degraded_header =
+      push_header(r, "Penstock-Degraded", str({memory, static_cast<size_t>(text.at() - memory)}));
+  return state.degraded_header != nullptr;
 }
 
 }  // namespace penstock

@@ -23,7 +23,7 @@ bool hangs_on_model(ngx_http_request_t* r, RequestState& state,
 bool degrade(ngx_http_request_t* r, RequestState& state, std::span<const Judged> judged) noexcept;
 
 // Adds the header, for what one stage degraded. False when memory ran out.
-bool push_degraded(ngx_http_request_t* r, const RequestState& state, const LocConf& loc,
+bool push_degraded(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
                    Stage stage) noexcept;
 
 }  // namespace penstock

@@ -49,11 +49,12 @@ char* read_limit_parts(ngx_conf_t* cf, LimitParts& parts) noexcept {
         !option(text, "action", parts.action) && !option(text, "max_delay", parts.max_delay) &&
         !option(text, "degrade_to", parts.degrade_to) && !option(text, "dry_run", parts.dry_run) &&
         !option(text, "stage", parts.stage) && !parts.terms.take(text)) {
-      return refuse(cf,
-                    "unknown parameter \"%V\" of penstock_limit; it takes zone=, key=, tier= or one "
-                    "of rate=, quota=, concurrency= (with burst=, algorithm=, name=), and action=, "
-                    "max_delay=, degrade_to=, dry_run=, stage=",
-                    &arg(cf, i));
+      return refuse(
+          cf,
+          "unknown parameter \"%V\" of penstock_limit; it takes zone=, key=, tier= or one "
+          "of rate=, quota=, concurrency= (with burst=, algorithm=, name=), and action=, "
+          "max_delay=, degrade_to=, dry_run=, stage=",
+          &arg(cf, i));
     }
   }
   if (parts.zone.empty()) {
@@ -80,15 +81,15 @@ char* read_limit_parts(ngx_conf_t* cf, LimitParts& parts) noexcept {
 
 char* read_delay(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) noexcept {
   if (limit.action != Action::kDelay) {
-    return parts.max_delay.empty() ? NGX_CONF_OK
-                                   : refuse(cf, "max_delay= belongs to action=delay");
+    return parts.max_delay.empty() ? NGX_CONF_OK : refuse(cf, "max_delay= belongs to action=delay");
   }
   ngx_str_t text = str(parts.max_delay);
   const ngx_int_t max = text.len == 0 ? NGX_ERROR : ngx_parse_time(&text, 0);
   constexpr ngx_int_t kDayMs = 86'400'000;
   if (max == NGX_ERROR || max == 0 || max > kDayMs) {
-    return refuse(cf, "action=delay needs max_delay=TIME, the longest that a request is held back, "
-                      "such as max_delay=5s");
+    return refuse(cf,
+                  "action=delay needs max_delay=TIME, the longest that a request is held back, "
+                  "such as max_delay=5s; at most a day");
   }
   limit.max_delay = static_cast<ngx_msec_t>(max);
   return NGX_CONF_OK;
@@ -116,12 +117,13 @@ char* read_degrade(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) noexce
   const std::string_view field = parts.degrade_to.substr(0, equals);
   if (equals == std::string_view::npos || !is_degrade_field(field) ||
       !is_degrade_value(parts.degrade_to.substr(equals + 1))) {
-    return refuse(cf,
-                  "action=degrade needs degrade_to=FIELD=VALUE, what to run instead, such as "
-                  "degrade_to=model=small or degrade_to=max_tokens=64; a field is 1 to 64 of a-z 0-9 "
-                  "- _ . and begins with a letter, a value 1 to %uz visible characters without "
-                  "quotes or backslashes",
-                  kMaxDegradeValue);
+    return refuse(
+        cf,
+        "action=degrade needs degrade_to=FIELD=VALUE, what to run instead, such as "
+        "degrade_to=model=small or degrade_to=max_tokens=64; a field is 1 to 64 of a-z 0-9 "
+        "- _ . and begins with a letter, a value 1 to %uz visible characters without "
+        "quotes or backslashes",
+        kMaxDegradeValue);
   }
   limit.degrade_field = str(field);
   limit.degrade_value = str(parts.degrade_to.substr(equals + 1));
@@ -184,8 +186,9 @@ char* bind_inline_rule(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) no
     return kConfError;
   }
   if (limit.action == Action::kDelay && !is_bucket(*rule)) {
-    return refuse(cf, "action=delay needs a rate by token_bucket or leaky_bucket: a window tells "
-                      "nobody when its turn is");
+    return refuse(cf,
+                  "action=delay needs a rate by token_bucket or leaky_bucket: a window tells "
+                  "nobody when its turn is");
   }
   const Rule* other = nullptr;
   const Counter* counter = counter_of(cf->pool, *limit.zone, *rule, other);
@@ -362,8 +365,10 @@ char* read_cost(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   auto& loc = *static_cast<LocConf*>(conf);
   Unit unit = Unit::kRequests;
   if (!parse_unit(view(arg(cf, 1)), unit)) {
-    return refuse(cf, "invalid unit \"%V\" of penstock_cost: it is r, t (model tokens) or gs (GPU "
-                      "seconds)", &arg(cf, 1));
+    return refuse(cf,
+                  "invalid unit \"%V\" of penstock_cost: it is r, t (model tokens) or gs (GPU "
+                  "seconds)",
+                  &arg(cf, 1));
   }
   for (const CostFormula* cost : loc.costs) {
     if (cost->unit == unit) {

@@ -22,10 +22,13 @@ int64_t effective_wait_ns(const Judged& j) noexcept {
       1, j.decision->reset_ns - static_cast<int64_t>(all_but_one / limit::kTicksPerNs));
 }
 
+using Shown = std::span<const Judged* const>;
+
 // The limit of a unit that says most about what the caller may do next; nullptr if there is none.
-const Judged* tightest(std::span<const Judged> shown, Unit unit) noexcept {
+const Judged* tightest(Shown shown, Unit unit) noexcept {
   const Judged* least = nullptr;
-  for (const Judged& j : shown) {
+  for (const Judged* each : shown) {
+    const Judged& j = *each;
     if (j.rule->kind == RuleKind::kConcurrency || j.rule->unit != unit) {
       continue;
     }
@@ -89,8 +92,7 @@ constexpr UnitHeaders kUnitHeaders[] = {
      "x-ratelimit-reset-tokens"},
 };
 
-bool push_unit(Headers& headers, Values& values, const UnitHeaders& names,
-               std::span<const Judged> shown) noexcept {
+bool push_unit(Headers& headers, Values& values, const UnitHeaders& names, Shown shown) noexcept {
   const Judged* least = tightest(shown, names.unit);
   if (least == nullptr) {
     return true;
@@ -105,16 +107,17 @@ bool push_unit(Headers& headers, Values& values, const UnitHeaders& names,
          headers.push(names.reset, reset);
 }
 
-ngx_str_t write_policies(Values& values, std::span<const Judged> shown) noexcept {
-  for (const Judged& j : shown) {
-    values.text().raw(&j == shown.data() ? "" : ", ").raw(view(j.rule->header));
+ngx_str_t write_policies(Values& values, Shown shown) noexcept {
+  for (const Judged* j : shown) {
+    values.text().raw(j == shown.front() ? "" : ", ").raw(view(j->rule->header));
   }
   return values.cut();
 }
 
-ngx_str_t write_state(Values& values, std::span<const Judged> shown) noexcept {
-  for (const Judged& j : shown) {
-    const size_t comma = &j == shown.data() ? 2 : 0;
+ngx_str_t write_state(Values& values, Shown shown) noexcept {
+  for (const Judged* each : shown) {
+    const Judged& j = *each;
+    const size_t comma = each == shown.front() ? 2 : 0;
     values.text()
         .raw(view(j.rule->label).substr(comma))
         .number(j.rule->told(j.decision->remaining))
@@ -128,13 +131,13 @@ ngx_str_t write_state(Values& values, std::span<const Judged> shown) noexcept {
 
 bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const Judged> judged,
                        bool refused, RateHeaders& pushed) noexcept {
-  Judged chosen[kMaxCharges];
+  const Judged* chosen[kMaxCharges];
   size_t count = 0;
   size_t room = 6 * (Text::kMaxDigits + 8);
   bool tokens = false;
   for (const Judged& j : judged) {
     if (!j.advisory && (refused ? j.exceeded : j.of_tier == (tier != nullptr))) {
-      chosen[count++] = j;
+      chosen[count++] = &j;
       tokens = tokens || j.rule->unit == Unit::kTokens;
       room += j.rule->header.len + j.rule->label.len + 2 * Text::kMaxDigits + 8;
     }
@@ -142,7 +145,7 @@ bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const 
   if (count == 0) {
     return true;
   }
-  const std::span<const Judged> shown(chosen, count);
+  const Shown shown(chosen, count);
   auto* memory = static_cast<char*>(ngx_pnalloc(r->pool, room));
   if (memory == nullptr) {
     return false;
@@ -152,7 +155,7 @@ bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const 
   // Most often these are all the rules of the plan, whose list is ready.
   const bool whole_plan = tier != nullptr && !refused && count == tier->rules.size();
   const ngx_str_t policies = whole_plan   ? tier->policies
-                             : count == 1 ? shown[0].rule->header
+                             : count == 1 ? shown[0]->rule->header
                                           : write_policies(values, shown);
   const ngx_str_t state = write_state(values, shown);
   return headers.push("RateLimit-Policy", policies) && headers.push("RateLimit", state) &&

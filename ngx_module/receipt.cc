@@ -10,10 +10,12 @@ namespace {
 
 constexpr ngx_msec_t kRenewMs = limit::kLeaseNs / 2 / 1'000'000;
 
-bool is_lease(const Paid& paid) noexcept { return paid.counter->rule->kind == RuleKind::kConcurrency; }
+bool is_lease(const Paid& paid) noexcept {
+  return paid.counter->rule->kind == RuleKind::kConcurrency;
+}
 
-void give_back(Receipt& receipt, Paid& paid, const limit::Instant& now) noexcept {
-  limit::refund_one(*receipt.table, *paid.policy, paid.hash, paid.cost, paid.state, now);
+void give_back(limit::Table& table, Paid& paid, const limit::Instant& now) noexcept {
+  limit::refund_one(table, *paid.policy, paid.hash, paid.cost, paid.state, now);
   paid.cost = 0;
 }
 
@@ -37,14 +39,15 @@ void learn_hold(const Counter& counter, int64_t held_ns) noexcept {
 
 template <class Do>
 void for_each(Receipt& receipt, const Do& act) noexcept {
-  if (receipt.table == nullptr) {
-    return;
-  }
-  const limit::Instant now = instant(*receipt.table);
-  for (const std::span<Paid> stage : receipt.paid) {
-    for (Paid& paid : stage) {
+  for (size_t stage = 0; stage < kStages; ++stage) {
+    if (receipt.table[stage] == nullptr) {
+      continue;
+    }
+    limit::Table& table = *receipt.table[stage];
+    const limit::Instant now = instant(table);
+    for (Paid& paid : receipt.paid[stage]) {
       if (paid.cost != 0) {
-        act(paid, now);
+        act(table, paid, now);
       }
     }
   }
@@ -55,10 +58,9 @@ void renew_leases(ngx_event_t* event) noexcept {
   for (ngx_queue_t* q = ngx_queue_head(&process.leases); q != ngx_queue_sentinel(&process.leases);
        q = ngx_queue_next(q)) {
     Receipt& receipt = *ngx_queue_data(q, Receipt, link);
-    for_each(receipt, [&](Paid& paid, const limit::Instant& now) noexcept {
+    for_each(receipt, [&](limit::Table& table, Paid& paid, const limit::Instant& now) noexcept {
       if (is_lease(paid)) {
-        paid.state = limit::renew_one(*receipt.table, *paid.policy, paid.hash, paid.cost,
-                                      paid.state, now);
+        paid.state = limit::renew_one(table, *paid.policy, paid.hash, paid.cost, paid.state, now);
       }
     });
   }
@@ -104,7 +106,8 @@ bool keep(ngx_pool_t* pool, Receipt& receipt, Stage stage, limit::Table& table,
   for (size_t i = 0; i < charges.size(); ++i) {
     const limit::Charge& charge = charges[i];
     if (charge.charged) {
-      paid[count] = {charge.policy, judged[i].bound->counter, charge.hash, charge.cost, charge.decision.next_state};
+      paid[count] = {charge.policy, judged[i].bound->counter, charge.hash, charge.cost,
+                     charge.decision.next_state};
       leases = leases || is_lease(paid[count]);
       if (once(paid[count])) {
         count_cost(main, judged[i].rule->unit, CostEvent::kReserved, charge.cost);
@@ -112,7 +115,7 @@ bool keep(ngx_pool_t* pool, Receipt& receipt, Stage stage, limit::Table& table,
       ++count;
     }
   }
-  receipt.table = &table;
+  receipt.table[static_cast<size_t>(stage)] = &table;
   receipt.main = &main;
   receipt.paid[static_cast<size_t>(stage)] = {paid, count};
   if (leases && !receipt.held) {
@@ -125,12 +128,12 @@ bool keep(ngx_pool_t* pool, Receipt& receipt, Stage stage, limit::Table& table,
 
 void settle(Receipt& receipt, const Usage& usage) noexcept {
   Once once;
-  for_each(receipt, [&](Paid& paid, const limit::Instant& now) noexcept {
+  for_each(receipt, [&](limit::Table& table, Paid& paid, const limit::Instant& now) noexcept {
     if (is_lease(paid) || paid.counter->rule->unit == Unit::kRequests) {
       return;
     }
     const uint64_t used = paid.counter->rule->unit == Unit::kTokens ? usage.tokens : usage.gpu_ms;
-    limit::settle_one(*receipt.table, *paid.policy, paid.hash, paid.cost, used, paid.state, now);
+    limit::settle_one(table, *paid.policy, paid.hash, paid.cost, used, paid.state, now);
     const bool counts = once(paid);
     if (counts) {
       count_cost(*receipt.main, paid.counter->rule->unit, CostEvent::kSettled, used);
@@ -144,12 +147,12 @@ void settle(Receipt& receipt, const Usage& usage) noexcept {
 
 void refund(Receipt& receipt, bool requests) noexcept {
   Once once;
-  for_each(receipt, [&](Paid& paid, const limit::Instant& now) noexcept {
+  for_each(receipt, [&](limit::Table& table, Paid& paid, const limit::Instant& now) noexcept {
     if (!is_lease(paid) && (requests || paid.counter->rule->unit != Unit::kRequests)) {
       if (once(paid)) {
         count_cost(*receipt.main, paid.counter->rule->unit, CostEvent::kRefunded, paid.cost);
       }
-      give_back(receipt, paid, now);
+      give_back(table, paid, now);
     }
   });
 }
@@ -160,17 +163,17 @@ void release(Receipt& receipt) noexcept {
   }
   ngx_queue_remove(&receipt.link);
   receipt.held = false;
-  for_each(receipt, [&](Paid& paid, const limit::Instant& now) noexcept {
+  for_each(receipt, [&](limit::Table& table, Paid& paid, const limit::Instant& now) noexcept {
     if (is_lease(paid)) {
       learn_hold(*paid.counter, monotonic_ns() - receipt.since_ns);
-      give_back(receipt, paid, now);
+      give_back(table, paid, now);
     }
   });
 }
 
 ngx_int_t start_process(ngx_cycle_t* cycle) noexcept {
-  auto* main = static_cast<MainConf*>(
-      ngx_http_cycle_get_module_main_conf(cycle, ngx_http_penstock_module));
+  auto* main =
+      static_cast<MainConf*>(ngx_http_cycle_get_module_main_conf(cycle, ngx_http_penstock_module));
   if (main == nullptr) {
     return NGX_OK;
   }

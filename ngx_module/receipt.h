@@ -23,7 +23,7 @@ struct Paid {
 
 // What one process keeps while it runs; made after the fork.
 struct Process {
-  ngx_queue_t leases;      // Receipt::link of requests that hold any
+  ngx_queue_t leases;  // Receipt::link of requests that hold any
   ngx_event_t* renewal = nullptr;
   ngx_uint_t delayed = 0;  // requests held back
 };
@@ -31,8 +31,8 @@ struct Process {
 struct Receipt {
   ngx_queue_t link;  // REQUIRES: linked only while held
   bool held = false;
-  int64_t since_ns = 0;  // steady
-  limit::Table* table = nullptr;
+  int64_t since_ns = 0;               // steady
+  limit::Table* table[kStages] = {};  // by stage, as an internal redirect may lead to another zone
   const MainConf* main = nullptr;
   std::span<Paid> paid[kStages];
 };

@@ -17,9 +17,9 @@ struct RequestState {
   const ngx_http_request_t* request = nullptr;  // whose it is: subrequests share the pool, not this
   Verdict verdict = Verdict::kNone;
   Verdict admitted = Verdict::kPassed;  // the verdict, whatever a server says that is tried in vain
-  bool dry_run = false;      // the verdict is one that a dry run would have given
-  bool body_read = false;    // all of the body is in r->request_body
-  bool body_wanted = false;  // a variable asked for what only the body tells
+  bool dry_run = false;                 // the verdict is one that a dry run would have given
+  bool body_read = false;               // all of the body is in r->request_body
+  bool body_wanted = false;             // a variable asked for what only the body tells
   bool model_sought = false;
   bool costed = false;
   bool judged[kStages] = {};  // not again after an internal redirect
@@ -29,7 +29,7 @@ struct RequestState {
   const Tier* tier = nullptr;
   const Rule* exceeded = nullptr;  // the limit that refused, the one to wait for longest
   int64_t retry_after_s = 0;
-  uint32_t degraded = 0;           // by which limits, by their number
+  uint32_t degraded = 0;  // by which limits, by their number
   ngx_str_t model{};
   ngx_str_t replace{};  // fields that take the place of the body's, as JSON: action=degrade
 
@@ -38,6 +38,7 @@ struct RequestState {
   uint64_t prompt_bytes = 0;
   Receipt receipt;  // what admission charged
   RateHeaders rate_headers = {};
+  ngx_table_elt_t* degraded_header = nullptr;
 
   // The job, once handed over.
   char job_id_bytes[40];

@@ -1,5 +1,6 @@
 #include "ngx_module/zone.h"
 
+#include <sys/mman.h>
 #include <sys/random.h>
 
 #include <cstring>
@@ -41,6 +42,9 @@ ngx_int_t create_empty(Zone& zone, std::span<std::byte> memory) noexcept {
 
 // From the snapshot, if there is a good one; empty otherwise.
 ngx_int_t fill(Zone& zone, std::span<std::byte> memory, bool from_snapshot) noexcept {
+  // A table far larger than the caches is found faster in large pages; most systems have none for
+  // shared memory unless shmem_enabled says advise.
+  madvise(memory.data(), memory.size(), MADV_HUGEPAGE);
   FoundSnapshot found;
   if (from_snapshot) {
     found = read_snapshot(zone.store->file.path, memory, zone.table);

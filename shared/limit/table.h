@@ -6,18 +6,14 @@
 //   slot   = | 61 bits of the key's hash, 3 bits kind | state, 8 bytes |     changed as one, by CAS
 //   line   = 4 slots, one cache line
 //   group  = 4 lines
-//   block  = 16 groups, one page of memory (all of a table that is smaller)
-//   table  = header, a page | block | block | ...
+//   table  = header, a page | group | group | ...
 //
-// A key's hash names a block, two groups in it, and a home line in each. Its slot is in one of the
-// two home lines, or, where those were full, in the next pair of lines of the same two groups (4
-// pairs, 32 slots). A new key goes to the emptier line of the pair. This is two-choice hashing
-// (Azar, Broder, Karlin, Upfal, "Balanced Allocations", 1994); nothing is ever moved. Both choices
-// lie in one page, so that finding a key costs one address translation: in a table far larger than
-// the caches, that is half of what it costs. At half load, 32 bytes a key, all but one key in
-// 30,000 are in their home lines. The first key that finds no slot comes at a load of 0.6 to 0.7,
-// the sooner the larger the table: about 0.72 at 65,536 slots, 0.66 at a million, 0.62 at 16
-// million.
+// A key's hash names two groups and a home line in each. Its slot is in one of the two home lines,
+// or, where those were full, in the next pair of lines of the same two groups (4 pairs, 32 slots).
+// A new key goes to the emptier line of the pair. This is two-choice hashing (Azar, Broder, Karlin,
+// Upfal, "Balanced Allocations", 1994); nothing is ever moved. At half load, that is 32 bytes a
+// key, all but 1 key in 70,000 are in their home lines, and the first key that finds no slot comes
+// at a load of about two thirds.
 //
 // A slot becomes free for another key by itself, when its state is idle: every kind of state can
 // tell that from the time alone. If no slot is free the answer is Full: a live limit is never
@@ -96,7 +92,6 @@ struct alignas(16) Slot {
 constexpr size_t kSlotsPerLine = 4;
 constexpr size_t kLinesPerGroup = 4;
 constexpr size_t kSlotsPerGroup = kSlotsPerLine * kLinesPerGroup;
-constexpr size_t kGroupsPerBlock = 16;
 
 struct alignas(64) Line {
   Slot slots[kSlotsPerLine];
@@ -121,7 +116,7 @@ struct alignas(4096) TableHeader {
   alignas(64) uint64_t full;        // claims that found no free slot
   alignas(64) uint64_t evicted;     // idle keys given up for others
 };
-static_assert(sizeof(TableHeader) == sizeof(Group) * kGroupsPerBlock);
+static_assert(sizeof(TableHeader) % sizeof(Group) == 0);
 
 // Where a key is, as found or claimed. commit() turns it into the next state. Without default
 // values, so that room for many costs nothing; Ref() is nowhere.
@@ -173,12 +168,8 @@ class BasicTable {
 
   // Bytes that hold at least `slots` slots. Half as many keys may be live at once.
   static constexpr size_t bytes_for(size_t slots) noexcept {
-    size_t groups = (slots + kSlotsPerGroup - 1) / kSlotsPerGroup;
-    groups = groups < 2 ? 2 : groups;
-    if (groups > kGroupsPerBlock) {
-      groups = (groups + kGroupsPerBlock - 1) / kGroupsPerBlock * kGroupsPerBlock;
-    }
-    return sizeof(TableHeader) + groups * sizeof(Group);
+    const size_t groups = (slots + kSlotsPerGroup - 1) / kSlotsPerGroup;
+    return sizeof(TableHeader) + (groups < 2 ? 2 : groups) * sizeof(Group);
   }
 
   // Makes an empty table of all of `memory`, which is overwritten. An Error if it is too small (two
@@ -279,8 +270,7 @@ class BasicTable {
         groups_(groups_in(memory.size())) {}
 
   static uint64_t groups_in(size_t bytes) noexcept {
-    const uint64_t groups = (bytes - sizeof(TableHeader)) / sizeof(Group);
-    return groups < kGroupsPerBlock ? groups : groups / kGroupsPerBlock * kGroupsPerBlock;
+    return (bytes - sizeof(TableHeader)) / sizeof(Group);
   }
 
   static Status check_memory(std::span<std::byte> memory);
@@ -316,20 +306,16 @@ class BasicTable {
                                         Wide{to.state} << 64 | to.key);
   }
 
-  // A block from the low half of hash.lo and two different groups in it from the high half, by
-  // multiplication instead of modulo (Lemire 2016); the home lines from the bits that matter least
-  // to the block.
+  // Two different groups from the two halves of hash.lo, by multiplication instead of modulo
+  // (Lemire 2016); the home lines from the bits that matter least there.
   Home home_of(const Hash128& hash) const noexcept {
     const uint64_t low = hash.lo & 0xffffffff;
-    const uint64_t a = hash.lo >> 32 & 0xffff;
-    const uint64_t b = hash.lo >> 48;
-    const uint64_t in_block = groups_ < kGroupsPerBlock ? groups_ : kGroupsPerBlock;
-    Group* block = base_ + (low * (groups_ / in_block) >> 32) * in_block;
-    const uint64_t first = a * in_block >> 16;
-    const uint64_t second = first + 1 + (b * (in_block - 1) >> 16);
-    return {{block + first, block + (second < in_block ? second : second - in_block)},
+    const uint64_t high = hash.lo >> 32;
+    const uint64_t first = low * groups_ >> 32;
+    const uint64_t second = first + 1 + (high * (groups_ - 1) >> 32);
+    return {{base_ + first, base_ + (second < groups_ ? second : second - groups_)},
             {static_cast<unsigned>(low % kLinesPerGroup),
-             static_cast<unsigned>(low / kLinesPerGroup % kLinesPerGroup)}};
+             static_cast<unsigned>(high % kLinesPerGroup)}};
   }
 
   static Line* line(const Home& home, unsigned pair, unsigned side) noexcept {

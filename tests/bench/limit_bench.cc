@@ -378,6 +378,28 @@ struct Bench {
   }
 };
 
+// What the machine takes for one read of a random line of that much memory, which no decision on
+// many keys can do without.
+void one_access(uint64_t bytes) {
+  const auto memory = map_memory(bytes);
+  auto* words = reinterpret_cast<uint64_t*>(memory.data());
+  for (uint64_t i = 0; i < bytes / 8; i += 8) {
+    words[i] = i;
+  }
+  std::vector<double> runs;
+  for (int run = 0; run < kRuns; ++run) {
+    runs.push_back(measure(1, 500'000, [&](unsigned, uint64_t count) {
+      uint64_t at = static_cast<uint64_t>(run);
+      for (uint64_t i = 0; i < count; ++i) {
+        at += words[mix(at + i) % (bytes / 64) * 8];  // the next address depends on what was read
+      }
+      sink += at;
+    }));
+  }
+  std::printf("MEM bytes=%lu threads=1 ours_ns=%.1f\n", bytes, median(runs));
+  munmap(memory.data(), memory.size());
+}
+
 void six_rules(Bench& bench) {
   std::vector<double> runs;
   for (int run = 0; run < kRuns; ++run) {
@@ -495,6 +517,7 @@ int run(uint64_t keys) {
     bench.row("hot", threads, 2'000'000, hot);
     bench.row("many", threads, 500'000, any);
   }
+  one_access(table_bytes);
   six_rules(bench);
   algorithms(bench.now);
   return 0;

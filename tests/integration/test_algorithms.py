@@ -115,11 +115,12 @@ def test_retry_after_is_true_of_a_window(penstock, algorithm):
         pass
     refused = client.request("GET", "/?key=k")
     told = time.monotonic()
-    if refused.status == 200:  # the machine took a second for that
+    if refused.status == 200:  # the second ended just then
         return
-    assert refused.headers["Retry-After"] == "1"
+    wait = int(refused.headers["Retry-After"])
+    assert 1 <= wait <= (2 if algorithm == "sliding_window" else 1)  # a window's part that still counts may reach into the next
     # This test is about the clock: it sends at the very moment that is promised.
-    time.sleep(max(0, told + 1 - time.monotonic()))
+    time.sleep(max(0, told + wait - time.monotonic()))
     assert client.request("GET", "/?key=k").status == 200
 
 

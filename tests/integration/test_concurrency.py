@@ -118,7 +118,7 @@ def test_a_place_is_free_when_a_caller_leaves_in_mid_body(penstock, more):
 
 
 @pytest.mark.parametrize("steps", [[failed(502, code="engine_failed")], [accepted("job_1"), failed(503, retry_after_s=1)],
-                                   [accepted("job_1") + head(length=9) + chunk(b"x"), lambda caller: caller.socket.close()]])
+                                   [accepted("job_1") + head(length=9) + chunk(b"x"), lambda caller: caller.socket.shutdown(socket.SHUT_RDWR)]])
 def test_a_place_is_free_when_the_job_has_failed(peer, edge, steps):
     service = edge(peer("a", *steps), server=server("penstock_pass a;"))
     for _ in range(3):
@@ -213,6 +213,7 @@ def test_a_reload_keeps_the_places_of_requests_that_run(peer, edge):
         time.sleep(0.05)
     over.set()
     stream.rest()
+    stream.close()
     until_free(service)
     until(lambda: not old & set(service.nginx.workers()), "the old worker has ended")
 

@@ -18,7 +18,6 @@ MISTAKES = [
     ("unknown period", ZONE, limit("zone=edge key=a rate=10r/y name=a"), r'"10r/y".*s, m, h, d, w, M'),
     ("no unit", ZONE, limit("zone=edge key=a rate=10 name=a"), r'"10".*such as 10r/m'),
     ("a rate of nothing", ZONE, limit("zone=edge key=a rate=0r/m name=a"), r'"0r/m".*from 1'),
-    ("a unit of a later version", ZONE, limit("zone=edge key=a rate=10t/m name=a"), r'"10t/m".*requests'),
     ("burst that is no number", ZONE, limit("zone=edge key=a rate=1r/m burst=lots name=a"), r'burst "lots".*from 1'),
     ("burst of nothing", ZONE, limit("zone=edge key=a rate=1r/m burst=0 name=a"), r'burst "0".*from 1'),
     ("unknown zone", ZONE, limit("zone=egde key=a rate=1r/m name=a"), r'"egde"'),
@@ -45,6 +44,72 @@ MISTAKES = [
     ("a zone below its first use", "server { " + limit("zone=edge key=a rate=1r/m name=a") + " } " + ZONE, "",
      r'"edge".*above'),
     ("owner without a value", ZONE, "penstock_owner;", r"penstock_owner"),
+    ("unknown algorithm", ZONE, limit("zone=edge key=a rate=1r/m algorithm=bucket name=a"), r'"bucket".*token_bucket.*fixed_window'),
+    ("a window with a burst", ZONE, limit("zone=edge key=a rate=1r/m burst=2 algorithm=sliding_window name=a"), r"burst=.*token_bucket"),
+    ("a log of tokens", ZONE, limit("zone=edge key=a rate=10t/m algorithm=sliding_log name=a"), r'"10t/m".*sliding_window'),
+    ("a log that is too long", ZONE, limit("zone=edge key=a rate=1001r/m algorithm=sliding_log name=a"), r'"1001r/m".*1000'),
+    ("a window beyond what is counted", ZONE, limit("zone=edge key=a rate=900000r/s algorithm=sliding_window name=a"),
+     r'"900000r/s".*524287'),
+    ("GPU time beyond what is counted", ZONE, limit("zone=edge key=a rate=5000000gs/s algorithm=sliding_window name=a"), r'"5000000gs/s"'),
+    ("burst of GPU time beyond what is counted", ZONE, limit("zone=edge key=a rate=1gs/s burst=2000000 name=a"),
+     r'burst "2000000".*to 1000000'),
+    ("a rate of a fraction", ZONE, limit("zone=edge key=a rate=1.5r/m name=a"), r'"1\.5r/m".*unit'),
+    ("a rate beyond numbers", ZONE, limit("zone=edge key=a rate=99999999999999999999r/m name=a"), r"to 1000000000"),
+    ("a quota with an unknown period", ZONE, limit("zone=edge key=a quota=10r/y name=a"), r'quota "10r/y".*s, m, h, d, w, M'),
+    ("a quota with a burst", ZONE, limit("zone=edge key=a quota=10r/d burst=2 name=a"), r"quota has no burst="),
+    ("a quota with an algorithm", ZONE, limit("zone=edge key=a quota=10r/d algorithm=sliding_log name=a"), r"quota has no.*calendar"),
+    ("both rate and quota", ZONE, limit("zone=edge key=a rate=1r/m quota=10r/d name=a"), r"one of tier=.*rate=.*quota=.*concurrency="),
+    ("concurrency that is no number", ZONE, limit("zone=edge key=a concurrency=lots name=a"), r'concurrency "lots".*such as 8'),
+    ("concurrency of nothing", ZONE, limit("zone=edge key=a concurrency=0 name=a"), r'concurrency "0"'),
+    ("concurrency beyond what is counted", ZONE, limit("zone=edge key=a concurrency=2000000 name=a"), r'"2000000".*1048575'),
+    ("concurrency with a burst", ZONE, limit("zone=edge key=a concurrency=2 burst=3 name=a"), r"concurrency has no burst="),
+    ("unknown action", ZONE, limit("zone=edge key=a rate=1r/m name=a action=wait"), r'"wait".*reject, delay and degrade'),
+    ("delay without a bound", ZONE, limit("zone=edge key=a rate=1r/m name=a action=delay"), r"max_delay=TIME.*max_delay=5s"),
+    ("a bound that is no time", ZONE, limit("zone=edge key=a rate=1r/m name=a action=delay max_delay=soon"), r"max_delay=5s"),
+    ("a bound of nothing", ZONE, limit("zone=edge key=a rate=1r/m name=a action=delay max_delay=0"), r"max_delay=5s"),
+    ("a bound beyond a day", ZONE, limit("zone=edge key=a rate=1r/m name=a action=delay max_delay=25h"), r"max_delay=.*a day"),
+    ("a bound without delay", ZONE, limit("zone=edge key=a rate=1r/m name=a max_delay=5s"), r"max_delay=.*action=delay"),
+    ("delay by a window", ZONE, limit("zone=edge key=a rate=1r/m algorithm=fixed_window name=a action=delay max_delay=5s"),
+     r"action=delay.*token_bucket"),
+    ("delay by a quota", ZONE, limit("zone=edge key=a quota=1r/d name=a action=delay max_delay=5s"), r"action=delay.*token_bucket"),
+    ("delay by concurrency", ZONE, limit("zone=edge key=a concurrency=1 name=a action=delay max_delay=5s"), r"action=delay.*token_bucket"),
+    ("degrade to nothing", ZONE, limit("zone=edge key=a rate=1r/m name=a action=degrade"), r"degrade_to=FIELD=VALUE.*degrade_to=model=small"),
+    ("degrade without a field", ZONE, limit("zone=edge key=a rate=1r/m name=a action=degrade degrade_to=small"), r"degrade_to=model=small"),
+    ("degrade without a value", ZONE, limit("zone=edge key=a rate=1r/m name=a action=degrade degrade_to=model="), r"degrade_to=model=small"),
+    ("degrade by a field of capitals", ZONE, limit("zone=edge key=a rate=1r/m name=a action=degrade degrade_to=Size=1"), r"a field is.*a-z"),
+    ("degrade with a quote", ZONE, limit("zone=edge key=a rate=1r/m name=a action=degrade 'degrade_to=size=\"'"), r"a value.*without quotes"),
+    ("a lesser model without degrade", ZONE, limit("zone=edge key=a rate=1r/m name=a degrade_to=model=small"), r"degrade_to=.*action=degrade"),
+    ("a dry run that may be", ZONE, limit("zone=edge key=a rate=1r/m name=a dry_run=maybe"), r"dry_run.*on or off"),
+    ("unknown stage", ZONE, limit("zone=edge key=a rate=1r/m name=a stage=content"), r"stage.*preaccess or access"),
+    ("a parameter twice", ZONE, limit("zone=edge key=a rate=1r/m rate=2r/m name=a"), r'"rate=2r/m".*twice'),
+    ("a tier's limit with terms", ZONE + TIER, limit("zone=edge key=a tier=free burst=3"), r"penstock_tier block"),
+    ("two zones in one place", ZONE + "penstock_zone other 1m;", "location / { penstock_limit zone=edge key=a rate=1r/m name=a; "
+     "penstock_limit zone=other key=a rate=1r/m name=b; empty_gif; }", r'"other" differs from "edge".*one zone'),
+    ("a plan's limits of one name", ZONE + "penstock_tier free { rate 1r/s; rate 2t/m; rate 3t/m; }", "",
+     r'two limits named "free-rate-tokens-m".*name=NAME'),
+    ("two plans with other limits of one name", ZONE + "penstock_tier a { rate 1r/s name=x; } penstock_tier b { rate 2r/s name=x; }",
+     limit("zone=edge key=a tier=$arg_tier"), r'"x" has other terms.*rename'),
+    ("a plan of too many limits", ZONE + "penstock_tier free { " + " ".join(f"rate {i}r/d name=r{i};" for i in range(1, 10)) + " }", "",
+     r'"free" has more than 8'),
+    ("a quota without an amount", ZONE + "penstock_tier free { quota; }", "", r"quota needs an amount"),
+    ("a quota of a plan with a burst", ZONE + "penstock_tier free { quota 10r/d burst=3; }", "", r"quota has no burst="),
+    ("concurrency of a plan without an amount", ZONE + "penstock_tier free { concurrency; }", "", r"concurrency needs.*concurrency 8"),
+    ("a line of a plan with too much", ZONE + "penstock_tier free { rate 1r/s 2r/s; }", "", r'"2r/s".*burst=N, algorithm=NAME and name=NAME'),
+    ("a variant that is no name", ZONE + "penstock_tier free { variant 'a b'; }", "", r'variant "a b".*a-z'),
+    ("a cost of an unknown unit", ZONE, "penstock_cost x 1;", r'unit "x".*r, t .*gs'),
+    ("a cost that is no formula", ZONE, "penstock_cost gs 'n *';", r'"n \*".*character'),
+    ("a cost twice", ZONE, "penstock_cost gs n; penstock_cost gs 1;", r"penstock_cost gs.*twice"),
+    ("held back by no number", ZONE + "penstock_max_delayed lots;", "", r"number"),
+]
+
+# (what is doubtful, http block, server block, what the warning must have)
+DOUBTS = [
+    ("a quota smaller than a burst", ZONE + "penstock_tier free { rate 100r/m; quota 50r/d; }", "",
+     r'quota "free-quota-d" is smaller than what "free-rate".*at most 50'),
+    ("a quota of tokens smaller than a burst", ZONE + "penstock_tier free { rate 2000t/m; quota 50t/d; }", "",
+     r'quota "free-quota-tokens-d".*at most 50'),
+    ("a zone too small for its limits", "penstock_zone edge 32k;", limit("zone=edge key=$arg_key rate=1000r/m algorithm=sliding_log name=a"),
+     r'zone "edge" is too small.*k or more'),
 ]
 
 
@@ -57,6 +122,35 @@ def test_nginx_t_names_the_line_the_fault_and_the_remedy(penstock, what, http, s
     assert len(complaints) == 1, said
     assert re.search(message, complaints[0]), complaints[0]
     assert re.search(r" in \S+/nginx\.conf:\d+$", complaints[0]), complaints[0]
+
+
+@pytest.mark.parametrize("what,http,server,message", DOUBTS, ids=[case[0].replace(" ", "-") for case in DOUBTS])
+def test_nginx_t_warns_of_what_contradicts_itself(penstock, what, http, server, message):
+    service = penstock(start=False, http=http, server=server)
+    accepted, said = service.nginx.check()
+    assert accepted, said
+    warnings = [line for line in said.splitlines() if "[warn]" in line]
+    assert len(warnings) == 1, said
+    assert re.search(message, warnings[0]), warnings[0]
+    assert re.search(r" in \S+/nginx\.conf:\d+$", warnings[0]), warnings[0]
+
+
+def test_what_makes_sense_is_not_warned_of(penstock):
+    service = penstock(start=False, http=ZONE + """
+        penstock_tier free { rate 10r/m burst=5; rate 2000t/m; quota 50r/d; quota 100000t/M; concurrency 1; priority 0; weight 1;
+                             variant a; penstock_docs https://example.com/plans; }
+        penstock_tier pro { rate 10r/s burst=20; rate 200000t/m; rate 60gs/m; quota 100000r/M; concurrency 8; priority 10; weight 4; }
+        penstock_docs https://example.com/limits;
+        penstock_max_delayed 100;""", server="""
+        penstock_limit zone=edge key=$http_authorization tier=$arg_tier;
+        penstock_limit zone=edge key=$remote_addr rate=50r/s name=ip action=delay max_delay=5s;
+        penstock_limit zone=edge key=$penstock_model:$penstock_body_user rate=200r/s algorithm=sliding_window name=model dry_run=on;
+        penstock_limit zone=edge key=all concurrency=2000 name=site;
+        penstock_limit zone=edge key=$remote_user quota=5gs/d name=gpu stage=access action=degrade degrade_to=model=org/small-1.5:latest;
+        penstock_cost gs "(n|1) * size * (steps|30) / 20000000";
+        location / { penstock_pass gpu; }""")
+    accepted, said = service.nginx.check()
+    assert accepted and "[warn]" not in said and "[emerg]" not in said, said
 
 
 def test_a_limit_is_inherited_and_replaced_like_other_directives(penstock):

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from conftest import simulate
 from structured import parse_list
 
@@ -128,3 +130,61 @@ def test_no_key_is_ever_logged_or_shown(penstock):
     assert answers[-1].status == 429
     shown = "".join(str(answer.headers) + str(answer.body) for answer in answers)
     assert "sk-secret" not in shown + service.nginx.log()
+
+
+@pytest.mark.parametrize("terms, code, says", [
+    ("rate 1r/h", "rate_limit_exceeded", "Plan free allows 1 request an hour."),
+    ("rate 2r/s burst=1", "rate_limit_exceeded", "Plan free allows 2 requests a second."),
+    ("rate 1r/d algorithm=sliding_log", "rate_limit_exceeded", "Plan free allows 1 request a day."),
+    ("quota 1r/d", "quota_exceeded", "Plan free allows 1 request a day. Today's quota is used up."),
+    ("quota 1r/M", "quota_exceeded", "Plan free allows 1 request a month. This month's quota is used up."),
+    ("quota 1t/w", "quota_exceeded", "Plan free allows 1 token a week. This week's quota is used up."),
+    ("rate 1gs/m", "rate_limit_exceeded", "Plan free allows 1 GPU second a minute."),
+])
+def test_a_refusal_names_its_reason(penstock, terms, code, says):
+    service = penstock(http=f"penstock_zone edge 1m;\npenstock_tier free {{ {terms} name=own; }}", server="""
+        penstock_cost t 1;
+        penstock_cost gs 1;
+        location / { penstock_limit zone=edge key=$arg_key tier=free; empty_gif; }""")
+    assert service.get("/?key=k").status == 200
+    refused = service.get("/?key=k")
+    body = refused.json()
+    assert refused.status == 429 and body["status"] == 429
+    assert body["detail"] == body["error"]["message"] == f"{says} Try again in {body['retry_after']} s."
+    assert body["error"]["code"] == code and body["error"]["type"] == "rate_limit_error"
+    assert refused.headers["Retry-After"] == str(body["retry_after"])
+    assert parse_list(refused.headers["RateLimit"]) == [("own", {"r": 0, "t": body["retry_after"]})]
+    assert "documentation" not in body
+
+
+@pytest.mark.parametrize("everywhere, own, told", [(None, None, [None, None]), ("/all", None, ["/all", "/all"]),
+                                                   (None, "/own", ["/own", None]), ("/all", "/own", ["/own", "/all"])])
+def test_the_operator_s_explanation_is_pointed_to(penstock, everywhere, own, told):
+    service = penstock(http=f"""
+        penstock_zone edge 1m;
+        {f"penstock_docs https://example.com{everywhere};" if everywhere else ""}
+        penstock_tier free {{ rate 1r/h; quota 1r/M; {f"penstock_docs https://example.com{own};" if own else ""} }}""", server="""
+        location /plan { penstock_limit zone=edge key=$arg_key tier=free; empty_gif; }
+        location /site { penstock_limit zone=edge key=$arg_key rate=1r/h name=site; empty_gif; }
+        location /site2 { penstock_limit zone=edge key=$arg_key rate=1r/h name=x; penstock_limit zone=edge key=$arg_key rate=1r/h name=y; empty_gif; }""")
+    for path, docs in zip(("/plan?key=k", "/site?key=k", "/site2?key=k"), told + told[1:]):
+        service.get(path)
+        body = service.get(path).json()
+        assert body.get("documentation") == (f"https://example.com{docs}" if docs else None)
+
+
+def test_an_explanation_is_told_as_it_was_written(penstock):
+    docs = 'https://example.com/plans?a=b&c="d"\\e'
+    service = penstock(http=f"penstock_docs '{docs}';" + FREE, server=LOCATION)
+    service.statuses(5, "/?key=k")
+    assert service.get("/?key=k").json()["documentation"] == docs
+
+
+def test_several_reasons_are_told_by_the_one_to_wait_for_longest(penstock):
+    service = penstock(http="penstock_zone edge 1m;\npenstock_tier free { rate 1r/m; quota 1r/M; concurrency 1; }", server="""
+        location / { penstock_limit zone=edge key=$arg_key tier=free; empty_gif; }""")
+    service.get("/?key=k")
+    refused = service.get("/?key=k")
+    assert refused.json()["error"]["code"] == ("quota_exceeded" if int(refused.headers["Retry-After"]) > 60 else "rate_limit_exceeded")
+    assert refused.json()["violated-policies"] == ["free-rate", "free-quota-M"]
+    assert [name for name, _ in parse_list(refused.headers["RateLimit-Policy"])] == ["free-rate", "free-quota-M"]

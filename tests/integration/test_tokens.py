@@ -396,3 +396,23 @@ def test_an_estimate_beyond_the_limit_is_no_reason_to_refuse(peer, edge):
     assert service.request("POST", "/?key=other", None, {"prompt": "a"}).status == 200
     # What the caller itself asks for is another matter.
     assert service.request("POST", "/?key=third", None, {"prompt": "a", "max_tokens": 256}).status == 400
+
+
+# --- Under load
+
+@pytest.mark.parametrize("used, admitted", [(75, 13), (40, 24)])
+def test_two_workers_never_give_out_more_tokens_than_there_are(peer, edge, used, admitted):
+    """Each request is reckoned at 75 of 1000; at the end no 75 are left of what was not used."""
+    service = edge(peer("a", answer(b"hi", completion_tokens=used)), processes=2, server=server())
+    statuses = []
+
+    def caller():
+        for _ in range(20):
+            statuses.append(ask(service).status)
+    callers = [threading.Thread(target=caller) for _ in range(6)]
+    for one in callers:
+        one.start()
+    for one in callers:
+        one.join()
+    assert set(statuses) == {200, 429} and statuses.count(200) == admitted
+    assert left(service) == 1000 - used * admitted

@@ -3,6 +3,7 @@
 import re
 
 from conftest import simulate
+from scripted import answer
 from waiting import until
 
 HTTP = """
@@ -39,3 +40,54 @@ def test_a_limit_may_be_keyed_by_the_model_in_the_body(penstock):
         location / { penstock_limit zone=edge key=$penstock_model rate=1r/h name=model; penstock_pass gpu; }""")
     assert [service.complete(model=model).status for model in ("sim", "sim", "other", "other")] == [200, 429, 200, 429]
     assert service.complete("/v1/chat/completions", model="sim", messages=[{"role": "user", "content": "hi"}]).status == 429
+
+
+def test_any_field_of_the_body_may_be_a_key(peer, edge):
+    service = edge(peer("a", answer(b"hi")), server="""
+        location / { penstock_limit zone=edge key=$penstock_body_user rate=2r/d name=user; penstock_pass a; }""")
+
+    def ask(body):
+        return service.request("POST", "/", None, body).status
+    assert [ask({"user": "ann"}) for _ in range(3)] == [200, 200, 429]
+    assert [ask({"nested": {"user": "ann"}, "user": "bob"}) for _ in range(3)] == [200, 200, 429]
+    assert [ask('{"us\\u0065r": "ann"}'), ask('{"user": "\\u0061nn"}')] == [429, 429]
+    assert [ask({"user": 7}), ask({"user": "7"}), ask({"user": 7})] == [200, 200, 429]
+    # Where there is none, the limit does not apply.
+    assert [ask({"nested": {"user": "ann"}}) for _ in range(3)] == [200] * 3
+    assert [ask("no json") for _ in range(3)] == [200] * 3
+
+
+def test_dimensions_may_be_combined(peer, edge):
+    service = edge(peer("a", answer(b"hi")), server="""
+        location / {
+            client_body_buffer_size 1k;
+            penstock_limit zone=edge key=$arg_key:$penstock_model:$penstock_body_user rate=1r/d name=all;
+            penstock_limit zone=edge key=$penstock_model rate=3r/d name=model;
+            penstock_pass a;
+        }""")
+
+    def ask(key, model, user):
+        return service.request("POST", f"/?key={key}", None, {"padding": "x" * 5000, "model": model, "user": user}).status
+    assert [ask("k", "m1", "u"), ask("k", "m1", "u"), ask("l", "m1", "u"), ask("k", "m2", "u"), ask("k", "m1", "v")] == [200, 429, 200, 200, 200]
+    assert [ask("z", "m1", "z"), ask("z", "m2", "z")] == [429, 200]
+
+
+def test_a_field_may_name_the_plan(peer, edge):
+    service = edge(peer("a", answer(b"hi")), http="penstock_tier small { rate 1r/d; } penstock_tier large { rate 2r/d; }", server="""
+        location / { penstock_limit zone=edge key=all tier=$penstock_body_size; penstock_pass a; }""")
+    statuses = [service.request("POST", "/", None, {"size": size}).status for size in ("small", "small", "large", "large", "large", "huge")]
+    assert statuses == [200, 429, 200, 200, 429, 403]
+
+
+def test_fields_of_the_body_are_told_to_the_log(penstock):
+    service = penstock(start=False, workers=[simulate()])
+    service.nginx.write_config(service.configuration("""
+        penstock_zone edge 1m;
+        log_format v '$penstock_cost user=$penstock_body_user';""", f"""
+        access_log {service.folder}/access.log v;
+        location / {{ penstock_limit zone=edge key=$arg_key rate=1000t/M name=tokens; penstock_pass gpu; }}"""))
+    service.start()
+    assert service.complete("/v1/completions?key=k", prompt="x" * 38, max_tokens=5, user="ann").status == 200
+    service.get("/v1/models?key=k")
+    first, second = lines(service, 2)
+    assert first == "15 user=ann" and second.endswith(" user=-")
