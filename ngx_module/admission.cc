@@ -30,8 +30,7 @@ void take_back(ngx_table_elt_t*& header) noexcept {
 
 // What an earlier stage has charged and said is given back, as if it had not been.
 void undo_earlier(RequestState& state) noexcept {
-  refund(state.receipt, true);
-  release(state.receipt);
+  give_all_back(state);
   take_back(state.degraded_header);
   for (ngx_table_elt_t*& header : state.rate_headers) {
     take_back(header);
@@ -39,10 +38,11 @@ void undo_earlier(RequestState& state) noexcept {
 }
 
 ngx_int_t refuse_uncounted(ngx_http_request_t* r, RequestState& state,
-                           std::string_view fault) noexcept {
+                           const Fault& fault) noexcept {
   undo_earlier(state);
   state.verdict = Verdict::kRejected;
-  return refuse_request(r, {.status = 400, .detail = fault, .code = "invalid_request"});
+  return refuse_request(
+      r, {.status = 400, .detail = fault.detail, .code = "invalid_request", .param = fault.param});
 }
 
 // Whether a variable was asked for that only the body tells, and the body is still to come.
@@ -57,31 +57,53 @@ limit::Hash128 hash_of(const Limit& limit, std::string_view key) noexcept {
              : limit::siphash13_128(limit.zone->key_secret, key);
 }
 
+bool is_body_to_come(ngx_http_request_t* r) noexcept {
+  const RequestState* state = find_state(r);
+  return has_body(r) && (state == nullptr || !state->body_read);
+}
+
+// What can be told before the body is there: nothing slow is done for a request that is over it.
+// A lease is taken only when the body has come, however long its sender takes.
+void add_uncosted(const Limit& limit, const limit::Hash128& hash, const Bounds& bounds,
+                  bool requests_cost_one, bool of_tier, Charges& charges) noexcept {
+  for (const Bound& bound : bounds) {
+    const Rule& rule = *bound.counter->rule;
+    if (rule.kind == RuleKind::kConcurrency ||
+        (rule.unit == Unit::kRequests && requests_cost_one)) {
+      charges.add(limit, bound, hash, 1, of_tier);
+    }
+  }
+}
+
 // Adds what a key is charged under some counters. Results as add_limit's.
 ngx_int_t add_bounds(ngx_http_request_t* r, const Limit& limit, std::string_view key,
                      const Bounds& bounds, bool of_tier, Charges& charges) noexcept {
   static constexpr uint64_t kOneRequest[kUnits] = {1, 0, 0};
   const uint64_t* cost = kOneRequest;
   const uint64_t* asked = kOneRequest;
-  if (bounds.reckoned || !loc_conf(r)->costs.empty()) {
+  const LocConf& loc = *loc_conf(r);
+  const bool reckoned = bounds.reckoned || !loc.costs.empty();
+  const limit::Hash128 hash = hash_of(limit, key);
+  if ((reckoned || (bounds.leases && loc.passes)) && is_body_to_come(r)) {
+    add_uncosted(limit, hash, bounds, loc.costs.empty(), of_tier, charges);
+    return NGX_AGAIN;
+  }
+  if (reckoned) {
     RequestState* state = state_of(r);
     if (state == nullptr) {
       return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
-    if (body_to_come(r, *state)) {
-      return NGX_AGAIN;
-    }
-    if (const std::string_view fault = reckon(r, *state); !fault.empty()) {
+    if (const Fault fault = reckon(r, *state); !fault.detail.empty()) {
       return refuse_uncounted(r, *state, fault);
     }
     cost = state->cost;
     asked = state->asked;
   }
-  const limit::Hash128 hash = hash_of(limit, key);
   for (const Bound& bound : bounds) {
     const Rule& rule = *bound.counter->rule;
     const auto unit = static_cast<size_t>(rule.unit);
-    const uint64_t most = std::max(asked[unit], bound.policy.limit);
+    // What is only an estimate is no reason to refuse for good.
+    const uint64_t most = asked[unit] > bound.policy.limit ? cost[unit] : bound.policy.limit;
     charges.add(limit, bound, hash,
                 rule.kind == RuleKind::kConcurrency ? 1 : std::min(cost[unit], most), of_tier);
   }
@@ -115,7 +137,9 @@ ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Charges& charges)
     }
     return refuse_request(r, unknown_tier(r, name));
   }
-  charges.tier = charges.tier == nullptr ? tier : charges.tier;
+  if (!limit.dry_run && charges.tier == nullptr) {
+    charges.tier = tier;
+  }
   return add_bounds(r, limit, key, limit.tier_bounds[tier->index], true, charges);
 }
 
@@ -147,14 +171,28 @@ class KnownVariables {
   bool known_[kMost];
 };
 
+// Whether the location does something for the request, other than to show an error page.
+bool does_work(ngx_http_request_t* r) noexcept {
+  return static_cast<ngx_http_core_loc_conf_t*>(
+             ngx_http_get_module_loc_conf(r, ngx_http_core_module))
+             ->handler != nullptr;
+}
+
+// After an internal redirect a limit is not charged twice. One that has refused, or whose charge
+// was given back as the first location failed, is judged again where there is work to be done.
+bool is_done_with(const RequestState& state, const Limit& limit, bool works) noexcept {
+  return state.degraded.has(&limit) ||
+         (works ? state.charged.has(&limit) : state.judged.has(&limit));
+}
+
 // Results as add_limit's.
 ngx_int_t add_limits(ngx_http_request_t* r, const LocConf& loc, Stage stage,
                      Charges& charges) noexcept {
   ngx_int_t result = NGX_DECLINED;
   const RequestState* state = find_state(r);
-  const uint32_t degraded = state == nullptr ? 0 : state->degraded;
+  const bool works = does_work(r);
   for (const Limit* limit : loc.limits) {
-    if (limit->stage != stage || (degraded >> limit->number & 1) != 0) {
+    if (limit->stage != stage || (state != nullptr && is_done_with(*state, *limit, works))) {
       continue;
     }
     const ngx_int_t rc = add_limit(r, *limit, charges);
@@ -207,9 +245,7 @@ void expect_release(Charges& charges) noexcept {
   for (size_t i = 0; i < charges.judged().size(); ++i) {
     const Judged& j = charges.judged()[i];
     if (j.exceeded && j.rule->kind == RuleKind::kConcurrency) {
-      const int64_t usual =
-          j.bound->counter->usual_hold_ns / static_cast<int64_t>(j.bound->policy.limit);
-      charges.charges()[i].decision.retry_after_ns = std::clamp(usual, kNsPerSec, 600 * kNsPerSec);
+      charges.charges()[i].decision.retry_after_ns = usual_wait_ns(*j.bound);
     }
   }
 }
@@ -256,12 +292,27 @@ ngx_int_t refuse_too_costly(ngx_http_request_t* r, const Judged& worst) noexcept
                          .param = worst.rule->unit == Unit::kTokens && !gpu ? "max_tokens" : ""});
 }
 
+void note_judged(ngx_http_request_t* r, RequestState& state, Stage stage, Charges& charges,
+                 bool admitted) noexcept {
+  state.judged_in[static_cast<size_t>(stage)] = loc_conf(r);
+  const Limit* last = nullptr;  // the rules of one plan come together
+  for (const Judged& j : charges.judged()) {
+    if (j.limit != last) {
+      last = j.limit;
+      state.judged.add(last);
+      if (admitted) {
+        state.charged.add(last);
+      }
+    }
+  }
+}
+
 ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Stage stage,
                             Charges& charges) noexcept {
   size_t exceeded = 0;
   const Judged& worst = mark_exceeded(*main_conf(r), charges, exceeded);
   undo_earlier(state);
-  state.judged[static_cast<size_t>(stage)] = true;
+  note_judged(r, state, stage, charges, false);
   state.verdict = Verdict::kRejected;
   state.exceeded = worst.rule;
   state.dry_run = false;
@@ -299,11 +350,13 @@ ngx_int_t refuse_full_table(ngx_http_request_t* r, RequestState& state,
   }
   undo_earlier(state);
   state.verdict = Verdict::kBusy;
-  state.retry_after_s = 1;
-  return refuse_request(r, {.status = 503,
-                            .detail = "Too many callers at once. Try again in 1 s.",
-                            .code = "busy",
-                            .retry_after_s = 1});
+  // Room comes as limits fall idle, nobody knows when: not all shall come back at once.
+  state.retry_after_s = 10 + static_cast<int64_t>(ngx_random() % 11);
+  char detail[kSentenceBytes + 48];
+  const std::string_view sentence =
+      say_when("Too many callers at once.", state.retry_after_s, detail);
+  return refuse_request(
+      r, {.status = 503, .detail = sentence, .code = "busy", .retry_after_s = state.retry_after_s});
 }
 
 ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state,
@@ -400,12 +453,12 @@ ngx_int_t refuse_to_hold_back(ngx_http_request_t* r, RequestState& state, limit:
 
 // What an earlier stage did to the request stays said, unless this one did something, too.
 void note_verdict(RequestState& state, const Admitted& sum) noexcept {
-  const bool acted = sum.delay_ns > 0 || state.degraded != 0;
+  const bool acted = sum.delay_ns > 0 || !state.degraded.empty();
   if (acted || state.verdict == Verdict::kNone || state.verdict == Verdict::kPassed) {
-    state.verdict = sum.delay_ns > 0      ? Verdict::kDelayed
-                    : state.degraded != 0 ? Verdict::kDegraded
-                    : sum.dry != nullptr  ? verdict_of(sum.dry->limit->action)
-                                          : Verdict::kPassed;
+    state.verdict = sum.delay_ns > 0          ? Verdict::kDelayed
+                    : !state.degraded.empty() ? Verdict::kDegraded
+                    : sum.dry != nullptr      ? verdict_of(sum.dry->limit->action)
+                                              : Verdict::kPassed;
     state.dry_run = !acted && sum.dry != nullptr;
   }
   if (sum.dry != nullptr) {
@@ -414,23 +467,34 @@ void note_verdict(RequestState& state, const Admitted& sum) noexcept {
   state.admitted = state.verdict;
 }
 
+// An operator's error_page has led the refused request to where it is admitted.
+void forget_refusal(RequestState& state) noexcept {
+  if ((state.verdict == Verdict::kRejected && !state.dry_run) || state.verdict == Verdict::kBusy) {
+    state.verdict = Verdict::kNone;
+    state.exceeded = nullptr;
+    state.retry_after_s = 0;
+    take_back(state.retry_after);
+  }
+}
+
 ngx_int_t admit(ngx_http_request_t* r, RequestState& state, const LocConf& loc, Stage stage,
                 Charges& charges) noexcept {
   const MainConf& main = *main_conf(r);
   limit::Table& table = *table_of(loc);
+  forget_refusal(state);
   const Admitted sum = sum_up(charges);
   if (sum.delay_ns > 0 && !may_hold_back(main)) {
     return refuse_to_hold_back(r, state, table, stage, charges);
   }
   count_admitted(main, charges);
-  state.judged[static_cast<size_t>(stage)] = true;
+  note_judged(r, state, stage, charges, true);
   state.passes = loc.passes;
   note_verdict(state, sum);
   const bool receipt = loc.passes || loc.later || sum.keep || sum.delay_ns > 0;
   if ((receipt &&
-       !keep(r->pool, state.receipt, stage, table, main, charges.charges(), charges.judged())) ||
+       !keep(r->pool, state.receipt, table, main, charges.charges(), charges.judged())) ||
       !push_rate_headers(r, state.tier, charges.judged(), false, state.rate_headers) ||
-      (state.degraded != 0 && !push_degraded(r, state, loc, stage))) {
+      (!state.degraded.empty() && !push_degraded(r, state, loc, stage))) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   return sum.delay_ns > 0 ? hold_back(r, state, sum.delay_ns) : NGX_DECLINED;
@@ -454,7 +518,7 @@ ngx_int_t read_body_then_judge(ngx_http_request_t* r, RequestState& state, const
   if (!charges.empty()) {
     limit::Table& table = *table_of(loc);
     if (limit::peek_all(table, charges.charges(), instant(table)) == limit::Outcome::refused &&
-        !may_degrade(state, charges.judged())) {
+        !may_degrade(r, state, charges.judged())) {
       return refuse_over_limit(r, state, stage, charges);
     }
   }
@@ -475,7 +539,7 @@ constexpr ngx_int_t kAnew = NGX_MAX_INT_T_VALUE;  // degraded: it is another req
 ngx_int_t charge(ngx_http_request_t* r, RequestState& state, const LocConf& loc, Stage stage,
                  Charges& charges) noexcept {
   static unsigned turn = 0;
-  if (charges.empty() && state.degraded != 0) {
+  if (charges.empty() && !state.degraded.empty()) {
     return admit(r, state, loc, stage, charges);  // what it was made less for is all there was
   }
   if (charges.empty()) {
@@ -506,8 +570,8 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
 
 ngx_int_t judge(ngx_http_request_t* r, const LocConf& loc, Stage stage) noexcept {
   RequestState* state = find_state(r);
-  if (state != nullptr && state->judged[static_cast<size_t>(stage)]) {
-    return NGX_DECLINED;  // once a request, also across internal redirects
+  if (state != nullptr && state->judged_in[static_cast<size_t>(stage)] == &loc) {
+    return NGX_DECLINED;  // it goes on: its body has come, or its time
   }
   QueueRefusal why;
   const bool busy = stage == Stage::kPreaccess && loc.passes && r->method == NGX_HTTP_POST &&
@@ -560,11 +624,16 @@ ngx_int_t judge_after_access(ngx_http_request_t* r) noexcept {
 }
 
 http::Problem unknown_tier(ngx_http_request_t* r, std::string_view name) noexcept {
-  ngx_str_t text = str(name.substr(0, 64));
-  ngx_log_error(
-      NGX_LOG_ERR, r->connection->log, 0,
-      "unknown penstock tier \"%V\": add a penstock_tier block for it, or mend the variable",
-      &text);
+  static time_t last_said = 0;  // each worker process says it once a minute
+  if (ngx_time() - last_said >= 60) {
+    last_said = ngx_time();
+    // What is no name may be anything, a credential or a forged line.
+    ngx_str_t text = str(is_name(name) ? name : std::string_view("(not a name)"));
+    ngx_log_error(
+        NGX_LOG_ERR, r->connection->log, 0,
+        "unknown penstock tier \"%V\": add a penstock_tier block for it, or mend the variable",
+        &text);
+  }
   if (RequestState* state = state_of(r); state != nullptr) {
     state->verdict = Verdict::kRejected;
   }

@@ -34,6 +34,8 @@ const char* on_accepted(RequestState& state, std::string_view payload) noexcept 
   ngx_memcpy(state.job_id_bytes, accepted.job_id.data(), accepted.job_id.size());
   state.job_id_size = accepted.job_id.size();
   state.eta_ms = accepted.eta_ms;
+  state.accepted_ns = monotonic_ns();
+  state.started_at_once = accepted.position == 0;
   return nullptr;
 }
 

@@ -36,7 +36,7 @@ class AnswerStream {
   char header_bytes_[wire::kHeaderBytes];
   size_t header_size_ = 0;  // of header_bytes_ filled
   wire::FrameHeader header_;
-  uint32_t left_ = 0;       // payload bytes still to come
+  uint32_t left_ = 0;  // payload bytes still to come
   bool begins_ = false;
   u_char* held_ = nullptr;  // the payload so far, when it came in parts
   std::string_view payload_;

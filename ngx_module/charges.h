@@ -16,8 +16,9 @@ class Charges {
     auto* charge = new (memory_ + count_ * sizeof(limit::Charge))
         limit::Charge(&bound.policy, bound.counter->place_of(key_hash), cost, limit.dry_run);
     limit.zone->table->prefetch(charge->hash);
-    judged_[count_++] = {bound.counter->rule, &bound,  &limit, &charge->decision, cost,
-                         of_tier,             false, limit.dry_run};
+    judged_[count_++] = {
+        bound.counter->rule, &bound, &limit, &charge->decision, cost, of_tier, false,
+        limit.dry_run};
   }
   std::span<limit::Charge> charges() noexcept {
     return {std::launder(reinterpret_cast<limit::Charge*>(memory_)), count_};

@@ -28,6 +28,7 @@ struct Counter {
   limit::Hash128 salt;  // of the name, under the zone's secret: known once the memory is there
   LimitMetrics* metrics = nullptr;
   mutable int64_t usual_hold_ns = 0;  // of a lease, as this process has learned
+  mutable uint64_t most_delay = 0;    // ticks: of all that count by it
 
   limit::Hash128 place_of(const limit::Hash128& key_hash) const noexcept {
     return {key_hash.lo ^ salt.lo, key_hash.hi ^ salt.hi};
@@ -87,6 +88,7 @@ struct Bound {
 struct Bounds {
   PoolArray<Bound> all;
   bool reckoned = false;  // some count what is to be reckoned from the body: tokens, GPU time
+  bool leases = false;    // some are held while the request lasts: concurrency
 
   const Bound* begin() const noexcept { return all.begin(); }
   const Bound* end() const noexcept { return all.end(); }
@@ -97,8 +99,8 @@ struct Bounds {
 struct Limit {
   Zone* zone = nullptr;
   Value key;
-  limit::Hash128 constant_hash;              // of a constant key
-  Value tier;                                // kNone: one rule of its own
+  limit::Hash128 constant_hash;   // of a constant key
+  Value tier;                     // kNone: one rule of its own
   Bounds bounds;                  // its own rule
   PoolArray<Bounds> tier_bounds;  // in the order of MainConf::tiers
   Action action = Action::kReject;
@@ -107,9 +109,10 @@ struct Limit {
   ngx_str_t degrade_value{};
   bool dry_run = false;
   Stage stage = Stage::kPreaccess;
-  size_t number = 0;             // among its location's
   const void* server = nullptr;  // the server{} or http{} where it stands
-  ngx_str_t file{};              // where it stands
+  ngx_str_t key_text{};          // as written
+  ngx_str_t tier_text{};
+  ngx_str_t file{};  // where it stands
   ngx_uint_t line = 0;
 };
 
@@ -127,15 +130,16 @@ struct Process;
 struct MainConf {
   PoolArray<Zone*> zones;
   PoolArray<Tier*> tiers;
-  PoolArray<Limit*> limits;    // all of them, to be bound once every tier is known
-  PoolArray<LocConf*> passes;  // where penstock_pass stands
-  PoolArray<LocConf*> quotas;  // where penstock_quota stands
+  PoolArray<Limit*> limits;      // all of them, to be bound once every tier is known
+  PoolArray<LocConf*> passes;    // where penstock_pass stands
+  PoolArray<LocConf*> quotas;    // where penstock_quota stands
   PoolArray<LocConf*> watchers;  // where penstock_metrics tells of penstockds
   PoolArray<StatusSource*> sources;
-  ngx_str_t docs{};                       // penstock_docs
-  ngx_int_t max_delayed = NGX_CONF_UNSET;  // requests held back in one worker
-  Telemetry* telemetry = nullptr;         // what is counted and learned, shared by all workers
-  Process* process = nullptr;             // of this worker
+  PoolArray<std::string_view> body_fields;  // looked for in bodies (body.h)
+  ngx_str_t docs{};                         // penstock_docs
+  ngx_int_t max_delayed = NGX_CONF_UNSET;   // requests held back in one worker
+  Telemetry* telemetry = nullptr;           // what is counted and learned, shared by all workers
+  Process* process = nullptr;               // of this worker
 };
 
 struct LocConf {
@@ -149,8 +153,9 @@ struct LocConf {
   bool passes = false;              // penstock_pass stands in this very location
   bool later = false;               // some limit is judged at Stage::kAccess
   const void* server = nullptr;     // penstock_quota: the server{} where it stands
-  ngx_http_upstream_srv_conf_t* watched = nullptr;  // penstock_metrics: whose penstockds it tells of
-  bool quota = false;               // penstock_quota stands in this very location
+  ngx_http_upstream_srv_conf_t* watched =
+      nullptr;                         // penstock_metrics: whose penstockds it tells of
+  bool quota = false;                  // penstock_quota stands in this very location
   ngx_http_handler_pt page = nullptr;  // penstock_quota, _metrics and _console: what answers here
 };
 
@@ -184,8 +189,7 @@ T* find_named(const PoolArray<T*>& list, std::string_view name) noexcept {
 }
 
 // NAME=VALUE of a directive's arguments; false if `text` is not about NAME.
-inline bool option(std::string_view text, std::string_view name,
-                   std::string_view& value) noexcept {
+inline bool option(std::string_view text, std::string_view name, std::string_view& value) noexcept {
   if (text.size() <= name.size() || text.substr(0, name.size()) != name ||
       text[name.size()] != '=') {
     return false;

@@ -9,55 +9,19 @@ namespace penstock {
 namespace {
 
 using http::BodyField;
+using enum Body::KnownField;
 
 // More than any limit holds, and far from overflow when limits add it up.
 constexpr double kMostCost = 1e15;
 
-enum Known : size_t {
-  kMaxTokens,
-  kMaxCompletionTokens,
-  kAnswers,
-  kPrompt,
-  kMessages,
-  kInput,
-  kKnown
-};
-constexpr std::string_view kKnownNames[kKnown] = {"max_tokens", "max_completion_tokens", "n",
-                                                  "prompt",     "messages",              "input"};
-
-// The names to look for: those above, and those of the location's formulas.
-class Names {
- public:
-  explicit Names(const LocConf& loc) noexcept {
-    for (const std::string_view name : kKnownNames) {
-      names_[count_++] = name;
-    }
-    for (const CostFormula* cost : loc.costs) {
-      for (const std::string_view name : cost->formula.names()) {
-        if (index_of(name) == count_ && count_ < http::BodyFields::kMaxFields) {
-          names_[count_++] = name;
-        }
-      }
-    }
-  }
-  std::span<const std::string_view> all() const noexcept { return {names_, count_}; }
-  size_t index_of(std::string_view name) const noexcept {
-    return static_cast<size_t>(std::find(names_, names_ + count_, name) - names_);
-  }
-
- private:
-  std::string_view names_[http::BodyFields::kMaxFields];
-  size_t count_ = 0;
-};
+bool is_missing(const BodyField& field) noexcept { return field.type == BodyField::Type::kMissing; }
 
 // The body's fields, and those that action=degrade has put in their place.
 class Fields {
  public:
-  explicit Fields(const Names& names) noexcept : body_(names.all()), replaced_(names.all()) {}
-  // False if the body could not be read.
-  bool read(ngx_http_request_t* r, const RequestState& state) noexcept {
+  Fields(const MainConf& main, const Body& body, const RequestState& state) noexcept
+      : body_(body), replaced_({main.body_fields.begin(), main.body_fields.size()}) {
     replaced_.feed(view(state.replace));
-    return read_body_fields(r, body_);
   }
   BodyField operator[](size_t i) const noexcept {
     const BodyField mine = body_[i];
@@ -75,24 +39,21 @@ class Fields {
   }
 
  private:
-  static bool is_missing(const BodyField& field) noexcept {
-    return field.type == BodyField::Type::kMissing;
-  }
-
-  http::BodyFields body_;
+  const Body& body_;
   http::BodyFields replaced_;
 };
 
-// A whole number of at least 0 that the body has, or `otherwise`.
+// A number of at least 0 that the body has, or `otherwise`.
 double number_or(const BodyField& field, double otherwise) noexcept {
   const double number =
       field.type == BodyField::Type::kNumber ? http::number_of(field) : std::nan("");
   return number >= 0 ? number : otherwise;
 }
 
+// What is no number, as 0 times infinity, is the most there is.
 uint64_t counted(double amount, Unit unit) noexcept {
-  return static_cast<uint64_t>(
-      std::ceil(std::min(amount * static_cast<double>(scale_of(unit)), kMostCost)));
+  const double count = std::ceil(amount * static_cast<double>(scale_of(unit)));
+  return static_cast<uint64_t>(count < kMostCost ? count : kMostCost);
 }
 
 // What has a body may use tokens and GPU time: it is reckoned at one at least, so that there is a
@@ -114,27 +75,41 @@ void reckon_by_habit(const Fields& fields, const Estimate& usual, bool body,
       number_or(fields[kMaxCompletionTokens], number_or(fields[kMaxTokens], std::nan("")));
   const bool told = !std::isnan(asked);
   const double answers = std::max(1.0, number_or(fields[kAnswers], 1));
-  const double prompt =
-      std::ceil(static_cast<double>(state.prompt_bytes) / usual.bytes_per_token);
+  const double prompt = std::ceil(static_cast<double>(state.prompt_bytes) / usual.bytes_per_token);
   set_cost(state, Unit::kTokens, prompt + (told ? asked : usual.completion_tokens) * answers,
-           prompt + (told ? asked : 0) * answers, body);
+           (told ? asked : 0) * answers, body);
   set_cost(state, Unit::kGpu, usual.gpu_ms / 1000, 0, body);
 }
 
-// A sentence if the formula has no answer for this body.
-std::string_view apply(const CostFormula& cost, const Names& names, const Fields& fields,
-                       bool body, RequestState& state) noexcept {
+Fault not_a_number(ngx_http_request_t* r, std::string_view name) noexcept {
+  ngx_str_t field = str(name);
+  return {view(print(r->pool,
+                     "The field \"%V\" must be a number, and not a negative one: what this request "
+                     "costs depends on it.",
+                     &field)),
+          name};
+}
+
+// The formula's default stands in for a field that is not there, but not for one that the engine
+// may read otherwise.
+Fault apply(ngx_http_request_t* r, const CostFormula& cost, const Fields& fields, bool body,
+            RequestState& state) noexcept {
   double values[limit::Formula::kMaxNames];
   size_t count = 0;
   for (const std::string_view name : cost.formula.names()) {
-    const size_t at = names.index_of(name);
-    values[count++] = at < names.all().size() ? http::number_of(fields[at]) : std::nan("");
+    const BodyField field = fields[place_of(*main_conf(r), name)];
+    const double value = http::number_of(field);
+    if (!is_missing(field) && field.type != BodyField::Type::kNull && !(value >= 0)) {
+      return not_a_number(r, name);
+    }
+    values[count++] = value;
   }
   double amount = cost.formula.evaluate({values, count});
   if (!(amount >= 0)) {
     if (body) {
-      return "What this request would cost cannot be told: a field that its cost depends on is "
-             "missing or out of range.";
+      return {.detail =
+                  "What this request would cost cannot be told: a field that its cost "
+                  "depends on is missing or out of range."};
     }
     amount = 0;
   }
@@ -144,22 +119,23 @@ std::string_view apply(const CostFormula& cost, const Names& names, const Fields
 
 }  // namespace
 
-std::string_view reckon(ngx_http_request_t* r, RequestState& state) noexcept {
+Fault reckon(ngx_http_request_t* r, RequestState& state) noexcept {
   if (state.costed) {
     return {};
   }
   state.costed = true;
-  const LocConf& loc = *loc_conf(r);
-  const Names names(loc);
-  Fields fields(names);
-  const bool body = state.body_read && r->request_body != nullptr &&
-                    r->request_body->bufs != nullptr;
-  if (body && !fields.read(r, state)) {
-    return "The request's body could not be read.";
+  static constexpr Body kNoBody;
+  const bool has =
+      state.body_read && r->request_body != nullptr && r->request_body->bufs != nullptr;
+  const Body& body = has ? body_of(r, state) : kNoBody;
+  if (!body.readable) {
+    return {.detail = "The request's body could not be read."};
   }
-  reckon_by_habit(fields, estimate_of(*main_conf(r), model_of(r, state)), body, state);
-  for (const CostFormula* cost : loc.costs) {
-    if (const std::string_view fault = apply(*cost, names, fields, body, state); !fault.empty()) {
+  const MainConf& main = *main_conf(r);
+  const Fields fields(main, body, state);
+  reckon_by_habit(fields, estimate_of(main, model_of(r, state)), has, state);
+  for (const CostFormula* cost : loc_conf(r)->costs) {
+    if (const Fault fault = apply(r, *cost, fields, has, state); !fault.detail.empty()) {
       return fault;
     }
   }

@@ -61,7 +61,11 @@ bool add_replacement(ngx_pool_t* pool, RequestState& state, const Limit& limit) 
 
 }  // namespace
 
-bool may_degrade(const RequestState& state, std::span<const Judged> judged) noexcept {
+bool may_degrade(ngx_http_request_t* r, const RequestState& state,
+                 std::span<const Judged> judged) noexcept {
+  if (!loc_conf(r)->passes || !has_body(r)) {
+    return false;
+  }
   return std::all_of(judged.begin(), judged.end(), [&](const Judged& j) {
     if (!refused(j)) {
       return true;
@@ -75,7 +79,7 @@ bool may_degrade(const RequestState& state, std::span<const Judged> judged) noex
 
 bool hangs_on_model(ngx_http_request_t* r, RequestState& state,
                     std::span<const Judged> judged) noexcept {
-  if (!may_degrade(state, judged)) {
+  if (!may_degrade(r, state, judged)) {
     return false;
   }
   for (const Judged& j : judged) {
@@ -88,11 +92,11 @@ bool hangs_on_model(ngx_http_request_t* r, RequestState& state,
 }
 
 bool degrade(ngx_http_request_t* r, RequestState& state, std::span<const Judged> judged) noexcept {
-  if (!may_degrade(state, judged)) {
+  if (!may_degrade(r, state, judged)) {
     return false;
   }
   for (const Judged& j : judged) {
-    if (!refused(j) || (state.degraded >> j.limit->number & 1) != 0) {
+    if (!refused(j) || state.degraded.has(j.limit)) {
       continue;
     }
     if (view(j.limit->degrade_field) == kModel) {
@@ -101,7 +105,7 @@ bool degrade(ngx_http_request_t* r, RequestState& state, std::span<const Judged>
     } else if (!add_replacement(r->pool, state, *j.limit)) {
       return false;
     }
-    state.degraded |= 1u << j.limit->number;
+    state.degraded.add(j.limit);
     state.costed = false;
     count_limit(*main_conf(r), *j.bound->counter, Outcome::kDegraded, 0);
   }
@@ -117,7 +121,7 @@ bool push_degraded(ngx_http_request_t* r, RequestState& state, const LocConf& lo
   }
   Text text(memory);
   for (const Limit* limit : loc.limits) {
-    if (limit->stage != stage || (state.degraded >> limit->number & 1) == 0) {
+    if (limit->stage != stage || !state.degraded.has(limit)) {
       continue;
     }
     text.raw(text.at() == memory ? "" : ", ")

@@ -12,8 +12,10 @@
 
 namespace penstock {
 
-// Whether every limit that refused says degrade, and can. REQUIRES: some limit has refused.
-bool may_degrade(const RequestState& state, std::span<const Judged> judged) noexcept;
+// Whether every limit that refused says degrade, and can: there is a body for penstock_pass to hand
+// over. REQUIRES: some limit has refused.
+bool may_degrade(ngx_http_request_t* r, const RequestState& state,
+                 std::span<const Judged> judged) noexcept;
 
 // Whether that hangs on the model that the body names, which is still to come.
 bool hangs_on_model(ngx_http_request_t* r, RequestState& state,

@@ -1,6 +1,7 @@
 // penstock_zone, penstock_limit and penstock_cost: read, checked, and bound to each other.
 #include <algorithm>
 
+#include "ngx_module/body.h"
 #include "ngx_module/conf.h"
 #include "ngx_module/zone.h"
 
@@ -163,6 +164,7 @@ bool bind(ngx_pool_t* pool, const Counter& counter, const Limit& limit, Bounds& 
     limit::allow_delay(bound.policy.gcra, limit.max_delay * uint64_t{1'000'000});
   }
   bounds.reckoned = bounds.reckoned || counter.rule->unit != Unit::kRequests;
+  bounds.leases = bounds.leases || counter.rule->kind == RuleKind::kConcurrency;
   return bounds.all.push(pool, bound) != nullptr;
 }
 
@@ -207,6 +209,38 @@ char* bind_inline_rule(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) no
   return counter->rule != rule || finish_rule(cf->pool, *rule, view(main_conf(cf)->docs))
              ? NGX_CONF_OK
              : kConfError;
+}
+
+// Whether two limits of a location would charge one counter twice for one key.
+bool counts_the_same(const Limit& other, const Limit& limit, const LimitParts& parts) noexcept {
+  if (view(other.key_text) != parts.key) {
+    return false;
+  }
+  return parts.tier.empty() ? other.tier.kind == Value::Kind::kNone &&
+                                  other.bounds[0].counter == limit.bounds[0].counter
+                            : view(other.tier_text) == parts.tier;
+}
+
+// A bucket that some delay and others don't is judged by all with the longest delay in mind.
+void spread_delays(const MainConf& main) noexcept {
+  const auto each_bound = [&](const auto& act) noexcept {
+    for (Limit* limit : main.limits) {
+      for (Bound& bound : limit->bounds.all) {
+        act(bound);
+      }
+      for (Bounds& bounds : limit->tier_bounds) {
+        for (Bound& bound : bounds.all) {
+          act(bound);
+        }
+      }
+    }
+  };
+  each_bound([](const Bound& bound) noexcept {
+    uint64_t& most = bound.counter->most_delay;
+    most = std::max(most, bound.policy.gcra.delay);
+  });
+  each_bound(
+      [](Bound& bound) noexcept { bound.policy.gcra.most_delay = bound.counter->most_delay; });
 }
 
 // Every tier's counters in the limit's zone.
@@ -329,7 +363,6 @@ char* read_limit(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   }
   limit->file = cf->conf_file->file.name;
   limit->line = cf->conf_file->line;
-  limit->number = loc.limits.size();
   limit->server = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
   limit->zone = find_named(main.zones, parts.zone);
   if (limit->zone == nullptr) {
@@ -353,6 +386,16 @@ char* read_limit(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
                           : bind_inline_rule(cf, parts, *limit) != NGX_CONF_OK) {
     return kConfError;
   }
+  for (const Limit* other : loc.limits) {
+    if (counts_the_same(*other, *limit, parts)) {
+      return refuse(cf,
+                    "this limit counts the same key under the same name as the one in line %ui: "
+                    "each request would be charged twice; remove one, or give it another name=",
+                    other->line);
+    }
+  }
+  limit->key_text = str(parts.key);
+  limit->tier_text = str(parts.tier);
   loc.later = loc.later || limit->stage == Stage::kAccess;
   if (limit->zone->limits.push(cf->pool, limit) == nullptr ||
       main.limits.push(cf->pool, limit) == nullptr || loc.limits.push(cf->pool, limit) == nullptr) {
@@ -379,6 +422,11 @@ char* read_cost(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   if (!formula) {
     return refuse(cf, "invalid formula \"%V\": %s", &arg(cf, 2), formula.error().message.c_str());
   }
+  for (const std::string_view name : formula->names()) {
+    if (!want_body_field(cf, name)) {
+      return kConfError;
+    }
+  }
   void* memory = ngx_palloc(cf->pool, sizeof(CostFormula));
   if (memory == nullptr ||
       loc.costs.push(cf->pool, new (memory) CostFormula{unit, *formula}) == nullptr) {
@@ -404,6 +452,7 @@ ngx_int_t bind_limits(ngx_conf_t* cf) noexcept {
       return NGX_ERROR;
     }
   }
+  spread_delays(main);
   warn_of_small_zones(cf, main);
   return NGX_OK;
 }

@@ -9,6 +9,7 @@
 //   limit_report, page what these three share
 //   zone               the shared memory of counters; zone_store: with file=, beyond Nginx's end
 //   admission          all limits of a request, together
+//   body               the fields of the body that limits and costs ask for
 //   cost               what a request is reckoned to use
 //   delay, degrade     what being over a limit means, other than a refusal
 //   receipt            what was charged: settled, given back, released
@@ -17,6 +18,7 @@
 //   pass, answer       the job over the wire, and what comes back
 //   status_source      what penstockd says of itself, read from shared memory
 #include "ngx_module/admission.h"
+#include "ngx_module/body.h"
 #include "ngx_module/conf.h"
 #include "ngx_module/receipt.h"
 #include "ngx_module/reply.h"
@@ -53,7 +55,8 @@ bool add_handler(ngx_conf_t* cf, ngx_http_phases phase, ngx_http_handler_pt hand
 
 ngx_int_t postconfiguration(ngx_conf_t* cf) noexcept {
   if (finish_tiers(cf) != NGX_OK || bind_limits(cf) != NGX_OK || bind_sources(cf) != NGX_OK ||
-      add_telemetry(cf) != NGX_OK || prepare_stores(cf) != NGX_OK || bind_quotas(cf) != NGX_OK) {
+      finish_body_fields(cf) != NGX_OK || add_telemetry(cf) != NGX_OK ||
+      prepare_stores(cf) != NGX_OK || bind_quotas(cf) != NGX_OK) {
     return NGX_ERROR;
   }
   // Behind realip, limit_req and limit_conn; and before anything else that follows the access
@@ -106,8 +109,8 @@ ngx_command_t commands[] = {
      0, nullptr},
     {ngx_string("penstock_docs"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1, ngx_conf_set_str_slot,
      NGX_HTTP_MAIN_CONF_OFFSET, offsetof(MainConf, docs), nullptr},
-    {ngx_string("penstock_max_delayed"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1,
-     ngx_conf_set_num_slot, NGX_HTTP_MAIN_CONF_OFFSET, offsetof(MainConf, max_delayed), nullptr},
+    {ngx_string("penstock_max_delayed"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1, ngx_conf_set_num_slot,
+     NGX_HTTP_MAIN_CONF_OFFSET, offsetof(MainConf, max_delayed), nullptr},
     {ngx_string("penstock_quota"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, read_quota,
      NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
     {ngx_string("penstock_metrics"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS | NGX_CONF_TAKE1,
@@ -168,13 +171,13 @@ ngx_module_t ngx_http_penstock_module = {
     &penstock::context,
     penstock::commands,
     NGX_HTTP_MODULE,
-    nullptr,                       // init master
-    penstock::commit,                              // init module
+    nullptr,                 // init master
+    penstock::commit,        // init module
     penstock::start_worker,  // init process
-    nullptr,                       // init thread
-    nullptr,                       // exit thread
-    nullptr,                       // exit process
-    penstock::close_stores,                       // exit master
+    nullptr,                 // init thread
+    nullptr,                 // exit thread
+    nullptr,                 // exit process
+    penstock::close_stores,  // exit master
     NGX_MODULE_V1_PADDING,
 };
 

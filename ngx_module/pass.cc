@@ -1,5 +1,7 @@
 #include "ngx_module/pass.h"
 
+#include <algorithm>
+
 #include "ngx_module/answer.h"
 #include "ngx_module/request.h"
 #include "ngx_module/telemetry.h"
@@ -109,7 +111,8 @@ ngx_int_t reinit_request(ngx_http_request_t* r) noexcept {
 
 void abort_request(ngx_http_request_t*) noexcept {}
 
-// What the caller that left a stream has had: the prompt, and a token with each piece of the answer.
+// What the caller that left a stream has had: the prompt, and a token with each piece of the
+// answer.
 Usage usage_so_far(ngx_http_request_t* r, const RequestState& state) noexcept {
   const double prompt = static_cast<double>(state.prompt_bytes) /
                         estimate_of(*main_conf(r), view(state.model)).bytes_per_token;
@@ -117,18 +120,40 @@ Usage usage_so_far(ngx_http_request_t* r, const RequestState& state) noexcept {
           static_cast<uint64_t>((monotonic_ns() - state.begun_ns) / kNsPerMs)};
 }
 
+// What was done, most likely, for a caller that left before its answer came: the device time since
+// it must have started, and tokens in step with that.
+Usage usage_so_far_unseen(ngx_http_request_t* r, const RequestState& state) noexcept {
+  const int64_t waited_ns = static_cast<int64_t>(state.eta_ms) * kNsPerMs;
+  const bool told = state.started_at_once || state.eta_ms != 0;
+  const int64_t ran_ns =
+      state.accepted_ns != 0 && told ? monotonic_ns() - state.accepted_ns - waited_ns : 0;
+  if (ran_ns <= 0) {
+    return {};  // it was in the queue still
+  }
+  const Estimate usual = estimate_of(*main_conf(r), view(state.model));
+  const double done = static_cast<double>(ran_ns) / kNsPerMs / std::max(usual.gpu_ms, 1.0);
+  const auto reserved = static_cast<double>(state.cost[static_cast<size_t>(Unit::kTokens)]);
+  return {static_cast<uint64_t>(reserved * std::min(done, 1.0)),
+          static_cast<uint64_t>((ran_ns + kNsPerMs - 1) / kNsPerMs)};
+}
+
 // A refusal costs nothing, also when it was penstockd that refused; nor does a failure of ours. A
-// caller that leaves before the answer gets back all but the request itself; one that leaves an
-// answer that was made whole before it began to come, nothing.
-void settle_up(ngx_http_request_t* r, RequestState& state, bool failed) noexcept {
+// caller that leaves the queue gets back all but the request itself; one that leaves while its job
+// runs pays for what was done until then, and one that leaves an answer that was made whole before
+// it began to come, all of it.
+void settle_up(ngx_http_request_t* r, RequestState& state, bool failed, bool left) noexcept {
   if (state.done) {
     learn(*main_conf(r), view(state.model), state.prompt_bytes, state.prompt_tokens,
           state.usage.tokens - state.prompt_tokens, state.usage.gpu_ms);
     settle(state.receipt, state.usage);
   } else if (state.chunks != 0 && state.answer_is_events) {
     settle(state.receipt, usage_so_far(r, state));
-  } else if (state.chunks == 0 || failed) {
-    refund(state.receipt, failed);
+  } else if (failed) {
+    give_all_back(state);
+  } else if (state.chunks == 0 && left) {
+    settle(state.receipt, usage_so_far_unseen(r, state));
+  } else if (state.chunks == 0) {
+    refund(state.receipt, false);
   }
 }
 
@@ -139,7 +164,8 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t rc) noexcept {
   const bool answered = r->upstream->header_sent != 0;
   const bool broken = rc >= static_cast<ngx_int_t>(kFirstServerError);
   settle_up(r, *state,
-            broken || (answered && r->upstream->headers_in.status_n >= kFirstServerError));
+            broken || (answered && r->upstream->headers_in.status_n >= kFirstServerError),
+            rc == NGX_HTTP_CLIENT_CLOSED_REQUEST);
   if (!answered) {
     state->forget_answer();  // Nginx has the word
   }

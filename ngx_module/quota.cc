@@ -170,7 +170,9 @@ ngx_int_t bind_quotas(ngx_conf_t* cf) noexcept {
     }
     PoolArray<Limit*> all;
     for (Limit* limit : main.limits) {
-      if ((limit->server == loc->server || limit->server == everywhere) &&
+      // One that needs another location's access checks first could tell of somebody else here.
+      if (limit->stage == Stage::kPreaccess &&
+          (limit->server == loc->server || limit->server == everywhere) &&
           all.push(cf->pool, limit) == nullptr) {
         return NGX_ERROR;
       }

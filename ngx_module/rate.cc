@@ -13,8 +13,8 @@ struct Period {
 };
 
 constexpr Period kPeriods[] = {
-    {'s', 1, "second", limit::Span::second},   {'m', 60, "minute", limit::Span::minute},
-    {'h', 3600, "hour", limit::Span::hour},    {'d', 86400, "day", limit::Span::day},
+    {'s', 1, "second", limit::Span::second},  {'m', 60, "minute", limit::Span::minute},
+    {'h', 3600, "hour", limit::Span::hour},   {'d', 86400, "day", limit::Span::day},
     {'w', 604800, "week", limit::Span::week}, {'M', 2592000, "month", limit::Span::month},
 };
 

@@ -26,7 +26,7 @@ struct Rate {
   Unit unit = Unit::kRequests;
   limit::Span span = limit::Span::second;
   char letter = 's';
-  uint64_t period_s = 0;  // a month is 30 days here
+  uint64_t period_s = 0;         // a month is 30 days here
   std::string_view period_word;  // "minute"
 
   uint64_t counted() const noexcept { return amount * scale_of(unit); }

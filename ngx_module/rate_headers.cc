@@ -10,6 +10,9 @@ namespace {
 
 // How long until there is a unit again, if there is none; else until nothing is used any more.
 int64_t effective_wait_ns(const Judged& j) noexcept {
+  if (j.rule->kind == RuleKind::kConcurrency && !j.exceeded) {
+    return usual_wait_ns(*j.bound);
+  }
   if (j.exceeded) {
     return j.decision->never() ? j.decision->reset_ns : j.decision->retry_after_ns;
   }
@@ -127,7 +130,24 @@ ngx_str_t write_state(Values& values, Shown shown) noexcept {
   return values.cut();
 }
 
+// What everyone shares is nobody's own.
+bool is_callers_own(const Judged& j, const Tier* tier) noexcept {
+  return tier != nullptr ? j.of_tier : j.limit->key.kind != Value::Kind::kConstant;
+}
+
+bool is_all_of(const Tier& tier, Shown shown) noexcept {
+  return shown.size() == tier.rules.size() &&
+         std::equal(shown.begin(), shown.end(), tier.rules.begin(),
+                    [](const Judged* j, const Rule* rule) { return j->rule == rule; });
+}
+
 }  // namespace
+
+int64_t usual_wait_ns(const Bound& bound) noexcept {
+  constexpr int64_t kSecond = 1'000'000'000;
+  const int64_t usual = bound.counter->usual_hold_ns / static_cast<int64_t>(bound.policy.limit);
+  return std::clamp(usual, kSecond, 600 * kSecond);
+}
 
 bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const Judged> judged,
                        bool refused, RateHeaders& pushed) noexcept {
@@ -136,7 +156,7 @@ bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const 
   size_t room = 6 * (Text::kMaxDigits + 8);
   bool tokens = false;
   for (const Judged& j : judged) {
-    if (!j.advisory && (refused ? j.exceeded : j.of_tier == (tier != nullptr))) {
+    if (!j.advisory && (refused ? j.exceeded : is_callers_own(j, tier))) {
       chosen[count++] = &j;
       tokens = tokens || j.rule->unit == Unit::kTokens;
       room += j.rule->header.len + j.rule->label.len + 2 * Text::kMaxDigits + 8;
@@ -153,7 +173,7 @@ bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const 
   Values values(memory);
   Headers headers(r, pushed);
   // Most often these are all the rules of the plan, whose list is ready.
-  const bool whole_plan = tier != nullptr && !refused && count == tier->rules.size();
+  const bool whole_plan = tier != nullptr && !refused && is_all_of(*tier, shown);
   const ngx_str_t policies = whole_plan   ? tier->policies
                              : count == 1 ? shown[0]->rule->header
                                           : write_policies(values, shown);

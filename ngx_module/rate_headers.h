@@ -29,10 +29,13 @@ struct Judged {
 constexpr size_t kMaxRateHeaders = 8;
 using RateHeaders = ngx_table_elt_t* [kMaxRateHeaders];
 
-// Adds the headers, and takes back those in `pushed`. `tier` is the caller's plan, nullptr if it has
-// none. False when memory ran out.
+// Adds the headers, and takes back those in `pushed`. `tier` is the caller's plan, nullptr if it
+// has none. False when memory ran out.
 bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const Judged> judged,
                        bool refused, RateHeaders& pushed) noexcept;
+
+// A lease comes free when its holder is done, nobody knows when; on average this soon.
+int64_t usual_wait_ns(const Bound& bound) noexcept;
 
 constexpr int64_t seconds_up(int64_t ns) noexcept { return (ns + 999'999'999) / 1'000'000'000; }
 

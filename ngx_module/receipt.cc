@@ -39,15 +39,11 @@ void learn_hold(const Counter& counter, int64_t held_ns) noexcept {
 
 template <class Do>
 void for_each(Receipt& receipt, const Do& act) noexcept {
-  for (size_t stage = 0; stage < kStages; ++stage) {
-    if (receipt.table[stage] == nullptr) {
-      continue;
-    }
-    limit::Table& table = *receipt.table[stage];
-    const limit::Instant now = instant(table);
-    for (Paid& paid : receipt.paid[stage]) {
+  for (const PaidTogether* each = receipt.latest; each != nullptr; each = each->earlier) {
+    const limit::Instant now = instant(*each->table);
+    for (Paid& paid : each->paid) {
       if (paid.cost != 0) {
-        act(table, paid, now);
+        act(*each->table, paid, now);
       }
     }
   }
@@ -88,16 +84,16 @@ limit::Instant instant(const limit::Table& table) noexcept {
   return table.instant(steady, steady + wall_ahead);
 }
 
-bool keep(ngx_pool_t* pool, Receipt& receipt, Stage stage, limit::Table& table,
-          const MainConf& main, std::span<const limit::Charge> charges,
-          std::span<const Judged> judged) noexcept {
+bool keep(ngx_pool_t* pool, Receipt& receipt, limit::Table& table, const MainConf& main,
+          std::span<const limit::Charge> charges, std::span<const Judged> judged) noexcept {
   auto* paid = static_cast<Paid*>(ngx_palloc(pool, charges.size() * sizeof(Paid)));
-  if (paid == nullptr) {
+  auto* together = make<PaidTogether>(pool);
+  if (paid == nullptr || together == nullptr) {
     return false;
   }
   Once once;
-  for (const std::span<Paid> earlier : receipt.paid) {
-    for (const Paid& p : earlier) {
+  for (const PaidTogether* each = receipt.latest; each != nullptr; each = each->earlier) {
+    for (const Paid& p : each->paid) {
       once(p);
     }
   }
@@ -115,9 +111,9 @@ bool keep(ngx_pool_t* pool, Receipt& receipt, Stage stage, limit::Table& table,
       ++count;
     }
   }
-  receipt.table[static_cast<size_t>(stage)] = &table;
+  *together = {receipt.latest, &table, {paid, count}};
+  receipt.latest = together;
   receipt.main = &main;
-  receipt.paid[static_cast<size_t>(stage)] = {paid, count};
   if (leases && !receipt.held) {
     receipt.held = true;
     receipt.since_ns = monotonic_ns();

@@ -28,13 +28,19 @@ struct Process {
   ngx_uint_t delayed = 0;  // requests held back
 };
 
+// What one location's limits have charged at one stage, all in one zone.
+struct PaidTogether {
+  PaidTogether* earlier;
+  limit::Table* table;
+  std::span<Paid> paid;
+};
+
 struct Receipt {
   ngx_queue_t link;  // REQUIRES: linked only while held
   bool held = false;
-  int64_t since_ns = 0;               // steady
-  limit::Table* table[kStages] = {};  // by stage, as an internal redirect may lead to another zone
+  int64_t since_ns = 0;  // steady
   const MainConf* main = nullptr;
-  std::span<Paid> paid[kStages];
+  PaidTogether* latest = nullptr;
 };
 
 // What a job used in the end.
@@ -44,9 +50,8 @@ struct Usage {
 };
 
 // Notes charges that were admitted. False when memory ran out.
-bool keep(ngx_pool_t* pool, Receipt& receipt, Stage stage, limit::Table& table,
-          const MainConf& main, std::span<const limit::Charge> charges,
-          std::span<const Judged> judged) noexcept;
+bool keep(ngx_pool_t* pool, Receipt& receipt, limit::Table& table, const MainConf& main,
+          std::span<const limit::Charge> charges, std::span<const Judged> judged) noexcept;
 
 // Reservations of tokens and GPU time become what was used.
 void settle(Receipt& receipt, const Usage& usage) noexcept;

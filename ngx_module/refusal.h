@@ -14,8 +14,8 @@ struct Refusal {
   static constexpr size_t kPieces = 4;
   ngx_str_t pieces[kPieces] = {};  // between them go the seconds
 
-  // The body for a limit's name, sentence and error.code; `docs` may be empty. False when memory ran
-  // out.
+  // The body for a limit's name, sentence and error.code; `docs` may be empty. False when memory
+  // ran out.
   bool prepare(ngx_pool_t* pool, std::string_view name, std::string_view sentence,
                std::string_view code, std::string_view docs) noexcept;
   // The body with the seconds in it; data is nullptr when memory ran out.

@@ -164,8 +164,14 @@ ngx_int_t refuse_request(ngx_http_request_t* r, const http::Problem& problem) no
 
 ngx_int_t refuse_request(ngx_http_request_t* r, int status, int64_t retry_after_s,
                          ngx_str_t body) noexcept {
-  if (retry_after_s > 0 && push_retry_after(r, retry_after_s) == nullptr) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  if (retry_after_s > 0) {
+    ngx_table_elt_t* header = push_retry_after(r, retry_after_s);
+    if (header == nullptr) {
+      return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    if (RequestState* state = find_state(r); state != nullptr) {
+      state->retry_after = header;
+    }
   }
   if (operator_has_page_for(r, status)) {
     return status;

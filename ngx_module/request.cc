@@ -11,7 +11,8 @@ void end_request(void* data) noexcept {
     --state.receipt.main->process->delayed;
     refund(state.receipt, true);
   } else if (!state.handed_over && state.passes) {
-    refund(state.receipt, false);  // it never became a job
+    // It never became a job. What was too large costs nothing at all, whoever found out.
+    refund(state.receipt, state.request->headers_out.status == NGX_HTTP_REQUEST_ENTITY_TOO_LARGE);
   }
   release(state.receipt);
 }
@@ -30,6 +31,12 @@ void RequestState::forget_answer() noexcept {
       header = nullptr;
     }
   }
+}
+
+void give_all_back(RequestState& state) noexcept {
+  refund(state.receipt, true);
+  release(state.receipt);
+  state.charged.clear();
 }
 
 RequestState* find_state(ngx_http_request_t* r) noexcept {
@@ -53,41 +60,13 @@ RequestState* state_of(ngx_http_request_t* r) noexcept {
     if (cleanup == nullptr) {
       return nullptr;
     }
-    state = new (cleanup->data) RequestState();
+    state =
+        new (cleanup->data) RequestState;  // without (): what has no default value costs nothing
     state->request = r;
     cleanup->handler = end_request;
     ngx_http_set_ctx(r, state, ngx_http_penstock_module);
   }
   return state;
-}
-
-bool read_body_fields(ngx_http_request_t* r, http::BodyFields& fields) noexcept {
-  if (r->request_body == nullptr) {
-    return true;
-  }
-  for (ngx_chain_t* link = r->request_body->bufs; link != nullptr; link = link->next) {
-    ngx_buf_t* buf = link->buf;
-    if (ngx_buf_in_memory(buf)) {
-      if (fields.feed(
-              {reinterpret_cast<char*>(buf->pos), static_cast<size_t>(buf->last - buf->pos)})) {
-        return true;
-      }
-      continue;
-    }
-    for (off_t at = buf->file_pos; at < buf->file_last;) {
-      u_char piece[4096];
-      const auto want = static_cast<size_t>(ngx_min(off_t{sizeof piece}, buf->file_last - at));
-      const ssize_t got = ngx_read_file(buf->file, piece, want, at);
-      if (got <= 0) {
-        return false;
-      }
-      if (fields.feed({reinterpret_cast<char*>(piece), static_cast<size_t>(got)})) {
-        return true;
-      }
-      at += got;
-    }
-  }
-  return true;
 }
 
 std::string_view model_of(ngx_http_request_t* r, RequestState& state) noexcept {
@@ -99,11 +78,9 @@ std::string_view model_of(ngx_http_request_t* r, RequestState& state) noexcept {
     return {};
   }
   state.model_sought = true;
-  static constexpr std::string_view kNames[] = {"model"};
-  http::BodyFields fields(kNames);
-  if (read_body_fields(r, fields) && fields[0].type == http::BodyField::Type::kString) {
-    state.model = copy(r->pool, fields[0].text);
-    state.model.len = state.model.data == nullptr ? 0 : state.model.len;
+  if (const http::BodyField model = body_of(r, state)[Body::kModel];
+      model.type == http::BodyField::Type::kString) {
+    state.model = str(model.text);
   }
   return view(state.model);
 }

@@ -1,17 +1,39 @@
 // What the module knows of one request while it lives.
 #pragma once
 
+#include <algorithm>
 #include <span>
 
 #include "ngx_module/answer_stream.h"
+#include "ngx_module/body.h"
 #include "ngx_module/conf.h"
 #include "ngx_module/rate_headers.h"
 #include "ngx_module/receipt.h"
-#include "shared/http/body_fields.h"
 
 namespace penstock {
 
 enum class Verdict : uint8_t { kNone, kPassed, kDelayed, kDegraded, kRejected, kBusy };
+
+// Some of the limits that a request may meet. Past its bound it forgets: a limit is then judged
+// again.
+class LimitSet {
+ public:
+  bool has(const Limit* limit) const noexcept {
+    return std::find(limits_, limits_ + count_, limit) != limits_ + count_;
+  }
+  void add(const Limit* limit) noexcept {
+    if (count_ < kMost && !has(limit)) {
+      limits_[count_++] = limit;
+    }
+  }
+  bool empty() const noexcept { return count_ == 0; }
+  void clear() noexcept { count_ = 0; }
+
+ private:
+  static constexpr size_t kMost = kMaxLimits;
+  const Limit* limits_[kMost];
+  size_t count_ = 0;
+};
 
 struct RequestState {
   const ngx_http_request_t* request = nullptr;  // whose it is: subrequests share the pool, not this
@@ -22,14 +44,20 @@ struct RequestState {
   bool body_wanted = false;             // a variable asked for what only the body tells
   bool model_sought = false;
   bool costed = false;
-  bool judged[kStages] = {};  // not again after an internal redirect
-  bool held_back = false;     // action=delay, and its time has not come
-  bool passes = false;        // penstock_pass has it
-  bool handed_over = false;   // to penstockd
+  bool held_back = false;    // action=delay, and its time has not come
+  bool passes = false;       // penstock_pass has it
+  bool handed_over = false;  // to penstockd
   const Tier* tier = nullptr;
   const Rule* exceeded = nullptr;  // the limit that refused, the one to wait for longest
   int64_t retry_after_s = 0;
-  uint32_t degraded = 0;  // by which limits, by their number
+  const LocConf* judged_in[kStages] = {};  // where it was judged last
+  LimitSet judged;                         // by which limits; not again after an internal redirect
+  LimitSet charged;                        // of those, what is still charged
+  LimitSet degraded;                       // which limits made it less
+  int64_t accepted_ns = 0;                 // when it came into the queue, steady
+  bool started_at_once = false;
+  ngx_table_elt_t* retry_after = nullptr;  // of a refusal
+  const Body* body = nullptr;              // once it was looked into: see body_of()
   ngx_str_t model{};
   ngx_str_t replace{};  // fields that take the place of the body's, as JSON: action=degrade
 
@@ -65,6 +93,9 @@ struct RequestState {
   std::string_view job_id() const noexcept { return {job_id_bytes, job_id_size}; }
 };
 
+// All that was charged is given back, as if it had not been.
+void give_all_back(RequestState& state) noexcept;
+
 // The request's state, found again after internal redirects; nullptr if there is none yet.
 RequestState* find_state(ngx_http_request_t* r) noexcept;
 // The same, made if there is none; nullptr when memory ran out.
@@ -82,9 +113,6 @@ inline bool has_body(const ngx_http_request_t* r) noexcept {
 inline bool body_to_come(const ngx_http_request_t* r, const RequestState& state) noexcept {
   return !state.body_read && has_body(r);
 }
-
-// Reads fields of the body, which is in memory or on disk. False once reading failed.
-bool read_body_fields(ngx_http_request_t* r, http::BodyFields& fields) noexcept;
 
 // Adds a response header. `key` must be a literal, `value` must live as long as the request.
 // nullptr when memory ran out.

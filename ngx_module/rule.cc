@@ -34,6 +34,10 @@ char* keep(ngx_conf_t* cf, const char* what, std::string_view text, const Result
   return NGX_CONF_OK;
 }
 
+// What a request used beyond its reservation is paid off by those that follow, up to an hour's
+// worth.
+constexpr uint64_t kDebtNs = 3600ull * 1'000'000'000;
+
 char* make_bucket(ngx_conf_t* cf, const Terms& terms, const Rate& rate, Rule& rule) noexcept {
   uint64_t burst = 0;
   if (!terms.burst.empty() &&
@@ -45,9 +49,11 @@ char* make_bucket(ngx_conf_t* cf, const Terms& terms, const Rate& rate, Rule& ru
   if (terms.burst.empty() && rule.algorithm == kLeakyBucket) {
     burst = 1;
   }
-  return keep(cf, "rate", terms.rate,
-              limit::make_gcra(rate.counted(), rate.period_ns(), burst * rule.scale()),
-              rule.policy);
+  auto gcra = limit::make_gcra(rate.counted(), rate.period_ns(), burst * rule.scale());
+  if (gcra && rate.unit != Unit::kRequests) {
+    limit::allow_debt(*gcra, kDebtNs);
+  }
+  return keep(cf, "rate", terms.rate, gcra, rule.policy);
 }
 
 char* make_rate(ngx_conf_t* cf, const Terms& terms, Rule& rule) noexcept {
@@ -64,8 +70,9 @@ char* make_rate(ngx_conf_t* cf, const Terms& terms, Rule& rule) noexcept {
     return make_bucket(cf, terms, rate, rule);
   }
   if (!terms.burst.empty()) {
-    return refuse(cf, "burst= belongs to token_bucket and leaky_bucket: a window admits all that is "
-                      "left of it at once");
+    return refuse(cf,
+                  "burst= belongs to token_bucket and leaky_bucket: a window admits all that is "
+                  "left of it at once");
   }
   if (rule.algorithm == kSlidingWindow) {
     return keep(cf, "rate", terms.rate, limit::make_sliding_window(rate.counted(), rate.span),
@@ -129,8 +136,8 @@ struct PeriodWords {
 };
 
 constexpr PeriodWords kPeriodWords[] = {
-    {1, "a second", "This second's"}, {60, "a minute", "This minute's"},
-    {3600, "an hour", "This hour's"}, {86400, "a day", "Today's"},
+    {1, "a second", "This second's"},  {60, "a minute", "This minute's"},
+    {3600, "an hour", "This hour's"},  {86400, "a day", "Today's"},
     {604800, "a week", "This week's"}, {2592000, "a month", "This month's"},
 };
 
@@ -154,8 +161,7 @@ void put_into_words(ngx_pool_t* pool, const Terms& terms, std::string_view who,
                         rule.amount == 1 ? "" : "s");
     rule.sentence = print(pool, "%V %uL %s running already.", &rule.allows, rule.amount,
                           rule.amount == 1 ? "is" : "are");
-    rule.header =
-        print(pool, "\"%V\";q=%uL;qu=\"concurrent-requests\"", &rule.name, rule.amount);
+    rule.header = print(pool, "\"%V\";q=%uL;qu=\"concurrent-requests\"", &rule.name, rule.amount);
   } else {
     const bool quota = rule.kind == RuleKind::kQuota;
     const ngx_str_t written = str(quota ? terms.quota : terms.rate);
@@ -212,8 +218,9 @@ char* make_rule(ngx_conf_t* cf, const Terms& terms, std::string_view who, Rule& 
   put_into_words(cf->pool, terms, who, rule);
   rule.file = cf->conf_file->file.name;
   rule.line = cf->conf_file->line;
-  return rule.terms.data != nullptr && rule.allows.data != nullptr && rule.sentence.data != nullptr &&
-                 rule.header.data != nullptr && rule.label.data != nullptr
+  return rule.terms.data != nullptr && rule.allows.data != nullptr &&
+                 rule.sentence.data != nullptr && rule.header.data != nullptr &&
+                 rule.label.data != nullptr
              ? NGX_CONF_OK
              : kConfError;
 }

@@ -56,8 +56,8 @@ struct Rule {
 // cannot be kept, at the line being read.
 char* make_rule(ngx_conf_t* cf, const Terms& terms, std::string_view who, Rule& rule) noexcept;
 
-// What a rule without a name is called, after its tier: free-rate, free-rate-tokens-d, free-quota-M,
-// free-concurrency. The first rate of a tier is just its rate.
+// What a rule without a name is called, after its tier: free-rate, free-rate-tokens-d,
+// free-quota-M, free-concurrency. The first rate of a tier is just its rate.
 ngx_str_t default_name(ngx_pool_t* pool, std::string_view tier, const Terms& terms,
                        bool first_rate) noexcept;
 

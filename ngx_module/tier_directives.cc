@@ -17,8 +17,10 @@ char* read_tier_terms(ngx_conf_t* cf, Terms& terms, std::string_view& name) noex
       continue;
     }
     if (!amount.empty()) {
-      return refuse(cf, "unknown parameter \"%V\" of %V; it takes burst=N, algorithm=NAME and "
-                        "name=NAME", &arg(cf, i), &arg(cf, 0));
+      return refuse(cf,
+                    "unknown parameter \"%V\" of %V; it takes burst=N, algorithm=NAME and "
+                    "name=NAME",
+                    &arg(cf, i), &arg(cf, 0));
     }
     amount = text;
   }
@@ -109,10 +111,11 @@ char* read_tier_line(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
     (word == "variant" ? tier.variant : tier.docs) = arg(cf, 1);
     return NGX_CONF_OK;
   }
-  return refuse(cf,
-                "unknown line \"%V\" in penstock_tier; it knows rate, quota, concurrency, priority, "
-                "weight, variant and penstock_docs",
-                &arg(cf, 0));
+  return refuse(
+      cf,
+      "unknown line \"%V\" in penstock_tier; it knows rate, quota, concurrency, priority, "
+      "weight, variant and penstock_docs",
+      &arg(cf, 0));
 }
 
 ngx_int_t join_policies(ngx_pool_t* pool, Tier& tier) noexcept {

@@ -56,8 +56,8 @@ std::string_view cost(ngx_http_request_t*, RequestState& s, ngx_pool_t* pool) {
     return "0";
   }
   const uint64_t tokens = s.cost[static_cast<size_t>(Unit::kTokens)];
-  return print(pool, s.costed && tokens != 0 ? tokens
-                                             : s.cost[static_cast<size_t>(Unit::kRequests)]);
+  return print(pool,
+               s.costed && tokens != 0 ? tokens : s.cost[static_cast<size_t>(Unit::kRequests)]);
 }
 
 std::string_view job_id(ngx_http_request_t*, RequestState& s, ngx_pool_t*) { return s.job_id(); }
@@ -103,12 +103,22 @@ ngx_int_t get(ngx_http_request_t* r, ngx_http_variable_value_t* v, uintptr_t dat
   return NGX_OK;
 }
 
-// $penstock_body_NAME: a field at the top level of the body, as far as it is a plain value.
+// What has no text, but is there: a long string, an array ... A limit that is keyed by it must
+// still apply, so it is told by a stand-in of fixed length.
+std::string_view stand_in(ngx_pool_t* pool, const http::BodyField& field) noexcept {
+  constexpr size_t kBytes = 17;
+  auto* text = static_cast<u_char*>(ngx_pnalloc(pool, kBytes));
+  if (text == nullptr) {
+    return {};
+  }
+  ngx_snprintf(text, kBytes, "~%016xL", static_cast<int64_t>(field.digest));
+  return {reinterpret_cast<char*>(text), kBytes};
+}
+
+// $penstock_body_NAME: a field at the top level of the body.
 ngx_int_t get_body_field(ngx_http_request_t* r, ngx_http_variable_value_t* v,
                          uintptr_t data) noexcept {
-  constexpr size_t kPrefix = sizeof("penstock_body_") - 1;
-  const std::string_view names[] = {
-      view(*reinterpret_cast<ngx_str_t*>(data)).substr(kPrefix)};  // NOLINT(performance-no-int-to-ptr)
+  const auto& variable = *reinterpret_cast<ngx_str_t*>(data);  // NOLINT(performance-no-int-to-ptr)
   RequestState* state = state_of(r->main);
   v->not_found = 1;
   v->valid = 0;
@@ -119,26 +129,29 @@ ngx_int_t get_body_field(ngx_http_request_t* r, ngx_http_variable_value_t* v,
     }
     return NGX_OK;
   }
-  http::BodyFields fields(names);
-  if (!read_body_fields(r->main, fields) || fields[0].text.empty()) {
+  const size_t place = place_of(*main_conf(r), view(variable).substr(kBodyVariable.size()));
+  const http::BodyField field = body_of(r->main, *state)[place];
+  constexpr uint64_t kEmptyString = 2;  // its quotes
+  if (field.bytes == 0 || (field.bytes == kEmptyString && field.text.empty() &&
+                           field.type == http::BodyField::Type::kString)) {
     return NGX_OK;
   }
-  const ngx_str_t text = copy(r->pool, fields[0].text);
-  if (text.data == nullptr) {
+  const std::string_view text = field.text.empty() ? stand_in(r->pool, field) : field.text;
+  if (text.empty()) {
     return NGX_ERROR;
   }
   v->not_found = 0;
   v->valid = 1;
   v->no_cacheable = 0;
-  v->len = static_cast<unsigned>(text.len) & 0xFFFFFFF;
-  v->data = text.data;
+  v->len = static_cast<unsigned>(text.size()) & 0xFFFFFFF;
+  v->data = reinterpret_cast<u_char*>(const_cast<char*>(text.data()));
   return NGX_OK;
 }
 
 }  // namespace
 
 ngx_int_t add_variables(ngx_conf_t* cf) noexcept {
-  ngx_str_t prefix = ngx_string("penstock_body_");
+  ngx_str_t prefix = str(kBodyVariable);
   ngx_http_variable_t* of_body = ngx_http_add_variable(cf, &prefix, NGX_HTTP_VAR_PREFIX);
   if (of_body == nullptr) {
     return NGX_ERROR;

@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 namespace penstock::http {
@@ -22,20 +23,24 @@ int hex_digit(char c) noexcept {
   return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
 }
 
-// What stops a run over a value that is passed: at the top level, and inside of brackets, where a
-// comma means nothing.
+// What a character means outside of strings: that it stops a run over what is passed at the top
+// level, that it is white space, that it opens or closes brackets, that it is a quote.
 constexpr uint8_t kStopsTop = 1;
-constexpr uint8_t kStopsNested = 2;
-constexpr std::array<uint8_t, 256> kStops = [] {
-  std::array<uint8_t, 256> stops{};
-  for (const char c : {'"', '{', '}', '[', ']'}) {
-    stops[static_cast<uint8_t>(c)] = kStopsTop | kStopsNested;
-  }
-  stops[','] = kStopsTop;
-  return stops;
+constexpr int kSpaceBit = 1;
+constexpr int kOpensBit = 2;
+constexpr int kClosesBit = 3;
+constexpr uint8_t kQuote = 1 << 4;
+constexpr std::array<uint8_t, 256> kMeans = [] {
+  std::array<uint8_t, 256> means{};
+  means[','] = kStopsTop;
+  means['"'] = kStopsTop | kQuote;
+  means['{'] = means['['] = kStopsTop | 1 << kOpensBit;
+  means['}'] = means[']'] = kStopsTop | 1 << kClosesBit;
+  means[' '] = means['\t'] = means['\n'] = means['\r'] = 1 << kSpaceBit;
+  return means;
 }();
 
-bool ends_scalar(char c) noexcept { return is_space(c) || kStops[static_cast<uint8_t>(c)] != 0; }
+bool ends_scalar(char c) noexcept { return kMeans[static_cast<uint8_t>(c)] != 0; }
 
 size_t after_digits(std::string_view text, size_t i) noexcept {
   while (i < text.size() && is_digit(text[i])) {
@@ -98,13 +103,46 @@ double string_to_double(std::string_view text) noexcept {
 BodyFields::BodyFields(std::span<const std::string_view> names) noexcept
     : names_(names.first(std::min(names.size(), kMaxFields))),
       left_(names_.size()),
-      state_(names_.empty() ? State::kEnd : State::kStart) {}
+      state_(names_.empty() ? State::kEnd : State::kStart) {
+  for (const std::string_view name : names_) {
+    known_ |= bit_of(name);
+  }
+}
+
+uint64_t BodyFields::Digest::mixed(uint64_t hash, uint64_t word) noexcept {
+  hash = (hash ^ word) * 0x9E3779B97F4A7C15;
+  return hash ^ hash >> 32;
+}
+
+void BodyFields::Digest::add(std::string_view text) noexcept {
+  for (size_t i = 0; i < text.size();) {
+    if (size_ % 8 == 0 && text.size() - i >= 8) {
+      std::memcpy(&word_, text.data() + i, 8);
+      hash_ = mixed(hash_, word_);
+      word_ = 0;
+      size_ += 8;
+      i += 8;
+      continue;
+    }
+    word_ |= uint64_t{static_cast<uint8_t>(text[i++])} << 8 * (size_ % 8);
+    if (++size_ % 8 == 0) {
+      hash_ = mixed(hash_, word_);
+      word_ = 0;
+    }
+  }
+}
 
 bool BodyFields::feed(std::string_view piece) noexcept {
   size_t i = 0;
+  piece_ = piece;
   while (i < piece.size() && state_ != State::kEnd) {
     i = advance(piece, i);
   }
+  if (field_ != kNone) {
+    digest_.add(piece.substr(piece_from_));
+  }
+  piece_ = {};
+  piece_from_ = 0;
   before_ += piece.size();
   return state_ == State::kEnd;
 }
@@ -113,7 +151,7 @@ BodyField BodyFields::operator[](size_t i) const noexcept {
   if (i >= names_.size() || (settled_ >> i & 1) == 0 || found_[i].type == Type::kMissing) {
     return {};
   }
-  return {found_[i].type, {texts_[i], found_[i].size}, found_[i].bytes};
+  return {found_[i].type, {texts_[i], found_[i].size}, found_[i].bytes, found_[i].digest};
 }
 
 // Takes one character, or a whole run of those passed over. Returns where the next step begins:
@@ -166,6 +204,9 @@ size_t BodyFields::key(std::string_view piece, size_t i) noexcept {
 size_t BodyFields::begin_value(char c, size_t i) noexcept {
   field_ = wanted();
   begin_ = before_ + i;
+  spaces_ = 0;
+  digest_ = {};
+  piece_from_ = i;
   begin_text(kMaxValueBytes);
   if (field_ == kNone || c == '{' || c == '[') {
     type_ = c == '{' ? Type::kObject : Type::kArray;
@@ -212,8 +253,11 @@ size_t BodyFields::pass(std::string_view piece, size_t i) noexcept {
   if (in_string_) {
     return pass_string(piece, i);
   }
-  const uint8_t stops = depth_ > 0 ? kStopsNested : kStopsTop;
-  while ((kStops[static_cast<uint8_t>(piece[i])] & stops) == 0) {
+  return depth_ > 0 ? pass_nested(piece, i) : pass_top(piece, i);
+}
+
+size_t BodyFields::pass_top(std::string_view piece, size_t i) noexcept {
+  while ((kMeans[static_cast<uint8_t>(piece[i])] & kStopsTop) == 0) {
     if (++i == piece.size()) {
       return i;
     }
@@ -230,14 +274,28 @@ size_t BodyFields::pass(std::string_view piece, size_t i) noexcept {
       state_ = State::kBeforeKey;
       break;
     default:
-      if (depth_ == 0) {
-        state_ = State::kEnd;
-      } else {
-        --depth_;
-        pass_closed(i + 1);
-      }
+      state_ = State::kEnd;
   }
   return i + 1;
+}
+
+// Up to the next string, or the bracket that closes the outermost.
+size_t BodyFields::pass_nested(std::string_view piece, size_t i) noexcept {
+  size_t depth = depth_;
+  uint64_t spaces = 0;
+  while (i < piece.size() && depth > 0 && !in_string_) {
+    const uint8_t met = kMeans[static_cast<uint8_t>(piece[i++])];
+    spaces += met >> kSpaceBit & 1;
+    depth += met >> kOpensBit & 1;
+    depth -= met >> kClosesBit & 1;
+    in_string_ = (met & kQuote) != 0;
+  }
+  depth_ = depth;
+  spaces_ += spaces;
+  if (depth == 0) {
+    pass_closed(i);
+  }
+  return i;
 }
 
 // Most of a body is one long prompt or image: memchr runs over it, once for the quote and once for
@@ -364,7 +422,10 @@ void BodyFields::keep(char c) noexcept {
 
 // Who wants the value of the key that was kept, and has none yet.
 size_t BodyFields::wanted() const noexcept {
-  for (size_t i = 0; i < names_.size() && !unusable_; ++i) {
+  if (unusable_ || (known_ & bit_of(kept())) == 0) {
+    return kNone;
+  }
+  for (size_t i = 0; i < names_.size(); ++i) {
     if (names_[i] == kept()) {
       return (settled_ >> i & 1) == 0 ? i : kNone;
     }
@@ -372,9 +433,17 @@ size_t BodyFields::wanted() const noexcept {
   return kNone;
 }
 
+// What most names that are not looked for differ in.
+uint64_t BodyFields::bit_of(std::string_view name) noexcept {
+  const size_t first = name.empty() ? 0 : static_cast<uint8_t>(name.front());
+  return uint64_t{1} << (first + 7 * name.size()) % 64;
+}
+
 // Of the wanted value, which ended just before i.
 void BodyFields::settle(Type type, std::string_view text, size_t i) noexcept {
-  found_[field_] = {type, static_cast<uint8_t>(text.size()), before_ + i - begin_};
+  digest_.add(piece_.substr(piece_from_, i - piece_from_));
+  found_[field_] = {type, static_cast<uint8_t>(text.size()), before_ + i - begin_ - spaces_,
+                    digest_.end()};
   text.copy(texts_[field_], text.size());
   settled_ |= uint32_t{1} << field_;
   field_ = kNone;

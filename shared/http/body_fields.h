@@ -33,12 +33,16 @@ struct BodyField {
   // and for a string with a broken escape or one of a surrogate (\uD800 to \uDFFF).
   std::string_view text;
 
-  uint64_t bytes = 0;  // that the value takes in the body, its quotes or brackets included
+  // That the value takes in the body, its quotes or brackets included, but not the white space in
+  // an array or object outside of strings.
+  uint64_t bytes = 0;
+
+  uint64_t digest = 0;  // of the value as sent: tells apart what has no text, but not for certain
 };
 
 class BodyFields {
  public:
-  static constexpr size_t kMaxFields = 16;
+  static constexpr size_t kMaxFields = 32;
   static constexpr size_t kMaxNameBytes = 64;
   static constexpr size_t kMaxValueBytes = 128;
 
@@ -71,8 +75,22 @@ class BodyFields {
     BodyField::Type type;
     uint8_t size;  // of its text
     uint64_t bytes;
+    uint64_t digest;
   };
   static constexpr size_t kNone = kMaxFields;
+
+  // A hash of what is added, in whatever pieces; not one that withstands an adversary.
+  class Digest {
+   public:
+    void add(std::string_view text) noexcept;
+    uint64_t end() const noexcept { return mixed(mixed(hash_, word_), size_); }
+
+   private:
+    static uint64_t mixed(uint64_t hash, uint64_t word) noexcept;
+    uint64_t hash_ = 0;
+    uint64_t word_ = 0;  // the bytes of the last that is not whole yet
+    uint64_t size_ = 0;
+  };
 
   size_t advance(std::string_view piece, size_t i) noexcept;
   size_t key(std::string_view piece, size_t i) noexcept;
@@ -80,6 +98,8 @@ class BodyFields {
   size_t string(std::string_view piece, size_t i) noexcept;
   size_t scalar(char c, size_t i) noexcept;
   size_t pass(std::string_view piece, size_t i) noexcept;
+  size_t pass_top(std::string_view piece, size_t i) noexcept;
+  size_t pass_nested(std::string_view piece, size_t i) noexcept;
   size_t pass_string(std::string_view piece, size_t i) noexcept;
   void pass_closed(size_t i) noexcept;
 
@@ -90,11 +110,13 @@ class BodyFields {
   void keep(char c) noexcept;
   std::string_view kept() const noexcept { return {kept_, unusable_ ? 0 : size_}; }
 
+  static uint64_t bit_of(std::string_view name) noexcept;
   size_t wanted() const noexcept;
   void settle(BodyField::Type type, std::string_view text, size_t i) noexcept;
 
   std::span<const std::string_view> names_;
   size_t left_;          // names not settled
+  uint64_t known_ = 0;   // bit_of() of each name
   uint64_t before_ = 0;  // bytes of the pieces before this one
   State state_;
 
@@ -102,6 +124,10 @@ class BodyFields {
   size_t field_ = kNone;  // whose it is; kNone when nobody wants it
   BodyField::Type type_ = BodyField::Type::kMissing;
   uint64_t begin_ = 0;      // where it began in the body
+  uint64_t spaces_ = 0;     // in it, outside of strings
+  Digest digest_;           // of it, but for what follows piece_from_ in this piece
+  std::string_view piece_;  // only while it is fed
+  size_t piece_from_ = 0;
   size_t depth_ = 0;        // of brackets, while passing; back to 0 at its end
   bool in_string_ = false;  // while passing; back to false at its end
 

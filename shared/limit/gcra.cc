@@ -43,13 +43,28 @@ Result<GcraPolicy> make_gcra(uint64_t amount, uint64_t period_ns, uint64_t burst
                  std::to_string(kMaxTolerance / policy.interval)};
   }
   policy.tolerance = policy.burst * policy.interval;
+  policy.debt = policy.tolerance;
   policy.reciprocal = static_cast<uint64_t>((Wide{1} << 64) / policy.interval);
   return policy;
 }
 
+namespace {
+
+uint64_t ticks_up_to_a_day(uint64_t ns) noexcept {
+  constexpr uint64_t kDay = 86'400 * kNsPerSecond;
+  return (ns < kDay ? ns : kDay) * kTicksPerNs;
+}
+
+}  // namespace
+
 void allow_delay(GcraPolicy& policy, uint64_t delay_ns) noexcept {
-  constexpr uint64_t kLongest = 86'400 * kNsPerSecond;
-  policy.delay = (delay_ns < kLongest ? delay_ns : kLongest) * kTicksPerNs;
+  policy.delay = ticks_up_to_a_day(delay_ns);
+  policy.most_delay = policy.most_delay > policy.delay ? policy.most_delay : policy.delay;
+}
+
+void allow_debt(GcraPolicy& policy, uint64_t debt_ns) noexcept {
+  const uint64_t debt = ticks_up_to_a_day(debt_ns);
+  policy.debt = policy.tolerance > debt ? policy.tolerance : debt;
 }
 
 }  // namespace penstock::limit

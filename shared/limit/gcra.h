@@ -23,7 +23,7 @@
 // limit_req's does.
 //
 // Debt. What a request used beyond what it had reserved is charged afterwards (overdraw) and may
-// take the TAT up to one more bucket ahead: the next requests wait for it.
+// take the TAT up to `debt` beyond the bucket: the next requests wait for it.
 //
 // Reload. A changed rate keeps the TAT: it still is the time at which the key has paid for all it
 // used. A key may then be ahead by more than the new bucket and its debt can be (1000r/d became
@@ -53,9 +53,12 @@ struct GcraPolicy {
   uint64_t reciprocal = 0;  // floor(2^64 / interval): division by multiplication
   uint64_t burst = 0;       // units: the bucket's size
   uint64_t delay = 0;       // ticks: how much too early a request may come and be held back
+  uint64_t most_delay = 0;  // the largest delay of all that share the state: at least `delay`
+  uint64_t debt = 0;        // ticks: how far beyond the bucket overdraw() may go
 
-  // How far ahead a TAT can truly be: see Debt and Reload.
-  uint64_t ceiling() const noexcept { return 2 * tolerance + delay + kClockSkewNs * kTicksPerNs; }
+  // How far ahead a TAT can truly be, and how far with a stale clock: see Debt and Reload.
+  uint64_t farthest() const noexcept { return tolerance + debt + most_delay; }
+  uint64_t ceiling() const noexcept { return farthest() + kClockSkewNs * kTicksPerNs; }
 };
 
 constexpr uint64_t kMaxTolerance = uint64_t{1} << 61;  // ticks: more than four years
@@ -69,6 +72,9 @@ Result<GcraPolicy> make_gcra(uint64_t amount, uint64_t period_ns, uint64_t burst
 // Lets requests come up to `delay_ns` early and be held back. At most a day, and never beyond what
 // can be counted.
 void allow_delay(GcraPolicy& policy, uint64_t delay_ns) noexcept;
+
+// Lets a debt grow to `debt_ns` of the rate, or to one bucket if that is more. At most a day.
+void allow_debt(GcraPolicy& policy, uint64_t debt_ns) noexcept;
 
 inline uint64_t gcra_ticks(int64_t now_ns) noexcept {
   return static_cast<uint64_t>(now_ns) * kTicksPerNs;
@@ -146,17 +152,18 @@ inline uint64_t refund(const GcraPolicy& policy, uint64_t state, uint64_t admitt
 }
 
 // The state after charging `cost` units more, whether there is room or not: what was used beyond a
-// reservation. The debt is at most one bucket. Pure.
+// reservation. The debt is at most policy.debt. Pure.
 inline uint64_t overdraw(const GcraPolicy& policy, uint64_t state, uint64_t cost,
                          int64_t now_ns) noexcept {
+  __extension__ using Wide = unsigned __int128;
   const uint64_t now = gcra_ticks(now_ns);
-  const uint64_t most = now + 2 * policy.tolerance + policy.delay;
+  const uint64_t most = now + policy.farthest();
   const uint64_t from = state > now ? state : now;
   if (from >= most) {
     return state;
   }
-  const uint64_t need = cost < policy.burst ? cost * policy.interval : policy.tolerance;
-  return from + need < most ? from + need : most;
+  const Wide need = Wide{cost} * policy.interval;
+  return need < most - from ? from + static_cast<uint64_t>(need) : most;
 }
 
 }  // namespace penstock::limit

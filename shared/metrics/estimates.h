@@ -44,10 +44,11 @@ class Estimates {
   static constexpr size_t kSets = 8;
   static constexpr size_t kWays = 8;
 
-  // Values are taken for no less and no more than these, however odd a request was.
-  static constexpr double kBytesPerToken[2] = {0.25, 1024};
-  static constexpr double kCompletionTokens[2] = {1, 1e6};
-  static constexpr double kGpuMs[2] = {1, 86'400'000};
+  // Values are taken for no less and no more than these, however odd a request was: what one caller
+  // sends must not make the requests of all others look like nothing, or like more than there is.
+  static constexpr double kBytesPerToken[2] = {1, 8};
+  static constexpr double kCompletionTokens[2] = {1, 131'072};
+  static constexpr double kGpuMs[2] = {1, 3'600'000};
 
   static constexpr size_t bytes() noexcept { return sizeof(Memory); }
 

@@ -16,7 +16,7 @@ constexpr std::string_view kNames[] = {"model", "size", "n", "steps"};
 constexpr std::span<const std::string_view> kAll = kNames;
 
 void expect_same(const BodyField& a, const BodyField& b) {
-  if (a.type != b.type || a.text != b.text || a.bytes != b.bytes) {
+  if (a.type != b.type || a.text != b.text || a.bytes != b.bytes || a.digest != b.digest) {
     std::abort();
   }
 }

@@ -12,8 +12,8 @@ from wire import ACCEPTED, CHUNK, DONE, FAILED, GOODBYE, HEAD, PROGRESS, SUBMIT,
 JOB = 1  # the module has one job at a time on a connection
 
 
-def accepted(job_id):
-    return frame(ACCEPTED, JOB, job_id=job_id, position=1)
+def accepted(job_id, position=1):
+    return frame(ACCEPTED, JOB, job_id=job_id, position=position)
 
 
 def progress():

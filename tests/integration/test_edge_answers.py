@@ -45,7 +45,7 @@ def test_each_sign_of_life_renews_the_read_timeout(peer, edge):
 def test_a_mirror_that_is_refused_neither_disturbs_nor_refunds_the_request(peer, edge):
     shadow = peer("b", failed(503, retry_after_s=7))
     service = edge(peer("a", answer(b"hello")), shadow, server="""
-        location / { mirror /shadow; penstock_limit zone=edge key=all rate=1r/h burst=3 name=a; penstock_pass a; }
+        location / { mirror /shadow; penstock_limit zone=edge key=$server_port rate=1r/h burst=3 name=a; penstock_pass a; }
         location = /shadow { internal; penstock_pass b; }""")
     for i in range(3):
         came = post(service)

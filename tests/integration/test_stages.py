@@ -124,10 +124,10 @@ def test_with_satisfy_any_the_later_stage_is_judged_all_the_same(penstock):
 def test_tokens_are_reserved_in_the_later_stage_and_settled(peer, edge):
     service = edge(peer("a", answer(b"hi", prompt_tokens=10, completion_tokens=20)), http=PLANS[len(ZONE):],
                    server=guarded(BY_ADDRESS + BY_USER, "penstock_pass a;", "client_body_buffer_size 1k;"))
-    body = {"prompt": "x" * 9998, "max_tokens": 50, "padding": "y" * 5000}
-    too_much = service.request("POST", "/?key=k", {"X-User": "ann", "X-Plan": "pro"}, body)
+    body = {"prompt": "x" * 398, "max_tokens": 50, "padding": "y" * 5000}
+    too_much = service.request("POST", "/?key=k", {"X-User": "ann", "X-Plan": "pro"}, {**body, "max_tokens": 1001})
     assert too_much.status == 400
-    came = service.request("POST", "/?key=k", {"X-User": "ann", "X-Plan": "pro"}, {**body, "prompt": "x" * 398})
+    came = service.request("POST", "/?key=k", {"X-User": "ann", "X-Plan": "pro"}, body)
     assert came.status == 200 and came.body == b"hi"
     assert states(came) == {"pro-rate": 3, "pro-rate-tokens-M": 850}
     until(lambda: states(service.get("/look?key=k", X_User="ann", X_Plan="pro"))["pro-rate-tokens-M"] == 970, "it is settled")

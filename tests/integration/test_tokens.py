@@ -107,7 +107,7 @@ def test_a_chat_is_weighed_by_its_messages(peer, edge):
     service = edge(peer("a", answer(b"hi")), server=server())
     messages = [{"role": "user", "content": "x" * 200}]
     came = service.request("POST", "/?key=k", None, {"messages": messages, "max_tokens": 50})
-    reckoned = -(-len(json.dumps(messages)) // 4) + 50
+    reckoned = -(-len(json.dumps(messages, separators=(",", ":"))) // 4) + 50
     assert states(came) == {"tokens": 1000 - reckoned}
 
 

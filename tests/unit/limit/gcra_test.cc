@@ -371,7 +371,7 @@ TEST(GcraTest, AgreesWithABucketThatDelaysAndOwesOverRandomHistories) {
       if (random.below(10) == 0 && !beyond) {
         key.state = overdraw(key.limit, key.state, cost, now);
         const Wide least = std::min(bucket.level, -bucket.capacity - delay);
-        bucket.level = std::max(bucket.level - bucket.per * std::min(cost, key.limit.burst), least);
+        bucket.level = std::max(bucket.level - bucket.per * cost, least);
         continue;
       }
       if (beyond) {

@@ -1,0 +1,53 @@
+// The fields of the body that the configuration has a use for: those that costs are reckoned from,
+// and every $penstock_body_NAME that it names.
+//
+// They are known once the configuration was read, and found in one pass over the body, however many
+// limits, costs and log variables ask for them.
+#pragma once
+
+#include "ngx_module/conf.h"
+#include "shared/http/body_fields.h"
+
+namespace penstock {
+
+struct RequestState;
+
+constexpr std::string_view kBodyVariable = "penstock_body_";  // then the field's name
+
+// While the configuration is read: `name` is to be found in bodies. False when memory ran out.
+// REQUIRES: name lives as long as the configuration.
+bool want_body_field(ngx_conf_t* cf, std::string_view name) noexcept;
+
+// At its end: adds the fields of all variables in use. More than can be looked for are refused.
+ngx_int_t finish_body_fields(ngx_conf_t* cf) noexcept;
+
+// What was found. Text lives as long as the request.
+struct Body {
+  // Those that are always looked for: the first of MainConf::body_fields.
+  enum KnownField : size_t {
+    kModel,
+    kMaxTokens,
+    kMaxCompletionTokens,
+    kAnswers,
+    kPrompt,
+    kMessages,
+    kInput,
+    kKnownFields
+  };
+
+  bool readable = true;
+  http::BodyField fields[http::BodyFields::kMaxFields] = {};  // in the order of the names
+
+  // What is looked for by no name is never there.
+  http::BodyField operator[](size_t i) const noexcept {
+    return i < http::BodyFields::kMaxFields ? fields[i] : http::BodyField{};
+  }
+};
+
+// The place of a name in Body::fields, or a place where nothing is.
+size_t place_of(const MainConf& main, std::string_view name) noexcept;
+
+// Reads the body, which is in memory or on disk, the first time. REQUIRES: state.body_read.
+const Body& body_of(ngx_http_request_t* r, RequestState& state) noexcept;
+
+}  // namespace penstock

@@ -1,0 +1,143 @@
+"""The body's fields: what limits are keyed by and costs are reckoned from, however odd or large the body."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from scripted import answer
+from structured import parse_list
+from test_variables import lines
+from waiting import until
+
+FORMULA = """
+    location / {
+        penstock_cost r "(steps|1) + (refs|0)";
+        penstock_limit zone=edge key=$arg_key rate=100r/M name=calls;
+        penstock_pass a;
+    }"""
+TOKENS = """
+    location / { penstock_limit zone=edge key=$arg_key rate=1000t/M name=tokens; penstock_pass a; }
+    location /look { penstock_limit zone=edge key=$arg_key rate=1000t/M name=tokens; empty_gif; }"""
+
+
+def post(service, body, path="/?key=k"):
+    return service.request("POST", path, None, body)
+
+
+def left(response):
+    return {name: values["r"] for name, values in parse_list(response.headers["RateLimit"])}
+
+
+# --- What a formula is given
+
+@pytest.mark.parametrize("body, cost", [("{}", 1), ('{"steps":null}', 1), ('{"steps":20,"refs":3}', 23), ('{"steps":"20"}', 20), ('{"steps":0}', 0)])
+def test_a_default_stands_in_for_what_is_not_there(peer, edge, body, cost):
+    service = edge(peer("a", answer(b"hi")), server=FORMULA)
+    assert left(post(service, body)) == {"calls": 100 - cost}
+
+
+@pytest.mark.parametrize("value", ['"abc"', "[1]", "{}", "-1", '"-1"', '""', '"%s"' % ("1" * 129)])
+def test_no_default_stands_in_for_what_cannot_be_read(peer, edge, value):
+    engine = peer("a", answer(b"hi"))
+    service = edge(engine, server=FORMULA)
+    for field in ("steps", "refs"):
+        refused = post(service, '{"%s":%s}' % (field, value))
+        assert refused.status == 400 and not engine.submits
+        error = refused.json()["error"]
+        assert (error["code"], error["param"]) == ("invalid_request", field) and f'"{field}"' in error["message"]
+
+
+@pytest.mark.parametrize("body", ['{"max_tokens":0,"n":1e999}', '{"max_tokens":1e999}', '{"max_tokens":1,"n":1e999}', '{"n":1e999}'])
+def test_what_is_no_number_costs_the_most(peer, edge, body):
+    service = edge(peer("a", answer(b"hi")), server=TOKENS)
+    assert post(service, body).status == 400
+
+
+# --- Estimates
+
+@pytest.mark.parametrize("prompt", ["x" * 4100, " " * 100_000], ids=["text", "spaces"])
+def test_a_long_prompt_reserves_no_more_than_there_is(peer, edge, prompt):
+    service = edge(peer("a", answer(b"hi", prompt_tokens=500, completion_tokens=50)), server=TOKENS)
+    assert post(service, {"prompt": prompt, "max_tokens": 50}).status == 200
+    until(lambda: left(service.get("/look?key=k")) == {"tokens": 450}, "it is settled")
+    # What the caller itself asks for is not there.
+    assert post(service, {"prompt": prompt, "max_tokens": 1001}, "/?key=l").status == 400
+
+
+def test_nobody_makes_the_prompts_of_others_look_small(peer, edge):
+    service = edge(peer("a", answer(b"hi", prompt_tokens=1, completion_tokens=1)), server=TOKENS)
+    for i in range(20):
+        assert post(service, {"messages": ["x" * 2000], "max_tokens": 1}, f"/?key={i}").status == 200
+    assert left(post(service, {"prompt": "x" * 798, "max_tokens": 50}))["tokens"] <= 1000 - 150
+
+
+def test_white_space_between_tokens_is_no_prompt(peer, edge):
+    service = edge(peer("a", answer(b"hi")), server=TOKENS)
+    assert left(post(service, '{"messages":[%s"12345678"],"max_tokens":10}' % (" " * 3000))) == {"tokens": 987}
+
+
+# --- Fields as keys
+
+KEYED = "location / { penstock_limit zone=edge key=$penstock_body_user rate=1r/d name=user; penstock_pass a; }"
+
+
+@pytest.mark.parametrize("one, other", [('"%sa"' % ("x" * 200), '"%sb"' % ("x" * 200)), ("1" * 200, "1" * 201), ("[1]", "[2]"),
+                                        ('"\\ud83d\\ude00"', '"\\ud83d\\ude01"')], ids=["string", "number", "array", "surrogates"])
+def test_what_has_no_short_text_is_a_key_all_the_same(peer, edge, one, other):
+    service = edge(peer("a", answer(b"hi")), server=KEYED)
+    assert [post(service, '{"user":%s}' % value).status for value in (one, one, other, other)] == [200, 429, 200, 429]
+
+
+def test_a_key_is_the_same_from_memory_and_from_a_file(peer, edge):
+    service = edge(peer("a", answer(b"hi")), server=KEYED)
+    user = "x" * 300_000
+    assert [post(service, {"pad": "x" * pad, "user": user}).status for pad in (0, 1, 12_345)] == [200, 429, 429]
+
+
+def test_a_stand_in_is_short(peer, penstock):
+    service = penstock(start=False)
+    service.nginx.write_config(service.configuration("log_format v '$penstock_body_user|$penstock_body_none|';\npenstock_zone edge 1m;", f"""
+        access_log {service.folder}/access.log v;
+        location / {{ penstock_limit zone=edge key=$penstock_body_user rate=10r/d name=user; empty_gif; }}"""))
+    service.start()
+    for user in ("ann", "x" * 200, "", None):
+        service.request("GET", "/", None, json.dumps({"user": user}))
+    first, second, third, fourth = lines(service, 4)
+    assert (first, third, fourth) == ("ann|-|", "-|-|", "null|-|") and re.fullmatch(r"~[0-9a-f]{16}\|-\|", second)
+
+
+# --- One pass
+
+def test_more_fields_than_can_be_looked_for_are_refused(penstock):
+    service = penstock(start=False)
+
+    def check(count):
+        service.nginx.write_config(service.configuration("penstock_zone edge 1m;", "".join(f"""
+            location /{i} {{ penstock_limit zone=edge key=$penstock_body_f{i} rate=1r/s name=l{i}; empty_gif; }}""" for i in range(count))))
+        return service.nginx.check()
+    assert check(25)[0]
+    accepted, said = check(26)
+    assert not accepted and "33 fields" in said and "at most 32" in said
+
+
+def test_a_large_body_on_disk_is_read_once_to_find_all_fields(peer, edge):
+    names = [f"$penstock_body_f{i}" for i in range(10)]
+    service = edge(peer("a", answer(b"hi")), http=f"log_format v '{' '.join(names)} $penstock_model $penstock_cost';", server=f"""
+        client_max_body_size 30m;
+        client_body_buffer_size 1k;
+        access_log logs.log v;
+        location / {{
+            penstock_limit zone=edge key={''.join(names)} rate=100r/d name=all;
+            penstock_limit zone=edge key=$arg_key rate=1000t/M name=tokens;
+            empty_gif;
+        }}""")
+
+    def bytes_read():
+        files = [Path(f"/proc/{pid}/io").read_text() for pid in service.nginx.workers()]
+        return sum(int(re.search(r"rchar: (\d+)", text).group(1)) for text in files)
+    body = '{"x":[' + "{}," * 2_000_000 + '0],"f9":"end","max_tokens":5}'
+    before = bytes_read()
+    assert post(service, body).status != 400
+    assert len(body) <= bytes_read() - before < 1.5 * len(body)
