@@ -137,6 +137,9 @@ bool push_degraded(ngx_http_request_t* r, RequestState& state, const LocConf& lo
   if (text.at() == memory) {
     return true;
   }
+  if (state.degraded_header != nullptr) {
+    state.degraded_header->hash = 0;  // of a location that was redirected from
+  }
   state.degraded_header =
       push_header(r, "Penstock-Degraded", str({memory, static_cast<size_t>(text.at() - memory)}));
   return state.degraded_header != nullptr;

@@ -20,6 +20,8 @@ struct Draft {
   bool has_messages = false;
   bool has_stream_options = false;
   std::optional<uint32_t> max_completion_tokens;
+  uint64_t seen = 0;  // fields, as bits by their place in kFields
+  uint64_t seen_in_override = 0;
 };
 
 using ReadField = bool (*)(JsonReader&, Value&, std::string_view name, Draft&);
@@ -261,6 +263,13 @@ bool read_field(JsonReader& json, std::string_view name, Value value, Draft& dra
                ? json.refuse(shown(name), "'" + shown(name) + "' is no field known here.")
                : json.skip(value, 2);
   }
+  // The edge goes by the first of two, others by the last: nobody shall be able to choose.
+  const uint64_t bit = uint64_t{1} << (field - kFields.begin());
+  uint64_t& seen = draft.overriding ? draft.seen_in_override : draft.seen;
+  if ((seen & bit) != 0) {
+    return json.refuse(name, std::string(name) + " comes twice.");
+  }
+  seen |= bit;
   bool null = false;
   if (!json.is_null(value, null)) {
     return false;

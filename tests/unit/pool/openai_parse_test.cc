@@ -109,14 +109,16 @@ TEST(OpenaiParseTest, NullIsAbsentAndUnknownOrHarmlessFieldsAreIgnored) {
   }
 }
 
-TEST(OpenaiParseTest, OfAFieldThatComesTwiceTheLastCounts) {
-  const auto request = good_text(
-      R"({"prompt":"a","prompt":["b"],"stop":"s","stop":["t"],"seed":1,"seed":2,"seed":null})");
-  EXPECT_EQ(request.prompt, "b");
-  EXPECT_EQ(request.stop, std::vector<std::string>{"t"});
-  EXPECT_EQ(request.seed, 2U);
-  EXPECT_EQ(good_chat(chat_with(R"("messages":[{"role":"system","content":"y"}])")).messages.size(),
-            1U);
+// The edge has charged the first of them.
+TEST(OpenaiParseTest, AFieldThatComesTwiceIsRefused) {
+  for (const char* body : {R"({"prompt":"a","prompt":["b"]})",
+                           R"({"prompt":"a","max_tokens":3,"max_tokens":90})",
+                           R"({"prompt":"a","seed":null,"seed":2})"}) {
+    const Failure failure = bad("/v1/completions", body);
+    EXPECT_EQ(failure.status, 400) << body;
+    EXPECT_NE(failure.message.find("comes twice"), std::string::npos) << failure.message;
+  }
+  EXPECT_EQ(good_text(R"({"prompt":"a","unknown":1,"unknown":2})").prompt, "a");
 }
 
 TEST(OpenaiParseTest, EdgesOfTheRangesAreIn) {
