@@ -54,6 +54,8 @@ QueueConfig read_queue(const YAML::Node& node, const std::string& name, Complain
   QueueConfig queue;
   queue.name = name;
   section.number("max_length", queue.max_length, 1, 10'000'000);
+  section.number("max_per_owner", queue.max_per_owner, 1, 10'000'000);
+  section.duration("aging", queue.aging_ns, 0);
   section.duration("deadline", queue.deadline_ns, kNsPerMs);
   section.number("attempts", queue.attempts, 1, 100);
   section.duration("backoff", queue.backoff_ns, 0);

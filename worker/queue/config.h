@@ -20,10 +20,12 @@ namespace penstock::queue {
 struct QueueConfig {
   std::string name;
   uint32_t max_length = 10'000;  // jobs that wait
-  int64_t deadline_ns = 600 * kNsPerSec;
+  uint32_t max_per_owner = 0;    // of those, of one owner; 0: as many as max_length
   uint32_t attempts = 3;
+  int64_t deadline_ns = 600 * kNsPerSec;
   int64_t backoff_ns = 2 * kNsPerSec;
   int64_t keep_results_ns = 86'400 * kNsPerSec;
+  int64_t aging_ns = kNsPerSec;  // a lower class is let before that often; 0: never
   bool operator==(const QueueConfig&) const = default;
 };
 

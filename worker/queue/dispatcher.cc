@@ -1,6 +1,10 @@
 #include "worker/queue/dispatcher.h"
 
+#include <sys/random.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <cstdlib>
 
 #include "worker/queue/models_answer.h"
 
@@ -37,19 +41,37 @@ std::string listed(const std::vector<std::string_view>& names) {
   return list.empty() ? "none" : list;
 }
 
+// Owners are known by a hash under it, which means nothing outside this process.
+limit::Secret draw_secret() {
+  limit::Secret secret;
+  ssize_t got = 0;
+  do {
+    got = ::getrandom(&secret, sizeof secret, 0);
+  } while (got < 0 && errno == EINTR);
+  if (got != static_cast<ssize_t>(sizeof secret)) {
+    std::abort();
+  }
+  return secret;
+}
+
 int64_t whole_seconds(int64_t ns) {
   return std::clamp<int64_t>((ns + kNsPerSec - 1) / kNsPerSec, 1, kMaxRetrySeconds);
 }
 
 }  // namespace
 
+Dispatcher::Dispatcher(Wires& wires, int64_t start_unix_s)
+    : wires_(wires), start_unix_s_(start_unix_s), secret_(draw_secret()) {}
+
 void Dispatcher::apply(const Config& config) {
   for (const QueueConfig& queue : config.queues) {
     scheduler_.set_queue({.name = queue.name,
                           .max_length = queue.max_length,
+                          .max_per_owner = queue.max_per_owner,
                           .attempts = queue.attempts,
                           .deadline_ns = queue.deadline_ns,
-                          .backoff_ns = queue.backoff_ns});
+                          .backoff_ns = queue.backoff_ns,
+                          .aging_ns = queue.aging_ns});
   }
   roster_.assign(config, scheduler_);
   limits_ = config.limits;
@@ -80,12 +102,19 @@ void Dispatcher::submit(CallerSession& caller, uint64_t caller_job, const wire::
   if (now.state != wire::QueueState::kOpen) {
     return refuse_busy(caller, caller_job, *lane, now);
   }
-  if (held_bytes_ + static_cast<int64_t>(bytes.size()) > limits_.max_held_bytes) {
-    return refuse_busy(caller, caller_job, *lane,
-                       {wire::QueueState::kFull,
-                        whole_seconds(scheduler_.predicted_wait_ns(lane->queue->any_model()))});
+  const Scheduler::Claim claim{.owner = limit::siphash13_128(secret_, submit.owner).lo,
+                               .priority = submit.priority,
+                               .cost = submit.cost,
+                               .weight = submit.weight};
+  if (Scheduler::full(*lane->queue, claim.owner)) {
+    return refuse_owner(caller, caller_job, *lane, claim);
   }
-  accept(caller, caller_job, submit, bytes, *lane);
+  if (held_bytes_ + static_cast<int64_t>(bytes.size()) > limits_.max_held_bytes) {
+    return refuse_busy(
+        caller, caller_job, *lane,
+        {wire::QueueState::kFull, whole_seconds(wait_for_newcomer_ns(*lane->queue))});
+  }
+  accept(caller, caller_job, submit, bytes, *lane, claim);
 }
 
 Scheduler::Lane* Dispatcher::route(CallerSession& caller, uint64_t caller_job,
@@ -126,7 +155,8 @@ Scheduler::Lane* Dispatcher::route(CallerSession& caller, uint64_t caller_job,
 }
 
 void Dispatcher::accept(CallerSession& caller, uint64_t caller_job, const wire::Submit& submit,
-                        std::string_view bytes, Scheduler::Lane& lane) {
+                        std::string_view bytes, Scheduler::Lane& lane,
+                        const Scheduler::Claim& claim) {
   const int64_t now_ns = wires_.now_ns();
   Job& job = jobs_.emplace_back();
   job.self = std::prev(jobs_.end());
@@ -140,7 +170,7 @@ void Dispatcher::accept(CallerSession& caller, uint64_t caller_job, const wire::
   held_bytes_ += static_cast<int64_t>(job.frame.size());
   job.held_bytes = static_cast<uint32_t>(job.frame.size());
   caller.remember(job);
-  scheduler_.add(job, lane, submit.priority, now_ns);  // not full: availability() said so
+  scheduler_.add(job, lane, claim, now_ns);  // there is room: submit() looked
   ++counters_.accepted;
   offer(lane);
   say_accepted(job);
@@ -151,8 +181,15 @@ void Dispatcher::accept(CallerSession& caller, uint64_t caller_job, const wire::
 void Dispatcher::say_accepted(Job& job) {
   std::string& out = job.worker != nullptr ? job.caller->out_held() : job.caller->out();
   wire::append(out, job.caller_job,
-               wire::Accepted{job.id.view(), scheduler_.position(job),
-                              static_cast<uint64_t>(scheduler_.predicted_wait_ns(job) / kNsPerMs)});
+               wire::Accepted{job.id.view(), scheduler_.position(job), wait_ms(job)});
+}
+
+uint64_t Dispatcher::wait_ms(const Job& job) const {
+  return static_cast<uint64_t>(scheduler_.predicted_wait_ns(job, wires_.now_ns()) / kNsPerMs);
+}
+
+int64_t Dispatcher::wait_for_newcomer_ns(Scheduler::Queue& queue) const {
+  return scheduler_.predicted_wait_ns(queue.any_model(), wires_.now_ns());
 }
 
 Dispatcher::Availability Dispatcher::availability(const Scheduler::Lane& lane) const {
@@ -165,8 +202,7 @@ Dispatcher::Availability Dispatcher::availability(const Scheduler::Lane& lane) c
             whole_seconds(roster_.next_start_ns(lane, now_ns) - now_ns)};
   }
   if (Scheduler::full(*lane.queue)) {
-    return {wire::QueueState::kFull,
-            whole_seconds(scheduler_.predicted_wait_ns(lane.queue->any_model()))};
+    return {wire::QueueState::kFull, whole_seconds(wait_for_newcomer_ns(*lane.queue))};
   }
   return {};
 }
@@ -209,6 +245,24 @@ void Dispatcher::refuse_busy(CallerSession& caller, uint64_t caller_job,
           .code = "busy",
           .message = message,
           .retry_after_s = static_cast<uint64_t>(availability.retry_after_s)});
+}
+
+// A place of the owner's is free when its next job starts: about one N-th of the way to where one
+// more would stand behind N.
+void Dispatcher::refuse_owner(CallerSession& caller, uint64_t caller_job,
+                              const Scheduler::Lane& lane, const Scheduler::Claim& claim) {
+  const Scheduler::QueueSettings& settings = lane.queue->settings;
+  const int64_t wait_ns = scheduler_.predicted_wait_ns(lane, claim, wires_.now_ns());
+  const int64_t retry_after_s = whole_seconds(wait_ns / (int64_t{settings.max_per_owner} + 1));
+  const std::string message = "You have " + std::to_string(settings.max_per_owner) +
+                              " jobs waiting in queue " + settings.name +
+                              ", as many as one caller may have. Try again in " +
+                              std::to_string(retry_after_s) + " s.";
+  refuse(caller, caller_job,
+         {.status = 503,
+          .code = "busy",
+          .message = message,
+          .retry_after_s = static_cast<uint64_t>(retry_after_s)});
 }
 
 void Dispatcher::refuse_crowded(CallerSession& caller, uint64_t caller_job) {
@@ -307,6 +361,13 @@ void Dispatcher::fill(WorkerSession& worker) {
   }
 }
 
+void Dispatcher::pause(Scheduler::Queue& queue) { scheduler_.pause(queue); }
+
+void Dispatcher::resume(Scheduler::Queue& queue) {
+  scheduler_.resume(queue);
+  fill_all();
+}
+
 void Dispatcher::fill_all() {
   for (WorkerSession* worker : workers_) {
     fill(*worker);
@@ -398,9 +459,8 @@ void Dispatcher::advance_to(int64_t now_ns) {
   while (!jobs_.empty() && jobs_.front().sign_due_ns <= now_ns) {
     Job& job = jobs_.front();
     if (!job.caller->clogged()) {  // else it has something to read already
-      const auto wait_ms = static_cast<uint64_t>(scheduler_.predicted_wait_ns(job) / kNsPerMs);
       wire::append(job.caller->out(), job.caller_job,
-                   wire::Progress{0, scheduler_.position(job), wait_ms});
+                   wire::Progress{0, scheduler_.position(job), wait_ms(job)});
     }
     job.sign_due_ns = now_ns + kSignOfLifeNs;
     jobs_.splice(jobs_.end(), jobs_, job.self);

@@ -4,7 +4,7 @@
 // the sessions. It knows no process and opens no socket.
 //
 // Invariants, true whenever no call is in progress:
-//   - no job waits while a worker that may take it has credit;
+//   - no job waits while a worker that may take it has credit, unless its queue is paused;
 //   - a job is in its caller's list, in jobs_, and known to the scheduler; or in none of them;
 //   - it is in a worker's list exactly while the scheduler calls it running.
 #pragma once
@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "shared/base/job_id.h"
+#include "shared/limit/siphash.h"
 #include "shared/wire/messages.h"
 #include "shared/wire/status_page.h"
 #include "worker/queue/caller_session.h"
@@ -44,8 +45,7 @@ class Dispatcher {
   };
 
   // Reads its clock from `wires`, which must outlive it.
-  explicit Dispatcher(Wires& wires, int64_t start_unix_s)
-      : wires_(wires), start_unix_s_(start_unix_s) {}
+  explicit Dispatcher(Wires& wires, int64_t start_unix_s);
   Dispatcher(const Dispatcher&) = delete;
   Dispatcher& operator=(const Dispatcher&) = delete;
 
@@ -76,6 +76,10 @@ class Dispatcher {
   void advance_to(int64_t now_ns);
   int64_t next_event() const;
 
+  // A paused queue takes jobs in, and gives none out.
+  void pause(Scheduler::Queue& queue);
+  void resume(Scheduler::Queue& queue);
+
   void drain() { draining_ = true; }  // from now on, new jobs get 503
   bool draining() const { return draining_; }
   // The time to finish is over: every job that is left fails.
@@ -87,6 +91,8 @@ class Dispatcher {
   const Counters& counters() const { return counters_; }
   int64_t held_bytes() const { return held_bytes_; }
 
+  // Predicted, for a job of the lowest class that came now.
+  int64_t wait_for_newcomer_ns(Scheduler::Queue& queue) const;
   // Jobs that the queue's live workers can run at once.
   uint32_t slots(const Scheduler::Queue& queue) const;
 
@@ -101,11 +107,14 @@ class Dispatcher {
   // Answers what penstockd answers itself, or refuses; nullptr then. Else the job's lane.
   Scheduler::Lane* route(CallerSession& caller, uint64_t caller_job, const wire::Submit& submit);
   void accept(CallerSession& caller, uint64_t caller_job, const wire::Submit& submit,
-              std::string_view bytes, Scheduler::Lane& lane);
+              std::string_view bytes, Scheduler::Lane& lane, const Scheduler::Claim& claim);
   void say_accepted(Job& job);
   void refuse(CallerSession& caller, uint64_t caller_job, const wire::Failed& failed);
   void refuse_busy(CallerSession& caller, uint64_t caller_job, const Scheduler::Lane& lane,
                    const Availability& availability);
+  void refuse_owner(CallerSession& caller, uint64_t caller_job, const Scheduler::Lane& lane,
+                    const Scheduler::Claim& claim);
+  uint64_t wait_ms(const Job& job) const;
   void offer(const Scheduler::Lane& lane);
   void fill_all();
   void put_back(Job& job, Scheduler::Cause cause, std::string_view why);
@@ -117,6 +126,7 @@ class Dispatcher {
 
   Wires& wires_;
   int64_t start_unix_s_;
+  limit::Secret secret_;  // of the owners' hashes
   Scheduler scheduler_;
   Roster roster_;
   LimitsConfig limits_;

@@ -1,8 +1,11 @@
-// OrderTree: an ordered set that knows each member's rank.
+// OrderTree: an ordered set that knows each member's rank, and the cost of all that stands before
+// it.
 //
-// An intrusive treap (Seidel and Aragon, "Randomized Search Trees", 1996) whose nodes count their
-// subtrees: insert, erase and rank are O(log n) expected, first is O(log n). It allocates nothing
-// and owns nothing; a member is a Node inside its owner's object and must not move while it is in.
+// A B+-tree (Bayer and McCreight, 1972; Comer, "The Ubiquitous B-Tree", 1979) whose inner pages
+// keep, beside each child, how many members it has and what they cost. Insert, erase, rank and sum
+// are O(log n), and at a million members they touch four pages, of which the upper ones stay in
+// the cache; a binary tree would miss it twenty times. Pages that run empty are joined with a
+// neighbour, so memory follows the members. Members are not owned; they must not change while in.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +16,7 @@ namespace penstock::queue {
 // Higher classes go first; within a class the smaller tag, then the earlier arrival.
 struct Place {
   int64_t priority = 0;
-  uint64_t tag = 0;      // 0 for now: FIFO within the class
+  uint64_t tag = 0;      // start tag of start-time fair queueing (fair_share.h)
   uint64_t arrival = 0;  // unique
 
   bool before(const Place& other) const noexcept {
@@ -28,32 +31,40 @@ class OrderTree {
  public:
   struct Node {
     Place place;
-
-   private:
-    friend class OrderTree;
-    Node* left_ = nullptr;
-    Node* right_ = nullptr;
-    Node* parent_ = nullptr;
-    uint32_t count_ = 0;  // nodes in this subtree
-    uint32_t heat_ = 0;   // a parent is never cooler than its children
+    uint32_t cost = 1;
+  };
+  struct Sum {
+    uint32_t count = 0;
+    uint64_t cost = 0;
   };
 
-  // REQUIRES: node is in no tree, and no member has the same place.
-  void insert(Node& node) noexcept;
-  // REQUIRES: node is in this tree.
-  void erase(Node& node) noexcept;
+  OrderTree() = default;
+  OrderTree(const OrderTree&) = delete;
+  OrderTree& operator=(const OrderTree&) = delete;
+  ~OrderTree();
 
-  Node* first() const noexcept;  // nullptr when empty
-  uint32_t size() const noexcept { return count_of(root_); }
-  // How many members stand before `place`, whose owner need not be a member.
-  uint32_t before(const Place& place) const noexcept;
+  // REQUIRES: no member has the same place.
+  void insert(Node& node);
+  // REQUIRES: node is in this tree, with the place and the cost it came with.
+  void erase(const Node& node) noexcept;
+
+  uint32_t size() const noexcept { return total_.count; }
+  const Sum& total() const noexcept { return total_; }
+  Node* first() const noexcept;                         // nullptr when empty
+  Node* first_from(const Place& place) const noexcept;  // the first that is not before it
+  Sum before(const Place& place) const noexcept;        // its owner need not be a member
 
  private:
-  static uint32_t count_of(const Node* node) noexcept { return node != nullptr ? node->count_ : 0; }
-  Node*& link_to(Node& node) noexcept;
-  void rotate_up(Node& child) noexcept;
+  struct Page;
+  struct Entry;
+  static Page* add(Page& page, uint32_t at, const Entry& entry);
+  static Page* insert(Page& page, Node& node);
+  static void erase(Page& page, const Node& node) noexcept;
+  static void join_small_child(Page& page, uint32_t at) noexcept;
+  static void free(Page* page) noexcept;
 
-  Node* root_ = nullptr;
+  Page* root_ = nullptr;
+  Sum total_;
 };
 
 }  // namespace penstock::queue

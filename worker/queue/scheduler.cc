@@ -2,10 +2,21 @@
 
 #include <algorithm>
 #include <cassert>
+#include <utility>
 
 namespace penstock::queue {
 
 using State = Scheduler::Ticket::State;
+
+struct Scheduler::Class {
+  int64_t priority = 0;
+  FairShare share;
+};
+
+Scheduler::Lane::Lane() = default;
+Scheduler::Lane::~Lane() = default;
+Scheduler::Scheduler() = default;
+Scheduler::~Scheduler() = default;
 
 Scheduler::Queue& Scheduler::set_queue(const QueueSettings& settings) {
   Queue* queue = find_queue(settings.name);
@@ -15,6 +26,11 @@ Scheduler::Queue& Scheduler::set_queue(const QueueSettings& settings) {
     queue->lanes.front()->queue = queue;
   }
   queue->settings = settings;
+  for (const auto& lane : queue->lanes) {
+    if (lane->is_set()) {
+      aging_.set(*lane, INT64_MIN);  // aging may have changed: it is looked at next
+    }
+  }
   return *queue;
 }
 
@@ -51,35 +67,98 @@ void Scheduler::set_capacity(Lane& lane, uint32_t jobs) noexcept {
   }
 }
 
-bool Scheduler::add(Ticket& ticket, Lane& lane, int64_t priority, int64_t now_ns) {
-  assert(ticket.state_ == State::kUnknown);
-  const QueueSettings& settings = lane.queue->settings;
-  if (full(*lane.queue)) {
+bool Scheduler::full(const Queue& queue, uint64_t owner) noexcept {
+  const uint32_t most = queue.settings.max_per_owner;
+  if (most == 0) {
     return false;
   }
-  ticket.place = {priority, 0, ++arrivals_};
-  ticket.lane_ = &lane;
-  ticket.attempts_ = 0;
-  ticket.arrived_ns_ = now_ns;
-  ticket.deadline_ns_ = settings.deadline_ns > 0 ? now_ns + settings.deadline_ns : INT64_MAX;
-  ++lane.queue->waiting;
-  wait(ticket);
-  return true;
+  const auto found = queue.owners_.find(owner);
+  return found != queue.owners_.end() && found->second.waiting >= most;
 }
 
-// Stands in line, at the ticket's own place. The queue's count was taken care of.
-void Scheduler::wait(Ticket& ticket) noexcept {
+Scheduler::Admission Scheduler::add(Ticket& ticket, Lane& lane, const Claim& claim,
+                                    int64_t now_ns) {
+  assert(ticket.state_ == State::kUnknown);
+  Queue& queue = *lane.queue;
+  if (full(queue)) {
+    return Admission::kQueueFull;
+  }
+  if (full(queue, claim.owner)) {
+    return Admission::kOwnerFull;
+  }
+  ticket.lane_ = &lane;
+  ticket.owner_ = &queue.owners_[claim.owner];
+  ticket.owner_->id = claim.owner;
+  ++ticket.owner_->jobs;
+  const int64_t priority = std::min(claim.priority, kHighest);
+  ticket.class_ = &class_of(lane, priority);
+  ticket.tags_ = ticket.class_->share.arrive(claim.owner, claim.cost, claim.weight);
+  ticket.place = {priority, ticket.tags_.start, ++arrivals_};
+  ticket.cost = static_cast<uint32_t>(std::clamp<uint64_t>(claim.cost, 1, FairShare::kMaxCost));
+  ticket.attempts_ = 0;
+  ticket.arrived_ns_ = now_ns;
+  const int64_t deadline_ns = queue.settings.deadline_ns;
+  ticket.deadline_ns_ = deadline_ns > 0 ? now_ns + deadline_ns : INT64_MAX;
+  ++queue.waiting;
+  ++ticket.owner_->waiting;
+  wait(ticket, now_ns);
+  return Admission::kAdded;
+}
+
+Scheduler::Class* Scheduler::find_class(const Lane& lane, int64_t priority) noexcept {
+  for (const auto& each : lane.classes_) {
+    if (each->priority == priority && !each->share.empty()) {
+      return each.get();
+    }
+  }
+  return nullptr;
+}
+
+Scheduler::Class& Scheduler::class_of(Lane& lane, int64_t priority) {
+  if (Class* const known = find_class(lane, priority); known != nullptr) {
+    return *known;
+  }
+  const auto unused = std::find_if(lane.classes_.begin(), lane.classes_.end(),
+                                   [](const auto& each) { return each->share.empty(); });
+  Class& fresh = unused != lane.classes_.end()
+                     ? **unused
+                     : *lane.classes_.emplace_back(std::make_unique<Class>());
+  const uint64_t begin = virtual_time(lane, priority);
+  fresh.priority = priority;
+  fresh.share.raise(begin);
+  return fresh;
+}
+
+// Where a class begins: with those it competes with, for their tags will be compared.
+uint64_t Scheduler::virtual_time(const Lane& lane, int64_t priority) noexcept {
+  uint64_t latest = 0;
+  each_competing(lane, [&](const Lane& each) {
+    if (const Class* const known = find_class(each, priority); known != nullptr) {
+      latest = std::max(latest, known->share.virtual_time());
+    }
+  });
+  return latest;
+}
+
+// Stands in line, at the ticket's own place. The counts of the queue and the owner were taken care
+// of.
+void Scheduler::wait(Ticket& ticket, int64_t now_ns) {
+  Lane& lane = *ticket.lane_;
   ticket.state_ = State::kWaiting;
-  ticket.lane_->waiting_.insert(ticket);
+  lane.waiting_.insert(ticket);
   timers_.set(ticket, ticket.deadline_ns_);
+  if (!lane.is_set() && lane.queue->settings.aging_ns > 0) {
+    aging_.set(lane, now_ns + lane.queue->settings.aging_ns);
+  }
 }
 
 Scheduler::Ticket* Scheduler::take(Lane& worker_lane, int64_t now_ns) noexcept {
+  Queue& queue = *worker_lane.queue;
   OrderTree::Node* own = worker_lane.waiting_.first();
-  OrderTree::Node* any = worker_lane.queue->any_model().waiting_.first();
+  OrderTree::Node* any = queue.any_model().waiting_.first();
   OrderTree::Node* next =
       own == nullptr || (any != nullptr && any->place.before(own->place)) ? any : own;
-  if (next == nullptr) {
+  if (next == nullptr || queue.paused) {
     return nullptr;
   }
   Ticket& ticket = ticket_of(*next);
@@ -87,32 +166,51 @@ Scheduler::Ticket* Scheduler::take(Lane& worker_lane, int64_t now_ns) noexcept {
   ticket.state_ = State::kRunning;
   ticket.started_ns_ = now_ns;
   ticket.served_by_ = &worker_lane;
-  ++worker_lane.running;
-  ++worker_lane.queue->running;
-  --worker_lane.queue->waiting;
+  count_running(worker_lane, ticket, true);
+  ticket.class_->share.take(ticket.tags_);
+  // What competes with it has come as far, be it asked for by model or not.
+  for (Lane* const lane : {&worker_lane, &queue.any_model()}) {
+    lane->highest_taken_ = std::max(lane->highest_taken_, ticket.class_->priority);
+    if (Class* const same = find_class(*lane, ticket.class_->priority); same != nullptr) {
+      same->share.raise(ticket.tags_.start);
+    }
+  }
+  ++queue.taken_;
+  --queue.waiting;
+  --ticket.owner_->waiting;
   return &ticket;
 }
 
-// Takes the ticket out of wherever it is; it keeps its place and its attempts.
+void Scheduler::count_running(Lane& lane, const Ticket& ticket, bool starts) noexcept {
+  const auto started_ns = static_cast<uint64_t>(ticket.started_ns_);
+  lane.running += starts ? 1U : -1U;
+  lane.queue->running += starts ? 1U : -1U;
+  lane.running_cost_ += starts ? ticket.cost : -uint64_t{ticket.cost};
+  lane.started_ns_ += starts ? started_ns : -started_ns;
+}
+
+// Takes the ticket out of wherever it is; it keeps its place, its attempts and its tags.
 void Scheduler::leave(Ticket& ticket) noexcept {
-  Queue& queue = *ticket.lane_->queue;
   timers_.erase(ticket);
-  switch (ticket.state_) {
-    case State::kUnknown:
-      return;
-    case State::kWaiting:
-      ticket.lane_->waiting_.erase(ticket);
-      --queue.waiting;
-      break;
-    case State::kDelayed:
-      --queue.waiting;
-      break;
-    case State::kRunning:
-      --ticket.served_by_->running;
-      --queue.running;
-      break;
+  if (ticket.state_ == State::kRunning) {
+    count_running(*ticket.served_by_, ticket, false);
+  } else {
+    --ticket.lane_->queue->waiting;
+    --ticket.owner_->waiting;
+    ticket.class_->share.withdraw(ticket.tags_);
+  }
+  if (ticket.state_ == State::kWaiting) {
+    ticket.lane_->waiting_.erase(ticket);
   }
   ticket.state_ = State::kUnknown;
+}
+
+// The ticket is over. REQUIRES: it has left.
+void Scheduler::forget(Ticket& ticket) noexcept {
+  ticket.class_->share.leave(ticket.tags_);
+  if (--ticket.owner_->jobs == 0) {
+    ticket.lane_->queue->owners_.erase(ticket.owner_->id);
+  }
 }
 
 void Scheduler::finish(Ticket& ticket, Outcome outcome, int64_t now_ns) noexcept {
@@ -120,11 +218,12 @@ void Scheduler::finish(Ticket& ticket, Outcome outcome, int64_t now_ns) noexcept
     return;
   }
   if (outcome == Outcome::kCompleted && ticket.state_ == State::kRunning) {
-    const int64_t took_ns = std::max<int64_t>(0, now_ns - ticket.started_ns_);
-    ticket.served_by_->service.observe(took_ns);
-    ticket.lane_->queue->any_model().service.observe(took_ns);
+    const int64_t took_ns = now_ns - ticket.started_ns_;
+    ticket.served_by_->service.observe(took_ns, ticket.cost);
+    ticket.lane_->queue->any_model().service.observe(took_ns, ticket.cost);
   }
   leave(ticket);
+  forget(ticket);
 }
 
 bool Scheduler::retry(Ticket& ticket, Cause cause, int64_t now_ns) {
@@ -132,12 +231,15 @@ bool Scheduler::retry(Ticket& ticket, Cause cause, int64_t now_ns) {
   const QueueSettings& settings = ticket.lane_->queue->settings;
   leave(ticket);
   if (++ticket.attempts_ >= settings.attempts) {
+    forget(ticket);
     return false;
   }
   ++ticket.lane_->queue->waiting;
+  ++ticket.owner_->waiting;
+  ticket.class_->share.come_back(ticket.tags_);
   const uint32_t waits = ticket.attempts_ - (cause == Cause::kWorkerLost ? 1 : 0);
   if (waits == 0 || settings.backoff_ns == 0) {
-    wait(ticket);
+    wait(ticket, now_ns);
     return true;
   }
   const int64_t factor = int64_t{1} << std::min<uint32_t>(waits - 1, 20);
@@ -148,27 +250,76 @@ bool Scheduler::retry(Ticket& ticket, Cause cause, int64_t now_ns) {
 }
 
 void Scheduler::advance_to(int64_t now_ns, std::vector<Expired>& expired) {
-  while (next_event() <= now_ns) {
+  while (timers_.next_ns() <= now_ns) {
     Ticket& ticket = ticket_of(*timers_.first());
     if (ticket.deadline_ns_ <= now_ns) {
       expired.push_back({&ticket, ticket.state_ == State::kRunning});
       leave(ticket);
+      forget(ticket);
     } else {
-      wait(ticket);
+      wait(ticket, now_ns);
     }
+  }
+  while (aging_.next_ns() <= now_ns) {
+    age(static_cast<Lane&>(*aging_.first()), now_ns);
   }
 }
 
+// Looks at the lane, and says when to look again: never, once nobody waits; wait() sees to it.
+void Scheduler::age(Lane& lane, int64_t now_ns) {
+  if (lane.waiting_.size() == 0 || lane.queue->settings.aging_ns <= 0) {
+    aging_.erase(lane);
+  } else {
+    aging_.set(lane, std::max(promote_one(lane, now_ns), now_ns + 1));
+  }
+}
+
+int64_t Scheduler::promote_one(Lane& lane, int64_t now_ns) {
+  const Queue& queue = *lane.queue;
+  int64_t top = std::exchange(lane.highest_taken_, INT64_MIN);
+  const int64_t later_ns = now_ns + queue.settings.aging_ns;
+  if (queue.paused || lane.waiting_.first()->place.priority > kHighest ||
+      queue.taken_ - lane.promoted_at_ < kTakesPerPromotion) {
+    return later_ns;
+  }
+  each_competing(lane, [&](const Lane& each) {
+    const OrderTree::Node* const first = each.waiting_.first_from({kHighest, 0, 0});
+    top = std::max(top, first != nullptr ? first->place.priority : INT64_MIN);
+  });
+  Ticket* oldest = nullptr;
+  while (top > INT64_MIN) {
+    OrderTree::Node* const head = lane.waiting_.first_from({top - 1, 0, 0});
+    if (head == nullptr) {
+      break;
+    }
+    Ticket& ticket = ticket_of(*head);
+    oldest = oldest == nullptr || ticket.arrived_ns_ < oldest->arrived_ns_ ? &ticket : oldest;
+    top = head->place.priority;
+  }
+  if (oldest == nullptr) {
+    return later_ns;
+  }
+  const int64_t due_ns = oldest->arrived_ns_ + queue.settings.aging_ns;
+  if (due_ns > now_ns) {
+    return due_ns;
+  }
+  lane.waiting_.erase(*oldest);
+  oldest->place.priority = kHighest + 1;
+  oldest->place.tag = 0;
+  lane.waiting_.insert(*oldest);
+  lane.promoted_at_ = queue.taken_;
+  return later_ns;
+}
+
 int64_t Scheduler::next_event() const noexcept {
-  const TimerHeap::Node* first = timers_.first();
-  return first != nullptr ? first->due_ns() : INT64_MAX;
+  return std::min(timers_.next_ns(), aging_.next_ns());
 }
 
 // The lanes whose jobs go to the same workers as this lane's.
 template <typename Visit>
 void Scheduler::each_competing(const Lane& lane, Visit&& visit) {
   const Lane& any = lane.queue->any_model();
-  if (&lane == &any) {
+  if (lane.is_any()) {
     for (const auto& each : lane.queue->lanes) {
       visit(*each);
     }
@@ -184,34 +335,69 @@ uint32_t Scheduler::position(const Ticket& ticket) const noexcept {
   }
   uint32_t ahead = 0;
   each_competing(*ticket.lane_,
-                 [&](const Lane& lane) { ahead += lane.waiting_.before(ticket.place); });
+                 [&](const Lane& lane) { ahead += lane.waiting_.before(ticket.place).count; });
   return ahead + 1;
 }
 
-// The drain rate is capacity over service time: one job leaves each mean/capacity.
-int64_t Scheduler::wait_behind(const Lane& lane, uint32_t ahead) noexcept {
-  uint32_t running = lane.running;
-  if (lane.model.empty()) {
-    running = lane.queue->running;
+// A job that names a model waits for that model's workers; one that names none, for the first of
+// any's: nobody need be there, but those that are count before those that are not.
+int64_t Scheduler::wait_at(const Lane& lane, const Place& place, int64_t now_ns) noexcept {
+  if (!lane.is_any()) {
+    return static_cast<int64_t>(wait_in(lane, place, now_ns));
   }
-  const uint32_t free = lane.capacity > running ? lane.capacity - running : 0;
-  if (free > ahead) {
+  double least_ns = -1;
+  for (const auto& each : lane.queue->lanes) {
+    const bool serves = lane.capacity == 0 || each->capacity > 0;
+    if (each.get() != &lane && serves) {
+      const double wait_ns = wait_in(*each, place, now_ns);
+      least_ns = least_ns < 0 ? wait_ns : std::min(least_ns, wait_ns);
+    }
+  }
+  return static_cast<int64_t>(std::max(0.0, least_ns));
+}
+
+// At the moment the job starts, one slot has just become free, and each other is in the midst of a
+// job. So until then the slots do all the work that is before it and all that they have begun, but
+// for what those others still need.
+double Scheduler::wait_in(const Lane& lane, const Place& place, int64_t now_ns) noexcept {
+  const Lane& any = lane.queue->any_model();
+  const OrderTree::Sum own = lane.waiting_.before(place);
+  const OrderTree::Sum shared = any.waiting_.before(place);
+  const uint32_t free = lane.capacity > lane.running ? lane.capacity - lane.running : 0;
+  const ServiceTime& service = lane.service.known() ? lane.service : any.service;
+  if (!service.known() || uint64_t{own.count} + shared.count < free) {
     return 0;
   }
-  const double mean_ns = lane.service.mean_ns() > 0 ? lane.service.mean_ns()
-                                                    : lane.queue->any_model().service.mean_ns();
-  return static_cast<int64_t>((ahead - free + 1) * mean_ns / lane.last_capacity_);
+  const double slots = lane.last_capacity_;
+  const double share = std::min(1.0, slots / any.last_capacity_);  // of jobs that name no model
+  const double ahead = own.count + share * shared.count;
+  const auto now = static_cast<uint64_t>(now_ns);
+  const auto age_ns = static_cast<int64_t>(lane.running * now - lane.started_ns_);
+  const double work_ns =
+      service.work_ns(own.count, static_cast<double>(own.cost)) +
+      share * any.service.work_ns(shared.count, static_cast<double>(shared.cost)) +
+      service.left_ns(lane.running, static_cast<double>(lane.running_cost_),
+                      static_cast<double>(std::max<int64_t>(0, age_ns)));
+  const double others = std::min(slots - 1, lane.running + ahead);
+  return std::max(0.0, work_ns - others * service.residual_ns()) / slots;
 }
 
-int64_t Scheduler::predicted_wait_ns(const Ticket& ticket) const noexcept {
-  const uint32_t rank = position(ticket);
-  return rank == 0 ? 0 : wait_behind(*ticket.lane_, rank - 1);
+int64_t Scheduler::predicted_wait_ns(const Ticket& ticket, int64_t now_ns) const noexcept {
+  const bool waits = ticket.state_ == State::kWaiting || ticket.state_ == State::kDelayed;
+  return waits ? wait_at(*ticket.lane_, ticket.place, now_ns) : 0;
 }
 
-int64_t Scheduler::predicted_wait_ns(const Lane& lane) const noexcept {
-  uint32_t ahead = 0;
-  each_competing(lane, [&](const Lane& each) { ahead += each.waiting_.size(); });
-  return wait_behind(lane, ahead);
+int64_t Scheduler::predicted_wait_ns(const Lane& lane, const Claim& claim,
+                                     int64_t now_ns) const noexcept {
+  const int64_t priority = std::min(claim.priority, kHighest);
+  const Class* const same = find_class(lane, priority);
+  const uint64_t tag =
+      same != nullptr ? same->share.next_start(claim.owner) : virtual_time(lane, priority);
+  return wait_at(lane, {priority, tag, UINT64_MAX}, now_ns);
+}
+
+int64_t Scheduler::predicted_wait_ns(const Lane& lane, int64_t now_ns) const noexcept {
+  return wait_at(lane, {INT64_MIN, UINT64_MAX, UINT64_MAX}, now_ns);
 }
 
 }  // namespace penstock::queue

@@ -12,11 +12,25 @@
 //
 //    from any state: finish (cancelled) or the deadline (advance_to) ──▶ (unknown)
 //
-// Order: class first, FIFO within it. A job keeps its place for life: one that comes back from a
-// dead worker stands where it stood.
+// Order: class first; within a class start-time fair queueing over owners (fair_share.h); first in,
+// first out within an owner. A job keeps its place for life: one that comes back from a dead
+// worker stands where it stood. The one exception is aging.
+//
+// Aging: so that no class starves, a lane may let one job of a lower class go before all others:
+// of the heads of its lower classes (lower than one that waits, or than one that was taken since it
+// looked last) the one that has waited longest, when that is longer than the queue's `aging`; then
+// none for that long again, and none before kTakesPerPromotion more jobs were taken, so that a
+// queue of slow jobs is not turned upside down. It is an event of advance_to(), so a position is
+// the rank in the order in force at every moment.
 //
 // Lanes: a queue's jobs are kept in one ordered set per model, and one for jobs that name none.
 // A worker of model M takes the earlier of the heads of M's lane and of the any-model lane.
+// Each lane's classes have a virtual time of their own: a model whose jobs go fast does not push
+// newcomers behind the backlog of another. Shares therefore hold lane by lane.
+//
+// Pause: nothing is taken from a paused queue. It goes on taking jobs in, up to its bounds;
+// positions hold, predictions say what the wait would be if it were resumed now, nothing ages, and
+// deadlines run.
 //
 // Ownership: the caller owns Tickets (usually as the base of its own job type) and keeps each at
 // one address until it is unknown to the scheduler again. Queues and Lanes live as long as the
@@ -28,8 +42,10 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
+#include "worker/queue/fair_share.h"
 #include "worker/queue/order_tree.h"
 #include "worker/queue/service_time.h"
 #include "worker/queue/timer_heap.h"
@@ -40,6 +56,22 @@ class Scheduler {
  public:
   struct Queue;
   struct Lane;
+  struct Class;  // the jobs of one priority in one lane
+  // The jobs of one owner in one queue.
+  struct Owner {
+    uint64_t id = 0;
+    uint32_t jobs = 0;
+    uint32_t waiting = 0;  // of those; delayed ones included
+  };
+
+  // What a job asks for.
+  struct Claim {
+    uint64_t owner = 0;    // whose it is: a keyed hash
+    int64_t priority = 0;  // its class; higher goes first. At most kHighest, else cut
+    uint64_t cost = 1;     // in the limiter's units; 1 to FairShare::kMaxCost, else cut
+    uint64_t weight = 1;   // the owner's share; 1 to FairShare::kMaxWeight, else cut
+  };
+  static constexpr int64_t kHighest = INT64_MAX - 1;  // above it: those that were let before
 
   // What the scheduler keeps of one job.
   class Ticket : private OrderTree::Node, private TimerHeap::Node {
@@ -51,6 +83,7 @@ class Scheduler {
     int64_t started_ns() const noexcept { return started_ns_; }  // while running
     Lane* lane() const noexcept { return lane_; }
     const Place& where() const noexcept { return place; }
+    bool promoted() const noexcept { return place.priority > kHighest; }
 
    private:
     friend class Scheduler;
@@ -58,6 +91,9 @@ class Scheduler {
     uint32_t attempts_ = 0;
     Lane* lane_ = nullptr;
     Lane* served_by_ = nullptr;  // while running: the lane of the worker that took it
+    Class* class_ = nullptr;     // while known
+    Owner* owner_ = nullptr;
+    FairShare::Tags tags_;
     int64_t arrived_ns_ = 0;
     int64_t started_ns_ = 0;
     int64_t deadline_ns_ = INT64_MAX;
@@ -66,24 +102,35 @@ class Scheduler {
   struct QueueSettings {
     std::string name;
     uint32_t max_length = 10'000;  // jobs waiting or delayed
+    uint32_t max_per_owner = 0;    // of those, of one owner; 0: as many as max_length
     uint32_t attempts = 3;         // a job is tried at most that often
     int64_t deadline_ns = 0;       // from arrival to the end; 0: none
     int64_t backoff_ns = 0;        // doubled with each further failure, up to kMaxBackoffNs
+    int64_t aging_ns = 0;          // 0: no aging, a lower class may starve
   };
+  static constexpr uint64_t kTakesPerPromotion = 16;
   static constexpr int64_t kMaxBackoffNs = 300'000'000'000;
 
   // The jobs of one queue that name one model; the first lane of a queue is for those that name
   // none.
-  struct Lane {
+  struct Lane : private TimerHeap::Node {  // due: when its aging is looked at again
+    Lane();
+    ~Lane();
     Queue* queue = nullptr;
     std::string model;
     uint32_t capacity = 0;  // jobs its live workers can hold at once
     uint32_t running = 0;   // jobs its workers hold
-    ServiceTime service;    // of what its workers completed
+    ServiceTime service;    // of what its workers completed; the any-model lane: of all the queue
 
    private:
     friend class Scheduler;
+    bool is_any() const noexcept { return queue->lanes.front().get() == this; }
     OrderTree waiting_;
+    std::vector<std::unique_ptr<Class>> classes_;  // those without jobs are used again
+    uint64_t running_cost_ = 0;
+    uint64_t started_ns_ = 0;            // of the running jobs, summed modulo 2^64
+    int64_t highest_taken_ = INT64_MIN;  // priority, since aging was looked at
+    uint64_t promoted_at_ = 0;           // Queue::taken_ at the last promotion
     uint32_t last_capacity_ = 1;  // the last that was not 0: predictions while nobody is there
   };
 
@@ -92,8 +139,22 @@ class Scheduler {
     Lane& any_model() { return *lanes.front(); }
     uint32_t waiting = 0;  // delayed ones included
     uint32_t running = 0;
+    bool paused = false;
     std::vector<std::unique_ptr<Lane>> lanes;
+
+    // Owners that have a job here.
+    size_t owners() const noexcept { return owners_.size(); }
+
+   private:
+    friend class Scheduler;
+    std::unordered_map<uint64_t, Owner> owners_;
+    uint64_t taken_ = 0;
   };
+
+  Scheduler();
+  ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
 
   // Adds a queue, or changes the settings of the one of that name; jobs already in it keep their
   // deadlines.
@@ -105,12 +166,19 @@ class Scheduler {
   // What the live workers of a model's lane can hold now, in all.
   void set_capacity(Lane& lane, uint32_t jobs) noexcept;
 
-  // False, and the ticket stays unknown, when the queue is full. O(log n).
-  // REQUIRES: ticket is unknown.
-  bool add(Ticket& ticket, Lane& lane, int64_t priority, int64_t now_ns);
+  enum class Admission : uint8_t { kAdded, kQueueFull, kOwnerFull };
+  // Unless it is added, the ticket stays unknown. O(log n). REQUIRES: ticket is unknown.
+  Admission add(Ticket& ticket, Lane& lane, const Claim& claim, int64_t now_ns);
   static bool full(const Queue& queue) noexcept {
     return queue.waiting >= queue.settings.max_length;
   }
+
+  // Whether the owner has as many jobs waiting as one may.
+  static bool full(const Queue& queue, uint64_t owner) noexcept;
+
+  // While a queue is paused, take() gives nothing of it.
+  void pause(Queue& queue) noexcept { queue.paused = true; }
+  void resume(Queue& queue) noexcept { queue.paused = false; }
 
   // The next job for a worker of this lane, now running; nullptr when there is none. O(log n).
   // The caller counts the worker's credit.
@@ -128,8 +196,8 @@ class Scheduler {
   // that was the last attempt, and the ticket is unknown. REQUIRES: ticket is running.
   bool retry(Ticket& ticket, Cause cause, int64_t now_ns);
 
-  // Ends back-offs that are over, and appends the jobs whose deadline has passed to `expired`;
-  // those are unknown on return, `was_running` in step with them.
+  // Ends back-offs that are over, ages, and appends the jobs whose deadline has passed to
+  // `expired`; those are unknown on return, `was_running` in step with them.
   struct Expired {
     Ticket* ticket;
     bool was_running;
@@ -140,23 +208,34 @@ class Scheduler {
   // Rank among the jobs that compete for the same workers: 1 is the next to start, 0 is running.
   // Exact. O(log n) per competing lane.
   uint32_t position(const Ticket& ticket) const noexcept;
-  // How long until the job starts: work ahead over the drain rate; 0 when it is running or nothing
-  // has been learned yet.
-  int64_t predicted_wait_ns(const Ticket& ticket) const noexcept;
-  // The same for a job of the lowest class that came now.
-  int64_t predicted_wait_ns(const Lane& lane) const noexcept;
+  // How long until the job starts: what the jobs before it and those that run still need, over
+  // the slots that may take them. 0 when it runs, when a slot is free for it, or when nothing has
+  // been learned yet. What may yet come and go before it is not foreseen. O(log n) per lane.
+  int64_t predicted_wait_ns(const Ticket& ticket, int64_t now_ns) const noexcept;
+  // The same for a job that would come now: one of this claim, or one that all others precede.
+  int64_t predicted_wait_ns(const Lane& lane, const Claim& claim, int64_t now_ns) const noexcept;
+  int64_t predicted_wait_ns(const Lane& lane, int64_t now_ns) const noexcept;
 
  private:
   template <typename Visit>
   static void each_competing(const Lane& lane, Visit&& visit);
-  static int64_t wait_behind(const Lane& lane, uint32_t ahead) noexcept;
+  static int64_t wait_at(const Lane& lane, const Place& place, int64_t now_ns) noexcept;
+  static double wait_in(const Lane& lane, const Place& place, int64_t now_ns) noexcept;
+  static Class* find_class(const Lane& lane, int64_t priority) noexcept;
+  static Class& class_of(Lane& lane, int64_t priority);
+  static uint64_t virtual_time(const Lane& lane, int64_t priority) noexcept;
+  void age(Lane& lane, int64_t now_ns);
+  int64_t promote_one(Lane& lane, int64_t now_ns);
   void leave(Ticket& ticket) noexcept;
-  void wait(Ticket& ticket) noexcept;
+  void forget(Ticket& ticket) noexcept;
+  void wait(Ticket& ticket, int64_t now_ns);
+  static void count_running(Lane& lane, const Ticket& ticket, bool starts) noexcept;
   static Ticket& ticket_of(OrderTree::Node& node) noexcept { return static_cast<Ticket&>(node); }
   static Ticket& ticket_of(TimerHeap::Node& node) noexcept { return static_cast<Ticket&>(node); }
 
   std::deque<Queue> queues_;
   TimerHeap timers_;  // the deadline of each job, or its back-off where that ends sooner
+  TimerHeap aging_;   // of lanes where somebody waits
   uint64_t arrivals_ = 0;
 };
 

@@ -1,29 +1,99 @@
-// ServiceTime: how long a job takes, learned from those that were completed.
+// ServiceTime: how long a job of a given cost takes, learned from those that were completed.
 //
-// The plain mean of the first kWindow jobs, then an exponentially weighted one over about as many,
-// so that it settles fast and still follows the load.
+// A straight line, so much a job and so much a unit of cost, fitted to the last few hundred by
+// exponentially weighted least squares. The line goes through the mean, so that a mix of jobs is
+// right in sum however well its slope is known; as long as all jobs cost about the same, half of
+// the mean is put down to the job and half to its cost. Neither part is ever negative. Because it
+// is a line, the work of a million jobs follows from their number and the sum of their costs, and
+// all of it moves at once when something is learned.
+//
+// One odd job does not spoil it (what is far out is cut off), and a lasting change is followed
+// fast: when the last errors all point one way, older jobs are given up.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 namespace penstock::queue {
 
 class ServiceTime {
  public:
-  static constexpr uint32_t kWindow = 64;
+  static constexpr double kWindow = 512;  // jobs
+  static constexpr double kRecent = 32;   // jobs whose errors tell of a change
+  static constexpr double kRelearn = 16;  // jobs kept after one
 
-  void observe(int64_t ns) noexcept {
-    if (seen_ < kWindow) {
-      ++seen_;
+  void observe(int64_t ns, uint64_t cost) noexcept {
+    const auto c = static_cast<double>(cost);
+    double t = static_cast<double>(std::max<int64_t>(ns, 0));
+    if (seen_ >= kRelearn) {
+      t = std::min(t, 2 * std::max(mean_ns_, work_ns(1, c)) + 8 * std::sqrt(var_t_));
+      watch(t - work_ns(1, c));
     }
-    mean_ns_ += (static_cast<double>(ns) - mean_ns_) / seen_;
+    seen_ = std::min(seen_ + 1, kWindow);
+    const double a = 1 / seen_;
+    const double dt = t - mean_ns_;
+    const double dc = c - mean_cost_;
+    mean_ns_ += a * dt;
+    mean_cost_ += a * dc;
+    var_t_ = (1 - a) * (var_t_ + a * dt * dt);
+    var_c_ = (1 - a) * (var_c_ + a * dc * dc);
+    cov_ = (1 - a) * (cov_ + a * dt * dc);
+    fit();
   }
-  // 0 until something was observed.
-  double mean_ns() const noexcept { return mean_ns_; }
+
+  bool known() const noexcept { return seen_ > 0; }
+  double mean_ns() const noexcept { return mean_ns_; }  // 0 until something was observed
+
+  // What `jobs` waiting jobs need, of that cost in sum.
+  double work_ns(double jobs, double cost) const noexcept {
+    return jobs * per_job_ns_ + cost * per_unit_ns_;
+  }
+  // What running jobs still need, which have run for `age_ns` in sum. For times that are all the
+  // same it is what is missing; for exponential ones the age says nothing; the line between and
+  // beyond is right on average over a stationary stream (renewal theory: E[X²] / 2 E[X]).
+  double left_ns(double jobs, double cost, double age_ns) const noexcept {
+    const double v = spread();
+    return std::max(0.0, work_ns(jobs, cost) - age_ns * (1 - v) / (1 + v));
+  }
+  // What a running job needs still, seen at a moment that has nothing to do with it.
+  double residual_ns() const noexcept { return mean_ns_ * (1 + spread()) / 2; }
 
  private:
+  // Variance over the squared mean, of what the cost does not explain.
+  double spread() const noexcept {
+    return mean_ns_ > 0 ? std::max(0.0, var_t_ - per_unit_ns_ * cov_) / (mean_ns_ * mean_ns_) : 0;
+  }
+  void watch(double error) noexcept {
+    recent_error_ += (error - recent_error_) / kRecent;
+    const double deviation = std::sqrt(var_t_ / (2 * kRecent - 1));
+    if (std::abs(recent_error_) > 5 * deviation + 0.02 * mean_ns_) {
+      seen_ = kRelearn;
+      recent_error_ = 0;
+    }
+  }
+  void fit() noexcept {
+    if (mean_cost_ <= 0) {
+      per_job_ns_ = mean_ns_;
+      per_unit_ns_ = 0;
+      return;
+    }
+    const double proportional = mean_ns_ / mean_cost_;
+    const double prior = 0.01 * mean_cost_ * mean_cost_;  // as much as a spread of a tenth says
+    const double slope = (cov_ + prior * proportional / 2) / (var_c_ + prior);
+    per_unit_ns_ = std::clamp(slope, 0.0, proportional);
+    per_job_ns_ = mean_ns_ - per_unit_ns_ * mean_cost_;
+  }
+
+  double seen_ = 0;
   double mean_ns_ = 0;
-  uint32_t seen_ = 0;
+  double mean_cost_ = 0;
+  double var_t_ = 0;
+  double var_c_ = 0;
+  double cov_ = 0;
+  double recent_error_ = 0;
+  double per_job_ns_ = 0;
+  double per_unit_ns_ = 0;
 };
 
 }  // namespace penstock::queue

@@ -45,10 +45,12 @@ std::string describe(Dispatcher& dispatcher, Scheduler::Queue& queue) {
   return Object()
       .text("name", queue.settings.name)
       .text("state", name_of(row.state))
+      .raw("paused", queue.paused ? "true" : "false")
       .number("waiting", row.length)
       .number("running", row.running)
       .number("slots", row.slots)
       .number("max_length", queue.settings.max_length)
+      .number("owners", static_cast<int64_t>(queue.owners()))
       .number("predicted_wait_ms", static_cast<int64_t>(row.predicted_wait_ms))
       .number("service_time_us",
               static_cast<int64_t>(queue.any_model().service.mean_ns() / kNsPerUs))
@@ -108,8 +110,7 @@ StatusPageWriter::Row status_row(Dispatcher& dispatcher, Scheduler::Queue& queue
   row.length = queue.waiting;
   row.running = queue.running;
   row.slots = dispatcher.slots(queue);
-  row.predicted_wait_ms =
-      static_cast<uint64_t>(dispatcher.scheduler().predicted_wait_ns(any) / kNsPerMs);
+  row.predicted_wait_ms = static_cast<uint64_t>(dispatcher.wait_for_newcomer_ns(queue) / kNsPerMs);
   return row;
 }
 

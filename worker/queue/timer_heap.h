@@ -1,9 +1,11 @@
 // TimerHeap: which of many members is due first.
 //
-// A binary heap whose members know their index, so that one can leave from the middle in O(log n).
-// Members that come in order of their time, as deadlines do, are added in O(1). It owns nothing.
+// A heap of four children a parent, with the times beside each other in one array, whose members
+// know their index, so that one can leave from the middle in O(log n). Members that come in order
+// of their time, as deadlines do, are added in O(1). It owns nothing.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -14,6 +16,7 @@ class TimerHeap {
  public:
   struct Node {
     int64_t due_ns() const noexcept { return due_ns_; }
+    bool is_set() const noexcept { return index_ != kOut; }
 
    private:
     friend class TimerHeap;
@@ -25,11 +28,11 @@ class TimerHeap {
   // Adds the node, or moves it to another time.
   void set(Node& node, int64_t due_ns) {
     if (node.index_ == Node::kOut) {
-      node.index_ = static_cast<uint32_t>(nodes_.size());
-      nodes_.push_back(&node);
+      node.index_ = static_cast<uint32_t>(entries_.size());
+      entries_.push_back({});
     }
     node.due_ns_ = due_ns;
-    settle(node.index_);
+    settle({due_ns, &node}, node.index_);
   }
 
   // Does nothing when the node is not in.
@@ -38,43 +41,54 @@ class TimerHeap {
     if (hole == Node::kOut) {
       return;
     }
-    Node* const last = nodes_.back();
-    nodes_.pop_back();
-    if (last != &node) {
-      put(*last, hole);
-      settle(hole);
+    const Entry last = entries_.back();
+    entries_.pop_back();
+    if (last.node != &node) {
+      settle(last, hole);
     }
   }
 
-  Node* first() const noexcept { return nodes_.empty() ? nullptr : nodes_.front(); }
+  Node* first() const noexcept { return entries_.empty() ? nullptr : entries_.front().node; }
+  int64_t next_ns() const noexcept {
+    return entries_.empty() ? INT64_MAX : entries_.front().due_ns;
+  }
+  size_t size() const noexcept { return entries_.size(); }
 
  private:
-  void put(Node& node, uint32_t index) noexcept {
-    nodes_[index] = &node;
-    node.index_ = index;
+  static constexpr uint32_t kChildren = 4;
+  struct Entry {
+    int64_t due_ns;
+    Node* node;
+  };
+
+  void put(const Entry& entry, uint32_t index) noexcept {
+    entries_[index] = entry;
+    entry.node->index_ = index;
   }
 
-  void settle(uint32_t index) noexcept {
-    Node& node = *nodes_[index];
-    while (index > 0 && node.due_ns_ < nodes_[(index - 1) / 2]->due_ns_) {
-      put(*nodes_[(index - 1) / 2], index);
-      index = (index - 1) / 2;
+  // Puts the entry where it belongs, from the hole at `index` up or down.
+  void settle(const Entry& entry, uint32_t index) noexcept {
+    while (index > 0 && entry.due_ns < entries_[(index - 1) / kChildren].due_ns) {
+      put(entries_[(index - 1) / kChildren], index);
+      index = (index - 1) / kChildren;
     }
     for (;;) {
-      uint32_t child = 2 * index + 1;
-      if (child + 1 < nodes_.size() && nodes_[child + 1]->due_ns_ < nodes_[child]->due_ns_) {
-        ++child;
+      const size_t begin = size_t{index} * kChildren + 1;
+      const size_t end = std::min(begin + kChildren, entries_.size());
+      size_t least = begin;
+      for (size_t child = begin + 1; child < end; ++child) {
+        least = entries_[child].due_ns < entries_[least].due_ns ? child : least;
       }
-      if (child >= nodes_.size() || nodes_[child]->due_ns_ >= node.due_ns_) {
+      if (begin >= end || entries_[least].due_ns >= entry.due_ns) {
         break;
       }
-      put(*nodes_[child], index);
-      index = child;
+      put(entries_[least], index);
+      index = static_cast<uint32_t>(least);
     }
-    put(node, index);
+    put(entry, index);
   }
 
-  std::vector<Node*> nodes_;
+  std::vector<Entry> entries_;
 };
 
 }  // namespace penstock::queue

@@ -45,7 +45,7 @@ state: /var/lib/penstock
 worker_binary: /opt/penstock-worker
 drain_timeout: 5s
 queues:
-  video: { max_length: 200, deadline: 2h, attempts: 5, backoff: 20ms, keep_results: 1h }
+  video: { max_length: 200, max_per_owner: 20, aging: 3s, deadline: 2h, attempts: 5, backoff: 20ms, keep_results: 1h }
 workers:
   - { name: s, engine: simulate, service_time: 20ms, distribution: lognormal, sigma: 0.5,
       tokens_per_second: 50, output_tokens: 9, failure_rate: 0.25, seed: 7, job_memory: 1MiB,
@@ -57,8 +57,14 @@ webhooks: { secret_file: /etc/s, allow: [] }
   EXPECT_EQ(config.socket_mode, 0600U);
   ASSERT_EQ(config.queues.size(), 2U);
   EXPECT_EQ(config.queues[0], QueueConfig{"default"});
-  EXPECT_EQ(config.queues[1],
-            (QueueConfig{"video", 200, 7200 * kNsPerSec, 5, 20 * kNsPerMs, 3600 * kNsPerSec}));
+  EXPECT_EQ(config.queues[1], (QueueConfig{.name = "video",
+                                           .max_length = 200,
+                                           .max_per_owner = 20,
+                                           .attempts = 5,
+                                           .deadline_ns = 7200 * kNsPerSec,
+                                           .backoff_ns = 20 * kNsPerMs,
+                                           .keep_results_ns = 3600 * kNsPerSec,
+                                           .aging_ns = 3 * kNsPerSec}));
   const WorkerConfig& worker = config.workers.at(0);
   EXPECT_EQ(worker.device, "1");
   EXPECT_EQ(worker.threads, 2U);

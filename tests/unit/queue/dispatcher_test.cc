@@ -280,6 +280,91 @@ TEST_F(DispatcherTest, AFullQueueIsBusy) {
   EXPECT_GE(failure(received).retry_after_s, 1U);
 }
 
+TEST_F(DispatcherTest, AnOwnerWithTooManyJobsIsToldThatTheyAreItsOwn) {
+  config_.queues[0].max_per_owner = 1;
+  apply();
+  Peer device = worker(1);
+  Peer peer = caller();
+  submit(peer, 1);
+  submit(peer, 2);
+  submit(peer, 3);
+  wire::Submit anothers = post();
+  anothers.owner = "Bearer sk-another";
+  submit(peer, 4, anothers);
+  const auto received = expect(peer, FrameType::kFailed);
+  EXPECT_EQ(received.id, 3U);
+  EXPECT_EQ(failure(received).status, 503U);
+  EXPECT_EQ(failure(received).code, "busy");
+  EXPECT_EQ(failure(received).retry_after_s, 1U);
+  EXPECT_EQ(failure(received).message,
+            "You have 1 jobs waiting in queue default, as many as one caller may have. "
+            "Try again in 1 s.");
+  // Before the first owner's second job: it has had none yet.
+  EXPECT_EQ(expect(peer, FrameType::kAccepted).as<wire::Accepted>().position, 1U);
+}
+
+TEST_F(DispatcherTest, OwnersTakeTurnsAndThoseWithoutANameAreOne) {
+  Peer device = worker(1);
+  Peer peer = caller();
+  uint64_t id = 0;
+  for (const char* owner : {"a", "a", "a", "b", "", "", "b"}) {
+    const std::string body = std::string(owner) + std::to_string(++id);
+    wire::Submit message = post(body);
+    message.owner = owner;
+    submit(peer, id, message);
+  }
+  std::vector<std::string> order;
+  while (const auto job = device.next()) {
+    order.emplace_back(job->as<wire::Submit>().body);
+    device.send(job->id, wire::Failed{.status = 400, .code = "invalid_request"});
+    device.send(0, wire::Take{1});
+    turn();
+  }
+  EXPECT_EQ(order, (std::vector<std::string>{"a1", "b4", "5", "a2", "6", "b7", "a3"}));
+}
+
+TEST_F(DispatcherTest, WeightAndCostOfTheSubmitSayWhoIsNext) {
+  Peer peer = caller();
+  Peer holder = worker(1);
+  submit(peer, 1);  // holds the only slot
+  uint64_t id = 1;
+  const auto queue_up = [&](const char* owner, uint64_t weight, uint64_t cost) {
+    wire::Submit message = post(owner);
+    message.owner = owner;
+    message.weight = weight;
+    message.cost = cost;
+    submit(peer, ++id, message);
+  };
+  for (int i = 0; i < 4; ++i) {
+    queue_up("heavy", 2, 100);
+    queue_up("light", 1, 100);
+  }
+  std::string order;
+  auto job = holder.next();
+  for (int i = 0; i < 7; ++i) {
+    holder.send(job->id, wire::Failed{.status = 400, .code = "invalid_request"});
+    holder.send(0, wire::Take{1});
+    turn();
+    job = holder.next();
+    ASSERT_TRUE(job);
+    order += job->as<wire::Submit>().body.front();
+  }
+  EXPECT_EQ(order, "hlhlhhl");  // twice as often, the earlier of two equals first
+}
+
+TEST_F(DispatcherTest, APausedQueueTakesJobsInAndGivesNoneOutUntilItIsResumed) {
+  Peer device = worker(2);
+  Peer peer = caller();
+  Scheduler::Queue& queue = *dispatcher_.scheduler().find_queue("default");
+  dispatcher_.pause(queue);
+  submit(peer, 1);
+  EXPECT_EQ(peer.next()->as<wire::Accepted>().position, 1U);
+  EXPECT_FALSE(device.next());
+  dispatcher_.resume(queue);
+  turn();
+  EXPECT_TRUE(device.next());
+}
+
 TEST_F(DispatcherTest, ABodyOverTheLimitIsTooLarge) {
   config_.limits.max_body_bytes = 10;
   apply();

@@ -21,37 +21,77 @@ TEST(OrderTreeTest, AnEmptyTreeHasNoFirst) {
   OrderTree tree;
   EXPECT_EQ(tree.first(), nullptr);
   EXPECT_EQ(tree.size(), 0U);
-  EXPECT_EQ(tree.before(Place{0, 0, 7}), 0U);
+  EXPECT_EQ(tree.first_from(Place{0, 0, 7}), nullptr);
+  EXPECT_EQ(tree.before(Place{0, 0, 7}).count, 0U);
 }
 
-// Ten thousand random steps beside a sorted vector.
-TEST(OrderTreeTest, AgreesWithASortedListInOrderRankAndSize) {
-  std::mt19937_64 random(7);
-  OrderTree tree;
-  std::deque<OrderTree::Node> nodes;
-  std::vector<OrderTree::Node*> sorted;
-  const auto before = [](const OrderTree::Node* a, const OrderTree::Node* b) {
+// Random steps beside a sorted vector, growing to thousands of members and shrinking to none, so
+// that pages split, join and go at every level.
+class OrderTreeModelTest : public testing::TestWithParam<uint64_t> {
+ protected:
+  static bool before(const OrderTree::Node* a, const OrderTree::Node* b) {
     return a->place.before(b->place);
-  };
-  for (uint64_t step = 0; step < 10'000; ++step) {
-    if (sorted.empty() || random() % 5 < 3) {
-      OrderTree::Node& node = nodes.emplace_back();
-      node.place = {static_cast<int64_t>(random() % 3), random() % 4, step};
-      tree.insert(node);
-      sorted.insert(std::lower_bound(sorted.begin(), sorted.end(), &node, before), &node);
-    } else {
-      const auto victim = sorted.begin() + static_cast<ptrdiff_t>(random() % sorted.size());
-      tree.erase(**victim);
-      sorted.erase(victim);
+  }
+
+  void insert() {
+    OrderTree::Node& node = nodes_.emplace_back();
+    const uint64_t tag = random_() % 3 == 0 ? random_() % 1000 : ++tag_;  // most come last
+    node.place = {static_cast<int64_t>(random_() % 3), tag, ++arrival_};
+    node.cost = static_cast<uint32_t>(random_() % 100'000);
+    tree_.insert(node);
+    sorted_.insert(std::lower_bound(sorted_.begin(), sorted_.end(), &node, before), &node);
+  }
+  void erase() {
+    const size_t at = random_() % 2 == 0 ? 0 : random_() % sorted_.size();
+    tree_.erase(*sorted_[at]);
+    sorted_.erase(sorted_.begin() + static_cast<ptrdiff_t>(at));
+  }
+  void check() {
+    ASSERT_EQ(tree_.size(), sorted_.size());
+    ASSERT_EQ(tree_.first(), sorted_.empty() ? nullptr : sorted_.front());
+    if (sorted_.empty()) {
+      return;
     }
-    ASSERT_EQ(tree.size(), sorted.size());
-    ASSERT_EQ(tree.first(), sorted.empty() ? nullptr : sorted.front());
-    if (!sorted.empty()) {
-      const size_t rank = random() % sorted.size();
-      ASSERT_EQ(tree.before(sorted[rank]->place), rank);
+    const size_t rank = random_() % sorted_.size();
+    uint64_t cost = 0;
+    for (size_t i = 0; i < rank; ++i) {
+      cost += sorted_[i]->cost;
+    }
+    ASSERT_EQ(tree_.before(sorted_[rank]->place).count, rank);
+    ASSERT_EQ(tree_.before(sorted_[rank]->place).cost, cost);
+    ASSERT_EQ(tree_.first_from(sorted_[rank]->place), sorted_[rank]);
+    const Place behind{sorted_[rank]->place.priority, UINT64_MAX, UINT64_MAX};
+    const auto next = std::find_if(sorted_.begin(), sorted_.end(),
+                                   [&](const auto* each) { return behind.before(each->place); });
+    ASSERT_EQ(tree_.first_from(behind), next == sorted_.end() ? nullptr : *next);
+  }
+
+  std::mt19937_64 random_{GetParam()};
+  OrderTree tree_;
+  std::deque<OrderTree::Node> nodes_;
+  std::vector<OrderTree::Node*> sorted_;
+  uint64_t tag_ = 0;
+  uint64_t arrival_ = 0;
+};
+
+TEST_P(OrderTreeModelTest, AgreesWithASortedListInOrderRankAndCost) {
+  for (const uint64_t inserts_of_ten : {7U, 3U, 6U, 2U}) {
+    for (int step = 0; step < 8'000; ++step) {
+      sorted_.empty() || random_() % 10 < inserts_of_ten ? insert() : erase();
+      if (step % 7 == 0) {
+        ASSERT_NO_FATAL_FAILURE(check());
+      }
+    }
+  }
+  while (!sorted_.empty()) {
+    erase();
+    if (sorted_.size() % 5 == 0) {
+      ASSERT_NO_FATAL_FAILURE(check());
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Seeds, OrderTreeModelTest, testing::Range<uint64_t>(1, 5));
 
 }  // namespace
 }  // namespace penstock::queue

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <random>
 #include <vector>
@@ -19,19 +20,46 @@ constexpr uint32_t kMaxLength = 40;
 constexpr uint32_t kAttempts = 3;
 constexpr int64_t kDeadlineNs = 50 * kNsPerSec;
 constexpr int64_t kBackoffNs = kNsPerSec;
+constexpr int64_t kAgingNs = 7 * kNsPerSec;
+constexpr uint32_t kMaxPerOwner = 12;
+constexpr uint64_t kOwners = 6;
+constexpr int64_t kPromoted = Scheduler::kHighest + 1;
+
+// Start-time fair queueing of one class in one lane, as in the paper, with nothing forgotten until
+// the class is empty.
+struct NaiveClass {
+  struct Owner {
+    uint64_t end = 0;
+    uint64_t served = 0;
+    uint64_t rest = 0;
+    uint64_t weight = 1;
+    int waiting = 0;
+  };
+  uint64_t virtual_time = 0;
+  int jobs = 0;
+  std::map<uint64_t, Owner> owners;
+};
 
 struct NaiveJob {
   std::unique_ptr<Ticket> ticket = std::make_unique<Ticket>();
   size_t model = 0;
-  int64_t priority = 0;
+  int64_t priority = 0;  // of its class
+  int64_t standing = 0;  // priority, or kPromoted
+  uint64_t owner = 0;
+  uint64_t tag = 0;
+  uint64_t start = 0;  // the tag it came with
+  uint64_t end = 0;
   uint64_t arrival = 0;
+  int64_t arrived_ns = 0;
   int64_t deadline_ns = 0;
   uint32_t attempts = 0;
   bool running = false;
   int64_t ready_ns = 0;  // not running: may be taken from then on
 
   bool before(const NaiveJob& other) const {
-    return priority != other.priority ? priority > other.priority : arrival < other.arrival;
+    return standing != other.standing ? standing > other.standing
+           : tag != other.tag         ? tag < other.tag
+                                      : arrival < other.arrival;
   }
 };
 
@@ -40,9 +68,11 @@ class SchedulerModelTest : public testing::TestWithParam<uint64_t> {
   SchedulerModelTest() {
     queue_ = &scheduler_.set_queue({.name = "q",
                                     .max_length = kMaxLength,
+                                    .max_per_owner = kMaxPerOwner,
                                     .attempts = kAttempts,
                                     .deadline_ns = kDeadlineNs,
-                                    .backoff_ns = kBackoffNs});
+                                    .backoff_ns = kBackoffNs,
+                                    .aging_ns = kAgingNs});
     lanes_ = {&queue_->any_model(), &scheduler_.lane(*queue_, "a"), &scheduler_.lane(*queue_, "b")};
   }
 
@@ -59,13 +89,122 @@ class SchedulerModelTest : public testing::TestWithParam<uint64_t> {
   void add() {
     NaiveJob job;
     job.model = random(kModels);
-    job.priority = static_cast<int64_t>(random(3)) - 1;
+    job.priority = job.standing = static_cast<int64_t>(random(3)) - 1;
+    job.owner = random(kOwners);
     job.arrival = ++arrivals_;
+    job.arrived_ns = now_;
     job.deadline_ns = now_ + kDeadlineNs;
-    const bool fits = waiting() < kMaxLength;
-    ASSERT_EQ(scheduler_.add(*job.ticket, *lanes_[job.model], job.priority, now_), fits);
-    if (fits) {
+    const Scheduler::Claim claim{job.owner, job.priority, 1 + random(50), 1 + random(2) * 6};
+    const auto own = std::count_if(jobs_.begin(), jobs_.end(), [&](const NaiveJob& each) {
+      return each.owner == job.owner && !each.running;
+    });
+    const auto expected = waiting() >= kMaxLength ? Scheduler::Admission::kQueueFull
+                          : own >= kMaxPerOwner   ? Scheduler::Admission::kOwnerFull
+                                                  : Scheduler::Admission::kAdded;
+    ASSERT_EQ(scheduler_.add(*job.ticket, *lanes_[job.model], claim, now_), expected);
+    if (expected == Scheduler::Admission::kAdded) {
+      tag(job, claim);
+      arm(job.model);
       jobs_.push_back(std::move(job));
+    }
+  }
+
+  NaiveClass& class_of(const NaiveJob& job) { return classes_[{job.model, job.priority}]; }
+  NaiveClass::Owner& owner_of(const NaiveJob& job) { return class_of(job).owners[job.owner]; }
+
+  void tag(NaiveJob& job, const Scheduler::Claim& claim) {
+    NaiveClass& mine = class_of(job);
+    if (mine.jobs++ == 0) {
+      for (size_t model = 0; model < kModels; ++model) {
+        const auto& other = classes_[{model, job.priority}];
+        if (compete(model, job.model)) {
+          mine.virtual_time = std::max(mine.virtual_time, other.virtual_time);
+        }
+      }
+    }
+    NaiveClass::Owner& owner = mine.owners[job.owner];
+    const bool goes_on = owner.waiting > 0 || owner.end > mine.virtual_time;
+    if (owner.weight != claim.weight || !goes_on) {
+      owner.rest = 0;
+      owner.weight = claim.weight;
+    }
+    job.tag = job.start = owner.waiting > 0 ? owner.end : std::max(owner.end, mine.virtual_time);
+    const uint64_t scaled = (claim.cost << 16) + owner.rest;
+    owner.rest = scaled % claim.weight;
+    owner.end = job.end = job.tag + scaled / claim.weight;
+    ++owner.waiting;
+  }
+  void waits_no_more(const NaiveJob& job) {
+    NaiveClass::Owner& owner = owner_of(job);
+    if (--owner.waiting == 0) {
+      owner.end = owner.served;
+    }
+  }
+  void over(const NaiveJob& job) {
+    if (!job.running) {
+      waits_no_more(job);
+    }
+    if (--class_of(job).jobs == 0) {
+      class_of(job) = {};
+    }
+  }
+  void started(const NaiveJob& job, size_t worker_model) {
+    owner_of(job).served = std::max(owner_of(job).served, job.end);
+    waits_no_more(job);
+    for (const size_t model : {job.model, worker_model, size_t{0}}) {
+      NaiveClass& each = classes_[{model, job.priority}];
+      if (each.jobs > 0) {
+        each.virtual_time = std::max(each.virtual_time, job.start);
+      }
+    }
+    for (const size_t model : {worker_model, size_t{0}}) {
+      highest_taken_[model] = std::max(highest_taken_[model], job.priority);
+    }
+    ++taken_;
+  }
+
+  void arm(size_t model) {
+    if (age_at_[model] == INT64_MAX) {
+      age_at_[model] = now_ + kAgingNs;
+    }
+  }
+  void age(size_t model) {
+    const auto in_lane = [&](const NaiveJob& job) { return ready(job) && job.model == model; };
+    if (std::none_of(jobs_.begin(), jobs_.end(), in_lane)) {
+      age_at_[model] = INT64_MAX;
+      return;  // and what was taken is looked at next time
+    }
+    age_at_[model] = now_ + kAgingNs;
+    bool promoted = false;
+    int64_t top = std::exchange(highest_taken_[model], INT64_MIN);
+    for (const NaiveJob& job : jobs_) {
+      promoted = promoted || (in_lane(job) && job.standing == kPromoted);
+      if (ready(job) && compete(model, job.model) && job.standing != kPromoted) {
+        top = std::max(top, job.standing);
+      }
+    }
+    if (promoted || taken_ - promoted_at_[model] < Scheduler::kTakesPerPromotion) {
+      return;
+    }
+    std::map<int64_t, NaiveJob*> heads;
+    for (NaiveJob& job : jobs_) {
+      if (in_lane(job) && job.standing < top) {
+        NaiveJob*& head = heads[job.standing];
+        head = head == nullptr || job.before(*head) ? &job : head;
+      }
+    }
+    NaiveJob* oldest = nullptr;
+    for (auto it = heads.rbegin(); it != heads.rend(); ++it) {
+      oldest =
+          oldest == nullptr || it->second->arrived_ns < oldest->arrived_ns ? it->second : oldest;
+    }
+    if (oldest != nullptr && oldest->arrived_ns + kAgingNs <= now_) {
+      oldest->standing = kPromoted;
+      oldest->tag = 0;
+      promoted_at_[model] = taken_;
+      ++promotions_;
+    } else if (oldest != nullptr) {
+      age_at_[model] = oldest->arrived_ns + kAgingNs;
     }
   }
 
@@ -81,6 +220,7 @@ class SchedulerModelTest : public testing::TestWithParam<uint64_t> {
     ASSERT_EQ(scheduler_.take(*lanes_[model], now_),
               expected == nullptr ? nullptr : expected->ticket.get());
     if (expected != nullptr) {
+      started(*expected, model);
       expected->running = true;
     }
   }
@@ -99,6 +239,7 @@ class SchedulerModelTest : public testing::TestWithParam<uint64_t> {
   void finish(bool running) {
     if (const auto it = pick(running); it != jobs_.end()) {
       scheduler_.finish(*it->ticket, Scheduler::Outcome::kCompleted, now_);
+      over(*it);
       jobs_.erase(it);
     }
   }
@@ -115,19 +256,25 @@ class SchedulerModelTest : public testing::TestWithParam<uint64_t> {
                          lost ? Scheduler::Cause::kWorkerLost : Scheduler::Cause::kJobFailed, now_),
         again);
     if (!again) {
+      over(*it);
       jobs_.erase(it);
       return;
     }
     const uint32_t waits = it->attempts - (lost ? 1 : 0);
     it->running = false;
+    ++owner_of(*it).waiting;
     it->ready_ns = waits == 0 ? now_ : now_ + (kBackoffNs << (waits - 1));
+    if (waits == 0) {
+      arm(it->model);
+    }
   }
 
   void advance() {
+    const int64_t then = now_;
     now_ += static_cast<int64_t>(random(5 * kNsPerSec));
     std::vector<Scheduler::Expired> expired;
     scheduler_.advance_to(now_, expired);
-    size_t over = 0;
+    size_t ended = 0;
     for (auto it = jobs_.begin(); it != jobs_.end();) {
       if (it->deadline_ns > now_) {
         ++it;
@@ -138,10 +285,21 @@ class SchedulerModelTest : public testing::TestWithParam<uint64_t> {
       });
       ASSERT_NE(told, expired.end());
       ASSERT_EQ(told->was_running, it->running);
-      ++over;
+      ++ended;
+      over(*it);
       it = jobs_.erase(it);
     }
-    ASSERT_EQ(expired.size(), over);
+    ASSERT_EQ(expired.size(), ended);
+    for (const NaiveJob& job : jobs_) {
+      if (ready(job) && job.ready_ns > then) {  // came back from its back-off
+        arm(job.model);
+      }
+    }
+    for (size_t model = 0; model < kModels; ++model) {
+      if (age_at_[model] <= now_) {
+        age(model);
+      }
+    }
   }
 
   void check() {
@@ -164,12 +322,18 @@ class SchedulerModelTest : public testing::TestWithParam<uint64_t> {
   Scheduler::Queue* queue_;
   std::vector<Scheduler::Lane*> lanes_;
   std::vector<NaiveJob> jobs_;
+  std::map<std::pair<size_t, int64_t>, NaiveClass> classes_;  // by model and priority
+  int64_t age_at_[kModels] = {INT64_MAX, INT64_MAX, INT64_MAX};
+  uint64_t promoted_at_[kModels] = {};
+  int64_t highest_taken_[kModels] = {INT64_MIN, INT64_MIN, INT64_MIN};
+  uint64_t taken_ = 0;
+  int promotions_ = 0;
   uint64_t arrivals_ = 0;
   int64_t now_ = kNsPerSec;
 };
 
 TEST_P(SchedulerModelTest, AgreesWithANaiveListOnEveryStep) {
-  for (int step = 0; step < 5'000 && !HasFatalFailure(); ++step) {
+  for (int step = 0; step < 10'000 && !HasFatalFailure(); ++step) {
     const uint64_t die = random(20);
     if (die < 8) {
       add();
@@ -189,7 +353,11 @@ TEST_P(SchedulerModelTest, AgreesWithANaiveListOnEveryStep) {
   for (NaiveJob& job : jobs_) {
     scheduler_.finish(*job.ticket, Scheduler::Outcome::kCancelled, now_);
   }
+  EXPECT_GT(promotions_, 10);
   EXPECT_EQ(queue_->waiting + queue_->running, 0U);
+  EXPECT_EQ(queue_->owners(), 0U);
+  std::vector<Scheduler::Expired> none;
+  scheduler_.advance_to(now_ + kAgingNs, none);  // lanes find that nobody waits
   EXPECT_EQ(scheduler_.next_event(), INT64_MAX);
 }
 

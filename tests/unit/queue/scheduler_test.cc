@@ -12,6 +12,7 @@ namespace {
 using Ticket = Scheduler::Ticket;
 using Cause = Scheduler::Cause;
 using Outcome = Scheduler::Outcome;
+using Admission = Scheduler::Admission;
 
 class SchedulerTest : public testing::Test {
  protected:
@@ -24,10 +25,14 @@ class SchedulerTest : public testing::Test {
     other_ = &scheduler_.lane(*queue_, "other");
   }
   Ticket& add(Scheduler::Lane& lane, int64_t priority = 0) {
+    return add(lane, Scheduler::Claim{.priority = priority});
+  }
+  Ticket& add(Scheduler::Lane& lane, const Scheduler::Claim& claim) {
     Ticket& ticket = tickets_.emplace_back();
-    EXPECT_TRUE(scheduler_.add(ticket, lane, priority, now_));
+    EXPECT_EQ(scheduler_.add(ticket, lane, claim, now_), Admission::kAdded);
     return ticket;
   }
+  int64_t wait_ns(const Ticket& ticket) { return scheduler_.predicted_wait_ns(ticket, now_); }
   Ticket* take(Scheduler::Lane& lane) { return scheduler_.take(lane, now_); }
   std::vector<Scheduler::Expired> advance(int64_t ns) {
     now_ += ns;
@@ -76,10 +81,10 @@ TEST_F(SchedulerTest, RefusesWhatComesToAFullQueueAndTakesAgainWhenAPlaceIsFree)
   add(*demo_);
   add(*other_);
   Ticket extra;
-  EXPECT_FALSE(scheduler_.add(extra, *demo_, 100, now_));
+  EXPECT_EQ(scheduler_.add(extra, *demo_, {.priority = 100}, now_), Admission::kQueueFull);
   EXPECT_EQ(extra.state(), Ticket::State::kUnknown);
   take(*demo_);
-  EXPECT_TRUE(scheduler_.add(extra, *demo_, 100, now_));
+  EXPECT_EQ(scheduler_.add(extra, *demo_, {.priority = 100}, now_), Admission::kAdded);
   scheduler_.finish(extra, Outcome::kCancelled, now_);
 }
 
@@ -163,11 +168,115 @@ TEST_F(SchedulerTest, PositionCountsWhatCompetesForTheSameWorkers) {
   EXPECT_EQ(scheduler_.position(late), 4U);
 }
 
-TEST_F(SchedulerTest, PredictedWaitIsWorkAheadOverTheDrainRate) {
+TEST_F(SchedulerTest, AnOwnerHasAtMostItsShareOfPlaces) {
+  set({.max_length = 10, .max_per_owner = 2, .attempts = 3});
+  Ticket& first = add(*demo_, {.owner = 7});
+  add(*other_, {.owner = 7, .priority = 3});
+  Ticket extra;
+  EXPECT_EQ(scheduler_.add(extra, *demo_, {.owner = 7}, now_), Admission::kOwnerFull);
+  EXPECT_EQ(extra.state(), Ticket::State::kUnknown);
+  add(*demo_, {.owner = 8});
+  EXPECT_EQ(take(*demo_), &first);  // those that run do not count
+  EXPECT_EQ(scheduler_.add(extra, *demo_, {.owner = 7}, now_), Admission::kAdded);
+}
+
+TEST_F(SchedulerTest, OwnersThatAreGoneAreForgotten) {
+  for (uint64_t owner = 0; owner < 1000; ++owner) {
+    add(*demo_, {.owner = owner});
+  }
+  EXPECT_EQ(queue_->owners(), 1000U);
+  while (Ticket* const job = take(*demo_)) {
+    scheduler_.finish(*job, Outcome::kCompleted, now_);
+  }
+  EXPECT_EQ(queue_->owners(), 0U);
+}
+
+TEST_F(SchedulerTest, NothingIsTakenFromAPausedQueueAndPlacesHold) {
+  Ticket& first = add(*demo_);
+  scheduler_.pause(*queue_);
+  Ticket& second = add(*demo_);
+  EXPECT_EQ(take(*demo_), nullptr);
+  EXPECT_EQ(scheduler_.position(first), 1U);
+  EXPECT_EQ(scheduler_.position(second), 2U);
+  set({});  // a reload does not resume it
+  EXPECT_EQ(take(*demo_), nullptr);
+  scheduler_.resume(*queue_);
+  EXPECT_EQ(take(*demo_), &first);
+}
+
+TEST_F(SchedulerTest, ANewModelsOwnersAreNotPutBehindAnotherModelsPast) {
+  for (int i = 0; i < 100; ++i) {
+    add(*demo_, {.owner = 1});
+  }
+  for (int i = 0; i < 99; ++i) {
+    add(*other_, {.owner = 2});
+    take(*other_);
+  }
+  add(*other_, {.owner = 2});
+  take(*demo_);
+  EXPECT_EQ(scheduler_.position(add(*demo_, {.owner = 3})), 1U);
+}
+
+TEST_F(SchedulerTest, ALowerClassIsLetBeforeOncePerAgingInterval) {
+  set({.aging_ns = kNsPerSec});
+  std::vector<Ticket*> low;
+  for (int i = 0; i < 5; ++i) {
+    low.push_back(&add(*demo_, 0));
+  }
+  int promoted = 0;
+  for (int ms = 0; ms < 3500; ms += 20) {  // one high job in, one job out
+    add(*demo_, 5);
+    promoted += take(*demo_)->promoted() ? 1 : 0;
+    ASSERT_EQ(promoted, ms < 1000 ? 0 : ms < 2000 ? 1 : ms < 3000 ? 2 : 3) << ms;
+    advance(20 * kNsPerMs);
+  }
+  EXPECT_EQ(low[2]->state(), Ticket::State::kRunning);
+  EXPECT_EQ(low[3]->state(), Ticket::State::kWaiting);
+}
+
+TEST_F(SchedulerTest, AgingLetsNoMoreThanOneInSixteenBeforeHoweverSlowTheJobs) {
+  set({.aging_ns = kNsPerSec});
+  for (int i = 0; i < 100; ++i) {
+    add(*demo_, 0);
+  }
+  int promoted = 0;
+  for (int i = 0; i < 170; ++i) {
+    add(*demo_, 5);
+    promoted += take(*demo_)->promoted() ? 1 : 0;
+    advance(30 * kNsPerSec);
+  }
+  EXPECT_EQ(promoted, 10);
+}
+
+TEST_F(SchedulerTest, APromotedJobOfALostWorkerKeepsItsPlace) {
+  set({.attempts = 3, .aging_ns = kNsPerSec});
+  Ticket& low = add(*demo_, 0);
+  for (int i = 0; i < 16; ++i) {
+    add(*demo_, 5);
+    take(*demo_);
+  }
+  add(*demo_, 5);
+  advance(kNsPerSec);
+  ASSERT_EQ(take(*demo_), &low);
+  scheduler_.retry(low, Cause::kWorkerLost, now_);
+  EXPECT_EQ(scheduler_.position(low), 1U);
+}
+
+TEST_F(SchedulerTest, AgingThatIsTurnedOffByAReloadStops) {
+  set({.aging_ns = kNsPerSec});
+  add(*demo_, 0);
+  EXPECT_EQ(scheduler_.next_event(), now_ + kNsPerSec);
+  set({});
+  advance(0);
+  EXPECT_EQ(scheduler_.next_event(), INT64_MAX);
+}
+
+// Both slots have been busy for half of 100 ms: the first becomes free in 25 ms, on average.
+TEST_F(SchedulerTest, PredictedWaitIsTheWorkAheadOverTheSlots) {
   scheduler_.set_capacity(*demo_, 2);
-  for (int i = 0; i < 10; ++i) {
+  for (int i = 0; i < 100; ++i) {
     Ticket& job = add(*demo_);
-    EXPECT_EQ(scheduler_.predicted_wait_ns(job), 0);  // a slot is free
+    EXPECT_EQ(wait_ns(job), 0);  // a slot is free
     take(*demo_);
     now_ += 100 * kNsPerMs;
     scheduler_.finish(job, Outcome::kCompleted, now_);
@@ -176,10 +285,11 @@ TEST_F(SchedulerTest, PredictedWaitIsWorkAheadOverTheDrainRate) {
   take(*demo_);
   add(*demo_);
   take(*demo_);
-  // Both slots are taken; one becomes free each 50 ms.
-  EXPECT_EQ(scheduler_.predicted_wait_ns(add(*demo_)), 50 * kNsPerMs);
-  EXPECT_EQ(scheduler_.predicted_wait_ns(add(*demo_)), 100 * kNsPerMs);
-  EXPECT_EQ(scheduler_.predicted_wait_ns(queue_->any_model()), 150 * kNsPerMs);
+  now_ += 50 * kNsPerMs;
+  EXPECT_EQ(wait_ns(add(*demo_)), 25 * kNsPerMs);
+  EXPECT_EQ(wait_ns(add(*demo_)), 75 * kNsPerMs);
+  EXPECT_EQ(scheduler_.predicted_wait_ns(queue_->any_model(), now_), 125 * kNsPerMs);
+  EXPECT_EQ(scheduler_.predicted_wait_ns(*demo_, {.priority = 1}, now_), 25 * kNsPerMs);
 }
 
 TEST_F(SchedulerTest, WithNobodyThereThePredictionKeepsTheLastKnownRate) {
@@ -189,16 +299,37 @@ TEST_F(SchedulerTest, WithNobodyThereThePredictionKeepsTheLastKnownRate) {
   now_ += kNsPerSec;
   scheduler_.finish(job, Outcome::kCompleted, now_);
   scheduler_.set_capacity(*demo_, 0);
-  EXPECT_EQ(scheduler_.predicted_wait_ns(add(*demo_)), 250 * kNsPerMs);
+  for (int i = 0; i < 100; ++i) {
+    add(*demo_);
+  }
+  EXPECT_NEAR(static_cast<double>(wait_ns(add(*demo_))), 25.0 * kNsPerSec, 0.5 * kNsPerSec);
+}
+
+TEST_F(SchedulerTest, AJobForAnyModelWaitsForTheFirstWorkersThatGetToIt) {
+  scheduler_.set_capacity(*demo_, 1);
+  scheduler_.set_capacity(*other_, 1);
+  for (Scheduler::Lane* const lane : {demo_, other_}) {
+    Ticket& job = add(*lane);
+    take(*lane);
+    now_ += kNsPerSec;
+    scheduler_.finish(job, Outcome::kCompleted, now_);
+    add(*lane);
+    take(*lane);
+  }
+  for (int i = 0; i < 10; ++i) {
+    add(*demo_);
+  }
+  add(*other_);
+  EXPECT_NEAR(static_cast<double>(wait_ns(add(queue_->any_model(), -1))), 2.0 * kNsPerSec, 1.0);
 }
 
 TEST_F(SchedulerTest, ChangedSettingsApplyInPlace) {
   set({.max_length = 1});
   Ticket& job = add(*demo_);
   Ticket extra;
-  EXPECT_FALSE(scheduler_.add(extra, *demo_, 0, now_));
+  EXPECT_EQ(scheduler_.add(extra, *demo_, {}, now_), Admission::kQueueFull);
   set({.max_length = 2});
-  EXPECT_TRUE(scheduler_.add(extra, *demo_, 0, now_));
+  EXPECT_EQ(scheduler_.add(extra, *demo_, {}, now_), Admission::kAdded);
   EXPECT_EQ(take(*demo_), &job);
   scheduler_.finish(extra, Outcome::kCancelled, now_);
 }

@@ -1,0 +1,161 @@
+// BENCH.md Q4: the scheduler's own cost: add, take, position and predicted wait with 1,000 and
+// 1,000,000 jobs queued, of 10,000 owners in four classes, deadlines and aging on.
+//
+//   scheduler_bench [N...]
+//
+// Each figure is the median of five runs of 20,000 operations on jobs chosen at random; `finish`
+// is beside them because what is taken must be finished. Lines are `name=value` for the bench's
+// table.
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "shared/base/clock.h"
+#include "worker/queue/scheduler.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr int kRuns = 5;
+constexpr size_t kOperations = 20'000;
+constexpr uint64_t kOwners = 10'000;
+
+uint64_t mix(uint64_t x) {  // splitmix64
+  x += 0x9e3779b97f4a7c15;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+  return x ^ (x >> 31);
+}
+
+class Bench {
+ public:
+  explicit Bench(size_t jobs) : count_(jobs), tickets_(jobs + kOperations) {
+    queue_ = &scheduler_.set_queue({.name = "q",
+                                    .max_length = UINT32_MAX,
+                                    .deadline_ns = 600 * kNsPerSec,
+                                    .aging_ns = kNsPerSec});
+    lane_ = &scheduler_.lane(*queue_, "m");
+    scheduler_.set_capacity(*lane_, 8);
+    for (auto& ticket : tickets_) {
+      free_.push_back(&ticket);
+    }
+    add(1);  // teaches a service time
+    take(1);
+    finish(1);
+    add(jobs);
+  }
+
+  void measure() {
+    // What is added is taken again in pieces no larger than a tenth of the queue, so that its
+    // length stays about what it is said to be.
+    const size_t piece = std::min(kOperations, std::max<size_t>(1, count_ / 10));
+    std::vector<double> times[5];
+    for (int run = 0; run < kRuns; ++run) {
+      int64_t spent[5] = {};
+      for (size_t done = 0; done < kOperations; done += piece) {
+        pick(piece);
+        spent[0] += timed([&] { add(piece); });
+        spent[1] += timed([&] { position(); });
+        spent[2] += timed([&] { predict(); });
+        spent[3] += timed([&] { take(piece); });
+        spent[4] += timed([&] { finish(piece); });
+      }
+      const size_t operations = (kOperations + piece - 1) / piece * piece;
+      for (int op = 0; op < 5; ++op) {
+        times[op].push_back(static_cast<double>(spent[op]) / static_cast<double>(operations));
+      }
+    }
+    static constexpr const char* kNames[] = {"add", "position", "predicted_wait", "take", "finish"};
+    for (int op = 0; op < 5; ++op) {
+      std::sort(times[op].begin(), times[op].end());
+      std::printf("Q4 op=%s n=%zu owners=%lu ours_ns=%.0f\n", kNames[op], count_, kOwners,
+                  times[op][kRuns / 2]);
+    }
+    if (sink_ == 42) {
+      std::printf("\n");
+    }
+  }
+
+ private:
+  static int64_t timed(const std::function<void()>& work) {
+    const int64_t start = monotonic_ns();
+    work();
+    return monotonic_ns() - start;
+  }
+  void add(size_t jobs) {
+    for (size_t i = 0; i < jobs; ++i) {
+      const uint64_t r = mix(++random_);
+      Scheduler::Ticket& ticket = *free_.back();
+      free_.pop_back();
+      scheduler_.add(ticket, *lane_,
+                     {.owner = mix(r % kOwners),
+                      .priority = static_cast<int64_t>(r >> 32 & 3),
+                      .cost = 1 + (r >> 40 & 1023),
+                      .weight = 1 + (r % kOwners & 3)},
+                     now_ += 1000);
+    }
+  }
+  void take(size_t jobs) {
+    for (size_t i = 0; i < jobs; ++i) {
+      running_.push_back(scheduler_.take(*lane_, now_));
+    }
+  }
+  void finish(size_t jobs) {
+    for (size_t i = 0; i < jobs; ++i) {
+      scheduler_.finish(*running_.back(), Scheduler::Outcome::kCompleted, now_);
+      free_.push_back(running_.back());
+      running_.pop_back();
+    }
+  }
+  void pick(size_t jobs) {
+    chosen_.clear();
+    while (chosen_.size() < jobs) {
+      auto& ticket = tickets_[mix(++random_) % tickets_.size()];
+      if (ticket.state() == Scheduler::Ticket::State::kWaiting) {
+        chosen_.push_back(&ticket);
+      }
+    }
+  }
+  void position() {
+    for (const auto* ticket : chosen_) {
+      sink_ += scheduler_.position(*ticket);
+    }
+  }
+  void predict() {
+    for (const auto* ticket : chosen_) {
+      sink_ += static_cast<uint64_t>(scheduler_.predicted_wait_ns(*ticket, now_));
+    }
+  }
+
+  size_t count_;
+  std::vector<Scheduler::Ticket> tickets_;
+  std::vector<Scheduler::Ticket*> free_;
+  std::vector<Scheduler::Ticket*> running_;
+  std::vector<const Scheduler::Ticket*> chosen_;
+  Scheduler scheduler_;
+  Scheduler::Queue* queue_;
+  Scheduler::Lane* lane_;
+  int64_t now_ = kNsPerSec;
+  uint64_t random_ = 0;
+  uint64_t sink_ = 0;
+};
+
+}  // namespace
+}  // namespace penstock::queue
+
+int main(int argc, char** argv) {
+  std::vector<size_t> counts;
+  for (int i = 1; i < argc; ++i) {
+    counts.push_back(std::strtoull(argv[i], nullptr, 10));
+  }
+  if (counts.empty()) {
+    counts = {1000, 1'000'000};
+  }
+  for (const size_t count : counts) {
+    std::make_unique<penstock::queue::Bench>(count)->measure();
+  }
+}

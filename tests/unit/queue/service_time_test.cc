@@ -1,0 +1,94 @@
+#include "worker/queue/service_time.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "shared/base/clock.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr int64_t kMs = kNsPerMs;
+
+TEST(ServiceTimeTest, KnowsNothingUntilAJobWasSeen) {
+  ServiceTime service;
+  EXPECT_FALSE(service.known());
+  EXPECT_EQ(service.work_ns(10, 1000), 0);
+  service.observe(20 * kMs, 100);
+  EXPECT_TRUE(service.known());
+  EXPECT_DOUBLE_EQ(service.work_ns(1, 100), 20 * kMs);
+}
+
+TEST(ServiceTimeTest, FindsWhatAJobAndWhatAUnitTakes) {
+  std::mt19937_64 random(1);
+  ServiceTime service;
+  for (int i = 0; i < 2000; ++i) {
+    const uint64_t cost = 10 + random() % 1000;
+    service.observe(static_cast<int64_t>(5 * kMs + cost * kMs / 10), cost);
+  }
+  EXPECT_NEAR(service.work_ns(1, 10), 6.0 * kMs, 1.0 * kMs);
+  EXPECT_NEAR(service.work_ns(1, 1000), 105.0 * kMs, 2.0 * kMs);
+  EXPECT_NEAR(service.work_ns(1000, 505'000), 1000 * 55.5 * kMs, 1000.0 * kMs);
+}
+
+TEST(ServiceTimeTest, HasNoCliffWhenTheMixChanges) {
+  ServiceTime service;
+  for (int i = 0; i < 500; ++i) {
+    service.observe(50 * kMs, 100);
+  }
+  EXPECT_DOUBLE_EQ(service.work_ns(1, 100), 50.0 * kMs);
+  EXPECT_NEAR(service.work_ns(1, 1000), 275.0 * kMs, 1.0);  // half a job's, half a unit's
+  for (int i = 0; i < 50; ++i) {
+    service.observe(i % 2 == 0 ? 500 * kMs : 50 * kMs, i % 2 == 0 ? 1000 : 100);
+    EXPECT_NEAR(service.work_ns(1, 100), 50.0 * kMs, 5.0 * kMs) << i;
+    EXPECT_GT(service.work_ns(1, 1000), 275.0 * kMs) << i;  // closer at once ...
+    EXPECT_LT(service.work_ns(1, 1000), 505.0 * kMs) << i;  // ... and never beyond
+  }
+  EXPECT_NEAR(service.work_ns(1, 1000), 500.0 * kMs, 60.0 * kMs);
+  EXPECT_NEAR(service.work_ns(1, 100), 50.0 * kMs, 20.0 * kMs);
+}
+
+TEST(ServiceTimeTest, OneOddJobDoesNotSpoilIt) {
+  std::mt19937_64 random(2);
+  std::lognormal_distribution<double> times(0, 0.5);
+  ServiceTime service;
+  for (int i = 0; i < 500; ++i) {
+    service.observe(static_cast<int64_t>(times(random) * 20 * kMs), 1);
+  }
+  const double before = service.mean_ns();
+  service.observe(3600 * kNsPerSec, 1);
+  EXPECT_NEAR(service.mean_ns(), before, 0.05 * before);
+}
+
+TEST(ServiceTimeTest, FollowsALastingChangeWithinAHundredJobs) {
+  std::mt19937_64 random(3);
+  std::lognormal_distribution<double> times(-0.125, 0.5);
+  ServiceTime service;
+  for (int i = 0; i < 5000; ++i) {
+    service.observe(static_cast<int64_t>(times(random) * 20 * kMs), 1);
+  }
+  EXPECT_NEAR(service.mean_ns(), 20.0 * kMs, 2.0 * kMs);
+  for (int i = 0; i < 100; ++i) {
+    service.observe(static_cast<int64_t>(times(random) * 60 * kMs), 1);
+  }
+  EXPECT_NEAR(service.mean_ns(), 60.0 * kMs, 12.0 * kMs);
+}
+
+TEST(ServiceTimeTest, WhatRunningJobsStillNeedDependsOnHowTheirTimesSpread) {
+  ServiceTime same;
+  ServiceTime wild;
+  std::mt19937_64 random(4);
+  std::exponential_distribution<double> times(1);
+  for (int i = 0; i < 3000; ++i) {
+    same.observe(100 * kMs, 1);
+    wild.observe(static_cast<int64_t>(times(random) * 100 * kMs), 1);
+  }
+  EXPECT_NEAR(same.left_ns(1, 1, 60.0 * kMs), 40.0 * kMs, 1.0);
+  EXPECT_EQ(same.left_ns(1, 1, 500.0 * kMs), 0);
+  EXPECT_NEAR(wild.left_ns(1, 1, 60.0 * kMs), wild.mean_ns(), 0.15 * wild.mean_ns());
+  EXPECT_NEAR(same.residual_ns(), 50.0 * kMs, 1.0);
+}
+
+}  // namespace
+}  // namespace penstock::queue
