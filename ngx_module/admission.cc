@@ -543,6 +543,7 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
     return admit(r, state, loc, stage, charges);  // what it was made less for is all there was
   }
   if (charges.empty()) {
+    state.passes = loc.passes;
     state.verdict = state.verdict == Verdict::kNone ? Verdict::kPassed : state.verdict;
     return NGX_DECLINED;
   }

@@ -120,10 +120,14 @@ Fault apply(ngx_http_request_t* r, const CostFormula& cost, const Fields& fields
 }  // namespace
 
 Fault reckon(ngx_http_request_t* r, RequestState& state) noexcept {
-  if (state.costed) {
+  const LocConf& loc = *loc_conf(r);
+  if (state.costed_in == &loc) {
     return {};
   }
-  state.costed = true;
+  for (uint64_t* kinds : {state.cost, state.asked}) {
+    std::fill_n(kinds, kUnits, 0);
+    kinds[static_cast<size_t>(Unit::kRequests)] = 1;
+  }
   static constexpr Body kNoBody;
   const bool has =
       state.body_read && r->request_body != nullptr && r->request_body->bufs != nullptr;
@@ -134,11 +138,12 @@ Fault reckon(ngx_http_request_t* r, RequestState& state) noexcept {
   const MainConf& main = *main_conf(r);
   const Fields fields(main, body, state);
   reckon_by_habit(fields, estimate_of(main, model_of(r, state)), has, state);
-  for (const CostFormula* cost : loc_conf(r)->costs) {
+  for (const CostFormula* cost : loc.costs) {
     if (const Fault fault = apply(r, *cost, fields, has, state); !fault.detail.empty()) {
       return fault;
     }
   }
+  state.costed_in = &loc;
   return {};
 }
 

@@ -99,14 +99,16 @@ bool degrade(ngx_http_request_t* r, RequestState& state, std::span<const Judged>
     if (!refused(j) || state.degraded.has(j.limit)) {
       continue;
     }
+    if (!state.degraded.add(j.limit)) {
+      return false;
+    }
     if (view(j.limit->degrade_field) == kModel) {
       state.model = j.limit->degrade_value;
       state.model_sought = true;
     } else if (!add_replacement(r->pool, state, *j.limit)) {
       return false;
     }
-    state.degraded.add(j.limit);
-    state.costed = false;
+    state.costed_in = nullptr;
     count_limit(*main_conf(r), *j.bound->counter, Outcome::kDegraded, 0);
   }
   return true;

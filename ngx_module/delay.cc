@@ -7,6 +7,14 @@ namespace {
 
 constexpr ngx_int_t kMaxDelayed = 1000;  // unless penstock_max_delayed says otherwise
 
+// By how much Nginx's own time, by which timers run, is behind: by all that this turn of its loop
+// has done so far. Without it a request would go on that much too early.
+ngx_msec_t behind_ms() noexcept {
+  constexpr ngx_msec_t kImpossible = 60'000;  // another clock, on some system
+  const ngx_msec_t behind = static_cast<ngx_msec_t>(monotonic_ns() / kNsPerMs) - ngx_current_msec;
+  return behind < kImpossible ? behind : 0;
+}
+
 void its_time_has_come(ngx_http_request_t* r) noexcept {
   ngx_event_t* timer = r->connection->write;
   if (timer->delayed != 0) {  // woken by something else
@@ -46,7 +54,7 @@ ngx_int_t hold_back(ngx_http_request_t* r, RequestState& state, int64_t delay_ns
   r->write_event_handler = its_time_has_come;
   r->connection->write->delayed = 1;
   ngx_add_timer(r->connection->write,
-                static_cast<ngx_msec_t>((delay_ns + kNsPerMs - 1) / kNsPerMs));
+                static_cast<ngx_msec_t>((delay_ns + kNsPerMs - 1) / kNsPerMs) + behind_ms());
   return NGX_AGAIN;
 }
 

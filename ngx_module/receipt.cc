@@ -94,7 +94,9 @@ bool keep(ngx_pool_t* pool, Receipt& receipt, limit::Table& table, const MainCon
   Once once;
   for (const PaidTogether* each = receipt.latest; each != nullptr; each = each->earlier) {
     for (const Paid& p : each->paid) {
-      once(p);
+      if (p.cost != 0) {
+        once(p);
+      }
     }
   }
   size_t count = 0;

@@ -165,11 +165,15 @@ ngx_int_t refuse_request(ngx_http_request_t* r, const http::Problem& problem) no
 ngx_int_t refuse_request(ngx_http_request_t* r, int status, int64_t retry_after_s,
                          ngx_str_t body) noexcept {
   if (retry_after_s > 0) {
+    RequestState* state = find_state(r);
+    if (state != nullptr && state->retry_after != nullptr) {
+      state->retry_after->hash = 0;  // of a refusal that an error_page has led away from
+    }
     ngx_table_elt_t* header = push_retry_after(r, retry_after_s);
     if (header == nullptr) {
       return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
-    if (RequestState* state = find_state(r); state != nullptr) {
+    if (state != nullptr) {
       state->retry_after = header;
     }
   }

@@ -23,6 +23,9 @@ void RequestState::forget_answer() noexcept {
   answer_begun = answer_is_problem = answer_is_events = false;
   answer_left = -1;
   chunks = 0;
+  eta_ms = 0;
+  accepted_ns = begun_ns = 0;
+  started_at_once = false;
   answer = AnswerStream();
   job_id_size = 0;
   for (ngx_table_elt_t*& header : answer_headers) {
@@ -39,6 +42,20 @@ void give_all_back(RequestState& state) noexcept {
   state.charged.clear();
 }
 
+namespace {
+
+// An internal redirect has led here. Where it leads, even to where it began, the limits have their
+// say again. A header filter that failed has emptied the list of headers.
+void begin_anew(RequestState& state, bool headers_are_gone) noexcept {
+  std::fill(std::begin(state.judged_in), std::end(state.judged_in), nullptr);
+  if (headers_are_gone) {
+    std::fill(std::begin(state.rate_headers), std::end(state.rate_headers), nullptr);
+    state.degraded_header = state.retry_after = nullptr;
+  }
+}
+
+}  // namespace
+
 RequestState* find_state(ngx_http_request_t* r) noexcept {
   auto* state = static_cast<RequestState*>(ngx_http_get_module_ctx(r, ngx_http_penstock_module));
   if (state == nullptr && (r->internal || r->filter_finalize)) {
@@ -46,6 +63,7 @@ RequestState* find_state(ngx_http_request_t* r) noexcept {
       if (c->handler == end_request && static_cast<RequestState*>(c->data)->request == r) {
         state = static_cast<RequestState*>(c->data);
         ngx_http_set_ctx(r, state, ngx_http_penstock_module);
+        begin_anew(*state, r->filter_finalize != 0);
         break;
       }
     }

@@ -21,10 +21,16 @@ class LimitSet {
   bool has(const Limit* limit) const noexcept {
     return std::find(limits_, limits_ + count_, limit) != limits_ + count_;
   }
-  void add(const Limit* limit) noexcept {
-    if (count_ < kMost && !has(limit)) {
-      limits_[count_++] = limit;
+  // False if there is no room.
+  bool add(const Limit* limit) noexcept {
+    if (has(limit)) {
+      return true;
     }
+    if (count_ == kMost) {
+      return false;
+    }
+    limits_[count_++] = limit;
+    return true;
   }
   bool empty() const noexcept { return count_ == 0; }
   void clear() noexcept { count_ = 0; }
@@ -43,7 +49,6 @@ struct RequestState {
   bool body_read = false;               // all of the body is in r->request_body
   bool body_wanted = false;             // a variable asked for what only the body tells
   bool model_sought = false;
-  bool costed = false;
   bool held_back = false;    // action=delay, and its time has not come
   bool passes = false;       // penstock_pass has it
   bool handed_over = false;  // to penstockd
@@ -51,6 +56,7 @@ struct RequestState {
   const Rule* exceeded = nullptr;  // the limit that refused, the one to wait for longest
   int64_t retry_after_s = 0;
   const LocConf* judged_in[kStages] = {};  // where it was judged last
+  const LocConf* costed_in = nullptr;      // by whose formulas its cost was reckoned
   LimitSet judged;                         // by which limits; not again after an internal redirect
   LimitSet charged;                        // of those, what is still charged
   LimitSet degraded;                       // which limits made it less

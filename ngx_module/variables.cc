@@ -56,8 +56,9 @@ std::string_view cost(ngx_http_request_t*, RequestState& s, ngx_pool_t* pool) {
     return "0";
   }
   const uint64_t tokens = s.cost[static_cast<size_t>(Unit::kTokens)];
-  return print(pool,
-               s.costed && tokens != 0 ? tokens : s.cost[static_cast<size_t>(Unit::kRequests)]);
+  return print(pool, s.costed_in != nullptr && tokens != 0
+                         ? tokens
+                         : s.cost[static_cast<size_t>(Unit::kRequests)]);
 }
 
 std::string_view job_id(ngx_http_request_t*, RequestState& s, ngx_pool_t*) { return s.job_id(); }

@@ -143,3 +143,26 @@ def test_what_a_caller_that_left_has_used_is_not_given_back(peer, edge):
     client.close()
     until(lambda: used() < 10, "it is settled")
     assert used() > 0
+
+
+@pytest.mark.parametrize("stage", ["preaccess", "access"])
+def test_a_refused_request_does_not_come_in_by_an_error_page_that_leads_back(peer, edge, stage):
+    engine = peer("a", answer(b"hello"))
+    service = edge(engine, server=f"""
+        location /v1/ {{
+            error_page 429 = /v1/small;
+            penstock_limit zone=edge key=$server_port rate=9r/d name=all;
+            penstock_limit zone=edge key=$server_port rate=2r/d name=few stage={stage};
+            penstock_pass a;
+        }}""")
+    assert [post(service, "/v1/large").status for _ in range(4)] == [200, 200, 429, 429]
+    assert len(engine.submits) == 2
+
+
+def test_a_cost_is_reckoned_by_the_formulas_of_where_the_request_is(peer, edge):
+    service = edge(peer("a", failed(502, code="engine_failed")), peer("b", answer(b"hello")), server="""
+        penstock_limit zone=edge key=$server_port rate=100gs/d name=gpu;
+        location / { error_page 502 503 = @b; penstock_intercept_errors on; penstock_cost gs "1"; penstock_pass a; }
+        location @b { penstock_cost gs "40"; penstock_pass b; }""")
+    came = post(service)
+    assert came.status == 200 and came.headers["RateLimit"].startswith('"gpu";r=60;')
