@@ -32,9 +32,6 @@ void look_up(const Table& table, Charge& charge, const Instant& now) noexcept {
 
 template <class Table>
 Outcome judge(const Table& table, std::span<Charge> charges, const Instant& now) noexcept {
-  for (const Charge& charge : charges) {
-    table.prefetch(charge.hash);
-  }
   Outcome outcome = Outcome::admitted;
   for (Charge& charge : charges) {
     charge.charged = false;

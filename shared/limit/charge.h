@@ -6,8 +6,9 @@
 //   Charge charges[] = {{&minute, siphash13_128(secret, key), 1}, ...};
 //   if (charge_all(table, charges, now) == Outcome::admitted) ... charges[0].decision.remaining
 //
-// All limits are looked up (their cache lines fetched at once), all decided, and only if every one
-// admits are they committed, one compare-and-swap each (a sliding log: one a unit). Who loses a
+// The caller has their cache lines fetched as soon as it knows a hash (BasicTable::prefetch), so
+// that they come together. All limits are looked up, all decided, and only if every one admits are
+// they committed, one compare-and-swap each (a sliding log: one a unit). Who loses a
 // race looks at that limit again; if it now refuses, what was committed is given back. So a refused
 // request leaves every limit as it was. While it is being given back, up to a microsecond later,
 // another request may see it as used and be refused where it need not have been; the other way

@@ -344,6 +344,7 @@ struct Bench {
 
   bool ours(uint64_t key) {
     Charge charge{&limit, siphash13_128(kSecret, &key, sizeof(key)), 1};
+    table.prefetch(charge.hash);
     return charge_all(table, std::span<Charge>(&charge, 1), now) == Outcome::admitted;
   }
   bool theirs(uint64_t key) {
@@ -410,6 +411,7 @@ void six_rules(Bench& bench) {
         for (uint64_t rule = 0; rule < 6; ++rule) {
           const uint64_t key = mix(rule * 1000 + (rule < 4 ? i % 100 : 0));
           charges[rule] = {&bench.limit, siphash13_128(kSecret, &key, sizeof(key)), 1};
+          bench.table.prefetch(charges[rule].hash);
         }
         admitted += charge_all(bench.table, std::span(charges), bench.now) == Outcome::admitted;
       }
@@ -432,6 +434,7 @@ struct Case {
       const auto seconds = static_cast<int64_t>(i / 1000);
       const Instant now{start.steady_ns + seconds * kNsPerSec, start.wall_ns};
       Charge charge{&policy, siphash13_128(kSecret, &key, sizeof(key)), 1};
+      table.prefetch(charge.hash);
       admitted += charge_all(table, std::span(&charge, 1), now) == Outcome::admitted ? 1 : 0;
       if (policy.algorithm == Algorithm::concurrency) {  // taken and given back
         refund_one(table, policy, charge.hash, 1, charge.decision.next_state, now);
@@ -462,9 +465,8 @@ void algorithms(const Instant& now) {
     std::vector<double> runs;
     for (int run = 0; run < kRuns; ++run) {
       const Instant start{now.steady_ns + run * 1000 * kNsPerSec, now.wall_ns};
-      runs.push_back(measure(1, 200'000, [&](unsigned, uint64_t count) {
-        sink += item.decide(table, start, count);
-      }));
+      runs.push_back(measure(
+          1, 200'000, [&](unsigned, uint64_t count) { sink += item.decide(table, start, count); }));
     }
     std::printf("ALG %s threads=1 ours_ns=%.1f\n", item.name, median(runs));
   }
@@ -492,7 +494,9 @@ int run(uint64_t keys) {
                  (!table ? table.error() : limit.error()).message.c_str());
     return 1;
   }
-  Bench bench{keys, *table, make_policy(*limit),
+  Bench bench{keys,
+              *table,
+              make_policy(*limit),
               LimitReq(keys + 1, 1'000'000, 1'000'000'000'000),
               {monotonic_ns(), realtime_ns()}};
   // Every key is live in both from here on: each has been used once.
