@@ -256,22 +256,21 @@ const Judged& mark_exceeded(const MainConf& main, Charges& charges, size_t& exce
     j.exceeded = !j.decision->admit && !j.advisory;
   }
   expect_release(charges);
-  const Judged* worst = nullptr;
+  const Judged* worst = charges.judged().data();  // if none were: one at least has refused
   exceeded = 0;
   for (size_t i = 0; i < charges.judged().size(); ++i) {
     const Judged& j = charges.judged()[i];
     if (!j.exceeded) {
       continue;
     }
-    ++exceeded;
-    if (worst == nullptr || j.decision->never() ||
+    if (++exceeded == 1 || j.decision->never() ||
         (!worst->decision->never() &&
          j.decision->retry_after_ns >= worst->decision->retry_after_ns)) {
       worst = &j;
     }
     count_limit(main, *j.bound->counter, Outcome::kRejected, charges.charges()[i].hash.hi);
   }
-  return *worst;  // one at least has refused
+  return *worst;
 }
 
 // No wait makes room for this request.

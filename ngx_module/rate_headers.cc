@@ -35,13 +35,12 @@ const Judged* tightest(Shown shown, Unit unit) noexcept {
     if (j.rule->kind == RuleKind::kConcurrency || j.rule->unit != unit) {
       continue;
     }
-    if (least == nullptr || (j.exceeded && !least->exceeded)) {
-      least = &j;
-    } else if (j.exceeded == least->exceeded &&
-               (j.exceeded ? j.decision->retry_after_ns > least->decision->retry_after_ns
-                           : j.decision->remaining < least->decision->remaining)) {
-      least = &j;
-    }
+    const bool says_more =
+        least == nullptr || (j.exceeded && !least->exceeded) ||
+        (j.exceeded == least->exceeded &&
+         (j.exceeded ? j.decision->retry_after_ns > least->decision->retry_after_ns
+                     : j.decision->remaining < least->decision->remaining));
+    least = says_more ? each : least;
   }
   return least;
 }

@@ -47,7 +47,7 @@ ngx_int_t fill(Zone& zone, std::span<std::byte> memory, bool from_snapshot) noex
   madvise(memory.data(), memory.size(), MADV_HUGEPAGE);
   FoundSnapshot found;
   if (from_snapshot) {
-    found = read_snapshot(zone.store->file.path, memory, zone.table);
+    found = read_snapshot(zone.store->file, memory, zone.table);
   }
   if (found.found != Found::good && create_empty(zone, memory) != NGX_OK) {
     return NGX_ERROR;
@@ -99,6 +99,7 @@ ngx_int_t start_zone(Zone& zone) noexcept {
   const ZoneNote* old = before == nullptr ? nullptr : note_of(*before);
   const bool resized = old != nullptr && old->bytes != bytes;
   const bool durable = zone.store->durable() && !ngx_test_config;
+  zone.store->file.owner = zone.store->core->user;
   if (note == nullptr ||
       (durable && open_store(zone, bytes, old == nullptr ? nullptr : old->memory) != NGX_OK)) {
     return NGX_ERROR;
@@ -115,7 +116,7 @@ ngx_int_t start_zone(Zone& zone) noexcept {
     return fill(zone, {memory, bytes}, durable && !resized);
   }
   std::optional<limit::Table> none;
-  tell_of(*zone.store, read_snapshot(zone.store->file.path, {}, none), kKept);
+  tell_of(*zone.store, read_snapshot(zone.store->file, {}, none), kKept);
   return NGX_OK;
 }
 

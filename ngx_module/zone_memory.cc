@@ -75,19 +75,31 @@ std::unique_ptr<ZoneMemory> map(Fd& fd, size_t bytes, const char* name, const ch
   return memory;
 }
 
-enum class Step { done, again };
+// What open() says of a trap: a link, a folder, a pipe, or what another user keeps to himself.
+bool is_in_the_way(int error) noexcept {
+  return error == ELOOP || error == EACCES || error == EISDIR || error == ENXIO;
+}
 
-// One look at the file of this name. `again`: somebody else has it. `found` stays open if what is
-// there is of no use.
+enum class Step { done, again, none };
+
+// One look at the file of this name. `again`: somebody else has it. `none`: it cannot be had, nor
+// removed. `found` stays open if what is there is of no use.
 Step attach_existing(const char* name, size_t bytes, bool upgrade, const ZoneMemory* own,
                      OpenedMemory& opened, Fd& found) {
   Fd fd(open(name, kOpen));
   if (!fd.valid() && errno == ENOENT) {
     return Step::done;
   }
+  if (!fd.valid() && !is_in_the_way(errno)) {
+    opened.fault = failed("open()", name);
+    return Step::none;
+  }
   if (!fd.valid() || !is_ours(fd.get()) || !in_tmpfs(fd.get())) {
-    unlink(name);  // a trap, or no memory at all
-    return Step::done;
+    if (unlink(name) == 0 || errno == ENOENT) {  // a trap, or no memory at all
+      return Step::done;
+    }
+    opened.fault = failed("removing another user's", name);
+    return Step::none;
   }
   const bool shared = upgrade || (own != nullptr && same_file(own->fd, name));
   if (!lock(fd.get(), shared ? F_RDLCK : F_WRLCK) || !same_file(fd.get(), name)) {
@@ -133,7 +145,8 @@ Step make_new(const char* name, size_t bytes, const Fd& found, OpenedMemory& ope
   if (!lock(fd.get(), F_WRLCK) || !same_file(fd.get(), unpublished)) {
     return Step::again;
   }
-  if (found.valid() ? !same_file(found.get(), name) : access(name, F_OK) == 0) {
+  struct stat st;
+  if (found.valid() ? !same_file(found.get(), name) : lstat(name, &st) == 0) {
     unlink(unpublished);
     return Step::again;
   }
@@ -157,8 +170,11 @@ Result<OpenedMemory> open_memory(const char* name, size_t bytes, bool upgrade,
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     OpenedMemory opened;
     Fd found;
-    if (attach_existing(name, bytes, upgrade, own, opened, found) == Step::done &&
-        (opened.memory != nullptr || make_new(name, bytes, found, opened) == Step::done)) {
+    Step step = attach_existing(name, bytes, upgrade, own, opened, found);
+    if (step == Step::done && opened.memory == nullptr) {
+      step = make_new(name, bytes, found, opened);
+    }
+    if (step != Step::again) {
       return opened;
     }
     nanosleep(&kBetween, nullptr);
@@ -173,9 +189,28 @@ bool in_use(const char* name) {
   return fd.valid() && is_ours(fd.get()) && !lock(fd.get(), F_WRLCK);
 }
 
+void remove_left(const char* name) noexcept {
+  const Fd fd(open(name, kOpen));
+  if (fd.valid() && is_ours(fd.get()) && lock(fd.get(), F_WRLCK) && same_file(fd.get(), name)) {
+    unlink(name);
+  }
+}
+
 Status publish(ZoneMemory& memory, const char* name) {
   if (std::strcmp(memory.name, name) == 0) {
     return Ok{};
+  }
+  const Standing standing = standing_of(memory);
+  if (standing == Standing::superseded && *name == '\0') {
+    return Ok{};  // what has the name is not ours to remove
+  }
+  if (standing != Standing::current) {
+    remove_left(name);  // older than what is used now
+    std::snprintf(memory.name, sizeof memory.name, "%s", name);
+    return *name == '\0' ? Status(Ok{})
+                         : Status(Error{std::string("its file in tmpfs was removed, and cannot be "
+                                                    "named \"") +
+                                        name + "\""});
   }
   const int done = *name == '\0' ? unlink(memory.name) : rename(memory.name, name);
   if (done != 0) {
@@ -186,9 +221,21 @@ Status publish(ZoneMemory& memory, const char* name) {
   return Ok{};
 }
 
-bool is_current(const ZoneMemory& memory) noexcept { return same_file(memory.fd, memory.name); }
+Standing standing_of(const ZoneMemory& memory) noexcept {
+  struct stat st;
+  if (*memory.name == '\0' || (lstat(memory.name, &st) != 0 && errno == ENOENT)) {
+    return Standing::nameless;
+  }
+  return same_file(memory.fd, memory.name) ? Standing::current : Standing::superseded;
+}
 
-bool lock_alone(const ZoneMemory& memory) noexcept { return lock(memory.fd, F_WRLCK); }
+bool lock_alone(const ZoneMemory& memory) noexcept {
+  if (lock(memory.fd, F_WRLCK)) {
+    return true;
+  }
+  lock(memory.fd, F_UNLCK);
+  return false;
+}
 
 void drop(ZoneMemory* memory) noexcept {
   if (--memory->cycles != 0) {
@@ -196,7 +243,8 @@ void drop(ZoneMemory* memory) noexcept {
   }
   const size_t size = std::strlen(memory->name);
   if (size > sizeof kUnpublished - 1 &&
-      std::strcmp(memory->name + size - (sizeof kUnpublished - 1), kUnpublished) == 0) {
+      std::strcmp(memory->name + size - (sizeof kUnpublished - 1), kUnpublished) == 0 &&
+      same_file(memory->fd, memory->name)) {
     unlink(memory->name);
   }
   munmap(memory->at, memory->bytes);

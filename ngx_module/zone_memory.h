@@ -51,15 +51,25 @@ Result<OpenedMemory> open_memory(const char* name, size_t bytes, bool upgrade,
 // Whether another Nginx uses the file `name`; false if there is none.
 bool in_use(const char* name);
 
+// Removes the file `name` if it is what an earlier run of ours left, and nobody uses it.
+void remove_left(const char* name) noexcept;
+
 // Gives the file its name, in place of whatever has it; with an empty name it has none any more.
-// An Error says what the system said.
+// An Error says what the system said, or that somebody has removed the file: it cannot get a name
+// again.
 Status publish(ZoneMemory& memory, const char* name);
 
-// Whether the file of this name is still this memory: not if a later cycle or another master has
-// made a new one since.
-bool is_current(const ZoneMemory& memory) noexcept;
+enum class Standing : uint8_t {
+  current,     // the file of this name is this memory
+  nameless,    // no file has the name: nobody else has a newer memory
+  superseded,  // a later cycle or another master has made a new one since
+};
 
-// Whether no other Nginx uses it. From then on none can start to, until it is dropped.
+Standing standing_of(const ZoneMemory& memory) noexcept;
+
+// For a master that ends: whether no other Nginx uses it. If so none can start to, until it is
+// dropped. If not, this one's lock is given up: of two masters that end together the other can have
+// it.
 bool lock_alone(const ZoneMemory& memory) noexcept;
 
 // One cycle less that uses it. The last one unmaps it; a file that never was published goes too.

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <string>
 
 #include "shared/base/clock.h"
 #include "shared/base/fd.h"
@@ -27,25 +28,46 @@ bool has_name(const struct stat& file, const char* path) noexcept {
   return lstat(path, &named) == 0 && named.st_dev == file.st_dev && named.st_ino == file.st_ino;
 }
 
-// PATH.tmp: empty, nobody else's, and locked while it is written. An invalid Fd: another process is
-// writing it. One that a process left behind when it was killed has no lock.
-Result<Fd> open_temporary(const char* path) {
+// What open() says of what is in the way: a link, a folder, a pipe, or another user's.
+bool is_in_the_way(int error) noexcept {
+  return error == ELOOP || error == EACCES || error == EISDIR || error == ENXIO;
+}
+
+// Of this process, or of one that runs as the workers' user, if this one is root's.
+bool is_ours(const struct stat& st, uid_t owner) noexcept {
+  return S_ISREG(st.st_mode) && st.st_nlink == 1 &&
+         (st.st_uid == geteuid() || (geteuid() == 0 && st.st_uid == owner));
+}
+
+// PATH.tmp: empty, nobody else's, its owner's as PATH will be, and locked while it is written. An
+// invalid Fd: another process is writing it. One that a process left behind when it was killed has
+// no lock.
+Result<Fd> open_temporary(const char* path, uid_t owner) {
   for (int attempt = 0;; ++attempt) {
     Fd fd(open(path, O_RDWR | O_CREAT | kSafely, 0600));
-    const int error = errno;
-    struct stat st;
+    int error = errno;
     if (fd.valid()) {
-      if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0 || fstat(fd.get(), &st) != 0 ||
-          !has_name(st, path)) {
-        return Fd();
+      struct stat st;
+      if (fstat(fd.get(), &st) != 0) {
+        return failed("fstat()", path);
       }
-      if (S_ISREG(st.st_mode) && st.st_uid == geteuid() && st.st_nlink == 1 &&
-          ftruncate(fd.get(), 0) == 0) {
+      if (st.st_nlink == 0) {
+        return Fd();  // it was just removed, or replaced
+      }
+      if (is_ours(st, owner)) {
+        // Its last writer may have given it another name before it let go of it.
+        if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0 || !has_name(st, path)) {
+          return Fd();
+        }
+        if ((geteuid() == 0 && fchown(fd.get(), owner, static_cast<gid_t>(-1)) != 0) ||
+            fchmod(fd.get(), 0600) != 0 || ftruncate(fd.get(), 0) != 0) {
+          return failed("preparing", path);
+        }
         return fd;
       }
+      error = EACCES;
     }
-    // Of another user, or no file: in the way.
-    if (attempt == 1 || unlink(path) != 0) {
+    if (attempt == 1 || !is_in_the_way(error) || unlink(path) != 0) {
       errno = error;
       return failed("open()", path);
     }
@@ -57,18 +79,19 @@ bool sync_folder(const char* path) noexcept {
   return folder.valid() && fsync(folder.get()) == 0;
 }
 
-Status fill_and_rename(SnapshotFile& file, const limit::Table& table, const limit::Instant& now,
-                       int fd) {
+// `busy`: another process has put its own in place of PATH.tmp.
+Result<Write> fill_and_rename(SnapshotFile& file, const limit::Table& table,
+                              const limit::Instant& now, int fd) {
   auto digest = limit::write_snapshot(fd, table, now);
   if (!digest) {
     return Error{std::string("writing \"") + file.temporary + "\": " + digest.error().message};
   }
   struct stat st;
-  if (geteuid() == 0 && fchown(fd, file.owner, static_cast<gid_t>(-1)) != 0) {
-    return failed("chown()", file.temporary);
-  }
   if (fsync(fd) != 0 || fstat(fd, &st) != 0) {
     return failed("fsync()", file.temporary);
+  }
+  if (!has_name(st, file.temporary)) {
+    return Write::busy;
   }
   if (rename(file.temporary, file.path) != 0) {
     return failed("rename()", file.temporary);
@@ -77,7 +100,10 @@ Status fill_and_rename(SnapshotFile& file, const limit::Table& table, const limi
   file.digest = *digest;
   file.device = st.st_dev;
   file.inode = st.st_ino;
-  return sync_folder(file.folder) ? Status(Ok{}) : Status(failed("fsync()", file.folder));
+  if (!sync_folder(file.folder)) {
+    return failed("fsync()", file.folder);
+  }
+  return Write::done;
 }
 
 // Not when somebody else has put another file there: it may be older.
@@ -91,17 +117,24 @@ bool is_unchanged(const SnapshotFile& file, const limit::Table& table, const lim
 
 }  // namespace
 
-FoundSnapshot read_snapshot(const char* path, std::span<std::byte> memory,
+FoundSnapshot read_snapshot(const SnapshotFile& file, std::span<std::byte> memory,
                             std::optional<limit::Table>& table) {
   table.reset();
-  const Fd fd(open(path, O_RDONLY | kSafely));
+  const Fd fd(open(file.path, O_RDONLY | kSafely));
   struct stat st;
   if (!fd.valid()) {
     return errno == ENOENT ? FoundSnapshot{}
-                           : FoundSnapshot{Found::unreadable, failed("open()", path).message};
+                           : FoundSnapshot{Found::unreadable, failed("open()", file.path).message};
   }
   if (fstat(fd.get(), &st) != 0 || !S_ISREG(st.st_mode)) {
     return {Found::unreadable, "it is no regular file"};
+  }
+  if (st.st_uid != 0 && st.st_uid != geteuid() && st.st_uid != file.owner) {
+    return {Found::unreadable, "it belongs to user " + std::to_string(st.st_uid) +
+                                   ", neither root nor the user of Nginx"};
+  }
+  if ((st.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+    return {Found::unreadable, "others than its owner may write to it; chmod it to 600"};
   }
   limit::SnapshotReader reader(fd.get());
   auto head = reader.head();
@@ -129,18 +162,19 @@ Result<Write> write_snapshot(SnapshotFile& file, const limit::Table& table) {
   if (is_unchanged(file, table, now)) {
     return Write::unchanged;
   }
-  auto fd = open_temporary(file.temporary);
+  auto fd = open_temporary(file.temporary, file.owner);
   if (!fd) {
     return fd.error();
   }
   if (!fd->valid()) {
     return Write::busy;
   }
-  if (Status done = fill_and_rename(file, table, now, fd->get()); !done) {
+  auto done = fill_and_rename(file, table, now, fd->get());
+  struct stat st;
+  if (!done && fstat(fd->get(), &st) == 0 && has_name(st, file.temporary)) {
     unlink(file.temporary);
-    return done.error();
   }
-  return Write::done;
+  return done;
 }
 
 }  // namespace penstock

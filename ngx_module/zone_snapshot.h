@@ -37,10 +37,11 @@ struct FoundSnapshot {
   uint64_t slots = 0;  // of the table in it
 };
 
-// Judges the snapshot at `path`, all of it. If it is good and `memory` isn't empty, `table` is made
-// there of it, and its clock goes on from then. Otherwise `table` is left empty, and the memory may
-// have been written to.
-FoundSnapshot read_snapshot(const char* path, std::span<std::byte> memory,
+// Judges the snapshot at the file's path, all of it. One that others than root, this process's user
+// and the owner could have written is not read. If it is good and `memory` isn't empty, `table` is
+// made there of it, and its clock goes on from then. Otherwise `table` is left empty, and the
+// memory may have been written to.
+FoundSnapshot read_snapshot(const SnapshotFile& file, std::span<std::byte> memory,
                             std::optional<limit::Table>& table);
 
 enum class Write : uint8_t {

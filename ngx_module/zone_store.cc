@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <span>
+#include <string>
 
 #include "shared/base/clock.h"
 #include "shared/limit/siphash.h"
@@ -85,11 +86,25 @@ void tell_of_failure(ZoneStore& store, const char* what, ngx_log_t* log) noexcep
   store.failing = true;
 }
 
+void tell_of_busy(ZoneStore& store, ngx_log_t* log) noexcept {
+  const std::string what =
+      std::string("another process keeps \"") + store.file.temporary + "\" locked";
+  tell_of_failure(store, what.c_str(), log);
+}
+
 bool write_store(ZoneStore& store, ngx_log_t* log) noexcept {
   auto done = write_snapshot(store.file, *store.zone->table);
   if (!done) {
+    store.busy_since_ns = 0;
     tell_of_failure(store, done.error().message.c_str(), log);
     return false;
+  }
+  if (*done != Write::busy) {
+    store.busy_since_ns = 0;
+  } else if (store.busy_since_ns == 0) {
+    store.busy_since_ns = monotonic_ns();
+  } else if (monotonic_ns() - store.busy_since_ns >= kTellEveryNs) {
+    tell_of_busy(store, log);
   }
   if (store.failing && *done != Write::busy) {
     store.failing = false;
@@ -100,14 +115,29 @@ bool write_store(ZoneStore& store, ngx_log_t* log) noexcept {
   return *done != Write::busy;
 }
 
+void tell_if_nameless(ZoneStore& store, Standing standing) noexcept {
+  const bool before = store.nameless;
+  store.nameless = standing == Standing::nameless;
+  if (before && store.nameless && !store.told_nameless) {
+    store.told_nameless = true;
+    ngx_log_error(NGX_LOG_WARN, ngx_cycle->log, 0,
+                  "zone \"%V\": somebody has removed its file \"%s\": a kill -9 of all processes "
+                  "will lose what was counted since the last snapshot; restart Nginx",
+                  &store.zone->name, store.memory_name);
+  }
+}
+
 // In the cache manager process; returns the pause until the next call. A later cycle, or the new
 // master of a binary upgrade, may use the same memory: both may write then, and the file that comes
 // last is the newest. If they have made another memory, this one is over.
 ngx_msec_t write_now_and_then(void* data) noexcept {
   auto& store = *static_cast<ZoneStore*>(data);
-  if (store.memory != nullptr && !is_current(*store.memory)) {
+  const Standing standing =
+      store.memory == nullptr ? Standing::current : standing_of(*store.memory);
+  if (standing == Standing::superseded) {
     return kIdlePauseMs;
   }
+  tell_if_nameless(store, standing);
   const int64_t start_ns = monotonic_ns();
   write_store(store, ngx_cycle->log);
   const int64_t took_ms = (monotonic_ns() - start_ns) / kNsPerMs;
@@ -157,7 +187,7 @@ void tell_of_new_size(ngx_cycle_t* cycle, const Zone& zone) noexcept {
 void give_name(ZoneStore& store, ngx_log_t* log) noexcept {
   if (store.memory == nullptr) {
     if (store.durable()) {
-      unlink(store.memory_name);  // of an earlier run, and older than what is used now
+      remove_left(store.memory_name);  // older than what is used now
     }
     return;
   }
@@ -185,8 +215,7 @@ void for_each_shared(const ngx_cycle_t* cycle, const Visit& visit) noexcept {
 void abandon_unused(const ngx_cycle_t* old) noexcept {
   for_each_shared(old, [](const ngx_shm_zone_t& shm) noexcept {
     const ZoneNote* note = note_of(shm);
-    if (note != nullptr && note->memory != nullptr && note->memory->cycles == 1 &&
-        is_current(*note->memory)) {
+    if (note != nullptr && note->memory != nullptr && note->memory->cycles == 1) {
       static_cast<void>(publish(*note->memory, ""));
     }
   });
@@ -194,9 +223,27 @@ void abandon_unused(const ngx_cycle_t* old) noexcept {
 
 // ---- the end ----
 
+// A second: a manager that was killed lets go of its files at once, another master that ends too
+// once it has written.
+constexpr int kAttempts = 20;
+constexpr timespec kBetween = {0, 50 * kNsPerMs};
+
+// Whether nobody else uses this memory, nor has a newer one.
+bool is_last(const ZoneMemory& memory, int& attempts) noexcept {
+  while (standing_of(memory) != Standing::superseded) {
+    if (lock_alone(memory)) {
+      return standing_of(memory) != Standing::superseded;
+    }
+    if (attempts == 0) {
+      return false;
+    }
+    --attempts;
+    nanosleep(&kBetween, nullptr);
+  }
+  return false;
+}
+
 bool write_last(ZoneStore& store, ngx_log_t* log) noexcept {
-  constexpr int kAttempts = 20;  // a second: a manager that was killed lets go of the file at once
-  constexpr timespec kBetween = {0, 50 * kNsPerMs};
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     if (write_store(store, log)) {
       return true;
@@ -206,6 +253,7 @@ bool write_last(ZoneStore& store, ngx_log_t* log) noexcept {
     }
     nanosleep(&kBetween, nullptr);
   }
+  tell_of_busy(store, log);
   return false;
 }
 
@@ -278,6 +326,8 @@ ngx_int_t prepare_stores(ngx_conf_t* cf) noexcept {
       return NGX_ERROR;
     }
     store->zone = zone;
+    store->core = reinterpret_cast<const ngx_core_conf_t*>(
+        ngx_get_conf(cf->cycle->conf_ctx, ngx_core_module));
     if (zone->file.len != 0 && !name_files(cf->pool, *store)) {
       return NGX_ERROR;
     }
@@ -331,17 +381,23 @@ void close_stores(ngx_cycle_t* cycle) noexcept {
   if (main == nullptr) {
     return;
   }
+  int attempts = kAttempts;  // for all zones together
   for (Zone* zone : main->zones) {
     ZoneStore& store = *zone->store;
     // Another master goes on with the same memory, or made its own.
-    if (!store.durable() ||
-        (store.memory != nullptr && (!is_current(*store.memory) || !lock_alone(*store.memory)))) {
+    if (!store.durable() || (store.memory != nullptr && !is_last(*store.memory, attempts))) {
       continue;
     }
     const bool written = write_last(store, cycle->log);
-    if (store.memory != nullptr && written) {
+    if (store.memory == nullptr) {
+      continue;
+    }
+    if (written) {
       static_cast<void>(publish(*store.memory, ""));
-    } else if (store.memory != nullptr) {
+    } else if (standing_of(*store.memory) == Standing::nameless) {
+      ngx_log_error(NGX_LOG_ERR, cycle->log, 0,
+                    "zone \"%V\": what was counted since the last snapshot is lost", &zone->name);
+    } else {
       ngx_log_error(NGX_LOG_ERR, cycle->log, 0,
                     "zone \"%V\": its counters are left in \"%s\" for the next start", &zone->name,
                     store.memory->name);

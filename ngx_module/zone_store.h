@@ -19,11 +19,15 @@ struct ZoneStore {
   Zone* zone = nullptr;
   SnapshotFile file;  // no path: the zone has no file=
   char memory_name[ZoneMemory::kNameSize] = {};
+  const ngx_core_conf_t* core = nullptr;
   ZoneMemory* memory = nullptr;  // nullptr: the table is in Nginx's own shared memory
 
   // Of the process that writes.
   int64_t silent_until_ns = 0;  // errors are told once a minute
+  int64_t busy_since_ns = 0;    // 0: it isn't
   bool failing = false;
+  bool nameless = false;  // at the last look; told at the second, as a reload renames files
+  bool told_nameless = false;
 
   bool durable() const noexcept { return file.path != nullptr; }
 };

@@ -15,12 +15,13 @@ struct Problem {
   std::string_view param;     // offending request field; empty: null
   int64_t retry_after_s = 0;  // 0: left out
   std::string_view violated_policies;  // the names as JSON, `"free-rate","ip"`; empty: left out
-  std::string_view docs;  // a URL that explains; empty: left out
+  std::string_view docs;               // a URL that explains; empty: left out
 };
 
 // What render() needs at most: the detail is said twice, and an escape has up to six bytes.
 inline size_t bound(const Problem& problem) noexcept {
-  return 12 * problem.detail.size() + 6 * (problem.code.size() + problem.param.size() + problem.docs.size()) +
+  return 12 * problem.detail.size() +
+         6 * (problem.code.size() + problem.param.size() + problem.docs.size()) +
          problem.violated_policies.size() + 512;
 }
 

@@ -132,6 +132,36 @@ def test_a_reboot_costs_what_was_counted_since_the_last_snapshot(durable, path):
     assert service.statuses(3, "/?key=k") == [200, 200, 429]
 
 
+def test_snapshots_go_on_when_the_memory_has_lost_its_name(durable, path):
+    service = durable()
+    service.memory.unlink()
+    assert service.statuses(2, "/?key=k") == [200] * 2
+    wait_for_snapshot(path)
+    until(lambda: lines(service, "[warn]", "somebody has removed its file"), "that is told")
+    assert service.get("/?key=k").status == 200
+    stop(service)
+    assert len(lines(service, "[warn]", "somebody has removed its file")) == 1
+    start(service)
+    assert service.statuses(3, "/?key=k") == [200, 200, 429]
+
+
+@pytest.mark.parametrize("spoil, fault", [
+    (lambda path: path.chmod(0o620), "others than its owner may write to it"),
+    (lambda path: os.chown(path, 12345, -1), "it belongs to user 12345"),
+], ids=["mode", "owner"])
+def test_a_snapshot_that_others_may_have_written_is_not_used(durable, path, spoil, fault):
+    if os.geteuid() != 0:
+        pytest.skip("needs the right to give files away")
+    service = durable()
+    service.expected_alert = "cannot be read"
+    assert service.statuses(5, "/?key=k") == [200] * 5
+    stop(service)
+    spoil(path)
+    start(service)
+    assert lines(service, "[alert]", fault, "all counters start anew")
+    assert service.get("/?key=k").status == 200
+
+
 @pytest.mark.parametrize("damage, fault", [
     (lambda good: good[:-1], "ends in the middle of a frame"),
     (lambda good: good[:100] + bytes([good[100] ^ 1]) + good[101:], "checksum is wrong"),
@@ -262,6 +292,22 @@ def test_a_file_may_be_added_and_removed_by_a_reload(penstock, path):
     assert service.get("/?key=k").status == 429
 
 
+def test_a_file_that_a_reload_removes_and_another_adds_again_is_written(durable, path):
+    service = durable()
+    assert service.statuses(3, "/?key=k") == [200] * 3
+    change_zone(service, "1m")
+    service.nginx.reload()
+    assert not service.memory.exists()
+    change_zone(service, "1m", path)
+    service.nginx.reload()
+    assert lines(service, "[error]", "was removed, and cannot be named")
+    assert service.get("/?key=k").status == 200
+    wait_for_snapshot(path)
+    stop(service)
+    start(service)
+    assert service.statuses(2, "/?key=k") == [200, 429]
+
+
 def test_a_folder_that_isnt_there_is_told_and_nginx_goes_on(durable, folder):
     path = folder / "gone" / "edge.zone"
     service = durable(file=path)
@@ -305,7 +351,8 @@ def test_a_test_of_the_configuration_leaves_the_counters_alone(durable, path):
     start(service)
 
 
-def test_a_binary_upgrade_shares_the_counters(penstock, path):
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
+def test_a_binary_upgrade_shares_the_counters(penstock, path, together):
     service = penstock(http=f"penstock_zone edge 1m file={path};", server=LIMITED, start=False)
     command = [str(part) for part in service.nginx._command()]
     command[0] = shutil.which(command[0], path=os.environ["PATH"] + ":/usr/sbin")  # Nginx starts itself by it
@@ -327,15 +374,17 @@ def test_a_binary_upgrade_shares_the_counters(penstock, path):
         assert service.statuses(2, "/?key=k") == [200] * 2
         memory = memory_of(new)
         os.kill(old, signal.SIGQUIT)
-        until(lambda: gone(old), "the old master has ended")
-        assert memory.exists(), "the new master goes on with it"
-        assert service.get("/?key=k").status == 200
+        if not together:
+            until(lambda: gone(old), "the old master has ended")
+            assert memory.exists(), "the new master goes on with it"
+            assert service.get("/?key=k").status == 200
     finally:
         os.kill(new or old, signal.SIGQUIT)
         until(lambda: gone(new or old), "the last master has ended")
+    until(lambda: gone(old), "the old master has ended")
     assert not memory.exists()
     start(service)
-    assert service.statuses(2, "/?key=k") == [200, 429]
+    assert service.statuses(3, "/?key=k") == ([200, 200, 429] if together else [200, 429, 429])
 
 
 def test_without_room_in_tmpfs_the_snapshot_still_serves(penstock, folder, path, monkeypatch):
@@ -370,6 +419,22 @@ def test_a_single_process_writes_when_it_ends(penstock, path):
     assert service.get("/?key=k").status == 200
     stop(service)
     assert path.exists() and not memory.exists()
+    start(service)
+    assert service.statuses(4, "/?key=k") == [200] * 3 + [429]
+
+
+def test_what_another_user_has_in_the_way_of_the_memory_costs_only_that(durable, path):
+    service = durable()
+    assert service.get("/?key=k").status == 200
+    stop(service)
+    service.memory.mkdir()  # as what cannot be unlinked
+    try:
+        start(service)
+        assert lines(service, "[warn]", "removing another user's", "a kill -9 of all processes will lose")
+        assert service.get("/?key=k").status == 200
+        stop(service)
+    finally:
+        service.memory.rmdir()
     start(service)
     assert service.statuses(4, "/?key=k") == [200] * 3 + [429]
 
