@@ -111,9 +111,9 @@ TEST(OpenaiParseTest, NullIsAbsentAndUnknownOrHarmlessFieldsAreIgnored) {
 
 // The edge has charged the first of them.
 TEST(OpenaiParseTest, AFieldThatComesTwiceIsRefused) {
-  for (const char* body : {R"({"prompt":"a","prompt":["b"]})",
-                           R"({"prompt":"a","max_tokens":3,"max_tokens":90})",
-                           R"({"prompt":"a","seed":null,"seed":2})"}) {
+  for (const char* body :
+       {R"({"prompt":"a","prompt":["b"]})", R"({"prompt":"a","max_tokens":3,"max_tokens":90})",
+        R"({"prompt":"a","seed":null,"seed":2})"}) {
     const Failure failure = bad("/v1/completions", body);
     EXPECT_EQ(failure.status, 400) << body;
     EXPECT_NE(failure.message.find("comes twice"), std::string::npos) << failure.message;
