@@ -557,11 +557,12 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
       return admit(r, state, loc, stage, charges);
     case limit::Outcome::refused:
     case limit::Outcome::never_admissible:
-      if (hangs_on_model(r, state, charges.judged())) {
+      if (loc.degrades && hangs_on_model(r, state, charges.judged())) {
         return read_body_then_judge(r, state, loc, stage, charges);
       }
-      return degrade(r, state, charges.judged()) ? kAnew
-                                                 : refuse_over_limit(r, state, stage, charges);
+      return loc.degrades && degrade(r, state, charges.judged())
+                 ? kAnew
+                 : refuse_over_limit(r, state, stage, charges);
     case limit::Outcome::table_full:
       break;
   }

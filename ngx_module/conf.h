@@ -152,6 +152,7 @@ struct LocConf {
   PoolArray<StatusSource*> status;  // of the upstream's penstockds
   bool passes = false;              // penstock_pass stands in this very location
   bool later = false;               // some limit is judged at Stage::kAccess
+  bool degrades = false;            // some limit says action=degrade
   const void* server = nullptr;     // penstock_quota: the server{} where it stands
   ngx_http_upstream_srv_conf_t* watched =
       nullptr;                         // penstock_metrics: whose penstockds it tells of

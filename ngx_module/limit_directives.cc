@@ -397,6 +397,7 @@ char* read_limit(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   limit->key_text = str(parts.key);
   limit->tier_text = str(parts.tier);
   loc.later = loc.later || limit->stage == Stage::kAccess;
+  loc.degrades = loc.degrades || limit->action == Action::kDegrade;
   if (limit->zone->limits.push(cf->pool, limit) == nullptr ||
       main.limits.push(cf->pool, limit) == nullptr || loc.limits.push(cf->pool, limit) == nullptr) {
     return kConfError;

@@ -217,6 +217,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   if (loc.limits.empty()) {
     loc.limits = above.limits;
     loc.later = above.later;
+    loc.degrades = above.degrades;
   }
   if (loc.costs.empty()) {
     loc.costs = above.costs;
