@@ -6,6 +6,7 @@ import pytest
 
 from client import exchange
 from conftest import simulate
+from waiting import until
 
 PASS = "location / { penstock_pass gpu; }"
 CHAT = {"messages": [{"role": "user", "content": "Hello"}]}
@@ -184,6 +185,7 @@ def test_queue_chooses_the_workers(penstock):
     service.start(ready=False)
     service.penstockd.wait_for(slots=1)
     service.penstockd.wait_for(slots=1, queue="video")
-    assert service.complete(model="sim").status == 200
+    # Nginx was started before the workers; it looks at the status page ten times a second.
+    until(lambda: service.complete("/v1/videos/completions", model="clip").status == 200, "Nginx has seen the worker")
+    until(lambda: service.complete(model="sim").status == 200, "Nginx has seen the other")
     assert service.complete(model="clip").status == 404
-    assert service.complete("/v1/videos/completions", model="clip").status == 200
