@@ -29,8 +29,11 @@ enum class FrameType : uint8_t {
   kStatus = 12,
   kDrain = 13,
   kGoodbye = 14,
+  kAsk = 15,
+  kHold = 16,
+  kOver = 17,
 };
-constexpr uint8_t kLastFrameType = 14;
+constexpr uint8_t kLastFrameType = 17;
 
 // The largest payloads a reader accepts, in bytes.
 struct Limits {

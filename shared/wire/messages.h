@@ -15,7 +15,8 @@
 
 namespace penstock::wire {
 
-enum class Role : uint64_t { kCaller = 1, kWorker = 2, kTool = 3 };
+// kEdge: an Nginx worker's own line, over which it hears what became of jobs that were promised.
+enum class Role : uint64_t { kCaller = 1, kWorker = 2, kTool = 3, kEdge = 4 };
 
 struct Hello {
   static constexpr FrameType kType = FrameType::kHello;
@@ -44,12 +45,71 @@ struct Submit {
   std::string_view content_type;  // as the client sent it
   std::string_view override;      // a JSON object of the operator's: its fields take the place of
                                   // those in the body; empty: none
-  std::string_view body;          // last, so that a sender can stream it behind the rest
+  // The headers that ask for more than an answer, as the client sent them; penstockd reads them.
+  std::string_view prefer;           // Prefer: respond-async, wait=5
+  std::string_view idempotency_key;  // Idempotency-Key
+  std::string_view delay;            // Penstock-Delay
+  std::string_view not_before;       // Penstock-Not-Before
+  std::string_view callback;         // Penstock-Callback
+  uint64_t dedupe = 0;               // 1: joins the job of the same owner, queue and body
+  uint64_t on_duplicate = 0;         // OnDuplicate
+  uint64_t max_wait_ms = 0;          // refuse what would wait longer; 0: however long
+  std::string_view jobs_path;        // where the owner sees its jobs: "/jobs"
+  std::string_view receipt;          // what the edge has charged, for HOLD and OVER; opaque here
+  std::string_view body;             // last, so that a sender can stream it behind the rest
   static constexpr uint32_t kBodyTag = 31;
   template <typename V>
   void visit(V&& v) {
     v(6, queue), v(7, model), v(8, owner), v(9, tier), v(10, priority), v(11, weight), v(12, cost);
-    v(13, method), v(14, path), v(15, content_type), v(35, override), v(kBodyTag, body);
+    v(13, method), v(14, path), v(15, content_type), v(35, override);
+    v(36, prefer), v(37, idempotency_key), v(38, delay), v(39, not_before), v(40, callback);
+    v(41, dedupe), v(42, on_duplicate), v(43, max_wait_ms), v(44, jobs_path), v(45, receipt);
+    v(kBodyTag, body);
+  }
+};
+
+enum class OnDuplicate : uint64_t { kJoin = 0, kReject = 1 };
+
+// A question about jobs: from the edge for one owner, or from a tool for the operator.
+struct Ask {
+  static constexpr FrameType kType = FrameType::kAsk;
+  std::string_view owner;          // as in SUBMIT; a tool's is not looked at
+  std::string_view method;         // "GET", "DELETE"; tools: "POST" too
+  std::string_view path;           // behind the place where jobs are seen: "", "/job_…", "/job_…/events"
+  std::string_view query;          // "status=queued&limit=20", as it came
+  std::string_view last_event_id;  // Last-Event-ID
+  uint64_t websocket = 0;          // 1: events as WebSocket messages, not as text/event-stream
+  std::string_view jobs_path;      // as in SUBMIT
+  template <typename V>
+  void visit(V&& v) {
+    v(8, owner), v(13, method), v(14, path), v(49, query), v(50, last_event_id), v(51, websocket);
+    v(44, jobs_path);
+  }
+};
+
+// A promised job still holds what the edge charged for it: the edge renews its leases.
+struct Hold {
+  static constexpr FrameType kType = FrameType::kHold;
+  std::string_view receipt;
+  template <typename V>
+  void visit(V&& v) {
+    v(45, receipt);
+  }
+};
+
+// The job is over; the edge settles what it charged, and lets the leases go.
+struct Over {
+  static constexpr FrameType kType = FrameType::kOver;
+  std::string_view receipt;
+  uint64_t refund = 0;  // 1: it failed of our own doing: all is given back
+  std::string_view model;
+  uint64_t prompt_tokens = 0;
+  uint64_t completion_tokens = 0;
+  uint64_t device_ns = 0;
+  template <typename V>
+  void visit(V&& v) {
+    v(45, receipt), v(52, refund), v(7, model), v(22, prompt_tokens), v(23, completion_tokens);
+    v(24, device_ns);
   }
 };
 
@@ -69,9 +129,15 @@ struct Head {
   uint64_t status = 0;                // 200
   std::string_view content_type;      // "text/event-stream"
   uint64_t content_length_plus1 = 0;  // 0: not known, the answer streams
+  // From penstockd only:
+  std::string_view headers;  // more of them, "Name: value\n" each
+  std::string_view file;     // the answer's body is this file, and no CHUNK comes
+  uint64_t promised = 0;     // 1: what was charged is settled by OVER, not by this answer
+  uint64_t duplicate = 0;    // 1: the answer of a job that was there already; it cost nothing new
   template <typename V>
   void visit(V&& v) {
     v(19, status), v(15, content_type), v(20, content_length_plus1);
+    v(46, headers), v(47, file), v(48, promised), v(53, duplicate);
   }
 };
 
@@ -80,9 +146,11 @@ struct Progress {
   uint64_t millionths = 0;
   uint64_t position = 0;
   uint64_t eta_ms = 0;
+  uint64_t step = 0;   // of so many: frames of a video, tokens of an answer; 0: not said
+  uint64_t steps = 0;
   template <typename V>
   void visit(V&& v) {
-    v(21, millionths), v(17, position), v(18, eta_ms);
+    v(21, millionths), v(17, position), v(18, eta_ms), v(54, step), v(55, steps);
   }
 };
 

@@ -1,0 +1,66 @@
+// JobRecord: what is kept on disk of a promised job. JobEnd: how it ended.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "shared/base/job_id.h"
+#include "shared/limit/siphash.h"
+
+namespace penstock::queue {
+
+// As CONTRACT names them. On disk a job is kScheduled or kQueued until it has ended: that it runs
+// is true only of the penstockd that runs it.
+enum class JobStatus : uint8_t {
+  kScheduled = 0,
+  kQueued = 1,
+  kProcessing = 2,
+  kCompleted = 3,
+  kFailed = 4,
+  kCancelled = 5,
+  kExpired = 6,
+};
+constexpr bool has_ended(JobStatus status) noexcept { return status >= JobStatus::kCompleted; }
+
+// Times are milliseconds since 1970 UTC; 0: not set.
+struct JobEnd {
+  JobId id;
+  JobStatus status = JobStatus::kCompleted;
+  bool dead = false;  // kFailed: all attempts failed; kept with its body for the operator to see
+  int64_t started_ms = 0;
+  int64_t finished_ms = 0;
+  int64_t expires_ms = 0;  // when it is removed, result and all
+  uint32_t attempts = 0;   // that failed
+  uint16_t http_status = 0;
+  std::string content_type;  // of the result
+  std::string error_code;    // error.code of CONTRACT, section 4; empty: it went well
+  std::string error;         // for the caller's eyes
+  uint64_t prompt_tokens = 0;
+  uint64_t completion_tokens = 0;
+  uint64_t device_ns = 0;
+};
+
+struct JobRecord {
+  JobId id;
+  limit::Hash128 owner;  // keyed hash; {}: nobody's
+  std::string queue;
+  std::string model;  // of its lane; empty: any
+  std::string tier;
+  int64_t priority = 0;
+  uint64_t weight = 1;
+  uint64_t cost = 1;
+  limit::Hash128 key;     // keyed hash of owner and Idempotency-Key, or of what is deduplicated; {}: none
+  limit::Hash128 digest;  // keyed hash of what was asked, so that one key with another body is seen
+  std::string jobs_path;  // where its owner sees it: "/jobs"
+  std::string callback;   // webhook URL; empty: none
+  std::string receipt;    // the edge's
+  int64_t created_ms = 0;
+  int64_t not_before_ms = 0;
+  int64_t deadline_ms = 0;
+  JobStatus status = JobStatus::kQueued;
+  JobEnd end;  // once has_ended(status); `id`, `attempts`, `error` and `error_code` also before
+  uint64_t result_bytes = 0;
+  bool result_in_file = false;
+};
+
+}  // namespace penstock::queue

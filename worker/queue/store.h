@@ -1,0 +1,119 @@
+// Store: the jobs that were promised, and their results, on disk.
+//
+// SQLite (https://sqlite.org/wal.html: WAL, synchronous=FULL) in STATE/jobs.db, and results too large for it in
+// STATE/results/ID. One thread of its own does all the work, in the order it was asked; whatever
+// has gathered meanwhile is one transaction, so the disk is flushed once for many jobs. Whoever
+// asked is told on its own thread, by tell_done(), after the flush.
+//
+// What holds:
+//   - told(kStored) comes after the job is on the disk (fdatasync), whatever is killed next.
+//   - A promise that cannot be written is refused, and leaves nothing behind. All else (attempts,
+//     ends, results) is tried again until it can be written; until then health() says what is wrong,
+//     and promises are refused.
+//   - A job has one end: a second finish() of the same job changes nothing.
+//   - Results in files are flushed, and their names with them, before the end that tells of them.
+//   - A database that is damaged, or is none, is set aside under another name, said in notices(), and a
+//     new one begun; one of a newer schema is an error.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "shared/base/result.h"
+#include "worker/queue/job_record.h"
+
+namespace penstock::queue {
+
+class Store {
+ public:
+  // Results up to this size are kept in the database, larger ones in files.
+  static constexpr size_t kInlineBytes = 32U << 10;
+
+  struct Options {
+    std::string folder;                          // made if it is not there, with mode 0750
+    std::string group;                           // who may read results besides us; empty: nobody
+    int64_t max_bytes = int64_t{16} << 30;       // of everything; past it promises are refused
+    std::string vfs;                             // SQLite's; empty: the default. Tests inject faults by it
+  };
+  struct Delivery {  // a webhook that is still to be delivered
+    JobId id;
+    uint32_t tries = 0;
+    int64_t due_ms = 0;
+  };
+
+  static Result<std::unique_ptr<Store>> open(const Options& options);
+  virtual ~Store();  // what was asked is written first
+
+  // What was set aside or repaired at open(), for the log.
+  virtual const std::vector<std::string>& notices() const = 0;
+  // The secret that owners and keys are hashed under: STATE/secret, made at the first start.
+  virtual const limit::Secret& secret() const = 0;
+  // Every job that has not ended, in order of arrival, then every delivery. Once, before all else.
+  virtual Status recover(const std::function<void(JobRecord&&)>& job,
+                         const std::function<void(Delivery&&)>& delivery) = 0;
+
+  // Readable when somebody can be told.
+  virtual int event_fd() const = 0;
+  virtual void tell_done() = 0;
+  // Asked, but not yet told. Bounded by whoever asks.
+  virtual size_t pending() const = 0;
+
+  enum class Promise : uint8_t { kStored, kDuplicate, kFull, kBroken };
+  // `submit` is the SUBMIT frame. kDuplicate: a job of the same `key` is there.
+  virtual void promise(JobRecord job, std::string submit, std::function<void(Promise)> told) = 0;
+  // An attempt failed.
+  virtual void attempt(const JobId& id, uint32_t attempts, std::string code, std::string error) = 0;
+  // Some of the job's result, which will not be small; `begin`: the first of this attempt.
+  virtual void append_result(const JobId& id, bool begin, std::string bytes) = 0;
+  // The job is over, `rest` being all of its result, or what comes behind append_result()'s. Its webhook
+  // becomes due. The body is dropped, but for the dead.
+  virtual void finish(JobEnd end, std::string rest, std::function<void()> told) = 0;
+  // The same for a job that was never promised, but is kept for its key.
+  virtual void keep(JobRecord job, std::string result, std::function<void()> told) = 0;
+  // Dead, and wanted again: queued as if new. Told nothing when it is not among the dead.
+  virtual void requeue(const JobId& id, int64_t deadline_ms,
+                       std::function<void(std::optional<JobRecord>)> told) = 0;
+  // Forgets a job that has ended.
+  virtual void drop(const JobId& id, std::function<void(bool)> told) = 0;
+  // `tries` were made of the delivery; due again at `due_ms`, or over (0).
+  virtual void delivered(const JobId& id, uint32_t tries, int64_t due_ms) = 0;
+  // Removes what has expired by `now_ms`, some at a time.
+  virtual void sweep(int64_t now_ms) = 0;
+
+  // The SUBMIT frame of a job that has not ended, or is dead.
+  virtual void fetch(const JobId& id, std::function<void(Result<std::string>)> told) = 0;
+  virtual void find(const JobId& id, std::function<void(std::optional<JobRecord>)> told) = 0;
+  virtual void find_key(const limit::Hash128& key,
+                        std::function<void(std::optional<JobRecord>)> told) = 0;
+  // A result that is not in a file.
+  virtual void read_result(const JobId& id, std::function<void(Result<std::string>)> told) = 0;
+  // The file of a result that is.
+  virtual std::string result_path(const JobId& id) const = 0;
+  struct Query {
+    std::optional<limit::Hash128> owner;  // nothing: everybody's
+    std::string queue;                    // empty: every
+    uint32_t statuses = ~0U;              // bits: 1 << JobStatus
+    bool dead = false;                    // only those
+    std::optional<JobId> before;          // older than that one
+    uint32_t limit = 20;
+  };
+  // Newest first.
+  virtual void list(const Query& query, std::function<void(std::vector<JobRecord>)> told) = 0;
+
+  // Nothing is wrong, or what the last write ran into.
+  virtual Status health() const = 0;
+  struct Figures {
+    uint64_t commits = 0;
+    uint64_t commit_ns = 0;  // in all, flush included
+    uint64_t dead = 0;
+    uint64_t bytes = 0;  // on disk, of max_bytes
+    uint64_t write_errors = 0;
+  };
+  virtual Figures figures() const = 0;
+};
+
+}  // namespace penstock::queue
