@@ -1,6 +1,8 @@
 #include "worker/queue/caller_session.h"
 
 #include "worker/queue/dispatcher.h"
+#include "worker/queue/intake.h"
+#include "worker/queue/jobs_api.h"
 
 namespace penstock::queue {
 
@@ -16,10 +18,12 @@ void CallerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
     case FrameType::kSubmit:
       return on_submit(frame, bytes);
     case FrameType::kCancel:
-      if (Job* const job = find(frame.header.id); job != nullptr) {
-        dispatcher_.abandon(*job);
+      if (Waiter* const waiter = find(frame.header.id); waiter != nullptr) {
+        desks_.dispatcher.release(*waiter);
       }
       return;
+    case FrameType::kAsk:
+      return on_ask(frame);
     case FrameType::kStatus:
       return on_status(frame);
     default:
@@ -35,15 +39,41 @@ void CallerSession::on_hello(const wire::Frame& frame) {
   if (hello.version != wire::kVersion) {
     return refuse("another version of the protocol; this is version 1");
   }
-  const bool known = hello.role == static_cast<uint64_t>(wire::Role::kCaller) ||
-                     hello.role == static_cast<uint64_t>(wire::Role::kTool);
+  const auto is = [&](wire::Role role) { return hello.role == static_cast<uint64_t>(role); };
+  const bool known = is(wire::Role::kCaller) || is(wire::Role::kTool) || is(wire::Role::kEdge);
   if (!known) {
     return refuse("HELLO names no role that may connect here");
   }
   if (role_ != 0 && role_ != hello.role) {
     return refuse("HELLO was repeated with another role");
   }
+  if (role_ == 0 && is(wire::Role::kEdge)) {
+    desks_.dispatcher.edges().joined(*this);
+  }
   role_ = hello.role;
+}
+
+// Whether a request may come under this id; if not, it has been dealt with.
+bool CallerSession::good_id(uint64_t id) {
+  if (id == 0 || find(id) != nullptr) {
+    refuse(id == 0 ? "a request has no id" : "a request with an id that is in use");
+    return false;
+  }
+  if (requests_.size() >= kMaxRequests) {
+    desks_.intake.refuse_crowded(*this, id);
+    return false;
+  }
+  return true;
+}
+
+void CallerSession::on_ask(const wire::Frame& frame) {
+  wire::Ask ask;
+  if (const char* const error = wire::parse(frame.payload, ask); error != nullptr) {
+    return refuse(error);
+  }
+  if (good_id(frame.header.id)) {
+    desks_.jobs_api.ask(*this, frame.header.id, ask);
+  }
 }
 
 void CallerSession::on_submit(const wire::Frame& frame, std::string_view bytes) {
@@ -51,14 +81,9 @@ void CallerSession::on_submit(const wire::Frame& frame, std::string_view bytes) 
   if (const char* const error = wire::parse(frame.payload, submit); error != nullptr) {
     return refuse(error);
   }
-  const uint64_t id = frame.header.id;
-  if (id == 0 || find(id) != nullptr) {
-    return refuse(id == 0 ? "SUBMIT has no id" : "SUBMIT with an id that is in use");
+  if (good_id(frame.header.id)) {
+    desks_.intake.submit(*this, frame.header.id, submit, bytes);
   }
-  if (jobs_.size() >= kMaxJobs) {
-    return dispatcher_.refuse_crowded(*this, id);
-  }
-  dispatcher_.submit(*this, id, submit, bytes);
 }
 
 // A body over the limit is the client's doing, not the caller's: it is told, and the connection
@@ -68,45 +93,47 @@ bool CallerSession::on_oversized(const wire::FrameHeader& header) {
       find(header.id) != nullptr) {
     return false;
   }
-  dispatcher_.refuse_oversized(*this, header.id, header.length);
+  desks_.intake.refuse_oversized(*this, header.id, header.length);
   return true;
 }
 
 void CallerSession::on_status(const wire::Frame& frame) {
-  if (role_ != static_cast<uint64_t>(wire::Role::kTool)) {
+  if (!is_tool()) {
     return refuse("STATUS is for tools");
   }
   const std::string json = host_.status_json();
   wire::append(out(), frame.header.id, wire::StatusReport{json});
 }
 
-Job* CallerSession::find(uint64_t id) const {
-  for (const InFlight& each : jobs_) {
+Waiter* CallerSession::find(uint64_t id) const {
+  for (const InFlight& each : requests_) {
     if (each.id == id) {
-      return each.job;
+      return each.waiter;
     }
   }
   return nullptr;
 }
 
-void CallerSession::forget(const Job& job) {
-  for (InFlight& each : jobs_) {
-    if (each.job == &job) {
-      each = jobs_.back();
-      jobs_.pop_back();
+void CallerSession::forget(const Waiter& waiter) {
+  for (InFlight& each : requests_) {
+    if (each.waiter == &waiter) {
+      each = requests_.back();
+      requests_.pop_back();
       return;
     }
   }
 }
 
 void CallerSession::on_refused(std::string_view reason) {
-  host_.on_refused(role_ == static_cast<uint64_t>(wire::Role::kTool) ? "a tool" : "a caller",
-                   reason);
+  host_.on_refused(is_tool() ? "a tool" : "a caller", reason);
 }
 
 void CallerSession::on_closed() {
-  while (!jobs_.empty()) {
-    dispatcher_.abandon(*jobs_.back().job);
+  while (!requests_.empty()) {
+    desks_.dispatcher.release(*requests_.back().waiter);
+  }
+  if (role_ == static_cast<uint64_t>(wire::Role::kEdge)) {
+    desks_.dispatcher.edges().left(*this);
   }
   host_.on_caller_closed(*this);
 }

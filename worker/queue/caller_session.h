@@ -1,7 +1,7 @@
-// CallerSession: the connection of a caller (an Nginx worker) or a tool.
+// CallerSession: the connection of a caller (an Nginx worker), of a tool, or the edge's own line.
 //
-// Checks what comes in, keeps which of the caller's ids are in use, and hands jobs to the
-// Dispatcher. When the connection closes, all of its jobs are abandoned.
+// Checks what comes in, keeps which of the caller's ids are in use, and hands requests to the Desks.
+// When the connection closes, all who waited on it have left.
 #pragma once
 
 #include <cstdint>
@@ -12,13 +12,22 @@
 
 #include "shared/wire/messages.h"
 #include "worker/queue/connection.h"
-#include "worker/queue/job.h"
 #include "worker/queue/log.h"
+#include "worker/queue/waiter.h"
 
 namespace penstock::queue {
 
 class CallerSession;
 class Dispatcher;
+class Intake;
+class JobsApi;
+
+// Where a session brings what it is asked. Outlives the sessions.
+struct Desks {
+  Dispatcher& dispatcher;
+  Intake& intake;
+  JobsApi& jobs_api;
+};
 
 // Who keeps the sessions. Outlives them.
 class CallerHost {
@@ -32,16 +41,17 @@ class CallerHost {
 
 class CallerSession final : public Connection {
  public:
-  static constexpr size_t kMaxJobs = 1024;  // in flight
+  static constexpr size_t kMaxRequests = 1024;  // in flight
   static constexpr size_t kPauseBytes = 1U << 20;
 
-  CallerSession(Wires& wires, Fd fd, Dispatcher& dispatcher, CallerHost& host)
-      : Connection(wires, std::move(fd), kPauseBytes), dispatcher_(dispatcher), host_(host) {}
+  CallerSession(Wires& wires, Fd fd, const Desks& desks, CallerHost& host)
+      : Connection(wires, std::move(fd), kPauseBytes), desks_(desks), host_(host) {}
 
-  // A job was accepted under `job.caller_job`; ACCEPTED has yet to be said.
-  void remember(Job& job) { jobs_.push_back({job.caller_job, &job}); }
-  // The job is over: its id is free again.
-  void forget(const Job& job);
+  bool is_tool() const { return role_ == static_cast<uint64_t>(wire::Role::kTool); }
+  // Somebody waits under `waiter.id` from now on.
+  void remember(Waiter& waiter) { requests_.push_back({waiter.id, &waiter}); }
+  // The request is over: its id is free again.
+  void forget(const Waiter& waiter);
 
   // Where to find the session among its host's.
   std::list<CallerSession>::iterator self;
@@ -49,7 +59,7 @@ class CallerSession final : public Connection {
  private:
   struct InFlight {
     uint64_t id;
-    Job* job;
+    Waiter* waiter;
   };
   void on_frame(const wire::Frame& frame, std::string_view bytes) override;
   void on_closed() override;
@@ -57,13 +67,15 @@ class CallerSession final : public Connection {
   void on_refused(std::string_view reason) override;
   void on_hello(const wire::Frame& frame);
   void on_submit(const wire::Frame& frame, std::string_view bytes);
+  void on_ask(const wire::Frame& frame);
   void on_status(const wire::Frame& frame);
-  Job* find(uint64_t id) const;
+  bool good_id(uint64_t id);
+  Waiter* find(uint64_t id) const;
 
-  Dispatcher& dispatcher_;
+  const Desks& desks_;
   CallerHost& host_;
-  uint64_t role_ = 0;           // wire::Role; 0 before HELLO
-  std::vector<InFlight> jobs_;  // few, usually one
+  uint64_t role_ = 0;               // wire::Role; 0 before HELLO
+  std::vector<InFlight> requests_;  // few, usually one
 };
 
 }  // namespace penstock::queue

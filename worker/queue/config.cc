@@ -284,6 +284,8 @@ LimitsConfig read_limits(const YAML::Node& node, Complaints& complaints) {
   section.duration("heartbeat_timeout", limits.heartbeat_timeout_ns, 2 * kNsPerSec);
   section.duration("start_timeout", limits.start_timeout_ns, kNsPerSec);
   section.duration("worker_grace", limits.worker_grace_ns, 0);
+  section.size("max_state", limits.max_state_bytes, int64_t{1} << 20, int64_t{1} << 50);
+  section.duration("keep_dead", limits.keep_dead_ns, kNsPerSec);
   section.done();
   return limits;
 }

@@ -52,6 +52,8 @@ struct LimitsConfig {
   int64_t heartbeat_timeout_ns = 10 * kNsPerSec;  // a worker silent for longer is killed
   int64_t start_timeout_ns = 600 * kNsPerSec;     // a worker not ready by then is killed
   int64_t worker_grace_ns = 10 * kNsPerSec;       // callers wait that long for a lost worker
+  int64_t max_state_bytes = int64_t{16} << 30;    // on disk, of jobs and results; past it: 503
+  int64_t keep_dead_ns = 30 * 86'400 * kNsPerSec;  // jobs that failed every attempt
   bool operator==(const LimitsConfig&) const = default;
 };
 
@@ -59,7 +61,7 @@ struct Config {
   std::string socket;
   uint32_t socket_mode = 0660;
   std::string socket_group;   // empty: left as it is
-  std::string state;          // jobs and results; not used in this version
+  std::string state;          // jobs and results; empty: no jobs are promised
   std::string worker_binary;  // empty: penstock-worker beside penstockd
   int64_t drain_timeout_ns = 30 * kNsPerSec;
   std::vector<QueueConfig> queues;  // "default" is always there

@@ -1,76 +1,114 @@
-// Dispatcher: brings callers' jobs and workers' credit together.
+// Dispatcher: brings jobs and workers' credit together, and sees each job to its end.
 //
-// It owns every job from SUBMIT to its end, asks the Scheduler which is next, and speaks through
-// the sessions. It knows no process and opens no socket.
+// It owns every job from when it was let in (intake.h), asks the Scheduler which is next, and speaks
+// through sessions, to workers, and through the Audience, to those who wait. What was promised it
+// has the Store write, before anybody is told. It knows no process and opens no socket.
+//
+//     let in ──▶ waiting ──▶ running ──▶ conclude() ──store──▶ ended(): everybody is told; gone
+//                  ▲  put_back() │            ▲
+//                  └─────────────┴── deadline, cancelled, last attempt failed
 //
 // Invariants, true whenever no call is in progress:
-//   - no job waits while a worker that may take it has credit, unless its queue is paused;
-//   - a job is in its caller's list, in jobs_, and known to the scheduler; or in none of them;
-//   - it is in a worker's list exactly while the scheduler calls it running.
+//   - no job waits while a worker that may take it has credit, unless its queue is paused, or all
+//     that is left while draining was promised;
+//   - a job is in jobs_ and known to the scheduler; or in jobs_, and the store is looking up its key
+//     or writing its end; or gone;
+//   - it is in a worker's list exactly while the scheduler calls it running;
+//   - one that was not promised is gone when nobody waits for it any more.
 #pragma once
 
 #include <cstdint>
-#include <list>
+#include <deque>
+#include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
-#include "shared/base/job_id.h"
 #include "shared/limit/siphash.h"
 #include "shared/wire/messages.h"
 #include "shared/wire/status_page.h"
-#include "worker/queue/caller_session.h"
+#include "worker/queue/audience.h"
 #include "worker/queue/config.h"
 #include "worker/queue/connection.h"
+#include "worker/queue/edge_lines.h"
 #include "worker/queue/job.h"
+#include "worker/queue/job_table.h"
 #include "worker/queue/roster.h"
 #include "worker/queue/scheduler.h"
+#include "worker/queue/store.h"
 #include "worker/queue/worker_session.h"
 
 namespace penstock::queue {
 
+int64_t unix_ms_now();
+
 class Dispatcher {
  public:
-  // Each caller hears of each of its jobs at least that often (PROTOCOL: 15 s).
-  static constexpr int64_t kSignOfLifeNs = 10 * kNsPerSec;
+  // Bodies of promised jobs are kept in memory, beside the disk, up to this much together.
+  static constexpr int64_t kWarmBytes = int64_t{4} << 20;
 
   struct Counters {
     uint64_t accepted = 0;
-    uint64_t refused = 0;  // never accepted: 4xx, 503
+    uint64_t promised = 0;    // of those, said to be on disk
+    uint64_t duplicates = 0;  // joined another, or were answered with its result
+    uint64_t refused = 0;     // never accepted: 4xx, 503
     uint64_t completed = 0;
     uint64_t failed = 0;     // engine's own errors included
+    uint64_t dead = 0;       // of those: all attempts failed, and it was promised
     uint64_t cancelled = 0;  // by the caller, or for not reading its answer
     uint64_t expired = 0;    // deadline
     uint64_t retried = 0;    // attempts that were followed by another
   };
 
-  // Reads its clock from `wires`, which must outlive it.
-  explicit Dispatcher(Wires& wires, int64_t start_unix_s);
+  // Reads its clock from `wires`, which must outlive it; `wall_ms` tells the time of day.
+  explicit Dispatcher(Wires& wires, int64_t (*wall_ms)() = unix_ms_now);
   Dispatcher(const Dispatcher&) = delete;
   Dispatcher& operator=(const Dispatcher&) = delete;
 
-  // Takes over queues, workers and limits. Jobs that nobody serves any more fail with 404.
+  // Where promises are written; without it, none are made. Outlives this. Before all else.
+  void use(Store& store);
+  Store* store() { return store_; }
+  // Told of each promised job that has ended, once that is on disk. `callback`: it asked for a webhook.
+  std::function<void(const JobId&)> on_callback_due;
+
+  // Takes over queues, workers and limits. Callers whose job nobody serves any more get 404.
   void apply(const Config& config);
 
-  // From callers. `bytes` is the whole SUBMIT frame that `submit` points into.
-  void submit(CallerSession& caller, uint64_t caller_job, const wire::Submit& submit,
-              std::string_view bytes);
-  void refuse_crowded(CallerSession& caller, uint64_t caller_job);
-  // 413: the body, or the frame about it, has `bytes` bytes.
-  void refuse_oversized(CallerSession& caller, uint64_t caller_job, uint64_t bytes);
-  // Nobody wants it any more: it leaves the queue, or its worker is told. The job is gone.
-  void abandon(Job& job);
+  // From the intake. The job comes in, under a new id, and its first waiter with it; next is enqueue(),
+  // or, when its key must be looked up first, whatever that shows.
+  Job& let_in(Waiter& waiter, const limit::Hash128& owner, std::string frame);
+  // REQUIRES: the scheduler's bounds have room, or claim.force.
+  void enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Claim& claim);
+  // Has the store write it; those who wait for the promise are told then. After enqueue().
+  void promise(Job& job, JobRecord record);
+  // Others may join it by `key` from now on, until it has ended.
+  void register_key(Job& job, const limit::Hash128& key, const limit::Hash128& digest);
+  Job* find_key(const limit::Hash128& key) const;
+  // The job is in no queue, and is not wanted after all.
+  void forget(Job& job);
+  // A promised job from an earlier life, or one of the dead.
+  void restore(JobRecord&& record);
+
+  // From callers. Whoever asked has left, or need not be answered any more.
+  void release(Waiter& waiter);
+  // The owner's or the operator's wish. Those who wait for the answer are told.
+  void cancel(Job& job);
 
   // From workers.
   void worker_ready(WorkerSession& worker);
   // Its jobs go back, or fail. `next_start_ns`: when another is started.
   void worker_lost(WorkerSession& worker, int64_t next_start_ns);
   void worker_leaving(WorkerSession& worker);
-  void fill(WorkerSession& worker);                 // gives it jobs as long as it has credit
-  void recount(Scheduler::Lane& lane);              // a capacity changed
-  void forward(Job& job, std::string_view bytes);   // HEAD, CHUNK, PROGRESS
-  void complete(Job& job, std::string_view bytes);  // DONE; the job is gone
-  void fail(Job& job, const wire::Failed& failed);  // may be tried again; else the job is gone
+  void fill(WorkerSession& worker);     // gives it jobs as long as it has credit
+  void recount(Scheduler::Lane& lane);  // a capacity changed
+  // `frame` is the whole frame as it came.
+  void begin_answer(Job& job, const wire::Head& head, std::string_view frame);
+  void append_answer(Job& job, std::string_view bytes, std::string_view frame);
+  void note_progress(Job& job, const wire::Progress& progress, std::string_view frame);
+  void complete(Job& job, const wire::Done& done, std::string_view frame);
+  void fail(Job& job, const wire::Failed& failed);  // may be tried again
 
   // Deadlines, back-offs and signs of life.
   void advance_to(int64_t now_ns);
@@ -82,14 +120,22 @@ class Dispatcher {
 
   void drain() { draining_ = true; }  // from now on, new jobs get 503
   bool draining() const { return draining_; }
-  // The time to finish is over: every job that is left fails.
+  // Jobs that a stop should wait for: those that run, and those that somebody waits for.
+  size_t unfinished();
+  // The time to finish is over: whoever still waits is told. What was promised stays on disk.
   void give_up();
   size_t jobs() const { return jobs_.size(); }
+  Job* find(std::string_view id) const { return jobs_.find(id); }
 
   Scheduler& scheduler() { return scheduler_; }
   Roster& roster() { return roster_; }
-  const Counters& counters() const { return counters_; }
+  Audience& audience() { return audience_; }
+  EdgeLines& edges() { return edges_; }
+  Wires& wires() { return wires_; }
+  const LimitsConfig& limits() const { return limits_; }
+  Counters& counters() { return counters_; }
   int64_t held_bytes() const { return held_bytes_; }
+  int64_t wall_ms() const { return wall_ms_(); }
 
   // Predicted, for a job of the lowest class that came now.
   int64_t wait_for_newcomer_ns(Scheduler::Queue& queue) const;
@@ -103,39 +149,59 @@ class Dispatcher {
   // For a job of this lane that came now.
   Availability availability(const Scheduler::Lane& lane) const;
 
+  // 202, with the job as body; the waiter is done.
+  void say_promised(Waiter& waiter, const Job& job);
+  void say_accepted(Waiter& waiter, const Job& job, bool at_leisure = false);
+
+  // The result of a job that has completed, from where it is kept; the waiter is done then.
+  void answer_from_store(Waiter& waiter, const JobRecord& record, std::string_view headers);
+
  private:
-  // Answers what penstockd answers itself, or refuses; nullptr then. Else the job's lane.
-  Scheduler::Lane* route(CallerSession& caller, uint64_t caller_job, const wire::Submit& submit);
-  void accept(CallerSession& caller, uint64_t caller_job, const wire::Submit& submit,
-              std::string_view bytes, Scheduler::Lane& lane, const Scheduler::Claim& claim);
-  void say_accepted(Job& job);
-  void refuse(CallerSession& caller, uint64_t caller_job, const wire::Failed& failed);
-  void refuse_busy(CallerSession& caller, uint64_t caller_job, const Scheduler::Lane& lane,
-                   const Availability& availability);
-  void refuse_owner(CallerSession& caller, uint64_t caller_job, const Scheduler::Lane& lane,
-                    const Scheduler::Claim& claim);
-  uint64_t wait_ms(const Job& job) const;
   void offer(const Scheduler::Lane& lane);
   void fill_all();
+  void deliver(Job& job);
+  void fetched(const JobId& id, uint64_t number, Result<std::string> frame);
+  void revoke(Job& job);
   void put_back(Job& job, Scheduler::Cause cause, std::string_view why);
-  void end(Job& job, const wire::Failed& failed);
-  void erase(Job& job, Scheduler::Outcome outcome);
+  void abandon(Job& job);
   void expire(Job& job);
   void fail_unserved();
+  void hold(Job& job, std::string frame);
+  void let_go(Job& job);
+  void trim(Job& job);
+  void spill(Job& job);
+  void promised(const JobId& id, Store::Promise outcome);
+  void withdraw(Job& job, const wire::Failed& failed);
+  JobEnd end_of(const Job& job, JobStatus status) const;
+  void end_with(Job& job, JobStatus status, const wire::Failed& failed, bool dead = false);
+  void conclude(Job& job, JobEnd end, Scheduler::Outcome outcome);
+  void ended(Job& job, const JobEnd& end);
+  void answer_promise(Waiter& waiter, Job& job, const JobEnd& end);
+  void answer_with_result(Waiter& waiter, const JobRecord& record, std::string_view body,
+                          std::string_view headers);
+  void let_edge_settle(Job& job, const JobEnd& end);
+  void erase(Job& job);
   bool serves(const WorkerSession& worker, const Scheduler::Lane& lane) const;
+  std::string jobs_url(const Waiter& waiter, const Job& job) const;
 
   Wires& wires_;
-  int64_t start_unix_s_;
-  limit::Secret secret_;  // of the owners' hashes
+  int64_t (*wall_ms_)();
+  Store* store_ = nullptr;
   Scheduler scheduler_;
   Roster roster_;
+  Audience audience_;
+  EdgeLines edges_;
   LimitsConfig limits_;
+  std::unordered_map<std::string, QueueConfig> queue_configs_;
   JobIdMaker ids_;
-  std::list<Job> jobs_;                      // the one whose caller must hear next is first
+  JobTable jobs_;
+  std::unordered_map<uint64_t, Job*> keys_;  // by Hash128::lo: of jobs that others may join
   std::vector<WorkerSession*> workers_;      // those that are ready
   std::vector<Scheduler::Expired> expired_;  // scratch of advance_to()
+  std::vector<Waiter*> over_;                // likewise
   uint64_t last_number_ = 0;
   int64_t held_bytes_ = 0;  // of frames
+  size_t unpromised_ = 0;   // jobs
   bool draining_ = false;
   Counters counters_;
 };

@@ -110,36 +110,43 @@ const char* WorkerSession::on_answer(const wire::Frame& frame, std::string_view 
     return was_given ? nullptr : "a frame for a job it was not given";
   }
   switch (frame.header.type) {
-    case FrameType::kHead: {
-      wire::Head head;
-      if (const char* const error = wire::parse(frame.payload, head); error != nullptr) {
-        return error;
-      }
-      if (job->answer_began) {
-        return "a second HEAD";
-      }
-      job->answer_began = true;
-      job->frame = {};
-      dispatcher_.forward(*job, bytes);
-      return nullptr;
-    }
+    case FrameType::kHead:
+      return on_head(*job, frame, bytes);
     case FrameType::kChunk:
       if (!job->answer_began) {
         return "CHUNK before HEAD";
       }
-      dispatcher_.forward(*job, bytes);
+      dispatcher_.append_answer(*job, frame.payload, bytes);
       return nullptr;
     case FrameType::kProgress: {
       wire::Progress progress;
       const char* const error = wire::parse(frame.payload, progress);
       if (error == nullptr) {
-        dispatcher_.forward(*job, bytes);
+        dispatcher_.note_progress(*job, progress, bytes);
       }
       return error;
     }
     default:
       return on_end(*job, frame, bytes);
   }
+}
+
+const char* WorkerSession::on_head(Job& job, const wire::Frame& frame, std::string_view bytes) {
+  wire::Head head;
+  if (const char* const error = wire::parse(frame.payload, head); error != nullptr) {
+    return error;
+  }
+  if (head.status < 200 || head.status > 599) {
+    return "HEAD without a status";
+  }
+  if (!head.headers.empty() || !head.file.empty() || head.promised != 0 || head.duplicate != 0) {
+    return "HEAD with what is for penstockd to say";
+  }
+  if (job.answer_began) {
+    return "a second HEAD";
+  }
+  dispatcher_.begin_answer(job, head, bytes);
+  return nullptr;
 }
 
 const char* WorkerSession::on_end(Job& job, const wire::Frame& frame, std::string_view bytes) {
@@ -151,7 +158,7 @@ const char* WorkerSession::on_end(Job& job, const wire::Frame& frame, std::strin
     if (!job.answer_began) {
       return "DONE before HEAD";
     }
-    dispatcher_.complete(job, bytes);
+    dispatcher_.complete(job, done, bytes);
     return nullptr;
   }
   wire::Failed failed;
@@ -165,18 +172,31 @@ const char* WorkerSession::on_end(Job& job, const wire::Frame& frame, std::strin
   return nullptr;
 }
 
-void WorkerSession::give(Job& job, uint64_t number) {
+void WorkerSession::assign(Job& job, uint64_t number) {
   --credit_;
   last_number_ = number;
   job.worker = this;
   job.number = number;
-  given_.push_back({number, &job});
-  wire::set_frame_id(job.frame.data(), number);
-  out().append(job.frame);
+  given_.push_back({number, &job, false});
+}
+
+void WorkerSession::send(const Job& job, std::string_view frame) {
+  for (Given& each : given_) {
+    each.sent = each.sent || each.job == &job;
+  }
+  std::string& out = this->out();
+  out.append(frame);
+  wire::set_frame_id(out.data() + out.size() - frame.size(), job.number);
 }
 
 void WorkerSession::revoke(Job& job) {
-  wire::append_empty(out(), FrameType::kCancel, job.number);
+  for (const Given& each : given_) {
+    if (each.job == &job && !each.sent) {
+      ++credit_;
+    } else if (each.job == &job) {
+      wire::append_empty(out(), FrameType::kCancel, job.number);
+    }
+  }
   forget(job);
 }
 

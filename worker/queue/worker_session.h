@@ -63,9 +63,12 @@ class WorkerSession final : public Connection {
   // REQUIRES: running() > 0.
   Job& any_job() const { return *given_.back().job; }
 
-  // Sends the job, under a new number. REQUIRES: credit() > 0.
-  void give(Job& job, uint64_t number);
-  // The job is no longer wanted; its slot comes back with the worker's next TAKE.
+  // The job is this worker's from now on, under a new number. REQUIRES: credit() > 0.
+  void assign(Job& job, uint64_t number);
+  // Sends its SUBMIT frame. REQUIRES: it was assigned, and not sent yet.
+  void send(const Job& job, std::string_view frame);
+  // The job is no longer wanted; its slot comes back with the worker's next TAKE, or at once if it
+  // was not sent.
   void revoke(Job& job);
   void forget(const Job& job);
   // No more jobs; it finishes what it has and exits.
@@ -75,6 +78,7 @@ class WorkerSession final : public Connection {
   struct Given {
     uint64_t number;
     Job* job;
+    bool sent;
   };
   void on_frame(const wire::Frame& frame, std::string_view bytes) override;
   void on_closed() override { host_.on_worker_closed(*this); }
@@ -87,6 +91,7 @@ class WorkerSession final : public Connection {
   const char* on_heartbeat(const wire::Frame& frame);
   const char* on_answer(const wire::Frame& frame, std::string_view bytes);
   const char* on_end(Job& job, const wire::Frame& frame, std::string_view bytes);
+  const char* on_head(Job& job, const wire::Frame& frame, std::string_view bytes);
   Job* find(uint64_t number) const;
 
   Dispatcher& dispatcher_;

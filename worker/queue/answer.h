@@ -1,0 +1,43 @@
+// Answer: what a job has answered so far, kept for whoever asks later.
+//
+// The last kWindowBytes at least are in memory, so that an event stream can be resumed and a caller
+// may join late; what will be too large for the database goes on to the store as it comes.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace penstock::queue {
+
+struct Answer {
+  static constexpr size_t kWindowBytes = 256U << 10;
+
+  uint16_t status = 0;  // 0: no head has come
+  std::string content_type;
+  uint64_t bytes = 0;   // so far, in all
+  uint64_t stored = 0;  // of these, given to the store
+  std::string tail;     // the last of them
+
+  bool begun() const noexcept { return status != 0; }
+  bool whole() const noexcept { return tail.size() == bytes; }
+  // What is there from `offset` on, or from the first that is still there.
+  std::string_view from(uint64_t offset) const noexcept {
+    const uint64_t first = bytes - tail.size();
+    return std::string_view(tail).substr(offset > first ? std::min(offset, bytes) - first : 0);
+  }
+  void append(std::string_view more) {
+    bytes += more.size();
+    tail.append(more);
+    if (tail.size() > 2 * kWindowBytes) {
+      tail.erase(0, tail.size() - kWindowBytes);
+    }
+  }
+  // Events show it piece by piece: it is text, and nobody wants a picture that way.
+  bool is_text() const noexcept {
+    return content_type.starts_with("text/") || content_type.starts_with("application/json") ||
+           content_type.starts_with("application/x-ndjson");
+  }
+};
+
+}  // namespace penstock::queue

@@ -1,0 +1,74 @@
+// EdgeLines: the edge's own lines, over which it hears of promised jobs that hold something there.
+//
+// Every Nginx worker keeps one. The one that came first is told of all: HOLD for each job that is
+// alive, OVER when it has ended. When it goes, the next is told of all anew. With nobody there, what
+// ended is kept for whoever comes, up to kMaxPending; what is lost then lapses at the edge by itself.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "shared/wire/messages.h"
+#include "worker/queue/connection.h"
+
+namespace penstock::queue {
+
+class EdgeLines {
+ public:
+  static constexpr size_t kMaxPending = 10'000;
+  using HoldAll = std::function<void(const std::function<void(uint64_t, std::string_view)>&)>;
+
+  // `hold_all` names every job that holds something: its number and its receipt.
+  explicit EdgeLines(HoldAll hold_all) : hold_all_(std::move(hold_all)) {}
+
+  void joined(Connection& line) {
+    lines_.push_back(&line);
+    if (lines_.size() == 1) {
+      brief();
+    }
+  }
+  void left(Connection& line) {
+    const bool was_told = !lines_.empty() && lines_.front() == &line;
+    std::erase(lines_, &line);
+    if (was_told && !lines_.empty()) {
+      brief();
+    }
+  }
+  size_t size() const { return lines_.size(); }
+
+  void hold(uint64_t number, std::string_view receipt) {
+    if (!lines_.empty()) {
+      wire::append(lines_.front()->out(), number, wire::Hold{receipt});
+    }
+  }
+  void over(uint64_t number, const wire::Over& over) {
+    if (!lines_.empty()) {
+      return wire::append(lines_.front()->out(), number, over);
+    }
+    if (pending_.size() == kMaxPending) {
+      pending_.pop_front();
+    }
+    wire::append(pending_.emplace_back(), number, over);
+  }
+
+ private:
+  void brief() {
+    Connection& line = *lines_.front();
+    hold_all_([&](uint64_t number, std::string_view receipt) {
+      wire::append(line.out(), number, wire::Hold{receipt});
+    });
+    for (const std::string& frame : pending_) {
+      line.out().append(frame);
+    }
+    pending_.clear();
+  }
+
+  HoldAll hold_all_;
+  std::vector<Connection*> lines_;
+  std::deque<std::string> pending_;
+};
+
+}  // namespace penstock::queue

@@ -1,0 +1,42 @@
+// Event streams: what is told of a job as it happens, as server-sent events or WebSocket messages.
+//
+// Server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html. A WebSocket
+// (RFC 6455) carries the same as one text message each: {"event":…,"id":…,"data":…}; the edge has
+// shaken hands and takes what comes from the client.
+//
+// An event's id tells how far the stream has come: which run of the job, and how much of its answer.
+// Whoever comes back with it as Last-Event-ID goes on from there; if the job has been started anew
+// meanwhile, from that run's beginning.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace penstock::queue {
+
+struct EventId {
+  uint64_t run = 0;     // when it started, ms since 1970; 0: it has not
+  uint64_t offset = 0;  // bytes of its answer that have been told
+};
+std::string format(const EventId& id);
+// Empty text is {0, 0}; nothing is what is no event's id.
+std::optional<EventId> parse_event_id(std::string_view text) noexcept;
+
+// All of these append one CHUNK frame of the caller's request `frame_id`.
+struct EventStream {
+  std::string& out;
+  uint64_t frame_id;
+  bool websocket;
+
+  void begin() const;  // how soon a browser should come back
+  void event(std::string_view name, const EventId& id, std::string_view json) const;
+  void keep_alive() const;
+  void end() const;
+};
+
+// The data of a `chunk` event: where in the answer, and the text.
+std::string chunk_json(uint64_t offset, std::string_view text);
+
+}  // namespace penstock::queue

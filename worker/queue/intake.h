@@ -1,0 +1,81 @@
+// Intake: from a caller's SUBMIT to a job in its queue, or a refusal that says why.
+//
+// It answers what penstockd answers itself (models), finds the lane, reads what the headers ask for,
+// joins requests that ask for the same to the job that is there, and refuses what would not be served:
+// by bounds, by predicted wait, or while draining.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include "shared/limit/siphash.h"
+#include "shared/wire/messages.h"
+#include "worker/queue/dispatcher.h"
+#include "worker/queue/job_options.h"
+
+namespace penstock::queue {
+
+class Intake {
+ public:
+  Intake(Dispatcher& dispatcher, int64_t start_unix_s);
+  Intake(const Intake&) = delete;
+  Intake& operator=(const Intake&) = delete;
+
+  // Owners and keys are hashed under it; the store's outlives this process.
+  void set_secret(const limit::Secret& secret) { secret_ = secret; }
+  // Says what is wrong with a webhook's target; without it, there are none.
+  std::function<Status(std::string_view url)> check_callback;
+
+  // `bytes` is the whole SUBMIT frame that `submit` points into.
+  void submit(CallerSession& caller, uint64_t id, const wire::Submit& submit,
+              std::string_view bytes);
+  void refuse_crowded(CallerSession& caller, uint64_t id);
+  // 413: the body, or the frame about it, has `bytes` bytes.
+  void refuse_oversized(CallerSession& caller, uint64_t id, uint64_t bytes);
+
+  // {}: nobody's. Such a job is seen by whoever knows its id, and in no list.
+  limit::Hash128 owner_of(std::string_view owner) const;
+
+ private:
+  // A request that was read.
+  struct Order {
+    Scheduler::Lane* lane = nullptr;
+    Scheduler::Claim claim;
+    limit::Hash128 owner;
+    bool async = false;
+    bool durable = false;  // its key was the client's own, and is kept
+    int64_t max_wait_ns = 0;
+    JobRecord record;  // of one that is promised, or kept for its key
+  };
+
+  // Answers what penstockd answers itself, or refuses; nullptr then. Else the job's lane.
+  Scheduler::Lane* route(CallerSession& caller, uint64_t id, const wire::Submit& submit);
+  bool read(CallerSession& caller, uint64_t id, const wire::Submit& submit, JobOptions& options);
+  void hash_key(const wire::Submit& submit, const JobOptions& options, Order& order) const;
+  static void describe(const wire::Submit& submit, const JobOptions& options, JobRecord& record);
+  bool join(CallerSession& caller, uint64_t id, const wire::Submit& submit,
+            const JobOptions& options, const Order& order);
+  void look_up(Job& job, Order order);
+  void found(const JobId& id, Order order, std::optional<JobRecord> earlier);
+  void replay(Job& job, const JobRecord& earlier);
+  void start(Job& job, Order&& order);
+  // Nothing: there is room. Else why not.
+  struct Refusal {
+    std::string message;
+    int64_t retry_after_s;
+  };
+  std::optional<Refusal> busy(const Order& order, size_t bytes);
+  int64_t spread(const Scheduler::Queue& queue, int64_t wait_ns);
+  void refuse(CallerSession& caller, uint64_t id, const wire::Failed& failed);
+  void refuse_all(Job& job, const wire::Failed& failed);
+
+  Dispatcher& dispatcher_;
+  int64_t start_unix_s_;
+  limit::Secret secret_;
+  std::unordered_map<const Scheduler::Queue*, int64_t> next_return_ns_;
+};
+
+}  // namespace penstock::queue

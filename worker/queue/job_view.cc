@@ -1,0 +1,112 @@
+#include "worker/queue/job_view.h"
+
+#include <array>
+#include <cstdio>
+#include <cstring>
+
+#include "worker/queue/json.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr std::array<std::string_view, 7> kNames = {
+    "scheduled", "queued", "processing", "completed", "failed", "cancelled", "expired"};
+constexpr std::string_view kCrockford = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+constexpr std::string_view kPrefix = "job_";
+constexpr size_t kTimeCharacters = 10;
+constexpr int64_t kMsPerSec = 1000;
+
+std::string seconds_or_null(int64_t ms) { return ms == 0 ? "null" : std::to_string(ms / kMsPerSec); }
+
+std::string describe_progress(const JobView& job) {
+  if (!job.progress) {
+    return "null";
+  }
+  char fraction[32];
+  std::snprintf(fraction, sizeof fraction, "%.4f", *job.progress);
+  std::string json = std::string(R"({"fraction":)") + fraction;
+  if (job.steps > 0) {
+    json += R"(,"step":)" + std::to_string(job.step) + R"(,"steps":)" + std::to_string(job.steps);
+  }
+  return json + "}";
+}
+
+std::string describe_error(const JobView& job) {
+  return job.error_code.empty() ? "null"
+                                : R"({"code":)" + json_string(job.error_code) + R"(,"message":)" +
+                                      json_string(job.error) + "}";
+}
+
+std::string result_url(const JobView& job) {
+  return job.status != JobStatus::kCompleted
+             ? "null"
+             : json_string(std::string(job.jobs_path) + "/" + std::string(job.id) + "/result");
+}
+
+}  // namespace
+
+std::string_view name_of(JobStatus status) noexcept { return kNames[static_cast<size_t>(status)]; }
+
+std::optional<JobStatus> status_named(std::string_view name) noexcept {
+  for (size_t i = 0; i < kNames.size(); ++i) {
+    if (kNames[i] == name) {
+      return static_cast<JobStatus>(i);
+    }
+  }
+  return std::nullopt;
+}
+
+int64_t created_ms(const JobId& id) noexcept {
+  int64_t ms = 0;
+  for (const char c : id.view().substr(kPrefix.size(), kTimeCharacters)) {
+    ms = ms << 5 | static_cast<int64_t>(kCrockford.find(c) & 31);
+  }
+  return ms;
+}
+
+std::optional<JobId> parse_job_id(std::string_view text) noexcept {
+  if (text.size() != JobId::kBytes || !text.starts_with(kPrefix) ||
+      text.find_first_not_of(kCrockford, kPrefix.size()) != std::string_view::npos ||
+      text[kPrefix.size()] > '7') {  // of the first character's five bits a time has three
+    return std::nullopt;
+  }
+  JobId id;
+  std::memcpy(id.text, text.data(), text.size());
+  return id;
+}
+
+JobView view_of(const JobRecord& record) {
+  return {.id = record.id.view(),
+          .status = record.status,
+          .queue = record.queue,
+          .jobs_path = record.jobs_path,
+          .attempts = record.end.attempts,
+          .created_ms = record.created_ms,
+          .not_before_ms = record.not_before_ms,
+          .started_ms = record.end.started_ms,
+          .finished_ms = record.end.finished_ms,
+          .error_code = has_ended(record.status) ? record.end.error_code : std::string_view(),
+          .error = record.end.error};
+}
+
+std::string render(const JobView& job) {
+  const bool queued = job.status == JobStatus::kQueued;
+  std::string json = R"({"id":)" + json_string(job.id) + R"(,"object":"job","status":")";
+  json += name_of(job.status);
+  json += R"(","queue":)" + json_string(job.queue);
+  json += R"(,"position":)" + (queued ? std::to_string(job.position) : "null");
+  json += R"(,"eta_seconds":)" + (job.eta_seconds ? std::to_string(*job.eta_seconds) : "null");
+  json += R"(,"progress":)" + describe_progress(job);
+  json += R"(,"attempts":)" + std::to_string(job.attempts);
+  json += R"(,"created_at":)" + std::to_string(job.created_ms / kMsPerSec);
+  if (job.not_before_ms != 0) {
+    json += R"(,"not_before":)" + std::to_string(job.not_before_ms / kMsPerSec);
+  }
+  json += R"(,"started_at":)" + seconds_or_null(job.started_ms);
+  json += R"(,"finished_at":)" + seconds_or_null(job.finished_ms);
+  json += R"(,"result_url":)" + result_url(job);
+  json += R"(,"error":)" + describe_error(job);
+  return json + "}";
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,45 @@
+// JobView: a job as its owner sees it (CONTRACT, section 4), and its JSON.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "worker/queue/job_record.h"
+
+namespace penstock::queue {
+
+struct JobView {
+  std::string_view id;
+  JobStatus status = JobStatus::kQueued;
+  std::string_view queue;
+  std::string_view jobs_path;
+  uint32_t position = 0;               // while kQueued: 1 is the next to start
+  std::optional<int64_t> eta_seconds;  // until it starts; while kProcessing: until it is done
+  std::optional<double> progress;      // 0 to 1
+  uint32_t step = 0;                   // of so many; 0: not known
+  uint32_t steps = 0;
+  uint32_t attempts = 0;
+  int64_t created_ms = 0;
+  int64_t not_before_ms = 0;
+  int64_t started_ms = 0;
+  int64_t finished_ms = 0;
+  std::string_view error_code;
+  std::string_view error;
+};
+
+JobView view_of(const JobRecord& record);
+
+// One JSON object.
+std::string render(const JobView& job);
+
+std::string_view name_of(JobStatus status) noexcept;
+std::optional<JobStatus> status_named(std::string_view name) noexcept;
+
+// When the job was made, as its id tells: milliseconds since 1970 UTC.
+int64_t created_ms(const JobId& id) noexcept;
+// The id that the text is, if it is one.
+std::optional<JobId> parse_job_id(std::string_view text) noexcept;
+
+}  // namespace penstock::queue

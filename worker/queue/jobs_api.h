@@ -1,0 +1,68 @@
+// JobsApi: what owners may ask of their jobs (CONTRACT, section 4): list, one, events, result, cancel.
+//
+// Whoever asks for a job that is not there, or for another's, gets the same 404, after the same
+// question to the store. A tool asks for the operator: it sees everybody's (operator_api.h).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "shared/wire/messages.h"
+#include "worker/queue/dispatcher.h"
+#include "worker/queue/event_stream.h"
+#include "worker/queue/intake.h"
+
+namespace penstock::queue {
+
+class JobsApi {
+ public:
+  JobsApi(Dispatcher& dispatcher, Intake& intake) : dispatcher_(dispatcher), intake_(intake) {}
+  JobsApi(const JobsApi&) = delete;
+  JobsApi& operator=(const JobsApi&) = delete;
+
+  // What a tool asks that is not about one job; false: it is.
+  std::function<bool(CallerSession& caller, uint64_t id, const wire::Ask& ask)> operator_asks;
+
+  void ask(CallerSession& caller, uint64_t id, const wire::Ask& ask);
+
+ private:
+  enum class About : uint8_t { kJob, kEvents, kResult, kCancel };
+  // A question about one job.
+  struct Question {
+    About about = About::kJob;
+    JobId id;
+    limit::Hash128 owner;
+    bool all = false;  // a tool's: every owner's
+    bool head = false;
+    bool websocket = false;
+    EventId last;
+  };
+  struct Listing {
+    Store::Query query;
+    uint32_t statuses = ~0U;  // as they are now; the store knows only whether a job has ended
+    uint32_t limit = 0;
+    int rounds = 0;
+    std::vector<std::string> jobs;
+    std::optional<JobId> last;  // of these
+    std::string jobs_path;
+  };
+
+  void list(CallerSession& caller, uint64_t id, const wire::Ask& ask);
+  void list_more(Waiter& waiter, Listing listing);
+  void listed(Waiter& waiter, Listing listing, const std::vector<JobRecord>& page);
+  void about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask);
+  void answer(Waiter& waiter, Job& job, const Question& question);
+  void answer_ended(Waiter& waiter, const Question& question, const JobRecord& record);
+  void say_job(Waiter& waiter, const JobView& view, uint64_t status, bool poll);
+  void fail(Waiter& waiter, const wire::Failed& failed);
+  JobView view(const JobRecord& record, std::string_view jobs_path) const;
+
+  Dispatcher& dispatcher_;
+  Intake& intake_;
+};
+
+}  // namespace penstock::queue
