@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cassert>
+#include <functional>
+#include <map>
 #include <utility>
 
 namespace penstock::queue {
@@ -10,12 +12,13 @@ using State = Scheduler::Ticket::State;
 
 struct Scheduler::Class {
   int64_t priority = 0;
+  uint32_t waiting = 0;  // delayed ones included
   FairShare share;
 };
 
 Scheduler::Lane::Lane() = default;
 Scheduler::Lane::~Lane() = default;
-Scheduler::Scheduler() = default;
+Scheduler::Scheduler(uint64_t seed) : random_(seed) {}
 Scheduler::~Scheduler() = default;
 
 Scheduler::Queue& Scheduler::set_queue(const QueueSettings& settings) {
@@ -80,29 +83,47 @@ Scheduler::Admission Scheduler::add(Ticket& ticket, Lane& lane, const Claim& cla
                                     int64_t now_ns) {
   assert(ticket.state_ == State::kUnknown);
   Queue& queue = *lane.queue;
-  if (full(queue)) {
+  if (!claim.force && full(queue)) {
     return Admission::kQueueFull;
   }
-  if (full(queue, claim.owner)) {
+  if (!claim.force && full(queue, claim.owner)) {
     return Admission::kOwnerFull;
   }
   ticket.lane_ = &lane;
   ticket.owner_ = &queue.owners_[claim.owner];
   ticket.owner_->id = claim.owner;
   ++ticket.owner_->jobs;
-  const int64_t priority = std::min(claim.priority, kHighest);
-  ticket.class_ = &class_of(lane, priority);
-  ticket.tags_ = ticket.class_->share.arrive(claim.owner, claim.cost, claim.weight);
-  ticket.place = {priority, ticket.tags_.start, ++arrivals_};
-  ticket.cost = static_cast<uint32_t>(std::clamp<uint64_t>(claim.cost, 1, FairShare::kMaxCost));
-  ticket.attempts_ = 0;
-  ticket.arrived_ns_ = now_ns;
-  const int64_t deadline_ns = queue.settings.deadline_ns;
-  ticket.deadline_ns_ = deadline_ns > 0 ? now_ns + deadline_ns : INT64_MAX;
-  ++queue.waiting;
   ++ticket.owner_->waiting;
-  wait(ticket, now_ns);
+  ++queue.waiting;
+  ticket.cost = static_cast<uint32_t>(std::clamp<uint64_t>(claim.cost, 1, FairShare::kMaxCost));
+  ticket.attempts_ = claim.attempts;
+  ticket.arrived_ns_ = claim.arrived_ns != 0 ? claim.arrived_ns : now_ns;
+  if (claim.not_before_ns != 0) {
+    ticket.arrived_ns_ = std::max(ticket.arrived_ns_, claim.not_before_ns);
+  }
+  const int64_t deadline_ns = queue.settings.deadline_ns;
+  ticket.deadline_ns_ = claim.deadline_ns != 0 ? claim.deadline_ns
+                        : deadline_ns > 0      ? ticket.arrived_ns_ + deadline_ns
+                                               : INT64_MAX;
+  if (claim.not_before_ns > now_ns) {
+    ++queue.scheduled;
+    ticket.state_ = State::kScheduled;
+    ticket.place = {claim.priority, claim.weight, 0};
+    timers_.set(ticket, std::min(ticket.deadline_ns_, claim.not_before_ns));
+  } else {
+    line_up(ticket, claim.priority, claim.weight, now_ns);
+  }
   return Admission::kAdded;
+}
+
+// A newcomer gets its place, and stands there.
+void Scheduler::line_up(Ticket& ticket, int64_t priority, uint64_t weight, int64_t now_ns) {
+  priority = std::min(priority, kHighest);
+  ticket.class_ = &class_of(*ticket.lane_, priority);
+  ticket.tags_ = ticket.class_->share.arrive(ticket.owner_->id, ticket.cost, weight);
+  ticket.place = {priority, ticket.tags_.start, ++arrivals_};
+  ++ticket.class_->waiting;
+  wait(ticket, now_ns);
 }
 
 Scheduler::Class* Scheduler::find_class(const Lane& lane, int64_t priority) noexcept {
@@ -140,8 +161,7 @@ uint64_t Scheduler::virtual_time(const Lane& lane, int64_t priority) noexcept {
   return latest;
 }
 
-// Stands in line, at the ticket's own place. The counts of the queue and the owner were taken care
-// of.
+// Stands in line, at the ticket's own place. Whatever counts it was taken care of.
 void Scheduler::wait(Ticket& ticket, int64_t now_ns) {
   Lane& lane = *ticket.lane_;
   ticket.state_ = State::kWaiting;
@@ -178,6 +198,7 @@ Scheduler::Ticket* Scheduler::take(Lane& worker_lane, int64_t now_ns) noexcept {
   ++queue.taken_;
   --queue.waiting;
   --ticket.owner_->waiting;
+  --ticket.class_->waiting;
   return &ticket;
 }
 
@@ -191,13 +212,19 @@ void Scheduler::count_running(Lane& lane, const Ticket& ticket, bool starts) noe
 
 // Takes the ticket out of wherever it is; it keeps its place, its attempts and its tags.
 void Scheduler::leave(Ticket& ticket) noexcept {
+  Queue& queue = *ticket.lane_->queue;
   timers_.erase(ticket);
   if (ticket.state_ == State::kRunning) {
     count_running(*ticket.served_by_, ticket, false);
   } else {
-    --ticket.lane_->queue->waiting;
+    --queue.waiting;
     --ticket.owner_->waiting;
-    ticket.class_->share.withdraw(ticket.tags_);
+    if (ticket.state_ == State::kScheduled) {
+      --queue.scheduled;
+    } else {
+      --ticket.class_->waiting;
+      ticket.class_->share.withdraw(ticket.tags_);
+    }
   }
   if (ticket.state_ == State::kWaiting) {
     ticket.lane_->waiting_.erase(ticket);
@@ -207,7 +234,9 @@ void Scheduler::leave(Ticket& ticket) noexcept {
 
 // The ticket is over. REQUIRES: it has left.
 void Scheduler::forget(Ticket& ticket) noexcept {
-  ticket.class_->share.leave(ticket.tags_);
+  if (ticket.class_ != nullptr) {
+    std::exchange(ticket.class_, nullptr)->share.leave(ticket.tags_);
+  }
   if (--ticket.owner_->jobs == 0) {
     ticket.lane_->queue->owners_.erase(ticket.owner_->id);
   }
@@ -234,9 +263,7 @@ bool Scheduler::retry(Ticket& ticket, Cause cause, int64_t now_ns) {
     forget(ticket);
     return false;
   }
-  ++ticket.lane_->queue->waiting;
-  ++ticket.owner_->waiting;
-  ticket.class_->share.come_back(ticket.tags_);
+  come_back(ticket);
   const uint32_t waits = ticket.attempts_ - (cause == Cause::kWorkerLost ? 1 : 0);
   if (waits == 0 || settings.backoff_ns == 0) {
     wait(ticket, now_ns);
@@ -245,8 +272,36 @@ bool Scheduler::retry(Ticket& ticket, Cause cause, int64_t now_ns) {
   const int64_t factor = int64_t{1} << std::min<uint32_t>(waits - 1, 20);
   const int64_t delay_ns = std::min(settings.backoff_ns, kMaxBackoffNs / factor) * factor;
   ticket.state_ = State::kDelayed;
-  timers_.set(ticket, std::min(ticket.deadline_ns_, now_ns + delay_ns));
+  timers_.set(ticket, std::min(ticket.deadline_ns_, now_ns + with_jitter(delay_ns)));
   return true;
+}
+
+void Scheduler::requeue(Ticket& ticket, int64_t now_ns) {
+  assert(ticket.state_ == State::kRunning);
+  leave(ticket);
+  come_back(ticket);
+  wait(ticket, now_ns);
+}
+
+// What ran waits again, or will.
+void Scheduler::come_back(Ticket& ticket) noexcept {
+  ++ticket.lane_->queue->waiting;
+  ++ticket.owner_->waiting;
+  ++ticket.class_->waiting;
+  ticket.class_->share.come_back(ticket.tags_);
+}
+
+// Half of it and a random part of the other half: jobs that failed together do not come back
+// together ("equal jitter"; M. Brooker, "Exponential Backoff And Jitter", 2015). The numbers are
+// SplitMix64's (G. Steele, D. Lea, C. Flood, "Fast Splittable Pseudorandom Number Generators",
+// 2014).
+int64_t Scheduler::with_jitter(int64_t delay_ns) noexcept {
+  uint64_t r = random_ += 0x9e3779b97f4a7c15;
+  r = (r ^ (r >> 30)) * 0xbf58476d1ce4e5b9;
+  r = (r ^ (r >> 27)) * 0x94d049bb133111eb;
+  r ^= r >> 31;
+  const int64_t half_ns = delay_ns / 2;
+  return delay_ns - half_ns + static_cast<int64_t>(r % static_cast<uint64_t>(half_ns + 1));
 }
 
 void Scheduler::advance_to(int64_t now_ns, std::vector<Expired>& expired) {
@@ -256,6 +311,9 @@ void Scheduler::advance_to(int64_t now_ns, std::vector<Expired>& expired) {
       expired.push_back({&ticket, ticket.state_ == State::kRunning});
       leave(ticket);
       forget(ticket);
+    } else if (ticket.state_ == State::kScheduled) {
+      --ticket.lane_->queue->scheduled;
+      line_up(ticket, ticket.place.priority, ticket.place.tag, now_ns);
     } else {
       wait(ticket, now_ns);
     }
@@ -383,6 +441,9 @@ double Scheduler::wait_in(const Lane& lane, const Place& place, int64_t now_ns) 
 }
 
 int64_t Scheduler::predicted_wait_ns(const Ticket& ticket, int64_t now_ns) const noexcept {
+  if (ticket.state_ == State::kScheduled) {
+    return std::max<int64_t>(0, ticket.arrived_ns_ - now_ns);
+  }
   const bool waits = ticket.state_ == State::kWaiting || ticket.state_ == State::kDelayed;
   return waits ? wait_at(*ticket.lane_, ticket.place, now_ns) : 0;
 }
@@ -398,6 +459,56 @@ int64_t Scheduler::predicted_wait_ns(const Lane& lane, const Claim& claim,
 
 int64_t Scheduler::predicted_wait_ns(const Lane& lane, int64_t now_ns) const noexcept {
   return wait_at(lane, {INT64_MIN, UINT64_MAX, UINT64_MAX}, now_ns);
+}
+
+int64_t Scheduler::remaining_ns(const Ticket& ticket, int64_t now_ns,
+                                double progress) const noexcept {
+  if (ticket.state_ != State::kRunning) {
+    return 0;
+  }
+  const Lane& lane = *ticket.served_by_;
+  const ServiceTime& service =
+      lane.service.known() ? lane.service : lane.queue->any_model().service;
+  const auto age_ns = static_cast<double>(std::max<int64_t>(0, now_ns - ticket.started_ns_));
+  const double usual_ns = service.remaining_ns(ticket.cost, age_ns);
+  progress = progress > 0 ? std::min(progress, 1.0) : 0;
+  const double seen_ns = progress > 0 ? age_ns * (1 - progress) / progress : 0;
+  return static_cast<int64_t>(service.known() ? progress * seen_ns + (1 - progress) * usual_ns
+                                              : seen_ns);
+}
+
+int64_t Scheduler::oldest_wait_ns(const Queue& queue, int64_t now_ns) noexcept {
+  int64_t oldest_ns = now_ns;
+  for (const auto& lane : queue.lanes) {
+    const OrderTree::Node* head = lane->waiting_.first();
+    while (head != nullptr) {
+      oldest_ns = std::min(oldest_ns, static_cast<const Ticket&>(*head).arrived_ns_);
+      head = head->place.priority == INT64_MIN
+                 ? nullptr
+                 : lane->waiting_.first_from({head->place.priority - 1, 0, 0});
+    }
+  }
+  return now_ns - oldest_ns;
+}
+
+std::vector<Scheduler::ClassLength> Scheduler::waiting_by_class(const Queue& queue) {
+  std::map<int64_t, uint32_t, std::greater<>> by_class;
+  for (const auto& lane : queue.lanes) {
+    for (const auto& each : lane->classes_) {
+      if (each->waiting > 0) {
+        by_class[each->priority] += each->waiting;
+      }
+    }
+  }
+  std::vector<ClassLength> lengths;
+  for (const auto& [priority, waiting] : by_class) {
+    if (lengths.size() < kMostClasses) {
+      lengths.push_back({priority, waiting});
+    } else {
+      lengths.back() = {priority, lengths.back().waiting + waiting};
+    }
+  }
+  return lengths;
 }
 
 }  // namespace penstock::queue

@@ -6,15 +6,16 @@
 //
 //                add              take                      finish
 //    (unknown) ───────▶ waiting ───────▶ running ────────────────▶ (unknown)
-//                        ▲  ▲                │ retry
-//             advance_to │  └────────────────┤ at once
-//                        └──── delayed ◀─────┘ after a back-off; at `attempts`: (unknown)
+//        │ not_before    ▲  ▲                │ retry, requeue
+//        ▼    advance_to │  └────────────────┤ at once
+//    scheduled ─────────▶├──── delayed ◀─────┘ after a back-off; at `attempts`: (unknown)
 //
 //    from any state: finish (cancelled) or the deadline (advance_to) ──▶ (unknown)
 //
 // Order: class first; within a class start-time fair queueing over owners (fair_share.h); first in,
 // first out within an owner. A job keeps its place for life: one that comes back from a dead
-// worker stands where it stood. The one exception is aging.
+// worker stands where it stood. The one exception is aging. A scheduled job has no place until it
+// is due; it then comes as any newcomer does.
 //
 // Aging: so that no class starves, a lane may let one job of a lower class go before all others:
 // of the heads of its lower classes (lower than one that waits, or than one that was taken since it
@@ -61,7 +62,7 @@ class Scheduler {
   struct Owner {
     uint64_t id = 0;
     uint32_t jobs = 0;
-    uint32_t waiting = 0;  // of those; delayed ones included
+    uint32_t waiting = 0;  // of those; delayed and scheduled ones included
   };
 
   // What a job asks for.
@@ -70,16 +71,23 @@ class Scheduler {
     int64_t priority = 0;  // its class; higher goes first. At most kHighest, else cut
     uint64_t cost = 1;     // in the limiter's units; 1 to FairShare::kMaxCost, else cut
     uint64_t weight = 1;   // the owner's share; 1 to FairShare::kMaxWeight, else cut
+
+    // Times are of the clock that is pushed in; of those before its 0 they are negative.
+    int64_t not_before_ns = 0;  // scheduled until then; 0: at once
+    int64_t arrived_ns = 0;     // 0: now
+    int64_t deadline_ns = 0;    // 0: the queue's own, from its arrival, or from when it is due
+    uint32_t attempts = 0;      // that have failed
+    bool force = false;         // not refused by bounds: it was promised before
   };
   static constexpr int64_t kHighest = INT64_MAX - 1;  // above it: those that were let before
 
   // What the scheduler keeps of one job.
   class Ticket : private OrderTree::Node, private TimerHeap::Node {
    public:
-    enum class State : uint8_t { kUnknown, kWaiting, kDelayed, kRunning };
+    enum class State : uint8_t { kUnknown, kScheduled, kWaiting, kDelayed, kRunning };
     State state() const noexcept { return state_; }
-    uint32_t attempts() const noexcept { return attempts_; }  // that have failed
-    int64_t arrived_ns() const noexcept { return arrived_ns_; }
+    uint32_t attempts() const noexcept { return attempts_; }     // that have failed
+    int64_t arrived_ns() const noexcept { return arrived_ns_; }  // a scheduled one: when due
     int64_t started_ns() const noexcept { return started_ns_; }  // while running
     Lane* lane() const noexcept { return lane_; }
     const Place& where() const noexcept { return place; }
@@ -91,7 +99,7 @@ class Scheduler {
     uint32_t attempts_ = 0;
     Lane* lane_ = nullptr;
     Lane* served_by_ = nullptr;  // while running: the lane of the worker that took it
-    Class* class_ = nullptr;     // while known
+    Class* class_ = nullptr;     // while known, and not scheduled
     Owner* owner_ = nullptr;
     FairShare::Tags tags_;
     int64_t arrived_ns_ = 0;
@@ -101,11 +109,12 @@ class Scheduler {
 
   struct QueueSettings {
     std::string name;
-    uint32_t max_length = 10'000;  // jobs waiting or delayed
+    uint32_t max_length = 10'000;  // jobs waiting, delayed or scheduled
     uint32_t max_per_owner = 0;    // of those, of one owner; 0: as many as max_length
     uint32_t attempts = 3;         // a job is tried at most that often
     int64_t deadline_ns = 0;       // from arrival to the end; 0: none
-    int64_t backoff_ns = 0;        // doubled with each further failure, up to kMaxBackoffNs
+    int64_t backoff_ns = 0;        // doubled with each further failure, up to kMaxBackoffNs; of
+                                   // that, a random part of at least half
     int64_t aging_ns = 0;          // 0: no aging, a lower class may starve
   };
   static constexpr uint64_t kTakesPerPromotion = 16;
@@ -137,7 +146,8 @@ class Scheduler {
   struct Queue {
     QueueSettings settings;
     Lane& any_model() { return *lanes.front(); }
-    uint32_t waiting = 0;  // delayed ones included
+    uint32_t waiting = 0;    // delayed and scheduled ones included
+    uint32_t scheduled = 0;  // of those
     uint32_t running = 0;
     bool paused = false;
     std::vector<std::unique_ptr<Lane>> lanes;
@@ -151,7 +161,8 @@ class Scheduler {
     uint64_t taken_ = 0;
   };
 
-  Scheduler();
+  // The seed is of the jitter of back-offs.
+  explicit Scheduler(uint64_t seed = 1);
   ~Scheduler();
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
@@ -196,8 +207,12 @@ class Scheduler {
   // that was the last attempt, and the ticket is unknown. REQUIRES: ticket is running.
   bool retry(Ticket& ticket, Cause cause, int64_t now_ns);
 
-  // Ends back-offs that are over, ages, and appends the jobs whose deadline has passed to
-  // `expired`; those are unknown on return, `was_running` in step with them.
+  // A running job goes back to its old place at once, and no attempt is counted: its worker was
+  // told to stop, say. REQUIRES: ticket is running.
+  void requeue(Ticket& ticket, int64_t now_ns);
+
+  // Lets in what is due, ends back-offs that are over, ages, and appends the jobs whose deadline
+  // has passed to `expired`; those are unknown on return, `was_running` in step with them.
   struct Expired {
     Ticket* ticket;
     bool was_running;
@@ -205,16 +220,31 @@ class Scheduler {
   void advance_to(int64_t now_ns, std::vector<Expired>& expired);
   int64_t next_event() const noexcept;  // INT64_MAX: never
 
-  // Rank among the jobs that compete for the same workers: 1 is the next to start, 0 is running.
-  // Exact. O(log n) per competing lane.
+  // Rank among the jobs that compete for the same workers: 1 is the next to start; 0 is running or
+  // scheduled. Exact. O(log n) per competing lane.
   uint32_t position(const Ticket& ticket) const noexcept;
   // How long until the job starts: what the jobs before it and those that run still need, over
   // the slots that may take them. 0 when it runs, when a slot is free for it, or when nothing has
-  // been learned yet. What may yet come and go before it is not foreseen. O(log n) per lane.
+  // been learned yet. What may yet come and go before it is not foreseen. Of a scheduled job: how
+  // long until it is due. O(log n) per lane.
   int64_t predicted_wait_ns(const Ticket& ticket, int64_t now_ns) const noexcept;
   // The same for a job that would come now: one of this claim, or one that all others precede.
   int64_t predicted_wait_ns(const Lane& lane, const Claim& claim, int64_t now_ns) const noexcept;
   int64_t predicted_wait_ns(const Lane& lane, int64_t now_ns) const noexcept;
+  // How much longer a running job will take: by what it has done of itself, 0 to 1, the more so the
+  // more that is, and by what jobs of its cost take. 0 when it does not run, or nothing is known.
+  int64_t remaining_ns(const Ticket& ticket, int64_t now_ns, double progress = 0) const noexcept;
+
+  // How long the oldest of those has waited that lead their class in their lane. O(classes).
+  static int64_t oldest_wait_ns(const Queue& queue, int64_t now_ns) noexcept;
+  // Jobs waiting or delayed by class, highest first; the last of kMostClasses stands for all below,
+  // too. O(classes).
+  struct ClassLength {
+    int64_t priority;
+    uint32_t waiting;
+  };
+  static constexpr size_t kMostClasses = 8;
+  static std::vector<ClassLength> waiting_by_class(const Queue& queue);
 
  private:
   template <typename Visit>
@@ -228,15 +258,19 @@ class Scheduler {
   int64_t promote_one(Lane& lane, int64_t now_ns);
   void leave(Ticket& ticket) noexcept;
   void forget(Ticket& ticket) noexcept;
+  void line_up(Ticket& ticket, int64_t priority, uint64_t weight, int64_t now_ns);
+  void come_back(Ticket& ticket) noexcept;
   void wait(Ticket& ticket, int64_t now_ns);
+  int64_t with_jitter(int64_t delay_ns) noexcept;
   static void count_running(Lane& lane, const Ticket& ticket, bool starts) noexcept;
   static Ticket& ticket_of(OrderTree::Node& node) noexcept { return static_cast<Ticket&>(node); }
   static Ticket& ticket_of(TimerHeap::Node& node) noexcept { return static_cast<Ticket&>(node); }
 
   std::deque<Queue> queues_;
-  TimerHeap timers_;  // the deadline of each job, or its back-off where that ends sooner
+  TimerHeap timers_;  // the deadline of each job, or what it waits for where that comes sooner
   TimerHeap aging_;   // of lanes where somebody waits
   uint64_t arrivals_ = 0;
+  uint64_t random_;
 };
 
 }  // namespace penstock::queue

@@ -56,6 +56,18 @@ class ServiceTime {
     const double v = spread();
     return std::max(0.0, work_ns(jobs, cost) - age_ns * (1 - v) / (1 + v));
   }
+  // What one running job of that cost still needs, which has run for `age_ns`: the mean of what is
+  // left of log-normal times that have lasted so long, for service times are much like that. It is
+  // never nothing: a job that takes long is one of the long ones.
+  double remaining_ns(double cost, double age_ns) const noexcept {
+    const double mean = work_ns(1, cost);
+    const double sigma = std::sqrt(std::log1p(std::max(spread(), 0.01)));
+    const double z = age_ns > 0 ? std::log(age_ns / std::max(mean, 1.0)) / sigma + sigma / 2 : -40;
+    if (z > 6) {
+      return age_ns * sigma / z;  // what both tails come to
+    }
+    return std::max(0.0, mean * std::erfc((z - sigma) / M_SQRT2) / std::erfc(z / M_SQRT2) - age_ns);
+  }
   // What a running job needs still, seen at a moment that has nothing to do with it.
   double residual_ns() const noexcept { return mean_ns_ * (1 + spread()) / 2; }
 

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
 #include <random>
@@ -53,7 +54,9 @@ struct NaiveJob {
   int64_t arrived_ns = 0;
   int64_t deadline_ns = 0;
   uint32_t attempts = 0;
+  Scheduler::Claim claim;
   bool running = false;
+  bool scheduled = false;
   int64_t ready_ns = 0;  // not running: may be taken from then on
 
   bool before(const NaiveJob& other) const {
@@ -77,11 +80,16 @@ class SchedulerModelTest : public testing::TestWithParam<uint64_t> {
   }
 
   uint64_t random(uint64_t below) { return random_() % below; }
+  int64_t random_ns(int64_t below_s) {
+    return static_cast<int64_t>(random(static_cast<uint64_t>(below_s * kNsPerSec)));
+  }
   uint32_t waiting() const {
     return static_cast<uint32_t>(
         std::count_if(jobs_.begin(), jobs_.end(), [](const auto& job) { return !job.running; }));
   }
-  bool ready(const NaiveJob& job) const { return !job.running && job.ready_ns <= now_; }
+  bool ready(const NaiveJob& job) const {
+    return !job.running && !job.scheduled && job.ready_ns <= now_;
+  }
   static bool compete(size_t model, size_t other) {
     return model == 0 || other == 0 || model == other;
   }
@@ -91,20 +99,30 @@ class SchedulerModelTest : public testing::TestWithParam<uint64_t> {
     job.model = random(kModels);
     job.priority = job.standing = static_cast<int64_t>(random(3)) - 1;
     job.owner = random(kOwners);
-    job.arrival = ++arrivals_;
     job.arrived_ns = now_;
-    job.deadline_ns = now_ + kDeadlineNs;
-    const Scheduler::Claim claim{job.owner, job.priority, 1 + random(50), 1 + random(2) * 6};
+    job.claim = {job.owner, job.priority, 1 + random(50), 1 + random(2) * 6};
+    if (random(4) == 0) {
+      job.scheduled = true;
+      job.claim.not_before_ns = job.arrived_ns = job.ready_ns = now_ + 1 + random_ns(20);
+    }
+    job.deadline_ns = job.arrived_ns + kDeadlineNs;
+    if (random(4) == 0) {
+      job.claim.deadline_ns = job.deadline_ns = now_ + 1 + random_ns(60);
+    }
+    job.claim.attempts = job.attempts = static_cast<uint32_t>(random(8) == 0 ? 1 : 0);
+    job.claim.force = random(32) == 0;
     const auto own = std::count_if(jobs_.begin(), jobs_.end(), [&](const NaiveJob& each) {
       return each.owner == job.owner && !each.running;
     });
-    const auto expected = waiting() >= kMaxLength ? Scheduler::Admission::kQueueFull
-                          : own >= kMaxPerOwner   ? Scheduler::Admission::kOwnerFull
-                                                  : Scheduler::Admission::kAdded;
-    ASSERT_EQ(scheduler_.add(*job.ticket, *lanes_[job.model], claim, now_), expected);
+    const auto expected = job.claim.force           ? Scheduler::Admission::kAdded
+                          : waiting() >= kMaxLength ? Scheduler::Admission::kQueueFull
+                          : own >= kMaxPerOwner     ? Scheduler::Admission::kOwnerFull
+                                                    : Scheduler::Admission::kAdded;
+    ASSERT_EQ(scheduler_.add(*job.ticket, *lanes_[job.model], job.claim, now_), expected);
     if (expected == Scheduler::Admission::kAdded) {
-      tag(job, claim);
-      arm(job.model);
+      if (!job.scheduled) {
+        line_up(job);
+      }
       jobs_.push_back(std::move(job));
     }
   }
@@ -112,7 +130,11 @@ class SchedulerModelTest : public testing::TestWithParam<uint64_t> {
   NaiveClass& class_of(const NaiveJob& job) { return classes_[{job.model, job.priority}]; }
   NaiveClass::Owner& owner_of(const NaiveJob& job) { return class_of(job).owners[job.owner]; }
 
-  void tag(NaiveJob& job, const Scheduler::Claim& claim) {
+  void line_up(NaiveJob& job) {
+    const Scheduler::Claim& claim = job.claim;
+    job.scheduled = false;
+    job.arrival = ++arrivals_;
+    arm(job.model);
     NaiveClass& mine = class_of(job);
     if (mine.jobs++ == 0) {
       for (size_t model = 0; model < kModels; ++model) {
@@ -141,6 +163,9 @@ class SchedulerModelTest : public testing::TestWithParam<uint64_t> {
     }
   }
   void over(const NaiveJob& job) {
+    if (job.scheduled) {
+      return;
+    }
     if (!job.running) {
       waits_no_more(job);
     }
@@ -261,12 +286,32 @@ class SchedulerModelTest : public testing::TestWithParam<uint64_t> {
       return;
     }
     const uint32_t waits = it->attempts - (lost ? 1 : 0);
-    it->running = false;
-    ++owner_of(*it).waiting;
-    it->ready_ns = waits == 0 ? now_ : now_ + (kBackoffNs << (waits - 1));
-    if (waits == 0) {
-      arm(it->model);
+    come_back(*it, waits == 0 ? now_ : now_ + with_jitter(kBackoffNs << (waits - 1)));
+  }
+
+  void requeue() {
+    if (const auto it = pick(true); it != jobs_.end()) {
+      scheduler_.requeue(*it->ticket, now_);
+      come_back(*it, now_);
     }
+  }
+
+  void come_back(NaiveJob& job, int64_t ready_ns) {
+    job.running = false;
+    ++owner_of(job).waiting;
+    job.ready_ns = ready_ns;
+    if (ready(job)) {
+      arm(job.model);
+    }
+  }
+
+  // SplitMix64 decides between half and whole.
+  int64_t with_jitter(int64_t ns) {
+    jitter_ += 0x9e3779b97f4a7c15;
+    uint64_t r = (jitter_ ^ (jitter_ >> 30)) * 0xbf58476d1ce4e5b9;
+    r = (r ^ (r >> 27)) * 0x94d049bb133111eb;
+    r ^= r >> 31;
+    return ns - ns / 2 + static_cast<int64_t>(r % static_cast<uint64_t>(ns / 2 + 1));
   }
 
   void advance() {
@@ -274,27 +319,31 @@ class SchedulerModelTest : public testing::TestWithParam<uint64_t> {
     now_ += static_cast<int64_t>(random(5 * kNsPerSec));
     std::vector<Scheduler::Expired> expired;
     scheduler_.advance_to(now_, expired);
-    size_t ended = 0;
-    for (auto it = jobs_.begin(); it != jobs_.end();) {
-      if (it->deadline_ns > now_) {
-        ++it;
-        continue;
-      }
-      const auto told = std::find_if(expired.begin(), expired.end(), [&](const auto& each) {
-        return each.ticket == it->ticket.get();
-      });
-      ASSERT_NE(told, expired.end());
-      ASSERT_EQ(told->was_running, it->running);
-      ++ended;
-      over(*it);
-      it = jobs_.erase(it);
+    std::multimap<int64_t, NaiveJob*> events;
+    for (NaiveJob& job : jobs_) {
+      const bool waits = job.scheduled || (!job.running && job.ready_ns > then);
+      events.emplace(waits ? std::min(job.ready_ns, job.deadline_ns) : job.deadline_ns, &job);
     }
-    ASSERT_EQ(expired.size(), ended);
-    for (const NaiveJob& job : jobs_) {
-      if (ready(job) && job.ready_ns > then) {  // came back from its back-off
+    size_t ended = 0;
+    for (auto it = events.begin(); it != events.end() && it->first <= now_; ++it) {
+      NaiveJob& job = *it->second;
+      if (job.deadline_ns <= now_) {
+        const auto told = std::find_if(expired.begin(), expired.end(), [&](const auto& each) {
+          return each.ticket == job.ticket.get();
+        });
+        ASSERT_NE(told, expired.end());
+        ASSERT_EQ(told->was_running, job.running);
+        ++ended;
+        over(job);
+        job.ticket.reset();
+      } else if (job.scheduled) {
+        line_up(job);
+      } else {
         arm(job.model);
       }
     }
+    ASSERT_EQ(expired.size(), ended);
+    std::erase_if(jobs_, [](const NaiveJob& job) { return job.ticket == nullptr; });
     for (size_t model = 0; model < kModels; ++model) {
       if (age_at_[model] <= now_) {
         age(model);
@@ -305,9 +354,22 @@ class SchedulerModelTest : public testing::TestWithParam<uint64_t> {
   void check() {
     ASSERT_EQ(queue_->waiting, waiting());
     ASSERT_EQ(queue_->running, jobs_.size() - waiting());
+    ASSERT_EQ(queue_->scheduled, std::count_if(jobs_.begin(), jobs_.end(),
+                                               [](const auto& job) { return job.scheduled; }));
+    std::map<int64_t, uint32_t, std::greater<>> by_class;
+    for (const NaiveJob& job : jobs_) {
+      if (!job.running && !job.scheduled) {
+        ++by_class[job.priority];
+      }
+    }
+    const auto lengths = Scheduler::waiting_by_class(*queue_);
+    ASSERT_EQ(lengths.size(), by_class.size());
+    for (const auto& [priority, waiting] : lengths) {
+      ASSERT_EQ(by_class[priority], waiting);
+    }
     for (const NaiveJob& job : jobs_) {
       uint32_t position = 0;
-      if (!job.running) {
+      if (!job.running && !job.scheduled) {
         position = 1;
         for (const NaiveJob& other : jobs_) {
           position += ready(other) && other.before(job) && compete(job.model, other.model) ? 1 : 0;
@@ -326,6 +388,7 @@ class SchedulerModelTest : public testing::TestWithParam<uint64_t> {
   int64_t age_at_[kModels] = {INT64_MAX, INT64_MAX, INT64_MAX};
   uint64_t promoted_at_[kModels] = {};
   int64_t highest_taken_[kModels] = {INT64_MIN, INT64_MIN, INT64_MIN};
+  uint64_t jitter_ = 1;  // the scheduler's own seed
   uint64_t taken_ = 0;
   int promotions_ = 0;
   uint64_t arrivals_ = 0;
@@ -343,8 +406,10 @@ TEST_P(SchedulerModelTest, AgreesWithANaiveListOnEveryStep) {
       finish(true);
     } else if (die < 16) {
       finish(false);
-    } else if (die < 18) {
+    } else if (die < 17) {
       retry();
+    } else if (die < 18) {
+      requeue();
     } else {
       advance();
     }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <deque>
+#include <vector>
 
 #include "shared/base/clock.h"
 
@@ -99,19 +100,59 @@ TEST_F(SchedulerTest, AJobOfALostWorkerGoesBackToItsOldPlaceAtOnce) {
   EXPECT_EQ(take(*demo_), &first);
 }
 
-TEST_F(SchedulerTest, FurtherFailuresBackOffEachTwiceAsLong) {
+TEST_F(SchedulerTest, FurtherFailuresBackOffEachTwiceAsLongLessAtMostHalf) {
   set({.attempts = 10, .backoff_ns = kNsPerSec});
   Ticket& job = add(*demo_);
   take(*demo_);
-  for (const int64_t wait_s : {1, 2, 4, 8}) {
+  for (const int64_t most_s : {1, 2, 4, 8}) {
     EXPECT_TRUE(scheduler_.retry(job, Cause::kJobFailed, now_));
     EXPECT_EQ(take(*demo_), nullptr);
-    EXPECT_EQ(scheduler_.next_event(), now_ + wait_s * kNsPerSec);
-    advance(wait_s * kNsPerSec - 1);
+    const int64_t wait_ns = scheduler_.next_event() - now_;
+    EXPECT_GE(wait_ns, most_s * kNsPerSec / 2);
+    EXPECT_LE(wait_ns, most_s * kNsPerSec);
+    advance(wait_ns - 1);
     EXPECT_EQ(take(*demo_), nullptr);
     advance(1);
     EXPECT_EQ(take(*demo_), &job);
   }
+}
+
+TEST_F(SchedulerTest, JobsThatFailTogetherDoNotComeBackTogether) {
+  set({.max_length = 1000, .attempts = 2, .backoff_ns = kNsPerSec});
+  for (int i = 0; i < 1000; ++i) {
+    add(*demo_);
+  }
+  for (Ticket& job : tickets_) {
+    take(*demo_);
+    scheduler_.retry(job, Cause::kJobFailed, now_);
+  }
+  advance(kNsPerSec / 2 - 1);
+  for (int tenth = 0; tenth < 10; ++tenth) {
+    advance(kNsPerSec / 20 + 1);
+    int back = 0;
+    while (take(*demo_) != nullptr) {
+      ++back;
+    }
+    EXPECT_NEAR(back, 100, 35);
+  }
+}
+
+TEST_F(SchedulerTest, TheSameSeedGivesTheSameBackOffs) {
+  Scheduler same(7);
+  Scheduler also(7);
+  Scheduler other(8);
+  std::vector<int64_t> due;
+  for (Scheduler* const each : {&same, &also, &other}) {
+    auto& lane =
+        each->lane(each->set_queue({.name = "q", .attempts = 2, .backoff_ns = kNsPerSec}), "demo");
+    Ticket& job = tickets_.emplace_back();
+    each->add(job, lane, {}, now_);
+    each->take(lane, now_);
+    each->retry(job, Cause::kJobFailed, now_);
+    due.push_back(each->next_event());
+  }
+  EXPECT_EQ(due[0], due[1]);
+  EXPECT_NE(due[0], due[2]);
 }
 
 TEST_F(SchedulerTest, BackOffIsBoundedHoweverLongItsSetting) {
@@ -153,6 +194,151 @@ TEST_F(SchedulerTest, WaitingDelayedAndRunningJobsAllEndAtTheirDeadline) {
     EXPECT_EQ(ticket->state(), Ticket::State::kUnknown);
   }
   EXPECT_EQ(scheduler_.next_event(), INT64_MAX);
+}
+
+TEST_F(SchedulerTest, AScheduledJobHasNoPlaceUntilItIsDue) {
+  Ticket& job = add(*demo_, {.owner = 1, .not_before_ns = now_ + 5 * kNsPerSec});
+  Ticket& later = add(*demo_, {.owner = 2});
+  EXPECT_EQ(job.state(), Ticket::State::kScheduled);
+  EXPECT_EQ(scheduler_.position(job), 0U);
+  EXPECT_EQ(scheduler_.position(later), 1U);
+  EXPECT_EQ(wait_ns(job), 5 * kNsPerSec);
+  EXPECT_EQ(queue_->scheduled, 1U);
+  EXPECT_EQ(scheduler_.next_event(), now_ + 5 * kNsPerSec);
+  EXPECT_EQ(take(*demo_), &later);
+  EXPECT_EQ(take(*demo_), nullptr);
+  advance(5 * kNsPerSec - 1);
+  EXPECT_EQ(job.state(), Ticket::State::kScheduled);
+  advance(1);
+  EXPECT_EQ(job.state(), Ticket::State::kWaiting);
+  EXPECT_EQ(job.arrived_ns(), now_);
+  EXPECT_EQ(queue_->scheduled, 0U);
+  EXPECT_EQ(scheduler_.position(job), 1U);
+  EXPECT_EQ(take(*demo_), &job);
+}
+
+TEST_F(SchedulerTest, ADueJobStandsBehindWhatItsOwnerAddedMeanwhile) {
+  Ticket& scheduled = add(*demo_, {.owner = 1, .not_before_ns = now_ + kNsPerSec});
+  Ticket& own = add(*demo_, {.owner = 1});
+  Ticket& own_too = add(*demo_, {.owner = 1});
+  Ticket& others = add(*demo_, {.owner = 2});
+  advance(kNsPerSec);
+  EXPECT_EQ(take(*demo_), &own);
+  EXPECT_EQ(take(*demo_), &others);
+  EXPECT_EQ(take(*demo_), &own_too);
+  EXPECT_EQ(take(*demo_), &scheduled);
+}
+
+TEST_F(SchedulerTest, ScheduledJobsTakePlacesOfTheQueueAndOfTheOwner) {
+  set({.max_length = 2, .max_per_owner = 1});
+  add(*demo_, {.owner = 1, .not_before_ns = now_ + kNsPerSec});
+  Ticket extra;
+  EXPECT_EQ(scheduler_.add(extra, *demo_, {.owner = 1}, now_), Admission::kOwnerFull);
+  add(*demo_, {.owner = 2});
+  EXPECT_EQ(scheduler_.add(extra, *demo_, {.owner = 3}, now_), Admission::kQueueFull);
+}
+
+TEST_F(SchedulerTest, BoundsDoNotRefuseWhatWasPromised) {
+  set({.max_length = 1, .max_per_owner = 1});
+  add(*demo_, {.owner = 1});
+  Ticket& promised = add(*demo_, {.owner = 1, .force = true});
+  EXPECT_EQ(scheduler_.position(promised), 2U);
+  EXPECT_EQ(queue_->waiting, 2U);
+}
+
+TEST_F(SchedulerTest, AScheduledJobsDeadlineRunsFromWhenItIsDueUnlessItHasItsOwn) {
+  set({.deadline_ns = 10 * kNsPerSec});
+  add(*demo_, {.not_before_ns = now_ + 60 * kNsPerSec});
+  Ticket& own =
+      add(*demo_, {.not_before_ns = now_ + 60 * kNsPerSec, .deadline_ns = now_ + 5 * kNsPerSec});
+  const auto early = advance(5 * kNsPerSec);
+  ASSERT_EQ(early.size(), 1U);
+  EXPECT_EQ(early[0].ticket, &own);
+  EXPECT_EQ(own.state(), Ticket::State::kUnknown);
+  EXPECT_EQ(queue_->scheduled, 1U);
+  EXPECT_TRUE(advance(55 * kNsPerSec).empty());
+  EXPECT_TRUE(advance(10 * kNsPerSec - 1).empty());
+  EXPECT_EQ(advance(1).size(), 1U);
+}
+
+TEST_F(SchedulerTest, AScheduledJobCanBeCancelled) {
+  Ticket& job = add(*demo_, {.not_before_ns = now_ + kNsPerSec});
+  scheduler_.finish(job, Outcome::kCancelled, now_);
+  EXPECT_EQ(job.state(), Ticket::State::kUnknown);
+  EXPECT_EQ(queue_->waiting, 0U);
+  EXPECT_EQ(queue_->scheduled, 0U);
+  EXPECT_EQ(queue_->owners(), 0U);
+  EXPECT_EQ(scheduler_.next_event(), INT64_MAX);
+}
+
+TEST_F(SchedulerTest, ARestoredJobKeepsItsAgeItsAttemptsAndItsDeadline) {
+  set({.attempts = 3, .deadline_ns = 60 * kNsPerSec});
+  Ticket& before_boot = add(*demo_, {.arrived_ns = -5});
+  EXPECT_EQ(before_boot.arrived_ns(), -5);
+  EXPECT_EQ(Scheduler::oldest_wait_ns(*queue_, now_), now_ + 5);
+  EXPECT_EQ(advance(0).size(), 1U);  // its deadline was missed
+  Ticket& job = add(*demo_, {.not_before_ns = now_ - kNsPerSec,
+                             .arrived_ns = now_ - 50 * kNsPerSec,
+                             .deadline_ns = now_ + 20 * kNsPerSec,
+                             .attempts = 2});
+  EXPECT_EQ(job.state(), Ticket::State::kWaiting);
+  EXPECT_EQ(job.arrived_ns(), now_ - kNsPerSec);
+  EXPECT_EQ(scheduler_.next_event(), now_ + 20 * kNsPerSec);
+  take(*demo_);
+  EXPECT_FALSE(scheduler_.retry(job, Cause::kJobFailed, now_));
+}
+
+TEST_F(SchedulerTest, ARequeuedJobStandsWhereItStoodAndNoAttemptIsCounted) {
+  set({.attempts = 1});
+  Ticket& first = add(*demo_);
+  add(*demo_);
+  take(*demo_);
+  scheduler_.requeue(first, now_);
+  EXPECT_EQ(first.attempts(), 0U);
+  EXPECT_EQ(queue_->running, 0U);
+  EXPECT_EQ(queue_->waiting, 2U);
+  EXPECT_EQ(scheduler_.position(first), 1U);
+  EXPECT_EQ(take(*demo_), &first);
+}
+
+TEST_F(SchedulerTest, CountsWhoWaitsByClassAndAddsUpTheLowest) {
+  set({.attempts = 2, .backoff_ns = kNsPerSec});
+  for (int64_t priority = 0; priority < 10; ++priority) {
+    for (int64_t i = 0; i <= priority; ++i) {
+      add(i % 2 == 0 ? *demo_ : queue_->any_model(), priority);
+    }
+  }
+  add(*demo_, {.priority = 9, .not_before_ns = now_ + kNsPerSec});
+  scheduler_.retry(*take(*demo_), Cause::kJobFailed, now_);  // waits to come back
+  take(*demo_);
+  const auto lengths = Scheduler::waiting_by_class(*queue_);
+  ASSERT_EQ(lengths.size(), Scheduler::kMostClasses);
+  EXPECT_EQ(lengths[0].priority, 9);
+  EXPECT_EQ(lengths[0].waiting, 9U);
+  EXPECT_EQ(lengths[6].priority, 3);
+  EXPECT_EQ(lengths[6].waiting, 4U);
+  EXPECT_EQ(lengths[7].priority, 0);
+  EXPECT_EQ(lengths[7].waiting, 3U + 2 + 1);
+}
+
+TEST_F(SchedulerTest, ARunningJobsRestFollowsWhatJobsTakeAndWhatItHasDone) {
+  Ticket& unknown = add(*demo_);
+  take(*demo_);
+  now_ += kNsPerSec;
+  EXPECT_EQ(scheduler_.remaining_ns(unknown, now_), 0);
+  EXPECT_EQ(scheduler_.remaining_ns(unknown, now_, 0.25), 3 * kNsPerSec);
+  scheduler_.finish(unknown, Outcome::kCompleted, now_);  // teaches: one second
+  Ticket& job = add(*demo_);
+  EXPECT_EQ(scheduler_.remaining_ns(job, now_), 0);  // waits
+  take(*demo_);
+  EXPECT_NEAR(static_cast<double>(scheduler_.remaining_ns(job, now_)), kNsPerSec, kNsPerMs);
+  now_ += kNsPerSec / 2;
+  EXPECT_NEAR(static_cast<double>(scheduler_.remaining_ns(job, now_)), kNsPerSec / 2, kNsPerMs);
+  now_ += kNsPerSec / 2;
+  EXPECT_GT(scheduler_.remaining_ns(job, now_), 0);
+  EXPECT_NEAR(static_cast<double>(scheduler_.remaining_ns(job, now_, 0.5)), kNsPerSec / 2,
+              kNsPerSec / 20);
+  EXPECT_EQ(scheduler_.remaining_ns(job, now_, 1), 0);
 }
 
 TEST_F(SchedulerTest, PositionCountsWhatCompetesForTheSameWorkers) {

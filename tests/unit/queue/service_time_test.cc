@@ -90,5 +90,38 @@ TEST(ServiceTimeTest, WhatRunningJobsStillNeedDependsOnHowTheirTimesSpread) {
   EXPECT_NEAR(same.residual_ns(), 50.0 * kMs, 1.0);
 }
 
+// What is left, on average, of those that have lasted so long: against a simulation.
+TEST(ServiceTimeTest, WhatIsLeftOfALongJobIsThatOfTheLongOnes) {
+  std::mt19937_64 random(3);
+  std::lognormal_distribution<double> takes(0, 0.8);
+  ServiceTime service;
+  std::vector<double> times;
+  for (int i = 0; i < 200'000; ++i) {
+    times.push_back(1e9 * takes(random));
+    service.observe(static_cast<int64_t>(times.back()), 1);
+  }
+  for (const double age : {0.0, 0.5e9, 1e9, 2e9, 4e9}) {
+    double left = 0;
+    double lasted = 0;
+    for (const double time : times) {
+      left += std::max(0.0, time - age);
+      lasted += time > age ? 1 : 0;
+    }
+    EXPECT_NEAR(service.remaining_ns(1, age) / (left / lasted), 1, 0.25) << age;
+  }
+}
+
+TEST(ServiceTimeTest, WhatIsLeftIsAFiniteNumberHoweverLongAJobTakes) {
+  ServiceTime service;
+  for (int i = 0; i < 1000; ++i) {
+    service.observe(1'000'000, 1);
+  }
+  for (double age = 2e6; age < 1e18; age *= 1.5) {
+    const double left = service.remaining_ns(1, age);
+    EXPECT_GT(left, 0);
+    EXPECT_LT(left, age);
+  }
+}
+
 }  // namespace
 }  // namespace penstock::queue
