@@ -327,6 +327,9 @@ Config read_file(const YAML::Node& root, const std::string& path, Complaints& co
   Config config;
   read_socket(section, config);
   section.text("state", config.state);
+  if (!config.state.empty()) {
+    config.state = relative_to(path, config.state);
+  }
   section.text("worker_binary", config.worker_binary);
   section.duration("drain_timeout", config.drain_timeout_ns, 0);
   config.queues = read_queues(section.take("queues"), complaints);

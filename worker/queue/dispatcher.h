@@ -62,8 +62,8 @@ class Dispatcher {
     uint64_t retried = 0;    // attempts that were followed by another
   };
 
-  // Reads its clock from `wires`, which must outlive it; `wall_ms` tells the time of day.
-  explicit Dispatcher(Wires& wires, int64_t (*wall_ms)() = unix_ms_now);
+  // Reads its clock from `wires`, which must outlive it; `wall_clock` tells the time of day in ms.
+  explicit Dispatcher(Wires& wires, int64_t (*wall_clock)() = unix_ms_now);
   Dispatcher(const Dispatcher&) = delete;
   Dispatcher& operator=(const Dispatcher&) = delete;
 

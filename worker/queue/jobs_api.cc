@@ -177,7 +177,8 @@ JobView JobsApi::view(const JobRecord& record, std::string_view jobs_path) const
 void JobsApi::about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
   Waiter& waiter = dispatcher_.audience().add(caller, id, Waiter::Kind::kQuestion);
   waiter.jobs_path = ask.jobs_path.empty() ? "/jobs" : ask.jobs_path;
-  const std::string_view path = ask.path.substr(1, kMaxPathBytes);
+  const bool behind = ask.path.front() == '/';  // else it is of another name that begins alike
+  const std::string_view path = behind ? ask.path.substr(1, kMaxPathBytes) : std::string_view();
   const size_t slash = std::min(path.find('/'), path.size());
   const auto job_id = parse_job_id(path.substr(0, slash));
   const std::string_view part = path.substr(slash);

@@ -14,6 +14,7 @@ namespace {
 constexpr int kAcceptsPerTurn = 64;
 constexpr int64_t kAcceptPauseNs = 100 * kNsPerMs;
 constexpr int64_t kWorkerExitNs = 5 * kNsPerSec;  // once no job is left
+constexpr int64_t kSweepNs = 10 * kNsPerSec;
 constexpr rlim_t kOtherDescriptors = 512;         // beside the callers' connections
 
 // Each connection takes a descriptor; asks for as many as may be had.
@@ -58,21 +59,66 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
   if (!page) {
     return page.error();
   }
+  std::unique_ptr<Store> store;
+  if (!config.state.empty()) {
+    auto opened = Store::open({.folder = config.state,
+                               .group = config.socket_group,
+                               .max_bytes = config.limits.max_state_bytes});
+    if (!opened) {
+      return opened.error();
+    }
+    store = *std::move(opened);
+  }
   raise_descriptor_limit(config.limits.max_connections);
-  std::unique_ptr<Server> server(new Server(std::move(config), std::move(config_path),
-                                            *std::move(loop), *std::move(listener),
-                                            *std::move(page), *std::move(signals)));
-  for (const auto& [fd, watch] : {std::pair{server->listener_.fd(), &server->accept_watch_},
-                                  {server->signals_.get(), &server->signal_watch_}}) {
-    if (Status added = server->loop_.add(fd, EPOLLIN, watch); !added) {
+  std::unique_ptr<Server> server(
+      new Server(std::move(config), std::move(config_path), *std::move(loop), *std::move(listener),
+                 *std::move(page), *std::move(signals), std::move(store)));
+  for (const auto& [fd, watch] :
+       {std::pair{server->listener_.fd(), &server->accept_watch_},
+        {server->signals_.get(), &server->signal_watch_},
+        {server->store_ != nullptr ? server->store_->event_fd() : -1, &server->store_watch_}}) {
+    if (Status added = fd < 0 ? Ok{} : server->loop_.add(fd, EPOLLIN, watch); !added) {
       return added.error();
     }
+  }
+  if (Status recovered = server->recover(); !recovered) {
+    return recovered.error();
   }
   return server;
 }
 
+// What was promised in an earlier life stands in its queue before anybody is listened to.
+Status Server::recover() {
+  wires_.set_now(monotonic_ns());
+  dispatcher_.apply(config_);
+  if (store_ == nullptr) {
+    return Ok{};
+  }
+  for (const std::string& notice : store_->notices()) {
+    log(Level::kWarn, notice);
+  }
+  dispatcher_.use(*store_);
+  intake_.set_secret(store_->secret());
+  size_t jobs = 0;
+  const Status recovered = store_->recover(
+      [&](JobRecord&& record) {
+        ++jobs;
+        dispatcher_.restore(std::move(record));
+      },
+      [](Store::Delivery&&) {});
+  if (jobs > 0) {
+    log(Level::kInfo, std::to_string(jobs) + " promised jobs are queued again");
+  }
+  return recovered;
+}
+
+void Server::tell_store_done() {
+  wires_.set_now(monotonic_ns());
+  store_->tell_done();
+}
+
 Server::Server(Config config, std::string config_path, EventLoop loop, Listener listener,
-               StatusPageWriter page, Fd signals)
+               StatusPageWriter page, Fd signals, std::unique_ptr<Store> store)
     : config_(std::move(config)),
       config_path_(std::move(config_path)),
       loop_(std::move(loop)),
@@ -80,7 +126,9 @@ Server::Server(Config config, std::string config_path, EventLoop loop, Listener 
       page_(std::move(page)),
       signals_(std::move(signals)),
       wires_(loop_, wire_limits(config_)),
-      dispatcher_(wires_, realtime_ns() / kNsPerSec),
+      store_(std::move(store)),
+      dispatcher_(wires_),
+      intake_(dispatcher_, realtime_ns() / kNsPerSec),
       supervisor_(wires_, dispatcher_),
       start_ns_(monotonic_ns()) {}
 
@@ -92,7 +140,6 @@ Server::~Server() {
 
 int Server::run() {
   wires_.set_now(monotonic_ns());
-  dispatcher_.apply(config_);
   supervisor_.apply(config_);
   publish(wires_.now_ns());
   log(Level::kInfo, "penstockd: ready on " + listener_.path());
@@ -112,6 +159,10 @@ void Server::turn() {
   if (phase_ != Phase::kServing) {
     advance_stop(now_ns);
   }
+  if (store_ != nullptr && sweep_due_ns_ <= now_ns) {
+    sweep_due_ns_ = now_ns + kSweepNs;
+    store_->sweep(dispatcher_.wall_ms());
+  }
   if (accept_again_ns_ <= now_ns) {
     accept_again_ns_ = INT64_MAX;
     loop_.modify(listener_.fd(), EPOLLIN, &accept_watch_);
@@ -122,7 +173,8 @@ void Server::turn() {
 
 int64_t Server::next_event() const {
   return std::min({wires_.next_event(), dispatcher_.next_event(), supervisor_.next_event(),
-                   heartbeat_due_ns_, page_.next_event(), accept_again_ns_, phase_ends_ns_});
+                   heartbeat_due_ns_, page_.next_event(), accept_again_ns_, phase_ends_ns_,
+                   store_ != nullptr ? sweep_due_ns_ : INT64_MAX});
 }
 
 void Server::accept_all() {
@@ -142,7 +194,7 @@ void Server::accept_all() {
 }
 
 void Server::welcome(Fd fd) {
-  CallerSession& caller = callers_.emplace_back(wires_, std::move(fd), dispatcher_, *this);
+  CallerSession& caller = callers_.emplace_back(wires_, std::move(fd), desks_, *this);
   caller.self = std::prev(callers_.end());
   if (callers_.size() > config_.limits.max_connections) {
     troubles_.log(Level::kWarn, "a connection was refused: limits.max_connections is reached",
@@ -202,6 +254,10 @@ void Server::reload() {
     fresh->socket_mode = config_.socket_mode;
     fresh->socket_group = config_.socket_group;
   }
+  if (fresh->state != config_.state) {
+    log(Level::kWarn, "state changes with a restart only");
+    fresh->state = config_.state;
+  }
   config_ = *std::move(fresh);
   raise_descriptor_limit(config_.limits.max_connections);
   dispatcher_.apply(config_);
@@ -216,7 +272,7 @@ void Server::stop() {
     phase_ = Phase::kOver;
     return;
   }
-  log(Level::kInfo, "stopping: " + std::to_string(dispatcher_.jobs()) + " jobs have " +
+  log(Level::kInfo, "stopping: " + std::to_string(dispatcher_.unfinished()) + " jobs have " +
                         format_duration(config_.drain_timeout_ns) + " to finish");
   dispatcher_.drain();
   phase_ = Phase::kFinishing;
@@ -224,9 +280,9 @@ void Server::stop() {
 }
 
 void Server::advance_stop(int64_t now_ns) {
-  if (phase_ == Phase::kFinishing && (dispatcher_.jobs() == 0 || now_ns >= phase_ends_ns_)) {
-    if (dispatcher_.jobs() > 0) {
-      log(Level::kWarn, std::to_string(dispatcher_.jobs()) + " jobs were not finished in time");
+  if (phase_ == Phase::kFinishing && (dispatcher_.unfinished() == 0 || now_ns >= phase_ends_ns_)) {
+    if (const size_t left = dispatcher_.unfinished(); left > 0) {
+      log(Level::kWarn, std::to_string(left) + " jobs were not finished in time");
       dispatcher_.give_up();
     }
     phase_ = Phase::kStopping;

@@ -16,9 +16,12 @@
 #include "worker/queue/config.h"
 #include "worker/queue/connection.h"
 #include "worker/queue/dispatcher.h"
+#include "worker/queue/intake.h"
+#include "worker/queue/jobs_api.h"
 #include "worker/queue/listener.h"
 #include "worker/queue/log.h"
 #include "worker/queue/status_page_writer.h"
+#include "worker/queue/store.h"
 #include "worker/queue/supervisor.h"
 
 namespace penstock::queue {
@@ -47,8 +50,10 @@ class Server final : public CallerHost {
   };
 
   Server(Config config, std::string config_path, EventLoop loop, Listener listener,
-         StatusPageWriter page, Fd signals);
+         StatusPageWriter page, Fd signals, std::unique_ptr<Store> store);
 
+  Status recover();
+  void tell_store_done();
   void turn();
   int64_t next_event() const;
   void accept_all();
@@ -72,14 +77,20 @@ class Server final : public CallerHost {
   Fd signals_;
   Watch accept_watch_{*this, &Server::accept_all};
   Watch signal_watch_{*this, &Server::read_signals};
+  Watch store_watch_{*this, &Server::tell_store_done};
   Wires wires_;
+  std::unique_ptr<Store> store_;  // nullptr: no jobs are promised
   Dispatcher dispatcher_;
+  Intake intake_;
+  JobsApi jobs_api_{dispatcher_, intake_};
+  Desks desks_{dispatcher_, intake_, jobs_api_};
   Supervisor supervisor_;
   std::list<CallerSession> callers_;
   LogLimit refusals_;
   LogLimit troubles_;
   int64_t start_ns_;
   int64_t heartbeat_due_ns_ = 0;
+  int64_t sweep_due_ns_ = 0;
   int64_t accept_again_ns_ = INT64_MAX;  // accepting is paused until then
   enum class Phase : uint8_t { kServing, kFinishing, kStopping, kOver } phase_ = Phase::kServing;
   int64_t phase_ends_ns_ = INT64_MAX;

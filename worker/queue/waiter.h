@@ -38,6 +38,10 @@ struct Waiter : TimerHeap::Node {  // due: a sign of life, a change of place, or
   int64_t told_ns = 0;           // kEvents: when anything was said last
   bool progress_due = false;     // kEvents: there is something to say, but not so soon
   std::string jobs_path;         // where its asker sees jobs
+
+  // What was charged for its request is the job's from now on, not the request's.
+  bool holds_promise() const noexcept { return kind == Kind::kPromise && !duplicate; }
+
   std::list<Waiter>::iterator self;  // in the Audience's list, which owns it
 };
 

@@ -14,6 +14,8 @@
 #include "shared/wire/messages.h"
 #include "worker/queue/caller_session.h"
 #include "worker/queue/dispatcher.h"
+#include "worker/queue/intake.h"
+#include "worker/queue/jobs_api.h"
 #include "worker/queue/worker_session.h"
 
 namespace penstock::queue {
@@ -89,10 +91,14 @@ class Peer {
 
 class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
  protected:
+  static constexpr int64_t kWallMs = 1'700'000'000'000;
+
   SessionTest()
       : loop_(*EventLoop::create()),
         wires_(loop_, {}, [this] { return now_ns_; }),
-        dispatcher_(wires_, 1'700'000'000) {
+        dispatcher_(wires_, [] { return kWallMs; }),
+        intake_(dispatcher_, kWallMs / 1000),
+        jobs_api_(dispatcher_, intake_) {
     config_.queues = {QueueConfig{"default"}};
     config_.queues[0].backoff_ns = kNsPerSec;
     WorkerConfig worker;
@@ -113,7 +119,7 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   }
   Peer connect() {
     auto [ours, theirs] = pair();
-    CallerSession& session = callers_.emplace_back(wires_, std::move(ours), dispatcher_, *this);
+    CallerSession& session = callers_.emplace_back(wires_, std::move(ours), desks_, *this);
     session.self = std::prev(callers_.end());
     EXPECT_TRUE(session.open());
     return Peer(std::move(theirs));
@@ -176,6 +182,9 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   EventLoop loop_;
   Wires wires_;
   Dispatcher dispatcher_;
+  Intake intake_;
+  JobsApi jobs_api_;
+  Desks desks_{dispatcher_, intake_, jobs_api_};
   Config config_;
   std::list<CallerSession> callers_;
   std::list<WorkerSession> workers_;

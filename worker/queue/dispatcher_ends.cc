@@ -1,0 +1,278 @@
+// Dispatcher: how jobs end, and who is told.
+#include <algorithm>
+
+#include "worker/queue/caller_session.h"
+#include "worker/queue/dispatcher.h"
+#include "worker/queue/log.h"
+#include "worker/queue/reply.h"
+#include "worker/queue/seconds.h"
+
+namespace penstock::queue {
+
+using Promise = Job::Promise;
+using Outcome = Scheduler::Outcome;
+
+namespace {
+
+constexpr uint64_t kBytesPerToken = 4;  // of most texts, nearly
+
+}  // namespace
+
+JobEnd Dispatcher::end_of(const Job& job, JobStatus status) const {
+  JobEnd end;
+  end.id = job.id;
+  end.status = status;
+  end.finished_ms = wall_ms_();
+  end.attempts = job.attempts();
+  if (job.state() == Scheduler::Ticket::State::kRunning) {
+    end.started_ms = end.finished_ms - (wires_.now_ns() - job.started_ns()) / kNsPerMs;
+  }
+  if (end.started_ms != 0 && status == JobStatus::kCancelled) {  // what was done for it until now
+    end.device_ns = static_cast<uint64_t>(wires_.now_ns() - job.started_ns());
+    end.completion_tokens = job.keeps_answer ? job.more->answer.bytes / kBytesPerToken : 0;
+  }
+  const auto queue = queue_configs_.find(job.lane()->queue->settings.name);
+  const int64_t keep_ns = queue == queue_configs_.end() ? 0 : queue->second.keep_results_ns;
+  end.expires_ms = end.finished_ms + keep_ns / kNsPerMs;
+  return end;
+}
+
+// There is no answer, for this reason. REQUIRES: no worker has it.
+void Dispatcher::end_with(Job& job, JobStatus status, const wire::Failed& failed, bool dead) {
+  JobEnd end = end_of(job, status);
+  end.http_status = static_cast<uint16_t>(failed.status);
+  end.error_code = failed.code;
+  end.error = failed.message;
+  end.dead = dead;
+  if (dead) {
+    ++counters_.dead;
+    end.expires_ms = end.finished_ms + limits_.keep_dead_ns / kNsPerMs;
+  }
+  audience_.fail(job, failed);
+  conclude(job, std::move(end), Outcome::kCancelled);
+}
+
+// Nobody is told of the end of what was promised before it is on disk.
+void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
+  scheduler_.finish(job, outcome, wires_.now_ns());
+  let_go(job);
+  const bool kept = job.promise == Promise::kNone && job.more != nullptr &&
+                    job.more->keep != nullptr && end.status == JobStatus::kCompleted;
+  if (job.promise == Promise::kNone && !kept) {
+    return ended(job, end);
+  }
+  job.ending = true;
+  std::string rest;
+  if (job.more != nullptr && end.status == JobStatus::kCompleted) {
+    rest = job.more->answer.from(job.more->answer.stored);
+  }
+  const auto told = [this, end] {
+    if (Job* const over = jobs_.find(end.id.view()); over != nullptr) {
+      ended(*over, end);
+    }
+  };
+  if (!kept) {
+    return store_->finish(std::move(end), std::move(rest), told);
+  }
+  JobRecord record = std::move(*job.more->keep);
+  record.id = job.id;
+  record.status = end.status;
+  record.end = std::move(end);
+  store_->keep(std::move(record), std::move(rest), told);
+}
+
+void Dispatcher::ended(Job& job, const JobEnd& end) {
+  JobView view{.id = job.id.view(),
+               .status = end.status,
+               .queue = job.lane()->queue->settings.name,
+               .attempts = end.attempts,
+               .created_ms = created_ms(job.id),
+               .started_ms = end.started_ms,
+               .finished_ms = end.finished_ms,
+               .error_code = end.error_code,
+               .error = end.error};
+  audience_.end_events(job, view);
+  while (job.waiters != nullptr) {
+    Waiter& waiter = *job.waiters;
+    if (waiter.kind == Waiter::Kind::kQuestion) {  // it asked for the end
+      view.jobs_path = waiter.jobs_path;
+      append_reply(waiter.caller->out(), waiter.id, {.status = 200, .content_type = kJson},
+                   render(view));
+    } else {
+      answer_promise(waiter, job, end);
+    }
+    audience_.leave(waiter);
+  }
+  if (job.promise != Promise::kNone) {
+    let_edge_settle(job, end);
+    if (on_callback_due) {
+      on_callback_due(job.id);
+    }
+  }
+  erase(job);
+}
+
+void Dispatcher::let_edge_settle(Job& job, const JobEnd& end) {
+  if (job.more == nullptr || job.more->receipt.empty()) {
+    return;
+  }
+  const bool refund = end.status == JobStatus::kFailed || end.status == JobStatus::kExpired;
+  edges_.over(job.edge_number(), {.receipt = job.more->receipt,
+                               .refund = refund ? 1U : 0U,
+                               .model = job.lane()->model,
+                               .prompt_tokens = end.prompt_tokens,
+                               .completion_tokens = end.completion_tokens,
+                               .device_ns = end.device_ns});
+}
+
+// The job ended before its 202 was said, or within `wait=`.
+void Dispatcher::answer_promise(Waiter& waiter, Job& job, const JobEnd& end) {
+  std::string& out = waiter.caller->out();
+  if (end.status != JobStatus::kCompleted) {
+    wire::append(out, waiter.id,
+                 wire::Failed{.status = end.http_status,
+                              .code = end.error_code,
+                              .message = end.error});
+    return;
+  }
+  JobRecord record;
+  record.id = job.id;
+  record.end = end;
+  record.result_bytes = job.more->answer.bytes;
+  record.result_in_file = job.more->answer.stored > 0;
+  say_accepted(waiter, job);
+  answer_with_result(waiter, record, job.more->answer.tail,
+                     waiter.duplicate ? kDuplicateHeader : std::string_view());
+}
+
+void Dispatcher::answer_with_result(Waiter& waiter, const JobRecord& record, std::string_view body,
+                                    std::string_view headers) {
+  std::string& out = waiter.caller->out();
+  const wire::Head head{.status = record.end.http_status,
+                        .content_type = record.end.content_type,
+                        .headers = headers,
+                        .promised = waiter.holds_promise() ? 1U : 0U,
+                        .duplicate = waiter.duplicate ? 1U : 0U};
+  if (record.result_in_file) {
+    append_file_reply(out, waiter.id, head, store_->result_path(record.id), record.result_bytes);
+  } else {
+    append_reply(out, waiter.id, head, body);
+  }
+}
+
+void Dispatcher::answer_from_store(Waiter& waiter, const JobRecord& record,
+                                   std::string_view headers) {
+  if (record.result_in_file) {
+    answer_with_result(waiter, record, {}, headers);
+    return audience_.leave(waiter);
+  }
+  Audience::ask(waiter);
+  store_->read_result(record.id, [this, &waiter, record, headers = std::string(headers)](
+                                     Result<std::string> body) {
+    if (!audience_.answered(waiter)) {
+      return;
+    }
+    if (body) {
+      answer_with_result(waiter, record, *body, headers);
+    } else {
+      wire::append(waiter.caller->out(), waiter.id,
+                   wire::Failed{.status = 404,
+                                .code = "not_found",
+                                .message = "The result is not there any more."});
+    }
+    audience_.leave(waiter);
+  });
+}
+
+void Dispatcher::erase(Job& job) {
+  let_go(job);
+  if (job.more != nullptr && job.more->key != limit::Hash128{}) {
+    if (const auto found = keys_.find(job.more->key.lo);
+        found != keys_.end() && found->second == &job) {
+      keys_.erase(found);
+    }
+  }
+  unpromised_ -= job.promise == Promise::kNone ? 1 : 0;
+  jobs_.erase(job);
+}
+
+// ---- from callers ----
+
+void Dispatcher::release(Waiter& waiter) {
+  Job* const job = waiter.job;
+  audience_.leave(waiter);
+  if (job != nullptr && job->promise == Promise::kNone && !job->ending && !Audience::wanted(*job)) {
+    abandon(*job);
+  }
+}
+
+// Nobody waits for it any more.
+void Dispatcher::abandon(Job& job) {
+  if (job.looking_up) {
+    return forget(job);
+  }
+  revoke(job);
+  ++counters_.cancelled;
+  conclude(job, end_of(job, JobStatus::kCancelled), Outcome::kCancelled);
+}
+
+void Dispatcher::cancel(Job& job) {
+  if (job.ending) {
+    return;
+  }
+  revoke(job);
+  ++counters_.cancelled;
+  end_with(job, JobStatus::kCancelled,
+           {.status = 410, .code = "cancelled", .message = "The job was cancelled."});
+}
+
+void Dispatcher::expire(Job& job) {
+  revoke(job);
+  ++counters_.expired;
+  ++counters_.failed;
+  end_with(job, JobStatus::kExpired,
+           {.status = 504,
+            .code = "deadline_exceeded",
+            .message = "The job was not done by its deadline."});
+}
+
+size_t Dispatcher::unfinished() {
+  size_t count = 0;
+  jobs_.each([&](const Job& job) {
+    count += job.promise == Promise::kNone || job.worker != nullptr || job.ending ? 1 : 0;
+  });
+  return count;
+}
+
+void Dispatcher::give_up() {
+  const wire::Failed stopping{.status = 503,
+                              .code = "busy",
+                              .message = "The service is being stopped or restarted.",
+                              .retry_after_s = static_cast<uint64_t>(kDrainRetrySeconds)};
+  jobs_.each([&](Job& job) {
+    if (job.ending) {
+      return;
+    }
+    revoke(job);
+    if (job.promise == Promise::kNone) {
+      if (job.looking_up) {
+        audience_.fail(job, stopping);
+        return forget(job);
+      }
+      ++counters_.failed;
+      return end_with(job, JobStatus::kFailed, stopping);
+    }
+    while (job.waiters != nullptr) {
+      Waiter& waiter = *job.waiters;
+      if (waiter.kind == Waiter::Kind::kPromise && job.promise == Promise::kMade) {
+        waiter.wait_ns = 0;
+        say_promised(waiter, job);
+      } else {
+        wire::append(waiter.caller->out(), waiter.id, stopping);
+        audience_.leave(waiter);
+      }
+    }
+  });
+}
+
+}  // namespace penstock::queue

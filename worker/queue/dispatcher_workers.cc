@@ -1,0 +1,278 @@
+// Dispatcher: jobs go to workers, and answers come back.
+#include <algorithm>
+
+#include "worker/queue/caller_session.h"
+#include "worker/queue/dispatcher.h"
+#include "worker/queue/log.h"
+#include "worker/queue/reply.h"
+#include "worker/queue/seconds.h"
+
+namespace penstock::queue {
+
+using Promise = Job::Promise;
+using Outcome = Scheduler::Outcome;
+
+namespace {
+
+constexpr std::string_view kCutShort = "The answer was cut short. ";
+
+}  // namespace
+
+// ---- to workers ----
+
+Dispatcher::Availability Dispatcher::availability(const Scheduler::Lane& lane) const {
+  const int64_t now_ns = wires_.now_ns();
+  if (draining_) {
+    return {wire::QueueState::kDraining, kDrainRetrySeconds};
+  }
+  if (!roster_.attended(lane, now_ns, limits_.worker_grace_ns)) {
+    return {wire::QueueState::kNoWorker,
+            whole_seconds(roster_.next_start_ns(lane, now_ns) - now_ns)};
+  }
+  if (Scheduler::full(*lane.queue)) {
+    return {wire::QueueState::kFull, whole_seconds(wait_for_newcomer_ns(*lane.queue))};
+  }
+  return {};
+}
+
+int64_t Dispatcher::wait_for_newcomer_ns(Scheduler::Queue& queue) const {
+  return scheduler_.predicted_wait_ns(queue.any_model(), wires_.now_ns());
+}
+
+bool Dispatcher::serves(const WorkerSession& worker, const Scheduler::Lane& lane) const {
+  return &worker.lane() == &lane ||
+         (worker.lane().queue == lane.queue && &lane == &lane.queue->any_model());
+}
+
+void Dispatcher::worker_ready(WorkerSession& worker) {
+  workers_.push_back(&worker);
+  roster_.ready(worker.name());
+  recount(worker.lane());
+}
+
+void Dispatcher::worker_leaving(WorkerSession& worker) {
+  roster_.leaving(worker.name());
+  worker.drain();
+}
+
+void Dispatcher::worker_lost(WorkerSession& worker, int64_t next_start_ns) {
+  roster_.lost(worker.name(), wires_.now_ns(), next_start_ns);
+  if (std::erase(workers_, &worker) > 0) {
+    recount(worker.lane());
+  }
+  while (worker.running() > 0) {
+    Job& job = worker.any_job();
+    worker.forget(job);
+    put_back(job, Scheduler::Cause::kWorkerLost, "The worker stopped.");
+  }
+  fill_all();
+}
+
+void Dispatcher::recount(Scheduler::Lane& lane) {
+  uint32_t capacity = 0;
+  for (const WorkerSession* worker : workers_) {
+    capacity += &worker->lane() == &lane ? worker->capacity() : 0;
+  }
+  scheduler_.set_capacity(lane, capacity);
+}
+
+uint32_t Dispatcher::slots(const Scheduler::Queue& queue) const {
+  uint32_t slots = 0;
+  for (const WorkerSession* worker : workers_) {
+    slots += worker->lane().queue == &queue && !worker->draining() ? worker->slots() : 0;
+  }
+  return slots;
+}
+
+void Dispatcher::fill(WorkerSession& worker) {
+  while (worker.credit() > 0 && !(draining_ && unpromised_ == 0)) {
+    Scheduler::Ticket* const next = scheduler_.take(worker.lane(), wires_.now_ns());
+    if (next == nullptr) {
+      return;
+    }
+    auto& job = static_cast<Job&>(*next);
+    worker.assign(job, ++last_number_);
+    if (job.held_bytes > 0) {
+      deliver(job);
+    } else {
+      store_->fetch(job.id, [this, id = job.id, number = job.number](Result<std::string> frame) {
+        fetched(id, number, std::move(frame));
+      });
+    }
+    audience_.tell_state(job);
+  }
+}
+
+void Dispatcher::fetched(const JobId& id, uint64_t number, Result<std::string> frame) {
+  Job* const job = jobs_.find(id.view());
+  if (job == nullptr || job->worker == nullptr || job->number != number) {
+    return;  // cancelled, or its worker was lost
+  }
+  if (!frame) {
+    WorkerSession& worker = *job->worker;
+    log(Level::kError, frame.error().message);
+    revoke(*job);
+    put_back(*job, Scheduler::Cause::kJobFailed, "Its request could not be read from disk.");
+    return fill(worker);
+  }
+  hold(*job, *std::move(frame));
+  deliver(*job);
+}
+
+// REQUIRES: its frame is in memory.
+void Dispatcher::deliver(Job& job) {
+  job.worker->send(job, job.more->frame);
+  if (job.promise != Promise::kNone) {  // the store has it
+    let_go(job);
+  }
+}
+
+void Dispatcher::revoke(Job& job) {
+  if (job.worker != nullptr) {
+    job.worker->revoke(job);
+  }
+}
+
+void Dispatcher::pause(Scheduler::Queue& queue) { scheduler_.pause(queue); }
+
+void Dispatcher::resume(Scheduler::Queue& queue) {
+  scheduler_.resume(queue);
+  fill_all();
+}
+
+void Dispatcher::fill_all() {
+  for (WorkerSession* worker : workers_) {
+    fill(*worker);
+  }
+}
+
+// A job came to this lane: the least busy of its workers may take it.
+void Dispatcher::offer(const Scheduler::Lane& lane) {
+  WorkerSession* best = nullptr;
+  for (WorkerSession* worker : workers_) {
+    if (serves(*worker, lane) && worker->credit() > (best != nullptr ? best->credit() : 0)) {
+      best = worker;
+    }
+  }
+  if (best != nullptr) {
+    fill(*best);
+  }
+}
+
+// ---- from workers ----
+
+void Dispatcher::begin_answer(Job& job, const wire::Head& head, std::string_view frame) {
+  job.answer_began = true;
+  if (job.keeps_answer) {
+    Answer& answer = job.extra().answer;
+    answer = {};
+    answer.status = static_cast<uint16_t>(head.status);
+    answer.content_type = head.content_type;
+  }
+  if (job.promise == Promise::kNone) {
+    let_go(job);
+  }
+  audience_.forward_head(job, head, frame);
+}
+
+void Dispatcher::append_answer(Job& job, std::string_view bytes, std::string_view frame) {
+  audience_.forward(job, frame);
+  if (job.keeps_answer) {
+    job.more->answer.append(bytes);
+    if (job.more->answer.bytes > Store::kInlineBytes) {
+      spill(job);
+    }
+    audience_.tell_answer(job);
+  }
+  if (job.promise == Promise::kNone && !Audience::wanted(job)) {
+    abandon(job);
+  }
+}
+
+// What is too large for the database goes to its file as it comes.
+void Dispatcher::spill(Job& job) {
+  Answer& answer = job.more->answer;
+  if (store_ != nullptr && answer.bytes - answer.stored >= Store::kInlineBytes) {
+    store_->append_result(job.id, answer.stored == 0, std::string(answer.from(answer.stored)));
+    answer.stored = answer.bytes;
+  }
+}
+
+void Dispatcher::note_progress(Job& job, const wire::Progress& progress, std::string_view frame) {
+  constexpr uint64_t kMillion = 1'000'000;
+  Job::More& more = job.extra();
+  more.has_progress = true;
+  more.progress = static_cast<double>(std::min(progress.millionths, kMillion)) / kMillion;
+  more.step = static_cast<uint32_t>(std::min<uint64_t>(progress.step, UINT32_MAX));
+  more.steps = static_cast<uint32_t>(std::min<uint64_t>(progress.steps, UINT32_MAX));
+  audience_.forward(job, frame);
+  audience_.tell_progress(job);
+}
+
+void Dispatcher::complete(Job& job, const wire::Done& done, std::string_view frame) {
+  job.worker->forget(job);
+  ++counters_.completed;
+  audience_.complete(job, frame);
+  if (!job.keeps_answer && job.waiters == nullptr) {  // as of most that were waited for
+    scheduler_.finish(job, Outcome::kCompleted, wires_.now_ns());
+    return erase(job);
+  }
+  JobEnd end = end_of(job, JobStatus::kCompleted);
+  end.prompt_tokens = done.prompt_tokens;
+  end.completion_tokens = done.completion_tokens;
+  end.device_ns = done.device_ns;
+  if (job.keeps_answer) {
+    end.http_status = job.more->answer.status;
+    end.content_type = job.more->answer.content_type;
+  }
+  conclude(job, std::move(end), Outcome::kCompleted);
+}
+
+void Dispatcher::fail(Job& job, const wire::Failed& failed) {
+  job.worker->forget(job);
+  const Scheduler::Lane& lane = *job.lane();
+  if (failed.retryable == 0) {
+    ++counters_.failed;
+    end_with(job, JobStatus::kFailed, failed);
+  } else {
+    put_back(job, Scheduler::Cause::kJobFailed, failed.message);
+  }
+  offer(lane);
+}
+
+// The attempt failed. Whoever calls this sees to it that a worker with credit takes the job.
+// REQUIRES: no worker has it.
+void Dispatcher::put_back(Job& job, Scheduler::Cause cause, std::string_view why) {
+  if (job.answer_began) {
+    const std::string message = std::string(kCutShort) + std::string(why);
+    const wire::Failed cut{.status = 502, .code = "engine_failed", .message = message};
+    if (job.promise == Promise::kNone) {
+      ++counters_.failed;
+      return end_with(job, JobStatus::kFailed, cut);
+    }
+    audience_.fail(job, cut);  // whoever joined has seen some of it; the promise stands
+    job.answer_began = false;
+    job.more->answer = {};
+  }
+  if (job.more != nullptr) {
+    job.more->has_progress = false;
+  }
+  if (scheduler_.retry(job, cause, wires_.now_ns())) {
+    ++counters_.retried;
+    if (job.promise != Promise::kNone) {
+      store_->attempt(job.id, job.attempts(), "engine_failed", std::string(why));
+    }
+    return audience_.tell_state(job);
+  }
+  const uint32_t attempts = job.attempts();
+  const std::string message =
+      (attempts == 1 ? std::string("The worker failed the only attempt. ")
+                     : "The worker failed all " + std::to_string(attempts) + " attempts. ") +
+      std::string(why);
+  ++counters_.failed;
+  end_with(job, JobStatus::kFailed,
+           {.status = 502, .code = "engine_failed", .message = message},
+           job.promise != Promise::kNone);
+}
+
+}  // namespace penstock::queue
