@@ -1,14 +1,13 @@
 #include "ngx_module/metrics.h"
 
-#include <initializer_list>
-
 #include "ngx_module/page.h"
 #include "ngx_module/receipt.h"
+#include "ngx_module/queue_metrics.h"
 #include "ngx_module/reply.h"
 #include "ngx_module/request.h"
+#include "ngx_module/series_text.h"
 #include "ngx_module/status_source.h"
 #include "ngx_module/telemetry.h"
-#include "ngx_module/text.h"
 #include "shared/base/clock.h"
 #include "shared/metrics/exposition.h"
 
@@ -21,32 +20,6 @@ using metrics::Writer;
 // Slots read for one page, of all zones together: one or two tenths of a millisecond.
 constexpr uint64_t kMostSlots = 1 << 16;
 constexpr uint64_t kSlotsAPart = 256;  // a page of memory
-
-// name{label="value",...}
-class SeriesText {
- public:
-  struct Label {
-    std::string_view name, value;
-  };
-
-  SeriesText(std::string_view name, std::initializer_list<Label> labels) noexcept {
-    Text to(text_);
-    to.raw(name);
-    char before = '{';
-    for (const Label& label : labels) {
-      to.raw({&before, 1}).raw(label.name).raw("=\"").raw(label.value).raw("\"");
-      before = ',';
-    }
-    to.raw("}");
-    size_ = static_cast<size_t>(to.at() - text_);
-  }
-  operator std::string_view() const noexcept { return {text_, size_}; }
-
- private:
-  // Metrics and labels of this file, a socket's path with all of it escaped, and one more name.
-  char text_[128 + kMaxSocketLabel + 64];
-  size_t size_;
-};
 
 // ---- zones ----
 
@@ -170,7 +143,8 @@ void write_penstockds(Writer& writer, const LocConf& loc, int64_t now_ns) noexce
 // ---- the page ----
 
 void write_page(Writer& writer, const MainConf& main, const LocConf& loc,
-                const PoolArray<ZoneRow>& zones, int64_t now_ns) noexcept {
+                const PoolArray<ZoneRow>& zones, const PoolArray<QueueCounts>& queues,
+                int64_t now_ns) noexcept {
   write_counts(main, writer);
   write_slots(writer, zones);
   write_zones(writer, zones, "penstock_zone_bytes", Type::gauge, "Size of the zone.",
@@ -183,6 +157,7 @@ void write_page(Writer& writer, const MainConf& main, const LocConf& loc,
               [](const Zone& zone) { return zone.table->full_events(); });
   if (loc.watched != nullptr) {
     write_penstockds(writer, loc, now_ns);
+    write_queue_counts(writer, queues);
   }
 }
 
@@ -223,17 +198,18 @@ ngx_int_t show_metrics(ngx_http_request_t* r) noexcept {
   const LocConf& loc = *loc_conf(r);
   const int64_t now_ns = monotonic_ns();
   PoolArray<ZoneRow> zones;
-  if (!read_zones(r->pool, main, zones)) {
+  PoolArray<QueueCounts> queues;
+  if (!read_zones(r->pool, main, zones) || !read_queue_counts(r->pool, loc, queues)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   Writer measure({});
-  write_page(measure, main, loc, zones, now_ns);
+  write_page(measure, main, loc, zones, queues, now_ns);
   auto* memory = static_cast<char*>(ngx_pnalloc(r->pool, measure.bound()));
   if (memory == nullptr) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   Writer writer({memory, measure.bound()});
-  write_page(writer, main, loc, zones, now_ns);
+  write_page(writer, main, loc, zones, queues, now_ns);
   // A reload that names more in this very moment: the next question is answered.
   return writer.complete() ? send_page(r, writer.text()) : NGX_HTTP_SERVICE_UNAVAILABLE;
 }

@@ -19,9 +19,11 @@ void FrameSink::chunk(JobNumber job, std::string_view bytes) {
   wire::append_chunk(out_, job, bytes);
 }
 
-void FrameSink::progress(JobNumber job, double fraction) {
+void FrameSink::progress(JobNumber job, double fraction, uint32_t step, uint32_t steps) {
   wire::Progress progress;
   progress.millionths = fraction > 0 ? static_cast<uint64_t>(std::min(fraction, 1.0) * 1e6) : 0;
+  progress.step = step;
+  progress.steps = steps;
   wire::append(out_, job, progress);
 }
 

@@ -21,7 +21,7 @@ class FrameSink final : public Sink {
   void head(JobNumber job, int status, std::string_view content_type,
             int64_t content_length) override;
   void chunk(JobNumber job, std::string_view bytes) override;
-  void progress(JobNumber job, double fraction) override;
+  void progress(JobNumber job, double fraction, uint32_t step, uint32_t steps) override;
   void done(JobNumber job, const Usage& usage) override;
   void failed(JobNumber job, const Failure& failure) override;
 

@@ -175,7 +175,7 @@ JobView Audience::view(const Job& job, std::string_view jobs_path) const {
         view.steps = job.more->steps;
       }
       view.eta_seconds =
-          seconds(scheduler_.remaining_ns(job, now_ns, told ? job.more->progress : -1));
+          seconds(scheduler_.remaining_ns(job, now_ns, told ? job.more->progress : 0));
       break;
     }
     default:

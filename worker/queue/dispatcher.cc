@@ -38,7 +38,7 @@ void Dispatcher::apply(const Config& config) {
                           .deadline_ns = queue.deadline_ns,
                           .backoff_ns = queue.backoff_ns,
                           .aging_ns = queue.aging_ns});
-    queue_configs_[queue.name] = queue;
+    notes_[scheduler_.find_queue(queue.name)] = {queue, &metrics_.of(queue.name)};
   }
   roster_.assign(config, scheduler_);
   limits_ = config.limits;
@@ -73,7 +73,9 @@ Job& Dispatcher::let_in(Waiter& waiter, const limit::Hash128& owner, std::string
 
 void Dispatcher::enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Claim& claim) {
   scheduler_.add(job, lane, claim, wires_.now_ns());
-  ++counters_.accepted;
+  const int64_t wait_ns = scheduler_.predicted_wait_ns(job, wires_.now_ns());
+  job.predicted_ms = static_cast<uint32_t>(std::min<int64_t>(wait_ns / kNsPerMs, UINT32_MAX));
+  count(job, Metrics::Event::kAccepted);
   offer(lane);
 }
 
@@ -103,7 +105,7 @@ void Dispatcher::promised(const JobId& id, Store::Promise outcome) {
     return withdraw(*job, {.status = 503, .code = "busy", .message = message, .retry_after_s = 10});
   }
   job->promise = Promise::kMade;
-  ++counters_.promised;
+  count(*job, Metrics::Event::kPromised);
   if (!job->more->receipt.empty() && !job->ending) {
     edges_.hold(job->edge_number(), job->more->receipt);
   }
@@ -123,8 +125,7 @@ void Dispatcher::promised(const JobId& id, Store::Promise outcome) {
 // The promise could not be made: as if it had never come.
 void Dispatcher::withdraw(Job& job, const wire::Failed& failed) {
   revoke(job);
-  --counters_.accepted;
-  ++counters_.refused;
+  note_refused();
   for (Waiter* waiter = job.waiters; waiter != nullptr;) {
     Waiter* const next = waiter->next;
     wire::append(waiter->caller->out(), waiter->id, failed);
@@ -166,7 +167,6 @@ void Dispatcher::restore(JobRecord&& record) {
     end.error_code = "engine_failed";
     end.error = "There is no queue '" + record.queue + "' any more.";
     log(Level::kWarn, "job " + std::string(record.id.view()) + " is dead: " + end.error);
-    ++counters_.dead;
     return store_->finish(std::move(end), {}, [] {});
   }
   auto fresh = std::make_unique<Job>();
@@ -198,6 +198,10 @@ void Dispatcher::restore(JobRecord&& record) {
                   .force = true},
                  now_ns);
   offer(lane);
+}
+
+void Dispatcher::count(const Scheduler::Queue& queue, Metrics::Event event) {
+  Metrics::count(*notes_.at(&queue).metrics, event);
 }
 
 // ---- frames in memory ----

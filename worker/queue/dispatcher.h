@@ -35,6 +35,7 @@
 #include "worker/queue/edge_lines.h"
 #include "worker/queue/job.h"
 #include "worker/queue/job_table.h"
+#include "worker/queue/metrics.h"
 #include "worker/queue/roster.h"
 #include "worker/queue/scheduler.h"
 #include "worker/queue/store.h"
@@ -48,19 +49,6 @@ class Dispatcher {
  public:
   // Bodies of promised jobs are kept in memory, beside the disk, up to this much together.
   static constexpr int64_t kWarmBytes = int64_t{4} << 20;
-
-  struct Counters {
-    uint64_t accepted = 0;
-    uint64_t promised = 0;    // of those, said to be on disk
-    uint64_t duplicates = 0;  // joined another, or were answered with its result
-    uint64_t refused = 0;     // never accepted: 4xx, 503
-    uint64_t completed = 0;
-    uint64_t failed = 0;     // engine's own errors included
-    uint64_t dead = 0;       // of those: all attempts failed, and it was promised
-    uint64_t cancelled = 0;  // by the caller, or for not reading its answer
-    uint64_t expired = 0;    // deadline
-    uint64_t retried = 0;    // attempts that were followed by another
-  };
 
   // Reads its clock from `wires`, which must outlive it; `wall_clock` tells the time of day in ms.
   explicit Dispatcher(Wires& wires, int64_t (*wall_clock)() = unix_ms_now);
@@ -133,7 +121,11 @@ class Dispatcher {
   EdgeLines& edges() { return edges_; }
   Wires& wires() { return wires_; }
   const LimitsConfig& limits() const { return limits_; }
-  Counters& counters() { return counters_; }
+  Metrics& metrics() { return metrics_; }
+  // Never accepted: 4xx, 503.
+  uint64_t refused() const { return refused_; }
+  void note_refused() { ++refused_; }
+  void count(const Scheduler::Queue& queue, Metrics::Event event);
   int64_t held_bytes() const { return held_bytes_; }
   int64_t wall_ms() const { return wall_ms_(); }
 
@@ -182,6 +174,8 @@ class Dispatcher {
   void let_edge_settle(Job& job, const JobEnd& end);
   void erase(Job& job);
   bool serves(const WorkerSession& worker, const Scheduler::Lane& lane) const;
+  void count(const Job& job, Metrics::Event event) { count(*job.lane()->queue, event); }
+  void note_started(const Job& job);
   std::string jobs_url(const Waiter& waiter, const Job& job) const;
 
   Wires& wires_;
@@ -192,7 +186,11 @@ class Dispatcher {
   Audience audience_;
   EdgeLines edges_;
   LimitsConfig limits_;
-  std::unordered_map<std::string, QueueConfig> queue_configs_;
+  struct QueueNotes {
+    QueueConfig config;
+    wire::QueueMetrics* metrics;
+  };
+  std::unordered_map<const Scheduler::Queue*, QueueNotes> notes_;
   JobIdMaker ids_;
   JobTable jobs_;
   std::unordered_map<uint64_t, Job*> keys_;  // by Hash128::lo: of jobs that others may join
@@ -203,7 +201,8 @@ class Dispatcher {
   int64_t held_bytes_ = 0;  // of frames
   size_t unpromised_ = 0;   // jobs
   bool draining_ = false;
-  Counters counters_;
+  Metrics metrics_;
+  uint64_t refused_ = 0;
 };
 
 }  // namespace penstock::queue

@@ -31,8 +31,7 @@ JobEnd Dispatcher::end_of(const Job& job, JobStatus status) const {
     end.device_ns = static_cast<uint64_t>(wires_.now_ns() - job.started_ns());
     end.completion_tokens = job.keeps_answer ? job.more->answer.bytes / kBytesPerToken : 0;
   }
-  const auto queue = queue_configs_.find(job.lane()->queue->settings.name);
-  const int64_t keep_ns = queue == queue_configs_.end() ? 0 : queue->second.keep_results_ns;
+  const int64_t keep_ns = notes_.at(job.lane()->queue).config.keep_results_ns;
   end.expires_ms = end.finished_ms + keep_ns / kNsPerMs;
   return end;
 }
@@ -45,7 +44,7 @@ void Dispatcher::end_with(Job& job, JobStatus status, const wire::Failed& failed
   end.error = failed.message;
   end.dead = dead;
   if (dead) {
-    ++counters_.dead;
+    count(job, Metrics::Event::kDead);
     end.expires_ms = end.finished_ms + limits_.keep_dead_ns / kNsPerMs;
   }
   audience_.fail(job, failed);
@@ -212,7 +211,7 @@ void Dispatcher::abandon(Job& job) {
     return forget(job);
   }
   revoke(job);
-  ++counters_.cancelled;
+  count(job, Metrics::Event::kCancelled);
   conclude(job, end_of(job, JobStatus::kCancelled), Outcome::kCancelled);
 }
 
@@ -221,15 +220,15 @@ void Dispatcher::cancel(Job& job) {
     return;
   }
   revoke(job);
-  ++counters_.cancelled;
+  count(job, Metrics::Event::kCancelled);
   end_with(job, JobStatus::kCancelled,
            {.status = 410, .code = "cancelled", .message = "The job was cancelled."});
 }
 
 void Dispatcher::expire(Job& job) {
   revoke(job);
-  ++counters_.expired;
-  ++counters_.failed;
+  count(job, Metrics::Event::kExpired);
+  count(job, Metrics::Event::kFailed);
   end_with(job, JobStatus::kExpired,
            {.status = 504,
             .code = "deadline_exceeded",
@@ -259,7 +258,7 @@ void Dispatcher::give_up() {
         audience_.fail(job, stopping);
         return forget(job);
       }
-      ++counters_.failed;
+      count(job, Metrics::Event::kFailed);
       return end_with(job, JobStatus::kFailed, stopping);
     }
     while (job.waiters != nullptr) {

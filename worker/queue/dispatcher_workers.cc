@@ -92,6 +92,7 @@ void Dispatcher::fill(WorkerSession& worker) {
     }
     auto& job = static_cast<Job&>(*next);
     worker.assign(job, ++last_number_);
+    note_started(job);
     if (job.held_bytes > 0) {
       deliver(job);
     } else {
@@ -101,6 +102,18 @@ void Dispatcher::fill(WorkerSession& worker) {
     }
     audience_.tell_state(job);
   }
+}
+
+// Of its first attempt: what followed was not foreseen.
+void Dispatcher::note_started(const Job& job) {
+  if (job.attempts() > 0) {
+    return;
+  }
+  const bool predicted = job.predicted_ms != Job::kNotPredicted;
+  Metrics::started(*notes_.at(job.lane()->queue).metrics, Scheduler::priority_of(job),
+                   job.started_ns() - job.arrived_ns(),
+                   predicted ? int64_t{job.predicted_ms} * kNsPerMs : -1,
+                   job.lane()->queue->any_model().service.mean_ns());
 }
 
 void Dispatcher::fetched(const JobId& id, uint64_t number, Result<std::string> frame) {
@@ -211,7 +224,7 @@ void Dispatcher::note_progress(Job& job, const wire::Progress& progress, std::st
 
 void Dispatcher::complete(Job& job, const wire::Done& done, std::string_view frame) {
   job.worker->forget(job);
-  ++counters_.completed;
+  count(job, Metrics::Event::kCompleted);
   audience_.complete(job, frame);
   if (!job.keeps_answer && job.waiters == nullptr) {  // as of most that were waited for
     scheduler_.finish(job, Outcome::kCompleted, wires_.now_ns());
@@ -232,7 +245,7 @@ void Dispatcher::fail(Job& job, const wire::Failed& failed) {
   job.worker->forget(job);
   const Scheduler::Lane& lane = *job.lane();
   if (failed.retryable == 0) {
-    ++counters_.failed;
+    count(job, Metrics::Event::kFailed);
     end_with(job, JobStatus::kFailed, failed);
   } else {
     put_back(job, Scheduler::Cause::kJobFailed, failed.message);
@@ -247,7 +260,7 @@ void Dispatcher::put_back(Job& job, Scheduler::Cause cause, std::string_view why
     const std::string message = std::string(kCutShort) + std::string(why);
     const wire::Failed cut{.status = 502, .code = "engine_failed", .message = message};
     if (job.promise == Promise::kNone) {
-      ++counters_.failed;
+      count(job, Metrics::Event::kFailed);
       return end_with(job, JobStatus::kFailed, cut);
     }
     audience_.fail(job, cut);  // whoever joined has seen some of it; the promise stands
@@ -258,7 +271,7 @@ void Dispatcher::put_back(Job& job, Scheduler::Cause cause, std::string_view why
     job.more->has_progress = false;
   }
   if (scheduler_.retry(job, cause, wires_.now_ns())) {
-    ++counters_.retried;
+    count(job, Metrics::Event::kRetried);
     if (job.promise != Promise::kNone) {
       store_->attempt(job.id, job.attempts(), "engine_failed", std::string(why));
     }
@@ -269,7 +282,7 @@ void Dispatcher::put_back(Job& job, Scheduler::Cause cause, std::string_view why
       (attempts == 1 ? std::string("The worker failed the only attempt. ")
                      : "The worker failed all " + std::to_string(attempts) + " attempts. ") +
       std::string(why);
-  ++counters_.failed;
+  count(job, Metrics::Event::kFailed);
   end_with(job, JobStatus::kFailed,
            {.status = 502, .code = "engine_failed", .message = message},
            job.promise != Promise::kNone);

@@ -268,7 +268,7 @@ bool Intake::join(CallerSession& caller, uint64_t id, const wire::Submit& submit
   Waiter& waiter = dispatcher_.audience().add(
       caller, id,
       options.async || late || job->ending ? Waiter::Kind::kPromise : Waiter::Kind::kAnswer);
-  ++dispatcher_.counters().duplicates;
+  dispatcher_.count(*order.lane->queue, Metrics::Event::kDuplicate);
   waiter.duplicate = true;
   waiter.wait_ns = options.async ? options.wait_ns : INT64_MAX;
   waiter.jobs_path = submit.jobs_path.empty() ? "/jobs" : submit.jobs_path;
@@ -358,7 +358,7 @@ void Intake::found(const JobId& id, Order order, std::optional<JobRecord> earlie
   }
   job->looking_up = false;
   if (earlier && earlier->status == JobStatus::kCompleted) {
-    return replay(*job, *earlier);
+    return replay(*job, *earlier, *order.lane->queue);
   }
   if (const auto refusal = busy(order, 0)) {
     return refuse_all(*job, failed_busy(refusal->message, refusal->retry_after_s));
@@ -374,7 +374,7 @@ void Intake::refuse_all(Job& job, const wire::Failed& failed) {
 }
 
 // The job that had this key has completed: whoever asks gets what came of it.
-void Intake::replay(Job& job, const JobRecord& earlier) {
+void Intake::replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& queue) {
   if (earlier.digest != job.more->digest) {
     return refuse_all(job, {.status = 422,
                             .code = "duplicate",
@@ -385,7 +385,7 @@ void Intake::replay(Job& job, const JobRecord& earlier) {
     Waiter& waiter = *job.waiters;
     Audience::detach(waiter);
     waiter.duplicate = true;
-    ++dispatcher_.counters().duplicates;
+    dispatcher_.count(queue, Metrics::Event::kDuplicate);
     if (waiter.kind == Waiter::Kind::kPromise && waiter.wait_ns == 0) {
       const std::string headers = "Location: " + waiter.jobs_path + "/" +
                                   std::string(earlier.id.view()) +
@@ -433,7 +433,7 @@ void Intake::start(Job& job, Order&& order) {
 }
 
 void Intake::refuse(CallerSession& caller, uint64_t id, const wire::Failed& failed) {
-  ++dispatcher_.counters().refused;
+  dispatcher_.note_refused();
   wire::append(caller.out(), id, failed);
 }
 

@@ -60,7 +60,7 @@ class Intake {
             const JobOptions& options, const Order& order);
   void look_up(Job& job, Order order);
   void found(const JobId& id, Order order, std::optional<JobRecord> earlier);
-  void replay(Job& job, const JobRecord& earlier);
+  void replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& queue);
   void start(Job& job, Order&& order);
   // Nothing: there is room. Else why not.
   struct Refusal {

@@ -35,6 +35,8 @@ struct Job : Scheduler::Ticket {
     std::unique_ptr<JobRecord> keep;  // not promised, but kept for its key once it has ended
   };
 
+  static constexpr uint32_t kNotPredicted = UINT32_MAX;
+
   JobId id;
   enum class Promise : uint8_t {
     kNone,   // to those who wait for it
@@ -45,6 +47,7 @@ struct Job : Scheduler::Ticket {
   bool keeps_answer = false;   // in `more->answer`
   bool ending = false;         // the store is writing its end
   bool looking_up = false;     // the store is asked whether its key is known; it is in no queue yet
+  uint32_t predicted_ms = kNotPredicted;  // how long it would wait, when it came
   uint32_t held_bytes = 0;     // of the frame, while it is in memory
   limit::Hash128 owner;
   WorkerSession* worker = nullptr;  // while it runs

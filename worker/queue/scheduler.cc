@@ -387,6 +387,8 @@ void Scheduler::each_competing(const Lane& lane, Visit&& visit) {
   }
 }
 
+int64_t Scheduler::priority_of(const Ticket& ticket) noexcept { return ticket.class_->priority; }
+
 uint32_t Scheduler::position(const Ticket& ticket) const noexcept {
   if (ticket.state_ != State::kWaiting && ticket.state_ != State::kDelayed) {
     return 0;

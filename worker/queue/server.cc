@@ -59,6 +59,10 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
   if (!page) {
     return page.error();
   }
+  auto metrics = MetricsFile::create(config.socket + ".metrics", access);
+  if (!metrics) {
+    return metrics.error();
+  }
   std::unique_ptr<Store> store;
   if (!config.state.empty()) {
     auto opened = Store::open({.folder = config.state,
@@ -72,7 +76,7 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
   raise_descriptor_limit(config.limits.max_connections);
   std::unique_ptr<Server> server(
       new Server(std::move(config), std::move(config_path), *std::move(loop), *std::move(listener),
-                 *std::move(page), *std::move(signals), std::move(store)));
+                 *std::move(page), *std::move(metrics), *std::move(signals), std::move(store)));
   for (const auto& [fd, watch] :
        {std::pair{server->listener_.fd(), &server->accept_watch_},
         {server->signals_.get(), &server->signal_watch_},
@@ -118,12 +122,14 @@ void Server::tell_store_done() {
 }
 
 Server::Server(Config config, std::string config_path, EventLoop loop, Listener listener,
-               StatusPageWriter page, Fd signals, std::unique_ptr<Store> store)
+               StatusPageWriter page, MetricsFile metrics, Fd signals,
+               std::unique_ptr<Store> store)
     : config_(std::move(config)),
       config_path_(std::move(config_path)),
       loop_(std::move(loop)),
       listener_(std::move(listener)),
       page_(std::move(page)),
+      metrics_file_(std::move(metrics)),
       signals_(std::move(signals)),
       wires_(loop_, wire_limits(config_)),
       store_(std::move(store)),
@@ -168,12 +174,15 @@ void Server::turn() {
     loop_.modify(listener_.fd(), EPOLLIN, &accept_watch_);
   }
   publish(now_ns);
+  if (metrics_due_ns_ <= now_ns) {
+    publish_metrics(now_ns);
+  }
   wires_.flush();
 }
 
 int64_t Server::next_event() const {
   return std::min({wires_.next_event(), dispatcher_.next_event(), supervisor_.next_event(),
-                   heartbeat_due_ns_, page_.next_event(), accept_again_ns_, phase_ends_ns_,
+                   heartbeat_due_ns_, metrics_due_ns_, page_.next_event(), accept_again_ns_, phase_ends_ns_,
                    store_ != nullptr ? sweep_due_ns_ : INT64_MAX});
 }
 
@@ -305,6 +314,29 @@ void Server::publish(int64_t now_ns) {
   } else {
     page_.flush(now_ns);
   }
+}
+
+void Server::publish_metrics(int64_t now_ns) {
+  metrics_due_ns_ = now_ns + MetricsFile::kWriteNs;
+  Metrics& metrics = dispatcher_.metrics();
+  for (const Scheduler::Queue& queue : dispatcher_.scheduler().queues()) {
+    wire::QueueMetrics& of = metrics.of(queue.settings.name);
+    of.oldest_wait_ms =
+        static_cast<uint64_t>(Scheduler::oldest_wait_ns(queue, now_ns) / kNsPerMs);
+    of.paused = queue.paused ? 1 : 0;
+  }
+  wire::MetricsPage& page = metrics.page();
+  if (store_ != nullptr) {
+    const Store::Figures figures = store_->figures();
+    page.dead_letters = figures.dead;
+    page.state_bytes = figures.bytes;
+    page.max_state_bytes = static_cast<uint64_t>(config_.limits.max_state_bytes);
+    page.state_broken = store_->health() ? 0 : 1;
+    page.write_errors = figures.write_errors;
+    page.commits = figures.commits;
+    page.commit_ns = figures.commit_ns;
+  }
+  metrics_file_.write(page);
 }
 
 std::string Server::status_json() {

@@ -20,6 +20,7 @@
 #include "worker/queue/jobs_api.h"
 #include "worker/queue/listener.h"
 #include "worker/queue/log.h"
+#include "worker/queue/metrics.h"
 #include "worker/queue/status_page_writer.h"
 #include "worker/queue/store.h"
 #include "worker/queue/supervisor.h"
@@ -50,7 +51,7 @@ class Server final : public CallerHost {
   };
 
   Server(Config config, std::string config_path, EventLoop loop, Listener listener,
-         StatusPageWriter page, Fd signals, std::unique_ptr<Store> store);
+         StatusPageWriter page, MetricsFile metrics, Fd signals, std::unique_ptr<Store> store);
 
   Status recover();
   void tell_store_done();
@@ -64,6 +65,7 @@ class Server final : public CallerHost {
   void stop();
   void advance_stop(int64_t now_ns);
   void publish(int64_t now_ns);
+  void publish_metrics(int64_t now_ns);
 
   std::string status_json() override;
   void on_caller_closed(CallerSession& session) override;
@@ -74,6 +76,7 @@ class Server final : public CallerHost {
   EventLoop loop_;
   Listener listener_;
   StatusPageWriter page_;
+  MetricsFile metrics_file_;
   Fd signals_;
   Watch accept_watch_{*this, &Server::accept_all};
   Watch signal_watch_{*this, &Server::read_signals};
@@ -91,6 +94,7 @@ class Server final : public CallerHost {
   int64_t start_ns_;
   int64_t heartbeat_due_ns_ = 0;
   int64_t sweep_due_ns_ = 0;
+  int64_t metrics_due_ns_ = 0;
   int64_t accept_again_ns_ = INT64_MAX;  // accepting is paused until then
   enum class Phase : uint8_t { kServing, kFinishing, kStopping, kOver } phase_ = Phase::kServing;
   int64_t phase_ends_ns_ = INT64_MAX;

@@ -81,17 +81,22 @@ std::string describe(const Supervisor::Worker& worker) {
 }
 
 std::string describe(const StatusSources& sources) {
-  const Dispatcher::Counters& counters = sources.dispatcher.counters();
-  const auto number = [](uint64_t value) { return static_cast<int64_t>(value); };
-  return Object()
-      .number("accepted", number(counters.accepted))
-      .number("refused", number(counters.refused))
-      .number("completed", number(counters.completed))
-      .number("failed", number(counters.failed))
-      .number("cancelled", number(counters.cancelled))
-      .number("expired", number(counters.expired))
-      .number("requeued", number(counters.retried))
-      .number("protocol_errors", number(sources.protocol_errors))
+  using Event = Metrics::Event;
+  const Metrics& metrics = sources.dispatcher.metrics();
+  Object object;
+  for (const auto& [name, event] : {std::pair{"accepted", Event::kAccepted},
+                                    {"promised", Event::kPromised},
+                                    {"duplicates", Event::kDuplicate},
+                                    {"completed", Event::kCompleted},
+                                    {"failed", Event::kFailed},
+                                    {"dead", Event::kDead},
+                                    {"cancelled", Event::kCancelled},
+                                    {"expired", Event::kExpired},
+                                    {"requeued", Event::kRetried}}) {
+    object.number(name, static_cast<int64_t>(metrics.total(event)));
+  }
+  return object.number("refused", static_cast<int64_t>(sources.dispatcher.refused()))
+      .number("protocol_errors", static_cast<int64_t>(sources.protocol_errors))
       .done();
 }
 

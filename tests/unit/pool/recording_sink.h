@@ -22,13 +22,19 @@ class RecordingSink : public Sink {
     heads.push_back({job, status, std::string(content_type), content_length});
   }
   void chunk(JobNumber, std::string_view bytes) override { body += bytes; }
-  void progress(JobNumber, double fraction) override { fractions.push_back(fraction); }
+  void progress(JobNumber, double fraction, uint32_t step, uint32_t steps) override {
+    fractions.push_back(fraction);
+    last_step = step;
+    last_steps = steps;
+  }
   void done(JobNumber, const Usage& used) override { usages.push_back(used); }
   void failed(JobNumber, const Failure& failure) override { failures.push_back(failure); }
 
   std::vector<Head> heads;
   std::string body;  // of all jobs
   std::vector<double> fractions;
+  uint32_t last_step = 0;
+  uint32_t last_steps = 0;
   std::vector<Usage> usages;
   std::vector<Failure> failures;
 };

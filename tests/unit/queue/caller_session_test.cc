@@ -107,12 +107,12 @@ TEST_F(CallerSessionTest, ABadFieldListEndsTheConnection) {
 
 TEST_F(CallerSessionTest, AnIdInUseEndsTheConnectionAndItsJobs) {
   Peer ready = worker(1);
-  expect_refused(frame(5, post()) + frame(5, post()), "SUBMIT with an id that is in use");
+  expect_refused(frame(5, post()) + frame(5, post()), "a request with an id that is in use");
   EXPECT_EQ(dispatcher_.jobs(), 0U);
 }
 
 TEST_F(CallerSessionTest, ASubmitWithoutIdEndsTheConnection) {
-  expect_refused(frame(0, post()), "SUBMIT has no id");
+  expect_refused(frame(0, post()), "a request has no id");
 }
 
 TEST_F(CallerSessionTest, StatusIsForTools) {

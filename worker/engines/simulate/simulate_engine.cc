@@ -131,7 +131,8 @@ bool SimulateEngine::advance(JobNumber number, Job& job, int64_t now_ns) {
 
 void SimulateEngine::say_progress(JobNumber number, Job& job, int64_t now_ns) {
   if (now_ns >= job.progress_ns) {
-    sink_.progress(number, static_cast<double>(now_ns - job.started_ns) / job.service_ns);
+    const double fraction = static_cast<double>(now_ns - job.started_ns) / job.service_ns;
+    sink_.progress(number, fraction, static_cast<uint32_t>(fraction * job.tokens), job.tokens);
     job.progress_ns = now_ns + std::max(job.service_ns / 20, kMinProgressNs);
   }
 }

@@ -1,0 +1,92 @@
+#include "worker/queue/metrics.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+
+#include "shared/base/clock.h"
+
+namespace penstock::queue {
+namespace {
+
+double seconds(int64_t ns) { return static_cast<double>(ns) / kNsPerSec; }
+
+wire::ClassMetrics& class_of(wire::QueueMetrics& queue, int64_t priority) {
+  for (wire::ClassMetrics& each : queue.classes) {
+    if (each.used == 0) {
+      each.used = 1;
+      each.priority = priority;
+    }
+    if (each.priority == priority) {
+      return each;
+    }
+  }
+  return queue.classes[wire::kMaxClasses - 1];
+}
+
+}  // namespace
+
+wire::QueueMetrics& Metrics::of(std::string_view queue) {
+  for (wire::QueueMetrics& each : page_->queues) {
+    if (each.name[0] == '\0') {
+      std::memcpy(each.name, queue.data(), std::min(queue.size(), sizeof each.name - 1));
+      ++page_->queues_used;
+    }
+    if (queue == each.name) {
+      return each;
+    }
+  }
+  return page_->queues[wire::kMaxQueues - 1];
+}
+
+uint64_t Metrics::total(Event event) const {
+  uint64_t sum = 0;
+  for (const wire::QueueMetrics& each : page_->queues) {
+    sum += each.events[static_cast<size_t>(event)];
+  }
+  return sum;
+}
+
+void Metrics::started(wire::QueueMetrics& queue, int64_t priority, int64_t waited_ns,
+                      int64_t predicted_ns, double service_ns) {
+  class_of(queue, priority).wait.observe(seconds(waited_ns));
+  if (service_ns > 0 && predicted_ns >= 0) {
+    const double least = std::max(static_cast<double>(waited_ns), service_ns);
+    queue.prediction_error.observe(std::abs(static_cast<double>(predicted_ns - waited_ns)) / least);
+  }
+}
+
+Result<MetricsFile> MetricsFile::create(const std::string& path, const Access& access) {
+  const std::string fresh = path + ".new";
+  ::unlink(fresh.c_str());
+  Fd fd(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!fd.valid()) {
+    return Error{fresh + " cannot be made: " + std::strerror(errno)};
+  }
+  MetricsFile file(path, std::move(fd));
+  file.write({});
+  if (Status granted = grant(fresh, {(access.mode & 0444U) | 0200U, access.group}); !granted) {
+    return granted.error();
+  }
+  if (::rename(fresh.c_str(), path.c_str()) != 0) {
+    return Error{path + " cannot be replaced: " + std::strerror(errno)};
+  }
+  return file;
+}
+
+MetricsFile::~MetricsFile() {
+  if (fd_.valid()) {
+    ::unlink(path_.c_str());
+  }
+}
+
+void MetricsFile::write(const wire::MetricsPage& page) {
+  [[maybe_unused]] const ssize_t n =
+      ::pwrite(fd_.get(), static_cast<const void*>(&page), sizeof page, 0);
+}
+
+}  // namespace penstock::queue
