@@ -1,0 +1,68 @@
+#include "worker/queue/job_view.h"
+
+#include <gtest/gtest.h>
+
+namespace penstock::queue {
+namespace {
+
+JobId id_at(int64_t ms) { return JobIdMaker().make(ms); }
+
+TEST(JobViewTest, AQueuedJobSaysWhereItStands) {
+  const JobId id = id_at(1'763'780'000'000);
+  JobView view{.id = id.view(), .queue = "demo", .jobs_path = "/jobs", .position = 5};
+  view.eta_seconds = 42;
+  view.created_ms = created_ms(id);
+  EXPECT_EQ(render(view),
+            R"({"id":")" + std::string(id.view()) +
+                R"(","object":"job","status":"queued","queue":"demo","position":5,"eta_seconds":42,)"
+                R"("progress":null,"attempts":0,"created_at":1763780000,"started_at":null,)"
+                R"("finished_at":null,"result_url":null,"error":null})");
+}
+
+TEST(JobViewTest, OnlyACompletedJobHasAResult) {
+  const JobId id = id_at(1);
+  JobView view{.id = id.view(), .queue = "q", .jobs_path = "/api/jobs"};
+  for (int i = 0; i <= static_cast<int>(JobStatus::kExpired); ++i) {
+    view.status = static_cast<JobStatus>(i);
+    const std::string json = render(view);
+    const std::string url =
+        R"("result_url":"/api/jobs/)" + std::string(id.view()) + R"(/result")";
+    EXPECT_EQ(json.find(url) != std::string::npos, view.status == JobStatus::kCompleted) << json;
+    EXPECT_EQ(status_named(name_of(view.status)), view.status);
+  }
+  EXPECT_FALSE(status_named("done"));
+}
+
+TEST(JobViewTest, ProgressCountsStepsWhereTheyAreCounted) {
+  JobView view{.id = "job_1", .status = JobStatus::kProcessing};
+  view.progress = 0.25;
+  EXPECT_NE(render(view).find(R"("progress":{"fraction":0.2500})"), std::string::npos);
+  view.step = 3;
+  view.steps = 12;
+  EXPECT_NE(render(view).find(R"("progress":{"fraction":0.2500,"step":3,"steps":12})"),
+            std::string::npos);
+}
+
+TEST(JobIdTest, ReadsItsTimeBack) {
+  for (const int64_t ms : {int64_t{0}, int64_t{1}, int64_t{1'763'780'000'123}}) {
+    EXPECT_EQ(created_ms(id_at(ms)), ms);
+  }
+}
+
+TEST(JobIdTest, WhatIsNoIdIsRefused) {
+  const std::string good(id_at(1'763'780'000'123).view());
+  ASSERT_TRUE(parse_job_id(good));
+  EXPECT_EQ(parse_job_id(good)->view(), good);
+  std::string lower = good, other = good, early = good;
+  lower[10] = 'a';
+  other[29] = 'U';
+  early[4] = '8';
+  for (const std::string& bad :
+       {std::string(), std::string("job_"), good + "0", good.substr(1), lower, other, early,
+        std::string(30, 'A'), "../" + good.substr(3)}) {
+    EXPECT_FALSE(parse_job_id(bad)) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace penstock::queue

@@ -1,0 +1,641 @@
+// What is promised, with the real store beneath.
+#include <poll.h>
+
+#include <filesystem>
+
+#include "session_fixture.h"
+#include "worker/queue/job_view.h"
+
+namespace penstock::queue {
+namespace {
+
+using wire::FrameType;
+
+class PromiseTest : public SessionTest {
+ protected:
+  PromiseTest() { open(); }
+  ~PromiseTest() override {
+    store_.reset();
+    std::filesystem::remove_all(folder_);
+  }
+
+  void open() {
+    auto opened = Store::open({.folder = folder_ + "/state"});
+    ASSERT_TRUE(opened) << opened.error().message;
+    store_ = *std::move(opened);
+    dispatcher_.use(*store_);
+    intake_.set_secret(store_->secret());
+    ASSERT_TRUE(store_->recover([this](JobRecord&& job) { dispatcher_.restore(std::move(job)); },
+                                [](Store::Delivery&&) {}));
+  }
+
+  // Until the store has told all it was asked, and all that was said has arrived.
+  void settle() {
+    do {
+      turn();
+      if (store_->pending() > 0) {
+        pollfd ready{store_->event_fd(), POLLIN, 0};
+        ASSERT_EQ(::poll(&ready, 1, 10'000), 1) << "the store says nothing";
+        store_->tell_done();
+      }
+    } while (store_->pending() > 0);
+    turn();
+  }
+  void submit(Peer& peer, uint64_t id, const wire::Submit& message) {
+    peer.send(id, message);
+    settle();
+  }
+  static wire::Submit async(std::string_view body = "{}") {
+    wire::Submit message = post(body);
+    message.prefer = "respond-async";
+    message.jobs_path = "/jobs";
+    return message;
+  }
+  static wire::Submit keyed(wire::Submit message, std::string_view key = "\"k1\"") {
+    message.idempotency_key = key;
+    return message;
+  }
+
+  // A whole reply.
+  struct Reply {
+    std::string job_id;
+    uint64_t status = 0;
+    std::string headers;
+    std::string file;
+    std::string body;
+    std::string code;  // of FAILED
+    bool promised = false;
+    bool duplicate = false;
+    bool done = false;
+  };
+  static Reply reply(Peer& peer, uint64_t id) {
+    Reply reply;
+    while (auto frame = peer.next()) {
+      EXPECT_EQ(frame->id, id);
+      switch (frame->type) {
+        case FrameType::kAccepted:
+          reply.job_id = frame->as<wire::Accepted>().job_id;
+          break;
+        case FrameType::kHead: {
+          const auto head = frame->as<wire::Head>();
+          reply.status = head.status;
+          reply.headers = head.headers;
+          reply.file = head.file;
+          reply.promised = head.promised != 0;
+          reply.duplicate = head.duplicate != 0;
+          break;
+        }
+        case FrameType::kChunk:
+          reply.body += frame->payload;
+          break;
+        case FrameType::kDone:
+          reply.done = true;
+          return reply;
+        case FrameType::kFailed:
+          reply.status = frame->as<wire::Failed>().status;
+          reply.code = frame->as<wire::Failed>().code;
+          return reply;
+        default:
+          break;
+      }
+    }
+    return reply;
+  }
+  Reply ask(Peer& peer, uint64_t id, const wire::Ask& question) {
+    peer.send(id, question);
+    settle();
+    return reply(peer, id);
+  }
+  static wire::Ask get(std::string_view path, std::string_view query = {}) {
+    return {.owner = "Bearer sk-secret", .method = "GET", .path = path, .query = query};
+  }
+  Reply get_job(Peer& peer, uint64_t id, const std::string& job, const std::string& part = {}) {
+    return ask(peer, id, get("/" + job + part));
+  }
+  std::string promised(Peer& peer, uint64_t id, const wire::Submit& message = async()) {
+    submit(peer, id, message);
+    const Reply said = reply(peer, id);
+    EXPECT_EQ(said.status, 202U) << said.code;
+    return said.job_id;
+  }
+
+  // The worker's side.
+  static uint64_t take(Peer& device) {
+    const auto job = device.next();
+    EXPECT_TRUE(job && job->type == FrameType::kSubmit);
+    return job ? job->id : 0;
+  }
+  void answer(Peer& device, uint64_t number, const std::string& text,
+              std::string_view type = "text/plain") {
+    device.send(number, wire::Head{.status = 200, .content_type = type});
+    say(device, number, text);
+    device.send(number, wire::Done{3, 4, 5});
+    device.send(0, wire::Take{1});
+    settle();
+  }
+  void say(Peer& device, uint64_t number, const std::string& text) {
+    std::string chunk;
+    wire::append_chunk(chunk, number, text);
+    device.send_bytes(chunk);
+    turn();
+  }
+
+  std::string folder_ = std::filesystem::temp_directory_path() / ("promise." + random_name());
+  std::unique_ptr<Store> store_;
+
+ private:
+  static std::string random_name() {
+    static JobIdMaker ids;
+    return std::string(ids.make(0).view().substr(14));
+  }
+};
+
+TEST_F(PromiseTest, A202SaysWhereToLook) {
+  Peer peer = caller();
+  submit(peer, 1, async());
+  const Reply said = reply(peer, 1);
+  EXPECT_EQ(said.status, 202U);
+  EXPECT_TRUE(said.promised);
+  EXPECT_TRUE(said.done);
+  EXPECT_NE(said.headers.find("Location: /jobs/" + said.job_id + "\n"), std::string::npos);
+  EXPECT_NE(said.headers.find("Preference-Applied: respond-async\n"), std::string::npos);
+  EXPECT_NE(said.body.find(R"("status":"queued")"), std::string::npos);
+  EXPECT_NE(said.body.find(R"("position":1)"), std::string::npos);
+}
+
+TEST_F(PromiseTest, AJobOutlivesItsCallerAndKeepsItsResult) {
+  std::string id;
+  {
+    Peer peer = caller();
+    id = promised(peer, 1);
+    peer.close();
+    settle();
+  }
+  Peer device = worker(1);
+  settle();
+  answer(device, take(device), "the answer");
+  Peer again = caller();
+  const Reply job = get_job(again, 1, id);
+  EXPECT_NE(job.body.find(R"("status":"completed")"), std::string::npos) << job.body;
+  EXPECT_NE(job.body.find("\"result_url\":\"/jobs/" + id + "/result\""), std::string::npos);
+  const Reply result = get_job(again, 2, id, "/result");
+  EXPECT_EQ(result.status, 200U);
+  EXPECT_EQ(result.body, "the answer");
+  EXPECT_EQ(dispatcher_.jobs(), 0U);
+}
+
+TEST_F(PromiseTest, AJobIsThereAgainAfterARestart) {
+  Peer peer = caller();
+  const std::string first = promised(peer, 1, async("{\"n\":1}"));
+  const std::string second = promised(peer, 2, async("{\"n\":2}"));
+  store_.reset();
+  SessionTest::TearDown();
+  auto opened = Store::open({.folder = folder_ + "/state"});
+  ASSERT_TRUE(opened);
+  std::vector<std::string> ids;
+  ASSERT_TRUE((*opened)->recover(
+      [&](JobRecord&& job) { ids.emplace_back(job.id.view()); }, [](Store::Delivery&&) {}));
+  EXPECT_EQ(ids, (std::vector{first, second}));
+  store_ = *std::move(opened);
+  dispatcher_.use(*store_);
+}
+
+TEST_F(PromiseTest, TheBodyComesFromDiskAndIsWhatWasSent) {
+  Peer peer = caller();
+  std::string large(3U << 20, 'x');
+  promised(peer, 1, async(large));
+  promised(peer, 2, async(large));
+  promised(peer, 3, async("{\"last\":1}"));
+  EXPECT_LE(dispatcher_.held_bytes(), 2 * Dispatcher::kWarmBytes);
+  Peer device = worker(3);
+  settle();
+  for (const std::string& body : {large, large, std::string("{\"last\":1}")}) {
+    const auto job = device.next();
+    ASSERT_TRUE(job);
+    const auto submit = job->as<wire::Submit>();
+    EXPECT_EQ(submit.body.size(), body.size());
+    EXPECT_EQ(submit.owner, "");
+  }
+  EXPECT_EQ(dispatcher_.held_bytes(), 0);
+}
+
+TEST_F(PromiseTest, AnotherOwnersJobIsNotThereInAnyEndpoint) {
+  Peer peer = caller();
+  const std::string id = promised(peer, 1);
+  uint64_t number = 10;
+  for (const char* part : {"", "/events", "/result"}) {
+    for (const std::string& path : {"/" + id + part, "/job_01ARZ3NDEKTSV4RRFFQ69G5FAV" +
+                                                         std::string(part)}) {
+      wire::Ask question = get(path);
+      question.owner = "Bearer sk-other";
+      const Reply refused = ask(peer, ++number, question);
+      EXPECT_EQ(refused.status, 404U) << path;
+      EXPECT_EQ(refused.code, "not_found");
+    }
+  }
+  wire::Ask cancel = get("/" + id);
+  cancel.owner = "Bearer sk-other";
+  cancel.method = "DELETE";
+  EXPECT_EQ(ask(peer, ++number, cancel).status, 404U);
+  wire::Ask list = get("");
+  list.owner = "Bearer sk-other";
+  EXPECT_NE(ask(peer, ++number, list).body.find(R"("data":[])"), std::string::npos);
+  EXPECT_NE(ask(peer, ++number, get("")).body.find(id), std::string::npos);
+}
+
+TEST_F(PromiseTest, TheSameKeyJoinsTheJobThatIsThere) {
+  Peer peer = caller();
+  const std::string id = promised(peer, 1, keyed(async()));
+  submit(peer, 2, keyed(async()));
+  const Reply again = reply(peer, 2);
+  EXPECT_EQ(again.status, 202U);
+  EXPECT_EQ(again.job_id, id);
+  EXPECT_TRUE(again.duplicate);
+  EXPECT_FALSE(again.promised);
+  EXPECT_NE(again.headers.find("Penstock-Duplicate: true\n"), std::string::npos);
+  EXPECT_EQ(dispatcher_.jobs(), 1U);
+}
+
+TEST_F(PromiseTest, TheSameKeyWithAnotherBodyIsRefused) {
+  Peer peer = caller();
+  promised(peer, 1, keyed(async("{\"a\":1}")));
+  submit(peer, 2, keyed(async("{\"a\":2}")));
+  EXPECT_EQ(reply(peer, 2).status, 422U);
+}
+
+TEST_F(PromiseTest, TheSameKeyOfAnotherOwnerIsAnotherJob) {
+  Peer peer = caller();
+  const std::string id = promised(peer, 1, keyed(async()));
+  wire::Submit other = keyed(async());
+  other.owner = "Bearer sk-other";
+  EXPECT_NE(promised(peer, 2, other), id);
+}
+
+TEST_F(PromiseTest, ADuplicateInFlightMayBeRejected) {
+  Peer peer = caller();
+  promised(peer, 1, keyed(async()));
+  wire::Submit again = keyed(async());
+  again.on_duplicate = static_cast<uint64_t>(wire::OnDuplicate::kReject);
+  submit(peer, 2, again);
+  const Reply refused = reply(peer, 2);
+  EXPECT_EQ(refused.status, 409U);
+  EXPECT_EQ(refused.code, "duplicate");
+}
+
+TEST_F(PromiseTest, AFinishedAnswerIsReplayedForItsKey) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  submit(peer, 1, keyed(post()));  // one that waits
+  answer(device, take(device), "made once");
+  EXPECT_EQ(reply(peer, 1).body, "made once");
+  submit(peer, 2, keyed(post()));
+  const Reply again = reply(peer, 2);
+  EXPECT_EQ(again.body, "made once");
+  EXPECT_TRUE(again.duplicate);
+  EXPECT_FALSE(device.next()) << "it ran twice";
+}
+
+TEST_F(PromiseTest, AKeyThatFailedMayBeTriedAgain) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  submit(peer, 1, keyed(async()));
+  device.send(take(device), wire::Failed{.status = 400, .code = "invalid_request"});
+  device.send(0, wire::Take{1});
+  settle();
+  reply(peer, 1);
+  submit(peer, 2, keyed(async()));
+  EXPECT_EQ(reply(peer, 2).status, 202U);
+  answer(device, take(device), "now it works");
+}
+
+TEST_F(PromiseTest, WaitersThatJoinShareOneRunAndOneStream) {
+  Peer first = caller();
+  Peer second = caller();
+  Peer device = worker(1);
+  submit(first, 1, keyed(post()));
+  const uint64_t number = take(device);
+  device.send(number, wire::Head{.status = 200, .content_type = "text/plain"});
+  say(device, number, "one ");
+  submit(second, 9, keyed(post()));  // in the middle of the answer
+  say(device, number, "two");
+  device.send(number, wire::Done{});
+  settle();
+  const Reply one = reply(first, 1);
+  const Reply two = reply(second, 9);
+  EXPECT_EQ(one.body, "one two");
+  EXPECT_EQ(two.body, "one two");
+  EXPECT_FALSE(one.duplicate);
+  EXPECT_TRUE(two.duplicate);
+  EXPECT_EQ(one.job_id, two.job_id);
+}
+
+TEST_F(PromiseTest, ASharedRunGoesOnUntilTheLastOfThemLeaves) {
+  Peer first = caller();
+  Peer second = caller();
+  Peer device = worker(1);
+  wire::Submit message = post();
+  message.dedupe = 1;
+  submit(first, 1, message);
+  const uint64_t number = take(device);
+  submit(second, 1, message);
+  first.close();
+  settle();
+  EXPECT_FALSE(device.next());
+  second.close();
+  settle();
+  const auto cancel = device.next();
+  ASSERT_TRUE(cancel);
+  EXPECT_EQ(cancel->type, FrameType::kCancel);
+  EXPECT_EQ(cancel->id, number);
+}
+
+TEST_F(PromiseTest, WithWaitTheAnswerComesIfItIsThereInTime) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  wire::Submit message = async();
+  message.prefer = "respond-async, wait=5";
+  submit(peer, 1, message);
+  EXPECT_FALSE(reply(peer, 1).done);
+  answer(device, take(device), "in time");
+  const Reply said = reply(peer, 1);
+  EXPECT_EQ(said.status, 200U);
+  EXPECT_EQ(said.body, "in time");
+  EXPECT_TRUE(said.promised);
+}
+
+TEST_F(PromiseTest, WithWaitThe202ComesWhenThatIsOver) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  wire::Submit message = async();
+  message.prefer = "respond-async, wait=5";
+  submit(peer, 1, message);
+  advance(4 * kNsPerSec);
+  EXPECT_FALSE(reply(peer, 1).done);
+  advance(kNsPerSec);
+  EXPECT_EQ(reply(peer, 1).status, 202U);
+}
+
+TEST_F(PromiseTest, AScheduledJobSaysItsPositionOnceDue) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  wire::Submit message = post();
+  message.delay = "3600";
+  const std::string id = promised(peer, 1, message);
+  EXPECT_FALSE(device.next());
+  EXPECT_NE(get_job(peer, 2, id).body.find(R"("status":"scheduled")"), std::string::npos);
+  advance(3599 * kNsPerSec);
+  EXPECT_FALSE(device.next());
+  advance(kNsPerSec);
+  settle();
+  EXPECT_NE(take(device), 0U);
+}
+
+TEST_F(PromiseTest, ACancelledJobLeavesItsWorkerAndIsSaidToBeCancelled) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  const std::string id = promised(peer, 1);
+  const uint64_t number = take(device);
+  wire::Ask cancel = get("/" + id);
+  cancel.method = "DELETE";
+  const Reply said = ask(peer, 2, cancel);
+  EXPECT_EQ(said.status, 200U);
+  EXPECT_NE(said.body.find(R"("status":"cancelled")"), std::string::npos) << said.body;
+  EXPECT_EQ(device.next()->type, FrameType::kCancel);
+  EXPECT_NE(number, 0U);
+  EXPECT_EQ(get_job(peer, 3, id, "/result").status, 410U);
+}
+
+TEST_F(PromiseTest, AJobThatFailedEveryAttemptIsDeadAndKept) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  const std::string id = promised(peer, 1);
+  for (uint32_t attempt = 0; attempt < config_.queues[0].attempts; ++attempt) {
+    device.send(take(device), wire::Failed{.status = 502,
+                                           .code = "engine_failed",
+                                           .message = "cudaErrorIllegalAddress",
+                                           .retryable = 1});
+    device.send(0, wire::Take{1});
+    settle();
+    advance(60 * kNsPerSec);
+    settle();
+  }
+  const Reply job = get_job(peer, 2, id);
+  EXPECT_NE(job.body.find(R"("status":"failed")"), std::string::npos) << job.body;
+  EXPECT_NE(job.body.find("cudaErrorIllegalAddress"), std::string::npos);
+  EXPECT_EQ(get_job(peer, 3, id, "/result").status, 502U);
+  EXPECT_EQ(store_->figures().dead, 1U);
+}
+
+TEST_F(PromiseTest, AnAttemptThatDiedInMidAnswerIsMadeAgainFromTheStart) {
+  Peer peer = caller();
+  const std::string id = promised(peer, 1);
+  {
+    Peer device = worker(1);
+    settle();
+    const uint64_t number = take(device);
+    device.send(number, wire::Head{.status = 200, .content_type = "text/plain"});
+    say(device, number, "half of i");
+    device.close();
+    settle();
+  }
+  Peer device = worker(1);
+  settle();
+  answer(device, take(device), "all of it");
+  EXPECT_EQ(get_job(peer, 2, id, "/result").body, "all of it");
+}
+
+TEST_F(PromiseTest, ALargeResultIsAFile) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  const std::string id = promised(peer, 1);
+  const uint64_t number = take(device);
+  std::string whole;
+  device.send(number, wire::Head{.status = 200, .content_type = "image/png"});
+  for (int i = 0; i < 20; ++i) {
+    const std::string piece(100'000, static_cast<char>('a' + i));
+    whole += piece;
+    say(device, number, piece);
+  }
+  device.send(number, wire::Done{});
+  settle();
+  const Reply result = get_job(peer, 2, id, "/result");
+  ASSERT_FALSE(result.file.empty());
+  std::string read(std::filesystem::file_size(result.file), '\0');
+  FILE* const file = std::fopen(result.file.c_str(), "rb");
+  ASSERT_EQ(std::fread(read.data(), 1, read.size(), file), read.size());
+  std::fclose(file);
+  EXPECT_EQ(read, whole);
+}
+
+TEST_F(PromiseTest, EventsTellTheWholeStory) {
+  Peer peer = caller();
+  const std::string id = promised(peer, 1);
+  peer.send(2, get("/" + id + "/events"));
+  settle();
+  Peer device = worker(1);
+  settle();
+  const uint64_t number = take(device);
+  device.send(number, wire::Progress{.millionths = 500'000, .step = 5, .steps = 10});
+  turn();
+  advance(Audience::kProgressNs);
+  device.send(number, wire::Head{.status = 200, .content_type = "text/plain"});
+  say(device, number, "half \xC3");
+  say(device, number, "\xA4nd");  // a character cut in two
+  device.send(number, wire::Done{});
+  settle();
+  const Reply stream = reply(peer, 2);
+  EXPECT_TRUE(stream.done);
+  size_t at = 0;
+  for (const char* expected :
+       {"retry: 2000\n\n", "event: queued\n", "\"position\":1", "event: processing\n",
+        "\"fraction\":0.5000,\"step\":5,\"steps\":10", "event: chunk\n",
+        "{\"offset\":0,\"text\":\"half \"}", "{\"offset\":5,\"text\":\"\xC3\xA4nd\"}",
+        "event: completed\n", "/result\""}) {
+    at = stream.body.find(expected, at);
+    ASSERT_NE(at, std::string::npos) << expected << " is not in its place in\n" << stream.body;
+  }
+}
+
+TEST_F(PromiseTest, EventsResumeWhereTheyWere) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  const std::string id = promised(peer, 1);
+  const uint64_t number = take(device);
+  device.send(number, wire::Head{.status = 200, .content_type = "text/plain"});
+  say(device, number, "first ");
+  peer.send(2, get("/" + id + "/events"));
+  settle();
+  const std::string seen = reply(peer, 2).body;
+  const size_t last = seen.rfind("id: ") + 4;
+  const std::string event_id = seen.substr(last, seen.find('\n', last) - last);
+  peer.send_empty(FrameType::kCancel, 2);
+  say(device, number, "second");
+  wire::Ask again = get("/" + id + "/events");
+  again.last_event_id = event_id;
+  peer.send(3, again);
+  settle();
+  const std::string resumed = reply(peer, 3).body;
+  EXPECT_EQ(resumed.find("first"), std::string::npos) << resumed;
+  EXPECT_NE(resumed.find("{\"offset\":6,\"text\":\"second\"}"), std::string::npos) << resumed;
+  EXPECT_FALSE(device.next()) << "a listener that leaves cancels nothing";
+}
+
+TEST_F(PromiseTest, IdleStreamsAreKeptAlive) {
+  Peer peer = caller();
+  const std::string id = promised(peer, 1);
+  peer.send(2, get("/" + id + "/events"));
+  settle();
+  reply(peer, 2);
+  for (int second = 0; second <= 15; ++second) {
+    advance(kNsPerSec);
+  }
+  EXPECT_NE(reply(peer, 2).body.find(": still here"), std::string::npos);
+}
+
+TEST_F(PromiseTest, BadInputIsNamed) {
+  Peer peer = caller();
+  uint64_t id = 0;
+  const auto status = [&](const auto& change) {
+    wire::Submit message = async();
+    change(message);
+    submit(peer, ++id, message);
+    return reply(peer, id);
+  };
+  EXPECT_EQ(status([](auto& m) { m.idempotency_key = "no quotes"; }).code, "invalid_request");
+  EXPECT_EQ(status([](auto& m) { m.delay = "-1"; }).code, "invalid_request");
+  EXPECT_EQ(status([](auto& m) { m.delay = "99999999999"; }).code, "invalid_request");
+  EXPECT_EQ(status([](auto& m) { m.not_before = "tomorrow"; }).code, "invalid_request");
+  EXPECT_EQ(status([](auto& m) { m.delay = "1", m.not_before = "x"; }).code, "invalid_request");
+  EXPECT_EQ(status([](auto& m) { m.callback = "https://example.com/"; }).code, "invalid_request");
+  for (const char* query : {"limit=0", "limit=101", "limit=x", "status=done", "after=job_1"}) {
+    EXPECT_EQ(ask(peer, ++id, get("", query)).status, 400U) << query;
+  }
+  const std::string job = promised(peer, ++id);
+  wire::Ask events = get("/" + job + "/events");
+  events.last_event_id = "yesterday";
+  EXPECT_EQ(ask(peer, ++id, events).status, 400U);
+  for (const std::string& path : {std::string("/job_1"), "/" + job + "/nothing", std::string("//"),
+                                  "x/" + job, "/" + job + "/"}) {
+    EXPECT_EQ(ask(peer, ++id, get(path)).status, 404U) << path;
+  }
+  wire::Ask put = get("/" + job);
+  put.method = "PUT";
+  EXPECT_EQ(ask(peer, ++id, put).status, 405U);
+}
+
+TEST_F(PromiseTest, AListIsPagedNewestFirst) {
+  Peer peer = caller();
+  std::vector<std::string> ids;
+  for (uint64_t i = 1; i <= 5; ++i) {
+    ids.push_back(promised(peer, i));
+  }
+  std::vector<std::string> seen;
+  std::string after;
+  for (uint64_t page = 0; page < 3; ++page) {
+    const Reply list = ask(peer, 10 + page, get("", "limit=2" + after));
+    for (size_t at = 0; (at = list.body.find("\"id\":\"job_", at)) != std::string::npos; ++at) {
+      seen.push_back(list.body.substr(at + 6, JobId::kBytes));
+    }
+    after = "&after=" + seen.back();
+    EXPECT_EQ(list.body.find("\"has_more\":true") != std::string::npos, page < 2) << list.body;
+  }
+  EXPECT_EQ(seen, std::vector(ids.rbegin(), ids.rend()));
+  const Reply none = ask(peer, 20, get("", "status=completed"));
+  EXPECT_NE(none.body.find(R"("data":[])"), std::string::npos);
+}
+
+TEST_F(PromiseTest, TheEdgeHearsOfWhatIsHeldAndOfItsEnd) {
+  Peer edge = connect();
+  edge.send(0, wire::Hello{.version = 1, .role = 4});
+  turn();
+  Peer peer = caller();
+  wire::Submit message = async();
+  message.receipt = "what was charged";
+  promised(peer, 1, message);
+  const auto hold = edge.next();
+  ASSERT_TRUE(hold);
+  EXPECT_EQ(hold->as<wire::Hold>().receipt, "what was charged");
+  Peer second = connect();
+  second.send(0, wire::Hello{.version = 1, .role = 4});
+  turn();
+  EXPECT_FALSE(second.next());
+  edge.close();
+  turn();
+  EXPECT_EQ(second.next()->as<wire::Hold>().receipt, "what was charged");
+  Peer device = worker(1);
+  settle();
+  const auto job = device.next();
+  EXPECT_EQ(job->as<wire::Submit>().receipt, "") << "it is no business of a worker's";
+  answer(device, job->id, "done");
+  const auto over = second.next();
+  ASSERT_TRUE(over);
+  EXPECT_EQ(over->id, hold->id);
+  EXPECT_EQ(over->as<wire::Over>().receipt, "what was charged");
+  EXPECT_EQ(over->as<wire::Over>().completion_tokens, 4U);
+  EXPECT_EQ(over->as<wire::Over>().refund, 0U);
+}
+
+TEST_F(PromiseTest, WithoutAStoreAPreferenceIsNotApplied) {
+  // Another dispatcher, which has none.
+  Dispatcher forgetful(wires_, [] { return kWallMs; });
+  Intake intake(forgetful, 0);
+  JobsApi api(forgetful, intake);
+  const Desks desks{forgetful, intake, api};
+  forgetful.apply(config_);
+  auto [ours, theirs] = pair();
+  CallerSession& session = callers_.emplace_back(wires_, std::move(ours), desks, *this);
+  session.self = std::prev(callers_.end());
+  ASSERT_TRUE(session.open());
+  Peer peer(std::move(theirs));
+  peer.send(0, wire::Hello{.version = 1, .role = 1});
+  wire::Submit message = async();
+  message.delay = "5";
+  peer.send(1, message);
+  turn();
+  EXPECT_EQ(reply(peer, 1).status, 400U);
+  peer.close();
+  turn();
+}
+
+}  // namespace
+}  // namespace penstock::queue
