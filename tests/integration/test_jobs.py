@@ -1,6 +1,6 @@
 """The whole way of a job that outlives its request: promised, queued, seen, finished, fetched, cancelled; across restarts."""
 
-import json
+import os
 import signal
 
 import pytest
@@ -33,7 +33,11 @@ def jobs(penstock):
 
 
 def post(service, headers=(), body=None):
-    return service.post("/v1/completions", json.dumps(body or BODY), {**ALICE, "Content-Type": "application/json", **dict(headers)})
+    return service.request("POST", "/v1/completions", {**ALICE, **dict(headers)}, body or BODY)
+
+
+def get(service, path, who=ALICE):
+    return service.request("GET", path, who)
 
 
 def promise(service, **headers):
@@ -44,7 +48,7 @@ def promise(service, **headers):
 
 
 def job(service, id, who=ALICE):
-    return json.loads(service.get(f"/jobs/{id}", who).body)
+    return get(service, f"/jobs/{id}", who).json()
 
 
 def until_status(service, id, status):
@@ -55,23 +59,22 @@ def until_status(service, id, status):
 def test_a_202_says_where_to_look_and_the_result_is_there_in_the_end(jobs):
     service = jobs()
     reply = promise(service)
-    said = json.loads(reply.body)
+    said = reply.json()
     assert reply.headers["Location"] == f"/jobs/{said['id']}"
     assert reply.headers["Preference-Applied"] == "respond-async"
     assert reply.headers["Penstock-Job-Id"] == said["id"]
     done = until_status(service, said["id"], "completed")
     assert done["result_url"] == f"/jobs/{said['id']}/result"
     assert done["started_at"] and done["finished_at"]
-    result = service.get(done["result_url"], ALICE)
+    result = get(service, done["result_url"])
     assert result.status == 200
-    assert json.loads(result.body)["object"] == "text_completion"
+    assert result.json()["object"] == "text_completion"
 
 
 def test_a_promise_survives_the_death_of_penstockd(jobs):
     service = jobs(workers=[simulate(slots=1, service_time="300ms")])
-    ids = [json.loads(promise(service).body)["id"] for _ in range(3)]
+    ids = [promise(service).json()["id"] for _ in range(3)]
     service.penstockd.kill()
-    service.penstockd.expect_death = False
     service.penstockd.start()
     for id in ids:
         until_status(service, id, "completed")
@@ -79,11 +82,11 @@ def test_a_promise_survives_the_death_of_penstockd(jobs):
 
 def test_the_same_key_runs_once(jobs):
     service = jobs()
-    first = json.loads(promise(service, Idempotency_Key='"a"').body)["id"]
+    first = promise(service, Idempotency_Key='"a"').json()["id"]
     until_status(service, first, "completed")
     again = promise(service, Idempotency_Key='"a"')
     assert again.headers["Penstock-Duplicate"] == "true"
-    assert json.loads(again.body)["id"] == first
+    assert again.json()["id"] == first
     waited = post(service, {"Idempotency-Key": '"a"'})
     assert waited.status == 200 and waited.headers["Penstock-Duplicate"] == "true"
     other = post(service, {"Idempotency-Key": '"a"'}, {**BODY, "prompt": "else"})
@@ -92,40 +95,40 @@ def test_the_same_key_runs_once(jobs):
 
 def test_concurrency_is_held_until_the_job_is_over(jobs):
     service = jobs(workers=[simulate(slots=1, service_time="30s")])
-    ids = [json.loads(promise(service).body)["id"] for _ in range(3)]
+    ids = [promise(service).json()["id"] for _ in range(3)]
     refused = post(service, {"Prefer": "respond-async"})
     assert refused.status == 429
-    assert json.loads(refused.body)["error"]["code"] == "concurrency_exceeded"
+    assert refused.json()["error"]["code"] == "concurrency_exceeded"
     for id in ids:
         assert service.request("DELETE", f"/jobs/{id}", headers=ALICE).status == 200
-    until(lambda: json.loads(service.get("/quota", ALICE).body)["concurrency"]["in_use"] == 0, "the leases came back")
+    until(lambda: get(service, "/quota").json()["concurrency"]["in_use"] == 0, "the leases came back")
     promise(service)
 
 
 def test_nobody_sees_anothers_job(jobs):
     service = jobs()
-    id = json.loads(promise(service).body)["id"]
+    id = promise(service).json()["id"]
     bob = {"Authorization": "Bearer bob"}
     for part in ("", "/events", "/result"):
-        assert service.get(f"/jobs/{id}{part}", bob).status == 404
+        assert get(service, f"/jobs/{id}{part}", bob).status == 404
     assert service.request("DELETE", f"/jobs/{id}", headers=bob).status == 404
-    assert json.loads(service.get("/jobs", bob).body)["data"] == []
-    assert [each["id"] for each in json.loads(service.get("/jobs", ALICE).body)["data"]] == [id]
+    assert get(service, "/jobs", bob).json()["data"] == []
+    assert [each["id"] for each in get(service, "/jobs").json()["data"]] == [id]
 
 
 def test_events_come_as_they_happen(jobs):
     service = jobs(workers=[simulate(slots=1, service_time="300ms")])
-    id = json.loads(promise(service).body)["id"]
-    stream = service.get(f"/jobs/{id}/events", ALICE)
+    id = promise(service).json()["id"]
+    stream = get(service, f"/jobs/{id}/events")
     assert stream.headers["Content-Type"].startswith("text/event-stream")
-    names = [line[7:] for line in stream.body.decode().splitlines() if line.startswith("event: ")]
+    names = [line[7:] for line in stream.text().splitlines() if line.startswith("event: ")]
     assert names[0] in ("queued", "processing") and names[-1] == "completed", names
     assert "processing" in names
 
 
 def test_a_stop_leaves_promises_for_the_next_start(jobs):
     service = jobs(workers=[simulate(slots=1, service_time="500ms")], yaml="drain_timeout: 0s\n")
-    ids = [json.loads(promise(service).body)["id"] for _ in range(3)]
+    ids = [promise(service).json()["id"] for _ in range(3)]
     assert service.penstockd.stop() == 0
     service.penstockd.start()
     for id in ids:
@@ -135,9 +138,8 @@ def test_a_stop_leaves_promises_for_the_next_start(jobs):
 def test_without_a_worker_promises_are_made_and_kept(jobs):
     service = jobs()
     for worker in service.penstockd.workers():
-        import os
         os.kill(worker, signal.SIGSTOP)
-    id = json.loads(promise(service).body)["id"]
+    id = promise(service).json()["id"]
     for worker in service.penstockd.workers():
         os.kill(worker, signal.SIGCONT)
     until_status(service, id, "completed")
