@@ -228,7 +228,7 @@ const char* parse(std::string_view payload, M& message) noexcept {
   uint64_t seen = 0;
   const char* error = nullptr;
   while (error == nullptr && reader.next(tag, value)) {
-    if (tag < 64) {
+    if (tag > 0 && tag < 64) {  // 0: a field that was wiped
       if ((seen >> tag & 1) != 0) {
         return "a field comes twice";
       }

@@ -27,7 +27,12 @@ Dispatcher::Dispatcher(Wires& wires, int64_t (*wall_clock)())
         });
       }) {}
 
-void Dispatcher::use(Store& store) { store_ = &store; }
+void Dispatcher::use(Store& store) {
+  store_ = &store;
+  if (const auto last = store.last_id()) {
+    ids_.start_after(*last);
+  }
+}
 
 void Dispatcher::apply(const Config& config) {
   for (const QueueConfig& queue : config.queues) {
@@ -167,7 +172,7 @@ void Dispatcher::restore(JobRecord&& record) {
     end.error_code = "engine_failed";
     end.error = "There is no queue '" + record.queue + "' any more.";
     log(Level::kWarn, "job " + std::string(record.id.view()) + " is dead: " + end.error);
-    return store_->finish(std::move(end), {}, [] {});
+    return store_->finish(std::move(end), 0, {}, [] {});
   }
   auto fresh = std::make_unique<Job>();
   fresh->id = record.id;

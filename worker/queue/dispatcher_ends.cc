@@ -62,8 +62,10 @@ void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
   }
   job.ending = true;
   std::string rest;
+  uint64_t offset = 0;
   if (job.more != nullptr && end.status == JobStatus::kCompleted) {
-    rest = job.more->answer.from(job.more->answer.stored);
+    offset = job.more->answer.stored;
+    rest = job.more->answer.from(offset);
   }
   const auto told = [this, end] {
     if (Job* const over = jobs_.find(end.id.view()); over != nullptr) {
@@ -71,13 +73,13 @@ void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
     }
   };
   if (!kept) {
-    return store_->finish(std::move(end), std::move(rest), told);
+    return store_->finish(std::move(end), offset, std::move(rest), told);
   }
   JobRecord record = std::move(*job.more->keep);
   record.id = job.id;
   record.status = end.status;
   record.end = std::move(end);
-  store_->keep(std::move(record), std::move(rest), told);
+  store_->keep(std::move(record), offset, std::move(rest), told);
 }
 
 void Dispatcher::ended(Job& job, const JobEnd& end) {

@@ -206,7 +206,7 @@ void Dispatcher::append_answer(Job& job, std::string_view bytes, std::string_vie
 void Dispatcher::spill(Job& job) {
   Answer& answer = job.more->answer;
   if (store_ != nullptr && answer.bytes - answer.stored >= Store::kInlineBytes) {
-    store_->append_result(job.id, answer.stored == 0, std::string(answer.from(answer.stored)));
+    store_->append_result(job.id, answer.stored, std::string(answer.from(answer.stored)));
     answer.stored = answer.bytes;
   }
 }

@@ -8,7 +8,6 @@
 #include <memory>
 #include <string>
 
-#include "shared/base/bytes.h"
 #include "shared/base/job_id.h"
 #include "shared/limit/siphash.h"
 #include "worker/queue/answer.h"
@@ -57,9 +56,7 @@ struct Job : Scheduler::Ticket {
   std::unique_ptr<Job> next_in_table;  // see JobTable
 
   // By which the edge knows it.
-  uint64_t edge_number() const noexcept {
-    return load_le<uint64_t>(id.text + JobId::kBytes - sizeof(uint64_t));
-  }
+  uint64_t edge_number() const noexcept { return sequence_of(id); }
   More& extra() {
     if (more == nullptr) {
       more = std::make_unique<More>();

@@ -2,7 +2,6 @@
 
 #include <array>
 #include <cstdio>
-#include <cstring>
 
 #include "worker/queue/json.h"
 
@@ -11,9 +10,6 @@ namespace {
 
 constexpr std::array<std::string_view, 7> kNames = {
     "scheduled", "queued", "processing", "completed", "failed", "cancelled", "expired"};
-constexpr std::string_view kCrockford = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-constexpr std::string_view kPrefix = "job_";
-constexpr size_t kTimeCharacters = 10;
 constexpr int64_t kMsPerSec = 1000;
 
 std::string seconds_or_null(int64_t ms) { return ms == 0 ? "null" : std::to_string(ms / kMsPerSec); }
@@ -54,25 +50,6 @@ std::optional<JobStatus> status_named(std::string_view name) noexcept {
     }
   }
   return std::nullopt;
-}
-
-int64_t created_ms(const JobId& id) noexcept {
-  int64_t ms = 0;
-  for (const char c : id.view().substr(kPrefix.size(), kTimeCharacters)) {
-    ms = ms << 5 | static_cast<int64_t>(kCrockford.find(c) & 31);
-  }
-  return ms;
-}
-
-std::optional<JobId> parse_job_id(std::string_view text) noexcept {
-  if (text.size() != JobId::kBytes || !text.starts_with(kPrefix) ||
-      text.find_first_not_of(kCrockford, kPrefix.size()) != std::string_view::npos ||
-      text[kPrefix.size()] > '7') {  // of the first character's five bits a time has three
-    return std::nullopt;
-  }
-  JobId id;
-  std::memcpy(id.text, text.data(), text.size());
-  return id;
 }
 
 JobView view_of(const JobRecord& record) {

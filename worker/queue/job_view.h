@@ -37,9 +37,4 @@ std::string render(const JobView& job);
 std::string_view name_of(JobStatus status) noexcept;
 std::optional<JobStatus> status_named(std::string_view name) noexcept;
 
-// When the job was made, as its id tells: milliseconds since 1970 UTC.
-int64_t created_ms(const JobId& id) noexcept;
-// The id that the text is, if it is one.
-std::optional<JobId> parse_job_id(std::string_view text) noexcept;
-
 }  // namespace penstock::queue

@@ -55,6 +55,8 @@ class Store {
   // Every job that has not ended, in order of arrival, then every delivery. Once, before all else.
   virtual Status recover(const std::function<void(JobRecord&&)>& job,
                          const std::function<void(Delivery&&)>& delivery) = 0;
+  // The latest id that any job had at open(); ids of new ones must be greater.
+  virtual std::optional<JobId> last_id() const = 0;
 
   // Readable when somebody can be told.
   virtual int event_fd() const = 0;
@@ -67,13 +69,14 @@ class Store {
   virtual void promise(JobRecord job, std::string submit, std::function<void(Promise)> told) = 0;
   // An attempt failed.
   virtual void attempt(const JobId& id, uint32_t attempts, std::string code, std::string error) = 0;
-  // Some of the job's result, which will not be small; `begin`: the first of this attempt.
-  virtual void append_result(const JobId& id, bool begin, std::string bytes) = 0;
-  // The job is over, `rest` being all of its result, or what comes behind append_result()'s. Its webhook
-  // becomes due. The body is dropped, but for the dead.
-  virtual void finish(JobEnd end, std::string rest, std::function<void()> told) = 0;
+  // Some of the job's result, which will not be small, from `offset` on. 0: the first of this attempt.
+  virtual void append_result(const JobId& id, uint64_t offset, std::string bytes) = 0;
+  // The job is over, `rest` being what its result has from `offset` on: all of it (0), or what comes
+  // behind append_result()'s. Its webhook becomes due. The body is dropped, but for the dead.
+  virtual void finish(JobEnd end, uint64_t offset, std::string rest, std::function<void()> told) = 0;
   // The same for a job that was never promised, but is kept for its key.
-  virtual void keep(JobRecord job, std::string result, std::function<void()> told) = 0;
+  virtual void keep(JobRecord job, uint64_t offset, std::string rest,
+                    std::function<void()> told) = 0;
   // Dead, and wanted again: queued as if new. Told nothing when it is not among the dead.
   virtual void requeue(const JobId& id, int64_t deadline_ms,
                        std::function<void(std::optional<JobRecord>)> told) = 0;

@@ -24,7 +24,32 @@ TEST(JobIdTest, BeginsWithTheTimeAsAUlidDoes) {
 
 TEST(JobIdTest, SortsByAge) {
   JobIdMaker maker;
-  EXPECT_LT(maker.make(1'000).view(), maker.make(1'001).view());
+  std::string last;
+  for (const int64_t ms : {1'000, 1'000, 1'001, 1'001, 900, 1'002}) {  // the clock is stepped back
+    const std::string id(maker.make(ms).view());
+    EXPECT_LT(last, id);
+    last = id;
+  }
+}
+
+TEST(JobIdTest, GoesOnAfterTheLatestOfAnEarlierLife) {
+  JobIdMaker earlier;
+  const JobId last = earlier.make(5'000);
+  JobIdMaker maker;
+  maker.start_after(last);
+  EXPECT_LT(last.view(), maker.make(1'000).view());
+}
+
+TEST(JobIdTest, HasANumberOfItsOwn) {
+  JobIdMaker maker;
+  uint64_t last = 0;
+  for (int i = 0; i < 100'000; ++i) {  // more than one millisecond has room for
+    const JobId id = maker.make(1'763'780'000'123);
+    EXPECT_GT(sequence_of(id), last);
+    last = sequence_of(id);
+    EXPECT_GE(created_ms(id), 1'763'780'000'123);
+    EXPECT_LE(created_ms(id), 1'763'780'000'126);
+  }
 }
 
 TEST(JobIdTest, NeverRepeatsWithinOneMillisecond) {

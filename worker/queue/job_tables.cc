@@ -1,0 +1,413 @@
+#include "worker/queue/job_tables.h"
+
+#include <time.h>
+
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+
+namespace penstock::queue {
+namespace {
+
+constexpr int kApplicationId = 0x50454E53;  // "PENS"
+constexpr int kSchemaVersion = 1;
+
+// From version N to N + 1. Never edited once released: more are appended.
+constexpr const char* kMigrations[kSchemaVersion] = {
+    "CREATE TABLE jobs(seq INTEGER PRIMARY KEY, id BLOB NOT NULL, owner BLOB NOT NULL,"
+    "  status INTEGER NOT NULL, key BLOB, digest BLOB NOT NULL, queue BLOB NOT NULL,"
+    "  model BLOB NOT NULL, tier BLOB NOT NULL, priority INTEGER NOT NULL, weight INTEGER NOT NULL,"
+    "  cost INTEGER NOT NULL, jobs_path BLOB NOT NULL, callback BLOB NOT NULL,"
+    "  receipt BLOB NOT NULL, created_ms INTEGER NOT NULL, not_before_ms INTEGER NOT NULL,"
+    "  deadline_ms INTEGER NOT NULL, attempts INTEGER NOT NULL, dead INTEGER NOT NULL DEFAULT 0,"
+    "  started_ms INTEGER NOT NULL DEFAULT 0, finished_ms INTEGER NOT NULL DEFAULT 0,"
+    "  expires_ms INTEGER, http_status INTEGER NOT NULL DEFAULT 0,"
+    "  content_type BLOB NOT NULL DEFAULT x'', error_code BLOB NOT NULL DEFAULT x'',"
+    "  error BLOB NOT NULL DEFAULT x'', prompt_tokens INTEGER NOT NULL DEFAULT 0,"
+    "  completion_tokens INTEGER NOT NULL DEFAULT 0, device_ns INTEGER NOT NULL DEFAULT 0,"
+    "  result_bytes INTEGER NOT NULL DEFAULT 0, result_in_file INTEGER NOT NULL DEFAULT 0);"
+    "CREATE INDEX jobs_owner ON jobs(owner);"
+    "CREATE UNIQUE INDEX jobs_key ON jobs(key) WHERE key IS NOT NULL;"
+    "CREATE INDEX jobs_expire ON jobs(expires_ms) WHERE expires_ms IS NOT NULL;"
+    "CREATE INDEX jobs_dead ON jobs(seq) WHERE dead = 1;"
+    "CREATE TABLE bodies(seq INTEGER PRIMARY KEY, submit BLOB NOT NULL);"
+    "CREATE TABLE results(seq INTEGER PRIMARY KEY, body BLOB NOT NULL);"
+    "CREATE TABLE deliveries(seq INTEGER PRIMARY KEY, id BLOB NOT NULL, tries INTEGER NOT NULL,"
+    "  due_ms INTEGER NOT NULL);"};
+
+constexpr char kColumns[] =
+    "SELECT id, owner, status, key, digest, queue, model, tier, priority, weight, cost, jobs_path,"
+    " callback, receipt, created_ms, not_before_ms, deadline_ms, attempts, dead, started_ms,"
+    " finished_ms, expires_ms, http_status, content_type, error_code, error, prompt_tokens,"
+    " completion_tokens, device_ns, result_bytes, result_in_file FROM jobs ";
+
+// The log is overwritten from its beginning and keeps its length, so that a flush need not write the
+// file's size, too. Nobody else reads the database, so it needs no shared memory.
+constexpr char kPragmas[] =
+    "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+    "PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=-1; PRAGMA cache_size=-4096;"
+    "PRAGMA temp_store=MEMORY; PRAGMA foreign_keys=OFF;";
+
+int64_t seq_of(const JobId& id) { return static_cast<int64_t>(sequence_of(id)); }
+
+std::string_view as_bytes(const limit::Hash128& hash) {
+  return {reinterpret_cast<const char*>(&hash), sizeof hash};
+}
+
+bool read_hash(std::string_view bytes, limit::Hash128& hash) {
+  if (bytes.size() != sizeof hash) {
+    return false;
+  }
+  std::memcpy(static_cast<void*>(&hash), bytes.data(), sizeof hash);
+  return true;
+}
+
+// "20261125T180900Z"
+std::string stamp() {
+  char text[32];
+  const time_t now = ::time(nullptr);
+  tm utc;
+  ::gmtime_r(&now, &utc);
+  std::strftime(text, sizeof text, "%Y%m%dT%H%M%SZ", &utc);
+  return text;
+}
+
+// Empty: it is sound, or new. Else what is wrong with it.
+std::string fault_of(Database& database) {
+  if (Status good = database.execute(kPragmas); !good) {
+    return good.error().message;
+  }
+  const std::string application = database.ask("PRAGMA application_id");
+  const std::string tables = database.ask("SELECT count(*) FROM sqlite_schema");
+  if (tables != "0" && application != std::to_string(kApplicationId)) {
+    return tables.empty() ? "it is no database" : "it is a database of something else";
+  }
+  const std::string check = database.ask("PRAGMA quick_check(1)");
+  return check == "ok" ? std::string() : "it is damaged: " + check;
+}
+
+Status migrate(Database& database) {
+  int version = 0;
+  const std::string text = database.ask("PRAGMA user_version");
+  std::sscanf(text.c_str(), "%d", &version);
+  if (version > kSchemaVersion) {
+    return Error{"its schema is version " + text + ", of a newer penstockd; this one knows " +
+                 std::to_string(kSchemaVersion) +
+                 ". Run that version, or set the file aside to begin anew"};
+  }
+  for (; version < kSchemaVersion; ++version) {
+    const std::string sql = std::string("BEGIN IMMEDIATE;") + kMigrations[version] +
+                            "PRAGMA application_id=" + std::to_string(kApplicationId) +
+                            ";PRAGMA user_version=" + std::to_string(version + 1) + ";COMMIT";
+    if (Status done = database.execute(sql); !done) {
+      return done;
+    }
+  }
+  return Ok{};
+}
+
+void set_aside(const std::string& path, const std::string& why, std::vector<std::string>& notices) {
+  const std::string aside = path + ".damaged-" + stamp();
+  std::error_code error;
+  std::filesystem::rename(path, aside, error);
+  std::filesystem::rename(path + "-wal", aside + "-wal", error);
+  std::filesystem::remove(path + "-shm", error);
+  notices.push_back(path + " was set aside as " + aside + ", and a new one begun: " + why);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<JobTables>> JobTables::open(const std::string& path, const std::string& vfs,
+                                                   std::vector<std::string>& notices) {
+  for (int attempt = 0;; ++attempt) {
+    auto database = Database::open(path, vfs);
+    if (!database) {
+      return database.error();
+    }
+    const std::string fault = fault_of(*database);
+    if (fault.empty()) {
+      if (Status migrated = migrate(*database); !migrated) {
+        return Error{path + ": " + migrated.error().message};
+      }
+      return std::unique_ptr<JobTables>(new JobTables(*std::move(database)));
+    }
+    const bool damaged = std::filesystem::exists(path) && attempt == 0;
+    if (!damaged) {
+      return Error{path + ": " + fault};
+    }
+    *database = Database();
+    set_aside(path, fault, notices);
+  }
+}
+
+JobTables::JobTables(Database database) : database_(std::move(database)) {
+  const auto prepare = [this](Statement& statement, const std::string& sql) {
+    statement = Statement(database_, sql.c_str());
+  };
+  prepare(begin_, "BEGIN IMMEDIATE");
+  prepare(commit_, "COMMIT");
+  prepare(insert_,
+          "INSERT INTO jobs(seq, id, owner, status, key, digest, queue, model, tier, priority,"
+          " weight, cost, jobs_path, callback, receipt, created_ms, not_before_ms, deadline_ms,"
+          " attempts) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+  prepare(insert_body_, "INSERT INTO bodies(seq, submit) VALUES(?,?)");
+  prepare(erase_, "DELETE FROM jobs WHERE seq=?");
+  prepare(erase_body_, "DELETE FROM bodies WHERE seq=?");
+  prepare(erase_result_, "DELETE FROM results WHERE seq=?");
+  prepare(set_attempt_,
+          "UPDATE jobs SET attempts=?, error_code=?, error=? WHERE seq=? AND status<3");
+  // A job that did not complete has used up no key.
+  prepare(finish_,
+          "UPDATE jobs SET status=?1, key=CASE WHEN ?1=3 THEN key END, dead=?2, started_ms=?3,"
+          " finished_ms=?4, expires_ms=?5, attempts=?6, http_status=?7, content_type=?8,"
+          " error_code=?9, error=?10, prompt_tokens=?11, completion_tokens=?12, device_ns=?13,"
+          " result_bytes=?14, result_in_file=?15 WHERE seq=?16 AND status<3");
+  prepare(insert_result_, "INSERT OR REPLACE INTO results(seq, body) VALUES(?,?)");
+  prepare(insert_delivery_,
+          "INSERT OR IGNORE INTO deliveries(seq, id, tries, due_ms)"
+          " SELECT seq, id, 0, ? FROM jobs WHERE seq=? AND length(callback)>0");
+  prepare(requeue_,
+          "UPDATE jobs SET status=1, dead=0, attempts=0, deadline_ms=?, not_before_ms=0,"
+          " finished_ms=0, started_ms=0, expires_ms=NULL, http_status=0 WHERE seq=? AND dead=1");
+  prepare(set_delivery_, "UPDATE deliveries SET tries=?, due_ms=? WHERE seq=?");
+  prepare(erase_delivery_, "DELETE FROM deliveries WHERE seq=?");
+  prepare(expired_, std::string(kColumns) + "WHERE expires_ms<=? ORDER BY expires_ms LIMIT ?");
+  prepare(submit_of_, "SELECT submit FROM bodies WHERE seq=?");
+  prepare(result_of_, "SELECT body FROM results WHERE seq=?");
+  prepare(find_, std::string(kColumns) + "WHERE seq=?");
+  prepare(find_key_, std::string(kColumns) + "WHERE key=?");
+  const std::string page = " AND seq<? AND (1<<status)&? AND (?4=x'' OR queue=?4)"
+                           " ORDER BY seq DESC LIMIT ?";
+  prepare(list_owner_, std::string(kColumns) + "WHERE owner=?1" + page);
+  prepare(list_all_, std::string(kColumns) + "WHERE (?1=x'' OR 1)" + page);
+  prepare(list_dead_, std::string(kColumns) + "WHERE dead=1 AND (?1=x'' OR 1)" + page);
+}
+
+bool JobTables::begin() { return begin_.with().run(); }
+bool JobTables::commit() { return commit_.with().run(); }
+void JobTables::roll_back() {
+  if (sqlite3_get_autocommit(database_.get()) == 0) {
+    static_cast<void>(database_.execute("ROLLBACK"));
+  }
+}
+
+void JobTables::checkpoint() {
+  sqlite3_wal_checkpoint_v2(database_.get(), nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
+}
+
+bool JobTables::full() {
+  const int code = sqlite3_extended_errcode(database_.get());
+  return (code & 0xFF) == SQLITE_FULL || sqlite3_system_errno(database_.get()) == ENOSPC;
+}
+
+bool JobTables::insert(const JobRecord& job, std::string_view submit, bool& duplicate) {
+  const int64_t seq = seq_of(job.id);
+  const limit::Hash128 none;
+  insert_.with(seq, job.id.view(), as_bytes(job.owner), static_cast<int>(job.status));
+  job.key == none ? insert_.and_with(nullptr) : insert_.and_with(as_bytes(job.key));
+  insert_.and_with(as_bytes(job.digest), job.queue, job.model, job.tier, job.priority, job.weight,
+                   job.cost, job.jobs_path, job.callback, job.receipt, job.created_ms,
+                   job.not_before_ms, job.deadline_ms, job.end.attempts);
+  if (!insert_.run()) {
+    duplicate = (insert_.code() & 0xFF) == SQLITE_CONSTRAINT;
+    return duplicate;
+  }
+  return submit.empty() || insert_body_.with(seq, submit).run();
+}
+
+bool JobTables::erase(const JobId& id) {
+  const int64_t seq = seq_of(id);
+  return erase_.with(seq).run() && erase_body_.with(seq).run() && erase_result_.with(seq).run() &&
+         erase_delivery_.with(seq).run();
+}
+
+bool JobTables::set_attempt(const JobId& id, uint32_t attempts, std::string_view code,
+                            std::string_view error) {
+  return set_attempt_.with(attempts, code, error, seq_of(id)).run();
+}
+
+bool JobTables::finish(const JobEnd& end, std::string_view result, uint64_t result_bytes,
+                       bool in_file, bool& changed) {
+  const int64_t seq = seq_of(end.id);
+  if (!finish_
+           .with(static_cast<int>(end.status), end.dead ? 1 : 0, end.started_ms, end.finished_ms,
+                 end.expires_ms, end.attempts, int{end.http_status}, end.content_type,
+                 end.error_code, end.error, end.prompt_tokens, end.completion_tokens, end.device_ns,
+                 result_bytes, in_file ? 1 : 0, seq)
+           .run()) {
+    return false;
+  }
+  changed = database_.changes() > 0;
+  if (!changed) {
+    return true;
+  }
+  const bool stored = result.empty() || in_file || insert_result_.with(seq, result).run();
+  return stored && (end.dead || erase_body_.with(seq).run()) &&
+         insert_delivery_.with(end.finished_ms, seq).run();
+}
+
+bool JobTables::requeue(const JobId& id, int64_t deadline_ms, std::optional<JobRecord>& job) {
+  if (!requeue_.with(deadline_ms, seq_of(id)).run()) {
+    return false;
+  }
+  return database_.changes() == 0 || (erase_delivery_.with(seq_of(id)).run() && find(id, job));
+}
+
+bool JobTables::set_delivery(const JobId& id, uint32_t tries, int64_t due_ms) {
+  return due_ms == 0 ? erase_delivery_.with(seq_of(id)).run()
+                     : set_delivery_.with(tries, due_ms, seq_of(id)).run();
+}
+
+bool JobTables::read_row(Statement& row, JobRecord& job) {
+  const auto id = parse_job_id(row.bytes(0));
+  const int64_t status = row.number(2);
+  if (!id || !read_hash(row.bytes(1), job.owner) || status < 0 ||
+      status > static_cast<int64_t>(JobStatus::kExpired) ||
+      (!row.null(3) && !read_hash(row.bytes(3), job.key)) || !read_hash(row.bytes(4), job.digest)) {
+    ++damaged_rows_;
+    return false;
+  }
+  job.id = job.end.id = *id;
+  job.status = job.end.status = static_cast<JobStatus>(status);
+  job.queue = row.bytes(5);
+  job.model = row.bytes(6);
+  job.tier = row.bytes(7);
+  job.priority = row.number(8);
+  job.weight = static_cast<uint64_t>(row.number(9));
+  job.cost = static_cast<uint64_t>(row.number(10));
+  job.jobs_path = row.bytes(11);
+  job.callback = row.bytes(12);
+  job.receipt = row.bytes(13);
+  job.created_ms = row.number(14);
+  job.not_before_ms = row.number(15);
+  job.deadline_ms = row.number(16);
+  job.end.attempts = static_cast<uint32_t>(row.number(17));
+  job.end.dead = row.number(18) != 0;
+  job.end.started_ms = row.number(19);
+  job.end.finished_ms = row.number(20);
+  job.end.expires_ms = row.number(21);
+  job.end.http_status = static_cast<uint16_t>(row.number(22));
+  job.end.content_type = row.bytes(23);
+  job.end.error_code = row.bytes(24);
+  job.end.error = row.bytes(25);
+  job.end.prompt_tokens = static_cast<uint64_t>(row.number(26));
+  job.end.completion_tokens = static_cast<uint64_t>(row.number(27));
+  job.end.device_ns = static_cast<uint64_t>(row.number(28));
+  job.result_bytes = static_cast<uint64_t>(row.number(29));
+  job.result_in_file = row.number(30) != 0;
+  return true;
+}
+
+bool JobTables::one(Statement& statement, std::optional<JobRecord>& job) {
+  if (JobRecord read; statement.step() && read_row(statement, read)) {
+    job = std::move(read);
+  }
+  const bool good = !statement.failed();
+  statement.reset();
+  return good;
+}
+
+bool JobTables::find(const JobId& id, std::optional<JobRecord>& job) {
+  const bool good = one(find_.with(seq_of(id)), job);
+  if (job && !(job->id == id)) {
+    job.reset();  // a guess of the rest of it
+  }
+  return good;
+}
+
+bool JobTables::find_key(const limit::Hash128& key, std::optional<JobRecord>& job) {
+  return one(find_key_.with(as_bytes(key)), job);
+}
+
+namespace {
+
+bool read_blob(Statement& statement, std::optional<std::string>& blob) {
+  if (statement.step()) {
+    blob = std::string(statement.bytes(0));
+  }
+  const bool good = !statement.failed();
+  statement.reset();
+  return good;
+}
+
+}  // namespace
+
+bool JobTables::submit_of(const JobId& id, std::optional<std::string>& submit) {
+  return read_blob(submit_of_.with(seq_of(id)), submit);
+}
+
+bool JobTables::result_of(const JobId& id, std::optional<std::string>& result) {
+  return read_blob(result_of_.with(seq_of(id)), result);
+}
+
+bool JobTables::list(const Store::Query& query, std::vector<JobRecord>& jobs) {
+  Statement& statement = query.dead ? list_dead_ : query.owner ? list_owner_ : list_all_;
+  const std::string_view owner = query.owner ? as_bytes(*query.owner) : std::string_view("");
+  statement.with(owner, query.before ? seq_of(*query.before) : INT64_MAX, query.statuses,
+                 query.queue, query.limit);
+  while (statement.step()) {
+    if (JobRecord job; read_row(statement, job)) {
+      jobs.push_back(std::move(job));
+    }
+  }
+  const bool good = !statement.failed();
+  statement.reset();
+  return good;
+}
+
+bool JobTables::expired(int64_t now_ms, uint32_t most, std::vector<JobRecord>& jobs) {
+  expired_.with(now_ms, most);
+  while (expired_.step()) {
+    if (JobRecord job; read_row(expired_, job)) {
+      jobs.push_back(std::move(job));
+    }
+  }
+  const bool good = !expired_.failed();
+  expired_.reset();
+  return good;
+}
+
+bool JobTables::unfinished(const std::function<void(JobRecord&&)>& each) {
+  Statement all(database_, (std::string(kColumns) + "WHERE status<3 ORDER BY seq").c_str());
+  while (all.step()) {
+    if (JobRecord job; read_row(all, job)) {
+      each(std::move(job));
+    }
+  }
+  return !all.failed();
+}
+
+bool JobTables::deliveries(const std::function<void(Store::Delivery&&)>& each) {
+  Statement all(database_, "SELECT id, tries, due_ms FROM deliveries ORDER BY due_ms");
+  while (all.step()) {
+    if (const auto id = parse_job_id(all.bytes(0))) {
+      each({*id, static_cast<uint32_t>(all.number(1)), all.number(2)});
+    }
+  }
+  return !all.failed();
+}
+
+std::optional<JobId> JobTables::last_id() {
+  return parse_job_id(database_.ask("SELECT id FROM jobs ORDER BY seq DESC LIMIT 1"));
+}
+
+bool JobTables::has_result_file(const JobId& id) {
+  std::optional<JobRecord> job;
+  return find(id, job) && job && job->result_in_file;
+}
+
+uint64_t JobTables::count_dead() {
+  Statement count(database_, "SELECT count(*) FROM jobs WHERE dead=1");
+  return count.step() ? static_cast<uint64_t>(count.number(0)) : 0;
+}
+
+uint64_t JobTables::bytes() {
+  const auto number = [this](const char* sql) {
+    Statement statement(database_, sql);
+    return statement.step() ? statement.number(0) : 0;
+  };
+  return static_cast<uint64_t>(number("PRAGMA page_size") *
+                               (number("PRAGMA page_count") - number("PRAGMA freelist_count")));
+}
+
+}  // namespace penstock::queue

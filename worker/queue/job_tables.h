@@ -1,0 +1,77 @@
+// JobTables: the database's tables, and what is done to them, one statement or few each.
+//
+// A job's row is keyed by sequence_of(its id): later jobs are appended behind, and no index is needed
+// to find one. Its body and its small result are rows of tables of their own, so that dropping one
+// does not rewrite the job.
+//
+// Every function works within whatever transaction is open; false says that the database failed, and
+// error() why. What is read back is hostile until parsed: a row that cannot be is passed over, and
+// counted.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "worker/queue/job_record.h"
+#include "worker/queue/sqlite.h"
+#include "worker/queue/store.h"
+
+namespace penstock::queue {
+
+class JobTables {
+ public:
+  // Opens, checks and migrates. A file that is damaged is set aside, and said in `notices`.
+  static Result<std::unique_ptr<JobTables>> open(const std::string& path, const std::string& vfs,
+                                                 std::vector<std::string>& notices);
+
+  bool begin();
+  bool commit();
+  void roll_back();
+  // Moves what the log has into the database; some of it, without waiting.
+  void checkpoint();
+
+  // `duplicate`: a job of that key is there, and nothing was done.
+  bool insert(const JobRecord& job, std::string_view submit, bool& duplicate);
+  bool erase(const JobId& id);
+  bool set_attempt(const JobId& id, uint32_t attempts, std::string_view code,
+                   std::string_view error);
+  // `changed`: it had not ended before.
+  bool finish(const JobEnd& end, std::string_view result, uint64_t result_bytes, bool in_file,
+              bool& changed);
+  bool requeue(const JobId& id, int64_t deadline_ms, std::optional<JobRecord>& job);
+  bool set_delivery(const JobId& id, uint32_t tries, int64_t due_ms);
+  // Up to `most` of those that had expired by then.
+  bool expired(int64_t now_ms, uint32_t most, std::vector<JobRecord>& jobs);
+
+  bool submit_of(const JobId& id, std::optional<std::string>& submit);
+  bool result_of(const JobId& id, std::optional<std::string>& result);
+  bool find(const JobId& id, std::optional<JobRecord>& job);
+  bool find_key(const limit::Hash128& key, std::optional<JobRecord>& job);
+  bool list(const Store::Query& query, std::vector<JobRecord>& jobs);
+  bool unfinished(const std::function<void(JobRecord&&)>& each);
+  bool deliveries(const std::function<void(Store::Delivery&&)>& each);
+  std::optional<JobId> last_id();
+  bool has_result_file(const JobId& id);
+  uint64_t count_dead();
+
+  uint64_t bytes();  // in use
+  uint64_t damaged_rows() const { return damaged_rows_; }
+  Error error() const { return database_.error("writing jobs"); }
+  // Whether the last error was of a full disk.
+  bool full();
+
+ private:
+  explicit JobTables(Database database);
+  bool read_row(Statement& row, JobRecord& job);
+  bool one(Statement& statement, std::optional<JobRecord>& job);
+
+  Database database_;
+  uint64_t damaged_rows_ = 0;
+  Statement begin_, commit_, insert_, insert_body_, erase_, erase_body_, erase_result_, set_attempt_,
+      finish_, insert_result_, insert_delivery_, requeue_, set_delivery_, erase_delivery_, expired_,
+      submit_of_, result_of_, find_, find_key_, list_owner_, list_all_, list_dead_;
+};
+
+}  // namespace penstock::queue

@@ -1,0 +1,91 @@
+#include "worker/queue/result_files.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+namespace penstock::queue {
+namespace {
+
+Error failed(const std::string& path, const char* what) {
+  return Error{path + ": " + what + " failed: " + std::strerror(errno)};
+}
+
+}  // namespace
+
+Result<ResultFiles> ResultFiles::open(const std::string& folder, gid_t group) {
+  if (::mkdir(folder.c_str(), 0750) != 0 && errno != EEXIST) {
+    return failed(folder, "mkdir");
+  }
+  Fd directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory.valid()) {
+    return failed(folder, "open");
+  }
+  if (group != static_cast<gid_t>(-1) && ::fchown(directory.get(), static_cast<uid_t>(-1), group) != 0) {
+    return failed(folder, "chown");
+  }
+  return ResultFiles(folder, std::move(directory), group);
+}
+
+Status ResultFiles::write(const JobId& id, uint64_t offset, std::string_view bytes) {
+  const int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (offset == 0 ? O_TRUNC : 0);
+  const Fd file(::openat(directory_.get(), std::string(id.view()).c_str(), flags, 0640));
+  if (!file.valid()) {
+    return failed(path(id), "open");
+  }
+  if (offset == 0 && group_ != static_cast<gid_t>(-1) &&
+      ::fchown(file.get(), static_cast<uid_t>(-1), group_) != 0) {
+    return failed(path(id), "chown");
+  }
+  while (!bytes.empty()) {
+    const ssize_t n =
+        ::pwrite(file.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno != EINTR) {
+      return failed(path(id), "write");
+    }
+    bytes.remove_prefix(static_cast<size_t>(std::max<ssize_t>(n, 0)));
+    offset += static_cast<uint64_t>(std::max<ssize_t>(n, 0));
+  }
+  return Ok{};
+}
+
+Status ResultFiles::seal(const JobId& id, uint64_t size) {
+  const Fd file(::openat(directory_.get(), std::string(id.view()).c_str(),
+                         O_WRONLY | O_CLOEXEC | O_NOFOLLOW));
+  struct stat status {};
+  if (!file.valid() || ::fstat(file.get(), &status) != 0) {
+    return failed(path(id), "open");
+  }
+  if (status.st_size < static_cast<off_t>(size)) {
+    return Error{path(id) + " is shorter than what was written to it"};
+  }
+  if (::ftruncate(file.get(), static_cast<off_t>(size)) != 0 || ::fdatasync(file.get()) != 0 ||
+      ::fsync(directory_.get()) != 0) {
+    return failed(path(id), "flushing");
+  }
+  return Ok{};
+}
+
+void ResultFiles::remove(const JobId& id) {
+  ::unlinkat(directory_.get(), std::string(id.view()).c_str(), 0);
+}
+
+uint64_t ResultFiles::sweep(const std::function<bool(const JobId&)>& keep) {
+  uint64_t bytes = 0;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_, error)) {
+    const auto id = parse_job_id(entry.path().filename().string());
+    if (id && keep(*id)) {
+      bytes += entry.file_size(error);
+    } else {
+      std::filesystem::remove(entry.path(), error);
+    }
+  }
+  return bytes;
+}
+
+}  // namespace penstock::queue

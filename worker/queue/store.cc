@@ -1,0 +1,508 @@
+#include "worker/queue/store.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "shared/base/clock.h"
+#include "worker/queue/job_tables.h"
+#include "worker/queue/result_files.h"
+#include "worker/queue/state_folder.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr auto kRetry = std::chrono::seconds(1);
+constexpr int kSweepRows = 200;
+// Commits after which the log is moved into the database: some 16 MiB of it.
+constexpr uint64_t kCheckpointRows = 4000;
+
+class SqliteStore final : public Store {
+ public:
+  SqliteStore(const Options& options, StateFolder folder, ResultFiles files,
+              std::unique_ptr<JobTables> tables, std::vector<std::string> notices)
+      : max_bytes_(static_cast<uint64_t>(options.max_bytes)),
+        folder_(std::move(folder)),
+        files_(std::move(files)),
+        tables_(std::move(tables)),
+        notices_(std::move(notices)),
+        event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    last_id_ = tables_->last_id();
+    dead_ = tables_->count_dead();
+    file_bytes_ = files_.sweep([this](const JobId& id) { return tables_->has_result_file(id); });
+    measure();
+    thread_ = std::thread([this] { work(); });
+  }
+
+  ~SqliteStore() override {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    wake_.notify_one();
+    thread_.join();
+  }
+
+  const std::vector<std::string>& notices() const override { return notices_; }
+  const limit::Secret& secret() const override { return folder_.secret; }
+  std::optional<JobId> last_id() const override { return last_id_; }
+  int event_fd() const override { return event_.get(); }
+  size_t pending() const override { return pending_; }
+  std::string result_path(const JobId& id) const override { return files_.path(id); }
+
+  Status recover(const std::function<void(JobRecord&&)>& job,
+                 const std::function<void(Delivery&&)>& delivery) override {
+    // Read by the store's thread, as the database is its own; told here.
+    std::vector<JobRecord> jobs;
+    std::vector<Delivery> deliveries;
+    bool good = false;
+    std::mutex mutex;
+    std::condition_variable told;
+    bool done = false;
+    ask({.kind = Op::kRead, .run = [&] {
+           good = tables_->unfinished([&](JobRecord&& each) { jobs.push_back(std::move(each)); }) &&
+                  tables_->deliveries([&](Delivery&& each) { deliveries.push_back(each); });
+           const std::lock_guard lock(mutex);
+           done = true;
+           told.notify_one();
+           return true;
+         }});
+    {
+      std::unique_lock lock(mutex);
+      told.wait(lock, [&] { return done; });
+    }
+    tell_done();
+    if (!good) {
+      return Error{folder_.path + "/jobs.db: its jobs cannot be read"};
+    }
+    for (JobRecord& each : jobs) {
+      job(std::move(each));
+    }
+    for (Delivery& each : deliveries) {
+      delivery(std::move(each));
+    }
+    return Ok{};
+  }
+
+  void tell_done() override {
+    uint64_t count = 0;
+    [[maybe_unused]] const ssize_t n = ::read(event_.get(), &count, sizeof count);
+    std::vector<std::function<void()>> done;
+    {
+      const std::lock_guard lock(mutex_);
+      done.swap(done_);
+    }
+    pending_ -= done.size();
+    for (const auto& tell : done) {
+      if (tell) {
+        tell();
+      }
+    }
+  }
+
+  void promise(JobRecord job, std::string submit, std::function<void(Promise)> told) override {
+    auto outcome = std::make_shared<Promise>(Promise::kBroken);
+    auto undo = [this, id = job.id] { return tables_->erase(id); };
+    ask({.kind = Op::kPromise,
+         .run =
+             [this, job = std::move(job), submit = std::move(submit), outcome] {
+               if (bytes_ >= max_bytes_) {
+                 *outcome = Promise::kFull;
+                 return true;
+               }
+               bool duplicate = false;
+               const bool good = tables_->insert(job, submit, duplicate);
+               *outcome = duplicate ? Promise::kDuplicate : Promise::kStored;
+               ++rows_;
+               return good;
+             },
+         .told = [outcome, told = std::move(told)] { told(*outcome); },
+         .broken =
+             [outcome](bool full) { *outcome = full ? Promise::kFull : Promise::kBroken; },
+         .undo = std::move(undo)});
+  }
+
+  void attempt(const JobId& id, uint32_t attempts, std::string code, std::string error) override {
+    write([this, id, attempts, code = std::move(code), error = std::move(error)] {
+      return tables_->set_attempt(id, attempts, code, error);
+    });
+  }
+
+  void append_result(const JobId& id, uint64_t offset, std::string bytes) override {
+    write([this, id, offset, bytes = std::move(bytes)] { return put(id, offset, bytes); });
+  }
+
+  void finish(JobEnd end, uint64_t offset, std::string rest, std::function<void()> told) override {
+    write(
+        [this, end = std::move(end), offset, rest = std::move(rest)] {
+          return finish_now(end, offset, rest);
+        },
+        std::move(told));
+  }
+
+  void keep(JobRecord job, uint64_t offset, std::string rest, std::function<void()> told) override {
+    write(
+        [this, job = std::move(job), offset, rest = std::move(rest)] {
+          JobRecord fresh = job;
+          fresh.status = JobStatus::kQueued;
+          bool duplicate = false;
+          return tables_->insert(fresh, {}, duplicate) &&
+                 (duplicate || finish_now(job.end, offset, rest));
+        },
+        std::move(told));
+  }
+
+  void requeue(const JobId& id, int64_t deadline_ms,
+               std::function<void(std::optional<JobRecord>)> told) override {
+    read<std::optional<JobRecord>>(
+        Op::kWrite,
+        [this, id, deadline_ms](std::optional<JobRecord>& job) {
+          job.reset();
+          const bool good = tables_->requeue(id, deadline_ms, job);
+          group_dead_ -= good && job ? 1 : 0;
+          return good;
+        },
+        std::move(told));
+  }
+
+  void drop(const JobId& id, std::function<void(bool)> told) override {
+    read<bool>(
+        Op::kWrite,
+        [this, id](bool& dropped) {
+          std::optional<JobRecord> job;
+          if (!tables_->find(id, job)) {
+            return false;
+          }
+          dropped = job && has_ended(job->status);
+          return !dropped || forget(*job);
+        },
+        std::move(told));
+  }
+
+  void delivered(const JobId& id, uint32_t tries, int64_t due_ms) override {
+    write([this, id, tries, due_ms] { return tables_->set_delivery(id, tries, due_ms); });
+  }
+
+  void sweep(int64_t now_ms) override {
+    write([this, now_ms] {
+      std::vector<JobRecord> jobs;
+      bool good = tables_->expired(now_ms, kSweepRows, jobs);
+      for (size_t i = 0; good && i < jobs.size(); ++i) {
+        good = forget(jobs[i]);
+      }
+      return good;
+    });
+  }
+
+  void fetch(const JobId& id, std::function<void(Result<std::string>)> told) override {
+    read_blob(&JobTables::submit_of, id, "the request", std::move(told));
+  }
+  void read_result(const JobId& id, std::function<void(Result<std::string>)> told) override {
+    read_blob(&JobTables::result_of, id, "the result", std::move(told));
+  }
+  void find(const JobId& id, std::function<void(std::optional<JobRecord>)> told) override {
+    read<std::optional<JobRecord>>(
+        Op::kRead, [this, id](auto& job) { return tables_->find(id, job); }, std::move(told));
+  }
+  void find_key(const limit::Hash128& key,
+                std::function<void(std::optional<JobRecord>)> told) override {
+    read<std::optional<JobRecord>>(
+        Op::kRead, [this, key](auto& job) { return tables_->find_key(key, job); },
+        std::move(told));
+  }
+  void list(const Query& query, std::function<void(std::vector<JobRecord>)> told) override {
+    read<std::vector<JobRecord>>(
+        Op::kRead, [this, query](auto& jobs) { return tables_->list(query, jobs); },
+        std::move(told));
+  }
+
+  Status health() const override {
+    if (!broken_.load(std::memory_order_acquire)) {
+      return Ok{};
+    }
+    const std::lock_guard lock(mutex_);
+    return Error{fault_};
+  }
+
+  Figures figures() const override {
+    return {.commits = commits_,
+            .commit_ns = commit_ns_,
+            .dead = dead_,
+            .bytes = bytes_,
+            .write_errors = write_errors_};
+  }
+
+ private:
+  // Something to be done by the store's thread. `run` may be called again after a roll-back.
+  struct Op {
+    enum Kind : uint8_t {
+      kRead,     // fails alone
+      kWrite,    // is tried until it succeeds
+      kPromise,  // is tried once
+    } kind = kRead;
+    std::function<bool()> run;
+    std::function<void()> told;
+    std::function<void(bool full)> broken;  // kPromise
+    std::function<bool()> undo;             // kPromise
+    bool asked = true;                      // else it is the store's own
+  };
+
+  void ask(Op op) {
+    ++pending_;
+    bool idle = false;
+    {
+      const std::lock_guard lock(mutex_);
+      idle = inbox_.empty();
+      inbox_.push_back(std::move(op));
+    }
+    if (idle) {
+      wake_.notify_one();
+    }
+  }
+  void write(std::function<bool()> run, std::function<void()> told = {}) {
+    ask({.kind = Op::kWrite, .run = std::move(run), .told = std::move(told)});
+  }
+  template <typename T>
+  void read(typename Op::Kind kind, std::function<bool(T&)> run, std::function<void(T)> told) {
+    auto value = std::make_shared<T>();
+    ask({.kind = kind,
+         .run = [run = std::move(run), value] { return run(*value); },
+         .told = [told = std::move(told), value] { told(std::move(*value)); }});
+  }
+  void read_blob(bool (JobTables::*get)(const JobId&, std::optional<std::string>&), const JobId& id,
+                 std::string what, std::function<void(Result<std::string>)> told) {
+    read<std::optional<std::string>>(
+        Op::kRead, [this, get, id](auto& blob) { return (tables_.get()->*get)(id, blob); },
+        [id, what = std::move(what), told = std::move(told)](std::optional<std::string> blob) {
+          told(blob ? Result<std::string>(*std::move(blob))
+                    : Error{what + " of " + std::string(id.view()) + " cannot be read from disk"});
+        });
+  }
+
+  // ---- the store's thread ----
+
+  bool put(const JobId& id, uint64_t offset, std::string_view bytes) {
+    const Status written = files_.write(id, offset, bytes);
+    if (!written) {
+      file_fault_ = written.error().message;
+    }
+    return static_cast<bool>(written);
+  }
+
+  bool finish_now(const JobEnd& end, uint64_t offset, const std::string& rest) {
+    const bool in_file = offset > 0 || rest.size() > kInlineBytes;
+    const uint64_t bytes = offset + rest.size();
+    if (in_file) {
+      const bool all = rest.empty() || put(end.id, offset, rest);
+      const Status sealed = all ? files_.seal(end.id, bytes) : Status(Ok{});
+      if (!sealed) {
+        file_fault_ = sealed.error().message;
+      }
+      if (!all || !sealed) {
+        return false;
+      }
+    }
+    bool changed = false;
+    if (!tables_->finish(end, rest, bytes, in_file, changed)) {
+      return false;
+    }
+    ++rows_;
+    if (changed) {
+      group_file_bytes_ += in_file ? static_cast<int64_t>(bytes) : 0;
+      group_dead_ += end.dead ? 1 : 0;
+    }
+    return true;
+  }
+
+  bool forget(const JobRecord& job) {
+    if (!tables_->erase(job.id)) {
+      return false;
+    }
+    group_dead_ -= job.end.dead ? 1 : 0;
+    if (job.result_in_file) {
+      group_file_bytes_ -= static_cast<int64_t>(job.result_bytes);
+      gone_.push_back(job.id);
+    }
+    return true;
+  }
+
+  void work() {
+    std::vector<Op> ops;
+    for (;;) {
+      {
+        std::unique_lock lock(mutex_);
+        const auto ready = [this] { return stopping_ || !inbox_.empty(); };
+        if (backlog_.empty()) {
+          wake_.wait(lock, ready);
+        } else {
+          wake_.wait_for(lock, kRetry, ready);
+        }
+        if (inbox_.empty() && stopping_) {
+          lock.unlock();
+          ops = std::move(backlog_);
+          group(ops);  // the last try
+          return;
+        }
+        ops.swap(inbox_);
+      }
+      if (!backlog_.empty()) {  // in the order it was asked
+        backlog_.insert(backlog_.end(), std::make_move_iterator(ops.begin()),
+                        std::make_move_iterator(ops.end()));
+        ops.swap(backlog_);
+        backlog_.clear();
+      }
+      group(ops);
+      ops.clear();
+    }
+  }
+
+  // All of them in one transaction.
+  void group(std::vector<Op>& ops) {
+    if (ops.empty()) {
+      return;
+    }
+    const bool writes = std::any_of(ops.begin(), ops.end(),
+                                    [](const Op& op) { return op.kind != Op::kRead; });
+    group_file_bytes_ = group_dead_ = 0;
+    gone_.clear();
+    file_fault_.clear();
+    const int64_t begun_ns = monotonic_ns();
+    bool good = !writes || tables_->begin();
+    for (size_t i = 0; good && i < ops.size(); ++i) {
+      good = ops[i].run() || ops[i].kind == Op::kRead;
+    }
+    good = good && (!writes || tables_->commit());
+    if (!good) {
+      return fail(ops);
+    }
+    if (writes) {
+      commits_ += 1;
+      commit_ns_ += static_cast<uint64_t>(monotonic_ns() - begun_ns);
+      settle();
+    }
+    broken_.store(false, std::memory_order_release);
+    hand_back(ops);
+    if (rows_ >= kCheckpointRows) {
+      rows_ = 0;
+      tables_->checkpoint();
+    }
+  }
+
+  // What the transaction has changed beside the database.
+  void settle() {
+    file_bytes_ = static_cast<uint64_t>(static_cast<int64_t>(file_bytes_) + group_file_bytes_);
+    dead_ += static_cast<uint64_t>(group_dead_);
+    for (const JobId& id : gone_) {
+      files_.remove(id);
+    }
+    measure();
+  }
+  void measure() { bytes_ = file_bytes_ + tables_->bytes(); }
+
+  // Promises are told that they are none, reads are done alone, and all else waits for the next try. A
+  // commit that failed may have reached the disk all the same: what it would promise is taken back.
+  void fail(std::vector<Op>& ops) {
+    const bool full = tables_->full();
+    {
+      const std::lock_guard lock(mutex_);
+      fault_ = file_fault_.empty() ? tables_->error().message : file_fault_;
+    }
+    tables_->roll_back();
+    ++write_errors_;
+    broken_.store(true, std::memory_order_release);
+    std::vector<Op> over;
+    for (Op& op : ops) {
+      if (op.kind == Op::kWrite) {
+        backlog_.push_back(std::move(op));
+        continue;
+      }
+      if (op.kind == Op::kRead) {
+        op.run();
+      } else {
+        op.broken(full);
+        backlog_.push_back({.kind = Op::kWrite, .run = std::move(op.undo), .asked = false});
+      }
+      over.push_back(std::move(op));
+    }
+    hand_back(over);
+  }
+
+  void hand_back(std::vector<Op>& ops) {
+    bool idle = false;
+    {
+      const std::lock_guard lock(mutex_);
+      idle = done_.empty();
+      for (Op& op : ops) {
+        if (op.asked) {
+          done_.push_back(std::move(op.told));
+        }
+      }
+    }
+    if (idle) {
+      constexpr uint64_t kOne = 1;
+      [[maybe_unused]] const ssize_t n = ::write(event_.get(), &kOne, sizeof kOne);
+    }
+  }
+
+  const uint64_t max_bytes_;
+  StateFolder folder_;
+  ResultFiles files_;
+  std::unique_ptr<JobTables> tables_;  // the store's thread's, once it runs
+  std::vector<std::string> notices_;
+  Fd event_;
+  std::optional<JobId> last_id_;
+  size_t pending_ = 0;  // the owner's thread's
+
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<Op> inbox_;                     // guarded by mutex_
+  std::vector<std::function<void()>> done_;   // guarded by mutex_
+  std::string fault_;                         // guarded by mutex_
+  bool stopping_ = false;                     // guarded by mutex_
+  std::atomic<bool> broken_{false};
+  std::atomic<uint64_t> commits_{0};
+  std::atomic<uint64_t> commit_ns_{0};
+  std::atomic<uint64_t> dead_{0};
+  std::atomic<uint64_t> bytes_{0};
+  std::atomic<uint64_t> write_errors_{0};
+
+  // The store's thread's:
+  std::vector<Op> backlog_;  // writes that are tried again
+  uint64_t file_bytes_ = 0;
+  uint64_t rows_ = 0;  // since the last checkpoint
+  int64_t group_file_bytes_ = 0;
+  int64_t group_dead_ = 0;
+  std::vector<JobId> gone_;  // whose result files the transaction has left without a row
+  std::string file_fault_;
+  std::thread thread_;
+};
+
+}  // namespace
+
+Store::~Store() = default;
+
+Result<std::unique_ptr<Store>> Store::open(const Options& options) {
+  auto folder = StateFolder::open(options.folder, options.group);
+  if (!folder) {
+    return folder.error();
+  }
+  auto files = ResultFiles::open(options.folder + "/results", folder->group);
+  if (!files) {
+    return files.error();
+  }
+  std::vector<std::string> notices;
+  auto tables = JobTables::open(options.folder + "/jobs.db", options.vfs, notices);
+  if (!tables) {
+    return tables.error();
+  }
+  return std::unique_ptr<Store>(std::make_unique<SqliteStore>(
+      options, *std::move(folder), *std::move(files), *std::move(tables), std::move(notices)));
+}
+
+}  // namespace penstock::queue
