@@ -21,25 +21,35 @@ int64_t FairShare::start_of(const Flow& flow) const noexcept {
   return flow.waiting_ > 0 ? flow.end_ : std::max(now_, flow.end_);
 }
 
-FairShare::Flow* FairShare::find(const Owner& owner) const noexcept {
-  Flow* flow = owner.flows.get();
+const FairShare::Flow* FairShare::find(const Owner& owner) const noexcept {
+  const Flow* flow = &owner.flows.first_;
   while (flow != nullptr && flow->share_ != this) {
     flow = flow->next_.get();
   }
   return flow;
 }
 
-FairShare::Tags FairShare::arrive(Owner& owner, uint64_t cost, uint64_t weight) {
-  Flow* flow = find(owner);
-  if (flow == nullptr) {
-    auto fresh = std::make_unique<Flow>();
-    fresh->owner_ = &owner;
-    fresh->share_ = this;
-    fresh->next_ = std::move(owner.flows);
-    owner.flows = std::move(fresh);
-    flow = owner.flows.get();
-    ++flows_;
+// The owner's flow here; made when it is new.
+FairShare::Flow& FairShare::flow_of(Owner& owner) {
+  if (const Flow* const known = find(owner); known != nullptr) {
+    return const_cast<Flow&>(*known);
   }
+  Flow& first = owner.flows.first_;
+  Flow* fresh = &first;
+  if (first.share_ != nullptr) {
+    auto another = std::make_unique<Flow>();
+    another->next_ = std::move(first.next_);
+    first.next_ = std::move(another);
+    fresh = first.next_.get();
+  }
+  fresh->share_ = this;
+  fresh->owner_ = &owner;
+  ++flows_;
+  return *fresh;
+}
+
+FairShare::Tags FairShare::arrive(Owner& owner, uint64_t cost, uint64_t weight) {
+  Flow* const flow = &flow_of(owner);
   idle_.erase(*flow);
   weight = std::clamp<uint64_t>(weight, 1, kMaxWeight);
   const bool goes_on = flow->waiting_ > 0 || flow->end_ > now_;
@@ -49,7 +59,7 @@ FairShare::Tags FairShare::arrive(Owner& owner, uint64_t cost, uint64_t weight) 
   }
   const int64_t start = start_of(*flow);
   const uint64_t scaled = std::clamp<uint64_t>(cost, 1, kMaxCost) * kUnit + flow->rest_;
-  flow->rest_ = static_cast<uint32_t>(scaled % weight);
+  flow->rest_ = scaled % weight;
   flow->end_ = add_saturated(start, scaled / weight);
   ++flow->jobs_;
   ++flow->waiting_;
@@ -108,11 +118,17 @@ void FairShare::forget(Flow& flow) noexcept {
   idle_.erase(flow);
   --flows_;
   Owner& owner = *flow.owner_;
-  std::unique_ptr<Flow>* link = &owner.flows;
-  while (link->get() != &flow) {
-    link = &(*link)->next_;
+  if (&flow == &owner.flows.first_) {
+    auto others = std::move(flow.next_);
+    flow = {};
+    flow.next_ = std::move(others);
+  } else {
+    std::unique_ptr<Flow>* link = &owner.flows.first_.next_;
+    while (link->get() != &flow) {
+      link = &(*link)->next_;
+    }
+    *link = std::move(flow.next_);
   }
-  *link = std::move(flow.next_);
   owners_.release(owner);
 }
 

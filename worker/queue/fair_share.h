@@ -44,20 +44,34 @@ class FairShare {
   class Flow : private TimerHeap::Node {
    public:
     Owner& owner() const noexcept { return *owner_; }
-    const Flow* next() const noexcept { return next_.get(); }  // of the same owner
-    uint32_t waiting() const noexcept { return waiting_; }
 
    private:
     friend class FairShare;
-    Owner* owner_ = nullptr;
-    const FairShare* share_ = nullptr;
-    std::unique_ptr<Flow> next_;
-    int64_t end_ = 0;     // F of the job that came last
-    int64_t served_ = 0;  // F of the last that was taken
-    uint32_t rest_ = 0;   // of the last division
-    uint32_t weight_ = 1;
     uint32_t jobs_ = 0;  // here: waiting, delayed, running
     uint32_t waiting_ = 0;
+    uint32_t weight_ = 1;
+    const FairShare* share_ = nullptr;  // nullptr: unused
+    Owner* owner_ = nullptr;
+    int64_t end_ = 0;     // F of the job that came last
+    int64_t served_ = 0;  // F of the last that was taken
+    uint64_t rest_ = 0;   // of the last division
+    std::unique_ptr<Flow> next_;
+  };
+  // Those of one owner. The first is kept right here, for most owners have but one.
+  class Flows {
+   public:
+    bool empty() const noexcept { return first_.share_ == nullptr && first_.next_ == nullptr; }
+    uint32_t waiting() const noexcept {
+      uint32_t waiting = 0;
+      for (const Flow* flow = &first_; flow != nullptr; flow = flow->next_.get()) {
+        waiting += flow->waiting_;
+      }
+      return waiting;
+    }
+
+   private:
+    friend class FairShare;
+    Flow first_;
   };
   // A job's tags. Whoever holds it gives it back by leave().
   struct Tags {
@@ -88,7 +102,8 @@ class FairShare {
 
  private:
   int64_t start_of(const Flow& flow) const noexcept;
-  Flow* find(const Owner& owner) const noexcept;
+  const Flow* find(const Owner& owner) const noexcept;
+  Flow& flow_of(Owner& owner);
   void forget(Flow& flow) noexcept;
 
   Owners& owners_;
