@@ -68,34 +68,41 @@ struct OrderTree::Leaf : Page {
     cost[at] = node.cost;
     member[at] = &node;
   }
+  // Without a branch.
   Sum sum(uint32_t entries) const noexcept {
-    Sum sum{entries, 0};
+    uint64_t sum = 0;
     for (uint32_t i = 0; i < kWidth; ++i) {
-      sum.cost += i < entries ? cost[i] : 0;
+      sum += cost[i] & -uint64_t{i < entries};
     }
-    return sum;
+    return {entries, sum};
   }
 };
 
+// A child and what is under it and under those before it in the page, so that no sum is ever made
+// on the way down.
+struct OrderTree::Branch {
+  Page* to;
+  Sum through;
+};
+
 struct OrderTree::Inner : Page {
-  uint32_t count[kWidth];
-  uint64_t cost[kWidth];
-  Page* child[kWidth];
+  Branch branch[kWidth];
 
   template <typename Do>
   static void columns(Inner& a, Inner& b, Do&& each) {
-    each(a.tag, b.tag), each(a.arrival, b.arrival), each(a.count, b.count);
-    each(a.cost, b.cost), each(a.child, b.child);
+    each(a.tag, b.tag), each(a.arrival, b.arrival), each(a.branch, b.branch);
+  }
+  Page* child(uint32_t at) const noexcept { return branch[at].to; }
+  // Of the first children.
+  Sum sum(uint32_t children) const noexcept {
+    return children == 0 ? Sum() : branch[children - 1].through;
+  }
+  void add(uint32_t from, const Sum& change) noexcept {
+    for (uint32_t i = from; i < size; ++i) {
+      branch[i].through += change;
+    }
   }
   void set(uint32_t at, const Entry& entry) noexcept;
-  Sum sum(uint32_t entries) const noexcept {
-    Sum sum;
-    for (uint32_t i = 0; i < kWidth; ++i) {
-      sum.count += i < entries ? count[i] : 0;
-      sum.cost += i < entries ? cost[i] : 0;
-    }
-    return sum;
-  }
 };
 
 // What an inner page says of a child.
@@ -109,11 +116,11 @@ struct OrderTree::Entry {
   Entry() = default;
 };
 
+// Into a gap.
 void OrderTree::Inner::set(uint32_t at, const Entry& entry) noexcept {
   set_place(at, entry.low);
-  count[at] = entry.sum.count;
-  cost[at] = entry.sum.cost;
-  child[at] = entry.to;
+  branch[at] = {entry.to, sum(at)};
+  add(at, entry.sum);
 }
 
 namespace {
@@ -138,12 +145,17 @@ void close(Page& page, uint32_t at) noexcept {
 // Moves the entries from `at` on behind those of `other`.
 template <typename Page>
 void move_tail(Page& page, uint32_t at, Page& other) noexcept {
-  Page::columns(page, other, [&](auto* from, auto* to) {
-    std::copy(from + at, from + page.size, to + other.size);
-  });
+  const uint32_t had = other.size;
+  const auto stays = page.sum(at);
+  const auto before = other.sum(had);
+  Page::columns(page, other,
+                [&](auto* from, auto* to) { std::copy(from + at, from + page.size, to + had); });
   std::fill(page.tag + at, page.tag + page.size, kNoTag);
   other.size += page.size - at;
   page.size = at;
+  if constexpr (requires { other.branch; }) {
+    other.add(had, before - stays);
+  }
 }
 
 // Puts an entry in. Returns the page's new right neighbour, if it had to be split. A full page is
@@ -177,7 +189,7 @@ void OrderTree::free(Page* page, uint32_t level) noexcept {
   }
   auto* const inner = static_cast<Inner*>(page);
   for (uint32_t i = 0; i < inner->size; ++i) {
-    free(inner->child[i], level - 1);
+    free(inner->child(i), level - 1);
   }
   delete inner;
 }
@@ -193,7 +205,7 @@ void OrderTree::insert(Node& node) {
     Entry left = right;
     left.low = root_->place(0);
     left.to = root_;
-    left.sum = {all.count - right.sum.count, all.cost - right.sum.cost};
+    left.sum = all - right.sum;
     put(*top, 0, left);
     put(*top, 1, right);
     root_ = top;
@@ -215,24 +227,21 @@ OrderTree::Entry OrderTree::insert(Page& page, uint32_t level, Node& node) {
   if (node.place.before(inner.place(at))) {
     inner.set_place(at, node.place);
   }
-  inner.count[at] += 1;
-  inner.cost[at] += node.cost;
-  Entry beside = insert(*inner.child[at], level - 1, node);
+  Entry beside = insert(*inner.child(at), level - 1, node);
+  inner.add(at, Sum{1, node.cost} - beside.sum);
   if (beside.to == nullptr) {
     return beside;
   }
-  inner.count[at] -= beside.sum.count;
-  inner.cost[at] -= beside.sum.cost;
   Inner* const right = put(inner, at + 1, beside);
   return right == nullptr ? Entry() : Entry(right);
 }
 
 void OrderTree::erase(const Node& node) noexcept {
   erase(*root_, levels_, node);
-  total_ += {UINT32_MAX, -uint64_t{node.cost}};  // less one
+  total_ = total_ - Sum{1, node.cost};
   while (levels_ > 0 && root_->size == 1) {
     auto* const top = static_cast<Inner*>(root_);
-    root_ = top->child[0];
+    root_ = top->child(0);
     --levels_;
     delete top;
   }
@@ -247,21 +256,20 @@ void OrderTree::erase(Page& page, uint32_t level, const Node& node) noexcept {
   }
   auto& inner = static_cast<Inner&>(page);
   const uint32_t at = inner.child_of(node.place);
-  erase(*inner.child[at], level - 1, node);
-  inner.count[at] -= 1;
-  inner.cost[at] -= node.cost;
-  if (inner.child[at]->size <= kWidth / 4) {
+  erase(*inner.child(at), level - 1, node);
+  inner.add(at, Sum() - Sum{1, node.cost});
+  if (inner.child(at)->size <= kWidth / 4) {
     join_small_child(inner, level, at);
   }
 }
 
 void OrderTree::join_small_child(Inner& page, uint32_t level, uint32_t at) noexcept {
   const auto drop = [&](uint32_t gone) {
-    level == 1 ? delete static_cast<Leaf*>(page.child[gone])
-               : delete static_cast<Inner*>(page.child[gone]);
+    level == 1 ? delete static_cast<Leaf*>(page.child(gone))
+               : delete static_cast<Inner*>(page.child(gone));
     close(page, gone);
   };
-  if (page.child[at]->size == 0) {
+  if (page.child(at)->size == 0) {
     drop(at);
     return;
   }
@@ -269,13 +277,12 @@ void OrderTree::join_small_child(Inner& page, uint32_t level, uint32_t at) noexc
     if (left >= page.size - 1) {  // also when at is 0: at - 1 wraps to the largest number
       continue;
     }
-    Page* const a = page.child[left];
-    Page* const b = page.child[left + 1];
+    Page* const a = page.child(left);
+    Page* const b = page.child(left + 1);
     if (a->size + b->size <= kWidth * 3 / 4) {
       level == 1 ? move_tail(static_cast<Leaf&>(*b), 0, static_cast<Leaf&>(*a))
                  : move_tail(static_cast<Inner&>(*b), 0, static_cast<Inner&>(*a));
-      page.count[left] += page.count[left + 1];
-      page.cost[left] += page.cost[left + 1];
+      page.branch[left].through = page.branch[left + 1].through;
       drop(left + 1);
       return;
     }
@@ -288,7 +295,7 @@ OrderTree::Node* OrderTree::first() const noexcept {
   }
   const Page* page = root_;
   for (uint32_t level = levels_; level > 0; --level) {
-    page = static_cast<const Inner*>(page)->child[0];
+    page = static_cast<const Inner*>(page)->child(0);
   }
   return static_cast<const Leaf*>(page)->member[0];
 }
@@ -299,11 +306,9 @@ uint32_t OrderTree::rank(const Place& place) const noexcept {
   for (uint32_t level = levels_; level > 0; --level) {
     const auto& inner = static_cast<const Inner&>(*page);
     const uint32_t at = inner.child_of(place);
-    page = inner.child[at];
+    page = inner.child(at);
     prefetch(page->tag);
-    for (uint32_t i = 0; i < kWidth; ++i) {
-      rank += i < at ? inner.count[i] : 0;
-    }
+    rank += inner.sum(at).count;
   }
   return page == nullptr ? 0 : rank + page->entries_before(place);
 }
@@ -314,8 +319,11 @@ OrderTree::Sum OrderTree::before(const Place& place) const noexcept {
   for (uint32_t level = levels_; level > 0; --level) {
     const auto& inner = static_cast<const Inner&>(*page);
     const uint32_t at = inner.child_of(place);
-    page = inner.child[at];
-    prefetch(page->tag, static_cast<const Leaf*>(page)->cost);
+    page = inner.child(at);
+    prefetch(page->tag);
+    if (level == 1) {
+      prefetch(static_cast<const Leaf*>(page)->cost);
+    }
     all += inner.sum(at);
   }
   if (page != nullptr) {

@@ -2,8 +2,9 @@
 // it.
 //
 // A B+-tree (Bayer and McCreight, 1972; Comer, "The Ubiquitous B-Tree", 1979) whose inner pages
-// keep, beside each child, how many members it has and what they cost. Insert, erase, rank and sum
-// are O(log n). Pages that run empty are joined with a neighbour, so memory follows the members.
+// keep, beside each child, how many members it and those before it have and what they cost. Insert,
+// erase, rank and sum are O(log n). Pages that run empty are joined with a neighbour, so memory
+// follows the members.
 //
 // Made for the cache: a page keeps its entries column by column, so that a search reads four lines
 // of tags, asked for at once, and no member is touched on the way. At a million members only the
@@ -42,6 +43,9 @@ class OrderTree {
       cost += other.cost;
       return *this;
     }
+    Sum operator-(const Sum& other) const noexcept {
+      return {count - other.count, cost - other.cost};
+    }
   };
 
   OrderTree() = default;
@@ -65,6 +69,7 @@ class OrderTree {
  private:
   struct Page;
   struct Leaf;
+  struct Branch;
   struct Inner;
   struct Entry;
   Entry insert(Page& page, uint32_t level, Node& node);
