@@ -307,7 +307,7 @@ uint32_t OrderTree::rank(const Place& place) const noexcept {
     const auto& inner = static_cast<const Inner&>(*page);
     const uint32_t at = inner.child_of(place);
     page = inner.child(at);
-    prefetch(page->tag);
+    prefetch(page->tag, page->arrival);
     rank += inner.sum(at).count;
   }
   return page == nullptr ? 0 : rank + page->entries_before(place);
@@ -320,7 +320,7 @@ OrderTree::Sum OrderTree::before(const Place& place) const noexcept {
     const auto& inner = static_cast<const Inner&>(*page);
     const uint32_t at = inner.child_of(place);
     page = inner.child(at);
-    prefetch(page->tag);
+    prefetch(page->tag, page->arrival);
     if (level == 1) {
       prefetch(static_cast<const Leaf*>(page)->cost);
     }

@@ -10,6 +10,10 @@ namespace penstock::queue {
 
 using State = Scheduler::Ticket::State;
 
+namespace {
+const OrderTree kNobody;
+}
+
 struct Scheduler::Class {
   Class(Lane& its_lane, Owners& owners) : lane(its_lane), share(owners) {}
   Lane& lane;
@@ -497,21 +501,20 @@ void Scheduler::each_competing(const Lane& lane, Visit&& visit) {
   }
 }
 
-// What of a lane is before that standing: whole lines, and a part of one.
-template <typename Whole, typename Part>
-void Scheduler::each_before(const Lane& lane, const Standing& at, Whole&& whole, Part&& part) {
+// Without a branch, as nobody can guess in which class the next one asked for is.
+Scheduler::Ahead Scheduler::ahead(const Lane& lane, const Standing& at) noexcept {
   if (at.priority > kHighest) {
-    part(lane.promoted_);
-    return;
+    return {{}, &lane.promoted_};
   }
-  whole(lane.promoted_);
+  Ahead ahead{lane.promoted_.total(), &kNobody};
   for (const auto& each : lane.classes_) {
-    if (each->priority > at.priority) {
-      whole(each->line);
-    } else if (each->priority == at.priority) {
-      part(each->line);
-    }
+    const bool higher = each->priority > at.priority;
+    const bool same = each->priority == at.priority && each->line.size() > 0;
+    ahead.lines.count += higher ? each->line.total().count : 0;
+    ahead.lines.cost += higher ? each->line.total().cost : 0;
+    ahead.line = same ? &each->line : ahead.line;
   }
+  return ahead;
 }
 
 uint32_t Scheduler::position(const Ticket& ticket) const noexcept {
@@ -519,21 +522,17 @@ uint32_t Scheduler::position(const Ticket& ticket) const noexcept {
     return 0;
   }
   const Standing at = standing(ticket);
-  uint32_t ahead = 0;
+  uint32_t before = 0;
   each_competing(ticket.class_->lane, [&](const Lane& lane) {
-    each_before(
-        lane, at, [&](const OrderTree& line) { ahead += line.size(); },
-        [&](const OrderTree& line) { ahead += line.rank(at.place); });
+    const Ahead there = ahead(lane, at);
+    before += there.lines.count + there.line->rank(at.place);
   });
-  return ahead + 1;
+  return before + 1;
 }
 
-OrderTree::Sum Scheduler::before(const Lane& lane, const Standing& at) noexcept {
-  OrderTree::Sum sum;
-  each_before(
-      lane, at, [&](const OrderTree& line) { sum += line.total(); },
-      [&](const OrderTree& line) { sum += line.before(at.place); });
-  return sum;
+OrderTree::Sum Scheduler::work_ahead(const Lane& lane, const Standing& at) noexcept {
+  Ahead there = ahead(lane, at);
+  return there.lines += there.line->before(at.place);
 }
 
 // A job that names a model waits for that model's workers; one that names none, for the first of
@@ -558,8 +557,8 @@ int64_t Scheduler::wait_at(const Lane& lane, const Standing& at, int64_t now_ns)
 // for what those others still need.
 double Scheduler::wait_in(const Lane& lane, const Standing& at, int64_t now_ns) noexcept {
   const Lane& any = lane.queue->any_model();
-  const OrderTree::Sum own = before(lane, at);
-  const OrderTree::Sum shared = before(any, at);
+  const OrderTree::Sum own = work_ahead(lane, at);
+  const OrderTree::Sum shared = work_ahead(any, at);
   const uint32_t free = lane.capacity > lane.running ? lane.capacity - lane.running : 0;
   const ServiceTime& service = lane.service.known() ? lane.service : any.service;
   if (!service.known() || uint64_t{own.count} + shared.count < free) {

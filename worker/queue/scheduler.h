@@ -278,9 +278,13 @@ class Scheduler {
   };
   template <typename Visit>
   static void each_competing(const Lane& lane, Visit&& visit);
-  template <typename Whole, typename Part>
-  static void each_before(const Lane& lane, const Standing& at, Whole&& whole, Part&& part);
-  static OrderTree::Sum before(const Lane& lane, const Standing& at) noexcept;
+  // What of a lane is before a standing: lines, and a part of one more.
+  struct Ahead {
+    OrderTree::Sum lines;
+    const OrderTree* line;
+  };
+  static Ahead ahead(const Lane& lane, const Standing& at) noexcept;
+  static OrderTree::Sum work_ahead(const Lane& lane, const Standing& at) noexcept;
   static Standing standing(const Ticket& ticket) noexcept;
   static Ticket* head(const Lane& lane) noexcept;
   static OrderTree& line_of(const Ticket& ticket) noexcept;
