@@ -78,28 +78,24 @@ struct OrderTree::Leaf : Page {
   }
 };
 
-// A child and what is under it and under those before it in the page, so that no sum is ever made
-// on the way down.
-struct OrderTree::Branch {
-  Page* to;
-  Sum through;
-};
-
+// The children, and what is under each and those before it, so that no sum is ever made on the way
+// down.
 struct OrderTree::Inner : Page {
-  Branch branch[kWidth];
+  Page* child[kWidth];
+  Sum through[kWidth];
 
   template <typename Do>
   static void columns(Inner& a, Inner& b, Do&& each) {
-    each(a.tag, b.tag), each(a.arrival, b.arrival), each(a.branch, b.branch);
+    each(a.tag, b.tag), each(a.arrival, b.arrival);
+    each(a.child, b.child), each(a.through, b.through);
   }
-  Page* child(uint32_t at) const noexcept { return branch[at].to; }
   // Of the first children.
   Sum sum(uint32_t children) const noexcept {
-    return children == 0 ? Sum() : branch[children - 1].through;
+    return children == 0 ? Sum() : through[children - 1];
   }
   void add(uint32_t from, const Sum& change) noexcept {
     for (uint32_t i = from; i < size; ++i) {
-      branch[i].through += change;
+      through[i] += change;
     }
   }
   void set(uint32_t at, const Entry& entry) noexcept;
@@ -119,7 +115,8 @@ struct OrderTree::Entry {
 // Into a gap.
 void OrderTree::Inner::set(uint32_t at, const Entry& entry) noexcept {
   set_place(at, entry.low);
-  branch[at] = {entry.to, sum(at)};
+  child[at] = entry.to;
+  through[at] = sum(at);
   add(at, entry.sum);
 }
 
@@ -153,7 +150,7 @@ void move_tail(Page& page, uint32_t at, Page& other) noexcept {
   std::fill(page.tag + at, page.tag + page.size, kNoTag);
   other.size += page.size - at;
   page.size = at;
-  if constexpr (requires { other.branch; }) {
+  if constexpr (requires { other.through; }) {
     other.add(had, before - stays);
   }
 }
@@ -189,7 +186,7 @@ void OrderTree::free(Page* page, uint32_t level) noexcept {
   }
   auto* const inner = static_cast<Inner*>(page);
   for (uint32_t i = 0; i < inner->size; ++i) {
-    free(inner->child(i), level - 1);
+    free(inner->child[i], level - 1);
   }
   delete inner;
 }
@@ -223,11 +220,12 @@ OrderTree::Entry OrderTree::insert(Page& page, uint32_t level, Node& node) {
     return right == nullptr ? Entry() : Entry(right);
   }
   auto& inner = static_cast<Inner&>(page);
+  prefetch(inner.tag, inner.child);
   const uint32_t at = inner.child_of(node.place);
   if (node.place.before(inner.place(at))) {
     inner.set_place(at, node.place);
   }
-  Entry beside = insert(*inner.child(at), level - 1, node);
+  Entry beside = insert(*inner.child[at], level - 1, node);
   inner.add(at, Sum{1, node.cost} - beside.sum);
   if (beside.to == nullptr) {
     return beside;
@@ -241,7 +239,7 @@ void OrderTree::erase(const Node& node) noexcept {
   total_ = total_ - Sum{1, node.cost};
   while (levels_ > 0 && root_->size == 1) {
     auto* const top = static_cast<Inner*>(root_);
-    root_ = top->child(0);
+    root_ = top->child[0];
     --levels_;
     delete top;
   }
@@ -255,21 +253,22 @@ void OrderTree::erase(Page& page, uint32_t level, const Node& node) noexcept {
     return;
   }
   auto& inner = static_cast<Inner&>(page);
+  prefetch(inner.tag, inner.child);
   const uint32_t at = inner.child_of(node.place);
-  erase(*inner.child(at), level - 1, node);
+  erase(*inner.child[at], level - 1, node);
   inner.add(at, Sum() - Sum{1, node.cost});
-  if (inner.child(at)->size <= kWidth / 4) {
+  if (inner.child[at]->size <= kWidth / 4) {
     join_small_child(inner, level, at);
   }
 }
 
 void OrderTree::join_small_child(Inner& page, uint32_t level, uint32_t at) noexcept {
   const auto drop = [&](uint32_t gone) {
-    level == 1 ? delete static_cast<Leaf*>(page.child(gone))
-               : delete static_cast<Inner*>(page.child(gone));
+    level == 1 ? delete static_cast<Leaf*>(page.child[gone])
+               : delete static_cast<Inner*>(page.child[gone]);
     close(page, gone);
   };
-  if (page.child(at)->size == 0) {
+  if (page.child[at]->size == 0) {
     drop(at);
     return;
   }
@@ -277,12 +276,12 @@ void OrderTree::join_small_child(Inner& page, uint32_t level, uint32_t at) noexc
     if (left >= page.size - 1) {  // also when at is 0: at - 1 wraps to the largest number
       continue;
     }
-    Page* const a = page.child(left);
-    Page* const b = page.child(left + 1);
+    Page* const a = page.child[left];
+    Page* const b = page.child[left + 1];
     if (a->size + b->size <= kWidth * 3 / 4) {
       level == 1 ? move_tail(static_cast<Leaf&>(*b), 0, static_cast<Leaf&>(*a))
                  : move_tail(static_cast<Inner&>(*b), 0, static_cast<Inner&>(*a));
-      page.branch[left].through = page.branch[left + 1].through;
+      page.through[left] = page.through[left + 1];
       drop(left + 1);
       return;
     }
@@ -295,42 +294,39 @@ OrderTree::Node* OrderTree::first() const noexcept {
   }
   const Page* page = root_;
   for (uint32_t level = levels_; level > 0; --level) {
-    page = static_cast<const Inner*>(page)->child(0);
+    page = static_cast<const Inner*>(page)->child[0];
   }
   return static_cast<const Leaf*>(page)->member[0];
 }
 
-uint32_t OrderTree::rank(const Place& place) const noexcept {
-  uint32_t rank = 0;
+// The leaf that `place` belongs in, and what is in those before; nullptr in an empty tree. What a
+// page will be asked for is asked for while nothing waits for it yet.
+const OrderTree::Leaf* OrderTree::leaf_of(const Place& place, Sum& before) const noexcept {
   const Page* page = root_;
   for (uint32_t level = levels_; level > 0; --level) {
     const auto& inner = static_cast<const Inner&>(*page);
     const uint32_t at = inner.child_of(place);
-    page = inner.child(at);
-    prefetch(page->tag, page->arrival);
-    rank += inner.sum(at).count;
+    page = inner.child[at];
+    if (level > 1) {
+      prefetch(page->tag, static_cast<const Inner*>(page)->child);
+    } else {
+      prefetch(page->tag, page->arrival, static_cast<const Leaf*>(page)->cost);
+    }
+    before += inner.sum(at);
   }
-  return page == nullptr ? 0 : rank + page->entries_before(place);
+  return static_cast<const Leaf*>(page);
+}
+
+uint32_t OrderTree::rank(const Place& place) const noexcept {
+  Sum all;
+  const Leaf* const leaf = leaf_of(place, all);
+  return leaf == nullptr ? 0 : all.count + leaf->entries_before(place);
 }
 
 OrderTree::Sum OrderTree::before(const Place& place) const noexcept {
   Sum all;
-  const Page* page = root_;
-  for (uint32_t level = levels_; level > 0; --level) {
-    const auto& inner = static_cast<const Inner&>(*page);
-    const uint32_t at = inner.child_of(place);
-    page = inner.child(at);
-    prefetch(page->tag, page->arrival);
-    if (level == 1) {
-      prefetch(static_cast<const Leaf*>(page)->cost);
-    }
-    all += inner.sum(at);
-  }
-  if (page != nullptr) {
-    const auto& leaf = static_cast<const Leaf&>(*page);
-    all += leaf.sum(leaf.entries_before(place));
-  }
-  return all;
+  const Leaf* const leaf = leaf_of(place, all);
+  return leaf == nullptr ? all : all += leaf->sum(leaf->entries_before(place));
 }
 
 }  // namespace penstock::queue

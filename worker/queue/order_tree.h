@@ -69,9 +69,9 @@ class OrderTree {
  private:
   struct Page;
   struct Leaf;
-  struct Branch;
   struct Inner;
   struct Entry;
+  const Leaf* leaf_of(const Place& place, Sum& before) const noexcept;
   Entry insert(Page& page, uint32_t level, Node& node);
   void erase(Page& page, uint32_t level, const Node& node) noexcept;
   static void join_small_child(Inner& page, uint32_t level, uint32_t at) noexcept;
