@@ -329,4 +329,23 @@ OrderTree::Sum OrderTree::before(const Place& place) const noexcept {
   return leaf == nullptr ? all : all += leaf->sum(leaf->entries_before(place));
 }
 
+uint32_t OrderTree::first_costs(uint32_t* costs, uint32_t most) const noexcept {
+  return root_ == nullptr ? 0 : first_costs(root_, levels_, costs, most);
+}
+
+uint32_t OrderTree::first_costs(const Page* page, uint32_t level, uint32_t* costs,
+                                uint32_t most) noexcept {
+  uint32_t written = 0;
+  if (level == 0) {
+    written = std::min(most, page->size);
+    std::copy_n(static_cast<const Leaf*>(page)->cost, written, costs);
+    return written;
+  }
+  for (uint32_t i = 0; i < page->size && written < most; ++i) {
+    written += first_costs(static_cast<const Inner*>(page)->child[i], level - 1, costs + written,
+                           most - written);
+  }
+  return written;
+}
+
 }  // namespace penstock::queue

@@ -66,6 +66,9 @@ class OrderTree {
   uint32_t rank(const Place& place) const noexcept;
   Sum before(const Place& place) const noexcept;
 
+  // Writes what the first members cost, in their order, at most so many. Returns how many it wrote.
+  uint32_t first_costs(uint32_t* costs, uint32_t most) const noexcept;
+
  private:
   struct Page;
   struct Leaf;
@@ -75,6 +78,8 @@ class OrderTree {
   Entry insert(Page& page, uint32_t level, Node& node);
   void erase(Page& page, uint32_t level, const Node& node) noexcept;
   static void join_small_child(Inner& page, uint32_t level, uint32_t at) noexcept;
+  static uint32_t first_costs(const Page* page, uint32_t level, uint32_t* costs,
+                              uint32_t most) noexcept;
   static void free(Page* page, uint32_t level) noexcept;
 
   Page* root_ = nullptr;

@@ -1,6 +1,7 @@
 #include "worker/queue/scheduler.h"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <functional>
 #include <map>
@@ -270,8 +271,8 @@ Scheduler::Ticket* Scheduler::take(Lane& worker_lane, int64_t now_ns) noexcept {
   ticket.state(State::kRunning);
   ticket.run_ = unused_runs_.back();
   unused_runs_.pop_back();
-  *ticket.run_ = {&its, &worker_lane, now_ns};
-  count_running(*ticket.run_, ticket.cost, true);
+  *ticket.run_ = {&its, &worker_lane, now_ns, ticket.cost};
+  count_running(*ticket.run_, true);
   its.share.take(tags);
   // What competes with it has come as far, be it asked for by model or not.
   for (Lane* const lane : {&worker_lane, &queue.any_model()}) {
@@ -286,18 +287,25 @@ Scheduler::Ticket* Scheduler::take(Lane& worker_lane, int64_t now_ns) noexcept {
   return &ticket;
 }
 
-void Scheduler::count_running(const Run& run, uint32_t cost, bool starts) noexcept {
+void Scheduler::count_running(Run& run, bool starts) noexcept {
   Lane& lane = *run.served_by;
   const auto started_ns = static_cast<uint64_t>(run.started_ns);
   lane.running += starts ? 1U : -1U;
   lane.queue->running += starts ? 1U : -1U;
-  lane.running_cost_ += starts ? cost : -uint64_t{cost};
+  lane.running_cost_ += starts ? run.cost : -uint64_t{run.cost};
   lane.started_ns_ += starts ? started_ns : -started_ns;
+  if (starts) {
+    run.next = lane.runs_;
+  }
+  if (run.next != nullptr) {
+    run.next->last = starts ? &run : run.last;
+  }
+  (run.last == nullptr ? lane.runs_ : run.last->next) = starts ? &run : run.next;
 }
 
 void Scheduler::stop_running(Ticket& ticket) noexcept {
   Run& run = *ticket.run_;
-  count_running(run, ticket.cost, false);
+  count_running(run, false);
   ticket.class_ = run.of;
   ticket.state(State::kDelayed);
   unused_runs_.push_back(&run);
@@ -575,7 +583,51 @@ double Scheduler::wait_in(const Lane& lane, const Standing& at, int64_t now_ns) 
       service.left_ns(lane.running, static_cast<double>(lane.running_cost_),
                       static_cast<double>(std::max<int64_t>(0, age_ns)));
   const double others = std::min(slots - 1, lane.running + ahead);
-  return std::max(0.0, work_ns - others * service.residual_ns()) / slots;
+  const double fluid_ns = std::max(0.0, work_ns - others * service.residual_ns()) / slots;
+  if (own.count > kFewAhead || shared.count > 0 || lane.capacity > kFewSlots ||
+      lane.running > lane.capacity || lane.capacity == 0) {
+    return fluid_ns;
+  }
+  const double trust = service.certainty();
+  return trust * wait_by_slots(lane, at, own.count, now_ns) + (1 - trust) * fluid_ns;
+}
+
+// The few jobs ahead are dealt to the slots in their order, each to the one that is free first.
+// REQUIRES: `ahead`, the capacity and what runs are within the bounds above.
+double Scheduler::wait_by_slots(const Lane& lane, const Standing& at, uint32_t ahead,
+                                int64_t now_ns) noexcept {
+  const Lane& any = lane.queue->any_model();
+  const ServiceTime& service = lane.service.known() ? lane.service : any.service;
+  std::array<uint32_t, kFewAhead> costs;
+  uint32_t known = 0;
+  const auto deal = [&](const OrderTree& line, uint32_t most) {
+    known += line.first_costs(costs.data() + known, most);
+  };
+  if (at.priority <= kHighest) {
+    deal(lane.promoted_, ahead);
+    for (const auto& each : lane.classes_) {
+      if (each->priority > at.priority) {
+        deal(each->line, ahead - known);
+      }
+    }
+  }
+  deal(*Scheduler::ahead(lane, at).line, ahead - known);
+
+  std::array<double, kFewSlots> free_at{};  // a heap, the first to be free at the front
+  auto* const end = free_at.data() + lane.capacity;
+  auto* slot = free_at.data();
+  for (const Run* run = lane.runs_; run != nullptr; run = run->next) {
+    const double work_ns = service.work_ns(1, run->cost);
+    const auto age_ns = static_cast<double>(now_ns - run->started_ns);
+    *slot++ = std::max(work_ns - age_ns, 0.1 * work_ns * (1 - service.certainty()));
+  }
+  std::make_heap(free_at.data(), end, std::greater<>());
+  for (uint32_t i = 0; i < known; ++i) {
+    std::pop_heap(free_at.data(), end, std::greater<>());
+    *(end - 1) += service.work_ns(1, costs[i]);
+    std::push_heap(free_at.data(), end, std::greater<>());
+  }
+  return free_at.front();
 }
 
 int64_t Scheduler::predicted_wait_ns(const Ticket& ticket, int64_t now_ns) const noexcept {

@@ -66,6 +66,9 @@ class Scheduler {
     Class* of = nullptr;
     Lane* served_by = nullptr;  // the lane of the worker that took it
     int64_t started_ns = 0;
+    uint32_t cost = 0;
+    Run* next = nullptr;  // of those that its lane serves
+    Run* last = nullptr;
   };
 
   // What a job asks for.
@@ -135,6 +138,8 @@ class Scheduler {
   };
   static constexpr uint64_t kTakesPerPromotion = 16;
   static constexpr int64_t kMaxBackoffNs = 300'000'000'000;
+  static constexpr uint32_t kFewAhead = 32;  // predicted slot by slot
+  static constexpr uint32_t kFewSlots = 64;
 
   // The jobs of one queue that name one model; the first lane of a queue is for those that name
   // none.
@@ -152,6 +157,7 @@ class Scheduler {
     bool is_any() const noexcept { return queue->lanes.front().get() == this; }
     std::vector<std::unique_ptr<Class>> classes_;  // those without jobs are used again
     OrderTree promoted_;                           // goes before them
+    Run* runs_ = nullptr;
     uint64_t running_cost_ = 0;
     uint64_t started_ns_ = 0;            // of the running jobs, summed modulo 2^64
     int64_t highest_taken_ = INT64_MIN;  // priority, since aging was looked at
@@ -242,7 +248,8 @@ class Scheduler {
   // scheduled. Exact. O(log n) per competing lane.
   uint32_t position(const Ticket& ticket) const noexcept;
   // How long until the job starts: what the jobs before it and those that run still need, over
-  // the slots that may take them. 0 when it runs, when a slot is free for it, or when nothing has
+  // the slots that may take them; with few before it, slot by slot, as far as the cost of a job
+  // says what it takes. 0 when it runs, when a slot is free for it, or when nothing has
   // been learned yet. What may yet come and go before it is not foreseen. Of a scheduled job: how
   // long until it is due. O(log n) per lane.
   int64_t predicted_wait_ns(const Ticket& ticket, int64_t now_ns) const noexcept;
@@ -290,6 +297,8 @@ class Scheduler {
   static OrderTree& line_of(const Ticket& ticket) noexcept;
   static int64_t wait_at(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
   static double wait_in(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
+  static double wait_by_slots(const Lane& lane, const Standing& at, uint32_t ahead,
+                              int64_t now_ns) noexcept;
   static Class* find_class(const Lane& lane, int64_t priority) noexcept;
   static Class& class_of(Lane& lane, int64_t priority);
   static uint64_t virtual_time(const Lane& lane, int64_t priority) noexcept;
@@ -305,7 +314,7 @@ class Scheduler {
   void drop(Ticket& ticket) noexcept;
   Ticket* first_due(int64_t now_ns) noexcept;
   int64_t with_jitter(int64_t delay_ns) noexcept;
-  static void count_running(const Run& run, uint32_t cost, bool starts) noexcept;
+  static void count_running(Run& run, bool starts) noexcept;
   static Ticket& ticket_of(OrderTree::Node& node) noexcept { return static_cast<Ticket&>(node); }
   static Ticket& ticket_of(TimerHeap::Node& node) noexcept { return static_cast<Ticket&>(node); }
 

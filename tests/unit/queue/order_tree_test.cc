@@ -59,6 +59,12 @@ class OrderTreeModelTest : public testing::TestWithParam<uint64_t> {
     ASSERT_EQ(tree_.before(sorted_[rank]->place).count, rank);
     ASSERT_EQ(tree_.before(sorted_[rank]->place).cost, cost);
     ASSERT_EQ(tree_.rank(sorted_[rank]->place), rank);
+    std::vector<uint32_t> costs(100);
+    costs.resize(tree_.first_costs(costs.data(), 100));
+    ASSERT_EQ(costs.size(), std::min<size_t>(100, sorted_.size()));
+    for (size_t i = 0; i < costs.size(); ++i) {
+      ASSERT_EQ(costs[i], sorted_[i]->cost);
+    }
     const Place nobodys{random_() % 4000, random_() % (2 * arrival_)};
     const auto after = std::partition_point(sorted_.begin(), sorted_.end(), [&](const auto* each) {
       return each->place.before(nobodys);
