@@ -3,9 +3,14 @@
 //
 //   scheduler_bench [N...]
 //
-// Each figure is the median of five runs of 20,000 operations on jobs chosen at random; `finish`
-// is beside them because what is taken must be finished. Lines are `name=value` for the bench's
-// table.
+// Each figure is the median of five runs of 20,000 operations on jobs chosen at random, whose
+// tickets are not in the cache; `finish` is beside them because what is taken must be finished. For
+// comparison: what one read at random takes in as much memory as a million jobs have.
+//
+// MEM is what a queued job takes in all: ticket, order, deadline and its share of its owner.
+// Lines are `name=value` for the bench's table.
+
+#include <malloc.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -153,6 +158,44 @@ class Bench {
   uint64_t sink_ = 0;
 };
 
+// Each read says where the next one is.
+void read_at_random() {
+  constexpr size_t kLines = size_t{128} << 20 >> 6;
+  constexpr size_t kReads = 1'000'000;
+  struct alignas(64) Line {
+    uint64_t next = 0;
+  };
+  std::vector<Line> lines(kLines);
+  for (size_t i = 0; i < kLines; ++i) {
+    lines[i].next = mix(i) % kLines;
+  }
+  uint64_t at = 1;
+  const int64_t start = monotonic_ns();
+  for (size_t i = 0; i < kReads; ++i) {
+    at = (lines[at].next + i) % kLines;
+  }
+  const auto spent = static_cast<double>(monotonic_ns() - start);
+  std::printf("READ bytes=%zu ours_ns=%.0f last=%lu\n", kLines * sizeof(Line), spent / kReads, at);
+}
+
+void bytes_a_job(uint64_t owners) {
+  constexpr size_t kJobs = 100'000;
+  const size_t before = mallinfo2().uordblks + mallinfo2().hblkhd;
+  Scheduler scheduler;
+  Scheduler::Lane& lane = scheduler.lane(
+      scheduler.set_queue({.name = "q", .max_length = UINT32_MAX, .deadline_ns = 600 * kNsPerSec}),
+      "m");
+  std::vector<Scheduler::Ticket> tickets(kJobs);
+  for (size_t i = 0; i < kJobs; ++i) {
+    const uint64_t r = mix(i);
+    scheduler.add(tickets[i], lane, {.owner = mix(r % owners), .cost = 1 + (r >> 40 & 1023)},
+                  kNsPerSec + static_cast<int64_t>(i));
+  }
+  const size_t after = mallinfo2().uordblks + mallinfo2().hblkhd;
+  std::printf("MEM jobs=%zu owners=%lu ours_bytes=%.1f\n", kJobs, owners,
+              static_cast<double>(after - before) / kJobs);
+}
+
 }  // namespace
 }  // namespace penstock::queue
 
@@ -163,6 +206,9 @@ int main(int argc, char** argv) {
   }
   if (counts.empty()) {
     counts = {1000, 1'000'000};
+    penstock::queue::bytes_a_job(1);
+    penstock::queue::bytes_a_job(10'000);
+    penstock::queue::read_at_random();
   }
   for (const size_t count : counts) {
     std::make_unique<penstock::queue::Bench>(count)->measure();
