@@ -3,9 +3,14 @@
 //
 //   scheduler_bench [N...]
 //
-// Each figure is the median of five runs of 20,000 operations on jobs chosen at random; `finish`
-// is beside them because what is taken must be finished. Lines are `name=value` for the bench's
-// table.
+// Each figure is the median of five runs of 20,000 operations on jobs chosen at random, whose
+// tickets are not in the cache; `finish` is beside them because what is taken must be finished. For
+// comparison: what one read at random takes in as much memory as a million jobs have.
+//
+// MEM is what a queued job takes in all: ticket, order, deadline and its share of its owner.
+// Lines are `name=value` for the bench's table.
+
+#include <malloc.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -33,7 +38,8 @@ uint64_t mix(uint64_t x) {  // splitmix64
 
 class Bench {
  public:
-  explicit Bench(size_t jobs) : count_(jobs), tickets_(jobs + kOperations) {
+  explicit Bench(size_t jobs)
+      : count_(jobs), tickets_(jobs + kOperations), waits_(tickets_.size()) {
     queue_ = &scheduler_.set_queue({.name = "q",
                                     .max_length = UINT32_MAX,
                                     .deadline_ns = 600 * kNsPerSec,
@@ -57,9 +63,10 @@ class Bench {
     for (int run = 0; run < kRuns; ++run) {
       int64_t spent[5] = {};
       for (size_t done = 0; done < kOperations; done += piece) {
-        pick(piece);
         spent[0] += timed([&] { add(piece); });
+        pick(piece);
         spent[1] += timed([&] { position(); });
+        pick(piece);
         spent[2] += timed([&] { predict(); });
         spent[3] += timed([&] { take(piece); });
         spent[4] += timed([&] { finish(piece); });
@@ -91,6 +98,7 @@ class Bench {
       const uint64_t r = mix(++random_);
       Scheduler::Ticket& ticket = *free_.back();
       free_.pop_back();
+      waits_[index(ticket)] = true;
       scheduler_.add(ticket, *lane_,
                      {.owner = mix(r % kOwners),
                       .priority = static_cast<int64_t>(r >> 32 & 3),
@@ -102,6 +110,7 @@ class Bench {
   void take(size_t jobs) {
     for (size_t i = 0; i < jobs; ++i) {
       running_.push_back(scheduler_.take(*lane_, now_));
+      waits_[index(*running_.back())] = false;
     }
   }
   void finish(size_t jobs) {
@@ -111,14 +120,18 @@ class Bench {
       running_.pop_back();
     }
   }
+  // Without a look at the tickets themselves, which would bring them into the cache.
   void pick(size_t jobs) {
     chosen_.clear();
     while (chosen_.size() < jobs) {
-      auto& ticket = tickets_[mix(++random_) % tickets_.size()];
-      if (ticket.state() == Scheduler::Ticket::State::kWaiting) {
-        chosen_.push_back(&ticket);
+      const size_t at = mix(++random_) % tickets_.size();
+      if (waits_[at]) {
+        chosen_.push_back(&tickets_[at]);
       }
     }
+  }
+  size_t index(const Scheduler::Ticket& ticket) const {
+    return static_cast<size_t>(&ticket - tickets_.data());
   }
   void position() {
     for (const auto* ticket : chosen_) {
@@ -133,6 +146,7 @@ class Bench {
 
   size_t count_;
   std::vector<Scheduler::Ticket> tickets_;
+  std::vector<bool> waits_;  // by index
   std::vector<Scheduler::Ticket*> free_;
   std::vector<Scheduler::Ticket*> running_;
   std::vector<const Scheduler::Ticket*> chosen_;
@@ -144,6 +158,44 @@ class Bench {
   uint64_t sink_ = 0;
 };
 
+// Each read says where the next one is.
+void read_at_random() {
+  constexpr size_t kLines = size_t{128} << 20 >> 6;
+  constexpr size_t kReads = 1'000'000;
+  struct alignas(64) Line {
+    uint64_t next = 0;
+  };
+  std::vector<Line> lines(kLines);
+  for (size_t i = 0; i < kLines; ++i) {
+    lines[i].next = mix(i) % kLines;
+  }
+  uint64_t at = 1;
+  const int64_t start = monotonic_ns();
+  for (size_t i = 0; i < kReads; ++i) {
+    at = (lines[at].next + i) % kLines;
+  }
+  const auto spent = static_cast<double>(monotonic_ns() - start);
+  std::printf("READ bytes=%zu ours_ns=%.0f last=%lu\n", kLines * sizeof(Line), spent / kReads, at);
+}
+
+void bytes_a_job(uint64_t owners) {
+  constexpr size_t kJobs = 100'000;
+  const size_t before = mallinfo2().uordblks + mallinfo2().hblkhd;
+  Scheduler scheduler;
+  Scheduler::Lane& lane = scheduler.lane(
+      scheduler.set_queue({.name = "q", .max_length = UINT32_MAX, .deadline_ns = 600 * kNsPerSec}),
+      "m");
+  std::vector<Scheduler::Ticket> tickets(kJobs);
+  for (size_t i = 0; i < kJobs; ++i) {
+    const uint64_t r = mix(i);
+    scheduler.add(tickets[i], lane, {.owner = mix(r % owners), .cost = 1 + (r >> 40 & 1023)},
+                  kNsPerSec + static_cast<int64_t>(i));
+  }
+  const size_t after = mallinfo2().uordblks + mallinfo2().hblkhd;
+  std::printf("MEM jobs=%zu owners=%lu ours_bytes=%.1f\n", kJobs, owners,
+              static_cast<double>(after - before) / kJobs);
+}
+
 }  // namespace
 }  // namespace penstock::queue
 
@@ -154,6 +206,9 @@ int main(int argc, char** argv) {
   }
   if (counts.empty()) {
     counts = {1000, 1'000'000};
+    penstock::queue::bytes_a_job(1);
+    penstock::queue::bytes_a_job(10'000);
+    penstock::queue::read_at_random();
   }
   for (const size_t count : counts) {
     std::make_unique<penstock::queue::Bench>(count)->measure();

@@ -52,7 +52,7 @@ void Audience::leave(Waiter& waiter) {
 }
 
 void Audience::set_wait(Waiter& waiter) {
-  timers_.set(waiter, std::min(waiter.due_ns(), waiter.wait_ends_ns));
+  timers_.set(waiter, std::min(wires_.now_ns() + kSignOfLifeNs, waiter.wait_ends_ns));
 }
 
 bool Audience::answered(Waiter& waiter) {
@@ -155,10 +155,10 @@ JobView Audience::view(const Job& job, std::string_view jobs_path) const {
   const int64_t now_ms = wall_ms_();
   JobView view{.id = job.id.view(), .jobs_path = jobs_path, .attempts = job.attempts()};
   view.created_ms = created_ms(job.id);
-  if (job.lane() == nullptr) {
+  if (job.home == nullptr) {
     return view;  // its key is still being looked up
   }
-  view.queue = job.lane()->queue->settings.name;
+  view.queue = job.home->queue->settings.name;
   const auto seconds = [](int64_t ns) { return (ns + kNsPerSec - 1) / kNsPerSec; };
   switch (job.state()) {
     case State::kScheduled:
@@ -252,9 +252,8 @@ void Audience::tell_state(Job& job) {
 
 void Audience::tell_progress(Job& job) {
   each(job, Kind::kEvents, [&](Waiter& waiter) {
-    const int64_t due_ns = waiter.told_ns + kProgressNs;
     waiter.progress_due = true;
-    timers_.set(waiter, std::min(waiter.due_ns(), due_ns));
+    timers_.set(waiter, waiter.told_ns + kProgressNs);
   });
 }
 

@@ -55,8 +55,8 @@ void Dispatcher::apply(const Config& config) {
 // What was promised waits for a worker to come back.
 void Dispatcher::fail_unserved() {
   jobs_.each([this](Job& job) {
-    if (job.promise == Promise::kNone && job.lane() != nullptr && job.worker == nullptr &&
-        !job.ending && roster_.find(*job.lane()->queue, job.lane()->model) == nullptr) {
+    if (job.promise == Promise::kNone && job.home != nullptr && job.worker == nullptr &&
+        !job.ending && roster_.find(*job.home->queue, job.home->model) == nullptr) {
       end_with(job, JobStatus::kFailed,
                {.status = 404, .code = "not_found", .message = "The model is not served any more."});
     }
@@ -77,6 +77,7 @@ Job& Dispatcher::let_in(Waiter& waiter, const limit::Hash128& owner, std::string
 }
 
 void Dispatcher::enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Claim& claim) {
+  job.home = &lane;
   scheduler_.add(job, lane, claim, wires_.now_ns());
   const int64_t wait_ns = scheduler_.predicted_wait_ns(job, wires_.now_ns());
   job.predicted_ms = static_cast<uint32_t>(std::min<int64_t>(wait_ns / kNsPerMs, UINT32_MAX));
@@ -191,6 +192,7 @@ void Dispatcher::restore(JobRecord&& record) {
   const int64_t now_ms = wall_ms_();
   const auto steady = [&](int64_t ms) { return ms == 0 ? 0 : now_ns + (ms - now_ms) * kNsPerMs; };
   Scheduler::Lane& lane = scheduler_.lane(*queue, record.model);
+  job.home = &lane;
   scheduler_.add(job, lane,
                  {.owner = record.owner.lo,
                   .priority = record.priority,
@@ -242,7 +244,7 @@ std::string Dispatcher::jobs_url(const Waiter& waiter, const Job& job) const {
 // quick. Its caller has nothing to do with it before, and is spared a wake-up.
 void Dispatcher::say_accepted(Waiter& waiter, const Job& job, bool at_leisure) {
   std::string& out = at_leisure ? waiter.caller->out_held() : waiter.caller->out();
-  const bool known = job.lane() != nullptr && !job.ending;
+  const bool known = job.home != nullptr && !job.ending;
   const int64_t wait_ns = known ? scheduler_.predicted_wait_ns(job, wires_.now_ns()) : 0;
   wire::append(out, waiter.id,
                wire::Accepted{job.id.view(), known ? scheduler_.position(job) : 0,

@@ -174,7 +174,7 @@ class Dispatcher {
   void let_edge_settle(Job& job, const JobEnd& end);
   void erase(Job& job);
   bool serves(const WorkerSession& worker, const Scheduler::Lane& lane) const;
-  void count(const Job& job, Metrics::Event event) { count(*job.lane()->queue, event); }
+  void count(const Job& job, Metrics::Event event) { count(*job.home->queue, event); }
   void note_started(const Job& job);
   std::string jobs_url(const Waiter& waiter, const Job& job) const;
 

@@ -31,7 +31,7 @@ JobEnd Dispatcher::end_of(const Job& job, JobStatus status) const {
     end.device_ns = static_cast<uint64_t>(wires_.now_ns() - job.started_ns());
     end.completion_tokens = job.keeps_answer ? job.more->answer.bytes / kBytesPerToken : 0;
   }
-  const int64_t keep_ns = notes_.at(job.lane()->queue).config.keep_results_ns;
+  const int64_t keep_ns = notes_.at(job.home->queue).config.keep_results_ns;
   end.expires_ms = end.finished_ms + keep_ns / kNsPerMs;
   return end;
 }
@@ -85,7 +85,7 @@ void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
 void Dispatcher::ended(Job& job, const JobEnd& end) {
   JobView view{.id = job.id.view(),
                .status = end.status,
-               .queue = job.lane()->queue->settings.name,
+               .queue = job.home->queue->settings.name,
                .attempts = end.attempts,
                .created_ms = created_ms(job.id),
                .started_ms = end.started_ms,
@@ -120,7 +120,7 @@ void Dispatcher::let_edge_settle(Job& job, const JobEnd& end) {
   const bool refund = end.status == JobStatus::kFailed || end.status == JobStatus::kExpired;
   edges_.over(job.edge_number(), {.receipt = job.more->receipt,
                                .refund = refund ? 1U : 0U,
-                               .model = job.lane()->model,
+                               .model = job.home->model,
                                .prompt_tokens = end.prompt_tokens,
                                .completion_tokens = end.completion_tokens,
                                .device_ns = end.device_ns});

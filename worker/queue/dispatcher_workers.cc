@@ -110,10 +110,10 @@ void Dispatcher::note_started(const Job& job) {
     return;
   }
   const bool predicted = job.predicted_ms != Job::kNotPredicted;
-  Metrics::started(*notes_.at(job.lane()->queue).metrics, Scheduler::priority_of(job),
+  Metrics::started(*notes_.at(job.home->queue).metrics, Scheduler::priority_of(job),
                    job.started_ns() - job.arrived_ns(),
                    predicted ? int64_t{job.predicted_ms} * kNsPerMs : -1,
-                   job.lane()->queue->any_model().service.mean_ns());
+                   job.home->queue->any_model().service.mean_ns());
 }
 
 void Dispatcher::fetched(const JobId& id, uint64_t number, Result<std::string> frame) {
@@ -243,7 +243,7 @@ void Dispatcher::complete(Job& job, const wire::Done& done, std::string_view fra
 
 void Dispatcher::fail(Job& job, const wire::Failed& failed) {
   job.worker->forget(job);
-  const Scheduler::Lane& lane = *job.lane();
+  const Scheduler::Lane& lane = *job.home;
   if (failed.retryable == 0) {
     count(job, Metrics::Event::kFailed);
     end_with(job, JobStatus::kFailed, failed);

@@ -12,9 +12,10 @@
 //
 // What an owner took back before it was taken is not charged, once nothing of it is left waiting.
 //
-// Memory: an owner matters while it has jobs here, or while F > V: a newcomer would begin at V
-// anyway. When the last job of the class is gone, all is forgotten and V begins at 0 again. Owners
-// without jobs are at most kMaxIdle; past that, the one that owes least is forgiven.
+// Memory: an owner has a flow here while it has jobs, or while F > V: a newcomer would begin at V
+// anyway. When the last job of the class is gone, all is forgotten and V begins at 0 again. Flows
+// without jobs are at most kMaxIdle; past that, the one that owes least is forgiven. A flow is kept
+// with its owner (owners.h), where a look at the owner finds it.
 //
 // Numbers: tags are in 1/65536 of a unit of cost at weight 1. What the division leaves is carried
 // to the owner's next job, so shares do not drift. One job moves a tag by at most 2^40; tags stop
@@ -23,28 +24,54 @@
 #pragma once
 
 #include <cstdint>
-#include <unordered_map>
+#include <memory>
 
 #include "worker/queue/timer_heap.h"
 
 namespace penstock::queue {
 
+struct Owner;
+class Owners;
+
 class FairShare {
  public:
   static constexpr uint64_t kMaxCost = uint64_t{1} << 24;
   static constexpr uint64_t kMaxWeight = uint64_t{1} << 16;
+  static constexpr uint64_t kMaxSpan = (kMaxCost << 16) + kMaxWeight;  // of a job: end - start
   static constexpr size_t kMaxIdle = 1U << 16;
 
-  // What is known of one owner.
+  // What is known of one owner in one class.
   class Flow : private TimerHeap::Node {
+   public:
+    Owner& owner() const noexcept { return *owner_; }
+
+   private:
     friend class FairShare;
-    uint64_t owner_ = 0;
+    uint32_t jobs_ = 0;  // here: waiting, delayed, running
+    uint32_t waiting_ = 0;
+    uint32_t weight_ = 1;
+    const FairShare* share_ = nullptr;  // nullptr: unused
+    Owner* owner_ = nullptr;
     int64_t end_ = 0;     // F of the job that came last
     int64_t served_ = 0;  // F of the last that was taken
     uint64_t rest_ = 0;   // of the last division
-    uint64_t weight_ = 1;
-    uint32_t jobs_ = 0;  // here: waiting, delayed, running
-    uint32_t waiting_ = 0;
+    std::unique_ptr<Flow> next_;
+  };
+  // Those of one owner. The first is kept right here, for most owners have but one.
+  class Flows {
+   public:
+    bool empty() const noexcept { return first_.share_ == nullptr && first_.next_ == nullptr; }
+    uint32_t waiting() const noexcept {
+      uint32_t waiting = 0;
+      for (const Flow* flow = &first_; flow != nullptr; flow = flow->next_.get()) {
+        waiting += flow->waiting_;
+      }
+      return waiting;
+    }
+
+   private:
+    friend class FairShare;
+    Flow first_;
   };
   // A job's tags. Whoever holds it gives it back by leave().
   struct Tags {
@@ -53,30 +80,37 @@ class FairShare {
     uint64_t end = 0;
   };
 
+  // The owners outlive this.
+  explicit FairShare(Owners& owners) noexcept : owners_(owners) {}
+
   bool empty() const noexcept { return jobs_ == 0; }
   uint64_t virtual_time() const noexcept { return static_cast<uint64_t>(now_); }
   // Virtual time never goes back.
   void raise(uint64_t virtual_time) noexcept;
 
   // A job came. O(1), and so are the others, beside the forgetting of those that matter no more.
-  Tags arrive(uint64_t owner, uint64_t cost, uint64_t weight);
-  // The tag that a job of this owner would get now.
-  uint64_t next_start(uint64_t owner) const noexcept;
+  Tags arrive(Owner& owner, uint64_t cost, uint64_t weight);
+  // The tag that a job of this owner would get now; of one who is not known when nullptr.
+  uint64_t next_start(const Owner* owner) const noexcept;
   void take(const Tags& tags) noexcept;       // it waits no longer, and is being served
   void come_back(const Tags& tags) noexcept;  // it waits again, at the tag it has
   void withdraw(const Tags& tags) noexcept;   // it waits no longer, and is not served
-  void leave(const Tags& tags) noexcept;      // it is over. REQUIRES: it does not wait.
+  // It is over. Its owner may be forgotten with it. REQUIRES: it does not wait.
+  void leave(const Tags& tags) noexcept;
 
-  size_t owners() const noexcept { return flows_.size(); }
+  size_t flows() const noexcept { return flows_; }
 
  private:
   int64_t start_of(const Flow& flow) const noexcept;
+  const Flow* find(const Owner& owner) const noexcept;
+  Flow& flow_of(Owner& owner);
   void forget(Flow& flow) noexcept;
 
-  std::unordered_map<uint64_t, Flow> flows_;
-  TimerHeap idle_;  // those without a job, by F
+  Owners& owners_;
+  TimerHeap idle_;  // flows without a job, by F
   int64_t now_ = 0;
   uint32_t jobs_ = 0;
+  uint32_t flows_ = 0;
 };
 
 }  // namespace penstock::queue

@@ -49,6 +49,7 @@ struct Job : Scheduler::Ticket {
   uint32_t predicted_ms = kNotPredicted;  // how long it would wait, when it came
   uint32_t held_bytes = 0;     // of the frame, while it is in memory
   limit::Hash128 owner;
+  Scheduler::Lane* home = nullptr;  // its lane, also once it has ended; nullptr: looking_up
   WorkerSession* worker = nullptr;  // while it runs
   uint64_t number = 0;              // while it runs: its id on the worker's connection
   Waiter* waiters = nullptr;

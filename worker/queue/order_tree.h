@@ -2,27 +2,28 @@
 // it.
 //
 // A B+-tree (Bayer and McCreight, 1972; Comer, "The Ubiquitous B-Tree", 1979) whose inner pages
-// keep, beside each child, how many members it has and what they cost. Insert, erase, rank and sum
-// are O(log n), and at a million members they touch four pages, of which the upper ones stay in
-// the cache; a binary tree would miss it twenty times. Pages that run empty are joined with a
-// neighbour, so memory follows the members. Members are not owned; they must not change while in.
+// keep, beside each child, how many members it and those before it have and what they cost. Insert,
+// erase, rank and sum are O(log n). Pages that run empty are joined with a neighbour, so memory
+// follows the members.
+//
+// Made for the cache: a page keeps its entries column by column, so that a search reads four lines
+// of tags, asked for at once, and no member is touched on the way. At a million members only the
+// last page is not in the cache: one wait for memory, where a binary tree has twenty.
+//
+// Members are not owned; they must not change while in.
 #pragma once
 
 #include <cstdint>
 
 namespace penstock::queue {
 
-// Where a job stands. The tag is fixed when the job arrives, so the order never has to be redone.
-// Higher classes go first; within a class the smaller tag, then the earlier arrival.
+// Where a job stands within its class. It is fixed when the job arrives, so the order never has to
+// be redone.
 struct Place {
-  int64_t priority = 0;
   uint64_t tag = 0;      // start tag of start-time fair queueing (fair_share.h)
   uint64_t arrival = 0;  // unique
 
   bool before(const Place& other) const noexcept {
-    if (priority != other.priority) {
-      return priority > other.priority;
-    }
     return tag != other.tag ? tag < other.tag : arrival < other.arrival;
   }
 };
@@ -36,6 +37,15 @@ class OrderTree {
   struct Sum {
     uint32_t count = 0;
     uint64_t cost = 0;
+
+    Sum& operator+=(const Sum& other) noexcept {
+      count += other.count;
+      cost += other.cost;
+      return *this;
+    }
+    Sum operator-(const Sum& other) const noexcept {
+      return {count - other.count, cost - other.cost};
+    }
   };
 
   OrderTree() = default;
@@ -50,20 +60,30 @@ class OrderTree {
 
   uint32_t size() const noexcept { return total_.count; }
   const Sum& total() const noexcept { return total_; }
-  Node* first() const noexcept;                         // nullptr when empty
-  Node* first_from(const Place& place) const noexcept;  // the first that is not before it
-  Sum before(const Place& place) const noexcept;        // its owner need not be a member
+  Node* first() const noexcept;  // nullptr when empty
+
+  // What stands before a place; nobody need stand there.
+  uint32_t rank(const Place& place) const noexcept;
+  Sum before(const Place& place) const noexcept;
+
+  // Writes what the first members cost, in their order, at most so many. Returns how many it wrote.
+  uint32_t first_costs(uint32_t* costs, uint32_t most) const noexcept;
 
  private:
   struct Page;
+  struct Leaf;
+  struct Inner;
   struct Entry;
-  static Page* add(Page& page, uint32_t at, const Entry& entry);
-  static Page* insert(Page& page, Node& node);
-  static void erase(Page& page, const Node& node) noexcept;
-  static void join_small_child(Page& page, uint32_t at) noexcept;
-  static void free(Page* page) noexcept;
+  const Leaf* leaf_of(const Place& place, Sum& before) const noexcept;
+  Entry insert(Page& page, uint32_t level, Node& node);
+  void erase(Page& page, uint32_t level, const Node& node) noexcept;
+  static void join_small_child(Inner& page, uint32_t level, uint32_t at) noexcept;
+  static uint32_t first_costs(const Page* page, uint32_t level, uint32_t* costs,
+                              uint32_t most) noexcept;
+  static void free(Page* page, uint32_t level) noexcept;
 
   Page* root_ = nullptr;
+  uint32_t levels_ = 0;  // of inner pages
   Sum total_;
 };
 

@@ -1,6 +1,7 @@
 #include "worker/queue/scheduler.h"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <functional>
 #include <map>
@@ -10,11 +11,40 @@ namespace penstock::queue {
 
 using State = Scheduler::Ticket::State;
 
+namespace {
+const OrderTree kNobody;
+}
+
 struct Scheduler::Class {
+  Class(Lane& its_lane, Owners& owners) : lane(its_lane), share(owners) {}
+  Lane& lane;
   int64_t priority = 0;
   uint32_t waiting = 0;  // delayed ones included
+  OrderTree line;        // of those that may be taken, and are not promoted
   FairShare share;
 };
+
+static_assert(sizeof(Scheduler::Ticket) == 64);
+
+int64_t Scheduler::Ticket::started_ns() const noexcept {
+  return state() == State::kRunning ? run_->started_ns : 0;
+}
+
+Scheduler::Lane* Scheduler::Ticket::lane() const noexcept {
+  return state() == State::kUnknown     ? nullptr
+         : state() == State::kScheduled ? lane_
+                                        : &its_class().lane;
+}
+
+// REQUIRES: it is waiting, delayed or running.
+Scheduler::Class& Scheduler::Ticket::its_class() const noexcept {
+  return state() == State::kRunning ? *run_->of : *class_;
+}
+
+FairShare::Tags Scheduler::Ticket::tags() const noexcept {
+  const uint64_t start = promoted_ ? place.arrival : place.tag;
+  return {flow_, start, start + span_};
+}
 
 Scheduler::Lane::Lane() = default;
 Scheduler::Lane::~Lane() = default;
@@ -75,13 +105,13 @@ bool Scheduler::full(const Queue& queue, uint64_t owner) noexcept {
   if (most == 0) {
     return false;
   }
-  const auto found = queue.owners_.find(owner);
-  return found != queue.owners_.end() && found->second.waiting >= most;
+  const Owner* const known = queue.owners_.find(owner);
+  return known != nullptr && known->waiting() >= most;
 }
 
 Scheduler::Admission Scheduler::add(Ticket& ticket, Lane& lane, const Claim& claim,
                                     int64_t now_ns) {
-  assert(ticket.state_ == State::kUnknown);
+  assert(ticket.state() == State::kUnknown);
   Queue& queue = *lane.queue;
   if (!claim.force && full(queue)) {
     return Admission::kQueueFull;
@@ -89,14 +119,12 @@ Scheduler::Admission Scheduler::add(Ticket& ticket, Lane& lane, const Claim& cla
   if (!claim.force && full(queue, claim.owner)) {
     return Admission::kOwnerFull;
   }
-  ticket.lane_ = &lane;
-  ticket.owner_ = &queue.owners_[claim.owner];
-  ticket.owner_->id = claim.owner;
-  ++ticket.owner_->jobs;
-  ++ticket.owner_->waiting;
+  Owner& owner = queue.owners_[claim.owner];
+  queue.with_jobs_ += owner.jobs++ == 0 ? 1 : 0;
   ++queue.waiting;
   ticket.cost = static_cast<uint32_t>(std::clamp<uint64_t>(claim.cost, 1, FairShare::kMaxCost));
-  ticket.attempts_ = claim.attempts;
+  ticket.attempts_ = std::min(claim.attempts, kMaxAttempts);
+  ticket.promoted_ = false;
   ticket.arrived_ns_ = claim.arrived_ns != 0 ? claim.arrived_ns : now_ns;
   if (claim.not_before_ns != 0) {
     ticket.arrived_ns_ = std::max(ticket.arrived_ns_, claim.not_before_ns);
@@ -105,24 +133,34 @@ Scheduler::Admission Scheduler::add(Ticket& ticket, Lane& lane, const Claim& cla
   ticket.deadline_ns_ = claim.deadline_ns != 0 ? claim.deadline_ns
                         : deadline_ns > 0      ? ticket.arrived_ns_ + deadline_ns
                                                : INT64_MAX;
-  if (claim.not_before_ns > now_ns) {
-    ++queue.scheduled;
-    ticket.state_ = State::kScheduled;
-    ticket.place = {claim.priority, claim.weight, 0};
-    timers_.set(ticket, std::min(ticket.deadline_ns_, claim.not_before_ns));
-  } else {
-    line_up(ticket, claim.priority, claim.weight, now_ns);
+  const int64_t priority = std::min(claim.priority, kHighest);
+  const uint64_t weight = std::clamp<uint64_t>(claim.weight, 1, FairShare::kMaxWeight);
+  if (claim.not_before_ns <= now_ns) {
+    line_up(ticket, lane, owner, priority, weight, now_ns);
+    watch_deadline(ticket);
+    return Admission::kAdded;
   }
+  ticket.state(State::kScheduled);
+  ticket.lane_ = &lane;
+  ticket.owner_ = &owner;
+  ticket.place = {static_cast<uint64_t>(priority), 0};
+  ticket.span_ = weight;
+  ++owner.scheduled;
+  ++queue.scheduled;
+  timers_.set(ticket, std::min(ticket.deadline_ns_, claim.not_before_ns));
   return Admission::kAdded;
 }
 
 // A newcomer gets its place, and stands there.
-void Scheduler::line_up(Ticket& ticket, int64_t priority, uint64_t weight, int64_t now_ns) {
-  priority = std::min(priority, kHighest);
-  ticket.class_ = &class_of(*ticket.lane_, priority);
-  ticket.tags_ = ticket.class_->share.arrive(ticket.owner_->id, ticket.cost, weight);
-  ticket.place = {priority, ticket.tags_.start, ++arrivals_};
-  ++ticket.class_->waiting;
+void Scheduler::line_up(Ticket& ticket, Lane& lane, Owner& owner, int64_t priority, uint64_t weight,
+                        int64_t now_ns) {
+  Class& its = class_of(lane, priority);
+  const FairShare::Tags tags = its.share.arrive(owner, ticket.cost, weight);
+  ticket.class_ = &its;
+  ticket.flow_ = tags.flow;
+  ticket.place = {tags.start, ++arrivals_};
+  ticket.span_ = tags.end - tags.start;
+  ++its.waiting;
   wait(ticket, now_ns);
 }
 
@@ -141,9 +179,10 @@ Scheduler::Class& Scheduler::class_of(Lane& lane, int64_t priority) {
   }
   const auto unused = std::find_if(lane.classes_.begin(), lane.classes_.end(),
                                    [](const auto& each) { return each->share.empty(); });
-  Class& fresh = unused != lane.classes_.end()
-                     ? **unused
-                     : *lane.classes_.emplace_back(std::make_unique<Class>());
+  Class& fresh =
+      unused != lane.classes_.end()
+          ? **unused
+          : *lane.classes_.emplace_back(std::make_unique<Class>(lane, lane.queue->owners_));
   const uint64_t begin = virtual_time(lane, priority);
   fresh.priority = priority;
   fresh.share.raise(begin);
@@ -163,132 +202,190 @@ uint64_t Scheduler::virtual_time(const Lane& lane, int64_t priority) noexcept {
 
 // Stands in line, at the ticket's own place. Whatever counts it was taken care of.
 void Scheduler::wait(Ticket& ticket, int64_t now_ns) {
-  Lane& lane = *ticket.lane_;
-  ticket.state_ = State::kWaiting;
-  lane.waiting_.insert(ticket);
-  timers_.set(ticket, ticket.deadline_ns_);
+  ticket.state(State::kWaiting);
+  Lane& lane = ticket.class_->lane;
+  line_of(ticket).insert(ticket);
   if (!lane.is_set() && lane.queue->settings.aging_ns > 0) {
     aging_.set(lane, now_ns + lane.queue->settings.aging_ns);
   }
 }
 
+OrderTree& Scheduler::line_of(const Ticket& ticket) noexcept {
+  Class& its = ticket.its_class();
+  return ticket.promoted_ ? its.lane.promoted_ : its.line;
+}
+
+// REQUIRES: the ticket waits, and no timer is set for it, unless it is in the heap.
+void Scheduler::watch_deadline(Ticket& ticket) {
+  TimerRing<Ticket>& ring = ticket.lane()->queue->deadlines_;
+  if (!ticket.is_set() && ring.takes(ticket.deadline_ns_)) {
+    ring.push(ticket);
+  } else {
+    timers_.set(ticket, ticket.deadline_ns_);
+  }
+}
+
+void Scheduler::unwatch(Ticket& ticket) noexcept {
+  if (TimerRing<Ticket>::has(ticket)) {
+    ticket.lane()->queue->deadlines_.erase(ticket);
+  } else {
+    timers_.erase(ticket);
+  }
+}
+
+// The first of a lane, nullptr when it is empty.
+Scheduler::Ticket* Scheduler::head(const Lane& lane) noexcept {
+  const OrderTree* line = &lane.promoted_;
+  int64_t highest = INT64_MIN;
+  for (const auto& each : lane.classes_) {
+    if (each->line.size() > 0 && lane.promoted_.size() == 0 &&
+        (line == &lane.promoted_ || each->priority > highest)) {
+      line = &each->line;
+      highest = each->priority;
+    }
+  }
+  OrderTree::Node* const first = line->first();
+  return first == nullptr ? nullptr : &ticket_of(*first);
+}
+
+Scheduler::Standing Scheduler::standing(const Ticket& ticket) noexcept {
+  return {ticket.promoted_ ? kHighest + 1 : ticket.its_class().priority, ticket.place};
+}
+
 Scheduler::Ticket* Scheduler::take(Lane& worker_lane, int64_t now_ns) noexcept {
   Queue& queue = *worker_lane.queue;
-  OrderTree::Node* own = worker_lane.waiting_.first();
-  OrderTree::Node* any = queue.any_model().waiting_.first();
-  OrderTree::Node* next =
-      own == nullptr || (any != nullptr && any->place.before(own->place)) ? any : own;
+  Ticket* next = head(worker_lane);
+  if (Ticket* const any = head(queue.any_model()); any != nullptr) {
+    next = next == nullptr || standing(*any).before(standing(*next)) ? any : next;
+  }
   if (next == nullptr || queue.paused) {
     return nullptr;
   }
-  Ticket& ticket = ticket_of(*next);
-  ticket.lane_->waiting_.erase(ticket);
-  ticket.state_ = State::kRunning;
-  ticket.started_ns_ = now_ns;
-  ticket.served_by_ = &worker_lane;
-  count_running(worker_lane, ticket, true);
-  ticket.class_->share.take(ticket.tags_);
+  Ticket& ticket = *next;
+  Class& its = *ticket.class_;
+  const FairShare::Tags tags = ticket.tags();
+  line_of(ticket).erase(ticket);
+  if (unused_runs_.empty()) {
+    unused_runs_.push_back(&runs_.emplace_back());
+  }
+  ticket.state(State::kRunning);
+  ticket.run_ = unused_runs_.back();
+  unused_runs_.pop_back();
+  *ticket.run_ = {&its, &worker_lane, now_ns, ticket.cost};
+  count_running(*ticket.run_, true);
+  its.share.take(tags);
   // What competes with it has come as far, be it asked for by model or not.
   for (Lane* const lane : {&worker_lane, &queue.any_model()}) {
-    lane->highest_taken_ = std::max(lane->highest_taken_, ticket.class_->priority);
-    if (Class* const same = find_class(*lane, ticket.class_->priority); same != nullptr) {
-      same->share.raise(ticket.tags_.start);
+    lane->highest_taken_ = std::max(lane->highest_taken_, its.priority);
+    if (Class* const same = find_class(*lane, its.priority); same != nullptr) {
+      same->share.raise(tags.start);
     }
   }
   ++queue.taken_;
   --queue.waiting;
-  --ticket.owner_->waiting;
-  --ticket.class_->waiting;
+  --its.waiting;
   return &ticket;
 }
 
-void Scheduler::count_running(Lane& lane, const Ticket& ticket, bool starts) noexcept {
-  const auto started_ns = static_cast<uint64_t>(ticket.started_ns_);
+void Scheduler::count_running(Run& run, bool starts) noexcept {
+  Lane& lane = *run.served_by;
+  const auto started_ns = static_cast<uint64_t>(run.started_ns);
   lane.running += starts ? 1U : -1U;
   lane.queue->running += starts ? 1U : -1U;
-  lane.running_cost_ += starts ? ticket.cost : -uint64_t{ticket.cost};
+  lane.running_cost_ += starts ? run.cost : -uint64_t{run.cost};
   lane.started_ns_ += starts ? started_ns : -started_ns;
+  if (starts) {
+    run.next = lane.runs_;
+  }
+  if (run.next != nullptr) {
+    run.next->last = starts ? &run : run.last;
+  }
+  (run.last == nullptr ? lane.runs_ : run.last->next) = starts ? &run : run.next;
 }
 
-// Takes the ticket out of wherever it is; it keeps its place, its attempts and its tags.
-void Scheduler::leave(Ticket& ticket) noexcept {
-  Queue& queue = *ticket.lane_->queue;
-  timers_.erase(ticket);
-  if (ticket.state_ == State::kRunning) {
-    count_running(*ticket.served_by_, ticket, false);
+void Scheduler::stop_running(Ticket& ticket) noexcept {
+  Run& run = *ticket.run_;
+  count_running(run, false);
+  ticket.class_ = run.of;
+  ticket.state(State::kDelayed);
+  unused_runs_.push_back(&run);
+}
+
+// The ticket is over, wherever it is.
+void Scheduler::drop(Ticket& ticket) noexcept {
+  unwatch(ticket);
+  Queue& queue = *ticket.lane()->queue;
+  const State was = ticket.state();
+  Owner& owner = was == State::kScheduled ? *ticket.owner_ : ticket.flow_->owner();
+  queue.with_jobs_ -= --owner.jobs == 0 ? 1 : 0;
+  queue.waiting -= was == State::kRunning ? 0 : 1;
+  if (was == State::kScheduled) {
+    --queue.scheduled;
+    --owner.scheduled;
+    queue.owners_.release(owner);
+  } else if (was == State::kRunning) {
+    stop_running(ticket);
   } else {
-    --queue.waiting;
-    --ticket.owner_->waiting;
-    if (ticket.state_ == State::kScheduled) {
-      --queue.scheduled;
-    } else {
-      --ticket.class_->waiting;
-      ticket.class_->share.withdraw(ticket.tags_);
+    if (was == State::kWaiting) {
+      line_of(ticket).erase(ticket);
     }
+    --ticket.class_->waiting;
+    ticket.class_->share.withdraw(ticket.tags());
   }
-  if (ticket.state_ == State::kWaiting) {
-    ticket.lane_->waiting_.erase(ticket);
+  if (was != State::kScheduled) {
+    ticket.class_->share.leave(ticket.tags());
   }
-  ticket.state_ = State::kUnknown;
-}
-
-// The ticket is over. REQUIRES: it has left.
-void Scheduler::forget(Ticket& ticket) noexcept {
-  if (ticket.class_ != nullptr) {
-    std::exchange(ticket.class_, nullptr)->share.leave(ticket.tags_);
-  }
-  if (--ticket.owner_->jobs == 0) {
-    ticket.lane_->queue->owners_.erase(ticket.owner_->id);
-  }
+  ticket.state(State::kUnknown);
 }
 
 void Scheduler::finish(Ticket& ticket, Outcome outcome, int64_t now_ns) noexcept {
-  if (ticket.state_ == State::kUnknown) {
+  if (ticket.state() == State::kUnknown) {
     return;
   }
-  if (outcome == Outcome::kCompleted && ticket.state_ == State::kRunning) {
-    const int64_t took_ns = now_ns - ticket.started_ns_;
-    ticket.served_by_->service.observe(took_ns, ticket.cost);
-    ticket.lane_->queue->any_model().service.observe(took_ns, ticket.cost);
+  if (outcome == Outcome::kCompleted && ticket.state() == State::kRunning) {
+    Lane& served_by = *ticket.run_->served_by;
+    const int64_t took_ns = now_ns - ticket.run_->started_ns;
+    served_by.service.observe(took_ns, ticket.cost);
+    served_by.queue->any_model().service.observe(took_ns, ticket.cost);
   }
-  leave(ticket);
-  forget(ticket);
+  drop(ticket);
 }
 
 bool Scheduler::retry(Ticket& ticket, Cause cause, int64_t now_ns) {
-  assert(ticket.state_ == State::kRunning);
-  const QueueSettings& settings = ticket.lane_->queue->settings;
-  leave(ticket);
-  if (++ticket.attempts_ >= settings.attempts) {
-    forget(ticket);
+  assert(ticket.state() == State::kRunning);
+  const QueueSettings& settings = ticket.lane()->queue->settings;
+  const uint32_t attempts = ticket.attempts() + 1;
+  if (attempts >= std::min(settings.attempts, kMaxAttempts)) {
+    ticket.attempts_ = std::min(attempts, kMaxAttempts);
+    drop(ticket);
     return false;
   }
+  ticket.attempts_ = attempts;
   come_back(ticket);
-  const uint32_t waits = ticket.attempts_ - (cause == Cause::kWorkerLost ? 1 : 0);
+  const uint32_t waits = attempts - (cause == Cause::kWorkerLost ? 1 : 0);
   if (waits == 0 || settings.backoff_ns == 0) {
     wait(ticket, now_ns);
     return true;
   }
   const int64_t factor = int64_t{1} << std::min<uint32_t>(waits - 1, 20);
   const int64_t delay_ns = std::min(settings.backoff_ns, kMaxBackoffNs / factor) * factor;
-  ticket.state_ = State::kDelayed;
+  unwatch(ticket);
   timers_.set(ticket, std::min(ticket.deadline_ns_, now_ns + with_jitter(delay_ns)));
   return true;
 }
 
 void Scheduler::requeue(Ticket& ticket, int64_t now_ns) {
-  assert(ticket.state_ == State::kRunning);
-  leave(ticket);
+  assert(ticket.state() == State::kRunning);
   come_back(ticket);
   wait(ticket, now_ns);
 }
 
-// What ran waits again, or will.
+// What ran is delayed.
 void Scheduler::come_back(Ticket& ticket) noexcept {
-  ++ticket.lane_->queue->waiting;
-  ++ticket.owner_->waiting;
+  stop_running(ticket);
+  ++ticket.class_->lane.queue->waiting;
   ++ticket.class_->waiting;
-  ticket.class_->share.come_back(ticket.tags_);
+  ticket.class_->share.come_back(ticket.tags());
 }
 
 // Half of it and a random part of the other half: jobs that failed together do not come back
@@ -305,27 +402,46 @@ int64_t Scheduler::with_jitter(int64_t delay_ns) noexcept {
 }
 
 void Scheduler::advance_to(int64_t now_ns, std::vector<Expired>& expired) {
-  while (timers_.next_ns() <= now_ns) {
-    Ticket& ticket = ticket_of(*timers_.first());
+  while (Ticket* const due = first_due(now_ns)) {
+    Ticket& ticket = *due;
     if (ticket.deadline_ns_ <= now_ns) {
-      expired.push_back({&ticket, ticket.state_ == State::kRunning});
-      leave(ticket);
-      forget(ticket);
-    } else if (ticket.state_ == State::kScheduled) {
+      expired.push_back({&ticket, ticket.state() == State::kRunning});
+      drop(ticket);
+      continue;
+    }
+    timers_.erase(ticket);
+    if (ticket.state() == State::kScheduled) {
+      Owner& owner = *ticket.owner_;
+      --owner.scheduled;
       --ticket.lane_->queue->scheduled;
-      line_up(ticket, ticket.place.priority, ticket.place.tag, now_ns);
+      line_up(ticket, *ticket.lane_, owner, static_cast<int64_t>(ticket.place.tag), ticket.span_,
+              now_ns);
     } else {
       wait(ticket, now_ns);
     }
+    watch_deadline(ticket);
   }
   while (aging_.next_ns() <= now_ns) {
     age(static_cast<Lane&>(*aging_.first()), now_ns);
   }
 }
 
+// The ticket whose time came first, nullptr when none's has.
+Scheduler::Ticket* Scheduler::first_due(int64_t now_ns) noexcept {
+  int64_t least_ns = timers_.next_ns();
+  Ticket* first = timers_.size() > 0 ? &ticket_of(*timers_.first()) : nullptr;
+  for (const Queue& queue : queues_) {
+    if (queue.deadlines_.next_ns() < least_ns) {
+      least_ns = queue.deadlines_.next_ns();
+      first = queue.deadlines_.first();
+    }
+  }
+  return least_ns <= now_ns ? first : nullptr;
+}
+
 // Looks at the lane, and says when to look again: never, once nobody waits; wait() sees to it.
 void Scheduler::age(Lane& lane, int64_t now_ns) {
-  if (lane.waiting_.size() == 0 || lane.queue->settings.aging_ns <= 0) {
+  if (head(lane) == nullptr || lane.queue->settings.aging_ns <= 0) {
     aging_.erase(lane);
   } else {
     aging_.set(lane, std::max(promote_one(lane, now_ns), now_ns + 1));
@@ -336,23 +452,25 @@ int64_t Scheduler::promote_one(Lane& lane, int64_t now_ns) {
   const Queue& queue = *lane.queue;
   int64_t top = std::exchange(lane.highest_taken_, INT64_MIN);
   const int64_t later_ns = now_ns + queue.settings.aging_ns;
-  if (queue.paused || lane.waiting_.first()->place.priority > kHighest ||
+  if (queue.paused || lane.promoted_.size() > 0 ||
       queue.taken_ - lane.promoted_at_ < kTakesPerPromotion) {
     return later_ns;
   }
   each_competing(lane, [&](const Lane& each) {
-    const OrderTree::Node* const first = each.waiting_.first_from({kHighest, 0, 0});
-    top = std::max(top, first != nullptr ? first->place.priority : INT64_MIN);
+    for (const auto& its : each.classes_) {
+      top = std::max(top, its->line.size() > 0 ? its->priority : INT64_MIN);
+    }
   });
   Ticket* oldest = nullptr;
-  while (top > INT64_MIN) {
-    OrderTree::Node* const head = lane.waiting_.first_from({top - 1, 0, 0});
-    if (head == nullptr) {
-      break;
+  const auto goes_before = [](const Ticket& a, const Ticket& b) {
+    return a.arrived_ns_ != b.arrived_ns_ ? a.arrived_ns_ < b.arrived_ns_
+                                          : standing(a).before(standing(b));
+  };
+  for (const auto& each : lane.classes_) {
+    if (each->priority < top && each->line.size() > 0) {
+      Ticket& first = ticket_of(*each->line.first());
+      oldest = oldest == nullptr || goes_before(first, *oldest) ? &first : oldest;
     }
-    Ticket& ticket = ticket_of(*head);
-    oldest = oldest == nullptr || ticket.arrived_ns_ < oldest->arrived_ns_ ? &ticket : oldest;
-    top = head->place.priority;
   }
   if (oldest == nullptr) {
     return later_ns;
@@ -361,16 +479,20 @@ int64_t Scheduler::promote_one(Lane& lane, int64_t now_ns) {
   if (due_ns > now_ns) {
     return due_ns;
   }
-  lane.waiting_.erase(*oldest);
-  oldest->place.priority = kHighest + 1;
-  oldest->place.tag = 0;
-  lane.waiting_.insert(*oldest);
+  oldest->class_->line.erase(*oldest);
+  oldest->promoted_ = true;
+  std::swap(oldest->place.tag, oldest->place.arrival);
+  lane.promoted_.insert(*oldest);
   lane.promoted_at_ = queue.taken_;
   return later_ns;
 }
 
 int64_t Scheduler::next_event() const noexcept {
-  return std::min(timers_.next_ns(), aging_.next_ns());
+  int64_t next_ns = std::min(timers_.next_ns(), aging_.next_ns());
+  for (const Queue& queue : queues_) {
+    next_ns = std::min(next_ns, queue.deadlines_.next_ns());
+  }
+  return next_ns;
 }
 
 // The lanes whose jobs go to the same workers as this lane's.
@@ -387,29 +509,55 @@ void Scheduler::each_competing(const Lane& lane, Visit&& visit) {
   }
 }
 
-int64_t Scheduler::priority_of(const Ticket& ticket) noexcept { return ticket.class_->priority; }
+int64_t Scheduler::priority_of(const Ticket& ticket) noexcept {
+  return ticket.its_class().priority;
+}
+
+// Without a branch, as nobody can guess in which class the next one asked for is.
+Scheduler::Ahead Scheduler::ahead(const Lane& lane, const Standing& at) noexcept {
+  if (at.priority > kHighest) {
+    return {{}, &lane.promoted_};
+  }
+  Ahead ahead{lane.promoted_.total(), &kNobody};
+  for (const auto& each : lane.classes_) {
+    const bool higher = each->priority > at.priority;
+    const bool same = each->priority == at.priority && each->line.size() > 0;
+    ahead.lines.count += higher ? each->line.total().count : 0;
+    ahead.lines.cost += higher ? each->line.total().cost : 0;
+    ahead.line = same ? &each->line : ahead.line;
+  }
+  return ahead;
+}
 
 uint32_t Scheduler::position(const Ticket& ticket) const noexcept {
-  if (ticket.state_ != State::kWaiting && ticket.state_ != State::kDelayed) {
+  if (ticket.state() != State::kWaiting && ticket.state() != State::kDelayed) {
     return 0;
   }
-  uint32_t ahead = 0;
-  each_competing(*ticket.lane_,
-                 [&](const Lane& lane) { ahead += lane.waiting_.before(ticket.place).count; });
-  return ahead + 1;
+  const Standing at = standing(ticket);
+  uint32_t before = 0;
+  each_competing(ticket.class_->lane, [&](const Lane& lane) {
+    const Ahead there = ahead(lane, at);
+    before += there.lines.count + there.line->rank(at.place);
+  });
+  return before + 1;
+}
+
+OrderTree::Sum Scheduler::work_ahead(const Lane& lane, const Standing& at) noexcept {
+  Ahead there = ahead(lane, at);
+  return there.lines += there.line->before(at.place);
 }
 
 // A job that names a model waits for that model's workers; one that names none, for the first of
 // any's: nobody need be there, but those that are count before those that are not.
-int64_t Scheduler::wait_at(const Lane& lane, const Place& place, int64_t now_ns) noexcept {
+int64_t Scheduler::wait_at(const Lane& lane, const Standing& at, int64_t now_ns) noexcept {
   if (!lane.is_any()) {
-    return static_cast<int64_t>(wait_in(lane, place, now_ns));
+    return static_cast<int64_t>(wait_in(lane, at, now_ns));
   }
   double least_ns = -1;
   for (const auto& each : lane.queue->lanes) {
     const bool serves = lane.capacity == 0 || each->capacity > 0;
     if (each.get() != &lane && serves) {
-      const double wait_ns = wait_in(*each, place, now_ns);
+      const double wait_ns = wait_in(*each, at, now_ns);
       least_ns = least_ns < 0 ? wait_ns : std::min(least_ns, wait_ns);
     }
   }
@@ -419,10 +567,10 @@ int64_t Scheduler::wait_at(const Lane& lane, const Place& place, int64_t now_ns)
 // At the moment the job starts, one slot has just become free, and each other is in the midst of a
 // job. So until then the slots do all the work that is before it and all that they have begun, but
 // for what those others still need.
-double Scheduler::wait_in(const Lane& lane, const Place& place, int64_t now_ns) noexcept {
+double Scheduler::wait_in(const Lane& lane, const Standing& at, int64_t now_ns) noexcept {
   const Lane& any = lane.queue->any_model();
-  const OrderTree::Sum own = lane.waiting_.before(place);
-  const OrderTree::Sum shared = any.waiting_.before(place);
+  const OrderTree::Sum own = work_ahead(lane, at);
+  const OrderTree::Sum shared = work_ahead(any, at);
   const uint32_t free = lane.capacity > lane.running ? lane.capacity - lane.running : 0;
   const ServiceTime& service = lane.service.known() ? lane.service : any.service;
   if (!service.known() || uint64_t{own.count} + shared.count < free) {
@@ -439,39 +587,84 @@ double Scheduler::wait_in(const Lane& lane, const Place& place, int64_t now_ns) 
       service.left_ns(lane.running, static_cast<double>(lane.running_cost_),
                       static_cast<double>(std::max<int64_t>(0, age_ns)));
   const double others = std::min(slots - 1, lane.running + ahead);
-  return std::max(0.0, work_ns - others * service.residual_ns()) / slots;
+  const double fluid_ns = std::max(0.0, work_ns - others * service.residual_ns()) / slots;
+  if (own.count > kFewAhead || shared.count > 0 || lane.capacity > kFewSlots ||
+      lane.running > lane.capacity || lane.capacity == 0) {
+    return fluid_ns;
+  }
+  const double trust = service.certainty();
+  return trust * wait_by_slots(lane, at, own.count, now_ns) + (1 - trust) * fluid_ns;
+}
+
+// The few jobs ahead are dealt to the slots in their order, each to the one that is free first.
+// REQUIRES: `ahead`, the capacity and what runs are within the bounds above.
+double Scheduler::wait_by_slots(const Lane& lane, const Standing& at, uint32_t ahead,
+                                int64_t now_ns) noexcept {
+  const Lane& any = lane.queue->any_model();
+  const ServiceTime& service = lane.service.known() ? lane.service : any.service;
+  std::array<uint32_t, kFewAhead> costs;
+  uint32_t known = 0;
+  const auto deal = [&](const OrderTree& line, uint32_t most) {
+    known += line.first_costs(costs.data() + known, most);
+  };
+  if (at.priority <= kHighest) {
+    deal(lane.promoted_, ahead);
+    for (const auto& each : lane.classes_) {
+      if (each->priority > at.priority) {
+        deal(each->line, ahead - known);
+      }
+    }
+  }
+  deal(*Scheduler::ahead(lane, at).line, ahead - known);
+
+  std::array<double, kFewSlots> free_at{};  // a heap, the first to be free at the front
+  auto* const end = free_at.data() + lane.capacity;
+  auto* slot = free_at.data();
+  for (const Run* run = lane.runs_; run != nullptr; run = run->next) {
+    const double work_ns = service.work_ns(1, run->cost);
+    const auto age_ns = static_cast<double>(now_ns - run->started_ns);
+    *slot++ = std::max(work_ns - age_ns, 0.1 * work_ns * (1 - service.certainty()));
+  }
+  std::make_heap(free_at.data(), end, std::greater<>());
+  for (uint32_t i = 0; i < known; ++i) {
+    std::pop_heap(free_at.data(), end, std::greater<>());
+    *(end - 1) += service.work_ns(1, costs[i]);
+    std::push_heap(free_at.data(), end, std::greater<>());
+  }
+  return free_at.front();
 }
 
 int64_t Scheduler::predicted_wait_ns(const Ticket& ticket, int64_t now_ns) const noexcept {
-  if (ticket.state_ == State::kScheduled) {
+  if (ticket.state() == State::kScheduled) {
     return std::max<int64_t>(0, ticket.arrived_ns_ - now_ns);
   }
-  const bool waits = ticket.state_ == State::kWaiting || ticket.state_ == State::kDelayed;
-  return waits ? wait_at(*ticket.lane_, ticket.place, now_ns) : 0;
+  const bool waits = ticket.state() == State::kWaiting || ticket.state() == State::kDelayed;
+  return waits ? wait_at(ticket.class_->lane, standing(ticket), now_ns) : 0;
 }
 
 int64_t Scheduler::predicted_wait_ns(const Lane& lane, const Claim& claim,
                                      int64_t now_ns) const noexcept {
   const int64_t priority = std::min(claim.priority, kHighest);
   const Class* const same = find_class(lane, priority);
-  const uint64_t tag =
-      same != nullptr ? same->share.next_start(claim.owner) : virtual_time(lane, priority);
-  return wait_at(lane, {priority, tag, UINT64_MAX}, now_ns);
+  const uint64_t tag = same != nullptr
+                           ? same->share.next_start(lane.queue->owners_.find(claim.owner))
+                           : virtual_time(lane, priority);
+  return wait_at(lane, {priority, {tag, UINT64_MAX}}, now_ns);
 }
 
 int64_t Scheduler::predicted_wait_ns(const Lane& lane, int64_t now_ns) const noexcept {
-  return wait_at(lane, {INT64_MIN, UINT64_MAX, UINT64_MAX}, now_ns);
+  return wait_at(lane, {INT64_MIN, {UINT64_MAX, UINT64_MAX}}, now_ns);
 }
 
 int64_t Scheduler::remaining_ns(const Ticket& ticket, int64_t now_ns,
                                 double progress) const noexcept {
-  if (ticket.state_ != State::kRunning) {
+  if (ticket.state() != State::kRunning) {
     return 0;
   }
-  const Lane& lane = *ticket.served_by_;
+  const Lane& lane = *ticket.run_->served_by;
   const ServiceTime& service =
       lane.service.known() ? lane.service : lane.queue->any_model().service;
-  const auto age_ns = static_cast<double>(std::max<int64_t>(0, now_ns - ticket.started_ns_));
+  const auto age_ns = static_cast<double>(std::max<int64_t>(0, now_ns - ticket.run_->started_ns));
   const double usual_ns = service.remaining_ns(ticket.cost, age_ns);
   progress = progress > 0 ? std::min(progress, 1.0) : 0;
   const double seen_ns = progress > 0 ? age_ns * (1 - progress) / progress : 0;
@@ -481,13 +674,16 @@ int64_t Scheduler::remaining_ns(const Ticket& ticket, int64_t now_ns,
 
 int64_t Scheduler::oldest_wait_ns(const Queue& queue, int64_t now_ns) noexcept {
   int64_t oldest_ns = now_ns;
+  const Ticket* const first = queue.deadlines_.find_first(
+      [](const Ticket& ticket) { return ticket.state() == State::kWaiting; });
+  if (first != nullptr) {
+    oldest_ns = std::min(oldest_ns, first->arrived_ns_);
+  }
   for (const auto& lane : queue.lanes) {
-    const OrderTree::Node* head = lane->waiting_.first();
-    while (head != nullptr) {
-      oldest_ns = std::min(oldest_ns, static_cast<const Ticket&>(*head).arrived_ns_);
-      head = head->place.priority == INT64_MIN
-                 ? nullptr
-                 : lane->waiting_.first_from({head->place.priority - 1, 0, 0});
+    for (const auto& each : lane->classes_) {
+      if (OrderTree::Node* const leads = each->line.first(); leads != nullptr) {
+        oldest_ns = std::min(oldest_ns, ticket_of(*leads).arrived_ns_);
+      }
     }
   }
   return now_ns - oldest_ns;

@@ -24,7 +24,8 @@
 // queue of slow jobs is not turned upside down. It is an event of advance_to(), so a position is
 // the rank in the order in force at every moment.
 //
-// Lanes: a queue's jobs are kept in one ordered set per model, and one for jobs that name none.
+// Lanes: a queue's jobs are kept apart by model, those that name none in a lane of their own; in a
+// lane each class is one ordered set.
 // A worker of model M takes the earlier of the heads of M's lane and of the any-model lane.
 // Each lane's classes have a virtual time of their own: a model whose jobs go fast does not push
 // newcomers behind the backlog of another. Shares therefore hold lane by lane.
@@ -43,13 +44,14 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "worker/queue/fair_share.h"
 #include "worker/queue/order_tree.h"
+#include "worker/queue/owners.h"
 #include "worker/queue/service_time.h"
 #include "worker/queue/timer_heap.h"
+#include "worker/queue/timer_ring.h"
 
 namespace penstock::queue {
 
@@ -58,11 +60,15 @@ class Scheduler {
   struct Queue;
   struct Lane;
   struct Class;  // the jobs of one priority in one lane
-  // The jobs of one owner in one queue.
-  struct Owner {
-    uint64_t id = 0;
-    uint32_t jobs = 0;
-    uint32_t waiting = 0;  // of those; delayed and scheduled ones included
+
+  // What is known of a job only while it runs.
+  struct Run {
+    Class* of = nullptr;
+    Lane* served_by = nullptr;  // the lane of the worker that took it
+    int64_t started_ns = 0;
+    uint32_t cost = 0;
+    Run* next = nullptr;  // of those that its lane serves
+    Run* last = nullptr;
   };
 
   // What a job asks for.
@@ -80,30 +86,43 @@ class Scheduler {
     bool force = false;         // not refused by bounds: it was promised before
   };
   static constexpr int64_t kHighest = INT64_MAX - 1;  // above it: those that were let before
+  static constexpr uint32_t kMaxAttempts = UINT16_MAX;
 
-  // What the scheduler keeps of one job.
+  // What the scheduler keeps of one job: a cache line, for there may be a million.
   class Ticket : private OrderTree::Node, private TimerHeap::Node {
    public:
     enum class State : uint8_t { kUnknown, kScheduled, kWaiting, kDelayed, kRunning };
-    State state() const noexcept { return state_; }
+    State state() const noexcept { return static_cast<State>(state_); }
     uint32_t attempts() const noexcept { return attempts_; }     // that have failed
     int64_t arrived_ns() const noexcept { return arrived_ns_; }  // a scheduled one: when due
-    int64_t started_ns() const noexcept { return started_ns_; }  // while running
-    Lane* lane() const noexcept { return lane_; }
-    const Place& where() const noexcept { return place; }
-    bool promoted() const noexcept { return place.priority > kHighest; }
+    int64_t started_ns() const noexcept;                         // while running, else 0
+    Lane* lane() const noexcept;                                 // nullptr when unknown
+    bool promoted() const noexcept { return promoted_; }
 
    private:
     friend class Scheduler;
-    State state_ = State::kUnknown;
-    uint32_t attempts_ = 0;
-    Lane* lane_ = nullptr;
-    Lane* served_by_ = nullptr;  // while running: the lane of the worker that took it
-    Class* class_ = nullptr;     // while known, and not scheduled
-    Owner* owner_ = nullptr;
-    FairShare::Tags tags_;
+    friend class TimerRing<Ticket>;
+    int64_t due_ns() const noexcept { return deadline_ns_; }
+    void state(State next) noexcept { state_ = static_cast<uint64_t>(next); }
+    Class& its_class() const noexcept;
+    FairShare::Tags tags() const noexcept;
+
+    // A promoted job stands by its arrival: its place is {arrival, start tag}. A scheduled one has
+    // no place yet: its place is {priority, 0}, its span the weight.
+    uint64_t span_ : 41 = 0;  // from start tag to end tag
+    uint64_t attempts_ : 16 = 0;
+    uint64_t state_ : 3 = 0;
+    bool promoted_ : 1 = false;
+    union {
+      Class* class_ = nullptr;  // waiting, delayed
+      Run* run_;                // running
+      Lane* lane_;              // scheduled
+    };
+    union {
+      FairShare::Flow* flow_ = nullptr;  // waiting, delayed, running
+      Owner* owner_;                     // scheduled
+    };
     int64_t arrived_ns_ = 0;
-    int64_t started_ns_ = 0;
     int64_t deadline_ns_ = INT64_MAX;
   };
 
@@ -119,6 +138,8 @@ class Scheduler {
   };
   static constexpr uint64_t kTakesPerPromotion = 16;
   static constexpr int64_t kMaxBackoffNs = 300'000'000'000;
+  static constexpr uint32_t kFewAhead = 32;  // predicted slot by slot
+  static constexpr uint32_t kFewSlots = 64;
 
   // The jobs of one queue that name one model; the first lane of a queue is for those that name
   // none.
@@ -134,8 +155,9 @@ class Scheduler {
    private:
     friend class Scheduler;
     bool is_any() const noexcept { return queue->lanes.front().get() == this; }
-    OrderTree waiting_;
     std::vector<std::unique_ptr<Class>> classes_;  // those without jobs are used again
+    OrderTree promoted_;                           // goes before them
+    Run* runs_ = nullptr;
     uint64_t running_cost_ = 0;
     uint64_t started_ns_ = 0;            // of the running jobs, summed modulo 2^64
     int64_t highest_taken_ = INT64_MIN;  // priority, since aging was looked at
@@ -153,11 +175,13 @@ class Scheduler {
     std::vector<std::unique_ptr<Lane>> lanes;
 
     // Owners that have a job here.
-    size_t owners() const noexcept { return owners_.size(); }
+    size_t owners() const noexcept { return with_jobs_; }
 
    private:
     friend class Scheduler;
-    std::unordered_map<uint64_t, Owner> owners_;
+    Owners owners_;
+    size_t with_jobs_ = 0;
+    TimerRing<Ticket> deadlines_;  // of all jobs but those in timers_
     uint64_t taken_ = 0;
   };
 
@@ -226,7 +250,8 @@ class Scheduler {
   // The class it came in, also while it is let before. REQUIRES: ticket is known, and not scheduled.
   static int64_t priority_of(const Ticket& ticket) noexcept;
   // How long until the job starts: what the jobs before it and those that run still need, over
-  // the slots that may take them. 0 when it runs, when a slot is free for it, or when nothing has
+  // the slots that may take them; with few before it, slot by slot, as far as the cost of a job
+  // says what it takes. 0 when it runs, when a slot is free for it, or when nothing has
   // been learned yet. What may yet come and go before it is not foreseen. Of a scheduled job: how
   // long until it is due. O(log n) per lane.
   int64_t predicted_wait_ns(const Ticket& ticket, int64_t now_ns) const noexcept;
@@ -237,7 +262,9 @@ class Scheduler {
   // more that is, and by what jobs of its cost take. 0 when it does not run, or nothing is known.
   int64_t remaining_ns(const Ticket& ticket, int64_t now_ns, double progress = 0) const noexcept;
 
-  // How long the oldest of those has waited that lead their class in their lane. O(classes).
+  // How long the oldest has waited that is waiting now: exact while all deadlines are the queue's
+  // own and no job came back; of jobs with other deadlines, those count that lead their class.
+  // O(jobs that came before it and run).
   static int64_t oldest_wait_ns(const Queue& queue, int64_t now_ns) noexcept;
   // Jobs waiting or delayed by class, highest first; the last of kMostClasses stands for all below,
   // too. O(classes).
@@ -249,28 +276,55 @@ class Scheduler {
   static std::vector<ClassLength> waiting_by_class(const Queue& queue);
 
  private:
+  // Where a job stands in its lane.
+  struct Standing {
+    int64_t priority;  // above kHighest: promoted
+    Place place;
+
+    bool before(const Standing& other) const noexcept {
+      return priority != other.priority ? priority > other.priority : place.before(other.place);
+    }
+  };
   template <typename Visit>
   static void each_competing(const Lane& lane, Visit&& visit);
-  static int64_t wait_at(const Lane& lane, const Place& place, int64_t now_ns) noexcept;
-  static double wait_in(const Lane& lane, const Place& place, int64_t now_ns) noexcept;
+  // What of a lane is before a standing: lines, and a part of one more.
+  struct Ahead {
+    OrderTree::Sum lines;
+    const OrderTree* line;
+  };
+  static Ahead ahead(const Lane& lane, const Standing& at) noexcept;
+  static OrderTree::Sum work_ahead(const Lane& lane, const Standing& at) noexcept;
+  static Standing standing(const Ticket& ticket) noexcept;
+  static Ticket* head(const Lane& lane) noexcept;
+  static OrderTree& line_of(const Ticket& ticket) noexcept;
+  static int64_t wait_at(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
+  static double wait_in(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
+  static double wait_by_slots(const Lane& lane, const Standing& at, uint32_t ahead,
+                              int64_t now_ns) noexcept;
   static Class* find_class(const Lane& lane, int64_t priority) noexcept;
   static Class& class_of(Lane& lane, int64_t priority);
   static uint64_t virtual_time(const Lane& lane, int64_t priority) noexcept;
   void age(Lane& lane, int64_t now_ns);
   int64_t promote_one(Lane& lane, int64_t now_ns);
-  void leave(Ticket& ticket) noexcept;
-  void forget(Ticket& ticket) noexcept;
-  void line_up(Ticket& ticket, int64_t priority, uint64_t weight, int64_t now_ns);
-  void come_back(Ticket& ticket) noexcept;
+  void line_up(Ticket& ticket, Lane& lane, Owner& owner, int64_t priority, uint64_t weight,
+               int64_t now_ns);
   void wait(Ticket& ticket, int64_t now_ns);
+  void watch_deadline(Ticket& ticket);
+  void unwatch(Ticket& ticket) noexcept;
+  void stop_running(Ticket& ticket) noexcept;
+  void come_back(Ticket& ticket) noexcept;
+  void drop(Ticket& ticket) noexcept;
+  Ticket* first_due(int64_t now_ns) noexcept;
   int64_t with_jitter(int64_t delay_ns) noexcept;
-  static void count_running(Lane& lane, const Ticket& ticket, bool starts) noexcept;
+  static void count_running(Run& run, bool starts) noexcept;
   static Ticket& ticket_of(OrderTree::Node& node) noexcept { return static_cast<Ticket&>(node); }
   static Ticket& ticket_of(TimerHeap::Node& node) noexcept { return static_cast<Ticket&>(node); }
 
   std::deque<Queue> queues_;
-  TimerHeap timers_;  // the deadline of each job, or what it waits for where that comes sooner
+  TimerHeap timers_;  // of delayed and scheduled jobs, and of deadlines that come out of order
   TimerHeap aging_;   // of lanes where somebody waits
+  std::deque<Run> runs_;
+  std::vector<Run*> unused_runs_;
   uint64_t arrivals_ = 0;
   uint64_t random_;
 };

@@ -68,6 +68,13 @@ class ServiceTime {
     }
     return std::max(0.0, mean * std::erfc((z - sigma) / M_SQRT2) / std::erfc(z / M_SQRT2) - age_ns);
   }
+  // From 0 to 1: how much may be built on what single jobs are thought to take. 1 when they all
+  // take that, 0 when what they take has nothing to do with what they cost.
+  double certainty() const noexcept {
+    const double square = mean_ns_ * mean_ns_;
+    const double known = 0.01 + (square > 0 ? std::max(0.0, per_unit_ns_ * cov_ / square) : 0);
+    return known / (known + spread());
+  }
   // What a running job needs still, seen at a moment that has nothing to do with it.
   double residual_ns() const noexcept { return mean_ns_ * (1 + spread()) / 2; }
 

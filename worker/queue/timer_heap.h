@@ -1,11 +1,12 @@
 // TimerHeap: which of many members is due first.
 //
 // A heap of four children a parent, with the times beside each other in one array, whose members
-// know their index, so that one can leave from the middle in O(log n). Members that come in order
-// of their time, as deadlines do, are added in O(1). It owns nothing.
+// know their index, so that one can leave from the middle in O(log n). It owns nothing. For many
+// members that come in order of their time there is the TimerRing.
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -14,14 +15,15 @@ namespace penstock::queue {
 
 class TimerHeap {
  public:
-  struct Node {
-    int64_t due_ns() const noexcept { return due_ns_; }
+  class Node {
+   public:
     bool is_set() const noexcept { return index_ != kOut; }
 
    private:
     friend class TimerHeap;
+    template <typename>
+    friend class TimerRing;
     static constexpr uint32_t kOut = UINT32_MAX;
-    int64_t due_ns_ = 0;
     uint32_t index_ = kOut;
   };
 
@@ -31,7 +33,6 @@ class TimerHeap {
       node.index_ = static_cast<uint32_t>(entries_.size());
       entries_.push_back({});
     }
-    node.due_ns_ = due_ns;
     settle({due_ns, &node}, node.index_);
   }
 
@@ -49,6 +50,8 @@ class TimerHeap {
   }
 
   Node* first() const noexcept { return entries_.empty() ? nullptr : entries_.front().node; }
+  // Whoever leaves at the least cost. REQUIRES: not empty.
+  Node* last() const noexcept { return entries_.back().node; }
   int64_t next_ns() const noexcept {
     return entries_.empty() ? INT64_MAX : entries_.front().due_ns;
   }

@@ -10,19 +10,18 @@
 namespace penstock::queue {
 namespace {
 
-TEST(OrderTreeTest, HigherClassesThenSmallerTagsThenEarlierArrivalsGoFirst) {
-  EXPECT_TRUE((Place{10, 5, 9}).before(Place{0, 1, 1}));
-  EXPECT_TRUE((Place{0, 1, 9}).before(Place{0, 2, 1}));
-  EXPECT_TRUE((Place{0, 1, 1}).before(Place{0, 1, 2}));
-  EXPECT_FALSE((Place{0, 1, 1}).before(Place{0, 1, 1}));
+TEST(OrderTreeTest, SmallerTagsThenEarlierArrivalsGoFirst) {
+  EXPECT_TRUE((Place{1, 9}).before(Place{2, 1}));
+  EXPECT_TRUE((Place{1, 1}).before(Place{1, 2}));
+  EXPECT_FALSE((Place{1, 1}).before(Place{1, 1}));
 }
 
 TEST(OrderTreeTest, AnEmptyTreeHasNoFirst) {
   OrderTree tree;
   EXPECT_EQ(tree.first(), nullptr);
   EXPECT_EQ(tree.size(), 0U);
-  EXPECT_EQ(tree.first_from(Place{0, 0, 7}), nullptr);
-  EXPECT_EQ(tree.before(Place{0, 0, 7}).count, 0U);
+  EXPECT_EQ(tree.rank({0, 7}), 0U);
+  EXPECT_EQ(tree.before({0, 7}).count, 0U);
 }
 
 // Random steps beside a sorted vector, growing to thousands of members and shrinking to none, so
@@ -36,7 +35,7 @@ class OrderTreeModelTest : public testing::TestWithParam<uint64_t> {
   void insert() {
     OrderTree::Node& node = nodes_.emplace_back();
     const uint64_t tag = random_() % 3 == 0 ? random_() % 1000 : ++tag_;  // most come last
-    node.place = {static_cast<int64_t>(random_() % 3), tag, ++arrival_};
+    node.place = {tag, ++arrival_};
     node.cost = static_cast<uint32_t>(random_() % 100'000);
     tree_.insert(node);
     sorted_.insert(std::lower_bound(sorted_.begin(), sorted_.end(), &node, before), &node);
@@ -59,11 +58,21 @@ class OrderTreeModelTest : public testing::TestWithParam<uint64_t> {
     }
     ASSERT_EQ(tree_.before(sorted_[rank]->place).count, rank);
     ASSERT_EQ(tree_.before(sorted_[rank]->place).cost, cost);
-    ASSERT_EQ(tree_.first_from(sorted_[rank]->place), sorted_[rank]);
-    const Place behind{sorted_[rank]->place.priority, UINT64_MAX, UINT64_MAX};
-    const auto next = std::find_if(sorted_.begin(), sorted_.end(),
-                                   [&](const auto* each) { return behind.before(each->place); });
-    ASSERT_EQ(tree_.first_from(behind), next == sorted_.end() ? nullptr : *next);
+    ASSERT_EQ(tree_.rank(sorted_[rank]->place), rank);
+    std::vector<uint32_t> costs(100);
+    costs.resize(tree_.first_costs(costs.data(), 100));
+    ASSERT_EQ(costs.size(), std::min<size_t>(100, sorted_.size()));
+    for (size_t i = 0; i < costs.size(); ++i) {
+      ASSERT_EQ(costs[i], sorted_[i]->cost);
+    }
+    const Place nobodys{random_() % 4000, random_() % (2 * arrival_)};
+    const auto after = std::partition_point(sorted_.begin(), sorted_.end(), [&](const auto* each) {
+      return each->place.before(nobodys);
+    });
+    ASSERT_EQ(tree_.rank(nobodys), after - sorted_.begin());
+    ASSERT_EQ(tree_.before(nobodys).count, after - sorted_.begin());
+    ASSERT_EQ(tree_.rank({UINT64_MAX, UINT64_MAX}), sorted_.size());
+    ASSERT_EQ(tree_.before({UINT64_MAX, UINT64_MAX}).cost, tree_.total().cost);
   }
 
   std::mt19937_64 random_{GetParam()};

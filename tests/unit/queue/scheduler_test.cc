@@ -472,10 +472,41 @@ TEST_F(SchedulerTest, PredictedWaitIsTheWorkAheadOverTheSlots) {
   add(*demo_);
   take(*demo_);
   now_ += 50 * kNsPerMs;
-  EXPECT_EQ(wait_ns(add(*demo_)), 25 * kNsPerMs);
-  EXPECT_EQ(wait_ns(add(*demo_)), 75 * kNsPerMs);
-  EXPECT_EQ(scheduler_.predicted_wait_ns(queue_->any_model(), now_), 125 * kNsPerMs);
-  EXPECT_EQ(scheduler_.predicted_wait_ns(*demo_, {.priority = 1}, now_), 25 * kNsPerMs);
+  EXPECT_EQ(wait_ns(add(*demo_)), 50 * kNsPerMs);  // both slots are free then
+  EXPECT_EQ(wait_ns(add(*demo_)), 50 * kNsPerMs);
+  EXPECT_EQ(wait_ns(add(*demo_)), 150 * kNsPerMs);
+  EXPECT_EQ(scheduler_.predicted_wait_ns(queue_->any_model(), now_), 150 * kNsPerMs);
+  EXPECT_EQ(scheduler_.predicted_wait_ns(*demo_, {.priority = 1}, now_), 50 * kNsPerMs);
+  for (int i = 3; i < 100; ++i) {
+    add(*demo_);
+  }
+  EXPECT_NEAR(static_cast<double>(wait_ns(add(*demo_))), 50.0 * 100 * kNsPerMs, 50 * kNsPerMs);
+}
+
+TEST_F(SchedulerTest, PredictedWaitGoesSlotBySlotWhereCostsSayWhatJobsTake) {
+  scheduler_.set_capacity(*demo_, 2);
+  for (uint64_t i = 0; i < 100; ++i) {  // a millisecond a unit
+    Ticket& job = add(*demo_, {.cost = 1 + i % 100});
+    take(*demo_);
+    now_ += static_cast<int64_t>(1 + i % 100) * kNsPerMs;
+    scheduler_.finish(job, Outcome::kCompleted, now_);
+  }
+  const auto near = [&](const Ticket& ticket, int64_t ms) {
+    EXPECT_NEAR(static_cast<double>(wait_ns(ticket)), static_cast<double>(ms * kNsPerMs), 3e6);
+  };
+  Ticket& brief = add(*demo_, {.cost = 10});
+  add(*demo_, {.cost = 100});
+  take(*demo_);
+  take(*demo_);
+  near(add(*demo_, {.cost = 20}), 10);
+  near(add(*demo_, {.cost = 30}), 30);
+  near(add(*demo_, {.cost = 50}), 60);
+  Ticket& last = add(*demo_, {.cost = 1});
+  near(last, 100);
+  near(add(*demo_, {.priority = 5, .cost = 40}), 10);  // goes before all that wait
+  near(last, 100);                                     // behind 40, 20, 30 and the long one
+  scheduler_.finish(brief, Outcome::kCancelled, now_);
+  near(last, 100);  // 40, 20, 30 and 50 on the other slot would take longer
 }
 
 TEST_F(SchedulerTest, WithNobodyThereThePredictionKeepsTheLastKnownRate) {

@@ -90,6 +90,23 @@ TEST(ServiceTimeTest, WhatRunningJobsStillNeedDependsOnHowTheirTimesSpread) {
   EXPECT_NEAR(same.residual_ns(), 50.0 * kMs, 1.0);
 }
 
+TEST(ServiceTimeTest, IsCertainAsFarAsCostsSayWhatJobsTake) {
+  std::mt19937_64 random(4);
+  std::lognormal_distribution<double> takes(0, 0.5);
+  ServiceTime always_the_same;
+  ServiceTime by_cost;
+  ServiceTime by_chance;
+  for (int i = 0; i < 2000; ++i) {
+    const double time = 1e9 * takes(random);
+    always_the_same.observe(1'000'000'000, 7);
+    by_cost.observe(static_cast<int64_t>(time), static_cast<uint64_t>(time / 1e6));
+    by_chance.observe(static_cast<int64_t>(time), 1 + random() % 1000);
+  }
+  EXPECT_GT(always_the_same.certainty(), 0.99);
+  EXPECT_GT(by_cost.certainty(), 0.95);
+  EXPECT_LT(by_chance.certainty(), 0.15);
+}
+
 // What is left, on average, of those that have lasted so long: against a simulation.
 TEST(ServiceTimeTest, WhatIsLeftOfALongJobIsThatOfTheLongOnes) {
   std::mt19937_64 random(3);
