@@ -23,15 +23,14 @@ Waiter& Audience::add(CallerSession& caller, uint64_t id, Kind kind) {
 
 void Audience::join(Waiter& waiter, Job& job) {
   waiter.job = &job;
-  waiter.next = job.waiters;
-  job.waiters = &waiter;
+  waiter.next = std::exchange(job.extra().waiters, &waiter);
 }
 
 void Audience::detach(Waiter& waiter) {
   if (waiter.job == nullptr) {
     return;
   }
-  Waiter** link = &waiter.job->waiters;
+  Waiter** link = &waiter.job->more->waiters;
   while (*link != &waiter) {
     link = &(*link)->next;
   }
@@ -67,7 +66,7 @@ bool Audience::answered(Waiter& waiter) {
 }
 
 bool Audience::wanted(const Job& job) {
-  for (const Waiter* waiter = job.waiters; waiter != nullptr; waiter = waiter->next) {
+  for (const Waiter* waiter = job.waiters(); waiter != nullptr; waiter = waiter->next) {
     if (waiter->kind != Kind::kEvents) {
       return true;
     }
@@ -78,7 +77,7 @@ bool Audience::wanted(const Job& job) {
 // `tell` may make the waiter leave, and no other.
 template <typename Tell>
 void Audience::each(Job& job, Kind kind, Tell&& tell) {
-  for (Waiter* waiter = job.waiters; waiter != nullptr;) {
+  for (Waiter* waiter = job.waiters(); waiter != nullptr;) {
     Waiter* const next = waiter->next;
     if (waiter->kind == kind) {
       tell(*waiter);
@@ -155,10 +154,10 @@ JobView Audience::view(const Job& job, std::string_view jobs_path) const {
   const int64_t now_ms = wall_ms_();
   JobView view{.id = job.id.view(), .jobs_path = jobs_path, .attempts = job.attempts()};
   view.created_ms = created_ms(job.id);
-  if (job.home == nullptr) {
+  if (job.home() == nullptr) {
     return view;  // its key is still being looked up
   }
-  view.queue = job.home->queue->settings.name;
+  view.queue = job.home()->queue->settings.name;
   const auto seconds = [](int64_t ns) { return (ns + kNsPerSec - 1) / kNsPerSec; };
   switch (job.state()) {
     case State::kScheduled:

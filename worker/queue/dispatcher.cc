@@ -55,8 +55,8 @@ void Dispatcher::apply(const Config& config) {
 // What was promised waits for a worker to come back.
 void Dispatcher::fail_unserved() {
   jobs_.each([this](Job& job) {
-    if (job.promise == Promise::kNone && job.home != nullptr && job.worker == nullptr &&
-        !job.ending && roster_.find(*job.home->queue, job.home->model) == nullptr) {
+    if (job.promise == Promise::kNone && job.home() != nullptr && job.worker() == nullptr &&
+        !job.ending && roster_.find(*job.home()->queue, job.home()->model) == nullptr) {
       end_with(job, JobStatus::kFailed,
                {.status = 404, .code = "not_found", .message = "The model is not served any more."});
     }
@@ -68,7 +68,7 @@ void Dispatcher::fail_unserved() {
 Job& Dispatcher::let_in(Waiter& waiter, const limit::Hash128& owner, std::string frame) {
   auto fresh = std::make_unique<Job>();
   fresh->id = ids_.make(wall_ms_());
-  fresh->owner = owner;
+  fresh->owner = owner.lo;
   Job& job = jobs_.add(std::move(fresh));
   ++unpromised_;
   hold(job, std::move(frame));
@@ -77,10 +77,9 @@ Job& Dispatcher::let_in(Waiter& waiter, const limit::Hash128& owner, std::string
 }
 
 void Dispatcher::enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Claim& claim) {
-  job.home = &lane;
   scheduler_.add(job, lane, claim, wires_.now_ns());
   const int64_t wait_ns = scheduler_.predicted_wait_ns(job, wires_.now_ns());
-  job.predicted_ms = static_cast<uint32_t>(std::min<int64_t>(wait_ns / kNsPerMs, UINT32_MAX));
+  job.extra().predicted_ms = static_cast<uint32_t>(std::min<int64_t>(wait_ns / kNsPerMs, UINT32_MAX));
   count(job, Metrics::Event::kAccepted);
   offer(lane);
 }
@@ -92,7 +91,7 @@ void Dispatcher::promise(Job& job, JobRecord record) {
   --unpromised_;
   job.more->receipt = record.receipt;
   std::string frame = job.more->frame;
-  if (job.worker != nullptr) {  // a free slot has it already, and need not wait for the disk
+  if (job.worker() != nullptr) {  // a free slot has it already, and need not wait for the disk
     let_go(job);
   }
   store_->promise(std::move(record), std::move(frame),
@@ -115,10 +114,10 @@ void Dispatcher::promised(const JobId& id, Store::Promise outcome) {
   if (!job->more->receipt.empty() && !job->ending) {
     edges_.hold(job->edge_number(), job->more->receipt);
   }
-  if (held_bytes_ > kWarmBytes && job->worker == nullptr) {
+  if (held_bytes_ > kWarmBytes && job->worker() == nullptr) {
     let_go(*job);
   }
-  for (Waiter* waiter = job->waiters; waiter != nullptr && !job->ending;) {
+  for (Waiter* waiter = job->waiters(); waiter != nullptr && !job->ending;) {
     Waiter* const next = waiter->next;
     if (waiter->kind == Waiter::Kind::kPromise) {
       say_promised(*waiter, *job);
@@ -132,7 +131,7 @@ void Dispatcher::promised(const JobId& id, Store::Promise outcome) {
 void Dispatcher::withdraw(Job& job, const wire::Failed& failed) {
   revoke(job);
   note_refused();
-  for (Waiter* waiter = job.waiters; waiter != nullptr;) {
+  for (Waiter* waiter = job.waiters(); waiter != nullptr;) {
     Waiter* const next = waiter->next;
     wire::append(waiter->caller->out(), waiter->id, failed);
     audience_.leave(*waiter);
@@ -154,8 +153,8 @@ Job* Dispatcher::find_key(const limit::Hash128& key) const {
 }
 
 void Dispatcher::forget(Job& job) {
-  while (job.waiters != nullptr) {
-    audience_.leave(*job.waiters);
+  while (job.waiters() != nullptr) {
+    audience_.leave(*job.waiters());
   }
   erase(job);
 }
@@ -177,7 +176,7 @@ void Dispatcher::restore(JobRecord&& record) {
   }
   auto fresh = std::make_unique<Job>();
   fresh->id = record.id;
-  fresh->owner = record.owner;
+  fresh->owner = record.owner.lo;
   fresh->promise = Promise::kMade;
   fresh->keeps_answer = true;
   Job& job = jobs_.add(std::move(fresh));
@@ -192,7 +191,6 @@ void Dispatcher::restore(JobRecord&& record) {
   const int64_t now_ms = wall_ms_();
   const auto steady = [&](int64_t ms) { return ms == 0 ? 0 : now_ns + (ms - now_ms) * kNsPerMs; };
   Scheduler::Lane& lane = scheduler_.lane(*queue, record.model);
-  job.home = &lane;
   scheduler_.add(job, lane,
                  {.owner = record.owner.lo,
                   .priority = record.priority,
@@ -214,22 +212,23 @@ void Dispatcher::count(const Scheduler::Queue& queue, Metrics::Event event) {
 // ---- frames in memory ----
 
 void Dispatcher::hold(Job& job, std::string frame) {
-  job.held_bytes = static_cast<uint32_t>(frame.size());
-  held_bytes_ += job.held_bytes;
-  job.extra().frame = std::move(frame);
+  Job::More& more = job.extra();
+  more.held_bytes = static_cast<uint32_t>(frame.size());
+  held_bytes_ += more.held_bytes;
+  more.frame = std::move(frame);
 }
 
 void Dispatcher::let_go(Job& job) {
-  held_bytes_ -= std::exchange(job.held_bytes, 0);
   if (job.more != nullptr) {
+    held_bytes_ -= std::exchange(job.more->held_bytes, 0);
     job.more->frame = {};
   }
 }
 
 // Of most jobs that are queued, nothing more need be in memory.
 void Dispatcher::trim(Job& job) {
-  if (job.more != nullptr && job.held_bytes == 0 && job.worker == nullptr && !job.answer_began &&
-      job.more->receipt.empty() && job.more->key == limit::Hash128{}) {
+  if (job.more != nullptr && job.held_bytes() == 0 && job.worker() == nullptr &&
+      job.waiters() == nullptr && !job.answer_began && !job.ending && job.more->receipt.empty() && job.more->key == limit::Hash128{}) {
     job.more.reset();
   }
 }
@@ -244,7 +243,7 @@ std::string Dispatcher::jobs_url(const Waiter& waiter, const Job& job) const {
 // quick. Its caller has nothing to do with it before, and is spared a wake-up.
 void Dispatcher::say_accepted(Waiter& waiter, const Job& job, bool at_leisure) {
   std::string& out = at_leisure ? waiter.caller->out_held() : waiter.caller->out();
-  const bool known = job.home != nullptr && !job.ending;
+  const bool known = job.home() != nullptr && !job.ending;
   const int64_t wait_ns = known ? scheduler_.predicted_wait_ns(job, wires_.now_ns()) : 0;
   wire::append(out, waiter.id,
                wire::Accepted{job.id.view(), known ? scheduler_.position(job) : 0,
@@ -281,7 +280,9 @@ void Dispatcher::advance_to(int64_t now_ns) {
     expired_.clear();
     scheduler_.advance_to(now_ns, expired_);
     for (const Scheduler::Expired& each : expired_) {
-      expire(static_cast<Job&>(*each.ticket));
+      auto& job = static_cast<Job&>(*each.ticket);
+      job.extra().home = each.lane;
+      expire(job);
     }
     fill_all();  // back-offs ended, perhaps
   }

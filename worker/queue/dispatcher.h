@@ -48,7 +48,7 @@ int64_t unix_ms_now();
 class Dispatcher {
  public:
   // Bodies of promised jobs are kept in memory, beside the disk, up to this much together.
-  static constexpr int64_t kWarmBytes = int64_t{4} << 20;
+  static constexpr int64_t kWarmBytes = int64_t{512} << 10;
 
   // Reads its clock from `wires`, which must outlive it; `wall_clock` tells the time of day in ms.
   explicit Dispatcher(Wires& wires, int64_t (*wall_clock)() = unix_ms_now);
@@ -174,7 +174,7 @@ class Dispatcher {
   void let_edge_settle(Job& job, const JobEnd& end);
   void erase(Job& job);
   bool serves(const WorkerSession& worker, const Scheduler::Lane& lane) const;
-  void count(const Job& job, Metrics::Event event) { count(*job.home->queue, event); }
+  void count(const Job& job, Metrics::Event event) { count(*job.home()->queue, event); }
   void note_started(const Job& job);
   std::string jobs_url(const Waiter& waiter, const Job& job) const;
 

@@ -31,7 +31,7 @@ JobEnd Dispatcher::end_of(const Job& job, JobStatus status) const {
     end.device_ns = static_cast<uint64_t>(wires_.now_ns() - job.started_ns());
     end.completion_tokens = job.keeps_answer ? job.more->answer.bytes / kBytesPerToken : 0;
   }
-  const int64_t keep_ns = notes_.at(job.home->queue).config.keep_results_ns;
+  const int64_t keep_ns = notes_.at(job.home()->queue).config.keep_results_ns;
   end.expires_ms = end.finished_ms + keep_ns / kNsPerMs;
   return end;
 }
@@ -53,6 +53,7 @@ void Dispatcher::end_with(Job& job, JobStatus status, const wire::Failed& failed
 
 // Nobody is told of the end of what was promised before it is on disk.
 void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
+  job.extra().home = job.home();
   scheduler_.finish(job, outcome, wires_.now_ns());
   let_go(job);
   const bool kept = job.promise == Promise::kNone && job.more != nullptr &&
@@ -85,7 +86,7 @@ void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
 void Dispatcher::ended(Job& job, const JobEnd& end) {
   JobView view{.id = job.id.view(),
                .status = end.status,
-               .queue = job.home->queue->settings.name,
+               .queue = job.home()->queue->settings.name,
                .attempts = end.attempts,
                .created_ms = created_ms(job.id),
                .started_ms = end.started_ms,
@@ -93,8 +94,8 @@ void Dispatcher::ended(Job& job, const JobEnd& end) {
                .error_code = end.error_code,
                .error = end.error};
   audience_.end_events(job, view);
-  while (job.waiters != nullptr) {
-    Waiter& waiter = *job.waiters;
+  while (job.waiters() != nullptr) {
+    Waiter& waiter = *job.waiters();
     if (waiter.kind == Waiter::Kind::kQuestion) {  // it asked for the end
       view.jobs_path = waiter.jobs_path;
       append_reply(waiter.caller->out(), waiter.id, {.status = 200, .content_type = kJson},
@@ -120,7 +121,7 @@ void Dispatcher::let_edge_settle(Job& job, const JobEnd& end) {
   const bool refund = end.status == JobStatus::kFailed || end.status == JobStatus::kExpired;
   edges_.over(job.edge_number(), {.receipt = job.more->receipt,
                                .refund = refund ? 1U : 0U,
-                               .model = job.home->model,
+                               .model = job.home()->model,
                                .prompt_tokens = end.prompt_tokens,
                                .completion_tokens = end.completion_tokens,
                                .device_ns = end.device_ns});
@@ -240,7 +241,7 @@ void Dispatcher::expire(Job& job) {
 size_t Dispatcher::unfinished() {
   size_t count = 0;
   jobs_.each([&](const Job& job) {
-    count += job.promise == Promise::kNone || job.worker != nullptr || job.ending ? 1 : 0;
+    count += job.promise == Promise::kNone || job.worker() != nullptr || job.ending ? 1 : 0;
   });
   return count;
 }
@@ -263,8 +264,8 @@ void Dispatcher::give_up() {
       count(job, Metrics::Event::kFailed);
       return end_with(job, JobStatus::kFailed, stopping);
     }
-    while (job.waiters != nullptr) {
-      Waiter& waiter = *job.waiters;
+    while (job.waiters() != nullptr) {
+      Waiter& waiter = *job.waiters();
       if (waiter.kind == Waiter::Kind::kPromise && job.promise == Promise::kMade) {
         waiter.wait_ns = 0;
         say_promised(waiter, job);

@@ -93,10 +93,10 @@ void Dispatcher::fill(WorkerSession& worker) {
     auto& job = static_cast<Job&>(*next);
     worker.assign(job, ++last_number_);
     note_started(job);
-    if (job.held_bytes > 0) {
+    if (job.held_bytes() > 0) {
       deliver(job);
     } else {
-      store_->fetch(job.id, [this, id = job.id, number = job.number](Result<std::string> frame) {
+      store_->fetch(job.id, [this, id = job.id, number = job.more->number](Result<std::string> frame) {
         fetched(id, number, std::move(frame));
       });
     }
@@ -109,20 +109,20 @@ void Dispatcher::note_started(const Job& job) {
   if (job.attempts() > 0) {
     return;
   }
-  const bool predicted = job.predicted_ms != Job::kNotPredicted;
-  Metrics::started(*notes_.at(job.home->queue).metrics, Scheduler::priority_of(job),
+  const bool predicted = job.more->predicted_ms != Job::kNotPredicted;
+  Metrics::started(*notes_.at(job.home()->queue).metrics, Scheduler::priority_of(job),
                    job.started_ns() - job.arrived_ns(),
-                   predicted ? int64_t{job.predicted_ms} * kNsPerMs : -1,
-                   job.home->queue->any_model().service.mean_ns());
+                   predicted ? int64_t{job.more->predicted_ms} * kNsPerMs : -1,
+                   job.home()->queue->any_model().service.mean_ns());
 }
 
 void Dispatcher::fetched(const JobId& id, uint64_t number, Result<std::string> frame) {
   Job* const job = jobs_.find(id.view());
-  if (job == nullptr || job->worker == nullptr || job->number != number) {
+  if (job == nullptr || job->worker() == nullptr || job->more->number != number) {
     return;  // cancelled, or its worker was lost
   }
   if (!frame) {
-    WorkerSession& worker = *job->worker;
+    WorkerSession& worker = *job->worker();
     log(Level::kError, frame.error().message);
     revoke(*job);
     put_back(*job, Scheduler::Cause::kJobFailed, "Its request could not be read from disk.");
@@ -134,15 +134,15 @@ void Dispatcher::fetched(const JobId& id, uint64_t number, Result<std::string> f
 
 // REQUIRES: its frame is in memory.
 void Dispatcher::deliver(Job& job) {
-  job.worker->send(job, job.more->frame);
+  job.worker()->send(job, job.more->frame);
   if (job.promise != Promise::kNone) {  // the store has it
     let_go(job);
   }
 }
 
 void Dispatcher::revoke(Job& job) {
-  if (job.worker != nullptr) {
-    job.worker->revoke(job);
+  if (job.worker() != nullptr) {
+    job.worker()->revoke(job);
   }
 }
 
@@ -223,10 +223,10 @@ void Dispatcher::note_progress(Job& job, const wire::Progress& progress, std::st
 }
 
 void Dispatcher::complete(Job& job, const wire::Done& done, std::string_view frame) {
-  job.worker->forget(job);
+  job.worker()->forget(job);
   count(job, Metrics::Event::kCompleted);
   audience_.complete(job, frame);
-  if (!job.keeps_answer && job.waiters == nullptr) {  // as of most that were waited for
+  if (!job.keeps_answer && job.waiters() == nullptr) {  // as of most that were waited for
     scheduler_.finish(job, Outcome::kCompleted, wires_.now_ns());
     return erase(job);
   }
@@ -242,8 +242,8 @@ void Dispatcher::complete(Job& job, const wire::Done& done, std::string_view fra
 }
 
 void Dispatcher::fail(Job& job, const wire::Failed& failed) {
-  job.worker->forget(job);
-  const Scheduler::Lane& lane = *job.home;
+  job.worker()->forget(job);
+  const Scheduler::Lane& lane = *job.home();
   if (failed.retryable == 0) {
     count(job, Metrics::Event::kFailed);
     end_with(job, JobStatus::kFailed, failed);
@@ -270,6 +270,7 @@ void Dispatcher::put_back(Job& job, Scheduler::Cause cause, std::string_view why
   if (job.more != nullptr) {
     job.more->has_progress = false;
   }
+  job.extra().home = job.home();  // the ticket forgets it, if this was the last
   if (scheduler_.retry(job, cause, wires_.now_ns())) {
     count(job, Metrics::Event::kRetried);
     if (job.promise != Promise::kNone) {

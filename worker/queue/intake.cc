@@ -367,7 +367,7 @@ void Intake::found(const JobId& id, Order order, std::optional<JobRecord> earlie
 }
 
 void Intake::refuse_all(Job& job, const wire::Failed& failed) {
-  for (Waiter* waiter = job.waiters; waiter != nullptr; waiter = waiter->next) {
+  for (Waiter* waiter = job.waiters(); waiter != nullptr; waiter = waiter->next) {
     refuse(*waiter->caller, waiter->id, failed);
   }
   dispatcher_.forget(job);
@@ -381,8 +381,8 @@ void Intake::replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& 
                             .message = "This Idempotency-Key came with another request before.",
                             .param = "Idempotency-Key"});
   }
-  while (job.waiters != nullptr) {
-    Waiter& waiter = *job.waiters;
+  while (job.waiters() != nullptr) {
+    Waiter& waiter = *job.waiters();
     Audience::detach(waiter);
     waiter.duplicate = true;
     dispatcher_.count(queue, Metrics::Event::kDuplicate);
@@ -427,8 +427,8 @@ void Intake::start(Job& job, Order&& order) {
   if (order.durable) {
     job.more->keep = std::make_unique<JobRecord>(std::move(order.record));
   }
-  for (Waiter* waiter = job.waiters; waiter != nullptr; waiter = waiter->next) {
-    dispatcher_.say_accepted(*waiter, job, job.worker != nullptr);
+  for (Waiter* waiter = job.waiters(); waiter != nullptr; waiter = waiter->next) {
+    dispatcher_.say_accepted(*waiter, job, job.worker() != nullptr);
   }
 }
 

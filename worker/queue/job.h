@@ -20,21 +20,28 @@ namespace penstock::queue {
 class WorkerSession;
 
 struct Job : Scheduler::Ticket {
-  // What only some jobs have: those that run, that others may join, or that hold something at the edge.
+  static constexpr uint32_t kNotPredicted = UINT32_MAX;
+
+  // What only some jobs have: those that run or have ended, that somebody waits for, that others may
+  // join, or that hold something at the edge. Of most that are queued, the store has all else.
   struct More {
-    std::string frame;     // SUBMIT as it goes to a worker; empty: the store has it, or the answer began
-    Answer answer;         // if it is kept
-    limit::Hash128 key;    // that others join by; {}: none
-    limit::Hash128 digest; // of what was asked
-    std::string receipt;   // the edge's
-    double progress = 0;   // 0 to 1
+    std::string frame;      // SUBMIT as it goes to a worker; empty: the store has it, or the answer began
+    uint32_t held_bytes = 0;                // of the frame, while it is in memory
+    uint32_t predicted_ms = kNotPredicted;  // how long it would wait, when it came
+    Waiter* waiters = nullptr;
+    WorkerSession* worker = nullptr;   // while it runs
+    uint64_t number = 0;               // while it runs: its id on the worker's connection
+    Scheduler::Lane* home = nullptr;   // its lane, once it has ended
+    Answer answer;          // if it is kept
+    limit::Hash128 key;     // that others join by; {}: none
+    limit::Hash128 digest;  // of what was asked
+    std::string receipt;    // the edge's
+    double progress = 0;    // 0 to 1
     uint32_t step = 0;
     uint32_t steps = 0;
     bool has_progress = false;
     std::unique_ptr<JobRecord> keep;  // not promised, but kept for its key once it has ended
   };
-
-  static constexpr uint32_t kNotPredicted = UINT32_MAX;
 
   JobId id;
   enum class Promise : uint8_t {
@@ -42,28 +49,30 @@ struct Job : Scheduler::Ticket {
     kAsked,  // the store is writing it
     kMade,   // it is on disk
   } promise = Promise::kNone;
-  bool answer_began = false;   // HEAD came
-  bool keeps_answer = false;   // in `more->answer`
-  bool ending = false;         // the store is writing its end
-  bool looking_up = false;     // the store is asked whether its key is known; it is in no queue yet
-  uint32_t predicted_ms = kNotPredicted;  // how long it would wait, when it came
-  uint32_t held_bytes = 0;     // of the frame, while it is in memory
-  limit::Hash128 owner;
-  Scheduler::Lane* home = nullptr;  // its lane, also once it has ended; nullptr: looking_up
-  WorkerSession* worker = nullptr;  // while it runs
-  uint64_t number = 0;              // while it runs: its id on the worker's connection
-  Waiter* waiters = nullptr;
+  bool answer_began : 1 = false;  // HEAD came
+  bool keeps_answer : 1 = false;  // in `more->answer`
+  bool ending : 1 = false;        // the store is writing its end
+  bool looking_up : 1 = false;    // the store is asked whether its key is known; it is in no queue yet
+  uint64_t owner = 0;             // of the keyed hash, the lower half; 0: nobody's
   std::unique_ptr<More> more;
   std::unique_ptr<Job> next_in_table;  // see JobTable
 
-  // By which the edge knows it.
-  uint64_t edge_number() const noexcept { return sequence_of(id); }
   More& extra() {
     if (more == nullptr) {
       more = std::make_unique<More>();
     }
     return *more;
   }
+  Waiter* waiters() const noexcept { return more == nullptr ? nullptr : more->waiters; }
+  WorkerSession* worker() const noexcept { return more == nullptr ? nullptr : more->worker; }
+  uint32_t held_bytes() const noexcept { return more == nullptr ? 0 : more->held_bytes; }
+  // Its lane, also once it has ended; nullptr: looking_up.
+  Scheduler::Lane* home() const noexcept {
+    return more == nullptr || more->home == nullptr ? lane() : more->home;
+  }
+  // By which the edge knows it.
+  uint64_t edge_number() const noexcept { return sequence_of(id); }
 };
+static_assert(sizeof(Job) <= 120, "hundreds of thousands may be queued");
 
 }  // namespace penstock::queue

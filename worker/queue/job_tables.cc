@@ -45,7 +45,7 @@ constexpr char kColumns[] =
 // file's size, too. Nobody else reads the database, so it needs no shared memory.
 constexpr char kPragmas[] =
     "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
-    "PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=-1; PRAGMA cache_size=-4096;"
+    "PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=-1; PRAGMA cache_size=-2048;"
     "PRAGMA temp_store=MEMORY; PRAGMA foreign_keys=OFF;";
 
 int64_t seq_of(const JobId& id) { return static_cast<int64_t>(sequence_of(id)); }

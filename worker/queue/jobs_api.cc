@@ -214,7 +214,7 @@ void JobsApi::about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask
   }
   question.id = *job_id;
   Job* const job = dispatcher_.find(job_id->view());
-  if (job != nullptr && (question.all || job->owner == question.owner) && !job->ending) {
+  if (job != nullptr && (question.all || job->owner == question.owner.lo) && !job->ending) {
     return answer(waiter, *job, question);
   }
   if (dispatcher_.store() == nullptr) {

@@ -405,7 +405,7 @@ void Scheduler::advance_to(int64_t now_ns, std::vector<Expired>& expired) {
   while (Ticket* const due = first_due(now_ns)) {
     Ticket& ticket = *due;
     if (ticket.deadline_ns_ <= now_ns) {
-      expired.push_back({&ticket, ticket.state() == State::kRunning});
+      expired.push_back({&ticket, ticket.state() == State::kRunning, ticket.lane()});
       drop(ticket);
       continue;
     }

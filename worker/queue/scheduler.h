@@ -240,6 +240,7 @@ class Scheduler {
   struct Expired {
     Ticket* ticket;
     bool was_running;
+    Lane* lane;  // that it was in
   };
   void advance_to(int64_t now_ns, std::vector<Expired>& expired);
   int64_t next_event() const noexcept;  // INT64_MAX: never

@@ -175,8 +175,8 @@ const char* WorkerSession::on_end(Job& job, const wire::Frame& frame, std::strin
 void WorkerSession::assign(Job& job, uint64_t number) {
   --credit_;
   last_number_ = number;
-  job.worker = this;
-  job.number = number;
+  job.extra().worker = this;
+  job.more->number = number;
   given_.push_back({number, &job, false});
 }
 
@@ -186,7 +186,7 @@ void WorkerSession::send(const Job& job, std::string_view frame) {
   }
   std::string& out = this->out();
   out.append(frame);
-  wire::set_frame_id(out.data() + out.size() - frame.size(), job.number);
+  wire::set_frame_id(out.data() + out.size() - frame.size(), job.more->number);
 }
 
 void WorkerSession::revoke(Job& job) {
@@ -194,7 +194,7 @@ void WorkerSession::revoke(Job& job) {
     if (each.job == &job && !each.sent) {
       ++credit_;
     } else if (each.job == &job) {
-      wire::append_empty(out(), FrameType::kCancel, job.number);
+      wire::append_empty(out(), FrameType::kCancel, job.more->number);
     }
   }
   forget(job);
@@ -203,7 +203,7 @@ void WorkerSession::revoke(Job& job) {
 void WorkerSession::forget(const Job& job) {
   for (Given& each : given_) {
     if (each.job == &job) {
-      each.job->worker = nullptr;
+      each.job->more->worker = nullptr;
       each = given_.back();
       given_.pop_back();
       return;
