@@ -1,0 +1,78 @@
+#include "shared/http/prefer.h"
+
+#include <algorithm>
+#include <charconv>
+
+namespace penstock::http {
+namespace {
+
+constexpr int64_t kTenYears = int64_t{10} * 365 * 86'400;
+
+std::string_view trimmed(std::string_view text) noexcept {
+  const size_t begin = std::min(text.find_first_not_of(" \t"), text.size());
+  const size_t end = text.find_last_not_of(" \t") + 1;
+  return begin < end ? text.substr(begin, end - begin) : std::string_view();
+}
+
+bool equals(std::string_view text, std::string_view lower) noexcept {
+  return std::equal(text.begin(), text.end(), lower.begin(), lower.end(), [](char a, char b) {
+    return (a >= 'A' && a <= 'Z' ? static_cast<char>(a + 32) : a) == b;
+  });
+}
+
+template <typename Number>
+bool read_digits(std::string_view text, Number& number) noexcept {
+  const char* const end = text.data() + text.size();
+  const auto [at, error] = std::from_chars(text.data(), end, number);
+  return !text.empty() && text.front() != '-' && error == std::errc() && at == end;
+}
+
+// Where the part ends that begins here: at `separator` outside of a quoted string.
+size_t end_of_part(std::string_view text, char separator) noexcept {
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (quoted && text[i] == '\\') {
+      ++i;
+    } else if (text[i] == '"') {
+      quoted = !quoted;
+    } else if (text[i] == separator && !quoted) {
+      return i;
+    }
+  }
+  return text.size();
+}
+
+void read_preference(std::string_view text, Prefer& prefer) noexcept {
+  text = text.substr(0, end_of_part(text, ';'));  // its parameters say nothing to us
+  const size_t equals_at = std::min(text.find('='), text.size());
+  const std::string_view name = trimmed(text.substr(0, equals_at));
+  std::string_view value = trimmed(text.substr(std::min(equals_at + 1, text.size())));
+  if (value.size() >= 2 && value.front() == '"' && value.back() == '"') {
+    value = value.substr(1, value.size() - 2);
+  }
+  uint32_t seconds = 0;
+  if (equals(name, "respond-async") && value.empty()) {
+    prefer.respond_async = true;
+  } else if (equals(name, "wait") && !prefer.wait_s && read_digits(value, seconds)) {
+    prefer.wait_s = seconds;
+  }
+}
+
+}  // namespace
+
+Prefer parse_prefer(std::string_view text) noexcept {
+  Prefer prefer;
+  while (!text.empty()) {
+    const size_t end = end_of_part(text, ',');
+    read_preference(text.substr(0, end), prefer);
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return prefer;
+}
+
+std::optional<int64_t> parse_delay_seconds(std::string_view text) noexcept {
+  int64_t seconds = 0;
+  return read_digits(text, seconds) && seconds <= kTenYears ? std::optional(seconds) : std::nullopt;
+}
+
+}  // namespace penstock::http

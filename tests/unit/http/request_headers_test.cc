@@ -1,0 +1,111 @@
+#include <gtest/gtest.h>
+
+#include "shared/http/http_date.h"
+#include "shared/http/idempotency_key.h"
+#include "shared/http/prefer.h"
+#include "shared/http/query.h"
+
+namespace penstock::http {
+namespace {
+
+TEST(PreferTest, ReadsWhatIsPreferred) {
+  EXPECT_TRUE(parse_prefer("respond-async").respond_async);
+  const Prefer both = parse_prefer("Respond-Async, WAIT = \"10\"");
+  EXPECT_TRUE(both.respond_async);
+  EXPECT_EQ(both.wait_s, 10U);
+  EXPECT_EQ(parse_prefer("wait=5, wait=7").wait_s, 5U);
+  EXPECT_TRUE(parse_prefer("handling=lenient; a=\"x, y\", respond-async;z").respond_async);
+}
+
+TEST(PreferTest, WhatIsUnknownOrMalformedIsPassedOver) {
+  for (const char* text : {"", ",", "respond-asynchronously", "respond-async=1", "x=\"respond-async",
+                           "\"respond-async\"", "wait=respond-async"}) {
+    EXPECT_FALSE(parse_prefer(text).respond_async) << text;
+  }
+  for (const char* text : {"wait", "wait=", "wait=-1", "wait=1.5", "wait=99999999999", "wait=\"\"",
+                           "wait=0x5"}) {
+    EXPECT_FALSE(parse_prefer(text).wait_s) << text;
+  }
+}
+
+TEST(DelayTest, IsWholeSeconds) {
+  EXPECT_EQ(parse_delay_seconds("0"), 0);
+  EXPECT_EQ(parse_delay_seconds("3600"), 3600);
+  for (const char* text : {"", " 1", "-1", "+1", "1s", "1.5", "315360001", "99999999999999999999"}) {
+    EXPECT_FALSE(parse_delay_seconds(text)) << text;
+  }
+}
+
+TEST(IdempotencyKeyTest, IsAStructuredString) {
+  EXPECT_EQ(*parse_idempotency_key("\"a-1\""), "a-1");
+  EXPECT_EQ(*parse_idempotency_key(" \"a\\\"\\\\b\" "), "a\"\\b");
+  EXPECT_EQ(*parse_idempotency_key("\"a\";p=1"), "a");
+  EXPECT_EQ(parse_idempotency_key('"' + std::string(255, 'k') + '"')->size(), 255U);
+}
+
+TEST(IdempotencyKeyTest, WhatIsWrongIsSaid) {
+  const auto error = [](const std::string& text) {
+    const auto key = parse_idempotency_key(text);
+    return key ? std::string("accepted") : key.error().message;
+  };
+  EXPECT_NE(error("abc").find("does not begin with a quote"), std::string::npos);
+  EXPECT_NE(error("").find("does not begin with a quote"), std::string::npos);
+  EXPECT_NE(error("\"abc").find("does not end with a quote"), std::string::npos);
+  EXPECT_NE(error("\"a\" b").find("goes on"), std::string::npos);
+  EXPECT_NE(error("\"a\\n\"").find("backslash"), std::string::npos);
+  EXPECT_NE(error("\"a\\").find("backslash"), std::string::npos);
+  EXPECT_NE(error("\"a\tb\"").find("printable"), std::string::npos);
+  EXPECT_NE(error("\"\xC3\xA4\"").find("printable"), std::string::npos);
+  EXPECT_NE(error("\"\"").find("empty"), std::string::npos);
+  EXPECT_NE(error('"' + std::string(256, 'k') + '"').find("longer than 255"), std::string::npos);
+}
+
+TEST(HttpDateTest, ReadsItsThreeForms) {
+  constexpr int64_t kSeconds = 784111777;  // RFC 9110's own example
+  EXPECT_EQ(parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT"), kSeconds);
+  EXPECT_EQ(parse_http_date("Sunday, 06-Nov-94 08:49:37 GMT"), kSeconds);
+  EXPECT_EQ(parse_http_date("Sun Nov  6 08:49:37 1994"), kSeconds);
+  EXPECT_EQ(parse_http_date("Thu, 29 Feb 2024 00:00:00 GMT"), 1709164800);
+  EXPECT_EQ(parse_http_date("Saturday, 01-Jan-00 00:00:00 GMT"), 946684800);
+}
+
+TEST(HttpDateTest, WhatIsNoDateIsNone) {
+  for (const char* text :
+       {"", "tomorrow", "Sun, 06 Nov 1994 08:49:37", "Sun, 06 Nov 1994 08:49:37 UTC",
+        "Sun, 6 Nov 1994 08:49:37 GMT", "Sun, 06 nov 1994 08:49:37 GMT",
+        "Thu, 29 Feb 2023 00:00:00 GMT", "Sun, 00 Nov 1994 08:49:37 GMT",
+        "Sun, 06 Nov 1994 24:00:00 GMT", "Sun, 06 Nov 1994 08:60:00 GMT",
+        "Sun, 06 Nov 1994 08:49:37 GMT ", "Sun Nov 06 08:49:37 1994 GMT", "Xxx, 06 Nov 1994 08:49:37 GMT",
+        "Sun, 06 Nov -994 08:49:37 GMT"}) {
+    EXPECT_FALSE(parse_http_date(text)) << text;
+  }
+}
+
+TEST(QueryTest, ReadsNamesAndValues) {
+  const auto query = Query::parse("status=queued%2Cfailed&limit=20&&flag&e=&sp=a+b%20c");
+  ASSERT_TRUE(query);
+  EXPECT_EQ(query->get("status"), "queued,failed");
+  EXPECT_EQ(query->get("limit"), "20");
+  EXPECT_EQ(query->get("flag"), "");
+  EXPECT_EQ(query->get("e"), "");
+  EXPECT_EQ(query->get("sp"), "a b c");
+  EXPECT_FALSE(query->get("after"));
+}
+
+TEST(QueryTest, WhatIsWrongIsSaid) {
+  EXPECT_FALSE(Query::parse("a=%"));
+  EXPECT_FALSE(Query::parse("a=%4"));
+  EXPECT_FALSE(Query::parse("a=%zz"));
+  EXPECT_FALSE(Query::parse("a=1&a=2"));
+  EXPECT_FALSE(Query::parse("a=1&%61=2"));
+  EXPECT_FALSE(Query::parse(std::string(Query::kMaxBytes + 1, 'a')));
+  std::string many;
+  for (size_t i = 0; i <= Query::kMaxPairs; ++i) {
+    many += "n" + std::to_string(i) + "&";
+  }
+  EXPECT_FALSE(Query::parse(many));
+  EXPECT_EQ(*Query::parse("a=%41")->get("a"), "A");
+}
+
+}  // namespace
+}  // namespace penstock::http
