@@ -107,4 +107,12 @@ Result<StateFolder> StateFolder::open(const std::string& path, const std::string
   return folder;
 }
 
+Status StateFolder::flush() const {
+  const Fd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory.valid() || ::fsync(directory.get()) != 0) {
+    return failed(path, "flushing it");
+  }
+  return Ok{};
+}
+
 }  // namespace penstock::queue

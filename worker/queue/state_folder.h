@@ -24,6 +24,8 @@ struct StateFolder {
 
   // Makes what is missing. Errors: another penstockd has it; no such group; a secret that is not whole.
   static Result<StateFolder> open(const std::string& path, const std::string& group);
+  // The names of its files are on disk, too.
+  Status flush() const;
 };
 
 }  // namespace penstock::queue

@@ -18,7 +18,6 @@
 namespace penstock::queue {
 namespace {
 
-constexpr auto kRetry = std::chrono::seconds(1);
 constexpr int kSweepRows = 200;
 // Commits after which the log is moved into the database: some 16 MiB of it.
 constexpr uint64_t kCheckpointRows = 4000;
@@ -28,6 +27,7 @@ class SqliteStore final : public Store {
   SqliteStore(const Options& options, StateFolder folder, ResultFiles files,
               std::unique_ptr<JobTables> tables, std::vector<std::string> notices)
       : max_bytes_(static_cast<uint64_t>(options.max_bytes)),
+        retry_(options.retry_ms),
         folder_(std::move(folder)),
         files_(std::move(files)),
         tables_(std::move(tables)),
@@ -341,7 +341,7 @@ class SqliteStore final : public Store {
         if (backlog_.empty()) {
           wake_.wait(lock, ready);
         } else {
-          wake_.wait_for(lock, kRetry, ready);
+          wake_.wait_for(lock, retry_, ready);
         }
         if (inbox_.empty() && stopping_) {
           lock.unlock();
@@ -451,6 +451,7 @@ class SqliteStore final : public Store {
   }
 
   const uint64_t max_bytes_;
+  const std::chrono::milliseconds retry_;
   StateFolder folder_;
   ResultFiles files_;
   std::unique_ptr<JobTables> tables_;  // the store's thread's, once it runs
@@ -500,6 +501,9 @@ Result<std::unique_ptr<Store>> Store::open(const Options& options) {
   auto tables = JobTables::open(options.folder + "/jobs.db", options.vfs, notices);
   if (!tables) {
     return tables.error();
+  }
+  if (Status flushed = folder->flush(); !flushed) {
+    return flushed.error();
   }
   return std::unique_ptr<Store>(std::make_unique<SqliteStore>(
       options, *std::move(folder), *std::move(files), *std::move(tables), std::move(notices)));

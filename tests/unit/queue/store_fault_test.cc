@@ -1,0 +1,153 @@
+// Every write, sync and truncation goes wrong once, in each of three ways.
+#include <map>
+
+#include "fault_vfs.h"
+#include "store_fixture.h"
+
+namespace penstock::queue {
+namespace {
+
+using Fault = FaultVfs::Fault;
+
+class StoreFaultTest : public StoreFixture, public testing::WithParamInterface<Fault> {
+ protected:
+  StoreFaultTest() {
+    FaultVfs::instance().reset();  // the first time, it is registered
+    options_.vfs = FaultVfs::kName;
+    options_.retry_ms = 5;
+  }
+  ~StoreFaultTest() override {
+    store_.reset();
+    FaultVfs::instance().reset();
+  }
+
+  struct Story {
+    std::vector<JobId> promised;             // was told
+    std::map<std::string, std::string> ended;  // was told: id, result
+    std::vector<JobId> refused;
+  };
+
+  // Jobs come, some end, one has a large result, one is tried again. Whatever was told is noted.
+  void tell(Story& story) {
+    std::vector<JobId> ids;
+    for (int i = 0; i < 6; ++i) {
+      const JobRecord sent = job();
+      ids.push_back(sent.id);
+      store_->promise(sent, std::string(3000, 'b'), [&story, id = sent.id](Store::Promise outcome) {
+        (outcome == Store::Promise::kStored ? story.promised : story.refused).push_back(id);
+      });
+      if (i % 2 == 0) {
+        wait_a_moment();
+      }
+    }
+    store_->attempt(ids[0], 1, "engine_failed", "it failed");
+    for (int i = 0; i < 4; ++i) {
+      const std::string text = i == 3 ? std::string(80'000, 'r') : "result " + std::to_string(i);
+      const JobId id = ids[static_cast<size_t>(i)];
+      store_->finish(end(id), 0, text, [&story, id, text] {
+        story.ended[std::string(id.view())] = text;
+      });
+      wait_a_moment();
+    }
+  }
+
+  // Until nothing is left to be told, or the store is stuck on a disk that fails.
+  void wait_a_moment() {
+    for (int tries = 0; store_->pending() > 0 && tries < 40 && store_->health(); ++tries) {
+      pollfd ready{store_->event_fd(), POLLIN, 0};
+      ::poll(&ready, 1, 50);
+      store_->tell_done();
+    }
+    store_->tell_done();
+  }
+
+  void expect_kept(const Story& story, const std::vector<JobRecord>& alive, int at) {
+    std::map<std::string, JobRecord> by_id;
+    for (const JobRecord& each : alive) {
+      EXPECT_TRUE(by_id.emplace(each.id.view(), each).second) << "twice";
+    }
+    for (const JobId& id : story.promised) {
+      const auto found = find(id);
+      ASSERT_TRUE(found) << "lost, by the fault at " << at;
+      if (!has_ended(found->status)) {
+        EXPECT_EQ(by_id.count(std::string(id.view())), 1U);
+        EXPECT_EQ(body(id), std::string(3000, 'b')) << "half a job, by the fault at " << at;
+      }
+    }
+    for (const auto& [id, text] : story.ended) {
+      const auto found = find(*parse_job_id(id));
+      ASSERT_TRUE(found && found->status == JobStatus::kCompleted) << "an end lost at " << at;
+      if (found->result_in_file) {
+        EXPECT_EQ(std::filesystem::file_size(store_->result_path(found->id)), text.size());
+      } else {
+        EXPECT_EQ(result(found->id), text);
+      }
+    }
+  }
+};
+
+TEST_P(StoreFaultTest, WhatWasToldIsThereAfterOpeningAnew) {
+  FaultVfs& vfs = FaultVfs::instance();
+  int at = 0;
+  for (bool happened = true; happened; ++at) {
+    vfs.reset();
+    options_.folder = folder_ + "/" + std::to_string(at);
+    vfs.arm(GetParam(), at);
+    Story story;
+    if (open()) {
+      tell(story);
+    }
+    happened = vfs.happened();
+    store_.reset();
+    vfs.reset();
+    const auto alive = reopen();
+    ASSERT_TRUE(store_) << "it cannot be opened after the fault at " << at;
+    expect_kept(story, alive, at);
+    if (GetParam() != Fault::kCrash && story.promised.size() + story.refused.size() == 6) {
+      for (const JobId& id : story.refused) {
+        EXPECT_FALSE(find(id)) << "refused, and there all the same: the fault at " << at;
+      }
+    }
+    store_.reset();
+    std::filesystem::remove_all(options_.folder);
+  }
+  EXPECT_GT(at, 30) << "too few places were tried";
+  RecordProperty("places", at);
+}
+
+INSTANTIATE_TEST_SUITE_P(Each, StoreFaultTest,
+                         testing::Values(Fault::kFail, Fault::kShort, Fault::kCrash),
+                         [](const auto& each) {
+                           return each.param == Fault::kFail    ? "Fails"
+                                  : each.param == Fault::kShort ? "IsCutShort"
+                                                                : "ThePowerFails";
+                         });
+
+TEST_F(StoreFaultTest, AWriteErrorStopsPromisesLoudlyAndPasses) {
+  const Status opened = open();
+  ASSERT_TRUE(opened) << opened.error().message;
+  const JobRecord first = job();
+  ASSERT_EQ(promise(first), Store::Promise::kStored);
+  FaultVfs::instance().arm(Fault::kFail, 0);
+  EXPECT_EQ(promise(job()), Store::Promise::kBroken);
+  EXPECT_FALSE(store_->health());
+  EXPECT_NE(store_->health().error().message.find("failed"), std::string::npos);
+  EXPECT_GE(store_->figures().write_errors, 1U);
+  EXPECT_EQ(promise(job()), Store::Promise::kStored) << "the disk is well again";
+  EXPECT_TRUE(store_->health());
+}
+
+TEST_F(StoreFaultTest, AnEndThatCannotBeWrittenIsTriedUntilItCan) {
+  ASSERT_TRUE(open());
+  const JobRecord sent = job();
+  promise(sent);
+  FaultVfs::instance().arm(Fault::kFail, 0);
+  bool told = false;
+  store_->finish(end(sent.id), 0, "result", [&] { told = true; });
+  settle();
+  EXPECT_TRUE(told);
+  EXPECT_EQ(result(sent.id), "result");
+}
+
+}  // namespace
+}  // namespace penstock::queue

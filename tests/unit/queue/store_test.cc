@@ -1,0 +1,434 @@
+#include "store_fixture.h"
+
+#include <sqlite3.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <csignal>
+#include <fstream>
+#include <thread>
+
+namespace penstock::queue {
+namespace {
+
+class StoreTest : public StoreFixture {
+ protected:
+  StoreTest() {
+    const Status opened = open();
+    EXPECT_TRUE(opened) << opened.error().message;
+  }
+};
+
+TEST_F(StoreTest, WhatWasPromisedIsThereAfterOpeningAnew) {
+  JobRecord sent = job();
+  sent.tier = "pro";
+  sent.priority = -3;
+  sent.weight = 4;
+  sent.cost = 99;
+  sent.key = {7, 8};
+  sent.digest = {9, 10};
+  sent.callback = "https://example.com/hook";
+  sent.receipt = std::string("\0\1binary", 8);
+  sent.not_before_ms = kNowMs + 5;
+  sent.deadline_ms = kNowMs + 6;
+  sent.status = JobStatus::kScheduled;
+  ASSERT_EQ(promise(sent, "the frame"), Store::Promise::kStored);
+  const auto jobs = reopen();
+  ASSERT_EQ(jobs.size(), 1U);
+  const JobRecord& read = jobs[0];
+  EXPECT_EQ(read.id, sent.id);
+  EXPECT_EQ(read.owner, sent.owner);
+  EXPECT_EQ(read.queue, sent.queue);
+  EXPECT_EQ(read.model, sent.model);
+  EXPECT_EQ(read.tier, sent.tier);
+  EXPECT_EQ(read.priority, sent.priority);
+  EXPECT_EQ(read.weight, sent.weight);
+  EXPECT_EQ(read.cost, sent.cost);
+  EXPECT_EQ(read.key, sent.key);
+  EXPECT_EQ(read.digest, sent.digest);
+  EXPECT_EQ(read.jobs_path, sent.jobs_path);
+  EXPECT_EQ(read.callback, sent.callback);
+  EXPECT_EQ(read.receipt, sent.receipt);
+  EXPECT_EQ(read.created_ms, sent.created_ms);
+  EXPECT_EQ(read.not_before_ms, sent.not_before_ms);
+  EXPECT_EQ(read.deadline_ms, sent.deadline_ms);
+  EXPECT_EQ(read.status, sent.status);
+  EXPECT_EQ(body(sent.id), "the frame");
+  EXPECT_EQ(store_->last_id(), sent.id);
+}
+
+TEST_F(StoreTest, JobsComeBackInOrderOfArrival) {
+  std::vector<JobId> sent;
+  for (int i = 0; i < 300; ++i) {
+    sent.push_back(job().id);
+    JobRecord each = job();
+    each.id = sent.back();
+    store_->promise(each, "x", [](Store::Promise) {});
+  }
+  settle();
+  const auto jobs = reopen();
+  ASSERT_EQ(jobs.size(), sent.size());
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    EXPECT_EQ(jobs[i].id, sent[i]);
+  }
+}
+
+TEST_F(StoreTest, AJobHasOneEnd) {
+  const JobRecord sent = job();
+  promise(sent);
+  finish(end(sent.id), "first");
+  finish(end(sent.id, JobStatus::kCancelled), "second");
+  const auto found = find(sent.id);
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->status, JobStatus::kCompleted);
+  EXPECT_EQ(result(sent.id), "first");
+  EXPECT_EQ(body(sent.id), "error") << "its body is of no use any more";
+  EXPECT_TRUE(reopen().empty());
+}
+
+TEST_F(StoreTest, AnIdIsFoundWholeOrNotAtAll) {
+  const JobRecord sent = job();
+  promise(sent);
+  JobId guessed = sent.id;  // all but its random end
+  guessed.text[JobId::kBytes - 1] = guessed.text[JobId::kBytes - 1] == '0' ? '1' : '0';
+  EXPECT_FALSE(find(guessed));
+  EXPECT_TRUE(find(sent.id));
+}
+
+TEST_F(StoreTest, ALargeResultIsAFileOfItsGroupsAndGoesWithItsJob) {
+  const JobRecord sent = job();
+  promise(sent);
+  std::string whole;
+  for (int i = 0; i < 5; ++i) {
+    const std::string piece(Store::kInlineBytes, static_cast<char>('a' + i));
+    store_->append_result(sent.id, whole.size(), piece);
+    whole += piece;
+  }
+  finish(end(sent.id), "tail", whole.size());
+  whole += "tail";
+  const auto found = find(sent.id);
+  ASSERT_TRUE(found && found->result_in_file);
+  EXPECT_EQ(found->result_bytes, whole.size());
+  const std::string path = store_->result_path(sent.id);
+  std::ifstream file(path, std::ios::binary);
+  EXPECT_EQ(std::string(std::istreambuf_iterator<char>(file), {}), whole);
+  struct stat status {};
+  ::stat(path.c_str(), &status);
+  EXPECT_EQ(status.st_mode & 0777, 0640U);
+  const uint64_t before = store_->figures().bytes;
+  store_->sweep(kNowMs + 60'000);
+  settle();
+  EXPECT_FALSE(find(sent.id));
+  EXPECT_FALSE(std::filesystem::exists(path));
+  EXPECT_LE(store_->figures().bytes + whole.size(), before);
+}
+
+TEST_F(StoreTest, AnAttemptBegunAnewForgetsWhatTheOneBeforeHadAnswered) {
+  const JobRecord sent = job();
+  promise(sent);
+  store_->append_result(sent.id, 0, std::string(100'000, 'x'));
+  store_->append_result(sent.id, 0, std::string(50'000, 'y'));
+  finish(end(sent.id), "z", 50'000);
+  EXPECT_EQ(std::filesystem::file_size(store_->result_path(sent.id)), 50'001U);
+}
+
+TEST_F(StoreTest, FilesThatNoJobTellsOfAreRemovedAtTheStart) {
+  const JobRecord sent = job();
+  promise(sent);
+  store_->append_result(sent.id, 0, std::string(100'000, 'x'));
+  settle();
+  const std::string path = store_->result_path(sent.id);
+  EXPECT_TRUE(std::filesystem::exists(path));
+  reopen();
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+TEST_F(StoreTest, AKeyNamesOneJobUntilThatFails) {
+  JobRecord first = job();
+  first.key = {1, 2};
+  EXPECT_EQ(promise(first), Store::Promise::kStored);
+  JobRecord second = job();
+  second.key = first.key;
+  EXPECT_EQ(promise(second), Store::Promise::kDuplicate);
+  EXPECT_FALSE(find(second.id));
+  finish(end(first.id), "done");
+  EXPECT_EQ(promise(second), Store::Promise::kDuplicate);
+  std::optional<JobRecord> found;
+  store_->find_key(first.key, [&](std::optional<JobRecord> job) { found = std::move(job); });
+  settle();
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->id, first.id);
+
+  JobRecord third = job();
+  third.key = {3, 4};
+  promise(third);
+  finish(end(third.id, JobStatus::kFailed), "");
+  JobRecord fourth = job();
+  fourth.key = third.key;
+  EXPECT_EQ(promise(fourth), Store::Promise::kStored);
+}
+
+TEST_F(StoreTest, AnAnswerThatWasWaitedForIsKeptForItsKey) {
+  JobRecord kept = job();
+  kept.key = {1, 2};
+  kept.end = end(kept.id);
+  kept.status = JobStatus::kCompleted;
+  store_->keep(kept, 0, "the answer", [] {});
+  settle();
+  EXPECT_TRUE(reopen().empty());
+  EXPECT_EQ(result(kept.id), "the answer");
+}
+
+TEST_F(StoreTest, TheDeadAreKeptWithTheirBodiesAndMayBeWantedAgain) {
+  const JobRecord sent = job();
+  promise(sent, "the frame");
+  JobEnd dead = end(sent.id, JobStatus::kFailed);
+  dead.dead = true;
+  dead.attempts = 3;
+  dead.error_code = "engine_failed";
+  dead.error = "cudaErrorIllegalAddress";
+  finish(dead, "");
+  EXPECT_EQ(store_->figures().dead, 1U);
+  EXPECT_EQ(body(sent.id), "the frame");
+  Store::Query query;
+  query.dead = true;
+  EXPECT_EQ(list(query).size(), 1U);
+  std::optional<JobRecord> again;
+  store_->requeue(sent.id, kNowMs + 9, [&](std::optional<JobRecord> job) { again = std::move(job); });
+  settle();
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->status, JobStatus::kQueued);
+  EXPECT_EQ(again->end.attempts, 0U);
+  EXPECT_EQ(again->deadline_ms, kNowMs + 9);
+  EXPECT_EQ(store_->figures().dead, 0U);
+  store_->requeue(sent.id, 0, [&](std::optional<JobRecord> job) { again = std::move(job); });
+  settle();
+  EXPECT_FALSE(again) << "it is not among the dead";
+  EXPECT_EQ(reopen().size(), 1U);
+}
+
+TEST_F(StoreTest, OnlyWhatHasEndedCanBeDropped) {
+  const JobRecord sent = job();
+  promise(sent);
+  bool dropped = true;
+  store_->drop(sent.id, [&](bool told) { dropped = told; });
+  settle();
+  EXPECT_FALSE(dropped);
+  finish(end(sent.id), "x");
+  store_->drop(sent.id, [&](bool told) { dropped = told; });
+  settle();
+  EXPECT_TRUE(dropped);
+  EXPECT_FALSE(find(sent.id));
+}
+
+TEST_F(StoreTest, AListIsOfOneOwnerNewestFirst) {
+  std::vector<std::string> alices;
+  for (int i = 0; i < 5; ++i) {
+    const JobRecord mine = job("alice");
+    promise(mine);
+    promise(job("bob"));
+    alices.insert(alices.begin(), std::string(mine.id.view()));
+  }
+  Store::Query query;
+  query.owner = job("alice").owner;
+  query.limit = 3;
+  auto page = list(query);
+  ASSERT_EQ(page, std::vector(alices.begin(), alices.begin() + 3));
+  query.before = parse_job_id(page.back());
+  EXPECT_EQ(list(query), std::vector(alices.begin() + 3, alices.end()));
+  query.before.reset();
+  query.statuses = 1U << static_cast<uint32_t>(JobStatus::kCompleted);
+  EXPECT_TRUE(list(query).empty());
+  Store::Query everybody;
+  EXPECT_EQ(list(everybody).size(), 10U);
+  everybody.queue = "other";
+  EXPECT_TRUE(list(everybody).empty());
+}
+
+TEST_F(StoreTest, ADeliveryIsDueFromTheEndUntilItIsOver) {
+  JobRecord sent = job();
+  sent.callback = "https://example.com/";
+  promise(sent);
+  reopen();
+  EXPECT_TRUE(deliveries_.empty());
+  finish(end(sent.id), "x");
+  reopen();
+  ASSERT_EQ(deliveries_.size(), 1U);
+  EXPECT_EQ(deliveries_[0].id, sent.id);
+  store_->delivered(sent.id, 2, kNowMs + 77);
+  settle();
+  deliveries_.clear();
+  reopen();
+  ASSERT_EQ(deliveries_.size(), 1U);
+  EXPECT_EQ(deliveries_[0].tries, 2U);
+  EXPECT_EQ(deliveries_[0].due_ms, kNowMs + 77);
+  store_->delivered(sent.id, 3, 0);
+  settle();
+  deliveries_.clear();
+  reopen();
+  EXPECT_TRUE(deliveries_.empty());
+}
+
+TEST_F(StoreTest, PastItsBoundNothingMoreIsPromised) {
+  store_.reset();
+  options_.max_bytes = 1 << 20;
+  ASSERT_TRUE(open());
+  Store::Promise outcome = Store::Promise::kStored;
+  int promised = 0;
+  while (outcome == Store::Promise::kStored && promised < 1000) {
+    outcome = promise(job(), std::string(10'000, 'x'));
+    ++promised;
+  }
+  EXPECT_EQ(outcome, Store::Promise::kFull);
+  EXPECT_GT(promised, 50);
+  EXPECT_TRUE(store_->health()) << "full is not broken";
+}
+
+TEST_F(StoreTest, ASecondOneOnTheSameFolderIsRefused) {
+  const auto second = Store::open(options_);
+  ASSERT_FALSE(second);
+  EXPECT_NE(second.error().message.find("another penstockd"), std::string::npos);
+}
+
+TEST_F(StoreTest, ADamagedDatabaseIsSetAsideAndSaid) {
+  promise(job());
+  store_.reset();
+  const std::string path = options_.folder + "/jobs.db";
+  {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(0);
+    file << std::string(4096, '\xAB');
+  }
+  std::filesystem::remove(path + "-wal");
+  ASSERT_TRUE(open());
+  ASSERT_EQ(store_->notices().size(), 1U);
+  EXPECT_NE(store_->notices()[0].find("was set aside as"), std::string::npos);
+  int aside = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(options_.folder)) {
+    aside += entry.path().filename().string().find("damaged") != std::string::npos ? 1 : 0;
+  }
+  EXPECT_EQ(aside, 1);
+  EXPECT_EQ(promise(job()), Store::Promise::kStored);
+}
+
+TEST_F(StoreTest, ADatabaseOfSomethingElseIsNotTaken) {
+  store_.reset();
+  const std::string path = options_.folder + "/jobs.db";
+  std::filesystem::remove(path);
+  std::filesystem::remove(path + "-wal");
+  sqlite3* other = nullptr;
+  ASSERT_EQ(sqlite3_open(path.c_str(), &other), SQLITE_OK);
+  sqlite3_exec(other, "CREATE TABLE t(x)", nullptr, nullptr, nullptr);
+  sqlite3_close(other);
+  ASSERT_TRUE(open());
+  ASSERT_EQ(store_->notices().size(), 1U);
+  EXPECT_NE(store_->notices()[0].find("something else"), std::string::npos);
+}
+
+TEST_F(StoreTest, ANewerSchemaIsAnErrorAndIsLeftAlone) {
+  store_.reset();
+  const std::string path = options_.folder + "/jobs.db";
+  sqlite3* database = nullptr;
+  ASSERT_EQ(sqlite3_open(path.c_str(), &database), SQLITE_OK);
+  sqlite3_exec(database, "PRAGMA user_version=99", nullptr, nullptr, nullptr);
+  sqlite3_close(database);
+  const Status opened = open();
+  ASSERT_FALSE(opened);
+  EXPECT_NE(opened.error().message.find("version 99"), std::string::npos);
+  EXPECT_TRUE(std::filesystem::exists(path));
+}
+
+TEST_F(StoreTest, ADamagedRowIsPassedOver) {
+  const JobRecord good = job();
+  promise(good);
+  const JobRecord bad = job();
+  promise(bad);
+  store_.reset();
+  sqlite3* database = nullptr;
+  ASSERT_EQ(sqlite3_open((options_.folder + "/jobs.db").c_str(), &database), SQLITE_OK);
+  const std::string sql = "UPDATE jobs SET owner=x'00', status=77 WHERE seq=" +
+                          std::to_string(sequence_of(bad.id));
+  sqlite3_exec(database, sql.c_str(), nullptr, nullptr, nullptr);
+  sqlite3_close(database);
+  const auto jobs = reopen();
+  ASSERT_LE(jobs.size(), 1U);
+  EXPECT_TRUE(find(good.id));
+  EXPECT_FALSE(find(bad.id));
+}
+
+TEST_F(StoreTest, ADamagedSecretIsAnErrorThatSaysWhatLosingItMeans) {
+  store_.reset();
+  std::ofstream(options_.folder + "/secret", std::ios::trunc) << "short";
+  const Status opened = open();
+  ASSERT_FALSE(opened);
+  EXPECT_NE(opened.error().message.find("is damaged"), std::string::npos);
+}
+
+TEST_F(StoreTest, TheSecretStaysTheSame) {
+  const limit::Secret secret = store_->secret();
+  reopen();
+  EXPECT_EQ(store_->secret(), secret);
+  struct stat status {};
+  ::stat((options_.folder + "/secret").c_str(), &status);
+  EXPECT_EQ(status.st_mode & 0777, 0600U);
+}
+
+// A child promises, and says each on a pipe once it was told; it is killed at some moment. What it has
+// said is there.
+TEST_F(StoreTest, WhatWasToldIsThereWhateverMomentTheProcessWasKilledAt) {
+  store_.reset();
+  size_t told = 0;
+  for (int round = 0; round < 15; ++round) {
+    int pipe[2];
+    ASSERT_EQ(::pipe(pipe), 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      JobIdMaker ids;
+      auto store = *Store::open(options_);
+      if (store->last_id()) {
+        ids.start_after(*store->last_id());
+      }
+      for (;;) {
+        for (int i = 0; i < 10; ++i) {
+          JobRecord sent = job();
+          sent.id = ids.make(kNowMs);
+          store->promise(sent, "x", [&, sent](Store::Promise outcome) {
+            if (outcome == Store::Promise::kStored) {
+              [[maybe_unused]] auto n = ::write(pipe[1], sent.id.text, JobId::kBytes);
+            }
+          });
+        }
+        while (store->pending() > 0) {
+          pollfd ready{store->event_fd(), POLLIN, 0};
+          ::poll(&ready, 1, -1);
+          store->tell_done();
+        }
+      }
+    }
+    ::close(pipe[1]);
+    std::vector<JobId> promised;
+    JobId id;
+    const size_t enough = 10 + static_cast<size_t>(round) * 7;
+    while (promised.size() < enough && ::read(pipe[0], id.text, JobId::kBytes) == JobId::kBytes) {
+      promised.push_back(id);
+    }
+    ::kill(child, SIGKILL);
+    while (::read(pipe[0], id.text, JobId::kBytes) == JobId::kBytes) {
+      promised.push_back(id);
+    }
+    ::close(pipe[0]);
+    ::waitpid(child, nullptr, 0);
+    ASSERT_GE(promised.size(), enough);
+    told += promised.size();
+    reopen();
+    for (const JobId& each : promised) {
+      EXPECT_TRUE(find(each)) << each.view();
+    }
+    store_.reset();
+  }
+  EXPECT_GT(told, 500U);
+}
+
+}  // namespace
+}  // namespace penstock::queue
