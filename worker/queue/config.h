@@ -57,6 +57,12 @@ struct LimitsConfig {
   bool operator==(const LimitsConfig&) const = default;
 };
 
+struct WebhooksConfig {
+  std::string secret_file;         // empty: no webhooks are sent
+  std::vector<std::string> allow;  // targets that are private or special, and yet allowed
+  bool operator==(const WebhooksConfig&) const = default;
+};
+
 struct Config {
   std::string socket;
   uint32_t socket_mode = 0660;
@@ -67,6 +73,7 @@ struct Config {
   std::vector<QueueConfig> queues;  // "default" is always there
   std::vector<WorkerConfig> workers;
   LimitsConfig limits;
+  WebhooksConfig webhooks;
 };
 
 constexpr size_t kMaxConfigBytes = 1U << 20;

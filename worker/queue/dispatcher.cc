@@ -88,6 +88,7 @@ void Dispatcher::promise(Job& job, JobRecord record) {
   record.id = job.id;
   job.promise = Promise::kAsked;
   job.keeps_answer = true;
+  job.has_callback = !record.callback.empty();
   --unpromised_;
   job.more->receipt = record.receipt;
   std::string frame = job.more->frame;
@@ -179,6 +180,7 @@ void Dispatcher::restore(JobRecord&& record) {
   fresh->owner = record.owner.lo;
   fresh->promise = Promise::kMade;
   fresh->keeps_answer = true;
+  fresh->has_callback = !record.callback.empty();
   Job& job = jobs_.add(std::move(fresh));
   if (record.key != limit::Hash128{}) {
     register_key(job, record.key, record.digest);

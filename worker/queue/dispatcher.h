@@ -58,7 +58,7 @@ class Dispatcher {
   // Where promises are written; without it, none are made. Outlives this. Before all else.
   void use(Store& store);
   Store* store() { return store_; }
-  // Told of each promised job that has ended, once that is on disk. `callback`: it asked for a webhook.
+  // Told of each promised job that asked for a webhook, once its end is on disk.
   std::function<void(const JobId&)> on_callback_due;
 
   // Takes over queues, workers and limits. Callers whose job nobody serves any more get 404.

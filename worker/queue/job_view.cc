@@ -1,5 +1,7 @@
 #include "worker/queue/job_view.h"
 
+#include <time.h>
+
 #include <array>
 #include <cstdio>
 
@@ -40,6 +42,16 @@ std::string result_url(const JobView& job) {
 }
 
 }  // namespace
+
+std::string iso_time(int64_t unix_ms) {
+  const time_t seconds = unix_ms / kMsPerSec;
+  tm utc{};
+  ::gmtime_r(&seconds, &utc);
+  char text[40];
+  const size_t size = ::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &utc);
+  std::snprintf(text + size, sizeof text - size, ".%03dZ", static_cast<int>(unix_ms % kMsPerSec));
+  return text;
+}
 
 std::string_view name_of(JobStatus status) noexcept { return kNames[static_cast<size_t>(status)]; }
 
