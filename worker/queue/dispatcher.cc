@@ -57,8 +57,9 @@ void Dispatcher::fail_unserved() {
   jobs_.each([this](Job& job) {
     if (job.promise == Promise::kNone && job.home() != nullptr && job.worker() == nullptr &&
         !job.ending && roster_.find(*job.home()->queue, job.home()->model) == nullptr) {
-      end_with(job, JobStatus::kFailed,
-               {.status = 404, .code = "not_found", .message = "The model is not served any more."});
+      end_with(
+          job, JobStatus::kFailed,
+          {.status = 404, .code = "not_found", .message = "The model is not served any more."});
     }
   });
 }
@@ -79,7 +80,8 @@ Job& Dispatcher::let_in(Waiter& waiter, const limit::Hash128& owner, std::string
 void Dispatcher::enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Claim& claim) {
   scheduler_.add(job, lane, claim, wires_.now_ns());
   const int64_t wait_ns = scheduler_.predicted_wait_ns(job, wires_.now_ns());
-  job.extra().predicted_ms = static_cast<uint32_t>(std::min<int64_t>(wait_ns / kNsPerMs, UINT32_MAX));
+  job.extra().predicted_ms =
+      static_cast<uint32_t>(std::min<int64_t>(wait_ns / kNsPerMs, UINT32_MAX));
   count(job, Metrics::Event::kAccepted);
   offer(lane);
 }
@@ -230,7 +232,8 @@ void Dispatcher::let_go(Job& job) {
 // Of most jobs that are queued, nothing more need be in memory.
 void Dispatcher::trim(Job& job) {
   if (job.more != nullptr && job.held_bytes() == 0 && job.worker() == nullptr &&
-      job.waiters() == nullptr && !job.answer_began && !job.ending && job.more->receipt.empty() && job.more->key == limit::Hash128{}) {
+      job.waiters() == nullptr && !job.answer_began && !job.ending && job.more->receipt.empty() &&
+      job.more->key == limit::Hash128{}) {
     job.more.reset();
   }
 }
@@ -254,6 +257,9 @@ void Dispatcher::say_accepted(Waiter& waiter, const Job& job, bool at_leisure) {
 
 // With `wait=`, only once that is over.
 void Dispatcher::say_promised(Waiter& waiter, const Job& job) {
+  if (waiter.wait_ns == Waiter::kToTheEnd) {
+    return;
+  }
   if (waiter.wait_ns > 0) {
     waiter.wait_ends_ns = wires_.now_ns() + std::exchange(waiter.wait_ns, 0);
     return audience_.set_wait(waiter);

@@ -14,7 +14,9 @@ constexpr std::array<std::string_view, 7> kNames = {
     "scheduled", "queued", "processing", "completed", "failed", "cancelled", "expired"};
 constexpr int64_t kMsPerSec = 1000;
 
-std::string seconds_or_null(int64_t ms) { return ms == 0 ? "null" : std::to_string(ms / kMsPerSec); }
+std::string seconds_or_null(int64_t ms) {
+  return ms == 0 ? "null" : std::to_string(ms / kMsPerSec);
+}
 
 std::string describe_progress(const JobView& job) {
   if (!job.progress) {

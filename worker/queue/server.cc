@@ -16,7 +16,7 @@ constexpr int kAcceptsPerTurn = 64;
 constexpr int64_t kAcceptPauseNs = 100 * kNsPerMs;
 constexpr int64_t kWorkerExitNs = 5 * kNsPerSec;  // once no job is left
 constexpr int64_t kSweepNs = 10 * kNsPerSec;
-constexpr rlim_t kOtherDescriptors = 512;         // beside the callers' connections
+constexpr rlim_t kOtherDescriptors = 512;  // beside the callers' connections
 
 // Each connection takes a descriptor; asks for as many as may be had.
 void raise_descriptor_limit(uint32_t max_connections) {
@@ -159,8 +159,7 @@ void Server::tell_store_done() {
 }
 
 Server::Server(Config config, std::string config_path, EventLoop loop, Listener listener,
-               StatusPageWriter page, MetricsFile metrics, Fd signals,
-               std::unique_ptr<Store> store)
+               StatusPageWriter page, MetricsFile metrics, Fd signals, std::unique_ptr<Store> store)
     : config_(std::move(config)),
       config_path_(std::move(config_path)),
       loop_(std::move(loop)),
@@ -222,8 +221,8 @@ void Server::turn() {
 
 int64_t Server::next_event() const {
   return std::min({wires_.next_event(), dispatcher_.next_event(), supervisor_.next_event(),
-                   heartbeat_due_ns_, metrics_due_ns_, page_.next_event(), accept_again_ns_, phase_ends_ns_,
-                   store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
+                   heartbeat_due_ns_, metrics_due_ns_, page_.next_event(), accept_again_ns_,
+                   phase_ends_ns_, store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
                    webhooks_ != nullptr ? webhooks_->next_event() : INT64_MAX});
 }
 
@@ -367,8 +366,7 @@ void Server::publish_metrics(int64_t now_ns) {
   Metrics& metrics = dispatcher_.metrics();
   for (const Scheduler::Queue& queue : dispatcher_.scheduler().queues()) {
     wire::QueueMetrics& of = metrics.of(queue.settings.name);
-    of.oldest_wait_ms =
-        static_cast<uint64_t>(Scheduler::oldest_wait_ns(queue, now_ns) / kNsPerMs);
+    of.oldest_wait_ms = static_cast<uint64_t>(Scheduler::oldest_wait_ns(queue, now_ns) / kNsPerMs);
     of.paused = queue.paused ? 1 : 0;
   }
   wire::MetricsPage& page = metrics.page();

@@ -1,8 +1,8 @@
 // WebhookSender: POSTs, one thread's worth of them at once, by libcurl.
 //
-// A thread of its own, so that no name server and no receiver can hold up the queue. No proxy of the
-// environment's, no redirects, nothing but HTTP; each connection's address is judged when it is made
-// (webhook_target.h). Receivers that never answer, or never stop, are cut off.
+// A thread of its own, so that no name server and no receiver can hold up the queue. No proxy of
+// the environment's, no redirects, nothing but HTTP; each connection's address is judged when it is
+// made (webhook_target.h). Receivers that never answer, or never stop, are cut off.
 #pragma once
 
 #include <cstdint>

@@ -19,10 +19,9 @@ constexpr size_t kMaxFileBytes = 4096;
 
 std::string base64(std::string_view bytes) {
   std::string text((bytes.size() + 2) / 3 * 4 + 1, '\0');
-  const int size =
-      EVP_EncodeBlock(reinterpret_cast<unsigned char*>(text.data()),
-                      reinterpret_cast<const unsigned char*>(bytes.data()),
-                      static_cast<int>(bytes.size()));
+  const int size = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(text.data()),
+                                   reinterpret_cast<const unsigned char*>(bytes.data()),
+                                   static_cast<int>(bytes.size()));
   text.resize(static_cast<size_t>(size));
   return text;
 }
@@ -96,8 +95,8 @@ std::string WebhookSecrets::sign(std::string_view id, int64_t timestamp,
     unsigned size = 0;
     HMAC(EVP_sha256(), secret.data(), static_cast<int>(secret.size()),
          reinterpret_cast<const unsigned char*>(text.data()), text.size(), digest, &size);
-    header += (header.empty() ? "v1," : " v1,") +
-              base64({reinterpret_cast<const char*>(digest), size});
+    header +=
+        (header.empty() ? "v1," : " v1,") + base64({reinterpret_cast<const char*>(digest), size});
   }
   return header;
 }

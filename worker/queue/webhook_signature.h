@@ -2,7 +2,8 @@
 //
 //   webhook-signature: v1,BASE64(HMAC-SHA256(secret, "ID.TIMESTAMP.BODY"))
 //
-// Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+// Source:
+// https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 #pragma once
 
 #include <cstdint>
@@ -18,8 +19,9 @@ class WebhookSecrets {
  public:
   static constexpr size_t kMostSecrets = 8;
 
-  // One secret a line: "whsec_" and base64 of 24 to 64 bytes. Of several, all sign, so that receivers
-  // may change over to a new one. The error names file and line, and says what would be right.
+  // One secret a line: "whsec_" and base64 of 24 to 64 bytes. Of several, all sign, so that
+  // receivers may change over to a new one. The error names file and line, and says what would be
+  // right.
   static Result<WebhookSecrets> load(const std::string& path);
   static Result<WebhookSecrets> parse(std::string_view text, const std::string& path);
 

@@ -1,8 +1,8 @@
 // Where webhooks may go: anywhere on the public internet, and where the operator allows.
 //
-// A caller chooses the URL, and penstockd sits inside the operator's network: unchecked, callers could
-// reach what only the inside can (server-side request forgery). So an address is judged when the
-// connection is made, after the name was resolved: no later answer of a name server's counts.
+// A caller chooses the URL, and penstockd sits inside the operator's network: unchecked, callers
+// could reach what only the inside can (server-side request forgery). So an address is judged when
+// the connection is made, after the name was resolved: no later answer of a name server's counts.
 //
 // Refused unless allowed: what IANA's special-purpose registries (RFC 6890) call not globally
 // reachable, multicast, and IPv4 addresses that are carried within IPv6 ones.
@@ -25,8 +25,8 @@ class WebhookTargets {
   static constexpr size_t kMaxUrlBytes = 2048;
 
   WebhookTargets() = default;
-  // From `webhooks.allow`: addresses, blocks ("10.0.0.0/8", "fd00::/8") and names of hosts. The error
-  // names what is none of these.
+  // From `webhooks.allow`: addresses, blocks ("10.0.0.0/8", "fd00::/8") and names of hosts. The
+  // error names what is none of these.
   static Result<WebhookTargets> create(const std::vector<std::string>& allow);
 
   // Whether a callback may be asked for: an http or https URL without credentials, and not of an

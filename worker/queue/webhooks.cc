@@ -78,8 +78,7 @@ void Webhooks::send(const JobId& id, const std::optional<Message>& message) {
   if (delivery == nullptr) {
     return;
   }
-  const bool gone =
-      message && std::find(gone_.begin(), gone_.end(), message->url) != gone_.end();
+  const bool gone = message && std::find(gone_.begin(), gone_.end(), message->url) != gone_.end();
   if (!message || gone) {
     outcomes_.disabled += gone ? 1 : 0;
     --under_way_;
@@ -87,14 +86,14 @@ void Webhooks::send(const JobId& id, const std::optional<Message>& message) {
   }
   const std::string name = "msg_" + std::string(id.view().substr(4));
   const int64_t timestamp = now_ms_ / kMsPerSec;
-  sender_.send({.id = id,
-                .url = message->url,
-                .headers = {"content-type: application/json", "user-agent: Penstock",
-                            "webhook-id: " + name,
-                            "webhook-timestamp: " + std::to_string(timestamp),
-                            "webhook-signature: " + secrets_.sign(name, timestamp, message->json)},
-                .body = message->json,
-                .targets = targets_});
+  sender_.send(
+      {.id = id,
+       .url = message->url,
+       .headers = {"content-type: application/json", "user-agent: Penstock", "webhook-id: " + name,
+                   "webhook-timestamp: " + std::to_string(timestamp),
+                   "webhook-signature: " + secrets_.sign(name, timestamp, message->json)},
+       .body = message->json,
+       .targets = targets_});
 }
 
 void Webhooks::over(const JobId& id, uint32_t tries) {
@@ -129,19 +128,19 @@ void Webhooks::take_responses(int64_t now_ns, int64_t now_ms) {
       over(response.id, delivery->tries);
     } else if (response.refused || delivery->tries > kSchedule.size()) {
       ++outcomes_.given_up;
-      log(Level::kWarn, "the webhook of " + std::string(response.id.view()) + " was given up: " +
-                            (response.refused ? "its address is private or special"
-                             : response.status != 0
-                                 ? "the receiver says " + std::to_string(response.status)
-                                 : response.error));
+      log(Level::kWarn,
+          "the webhook of " + std::string(response.id.view()) + " was given up: " +
+              (response.refused       ? "its address is private or special"
+               : response.status != 0 ? "the receiver says " + std::to_string(response.status)
+                                      : response.error));
       over(response.id, delivery->tries);
     } else {
       const int64_t seconds = kSchedule[delivery->tries - 1];
       std::uniform_int_distribution<int64_t> spread(seconds * 900, seconds * 1100);
       int64_t wait_ms = spread(random_);
       if (response.status == kTooManyRequests || response.status == kUnavailable) {
-        wait_ms = std::max(
-            wait_ms, std::min(response.retry_after_s, kLongestRetryAfterSeconds) * kMsPerSec);
+        wait_ms = std::max(wait_ms,
+                           std::min(response.retry_after_s, kLongestRetryAfterSeconds) * kMsPerSec);
       }
       again(*delivery, wait_ms, now_ns, now_ms);
     }

@@ -1,8 +1,8 @@
 // Webhooks: tells the URL that a job's owner named that the job is over (Standard Webhooks 1.0.0).
 //
-// A delivery is on disk from the job's end until it was taken (2xx), or given up: after the tries of
-// kSchedule, or at once by 410 Gone, which ends the URL's other pending deliveries, too. 429 and 503
-// may ask for more time (Retry-After). Times are pushed in; what is sent goes by WebhookSender.
+// A delivery is on disk from the job's end until it was taken (2xx), or given up: after the tries
+// of kSchedule, or at once by 410 Gone, which ends the URL's other pending deliveries, too. 429 and
+// 503 may ask for more time (Retry-After). Times are pushed in; what is sent goes by WebhookSender.
 //
 //   due ──▶ (its job is read) ──▶ under way ──2xx──▶ (over)
 //    ▲                                │ else
@@ -32,7 +32,7 @@ namespace penstock::queue {
 class Webhooks {
  public:
   // How long after the try before, in seconds; a tenth more or less, at random.
-  static constexpr std::array<int64_t, 9> kSchedule = {5,     300,    1800,   7200,  18'000,
+  static constexpr std::array<int64_t, 9> kSchedule = {5,      300,    1800,   7200,  18'000,
                                                        36'000, 50'400, 72'000, 86'400};
   static constexpr int64_t kLongestRetryAfterSeconds = 86'400;
   static constexpr size_t kMostPending = 100'000;  // more wait on disk for the next start
@@ -50,8 +50,8 @@ class Webhooks {
     uint64_t disabled = 0;  // 410
   };
 
-  // `message` is asked for what is to be said of a job; it answers when it knows, with nothing when the
-  // job is gone. `tried`: a try was made; the next is due then (ms since 1970), or never (0).
+  // `message` is asked for what is to be said of a job; it answers when it knows, with nothing when
+  // the job is gone. `tried`: a try was made; the next is due then (ms since 1970), or never (0).
   using Ask = std::function<void(const JobId&, std::function<void(std::optional<Message>)>)>;
   using Tried = std::function<void(const JobId&, uint32_t tries, int64_t due_ms)>;
   Webhooks(Ask message, Tried tried, uint32_t seed = std::random_device{}());

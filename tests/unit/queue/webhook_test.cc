@@ -36,8 +36,9 @@ TEST(WebhookSignatureTest, EverySecretSigns) {
 }
 
 TEST(WebhookSignatureTest, WhatIsNoSecretIsToldWithItsLine) {
-  for (const char* text : {"whsec_AAAA", "secret", "whsec_", "whsec_!!!!AAAAAAAAAAAAAAAAAAAAAAAAAAAA",
-                           "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}) {
+  for (const char* text :
+       {"whsec_AAAA", "secret", "whsec_", "whsec_!!!!AAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}) {
     const auto secrets = WebhookSecrets::parse(std::string("\n") + text, "hook.secret");
     ASSERT_FALSE(secrets) << text;
     EXPECT_NE(secrets.error().message.find("hook.secret:2: a secret is whsec_"), std::string::npos);
@@ -68,16 +69,18 @@ bool allows(const WebhookTargets& from, const char* address, const char* host = 
 
 TEST(WebhookTargetTest, OnlyThePublicInternetIsThere) {
   const WebhookTargets all = targets();
-  for (const char* address : {"93.184.216.34", "1.1.1.1", "100.128.0.1", "172.32.0.1",
-                              "2606:2800:220:1::1", "2a00::1"}) {
+  for (const char* address :
+       {"93.184.216.34", "1.1.1.1", "100.128.0.1", "172.32.0.1", "2606:2800:220:1::1", "2a00::1"}) {
     EXPECT_TRUE(allows(all, address)) << address;
   }
-  for (const char* address :
-       {"127.0.0.1", "127.255.255.255", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1",
-        "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", "198.18.0.1",
-        "192.0.2.1", "::1", "::", "fe80::1", "fc00::1", "fd12::1", "ff02::1", "::ffff:127.0.0.1",
-        "::ffff:10.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:db8::1",
-        "2001::1", "100::1"}) {
+  for (
+      const char* address :
+      {"127.0.0.1",       "127.255.255.255", "10.1.2.3",        "172.16.0.1",    "172.31.255.255",
+       "192.168.1.1",     "169.254.169.254", "100.64.0.1",      "0.0.0.0",       "224.0.0.1",
+       "255.255.255.255", "198.18.0.1",      "192.0.2.1",       "::1",           "::",
+       "fe80::1",         "fc00::1",         "fd12::1",         "ff02::1",       "::ffff:127.0.0.1",
+       "::ffff:10.0.0.1", "::127.0.0.1",     "64:ff9b::7f00:1", "2002:7f00:1::", "2001:db8::1",
+       "2001::1",         "100::1"}) {
     EXPECT_FALSE(allows(all, address)) << address;
   }
   sockaddr_storage local{};
@@ -270,7 +273,8 @@ TEST_F(WebhooksTest, ItIsRetriedOnItsScheduleAndThenGivenUp) {
     run_until(i + 1);
     EXPECT_EQ(tried_[i].tries, i + 1);
     if (i < Webhooks::kSchedule.size()) {
-      EXPECT_NEAR(static_cast<double>(tried_[i].wait_s), static_cast<double>(Webhooks::kSchedule[i]),
+      EXPECT_NEAR(static_cast<double>(tried_[i].wait_s),
+                  static_cast<double>(Webhooks::kSchedule[i]),
                   0.1 * static_cast<double>(Webhooks::kSchedule[i]) + 1);
       EXPECT_GT(webhooks_.next_event(), now_ns_);
       pass(tried_[i].wait_s + 1);
