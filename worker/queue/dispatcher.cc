@@ -264,8 +264,11 @@ void Dispatcher::say_promised(Waiter& waiter, const Job& job) {
     waiter.wait_ends_ns = wires_.now_ns() + std::exchange(waiter.wait_ns, 0);
     return audience_.set_wait(waiter);
   }
+  say_promised(waiter, job, audience_.view(job, waiter.jobs_path));
+}
+
+void Dispatcher::say_promised(Waiter& waiter, const Job& job, const JobView& view) {
   say_accepted(waiter, job);
-  const JobView view = audience_.view(job, waiter.jobs_path);
   const std::string headers = "Location: " + jobs_url(waiter, job) +
                               "\nPreference-Applied: respond-async\nRetry-After: " +
                               std::to_string(poll_after_s(view.eta_seconds.value_or(0))) + "\n" +

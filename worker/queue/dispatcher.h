@@ -171,6 +171,7 @@ class Dispatcher {
   void end_with(Job& job, JobStatus status, const wire::Failed& failed, bool dead = false);
   void conclude(Job& job, JobEnd end, Scheduler::Outcome outcome);
   void ended(Job& job, const JobEnd& end);
+  void say_promised(Waiter& waiter, const Job& job, const JobView& view);
   void answer_promise(Waiter& waiter, Job& job, const JobEnd& end);
   void answer_with_result(Waiter& waiter, const JobRecord& record, std::string_view body,
                           std::string_view headers);

@@ -99,8 +99,13 @@ void Dispatcher::ended(Job& job, const JobEnd& end) {
   audience_.end_events(job, view);
   while (job.waiters() != nullptr) {
     Waiter& waiter = *job.waiters();
+    view.jobs_path = waiter.jobs_path;
+    if (waiter.kind == Waiter::Kind::kPromise && waiter.wait_ns == 0 &&
+        waiter.wait_ends_ns == INT64_MAX) {  // its promise has come together with the end
+      say_promised(waiter, job, view);
+      continue;
+    }
     if (waiter.kind == Waiter::Kind::kQuestion) {  // it asked for the end
-      view.jobs_path = waiter.jobs_path;
       append_reply(waiter.caller->out(), waiter.id, {.status = 200, .content_type = kJson},
                    render(view));
     } else {
