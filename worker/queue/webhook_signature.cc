@@ -9,6 +9,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "worker/queue/base64.h"
+
 namespace penstock::queue {
 namespace {
 
@@ -16,15 +18,6 @@ constexpr std::string_view kPrefix = "whsec_";
 constexpr size_t kShortest = 24;
 constexpr size_t kLongest = 64;
 constexpr size_t kMaxFileBytes = 4096;
-
-std::string base64(std::string_view bytes) {
-  std::string text((bytes.size() + 2) / 3 * 4 + 1, '\0');
-  const int size = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(text.data()),
-                                   reinterpret_cast<const unsigned char*>(bytes.data()),
-                                   static_cast<int>(bytes.size()));
-  text.resize(static_cast<size_t>(size));
-  return text;
-}
 
 // Empty: it is no base64.
 std::string unbase64(const std::string& text) {
