@@ -5,6 +5,7 @@
 // what arrives, and sends what it says.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -23,7 +24,9 @@ struct Tally {
   uint64_t refused = 0;
   std::vector<uint32_t> latency_us;  // of `answered`
 
-  bool may_send() const { return sent < wanted && sent < completed + refused + most_outstanding; }
+  bool may_send() const {
+    return sent < wanted && sent - std::min(sent, completed + refused) < most_outstanding;
+  }
 };
 
 class Session {
