@@ -72,12 +72,21 @@ class Line:
             elif kind == wire.DONE:
                 return status, job, body.decode()
 
-    async def promise(self, owner, key):
+    async def promise(self, owner, key, queue="default", body=None):
         """The id of the job that is promised, or was before."""
-        status, job, body = await self._exchange(
-            wire.SUBMIT, owner=owner, method="POST", path="/work", content_type="text/plain", prefer="respond-async",
-            idempotency_key=f'"{key}"', body=key)
-        return job or json.loads(body)["id"]
+        _, job, _ = await self._exchange(
+            wire.SUBMIT, queue=queue, owner=owner, method="POST", path="/work", content_type="text/plain",
+            prefer="respond-async", idempotency_key=f'"{key}"', body=body or key)
+        return job
+
+    async def wait_for_answer(self, owner, body):
+        """The status of the answer to a job that is not promised."""
+        status, _, _ = await self._exchange(wire.SUBMIT, owner=owner, method="POST", path="/work", body=body)
+        return status
+
+    async def cancel(self, owner, path):
+        status, _, _ = await self._exchange(ASK, owner=owner, method="DELETE", path=path)
+        return status
 
     async def ask(self, owner, path):
         """(status, body) of a GET about jobs."""
