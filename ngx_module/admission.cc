@@ -75,37 +75,44 @@ void add_uncosted(const Limit& limit, const limit::Hash128& hash, const Bounds& 
   }
 }
 
+// Adds what a request costs that is reckoned. Results as add_limit's.
+ngx_int_t add_reckoned(ngx_http_request_t* r, const Limit& limit, const limit::Hash128& hash,
+                       const Bounds& bounds, bool of_tier, Charges& charges) noexcept {
+  RequestState* state = state_of(r);
+  if (state == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  if (const Fault fault = reckon(r, *state); !fault.detail.empty()) {
+    return refuse_uncounted(r, *state, fault);
+  }
+  for (const Bound& bound : bounds) {
+    const Rule& rule = *bound.counter->rule;
+    const auto unit = static_cast<size_t>(rule.unit);
+    const uint64_t cost = state->cost[unit];
+    // What is only an estimate is no reason to refuse for good.
+    const uint64_t most = state->asked[unit] > bound.policy.limit ? cost : bound.policy.limit;
+    charges.add(limit, bound, hash, rule.kind == RuleKind::kConcurrency ? 1 : std::min(cost, most),
+                of_tier);
+  }
+  return NGX_DECLINED;
+}
+
 // Adds what a key is charged under some counters. Results as add_limit's.
 ngx_int_t add_bounds(ngx_http_request_t* r, const Limit& limit, std::string_view key,
                      const Bounds& bounds, bool of_tier, Charges& charges) noexcept {
-  static constexpr uint64_t kOneRequest[kUnits] = {1, 0, 0};
-  const uint64_t* cost = kOneRequest;
-  const uint64_t* asked = kOneRequest;
   const LocConf& loc = *loc_conf(r);
   const bool reckoned = bounds.reckoned || !loc.costs.empty();
   const limit::Hash128 hash = hash_of(limit, key);
+  charges.lasting |= bounds.reckoned || bounds.leases;
   if ((reckoned || (bounds.leases && loc.passes)) && is_body_to_come(r)) {
     add_uncosted(limit, hash, bounds, loc.costs.empty(), of_tier, charges);
     return NGX_AGAIN;
   }
   if (reckoned) {
-    RequestState* state = state_of(r);
-    if (state == nullptr) {
-      return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-    if (const Fault fault = reckon(r, *state); !fault.detail.empty()) {
-      return refuse_uncounted(r, *state, fault);
-    }
-    cost = state->cost;
-    asked = state->asked;
+    return add_reckoned(r, limit, hash, bounds, of_tier, charges);
   }
   for (const Bound& bound : bounds) {
-    const Rule& rule = *bound.counter->rule;
-    const auto unit = static_cast<size_t>(rule.unit);
-    // What is only an estimate is no reason to refuse for good.
-    const uint64_t most = asked[unit] > bound.policy.limit ? cost[unit] : bound.policy.limit;
-    charges.add(limit, bound, hash,
-                rule.kind == RuleKind::kConcurrency ? 1 : std::min(cost[unit], most), of_tier);
+    charges.add(limit, bound, hash, 1, of_tier);
   }
   return NGX_DECLINED;
 }
@@ -113,12 +120,13 @@ ngx_int_t add_bounds(ngx_http_request_t* r, const Limit& limit, std::string_view
 // Adds what one penstock_limit charges. NGX_DECLINED: go on; NGX_AGAIN: this one hangs on the body,
 // which is still to come; else that is the handler's result.
 ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Charges& charges) noexcept {
+  const bool of_tier = limit.tier.kind != Value::Kind::kNone;
   std::string_view key;
   std::string_view name;
   if (RequestState* state = find_state(r); state != nullptr) {
     state->body_wanted = false;
   }
-  if (!limit.key.get(r, key) || !limit.tier.get(r, name)) {
+  if (!limit.key.get(r, key) || (of_tier && !limit.tier.get(r, name))) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   if (hangs_on_body(r)) {
@@ -127,20 +135,21 @@ ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Charges& charges)
   if (key.empty()) {
     return NGX_DECLINED;
   }
-  if (limit.tier.kind == Value::Kind::kNone) {
-    return add_bounds(r, limit, key, limit.bounds, false, charges);
-  }
-  const Tier* tier = find_named(main_conf(r)->tiers, name);
-  if (tier == nullptr) {
-    if (RequestState* state = find_state(r); state != nullptr) {
-      undo_earlier(*state);
+  const Bounds* bounds = &limit.bounds;
+  if (of_tier) {
+    const Tier* tier = find_named(main_conf(r)->tiers, name);
+    if (tier == nullptr) {
+      if (RequestState* state = find_state(r); state != nullptr) {
+        undo_earlier(*state);
+      }
+      return refuse_request(r, unknown_tier(r, name));
     }
-    return refuse_request(r, unknown_tier(r, name));
+    if (!limit.dry_run && charges.tier == nullptr) {
+      charges.tier = tier;
+    }
+    bounds = &limit.tier_bounds[tier->index];
   }
-  if (!limit.dry_run && charges.tier == nullptr) {
-    charges.tier = tier;
-  }
-  return add_bounds(r, limit, key, limit.tier_bounds[tier->index], true, charges);
+  return add_bounds(r, limit, key, *bounds, of_tier, charges);
 }
 
 // Nginx keeps what a variable yielded, and so does a map of one: what hung on a body that was still
@@ -294,14 +303,22 @@ ngx_int_t refuse_too_costly(ngx_http_request_t* r, const Judged& worst) noexcept
 void note_judged(ngx_http_request_t* r, RequestState& state, Stage stage, Charges& charges,
                  bool admitted) noexcept {
   state.judged_in[static_cast<size_t>(stage)] = loc_conf(r);
+  const bool first = state.judged.empty() && state.charged.empty();
   const Limit* last = nullptr;  // the rules of one plan come together
   for (const Judged& j : charges.judged()) {
-    if (j.limit != last) {
-      last = j.limit;
+    if (j.limit == last) {
+      continue;
+    }
+    last = j.limit;
+    if (first) {
+      state.judged.push(last);
+    } else {
       state.judged.add(last);
-      if (admitted) {
-        state.charged.add(last);
-      }
+    }
+    if (admitted && first) {
+      state.charged.push(last);
+    } else if (admitted) {
+      state.charged.add(last);
     }
   }
 }
@@ -392,8 +409,8 @@ Verdict verdict_of(Action action) noexcept {
 
 // What became of the limits of an admitted request.
 struct Admitted {
+  bool over = false;            // some are over
   int64_t delay_ns = 0;         // how long it is to be held back
-  bool keep = false;            // something is to be given back or settled later
   const Judged* dry = nullptr;  // what a dry run would have acted upon
 };
 
@@ -402,18 +419,24 @@ bool is_over(const Judged& j) noexcept { return !j.decision->admit || j.decision
 Admitted sum_up(Charges& charges) noexcept {
   Admitted sum;
   for (const Judged& j : charges.judged()) {
-    if (is_over(j) && j.advisory) {
+    if (!is_over(j)) [[likely]] {
+      continue;
+    }
+    sum.over = true;
+    if (j.advisory) {
       sum.dry = &j;
-    } else if (is_over(j)) {
+    } else {
       sum.delay_ns = std::max(sum.delay_ns, j.decision->delay_ns);
     }
-    sum.keep =
-        sum.keep || j.rule->unit != Unit::kRequests || j.rule->kind == RuleKind::kConcurrency;
   }
   return sum;
 }
 
-void count_admitted(const MainConf& main, Charges& charges) noexcept {
+void count_admitted(const MainConf& main, Charges& charges, bool over) noexcept {
+  if (!over) {
+    count_passed(charges.judged());
+    return;
+  }
   for (const Judged& j : charges.judged()) {
     const Outcome outcome = !is_over(j)  ? Outcome::kPassed
                             : j.advisory ? dry_outcome(j.limit->action)
@@ -485,11 +508,11 @@ ngx_int_t admit(ngx_http_request_t* r, RequestState& state, const LocConf& loc, 
   if (sum.delay_ns > 0 && !may_hold_back(main)) {
     return refuse_to_hold_back(r, state, table, stage, charges);
   }
-  count_admitted(main, charges);
+  count_admitted(main, charges, sum.over);
   note_judged(r, state, stage, charges, true);
   state.passes = loc.passes;
   note_verdict(state, sum);
-  const bool receipt = loc.passes || loc.later || sum.keep || sum.delay_ns > 0;
+  const bool receipt = loc.passes || loc.later || charges.lasting || sum.delay_ns > 0;
   if ((receipt &&
        !keep(r->pool, state.receipt, table, main, charges.charges(), charges.judged())) ||
       !push_rate_headers(r, state.tier, charges.judged(), false, state.rate_headers) ||

@@ -8,8 +8,9 @@ namespace penstock {
 class Charges {
  public:
   // Starts fetching the counter's memory, which arrives while other keys are read.
-  void add(const Limit& limit, const Bound& bound, const limit::Hash128& key_hash, uint64_t cost,
-           bool of_tier) noexcept {
+  [[gnu::always_inline]] void add(const Limit& limit, const Bound& bound,
+                                  const limit::Hash128& key_hash, uint64_t cost,
+                                  bool of_tier) noexcept {
     if (count_ == kMaxCharges) {
       return;
     }
@@ -28,8 +29,10 @@ class Charges {
   void clear() noexcept {
     count_ = 0;
     tier = nullptr;
+    lasting = false;
   }
   const Tier* tier = nullptr;  // the caller's plan
+  bool lasting = false;        // some are to be settled or released later
 
  private:
   size_t count_ = 0;

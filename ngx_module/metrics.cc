@@ -1,8 +1,8 @@
 #include "ngx_module/metrics.h"
 
 #include "ngx_module/page.h"
-#include "ngx_module/receipt.h"
 #include "ngx_module/queue_metrics.h"
+#include "ngx_module/receipt.h"
 #include "ngx_module/reply.h"
 #include "ngx_module/request.h"
 #include "ngx_module/series_text.h"

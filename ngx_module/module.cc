@@ -76,6 +76,11 @@ ngx_int_t commit(ngx_cycle_t* cycle) noexcept {
 }
 
 ngx_int_t start_worker(ngx_cycle_t* cycle) noexcept {
+  if (const auto* main = static_cast<MainConf*>(
+          ngx_http_cycle_get_module_main_conf(cycle, ngx_http_penstock_module));
+      main != nullptr) {
+    start_counting(*main);
+  }
   return start_process(cycle) == NGX_OK ? start_status_timer(cycle) : NGX_ERROR;
 }
 

@@ -18,9 +18,9 @@ using metrics::Writer;
 constexpr std::string_view kStatusSuffix = ".status";
 constexpr std::string_view kMetricsSuffix = ".metrics";
 
-constexpr std::string_view kEvents[wire::kJobEvents] = {
-    "accepted", "promised", "duplicate", "completed", "failed",
-    "dead",     "cancelled", "expired",  "retried"};
+constexpr std::string_view kEvents[wire::kJobEvents] = {"accepted",  "promised", "duplicate",
+                                                        "completed", "failed",   "dead",
+                                                        "cancelled", "expired",  "retried"};
 constexpr std::string_view kWebhooks[] = {"delivered", "retried", "given_up", "refused_target",
                                           "disabled"};
 
@@ -35,10 +35,10 @@ const wire::MetricsPage* read_page(ngx_pool_t* pool, const StatusSource& source)
               kMetricsSuffix.size()) = '\0';
   auto* page = static_cast<wire::MetricsPage*>(ngx_palloc(pool, sizeof(wire::MetricsPage)));
   const int fd = ::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
-  const bool whole = page != nullptr && fd >= 0 &&
-                     ::read(fd, static_cast<void*>(page), sizeof *page) ==
-                         static_cast<ssize_t>(sizeof *page) &&
-                     page->magic == wire::kMetricsMagic && page->bytes == sizeof *page;
+  const bool whole =
+      page != nullptr && fd >= 0 &&
+      ::read(fd, static_cast<void*>(page), sizeof *page) == static_cast<ssize_t>(sizeof *page) &&
+      page->magic == wire::kMetricsMagic && page->bytes == sizeof *page;
   if (fd >= 0) {
     ::close(fd);
   }
@@ -92,9 +92,8 @@ void write_events(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept
   writer.family(kName, Type::counter, "Jobs by what befell them.");
   each_queue(counts, [&](std::string_view socket, std::string_view name, const auto& queue) {
     for (size_t i = 0; i < wire::kJobEvents; ++i) {
-      writer.sample(
-          SeriesText(kName, {{"socket", socket}, {"queue", name}, {"event", kEvents[i]}}),
-          queue.events[i]);
+      writer.sample(SeriesText(kName, {{"socket", socket}, {"queue", name}, {"event", kEvents[i]}}),
+                    queue.events[i]);
     }
   });
 }
@@ -190,9 +189,8 @@ void write_queue_counts(Writer& writer, const PoolArray<QueueCounts>& counts) no
   write_events(writer, counts);
   write_waits(writer, counts);
   write_queues(writer, counts, "penstock_queue_oldest_wait_seconds",
-               "How long the job has waited that waits longest.", [](const auto& queue) {
-                 return static_cast<double>(queue.oldest_wait_ms) / 1000;
-               });
+               "How long the job has waited that waits longest.",
+               [](const auto& queue) { return static_cast<double>(queue.oldest_wait_ms) / 1000; });
   write_queues(writer, counts, "penstock_queue_paused", "1 while the operator has paused it.",
                [](const auto& queue) { return queue.paused; });
   write_store(writer, counts);

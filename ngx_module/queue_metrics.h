@@ -1,5 +1,5 @@
-// What penstockds have counted, for /metrics: their metrics pages (shared/wire/metrics_page.h), read
-// when somebody asks. They lie in memory (/run), so reading one waits for no disk.
+// What penstockds have counted, for /metrics: their metrics pages (shared/wire/metrics_page.h),
+// read when somebody asks. They lie in memory (/run), so reading one waits for no disk.
 #pragma once
 
 #include "ngx_module/conf.h"
@@ -13,8 +13,8 @@ struct QueueCounts {
   const wire::MetricsPage* page;
 };
 
-// The pages of the penstockds that the location tells of; one that cannot be read is left out. False
-// when memory ran out.
+// The pages of the penstockds that the location tells of; one that cannot be read is left out.
+// False when memory ran out.
 bool read_queue_counts(ngx_pool_t* pool, const LocConf& loc,
                        PoolArray<QueueCounts>& counts) noexcept;
 

@@ -25,22 +25,29 @@ int64_t effective_wait_ns(const Judged& j) noexcept {
       1, j.decision->reset_ns - static_cast<int64_t>(all_but_one / limit::kTicksPerNs));
 }
 
-using Shown = std::span<const Judged* const>;
+// A limit that is told of.
+struct Shown {
+  const Judged* judged;
+  ngx_str_t remaining;  // its digits, once they were written
+};
+
+bool says_more(const Judged& j, const Judged& least) noexcept {
+  if (j.exceeded != least.exceeded) {
+    return j.exceeded;
+  }
+  return j.exceeded ? j.decision->retry_after_ns > least.decision->retry_after_ns
+                    : j.decision->remaining < least.decision->remaining;
+}
 
 // The limit of a unit that says most about what the caller may do next; nullptr if there is none.
-const Judged* tightest(Shown shown, Unit unit) noexcept {
-  const Judged* least = nullptr;
-  for (const Judged* each : shown) {
-    const Judged& j = *each;
-    if (j.rule->kind == RuleKind::kConcurrency || j.rule->unit != unit) {
-      continue;
+const Shown* tightest(std::span<const Shown> shown, Unit unit) noexcept {
+  const Shown* least = nullptr;
+  for (const Shown& each : shown) {
+    const Judged& j = *each.judged;
+    if (j.rule->kind != RuleKind::kConcurrency && j.rule->unit == unit &&
+        (least == nullptr || says_more(j, *least->judged))) {
+      least = &each;
     }
-    const bool says_more =
-        least == nullptr || (j.exceeded && !least->exceeded) ||
-        (j.exceeded == least->exceeded &&
-         (j.exceeded ? j.decision->retry_after_ns > least->decision->retry_after_ns
-                     : j.decision->remaining < least->decision->remaining));
-    least = says_more ? each : least;
   }
   return least;
 }
@@ -64,11 +71,9 @@ class Values {
 class Headers {
  public:
   Headers(ngx_http_request_t* r, RateHeaders& pushed) noexcept : r_(r), pushed_(pushed) {
-    for (ngx_table_elt_t*& header : pushed_) {
-      if (header != nullptr) {
-        header->hash = 0;  // Nginx passes it over
-        header = nullptr;
-      }
+    for (size_t i = 0; i < kMaxRateHeaders && pushed_[i] != nullptr; ++i) {
+      pushed_[i]->hash = 0;  // Nginx passes it over
+      pushed_[i] = nullptr;
     }
   }
   bool push(std::string_view key, ngx_str_t value) noexcept {
@@ -94,37 +99,38 @@ constexpr UnitHeaders kUnitHeaders[] = {
      "x-ratelimit-reset-tokens"},
 };
 
-bool push_unit(Headers& headers, Values& values, const UnitHeaders& names, Shown shown) noexcept {
-  const Judged* least = tightest(shown, names.unit);
+bool push_unit(Headers& headers, Values& values, const UnitHeaders& names,
+               std::span<const Shown> shown) noexcept {
+  const Shown* least = tightest(shown, names.unit);
   if (least == nullptr) {
     return true;
   }
-  values.text().number(least->rule->told(least->bound->policy.limit));
-  const ngx_str_t most = values.cut();
-  values.text().number(least->rule->told(least->decision->remaining));
-  const ngx_str_t remaining = values.cut();
-  values.text().duration(least->decision->reset_ns);
-  const ngx_str_t reset = values.cut();
-  return headers.push(names.limit, most) && headers.push(names.remaining, remaining) &&
-         headers.push(names.reset, reset);
+  const Judged& j = *least->judged;
+  values.text().duration(j.decision->reset_ns);
+  return headers.push(names.limit, j.rule->most) &&
+         headers.push(names.remaining, least->remaining) && headers.push(names.reset, values.cut());
 }
 
-ngx_str_t write_policies(Values& values, Shown shown) noexcept {
-  for (const Judged* j : shown) {
-    values.text().raw(j == shown.front() ? "" : ", ").raw(view(j->rule->header));
+ngx_str_t write_policies(Values& values, std::span<const Shown> shown) noexcept {
+  std::string_view comma;
+  for (const Shown& each : shown) {
+    values.text().raw(comma).raw(view(each.judged->rule->header));
+    comma = ", ";
   }
   return values.cut();
 }
 
-ngx_str_t write_state(Values& values, Shown shown) noexcept {
-  for (const Judged* each : shown) {
-    const Judged& j = *each;
-    const size_t comma = each == shown.front() ? 2 : 0;
-    values.text()
-        .raw(view(j.rule->label).substr(comma))
-        .number(j.rule->told(j.decision->remaining))
-        .raw(";t=")
-        .number(static_cast<uint64_t>(seconds_up(effective_wait_ns(j))));
+ngx_str_t write_state(Values& values, std::span<Shown> shown) noexcept {
+  Text& text = values.text();
+  std::string_view comma;
+  for (Shown& each : shown) {
+    const Judged& j = *each.judged;
+    text.raw(comma).raw(view(j.rule->label));
+    const char* const digits = text.at();
+    text.number(j.rule->told(j.decision->remaining));
+    each.remaining = str({digits, static_cast<size_t>(text.at() - digits)});
+    text.raw(";t=").number(static_cast<uint64_t>(seconds_up(effective_wait_ns(j))));
+    comma = ", ";
   }
   return values.cut();
 }
@@ -134,10 +140,10 @@ bool is_callers_own(const Judged& j, const Tier* tier) noexcept {
   return tier != nullptr ? j.of_tier : j.limit->key.kind != Value::Kind::kConstant;
 }
 
-bool is_all_of(const Tier& tier, Shown shown) noexcept {
+bool is_all_of(const Tier& tier, std::span<const Shown> shown) noexcept {
   return shown.size() == tier.rules.size() &&
          std::equal(shown.begin(), shown.end(), tier.rules.begin(),
-                    [](const Judged* j, const Rule* rule) { return j->rule == rule; });
+                    [](const Shown& each, const Rule* rule) { return each.judged->rule == rule; });
 }
 
 }  // namespace
@@ -150,13 +156,13 @@ int64_t usual_wait_ns(const Bound& bound) noexcept {
 
 bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const Judged> judged,
                        bool refused, RateHeaders& pushed) noexcept {
-  const Judged* chosen[kMaxCharges];
+  Shown chosen[kMaxCharges];
   size_t count = 0;
-  size_t room = 6 * (Text::kMaxDigits + 8);
+  size_t room = 2 * (Text::kMaxDigits + 8);
   bool tokens = false;
   for (const Judged& j : judged) {
     if (!j.advisory && (refused ? j.exceeded : is_callers_own(j, tier))) {
-      chosen[count++] = &j;
+      chosen[count++].judged = &j;
       tokens = tokens || j.rule->unit == Unit::kTokens;
       room += j.rule->header.len + j.rule->label.len + 2 * Text::kMaxDigits + 8;
     }
@@ -164,7 +170,7 @@ bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const 
   if (count == 0) {
     return true;
   }
-  const Shown shown(chosen, count);
+  const std::span shown(chosen, count);
   auto* memory = static_cast<char*>(ngx_pnalloc(r->pool, room));
   if (memory == nullptr) {
     return false;
@@ -174,7 +180,7 @@ bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const 
   // Most often these are all the rules of the plan, whose list is ready.
   const bool whole_plan = tier != nullptr && !refused && is_all_of(*tier, shown);
   const ngx_str_t policies = whole_plan   ? tier->policies
-                             : count == 1 ? shown[0]->rule->header
+                             : count == 1 ? shown[0].judged->rule->header
                                           : write_policies(values, shown);
   const ngx_str_t state = write_state(values, shown);
   return headers.push("RateLimit-Policy", policies) && headers.push("RateLimit", state) &&

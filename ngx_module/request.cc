@@ -56,19 +56,16 @@ void begin_anew(RequestState& state, bool headers_are_gone) noexcept {
 
 }  // namespace
 
-RequestState* find_state(ngx_http_request_t* r) noexcept {
-  auto* state = static_cast<RequestState*>(ngx_http_get_module_ctx(r, ngx_http_penstock_module));
-  if (state == nullptr && (r->internal || r->filter_finalize)) {
-    for (ngx_pool_cleanup_t* c = r->pool->cleanup; c != nullptr; c = c->next) {
-      if (c->handler == end_request && static_cast<RequestState*>(c->data)->request == r) {
-        state = static_cast<RequestState*>(c->data);
-        ngx_http_set_ctx(r, state, ngx_http_penstock_module);
-        begin_anew(*state, r->filter_finalize != 0);
-        break;
-      }
+RequestState* find_kept_state(ngx_http_request_t* r) noexcept {
+  for (ngx_pool_cleanup_t* c = r->pool->cleanup; c != nullptr; c = c->next) {
+    if (c->handler == end_request && static_cast<RequestState*>(c->data)->request == r) {
+      auto* state = static_cast<RequestState*>(c->data);
+      ngx_http_set_ctx(r, state, ngx_http_penstock_module);
+      begin_anew(*state, r->filter_finalize != 0);
+      return state;
     }
   }
-  return state;
+  return nullptr;
 }
 
 RequestState* state_of(ngx_http_request_t* r) noexcept {

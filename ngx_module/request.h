@@ -21,6 +21,12 @@ class LimitSet {
   bool has(const Limit* limit) const noexcept {
     return std::find(limits_, limits_ + count_, limit) != limits_ + count_;
   }
+  // What it has not, as long as there is room: of a set that was empty, say.
+  void push(const Limit* limit) noexcept {
+    if (count_ < kMost) {
+      limits_[count_++] = limit;
+    }
+  }
   // False if there is no room.
   bool add(const Limit* limit) noexcept {
     if (has(limit)) {
@@ -102,8 +108,14 @@ struct RequestState {
 // All that was charged is given back, as if it had not been.
 void give_all_back(RequestState& state) noexcept;
 
+// Of a request that was redirected internally.
+RequestState* find_kept_state(ngx_http_request_t* r) noexcept;
+
 // The request's state, found again after internal redirects; nullptr if there is none yet.
-RequestState* find_state(ngx_http_request_t* r) noexcept;
+inline RequestState* find_state(ngx_http_request_t* r) noexcept {
+  auto* state = static_cast<RequestState*>(ngx_http_get_module_ctx(r, ngx_http_penstock_module));
+  return state == nullptr && (r->internal || r->filter_finalize) ? find_kept_state(r) : state;
+}
 // The same, made if there is none; nullptr when memory ran out.
 RequestState* state_of(ngx_http_request_t* r) noexcept;
 

@@ -177,7 +177,8 @@ void put_into_words(ngx_pool_t* pool, const Terms& terms, std::string_view who,
                         : rule.unit == Unit::kGpu  ? ";qu=\"gpu-seconds\""
                                                    : "");
   }
-  rule.label = print(pool, ", \"%V\";r=", &rule.name);
+  rule.label = print(pool, "\"%V\";r=", &rule.name);
+  rule.most = print(pool, "%uL", rule.told(rule.policy.limit));
 }
 
 }  // namespace
@@ -220,7 +221,7 @@ char* make_rule(ngx_conf_t* cf, const Terms& terms, std::string_view who, Rule& 
   rule.line = cf->conf_file->line;
   return rule.terms.data != nullptr && rule.allows.data != nullptr &&
                  rule.sentence.data != nullptr && rule.header.data != nullptr &&
-                 rule.label.data != nullptr
+                 rule.label.data != nullptr && rule.most.data != nullptr
              ? NGX_CONF_OK
              : kConfError;
 }

@@ -38,7 +38,8 @@ struct Rule {
   ngx_str_t allows{};    // Plan free allows 10 requests a minute.
   ngx_str_t sentence{};  // the same, and what is wrong when it refuses
   ngx_str_t header{};    // "free-rate";q=10;w=60
-  ngx_str_t label{};     // , "free-rate";r=
+  ngx_str_t label{};     // "free-rate";r=
+  ngx_str_t most{};      // what may come at once: 5
   Refusal refusal;       // what it says when it alone refuses
   ngx_str_t file{};      // where it stands
   ngx_uint_t line = 0;

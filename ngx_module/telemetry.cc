@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <memory>
 
 #include "shared/metrics/heavy_hitters.h"
 #include "shared/metrics/histogram.h"
@@ -17,7 +18,7 @@ constexpr char kLimitsName[] = "penstock_limit_requests_total";
 constexpr char kCostName[] = "penstock_cost_total";
 constexpr char kDecisionName[] = "penstock_decision_seconds";
 
-constexpr size_t kStripes = 16;        // workers that count without sharing cache lines
+constexpr size_t kStripes = 32;        // one each for as many processes, but the last for the rest
 constexpr size_t kLeastSeries = 1024;  // room for so many, whatever the configuration
 constexpr size_t kMostSeries = 8192;   // naming one takes time in proportion
 constexpr size_t kMostOffenders = 64;  // told at once
@@ -28,34 +29,54 @@ constexpr size_t index_of(Outcome outcome) noexcept { return static_cast<size_t>
 using Outcomes = uint32_t;
 constexpr Outcomes one(Outcome outcome) noexcept { return 1u << index_of(outcome); }
 
-// Of what is counted by outcome, the series of each; kNoSeries where it cannot come about.
-struct OutcomeSeries {
-  uint32_t ids[kOutcomes];
-  OutcomeSeries() noexcept { std::fill_n(ids, kOutcomes, metrics::kNoSeries); }
+// Where what is not counted goes.
+uint64_t nowhere;
+
+// One counter, as this process adds to it.
+struct Tally {
+  uint32_t id = metrics::kNoSeries;
+  uint64_t* word = &nowhere;
 };
 
-// One series that the configuration names, and where its id belongs.
+// Of what is counted by outcome, the counter of each; of no series where it cannot come about.
+using OutcomeTallies = Tally[kOutcomes];
+
+// One series that the configuration names, and where it is counted.
 struct Series {
   ngx_str_t text;
-  uint32_t* id;
+  Tally* tally;
 };
+
+// The stripe that this process counts in, and whether it is the only one to do so. Nginx gives no
+// two living processes of one master the same slot, those of an earlier cycle included.
+unsigned stripe;
+bool alone;
+
+void add(const Tally& tally, uint64_t amount = 1) noexcept {
+  if (alone) [[likely]] {
+    const uint64_t before = __atomic_load_n(tally.word, __ATOMIC_RELAXED);
+    __atomic_store_n(tally.word, before + amount, __ATOMIC_RELAXED);
+  } else {
+    __atomic_fetch_add(tally.word, amount, __ATOMIC_RELAXED);
+  }
+}
 
 }  // namespace
 
 struct LimitMetrics {
   Outcomes possible = 0;
-  OutcomeSeries series;
+  OutcomeTallies tallies;
 };
 
 struct Telemetry {
   metrics::Registry registry;
-  OutcomeSeries* requests = nullptr;  // by Tier::index; the last: of no plan
+  OutcomeTallies* requests = nullptr;  // by Tier::index; the last: of no plan
   size_t tiers = 0;
   metrics::Histogram decisions;
   metrics::HeavyHitters offenders;
   metrics::Estimates estimates;
 
-  uint32_t costs[kUnits][kCostEvents];
+  Tally costs[kUnits][kCostEvents];
 
   PoolArray<Series> series;  // all of the above but the histogram's
   size_t room = 0;           // for series
@@ -149,13 +170,13 @@ class Namer {
     return true;
   }
 
-  bool name_requests(const Tier* tier, Outcomes possible, OutcomeSeries& series) noexcept {
+  bool name_requests(const Tier* tier, Outcomes possible, OutcomeTallies& tallies) noexcept {
     ngx_str_t plan = tier == nullptr ? ngx_str_t{} : tier->name;
     ngx_str_t variant = tier == nullptr ? ngx_str_t{} : tier->variant;
     return for_each(possible, [&](Outcome outcome, ngx_str_t label) noexcept {
       return add(print(cf_->pool, "%s{tier=\"%V\",variant=\"%V\",outcome=\"%V\"}", kRequestsName,
                        &plan, &variant, &label),
-                 series.ids[index_of(outcome)]);
+                 tallies[index_of(outcome)]);
     });
   }
 
@@ -169,7 +190,7 @@ class Namer {
       return add(
           print(cf_->pool, "%s{zone=\"%V\",tier=\"%V\",variant=\"%V\",limit=\"%V\",outcome=\"%V\"}",
                 kLimitsName, &in, &plan, &variant, &name, &label),
-          metrics.series.ids[index_of(outcome)]);
+          metrics.tallies[index_of(outcome)]);
     });
   }
 
@@ -185,8 +206,7 @@ class Namer {
     return true;
   }
 
-  bool add(ngx_str_t text, uint32_t& id) noexcept {
-    id = metrics::kNoSeries;
+  bool add(ngx_str_t text, Tally& tally) noexcept {
     if (text.len > metrics::kMaxSeriesText) {
       ngx_log_error(NGX_LOG_WARN, cf_->log, 0,
                     "%V has %uz bytes and is not counted: use shorter names, at most %uz bytes in "
@@ -194,7 +214,7 @@ class Namer {
                     &text, text.len, metrics::kMaxSeriesText);
       return true;
     }
-    return text.data != nullptr && telemetry_.series.push(cf_->pool, {text, &id}) != nullptr;
+    return text.data != nullptr && telemetry_.series.push(cf_->pool, {text, &tally}) != nullptr;
   }
 
   ngx_conf_t* cf_;
@@ -204,14 +224,14 @@ class Namer {
 // What matters most comes first: it has room for certain.
 bool name_all(ngx_conf_t* cf, const MainConf& main, Telemetry& telemetry) noexcept {
   telemetry.tiers = main.tiers.size();
-  telemetry.requests = static_cast<OutcomeSeries*>(
-      ngx_palloc(cf->pool, (telemetry.tiers + 1) * sizeof(OutcomeSeries)));
+  telemetry.requests = static_cast<OutcomeTallies*>(
+      ngx_palloc(cf->pool, (telemetry.tiers + 1) * sizeof(OutcomeTallies)));
   Outcomes all = 0;
   if (telemetry.requests == nullptr || !note_outcomes(cf, main, all)) {
     return false;
   }
   for (size_t i = 0; i <= telemetry.tiers; ++i) {
-    new (telemetry.requests + i) OutcomeSeries();
+    std::uninitialized_default_construct_n(telemetry.requests[i], kOutcomes);
   }
   Namer namer(cf, telemetry);
   bool done =
@@ -357,7 +377,7 @@ ngx_int_t begin_counting(ngx_cycle_t* cycle) noexcept {
   size_t uncounted = 0;
   for (const Series& series : telemetry.series) {
     const auto id = telemetry.registry.series(view(series.text));
-    *series.id = id ? *id : metrics::kNoSeries;
+    series.tally->id = id ? *id : metrics::kNoSeries;
     uncounted += id ? 0 : 1;
   }
   if (uncounted != 0) {
@@ -369,33 +389,45 @@ ngx_int_t begin_counting(ngx_cycle_t* cycle) noexcept {
   return NGX_OK;
 }
 
+void start_counting(const MainConf& main) noexcept {
+  const auto slot = static_cast<size_t>(ngx_process_slot);
+  alone = slot < kStripes - 1;
+  stripe = static_cast<unsigned>(alone ? slot : kStripes - 1);
+  for (const Series& series : main.telemetry->series) {
+    uint64_t* word = main.telemetry->registry.word(series.tally->id, stripe);
+    series.tally->word = word == nullptr ? &nowhere : word;
+  }
+}
+
 void count_request(const MainConf& main, const Tier* tier, Outcome outcome) noexcept {
-  Telemetry& telemetry = *main.telemetry;
-  const OutcomeSeries& series = telemetry.requests[tier == nullptr ? telemetry.tiers : tier->index];
-  telemetry.registry.add(series.ids[index_of(outcome)], static_cast<unsigned>(ngx_worker));
+  const Telemetry& telemetry = *main.telemetry;
+  add(telemetry.requests[tier == nullptr ? telemetry.tiers : tier->index][index_of(outcome)]);
 }
 
 void count_limit(const MainConf& main, const Counter& counter, Outcome outcome,
                  uint64_t key) noexcept {
-  Telemetry& telemetry = *main.telemetry;
-  const uint32_t id = counter.metrics->series.ids[index_of(outcome)];
-  telemetry.registry.add(id, static_cast<unsigned>(ngx_worker));
+  const Tally& tally = counter.metrics->tallies[index_of(outcome)];
+  add(tally);
   if (outcome == Outcome::kRejected) {
-    note_offender(telemetry, key, id);
+    note_offender(*main.telemetry, key, tally.id);
+  }
+}
+
+void count_passed(std::span<const Judged> judged) noexcept {
+  for (const Judged& j : judged) {
+    add(j.bound->counter->metrics->tallies[index_of(Outcome::kPassed)]);
   }
 }
 
 void count_cost(const MainConf& main, Unit unit, CostEvent event, uint64_t amount) noexcept {
   if (unit != Unit::kRequests) {
-    Telemetry& telemetry = *main.telemetry;
-    telemetry.registry.add(telemetry.costs[static_cast<size_t>(unit)][static_cast<size_t>(event)],
-                           static_cast<unsigned>(ngx_worker), amount);
+    add(main.telemetry->costs[static_cast<size_t>(unit)][static_cast<size_t>(event)], amount);
   }
 }
 
 void observe_decision(const MainConf& main, int64_t ns) noexcept {
-  main.telemetry->decisions.observe(static_cast<uint64_t>(std::max(ns, int64_t{0})),
-                                    static_cast<unsigned>(ngx_worker), kSampled);
+  main.telemetry->decisions.observe(static_cast<uint64_t>(std::max(ns, int64_t{0})), stripe,
+                                    kSampled);
 }
 
 Estimate estimate_of(const MainConf& main, std::string_view model) noexcept {
@@ -432,7 +464,8 @@ void write_counts(const MainConf& main, metrics::Writer& writer) noexcept {
                 "Model tokens and GPU seconds: reserved at admission, settled by what was used, "
                 "and refunded of what was reserved.");
   for (const Unit unit : {Unit::kTokens, Unit::kGpu}) {
-    for (const uint32_t id : telemetry.costs[static_cast<size_t>(unit)]) {
+    for (const Tally& tally : telemetry.costs[static_cast<size_t>(unit)]) {
+      const uint32_t id = tally.id;
       const uint64_t sum = registry.sum(id);
       if (!registry.live(id)) {
         continue;

@@ -12,6 +12,7 @@
 
 #include <span>
 
+#include "ngx_module/rate_headers.h"
 #include "shared/metrics/estimates.h"
 #include "shared/metrics/exposition.h"
 
@@ -42,11 +43,16 @@ ngx_int_t add_telemetry(ngx_conf_t* cf) noexcept;
 // then nothing that running workers count is touched.
 ngx_int_t begin_counting(ngx_cycle_t* cycle) noexcept;
 
+// Called in each worker process, before it counts.
+void start_counting(const MainConf& main) noexcept;
+
 // A request is counted once, at its end; a limit each time it has judged.
 void count_request(const MainConf& main, const Tier* tier, Outcome outcome) noexcept;
 // `key` is the hash under which the limit counts the caller; only refusals note it.
 void count_limit(const MainConf& main, const Counter& counter, Outcome outcome,
                  uint64_t key) noexcept;
+// The same of limits that have all let a request pass.
+void count_passed(std::span<const Judged> judged) noexcept;
 // Once a request and unit, under however many limits it was charged. `amount` is in the unit's
 // counts; requests themselves are no cost.
 void count_cost(const MainConf& main, Unit unit, CostEvent event, uint64_t amount) noexcept;

@@ -1,8 +1,8 @@
 // Job ids: "job_" and a ULID, 26 characters of Crockford's base 32.
 //
-// The first ten characters are the time in milliseconds, and three count the ids of one millisecond,
-// so that ids sort by age, strictly, and their first 63 bits are a number of their own. The other
-// thirteen are 65 random bits from the kernel, so nobody can guess another's id.
+// The first ten characters are the time in milliseconds, and three count the ids of one
+// millisecond, so that ids sort by age, strictly, and their first 63 bits are a number of their
+// own. The other thirteen are 65 random bits from the kernel, so nobody can guess another's id.
 // Source: https://github.com/ulid/spec (its monotonic ids, with the counter in front)
 #pragma once
 

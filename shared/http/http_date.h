@@ -11,8 +11,8 @@
 
 namespace penstock::http {
 
-// Seconds since 1970 UTC; nothing for what is no such date. The name of the weekday must be one, but
-// need not be the right one. A two-digit year is of 1970 to 2069.
+// Seconds since 1970 UTC; nothing for what is no such date. The name of the weekday must be one,
+// but need not be the right one. A two-digit year is of 1970 to 2069.
 std::optional<int64_t> parse_http_date(std::string_view text) noexcept;
 
 }  // namespace penstock::http

@@ -4,7 +4,8 @@ namespace penstock::http {
 namespace {
 
 Error wrong(const std::string& what) {
-  return Error{"Idempotency-Key " + what + "; write it as a string in quotes, as in "
+  return Error{"Idempotency-Key " + what +
+               "; write it as a string in quotes, as in "
                "Idempotency-Key: \"8e03978e-40d5\"."};
 }
 
@@ -18,7 +19,8 @@ Result<std::string> parse_idempotency_key(std::string_view text) {
   std::string key;
   size_t at = begin + 1;
   for (; at < text.size() && text[at] != '"'; ++at) {
-    if (text[at] == '\\' && (at + 1 == text.size() || (text[at + 1] != '"' && text[at + 1] != '\\'))) {
+    if (text[at] == '\\' &&
+        (at + 1 == text.size() || (text[at + 1] != '"' && text[at + 1] != '\\'))) {
       return wrong("has a backslash before something other than a quote or a backslash");
     }
     at += text[at] == '\\' ? 1 : 0;

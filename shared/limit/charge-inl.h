@@ -13,21 +13,34 @@ inline bool is_log(const Charge& charge) noexcept {
 }
 
 template <class Table>
-void look_up(const Table& table, Charge& charge, const Instant& now) noexcept {
-  if (is_log(charge)) [[unlikely]] {
+[[gnu::noinline]] void look_up_other(const Table& table, Charge& charge,
+                                     const Instant& now) noexcept {
+  if (is_log(charge)) {
     charge.decision = decide_log(table, *charge.policy, charge.hash, charge.cost, now);
     return;
   }
   charge.found = table.find(charge.hash, kind_of(*charge.policy), charge.ref);
-  if (!charge.found) {
+  charge.ref.state = charge.found ? charge.ref.state : 0;
+  charge.decision = decide(charge.policy->window, charge.ref.state, now, charge.cost);
+}
+
+// Buckets are what there is most of: the way to their decision has no call in it.
+template <class Table>
+[[gnu::always_inline]] inline void look_up(const Table& table, Charge& charge,
+                                           const Instant& now) noexcept {
+  const Policy& policy = *charge.policy;
+  if (policy.algorithm != Algorithm::gcra) [[unlikely]] {
+    look_up_other(table, charge, now);
+    return;
+  }
+  uint64_t state = 0;
+  charge.found = table.find(charge.hash, Kind::gcra, charge.ref);
+  if (charge.found) [[likely]] {
+    state = charge.ref.state;
+  } else {
     charge.ref.state = 0;
   }
-  // Two assignments: a decision that came by one of two ways would be copied, and waited for.
-  if (charge.policy->algorithm == Algorithm::gcra) [[likely]] {
-    charge.decision = decide(charge.policy->gcra, charge.ref.state, now.steady_ns, charge.cost);
-  } else {
-    charge.decision = decide(charge.policy->window, charge.ref.state, now, charge.cost);
-  }
+  charge.decision = decide(policy.gcra, state, now.steady_ns, charge.cost);
 }
 
 template <class Table>
@@ -97,15 +110,9 @@ Outcome take_slot(Table& table, Charge& charge, const Instant& now) noexcept {
   return Outcome::refused;
 }
 
-// REQUIRES: charge.decision.admit.
+// The key has no slot yet, or somebody else was faster at it.
 template <class Table>
-Outcome commit(Table& table, Charge& charge, const Instant& now) noexcept {
-  if (charge.cost == 0) {
-    return Outcome::admitted;
-  }
-  if (is_log(charge)) [[unlikely]] {
-    return charge_log(table, charge, now);
-  }
+[[gnu::noinline]] Outcome commit_slowly(Table& table, Charge& charge, const Instant& now) noexcept {
   for (unsigned attempt = 0;; ++attempt) {
     if (!charge.found) {
       const Outcome outcome = take_slot(table, charge, now);
@@ -113,7 +120,7 @@ Outcome commit(Table& table, Charge& charge, const Instant& now) noexcept {
         return outcome;
       }
     }
-    if (table.commit(charge.ref, charge.decision.next_state)) [[likely]] {
+    if (table.commit(charge.ref, charge.decision.next_state)) {
       charge.charged = true;
       return Outcome::admitted;
     }
@@ -123,6 +130,30 @@ Outcome commit(Table& table, Charge& charge, const Instant& now) noexcept {
       return Outcome::refused;
     }
   }
+}
+
+// REQUIRES: charge.decision.admit.
+template <class Table>
+[[gnu::always_inline]] inline Outcome commit(Table& table, Charge& charge,
+                                             const Instant& now) noexcept {
+  if (charge.cost == 0) {
+    return Outcome::admitted;
+  }
+  if (is_log(charge)) [[unlikely]] {
+    return charge_log(table, charge, now);
+  }
+  if (charge.found && table.commit(charge.ref, charge.decision.next_state)) [[likely]] {
+    charge.charged = true;
+    return Outcome::admitted;
+  }
+  if (charge.found) {
+    Table::back_off(0, charge.ref.expect_state);
+    look_up(table, charge, now);
+    if (!charge.decision.admit) {
+      return Outcome::refused;
+    }
+  }
+  return commit_slowly(table, charge, now);
 }
 
 // Puts `change(state)` in place of a key's state, if the key has one. False if it hasn't, or the

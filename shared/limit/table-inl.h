@@ -96,6 +96,33 @@ TableUsage BasicTable<Sync>::usage(const Instant& now, uint64_t first,
 }
 
 template <class Sync>
+bool BasicTable<Sync>::has_empty(const Line* at) noexcept {
+  bool empty = false;
+  for (const Slot& slot : at->slots) {
+    empty |= load(slot.key) == 0;
+  }
+  return empty;
+}
+
+// The rest of find(): the key is not in its first line. Whether a pair has an empty slot is read
+// after its keys are: by (2) what is empty then has been empty all the time.
+template <class Sync>
+bool BasicTable<Sync>::find_elsewhere(const Hash128& hash, uint64_t want, Ref& ref) const noexcept {
+  const Home home = home_of(hash);
+  for (unsigned pair = 0; pair < kPairs; ++pair) {
+    Line* const first = line(home, pair, 0);
+    Line* const second = line(home, pair, 1);
+    if ((pair != 0 && find_in(first, want, ref)) || find_in(second, want, ref)) {
+      return true;
+    }
+    if (has_empty(first) || has_empty(second)) {
+      return false;  // the key can be in no later pair
+    }
+  }
+  return false;
+}
+
+template <class Sync>
 Offer BasicTable<Sync>::survey(Line* at, const Instant& now) const noexcept {
   Offer offer;
   for (Slot& slot : at->slots) {
@@ -121,8 +148,9 @@ Offer BasicTable<Sync>::survey(Line* at, const Instant& now) const noexcept {
   return offer;
 }
 
-// A free slot in the first pair that has one, there in the emptier line. Slots pending for somebody
-// are the last resort: most likely their claimers are at work, rarely they are dead.
+// A free slot in the first pair that has one, there in the first line or, where that is nearly
+// full, in the emptier one. Slots pending for somebody are the last resort: most likely their
+// claimers are at work, rarely they are dead.
 template <class Sync>
 bool BasicTable<Sync>::choose(const Home& home, const Instant& now, Slot*& slot,
                               Slot& seen) const noexcept {
@@ -130,7 +158,7 @@ bool BasicTable<Sync>::choose(const Home& home, const Instant& now, Slot*& slot,
   for (unsigned pair = 0; pair < kPairs; ++pair) {
     const Offer a = survey(line(home, pair, 0), now);
     const Offer b = survey(line(home, pair, 1), now);
-    const Offer& best = b.free > a.free ? b : a;
+    const Offer& best = a.free < kRoomy && b.free > a.free ? b : a;
     if (best.free != 0) {
       slot = best.slot;
       seen = best.seen;

@@ -10,10 +10,12 @@
 //
 // A key's hash names two groups and a home line in each. Its slot is in one of the two home lines,
 // or, where those were full, in the next pair of lines of the same two groups (4 pairs, 32 slots).
-// A new key goes to the emptier line of the pair. This is two-choice hashing (Azar, Broder, Karlin,
-// Upfal, "Balanced Allocations", 1994); nothing is ever moved. At half load, that is 32 bytes a
-// key, all but 1 key in 70,000 are in their home lines, and the first key that finds no slot comes
-// at a load of about two thirds.
+// A new key goes to the first line of the pair while that has two slots free, else to the emptier
+// of the two. This is two-choice hashing (Azar, Broder, Karlin, Upfal, "Balanced Allocations",
+// 1994) that leans to one side, so that a key is most often in the line that is looked at first;
+// nothing is ever moved. At half load, that is 32 bytes a key, 90 keys in 100 are in their first
+// line (98 at a quarter), all but 3 in 10,000 in one of the home lines, and the first key that
+// finds no slot comes at a load of about two thirds.
 //
 // A slot becomes free for another key by itself, when its state is idle: every kind of state can
 // tell that from the time alone. If no slot is free the answer is Full: a live limit is never
@@ -263,6 +265,7 @@ class BasicTable {
   static constexpr uint64_t kVersion = 2;
   static constexpr uint64_t kKindMask = 7;
   static constexpr unsigned kPairs = kLinesPerGroup;
+  static constexpr unsigned kRoomy = 2;  // slots free in a line: new keys may go on coming there
 
   explicit BasicTable(std::span<std::byte> memory) noexcept
       : header_(reinterpret_cast<TableHeader*>(memory.data())),
@@ -318,6 +321,12 @@ class BasicTable {
              static_cast<unsigned>(high % kLinesPerGroup)}};
   }
 
+  // line(home_of(hash), 0, 0)
+  Line* first_line(const Hash128& hash) const noexcept {
+    const uint64_t low = hash.lo & 0xffffffff;
+    return &base_[low * groups_ >> 32].lines[low % kLinesPerGroup];
+  }
+
   static Line* line(const Home& home, unsigned pair, unsigned side) noexcept {
     return &home.group[side]->lines[home.line[side] ^ pair];
   }
@@ -328,6 +337,9 @@ class BasicTable {
                 .slots[number % kSlotsPerLine];
   }
 
+  static bool find_in(Line* at, uint64_t want, Ref& ref) noexcept;
+  bool find_elsewhere(const Hash128& hash, uint64_t want, Ref& ref) const noexcept;
+  static bool has_empty(const Line* at) noexcept;
   bool choose(const Home& home, const Instant& now, Slot*& slot, Slot& seen) const noexcept;
   Offer survey(Line* at, const Instant& now) const noexcept;
   Check check_alone(const Home& home, uint64_t want, const Slot* mine, Ref& ref) noexcept;
@@ -338,32 +350,29 @@ class BasicTable {
   uint64_t groups_;  // as in the header, which others could damage
 };
 
+// The key's slot in one line, if it is there.
 template <class Sync>
-bool BasicTable<Sync>::find(const Hash128& hash, Kind kind, Ref& ref) const noexcept {
-  const Home home = home_of(hash);
-  const uint64_t want = key_word(hash, kind);
-  for (unsigned pair = 0; pair < kPairs; ++pair) {
-    bool open = false;  // has an empty slot: the key can be in no later pair
-    for (unsigned side = 0; side < 2; ++side) {
-      for (Slot& slot : line(home, pair, side)->slots) {
-        const uint64_t key = load(slot.key);
-        open |= key == 0;
-        if (key != want) {
-          continue;
-        }
-        const uint64_t state = load(slot.state);
-        if (load(slot.key) == want) {
-          ref.set(&slot, want, state);
-          Sync::at(Point::found);
-          return true;
-        }
-      }
+[[gnu::always_inline]] inline bool BasicTable<Sync>::find_in(Line* at, uint64_t want,
+                                                             Ref& ref) noexcept {
+  for (Slot& slot : at->slots) {
+    if (load(slot.key) != want) {
+      continue;
     }
-    if (open) {
-      break;
+    const uint64_t state = load(slot.state);
+    if (load(slot.key) == want) {
+      ref.set(&slot, want, state);
+      Sync::at(Point::found);
+      return true;
     }
   }
   return false;
+}
+
+template <class Sync>
+[[gnu::always_inline]] inline bool BasicTable<Sync>::find(const Hash128& hash, Kind kind,
+                                                          Ref& ref) const noexcept {
+  const uint64_t want = key_word(hash, kind);
+  return find_in(first_line(hash), want, ref) || find_elsewhere(hash, want, ref);
 }
 
 template <class Sync>

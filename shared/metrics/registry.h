@@ -6,8 +6,9 @@
 //   stripe   = one 8-byte counter per entry, rounded up to whole cache lines
 //
 // Every worker adds into a stripe of its own, so that cores don't fight over cache lines; a
-// series' value is the sum over the stripes. Adding is one relaxed atomic add: a worker may be
-// killed at any instruction, and while a reload is on, an old and a new worker use the same stripe.
+// series' value is the sum over the stripes. Where several processes may share a stripe, adding is
+// one relaxed atomic add (add()); who has one to itself adds as to any number of its own (word()).
+// A process may be killed at any instruction.
 //
 // A series is found by its text, so that a new configuration goes on counting where the old one
 // was. What a configuration names, it asks for between one begin_generation() and the next:
@@ -91,6 +92,12 @@ class Registry {
       __atomic_fetch_add(counter(id, stripe < stripes_ ? stripe : stripe % stripes_), amount,
                          __ATOMIC_RELAXED);
     }
+  }
+
+  // The counter of one stripe, for a process that is the only one to add to it: it needs no atomic
+  // add then, only stores that are not torn. nullptr for an id or stripe that is none.
+  uint64_t* word(uint32_t id, unsigned stripe) const noexcept {
+    return id < series_ && stripe < stripes_ ? counter(id, stripe) : nullptr;
   }
 
   // The value of a series: at least what was added before the call. O(stripes).

@@ -73,9 +73,9 @@ enum class OnDuplicate : uint64_t { kJoin = 0, kReject = 1 };
 // A question about jobs: from the edge for one owner, or from a tool for the operator.
 struct Ask {
   static constexpr FrameType kType = FrameType::kAsk;
-  std::string_view owner;          // as in SUBMIT; a tool's is not looked at
-  std::string_view method;         // "GET", "DELETE"; tools: "POST" too
-  std::string_view path;           // behind the place where jobs are seen: "", "/job_…", "/job_…/events"
+  std::string_view owner;   // as in SUBMIT; a tool's is not looked at
+  std::string_view method;  // "GET", "DELETE"; tools: "POST" too
+  std::string_view path;  // behind the place where jobs are seen: "", "/job_…", "/job_…/events"
   std::string_view query;          // "status=queued&limit=20", as it came
   std::string_view last_event_id;  // Last-Event-ID
   uint64_t websocket = 0;          // 1: events as WebSocket messages, not as text/event-stream
@@ -146,7 +146,7 @@ struct Progress {
   uint64_t millionths = 0;
   uint64_t position = 0;
   uint64_t eta_ms = 0;
-  uint64_t step = 0;   // of so many: frames of a video, tokens of an answer; 0: not said
+  uint64_t step = 0;  // of so many: frames of a video, tokens of an answer; 0: not said
   uint64_t steps = 0;
   template <typename V>
   void visit(V&& v) {

@@ -1,8 +1,9 @@
 // The metrics page: what penstockd has counted, for whoever scrapes the edge.
 //
-// A file beside the socket (SOCKET.metrics), written each second by penstockd and read by Nginx when
-// somebody asks for /metrics. Plain numbers in this host's order; a reader that finds another magic or
-// size shows none of it. Histograms count what is in each bucket alone; the last is all above.
+// A file beside the socket (SOCKET.metrics), written each second by penstockd and read by Nginx
+// when somebody asks for /metrics. Plain numbers in this host's order; a reader that finds another
+// magic or size shows none of it. Histograms count what is in each bucket alone; the last is all
+// above.
 #pragma once
 
 #include <array>
@@ -17,9 +18,9 @@ constexpr uint64_t kMetricsMagic = 0x3147504d434f5453;  // "STOCMPG1"
 constexpr size_t kMaxClasses = 8;                       // priorities told apart in one queue
 
 // Upper bounds of the buckets.
-inline constexpr std::array<double, 12> kWaitBounds = {0.01, 0.05, 0.1, 0.5, 1,  2,
-                                                5,    10,   30,  60,  300, 1800};       // seconds
-inline constexpr std::array<double, 6> kErrorBounds = {0.05, 0.1, 0.25, 0.5, 1, 2};            // a ratio
+inline constexpr std::array<double, 12> kWaitBounds = {0.01, 0.05, 0.1, 0.5, 1,   2,
+                                                       5,    10,   30,  60,  300, 1800};  // seconds
+inline constexpr std::array<double, 6> kErrorBounds = {0.05, 0.1, 0.25, 0.5, 1, 2};       // a ratio
 
 template <const auto& kBounds>
 struct Buckets {
@@ -77,9 +78,9 @@ struct MetricsPage {
   uint64_t max_state_bytes = 0;
   uint64_t state_broken = 0;  // 1: promises cannot be written
   uint64_t write_errors = 0;
-  uint64_t commits = 0;     // of the store, each flushed to disk ...
-  uint64_t commit_ns = 0;   // ... which took so long in all
-  uint64_t webhooks[5] = {};    // delivered, retried, given up, refused target, disabled
+  uint64_t commits = 0;       // of the store, each flushed to disk ...
+  uint64_t commit_ns = 0;     // ... which took so long in all
+  uint64_t webhooks[5] = {};  // delivered, retried, given up, refused target, disabled
   uint64_t webhooks_pending = 0;
 };
 

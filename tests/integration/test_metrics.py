@@ -199,6 +199,26 @@ def test_a_reload_keeps_what_was_counted(penstock):
     wait_for_requests(service, {("free", "passed"): 2, ("free", "rejected"): 2})
 
 
+def test_an_old_worker_and_a_new_one_count_beside_each_other(penstock):
+    service = penstock(http="penstock_zone edge 1m;", server=PAGE + """
+        location / { penstock_limit zone=edge key=a rate=1r/s burst=1 name=slow action=delay max_delay=9s; empty_gif; }
+        location /other { penstock_limit zone=edge key=a rate=100r/h name=other; empty_gif; }
+    """)
+    assert ask(service, "/", 1) == [200]
+    statuses = []
+    held_back = [threading.Thread(target=lambda: statuses.append(service.get("/").status)) for _ in range(3)]
+    for thread in held_back:
+        thread.start()
+    until(lambda: limits_of(service).get(("slow", "delayed")) == 3, lambda: f"they wait; it is {limits_of(service)}")
+    service.nginx.reload()
+    assert ask(service, "/other", 20) == [200] * 20
+    for thread in held_back:
+        thread.join()
+    assert statuses == [200] * 3
+    wait_for_requests(service, {("", "passed"): 21, ("", "delayed"): 3})
+    assert limits_of(service) == {("slow", "passed"): 1, ("slow", "delayed"): 3, ("other", "passed"): 20}
+
+
 def test_a_reload_to_other_tiers_goes_on_with_those_that_stay(penstock):
     service = penstock(processes=2, http=TIERS, server=TIERED)
     ask(service, "/?key=a&tier=free", 3)

@@ -1,16 +1,13 @@
 """The official `openai` package from npm, unmodified (openai/test.mjs), one test for each of its cases."""
 
-import fcntl
-import hashlib
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from conftest import simulate
-from processes import BUILD
+from npm import installed
 
 SOURCE = Path(__file__).parent / "openai"
 MODEL = Path(__file__).parents[2] / "config" / "models" / "demo"
@@ -19,20 +16,7 @@ CASES = re.findall(r"^  async (\w+)\(", (SOURCE / "test.mjs").read_text(), re.M)
 
 @pytest.fixture(scope="session")
 def package():
-    """The package, installed once for each lock file."""
-    lock_file = SOURCE / "package-lock.json"
-    home = BUILD / ("openai-" + hashlib.sha256(lock_file.read_bytes()).hexdigest()[:12])
-    home.mkdir(exist_ok=True)
-    with open(home / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (home / "installed").exists():
-            for name in ("package.json", "package-lock.json"):
-                shutil.copy(SOURCE / name, home)
-            done = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=home, capture_output=True,
-                                  text=True)
-            assert done.returncode == 0, f"npm could not install the openai package: {done.stderr[-2000:]}"
-            (home / "installed").touch()
-    return home
+    return installed("openai")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -52,8 +36,6 @@ def test_openai_package(penstock, package, case):
             penstock_tier pro { rate 100r/s; }
         """,
         server="location /v1/ { penstock_limit zone=edge key=$http_authorization tier=$plan; penstock_pass gpu; }")
-    script = package / "test.mjs"
-    shutil.copy(SOURCE / "test.mjs", script)
-    done = subprocess.run(["node", script, case, f"http://127.0.0.1:{service.port}/v1"], capture_output=True, text=True,
+    done = subprocess.run(["node", package / "test.mjs", case, f"http://127.0.0.1:{service.port}/v1"], capture_output=True, text=True,
                           timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -158,6 +158,7 @@ JobView Audience::view(const Job& job, std::string_view jobs_path) const {
     return view;  // its key is still being looked up
   }
   view.queue = job.home()->queue->settings.name;
+  const bool known = job.home()->service.known() || job.home()->queue->any_model().service.known();
   const auto seconds = [](int64_t ns) { return (ns + kNsPerSec - 1) / kNsPerSec; };
   switch (job.state()) {
     case State::kScheduled:
@@ -173,14 +174,18 @@ JobView Audience::view(const Job& job, std::string_view jobs_path) const {
         view.step = job.more->step;
         view.steps = job.more->steps;
       }
-      view.eta_seconds =
-          seconds(scheduler_.remaining_ns(job, now_ns, told ? job.more->progress : 0));
+      if (known || told) {
+        view.eta_seconds =
+            seconds(scheduler_.remaining_ns(job, now_ns, told ? job.more->progress : 0));
+      }
       break;
     }
     default:
       view.status = JobStatus::kQueued;
       view.position = scheduler_.position(job);
-      view.eta_seconds = seconds(scheduler_.predicted_wait_ns(job, now_ns));
+      if (known) {
+        view.eta_seconds = seconds(scheduler_.predicted_wait_ns(job, now_ns));
+      }
   }
   return view;
 }
@@ -303,11 +308,13 @@ void Audience::look_after(Waiter& waiter, int64_t now_ns) {
   if (waiter.kind == Kind::kEvents && waiter.job != nullptr) {
     return look_after_events(waiter, now_ns);
   }
-  if (!waiter.caller->clogged() && waiter.job != nullptr) {  // else it has something to read already
+  if (!waiter.caller->clogged() &&
+      waiter.job != nullptr) {  // else it has something to read already
     const JobView now = view(*waiter.job, {});
-    wire::append(waiter.caller->out(), waiter.id,
-                 wire::Progress{.position = now.position,
-                                .eta_ms = static_cast<uint64_t>(now.eta_seconds.value_or(0)) * 1000});
+    wire::append(
+        waiter.caller->out(), waiter.id,
+        wire::Progress{.position = now.position,
+                       .eta_ms = static_cast<uint64_t>(now.eta_seconds.value_or(0)) * 1000});
   }
   int64_t due_ns = now_ns + kSignOfLifeNs;
   if (waiter.kind == Kind::kPromise) {

@@ -50,8 +50,8 @@ class Audience {
 
   void set_max_unsent(int64_t bytes) { max_unsent_ = bytes; }
 
-  // To those who wait for the answer: a frame of the worker's. Those who read too slowly are told so
-  // and leave.
+  // To those who wait for the answer: a frame of the worker's. Those who read too slowly are told
+  // so and leave.
   void forward(Job& job, std::string_view frame);
   void forward_head(Job& job, const wire::Head& head, std::string_view frame);
   // The answer is complete, or there is none: those who wait for it leave.

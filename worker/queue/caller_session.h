@@ -1,7 +1,7 @@
 // CallerSession: the connection of a caller (an Nginx worker), of a tool, or the edge's own line.
 //
-// Checks what comes in, keeps which of the caller's ids are in use, and hands requests to the Desks.
-// When the connection closes, all who waited on it have left.
+// Checks what comes in, keeps which of the caller's ids are in use, and hands requests to the
+// Desks. When the connection closes, all who waited on it have left.
 #pragma once
 
 #include <cstdint>

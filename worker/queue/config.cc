@@ -14,6 +14,7 @@
 #include "shared/http/body_fields.h"
 #include "shared/wire/status_page.h"
 #include "worker/queue/config_section.h"
+#include "worker/queue/webhook_target.h"
 
 namespace penstock::queue {
 namespace {
@@ -315,16 +316,30 @@ void read_socket(Section& section, Config& config) {
   }
 }
 
-// Read and checked as far as the contract shows it; nothing in this version sends webhooks.
-void read_webhooks(const YAML::Node& node, Complaints& complaints) {
+WebhooksConfig read_webhooks(const YAML::Node& node, const std::string& file,
+                             Complaints& complaints) {
+  WebhooksConfig webhooks;
   if (!node.IsDefined()) {
-    return;
+    return webhooks;
   }
   Section section(node, "webhooks", complaints);
-  std::string file;
-  section.text("secret_file", file);
-  section.take("allow");
+  section.text("secret_file", webhooks.secret_file);
+  if (!webhooks.secret_file.empty()) {
+    webhooks.secret_file = relative_to(file, webhooks.secret_file);
+  }
+  const YAML::Node allow = section.take("allow");
+  if (allow.IsDefined() && !allow.IsSequence()) {
+    section.complain("allow", "must be a list of addresses, blocks (10.0.0.0/8) and host names");
+  } else if (allow.IsDefined()) {
+    for (const auto& item : allow) {
+      webhooks.allow.push_back(item.IsScalar() ? item.Scalar() : "");
+    }
+    if (const auto targets = WebhookTargets::create(webhooks.allow); !targets) {
+      section.complain("allow", targets.error().message);
+    }
+  }
   section.done();
+  return webhooks;
 }
 
 Config read_file(const YAML::Node& root, const std::string& path, Complaints& complaints) {
@@ -340,7 +355,7 @@ Config read_file(const YAML::Node& root, const std::string& path, Complaints& co
   config.queues = read_queues(section.take("queues"), complaints);
   read_workers(section.take("workers"), path, config, complaints);
   config.limits = read_limits(section.take("limits"), complaints);
-  read_webhooks(section.take("webhooks"), complaints);
+  config.webhooks = read_webhooks(section.take("webhooks"), path, complaints);
   section.done();
   return config;
 }

@@ -49,12 +49,18 @@ struct LimitsConfig {
   int64_t max_held_bytes = int64_t{1} << 30;    // of all jobs together; past it: 503
   int64_t max_unsent_bytes = int64_t{4} << 20;  // of an answer its caller does not read
   uint32_t max_connections = 20'000;
-  int64_t heartbeat_timeout_ns = 10 * kNsPerSec;  // a worker silent for longer is killed
-  int64_t start_timeout_ns = 600 * kNsPerSec;     // a worker not ready by then is killed
-  int64_t worker_grace_ns = 10 * kNsPerSec;       // callers wait that long for a lost worker
-  int64_t max_state_bytes = int64_t{16} << 30;    // on disk, of jobs and results; past it: 503
+  int64_t heartbeat_timeout_ns = 10 * kNsPerSec;   // a worker silent for longer is killed
+  int64_t start_timeout_ns = 600 * kNsPerSec;      // a worker not ready by then is killed
+  int64_t worker_grace_ns = 10 * kNsPerSec;        // callers wait that long for a lost worker
+  int64_t max_state_bytes = int64_t{16} << 30;     // on disk, of jobs and results; past it: 503
   int64_t keep_dead_ns = 30 * 86'400 * kNsPerSec;  // jobs that failed every attempt
   bool operator==(const LimitsConfig&) const = default;
+};
+
+struct WebhooksConfig {
+  std::string secret_file;         // empty: no webhooks are sent
+  std::vector<std::string> allow;  // targets that are private or special, and yet allowed
+  bool operator==(const WebhooksConfig&) const = default;
 };
 
 struct Config {
@@ -67,6 +73,7 @@ struct Config {
   std::vector<QueueConfig> queues;  // "default" is always there
   std::vector<WorkerConfig> workers;
   LimitsConfig limits;
+  WebhooksConfig webhooks;
 };
 
 constexpr size_t kMaxConfigBytes = 1U << 20;

@@ -57,8 +57,9 @@ void Dispatcher::fail_unserved() {
   jobs_.each([this](Job& job) {
     if (job.promise == Promise::kNone && job.home() != nullptr && job.worker() == nullptr &&
         !job.ending && roster_.find(*job.home()->queue, job.home()->model) == nullptr) {
-      end_with(job, JobStatus::kFailed,
-               {.status = 404, .code = "not_found", .message = "The model is not served any more."});
+      end_with(
+          job, JobStatus::kFailed,
+          {.status = 404, .code = "not_found", .message = "The model is not served any more."});
     }
   });
 }
@@ -79,7 +80,8 @@ Job& Dispatcher::let_in(Waiter& waiter, const limit::Hash128& owner, std::string
 void Dispatcher::enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Claim& claim) {
   scheduler_.add(job, lane, claim, wires_.now_ns());
   const int64_t wait_ns = scheduler_.predicted_wait_ns(job, wires_.now_ns());
-  job.extra().predicted_ms = static_cast<uint32_t>(std::min<int64_t>(wait_ns / kNsPerMs, UINT32_MAX));
+  job.extra().predicted_ms =
+      static_cast<uint32_t>(std::min<int64_t>(wait_ns / kNsPerMs, UINT32_MAX));
   count(job, Metrics::Event::kAccepted);
   offer(lane);
 }
@@ -88,6 +90,7 @@ void Dispatcher::promise(Job& job, JobRecord record) {
   record.id = job.id;
   job.promise = Promise::kAsked;
   job.keeps_answer = true;
+  job.has_callback = !record.callback.empty();
   --unpromised_;
   job.more->receipt = record.receipt;
   std::string frame = job.more->frame;
@@ -179,6 +182,7 @@ void Dispatcher::restore(JobRecord&& record) {
   fresh->owner = record.owner.lo;
   fresh->promise = Promise::kMade;
   fresh->keeps_answer = true;
+  fresh->has_callback = !record.callback.empty();
   Job& job = jobs_.add(std::move(fresh));
   if (record.key != limit::Hash128{}) {
     register_key(job, record.key, record.digest);
@@ -228,7 +232,8 @@ void Dispatcher::let_go(Job& job) {
 // Of most jobs that are queued, nothing more need be in memory.
 void Dispatcher::trim(Job& job) {
   if (job.more != nullptr && job.held_bytes() == 0 && job.worker() == nullptr &&
-      job.waiters() == nullptr && !job.answer_began && !job.ending && job.more->receipt.empty() && job.more->key == limit::Hash128{}) {
+      job.waiters() == nullptr && !job.answer_began && !job.ending && job.more->receipt.empty() &&
+      job.more->key == limit::Hash128{}) {
     job.more.reset();
   }
 }
@@ -252,12 +257,18 @@ void Dispatcher::say_accepted(Waiter& waiter, const Job& job, bool at_leisure) {
 
 // With `wait=`, only once that is over.
 void Dispatcher::say_promised(Waiter& waiter, const Job& job) {
+  if (waiter.wait_ns == Waiter::kToTheEnd) {
+    return;
+  }
   if (waiter.wait_ns > 0) {
     waiter.wait_ends_ns = wires_.now_ns() + std::exchange(waiter.wait_ns, 0);
     return audience_.set_wait(waiter);
   }
+  say_promised(waiter, job, audience_.view(job, waiter.jobs_path));
+}
+
+void Dispatcher::say_promised(Waiter& waiter, const Job& job, const JobView& view) {
   say_accepted(waiter, job);
-  const JobView view = audience_.view(job, waiter.jobs_path);
   const std::string headers = "Location: " + jobs_url(waiter, job) +
                               "\nPreference-Applied: respond-async\nRetry-After: " +
                               std::to_string(poll_after_s(view.eta_seconds.value_or(0))) + "\n" +

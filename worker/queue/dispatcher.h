@@ -1,8 +1,8 @@
 // Dispatcher: brings jobs and workers' credit together, and sees each job to its end.
 //
-// It owns every job from when it was let in (intake.h), asks the Scheduler which is next, and speaks
-// through sessions, to workers, and through the Audience, to those who wait. What was promised it
-// has the Store write, before anybody is told. It knows no process and opens no socket.
+// It owns every job from when it was let in (intake.h), asks the Scheduler which is next, and
+// speaks through sessions, to workers, and through the Audience, to those who wait. What was
+// promised it has the Store write, before anybody is told. It knows no process and opens no socket.
 //
 //     let in ──▶ waiting ──▶ running ──▶ conclude() ──store──▶ ended(): everybody is told; gone
 //                  ▲  put_back() │            ▲
@@ -11,7 +11,8 @@
 // Invariants, true whenever no call is in progress:
 //   - no job waits while a worker that may take it has credit, unless its queue is paused, or all
 //     that is left while draining was promised;
-//   - a job is in jobs_ and known to the scheduler; or in jobs_, and the store is looking up its key
+//   - a job is in jobs_ and known to the scheduler; or in jobs_, and the store is looking up its
+//   key
 //     or writing its end; or gone;
 //   - it is in a worker's list exactly while the scheduler calls it running;
 //   - one that was not promised is gone when nobody waits for it any more.
@@ -58,14 +59,14 @@ class Dispatcher {
   // Where promises are written; without it, none are made. Outlives this. Before all else.
   void use(Store& store);
   Store* store() { return store_; }
-  // Told of each promised job that has ended, once that is on disk. `callback`: it asked for a webhook.
+  // Told of each promised job that asked for a webhook, once its end is on disk.
   std::function<void(const JobId&)> on_callback_due;
 
   // Takes over queues, workers and limits. Callers whose job nobody serves any more get 404.
   void apply(const Config& config);
 
-  // From the intake. The job comes in, under a new id, and its first waiter with it; next is enqueue(),
-  // or, when its key must be looked up first, whatever that shows.
+  // From the intake. The job comes in, under a new id, and its first waiter with it; next is
+  // enqueue(), or, when its key must be looked up first, whatever that shows.
   Job& let_in(Waiter& waiter, const limit::Hash128& owner, std::string frame);
   // REQUIRES: the scheduler's bounds have room, or claim.force.
   void enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Claim& claim);
@@ -74,6 +75,8 @@ class Dispatcher {
   // Others may join it by `key` from now on, until it has ended.
   void register_key(Job& job, const limit::Hash128& key, const limit::Hash128& digest);
   Job* find_key(const limit::Hash128& key) const;
+  // Whether its answer goes to the store.
+  static bool is_stored(const Job& job);
   // The job is in no queue, and is not wanted after all.
   void forget(Job& job);
   // A promised job from an earlier life, or one of the dead.
@@ -168,6 +171,7 @@ class Dispatcher {
   void end_with(Job& job, JobStatus status, const wire::Failed& failed, bool dead = false);
   void conclude(Job& job, JobEnd end, Scheduler::Outcome outcome);
   void ended(Job& job, const JobEnd& end);
+  void say_promised(Waiter& waiter, const Job& job, const JobView& view);
   void answer_promise(Waiter& waiter, Job& job, const JobEnd& end);
   void answer_with_result(Waiter& waiter, const JobRecord& record, std::string_view body,
                           std::string_view headers);

@@ -59,6 +59,9 @@ void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
   const bool kept = job.promise == Promise::kNone && job.more != nullptr &&
                     job.more->keep != nullptr && end.status == JobStatus::kCompleted;
   if (job.promise == Promise::kNone && !kept) {
+    if (job.more->answer.stored > 0) {
+      store_->discard_result(job.id);
+    }
     return ended(job, end);
   }
   job.ending = true;
@@ -96,8 +99,13 @@ void Dispatcher::ended(Job& job, const JobEnd& end) {
   audience_.end_events(job, view);
   while (job.waiters() != nullptr) {
     Waiter& waiter = *job.waiters();
+    view.jobs_path = waiter.jobs_path;
+    if (waiter.kind == Waiter::Kind::kPromise && waiter.wait_ns == 0 &&
+        waiter.wait_ends_ns == INT64_MAX) {  // its promise has come together with the end
+      say_promised(waiter, job, view);
+      continue;
+    }
     if (waiter.kind == Waiter::Kind::kQuestion) {  // it asked for the end
-      view.jobs_path = waiter.jobs_path;
       append_reply(waiter.caller->out(), waiter.id, {.status = 200, .content_type = kJson},
                    render(view));
     } else {
@@ -107,7 +115,7 @@ void Dispatcher::ended(Job& job, const JobEnd& end) {
   }
   if (job.promise != Promise::kNone) {
     let_edge_settle(job, end);
-    if (on_callback_due) {
+    if (job.has_callback && on_callback_due) {
       on_callback_due(job.id);
     }
   }
@@ -120,21 +128,20 @@ void Dispatcher::let_edge_settle(Job& job, const JobEnd& end) {
   }
   const bool refund = end.status == JobStatus::kFailed || end.status == JobStatus::kExpired;
   edges_.over(job.edge_number(), {.receipt = job.more->receipt,
-                               .refund = refund ? 1U : 0U,
-                               .model = job.home()->model,
-                               .prompt_tokens = end.prompt_tokens,
-                               .completion_tokens = end.completion_tokens,
-                               .device_ns = end.device_ns});
+                                  .refund = refund ? 1U : 0U,
+                                  .model = job.home()->model,
+                                  .prompt_tokens = end.prompt_tokens,
+                                  .completion_tokens = end.completion_tokens,
+                                  .device_ns = end.device_ns});
 }
 
 // The job ended before its 202 was said, or within `wait=`.
 void Dispatcher::answer_promise(Waiter& waiter, Job& job, const JobEnd& end) {
   std::string& out = waiter.caller->out();
   if (end.status != JobStatus::kCompleted) {
-    wire::append(out, waiter.id,
-                 wire::Failed{.status = end.http_status,
-                              .code = end.error_code,
-                              .message = end.error});
+    wire::append(
+        out, waiter.id,
+        wire::Failed{.status = end.http_status, .code = end.error_code, .message = end.error});
     return;
   }
   JobRecord record;
@@ -169,21 +176,21 @@ void Dispatcher::answer_from_store(Waiter& waiter, const JobRecord& record,
     return audience_.leave(waiter);
   }
   Audience::ask(waiter);
-  store_->read_result(record.id, [this, &waiter, record, headers = std::string(headers)](
-                                     Result<std::string> body) {
-    if (!audience_.answered(waiter)) {
-      return;
-    }
-    if (body) {
-      answer_with_result(waiter, record, *body, headers);
-    } else {
-      wire::append(waiter.caller->out(), waiter.id,
-                   wire::Failed{.status = 404,
-                                .code = "not_found",
-                                .message = "The result is not there any more."});
-    }
-    audience_.leave(waiter);
-  });
+  store_->read_result(
+      record.id, [this, &waiter, record, headers = std::string(headers)](Result<std::string> body) {
+        if (!audience_.answered(waiter)) {
+          return;
+        }
+        if (body) {
+          answer_with_result(waiter, record, *body, headers);
+        } else {
+          wire::append(waiter.caller->out(), waiter.id,
+                       wire::Failed{.status = 404,
+                                    .code = "not_found",
+                                    .message = "The result is not there any more."});
+        }
+        audience_.leave(waiter);
+      });
 }
 
 void Dispatcher::erase(Job& job) {

@@ -96,9 +96,10 @@ void Dispatcher::fill(WorkerSession& worker) {
     if (job.held_bytes() > 0) {
       deliver(job);
     } else {
-      store_->fetch(job.id, [this, id = job.id, number = job.more->number](Result<std::string> frame) {
-        fetched(id, number, std::move(frame));
-      });
+      store_->fetch(job.id,
+                    [this, id = job.id, number = job.more->number](Result<std::string> frame) {
+                      fetched(id, number, std::move(frame));
+                    });
     }
     audience_.tell_state(job);
   }
@@ -202,10 +203,14 @@ void Dispatcher::append_answer(Job& job, std::string_view bytes, std::string_vie
   }
 }
 
+bool Dispatcher::is_stored(const Job& job) {
+  return job.promise != Promise::kNone || (job.more != nullptr && job.more->keep != nullptr);
+}
+
 // What is too large for the database goes to its file as it comes.
 void Dispatcher::spill(Job& job) {
   Answer& answer = job.more->answer;
-  if (store_ != nullptr && answer.bytes - answer.stored >= Store::kInlineBytes) {
+  if (is_stored(job) && answer.bytes - answer.stored >= Store::kInlineBytes) {
     store_->append_result(job.id, answer.stored, std::string(answer.from(answer.stored)));
     answer.stored = answer.bytes;
   }
@@ -284,8 +289,7 @@ void Dispatcher::put_back(Job& job, Scheduler::Cause cause, std::string_view why
                      : "The worker failed all " + std::to_string(attempts) + " attempts. ") +
       std::string(why);
   count(job, Metrics::Event::kFailed);
-  end_with(job, JobStatus::kFailed,
-           {.status = 502, .code = "engine_failed", .message = message},
+  end_with(job, JobStatus::kFailed, {.status = 502, .code = "engine_failed", .message = message},
            job.promise != Promise::kNone);
 }
 

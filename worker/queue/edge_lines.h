@@ -1,8 +1,9 @@
 // EdgeLines: the edge's own lines, over which it hears of promised jobs that hold something there.
 //
 // Every Nginx worker keeps one. The one that came first is told of all: HOLD for each job that is
-// alive, OVER when it has ended. When it goes, the next is told of all anew. With nobody there, what
-// ended is kept for whoever comes, up to kMaxPending; what is lost then lapses at the edge by itself.
+// alive, OVER when it has ended. When it goes, the next is told of all anew. With nobody there,
+// what ended is kept for whoever comes, up to kMaxPending; what is lost then lapses at the edge by
+// itself.
 #pragma once
 
 #include <cstdint>

@@ -4,9 +4,9 @@
 // (RFC 6455) carries the same as one text message each: {"event":…,"id":…,"data":…}; the edge has
 // shaken hands and takes what comes from the client.
 //
-// An event's id tells how far the stream has come: which run of the job, and how much of its answer.
-// Whoever comes back with it as Last-Event-ID goes on from there; if the job has been started anew
-// meanwhile, from that run's beginning.
+// An event's id tells how far the stream has come: which run of the job, and how much of its
+// answer. Whoever comes back with it as Last-Event-ID goes on from there; if the job has been
+// started anew meanwhile, from that run's beginning.
 #pragma once
 
 #include <cstdint>

@@ -17,8 +17,8 @@ namespace {
 constexpr size_t kMaxShownBytes = 100;   // of a name the caller sent
 constexpr size_t kMaxListedBytes = 600;  // of the names it could have sent
 
-// Changes a field into a tag nobody knows, and wipes it. In place, so that a large body behind it is
-// not moved.
+// Changes a field into a tag nobody knows, and wipes it. In place, so that a large body behind it
+// is not moved.
 void wipe(std::string& frame, const char* begin, std::string_view field) {
   if (!field.empty()) {
     const auto at = static_cast<size_t>(field.data() - begin);
@@ -79,7 +79,9 @@ wire::Failed failed_busy(const std::string& message, int64_t retry_after_s) {
           .retry_after_s = static_cast<uint64_t>(retry_after_s)};
 }
 
-std::string try_again(int64_t seconds) { return " Try again in " + std::to_string(seconds) + " s."; }
+std::string try_again(int64_t seconds) {
+  return " Try again in " + std::to_string(seconds) + " s.";
+}
 
 }  // namespace
 
@@ -110,8 +112,8 @@ void Intake::submit(CallerSession& caller, uint64_t id, const wire::Submit& subm
                  .cost = submit.cost,
                  .weight = submit.weight};
   order.async = options.async;
-  order.max_wait_ns = static_cast<int64_t>(std::min<uint64_t>(submit.max_wait_ms, 1ULL << 40)) *
-                      kNsPerMs;
+  order.max_wait_ns =
+      static_cast<int64_t>(std::min<uint64_t>(submit.max_wait_ms, 1ULL << 40)) * kNsPerMs;
   hash_key(submit, options, order);
   if (join(caller, id, submit, options, order)) {
     return;
@@ -165,8 +167,7 @@ Scheduler::Lane* Intake::route(CallerSession& caller, uint64_t id, const wire::S
     const std::string message = "No worker of queue " + queue->settings.name + " serves model " +
                                 quoted(model) +
                                 ". Models served: " + listed(roster.models(*queue)) + ".";
-    refuse(caller, id,
-           {.status = 404, .code = "not_found", .message = message, .param = "model"});
+    refuse(caller, id, {.status = 404, .code = "not_found", .message = message, .param = "model"});
     return nullptr;
   }
   if (!get) {
@@ -198,11 +199,9 @@ bool Intake::read(CallerSession& caller, uint64_t id, const wire::Submit& submit
                     "This service keeps no jobs: it has nowhere to put them."};
   }
   if (bad) {
-    refuse(caller, id,
-           {.status = 400,
-            .code = "invalid_request",
-            .message = bad->message,
-            .param = bad->header});
+    refuse(
+        caller, id,
+        {.status = 400, .code = "invalid_request", .message = bad->message, .param = bad->header});
   }
   return !bad;
 }
@@ -245,9 +244,8 @@ void Intake::describe(const wire::Submit& submit, const JobOptions& options, Job
 // True: the request has been seen to, by a job that is there.
 bool Intake::join(CallerSession& caller, uint64_t id, const wire::Submit& submit,
                   const JobOptions& options, const Order& order) {
-  Job* const job = order.record.digest == limit::Hash128{}
-                       ? nullptr
-                       : dispatcher_.find_key(order.record.key);
+  Job* const job =
+      order.record.digest == limit::Hash128{} ? nullptr : dispatcher_.find_key(order.record.key);
   if (job == nullptr || job->more->key != order.record.key) {
     return false;
   }
@@ -264,13 +262,17 @@ bool Intake::join(CallerSession& caller, uint64_t id, const wire::Submit& submit
            {.status = 409, .code = "duplicate", .message = "The same request is in flight."});
     return true;
   }
+  // An answer that is not in memory from its beginning is had from the store, once it is whole.
   const bool late = job->answer_began && !job->more->answer.whole();
+  if (late && !dispatcher_.is_stored(*job)) {
+    return false;
+  }
   Waiter& waiter = dispatcher_.audience().add(
       caller, id,
       options.async || late || job->ending ? Waiter::Kind::kPromise : Waiter::Kind::kAnswer);
   dispatcher_.count(*order.lane->queue, Metrics::Event::kDuplicate);
   waiter.duplicate = true;
-  waiter.wait_ns = options.async ? options.wait_ns : INT64_MAX;
+  waiter.wait_ns = options.async ? options.wait_ns : Waiter::kToTheEnd;
   waiter.jobs_path = submit.jobs_path.empty() ? "/jobs" : submit.jobs_path;
   dispatcher_.audience().join(waiter, *job);
   if (waiter.kind == Waiter::Kind::kAnswer) {
@@ -308,8 +310,7 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
     const int64_t retry_after_s = spread(queue, wait_ns);
     return Refusal{"Queue " + name + " is full." + try_again(retry_after_s), retry_after_s};
   }
-  const int64_t wait_ns =
-      dispatcher_.scheduler().predicted_wait_ns(lane, order.claim, now_ns);
+  const int64_t wait_ns = dispatcher_.scheduler().predicted_wait_ns(lane, order.claim, now_ns);
   if (Scheduler::full(queue, order.claim.owner)) {
     // A place of the owner's is free when its next job starts: about one N-th of the way to where
     // one more would stand behind N.
@@ -328,8 +329,8 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
   return std::nullopt;
 }
 
-// When to come back after `wait_ns`: each who is told so a little later than the one before, as places
-// become free one by one.
+// When to come back after `wait_ns`: each who is told so a little later than the one before, as
+// places become free one by one.
 int64_t Intake::spread(const Scheduler::Queue& queue, int64_t wait_ns) {
   const int64_t now_ns = dispatcher_.wires().now_ns();
   const uint32_t slots = std::max(1U, dispatcher_.slots(queue));
@@ -387,10 +388,9 @@ void Intake::replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& 
     waiter.duplicate = true;
     dispatcher_.count(queue, Metrics::Event::kDuplicate);
     if (waiter.kind == Waiter::Kind::kPromise && waiter.wait_ns == 0) {
-      const std::string headers = "Location: " + waiter.jobs_path + "/" +
-                                  std::string(earlier.id.view()) +
-                                  "\nPreference-Applied: respond-async\n" +
-                                  std::string(kDuplicateHeader);
+      const std::string headers =
+          "Location: " + waiter.jobs_path + "/" + std::string(earlier.id.view()) +
+          "\nPreference-Applied: respond-async\n" + std::string(kDuplicateHeader);
       JobView view = view_of(earlier);
       view.jobs_path = waiter.jobs_path;
       wire::append(waiter.caller->out(), waiter.id, wire::Accepted{.job_id = earlier.id.view()});

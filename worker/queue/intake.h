@@ -1,8 +1,8 @@
 // Intake: from a caller's SUBMIT to a job in its queue, or a refusal that says why.
 //
-// It answers what penstockd answers itself (models), finds the lane, reads what the headers ask for,
-// joins requests that ask for the same to the job that is there, and refuses what would not be served:
-// by bounds, by predicted wait, or while draining.
+// It answers what penstockd answers itself (models), finds the lane, reads what the headers ask
+// for, joins requests that ask for the same to the job that is there, and refuses what would not be
+// served: by bounds, by predicted wait, or while draining.
 #pragma once
 
 #include <cstdint>

@@ -22,21 +22,22 @@ class WorkerSession;
 struct Job : Scheduler::Ticket {
   static constexpr uint32_t kNotPredicted = UINT32_MAX;
 
-  // What only some jobs have: those that run or have ended, that somebody waits for, that others may
-  // join, or that hold something at the edge. Of most that are queued, the store has all else.
+  // What only some jobs have: those that run or have ended, that somebody waits for, that others
+  // may join, or that hold something at the edge. Of most that are queued, the store has all else.
   struct More {
-    std::string frame;      // SUBMIT as it goes to a worker; empty: the store has it, or the answer began
+    std::string
+        frame;  // SUBMIT as it goes to a worker; empty: the store has it, or the answer began
     uint32_t held_bytes = 0;                // of the frame, while it is in memory
     uint32_t predicted_ms = kNotPredicted;  // how long it would wait, when it came
     Waiter* waiters = nullptr;
-    WorkerSession* worker = nullptr;   // while it runs
-    uint64_t number = 0;               // while it runs: its id on the worker's connection
-    Scheduler::Lane* home = nullptr;   // its lane, once it has ended
-    Answer answer;          // if it is kept
-    limit::Hash128 key;     // that others join by; {}: none
-    limit::Hash128 digest;  // of what was asked
-    std::string receipt;    // the edge's
-    double progress = 0;    // 0 to 1
+    WorkerSession* worker = nullptr;  // while it runs
+    uint64_t number = 0;              // while it runs: its id on the worker's connection
+    Scheduler::Lane* home = nullptr;  // its lane, once it has ended
+    Answer answer;                    // if it is kept
+    limit::Hash128 key;               // that others join by; {}: none
+    limit::Hash128 digest;            // of what was asked
+    std::string receipt;              // the edge's
+    double progress = 0;              // 0 to 1
     uint32_t step = 0;
     uint32_t steps = 0;
     bool has_progress = false;
@@ -52,8 +53,10 @@ struct Job : Scheduler::Ticket {
   bool answer_began : 1 = false;  // HEAD came
   bool keeps_answer : 1 = false;  // in `more->answer`
   bool ending : 1 = false;        // the store is writing its end
-  bool looking_up : 1 = false;    // the store is asked whether its key is known; it is in no queue yet
-  uint64_t owner = 0;             // of the keyed hash, the lower half; 0: nobody's
+  bool has_callback : 1 = false;  // a webhook is to be sent of its end
+  bool looking_up : 1 =
+      false;           // the store is asked whether its key is known; it is in no queue yet
+  uint64_t owner = 0;  // of the keyed hash, the lower half; 0: nobody's
   std::unique_ptr<More> more;
   std::unique_ptr<Job> next_in_table;  // see JobTable
 

@@ -48,9 +48,8 @@ std::optional<BadOption> read_options(const wire::Submit& submit, int64_t now_ms
   if (!submit.prefer.empty()) {
     const http::Prefer prefer = http::parse_prefer(submit.prefer);
     options.async = prefer.respond_async;
-    options.wait_ns = prefer.respond_async
-                          ? std::min(prefer.wait_s.value_or(0), kMaxWaitSeconds) * kNsPerSec
-                          : 0;
+    options.wait_ns =
+        prefer.respond_async ? std::min(prefer.wait_s.value_or(0), kMaxWaitSeconds) * kNsPerSec : 0;
   }
   if (!submit.idempotency_key.empty()) {
     auto key = http::parse_idempotency_key(submit.idempotency_key);

@@ -15,11 +15,11 @@
 namespace penstock::queue {
 
 struct JobOptions {
-  bool async = false;           // wants a promise, not the answer
-  int64_t wait_ns = 0;          // but the answer, if it is there that soon
-  std::string key;              // Idempotency-Key; empty: none
-  int64_t not_before_ms = 0;    // since 1970; 0: at once
-  std::string_view callback;    // URL, as in the request
+  bool async = false;         // wants a promise, not the answer
+  int64_t wait_ns = 0;        // but the answer, if it is there that soon
+  std::string key;            // Idempotency-Key; empty: none
+  int64_t not_before_ms = 0;  // since 1970; 0: at once
+  std::string_view callback;  // URL, as in the request
 };
 
 struct BadOption {

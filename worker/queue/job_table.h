@@ -1,7 +1,7 @@
 // JobTable: owns every job that penstockd has in memory, and finds it by its id.
 //
-// Chains in an array that doubles. A job costs it one pointer and its share of the array: hundreds of
-// thousands may be queued, and nothing else of most of them is in memory.
+// Chains in an array that doubles. A job costs it one pointer and its share of the array: hundreds
+// of thousands may be queued, and nothing else of most of them is in memory.
 #pragma once
 
 #include <memory>

@@ -41,8 +41,8 @@ constexpr char kColumns[] =
     " finished_ms, expires_ms, http_status, content_type, error_code, error, prompt_tokens,"
     " completion_tokens, device_ns, result_bytes, result_in_file FROM jobs ";
 
-// The log is overwritten from its beginning and keeps its length, so that a flush need not write the
-// file's size, too. Nobody else reads the database, so it needs no shared memory.
+// The log is overwritten from its beginning and keeps its length, so that a flush need not write
+// the file's size, too. Nobody else reads the database, so it needs no shared memory.
 constexpr char kPragmas[] =
     "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
     "PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=-1; PRAGMA cache_size=-2048;"
@@ -176,8 +176,9 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
   prepare(result_of_, "SELECT body FROM results WHERE seq=?");
   prepare(find_, std::string(kColumns) + "WHERE seq=?");
   prepare(find_key_, std::string(kColumns) + "WHERE key=?");
-  const std::string page = " AND seq<? AND (1<<status)&? AND (?4=x'' OR queue=?4)"
-                           " ORDER BY seq DESC LIMIT ?";
+  const std::string page =
+      " AND seq<? AND (1<<status)&? AND (?4=x'' OR queue=?4)"
+      " ORDER BY seq DESC LIMIT ?";
   prepare(list_owner_, std::string(kColumns) + "WHERE owner=?1" + page);
   prepare(list_all_, std::string(kColumns) + "WHERE (?1=x'' OR 1)" + page);
   prepare(list_dead_, std::string(kColumns) + "WHERE dead=1 AND (?1=x'' OR 1)" + page);

@@ -1,12 +1,12 @@
 // JobTables: the database's tables, and what is done to them, one statement or few each.
 //
-// A job's row is keyed by sequence_of(its id): later jobs are appended behind, and no index is needed
-// to find one. Its body and its small result are rows of tables of their own, so that dropping one
-// does not rewrite the job.
+// A job's row is keyed by sequence_of(its id): later jobs are appended behind, and no index is
+// needed to find one. Its body and its small result are rows of tables of their own, so that
+// dropping one does not rewrite the job.
 //
-// Every function works within whatever transaction is open; false says that the database failed, and
-// error() why. What is read back is hostile until parsed: a row that cannot be is passed over, and
-// counted.
+// Every function works within whatever transaction is open; false says that the database failed,
+// and error() why. What is read back is hostile until parsed: a row that cannot be is passed over,
+// and counted.
 #pragma once
 
 #include <functional>
@@ -69,9 +69,10 @@ class JobTables {
 
   Database database_;
   uint64_t damaged_rows_ = 0;
-  Statement begin_, commit_, insert_, insert_body_, erase_, erase_body_, erase_result_, set_attempt_,
-      finish_, insert_result_, insert_delivery_, requeue_, set_delivery_, erase_delivery_, expired_,
-      submit_of_, result_of_, find_, find_key_, list_owner_, list_all_, list_dead_;
+  Statement begin_, commit_, insert_, insert_body_, erase_, erase_body_, erase_result_,
+      set_attempt_, finish_, insert_result_, insert_delivery_, requeue_, set_delivery_,
+      erase_delivery_, expired_, submit_of_, result_of_, find_, find_key_, list_owner_, list_all_,
+      list_dead_;
 };
 
 }  // namespace penstock::queue

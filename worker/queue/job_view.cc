@@ -1,5 +1,7 @@
 #include "worker/queue/job_view.h"
 
+#include <time.h>
+
 #include <array>
 #include <cstdio>
 
@@ -12,7 +14,9 @@ constexpr std::array<std::string_view, 7> kNames = {
     "scheduled", "queued", "processing", "completed", "failed", "cancelled", "expired"};
 constexpr int64_t kMsPerSec = 1000;
 
-std::string seconds_or_null(int64_t ms) { return ms == 0 ? "null" : std::to_string(ms / kMsPerSec); }
+std::string seconds_or_null(int64_t ms) {
+  return ms == 0 ? "null" : std::to_string(ms / kMsPerSec);
+}
 
 std::string describe_progress(const JobView& job) {
   if (!job.progress) {
@@ -40,6 +44,16 @@ std::string result_url(const JobView& job) {
 }
 
 }  // namespace
+
+std::string iso_time(int64_t unix_ms) {
+  const time_t seconds = unix_ms / kMsPerSec;
+  tm utc{};
+  ::gmtime_r(&seconds, &utc);
+  char text[40];
+  const size_t size = ::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &utc);
+  std::snprintf(text + size, sizeof text - size, ".%03dZ", static_cast<int>(unix_ms % kMsPerSec));
+  return text;
+}
 
 std::string_view name_of(JobStatus status) noexcept { return kNames[static_cast<size_t>(status)]; }
 

@@ -34,6 +34,9 @@ JobView view_of(const JobRecord& record);
 // One JSON object.
 std::string render(const JobView& job);
 
+// "2026-11-25T18:09:00.123Z"
+std::string iso_time(int64_t unix_ms);
+
 std::string_view name_of(JobStatus status) noexcept;
 std::optional<JobStatus> status_named(std::string_view name) noexcept;
 

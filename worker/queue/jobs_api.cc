@@ -61,10 +61,10 @@ void JobsApi::ask(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
     if (get) {
       return list(caller, id, ask);
     }
-    return wire::append(caller.out(), id,
-                        wire::Failed{.status = 405,
-                                     .code = "method_not_allowed",
-                                     .message = "Jobs are listed by GET."});
+    return wire::append(
+        caller.out(), id,
+        wire::Failed{
+            .status = 405, .code = "method_not_allowed", .message = "Jobs are listed by GET."});
   }
   about_one(caller, id, ask);
 }
@@ -88,8 +88,10 @@ void JobsApi::list(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
   listing.jobs_path = ask.jobs_path.empty() ? "/jobs" : ask.jobs_path;
   const auto statuses = parse_statuses(query->get("status").value_or(""));
   if (!statuses) {
-    return refuse("status is a list of scheduled, queued, processing, completed, failed, cancelled "
-                  "and expired, with commas between.", "status");
+    return refuse(
+        "status is a list of scheduled, queued, processing, completed, failed, cancelled "
+        "and expired, with commas between.",
+        "status");
   }
   listing.statuses = *statuses == 0 ? ~0U : *statuses;
   listing.query.statuses = listing.statuses | ((listing.statuses & kLive) != 0 ? kLive : 0);
@@ -131,8 +133,8 @@ void JobsApi::list_more(Waiter& waiter, Listing listing) {
   });
 }
 
-// A page of the store's. What is alive is shown as it is now, and may not be what is asked for: then
-// more pages are asked for.
+// A page of the store's. What is alive is shown as it is now, and may not be what is asked for:
+// then more pages are asked for.
 void JobsApi::listed(Waiter& waiter, Listing listing, const std::vector<JobRecord>& page) {
   bool more = page.size() == listing.query.limit;
   for (const JobRecord& record : page) {
@@ -158,7 +160,8 @@ void JobsApi::listed(Waiter& waiter, Listing listing, const std::vector<JobRecor
   const std::optional<JobId> last = more ? listing.query.before : listing.last;
   json += (last ? json_string(last->view()) : "null") + "}";
   append_reply(waiter.caller->out(), waiter.id,
-               {.status = 200, .content_type = kJson, .headers = "Cache-Control: no-store\n"}, json);
+               {.status = 200, .content_type = kJson, .headers = "Cache-Control: no-store\n"},
+               json);
   dispatcher_.audience().leave(waiter);
 }
 
@@ -202,7 +205,8 @@ void JobsApi::about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask
     const auto last = parse_event_id(ask.last_event_id);
     if (!last) {
       return fail(waiter, invalid("Last-Event-ID is no id of an event of this stream: "
-                                  "two numbers with '-' between.", "Last-Event-ID"));
+                                  "two numbers with '-' between.",
+                                  "Last-Event-ID"));
     }
     question.last = *last;
     question.websocket = ask.websocket != 0;

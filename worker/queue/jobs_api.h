@@ -1,4 +1,5 @@
-// JobsApi: what owners may ask of their jobs (CONTRACT, section 4): list, one, events, result, cancel.
+// JobsApi: what owners may ask of their jobs (CONTRACT, section 4): list, one, events, result,
+// cancel.
 //
 // Whoever asks for a job that is not there, or for another's, gets the same 404, after the same
 // question to the store. A tool asks for the operator: it sees everybody's (operator_api.h).

@@ -16,8 +16,8 @@ class Metrics {
  public:
   using Event = wire::JobEvent;
 
-  // The queue's numbers; found once, they stay where they are. Queues past wire::kMaxQueues share the
-  // last place.
+  // The queue's numbers; found once, they stay where they are. Queues past wire::kMaxQueues share
+  // the last place.
   wire::QueueMetrics& of(std::string_view queue);
   wire::MetricsPage& page() { return *page_; }
   // Over all queues.

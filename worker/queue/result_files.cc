@@ -25,7 +25,8 @@ Result<ResultFiles> ResultFiles::open(const std::string& folder, gid_t group) {
   if (!directory.valid()) {
     return failed(folder, "open");
   }
-  if (group != static_cast<gid_t>(-1) && ::fchown(directory.get(), static_cast<uid_t>(-1), group) != 0) {
+  if (group != static_cast<gid_t>(-1) &&
+      ::fchown(directory.get(), static_cast<uid_t>(-1), group) != 0) {
     return failed(folder, "chown");
   }
   return ResultFiles(folder, std::move(directory), group);
@@ -42,8 +43,7 @@ Status ResultFiles::write(const JobId& id, uint64_t offset, std::string_view byt
     return failed(path(id), "chown");
   }
   while (!bytes.empty()) {
-    const ssize_t n =
-        ::pwrite(file.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    const ssize_t n = ::pwrite(file.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (n < 0 && errno != EINTR) {
       return failed(path(id), "write");
     }

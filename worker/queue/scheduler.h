@@ -248,7 +248,8 @@ class Scheduler {
   // Rank among the jobs that compete for the same workers: 1 is the next to start; 0 is running or
   // scheduled. Exact. O(log n) per competing lane.
   uint32_t position(const Ticket& ticket) const noexcept;
-  // The class it came in, also while it is let before. REQUIRES: ticket is known, and not scheduled.
+  // The class it came in, also while it is let before. REQUIRES: ticket is known, and not
+  // scheduled.
   static int64_t priority_of(const Ticket& ticket) noexcept;
   // How long until the job starts: what the jobs before it and those that run still need, over
   // the slots that may take them; with few before it, slot by slot, as far as the cost of a job

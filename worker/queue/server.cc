@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "shared/base/units.h"
+#include "worker/queue/job_view.h"
 #include "worker/queue/signals.h"
 #include "worker/queue/status_report.h"
 
@@ -15,7 +16,7 @@ constexpr int kAcceptsPerTurn = 64;
 constexpr int64_t kAcceptPauseNs = 100 * kNsPerMs;
 constexpr int64_t kWorkerExitNs = 5 * kNsPerSec;  // once no job is left
 constexpr int64_t kSweepNs = 10 * kNsPerSec;
-constexpr rlim_t kOtherDescriptors = 512;         // beside the callers' connections
+constexpr rlim_t kOtherDescriptors = 512;  // beside the callers' connections
 
 // Each connection takes a descriptor; asks for as many as may be had.
 void raise_descriptor_limit(uint32_t max_connections) {
@@ -103,17 +104,53 @@ Status Server::recover() {
   }
   dispatcher_.use(*store_);
   intake_.set_secret(store_->secret());
+  webhooks_ = std::make_unique<Webhooks>(
+      [this](const JobId& id, auto told) { ask_message(id, std::move(told)); },
+      [this](const JobId& id, uint32_t tries, int64_t due_ms) {
+        store_->delivered(id, tries, due_ms);
+      });
+  if (Status added = loop_.add(webhooks_->event_fd(), EPOLLIN, &webhook_watch_); !added) {
+    return added;
+  }
+  if (Status applied = webhooks_->apply(config_.webhooks); !applied) {
+    return applied;
+  }
+  intake_.check_callback = [this](std::string_view url) { return webhooks_->check(url); };
+  dispatcher_.on_callback_due = [this](const JobId& id) {
+    webhooks_->add({.id = id}, wires_.now_ns(), dispatcher_.wall_ms());
+  };
   size_t jobs = 0;
   const Status recovered = store_->recover(
       [&](JobRecord&& record) {
         ++jobs;
         dispatcher_.restore(std::move(record));
       },
-      [](Store::Delivery&&) {});
+      [this](Store::Delivery&& each) {
+        webhooks_->add(each, wires_.now_ns(), dispatcher_.wall_ms());
+      });
   if (jobs > 0) {
     log(Level::kInfo, std::to_string(jobs) + " promised jobs are queued again");
   }
   return recovered;
+}
+
+// What a webhook says of a job: its end, as its owner would see it.
+void Server::ask_message(const JobId& id,
+                         std::function<void(std::optional<Webhooks::Message>)> told) {
+  store_->find(id, [told = std::move(told)](const std::optional<JobRecord>& job) {
+    if (!job || !has_ended(job->status) || job->callback.empty()) {
+      return told(std::nullopt);
+    }
+    std::string json = R"({"type":"job.)" + std::string(name_of(job->status)) +
+                       R"(","timestamp":")" + iso_time(job->end.finished_ms) + R"(","data":)" +
+                       render(view_of(*job)) + "}";
+    told(Webhooks::Message{job->callback, std::move(json)});
+  });
+}
+
+void Server::tell_webhooks() {
+  wires_.set_now(monotonic_ns());
+  webhooks_->take_responses(wires_.now_ns(), dispatcher_.wall_ms());
 }
 
 void Server::tell_store_done() {
@@ -122,8 +159,7 @@ void Server::tell_store_done() {
 }
 
 Server::Server(Config config, std::string config_path, EventLoop loop, Listener listener,
-               StatusPageWriter page, MetricsFile metrics, Fd signals,
-               std::unique_ptr<Store> store)
+               StatusPageWriter page, MetricsFile metrics, Fd signals, std::unique_ptr<Store> store)
     : config_(std::move(config)),
       config_path_(std::move(config_path)),
       loop_(std::move(loop)),
@@ -169,6 +205,9 @@ void Server::turn() {
     sweep_due_ns_ = now_ns + kSweepNs;
     store_->sweep(dispatcher_.wall_ms());
   }
+  if (webhooks_ != nullptr) {
+    webhooks_->advance_to(now_ns, dispatcher_.wall_ms());
+  }
   if (accept_again_ns_ <= now_ns) {
     accept_again_ns_ = INT64_MAX;
     loop_.modify(listener_.fd(), EPOLLIN, &accept_watch_);
@@ -182,8 +221,9 @@ void Server::turn() {
 
 int64_t Server::next_event() const {
   return std::min({wires_.next_event(), dispatcher_.next_event(), supervisor_.next_event(),
-                   heartbeat_due_ns_, metrics_due_ns_, page_.next_event(), accept_again_ns_, phase_ends_ns_,
-                   store_ != nullptr ? sweep_due_ns_ : INT64_MAX});
+                   heartbeat_due_ns_, metrics_due_ns_, page_.next_event(), accept_again_ns_,
+                   phase_ends_ns_, store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
+                   webhooks_ != nullptr ? webhooks_->next_event() : INT64_MAX});
 }
 
 void Server::accept_all() {
@@ -267,6 +307,11 @@ void Server::reload() {
     log(Level::kWarn, "state changes with a restart only");
     fresh->state = config_.state;
   }
+  if (webhooks_ != nullptr) {
+    if (Status applied = webhooks_->apply(fresh->webhooks); !applied) {
+      log(Level::kError, applied.error().message + "; webhooks go on as before");
+    }
+  }
   config_ = *std::move(fresh);
   raise_descriptor_limit(config_.limits.max_connections);
   dispatcher_.apply(config_);
@@ -321,8 +366,7 @@ void Server::publish_metrics(int64_t now_ns) {
   Metrics& metrics = dispatcher_.metrics();
   for (const Scheduler::Queue& queue : dispatcher_.scheduler().queues()) {
     wire::QueueMetrics& of = metrics.of(queue.settings.name);
-    of.oldest_wait_ms =
-        static_cast<uint64_t>(Scheduler::oldest_wait_ns(queue, now_ns) / kNsPerMs);
+    of.oldest_wait_ms = static_cast<uint64_t>(Scheduler::oldest_wait_ns(queue, now_ns) / kNsPerMs);
     of.paused = queue.paused ? 1 : 0;
   }
   wire::MetricsPage& page = metrics.page();
@@ -335,6 +379,11 @@ void Server::publish_metrics(int64_t now_ns) {
     page.write_errors = figures.write_errors;
     page.commits = figures.commits;
     page.commit_ns = figures.commit_ns;
+    const Webhooks::Outcomes& outcomes = webhooks_->outcomes();
+    const uint64_t counts[] = {outcomes.delivered, outcomes.retried, outcomes.given_up,
+                               outcomes.refused_target, outcomes.disabled};
+    std::copy(std::begin(counts), std::end(counts), page.webhooks);
+    page.webhooks_pending = webhooks_->pending();
   }
   metrics_file_.write(page);
 }

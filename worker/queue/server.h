@@ -24,6 +24,7 @@
 #include "worker/queue/status_page_writer.h"
 #include "worker/queue/store.h"
 #include "worker/queue/supervisor.h"
+#include "worker/queue/webhooks.h"
 
 namespace penstock::queue {
 
@@ -55,6 +56,8 @@ class Server final : public CallerHost {
 
   Status recover();
   void tell_store_done();
+  void tell_webhooks();
+  void ask_message(const JobId& id, std::function<void(std::optional<Webhooks::Message>)> told);
   void turn();
   int64_t next_event() const;
   void accept_all();
@@ -81,11 +84,13 @@ class Server final : public CallerHost {
   Watch accept_watch_{*this, &Server::accept_all};
   Watch signal_watch_{*this, &Server::read_signals};
   Watch store_watch_{*this, &Server::tell_store_done};
+  Watch webhook_watch_{*this, &Server::tell_webhooks};
   Wires wires_;
   std::unique_ptr<Store> store_;  // nullptr: no jobs are promised
   Dispatcher dispatcher_;
   Intake intake_;
   JobsApi jobs_api_{dispatcher_, intake_};
+  std::unique_ptr<Webhooks> webhooks_;  // nullptr: as there is no store
   Desks desks_{dispatcher_, intake_, jobs_api_};
   Supervisor supervisor_;
   std::list<CallerSession> callers_;

@@ -4,9 +4,9 @@ namespace penstock::queue {
 
 Result<Database> Database::open(const std::string& path, const std::string& vfs) {
   sqlite3* opened = nullptr;
-  const int rc = sqlite3_open_v2(
-      path.c_str(), &opened, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
-      vfs.empty() ? nullptr : vfs.c_str());
+  const int rc = sqlite3_open_v2(path.c_str(), &opened,
+                                 SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
+                                 vfs.empty() ? nullptr : vfs.c_str());
   Database database;
   database.database_.reset(opened);
   if (rc != SQLITE_OK) {

@@ -41,9 +41,7 @@ class Statement {
   void reset();
 
   int64_t number(int column) { return sqlite3_column_int64(statement_.get(), column); }
-  bool null(int column) {
-    return sqlite3_column_type(statement_.get(), column) == SQLITE_NULL;
-  }
+  bool null(int column) { return sqlite3_column_type(statement_.get(), column) == SQLITE_NULL; }
   std::string_view bytes(int column);  // until the next step
 
  private:

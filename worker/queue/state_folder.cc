@@ -48,8 +48,9 @@ Result<limit::Secret> load_secret(const std::string& path, int directory) {
   if (in.valid()) {
     if (::read(in.get(), &file, sizeof file) != sizeof file || file.magic != kSecretMagic ||
         file.check != check_of(file.secret)) {
-      return Error{path + " is damaged. Put back a copy of it; or remove it: then nobody can see "
-                          "their earlier jobs any more, as their owners are hashed under it"};
+      return Error{path +
+                   " is damaged. Put back a copy of it; or remove it: then nobody can see "
+                   "their earlier jobs any more, as their owners are hashed under it"};
     }
     return file.secret;
   }

@@ -22,7 +22,8 @@ struct StateFolder {
   limit::Secret secret;
   gid_t group = static_cast<gid_t>(-1);  // of those who may read results
 
-  // Makes what is missing. Errors: another penstockd has it; no such group; a secret that is not whole.
+  // Makes what is missing. Errors: another penstockd has it; no such group; a secret that is not
+  // whole.
   static Result<StateFolder> open(const std::string& path, const std::string& group);
   // The names of its files are on disk, too.
   Status flush() const;

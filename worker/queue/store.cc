@@ -123,8 +123,7 @@ class SqliteStore final : public Store {
                return good;
              },
          .told = [outcome, told = std::move(told)] { told(*outcome); },
-         .broken =
-             [outcome](bool full) { *outcome = full ? Promise::kFull : Promise::kBroken; },
+         .broken = [outcome](bool full) { *outcome = full ? Promise::kFull : Promise::kBroken; },
          .undo = std::move(undo)});
   }
 
@@ -138,12 +137,17 @@ class SqliteStore final : public Store {
     write([this, id, offset, bytes = std::move(bytes)] { return put(id, offset, bytes); });
   }
 
+  void discard_result(const JobId& id) override {
+    write([this, id] {
+      files_.remove(id);
+      return true;
+    });
+  }
+
   void finish(JobEnd end, uint64_t offset, std::string rest, std::function<void()> told) override {
-    write(
-        [this, end = std::move(end), offset, rest = std::move(rest)] {
-          return finish_now(end, offset, rest);
-        },
-        std::move(told));
+    write([this, end = std::move(end), offset,
+           rest = std::move(rest)] { return finish_now(end, offset, rest); },
+          std::move(told));
   }
 
   void keep(JobRecord job, uint64_t offset, std::string rest, std::function<void()> told) override {
@@ -213,8 +217,7 @@ class SqliteStore final : public Store {
   void find_key(const limit::Hash128& key,
                 std::function<void(std::optional<JobRecord>)> told) override {
     read<std::optional<JobRecord>>(
-        Op::kRead, [this, key](auto& job) { return tables_->find_key(key, job); },
-        std::move(told));
+        Op::kRead, [this, key](auto& job) { return tables_->find_key(key, job); }, std::move(told));
   }
   void list(const Query& query, std::function<void(std::vector<JobRecord>)> told) override {
     read<std::vector<JobRecord>>(
@@ -308,6 +311,9 @@ class SqliteStore final : public Store {
         return false;
       }
     }
+    if (!in_file && (end.attempts > 0 || end.status != JobStatus::kCompleted)) {
+      gone_.push_back(end.id);  // what an attempt may have left
+    }
     bool changed = false;
     if (!tables_->finish(end, rest, bytes, in_file, changed)) {
       return false;
@@ -367,8 +373,8 @@ class SqliteStore final : public Store {
     if (ops.empty()) {
       return;
     }
-    const bool writes = std::any_of(ops.begin(), ops.end(),
-                                    [](const Op& op) { return op.kind != Op::kRead; });
+    const bool writes =
+        std::any_of(ops.begin(), ops.end(), [](const Op& op) { return op.kind != Op::kRead; });
     group_file_bytes_ = group_dead_ = 0;
     gone_.clear();
     file_fault_.clear();
@@ -405,8 +411,9 @@ class SqliteStore final : public Store {
   }
   void measure() { bytes_ = file_bytes_ + tables_->bytes(); }
 
-  // Promises are told that they are none, reads are done alone, and all else waits for the next try. A
-  // commit that failed may have reached the disk all the same: what it would promise is taken back.
+  // Promises are told that they are none, reads are done alone, and all else waits for the next
+  // try. A commit that failed may have reached the disk all the same: what it would promise is
+  // taken back.
   void fail(std::vector<Op>& ops) {
     const bool full = tables_->full();
     {
@@ -462,10 +469,10 @@ class SqliteStore final : public Store {
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
-  std::vector<Op> inbox_;                     // guarded by mutex_
-  std::vector<std::function<void()>> done_;   // guarded by mutex_
-  std::string fault_;                         // guarded by mutex_
-  bool stopping_ = false;                     // guarded by mutex_
+  std::vector<Op> inbox_;                    // guarded by mutex_
+  std::vector<std::function<void()>> done_;  // guarded by mutex_
+  std::string fault_;                        // guarded by mutex_
+  bool stopping_ = false;                    // guarded by mutex_
   std::atomic<bool> broken_{false};
   std::atomic<uint64_t> commits_{0};
   std::atomic<uint64_t> commit_ns_{0};

@@ -1,18 +1,19 @@
 // Store: the jobs that were promised, and their results, on disk.
 //
-// SQLite (https://sqlite.org/wal.html: WAL, synchronous=FULL) in STATE/jobs.db, and results too large for it in
-// STATE/results/ID. One thread of its own does all the work, in the order it was asked; whatever
-// has gathered meanwhile is one transaction, so the disk is flushed once for many jobs. Whoever
-// asked is told on its own thread, by tell_done(), after the flush.
+// SQLite (https://sqlite.org/wal.html: WAL, synchronous=FULL) in STATE/jobs.db, and results too
+// large for it in STATE/results/ID. One thread of its own does all the work, in the order it was
+// asked; whatever has gathered meanwhile is one transaction, so the disk is flushed once for many
+// jobs. Whoever asked is told on its own thread, by tell_done(), after the flush.
 //
 // What holds:
 //   - told(kStored) comes after the job is on the disk (fdatasync), whatever is killed next.
 //   - A promise that cannot be written is refused, and leaves nothing behind. All else (attempts,
-//     ends, results) is tried again until it can be written; until then health() says what is wrong,
-//     and promises are refused.
+//     ends, results) is tried again until it can be written; until then health() says what is
+//     wrong, and promises are refused.
 //   - A job has one end: a second finish() of the same job changes nothing.
 //   - Results in files are flushed, and their names with them, before the end that tells of them.
-//   - A database that is damaged, or is none, is set aside under another name, said in notices(), and a
+//   - A database that is damaged, or is none, is set aside under another name, said in notices(),
+//   and a
 //     new one begun; one of a newer schema is an error.
 #pragma once
 
@@ -34,11 +35,11 @@ class Store {
   static constexpr size_t kInlineBytes = 32U << 10;
 
   struct Options {
-    std::string folder;                          // made if it is not there, with mode 0750
-    std::string group;                           // who may read results besides us; empty: nobody
-    int64_t max_bytes = int64_t{16} << 30;       // of everything; past it promises are refused
-    int64_t retry_ms = 1000;  // after a write that failed
-    std::string vfs;                             // SQLite's; empty: the default. Tests inject faults by it
+    std::string folder;                     // made if it is not there, with mode 0750
+    std::string group;                      // who may read results besides us; empty: nobody
+    int64_t max_bytes = int64_t{16} << 30;  // of everything; past it promises are refused
+    int64_t retry_ms = 1000;                // after a write that failed
+    std::string vfs;  // SQLite's; empty: the default. Tests inject faults by it
   };
   struct Delivery {  // a webhook that is still to be delivered
     JobId id;
@@ -70,11 +71,15 @@ class Store {
   virtual void promise(JobRecord job, std::string submit, std::function<void(Promise)> told) = 0;
   // An attempt failed.
   virtual void attempt(const JobId& id, uint32_t attempts, std::string code, std::string error) = 0;
-  // Some of the job's result, which will not be small, from `offset` on. 0: the first of this attempt.
+  // Some of the job's result, which will not be small, from `offset` on. 0: the first of this
+  // attempt.
   virtual void append_result(const JobId& id, uint64_t offset, std::string bytes) = 0;
-  // The job is over, `rest` being what its result has from `offset` on: all of it (0), or what comes
-  // behind append_result()'s. Its webhook becomes due. The body is dropped, but for the dead.
-  virtual void finish(JobEnd end, uint64_t offset, std::string rest, std::function<void()> told) = 0;
+  // There will be none after all.
+  virtual void discard_result(const JobId& id) = 0;
+  // The job is over, `rest` being what its result has from `offset` on: all of it (0), or what
+  // comes behind append_result()'s. Its webhook becomes due. The body is dropped, but for the dead.
+  virtual void finish(JobEnd end, uint64_t offset, std::string rest,
+                      std::function<void()> told) = 0;
   // The same for a job that was never promised, but is kept for its key.
   virtual void keep(JobRecord job, uint64_t offset, std::string rest,
                     std::function<void()> told) = 0;

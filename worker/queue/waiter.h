@@ -5,8 +5,8 @@
 //   kEvents    is told what happens to the job, until it ends
 //   kQuestion  waits for the store
 //
-// Whoever leaves in the middle of a question to the store is told nothing: `caller` is nullptr then,
-// and the waiter goes when the store has spoken.
+// Whoever leaves in the middle of a question to the store is told nothing: `caller` is nullptr
+// then, and the waiter goes when the store has spoken.
 #pragma once
 
 #include <cstdint>
@@ -26,18 +26,19 @@ struct Waiter : TimerHeap::Node {  // due: a sign of life, a change of place, or
   CallerSession* caller = nullptr;
   uint64_t id = 0;  // on the caller's connection
   Kind kind = Kind::kAnswer;
+  static constexpr int64_t kToTheEnd = INT64_MAX;
   bool duplicate = false;  // joined a job that was there
   bool websocket = false;
   uint32_t asking = 0;  // answers of the store that are still to come
   Job* job = nullptr;
-  Waiter* next = nullptr;        // of the same job
-  int64_t wait_ns = 0;           // kPromise: so long it would rather have the answer
+  Waiter* next = nullptr;  // of the same job
+  int64_t wait_ns = 0;     // kPromise: so long it would rather have the answer; or kToTheEnd
   int64_t wait_ends_ns = INT64_MAX;  // kPromise: 202 then, and no later
-  uint64_t told_bytes = 0;       // kEvents: of the answer
-  uint32_t told_position = 0;    // kEvents: that was said last
-  int64_t told_ns = 0;           // kEvents: when anything was said last
-  bool progress_due = false;     // kEvents: there is something to say, but not so soon
-  std::string jobs_path;         // where its asker sees jobs
+  uint64_t told_bytes = 0;           // kEvents: of the answer
+  uint32_t told_position = 0;        // kEvents: that was said last
+  int64_t told_ns = 0;               // kEvents: when anything was said last
+  bool progress_due = false;         // kEvents: there is something to say, but not so soon
+  std::string jobs_path;             // where its asker sees jobs
 
   // What was charged for its request is the job's from now on, not the request's.
   bool holds_promise() const noexcept { return kind == Kind::kPromise && !duplicate; }

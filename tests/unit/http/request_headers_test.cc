@@ -18,12 +18,12 @@ TEST(PreferTest, ReadsWhatIsPreferred) {
 }
 
 TEST(PreferTest, WhatIsUnknownOrMalformedIsPassedOver) {
-  for (const char* text : {"", ",", "respond-asynchronously", "respond-async=1", "x=\"respond-async",
-                           "\"respond-async\"", "wait=respond-async"}) {
+  for (const char* text : {"", ",", "respond-asynchronously", "respond-async=1",
+                           "x=\"respond-async", "\"respond-async\"", "wait=respond-async"}) {
     EXPECT_FALSE(parse_prefer(text).respond_async) << text;
   }
-  for (const char* text : {"wait", "wait=", "wait=-1", "wait=1.5", "wait=99999999999", "wait=\"\"",
-                           "wait=0x5"}) {
+  for (const char* text :
+       {"wait", "wait=", "wait=-1", "wait=1.5", "wait=99999999999", "wait=\"\"", "wait=0x5"}) {
     EXPECT_FALSE(parse_prefer(text).wait_s) << text;
   }
 }
@@ -31,7 +31,8 @@ TEST(PreferTest, WhatIsUnknownOrMalformedIsPassedOver) {
 TEST(DelayTest, IsWholeSeconds) {
   EXPECT_EQ(parse_delay_seconds("0"), 0);
   EXPECT_EQ(parse_delay_seconds("3600"), 3600);
-  for (const char* text : {"", " 1", "-1", "+1", "1s", "1.5", "315360001", "99999999999999999999"}) {
+  for (const char* text :
+       {"", " 1", "-1", "+1", "1s", "1.5", "315360001", "99999999999999999999"}) {
     EXPECT_FALSE(parse_delay_seconds(text)) << text;
   }
 }
@@ -75,8 +76,8 @@ TEST(HttpDateTest, WhatIsNoDateIsNone) {
         "Sun, 6 Nov 1994 08:49:37 GMT", "Sun, 06 nov 1994 08:49:37 GMT",
         "Thu, 29 Feb 2023 00:00:00 GMT", "Sun, 00 Nov 1994 08:49:37 GMT",
         "Sun, 06 Nov 1994 24:00:00 GMT", "Sun, 06 Nov 1994 08:60:00 GMT",
-        "Sun, 06 Nov 1994 08:49:37 GMT ", "Sun Nov 06 08:49:37 1994 GMT", "Xxx, 06 Nov 1994 08:49:37 GMT",
-        "Sun, 06 Nov -994 08:49:37 GMT"}) {
+        "Sun, 06 Nov 1994 08:49:37 GMT ", "Sun Nov 06 08:49:37 1994 GMT",
+        "Xxx, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov -994 08:49:37 GMT"}) {
     EXPECT_FALSE(parse_http_date(text)) << text;
   }
 }

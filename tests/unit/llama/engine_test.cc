@@ -39,7 +39,7 @@ class RecordingSink final : public Sink {
     jobs[job].body += bytes;
     ++jobs[job].chunks;
   }
-  void progress(JobNumber, double) override {}
+  void progress(JobNumber, double, uint32_t, uint32_t) override {}
   void done(JobNumber job, const Usage& usage) override {
     EXPECT_FALSE(jobs[job].ended());
     jobs[job].done = true;

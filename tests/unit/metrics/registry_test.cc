@@ -37,6 +37,30 @@ TEST(RegistryTest, CountsPerSeriesAndSumsOverTheStripes) {
   EXPECT_EQ(registry.text_of(b), "b_total{x=\"1\"}");
 }
 
+TEST(RegistryTest, AStripesWordIsPartOfTheSumAndOfNoOtherSeries) {
+  RegistryMemory memory(10, 3);
+  Registry registry = memory.registry();
+  const uint32_t a = id_of(registry, "a_total");
+  const uint32_t b = id_of(registry, "b_total");
+  registry.add(a, 0, 5);
+  *registry.word(a, 1) += 7;
+  *registry.word(a, 2) += 1;
+  EXPECT_EQ(registry.sum(a), 13u);
+  EXPECT_EQ(registry.sum(b), 0u);
+  registry.add(a, 1);
+  EXPECT_EQ(*registry.word(a, 1), 8u);
+}
+
+TEST(RegistryTest, WhatIsNoSeriesOrNoStripeHasNoWord) {
+  RegistryMemory memory(10, 3);
+  Registry registry = memory.registry();
+  const uint32_t a = id_of(registry, "a_total");
+  EXPECT_EQ(registry.word(a, 3), nullptr);
+  EXPECT_EQ(registry.word(10, 0), nullptr);
+  EXPECT_EQ(registry.word(kNoSeries, 0), nullptr);
+  EXPECT_EQ(Registry().word(0, 0), nullptr);
+}
+
 TEST(RegistryTest, AReloadFindsItsCountersAgainByTheirText) {
   RegistryMemory memory(10, 2);
   Registry before = memory.registry();

@@ -16,8 +16,8 @@
 #include <mutex>
 #include <set>
 #include <sstream>
-#include <utility>
 #include <string>
+#include <utility>
 
 namespace penstock::queue {
 

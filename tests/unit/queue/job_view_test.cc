@@ -12,11 +12,12 @@ TEST(JobViewTest, AQueuedJobSaysWhereItStands) {
   JobView view{.id = id.view(), .queue = "demo", .jobs_path = "/jobs", .position = 5};
   view.eta_seconds = 42;
   view.created_ms = created_ms(id);
-  EXPECT_EQ(render(view),
-            R"({"id":")" + std::string(id.view()) +
-                R"(","object":"job","status":"queued","queue":"demo","position":5,"eta_seconds":42,)"
-                R"("progress":null,"attempts":0,"created_at":1763780000,"started_at":null,)"
-                R"("finished_at":null,"result_url":null,"error":null})");
+  EXPECT_EQ(
+      render(view),
+      R"({"id":")" + std::string(id.view()) +
+          R"(","object":"job","status":"queued","queue":"demo","position":5,"eta_seconds":42,)"
+          R"("progress":null,"attempts":0,"created_at":1763780000,"started_at":null,)"
+          R"("finished_at":null,"result_url":null,"error":null})");
 }
 
 TEST(JobViewTest, OnlyACompletedJobHasAResult) {
@@ -25,8 +26,7 @@ TEST(JobViewTest, OnlyACompletedJobHasAResult) {
   for (int i = 0; i <= static_cast<int>(JobStatus::kExpired); ++i) {
     view.status = static_cast<JobStatus>(i);
     const std::string json = render(view);
-    const std::string url =
-        R"("result_url":"/api/jobs/)" + std::string(id.view()) + R"(/result")";
+    const std::string url = R"("result_url":"/api/jobs/)" + std::string(id.view()) + R"(/result")";
     EXPECT_EQ(json.find(url) != std::string::npos, view.status == JobStatus::kCompleted) << json;
     EXPECT_EQ(status_named(name_of(view.status)), view.status);
   }

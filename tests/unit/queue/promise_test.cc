@@ -198,8 +198,8 @@ TEST_F(PromiseTest, AJobIsThereAgainAfterARestart) {
   auto opened = Store::open({.folder = folder_ + "/state"});
   ASSERT_TRUE(opened);
   std::vector<std::string> ids;
-  ASSERT_TRUE((*opened)->recover(
-      [&](JobRecord&& job) { ids.emplace_back(job.id.view()); }, [](Store::Delivery&&) {}));
+  ASSERT_TRUE((*opened)->recover([&](JobRecord&& job) { ids.emplace_back(job.id.view()); },
+                                 [](Store::Delivery&&) {}));
   EXPECT_EQ(ids, (std::vector{first, second}));
   store_ = *std::move(opened);
   dispatcher_.use(*store_);
@@ -230,8 +230,8 @@ TEST_F(PromiseTest, AnotherOwnersJobIsNotThereInAnyEndpoint) {
   const std::string id = promised(peer, 1);
   uint64_t number = 10;
   for (const char* part : {"", "/events", "/result"}) {
-    for (const std::string& path : {"/" + id + part, "/job_01ARZ3NDEKTSV4RRFFQ69G5FAV" +
-                                                         std::string(part)}) {
+    for (const std::string& path :
+         {"/" + id + part, "/job_01ARZ3NDEKTSV4RRFFQ69G5FAV" + std::string(part)}) {
       wire::Ask question = get(path);
       question.owner = "Bearer sk-other";
       const Reply refused = ask(peer, ++number, question);

@@ -22,7 +22,7 @@ class StoreFaultTest : public StoreFixture, public testing::WithParamInterface<F
   }
 
   struct Story {
-    std::vector<JobId> promised;             // was told
+    std::vector<JobId> promised;               // was told
     std::map<std::string, std::string> ended;  // was told: id, result
     std::vector<JobId> refused;
   };
@@ -44,9 +44,8 @@ class StoreFaultTest : public StoreFixture, public testing::WithParamInterface<F
     for (int i = 0; i < 4; ++i) {
       const std::string text = i == 3 ? std::string(80'000, 'r') : "result " + std::to_string(i);
       const JobId id = ids[static_cast<size_t>(i)];
-      store_->finish(end(id), 0, text, [&story, id, text] {
-        story.ended[std::string(id.view())] = text;
-      });
+      store_->finish(end(id), 0, text,
+                     [&story, id, text] { story.ended[std::string(id.view())] = text; });
       wait_a_moment();
     }
   }

@@ -195,7 +195,8 @@ TEST_F(StoreTest, TheDeadAreKeptWithTheirBodiesAndMayBeWantedAgain) {
   query.dead = true;
   EXPECT_EQ(list(query).size(), 1U);
   std::optional<JobRecord> again;
-  store_->requeue(sent.id, kNowMs + 9, [&](std::optional<JobRecord> job) { again = std::move(job); });
+  store_->requeue(sent.id, kNowMs + 9,
+                  [&](std::optional<JobRecord> job) { again = std::move(job); });
   settle();
   ASSERT_TRUE(again);
   EXPECT_EQ(again->status, JobStatus::kQueued);
@@ -347,8 +348,8 @@ TEST_F(StoreTest, ADamagedRowIsPassedOver) {
   store_.reset();
   sqlite3* database = nullptr;
   ASSERT_EQ(sqlite3_open((options_.folder + "/jobs.db").c_str(), &database), SQLITE_OK);
-  const std::string sql = "UPDATE jobs SET owner=x'00', status=77 WHERE seq=" +
-                          std::to_string(sequence_of(bad.id));
+  const std::string sql =
+      "UPDATE jobs SET owner=x'00', status=77 WHERE seq=" + std::to_string(sequence_of(bad.id));
   sqlite3_exec(database, sql.c_str(), nullptr, nullptr, nullptr);
   sqlite3_close(database);
   const auto jobs = reopen();
@@ -374,8 +375,8 @@ TEST_F(StoreTest, TheSecretStaysTheSame) {
   EXPECT_EQ(status.st_mode & 0777, 0600U);
 }
 
-// A child promises, and says each on a pipe once it was told; it is killed at some moment. What it has
-// said is there.
+// A child promises, and says each on a pipe once it was told; it is killed at some moment. What it
+// has said is there.
 TEST_F(StoreTest, WhatWasToldIsThereWhateverMomentTheProcessWasKilledAt) {
   store_.reset();
   size_t told = 0;

@@ -1,0 +1,383 @@
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "shared/base/fd.h"
+#include "worker/queue/webhooks.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr char kSecret[] = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+TEST(WebhookSignatureTest, IsThatOfTheSpecificationsExample) {
+  const auto secrets = WebhookSecrets::parse(kSecret, "f");
+  ASSERT_TRUE(secrets) << secrets.error().message;
+  EXPECT_EQ(secrets->sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, R"({"test": 2432232314})"),
+            "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+}
+
+TEST(WebhookSignatureTest, EverySecretSigns) {
+  const auto secrets = WebhookSecrets::parse(
+      std::string(kSecret) + "\r\n\nwhsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n", "f");
+  ASSERT_TRUE(secrets);
+  const std::string header = secrets->sign("id", 1, "{}");
+  EXPECT_EQ(std::count(header.begin(), header.end(), ' '), 1);
+  EXPECT_EQ(header.find("v1,"), 0U);
+  EXPECT_NE(header.find(" v1,"), std::string::npos);
+}
+
+TEST(WebhookSignatureTest, WhatIsNoSecretIsToldWithItsLine) {
+  for (const char* text :
+       {"whsec_AAAA", "secret", "whsec_", "whsec_!!!!AAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}) {
+    const auto secrets = WebhookSecrets::parse(std::string("\n") + text, "hook.secret");
+    ASSERT_FALSE(secrets) << text;
+    EXPECT_NE(secrets.error().message.find("hook.secret:2: a secret is whsec_"), std::string::npos);
+  }
+  EXPECT_NE(WebhookSecrets::parse("\n\n", "f").error().message.find("has no secret"),
+            std::string::npos);
+  EXPECT_NE(WebhookSecrets::load("/nonexistent").error().message.find("cannot be read"),
+            std::string::npos);
+}
+
+WebhookTargets targets(const std::vector<std::string>& allow = {}) {
+  auto made = WebhookTargets::create(allow);
+  EXPECT_TRUE(made);
+  return *std::move(made);
+}
+
+bool allows(const WebhookTargets& from, const char* address, const char* host = "example.com") {
+  sockaddr_in four{};
+  sockaddr_in6 six{};
+  if (::inet_pton(AF_INET, address, &four.sin_addr) == 1) {
+    four.sin_family = AF_INET;
+    return from.allows(host, reinterpret_cast<sockaddr&>(four));
+  }
+  EXPECT_EQ(::inet_pton(AF_INET6, address, &six.sin6_addr), 1) << address;
+  six.sin6_family = AF_INET6;
+  return from.allows(host, reinterpret_cast<sockaddr&>(six));
+}
+
+TEST(WebhookTargetTest, OnlyThePublicInternetIsThere) {
+  const WebhookTargets all = targets();
+  for (const char* address :
+       {"93.184.216.34", "1.1.1.1", "100.128.0.1", "172.32.0.1", "2606:2800:220:1::1", "2a00::1"}) {
+    EXPECT_TRUE(allows(all, address)) << address;
+  }
+  for (
+      const char* address :
+      {"127.0.0.1",       "127.255.255.255", "10.1.2.3",        "172.16.0.1",    "172.31.255.255",
+       "192.168.1.1",     "169.254.169.254", "100.64.0.1",      "0.0.0.0",       "224.0.0.1",
+       "255.255.255.255", "198.18.0.1",      "192.0.2.1",       "::1",           "::",
+       "fe80::1",         "fc00::1",         "fd12::1",         "ff02::1",       "::ffff:127.0.0.1",
+       "::ffff:10.0.0.1", "::127.0.0.1",     "64:ff9b::7f00:1", "2002:7f00:1::", "2001:db8::1",
+       "2001::1",         "100::1"}) {
+    EXPECT_FALSE(allows(all, address)) << address;
+  }
+  sockaddr_storage local{};
+  local.ss_family = AF_UNIX;
+  EXPECT_FALSE(all.allows("x", reinterpret_cast<sockaddr&>(local)));
+}
+
+TEST(WebhookTargetTest, WhatTheOperatorAllowsIsThereToo) {
+  const WebhookTargets some = targets({"10.1.0.0/16", "fd00::/8", "127.0.0.1", "Hooks.internal"});
+  EXPECT_TRUE(allows(some, "10.1.255.1"));
+  EXPECT_FALSE(allows(some, "10.2.0.1"));
+  EXPECT_TRUE(allows(some, "fd12::1"));
+  EXPECT_TRUE(allows(some, "127.0.0.1"));
+  EXPECT_FALSE(allows(some, "127.0.0.2"));
+  EXPECT_TRUE(allows(some, "192.168.0.1", "hooks.internal"));
+  EXPECT_FALSE(allows(some, "192.168.0.1", "hooks.internal.example.com"));
+  for (const char* bad : {"", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/x", "fd00::/129", "a b", "*"}) {
+    EXPECT_FALSE(WebhookTargets::create({bad})) << bad;
+  }
+}
+
+TEST(WebhookTargetTest, AUrlIsJudgedWhenItIsAskedFor) {
+  const WebhookTargets all = targets();
+  for (const char* good : {"https://example.com/hook", "http://example.com:8080/a?b=c",
+                           "https://93.184.216.34/", "https://[2606:2800:220:1::1]/"}) {
+    EXPECT_TRUE(all.check(good)) << good;
+  }
+  for (const char* bad :
+       {"", "example.com/hook", "/hook", "ftp://example.com/", "file:///etc/passwd",
+        "https://user:secret@example.com/", "https://user@example.com/", "http://127.0.0.1/",
+        "http://[::1]:80/", "http://169.254.169.254/latest/meta-data", "http://0x7f.1/",
+        "http://2130706433/", "http://127.1/", "https://exa mple.com/", "https://example.com/\n",
+        "gopher://example.com/", "javascript:alert(1)"}) {
+    EXPECT_FALSE(all.check(bad)) << bad;
+  }
+  EXPECT_FALSE(all.check("https://example.com/" + std::string(2048, 'a')));
+}
+
+// Answers each connection with the next text, then as `then` says.
+class Receiver {
+ public:
+  enum Then { kClose, kHang, kFlood };
+
+  explicit Receiver(std::vector<std::string> answers, Then then = kClose)
+      : answers_(std::move(answers)), then_(then) {
+    listener_ = Fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(::bind(listener_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    socklen_t size = sizeof address;
+    ::getsockname(listener_.get(), reinterpret_cast<sockaddr*>(&address), &size);
+    port_ = ntohs(address.sin_port);
+    ::listen(listener_.get(), 16);
+    thread_ = std::thread([this] { serve(); });
+  }
+  ~Receiver() {
+    stopping_ = true;
+    ::shutdown(listener_.get(), SHUT_RDWR);
+    thread_.join();
+  }
+  std::string url(const std::string& host = "127.0.0.1") const {
+    return "http://" + host + ":" + std::to_string(port_) + "/hook";
+  }
+  int requests() const { return requests_; }
+  std::string last() {
+    const std::lock_guard lock(mutex_);
+    return last_;
+  }
+
+ private:
+  void serve() {
+    std::vector<Fd> hanging;
+    while (!stopping_) {
+      Fd peer(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      if (!peer.valid()) {
+        return;
+      }
+      std::string request;
+      char piece[4096];
+      ssize_t n = 0;
+      while (request.find("}}") == std::string::npos &&
+             (n = ::recv(peer.get(), piece, sizeof piece, 0)) > 0) {
+        request.append(piece, static_cast<size_t>(n));
+      }
+      const std::string answer = answers_[std::min<size_t>(requests_, answers_.size() - 1)];
+      {
+        const std::lock_guard lock(mutex_);
+        last_ = request;
+      }
+      ++requests_;
+      ::send(peer.get(), answer.data(), answer.size(), MSG_NOSIGNAL);
+      if (then_ == kHang) {
+        hanging.push_back(std::move(peer));
+      } else if (then_ == kFlood) {
+        const std::string flood(65536, 'x');
+        while (::send(peer.get(), flood.data(), flood.size(), MSG_NOSIGNAL) > 0 && !stopping_) {
+        }
+      }
+    }
+  }
+
+  std::vector<std::string> answers_;
+  Then then_;
+  Fd listener_;
+  int port_ = 0;
+  std::atomic<int> requests_{0};
+  std::atomic<bool> stopping_{false};
+  std::mutex mutex_;
+  std::string last_;
+  std::thread thread_;
+};
+
+std::string status(int code, const std::string& more = {}) {
+  return "HTTP/1.1 " + std::to_string(code) + " X\r\nContent-Length: 0\r\nConnection: close\r\n" +
+         more + "\r\n";
+}
+
+class WebhooksTest : public testing::Test {
+ protected:
+  WebhooksTest() {
+    char path[] = "/tmp/webhook.XXXXXX";
+    secret_ = Fd(::mkstemp(path));
+    path_ = path;
+    EXPECT_GT(::write(secret_.get(), kSecret, sizeof kSecret - 1), 0);
+    apply({"127.0.0.1"});
+  }
+  ~WebhooksTest() override { ::unlink(path_.c_str()); }
+
+  void apply(const std::vector<std::string>& allow) {
+    const Status applied = webhooks_.apply({.secret_file = path_, .allow = allow});
+    ASSERT_TRUE(applied) << applied.error().message;
+  }
+  JobId add(const std::string& url) {
+    const JobId id = ids_.make(now_ms());
+    urls_[std::string(id.view())] = url;
+    webhooks_.add({.id = id}, now_ns_, now_ms());
+    return id;
+  }
+  int64_t now_ms() const { return 1'763'780'000'000 + now_ns_ / kNsPerMs; }
+  // Until as many tries have been made in all.
+  void run_until(size_t tries) {
+    while (tried_.size() < tries) {
+      webhooks_.advance_to(now_ns_, now_ms());
+      pollfd ready{webhooks_.event_fd(), POLLIN, 0};
+      ASSERT_EQ(::poll(&ready, 1, 20'000), 1) << "nothing came of it";
+      webhooks_.take_responses(now_ns_, now_ms());
+    }
+  }
+  void pass(int64_t seconds) { now_ns_ += seconds * kNsPerSec; }
+
+  struct Try {
+    uint32_t tries;
+    int64_t wait_s;  // 0: over
+  };
+  std::map<std::string, std::string> urls_;
+  std::vector<Try> tried_;
+  int64_t now_ns_ = kNsPerSec;
+  JobIdMaker ids_;
+  Fd secret_;
+  std::string path_;
+  Webhooks webhooks_{[this](const JobId& id, auto told) {
+                       told(Webhooks::Message{urls_[std::string(id.view())],
+                                              R"({"type":"job.completed","data":{}})"});
+                     },
+                     [this](const JobId&, uint32_t tries, int64_t due_ms) {
+                       tried_.push_back({tries, due_ms == 0 ? 0 : (due_ms - now_ms()) / 1000});
+                     },
+                     7};
+};
+
+TEST_F(WebhooksTest, ADeliveryIsOverOnceItWasTaken) {
+  Receiver receiver({status(204)});
+  const JobId id = add(receiver.url());
+  run_until(1);
+  EXPECT_EQ(tried_[0].wait_s, 0);
+  EXPECT_EQ(webhooks_.pending(), 0U);
+  EXPECT_EQ(webhooks_.outcomes().delivered, 1U);
+  const std::string request = receiver.last();
+  EXPECT_NE(request.find("POST /hook HTTP/1.1"), std::string::npos);
+  EXPECT_NE(request.find("webhook-id: msg_" + std::string(id.view().substr(4))), std::string::npos);
+  EXPECT_NE(request.find("webhook-timestamp: 1763780001"), std::string::npos) << request;
+  EXPECT_NE(request.find("webhook-signature: v1,"), std::string::npos);
+}
+
+TEST_F(WebhooksTest, ItIsRetriedOnItsScheduleAndThenGivenUp) {
+  Receiver receiver({status(500)});
+  add(receiver.url());
+  for (size_t i = 0; i <= Webhooks::kSchedule.size(); ++i) {
+    run_until(i + 1);
+    EXPECT_EQ(tried_[i].tries, i + 1);
+    if (i < Webhooks::kSchedule.size()) {
+      EXPECT_NEAR(static_cast<double>(tried_[i].wait_s),
+                  static_cast<double>(Webhooks::kSchedule[i]),
+                  0.1 * static_cast<double>(Webhooks::kSchedule[i]) + 1);
+      EXPECT_GT(webhooks_.next_event(), now_ns_);
+      pass(tried_[i].wait_s + 1);
+    }
+  }
+  EXPECT_EQ(tried_.back().wait_s, 0);
+  EXPECT_EQ(webhooks_.outcomes().given_up, 1U);
+  EXPECT_EQ(receiver.requests(), 10);
+}
+
+TEST_F(WebhooksTest, GoneEndsItAndWhatElseIsForThatUrl) {
+  Receiver receiver({status(410)});
+  add(receiver.url());
+  run_until(1);
+  EXPECT_EQ(tried_[0].wait_s, 0);
+  add(receiver.url());
+  webhooks_.advance_to(now_ns_, now_ms());
+  ASSERT_EQ(tried_.size(), 2U);
+  EXPECT_EQ(tried_[1].wait_s, 0);
+  EXPECT_EQ(receiver.requests(), 1);
+}
+
+TEST_F(WebhooksTest, AReceiverMayAskForTimeButNotForever) {
+  Receiver receiver({status(429, "Retry-After: 3600\r\n"), status(503, "Retry-After: 99999999\r\n"),
+                     status(200)});
+  add(receiver.url());
+  run_until(1);
+  EXPECT_EQ(tried_[0].wait_s, 3600);
+  pass(3601);
+  run_until(2);
+  EXPECT_EQ(tried_[1].wait_s, Webhooks::kLongestRetryAfterSeconds);
+}
+
+TEST_F(WebhooksTest, RedirectsAreNotFollowed) {
+  Receiver inside({status(200)});
+  Receiver receiver({status(302, "Location: " + inside.url() + "\r\n")});
+  add(receiver.url());
+  run_until(1);
+  EXPECT_NE(tried_[0].wait_s, 0);
+  EXPECT_EQ(inside.requests(), 0);
+}
+
+TEST_F(WebhooksTest, AnAddressThatMayNotBeConnectedToIsGivenUpAlsoBehindAName) {
+  apply({});
+  Receiver receiver({status(200)});
+  add(receiver.url());
+  add(receiver.url("localhost"));
+  run_until(2);
+  EXPECT_EQ(tried_[0].wait_s, 0);
+  EXPECT_EQ(tried_[1].wait_s, 0);
+  EXPECT_EQ(webhooks_.outcomes().refused_target, 2U);
+  EXPECT_EQ(receiver.requests(), 0);
+}
+
+TEST_F(WebhooksTest, ANameThatIsAllowedMayBeInside) {
+  apply({"localhost"});
+  Receiver receiver({status(200)});
+  add(receiver.url("localhost"));
+  run_until(1);
+  EXPECT_EQ(receiver.requests(), 1);
+  EXPECT_EQ(webhooks_.outcomes().delivered, 1U);
+}
+
+TEST_F(WebhooksTest, AnAnswerThatNeverEndsIsCutOff) {
+  Receiver receiver({"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n"}, Receiver::kFlood);
+  add(receiver.url());
+  run_until(1);
+  EXPECT_EQ(webhooks_.outcomes().delivered, 1U) << "its status was said";
+}
+
+TEST_F(WebhooksTest, HeadersWithoutEndAndAnswersThatBreakOffAreFailures) {
+  std::string headers = "HTTP/1.1 200 OK\r\n";
+  for (int i = 0; i < 10'000; ++i) {
+    headers += "X-" + std::to_string(i) + ": " + std::string(100, 'x') + "\r\n";
+  }
+  Receiver huge({headers});
+  Receiver broken({"HTTP/1.1 2"});
+  add(huge.url());
+  add(broken.url());
+  run_until(2);
+  EXPECT_NE(tried_[0].wait_s, 0);
+  EXPECT_NE(tried_[1].wait_s, 0);
+}
+
+TEST_F(WebhooksTest, OneThatHangsHoldsUpNoOther) {
+  Receiver slow({"HTTP/1.1 200 OK\r\n"}, Receiver::kHang);
+  Receiver quick({status(200)});
+  for (int i = 0; i < 6; ++i) {
+    add(slow.url());
+  }
+  add(quick.url());
+  run_until(1);
+  EXPECT_EQ(webhooks_.outcomes().delivered, 1U);
+  EXPECT_EQ(webhooks_.pending(), 6U);
+}
+
+TEST_F(WebhooksTest, WithoutASecretNothingIsSent) {
+  ASSERT_TRUE(webhooks_.apply({}));
+  EXPECT_FALSE(webhooks_.check("https://example.com/"));
+  Receiver receiver({status(200)});
+  add(receiver.url());
+  EXPECT_EQ(webhooks_.next_event(), INT64_MAX);
+}
+
+}  // namespace
+}  // namespace penstock::queue

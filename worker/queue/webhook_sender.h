@@ -1,0 +1,58 @@
+// WebhookSender: POSTs, one thread's worth of them at once, by libcurl.
+//
+// A thread of its own, so that no name server and no receiver can hold up the queue. No proxy of
+// the environment's, no redirects, nothing but HTTP; each connection's address is judged when it is
+// made (webhook_target.h). Receivers that never answer, or never stop, are cut off.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "shared/base/job_id.h"
+#include "worker/queue/webhook_target.h"
+
+namespace penstock::queue {
+
+struct WebhookRequest {
+  JobId id;
+  std::string url;
+  std::vector<std::string> headers;  // "name: value"
+  std::string body;
+  std::shared_ptr<const WebhookTargets> targets;
+};
+
+struct WebhookResponse {
+  JobId id;
+  std::string url;
+  int status = 0;             // HTTP's; 0: there was none
+  bool refused = false;       // the address may not be connected to
+  int64_t retry_after_s = 0;  // as the receiver says; 0: it doesn't
+  std::string error;          // of the connection
+};
+
+class WebhookSender {
+ public:
+  static constexpr long kConnectSeconds = 5;
+  static constexpr long kTotalSeconds = 15;
+  static constexpr size_t kMaxResponseBytes = 16U << 10;
+  static constexpr long kMostAtOnce = 32;
+  static constexpr long kMostPerHost = 4;
+
+  WebhookSender();
+  ~WebhookSender();  // what is under way is given up
+  WebhookSender(const WebhookSender&) = delete;
+  WebhookSender& operator=(const WebhookSender&) = delete;
+
+  void send(WebhookRequest request);
+  int event_fd() const;  // readable when something has come of one
+  std::vector<WebhookResponse> take();
+
+ private:
+  class Thread;
+  std::unique_ptr<Thread> thread_;
+};
+
+}  // namespace penstock::queue
