@@ -257,6 +257,15 @@ class Slots:
         await server.serve_forever()
 
 
+def hold_silently(path):
+    """Takes every connection, and never says a word."""
+    server, held = socket.socket(socket.AF_UNIX), []
+    server.bind(path)
+    server.listen(4096)
+    while True:
+        held.append(server.accept())
+
+
 HAPROXY = """
 global
   maxconn 4000
@@ -342,9 +351,7 @@ def waiting_memory(build, args):
                     watched = {"daemon": stage.processes["penstock"].pid}
                     upstream, location = stage.socket("penstock"), "penstock_pass up;"
                 else:
-                    silent = socket.socket(socket.AF_UNIX)
-                    silent.bind(stage.socket("silent"))
-                    silent.listen(16384)
+                    stage.up("silent", ["/usr/bin/python3", HERE / "queue_bench.py", "--silent", stage.socket("silent")])
                     watched, upstream, location = {}, stage.socket("silent"), "proxy_pass http://up; proxy_read_timeout 600s;"
                 watched[side] = stage.nginx(side, f"""
                     upstream up {{ server unix:{upstream}; }}
@@ -399,7 +406,7 @@ def crowd(build, args):
             penstock_zone edge 1m;
             upstream up {{ server unix:{stage.socket("penstock")}; keepalive 64; }}
             server {{ listen 127.0.0.1:{port} backlog=4096;
-              location = /rate {{ penstock_limit zone=edge key=all rate={rate}r/s burst=1 name=crowd; empty_gif; }}
+              location = /rate {{ penstock_limit zone=edge key=all rate={rate}r/s name=crowd; empty_gif; }}
               location = /queue {{ penstock_pass up; }} }}""", load=True)
         for name, path, ideal in (("one rate limit of 40r/s", "/rate", rate), ("a full queue of 40/s", "/queue", 40)):
             tries, times, said = asyncio.run(crowd_at(port, path, clients))
@@ -456,5 +463,7 @@ if __name__ == "__main__":
     import sys
     if sys.argv[1:2] == ["--serve"]:
         asyncio.run(Slots(int(sys.argv[2]), float(sys.argv[3])).run())
+    elif sys.argv[1:2] == ["--silent"]:
+        hold_silently(sys.argv[2])
     else:
         main()
