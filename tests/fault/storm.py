@@ -292,6 +292,7 @@ def main():
     folder = tempfile.mkdtemp(prefix="storm-", dir="/tmp")
     os.chmod(folder, 0o755)
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("storm: told to end"))  # what it started ends with it
     storm = Storm(args.build, folder, args.kills, args.jobs, args.seed, args.seconds)
     good = False
     try:
