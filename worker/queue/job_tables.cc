@@ -166,9 +166,11 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
   prepare(insert_delivery_,
           "INSERT OR IGNORE INTO deliveries(seq, id, tries, due_ms)"
           " SELECT seq, id, 0, ? FROM jobs WHERE seq=? AND length(callback)>0");
+  // What its edge had charged was given back when it failed, and is not charged again.
   prepare(requeue_,
           "UPDATE jobs SET status=1, dead=0, attempts=0, deadline_ms=?, not_before_ms=0,"
-          " finished_ms=0, started_ms=0, expires_ms=NULL, http_status=0 WHERE seq=? AND dead=1");
+          " finished_ms=0, started_ms=0, expires_ms=NULL, http_status=0, receipt=x''"
+          " WHERE seq=? AND dead=1");
   prepare(set_delivery_, "UPDATE deliveries SET tries=?, due_ms=? WHERE seq=?");
   prepare(erase_delivery_, "DELETE FROM deliveries WHERE seq=?");
   prepare(expired_, std::string(kColumns) + "WHERE expires_ms<=? ORDER BY expires_ms LIMIT ?");

@@ -37,6 +37,22 @@ std::string describe_error(const JobView& job) {
                                       json_string(job.error) + "}";
 }
 
+std::string describe_origin(const JobView& job) {
+  if (!job.origin) {
+    return "";
+  }
+  const JobView::Origin& origin = *job.origin;
+  char owner[40];
+  std::snprintf(owner, sizeof owner, "\"%016llx%016llx\"",
+                static_cast<unsigned long long>(origin.owner.hi),
+                static_cast<unsigned long long>(origin.owner.lo));
+  const bool nobodys = origin.owner == limit::Hash128{};
+  return R"(,"model":)" + (origin.model.empty() ? "null" : json_string(origin.model)) +
+         R"(,"tier":)" + (origin.tier.empty() ? "null" : json_string(origin.tier)) +
+         R"(,"priority":)" + std::to_string(origin.priority) + R"(,"owner":)" +
+         (nobodys ? "null" : owner);
+}
+
 std::string result_url(const JobView& job) {
   return job.status != JobStatus::kCompleted
              ? "null"
@@ -80,6 +96,12 @@ JobView view_of(const JobRecord& record) {
           .error = record.end.error};
 }
 
+JobView operator_view_of(const JobRecord& record) {
+  JobView view = view_of(record);
+  view.origin = {record.model, record.tier, record.priority, record.owner};
+  return view;
+}
+
 std::string render(const JobView& job) {
   const bool queued = job.status == JobStatus::kQueued;
   std::string json = R"({"id":)" + json_string(job.id) + R"(,"object":"job","status":")";
@@ -97,7 +119,7 @@ std::string render(const JobView& job) {
   json += R"(,"finished_at":)" + seconds_or_null(job.finished_ms);
   json += R"(,"result_url":)" + result_url(job);
   json += R"(,"error":)" + describe_error(job);
-  return json + "}";
+  return json + describe_origin(job) + "}";
 }
 
 }  // namespace penstock::queue

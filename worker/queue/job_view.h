@@ -27,9 +27,19 @@ struct JobView {
   int64_t finished_ms = 0;
   std::string_view error_code;
   std::string_view error;
+  // What only the operator sees.
+  struct Origin {
+    std::string_view model;
+    std::string_view tier;
+    int64_t priority = 0;
+    limit::Hash128 owner;  // {}: nobody's
+  };
+  std::optional<Origin> origin;
 };
 
 JobView view_of(const JobRecord& record);
+// The same, with its origin.
+JobView operator_view_of(const JobRecord& record);
 
 // One JSON object.
 std::string render(const JobView& job);

@@ -53,13 +53,17 @@ std::optional<uint32_t> parse_limit(std::string_view text) {
 }  // namespace
 
 void JobsApi::ask(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
-  const bool get = ask.method == "GET" || ask.method == "HEAD";
-  if (caller.is_tool() && operator_asks && operator_asks(caller, id, ask)) {
-    return;
+  if (caller.is_tool() && operator_asks) {
+    return operator_asks(caller, id, ask);
   }
+  about_jobs(caller, id, ask);
+}
+
+void JobsApi::about_jobs(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
+  const bool get = ask.method == "GET" || ask.method == "HEAD";
   if (ask.path.empty() || ask.path == "/") {
     if (get) {
-      return list(caller, id, ask);
+      return list(caller, id, ask, false);
     }
     return wire::append(
         caller.out(), id,
@@ -76,7 +80,7 @@ void JobsApi::fail(Waiter& waiter, const wire::Failed& failed) {
 
 // ---- lists ----
 
-void JobsApi::list(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
+void JobsApi::list(CallerSession& caller, uint64_t id, const wire::Ask& ask, bool dead) {
   const auto refuse = [&](std::string_view message, std::string_view param) {
     wire::append(caller.out(), id, invalid(message, param));
   };
@@ -108,11 +112,13 @@ void JobsApi::list(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
       return refuse("after is the id of the last job of the page before.", "after");
     }
   }
-  if (!caller.is_tool()) {
-    listing.query.owner = intake_.owner_of(ask.owner);
+  listing.all = caller.is_tool();
+  const auto owner = listing.all ? query->get("owner") : ask.owner;
+  if (owner) {
+    listing.query.owner = intake_.owner_of(*owner);
   }
-  listing.query.queue = caller.is_tool() ? std::string(query->get("queue").value_or("")) : "";
-  listing.query.dead = caller.is_tool() && query->get("dead").has_value();
+  listing.query.queue = listing.all ? std::string(query->get("queue").value_or("")) : "";
+  listing.query.dead = dead;
   Waiter& waiter = dispatcher_.audience().add(caller, id, Waiter::Kind::kQuestion);
   const bool nobodys = listing.query.owner && *listing.query.owner == limit::Hash128{};
   if (dispatcher_.store() == nullptr || nobodys) {
@@ -143,7 +149,7 @@ void JobsApi::listed(Waiter& waiter, Listing listing, const std::vector<JobRecor
       break;
     }
     listing.query.before = record.id;
-    const JobView each = view(record, listing.jobs_path);
+    const JobView each = view(record, listing.jobs_path, listing.all);
     if ((listing.statuses & bit(each.status)) != 0) {
       listing.jobs.push_back(render(each));
       listing.last = record.id;
@@ -165,13 +171,25 @@ void JobsApi::listed(Waiter& waiter, Listing listing, const std::vector<JobRecor
   dispatcher_.audience().leave(waiter);
 }
 
-JobView JobsApi::view(const JobRecord& record, std::string_view jobs_path) const {
+JobView JobsApi::view(const JobRecord& record, std::string_view jobs_path, bool all) const {
   const Job* const job = has_ended(record.status) ? nullptr : dispatcher_.find(record.id.view());
   if (job != nullptr && !job->ending) {
-    return dispatcher_.audience().view(*job, jobs_path);
+    return view(*job, jobs_path, all, &record);
   }
-  JobView view = view_of(record);
+  JobView view = all ? operator_view_of(record) : view_of(record);
   view.jobs_path = jobs_path;
+  return view;
+}
+
+// Of a job that was not promised, there is no record.
+JobView JobsApi::view(const Job& job, std::string_view jobs_path, bool all,
+                      const JobRecord* record) const {
+  JobView view = dispatcher_.audience().view(job, jobs_path);
+  if (all && record != nullptr) {
+    view.origin = operator_view_of(*record).origin;
+  } else if (all && job.home() != nullptr) {
+    view.origin = {.model = job.home()->model, .priority = Scheduler::priority_of(job)};
+  }
   return view;
 }
 
@@ -218,8 +236,10 @@ void JobsApi::about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask
   }
   question.id = *job_id;
   Job* const job = dispatcher_.find(job_id->view());
-  if (job != nullptr && (question.all || job->owner == question.owner.lo) && !job->ending) {
-    return answer(waiter, *job, question);
+  const bool alive = job != nullptr && !job->ending;
+  if (alive &&
+      (question.all ? job->promise == Job::Promise::kNone : job->owner == question.owner.lo)) {
+    return answer(waiter, *job, question, nullptr);
   }
   if (dispatcher_.store() == nullptr) {
     return fail(waiter, not_found());
@@ -237,7 +257,7 @@ void JobsApi::about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask
 }
 
 // REQUIRES: the job is alive, and may be seen.
-void JobsApi::answer(Waiter& waiter, Job& job, const Question& question) {
+void JobsApi::answer(Waiter& waiter, Job& job, const Question& question, const JobRecord* record) {
   switch (question.about) {
     case About::kEvents:
       waiter.kind = Waiter::Kind::kEvents;
@@ -248,9 +268,9 @@ void JobsApi::answer(Waiter& waiter, Job& job, const Question& question) {
       dispatcher_.audience().join(waiter, job);
       return dispatcher_.cancel(job);
     case About::kResult:
-      return say_job(waiter, dispatcher_.audience().view(job, waiter.jobs_path), 202, true);
+      return say_job(waiter, view(job, waiter.jobs_path, question.all, record), 202, true);
     case About::kJob:
-      return say_job(waiter, dispatcher_.audience().view(job, waiter.jobs_path), 200, true);
+      return say_job(waiter, view(job, waiter.jobs_path, question.all, record), 200, true);
   }
 }
 
@@ -268,9 +288,9 @@ void JobsApi::say_job(Waiter& waiter, const JobView& view, uint64_t status, bool
 void JobsApi::answer_ended(Waiter& waiter, const Question& question, const JobRecord& record) {
   Job* const job = dispatcher_.find(record.id.view());
   if (job != nullptr && !job->ending) {
-    return answer(waiter, *job, question);
+    return answer(waiter, *job, question, &record);
   }
-  JobView seen = view_of(record);
+  JobView seen = question.all ? operator_view_of(record) : view_of(record);
   seen.jobs_path = waiter.jobs_path;
   if (!has_ended(record.status) || question.about == About::kJob ||
       question.about == About::kCancel) {

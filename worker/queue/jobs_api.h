@@ -2,7 +2,8 @@
 // cancel.
 //
 // Whoever asks for a job that is not there, or for another's, gets the same 404, after the same
-// question to the store. A tool asks for the operator: it sees everybody's (operator_api.h).
+// question to the store. A tool asks for the operator: it sees everybody's (operator_api.h), and is
+// answered by the store first, which knows whose a job is.
 #pragma once
 
 #include <cstdint>
@@ -25,10 +26,19 @@ class JobsApi {
   JobsApi(const JobsApi&) = delete;
   JobsApi& operator=(const JobsApi&) = delete;
 
-  // What a tool asks that is not about one job; false: it is.
-  std::function<bool(CallerSession& caller, uint64_t id, const wire::Ask& ask)> operator_asks;
+  // What a tool asks; without it, tools ask as callers do.
+  std::function<void(CallerSession& caller, uint64_t id, const wire::Ask& ask)> operator_asks;
 
   void ask(CallerSession& caller, uint64_t id, const wire::Ask& ask);
+  // Whoever asks: a tool is shown everybody's, and whose they are.
+  void about_jobs(CallerSession& caller, uint64_t id, const wire::Ask& ask);
+  void list_dead(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
+    list(caller, id, ask, true);
+  }
+  // The job as it is now, for a tool. Valid while `record` is, and nothing happens.
+  JobView operator_view(const JobRecord& record) const {
+    return view(record, record.jobs_path, true);
+  }
 
  private:
   enum class About : uint8_t { kJob, kEvents, kResult, kCancel };
@@ -50,17 +60,19 @@ class JobsApi {
     std::vector<std::string> jobs;
     std::optional<JobId> last;  // of these
     std::string jobs_path;
+    bool all = false;  // a tool's
   };
 
-  void list(CallerSession& caller, uint64_t id, const wire::Ask& ask);
+  void list(CallerSession& caller, uint64_t id, const wire::Ask& ask, bool dead);
   void list_more(Waiter& waiter, Listing listing);
   void listed(Waiter& waiter, Listing listing, const std::vector<JobRecord>& page);
   void about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask);
-  void answer(Waiter& waiter, Job& job, const Question& question);
+  void answer(Waiter& waiter, Job& job, const Question& question, const JobRecord* record);
   void answer_ended(Waiter& waiter, const Question& question, const JobRecord& record);
   void say_job(Waiter& waiter, const JobView& view, uint64_t status, bool poll);
   void fail(Waiter& waiter, const wire::Failed& failed);
-  JobView view(const JobRecord& record, std::string_view jobs_path) const;
+  JobView view(const JobRecord& record, std::string_view jobs_path, bool all) const;
+  JobView view(const Job& job, std::string_view jobs_path, bool all, const JobRecord* record) const;
 
   Dispatcher& dispatcher_;
   Intake& intake_;

@@ -172,7 +172,11 @@ Server::Server(Config config, std::string config_path, EventLoop loop, Listener 
       dispatcher_(wires_),
       intake_(dispatcher_, realtime_ns() / kNsPerSec),
       supervisor_(wires_, dispatcher_),
-      start_ns_(monotonic_ns()) {}
+      start_ns_(monotonic_ns()) {
+  jobs_api_.operator_asks = [this](CallerSession& caller, uint64_t id, const wire::Ask& ask) {
+    operator_api_.ask(caller, id, ask);
+  };
+}
 
 Server::~Server() {
   for (CallerSession& caller : callers_) {
@@ -327,7 +331,6 @@ void Server::reload() {
   }
   config_ = *std::move(fresh);
   raise_descriptor_limit(config_.limits.max_connections);
-  dispatcher_.apply(config_);
   supervisor_.apply(config_);
   log(Level::kInfo, "reloaded " + config_path_);
 }

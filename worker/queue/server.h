@@ -21,6 +21,7 @@
 #include "worker/queue/listener.h"
 #include "worker/queue/log.h"
 #include "worker/queue/metrics.h"
+#include "worker/queue/operator_api.h"
 #include "worker/queue/status_page_writer.h"
 #include "worker/queue/store.h"
 #include "worker/queue/supervisor.h"
@@ -94,6 +95,7 @@ class Server final : public CallerHost {
   std::unique_ptr<Webhooks> webhooks_;  // nullptr: as there is no store
   Desks desks_{dispatcher_, intake_, jobs_api_};
   Supervisor supervisor_;
+  OperatorApi operator_api_{dispatcher_, jobs_api_, supervisor_};
   std::list<CallerSession> callers_;
   LogLimit refusals_;
   LogLimit troubles_;

@@ -80,6 +80,24 @@ std::string describe(const Supervisor::Worker& worker) {
   return object.done();
 }
 
+// One that was drained, or scaled to 0.
+std::string describe_stopped(const WorkerConfig& worker) {
+  return Object()
+      .text("name", worker.name)
+      .text("state", "stopped")
+      .text("queue", worker.queue)
+      .text("engine", worker.engine)
+      .text("model", worker.model_name)
+      .text("device", worker.device)
+      .number("pid", 0)
+      .number("running", 0)
+      .number("slots", 0)
+      .number("memory_bytes", 0)
+      .number("restarts", 0)
+      .raw("last_error", "null")
+      .done();
+}
+
 std::string describe(const StatusSources& sources) {
   using Event = Metrics::Event;
   const Metrics& metrics = sources.dispatcher.metrics();
@@ -127,6 +145,14 @@ std::string report_status(const StatusSources& sources) {
   std::string workers = "[";
   for (const auto& worker : sources.supervisor.workers()) {
     append_item(workers, describe(*worker));
+  }
+  for (const WorkerConfig& worker : sources.config.workers) {
+    const auto& processes = sources.supervisor.workers();
+    if (std::none_of(processes.begin(), processes.end(), [&](const auto& each) {
+          return Scaling::worker_of(each->config.name) == worker.name;
+        })) {
+      append_item(workers, describe_stopped(worker));
+    }
   }
   return Object()
       .text("status", sources.dispatcher.draining() ? "draining" : "serving")

@@ -36,24 +36,58 @@ const char* Supervisor::name_of(State state) {
 }
 
 void Supervisor::apply(const Config& config) {
-  const int64_t now_ns = wires_.now_ns();
+  config_ = config;
   binary_ =
       config.worker_binary.empty() ? binary_beside_this("penstock-worker") : config.worker_binary;
-  limits_ = config.limits;
-  drain_timeout_ns_ = config.drain_timeout_ns;
-  for (const auto& worker : workers_) {
-    const auto same = std::find_if(
-        config.workers.begin(), config.workers.end(),
-        [&](const WorkerConfig& wanted) { return wanted.name == worker->config.name; });
-    if (same == config.workers.end()) {
-      worker->next.reset();
-      retire(*worker, now_ns + drain_timeout_ns_);
-    } else if (!(*same == worker->config) || worker->retired) {
-      worker->next = *same;
-      retire(*worker, now_ns + drain_timeout_ns_);
+  arrange();
+}
+
+void Supervisor::scale(const std::string& worker, uint32_t processes) {
+  log(Level::kInfo, "worker " + worker + ": scaled to " + std::to_string(processes) +
+                        (processes == 1 ? " process" : " processes"));
+  scaling_.set(worker, processes);
+  arrange();
+}
+
+void Supervisor::drain(const std::string& worker) {
+  for (const auto& each : workers_) {
+    if (Scaling::worker_of(each->config.name) == worker) {
+      each->next.reset();
+      retire(*each, INT64_MAX);
     }
   }
-  for (const WorkerConfig& wanted : config.workers) {
+  scale(worker, 0);
+}
+
+const WorkerConfig* Supervisor::find(std::string_view worker) const {
+  const auto found = std::find_if(config_.workers.begin(), config_.workers.end(),
+                                  [&](const WorkerConfig& each) { return each.name == worker; });
+  return found == config_.workers.end() ? nullptr : &*found;
+}
+
+// From the workers there are to those there should be. Those without slots are stopped.
+void Supervisor::arrange() {
+  Config scaled = config_;
+  scaled.workers = scaling_.apply(config_.workers);
+  dispatcher_.apply(scaled);
+  std::erase_if(scaled.workers, [](const WorkerConfig& worker) { return worker.slots == 0; });
+  const int64_t now_ns = wires_.now_ns();
+  const int64_t kill_ns = now_ns + config_.drain_timeout_ns;
+  for (const auto& worker : workers_) {
+    const auto same = std::find_if(
+        scaled.workers.begin(), scaled.workers.end(),
+        [&](const WorkerConfig& wanted) { return wanted.name == worker->config.name; });
+    if (same == scaled.workers.end()) {
+      worker->next.reset();
+      if (!worker->retired) {
+        retire(*worker, kill_ns);
+      }
+    } else if (!(*same == worker->config) || worker->retired) {
+      worker->next = *same;
+      retire(*worker, kill_ns);
+    }
+  }
+  for (const WorkerConfig& wanted : scaled.workers) {
     const auto known = [&](const auto& worker) { return worker->config.name == wanted.name; };
     if (std::none_of(workers_.begin(), workers_.end(), known)) {
       Worker& worker = *workers_.emplace_back(std::make_unique<Worker>());
@@ -62,6 +96,33 @@ void Supervisor::apply(const Config& config) {
     }
   }
   advance_to(now_ns);
+}
+
+// Whether the device has room for the process beside the others of its worker that still live:
+// these may be older, and larger.
+bool Supervisor::fits(const Worker& worker) const {
+  const auto name = Scaling::worker_of(worker.config.name);
+  uint64_t slots = 0;
+  uint64_t allowed_slots = 0;
+  int64_t memory_bytes = 0;
+  int64_t allowed_bytes = 0;
+  for (const auto& each : workers_) {
+    if (Scaling::worker_of(each->config.name) != name) {
+      continue;
+    }
+    const bool lives = each->state != State::kWaiting;
+    const WorkerConfig* const wanted = each->next      ? &*each->next
+                                       : each->retired ? nullptr
+                                                       : &each->config;
+    if (lives || each.get() == &worker) {
+      const WorkerConfig& used = lives ? each->config : *wanted;
+      slots += used.slots;
+      memory_bytes += used.memory_bytes;
+    }
+    allowed_slots += wanted != nullptr ? wanted->slots : 0;
+    allowed_bytes += wanted != nullptr ? wanted->memory_bytes : 0;
+  }
+  return slots <= allowed_slots && memory_bytes <= allowed_bytes;
 }
 
 void Supervisor::shut_down(int64_t kill_ns) {
@@ -92,7 +153,7 @@ void Supervisor::retire(Worker& worker, int64_t kill_ns) {
 }
 
 void Supervisor::start(Worker& worker, int64_t now_ns) {
-  auto spawned = spawn_worker(worker_command(binary_, worker.config, limits_));
+  auto spawned = spawn_worker(worker_command(binary_, worker.config, config_.limits));
   if (!spawned) {
     worker.last_error = spawned.error().message;
     worker.start_ns = now_ns + worker.backoff.after(0);
@@ -199,13 +260,14 @@ void Supervisor::kill(Worker& worker, const std::string& why) {
 int64_t Supervisor::due_ns(const Worker& worker) const {
   switch (worker.state) {
     case State::kWaiting:
-      return worker.retired && !worker.next ? INT64_MAX : worker.start_ns;
+      return (worker.retired && !worker.next) || !fits(worker) ? INT64_MAX : worker.start_ns;
     case State::kStarting:
-      return std::min(worker.kill_ns, worker.start_ns + limits_.start_timeout_ns);
+      return std::min(worker.kill_ns, worker.start_ns + config_.limits.start_timeout_ns);
     default:
-      return worker.session == nullptr ? worker.kill_ns
-                                       : std::min(worker.kill_ns, worker.session->last_heard_ns() +
-                                                                      limits_.heartbeat_timeout_ns);
+      return worker.session == nullptr
+                 ? worker.kill_ns
+                 : std::min(worker.kill_ns,
+                            worker.session->last_heard_ns() + config_.limits.heartbeat_timeout_ns);
   }
 }
 
@@ -230,9 +292,10 @@ void Supervisor::check(Worker& worker, int64_t now_ns) {
     kill(worker, worker.session == nullptr ? "closed its socket and did not exit"
                                            : "did not finish in time");
   } else {
-    kill(worker, worker.state == State::kStarting
-                     ? "was not ready after " + format_duration(limits_.start_timeout_ns)
-                     : "gave no sign of life for " + format_duration(limits_.heartbeat_timeout_ns));
+    kill(worker,
+         worker.state == State::kStarting
+             ? "was not ready after " + format_duration(config_.limits.start_timeout_ns)
+             : "gave no sign of life for " + format_duration(config_.limits.heartbeat_timeout_ns));
   }
 }
 

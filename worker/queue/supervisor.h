@@ -9,7 +9,7 @@
 // A worker is killed when it says nothing for heartbeat_timeout, does not get ready within
 // start_timeout, does not exit within drain_timeout of DRAIN, or lingers after its socket closed.
 // The next process of a worker is started only after the last one was reaped, so two never hold the
-// device.
+// device; and one of several (scaling.h) only when what those that live may use leaves room for it.
 //
 // Time is pushed in by advance_to(); child exits by reap().
 #pragma once
@@ -25,6 +25,7 @@
 #include "worker/queue/config.h"
 #include "worker/queue/dispatcher.h"
 #include "worker/queue/restart_backoff.h"
+#include "worker/queue/scaling.h"
 #include "worker/queue/worker_session.h"
 
 namespace penstock::queue {
@@ -50,9 +51,18 @@ class Supervisor final : public WorkerHost {
   // All must outlive this.
   Supervisor(Wires& wires, Dispatcher& dispatcher) : wires_(wires), dispatcher_(dispatcher) {}
 
-  // Starts, drains and replaces workers until they are those of the configuration, which the
-  // dispatcher has been given before.
+  // Starts, drains and replaces workers until they are those of the configuration, as scaled. The
+  // dispatcher is given it, too.
   void apply(const Config& config);
+
+  // Runs so many processes of a worker: from 0 to Scaling::most(). Holds over apply(), as long as
+  // there is such a worker. REQUIRES: find() knows it.
+  void scale(const std::string& worker, uint32_t processes);
+  // Lets its processes finish what they have, however long that takes; then it is scaled to 0.
+  void drain(const std::string& worker);
+  // As configured; nullptr: there is none of that name.
+  const WorkerConfig* find(std::string_view worker) const;
+  const std::vector<WorkerConfig>& configured() const { return config_.workers; }
 
   // Drains all; none is started again. `kill_ns`: those still alive then are killed.
   void shut_down(int64_t kill_ns);
@@ -70,6 +80,8 @@ class Supervisor final : public WorkerHost {
   void on_worker_closed(WorkerSession& session) override;
 
   Worker& worker_of(const WorkerSession& session);
+  void arrange();
+  bool fits(const Worker& worker) const;
   void start(Worker& worker, int64_t now_ns);
   void retire(Worker& worker, int64_t kill_ns);
   void check(Worker& worker, int64_t now_ns);
@@ -80,9 +92,9 @@ class Supervisor final : public WorkerHost {
 
   Wires& wires_;
   Dispatcher& dispatcher_;
+  Config config_;
+  Scaling scaling_;
   std::string binary_;
-  LimitsConfig limits_;
-  int64_t drain_timeout_ns_ = 0;
   std::vector<std::unique_ptr<Worker>> workers_;
 };
 

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "worker/queue/base64.h"
 #include "worker/queue/log.h"
 
 namespace penstock::queue {
@@ -20,15 +21,6 @@ constexpr size_t kShortest = 24;
 constexpr size_t kLongest = 64;
 constexpr size_t kMaxFileBytes = 4096;
 constexpr mode_t kTooLoose = 0777 & ~mode_t{0640};
-
-std::string base64(std::string_view bytes) {
-  std::string text((bytes.size() + 2) / 3 * 4 + 1, '\0');
-  const int size = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(text.data()),
-                                   reinterpret_cast<const unsigned char*>(bytes.data()),
-                                   static_cast<int>(bytes.size()));
-  text.resize(static_cast<size_t>(size));
-  return text;
-}
 
 // Empty: it is no base64.
 std::string unbase64(const std::string& text) {

@@ -1,0 +1,64 @@
+#include "worker/queue/scaling.h"
+
+#include <gtest/gtest.h>
+
+namespace penstock::queue {
+namespace {
+
+WorkerConfig worker(const char* name, uint32_t slots) {
+  WorkerConfig worker;
+  worker.name = name;
+  worker.slots = slots;
+  worker.memory_bytes = 1000;
+  return worker;
+}
+
+TEST(ScalingTest, ProcessesShareSlotsAndMemoryWhateverTheirNumber) {
+  for (uint32_t n = 1; n <= 7; ++n) {
+    Scaling scaling;
+    scaling.set("a", n);
+    const auto processes = scaling.apply({worker("a", 7), worker("b", 2)});
+    ASSERT_EQ(processes.size(), n + 1);
+    uint32_t slots = 0;
+    int64_t memory_bytes = 0;
+    for (uint32_t i = 0; i < n; ++i) {
+      EXPECT_EQ(Scaling::worker_of(processes[i].name), "a");
+      EXPECT_GE(processes[i].slots, 1U);
+      slots += processes[i].slots;
+      memory_bytes += processes[i].memory_bytes;
+    }
+    EXPECT_EQ(slots, 7U);
+    EXPECT_LE(memory_bytes, 1000);
+    EXPECT_EQ(processes.back(), worker("b", 2));
+  }
+}
+
+TEST(ScalingTest, TheFirstKeepsTheNameAndOthersAreNumbered) {
+  Scaling scaling;
+  EXPECT_EQ(scaling.apply({worker("a", 3)}), std::vector{worker("a", 3)});
+  scaling.set("a", 3);
+  const auto processes = scaling.apply({worker("a", 3)});
+  EXPECT_EQ(processes[0].name, "a");
+  EXPECT_EQ(processes[1].name, "a#2");
+  EXPECT_EQ(processes[2].name, "a#3");
+}
+
+TEST(ScalingTest, AStoppedOneStaysWithoutSlots) {
+  Scaling scaling;
+  scaling.set("a", 0);
+  const auto processes = scaling.apply({worker("a", 3)});
+  ASSERT_EQ(processes.size(), 1U);
+  EXPECT_EQ(processes[0].slots, 0U);
+}
+
+TEST(ScalingTest, WishesFollowTheConfiguration) {
+  Scaling scaling;
+  scaling.set("a", 4);
+  EXPECT_EQ(scaling.apply({worker("a", 2)}).size(), 2U);  // there are no more slots
+  EXPECT_EQ(scaling.of("a"), 2U);
+  EXPECT_TRUE(scaling.apply({}).empty());
+  EXPECT_EQ(scaling.apply({worker("a", 2)}).size(), 1U) << "it is another worker of that name";
+}
+
+}  // namespace
+}  // namespace penstock::queue
