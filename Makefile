@@ -4,6 +4,7 @@
 #   make run         all of it at work on 127.0.0.1:8080, or PORT=
 #   make test        every test
 #   make bench       measured against the peers
+#   make storm       everything killed at random, KILLS (1000) times over JOBS (50000) promised jobs
 #   make sanitize    the tests under ASan+UBSan, the multi-threaded units under TSan
 #   make fuzz        libFuzzer, FUZZ_SECONDS (60) for each target
 #   make module NGINX_SRC=DIR    the module for another Nginx source tree
@@ -26,7 +27,7 @@ BUILD_IN = cmake --build
 CTEST = ctest --output-on-failure --no-label-summary --no-tests=error -j $(TEST_JOBS)
 
 .DELETE_ON_ERROR:
-.PHONY: all run test bench format lint sanitize asan tsan fuzz module clean setup-build
+.PHONY: all run test bench storm format lint sanitize asan tsan fuzz module clean setup-build
 
 all: $(BUILD)/build.ninja
 	$(BUILD_IN) $(BUILD) --target $(PROGRAMS)
@@ -50,6 +51,13 @@ bench: $(BUILD)/build.ninja
 	@scripts/setup build bench
 	$(BUILD_IN) $(BUILD)
 	tests/bench/run $(BUILD)
+
+KILLS ?= 1000
+storm: JOBS = 50000
+storm: $(BUILD)/build.ninja
+	@scripts/setup build test
+	$(BUILD_IN) $(BUILD) --target $(PROGRAMS)
+	tests/fault/storm.py $(BUILD) --kills $(KILLS) --jobs $(JOBS) --seconds 3600
 
 sanitize: asan tsan
 

@@ -6,6 +6,7 @@
 #include "ngx_module/cost.h"
 #include "ngx_module/degrade.h"
 #include "ngx_module/delay.h"
+#include "ngx_module/job_headers.h"
 #include "ngx_module/pass.h"
 #include "ngx_module/reply.h"
 #include "ngx_module/status_source.h"
@@ -594,12 +595,13 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
 
 ngx_int_t judge(ngx_http_request_t* r, const LocConf& loc, Stage stage) noexcept {
   RequestState* state = find_state(r);
-  if (state != nullptr && state->judged_in[static_cast<size_t>(stage)] == &loc) {
-    return NGX_DECLINED;  // it goes on: its body has come, or its time
+  if (state != nullptr &&
+      (state->judged_in[static_cast<size_t>(stage)] == &loc || state->file.len > 0)) {
+    return NGX_DECLINED;  // it goes on: its body has come, or its time, or its answer, a file
   }
   QueueRefusal why;
   const bool busy = stage == Stage::kPreaccess && loc.passes && r->method == NGX_HTTP_POST &&
-                    queue_refuses(loc, why);
+                    queue_refuses(loc, why) && !may_not_wait(r);
   Charges charges;
   for (;;) {
     const ngx_int_t rc = busy ? NGX_DECLINED : gather(r, loc, stage, charges);

@@ -4,6 +4,9 @@
 
 #include "ngx_module/reply.h"
 #include "ngx_module/request.h"
+#include "ngx_module/stored_file.h"
+#include "ngx_module/text.h"
+#include "ngx_module/websocket.h"
 #include "shared/base/clock.h"
 #include "shared/wire/messages.h"
 
@@ -36,23 +39,46 @@ const char* on_accepted(RequestState& state, std::string_view payload) noexcept 
   state.eta_ms = accepted.eta_ms;
   state.accepted_ns = monotonic_ns();
   state.started_at_once = accepted.position == 0;
+  if (accepted.promised != 0) {
+    hand_over(state.receipt);
+  }
   return nullptr;
 }
 
 // The headers of this try's answer; another try takes them back.
 bool push_answer_headers(ngx_http_request_t* r, RequestState& state,
                          int64_t retry_after_s) noexcept {
-  if (state.job_id_size > 0) {
-    state.answer_headers[0] = push_header(r, "Penstock-Job-Id", str(state.job_id()));
-    if (state.answer_headers[0] == nullptr) {
-      return false;
-    }
+  if (state.job_id_size > 0 &&
+      !state.push_answer_header(r, "Penstock-Job-Id", str(state.job_id()))) {
+    return false;
   }
   if (retry_after_s > 0) {
-    state.answer_headers[1] = push_retry_after(r, retry_after_s);
-    return state.answer_headers[1] != nullptr;
+    const ngx_str_t seconds = copy_number(r->pool, static_cast<uint64_t>(retry_after_s));
+    return seconds.data != nullptr && state.push_answer_header(r, "Retry-After", seconds);
   }
   return true;
+}
+
+// Those that penstockd gives the answer besides. A Location goes out as it came: a path stays one.
+ngx_int_t push_given_headers(ngx_http_request_t* r, RequestState& state,
+                             std::string_view lines) noexcept {
+  const ngx_str_t kept = copy(r->pool, lines);
+  if (kept.data == nullptr) {
+    return NGX_ERROR;
+  }
+  std::string_view rest = view(kept);
+  for (size_t count = 0; !rest.empty(); ++count) {
+    http::HeaderLine line;
+    const char* error =
+        count == http::kMaxHeaderLines ? "too many headers" : http::next_header_line(rest, line);
+    if (error != nullptr) {
+      return invalid(r, error);
+    }
+    if (!state.push_answer_header(r, line.name, str(line.value))) {
+      return NGX_ERROR;
+    }
+  }
+  return NGX_OK;
 }
 
 ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view payload) noexcept {
@@ -61,7 +87,8 @@ ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view p
   if (const char* error = wire::parse(payload, head); error != nullptr) {
     return invalid(r, error);
   }
-  if (head.status < kFirstStatus || head.status > kLastStatus ||
+  const bool upgrades = head.status == NGX_HTTP_SWITCHING_PROTOCOLS && state.asks_upgrade;
+  if (((head.status < kFirstStatus || head.status > kLastStatus) && !upgrades) ||
       !is_header_text(head.content_type)) {
     return invalid(r, "status or content_type is impossible");
   }
@@ -69,11 +96,23 @@ ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view p
   if (type.data == nullptr || !push_answer_headers(r, state, 0)) {
     return NGX_ERROR;
   }
+  if (!head.headers.empty()) {
+    if (const ngx_int_t rc = push_given_headers(r, state, head.headers); rc != NGX_OK) {
+      return rc;
+    }
+  }
+  if (upgrades && !grant_upgrade(r, state)) {
+    return NGX_ERROR;
+  }
   set_content_type(r, view(type));
   if (state.verdict == Verdict::kBusy) {
     state.verdict = state.admitted;  // whatever a server tried before has said
   }
   state.answer_is_events = view(type).substr(0, 17) == "text/event-stream";
+  if (loc_conf(r)->asks && state.answer_is_events) {
+    u->buffering = 0;  // whatever penstock_buffering says: each event is wanted when it happens
+  }
+  state.duplicate = head.duplicate != 0;
   u->headers_in.status_n = static_cast<ngx_uint_t>(head.status);
   u->state->status = u->headers_in.status_n;
   u->headers_in.content_length_n = static_cast<off_t>(head.content_length_plus1) - 1;
@@ -83,7 +122,10 @@ ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view p
   state.answer_begun = true;
   state.begun_ns = monotonic_ns();
   state.answer_left = u->headers_in.content_length_n;
-  return NGX_OK;
+  if (head.promised != 0) {
+    hand_over(state.receipt);
+  }
+  return head.file.empty() ? NGX_OK : turn_to_file(r, state, head.file, type);
 }
 
 http::Problem problem_of(const wire::Failed& failed) noexcept {
@@ -397,6 +439,9 @@ ngx_int_t begin_answer(void* request) noexcept {
   if (u->buffering) {
     u->pipe->length = static_cast<off_t>(wire::kHeaderBytes);
   }
+  if (RequestState& state = *find_state(r); state.websocket != nullptr) {
+    begin_websocket(r, state);
+  }
   return NGX_OK;
 }
 
@@ -410,6 +455,9 @@ ngx_int_t read_answer(void* request, ssize_t bytes) noexcept {
   if (state.answer_is_problem) {
     u->length = 0;
     return emit(r, at, end);
+  }
+  if (state.websocket != nullptr) {
+    answer_websocket(r, state);  // all that came before has gone out
   }
   for (;;) {
     switch (state.answer.next(r->pool, at, end)) {

@@ -23,6 +23,11 @@ class AnswerStream {
   Event next(ngx_pool_t* pool, u_char*& at, u_char* end) noexcept;
 
   std::string_view bytes() const noexcept { return payload_; }
+  // Whether a CHUNK has begun that is not all there yet.
+  bool in_chunk() const noexcept {
+    return header_size_ == wire::kHeaderBytes && header_.type == wire::FrameType::kChunk &&
+           left_ > 0;
+  }
   // Whether bytes() are the first of their CHUNK.
   bool begins() const noexcept { return begins_; }
   std::string_view payload() const noexcept { return payload_; }

@@ -132,6 +132,7 @@ struct MainConf {
   PoolArray<Tier*> tiers;
   PoolArray<Limit*> limits;      // all of them, to be bound once every tier is known
   PoolArray<LocConf*> passes;    // where penstock_pass stands
+  PoolArray<LocConf*> jobs;      // where penstock_jobs stands
   PoolArray<LocConf*> quotas;    // where penstock_quota stands
   PoolArray<LocConf*> watchers;  // where penstock_metrics tells of penstockds
   PoolArray<StatusSource*> sources;
@@ -150,10 +151,15 @@ struct LocConf {
   ngx_http_upstream_conf_t upstream{};
   ngx_str_t queue{};
   PoolArray<StatusSource*> status;  // of the upstream's penstockds
-  bool passes = false;              // penstock_pass stands in this very location
-  bool later = false;               // some limit is judged at Stage::kAccess
-  bool degrades = false;            // some limit says action=degrade
-  const void* server = nullptr;     // penstock_quota: the server{} where it stands
+  bool passes = false;              // penstock_pass or penstock_jobs stands in this very location
+  bool asks = false;                // penstock_jobs does
+  ngx_str_t jobs_path{};            // where callers see their jobs: "/jobs"
+  ngx_flag_t dedupe = NGX_CONF_UNSET;
+  bool reject_duplicates = false;
+  ngx_msec_t max_wait = NGX_CONF_UNSET_MSEC;  // 0: however long
+  bool later = false;                         // some limit is judged at Stage::kAccess
+  bool degrades = false;                      // some limit says action=degrade
+  const void* server = nullptr;  // penstock_quota, _pass and _jobs: the server{} where it stands
   ngx_http_upstream_srv_conf_t* watched =
       nullptr;                         // penstock_metrics: whose penstockds it tells of
   bool quota = false;                  // penstock_quota stands in this very location
@@ -244,10 +250,16 @@ char* read_console(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
 
 // pass_directives.cc
 char* read_pass(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+char* read_dedupe(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
 char* read_owner(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
 // Finds the status pages of every upstream that is passed to, or told of; all upstreams are known
 // now.
 ngx_int_t bind_sources(ngx_conf_t* cf) noexcept;
+
+// jobs.cc: penstock_jobs, where callers see their jobs.
+char* read_jobs(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+// Tells each penstock_pass where its callers see their jobs; all locations are known now.
+void bind_jobs(ngx_conf_t* cf) noexcept;
 void* create_loc_conf(ngx_conf_t* cf) noexcept;
 char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept;
 

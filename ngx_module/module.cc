@@ -4,6 +4,7 @@
 //   limit_directives   penstock_zone, penstock_limit, penstock_cost
 //   rule               one limit's terms, and all that is said of it
 //   pass_directives    penstock_pass, penstock_owner, penstock_*_timeout ...
+//   jobs               penstock_jobs: callers see their jobs
 //   quota, console     what a caller has left; a key's counters, for the operator
 //   metrics            for Prometheus
 //   limit_report, page what these three share
@@ -13,13 +14,17 @@
 //   cost               what a request is reckoned to use
 //   delay, degrade     what being over a limit means, other than a refusal
 //   receipt            what was charged: settled, given back, released
+//   receipt_codec      the same as bytes, for a promised job; edge_line: what became of such
 //   telemetry          what all workers count and learn; metrics, quota and console show it
 //   reply              refusals, and Nginx's own errors, as problems
+//   job_headers        what a request asks for besides an answer
 //   pass, answer       the job over the wire, and what comes back
+//   stored_file        an answer that is a file; websocket: a client that only listens
 //   status_source      what penstockd says of itself, read from shared memory
 #include "ngx_module/admission.h"
 #include "ngx_module/body.h"
 #include "ngx_module/conf.h"
+#include "ngx_module/edge_line.h"
 #include "ngx_module/receipt.h"
 #include "ngx_module/reply.h"
 #include "ngx_module/status_source.h"
@@ -59,6 +64,7 @@ ngx_int_t postconfiguration(ngx_conf_t* cf) noexcept {
       prepare_stores(cf) != NGX_OK || bind_quotas(cf) != NGX_OK) {
     return NGX_ERROR;
   }
+  bind_jobs(cf);
   // Behind realip, limit_req and limit_conn; and before anything else that follows the access
   // phase, whose own handlers are passed over when `satisfy any` is.
   if (!add_handler(cf, NGX_HTTP_PREACCESS_PHASE, judge_before_access, true) ||
@@ -81,7 +87,9 @@ ngx_int_t start_worker(ngx_cycle_t* cycle) noexcept {
       main != nullptr) {
     start_counting(*main);
   }
-  return start_process(cycle) == NGX_OK ? start_status_timer(cycle) : NGX_ERROR;
+  return start_process(cycle) == NGX_OK && start_status_timer(cycle) == NGX_OK
+             ? start_edge_lines(cycle)
+             : NGX_ERROR;
 }
 
 constexpr ngx_uint_t kAnywhere = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
@@ -127,6 +135,13 @@ ngx_command_t commands[] = {
     {ngx_string("penstock_pass"),
      NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF | NGX_HTTP_LMT_CONF | NGX_CONF_TAKE12, read_pass,
      NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
+    {ngx_string("penstock_jobs"), NGX_HTTP_LOC_CONF | NGX_CONF_TAKE1, read_jobs,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+    {ngx_string("penstock_dedupe"), kAnywhere | NGX_CONF_TAKE12, read_dedupe,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+    {ngx_string("penstock_max_wait"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_msec_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, offsetof(LocConf, max_wait), nullptr},
 
     // As in Nginx's other upstream modules.
     {ngx_string("penstock_bind"), kAnywhere | NGX_CONF_TAKE12, ngx_http_upstream_bind_set_slot,
@@ -176,13 +191,13 @@ ngx_module_t ngx_http_penstock_module = {
     &penstock::context,
     penstock::commands,
     NGX_HTTP_MODULE,
-    nullptr,                 // init master
-    penstock::commit,        // init module
-    penstock::start_worker,  // init process
-    nullptr,                 // init thread
-    nullptr,                 // exit thread
-    nullptr,                 // exit process
-    penstock::close_stores,  // exit master
+    nullptr,                    // init master
+    penstock::commit,           // init module
+    penstock::start_worker,     // init process
+    nullptr,                    // init thread
+    nullptr,                    // exit thread
+    penstock::stop_edge_lines,  // exit process
+    penstock::close_stores,     // exit master
     NGX_MODULE_V1_PADDING,
 };
 

@@ -3,7 +3,11 @@
 #include <algorithm>
 
 #include "ngx_module/answer.h"
+#include "ngx_module/job_headers.h"
+#include "ngx_module/page.h"
+#include "ngx_module/receipt_codec.h"
 #include "ngx_module/request.h"
+#include "ngx_module/stored_file.h"
 #include "ngx_module/telemetry.h"
 #include "shared/base/clock.h"
 #include "shared/wire/messages.h"
@@ -47,7 +51,57 @@ bool describe(ngx_http_request_t* r, RequestState& state, wire::Submit& submit) 
   }
   submit.override = view(state.replace);
   submit.cost = state.cost[static_cast<size_t>(Unit::kTokens)];
+  submit.dedupe = loc.dedupe == 1 ? 1 : 0;
+  submit.on_duplicate = static_cast<uint64_t>(loc.reject_duplicates ? wire::OnDuplicate::kReject
+                                                                    : wire::OnDuplicate::kJoin);
+  submit.max_wait_ms = loc.max_wait;
+  if (state.job_headers != nullptr) {
+    state.job_headers->put(submit);
+    submit.jobs_path = view(loc.jobs_path);
+    submit.receipt = encode_receipt(r->pool, *main_conf(r), state.receipt);
+  }
   return loc.owner.get(r, submit.owner);
+}
+
+// What is asked about jobs: the part of the path behind the location's own.
+bool describe(ngx_http_request_t* r, const RequestState& state, wire::Ask& ask) noexcept {
+  const LocConf& loc = *loc_conf(r);
+  const std::string_view path = view(r->uri);
+  const std::string_view prefix = view(loc.jobs_path);
+  ask.method = view(r->method_name);
+  ask.path = path.substr(0, prefix.size()) == prefix ? path.substr(prefix.size()) : "/?";
+  ask.query = view(r->args);
+  ask.last_event_id = find_last_event_id(r);
+  ask.websocket = state.asks_upgrade ? 1 : 0;
+  ask.jobs_path = prefix;
+  return loc.owner.get(r, ask.owner);
+}
+
+// HELLO and the message, `trailing` bytes of which follow in the chain.
+template <typename M>
+ngx_chain_t* write_message(ngx_pool_t* pool, const M& message, size_t trailing,
+                           size_t spare) noexcept {
+  const size_t size = wire::encoded_size(hello()) + wire::encoded_size(message) + spare;
+  ngx_buf_t* buf = ngx_create_temp_buf(pool, size);
+  ngx_chain_t* link = ngx_alloc_chain_link(pool);
+  if (buf == nullptr || link == nullptr) {
+    return nullptr;
+  }
+  char* out = wire::encode(reinterpret_cast<char*>(buf->last), 0, hello());
+  out = wire::encode(out, kJob, message, trailing);
+  buf->last = reinterpret_cast<u_char*>(out);
+  link->buf = buf;
+  link->next = nullptr;
+  return link;
+}
+
+ngx_int_t create_question(ngx_http_request_t* r, const RequestState& state) noexcept {
+  wire::Ask ask;
+  if (!describe(r, state, ask)) {
+    return NGX_ERROR;
+  }
+  r->upstream->request_bufs = write_message(r->pool, ask, 0, 0);
+  return r->upstream->request_bufs == nullptr ? NGX_ERROR : NGX_OK;
 }
 
 // The body's buffers, each as it is: in memory or in its temporary file.
@@ -70,27 +124,27 @@ ngx_int_t append_body(ngx_http_request_t* r, ngx_chain_t** tail) noexcept {
 
 ngx_int_t create_request(ngx_http_request_t* r) noexcept {
   RequestState* state = state_of(r);
+  if (state == nullptr) {
+    return NGX_ERROR;
+  }
+  if (loc_conf(r)->asks) {
+    return create_question(r, *state);
+  }
   wire::Submit submit;
-  if (state == nullptr || !describe(r, *state, submit)) {
+  if (!describe(r, *state, submit)) {
     return NGX_ERROR;
   }
   const size_t body = body_size(r);
-  const size_t size =
-      wire::encoded_size(hello()) + wire::encoded_size(submit) + wire::kFieldHeaderBytes;
-  ngx_buf_t* buf = ngx_create_temp_buf(r->pool, size);
-  ngx_chain_t* link = ngx_alloc_chain_link(r->pool);
-  if (buf == nullptr || link == nullptr) {
+  const size_t trailing = body == 0 ? 0 : wire::kFieldHeaderBytes + body;
+  ngx_chain_t* link = write_message(r->pool, submit, trailing, wire::kFieldHeaderBytes);
+  if (link == nullptr) {
     return NGX_ERROR;
   }
-  char* out = wire::encode(reinterpret_cast<char*>(buf->last), 0, hello());
-  const size_t trailing = body == 0 ? 0 : wire::kFieldHeaderBytes + body;
-  out = wire::encode(out, kJob, submit, trailing);
   if (body > 0) {
-    out = wire::write_field_header(out, wire::Submit::kBodyTag, static_cast<uint32_t>(body));
+    link->buf->last = reinterpret_cast<u_char*>(
+        wire::write_field_header(reinterpret_cast<char*>(link->buf->last), wire::Submit::kBodyTag,
+                                 static_cast<uint32_t>(body)));
   }
-  buf->last = reinterpret_cast<u_char*>(out);
-  link->buf = buf;
-  link->next = nullptr;
   r->upstream->request_bufs = link;
   return append_body(r, &link->next);
 }
@@ -142,7 +196,9 @@ Usage usage_so_far_unseen(ngx_http_request_t* r, const RequestState& state) noex
 // runs pays for what was done until then, and one that leaves an answer that was made whole before
 // it began to come, all of it.
 void settle_up(ngx_http_request_t* r, RequestState& state, bool failed, bool left) noexcept {
-  if (state.done) {
+  if (state.duplicate) {
+    refund(state.receipt, false);  // the job was there already: it cost the request alone
+  } else if (state.done) {
     learn(*main_conf(r), view(state.model), state.prompt_bytes, state.prompt_tokens,
           state.usage.tokens - state.prompt_tokens, state.usage.gpu_ms);
     settle(state.receipt, state.usage);
@@ -160,6 +216,9 @@ void settle_up(ngx_http_request_t* r, RequestState& state, bool failed, bool lef
 // The connection is closed unless the answer came whole, and closing it cancels the job.
 void finalize_request(ngx_http_request_t* r, ngx_int_t rc) noexcept {
   RequestState* state = find_state(r);
+  if (state->file.len > 0) {
+    return;  // it comes back for that
+  }
   constexpr ngx_uint_t kFirstServerError = 500;
   const bool answered = r->upstream->header_sent != 0;
   const bool broken = rc >= static_cast<ngx_int_t>(kFirstServerError);
@@ -186,16 +245,35 @@ void body_is_here(ngx_http_request_t* r) noexcept {
 }  // namespace
 
 ngx_int_t pass_request(ngx_http_request_t* r) noexcept {
-  LocConf& loc = *loc_conf(r);
   RequestState* state = state_of(r);
-  if (state == nullptr || ngx_http_upstream_create(r) != NGX_OK) {
+  if (state == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  if (state->file.len > 0) {
+    return send_stored_file(r, *state);
+  }
+  BadHeader bad;
+  if (!find_job_headers(r, state->job_headers, bad)) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  if (!bad.detail.empty()) {
+    give_all_back(*state);
+    return refuse_page(
+        r, {.status = 400, .detail = bad.detail, .code = "invalid_request", .param = bad.name});
+  }
+  return hand_to_upstream(r, *state);
+}
+
+ngx_int_t hand_to_upstream(ngx_http_request_t* r, RequestState& state) noexcept {
+  LocConf& loc = *loc_conf(r);
+  if (ngx_http_upstream_create(r) != NGX_OK) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   if (r->headers_in.content_length_n > kMaxBodyBytes) {
-    refund(state->receipt, true);
+    refund(state.receipt, true);
     return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
   }
-  state->forget_answer();  // of a location that was redirected from
+  state.forget_answer();  // of a location that was redirected from
   ngx_http_upstream_t* u = r->upstream;
   ngx_str_set(&u->schema, "penstock://");
   u->output.tag = &ngx_http_penstock_module;

@@ -1,15 +1,21 @@
-// penstock_pass: hands a request over to penstockd and streams the answer back, on Nginx's own
-// upstream machinery.
+// penstock_pass: hands the request to penstockd as a job, and its answer to the client.
 #pragma once
 
-#include "ngx_module/conf.h"
+#include "ngx_module/nginx.h"
 
 namespace penstock {
 
-// A frame says its length in 32 bits: no body over this can be handed over.
-constexpr off_t kMaxBodyBytes = UINT32_MAX - (1 << 20);
+struct RequestState;
 
-// Content handler.
+// A frame's length has 32 bits, and the body is not all of it.
+constexpr off_t kMaxBodyBytes = 0xFFFFFFFF - (1 << 20);
+
+// The content handler of a location with penstock_pass.
 ngx_int_t pass_request(ngx_http_request_t* r) noexcept;
+
+// Gives the request to penstockd through Nginx's upstream machinery: a job (SUBMIT) where
+// penstock_pass stands, a question (ASK) where penstock_jobs does. For a content handler, which
+// returns what it returns.
+ngx_int_t hand_to_upstream(ngx_http_request_t* r, RequestState& state) noexcept;
 
 }  // namespace penstock

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "ngx_module/jobs.h"
 #include "ngx_module/page.h"
 #include "ngx_module/pass.h"
 #include "ngx_module/status_source.h"
@@ -99,44 +100,92 @@ ngx_http_core_loc_conf_t* core_of(ngx_conf_t* cf) noexcept {
 
 }  // namespace
 
-char* read_pass(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
-  auto& loc = *static_cast<LocConf*>(conf);
-  auto* args = static_cast<ngx_str_t*>(cf->args->elts);
+namespace {
+
+// The upstream that the directive at hand names.
+char* take_upstream(ngx_conf_t* cf, LocConf& loc) noexcept {
   if (loc.upstream.upstream != nullptr) {
-    return const_cast<char*>("is duplicate");
+    return const_cast<char*>(loc.asks == (view(arg(cf, 0)) == "penstock_jobs")
+                                 ? "is duplicate"
+                                 : "stands beside another that hands over; give it a location of "
+                                   "its own");
   }
-  if (view(args[1]).find('$') != std::string_view::npos) {
-    return refuse(cf,
-                  "penstock_pass takes the name of an upstream or unix:PATH, without variables");
-  }
-  ngx_str_set(&loc.queue, "default");
-  if (cf->args->nelts == 3) {
-    if (args[2].len <= 6 || ngx_strncmp(args[2].data, "queue=", 6) != 0 ||
-        args[2].len - 6 >= wire::kQueueNameBytes) {
-      return refuse(cf,
-                    "unknown parameter \"%V\" of penstock_pass; it takes queue=NAME, of at most "
-                    "%uz characters",
-                    &args[2], wire::kQueueNameBytes - 1);
-    }
-    loc.queue = {args[2].len - 6, args[2].data + 6};
+  if (view(arg(cf, 1)).find('$') != std::string_view::npos) {
+    return refuse(cf, "%V takes the name of an upstream or unix:PATH, without variables",
+                  &arg(cf, 0));
   }
   ngx_url_t url;
   ngx_memzero(&url, sizeof url);
-  url.url = args[1];
+  url.url = arg(cf, 1);
   url.no_resolve = 1;
   loc.upstream.upstream = ngx_http_upstream_add(cf, &url, 0);
-  if (loc.upstream.upstream == nullptr) {
-    return kConfError;
+  loc.server = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
+  loc.passes = true;
+  return loc.upstream.upstream == nullptr ? kConfError : NGX_CONF_OK;
+}
+
+}  // namespace
+
+char* read_pass(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
+  auto& loc = *static_cast<LocConf*>(conf);
+  if (char* const failed = take_upstream(cf, loc); failed != NGX_CONF_OK) {
+    return failed;
+  }
+  ngx_str_set(&loc.queue, "default");
+  if (cf->args->nelts == 3) {
+    ngx_str_t& queue = arg(cf, 2);
+    if (queue.len <= 6 || ngx_strncmp(queue.data, "queue=", 6) != 0 ||
+        queue.len - 6 >= wire::kQueueNameBytes) {
+      return refuse(cf,
+                    "unknown parameter \"%V\" of penstock_pass; it takes queue=NAME, of at most "
+                    "%uz characters",
+                    &queue, wire::kQueueNameBytes - 1);
+    }
+    loc.queue = {queue.len - 6, queue.data + 6};
   }
   ngx_http_core_loc_conf_t* core = core_of(cf);
   core->handler = pass_request;
   if (core->name.len > 0 && core->name.data[core->name.len - 1] == '/') {
     core->auto_redirect = 1;
   }
-  loc.passes = true;
-  auto& main =
-      *static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_penstock_module));
-  return main.passes.push(cf->pool, &loc) == nullptr ? kConfError : NGX_CONF_OK;
+  return main_conf(cf)->passes.push(cf->pool, &loc) == nullptr ? kConfError : NGX_CONF_OK;
+}
+
+char* read_jobs(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
+  auto& loc = *static_cast<LocConf*>(conf);
+  ngx_http_core_loc_conf_t* core = core_of(cf);
+  if (core->regex != nullptr || core->named || core->exact_match || core->noname) {
+    return refuse(cf, "penstock_jobs stands in a prefix location, as in location /jobs { ... }");
+  }
+  if (char* const failed = take_upstream(cf, loc); failed != NGX_CONF_OK) {
+    return failed;
+  }
+  core->handler = ask_about_jobs;
+  loc.asks = true;
+  loc.jobs_path = core->name;
+  while (loc.jobs_path.len > 0 && loc.jobs_path.data[loc.jobs_path.len - 1] == '/') {
+    --loc.jobs_path.len;
+  }
+  loc.upstream.force_ranges = 1;  // of results that come from penstockd whole
+  return main_conf(cf)->jobs.push(cf->pool, &loc) == nullptr ? kConfError : NGX_CONF_OK;
+}
+
+char* read_dedupe(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
+  auto& loc = *static_cast<LocConf*>(conf);
+  if (loc.dedupe != NGX_CONF_UNSET) {
+    return const_cast<char*>("is duplicate");
+  }
+  const std::string_view word = view(arg(cf, 1));
+  const std::string_view more = cf->args->nelts == 3 ? view(arg(cf, 2)) : "on_duplicate=join";
+  if ((word != "on" && word != "off") ||
+      (more != "on_duplicate=join" && more != "on_duplicate=reject")) {
+    return refuse(cf,
+                  "penstock_dedupe takes on or off, then on_duplicate=join (the default) or "
+                  "on_duplicate=reject");
+  }
+  loc.dedupe = word == "on" ? 1 : 0;
+  loc.reject_duplicates = more == "on_duplicate=reject";
+  return NGX_CONF_OK;
 }
 
 char* read_owner(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
@@ -225,17 +274,24 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   if (loc.owner.kind == Value::Kind::kNone) {
     loc.owner = above.owner;
   }
+  if (loc.dedupe == NGX_CONF_UNSET) {
+    loc.dedupe = above.dedupe == NGX_CONF_UNSET ? 0 : above.dedupe;
+    loc.reject_duplicates = above.reject_duplicates;
+  }
+  ngx_conf_merge_msec_value(loc.max_wait, above.max_wait, 0);
   ngx_http_core_loc_conf_t* core = core_of(cf);
   // `if` and `limit_except` blocks hand over where their location does.
   if (core->noname && loc.upstream.upstream == nullptr && above.upstream.upstream != nullptr) {
     loc.upstream.upstream = above.upstream.upstream;
     loc.queue = above.queue;
     loc.passes = above.passes;
-    static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_penstock_module))
-        ->passes.push(cf->pool, &loc);
+    loc.asks = above.asks;
+    loc.jobs_path = above.jobs_path;
+    loc.server = above.server;
+    (main_conf(cf)->*(loc.asks ? &MainConf::jobs : &MainConf::passes)).push(cf->pool, &loc);
   }
   if (core->lmt_excpt && core->handler == nullptr && loc.upstream.upstream != nullptr) {
-    core->handler = pass_request;
+    core->handler = loc.asks ? ask_about_jobs : pass_request;
   }
   if (merge_page(cf, above, loc) != NGX_CONF_OK) {
     return kConfError;

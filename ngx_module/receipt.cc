@@ -53,12 +53,7 @@ void renew_leases(ngx_event_t* event) noexcept {
   auto& process = *static_cast<Process*>(event->data);
   for (ngx_queue_t* q = ngx_queue_head(&process.leases); q != ngx_queue_sentinel(&process.leases);
        q = ngx_queue_next(q)) {
-    Receipt& receipt = *ngx_queue_data(q, Receipt, link);
-    for_each(receipt, [&](limit::Table& table, Paid& paid, const limit::Instant& now) noexcept {
-      if (is_lease(paid)) {
-        paid.state = limit::renew_one(table, *paid.policy, paid.hash, paid.cost, paid.state, now);
-      }
-    });
+    renew(*ngx_queue_data(q, Receipt, link));
   }
   ngx_add_timer(event, kRenewMs);
 }
@@ -153,6 +148,22 @@ void refund(Receipt& receipt, bool requests) noexcept {
       give_back(table, paid, now);
     }
   });
+}
+
+void renew(Receipt& receipt) noexcept {
+  for_each(receipt, [&](limit::Table& table, Paid& paid, const limit::Instant& now) noexcept {
+    if (is_lease(paid)) {
+      paid.state = limit::renew_one(table, *paid.policy, paid.hash, paid.cost, paid.state, now);
+    }
+  });
+}
+
+void hand_over(Receipt& receipt) noexcept {
+  if (receipt.held) {
+    ngx_queue_remove(&receipt.link);
+    receipt.held = false;
+  }
+  receipt.latest = nullptr;
 }
 
 void release(Receipt& receipt) noexcept {

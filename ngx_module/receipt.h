@@ -57,6 +57,11 @@ bool keep(ngx_pool_t* pool, Receipt& receipt, limit::Table& table, const MainCon
 void settle(Receipt& receipt, const Usage& usage) noexcept;
 // Reservations are given back; with `requests`, everything but leases is.
 void refund(Receipt& receipt, bool requests) noexcept;
+// Its leases are kept alive, or taken anew if they had lapsed.
+void renew(Receipt& receipt) noexcept;
+// What was charged is a promised job's from here on: nothing of it is settled, given back or
+// released here.
+void hand_over(Receipt& receipt) noexcept;
 // Leases are given back: the request is over.
 void release(Receipt& receipt) noexcept;
 

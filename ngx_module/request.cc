@@ -28,12 +28,23 @@ void RequestState::forget_answer() noexcept {
   started_at_once = false;
   answer = AnswerStream();
   job_id_size = 0;
-  for (ngx_table_elt_t*& header : answer_headers) {
-    if (header != nullptr) {
-      header->hash = 0;  // Nginx passes it over
-      header = nullptr;
-    }
+  duplicate = false;
+  websocket = nullptr;
+  file = {};
+  for (; answer_header_count > 0; --answer_header_count) {
+    answer_headers[answer_header_count - 1]->hash = 0;  // Nginx passes it over
   }
+}
+
+bool RequestState::push_answer_header(ngx_http_request_t* r, std::string_view key,
+                                      ngx_str_t value) noexcept {
+  ngx_table_elt_t* header =
+      answer_header_count == kMostAnswerHeaders ? nullptr : push_header(r, key, value);
+  if (header == nullptr) {
+    return false;
+  }
+  answer_headers[answer_header_count++] = header;
+  return true;
 }
 
 void give_all_back(RequestState& state) noexcept {
@@ -51,6 +62,7 @@ void begin_anew(RequestState& state, bool headers_are_gone) noexcept {
   if (headers_are_gone) {
     std::fill(std::begin(state.rate_headers), std::end(state.rate_headers), nullptr);
     state.degraded_header = state.retry_after = nullptr;
+    state.answer_header_count = 0;
   }
 }
 

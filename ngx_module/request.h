@@ -9,8 +9,12 @@
 #include "ngx_module/conf.h"
 #include "ngx_module/rate_headers.h"
 #include "ngx_module/receipt.h"
+#include "shared/http/header_lines.h"
 
 namespace penstock {
+
+struct JobHeaders;
+struct WebSocket;
 
 enum class Verdict : uint8_t { kNone, kPassed, kDelayed, kDegraded, kRejected, kBusy };
 
@@ -56,7 +60,7 @@ struct RequestState {
   bool body_wanted = false;             // a variable asked for what only the body tells
   bool model_sought = false;
   bool held_back = false;    // action=delay, and its time has not come
-  bool passes = false;       // penstock_pass has it
+  bool passes = false;       // penstock_pass or penstock_jobs has it
   bool handed_over = false;  // to penstockd
   const Tier* tier = nullptr;
   const Rule* exceeded = nullptr;  // the limit that refused, the one to wait for longest
@@ -76,7 +80,8 @@ struct RequestState {
   uint64_t cost[kUnits] = {1, 0, 0};   // reckoned, in the units' counts
   uint64_t asked[kUnits] = {1, 0, 0};  // that much of it by the request's own word
   uint64_t prompt_bytes = 0;
-  Receipt receipt;  // what admission charged
+  Receipt receipt;                          // what admission charged
+  const JobHeaders* job_headers = nullptr;  // nullptr: it asks for an answer and no more
   RateHeaders rate_headers = {};
   ngx_table_elt_t* degraded_header = nullptr;
 
@@ -97,8 +102,20 @@ struct RequestState {
   bool answer_is_events = false;   // text/event-stream
   off_t answer_left = -1;          // bytes that its content_length still promises; -1: no promise
   AnswerStream answer;
-  ngx_table_elt_t* answer_headers[2] = {};  // pushed for it
+  bool asks_upgrade = false;       // by a valid handshake of RFC 6455
+  bool duplicate = false;          // of a job that was there already
+  WebSocket* websocket = nullptr;  // the client's side, once its upgrade was granted
+  static constexpr size_t kMostAnswerHeaders = http::kMaxHeaderLines + 4;
+  ngx_table_elt_t* answer_headers[kMostAnswerHeaders];  // pushed for it
+  size_t answer_header_count = 0;
+  // Adds a header that another try takes back. False when memory ran out, or there are too many.
+  bool push_answer_header(ngx_http_request_t* r, std::string_view key, ngx_str_t value) noexcept;
   void forget_answer() noexcept;
+
+  // The answer is a file: the request comes back by an internal redirect, and Nginx serves it.
+  ngx_str_t file{};
+  ngx_str_t file_type{};
+  ngx_uint_t file_status = 0;
 
   ngx_chain_t* problem_body = nullptr;  // replaces an error page of Nginx's own
 

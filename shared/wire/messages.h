@@ -118,9 +118,10 @@ struct Accepted {
   std::string_view job_id;  // "job_…"
   uint64_t position = 0;    // 1: the next to start; 0: started at once
   uint64_t eta_ms = 0;      // predicted wait until it starts
+  uint64_t promised = 0;    // 1: as in HEAD
   template <typename V>
   void visit(V&& v) {
-    v(16, job_id), v(17, position), v(18, eta_ms);
+    v(16, job_id), v(17, position), v(18, eta_ms), v(48, promised);
   }
 };
 

@@ -175,6 +175,11 @@ void read_simulate(Section& section, WorkerConfig& worker) {
   set("job_memory", "job_memory", size);
   set("failure_rate", "failure_rate", fraction(1));
   set("seed", "seed", whole(0, UINT32_MAX));
+  set("run_log", "run_log", [&](const std::string& key) {
+    std::string value;
+    section.text(key, value);
+    return value;
+  });
 }
 
 void read_engine(Section& section, WorkerConfig& worker) {

@@ -251,8 +251,11 @@ void Dispatcher::say_accepted(Waiter& waiter, const Job& job, bool at_leisure) {
   const bool known = job.home() != nullptr && !job.ending;
   const int64_t wait_ns = known ? scheduler_.predicted_wait_ns(job, wires_.now_ns()) : 0;
   wire::append(out, waiter.id,
-               wire::Accepted{job.id.view(), known ? scheduler_.position(job) : 0,
-                              static_cast<uint64_t>(wait_ns / kNsPerMs)});
+               wire::Accepted{
+                   .job_id = job.id.view(),
+                   .position = known ? scheduler_.position(job) : 0,
+                   .eta_ms = static_cast<uint64_t>(wait_ns / kNsPerMs),
+                   .promised = waiter.holds_promise() && job.promise == Promise::kMade ? 1U : 0U});
 }
 
 // With `wait=`, only once that is over.
@@ -262,6 +265,7 @@ void Dispatcher::say_promised(Waiter& waiter, const Job& job) {
   }
   if (waiter.wait_ns > 0) {
     waiter.wait_ends_ns = wires_.now_ns() + std::exchange(waiter.wait_ns, 0);
+    say_accepted(waiter, job);
     return audience_.set_wait(waiter);
   }
   say_promised(waiter, job, audience_.view(job, waiter.jobs_path));

@@ -288,7 +288,9 @@ void OrderTree::join_small_child(Inner& page, uint32_t level, uint32_t at) noexc
   }
 }
 
-OrderTree::Node* OrderTree::first() const noexcept {
+OrderTree::Node* OrderTree::first() const noexcept { return soon(0); }
+
+OrderTree::Node* OrderTree::soon(uint32_t later) const noexcept {
   if (total_.count == 0) {
     return nullptr;
   }
@@ -296,7 +298,7 @@ OrderTree::Node* OrderTree::first() const noexcept {
   for (uint32_t level = levels_; level > 0; --level) {
     page = static_cast<const Inner*>(page)->child[0];
   }
-  return static_cast<const Leaf*>(page)->member[0];
+  return static_cast<const Leaf*>(page)->member[std::min(later, page->size - 1)];
 }
 
 // The leaf that `place` belongs in, and what is in those before; nullptr in an empty tree. What a

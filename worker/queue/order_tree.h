@@ -61,6 +61,9 @@ class OrderTree {
   uint32_t size() const noexcept { return total_.count; }
   const Sum& total() const noexcept { return total_; }
   Node* first() const noexcept;  // nullptr when empty
+  // One of the next to be first, of those beside it in its page: the `later`-th after it, or the
+  // last there. nullptr when empty.
+  Node* soon(uint32_t later) const noexcept;
 
   // What stands before a place; nobody need stand there.
   uint32_t rank(const Place& place) const noexcept;

@@ -298,6 +298,7 @@ class Scheduler {
   static OrderTree::Sum work_ahead(const Lane& lane, const Standing& at) noexcept;
   static Standing standing(const Ticket& ticket) noexcept;
   static Ticket* head(const Lane& lane) noexcept;
+  static void ask_for_next(const OrderTree& line) noexcept;
   static OrderTree& line_of(const Ticket& ticket) noexcept;
   static int64_t wait_at(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
   static double wait_in(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;

@@ -205,6 +205,7 @@ void Server::turn() {
   if (phase_ != Phase::kServing) {
     advance_stop(now_ns);
   }
+  note_health();
   if (store_ != nullptr && sweep_due_ns_ <= now_ns) {
     sweep_due_ns_ = now_ns + kSweepNs;
     store_->sweep(dispatcher_.wall_ms());
@@ -221,6 +222,18 @@ void Server::turn() {
     publish_metrics(now_ns);
   }
   wires_.flush();
+}
+
+// Promises stop while writes fail: whoever runs this must see it.
+void Server::note_health() {
+  const Status health = store_ != nullptr ? store_->health() : Status(Ok{});
+  const bool broken = !health;
+  if (broken == state_broken_) {
+    return;
+  }
+  state_broken_ = broken;
+  broken ? log(Level::kError, "no jobs are promised: " + health.error().message)
+         : log(Level::kInfo, "jobs are written to disk again, and promised");
 }
 
 int64_t Server::next_event() const {

@@ -70,6 +70,7 @@ class Server final : public CallerHost {
   void advance_stop(int64_t now_ns);
   void publish(int64_t now_ns);
   void publish_metrics(int64_t now_ns);
+  void note_health();
 
   std::string status_json() override;
   void on_caller_closed(CallerSession& session) override;
@@ -101,6 +102,7 @@ class Server final : public CallerHost {
   int64_t start_ns_;
   int64_t heartbeat_due_ns_ = 0;
   int64_t sweep_due_ns_ = 0;
+  bool state_broken_ = false;  // as was last said in the log
   int64_t metrics_due_ns_ = 0;
   int64_t accept_again_ns_ = INT64_MAX;  // accepting is paused until then
   enum class Phase : uint8_t { kServing, kFinishing, kStopping, kOver } phase_ = Phase::kServing;

@@ -22,8 +22,10 @@ struct Transfer {
   std::string host;
   CURL* easy = nullptr;
   curl_slist* headers = nullptr;
-  size_t received = 0;
-  bool refused = false;
+  size_t header_bytes = 0;
+  size_t body_bytes = 0;
+  bool refused = false;     // an address was
+  bool connecting = false;  // to one that may be
 
   Transfer() = default;
   Transfer(const Transfer&) = delete;
@@ -34,36 +36,39 @@ struct Transfer {
   }
 };
 
+// A name may have several addresses; those that may not be connected to are passed over.
 curl_socket_t open_socket(void* user, curlsocktype, curl_sockaddr* address) {
   auto& transfer = *static_cast<Transfer*>(user);
   if (!transfer.request.targets->allows(transfer.host, address->addr)) {
     transfer.refused = true;
     return CURL_SOCKET_BAD;
   }
+  transfer.connecting = true;
   return ::socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
+// On a connection that was kept, too.
+int judge_again(void* user, char* address, char*, int, int) {
+  auto& transfer = *static_cast<Transfer*>(user);
+  transfer.refused = !transfer.request.targets->allows(transfer.host, address);
+  transfer.connecting = !transfer.refused;
+  return transfer.refused ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
 // What a receiver says is of no interest, nor is more than a little of it waited for.
 size_t discard(char*, size_t size, size_t count, void* user) {
   auto& transfer = *static_cast<Transfer*>(user);
-  transfer.received += size * count;
-  return transfer.received > WebhookSender::kMaxResponseBytes ? 0 : size * count;
+  transfer.body_bytes += size * count;
+  return transfer.body_bytes > WebhookSender::kMaxResponseBytes ? 0 : size * count;
 }
 
-std::string host_of(const std::string& url) {
-  CURLU* const parsed = curl_url();
-  char* host = nullptr;
-  std::string name;
-  if (curl_url_set(parsed, CURLUPART_URL, url.c_str(), 0) == CURLUE_OK &&
-      curl_url_get(parsed, CURLUPART_HOST, &host, 0) == CURLUE_OK) {
-    name = host;
-    curl_free(host);
-  }
-  curl_url_cleanup(parsed);
-  return name;
+size_t count_header(char*, size_t size, size_t count, void* user) {
+  auto& transfer = *static_cast<Transfer*>(user);
+  transfer.header_bytes += size * count;
+  return transfer.header_bytes > WebhookSender::kMaxHeaderBytes ? 0 : size * count;
 }
 
-void set_up(Transfer& transfer) {
+void set_up(Transfer& transfer, const WebhookSender::Patience& patience) {
   CURL* const easy = transfer.easy = curl_easy_init();
   transfer.host = host_of(transfer.request.url);
   for (const std::string& header : transfer.request.headers) {
@@ -80,11 +85,17 @@ void set_up(Transfer& transfer) {
   curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
                    static_cast<curl_off_t>(transfer.request.body.size()));
   curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transfer.headers);
-  curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, WebhookSender::kConnectSeconds);
-  curl_easy_setopt(easy, CURLOPT_TIMEOUT, WebhookSender::kTotalSeconds);
+  curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, patience.connect_ms);
+  curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, patience.total_ms);
   curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+  // Else whoever is given up while its name is resolved would be waited for, by everyone.
+  curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
   curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
   curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, &transfer);
+  curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, judge_again);
+  curl_easy_setopt(easy, CURLOPT_PREREQDATA, &transfer);
+  curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, count_header);
+  curl_easy_setopt(easy, CURLOPT_HEADERDATA, &transfer);
   curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, discard);
   curl_easy_setopt(easy, CURLOPT_WRITEDATA, &transfer);
 }
@@ -95,9 +106,10 @@ WebhookResponse outcome(const Transfer& transfer, CURLcode code) {
   curl_off_t retry_after = 0;
   curl_easy_getinfo(transfer.easy, CURLINFO_RESPONSE_CODE, &status);
   curl_easy_getinfo(transfer.easy, CURLINFO_RETRY_AFTER, &retry_after);
-  response.refused = transfer.refused;
-  // An answer that was cut off has said its status all the same.
-  const bool cut = code == CURLE_WRITE_ERROR;
+  response.refused = transfer.refused && !transfer.connecting;
+  // An answer whose body was cut off has said its status all the same.
+  const bool cut =
+      code == CURLE_WRITE_ERROR && transfer.body_bytes > WebhookSender::kMaxResponseBytes;
   response.status = code == CURLE_OK || cut ? static_cast<int>(status) : 0;
   response.retry_after_s = retry_after;
   response.error = code == CURLE_OK || cut ? "" : curl_easy_strerror(code);
@@ -108,7 +120,10 @@ WebhookResponse outcome(const Transfer& transfer, CURLcode code) {
 
 class WebhookSender::Thread {
  public:
-  Thread() : multi_(curl_multi_init()), event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  explicit Thread(const Patience& patience)
+      : patience_(patience),
+        multi_(curl_multi_init()),
+        event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     curl_multi_setopt(multi_, CURLMOPT_MAX_TOTAL_CONNECTIONS, kMostAtOnce);
     curl_multi_setopt(multi_, CURLMOPT_MAX_HOST_CONNECTIONS, kMostPerHost);
     thread_ = std::thread([this] { work(); });
@@ -163,7 +178,7 @@ class WebhookSender::Thread {
     for (WebhookRequest& request : fresh) {
       auto transfer = std::make_unique<Transfer>();
       transfer->request = std::move(request);
-      set_up(*transfer);
+      set_up(*transfer, patience_);
       curl_multi_add_handle(multi_, transfer->easy);
       transfers_[transfer->easy] = std::move(transfer);
     }
@@ -190,6 +205,7 @@ class WebhookSender::Thread {
     }
   }
 
+  const Patience patience_;
   CURLM* multi_;
   Fd event_;
   std::mutex mutex_;
@@ -200,7 +216,8 @@ class WebhookSender::Thread {
   std::thread thread_;
 };
 
-WebhookSender::WebhookSender() : thread_(std::make_unique<Thread>()) {}
+WebhookSender::WebhookSender(const Patience& patience)
+    : thread_(std::make_unique<Thread>(patience)) {}
 WebhookSender::~WebhookSender() = default;
 void WebhookSender::send(WebhookRequest request) { thread_->send(std::move(request)); }
 int WebhookSender::event_fd() const { return thread_->event_fd(); }

@@ -2,6 +2,7 @@
 
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -10,6 +11,7 @@
 #include <sstream>
 
 #include "worker/queue/base64.h"
+#include "worker/queue/log.h"
 
 namespace penstock::queue {
 namespace {
@@ -18,6 +20,7 @@ constexpr std::string_view kPrefix = "whsec_";
 constexpr size_t kShortest = 24;
 constexpr size_t kLongest = 64;
 constexpr size_t kMaxFileBytes = 4096;
+constexpr mode_t kTooLoose = 0777 & ~mode_t{0640};
 
 // Empty: it is no base64.
 std::string unbase64(const std::string& text) {
@@ -45,6 +48,13 @@ Result<WebhookSecrets> WebhookSecrets::load(const std::string& path) {
   text.resize(static_cast<size_t>(file.gcount()));
   if (text.size() > kMaxFileBytes) {
     return Error{path + " is too large for a file of secrets, one a line"};
+  }
+  if (struct stat status{};
+      ::stat(path.c_str(), &status) == 0 && (status.st_mode & kTooLoose) != 0) {
+    log(Level::kWarn, path +
+                          " is open to more than its owner and readers of its group; "
+                          "whoever reads it can forge webhooks: chmod 0640 " +
+                          path);
   }
   return parse(text, path);
 }

@@ -21,7 +21,7 @@ class WebhookSecrets {
 
   // One secret a line: "whsec_" and base64 of 24 to 64 bytes. Of several, all sign, so that
   // receivers may change over to a new one. The error names file and line, and says what would be
-  // right.
+  // right. A file that others may read, or anyone but its owner write, is warned of in the log.
   static Result<WebhookSecrets> load(const std::string& path);
   static Result<WebhookSecrets> parse(std::string_view text, const std::string& path);
 

@@ -43,6 +43,13 @@ constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
 
 }  // namespace
 
+std::string host_of(const std::string& url) {
+  const std::unique_ptr<CURLU, Free> parsed(curl_url());
+  return curl_url_set(parsed.get(), CURLUPART_URL, url.c_str(), 0) == CURLUE_OK
+             ? lower(part(parsed.get(), CURLUPART_HOST))
+             : std::string();
+}
+
 Result<WebhookTargets> WebhookTargets::create(const std::vector<std::string>& allow) {
   WebhookTargets targets;
   for (const std::string& text : allow) {
@@ -138,10 +145,18 @@ bool WebhookTargets::allowed(const Address& address) const {
                      [&](const Block& block) { return contains(block, address); });
 }
 
+bool WebhookTargets::allowed(std::string_view host) const {
+  return std::find(hosts_.begin(), hosts_.end(), lower(host)) != hosts_.end();
+}
+
 bool WebhookTargets::allows(std::string_view host, const sockaddr& address) const {
   Address read{};
-  return read_address(address, read) &&
-         (allowed(read) || std::find(hosts_.begin(), hosts_.end(), lower(host)) != hosts_.end());
+  return read_address(address, read) && (allowed(read) || allowed(host));
+}
+
+bool WebhookTargets::allows(std::string_view host, const char* address) const {
+  Block read;
+  return read_block(address, read) && (allowed(read.address) || allowed(host));
 }
 
 Status WebhookTargets::check(std::string_view url) const {
@@ -166,8 +181,7 @@ Status WebhookTargets::check(std::string_view url) const {
     host = host.substr(1, host.size() - 2);
   }
   Block literal;
-  const bool named = std::find(hosts_.begin(), hosts_.end(), lower(host)) != hosts_.end();
-  if (!named && read_block(host, literal) && !allowed(literal.address)) {
+  if (!allowed(host) && read_block(host, literal) && !allowed(literal.address)) {
     return Error{"Penstock-Callback must not be a private or special address."};
   }
   return Ok{};

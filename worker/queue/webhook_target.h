@@ -20,6 +20,9 @@
 
 namespace penstock::queue {
 
+// The host of a URL, in lower case; empty when that is none.
+std::string host_of(const std::string& url);
+
 class WebhookTargets {
  public:
   static constexpr size_t kMaxUrlBytes = 2048;
@@ -32,8 +35,9 @@ class WebhookTargets {
   // Whether a callback may be asked for: an http or https URL without credentials, and not of an
   // address that would be refused. What its name resolves to is seen later.
   Status check(std::string_view url) const;
-  // Whether a connection to this address may be made for that host's sake.
+  // Whether a connection to this address, given in either form, may be made for that host's sake.
   bool allows(std::string_view host, const sockaddr& address) const;
+  bool allows(std::string_view host, const char* address) const;
 
  private:
   using Address = std::array<uint8_t, 16>;  // IPv4 as ::ffff:a.b.c.d
@@ -46,9 +50,10 @@ class WebhookTargets {
   static bool contains(const Block& block, const Address& address);
   static bool is_special(const Address& address);
   bool allowed(const Address& address) const;
+  bool allowed(std::string_view host) const;
 
   std::vector<Block> blocks_;
-  std::vector<std::string> hosts_;
+  std::vector<std::string> hosts_;  // in lower case
 };
 
 }  // namespace penstock::queue

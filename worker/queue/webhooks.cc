@@ -42,7 +42,12 @@ Status Webhooks::check(std::string_view url) const {
 }
 
 void Webhooks::add(const Store::Delivery& delivery, int64_t now_ns, int64_t now_ms) {
-  if (deliveries_.size() >= kMostPending) {
+  const auto known = deliveries_.find(sequence_of(delivery.id));
+  if (known == deliveries_.end() && deliveries_.size() >= kMostPending) {
+    return;
+  }
+  if (known != deliveries_.end() && !known->second.is_set()) {
+    known->second.anew = true;
     return;
   }
   Delivery& added = deliveries_[sequence_of(delivery.id)];
@@ -51,9 +56,28 @@ void Webhooks::add(const Store::Delivery& delivery, int64_t now_ns, int64_t now_
   due_.set(added, now_ns + std::max<int64_t>(0, delivery.due_ms - now_ms) * kNsPerMs);
 }
 
-Webhooks::Delivery* Webhooks::find(const JobId& id) {
-  const auto found = deliveries_.find(sequence_of(id));
-  return found == deliveries_.end() ? nullptr : &found->second;
+bool Webhooks::take_place(Delivery& delivery) {
+  Host& host = delivery.host->second;
+  if (host.under_way >= static_cast<size_t>(WebhookSender::kMostPerHost)) {
+    host.waiting.push_back(&delivery);
+    return false;
+  }
+  ++host.under_way;
+  return true;
+}
+
+// Whoever waits longest is due; while any waits, another is under way or due, so none is forgotten.
+void Webhooks::leave_place(const Delivery& delivery, int64_t now_ns) {
+  --under_way_;
+  if (delivery.host == nullptr) {
+    return;
+  }
+  Host& host = delivery.host->second;
+  --host.under_way;
+  if (!host.waiting.empty()) {
+    due_.set(*host.waiting.front(), now_ns);
+    host.waiting.pop_front();
+  }
 }
 
 int64_t Webhooks::next_event() const {
@@ -62,10 +86,16 @@ int64_t Webhooks::next_event() const {
 }
 
 void Webhooks::advance_to(int64_t now_ns, int64_t now_ms) {
+  now_ns_ = now_ns;
   now_ms_ = now_ms;
   while (next_event() <= now_ns) {
     auto& delivery = static_cast<Delivery&>(*due_.first());
     due_.erase(delivery);
+    if (delivery.host != nullptr && !take_place(delivery)) {
+      continue;
+    }
+    delivery.tries = delivery.anew ? 0 : delivery.tries;
+    delivery.anew = false;
     ++under_way_;
     message_(delivery.id, [this, id = delivery.id](const std::optional<Message>& message) {
       send(id, message);
@@ -74,15 +104,24 @@ void Webhooks::advance_to(int64_t now_ns, int64_t now_ms) {
 }
 
 void Webhooks::send(const JobId& id, const std::optional<Message>& message) {
-  Delivery* const delivery = find(id);
-  if (delivery == nullptr) {
-    return;
-  }
+  Delivery& delivery = deliveries_.at(sequence_of(id));
   const bool gone = message && std::find(gone_.begin(), gone_.end(), message->url) != gone_.end();
   if (!message || gone) {
     outcomes_.disabled += gone ? 1 : 0;
-    --under_way_;
-    return over(id, delivery->tries);
+    leave_place(delivery, now_ns_);
+    return over(delivery);
+  }
+  if (!enabled()) {  // by a reload, meanwhile
+    leave_place(delivery, now_ns_);
+    return due_.set(delivery, now_ns_);
+  }
+  if (delivery.host == nullptr) {
+    delivery.host = &*hosts_.try_emplace(host_of(message->url)).first;
+    ++delivery.host->second.deliveries;
+    if (!take_place(delivery)) {
+      --under_way_;
+      return;
+    }
   }
   const std::string name = "msg_" + std::string(id.view().substr(4));
   const int64_t timestamp = now_ms_ / kMsPerSec;
@@ -96,7 +135,12 @@ void Webhooks::send(const JobId& id, const std::optional<Message>& message) {
        .targets = targets_});
 }
 
-void Webhooks::over(const JobId& id, uint32_t tries) {
+void Webhooks::over(Delivery& delivery) {
+  const JobId id = delivery.id;
+  const uint32_t tries = delivery.tries;
+  if (delivery.host != nullptr && --delivery.host->second.deliveries == 0) {
+    hosts_.erase(hosts_.find(delivery.host->first));
+  }
   deliveries_.erase(sequence_of(id));
   tried_(id, tries, 0);
 }
@@ -107,43 +151,51 @@ void Webhooks::again(Delivery& delivery, int64_t wait_ms, int64_t now_ns, int64_
   tried_(delivery.id, delivery.tries, now_ms + wait_ms);
 }
 
+// REQUIRES: tries is in kSchedule.
+int64_t Webhooks::wait_ms(uint32_t tries, const WebhookResponse& response) {
+  const int64_t seconds = kSchedule[tries - 1];
+  std::uniform_int_distribution<int64_t> spread(seconds * 900, seconds * 1100);
+  const int64_t planned_ms = spread(random_);
+  if (response.status != kTooManyRequests && response.status != kUnavailable) {
+    return planned_ms;
+  }
+  const int64_t asked_s = std::min(response.retry_after_s, kLongestRetryAfterSeconds);
+  return std::max(planned_ms, asked_s * kMsPerSec);
+}
+
 void Webhooks::take_responses(int64_t now_ns, int64_t now_ms) {
   for (const WebhookResponse& response : sender_.take()) {
-    --under_way_;
-    Delivery* const delivery = find(response.id);
-    if (delivery == nullptr) {
-      continue;
+    take(response, now_ns, now_ms);
+  }
+}
+
+void Webhooks::take(const WebhookResponse& response, int64_t now_ns, int64_t now_ms) {
+  Delivery& delivery = deliveries_.at(sequence_of(response.id));
+  leave_place(delivery, now_ns);
+  ++delivery.tries;
+  outcomes_.delivered += taken(response.status) ? 1 : 0;
+  outcomes_.refused_target += response.refused ? 1 : 0;
+  if (response.status == kGone) {
+    ++outcomes_.disabled;
+    gone_.push_back(response.url);
+    if (gone_.size() > kMostGone) {
+      gone_.pop_front();
     }
-    ++delivery->tries;
-    outcomes_.refused_target += response.refused ? 1 : 0;
-    if (taken(response.status)) {
-      ++outcomes_.delivered;
-      over(response.id, delivery->tries);
-    } else if (response.status == kGone) {
-      ++outcomes_.disabled;
-      gone_.push_back(response.url);
-      if (gone_.size() > kMostGone) {
-        gone_.pop_front();
-      }
-      over(response.id, delivery->tries);
-    } else if (response.refused || delivery->tries > kSchedule.size()) {
-      ++outcomes_.given_up;
-      log(Level::kWarn,
-          "the webhook of " + std::string(response.id.view()) + " was given up: " +
-              (response.refused       ? "its address is private or special"
-               : response.status != 0 ? "the receiver says " + std::to_string(response.status)
-                                      : response.error));
-      over(response.id, delivery->tries);
-    } else {
-      const int64_t seconds = kSchedule[delivery->tries - 1];
-      std::uniform_int_distribution<int64_t> spread(seconds * 900, seconds * 1100);
-      int64_t wait_ms = spread(random_);
-      if (response.status == kTooManyRequests || response.status == kUnavailable) {
-        wait_ms = std::max(wait_ms,
-                           std::min(response.retry_after_s, kLongestRetryAfterSeconds) * kMsPerSec);
-      }
-      again(*delivery, wait_ms, now_ns, now_ms);
-    }
+  }
+  if (delivery.anew) {  // what was sent is not the news any more
+    due_.set(delivery, now_ns);
+  } else if (taken(response.status) || response.status == kGone) {
+    over(delivery);
+  } else if (response.refused || delivery.tries > kSchedule.size()) {
+    ++outcomes_.given_up;
+    log(Level::kWarn,
+        "the webhook of " + std::string(response.id.view()) + " was given up: " +
+            (response.refused       ? "its address is private or special"
+             : response.status != 0 ? "the receiver says " + std::to_string(response.status)
+                                    : response.error));
+    over(delivery);
+  } else {
+    again(delivery, wait_ms(delivery.tries, response), now_ns, now_ms);
   }
 }
 

@@ -5,8 +5,12 @@
 // 503 may ask for more time (Retry-After). Times are pushed in; what is sent goes by WebhookSender.
 //
 //   due ──▶ (its job is read) ──▶ under way ──2xx──▶ (over)
-//    ▲                                │ else
+//    ▲   ╲                            │ else
+//    │    ◀──▶ waits for its host     │
 //    └────────── kSchedule ◀──────────┘ tries + 1
+//
+// A host that is slow has kMostPerHost places; what else is for it waits without taking one, and
+// without its body.
 #pragma once
 
 #include <array>
@@ -62,6 +66,7 @@ class Webhooks {
   // Whether a callback to this URL may be asked for.
   Status check(std::string_view url) const;
 
+  // Of a job that is pending already, as it was requeued from the dead letters: begins anew.
   void add(const Store::Delivery& delivery, int64_t now_ns, int64_t now_ms);
   void advance_to(int64_t now_ns, int64_t now_ms);
   int64_t next_event() const;
@@ -72,14 +77,28 @@ class Webhooks {
   const Outcomes& outcomes() const { return outcomes_; }
 
  private:
+  struct Delivery;
+  struct Host {
+    size_t deliveries = 0;  // that know it is theirs
+    size_t under_way = 0;
+    std::deque<Delivery*> waiting;  // for one of those to end
+  };
+  using Hosts = std::unordered_map<std::string, Host>;
+  // It is in due_, under way, or waiting for its host.
   struct Delivery : TimerHeap::Node {
     JobId id;
     uint32_t tries = 0;
+    bool anew = false;              // its job has ended once more while it was not in due_
+    Hosts::pointer host = nullptr;  // known from its first message on
   };
+  // False: its host has none to give, and the delivery waits for one.
+  bool take_place(Delivery& delivery);
+  void leave_place(const Delivery& delivery, int64_t now_ns);
   void send(const JobId& id, const std::optional<Message>& message);
-  void over(const JobId& id, uint32_t tries);
+  void over(Delivery& delivery);
   void again(Delivery& delivery, int64_t wait_ms, int64_t now_ns, int64_t now_ms);
-  Delivery* find(const JobId& id);
+  int64_t wait_ms(uint32_t tries, const WebhookResponse& response);
+  void take(const WebhookResponse& response, int64_t now_ns, int64_t now_ms);
 
   Ask message_;
   Tried tried_;
@@ -88,8 +107,10 @@ class Webhooks {
   std::shared_ptr<const WebhookTargets> targets_ = std::make_shared<WebhookTargets>();
   WebhookSender sender_;
   std::unordered_map<uint64_t, Delivery> deliveries_;  // by sequence_of(id)
+  Hosts hosts_;                                        // of deliveries_
   TimerHeap due_;
   size_t under_way_ = 0;
+  int64_t now_ns_ = 0;
   int64_t now_ms_ = 0;
   std::deque<std::string> gone_;  // URLs
   Outcomes outcomes_;

@@ -52,7 +52,7 @@ workers:
       device: 1, slots: 4, memory: 512MiB, queue: video, threads: 2 }
 limits: { max_body: 1MiB, max_held: 2MiB, max_unsent: 3MiB, max_connections: 5,
           heartbeat_timeout: 3s, start_timeout: 4s, worker_grace: 6s }
-webhooks: { secret_file: /etc/s, allow: [] }
+webhooks: { secret_file: hook.secret, allow: [10.0.0.0/8, "fd00::/8", hooks.internal] }
 )");
   EXPECT_EQ(config.socket_mode, 0600U);
   ASSERT_EQ(config.queues.size(), 2U);
@@ -79,6 +79,24 @@ webhooks: { secret_file: /etc/s, allow: [] }
   EXPECT_EQ(worker.options, options);
   EXPECT_EQ(config.limits, (LimitsConfig{1 << 20, 2 << 20, 3 << 20, 5, 3 * kNsPerSec, 4 * kNsPerSec,
                                          6 * kNsPerSec}));
+  EXPECT_EQ(config.webhooks,
+            (WebhooksConfig{.secret_file = "/etc/penstock/hook.secret",
+                            .allow = {"10.0.0.0/8", "fd00::/8", "hooks.internal"}}));
+}
+
+TEST(ConfigTest, WebhooksAreSentWhereTheFileSays) {
+  EXPECT_EQ(good("socket: /s\n").webhooks, WebhooksConfig());
+  EXPECT_EQ(complaint("socket: /s\nwebhooks: { allow: [10.0.0.0/8, 10.0.0.0/33] }\n"),
+            "p.yaml:2: key 'webhooks.allow': '10.0.0.0/33' is no address, block of addresses "
+            "(10.0.0.0/8) or name of a host");
+  EXPECT_EQ(complaint("socket: /s\nwebhooks: { allow: [[127.0.0.1]] }\n"),
+            "p.yaml:2: key 'webhooks.allow': '' is no address, block of addresses (10.0.0.0/8) or "
+            "name of a host");
+  EXPECT_EQ(complaint("socket: /s\nwebhooks: { allow: 127.0.0.1 }\n"),
+            "p.yaml:2: key 'webhooks.allow': must be a list of addresses, blocks (10.0.0.0/8) and "
+            "host names");
+  EXPECT_EQ(complaint("socket: /s\nwebhooks: { secret: /etc/s }\n"),
+            "p.yaml:2: key 'webhooks.secret': unknown key; did you mean 'secret_file'?");
 }
 
 TEST(ConfigTest, AModelIsCalledByItsNameItsFolderItsModelOrItsWorker) {

@@ -1,17 +1,51 @@
 #include <arpa/inet.h>
+#include <dlfcn.h>
 #include <gtest/gtest.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
+#include <deque>
+#include <latch>
 #include <map>
 #include <mutex>
 #include <thread>
 
 #include "shared/base/fd.h"
 #include "worker/queue/webhooks.h"
+
+namespace {
+
+// Where the name server of "silent.test" waits; nobody waits unless a test has made one.
+std::atomic<std::latch*> silence{nullptr};
+
+}  // namespace
+
+// The resolver that libcurl calls, as this program's own symbols come first: names in .test are
+// ours, all others the system's. "silent.test" is of a name server that says nothing, "mixed.test"
+// has an address that is refused, and then this machine's.
+extern "C" __attribute__((visibility("default"))) int getaddrinfo(const char* name,
+                                                                  const char* service,
+                                                                  const addrinfo* hints,
+                                                                  addrinfo** found) {
+  static const auto system =
+      reinterpret_cast<int (*)(const char*, const char*, const addrinfo*, addrinfo**)>(
+          ::dlsym(RTLD_NEXT, "getaddrinfo"));
+  if (name != nullptr && std::strcmp(name, "silent.test") == 0) {
+    silence.load()->wait();
+    return EAI_AGAIN;
+  }
+  if (name == nullptr || std::strcmp(name, "mixed.test") != 0) {
+    return system(name, service, hints, found);
+  }
+  const int error = system("10.255.255.1", service, hints, found);
+  return error != 0 ? error : system("127.0.0.1", service, hints, &(*found)->ai_next);
+}
 
 namespace penstock::queue {
 namespace {
@@ -122,7 +156,7 @@ TEST(WebhookTargetTest, AUrlIsJudgedWhenItIsAskedFor) {
 // Answers each connection with the next text, then as `then` says.
 class Receiver {
  public:
-  enum Then { kClose, kHang, kFlood };
+  enum Then { kClose, kHang, kFlood, kKeep };
 
   explicit Receiver(std::vector<std::string> answers, Then then = kClose)
       : answers_(std::move(answers)), then_(then) {
@@ -140,18 +174,52 @@ class Receiver {
   ~Receiver() {
     stopping_ = true;
     ::shutdown(listener_.get(), SHUT_RDWR);
+    {
+      const std::lock_guard lock(mutex_);
+      ::shutdown(kept_, SHUT_RDWR);
+    }
     thread_.join();
   }
   std::string url(const std::string& host = "127.0.0.1") const {
     return "http://" + host + ":" + std::to_string(port_) + "/hook";
   }
   int requests() const { return requests_; }
+  int connections() const { return connections_; }
   std::string last() {
     const std::lock_guard lock(mutex_);
     return last_;
   }
 
  private:
+  // Until "}}", as every body here ends; empty when the other side has closed.
+  static std::string read_request(int peer) {
+    std::string request;
+    char piece[4096];
+    ssize_t n = 0;
+    while (request.find("}}") == std::string::npos &&
+           (n = ::recv(peer, piece, sizeof piece, 0)) > 0) {
+      request.append(piece, static_cast<size_t>(n));
+    }
+    return n > 0 ? request : std::string();
+  }
+  bool answer(int peer) {
+    const std::string request = read_request(peer);
+    if (request.empty()) {
+      return false;
+    }
+    const std::string answer = answers_[std::min<size_t>(requests_, answers_.size() - 1)];
+    {
+      const std::lock_guard lock(mutex_);
+      last_ = request;
+    }
+    ++requests_;
+    ::send(peer, answer.data(), answer.size(), MSG_NOSIGNAL);
+    return true;
+  }
+  void keep(int peer) {
+    const std::lock_guard lock(mutex_);
+    kept_ = peer;
+  }
   void serve() {
     std::vector<Fd> hanging;
     while (!stopping_) {
@@ -159,20 +227,11 @@ class Receiver {
       if (!peer.valid()) {
         return;
       }
-      std::string request;
-      char piece[4096];
-      ssize_t n = 0;
-      while (request.find("}}") == std::string::npos &&
-             (n = ::recv(peer.get(), piece, sizeof piece, 0)) > 0) {
-        request.append(piece, static_cast<size_t>(n));
+      ++connections_;
+      keep(then_ == kKeep ? peer.get() : -1);
+      while (answer(peer.get()) && then_ == kKeep) {
       }
-      const std::string answer = answers_[std::min<size_t>(requests_, answers_.size() - 1)];
-      {
-        const std::lock_guard lock(mutex_);
-        last_ = request;
-      }
-      ++requests_;
-      ::send(peer.get(), answer.data(), answer.size(), MSG_NOSIGNAL);
+      keep(-1);
       if (then_ == kHang) {
         hanging.push_back(std::move(peer));
       } else if (then_ == kFlood) {
@@ -188,9 +247,11 @@ class Receiver {
   Fd listener_;
   int port_ = 0;
   std::atomic<int> requests_{0};
+  std::atomic<int> connections_{0};
   std::atomic<bool> stopping_{false};
   std::mutex mutex_;
   std::string last_;
+  int kept_ = -1;  // what is read from until it is closed
   std::thread thread_;
 };
 
@@ -243,8 +304,11 @@ class WebhooksTest : public testing::Test {
   Fd secret_;
   std::string path_;
   Webhooks webhooks_{[this](const JobId& id, auto told) {
-                       told(Webhooks::Message{urls_[std::string(id.view())],
-                                              R"({"type":"job.completed","data":{}})"});
+                       const auto url = urls_.find(std::string(id.view()));
+                       told(url == urls_.end()
+                                ? std::nullopt
+                                : std::optional(Webhooks::Message{
+                                      url->second, R"({"type":"job.completed","data":{}})"}));
                      },
                      [this](const JobId&, uint32_t tries, int64_t due_ms) {
                        tried_.push_back({tries, due_ms == 0 ? 0 : (due_ms - now_ms()) / 1000});
@@ -369,6 +433,163 @@ TEST_F(WebhooksTest, OneThatHangsHoldsUpNoOther) {
   run_until(1);
   EXPECT_EQ(webhooks_.outcomes().delivered, 1U);
   EXPECT_EQ(webhooks_.pending(), 6U);
+}
+
+TEST_F(WebhooksTest, AHostThatHangsTakesFourPlacesHoweverManyAreForIt) {
+  Receiver slow({""}, Receiver::kHang);
+  Receiver quick({status(200)});
+  for (int i = 0; i < 100; ++i) {
+    add(slow.url());
+  }
+  webhooks_.advance_to(now_ns_, now_ms());
+  pass(1);
+  add(quick.url("localhost"));
+  run_until(1);
+  EXPECT_EQ(webhooks_.outcomes().delivered, 1U);
+  EXPECT_EQ(webhooks_.pending(), 100U) << "none of them has used up a try";
+  EXPECT_LE(slow.connections(), WebhookSender::kMostPerHost);
+}
+
+TEST_F(WebhooksTest, WhatWaitsForItsHostIsSentInTurn) {
+  Receiver receiver({status(200)});
+  for (int i = 0; i < 100; ++i) {
+    add(receiver.url());
+  }
+  run_until(100);
+  EXPECT_EQ(webhooks_.outcomes().delivered, 100U);
+  EXPECT_EQ(receiver.requests(), 100);
+}
+
+TEST_F(WebhooksTest, JobsThatGoWhileTheyWaitForTheirHostHoldUpNoOther) {
+  Receiver receiver({status(200)});
+  for (int i = 0; i < 40; ++i) {
+    add(receiver.url());
+  }
+  webhooks_.advance_to(now_ns_, now_ms());
+  urls_.clear();
+  add(receiver.url());
+  run_until(41);
+  EXPECT_EQ(webhooks_.pending(), 0U);
+  EXPECT_EQ(webhooks_.outcomes().delivered, 5U) << "four were under way";
+}
+
+TEST_F(WebhooksTest, AJobThatEndsAnewIsToldOfAnewThoughTheFirstIsUnderWay) {
+  Receiver receiver({status(200)});
+  const JobId id = add(receiver.url());
+  webhooks_.advance_to(now_ns_, now_ms());
+  webhooks_.add({.id = id}, now_ns_, now_ms());
+  run_until(1);
+  EXPECT_EQ(tried_[0].tries, 1U) << "of the new one";
+  EXPECT_EQ(receiver.requests(), 2);
+  EXPECT_EQ(webhooks_.pending(), 0U);
+}
+
+TEST_F(WebhooksTest, WhatIsAskedForWhenSecretsGoIsNotSentUnsigned) {
+  Receiver receiver({status(200)});
+  std::function<void()> answer;
+  Webhooks webhooks(
+      [&](const JobId&, auto told) {
+        answer = [&receiver, told] { told(Webhooks::Message{receiver.url(), "{{}}"}); };
+      },
+      [](const JobId&, uint32_t, int64_t) {});
+  ASSERT_TRUE(webhooks.apply({.secret_file = path_, .allow = {"127.0.0.1"}}));
+  webhooks.add({.id = ids_.make(now_ms())}, now_ns_, now_ms());
+  webhooks.advance_to(now_ns_, now_ms());
+  ASSERT_TRUE(webhooks.apply({}));
+  answer();
+  EXPECT_EQ(webhooks.next_event(), INT64_MAX);
+  EXPECT_EQ(webhooks.pending(), 1U);
+  ASSERT_TRUE(webhooks.apply({.secret_file = path_, .allow = {"127.0.0.1"}}));
+  EXPECT_EQ(webhooks.next_event(), now_ns_) << "it is sent once there are secrets again";
+}
+
+TEST_F(WebhooksTest, AnAddressThatIsRefusedIsPassedOverWhenTheNameHasAnother) {
+  Receiver receiver({status(500), status(200)});
+  add(receiver.url("mixed.test"));
+  run_until(1);
+  EXPECT_NE(tried_[0].wait_s, 0) << "the receiver was reached, and has failed";
+  EXPECT_EQ(webhooks_.outcomes().refused_target, 0U);
+  pass(tried_[0].wait_s + 1);
+  run_until(2);
+  EXPECT_EQ(webhooks_.outcomes().delivered, 1U);
+}
+
+TEST_F(WebhooksTest, AConnectionThatIsKeptIsJudgedAnewAfterAReload) {
+  Receiver receiver({"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"}, Receiver::kKeep);
+  add(receiver.url());
+  run_until(1);
+  add(receiver.url());
+  run_until(2);
+  ASSERT_EQ(receiver.connections(), 1) << "it is kept";
+  apply({});
+  add(receiver.url());
+  run_until(3);
+  EXPECT_EQ(receiver.requests(), 2);
+  EXPECT_EQ(webhooks_.outcomes().refused_target, 1U);
+}
+
+TEST_F(WebhooksTest, HeadersAreReadUpToABound) {
+  const std::string line = "X-Y: " + std::string(1017, 'x') + "\r\n";  // a kilobyte
+  std::string some, many;
+  for (size_t i = 0; i < 100; ++i) {
+    some += i < 60 ? line : "";
+    many += line;
+  }
+  Receiver within({status(200, some)});
+  Receiver beyond({status(200, many)});
+  add(within.url());
+  run_until(1);
+  EXPECT_EQ(webhooks_.outcomes().delivered, 1U);
+  add(beyond.url());
+  run_until(2);
+  EXPECT_NE(tried_[1].wait_s, 0);
+  EXPECT_EQ(webhooks_.outcomes().delivered, 1U);
+}
+
+WebhookResponse sent(WebhookSender& sender, const std::string& url) {
+  sender.send({.url = url,
+               .headers = {},
+               .body = "{{}}",
+               .targets = std::make_shared<const WebhookTargets>(targets({"127.0.0.1"}))});
+  pollfd ready{sender.event_fd(), POLLIN, 0};
+  if (::poll(&ready, 1, 20'000) != 1) {
+    return {.url = url, .error = "nothing came of it"};
+  }
+  return sender.take().at(0);
+}
+
+TEST(WebhookSenderTest, WhoNeverAnswersIsGivenUp) {
+  Receiver receiver({""}, Receiver::kHang);
+  WebhookSender sender({.connect_ms = 100, .total_ms = 200});
+  const WebhookResponse response = sent(sender, receiver.url());
+  EXPECT_EQ(response.status, 0);
+  EXPECT_EQ(response.error, "Timeout was reached");
+}
+
+TEST(WebhookSenderTest, ANameServerThatSaysNothingHoldsUpNoOther) {
+  static std::deque<std::latch> silences;  // outlive the resolver's threads
+  std::latch& spoken = silences.emplace_back(1);
+  silence = &spoken;
+  Receiver receiver({status(200)});
+  WebhookSender sender({.connect_ms = 100, .total_ms = 200});
+  EXPECT_EQ(sent(sender, "http://silent.test/").error, "Timeout was reached");
+  EXPECT_EQ(sent(sender, receiver.url()).status, 200);
+  spoken.count_down();
+}
+
+TEST(WebhookSignatureTest, ASecretThatOthersMayReadIsWarnedOf) {
+  char path[] = "/tmp/webhook.XXXXXX";
+  const Fd file(::mkstemp(path));
+  ASSERT_GT(::write(file.get(), kSecret, sizeof kSecret - 1), 0);
+  for (const mode_t mode : {0600, 0640, 0440, 0400, 0644, 0660, 0604, 0641}) {
+    ASSERT_EQ(::fchmod(file.get(), mode), 0);
+    testing::internal::CaptureStderr();
+    EXPECT_TRUE(WebhookSecrets::load(path));
+    const std::string said = testing::internal::GetCapturedStderr();
+    const bool loose = mode == 0644 || mode == 0660 || mode == 0604 || mode == 0641;
+    EXPECT_EQ(said.find("chmod 0640") != std::string::npos, loose) << mode << said;
+  }
+  ::unlink(path);
 }
 
 TEST_F(WebhooksTest, WithoutASecretNothingIsSent) {

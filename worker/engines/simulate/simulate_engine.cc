@@ -1,5 +1,7 @@
 #include "worker/engines/simulate/simulate_engine.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 
@@ -10,6 +12,9 @@ namespace {
 
 // Progress is said each twentieth of a job, but not more often than this.
 constexpr int64_t kMinProgressNs = 250 * kNsPerMs;
+
+// Of a body, into the run log.
+constexpr size_t kLoggedBytes = 200;
 
 constexpr std::array<std::string_view, 16> kWords = {
     "The",      " water", " waits", " behind", " the", " gate", " until", " a",
@@ -39,11 +44,15 @@ SimulateEngine::SimulateEngine(const SimulateOptions& options, std::string model
     : options_(options),
       model_(std::move(model)),
       sink_(sink),
-      times_(options.distribution, options.sigma, options.seed) {}
+      times_(options.distribution, options.sigma, options.seed),
+      run_log_(options.run_log.empty() ? -1 : open_run_log(options.run_log)) {}
 
 std::variant<std::unique_ptr<Plan>, Failure> SimulateEngine::admit(const Request& request) {
   auto plan = std::make_unique<SimulatePlan>();
   plan->memory_bytes = options_.job_memory_bytes;
+  if (run_log_.valid()) {
+    plan->logged = request.body.substr(0, kLoggedBytes);
+  }
   if (openai::is_completions_path(request.path) && looks_like_object(request.body)) {
     auto parsed = parser_.parse(request);
     if (auto* failure = std::get_if<Failure>(&parsed)) {
@@ -102,6 +111,9 @@ SimulateEngine::Job SimulateEngine::begin(JobNumber number, std::unique_ptr<Simu
     }
   }
   job.started_ns = now_ns;
+  if (run_log_.valid()) {
+    job.run = log_run(number, job.plan->logged);
+  }
   job.service_ns = times_.next_ns(mean_ns);
   job.fails = times_.chance(options_.failure_rate);
   job.progress_ns = now_ns + std::max(job.service_ns / 20, kMinProgressNs);
@@ -158,11 +170,24 @@ void SimulateEngine::finish(JobNumber number, Job& job, bool stopped, int64_t wo
     const bool cut = !stopped && job.tokens < options_.output_tokens;
     job.answer->finish(cut ? openai::Finish::kLength : openai::Finish::kStop, usage);
   } else {
-    constexpr std::string_view kBody = "{\"ok\":true,\"engine\":\"simulate\"}\n";
-    sink_.head(number, 200, "application/json", kBody.size());
-    sink_.chunk(number, kBody);
+    const std::string run = job.run.empty() ? "" : ",\"run\":\"" + job.run + "\"";
+    const std::string body = "{\"ok\":true,\"engine\":\"simulate\"" + run + "}\n";
+    sink_.head(number, 200, "application/json", static_cast<int64_t>(body.size()));
+    sink_.chunk(number, body);
     sink_.done(number, usage);
   }
+}
+
+// One write, so that lines of several workers do not mix.
+std::string SimulateEngine::log_run(JobNumber number, std::string_view body) const {
+  const std::string run = std::to_string(::getpid()) + "." + std::to_string(number) + "." +
+                          std::to_string(monotonic_ns());
+  std::string line = run + " " + std::string(body);
+  std::replace_if(
+      line.begin(), line.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
+  line += '\n';
+  const ssize_t put = ::write(run_log_.get(), line.data(), line.size());
+  return put == static_cast<ssize_t>(line.size()) ? run : "not logged";
 }
 
 int64_t SimulateEngine::next_due(const Job& job) const {

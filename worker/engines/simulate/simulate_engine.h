@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "shared/base/fd.h"
 #include "worker/engines/simulate/service_time.h"
 #include "worker/engines/simulate/simulate_options.h"
 #include "worker/pool/engine.h"
@@ -37,6 +38,7 @@ class SimulateEngine final : public Engine {
  private:
   struct SimulatePlan : Plan {
     std::optional<openai::CompletionRequest> completion;  // none: any other request
+    std::string logged;                                   // its body's beginning, for the run log
   };
   struct Job {
     std::unique_ptr<SimulatePlan> plan;
@@ -48,6 +50,7 @@ class SimulateEngine final : public Engine {
     uint32_t tokens = 0;       // of the whole answer
     uint32_t tokens_sent = 0;  // into the answer
     bool fails = false;
+    std::string run;  // as in the run log
   };
 
   Job begin(JobNumber number, std::unique_ptr<SimulatePlan> plan, int64_t now_ns);
@@ -56,12 +59,14 @@ class SimulateEngine final : public Engine {
   bool write_tokens(Job& job, uint32_t up_to);
   void finish(JobNumber number, Job& job, bool stopped, int64_t worked_ns);
   int64_t next_due(const Job& job) const;
+  std::string log_run(JobNumber number, std::string_view body) const;
 
   const SimulateOptions options_;
   const std::string model_;
   Sink& sink_;
   ServiceTimes times_;
   openai::Parser parser_;
+  Fd run_log_;  // invalid: none is kept
 
   std::vector<std::pair<JobNumber, std::unique_ptr<SimulatePlan>>> fresh_;  // since the last step
   std::unordered_map<JobNumber, Job> jobs_;                                 // the others

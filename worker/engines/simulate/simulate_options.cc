@@ -1,10 +1,13 @@
 #include "worker/engines/simulate/simulate_options.h"
 
+#include <fcntl.h>
+
 #include <charconv>
 #include <optional>
 #include <string_view>
 
 #include "shared/base/clock.h"
+#include "shared/base/fd.h"
 #include "shared/base/units.h"
 
 namespace penstock::simulate {
@@ -68,11 +71,19 @@ const char* take(const std::string& key, const std::string& value, SimulateOptio
   if (key == "seed") {
     return wanted(number<uint64_t>(value, 0, UINT64_MAX, out.seed), "a number");
   }
+  if (key == "run_log") {
+    out.run_log = value;
+    return wanted(Fd(open_run_log(value)).valid(), "a file that can be appended to");
+  }
   return "one of service_time, service_time_ns, distribution, sigma, tokens_per_second, "
-         "output_tokens, failure_rate, job_memory, seed as its key";
+         "output_tokens, failure_rate, job_memory, seed, run_log as its key";
 }
 
 }  // namespace
+
+int open_run_log(const std::string& path) {
+  return ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+}
 
 Result<SimulateOptions> parse_options(const std::map<std::string, std::string>& options) {
   SimulateOptions out;

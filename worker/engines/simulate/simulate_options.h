@@ -22,7 +22,13 @@ struct SimulateOptions {
   double failure_rate = 0;       // share of jobs that end in a retryable 502, 0 .. 1
   int64_t job_memory_bytes = 0;  // what a job's plan says it holds (job_memory: 64MiB)
   uint64_t seed = 1;             // the same seed and the same starts give the same times
+  // If set, a line is appended to this file whenever a job starts, "PID.JOB.TIME BODY", and answers
+  // that are no completions say which run made them: so tests can count runs.
+  std::string run_log;
 };
+
+// A descriptor to append with; -1: it cannot be opened.
+int open_run_log(const std::string& path);
 
 // An Error names the key, what was wrong with its value and what would be right.
 Result<SimulateOptions> parse_options(const std::map<std::string, std::string>& options);

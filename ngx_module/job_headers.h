@@ -1,0 +1,37 @@
+// The request headers that ask for more than an answer: a promise, a key, a time, a webhook.
+//
+// They go to penstockd as they were sent; here they are found, and bounded.
+#pragma once
+
+#include "ngx_module/nginx.h"
+#include "shared/wire/messages.h"
+
+namespace penstock {
+
+struct JobHeaders {
+  std::string_view prefer;           // several lines are joined by ", "
+  std::string_view idempotency_key;  // Idempotency-Key
+  std::string_view delay;            // Penstock-Delay
+  std::string_view not_before;       // Penstock-Not-Before
+  std::string_view callback;         // Penstock-Callback
+
+  void put(wire::Submit& submit) const noexcept;
+};
+
+// What a caller is told; empty: nothing is wrong.
+struct BadHeader {
+  std::string_view detail = {};
+  std::string_view name = {};
+};
+
+// `found` stays nullptr when there are none. False when memory ran out.
+bool find_job_headers(ngx_http_request_t* r, const JobHeaders*& found, BadHeader& bad) noexcept;
+
+// Last-Event-ID; empty: it was not sent.
+std::string_view find_last_event_id(const ngx_http_request_t* r) noexcept;
+
+// Whether the answer may be there already, or is not wanted now: how long the queue is says nothing
+// about such a request.
+bool may_not_wait(ngx_http_request_t* r) noexcept;
+
+}  // namespace penstock

@@ -1,0 +1,12 @@
+// penstock_jobs: where callers see their jobs. What is asked goes to penstockd, which knows whose
+// job is whose; the answer comes back by Nginx's upstream machinery, as a job's own does.
+#pragma once
+
+#include "ngx_module/nginx.h"
+
+namespace penstock {
+
+// The content handler of a location with penstock_jobs.
+ngx_int_t ask_about_jobs(ngx_http_request_t* r) noexcept;
+
+}  // namespace penstock

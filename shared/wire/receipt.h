@@ -1,0 +1,51 @@
+// Receipts on the wire: what the edge charged for a promised job, which penstockd keeps and hands
+// back (SUBMIT, HOLD, OVER). Only the edge reads them, and only what it, or another process of it,
+// wrote; they are hostile until parsed all the same.
+//
+//   1 byte version (1), then for each charge:
+//   1 byte size and the zone's name, 1 byte size and the rule's name,
+//   16 bytes place in the zone's table, 8 bytes cost, 8 bytes state (limit/charge.h)
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace penstock::wire {
+
+struct ReceiptEntry {
+  std::string_view zone;
+  std::string_view rule;
+  uint64_t place_lo = 0;
+  uint64_t place_hi = 0;
+  uint64_t cost = 0;
+  uint64_t state = 0;
+};
+
+constexpr size_t kMaxReceiptBytes = 8192;
+constexpr size_t kMaxReceiptEntries = 128;
+
+// The bytes of an entry. REQUIRES: names have at most 255 bytes.
+constexpr size_t receipt_entry_size(const ReceiptEntry& entry) noexcept {
+  return 2 + entry.zone.size() + entry.rule.size() + 32;
+}
+// Writes the version, or an entry; returns the end of what was written.
+char* begin_receipt(char* out) noexcept;
+char* write_receipt_entry(char* out, const ReceiptEntry& entry) noexcept;
+
+// Reads entry by entry.
+class ReceiptReader {
+ public:
+  // Nothing is read of one that is too long or of another version.
+  explicit ReceiptReader(std::string_view receipt) noexcept;
+  // False at the end, or at what is no entry; good() tells which.
+  bool next(ReceiptEntry& entry) noexcept;
+  bool good() const noexcept { return good_; }
+
+ private:
+  std::string_view rest_;
+  size_t count_ = 0;
+  bool good_ = true;
+};
+
+}  // namespace penstock::wire

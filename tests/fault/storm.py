@@ -1,0 +1,324 @@
+#!/usr/bin/python3
+"""A storm: promised jobs under load, while penstockd, its workers and Nginx's workers are killed at random (kill -9).
+
+Callers ask for promises (Prefer: respond-async) with an Idempotency-Key each, and ask again with the same key whenever
+the connection breaks before the 202, as the contract lets them. Others wait for answers through Nginx meanwhile. What nobody else
+restarts, we restart: penstockd. At the end every key is asked about once more, and what has come of it is counted:
+
+  acknowledged  keys whose promise was given
+  completed     of those, jobs that completed, their result read
+  lost          of those, jobs that are unknown, did not complete, or have no result of a run that was logged
+  run twice     of those, jobs that were started more than once: allowed, and counted
+  stored twice  of those, jobs of whom there are two, or whose result was one thing when first read and another at the end
+
+lost and stored twice must be 0. The seed is printed; the moments of the kills depend on the machine all the same.
+
+Usage: storm.py BUILD_DIR [--kills 100] [--jobs 5000] [--seed N] [--seconds 150]
+"""
+import argparse
+import asyncio
+import collections
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
+from line import Line, Refused  # noqa: E402
+from processes import children  # noqa: E402
+from waiting import Port  # noqa: E402
+
+CALLERS, WAITING = 32, 4
+WORKERS, SLOTS = 3, 4
+
+PENSTOCKD = """\
+socket: {folder}/p.sock
+state: {folder}/state
+worker_binary: {build}/penstock-worker
+queues:
+  default: {{ max_length: 100000, deadline: 1h, attempts: 100, backoff: 10ms }}
+workers:
+"""
+WORKER = "  - {{ name: w{n}, engine: simulate, service_time: 60ms, distribution: exponential, seed: {n}, slots: {slots}, run_log: {folder}/runs }}\n"
+
+NGINX = """\
+load_module {build}/ngx_http_penstock_module.so;
+{user}
+daemon off; worker_processes 2; pid {folder}/nginx.pid; error_log {folder}/error.log crit;
+events {{ worker_connections 512; }}
+http {{
+  access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  penstock_zone edge 1m;
+  upstream gpu {{ server unix:{folder}/p.sock; keepalive 8; }}
+  server {{ listen 127.0.0.1:{port} reuseport; location / {{ penstock_pass gpu; }} }}
+}}
+"""
+
+
+class Fault(Exception):
+    """What must not happen."""
+
+
+class Storm:
+    def __init__(self, build, folder, kills, jobs, seed, seconds):
+        self.build, self.folder = Path(build).resolve(), Path(folder)
+        self.kills, self.jobs, self.limit = kills, jobs, seconds
+        self.random = random.Random(seed)
+        self.killed = collections.Counter()
+        self.next_job = 0
+        self.acknowledged = {}   # key -> job id
+        self.two_ids = {}        # key -> the other id it was told
+        self.first_results = {}  # key -> what its result was when first read
+        self.answers = collections.Counter()  # of the waiting callers
+        self.broken = 0          # connections, before a promise
+        self.refused = 0         # with 503, to be asked again
+        self.starts = 0
+        self.port = Port()
+        self.penstockd = self.nginx = None
+        self.over = False
+
+    # ---- what runs ----
+
+    def start(self):
+        config = PENSTOCKD + "".join(WORKER.replace("{n}", str(n)) for n in range(WORKERS))
+        (self.folder / "p.yaml").write_text(config.format(folder=self.folder, build=self.build, slots=SLOTS))
+        (self.folder / "nginx.conf").write_text(NGINX.format(
+            folder=self.folder, build=self.build, port=self.port.number, user="user root;" if os.getuid() == 0 else ""))
+        self.start_penstockd()
+        nginx = ["nginx", "-p", self.folder, "-c", self.folder / "nginx.conf", "-e", self.folder / "error.log"]
+        env = dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin")
+        self.nginx = subprocess.Popen([str(part) for part in nginx], env=env)
+
+    def start_penstockd(self):
+        self.starts += 1
+        with open(self.folder / "penstockd.log", "ab") as log:
+            self.penstockd = subprocess.Popen([self.build / "penstockd", "-c", self.folder / "p.yaml"], stdout=log, stderr=log)
+
+    def stop(self):
+        for process in (self.nginx, self.penstockd):
+            if process and process.poll() is None:
+                process.terminate()
+        for process in (self.nginx, self.penstockd):
+            if process:
+                try:
+                    process.wait(40)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+        self.port.release()
+
+    # ---- load ----
+
+    async def line(self):
+        """A connection to penstockd that answers, whenever there is one again."""
+        while True:
+            try:
+                return await Line.open(self.folder / "p.sock")
+            except OSError:
+                self.broken += 1
+                await asyncio.sleep(0.02)
+
+    async def caller(self, number):
+        line = await self.line()
+        owner = f"owner {number % 5}"
+        while self.next_job < self.jobs:
+            # Some jobs for each kill, so that there is load when it comes.
+            if self.next_job > self.jobs * (sum(self.killed.values()) + 1) / (self.kills + 1):
+                await asyncio.sleep(0.01)
+                continue
+            key = f"job-{self.next_job}"
+            self.next_job += 1
+            line = await self.promise(line, owner, key)
+            line = await self.look(line, owner, key)
+        line.close()
+
+    async def promise(self, line, owner, key):
+        while key not in self.acknowledged:
+            try:
+                self.acknowledged[key] = await line.promise(owner, key), owner
+            except (OSError, EOFError):
+                line.close()
+                self.broken += 1
+                line = await self.line()
+            except Refused as refused:
+                assert refused.status == 503, f"{key}: {refused}"
+                self.refused += 1
+                await asyncio.sleep(0.05)
+        return line
+
+    async def look(self, line, owner, key):
+        """Its result, if it is there already; now and then somebody asks again for what was promised."""
+        try:
+            status, body = await line.ask(owner, f"/{self.acknowledged[key][0]}/result")
+            if status == 200:
+                self.first_results[key] = body
+            if self.random.random() < 0.2:
+                again = await line.promise(owner, key)
+                if again != self.acknowledged[key][0]:
+                    self.two_ids[key] = again
+        except (OSError, EOFError, Refused):
+            line.close()
+            line = await self.line()
+        return line
+
+    async def waiting_caller(self):
+        """Waits for answers through Nginx; each ends with an answer, or with the connection that a kill broke."""
+        while not self.over:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port.number)
+                writer.write(b"POST /work HTTP/1.1\r\nHost: storm\r\nConnection: close\r\nContent-Length: 7\r\n\r\nwaiting")
+                head = await asyncio.wait_for(reader.read(), 60)
+                self.answers[head[9:12].decode() or "broken"] += 1
+                writer.close()
+            except TimeoutError:
+                self.answers["never"] += 1
+            except OSError:
+                self.answers["broken"] += 1
+            await asyncio.sleep(0.02)
+
+    # ---- kills ----
+
+    async def kill_at_random(self):
+        while sum(self.killed.values()) < self.kills and len(self.acknowledged) < self.jobs:
+            await asyncio.sleep(self.random.uniform(0.05, 0.6))
+            what = self.random.choices(("penstockd", "worker", "nginx worker"), (4, 4, 2))[0]
+            pids = {"penstockd": [self.penstockd.pid], "worker": children(self.penstockd.pid),
+                    "nginx worker": children(self.nginx.pid)}[what]
+            if not pids:
+                continue  # none has been started again yet
+            os.kill(self.random.choice(pids), signal.SIGKILL)
+            self.killed[what] += 1
+            if what == "penstockd":
+                self.penstockd.wait()
+                self.start_penstockd()
+
+    async def watch(self):
+        """penstockd must not end but by our hand."""
+        while not self.over:
+            process = self.penstockd
+            status = process.poll()
+            if status is not None and status != -signal.SIGKILL:
+                raise Fault(f"penstockd ended by itself, with {status}: {self.log()}")
+            await asyncio.sleep(0.1)
+
+    def log(self):
+        return (self.folder / "penstockd.log").read_text(errors="replace")[-3000:]
+
+    async def run(self):
+        self.start()
+        others = [asyncio.ensure_future(self.waiting_caller()) for _ in range(WAITING)] + [asyncio.ensure_future(self.watch())]
+        work = [self.caller(number) for number in range(CALLERS)] + [self.kill_at_random()]
+        work = [asyncio.ensure_future(one) for one in work]
+        try:
+            first, _ = await asyncio.wait([asyncio.gather(*work), others[-1]], timeout=self.limit, return_when=asyncio.FIRST_COMPLETED)
+            if not first:
+                raise Fault(f"after {self.limit} s {len(self.acknowledged)} of {self.jobs} promises were given, {sum(self.killed.values())} kills done")
+            first.pop().result()
+        except BaseException:
+            for task in others + work:
+                task.cancel()
+            await asyncio.gather(*others, *work, return_exceptions=True)
+            raise
+        self.over = True
+        await asyncio.gather(*others)
+        await self.drain()
+        return await self.count()
+
+    async def drain(self):
+        """Until nothing is queued or running."""
+        end = time.monotonic() + self.limit
+        line = await self.line()
+        while time.monotonic() < end:
+            queue = (await line.status())["queues"][0]
+            if queue["waiting"] == 0 and queue["running"] == 0:
+                return line.close()
+            await asyncio.sleep(0.1)
+        raise Fault(f"after {self.limit} s jobs are still queued: {queue}")
+
+    # ---- the count ----
+
+    def runs(self):
+        """Of each job, the runs that were logged."""
+        runs = collections.defaultdict(set)
+        for text in (self.folder / "runs").read_text().splitlines():
+            run, key = text.split(" ", 1)
+            runs[key].add(run)
+        return runs
+
+    async def count(self):
+        runs, line = self.runs(), await self.line()
+        counts = collections.Counter(acknowledged=len(self.acknowledged))
+        for key, (id, owner) in self.acknowledged.items():
+            status, job = await line.ask(owner, f"/{id}")
+            complete = status == 200 and json.loads(job)["status"] == "completed"
+            status, result = await line.ask(owner, f"/{id}/result")
+            good = complete and status == 200 and json.loads(result).get("run") in runs[key]
+            counts["completed"] += good
+            if not good:
+                counts["lost"] += 1
+                print(f"storm: lost: {key} {id}: {job[:300]} {status} {result[:200]} runs {runs[key]}")
+            counts["run twice"] += len(runs[key]) > 1
+            if key in self.two_ids or result != self.first_results.get(key, result):
+                counts["stored twice"] += 1
+                print(f"storm: stored twice: {key} {id}, also {self.two_ids.get(key)}: {self.first_results.get(key)} {result}")
+        line.close()
+        return counts
+
+    def count_stored(self):
+        """Once penstockd has ended: what the database itself has of promised jobs, by their keys."""
+        database = sqlite3.connect(self.folder / "state" / "jobs.db")
+        jobs, keys, results, unfinished = database.execute(
+            "SELECT count(*), count(DISTINCT key), (SELECT count(*) FROM results), sum(status<3) FROM jobs").fetchone()
+        database.close()
+        return {"jobs": jobs, "keys": keys, "results": results, "unfinished": unfinished}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("build")
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--jobs", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
+    parser.add_argument("--seconds", type=int, default=150)
+    args = parser.parse_args()
+    folder = tempfile.mkdtemp(prefix="storm-", dir="/tmp")
+    os.chmod(folder, 0o755)
+    began = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("storm: told to end"))  # what it started ends with it
+    storm = Storm(args.build, folder, args.kills, args.jobs, args.seed, args.seconds)
+    good = False
+    try:
+        counts = asyncio.run(storm.run())
+        storm.stop()
+        stored = storm.count_stored()
+        kills = ", ".join(f"{count} {what}" for what, count in sorted(storm.killed.items()))
+        print(f"storm: seed {args.seed}, {time.monotonic() - began:.0f} s, kills: {sum(storm.killed.values())} ({kills}); "
+              f"connections broken before the promise {storm.broken}, refused for a while {storm.refused}; "
+              f"waiting callers through Nginx: {dict(storm.answers)}")
+        print(f"storm: on disk: {stored}")
+        for name in ("acknowledged", "completed", "lost", "run twice", "stored twice"):
+            print(f"storm: {name:13} {counts[name]}")
+        good = (sum(storm.killed.values()) >= args.kills and counts["acknowledged"] == counts["completed"] == args.jobs
+                and counts["lost"] == counts["stored twice"] == 0 and storm.answers["never"] == 0 and storm.answers["200"] > 0
+                and stored == {"jobs": args.jobs, "keys": args.jobs, "results": args.jobs, "unfinished": 0})
+    except Fault as fault:
+        print(f"storm: {fault}")
+    finally:
+        storm.stop()
+        if good:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            print(f"storm: failed; {folder} is left to be looked at; penstockd's last words:\n{storm.log()}")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
