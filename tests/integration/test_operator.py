@@ -170,7 +170,7 @@ def test_scaled_processes_share_the_slots_and_never_have_more(jobs, said, ctl): 
 
 
 def test_scaled_to_nothing_promises_wait_and_callers_are_told_to_come_back(jobs, said):  # noqa: F811
-    service = jobs(limits={"worker_grace": "0s"})
+    service = jobs(workers=[simulate(slots=2)], limits={"worker_grace": "0s"})
     said(service, "scale", "sim", 0)
     until(lambda: [w["state"] for w in workers(service, said)] == ["stopped"], "the worker has ended")
     refused = post(service)
@@ -254,7 +254,8 @@ def test_what_is_no_penstockd_is_said(folder):
         def babble():
             connection = listener.accept()[0]
             connection.sendall(b"220 mail.example ESMTP\r\n")
-            connection.recv(65536)
+            while connection.recv(65536):
+                pass
             connection.close()
         thread = threading.Thread(target=babble)
         thread.start()
