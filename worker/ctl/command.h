@@ -52,6 +52,7 @@ Outcome run_pause(const Arguments& arguments);
 Outcome run_resume(const Arguments& arguments);
 Outcome run_drain(const Arguments& arguments);
 Outcome run_scale(const Arguments& arguments);
+Outcome run_submit(const Arguments& arguments);
 Outcome run_limits(const Arguments& arguments);
 Outcome run_offenders(const Arguments& arguments);
 

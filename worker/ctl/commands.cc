@@ -6,7 +6,7 @@
 namespace penstock::ctl {
 namespace {
 
-constexpr Flag kJson{"json", 0, "", "the answer as it came, for programs"};
+constexpr Flag kJson{"json", 0, "", "for programs"};
 constexpr Flag kUrl{"url", 0, "URL",
                     "the edge's penstock_console location; else $PENSTOCK_CONSOLE, else "
                     "http://127.0.0.1:8080/console"};
@@ -37,6 +37,15 @@ constexpr std::array kDeadFlags = {
     kJson,  kSocket, kConfig, Flag{"all", 0, "", "requeue or drop every one"},
     kQueue, kLimit,  kAfter,
 };
+constexpr std::array kSubmitFlags = {
+    kJson,
+    Flag{"url", 0, "URL", "the edge; else $PENSTOCK_URL, else http://127.0.0.1:8080"},
+    kUnixSocket,
+    Flag{"key-file", 0, "FILE", "the caller's key, on its first line; else $PENSTOCK_KEY"},
+    Flag{"rate", 0, "N/TIME", "no faster than that, as 1/120s"},
+    Flag{"concurrency", 0, "N", "so many at once (4)"},
+    Flag{"output", 0, "FILE", "where results go, else FILE.results.jsonl"},
+};
 constexpr std::array kLimitsFlags = {
     kJson,
     kUrl,
@@ -66,6 +75,10 @@ constexpr std::array kCommands = {
     Command{"scale", "WORKER N",
             "N processes share the worker's slots and memory, until a restart; 0 stops it",
             kAskFlags, run_scale},
+    Command{"submit", "FILE.jsonl",
+            "sends each line, {\"custom_id\",\"method\",\"url\",\"body\"}, and writes its result; "
+            "goes on where it stopped, and runs nothing twice",
+            kSubmitFlags, run_submit},
     Command{"limits", "KEY [show|reset]",
             "what is counted for a key, or forget it; KEY - is read from the standard input",
             kLimitsFlags, run_limits},

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "shared/http/problem.h"
 #include "worker/ctl/table.h"
 
 namespace penstock::ctl {
@@ -39,6 +40,14 @@ std::string cell(JsonElement object, std::string_view member) {
     return out;
   }
   return value.get(truth) == SUCCESS ? (truth ? "yes" : "no") : "-";
+}
+
+std::string json_text(std::string_view text) {
+  std::string out(text.size() * 6 + 2, '"');
+  char* const end = http::escape_json(text, out.data() + 1, out.data() + out.size() - 1);
+  out.resize(static_cast<size_t>(end - out.data()));
+  out.push_back('"');
+  return out;
 }
 
 std::optional<JsonElement> object_of(JsonElement object, std::string_view member) {

@@ -21,6 +21,9 @@ bool is_object(std::string_view text);
 // null, or something else.
 std::string cell(JsonElement object, std::string_view member);
 
+// A JSON string, quotes included; what is not UTF-8 is replaced.
+std::string json_text(std::string_view text);
+
 // A member that is an object.
 std::optional<JsonElement> object_of(JsonElement object, std::string_view member);
 

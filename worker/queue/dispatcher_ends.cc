@@ -138,6 +138,7 @@ void Dispatcher::let_edge_settle(Job& job, const JobEnd& end) {
 // The job ended before its 202 was said, or within `wait=`.
 void Dispatcher::answer_promise(Waiter& waiter, Job& job, const JobEnd& end) {
   std::string& out = waiter.caller->out();
+  say_accepted(waiter, job);  // it is known which job it was, also of one that failed
   if (end.status != JobStatus::kCompleted) {
     wire::append(
         out, waiter.id,
@@ -149,7 +150,6 @@ void Dispatcher::answer_promise(Waiter& waiter, Job& job, const JobEnd& end) {
   record.end = end;
   record.result_bytes = job.more->answer.bytes;
   record.result_in_file = job.more->answer.stored > 0;
-  say_accepted(waiter, job);
   answer_with_result(waiter, record, job.more->answer.tail,
                      waiter.duplicate ? kDuplicateHeader : std::string_view());
 }
