@@ -18,6 +18,7 @@ namespace penstock::llama {
 struct Sampling {
   float temperature = 1.0F;  // 0: always the likeliest token, the lowest id among equals
   float top_p = 1.0F;  // draw from the fewest likeliest tokens that together have this probability
+  int32_t top_k = 0;   // ... and from no more than the likeliest this many; 0: from all
   uint64_t seed = 0;
 };
 
