@@ -130,22 +130,11 @@ bool release(unsigned begin, unsigned end, Fiber::State state) {
   return true;
 }
 
-bool release_any(unsigned threads) {
-  bool any = release(0, threads, Fiber::State::kAtBlockBarrier);
-  for (unsigned first = 0; first < threads; first += kWarp) {
-    any |= release(first, std::min(first + kWarp, threads), Fiber::State::kAtWarpBarrier);
-  }
-  return any;
-}
-
-// Runs who can until all have ended, or none can go on any more.
-void run_block(unsigned threads, std::mt19937& random) {
-  std::vector<unsigned> order(threads);
-  std::iota(order.begin(), order.end(), 0);
+// Runs one warp until it has ended or waits for the block.
+void run_warp(unsigned first, unsigned end, std::mt19937& random) {
+  std::vector<unsigned> order(end - first);
+  std::iota(order.begin(), order.end(), first);
   std::shuffle(order.begin(), order.end(), random);
-  for (unsigned i = 0; i < threads; ++i) {
-    machine.fibers[i]->begin();
-  }
   do {
     for (const unsigned i : order) {
       machine.current = machine.fibers[i].get();
@@ -154,7 +143,22 @@ void run_block(unsigned threads, std::mt19937& random) {
         machine.current->resume();
       }
     }
-  } while (release_any(threads));
+  } while (release(first, end, Fiber::State::kAtWarpBarrier));
+}
+
+// Warps run as far ahead of one another as barriers let them: who lacks one is found out.
+void run_block(unsigned threads, std::mt19937& random) {
+  std::vector<unsigned> warps((threads + kWarp - 1) / kWarp);
+  std::iota(warps.begin(), warps.end(), 0);
+  for (unsigned i = 0; i < threads; ++i) {
+    machine.fibers[i]->begin();
+  }
+  do {
+    std::shuffle(warps.begin(), warps.end(), random);
+    for (const unsigned warp : warps) {
+      run_warp(warp * kWarp, std::min((warp + 1) * kWarp, threads), random);
+    }
+  } while (release(0, threads, Fiber::State::kAtBlockBarrier));
   for (unsigned i = 0; i < threads; ++i) {
     if (machine.fibers[i]->state != Fiber::State::kDone) {
       ++machine.broken;
@@ -252,9 +256,12 @@ void FreePinned::operator()(std::byte* data) const { std::free(data); }
 void DestroyStream::operator()(CUstream_st*) const {}
 
 Result<DeviceMemory> allocate_on_device(int64_t bytes) {
-  auto* data = static_cast<std::byte*>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
-  std::memset(data, 0xFF, bytes);
-  return DeviceMemory(data);
+  void* data = nullptr;
+  if (posix_memalign(&data, 256, static_cast<size_t>(bytes)) != 0) {
+    return Error{"out of memory"};
+  }
+  std::memset(data, 0xFF, static_cast<size_t>(bytes));
+  return DeviceMemory(static_cast<std::byte*>(data));
 }
 
 Result<PinnedMemory> allocate_pinned(int64_t bytes) {

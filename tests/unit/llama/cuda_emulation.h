@@ -3,10 +3,11 @@
 // The .cu files are compiled as plain C++ behind this header (emulated_*.cc). A launch runs its
 // blocks one after another; a block's threads are fibers, each of which runs until it meets a
 // barrier or a warp operation, and goes on when all others have met it, too. The order they run in
-// is shuffled by a seed: a kernel that lacks a barrier gives different results for different seeds.
-// A barrier that only some threads reach, or a warp operation that only some lanes reach, is a
-// failure of the test. Device memory is the host's, exactly as large as asked for and full of NaN,
-// so that a sanitizer sees who goes beyond it and a test who reads what was never written.
+// is shuffled by a seed, and warps run as far ahead of one another as they can: a kernel that lacks a
+// barrier computes something else. A barrier that only some threads reach, or a warp operation that
+// only some lanes reach, is counted. Device memory is the host's, exactly as large as asked for and
+// full of NaN, so that a sanitizer sees who goes beyond it and a test who reads what was never
+// written.
 //
 // What this cannot show: anything about speed, memory that is ordered weakly, or PTX.
 #pragma once
