@@ -6,6 +6,7 @@
 #   make bench       measured against the peers
 #   make sanitize    the tests under ASan+UBSan, the multi-threaded units under TSan
 #   make fuzz        libFuzzer, FUZZ_SECONDS (60) for each target
+#   make gpu-check   on a machine with a GPU: the CUDA engine against its references, and its speed
 #   make module NGINX_SRC=DIR    the module for another Nginx source tree
 #   make format, make lint, make clean
 
@@ -26,7 +27,7 @@ BUILD_IN = cmake --build
 CTEST = ctest --output-on-failure --no-label-summary --no-tests=error -j $(TEST_JOBS)
 
 .DELETE_ON_ERROR:
-.PHONY: all run test bench format lint sanitize asan tsan fuzz module clean setup-build
+.PHONY: all run test bench gpu-check format lint sanitize asan tsan fuzz module clean setup-build
 
 all: $(BUILD)/build.ninja
 	$(BUILD_IN) $(BUILD) --target $(PROGRAMS)
@@ -50,6 +51,10 @@ bench: $(BUILD)/build.ninja
 	@scripts/setup build bench
 	$(BUILD_IN) $(BUILD)
 	tests/bench/run $(BUILD)
+
+# Builds what it needs by itself: such a machine may have no package manager, nor CMake.
+gpu-check:
+	@scripts/gpu-check $(BUILD)
 
 sanitize: asan tsan
 

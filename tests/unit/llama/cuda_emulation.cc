@@ -1,7 +1,5 @@
 #include "tests/unit/llama/cuda_emulation.h"
 
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <numeric>

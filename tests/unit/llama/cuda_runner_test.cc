@@ -5,12 +5,14 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 
 #include "tests/unit/llama/cuda_emulation.h"
 #include "tests/unit/llama/fixtures.h"
 #include "worker/engines/llama/cpu_runner.h"
 #include "worker/engines/llama/cuda/open.h"
 #include "worker/engines/llama/device.h"
+#include "worker/engines/llama/engine.h"
 
 namespace penstock::llama::cuda {
 namespace {
@@ -201,6 +203,54 @@ TEST_F(CudaRunnerTest, HeadsThatNoKernelIsForAreRefusedWithTheWayOut) {
   ASSERT_FALSE(refused);
   EXPECT_NE(refused.error().message.find("258"), std::string::npos);
   EXPECT_NE(refused.error().message.find("cpu"), std::string::npos);
+}
+
+class NoSink final : public Sink {
+ public:
+  void head(JobNumber, int, std::string_view, int64_t) override {}
+  void chunk(JobNumber job, std::string_view bytes) override { texts[job] += bytes; }
+  void progress(JobNumber, double) override {}
+  void done(JobNumber job, const Usage& usage) override { used[job] = usage; }
+  void failed(JobNumber, const Failure& failure) override { ADD_FAILURE() << failure.message; }
+  std::map<JobNumber, std::string> texts;
+  std::map<JobNumber, Usage> used;
+};
+
+// The same engine code on both: jobs that join while others run, prompts in pieces, a cache that not
+// all fit into at once.
+TEST_F(CudaRunnerTest, TheEngineAnswersOnCudaWhatItAnswersOnTheCpu) {
+  const std::string folder = kSource + "/tests/fixtures/llama/bf16_sharded";
+  const auto answers_of = [&](std::unique_ptr<Runner> runner) {
+    NoSink sink;
+    auto engine = *llama::open({.model_dir = folder, .model_name = "m"}, std::move(runner), sink);
+    for (JobNumber job = 1; job <= 5; ++job) {
+      const std::string body = R"({"temperature":0,"ignore_eos":true,"max_tokens":8,"prompt":")" +
+                               std::string(job * 4, static_cast<char>('a' + job)) + "\"}";
+      auto plan = engine->admit({.method = "POST", .path = "/v1/completions", .body = body});
+      engine->start(job, std::get<std::unique_ptr<Plan>>(std::move(plan)));
+      engine->step(0);
+    }
+    for (int steps = 0; engine->step(0) != Engine::kIdle && steps < 200; ++steps) {
+    }
+    std::map<JobNumber, std::string> texts;
+    for (auto& [job, body] : sink.texts) {
+      simdjson::dom::parser parser;
+      const simdjson::dom::element root = parser.parse(body);
+      texts[job] = root["choices"].at(0)["text"].get_string().value();
+      EXPECT_EQ(sink.used[job].completion_tokens, 8U);
+    }
+    return texts;
+  };
+  const auto expected =
+      answers_of(*open_cpu_runner(folder, cpu_backend(1), 64 << 20, 256));
+  EXPECT_EQ(expected.size(), 5U);
+  const auto blocks = 4;  // two or three jobs'
+  const int64_t block_bytes = open(folder, {.exact = true})->block_bytes();
+  EXPECT_EQ(answers_of(open(folder, {.memory_bytes = blocks * block_bytes,
+                                     .max_parts = 3,
+                                     .prefill_tokens = 3,
+                                     .exact = true})),
+            expected);
 }
 
 TEST(CudaDeviceTest, NumbersThatDoNotAnswerAreRefusedAndSaidWhy) {
