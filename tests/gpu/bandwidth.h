@@ -5,8 +5,8 @@
 
 namespace penstock::llama::cuda {
 
-// Bytes a second of a kernel that does nothing but read, over more than any cache holds; the best of
-// several. REQUIRES: a device is in use on this thread.
+// Bytes a second of a kernel that does nothing but read, over more than any cache holds; the best
+// of several. REQUIRES: a device is in use on this thread.
 Result<double> read_bandwidth();
 
 }  // namespace penstock::llama::cuda

@@ -53,8 +53,8 @@ void fill_weights(ModelFiles& files, const Finder& find) {
 
 void set(ModelConfig& c, const std::string& key, const std::string& value) {
   const std::map<std::string, int64_t*> integers = {
-      {"hidden", &c.hidden},     {"intermediate", &c.intermediate}, {"layers", &c.layers},
-      {"heads", &c.heads},       {"kv_heads", &c.kv_heads},         {"head_dim", &c.head_dim},
+      {"hidden", &c.hidden},         {"intermediate", &c.intermediate},  {"layers", &c.layers},
+      {"heads", &c.heads},           {"kv_heads", &c.kv_heads},          {"head_dim", &c.head_dim},
       {"vocabulary", &c.vocabulary}, {"max_positions", &c.max_positions}};
   const std::map<std::string, bool*> flags = {{"tied_embeddings", &c.tied_embeddings},
                                               {"qkv_bias", &c.qkv_bias},

@@ -5,11 +5,11 @@
 //     gpu_check kernels                    every kernel against its reference
 //     gpu_check tokens FLAT                greedy tokens: CUDA, the CPU, and what the file says
 //     gpu_check host FLAT                  the CPU's and the file's alone: needs no device
-//     gpu_check decode NAME|FLAT BATCH...  tokens a second beside what memory allows; NAME is 1b or 8b
-//     gpu_check fault                      an illegal access is named and ends the runner
+//     gpu_check decode NAME|FLAT BATCH...  tokens a second beside what memory allows; NAME is 1b or
+//     8b gpu_check fault                      an illegal access is named and ends the runner
 //
-// Prints rows of a table, `| what | measured | goal | ok |`. Exit status: 0 all ok, 1 not, 2 usage, 3
-// no device.
+// Prints rows of a table, `| what | measured | goal | ok |`. Exit status: 0 all ok, 1 not, 2 usage,
+// 3 no device.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -57,8 +57,8 @@ std::unique_ptr<cuda::CudaRunner> open(const FlatModel& model, const cuda::Devic
   if (!library) {
     std::fprintf(stderr, "gpu_check: %s\n", library.error().message.c_str());
   }
-  auto runner = cuda::CudaRunner::make(model.files, device,
-                                       library ? std::move(*library) : nullptr, options);
+  auto runner =
+      cuda::CudaRunner::make(model.files, device, library ? std::move(*library) : nullptr, options);
   if (!runner) {
     give_up(runner.error());
   }
@@ -102,8 +102,8 @@ Greedy on_cpu(const FlatModel& model, const FlatCase& c, size_t count) {
 }
 
 Greedy on_cuda(cuda::CudaRunner& runner, const FlatCase& c, size_t count) {
-  const auto blocks = runner.blocks().take(
-      BlockPool::blocks_for(static_cast<int64_t>(c.prompt.size() + count)));
+  const auto blocks =
+      runner.blocks().take(BlockPool::blocks_for(static_cast<int64_t>(c.prompt.size() + count)));
   Greedy greedy;
   std::vector<int32_t> fed = c.prompt;
   int32_t position = 0;
@@ -146,7 +146,8 @@ void check_tokens(const std::string& path, const cuda::DeviceInfo& device) {
     give_up(model.error());
   }
   const std::string name = path.substr(path.rfind('/') + 1);
-  const auto exact = open(*model, device, {.memory_bytes = 64 << 20, .max_parts = 8, .exact = true});
+  const auto exact =
+      open(*model, device, {.memory_bytes = 64 << 20, .max_parts = 8, .exact = true});
   const auto served = open(*model, device, {.memory_bytes = 64 << 20, .max_parts = 8});
   size_t tokens = 0, of_cpu = 0, of_file = 0, rounded = 0;
   double worst = 0, worst_rounded = 0;
@@ -215,7 +216,8 @@ class Batch {
   void step() {
     std::vector<SequencePart> parts;
     for (size_t i = 0; i < last_.size(); ++i) {
-      parts.push_back({std::span(&last_[i], 1), positions_[i], blocks_[i], true, {.temperature = 0}});
+      parts.push_back(
+          {std::span(&last_[i], 1), positions_[i], blocks_[i], true, {.temperature = 0}});
       ++positions_[i];
     }
     const auto drawn = runner_.step(parts);
@@ -231,8 +233,11 @@ class Batch {
     std::span<const int32_t> drawn;
     while (!tokens.empty()) {
       const auto some = std::min(tokens.size(), static_cast<size_t>(runner_.prefill_tokens()));
-      const SequencePart part{tokens.first(some), position, blocks_[sequence],
-                              some == tokens.size(), {.temperature = 0}};
+      const SequencePart part{tokens.first(some),
+                              position,
+                              blocks_[sequence],
+                              some == tokens.size(),
+                              {.temperature = 0}};
       const auto got = runner_.step(std::span(&part, 1));
       if (!got) {
         give_up(got.error());
@@ -368,7 +373,9 @@ int check(int argc, char** argv) {
   } else if (command == "fault") {
     check_fault(*device);
   } else {
-    std::fprintf(stderr, "usage: gpu_check device|kernels|tokens FLAT|host FLAT|decode NAME BATCH...|fault\n");
+    std::fprintf(
+        stderr,
+        "usage: gpu_check device|kernels|tokens FLAT|host FLAT|decode NAME BATCH...|fault\n");
     return 2;
   }
   return all_ok ? 0 : 1;

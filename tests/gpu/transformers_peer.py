@@ -26,9 +26,9 @@ GOAL = 3.0
 PROMPT, ANSWER = 128, 96
 
 
-def make(dtype, **settings):
+def make(dtype, attention, **settings):
     torch.manual_seed(1)
-    config = LlamaConfig(attn_implementation="sdpa", bos_token_id=None, eos_token_id=None, pad_token_id=0, **settings)
+    config = LlamaConfig(attn_implementation=attention, bos_token_id=None, eos_token_id=None, pad_token_id=0, **settings)
     return LlamaForCausalLM(config).to(dtype).cuda().eval()
 
 
@@ -62,9 +62,9 @@ def tokens(gpu_check, work):
     }
     well = True
     for name, (dtype, more) in models.items():
-        model = make(dtype, **shape, **more)
+        model = make(dtype, "eager", **shape, **more)
         folder = f"{work}/{name}"
-        model.save_pretrained(folder, safe_serialization=True)
+        model.save_pretrained(folder)
         judge = model.float()
         cases = []
         for length in (1, 17, 130):
@@ -91,11 +91,11 @@ def rate_of(model, batch):
 
 
 def speed(gpu_check, work):
-    model = make(torch.bfloat16, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
+    model = make(torch.bfloat16, "sdpa", hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32,
                  num_key_value_heads=8, head_dim=64, vocab_size=128256, max_position_embeddings=8192,
                  tie_word_embeddings=True)
     peer = {batch: rate_of(model, batch) for batch in (1, 32)}
-    model.save_pretrained(f"{work}/hf_1b", safe_serialization=True)
+    model.save_pretrained(f"{work}/hf_1b")
     flat = flatten(f"{work}/hf_1b", [])
     del model
     torch.cuda.empty_cache()

@@ -63,12 +63,11 @@ class Fiber {
     state = State::kReady;
     parity = 0;
 #if defined(__x86_64__)
-    auto top = reinterpret_cast<uintptr_t>(stack_.get() + kStackBytes) / 16 * 16;
-    top -= 16;  // so that the entry finds the stack as after a call
+    std::byte* top = stack_.get() + kStackBytes - 16;  // the entry finds it as after a call
     *reinterpret_cast<void (**)()>(top) = enter_fiber;
     top -= 6 * sizeof(void*);
-    std::memset(reinterpret_cast<void*>(top), 0, 6 * sizeof(void*));
-    at_ = reinterpret_cast<void*>(top);
+    std::memset(top, 0, 6 * sizeof(void*));
+    at_ = top;
 #else
     getcontext(&at_);
     at_.uc_stack.ss_sp = stack_.get();
@@ -172,8 +171,8 @@ class PlainLoops final : public CublasLt {
   Status multiply(CUstream_st*, float* out, const void* x, const Matrix& weight, int64_t rows,
                   bool add) override {
     const auto at = [&](const void* data, int64_t row, int64_t col) {
-      return ConstTensor{static_cast<const std::byte*>(data), weight.dtype, 1, weight.cols}.at(
-          row, col);
+      return ConstTensor{static_cast<const std::byte*>(data), weight.dtype, 1, weight.cols}.at(row,
+                                                                                               col);
     };
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t i = 0; i < weight.rows; ++i) {

@@ -3,11 +3,11 @@
 // The .cu files are compiled as plain C++ behind this header (emulated_*.cc). A launch runs its
 // blocks one after another; a block's threads are fibers, each of which runs until it meets a
 // barrier or a warp operation, and goes on when all others have met it, too. The order they run in
-// is shuffled by a seed, and warps run as far ahead of one another as they can: a kernel that lacks a
-// barrier computes something else. A barrier that only some threads reach, or a warp operation that
-// only some lanes reach, is counted. Device memory is the host's, exactly as large as asked for and
-// full of NaN, so that a sanitizer sees who goes beyond it and a test who reads what was never
-// written.
+// is shuffled by a seed, and warps run as far ahead of one another as they can: a kernel that lacks
+// a barrier computes something else. A barrier that only some threads reach, or a warp operation
+// that only some lanes reach, is counted. Device memory is the host's, exactly as large as asked
+// for and full of NaN, so that a sanitizer sees who goes beyond it and a test who reads what was
+// never written.
 //
 // What this cannot show: anything about speed, memory that is ordered weakly, or PTX.
 #pragma once
@@ -64,6 +64,7 @@ T exchange_of(T value, int from) {
 }  // namespace penstock::llama::cuda::emulation
 
 // ---- the language ------------------------------------------------------------------------------
+// NOLINTBEGIN(bugprone-reserved-identifier,bugprone-macro-parentheses)
 
 #define __global__
 #define __device__
@@ -72,8 +73,8 @@ T exchange_of(T value, int from) {
 #define PENSTOCK_UNROLL
 #define PENSTOCK_DYNAMIC_SHARED(type, name) \
   auto* name = reinterpret_cast<type*>(::penstock::llama::cuda::emulation::dynamic_shared())
-#define PENSTOCK_LAUNCH(kernel, grid, threads, shared_bytes, stream, ...)                 \
-  (static_cast<void>(stream), ::penstock::llama::cuda::emulation::launch(                  \
+#define PENSTOCK_LAUNCH(kernel, grid, threads, shared_bytes, stream, ...) \
+  (static_cast<void>(stream), ::penstock::llama::cuda::emulation::launch( \
                                   grid, threads, shared_bytes, [&] { kernel(__VA_ARGS__); }))
 
 inline void __syncthreads() { penstock::llama::cuda::emulation::block_barrier(); }
@@ -106,6 +107,8 @@ template <typename T>
 T __ldcs(const T* from) {
   return *from;
 }
+
+// NOLINTEND(bugprone-reserved-identifier,bugprone-macro-parentheses)
 
 namespace penstock::llama::cuda {
 

@@ -161,8 +161,9 @@ TEST_F(CudaRunnerTest, PromptsInPiecesBesideOthersDrawWhatTheyDrawAlone) {
     const size_t some = std::min<size_t>(3, prompt.size() - at);
     ASSERT_EQ(token, first.greedy[step++]);
     const int32_t fed = token;
-    const SequencePart parts[] = {decoding.part(std::span(&fed, 1), true),
-                                  reading.part(prompt.subspan(at, some), at + some == prompt.size())};
+    const SequencePart parts[] = {
+        decoding.part(std::span(&fed, 1), true),
+        reading.part(prompt.subspan(at, some), at + some == prompt.size())};
     const auto drawn = *runner->step(parts);
     ASSERT_EQ(drawn.size(), at + some == prompt.size() ? 2U : 1U);
     token = drawn[0];
@@ -216,8 +217,8 @@ class NoSink final : public Sink {
   std::map<JobNumber, Usage> used;
 };
 
-// The same engine code on both: jobs that join while others run, prompts in pieces, a cache that not
-// all fit into at once.
+// The same engine code on both: jobs that join while others run, prompts in pieces, a cache that
+// not all fit into at once.
 TEST_F(CudaRunnerTest, TheEngineAnswersOnCudaWhatItAnswersOnTheCpu) {
   const std::string folder = kSource + "/tests/fixtures/llama/bf16_sharded";
   const auto answers_of = [&](std::unique_ptr<Runner> runner) {
@@ -241,8 +242,7 @@ TEST_F(CudaRunnerTest, TheEngineAnswersOnCudaWhatItAnswersOnTheCpu) {
     }
     return texts;
   };
-  const auto expected =
-      answers_of(*open_cpu_runner(folder, cpu_backend(1), 64 << 20, 256));
+  const auto expected = answers_of(*open_cpu_runner(folder, cpu_backend(1), 64 << 20, 256));
   EXPECT_EQ(expected.size(), 5U);
   const auto blocks = 4;  // two or three jobs'
   const int64_t block_bytes = open(folder, {.exact = true})->block_bytes();
@@ -268,9 +268,12 @@ TEST(CudaDeviceTest, NumbersThatDoNotAnswerAreRefusedAndSaidWhy) {
 // In a build with CUDA and in one without.
 TEST(DeviceTest, AutoTakesTheCpuWhereNoGpuAnswersAndSaysSoOnceWithTheReason) {
   std::vector<std::string> lines;
-  const auto runner = llama::open_runner(
-      {.model_dir = kGrouped, .device = "auto", .memory_bytes = 1 << 20, .threads = 1,
-       .log = [&](const std::string& line) { lines.push_back(line); }});
+  const auto runner =
+      llama::open_runner({.model_dir = kGrouped,
+                          .device = "auto",
+                          .memory_bytes = 1 << 20,
+                          .threads = 1,
+                          .log = [&](const std::string& line) { lines.push_back(line); }});
   ASSERT_TRUE(runner) << runner.error().message;
   EXPECT_EQ(std::string((*runner)->name()).substr(0, 3), "cpu");
   ASSERT_EQ(lines.size(), 1U);

@@ -72,7 +72,8 @@ class OnDevice {
     std::vector<T> values(size_ + kGuards);
     std::memcpy(values.data(), pinned->get(), static_cast<size_t>(bytes));
     const auto* guard = reinterpret_cast<const unsigned char*>(values.data() + size_);
-    if (std::any_of(guard, guard + kGuards * sizeof(T), [](unsigned char c) { return c != 0xFF; })) {
+    if (std::any_of(guard, guard + kGuards * sizeof(T),
+                    [](unsigned char c) { return c != 0xFF; })) {
       throw Broken{"wrote behind its output"};
     }
     values.resize(size_);
@@ -321,9 +322,9 @@ class Checks {
     }
   }
 
-  // A rounded activation is within half a unit of its dtype, and with what rounding lost within half
-  // a unit of the square of that; all are compared with the F32 of the same launch. `worst` is in
-  // those units. F16 runs out of range at both ends and is held to what remains of it.
+  // A rounded activation is within half a unit of its dtype, and with what rounding lost within
+  // half a unit of the square of that; all are compared with the F32 of the same launch. `worst` is
+  // in those units. F16 runs out of range at both ends and is held to what remains of it.
   void check_forms(CheckResult& result) {
     constexpr int64_t kWidth = 515;
     for (const DType dtype : {DType::kF16, DType::kBF16}) {
@@ -363,11 +364,11 @@ class Checks {
   // Sequences in a paged cache whose blocks are shuffled, each advanced by two steps: some tokens,
   // then some more.
   void check_attention(CheckResult& result, DType dtype, bool only_store) {
-    std::vector<HeadShape> shapes = {{1, 1, 2},   {4, 2, 16}, {6, 2, 20}, {5, 5, 34},
-                                     {7, 1, 6},   {19, 1, 8}, {8, 4, 24}, {3, 1, 72},
-                                     {6, 3, 128}, {2, 1, 264}};
+    std::vector<HeadShape> shapes = {{1, 1, 2},  {4, 2, 16}, {6, 2, 20}, {5, 5, 34},  {7, 1, 6},
+                                     {19, 1, 8}, {8, 4, 24}, {3, 1, 72}, {6, 3, 128}, {2, 1, 264}};
     if (large_) {
-      shapes.insert(shapes.end(), {{32, 8, 128}, {16, 1, 64}, {8, 8, 96}, {65, 1, 4}, {4, 4, 1024}});
+      shapes.insert(shapes.end(),
+                    {{32, 8, 128}, {16, 1, 64}, {8, 8, 96}, {65, 1, 4}, {4, 4, 1024}});
     }
     constexpr int32_t kSplits[] = {1, 3, kMaxSplits};
     for (size_t i = 0; i < shapes.size(); ++i) {
@@ -524,9 +525,9 @@ class Checks {
                splits},
               filled.tiles, rows);
     std::vector<float> expected(rows * query_width);  // 0 where a row stands nowhere
-    reference_->attention({reinterpret_cast<std::byte*>(expected.data()), DType::kF32, real,
-                           query_width},
-                          tensor(query, real), ref_cache, placement, shape);
+    reference_->attention(
+        {reinterpret_cast<std::byte*>(expected.data()), DType::kF32, real, query_width},
+        tensor(query, real), ref_cache, placement, shape);
     compare(result, out.read(stream_.get()), expected);
     sums.read(stream_.get());
     tops.read(stream_.get());
@@ -604,10 +605,9 @@ class Checks {
       std::for_each(row(6), row(7), [](float& v) { v = v > 0 ? 0.0F : -0.0F; });
       const std::vector<int32_t> got = draw(logits, std::vector<Draw>(kRows, {0.5, 0, 1, 0, 0}));
       for (int64_t i = 0; i < kRows; ++i) {
-        const auto expected =
-            llama::sample(std::span(logits).subspan(i * vocabulary, vocabulary),
-                          {.temperature = 0}, 0.5)
-                .value_or(Runner::kNoToken);
+        const auto expected = llama::sample(std::span(logits).subspan(i * vocabulary, vocabulary),
+                                            {.temperature = 0}, 0.5)
+                                  .value_or(Runner::kNoToken);
         if (got[i] != expected) {
           throw Broken{"row " + std::to_string(i) + " of " + std::to_string(vocabulary) +
                        " tokens gave " + std::to_string(got[i]) + ", expected " +

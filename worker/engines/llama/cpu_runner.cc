@@ -60,8 +60,8 @@ Result<std::unique_ptr<Runner>> open_cpu_runner(const std::string& folder,
   if (!cache) {
     return cache.error();
   }
-  return std::unique_ptr<Runner>(std::make_unique<CpuRunner>(
-      std::move(backend), std::move(*model), std::move(*cache), prefill_tokens));
+  return std::unique_ptr<Runner>(std::make_unique<CpuRunner>(std::move(backend), std::move(*model),
+                                                             std::move(*cache), prefill_tokens));
 }
 
 }  // namespace penstock::llama

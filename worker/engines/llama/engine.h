@@ -13,8 +13,8 @@
 // it runs (block_pool.h); Plan::memory_bytes is exactly that. Should the pool start more jobs than
 // the cache holds, the last ones wait here.
 //
-// A device that fails is lost with its process: step() fails every job, to be tried again elsewhere,
-// and throws DeviceLost.
+// A device that fails is lost with its process: step() fails every job, to be tried again
+// elsewhere, and throws DeviceLost.
 //
 // Text in a prompt is content: "<|eot_id|>" written by a caller is eight or so ordinary tokens, in
 // completions, too.
@@ -45,14 +45,14 @@ class DeviceLost : public std::runtime_error {
 };
 
 struct LlamaOptions {
-  std::string model_dir;         // config.json, *.safetensors, tokenizer.json
-  std::string model_name;        // echoed to callers that name none
-  int64_t memory_bytes = 0;      // of the key-value cache; 0: see device.h. Weights are not counted
-  int threads = 0;               // on the CPU; 0: as many as there are cores
-  int64_t prefill_tokens = 0;    // prompt tokens per step, all jobs together; 0: see device.h
-  std::string device = "cpu";    // see device.h
-  int64_t slots = 256;           // jobs at once
-  bool high_priority = true;     // on a GPU that others share
+  std::string model_dir;       // config.json, *.safetensors, tokenizer.json
+  std::string model_name;      // echoed to callers that name none
+  int64_t memory_bytes = 0;    // of the key-value cache; 0: see device.h. Weights are not counted
+  int threads = 0;             // on the CPU; 0: as many as there are cores
+  int64_t prefill_tokens = 0;  // prompt tokens per step, all jobs together; 0: see device.h
+  std::string device = "cpu";  // see device.h
+  int64_t slots = 256;         // jobs at once
+  bool high_priority = true;   // on a GPU that others share
   std::function<void(const std::string&)> log;  // lines for the operator; may be empty
 };
 

@@ -129,8 +129,7 @@ __device__ inline void score_tile(const Attention& args, const Part& part, const
         dots[query] += __shfl_xor_sync(kAllLanes, dots[query], step);
       }
       if (lane == query && query < part.queries) {
-        const bool looks =
-            token < part.end && token <= args.batch.positions[part.row_of(query)];
+        const bool looks = token < part.end && token <= args.batch.positions[part.row_of(query)];
         shared.scores[query][t] = looks ? dots[query] : -INFINITY;
       }
     }
@@ -147,7 +146,7 @@ __device__ inline void soften_tile(const Part& part, Shared& shared) {
     const float a = scores[lane];
     const float b = scores[lane + kWarp];
     const float top = fmaxf(before, warp_max(fmaxf(a, b)));  // the warp meets here: all have read
-    const bool none = top == -INFINITY;  // nothing to look at so far
+    const bool none = top == -INFINITY;                      // nothing to look at so far
     const float weight_a = none ? 0.0F : expf(a - top);
     const float weight_b = none ? 0.0F : expf(b - top);
     const float shrink = none ? 0.0F : expf(before - top);
@@ -213,8 +212,8 @@ __device__ inline void add_values(const Attention& args, const Part& part, const
 // same, and writes the split's partial softmax.
 template <int kVec>
 __device__ inline void write_partials(const Attention& args, const Part& part, const Share& share,
-                                      const float (&sums)[kTileQueries][kVec],
-                                      const Shared& shared, float* room, int64_t rows) {
+                                      const float (&sums)[kTileQueries][kVec], const Shared& shared,
+                                      float* room, int64_t rows) {
   const auto dim = static_cast<int32_t>(args.shape.head_dim);
   for (int32_t team = 0; team < share.teams; ++team) {
     __syncthreads();  // the first time: nobody reads the queries any more
@@ -306,7 +305,8 @@ __global__ void __launch_bounds__(kMergeThreads) merge(Attention args, int64_t r
 template <typename K>
 void launch_attend(CUstream_st* stream, const Attention& args, dim3 grid, int64_t rows) {
   const int64_t dim = args.shape.head_dim;
-  const auto shared = static_cast<unsigned>(kTileQueries * dim * static_cast<int64_t>(sizeof(float)));
+  const auto shared =
+      static_cast<unsigned>(kTileQueries * dim * static_cast<int64_t>(sizeof(float)));
   if (dim % kWide == 0) {
     PENSTOCK_LAUNCH((attend<K, kWide>), grid, kThreads, shared, stream, args, rows);
   } else {

@@ -1,8 +1,8 @@
 // A step's integers, packed for one copy to the device.
 //
-// Host and device hold the same layout: arrays at fixed offsets, so that a captured graph finds them
-// where they were, and the block tables of all sequences end to end behind them. What is copied is
-// everything up to the last table entry.
+// Host and device hold the same layout: arrays at fixed offsets, so that a captured graph finds
+// them where they were, and the block tables of all sequences end to end behind them. What is
+// copied is everything up to the last table entry.
 #pragma once
 
 #include <cstddef>
@@ -43,11 +43,11 @@ struct BatchView {
   int32_t* tokens = nullptr;     // [rows]
   int32_t* positions = nullptr;  // [rows] -1: a row that only fills up a bucket
   int32_t* tables = nullptr;     // [rows] where in `blocks` the row's sequence's table begins
-  int32_t* reaches = nullptr;    // [rows] tokens the row's tile looks at: its last row's position + 1
-  Tile* tiles = nullptr;         // [rows] at most one for each row
-  int32_t* wanted = nullptr;     // [draws] the rows whose logits are wanted
-  Draw* draws = nullptr;         // [draws]
-  int32_t* blocks = nullptr;     // [blocks]
+  int32_t* reaches = nullptr;  // [rows] tokens the row's tile looks at: its last row's position + 1
+  Tile* tiles = nullptr;       // [rows] at most one for each row
+  int32_t* wanted = nullptr;   // [draws] the rows whose logits are wanted
+  Draw* draws = nullptr;       // [draws]
+  int32_t* blocks = nullptr;   // [blocks]
 };
 
 // What was filled in.
@@ -61,9 +61,9 @@ struct BatchShape {
 // True if every part is one token that wants its successor: the step that a graph may run.
 bool is_decode(std::span<const SequencePart> parts);
 
-// Fills `host` with the parts and, up to `rows` in all, with rows that stand nowhere: each a tile and
-// a draw of its own. REQUIRES: everything fits the limits the view was made with; rows is 0 or the
-// parts are a decode step of no more than that.
+// Fills `host` with the parts and, up to `rows` in all, with rows that stand nowhere: each a tile
+// and a draw of its own. REQUIRES: everything fits the limits the view was made with; rows is 0 or
+// the parts are a decode step of no more than that.
 BatchShape fill(const BatchView& host, std::span<const SequencePart> parts, int64_t tile_rows,
                 int64_t rows);
 

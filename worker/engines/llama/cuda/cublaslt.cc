@@ -161,14 +161,13 @@ class LoadedCublasLt final : public CublasLt {
     };
     cublasLtMatmulHeuristicResult_t best{};
     int found = 0;
-    const bool asked =
-        set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes) &&
-        set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, in) &&
-        set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, in) &&
-        set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, out) &&
-        set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, out) &&
-        f_.heuristic(handle_, p.desc, p.weight, p.x, p.out, p.out, preference, 1, &best, &found) ==
-            CUBLAS_STATUS_SUCCESS;
+    const bool asked = set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes) &&
+                       set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, in) &&
+                       set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, in) &&
+                       set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, out) &&
+                       set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, out) &&
+                       f_.heuristic(handle_, p.desc, p.weight, p.x, p.out, p.out, preference, 1,
+                                    &best, &found) == CUBLAS_STATUS_SUCCESS;
     f_.preference_destroy(preference);
     p.algo = best.algo;
     return asked && found == 1 && best.state == CUBLAS_STATUS_SUCCESS;

@@ -30,7 +30,9 @@ constexpr int kWarp = 32;
 
 #ifdef __CUDACC__
 __device__ inline float widen(float v) { return v; }
-__device__ inline float widen(BF16 v) { return __uint_as_float(static_cast<uint32_t>(v.bits) << 16); }
+__device__ inline float widen(BF16 v) {
+  return __uint_as_float(static_cast<uint32_t>(v.bits) << 16);
+}
 __device__ inline float widen(F16 v) { return __half2float(__ushort_as_half(v.bits)); }
 __device__ inline void narrow(float v, float& to) { to = v; }
 __device__ inline void narrow(float v, BF16& to) {
@@ -133,8 +135,8 @@ __device__ inline float warp_max(float v) {
   return v;
 }
 
-// The sum over the block, known to every thread. `room` holds one value for each warp. REQUIRES: all
-// threads call it, blockDim.x is a multiple of 32. `room` may be used again at once.
+// The sum over the block, known to every thread. `room` holds one value for each warp. REQUIRES:
+// all threads call it, blockDim.x is a multiple of 32. `room` may be used again at once.
 template <typename T>
 __device__ inline T block_sum(T v, T* room) {
   v = warp_sum(v);

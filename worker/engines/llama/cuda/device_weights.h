@@ -39,8 +39,8 @@ struct DeviceWeights {
   DeviceMemory memory;  // what all of it points into
 };
 
-// Copies them there; the host's are not needed afterwards. An Error says how much memory there would
-// have to be.
+// Copies them there; the host's are not needed afterwards. An Error says how much memory there
+// would have to be.
 Result<DeviceWeights> upload(const ModelFiles& files);
 
 }  // namespace penstock::llama::cuda

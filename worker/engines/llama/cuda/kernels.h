@@ -1,8 +1,8 @@
 // The kernels of a Llama-family model, each behind a function that launches it on a stream.
 //
-// A launch returns at once and tells of no error; runtime.h's launched() and wait() do. All pointers
-// are the device's. `rows` is the number of tokens in the step, as in ops.h, whose reference backend
-// says what each operation means; tests hold these kernels against it.
+// A launch returns at once and tells of no error; runtime.h's launched() and wait() do. All
+// pointers are the device's. `rows` is the number of tokens in the step, as in ops.h, whose
+// reference backend says what each operation means; tests hold these kernels against it.
 //
 // The residual stream, sums and softmax are F32. What goes into a matrix product is written by the
 // kernel that made it, in the form the product wants (Activation).
@@ -91,8 +91,8 @@ struct Attention {
 bool can_attend(int64_t head_dim);
 void attention(CUstream_st* stream, const Attention& args, int64_t tiles, int64_t rows);
 
-// out[t, i] = silu(gate[t, i]) * up[t, i], gate and up side by side in a row of gate_up, `bias` a row
-// like it, or null.
+// out[t, i] = silu(gate[t, i]) * up[t, i], gate and up side by side in a row of gate_up, `bias` a
+// row like it, or null.
 void swiglu(CUstream_st* stream, const Activation& out, const float* gate_up, const float* bias,
             int64_t rows, int64_t width);
 
@@ -107,8 +107,8 @@ void matmul_tiled(CUstream_st* stream, float* out, const float* x, const Matrix&
 
 // tokens[t] drawn from logits[t, :] as draws[t] says, or Runner::kNoToken. Without a temperature
 // exactly what sampler.h's sample() says. With one the same distribution to 2^-40: weights are
-// counted in integers, so that the sums, and with them the token, do not depend on the order threads
-// add in.
+// counted in integers, so that the sums, and with them the token, do not depend on the order
+// threads add in.
 void sample(CUstream_st* stream, int32_t* tokens, const float* logits, const Draw* draws,
             int64_t rows, int64_t vocabulary);
 

@@ -5,8 +5,7 @@
 namespace penstock::llama::cuda {
 
 bool Matmul::by_library(const Matrix& weight, int64_t rows) {
-  return rows > kGemvRows && library_ != nullptr &&
-         library_->can(weight, round_up(rows, kRowUnit));
+  return rows > kGemvRows && library_ != nullptr && library_->can(weight, round_up(rows, kRowUnit));
 }
 
 Activation Matmul::form(const Matrix& weight, int64_t rows, const ActivationRoom& room) {

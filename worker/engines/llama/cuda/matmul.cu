@@ -15,9 +15,9 @@ constexpr int kAhead = 4;  // loads a lane has under way
 // A warp for each row of the weight. The few rows of x, read by every warp, stay in the first-level
 // cache; the weight passes it by.
 template <typename W, int kVec, int kRows>
-__global__ void __launch_bounds__(kGemvThreads) gemv_rows(float* out, const float* x,
-                                                          const W* weight, int64_t rows,
-                                                          int64_t cols, int64_t outputs) {
+__global__ void __launch_bounds__(kGemvThreads)
+    gemv_rows(float* out, const float* x, const W* weight, int64_t rows, int64_t cols,
+              int64_t outputs) {
   constexpr int64_t kStride = kWarp * kVec;
   const int64_t output = static_cast<int64_t>(blockIdx.x) * kGemvWarps + threadIdx.x / kWarp;
   if (output >= outputs) {
@@ -109,9 +109,9 @@ __device__ inline void load_square(float (&to)[kDepth][kSide + kEach], const T* 
 }
 
 template <typename W>
-__global__ void __launch_bounds__(kTiledThreads) tiled(float* out, const float* x, const W* weight,
-                                                       int64_t rows, int64_t cols,
-                                                       int64_t outputs) {
+__global__ void __launch_bounds__(kTiledThreads)
+    tiled(float* out, const float* x, const W* weight, int64_t rows, int64_t cols,
+          int64_t outputs) {
   __shared__ float xs[kDepth][kSide + kEach];
   __shared__ float ws[kDepth][kSide + kEach];
   const int64_t first_output = static_cast<int64_t>(blockIdx.x) * kSide;

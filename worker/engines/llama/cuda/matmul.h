@@ -4,8 +4,8 @@
 //     more, cuBLASLt has one   cuBLASLt: input rounded to the weight's dtype, or F32
 //     else                     matmul_tiled: F32 input as it is
 //
-// With `exact`, what rounding lost is multiplied, too, and added: tests compare tokens with the CPU's
-// that way, at twice the work.
+// With `exact`, what rounding lost is multiplied, too, and added: tests compare tokens with the
+// CPU's that way, at twice the work.
 #pragma once
 
 #include <cstdint>

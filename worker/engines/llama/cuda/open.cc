@@ -9,8 +9,7 @@ namespace {
 
 Result<DeviceInfo> use(const std::string& number) {
   int ordinal = 0;
-  const auto [end, error] =
-      std::from_chars(number.data(), number.data() + number.size(), ordinal);
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), ordinal);
   if (error != std::errc{} || end != number.data() + number.size() || ordinal < 0) {
     return Error{"\"" + number + "\" is no CUDA device's number"};
   }

@@ -38,15 +38,15 @@ int64_t rows_per_tile(int64_t group);
 // graph serves all.
 int64_t splits_of(int64_t tiles, int64_t heads, int64_t kv_heads, int64_t processors);
 
-// Tokens of one split of a sequence that reaches over `reach` tokens: whole tiles. Splits that begin
-// at or beyond `reach` have nothing to do.
+// Tokens of one split of a sequence that reaches over `reach` tokens: whole tiles. Splits that
+// begin at or beyond `reach` have nothing to do.
 PENSTOCK_BOTH constexpr int32_t split_tokens(int32_t reach, int32_t splits) {
   const int32_t tiles = (reach + kTileTokens - 1) / kTileTokens;
   return (tiles + splits - 1) / splits * kTileTokens;
 }
 
-// Cache blocks for a budget of `memory` bytes (0: none given) when `free_bytes` are free, never more
-// than `most`. Leaves some memory to CUDA itself. An Error if that is none.
+// Cache blocks for a budget of `memory` bytes (0: none given) when `free_bytes` are free, never
+// more than `most`. Leaves some memory to CUDA itself. An Error if that is none.
 Result<int64_t> pool_blocks(int64_t memory, int64_t free_bytes, int64_t block_bytes, int64_t most);
 
 // Deals out one allocation: offsets, each aligned for any kernel and for cuBLASLt.

@@ -90,17 +90,18 @@ int64_t CudaRunner::lay_out(std::byte* base) {
   int64_t parts = 0;
   for (int64_t tiles = 1; tiles <= rows; ++tiles) {
     const int64_t most_rows = std::min(rows, tiles * rows_per_tile(heads_.heads / heads_.kv_heads));
-    parts = std::max(parts, most_rows * splits_of(tiles, heads_.heads, heads_.kv_heads,
-                                                  device_.processors));
+    parts = std::max(
+        parts, most_rows * splits_of(tiles, heads_.heads, heads_.kv_heads, device_.processors));
   }
   parts *= heads_.heads;
-  const auto start = reinterpret_cast<uintptr_t>(base);  // may be 0, to ask for the size
+  const auto take = [&](int64_t count, DType dtype) -> std::byte* {
+    const int64_t at = layout.take(count * bytes_of(dtype));
+    return base == nullptr ? nullptr : base + at;  // null: only the size is asked for
+  };
   const auto floats = [&](int64_t count) {
-    return reinterpret_cast<float*>(start + layout.take(count * bytes_of(DType::kF32)));
+    return reinterpret_cast<float*>(take(count, DType::kF32));
   };
-  const auto halves = [&](int64_t count) {
-    return reinterpret_cast<void*>(start + layout.take(count * bytes_of(DType::kBF16)));
-  };
+  const auto halves = [&](int64_t count) { return take(count, DType::kBF16); };
   room_.hidden = floats(rows * config_.hidden);
   room_.delta = floats(rows * config_.hidden);
   room_.qkv = floats(rows * qkv);
@@ -131,8 +132,8 @@ Status CudaRunner::make_cache(DType dtype) {
   if (!free) {
     return free.error();
   }
-  const int64_t most = std::min<int64_t>(
-      INT32_MAX, max_parts_ * BlockPool::blocks_for(config_.max_positions));
+  const int64_t most =
+      std::min<int64_t>(INT32_MAX, max_parts_ * BlockPool::blocks_for(config_.max_positions));
   const auto blocks = pool_blocks(options_.memory_bytes, *free, block_bytes_, most);
   if (!blocks) {
     return blocks.error();
@@ -142,7 +143,8 @@ Status CudaRunner::make_cache(DType dtype) {
   limits_ = {row_capacity(), bucket_of(max_parts_), *blocks};
   const int64_t batch_bytes = round_up(BatchView::bytes(limits_), Layout::kAlign);
   auto memory = allocate_on_device(2 * config_.layers * step + batch_bytes);
-  auto staging = allocate_pinned(batch_bytes + limits_.draws * static_cast<int64_t>(sizeof(int32_t)));
+  auto staging =
+      allocate_pinned(batch_bytes + limits_.draws * static_cast<int64_t>(sizeof(int32_t)));
   if (!memory || !staging) {
     return memory ? staging.error() : memory.error();
   }
@@ -253,12 +255,12 @@ Status CudaRunner::attend(const DeviceLayer& weights, const CacheLayer& cache,
             .epsilon = config_.norm_epsilon,
             .width = config_.hidden},
            rows);
-  const Status projected = matmul_.run(stream, room_.qkv, normed, weights.qkv, rows);
+  Status projected = matmul_.run(stream, room_.qkv, normed, weights.qkv, rows);
   if (!projected) {
     return projected;
   }
-  rope_and_store(
-      stream, {room_.qkv, weights.qkv_bias, weights_.frequencies, cache, batch_, heads_}, rows);
+  rope_and_store(stream, {room_.qkv, weights.qkv_bias, weights_.frequencies, cache, batch_, heads_},
+                 rows);
   const Activation attended = matmul_.form(weights.output, rows, room_.activation);
   const auto splits = static_cast<int32_t>(
       splits_of(shape.tiles, heads_.heads, heads_.kv_heads, device_.processors));
@@ -280,7 +282,7 @@ Status CudaRunner::feed_forward(const DeviceLayer& weights, const BatchShape& sh
             .epsilon = config_.norm_epsilon,
             .width = config_.hidden},
            rows);
-  const Status projected = matmul_.run(stream, room_.gate_up, normed, weights.gate_up, rows);
+  Status projected = matmul_.run(stream, room_.gate_up, normed, weights.gate_up, rows);
   if (!projected) {
     return projected;
   }
@@ -303,7 +305,7 @@ Status CudaRunner::draw(const BatchShape& shape) {
             .epsilon = config_.norm_epsilon,
             .width = config_.hidden},
            shape.draws);
-  const Status projected = matmul_.run(stream, room_.logits, last, weights_.logits, shape.draws);
+  Status projected = matmul_.run(stream, room_.logits, last, weights_.logits, shape.draws);
   if (!projected) {
     return projected;
   }

@@ -6,8 +6,8 @@
 // stream alone. Decode steps, whose shape is only their number of rows, are CUDA graphs, captured
 // when the model is opened, one for each bucket (plan.h).
 //
-// A row's numbers depend on that row alone up to rounding: how many rows a product has decides which
-// kernel computes it. (On the CPU they are the same to the last bit, see ops.h.)
+// A row's numbers depend on that row alone up to rounding: how many rows a product has decides
+// which kernel computes it. (On the CPU they are the same to the last bit, see ops.h.)
 //
 // Sources: see ops.h; Yu et al., "Orca" (2022) for the mixed step.
 #pragma once
@@ -37,8 +37,8 @@ struct CudaOptions {
 
 class CudaRunner final : public Runner {
  public:
-  // REQUIRES: `device` is in use on this thread, the only one that uses the runner. `library` may be
-  // null. An Error names what the device lacks: memory, or a kernel for heads of this size.
+  // REQUIRES: `device` is in use on this thread, the only one that uses the runner. `library` may
+  // be null. An Error names what the device lacks: memory, or a kernel for heads of this size.
   static Result<std::unique_ptr<CudaRunner>> make(const ModelFiles& files, const DeviceInfo& device,
                                                   std::unique_ptr<CublasLt> library,
                                                   const CudaOptions& options);
@@ -60,12 +60,12 @@ class CudaRunner final : public Runner {
  private:
   // Activations on the device, for the largest step.
   struct Room {
-    float* hidden = nullptr;   // [rows, hidden]
-    float* delta = nullptr;    // [rows, hidden] what a block adds to it
-    float* qkv = nullptr;      // [rows, (heads + 2 * kv_heads) * head_dim]
-    float* gate_up = nullptr;  // [rows, 2 * intermediate]
-    float* logits = nullptr;   // [draws, vocabulary]
-    int32_t* drawn = nullptr;  // [draws]
+    float* hidden = nullptr;    // [rows, hidden]
+    float* delta = nullptr;     // [rows, hidden] what a block adds to it
+    float* qkv = nullptr;       // [rows, (heads + 2 * kv_heads) * head_dim]
+    float* gate_up = nullptr;   // [rows, 2 * intermediate]
+    float* logits = nullptr;    // [draws, vocabulary]
+    int32_t* drawn = nullptr;   // [draws]
     ActivationRoom activation;  // [rows, the widest input of a product]
     Partials partials;
     std::byte* batch = nullptr;

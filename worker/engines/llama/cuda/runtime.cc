@@ -115,22 +115,22 @@ Status load(std::byte* device, const void* host, int64_t bytes) {
   const Status copied =
       checked(cudaMemcpy(device, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice),
               "copy of weights");
-  // From ordinary memory the copy returns with the last bytes still on their way, and our streams do
-  // not wait for this one.
+  // From ordinary memory the copy returns with the last bytes still on their way, and our streams
+  // do not wait for this one.
   return copied ? checked(cudaStreamSynchronize(nullptr), "copy of weights") : copied;
 }
 
 Status copy_to_device(CUstream_st* stream, std::byte* device, const std::byte* host,
                       int64_t bytes) {
-  return checked(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice,
-                                 stream),
-                 "copy to the device");
+  return checked(
+      cudaMemcpyAsync(device, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream),
+      "copy to the device");
 }
 
 Status copy_to_host(CUstream_st* stream, std::byte* host, const std::byte* device, int64_t bytes) {
-  return checked(cudaMemcpyAsync(host, device, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost,
-                                 stream),
-                 "copy to the host");
+  return checked(
+      cudaMemcpyAsync(host, device, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream),
+      "copy to the host");
 }
 
 Result<Graph> capture(CUstream_st* stream, const std::function<Status()>& work) {

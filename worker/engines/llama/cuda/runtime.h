@@ -5,7 +5,8 @@
 // that holds this starts where no driver is, and is told so here.
 //
 // An error of a kernel comes out of the next call that waits, and then out of every other: the
-// device's context is lost and with it the process (the programming guide calls such errors sticky).
+// device's context is lost and with it the process (the programming guide calls such errors
+// sticky).
 #pragma once
 
 #include <cstddef>

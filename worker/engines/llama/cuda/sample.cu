@@ -2,9 +2,9 @@
 //
 // Greedy is one pass. Otherwise a token's weight is exp((logit - top) / temperature) in units of
 // 2^-40, an integer, so that sums come out the same whatever order threads add in. Which tokens may
-// be drawn (top_p, top_k) is a prefix of all tokens in falling order of logit, lowest id first among
-// equals; it is found without sorting, by halving the interval of logits its end lies in, and ends
-// early when a single token is left there. The token is then drawn in order of ids.
+// be drawn (top_p, top_k) is a prefix of all tokens in falling order of logit, lowest id first
+// among equals; it is found without sorting, by halving the interval of logits its end lies in, and
+// ends early when a single token is left there. The token is then drawn in order of ids.
 //
 // Source of the nucleus: see sampler.h.
 #include "worker/engines/llama/cuda/device_code.cuh"
@@ -135,8 +135,8 @@ __device__ inline Choice choose(const Row& row, const Draw& draw, Shared& shared
   }
   Count share = all.weight;
   if (draw.top_p < 1) {
-    const auto wanted = static_cast<Count>(ceil(static_cast<double>(draw.top_p) *
-                                                static_cast<double>(all.weight)));
+    const auto wanted =
+        static_cast<Count>(ceil(static_cast<double>(draw.top_p) * static_cast<double>(all.weight)));
     share = wanted < 1 ? 1 : wanted < all.weight ? wanted : all.weight;
   }
   const Count most = draw.top_k > 0 ? static_cast<Count>(draw.top_k) : all.count;
@@ -169,10 +169,10 @@ __device__ inline Choice choose(const Row& row, const Draw& draw, Shared& shared
   return {low, high, last, at_high.weight + needed * each};
 }
 
-// Draws in order of ids: each warp adds up its stretch of them, then the one whose stretch holds the
-// drawn point walks it.
-__device__ inline void draw_from(const Row& row, const Choice& choice, double random, int32_t* token,
-                                 Shared& shared) {
+// Draws in order of ids: each warp adds up its stretch of them, then the one whose stretch holds
+// the drawn point walks it.
+__device__ inline void draw_from(const Row& row, const Choice& choice, double random,
+                                 int32_t* token, Shared& shared) {
   const int lane = threadIdx.x % kWarp;
   const int warp = threadIdx.x / kWarp;
   const int32_t stretch = (row.size + kThreads - 1) / kThreads * kWarp;
@@ -217,8 +217,8 @@ __device__ inline void draw_from(const Row& row, const Choice& choice, double ra
   }
 }
 
-__global__ void __launch_bounds__(kThreads) sample_rows(int32_t* tokens, const float* logits,
-                                                        const Draw* draws, int32_t vocabulary) {
+__global__ void __launch_bounds__(kThreads)
+    sample_rows(int32_t* tokens, const float* logits, const Draw* draws, int32_t vocabulary) {
   __shared__ Shared shared;
   const Draw draw = draws[blockIdx.x];
   const float* row_logits = logits + static_cast<int64_t>(blockIdx.x) * vocabulary;
