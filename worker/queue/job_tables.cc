@@ -211,7 +211,7 @@ Status JobTables::extend_log(uint64_t bytes) {
     return Error{"its log cannot be opened"};
   }
   const sqlite3_int64 before = size;
-  const std::string zeros(256U << 10, '\0');
+  const std::string zeros(64U << 10, '\0');
   for (; static_cast<uint64_t>(size) < bytes; size += static_cast<sqlite3_int64>(zeros.size())) {
     if (log->pMethods->xWrite(log, zeros.data(), static_cast<int>(zeros.size()), size) !=
         SQLITE_OK) {

@@ -210,7 +210,7 @@ class NoSink final : public Sink {
  public:
   void head(JobNumber, int, std::string_view, int64_t) override {}
   void chunk(JobNumber job, std::string_view bytes) override { texts[job] += bytes; }
-  void progress(JobNumber, double) override {}
+  void progress(JobNumber, double, uint32_t, uint32_t) override {}
   void done(JobNumber job, const Usage& usage) override { used[job] = usage; }
   void failed(JobNumber, const Failure& failure) override { ADD_FAILURE() << failure.message; }
   std::map<JobNumber, std::string> texts;
