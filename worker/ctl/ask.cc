@@ -6,10 +6,9 @@
 #include <yaml-cpp/yaml.h>
 
 #include <cerrno>
+#include <cstdint>
+#include <cstdlib>
 #include <cstring>
-
-#include "shared/base/fd.h"
-#include "shared/wire/messages.h"
 
 namespace penstock::ctl {
 namespace {
@@ -34,53 +33,164 @@ Result<Fd> connect_to(const std::string& path) {
   return fd;
 }
 
-Error no_answer(const std::string& socket) {
-  return Error{"penstockd on " + socket + " gave no answer: " +
-               (errno == EAGAIN ? "it is too busy, or stuck" : std::strerror(errno))};
+constexpr bool is_plain(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+         c == '_' || c == '.' || c == ',';
+}
+
+void append_encoded(std::string& out, std::string_view text) {
+  constexpr char kDigits[] = "0123456789ABCDEF";
+  for (const char c : text) {
+    if (is_plain(c)) {
+      out += c;
+    } else {
+      const auto byte = static_cast<uint8_t>(c);
+      out.append({'%', kDigits[byte >> 4], kDigits[byte & 15]});
+    }
+  }
 }
 
 }  // namespace
 
-Result<std::string> ask_status(const std::string& socket) {
+Result<std::string> socket_of(const Arguments& arguments) {
+  if (arguments.has("socket") && arguments.has("config")) {
+    return Error{"give -s or -c, not both"};
+  }
+  if (arguments.has("config")) {
+    return socket_of_config(arguments.value("config"));
+  }
+  const char* const environment = std::getenv("PENSTOCK_SOCKET");
+  const bool set = environment != nullptr && *environment != '\0';
+  return arguments.value("socket", set ? environment : "/run/penstock/penstock.sock");
+}
+
+std::string query_of(
+    std::initializer_list<std::pair<std::string_view, std::string_view>> parameters) {
+  std::string query;
+  for (const auto& [name, value] : parameters) {
+    if (!value.empty()) {
+      query.append(query.empty() ? "" : "&").append(name).append("=");
+      append_encoded(query, value);
+    }
+  }
+  return query;
+}
+
+Result<Penstockd> Penstockd::connect(const std::string& socket) {
   auto fd = connect_to(socket);
   if (!fd) {
     return fd.error();
   }
-  std::string question;
+  Penstockd connection(socket, *std::move(fd));
+  std::string hello;
   const auto role = static_cast<uint64_t>(wire::Role::kTool);
-  wire::append(question, 0, wire::Hello{.version = wire::kVersion, .role = role});
-  wire::append_empty(question, wire::FrameType::kStatus, 1);
-  if (::send(fd->get(), question.data(), question.size(), MSG_NOSIGNAL) < 0) {
-    return no_answer(socket);
+  wire::append(hello, 0, wire::Hello{.version = wire::kVersion, .role = role});
+  if (const Status sent = connection.send(hello); !sent) {
+    return sent.error();
   }
-  std::string buffer;
-  for (;;) {
-    const wire::Decoded decoded = wire::decode(buffer, {});
-    wire::StatusReport report;
-    wire::Goodbye goodbye;
-    if (decoded.kind == wire::Decoded::kBad) {
-      return Error{"what listens on " + socket + " is no penstockd: " + decoded.error};
+  return connection;
+}
+
+Error Penstockd::no_answer() const {
+  return Error{"penstockd on " + socket_ + " gave no answer: " +
+               (errno == EAGAIN ? "it is too busy, or stuck"
+                : errno == 0    ? "it hung up"
+                                : std::strerror(errno))};
+}
+
+Status Penstockd::send(std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t size = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    if (size < 0 && errno != EINTR) {
+      return no_answer();
     }
-    if (decoded.kind == wire::Decoded::kFrame &&
-        decoded.frame.header.type == wire::FrameType::kStatus &&
-        wire::parse(decoded.frame.payload, report) == nullptr) {
-      return std::string(report.json);
+    bytes.remove_prefix(size < 0 ? 0 : static_cast<size_t>(size));
+  }
+  return Ok{};
+}
+
+Result<wire::Frame> Penstockd::receive() {
+  buffer_.erase(0, std::exchange(consumed_, 0));
+  for (;;) {
+    const wire::Decoded decoded = wire::decode(buffer_, {});
+    if (decoded.kind == wire::Decoded::kBad) {
+      return Error{"what listens on " + socket_ + " is no penstockd: " + decoded.error};
     }
     if (decoded.kind == wire::Decoded::kFrame) {
+      consumed_ = decoded.consumed;
+      if (decoded.frame.header.type != wire::FrameType::kGoodbye) {
+        return decoded.frame;
+      }
+      wire::Goodbye goodbye;
       wire::parse(decoded.frame.payload, goodbye);
-      return Error{"penstockd on " + socket + " hung up: " + std::string(goodbye.message)};
+      return Error{"penstockd on " + socket_ + " hung up: " + std::string(goodbye.message)};
     }
     char piece[16384];
     errno = 0;
-    const ssize_t size = ::recv(fd->get(), piece, sizeof piece, 0);
-    if (size <= 0) {
-      return no_answer(socket);
+    const ssize_t size = ::recv(fd_.get(), piece, sizeof piece, 0);
+    if (size < 0 && errno == EINTR) {
+      continue;
     }
-    buffer.append(piece, static_cast<size_t>(size));
+    if (size <= 0) {
+      return no_answer();
+    }
+    buffer_.append(piece, static_cast<size_t>(size));
   }
 }
 
-Result<std::string> socket_of(const std::string& config_path) {
+Result<std::string> Penstockd::status() {
+  std::string question;
+  wire::append_empty(question, wire::FrameType::kStatus, ++last_id_);
+  if (const Status sent = send(question); !sent) {
+    return sent.error();
+  }
+  const auto frame = receive();
+  wire::StatusReport report;
+  if (!frame) {
+    return frame.error();
+  }
+  if (frame->header.type != wire::FrameType::kStatus ||
+      wire::parse(frame->payload, report) != nullptr) {
+    return Error{"penstockd on " + socket_ + " is of another version: STATUS was not understood"};
+  }
+  return std::string(report.json);
+}
+
+Result<std::string> Penstockd::ask(std::string_view method, std::string_view path,
+                                   std::string_view query) {
+  std::string question;
+  wire::append(question, ++last_id_,
+               wire::Ask{.method = method, .path = path, .query = query, .jobs_path = "/jobs"});
+  if (const Status sent = send(question); !sent) {
+    return sent.error();
+  }
+  std::string body;
+  for (;;) {
+    const auto frame = receive();
+    if (!frame) {
+      return frame.error();
+    }
+    if (frame->header.id != last_id_) {
+      continue;  // the rest of a question that was given up
+    }
+    if (frame->header.type == wire::FrameType::kDone) {
+      return body;
+    }
+    if (wire::Failed failed; frame->header.type == wire::FrameType::kFailed) {
+      wire::parse(frame->payload, failed);
+      return Error{std::string(failed.message)};
+    }
+    if (frame->header.type == wire::FrameType::kChunk) {
+      body.append(frame->payload);
+    }
+    if (body.size() > kMaxAnswerBytes) {
+      return Error{"penstockd's answer is longer than " + std::to_string(kMaxAnswerBytes) +
+                   " bytes"};
+    }
+  }
+}
+
+Result<std::string> socket_of_config(const std::string& config_path) {
   try {  // yaml-cpp speaks by exceptions
     const YAML::Node root = YAML::LoadFile(config_path);
     if (root.IsMap() && root["socket"].IsDefined() && root["socket"].IsScalar()) {

@@ -43,6 +43,15 @@ struct Command {
 std::span<const Command> commands();
 
 Outcome run_status(const Arguments& arguments);
+Outcome run_top(const Arguments& arguments);
+Outcome run_jobs(const Arguments& arguments);
+Outcome run_job(const Arguments& arguments);
+Outcome run_cancel(const Arguments& arguments);
+Outcome run_dead(const Arguments& arguments);
+Outcome run_pause(const Arguments& arguments);
+Outcome run_resume(const Arguments& arguments);
+Outcome run_drain(const Arguments& arguments);
+Outcome run_scale(const Arguments& arguments);
 Outcome run_limits(const Arguments& arguments);
 Outcome run_offenders(const Arguments& arguments);
 

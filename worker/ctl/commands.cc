@@ -12,10 +12,30 @@ constexpr Flag kUrl{"url", 0, "URL",
                     "http://127.0.0.1:8080/console"};
 constexpr Flag kUnixSocket{"unix-socket", 0, "PATH", "reach the edge through this socket"};
 
-constexpr std::array kStatusFlags = {
+constexpr Flag kSocket{"socket", 's', "SOCKET",
+                       "where penstockd listens; else $PENSTOCK_SOCKET, else "
+                       "/run/penstock/penstock.sock"};
+constexpr Flag kConfig{"config", 'c', "FILE", "a penstock.yaml that says where"};
+constexpr Flag kQueue{"queue", 0, "QUEUE", "of this queue only"};
+constexpr Flag kLimit{"limit", 0, "N", "so many at most, 1 to 100 (20)"};
+constexpr Flag kAfter{"after", 0, "ID", "those older than this one: the next page"};
+
+constexpr std::array kTopFlags = {kSocket, kConfig};
+constexpr std::array kAskFlags = {kJson, kSocket, kConfig};
+constexpr std::array kJobsFlags = {
     kJson,
-    Flag{"socket", 's', "SOCKET", "where penstockd listens (/run/penstock/penstock.sock)"},
-    Flag{"config", 'c', "FILE", "a penstock.yaml that says where"},
+    kSocket,
+    kConfig,
+    Flag{"owner", 0, "OWNER", "of this owner: what the edge's penstock_owner came to"},
+    kQueue,
+    Flag{"status", 0, "LIST",
+         "of scheduled, queued, processing, completed, failed, cancelled, expired, with commas"},
+    kLimit,
+    kAfter,
+};
+constexpr std::array kDeadFlags = {
+    kJson,  kSocket, kConfig, Flag{"all", 0, "", "requeue or drop every one"},
+    kQueue, kLimit,  kAfter,
 };
 constexpr std::array kLimitsFlags = {
     kJson,
@@ -27,8 +47,25 @@ constexpr std::array kLimitsFlags = {
 constexpr std::array kOffendersFlags = {kJson, kUrl, kUnixSocket};
 
 constexpr std::array kCommands = {
-    Command{"status", "", "queues, workers and counters of a running penstockd", kStatusFlags,
+    Command{"status", "", "queues, workers and counters of a running penstockd", kAskFlags,
             run_status},
+    Command{"top", "", "the same, live, until q or Ctrl-C", kTopFlags, run_top},
+    Command{"jobs", "", "everybody's jobs that were promised, newest first", kJobsFlags, run_jobs},
+    Command{"job", "ID", "one job: where it stands, or how it ended", kAskFlags, run_job},
+    Command{"cancel", "ID", "cancels a job, wherever it stands", kAskFlags, run_cancel},
+    Command{"dead", "[list|show ID|requeue ID|drop ID]",
+            "the jobs that failed every attempt; queue them again as if new, or forget them",
+            kDeadFlags, run_dead},
+    Command{"pause", "QUEUE",
+            "a queue takes jobs in, and gives none out, until resume or a restart", kAskFlags,
+            run_pause},
+    Command{"resume", "QUEUE", "a paused queue goes on", kAskFlags, run_resume},
+    Command{"drain", "[WORKER]",
+            "a worker, or all, ends when its jobs are done, until scale or a restart", kAskFlags,
+            run_drain},
+    Command{"scale", "WORKER N",
+            "N processes share the worker's slots and memory, until a restart; 0 stops it",
+            kAskFlags, run_scale},
     Command{"limits", "KEY [show|reset]",
             "what is counted for a key, or forget it; KEY - is read from the standard input",
             kLimitsFlags, run_limits},
@@ -62,7 +99,7 @@ std::span<const Command> commands() { return kCommands; }
 std::string usage() {
   std::string out = "usage: penstockctl COMMAND [OPTION...]\n\n";
   for (const Command& command : kCommands) {
-    out += row(line_of(command), 24, command.summary);
+    out += row(line_of(command), 40, command.summary);
   }
   return out + "\npenstockctl COMMAND --help tells a command's options.\n";
 }

@@ -41,6 +41,12 @@ std::string cell(JsonElement object, std::string_view member) {
   return value.get(truth) == SUCCESS ? (truth ? "yes" : "no") : "-";
 }
 
+std::optional<JsonElement> object_of(JsonElement object, std::string_view member) {
+  JsonElement value;
+  const bool found = object.at_key(member).get(value) == SUCCESS && value.is_object();
+  return found ? std::optional(value) : std::nullopt;
+}
+
 std::vector<JsonElement> elements_of(JsonElement object, std::string_view member) {
   simdjson::dom::array array;
   if (object.at_key(member).get(array) != SUCCESS) {

@@ -3,6 +3,7 @@
 
 #include <simdjson.h>
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +20,9 @@ bool is_object(std::string_view text);
 // A member as people read it: text made printable, a number, yes or no. "-" when it is missing,
 // null, or something else.
 std::string cell(JsonElement object, std::string_view member);
+
+// A member that is an object.
+std::optional<JsonElement> object_of(JsonElement object, std::string_view member);
 
 // What a member that is an array holds; nothing when it is none.
 std::vector<JsonElement> elements_of(JsonElement object, std::string_view member);

@@ -24,9 +24,10 @@ std::string queue_table(JsonElement root) {
   std::vector<Row> rows = {
       {"QUEUE", "STATE", "WAITING", "OF", "RUNNING", "SLOTS", "WAIT", "TAKES"}};
   for (const JsonElement queue : elements_of(root, "queues")) {
-    rows.push_back({cell(queue, "name"), cell(queue, "state"), cell(queue, "waiting"),
-                    cell(queue, "max_length"), cell(queue, "running"), cell(queue, "slots"),
-                    milliseconds(number_of(queue, "predicted_wait_ms")),
+    const bool paused = truth_of(queue, "paused", false);
+    rows.push_back({cell(queue, "name"), cell(queue, "state") + (paused ? ", paused" : ""),
+                    cell(queue, "waiting"), cell(queue, "max_length"), cell(queue, "running"),
+                    cell(queue, "slots"), milliseconds(number_of(queue, "predicted_wait_ms")),
                     milliseconds(number_of(queue, "service_time_us") / 1000)});
   }
   return render(rows);
@@ -59,6 +60,20 @@ std::string counter_line(JsonElement root) {
   return line + "\n";
 }
 
+// Nothing is kept on disk: no line.
+std::string state_line(JsonElement root) {
+  constexpr double kMiB = 1 << 20;
+  const auto state = object_of(root, "state");
+  if (!state) {
+    return "";
+  }
+  char line[96];
+  snprintf(line, sizeof line, " dead letters, %.1f of %.0f MiB on disk",
+           number_of(*state, "bytes") / kMiB, number_of(*state, "max_bytes") / kMiB);
+  const std::string error = cell(*state, "error");
+  return cell(*state, "dead_letters") + line + (error == "-" ? "" : ", " + error) + "\n";
+}
+
 }  // namespace
 
 Result<std::string> status_table(const std::string& json) {
@@ -69,7 +84,8 @@ Result<std::string> status_table(const std::string& json) {
   }
   return "penstockd is " + cell(root, "status") + ", process " + cell(root, "pid") + ", up " +
          cell(root, "uptime_seconds") + " s, " + cell(root, "connections") + " connections\n\n" +
-         queue_table(root) + "\n" + worker_table(root) + "\n" + counter_line(root);
+         queue_table(root) + "\n" + worker_table(root) + "\n" + counter_line(root) +
+         state_line(root);
 }
 
 }  // namespace penstock::ctl

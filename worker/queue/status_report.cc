@@ -118,6 +118,17 @@ std::string describe(const StatusSources& sources) {
       .done();
 }
 
+std::string describe(const Store& store, const LimitsConfig& limits) {
+  const Store::Figures figures = store.figures();
+  const Status health = store.health();
+  Object object;
+  object.number("dead_letters", static_cast<int64_t>(figures.dead))
+      .number("bytes", static_cast<int64_t>(figures.bytes))
+      .number("max_bytes", limits.max_state_bytes);
+  return health ? object.raw("error", "null").done()
+                : object.text("error", health.error().message).done();
+}
+
 void append_item(std::string& list, const std::string& json) {
   list += (list.size() > 1 ? "," : "") + json;
 }
@@ -138,6 +149,7 @@ StatusPageWriter::Row status_row(Dispatcher& dispatcher, Scheduler::Queue& queue
 }
 
 std::string report_status(const StatusSources& sources) {
+  const Store* const store = sources.dispatcher.store();
   std::string queues = "[";
   for (Scheduler::Queue& queue : sources.dispatcher.scheduler().queues()) {
     append_item(queues, describe(sources.dispatcher, queue));
@@ -163,6 +175,7 @@ std::string report_status(const StatusSources& sources) {
       .raw("queues", queues + "]")
       .raw("workers", workers + "]")
       .raw("counters", describe(sources))
+      .raw("state", store == nullptr ? "null" : describe(*store, sources.config.limits))
       .done();
 }
 

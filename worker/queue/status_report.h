@@ -21,7 +21,8 @@ struct StatusSources {
   size_t connections;
   int64_t uptime_s;
 };
-// {"status":"serving"|"draining","uptime_seconds":…,"queues":[…],"workers":[…],"counters":{…}}
+// {"status":"serving"|"draining","uptime_seconds":…,"queues":[…],"workers":[…],"counters":{…},
+// "state":{"dead_letters":…,"bytes":…,"max_bytes":…,"error":…}|null}
 std::string report_status(const StatusSources& sources);
 
 }  // namespace penstock::queue

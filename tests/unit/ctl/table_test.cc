@@ -44,5 +44,14 @@ TEST(StatusTableTest, ShowsQueuesWorkersAndCounters) {
   EXPECT_FALSE(status_table("status: yaml"));
 }
 
+TEST(StatusTableTest, ShowsWhatIsPausedAndWhatIsOnDisk) {
+  const auto text = status_table(
+      R"({"queues":[{"name":"default","state":"open","paused":true}],
+          "state":{"dead_letters":3,"bytes":1572864,"max_bytes":1073741824,"error":"no room"}})");
+  ASSERT_TRUE(text);
+  EXPECT_NE(text->find("\ndefault  open, paused  "), std::string::npos) << *text;
+  EXPECT_NE(text->find("\n3 dead letters, 1.5 of 1024 MiB on disk, no room\n"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace penstock::ctl
