@@ -7,6 +7,7 @@
 #   make storm       everything killed at random, KILLS (1000) times over JOBS (50000) promised jobs
 #   make sanitize    the tests under ASan+UBSan, the multi-threaded units under TSan
 #   make fuzz        libFuzzer, FUZZ_SECONDS (60) for each target
+#   make gpu-check   on a machine with a GPU: the CUDA engine against its references, and its speed
 #   make module NGINX_SRC=DIR    the module for another Nginx source tree
 #   make format, make lint, make clean
 
@@ -27,7 +28,7 @@ BUILD_IN = cmake --build
 CTEST = ctest --output-on-failure --no-label-summary --no-tests=error -j $(TEST_JOBS)
 
 .DELETE_ON_ERROR:
-.PHONY: all run test bench storm format lint sanitize asan tsan fuzz module clean setup-build
+.PHONY: all run test bench storm gpu-check format lint sanitize asan tsan fuzz module clean setup-build
 
 all: $(BUILD)/build.ninja
 	$(BUILD_IN) $(BUILD) --target $(PROGRAMS)
@@ -52,12 +53,7 @@ bench: $(BUILD)/build.ninja
 	$(BUILD_IN) $(BUILD)
 	tests/bench/run $(BUILD)
 
-KILLS ?= 1000
-storm: JOBS = 50000
-storm: $(BUILD)/build.ninja
-	@scripts/setup build test
-	$(BUILD_IN) $(BUILD) --target $(PROGRAMS)
-	tests/fault/storm.py $(BUILD) --kills $(KILLS) --jobs $(JOBS) --seconds 3600
+.PHONY: all run test bench storm gpu-check format lint sanitize asan tsan fuzz module clean setup-build
 
 sanitize: asan tsan
 

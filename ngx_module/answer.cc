@@ -202,10 +202,28 @@ void renew_read_timeout(ngx_http_upstream_t* u) noexcept {
   ngx_add_timer(u->peer.connection->read, u->conf->read_timeout);
 }
 
+// Signs of life fit the first buffer; for the answer there is one of the size that was configured.
+bool enlarge(ngx_http_request_t* r) noexcept {
+  ngx_buf_t& b = r->upstream->buffer;
+  const auto size = static_cast<size_t>(b.last - b.pos);
+  auto* start = static_cast<u_char*>(ngx_palloc(r->pool, r->upstream->conf->buffer_size));
+  if (start == nullptr) {
+    return false;
+  }
+  ngx_memcpy(start, b.pos, size);
+  b.start = b.pos = start;
+  b.last = start + size;
+  b.end = start + r->upstream->conf->buffer_size;
+  return true;
+}
+
 // Incomplete frames go to the front, so that the buffer bounds one frame and not all that came
 // before.
-ngx_int_t wait_for_more(ngx_http_request_t* r, size_t needed) noexcept {
+ngx_int_t wait_for_more(ngx_http_request_t* r, const RequestState& state, size_t needed) noexcept {
   ngx_buf_t& b = r->upstream->buffer;
+  if (b.start == state.first_buffer && needed > sizeof state.first_buffer && !enlarge(r)) {
+    return NGX_ERROR;
+  }
   const auto size = static_cast<size_t>(b.last - b.pos);
   if (needed > static_cast<size_t>(b.end - b.start)) {
     return invalid(r, "a frame does not fit penstock_buffer_size");
@@ -404,7 +422,7 @@ ngx_int_t read_answer_head(ngx_http_request_t* r) noexcept {
       return invalid(r, decoded.error);
     }
     if (decoded.kind == wire::Decoded::kIncomplete) {
-      return wait_for_more(r, decoded.needed);
+      return wait_for_more(r, state, decoded.needed);
     }
     b.pos += decoded.consumed;
     const std::string_view payload = decoded.frame.payload;
@@ -418,8 +436,11 @@ ngx_int_t read_answer_head(ngx_http_request_t* r) noexcept {
       case wire::FrameType::kProgress:
         renew_read_timeout(r->upstream);
         break;
-      case wire::FrameType::kHead:
-        return on_head(r, state, payload);
+      case wire::FrameType::kHead: {
+        const ngx_int_t rc = on_head(r, state, payload);
+        const bool small = b.start == state.first_buffer;
+        return rc == NGX_OK && small && !enlarge(r) ? NGX_ERROR : rc;
+      }
       case wire::FrameType::kFailed:
         return on_failed(r, state, payload, b.pos == b.last);
       case wire::FrameType::kGoodbye:

@@ -122,11 +122,21 @@ ngx_int_t append_body(ngx_http_request_t* r, ngx_chain_t** tail) noexcept {
   return NGX_OK;
 }
 
+// What comes from penstockd goes there until the answer begins.
+void use_first_buffer(ngx_http_request_t* r, RequestState& state) noexcept {
+  ngx_buf_t& b = r->upstream->buffer;
+  b.start = b.pos = b.last = state.first_buffer;
+  b.end = state.first_buffer + sizeof state.first_buffer;
+  b.temporary = 1;
+  b.tag = r->upstream->output.tag;
+}
+
 ngx_int_t create_request(ngx_http_request_t* r) noexcept {
   RequestState* state = state_of(r);
   if (state == nullptr) {
     return NGX_ERROR;
   }
+  use_first_buffer(r, *state);
   if (loc_conf(r)->asks) {
     return create_question(r, *state);
   }
@@ -154,7 +164,7 @@ ngx_int_t create_request(ngx_http_request_t* r) noexcept {
 ngx_int_t reinit_request(ngx_http_request_t* r) noexcept {
   RequestState* state = find_state(r);
   if (state->answer_is_problem) {
-    r->upstream->buffer.start = nullptr;
+    use_first_buffer(r, *state);
     r->upstream->buffering = r->upstream->conf->buffering != 0 ? 1 : 0;
   }
   state->forget_answer();

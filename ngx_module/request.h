@@ -102,8 +102,9 @@ struct RequestState {
   bool answer_is_events = false;   // text/event-stream
   off_t answer_left = -1;          // bytes that its content_length still promises; -1: no promise
   AnswerStream answer;
-  bool asks_upgrade = false;       // by a valid handshake of RFC 6455
-  bool duplicate = false;          // of a job that was there already
+  u_char first_buffer[512];   // while the job waits: most that wait get a sign of life, no more
+  bool asks_upgrade = false;  // by a valid handshake of RFC 6455
+  bool duplicate = false;     // of a job that was there already
   WebSocket* websocket = nullptr;  // the client's side, once its upgrade was granted
   static constexpr size_t kMostAnswerHeaders = http::kMaxHeaderLines + 4;
   ngx_table_elt_t* answer_headers[kMostAnswerHeaders];  // pushed for it

@@ -1,5 +1,7 @@
 #include "worker/pool/engine_registry.h"
 
+#include <cstdio>
+
 #include "worker/engines/simulate/simulate_engine.h"
 #if PENSTOCK_WITH_LLAMA
 #include "worker/engines/llama/engine.h"
@@ -21,16 +23,20 @@ Opened open_simulate(const WorkerOptions& options, Sink& sink) {
 
 #if PENSTOCK_WITH_LLAMA
 Opened open_llama(const WorkerOptions& options, Sink& sink) {
-  if (options.device != "auto" && options.device != "cpu") {
-    return Error{"--device " + options.device + ": this worker was built without CUDA"};
-  }
   if (!options.engine_options.empty()) {
     return Error{"the llama engine has no option " + options.engine_options.begin()->first};
   }
   return llama::open({.model_dir = options.model,
                       .model_name = options.model_name,
                       .memory_bytes = options.memory_bytes,
-                      .threads = options.threads},
+                      .threads = options.threads,
+                      .device = options.device,
+                      .slots = options.slots,
+                      .log =
+                          [name = options.name](const std::string& line) {
+                            std::fprintf(stderr, "penstock-worker %s: %s\n", name.c_str(),
+                                         line.c_str());
+                          }},
                      sink);
 }
 #else

@@ -25,12 +25,12 @@ constexpr const char* kMigrations[kSchemaVersion] = {
     "  content_type BLOB NOT NULL DEFAULT x'', error_code BLOB NOT NULL DEFAULT x'',"
     "  error BLOB NOT NULL DEFAULT x'', prompt_tokens INTEGER NOT NULL DEFAULT 0,"
     "  completion_tokens INTEGER NOT NULL DEFAULT 0, device_ns INTEGER NOT NULL DEFAULT 0,"
-    "  result_bytes INTEGER NOT NULL DEFAULT 0, result_in_file INTEGER NOT NULL DEFAULT 0);"
+    "  result_bytes INTEGER NOT NULL DEFAULT 0, result_in_file INTEGER NOT NULL DEFAULT 0,"
+    "  submit BLOB);"
     "CREATE INDEX jobs_owner ON jobs(owner);"
     "CREATE UNIQUE INDEX jobs_key ON jobs(key) WHERE key IS NOT NULL;"
     "CREATE INDEX jobs_expire ON jobs(expires_ms) WHERE expires_ms IS NOT NULL;"
     "CREATE INDEX jobs_dead ON jobs(seq) WHERE dead = 1;"
-    "CREATE TABLE bodies(seq INTEGER PRIMARY KEY, submit BLOB NOT NULL);"
     "CREATE TABLE results(seq INTEGER PRIMARY KEY, body BLOB NOT NULL);"
     "CREATE TABLE deliveries(seq INTEGER PRIMARY KEY, id BLOB NOT NULL, tries INTEGER NOT NULL,"
     "  due_ms INTEGER NOT NULL);"};
@@ -118,8 +118,9 @@ void set_aside(const std::string& path, const std::string& why, std::vector<std:
 }  // namespace
 
 Result<std::unique_ptr<JobTables>> JobTables::open(const std::string& path, const std::string& vfs,
+                                                   uint64_t log_bytes,
                                                    std::vector<std::string>& notices) {
-  for (int attempt = 0;; ++attempt) {
+  for (int attempt = 0;; ++attempt) {  // a second time when the first was set aside
     auto database = Database::open(path, vfs);
     if (!database) {
       return database.error();
@@ -129,7 +130,11 @@ Result<std::unique_ptr<JobTables>> JobTables::open(const std::string& path, cons
       if (Status migrated = migrate(*database); !migrated) {
         return Error{path + ": " + migrated.error().message};
       }
-      return std::unique_ptr<JobTables>(new JobTables(*std::move(database)));
+      std::unique_ptr<JobTables> tables(new JobTables(*std::move(database)));
+      if (Status extended = tables->extend_log(log_bytes); !extended) {
+        return Error{path + ": " + extended.error().message};
+      }
+      return tables;
     }
     const bool damaged = std::filesystem::exists(path) && attempt == 0;
     if (!damaged) {
@@ -149,10 +154,8 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
   prepare(insert_,
           "INSERT INTO jobs(seq, id, owner, status, key, digest, queue, model, tier, priority,"
           " weight, cost, jobs_path, callback, receipt, created_ms, not_before_ms, deadline_ms,"
-          " attempts) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
-  prepare(insert_body_, "INSERT INTO bodies(seq, submit) VALUES(?,?)");
+          " attempts, submit) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
   prepare(erase_, "DELETE FROM jobs WHERE seq=?");
-  prepare(erase_body_, "DELETE FROM bodies WHERE seq=?");
   prepare(erase_result_, "DELETE FROM results WHERE seq=?");
   prepare(set_attempt_,
           "UPDATE jobs SET attempts=?, error_code=?, error=? WHERE seq=? AND status<3");
@@ -161,7 +164,8 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
           "UPDATE jobs SET status=?1, key=CASE WHEN ?1=3 THEN key END, dead=?2, started_ms=?3,"
           " finished_ms=?4, expires_ms=?5, attempts=?6, http_status=?7, content_type=?8,"
           " error_code=?9, error=?10, prompt_tokens=?11, completion_tokens=?12, device_ns=?13,"
-          " result_bytes=?14, result_in_file=?15 WHERE seq=?16 AND status<3");
+          " result_bytes=?14, result_in_file=?15, submit=CASE WHEN ?2=1 THEN submit END"
+          " WHERE seq=?16 AND status<3");
   prepare(insert_result_, "INSERT OR REPLACE INTO results(seq, body) VALUES(?,?)");
   prepare(insert_delivery_,
           "INSERT OR IGNORE INTO deliveries(seq, id, tries, due_ms)"
@@ -174,7 +178,7 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
   prepare(set_delivery_, "UPDATE deliveries SET tries=?, due_ms=? WHERE seq=?");
   prepare(erase_delivery_, "DELETE FROM deliveries WHERE seq=?");
   prepare(expired_, std::string(kColumns) + "WHERE expires_ms<=? ORDER BY expires_ms LIMIT ?");
-  prepare(submit_of_, "SELECT submit FROM bodies WHERE seq=?");
+  prepare(submit_of_, "SELECT submit FROM jobs WHERE seq=? AND submit IS NOT NULL");
   prepare(result_of_, "SELECT body FROM results WHERE seq=?");
   prepare(find_, std::string(kColumns) + "WHERE seq=?");
   prepare(find_key_, std::string(kColumns) + "WHERE key=?");
@@ -194,6 +198,40 @@ void JobTables::roll_back() {
   }
 }
 
+// The log is given its full length before it is used, and keeps it: a flush then writes pages, and
+// not the file's size and place on disk as well. What lies behind the log's end is not looked at.
+Status JobTables::extend_log(uint64_t bytes) {
+  int keep = 1;
+  sqlite3_file* log = nullptr;
+  sqlite3_int64 size = 0;
+  sqlite3_file_control(database_.get(), "main", SQLITE_FCNTL_PERSIST_WAL, &keep);
+  sqlite3_file_control(database_.get(), "main", SQLITE_FCNTL_JOURNAL_POINTER, &log);
+  if (log == nullptr || log->pMethods == nullptr ||
+      log->pMethods->xFileSize(log, &size) != SQLITE_OK) {
+    return Error{"its log cannot be opened"};
+  }
+  const sqlite3_int64 before = size;
+  const std::string zeros(64U << 10, '\0');
+  for (; static_cast<uint64_t>(size) < bytes; size += static_cast<sqlite3_int64>(zeros.size())) {
+    if (log->pMethods->xWrite(log, zeros.data(), static_cast<int>(zeros.size()), size) !=
+        SQLITE_OK) {
+      return Error{"its log cannot be extended to " + std::to_string(bytes) + " bytes"};
+    }
+  }
+  if (static_cast<uint64_t>(before) < bytes &&
+      log->pMethods->xSync(log, SQLITE_SYNC_NORMAL) != SQLITE_OK) {
+    return Error{"its log cannot be flushed"};
+  }
+  sqlite3_wal_hook(
+      database_.get(),
+      [](void* pages, sqlite3*, const char*, int count) {
+        *static_cast<uint64_t*>(pages) = static_cast<uint64_t>(count);
+        return SQLITE_OK;
+      },
+      &log_pages_);
+  return Ok{};
+}
+
 void JobTables::checkpoint() {
   sqlite3_wal_checkpoint_v2(database_.get(), nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
 }
@@ -211,17 +249,17 @@ bool JobTables::insert(const JobRecord& job, std::string_view submit, bool& dupl
   insert_.and_with(as_bytes(job.digest), job.queue, job.model, job.tier, job.priority, job.weight,
                    job.cost, job.jobs_path, job.callback, job.receipt, job.created_ms,
                    job.not_before_ms, job.deadline_ms, job.end.attempts);
+  submit.empty() ? insert_.and_with(nullptr) : insert_.and_with(submit);
   if (!insert_.run()) {
     duplicate = (insert_.code() & 0xFF) == SQLITE_CONSTRAINT;
     return duplicate;
   }
-  return submit.empty() || insert_body_.with(seq, submit).run();
+  return true;
 }
 
 bool JobTables::erase(const JobId& id) {
   const int64_t seq = seq_of(id);
-  return erase_.with(seq).run() && erase_body_.with(seq).run() && erase_result_.with(seq).run() &&
-         erase_delivery_.with(seq).run();
+  return erase_.with(seq).run() && erase_result_.with(seq).run() && erase_delivery_.with(seq).run();
 }
 
 bool JobTables::set_attempt(const JobId& id, uint32_t attempts, std::string_view code,
@@ -245,8 +283,7 @@ bool JobTables::finish(const JobEnd& end, std::string_view result, uint64_t resu
     return true;
   }
   const bool stored = result.empty() || in_file || insert_result_.with(seq, result).run();
-  return stored && (end.dead || erase_body_.with(seq).run()) &&
-         insert_delivery_.with(end.finished_ms, seq).run();
+  return stored && insert_delivery_.with(end.finished_ms, seq).run();
 }
 
 bool JobTables::requeue(const JobId& id, int64_t deadline_ms, std::optional<JobRecord>& job) {

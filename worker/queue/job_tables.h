@@ -22,8 +22,10 @@ namespace penstock::queue {
 
 class JobTables {
  public:
-  // Opens, checks and migrates. A file that is damaged is set aside, and said in `notices`.
+  // Opens, checks and migrates. A file that is damaged is set aside, and said in `notices`. The log
+  // has `log_bytes` from the beginning.
   static Result<std::unique_ptr<JobTables>> open(const std::string& path, const std::string& vfs,
+                                                 uint64_t log_bytes,
                                                  std::vector<std::string>& notices);
 
   bool begin();
@@ -31,6 +33,8 @@ class JobTables {
   void roll_back();
   // Moves what the log has into the database; some of it, without waiting.
   void checkpoint();
+  // Of the log, at the last commit.
+  uint64_t log_pages() const { return log_pages_; }
 
   // `duplicate`: a job of that key is there, and nothing was done.
   bool insert(const JobRecord& job, std::string_view submit, bool& duplicate);
@@ -64,15 +68,16 @@ class JobTables {
 
  private:
   explicit JobTables(Database database);
+  Status extend_log(uint64_t bytes);
   bool read_row(Statement& row, JobRecord& job);
   bool one(Statement& statement, std::optional<JobRecord>& job);
 
   Database database_;
   uint64_t damaged_rows_ = 0;
-  Statement begin_, commit_, insert_, insert_body_, erase_, erase_body_, erase_result_,
-      set_attempt_, finish_, insert_result_, insert_delivery_, requeue_, set_delivery_,
-      erase_delivery_, expired_, submit_of_, result_of_, find_, find_key_, list_owner_, list_all_,
-      list_dead_;
+  uint64_t log_pages_ = 0;
+  Statement begin_, commit_, insert_, erase_, erase_result_, set_attempt_, finish_, insert_result_,
+      insert_delivery_, requeue_, set_delivery_, erase_delivery_, expired_, submit_of_, result_of_,
+      find_, find_key_, list_owner_, list_all_, list_dead_;
 };
 
 }  // namespace penstock::queue

@@ -19,8 +19,9 @@ namespace penstock::queue {
 namespace {
 
 constexpr int kSweepRows = 200;
-// Commits after which the log is moved into the database: some 16 MiB of it.
-constexpr uint64_t kCheckpointRows = 4000;
+constexpr uint64_t kPageBytes = 4096;
+// So many parts of the log's length are used before it is moved into the database.
+constexpr uint64_t kLogParts = 8;
 
 class SqliteStore final : public Store {
  public:
@@ -28,6 +29,7 @@ class SqliteStore final : public Store {
               std::unique_ptr<JobTables> tables, std::vector<std::string> notices)
       : max_bytes_(static_cast<uint64_t>(options.max_bytes)),
         retry_(options.retry_ms),
+        log_bytes_(options.log_bytes),
         folder_(std::move(folder)),
         files_(std::move(files)),
         tables_(std::move(tables)),
@@ -119,7 +121,6 @@ class SqliteStore final : public Store {
                bool duplicate = false;
                const bool good = tables_->insert(job, submit, duplicate);
                *outcome = duplicate ? Promise::kDuplicate : Promise::kStored;
-               ++rows_;
                return good;
              },
          .told = [outcome, told = std::move(told)] { told(*outcome); },
@@ -318,7 +319,6 @@ class SqliteStore final : public Store {
     if (!tables_->finish(end, rest, bytes, in_file, changed)) {
       return false;
     }
-    ++rows_;
     if (changed) {
       group_file_bytes_ += in_file ? static_cast<int64_t>(bytes) : 0;
       group_dead_ += end.dead ? 1 : 0;
@@ -394,8 +394,7 @@ class SqliteStore final : public Store {
     }
     broken_.store(false, std::memory_order_release);
     hand_back(ops);
-    if (rows_ >= kCheckpointRows) {
-      rows_ = 0;
+    if (tables_->log_pages() * kPageBytes > log_bytes_ / kLogParts * (kLogParts - 1)) {
       tables_->checkpoint();
     }
   }
@@ -459,6 +458,7 @@ class SqliteStore final : public Store {
 
   const uint64_t max_bytes_;
   const std::chrono::milliseconds retry_;
+  const uint64_t log_bytes_;
   StateFolder folder_;
   ResultFiles files_;
   std::unique_ptr<JobTables> tables_;  // the store's thread's, once it runs
@@ -483,7 +483,6 @@ class SqliteStore final : public Store {
   // The store's thread's:
   std::vector<Op> backlog_;  // writes that are tried again
   uint64_t file_bytes_ = 0;
-  uint64_t rows_ = 0;  // since the last checkpoint
   int64_t group_file_bytes_ = 0;
   int64_t group_dead_ = 0;
   std::vector<JobId> gone_;  // whose result files the transaction has left without a row
@@ -505,7 +504,8 @@ Result<std::unique_ptr<Store>> Store::open(const Options& options) {
     return files.error();
   }
   std::vector<std::string> notices;
-  auto tables = JobTables::open(options.folder + "/jobs.db", options.vfs, notices);
+  auto tables =
+      JobTables::open(options.folder + "/jobs.db", options.vfs, options.log_bytes, notices);
   if (!tables) {
     return tables.error();
   }

@@ -39,6 +39,7 @@ class Store {
     std::string group;                      // who may read results besides us; empty: nobody
     int64_t max_bytes = int64_t{16} << 30;  // of everything; past it promises are refused
     int64_t retry_ms = 1000;                // after a write that failed
+    uint64_t log_bytes = 16U << 20;         // of the database's log, written over again and again
     std::string vfs;  // SQLite's; empty: the default. Tests inject faults by it
   };
   struct Delivery {  // a webhook that is still to be delivered

@@ -8,6 +8,7 @@
 
 #include "shared/base/clock.h"
 #include "tests/unit/llama/fixtures.h"
+#include "worker/engines/llama/cpu_runner.h"
 #include "worker/engines/llama/kv_cache.h"
 #include "worker/engines/llama/tokenizer.h"
 
@@ -435,6 +436,74 @@ TEST_F(EngineTest, AModelThatComputesNaNFailsItsJobsAndNothingElse) {
   ASSERT_TRUE(sink_.jobs[1].failure);
   EXPECT_EQ(sink_.jobs[1].failure->code, "engine_failed");
   EXPECT_EQ(engine_->step(0), Engine::kIdle);
+}
+
+// A device that works for some steps and then no more, as one does whose kernel went wrong.
+class FailingRunner final : public Runner {
+ public:
+  FailingRunner(std::unique_ptr<Runner> runner, int steps)
+      : runner_(std::move(runner)), left_(steps) {}
+  const char* name() const override { return "failing"; }
+  const ModelConfig& config() const override { return runner_->config(); }
+  BlockPool& blocks() override { return runner_->blocks(); }
+  int64_t block_bytes() const override { return runner_->block_bytes(); }
+  int64_t max_parts() const override { return 2; }
+  int64_t prefill_tokens() const override { return runner_->prefill_tokens(); }
+  Result<std::span<const int32_t>> step(std::span<const SequencePart> parts) override {
+    most_parts_ = std::max(most_parts_, parts.size());
+    if (left_-- == 0) {
+      return Error{"CUDA step: cudaErrorIllegalAddress (700), an illegal memory access"};
+    }
+    return runner_->step(parts);
+  }
+  size_t most_parts() const { return most_parts_; }
+
+ private:
+  std::unique_ptr<Runner> runner_;
+  int left_;
+  size_t most_parts_ = 0;
+};
+
+class FailingDeviceTest : public EngineTest {
+ protected:
+  FailingRunner& open_failing(int steps) {
+    auto runner = std::make_unique<FailingRunner>(
+        *open_cpu_runner(kModel, cpu_backend(1), 64 << 20, 256), steps);
+    FailingRunner& failing = *runner;
+    engine_ = *open({.model_dir = kModel, .model_name = "m"}, std::move(runner), sink_);
+    return failing;
+  }
+};
+
+TEST_F(FailingDeviceTest, ADeviceThatFailsFailsEveryJobByItsErrorsNameAndThenTheProcess) {
+  open_failing(3);
+  for (JobNumber job = 1; job <= 3; ++job) {
+    start(job, R"({"model":"m","prompt":"a","max_tokens":30,"ignore_eos":true})");
+  }
+  EXPECT_THROW(
+      {
+        for (int step = 0; step < 10; ++step) {
+          engine_->step(0);
+        }
+      },
+      DeviceLost);
+  for (JobNumber job = 1; job <= 3; ++job) {
+    ASSERT_TRUE(sink_.jobs[job].failure) << job << ", one of them not yet begun";
+    EXPECT_NE(sink_.jobs[job].failure->message.find("cudaErrorIllegalAddress"), std::string::npos);
+    EXPECT_TRUE(sink_.jobs[job].failure->retryable) << "on another device it may be served";
+  }
+}
+
+TEST_F(FailingDeviceTest, AStepHoldsNoMorePartsThanTheDeviceTakesAndTheOthersHaveTheirTurn) {
+  const FailingRunner& runner = open_failing(1 << 20);
+  for (JobNumber job = 1; job <= 5; ++job) {
+    start(job, R"({"model":"m","prompt":"a","max_tokens":9,"ignore_eos":true})");
+  }
+  step_until_idle();
+  EXPECT_EQ(runner.most_parts(), 2U);
+  for (JobNumber job = 1; job <= 5; ++job) {
+    EXPECT_TRUE(sink_.jobs[job].done) << job;
+  }
 }
 
 TEST_F(EngineTest, FoldersThatDoNotFitTogetherAreRefused) {

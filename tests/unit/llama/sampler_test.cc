@@ -61,6 +61,20 @@ TEST(SamplerTest, TopPKeepsTheFewestThatReachItAndTheirProportions) {
   EXPECT_EQ(frequencies(logits, {1, 1e-6F, 9}, 1)[1], 1) << "at least one is always kept";
 }
 
+TEST(SamplerTest, TopKKeepsTheLikeliestThatManyAndLessIfTopPWantsLess) {
+  const std::vector<float> logits = {std::log(0.1F), std::log(0.4F), std::log(0.3F),
+                                     std::log(0.2F)};
+  const auto two = frequencies(logits, {.temperature = 1, .seed = 9, .top_k = 2}, 200'000);
+  EXPECT_NEAR(two[1], 4.0 / 7, 0.005);
+  EXPECT_NEAR(two[2], 3.0 / 7, 0.005);
+  EXPECT_EQ(two[0] + two[3], 0);
+  const auto one =
+      frequencies(logits, {.temperature = 1, .top_p = 0.3F, .seed = 9, .top_k = 3}, 1000);
+  EXPECT_NEAR(one[1], 1, 1e-9);
+  EXPECT_GT(frequencies(logits, {.temperature = 1, .seed = 9, .top_k = 99}, 1000)[0], 0)
+      << "more than there are is all of them";
+}
+
 TEST(SamplerTest, TopPOverALargeFlatVocabularyKeepsItsShare) {
   std::vector<float> logits(1000);
   std::mt19937 random(1);

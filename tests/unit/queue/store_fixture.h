@@ -21,6 +21,7 @@ class StoreFixture : public testing::Test {
     std::string name = std::filesystem::temp_directory_path() / "store.XXXXXX";
     folder_ = ::mkdtemp(name.data());
     options_.folder = folder_ + "/state";
+    options_.log_bytes = 256U << 10;  // so that it is written over, and quickly made
   }
   ~StoreFixture() override {
     store_.reset();

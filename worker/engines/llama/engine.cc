@@ -2,34 +2,27 @@
 
 #include <algorithm>
 #include <random>
-#include <thread>
 
 #include "shared/base/clock.h"
 #include "worker/engines/llama/admission.h"
 #include "worker/engines/llama/chat_template.h"
 #include "worker/engines/llama/job.h"
 #include "worker/engines/llama/json_file.h"
-#include "worker/engines/llama/kv_cache.h"
-#include "worker/engines/llama/model.h"
 #include "worker/engines/llama/tokenizer.h"
 
 namespace penstock::llama {
 namespace {
 
-constexpr int64_t kDefaultCacheBytes = int64_t{1}
-                                       << 30;  // pages are committed only as they are used
-
 class LlamaEngine final : public Engine {
  public:
-  LlamaEngine(LlamaOptions options, std::unique_ptr<Backend> backend, Model model, KvCache cache,
-              Tokenizer tokenizer, Sink& sink)
+  LlamaEngine(LlamaOptions options, std::unique_ptr<Runner> runner, Tokenizer tokenizer, Sink& sink)
       : options_(std::move(options)),
-        backend_(std::move(backend)),
-        model_(std::move(model)),
-        cache_(std::move(cache)),
+        runner_(std::move(runner)),
+        config_(runner_->config()),
+        blocks_(runner_->blocks()),
         tokenizer_(std::move(tokenizer)),
         template_(tokenizer_),
-        limits_{model_.config().max_positions, cache_.blocks() * kBlockTokens},
+        limits_{config_.max_positions, blocks_.blocks() * kBlockTokens},
         next_seed_(std::random_device()()),
         sink_(sink) {}
 
@@ -44,17 +37,18 @@ class LlamaEngine final : public Engine {
   void compose();
   int64_t rows_in_step() const;
   void add_part(Job& job, int64_t& prefill_left);
-  void advance(Job& job, std::span<const float> logits);
+  void advance(Job& job, int32_t token);
   bool is_end(const Job& job, int32_t token) const;
   void finish(Job& job, openai::Finish reason);
   void fail(Job& job, const Failure& failure);
   void leave(Job& job);
+  [[noreturn]] void lose_device(const std::string& why);
   void forget_left();
 
   LlamaOptions options_;
-  std::unique_ptr<Backend> backend_;
-  Model model_;
-  KvCache cache_;
+  std::unique_ptr<Runner> runner_;
+  const ModelConfig& config_;
+  BlockPool& blocks_;
   Tokenizer tokenizer_;
   ChatTemplate template_;
   Limits limits_;
@@ -85,10 +79,12 @@ std::variant<std::unique_ptr<Plan>, Failure> LlamaEngine::admit(const Request& r
     return *failure;
   }
   plan->max_tokens = std::get<int64_t>(answer);
-  plan->memory_bytes = KvCache::blocks_for(prompt_tokens + plan->max_tokens) * cache_.block_bytes();
+  plan->memory_bytes =
+      BlockPool::blocks_for(prompt_tokens + plan->max_tokens) * runner_->block_bytes();
   plan->model = request.model.empty() ? options_.model_name : request.model;
-  plan->sampling = {plan->request.temperature, plan->request.top_p,
-                    plan->request.seed.value_or(next_seed_++)};
+  plan->sampling = {.temperature = plan->request.temperature,
+                    .top_p = plan->request.top_p,
+                    .seed = plan->request.seed.value_or(next_seed_++)};
   if (plan->request.chat) {
     const auto& stops = template_.stops();
     plan->request.stop.insert(plan->request.stop.end(), stops.begin(), stops.end());
@@ -119,8 +115,8 @@ std::variant<std::vector<int32_t>, Failure> LlamaEngine::tokens_of(
   if (tokenizer_.first()) {
     tokens.insert(tokens.begin(), *tokenizer_.first());
   }
-  if (tokens.empty() && model_.config().bos >= 0) {
-    tokens.push_back(model_.config().bos);  // from nothing: as a text begins
+  if (tokens.empty() && config_.bos >= 0) {
+    tokens.push_back(config_.bos);  // from nothing: as a text begins
   }
   if (tokens.empty()) {
     return Failure{400, "invalid_request",
@@ -141,27 +137,30 @@ int64_t LlamaEngine::step(int64_t now_ns) {
   }
   compose();
   const int64_t begun = monotonic_ns();
-  const auto logits = model_.forward(parts_, cache_);
-  if (!logits) {
-    for (auto& job : jobs_) {
-      fail(*job, {500, "engine_failed", logits.error().message, "", true});
-    }
-    forget_left();
-    return kIdle;
+  const auto tokens = runner_->step(parts_);
+  if (!tokens) {
+    lose_device(tokens.error().message);
   }
   const int64_t worked_ns = monotonic_ns() - begun;
   const int64_t rows = rows_in_step();
-  const auto vocabulary = static_cast<size_t>(model_.config().vocabulary);
-  size_t row = 0;
+  size_t drawn = 0;
   for (size_t i = 0; i < parts_.size(); ++i) {
     Job& job = *part_jobs_[i];
     job.device_ns += static_cast<uint64_t>(worked_ns * job.step_tokens / rows);  // rounded down
     if (parts_[i].wants_logits) {
-      advance(job, logits->subspan(vocabulary * row++, vocabulary));
+      advance(job, (*tokens)[drawn++]);
     }
   }
   forget_left();
   return jobs_.empty() ? kIdle : now_ns;
+}
+
+void LlamaEngine::lose_device(const std::string& why) {
+  for (auto& job : jobs_) {
+    fail(*job, {500, "engine_failed", why, "", true});
+  }
+  forget_left();
+  throw DeviceLost(why);
 }
 
 int64_t LlamaEngine::rows_in_step() const {
@@ -176,11 +175,14 @@ int64_t LlamaEngine::rows_in_step() const {
 void LlamaEngine::compose() {
   parts_.clear();
   part_jobs_.clear();
-  int64_t prefill_left = std::max<int64_t>(1, options_.prefill_tokens);
+  int64_t prefill_left = runner_->prefill_tokens();
   bool room = true;  // once one has to wait, those after it do, too: first come, first served
   for (auto& job : jobs_) {
+    if (static_cast<int64_t>(parts_.size()) == runner_->max_parts()) {
+      break;
+    }
     if (job->blocks.empty() && room) {
-      job->blocks = cache_.take(job->plan->memory_bytes / cache_.block_bytes());
+      job->blocks = blocks_.take(job->plan->memory_bytes / runner_->block_bytes());
       room = !job->blocks.empty();
     }
     if (!job->blocks.empty()) {
@@ -206,31 +208,32 @@ void LlamaEngine::add_part(Job& job, int64_t& prefill_left) {
   if (part.tokens.empty()) {
     return;
   }
+  part.sampling = job.plan->sampling;
+  part.random = uniform(job.plan->sampling.seed, job.generated);
   job.step_tokens = static_cast<int64_t>(part.tokens.size());
   job.cached += job.step_tokens;
   parts_.push_back(part);
   part_jobs_.push_back(&job);
 }
 
-// The job's next token is drawn from its logits.
-void LlamaEngine::advance(Job& job, std::span<const float> logits) {
+// The job's next token has been drawn.
+void LlamaEngine::advance(Job& job, int32_t token) {
   const LlamaPlan& plan = *job.plan;
   if (plan.max_tokens == 0) {
     return finish(job, openai::Finish::kLength);
   }
-  const auto token = sample(logits, plan.sampling, uniform(plan.sampling.seed, job.generated));
-  if (!token) {
+  if (token == Runner::kNoToken) {
     return fail(
         job, {500, "engine_failed",
               "the model computed something that is not a number; its weights may be damaged", "",
               false});
   }
   ++job.generated;
-  job.last_token = *token;
-  if (is_end(job, *token)) {
+  job.last_token = token;
+  if (is_end(job, token)) {
     return finish(job, openai::Finish::kStop);
   }
-  if (!job.answer.text(tokenizer_.bytes(*token))) {
+  if (!job.answer.text(tokenizer_.bytes(token))) {
     return finish(job, openai::Finish::kStop);
   }
   if (static_cast<int64_t>(job.generated) >= plan.max_tokens) {
@@ -243,7 +246,7 @@ bool LlamaEngine::is_end(const Job& job, int32_t token) const {
   if (request.ignore_eos) {
     return false;
   }
-  const auto& eos = model_.config().eos;
+  const auto& eos = config_.eos;
   const auto& turn = template_.end_tokens();
   return std::find(eos.begin(), eos.end(), token) != eos.end() ||
          (request.chat && std::find(turn.begin(), turn.end(), token) != turn.end());
@@ -261,7 +264,7 @@ void LlamaEngine::fail(Job& job, const Failure& failure) {
 
 // Frees what the job holds; `job` is gone at the end of the step.
 void LlamaEngine::leave(Job& job) {
-  cache_.give_back(job.blocks);
+  blocks_.give_back(job.blocks);
   job.blocks.clear();
   job.left = true;
 }
@@ -279,42 +282,37 @@ void LlamaEngine::cancel(JobNumber number) {
   forget_left();
 }
 
-// Reads everything the folder has to say before any of it is used.
-Result<std::unique_ptr<Engine>> assemble(const LlamaOptions& options,
-                                         std::unique_ptr<Backend> backend, Sink& sink) {
-  auto model = Model::open(options.model_dir, *backend);
-  if (!model) {
-    return model.error();
-  }
+}  // namespace
+
+Result<std::unique_ptr<Engine>> open(const LlamaOptions& options, std::unique_ptr<Runner> runner,
+                                     Sink& sink) {
   const std::string tokenizer_path = options.model_dir + "/tokenizer.json";
   auto tokenizer = Tokenizer::open(tokenizer_path);
   if (!tokenizer) {
     return tokenizer.error();
   }
-  if (tokenizer->size() > model->config().vocabulary) {
+  const int64_t vocabulary = runner->config().vocabulary;
+  if (tokenizer->size() > vocabulary) {
     return Error{tokenizer_path + ": has token ids up to " + std::to_string(tokenizer->size() - 1) +
-                 ", but config.json's vocab_size is " + std::to_string(model->config().vocabulary)};
+                 ", but config.json's vocab_size is " + std::to_string(vocabulary)};
   }
-  const int64_t memory = options.memory_bytes > 0 ? options.memory_bytes : kDefaultCacheBytes;
-  auto cache = KvCache::create(model->config(), memory, *backend);
-  if (!cache) {
-    return cache.error();
-  }
-  return std::unique_ptr<Engine>(std::make_unique<LlamaEngine>(options, std::move(backend),
-                                                               std::move(*model), std::move(*cache),
-                                                               std::move(*tokenizer), sink));
-}
-
-}  // namespace
-
-Result<std::unique_ptr<Engine>> open(const LlamaOptions& options, std::unique_ptr<Backend> backend,
-                                     Sink& sink) {
-  return assemble(options, std::move(backend), sink);
+  return std::unique_ptr<Engine>(
+      std::make_unique<LlamaEngine>(options, std::move(runner), std::move(*tokenizer), sink));
 }
 
 Result<std::unique_ptr<Engine>> open(const LlamaOptions& options, Sink& sink) {
-  const int cores = static_cast<int>(std::thread::hardware_concurrency());
-  return assemble(options, cpu_backend(options.threads > 0 ? options.threads : cores), sink);
+  auto runner = open_runner({.model_dir = options.model_dir,
+                             .device = options.device,
+                             .memory_bytes = options.memory_bytes,
+                             .threads = options.threads,
+                             .max_parts = options.slots,
+                             .prefill_tokens = options.prefill_tokens,
+                             .high_priority = options.high_priority,
+                             .log = options.log});
+  if (!runner) {
+    return runner.error();
+  }
+  return open(options, std::move(*runner), sink);
 }
 
 }  // namespace penstock::llama

@@ -7,9 +7,14 @@
 // than one. A job's text depends on its prompt, its settings and its seed only, not on its company
 // (model.h, sampler.h).
 //
+// The same code drives the model on the CPU and on a GPU: both are a Runner (runner.h).
+//
 // Memory: a job holds cache blocks for its prompt and its longest possible answer from the moment
-// it runs (kv_cache.h); Plan::memory_bytes is exactly that. Should the pool start more jobs than
+// it runs (block_pool.h); Plan::memory_bytes is exactly that. Should the pool start more jobs than
 // the cache holds, the last ones wait here.
+//
+// A device that fails is lost with its process: step() fails every job, to be tried again
+// elsewhere, and throws DeviceLost.
 //
 // Text in a prompt is content: "<|eot_id|>" written by a caller is eight or so ordinary tokens, in
 // completions, too.
@@ -23,29 +28,40 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <stdexcept>
 #include <string>
 
 #include "shared/base/result.h"
-#include "worker/engines/llama/ops.h"
+#include "worker/engines/llama/device.h"
 #include "worker/pool/engine.h"
 
 namespace penstock::llama {
 
+class DeviceLost : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
 struct LlamaOptions {
-  std::string model_dir;         // config.json, *.safetensors, tokenizer.json
-  std::string model_name;        // echoed to callers that name none
-  int64_t memory_bytes = 0;      // of the key-value cache; 0: 1 GiB. Weights are not counted
-  int threads = 0;               // 0: as many as there are cores
-  int64_t prefill_tokens = 256;  // prompt tokens per step, all jobs together, at least 1
+  std::string model_dir;       // config.json, *.safetensors, tokenizer.json
+  std::string model_name;      // echoed to callers that name none
+  int64_t memory_bytes = 0;    // of the key-value cache; 0: see device.h. Weights are not counted
+  int threads = 0;             // on the CPU; 0: as many as there are cores
+  int64_t prefill_tokens = 0;  // prompt tokens per step, all jobs together; 0: see device.h
+  std::string device = "cpu";  // see device.h
+  int64_t slots = 256;         // jobs at once
+  bool high_priority = true;   // on a GPU that others share
+  std::function<void(const std::string&)> log;  // lines for the operator; may be empty
 };
 
 // Reads and checks the model; an Error names the file and what is wrong with it. `sink` must
 // outlive the engine.
 Result<std::unique_ptr<Engine>> open(const LlamaOptions& options, Sink& sink);
 
-// The same on a given backend.
-Result<std::unique_ptr<Engine>> open(const LlamaOptions& options, std::unique_ptr<Backend> backend,
+// The same with a model that is on its device already.
+Result<std::unique_ptr<Engine>> open(const LlamaOptions& options, std::unique_ptr<Runner> runner,
                                      Sink& sink);
 
 }  // namespace penstock::llama

@@ -2,13 +2,10 @@
 
 #include <algorithm>
 
-#include "worker/engines/llama/json_file.h"
 #include "worker/engines/llama/rope.h"
 
 namespace penstock::llama {
 namespace {
-
-constexpr size_t kMaxConfigBytes = 1 << 20;
 
 Status place(Backend& backend, ConstTensor& tensor) {
   if (tensor.empty()) {
@@ -24,25 +21,12 @@ Status place(Backend& backend, ConstTensor& tensor) {
 
 }  // namespace
 
-Result<Model> Model::open(const std::string& folder, Backend& backend) {
-  const std::string path = folder + "/config.json";
-  const auto text = read_file(path, kMaxConfigBytes);
-  if (!text) {
-    return text.error();
-  }
-  const auto config = parse_config(*text, path);
-  if (!config) {
-    return config.error();
-  }
-  auto weights = load_weights(folder, *config);
-  if (!weights) {
-    return weights.error();
-  }
+Result<Model> Model::make(ModelFiles files, Backend& backend) {
   Model model(backend);
-  model.config_ = *config;
-  model.weights_ = std::move(*weights);
-  model.frequencies_ = rope_frequencies(*config);
-  Status placed = model.place_weights();
+  model.config_ = std::move(files.config);
+  model.weights_ = std::move(files.weights);
+  model.frequencies_ = rope_frequencies(model.config_);
+  const Status placed = model.place_weights();
   if (!placed) {
     return placed.error();
   }

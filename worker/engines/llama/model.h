@@ -19,22 +19,20 @@
 #include "worker/engines/llama/config.h"
 #include "worker/engines/llama/kv_cache.h"
 #include "worker/engines/llama/ops.h"
+#include "worker/engines/llama/runner.h"
 #include "worker/engines/llama/weights.h"
 
 namespace penstock::llama {
 
-// One sequence's part of a step.
-struct SequencePart {
-  std::span<const int32_t> tokens;  // consecutive, at least one, each below config.vocabulary
-  int32_t position = 0;             // of tokens[0]; all positions before are in the cache
-  std::span<const int32_t> blocks;  // its block table, long enough for the last token
-  bool wants_logits = false;        // of the last token
-};
-
 class Model {
  public:
   // Reads config.json and the weights in `folder`. `backend` must outlive the model.
-  static Result<Model> open(const std::string& folder, Backend& backend);
+  static Result<Model> open(const std::string& folder, Backend& backend) {
+    auto files = load_model(folder);
+    return files ? make(std::move(*files), backend) : files.error();
+  }
+  // The same of files that have been read.
+  static Result<Model> make(ModelFiles files, Backend& backend);
 
   const ModelConfig& config() const { return config_; }
 

@@ -25,9 +25,9 @@ std::optional<int32_t> likeliest(std::span<const float> logits) {
   return best < 0 ? std::nullopt : std::optional(best);
 }
 
-// Ids in falling order of weight until they hold `share` of the total. Sorts only as far as needed:
-// 64 first, as that is nearly always enough, then four times as many.
-std::vector<int32_t> nucleus(const std::vector<double>& weights, double share) {
+// Ids in falling order of weight until they hold `share` of the total, or are `most`. Sorts only as
+// far as needed: 64 first, as that is nearly always enough, then four times as many.
+std::vector<int32_t> nucleus(const std::vector<double>& weights, double share, size_t most) {
   std::vector<int32_t> ids(weights.size());
   std::iota(ids.begin(), ids.end(), 0);
   const auto before = [&](int32_t a, int32_t b) {
@@ -36,14 +36,15 @@ std::vector<int32_t> nucleus(const std::vector<double>& weights, double share) {
   double held = 0;
   size_t sorted = 0;
   size_t taken = 0;
-  for (size_t want = 64; taken < ids.size() && (taken == 0 || held < share); want *= 4) {
+  most = std::min(most, ids.size());
+  for (size_t want = 64; taken < most && (taken == 0 || held < share); want *= 4) {
     const size_t until = std::min(want, ids.size());
     if (until < ids.size()) {
       std::nth_element(ids.begin() + sorted, ids.begin() + until, ids.end(), before);
     }
     std::sort(ids.begin() + sorted, ids.begin() + until, before);
     sorted = until;
-    while (taken < sorted && (taken == 0 || held < share)) {
+    while (taken < std::min(sorted, most) && (taken == 0 || held < share)) {
       held += weights[ids[taken++]];
     }
   }
@@ -75,8 +76,9 @@ std::optional<int32_t> sample(std::span<const float> logits, const Sampling& sam
     total += weights[i];
   }
   std::vector<int32_t> ids;
-  if (sampling.top_p < 1) {
-    ids = nucleus(weights, sampling.top_p * total);
+  if (sampling.top_p < 1 || sampling.top_k > 0) {
+    const auto most = sampling.top_k > 0 ? static_cast<size_t>(sampling.top_k) : weights.size();
+    ids = nucleus(weights, sampling.top_p * total, most);
     total = 0;
     for (const int32_t id : ids) {
       total += weights[id];

@@ -19,6 +19,7 @@ struct Sampling {
   float temperature = 1.0F;  // 0: always the likeliest token, the lowest id among equals
   float top_p = 1.0F;  // draw from the fewest likeliest tokens that together have this probability
   uint64_t seed = 0;
+  int32_t top_k = 0;  // draw from no more than the likeliest this many; 0: from all
 };
 
 // Uniform in [0, 1), the same for the same arguments, everywhere.

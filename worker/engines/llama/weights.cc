@@ -6,12 +6,14 @@
 #include <map>
 
 #include "worker/engines/llama/json_file.h"
+#include "worker/engines/llama/safetensors.h"
 
 namespace penstock::llama {
 namespace {
 
 namespace dom = simdjson::dom;
 
+constexpr size_t kMaxConfigBytes = 1 << 20;
 constexpr size_t kMaxIndexBytes = 100'000'000;
 constexpr size_t kMaxShards = 4096;
 constexpr std::string_view kIndexName = "model.safetensors.index.json";
@@ -47,7 +49,7 @@ Status open_shards(const std::string& folder, dom::object map, const std::string
         return Error{file.error().message + " (listed in " + index + ")"};
       }
       found = opened.emplace(shard, weights.files.size()).first;
-      weights.files.push_back(std::move(*file));
+      weights.files.push_back(std::make_shared<const Safetensors>(std::move(*file)));
     }
     shard_of.emplace(tensor, found->second);
   }
@@ -82,7 +84,7 @@ Status open_files(const std::string& folder, Weights& weights, ShardOf& shard_of
   if (!file) {
     return file.error();
   }
-  weights.files.push_back(std::move(*file));
+  weights.files.push_back(std::make_shared<const Safetensors>(std::move(*file)));
   return Ok{};
 }
 
@@ -112,7 +114,7 @@ class Finder {
     if (!shard_of_.empty() && shard == shard_of_.end()) {
       return fail(folder_ + "/" + std::string(kIndexName), name, "is missing");
     }
-    const Safetensors& file = weights_.files[shard_of_.empty() ? 0 : shard->second];
+    const Safetensors& file = *weights_.files[shard_of_.empty() ? 0 : shard->second];
     const auto entry = file.tensors().find(name);
     if (entry == file.tensors().end()) {
       return fail(file.name(), name, "is missing");
@@ -198,6 +200,26 @@ Result<Weights> load_weights(const std::string& folder, const ModelConfig& confi
     return Error{find.error()};
   }
   return weights;
+}
+
+Result<ModelFiles> load_model(const std::string& folder) {
+  const std::string path = folder + "/config.json";
+  const auto text = read_file(path, kMaxConfigBytes);
+  if (!text) {
+    return text.error();
+  }
+  ModelFiles files;
+  auto config = parse_config(*text, path);
+  if (!config) {
+    return config.error();
+  }
+  auto weights = load_weights(folder, *config);
+  if (!weights) {
+    return weights.error();
+  }
+  files.config = std::move(*config);
+  files.weights = std::move(*weights);
+  return files;
 }
 
 }  // namespace penstock::llama

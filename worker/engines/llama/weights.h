@@ -7,15 +7,17 @@
 #pragma once
 
 #include <deque>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "shared/base/result.h"
 #include "worker/engines/llama/config.h"
-#include "worker/engines/llama/safetensors.h"
 #include "worker/engines/llama/tensor.h"
 
 namespace penstock::llama {
+
+class Safetensors;
 
 // One transformer block. Matrices are [outputs, inputs]; biases are empty where the config has
 // none.
@@ -39,11 +41,18 @@ struct Weights {
   std::vector<LayerWeights> layers;
 
   // What the tensors point into.
-  std::vector<Safetensors> files;
+  std::vector<std::shared_ptr<const Safetensors>> files;
   std::deque<std::vector<std::byte>> copies;
 };
 
 // Errors name the file and the tensor.
 Result<Weights> load_weights(const std::string& folder, const ModelConfig& config);
+
+// A model folder, read and checked.
+struct ModelFiles {
+  ModelConfig config;
+  Weights weights;
+};
+Result<ModelFiles> load_model(const std::string& folder);
 
 }  // namespace penstock::llama

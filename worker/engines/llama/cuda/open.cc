@@ -1,0 +1,51 @@
+#include "worker/engines/llama/cuda/open.h"
+
+#include <charconv>
+
+#include "worker/engines/llama/cuda/runner.h"
+
+namespace penstock::llama::cuda {
+namespace {
+
+Result<DeviceInfo> use(const std::string& number) {
+  int ordinal = 0;
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), ordinal);
+  if (error != std::errc{} || end != number.data() + number.size() || ordinal < 0) {
+    return Error{"\"" + number + "\" is no CUDA device's number"};
+  }
+  return use_device(ordinal);
+}
+
+}  // namespace
+
+Status answers(const std::string& number) {
+  const auto device = use(number);
+  return device ? Status(Ok{}) : Status(device.error());
+}
+
+Result<std::unique_ptr<Runner>> open_runner(const RunnerOptions& options) {
+  const auto device = use(options.device == "auto" ? "0" : options.device);
+  if (!device) {
+    return device.error();
+  }
+  const auto files = load_model(options.model_dir);
+  if (!files) {
+    return files.error();
+  }
+  auto library = open_cublaslt();
+  if (!library && options.log) {
+    options.log(library.error().message + "; prompts will be read slowly");
+  }
+  auto runner = CudaRunner::make(*files, *device, library ? std::move(*library) : nullptr,
+                                 {.memory_bytes = options.memory_bytes,
+                                  .max_parts = options.max_parts,
+                                  .prefill_tokens = options.prefill_tokens,
+                                  .high_priority = options.high_priority});
+  if (!runner) {
+    return Error{"device " + std::to_string(device->number) + " (" + device->name +
+                 "): " + runner.error().message};
+  }
+  return std::unique_ptr<Runner>(std::move(*runner));
+}
+
+}  // namespace penstock::llama::cuda
