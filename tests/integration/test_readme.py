@@ -1,7 +1,10 @@
 """What the README says to paste does what it says."""
 
+import json
+import os
 import re
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
@@ -9,6 +12,8 @@ import pytest
 
 from test_run import Run, run, shell  # noqa: F401 (run is a fixture)
 from processes import ASAN, BUILD
+from test_webhooks import receiver  # noqa: F401 (a fixture)
+from waiting import until
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -88,6 +93,33 @@ def test_every_curl_and_penstockctl_line_answers_as_it_says(run, monkeypatch):  
     assert '"free-quota-d"' in said and "free-rate" in said and "reset" in said
     assert '"demo"' in said and "data: [DONE]" in said
     assert re.search(r"HTTP/1.1 429", said) and re.search(r"Retry-After: \d+", said, re.I)
+
+
+def test_the_chapter_on_jobs_tells_the_whole_way_of_one(run, receiver):  # noqa: F811
+    service, here = run().wait_until_ready(), receiver()
+    flow = [block for block in blocks("sh") if "respond-async" in block or "$job" in block]
+    assert len(flow) == 2
+    submit, *look = "".join(flow).replace("127.0.0.1:8080", f"127.0.0.1:{service.port}").splitlines()
+    worker = next(pid for pid in service.family() if Path(f"/proc/{pid}/comm").read_text() == "penstock-worker\n")
+    os.kill(worker, signal.SIGSTOP)  # so that there is time to look
+    said = shell(submit.replace("-H 'Prefer:", f"-H 'Penstock-Callback: {here.url}' -H 'Prefer:"))
+    (job,) = set(re.findall(r"job_[0-9A-Z]{26}", said))
+    assert re.search(r"HTTP/1.1 202", said) and f"Location: /jobs/{job}" in said and "Preference-Applied: respond-async" in said
+    assert '"position":' in said and '"eta_seconds":' in said
+    stream = service.output.with_suffix(".events")
+    with open(stream, "wb") as out:
+        looking = subprocess.Popen(["bash", "-c", "\n".join(look)], stdout=out)
+    until(lambda: re.search(r"^event: (queued|processing)$", stream.read_text(), re.M), "its events are looked at")
+    os.kill(worker, signal.SIGCONT)
+    assert looking.wait(60) == 0
+    said = stream.read_text()
+    assert re.search(r"^event: chunk$", said, re.M) and re.search(r"^event: completed$", said, re.M)
+    assert f'"result_url":"/jobs/{job}/result"' in said
+    assert '"object":"text_completion"' in said and '"object":"list"' in said
+    until(lambda: here.posts, "the webhook comes")
+    headers, body = here.posts[0]
+    assert headers["webhook-signature"].startswith("v1,")
+    assert json.loads(body)["type"] == "job.completed" and json.loads(body)["data"]["id"] == job
 
 
 def test_every_other_command_is_one_that_exists():

@@ -13,6 +13,8 @@
 namespace penstock::llama {
 namespace {
 
+constexpr uint64_t kProgressNs = 100'000'000;  // of a job's device time, between two words of progress
+
 class LlamaEngine final : public Engine {
  public:
   LlamaEngine(LlamaOptions options, std::unique_ptr<Runner> runner, Tokenizer tokenizer, Sink& sink)
@@ -237,7 +239,13 @@ void LlamaEngine::advance(Job& job, int32_t token) {
     return finish(job, openai::Finish::kStop);
   }
   if (static_cast<int64_t>(job.generated) >= plan.max_tokens) {
-    finish(job, openai::Finish::kLength);
+    return finish(job, openai::Finish::kLength);
+  }
+  if (job.device_ns - job.told_ns >= kProgressNs) {
+    job.told_ns = job.device_ns;
+    sink_.progress(job.number,
+                   static_cast<double>(job.generated) / static_cast<double>(plan.max_tokens),
+                   static_cast<uint32_t>(job.generated), static_cast<uint32_t>(plan.max_tokens));
   }
 }
 
