@@ -324,6 +324,34 @@ void note_judged(ngx_http_request_t* r, RequestState& state, Stage stage, Charge
   }
 }
 
+// When an owner should come back to a place where others wait to be let in, too: not all at once.
+// Each process spreads those that it has refused.
+int64_t return_after_ns(const MainConf& main, uint64_t place, uint64_t who, int64_t after_ns,
+                        int64_t step_ns) noexcept {
+  constexpr int64_t kLatestNs = 3600 * kNsPerSec;
+  Process& process = *main.process;
+  const int64_t now_ns = monotonic_ns();
+  return process.returns->tell(place, who, now_ns, now_ns + after_ns, step_ns * process.processes,
+                               now_ns + ngx_max(after_ns, kLatestNs)) -
+         now_ns;
+}
+
+// A bucket that several owners share has room for one of them at a time.
+int64_t return_after_ns(ngx_http_request_t* r, const Judged& worst,
+                        const limit::Charge& charge) noexcept {
+  std::string_view owner;
+  const limit::Policy& policy = worst.bound->policy;
+  if (policy.algorithm != limit::Algorithm::gcra || !loc_conf(r)->owner.get(r, owner) ||
+      owner.empty()) {
+    return worst.decision->retry_after_ns;
+  }
+  const uint64_t who = limit::siphash13_128(worst.limit->zone->key_secret, owner).lo;
+  const int64_t step_ns =
+      limit::gcra_ns_up(policy.gcra.interval) * static_cast<int64_t>(ngx_max(worst.cost, 1u));
+  return return_after_ns(*main_conf(r), charge.hash.lo ^ charge.hash.hi, who,
+                         worst.decision->retry_after_ns, step_ns);
+}
+
 ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Stage stage,
                             Charges& charges) noexcept {
   size_t exceeded = 0;
@@ -339,7 +367,8 @@ ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Stage st
   if (worst.decision->never()) {
     return refuse_too_costly(r, worst);
   }
-  state.retry_after_s = seconds_up(worst.decision->retry_after_ns);
+  const auto index = static_cast<size_t>(&worst - charges.judged().data());
+  state.retry_after_s = seconds_up(return_after_ns(r, worst, charges.charges()[index]));
   if (exceeded == 1) {
     return refuse_request(r, 429, state.retry_after_s,
                           worst.rule->refusal.with(r->pool, state.retry_after_s));
@@ -378,12 +407,22 @@ ngx_int_t refuse_full_table(ngx_http_request_t* r, RequestState& state,
 
 ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state,
                       const QueueRefusal& why) noexcept {
+  std::string_view who;
+  if (!loc_conf(r)->owner.get(r, who)) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  who = who.empty() ? view(r->connection->addr_text) : who;
+  static constexpr limit::Secret kNoSecret;
+  const uint64_t place = limit::siphash13_128(kNoSecret, view(loc_conf(r)->queue)).lo;
   state.verdict = Verdict::kBusy;
-  state.retry_after_s = why.retry_after_s;
+  state.retry_after_s =
+      seconds_up(return_after_ns(*main_conf(r), place, limit::siphash13_128(kNoSecret, who).lo,
+                                 why.step_ns > 0 ? 0 : why.retry_after_s * kNsPerSec, why.step_ns));
+  state.retry_after_s = ngx_max(state.retry_after_s, 1);
   char detail[kSentenceBytes + 48];
-  const std::string_view sentence = say_when(why.reason, why.retry_after_s, detail);
+  const std::string_view sentence = say_when(why.reason, state.retry_after_s, detail);
   return refuse_request(
-      r, {.status = 503, .detail = sentence, .code = "busy", .retry_after_s = why.retry_after_s});
+      r, {.status = 503, .detail = sentence, .code = "busy", .retry_after_s = state.retry_after_s});
 }
 
 Outcome dry_outcome(Action action) noexcept {

@@ -192,6 +192,13 @@ ngx_int_t start_process(ngx_cycle_t* cycle) noexcept {
   if (event == nullptr || cleanup == nullptr || main->process == nullptr) {
     return NGX_ERROR;
   }
+  main->process->returns = make<limit::Returns>(cycle->pool);
+  if (main->process->returns == nullptr) {
+    return NGX_ERROR;
+  }
+  const auto* core =
+      reinterpret_cast<ngx_core_conf_t*>(ngx_get_conf(cycle->conf_ctx, ngx_core_module));
+  main->process->processes = ngx_max(core->worker_processes, 1);
   ngx_queue_init(&main->process->leases);
   main->process->renewal = event;
   event->handler = renew_leases;

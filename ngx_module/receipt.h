@@ -9,6 +9,7 @@
 #pragma once
 
 #include "ngx_module/rate_headers.h"
+#include "shared/limit/returns.h"
 
 namespace penstock {
 
@@ -25,7 +26,9 @@ struct Paid {
 struct Process {
   ngx_queue_t leases;  // Receipt::link of requests that hold any
   ngx_event_t* renewal = nullptr;
-  ngx_uint_t delayed = 0;  // requests held back
+  ngx_uint_t delayed = 0;             // requests held back
+  limit::Returns* returns = nullptr;  // of those it has refused
+  int64_t processes = 1;              // that refuse beside each other
 };
 
 // What one location's limits have charged at one stage, all in one zone.

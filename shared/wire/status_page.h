@@ -19,7 +19,7 @@
 
 namespace penstock::wire {
 
-constexpr uint64_t kStatusMagic = 0x3147504b434f5453;  // "STOCKPG1"
+constexpr uint64_t kStatusMagic = 0x3247504b434f5453;  // "STOCKPG2"
 constexpr size_t kMaxQueues = 64;
 constexpr size_t kQueueNameBytes = 40;  // longest queue name + 1
 constexpr int64_t kStatusStaleNs = 3'000'000'000;
@@ -40,6 +40,7 @@ struct QueueStatus {
   std::atomic<uint32_t> slots;              // what its live workers can run at once
   std::atomic<uint64_t> predicted_wait_ms;  // for a job that came now, lowest class
   std::atomic<uint64_t> retry_after_s;      // when refused: come back then
+  std::atomic<uint64_t> drain_step_us;      // kFull: so often a job leaves it; 0: not known
 };
 
 struct StatusPage {

@@ -405,7 +405,7 @@ def crowd(build, args):
         stage.nginx("edge", f"""
             penstock_zone edge 1m;
             upstream up {{ server unix:{stage.socket("penstock")}; keepalive 64; }}
-            server {{ listen 127.0.0.1:{port} backlog=4096;
+            server {{ listen 127.0.0.1:{port} backlog=4096; penstock_owner $http_authorization;
               location = /rate {{ penstock_limit zone=edge key=all rate={rate}r/s name=crowd; empty_gif; }}
               location = /queue {{ penstock_pass up; }} }}""", load=True)
         for name, path, ideal in (("one rate limit of 40r/s", "/rate", rate), ("a full queue of 40/s", "/queue", 40)):
@@ -423,12 +423,12 @@ async def crowd_at(port, path, clients):
     tries, times, said, began = [], [], collections.Counter(), time.monotonic()
     gate = asyncio.Semaphore(900)
 
-    async def client():
+    async def client(name):
         for attempt in range(1, 1000):
             async with gate:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode() if path == "/rate" else
-                             f"POST {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: {name}\r\nConnection: close\r\n\r\n".encode() if path == "/rate" else
+                             f"POST {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: {name}\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}".encode())
                 answer = (await reader.read()).decode(errors="replace")
                 writer.close()
             status = int(answer[9:12])
@@ -441,7 +441,7 @@ async def crowd_at(port, path, clients):
                 said[seconds] += 1
             await asyncio.sleep(seconds)
 
-    await asyncio.gather(*(client() for _ in range(clients)))
+    await asyncio.gather(*(client(f"client-{i}") for i in range(clients)))
     return tries, times, said
 
 

@@ -135,9 +135,9 @@ class Penstockd:
             page = Path(f"{self.socket}.status").read_bytes()
         except FileNotFoundError:
             return None
-        for at in range(24, len(page) - 71, 72):
+        for at in range(24, len(page) - 79, 80):
             if page[at:at + 40].rstrip(b"\0").decode() == name:
-                return QueueStatus(page[at:at + 72])
+                return QueueStatus(page[at:at + 80])
         return None
 
     def wait_for(self, seconds=30, queue="default", unless=None, **expected):

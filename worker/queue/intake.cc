@@ -306,8 +306,9 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
   }
   const int64_t held = dispatcher_.held_bytes() + static_cast<int64_t>(bytes);
   if (Scheduler::full(queue) || held > dispatcher_.limits().max_held_bytes) {
-    const int64_t wait_ns = dispatcher_.scheduler().predicted_wait_ns(lane, now_ns);
-    const int64_t retry_after_s = spread(queue, wait_ns);
+    const bool known = lane.service.known() || queue.lanes.front()->service.known();
+    const int64_t wait_ns = known ? 0 : dispatcher_.scheduler().predicted_wait_ns(lane, now_ns);
+    const int64_t retry_after_s = spread(order, wait_ns);
     return Refusal{"Queue " + name + " is full." + try_again(retry_after_s), retry_after_s};
   }
   const int64_t wait_ns = dispatcher_.scheduler().predicted_wait_ns(lane, order.claim, now_ns);
@@ -321,7 +322,7 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
                    retry_after_s};
   }
   if (!order.async && order.max_wait_ns > 0 && wait_ns > order.max_wait_ns) {
-    const int64_t retry_after_s = spread(queue, wait_ns - order.max_wait_ns);
+    const int64_t retry_after_s = spread(order, wait_ns - order.max_wait_ns);
     return Refusal{"The wait would be " + std::to_string(whole_seconds(wait_ns)) +
                        " s, longer than is waited for here." + try_again(retry_after_s),
                    retry_after_s};
@@ -329,17 +330,17 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
   return std::nullopt;
 }
 
-// When to come back after `wait_ns`: each who is told so a little later than the one before, as
-// places become free one by one.
-int64_t Intake::spread(const Scheduler::Queue& queue, int64_t wait_ns) {
+// When to come back after `wait_ns`: each owner at a time of its own, as places become free one by
+// one.
+int64_t Intake::spread(const Order& order, int64_t wait_ns) {
+  const Scheduler::Queue& queue = *order.lane->queue;
   const int64_t now_ns = dispatcher_.wires().now_ns();
   const uint32_t slots = std::max(1U, dispatcher_.slots(queue));
-  const Scheduler::Lane& any = *queue.lanes.front();
-  const auto step_ns = static_cast<int64_t>(any.service.mean_ns() / slots);
-  int64_t& next_ns = next_return_ns_[&queue];
-  next_ns = std::max(next_ns + step_ns, now_ns + wait_ns);
-  next_ns = std::min(next_ns, now_ns + kMaxRetrySeconds * kNsPerSec);
-  return whole_seconds(next_ns - now_ns);
+  const auto step_ns = static_cast<int64_t>(queue.lanes.front()->service.mean_ns() / slots);
+  const int64_t latest_ns = now_ns + std::max(wait_ns, kMaxRetrySeconds * kNsPerSec);
+  const auto place = reinterpret_cast<uintptr_t>(&queue);
+  return whole_seconds(
+      returns_.tell(place, order.owner.lo, now_ns, now_ns + wait_ns, step_ns, latest_ns) - now_ns);
 }
 
 // The key is not of a job that is alive; it may be of one that has completed.

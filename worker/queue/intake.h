@@ -9,8 +9,8 @@
 #include <functional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 
+#include "shared/limit/returns.h"
 #include "shared/limit/siphash.h"
 #include "shared/wire/messages.h"
 #include "worker/queue/dispatcher.h"
@@ -68,14 +68,14 @@ class Intake {
     int64_t retry_after_s;
   };
   std::optional<Refusal> busy(const Order& order, size_t bytes);
-  int64_t spread(const Scheduler::Queue& queue, int64_t wait_ns);
+  int64_t spread(const Order& order, int64_t wait_ns);
   void refuse(CallerSession& caller, uint64_t id, const wire::Failed& failed);
   void refuse_all(Job& job, const wire::Failed& failed);
 
   Dispatcher& dispatcher_;
   int64_t start_unix_s_;
   limit::Secret secret_;
-  std::unordered_map<const Scheduler::Queue*, int64_t> next_return_ns_;
+  limit::Returns returns_;
 };
 
 }  // namespace penstock::queue

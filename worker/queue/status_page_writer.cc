@@ -85,6 +85,7 @@ void StatusPageWriter::set(std::string_view queue, const Row& row) {
     put(entry.slots, row.slots);
     put(entry.predicted_wait_ms, row.predicted_wait_ms);
     put(entry.retry_after_s, row.retry_after_s);
+    put(entry.drain_step_us, row.drain_step_us);
     state_changed_ |= put(entry.state, static_cast<uint32_t>(row.state));
     return;
   }

@@ -144,6 +144,10 @@ StatusPageWriter::Row status_row(Dispatcher& dispatcher, Scheduler::Queue& queue
   row.length = queue.waiting;
   row.running = queue.running;
   row.slots = dispatcher.slots(queue);
+  if (row.state == wire::QueueState::kFull) {
+    row.drain_step_us =
+        static_cast<uint64_t>(any.service.mean_ns() / kNsPerUs) / std::max(1U, row.slots);
+  }
   row.predicted_wait_ms = static_cast<uint64_t>(dispatcher.wait_for_newcomer_ns(queue) / kNsPerMs);
   return row;
 }

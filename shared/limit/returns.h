@@ -1,0 +1,54 @@
+// Returns: when each of many who are refused at one place should come back.
+//
+// A place (a limit's counter, a full queue) has room again at some moment, and after that for one
+// more each step. Were everybody told that moment, all would come at once, and all but one be
+// refused again. So each who asks is given a time of its own, a step after the one given before.
+// Whoever asks again before its time is told the same; so one who is alone at a place is always
+// told when there is room, whoever hammers moves nobody else back, and what is told stays true.
+//
+// Fixed memory, of one process: two who meet in the table forget the earlier's time, which is then
+// given anew. `place` and `who` are hashes.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace penstock::limit {
+
+class Returns {
+ public:
+  static constexpr size_t kTold = 4096;
+  static constexpr size_t kPlaces = 256;
+
+  // When `who` should come back: `earliest_ns` or later. Nobody is told later than `latest_ns`:
+  // past it, times are given anew from `earliest_ns` on.
+  int64_t tell(uint64_t place, uint64_t who, int64_t now_ns, int64_t earliest_ns, int64_t step_ns,
+               int64_t latest_ns) noexcept {
+    Time& mine = told_[mix(place ^ who * kOdd) % kTold];
+    const uint64_t key = place + who;
+    if (mine.key == key && mine.at_ns > now_ns && mine.at_ns <= latest_ns) {
+      return mine.at_ns = std::max(mine.at_ns, earliest_ns);
+    }
+    Time& last = last_[mix(place) % kPlaces];
+    const bool follows = last.key == place && last.at_ns > now_ns;
+    int64_t at_ns = follows ? std::max(earliest_ns, last.at_ns + step_ns) : earliest_ns;
+    at_ns = at_ns > latest_ns ? earliest_ns : at_ns;
+    last = {place, at_ns};
+    mine = {key, at_ns};
+    return at_ns;
+  }
+
+ private:
+  static constexpr uint64_t kOdd = 0x9E3779B97F4A7C15;
+  static constexpr size_t mix(uint64_t hash) noexcept { return hash * kOdd >> 40; }
+  struct Time {
+    uint64_t key = 0;
+    int64_t at_ns = 0;
+  };
+  std::array<Time, kTold> told_{};
+  std::array<Time, kPlaces> last_{};
+};
+
+}  // namespace penstock::limit
