@@ -25,7 +25,7 @@ Submission::Submission(Edge& edge, BatchFile& batch, ResultsFile& results, const
 
 Status Submission::run(const std::function<void(const Progress&)>& tell) {
   for (;;) {
-    if (const Status taken = take_more(); !taken) {
+    if (Status taken = take_more(); !taken) {
       return taken;
     }
     int64_t now_ns = monotonic_ns();
@@ -34,7 +34,7 @@ Status Submission::run(const std::function<void(const Progress&)>& tell) {
     if (tasks_.empty()) {
       return Ok{};
     }
-    if (const Status asked = ask_due(now_ns); !asked) {
+    if (Status asked = ask_due(now_ns); !asked) {
       return asked;
     }
     int64_t next_ns = now_ns + kTellNs;
@@ -48,7 +48,7 @@ Status Submission::run(const std::function<void(const Progress&)>& tell) {
       const auto next = std::next(task);
       if (std::find(told.begin(), told.end(), &task->question) != told.end()) {
         task->asked = false;
-        if (const Status fine = heard(*task, now_ns); !fine) {
+        if (Status fine = heard(*task, now_ns); !fine) {
           return fine;
         }
       }
@@ -84,7 +84,7 @@ Status Submission::ask_due(int64_t now_ns) {
     if (task.asked || due_ns(task) > now_ns) {
       continue;
     }
-    if (const Status asked = edge_.ask(task.question); !asked) {
+    if (Status asked = edge_.ask(task.question); !asked) {
       return asked;
     }
     task.asked = true;
@@ -138,7 +138,7 @@ Status Submission::finish_with_answer(const Task& task) {
 }
 
 Status Submission::finish(const Task& task, const std::string& line, bool good) {
-  if (const Status written = results_.append(line); !written) {
+  if (Status written = results_.append(line); !written) {
     return written;
   }
   ++progress_.done;

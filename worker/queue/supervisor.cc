@@ -110,17 +110,16 @@ bool Supervisor::fits(const Worker& worker) const {
     if (Scaling::worker_of(each->config.name) != name) {
       continue;
     }
+    const WorkerConfig& wanted = each->next ? *each->next : each->config;
     const bool lives = each->state != State::kWaiting;
-    const WorkerConfig* const wanted = each->next      ? &*each->next
-                                       : each->retired ? nullptr
-                                                       : &each->config;
     if (lives || each.get() == &worker) {
-      const WorkerConfig& used = lives ? each->config : *wanted;
-      slots += used.slots;
-      memory_bytes += used.memory_bytes;
+      slots += (lives ? each->config : wanted).slots;
+      memory_bytes += (lives ? each->config : wanted).memory_bytes;
     }
-    allowed_slots += wanted != nullptr ? wanted->slots : 0;
-    allowed_bytes += wanted != nullptr ? wanted->memory_bytes : 0;
+    if (!each->retired || each->next) {
+      allowed_slots += wanted.slots;
+      allowed_bytes += wanted.memory_bytes;
+    }
   }
   return slots <= allowed_slots && memory_bytes <= allowed_bytes;
 }

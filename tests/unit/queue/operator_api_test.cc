@@ -155,10 +155,10 @@ TEST_F(OperatorApiTest, ADeadLetterThatIsQueuedAgainRunsAsIfNew) {
 TEST_F(OperatorApiTest, ItIsQueuedAgainEvenIfWhoeverAskedHasLeft) {
   const std::string id = dead();
   tool_.send(1, wire::Ask{.method = "POST", .path = "/dead/" + id + "/requeue"});
-  turn();               // it asks whether that is dead
+  turn();  // the store is asked whether that is dead
   pollfd ready{store_->event_fd(), POLLIN, 0};
   ASSERT_EQ(::poll(&ready, 1, 10'000), 1);
-  store_->tell_done();  // and has it queued
+  store_->tell_done();  // it is, and is to be queued
   tool_.close();
   settle();
   EXPECT_NE(dispatcher_.find(id), nullptr);
