@@ -415,9 +415,9 @@ ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state,
   static constexpr limit::Secret kNoSecret;
   const uint64_t place = limit::siphash13_128(kNoSecret, view(loc_conf(r)->queue)).lo;
   state.verdict = Verdict::kBusy;
-  state.retry_after_s = seconds_up(
-      return_after_ns(*main_conf(r), place, limit::siphash13_128(kNoSecret, who).lo,
-                      why.step_ns > 0 ? why.step_ns : why.retry_after_s * kNsPerSec, why.step_ns));
+  state.retry_after_s = seconds_up(return_after_ns(
+      *main_conf(r), place, limit::siphash13_128(kNoSecret, who).lo,
+      why.step_ns > 0 ? why.taken_ns + why.step_ns : why.retry_after_s * kNsPerSec, why.step_ns));
   state.retry_after_s = ngx_max(state.retry_after_s, 1);
   char detail[kSentenceBytes + 48];
   const std::string_view sentence = say_when(why.reason, state.retry_after_s, detail);

@@ -71,6 +71,8 @@ bool refuses(const StatusSource& source, std::string_view queue, int64_t now_ns,
   why.reason = reason;
   why.retry_after_s = std::clamp<int64_t>(
       static_cast<int64_t>(status->retry_after_s.load(std::memory_order_relaxed)), 1, 86400);
+  why.taken_ns = std::clamp<int64_t>(
+      status->returns_until_ns.load(std::memory_order_relaxed) - now_ns, 0, 3600 * kNsPerSec);
   why.step_ns = std::clamp<int64_t>(
       static_cast<int64_t>(status->drain_step_us.load(std::memory_order_relaxed)) * kNsPerUs, 0,
       3600 * kNsPerSec);

@@ -41,6 +41,8 @@ struct QueueStatus {
   std::atomic<uint64_t> predicted_wait_ms;  // for a job that came now, lowest class
   std::atomic<uint64_t> retry_after_s;      // when refused: come back then
   std::atomic<uint64_t> drain_step_us;      // kFull: so often a job leaves it; 0: not known
+  std::atomic<int64_t>
+      returns_until_ns;  // CLOCK_MONOTONIC: until then others were told to come back
 };
 
 struct StatusPage {

@@ -135,9 +135,9 @@ class Penstockd:
             page = Path(f"{self.socket}.status").read_bytes()
         except FileNotFoundError:
             return None
-        for at in range(24, len(page) - 79, 80):
+        for at in range(24, len(page) - 87, 88):
             if page[at:at + 40].rstrip(b"\0").decode() == name:
-                return QueueStatus(page[at:at + 80])
+                return QueueStatus(page[at:at + 88])
         return None
 
     def wait_for(self, seconds=30, queue="default", unless=None, **expected):

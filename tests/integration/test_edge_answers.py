@@ -308,8 +308,8 @@ def test_a_failure_that_grows_in_json_comes_whole(peer, edge):
 def write_page(socket, heartbeat_ns):
     """The status page of one queue that is full (shared/wire/status_page.h)."""
     page = struct.pack("<QqQ", 0x3247504B434F5453, heartbeat_ns, os.getpid())
-    page += struct.pack("<40sIIIIQQQ", b"default", QueueStatus.FULL, 1, 1, 1, 100, 5, 0)
-    socket.with_name(socket.name + ".status").write_bytes(page.ljust(24 + 64 * 80, b"\0"))
+    page += struct.pack("<40sIIIIQQQq", b"default", QueueStatus.FULL, 1, 1, 1, 100, 5, 0, 0)
+    socket.with_name(socket.name + ".status").write_bytes(page.ljust(24 + 64 * 88, b"\0"))
 
 
 def test_a_status_page_from_the_future_is_not_believed(peer, edge):

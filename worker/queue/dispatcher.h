@@ -132,6 +132,14 @@ class Dispatcher {
   int64_t held_bytes() const { return held_bytes_; }
   int64_t wall_ms() const { return wall_ms_(); }
 
+  // Somebody who was refused was told to come back then; until the latest such time.
+  void note_return(const Scheduler::Queue& queue, int64_t at_ns) {
+    int64_t& until_ns = notes_.at(&queue).returns_until_ns;
+    until_ns = std::max(until_ns, at_ns);
+  }
+  int64_t returns_until_ns(const Scheduler::Queue& queue) const {
+    return notes_.at(&queue).returns_until_ns;
+  }
   // Predicted, for a job of the lowest class that came now.
   int64_t wait_for_newcomer_ns(Scheduler::Queue& queue) const;
   // Jobs that the queue's live workers can run at once.
@@ -193,6 +201,7 @@ class Dispatcher {
   struct QueueNotes {
     QueueConfig config;
     wire::QueueMetrics* metrics;
+    int64_t returns_until_ns = 0;
   };
   std::unordered_map<const Scheduler::Queue*, QueueNotes> notes_;
   JobIdMaker ids_;

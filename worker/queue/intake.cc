@@ -339,9 +339,10 @@ int64_t Intake::spread(const Order& order, int64_t wait_ns) {
   const auto step_ns = static_cast<int64_t>(queue.lanes.front()->service.mean_ns() / slots);
   const int64_t latest_ns = now_ns + std::max(wait_ns, kMaxRetrySeconds * kNsPerSec);
   const auto place = reinterpret_cast<uintptr_t>(&queue);
-  return whole_seconds(returns_.tell(place, order.owner.lo, now_ns,
-                                     now_ns + std::max(wait_ns, step_ns), step_ns, latest_ns) -
-                       now_ns);
+  const int64_t at_ns = returns_.tell(place, order.owner.lo, now_ns,
+                                      now_ns + std::max(wait_ns, step_ns), step_ns, latest_ns);
+  dispatcher_.note_return(queue, at_ns);
+  return whole_seconds(at_ns - now_ns);
 }
 
 // The key is not of a job that is alive; it may be of one that has completed.

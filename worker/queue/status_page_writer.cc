@@ -86,6 +86,7 @@ void StatusPageWriter::set(std::string_view queue, const Row& row) {
     put(entry.predicted_wait_ms, row.predicted_wait_ms);
     put(entry.retry_after_s, row.retry_after_s);
     put(entry.drain_step_us, row.drain_step_us);
+    put(entry.returns_until_ns, row.returns_until_ns);
     state_changed_ |= put(entry.state, static_cast<uint32_t>(row.state));
     return;
   }

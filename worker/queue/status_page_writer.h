@@ -39,6 +39,7 @@ class StatusPageWriter {
     uint64_t predicted_wait_ms = 0;
     uint64_t retry_after_s = 0;
     uint64_t drain_step_us = 0;
+    int64_t returns_until_ns = 0;
   };
   // Rows of queues are added in the order they are first named, at most kMaxQueues; a row is never
   // taken away.

@@ -144,6 +144,7 @@ StatusPageWriter::Row status_row(Dispatcher& dispatcher, Scheduler::Queue& queue
   row.length = queue.waiting;
   row.running = queue.running;
   row.slots = dispatcher.slots(queue);
+  row.returns_until_ns = dispatcher.returns_until_ns(queue);
   if (row.state == wire::QueueState::kFull) {
     row.drain_step_us =
         static_cast<uint64_t>(any.service.mean_ns() / kNsPerUs) / std::max(1U, row.slots);
