@@ -53,7 +53,15 @@ bench: $(BUILD)/build.ninja
 	$(BUILD_IN) $(BUILD)
 	tests/bench/run $(BUILD)
 
-.PHONY: all run test bench storm gpu-check format lint sanitize asan tsan fuzz module clean setup-build
+KILLS ?= 1000
+storm: JOBS = 50000
+storm: $(BUILD)/build.ninja
+	@scripts/setup build test
+	$(BUILD_IN) $(BUILD) --target $(PROGRAMS)
+	tests/fault/storm.py $(BUILD) --kills $(KILLS) --jobs $(JOBS) --seconds 3600
+
+gpu-check:
+	@scripts/gpu-check $(BUILD)
 
 sanitize: asan tsan
 

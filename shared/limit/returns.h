@@ -22,8 +22,8 @@ class Returns {
   static constexpr size_t kTold = 4096;
   static constexpr size_t kPlaces = 256;
 
-  // When `who` should come back: `earliest_ns`, which is later than now, or later still. Nobody is told later than `latest_ns`:
-  // past it, times are given anew from `earliest_ns` on.
+  // When `who` should come back: `earliest_ns`, which is later than now, or later still. Nobody is
+  // told later than `latest_ns`: past it, times are given anew from `earliest_ns` on.
   int64_t tell(uint64_t place, uint64_t who, int64_t now_ns, int64_t earliest_ns, int64_t step_ns,
                int64_t latest_ns) noexcept {
     Time& mine = told_[mix(place ^ who * kOdd) % kTold];

@@ -78,7 +78,8 @@ class Sink {
   virtual void head(JobNumber job, int status, std::string_view content_type,
                     int64_t content_length) = 0;
   virtual void chunk(JobNumber job, std::string_view bytes) = 0;
-  // How far the job is: 0 to 1, and which of so many steps (tokens, frames, passes; 0: not counted).
+  // How far the job is: 0 to 1, and which of so many steps (tokens, frames, passes; 0: not
+  // counted).
   virtual void progress(JobNumber job, double fraction, uint32_t step, uint32_t steps) = 0;
   virtual void done(JobNumber job, const Usage& usage) = 0;
   virtual void failed(JobNumber job, const Failure& failure) = 0;

@@ -28,8 +28,9 @@ TEST(HeaderLinesTest, LinesAreTakenOffOneByOne) {
 
 TEST(HeaderLinesTest, WhatCouldForgeAMessageIsRefused) {
   for (const std::string_view text :
-       {"Location: /a", ": a\n", "No colon\n", "Two Words: a\n", "A: b\rSet-Cookie: c\n", "A: \x01\n",
-        "A: caf\xc3\xa9\n", "Content-Length: 5\n", "TRANSFER-ENCODING: chunked\n", "Connection: x\n"}) {
+       {"Location: /a", ": a\n", "No colon\n", "Two Words: a\n", "A: b\rSet-Cookie: c\n",
+        "A: \x01\n", "A: caf\xc3\xa9\n", "Content-Length: 5\n", "TRANSFER-ENCODING: chunked\n",
+        "Connection: x\n"}) {
     EXPECT_TRUE(refused(text)) << text;
   }
   EXPECT_TRUE(refused("A: " + std::string(kMaxHeaderValue + 1, 'a') + "\n"));

@@ -13,7 +13,8 @@
 namespace penstock::llama {
 namespace {
 
-constexpr uint64_t kProgressNs = 100'000'000;  // of a job's device time, between two words of progress
+constexpr uint64_t kProgressNs =
+    100'000'000;  // of a job's device time, between two words of progress
 
 class LlamaEngine final : public Engine {
  public:
