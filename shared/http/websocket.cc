@@ -50,13 +50,17 @@ bool WebSocketReader::read_head(std::string_view& bytes) noexcept {
     }
     head_[head_size_++] = static_cast<uint8_t>(bytes.front());
     bytes.remove_prefix(1);
+    if (head_size_ == 2 && (head_[1] & kMasked) == 0) {  // there is no more to this head
+      bad_ = whole_head_ = true;
+      return true;
+    }
   }
   const uint8_t opcode = head_[0] & 0x0F;
   left_ = payload_bytes(head_);
   size_ = 0;
   whole_head_ = true;
-  bad_ = (head_[0] & kReserved) != 0 || (head_[1] & kMasked) == 0 || (opcode > 2 && opcode < 8) ||
-         opcode > 10 || (is_control() && (left_ > kMaxControl || (head_[0] & kFinal) == 0)) ||
+  bad_ = (head_[0] & kReserved) != 0 || (opcode > 2 && opcode < 8) || opcode > 10 ||
+         (is_control() && (left_ > kMaxControl || (head_[0] & kFinal) == 0)) ||
          left_ > uint64_t{INT64_MAX};
   return true;
 }

@@ -1,7 +1,9 @@
 """The whole way of a job that outlives its request: promised, queued, seen, finished, fetched, cancelled; across restarts."""
 
+import json
 import os
 import signal
+import socket
 
 import pytest
 
@@ -40,9 +42,9 @@ def get(service, path, who=ALICE):
     return service.request("GET", path, who)
 
 
-def promise(service, **headers):
+def promise(service, body=None, **headers):
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
-    reply = post(service, {"Prefer": "respond-async", **headers})
+    reply = post(service, {"Prefer": "respond-async", **headers}, body)
     assert reply.status == 202, reply.body
     return reply
 
@@ -143,3 +145,159 @@ def test_without_a_worker_promises_are_made_and_kept(jobs):
     for worker in service.penstockd.workers():
         os.kill(worker, signal.SIGCONT)
     until_status(service, id, "completed")
+
+
+def large(service):
+    """The id of a completed job whose result is a file, and that result."""
+    id = promise(service, body={**BODY, "max_tokens": 20000}).json()["id"]
+    until_status(service, id, "completed")
+    whole = get(service, f"/jobs/{id}/result")
+    assert whole.status == 200 and len(whole.body) > 64 * 1024
+    assert (service.folder / "state" / "results" / id).stat().st_size == len(whole.body)
+    return id, whole
+
+
+def test_a_large_result_comes_from_disk_with_ranges(jobs):
+    service = jobs(workers=[simulate(slots=1, service_time="1ms", output_tokens=20000)])
+    id, whole = large(service)
+    path = f"/jobs/{id}/result"
+    assert whole.headers["Content-Type"] == "application/json" and whole.headers["Accept-Ranges"] == "bytes"
+    part = get(service, path, {**ALICE, "Range": "bytes=100-199"})
+    assert part.status == 206 and part.body == whole.body[100:200]
+    assert part.headers["Content-Range"] == f"bytes 100-199/{len(whole.body)}"
+    past = get(service, path, {**ALICE, "Range": f"bytes={len(whole.body)}-"})
+    assert past.status == 416
+    head = service.request("HEAD", path, ALICE)
+    assert head.status == 200 and head.body == b"" and int(head.headers["Content-Length"]) == len(whole.body)
+    same = get(service, path, {**ALICE, "If-None-Match": whole.headers["ETag"]})
+    assert same.status == 304
+    assert get(service, path, {"Authorization": "Bearer bob"}).status == 404
+
+
+def test_a_result_whose_file_is_gone_is_told_so(jobs):
+    service = jobs(workers=[simulate(slots=1, service_time="1ms", output_tokens=20000)])
+    id, _ = large(service)
+    (service.folder / "state" / "results" / id).unlink()
+    assert get(service, f"/jobs/{id}/result").status == 404
+
+
+def test_small_results_have_ranges_and_heads_too(jobs):
+    service = jobs()
+    id = promise(service).json()["id"]
+    until_status(service, id, "completed")
+    whole = get(service, f"/jobs/{id}/result")
+    part = get(service, f"/jobs/{id}/result", {**ALICE, "Range": "bytes=0-9"})
+    assert part.status == 206 and part.body == whole.body[:10]
+    assert service.request("HEAD", f"/jobs/{id}/result", ALICE).status == 200
+
+
+def test_with_wait_the_answer_comes_if_it_is_there_in_time(jobs):
+    service = jobs(workers=[simulate(slots=1, service_time="20ms")])
+    reply = post(service, {"Prefer": "respond-async, wait=20"})
+    assert reply.status == 200 and reply.json()["object"] == "text_completion"
+    assert reply.headers["Penstock-Job-Id"].startswith("job_")
+    until(lambda: get(service, "/quota").json()["concurrency"]["in_use"] == 0, "its lease came back")
+
+
+def test_what_would_wait_too_long_is_refused_at_once(jobs):
+    service = jobs(server=SERVER.replace("penstock_pass gpu;", "penstock_max_wait 50ms; penstock_pass gpu;"),
+                   http=HTTP.replace("concurrency 3", "concurrency 100"), workers=[simulate(slots=1, service_time="200ms")])
+    assert post(service).status == 200  # what a job takes is known now
+    for _ in range(5):
+        promise(service)
+    refused = post(service)
+    assert refused.status == 503 and refused.json()["error"]["code"] == "busy" and int(refused.headers["Retry-After"]) >= 1
+
+
+def test_the_same_request_is_joined_without_a_key_where_that_is_wanted(jobs):
+    service = jobs(server=SERVER.replace("penstock_pass gpu;", "penstock_dedupe on; penstock_pass gpu;"),
+                   workers=[simulate(slots=1, service_time="500ms")])
+    first = promise(service)
+    second = promise(service)
+    assert second.json()["id"] == first.json()["id"] and second.headers["Penstock-Duplicate"] == "true"
+
+
+def test_a_duplicate_is_rejected_where_that_is_wanted(jobs):
+    service = jobs(server=SERVER.replace("penstock_pass gpu;", "penstock_dedupe on on_duplicate=reject; penstock_pass gpu;"),
+                   workers=[simulate(slots=1, service_time="500ms")])
+    promise(service)
+    assert post(service, {"Prefer": "respond-async"}).status == 409
+
+
+@pytest.mark.parametrize("name, value", [("Idempotency-Key", "no quotes"), ("Idempotency-Key", '"' + "k" * 300 + '"'),
+                                         ("Penstock-Delay", "soon"), ("Penstock-Not-Before", "tomorrow"),
+                                         ("Penstock-Callback", "https://example.com/")])
+def test_bad_headers_are_named(jobs, name, value):
+    reply = post(jobs(), {"Prefer": "respond-async", name: value})
+    assert reply.status == 400 and reply.json()["error"]["param"] == name
+
+
+def test_a_scheduled_job_waits_for_its_time(jobs):
+    service = jobs()
+    id = promise(service, Penstock_Delay="3600").json()["id"]
+    told = job(service, id)
+    assert told["status"] == "scheduled" and told["position"] is None and told["not_before"] > told["created_at"] + 3000
+    assert [each["id"] for each in get(service, "/jobs?status=scheduled").json()["data"]] == [id]
+    assert service.request("DELETE", f"/jobs/{id}", ALICE).json()["status"] == "cancelled"
+
+
+def websocket(service, id, *early):
+    """A WebSocket of a job's events, shaken hands."""
+    connection = socket.create_connection(("127.0.0.1", service.port), timeout=20)
+    connection.sendall((f"GET /jobs/{id}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer alice\r\nUpgrade: websocket\r\n"
+                        "Connection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").encode() + b"".join(early))
+    stream = connection.makefile("rb")
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += stream.readline()
+    return connection, stream, head.decode()
+
+
+def message(stream):
+    """(opcode, payload) of the next frame."""
+    first, size = stream.read(2)
+    if size == 126:
+        size = int.from_bytes(stream.read(2), "big")
+    elif size == 127:
+        size = int.from_bytes(stream.read(8), "big")
+    return first & 15, stream.read(size)
+
+
+def masked(opcode, payload=b""):
+    return bytes([0x80 | opcode, 0x80 | len(payload), 1, 2, 3, 4]) + bytes(b ^ (i % 4 + 1) for i, b in enumerate(payload))
+
+
+def test_the_same_events_come_over_a_websocket(jobs):
+    service = jobs(workers=[simulate(slots=1, service_time="300ms")])
+    id = promise(service).json()["id"]
+    connection, stream, head = websocket(service, id, masked(9, b"early"))
+    assert head.startswith("HTTP/1.1 101 ") and "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head  # RFC 6455's own example
+    connection.sendall(masked(9, b"are you there"))
+    events, pongs = [], []
+    while True:
+        opcode, payload = message(stream)
+        if opcode == 1:
+            events.append(json.loads(payload))
+        elif opcode == 10:
+            pongs.append(payload)
+        elif opcode == 8:
+            break
+    assert events[-1]["event"] == "completed" and events[-1]["data"]["id"] == id
+    assert b"are you there" in pongs
+    connection.close()
+
+
+@pytest.mark.parametrize("frame, code", [(masked(8, b"\x03\xe8"), b"\x03\xe8"), (b"\x81\x01x", b"\x03\xea"), (masked(3), b"\x03\xea")])
+def test_a_client_that_closes_or_breaks_a_rule_is_answered(jobs, frame, code):
+    service = jobs(workers=[simulate(slots=1, service_time="30s")])
+    id = promise(service).json()["id"]
+    connection, stream, _ = websocket(service, id)
+    message(stream)  # it is up
+    connection.sendall(frame)
+    opcode, payload = message(stream)
+    while opcode == 1:
+        opcode, payload = message(stream)
+    assert (opcode, payload) == (8, code)
+    connection.close()
+    service.request("DELETE", f"/jobs/{id}", ALICE)
