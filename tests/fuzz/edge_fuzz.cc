@@ -1,0 +1,72 @@
+// What the edge is sent by others than HTTP clients' headers: receipts that come back, header lines
+// of penstockd's, and a WebSocket client's frames, cut wherever the reads cut them.
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
+#include "shared/http/header_lines.h"
+#include "shared/http/websocket.h"
+#include "shared/wire/receipt.h"
+
+namespace {
+
+void check(bool holds) {
+  if (!holds) {
+    std::abort();
+  }
+}
+
+void read_receipt(std::string_view text) {
+  using namespace penstock::wire;
+  std::string again(text.size() + 1, '\0');
+  char* out = begin_receipt(again.data());
+  ReceiptReader reader(text);
+  ReceiptEntry entry;
+  while (reader.next(entry)) {
+    out = write_receipt_entry(out, entry);
+  }
+  if (reader.good() && !text.empty()) {  // what was read is what was written
+    check(std::string_view(again.data(), static_cast<size_t>(out - again.data())) == text);
+  }
+}
+
+void read_lines(std::string_view text) {
+  using namespace penstock::http;
+  HeaderLine line;
+  while (!text.empty() && next_header_line(text, line) == nullptr) {
+    check(!line.name.empty() && line.value.size() <= kMaxHeaderValue);
+    check(line.value.find_first_of("\r\n") == std::string_view::npos);
+  }
+}
+
+void read_frames(std::string_view text, size_t cut) {
+  using namespace penstock::http;
+  WebSocketReader reader;
+  while (!text.empty()) {
+    std::string_view piece = text.substr(0, cut);
+    text.remove_prefix(piece.size());
+    for (;;) {
+      const WebSocketReader::Event event = reader.next(piece);
+      check(reader.payload().size() <= WebSocketReader::kMaxControl);
+      if (event == WebSocketReader::Event::kMore) {
+        break;
+      }
+      if (event != WebSocketReader::Event::kPing) {
+        return;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  read_receipt(text);
+  read_lines(text);
+  read_frames(text, size);
+  read_frames(text, 1);
+  return 0;
+}
