@@ -1,7 +1,7 @@
 #include "worker/queue/models_answer.h"
 
-#include "shared/wire/messages.h"
 #include "worker/queue/json.h"
+#include "worker/queue/reply.h"
 
 namespace penstock::queue {
 namespace {
@@ -9,12 +9,6 @@ namespace {
 void append_object(std::string& json, std::string_view model, int64_t created_unix_s) {
   json += R"({"id":)" + json_string(model) + R"(,"object":"model","created":)" +
           std::to_string(created_unix_s) + R"(,"owned_by":"penstock"})";
-}
-
-void append_answer(std::string& out, uint64_t id, std::string_view json) {
-  wire::append(out, id, wire::Head{200, "application/json", json.size() + 1});
-  wire::append_chunk(out, id, json);
-  wire::append(out, id, wire::Done{});
 }
 
 }  // namespace
@@ -41,13 +35,13 @@ void append_models(std::string& out, uint64_t id, const std::vector<std::string_
     append_object(json, model, created_unix_s);
   }
   json += "]}";
-  append_answer(out, id, json);
+  append_reply(out, id, {.status = 200, .content_type = kJson}, json);
 }
 
 void append_model(std::string& out, uint64_t id, std::string_view model, int64_t created_unix_s) {
   std::string json;
   append_object(json, model, created_unix_s);
-  append_answer(out, id, json);
+  append_reply(out, id, {.status = 200, .content_type = kJson}, json);
 }
 
 }  // namespace penstock::queue
