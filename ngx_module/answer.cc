@@ -460,8 +460,8 @@ ngx_int_t begin_answer(void* request) noexcept {
   if (u->buffering) {
     u->pipe->length = static_cast<off_t>(wire::kHeaderBytes);
   }
-  if (RequestState& state = *find_state(r); state.websocket != nullptr) {
-    begin_websocket(r, state);
+  if (find_state(r)->websocket != nullptr) {
+    begin_websocket(r);
   }
   return NGX_OK;
 }

@@ -99,8 +99,21 @@ bool take_bytes(ngx_http_request_t* r, RequestState& state, std::string_view byt
 void read_client(ngx_http_request_t* r) noexcept {
   ngx_connection_t* c = r->connection;
   RequestState* state = find_state(r);
+  // What came behind the handshake was read with it.
+  ngx_buf_t& early = *r->header_in;
+  const std::string_view first(reinterpret_cast<char*>(early.pos),
+                               static_cast<size_t>(early.last - early.pos));
+  early.pos = early.last;
+  if (!take_bytes(r, *state, first)) {
+    return;
+  }
   u_char bytes[512];
-  while (c->read->ready != 0) {
+  constexpr int kAtOnce = 16;  // then others have their turn
+  for (int i = 0; c->read->ready != 0; ++i) {
+    if (i == kAtOnce) {
+      ngx_post_event(c->read, &ngx_posted_next_events);
+      return;
+    }
     const ssize_t n = c->recv(c, bytes, sizeof bytes);
     if (n == NGX_AGAIN) {
       break;
@@ -121,7 +134,7 @@ void read_client(ngx_http_request_t* r) noexcept {
 }  // namespace
 
 bool is_handshake(const ngx_http_request_t* r) noexcept {
-  return r->method == NGX_HTTP_GET && r->http_version == NGX_HTTP_VERSION_11 &&
+  return r == r->main && r->method == NGX_HTTP_GET && r->http_version == NGX_HTTP_VERSION_11 &&
          equals(find_header(r, "upgrade"), "websocket") &&
          lists(find_header(r, "connection"), "upgrade") &&
          find_header(r, "sec-websocket-version") == "13" &&
@@ -151,22 +164,18 @@ bool grant_upgrade(ngx_http_request_t* r, RequestState& state) noexcept {
          state.push_answer_header(r, "Sec-WebSocket-Accept", accept);
 }
 
-void begin_websocket(ngx_http_request_t* r, RequestState& state) noexcept {
+void begin_websocket(ngx_http_request_t* r) noexcept {
   r->read_event_handler = read_client;
-  // What came behind the handshake was read with it.
-  ngx_buf_t* early = r->header_in;
-  const std::string_view bytes(reinterpret_cast<char*>(early->pos),
-                               static_cast<size_t>(early->last - early->pos));
-  early->pos = early->last;
-  if (take_bytes(r, state, bytes)) {
-    ngx_post_event(r->connection->read, &ngx_posted_events);
-  }
+  // Later: what the client has sent may end the request, which is being answered at this moment.
+  ngx_post_event(r->connection->read, &ngx_posted_events);
 }
 
 void answer_websocket(ngx_http_request_t* r, RequestState& state) noexcept {
   WebSocket& socket = *state.websocket;
   if (socket.pending_bytes > 0 && is_quiet(r, state)) {
-    send_now(r, socket.pending, socket.pending_bytes);
+    if (!send_now(r, socket.pending, socket.pending_bytes)) {
+      r->connection->error = 1;  // a part of it may be out: nothing can follow
+    }
     socket.pending_bytes = 0;
   }
 }

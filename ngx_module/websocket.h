@@ -22,7 +22,7 @@ bool is_handshake(const ngx_http_request_t* r) noexcept;
 bool grant_upgrade(ngx_http_request_t* r, RequestState& state) noexcept;
 
 // Its head has gone out: what the client sends is taken from now on.
-void begin_websocket(ngx_http_request_t* r, RequestState& state) noexcept;
+void begin_websocket(ngx_http_request_t* r) noexcept;
 
 // Sends a pong that waits, if nothing else is on its way.
 void answer_websocket(ngx_http_request_t* r, RequestState& state) noexcept;
