@@ -226,17 +226,14 @@ void settle_up(ngx_http_request_t* r, RequestState& state, bool failed, bool lef
 // The connection is closed unless the answer came whole, and closing it cancels the job.
 void finalize_request(ngx_http_request_t* r, ngx_int_t rc) noexcept {
   RequestState* state = find_state(r);
-  if (state->file.len > 0) {
-    return;  // it comes back for that
-  }
   constexpr ngx_uint_t kFirstServerError = 500;
   const bool answered = r->upstream->header_sent != 0;
   const bool broken = rc >= static_cast<ngx_int_t>(kFirstServerError);
   settle_up(r, *state,
             broken || (answered && r->upstream->headers_in.status_n >= kFirstServerError),
             rc == NGX_HTTP_CLIENT_CLOSED_REQUEST);
-  if (!answered) {
-    state->forget_answer();  // Nginx has the word
+  if (!answered && state->file.len == 0) {  // for a file the request comes back
+    state->forget_answer();                 // Nginx has the word
   }
 }
 

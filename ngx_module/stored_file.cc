@@ -47,6 +47,28 @@ ngx_buf_t* whole(ngx_http_request_t* r, ngx_str_t& path,
   return buf;
 }
 
+// Where the request is now, as it would be asked for: its path, and its query as it came. data is
+// nullptr when memory ran out.
+ngx_str_t here(ngx_http_request_t* r) noexcept {
+  const uintptr_t escapes = ngx_escape_uri(nullptr, r->uri.data, r->uri.len, NGX_ESCAPE_URI);
+  const size_t size = r->uri.len + 2 * escapes + 1 + r->args.len;
+  auto* start = static_cast<u_char*>(ngx_pnalloc(r->pool, size));
+  if (start == nullptr) {
+    return {0, nullptr};
+  }
+  auto* end = start + r->uri.len + 2 * escapes;
+  if (escapes == 0) {
+    ngx_memcpy(start, r->uri.data, r->uri.len);
+  } else {
+    ngx_escape_uri(start, r->uri.data, r->uri.len, NGX_ESCAPE_URI);
+  }
+  if (r->args.len > 0) {
+    *end++ = '?';
+    end = ngx_cpymem(end, r->args.data, r->args.len);
+  }
+  return {static_cast<size_t>(end - start), start};
+}
+
 }  // namespace
 
 ngx_int_t turn_to_file(ngx_http_request_t* r, RequestState& state, std::string_view file,
@@ -57,14 +79,16 @@ ngx_int_t turn_to_file(ngx_http_request_t* r, RequestState& state, std::string_v
     return NGX_HTTP_UPSTREAM_INVALID_HEADER;
   }
   auto* redirect = static_cast<ngx_table_elt_t*>(ngx_pcalloc(r->pool, sizeof(ngx_table_elt_t)));
-  state.file = copy(r->pool, file);
-  if (redirect == nullptr || state.file.data == nullptr) {
+  const ngx_str_t kept = copy(r->pool, file);
+  const ngx_str_t place = here(r);
+  if (redirect == nullptr || kept.data == nullptr || place.data == nullptr) {
     return NGX_ERROR;
   }
+  state.file = kept;
   state.file_type = type;
   state.file_status = r->upstream->headers_in.status_n;
   redirect->hash = 1;
-  redirect->value = r->uri;
+  redirect->value = place;
   r->upstream->headers_in.x_accel_redirect = redirect;
   return NGX_OK;
 }
@@ -72,8 +96,8 @@ ngx_int_t turn_to_file(ngx_http_request_t* r, RequestState& state, std::string_v
 ngx_int_t send_stored_file(ngx_http_request_t* r, RequestState& state) noexcept {
   ngx_open_file_info_t file;
   ngx_str_t path = state.file;
+  state.file = {};  // an error_page may lead to where another answer is wanted
   if (const ngx_int_t rc = open_file(r, path, file); rc != NGX_OK) {
-    state.file = {};
     return rc == NGX_DECLINED ? refuse_page(r, {.status = 404,
                                                 .detail = "The result is not there any more.",
                                                 .code = "not_found"})
