@@ -70,13 +70,11 @@ Held* find(EdgeLine& line, uint64_t number) noexcept {
   return nullptr;
 }
 
-void drop(EdgeLine& line, Held* held, bool release_leases) noexcept {
-  Receipt& receipt = receipt_of(*held->receipt);
-  if (release_leases) {
-    release(receipt);
-  } else {
-    hand_over(receipt);  // another process holds it, or it lapses
-  }
+// Its leases are let go here, also where the job is alive still: whoever is told of it next goes by
+// the receipt, which knows nothing of what was renewed here, and takes them anew. Both together
+// would count the job twice until these lapsed.
+void drop(EdgeLine& line, Held* held) noexcept {
+  release(receipt_of(*held->receipt));
   forget_receipt(held->receipt);
   ngx_rbtree_delete(&line.tree, &held->node);
   ngx_free(held);
@@ -110,10 +108,11 @@ void hold(EdgeLine& line, uint64_t number, std::string_view bytes) noexcept {
 }
 
 // What it says was used is taken up to a bound that no job reaches, so that sums stay sums.
+constexpr uint64_t kMostUsed = uint64_t{1} << 40;
 Usage usage_of(const wire::Over& over) noexcept {
-  constexpr uint64_t kMost = uint64_t{1} << 40;
-  return {std::min(over.prompt_tokens, kMost) + std::min(over.completion_tokens, kMost),
-          std::min((over.device_ns + kNsPerMs - 1) / kNsPerMs, kMost)};
+  const uint64_t gpu_ms = over.device_ns / kNsPerMs + (over.device_ns % kNsPerMs != 0 ? 1 : 0);
+  return {std::min(over.prompt_tokens, kMostUsed) + std::min(over.completion_tokens, kMostUsed),
+          std::min(gpu_ms, kMostUsed)};
 }
 
 void settle_job(EdgeLine& line, uint64_t number, const wire::Over& over) noexcept {
@@ -123,23 +122,28 @@ void settle_job(EdgeLine& line, uint64_t number, const wire::Over& over) noexcep
     return;
   }
   Receipt& receipt = receipt_of(*held->receipt);
-  const Usage usage = usage_of(over);
-  over.refund != 0 ? refund(receipt, true) : settle(receipt, usage);
-  drop(line, held, true);
+  if (over.refund != 0) {
+    refund(receipt, true);
+  } else {
+    const Usage usage = usage_of(over);
+    // How long its prompt was in bytes is not known any more.
+    learn(*line.main, over.model, 0, 0, std::min(over.completion_tokens, kMostUsed), usage.gpu_ms);
+    settle(receipt, usage);
+  }
+  drop(line, held);
 }
 
 // What was not named again since the line came back is not alive any more, or somebody else's.
 void forget_stale(EdgeLine& line) noexcept {
-  for (bool found = true; found && line.held > 0;) {
-    found = false;
-    for (ngx_rbtree_node_t* node = ngx_rbtree_min(line.tree.root, &line.sentinel); node != nullptr;
-         node = ngx_rbtree_next(&line.tree, node)) {
-      auto* held = reinterpret_cast<Held*>(node);
-      if (held->round != line.round || line.broken_at != 0) {
-        drop(line, held, false);
-        found = true;
-        break;
-      }
+  if (line.held == 0) {
+    return;
+  }
+  ngx_rbtree_node_t* node = ngx_rbtree_min(line.tree.root, &line.sentinel);
+  while (node != nullptr) {
+    auto* held = reinterpret_cast<Held*>(node);
+    node = ngx_rbtree_next(&line.tree, node);  // stays where it is in memory, whoever leaves
+    if (held->round != line.round || line.broken_at != 0) {
+      drop(line, held);
     }
   }
 }
@@ -183,8 +187,10 @@ bool on_frame(EdgeLine& line, const wire::Frame& frame) noexcept {
       settle_job(line, frame.header.id, message);
       return true;
     }
+    case wire::FrameType::kGoodbye:
+      return true;  // it closes now, and is connected to again
     default:
-      return false;  // GOODBYE, too: it will be connected to again
+      return false;
   }
 }
 
