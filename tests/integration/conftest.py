@@ -206,8 +206,8 @@ def peer(folder):
     """peer("a", frames ...): a scripted penstockd of that name."""
     peers = []
 
-    def play(name, *steps):
-        peers.append(Scripted(folder / f"{name}.sock", *steps))
+    def play(name, *steps, **options):
+        peers.append(Scripted(folder / f"{name}.sock", *steps, **options))
         return peers[-1]
 
     yield play

@@ -7,7 +7,8 @@ import termios
 import threading
 import time
 
-from wire import ACCEPTED, CHUNK, DONE, FAILED, GOODBYE, HEAD, PROGRESS, SUBMIT, Closed, Connection, frame
+from wire import (ACCEPTED, CHUNK, DONE, EDGE, FAILED, GOODBYE, HEAD, HELLO, PROGRESS, SUBMIT, Closed, Connection,
+                  frame)
 
 JOB = 1  # the module has one job at a time on a connection
 
@@ -68,10 +69,13 @@ class Caller(Connection):
 
 
 class Scripted:
-    """Listens on `path` and answers each job with the steps: bytes are sent, functions called with the caller."""
+    """Listens on `path` and answers each job with the steps: bytes are sent, functions called with the caller.
 
-    def __init__(self, path, *steps):
-        self.path, self.steps = path, steps
+    `tell_edge`: bytes that each of Nginx's own lines is sent when it says hello."""
+
+    def __init__(self, path, *steps, tell_edge=b""):
+        self.path, self.steps, self.tell_edge = path, steps, tell_edge
+        self.edges = 0  # of Nginx's own lines that have come
         self.submits = []  # the fields of each job that came; the body is named json
         self.faults = []
         self._callers = []
@@ -113,6 +117,9 @@ class Scripted:
         try:
             while True:
                 kind, _, fields = caller.receive_fields()
+                if kind == HELLO and fields["role"] == EDGE:
+                    self.edges += 1
+                    caller.send(self.tell_edge)
                 if kind == SUBMIT:
                     self.submits.append(fields)
                     self._play(caller)

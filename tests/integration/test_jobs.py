@@ -250,7 +250,9 @@ def websocket(service, id, *early):
     stream = connection.makefile("rb")
     head = b""
     while not head.endswith(b"\r\n\r\n"):
-        head += stream.readline()
+        line = stream.readline()
+        assert line, f"the connection was closed behind {head}"
+        head += line
     return connection, stream, head.decode()
 
 

@@ -1,0 +1,114 @@
+"""What Nginx keeps for promised jobs and hears of them, and where a client meets it at a bad moment."""
+
+import time
+
+import pytest
+
+from conftest import simulate
+from scripted import answer
+from test_jobs import ALICE, BODY, HTTP, SERVER, get, jobs, masked, post, promise, until_status, websocket  # noqa: F401
+from waiting import until
+from wire import ACCEPTED, HOLD, OVER, frame
+
+LONG = dict(workers=[simulate(slots=1, service_time="60s")])
+MANY_TOKENS = dict(workers=[simulate(slots=1, service_time="1ms", output_tokens=20000)])
+
+
+def in_use(service):
+    return get(service, "/quota").json()["concurrency"]["in_use"]
+
+
+def tokens_left(service):
+    return next(each["remaining"] for each in get(service, "/quota").json()["limits"] if each["unit"] == "tokens")
+
+
+# --- Leases
+
+def test_a_reload_counts_no_lease_twice(jobs):
+    service = jobs(http=HTTP.replace("concurrency 3", "concurrency 9"), master=True, **LONG)
+    ids = [promise(service).json()["id"] for _ in range(3)]
+    # This test is about the clock: by now every lease has been renewed in another window than it was taken in.
+    time.sleep(6)
+    assert in_use(service) == 3
+    service.nginx.reload()
+    counted = []
+    while len(counted) < 60:  # beyond the life of a lease that nobody renews
+        counted.append(in_use(service))
+        time.sleep(0.1)
+    assert max(counted) == 3 and counted[-1] == 3, counted
+    for id in ids:
+        service.request("DELETE", f"/jobs/{id}", ALICE)
+    until(lambda: in_use(service) == 0, lambda: f"none runs, {in_use(service)} are counted")
+
+
+# --- What is settled
+
+TOKENS = "penstock_zone edge 1m;\npenstock_tier free { rate 1000000t/h; concurrency 9; }\n"
+
+
+def test_a_large_answer_that_is_replayed_costs_no_tokens_again(jobs):
+    service = jobs(http=TOKENS, **MANY_TOKENS)
+    body = {**BODY, "max_tokens": 20000}
+    id = promise(service, body=body, Idempotency_Key='"a"').json()["id"]
+    until_status(service, id, "completed")
+    until(lambda: in_use(service) == 0, "it is settled")
+    before = tokens_left(service)
+    again = post(service, {"Idempotency-Key": '"a"'}, body)
+    assert again.status == 200 and again.headers["Penstock-Duplicate"] == "true" and len(again.body) > 65536
+    assert tokens_left(service) >= before
+
+
+def test_the_reservation_learns_what_promised_jobs_use(jobs):
+    service = jobs(http=TOKENS, workers=[simulate(slots=1, service_time="1ms", output_tokens=40)])
+    body = {"model": "sim", "prompt": "a"}
+
+    def reserved():
+        before = tokens_left(service)
+        came = post(service, {"Prefer": "respond-async"}, body)
+        assert came.status == 202
+        until_status(service, came.json()["id"], "completed")
+        until(lambda: in_use(service) == 0, "it is settled")
+        return before - int(came.headers["x-ratelimit-remaining-tokens"])
+
+    first = reserved()
+    assert reserved() < first / 2
+
+
+# --- Files
+
+def test_a_file_is_fetched_where_the_query_says_who_asks(jobs):
+    server = SERVER.replace("$http_authorization", "$arg_who").replace(
+        "location /jobs {", 'location /jobs { if ($arg_who = "") { return 401; }')
+    service = jobs(server=server, **MANY_TOKENS)
+    reply = service.request("POST", "/v1/completions?who=a", {"Prefer": "respond-async"}, {**BODY, "max_tokens": 20000})
+    id = reply.json()["id"]
+    until(lambda: service.get(f"/jobs/{id}?who=a").json()["status"] == "completed", "it is done")
+    assert service.get(f"/jobs/{id}/result").status == 401
+    result = service.get(f"/jobs/{id}/result?who=a")
+    assert result.status == 200 and len(result.body) > 65536
+
+
+# --- Clients and penstockds that misbehave
+
+@pytest.mark.parametrize("early", [masked(8, b"\x03\xe8"), b"\x81\x01x"])
+def test_a_client_that_ends_its_websocket_with_the_handshake_is_answered(jobs, early):
+    service = jobs(**LONG)
+    id = promise(service).json()["id"]
+    connection, stream, head = websocket(service, id, early)
+    assert head.startswith("HTTP/1.1 101 ")
+    stream.read()
+    connection.close()
+    assert get(service, f"/jobs/{id}").status == 200
+    service.request("DELETE", f"/jobs/{id}", ALICE)
+
+
+def test_whatever_penstockd_says_of_promised_jobs_the_edge_goes_on(peer, edge):
+    entry = b"\x04edge\x01a" + bytes(32)
+    receipts = [b"", b"\x01", b"\x02" + entry, b"\x01" + entry[:-1], b"\x01" + entry * 200, b"\x01\xff", b"\x01" + entry]
+    said = b"".join(frame(HOLD, i, receipt=receipt) + frame(OVER, 100 + i, receipt=receipt, completion_tokens=-1, device_ns=-1)
+                    for i, receipt in enumerate(receipts))
+    engine = peer("a", answer(b"hello"), tell_edge=said + frame(ACCEPTED, 1, job_id="job_1"))
+    service = edge(engine, server="location / { penstock_limit zone=edge key=$remote_addr concurrency=2 name=a; penstock_pass a; }")
+    # Its last word is none of those that it may say: the line is closed, and another one opened.
+    until(lambda: engine.edges >= 3, "it came again")
+    assert post(service).body == b"hello"
