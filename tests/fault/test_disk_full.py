@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -84,7 +83,7 @@ def daemon():
 
         def start(**options):
             started = Daemon(folder, **options)
-            stack.callback(lambda: started.process.poll() is None and started.process.send_signal(signal.SIGTERM) or started.process.wait(40))
+            stack.callback(started.kill)
             return started
         yield start
 

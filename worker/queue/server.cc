@@ -16,6 +16,7 @@ constexpr int kAcceptsPerTurn = 64;
 constexpr int64_t kAcceptPauseNs = 100 * kNsPerMs;
 constexpr int64_t kWorkerExitNs = 5 * kNsPerSec;  // once no job is left
 constexpr int64_t kSweepNs = 10 * kNsPerSec;
+constexpr int64_t kHealthyNs = kNsPerSec;  // without a write that fails
 constexpr rlim_t kOtherDescriptors = 512;  // beside the callers' connections
 
 // Each connection takes a descriptor; asks for as many as may be had.
@@ -205,7 +206,7 @@ void Server::turn() {
   if (phase_ != Phase::kServing) {
     advance_stop(now_ns);
   }
-  note_health();
+  note_health(now_ns);
   if (store_ != nullptr && sweep_due_ns_ <= now_ns) {
     sweep_due_ns_ = now_ns + kSweepNs;
     store_->sweep(dispatcher_.wall_ms());
@@ -224,16 +225,24 @@ void Server::turn() {
   wires_.flush();
 }
 
-// Promises stop while writes fail: whoever runs this must see it.
-void Server::note_health() {
-  const Status health = store_ != nullptr ? store_->health() : Status(Ok{});
-  const bool broken = !health;
-  if (broken == state_broken_) {
+// Promises stop while writes fail: whoever runs this must see it, each failure, yet not a line for
+// each where some succeed in between.
+void Server::note_health(int64_t now_ns) {
+  if (store_ == nullptr) {
     return;
   }
-  state_broken_ = broken;
-  broken ? log(Level::kError, "no jobs are promised: " + health.error().message)
-         : log(Level::kInfo, "jobs are written to disk again, and promised");
+  const uint64_t errors = store_->figures().write_errors;
+  if (errors != write_errors_) {
+    write_errors_ = errors;
+    write_error_ns_ = now_ns;
+    if (!state_broken_) {
+      log(Level::kError, "no jobs are promised: " + store_->last_fault());
+    }
+    state_broken_ = true;
+  } else if (state_broken_ && now_ns - write_error_ns_ >= kHealthyNs && store_->health()) {
+    state_broken_ = false;
+    log(Level::kInfo, "jobs are written to disk again, and promised");
+  }
 }
 
 int64_t Server::next_event() const {

@@ -70,7 +70,7 @@ class Server final : public CallerHost {
   void advance_stop(int64_t now_ns);
   void publish(int64_t now_ns);
   void publish_metrics(int64_t now_ns);
-  void note_health();
+  void note_health(int64_t now_ns);
 
   std::string status_json() override;
   void on_caller_closed(CallerSession& session) override;
@@ -103,6 +103,8 @@ class Server final : public CallerHost {
   int64_t heartbeat_due_ns_ = 0;
   int64_t sweep_due_ns_ = 0;
   bool state_broken_ = false;  // as was last said in the log
+  uint64_t write_errors_ = 0;  // that were seen, the last of them at:
+  int64_t write_error_ns_ = 0;
   int64_t metrics_due_ns_ = 0;
   int64_t accept_again_ns_ = INT64_MAX;  // accepting is paused until then
   enum class Phase : uint8_t { kServing, kFinishing, kStopping, kOver } phase_ = Phase::kServing;

@@ -227,11 +227,11 @@ class SqliteStore final : public Store {
   }
 
   Status health() const override {
-    if (!broken_.load(std::memory_order_acquire)) {
-      return Ok{};
-    }
+    return broken_.load(std::memory_order_acquire) ? Status(Error{last_fault()}) : Status(Ok{});
+  }
+  std::string last_fault() const override {
     const std::lock_guard lock(mutex_);
-    return Error{fault_};
+    return fault_;
   }
 
   Figures figures() const override {

@@ -114,8 +114,10 @@ class Store {
   // Newest first.
   virtual void list(const Query& query, std::function<void(std::vector<JobRecord>)> told) = 0;
 
-  // Nothing is wrong, or what the last write ran into.
+  // Nothing is wrong, or what the last write ran into. A write that fails and one that succeeds may
+  // both lie between two looks: figures().write_errors misses none, and last_fault() names it.
   virtual Status health() const = 0;
+  virtual std::string last_fault() const = 0;
   struct Figures {
     uint64_t commits = 0;
     uint64_t commit_ns = 0;  // in all, flush included
