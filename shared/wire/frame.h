@@ -32,8 +32,10 @@ enum class FrameType : uint8_t {
   kAsk = 15,
   kHold = 16,
   kOver = 17,
+  kClaim = 20,
+  kGrant = 21,
 };
-constexpr uint8_t kLastFrameType = 17;
+constexpr uint8_t kLastFrameType = 21;
 
 // The largest payloads a reader accepts, in bytes.
 struct Limits {

@@ -183,10 +183,31 @@ struct Failed {
 
 struct Take {
   static constexpr FrameType kType = FrameType::kTake;
-  uint64_t credit = 0;  // jobs the worker can hold beyond those it was given
+  uint64_t credit = 0;        // jobs the worker can hold beyond those it was given
+  uint64_t memory_bytes = 0;  // of what was granted, that it holds no more
   template <typename V>
   void visit(V&& v) {
-    v(32, credit);
+    v(32, credit), v(34, memory_bytes);
+  }
+};
+
+// A job's memory on the device, asked for by the worker that was given it ...
+struct Claim {
+  static constexpr FrameType kType = FrameType::kClaim;
+  uint64_t memory_bytes = 0;
+  template <typename V>
+  void visit(V&& v) {
+    v(34, memory_bytes);
+  }
+};
+
+// ... and to be had: the job may start.
+struct Grant {
+  static constexpr FrameType kType = FrameType::kGrant;
+  uint64_t memory_bytes = 0;  // as asked for
+  template <typename V>
+  void visit(V&& v) {
+    v(34, memory_bytes);
   }
 };
 
@@ -212,9 +233,10 @@ struct StatusReport {  // no fields when it is the question
 struct Goodbye {
   static constexpr FrameType kType = FrameType::kGoodbye;
   std::string_view message;
+  uint64_t device_fault = 0;  // worker → penstockd: 1: the device failed, not the worker
   template <typename V>
   void visit(V&& v) {
-    v(26, message);
+    v(26, message), v(63, device_fault);
   }
 };
 

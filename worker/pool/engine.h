@@ -18,6 +18,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -83,6 +84,13 @@ class Sink {
   virtual void progress(JobNumber job, double fraction, uint32_t step, uint32_t steps) = 0;
   virtual void done(JobNumber job, const Usage& usage) = 0;
   virtual void failed(JobNumber job, const Failure& failure) = 0;
+};
+
+// Thrown by step() when the device has failed, after it has failed its jobs: the process is of no
+// use any more. what() is the device's own name for it.
+class DeviceLost : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
 };
 
 class Engine {

@@ -4,6 +4,7 @@
 
 #include "worker/engines/simulate/simulate_engine.h"
 #if PENSTOCK_WITH_LLAMA
+#include "worker/engines/llama/device.h"
 #include "worker/engines/llama/engine.h"
 #endif
 
@@ -45,11 +46,26 @@ Opened open_llama(const WorkerOptions&, Sink&) {
 }
 #endif
 
+Status check_simulated(const WorkerOptions& options) {
+  const auto parsed = simulate::parse_options(options.engine_options);
+  return parsed ? simulate::check_device(*parsed) : Status(parsed.error());
+}
+
+Status check_llama([[maybe_unused]] const WorkerOptions& options) {
+#if PENSTOCK_WITH_LLAMA
+  return llama::check_device(options.device);
+#else
+  return Ok{};
+#endif
+}
+
 struct Entry {
   const char* name;
   Opened (*open)(const WorkerOptions&, Sink&);
+  Status (*check)(const WorkerOptions&);
 };
-constexpr Entry kEngines[] = {{"llama", open_llama}, {"simulate", open_simulate}};
+constexpr Entry kEngines[] = {{"llama", open_llama, check_llama},
+                              {"simulate", open_simulate, check_simulated}};
 
 }  // namespace
 
@@ -62,6 +78,15 @@ Result<std::unique_ptr<Engine>> open_engine(const WorkerOptions& options, Sink& 
     names += std::string(names.empty() ? "" : ", ") + entry.name;
   }
   return Error{"there is no engine \"" + options.engine + "\"; there is " + names};
+}
+
+Status check_device(const WorkerOptions& options) {
+  for (const Entry& entry : kEngines) {
+    if (options.engine == entry.name) {
+      return entry.check(options);
+    }
+  }
+  return Ok{};  // open_engine() says what is wrong
 }
 
 }  // namespace penstock

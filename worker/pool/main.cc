@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -58,7 +59,8 @@ int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
   Pool pool({.name = options.name,
              .model = options.model_name,
              .slots = options.slots,
-             .memory_bytes = options.memory_bytes},
+             .memory_bytes = options.memory_bytes,
+             .claims_memory = options.claims_memory},
             link, sink, std::move(engine));
   for (;;) {
     const Pool::Turn turn = pool.turn(monotonic_ns());
@@ -75,9 +77,10 @@ int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
 }
 
 // Tells both the operator and penstockd why this worker ends.
-int give_up(const WorkerOptions& options, Link& link, const std::string& why) {
+int give_up(const WorkerOptions& options, Link& link, const std::string& why,
+            bool device_fault = false) {
   std::fprintf(stderr, "penstock-worker %s: %s\n", options.name.c_str(), why.c_str());
-  wire::append(link.out(), 0, wire::Goodbye{why});
+  wire::append(link.out(), 0, wire::Goodbye{why, device_fault ? 1U : 0U});
   link.flush();
   return 1;
 }
@@ -94,13 +97,17 @@ int serve(const WorkerOptions& options) {
   Link link(std::move(*socket), limits);
   FrameSink sink(link.out());
   try {
+    if (const Status works = check_device(options); !works) {
+      return give_up(options, link, works.error().message, true);
+    }
     auto engine = open_engine(options, sink);
     if (!engine) {
       return give_up(options, link, engine.error().message);
     }
     return run(options, signals.get(), link, sink, std::move(*engine));
-  } catch (
-      const std::exception& fault) {  // the device is lost: its jobs' FAILED frames still leave
+  } catch (const DeviceLost& fault) {  // its jobs' FAILED frames still leave
+    return give_up(options, link, std::string("the device failed: ") + fault.what(), true);
+  } catch (const std::exception& fault) {
     return give_up(options, link, std::string("the engine broke: ") + fault.what());
   }
 }
@@ -118,6 +125,14 @@ int main(int argc, char** argv) {
   if (options->help) {
     std::fputs(penstock::kUsage, stdout);
     return 0;
+  }
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // also in the middle of a step that never ends
+  if (options->check_device) {
+    const auto works = penstock::check_device(*options);
+    if (!works) {
+      std::fprintf(stderr, "penstock-worker: %s\n", works.error().message.c_str());
+    }
+    return works ? 0 : 1;
   }
   return penstock::serve(*options);
 }

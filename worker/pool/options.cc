@@ -19,10 +19,12 @@ const char kUsage[] =
     "  --model-name NAME    what callers name (default: the last part of MODEL)\n"
     "  --slots N            jobs that run at once (default 1)\n"
     "  --memory BYTES       what they may hold on the device together (default 0: no bound)\n"
+    "  --claim-memory       penstockd grants it job by job, as others share the device\n"
     "  --max-body BYTES     the largest request body penstockd lets through (default 32 MiB)\n"
     "  --device DEVICE      auto, cpu, or a GPU's number (default auto)\n"
     "  --threads N          CPU threads (default 0: one a core)\n"
-    "  --option KEY=VALUE   for the engine; may come several times\n";
+    "  --option KEY=VALUE   for the engine; may come several times\n"
+    "  --check-device       only see whether the engine's device works: exit status 0 or 1\n";
 
 namespace {
 
@@ -38,6 +40,8 @@ enum Option {
   kDevice,
   kThreads,
   kOption,
+  kClaimMemory,
+  kCheckDevice,
   kHelp
 };
 
@@ -52,6 +56,8 @@ constexpr option kLong[] = {{"fd", 1, nullptr, kFd},
                             {"device", 1, nullptr, kDevice},
                             {"threads", 1, nullptr, kThreads},
                             {"option", 1, nullptr, kOption},
+                            {"claim-memory", 0, nullptr, kClaimMemory},
+                            {"check-device", 0, nullptr, kCheckDevice},
                             {"help", 0, nullptr, kHelp},
                             {nullptr, 0, nullptr, 0}};
 
@@ -98,6 +104,12 @@ Status set(int which, const char* value, WorkerOptions& out) {
       return number("threads", value, 0, 4096, out.threads);
     case kOption:
       return set_option(value, out);
+    case kClaimMemory:
+      out.claims_memory = true;
+      return Ok{};
+    case kCheckDevice:
+      out.check_device = true;
+      return Ok{};
     case kHelp:
       out.help = true;
       return Ok{};

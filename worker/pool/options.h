@@ -17,10 +17,12 @@ struct WorkerOptions {
   std::string model_name;  // what callers name; default: the last part of `model`
   uint32_t slots = 1;
   int64_t memory_bytes = 0;                           // 0: no bound
+  bool claims_memory = false;                         // penstockd grants it, job by job
   uint64_t max_body_bytes = 32U << 20;                // as penstockd's max_body
   std::string device = "auto";                        // auto, cpu, or a number
   int threads = 0;                                    // 0: as many as there are cores
   std::map<std::string, std::string> engine_options;  // --option key=value
+  bool check_device = false;                          // that, and nothing else
   bool help = false;
 };
 

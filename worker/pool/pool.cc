@@ -78,8 +78,14 @@ const char* Pool::on_frame(const wire::Frame& frame) {
     case wire::FrameType::kCancel:
       on_cancel(frame.header.id);
       return nullptr;
+    case wire::FrameType::kGrant: {
+      wire::Grant grant;
+      const char* rule = wire::parse(frame.payload, grant);
+      on_grant(frame.header.id, grant.memory_bytes);
+      return rule;
+    }
     case wire::FrameType::kDrain:
-      drain();
+      draining_ = true;
       return nullptr;
     case wire::FrameType::kGoodbye: {
       wire::Goodbye goodbye;
@@ -122,7 +128,22 @@ void Pool::admit(JobNumber job, const wire::Submit& submit) {
     ++owed_;
     return;
   }
-  waiting_.push_back({job, std::move(plan)});
+  const bool asks = options_.claims_memory && plan->memory_bytes > 0;
+  if (asks) {
+    wire::append(link_.out(), job, wire::Claim{static_cast<uint64_t>(plan->memory_bytes)});
+  }
+  waiting_.push_back({job, std::move(plan), options_.claims_memory && !asks});
+}
+
+// Of a job that was cancelled meanwhile it is given back.
+void Pool::on_grant(JobNumber job, uint64_t bytes) {
+  const auto found = std::find_if(waiting_.begin(), waiting_.end(),
+                                  [&](const Waiting& each) { return each.job == job; });
+  if (found != waiting_.end()) {
+    found->granted = true;
+  } else {
+    owed_bytes_ += bytes;
+  }
 }
 
 bool Pool::is_held(JobNumber job) const {
@@ -137,20 +158,31 @@ void Pool::on_cancel(JobNumber job) {
     forget(job);
     return;
   }
-  const auto same = [&](const Waiting& w) { return w.job == job; };
-  owed_ += static_cast<uint32_t>(std::erase_if(waiting_, same));
+  owed_ += static_cast<uint32_t>(std::erase_if(waiting_, [&](const Waiting& waiting) {
+    const bool same = waiting.job == job;
+    owed_bytes_ += same && waiting.granted ? static_cast<uint64_t>(waiting.plan->memory_bytes) : 0;
+    return same;
+  }));
 }
 
 bool Pool::fits(const Plan& plan) const {
   return options_.memory_bytes == 0 || plan.memory_bytes <= options_.memory_bytes - memory_in_use_;
 }
 
+std::deque<Pool::Waiting>::iterator Pool::next_to_start() {
+  if (options_.claims_memory) {
+    return std::find_if(waiting_.begin(), waiting_.end(),
+                        [](const Waiting& each) { return each.granted; });
+  }
+  return !waiting_.empty() && fits(*waiting_.front().plan) ? waiting_.begin() : waiting_.end();
+}
+
 // True if any job started. A slot is free for each: what is held here never exceeds the credit.
 bool Pool::start_waiting() {
   bool any = false;
-  while (!waiting_.empty() && fits(*waiting_.front().plan)) {
-    Waiting next = std::move(waiting_.front());
-    waiting_.pop_front();
+  for (auto at = next_to_start(); at != waiting_.end(); at = next_to_start()) {
+    Waiting next = std::move(*at);
+    waiting_.erase(at);
     running_.emplace(next.job, next.plan->memory_bytes);
     memory_in_use_ += next.plan->memory_bytes;
     engine_->start(next.job, std::move(next.plan));
@@ -179,6 +211,7 @@ void Pool::forget(JobNumber job) {
   const auto found = running_.find(job);
   if (found != running_.end()) {
     memory_in_use_ -= found->second;
+    owed_bytes_ += options_.claims_memory ? static_cast<uint64_t>(found->second) : 0;
     running_.erase(found);
     ++owed_;
   }
@@ -192,10 +225,11 @@ void Pool::report(int64_t now_ns) {
                              options_.name, options_.model, options_.slots});
     greeted_ = true;
   }
-  if (owed_ > 0 && !draining_) {
-    wire::append(out, 0, wire::Take{owed_});
+  if ((owed_ > 0 || owed_bytes_ > 0) && !silent_) {
+    wire::append(out, 0, wire::Take{owed_, owed_bytes_});
     granted_ += owed_;
     owed_ = 0;
+    owed_bytes_ = 0;
   }
   if (now_ns >= heartbeat_due_ns_ && link_.unsent_bytes() <= options_.max_unsent_bytes) {
     wire::append(out, 0, wire::Heartbeat{running_.size(), static_cast<uint64_t>(memory_in_use_)});

@@ -9,8 +9,9 @@
 //     SUBMIT ──admit──▶ waiting ──slot and memory──▶ running ──▶ DONE / FAILED
 //        └─▶ FAILED        └───────── CANCEL ───────────┴─────▶ (nothing is answered)
 //
-// and each way out returns one credit. Waiting jobs start in the order they came: a small one does
-// not overtake a big one, so the big one's wait is bounded.
+// and each way out returns one credit, and what the job was granted. Waiting jobs start in the
+// order they came: a small one does not overtake a big one, so the big one's wait is bounded. Where
+// the device is shared, penstockd sees to that (CLAIM, GRANT).
 //
 // One thread, no clock: main calls turn(now) whenever the socket is ready or `wake_ns` has come. A
 // turn reads what penstockd sent, lets the engine make one step, and sends everything that came of
@@ -38,6 +39,7 @@ class Pool {
     std::string model;  // served under this name
     uint32_t slots = 1;
     int64_t memory_bytes = 0;            // of all running jobs' plans together; 0: no bound
+    bool claims_memory = false;          // penstockd grants each job's, as others share the device
     size_t max_unsent_bytes = 8U << 20;  // past it the engine rests until penstockd reads
     int64_t heartbeat_ns = kNsPerSec;
   };
@@ -57,8 +59,9 @@ class Pool {
 
   Turn turn(int64_t now_ns);
 
-  // As if penstockd had said DRAIN: no more credit is granted; over once the last job has ended.
-  void drain() { draining_ = true; }
+  // As if penstockd had said DRAIN; it does not know, so no more credit is granted. Over once the
+  // last job has ended.
+  void drain() { draining_ = silent_ = true; }
 
   uint32_t running() const { return static_cast<uint32_t>(running_.size()); }
   uint32_t waiting() const { return static_cast<uint32_t>(waiting_.size()); }
@@ -69,6 +72,7 @@ class Pool {
   struct Waiting {
     JobNumber job;
     std::unique_ptr<Plan> plan;
+    bool granted = false;
   };
 
   // Each returns the rule penstockd broke, or nullptr.
@@ -78,8 +82,10 @@ class Pool {
 
   void admit(JobNumber job, const wire::Submit& submit);
   void on_cancel(JobNumber job);
+  void on_grant(JobNumber job, uint64_t bytes);
   bool is_held(JobNumber job) const;
   bool fits(const Plan& plan) const;
+  std::deque<Waiting>::iterator next_to_start();
   bool start_waiting();
   void step(int64_t now_ns);
   void collect_ended();
@@ -97,13 +103,15 @@ class Pool {
   std::deque<Waiting> waiting_;
   std::unordered_map<JobNumber, int64_t> running_;  // to the memory its plan asked for
   int64_t memory_in_use_ = 0;
-  uint32_t granted_ = 0;  // credit penstockd holds
-  uint32_t owed_;         // credit to grant at the end of this turn
+  uint32_t granted_ = 0;     // credit penstockd holds
+  uint32_t owed_;            // credit to grant at the end of this turn
+  uint64_t owed_bytes_ = 0;  // that were granted to us, and are not held any more
 
   int64_t step_due_ns_ = Engine::kIdle;
   int64_t heartbeat_due_ns_ = 0;
   bool greeted_ = false;
   bool draining_ = false;
+  bool silent_ = false;   // penstockd would take credit for room
   std::string farewell_;  // penstockd's GOODBYE
 };
 

@@ -20,6 +20,8 @@ namespace penstock::queue {
 namespace {
 
 constexpr size_t kMaxWorkers = 256;
+constexpr size_t kMaxDevices = 64;
+constexpr size_t kMaxDeviceBytes = 64;
 constexpr size_t kMaxNameBytes = wire::kQueueNameBytes - 1;
 
 // Beside the socket lie its lock and its status page, whose names are longer.
@@ -91,37 +93,78 @@ std::vector<QueueConfig> read_queues(const YAML::Node& node, Complaints& complai
   return queues;
 }
 
-// device: auto | cpu | N | [N, ...]
-void read_device(Section& section, std::string& device) {
-  device = "auto";
+// A device that several workers may name: a number, or the UUID of a GPU or of a MIG slice.
+bool names_device(std::string_view word) {
+  const bool number = !word.empty() && word.size() <= 3 &&
+                      word.find_first_not_of("0123456789") == std::string_view::npos;
+  const bool uuid =
+      word.size() <= kMaxDeviceBytes &&
+      (word.substr(0, 4) == "GPU-" || word.substr(0, 4) == "MIG-") && word.size() > 4 &&
+      word.find_first_not_of("0123456789abcdefABCDEFGPUMI-/") == std::string_view::npos;
+  return number || uuid;
+}
+
+// device: auto | cpu | N | UUID | [N or UUID, ...]
+void read_device(Section& section, std::vector<std::string>& devices) {
   const YAML::Node value = section.take("device");
+  if (!value.IsDefined()) {
+    return;
+  }
   std::vector<std::string> words;
-  if (value.IsDefined() && value.IsSequence()) {
+  if (value.IsSequence()) {
     for (const auto& item : value) {
       words.push_back(item.IsScalar() ? item.Scalar() : "");
     }
-  } else if (value.IsDefined()) {
-    words.push_back(value.IsScalar() ? value.Scalar() : "");
   } else {
-    return;
+    words.push_back(value.IsScalar() ? value.Scalar() : "");
   }
-  std::string joined;
-  bool good = !words.empty() && words.size() <= 64;
-  for (const std::string& word : words) {
-    const bool number = !word.empty() && word.size() <= 3 &&
-                        word.find_first_not_of("0123456789") == std::string::npos;
-    good = good && (number || (value.IsScalar() && (word == "auto" || word == "cpu")));
-    joined += (joined.empty() ? "" : ",") + word;
-  }
+  const bool alone = value.IsScalar() && (words[0] == "auto" || words[0] == "cpu");
+  const bool good = !words.empty() && words.size() <= kMaxDevices &&
+                    (alone || std::all_of(words.begin(), words.end(), names_device));
   if (!good) {
-    section.complain("device", "must be auto, cpu, a device's number, or a list of numbers");
+    section.complain("device",
+                     "must be auto, cpu, a GPU's number or UUID (GPU-..., MIG-...), or a list of "
+                     "these");
     return;
   }
-  if (words.size() > 1) {
-    section.complain("device", "several devices are for engine process, not in this version");
-    return;
+  for (const std::string& word : words) {
+    if (std::count(words.begin(), words.end(), word) > 1) {
+      section.complain("device", "names " + word + " twice");
+      return;
+    }
   }
-  device = joined;
+  devices = words;
+}
+
+// devices: { 0: { slots: 8, memory: 60GiB } }
+std::vector<DeviceConfig> read_devices(const YAML::Node& node, Complaints& complaints) {
+  std::vector<DeviceConfig> devices;
+  if (!node.IsDefined()) {
+    return devices;
+  }
+  const Section names(node, "devices", complaints);
+  if (!node.IsMap()) {
+    return devices;
+  }
+  for (const auto& entry : node) {
+    const std::string id = entry.first.IsScalar() ? entry.first.Scalar() : "";
+    if (!names_device(id)) {
+      complaints.add(line_of(entry.first), "devices." + id.substr(0, kMaxDeviceBytes),
+                     "must be a GPU's number or UUID, as in a worker's `device`");
+      continue;
+    }
+    if (devices.size() == kMaxDevices) {
+      complaints.add(line_of(entry.first), "devices." + id, "one device too many; the most is 64");
+      break;
+    }
+    Section section(entry.second, "devices." + id, complaints);
+    DeviceConfig& device = devices.emplace_back();
+    device.id = id;
+    section.number("slots", device.slots, 1, 65'536);
+    section.size("memory", device.memory_bytes, 1, INT64_MAX);
+    section.done();
+  }
+  return devices;
 }
 
 // The simulate engine's keys, normalised for its command line; other engines refuse them.
@@ -175,11 +218,13 @@ void read_simulate(Section& section, WorkerConfig& worker) {
   set("job_memory", "job_memory", size);
   set("failure_rate", "failure_rate", fraction(1));
   set("seed", "seed", whole(0, UINT32_MAX));
-  set("run_log", "run_log", [&](const std::string& key) {
-    std::string value;
-    section.text(key, value);
-    return value;
-  });
+  for (const char* const file : {"run_log", "occupancy", "faults"}) {
+    set(file, file, [&](const std::string& key) {
+      std::string value;
+      section.text(key, value);
+      return value;
+    });
+  }
 }
 
 void read_engine(Section& section, WorkerConfig& worker) {
@@ -228,7 +273,7 @@ WorkerConfig read_worker(const YAML::Node& node, const std::string& path, const 
   }
   read_engine(section, worker);
   read_model(section, file, worker);
-  read_device(section, worker.device);
+  read_device(section, worker.devices);
   section.number("slots", worker.slots, 1, 65'536);
   section.size("memory", worker.memory_bytes, 1, INT64_MAX);
   section.text("queue", worker.queue);
@@ -354,6 +399,7 @@ Config read_file(const YAML::Node& root, const std::string& path, Complaints& co
   section.duration("drain_timeout", config.drain_timeout_ns, 0);
   config.queues = read_queues(section.take("queues"), complaints);
   read_workers(section.take("workers"), path, config, complaints);
+  config.devices = read_devices(section.take("devices"), complaints);
   config.limits = read_limits(section.take("limits"), complaints);
   config.webhooks = read_webhooks(section.take("webhooks"), path, complaints);
   section.done();

@@ -31,17 +31,28 @@ struct QueueConfig {
 
 struct WorkerConfig {
   std::string name;
-  std::string engine;        // "llama", "simulate"
-  std::string model;         // as written; may be empty
-  std::string model_path;    // llama: absolute, or relative to where penstockd was started
-  std::string model_name;    // what callers ask for; never empty
-  std::string device;        // "auto", "cpu", "0", "0,1"
-  uint32_t slots = 1;        // jobs at once
-  int64_t memory_bytes = 0;  // 0: no budget was set
+  std::string engine;      // "llama", "simulate"
+  std::string model;       // as written; may be empty
+  std::string model_path;  // llama: absolute, or relative to where penstockd was started
+  std::string model_name;  // what callers ask for; never empty
+  std::vector<std::string> devices = {"auto"};  // "auto", "cpu", or numbers and UUIDs
+  std::string device;                           // of those, where a process was placed (devices.h)
+  uint32_t slots = 1;                           // jobs at once on a device
+  int64_t memory_bytes = 0;                     // of it, that they may hold; 0: no budget was set
   std::string queue = "default";
   uint32_t threads = 0;                                      // 0: the worker chooses
   std::vector<std::pair<std::string, std::string>> options;  // the engine's own, units normalised
   bool operator==(const WorkerConfig&) const = default;
+
+  // Whether a process takes its memory when it starts, for all of its jobs, rather than job by job.
+  bool reserves_memory() const { return engine == "llama"; }
+};
+
+// What all workers on a device may use together.
+struct DeviceConfig {
+  std::string id;            // as workers name it
+  uint32_t slots = 0;        // 0: the most that one of its workers may
+  int64_t memory_bytes = 0;  // likewise
 };
 
 struct LimitsConfig {
@@ -72,6 +83,7 @@ struct Config {
   int64_t drain_timeout_ns = 30 * kNsPerSec;
   std::vector<QueueConfig> queues;  // "default" is always there
   std::vector<WorkerConfig> workers;
+  std::vector<DeviceConfig> devices;
   LimitsConfig limits;
   WebhooksConfig webhooks;
 };

@@ -89,10 +89,14 @@ class Dispatcher {
 
   // From workers.
   void worker_ready(WorkerSession& worker);
-  // Its jobs go back, or fail. `next_start_ns`: when another is started.
-  void worker_lost(WorkerSession& worker, int64_t next_start_ns);
+  // Its jobs go back, or fail, `why` being what became of the worker: "was killed by ...".
+  // `next_start_ns`: when another is started.
+  void worker_lost(WorkerSession& worker, int64_t next_start_ns, std::string_view why);
   void worker_leaving(WorkerSession& worker);
-  void fill(WorkerSession& worker);     // gives it jobs as long as it has credit
+  // Gives jobs to the workers on a device as long as they have credit: to the one whose slots are
+  // the least used first, so that each gets its part of a device that is full.
+  void fill(const Claims& device);
+  void fill_all();
   void recount(Scheduler::Lane& lane);  // a capacity changed
   // `frame` is the whole frame as it came.
   void begin_answer(Job& job, const wire::Head& head, std::string_view frame);
@@ -161,7 +165,9 @@ class Dispatcher {
 
  private:
   void offer(const Scheduler::Lane& lane);
-  void fill_all();
+  void give(WorkerSession& worker, Job& job);
+  template <typename Of, typename Count>
+  uint32_t bounded(Of&& of, Count&& count) const;
   void deliver(Job& job);
   void fetched(const JobId& id, uint64_t number, Result<std::string> frame);
   void revoke(Job& job);

@@ -1,5 +1,6 @@
 // Dispatcher: jobs go to workers, and answers come back.
 #include <algorithm>
+#include <map>
 
 #include "worker/queue/caller_session.h"
 #include "worker/queue/dispatcher.h"
@@ -55,54 +56,96 @@ void Dispatcher::worker_leaving(WorkerSession& worker) {
   worker.drain();
 }
 
-void Dispatcher::worker_lost(WorkerSession& worker, int64_t next_start_ns) {
+void Dispatcher::worker_lost(WorkerSession& worker, int64_t next_start_ns, std::string_view why) {
   roster_.lost(worker.name(), wires_.now_ns(), next_start_ns);
   if (std::erase(workers_, &worker) > 0) {
     recount(worker.lane());
   }
+  const std::string message =
+      why.empty() ? "The worker stopped." : std::string("The worker stopped: ").append(why) + ".";
   while (worker.running() > 0) {
     Job& job = worker.any_job();
     worker.forget(job);
-    put_back(job, Scheduler::Cause::kWorkerLost, "The worker stopped.");
+    put_back(job, Scheduler::Cause::kWorkerLost, message);
   }
   fill_all();
 }
 
-void Dispatcher::recount(Scheduler::Lane& lane) {
-  uint32_t capacity = 0;
+// What some workers count, within the bounds of theirs that they share on a device.
+template <typename Of, typename Count>
+uint32_t Dispatcher::bounded(Of&& of, Count&& count) const {
+  std::map<const Budget*, uint32_t> sums;
   for (const WorkerSession* worker : workers_) {
-    capacity += &worker->lane() == &lane ? worker->capacity() : 0;
+    if (of(*worker)) {
+      sums[&worker->tenant().budget()] += count(*worker);
+    }
   }
-  scheduler_.set_capacity(lane, capacity);
+  std::map<const Budget*, uint32_t> devices;
+  uint32_t alone = 0;
+  for (const auto& [share, sum] : sums) {
+    const uint32_t within = std::min(sum, share->slots);
+    (share->parent == nullptr ? alone : devices[share->parent]) += within;
+  }
+  for (const auto& [device, sum] : devices) {
+    alone += std::min(sum, device->slots);
+  }
+  return alone;
+}
+
+void Dispatcher::recount(Scheduler::Lane& lane) {
+  scheduler_.set_capacity(
+      lane, bounded([&](const WorkerSession& worker) { return &worker.lane() == &lane; },
+                    [](const WorkerSession& worker) { return worker.capacity(); }));
 }
 
 uint32_t Dispatcher::slots(const Scheduler::Queue& queue) const {
-  uint32_t slots = 0;
-  for (const WorkerSession* worker : workers_) {
-    slots += worker->lane().queue == &queue && !worker->draining() ? worker->slots() : 0;
-  }
-  return slots;
+  return bounded(
+      [&](const WorkerSession& worker) {
+        return worker.lane().queue == &queue && !worker.draining();
+      },
+      [](const WorkerSession& worker) { return worker.slots(); });
 }
 
-void Dispatcher::fill(WorkerSession& worker) {
-  while (worker.credit() > 0 && !(draining_ && unpromised_ == 0)) {
-    Scheduler::Ticket* const next = scheduler_.take(worker.lane(), wires_.now_ns());
-    if (next == nullptr) {
+void Dispatcher::fill(const Claims& device) {
+  std::vector<const WorkerSession*> served;  // their lanes have no more
+  while (!(draining_ && unpromised_ == 0)) {
+    WorkerSession* emptiest = nullptr;
+    for (WorkerSession* const worker : workers_) {
+      const auto fuller_than = [&](const WorkerSession& other) {
+        return uint64_t{worker->tenant().busy()} * other.slots() >=
+               uint64_t{other.tenant().busy()} * worker->slots();
+      };
+      if (&worker->tenant().claims() != &device || worker->credit() == 0 ||
+          std::find(served.begin(), served.end(), worker) != served.end() ||
+          (emptiest != nullptr && fuller_than(*emptiest))) {
+        continue;
+      }
+      emptiest = worker;
+    }
+    if (emptiest == nullptr) {
       return;
     }
-    auto& job = static_cast<Job&>(*next);
-    worker.assign(job, ++last_number_);
-    note_started(job);
-    if (job.held_bytes() > 0) {
-      deliver(job);
+    Scheduler::Ticket* const next = scheduler_.take(emptiest->lane(), wires_.now_ns());
+    if (next == nullptr) {
+      served.push_back(emptiest);
     } else {
-      store_->fetch(job.id,
-                    [this, id = job.id, number = job.more->number](Result<std::string> frame) {
-                      fetched(id, number, std::move(frame));
-                    });
+      give(*emptiest, static_cast<Job&>(*next));
     }
-    audience_.tell_state(job);
   }
+}
+
+void Dispatcher::give(WorkerSession& worker, Job& job) {
+  worker.assign(job, ++last_number_);
+  note_started(job);
+  if (job.held_bytes() > 0) {
+    deliver(job);
+  } else {
+    store_->fetch(job.id,
+                  [this, id = job.id, number = job.more->number](Result<std::string> frame) {
+                    fetched(id, number, std::move(frame));
+                  });
+  }
+  audience_.tell_state(job);
 }
 
 // Of its first attempt: what followed was not foreseen.
@@ -127,7 +170,7 @@ void Dispatcher::fetched(const JobId& id, uint64_t number, Result<std::string> f
     log(Level::kError, frame.error().message);
     revoke(*job);
     put_back(*job, Scheduler::Cause::kJobFailed, "Its request could not be read from disk.");
-    return fill(worker);
+    return fill(worker.tenant().claims());
   }
   hold(*job, *std::move(frame));
   deliver(*job);
@@ -155,8 +198,8 @@ void Dispatcher::resume(Scheduler::Queue& queue) {
 }
 
 void Dispatcher::fill_all() {
-  for (WorkerSession* worker : workers_) {
-    fill(*worker);
+  for (const WorkerSession* worker : workers_) {
+    fill(worker->tenant().claims());
   }
 }
 
@@ -169,7 +212,7 @@ void Dispatcher::offer(const Scheduler::Lane& lane) {
     }
   }
   if (best != nullptr) {
-    fill(*best);
+    fill(best->tenant().claims());
   }
 }
 

@@ -5,12 +5,13 @@
 namespace penstock::queue {
 
 uint32_t Scaling::most(const WorkerConfig& worker) {
-  return std::min(worker.slots, kMostProcesses);
+  const uint64_t slots = uint64_t{worker.slots} * worker.devices.size();
+  return static_cast<uint32_t>(std::min<uint64_t>(slots, kMostProcesses));
 }
 
-uint32_t Scaling::of(const std::string& worker) const {
-  const auto found = wanted_.find(worker);
-  return found == wanted_.end() ? 1 : found->second;
+uint32_t Scaling::of(const WorkerConfig& worker) const {
+  const auto found = wanted_.find(worker.name);
+  return found == wanted_.end() ? static_cast<uint32_t>(worker.devices.size()) : found->second;
 }
 
 std::vector<WorkerConfig> Scaling::apply(const std::vector<WorkerConfig>& workers) {
@@ -23,12 +24,11 @@ std::vector<WorkerConfig> Scaling::apply(const std::vector<WorkerConfig>& worker
   wanted_ = std::move(kept);
   std::vector<WorkerConfig> processes;
   for (const WorkerConfig& worker : workers) {
-    const uint32_t count = of(worker.name);
+    const uint32_t count = of(worker);
     for (uint32_t i = 0; i < std::max(count, 1U); ++i) {
       WorkerConfig& process = processes.emplace_back(worker);
       process.name += i == 0 ? "" : "#" + std::to_string(i + 1);
-      process.slots = count == 0 ? 0 : worker.slots / count + (i < worker.slots % count ? 1 : 0);
-      process.memory_bytes = count == 0 ? 0 : worker.memory_bytes / count;
+      process.slots = count == 0 ? 0 : worker.slots;
     }
   }
   return processes;

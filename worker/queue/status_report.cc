@@ -80,6 +80,21 @@ std::string describe(const Supervisor::Worker& worker) {
   return object.done();
 }
 
+std::string describe(const Device& device) {
+  Object object;
+  object.text("device", device.id)
+      .text("state", !device.out           ? "good"
+                     : device.checker != 0 ? "checking"
+                                           : "out")
+      .number("busy", device.budget.busy)
+      .number("slots", device.budget.slots)
+      .number("held_bytes", device.budget.held_bytes)
+      .number("memory_bytes", device.budget.memory_bytes)
+      .number("waiting_for_memory", static_cast<int64_t>(device.claims.waiting()));
+  return device.fault.empty() ? object.raw("last_fault", "null").done()
+                              : object.text("last_fault", device.fault).done();
+}
+
 // One that was drained, or scaled to 0.
 std::string describe_stopped(const WorkerConfig& worker) {
   return Object()
@@ -88,7 +103,7 @@ std::string describe_stopped(const WorkerConfig& worker) {
       .text("queue", worker.queue)
       .text("engine", worker.engine)
       .text("model", worker.model_name)
-      .text("device", worker.device)
+      .text("device", "")
       .number("pid", 0)
       .number("running", 0)
       .number("slots", 0)
@@ -163,6 +178,10 @@ std::string report_status(const StatusSources& sources) {
   for (const auto& worker : sources.supervisor.workers()) {
     append_item(workers, describe(*worker));
   }
+  std::string devices = "[";
+  for (const auto& [id, device] : sources.supervisor.devices().all()) {
+    append_item(devices, describe(device));
+  }
   for (const WorkerConfig& worker : sources.config.workers) {
     const auto& processes = sources.supervisor.workers();
     if (std::none_of(processes.begin(), processes.end(), [&](const auto& each) {
@@ -179,6 +198,7 @@ std::string report_status(const StatusSources& sources) {
       .number("held_bytes", sources.dispatcher.held_bytes())
       .raw("queues", queues + "]")
       .raw("workers", workers + "]")
+      .raw("devices", devices + "]")
       .raw("counters", describe(sources))
       .raw("state", store == nullptr ? "null" : describe(*store, sources.config.limits))
       .done();

@@ -1,9 +1,12 @@
 #include "worker/queue/supervisor.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "shared/base/units.h"
@@ -17,6 +20,7 @@ using State = Supervisor::Worker::State;
 
 // After its socket closed, a process gets that long to exit by itself.
 constexpr int64_t kLingerNs = kNsPerSec;
+constexpr int64_t kLockRetryNs = 50 * kNsPerMs;
 
 std::string told(int status) {
   if (WIFSIGNALED(status)) {
@@ -33,6 +37,16 @@ std::string label(const Supervisor::Worker& worker) { return "worker " + worker.
 const char* Supervisor::name_of(State state) {
   constexpr const char* kNames[] = {"waiting", "starting", "ready", "draining"};
   return kNames[static_cast<size_t>(state)];
+}
+
+Supervisor::Supervisor(Wires& wires, Dispatcher& dispatcher, std::string lock_path)
+    : wires_(wires),
+      dispatcher_(dispatcher),
+      devices_([this](const WorkerConfig& worker, const std::string& device) {
+        return check_device(worker, device);
+      }),
+      lock_path_(std::move(lock_path)) {
+  devices_.on_change = [this] { rearrange_ = true; };
 }
 
 void Supervisor::apply(const Config& config) {
@@ -69,6 +83,11 @@ const WorkerConfig* Supervisor::find(std::string_view worker) const {
 void Supervisor::arrange() {
   Config scaled = config_;
   scaled.workers = scaling_.apply(config_.workers);
+  std::vector<WorkerConfig> running;
+  for (const auto& worker : workers_) {
+    running.push_back(worker->config);
+  }
+  devices_.place(config_, running, scaled.workers);
   dispatcher_.apply(scaled);
   std::erase_if(scaled.workers, [](const WorkerConfig& worker) { return worker.slots == 0; });
   const int64_t now_ns = wires_.now_ns();
@@ -98,30 +117,41 @@ void Supervisor::arrange() {
   advance_to(now_ns);
 }
 
-// Whether the device has room for the process beside the others of its worker that still live:
-// these may be older, and larger.
-bool Supervisor::fits(const Worker& worker) const {
-  const auto name = Scaling::worker_of(worker.config.name);
-  uint64_t slots = 0;
-  uint64_t allowed_slots = 0;
-  int64_t memory_bytes = 0;
-  int64_t allowed_bytes = 0;
-  for (const auto& each : workers_) {
-    if (Scaling::worker_of(each->config.name) != name) {
-      continue;
-    }
-    const WorkerConfig& wanted = each->next ? *each->next : each->config;
-    const bool lives = each->state != State::kWaiting;
-    if (lives || each.get() == &worker) {
-      slots += (lives ? each->config : wanted).slots;
-      memory_bytes += (lives ? each->config : wanted).memory_bytes;
-    }
-    if (!each->retired || each->next) {
-      allowed_slots += wanted.slots;
-      allowed_bytes += wanted.memory_bytes;
-    }
+// Whether no worker of an earlier penstockd is left.
+bool Supervisor::may_start() {
+  if (locked_ || lock_path_.empty()) {
+    return true;
   }
-  return slots <= allowed_slots && memory_bytes <= allowed_bytes;
+  if (!lock_.valid()) {
+    lock_ = Fd(::open(lock_path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  }
+  locked_ = lock_.valid() && ::flock(lock_.get(), LOCK_EX | LOCK_NB) == 0;
+  if (locked_) {
+    if (lock_due_ns_ != INT64_MAX) {
+      log(Level::kInfo, "the workers of the earlier penstockd are gone");
+    }
+    lock_due_ns_ = INT64_MAX;
+    return true;
+  }
+  if (lock_due_ns_ == INT64_MAX) {
+    log(Level::kWarn,
+        "no worker is started: " +
+            (errno == EWOULDBLOCK ? "those of an earlier penstockd still run (" + lock_path_ + ")"
+                                  : lock_path_ + " cannot be locked: " + std::strerror(errno)));
+  }
+  lock_due_ns_ = wires_.now_ns() + kLockRetryNs;
+  return false;
+}
+
+Result<pid_t> Supervisor::check_device(const WorkerConfig& worker, const std::string& device) {
+  WorkerConfig checked = worker;
+  checked.device = device;
+  auto command = worker_command(binary_, checked, config_.limits);
+  command.emplace_back("--check-device");
+  auto environment = worker_environment(device);
+  auto spawned = environment ? spawn_worker(command, *environment, lock_.get())
+                             : Result<Spawned>(environment.error());
+  return spawned ? Result<pid_t>(spawned->pid) : Result<pid_t>(spawned.error());
 }
 
 void Supervisor::shut_down(int64_t kill_ns) {
@@ -129,6 +159,7 @@ void Supervisor::shut_down(int64_t kill_ns) {
     worker->next.reset();
     retire(*worker, kill_ns);
   }
+  devices_.shut_down();
   advance_to(wires_.now_ns());
 }
 
@@ -152,7 +183,10 @@ void Supervisor::retire(Worker& worker, int64_t kill_ns) {
 }
 
 void Supervisor::start(Worker& worker, int64_t now_ns) {
-  auto spawned = spawn_worker(worker_command(binary_, worker.config, config_.limits));
+  auto environment = worker_environment(worker.config.device);
+  auto spawned = environment ? spawn_worker(worker_command(binary_, worker.config, config_.limits),
+                                            *environment, lock_.get())
+                             : Result<Spawned>(environment.error());
   if (!spawned) {
     worker.last_error = spawned.error().message;
     worker.start_ns = now_ns + worker.backoff.after(0);
@@ -168,8 +202,11 @@ void Supervisor::start(Worker& worker, int64_t now_ns) {
   worker.start_ns = now_ns;
   worker.ready_ns = 0;
   worker.kill_ns = INT64_MAX;
+  worker.killed = false;
+  worker.end.clear();
+  worker.tenant = devices_.seat(worker.config);
   worker.session = std::make_unique<WorkerSession>(wires_, std::move(spawned->socket), dispatcher_,
-                                                   *this, worker.config.name, lane);
+                                                   *this, worker.config.name, lane, *worker.tenant);
   if (const Status opened = worker.session->open(); !opened) {
     worker.last_error = opened.error().message;
     worker.session->close();
@@ -195,15 +232,11 @@ void Supervisor::on_worker_ready(WorkerSession& session) {
 
 void Supervisor::on_worker_closed(WorkerSession& session) {
   Worker& worker = worker_of(session);
-  const int64_t now_ns = wires_.now_ns();
-  if (!session.last_words().empty()) {
-    worker.last_error = session.last_words();
-    log(Level::kError, label(worker) + ": " + worker.last_error);
+  worker.tenant->withdraw_all();
+  worker.kill_ns = std::min(worker.kill_ns, wires_.now_ns() + kLingerNs);
+  if (worker.pid == 0) {
+    lose(worker);
   }
-  dispatcher_.worker_lost(session, now_ns + RestartBackoff::kFirstNs);
-  worker.session.reset();
-  worker.kill_ns = std::min(worker.kill_ns, now_ns + kLingerNs);
-  settle(worker);
 }
 
 void Supervisor::reap() {
@@ -213,26 +246,52 @@ void Supervisor::reap() {
       exited(*worker, status);
     }
   }
+  devices_.reap(wires_.now_ns());
 }
 
 void Supervisor::exited(Worker& worker, int status) {
   const bool wanted = worker.retired && WIFEXITED(status) && WEXITSTATUS(status) == 0;
   log(wanted ? Level::kInfo : Level::kWarn,
       label(worker) + ": process " + std::to_string(worker.pid) + " " + told(status));
-  if (!wanted && (worker.last_error.empty() || WIFSIGNALED(status))) {
-    worker.last_error = told(status);
+  if (!wanted && worker.end.empty()) {
+    worker.end = told(status);
   }
   worker.pid = 0;
+  worker.tenant->release();
+  if (worker.session == nullptr) {
+    settle(worker);
+  } else if (worker.session->closed()) {
+    lose(worker);
+  } else {  // its last frames are still to be read
+    worker.kill_ns = std::min(worker.kill_ns, wires_.now_ns() + kLingerNs);
+  }
+  dispatcher_.fill_all();
+}
+
+// Its jobs go back.
+void Supervisor::lose(Worker& worker) {
+  const int64_t now_ns = wires_.now_ns();
+  if (const std::string& words = worker.session->last_words(); !words.empty()) {
+    worker.end = words;
+    log(Level::kError, label(worker) + ": " + words);
+  }
+  if (worker.session->device_fault()) {
+    devices_.fault(worker.config, worker.end, now_ns);
+  }
+  worker.last_error = worker.end.empty() ? worker.last_error : worker.end;
+  dispatcher_.worker_lost(*worker.session, now_ns + RestartBackoff::kFirstNs, worker.end);
+  worker.session.reset();
   settle(worker);
 }
 
-// Once the process is reaped and its last frames are read, the worker waits for its next start.
+// Once the process is reaped and its jobs are back, the worker waits for its next start.
 void Supervisor::settle(Worker& worker) {
   if (worker.pid != 0 || worker.session != nullptr || worker.state == State::kWaiting) {
     return;
   }
   const int64_t now_ns = wires_.now_ns();
   const int64_t ready_ns = worker.ready_ns == 0 ? 0 : now_ns - worker.ready_ns;
+  worker.tenant.reset();
   worker.state = State::kWaiting;
   worker.kill_ns = INT64_MAX;
   worker.start_ns = now_ns;
@@ -247,26 +306,33 @@ void Supervisor::settle(Worker& worker) {
 
 void Supervisor::kill(Worker& worker, const std::string& why) {
   log(Level::kWarn, label(worker) + ": " + why + "; killing process " + std::to_string(worker.pid));
-  worker.last_error = why;
-  worker.kill_ns = INT64_MAX;
+  worker.end = worker.end.empty() ? why : worker.end;
+  worker.killed = true;
+  worker.kill_ns = wires_.now_ns() + kLingerNs;
   ::kill(worker.pid, SIGKILL);
-  if (worker.session != nullptr) {
-    worker.session->close();  // its jobs go back now; nothing it may still say counts
-  }
+  worker.session->close();  // nothing it may still say counts
+}
+
+bool Supervisor::startable(const Worker& worker) const {
+  return (!worker.retired || worker.next) &&
+         devices_.can_start(worker.next ? *worker.next : worker.config);
 }
 
 // When there is something to do for this worker.
 int64_t Supervisor::due_ns(const Worker& worker) const {
+  const bool over = worker.killed || worker.session == nullptr || worker.session->closed();
   switch (worker.state) {
     case State::kWaiting:
-      return (worker.retired && !worker.next) || !fits(worker) ? INT64_MAX : worker.start_ns;
+      return !startable(worker)          ? INT64_MAX
+             : lock_due_ns_ == INT64_MAX ? worker.start_ns
+                                         : std::max(worker.start_ns, lock_due_ns_);
     case State::kStarting:
-      return std::min(worker.kill_ns, worker.start_ns + config_.limits.start_timeout_ns);
+      return over ? worker.kill_ns
+                  : std::min(worker.kill_ns, worker.start_ns + config_.limits.start_timeout_ns);
     default:
-      return worker.session == nullptr
-                 ? worker.kill_ns
-                 : std::min(worker.kill_ns,
-                            worker.session->last_heard_ns() + config_.limits.heartbeat_timeout_ns);
+      return over ? worker.kill_ns
+                  : std::min(worker.kill_ns,
+                             worker.session->last_heard_ns() + config_.limits.heartbeat_timeout_ns);
   }
 }
 
@@ -275,6 +341,9 @@ void Supervisor::check(Worker& worker, int64_t now_ns) {
     return;
   }
   if (worker.state == State::kWaiting) {
+    if (!may_start()) {
+      return;
+    }
     if (worker.next) {
       worker.config = *std::move(worker.next);
       worker.next.reset();
@@ -284,12 +353,15 @@ void Supervisor::check(Worker& worker, int64_t now_ns) {
     start(worker, now_ns);
   } else if (worker.pid == 0) {
     worker.kill_ns = INT64_MAX;  // reaped; only its socket is left
-    if (worker.session != nullptr) {
-      worker.session->close();
-    }
+    worker.session->close();
+  } else if (worker.killed) {
+    worker.kill_ns = INT64_MAX;
+    log(Level::kError, label(worker) + ": process " + std::to_string(worker.pid) +
+                           " does not die; what it uses of its device stays taken until it does");
+    lose(worker);
   } else if (worker.kill_ns <= now_ns) {
-    kill(worker, worker.session == nullptr ? "closed its socket and did not exit"
-                                           : "did not finish in time");
+    kill(worker, worker.session->closed() ? "closed its socket and did not exit"
+                                          : "did not finish in time");
   } else {
     kill(worker,
          worker.state == State::kStarting
@@ -299,6 +371,11 @@ void Supervisor::check(Worker& worker, int64_t now_ns) {
 }
 
 void Supervisor::advance_to(int64_t now_ns) {
+  devices_.advance_to(now_ns);
+  if (rearrange_) {
+    rearrange_ = false;
+    return arrange();
+  }
   for (const auto& worker : workers_) {
     check(*worker, now_ns);
   }
@@ -308,7 +385,7 @@ void Supervisor::advance_to(int64_t now_ns) {
 }
 
 int64_t Supervisor::next_event() const {
-  int64_t next_ns = INT64_MAX;
+  int64_t next_ns = devices_.next_event();
   for (const auto& worker : workers_) {
     next_ns = std::min(next_ns, due_ns(*worker));
   }

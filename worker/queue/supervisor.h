@@ -8,8 +8,13 @@
 //
 // A worker is killed when it says nothing for heartbeat_timeout, does not get ready within
 // start_timeout, does not exit within drain_timeout of DRAIN, or lingers after its socket closed.
-// The next process of a worker is started only after the last one was reaped, so two never hold the
-// device; and one of several (scaling.h) only when what those that live may use leaves room for it.
+// The next process of a worker is started only after the last one was reaped, on a device that is
+// not out and has the memory it reserves (devices.h). The jobs of one that died go back when it is
+// reaped; or a second after it was killed, if a wedged driver keeps it, and then what it used of
+// the device stays counted until it is gone.
+//
+// Workers die with penstockd, but not at once: their socket and a lock that they inherit tell. The
+// next penstockd starts none before the lock is free, so that two generations never share a device.
 //
 // Time is pushed in by advance_to(); child exits by reap().
 #pragma once
@@ -22,7 +27,9 @@
 #include <string>
 #include <vector>
 
+#include "shared/base/fd.h"
 #include "worker/queue/config.h"
+#include "worker/queue/devices.h"
 #include "worker/queue/dispatcher.h"
 #include "worker/queue/restart_backoff.h"
 #include "worker/queue/scaling.h"
@@ -37,19 +44,23 @@ class Supervisor final : public WorkerHost {
     WorkerConfig config;
     State state = State::kWaiting;
     pid_t pid = 0;                           // 0: no process
-    std::unique_ptr<WorkerSession> session;  // nullptr: no socket, or read to its end
+    std::unique_ptr<Tenant> tenant;          // while there is a process
+    std::unique_ptr<WorkerSession> session;  // nullptr: its jobs are back
     int64_t start_ns = 0;                    // kWaiting: then; else: when it was
     int64_t ready_ns = 0;                    // 0: not ready yet
-    int64_t kill_ns = INT64_MAX;             // it is killed then
+    int64_t kill_ns = INT64_MAX;             // it is killed then; if `killed`, given up
+    bool killed = false;
     uint64_t restarts = 0;
+    std::string end;  // what is known of why this process ends
     std::string last_error;
     RestartBackoff backoff;
     bool retired = false;              // not started again ...
     std::optional<WorkerConfig> next;  // ... unless as this
   };
 
-  // All must outlive this.
-  Supervisor(Wires& wires, Dispatcher& dispatcher) : wires_(wires), dispatcher_(dispatcher) {}
+  // All must outlive this. `lock_path`: of a file that is made, and locked while workers live;
+  // empty: none is.
+  Supervisor(Wires& wires, Dispatcher& dispatcher, std::string lock_path = {});
 
   // Starts, drains and replaces workers until they are those of the configuration, as scaled. The
   // dispatcher is given it, too.
@@ -73,6 +84,7 @@ class Supervisor final : public WorkerHost {
   int64_t next_event() const;
 
   const std::vector<std::unique_ptr<Worker>>& workers() const { return workers_; }
+  const Devices& devices() const { return devices_; }
   static const char* name_of(Worker::State state);
 
  private:
@@ -81,11 +93,14 @@ class Supervisor final : public WorkerHost {
 
   Worker& worker_of(const WorkerSession& session);
   void arrange();
-  bool fits(const Worker& worker) const;
+  bool startable(const Worker& worker) const;
+  bool may_start();
+  Result<pid_t> check_device(const WorkerConfig& worker, const std::string& device);
   void start(Worker& worker, int64_t now_ns);
   void retire(Worker& worker, int64_t kill_ns);
   void check(Worker& worker, int64_t now_ns);
   void exited(Worker& worker, int status);
+  void lose(Worker& worker);
   void settle(Worker& worker);
   void kill(Worker& worker, const std::string& why);
   int64_t due_ns(const Worker& worker) const;
@@ -94,6 +109,12 @@ class Supervisor final : public WorkerHost {
   Dispatcher& dispatcher_;
   Config config_;
   Scaling scaling_;
+  Devices devices_;
+  std::string lock_path_;
+  Fd lock_;  // inherited by workers, and locked once the last generation of them is gone
+  bool locked_ = false;
+  bool rearrange_ = false;           // a device is out, or back
+  int64_t lock_due_ns_ = INT64_MAX;  // when it is tried again
   std::string binary_;
   std::vector<std::unique_ptr<Worker>> workers_;
 };

@@ -28,6 +28,9 @@ void WorkerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
     case FrameType::kTake:
       error = on_take(frame);
       break;
+    case FrameType::kClaim:
+      error = on_claim(frame);
+      break;
     case FrameType::kHeartbeat:
       error = on_heartbeat(frame);
       break;
@@ -68,6 +71,7 @@ void WorkerSession::on_goodbye(const wire::Frame& frame) {
   wire::Goodbye goodbye;
   if (wire::parse(frame.payload, goodbye) == nullptr) {
     last_words_ = goodbye.message.substr(0, kMaxLastWords);
+    device_fault_ = goodbye.device_fault != 0;
   }
   close();
 }
@@ -81,6 +85,7 @@ const char* WorkerSession::on_take(const wire::Frame& frame) {
     return "TAKE asks for too many jobs";
   }
   credit_ += static_cast<uint32_t>(take.credit);
+  tenant_.return_slots(take.credit);
   const auto holds = credit_ + static_cast<uint32_t>(given_.size());
   const bool grew = holds > capacity_;
   capacity_ = std::max(capacity_, holds);
@@ -90,8 +95,28 @@ const char* WorkerSession::on_take(const wire::Frame& frame) {
   } else if (grew) {
     dispatcher_.recount(lane_);
   }
-  dispatcher_.fill(*this);
+  tenant_.return_bytes(take.memory_bytes);
+  dispatcher_.fill(tenant_.claims());
   return nullptr;
+}
+
+// A job's memory on the device. One that is not given to it any more asks for nothing.
+const char* WorkerSession::on_claim(const wire::Frame& frame) {
+  wire::Claim claim;
+  if (const char* const error = wire::parse(frame.payload, claim); error != nullptr) {
+    return error;
+  }
+  if (claim.memory_bytes == 0 || claim.memory_bytes > INT64_MAX) {
+    return "CLAIM without a number of bytes";
+  }
+  if (find(frame.header.id) != nullptr) {
+    tenant_.claim(frame.header.id, static_cast<int64_t>(claim.memory_bytes), *this);
+  }
+  return nullptr;
+}
+
+void WorkerSession::on_granted(uint64_t job, int64_t bytes) {
+  wire::append(out(), job, wire::Grant{static_cast<uint64_t>(bytes)});
 }
 
 const char* WorkerSession::on_heartbeat(const wire::Frame& frame) {
@@ -174,6 +199,7 @@ const char* WorkerSession::on_end(Job& job, const wire::Frame& frame, std::strin
 
 void WorkerSession::assign(Job& job, uint64_t number) {
   --credit_;
+  tenant_.take_slot();
   last_number_ = number;
   job.extra().worker = this;
   job.more->number = number;
@@ -193,7 +219,9 @@ void WorkerSession::revoke(Job& job) {
   for (const Given& each : given_) {
     if (each.job == &job && !each.sent) {
       ++credit_;
+      tenant_.return_slots(1);
     } else if (each.job == &job) {
+      tenant_.withdraw(each.number);
       wire::append_empty(out(), FrameType::kCancel, job.more->number);
     }
   }

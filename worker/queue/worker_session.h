@@ -7,12 +7,14 @@
 // given but is known no more belongs to a job that was cancelled a moment ago, and is dropped.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "shared/wire/messages.h"
+#include "worker/queue/budget.h"
 #include "worker/queue/connection.h"
 #include "worker/queue/job.h"
 
@@ -30,25 +32,31 @@ class WorkerHost {
   virtual void on_worker_closed(WorkerSession& session) = 0;
 };
 
-class WorkerSession final : public Connection {
+class WorkerSession final : public Connection, private Tenant::Claimant {
  public:
   static constexpr uint32_t kMaxCredit = 1U << 17;
   static constexpr size_t kMaxLastWords = 300;
 
-  // `name` is the worker's in penstock.yaml; its jobs come from `lane`.
+  // `name` is the process's (scaling.h); its jobs come from `lane`, and use the device as `tenant`,
+  // which outlives this.
   WorkerSession(Wires& wires, Fd fd, Dispatcher& dispatcher, WorkerHost& host, std::string name,
-                Scheduler::Lane& lane)
+                Scheduler::Lane& lane, Tenant& tenant)
       : Connection(wires, std::move(fd)),
         dispatcher_(dispatcher),
         host_(host),
         name_(std::move(name)),
-        lane_(lane) {}
+        lane_(lane),
+        tenant_(tenant) {}
 
   const std::string& name() const { return name_; }
   Scheduler::Lane& lane() const { return lane_; }
 
-  // Jobs it can be given now; none once it drains.
-  uint32_t credit() const { return draining_ || closed() ? 0 : credit_; }
+  Tenant& tenant() const { return tenant_; }
+
+  // Jobs it can be given now, the device's bound observed; none once it drains.
+  uint32_t credit() const {
+    return draining_ || closed() ? 0 : std::min(credit_, tenant_.free_slots());
+  }
   // The most it has held or asked for at once.
   uint32_t capacity() const { return draining_ || closed() ? 0 : capacity_; }
   uint32_t slots() const { return slots_; }
@@ -59,6 +67,8 @@ class WorkerSession final : public Connection {
   uint64_t memory_bytes() const { return memory_bytes_; }
   // Why the connection ended, as far as either side said; or empty.
   const std::string& last_words() const { return last_words_; }
+  // It said that the device is to blame.
+  bool device_fault() const { return device_fault_; }
   size_t running() const { return given_.size(); }
   // REQUIRES: running() > 0.
   Job& any_job() const { return *given_.back().job; }
@@ -85,9 +95,11 @@ class WorkerSession final : public Connection {
   void on_refused(std::string_view reason) override {
     last_words_ = "it broke the protocol: " + std::string(reason);
   }
+  void on_granted(uint64_t job, int64_t bytes) override;
   void on_goodbye(const wire::Frame& frame);
   const char* on_hello(const wire::Frame& frame);
   const char* on_take(const wire::Frame& frame);
+  const char* on_claim(const wire::Frame& frame);
   const char* on_heartbeat(const wire::Frame& frame);
   const char* on_answer(const wire::Frame& frame, std::string_view bytes);
   const char* on_end(Job& job, const wire::Frame& frame, std::string_view bytes);
@@ -98,6 +110,8 @@ class WorkerSession final : public Connection {
   WorkerHost& host_;
   std::string name_;
   Scheduler::Lane& lane_;
+  Tenant& tenant_;
+  bool device_fault_ = false;
   bool ready_ = false;
   bool draining_ = false;
   uint32_t slots_ = 0;

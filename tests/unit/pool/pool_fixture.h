@@ -49,8 +49,10 @@ class PoolTest : public ::testing::Test {
     sink_.emplace(link_->out());
   }
 
-  void start_pool(std::unique_ptr<Engine> engine, uint32_t slots, int64_t memory_bytes = 0) {
+  void start_pool(std::unique_ptr<Engine> engine, uint32_t slots, int64_t memory_bytes = 0,
+                  bool claims_memory = false) {
     Pool::Options options;
+    options.claims_memory = claims_memory;
     options.name = "w";
     options.model = "sim";
     options.slots = slots;
@@ -108,9 +110,10 @@ class PoolTest : public ::testing::Test {
 
   // "HEAD 7, CHUNK 7, DONE 7, TAKE 1": what came, without heartbeats.
   static std::string story(const std::vector<Received>& frames) {
-    static constexpr const char* kNames[] = {"",      "HELLO",     "SUBMIT", "ACCEPTED", "HEAD",
-                                             "CHUNK", "PROGRESS",  "DONE",   "FAILED",   "CANCEL",
-                                             "TAKE",  "HEARTBEAT", "STATUS", "DRAIN",    "GOODBYE"};
+    static constexpr const char* kNames[] = {
+        "",       "HELLO",  "SUBMIT", "ACCEPTED",  "HEAD",   "CHUNK", "PROGRESS", "DONE",
+        "FAILED", "CANCEL", "TAKE",   "HEARTBEAT", "STATUS", "DRAIN", "GOODBYE",  "ASK",
+        "HOLD",   "OVER",   "",       "",          "CLAIM",  "GRANT"};
     std::string out;
     for (const Received& frame : frames) {
       if (frame.type == wire::FrameType::kHeartbeat) {

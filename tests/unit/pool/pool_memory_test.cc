@@ -41,13 +41,18 @@ class ScriptedEngine final : public Engine {
 
 class PoolMemoryTest : public PoolTest {
  protected:
-  void make_scripted(uint32_t slots, int64_t memory_bytes) {
+  void make_scripted(uint32_t slots, int64_t memory_bytes, bool claims_memory = false) {
     open_link();
     auto engine = std::make_unique<ScriptedEngine>(*sink_);
     engine_ = engine.get();
-    start_pool(std::move(engine), slots, memory_bytes);
+    start_pool(std::move(engine), slots, memory_bytes, claims_memory);
     turn();
     receive();
+  }
+  void grant(JobNumber job, uint64_t bytes) {
+    std::string out;
+    wire::append(out, job, wire::Grant{bytes});
+    send(out);
   }
   std::string running() const {
     std::string out;
@@ -71,6 +76,45 @@ TEST_F(PoolMemoryTest, AJobWaitsUntilItsMemoryIsFree) {
   turn();
   EXPECT_EQ(running(), "2 ");
   EXPECT_EQ(story(), "DONE 1, TAKE 1");
+}
+
+TEST_F(PoolMemoryTest, WhereOthersShareTheDeviceEachJobAsksForItsMemory) {
+  make_scripted(4, 100, true);
+  send(submit_bytes(1, "60") + submit_bytes(2, "50") + submit_bytes(3, "0"));
+  turn();
+  EXPECT_EQ(running(), "3 ") << "it needs none";
+  const auto frames = receive();
+  ASSERT_EQ(story(frames), "CLAIM 1, CLAIM 2");
+  EXPECT_EQ(parsed<wire::Claim>(frames[1]).memory_bytes, 50U);
+  grant(2, 50);  // penstockd knows what is free, and who is next
+  turn();
+  EXPECT_EQ(running(), "3 2 ");
+  engine_->end(2);
+  turn();
+  const auto ended = receive();
+  ASSERT_EQ(story(ended), "DONE 2, TAKE 1");
+  EXPECT_EQ(parsed<wire::Take>(ended[1]).memory_bytes, 50U);
+}
+
+TEST_F(PoolMemoryTest, WhatWasGrantedToACancelledJobIsGivenBack) {
+  make_scripted(4, 100, true);
+  send(submit_bytes(1, "60") + submit_bytes(2, "30"));
+  turn();
+  receive();
+  grant(1, 60);
+  turn();
+  cancel(1);  // running
+  cancel(2);  // waiting
+  turn();
+  auto frames = receive();
+  ASSERT_EQ(story(frames), "TAKE 2");
+  EXPECT_EQ(parsed<wire::Take>(frames[0]).memory_bytes, 60U);
+  grant(2, 30);  // crossed the cancel
+  turn();
+  frames = receive();
+  ASSERT_EQ(story(frames), "TAKE 0");
+  EXPECT_EQ(parsed<wire::Take>(frames[0]).memory_bytes, 30U);
+  EXPECT_EQ(running(), "");
 }
 
 TEST_F(PoolMemoryTest, WaitingJobsStartInOrder) {

@@ -211,7 +211,7 @@ TEST_F(PoolTest, DrainFinishesWhatRunsThenExits) {
   turn_at(now_ns_ + 10 * kNsPerMs);
   EXPECT_TRUE(last_.over);
   EXPECT_EQ(last_.exit_status, 0);
-  EXPECT_EQ(story(), "HEAD 7, CHUNK 7, DONE 7") << "and takes no more";
+  EXPECT_EQ(story(), "HEAD 7, CHUNK 7, DONE 7, TAKE 1") << "penstockd counts what it still uses";
 }
 
 TEST_F(PoolTest, DrainOfAnIdleWorkerEndsIt) {

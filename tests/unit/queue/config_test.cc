@@ -66,7 +66,7 @@ webhooks: { secret_file: hook.secret, allow: [10.0.0.0/8, "fd00::/8", hooks.inte
                                            .keep_results_ns = 3600 * kNsPerSec,
                                            .aging_ns = 3 * kNsPerSec}));
   const WorkerConfig& worker = config.workers.at(0);
-  EXPECT_EQ(worker.device, "1");
+  EXPECT_EQ(worker.devices, std::vector<std::string>{"1"});
   EXPECT_EQ(worker.threads, 2U);
   const std::vector<std::pair<std::string, std::string>> options = {{"service_time_ns", "20000000"},
                                                                     {"distribution", "lognormal"},
@@ -143,8 +143,18 @@ TEST(ConfigTest, AWrongValueIsShownWithWhatWouldBeRight) {
             "p.yaml:3: key 'workers[0].distribution': 'normal' is not known; write constant, "
             "exponential or lognormal");
   EXPECT_EQ(worker_complaint("name: a, engine: simulate, device: gpu"),
-            "p.yaml:3: key 'workers[0].device': must be auto, cpu, a device's number, or a list of "
-            "numbers");
+            "p.yaml:3: key 'workers[0].device': must be auto, cpu, a GPU's number or UUID "
+            "(GPU-..., MIG-...), or a list of these");
+  EXPECT_EQ(worker_complaint("name: a, engine: simulate, device: [0, cpu]"),
+            "p.yaml:3: key 'workers[0].device': must be auto, cpu, a GPU's number or UUID "
+            "(GPU-..., MIG-...), or a list of these");
+  EXPECT_EQ(worker_complaint("name: a, engine: simulate, device: [0, 1, 0]"),
+            "p.yaml:3: key 'workers[0].device': names 0 twice");
+  EXPECT_EQ(complaint("socket: /s\ndevices: { fast: { slots: 2 } }\n"),
+            "p.yaml:2: key 'devices.fast': must be a GPU's number or UUID, as in a worker's "
+            "`device`");
+  EXPECT_EQ(complaint("socket: /s\ndevices: { 0: { slots: 0 } }\n"),
+            "p.yaml:2: key 'devices.0.slots': '0' is not a whole number from 1 to 65536");
   EXPECT_EQ(complaint("socket: /s\nsocket_mode: 0999\n"),
             "p.yaml:2: key 'socket_mode': must be an octal mode, like 0660");
   EXPECT_EQ(complaint("socket: /s\nlimits: { heartbeat_timeout: 1s }\n"),

@@ -172,6 +172,79 @@ TEST_F(DispatcherTest, AJobGoesToTheWorkerWithTheMostCredit) {
   EXPECT_FALSE(busy.next());
 }
 
+TEST_F(DispatcherTest, WorkersOnOneDeviceShareItsSlots) {
+  Seat seat{.budget = {.slots = 3}};
+  shared_seat_ = &seat;
+  Peer one = worker(2);
+  Peer two = worker(2);
+  Peer peer = caller();
+  for (uint64_t id = 1; id <= 6; ++id) {
+    submit(peer, id);
+  }
+  const auto first = one.next();
+  ASSERT_TRUE(first && two.next());
+  const bool one_has_two = one.next().has_value();
+  EXPECT_NE(one_has_two, two.next().has_value()) << "three in all";
+  one.send(first->id, wire::Head{200, "text/plain"});
+  one.send(first->id, wire::Done{});
+  one.send(0, wire::Take{1});
+  turn();
+  EXPECT_TRUE(one.next().has_value() || two.next().has_value());
+  EXPECT_EQ(seat.budget.busy, 3U);
+  shared_seat_ = nullptr;
+}
+
+TEST_F(DispatcherTest, ACancelledJobHasItsSlotUntilTheWorkerGivesItBack) {
+  Seat seat{.budget = {.slots = 1}};
+  shared_seat_ = &seat;
+  Peer one = worker(1);
+  Peer two = worker(1);
+  Peer peer = caller();
+  submit(peer, 1);
+  submit(peer, 2);
+  Peer& busy = one.next().has_value() ? one : two;
+  Peer& idle = &busy == &one ? two : one;
+  peer.send_empty(FrameType::kCancel, 1);
+  turn();
+  EXPECT_FALSE(idle.next()) << "the device still works on it";
+  EXPECT_EQ(busy.next()->type, FrameType::kCancel);
+  busy.send(0, wire::Take{1});
+  turn();
+  EXPECT_NE(idle.next().has_value(), busy.next().has_value());
+  EXPECT_EQ(seat.budget.busy, 1U);
+  shared_seat_ = nullptr;
+}
+
+TEST_F(DispatcherTest, MemoryIsGrantedOverAllWorkersOfADevice) {
+  Seat seat{.budget = {.slots = 4, .memory_bytes = 100}};
+  shared_seat_ = &seat;
+  Peer one = worker(1);
+  Peer two = worker(1);
+  Peer peer = caller();
+  submit(peer, 1);
+  submit(peer, 2);
+  const uint64_t first = one.next()->id;
+  const uint64_t second = two.next()->id;
+  one.send(first, wire::Claim{70});
+  turn();
+  EXPECT_EQ(one.next()->as<wire::Grant>().memory_bytes, 70U);
+  two.send(second, wire::Claim{40});
+  turn();
+  EXPECT_FALSE(two.next());
+  one.send(first, wire::Head{200, "text/plain"});
+  one.send(first, wire::Done{});
+  one.send(0, wire::Take{1, 70});
+  turn();
+  EXPECT_EQ(two.next()->as<wire::Grant>().memory_bytes, 40U);
+  two.close();
+  turn();
+  EXPECT_EQ(seat.budget.held_bytes, 0);
+  one.send(0, wire::Claim{0});
+  turn();
+  EXPECT_EQ(last_words_, "it broke the protocol: CLAIM without a number of bytes");
+  shared_seat_ = nullptr;
+}
+
 TEST_F(DispatcherTest, AnAnswerThatHasBegunIsCutShortWhenItsWorkerIsLost) {
   Peer device = worker(1);
   Peer peer = caller();

@@ -13,24 +13,19 @@ WorkerConfig worker(const char* name, uint32_t slots) {
   return worker;
 }
 
-TEST(ScalingTest, ProcessesShareSlotsAndMemoryWhateverTheirNumber) {
-  for (uint32_t n = 1; n <= 7; ++n) {
-    Scaling scaling;
-    scaling.set("a", n);
-    const auto processes = scaling.apply({worker("a", 7), worker("b", 2)});
-    ASSERT_EQ(processes.size(), n + 1);
-    uint32_t slots = 0;
-    int64_t memory_bytes = 0;
-    for (uint32_t i = 0; i < n; ++i) {
-      EXPECT_EQ(Scaling::worker_of(processes[i].name), "a");
-      EXPECT_GE(processes[i].slots, 1U);
-      slots += processes[i].slots;
-      memory_bytes += processes[i].memory_bytes;
-    }
-    EXPECT_EQ(slots, 7U);
-    EXPECT_LE(memory_bytes, 1000);
-    EXPECT_EQ(processes.back(), worker("b", 2));
+TEST(ScalingTest, ThereIsAProcessForEachDeviceUntilSomebodyWishesOtherwise) {
+  Scaling scaling;
+  WorkerConfig two = worker("a", 7);
+  two.devices = {"0", "1"};
+  EXPECT_EQ(scaling.apply({two, worker("b", 2)}).size(), 3U);
+  scaling.set("a", 5);
+  const auto processes = scaling.apply({two, worker("b", 2)});
+  ASSERT_EQ(processes.size(), 6U);
+  for (uint32_t i = 0; i < 5; ++i) {
+    EXPECT_EQ(Scaling::worker_of(processes[i].name), "a");
+    EXPECT_EQ(processes[i].slots, 7U) << "the budget bounds them together";
   }
+  EXPECT_EQ(processes.back(), worker("b", 2));
 }
 
 TEST(ScalingTest, TheFirstKeepsTheNameAndOthersAreNumbered) {
@@ -55,7 +50,7 @@ TEST(ScalingTest, WishesFollowTheConfiguration) {
   Scaling scaling;
   scaling.set("a", 4);
   EXPECT_EQ(scaling.apply({worker("a", 2)}).size(), 2U);  // there are no more slots
-  EXPECT_EQ(scaling.of("a"), 2U);
+  EXPECT_EQ(scaling.of(worker("a", 2)), 2U);
   EXPECT_TRUE(scaling.apply({}).empty());
   EXPECT_EQ(scaling.apply({worker("a", 2)}).size(), 1U) << "it is another worker of that name";
 }

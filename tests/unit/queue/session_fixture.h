@@ -129,11 +129,19 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
     peer.send(0, wire::Hello{.version = 1, .role = 1});
     return peer;
   }
+  // A device without a bound of its own, but for what is set here.
+  struct Seat {
+    Budget budget{.slots = 1U << 17};
+    Claims claims;
+  };
   Peer connect_worker(const std::string& name = "demo") {
     auto [ours, theirs] = pair();
+    Seat& seat = shared_seat_ != nullptr ? *shared_seat_ : seats_.emplace_back();
+    Tenant& tenant = tenants_.emplace_back(seat.budget, seat.claims);
     Scheduler& scheduler = dispatcher_.scheduler();
-    worker_ = &workers_.emplace_back(wires_, std::move(ours), dispatcher_, *this, name,
-                                     scheduler.lane(*scheduler.find_queue("default"), "demo"));
+    worker_ =
+        &workers_.emplace_back(wires_, std::move(ours), dispatcher_, *this, name,
+                               scheduler.lane(*scheduler.find_queue("default"), "demo"), tenant);
     EXPECT_TRUE(worker_->open());
     return Peer(std::move(theirs));
   }
@@ -174,7 +182,8 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   void on_worker_ready(WorkerSession& session) override { dispatcher_.worker_ready(session); }
   void on_worker_closed(WorkerSession& session) override {
     last_words_ = session.last_words();
-    dispatcher_.worker_lost(session, 0);
+    session.tenant().release();
+    dispatcher_.worker_lost(session, 0, "");
     workers_.remove_if([&](const WorkerSession& each) { return &each == &session; });
   }
 
@@ -187,6 +196,9 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   Desks desks_{dispatcher_, intake_, jobs_api_};
   Config config_;
   std::list<CallerSession> callers_;
+  std::list<Seat> seats_;
+  Seat* shared_seat_ = nullptr;  // of the workers to come; nullptr: each has its own
+  std::list<Tenant> tenants_;
   std::list<WorkerSession> workers_;
   WorkerSession* worker_ = nullptr;  // the last that connected
   std::string refused_;

@@ -26,11 +26,15 @@ Result<std::unique_ptr<Runner>> open_on_cpu(const RunnerOptions& options) {
 Status cuda_answers(const std::string& device) {
   return cuda::answers(device == "auto" ? "0" : device);
 }
+Status cuda_works(const std::string& device) {
+  return cuda::works(device == "auto" ? "0" : device);
+}
 Result<std::unique_ptr<Runner>> open_on_cuda(const RunnerOptions& options) {
   return cuda::open_runner(options);
 }
 #else
 Status cuda_answers(const std::string&) { return Error{"this worker was built without CUDA"}; }
+Status cuda_works(const std::string&) { return Ok{}; }
 Result<std::unique_ptr<Runner>> open_on_cuda(const RunnerOptions&) {
   return Error{"this worker was built without CUDA"};
 }
@@ -60,6 +64,17 @@ Result<std::unique_ptr<Runner>> open_runner(const RunnerOptions& options) {
     options.log(std::string("llama runs on the CPU (") + (*runner)->name() + "): " + why);
   }
   return runner;
+}
+
+Status check_device(const std::string& device) {
+  if (device == "cpu") {
+    return Ok{};
+  }
+  if (const Status answer = cuda_answers(device); !answer) {
+    return device == "auto" ? Status(Ok{})
+                            : Status(Error{"device " + device + ": " + answer.error().message});
+  }
+  return cuda_works(device);
 }
 
 }  // namespace penstock::llama

@@ -30,7 +30,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <stdexcept>
 #include <string>
 
 #include "shared/base/result.h"
@@ -38,11 +37,6 @@
 #include "worker/pool/engine.h"
 
 namespace penstock::llama {
-
-class DeviceLost : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
 
 struct LlamaOptions {
   std::string model_dir;       // config.json, *.safetensors, tokenizer.json

@@ -45,7 +45,9 @@ SimulateEngine::SimulateEngine(const SimulateOptions& options, std::string model
       model_(std::move(model)),
       sink_(sink),
       times_(options.distribution, options.sigma, options.seed),
-      run_log_(options.run_log.empty() ? -1 : open_run_log(options.run_log)) {}
+      run_log_(options.run_log.empty() ? -1 : open_run_log(options.run_log)),
+      occupancy_(options.occupancy.empty() ? nullptr
+                                           : Occupancy::open(options.occupancy, this_device())) {}
 
 std::variant<std::unique_ptr<Plan>, Failure> SimulateEngine::admit(const Request& request) {
   auto plan = std::make_unique<SimulatePlan>();
@@ -68,6 +70,9 @@ void SimulateEngine::start(JobNumber job, std::unique_ptr<Plan> plan) {
 }
 
 int64_t SimulateEngine::step(int64_t now_ns) {
+  if (!options_.faults.empty()) {
+    obey_faults();
+  }
   while (!by_due_.empty() && by_due_.begin()->first <= now_ns) {
     const JobNumber number = by_due_.begin()->second;
     by_due_.erase(by_due_.begin());
@@ -75,6 +80,7 @@ int64_t SimulateEngine::step(int64_t now_ns) {
     if (advance(number, found->second, now_ns)) {
       by_due_.emplace(found->second.due_ns, number);
     } else {
+      leave(found->second);
       jobs_.erase(found);
     }
   }
@@ -83,6 +89,8 @@ int64_t SimulateEngine::step(int64_t now_ns) {
     if (advance(number, job, now_ns)) {
       by_due_.emplace(job.due_ns, number);
       jobs_.emplace(number, std::move(job));
+    } else {
+      leave(job);
     }
   }
   fresh_.clear();
@@ -94,7 +102,34 @@ void SimulateEngine::cancel(JobNumber job) {
   const auto found = jobs_.find(job);
   if (found != jobs_.end()) {
     by_due_.erase({found->second.due_ns, job});
+    leave(found->second);
     jobs_.erase(found);
+  }
+}
+
+void SimulateEngine::leave(const Job& job) {
+  if (occupancy_ != nullptr) {
+    occupancy_->add(-1, -job.plan->memory_bytes);
+  }
+}
+
+void SimulateEngine::obey_faults() {
+  const std::string fault = fault_of(options_);
+  while (fault == "hang") {
+    ::pause();
+  }
+  if (fault == "broken") {
+    throw std::runtime_error("simulated device " + this_device() + " broke the engine");
+  }
+  if (fault == "lost") {
+    const std::string why = "simulated device " + this_device() + " is lost";
+    for (const auto& [number, job] : jobs_) {
+      sink_.failed(number, {500, "engine_failed", why, "", true});
+    }
+    for (const auto& [number, plan] : fresh_) {
+      sink_.failed(number, {500, "engine_failed", why, "", true});
+    }
+    throw DeviceLost(why);
   }
 }
 
@@ -111,6 +146,9 @@ SimulateEngine::Job SimulateEngine::begin(JobNumber number, std::unique_ptr<Simu
     }
   }
   job.started_ns = now_ns;
+  if (occupancy_ != nullptr) {
+    occupancy_->add(1, job.plan->memory_bytes);
+  }
   if (run_log_.valid()) {
     job.run = log_run(number, job.plan->logged);
   }

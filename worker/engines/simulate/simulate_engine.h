@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "shared/base/fd.h"
+#include "worker/engines/simulate/occupancy.h"
 #include "worker/engines/simulate/service_time.h"
 #include "worker/engines/simulate/simulate_options.h"
 #include "worker/pool/engine.h"
@@ -59,6 +60,8 @@ class SimulateEngine final : public Engine {
   bool write_tokens(Job& job, uint32_t up_to);
   void finish(JobNumber number, Job& job, bool stopped, int64_t worked_ns);
   int64_t next_due(const Job& job) const;
+  void leave(const Job& job);
+  void obey_faults();
   std::string log_run(JobNumber number, std::string_view body) const;
 
   const SimulateOptions options_;
@@ -66,7 +69,8 @@ class SimulateEngine final : public Engine {
   Sink& sink_;
   ServiceTimes times_;
   openai::Parser parser_;
-  Fd run_log_;  // invalid: none is kept
+  Fd run_log_;                            // invalid: none is kept
+  std::unique_ptr<Occupancy> occupancy_;  // nullptr: likewise
 
   std::vector<std::pair<JobNumber, std::unique_ptr<SimulatePlan>>> fresh_;  // since the last step
   std::unordered_map<JobNumber, Job> jobs_;                                 // the others

@@ -1,8 +1,11 @@
 #include "worker/engines/simulate/simulate_options.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <charconv>
+#include <cstdlib>
+#include <fstream>
 #include <optional>
 #include <string_view>
 
@@ -75,14 +78,47 @@ const char* take(const std::string& key, const std::string& value, SimulateOptio
     out.run_log = value;
     return wanted(Fd(open_run_log(value)).valid(), "a file that can be appended to");
   }
+  if (key == "occupancy") {
+    out.occupancy = value;
+    return nullptr;
+  }
+  if (key == "faults") {
+    out.faults = value;
+    return nullptr;
+  }
   return "one of service_time, service_time_ns, distribution, sigma, tokens_per_second, "
-         "output_tokens, failure_rate, job_memory, seed, run_log as its key";
+         "output_tokens, failure_rate, job_memory, seed, run_log, occupancy, faults as its key";
 }
 
 }  // namespace
 
 int open_run_log(const std::string& path) {
   return ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+}
+
+std::string this_device() {
+  const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  return visible == nullptr ? "" : visible;
+}
+
+std::string fault_of(const SimulateOptions& options) {
+  std::ifstream file(options.faults);
+  const std::string ours = this_device();
+  for (std::string device, fault; file >> device >> fault;) {
+    if (device == ours) {
+      return fault;
+    }
+  }
+  return "";
+}
+
+Status check_device(const SimulateOptions& options) {
+  const std::string fault = options.faults.empty() ? "" : fault_of(options);
+  while (fault == "hang") {
+    ::pause();
+  }
+  return fault == "lost" ? Status(Error{"simulated device " + this_device() + " is lost"})
+                         : Status(Ok{});
 }
 
 Result<SimulateOptions> parse_options(const std::map<std::string, std::string>& options) {

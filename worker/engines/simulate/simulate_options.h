@@ -25,7 +25,19 @@ struct SimulateOptions {
   // If set, a line is appended to this file whenever a job starts, "PID.JOB.TIME BODY", and answers
   // that are no completions say which run made them: so tests can count runs.
   std::string run_log;
+  // If set, what runs on the device is kept in this file, over all processes (occupancy.h).
+  std::string occupancy;
+  // If set, a line "DEVICE FAULT" in this file, while it is there, has the device fail: "lost" (its
+  // jobs fail, so does its check), "broken" (the engine does), "hang" (it never answers again).
+  std::string faults;
 };
+
+// Whether this process's device works, as far as `faults` says. May hang.
+Status check_device(const SimulateOptions& options);
+// What `faults` says of this process's device: "", "lost", ...
+std::string fault_of(const SimulateOptions& options);
+// The device that this process was given: its CUDA_VISIBLE_DEVICES, or "".
+std::string this_device();
 
 // A descriptor to append with; -1: it cannot be opened.
 int open_run_log(const std::string& path);

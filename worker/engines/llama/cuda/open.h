@@ -12,6 +12,10 @@ namespace penstock::llama::cuda {
 // Whether CUDA device `number` can be used; the Error says why not.
 Status answers(const std::string& number);
 
+// Whether it moves and computes bytes as it should: a copy there, a kernel, and a copy back.
+// REQUIRES: answers() said so on this thread.
+Status works(const std::string& number);
+
 // Loads the model there. REQUIRES: answers() said so on this thread; options.device is that number,
 // or "auto" for 0.
 Result<std::unique_ptr<Runner>> open_runner(const RunnerOptions& options);

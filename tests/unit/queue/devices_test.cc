@@ -1,0 +1,196 @@
+// Where processes are placed, what bounds them there, and what becomes of a device that fails.
+#include "worker/queue/devices.h"
+
+#include <gtest/gtest.h>
+#include <spawn.h>
+#include <sys/wait.h>
+
+#include "worker/queue/scaling.h"
+
+extern char** environ;
+
+namespace penstock::queue {
+namespace {
+
+constexpr int64_t kGiB = int64_t{1} << 30;
+
+WorkerConfig worker(const char* name, std::vector<std::string> devices, uint32_t slots,
+                    int64_t memory_bytes = 0, const char* engine = "simulate") {
+  WorkerConfig worker;
+  worker.name = name;
+  worker.engine = engine;
+  worker.devices = std::move(devices);
+  worker.slots = slots;
+  worker.memory_bytes = memory_bytes;
+  return worker;
+}
+
+class DevicesTest : public testing::Test {
+ protected:
+  // Where each process is, in order.
+  std::vector<std::string> place(const std::vector<WorkerConfig>& running = {}) {
+    processes_ = scaling_.apply(config_.workers);
+    devices_.place(config_, running, processes_);
+    std::vector<std::string> where;
+    for (const WorkerConfig& process : processes_) {
+      where.push_back(process.device);
+    }
+    return where;
+  }
+  const Budget& device(const char* id) { return devices_.all().at(id).budget; }
+  // Waits for the checker that was started last.
+  void finish_check(int64_t now_ns) {
+    siginfo_t info{};
+    ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(checker_), &info, WEXITED | WNOWAIT), 0);
+    devices_.reap(now_ns);
+  }
+
+  Config config_;
+  Scaling scaling_;
+  std::string check_ = "exit 0";  // of sh
+  int checks_ = 0;
+  pid_t checker_ = 0;
+  Devices devices_{[this](const WorkerConfig&, const std::string&) -> Result<pid_t> {
+    ++checks_;
+    const char* const argv[] = {"/bin/sh", "-c", check_.c_str(), nullptr};
+    if (::posix_spawn(&checker_, argv[0], nullptr, nullptr, const_cast<char**>(argv), environ) !=
+        0) {
+      return Error{"no shell"};
+    }
+    return checker_;
+  }};
+  std::vector<WorkerConfig> processes_;
+};
+
+using Where = std::vector<std::string>;
+
+TEST_F(DevicesTest, ThereIsAProcessOnEachDeviceThatAWorkerLists) {
+  config_.workers = {worker("a", {"0", "1"}, 8), worker("b", {"auto"}, 2)};
+  EXPECT_EQ(place(), (Where{"0", "1", "auto"}));
+}
+
+TEST_F(DevicesTest, ProcessesGoWhereTheLeastIsTaken) {
+  config_.workers = {worker("big", {"1"}, 64), worker("a", {"0", "1", "2"}, 8)};
+  scaling_.set("a", 4);
+  EXPECT_EQ(place(), (Where{"1", "0", "2", "1", "0"}));
+}
+
+TEST_F(DevicesTest, WhoRunsStaysWhereItIs) {
+  config_.workers = {worker("a", {"0", "1"}, 8)};
+  scaling_.set("a", 1);
+  EXPECT_EQ(place(), (Where{"0"}));
+  std::vector<WorkerConfig> running = processes_;
+  running[0].device = "1";
+  scaling_.set("a", 2);
+  EXPECT_EQ(place(running), (Where{"1", "0"})) << "and the other goes where it is not";
+}
+
+TEST_F(DevicesTest, ADeviceIsBoundByTheLargestOfItsWorkersOrByWhatIsSaidOfIt) {
+  config_.workers = {worker("a", {"0", "1"}, 8, 3 * kGiB), worker("b", {"0"}, 2, 4 * kGiB)};
+  config_.devices = {{.id = "1", .slots = 5, .memory_bytes = kGiB}};
+  place();
+  EXPECT_EQ(device("0").slots, 8U);
+  EXPECT_EQ(device("0").memory_bytes, 4 * kGiB);
+  EXPECT_EQ(device("1").slots, 5U);
+  EXPECT_EQ(device("1").memory_bytes, kGiB);
+  const auto a = devices_.seat(processes_[0]);
+  const auto b = devices_.seat(processes_[2]);
+  b->take_slot();
+  b->take_slot();
+  EXPECT_EQ(b->free_slots(), 0U);
+  EXPECT_EQ(a->free_slots(), 6U) << "the two of b count";
+}
+
+TEST_F(DevicesTest, WorkersThatNameNoDeviceHaveOneEach) {
+  config_.workers = {worker("a", {"auto"}, 4), worker("b", {"auto"}, 2), worker("c", {"cpu"}, 1)};
+  scaling_.set("a", 2);
+  place();
+  const auto a = devices_.seat(processes_[0]);
+  const auto also_a = devices_.seat(processes_[1]);
+  const auto b = devices_.seat(processes_[2]);
+  a->take_slot();
+  EXPECT_EQ(also_a->free_slots(), 3U);
+  EXPECT_EQ(b->free_slots(), 2U);
+}
+
+TEST_F(DevicesTest, ProcessesThatReserveMemoryShareWhatTheDeviceHas) {
+  config_.workers = {worker("a", {"0"}, 8, 2 * kGiB, "llama"),
+                     worker("b", {"0"}, 8, 6 * kGiB, "llama")};
+  scaling_.set("a", 2);
+  place();
+  EXPECT_EQ(processes_[0].memory_bytes, processes_[1].memory_bytes);
+  int64_t sum = 0;
+  for (const WorkerConfig& process : processes_) {
+    sum += process.memory_bytes;
+  }
+  EXPECT_LE(sum, 6 * kGiB);
+  EXPECT_GT(sum, 6 * kGiB - 10);
+  config_.devices = {{.id = "0", .memory_bytes = 8 * kGiB}};
+  place();
+  EXPECT_EQ(processes_[0].memory_bytes, kGiB);
+  EXPECT_EQ(processes_[2].memory_bytes, 6 * kGiB);
+}
+
+TEST_F(DevicesTest, AProcessIsNotStartedBeforeTheMemoryItReservesIsFree) {
+  config_.workers = {worker("a", {"0"}, 8, 2 * kGiB, "llama")};
+  place();
+  auto old = devices_.seat(processes_[0]);
+  EXPECT_FALSE(devices_.can_start(processes_[0]));
+  old.reset();
+  EXPECT_TRUE(devices_.can_start(processes_[0]));
+}
+
+TEST_F(DevicesTest, ADeviceThatWasLeftWhileBusyIsStillCounted) {
+  config_.workers = {worker("a", {"0"}, 8)};
+  place();
+  const auto old = devices_.seat(processes_[0]);
+  old->take_slot();
+  config_.workers = {worker("b", {"1"}, 8)};
+  place();
+  config_.workers = {worker("a", {"0"}, 8)};
+  place();
+  EXPECT_EQ(devices_.seat(processes_[0])->free_slots(), 7U);
+}
+
+TEST_F(DevicesTest, AFaultyDeviceIsOutUntilItPassesItsCheck) {
+  config_.workers = {worker("a", {"0", "1"}, 8)};
+  place();
+  const std::vector<WorkerConfig> running = processes_;
+  int changes = 0;
+  devices_.on_change = [&] { ++changes; };
+  devices_.fault(processes_[1], "an illegal access", 0);
+  EXPECT_EQ(changes, 1);
+  EXPECT_FALSE(devices_.can_start(processes_[1]));
+  EXPECT_EQ(place(running), (Where{"0", "0"})) << "the other one takes over";
+  EXPECT_EQ(devices_.next_event(), RestartBackoff::kFirstNs);
+
+  check_ = "exit 1";
+  devices_.advance_to(RestartBackoff::kFirstNs);
+  EXPECT_EQ(checks_, 1);
+  finish_check(kNsPerSec);
+  EXPECT_EQ(devices_.next_event(), kNsPerSec + 2 * RestartBackoff::kFirstNs) << "it backs off";
+
+  check_ = "sleep 1000";
+  devices_.advance_to(2 * kNsPerSec);
+  devices_.advance_to(2 * kNsPerSec + Devices::kCheckTimeoutNs);
+  finish_check(100 * kNsPerSec);
+  EXPECT_TRUE(devices_.all().at("1").out);
+  EXPECT_EQ(devices_.all().at("1").fault, "an illegal access") << "why it was taken out";
+
+  check_ = "exit 0";
+  devices_.advance_to(200 * kNsPerSec);
+  finish_check(200 * kNsPerSec);
+  EXPECT_EQ(changes, 2);
+  EXPECT_EQ(place(processes_), (Where{"0", "1"})) << "one comes back";
+}
+
+TEST_F(DevicesTest, WhereAllAreOutAProcessWaitsForItsOwn) {
+  config_.workers = {worker("a", {"0"}, 8)};
+  place();
+  devices_.fault(processes_[0], "lost", 0);
+  EXPECT_EQ(place(), (Where{"0"}));
+  EXPECT_FALSE(devices_.can_start(processes_[0]));
+}
+
+}  // namespace
+}  // namespace penstock::queue

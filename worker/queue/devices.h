@@ -1,0 +1,97 @@
+// Devices: what workers run on, how much of it they may use, and which of it can be used.
+//
+// A device that is named ("0", "GPU-…", "MIG-…") is one, whoever runs there, and all of them
+// together keep within its bound: of slots and of memory. That is the largest of its workers', or
+// what `devices:` says of it. A worker that names none (`auto` where no GPU is known, `cpu`) has a
+// device of its own.
+//
+//            fault, or a check that failed                     check passed
+//   good ───────────────────────────────▶ out ──back-off──▶ checking ─────────▶ good
+//                                          ▲                   │
+//                                          └─── failed, hung ──┘
+//
+// While a device is out, no process is started on it; those that run there go on. The check is a
+// process of its own (penstock-worker --check-device), for a device may hang whoever asks it.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "worker/queue/budget.h"
+#include "worker/queue/config.h"
+#include "worker/queue/restart_backoff.h"
+
+namespace penstock::queue {
+
+struct Device {
+  std::string id;  // "0"; of a worker that names none: "cpu of demo"
+  Budget budget;
+  std::map<std::string, Budget> shares;  // by worker, of those that were ever here
+  Claims claims;
+
+  bool out = false;
+  std::string fault;             // why it was last taken out
+  int64_t check_ns = INT64_MAX;  // when it is checked, or the check is given up
+  pid_t checker = 0;             // 0: no check is under way
+  RestartBackoff backoff;
+  int64_t good_ns = 0;  // since when
+};
+
+class Devices {
+ public:
+  static constexpr int64_t kCheckTimeoutNs = 60 * kNsPerSec;
+
+  // Told when a device is taken out, or is back.
+  std::function<void()> on_change;
+
+  // How a device is checked, on behalf of a worker that would run there.
+  using Command = std::function<Result<pid_t>(const WorkerConfig& worker, const std::string& id)>;
+  explicit Devices(Command check) : check_(std::move(check)) {}
+
+  // Chooses a device for each process, and sets the bounds; `running` are the processes there are,
+  // which stay where they are if that is as good. Fills in device, slots and memory.
+  void place(const Config& config, const std::vector<WorkerConfig>& running,
+             std::vector<WorkerConfig>& processes);
+  // The part of a process that is about to be started. REQUIRES: it was placed.
+  std::unique_ptr<Tenant> seat(const WorkerConfig& process);
+  // Whether its device can take it now: it is not out, and has the memory the process reserves.
+  bool can_start(const WorkerConfig& process) const;
+
+  // A process found the device faulty. True: it is out because of that.
+  void fault(const WorkerConfig& process, const std::string& why, int64_t now_ns);
+
+  void advance_to(int64_t now_ns);
+  int64_t next_event() const;
+  void reap(int64_t now_ns);  // SIGCHLD came
+  // Checks under way are ended.
+  void shut_down();
+
+  const std::map<std::string, Device>& all() const { return devices_; }
+  const Device* find(const WorkerConfig& process) const;
+
+  // Whether others on the device count with it.
+  static bool is_shared(std::string_view device);
+
+ private:
+  static std::string key_of(const WorkerConfig& process);
+  Device& get(const std::string& key);
+  void bound(const Config& config, const std::vector<WorkerConfig>& processes);
+  void share_memory(std::vector<WorkerConfig>& processes) const;
+  bool is_out(const std::string& device) const;
+  void take_out(Device& device, const std::string& why, int64_t now_ns);
+  void check(Device& device, int64_t now_ns);
+  void checked(Device& device, int status, int64_t now_ns);
+
+  Command check_;
+  std::map<std::string, Device> devices_;
+  std::vector<WorkerConfig> workers_;  // as configured
+};
+
+}  // namespace penstock::queue
