@@ -32,8 +32,10 @@ enum class FrameType : uint8_t {
   kAsk = 15,
   kHold = 16,
   kOver = 17,
+  kDevice = 18,
+  kDevices = 19,
 };
-constexpr uint8_t kLastFrameType = 17;
+constexpr uint8_t kLastFrameType = 19;
 
 // The largest payloads a reader accepts, in bytes.
 struct Limits {

@@ -9,8 +9,10 @@ namespace penstock {
 
 const char kUsage[] =
     "usage: penstock-worker --name NAME --engine llama|simulate [options]\n"
+    "       penstock-worker --watch-devices [--fd N]\n"
     "\n"
     "Runs jobs that penstockd sends over a socket. penstockd starts it; see PROTOCOL.md.\n"
+    "With --watch-devices it runs none, and tells penstockd of the GPUs, by NVML.\n"
     "\n"
     "  --fd N               the socket (default 3)\n"
     "  --name NAME          this worker, as in penstock.yaml\n"
@@ -38,6 +40,7 @@ enum Option {
   kDevice,
   kThreads,
   kOption,
+  kWatchDevices,
   kHelp
 };
 
@@ -52,6 +55,7 @@ constexpr option kLong[] = {{"fd", 1, nullptr, kFd},
                             {"device", 1, nullptr, kDevice},
                             {"threads", 1, nullptr, kThreads},
                             {"option", 1, nullptr, kOption},
+                            {"watch-devices", 0, nullptr, kWatchDevices},
                             {"help", 0, nullptr, kHelp},
                             {nullptr, 0, nullptr, 0}};
 
@@ -98,6 +102,9 @@ Status set(int which, const char* value, WorkerOptions& out) {
       return number("threads", value, 0, 4096, out.threads);
     case kOption:
       return set_option(value, out);
+    case kWatchDevices:
+      out.watch_devices = true;
+      return Ok{};
     case kHelp:
       out.help = true;
       return Ok{};
@@ -108,6 +115,9 @@ Status set(int which, const char* value, WorkerOptions& out) {
 
 Status check(WorkerOptions& options) {
   int ordinal = 0;
+  if (options.watch_devices) {
+    return Ok{};
+  }
   if (options.name.empty() || options.engine.empty()) {
     return Error{options.name.empty() ? "--name is missing" : "--engine is missing"};
   }

@@ -21,6 +21,7 @@ struct WorkerOptions {
   std::string device = "auto";                        // auto, cpu, or a number
   int threads = 0;                                    // 0: as many as there are cores
   std::map<std::string, std::string> engine_options;  // --option key=value
+  bool watch_devices = false;  // looks at the devices instead (worker/devices/watch.h)
   bool help = false;
 };
 
