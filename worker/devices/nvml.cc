@@ -162,8 +162,6 @@ Result<std::vector<Reading>> Nvml::read() {
 void Nvml::read_gpu(uint32_t index, std::vector<Reading>& readings) {
   Reading gpu;
   gpu.index = index;
-  gpu.uuid = known_[index].uuid;
-  gpu.name = known_[index].name;
   void* handle = nullptr;
   const int result = api_->handle(index, &handle);
   if (result == kNoPermission) {  // it was not given to this container or user
@@ -179,7 +177,6 @@ void Nvml::read_gpu(uint32_t index, std::vector<Reading>& readings) {
     return;
   }
   read_name(handle, gpu);
-  known_[index] = {gpu.uuid, gpu.name};
   read_figures(handle, gpu);
   read_memory_errors(handle, gpu);
   readings.push_back(gpu);

@@ -11,7 +11,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,7 +26,7 @@ namespace penstock::devices {
 struct Reading {
   uint32_t index = 0;
   std::optional<uint32_t> parent;  // a slice: its GPU's index
-  std::string uuid;                // empty: it could never be asked
+  std::string uuid;                // empty: it cannot be asked
   std::string name;
   uint64_t known = 0;
   uint64_t utilization_percent = 0;
@@ -75,11 +74,6 @@ class Nvml {
   std::string text_of(int result) const;
 
   std::unique_ptr<NvmlApi> api_;
-  struct Identity {
-    std::string uuid;
-    std::string name;
-  };
-  std::map<uint32_t, Identity> known_;  // of GPUs, for when they can be asked no more
 };
 
 }  // namespace penstock::devices

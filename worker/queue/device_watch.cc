@@ -250,6 +250,13 @@ void DeviceWatch::round(std::vector<DeviceState> devices, std::string_view messa
     }
     told_.clear();
   }
+  for (DeviceState& device : devices) {
+    const DeviceState* const before = find(devices_, device);
+    if (device.uuid.empty() && before != nullptr) {  // one that is lost cannot say which it was
+      device.uuid = before->uuid;
+      device.name = before->name;
+    }
+  }
   const bool change =
       !std::equal(devices.begin(), devices.end(), devices_.begin(), devices_.end(), same_standing);
   tell_changes(devices);
