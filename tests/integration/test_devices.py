@@ -11,6 +11,7 @@ import pytest
 from conftest import simulate
 from processes import BUILD, children, environment
 from test_metrics import WATCH, page_of
+from test_operator import Terminal
 from waiting import until
 
 GIB = 1 << 30
@@ -184,6 +185,17 @@ def test_penstockctl_shows_the_devices(watched, gpus, folder):
         "DEVICE NAME HEALTH USE MEMORY TEMP POWER UUID".split(), "0 Fake H100 good 50 % 20.0 of 80.0 GiB 61 °C 350 W GPU-aa".split(),
         "1 Fake H100 lost: GPU is lost - - - - GPU-bb".split()]
     assert [each["health"] for each in json.loads(said("status", "--json"))["devices"]] == ["good", "lost"]
+
+
+def test_top_shows_devices_and_tokens_as_they_are(watched, gpus, folder):
+    screen = Terminal([str(BUILD / "penstockctl"), "top", "-s", str(watched.penstockd.socket)], environment(folder))
+    screen.read_until("61 °C".encode())
+    gpus.answer({**GPU, "temp": 75})
+    screen.read_until("75 °C".encode())
+    watched.complete(max_tokens=50)
+    screen.read_until(b" generation tokens/s")
+    screen.type(b"q")
+    assert screen.status() == 0
 
 
 def test_tokens_batches_and_the_cache_of_a_model_are_shown(penstock):
