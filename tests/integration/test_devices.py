@@ -32,7 +32,7 @@ class Gpus:
                                          if value is not None]
         lines += [f"{key} {value}" for key, value in more.items()]
         fresh = self.path.with_suffix(".new")
-        fresh.write_text("\n".join(lines) + "\n")
+        fresh.write_bytes("\n".join(lines + [""]).encode("latin-1"))
         fresh.rename(self.path)  # never half of it
 
 
@@ -244,7 +244,8 @@ def test_tokens_batches_and_the_cache_of_a_model_are_shown(penstock):
 
 
 def test_prometheus_takes_the_page_of_devices_and_models(watched, gpus):
-    gpus.answer({**GPU, "name": 'a "name" with \\ and \xff'})
-    until_figure(watched, "temperature_celsius", 61)
+    gpus.answer({**GPU, "name": 'a "name" with \\ and \xff', "temp": 75})
+    until_figure(watched, "temperature_celsius", 75)
     checked = subprocess.run([shutil.which("promtool"), "check", "metrics"], input=watched.get("/metrics").body, capture_output=True)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+    assert status(watched)["devices"][0]["name"] == 'a "name" with \\ and \ufffd', "what is not UTF-8 is replaced"

@@ -178,11 +178,13 @@ void Nvml::read_gpu(uint32_t index, std::vector<Reading>& readings) {
   }
   read_name(handle, gpu);
   read_figures(handle, gpu);
-  read_memory_errors(handle, gpu);
-  readings.push_back(gpu);
   unsigned mode = 0;
   unsigned pending = 0;
-  if (call(api_->mig_mode, handle, &mode, &pending) == kSuccess && mode == kMigEnabled) {
+  const bool divided =
+      call(api_->mig_mode, handle, &mode, &pending) == kSuccess && mode == kMigEnabled;
+  read_memory_errors(handle, divided, gpu);
+  readings.push_back(gpu);
+  if (divided) {
     read_slices(handle, gpu, readings);
   }
 }
@@ -251,8 +253,9 @@ void Nvml::read_figures(void* device, Reading& reading) {
 
 // From Ampere on, an error that ECC cannot correct ends the work it hit, and its row is replaced
 // with the next reset: only when that fails is the memory broken. Before, any such error means that
-// nothing on this GPU can be relied on until it is reset.
-void Nvml::read_memory_errors(void* device, Reading& reading) {
+// nothing on this GPU can be relied on until it is reset. One that is divided is of the former, and
+// does not tell of its rows.
+void Nvml::read_memory_errors(void* device, bool divided, Reading& reading) {
   unsigned corrected = 0;
   unsigned uncorrected = 0;
   unsigned pending = 0;
@@ -268,7 +271,7 @@ void Nvml::read_memory_errors(void* device, Reading& reading) {
     reading.message = "rows of its memory are broken and could not be replaced; replace the GPU";
   } else if (rows == kSuccess && pending != 0) {
     reading.message = "rows of its memory are to be replaced: reset it when it is idle";
-  } else if (rows != kSuccess &&
+  } else if (rows != kSuccess && !divided &&
              call(api_->ecc_errors, device, kUncorrected, kVolatile, &errors) == kSuccess &&
              errors > 0) {
     reading.health = DeviceHealth::kMemory;

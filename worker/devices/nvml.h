@@ -69,7 +69,7 @@ class Nvml {
   void read_slices(void* gpu, const Reading& parent, std::vector<Reading>& readings);
   void read_name(void* device, Reading& reading);
   void read_figures(void* device, Reading& reading);
-  void read_memory_errors(void* device, Reading& reading);
+  void read_memory_errors(void* device, bool divided, Reading& reading);
   void judge(int result, Reading& reading);
   std::string text_of(int result) const;
 

@@ -136,7 +136,11 @@ class DeviceWatch::Session final : public Connection {
     if (round_.size() == kMaxDevices) {
       return "more devices than any host has";
     }
-    round_.push_back(state_of(device));
+    DeviceState state = state_of(device);
+    if (find(round_, state) != nullptr) {
+      return "DEVICE of one that was told of";
+    }
+    round_.push_back(std::move(state));
     return nullptr;
   }
 
@@ -185,6 +189,10 @@ void DeviceWatch::stop() {
   wanted_ = false;
   if (pid_ > 0) {
     ::kill(pid_, SIGKILL);
+    kill_ns_ = INT64_MAX;
+  }
+  if (session_ != nullptr) {
+    session_->close();
   }
   const bool change = !devices_.empty() || watching();
   devices_.clear();

@@ -113,6 +113,7 @@ TEST_F(NvmlTest, BrokenMemoryIsTellingOnlyWhereItCannotBePutRight) {
   EXPECT_EQ(older.health, DeviceHealth::kMemory) << "rows are not replaced here";
   EXPECT_EQ(older.message, "2 uncorrectable errors in its memory; reset it");
   EXPECT_EQ(read(gpu + "0.ecc 0\n")[0].health, DeviceHealth::kGood);
+  EXPECT_EQ(read(gpu + "0.ecc 2\n0.slices 0\n")[0].health, DeviceHealth::kGood) << "it is divided";
 }
 
 TEST_F(NvmlTest, WithoutADriverThatIsAllThereIsToSay) {

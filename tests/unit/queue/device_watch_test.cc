@@ -176,7 +176,7 @@ TEST_F(DeviceWatchTest, OneThatBreaksTheRulesIsNotHeard) {
   const std::string too_many = [] {
     std::string out = hello();
     for (size_t i = 0; i <= DeviceWatch::kMaxDevices; ++i) {
-      wire::append(out, 0, wire::Device{.index = 1});
+      wire::append(out, 0, wire::Device{.index = i % 16, .parent_plus1 = 1 + i / 16});
     }
     return out;
   }();
@@ -187,6 +187,7 @@ TEST_F(DeviceWatchTest, OneThatBreaksTheRulesIsNotHeard) {
            {hello() + round({{.uuid = "GPU-aa"}}, 2), "DEVICES with another count than came"},
            {hello() + round({{.index = 1U << 30}}, 1), "DEVICE has an index that no host has"},
            {hello() + round({{.health = 5}}, 1), "DEVICE has a health that is not known"},
+           {hello() + round({{.index = 1}, {.index = 1}}, 2), "DEVICE of one that was told of"},
            {too_many, "more devices than any host has"},
            {hello() + std::string(16, '\xff'), "reserved bytes are not zero"},
        }) {
