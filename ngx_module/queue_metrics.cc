@@ -4,9 +4,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 
-#include "ngx_module/series_text.h"
+#include "ngx_module/buckets_text.h"
+#include "ngx_module/serving_metrics.h"
 #include "ngx_module/status_source.h"
 
 namespace penstock {
@@ -56,35 +56,6 @@ void each_queue(const PoolArray<QueueCounts>& counts, const Visit& visit) noexce
       }
     }
   }
-}
-
-struct Number {
-  char text[32];
-  size_t size;
-  explicit Number(double value) noexcept
-      : size(static_cast<size_t>(std::snprintf(text, sizeof text, "%g", value))) {}
-  explicit Number(int64_t value) noexcept
-      : size(static_cast<size_t>(
-            std::snprintf(text, sizeof text, "%lld", static_cast<long long>(value)))) {}
-  operator std::string_view() const noexcept { return {text, size}; }
-};
-
-// The samples of one histogram; `labels` are those it has besides `le`.
-template <const auto& kBounds>
-void write_buckets(Writer& writer, std::string_view bucket, std::string_view sum,
-                   std::string_view count, std::initializer_list<SeriesText::Label> labels,
-                   const wire::Buckets<kBounds>& buckets) noexcept {
-  uint64_t so_far = 0;
-  for (size_t i = 0; i <= kBounds.size(); ++i) {
-    so_far += buckets.count[i];
-    if (i < kBounds.size()) {
-      writer.sample(SeriesText(bucket, labels, {"le", Number(kBounds[i])}), so_far);
-    } else {
-      writer.sample(SeriesText(bucket, labels, {"le", "+Inf"}), so_far);
-    }
-  }
-  writer.sample(SeriesText(sum, labels), buckets.sum);
-  writer.sample(SeriesText(count, labels), so_far);
 }
 
 void write_events(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept {
@@ -194,6 +165,9 @@ void write_queue_counts(Writer& writer, const PoolArray<QueueCounts>& counts) no
   write_queues(writer, counts, "penstock_queue_paused", "1 while the operator has paused it.",
                [](const auto& queue) { return queue.paused; });
   write_store(writer, counts);
+  write_serving(writer, counts);
+  write_workers(writer, counts);
+  write_devices(writer, counts);
 }
 
 }  // namespace penstock

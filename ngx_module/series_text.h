@@ -36,8 +36,9 @@ class SeriesText {
   operator std::string_view() const noexcept { return {text_, size_}; }
 
  private:
-  // Metrics and labels of this file, a socket's path with all of it escaped, and one more name.
-  char text_[192 + kMaxSocketLabel + 64];
+  // The longest metric and its labels' names, a socket's path with all of it escaped, one more
+  // name, and what a device or a worker is called, escaped likewise.
+  char text_[192 + kMaxSocketLabel + 64 + 3 * 232];
   size_t size_;
 };
 

@@ -18,9 +18,11 @@ std::string_view name_of(Type type) noexcept {
     case Type::gauge:
       return "gauge";
     case Type::histogram:
+      return "histogram";
+    case Type::summary:
       break;
   }
-  return "histogram";
+  return "summary";
 }
 
 bool belongs_to(std::string_view series, std::string_view family) noexcept {
@@ -31,20 +33,25 @@ bool belongs_to(std::string_view series, std::string_view family) noexcept {
 }  // namespace
 
 std::string escape_label(std::string_view value) {
-  std::string out;
-  out.reserve(value.size());
+  std::string out(kLongestEscape * value.size(), '\0');
+  out.resize(static_cast<size_t>(escape_label(value, out.data()) - out.data()));
+  return out;
+}
+
+char* escape_label(std::string_view value, char* out) noexcept {
+  const auto put = [&](std::string_view text) { out = std::copy(text.begin(), text.end(), out); };
   while (!value.empty()) {
     const Utf8Char front = utf8_front(value);
     const std::string_view bytes = value.substr(0, front.bytes);
     if (front.kind != Utf8Char::kWhole) {
-      out += "\uFFFD";
+      put("\uFFFD");
     } else if (bytes == "\\" || bytes == "\"") {
-      out += '\\';
-      out += bytes;
+      put("\\");
+      put(bytes);
     } else if (bytes == "\n") {
-      out += "\\n";
+      put("\\n");
     } else {
-      out += bytes;
+      put(bytes);
     }
     value.remove_prefix(front.bytes);
   }

@@ -11,7 +11,7 @@
 //   Writer writer(allocate(measure.bound()));  render(writer);
 //
 // bound() takes every value at its longest, so that the second pass fits although the counters have
-// moved on meanwhile. Nothing here allocates except escape_label().
+// moved on meanwhile. Nothing here allocates except escape_label(value).
 //
 // Source: prometheus.io/docs/instrumenting/exposition_formats; names as in .../practices/naming:
 // counters end in _total, units are seconds and bytes.
@@ -33,8 +33,12 @@ constexpr std::string_view kContentType = "text/plain; version=0.0.4; charset=ut
 // A label's value as it stands between the quotes: backslash, quote and line feed are escaped,
 // bytes that are not UTF-8 become U+FFFD.
 std::string escape_label(std::string_view value);
+// The same into memory of the caller's; returns the end of what was written. REQUIRES: room for
+// kLongestEscape times the value's bytes.
+constexpr size_t kLongestEscape = 3;
+char* escape_label(std::string_view value, char* out) noexcept;
 
-enum class Type { counter, gauge, histogram };
+enum class Type { counter, gauge, histogram, summary };
 
 class Writer {
  public:

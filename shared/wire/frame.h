@@ -32,6 +32,8 @@ enum class FrameType : uint8_t {
   kAsk = 15,
   kHold = 16,
   kOver = 17,
+  kDevice = 18,
+  kDevices = 19,
   kClaim = 20,
   kGrant = 21,
 };

@@ -5,6 +5,7 @@
 // from. A frame type without a struct here (CHUNK, CANCEL, DRAIN) has no fields.
 #pragma once
 
+#include <bitset>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -16,7 +17,8 @@
 namespace penstock::wire {
 
 // kEdge: an Nginx worker's own line, over which it hears what became of jobs that were promised.
-enum class Role : uint64_t { kCaller = 1, kWorker = 2, kTool = 3, kEdge = 4 };
+// kWatch: the process that watches the devices.
+enum class Role : uint64_t { kCaller = 1, kWorker = 2, kTool = 3, kEdge = 4, kWatch = 5 };
 
 struct Hello {
   static constexpr FrameType kType = FrameType::kHello;
@@ -215,9 +217,69 @@ struct Heartbeat {
   static constexpr FrameType kType = FrameType::kHeartbeat;
   uint64_t running = 0;
   uint64_t memory_bytes = 0;
+  uint64_t waiting = 0;  // for the memory they need
+  // Of the engine, since the process began; 0 where it does not count them.
+  uint64_t steps = 0;
+  uint64_t step_jobs = 0;  // jobs in each step, summed over the steps
+  uint64_t prompt_tokens = 0;
+  uint64_t generation_tokens = 0;
+  // Of its key-value cache, now.
+  uint64_t kv_blocks = 0;
+  uint64_t kv_blocks_used = 0;
   template <typename V>
   void visit(V&& v) {
-    v(33, running), v(34, memory_bytes);
+    v(33, running), v(34, memory_bytes), v(64, waiting), v(65, steps), v(66, step_jobs);
+    v(22, prompt_tokens), v(67, generation_tokens), v(68, kv_blocks), v(69, kv_blocks_used);
+  }
+};
+
+enum class DeviceHealth : uint64_t {
+  kGood = 0,
+  kLost = 1,           // it has fallen off the bus
+  kResetRequired = 2,  // it does nothing more until it is reset
+  kMemory = 3,         // its memory has errors that it cannot put right
+  kUnreadable = 4,     // its driver does not answer for it
+};
+
+// What was read of a device; a figure without its bit is not known.
+enum DeviceFigure : uint64_t {
+  kUtilizationKnown = 1,
+  kMemoryKnown = 2,
+  kTemperatureKnown = 4,
+  kPowerKnown = 8,
+};
+
+// One GPU, or one slice of a GPU that is divided (MIG).
+struct Device {
+  static constexpr FrameType kType = FrameType::kDevice;
+  uint64_t index = 0;         // as the driver counts: GPUs, or the slices of one
+  uint64_t parent_plus1 = 0;  // a slice: its GPU's index + 1
+  std::string_view uuid;      // "GPU-…", "MIG-…"
+  std::string_view name;      // "NVIDIA H100 80GB HBM3"
+  uint64_t known = 0;         // of DeviceFigure
+  uint64_t utilization_percent = 0;
+  uint64_t memory_used_bytes = 0;
+  uint64_t memory_total_bytes = 0;
+  uint64_t temperature_celsius = 0;
+  uint64_t power_mw = 0;
+  uint64_t health = 0;       // DeviceHealth
+  std::string_view message;  // what is wrong with it; of one that is good, what is to be known
+  template <typename V>
+  void visit(V&& v) {
+    v(70, index), v(71, parent_plus1), v(72, uuid), v(3, name), v(73, known);
+    v(74, utilization_percent), v(75, memory_used_bytes), v(76, memory_total_bytes);
+    v(77, temperature_celsius), v(78, power_mw), v(79, health), v(26, message);
+  }
+};
+
+// That was all of them.
+struct Devices {
+  static constexpr FrameType kType = FrameType::kDevices;
+  uint64_t count = 0;        // of DEVICE frames since the last of these
+  std::string_view message;  // why there are none
+  template <typename V>
+  void visit(V&& v) {
+    v(80, count), v(26, message);
   }
 };
 
@@ -248,14 +310,14 @@ const char* parse(std::string_view payload, M& message) noexcept {
   FieldReader reader(payload);
   uint32_t tag = 0;
   std::string_view value;
-  uint64_t seen = 0;
+  std::bitset<128> seen;
   const char* error = nullptr;
   while (error == nullptr && reader.next(tag, value)) {
-    if (tag > 0 && tag < 64) {  // 0: a field that was wiped
-      if ((seen >> tag & 1) != 0) {
+    if (tag > 0 && tag < seen.size()) {  // 0: a field that was wiped
+      if (seen[tag]) {
         return "a field comes twice";
       }
-      seen |= uint64_t{1} << tag;
+      seen[tag] = true;
     }
     message.visit([&](uint32_t field_tag, auto& member) {
       if (field_tag != tag) {

@@ -6,21 +6,37 @@
 // above.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include "shared/wire/status_page.h"
 
 namespace penstock::wire {
 
-constexpr uint64_t kMetricsMagic = 0x3147504d434f5453;  // "STOCMPG1"
+constexpr uint64_t kMetricsMagic = 0x3247504d434f5453;  // "STOCMPG2"
 constexpr size_t kMaxClasses = 8;                       // priorities told apart in one queue
 
 // Upper bounds of the buckets.
 inline constexpr std::array<double, 12> kWaitBounds = {0.01, 0.05, 0.1, 0.5, 1,   2,
                                                        5,    10,   30,  60,  300, 1800};  // seconds
-inline constexpr std::array<double, 6> kErrorBounds = {0.05, 0.1, 0.25, 0.5, 1, 2};       // a ratio
+// Of streamed answers, seconds: as vLLM's, and shorter times for each token.
+inline constexpr std::array<double, 22> kFirstTokenBounds = {
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75,
+    1,     2.5,   5,    7.5,  10,   20,   40,   80,  160,  640, 2560};
+inline constexpr std::array<double, 20> kPerTokenBounds = {
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2,
+    0.3,   0.4,    0.5,   0.75, 1,     2.5,  5,     10,  40,   80};
+inline constexpr std::array<double, 6> kErrorBounds = {0.05, 0.1, 0.25, 0.5, 1, 2};  // a ratio
+
+// As much of the text as fits; the rest of `to` is zeros.
+template <size_t kBytes>
+void copy_text(char (&to)[kBytes], std::string_view text) noexcept {
+  const size_t size = std::min(text.size(), kBytes - 1);
+  std::fill(std::copy_n(text.begin(), size, to), to + kBytes, '\0');
+}
 
 template <const auto& kBounds>
 struct Buckets {
@@ -68,6 +84,50 @@ struct QueueMetrics {
   Buckets<kErrorBounds> prediction_error;
 };
 
+constexpr size_t kModelNameBytes = 132;  // longest model's name + 1, and more
+constexpr size_t kMaxModels = 64;
+constexpr size_t kMaxWorkers = 256;  // processes
+constexpr size_t kMaxDevices = 128;
+
+// How the answers of one model in one queue came, over all its workers and since penstockd began.
+struct ServingMetrics {
+  char queue[kQueueNameBytes] = {};
+  char model[kModelNameBytes] = {};  // empty: the place is not used
+  Buckets<kFirstTokenBounds> first_token;
+  Buckets<kPerTokenBounds> per_token;
+};
+
+// One worker process, as it said last.
+struct WorkerMetrics {
+  char name[48] = {};
+  char queue[kQueueNameBytes] = {};
+  char model[kModelNameBytes] = {};
+  uint64_t slots = 0;
+  uint64_t running = 0;
+  uint64_t waiting = 0;
+  uint64_t memory_bytes = 0;
+  uint64_t steps = 0;
+  uint64_t step_jobs = 0;
+  uint64_t prompt_tokens = 0;
+  uint64_t generation_tokens = 0;
+  uint64_t kv_blocks = 0;
+  uint64_t kv_blocks_used = 0;
+};
+
+// One device; figures as in wire::Device.
+struct DeviceMetrics {
+  char label[16] = {};  // "0", "0:1"
+  char uuid[96] = {};
+  char name[96] = {};
+  uint64_t known = 0;  // of DeviceFigure
+  uint64_t utilization_percent = 0;
+  uint64_t memory_used_bytes = 0;
+  uint64_t memory_total_bytes = 0;
+  uint64_t temperature_celsius = 0;
+  uint64_t power_mw = 0;
+  uint64_t healthy = 0;
+};
+
 struct MetricsPage {
   uint64_t magic = kMetricsMagic;
   uint64_t bytes = sizeof(MetricsPage);
@@ -82,6 +142,13 @@ struct MetricsPage {
   uint64_t commit_ns = 0;     // ... which took so long in all
   uint64_t webhooks[5] = {};  // delivered, retried, given up, refused target, disabled
   uint64_t webhooks_pending = 0;
+  ServingMetrics serving[kMaxModels];
+  uint64_t workers_used = 0;
+  WorkerMetrics workers[kMaxWorkers];
+  uint64_t devices_wanted = 0;   // 1: some worker may use a device
+  uint64_t devices_watched = 0;  // 1: they are being looked at
+  uint64_t devices_used = 0;
+  DeviceMetrics devices[kMaxDevices];
 };
 
 }  // namespace penstock::wire

@@ -229,8 +229,8 @@ def test_a_device_that_fails_is_taken_out_and_comes_back_and_nothing_promised_is
         daemon.faults.write_text("0 lost\n")
         jobs += [await line.promise("o", f"more {n}") for n in range(40)]
         doomed = await line.promise("o", "doomed", queue="once")
-        out = await daemon.until(lambda s: by_name(s, "devices", "device")["0"]["state"] != "good", "device 0 is out")
-        assert "simulated device 0 is lost" in by_name(out, "devices", "device")["0"]["last_fault"]
+        out = await daemon.until(lambda s: by_name(s, "bounds", "device")["0"]["state"] != "good", "device 0 is out")
+        assert "simulated device 0 is lost" in by_name(out, "bounds", "device")["0"]["last_fault"]
         moved = await daemon.until(lambda s: [(w["device"], w["state"]) for w in s["workers"] if w["name"].startswith("a")]
                                    == [("1", "ready")] * 2, "both of a's processes are on device 1")
         assert by_name(moved)["once"]["state"] == "waiting", "its only device is out"
@@ -244,7 +244,7 @@ def test_a_device_that_fails_is_taken_out_and_comes_back_and_nothing_promised_is
         told = json.loads(await asyncio.wait_for(all_are('"failed"', [doomed]), 30))
         assert told["error"]["code"] == "engine_failed" and "simulated device 0 is lost" in told["error"]["message"], told
         daemon.faults.unlink()
-        await daemon.until(lambda s: by_name(s, "devices", "device")["0"]["state"] == "good"
+        await daemon.until(lambda s: by_name(s, "bounds", "device")["0"]["state"] == "good"
                            and sorted(w["device"] for w in s["workers"] if w["state"] == "ready") == ["0", "0", "1"],
                            "device 0 is back, and used again")
         after = [await line.promise("o", "after", queue="once")]

@@ -50,6 +50,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     round_trip<Heartbeat>(payload);
     round_trip<StatusReport>(payload);
     round_trip<Goodbye>(payload);
+    round_trip<Device>(payload);
+    round_trip<Devices>(payload);
     rest.remove_prefix(decoded.consumed);
   }
 }

@@ -2,6 +2,7 @@
 // built from sources that need nothing but a C++ compiler and nvcc.
 //
 //     gpu_check device                     what answers here, one line
+//     gpu_check nvml                       what NVML tells of it
 //     gpu_check kernels                    every kernel against its reference
 //     gpu_check tokens FLAT                greedy tokens: CUDA, the CPU, and what the file says
 //     gpu_check host FLAT                  the CPU's and the file's alone: needs no device
@@ -21,6 +22,7 @@
 #include "tests/gpu/bandwidth.h"
 #include "tests/gpu/flat_model.h"
 #include "tests/unit/llama/kernel_checks.h"
+#include "worker/devices/nvml.h"
 #include "worker/engines/llama/cuda/runner.h"
 #include "worker/engines/llama/kv_cache.h"
 #include "worker/engines/llama/model.h"
@@ -344,6 +346,44 @@ void check_fault(const cuda::DeviceInfo& device) {
   std::_Exit(all_ok ? 0 : 1);  // what is on a lost device cannot be freed
 }
 
+// ---- NVML --------------------------------------------------------------------------------------
+
+// The device that CUDA runs on is among those that NVML tells of: its memory is as large to both.
+void check_nvml(const cuda::DeviceInfo& device) {
+  constexpr double kGiB = 1 << 30;
+  const std::string goal = text("every figure; memory within 5 %% of CUDA's %.1f GiB",
+                                static_cast<double>(device.total_bytes) / kGiB);
+  auto opened = devices::Nvml::open("libnvidia-ml.so.1");
+  auto* nvml = std::get_if<devices::Nvml>(&opened);
+  const auto readings = nvml == nullptr
+                            ? Result<std::vector<devices::Reading>>(Error{"it does not open"})
+                            : nvml->read();
+  if (!readings) {
+    return row("NVML", readings.error().message, goal, false);
+  }
+  bool found = false;
+  for (const devices::Reading& each : *readings) {
+    const double off = std::abs(
+        static_cast<double>(each.memory_total_bytes) / static_cast<double>(device.total_bytes) - 1);
+    if (off > 0.05) {
+      continue;  // another one
+    }
+    found = true;
+    const std::string measured = text("%llu %%, %.1f of %.1f GiB, %llu C, %.1f W",
+                                      static_cast<unsigned long long>(each.utilization_percent),
+                                      static_cast<double>(each.memory_used_bytes) / kGiB,
+                                      static_cast<double>(each.memory_total_bytes) / kGiB,
+                                      static_cast<unsigned long long>(each.temperature_celsius),
+                                      static_cast<double>(each.power_mw) / 1000);
+    row("NVML: " + each.name + " " + each.uuid,
+        measured + (each.message.empty() ? "" : "; ") + each.message, goal,
+        each.health == wire::DeviceHealth::kGood && each.known == 15);
+  }
+  if (!found) {
+    row("NVML", "tells of no such device", goal, false);
+  }
+}
+
 int check(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "";
   if (command == "host" && argc == 3) {
@@ -359,6 +399,8 @@ int check(int argc, char** argv) {
     std::printf("%s, %lld multiprocessors, %.0f GiB\n", device->name.c_str(),
                 static_cast<long long>(device->processors),
                 static_cast<double>(device->total_bytes) / (1 << 30));
+  } else if (command == "nvml") {
+    check_nvml(*device);
   } else if (command == "kernels") {
     for (const cuda::CheckResult& r : cuda::run_kernel_checks(true, 11)) {
       row(r.name,
@@ -375,7 +417,7 @@ int check(int argc, char** argv) {
   } else {
     std::fprintf(
         stderr,
-        "usage: gpu_check device|kernels|tokens FLAT|host FLAT|decode NAME BATCH...|fault\n");
+        "usage: gpu_check device|nvml|kernels|tokens FLAT|host FLAT|decode NAME BATCH...|fault\n");
     return 2;
   }
   return all_ok ? 0 : 1;

@@ -14,7 +14,7 @@ WATCH = "location = /metrics { penstock_metrics gpu; }\n"
 NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 VALUE = r'"((?:[^"\\\n]|\\["\\n])*)"'
 SAMPLE = re.compile(rf"({NAME})(?:\{{((?:{NAME}={VALUE})(?:,{NAME}={VALUE})*)\}})? (\S+)")
-SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}
+SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count"), "counter": ("",), "gauge": ("",)}
 
 
 class Page:

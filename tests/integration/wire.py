@@ -4,8 +4,8 @@ import socket
 import struct
 
 HELLO, SUBMIT, ACCEPTED, HEAD, CHUNK, PROGRESS, DONE, FAILED, CANCEL, TAKE, HEARTBEAT, STATUS, DRAIN, GOODBYE, \
-    ASK, HOLD, OVER = range(1, 18)
-CALLER, TOOL, EDGE = 1, 3, 4
+    ASK, HOLD, OVER, DEVICE, DEVICES = range(1, 20)
+CALLER, TOOL, EDGE, WATCH = 1, 3, 4, 5
 TAGS = {
     "version": 1, "role": 2, "queue": 6, "model": 7, "owner": 8, "tier": 9, "priority": 10, "weight": 11, "cost": 12,
     "method": 13, "path": 14, "content_type": 15, "job_id": 16, "position": 17, "eta_ms": 18, "status": 19,
@@ -13,10 +13,13 @@ TAGS = {
     "message": 26, "param": 27, "retry_after_s": 28, "body": 31, "json": 31, "override": 35, "prefer": 36, "idempotency_key": 37, "delay": 38,
     "not_before": 39, "callback": 40, "dedupe": 41, "on_duplicate": 42, "max_wait_ms": 43, "jobs_path": 44, "receipt": 45,
     "headers": 46, "file": 47, "promised": 48, "query": 49, "last_event_id": 50, "websocket": 51, "refund": 52, "duplicate": 53,
+    "name": 3, "index": 70, "parent_plus1": 71, "uuid": 72, "known": 73, "utilization_percent": 74, "memory_used_bytes": 75,
+    "memory_total_bytes": 76, "temperature_celsius": 77, "power_mw": 78, "health": 79, "count": 80,
 }
 NUMBERS = {"version", "role", "priority", "weight", "cost", "position", "eta_ms", "status", "content_length_plus1",
            "prompt_tokens", "completion_tokens", "device_ns", "retry_after_s", "dedupe", "on_duplicate", "max_wait_ms", "promised",
-           "websocket", "refund", "duplicate"}
+           "websocket", "refund", "duplicate", "index", "parent_plus1", "known", "utilization_percent", "memory_used_bytes",
+           "memory_total_bytes", "temperature_celsius", "power_mw", "health", "count"}
 
 
 def frame(kind, id=0, payload=b"", **fields):

@@ -45,6 +45,43 @@ std::string worker_table(JsonElement root) {
   return render(rows);
 }
 
+// "61 °C", or "-" when the device does not tell.
+std::string figure(JsonElement device, std::string_view member, double unit, const char* format) {
+  if (cell(device, member) == "-") {
+    return "-";
+  }
+  char out[32];
+  snprintf(out, sizeof out, format, number_of(device, member) / unit);
+  return out;
+}
+
+std::string memory(JsonElement device) {
+  constexpr double kGiB = 1 << 30;
+  const std::string used = figure(device, "memory_used_bytes", kGiB, "%.1f of ");
+  return used == "-" ? used : used + figure(device, "memory_total_bytes", kGiB, "%.1f GiB");
+}
+
+// Where no device is looked for: nothing. Where there is none: why.
+std::string device_table(JsonElement root) {
+  const auto devices = elements_of(root, "devices");
+  const auto watch = object_of(root, "device_watch");
+  const std::string trouble = watch ? cell(*watch, "message") : "-";
+  const std::string why = trouble == "-" ? "" : "devices: " + trouble + "\n";
+  if (devices.empty()) {
+    return why.empty() ? "" : why + "\n";
+  }
+  std::vector<Row> rows = {{"DEVICE", "NAME", "HEALTH", "USE", "MEMORY", "TEMP", "POWER", "UUID"}};
+  for (const JsonElement device : devices) {
+    const std::string message = cell(device, "message");
+    rows.push_back({cell(device, "device"), cell(device, "name"),
+                    cell(device, "health") + (message == "-" ? "" : ": " + message),
+                    figure(device, "utilization_percent", 1, "%.0f %%"), memory(device),
+                    figure(device, "temperature_celsius", 1, "%.0f °C"),
+                    figure(device, "power_mw", 1000, "%.0f W"), cell(device, "uuid")});
+  }
+  return render(rows) + why + "\n";
+}
+
 std::string counter_line(JsonElement root) {
   std::string line;
   JsonElement counters;
@@ -84,8 +121,8 @@ Result<std::string> status_table(const std::string& json) {
   }
   return "penstockd is " + cell(root, "status") + ", process " + cell(root, "pid") + ", up " +
          cell(root, "uptime_seconds") + " s, " + cell(root, "connections") + " connections\n\n" +
-         queue_table(root) + "\n" + worker_table(root) + "\n" + counter_line(root) +
-         state_line(root);
+         queue_table(root) + "\n" + worker_table(root) + "\n" + device_table(root) +
+         counter_line(root) + state_line(root);
 }
 
 }  // namespace penstock::ctl

@@ -86,6 +86,17 @@ class Sink {
   virtual void failed(JobNumber job, const Failure& failure) = 0;
 };
 
+// What an engine has done since it was opened, and how full its cache is; 0 where it does not
+// count.
+struct Figures {
+  uint64_t steps = 0;
+  uint64_t step_jobs = 0;          // jobs in each step, summed over the steps
+  uint64_t prompt_tokens = 0;      // read
+  uint64_t generation_tokens = 0;  // drawn
+  uint64_t kv_blocks = 0;          // of the key-value cache
+  uint64_t kv_blocks_used = 0;
+};
+
 // Thrown by step() when the device has failed, after it has failed its jobs: the process is of no
 // use any more. what() is the device's own name for it.
 class DeviceLost : public std::runtime_error {
@@ -112,6 +123,8 @@ class Engine {
 
   // The job leaves; its slot and memory are free on return. Unknown jobs are ignored.
   virtual void cancel(JobNumber job) = 0;
+
+  virtual Figures figures() const { return {}; }
 };
 
 }  // namespace penstock

@@ -1,4 +1,5 @@
-// penstock-worker: one process for one device and one model. See pool.h.
+// penstock-worker: one process for one device and one model (pool.h); or the one that looks at all
+// devices (worker/devices/watch.h).
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -9,8 +10,10 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 
+#include "worker/devices/watch.h"
 #include "worker/pool/engine_registry.h"
 #include "worker/pool/options.h"
 #include "worker/pool/pool.h"
@@ -19,6 +22,10 @@ namespace penstock {
 namespace {
 
 constexpr int kUsageError = 2;
+
+// Another library than the driver's, for tests.
+constexpr const char* kNvmlVariable = "PENSTOCK_NVML";
+constexpr const char* kNvml = "libnvidia-ml.so.1";
 
 // TERM is read from the returned descriptor; blocked before the engine starts threads, so that none
 // of them takes it. INT is penstockd's to decide about: a terminal's Ctrl-C reaches the whole
@@ -90,6 +97,10 @@ int serve(const WorkerOptions& options) {
   if (!socket) {
     std::fprintf(stderr, "penstock-worker: %s\n", socket.error().message.c_str());
     return kUsageError;
+  }
+  if (options.watch_devices) {
+    const char* const other = std::getenv(kNvmlVariable);
+    return devices::watch_devices(std::move(*socket), other != nullptr ? other : kNvml);
   }
   const Fd signals = take_signals();
   wire::Limits limits;

@@ -9,8 +9,10 @@ namespace penstock {
 
 const char kUsage[] =
     "usage: penstock-worker --name NAME --engine llama|simulate [options]\n"
+    "       penstock-worker --watch-devices [--fd N]\n"
     "\n"
     "Runs jobs that penstockd sends over a socket. penstockd starts it; see PROTOCOL.md.\n"
+    "With --watch-devices it runs none, and tells penstockd of the GPUs, by NVML.\n"
     "\n"
     "  --fd N               the socket (default 3)\n"
     "  --name NAME          this worker, as in penstock.yaml\n"
@@ -42,6 +44,7 @@ enum Option {
   kOption,
   kClaimMemory,
   kCheckDevice,
+  kWatchDevices,
   kHelp
 };
 
@@ -58,6 +61,7 @@ constexpr option kLong[] = {{"fd", 1, nullptr, kFd},
                             {"option", 1, nullptr, kOption},
                             {"claim-memory", 0, nullptr, kClaimMemory},
                             {"check-device", 0, nullptr, kCheckDevice},
+                            {"watch-devices", 0, nullptr, kWatchDevices},
                             {"help", 0, nullptr, kHelp},
                             {nullptr, 0, nullptr, 0}};
 
@@ -110,6 +114,9 @@ Status set(int which, const char* value, WorkerOptions& out) {
     case kCheckDevice:
       out.check_device = true;
       return Ok{};
+    case kWatchDevices:
+      out.watch_devices = true;
+      return Ok{};
     case kHelp:
       out.help = true;
       return Ok{};
@@ -120,6 +127,9 @@ Status set(int which, const char* value, WorkerOptions& out) {
 
 Status check(WorkerOptions& options) {
   int ordinal = 0;
+  if (options.watch_devices) {
+    return Ok{};
+  }
   if (options.name.empty() || options.engine.empty()) {
     return Error{options.name.empty() ? "--name is missing" : "--engine is missing"};
   }

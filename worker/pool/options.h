@@ -23,6 +23,7 @@ struct WorkerOptions {
   int threads = 0;                                    // 0: as many as there are cores
   std::map<std::string, std::string> engine_options;  // --option key=value
   bool check_device = false;                          // that, and nothing else
+  bool watch_devices = false;  // looks at the devices instead (worker/devices/watch.h)
   bool help = false;
 };
 

@@ -232,7 +232,17 @@ void Pool::report(int64_t now_ns) {
     owed_bytes_ = 0;
   }
   if (now_ns >= heartbeat_due_ns_ && link_.unsent_bytes() <= options_.max_unsent_bytes) {
-    wire::append(out, 0, wire::Heartbeat{running_.size(), static_cast<uint64_t>(memory_in_use_)});
+    const Figures figures = engine_->figures();
+    wire::append(out, 0,
+                 wire::Heartbeat{.running = running_.size(),
+                                 .memory_bytes = static_cast<uint64_t>(memory_in_use_),
+                                 .waiting = waiting_.size(),
+                                 .steps = figures.steps,
+                                 .step_jobs = figures.step_jobs,
+                                 .prompt_tokens = figures.prompt_tokens,
+                                 .generation_tokens = figures.generation_tokens,
+                                 .kv_blocks = figures.kv_blocks,
+                                 .kv_blocks_used = figures.kv_blocks_used});
     heartbeat_due_ns_ = now_ns + options_.heartbeat_ns;
   }
 }

@@ -33,7 +33,7 @@ wire::ClassMetrics& class_of(wire::QueueMetrics& queue, int64_t priority) {
 wire::QueueMetrics& Metrics::of(std::string_view queue) {
   for (wire::QueueMetrics& each : page_->queues) {
     if (each.name[0] == '\0') {
-      std::memcpy(each.name, queue.data(), std::min(queue.size(), sizeof each.name - 1));
+      wire::copy_text(each.name, queue);
       ++page_->queues_used;
     }
     if (queue == each.name) {
@@ -41,6 +41,22 @@ wire::QueueMetrics& Metrics::of(std::string_view queue) {
     }
   }
   return page_->queues[wire::kMaxQueues - 1];
+}
+
+wire::ServingMetrics& Metrics::serving(std::string_view queue, std::string_view model) {
+  wire::ServingMetrics& last = page_->serving[wire::kMaxModels - 1];
+  for (wire::ServingMetrics& each : page_->serving) {
+    if (each.model[0] == '\0' && &each != &last) {
+      wire::copy_text(each.queue, queue);
+      wire::copy_text(each.model, model);
+    }
+    if (queue == each.queue && model == each.model) {
+      return each;
+    }
+  }
+  wire::copy_text(last.queue, "other");
+  wire::copy_text(last.model, "other");
+  return last;
 }
 
 uint64_t Metrics::total(Event event) const {

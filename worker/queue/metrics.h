@@ -19,6 +19,9 @@ class Metrics {
   // The queue's numbers; found once, they stay where they are. Queues past wire::kMaxQueues share
   // the last place.
   wire::QueueMetrics& of(std::string_view queue);
+  // The numbers of a model in a queue; likewise. Those past wire::kMaxModels share the last place,
+  // which is called "other".
+  wire::ServingMetrics& serving(std::string_view queue, std::string_view model);
   wire::MetricsPage& page() { return *page_; }
   // Over all queues.
   uint64_t total(Event event) const;

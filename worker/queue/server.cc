@@ -6,6 +6,7 @@
 
 #include "shared/base/units.h"
 #include "worker/queue/job_view.h"
+#include "worker/queue/page_rows.h"
 #include "worker/queue/signals.h"
 #include "worker/queue/status_report.h"
 
@@ -188,6 +189,7 @@ Server::~Server() {
 int Server::run() {
   wires_.set_now(monotonic_ns());
   supervisor_.apply(config_);
+  device_watch_.apply(config_);
   publish(wires_.now_ns());
   log(Level::kInfo, "penstockd: ready on " + listener_.path());
   while (phase_ != Phase::kOver) {
@@ -203,6 +205,7 @@ void Server::turn() {
   wires_.reap();
   dispatcher_.advance_to(now_ns);
   supervisor_.advance_to(now_ns);
+  device_watch_.advance_to(now_ns);
   if (phase_ != Phase::kServing) {
     advance_stop(now_ns);
   }
@@ -247,8 +250,9 @@ void Server::note_health(int64_t now_ns) {
 
 int64_t Server::next_event() const {
   return std::min({wires_.next_event(), dispatcher_.next_event(), supervisor_.next_event(),
-                   heartbeat_due_ns_, metrics_due_ns_, page_.next_event(), accept_again_ns_,
-                   phase_ends_ns_, store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
+                   device_watch_.next_event(), heartbeat_due_ns_, metrics_due_ns_,
+                   page_.next_event(), accept_again_ns_, phase_ends_ns_,
+                   store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
                    webhooks_ != nullptr ? webhooks_->next_event() : INT64_MAX});
 }
 
@@ -297,6 +301,7 @@ void Server::read_signals() {
     switch (number) {
       case SIGCHLD:
         supervisor_.reap();
+        device_watch_.reap();
         break;
       case SIGHUP:
         reload();
@@ -341,6 +346,7 @@ void Server::reload() {
   config_ = *std::move(fresh);
   raise_descriptor_limit(config_.limits.max_connections);
   supervisor_.apply(config_);
+  device_watch_.apply(config_);
   log(Level::kInfo, "reloaded " + config_path_);
 }
 
@@ -367,6 +373,7 @@ void Server::advance_stop(int64_t now_ns) {
     phase_ = Phase::kStopping;
     phase_ends_ns_ = now_ns + kWorkerExitNs;
     supervisor_.shut_down(phase_ends_ns_);
+    device_watch_.stop();
   }
   if (phase_ == Phase::kStopping && (supervisor_.all_gone() || now_ns >= phase_ends_ns_)) {
     log(Level::kInfo, "stopped");
@@ -410,6 +417,8 @@ void Server::publish_metrics(int64_t now_ns) {
     std::copy(std::begin(counts), std::end(counts), page.webhooks);
     page.webhooks_pending = webhooks_->pending();
   }
+  put_workers(page, supervisor_);
+  put_devices(page, device_watch_);
   metrics_file_.write(page);
 }
 
@@ -417,6 +426,7 @@ std::string Server::status_json() {
   return report_status({.config = config_,
                         .dispatcher = dispatcher_,
                         .supervisor = supervisor_,
+                        .device_watch = device_watch_,
                         .protocol_errors = wires_.protocol_errors(),
                         .connections = callers_.size(),
                         .uptime_s = (wires_.now_ns() - start_ns_) / kNsPerSec});

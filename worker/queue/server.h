@@ -15,6 +15,7 @@
 #include "worker/queue/caller_session.h"
 #include "worker/queue/config.h"
 #include "worker/queue/connection.h"
+#include "worker/queue/device_watch.h"
 #include "worker/queue/dispatcher.h"
 #include "worker/queue/intake.h"
 #include "worker/queue/jobs_api.h"
@@ -95,6 +96,7 @@ class Server final : public CallerHost {
   std::unique_ptr<Webhooks> webhooks_;  // nullptr: as there is no store
   Desks desks_{dispatcher_, intake_, jobs_api_};
   Supervisor supervisor_;
+  DeviceWatch device_watch_{wires_};
   OperatorApi operator_api_{dispatcher_, jobs_api_, supervisor_};
   std::list<CallerSession> callers_;
   LogLimit refusals_;

@@ -57,6 +57,16 @@ std::string describe(Dispatcher& dispatcher, Scheduler::Queue& queue) {
       .done();
 }
 
+void describe_engine(Object& object, const wire::Heartbeat& said) {
+  object.number("waiting", static_cast<int64_t>(said.waiting))
+      .number("steps", static_cast<int64_t>(said.steps))
+      .number("step_jobs", static_cast<int64_t>(said.step_jobs))
+      .number("prompt_tokens", static_cast<int64_t>(said.prompt_tokens))
+      .number("generation_tokens", static_cast<int64_t>(said.generation_tokens))
+      .number("kv_blocks", static_cast<int64_t>(said.kv_blocks))
+      .number("kv_blocks_used", static_cast<int64_t>(said.kv_blocks_used));
+}
+
 std::string describe(const Supervisor::Worker& worker) {
   const WorkerSession* const session = worker.session.get();
   Object object;
@@ -72,6 +82,7 @@ std::string describe(const Supervisor::Worker& worker) {
       .number("memory_bytes",
               session != nullptr ? static_cast<int64_t>(session->memory_bytes()) : 0)
       .number("restarts", static_cast<int64_t>(worker.restarts));
+  describe_engine(object, session != nullptr ? session->heartbeat() : wire::Heartbeat{});
   if (worker.last_error.empty()) {
     object.raw("last_error", "null");
   } else {
@@ -97,8 +108,8 @@ std::string describe(const Device& device) {
 
 // One that was drained, or scaled to 0.
 std::string describe_stopped(const WorkerConfig& worker) {
-  return Object()
-      .text("name", worker.name)
+  Object object;
+  object.text("name", worker.name)
       .text("state", "stopped")
       .text("queue", worker.queue)
       .text("engine", worker.engine)
@@ -109,7 +120,38 @@ std::string describe_stopped(const WorkerConfig& worker) {
       .number("slots", 0)
       .number("memory_bytes", 0)
       .number("restarts", 0)
-      .raw("last_error", "null")
+      .raw("last_error", "null");
+  describe_engine(object, {});
+  return object.done();
+}
+
+// Figures that the device does not have, or that nobody reads now, are null.
+std::string describe(const DeviceState& device) {
+  Object object;
+  object.text("device", device.label())
+      .text("uuid", device.uuid)
+      .text("name", device.name)
+      .raw("parent", device.parent ? json_string(std::to_string(*device.parent)) : "null")
+      .raw("healthy", device.healthy() ? "true" : "false")
+      .text("health", queue::name_of(device.health))
+      .raw("message", device.message.empty() ? "null" : json_string(device.message));
+  const auto figure = [&](const char* name, wire::DeviceFigure known, uint64_t value) {
+    object.raw(name, (device.known & known) != 0 ? std::to_string(value) : "null");
+  };
+  figure("utilization_percent", wire::kUtilizationKnown, device.utilization_percent);
+  figure("memory_used_bytes", wire::kMemoryKnown, device.memory_used_bytes);
+  figure("memory_total_bytes", wire::kMemoryKnown, device.memory_total_bytes);
+  figure("temperature_celsius", wire::kTemperatureKnown, device.temperature_celsius);
+  figure("power_mw", wire::kPowerKnown, device.power_mw);
+  return object.done();
+}
+
+std::string describe(const DeviceWatch& watch) {
+  return Object()
+      .text("state", !watch.wanted()    ? "off"
+                     : watch.watching() ? "watching"
+                                        : "none")
+      .raw("message", watch.trouble().empty() ? "null" : json_string(watch.trouble()))
       .done();
 }
 
@@ -128,6 +170,16 @@ std::string describe(const StatusSources& sources) {
                                     {"requeued", Event::kRetried}}) {
     object.number(name, static_cast<int64_t>(metrics.total(event)));
   }
+  uint64_t prompt_tokens = 0;
+  uint64_t generation_tokens = 0;
+  for (const auto& worker : sources.supervisor.workers()) {
+    if (worker->session != nullptr) {
+      prompt_tokens += worker->session->heartbeat().prompt_tokens;
+      generation_tokens += worker->session->heartbeat().generation_tokens;
+    }
+  }
+  object.number("prompt_tokens", static_cast<int64_t>(prompt_tokens))
+      .number("generation_tokens", static_cast<int64_t>(generation_tokens));
   return object.number("refused", static_cast<int64_t>(sources.dispatcher.refused()))
       .number("protocol_errors", static_cast<int64_t>(sources.protocol_errors))
       .done();
@@ -174,13 +226,17 @@ std::string report_status(const StatusSources& sources) {
   for (Scheduler::Queue& queue : sources.dispatcher.scheduler().queues()) {
     append_item(queues, describe(sources.dispatcher, queue));
   }
+  std::string devices = "[";
+  for (const DeviceState& device : sources.device_watch.devices()) {
+    append_item(devices, describe(device));
+  }
   std::string workers = "[";
   for (const auto& worker : sources.supervisor.workers()) {
     append_item(workers, describe(*worker));
   }
-  std::string devices = "[";
+  std::string bounds = "[";
   for (const auto& [id, device] : sources.supervisor.devices().all()) {
-    append_item(devices, describe(device));
+    append_item(bounds, describe(device));
   }
   for (const WorkerConfig& worker : sources.config.workers) {
     const auto& processes = sources.supervisor.workers();
@@ -199,6 +255,8 @@ std::string report_status(const StatusSources& sources) {
       .raw("queues", queues + "]")
       .raw("workers", workers + "]")
       .raw("devices", devices + "]")
+      .raw("bounds", bounds + "]")
+      .raw("device_watch", describe(sources.device_watch))
       .raw("counters", describe(sources))
       .raw("state", store == nullptr ? "null" : describe(*store, sources.config.limits))
       .done();

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "worker/queue/config.h"
+#include "worker/queue/device_watch.h"
 #include "worker/queue/dispatcher.h"
 #include "worker/queue/status_page_writer.h"
 #include "worker/queue/supervisor.h"
@@ -17,11 +18,13 @@ struct StatusSources {
   const Config& config;
   Dispatcher& dispatcher;
   const Supervisor& supervisor;
+  const DeviceWatch& device_watch;
   uint64_t protocol_errors;
   size_t connections;
   int64_t uptime_s;
 };
-// {"status":"serving"|"draining","uptime_seconds":…,"queues":[…],"workers":[…],"counters":{…},
+// {"status":"serving"|"draining","uptime_seconds":…,"queues":[…],"workers":[…],"devices":[…],
+// "device_watch":{"state":"off"|"watching"|"none","message":…|null},"counters":{…},
 // "state":{"dead_letters":…,"bytes":…,"max_bytes":…,"error":…}|null}
 std::string report_status(const StatusSources& sources);
 

@@ -8,6 +8,12 @@ namespace penstock::queue {
 
 using wire::FrameType;
 
+namespace {
+
+double seconds(int64_t ns) { return static_cast<double>(ns) / kNsPerSec; }
+
+}  // namespace
+
 void WorkerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
   last_heard_ns_ = wires().now_ns();
   const char* error = nullptr;
@@ -63,6 +69,7 @@ const char* WorkerSession::on_hello(const wire::Frame& frame) {
     return "HELLO was repeated with other slots";
   }
   slots_ = static_cast<uint32_t>(hello.slots);
+  serving_ = &dispatcher_.metrics().serving(lane_.queue->settings.name, lane_.model);
   return nullptr;
 }
 
@@ -120,23 +127,19 @@ void WorkerSession::on_granted(uint64_t job, int64_t bytes) {
 }
 
 const char* WorkerSession::on_heartbeat(const wire::Frame& frame) {
-  wire::Heartbeat heartbeat;
-  if (const char* const error = wire::parse(frame.payload, heartbeat); error != nullptr) {
-    return error;
-  }
-  memory_bytes_ = heartbeat.memory_bytes;
-  return nullptr;
+  return wire::parse(frame.payload, heartbeat_);
 }
 
 const char* WorkerSession::on_answer(const wire::Frame& frame, std::string_view bytes) {
-  Job* const job = find(frame.header.id);
-  if (job == nullptr) {
+  Given* const given = find(frame.header.id);
+  if (given == nullptr) {
     const bool was_given = frame.header.id != 0 && frame.header.id <= last_number_;
     return was_given ? nullptr : "a frame for a job it was not given";
   }
+  Job* const job = given->job;
   switch (frame.header.type) {
     case FrameType::kHead:
-      return on_head(*job, frame, bytes);
+      return on_head(*given, frame, bytes);
     case FrameType::kChunk:
       if (!job->answer_began) {
         return "CHUNK before HEAD";
@@ -152,11 +155,11 @@ const char* WorkerSession::on_answer(const wire::Frame& frame, std::string_view 
       return error;
     }
     default:
-      return on_end(*job, frame, bytes);
+      return on_end(*given, frame, bytes);
   }
 }
 
-const char* WorkerSession::on_head(Job& job, const wire::Frame& frame, std::string_view bytes) {
+const char* WorkerSession::on_head(Given& given, const wire::Frame& frame, std::string_view bytes) {
   wire::Head head;
   if (const char* const error = wire::parse(frame.payload, head); error != nullptr) {
     return error;
@@ -167,14 +170,20 @@ const char* WorkerSession::on_head(Job& job, const wire::Frame& frame, std::stri
   if (!head.headers.empty() || !head.file.empty() || head.promised != 0 || head.duplicate != 0) {
     return "HEAD with what is for penstockd to say";
   }
+  Job& job = *given.job;
   if (job.answer_began) {
     return "a second HEAD";
+  }
+  if (head.content_length_plus1 == 0) {
+    given.head_ns = wires().now_ns();
+    serving_->first_token.observe(seconds(given.head_ns - job.arrived_ns()));
   }
   dispatcher_.begin_answer(job, head, bytes);
   return nullptr;
 }
 
-const char* WorkerSession::on_end(Job& job, const wire::Frame& frame, std::string_view bytes) {
+const char* WorkerSession::on_end(Given& given, const wire::Frame& frame, std::string_view bytes) {
+  Job& job = *given.job;
   if (frame.header.type == FrameType::kDone) {
     wire::Done done;
     if (const char* const error = wire::parse(frame.payload, done); error != nullptr) {
@@ -183,6 +192,7 @@ const char* WorkerSession::on_end(Job& job, const wire::Frame& frame, std::strin
     if (!job.answer_began) {
       return "DONE before HEAD";
     }
+    note_done(given, done);
     dispatcher_.complete(job, done, bytes);
     return nullptr;
   }
@@ -197,13 +207,21 @@ const char* WorkerSession::on_end(Job& job, const wire::Frame& frame, std::strin
   return nullptr;
 }
 
+// The first token came with HEAD; the others since.
+void WorkerSession::note_done(const Given& given, const wire::Done& done) {
+  if (given.head_ns != 0 && done.completion_tokens > 1) {
+    serving_->per_token.observe(seconds(wires().now_ns() - given.head_ns) /
+                                static_cast<double>(done.completion_tokens - 1));
+  }
+}
+
 void WorkerSession::assign(Job& job, uint64_t number) {
   --credit_;
   tenant_.take_slot();
   last_number_ = number;
   job.extra().worker = this;
   job.more->number = number;
-  given_.push_back({number, &job, false});
+  given_.push_back({.number = number, .job = &job, .sent = false});
 }
 
 void WorkerSession::send(const Job& job, std::string_view frame) {
@@ -247,10 +265,10 @@ void WorkerSession::drain() {
   }
 }
 
-Job* WorkerSession::find(uint64_t number) const {
-  for (const Given& each : given_) {
+WorkerSession::Given* WorkerSession::find(uint64_t number) {
+  for (Given& each : given_) {
     if (each.number == number) {
-      return each.job;
+      return &each;
     }
   }
   return nullptr;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "shared/wire/messages.h"
+#include "shared/wire/metrics_page.h"
 #include "worker/queue/budget.h"
 #include "worker/queue/connection.h"
 #include "worker/queue/job.h"
@@ -64,7 +65,8 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   bool ready() const { return ready_; }
   bool draining() const { return draining_; }
   int64_t last_heard_ns() const { return last_heard_ns_; }  // 0: nothing yet
-  uint64_t memory_bytes() const { return memory_bytes_; }
+  uint64_t memory_bytes() const { return heartbeat_.memory_bytes; }
+  const wire::Heartbeat& heartbeat() const { return heartbeat_; }  // the last
   // Why the connection ended, as far as either side said; or empty.
   const std::string& last_words() const { return last_words_; }
   // It said that the device is to blame.
@@ -89,6 +91,7 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
     uint64_t number;
     Job* job;
     bool sent;
+    int64_t head_ns = 0;  // when its answer began to stream; 0: it does not
   };
   void on_frame(const wire::Frame& frame, std::string_view bytes) override;
   void on_closed() override { host_.on_worker_closed(*this); }
@@ -102,9 +105,10 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   const char* on_claim(const wire::Frame& frame);
   const char* on_heartbeat(const wire::Frame& frame);
   const char* on_answer(const wire::Frame& frame, std::string_view bytes);
-  const char* on_end(Job& job, const wire::Frame& frame, std::string_view bytes);
-  const char* on_head(Job& job, const wire::Frame& frame, std::string_view bytes);
-  Job* find(uint64_t number) const;
+  const char* on_end(Given& given, const wire::Frame& frame, std::string_view bytes);
+  const char* on_head(Given& given, const wire::Frame& frame, std::string_view bytes);
+  void note_done(const Given& given, const wire::Done& done);
+  Given* find(uint64_t number);
 
   Dispatcher& dispatcher_;
   WorkerHost& host_;
@@ -119,7 +123,8 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   uint32_t capacity_ = 0;
   uint64_t last_number_ = 0;
   int64_t last_heard_ns_ = 0;
-  uint64_t memory_bytes_ = 0;
+  wire::ServingMetrics* serving_ = nullptr;  // of its model; set by HELLO
+  wire::Heartbeat heartbeat_;
   std::string last_words_;
   std::vector<Given> given_;
 };

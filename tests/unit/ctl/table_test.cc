@@ -44,6 +44,33 @@ TEST(StatusTableTest, ShowsQueuesWorkersAndCounters) {
   EXPECT_FALSE(status_table("status: yaml"));
 }
 
+TEST(StatusTableTest, ShowsDevicesAndWhyThereAreNone) {
+  const auto text = status_table(
+      R"({"devices":[{"device":"0","uuid":"GPU-aa","name":"H100","health":"good","message":null,
+                      "utilization_percent":97,"memory_used_bytes":1610612736,"memory_total_bytes":85899345920,
+                      "temperature_celsius":61,"power_mw":650400},
+                     {"device":"0:1","uuid":"MIG-bb","name":"1g.10gb","health":"lost","message":"GPU is lost",
+                      "power_mw":null}],
+          "device_watch":{"state":"none","message":"the driver has not answered for 10s"}})");
+  ASSERT_TRUE(text);
+  EXPECT_NE(
+      text->find("\n\n"
+                 "DEVICE  NAME     HEALTH             USE   MEMORY           TEMP   POWER  UUID\n"
+                 "0       H100     good               97 %  1.5 of 80.0 GiB  61 °C  650 W  GPU-aa\n"
+                 "0:1     1g.10gb  lost: GPU is lost  -     -                -      -      MIG-bb\n"
+                 "devices: the driver has not answered for 10s\n"),
+      std::string::npos)
+      << *text;
+  const auto none = status_table(
+      R"({"devices":[],"device_watch":{"state":"none","message":"no NVIDIA driver: it is not there"}})");
+  ASSERT_TRUE(none);
+  EXPECT_NE(none->find("\n\ndevices: no NVIDIA driver: it is not there\n\n"), std::string::npos)
+      << *none;
+  EXPECT_EQ(status_table(R"({"devices":[],"device_watch":{"state":"off","message":null}})")
+                ->find("evice"),
+            std::string::npos);
+}
+
 TEST(StatusTableTest, ShowsWhatIsPausedAndWhatIsOnDisk) {
   const auto text = status_table(
       R"({"queues":[{"name":"default","state":"open","paused":true}],

@@ -315,6 +315,28 @@ TEST_F(EngineTest, JobsInABatchShareItsTimeByTheirTokens) {
   EXPECT_GT(sum, passed / 20) << "not next to nothing either";
 }
 
+TEST_F(EngineTest, FiguresCountEveryTokenStepAndBlock) {
+  open_model(kModel, 64 << 20, 4);
+  EXPECT_EQ(engine_->figures().steps, 0U);
+  EXPECT_EQ(engine_->figures().kv_blocks, static_cast<uint64_t>((64 << 20) / kBlockBytes));
+  const std::string body = R"({"prompt":"abcdefgh","max_tokens":5,"ignore_eos":true})";
+  start(1, body);
+  start(2, body);
+  engine_->step(17);
+  EXPECT_EQ(engine_->figures().kv_blocks_used, 2U);
+  step_until_idle();
+  const Figures figures = engine_->figures();
+  const uint64_t prompt = sink_.jobs[1].usage.prompt_tokens;
+  EXPECT_EQ(figures.prompt_tokens, 2 * prompt);
+  EXPECT_EQ(figures.generation_tokens, 10U);
+  EXPECT_EQ(figures.kv_blocks_used, 0U);
+  // Four tokens of prompts a step; with the last of its prompt a job draws its first token.
+  const uint64_t each = (prompt + 3) / 4 + 4;
+  EXPECT_EQ(figures.step_jobs, 2 * each);
+  EXPECT_GT(figures.steps, each) << "the second began later";
+  EXPECT_LT(figures.steps, 2 * each) << "they were together in some";
+}
+
 TEST_F(EngineTest, WhoWaitsForTheCachePaysNothingForIt) {
   open_model(kModel, 4 * kBlockBytes);  // one job's
   const std::string body = R"({"prompt":"aaaa","max_tokens":40,"ignore_eos":true,"temperature":0})";

@@ -36,6 +36,8 @@ TEST(ExpositionTest, AFamilyIsItsHelpItsTypeAndItsSamples) {
             "penstock_keys 0.25\n"
             "# HELP penstock_wait_seconds Time in the queue.\n"
             "# TYPE penstock_wait_seconds histogram\n");
+  EXPECT_EQ(page([](Writer& writer) { writer.family("a", Type::summary, "Sum and count."); }),
+            "# HELP a Sum and count.\n# TYPE a summary\n");
 }
 
 TEST(ExpositionTest, NumbersAreWrittenAsPrometheusReadsThem) {
@@ -74,6 +76,8 @@ TEST(ExpositionTest, LabelValuesAreEscaped) {
   EXPECT_EQ(escape_label("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
   EXPECT_EQ(escape_label("Z\xc3\xbcrich \xff\xc3"), "Z\xc3\xbcrich \xef\xbf\xbd\xef\xbf\xbd");
   EXPECT_EQ(escape_label(""), "");
+  char longest[3 * kLongestEscape];
+  EXPECT_EQ(escape_label("\xff\xff\xff", longest), longest + sizeof longest);
 }
 
 TEST(ExpositionTest, AFamilyOfCountersHasItsLiveSeriesAndNoOthers) {

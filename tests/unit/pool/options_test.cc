@@ -44,6 +44,14 @@ TEST(WorkerOptionsTest, ReadsEveryOption) {
   EXPECT_EQ(options->engine_options.at("d"), "");
 }
 
+TEST(WorkerOptionsTest, OneThatWatchesDevicesNeedsNoNameAndNoEngine) {
+  const auto options = parse({"--watch-devices", "--fd", "4"});
+  ASSERT_TRUE(options) << options.error().message;
+  EXPECT_TRUE(options->watch_devices);
+  EXPECT_EQ(options->fd, 4);
+  EXPECT_FALSE(parse({"--fd", "4"}));
+}
+
 TEST(WorkerOptionsTest, TheModelsNameHasSensibleDefaults) {
   EXPECT_EQ(parse({"--name", "w", "--engine", "e"})->model_name, "w");
   EXPECT_EQ(parse({"--name", "w", "--engine", "e", "--model", "m"})->model_name, "m");

@@ -190,6 +190,38 @@ TEST_F(PoolTest, AHeartbeatTellsWhatRuns) {
   FAIL() << "no heartbeat";
 }
 
+TEST_F(PoolTest, AHeartbeatTellsWhatTheEngineHasDoneAndHowManyWaitForMemory) {
+  make(
+      [](Sink& sink) {
+        return simulated(sink, {.service_time_ns = 2 * kNsPerSec, .job_memory_bytes = 5 << 20});
+      },
+      4, 5 << 20);
+  const auto heartbeat = [&] {
+    for (const Received& frame : receive()) {
+      if (frame.type == wire::FrameType::kHeartbeat) {
+        return parsed<wire::Heartbeat>(frame);
+      }
+    }
+    ADD_FAILURE() << "no heartbeat";
+    return wire::Heartbeat{};
+  };
+  turn();
+  receive();
+  const std::string body = R"({"model":"sim","prompt":"eight by","max_tokens":7})";
+  send(submit_bytes(7, body, "/v1/completions") + submit_bytes(8, body, "/v1/completions"));
+  turn();
+  turn_at(now_ns_ + kNsPerSec);
+  const wire::Heartbeat first = heartbeat();
+  EXPECT_EQ(first.running, 1U);
+  EXPECT_EQ(first.waiting, 1U);
+  EXPECT_EQ(first.prompt_tokens, 2U);
+  EXPECT_EQ(first.generation_tokens, 0U);
+  turn_at(now_ns_ + kNsPerSec);
+  const wire::Heartbeat second = heartbeat();
+  EXPECT_EQ(second.waiting, 0U);
+  EXPECT_EQ(second.generation_tokens, 7U);
+}
+
 TEST_F(PoolTest, EofCancelsEverythingAndExitsWith0) {
   make(ten_ms);
   turn();

@@ -57,6 +57,43 @@ TEST_F(DispatcherTest, AnAnswerGoesThroughUnchangedUnderTheCallersId) {
   EXPECT_EQ(dispatcher_.held_bytes(), 0);
 }
 
+TEST_F(DispatcherTest, AStreamedAnswerIsTimedToItsFirstTokenAndThenByToken) {
+  Peer device = worker(2);
+  Peer peer = caller();
+  const int64_t arrived_ns = now_ns_;
+  submit(peer, 1);
+  submit(peer, 2);
+  const uint64_t streamed = device.next()->id;
+  const uint64_t whole = device.next()->id;
+  const int64_t head_ns = arrived_ns + 200 * kNsPerMs;
+  advance(head_ns - now_ns_);
+  device.send(streamed, wire::Head{200, "text/event-stream", 0});
+  turn();
+  advance(head_ns + 900 * kNsPerMs - now_ns_);
+  device.send(streamed, wire::Done{.prompt_tokens = 3, .completion_tokens = 10});
+  device.send(whole, wire::Head{200, "text/plain", 1});
+  device.send(whole, wire::Done{.prompt_tokens = 3, .completion_tokens = 10});
+  turn();
+  const wire::ServingMetrics& serving = dispatcher_.metrics().serving("default", "demo");
+  EXPECT_DOUBLE_EQ(serving.first_token.sum, 0.2) << "of the streamed one only";
+  EXPECT_EQ(serving.first_token.count[8], 1U) << "up to 0.25 s";
+  EXPECT_DOUBLE_EQ(serving.per_token.sum, 0.1) << "900 ms for nine tokens";
+  EXPECT_EQ(serving.per_token.count[7], 1U);
+}
+
+TEST_F(DispatcherTest, ModelsWithoutAPlaceAreCountedTogether) {
+  Metrics metrics;
+  wire::ServingMetrics& first = metrics.serving("default", "model 0");
+  for (size_t i = 1; i < 2 * wire::kMaxModels; ++i) {
+    metrics.serving("default", "model " + std::to_string(i));
+  }
+  EXPECT_EQ(&metrics.serving("default", "model 0"), &first);
+  EXPECT_NE(&metrics.serving("video", "model 0"), &first);
+  EXPECT_STREQ(metrics.serving("default", "model 62").model, "model 62");
+  EXPECT_STREQ(metrics.serving("default", "model 63").model, "other");
+  EXPECT_EQ(&metrics.serving("default", "model 99"), &metrics.page().serving[63]);
+}
+
 TEST_F(DispatcherTest, TheWorkerIsNotToldWhoAsked) {
   Peer device = worker(1);
   Peer peer = caller();

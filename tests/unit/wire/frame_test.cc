@@ -53,6 +53,18 @@ TEST(FrameTest, TheHeaplessEncoderWritesTheSameBytes) {
   EXPECT_EQ(out, expected);
 }
 
+TEST(FrameTest, FieldsWithHighTagsComeBackAndMayNotComeTwice) {
+  std::string bytes;
+  append(bytes, 0, Device{.index = 7, .uuid = "GPU-aa", .name = "H100", .power_mw = 650'000});
+  const std::string_view payload = decode(bytes, Limits{}).frame.payload;
+  Device device;
+  ASSERT_EQ(parse(payload, device), nullptr);
+  EXPECT_EQ(device.index, 7U);
+  EXPECT_EQ(device.name, "H100");
+  EXPECT_EQ(device.power_mw, 650'000U);
+  EXPECT_STREQ(parse(std::string(payload) + std::string(payload), device), "a field comes twice");
+}
+
 TEST(FrameTest, EveryPrefixIsIncompleteAndSaysHowMuchIsNeeded) {
   const std::string bytes = encoded(1, sample());
   for (size_t n = 0; n < bytes.size(); ++n) {

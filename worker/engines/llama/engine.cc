@@ -33,6 +33,7 @@ class LlamaEngine final : public Engine {
   void start(JobNumber job, std::unique_ptr<Plan> plan) override;
   int64_t step(int64_t now_ns) override;
   void cancel(JobNumber job) override;
+  Figures figures() const override;
 
  private:
   std::variant<std::vector<int32_t>, Failure> tokens_of(
@@ -61,6 +62,7 @@ class LlamaEngine final : public Engine {
   std::vector<std::unique_ptr<Job>> jobs_;  // in order of start
   std::vector<SequencePart> parts_;         // this step's
   std::vector<Job*> part_jobs_;             // whose each part is
+  Figures done_;                            // but for the cache
 };
 
 std::variant<std::unique_ptr<Plan>, Failure> LlamaEngine::admit(const Request& request) {
@@ -146,6 +148,8 @@ int64_t LlamaEngine::step(int64_t now_ns) {
   }
   const int64_t worked_ns = monotonic_ns() - begun;
   const int64_t rows = rows_in_step();
+  ++done_.steps;
+  done_.step_jobs += parts_.size();
   size_t drawn = 0;
   for (size_t i = 0; i < parts_.size(); ++i) {
     Job& job = *part_jobs_[i];
@@ -207,6 +211,7 @@ void LlamaEngine::add_part(Job& job, int64_t& prefill_left) {
     part.tokens = prompt.subspan(job.cached, std::min(left, prefill_left));
     part.wants_logits = left <= prefill_left;
     prefill_left -= static_cast<int64_t>(part.tokens.size());
+    done_.prompt_tokens += part.tokens.size();
   }
   if (part.tokens.empty()) {
     return;
@@ -232,6 +237,7 @@ void LlamaEngine::advance(Job& job, int32_t token) {
               false});
   }
   ++job.generated;
+  ++done_.generation_tokens;
   job.last_token = token;
   if (is_end(job, token)) {
     return finish(job, openai::Finish::kStop);
@@ -289,6 +295,13 @@ void LlamaEngine::cancel(JobNumber number) {
     }
   }
   forget_left();
+}
+
+Figures LlamaEngine::figures() const {
+  Figures figures = done_;
+  figures.kv_blocks = static_cast<uint64_t>(blocks_.blocks());
+  figures.kv_blocks_used = static_cast<uint64_t>(blocks_.blocks() - blocks_.free_blocks());
+  return figures;
 }
 
 }  // namespace

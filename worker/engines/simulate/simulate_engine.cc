@@ -157,6 +157,7 @@ SimulateEngine::Job SimulateEngine::begin(JobNumber number, std::unique_ptr<Simu
   job.progress_ns = now_ns + std::max(job.service_ns / 20, kMinProgressNs);
   if (job.plan->completion.has_value() && !job.fails) {
     job.answer.emplace(number, *job.plan->completion, model_, realtime_ns() / kNsPerSec, sink_);
+    done_.prompt_tokens += prompt_tokens_of(*job.plan->completion);
   }
   return job;
 }
@@ -190,6 +191,7 @@ void SimulateEngine::say_progress(JobNumber number, Job& job, int64_t now_ns) {
 // False when the text so far holds a stop string.
 bool SimulateEngine::write_tokens(Job& job, uint32_t up_to) {
   while (job.tokens_sent < up_to) {
+    ++done_.generation_tokens;
     if (!job.answer->text(word(job.tokens_sent++))) {
       return false;
     }

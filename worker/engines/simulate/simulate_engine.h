@@ -35,6 +35,8 @@ class SimulateEngine final : public Engine {
   // A job's time begins with the first step after its start. O(log jobs) for each job that is due.
   int64_t step(int64_t now_ns) override;
   void cancel(JobNumber job) override;
+  // Tokens only: a job takes no steps together with others.
+  Figures figures() const override { return done_; }
 
  private:
   struct SimulatePlan : Plan {
@@ -75,6 +77,7 @@ class SimulateEngine final : public Engine {
   std::vector<std::pair<JobNumber, std::unique_ptr<SimulatePlan>>> fresh_;  // since the last step
   std::unordered_map<JobNumber, Job> jobs_;                                 // the others
   std::set<std::pair<int64_t, JobNumber>> by_due_;  // jobs_, the next due first
+  Figures done_;
 };
 
 }  // namespace penstock::simulate
