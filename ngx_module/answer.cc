@@ -159,6 +159,9 @@ ngx_int_t answer_with_problem(ngx_http_request_t* r, RequestState& state,
   state.retry_after_s = static_cast<int64_t>(failed.retry_after_s);
   state.answer_begun = true;
   state.answer_is_problem = true;
+  if (state.job_id_size == 0) {
+    u->conf = &loc_conf(r)->upstream;  // it has refused: another may be asked, also for a promise
+  }
   u->keepalive = last_frame ? 1 : 0;
   u->buffering = 0;
   u->buffer.start = u->buffer.pos = body.data;

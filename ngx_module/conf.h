@@ -149,6 +149,8 @@ struct LocConf {
   PoolArray<CostFormula*> costs;
   Value owner;
   ngx_http_upstream_conf_t upstream{};
+  // The same, but that none is tried after one that may have made the promise that was asked for.
+  ngx_http_upstream_conf_t upstream_of_promises{};
   ngx_str_t queue{};
   PoolArray<StatusSource*> status;  // of the upstream's penstockds
   bool passes = false;              // penstock_pass or penstock_jobs stands in this very location

@@ -1,6 +1,7 @@
 #include "ngx_module/job_headers.h"
 
 #include "ngx_module/text.h"
+#include "shared/http/prefer.h"
 
 namespace penstock {
 namespace {
@@ -111,6 +112,11 @@ void JobHeaders::put(wire::Submit& submit) const noexcept {
   submit.delay = delay;
   submit.not_before = not_before;
   submit.callback = callback;
+}
+
+bool JobHeaders::want_promise() const noexcept {
+  return !delay.empty() || !not_before.empty() || !callback.empty() ||
+         http::parse_prefer(prefer).respond_async;
 }
 
 bool find_job_headers(ngx_http_request_t* r, const JobHeaders*& found, BadHeader& bad) noexcept {

@@ -16,6 +16,8 @@ struct JobHeaders {
   std::string_view callback;         // Penstock-Callback
 
   void put(wire::Submit& submit) const noexcept;
+  // Whether a promise is asked for, and not an answer.
+  bool want_promise() const noexcept;
 };
 
 // What a caller is told; empty: nothing is wrong.

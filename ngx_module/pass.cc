@@ -159,6 +159,16 @@ ngx_int_t create_request(ngx_http_request_t* r) noexcept {
   return append_body(r, &link->next);
 }
 
+bool wants_promise(const RequestState& state) noexcept {
+  return state.job_headers != nullptr && state.job_headers->want_promise();
+}
+
+// A penstockd that may have made a promise is the last that is asked for it.
+void choose_conf(ngx_http_request_t* r, const RequestState& state) noexcept {
+  LocConf& loc = *loc_conf(r);
+  r->upstream->conf = wants_promise(state) ? &loc.upstream_of_promises : &loc.upstream;
+}
+
 // Another server is tried: nothing of the last one's answer stays, and a body of ours is no buffer
 // for frames.
 ngx_int_t reinit_request(ngx_http_request_t* r) noexcept {
@@ -168,6 +178,7 @@ ngx_int_t reinit_request(ngx_http_request_t* r) noexcept {
     r->upstream->buffering = r->upstream->conf->buffering != 0 ? 1 : 0;
   }
   state->forget_answer();
+  choose_conf(r, *state);
   state->verdict = state->admitted;
   state->retry_after_s = 0;
   return NGX_OK;
@@ -201,12 +212,21 @@ Usage usage_so_far_unseen(ngx_http_request_t* r, const RequestState& state) noex
           static_cast<uint64_t>((ran_ns + kNsPerMs - 1) / kNsPerMs)};
 }
 
+// The connection ended before penstockd had said anything to who asked for a promise: the job may
+// be on disk, and then what was charged is its own.
+bool may_be_promised(const ngx_http_request_t* r, const RequestState& state) noexcept {
+  return r->upstream->request_sent != 0 && state.job_id_size == 0 && !state.answer_begun &&
+         wants_promise(state);
+}
+
 // A refusal costs nothing, also when it was penstockd that refused; nor does a failure of ours. A
 // caller that leaves the queue gets back all but the request itself; one that leaves while its job
 // runs pays for what was done until then, and one that leaves an answer that was made whole before
 // it began to come, all of it.
 void settle_up(ngx_http_request_t* r, RequestState& state, bool failed, bool left) noexcept {
-  if (state.duplicate) {
+  if (may_be_promised(r, state)) {
+    hand_over(state.receipt);
+  } else if (state.duplicate) {
     refund(state.receipt, false);  // the job was there already: it cost the request alone
   } else if (state.done) {
     learn(*main_conf(r), view(state.model), state.prompt_bytes, state.prompt_tokens,
@@ -284,7 +304,7 @@ ngx_int_t hand_to_upstream(ngx_http_request_t* r, RequestState& state) noexcept 
   ngx_http_upstream_t* u = r->upstream;
   ngx_str_set(&u->schema, "penstock://");
   u->output.tag = &ngx_http_penstock_module;
-  u->conf = &loc.upstream;
+  choose_conf(r, state);
   u->create_request = create_request;
   u->reinit_request = reinit_request;
   u->process_header = read_answer_head;

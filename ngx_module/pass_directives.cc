@@ -68,7 +68,7 @@ char* merge_upstream(ngx_conf_t* cf, ngx_http_upstream_conf_t& u,
   ngx_conf_merge_msec_value(u.next_upstream_timeout, above.next_upstream_timeout, 0);
   ngx_conf_merge_uint_value(u.next_upstream_tries, above.next_upstream_tries, 0);
   // A job whose answer hasn't begun may be given to another penstockd: running it twice harms no
-  // one.
+  // one. Promising it twice would: see upstream_of_promises.
   ngx_conf_merge_bitmask_value(
       u.next_upstream, above.next_upstream,
       (NGX_CONF_BITMASK_SET | NGX_HTTP_UPSTREAM_FT_ERROR | NGX_HTTP_UPSTREAM_FT_TIMEOUT |
@@ -296,7 +296,12 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   if (merge_page(cf, above, loc) != NGX_CONF_OK) {
     return kConfError;
   }
-  return merge_upstream(cf, loc.upstream, above.upstream);
+  if (merge_upstream(cf, loc.upstream, above.upstream) != NGX_CONF_OK) {
+    return kConfError;
+  }
+  loc.upstream_of_promises = loc.upstream;
+  loc.upstream_of_promises.next_upstream &= ~ngx_uint_t{NGX_HTTP_UPSTREAM_FT_NON_IDEMPOTENT};
+  return NGX_CONF_OK;
 }
 
 }  // namespace penstock

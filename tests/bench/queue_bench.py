@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Q1, Q2, Q3, Q5, Q6, W1 and T4 of the bench: the queue beside beanstalkd, Redis Streams and HAProxy, in one run.
+"""Q1, Q2, Q3, Q5, Q6, W1 and T4 of the bench: the queue beside beanstalkd, Redis Streams, RabbitMQ, BullMQ and HAProxy, in one run.
 
 All servers of a row are up together and only one is loaded at a time, in turn (A B A B); figures are medians over the rounds. What
 is to be durable lies below the build folder, and the disk's own rate of fdatasync is measured in the same rounds, since it may
@@ -10,6 +10,7 @@ Usage: queue_bench.py BUILD_DIR [--seconds 2] [--rounds 3] [--only Q1,Q2,Q3,Q5,Q
 import argparse
 import asyncio
 import collections
+import glob
 import os
 import pathlib
 import re
@@ -18,11 +19,16 @@ import signal
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 MANY = {"max_length": 4_000_000, "deadline": "24h"}
+# The queues that are to be as safe as ours: each job flushed before it is acknowledged.
+DURABLE = {"penstock": "Penstock", "beanstalk": "beanstalkd -f0", "redis": "Redis Stream always", "rabbitmq": "RabbitMQ quorum, confirms",
+           "bullmq": "BullMQ always"}
+OF_NODE = ("rabbitmq", "bullmq")  # whose usual client is Node.js
 
 
 def free_port():
@@ -44,6 +50,22 @@ def connects(path):
         return s.connect_ex(path) == 0
 
 
+def listens(port):
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+def node_load(build):
+    """The load of those whose client is Node.js, with their packages; None, and why, where they cannot be had."""
+    os.environ["PENSTOCK_BUILD"] = str(build)
+    sys.path.insert(0, str(HERE.parent / "integration"))
+    from npm import installed
+    try:
+        return installed(HERE / "node_peers") / "load.mjs"
+    except (AssertionError, OSError) as error:
+        print(f"queue_bench: {error}", file=sys.stderr)
+
+
 def rss_bytes(pid):
     return int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{pid}/status").read()).group(1)) * 1024
 
@@ -62,6 +84,8 @@ class Stage:
         os.chmod(self.dir, 0o755)
         os.chmod(self.disk, 0o755)
         self.processes = {}
+        self.addresses = {}  # of those that have no socket of their name
+        self.last_acts = []
 
     def __enter__(self):
         return self
@@ -75,15 +99,18 @@ class Stage:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
+        for command in self.last_acts:
+            subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         shutil.rmtree(self.disk, ignore_errors=True)
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def socket(self, name):
         return f"{self.dir}/{name}.sock"
 
-    def start(self, name, command):
+    def start(self, name, command, **env):
         with open(f"{self.dir}/{name}.log", "w") as log:
-            self.processes[name] = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, start_new_session=True)
+            self.processes[name] = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, start_new_session=True,
+                                                    env={**os.environ, **env})
         return self.processes[name]
 
     def up(self, name, command):
@@ -112,6 +139,35 @@ class Stage:
         subprocess.run(["redis-cli", "-s", self.socket(name), "XGROUP", "CREATE", "jobs", "workers", "0", "MKSTREAM"],
                        check=True, stdout=subprocess.DEVNULL)
 
+    def rabbitmq(self, name="rabbitmq"):
+        """A node of its own; False where it is not installed."""
+        programs = sorted(glob.glob("/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"))
+        if not programs:
+            return False
+        home = pathlib.Path(f"{self.disk}/{name}")
+        home.mkdir()
+        port, nodes, names = free_port(), free_port(), free_port()
+        (home / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\n")
+        (home / "plugins").write_text("[].\n")
+        self.last_acts.append(["epmd", "-port", str(names), "-kill"])  # Erlang's name server, which leaves those that start it
+        self.start(name, [programs[-1]], HOME=str(home), RABBITMQ_NODENAME="bench@localhost", RABBITMQ_DIST_PORT=str(nodes),
+                   ERL_EPMD_PORT=str(names), ERL_EPMD_ADDRESS="127.0.0.1", RABBITMQ_MNESIA_BASE=str(home), RABBITMQ_LOG_BASE=str(home),
+                   RABBITMQ_CONFIG_FILE=str(home / "rabbitmq.conf"), RABBITMQ_ENABLED_PLUGINS_FILE=str(home / "plugins"),
+                   RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}")
+        wait_for("RabbitMQ", lambda: listens(port), 60)
+        self.addresses[name] = port
+        return True
+
+    def durable_peers(self):
+        """Starts all that can be had, and names them."""
+        self.beanstalkd()
+        self.redis()
+        self.node = node_load(self.build)
+        if self.node is None:
+            return ["beanstalk", "redis"]
+        self.redis("bullmq")
+        return ["beanstalk", "redis", "bullmq"] + (["rabbitmq"] if self.rabbitmq() else [])
+
     def nginx(self, name, http, load=False):
         path = f"{self.dir}/{name}.conf"
         temp = "".join(f"{kind}_temp_path {self.dir}/{name}-{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
@@ -128,8 +184,9 @@ class Stage:
 
     def begin(self, peer, mode, name=None, **options):
         more = [part for key, value in options.items() for part in (f"--{key}", str(value))]
-        return subprocess.Popen([self.build / "queue_load", peer, self.socket(name or peer), mode, *more],
-                                stdout=subprocess.PIPE, text=True)
+        address = self.addresses.get(name or peer, self.socket(name or peer))
+        program = ["node", self.node] if peer in OF_NODE else [self.build / "queue_load"]
+        return subprocess.Popen([*program, peer, str(address), mode, *more], stdout=subprocess.PIPE, text=True)
 
     def load(self, peer, mode, name=None, **options):
         return result_of(self.begin(peer, mode, name, **options))
@@ -173,40 +230,44 @@ def in_turn(rounds, **cases):
     return seen
 
 
+def beside(peers, figures, unit):
+    """What each of the durable peers did; who is missing is named."""
+    said = [f"{DURABLE[peer]} {figures[peer]:.0f}{unit}" for peer in peers]
+    return ", ".join(said + [f"{what}: not installed" for peer, what in DURABLE.items() if peer not in ("penstock", *peers)])
+
+
 def enqueue(build, args):
     with Stage(build) as stage:
         stage.penstockd([dict(name="held", service_time="24h", slots=1)])
-        stage.beanstalkd()
-        stage.redis()
+        peers = stage.durable_peers()
         seen = in_turn(args.rounds, disk=lambda: {"per_s": stage.flushes()}, **{
             f"{peer} {clients}": lambda peer=peer, clients=clients: stage.load(peer, "enqueue", clients=clients, seconds=args.seconds)
-            for clients in (1, 16) for peer in ("penstock", "beanstalk", "redis")})
+            for clients in (1, 16) for peer in ("penstock", *peers)})
         disk = f"the disk: {median(seen['disk'], 'per_s'):.0f} fdatasync/s on {stage.filesystem()}"
-        p50 = {peer: median(seen[f"{peer} 1"], "p50_us") for peer in ("penstock", "beanstalk", "redis")}
+        p50 = {peer: median(seen[f"{peer} 1"], "p50_us") for peer in ("penstock", *peers)}
         row("Q1", f"durable enqueue, 1 KiB, 1 client, p50; {disk}", f"{p50['penstock']:.0f} µs",
-            f"beanstalkd -f0 {p50['beanstalk']:.0f} µs, Redis Stream always {p50['redis']:.0f} µs",
+            beside(peers, p50, " µs"),
             f"ratio {p50['penstock'] / p50['beanstalk']:.2f} to beanstalkd's, to reach <= 1.0 (or <= 115 µs)",
             p50["penstock"] <= max(115, p50["beanstalk"]))
-        rate = {peer: median(seen[f"{peer} 16"], "jobs_s") for peer in ("penstock", "beanstalk", "redis")}
+        rate = {peer: median(seen[f"{peer} 16"], "jobs_s") for peer in ("penstock", *peers)}
         ratio = rate["penstock"] / rate["redis"]
         row("Q1", f"the same, 16 clients; {disk}", f"{rate['penstock']:.0f}/s",
-            f"Redis Stream always {rate['redis']:.0f}/s, beanstalkd -f0 {rate['beanstalk']:.0f}/s", f"ratio {ratio:.2f}, to reach >= 2", ratio >= 2)
+            beside(peers, rate, "/s"), f"ratio {ratio:.2f} to Redis', to reach >= 2", ratio >= 2)
 
 
 def whole(build, args):
     with Stage(build) as stage:
         stage.penstockd([dict(name="sim", service_time="0ms", slots=256)])
-        stage.beanstalkd()
-        stage.redis()
+        peers = stage.durable_peers()
         options = dict(clients=16, outstanding=1000, seconds=args.seconds)
         seen = in_turn(args.rounds, disk=lambda: {"per_s": stage.flushes()}, deep=lambda: stage.load("penstock", "whole", depth=62, **options), **{
-            peer: lambda peer=peer: stage.load(peer, "whole", **options) for peer in ("penstock", "beanstalk", "redis")})
-        rate = {name: median(seen[name], "jobs_s") for name in ("penstock", "beanstalk", "redis", "deep")}
-        best = max(rate["beanstalk"], rate["redis"])
+            peer: lambda peer=peer: stage.load(peer, "whole", **options) for peer in ("penstock", *peers)})
+        rate = {name: median(seen[name], "jobs_s") for name in ("penstock", "deep", *peers)}
+        best = max(rate[peer] for peer in peers)
         row("Q2", f"durable enqueue, run, result on disk; 16 clients (peers: + 16 that take and acknowledge), at most 1000 between; "
             f"the disk: {median(seen['disk'], 'per_s'):.0f} fdatasync/s on {stage.filesystem()}",
             f"{rate['penstock']:.0f}/s ({rate['deep']:.0f}/s with 62 requests under way a client)",
-            f"Redis Stream always {rate['redis']:.0f}/s, beanstalkd -f0 {rate['beanstalk']:.0f}/s; RabbitMQ, BullMQ: not run",
+            beside(peers, rate, "/s"),
             f"ratio {rate['penstock'] / best:.2f} to the best, to reach >= 2", rate["penstock"] >= 2 * best)
 
 
@@ -463,7 +524,6 @@ def main():
 
 
 if __name__ == "__main__":
-    import sys
     if sys.argv[1:2] == ["--serve"]:
         asyncio.run(Slots(int(sys.argv[2]), float(sys.argv[3])).run())
     elif sys.argv[1:2] == ["--silent"]:

@@ -35,6 +35,7 @@ class Line:
 
     def __init__(self, reader, writer):
         self._reader, self._writer, self._id = reader, writer, 0
+        self.duplicate = False  # what was promised last had been promised before
 
     @classmethod
     async def open(cls, path, role=wire.CALLER):
@@ -64,7 +65,8 @@ class Line:
             if kind == wire.ACCEPTED:
                 job = fields_of(payload)["job_id"]
             elif kind == wire.HEAD:
-                status = fields_of(payload)["status"]
+                fields = fields_of(payload)
+                status, self.duplicate = fields["status"], fields.get("duplicate") == 1
             elif kind == wire.CHUNK:
                 body += payload
             elif kind == wire.FAILED:

@@ -1,11 +1,14 @@
 #!/usr/bin/python3
-"""A storm: promised jobs under load, while penstockd, its workers and Nginx's workers are killed at random (kill -9).
+"""A storm: promised jobs under load, while penstockd, its workers and Nginx, its workers or all of it, and now and then
+everything at once, are killed at random (kill -9).
 
-Callers ask for promises (Prefer: respond-async) with an Idempotency-Key each, and ask again with the same key whenever
-the connection breaks before the 202, as the contract lets them. Others wait for answers through Nginx meanwhile. What nobody else
-restarts, we restart: penstockd. At the end every key is asked about once more, and what has come of it is counted:
+Callers, half of them through Nginx, ask for promises (Prefer: respond-async) with an Idempotency-Key each, and ask again with
+the same key whenever the connection breaks before the 202, as the contract lets them. A job that was promised when Nginx died
+before it had said so is not acknowledged: the caller's next try joins it, and is told that it does (Penstock-Duplicate). Others
+wait for answers through Nginx meanwhile. What nobody else restarts, we restart: penstockd, and Nginx's master. At the end every
+key is asked about once more, the way it came, and what has come of it is counted:
 
-  acknowledged  keys whose promise was given
+  acknowledged  keys whose 202 was heard
   completed     of those, jobs that completed, their result read
   lost          of those, jobs that are unknown, did not complete, or have no result of a run that was logged
   run twice     of those, jobs that were started more than once: allowed, and counted
@@ -18,6 +21,7 @@ Usage: storm.py BUILD_DIR [--kills 100] [--jobs 5000] [--seed N] [--seconds 150]
 import argparse
 import asyncio
 import collections
+import contextlib
 import json
 import os
 import random
@@ -35,8 +39,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
 from line import Line, Refused  # noqa: E402
 from processes import children  # noqa: E402
 from waiting import Port  # noqa: E402
+from web import Web  # noqa: E402
 
 CALLERS, WAITING = 32, 4
+# What is killed, and how often beside the others.
+KILLS = {"penstockd": 4, "worker": 4, "nginx worker": 2, "nginx": 2, "everything": 1}
 WORKERS, SLOTS = 3, 4
 
 PENSTOCKD = """\
@@ -55,11 +62,15 @@ load_module {build}/ngx_http_penstock_module.so;
 daemon off; worker_processes 2; pid {folder}/nginx.pid; error_log {folder}/error.log crit;
 events {{ worker_connections 512; }}
 http {{
-  access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+  access_log off; keepalive_requests 1000000; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
   uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
   penstock_zone edge 1m;
   upstream gpu {{ server unix:{folder}/p.sock; keepalive 8; }}
-  server {{ listen 127.0.0.1:{port} reuseport; location / {{ penstock_pass gpu; }} }}
+  server {{
+    listen 127.0.0.1:{port} reuseport; penstock_owner $http_authorization;
+    location / {{ penstock_pass gpu; }}
+    location /jobs {{ penstock_jobs gpu; }}
+  }}
 }}
 """
 
@@ -74,8 +85,10 @@ class Storm:
         self.kills, self.jobs, self.limit = kills, jobs, seconds
         self.random = random.Random(seed)
         self.killed = collections.Counter()
-        self.next_job = 0
-        self.acknowledged = {}   # key -> job id
+        self.next_job = self.released = 0
+        self.acknowledged = {}   # key -> (job id, owner)
+        self.through_nginx = set()  # of those keys
+        self.unheard = 0         # had been promised before, as their callers did not hear
         self.two_ids = {}        # key -> the other id it was told
         self.first_results = {}  # key -> what its result was when first read
         self.answers = collections.Counter()  # of the waiting callers
@@ -94,14 +107,17 @@ class Storm:
         (self.folder / "nginx.conf").write_text(NGINX.format(
             folder=self.folder, build=self.build, port=self.port.number, user="user root;" if os.getuid() == 0 else ""))
         self.start_penstockd()
-        nginx = ["nginx", "-p", self.folder, "-c", self.folder / "nginx.conf", "-e", self.folder / "error.log"]
-        env = dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin")
-        self.nginx = subprocess.Popen([str(part) for part in nginx], env=env)
+        self.start_nginx()
 
     def start_penstockd(self):
         self.starts += 1
         with open(self.folder / "penstockd.log", "ab") as log:
             self.penstockd = subprocess.Popen([self.build / "penstockd", "-c", self.folder / "p.yaml"], stdout=log, stderr=log)
+
+    def start_nginx(self):
+        nginx = ["nginx", "-p", self.folder, "-c", self.folder / "nginx.conf", "-e", self.folder / "error.log"]
+        env = dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin")
+        self.nginx = subprocess.Popen([str(part) for part in nginx], env=env)
 
     def stop(self):
         for process in (self.nginx, self.penstockd):
@@ -117,25 +133,27 @@ class Storm:
 
     # ---- load ----
 
-    async def line(self):
-        """A connection to penstockd that answers, whenever there is one again."""
+    async def line(self, web=False):
+        """A connection to penstockd, or to Nginx, that answers, whenever there is one again."""
         while True:
             try:
-                return await Line.open(self.folder / "p.sock")
+                return await (Web.open(self.port.number) if web else Line.open(self.folder / "p.sock"))
             except OSError:
                 self.broken += 1
                 await asyncio.sleep(0.02)
 
     async def caller(self, number):
-        line = await self.line()
+        web = number % 2 == 0
+        line = await self.line(web)
         owner = f"owner {number % 5}"
         while self.next_job < self.jobs:
-            # Some jobs for each kill, so that there is load when it comes.
-            if self.next_job > self.jobs * (sum(self.killed.values()) + 1) / (self.kills + 1):
-                await asyncio.sleep(0.01)
+            if self.next_job >= self.released:
+                await asyncio.sleep(0.005)
                 continue
             key = f"job-{self.next_job}"
             self.next_job += 1
+            if web:
+                self.through_nginx.add(key)
             line = await self.promise(line, owner, key)
             line = await self.look(line, owner, key)
         line.close()
@@ -144,10 +162,11 @@ class Storm:
         while key not in self.acknowledged:
             try:
                 self.acknowledged[key] = await line.promise(owner, key), owner
+                self.unheard += line.duplicate
             except (OSError, EOFError):
                 line.close()
                 self.broken += 1
-                line = await self.line()
+                line = await self.line(key in self.through_nginx)
             except Refused as refused:
                 assert refused.status == 503, f"{key}: {refused}"
                 self.refused += 1
@@ -166,7 +185,7 @@ class Storm:
                     self.two_ids[key] = again
         except (OSError, EOFError, Refused):
             line.close()
-            line = await self.line()
+            line = await self.line(key in self.through_nginx)
         return line
 
     async def waiting_caller(self):
@@ -187,30 +206,43 @@ class Storm:
     # ---- kills ----
 
     async def kill_at_random(self):
-        while sum(self.killed.values()) < self.kills and len(self.acknowledged) < self.jobs:
-            await asyncio.sleep(self.random.uniform(0.05, 0.6))
-            what = self.random.choices(("penstockd", "worker", "nginx worker"), (4, 4, 2))[0]
-            pids = {"penstockd": [self.penstockd.pid], "worker": children(self.penstockd.pid),
-                    "nginx worker": children(self.nginx.pid)}[what]
+        """Each kill comes while some jobs are being promised and others run."""
+        while (done := sum(self.killed.values())) < self.kills:
+            await asyncio.sleep(self.random.uniform(0.05, 0.5))
+            self.released = self.jobs * (done + 1) // self.kills
+            await asyncio.sleep(self.random.uniform(0, 0.04))
+            what = self.random.choices(list(KILLS), list(KILLS.values()))[0]
+            penstockd, nginx = self.penstockd.pid, self.nginx.pid
+            workers, nginx_workers = children(penstockd), children(nginx)
+            pids = {"penstockd": [penstockd], "worker": self.one_of(workers), "nginx worker": self.one_of(nginx_workers),
+                    "nginx": [nginx] + nginx_workers, "everything": [penstockd, nginx] + workers + nginx_workers}[what]
             if not pids:
                 continue  # none has been started again yet
-            os.kill(self.random.choice(pids), signal.SIGKILL)
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self.killed[what] += 1
-            if what == "penstockd":
+            if penstockd in pids:
                 self.penstockd.wait()
                 self.start_penstockd()
+            if nginx in pids:
+                self.nginx.wait()
+                self.start_nginx()
+
+    def one_of(self, pids):
+        return [self.random.choice(pids)] if pids else []
 
     async def watch(self):
-        """penstockd must not end but by our hand."""
+        """penstockd and Nginx must not end but by our hand."""
         while not self.over:
-            process = self.penstockd
-            status = process.poll()
-            if status is not None and status != -signal.SIGKILL:
-                raise Fault(f"penstockd ended by itself, with {status}: {self.log()}")
+            for process in (self.penstockd, self.nginx):
+                status = process.poll()
+                if status is not None and status != -signal.SIGKILL:
+                    raise Fault(f"{process.args[0]} ended by itself, with {status}: {self.log()}")
             await asyncio.sleep(0.1)
 
     def log(self):
-        return (self.folder / "penstockd.log").read_text(errors="replace")[-3000:]
+        return "".join((self.folder / name).read_text(errors="replace")[-3000:] for name in ("penstockd.log", "error.log"))
 
     async def run(self):
         self.start()
@@ -254,9 +286,10 @@ class Storm:
         return runs
 
     async def count(self):
-        runs, line = self.runs(), await self.line()
+        runs, lines = self.runs(), [await self.line(web) for web in (False, True)]
         counts = collections.Counter(acknowledged=len(self.acknowledged))
         for key, (id, owner) in self.acknowledged.items():
+            line = lines[key in self.through_nginx]
             status, job = await line.ask(owner, f"/{id}")
             complete = status == 200 and json.loads(job)["status"] == "completed"
             status, result = await line.ask(owner, f"/{id}/result")
@@ -269,7 +302,8 @@ class Storm:
             if key in self.two_ids or result != self.first_results.get(key, result):
                 counts["stored twice"] += 1
                 print(f"storm: stored twice: {key} {id}, also {self.two_ids.get(key)}: {self.first_results.get(key)} {result}")
-        line.close()
+        for line in lines:
+            line.close()
         return counts
 
     def count_stored(self):
@@ -302,6 +336,7 @@ def main():
         kills = ", ".join(f"{count} {what}" for what, count in sorted(storm.killed.items()))
         print(f"storm: seed {args.seed}, {time.monotonic() - began:.0f} s, kills: {sum(storm.killed.values())} ({kills}); "
               f"connections broken before the promise {storm.broken}, refused for a while {storm.refused}; "
+              f"promised through Nginx {len(storm.through_nginx)}; promised before their caller heard of it {storm.unheard}; "
               f"waiting callers through Nginx: {dict(storm.answers)}")
         print(f"storm: on disk: {stored}")
         for name in ("acknowledged", "completed", "lost", "run twice", "stored twice"):

@@ -10,10 +10,10 @@ from processes import BUILD
 
 
 def installed(name):
-    """The folder where the packages of tests/integration/NAME are; its scripts are copied there."""
+    """The folder where the packages of tests/integration/NAME are, or of a folder elsewhere; its scripts are copied there."""
     source = Path(__file__).parent / name
     lock_file = source / "package-lock.json"
-    home = BUILD / (f"{name}-" + hashlib.sha256(lock_file.read_bytes()).hexdigest()[:12])
+    home = BUILD / (f"{source.name}-" + hashlib.sha256(lock_file.read_bytes()).hexdigest()[:12])
     home.mkdir(exist_ok=True)
     with open(home / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

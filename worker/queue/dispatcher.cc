@@ -29,6 +29,7 @@ Dispatcher::Dispatcher(Wires& wires, int64_t (*wall_clock)())
 
 void Dispatcher::use(Store& store) {
   store_ = &store;
+  began_ms_ = clock_ms_ = clock_ms();
   if (const auto last = store.last_id()) {
     ids_.start_after(*last);
   }
@@ -170,7 +171,7 @@ void Dispatcher::restore(JobRecord&& record) {
     end.status = JobStatus::kFailed;
     end.dead = true;
     end.finished_ms = wall_ms_();
-    end.expires_ms = end.finished_ms + limits_.keep_dead_ns / kNsPerMs;
+    end.expires_ms = keeping_ms() + limits_.keep_dead_ns / kNsPerMs;
     end.http_status = 502;
     end.error_code = "engine_failed";
     end.error = "There is no queue '" + record.queue + "' any more.";
@@ -193,16 +194,19 @@ void Dispatcher::restore(JobRecord&& record) {
   }
   const int64_t now_ns = wires_.now_ns();
   const int64_t now_ms = wall_ms_();
+  // If the clock was set back since, nobody knows how long it has been here: its time begins anew.
+  const bool set_back = record.created_ms > now_ms;
   const auto steady = [&](int64_t ms) { return ms == 0 ? 0 : now_ns + (ms - now_ms) * kNsPerMs; };
+  job.by_date = record.not_before_ms > now_ms;
   Scheduler::Lane& lane = scheduler_.lane(*queue, record.model);
   scheduler_.add(job, lane,
                  {.owner = record.owner.lo,
                   .priority = record.priority,
                   .cost = record.cost,
                   .weight = record.weight,
-                  .not_before_ns = record.not_before_ms > now_ms ? steady(record.not_before_ms) : 0,
-                  .arrived_ns = steady(record.created_ms),
-                  .deadline_ns = steady(record.deadline_ms),
+                  .not_before_ns = job.by_date ? steady(record.not_before_ms) : 0,
+                  .arrived_ns = set_back ? 0 : steady(record.created_ms),
+                  .deadline_ns = set_back ? 0 : steady(record.deadline_ms),
                   .attempts = record.end.attempts,
                   .force = true},
                  now_ns);
@@ -289,7 +293,23 @@ void Dispatcher::say_promised(Waiter& waiter, const Job& job, const JobView& vie
 
 // ---- time ----
 
+// The time of day was stepped: what is due at a date is due earlier, or later.
+void Dispatcher::follow_clock() {
+  const int64_t step_ms = clock_ms() - clock_ms_;
+  if (std::abs(step_ms) < kStepMs || store_ == nullptr) {
+    return;
+  }
+  clock_ms_ += step_ms;
+  log(Level::kWarn, "the clock was stepped by " + std::to_string(step_ms) + " ms");
+  jobs_.each([&](Job& job) {
+    if (job.by_date && job.state() == Scheduler::Ticket::State::kScheduled) {
+      scheduler_.reschedule(job, std::max(wires_.now_ns(), job.arrived_ns() - step_ms * kNsPerMs));
+    }
+  });
+}
+
 void Dispatcher::advance_to(int64_t now_ns) {
+  follow_clock();
   const bool due = scheduler_.next_event() <= now_ns;
   if (due) {
     expired_.clear();

@@ -51,7 +51,11 @@ class Dispatcher {
   // Bodies of promised jobs are kept in memory, beside the disk, up to this much together.
   static constexpr int64_t kWarmBytes = int64_t{512} << 10;
 
-  // Reads its clock from `wires`, which must outlive it; `wall_clock` tells the time of day in ms.
+  // A time of day that leaves the clock by more than this was stepped.
+  static constexpr int64_t kStepMs = 100;
+
+  // Reads its clock from `wires`, which must outlive it; `wall_clock` tells the time of day in ms,
+  // and may be stepped: dates are by it as it is, all else goes on by elapsed time.
   explicit Dispatcher(Wires& wires, int64_t (*wall_clock)() = unix_ms_now);
   Dispatcher(const Dispatcher&) = delete;
   Dispatcher& operator=(const Dispatcher&) = delete;
@@ -135,6 +139,8 @@ class Dispatcher {
   void count(const Scheduler::Queue& queue, Metrics::Event event);
   int64_t held_bytes() const { return held_bytes_; }
   int64_t wall_ms() const { return wall_ms_(); }
+  // The time of day, had it not been stepped since use(): what is kept for some time is by it.
+  int64_t keeping_ms() const { return began_ms_ + wires_.now_ns() / kNsPerMs; }
 
   // Somebody who was refused was told to come back then; until the latest such time.
   void note_return(const Scheduler::Queue& queue, int64_t at_ns) {
@@ -170,6 +176,8 @@ class Dispatcher {
   uint32_t bounded(Of&& of, Count&& count) const;
   void deliver(Job& job);
   void fetched(const JobId& id, uint64_t number, Result<std::string> frame);
+  int64_t clock_ms() const { return wall_ms_() - wires_.now_ns() / kNsPerMs; }
+  void follow_clock();
   void revoke(Job& job);
   void put_back(Job& job, Scheduler::Cause cause, std::string_view why);
   void abandon(Job& job);
@@ -198,6 +206,8 @@ class Dispatcher {
 
   Wires& wires_;
   int64_t (*wall_ms_)();
+  int64_t began_ms_ = 0;  // clock_ms(), when the store came
+  int64_t clock_ms_ = 0;  // when it was last looked at
   Store* store_ = nullptr;
   Scheduler scheduler_;
   Roster roster_;

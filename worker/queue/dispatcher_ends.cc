@@ -32,7 +32,7 @@ JobEnd Dispatcher::end_of(const Job& job, JobStatus status) const {
     end.completion_tokens = job.keeps_answer ? job.more->answer.bytes / kBytesPerToken : 0;
   }
   const int64_t keep_ns = notes_.at(job.home()->queue).config.keep_results_ns;
-  end.expires_ms = end.finished_ms + keep_ns / kNsPerMs;
+  end.expires_ms = keeping_ms() + keep_ns / kNsPerMs;
   return end;
 }
 
@@ -45,7 +45,7 @@ void Dispatcher::end_with(Job& job, JobStatus status, const wire::Failed& failed
   end.dead = dead;
   if (dead) {
     count(job, Metrics::Event::kDead);
-    end.expires_ms = end.finished_ms + limits_.keep_dead_ns / kNsPerMs;
+    end.expires_ms = keeping_ms() + limits_.keep_dead_ns / kNsPerMs;
   }
   audience_.fail(job, failed);
   conclude(job, std::move(end), Outcome::kCancelled);

@@ -126,7 +126,6 @@ void Intake::submit(CallerSession& caller, uint64_t id, const wire::Submit& subm
     order.record.owner = order.owner;
     order.record.queue = order.lane->queue->settings.name;
     order.record.model = order.lane->model;
-    order.record.created_ms = dispatcher_.wall_ms();
   }
   Waiter& waiter = dispatcher_.audience().add(
       caller, id, options.async ? Waiter::Kind::kPromise : Waiter::Kind::kAnswer);
@@ -135,6 +134,8 @@ void Intake::submit(CallerSession& caller, uint64_t id, const wire::Submit& subm
     waiter.jobs_path = submit.jobs_path.empty() ? "/jobs" : submit.jobs_path;
   }
   Job& job = dispatcher_.let_in(waiter, order.owner, anonymous(submit, bytes));
+  job.by_date = options.by_date;
+  order.record.created_ms = created_ms(job.id);
   if (order.record.digest != limit::Hash128{}) {
     dispatcher_.register_key(job, order.record.key, order.record.digest);
     job.keeps_answer = true;

@@ -54,6 +54,7 @@ struct Job : Scheduler::Ticket {
   bool keeps_answer : 1 = false;  // in `more->answer`
   bool ending : 1 = false;        // the store is writing its end
   bool has_callback : 1 = false;  // a webhook is to be sent of its end
+  bool by_date : 1 = false;       // while scheduled: due when the time of day says so
   bool looking_up : 1 =
       false;           // the store is asked whether its key is known; it is in no queue yet
   uint64_t owner = 0;  // of the keyed hash, the lower half; 0: nobody's

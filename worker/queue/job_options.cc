@@ -36,6 +36,7 @@ std::optional<BadOption> read_schedule(const wire::Submit& submit, int64_t now_m
                        "Sun, 06 Nov 2033 08:49:37 GMT."};
     }
     options.not_before_ms = *seconds * kMsPerSec > now_ms ? *seconds * kMsPerSec : 0;
+    options.by_date = true;
   }
   options.async = options.async || !submit.delay.empty() || !submit.not_before.empty();
   return std::nullopt;

@@ -19,6 +19,7 @@ struct JobOptions {
   int64_t wait_ns = 0;        // but the answer, if it is there that soon
   std::string key;            // Idempotency-Key; empty: none
   int64_t not_before_ms = 0;  // since 1970; 0: at once
+  bool by_date = false;       // and that is what was asked for, not how long to wait
   std::string_view callback;  // URL, as in the request
 };
 

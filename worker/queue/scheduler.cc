@@ -151,6 +151,13 @@ Scheduler::Admission Scheduler::add(Ticket& ticket, Lane& lane, const Claim& cla
   return Admission::kAdded;
 }
 
+void Scheduler::reschedule(Ticket& ticket, int64_t due_ns) {
+  assert(ticket.state() == State::kScheduled);
+  const int64_t later_ns = due_ns - std::exchange(ticket.arrived_ns_, due_ns);
+  ticket.deadline_ns_ += ticket.deadline_ns_ == INT64_MAX ? 0 : later_ns;
+  timers_.set(ticket, std::min(ticket.deadline_ns_, due_ns));
+}
+
 // A newcomer gets its place, and stands there.
 void Scheduler::line_up(Ticket& ticket, Lane& lane, Owner& owner, int64_t priority, uint64_t weight,
                         int64_t now_ns) {

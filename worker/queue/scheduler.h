@@ -204,6 +204,9 @@ class Scheduler {
   enum class Admission : uint8_t { kAdded, kQueueFull, kOwnerFull };
   // Unless it is added, the ticket stays unknown. O(log n). REQUIRES: ticket is unknown.
   Admission add(Ticket& ticket, Lane& lane, const Claim& claim, int64_t now_ns);
+  // A scheduled job is due at another time, its deadline as much earlier or later. O(log n).
+  // REQUIRES: ticket is scheduled.
+  void reschedule(Ticket& ticket, int64_t due_ns);
   static bool full(const Queue& queue) noexcept {
     return queue.waiting >= queue.settings.max_length;
   }

@@ -212,7 +212,7 @@ void Server::turn() {
   note_health(now_ns);
   if (store_ != nullptr && sweep_due_ns_ <= now_ns) {
     sweep_due_ns_ = now_ns + kSweepNs;
-    store_->sweep(dispatcher_.wall_ms());
+    store_->sweep(dispatcher_.keeping_ms());
   }
   if (webhooks_ != nullptr) {
     webhooks_->advance_to(now_ns, dispatcher_.wall_ms());

@@ -53,7 +53,8 @@ void Webhooks::add(const Store::Delivery& delivery, int64_t now_ns, int64_t now_
   Delivery& added = deliveries_[sequence_of(delivery.id)];
   added.id = delivery.id;
   added.tries = delivery.tries;
-  due_.set(added, now_ns + std::max<int64_t>(0, delivery.due_ms - now_ms) * kNsPerMs);
+  const int64_t wait_ms = std::clamp<int64_t>(delivery.due_ms - now_ms, 0, kLongestWaitMs);
+  due_.set(added, now_ns + wait_ms * kNsPerMs);
 }
 
 bool Webhooks::take_place(Delivery& delivery) {

@@ -39,6 +39,8 @@ class Webhooks {
   static constexpr std::array<int64_t, 9> kSchedule = {5,      300,    1800,   7200,  18'000,
                                                        36'000, 50'400, 72'000, 86'400};
   static constexpr int64_t kLongestRetryAfterSeconds = 86'400;
+  // Of both; a delivery that is due later than this is due by a clock that was set back since.
+  static constexpr int64_t kLongestWaitMs = kSchedule.back() * 1100;
   static constexpr size_t kMostPending = 100'000;  // more wait on disk for the next start
   static constexpr size_t kMostGone = 1000;        // URLs that said 410
 

@@ -96,7 +96,7 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   SessionTest()
       : loop_(*EventLoop::create()),
         wires_(loop_, {}, [this] { return now_ns_; }),
-        dispatcher_(wires_, [] { return kWallMs; }),
+        dispatcher_(wires_, [] { return wall_ns_ / kNsPerMs; }),
         intake_(dispatcher_, kWallMs / 1000),
         jobs_api_(dispatcher_, intake_) {
     config_.queues = {QueueConfig{"default"}};
@@ -108,6 +108,7 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
     worker.model_name = "demo";
     config_.workers = {worker};
     wires_.set_now(now_ns_);
+    wall_ns_ = kWallMs * kNsPerMs;
     apply();
   }
   void apply() { dispatcher_.apply(config_); }
@@ -167,14 +168,20 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
       wires_.reap();
       wires_.flush();
     }
-    wires_.set_now(now_ns_ += Wires::kHoldNs);
+    pass(Wires::kHoldNs);
     wires_.flush();
   }
   void advance(int64_t ns) {
-    wires_.set_now(now_ns_ += ns);
+    pass(ns);
     dispatcher_.advance_to(now_ns_);
     wires_.flush();
   }
+  // Time goes on, and so does the time of day, which may be stepped besides.
+  void pass(int64_t ns) {
+    wires_.set_now(now_ns_ += ns);
+    wall_ns_ += ns;
+  }
+  static void step(int64_t ns) { wall_ns_ += ns; }
 
   std::string status_json() override { return "{\"status\":\"serving\"}"; }
   void on_caller_closed(CallerSession& session) override { callers_.erase(session.self); }
@@ -187,6 +194,7 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
     workers_.remove_if([&](const WorkerSession& each) { return &each == &session; });
   }
 
+  static inline int64_t wall_ns_ = 0;
   int64_t now_ns_ = kNsPerSec;
   EventLoop loop_;
   Wires wires_;

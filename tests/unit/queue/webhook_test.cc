@@ -281,7 +281,7 @@ class WebhooksTest : public testing::Test {
     webhooks_.add({.id = id}, now_ns_, now_ms());
     return id;
   }
-  int64_t now_ms() const { return 1'763'780'000'000 + now_ns_ / kNsPerMs; }
+  int64_t now_ms() const { return 1'763'780'000'000 + stepped_ms_ + now_ns_ / kNsPerMs; }
   // Until as many tries have been made in all.
   void run_until(size_t tries) {
     while (tried_.size() < tries) {
@@ -300,6 +300,7 @@ class WebhooksTest : public testing::Test {
   std::map<std::string, std::string> urls_;
   std::vector<Try> tried_;
   int64_t now_ns_ = kNsPerSec;
+  int64_t stepped_ms_ = 0;  // the time of day, since the test began
   JobIdMaker ids_;
   Fd secret_;
   std::string path_;
@@ -370,6 +371,33 @@ TEST_F(WebhooksTest, AReceiverMayAskForTimeButNotForever) {
   pass(3601);
   run_until(2);
   EXPECT_EQ(tried_[1].wait_s, Webhooks::kLongestRetryAfterSeconds);
+}
+
+TEST_F(WebhooksTest, ATryComesInItsTimeWhereverTheClockGoes) {
+  Receiver receiver({status(500)});
+  add(receiver.url());
+  run_until(1);
+  constexpr int64_t kYearMs = int64_t{365} * 86'400 * 1000;
+  stepped_ms_ = kYearMs;
+  webhooks_.advance_to(now_ns_, now_ms());
+  EXPECT_GT(webhooks_.next_event(), now_ns_) << "too early";
+  stepped_ms_ = -kYearMs;
+  pass(6);
+  run_until(2);
+  EXPECT_EQ(receiver.requests(), 2);
+}
+
+TEST_F(WebhooksTest, OverARestartAClockThatWasSetBackHoldsUpNoTry) {
+  Receiver receiver({status(200)});
+  const JobId id = ids_.make(now_ms());
+  urls_[std::string(id.view())] = receiver.url();
+  const int64_t due_ms = now_ms() + 5000;
+  stepped_ms_ = -int64_t{365} * 86'400 * 1000;
+  webhooks_.add({.id = id, .tries = 1, .due_ms = due_ms}, now_ns_, now_ms());
+  EXPECT_LE(webhooks_.next_event(), now_ns_ + Webhooks::kLongestWaitMs * kNsPerMs);
+  pass(Webhooks::kLongestWaitMs / 1000);
+  run_until(1);
+  EXPECT_EQ(receiver.requests(), 1);
 }
 
 TEST_F(WebhooksTest, RedirectsAreNotFollowed) {
