@@ -191,8 +191,8 @@ bool does_work(ngx_http_request_t* r) noexcept {
 // After an internal redirect a limit is not charged twice. One that has refused, or whose charge
 // was given back as the first location failed, is judged again where there is work to be done.
 bool is_done_with(const RequestState& state, const Limit& limit, bool works) noexcept {
-  return state.degraded.has(&limit) ||
-         (works ? state.charged.has(&limit) : state.judged.has(&limit));
+  return state.met.has(&limit, MetLimits::kDegraded) ||
+         state.met.has(&limit, works ? MetLimits::kCharged : MetLimits::kJudged);
 }
 
 // Results as add_limit's.
@@ -304,7 +304,8 @@ ngx_int_t refuse_too_costly(ngx_http_request_t* r, const Judged& worst) noexcept
 void note_judged(ngx_http_request_t* r, RequestState& state, Stage stage, Charges& charges,
                  bool admitted) noexcept {
   state.judged_in[static_cast<size_t>(stage)] = loc_conf(r);
-  const bool first = state.judged.empty() && state.charged.empty();
+  const bool first = state.met.empty();
+  const unsigned marks = admitted ? MetLimits::kJudged | MetLimits::kCharged : MetLimits::kJudged;
   const Limit* last = nullptr;  // the rules of one plan come together
   for (const Judged& j : charges.judged()) {
     if (j.limit == last) {
@@ -312,14 +313,9 @@ void note_judged(ngx_http_request_t* r, RequestState& state, Stage stage, Charge
     }
     last = j.limit;
     if (first) {
-      state.judged.push(last);
+      state.met.push(last, marks);
     } else {
-      state.judged.add(last);
-    }
-    if (admitted && first) {
-      state.charged.push(last);
-    } else if (admitted) {
-      state.charged.add(last);
+      state.met.add(last, marks);
     }
   }
 }
@@ -515,12 +511,12 @@ ngx_int_t refuse_to_hold_back(ngx_http_request_t* r, RequestState& state, limit:
 
 // What an earlier stage did to the request stays said, unless this one did something, too.
 void note_verdict(RequestState& state, const Admitted& sum) noexcept {
-  const bool acted = sum.delay_ns > 0 || !state.degraded.empty();
+  const bool acted = sum.delay_ns > 0 || state.met.any(MetLimits::kDegraded);
   if (acted || state.verdict == Verdict::kNone || state.verdict == Verdict::kPassed) {
-    state.verdict = sum.delay_ns > 0          ? Verdict::kDelayed
-                    : !state.degraded.empty() ? Verdict::kDegraded
-                    : sum.dry != nullptr      ? verdict_of(sum.dry->limit->action)
-                                              : Verdict::kPassed;
+    state.verdict = sum.delay_ns > 0                      ? Verdict::kDelayed
+                    : state.met.any(MetLimits::kDegraded) ? Verdict::kDegraded
+                    : sum.dry != nullptr                  ? verdict_of(sum.dry->limit->action)
+                                                          : Verdict::kPassed;
     state.dry_run = !acted && sum.dry != nullptr;
   }
   if (sum.dry != nullptr) {
@@ -556,7 +552,7 @@ ngx_int_t admit(ngx_http_request_t* r, RequestState& state, const LocConf& loc, 
   if ((receipt &&
        !keep(r->pool, state.receipt, table, main, charges.charges(), charges.judged())) ||
       !push_rate_headers(r, state.tier, charges.judged(), false, state.rate_headers) ||
-      (!state.degraded.empty() && !push_degraded(r, state, loc, stage))) {
+      (state.met.any(MetLimits::kDegraded) && !push_degraded(r, state, loc, stage))) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   return sum.delay_ns > 0 ? hold_back(r, state, sum.delay_ns) : NGX_DECLINED;
@@ -601,7 +597,7 @@ constexpr ngx_int_t kAnew = NGX_MAX_INT_T_VALUE;  // degraded: it is another req
 ngx_int_t charge(ngx_http_request_t* r, RequestState& state, const LocConf& loc, Stage stage,
                  Charges& charges) noexcept {
   static unsigned turn = 0;
-  if (charges.empty() && !state.degraded.empty()) {
+  if (charges.empty() && state.met.any(MetLimits::kDegraded)) {
     return admit(r, state, loc, stage, charges);  // what it was made less for is all there was
   }
   if (charges.empty()) {

@@ -81,6 +81,21 @@ ngx_int_t push_given_headers(ngx_http_request_t* r, RequestState& state,
   return NGX_OK;
 }
 
+// Nobody needs the pipe before its answer comes: a caller that waits is to cost little.
+bool open_pipe(ngx_http_request_t* r) noexcept {
+  ngx_http_upstream_t* u = r->upstream;
+  if (u->buffering == 0 || u->pipe != nullptr) {
+    return true;
+  }
+  u->pipe = static_cast<ngx_event_pipe_t*>(ngx_pcalloc(r->pool, sizeof(ngx_event_pipe_t)));
+  if (u->pipe == nullptr) {
+    return false;
+  }
+  u->pipe->input_filter = read_answer_buffered;
+  u->pipe->input_ctx = r;
+  return true;
+}
+
 ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view payload) noexcept {
   ngx_http_upstream_t* u = r->upstream;
   wire::Head head;
@@ -442,7 +457,7 @@ ngx_int_t read_answer_head(ngx_http_request_t* r) noexcept {
       case wire::FrameType::kHead: {
         const ngx_int_t rc = on_head(r, state, payload);
         const bool small = b.start == state.first_buffer;
-        return rc == NGX_OK && small && !enlarge(r) ? NGX_ERROR : rc;
+        return rc == NGX_OK && (!open_pipe(r) || (small && !enlarge(r))) ? NGX_ERROR : rc;
       }
       case wire::FrameType::kFailed:
         return on_failed(r, state, payload, b.pos == b.last);

@@ -10,7 +10,7 @@ namespace {
 constexpr std::string_view kKnownNames[Body::kKnownFields] = {
     "model", "max_tokens", "max_completion_tokens", "n", "prompt", "messages", "input"};
 
-constexpr Body kUnreadable{.readable = false};
+constexpr Body kUnreadable{.readable = false, .fields = {}};
 
 std::span<const std::string_view> names_of(const MainConf& main) noexcept {
   return {main.body_fields.begin(), main.body_fields.size()};
@@ -51,14 +51,18 @@ bool scan(const ngx_chain_t* link, http::BodyFields& fields) noexcept {
 
 // nullptr when reading failed, or memory ran out.
 const Body* read(ngx_http_request_t* r) noexcept {
-  Body* body = make<Body>(r->pool);
   const auto names = names_of(*main_conf(r));
+  Body* body = make<Body>(r->pool);
+  auto* fields =
+      static_cast<http::BodyField*>(ngx_palloc(r->pool, names.size() * sizeof(http::BodyField)));
   http::BodyFields found(names);
-  if (body == nullptr || (r->request_body != nullptr && !scan(r->request_body->bufs, found))) {
+  if (body == nullptr || fields == nullptr ||
+      (r->request_body != nullptr && !scan(r->request_body->bufs, found))) {
     return nullptr;
   }
+  body->fields = {fields, names.size()};
   for (size_t i = 0; i < names.size(); ++i) {
-    body->fields[i] = found[i];
+    new (&fields[i]) http::BodyField(found[i]);
     if (found[i].text.empty()) {
       continue;
     }

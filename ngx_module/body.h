@@ -5,6 +5,8 @@
 // limits, costs and log variables ask for them.
 #pragma once
 
+#include <span>
+
 #include "ngx_module/conf.h"
 #include "shared/http/body_fields.h"
 
@@ -36,11 +38,11 @@ struct Body {
   };
 
   bool readable = true;
-  http::BodyField fields[http::BodyFields::kMaxFields] = {};  // in the order of the names
+  std::span<http::BodyField> fields;  // in the order of the names, as many as there are
 
   // What is looked for by no name is never there.
   http::BodyField operator[](size_t i) const noexcept {
-    return i < http::BodyFields::kMaxFields ? fields[i] : http::BodyField{};
+    return i < fields.size() ? fields[i] : http::BodyField{};
   }
 };
 

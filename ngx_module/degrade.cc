@@ -96,10 +96,10 @@ bool degrade(ngx_http_request_t* r, RequestState& state, std::span<const Judged>
     return false;
   }
   for (const Judged& j : judged) {
-    if (!refused(j) || state.degraded.has(j.limit)) {
+    if (!refused(j) || state.met.has(j.limit, MetLimits::kDegraded)) {
       continue;
     }
-    if (!state.degraded.add(j.limit)) {
+    if (!state.met.add(j.limit, MetLimits::kDegraded)) {
       return false;
     }
     if (view(j.limit->degrade_field) == kModel) {
@@ -123,7 +123,7 @@ bool push_degraded(ngx_http_request_t* r, RequestState& state, const LocConf& lo
   }
   Text text(memory);
   for (const Limit* limit : loc.limits) {
-    if (limit->stage != stage || !state.degraded.has(limit)) {
+    if (limit->stage != stage || !state.met.has(limit, MetLimits::kDegraded)) {
       continue;
     }
     text.raw(text.at() == memory ? "" : ", ")

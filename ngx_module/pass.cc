@@ -314,14 +314,6 @@ ngx_int_t hand_to_upstream(ngx_http_request_t* r, RequestState& state) noexcept 
   u->input_filter = read_answer;
   u->input_filter_ctx = r;
   u->buffering = loc.upstream.buffering != 0 ? 1 : 0;
-  if (u->buffering) {
-    u->pipe = static_cast<ngx_event_pipe_t*>(ngx_pcalloc(r->pool, sizeof(ngx_event_pipe_t)));
-    if (u->pipe == nullptr) {
-      return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-    u->pipe->input_filter = read_answer_buffered;
-    u->pipe->input_ctx = r;
-  }
   const ngx_int_t rc = ngx_http_read_client_request_body(r, body_is_here);
   return rc >= NGX_HTTP_SPECIAL_RESPONSE ? rc : NGX_DONE;
 }

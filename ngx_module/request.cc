@@ -38,8 +38,13 @@ void RequestState::forget_answer() noexcept {
 
 bool RequestState::push_answer_header(ngx_http_request_t* r, std::string_view key,
                                       ngx_str_t value) noexcept {
-  ngx_table_elt_t* header =
-      answer_header_count == kMostAnswerHeaders ? nullptr : push_header(r, key, value);
+  if (answer_headers == nullptr) {
+    answer_headers = static_cast<ngx_table_elt_t**>(
+        ngx_palloc(r->pool, kMostAnswerHeaders * sizeof(ngx_table_elt_t*)));
+  }
+  ngx_table_elt_t* header = answer_headers == nullptr || answer_header_count == kMostAnswerHeaders
+                                ? nullptr
+                                : push_header(r, key, value);
   if (header == nullptr) {
     return false;
   }
@@ -50,7 +55,7 @@ bool RequestState::push_answer_header(ngx_http_request_t* r, std::string_view ke
 void give_all_back(RequestState& state) noexcept {
   refund(state.receipt, true);
   release(state.receipt);
-  state.charged.clear();
+  state.met.take_off(MetLimits::kCharged);
 }
 
 namespace {

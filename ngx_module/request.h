@@ -1,7 +1,6 @@
 // What the module knows of one request while it lives.
 #pragma once
 
-#include <algorithm>
 #include <span>
 
 #include "ngx_module/answer_stream.h"
@@ -18,37 +17,59 @@ struct WebSocket;
 
 enum class Verdict : uint8_t { kNone, kPassed, kDelayed, kDegraded, kRejected, kBusy };
 
-// Some of the limits that a request may meet. Past its bound it forgets: a limit is then judged
-// again.
-class LimitSet {
+// The limits that a request has met, and what became of each. Past its bound it forgets: a limit is
+// then judged again.
+class MetLimits {
  public:
-  bool has(const Limit* limit) const noexcept {
-    return std::find(limits_, limits_ + count_, limit) != limits_ + count_;
-  }
-  // What it has not, as long as there is room: of a set that was empty, say.
-  void push(const Limit* limit) noexcept {
-    if (count_ < kMost) {
-      limits_[count_++] = limit;
+  enum Mark : uint8_t {
+    kJudged = 1,    // not again after an internal redirect
+    kCharged = 2,   // and is still
+    kDegraded = 4,  // made the request less
+  };
+  bool has(const Limit* limit, Mark mark) const noexcept {
+    for (size_t i = 0; i < count_; ++i) {
+      if (limits_[i] == limit) {
+        return (marks_[i] & mark) != 0;
+      }
     }
+    return false;
   }
-  // False if there is no room.
-  bool add(const Limit* limit) noexcept {
-    if (has(limit)) {
-      return true;
-    }
+  bool any(Mark mark) const noexcept { return (all_ & mark) != 0; }
+  bool empty() const noexcept { return count_ == 0; }
+  // Of a limit that it has not. False if there is no room.
+  bool push(const Limit* limit, unsigned marks) noexcept {
     if (count_ == kMost) {
       return false;
     }
-    limits_[count_++] = limit;
+    limits_[count_] = limit;
+    marks_[count_++] = static_cast<uint8_t>(marks);
+    all_ = static_cast<uint8_t>(all_ | marks);
     return true;
   }
-  bool empty() const noexcept { return count_ == 0; }
-  void clear() noexcept { count_ = 0; }
+  bool add(const Limit* limit, unsigned marks) noexcept {
+    for (size_t i = 0; i < count_; ++i) {
+      if (limits_[i] == limit) {
+        marks_[i] = static_cast<uint8_t>(marks_[i] | marks);
+        all_ = static_cast<uint8_t>(all_ | marks);
+        return true;
+      }
+    }
+    return push(limit, marks);
+  }
+  // From all.
+  void take_off(Mark mark) noexcept {
+    for (size_t i = 0; i < count_; ++i) {
+      marks_[i] = static_cast<uint8_t>(marks_[i] & ~mark);
+    }
+    all_ = static_cast<uint8_t>(all_ & ~mark);
+  }
 
  private:
-  static constexpr size_t kMost = kMaxLimits;
+  static constexpr size_t kMost = kMaxLimits + kMaxLimits / 2;  // of more than one location
+  uint8_t all_ = 0;
+  uint8_t count_ = 0;
+  uint8_t marks_[kMost];
   const Limit* limits_[kMost];
-  size_t count_ = 0;
 };
 
 struct RequestState {
@@ -67,10 +88,8 @@ struct RequestState {
   int64_t retry_after_s = 0;
   const LocConf* judged_in[kStages] = {};  // where it was judged last
   const LocConf* costed_in = nullptr;      // by whose formulas its cost was reckoned
-  LimitSet judged;                         // by which limits; not again after an internal redirect
-  LimitSet charged;                        // of those, what is still charged
-  LimitSet degraded;                       // which limits made it less
-  int64_t accepted_ns = 0;                 // when it came into the queue, steady
+  MetLimits met;
+  int64_t accepted_ns = 0;  // when it came into the queue, steady
   bool started_at_once = false;
   ngx_table_elt_t* retry_after = nullptr;  // of a refusal
   const Body* body = nullptr;              // once it was looked into: see body_of()
@@ -107,7 +126,7 @@ struct RequestState {
   bool duplicate = false;     // of a job that was there already
   WebSocket* websocket = nullptr;  // the client's side, once its upgrade was granted
   static constexpr size_t kMostAnswerHeaders = http::kMaxHeaderLines + 4;
-  ngx_table_elt_t* answer_headers[kMostAnswerHeaders];  // pushed for it
+  ngx_table_elt_t** answer_headers = nullptr;  // pushed for it; room for them once there are any
   size_t answer_header_count = 0;
   // Adds a header that another try takes back. False when memory ran out, or there are too many.
   bool push_answer_header(ngx_http_request_t* r, std::string_view key, ngx_str_t value) noexcept;

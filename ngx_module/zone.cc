@@ -1,12 +1,13 @@
 #include "ngx_module/zone.h"
 
-#include <sys/mman.h>
 #include <sys/random.h>
 
+#include <cerrno>
 #include <cstring>
 #include <span>
 
 #include "ngx_module/zone_store.h"
+#include "shared/base/large_pages.h"
 
 namespace penstock {
 namespace {
@@ -42,9 +43,9 @@ ngx_int_t create_empty(Zone& zone, std::span<std::byte> memory) noexcept {
 
 // From the snapshot, if there is a good one; empty otherwise.
 ngx_int_t fill(Zone& zone, std::span<std::byte> memory, bool from_snapshot) noexcept {
-  // A table far larger than the caches is found faster in large pages; most systems have none for
-  // shared memory unless shmem_enabled says advise.
-  madvise(memory.data(), memory.size(), MADV_HUGEPAGE);
+  if (!ngx_test_config) {
+    use_large_pages(memory);
+  }
   FoundSnapshot found;
   if (from_snapshot) {
     found = read_snapshot(zone.store->file, memory, zone.table);
@@ -108,6 +109,10 @@ ngx_int_t start_zone(Zone& zone) noexcept {
       zone.store->memory != nullptr ? zone.store->memory->at : take_slab(zone, bytes);
   if (memory == nullptr) {
     log_zone(zone, NGX_LOG_EMERG, "it is too small for its table; give it 1m or more", "");
+    return NGX_ERROR;
+  }
+  if (zone.store->memory == nullptr && !remap_for_large_pages({memory, bytes})) {
+    log_zone(zone, NGX_LOG_EMERG, "the system has no memory for it: ", std::strerror(errno));
     return NGX_ERROR;
   }
   *note = {ZoneNote::kMagic, memory, bytes, zone.store->memory};

@@ -17,6 +17,7 @@
 
 #include "shared/base/clock.h"
 #include "shared/base/fd.h"
+#include "shared/base/large_pages.h"
 
 namespace penstock {
 namespace {
@@ -62,14 +63,14 @@ bool has_size(int fd, size_t bytes) noexcept {
 }
 
 std::unique_ptr<ZoneMemory> map(Fd& fd, size_t bytes, const char* name, const char* suffix) {
-  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
-  auto memory = std::make_unique<ZoneMemory>();
-  if (at == MAP_FAILED) {
+  const std::span<std::byte> mapped = map_shared(bytes, fd.get());
+  if (mapped.empty()) {
     return nullptr;
   }
+  auto memory = std::make_unique<ZoneMemory>();
   memory->cycles = 1;
   memory->fd = fd.release();
-  memory->at = static_cast<std::byte*>(at);
+  memory->at = mapped.data();
   memory->bytes = bytes;
   std::snprintf(memory->name, sizeof memory->name, "%s%s", name, suffix);
   return memory;

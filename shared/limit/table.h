@@ -354,18 +354,22 @@ class BasicTable {
 template <class Sync>
 [[gnu::always_inline]] inline bool BasicTable<Sync>::find_in(Line* at, uint64_t want,
                                                              Ref& ref) noexcept {
-  for (Slot& slot : at->slots) {
-    if (load(slot.key) != want) {
-      continue;
-    }
-    const uint64_t state = load(slot.state);
-    if (load(slot.key) == want) {
-      ref.set(&slot, want, state);
-      Sync::at(Point::found);
-      return true;
-    }
+  // Which of the four it is nobody can foretell: picked without a branch.
+  static_assert(kSlotsPerLine == 4);
+  Slot* const slots = at->slots;
+  const bool in[] = {load(slots[0].key) == want, load(slots[1].key) == want,
+                     load(slots[2].key) == want, load(slots[3].key) == want};
+  if (!(in[0] | in[1] | in[2] | in[3])) {
+    return false;
   }
-  return false;
+  Slot& slot = slots[in[0] ? 0 : 3 - 2 * in[1] - (in[2] & !in[1])];
+  const uint64_t state = load(slot.state);
+  if (load(slot.key) != want) {
+    return false;  // it has just gone, and a claim looks at all places anew
+  }
+  ref.set(&slot, want, state);
+  Sync::at(Point::found);
+  return true;
 }
 
 template <class Sync>

@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "shared/base/clock.h"
+#include "shared/base/large_pages.h"
 #include "shared/limit/charge.h"
 
 namespace penstock::limit {
@@ -36,12 +37,13 @@ constexpr int kRuns = 5;
 constexpr Secret kSecret{0x0123456789abcdef, 0xfedcba9876543210};
 
 std::span<std::byte> map_memory(size_t size) {
-  void* at = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (at == MAP_FAILED) {
+  const std::span<std::byte> memory = map_shared(size, -1);
+  if (memory.empty()) {
     std::perror("limit_bench: mmap");
     std::exit(1);
   }
-  return {static_cast<std::byte*>(at), size};
+  use_large_pages(memory);
+  return memory;
 }
 
 uint64_t mix(uint64_t x) {  // splitmix64: the keys, and the order in which they come
