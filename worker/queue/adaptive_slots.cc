@@ -11,7 +11,8 @@ constexpr double kRounds = 4;           // of the shortest window
 constexpr double kFewestJobs = 12;      // at the smaller of two limits
 constexpr double kLongestDoubling = 5;  // windows get longer with each pair, 2^5 times at most
 constexpr double kPatience = 4;         // times what a window should take
-constexpr double kMostRest = 16;        // times what a search took
+constexpr double kMostRest = 8;         // times what a search took
+constexpr uint32_t kCoarseChecks = 4;   // one in so many after a rest looks at the smallest steps
 constexpr double kDriftSigmas = 4;
 constexpr double kFarDrift = 0.3;   // of the logarithm: the answer may be far, too
 constexpr double kUsualJobs = 256;  // over which the usual share of failures is taken
@@ -74,6 +75,7 @@ void AdaptiveSlots::ended(int64_t now_ns, uint32_t running, const EndedJob& job)
 void AdaptiveSlots::advance_to(int64_t now_ns) {
   if (phase_ == Phase::kResting && now_ns >= rest_until_ns_) {
     search(0.5, true, now_ns);
+    finest_ = ++checks_ % kCoarseChecks == 0 ? kSmallestStep : 0.5;
   }
   if (now_ns < patience_ns_) {
     return;
@@ -123,7 +125,8 @@ void AdaptiveSlots::interrupt(int64_t now_ns) {
 void AdaptiveSlots::set_limit(uint32_t limit, int64_t now_ns) {
   window_.close();
   if (limit != limit_) {
-    recent_jobs_ = recent_failed_ = 0;
+    learn_failures();
+    lowered_ns_ = limit < limit_ ? now_ns : lowered_ns_;
   }
   limit_ = limit;
   patience_ns_ = INT64_MAX;
@@ -147,6 +150,7 @@ double AdaptiveSlots::rounds() const noexcept {
 
 void AdaptiveSlots::search(double step, bool up_first, int64_t now_ns) {
   step_ = step;
+  finest_ = kSmallestStep;
   up_first_ = up_first;
   worse_below_ = 0;
   worse_above_ = UINT32_MAX;
@@ -173,7 +177,7 @@ void AdaptiveSlots::try_next(int64_t now_ns) {
     if (probe_ != 0) {
       break;
     }
-    if (step_ <= kSmallestStep) {
+    if (step_ <= finest_) {
       rest(now_ns);
       return;
     }
@@ -227,6 +231,7 @@ void AdaptiveSlots::move(int64_t now_ns) {
   (up_first_ ? worse_below_ : worse_above_) = base_;
   base_ = probe_;
   rest_factor_ = 2;
+  finest_ = kSmallestStep;
   if (up_first_ ? worse_above_ == UINT32_MAX : worse_below_ == 0) {
     step_ = std::min(1.0, 2 * step_);  // it may be far
   }
@@ -294,23 +299,33 @@ void AdaptiveSlots::watch_drift(int64_t now_ns) {
 
 // More than chance makes of the usual share: four times the deviation of a Poisson count.
 bool AdaptiveSlots::failures_rise(const EndedJob& job) {
-  const double failed = job.end == End::kFailed ? 1 : 0;
+  if (job.began_ns < lowered_ns_) {
+    return false;
+  }
   recent_jobs_ += 1;
-  recent_failed_ += failed;
+  recent_failed_ += job.end == End::kFailed ? 1 : 0;
   const double usual = failing_ * recent_jobs_;
-  failing_ += (failed - failing_) / kUsualJobs;
-  if (failed > 0 && recent_failed_ > 3 + usual + 4 * std::sqrt(usual)) {
+  if (job.end == End::kFailed && recent_failed_ > 3 + usual + 4 * std::sqrt(usual)) {
     return true;
   }
   if (recent_jobs_ >= std::max(64.0, 2.0 * limit_)) {
-    recent_jobs_ = recent_failed_ = 0;
+    learn_failures();
   }
   return false;
 }
 
+// What a trial brought is not usual.
+void AdaptiveSlots::learn_failures() {
+  if (limit_ <= base_) {
+    failing_jobs_ = std::min(failing_jobs_ + recent_jobs_, kUsualJobs);
+    failing_ += (recent_failed_ - failing_ * recent_jobs_) / std::max(failing_jobs_, recent_jobs_);
+  }
+  recent_jobs_ = recent_failed_ = 0;
+}
+
 void AdaptiveSlots::back_off(int64_t now_ns) {
   const uint32_t failing = limit_;
-  recent_jobs_ = recent_failed_ = 0;
+  learn_failures();
   if (failing == 1) {
     return;
   }

@@ -114,6 +114,7 @@ class AdaptiveSlots {
   void rest(int64_t now_ns);
   void watch_drift(int64_t now_ns);
   bool failures_rise(const EndedJob& job);
+  void learn_failures();
   void back_off(int64_t now_ns);
   std::string say_why() const;
 
@@ -127,6 +128,7 @@ class AdaptiveSlots {
 
   // The search: step_ in doublings; better is known to lie between two numbers.
   double step_ = 1;
+  double finest_ = kSmallestStep;
   bool up_first_ = true;
   uint32_t worse_below_ = 0;
   uint32_t worse_above_ = UINT32_MAX;
@@ -140,6 +142,7 @@ class AdaptiveSlots {
   int64_t patience_ns_ = INT64_MAX;  // until then the probe must be done
 
   int64_t rest_until_ns_ = INT64_MAX;
+  uint32_t checks_ = 0;
   double rest_factor_ = 2;  // of the time the search took
   ThroughputWindow reference_;
   bool has_reference_ = false;
@@ -148,7 +151,9 @@ class AdaptiveSlots {
   uint32_t ceiling_ = UINT32_MAX;
   int64_t ceiling_until_ns_ = 0;
   int64_t hold_ns_ = kHoldNs;
-  double failing_ = 0;  // the usual share
+  double failing_ = 0;  // the usual share, learned at base_ and below
+  double failing_jobs_ = 16;
+  int64_t lowered_ns_ = INT64_MIN;  // jobs that began before may fail for having been too many
   double recent_jobs_ = 0;
   double recent_failed_ = 0;
 };

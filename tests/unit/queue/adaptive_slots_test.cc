@@ -98,24 +98,25 @@ TEST(AdaptiveSlotsTest, GivesUpATrialThatStalls) {
   EXPECT_EQ(slots.why().because, AdaptiveSlots::Because::kStalled) << slots.say();
 }
 
-TEST(AdaptiveSlotsTest, FollowsWhenTheKneeMoves) {
+// With 8 slots a job takes as long when the knee moves to 32: only trying tells.
+void follow(Sizes sizes, bool size_is_work, double rounds) {
   AdaptiveSlots slots(kMost);
   SimulatedDevice device(slots);
-  device.takes_ns = roofline(8);
-  settle(slots, device);
-  EXPECT_NEAR(slots.settled(), 8, 2) << slots.say();
-  device.run_jobs(50'000);
-  // A job takes as long as before with 8: only trying tells. In rounds of jobs: 2,000 at 8 slots.
-  device.takes_ns = roofline(32);
-  device.run_for(static_cast<int64_t>(2000 * kStepNs));
-  device.reset();
-  device.run_jobs(50'000);
-  EXPECT_NEAR(device.mean_limit(), 32, 6.5) << slots.say();
-  device.takes_ns = roofline(4);
-  device.run_for(static_cast<int64_t>(2000 * kStepNs));
-  device.reset();
-  device.run_jobs(50'000);
-  EXPECT_NEAR(device.mean_limit(), 4, 1) << slots.say();
+  device.sizes = sizes;
+  device.size_is_work = size_is_work;
+  for (const uint32_t knee : {8U, 32U, 4U}) {
+    device.takes_ns = roofline(knee);
+    device.run_for(static_cast<int64_t>(rounds * kStepNs));
+    device.reset();
+    device.run_jobs(50'000);
+    EXPECT_NEAR(device.mean_limit(), knee, 0.2 * knee + 0.2) << slots.say();
+  }
+}
+
+TEST(AdaptiveSlotsTest, FollowsWhenTheKneeMoves) {
+  follow(Sizes::kConstant, false, 1000);
+  follow(Sizes::kExponential, true, 1000);  // the work is known: tokens
+  follow(Sizes::kLogNormal, false, 20'000);
 }
 
 TEST(AdaptiveSlotsTest, LooksAgainAtOnceWhenJobsComeToTakeAnotherTime) {
@@ -147,7 +148,7 @@ TEST(AdaptiveSlotsTest, TriesSeldomOnceTheAnswerIsStable) {
     resting += slots.resting() && slots.limit() == slots.settled() ? 1 : 0;
     EXPECT_EQ(slots.settled(), 16U);
   }
-  EXPECT_GT(resting, 44'000U);
+  EXPECT_GT(resting, 42'000U);
 }
 
 TEST(AdaptiveSlotsTest, ALoadThatComesAndGoesMovesNothing) {
@@ -201,7 +202,7 @@ TEST(AdaptiveSlotsTest, StaysBelowWhereJobsFail) {
   device.reset();
   const uint64_t before = device.ended;
   device.run_jobs(200'000);
-  EXPECT_LT(failed, (device.ended - before) / 200);
+  EXPECT_LT(failed, (device.ended - before) / 500);
   EXPECT_NEAR(device.mean_limit(), 11.5, 1.5) << slots.say();
 }
 
@@ -214,6 +215,21 @@ TEST(AdaptiveSlotsTest, StepsDownAtOnceWhenJobsBeginToFail) {
   device.fails = [](uint32_t running) { return running > 9; };  // jobs are bigger now
   device.run_jobs(60);
   EXPECT_LE(slots.settled(), 9U) << slots.say();
+}
+
+// A worker that runs out of memory takes all its jobs with it: that is one reason to step down, not
+// one for each job.
+TEST(AdaptiveSlotsTest, JobsThatBeganBeforeTheStepDownDoNotCallForAnother) {
+  AdaptiveSlots slots(64, 64);
+  int64_t now = 0;
+  for (uint32_t i = 1; i <= 64; ++i) {
+    slots.started(now, i);
+  }
+  now += kNsPerSec;
+  for (uint32_t i = 64; i-- > 0;) {
+    slots.ended(now, i, {.began_ns = 0, .end = AdaptiveSlots::End::kFailed});
+  }
+  EXPECT_EQ(slots.settled(), 45U) << slots.say();
 }
 
 // Jobs that fail whatever the limit is: after a step or two it is known.
