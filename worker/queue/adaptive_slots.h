@@ -10,16 +10,20 @@
 // rounds of jobs, until the difference is known to 2.5 standard errors or too small to matter; see
 // throughput_comparison.h. The first steps double (slow start); a step that was not worth it is
 // halved, down to a quarter of a doubling. Then the limit rests, longer each time nothing was
-// found, and sooner ended when jobs come to take another time than they did.
+// found, up to eight times what the look took, but not when jobs come to take another time. Of four
+// looks after a rest three are coarse. The idea of a gradient is that of Gradient2 (Netflix
+// concurrency-limits) and TCP Vegas, but by trial: their least latency is that of an idle device,
+// which a batching GPU never shows, and which changes with the mix.
 //
 // Promised: never above `most`, never below 1. Nothing is concluded while a tenth of the slots was
 // idle, so that a load which comes and goes moves nothing. When jobs fail that did not before, the
-// limit steps down at once and stays below for a while, longer each time. Memory is constant, every
-// call O(1).
+// limit steps down at once and stays below for a while, longer each time; a share of failures that
+// is the same at every limit is got used to. Memory is constant, every call O(1).
 //
-// Not promised: that an increase whose gain is smaller than the noise of 16,384 jobs is found.
-// What moves at once with every change of the limit (a caller who sends bigger jobs when more run)
-// cannot be told from the device.
+// Not promised: a difference below the noise of 16,384 jobs. How soon it settles is a matter of
+// noise: tens of jobs a step where their time follows from their work, thousands where it is
+// exponential and unknown (adaptive_slots_bench). What moves at once with every change of the limit
+// (a caller who sends bigger jobs when more run) cannot be told from the device.
 #pragma once
 
 #include <cstdint>
