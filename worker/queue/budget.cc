@@ -8,7 +8,8 @@ namespace penstock::queue {
 uint32_t Budget::free_slots() const {
   uint32_t least = UINT32_MAX;
   for (const Budget* each = this; each != nullptr; each = each->parent) {
-    least = std::min(least, each->slots - std::min(each->slots, each->busy));
+    const uint32_t limit = each->limit();
+    least = std::min(least, limit - std::min(limit, each->busy));
   }
   return least;
 }

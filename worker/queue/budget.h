@@ -13,9 +13,13 @@
 // budget lets other workers' jobs on the device pass.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <list>
+#include <optional>
 #include <string>
+
+#include "worker/queue/adaptive_slots.h"
 
 namespace penstock::queue {
 
@@ -28,6 +32,16 @@ struct Budget {
   uint32_t busy = 0;  // above `slots` only after these were lowered
   int64_t held_bytes = 0;
   uint32_t tenants = 0;  // while there are any, the budget must stay
+
+  // `slots: auto`: how many of `slots` are used is found by trying. Told of each job by whoever
+  // gives it and sees it end.
+  std::optional<AdaptiveSlots> adaptive;
+  uint32_t told_limit = 0;  // as was last seen, and said
+  uint32_t told_usual = 1;
+  int64_t told_ns = INT64_MIN / 2;
+  uint32_t limit() const { return adaptive ? std::min(slots, adaptive->limit()) : slots; }
+  // The same without what is tried just now, for predictions.
+  uint32_t usual() const { return adaptive ? std::min(slots, adaptive->settled()) : slots; }
 
   // Of this one and all above.
   uint32_t free_slots() const;

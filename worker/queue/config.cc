@@ -20,6 +20,7 @@ namespace penstock::queue {
 namespace {
 
 constexpr size_t kMaxWorkers = 256;
+constexpr uint32_t kDefaultMostSlots = 64;  // of `slots: auto`
 constexpr size_t kMaxDevices = 64;
 constexpr size_t kMaxDeviceBytes = 64;
 constexpr size_t kMaxNameBytes = wire::kQueueNameBytes - 1;
@@ -227,6 +228,22 @@ void read_simulate(Section& section, WorkerConfig& worker) {
   }
 }
 
+// slots: N | auto, with max_slots
+void read_slots(Section& section, WorkerConfig& worker) {
+  const YAML::Node slots = section.take("slots");
+  worker.adaptive_slots = slots.IsDefined() && slots.IsScalar() && slots.Scalar() == "auto";
+  if (worker.adaptive_slots) {
+    worker.slots = kDefaultMostSlots;
+    section.number("max_slots", worker.slots, 1, 65'536);
+  } else {
+    section.number("slots", worker.slots, 1, 65'536);
+    if (section.has("max_slots")) {
+      section.complain("max_slots", "is for slots: auto; else `slots` is the most");
+      section.take("max_slots");
+    }
+  }
+}
+
 void read_engine(Section& section, WorkerConfig& worker) {
   section.choice("engine", worker.engine, {"llama", "simulate", "http", "process"});
   if (!section.has("engine")) {
@@ -274,7 +291,7 @@ WorkerConfig read_worker(const YAML::Node& node, const std::string& path, const 
   read_engine(section, worker);
   read_model(section, file, worker);
   read_device(section, worker.devices);
-  section.number("slots", worker.slots, 1, 65'536);
+  read_slots(section, worker);
   section.size("memory", worker.memory_bytes, 1, INT64_MAX);
   section.text("queue", worker.queue);
   section.number("threads", worker.threads, 1, 1024);

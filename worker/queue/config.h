@@ -37,8 +37,9 @@ struct WorkerConfig {
   std::string model_name;  // what callers ask for; never empty
   std::vector<std::string> devices = {"auto"};  // "auto", "cpu", or numbers and UUIDs
   std::string device;                           // of those, where a process was placed (devices.h)
-  uint32_t slots = 1;                           // jobs at once on a device
-  int64_t memory_bytes = 0;                     // of it, that they may hold; 0: no budget was set
+  bool adaptive_slots = false;  // `slots: auto`: how many of them are used is found by trying
+  uint32_t slots = 1;           // jobs at once on a device
+  int64_t memory_bytes = 0;     // of it, that they may hold; 0: no budget was set
   std::string queue = "default";
   uint32_t threads = 0;                                      // 0: the worker chooses
   std::vector<std::pair<std::string, std::string>> options;  // the engine's own, units normalised

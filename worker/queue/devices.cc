@@ -28,6 +28,8 @@ bool lists(const WorkerConfig& worker, std::string_view device) {
 // Where our own environment says which devices there are, numbers count those.
 bool numbers_are_the_drivers() { return std::getenv("CUDA_VISIBLE_DEVICES") == nullptr; }
 
+constexpr int64_t kTellNs = 10 * kNsPerSec;  // between two lines on the slots of a worker
+
 std::string worker_of(const WorkerConfig& process) {
   return std::string(Scaling::worker_of(process.name));
 }
@@ -85,7 +87,7 @@ std::vector<std::string> Devices::candidates(const WorkerConfig& process) const 
 // to the one that is listed first. One that runs stays, unless its device is out, is not listed any
 // more, or has more than its part of the worker's processes.
 void Devices::place(const Config& config, const std::vector<WorkerConfig>& running,
-                    std::vector<WorkerConfig>& processes) {
+                    std::vector<WorkerConfig>& processes, int64_t now_ns) {
   workers_ = config.workers;
   struct Load {
     uint32_t slots = 0;                         // of all that were placed there
@@ -124,14 +126,17 @@ void Devices::place(const Config& config, const std::vector<WorkerConfig>& runni
              std::pair(loads[b].processes[worker], loads[b].slots);
     }));
   }
-  bound(config, processes);
+  bound(config, processes, now_ns);
   share_memory(processes);
 }
 
 // The bounds of devices and of the workers on them.
-void Devices::bound(const Config& config, const std::vector<WorkerConfig>& processes) {
+void Devices::bound(const Config& config, const std::vector<WorkerConfig>& processes,
+                    int64_t now_ns) {
   for (auto& [key, device] : devices_) {
-    std::erase_if(device.shares, [](const auto& share) { return share.second.tenants == 0; });
+    std::erase_if(device.shares, [&](const auto& share) {
+      return share.second.tenants == 0 && find_by_name(config.workers, share.first) == nullptr;
+    });
   }
   std::erase_if(devices_, [](const auto& each) {
     return each.second.budget.tenants == 0 && !each.second.out;
@@ -146,6 +151,13 @@ void Devices::bound(const Config& config, const std::vector<WorkerConfig>& proce
     share.name = "worker " + worker.name;
     share.parent = &device.budget;
     share.slots = worker.slots;
+    if (!worker.adaptive_slots) {
+      share.adaptive.reset();
+    } else if (share.adaptive) {
+      share.adaptive->allow(worker.slots, now_ns);
+    } else {
+      share.adaptive.emplace(worker.slots);
+    }
     share.memory_bytes = worker.memory_bytes;
   }
   for (auto& [key, device] : devices_) {
@@ -322,8 +334,31 @@ int64_t Devices::next_event() const {
   int64_t next_ns = INT64_MAX;
   for (const auto& [key, device] : devices_) {
     next_ns = std::min(next_ns, device.check_ns);
+    for (const auto& [worker, share] : device.shares) {
+      next_ns = share.adaptive ? std::min(next_ns, share.adaptive->next_event()) : next_ns;
+    }
   }
   return next_ns;
+}
+
+bool Devices::adapted(int64_t now_ns) {
+  bool any = false;
+  for (auto& [key, device] : devices_) {
+    for (auto& [worker, share] : device.shares) {
+      if (!share.adaptive) {
+        continue;
+      }
+      share.adaptive->advance_to(now_ns);
+      if (share.adaptive->settled() != share.told_usual && share.told_ns + kTellNs <= now_ns) {
+        share.told_usual = share.adaptive->settled();
+        share.told_ns = now_ns;
+        log(Level::kInfo, share.name + " on device " + key + ": " + share.adaptive->say());
+      }
+      any = any || share.told_limit != share.limit();
+      share.told_limit = share.limit();
+    }
+  }
+  return any;
 }
 
 void Devices::reap(int64_t now_ns) {

@@ -60,7 +60,7 @@ class Devices {
   // Chooses a device for each process, and sets the bounds; `running` are the processes there are,
   // which stay where they are if that is as good. Fills in device, slots and memory.
   void place(const Config& config, const std::vector<WorkerConfig>& running,
-             std::vector<WorkerConfig>& processes);
+             std::vector<WorkerConfig>& processes, int64_t now_ns);
   // The part of a process that is about to be started. REQUIRES: it was placed.
   std::unique_ptr<Tenant> seat(const WorkerConfig& process);
   // Whether its device can take it now: it is not out, and has the memory the process reserves.
@@ -77,6 +77,8 @@ class Devices {
 
   void advance_to(int64_t now_ns);
   int64_t next_event() const;
+  // Whether any `slots: auto` came to another number since this was last asked.
+  bool adapted(int64_t now_ns);
   void reap(int64_t now_ns);  // SIGCHLD came
   // Checks under way are ended.
   void shut_down();
@@ -90,7 +92,7 @@ class Devices {
  private:
   static std::string key_of(const WorkerConfig& process);
   Device& get(const std::string& key);
-  void bound(const Config& config, const std::vector<WorkerConfig>& processes);
+  void bound(const Config& config, const std::vector<WorkerConfig>& processes, int64_t now_ns);
   void share_memory(std::vector<WorkerConfig>& processes) const;
   bool is_out(const std::string& device) const;
   std::vector<std::string> candidates(const WorkerConfig& process) const;

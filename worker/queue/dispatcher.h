@@ -102,6 +102,7 @@ class Dispatcher {
   void fill(const Claims& device);
   void fill_all();
   void recount(Scheduler::Lane& lane);  // a capacity changed
+  void recount_all();
   // `frame` is the whole frame as it came.
   void begin_answer(Job& job, const wire::Head& head, std::string_view frame);
   void append_answer(Job& job, std::string_view bytes, std::string_view frame);
@@ -172,6 +173,7 @@ class Dispatcher {
  private:
   void offer(const Scheduler::Lane& lane);
   void give(WorkerSession& worker, Job& job);
+  void note_end(const Job& job, AdaptiveSlots::End end, double work = 0) const;
   template <typename Of, typename Count>
   uint32_t bounded(Of&& of, Count&& count) const;
   void deliver(Job& job);

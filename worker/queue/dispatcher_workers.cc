@@ -65,6 +65,7 @@ void Dispatcher::worker_lost(WorkerSession& worker, int64_t next_start_ns, std::
       why.empty() ? "The worker stopped." : std::string("The worker stopped: ").append(why) + ".";
   while (worker.running() > 0) {
     Job& job = worker.any_job();
+    note_end(job, AdaptiveSlots::End::kFailed);
     worker.forget(job);
     put_back(job, Scheduler::Cause::kWorkerLost, message);
   }
@@ -83,7 +84,7 @@ uint32_t Dispatcher::bounded(Of&& of, Count&& count) const {
   std::map<const Budget*, uint32_t> devices;
   uint32_t alone = 0;
   for (const auto& [share, sum] : sums) {
-    const uint32_t within = std::min(sum, share->slots);
+    const uint32_t within = std::min(sum, share->usual());
     (share->parent == nullptr ? alone : devices[share->parent]) += within;
   }
   for (const auto& [device, sum] : devices) {
@@ -96,6 +97,12 @@ void Dispatcher::recount(Scheduler::Lane& lane) {
   scheduler_.set_capacity(
       lane, bounded([&](const WorkerSession& worker) { return &worker.lane() == &lane; },
                     [](const WorkerSession& worker) { return worker.capacity(); }));
+}
+
+void Dispatcher::recount_all() {
+  for (const WorkerSession* const worker : workers_) {
+    recount(worker->lane());
+  }
 }
 
 uint32_t Dispatcher::slots(const Scheduler::Queue& queue) const {
@@ -136,6 +143,9 @@ void Dispatcher::fill(const Claims& device) {
 
 void Dispatcher::give(WorkerSession& worker, Job& job) {
   worker.assign(job, ++last_number_);
+  if (Budget& share = worker.tenant().budget(); share.adaptive) {
+    share.adaptive->started(wires_.now_ns(), share.busy);
+  }
   note_started(job);
   if (job.held_bytes() > 0) {
     deliver(job);
@@ -184,8 +194,20 @@ void Dispatcher::deliver(Job& job) {
   }
 }
 
+// What its worker's slots learn by. `work`: what was done; 0: what the job said it would cost.
+void Dispatcher::note_end(const Job& job, AdaptiveSlots::End end, double work) const {
+  Budget& share = job.worker()->tenant().budget();
+  if (share.adaptive) {
+    share.adaptive->ended(wires_.now_ns(), share.busy - std::min(share.busy, 1U),
+                          {.began_ns = job.started_ns(),
+                           .work = work > 0 ? work : static_cast<double>(Scheduler::cost_of(job)),
+                           .end = end});
+  }
+}
+
 void Dispatcher::revoke(Job& job) {
   if (job.worker() != nullptr) {
+    note_end(job, AdaptiveSlots::End::kCancelled);
     job.worker()->revoke(job);
   }
 }
@@ -271,6 +293,11 @@ void Dispatcher::note_progress(Job& job, const wire::Progress& progress, std::st
 }
 
 void Dispatcher::complete(Job& job, const wire::Done& done, std::string_view frame) {
+  // A prompt is read many tokens at a step, an answer drawn one by one.
+  constexpr double kPromptTokens = 256;
+  note_end(job, AdaptiveSlots::End::kCompleted,
+           static_cast<double>(done.completion_tokens) +
+               static_cast<double>(done.prompt_tokens) / kPromptTokens);
   job.worker()->forget(job);
   count(job, Metrics::Event::kCompleted);
   audience_.complete(job, frame);
@@ -290,6 +317,8 @@ void Dispatcher::complete(Job& job, const wire::Done& done, std::string_view fra
 }
 
 void Dispatcher::fail(Job& job, const wire::Failed& failed) {
+  note_end(job,
+           failed.retryable != 0 ? AdaptiveSlots::End::kFailed : AdaptiveSlots::End::kCancelled);
   job.worker()->forget(job);
   const Scheduler::Lane& lane = *job.home();
   if (failed.retryable == 0) {

@@ -254,6 +254,8 @@ class Scheduler {
   // The class it came in, also while it is let before. REQUIRES: ticket is known, and not
   // scheduled.
   static int64_t priority_of(const Ticket& ticket) noexcept;
+  // As its claim says. REQUIRES: ticket is running.
+  static uint32_t cost_of(const Ticket& ticket) noexcept { return ticket.run_->cost; }
   // How long until the job starts: what the jobs before it and those that run still need, over
   // the slots that may take them; with few before it, slot by slot, as far as the cost of a job
   // says what it takes. 0 when it runs, when a slot is free for it, or when nothing has

@@ -24,6 +24,10 @@ class Object {
   std::string json_ = "{";
 };
 
+void append_item(std::string& list, const std::string& json) {
+  list += (list.size() > 1 ? "," : "") + json;
+}
+
 const char* name_of(wire::QueueState state) {
   switch (state) {
     case wire::QueueState::kOpen:
@@ -91,7 +95,23 @@ std::string describe(const Supervisor::Worker& worker) {
   return object.done();
 }
 
+std::string describe(const std::string& worker, const Budget& share) {
+  Object object;
+  object.text("worker", worker)
+      .number("busy", share.busy)
+      .number("slots", share.usual())
+      .number("max_slots", share.slots)
+      .number("held_bytes", share.held_bytes)
+      .number("memory_bytes", share.memory_bytes);
+  return share.adaptive ? object.text("why", share.adaptive->say()).done()
+                        : object.raw("why", "null").done();
+}
+
 std::string describe(const Device& device) {
+  std::string workers = "[";
+  for (const auto& [worker, share] : device.shares) {
+    append_item(workers, describe(worker, share));
+  }
   Object object;
   object.text("device", device.id)
       .text("state", !device.out           ? "good"
@@ -101,7 +121,8 @@ std::string describe(const Device& device) {
       .number("slots", device.budget.slots)
       .number("held_bytes", device.budget.held_bytes)
       .number("memory_bytes", device.budget.memory_bytes)
-      .number("waiting_for_memory", static_cast<int64_t>(device.claims.waiting()));
+      .number("waiting_for_memory", static_cast<int64_t>(device.claims.waiting()))
+      .raw("workers", workers + "]");
   return device.fault.empty() ? object.raw("last_fault", "null").done()
                               : object.text("last_fault", device.fault).done();
 }
@@ -194,10 +215,6 @@ std::string describe(const Store& store, const LimitsConfig& limits) {
       .number("max_bytes", limits.max_state_bytes);
   return health ? object.raw("error", "null").done()
                 : object.text("error", health.error().message).done();
-}
-
-void append_item(std::string& list, const std::string& json) {
-  list += (list.size() > 1 ? "," : "") + json;
 }
 
 }  // namespace

@@ -87,7 +87,7 @@ void Supervisor::arrange() {
   for (const auto& worker : workers_) {
     running.push_back(worker->config);
   }
-  devices_.place(config_, running, scaled.workers);
+  devices_.place(config_, running, scaled.workers, wires_.now_ns());
   devices_.compare_with_seen(wires_.now_ns());
   dispatcher_.apply(scaled);
   std::erase_if(scaled.workers, [](const WorkerConfig& worker) { return worker.slots == 0; });
@@ -377,6 +377,10 @@ void Supervisor::check(Worker& worker, int64_t now_ns) {
 
 void Supervisor::advance_to(int64_t now_ns) {
   devices_.advance_to(now_ns);
+  if (devices_.adapted(now_ns)) {
+    dispatcher_.recount_all();
+    dispatcher_.fill_all();
+  }
   if (rearrange_) {
     rearrange_ = false;
     return arrange();

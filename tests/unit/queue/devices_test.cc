@@ -30,7 +30,7 @@ class DevicesTest : public testing::Test {
   // Where each process is, in order.
   std::vector<std::string> place(std::vector<WorkerConfig> running = {}) {  // a copy
     processes_ = scaling_.apply(config_.workers);
-    devices_.place(config_, running, processes_);
+    devices_.place(config_, running, processes_, 0);
     std::vector<std::string> where;
     for (const WorkerConfig& process : processes_) {
       where.push_back(process.device);
