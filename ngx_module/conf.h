@@ -210,6 +210,7 @@ inline bool option(std::string_view text, std::string_view name, std::string_vie
 char* const kConfError = static_cast<char*>(NGX_CONF_ERROR);
 
 // Names go into headers and messages as they are.
+constexpr size_t kMaxNameBytes = 64;
 bool is_name(std::string_view name) noexcept;
 constexpr char kNameRule[] = "a name is 1 to 64 of a-z A-Z 0-9 - _ .";
 

@@ -10,6 +10,7 @@
 #include "ngx_module/telemetry.h"
 #include "shared/base/clock.h"
 #include "shared/wire/messages.h"
+#include "shared/wire/receipt.h"
 
 extern "C" {
 #include <ngx_event_connect.h>
@@ -24,7 +25,8 @@ constexpr ngx_msec_t kPatienceMs = 30'000;
 constexpr ngx_msec_t kBriefingMs = 5000;  // by then a line that came back has been told of all
 constexpr size_t kMostHeld = 100'000;
 // HOLD and OVER carry a receipt and little else.
-constexpr size_t kBufferBytes = 16U << 10;
+constexpr size_t kBufferBytes = 32U << 10;
+static_assert(kBufferBytes >= wire::kMaxReceiptBytes + (8U << 10));
 
 // A promised job that holds something here.
 struct Held {

@@ -8,6 +8,9 @@
 namespace penstock {
 namespace {
 
+static_assert(kMaxCharges <= wire::kMaxReceiptEntries &&
+              kMaxNameBytes <= wire::kMaxReceiptNameBytes);
+
 const Zone* zone_of(const MainConf& main, const limit::Table& table) noexcept {
   for (const Zone* zone : main.zones) {
     if (zone->table.has_value() && &*zone->table == &table) {
@@ -26,17 +29,23 @@ const Counter* counter_named(const Zone& zone, std::string_view name) noexcept {
   return nullptr;
 }
 
+// The latest first, as many as fit; false when there are more.
 template <class Visit>
-void each_paid(const MainConf& main, const Receipt& receipt, const Visit& visit) noexcept {
+bool each_paid(const MainConf& main, const Receipt& receipt, const Visit& visit) noexcept {
+  size_t count = 0;
   for (const PaidTogether* each = receipt.latest; each != nullptr; each = each->earlier) {
     const Zone* zone = zone_of(main, *each->table);
     for (const Paid& paid : each->paid) {
       if (zone != nullptr && paid.cost != 0) {
+        if (count++ == wire::kMaxReceiptEntries) {
+          return false;
+        }
         visit(wire::ReceiptEntry{view(zone->name), view(paid.counter->rule->name), paid.hash.lo,
                                  paid.hash.hi, paid.cost, paid.state});
       }
     }
   }
+  return true;
 }
 
 }  // namespace
@@ -52,9 +61,17 @@ struct HeldReceipt {
 std::string_view encode_receipt(ngx_pool_t* pool, const MainConf& main,
                                 const Receipt& receipt) noexcept {
   size_t size = 1;
-  each_paid(main, receipt,
-            [&](const wire::ReceiptEntry& entry) noexcept { size += receipt_entry_size(entry); });
-  if (size == 1 || size > wire::kMaxReceiptBytes) {
+  const bool all = each_paid(main, receipt, [&](const wire::ReceiptEntry& entry) noexcept {
+    size += receipt_entry_size(entry);
+  });
+  if (!all) {
+    ngx_log_error(
+        NGX_LOG_ERR, pool->log, 0,
+        "more than %uz limits have charged this request; should its job be promised, what "
+        "the first of them charged stands",
+        wire::kMaxReceiptEntries);
+  }
+  if (size == 1) {
     return {};
   }
   auto* bytes = static_cast<char*>(ngx_pnalloc(pool, size));

@@ -6,7 +6,8 @@
 
 namespace penstock {
 
-// Empty when nothing was charged, or memory ran out.
+// Empty when nothing was charged, or memory ran out. What one place's limits charge fits; of a
+// request that was led on to places with yet other limits, the latest charges that fit.
 std::string_view encode_receipt(ngx_pool_t* pool, const MainConf& main,
                                 const Receipt& receipt) noexcept;
 

@@ -22,10 +22,12 @@ struct ReceiptEntry {
   uint64_t state = 0;
 };
 
-constexpr size_t kMaxReceiptBytes = 8192;
 constexpr size_t kMaxReceiptEntries = 128;
+constexpr size_t kMaxReceiptNameBytes = 64;
+// So many entries of such names fit.
+constexpr size_t kMaxReceiptBytes = 1 + kMaxReceiptEntries * (2 + 2 * kMaxReceiptNameBytes + 32);
 
-// The bytes of an entry. REQUIRES: names have at most 255 bytes.
+// The bytes of an entry. REQUIRES: names have at most kMaxReceiptNameBytes.
 constexpr size_t receipt_entry_size(const ReceiptEntry& entry) noexcept {
   return 2 + entry.zone.size() + entry.rule.size() + 32;
 }

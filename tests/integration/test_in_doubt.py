@@ -117,6 +117,29 @@ def test_an_answer_that_was_waited_for_is_given_back_when_it_is_lost(lost):
     until(lambda: in_use(service) == 0, "nobody waits, and it runs no more")
 
 
+# --- Many limits
+
+def test_as_many_charges_as_a_request_may_have_are_settled(penstock):
+    zone, names = "z" * 64, [f"{n}" + "n" * 63 for n in range(8)]
+    rules = "".join(f"quota 100000t/M name={name}; " for name in names[1:]) + f"concurrency 9 name={names[0]};"
+    limits = "".join(f"penstock_limit zone={zone} key=k{n}$http_authorization tier=free; " for n in range(16))
+    service = penstock(
+        http=f"penstock_zone {zone} 1m;\npenstock_tier free {{ {rules} }}",
+        server=f"""
+            location /v1/ {{ {limits} penstock_pass gpu; }}
+            location /jobs {{ penstock_jobs gpu; }}
+            location = /quota {{ penstock_quota; }}""",
+        yaml="state: state\ndrain_timeout: 1ms\n", workers=[simulate(slots=1, service_time="60s")])
+    promise(service)
+    reserved = used(service, names[1])
+    assert reserved > 0
+    waits = promise(service).json()["id"]
+    assert in_use(service) == 2
+    service.request("DELETE", f"/jobs/{waits}", ALICE)
+    until(lambda: in_use(service) == 1, lambda: f"one is left; {in_use(service)} are counted")
+    assert [used(service, name) for name in names[1:]] == [reserved] * 7
+
+
 # --- Several penstockds
 
 ASYNC = {"Prefer": "respond-async"}
