@@ -217,6 +217,7 @@ void read_simulate(Section& section, WorkerConfig& worker) {
   set("tokens_per_second", "tokens_per_second", fraction(1e9));
   set("output_tokens", "output_tokens", whole(1, 1'000'000));
   set("job_memory", "job_memory", size);
+  set("parallel", "parallel", whole(1, 1'000'000));
   set("failure_rate", "failure_rate", fraction(1));
   set("seed", "seed", whole(0, UINT32_MAX));
   for (const char* const file : {"run_log", "occupancy", "faults"}) {

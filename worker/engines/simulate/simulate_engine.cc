@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "shared/base/clock.h"
 
@@ -69,10 +70,19 @@ void SimulateEngine::start(JobNumber job, std::unique_ptr<Plan> plan) {
   fresh_.emplace_back(job, static_cast<SimulatePlan*>(plan.release()));
 }
 
-int64_t SimulateEngine::step(int64_t now_ns) {
+double SimulateEngine::speed() const {
+  return options_.parallel == 0 || jobs_.size() <= options_.parallel
+             ? 1
+             : static_cast<double>(options_.parallel) / static_cast<double>(jobs_.size());
+}
+
+int64_t SimulateEngine::step(int64_t wall_ns) {
   if (!options_.faults.empty()) {
     obey_faults();
   }
+  device_now_ns_ += static_cast<int64_t>(static_cast<double>(wall_ns - stepped_ns_) * speed());
+  stepped_ns_ = wall_ns;
+  const int64_t now_ns = device_now_ns_;
   while (!by_due_.empty() && by_due_.begin()->first <= now_ns) {
     const JobNumber number = by_due_.begin()->second;
     by_due_.erase(by_due_.begin());
@@ -94,7 +104,11 @@ int64_t SimulateEngine::step(int64_t now_ns) {
     }
   }
   fresh_.clear();
-  return by_due_.empty() ? kIdle : by_due_.begin()->first;
+  if (by_due_.empty()) {
+    return kIdle;
+  }
+  const auto left_ns = static_cast<double>(by_due_.begin()->first - now_ns);
+  return wall_ns + static_cast<int64_t>(std::ceil(left_ns / speed()));
 }
 
 void SimulateEngine::cancel(JobNumber job) {

@@ -3,7 +3,8 @@
 // A completion (POST .../completions with a JSON object) is answered as a language model would:
 // words of a fixed text, spread evenly over the service time when streamed. Anything else is
 // accepted and answered {"ok":true,"engine":"simulate"} once its time has passed. Every job runs
-// beside the others at full speed: the pool's slots are what limits the device. So a job's
+// beside the others at full speed, as far as `parallel` goes: the pool's slots are what limits the
+// device. So a job's
 // device_ns is the time of its slot: its service time, or less when a stop string ended its stream
 // before.
 #pragma once
@@ -33,7 +34,7 @@ class SimulateEngine final : public Engine {
   std::variant<std::unique_ptr<Plan>, Failure> admit(const Request& request) override;
   void start(JobNumber job, std::unique_ptr<Plan> plan) override;
   // A job's time begins with the first step after its start. O(log jobs) for each job that is due.
-  int64_t step(int64_t now_ns) override;
+  int64_t step(int64_t wall_ns) override;
   void cancel(JobNumber job) override;
   // Tokens only: a job takes no steps together with others.
   Figures figures() const override { return done_; }
@@ -62,6 +63,7 @@ class SimulateEngine final : public Engine {
   bool write_tokens(Job& job, uint32_t up_to);
   void finish(JobNumber number, Job& job, bool stopped, int64_t worked_ns);
   int64_t next_due(const Job& job) const;
+  double speed() const;
   void leave(const Job& job);
   void obey_faults();
   std::string log_run(JobNumber number, std::string_view body) const;
@@ -76,6 +78,9 @@ class SimulateEngine final : public Engine {
 
   std::vector<std::pair<JobNumber, std::unique_ptr<SimulatePlan>>> fresh_;  // since the last step
   std::unordered_map<JobNumber, Job> jobs_;                                 // the others
+  // The device's own clock, which all of a job's times are of: slow while too many share it.
+  int64_t device_now_ns_ = 0;
+  int64_t stepped_ns_ = 0;
   std::set<std::pair<int64_t, JobNumber>> by_due_;  // jobs_, the next due first
   Figures done_;
 };

@@ -64,6 +64,10 @@ const char* take(const std::string& key, const std::string& value, SimulateOptio
     return wanted(number<uint32_t>(value, 1, 1'000'000, out.output_tokens),
                   "a number from 1 to 1000000");
   }
+  if (key == "parallel") {
+    return wanted(number<uint32_t>(value, 1, 1'000'000, out.parallel),
+                  "a number from 1 to 1000000");
+  }
   if (key == "failure_rate") {
     return wanted(number(value, 0.0, 1.0, out.failure_rate), "a number from 0 to 1");
   }
@@ -87,7 +91,7 @@ const char* take(const std::string& key, const std::string& value, SimulateOptio
     return nullptr;
   }
   return "one of service_time, service_time_ns, distribution, sigma, tokens_per_second, "
-         "output_tokens, failure_rate, job_memory, seed, run_log, occupancy, faults as its key";
+         "output_tokens, parallel, failure_rate, job_memory, seed, run_log, occupancy, faults as its key";
 }
 
 }  // namespace
