@@ -17,8 +17,10 @@ namespace {
 constexpr int64_t kLingerNs = kNsPerSec;
 
 bool may_use_a_gpu(const WorkerConfig& worker) {
-  return worker.device != "cpu" &&
-         (worker.engine == "llama" || (worker.device != "auto" && !worker.device.empty()));
+  return worker.engine != "simulate" &&
+         std::any_of(worker.devices.begin(), worker.devices.end(), [&](const std::string& device) {
+           return device != "cpu" && (device != "auto" || worker.engine == "llama");
+         });
 }
 
 DeviceState state_of(const wire::Device& device) {
