@@ -46,6 +46,9 @@ struct WorkerConfig {
 
   // Whether a process takes its memory when it starts, for all of its jobs, rather than job by job.
   bool reserves_memory() const { return engine == "llama"; }
+  bool may_use_a_gpu() const {
+    return devices.front() == "auto" ? engine == "llama" : devices.front() != "cpu";
+  }
 };
 
 // What all workers on a device may use together.

@@ -16,13 +16,6 @@ namespace {
 // After its socket closed, the process gets that long to exit by itself.
 constexpr int64_t kLingerNs = kNsPerSec;
 
-bool may_use_a_gpu(const WorkerConfig& worker) {
-  return worker.engine != "simulate" &&
-         std::any_of(worker.devices.begin(), worker.devices.end(), [&](const std::string& device) {
-           return device != "cpu" && (device != "auto" || worker.engine == "llama");
-         });
-}
-
 DeviceState state_of(const wire::Device& device) {
   DeviceState state{
       .index = static_cast<uint32_t>(device.index),
@@ -176,8 +169,10 @@ void DeviceWatch::apply(const Config& config) {
   binary_ =
       config.worker_binary.empty() ? binary_beside_this("penstock-worker") : config.worker_binary;
   patience_ns_ = config.limits.heartbeat_timeout_ns;
-  const bool wanted = std::getenv("PENSTOCK_NVML") != nullptr ||
-                      std::any_of(config.workers.begin(), config.workers.end(), may_use_a_gpu);
+  const bool wanted =
+      std::getenv("PENSTOCK_NVML") != nullptr ||
+      std::any_of(config.workers.begin(), config.workers.end(),
+                  [](const WorkerConfig& worker) { return worker.may_use_a_gpu(); });
   if (wanted && !wanted_) {
     wanted_ = true;
     start_ns_ = wires_.now_ns();

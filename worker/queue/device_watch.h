@@ -80,6 +80,8 @@ class DeviceWatch {
   const std::vector<DeviceState>& devices() const { return devices_; }
   bool wanted() const { return wanted_; }
   bool watching() const { return watching_since_ns_ != 0; }
+  // Whether devices() is all there is to know by now, be it that there are none.
+  bool known() const { return !wanted_ || watching() || !trouble_.empty(); }
   // Why devices are not watched, or there are none; or empty.
   const std::string& trouble() const { return trouble_; }
 

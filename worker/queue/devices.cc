@@ -4,6 +4,8 @@
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <iterator>
 
 #include "shared/base/units.h"
 #include "worker/queue/log.h"
@@ -22,6 +24,9 @@ const WorkerConfig* find_by_name(const std::vector<WorkerConfig>& processes,
 bool lists(const WorkerConfig& worker, std::string_view device) {
   return std::find(worker.devices.begin(), worker.devices.end(), device) != worker.devices.end();
 }
+
+// Where our own environment says which devices there are, numbers count those.
+bool numbers_are_the_drivers() { return std::getenv("CUDA_VISIBLE_DEVICES") == nullptr; }
 
 std::string worker_of(const WorkerConfig& process) {
   return std::string(Scaling::worker_of(process.name));
@@ -52,6 +57,30 @@ bool Devices::is_out(const std::string& device) const {
   return found != devices_.end() && found->second.out;
 }
 
+// One device may be named by its number and by its UUID: then by its number.
+std::string Devices::same(const std::string& id) const {
+  const auto found = std::find_if(seen_.begin(), seen_.end(), [&](const DeviceState& each) {
+    return !each.parent && !each.uuid.empty() && each.uuid == id;
+  });
+  return found == seen_.end() || !numbers_are_the_drivers() ? id : found->label();
+}
+
+// Where a process may be placed: on those of its devices that are good, if any is.
+std::vector<std::string> Devices::candidates(const WorkerConfig& process) const {
+  std::vector<std::string> all;
+  if (process.devices.front() == "auto" && process.may_use_a_gpu() && !gpus_.empty()) {
+    all = gpus_;
+  } else {
+    for (const std::string& device : process.devices) {
+      all.push_back(same(device));
+    }
+  }
+  std::vector<std::string> good;
+  std::copy_if(all.begin(), all.end(), std::back_inserter(good),
+               [&](const std::string& device) { return !is_out(device); });
+  return good.empty() ? all : good;
+}
+
 // Each process goes where the fewest of its worker are, then where the fewest slots are taken, then
 // to the one that is listed first. One that runs stays, unless its device is out, is not listed any
 // more, or has more than its part of the worker's processes.
@@ -67,12 +96,6 @@ void Devices::place(const Config& config, const std::vector<WorkerConfig>& runni
     process.device = device;
     loads[device].slots += process.slots;
     ++loads[device].processes[worker_of(process)];
-  };
-  const auto candidates = [&](const WorkerConfig& process) {
-    std::vector<std::string> good;
-    std::copy_if(process.devices.begin(), process.devices.end(), std::back_inserter(good),
-                 [&](const std::string& device) { return !is_out(device); });
-    return good.empty() ? process.devices : good;
   };
   const auto count = [&](const WorkerConfig& process) {
     return std::count_if(processes.begin(), processes.end(), [&](const WorkerConfig& each) {
@@ -129,13 +152,13 @@ void Devices::bound(const Config& config, const std::vector<WorkerConfig>& proce
     device.budget.slots = 0;
     device.budget.memory_bytes = 0;
     for (const WorkerConfig& worker : config.workers) {
-      if (device.shares.contains(worker.name) || lists(worker, key)) {
+      if (device.shares.contains(worker.name) || lists(worker, key)) {  // also where it is not now
         device.budget.slots = std::max(device.budget.slots, worker.slots);
         device.budget.memory_bytes = std::max(device.budget.memory_bytes, worker.memory_bytes);
       }
     }
     const auto said = std::find_if(config.devices.begin(), config.devices.end(),
-                                   [&](const DeviceConfig& each) { return each.id == key; });
+                                   [&](const DeviceConfig& each) { return same(each.id) == key; });
     if (said != config.devices.end() && said->slots > 0) {
       device.budget.slots = said->slots;
     }
@@ -195,12 +218,52 @@ std::unique_ptr<Tenant> Devices::seat(const WorkerConfig& process) {
 
 bool Devices::can_start(const WorkerConfig& process) const {
   const Device* const device = find(process);
-  if (device == nullptr || device->out) {
+  if (device == nullptr || device->out ||
+      (!known_ && process.device == "auto" && process.may_use_a_gpu())) {
     return false;
   }
   const auto share = device->shares.find(worker_of(process));
   return share != device->shares.end() &&
          (!process.reserves_memory() || share->second.has_room(process.memory_bytes));
+}
+
+void Devices::observe(const std::vector<DeviceState>& seen, bool known, int64_t now_ns) {
+  seen_ = seen;
+  std::vector<std::string> gpus;
+  for (const DeviceState& state : seen_) {
+    const bool sliced = std::any_of(seen_.begin(), seen_.end(), [&](const DeviceState& each) {
+      return each.parent && *each.parent == state.index;
+    });
+    if (numbers_are_the_drivers() && (state.parent || !sliced)) {
+      gpus.push_back(state.parent ? state.uuid : state.label());
+    }
+  }
+  const bool changed = gpus != gpus_ || known != known_;
+  gpus_ = std::move(gpus);
+  known_ = known;
+  compare_with_seen(now_ns);
+  if (changed && on_change) {
+    on_change();
+  }
+}
+
+// Takes out what the driver finds bad, and has what it no longer does checked.
+void Devices::compare_with_seen(int64_t now_ns) {
+  for (const DeviceState& state : seen_) {
+    for (auto& [key, device] : devices_) {
+      const bool is_it =
+          key == state.uuid || (numbers_are_the_drivers() && !state.parent && key == state.label());
+      if (!is_it || device.watched_bad == !state.healthy()) {
+        continue;
+      }
+      device.watched_bad = !state.healthy();
+      if (device.watched_bad) {
+        take_out(device, std::string(name_of(state.health)) + ": " + state.message, now_ns);
+      } else if (device.checker == 0) {
+        device.check_ns = now_ns;
+      }
+    }
+  }
 }
 
 void Devices::fault(const WorkerConfig& process, const std::string& why, int64_t now_ns) {
@@ -213,9 +276,10 @@ void Devices::fault(const WorkerConfig& process, const std::string& why, int64_t
 void Devices::take_out(Device& device, const std::string& why, int64_t now_ns) {
   const int64_t delay_ns = device.backoff.after(device.good_ns == 0 ? 0 : now_ns - device.good_ns);
   device.fault = device.out ? device.fault : why;  // what it was taken out for
-  device.check_ns = now_ns + delay_ns;
+  device.check_ns = device.watched_bad ? INT64_MAX : now_ns + delay_ns;
   log(Level::kError, "device " + device.id + (device.out ? " stays out: " : " is taken out: ") +
-                         why + "; checked in " + format_duration(delay_ns));
+                         why +
+                         (device.watched_bad ? "" : "; checked in " + format_duration(delay_ns)));
   const bool changed = !device.out;
   device.out = true;
   if (changed && on_change) {

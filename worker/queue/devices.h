@@ -26,6 +26,7 @@
 
 #include "worker/queue/budget.h"
 #include "worker/queue/config.h"
+#include "worker/queue/device_watch.h"
 #include "worker/queue/restart_backoff.h"
 
 namespace penstock::queue {
@@ -37,6 +38,7 @@ struct Device {
   Claims claims;
 
   bool out = false;
+  bool watched_bad = false;      // the driver says so: no check before it says otherwise
   std::string fault;             // why it was last taken out
   int64_t check_ns = INT64_MAX;  // when it is checked, or the check is given up
   pid_t checker = 0;             // 0: no check is under way
@@ -64,7 +66,13 @@ class Devices {
   // Whether its device can take it now: it is not out, and has the memory the process reserves.
   bool can_start(const WorkerConfig& process) const;
 
-  // A process found the device faulty. True: it is out because of that.
+  // What the driver says of this host's devices; `known`: that is all there is to know by now.
+  // Before, no process that would take any GPU is started. A device that it finds bad is out.
+  void observe(const std::vector<DeviceState>& seen, bool known, int64_t now_ns);
+
+  void compare_with_seen(int64_t now_ns);  // again, for devices that were placed on meanwhile
+
+  // A process found the device faulty.
   void fault(const WorkerConfig& process, const std::string& why, int64_t now_ns);
 
   void advance_to(int64_t now_ns);
@@ -85,6 +93,8 @@ class Devices {
   void bound(const Config& config, const std::vector<WorkerConfig>& processes);
   void share_memory(std::vector<WorkerConfig>& processes) const;
   bool is_out(const std::string& device) const;
+  std::vector<std::string> candidates(const WorkerConfig& process) const;
+  std::string same(const std::string& id) const;
   void take_out(Device& device, const std::string& why, int64_t now_ns);
   void check(Device& device, int64_t now_ns);
   void checked(Device& device, int status, int64_t now_ns);
@@ -92,6 +102,9 @@ class Devices {
   Command check_;
   std::map<std::string, Device> devices_;
   std::vector<WorkerConfig> workers_;  // as configured
+  std::vector<DeviceState> seen_;
+  std::vector<std::string> gpus_;  // that `auto` may choose from
+  bool known_ = true;
 };
 
 }  // namespace penstock::queue

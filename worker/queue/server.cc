@@ -188,8 +188,10 @@ Server::~Server() {
 
 int Server::run() {
   wires_.set_now(monotonic_ns());
-  supervisor_.apply(config_);
+  device_watch_.on_change = [this] { devices_changed_ = true; };
   device_watch_.apply(config_);
+  supervisor_.observe(device_watch_);
+  supervisor_.apply(config_);
   publish(wires_.now_ns());
   log(Level::kInfo, "penstockd: ready on " + listener_.path());
   while (phase_ != Phase::kOver) {
@@ -206,6 +208,12 @@ void Server::turn() {
   dispatcher_.advance_to(now_ns);
   supervisor_.advance_to(now_ns);
   device_watch_.advance_to(now_ns);
+  if (devices_changed_ || devices_known_ != device_watch_.known()) {
+    devices_changed_ = false;
+    devices_known_ = device_watch_.known();
+    supervisor_.observe(device_watch_);
+    supervisor_.advance_to(now_ns);
+  }
   if (phase_ != Phase::kServing) {
     advance_stop(now_ns);
   }
@@ -345,8 +353,9 @@ void Server::reload() {
   }
   config_ = *std::move(fresh);
   raise_descriptor_limit(config_.limits.max_connections);
-  supervisor_.apply(config_);
   device_watch_.apply(config_);
+  supervisor_.observe(device_watch_);
+  supervisor_.apply(config_);
   log(Level::kInfo, "reloaded " + config_path_);
 }
 

@@ -97,6 +97,8 @@ class Server final : public CallerHost {
   Desks desks_{dispatcher_, intake_, jobs_api_};
   Supervisor supervisor_;
   DeviceWatch device_watch_{wires_};
+  bool devices_changed_ = false;
+  bool devices_known_ = false;
   OperatorApi operator_api_{dispatcher_, jobs_api_, supervisor_};
   std::list<CallerSession> callers_;
   LogLimit refusals_;

@@ -88,6 +88,7 @@ void Supervisor::arrange() {
     running.push_back(worker->config);
   }
   devices_.place(config_, running, scaled.workers);
+  devices_.compare_with_seen(wires_.now_ns());
   dispatcher_.apply(scaled);
   std::erase_if(scaled.workers, [](const WorkerConfig& worker) { return worker.slots == 0; });
   const int64_t now_ns = wires_.now_ns();
@@ -152,6 +153,10 @@ Result<pid_t> Supervisor::check_device(const WorkerConfig& worker, const std::st
   auto spawned = environment ? spawn_worker(command, *environment, lock_.get())
                              : Result<Spawned>(environment.error());
   return spawned ? Result<pid_t>(spawned->pid) : Result<pid_t>(spawned.error());
+}
+
+void Supervisor::observe(const DeviceWatch& watch) {
+  devices_.observe(watch.devices(), watch.known(), wires_.now_ns());
 }
 
 void Supervisor::shut_down(int64_t kill_ns) {

@@ -75,6 +75,9 @@ class Supervisor final : public WorkerHost {
   const WorkerConfig* find(std::string_view worker) const;
   const std::vector<WorkerConfig>& configured() const { return config_.workers; }
 
+  // See Devices::observe().
+  void observe(const DeviceWatch& watch);
+
   // Drains all; none is started again. `kill_ns`: those still alive then are killed.
   void shut_down(int64_t kill_ns);
   bool all_gone() const;

@@ -100,7 +100,10 @@ std::vector<std::string> worker_command(const std::string& binary, const WorkerC
     command.emplace_back("--claim-memory");
   }
   add("--max-body", std::to_string(limits.max_body_bytes));
-  add("--device", Devices::is_shared(worker.device) ? "0" : worker.device);
+  // It sees that one alone; one that may be the CPU where no GPU answers is still told so.
+  add("--device", Devices::is_shared(worker.device) && worker.devices.front() != "auto"
+                      ? "0"
+                      : worker.devices.front());
   add("--threads", std::to_string(worker.threads));
   for (const auto& [key, value] : worker.options) {
     add("--option", std::string(key).append("=").append(value));

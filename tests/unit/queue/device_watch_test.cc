@@ -234,11 +234,10 @@ TEST_F(DeviceWatchTest, ItRunsWhileSomeWorkerMayUseAGpu) {
     watch_.apply(config_);
     return watch_.wanted();
   };
-  EXPECT_FALSE(wanted("simulate", "0"));
-  EXPECT_FALSE(wanted("process", "auto"));
+  EXPECT_FALSE(wanted("simulate", "auto"));
   EXPECT_FALSE(wanted("llama", "cpu"));
   EXPECT_EQ(watch_.next_event(), INT64_MAX);
-  EXPECT_TRUE(wanted("process", "0"));
+  EXPECT_TRUE(wanted("simulate", "0"));
   EXPECT_TRUE(wanted("llama", "auto"));
   until([&] { return watch_.watching(); });
   EXPECT_FALSE(wanted("llama", "cpu"));

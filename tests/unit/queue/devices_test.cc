@@ -28,7 +28,7 @@ WorkerConfig worker(const char* name, std::vector<std::string> devices, uint32_t
 class DevicesTest : public testing::Test {
  protected:
   // Where each process is, in order.
-  std::vector<std::string> place(const std::vector<WorkerConfig>& running = {}) {
+  std::vector<std::string> place(std::vector<WorkerConfig> running = {}) {  // a copy
     processes_ = scaling_.apply(config_.workers);
     devices_.place(config_, running, processes_);
     std::vector<std::string> where;
@@ -170,7 +170,7 @@ TEST_F(DevicesTest, AFaultyDeviceIsOutUntilItPassesItsCheck) {
   finish_check(kNsPerSec);
   EXPECT_EQ(devices_.next_event(), kNsPerSec + 2 * RestartBackoff::kFirstNs) << "it backs off";
 
-  check_ = "sleep 1000";
+  check_ = "exec sleep 1000";
   devices_.advance_to(2 * kNsPerSec);
   devices_.advance_to(2 * kNsPerSec + Devices::kCheckTimeoutNs);
   finish_check(100 * kNsPerSec);
@@ -182,6 +182,57 @@ TEST_F(DevicesTest, AFaultyDeviceIsOutUntilItPassesItsCheck) {
   finish_check(200 * kNsPerSec);
   EXPECT_EQ(changes, 2);
   EXPECT_EQ(place(processes_), (Where{"0", "1"})) << "one comes back";
+}
+
+DeviceState gpu(uint32_t index, const char* uuid, bool good = true) {
+  DeviceState state;
+  state.index = index;
+  state.uuid = uuid;
+  state.health = good ? wire::DeviceHealth::kGood : wire::DeviceHealth::kLost;
+  state.message = good ? "" : "GPU is lost";
+  return state;
+}
+
+TEST_F(DevicesTest, AnyGpuIsWhicheverTheDriverKnowsAndUsesTheLeast) {
+  config_.workers = {worker("a", {"auto"}, 8, 0, "llama"), worker("b", {"auto"}, 8, 0, "llama"),
+                     worker("c", {"auto"}, 8)};
+  devices_.observe({}, false, 0);
+  EXPECT_EQ(place(), (Where{"auto", "auto", "auto"}));
+  EXPECT_FALSE(devices_.can_start(processes_[0])) << "which there are is not known yet";
+  EXPECT_TRUE(devices_.can_start(processes_[2])) << "it takes none";
+  devices_.observe({gpu(0, "GPU-aa"), gpu(1, "GPU-bb")}, true, 0);
+  EXPECT_EQ(place(), (Where{"0", "1", "auto"}));
+  DeviceState slice = gpu(0, "MIG-cc");
+  slice.parent = 0;
+  devices_.observe({gpu(0, "GPU-aa"), slice}, true, 0);
+  EXPECT_EQ(place(), (Where{"MIG-cc", "MIG-cc", "auto"})) << "one that is divided is its slices";
+  devices_.observe({}, true, 0);
+  EXPECT_EQ(place(), (Where{"auto", "auto", "auto"})) << "then the CPU";
+  EXPECT_TRUE(devices_.can_start(processes_[0]));
+}
+
+TEST_F(DevicesTest, ANumberAndAUuidMayBeOneDevice) {
+  config_.workers = {worker("a", {"GPU-bb"}, 8), worker("b", {"1"}, 2)};
+  devices_.observe({gpu(0, "GPU-aa"), gpu(1, "GPU-bb")}, true, 0);
+  EXPECT_EQ(place(), (Where{"1", "1"}));
+  const auto a = devices_.seat(processes_[0]);
+  a->take_slot();
+  EXPECT_EQ(device("1").busy, 1U);
+}
+
+TEST_F(DevicesTest, WhatTheDriverFindsBadIsOutUntilItSaysOtherwise) {
+  config_.workers = {worker("a", {"0", "1"}, 8)};
+  devices_.observe({gpu(0, "GPU-aa", false), gpu(1, "GPU-bb")}, true, 0);
+  place();
+  devices_.compare_with_seen(0);
+  EXPECT_EQ(place(), (Where{"1", "1"}));
+  EXPECT_EQ(devices_.all().at("0").fault, "lost: GPU is lost");
+  EXPECT_EQ(devices_.next_event(), INT64_MAX) << "there is nothing to check";
+  devices_.observe({gpu(0, "GPU-aa"), gpu(1, "GPU-bb")}, true, kNsPerSec);
+  EXPECT_TRUE(devices_.all().at("0").out);
+  devices_.advance_to(kNsPerSec);
+  finish_check(kNsPerSec);
+  EXPECT_EQ(place(processes_), (Where{"1", "0"}));
 }
 
 TEST_F(DevicesTest, WhereAllAreOutAProcessWaitsForItsOwn) {
