@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import threading
 from pathlib import Path
@@ -160,13 +161,14 @@ def test_without_a_driver_one_line_says_so(penstock, monkeypatch):
 
 
 def test_where_no_worker_uses_a_gpu_nobody_looks(penstock):
-    service = penstock(workers=[simulate()], server=WATCH + "location /v1/ { penstock_pass gpu; }")
+    service = penstock(workers=[dict(name="demo", engine="llama", model=DEMO, device="cpu", slots=1, memory="16MiB")],
+                       server=WATCH + "location /v1/ { penstock_pass gpu; }")
     assert the_watch(service) is None
     assert status(service)["device_watch"] == {"state": "off", "message": None}
     config = service.penstockd.config
-    config.write_text(config.read_text().replace("engine: simulate", "engine: simulate, device: 0"))
-    service.penstockd.process.signal(1)
-    until(lambda: status(service)["device_watch"]["state"] != "off", "a reload to one that does is seen")
+    config.write_text(config.read_text().replace("device: cpu", "device: auto"))
+    service.penstockd.process.signal(signal.SIGHUP)
+    until(lambda: status(service)["device_watch"]["state"] != "off", "a reload to one that may is seen")
 
 
 def test_penstockctl_shows_the_devices(watched, gpus, folder):

@@ -2,11 +2,9 @@
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <string>
 
 #include "worker/devices/nvml.h"
@@ -15,8 +13,6 @@ namespace penstock::devices {
 namespace {
 
 constexpr int kEachMs = 1000;
-// penstockd's patience ends long before; this is for when it is gone itself.
-constexpr unsigned kLookSeconds = 120;
 
 bool send_all(int socket, std::string_view bytes) {
   while (!bytes.empty()) {
@@ -66,7 +62,6 @@ int give_up(int socket, const std::string& why) {
 
 int look_again_and_again(int socket, Nvml& nvml) {
   for (;;) {
-    ::alarm(kLookSeconds);
     auto readings = nvml.read();
     if (!readings) {
       return give_up(socket, readings.error().message);
@@ -101,7 +96,6 @@ int watch_devices(Fd socket, const char* library) {
   if (!send_all(socket.get(), hello)) {
     return 0;
   }
-  ::alarm(kLookSeconds);
   auto opened = Nvml::open(library);
   if (const auto* none = std::get_if<NoDriver>(&opened)) {
     std::string out;

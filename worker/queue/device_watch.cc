@@ -15,6 +15,7 @@ namespace {
 
 // After its socket closed, the process gets that long to exit by itself.
 constexpr int64_t kLingerNs = kNsPerSec;
+
 DeviceState state_of(const wire::Device& device) {
   DeviceState state{
       .index = static_cast<uint32_t>(device.index),

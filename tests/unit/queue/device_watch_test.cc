@@ -229,7 +229,7 @@ TEST_F(DeviceWatchTest, ItRunsWhileSomeWorkerMayUseAGpu) {
   WorkerConfig worker;
   const auto wanted = [&](const char* engine, const char* device) {
     worker.engine = engine;
-    worker.device = device;
+    worker.devices = {device};
     config_.workers = {worker};
     watch_.apply(config_);
     return watch_.wanted();
