@@ -167,7 +167,8 @@ bool Value::get(ngx_http_request_t* r, std::string_view& out) const noexcept {
       if (header.len != 0 && own == Own::kUnknown) {
         own = is_nginxs_own(r, index) ? Own::kYes : Own::kNo;
       }
-      if (own == Own::kYes) {
+      const ngx_http_variable_value_t& known = r->variables[index];  // by `set`, for instance
+      if (own == Own::kYes && known.valid == 0 && known.not_found == 0) {
         if (const ngx_table_elt_t* only = find_only(r, *this); only != nullptr) {
           out = view(only->value);
           return true;
