@@ -121,17 +121,19 @@ ngx_str_t write_policies(Values& values, std::span<const Shown> shown) noexcept 
 }
 
 ngx_str_t write_state(Values& values, std::span<Shown> shown) noexcept {
-  Text& text = values.text();
-  std::string_view comma;
+  Text text = values.text();  // in registers meanwhile
   for (Shown& each : shown) {
     const Judged& j = *each.judged;
-    text.raw(comma).raw(view(j.rule->label));
+    if (&each != shown.data()) {
+      text.literal(", ");
+    }
+    text.raw(view(j.rule->label));
     const char* const digits = text.at();
     text.number(j.rule->told(j.decision->remaining));
     each.remaining = str({digits, static_cast<size_t>(text.at() - digits)});
-    text.raw(";t=").number(static_cast<uint64_t>(seconds_up(effective_wait_ns(j))));
-    comma = ", ";
+    text.literal(";t=").number(static_cast<uint64_t>(seconds_up(effective_wait_ns(j))));
   }
+  values.text() = text;
   return values.cut();
 }
 

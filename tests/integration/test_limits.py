@@ -3,7 +3,7 @@
 import threading
 import time
 
-from client import Client
+from client import Client, exchange
 from structured import parse_list
 
 
@@ -217,3 +217,33 @@ def test_a_map_of_what_the_body_says_is_as_good_as_the_body(penstock):
         assert answer.headers["RateLimit-Policy"] == '"pro-rate";q=3;w=3600'
     refused = client.request("POST", "/?key=k", body={"model": "large"})
     assert refused.status == 429 and refused.json()["violated-policies"] == ["mapped"]
+
+
+def keyed_by_a_header(penstock, more=""):
+    service = penstock(http=f"penstock_zone edge 1m; {more}", server="""
+        location / { penstock_limit zone=edge key=$http_x_key rate=1r/h name=a; empty_gif; }
+        location /set { set $http_x_set all; penstock_limit zone=edge key=$http_x_set rate=1r/h name=b; empty_gif; }""")
+
+    def status(*lines, path="/"):
+        head = "".join(f"{line}\r\n" for line in lines)
+        answer = exchange(service.port, f"GET {path} HTTP/1.1\r\nHost: test\r\n{head}Connection: close\r\n\r\n".encode())
+        return int(answer.split()[1])
+    return status
+
+
+def test_a_header_keys_a_limit_however_its_name_is_written(penstock):
+    status = keyed_by_a_header(penstock)
+    assert [status("X-Key: a"), status("x-KEY: a"), status("X-Key: b"), status("X-Key: b")] == [200, 429, 200, 429]
+    assert [status(), status(), status("X-Ke: a"), status("X-Keys: a"), status("X-Key:")] == [200] * 5
+    # One that is sent several times is what the variable makes of it; never none.
+    assert [status("X-Key: c", "X-Key: d"), status("X-Key: c", "X-Key: d")] == [200, 429]
+
+
+def test_a_header_with_underscores_is_the_same_key_where_nginx_lets_it_pass(penstock):
+    status = keyed_by_a_header(penstock, "underscores_in_headers on;")
+    assert [status("x_key: a"), status("X-Key: a"), status("x_key: a", "X-Key: b")] == [200, 429, 429]
+
+
+def test_a_variable_that_is_named_as_a_header_is_what_it_was_set_to(penstock):
+    status = keyed_by_a_header(penstock)
+    assert [status("X-Set: a", path="/set"), status("X-Set: b", path="/set")] == [200, 429]
