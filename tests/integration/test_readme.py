@@ -56,7 +56,9 @@ def test_the_lines_for_those_who_come_from_limit_req_are_accepted(penstock):
 
 
 def test_the_penstock_yaml_is_accepted_and_says_what_the_full_one_says(folder):
-    (block,) = blocks("yaml")
+    block, devices = blocks("yaml")
+    (folder / "devices.yaml").write_text("socket: s.sock\nqueues: { image: {} }\n" + devices)
+    assert subprocess.run([BUILD / "penstockd", "-t", "-c", folder / "devices.yaml"]).returncode == 0
     (folder / "penstock.yaml").write_text(block)
     done = subprocess.run([BUILD / "penstockd", "-t", "-c", folder / "penstock.yaml"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

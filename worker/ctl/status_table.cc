@@ -82,6 +82,34 @@ std::string device_table(JsonElement root) {
   return render(rows) + why + "\n";
 }
 
+// What runs on each device and what bounds it; where workers choose their slots, why so many. A
+// worker that shares its device with nobody, and whose slots are as written, has no line.
+std::string bound_table(JsonElement root) {
+  constexpr double kGiB = 1 << 30;
+  const auto holds = [](JsonElement of) {
+    const std::string most = figure(of, "memory_bytes", kGiB, " of %.1f GiB");
+    return most == " of 0.0 GiB" ? std::string("-") : figure(of, "held_bytes", kGiB, "%.1f") + most;
+  };
+  std::vector<Row> rows = {{"ON DEVICE", "WORKER", "STATE", "RUNNING", "SLOTS", "HOLDS", "WHY"}};
+  for (const JsonElement device : elements_of(root, "bounds")) {
+    const std::string name = cell(device, "device");
+    const std::string state = cell(device, "state");
+    const bool alone = name.find(" of ") != std::string::npos;
+    if (!alone || state != "good") {
+      rows.push_back({name, "all", state, cell(device, "busy"), cell(device, "slots"),
+                      holds(device), state == "good" ? "-" : cell(device, "last_fault")});
+    }
+    for (const JsonElement worker : elements_of(device, "workers")) {
+      const std::string why = cell(worker, "why");
+      if (!alone || why != "-") {
+        rows.push_back({name, cell(worker, "worker"), "-", cell(worker, "busy"),
+                        cell(worker, "slots"), holds(worker), why});
+      }
+    }
+  }
+  return rows.size() == 1 ? "" : render(rows) + "\n";
+}
+
 std::string counter_line(JsonElement root) {
   std::string line;
   JsonElement counters;
@@ -122,7 +150,7 @@ Result<std::string> status_table(const std::string& json) {
   return "penstockd is " + cell(root, "status") + ", process " + cell(root, "pid") + ", up " +
          cell(root, "uptime_seconds") + " s, " + cell(root, "connections") + " connections\n\n" +
          queue_table(root) + "\n" + worker_table(root) + "\n" + device_table(root) +
-         counter_line(root) + state_line(root);
+         bound_table(root) + counter_line(root) + state_line(root);
 }
 
 }  // namespace penstock::ctl

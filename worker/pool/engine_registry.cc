@@ -24,8 +24,13 @@ Opened open_simulate(const WorkerOptions& options, Sink& sink) {
 
 #if PENSTOCK_WITH_LLAMA
 Opened open_llama(const WorkerOptions& options, Sink& sink) {
-  if (!options.engine_options.empty()) {
-    return Error{"the llama engine has no option " + options.engine_options.begin()->first};
+  bool high_priority = true;
+  for (const auto& [key, value] : options.engine_options) {
+    if (key != "gpu_priority" || (value != "high" && value != "low")) {
+      return Error{"the llama engine has no option " + key + "=" + value +
+                   "; it has gpu_priority=high and gpu_priority=low"};
+    }
+    high_priority = value == "high";
   }
   return llama::open({.model_dir = options.model,
                       .model_name = options.model_name,
@@ -33,6 +38,7 @@ Opened open_llama(const WorkerOptions& options, Sink& sink) {
                       .threads = options.threads,
                       .device = options.device,
                       .slots = options.slots,
+                      .high_priority = high_priority,
                       .log =
                           [name = options.name](const std::string& line) {
                             std::fprintf(stderr, "penstock-worker %s: %s\n", name.c_str(),

@@ -245,6 +245,19 @@ void read_slots(Section& section, WorkerConfig& worker) {
   }
 }
 
+// Of two engines on one GPU, whose kernels go first.
+void read_gpu_priority(Section& section, WorkerConfig& worker) {
+  if (!section.has("gpu_priority")) {
+    return;
+  }
+  std::string priority;
+  section.choice("gpu_priority", priority, {"high", "low"});
+  if (worker.engine != "llama") {
+    section.complain("gpu_priority", "is for engine llama, and this worker's is " + worker.engine);
+  }
+  worker.options.emplace_back("gpu_priority", priority);
+}
+
 void read_engine(Section& section, WorkerConfig& worker) {
   section.choice("engine", worker.engine, {"llama", "simulate", "http", "process"});
   if (!section.has("engine")) {
@@ -296,6 +309,7 @@ WorkerConfig read_worker(const YAML::Node& node, const std::string& path, const 
   section.size("memory", worker.memory_bytes, 1, INT64_MAX);
   section.text("queue", worker.queue);
   section.number("threads", worker.threads, 1, 1024);
+  read_gpu_priority(section, worker);
   read_simulate(section, worker);
   section.done();
   return worker;

@@ -71,6 +71,25 @@ TEST(StatusTableTest, ShowsDevicesAndWhyThereAreNone) {
             std::string::npos);
 }
 
+TEST(StatusTableTest, ShowsWhatBoundsADeviceAndWhy) {
+  const auto text = status_table(
+      R"({"bounds":[{"device":"0","state":"out","busy":1,"slots":8,"held_bytes":1073741824,
+                     "memory_bytes":4294967296,"last_fault":"a hang",
+                     "workers":[{"worker":"a","busy":1,"slots":5,"max_slots":8,"held_bytes":1073741824,
+                                 "memory_bytes":0,"why":"5 slots: enough"}]},
+                    {"device":"cpu of b","state":"good","busy":0,"slots":1,"held_bytes":0,
+                     "memory_bytes":0,"last_fault":null,
+                     "workers":[{"worker":"b","busy":0,"slots":1,"why":null}]}]})");
+  ASSERT_TRUE(text);
+  EXPECT_NE(
+      text->find("\n\n"
+                 "ON DEVICE  WORKER  STATE  RUNNING  SLOTS  HOLDS           WHY\n"
+                 "0          all     out    1        8      1.0 of 4.0 GiB  a hang\n"
+                 "0          a       -      1        5      -               5 slots: enough\n\n"),
+      std::string::npos)
+      << *text;
+}
+
 TEST(StatusTableTest, ShowsWhatIsPausedAndWhatIsOnDisk) {
   const auto text = status_table(
       R"({"queues":[{"name":"default","state":"open","paused":true}],

@@ -145,6 +145,11 @@ TEST(ConfigTest, AWrongValueIsShownWithWhatWouldBeRight) {
   EXPECT_EQ(worker_complaint("name: a, engine: simulate, device: gpu"),
             "p.yaml:3: key 'workers[0].device': must be auto, cpu, a GPU's number or UUID "
             "(GPU-..., MIG-...), or a list of these");
+  EXPECT_EQ(worker_complaint("name: a, engine: simulate, gpu_priority: low"),
+            "p.yaml:3: key 'workers[0].gpu_priority': is for engine llama, and this worker's is "
+            "simulate");
+  EXPECT_EQ(worker_complaint("name: a, engine: simulate, slots: 3, max_slots: 5"),
+            "p.yaml:3: key 'workers[0].max_slots': is for slots: auto; else `slots` is the most");
   EXPECT_EQ(worker_complaint("name: a, engine: simulate, device: [0, cpu]"),
             "p.yaml:3: key 'workers[0].device': must be auto, cpu, a GPU's number or UUID "
             "(GPU-..., MIG-...), or a list of these");
