@@ -210,8 +210,7 @@ TEST_F(DispatcherTest, AJobGoesToTheWorkerWithTheMostCredit) {
 }
 
 TEST_F(DispatcherTest, WorkersOnOneDeviceShareItsSlots) {
-  Seat seat{.budget = {.slots = 3}};
-  shared_seat_ = &seat;
+  Seat& seat = share_seat({.slots = 3});
   Peer one = worker(2);
   Peer two = worker(2);
   Peer peer = caller();
@@ -228,12 +227,10 @@ TEST_F(DispatcherTest, WorkersOnOneDeviceShareItsSlots) {
   turn();
   EXPECT_TRUE(one.next().has_value() || two.next().has_value());
   EXPECT_EQ(seat.budget.busy, 3U);
-  shared_seat_ = nullptr;
 }
 
 TEST_F(DispatcherTest, ACancelledJobHasItsSlotUntilTheWorkerGivesItBack) {
-  Seat seat{.budget = {.slots = 1}};
-  shared_seat_ = &seat;
+  Seat& seat = share_seat({.slots = 1});
   Peer one = worker(1);
   Peer two = worker(1);
   Peer peer = caller();
@@ -249,12 +246,10 @@ TEST_F(DispatcherTest, ACancelledJobHasItsSlotUntilTheWorkerGivesItBack) {
   turn();
   EXPECT_NE(idle.next().has_value(), busy.next().has_value());
   EXPECT_EQ(seat.budget.busy, 1U);
-  shared_seat_ = nullptr;
 }
 
 TEST_F(DispatcherTest, MemoryIsGrantedOverAllWorkersOfADevice) {
-  Seat seat{.budget = {.slots = 4, .memory_bytes = 100}};
-  shared_seat_ = &seat;
+  Seat& seat = share_seat({.slots = 4, .memory_bytes = 100});
   Peer one = worker(1);
   Peer two = worker(1);
   Peer peer = caller();
@@ -279,7 +274,6 @@ TEST_F(DispatcherTest, MemoryIsGrantedOverAllWorkersOfADevice) {
   one.send(0, wire::Claim{0});
   turn();
   EXPECT_EQ(last_words_, "it broke the protocol: CLAIM without a number of bytes");
-  shared_seat_ = nullptr;
 }
 
 TEST_F(DispatcherTest, AnAnswerThatHasBegunIsCutShortWhenItsWorkerIsLost) {

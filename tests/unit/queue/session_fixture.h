@@ -135,6 +135,11 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
     Budget budget{.slots = 1U << 17};
     Claims claims;
   };
+  Seat& share_seat(const Budget& budget) {
+    shared_seat_ = &seats_.emplace_back();
+    shared_seat_->budget = budget;
+    return *shared_seat_;
+  }
   Peer connect_worker(const std::string& name = "demo") {
     auto [ours, theirs] = pair();
     Seat& seat = shared_seat_ != nullptr ? *shared_seat_ : seats_.emplace_back();

@@ -30,7 +30,8 @@ TEST(WorkerCommandTest, SaysAllThatTheWorkerNeeds) {
   worker.model = "models/demo";
   worker.model_path = "/etc/penstock/models/demo";
   worker.model_name = "demo";
-  worker.device = "0";
+  worker.devices = {"3", "4"};
+  worker.device = "4";
   worker.slots = 8;
   worker.memory_bytes = int64_t{2} << 30;
   worker.options = {{"key", "value"}};
@@ -58,6 +59,30 @@ TEST(WorkerCommandTest, SaysAllThatTheWorkerNeeds) {
                                              "--option",
                                              "key=value"};
   EXPECT_EQ(worker_command("/bin/w", worker, {}), expected);
+}
+
+TEST(WorkerCommandTest, AProcessSeesItsDeviceAlone) {
+  using Environment = std::vector<std::string>;
+  ::unsetenv("CUDA_VISIBLE_DEVICES");
+  EXPECT_EQ(*worker_environment("auto"), Environment{});
+  EXPECT_EQ(*worker_environment("cpu"), Environment{"CUDA_VISIBLE_DEVICES="});
+  EXPECT_EQ(*worker_environment("3"),
+            (Environment{"CUDA_DEVICE_ORDER=PCI_BUS_ID", "CUDA_VISIBLE_DEVICES=3"}));
+  ::setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7", 1);
+  EXPECT_EQ(worker_environment("1")->back(), "CUDA_VISIBLE_DEVICES=GPU-7");
+  EXPECT_EQ(worker_environment("MIG-9")->back(), "CUDA_VISIBLE_DEVICES=MIG-9");
+  EXPECT_EQ(worker_environment("2").error().message,
+            "there is no device 2: CUDA_VISIBLE_DEVICES is \"5,GPU-7\", and numbers count what it "
+            "lists");
+  auto spawned = spawn_worker({"/bin/sh", "-c", "env >&3"}, {"CUDA_VISIBLE_DEVICES=GPU-7"});
+  ASSERT_TRUE(spawned);
+  ::waitpid(spawned->pid, nullptr, 0);
+  char said[65536] = {};
+  ASSERT_GT(::read(spawned->socket.get(), said, sizeof said - 1), 0);
+  const std::string_view all(said);
+  EXPECT_NE(all.find("CUDA_VISIBLE_DEVICES=GPU-7\n"), all.npos);
+  EXPECT_EQ(all.find("5,GPU-7"), all.npos) << "ours is replaced";
+  ::unsetenv("CUDA_VISIBLE_DEVICES");
 }
 
 TEST(WorkerCommandTest, AProcessGetsItsSocketAndNoOtherDescriptor) {
