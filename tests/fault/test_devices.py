@@ -366,3 +366,24 @@ def test_slots_that_are_auto_find_what_the_device_can_do_and_say_why(daemon):
 
     asyncio.run(story())
     assert "[info] worker a on device 0: " in daemon.log.read_text()
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
+def test_where_no_gpu_answers_auto_is_the_cpu_and_a_number_is_refused_clearly(daemon):
+    model = Path(__file__).resolve().parents[2] / "config/models/demo"
+    daemon.configure([])
+    with open(daemon.folder / "p.yaml", "a") as config:
+        config.write(f"  - {{ name: any, engine: llama, model: {model}, device: auto, slots: 2, memory: 64MiB }}\n"
+                     f"  - {{ name: first, engine: llama, model: {model}, model_name: other, device: 0, slots: 2, memory: 64MiB }}\n")
+
+    async def story():
+        daemon.start()
+        status = await daemon.until(lambda s: by_name(s)["any"]["state"] == "ready" and by_name(s, "bounds", "device")["0"]["state"] != "good",
+                                    "one runs, and the other's device is out")
+        assert "device 0: " in by_name(status, "bounds", "device")["0"]["last_fault"]
+        assert by_name(status)["first"]["pid"] == 0
+
+    asyncio.run(story())
+    log = daemon.log.read_text()
+    assert "llama runs on the CPU" in log
+    assert "[error] device 0 is taken out: device 0: " in log and ("no NVIDIA driver" in log or "built without CUDA" in log)

@@ -24,6 +24,7 @@
 #include "tests/unit/llama/kernel_checks.h"
 #include "worker/devices/nvml.h"
 #include "worker/engines/llama/cuda/runner.h"
+#include "worker/engines/llama/cuda/self_test.h"
 #include "worker/engines/llama/kv_cache.h"
 #include "worker/engines/llama/model.h"
 
@@ -412,12 +413,16 @@ int check(int argc, char** argv) {
     check_tokens(argv[2], *device);
   } else if (command == "decode" && argc > 3) {
     bench_decode(argv[2], std::span(argv + 3, static_cast<size_t>(argc - 3)), *device);
+  } else if (command == "self-test") {
+    const Status tested = cuda::self_test(device->number);
+    row("the check that a device must pass", tested ? "passed" : tested.error().message, "",
+        static_cast<bool>(tested));
   } else if (command == "fault") {
     check_fault(*device);
   } else {
-    std::fprintf(
-        stderr,
-        "usage: gpu_check device|nvml|kernels|tokens FLAT|host FLAT|decode NAME BATCH...|fault\n");
+    std::fprintf(stderr,
+                 "usage: gpu_check device|self-test|nvml|kernels|tokens FLAT|host FLAT|decode NAME "
+                 "BATCH...|fault\n");
     return 2;
   }
   return all_ok ? 0 : 1;

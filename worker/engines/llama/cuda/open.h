@@ -12,8 +12,7 @@ namespace penstock::llama::cuda {
 // Whether CUDA device `number` can be used; the Error says why not.
 Status answers(const std::string& number);
 
-// Whether it moves and computes bytes as it should: a copy there, a kernel, and a copy back.
-// REQUIRES: answers() said so on this thread.
+// Whether it computes what it should (self_test.h).
 Status works(const std::string& number);
 
 // Loads the model there. REQUIRES: answers() said so on this thread; options.device is that number,
