@@ -368,6 +368,24 @@ def test_slots_that_are_auto_find_what_the_device_can_do_and_say_why(daemon):
     assert "[info] worker a on device 0: " in daemon.log.read_text()
 
 
+def test_a_stop_ends_what_runs_and_starts_nothing_whatever_devices_do(daemon):
+    daemon.configure(["name: a, device: [0, 1], slots: 2, service_time: 1ms"])
+
+    async def story():
+        daemon.start()
+        await daemon.until(lambda s: all(w["state"] == "ready" for w in s["workers"]), "all are ready")
+        daemon.faults.write_text("0 lost\n")
+        line = await daemon.line()
+        await line.promise("o", "job")
+        daemon.process.send_signal(signal.SIGTERM)  # while device 0 is about to be taken out
+        line.close()
+
+    asyncio.run(story())
+    assert daemon.process.wait(20) == 0
+    log = daemon.log.read_text()
+    assert "stopped" in log and "were not finished" not in log and "killing process" not in log, log
+
+
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
 def test_where_no_gpu_answers_auto_is_the_cpu_and_a_number_is_refused_clearly(daemon):
     model = Path(__file__).resolve().parents[2] / "config/models/demo"

@@ -81,6 +81,9 @@ const WorkerConfig* Supervisor::find(std::string_view worker) const {
 
 // From the workers there are to those there should be. Those without slots are stopped.
 void Supervisor::arrange() {
+  if (stopping_) {
+    return;
+  }
   Config scaled = config_;
   scaled.workers = scaling_.apply(config_.workers);
   std::vector<WorkerConfig> running;
@@ -160,6 +163,7 @@ void Supervisor::observe(const DeviceWatch& watch) {
 }
 
 void Supervisor::shut_down(int64_t kill_ns) {
+  stopping_ = true;
   for (const auto& worker : workers_) {
     worker->next.reset();
     retire(*worker, kill_ns);
@@ -381,7 +385,7 @@ void Supervisor::advance_to(int64_t now_ns) {
     dispatcher_.recount_all();
     dispatcher_.fill_all();
   }
-  if (rearrange_) {
+  if (rearrange_ && !stopping_) {
     rearrange_ = false;
     return arrange();
   }

@@ -116,6 +116,7 @@ class Supervisor final : public WorkerHost {
   std::string lock_path_;
   Fd lock_;  // inherited by workers, and locked once the last generation of them is gone
   bool locked_ = false;
+  bool stopping_ = false;
   bool rearrange_ = false;           // a device is out, or back
   int64_t lock_due_ns_ = INT64_MAX;  // when it is tried again
   std::string binary_;
