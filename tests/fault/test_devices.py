@@ -41,7 +41,7 @@ class Occupancy:
             found, *numbers = SUMS.unpack_from(data, i * SUMS.size)
             if found.rstrip(b"\0").decode() == name:
                 return dict(zip(("running", "peak_running", "held", "peak_held"), numbers)) | {"levels": numbers[5:]}
-        raise AssertionError(f"nothing ran on device {name}")
+        return dict.fromkeys(("running", "peak_running", "held", "peak_held"), 0)  # nothing ran there yet
 
 
 class Daemon:
@@ -175,9 +175,8 @@ def test_no_kill_reload_scaling_or_restart_passes_the_bound(daemon):
                     daemon.kill()
                     daemon.start()
             for device, slots, memory in (("0", 4, 400), ("1", 3, 130)):
-                with contextlib.suppress(AssertionError):  # nothing ran there yet
-                    judged = daemon.occupancy.device(device)
-                    assert judged["peak_running"] <= slots and judged["peak_held"] <= memory * MIB, (what, step, judged)
+                judged = daemon.occupancy.device(device)
+                assert judged["peak_running"] <= slots and judged["peak_held"] <= memory * MIB, (what, step, device, judged)
         stop.set()
         for task in load:
             task.cancel()

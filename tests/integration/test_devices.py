@@ -251,3 +251,11 @@ def test_prometheus_takes_the_page_of_devices_and_models(watched, gpus):
     checked = subprocess.run([shutil.which("promtool"), "check", "metrics"], input=watched.get("/metrics").body, capture_output=True)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
     assert status(watched)["devices"][0]["name"] == 'a "name" with \\ and \ufffd', "what is not UTF-8 is replaced"
+
+
+def test_a_stop_starts_no_worker_again(watched, gpus):
+    until_figure(watched, "healthy", 1)
+    watched.penstockd.process.signal(15)
+    until(lambda: "stopped" in watched.penstockd.process.text(), "it has stopped")
+    text = watched.penstockd.process.text()
+    assert text.count(": ready, process") == 1 and "killing process" not in text, text

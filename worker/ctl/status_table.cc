@@ -37,10 +37,12 @@ std::string worker_table(JsonElement root) {
   std::vector<Row> rows = {{"WORKER", "STATE", "QUEUE", "MODEL", "ENGINE", "DEVICE", "PID",
                             "RUNNING", "SLOTS", "RESTARTS", "LAST ERROR"}};
   for (const JsonElement worker : elements_of(root, "workers")) {
-    rows.push_back({cell(worker, "name"), cell(worker, "state"), cell(worker, "queue"),
-                    cell(worker, "model"), cell(worker, "engine"), cell(worker, "device"),
-                    cell(worker, "pid"), cell(worker, "running"), cell(worker, "slots"),
-                    cell(worker, "restarts"), cell(worker, "last_error")});
+    const std::string waits_for = cell(worker, "waits_for");
+    rows.push_back({cell(worker, "name"),
+                    cell(worker, "state") + (waits_for == "-" ? "" : ": " + waits_for),
+                    cell(worker, "queue"), cell(worker, "model"), cell(worker, "engine"),
+                    cell(worker, "device"), cell(worker, "pid"), cell(worker, "running"),
+                    cell(worker, "slots"), cell(worker, "restarts"), cell(worker, "last_error")});
   }
   return render(rows);
 }

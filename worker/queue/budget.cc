@@ -23,6 +23,11 @@ bool Budget::has_room(int64_t bytes) const {
   return true;
 }
 
+bool Budget::can_grant(int64_t bytes) const {
+  const int64_t aside = std::max(set_aside_bytes, reserved_bytes);
+  return memory_bytes == 0 || bytes <= memory_bytes - aside - (held_bytes - reserved_bytes);
+}
+
 void Claims::advance() {
   if (granting_) {  // whoever is told of a grant may change what is held
     return;
@@ -33,15 +38,16 @@ void Claims::advance() {
     const Budget* full = nullptr;  // the widest
     for (const Budget* each = &claim.tenant->budget_; each != nullptr; each = each->parent) {
       const bool behind = std::find(blocked.begin(), blocked.end(), each) != blocked.end();
-      const bool room =
-          each->memory_bytes == 0 || claim.bytes <= each->memory_bytes - each->held_bytes;
-      full = behind || !room ? each : full;
+      full = behind || !each->can_grant(claim.bytes) ? each : full;
     }
     return full;
   };
   for (auto at = claims_.begin(); at != claims_.end();) {
     if (const Budget* const full = first_full(*at); full != nullptr) {
-      blocked.push_back(full);
+      // One that can never be granted, as the bound was lowered, is in nobody's way.
+      if (full->memory_bytes == 0 || at->bytes <= full->memory_bytes) {
+        blocked.push_back(full);
+      }
       ++at;
       continue;
     }
@@ -69,6 +75,7 @@ Tenant::~Tenant() {
 void Tenant::release() {
   withdraw_all();
   return_slots(busy_);
+  add_reserved(-reserved_bytes_);
   return_bytes(static_cast<uint64_t>(held_bytes_));
 }
 
@@ -78,10 +85,21 @@ void Tenant::return_slots(uint64_t jobs) {
   add_busy(-static_cast<int64_t>(std::min<uint64_t>(jobs, busy_)));
 }
 
-void Tenant::claim(uint64_t job, int64_t bytes, Claimant& claimant) {
+bool Tenant::claim(uint64_t job, int64_t bytes, Claimant& claimant) {
+  if (std::any_of(claims_.claims_.begin(), claims_.claims_.end(), [&](const Claims::Claim& claim) {
+        return claim.tenant == this && claim.job == job;
+      })) {
+    return false;
+  }
   claimant_ = &claimant;
   claims_.claims_.push_back({this, job, bytes});
   claims_.advance();
+  return true;
+}
+
+void Tenant::reserve(int64_t bytes) {
+  add_reserved(bytes);
+  add_held(bytes);
 }
 
 void Tenant::withdraw(uint64_t job) {
@@ -106,6 +124,13 @@ void Tenant::add_busy(int64_t jobs) {
   busy_ = static_cast<uint32_t>(busy_ + jobs);
   for (Budget* each = &budget_; each != nullptr; each = each->parent) {
     each->busy = static_cast<uint32_t>(each->busy + jobs);
+  }
+}
+
+void Tenant::add_reserved(int64_t bytes) {
+  reserved_bytes_ += bytes;
+  for (Budget* each = &budget_; each != nullptr; each = each->parent) {
+    each->reserved_bytes += bytes;
   }
 }
 

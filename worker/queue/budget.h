@@ -4,6 +4,9 @@
 // process only while every budget above it has a free slot, and holds memory there only once that
 // was granted. penstockd counts, and nobody else.
 //
+// A process may take all of its memory when it starts: what is set aside for such ones is not
+// granted to jobs, also while they are not running.
+//
 // A Tenant is one process's part. What it has taken stays counted until the process gives it back
 // or is reaped, not when its connection closes: a process that was told to die may still be
 // running. That is why no crash, restart, reload or change of scale passes the bound.
@@ -24,13 +27,16 @@
 namespace penstock::queue {
 
 struct Budget {
-  std::string name;          // for people: "device 0", "worker demo"
-  uint32_t slots = 0;        // jobs at once
-  int64_t memory_bytes = 0;  // 0: not bounded
-  Budget* parent = nullptr;  // outlives this
+  std::string name;             // for people: "device 0", "worker demo"
+  uint32_t slots = 0;           // jobs at once
+  int64_t memory_bytes = 0;     // 0: not bounded
+  int64_t set_aside_bytes = 0;  // of it, for processes that take theirs when they start
+  Budget* parent = nullptr;     // outlives this
 
-  uint32_t busy = 0;  // above `slots` only after these were lowered
-  int64_t held_bytes = 0;
+  uint32_t busy = 0;       // above `slots` only after these were lowered
+  uint32_t running = 0;    // jobs: of the busy slots, those whose job has not ended
+  int64_t held_bytes = 0;  // by jobs, and by processes:
+  int64_t reserved_bytes = 0;
   uint32_t tenants = 0;  // while there are any, the budget must stay
 
   // `slots: auto`: how many of `slots` are used is found by trying. Told of each job by whoever
@@ -45,7 +51,10 @@ struct Budget {
 
   // Of this one and all above.
   uint32_t free_slots() const;
+  // For a process that takes so much.
   bool has_room(int64_t bytes) const;
+  // For a job that does, of this budget alone.
+  bool can_grant(int64_t bytes) const;
 };
 
 class Tenant;
@@ -94,8 +103,8 @@ class Tenant {
   // So many jobs are out of the process: at most busy() count.
   void return_slots(uint64_t jobs);
 
-  // Asks for a job's memory: on_granted() is called, now or later.
-  void claim(uint64_t job, int64_t bytes, Claimant& claimant);
+  // Asks for a job's memory: on_granted() is called, now or later. False: it has asked already.
+  bool claim(uint64_t job, int64_t bytes, Claimant& claimant);
   // It is not wanted any more. Nothing happens if it was granted.
   void withdraw(uint64_t job);
   // Nobody is left to be told.
@@ -103,19 +112,21 @@ class Tenant {
   // The process is gone: all is given back.
   void release();
   // Held as long as the process lives, whatever it runs.
-  void reserve(int64_t bytes) { add_held(bytes); }
+  void reserve(int64_t bytes);
   void return_bytes(uint64_t bytes);
 
  private:
   friend class Claims;
   void add_busy(int64_t jobs);
   void add_held(int64_t bytes);
+  void add_reserved(int64_t bytes);
 
   Budget& budget_;
   Claims& claims_;
   Claimant* claimant_ = nullptr;
   uint32_t busy_ = 0;
   int64_t held_bytes_ = 0;
+  int64_t reserved_bytes_ = 0;  // of these
 };
 
 }  // namespace penstock::queue

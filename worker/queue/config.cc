@@ -105,6 +105,12 @@ bool names_device(std::string_view word) {
   return number || uuid;
 }
 
+// "007" is "7".
+std::string plain(const std::string& device) {
+  const size_t first = std::min(device.find_first_not_of('0'), device.size() - 1);
+  return device.front() == '0' ? device.substr(first) : device;
+}
+
 // device: auto | cpu | N | UUID | [N or UUID, ...]
 void read_device(Section& section, std::vector<std::string>& devices) {
   const YAML::Node value = section.take("device");
@@ -128,6 +134,7 @@ void read_device(Section& section, std::vector<std::string>& devices) {
                      "these");
     return;
   }
+  std::transform(words.begin(), words.end(), words.begin(), plain);
   for (const std::string& word : words) {
     if (std::count(words.begin(), words.end(), word) > 1) {
       section.complain("device", "names " + word + " twice");
@@ -160,7 +167,7 @@ std::vector<DeviceConfig> read_devices(const YAML::Node& node, Complaints& compl
     }
     Section section(entry.second, "devices." + id, complaints);
     DeviceConfig& device = devices.emplace_back();
-    device.id = id;
+    device.id = plain(id);
     section.number("slots", device.slots, 1, 65'536);
     section.size("memory", device.memory_bytes, 1, INT64_MAX);
     section.done();

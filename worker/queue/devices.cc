@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstdlib>
 #include <iterator>
+#include <sstream>
+#include <utility>
 
 #include "shared/base/units.h"
 #include "worker/queue/log.h"
@@ -27,6 +29,15 @@ bool lists(const WorkerConfig& worker, std::string_view device) {
 
 // Where our own environment says which devices there are, numbers count those.
 bool numbers_are_the_drivers() { return std::getenv("CUDA_VISIBLE_DEVICES") == nullptr; }
+std::vector<std::string> visible_numbers() {
+  std::vector<std::string> numbers;
+  const char* const ours = std::getenv("CUDA_VISIBLE_DEVICES");
+  std::istringstream list(ours == nullptr ? "" : ours);
+  for (std::string each; std::getline(list, each, ',');) {
+    numbers.push_back(std::to_string(numbers.size()));
+  }
+  return numbers;
+}
 
 constexpr int64_t kTellNs = 10 * kNsPerSec;  // between two lines on the slots of a worker
 
@@ -67,7 +78,7 @@ std::string Devices::same(const std::string& id) const {
   return found == seen_.end() || !numbers_are_the_drivers() ? id : found->label();
 }
 
-// Where a process may be placed: on those of its devices that are good, if any is.
+// Where a process may be placed.
 std::vector<std::string> Devices::candidates(const WorkerConfig& process) const {
   std::vector<std::string> all;
   if (process.devices.front() == "auto" && process.may_use_a_gpu() && !gpus_.empty()) {
@@ -77,15 +88,21 @@ std::vector<std::string> Devices::candidates(const WorkerConfig& process) const 
       all.push_back(same(device));
     }
   }
+  return all;
+}
+
+std::vector<std::string> Devices::good_ones(const std::vector<std::string>& all) const {
   std::vector<std::string> good;
   std::copy_if(all.begin(), all.end(), std::back_inserter(good),
                [&](const std::string& device) { return !is_out(device); });
   return good.empty() ? all : good;
 }
 
-// Each process goes where the fewest of its worker are, then where the fewest slots are taken, then
-// to the one that is listed first. One that runs stays, unless its device is out, is not listed any
-// more, or has more than its part of the worker's processes.
+// Each process goes to a good device, if there is one: where the fewest of its worker are, then
+// where the fewest slots are taken, then to the one that is listed first. One that runs stays,
+// unless its device is out, is not listed any more, or has more than its part of the worker's
+// processes. One that takes its memory when it starts does not crowd a device that has its part
+// already, as all there would have to start anew with less: it waits for its own.
 void Devices::place(const Config& config, const std::vector<WorkerConfig>& running,
                     std::vector<WorkerConfig>& processes, int64_t now_ns) {
   workers_ = config.workers;
@@ -99,29 +116,38 @@ void Devices::place(const Config& config, const std::vector<WorkerConfig>& runni
     loads[device].slots += process.slots;
     ++loads[device].processes[worker_of(process)];
   };
-  const auto count = [&](const WorkerConfig& process) {
-    return std::count_if(processes.begin(), processes.end(), [&](const WorkerConfig& each) {
+  const auto part = [&](const WorkerConfig& process, size_t devices) {
+    const auto count = std::count_if(processes.begin(), processes.end(), [&](const auto& each) {
       return worker_of(each) == worker_of(process);
     });
+    return (static_cast<size_t>(count) + devices - 1) / devices;
+  };
+  const auto contains = [](const std::vector<std::string>& all, const std::string& device) {
+    return std::find(all.begin(), all.end(), device) != all.end();
   };
   std::vector<WorkerConfig*> homeless;
   for (WorkerConfig& process : processes) {
-    const std::vector<std::string> good = candidates(process);
+    const std::vector<std::string> all = candidates(process);
+    const std::vector<std::string> good = good_ones(all);
     const WorkerConfig* const lives = find_by_name(running, process.name);
-    const auto part = (count(process) + good.size() - 1) / good.size();
-    const bool stays = lives != nullptr &&
-                       std::find(good.begin(), good.end(), lives->device) != good.end() &&
-                       loads[lives->device].processes[worker_of(process)] < part;
-    if (stays) {
+    const std::vector<std::string>& fit = process.reserves_memory() ? all : good;
+    if (lives != nullptr && contains(fit, lives->device) &&
+        loads[lives->device].processes[worker_of(process)] < part(process, fit.size())) {
       put(process, lives->device);
     } else {
       homeless.push_back(&process);
     }
   }
   for (WorkerConfig* const process : homeless) {
-    const std::vector<std::string> good = candidates(*process);
-    put(*process, *std::min_element(good.begin(), good.end(), [&](const auto& a, const auto& b) {
-      const std::string worker = worker_of(*process);
+    const std::string worker = worker_of(*process);
+    const std::vector<std::string> all = candidates(*process);
+    std::vector<std::string> fit = good_ones(all);
+    if (process->reserves_memory() && std::all_of(fit.begin(), fit.end(), [&](const auto& device) {
+          return loads[device].processes[worker] >= part(*process, all.size());
+        })) {
+      fit = all;
+    }
+    put(*process, *std::min_element(fit.begin(), fit.end(), [&](const auto& a, const auto& b) {
       return std::pair(loads[a].processes[worker], loads[a].slots) <
              std::pair(loads[b].processes[worker], loads[b].slots);
     }));
@@ -138,8 +164,13 @@ void Devices::bound(const Config& config, const std::vector<WorkerConfig>& proce
       return share.second.tenants == 0 && find_by_name(config.workers, share.first) == nullptr;
     });
   }
-  std::erase_if(devices_, [](const auto& each) {
-    return each.second.budget.tenants == 0 && !each.second.out;
+  std::erase_if(devices_, [&](const auto& each) {
+    const std::string& id = each.first;
+    return each.second.budget.tenants == 0 && !each.second.out && each.second.shares.empty() &&
+           std::none_of(workers_.begin(), workers_.end(), [&](const auto& worker) {
+             const auto all = candidates(worker);
+             return std::find(all.begin(), all.end(), id) != all.end();
+           });
   });
   for (const WorkerConfig& process : processes) {
     if (process.slots == 0) {
@@ -163,6 +194,12 @@ void Devices::bound(const Config& config, const std::vector<WorkerConfig>& proce
   for (auto& [key, device] : devices_) {
     device.budget.slots = 0;
     device.budget.memory_bytes = 0;
+    for (const auto& [name, share] : device.shares) {  // of workers that are no more, and still run
+      if (share.tenants > 0) {
+        device.budget.slots = std::max(device.budget.slots, share.slots);
+        device.budget.memory_bytes = std::max(device.budget.memory_bytes, share.memory_bytes);
+      }
+    }
     for (const WorkerConfig& worker : config.workers) {
       if (device.shares.contains(worker.name) || lists(worker, key)) {  // also where it is not now
         device.budget.slots = std::max(device.budget.slots, worker.slots);
@@ -181,41 +218,54 @@ void Devices::bound(const Config& config, const std::vector<WorkerConfig>& proce
 }
 
 // A process that takes its memory when it starts gets its part of its worker's; of the device's, if
-// all of them together would be more. The others may each use all there is: it is granted job by
-// job.
-void Devices::share_memory(std::vector<WorkerConfig>& processes) const {
-  const auto same_device = [](const WorkerConfig& a, const WorkerConfig& b) {
-    return key_of(a) == key_of(b);
+// all that its workers may have together is more. What is left there is granted job by job.
+void Devices::share_memory(std::vector<WorkerConfig>& processes) {
+  struct Sums {
+    double wanted = 0;  // by all workers there
+    int64_t set_aside = 0;
   };
-  const auto wanted = [&](const WorkerConfig& process) {
-    const auto others = std::count_if(processes.begin(), processes.end(), [&](const auto& each) {
-      return worker_of(each) == worker_of(process) && same_device(each, process);
-    });
-    return find_by_name(workers_, worker_of(process))->memory_bytes / std::max<int64_t>(1, others);
-  };
-  std::vector<int64_t> parts(processes.size());
-  for (size_t i = 0; i < processes.size(); ++i) {
-    const WorkerConfig& process = processes[i];
-    const Device* const device = find(process);
-    const int64_t bound = device == nullptr ? 0 : device->budget.memory_bytes;
-    if (!process.reserves_memory()) {
-      parts[i] = bound == 0                  ? process.memory_bytes
-                 : process.memory_bytes == 0 ? bound
-                                             : std::min(bound, process.memory_bytes);
-      continue;
-    }
-    int64_t all = 0;
-    for (const WorkerConfig& each : processes) {
-      all += each.reserves_memory() && same_device(each, process) ? wanted(each) : 0;
-    }
-    const int64_t part = wanted(process);
-    parts[i] = bound > 0 && all > bound
-                   ? static_cast<int64_t>(static_cast<double>(part) / static_cast<double>(all) *
-                                          static_cast<double>(bound))
-                   : part;
+  std::map<std::string, Sums> sums;
+  std::map<std::pair<std::string, std::string>, int64_t> counts;  // of a worker's processes there
+  for (const WorkerConfig& process : processes) {
+    ++counts[{key_of(process), worker_of(process)}];
   }
-  for (size_t i = 0; i < processes.size(); ++i) {
-    processes[i].memory_bytes = processes[i].slots == 0 ? 0 : parts[i];
+  const auto bound = [&](const std::string& key) {
+    const auto found = devices_.find(key);
+    return found == devices_.end() ? 0 : found->second.budget.memory_bytes;
+  };
+  const auto wanted = [&](const std::string& key, const std::string& worker) {
+    const int64_t said = find_by_name(workers_, worker)->memory_bytes;
+    return said > 0 ? said : bound(key);
+  };
+  for (const auto& [where, count] : counts) {
+    sums[where.first].wanted += static_cast<double>(wanted(where.first, where.second));
+  }
+  for (WorkerConfig& process : processes) {
+    const std::string key = key_of(process);
+    const int64_t most = bound(key);
+    if (process.slots == 0) {
+      process.memory_bytes = 0;
+    } else if (!process.reserves_memory()) {
+      process.memory_bytes = wanted(key, worker_of(process));
+      process.memory_bytes = most > 0 ? std::min(most, process.memory_bytes) : process.memory_bytes;
+    } else {
+      const auto part = static_cast<double>(wanted(key, worker_of(process))) /
+                        static_cast<double>(counts.at({key, worker_of(process)}));
+      const double cut = most > 0 && sums[key].wanted > static_cast<double>(most)
+                             ? static_cast<double>(most) / sums[key].wanted
+                             : 1;
+      process.memory_bytes = static_cast<int64_t>(part * cut);
+      sums[key].set_aside += process.memory_bytes;
+    }
+  }
+  for (auto& [key, device] : devices_) {
+    device.budget.set_aside_bytes = sums[key].set_aside;
+  }
+}
+
+void Devices::advance_claims() {
+  for (auto& [key, device] : devices_) {
+    device.claims.advance();
   }
 }
 
@@ -228,20 +278,34 @@ std::unique_ptr<Tenant> Devices::seat(const WorkerConfig& process) {
   return tenant;
 }
 
-bool Devices::can_start(const WorkerConfig& process) const {
+bool Devices::can_start(const WorkerConfig& process) const { return waits_for(process).empty(); }
+
+std::string Devices::waits_for(const WorkerConfig& process) const {
   const Device* const device = find(process);
-  if (device == nullptr || device->out ||
-      (!known_ && process.device == "auto" && process.may_use_a_gpu())) {
-    return false;
+  // Before the driver has answered, a UUID may yet be one of the numbers.
+  const bool a_number = process.device.find_first_not_of("0123456789") == std::string::npos;
+  if (!known_ && process.may_use_a_gpu() && !a_number) {
+    return "which GPUs there are is not known yet";
+  }
+  if (device == nullptr) {
+    return "it has no device";
+  }
+  if (device->out) {
+    return "device " + device->id + " is out: " + device->fault;
   }
   const auto share = device->shares.find(worker_of(process));
-  return share != device->shares.end() &&
-         (!process.reserves_memory() || share->second.has_room(process.memory_bytes));
+  if (share == device->shares.end() ||
+      (process.reserves_memory() && !share->second.has_room(process.memory_bytes))) {
+    return "the memory it takes on device " + device->id + " is still held by others";
+  }
+  return "";
 }
 
 void Devices::observe(const std::vector<DeviceState>& seen, bool known, int64_t now_ns) {
-  seen_ = seen;
-  std::vector<std::string> gpus;
+  if (!seen.empty()) {  // else nobody looks for now: what was seen stands
+    seen_ = seen;
+  }
+  std::vector<std::string> gpus = seen_.empty() ? std::vector<std::string>{} : visible_numbers();
   for (const DeviceState& state : seen_) {
     const bool sliced = std::any_of(seen_.begin(), seen_.end(), [&](const DeviceState& each) {
       return each.parent && *each.parent == state.index;
@@ -287,8 +351,11 @@ void Devices::fault(const WorkerConfig& process, const std::string& why, int64_t
 
 void Devices::take_out(Device& device, const std::string& why, int64_t now_ns) {
   const int64_t delay_ns = device.backoff.after(device.good_ns == 0 ? 0 : now_ns - device.good_ns);
+  device.good_ns = 0;
   device.fault = device.out ? device.fault : why;  // what it was taken out for
-  device.check_ns = device.watched_bad ? INT64_MAX : now_ns + delay_ns;
+  if (device.checker == 0) {                       // else it is waited for first
+    device.check_ns = device.watched_bad ? INT64_MAX : now_ns + delay_ns;
+  }
   log(Level::kError, "device " + device.id + (device.out ? " stays out: " : " is taken out: ") +
                          why +
                          (device.watched_bad ? "" : "; checked in " + format_duration(delay_ns)));
@@ -300,10 +367,14 @@ void Devices::take_out(Device& device, const std::string& why, int64_t now_ns) {
 }
 
 void Devices::check(Device& device, int64_t now_ns) {
-  const auto user = std::find_if(workers_.begin(), workers_.end(), [&](const auto& worker) {
-    return device.shares.contains(worker.name) || lists(worker, device.id);
-  });
-  if (user == workers_.end()) {  // nobody would run there any more
+  const WorkerConfig* user = nullptr;  // one that computes there says the most
+  for (const WorkerConfig& worker : workers_) {
+    if ((device.shares.contains(worker.name) || lists(worker, device.id)) &&
+        (user == nullptr || worker.reserves_memory())) {
+      user = &worker;
+    }
+  }
+  if (user == nullptr) {  // nobody would run there any more
     device.out = false;
     device.check_ns = INT64_MAX;
     return;
@@ -318,13 +389,14 @@ void Devices::check(Device& device, int64_t now_ns) {
 
 void Devices::advance_to(int64_t now_ns) {
   for (auto& [key, device] : devices_) {
-    if (device.check_ns > now_ns) {
+    if (device.check_ns > now_ns || stopping_) {
       continue;
     }
     if (device.checker == 0) {
       check(device, now_ns);
     } else {
       device.check_ns = INT64_MAX;
+      device.check_hung = true;
       ::kill(device.checker, SIGKILL);  // reaped() comes
     }
   }
@@ -365,15 +437,18 @@ void Devices::reap(int64_t now_ns) {
   for (auto& [key, device] : devices_) {
     int status = 0;
     if (device.checker > 0 && ::waitpid(device.checker, &status, WNOHANG) == device.checker) {
-      return checked(device, status, now_ns);  // devices_ may be others from here on
+      checked(device, status, now_ns);
     }
   }
 }
 
 void Devices::checked(Device& device, int status, int64_t now_ns) {
-  const bool hung = device.check_ns == INT64_MAX;
+  const bool hung = std::exchange(device.check_hung, false);
   device.checker = 0;
   device.check_ns = INT64_MAX;
+  if (device.watched_bad) {
+    return;  // it is checked once the driver says otherwise
+  }
   if (hung || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
     return take_out(device, hung ? "its check hung" : "its check failed", now_ns);
   }
@@ -386,6 +461,7 @@ void Devices::checked(Device& device, int status, int64_t now_ns) {
 }
 
 void Devices::shut_down() {
+  stopping_ = true;
   for (auto& [key, device] : devices_) {
     if (device.checker != 0) {
       ::kill(device.checker, SIGKILL);

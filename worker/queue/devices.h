@@ -38,19 +38,20 @@ struct Device {
   Claims claims;
 
   bool out = false;
+  bool check_hung = false;
   bool watched_bad = false;      // the driver says so: no check before it says otherwise
   std::string fault;             // why it was last taken out
   int64_t check_ns = INT64_MAX;  // when it is checked, or the check is given up
   pid_t checker = 0;             // 0: no check is under way
   RestartBackoff backoff;
-  int64_t good_ns = 0;  // since when
+  int64_t good_ns = 0;  // since when; 0: since the beginning
 };
 
 class Devices {
  public:
   static constexpr int64_t kCheckTimeoutNs = 60 * kNsPerSec;
 
-  // Told when a device is taken out, or is back.
+  // Told when a device is taken out, or is back; not to change anything here at once.
   std::function<void()> on_change;
 
   // How a device is checked, on behalf of a worker that would run there.
@@ -77,6 +78,10 @@ class Devices {
 
   void advance_to(int64_t now_ns);
   int64_t next_event() const;
+  // Grants what fits by now, after place().
+  void advance_claims();
+  // Why can_start() says no: "device 0 is out: ..."; or empty.
+  std::string waits_for(const WorkerConfig& process) const;
   // Whether any `slots: auto` came to another number since this was last asked.
   bool adapted(int64_t now_ns);
   void reap(int64_t now_ns);  // SIGCHLD came
@@ -93,9 +98,10 @@ class Devices {
   static std::string key_of(const WorkerConfig& process);
   Device& get(const std::string& key);
   void bound(const Config& config, const std::vector<WorkerConfig>& processes, int64_t now_ns);
-  void share_memory(std::vector<WorkerConfig>& processes) const;
+  void share_memory(std::vector<WorkerConfig>& processes);
   bool is_out(const std::string& device) const;
   std::vector<std::string> candidates(const WorkerConfig& process) const;
+  std::vector<std::string> good_ones(const std::vector<std::string>& all) const;
   std::string same(const std::string& id) const;
   void take_out(Device& device, const std::string& why, int64_t now_ns);
   void check(Device& device, int64_t now_ns);
@@ -107,6 +113,7 @@ class Devices {
   std::vector<DeviceState> seen_;
   std::vector<std::string> gpus_;  // that `auto` may choose from
   bool known_ = true;
+  bool stopping_ = false;
 };
 
 }  // namespace penstock::queue

@@ -309,6 +309,9 @@ void Dispatcher::follow_clock() {
 }
 
 void Dispatcher::advance_to(int64_t now_ns) {
+  if (std::exchange(refill_, false)) {
+    fill_all();
+  }
   follow_clock();
   const bool due = scheduler_.next_event() <= now_ns;
   if (due) {

@@ -94,8 +94,9 @@ class Dispatcher {
   // From workers.
   void worker_ready(WorkerSession& worker);
   // Its jobs go back, or fail, `why` being what became of the worker: "was killed by ...".
-  // `next_start_ns`: when another is started.
-  void worker_lost(WorkerSession& worker, int64_t next_start_ns, std::string_view why);
+  // `next_start_ns`: when another is started. `ordered`: it was told to end, and took too long.
+  void worker_lost(WorkerSession& worker, int64_t next_start_ns, std::string_view why,
+                   bool ordered = false);
   void worker_leaving(WorkerSession& worker);
   // Gives jobs to the workers on a device as long as they have credit: to the one whose slots are
   // the least used first, so that each gets its part of a device that is full.
@@ -232,6 +233,7 @@ class Dispatcher {
   int64_t held_bytes_ = 0;  // of frames
   size_t unpromised_ = 0;   // jobs
   bool draining_ = false;
+  bool refill_ = false;  // a slot came free without a word of its worker
   Metrics metrics_;
   uint64_t refused_ = 0;
 };

@@ -56,7 +56,8 @@ void Dispatcher::worker_leaving(WorkerSession& worker) {
   worker.drain();
 }
 
-void Dispatcher::worker_lost(WorkerSession& worker, int64_t next_start_ns, std::string_view why) {
+void Dispatcher::worker_lost(WorkerSession& worker, int64_t next_start_ns, std::string_view why,
+                             bool ordered) {
   roster_.lost(worker.name(), wires_.now_ns(), next_start_ns);
   if (std::erase(workers_, &worker) > 0) {
     recount(worker.lane());
@@ -65,7 +66,7 @@ void Dispatcher::worker_lost(WorkerSession& worker, int64_t next_start_ns, std::
       why.empty() ? "The worker stopped." : std::string("The worker stopped: ").append(why) + ".";
   while (worker.running() > 0) {
     Job& job = worker.any_job();
-    note_end(job, AdaptiveSlots::End::kFailed);
+    note_end(job, ordered ? AdaptiveSlots::End::kCancelled : AdaptiveSlots::End::kFailed);
     worker.forget(job);
     put_back(job, Scheduler::Cause::kWorkerLost, message);
   }
@@ -144,7 +145,7 @@ void Dispatcher::fill(const Claims& device) {
 void Dispatcher::give(WorkerSession& worker, Job& job) {
   worker.assign(job, ++last_number_);
   if (Budget& share = worker.tenant().budget(); share.adaptive) {
-    share.adaptive->started(wires_.now_ns(), share.busy);
+    share.adaptive->started(wires_.now_ns(), share.running);
   }
   note_started(job);
   if (job.held_bytes() > 0) {
@@ -198,7 +199,7 @@ void Dispatcher::deliver(Job& job) {
 void Dispatcher::note_end(const Job& job, AdaptiveSlots::End end, double work) const {
   Budget& share = job.worker()->tenant().budget();
   if (share.adaptive) {
-    share.adaptive->ended(wires_.now_ns(), share.busy - std::min(share.busy, 1U),
+    share.adaptive->ended(wires_.now_ns(), share.running - 1,  // this one is about to be forgotten
                           {.began_ns = job.started_ns(),
                            .work = work > 0 ? work : static_cast<double>(Scheduler::cost_of(job)),
                            .end = end});
@@ -208,7 +209,7 @@ void Dispatcher::note_end(const Job& job, AdaptiveSlots::End end, double work) c
 void Dispatcher::revoke(Job& job) {
   if (job.worker() != nullptr) {
     note_end(job, AdaptiveSlots::End::kCancelled);
-    job.worker()->revoke(job);
+    refill_ = job.worker()->revoke(job) || refill_;
   }
 }
 

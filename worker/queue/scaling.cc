@@ -5,7 +5,8 @@
 namespace penstock::queue {
 
 uint32_t Scaling::most(const WorkerConfig& worker) {
-  const uint64_t slots = uint64_t{worker.slots} * worker.devices.size();
+  const bool any_gpu = worker.devices.front() == "auto" && worker.may_use_a_gpu();
+  const uint64_t slots = any_gpu ? kMostProcesses : uint64_t{worker.slots} * worker.devices.size();
   return static_cast<uint32_t>(std::min<uint64_t>(slots, kMostProcesses));
 }
 

@@ -71,7 +71,7 @@ void describe_engine(Object& object, const wire::Heartbeat& said) {
       .number("kv_blocks_used", static_cast<int64_t>(said.kv_blocks_used));
 }
 
-std::string describe(const Supervisor::Worker& worker) {
+std::string describe(const Supervisor& supervisor, const Supervisor::Worker& worker) {
   const WorkerSession* const session = worker.session.get();
   Object object;
   object.text("name", worker.config.name)
@@ -87,6 +87,8 @@ std::string describe(const Supervisor::Worker& worker) {
               session != nullptr ? static_cast<int64_t>(session->memory_bytes()) : 0)
       .number("restarts", static_cast<int64_t>(worker.restarts));
   describe_engine(object, session != nullptr ? session->heartbeat() : wire::Heartbeat{});
+  const std::string waits_for = supervisor.waits_for(worker);
+  waits_for.empty() ? object.raw("waits_for", "null") : object.text("waits_for", waits_for);
   if (worker.last_error.empty()) {
     object.raw("last_error", "null");
   } else {
@@ -249,7 +251,7 @@ std::string report_status(const StatusSources& sources) {
   }
   std::string workers = "[";
   for (const auto& worker : sources.supervisor.workers()) {
-    append_item(workers, describe(*worker));
+    append_item(workers, describe(sources.supervisor, *worker));
   }
   std::string bounds = "[";
   for (const auto& [id, device] : sources.supervisor.devices().all()) {

@@ -30,6 +30,8 @@ std::string told(int status) {
   return "exited with status " + std::to_string(WEXITSTATUS(status));
 }
 
+std::string mebibytes(int64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
+
 std::string label(const Supervisor::Worker& worker) { return "worker " + worker.config.name; }
 
 }  // namespace
@@ -118,6 +120,9 @@ void Supervisor::arrange() {
       worker.start_ns = now_ns;
     }
   }
+  devices_.advance_claims();
+  dispatcher_.recount_all();
+  dispatcher_.fill_all();
   advance_to(now_ns);
 }
 
@@ -140,8 +145,9 @@ bool Supervisor::may_start() {
   if (lock_due_ns_ == INT64_MAX) {
     log(Level::kWarn,
         "no worker is started: " +
-            (errno == EWOULDBLOCK ? "those of an earlier penstockd still run (" + lock_path_ + ")"
-                                  : lock_path_ + " cannot be locked: " + std::strerror(errno)));
+            (errno == EWOULDBLOCK
+                 ? "those of an earlier penstockd still run (fuser " + lock_path_ + ")"
+                 : lock_path_ + " cannot be locked: " + std::strerror(errno)));
   }
   lock_due_ns_ = wires_.now_ns() + kLockRetryNs;
   return false;
@@ -180,7 +186,9 @@ bool Supervisor::all_gone() const {
 // Ends the worker's present process, gently if it has begun to work.
 void Supervisor::retire(Worker& worker, int64_t kill_ns) {
   worker.retired = true;
-  worker.kill_ns = std::min(worker.kill_ns, kill_ns);
+  if (worker.session != nullptr) {  // else it was killed, and does not die
+    worker.kill_ns = std::min(worker.kill_ns, kill_ns);
+  }
   if (worker.state == State::kReady && worker.session != nullptr) {
     log(Level::kInfo, label(worker) + ": draining");
     worker.state = State::kDraining;
@@ -202,6 +210,13 @@ void Supervisor::start(Worker& worker, int64_t now_ns) {
     log(Level::kError, label(worker) + ": " + worker.last_error + "; next attempt in " +
                            format_duration(worker.start_ns - now_ns));
     return;
+  }
+  const WorkerConfig* const as_configured = find(Scaling::worker_of(worker.config.name));
+  if (worker.config.reserves_memory() && as_configured != nullptr &&
+      worker.config.memory_bytes < as_configured->memory_bytes) {
+    log(Level::kInfo, label(worker) + ": takes " + mebibytes(worker.config.memory_bytes) +
+                          " of its " + mebibytes(as_configured->memory_bytes) +
+                          ", as others share device " + worker.config.device);
   }
   Scheduler& scheduler = dispatcher_.scheduler();
   Scheduler::Lane& lane =
@@ -272,6 +287,8 @@ void Supervisor::exited(Worker& worker, int status) {
   } else if (worker.session->closed()) {
     lose(worker);
   } else {  // its last frames are still to be read
+    worker.session->note_gone();
+    dispatcher_.recount(worker.session->lane());
     worker.kill_ns = std::min(worker.kill_ns, wires_.now_ns() + kLingerNs);
   }
   dispatcher_.fill_all();
@@ -288,9 +305,11 @@ void Supervisor::lose(Worker& worker) {
     devices_.fault(worker.config, worker.end, now_ns);
   }
   worker.last_error = worker.end.empty() ? worker.last_error : worker.end;
-  dispatcher_.worker_lost(*worker.session, now_ns + RestartBackoff::kFirstNs, worker.end);
+  dispatcher_.worker_lost(*worker.session, now_ns + RestartBackoff::kFirstNs, worker.end,
+                          worker.retired);
   worker.session.reset();
   settle(worker);
+  dispatcher_.fill_all();  // what it had is free
 }
 
 // Once the process is reaped and its jobs are back, the worker waits for its next start.
@@ -327,6 +346,14 @@ bool Supervisor::startable(const Worker& worker) const {
          devices_.can_start(worker.next ? *worker.next : worker.config);
 }
 
+std::string Supervisor::waits_for(const Worker& worker) const {
+  if (worker.state != State::kWaiting) {
+    return "";
+  }
+  return lock_due_ns_ != INT64_MAX ? "workers of an earlier penstockd still run"
+                                   : devices_.waits_for(worker.next ? *worker.next : worker.config);
+}
+
 // When there is something to do for this worker.
 int64_t Supervisor::due_ns(const Worker& worker) const {
   const bool over = worker.killed || worker.session == nullptr || worker.session->closed();
@@ -354,10 +381,14 @@ void Supervisor::check(Worker& worker, int64_t now_ns) {
       return;
     }
     if (worker.next) {
+      WorkerConfig there = worker.config;
+      there.device = worker.next->device;
+      there.memory_bytes = worker.next->memory_bytes;
+      const bool same_but_for_its_place = there == *worker.next;
       worker.config = *std::move(worker.next);
       worker.next.reset();
       worker.retired = false;
-      worker.backoff = {};
+      worker.backoff = same_but_for_its_place ? worker.backoff : RestartBackoff{};
     }
     start(worker, now_ns);
   } else if (worker.pid == 0) {

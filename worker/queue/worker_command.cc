@@ -132,7 +132,11 @@ Result<std::vector<std::string>> worker_environment(const std::string& device) {
                    "\", and numbers count what it lists"};
     }
   }
-  return std::vector<std::string>{"CUDA_DEVICE_ORDER=PCI_BUS_ID", std::string(kVisible) + seen};
+  std::vector<std::string> environment = {std::string(kVisible) + seen};
+  if (ours == nullptr) {  // else its numbers are of whatever order it was made for
+    environment.emplace_back("CUDA_DEVICE_ORDER=PCI_BUS_ID");
+  }
+  return environment;
 }
 
 std::string binary_beside_this(const std::string& name) {

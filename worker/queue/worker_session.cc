@@ -92,7 +92,9 @@ const char* WorkerSession::on_take(const wire::Frame& frame) {
     return "TAKE asks for too many jobs";
   }
   credit_ += static_cast<uint32_t>(take.credit);
-  tenant_.return_slots(take.credit);
+  // Of jobs that have ended, whatever it says.
+  const auto held = static_cast<uint32_t>(std::min<size_t>(given_.size(), tenant_.busy()));
+  tenant_.return_slots(std::min<uint64_t>(take.credit, tenant_.busy() - held));
   const auto holds = credit_ + static_cast<uint32_t>(given_.size());
   const bool grew = holds > capacity_;
   capacity_ = std::max(capacity_, holds);
@@ -117,7 +119,9 @@ const char* WorkerSession::on_claim(const wire::Frame& frame) {
     return "CLAIM without a number of bytes";
   }
   if (find(frame.header.id) != nullptr) {
-    tenant_.claim(frame.header.id, static_cast<int64_t>(claim.memory_bytes), *this);
+    return tenant_.claim(frame.header.id, static_cast<int64_t>(claim.memory_bytes), *this)
+               ? nullptr
+               : "a second CLAIM for a job";
   }
   return nullptr;
 }
@@ -218,6 +222,7 @@ void WorkerSession::note_done(const Given& given, const wire::Done& done) {
 void WorkerSession::assign(Job& job, uint64_t number) {
   --credit_;
   tenant_.take_slot();
+  ++tenant_.budget().running;
   last_number_ = number;
   job.extra().worker = this;
   job.more->number = number;
@@ -233,23 +238,27 @@ void WorkerSession::send(const Job& job, std::string_view frame) {
   wire::set_frame_id(out.data() + out.size() - frame.size(), job.more->number);
 }
 
-void WorkerSession::revoke(Job& job) {
+bool WorkerSession::revoke(Job& job) {
+  bool free = false;
   for (const Given& each : given_) {
     if (each.job == &job && !each.sent) {
       ++credit_;
       tenant_.return_slots(1);
+      free = true;
     } else if (each.job == &job) {
       tenant_.withdraw(each.number);
       wire::append_empty(out(), FrameType::kCancel, job.more->number);
     }
   }
   forget(job);
+  return free;
 }
 
 void WorkerSession::forget(const Job& job) {
   for (Given& each : given_) {
     if (each.job == &job) {
       each.job->more->worker = nullptr;
+      --tenant_.budget().running;
       each = given_.back();
       given_.pop_back();
       return;

@@ -80,11 +80,13 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   // Sends its SUBMIT frame. REQUIRES: it was assigned, and not sent yet.
   void send(const Job& job, std::string_view frame);
   // The job is no longer wanted; its slot comes back with the worker's next TAKE, or at once if it
-  // was not sent.
-  void revoke(Job& job);
+  // was not sent: then true.
+  bool revoke(Job& job);
   void forget(const Job& job);
   // No more jobs; it finishes what it has and exits.
   void drain();
+  // The same where the process is gone, and only its last frames are still to be read.
+  void note_gone() { draining_ = true; }
 
  private:
   struct Given {

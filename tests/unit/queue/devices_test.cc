@@ -207,8 +207,94 @@ TEST_F(DevicesTest, AnyGpuIsWhicheverTheDriverKnowsAndUsesTheLeast) {
   devices_.observe({gpu(0, "GPU-aa"), slice}, true, 0);
   EXPECT_EQ(place(), (Where{"MIG-cc", "MIG-cc", "auto"})) << "one that is divided is its slices";
   devices_.observe({}, true, 0);
-  EXPECT_EQ(place(), (Where{"auto", "auto", "auto"})) << "then the CPU";
+  EXPECT_EQ(place(), (Where{"MIG-cc", "MIG-cc", "auto"})) << "nobody looks for now";
+}
+
+TEST_F(DevicesTest, WithoutADriverAnyGpuIsTheCpu) {
+  config_.workers = {worker("a", {"auto"}, 8, 0, "llama")};
+  devices_.observe({}, true, 0);
+  EXPECT_EQ(place(), (Where{"auto"}));
   EXPECT_TRUE(devices_.can_start(processes_[0]));
+}
+
+TEST_F(DevicesTest, WhatOurEnvironmentListsIsNumberedFromThere) {
+  ::setenv("CUDA_VISIBLE_DEVICES", "5,GPU-bb", 1);
+  config_.workers = {worker("a", {"auto"}, 8, 0, "llama"), worker("b", {"auto"}, 8, 0, "llama")};
+  devices_.observe({gpu(5, "GPU-aa"), gpu(6, "GPU-bb"), gpu(7, "GPU-cc")}, true, 0);
+  EXPECT_EQ(place(), (Where{"0", "1"}));
+  ::unsetenv("CUDA_VISIBLE_DEVICES");
+}
+
+TEST_F(DevicesTest, AUuidWaitsForTheDriverAsItMayBeANumber) {
+  config_.workers = {worker("a", {"GPU-bb"}, 8), worker("b", {"1"}, 8)};
+  devices_.observe({}, false, 0);
+  place();
+  EXPECT_FALSE(devices_.can_start(processes_[0]));
+  EXPECT_TRUE(devices_.can_start(processes_[1]));
+}
+
+TEST_F(DevicesTest, JobsAreNotGrantedWhatIsSetAsideForProcesses) {
+  config_.workers = {worker("chat", {"0"}, 8, 20 * kGiB, "llama"),
+                     worker("image", {"0"}, 2, 8 * kGiB)};
+  place();
+  class : public Tenant::Claimant {
+   public:
+    void on_granted(uint64_t, int64_t bytes) override { granted += bytes; }
+    int64_t granted = 0;
+  } told;
+  const auto image = devices_.seat(processes_[1]);
+  image->claim(1, 4 * kGiB, told);
+  image->claim(2, 4 * kGiB, told);
+  EXPECT_EQ(told.granted, 4 * kGiB) << "though nothing else runs yet";
+  EXPECT_TRUE(devices_.can_start(processes_[0]));
+  const auto chat = devices_.seat(processes_[0]);
+  EXPECT_LE(device("0").held_bytes, 20 * kGiB);
+  EXPECT_GT(chat->held_bytes(), 14 * kGiB);
+}
+
+TEST_F(DevicesTest, AModelDoesNotCrowdADeviceThatHasItsPart) {
+  config_.workers = {worker("a", {"0", "1"}, 8, 2 * kGiB, "llama")};
+  place();
+  const std::vector<WorkerConfig> running = processes_;
+  devices_.fault(processes_[0], "lost", 0);
+  EXPECT_EQ(place(running), (Where{"0", "1"})) << "it waits for its own";
+  EXPECT_EQ(processes_[1], running[1]) << "and the other goes on as it is";
+  EXPECT_NE(devices_.waits_for(processes_[0]).find("device 0 is out: lost"), std::string::npos);
+}
+
+TEST_F(DevicesTest, TwoChecksThatEndTogetherAreBothSeen) {
+  config_.workers = {worker("a", {"0", "1"}, 8)};
+  place();
+  const pid_t none = checker_;
+  devices_.fault(processes_[0], "lost", 0);
+  devices_.fault(processes_[1], "lost", 0);
+  devices_.advance_to(kNsPerSec);
+  for (const auto& [id, device] : devices_.all()) {
+    siginfo_t info{};
+    ASSERT_NE(device.checker, none);
+    ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(device.checker), &info, WEXITED | WNOWAIT), 0);
+  }
+  devices_.reap(kNsPerSec);  // one signal for both
+  EXPECT_FALSE(devices_.all().at("0").out || devices_.all().at("1").out);
+}
+
+TEST_F(DevicesTest, TheBackOffOfADeviceGrowsThoughItWasGoodForLong) {
+  config_.workers = {worker("a", {"0"}, 8)};
+  place();
+  check_ = "exit 0";
+  devices_.fault(processes_[0], "lost", 0);
+  devices_.advance_to(kNsPerSec);
+  finish_check(kNsPerSec);
+  place();  // nothing runs there: it is remembered all the same
+  check_ = "exit 1";
+  int64_t now_ns = 1000 * kNsPerSec;
+  devices_.fault(processes_[0], "lost", now_ns);
+  for (const int64_t ms : {100, 200, 400, 800}) {
+    EXPECT_EQ(devices_.next_event() - now_ns, ms * kNsPerMs);
+    now_ns = devices_.next_event();
+    devices_.advance_to(now_ns);
+    finish_check(now_ns);
+  }
 }
 
 TEST_F(DevicesTest, ANumberAndAUuidMayBeOneDevice) {

@@ -67,7 +67,7 @@ TEST(WorkerCommandTest, AProcessSeesItsDeviceAlone) {
   EXPECT_EQ(*worker_environment("auto"), Environment{});
   EXPECT_EQ(*worker_environment("cpu"), Environment{"CUDA_VISIBLE_DEVICES="});
   EXPECT_EQ(*worker_environment("3"),
-            (Environment{"CUDA_DEVICE_ORDER=PCI_BUS_ID", "CUDA_VISIBLE_DEVICES=3"}));
+            (Environment{"CUDA_VISIBLE_DEVICES=3", "CUDA_DEVICE_ORDER=PCI_BUS_ID"}));
   ::setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7", 1);
   EXPECT_EQ(worker_environment("1")->back(), "CUDA_VISIBLE_DEVICES=GPU-7");
   EXPECT_EQ(worker_environment("MIG-9")->back(), "CUDA_VISIBLE_DEVICES=MIG-9");

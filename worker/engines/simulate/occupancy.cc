@@ -37,7 +37,9 @@ class Locked {
 
 }  // namespace
 
-std::unique_ptr<Occupancy> Occupancy::open(const std::string& path, const std::string& device) {
+std::unique_ptr<Occupancy> Occupancy::open(const std::string& path, const std::string& name) {
+  // A device without a name has one, too: else its place would be free.
+  const std::string device = (name.empty() ? "none" : name).substr(0, kNameBytes - 1);
   Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0640));
   if (!fd.valid() || ::ftruncate(fd.get(), sizeof(File)) != 0) {
     throw std::runtime_error(path + " cannot be written: " + std::strerror(errno));
@@ -61,20 +63,17 @@ Occupancy::Occupancy(Fd fd, File* file, const std::string& device)
     }
   }
   for (DeviceSums& sums : file_->devices) {
-    if (sums_ == nullptr &&
-        (sums.name[0] == '\0' || (device.empty() ? "none" : device) == sums.name)) {
+    if (sums_ == nullptr && (sums.name[0] == '\0' || device == sums.name)) {
       sums_ = &sums;
     }
   }
   if (row_ == nullptr || sums_ == nullptr) {
     throw std::runtime_error("the occupancy file has no place left");
   }
-  // A device without a name has one, too: else its place would be free.
-  const std::string name = (device.empty() ? "none" : device).substr(0, kNameBytes - 1);
   *row_ = {};
-  std::copy(name.begin(), name.end(), row_->device);
+  std::copy(device.begin(), device.end(), row_->device);
   row_->pid = ::getpid();
-  std::copy(name.begin(), name.end(), sums_->name);
+  std::copy(device.begin(), device.end(), sums_->name);
 }
 
 Occupancy::~Occupancy() { ::munmap(file_, sizeof(File)); }
