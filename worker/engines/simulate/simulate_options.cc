@@ -91,7 +91,8 @@ const char* take(const std::string& key, const std::string& value, SimulateOptio
     return nullptr;
   }
   return "one of service_time, service_time_ns, distribution, sigma, tokens_per_second, "
-         "output_tokens, parallel, failure_rate, job_memory, seed, run_log, occupancy, faults as its key";
+         "output_tokens, parallel, failure_rate, job_memory, seed, run_log, occupancy, faults as "
+         "its key";
 }
 
 }  // namespace
