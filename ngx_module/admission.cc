@@ -636,7 +636,8 @@ ngx_int_t judge(ngx_http_request_t* r, const LocConf& loc, Stage stage) noexcept
   }
   QueueRefusal why;
   const bool busy = stage == Stage::kPreaccess && loc.passes && r->method == NGX_HTTP_POST &&
-                    queue_refuses(loc, why) && !may_not_wait(r);
+                    queue_refuses(loc, why) && !may_not_wait(r) &&
+                    !(why.may_promise && asks_for_promise(r));
   Charges charges;
   for (;;) {
     const ngx_int_t rc = busy ? NGX_DECLINED : gather(r, loc, stage, charges);

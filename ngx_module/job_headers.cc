@@ -152,4 +152,11 @@ bool may_not_wait(ngx_http_request_t* r) noexcept {
   });
 }
 
+bool asks_for_promise(ngx_http_request_t* r) noexcept {
+  return !for_each(r, [](const Known& header, std::string_view text) noexcept {
+    return header.value != &JobHeaders::callback &&
+           !(header.value == &JobHeaders::prefer && http::parse_prefer(text).respond_async);
+  });
+}
+
 }  // namespace penstock

@@ -35,5 +35,7 @@ std::string_view find_last_event_id(const ngx_http_request_t* r) noexcept;
 // Whether the answer may be there already, or is not wanted now: how long the queue is says nothing
 // about such a request.
 bool may_not_wait(ngx_http_request_t* r) noexcept;
+// Whether it asks for a promise by Prefer or Penstock-Callback.
+bool asks_for_promise(ngx_http_request_t* r) noexcept;
 
 }  // namespace penstock

@@ -12,6 +12,7 @@ extern "C" {
 #include <ngx_http.h>
 }
 
+#include <algorithm>
 #include <cstdint>
 #include <new>
 #include <string_view>
@@ -33,8 +34,7 @@ inline ngx_str_t str(std::string_view s) noexcept {
 inline ngx_str_t copy(ngx_pool_t* pool, std::string_view s) noexcept {
   ngx_str_t out{s.size(), static_cast<u_char*>(ngx_pnalloc(pool, s.size() + 1))};
   if (out.data != nullptr) {
-    ngx_memcpy(out.data, s.data(), s.size());
-    out.data[s.size()] = '\0';
+    *std::copy(s.begin(), s.end(), out.data) = '\0';
   }
   return out;
 }

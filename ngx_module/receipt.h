@@ -62,8 +62,8 @@ void settle(Receipt& receipt, const Usage& usage) noexcept;
 void refund(Receipt& receipt, bool requests) noexcept;
 // Its leases are kept alive, or taken anew if they had lapsed.
 void renew(Receipt& receipt) noexcept;
-// What was charged is a promised job's from here on, or may be: nothing of it is settled, given back
-// or released here. Where it is not, what was charged stands, and leases lapse.
+// What was charged is a promised job's from here on, or may be: nothing of it is settled, given
+// back or released here. Where it is not, what was charged stands, and leases lapse.
 void hand_over(Receipt& receipt) noexcept;
 // Leases are given back: the request is over.
 void release(Receipt& receipt) noexcept;

@@ -63,12 +63,13 @@ bool refuses(const StatusSource& source, std::string_view queue, int64_t now_ns,
   if (status == nullptr) {
     return false;
   }
-  const char* reason =
-      reason_of(static_cast<wire::QueueState>(status->state.load(std::memory_order_relaxed)));
+  const auto state = static_cast<wire::QueueState>(status->state.load(std::memory_order_relaxed));
+  const char* reason = reason_of(state);
   if (reason == nullptr) {
     return false;
   }
   why.reason = reason;
+  why.may_promise = why.may_promise || state == wire::QueueState::kNoWorker;
   why.retry_after_s = std::clamp<int64_t>(
       static_cast<int64_t>(status->retry_after_s.load(std::memory_order_relaxed)), 1, 86400);
   why.taken_ns = std::clamp<int64_t>(

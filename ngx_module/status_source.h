@@ -25,8 +25,9 @@ const wire::StatusPage* fresh_page(const StatusSource& source, int64_t now_ns) n
 struct QueueRefusal {
   std::string_view reason;
   int64_t retry_after_s = 1;
-  int64_t step_ns = 0;   // a full queue has room for one more so often; 0: it isn't that
-  int64_t taken_ns = 0;  // from now until when others were told to come back
+  bool may_promise = false;  // only who waits is refused: there is nobody to answer
+  int64_t step_ns = 0;       // a full queue has room for one more so often; 0: it isn't that
+  int64_t taken_ns = 0;      // from now until when others were told to come back
 };
 
 // True when every penstockd that the location may use says that it would refuse a job for its queue

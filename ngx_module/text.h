@@ -3,6 +3,7 @@
 
 #include "ngx_module/nginx.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "shared/base/clock.h"
@@ -16,8 +17,7 @@ class Text {
 
   explicit Text(char* at) noexcept : at_(at) {}
   Text& raw(std::string_view s) noexcept {
-    ngx_memcpy(at_, s.data(), s.size());
-    at_ += s.size();
+    at_ = std::copy(s.begin(), s.end(), at_);  // memcpy() takes no null, not even of no bytes
     return *this;
   }
   // The same without a call: what is known beforehand, and short.

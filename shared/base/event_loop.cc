@@ -46,7 +46,7 @@ void EventLoop::remove(int fd, Handler* handler) {
 int EventLoop::run_once(int64_t now_ns, int64_t deadline_ns) {
   int timeout_ms = -1;
   if (deadline_ns != INT64_MAX) {
-    const int64_t wait_ns = std::max<int64_t>(0, deadline_ns - now_ns);
+    const int64_t wait_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;  // it may be INT64_MIN
     timeout_ms = static_cast<int>(std::min<int64_t>((wait_ns + kNsPerMs - 1) / kNsPerMs, 60'000));
   }
   ready_count_ = std::max(0, ::epoll_wait(epoll_.get(), ready_.data(), kBatch, timeout_ms));

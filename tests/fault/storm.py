@@ -37,7 +37,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
 from line import Line, Refused  # noqa: E402
-from processes import children  # noqa: E402
+from processes import NGINX as NGINX_PROGRAM  # noqa: E402
+from processes import children, environment, sanitizer_reports  # noqa: E402
 from waiting import Port  # noqa: E402
 from web import Web  # noqa: E402
 
@@ -112,12 +113,12 @@ class Storm:
     def start_penstockd(self):
         self.starts += 1
         with open(self.folder / "penstockd.log", "ab") as log:
-            self.penstockd = subprocess.Popen([self.build / "penstockd", "-c", self.folder / "p.yaml"], stdout=log, stderr=log)
+            self.penstockd = subprocess.Popen([self.build / "penstockd", "-c", self.folder / "p.yaml"], stdout=log, stderr=log,
+                                              env=environment(self.folder))
 
     def start_nginx(self):
-        nginx = ["nginx", "-p", self.folder, "-c", self.folder / "nginx.conf", "-e", self.folder / "error.log"]
-        env = dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin")
-        self.nginx = subprocess.Popen([str(part) for part in nginx], env=env)
+        nginx = [NGINX_PROGRAM, "-p", self.folder, "-c", self.folder / "nginx.conf", "-e", self.folder / "error.log"]
+        self.nginx = subprocess.Popen([str(part) for part in nginx], env=environment(self.folder))
 
     def stop(self):
         for process in (self.nginx, self.penstockd):
@@ -333,6 +334,8 @@ def main():
         counts = asyncio.run(storm.run())
         storm.stop()
         stored = storm.count_stored()
+        if reports := sanitizer_reports(storm.folder):
+            raise Fault("\n".join(reports))
         kills = ", ".join(f"{count} {what}" for what, count in sorted(storm.killed.items()))
         print(f"storm: seed {args.seed}, {time.monotonic() - began:.0f} s, kills: {sum(storm.killed.values())} ({kills}); "
               f"connections broken before the promise {storm.broken}, refused for a while {storm.refused}; "

@@ -24,7 +24,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
 import wire  # noqa: E402
 from line import ASK, Line, Refused  # noqa: E402
-from processes import BUILD  # noqa: E402
+from processes import BUILD, environment, sanitizer_reports  # noqa: E402
 
 SUMS, LEVELS, DEVICES = struct.Struct("48s5q64q"), 64, 16
 MIB = 1 << 20
@@ -63,7 +63,8 @@ class Daemon:
 
     def start(self):
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen([BUILD / "penstockd", "-c", self.folder / "p.yaml"], stdout=log, stderr=log)
+            self.process = subprocess.Popen([BUILD / "penstockd", "-c", self.folder / "p.yaml"], stdout=log, stderr=log,
+                                            env=environment(self.folder))
 
     def kill(self):
         if self.process is not None:
@@ -112,7 +113,9 @@ def daemon():
     ours = Daemon(folder)
     yield ours
     ours.kill()
+    reports = sanitizer_reports(folder)
     shutil.rmtree(folder, ignore_errors=True)
+    assert not reports
 
 
 async def callers(daemon, number, queue, stop):

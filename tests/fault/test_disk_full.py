@@ -18,7 +18,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
 from line import Line, Refused  # noqa: E402
-from processes import BUILD  # noqa: E402
+from processes import BUILD, environment, sanitizer_reports  # noqa: E402
 
 FEW_BYTES = 96 << 10
 NO_LIMIT = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
@@ -48,7 +48,7 @@ class Daemon:
         with open(self.log, "ab") as log:
             # A full disk sends no signal: SIGXFSZ, which Python ignores, stays so.
             self.process = subprocess.Popen([BUILD / "penstockd", "-c", self.folder / "p.yaml"], stdout=log, stderr=log,
-                                            restore_signals=False)
+                                            restore_signals=False, env=environment(self.folder))
 
     def limit(self, bytes_):
         resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, bytes_)
@@ -86,6 +86,7 @@ def daemon():
             stack.callback(started.kill)
             return started
         yield start
+        assert not sanitizer_reports(Path(folder))
 
 
 async def promise_until_refused(line, most, **options):

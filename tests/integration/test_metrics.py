@@ -200,7 +200,7 @@ def test_a_reload_keeps_what_was_counted(penstock):
 
 
 def test_an_old_worker_and_a_new_one_count_beside_each_other(penstock):
-    service = penstock(http="penstock_zone edge 1m;", server=PAGE + """
+    service = penstock(master=True, http="penstock_zone edge 1m;", server=PAGE + """
         location / { penstock_limit zone=edge key=a rate=1r/s burst=1 name=slow action=delay max_delay=9s; empty_gif; }
         location /other { penstock_limit zone=edge key=a rate=100r/h name=other; empty_gif; }
     """)

@@ -173,6 +173,7 @@ def test_scaled_to_nothing_promises_wait_and_callers_are_told_to_come_back(jobs,
     until(lambda: [w["state"] for w in workers(service, said)] == ["stopped"], "the worker has ended")
     refused = post(service)
     assert refused.status == 503 and refused.headers["Retry-After"]
+    until(lambda: "No worker is running" in post(service).text(), "the edge refuses by itself who would wait")
     id = promise(service).json()["id"]
     said(service, "scale", "sim", 2)
     until_status(service, id, "completed")

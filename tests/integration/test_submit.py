@@ -244,7 +244,7 @@ def test_no_faster_than_told_and_no_more_at_once(folder, server, submit):
     paced = server(OK)
     assert submit(paced.url, write_batch(folder, 4), "--rate", "2/500ms", "--output", folder / "paced.jsonl")[0] == 0
     times = [request[0] for request in paced.requests]
-    assert all(b - a >= 0.24 for a, b in zip(times, times[1:])), times
+    assert all(b - a >= 0.2 for a, b in zip(times, times[1:])), times  # as they arrive: the first may be late
 
 
 def test_the_key_goes_in_a_header_and_nowhere_else(folder, server, submit):

@@ -396,6 +396,9 @@ void Supervisor::check(Worker& worker, int64_t now_ns) {
     worker.session->close();
   } else if (worker.killed) {
     worker.kill_ns = INT64_MAX;
+    if (worker.session == nullptr) {
+      return;  // given up before
+    }
     log(Level::kError, label(worker) + ": process " + std::to_string(worker.pid) +
                            " does not die; what it uses of its device stays taken until it does");
     lose(worker);

@@ -26,8 +26,8 @@ struct RunnerOptions {
 // Loads the model there. Says in one line of the log where that is, and why if it is not a GPU.
 Result<std::unique_ptr<Runner>> open_runner(const RunnerOptions& options);
 
-// Whether that device is there and computes what it should. Of "auto", if a GPU answers: whether that
-// does.
+// Whether that device is there and computes what it should. Of "auto", if a GPU answers: whether
+// that does.
 Status check_device(const std::string& device);
 
 }  // namespace penstock::llama

@@ -18,7 +18,7 @@ struct SimulateOptions {
   double sigma = 0.5;                                   // lognormal: of the time's logarithm
   // If set, a completion's mean service time is its tokens over this, whatever service_time says.
   double tokens_per_second = 0;
-  uint32_t output_tokens = 16;   // of a completion, unless its max_tokens asks for fewer
+  uint32_t output_tokens = 16;  // of a completion, unless its max_tokens asks for fewer
   // If set, the device works at full speed on so many jobs; more of them share what it does.
   uint32_t parallel = 0;
   double failure_rate = 0;       // share of jobs that end in a retryable 502, 0 .. 1
