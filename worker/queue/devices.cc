@@ -301,6 +301,11 @@ std::string Devices::waits_for(const WorkerConfig& process) const {
   return "";
 }
 
+int64_t Devices::out_until_ns(const WorkerConfig& process) const {
+  const Device* const device = find(process);
+  return device != nullptr && device->out ? device->check_ns : 0;
+}
+
 void Devices::observe(const std::vector<DeviceState>& seen, bool known, int64_t now_ns) {
   if (!seen.empty()) {  // else nobody looks for now: what was seen stands
     seen_ = seen;

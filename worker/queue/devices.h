@@ -82,6 +82,8 @@ class Devices {
   void advance_claims();
   // Why can_start() says no: "device 0 is out: ..."; or empty.
   std::string waits_for(const WorkerConfig& process) const;
+  // When its device is looked at again, if it is out: INT64_MAX: when the driver says otherwise.
+  int64_t out_until_ns(const WorkerConfig& process) const;
   // Whether any `slots: auto` came to another number since this was last asked.
   bool adapted(int64_t now_ns);
   void reap(int64_t now_ns);  // SIGCHLD came

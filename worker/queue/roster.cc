@@ -50,6 +50,13 @@ void Roster::lost(std::string_view worker, int64_t now_ns, int64_t next_start_ns
   }
 }
 
+void Roster::expect(std::string_view worker, int64_t next_start_ns) {
+  Member* const found = member(worker);
+  if (found != nullptr && found->state == Member::State::kAbsent) {
+    found->next_start_ns = next_start_ns;
+  }
+}
+
 Scheduler::Lane* Roster::find(Scheduler::Queue& queue, std::string_view model) const {
   if (model.empty()) {
     return &queue.any_model();

@@ -34,6 +34,8 @@ class Roster {
   // It was told to drain; another of its name will follow.
   void leaving(std::string_view worker);
   void lost(std::string_view worker, int64_t now_ns, int64_t next_start_ns);
+  // It is not there, and will not be before then.
+  void expect(std::string_view worker, int64_t next_start_ns);
 
   // The lane of a model, or nullptr when nobody in the queue serves it. An empty model is any.
   Scheduler::Lane* find(Scheduler::Queue& queue, std::string_view model) const;

@@ -20,6 +20,8 @@ using State = Supervisor::Worker::State;
 
 // After its socket closed, a process gets that long to exit by itself.
 constexpr int64_t kLingerNs = kNsPerSec;
+// Callers are told to come back then, at the latest, when nobody knows when a device will be.
+constexpr int64_t kComeBackNs = 30 * kNsPerSec;
 constexpr int64_t kLockRetryNs = 50 * kNsPerMs;
 
 std::string told(int status) {
@@ -425,6 +427,12 @@ void Supervisor::advance_to(int64_t now_ns) {
   }
   for (const auto& worker : workers_) {
     check(*worker, now_ns);
+    if (worker->state == State::kWaiting && !startable(*worker)) {
+      const int64_t out_until_ns =
+          devices_.out_until_ns(worker->next ? *worker->next : worker->config);
+      dispatcher_.roster().expect(worker->config.name,
+                                  std::min(out_until_ns, now_ns + kComeBackNs));
+    }
   }
   std::erase_if(workers_, [](const auto& worker) {
     return worker->state == State::kWaiting && worker->retired && !worker->next;
