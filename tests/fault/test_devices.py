@@ -297,17 +297,18 @@ def test_the_error_of_a_job_names_what_became_of_its_worker(daemon, fault, named
     asyncio.run(asyncio.wait_for(story(), 60))
 
 
-def test_a_new_penstockd_starts_no_worker_while_one_of_the_last_lives(daemon):
-    daemon.configure(["name: a, device: 0, slots: 1, service_time: 1ms"])
+def test_where_a_worker_of_the_last_penstockd_lives_the_next_starts_none(daemon):
+    daemon.configure(["name: a, device: 0, slots: 1, service_time: 1ms", "name: b, device: 1, slots: 1, service_time: 1ms"])
 
     async def story():
         daemon.start()
-        await daemon.until(lambda s: s["workers"][0]["state"] == "ready", "it is ready")
+        await daemon.until(lambda s: all(w["state"] == "ready" for w in s["workers"]), "both are ready")
         daemon.kill()
-        with open(f"{daemon.socket}.workers", "ab") as lock:  # stands for a worker that its driver keeps from dying
+        with open(f"{daemon.socket}.device.0", "ab") as lock:  # stands for a worker that its driver keeps from dying
             fcntl.flock(lock, fcntl.LOCK_EX)
             daemon.start()
-            await daemon.until(lambda s: s["workers"][0]["pid"] == 0 and "earlier penstockd still run" in daemon.log.read_text(), "it says so")
+            await daemon.until(lambda s: by_name(s)["b"]["state"] == "ready" and by_name(s)["a"]["pid"] == 0
+                               and "earlier penstockd" in by_name(s)["a"]["waits_for"] and "earlier penstockd still runs there" in daemon.log.read_text(), "it says so")
         await daemon.until(lambda s: s["workers"][0]["state"] == "ready", "it is started")
 
     asyncio.run(story())

@@ -1,10 +1,14 @@
 #include "worker/queue/devices.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <iterator>
 #include <sstream>
 #include <utility>
@@ -39,6 +43,7 @@ std::vector<std::string> visible_numbers() {
   return numbers;
 }
 
+constexpr int64_t kLockRetryNs = 50 * kNsPerMs;
 constexpr int64_t kTellNs = 10 * kNsPerSec;  // between two lines on the slots of a worker
 
 std::string worker_of(const WorkerConfig& process) {
@@ -177,6 +182,7 @@ void Devices::bound(const Config& config, const std::vector<WorkerConfig>& proce
       continue;  // it is stopped
     }
     Device& device = get(key_of(process));
+    take_lock(device, now_ns);
     const WorkerConfig& worker = *find_by_name(config.workers, worker_of(process));
     Budget& share = device.shares[worker.name];
     share.name = "worker " + worker.name;
@@ -290,6 +296,9 @@ std::string Devices::waits_for(const WorkerConfig& process) const {
   if (device == nullptr) {
     return "it has no device";
   }
+  if (!locks_.empty() && !device->lock.valid()) {
+    return "a worker of an earlier penstockd still runs on device " + device->id;
+  }
   if (device->out) {
     return "device " + device->id + " is out: " + device->fault;
   }
@@ -299,6 +308,36 @@ std::string Devices::waits_for(const WorkerConfig& process) const {
     return "the memory it takes on device " + device->id + " is still held by others";
   }
   return "";
+}
+
+// One that is taken stays so as long as this process or any that inherited it lives.
+void Devices::take_lock(Device& device, int64_t now_ns) {
+  if (locks_.empty() || device.lock.valid() || device.lock_ns > now_ns) {
+    return;
+  }
+  std::string path = locks_ + device.id;
+  std::replace_if(
+      path.begin() + static_cast<ptrdiff_t>(locks_.size()), path.end(),
+      [](char c) { return c == ' ' || c == '/'; }, '_');
+  Fd lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  const bool tried = device.lock_ns > 0;
+  device.lock_ns = now_ns + kLockRetryNs;
+  if (lock.valid() && ::flock(lock.get(), LOCK_EX | LOCK_NB) == 0) {
+    device.lock = std::move(lock);
+    if (tried) {
+      log(Level::kInfo, "device " + device.id + ": what an earlier penstockd ran there is gone");
+    }
+  } else if (!tried) {
+    log(Level::kWarn,
+        "device " + device.id + ": no worker is started, " +
+            (lock.valid() ? "as one of an earlier penstockd still runs there (fuser " + path + ")"
+                          : "as " + path + " cannot be opened: " + std::strerror(errno)));
+  }
+}
+
+int Devices::lock_of(const WorkerConfig& process) const {
+  const Device* const device = find(process);
+  return device == nullptr ? -1 : device->lock.get();
 }
 
 int64_t Devices::out_until_ns(const WorkerConfig& process) const {
@@ -384,7 +423,8 @@ void Devices::check(Device& device, int64_t now_ns) {
     device.check_ns = INT64_MAX;
     return;
   }
-  auto checker = check_(*user, is_shared(device.id) ? device.id : user->devices.front());
+  auto checker =
+      check_(*user, is_shared(device.id) ? device.id : user->devices.front(), device.lock.get());
   if (!checker) {
     return take_out(device, checker.error().message, now_ns);
   }
@@ -394,6 +434,7 @@ void Devices::check(Device& device, int64_t now_ns) {
 
 void Devices::advance_to(int64_t now_ns) {
   for (auto& [key, device] : devices_) {
+    take_lock(device, now_ns);
     if (device.check_ns > now_ns || stopping_) {
       continue;
     }
@@ -411,6 +452,9 @@ int64_t Devices::next_event() const {
   int64_t next_ns = INT64_MAX;
   for (const auto& [key, device] : devices_) {
     next_ns = std::min(next_ns, device.check_ns);
+    if (!locks_.empty() && !device.lock.valid()) {
+      next_ns = std::min(next_ns, device.lock_ns);
+    }
     for (const auto& [worker, share] : device.shares) {
       next_ns = share.adaptive ? std::min(next_ns, share.adaptive->next_event()) : next_ns;
     }

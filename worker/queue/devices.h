@@ -12,6 +12,9 @@
 //
 // While a device is out, no process is started on it; those that run there go on. The check is a
 // process of its own (penstock-worker --check-device), for a device may hang whoever asks it.
+//
+// Workers die with penstockd, but not at once. They inherit a lock, one for each device: the next
+// penstockd starts none there before it is free, so that two generations never share a device.
 #pragma once
 
 #include <sys/types.h>
@@ -24,6 +27,7 @@
 #include <string_view>
 #include <vector>
 
+#include "shared/base/fd.h"
 #include "worker/queue/budget.h"
 #include "worker/queue/config.h"
 #include "worker/queue/device_watch.h"
@@ -39,8 +43,10 @@ struct Device {
 
   bool out = false;
   bool check_hung = false;
-  bool watched_bad = false;      // the driver says so: no check before it says otherwise
-  std::string fault;             // why it was last taken out
+  bool watched_bad = false;  // the driver says so: no check before it says otherwise
+  Fd lock;                   // inherited by what runs there; valid once no earlier penstockd's does
+  int64_t lock_ns = 0;       // when it is tried again; 0: it was not tried yet
+  std::string fault;         // why it was last taken out
   int64_t check_ns = INT64_MAX;  // when it is checked, or the check is given up
   pid_t checker = 0;             // 0: no check is under way
   RestartBackoff backoff;
@@ -54,9 +60,13 @@ class Devices {
   // Told when a device is taken out, or is back; not to change anything here at once.
   std::function<void()> on_change;
 
-  // How a device is checked, on behalf of a worker that would run there.
-  using Command = std::function<Result<pid_t>(const WorkerConfig& worker, const std::string& id)>;
-  explicit Devices(Command check) : check_(std::move(check)) {}
+  // How a device is checked, on behalf of a worker that would run there. The process inherits
+  // `lock`.
+  using Command =
+      std::function<Result<pid_t>(const WorkerConfig& worker, const std::string& id, int lock)>;
+  // `locks`: the beginning of the names of their files, which are made and stay; empty: none are.
+  explicit Devices(Command check, std::string locks = {})
+      : check_(std::move(check)), locks_(std::move(locks)) {}
 
   // Chooses a device for each process, and sets the bounds; `running` are the processes there are,
   // which stay where they are if that is as good. Fills in device, slots and memory.
@@ -78,6 +88,8 @@ class Devices {
 
   void advance_to(int64_t now_ns);
   int64_t next_event() const;
+  // What a process there inherits; -1: nothing. REQUIRES: it was placed.
+  int lock_of(const WorkerConfig& process) const;
   // Grants what fits by now, after place().
   void advance_claims();
   // Why can_start() says no: "device 0 is out: ..."; or empty.
@@ -107,9 +119,11 @@ class Devices {
   std::string same(const std::string& id) const;
   void take_out(Device& device, const std::string& why, int64_t now_ns);
   void check(Device& device, int64_t now_ns);
+  void take_lock(Device& device, int64_t now_ns);
   void checked(Device& device, int status, int64_t now_ns);
 
   Command check_;
+  std::string locks_;
   std::map<std::string, Device> devices_;
   std::vector<WorkerConfig> workers_;  // as configured
   std::vector<DeviceState> seen_;

@@ -173,7 +173,7 @@ Server::Server(Config config, std::string config_path, EventLoop loop, Listener 
       store_(std::move(store)),
       dispatcher_(wires_),
       intake_(dispatcher_, realtime_ns() / kNsPerSec),
-      supervisor_(wires_, dispatcher_, config_.socket + ".workers"),
+      supervisor_(wires_, dispatcher_, config_.socket + ".device."),
       start_ns_(monotonic_ns()) {
   jobs_api_.operator_asks = [this](CallerSession& caller, uint64_t id, const wire::Ask& ask) {
     operator_api_.ask(caller, id, ask);

@@ -1,12 +1,9 @@
 #include "worker/queue/supervisor.h"
 
-#include <fcntl.h>
 #include <signal.h>
-#include <sys/file.h>
 #include <sys/wait.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 
 #include "shared/base/units.h"
@@ -22,7 +19,6 @@ using State = Supervisor::Worker::State;
 constexpr int64_t kLingerNs = kNsPerSec;
 // Callers are told to come back then, at the latest, when nobody knows when a device will be.
 constexpr int64_t kComeBackNs = 30 * kNsPerSec;
-constexpr int64_t kLockRetryNs = 50 * kNsPerMs;
 
 std::string told(int status) {
   if (WIFSIGNALED(status)) {
@@ -43,13 +39,12 @@ const char* Supervisor::name_of(State state) {
   return kNames[static_cast<size_t>(state)];
 }
 
-Supervisor::Supervisor(Wires& wires, Dispatcher& dispatcher, std::string lock_path)
+Supervisor::Supervisor(Wires& wires, Dispatcher& dispatcher, std::string locks)
     : wires_(wires),
       dispatcher_(dispatcher),
-      devices_([this](const WorkerConfig& worker, const std::string& device) {
-        return check_device(worker, device);
-      }),
-      lock_path_(std::move(lock_path)) {
+      devices_([this](const WorkerConfig& worker, const std::string& device,
+                      int lock) { return check_device(worker, device, lock); },
+               std::move(locks)) {
   devices_.on_change = [this] { rearrange_ = true; };
 }
 
@@ -128,40 +123,14 @@ void Supervisor::arrange() {
   advance_to(now_ns);
 }
 
-// Whether no worker of an earlier penstockd is left.
-bool Supervisor::may_start() {
-  if (locked_ || lock_path_.empty()) {
-    return true;
-  }
-  if (!lock_.valid()) {
-    lock_ = Fd(::open(lock_path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  }
-  locked_ = lock_.valid() && ::flock(lock_.get(), LOCK_EX | LOCK_NB) == 0;
-  if (locked_) {
-    if (lock_due_ns_ != INT64_MAX) {
-      log(Level::kInfo, "the workers of the earlier penstockd are gone");
-    }
-    lock_due_ns_ = INT64_MAX;
-    return true;
-  }
-  if (lock_due_ns_ == INT64_MAX) {
-    log(Level::kWarn,
-        "no worker is started: " +
-            (errno == EWOULDBLOCK
-                 ? "those of an earlier penstockd still run (fuser " + lock_path_ + ")"
-                 : lock_path_ + " cannot be locked: " + std::strerror(errno)));
-  }
-  lock_due_ns_ = wires_.now_ns() + kLockRetryNs;
-  return false;
-}
-
-Result<pid_t> Supervisor::check_device(const WorkerConfig& worker, const std::string& device) {
+Result<pid_t> Supervisor::check_device(const WorkerConfig& worker, const std::string& device,
+                                       int lock) {
   WorkerConfig checked = worker;
   checked.device = device;
   auto command = worker_command(binary_, checked, config_.limits);
   command.emplace_back("--check-device");
   auto environment = worker_environment(device);
-  auto spawned = environment ? spawn_worker(command, *environment, lock_.get())
+  auto spawned = environment ? spawn_worker(command, *environment, lock)
                              : Result<Spawned>(environment.error());
   return spawned ? Result<pid_t>(spawned->pid) : Result<pid_t>(spawned.error());
 }
@@ -204,7 +173,7 @@ void Supervisor::retire(Worker& worker, int64_t kill_ns) {
 void Supervisor::start(Worker& worker, int64_t now_ns) {
   auto environment = worker_environment(worker.config.device);
   auto spawned = environment ? spawn_worker(worker_command(binary_, worker.config, config_.limits),
-                                            *environment, lock_.get())
+                                            *environment, devices_.lock_of(worker.config))
                              : Result<Spawned>(environment.error());
   if (!spawned) {
     worker.last_error = spawned.error().message;
@@ -352,8 +321,7 @@ std::string Supervisor::waits_for(const Worker& worker) const {
   if (worker.state != State::kWaiting) {
     return "";
   }
-  return lock_due_ns_ != INT64_MAX ? "workers of an earlier penstockd still run"
-                                   : devices_.waits_for(worker.next ? *worker.next : worker.config);
+  return devices_.waits_for(worker.next ? *worker.next : worker.config);
 }
 
 // When there is something to do for this worker.
@@ -361,9 +329,7 @@ int64_t Supervisor::due_ns(const Worker& worker) const {
   const bool over = worker.killed || worker.session == nullptr || worker.session->closed();
   switch (worker.state) {
     case State::kWaiting:
-      return !startable(worker)          ? INT64_MAX
-             : lock_due_ns_ == INT64_MAX ? worker.start_ns
-                                         : std::max(worker.start_ns, lock_due_ns_);
+      return startable(worker) ? worker.start_ns : INT64_MAX;
     case State::kStarting:
       return over ? worker.kill_ns
                   : std::min(worker.kill_ns, worker.start_ns + config_.limits.start_timeout_ns);
@@ -379,9 +345,6 @@ void Supervisor::check(Worker& worker, int64_t now_ns) {
     return;
   }
   if (worker.state == State::kWaiting) {
-    if (!may_start()) {
-      return;
-    }
     if (worker.next) {
       WorkerConfig there = worker.config;
       there.device = worker.next->device;

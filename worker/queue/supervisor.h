@@ -13,9 +13,6 @@
 // reaped; or a second after it was killed, if a wedged driver keeps it, and then what it used of
 // the device stays counted until it is gone.
 //
-// Workers die with penstockd, but not at once: their socket and a lock that they inherit tell. The
-// next penstockd starts none before the lock is free, so that two generations never share a device.
-//
 // Time is pushed in by advance_to(); child exits by reap().
 #pragma once
 
@@ -27,7 +24,6 @@
 #include <string>
 #include <vector>
 
-#include "shared/base/fd.h"
 #include "worker/queue/config.h"
 #include "worker/queue/devices.h"
 #include "worker/queue/dispatcher.h"
@@ -58,9 +54,8 @@ class Supervisor final : public WorkerHost {
     std::optional<WorkerConfig> next;  // ... unless as this
   };
 
-  // All must outlive this. `lock_path`: of a file that is made, and locked while workers live;
-  // empty: none is.
-  Supervisor(Wires& wires, Dispatcher& dispatcher, std::string lock_path = {});
+  // All must outlive this. `locks`: see Devices.
+  Supervisor(Wires& wires, Dispatcher& dispatcher, std::string locks = {});
 
   // Starts, drains and replaces workers until they are those of the configuration, as scaled. The
   // dispatcher is given it, too.
@@ -99,8 +94,7 @@ class Supervisor final : public WorkerHost {
   Worker& worker_of(const WorkerSession& session);
   void arrange();
   bool startable(const Worker& worker) const;
-  bool may_start();
-  Result<pid_t> check_device(const WorkerConfig& worker, const std::string& device);
+  Result<pid_t> check_device(const WorkerConfig& worker, const std::string& device, int lock);
   void start(Worker& worker, int64_t now_ns);
   void retire(Worker& worker, int64_t kill_ns);
   void check(Worker& worker, int64_t now_ns);
@@ -115,12 +109,8 @@ class Supervisor final : public WorkerHost {
   Config config_;
   Scaling scaling_;
   Devices devices_;
-  std::string lock_path_;
-  Fd lock_;  // inherited by workers, and locked once the last generation of them is gone
-  bool locked_ = false;
   bool stopping_ = false;
-  bool rearrange_ = false;           // a device is out, or back
-  int64_t lock_due_ns_ = INT64_MAX;  // when it is tried again
+  bool rearrange_ = false;  // a device is out, or back
   std::string binary_;
   std::vector<std::unique_ptr<Worker>> workers_;
 };

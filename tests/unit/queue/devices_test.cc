@@ -50,7 +50,7 @@ class DevicesTest : public testing::Test {
   std::string check_ = "exit 0";  // of sh
   int checks_ = 0;
   pid_t checker_ = 0;
-  Devices devices_{[this](const WorkerConfig&, const std::string&) -> Result<pid_t> {
+  Devices devices_{[this](const WorkerConfig&, const std::string&, int) -> Result<pid_t> {
     ++checks_;
     const char* const argv[] = {"/bin/sh", "-c", check_.c_str(), nullptr};
     if (::posix_spawn(&checker_, argv[0], nullptr, nullptr, const_cast<char**>(argv), environ) !=
