@@ -115,8 +115,8 @@ const char* WorkerSession::on_claim(const wire::Frame& frame) {
   if (const char* const error = wire::parse(frame.payload, claim); error != nullptr) {
     return error;
   }
-  if (claim.memory_bytes == 0 || claim.memory_bytes > INT64_MAX) {
-    return "CLAIM without a number of bytes";
+  if (claim.memory_bytes == 0 || claim.memory_bytes > kMaxClaim) {
+    return "CLAIM of no bytes, or of more than any device has";
   }
   if (find(frame.header.id) != nullptr) {
     return tenant_.claim(frame.header.id, static_cast<int64_t>(claim.memory_bytes), *this)
