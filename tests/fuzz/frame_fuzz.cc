@@ -41,12 +41,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const std::string_view payload = decoded.frame.payload;
     round_trip<Hello>(payload);
     round_trip<Submit>(payload);
+    round_trip<Ask>(payload);
+    round_trip<Hold>(payload);
+    round_trip<Over>(payload);
     round_trip<Accepted>(payload);
     round_trip<Head>(payload);
     round_trip<Progress>(payload);
     round_trip<Done>(payload);
     round_trip<Failed>(payload);
     round_trip<Take>(payload);
+    round_trip<Claim>(payload);
+    round_trip<Grant>(payload);
     round_trip<Heartbeat>(payload);
     round_trip<StatusReport>(payload);
     round_trip<Goodbye>(payload);

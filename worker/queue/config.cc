@@ -23,6 +23,7 @@ constexpr size_t kMaxWorkers = 256;
 constexpr uint32_t kDefaultMostSlots = 64;  // of `slots: auto`
 constexpr size_t kMaxDevices = 64;
 constexpr size_t kMaxDeviceBytes = 64;
+constexpr int64_t kMaxMemoryBytes = int64_t{1} << 50;  // of one; sums of all never overflow
 constexpr size_t kMaxNameBytes = wire::kQueueNameBytes - 1;
 
 // Beside the socket lie its lock and its status page, whose names are longer.
@@ -94,21 +95,22 @@ std::vector<QueueConfig> read_queues(const YAML::Node& node, Complaints& complai
   return queues;
 }
 
-// A device that several workers may name: a number, or the UUID of a GPU or of a MIG slice.
-bool names_device(std::string_view word) {
-  const bool number = !word.empty() && word.size() <= 3 &&
-                      word.find_first_not_of("0123456789") == std::string_view::npos;
+// A device that several workers may name: a number, or the UUID of a GPU or of a MIG slice, as the
+// driver writes it, so that one device has one name; empty: it is neither.
+std::string device_id(std::string_view word) {
+  if (!word.empty() && word.size() <= 3 &&
+      word.find_first_not_of("0123456789") == std::string_view::npos) {
+    return std::to_string(std::stoi(std::string(word)));
+  }
   const bool uuid =
       word.size() <= kMaxDeviceBytes &&
       (word.substr(0, 4) == "GPU-" || word.substr(0, 4) == "MIG-") && word.size() > 4 &&
       word.find_first_not_of("0123456789abcdefABCDEFGPUMI-/") == std::string_view::npos;
-  return number || uuid;
-}
-
-// "007" is "7".
-std::string plain(const std::string& device) {
-  const size_t first = std::min(device.find_first_not_of('0'), device.size() - 1);
-  return device.front() == '0' ? device.substr(first) : device;
+  std::string id(uuid ? word : "");
+  for (char& c : id) {
+    c = static_cast<char>(c >= 'A' && c <= 'F' ? c - 'A' + 'a' : c);
+  }
+  return id;
 }
 
 // device: auto | cpu | N | UUID | [N or UUID, ...]
@@ -119,22 +121,21 @@ void read_device(Section& section, std::vector<std::string>& devices) {
   }
   std::vector<std::string> words;
   if (value.IsSequence()) {
-    for (const auto& item : value) {
-      words.push_back(item.IsScalar() ? item.Scalar() : "");
+    for (size_t i = 0; i < std::min(value.size(), kMaxDevices + 1); ++i) {
+      words.push_back(value[i].IsScalar() ? device_id(value[i].Scalar()) : "");
     }
   } else {
-    words.push_back(value.IsScalar() ? value.Scalar() : "");
+    const std::string word = value.IsScalar() ? value.Scalar() : "";
+    words.push_back(word == "auto" || word == "cpu" ? word : device_id(word));
   }
-  const bool alone = value.IsScalar() && (words[0] == "auto" || words[0] == "cpu");
-  const bool good = !words.empty() && words.size() <= kMaxDevices &&
-                    (alone || std::all_of(words.begin(), words.end(), names_device));
-  if (!good) {
+  const auto good = [](const std::string& word) { return !word.empty(); };
+  if (words.empty() || words.size() > kMaxDevices ||
+      !std::all_of(words.begin(), words.end(), good)) {
     section.complain("device",
                      "must be auto, cpu, a GPU's number or UUID (GPU-..., MIG-...), or a list of "
-                     "these");
+                     "these, at most 64");
     return;
   }
-  std::transform(words.begin(), words.end(), words.begin(), plain);
   for (const std::string& word : words) {
     if (std::count(words.begin(), words.end(), word) > 1) {
       section.complain("device", "names " + word + " twice");
@@ -150,26 +151,33 @@ std::vector<DeviceConfig> read_devices(const YAML::Node& node, Complaints& compl
   if (!node.IsDefined()) {
     return devices;
   }
-  const Section names(node, "devices", complaints);
   if (!node.IsMap()) {
+    const Section names(node, "devices", complaints);  // says so, or it is empty
     return devices;
   }
   for (const auto& entry : node) {
-    const std::string id = entry.first.IsScalar() ? entry.first.Scalar() : "";
-    if (!names_device(id)) {
-      complaints.add(line_of(entry.first), "devices." + id.substr(0, kMaxDeviceBytes),
+    const std::string word = entry.first.IsScalar() ? entry.first.Scalar() : "";
+    const std::string path = "devices." + word.substr(0, kMaxDeviceBytes);
+    const std::string id = device_id(word);
+    const auto same = [&](const DeviceConfig& each) { return each.id == id; };
+    if (id.empty()) {
+      complaints.add(line_of(entry.first), path,
                      "must be a GPU's number or UUID, as in a worker's `device`");
       continue;
     }
+    if (std::any_of(devices.begin(), devices.end(), same)) {
+      complaints.add(line_of(entry.first), path, "comes twice; keep one");
+      continue;
+    }
     if (devices.size() == kMaxDevices) {
-      complaints.add(line_of(entry.first), "devices." + id, "one device too many; the most is 64");
+      complaints.add(line_of(entry.first), path, "one device too many; the most is 64");
       break;
     }
-    Section section(entry.second, "devices." + id, complaints);
+    Section section(entry.second, path, complaints);
     DeviceConfig& device = devices.emplace_back();
-    device.id = plain(id);
+    device.id = id;
     section.number("slots", device.slots, 1, 65'536);
-    section.size("memory", device.memory_bytes, 1, INT64_MAX);
+    section.size("memory", device.memory_bytes, 1, kMaxMemoryBytes);
     section.done();
   }
   return devices;
@@ -313,7 +321,7 @@ WorkerConfig read_worker(const YAML::Node& node, const std::string& path, const 
   read_model(section, file, worker);
   read_device(section, worker.devices);
   read_slots(section, worker);
-  section.size("memory", worker.memory_bytes, 1, INT64_MAX);
+  section.size("memory", worker.memory_bytes, 1, kMaxMemoryBytes);
   section.text("queue", worker.queue);
   section.number("threads", worker.threads, 1, 1024);
   read_gpu_priority(section, worker);

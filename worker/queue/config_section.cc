@@ -158,6 +158,8 @@ void Section::duration(const std::string& key, int64_t& out_ns, int64_t min_ns) 
                       "2s, 10m or 24h");
   } else if (*value < min_ns) {
     complain(key, shown(text) + " is too short; the least is " + format_duration(min_ns));
+  } else if (*value > kMaxDurationNs) {
+    complain(key, shown(text) + " is too long; the most is " + format_duration(kMaxDurationNs));
   } else {
     out_ns = *value;
   }

@@ -14,6 +14,8 @@
 #include <string_view>
 #include <vector>
 
+#include "shared/base/clock.h"
+
 namespace penstock::queue {
 
 // Complaints about one file, in the order of its lines, a bounded number of them.
@@ -38,6 +40,9 @@ int line_of(const YAML::Node& node);  // from 1
 
 class Section {
  public:
+  // 100 years: what is that far away is still a time.
+  static constexpr int64_t kMaxDurationNs = int64_t{36'500} * 86'400 * kNsPerSec;
+
   // `path` is the section's own key, "workers[0]"; empty for the whole file.
   Section(const YAML::Node& node, std::string path, Complaints& complaints);
 

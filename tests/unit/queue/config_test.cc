@@ -115,6 +115,21 @@ workers:
   EXPECT_EQ(config.workers[3].model_name, "d");
 }
 
+// Else each of its names would have a bound of its own.
+TEST(ConfigTest, ADeviceHasOneName) {
+  const Config config = good(R"(
+socket: /s
+devices: { 07: { slots: 2 }, GPU-AB-0: { slots: 3 } }
+workers:
+  - { name: a, engine: simulate, device: 007 }
+  - { name: b, engine: simulate, device: [MIG-GPU-AB/1/0, "0"] }
+)");
+  EXPECT_EQ(config.devices.at(0).id, "7");
+  EXPECT_EQ(config.devices.at(1).id, "GPU-ab-0");
+  EXPECT_EQ(config.workers.at(0).devices, std::vector<std::string>{"7"});
+  EXPECT_EQ(config.workers.at(1).devices, (std::vector<std::string>{"MIG-GPU-ab/1/0", "0"}));
+}
+
 TEST(ConfigTest, AnUnknownKeyIsNamedWithTheNearestKnownOne) {
   EXPECT_EQ(complaint("sockett: /s\nsocket: /s\n"),
             "p.yaml:1: key 'sockett': unknown key; did you mean 'socket'?");
@@ -144,7 +159,7 @@ TEST(ConfigTest, AWrongValueIsShownWithWhatWouldBeRight) {
             "exponential or lognormal");
   EXPECT_EQ(worker_complaint("name: a, engine: simulate, device: gpu"),
             "p.yaml:3: key 'workers[0].device': must be auto, cpu, a GPU's number or UUID "
-            "(GPU-..., MIG-...), or a list of these");
+            "(GPU-..., MIG-...), or a list of these, at most 64");
   EXPECT_EQ(worker_complaint("name: a, engine: simulate, gpu_priority: low"),
             "p.yaml:3: key 'workers[0].gpu_priority': is for engine llama, and this worker's is "
             "simulate");
@@ -152,9 +167,15 @@ TEST(ConfigTest, AWrongValueIsShownWithWhatWouldBeRight) {
             "p.yaml:3: key 'workers[0].max_slots': is for slots: auto; else `slots` is the most");
   EXPECT_EQ(worker_complaint("name: a, engine: simulate, device: [0, cpu]"),
             "p.yaml:3: key 'workers[0].device': must be auto, cpu, a GPU's number or UUID "
-            "(GPU-..., MIG-...), or a list of these");
+            "(GPU-..., MIG-...), or a list of these, at most 64");
   EXPECT_EQ(worker_complaint("name: a, engine: simulate, device: [0, 1, 0]"),
             "p.yaml:3: key 'workers[0].device': names 0 twice");
+  EXPECT_EQ(worker_complaint("name: a, engine: simulate, device: [0, 00]"),
+            "p.yaml:3: key 'workers[0].device': names 0 twice");
+  EXPECT_EQ(complaint("socket: /s\ndevices: { 0: {}, 00: {} }\n"),
+            "p.yaml:2: key 'devices.00': comes twice; keep one");
+  EXPECT_EQ(complaint("socket: /s\ndevices: [0]\n"),
+            "p.yaml:2: key 'devices': must be a map of keys to values");
   EXPECT_EQ(complaint("socket: /s\ndevices: { fast: { slots: 2 } }\n"),
             "p.yaml:2: key 'devices.fast': must be a GPU's number or UUID, as in a worker's "
             "`device`");
@@ -164,6 +185,11 @@ TEST(ConfigTest, AWrongValueIsShownWithWhatWouldBeRight) {
             "p.yaml:2: key 'socket_mode': must be an octal mode, like 0660");
   EXPECT_EQ(complaint("socket: /s\nlimits: { heartbeat_timeout: 1s }\n"),
             "p.yaml:2: key 'limits.heartbeat_timeout': '1s' is too short; the least is 2s");
+  EXPECT_EQ(complaint("socket: /s\nlimits: { keep_dead: 36501d }\n"),
+            "p.yaml:2: key 'limits.keep_dead': '36501d' is too long; the most is 36500d");
+  EXPECT_EQ(worker_complaint("name: a, engine: simulate, memory: 1025TiB"),
+            "p.yaml:3: key 'workers[0].memory': '1025TiB' is out of range; from 1 to "
+            "1125899906842624 bytes are possible");
   EXPECT_EQ(complaint("socket: [a, b]\n"), "p.yaml:1: key 'socket': needs a single value");
   EXPECT_EQ(complaint("socket: /s\nqueues: 5\n"),
             "p.yaml:2: key 'queues': must be a map of keys to values");

@@ -11,6 +11,8 @@
 namespace penstock::simulate {
 namespace {
 
+constexpr double kLongestStepNs = 1e18;  // which a job that many share may pass
+
 // Progress is said each twentieth of a job, but not more often than this.
 constexpr int64_t kMinProgressNs = 250 * kNsPerMs;
 
@@ -107,8 +109,8 @@ int64_t SimulateEngine::step(int64_t wall_ns) {
   if (by_due_.empty()) {
     return kIdle;
   }
-  const auto left_ns = static_cast<double>(by_due_.begin()->first - now_ns);
-  return wall_ns + static_cast<int64_t>(std::ceil(left_ns / speed()));
+  const double left_ns = std::ceil(static_cast<double>(by_due_.begin()->first - now_ns) / speed());
+  return wall_ns + static_cast<int64_t>(std::min(left_ns, kLongestStepNs));
 }
 
 void SimulateEngine::cancel(JobNumber job) {
