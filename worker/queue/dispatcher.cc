@@ -121,10 +121,21 @@ void Dispatcher::promised(const JobId& id, Store::Promise outcome) {
   if (held_bytes_ > kWarmBytes && job->worker() == nullptr) {
     let_go(*job);
   }
-  for (Waiter* waiter = job->waiters(); waiter != nullptr && !job->ending;) {
+  // Its end may have come before this, and may take long to be written: that keeps no promise
+  // waiting.
+  const JobView ending{.id = job->id.view(),
+                       .status = JobStatus::kProcessing,
+                       .queue = job->home()->queue->settings.name,
+                       .attempts = job->attempts(),
+                       .created_ms = created_ms(job->id)};
+  for (Waiter* waiter = job->waiters(); waiter != nullptr;) {
     Waiter* const next = waiter->next;
-    if (waiter->kind == Waiter::Kind::kPromise) {
+    if (waiter->kind == Waiter::Kind::kPromise && !job->ending) {
       say_promised(*waiter, *job);
+    } else if (waiter->kind == Waiter::Kind::kPromise && waiter->wait_ns == 0) {
+      JobView view = ending;
+      view.jobs_path = waiter->jobs_path;
+      say_promised(*waiter, *job, view);
     }
     waiter = next;
   }
