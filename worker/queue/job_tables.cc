@@ -43,8 +43,9 @@ constexpr char kColumns[] =
 
 // The log is overwritten from its beginning and keeps its length, so that a flush need not write
 // the file's size, too. Nobody else reads the database, so it needs no shared memory.
+// NORMAL: a commit writes the log and does not flush it, as that is done by flush(), for many.
 constexpr char kPragmas[] =
-    "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+    "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
     "PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=-1; PRAGMA cache_size=-2048;"
     "PRAGMA temp_store=MEMORY; PRAGMA foreign_keys=OFF;";
 
@@ -151,6 +152,10 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
   };
   prepare(begin_, "BEGIN IMMEDIATE");
   prepare(commit_, "COMMIT");
+  prepare(page_count_, "PRAGMA page_count");
+  prepare(freelist_count_, "PRAGMA freelist_count");
+  Statement page_size(database_, "PRAGMA page_size");
+  page_bytes_ = number(page_size);
   prepare(insert_,
           "INSERT INTO jobs(seq, id, owner, status, key, digest, queue, model, tier, priority,"
           " weight, cost, jobs_path, callback, receipt, created_ms, not_before_ms, deadline_ms,"
@@ -202,24 +207,22 @@ void JobTables::roll_back() {
 // not the file's size and place on disk as well. What lies behind the log's end is not looked at.
 Status JobTables::extend_log(uint64_t bytes) {
   int keep = 1;
-  sqlite3_file* log = nullptr;
   sqlite3_int64 size = 0;
   sqlite3_file_control(database_.get(), "main", SQLITE_FCNTL_PERSIST_WAL, &keep);
-  sqlite3_file_control(database_.get(), "main", SQLITE_FCNTL_JOURNAL_POINTER, &log);
-  if (log == nullptr || log->pMethods == nullptr ||
-      log->pMethods->xFileSize(log, &size) != SQLITE_OK) {
+  sqlite3_file_control(database_.get(), "main", SQLITE_FCNTL_JOURNAL_POINTER, &log_);
+  if (log_ == nullptr || log_->pMethods == nullptr ||
+      log_->pMethods->xFileSize(log_, &size) != SQLITE_OK) {
     return Error{"its log cannot be opened"};
   }
   const sqlite3_int64 before = size;
   const std::string zeros(64U << 10, '\0');
   for (; static_cast<uint64_t>(size) < bytes; size += static_cast<sqlite3_int64>(zeros.size())) {
-    if (log->pMethods->xWrite(log, zeros.data(), static_cast<int>(zeros.size()), size) !=
+    if (log_->pMethods->xWrite(log_, zeros.data(), static_cast<int>(zeros.size()), size) !=
         SQLITE_OK) {
       return Error{"its log cannot be extended to " + std::to_string(bytes) + " bytes"};
     }
   }
-  if (static_cast<uint64_t>(before) < bytes &&
-      log->pMethods->xSync(log, SQLITE_SYNC_NORMAL) != SQLITE_OK) {
+  if (static_cast<uint64_t>(before) < bytes && !flush()) {
     return Error{"its log cannot be flushed"};
   }
   sqlite3_wal_hook(
@@ -230,6 +233,13 @@ Status JobTables::extend_log(uint64_t bytes) {
       },
       &log_pages_);
   return Ok{};
+}
+
+bool JobTables::flush() { return log_->pMethods->xSync(log_, SQLITE_SYNC_NORMAL) == SQLITE_OK; }
+
+bool JobTables::move_log() {
+  return sqlite3_wal_checkpoint_v2(database_.get(), nullptr, SQLITE_CHECKPOINT_RESTART, nullptr,
+                                   nullptr) == SQLITE_OK;
 }
 
 void JobTables::checkpoint() {
@@ -441,13 +451,15 @@ uint64_t JobTables::count_dead() {
   return count.step() ? static_cast<uint64_t>(count.number(0)) : 0;
 }
 
+int64_t JobTables::number(Statement& statement) {
+  statement.reset();
+  const int64_t value = statement.step() ? statement.number(0) : 0;
+  statement.reset();
+  return value;
+}
+
 uint64_t JobTables::bytes() {
-  const auto number = [this](const char* sql) {
-    Statement statement(database_, sql);
-    return statement.step() ? statement.number(0) : 0;
-  };
-  return static_cast<uint64_t>(number("PRAGMA page_size") *
-                               (number("PRAGMA page_count") - number("PRAGMA freelist_count")));
+  return static_cast<uint64_t>(page_bytes_ * (number(page_count_) - number(freelist_count_)));
 }
 
 }  // namespace penstock::queue

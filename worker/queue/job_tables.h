@@ -31,6 +31,11 @@ class JobTables {
   bool begin();
   bool commit();
   void roll_back();
+  // What was committed so far is on disk. Any thread may call it, whatever else is done meanwhile.
+  bool flush();
+  // The same, where a flush has failed: all that the log has is moved into the database, and that
+  // is flushed.
+  bool move_log();
   // Moves what the log has into the database; some of it, without waiting.
   void checkpoint();
   // Of the log, at the last commit.
@@ -71,11 +76,14 @@ class JobTables {
   Status extend_log(uint64_t bytes);
   bool read_row(Statement& row, JobRecord& job);
   bool one(Statement& statement, std::optional<JobRecord>& job);
+  static int64_t number(Statement& statement);  // its only row's only column
 
   Database database_;
   uint64_t damaged_rows_ = 0;
   uint64_t log_pages_ = 0;
-  Statement begin_, commit_, insert_, erase_, erase_result_, set_attempt_, finish_, insert_result_,
+  sqlite3_file* log_ = nullptr;
+  int64_t page_bytes_ = 0;
+  Statement begin_, commit_, page_count_, freelist_count_, insert_, erase_, erase_result_, set_attempt_, finish_, insert_result_,
       insert_delivery_, requeue_, set_delivery_, erase_delivery_, expired_, submit_of_, result_of_,
       find_, find_key_, list_owner_, list_all_, list_dead_;
 };

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "shared/base/clock.h"
+#include "worker/queue/group_flusher.h"
 #include "worker/queue/job_tables.h"
 #include "worker/queue/result_files.h"
 #include "worker/queue/state_folder.h"
@@ -39,6 +40,10 @@ class SqliteStore final : public Store {
     dead_ = tables_->count_dead();
     file_bytes_ = files_.sweep([this](const JobId& id) { return tables_->has_result_file(id); });
     measure();
+    flusher_.emplace(GroupFlusher<Group>::Calls{
+        .flush = [this] { return tables_->flush(); },
+        .flushed = [this](Group& group) { told(group); },
+        .lost = [this] { note_lost(); }});
     thread_ = std::thread([this] { work(); });
   }
 
@@ -227,7 +232,9 @@ class SqliteStore final : public Store {
   }
 
   Status health() const override {
-    return broken_.load(std::memory_order_acquire) ? Status(Error{last_fault()}) : Status(Ok{});
+    return broken_.load(std::memory_order_acquire) || lost_.load(std::memory_order_acquire)
+               ? Status(Error{last_fault()})
+               : Status(Ok{});
   }
   std::string last_fault() const override {
     const std::lock_guard lock(mutex_);
@@ -255,6 +262,13 @@ class SqliteStore final : public Store {
     std::function<void(bool full)> broken;  // kPromise
     std::function<bool()> undo;             // kPromise
     bool asked = true;                      // else it is the store's own
+  };
+  // What was one transaction.
+  struct Group {
+    std::vector<Op> ops;
+    bool writes = false;
+    int64_t begun_ns = 0;
+    std::vector<JobId> gone;  // whose result files it has left without a row
   };
 
   void ask(Op op) {
@@ -339,37 +353,45 @@ class SqliteStore final : public Store {
   }
 
   void work() {
-    std::vector<Op> ops;
-    for (;;) {
+    for (bool last = false; !last;) {
+      std::vector<Op> ops;
       {
         std::unique_lock lock(mutex_);
-        const auto ready = [this] { return stopping_ || !inbox_.empty(); };
-        if (backlog_.empty()) {
+        const auto ready = [this] { return stopping_ || !inbox_.empty() || newly_lost_; };
+        if (backlog_.empty() && !lost_) {
           wake_.wait(lock, ready);
         } else {
           wake_.wait_for(lock, retry_, ready);
         }
-        if (inbox_.empty() && stopping_) {
-          lock.unlock();
-          ops = std::move(backlog_);
-          group(ops);  // the last try
-          return;
-        }
+        newly_lost_ = false;
+        last = stopping_ && inbox_.empty();
         ops.swap(inbox_);
       }
-      if (!backlog_.empty()) {  // in the order it was asked
-        backlog_.insert(backlog_.end(), std::make_move_iterator(ops.begin()),
-                        std::make_move_iterator(ops.end()));
-        ops.swap(backlog_);
-        backlog_.clear();
-      }
-      group(ops);
-      ops.clear();
+      turn(std::move(ops));
+    }
+    if (!flusher_->drain()) {
+      turn({});  // the last try
+      flusher_->drain();
     }
   }
 
+  void turn(std::vector<Op> ops) {
+    if (lost_) {
+      take_lost();
+      if (!put_right()) {
+        return set_aside(ops, false);
+      }
+    }
+    if (!backlog_.empty()) {  // in the order it was asked
+      backlog_.insert(backlog_.end(), std::make_move_iterator(ops.begin()),
+                      std::make_move_iterator(ops.end()));
+      ops = std::exchange(backlog_, {});
+    }
+    group(std::move(ops));
+  }
+
   // All of them in one transaction.
-  void group(std::vector<Op>& ops) {
+  void group(std::vector<Op> ops) {
     if (ops.empty()) {
       return;
     }
@@ -388,40 +410,47 @@ class SqliteStore final : public Store {
       return fail(ops);
     }
     if (writes) {
-      commits_ += 1;
-      commit_ns_ += static_cast<uint64_t>(monotonic_ns() - begun_ns);
       settle();
     }
     broken_.store(false, std::memory_order_release);
-    hand_back(ops);
-    if (tables_->log_pages() * kPageBytes > log_bytes_ / kLogParts * (kLogParts - 1)) {
+    const bool alone = is_idle();
+    flusher_->add({.ops = std::move(ops),
+                   .writes = writes,
+                   .begun_ns = begun_ns,
+                   .gone = std::exchange(gone_, {})},
+                  alone);
+    if (writes && tables_->log_pages() * kPageBytes > log_bytes_ / kLogParts * (kLogParts - 1) &&
+        flusher_->drain()) {
       tables_->checkpoint();
     }
+  }
+  bool is_idle() {
+    const std::lock_guard lock(mutex_);
+    return inbox_.empty();
   }
 
   // What the transaction has changed beside the database.
   void settle() {
     file_bytes_ = static_cast<uint64_t>(static_cast<int64_t>(file_bytes_) + group_file_bytes_);
     dead_ += static_cast<uint64_t>(group_dead_);
-    for (const JobId& id : gone_) {
-      files_.remove(id);
-    }
     measure();
   }
   void measure() { bytes_ = file_bytes_ + tables_->bytes(); }
 
-  // Promises are told that they are none, reads are done alone, and all else waits for the next
-  // try. A commit that failed may have reached the disk all the same: what it would promise is
-  // taken back.
+  // The transaction could not be committed. The commit may have reached the disk all the same:
+  // what it would promise is taken back.
   void fail(std::vector<Op>& ops) {
     const bool full = tables_->full();
-    {
-      const std::lock_guard lock(mutex_);
-      fault_ = file_fault_.empty() ? tables_->error().message : file_fault_;
-    }
+    note_fault(file_fault_.empty() ? tables_->error().message : file_fault_);
     tables_->roll_back();
-    ++write_errors_;
     broken_.store(true, std::memory_order_release);
+    flusher_->drain();  // so that all are told in order
+    set_aside(ops, full);
+  }
+
+  // Promises are told that they are none, reads are done alone, and all else waits for the next
+  // try.
+  void set_aside(std::vector<Op>& ops, bool full) {
     std::vector<Op> over;
     for (Op& op : ops) {
       if (op.kind == Op::kWrite) {
@@ -431,12 +460,78 @@ class SqliteStore final : public Store {
       if (op.kind == Op::kRead) {
         op.run();
       } else {
-        op.broken(full);
-        backlog_.push_back({.kind = Op::kWrite, .run = std::move(op.undo), .asked = false});
+        break_promise(op, full);
       }
       over.push_back(std::move(op));
     }
     hand_back(over);
+  }
+  void break_promise(Op& op, bool full) {
+    op.broken(full);
+    backlog_.push_back({.kind = Op::kWrite, .run = std::move(op.undo), .asked = false});
+  }
+
+  // The log could not be flushed: its last transactions are in the database as we see it, and
+  // nobody knows whether they are on disk. What they promised is taken back; whoever asked for all
+  // else is told once it is safe.
+  void take_lost() {
+    std::vector<Op> over;
+    for (Group& group : flusher_->take_lost()) {
+      std::vector<Op> writes;
+      for (Op& op : group.ops) {
+        if (op.kind == Op::kPromise) {
+          break_promise(op, false);
+        }
+        (op.kind == Op::kWrite ? writes : over).push_back(std::move(op));
+      }
+      group.ops = std::move(writes);
+      unsafe_.push_back(std::move(group));
+    }
+    hand_back(over);
+  }
+
+  // Moves the log into the database, and flushes that.
+  bool put_right() {
+    if (!tables_->move_log()) {
+      note_fault(tables_->error().message);
+      return false;
+    }
+    flusher_->resume();
+    lost_.store(false, std::memory_order_release);
+    for (Group& group : unsafe_) {
+      told(group);
+    }
+    unsafe_.clear();
+    return true;
+  }
+
+  void note_fault(std::string what) {
+    const std::lock_guard lock(mutex_);
+    fault_ = std::move(what);
+    ++write_errors_;
+  }
+
+  // ---- the flusher's thread, or the store's ----
+
+  void told(Group& group) {
+    if (group.writes) {
+      commits_ += 1;
+      commit_ns_ += static_cast<uint64_t>(monotonic_ns() - group.begun_ns);
+    }
+    for (const JobId& id : group.gone) {
+      files_.remove(id);
+    }
+    hand_back(group.ops);
+  }
+
+  void note_lost() {
+    note_fault("writing jobs failed: their log cannot be flushed to disk");
+    {
+      const std::lock_guard lock(mutex_);
+      newly_lost_ = true;
+      lost_.store(true, std::memory_order_release);
+    }
+    wake_.notify_one();
   }
 
   void hand_back(std::vector<Op>& ops) {
@@ -473,7 +568,9 @@ class SqliteStore final : public Store {
   std::vector<std::function<void()>> done_;  // guarded by mutex_
   std::string fault_;                        // guarded by mutex_
   bool stopping_ = false;                    // guarded by mutex_
-  std::atomic<bool> broken_{false};
+  bool newly_lost_ = false;                  // guarded by mutex_
+  std::atomic<bool> broken_{false};          // the last transaction could not be written
+  std::atomic<bool> lost_{false};            // the log could not be flushed
   std::atomic<uint64_t> commits_{0};
   std::atomic<uint64_t> commit_ns_{0};
   std::atomic<uint64_t> dead_{0};
@@ -481,12 +578,14 @@ class SqliteStore final : public Store {
   std::atomic<uint64_t> write_errors_{0};
 
   // The store's thread's:
-  std::vector<Op> backlog_;  // writes that are tried again
+  std::vector<Op> backlog_;    // writes that are tried again
+  std::vector<Group> unsafe_;  // written, but not safe: see take_lost()
   uint64_t file_bytes_ = 0;
   int64_t group_file_bytes_ = 0;
   int64_t group_dead_ = 0;
   std::vector<JobId> gone_;  // whose result files the transaction has left without a row
   std::string file_fault_;
+  std::optional<GroupFlusher<Group>> flusher_;
   std::thread thread_;
 };
 

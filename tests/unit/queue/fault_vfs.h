@@ -3,6 +3,8 @@
 //
 //   kFail   it fails, and those after it succeed again
 //   kShort  half of it is written, then it fails; those after it succeed again
+//   kDrop   it fails, and if it is a sync, what it was to write never comes to the disk: the next
+//           sync says nothing of it, and reads still see it (https://lwn.net/Articles/752063/)
 //   kCrash  the power fails: whatever was not synced is gone from every file, and nothing works any
 //           more until the files are opened anew
 //
@@ -11,19 +13,20 @@
 
 #include <sqlite3.h>
 
+#include <algorithm>
 #include <fstream>
 #include <map>
 #include <mutex>
-#include <set>
 #include <sstream>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace penstock::queue {
 
 class FaultVfs {
  public:
-  enum class Fault { kNone, kFail, kShort, kCrash };
+  enum class Fault { kNone, kFail, kShort, kDrop, kCrash };
   static constexpr char kName[] = "penstock-fault";
 
   static FaultVfs& instance() {
@@ -53,7 +56,12 @@ class FaultVfs {
     const std::lock_guard lock(mutex_);
     fault_ = Fault::kNone;
     crashed_ = false;
-    synced_.clear();
+    disk_.clear();
+  }
+  // What was not synced is gone. The files are closed.
+  void power_off() {
+    const std::lock_guard lock(mutex_);
+    put_back();
   }
 
  private:
@@ -79,7 +87,7 @@ class FaultVfs {
         if (self->crashed_) {
           return SQLITE_IOERR_DELETE;
         }
-        self->synced_.erase(name);
+        self->disk_.erase(name);
       }
       return self->real_->xDelete(self->real_, name, sync);
     };
@@ -101,32 +109,38 @@ class FaultVfs {
       return as(file)->real()->pMethods->xRead(as(file)->real(), to, size, at);
     };
     methods_.xWrite = [](sqlite3_file* file, const void* from, int size, sqlite3_int64 at) {
-      sqlite3_file* const real = as(file)->real();
-      switch (instance().next()) {
-        case Fault::kNone:
-          return real->pMethods->xWrite(real, from, size, at);
-        case Fault::kShort:
-          real->pMethods->xWrite(real, from, size / 2, at);
-          return SQLITE_IOERR_WRITE;
-        default:
-          return SQLITE_IOERR_WRITE;
+      const Fault fault = instance().next();
+      if (fault != Fault::kNone && fault != Fault::kShort) {
+        return SQLITE_IOERR_WRITE;
       }
+      const int written = fault == Fault::kShort ? size / 2 : size;
+      sqlite3_file* const real = as(file)->real();
+      const int rc = real->pMethods->xWrite(real, from, written, at);
+      instance().note(*as(file)->path, {at, {static_cast<const char*>(from),
+                                             static_cast<size_t>(written)}});
+      return fault == Fault::kShort ? SQLITE_IOERR_WRITE : rc;
     };
     methods_.xTruncate = [](sqlite3_file* file, sqlite3_int64 size) {
       sqlite3_file* const real = as(file)->real();
-      return instance().next() == Fault::kNone ? real->pMethods->xTruncate(real, size)
-                                               : SQLITE_IOERR_TRUNCATE;
+      if (instance().next() != Fault::kNone) {
+        return SQLITE_IOERR_TRUNCATE;
+      }
+      instance().note(*as(file)->path, {size, {}, true});
+      return real->pMethods->xTruncate(real, size);
     };
     methods_.xSync = [](sqlite3_file* file, int flags) {
-      sqlite3_file* const real = as(file)->real();
-      if (instance().next() != Fault::kNone) {
+      const std::string& path = *as(file)->path;
+      const Fault fault = instance().next();
+      if (fault == Fault::kDrop) {
+        instance().begin_sync(path);
+      }
+      if (fault != Fault::kNone) {
         return SQLITE_IOERR_FSYNC;
       }
-      const int rc = real->pMethods->xSync(real, flags);
-      if (rc == SQLITE_OK) {
-        instance().note_synced(*as(file)->path);
-      }
-      return rc;
+      // What is written while it is synced is not promised.
+      const auto changes = instance().begin_sync(path);
+      const int rc = as(file)->real()->pMethods->xSync(as(file)->real(), flags);
+      return instance().end_sync(path, changes) ? rc : SQLITE_IOERR_FSYNC;
     };
     methods_.xFileSize = [](sqlite3_file* file, sqlite3_int64* size) {
       return as(file)->real()->pMethods->xFileSize(as(file)->real(), size);
@@ -160,7 +174,7 @@ class FaultVfs {
       mine->path = new std::string(name == nullptr ? "" : name);
       mine->base.pMethods = &methods_;
       const std::lock_guard lock(mutex_);
-      synced_.try_emplace(*mine->path, content(*mine->path));
+      disk_.try_emplace(*mine->path, Disk{content(*mine->path), {}});
     }
     return rc;
   }
@@ -178,16 +192,48 @@ class FaultVfs {
     const Fault fault = std::exchange(fault_, Fault::kNone);
     if (fault == Fault::kCrash) {
       crashed_ = true;
-      for (const auto& [path, bytes] : synced_) {
-        std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
-      }
+      put_back();
     }
     return fault;
   }
 
-  void note_synced(const std::string& path) {
+  void put_back() {
+    for (const auto& [path, disk] : disk_) {
+      std::ofstream(path, std::ios::binary | std::ios::trunc) << disk.synced;
+    }
+  }
+
+  struct Change {
+    sqlite3_int64 at;
+    std::string bytes;
+    bool cut = false;  // the file ends at `at`
+  };
+  struct Disk {
+    std::string synced;
+    std::vector<Change> changes;  // since
+  };
+
+  void note(const std::string& path, Change change) {
     const std::lock_guard lock(mutex_);
-    synced_[path] = content(path);
+    disk_[path].changes.push_back(std::move(change));
+  }
+  std::vector<Change> begin_sync(const std::string& path) {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(disk_[path].changes, {});
+  }
+  // False: the power failed meanwhile.
+  bool end_sync(const std::string& path, const std::vector<Change>& changes) {
+    const std::lock_guard lock(mutex_);
+    if (crashed_) {
+      return false;
+    }
+    std::string& bytes = disk_[path].synced;
+    for (const Change& change : changes) {
+      const auto at = static_cast<size_t>(change.at);
+      bytes.resize(change.cut ? at : std::max(bytes.size(), at + change.bytes.size()));
+      bytes.replace(at, change.bytes.size(), change.bytes);
+    }
+    return true;
   }
 
   static std::string content(const std::string& path) {
@@ -204,7 +250,7 @@ class FaultVfs {
   int left_ = 0;
   int operations_ = 0;
   bool crashed_ = false;
-  std::map<std::string, std::string> synced_;
+  std::map<std::string, Disk> disk_;
 };
 
 }  // namespace penstock::queue

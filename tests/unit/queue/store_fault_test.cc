@@ -1,4 +1,4 @@
-// Every write, sync and truncation goes wrong once, in each of three ways.
+// Every write, sync and truncation goes wrong once, in each of four ways.
 #include <algorithm>
 #include <map>
 
@@ -102,6 +102,9 @@ TEST_P(StoreFaultTest, WhatWasToldIsThereAfterOpeningAnew) {
     }
     happened = vfs.happened();
     store_.reset();
+    if (GetParam() == Fault::kDrop) {
+      vfs.power_off();
+    }
     vfs.reset();
     const auto alive = reopen();
     ASSERT_TRUE(store_) << "it cannot be opened after the fault at " << at;
@@ -119,10 +122,11 @@ TEST_P(StoreFaultTest, WhatWasToldIsThereAfterOpeningAnew) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Each, StoreFaultTest,
-                         testing::Values(Fault::kFail, Fault::kShort, Fault::kCrash),
+                         testing::Values(Fault::kFail, Fault::kShort, Fault::kDrop, Fault::kCrash),
                          [](const auto& each) {
                            return each.param == Fault::kFail    ? "Fails"
                                   : each.param == Fault::kShort ? "IsCutShort"
+                                  : each.param == Fault::kDrop  ? "IsDropped"
                                                                 : "ThePowerFails";
                          });
 
