@@ -155,7 +155,7 @@ void print(Tally& tally, double seconds, bool whole) {
   std::sort(all.begin(), all.end());
   const uint64_t done = whole ? tally.completed : tally.answered;
   std::printf(
-      "jobs_s=%.0f p50_us=%.0f p99_us=%.0f max_us=%.0f answered=%lu completed=%lu refused=%lu "
+      "jobs_s=%.1f p50_us=%.0f p99_us=%.0f max_us=%.0f answered=%lu completed=%lu refused=%lu "
       "seconds=%.3f\n",
       static_cast<double>(done) / seconds, percentile_us(all, 0.5), percentile_us(all, 0.99),
       percentile_us(all, 1), tally.answered, tally.completed, tally.refused, seconds);

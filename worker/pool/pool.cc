@@ -52,11 +52,14 @@ Pool::Turn Pool::turn(int64_t now_ns) {
   if (start_waiting()) {  // in the room the ended ones left
     step_due_ns_ = now_ns;
   }
+  const bool takes = owed_ > 0;
   report(now_ns);
   if (!link_.flush()) {
     return gone();
   }
-  return outcome(now_ns);
+  Turn turn = outcome(now_ns);
+  turn.took = takes;
+  return turn;
 }
 
 const char* Pool::read_frames() {

@@ -51,6 +51,7 @@ class Pool {
     std::string message;       // for stderr, if not empty
     int64_t wake_ns = 0;       // call turn() again then at the latest (monotonic)
     bool wants_write = false;  // ... or when the socket takes bytes again
+    bool took = false;         // a place has come free: the next job may be here in a moment
   };
 
   // Says HELLO and grants credit with the first turn. `link` and `sink` outlive this; the sink

@@ -83,9 +83,10 @@ class JobTables {
   uint64_t log_pages_ = 0;
   sqlite3_file* log_ = nullptr;
   int64_t page_bytes_ = 0;
-  Statement begin_, commit_, page_count_, freelist_count_, insert_, erase_, erase_result_, set_attempt_, finish_, insert_result_,
-      insert_delivery_, requeue_, set_delivery_, erase_delivery_, expired_, submit_of_, result_of_,
-      find_, find_key_, list_owner_, list_all_, list_dead_;
+  Statement begin_, commit_, page_count_, freelist_count_, insert_, erase_, erase_result_,
+      set_attempt_, finish_, insert_result_, insert_delivery_, requeue_, set_delivery_,
+      erase_delivery_, expired_, submit_of_, result_of_, find_, find_key_, list_owner_, list_all_,
+      list_dead_;
 };
 
 }  // namespace penstock::queue

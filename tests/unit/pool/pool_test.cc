@@ -28,6 +28,8 @@ TEST_F(PoolTest, AJobIsAnsweredAndItsCreditComesBackInTheSameTurn) {
   send(submit_bytes(7) + submit_bytes(8));
   turn();
   EXPECT_EQ(story(), "HEAD 7, CHUNK 7, DONE 7, HEAD 8, CHUNK 8, DONE 8, TAKE 2");
+  EXPECT_TRUE(last_.took) << "the next job is not far";
+  EXPECT_FALSE(turn().took);
 }
 
 TEST_F(PoolTest, ARefusedJobFailsAndItsCreditComesBack) {
