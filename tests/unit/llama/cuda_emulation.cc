@@ -98,6 +98,7 @@ class Fiber {
 
 struct Machine {
   bool answers = false;
+  bool full = false;
   unsigned seed = 1;
   int broken = 0;
   std::vector<std::unique_ptr<Fiber>> fibers;
@@ -190,6 +191,7 @@ class PlainLoops final : public CublasLt {
 }  // namespace
 
 void answer(bool on) { machine.answers = on; }
+void fill(bool on) { machine.full = on; }
 void set_order(unsigned seed) { machine.seed = seed; }
 int broken_barriers() { return std::exchange(machine.broken, 0); }
 std::unique_ptr<CublasLt> library() { return std::make_unique<PlainLoops>(); }
@@ -254,15 +256,16 @@ void DestroyStream::operator()(CUstream_st*) const {}
 
 Result<DeviceMemory> allocate_on_device(int64_t bytes) {
   void* data = nullptr;
-  if (posix_memalign(&data, 256, static_cast<size_t>(bytes)) != 0) {
-    return Error{"out of memory"};
+  if (emulation::machine.full || posix_memalign(&data, 256, static_cast<size_t>(bytes)) != 0) {
+    return Error{"CUDA memory: cudaErrorMemoryAllocation (2), out of memory"};
   }
   std::memset(data, 0xFF, static_cast<size_t>(bytes));
   return DeviceMemory(static_cast<std::byte*>(data));
 }
 
 Result<PinnedMemory> allocate_pinned(int64_t bytes) {
-  return PinnedMemory(allocate_on_device(bytes)->release());
+  auto memory = allocate_on_device(bytes);
+  return memory ? Result<PinnedMemory>(PinnedMemory(memory->release())) : memory.error();
 }
 
 Result<Stream> make_stream(bool) {
@@ -287,6 +290,9 @@ Status copy_to_host(CUstream_st*, std::byte* host, const std::byte* device, int6
 
 Status launched() { return Ok{}; }
 Status wait(CUstream_st*) { return Ok{}; }
+bool is_out_of_memory(const Error& error) {
+  return error.message.find("cudaErrorMemoryAllocation") != std::string::npos;
+}
 
 Result<std::unique_ptr<CublasLt>> open_cublaslt() { return Error{"cuBLASLt was not found"}; }
 

@@ -37,6 +37,8 @@ namespace penstock::llama::cuda::emulation {
 
 // Whether use_device() finds a device. Off until a test wants it.
 void answer(bool on);
+// Whether others have all of its memory.
+void fill(bool on);
 // Of the order threads run in, from the next launch on.
 void set_order(unsigned seed);
 // Barriers or warp operations not met by all that had to, since the last call.

@@ -162,4 +162,8 @@ Status launched() { return checked(cudaGetLastError(), "kernel"); }
 
 Status wait(CUstream_st* stream) { return checked(cudaStreamSynchronize(stream), "step"); }
 
+bool is_out_of_memory(const Error& error) {
+  return error.message.find(cudaGetErrorName(cudaErrorMemoryAllocation)) != std::string::npos;
+}
+
 }  // namespace penstock::llama::cuda
