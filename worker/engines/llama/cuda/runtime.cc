@@ -35,6 +35,7 @@ Error no_driver(cudaError_t error) {
 }  // namespace
 
 Result<DeviceInfo> use_device(int number) {
+  cudaGetLastError();  // not what an earlier try left
   int count = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess) {
     cudaGetLastError();  // not this thread's next call's
