@@ -5,9 +5,9 @@
 // barrier or a warp operation, and goes on when all others have met it, too. The order they run in
 // is shuffled by a seed, and warps run as far ahead of one another as they can: a kernel that lacks
 // a barrier computes something else. A barrier that only some threads reach, or a warp operation
-// that only some lanes reach, is counted. Device memory is the host's, exactly as large as asked
-// for and full of NaN, so that a sanitizer sees who goes beyond it and a test who reads what was
-// never written.
+// that only some lanes reach, is counted. A launch that no device could start is refused, and told
+// of by launched(). Device memory is the host's, exactly as large as asked for and full of NaN, so
+// that a sanitizer sees who goes beyond it and a test who reads what was never written.
 //
 // What this cannot show: anything about speed, memory that is ordered weakly, or PTX.
 #pragma once
