@@ -98,8 +98,10 @@ class Fiber {
 
 struct Machine {
   bool answers = false;
+  bool full = false;
   unsigned seed = 1;
   int broken = 0;
+  bool refused = false;
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<uint64_t> slots;  // [threads, 2]
   std::vector<std::byte> shared;
@@ -164,6 +166,14 @@ void run_block(unsigned threads, std::mt19937& random) {
   }
 }
 
+// CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"; of shared memory
+// what needs no attribute.
+bool can_start(const dim3& grid, unsigned threads, size_t shared_bytes) {
+  constexpr unsigned kMost = 65535;
+  return grid.x > 0 && grid.x <= INT32_MAX && grid.y > 0 && grid.y <= kMost && grid.z > 0 &&
+         grid.z <= kMost && threads > 0 && threads <= 1024 && shared_bytes <= (48 << 10);
+}
+
 class PlainLoops final : public CublasLt {
  public:
   bool can(const Matrix& weight, int64_t) override { return weight.cols % 2 == 0; }
@@ -190,11 +200,16 @@ class PlainLoops final : public CublasLt {
 }  // namespace
 
 void answer(bool on) { machine.answers = on; }
+void fill(bool on) { machine.full = on; }
 void set_order(unsigned seed) { machine.seed = seed; }
 int broken_barriers() { return std::exchange(machine.broken, 0); }
 std::unique_ptr<CublasLt> library() { return std::make_unique<PlainLoops>(); }
 
 void launch(dim3 grid, unsigned threads, size_t shared_bytes, const std::function<void()>& kernel) {
+  if (!can_start(grid, threads, shared_bytes)) {
+    machine.refused = true;
+    return;
+  }
   while (machine.fibers.size() < threads) {
     machine.fibers.push_back(std::make_unique<Fiber>());
   }
@@ -254,15 +269,16 @@ void DestroyStream::operator()(CUstream_st*) const {}
 
 Result<DeviceMemory> allocate_on_device(int64_t bytes) {
   void* data = nullptr;
-  if (posix_memalign(&data, 256, static_cast<size_t>(bytes)) != 0) {
-    return Error{"out of memory"};
+  if (emulation::machine.full || posix_memalign(&data, 256, static_cast<size_t>(bytes)) != 0) {
+    return Error{"CUDA memory: cudaErrorMemoryAllocation (2), out of memory"};
   }
   std::memset(data, 0xFF, static_cast<size_t>(bytes));
   return DeviceMemory(static_cast<std::byte*>(data));
 }
 
 Result<PinnedMemory> allocate_pinned(int64_t bytes) {
-  return PinnedMemory(allocate_on_device(bytes)->release());
+  auto memory = allocate_on_device(bytes);
+  return memory ? Result<PinnedMemory>(PinnedMemory(memory->release())) : memory.error();
 }
 
 Result<Stream> make_stream(bool) {
@@ -285,8 +301,16 @@ Status copy_to_host(CUstream_st*, std::byte* host, const std::byte* device, int6
   return Ok{};
 }
 
-Status launched() { return Ok{}; }
+Status launched() {
+  return std::exchange(emulation::machine.refused, false)
+             ? Status(
+                   Error{"CUDA kernel: cudaErrorInvalidConfiguration (9), invalid configuration"})
+             : Status(Ok{});
+}
 Status wait(CUstream_st*) { return Ok{}; }
+bool is_out_of_memory(const Error& error) {
+  return error.message.find("cudaErrorMemoryAllocation") != std::string::npos;
+}
 
 Result<std::unique_ptr<CublasLt>> open_cublaslt() { return Error{"cuBLASLt was not found"}; }
 

@@ -5,9 +5,9 @@
 // barrier or a warp operation, and goes on when all others have met it, too. The order they run in
 // is shuffled by a seed, and warps run as far ahead of one another as they can: a kernel that lacks
 // a barrier computes something else. A barrier that only some threads reach, or a warp operation
-// that only some lanes reach, is counted. Device memory is the host's, exactly as large as asked
-// for and full of NaN, so that a sanitizer sees who goes beyond it and a test who reads what was
-// never written.
+// that only some lanes reach, is counted. A launch that no device could start is refused, and told
+// of by launched(). Device memory is the host's, exactly as large as asked for and full of NaN, so
+// that a sanitizer sees who goes beyond it and a test who reads what was never written.
 //
 // What this cannot show: anything about speed, memory that is ordered weakly, or PTX.
 #pragma once
@@ -37,6 +37,8 @@ namespace penstock::llama::cuda::emulation {
 
 // Whether use_device() finds a device. Off until a test wants it.
 void answer(bool on);
+// Whether others have all of its memory.
+void fill(bool on);
 // Of the order threads run in, from the next launch on.
 void set_order(unsigned seed);
 // Barriers or warp operations not met by all that had to, since the last call.

@@ -265,6 +265,19 @@ TEST(CudaDeviceTest, NumbersThatDoNotAnswerAreRefusedAndSaidWhy) {
   emulation::answer(false);
 }
 
+TEST(CudaDeviceTest, OneWhoseMemoryOthersHaveIsNotAtFaultAndOpensNoModel) {
+  EXPECT_FALSE(works("0")) << "one that does not answer is";
+  emulation::answer(true);
+  EXPECT_TRUE(works("0"));
+  emulation::fill(true);
+  EXPECT_TRUE(works("0"));
+  const auto refused = open_runner({.model_dir = kGrouped, .device = "0"});
+  emulation::fill(false);
+  emulation::answer(false);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("out of memory"), std::string::npos);
+}
+
 // In a build with CUDA and in one without.
 TEST(DeviceTest, AutoTakesTheCpuWhereNoGpuAnswersAndSaysSoOnceWithTheReason) {
   std::vector<std::string> lines;

@@ -34,7 +34,9 @@ Result<std::unique_ptr<Runner>> open_on_cuda(const RunnerOptions& options) {
 }
 #else
 Status cuda_answers(const std::string&) { return Error{"this worker was built without CUDA"}; }
-Status cuda_works(const std::string&) { return Ok{}; }
+Status cuda_works(const std::string& device) {
+  return Error{"device " + device + ": this worker was built without CUDA"};
+}
 Result<std::unique_ptr<Runner>> open_on_cuda(const RunnerOptions&) {
   return Error{"this worker was built without CUDA"};
 }
@@ -67,12 +69,8 @@ Result<std::unique_ptr<Runner>> open_runner(const RunnerOptions& options) {
 }
 
 Status check_device(const std::string& device) {
-  if (device == "cpu") {
+  if (device == "cpu" || (device == "auto" && !cuda_answers(device))) {
     return Ok{};
-  }
-  if (const Status answer = cuda_answers(device); !answer) {
-    return device == "auto" ? Status(Ok{})
-                            : Status(Error{"device " + device + ": " + answer.error().message});
   }
   return cuda_works(device);
 }

@@ -12,7 +12,8 @@ namespace penstock::llama::cuda {
 // Whether CUDA device `number` can be used; the Error says why not.
 Status answers(const std::string& number);
 
-// Whether it computes what it should (self_test.h).
+// Whether it answers and computes what it should (self_test.h). One whose memory others have taken
+// cannot be asked and is not at fault: opening a model there says what is missing.
 Status works(const std::string& number);
 
 // Loads the model there. REQUIRES: answers() said so on this thread; options.device is that number,

@@ -27,7 +27,7 @@ int64_t splits_of(int64_t tiles, int64_t heads, int64_t kv_heads, int64_t proces
 }
 
 Result<int64_t> pool_blocks(int64_t memory, int64_t free_bytes, int64_t block_bytes, int64_t most) {
-  constexpr int64_t kSpare = int64_t{256} << 20;
+  constexpr int64_t kSpare = int64_t{1} << 30;
   int64_t budget = std::max<int64_t>(0, free_bytes - std::min(kSpare, free_bytes / 8));
   if (memory > 0) {
     budget = std::min(budget, memory);

@@ -46,7 +46,8 @@ PENSTOCK_BOTH constexpr int32_t split_tokens(int32_t reach, int32_t splits) {
 }
 
 // Cache blocks for a budget of `memory` bytes (0: none given) when `free_bytes` are free, never
-// more than `most`. Leaves some memory to CUDA itself. An Error if that is none.
+// more than `most`. Leaves some memory to CUDA itself: graphs, and code that is loaded when it is
+// first run. An Error if that is none.
 Result<int64_t> pool_blocks(int64_t memory, int64_t free_bytes, int64_t block_bytes, int64_t most);
 
 // Deals out one allocation: offsets, each aligned for any kernel and for cuBLASLt.

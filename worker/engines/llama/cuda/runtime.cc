@@ -35,6 +35,7 @@ Error no_driver(cudaError_t error) {
 }  // namespace
 
 Result<DeviceInfo> use_device(int number) {
+  cudaGetLastError();  // not what an earlier try left
   int count = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess) {
     cudaGetLastError();  // not this thread's next call's
@@ -161,5 +162,9 @@ Status launch(CUstream_st* stream, CUgraphExec_st* graph) {
 Status launched() { return checked(cudaGetLastError(), "kernel"); }
 
 Status wait(CUstream_st* stream) { return checked(cudaStreamSynchronize(stream), "step"); }
+
+bool is_out_of_memory(const Error& error) {
+  return error.message.find(cudaGetErrorName(cudaErrorMemoryAllocation)) != std::string::npos;
+}
 
 }  // namespace penstock::llama::cuda

@@ -76,4 +76,7 @@ Status launched();
 // Waits for the stream alone, not for the device.
 Status wait(CUstream_st* stream);
 
+// Whether there was no memory: others may have it, and the device is not at fault.
+bool is_out_of_memory(const Error& error);
+
 }  // namespace penstock::llama::cuda
