@@ -79,6 +79,15 @@ bool wait(const Pool::Turn& turn, int socket, int signals) {
   return (fds[1].revents & POLLIN) != 0 && ::read(signals, &info, sizeof info) > 0;
 }
 
+// Tells both the operator and penstockd why this worker ends.
+int give_up(const WorkerOptions& options, Link& link, const std::string& why,
+            bool device_fault = false) {
+  std::fprintf(stderr, "penstock-worker %s: %s\n", options.name.c_str(), why.c_str());
+  wire::append(link.out(), 0, wire::Goodbye{why, device_fault ? 1U : 0U});
+  link.flush();
+  return 1;
+}
+
 int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
         std::unique_ptr<Engine> engine) {
   Pool pool({.name = options.name,
@@ -88,7 +97,14 @@ int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
              .claims_memory = options.claims_memory},
             link, sink, std::move(engine));
   for (;;) {
-    const Pool::Turn turn = pool.turn(monotonic_ns());
+    Pool::Turn turn;
+    try {
+      turn = pool.turn(monotonic_ns());
+    } catch (const DeviceLost& fault) {  // its jobs' FAILED frames still leave
+      const int status =
+          give_up(options, link, std::string("the device failed: ") + fault.what(), true);
+      std::_Exit(status);  // nothing is freed on a device that may never answer again
+    }
     if (!turn.message.empty()) {
       std::fprintf(stderr, "penstock-worker %s: %s\n", options.name.c_str(), turn.message.c_str());
     }
@@ -99,15 +115,6 @@ int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
       pool.drain();
     }
   }
-}
-
-// Tells both the operator and penstockd why this worker ends.
-int give_up(const WorkerOptions& options, Link& link, const std::string& why,
-            bool device_fault = false) {
-  std::fprintf(stderr, "penstock-worker %s: %s\n", options.name.c_str(), why.c_str());
-  wire::append(link.out(), 0, wire::Goodbye{why, device_fault ? 1U : 0U});
-  link.flush();
-  return 1;
 }
 
 int serve(const WorkerOptions& options) {
@@ -134,7 +141,7 @@ int serve(const WorkerOptions& options) {
       return give_up(options, link, engine.error().message);
     }
     return run(options, signals.get(), link, sink, std::move(*engine));
-  } catch (const DeviceLost& fault) {  // its jobs' FAILED frames still leave
+  } catch (const DeviceLost& fault) {  // before there was a job
     return give_up(options, link, std::string("the device failed: ") + fault.what(), true);
   } catch (const std::exception& fault) {
     return give_up(options, link, std::string("the engine broke: ") + fault.what());

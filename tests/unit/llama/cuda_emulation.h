@@ -96,6 +96,7 @@ template <typename T>
 T __shfl_sync(unsigned, T value, int from) {
   return penstock::llama::cuda::emulation::exchange_of(value, from);
 }
+inline void __syncwarp() { __shfl_sync(~0U, 0, 0); }
 inline unsigned __ballot_sync(unsigned, bool value) {
   unsigned all = value ? 1U << penstock::llama::cuda::emulation::lane() : 0;
   for (int step = 16; step > 0; step /= 2) {

@@ -145,12 +145,13 @@ __device__ inline void soften_tile(const Part& part, Shared& shared) {
     const float sum_before = shared.sums[query];
     const float a = scores[lane];
     const float b = scores[lane + kWarp];
-    const float top = fmaxf(before, warp_max(fmaxf(a, b)));  // the warp meets here: all have read
+    const float top = fmaxf(before, warp_max(fmaxf(a, b)));
     const bool none = top == -INFINITY;                      // nothing to look at so far
     const float weight_a = none ? 0.0F : expf(a - top);
     const float weight_b = none ? 0.0F : expf(b - top);
     const float shrink = none ? 0.0F : expf(before - top);
     const float sum = warp_sum(weight_a + weight_b);
+    __syncwarp();  // all have read
     scores[lane] = weight_a;
     scores[lane + kWarp] = weight_b;
     if (lane == 0) {
