@@ -158,6 +158,10 @@ JobView Audience::view(const Job& job, std::string_view jobs_path) const {
     return view;  // its key is still being looked up
   }
   view.queue = job.home()->queue->settings.name;
+  if (job.ending) {
+    view.status = JobStatus::kProcessing;  // until its end is on disk
+    return view;
+  }
   const bool known = job.home()->service.known() || job.home()->queue->any_model().service.known();
   const auto seconds = [](int64_t ns) { return (ns + kNsPerSec - 1) / kNsPerSec; };
   switch (job.state()) {

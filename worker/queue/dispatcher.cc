@@ -123,19 +123,10 @@ void Dispatcher::promised(const JobId& id, Store::Promise outcome) {
   }
   // Its end may have come before this, and may take long to be written: that keeps no promise
   // waiting.
-  const JobView ending{.id = job->id.view(),
-                       .status = JobStatus::kProcessing,
-                       .queue = job->home()->queue->settings.name,
-                       .attempts = job->attempts(),
-                       .created_ms = created_ms(job->id)};
   for (Waiter* waiter = job->waiters(); waiter != nullptr;) {
     Waiter* const next = waiter->next;
-    if (waiter->kind == Waiter::Kind::kPromise && !job->ending) {
+    if (waiter->kind == Waiter::Kind::kPromise) {
       say_promised(*waiter, *job);
-    } else if (waiter->kind == Waiter::Kind::kPromise && waiter->wait_ns == 0) {
-      JobView view = ending;
-      view.jobs_path = waiter->jobs_path;
-      say_promised(*waiter, *job, view);
     }
     waiter = next;
   }

@@ -281,7 +281,7 @@ bool Intake::join(CallerSession& caller, uint64_t id, const wire::Submit& submit
     if (job->answer_began) {
       dispatcher_.audience().replay(waiter, *job);
     }
-  } else if (options.async && job->promise == Job::Promise::kMade && !job->ending) {
+  } else if (options.async && job->promise == Job::Promise::kMade) {
     dispatcher_.say_promised(waiter, *job);
   }
   return true;

@@ -233,6 +233,29 @@ TEST_F(PromiseTest, WithWaitThe202ComesWhenThatIsOver) {
   EXPECT_EQ(reply(peer, 1).status, 202U);
 }
 
+TEST_F(PromiseTest, AnEndThatCannotBeWrittenKeepsNobodyWaitingLongerThanAsked) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  wire::Submit message = keyed(async());
+  message.prefer = "respond-async, wait=5";
+  submit(peer, 1, message);
+  reply(peer, 1);
+  std::filesystem::remove_all(folder_ + "/state/results");
+  const uint64_t number = take(device);
+  device.send(number, wire::Head{.status = 200, .content_type = "text/plain"});
+  say(device, number, std::string(2 * Store::kInlineBytes, 'x'));
+  device.send(number, wire::Done{});
+  turn();
+  EXPECT_FALSE(reply(peer, 1).done);
+  advance(5 * kNsPerSec);
+  const Reply said = reply(peer, 1);
+  EXPECT_EQ(said.status, 202U);
+  EXPECT_NE(said.body.find("\"processing\""), std::string::npos) << said.body;
+  peer.send(2, keyed(async()));  // nor who joins it now
+  turn();
+  EXPECT_EQ(reply(peer, 2).status, 202U);
+}
+
 TEST_F(PromiseTest, AScheduledJobSaysItsPositionOnceDue) {
   Peer peer = caller();
   Peer device = worker(1);
