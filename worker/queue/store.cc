@@ -40,10 +40,9 @@ class SqliteStore final : public Store {
     dead_ = tables_->count_dead();
     file_bytes_ = files_.sweep([this](const JobId& id) { return tables_->has_result_file(id); });
     measure();
-    flusher_.emplace(GroupFlusher<Group>::Calls{
-        .flush = [this] { return tables_->flush(); },
-        .flushed = [this](Group& group) { told(group); },
-        .lost = [this] { note_lost(); }});
+    flusher_.emplace(GroupFlusher<Group>::Calls{.flush = [this] { return tables_->flush(); },
+                                                .flushed = [this](Group& group) { told(group); },
+                                                .lost = [this] { note_lost(); }});
     thread_ = std::thread([this] { work(); });
   }
 
