@@ -55,20 +55,22 @@ Result<Fd> take_socket(int fd) {
 // would stand empty. What is to come sooner than this is waited for awake.
 constexpr int64_t kAwakeNs = 120'000;
 
-// Waits for the turn's wake time, the socket, or TERM. True if TERM came.
-bool wait(const Pool::Turn& turn, int socket, int signals) {
+// Waits for the turn's wake time, the socket, or TERM. True if TERM came. `in_time`: whether the
+// last wait was for the time; then what ended has taken some, and is worth staying awake for.
+bool wait(const Pool::Turn& turn, int socket, int signals, bool& in_time) {
   pollfd fds[] = {{socket, static_cast<short>(turn.wants_write ? POLLIN | POLLOUT : POLLIN), 0},
                   {signals, POLLIN, 0}};
   const int64_t begun_ns = monotonic_ns();
-  const int64_t awake_until_ns = turn.took ? begun_ns + kAwakeNs : begun_ns;
+  const int64_t awake_until_ns = turn.took && in_time ? begun_ns + kAwakeNs : begun_ns;
   for (int64_t now_ns = begun_ns;; now_ns = monotonic_ns()) {
     const int64_t asleep_ns =
         now_ns < awake_until_ns
             ? 0
             : std::clamp<int64_t>(turn.wake_ns - kAwakeNs - now_ns, 0, kNsPerSec);
     const timespec timeout{asleep_ns / kNsPerSec, asleep_ns % kNsPerSec};
-    if (::ppoll(fds, 2, &timeout, nullptr) != 0 || asleep_ns == kNsPerSec ||
-        monotonic_ns() >= turn.wake_ns) {
+    const int ready = ::ppoll(fds, 2, &timeout, nullptr);
+    in_time = monotonic_ns() >= turn.wake_ns;
+    if (ready != 0 || in_time || asleep_ns == kNsPerSec) {
       break;
     }
     if (asleep_ns == 0) {
@@ -96,7 +98,7 @@ int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
              .memory_bytes = options.memory_bytes,
              .claims_memory = options.claims_memory},
             link, sink, std::move(engine));
-  for (;;) {
+  for (bool in_time = false;;) {
     Pool::Turn turn;
     try {
       turn = pool.turn(monotonic_ns());
@@ -111,7 +113,7 @@ int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
     if (turn.over) {
       return turn.exit_status;
     }
-    if (wait(turn, link.fd(), signals)) {
+    if (wait(turn, link.fd(), signals, in_time)) {
       pool.drain();
     }
   }
