@@ -83,14 +83,15 @@ struct RequestState {
   bool held_back = false;    // action=delay, and its time has not come
   bool passes = false;       // penstock_pass or penstock_jobs has it
   bool handed_over = false;  // to penstockd
+  bool started_at_once = false;
+  bool done = false;  // the answer is complete, and `usage` is what it took
   const Tier* tier = nullptr;
   const Rule* exceeded = nullptr;  // the limit that refused, the one to wait for longest
   int64_t retry_after_s = 0;
   const LocConf* judged_in[kStages] = {};  // where it was judged last
   const LocConf* costed_in = nullptr;      // by whose formulas its cost was reckoned
   MetLimits met;
-  int64_t accepted_ns = 0;  // when it came into the queue, steady
-  bool started_at_once = false;
+  int64_t accepted_ns = 0;                 // when it came into the queue, steady
   ngx_table_elt_t* retry_after = nullptr;  // of a refusal
   const Body* body = nullptr;              // once it was looked into: see body_of()
   ngx_str_t model{};
@@ -110,20 +111,18 @@ struct RequestState {
   uint64_t eta_ms = 0;
   uint64_t chunks = 0;   // pieces of the answer that have come
   int64_t begun_ns = 0;  // when its head came, steady
-  bool done = false;     // the answer is complete, and `usage` is what it took
   Usage usage;
   uint64_t prompt_tokens = 0;
 
   // The answer of the server that is being tried.
-  bool answer_begun =
-      false;  // a head or a failure has come: what goes out is not an error page of Nginx's
+  bool answer_begun = false;  // a head or a failure has come: no error page of Nginx's goes out
   bool answer_is_problem = false;  // u->buffer holds a body of ours, not frames
   bool answer_is_events = false;   // text/event-stream
+  bool asks_upgrade = false;       // by a valid handshake of RFC 6455
+  bool duplicate = false;          // of a job that was there already
   off_t answer_left = -1;          // bytes that its content_length still promises; -1: no promise
   AnswerStream answer;
-  u_char first_buffer[512];   // while the job waits: most that wait get a sign of life, no more
-  bool asks_upgrade = false;  // by a valid handshake of RFC 6455
-  bool duplicate = false;     // of a job that was there already
+  u_char first_buffer[512];  // while the job waits: most that wait get a sign of life, no more
   WebSocket* websocket = nullptr;  // the client's side, once its upgrade was granted
   static constexpr size_t kMostAnswerHeaders = http::kMaxHeaderLines + 4;
   ngx_table_elt_t** answer_headers = nullptr;  // pushed for it; room for them once there are any

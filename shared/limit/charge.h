@@ -35,9 +35,9 @@ namespace penstock::limit {
 
 struct Charge {
   Charge() noexcept = default;
-  Charge(
-      const Policy* by, const Hash128& key, uint64_t units = 1,
-      bool only_advisory = false) noexcept  // NOLINT(*UninitializedObject): `ref` is set when used
+  // NOLINTNEXTLINE(*UninitializedObject): `ref` is set when used
+  Charge(const Policy* by, const Hash128& key, uint64_t units = 1,
+         bool only_advisory = false) noexcept
       : policy(by), hash(key), cost(units), advisory(only_advisory) {}
 
   const Policy* policy = nullptr;
