@@ -172,7 +172,6 @@ class SqliteStore final : public Store {
     read<std::optional<JobRecord>>(
         Op::kWrite,
         [this, id, deadline_ms](std::optional<JobRecord>& job) {
-          job.reset();
           const bool good = tables_->requeue(id, deadline_ms, job);
           group_dead_ -= good && job ? 1 : 0;
           return good;
@@ -289,7 +288,11 @@ class SqliteStore final : public Store {
   void read(typename Op::Kind kind, std::function<bool(T&)> run, std::function<void(T)> told) {
     auto value = std::make_shared<T>();
     ask({.kind = kind,
-         .run = [run = std::move(run), value] { return run(*value); },
+         .run =
+             [run = std::move(run), value] {
+               *value = {};  // nothing of an earlier run
+               return run(*value);
+             },
          .told = [told = std::move(told), value] { told(std::move(*value)); }});
   }
   void read_blob(bool (JobTables::*get)(const JobId&, std::optional<std::string>&), const JobId& id,

@@ -1,6 +1,7 @@
 // Every write, sync and truncation goes wrong once, in each of four ways.
 #include <algorithm>
 #include <map>
+#include <thread>
 
 #include "fault_vfs.h"
 #include "store_fixture.h"
@@ -153,6 +154,29 @@ TEST_F(StoreFaultTest, AnEndThatCannotBeWrittenIsTriedUntilItCan) {
   store_->finish(end(sent.id), 0, "result", [&] { told = true; });
   settle();
   EXPECT_TRUE(told);
+  EXPECT_EQ(result(sent.id), "result");
+}
+
+TEST_F(StoreFaultTest, AListThatWasReadBesideAWriteThatFailedNamesEachJobOnce) {
+  options_.retry_ms = 60'000;  // so that it is tried again when something else is asked
+  ASSERT_TRUE(open());
+  const JobRecord sent = job();
+  promise(sent);
+  FaultVfs::instance().arm(Fault::kFail, 0);
+  store_->finish(end(sent.id), 0, "result", [] {});
+  while (store_->health()) {
+    std::this_thread::yield();
+  }
+  FaultVfs::instance().arm(Fault::kFail, 0);
+  std::optional<size_t> listed;
+  store_->list({}, [&](const std::vector<JobRecord>& jobs) { listed = jobs.size(); });
+  while (!listed) {
+    pollfd ready{store_->event_fd(), POLLIN, 0};
+    ASSERT_EQ(::poll(&ready, 1, 10'000), 1) << "the store says nothing";
+    store_->tell_done();
+  }
+  EXPECT_TRUE(FaultVfs::instance().happened());
+  EXPECT_EQ(listed, 1U);
   EXPECT_EQ(result(sent.id), "result");
 }
 
