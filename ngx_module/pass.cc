@@ -225,10 +225,12 @@ bool may_be_promised(const ngx_http_request_t* r, const RequestState& state) noe
 // it began to come, all of it.
 void settle_up(ngx_http_request_t* r, RequestState& state, bool failed, bool left) noexcept {
   if (may_be_promised(r, state)) {
-    hand_over(state.receipt);
-  } else if (state.duplicate) {
-    refund(state.receipt, false);  // the job was there already: it cost the request alone
-  } else if (state.done) {
+    return hand_over(state.receipt);
+  }
+  if (state.duplicate) {
+    return refund(state.receipt, false);  // the job was there already: it cost the request alone
+  }
+  if (state.done) {
     learn(*main_conf(r), view(state.model), state.prompt_bytes, state.prompt_tokens,
           state.usage.tokens - state.prompt_tokens, state.usage.gpu_ms);
     settle(state.receipt, state.usage);

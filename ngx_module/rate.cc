@@ -7,15 +7,15 @@ namespace {
 
 struct Period {
   char letter;
+  limit::Span span;
   uint64_t seconds;
   std::string_view word;
-  limit::Span span;
 };
 
 constexpr Period kPeriods[] = {
-    {'s', 1, "second", limit::Span::second},  {'m', 60, "minute", limit::Span::minute},
-    {'h', 3600, "hour", limit::Span::hour},   {'d', 86400, "day", limit::Span::day},
-    {'w', 604800, "week", limit::Span::week}, {'M', 2592000, "month", limit::Span::month},
+    {'s', limit::Span::second, 1, "second"},  {'m', limit::Span::minute, 60, "minute"},
+    {'h', limit::Span::hour, 3600, "hour"},   {'d', limit::Span::day, 86400, "day"},
+    {'w', limit::Span::week, 604800, "week"}, {'M', limit::Span::month, 2592000, "month"},
 };
 
 struct UnitWords {

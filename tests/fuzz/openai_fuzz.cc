@@ -27,7 +27,7 @@ class CheckingSink final : public penstock::Sink {
   void chunk(penstock::JobNumber, std::string_view bytes) override {
     require(penstock::utf8_first_invalid(bytes) == std::string_view::npos);
   }
-  void progress(penstock::JobNumber, double) override {}
+  void progress(penstock::JobNumber, double, uint32_t, uint32_t) override {}
   void done(penstock::JobNumber, const penstock::Usage&) override { ++ended; }
   void failed(penstock::JobNumber, const Failure&) override { require(false); }
   int ended = 0;

@@ -1,5 +1,6 @@
 #include "worker/pool/engine_registry.h"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "worker/engines/simulate/simulate_engine.h"
@@ -24,13 +25,13 @@ Opened open_simulate(const WorkerOptions& options, Sink& sink) {
 
 #if PENSTOCK_WITH_LLAMA
 Opened open_llama(const WorkerOptions& options, Sink& sink) {
-  bool high_priority = true;
-  for (const auto& [key, value] : options.engine_options) {
-    if (key != "gpu_priority" || (value != "high" && value != "low")) {
-      return Error{"the llama engine has no option " + key + "=" + value +
-                   "; it has gpu_priority=high and gpu_priority=low"};
-    }
-    high_priority = value == "high";
+  const auto& asked = options.engine_options;
+  const auto unknown = std::find_if(asked.begin(), asked.end(), [](const auto& each) {
+    return each.first != "gpu_priority" || (each.second != "high" && each.second != "low");
+  });
+  if (unknown != asked.end()) {
+    return Error{"the llama engine has no option " + unknown->first + "=" + unknown->second +
+                 "; it has gpu_priority=high and gpu_priority=low"};
   }
   return llama::open({.model_dir = options.model,
                       .model_name = options.model_name,
@@ -38,7 +39,7 @@ Opened open_llama(const WorkerOptions& options, Sink& sink) {
                       .threads = options.threads,
                       .device = options.device,
                       .slots = options.slots,
-                      .high_priority = high_priority,
+                      .high_priority = asked.empty() || asked.begin()->second == "high",
                       .log =
                           [name = options.name](const std::string& line) {
                             std::fprintf(stderr, "penstock-worker %s: %s\n", name.c_str(),

@@ -212,8 +212,9 @@ void Devices::bound(const Config& config, const std::vector<WorkerConfig>& proce
         device.budget.memory_bytes = std::max(device.budget.memory_bytes, worker.memory_bytes);
       }
     }
-    const auto said = std::find_if(config.devices.begin(), config.devices.end(),
-                                   [&](const DeviceConfig& each) { return same(each.id) == key; });
+    const auto said =
+        std::find_if(config.devices.begin(), config.devices.end(),
+                     [this, &id = key](const DeviceConfig& each) { return same(each.id) == id; });
     if (said != config.devices.end() && said->slots > 0) {
       device.budget.slots = said->slots;
     }

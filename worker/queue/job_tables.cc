@@ -73,18 +73,18 @@ std::string stamp() {
   return text;
 }
 
-// Empty: it is sound, or new. Else what is wrong with it.
-std::string fault_of(Database& database) {
+// That it is sound, or new; else what is wrong with it.
+Status check(Database& database) {
   if (Status good = database.execute(kPragmas); !good) {
-    return good.error().message;
+    return good;
   }
   const std::string application = database.ask("PRAGMA application_id");
   const std::string tables = database.ask("SELECT count(*) FROM sqlite_schema");
   if (tables != "0" && application != std::to_string(kApplicationId)) {
-    return tables.empty() ? "it is no database" : "it is a database of something else";
+    return Error{tables.empty() ? "it is no database" : "it is a database of something else"};
   }
-  const std::string check = database.ask("PRAGMA quick_check(1)");
-  return check == "ok" ? std::string() : "it is damaged: " + check;
+  const std::string found = database.ask("PRAGMA quick_check(1)");
+  return found == "ok" ? Status(Ok{}) : Error{"it is damaged: " + found};
 }
 
 Status migrate(Database& database) {
@@ -126,8 +126,8 @@ Result<std::unique_ptr<JobTables>> JobTables::open(const std::string& path, cons
     if (!database) {
       return database.error();
     }
-    const std::string fault = fault_of(*database);
-    if (fault.empty()) {
+    const Status sound = check(*database);
+    if (sound) {
       if (Status migrated = migrate(*database); !migrated) {
         return Error{path + ": " + migrated.error().message};
       }
@@ -139,10 +139,10 @@ Result<std::unique_ptr<JobTables>> JobTables::open(const std::string& path, cons
     }
     const bool damaged = std::filesystem::exists(path) && attempt == 0;
     if (!damaged) {
-      return Error{path + ": " + fault};
+      return Error{path + ": " + sound.error().message};
     }
     *database = Database();
-    set_aside(path, fault, notices);
+    set_aside(path, sound.error().message, notices);
   }
 }
 
@@ -427,7 +427,7 @@ bool JobTables::unfinished(const std::function<void(JobRecord&&)>& each) {
   return !all.failed();
 }
 
-bool JobTables::deliveries(const std::function<void(Store::Delivery&&)>& each) {
+bool JobTables::deliveries(const std::function<void(const Store::Delivery&)>& each) {
   Statement all(database_, "SELECT id, tries, due_ms FROM deliveries ORDER BY due_ms");
   while (all.step()) {
     if (const auto id = parse_job_id(all.bytes(0))) {

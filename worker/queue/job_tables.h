@@ -60,7 +60,7 @@ class JobTables {
   bool find_key(const limit::Hash128& key, std::optional<JobRecord>& job);
   bool list(const Store::Query& query, std::vector<JobRecord>& jobs);
   bool unfinished(const std::function<void(JobRecord&&)>& each);
-  bool deliveries(const std::function<void(Store::Delivery&&)>& each);
+  bool deliveries(const std::function<void(const Store::Delivery&)>& each);
   std::optional<JobId> last_id();
   bool has_result_file(const JobId& id);
   uint64_t count_dead();

@@ -122,12 +122,12 @@ Status Server::recover() {
     webhooks_->add({.id = id}, wires_.now_ns(), dispatcher_.wall_ms());
   };
   size_t jobs = 0;
-  const Status recovered = store_->recover(
+  Status recovered = store_->recover(
       [&](JobRecord&& record) {
         ++jobs;
         dispatcher_.restore(std::move(record));
       },
-      [this](Store::Delivery&& each) {
+      [this](const Store::Delivery& each) {
         webhooks_->add(each, wires_.now_ns(), dispatcher_.wall_ms());
       });
   if (jobs > 0) {

@@ -63,7 +63,7 @@ class SqliteStore final : public Store {
   std::string result_path(const JobId& id) const override { return files_.path(id); }
 
   Status recover(const std::function<void(JobRecord&&)>& job,
-                 const std::function<void(Delivery&&)>& delivery) override {
+                 const std::function<void(const Delivery&)>& delivery) override {
     // Read by the store's thread, as the database is its own; told here.
     std::vector<JobRecord> jobs;
     std::vector<Delivery> deliveries;
@@ -73,7 +73,7 @@ class SqliteStore final : public Store {
     bool done = false;
     ask({.kind = Op::kRead, .run = [&] {
            good = tables_->unfinished([&](JobRecord&& each) { jobs.push_back(std::move(each)); }) &&
-                  tables_->deliveries([&](Delivery&& each) { deliveries.push_back(each); });
+                  tables_->deliveries([&](const Delivery& each) { deliveries.push_back(each); });
            const std::lock_guard lock(mutex);
            done = true;
            told.notify_one();
@@ -90,8 +90,8 @@ class SqliteStore final : public Store {
     for (JobRecord& each : jobs) {
       job(std::move(each));
     }
-    for (Delivery& each : deliveries) {
-      delivery(std::move(each));
+    for (const Delivery& each : deliveries) {
+      delivery(each);
     }
     return Ok{};
   }

@@ -61,7 +61,7 @@ class Store {
   virtual const limit::Secret& secret() const = 0;
   // Every job that has not ended, in order of arrival, then every delivery. Once, before all else.
   virtual Status recover(const std::function<void(JobRecord&&)>& job,
-                         const std::function<void(Delivery&&)>& delivery) = 0;
+                         const std::function<void(const Delivery&)>& delivery) = 0;
   // The latest id that any job had at open(); ids of new ones must be greater.
   virtual std::optional<JobId> last_id() const = 0;
 

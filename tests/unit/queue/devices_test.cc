@@ -28,9 +28,10 @@ WorkerConfig worker(const char* name, std::vector<std::string> devices, uint32_t
 class DevicesTest : public testing::Test {
  protected:
   // Where each process is, in order.
-  std::vector<std::string> place(std::vector<WorkerConfig> running = {}) {  // a copy
-    processes_ = scaling_.apply(config_.workers);
-    devices_.place(config_, running, processes_, 0);
+  std::vector<std::string> place(const std::vector<WorkerConfig>& running = {}) {
+    std::vector<WorkerConfig> processes = scaling_.apply(config_.workers);
+    devices_.place(config_, running, processes, 0);
+    processes_ = std::move(processes);  // last: `running` may be what was there
     std::vector<std::string> where;
     for (const WorkerConfig& process : processes_) {
       where.push_back(process.device);

@@ -51,7 +51,7 @@ TEST_F(PromiseTest, AJobIsThereAgainAfterARestart) {
   ASSERT_TRUE(opened);
   std::vector<std::string> ids;
   ASSERT_TRUE((*opened)->recover([&](JobRecord&& job) { ids.emplace_back(job.id.view()); },
-                                 [](Store::Delivery&&) {}));
+                                 [](const Store::Delivery&) {}));
   EXPECT_EQ(ids, (std::vector{first, second}));
   store_ = *std::move(opened);
   dispatcher_.use(*store_);

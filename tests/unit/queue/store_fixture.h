@@ -46,8 +46,9 @@ class StoreFixture : public testing::Test {
     const Status opened = open();
     EXPECT_TRUE(opened) << opened.error().message;
     if (opened) {
-      EXPECT_TRUE(store_->recover([&](JobRecord&& job) { jobs.push_back(std::move(job)); },
-                                  [&](Store::Delivery&& each) { deliveries_.push_back(each); }));
+      EXPECT_TRUE(
+          store_->recover([&](JobRecord&& job) { jobs.push_back(std::move(job)); },
+                          [&](const Store::Delivery& each) { deliveries_.push_back(each); }));
     }
     return jobs;
   }
