@@ -181,6 +181,7 @@ TEST_F(EngineTest, AJobsTextIsTheSameAloneAndInAnyCompany) {
                      ",\"top_p\":" + (i % 2 == 0 ? "1" : "0.8") + "}");
   }
   std::vector<std::string> alone;
+  alone.reserve(bodies.size());
   open_model(kModel);
   for (const std::string& body : bodies) {
     alone.push_back(serve(body));
@@ -272,11 +273,11 @@ TEST_F(EngineTest, DoneSaysWhatTheAnswerSaysOnEveryPath) {
   const uint64_t prompt_tokens = tokenizer.encode("the queue").size() + (tokenizer.first() ? 1 : 0);
   for (const bool chat : {false, true}) {
     for (const bool streamed : {false, true}) {
-      const std::string what = chat ? R"({"messages":[{"role":"user","content":"the queue"}])"
+      const char* const what = chat ? R"({"messages":[{"role":"user","content":"the queue"}])"
                                     : R"({"prompt":"the queue")";
-      const std::string how =
+      const char* const how =
           streamed ? R"(,"stream":true,"stream_options":{"include_usage":true}})" : "}";
-      start(++last_job_, what + R"(,"max_tokens":6,"ignore_eos":true)" + how, chat);
+      start(++last_job_, std::string(what) + R"(,"max_tokens":6,"ignore_eos":true)" + how, chat);
       step_until_idle();
       const Usage& usage = last().usage;
       EXPECT_EQ(usage.completion_tokens, 6U);
