@@ -10,7 +10,9 @@ namespace penstock::queue {
 namespace {
 
 constexpr int kApplicationId = 0x50454E53;  // "PENS"
-constexpr int kSchemaVersion = 1;
+constexpr int kSchemaVersion = 2;
+// So many jobs are inserted before their owners are.
+constexpr uint32_t kOwnersAtOnce = 512;
 
 // From version N to N + 1. Never edited once released: more are appended.
 constexpr const char* kMigrations[kSchemaVersion] = {
@@ -33,7 +35,14 @@ constexpr const char* kMigrations[kSchemaVersion] = {
     "CREATE INDEX jobs_dead ON jobs(seq) WHERE dead = 1;"
     "CREATE TABLE results(seq INTEGER PRIMARY KEY, body BLOB NOT NULL);"
     "CREATE TABLE deliveries(seq INTEGER PRIMARY KEY, id BLOB NOT NULL, tries INTEGER NOT NULL,"
-    "  due_ms INTEGER NOT NULL);"};
+    "  due_ms INTEGER NOT NULL);",
+    // Each owner's jobs, of all jobs up to that one; see index_owners().
+    "CREATE TABLE owned(whose BLOB NOT NULL, job INTEGER NOT NULL, PRIMARY KEY(whose, job))"
+    "  WITHOUT ROWID;"
+    "CREATE TABLE owned_up_to(job INTEGER NOT NULL);"
+    "INSERT INTO owned SELECT owner, seq FROM jobs;"
+    "INSERT INTO owned_up_to SELECT coalesce(max(seq), 0) FROM jobs;"
+    "DROP INDEX jobs_owner;"};
 
 constexpr char kColumns[] =
     "SELECT id, owner, status, key, digest, queue, model, tier, priority, weight, cost, jobs_path,"
@@ -160,7 +169,11 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
           "INSERT INTO jobs(seq, id, owner, status, key, digest, queue, model, tier, priority,"
           " weight, cost, jobs_path, callback, receipt, created_ms, not_before_ms, deadline_ms,"
           " attempts, submit) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+  prepare(insert_owned_, "INSERT INTO owned(whose, job) VALUES(?,?)");
+  prepare(insert_recent_owned_, "INSERT INTO owned SELECT owner, seq FROM jobs WHERE seq>?");
+  prepare(set_owned_up_to_, "UPDATE owned_up_to SET job=?");
   prepare(erase_, "DELETE FROM jobs WHERE seq=?");
+  prepare(erase_owned_, "DELETE FROM owned WHERE whose=? AND job=?");
   prepare(erase_result_, "DELETE FROM results WHERE seq=?");
   prepare(set_attempt_,
           "UPDATE jobs SET attempts=?, error_code=?, error=? WHERE seq=? AND status<3");
@@ -187,16 +200,44 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
   prepare(result_of_, "SELECT body FROM results WHERE seq=?");
   prepare(find_, std::string(kColumns) + "WHERE seq=?");
   prepare(find_key_, std::string(kColumns) + "WHERE key=?");
-  const std::string page =
-      " AND seq<? AND (1<<status)&? AND (?4=x'' OR queue=?4)"
-      " ORDER BY seq DESC LIMIT ?";
-  prepare(list_owner_, std::string(kColumns) + "WHERE owner=?1" + page);
-  prepare(list_all_, std::string(kColumns) + "WHERE (?1=x'' OR 1)" + page);
-  prepare(list_dead_, std::string(kColumns) + "WHERE dead=1 AND (?1=x'' OR 1)" + page);
+  const auto page = [](const std::string& seq) {
+    return " AND " + seq + "<?2 AND (1<<status)&?3 AND (?4=x'' OR queue=?4) ORDER BY " + seq +
+           " DESC LIMIT ?5";
+  };
+  prepare(list_recent_, std::string(kColumns) + "WHERE owner=?1 AND seq>?6" + page("seq"));
+  prepare(list_owned_,
+          std::string(kColumns) + "JOIN owned ON job=seq WHERE whose=?1 AND job<=?6" + page("job"));
+  prepare(list_all_, std::string(kColumns) + "WHERE (?1=x'' OR 1)" + page("seq"));
+  prepare(list_dead_, std::string(kColumns) + "WHERE dead=1 AND (?1=x'' OR 1)" + page("seq"));
+  Statement up_to(database_, "SELECT job FROM owned_up_to");
+  owned_up_to_ = newest_ = number(up_to);
+  Statement newest(database_, "SELECT coalesce(max(seq), 0) FROM jobs");
+  newest_ = std::max(newest_, number(newest));
+  Statement unowned(database_,
+                    "SELECT count(*) FROM jobs WHERE seq>(SELECT job FROM owned_up_to)");
+  unowned_ = static_cast<uint32_t>(number(unowned));
 }
 
 bool JobTables::begin() { return begin_.with().run(); }
-bool JobTables::commit() { return commit_.with().run(); }
+bool JobTables::commit() {
+  const int64_t newest = newest_;
+  const bool many = unowned_ >= kOwnersAtOnce;
+  if ((many && !index_owners(newest)) || !commit_.with().run()) {
+    return false;
+  }
+  if (many) {
+    owned_up_to_ = newest;
+    unowned_ = 0;
+  }
+  return true;
+}
+
+// An index by owner would be written to in as many places as jobs come of different owners, for
+// each of them: what has come since is indexed at once, and looked through until then.
+bool JobTables::index_owners(int64_t up_to) {
+  return insert_recent_owned_.with(owned_up_to_).run() && set_owned_up_to_.with(up_to).run();
+}
+
 void JobTables::roll_back() {
   if (sqlite3_get_autocommit(database_.get()) == 0) {
     static_cast<void>(database_.execute("ROLLBACK"));
@@ -264,12 +305,18 @@ bool JobTables::insert(const JobRecord& job, std::string_view submit, bool& dupl
     duplicate = (insert_.code() & 0xFF) == SQLITE_CONSTRAINT;
     return duplicate;
   }
+  if (seq <= owned_up_to_) {  // it comes late
+    return insert_owned_.with(as_bytes(job.owner), seq).run();
+  }
+  newest_ = std::max(newest_, seq);
+  ++unowned_;
   return true;
 }
 
-bool JobTables::erase(const JobId& id) {
+bool JobTables::erase(const JobId& id, const limit::Hash128& owner) {
   const int64_t seq = seq_of(id);
-  return erase_.with(seq).run() && erase_result_.with(seq).run() && erase_delivery_.with(seq).run();
+  return erase_.with(seq).run() && erase_owned_.with(as_bytes(owner), seq).run() &&
+         erase_result_.with(seq).run() && erase_delivery_.with(seq).run();
 }
 
 bool JobTables::set_attempt(const JobId& id, uint32_t attempts, std::string_view code,
@@ -391,10 +438,22 @@ bool JobTables::result_of(const JobId& id, std::optional<std::string>& result) {
 }
 
 bool JobTables::list(const Store::Query& query, std::vector<JobRecord>& jobs) {
-  Statement& statement = query.dead ? list_dead_ : query.owner ? list_owner_ : list_all_;
+  if (query.dead || !query.owner) {
+    return list_by(query.dead ? list_dead_ : list_all_, query, jobs);
+  }
+  return list_by(list_recent_, query, jobs) &&
+         (jobs.size() >= query.limit || list_by(list_owned_, query, jobs));
+}
+
+// Adds to `jobs` up to query.limit.
+bool JobTables::list_by(Statement& statement, const Store::Query& query,
+                        std::vector<JobRecord>& jobs) {
   const std::string_view owner = query.owner ? as_bytes(*query.owner) : std::string_view("");
   statement.with(owner, query.before ? seq_of(*query.before) : INT64_MAX, query.statuses,
-                 query.queue, query.limit);
+                 query.queue, query.limit - static_cast<uint32_t>(jobs.size()));
+  if (&statement == &list_recent_ || &statement == &list_owned_) {
+    statement.and_with(owned_up_to_);
+  }
   while (statement.step()) {
     if (JobRecord job; read_row(statement, job)) {
       jobs.push_back(std::move(job));

@@ -43,7 +43,7 @@ class JobTables {
 
   // `duplicate`: a job of that key is there, and nothing was done.
   bool insert(const JobRecord& job, std::string_view submit, bool& duplicate);
-  bool erase(const JobId& id);
+  bool erase(const JobId& id, const limit::Hash128& owner);
   bool set_attempt(const JobId& id, uint32_t attempts, std::string_view code,
                    std::string_view error);
   // `changed`: it had not ended before.
@@ -73,6 +73,8 @@ class JobTables {
 
  private:
   explicit JobTables(Database database);
+  bool index_owners(int64_t up_to);
+  bool list_by(Statement& statement, const Store::Query& query, std::vector<JobRecord>& jobs);
   Status extend_log(uint64_t bytes);
   bool read_row(Statement& row, JobRecord& job);
   bool one(Statement& statement, std::optional<JobRecord>& job);
@@ -83,9 +85,13 @@ class JobTables {
   uint64_t log_pages_ = 0;
   sqlite3_file* log_ = nullptr;
   int64_t page_bytes_ = 0;
-  Statement begin_, commit_, page_count_, freelist_count_, insert_, erase_, erase_result_,
-      set_attempt_, finish_, insert_result_, insert_delivery_, requeue_, set_delivery_,
-      erase_delivery_, expired_, submit_of_, result_of_, find_, find_key_, list_owner_, list_all_,
+  int64_t owned_up_to_ = 0;  // the owners of jobs up to that one are indexed
+  int64_t newest_ = 0;
+  uint32_t unowned_ = 0;  // about so many are behind it
+  Statement begin_, commit_, page_count_, freelist_count_, insert_, insert_owned_,
+      insert_recent_owned_, set_owned_up_to_, erase_owned_, list_recent_, list_owned_, erase_,
+      erase_result_, set_attempt_, finish_, insert_result_, insert_delivery_, requeue_,
+      set_delivery_, erase_delivery_, expired_, submit_of_, result_of_, find_, find_key_, list_all_,
       list_dead_;
 };
 

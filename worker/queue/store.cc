@@ -114,7 +114,7 @@ class SqliteStore final : public Store {
 
   void promise(JobRecord job, std::string submit, std::function<void(Promise)> told) override {
     auto outcome = std::make_shared<Promise>(Promise::kBroken);
-    auto undo = [this, id = job.id] { return tables_->erase(id); };
+    auto undo = [this, id = job.id, owner = job.owner] { return tables_->erase(id, owner); };
     ask({.kind = Op::kPromise,
          .run =
              [this, job = std::move(job), submit = std::move(submit), outcome] {
@@ -343,7 +343,7 @@ class SqliteStore final : public Store {
   }
 
   bool forget(const JobRecord& job) {
-    if (!tables_->erase(job.id)) {
+    if (!tables_->erase(job.id, job.owner)) {
       return false;
     }
     group_dead_ -= job.end.dead ? 1 : 0;

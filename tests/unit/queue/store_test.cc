@@ -327,6 +327,101 @@ TEST_F(StoreTest, ADatabaseOfSomethingElseIsNotTaken) {
   EXPECT_NE(store_->notices()[0].find("something else"), std::string::npos);
 }
 
+// Owners are indexed some hundreds of jobs at once.
+class ListTest : public StoreTest {
+ protected:
+  static constexpr int kJobs = 1300;
+
+  void promise_all() {
+    for (int i = 0; i < kJobs; ++i) {
+      add(job(kOwners[i % 3]), i % 3);
+    }
+    settle();
+  }
+  void add(const JobRecord& job, int owner) {
+    ids_of_[owner].emplace_back(job.id.view());
+    std::sort(ids_of_[owner].rbegin(), ids_of_[owner].rend());
+    store_->promise(job, "SUBMIT", [](Store::Promise) {});
+  }
+  // Page by page.
+  std::vector<std::string> all_of(int owner) {
+    Store::Query query;
+    query.owner = job(kOwners[owner]).owner;
+    query.limit = 100;
+    std::vector<std::string> ids;
+    for (auto page = list(query); !page.empty(); page = list(query)) {
+      ids.insert(ids.end(), page.begin(), page.end());
+      query.before = parse_job_id(page.back());
+    }
+    return ids;
+  }
+  void expect_all() {
+    for (int owner = 0; owner < 3; ++owner) {
+      EXPECT_EQ(all_of(owner), ids_of_[owner]) << kOwners[owner];
+    }
+  }
+  // The last value that it yields.
+  std::string execute(const char* sql) {
+    store_.reset();
+    sqlite3* database = nullptr;
+    EXPECT_EQ(sqlite3_open((options_.folder + "/jobs.db").c_str(), &database), SQLITE_OK);
+    std::string value;
+    const auto note = [](void* to, int, char** values, char**) {
+      *static_cast<std::string*>(to) = values[0];
+      return 0;
+    };
+    EXPECT_EQ(sqlite3_exec(database, sql, note, &value, nullptr), SQLITE_OK)
+        << sqlite3_errmsg(database);
+    sqlite3_close(database);
+    return value;
+  }
+
+  static constexpr const char* kOwners[] = {"alice", "bob", "carol"};
+  std::vector<std::string> ids_of_[3];
+};
+
+TEST_F(ListTest, ALongListIsWholeAndSoItIsAfterARestart) {
+  promise_all();
+  expect_all();
+  reopen();
+  expect_all();
+  promise_all();
+  expect_all();
+}
+
+TEST_F(ListTest, AJobThatComesLateStandsInItsPlace) {
+  const JobRecord early = job("bob");
+  promise_all();
+  add(early, 1);
+  settle();
+  expect_all();
+}
+
+TEST_F(ListTest, WhatIsDroppedIsListedNoMore) {
+  promise_all();
+  for (auto& ids : ids_of_) {
+    for (const std::string& id : ids) {
+      store_->finish(end(*parse_job_id(id)), 0, "", [] {});
+      store_->drop(*parse_job_id(id), [](bool) {});
+    }
+    settle();
+    ids.clear();
+  }
+  expect_all();
+  EXPECT_EQ(execute("SELECT count(*) FROM owned"), "0");
+}
+
+TEST_F(ListTest, ADatabaseOfTheFirstSchemaIsMigrated) {
+  promise_all();
+  execute(
+      "DROP TABLE owned; DROP TABLE owned_up_to; CREATE INDEX jobs_owner ON jobs(owner);"
+      "PRAGMA user_version=1");
+  EXPECT_EQ(reopen().size(), static_cast<size_t>(kJobs));
+  expect_all();
+  promise_all();
+  expect_all();
+}
+
 TEST_F(StoreTest, ANewerSchemaIsAnErrorAndIsLeftAlone) {
   store_.reset();
   const std::string path = options_.folder + "/jobs.db";
