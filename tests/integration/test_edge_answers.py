@@ -341,7 +341,9 @@ def test_a_status_page_that_is_cut_to_nothing_harms_no_penstockd(folder):
     penstockd = Penstockd(folder, "penstockd", "workers: []\n")
     penstockd.start()
     try:
-        os.truncate(f"{penstockd.socket}.status", 0)
+        page = f"{penstockd.socket}.status"
+        until(lambda: os.path.exists(page), "its status page is there")
+        os.truncate(page, 0)
         # For longer than until its next heartbeat.
         with pytest.raises(AssertionError):
             until(lambda: not penstockd.process.alive(), "it is dead", seconds=1)
