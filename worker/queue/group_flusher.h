@@ -7,7 +7,7 @@
 //
 // A flush that fails may have dropped what it was to write, and the next one would say nothing of
 // it (https://lwn.net/Articles/752063/). So nothing is flushed any more until the owner has taken
-// the groups that are not safe, and has put what they wrote somewhere else: see take_lost().
+// the groups that are not safe, and has written again what they wrote: see take_lost().
 #pragma once
 
 #include <condition_variable>

@@ -40,7 +40,7 @@ constexpr const char* kMigrations[kSchemaVersion] = {
     "CREATE TABLE owned(whose BLOB NOT NULL, job INTEGER NOT NULL, PRIMARY KEY(whose, job))"
     "  WITHOUT ROWID;"
     "CREATE TABLE owned_up_to(job INTEGER NOT NULL);"
-    "INSERT INTO owned SELECT owner, seq FROM jobs;"
+    "INSERT INTO owned SELECT owner, seq FROM jobs ORDER BY owner, seq;"
     "INSERT INTO owned_up_to SELECT coalesce(max(seq), 0) FROM jobs;"
     "DROP INDEX jobs_owner;"};
 
@@ -57,6 +57,48 @@ constexpr char kPragmas[] =
     "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
     "PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=-1; PRAGMA cache_size=-2048;"
     "PRAGMA temp_store=MEMORY; PRAGMA foreign_keys=OFF;";
+
+constexpr size_t kLogHeaderBytes = 32;
+constexpr size_t kFrameHeaderBytes = 24;
+
+// The running sum over the log, and whether a frame is of it.
+class LogSum {
+ public:
+  explicit LogSum(const std::string& header)
+      : salt_(header.substr(16, 8)), big_endian_((header[3] & 1) != 0) {
+    add(std::string_view(header).substr(0, 24));
+  }
+  static bool begins(const std::string& header) {
+    constexpr uint32_t kMagic = 0x377F0682;  // the last bit: whether it sums big-endian words
+    return (word(header.data(), true) & ~1U) == kMagic;
+  }
+  bool takes(std::string_view frame) {
+    add(frame.substr(0, 8));
+    add(frame.substr(kFrameHeaderBytes));
+    return frame.substr(8, 8) == salt_ && word(frame.data() + 16, true) == first_ &&
+           word(frame.data() + 20, true) == second_;
+  }
+
+ private:
+  static uint32_t word(const char* at, bool big_endian) {
+    uint32_t word = 0;
+    for (int i = 0; i < 4; ++i) {
+      word |= uint32_t{static_cast<uint8_t>(at[i])} << 8 * (big_endian ? 3 - i : i);
+    }
+    return word;
+  }
+  void add(std::string_view bytes) {
+    for (size_t at = 0; at + 8 <= bytes.size(); at += 8) {
+      first_ += word(bytes.data() + at, big_endian_) + second_;
+      second_ += word(bytes.data() + at + 4, big_endian_) + first_;
+    }
+  }
+
+  std::string salt_;
+  bool big_endian_;
+  uint32_t first_ = 0;
+  uint32_t second_ = 0;
+};
 
 int64_t seq_of(const JobId& id) { return static_cast<int64_t>(sequence_of(id)); }
 
@@ -82,26 +124,39 @@ std::string stamp() {
   return text;
 }
 
-// That it is sound, or new; else what is wrong with it.
-Status check(Database& database) {
+// What is wrong with what it holds; empty: it is sound, or new. Errors: it could not be looked at,
+// and may be as good as ever.
+Result<std::string> damage_of(Database& database) {
+  const auto unless_damaged = [&](const Error& error) {
+    return database.damaged() ? Result<std::string>("it is damaged: " + error.message) : error;
+  };
   if (Status good = database.execute(kPragmas); !good) {
-    return good;
+    return unless_damaged(good.error());
   }
-  const std::string application = database.ask("PRAGMA application_id");
-  const std::string tables = database.ask("SELECT count(*) FROM sqlite_schema");
-  if (tables != "0" && application != std::to_string(kApplicationId)) {
-    return Error{tables.empty() ? "it is no database" : "it is a database of something else"};
+  const auto application = database.ask("PRAGMA application_id");
+  const auto tables = database.ask("SELECT count(*) FROM sqlite_schema");
+  if (!application || !tables) {
+    return unless_damaged((application ? tables : application).error());
   }
-  const std::string found = database.ask("PRAGMA quick_check(1)");
-  return found == "ok" ? Status(Ok{}) : Error{"it is damaged: " + found};
+  if (*tables != "0" && *application != std::to_string(kApplicationId)) {
+    return std::string("it is a database of something else");
+  }
+  const auto found = database.ask("PRAGMA quick_check(1)");
+  if (!found) {
+    return unless_damaged(found.error());
+  }
+  return *found == "ok" ? std::string() : "it is damaged: " + *found;
 }
 
 Status migrate(Database& database) {
   int version = 0;
-  const std::string text = database.ask("PRAGMA user_version");
-  std::sscanf(text.c_str(), "%d", &version);
+  const auto text = database.ask("PRAGMA user_version");
+  if (!text) {
+    return text.error();
+  }
+  std::sscanf(text->c_str(), "%d", &version);
   if (version > kSchemaVersion) {
-    return Error{"its schema is version " + text + ", of a newer penstockd; this one knows " +
+    return Error{"its schema is version " + *text + ", of a newer penstockd; this one knows " +
                  std::to_string(kSchemaVersion) +
                  ". Run that version, or set the file aside to begin anew"};
   }
@@ -116,11 +171,15 @@ Status migrate(Database& database) {
   return Ok{};
 }
 
+// With the results that it tells of.
 void set_aside(const std::string& path, const std::string& why, std::vector<std::string>& notices) {
-  const std::string aside = path + ".damaged-" + stamp();
+  const std::string suffix = ".damaged-" + stamp();
+  const std::string aside = path + suffix;
+  const auto results = std::filesystem::path(path).parent_path() / "results";
   std::error_code error;
   std::filesystem::rename(path, aside, error);
   std::filesystem::rename(path + "-wal", aside + "-wal", error);
+  std::filesystem::rename(results, results.string() + suffix, error);
   std::filesystem::remove(path + "-shm", error);
   notices.push_back(path + " was set aside as " + aside + ", and a new one begun: " + why);
 }
@@ -135,23 +194,27 @@ Result<std::unique_ptr<JobTables>> JobTables::open(const std::string& path, cons
     if (!database) {
       return database.error();
     }
-    const Status sound = check(*database);
-    if (sound) {
+    const auto damage = damage_of(*database);
+    if (!damage) {
+      return Error{path + " cannot be read: " + damage.error().message};
+    }
+    if (damage->empty()) {
       if (Status migrated = migrate(*database); !migrated) {
         return Error{path + ": " + migrated.error().message};
       }
       std::unique_ptr<JobTables> tables(new JobTables(*std::move(database)));
-      if (Status extended = tables->extend_log(log_bytes); !extended) {
-        return Error{path + ": " + extended.error().message};
+      Status ready = tables->extend_log(log_bytes);
+      ready = ready ? tables->read_state() : ready;
+      if (!ready) {
+        return Error{path + ": " + ready.error().message};
       }
       return tables;
     }
-    const bool damaged = std::filesystem::exists(path) && attempt == 0;
-    if (!damaged) {
-      return Error{path + ": " + sound.error().message};
+    if (!std::filesystem::exists(path) || attempt > 0) {
+      return Error{path + ": " + *damage};
     }
     *database = Database();
-    set_aside(path, sound.error().message, notices);
+    set_aside(path, *damage, notices);
   }
 }
 
@@ -163,14 +226,13 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
   prepare(commit_, "COMMIT");
   prepare(page_count_, "PRAGMA page_count");
   prepare(freelist_count_, "PRAGMA freelist_count");
-  Statement page_size(database_, "PRAGMA page_size");
-  page_bytes_ = number(page_size);
   prepare(insert_,
           "INSERT INTO jobs(seq, id, owner, status, key, digest, queue, model, tier, priority,"
           " weight, cost, jobs_path, callback, receipt, created_ms, not_before_ms, deadline_ms,"
           " attempts, submit) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
   prepare(insert_owned_, "INSERT INTO owned(whose, job) VALUES(?,?)");
-  prepare(insert_recent_owned_, "INSERT INTO owned SELECT owner, seq FROM jobs WHERE seq>?");
+  prepare(insert_recent_owned_,
+          "INSERT OR IGNORE INTO owned SELECT owner, seq FROM jobs WHERE seq>?");
   prepare(set_owned_up_to_, "UPDATE owned_up_to SET job=?");
   prepare(erase_, "DELETE FROM jobs WHERE seq=?");
   prepare(erase_owned_, "DELETE FROM owned WHERE whose=? AND job=?");
@@ -209,13 +271,26 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
           std::string(kColumns) + "JOIN owned ON job=seq WHERE whose=?1 AND job<=?6" + page("job"));
   prepare(list_all_, std::string(kColumns) + "WHERE (?1=x'' OR 1)" + page("seq"));
   prepare(list_dead_, std::string(kColumns) + "WHERE dead=1 AND (?1=x'' OR 1)" + page("seq"));
-  Statement up_to(database_, "SELECT job FROM owned_up_to");
-  owned_up_to_ = newest_ = number(up_to);
-  Statement newest(database_, "SELECT coalesce(max(seq), 0) FROM jobs");
-  newest_ = std::max(newest_, number(newest));
-  Statement unowned(database_,
-                    "SELECT count(*) FROM jobs WHERE seq>(SELECT job FROM owned_up_to)");
-  unowned_ = static_cast<uint32_t>(number(unowned));
+}
+
+Status JobTables::read_state() {
+  int64_t unowned = 0;
+  const std::pair<const char*, int64_t*> wanted[] = {
+      {"PRAGMA page_size", &page_bytes_},
+      {"SELECT job FROM owned_up_to", &owned_up_to_},
+      {"SELECT coalesce(max(seq), 0) FROM jobs", &newest_},
+      {"SELECT count(*) FROM jobs WHERE seq>(SELECT job FROM owned_up_to)", &unowned}};
+  for (const auto& [sql, value] : wanted) {
+    const auto text = database_.ask(sql);
+    if (!text) {
+      return text.error();
+    }
+    *value = std::strtoll(text->c_str(), nullptr, 10);
+  }
+  newest_ = std::max(newest_, owned_up_to_);
+  unowned_ = static_cast<uint32_t>(unowned);
+  // What an earlier process has committed may not have come to the disk.
+  return rewrite_log() ? Status(Ok{}) : Error{"its log cannot be flushed"};
 }
 
 bool JobTables::begin() { return begin_.with().run(); }
@@ -255,16 +330,12 @@ Status JobTables::extend_log(uint64_t bytes) {
       log_->pMethods->xFileSize(log_, &size) != SQLITE_OK) {
     return Error{"its log cannot be opened"};
   }
-  const sqlite3_int64 before = size;
   const std::string zeros(64U << 10, '\0');
   for (; static_cast<uint64_t>(size) < bytes; size += static_cast<sqlite3_int64>(zeros.size())) {
     if (log_->pMethods->xWrite(log_, zeros.data(), static_cast<int>(zeros.size()), size) !=
         SQLITE_OK) {
       return Error{"its log cannot be extended to " + std::to_string(bytes) + " bytes"};
     }
-  }
-  if (static_cast<uint64_t>(before) < bytes && !flush()) {
-    return Error{"its log cannot be flushed"};
   }
   sqlite3_wal_hook(
       database_.get(),
@@ -278,13 +349,39 @@ Status JobTables::extend_log(uint64_t bytes) {
 
 bool JobTables::flush() { return log_->pMethods->xSync(log_, SQLITE_SYNC_NORMAL) == SQLITE_OK; }
 
-bool JobTables::move_log() {
-  return sqlite3_wal_checkpoint_v2(database_.get(), nullptr, SQLITE_CHECKPOINT_RESTART, nullptr,
-                                   nullptr) == SQLITE_OK;
+// The format: https://sqlite.org/fileformat2.html#the_write_ahead_log
+bool JobTables::rewrite_log() {
+  std::string header(kLogHeaderBytes, '\0');
+  if (!read_log(header, 0) || !LogSum::begins(header)) {
+    return log_pages_ == 0 && flush();  // it is empty
+  }
+  if (!write_log(header, 0)) {
+    return false;
+  }
+  LogSum sum(header);
+  uint64_t pages = 0;
+  std::string frame(kFrameHeaderBytes + static_cast<size_t>(page_bytes_), '\0');
+  for (size_t at = header.size(); read_log(frame, at) && sum.takes(frame); at += frame.size()) {
+    if (!write_log(frame, at)) {
+      return false;
+    }
+    ++pages;
+  }
+  return pages >= log_pages_ && flush();
 }
 
-void JobTables::checkpoint() {
-  sqlite3_wal_checkpoint_v2(database_.get(), nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
+bool JobTables::read_log(std::string& bytes, size_t at) {
+  return log_->pMethods->xRead(log_, bytes.data(), static_cast<int>(bytes.size()),
+                               static_cast<sqlite3_int64>(at)) == SQLITE_OK;
+}
+bool JobTables::write_log(const std::string& bytes, size_t at) {
+  return log_->pMethods->xWrite(log_, bytes.data(), static_cast<int>(bytes.size()),
+                                static_cast<sqlite3_int64>(at)) == SQLITE_OK;
+}
+
+bool JobTables::checkpoint() {
+  return sqlite3_wal_checkpoint_v2(database_.get(), nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr,
+                                   nullptr) == SQLITE_OK;
 }
 
 bool JobTables::full() {
@@ -497,12 +594,13 @@ bool JobTables::deliveries(const std::function<void(const Store::Delivery&)>& ea
 }
 
 std::optional<JobId> JobTables::last_id() {
-  return parse_job_id(database_.ask("SELECT id FROM jobs ORDER BY seq DESC LIMIT 1"));
+  const auto id = database_.ask("SELECT id FROM jobs ORDER BY seq DESC LIMIT 1");
+  return id ? parse_job_id(*id) : std::nullopt;
 }
 
 bool JobTables::has_result_file(const JobId& id) {
   std::optional<JobRecord> job;
-  return find(id, job) && job && job->result_in_file;
+  return !find(id, job) || (job && job->result_in_file);  // what cannot be read may have one
 }
 
 uint64_t JobTables::count_dead() {

@@ -33,11 +33,11 @@ class JobTables {
   void roll_back();
   // What was committed so far is on disk. Any thread may call it, whatever else is done meanwhile.
   bool flush();
-  // The same, where a flush has failed: all that the log has is moved into the database, and that
-  // is flushed.
-  bool move_log();
-  // Moves what the log has into the database; some of it, without waiting.
-  void checkpoint();
+  // The same, where a flush has failed and another would say nothing of what the first has dropped:
+  // the log is written over with what it holds. False too if it does not hold all any more.
+  bool rewrite_log();
+  // Moves what the log has into the database.
+  bool checkpoint();
   // Of the log, at the last commit.
   uint64_t log_pages() const { return log_pages_; }
 
@@ -76,6 +76,9 @@ class JobTables {
   bool index_owners(int64_t up_to);
   bool list_by(Statement& statement, const Store::Query& query, std::vector<JobRecord>& jobs);
   Status extend_log(uint64_t bytes);
+  Status read_state();
+  bool read_log(std::string& bytes, size_t at);
+  bool write_log(const std::string& bytes, size_t at);
   bool read_row(Statement& row, JobRecord& job);
   bool one(Statement& statement, std::optional<JobRecord>& job);
   static int64_t number(Statement& statement);  // its only row's only column

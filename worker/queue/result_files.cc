@@ -17,7 +17,7 @@ Error failed(const std::string& path, const char* what) {
 
 }  // namespace
 
-Result<ResultFiles> ResultFiles::open(const std::string& folder, gid_t group) {
+Result<ResultFiles> ResultFiles::open(const std::string& folder, gid_t group, int (*flush)(int)) {
   if (::mkdir(folder.c_str(), 0750) != 0 && errno != EEXIST) {
     return failed(folder, "mkdir");
   }
@@ -29,18 +29,24 @@ Result<ResultFiles> ResultFiles::open(const std::string& folder, gid_t group) {
       ::fchown(directory.get(), static_cast<uid_t>(-1), group) != 0) {
     return failed(folder, "chown");
   }
-  return ResultFiles(folder, std::move(directory), group);
+  return ResultFiles(folder, std::move(directory), group, flush);
+}
+
+// Not valid, with errno, when it cannot be opened and given to the group.
+Fd ResultFiles::make(const std::string& name, int flags) const {
+  Fd file(::openat(directory_.get(), name.c_str(),
+                   O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, 0640));
+  const bool anew = (flags & O_TRUNC) != 0 && group_ != static_cast<gid_t>(-1);
+  if (file.valid() && anew && ::fchown(file.get(), static_cast<uid_t>(-1), group_) != 0) {
+    return Fd();
+  }
+  return file;
 }
 
 Status ResultFiles::write(const JobId& id, uint64_t offset, std::string_view bytes) {
-  const int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (offset == 0 ? O_TRUNC : 0);
-  const Fd file(::openat(directory_.get(), std::string(id.view()).c_str(), flags, 0640));
+  const Fd file = make(std::string(id.view()), offset == 0 ? O_TRUNC : 0);
   if (!file.valid()) {
     return failed(path(id), "open");
-  }
-  if (offset == 0 && group_ != static_cast<gid_t>(-1) &&
-      ::fchown(file.get(), static_cast<uid_t>(-1), group_) != 0) {
-    return failed(path(id), "chown");
   }
   while (!bytes.empty()) {
     const ssize_t n = ::pwrite(file.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
@@ -54,8 +60,8 @@ Status ResultFiles::write(const JobId& id, uint64_t offset, std::string_view byt
 }
 
 Status ResultFiles::seal(const JobId& id, uint64_t size) {
-  const Fd file(::openat(directory_.get(), std::string(id.view()).c_str(),
-                         O_WRONLY | O_CLOEXEC | O_NOFOLLOW));
+  const Fd file(
+      ::openat(directory_.get(), std::string(id.view()).c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
   struct stat status {};
   if (!file.valid() || ::fstat(file.get(), &status) != 0) {
     return failed(path(id), "open");
@@ -63,8 +69,45 @@ Status ResultFiles::seal(const JobId& id, uint64_t size) {
   if (status.st_size < static_cast<off_t>(size)) {
     return Error{path(id) + " is shorter than what was written to it"};
   }
-  if (::ftruncate(file.get(), static_cast<off_t>(size)) != 0 || ::fdatasync(file.get()) != 0 ||
-      ::fsync(directory_.get()) != 0) {
+  if (::ftruncate(file.get(), static_cast<off_t>(size)) != 0) {
+    return failed(path(id), "truncate");
+  }
+  const std::string name(id.view());
+  if (doubtful_.contains(name) || flush_(file.get()) != 0) {
+    doubtful_.insert(name);
+    if (Status copied = copy(id, file); !copied) {
+      return copied;
+    }
+  }
+  if (::fsync(directory_.get()) != 0) {
+    doubtful_.insert(name);  // its name may be dropped, too
+    return failed(path(id), "flushing");
+  }
+  doubtful_.erase(name);
+  return Ok{};
+}
+
+Status ResultFiles::copy(const JobId& id, const Fd& from) const {
+  const std::string name(id.view());
+  const std::string fresh = name + ".new";
+  const Fd to = make(fresh, O_TRUNC);
+  if (!to.valid()) {
+    return failed(path(id), "open");
+  }
+  std::string bytes(256U << 10, '\0');
+  for (off_t at = 0;;) {
+    const ssize_t got = ::pread(from.get(), bytes.data(), bytes.size(), at);
+    if (got < 0 ||
+        (got > 0 && ::pwrite(to.get(), bytes.data(), static_cast<size_t>(got), at) != got)) {
+      return failed(path(id), "copying");
+    }
+    if (got == 0) {
+      break;
+    }
+    at += got;
+  }
+  if (flush_(to.get()) != 0 ||
+      ::renameat(directory_.get(), fresh.c_str(), directory_.get(), name.c_str()) != 0) {
     return failed(path(id), "flushing");
   }
   return Ok{};

@@ -5,9 +5,11 @@
 #pragma once
 
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <functional>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -20,12 +22,16 @@ namespace penstock::queue {
 class ResultFiles {
  public:
   // In `folder`, made if it is not there. Files are readable by `group` (-1: by nobody else).
-  static Result<ResultFiles> open(const std::string& folder, gid_t group);
+  // `flush` is fdatasync(2), or a test's.
+  static Result<ResultFiles> open(const std::string& folder, gid_t group,
+                                  int (*flush)(int) = ::fdatasync);
 
   std::string path(const JobId& id) const { return folder_ + "/" + std::string(id.view()); }
   // Writes at `offset`; 0 begins anew.
   Status write(const JobId& id, uint64_t offset, std::string_view bytes);
-  // It is `size` bytes long, and on disk. Errors: a name or a size that is not there.
+  // It is `size` bytes long, and on disk. Errors: a name or a size that is not there. A file whose
+  // flush has failed is copied to another, as a second flush would say nothing of what the first
+  // has dropped.
   Status seal(const JobId& id, uint64_t size);
   // Gone, if it was there.
   void remove(const JobId& id);
@@ -33,12 +39,19 @@ class ResultFiles {
   uint64_t sweep(const std::function<bool(const JobId&)>& keep);
 
  private:
-  ResultFiles(std::string folder, Fd directory, gid_t group)
-      : folder_(std::move(folder)), directory_(std::move(directory)), group_(group) {}
+  ResultFiles(std::string folder, Fd directory, gid_t group, int (*flush)(int))
+      : folder_(std::move(folder)),
+        directory_(std::move(directory)),
+        group_(group),
+        flush_(flush) {}
+  Fd make(const std::string& name, int flags) const;
+  Status copy(const JobId& id, const Fd& from) const;
 
   std::string folder_;
   Fd directory_;
   gid_t group_;
+  int (*flush_)(int);
+  std::set<std::string> doubtful_;  // flushed in vain
 };
 
 }  // namespace penstock::queue

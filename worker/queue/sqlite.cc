@@ -27,9 +27,17 @@ Error Database::error(const std::string& doing) const {
   return Error{doing + " failed: " + sqlite3_errmsg(database_.get())};
 }
 
-std::string Database::ask(const std::string& sql) {
+Result<std::string> Database::ask(const std::string& sql) {
   Statement statement(*this, sql.c_str());
-  return statement.step() ? std::string(statement.bytes(0)) : std::string();
+  if (!statement.step()) {
+    return statement.failed() ? error("\"" + sql + "\"") : Error{"\"" + sql + "\" yields nothing"};
+  }
+  return std::string(statement.bytes(0));
+}
+
+bool Database::damaged() const {
+  const int code = sqlite3_errcode(database_.get()) & 0xFF;
+  return code == SQLITE_CORRUPT || code == SQLITE_NOTADB;
 }
 
 Statement::Statement(Database& database, const char* sql) {

@@ -70,8 +70,10 @@ class Database {
   // What SQLite says of the last error.
   Error error(const std::string& doing) const;
   int64_t changes() const { return sqlite3_changes64(database_.get()); }
-  // The first column of the only row; nothing on any error.
-  std::string ask(const std::string& sql);
+  // The first column of the only row.
+  Result<std::string> ask(const std::string& sql);
+  // Whether the last error was of what the file holds, and not of a file that cannot be had.
+  bool damaged() const;
 
  private:
   struct Close {

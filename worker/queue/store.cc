@@ -114,7 +114,10 @@ class SqliteStore final : public Store {
 
   void promise(JobRecord job, std::string submit, std::function<void(Promise)> told) override {
     auto outcome = std::make_shared<Promise>(Promise::kBroken);
-    auto undo = [this, id = job.id, owner = job.owner] { return tables_->erase(id, owner); };
+    auto undo = [this, id = job.id] {
+      std::optional<JobRecord> record;
+      return tables_->find(id, record) && (!record || forget(*record));
+    };
     ask({.kind = Op::kPromise,
          .run =
              [this, job = std::move(job), submit = std::move(submit), outcome] {
@@ -230,7 +233,8 @@ class SqliteStore final : public Store {
   }
 
   Status health() const override {
-    return broken_.load(std::memory_order_acquire) || lost_.load(std::memory_order_acquire)
+    return broken_.load(std::memory_order_acquire) || lost_.load(std::memory_order_acquire) ||
+                   stuck_.load(std::memory_order_acquire)
                ? Status(Error{last_fault()})
                : Status(Ok{});
   }
@@ -318,6 +322,13 @@ class SqliteStore final : public Store {
   bool finish_now(const JobEnd& end, uint64_t offset, const std::string& rest) {
     const bool in_file = offset > 0 || rest.size() > kInlineBytes;
     const uint64_t bytes = offset + rest.size();
+    bool changed = false;
+    if (!tables_->finish(end, rest, bytes, in_file, changed)) {
+      return false;
+    }
+    if (!changed) {
+      return true;
+    }
     if (in_file) {
       const bool all = rest.empty() || put(end.id, offset, rest);
       const Status sealed = all ? files_.seal(end.id, bytes) : Status(Ok{});
@@ -331,14 +342,8 @@ class SqliteStore final : public Store {
     if (!in_file && (end.attempts > 0 || end.status != JobStatus::kCompleted)) {
       gone_.push_back(end.id);  // what an attempt may have left
     }
-    bool changed = false;
-    if (!tables_->finish(end, rest, bytes, in_file, changed)) {
-      return false;
-    }
-    if (changed) {
-      group_file_bytes_ += in_file ? static_cast<int64_t>(bytes) : 0;
-      group_dead_ += end.dead ? 1 : 0;
-    }
+    group_file_bytes_ += in_file ? static_cast<int64_t>(bytes) : 0;
+    group_dead_ += end.dead ? 1 : 0;
     return true;
   }
 
@@ -378,11 +383,8 @@ class SqliteStore final : public Store {
   }
 
   void turn(std::vector<Op> ops) {
-    if (lost_) {
-      take_lost();
-      if (!put_right()) {
-        return set_aside(ops, false);
-      }
+    if (lost_ && !put_right()) {
+      return set_aside(ops, false);
     }
     if (!backlog_.empty()) {  // in the order it was asked
       backlog_.insert(backlog_.end(), std::make_move_iterator(ops.begin()),
@@ -422,8 +424,17 @@ class SqliteStore final : public Store {
                    .gone = std::exchange(gone_, {})},
                   alone);
     if (writes && tables_->log_pages() * kPageBytes > log_bytes_ / kLogParts * (kLogParts - 1) &&
-        flusher_->drain()) {
-      tables_->checkpoint();
+        monotonic_ns() >= checkpoint_ns_ && flusher_->drain()) {
+      checkpoint();
+    }
+  }
+  // Without room for it in the database the log would grow: nothing more is promised until then.
+  void checkpoint() {
+    const bool good = tables_->checkpoint();
+    stuck_.store(!good, std::memory_order_release);
+    if (!good) {
+      note_fault(tables_->error().message);
+      checkpoint_ns_ = monotonic_ns() + std::chrono::nanoseconds(retry_).count();
     }
   }
   bool is_idle() {
@@ -451,11 +462,11 @@ class SqliteStore final : public Store {
   }
 
   // Promises are told that they are none, reads are done alone, and all else waits for the next
-  // try.
+  // try. Reads, too, while nobody knows what of it is on disk.
   void set_aside(std::vector<Op>& ops, bool full) {
     std::vector<Op> over;
     for (Op& op : ops) {
-      if (op.kind == Op::kWrite) {
+      if (op.kind == Op::kWrite || (op.kind == Op::kRead && lost_)) {
         backlog_.push_back(std::move(op));
         continue;
       }
@@ -474,28 +485,15 @@ class SqliteStore final : public Store {
   }
 
   // The log could not be flushed: its last transactions are in the database as we see it, and
-  // nobody knows whether they are on disk. What they promised is taken back; whoever asked for all
-  // else is told once it is safe.
-  void take_lost() {
-    std::vector<Op> over;
+  // nobody knows whether they are on disk. Writes it once more; if that fails, what they promised
+  // is taken back, and whoever asked for all else is told once it is safe.
+  bool put_right() {
     for (Group& group : flusher_->take_lost()) {
-      std::vector<Op> writes;
-      for (Op& op : group.ops) {
-        if (op.kind == Op::kPromise) {
-          break_promise(op, false);
-        }
-        (op.kind == Op::kWrite ? writes : over).push_back(std::move(op));
-      }
-      group.ops = std::move(writes);
       unsafe_.push_back(std::move(group));
     }
-    hand_back(over);
-  }
-
-  // Moves the log into the database, and flushes that.
-  bool put_right() {
-    if (!tables_->move_log()) {
-      note_fault(tables_->error().message);
+    if (!tables_->rewrite_log()) {
+      note_fault("writing jobs failed: their log cannot be written again");
+      break_unsafe_promises();
       return false;
     }
     flusher_->resume();
@@ -505,6 +503,19 @@ class SqliteStore final : public Store {
     }
     unsafe_.clear();
     return true;
+  }
+  void break_unsafe_promises() {
+    std::vector<Op> over;
+    for (Group& group : unsafe_) {
+      const auto broken = std::stable_partition(
+          group.ops.begin(), group.ops.end(), [](const Op& op) { return op.kind != Op::kPromise; });
+      for (auto op = broken; op != group.ops.end(); ++op) {
+        break_promise(*op, false);
+        over.push_back(std::move(*op));
+      }
+      group.ops.erase(broken, group.ops.end());
+    }
+    hand_back(over);
   }
 
   void note_fault(std::string what) {
@@ -573,6 +584,7 @@ class SqliteStore final : public Store {
   bool newly_lost_ = false;                  // guarded by mutex_
   std::atomic<bool> broken_{false};          // the last transaction could not be written
   std::atomic<bool> lost_{false};            // the log could not be flushed
+  std::atomic<bool> stuck_{false};           // nor moved into the database
   std::atomic<uint64_t> commits_{0};
   std::atomic<uint64_t> commit_ns_{0};
   std::atomic<uint64_t> dead_{0};
@@ -581,7 +593,8 @@ class SqliteStore final : public Store {
 
   // The store's thread's:
   std::vector<Op> backlog_;    // writes that are tried again
-  std::vector<Group> unsafe_;  // written, but not safe: see take_lost()
+  std::vector<Group> unsafe_;  // written, but not safe: see put_right()
+  int64_t checkpoint_ns_ = 0;  // not before
   uint64_t file_bytes_ = 0;
   int64_t group_file_bytes_ = 0;
   int64_t group_dead_ = 0;
@@ -600,15 +613,15 @@ Result<std::unique_ptr<Store>> Store::open(const Options& options) {
   if (!folder) {
     return folder.error();
   }
-  auto files = ResultFiles::open(options.folder + "/results", folder->group);
-  if (!files) {
-    return files.error();
-  }
   std::vector<std::string> notices;
   auto tables =
       JobTables::open(options.folder + "/jobs.db", options.vfs, options.log_bytes, notices);
   if (!tables) {
     return tables.error();
+  }
+  auto files = ResultFiles::open(options.folder + "/results", folder->group);
+  if (!files) {
+    return files.error();
   }
   if (Status flushed = folder->flush(); !flushed) {
     return flushed.error();

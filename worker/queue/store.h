@@ -1,9 +1,9 @@
 // Store: the jobs that were promised, and their results, on disk.
 //
 // SQLite (https://sqlite.org/wal.html: WAL) in STATE/jobs.db, and results too large for it in
-// STATE/results/ID. One thread of its own does all the work, in the order it was asked; whatever has
-// gathered meanwhile is one transaction. Another flushes the log, for many jobs at once, while the
-// next transaction is under way (GroupFlusher). Whoever asked is told on its own thread, by
+// STATE/results/ID. One thread of its own does all the work, in the order it was asked; whatever
+// has gathered meanwhile is one transaction. Another flushes the log, for many jobs at once, while
+// the next transaction is under way (GroupFlusher). Whoever asked is told on its own thread, by
 // tell_done(), after the flush: as with synchronous=FULL, but that nobody waits for the disk who
 // has something to do.
 //
@@ -12,8 +12,9 @@
 //   - A promise that cannot be written is refused, and leaves nothing behind. All else (attempts,
 //     ends, results) is tried again until it can be written; until then health() says what is
 //     wrong, and promises are refused.
-//   - A flush that failed is never believed to have succeeded the second time: what the log has is
-//     moved into the database first.
+//   - A flush that failed is never believed to have succeeded the second time: what it was to write
+//     is written again first. Of a promise that was refused for that, the job may be there after
+//     all if the process ends before it could be taken back.
 //   - A job has one end: a second finish() of the same job changes nothing.
 //   - Results in files are flushed, and their names with them, before the end that tells of them.
 //   - A database that is damaged, or is none, is set aside under another name, said in notices(),

@@ -34,9 +34,10 @@ class FaultVfs {
     return vfs;
   }
 
-  // From now on; `at` 0 is the next operation.
-  void arm(Fault fault, int at) {
+  // From now on; `at` 0 is the next operation, or the next sync.
+  void arm(Fault fault, int at, bool syncs_only = false) {
     const std::lock_guard lock(mutex_);
+    syncs_only_ = syncs_only;
     fault_ = fault;
     left_ = at;
     operations_ = 0;
@@ -57,6 +58,12 @@ class FaultVfs {
     fault_ = Fault::kNone;
     crashed_ = false;
     disk_.clear();
+  }
+  // The power fails, now.
+  void crash() {
+    const std::lock_guard lock(mutex_);
+    crashed_ = true;
+    put_back();
   }
   // What was not synced is gone. The files are closed.
   void power_off() {
@@ -116,8 +123,8 @@ class FaultVfs {
       const int written = fault == Fault::kShort ? size / 2 : size;
       sqlite3_file* const real = as(file)->real();
       const int rc = real->pMethods->xWrite(real, from, written, at);
-      instance().note(*as(file)->path, {at, {static_cast<const char*>(from),
-                                             static_cast<size_t>(written)}});
+      instance().note(*as(file)->path,
+                      {at, {static_cast<const char*>(from), static_cast<size_t>(written)}});
       return fault == Fault::kShort ? SQLITE_IOERR_WRITE : rc;
     };
     methods_.xTruncate = [](sqlite3_file* file, sqlite3_int64 size) {
@@ -130,7 +137,7 @@ class FaultVfs {
     };
     methods_.xSync = [](sqlite3_file* file, int flags) {
       const std::string& path = *as(file)->path;
-      const Fault fault = instance().next();
+      const Fault fault = instance().next(true);
       if (fault == Fault::kDrop) {
         instance().begin_sync(path);
       }
@@ -180,10 +187,13 @@ class FaultVfs {
   }
 
   // What becomes of this operation.
-  Fault next() {
+  Fault next(bool sync = false) {
     const std::lock_guard lock(mutex_);
     if (crashed_) {
       return Fault::kFail;
+    }
+    if (syncs_only_ && !sync) {
+      return Fault::kNone;
     }
     ++operations_;
     if (fault_ == Fault::kNone || left_-- > 0) {
@@ -248,6 +258,7 @@ class FaultVfs {
   std::mutex mutex_;
   Fault fault_ = Fault::kNone;
   int left_ = 0;
+  bool syncs_only_ = false;
   int operations_ = 0;
   bool crashed_ = false;
   std::map<std::string, Disk> disk_;

@@ -145,6 +145,36 @@ TEST_F(StoreFaultTest, AWriteErrorStopsPromisesLoudlyAndPasses) {
   EXPECT_TRUE(store_->health());
 }
 
+TEST_F(StoreFaultTest, WhatAFlushHasDroppedIsWrittenAgainBeforeItIsTold) {
+  ASSERT_TRUE(open());
+  const JobRecord sent = job();
+  ASSERT_EQ(promise(sent), Store::Promise::kStored);
+  FaultVfs::instance().arm(Fault::kDrop, 0, true);
+  bool told = false;
+  store_->finish(end(sent.id), 0, "result", [&] { told = true; });
+  settle();
+  ASSERT_TRUE(told);
+  EXPECT_TRUE(FaultVfs::instance().happened());
+  EXPECT_GE(store_->figures().write_errors, 1U);
+  EXPECT_TRUE(store_->health());
+  FaultVfs::instance().crash();
+  store_.reset();
+  FaultVfs::instance().reset();
+  EXPECT_TRUE(reopen().empty()) << "it has ended";
+  EXPECT_EQ(result(sent.id), "result");
+}
+
+TEST_F(StoreFaultTest, APromiseWhoseFlushWasDroppedIsMadeOnceItIsWrittenAgain) {
+  ASSERT_TRUE(open());
+  FaultVfs::instance().arm(Fault::kDrop, 0, true);
+  const JobRecord sent = job();
+  EXPECT_EQ(promise(sent), Store::Promise::kStored);
+  FaultVfs::instance().crash();
+  store_.reset();
+  FaultVfs::instance().reset();
+  EXPECT_EQ(reopen().size(), 1U);
+}
+
 TEST_F(StoreFaultTest, AnEndThatCannotBeWrittenIsTriedUntilItCan) {
   ASSERT_TRUE(open());
   const JobRecord sent = job();

@@ -7,6 +7,7 @@
 
 #include <csignal>
 #include <fstream>
+#include <map>
 #include <thread>
 
 namespace penstock::queue {
@@ -293,7 +294,9 @@ TEST_F(StoreTest, ASecondOneOnTheSameFolderIsRefused) {
 }
 
 TEST_F(StoreTest, ADamagedDatabaseIsSetAsideAndSaid) {
-  promise(job());
+  const JobRecord sent = job();
+  promise(sent);
+  finish(end(sent.id), std::string(2 * Store::kInlineBytes, 'r'));
   store_.reset();
   const std::string path = options_.folder + "/jobs.db";
   {
@@ -305,11 +308,17 @@ TEST_F(StoreTest, ADamagedDatabaseIsSetAsideAndSaid) {
   ASSERT_TRUE(open());
   ASSERT_EQ(store_->notices().size(), 1U);
   EXPECT_NE(store_->notices()[0].find("was set aside as"), std::string::npos);
-  int aside = 0;
+  std::map<std::string, std::filesystem::path> aside;
   for (const auto& entry : std::filesystem::directory_iterator(options_.folder)) {
-    aside += entry.path().filename().string().find("damaged") != std::string::npos ? 1 : 0;
+    const std::string name = entry.path().filename();
+    if (const size_t at = name.find(".damaged-"); at != std::string::npos) {
+      aside[name.substr(0, at)] = entry.path();
+    }
   }
-  EXPECT_EQ(aside, 1);
+  ASSERT_EQ(aside.size(), 2U);
+  EXPECT_TRUE(aside.contains("jobs.db"));
+  EXPECT_TRUE(std::filesystem::exists(aside["results"] / sent.id.view()))
+      << "the results it tells of lie beside it";
   EXPECT_EQ(promise(job()), Store::Promise::kStored);
 }
 
@@ -420,6 +429,21 @@ TEST_F(ListTest, ADatabaseOfTheFirstSchemaIsMigrated) {
   expect_all();
   promise_all();
   expect_all();
+}
+
+TEST_F(StoreTest, ADatabaseThatSomebodyElseHasOpenIsAnErrorAndIsLeftAlone) {
+  const JobRecord sent = job();
+  promise(sent);
+  store_.reset();
+  const std::string path = options_.folder + "/jobs.db";
+  sqlite3* other = nullptr;
+  ASSERT_EQ(sqlite3_open(path.c_str(), &other), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(other, "SELECT count(*) FROM jobs", nullptr, nullptr, nullptr), SQLITE_OK);
+  const Status opened = open();
+  EXPECT_FALSE(opened);
+  EXPECT_NE(opened.error().message.find("locked"), std::string::npos) << opened.error().message;
+  sqlite3_close(other);
+  EXPECT_EQ(reopen().size(), 1U) << "nothing is lost";
 }
 
 TEST_F(StoreTest, ANewerSchemaIsAnErrorAndIsLeftAlone) {
