@@ -213,8 +213,7 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
   owned_up_to_ = newest_ = number(up_to);
   Statement newest(database_, "SELECT coalesce(max(seq), 0) FROM jobs");
   newest_ = std::max(newest_, number(newest));
-  Statement unowned(database_,
-                    "SELECT count(*) FROM jobs WHERE seq>(SELECT job FROM owned_up_to)");
+  Statement unowned(database_, "SELECT count(*) FROM jobs WHERE seq>(SELECT job FROM owned_up_to)");
   unowned_ = static_cast<uint32_t>(number(unowned));
 }
 

@@ -1,9 +1,9 @@
 // Store: the jobs that were promised, and their results, on disk.
 //
 // SQLite (https://sqlite.org/wal.html: WAL) in STATE/jobs.db, and results too large for it in
-// STATE/results/ID. One thread of its own does all the work, in the order it was asked; whatever has
-// gathered meanwhile is one transaction. Another flushes the log, for many jobs at once, while the
-// next transaction is under way (GroupFlusher). Whoever asked is told on its own thread, by
+// STATE/results/ID. One thread of its own does all the work, in the order it was asked; whatever
+// has gathered meanwhile is one transaction. Another flushes the log, for many jobs at once, while
+// the next transaction is under way (GroupFlusher). Whoever asked is told on its own thread, by
 // tell_done(), after the flush: as with synchronous=FULL, but that nobody waits for the disk who
 // has something to do.
 //

@@ -116,8 +116,8 @@ class FaultVfs {
       const int written = fault == Fault::kShort ? size / 2 : size;
       sqlite3_file* const real = as(file)->real();
       const int rc = real->pMethods->xWrite(real, from, written, at);
-      instance().note(*as(file)->path, {at, {static_cast<const char*>(from),
-                                             static_cast<size_t>(written)}});
+      instance().note(*as(file)->path,
+                      {at, {static_cast<const char*>(from), static_cast<size_t>(written)}});
       return fault == Fault::kShort ? SQLITE_IOERR_WRITE : rc;
     };
     methods_.xTruncate = [](sqlite3_file* file, sqlite3_int64 size) {
