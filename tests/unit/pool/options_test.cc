@@ -10,6 +10,7 @@ namespace {
 Result<WorkerOptions> parse(std::vector<std::string> words) {
   words.insert(words.begin(), "penstock-worker");
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) {
     argv.push_back(word.data());
   }

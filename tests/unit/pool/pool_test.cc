@@ -164,8 +164,8 @@ TEST_F(PoolTest, HeartbeatsEachSecondWhetherIdleOrBusy) {
   turn_at(now_ns_ + 1);
   EXPECT_EQ(heartbeats(), 1);
   int busy = 0;
-  for (int i = 0; i < 500; ++i) {  // five seconds of jobs of 10 ms
-    submit(static_cast<JobNumber>(i + 1));
+  for (JobNumber job = 1; job <= 500; ++job) {  // five seconds of jobs of 10 ms
+    submit(job);
     turn();
     turn_at(now_ns_ + 10 * kNsPerMs);
     busy += static_cast<int>(heartbeats());

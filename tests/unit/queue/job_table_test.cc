@@ -16,9 +16,9 @@ Job& add(JobTable& table, JobIdMaker& ids) {
 TEST(JobTableTest, FindsEachAmongMany) {
   JobTable table;
   JobIdMaker ids;
-  std::vector<Job*> jobs;
-  for (int i = 0; i < 10'000; ++i) {
-    jobs.push_back(&add(table, ids));
+  std::vector<Job*> jobs(10'000);
+  for (Job*& job : jobs) {
+    job = &add(table, ids);
   }
   for (Job* const job : jobs) {
     EXPECT_EQ(table.find(job->id.view()), job);

@@ -242,8 +242,9 @@ struct Errors {
   size_t jobs = 0;
 };
 
-Errors errors_of(std::vector<std::pair<double, double>> predicted_and_true) {
+Errors errors_of(const std::vector<std::pair<double, double>>& predicted_and_true) {
   std::vector<double> errors;
+  errors.reserve(predicted_and_true.size());
   for (const auto& [predicted, waited] : predicted_and_true) {
     errors.push_back(std::abs(predicted - waited) / waited);
   }

@@ -146,7 +146,7 @@ __device__ inline void soften_tile(const Part& part, Shared& shared) {
     const float a = scores[lane];
     const float b = scores[lane + kWarp];
     const float top = fmaxf(before, warp_max(fmaxf(a, b)));
-    const bool none = top == -INFINITY;                      // nothing to look at so far
+    const bool none = top == -INFINITY;  // nothing to look at so far
     const float weight_a = none ? 0.0F : expf(a - top);
     const float weight_b = none ? 0.0F : expf(b - top);
     const float shrink = none ? 0.0F : expf(before - top);

@@ -66,8 +66,7 @@ class Plan {
           }
           from = widened.data();
         }
-        const Status loaded = load(to, from, bytes);
-        if (!loaded) {
+        if (Status loaded = load(to, from, bytes); !loaded) {
           return loaded;
         }
         to += bytes;
