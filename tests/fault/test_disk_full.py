@@ -116,7 +116,7 @@ def test_promises_are_refused_while_writes_fail_and_made_again_after(daemon):
         promised, refused = await promise_until_refused(line, 500)
         assert refused.status == 503 and refused.retry_after_s > 0 and "disk" in str(refused)
         assert ours.process.poll() is None, ours.log.read_text()
-        assert await line.wait_for_answer("owner", "waits") == 200, "who waits for an answer needs no disk"
+        assert await eventually(lambda: line.wait_for_answer("owner", "waits")) == 200, "who waits for an answer needs no disk"
         assert "[error] no jobs are promised: " in ours.log.read_text()
         ours.limit(NO_LIMIT)
         after = await eventually(lambda: line.promise("owner", "after"))
