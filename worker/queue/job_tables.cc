@@ -60,6 +60,9 @@ constexpr char kPragmas[] =
 
 constexpr size_t kLogHeaderBytes = 32;
 constexpr size_t kFrameHeaderBytes = 24;
+// In a frame's header: the log's salts and the sums up to there.
+constexpr size_t kSumsAt = 8;
+constexpr size_t kSumsBytes = 16;
 
 // The running sum over the log, and whether a frame is of it.
 class LogSum {
@@ -145,6 +148,11 @@ Result<std::string> damage_of(Database& database) {
   if (!found) {
     return unless_damaged(found.error());
   }
+  for (const char* const unread : {"unable to get the page", "failed to get page"}) {
+    if (found->find(unread) != found->npos) {
+      return Error{*found};
+    }
+  }
   return *found == "ok" ? std::string() : "it is damaged: " + *found;
 }
 
@@ -171,17 +179,29 @@ Status migrate(Database& database) {
   return Ok{};
 }
 
-// With the results that it tells of.
-void set_aside(const std::string& path, const std::string& why, std::vector<std::string>& notices) {
-  const std::string suffix = ".damaged-" + stamp();
+// The results that it tells of first: without a database they would be swept.
+Status set_aside(const std::string& path, const std::string& why,
+                 std::vector<std::string>& notices) {
+  std::string suffix = ".damaged-" + stamp();
+  while (std::filesystem::exists(path + suffix)) {
+    suffix += "+";
+  }
   const std::string aside = path + suffix;
   const auto results = std::filesystem::path(path).parent_path() / "results";
+  const std::pair<std::string, std::string> moves[] = {
+      {results, results.string() + suffix}, {path + "-wal", aside + "-wal"}, {path, aside}};
+  for (const auto& [from, to] : moves) {
+    std::error_code error;
+    std::filesystem::rename(from, to, error);
+    if (error && error != std::errc::no_such_file_or_directory) {
+      return Error{path + ": " + why + "; and " + from +
+                   " cannot be set aside: " + error.message()};
+    }
+  }
   std::error_code error;
-  std::filesystem::rename(path, aside, error);
-  std::filesystem::rename(path + "-wal", aside + "-wal", error);
-  std::filesystem::rename(results, results.string() + suffix, error);
   std::filesystem::remove(path + "-shm", error);
   notices.push_back(path + " was set aside as " + aside + ", and a new one begun: " + why);
+  return Ok{};
 }
 
 }  // namespace
@@ -214,7 +234,9 @@ Result<std::unique_ptr<JobTables>> JobTables::open(const std::string& path, cons
       return Error{path + ": " + *damage};
     }
     *database = Database();
-    set_aside(path, *damage, notices);
+    if (Status moved = set_aside(path, *damage, notices); !moved) {
+      return moved.error();
+    }
   }
 }
 
@@ -304,7 +326,19 @@ bool JobTables::commit() {
     owned_up_to_ = newest;
     unowned_ = 0;
   }
+  if (log_pages_ > 0) {
+    last_sums_.resize(kSumsBytes);
+    const size_t last = log_at(log_pages_ - 1) + kSumsAt;
+    if (read_log(last_sums_, last) != SQLITE_OK) {
+      last_sums_.clear();
+    }
+  }
   return true;
+}
+
+// Where that page's frame begins.
+size_t JobTables::log_at(uint64_t page) const {
+  return kLogHeaderBytes + page * (kFrameHeaderBytes + static_cast<size_t>(page_bytes_));
 }
 
 // An index by owner would be written to in as many places as jobs come of different owners, for
@@ -352,27 +386,39 @@ bool JobTables::flush() { return log_->pMethods->xSync(log_, SQLITE_SYNC_NORMAL)
 // The format: https://sqlite.org/fileformat2.html#the_write_ahead_log
 bool JobTables::rewrite_log() {
   std::string header(kLogHeaderBytes, '\0');
-  if (!read_log(header, 0) || !LogSum::begins(header)) {
+  const int read = read_log(header, 0);
+  if (read == SQLITE_IOERR_SHORT_READ || (read == SQLITE_OK && !LogSum::begins(header))) {
     return log_pages_ == 0 && flush();  // it is empty
+  }
+  if (read != SQLITE_OK) {
+    return false;
   }
   if (!write_log(header, 0)) {
     return false;
   }
   LogSum sum(header);
-  uint64_t pages = 0;
+  bool whole = log_pages_ == 0;
   std::string frame(kFrameHeaderBytes + static_cast<size_t>(page_bytes_), '\0');
-  for (size_t at = header.size(); read_log(frame, at) && sum.takes(frame); at += frame.size()) {
+  for (uint64_t pages = 1;; ++pages) {
+    const size_t at = log_at(pages - 1);
+    const int got = read_log(frame, at);
+    if (got != SQLITE_OK && got != SQLITE_IOERR_SHORT_READ) {
+      return false;
+    }
+    if (got != SQLITE_OK || !sum.takes(frame)) {
+      return whole && flush();
+    }
+    // Older frames than those that were lost may be sound, too.
+    whole = whole || (pages == log_pages_ && frame.substr(kSumsAt, kSumsBytes) == last_sums_);
     if (!write_log(frame, at)) {
       return false;
     }
-    ++pages;
   }
-  return pages >= log_pages_ && flush();
 }
 
-bool JobTables::read_log(std::string& bytes, size_t at) {
+int JobTables::read_log(std::string& bytes, size_t at) {
   return log_->pMethods->xRead(log_, bytes.data(), static_cast<int>(bytes.size()),
-                               static_cast<sqlite3_int64>(at)) == SQLITE_OK;
+                               static_cast<sqlite3_int64>(at));
 }
 bool JobTables::write_log(const std::string& bytes, size_t at) {
   return log_->pMethods->xWrite(log_, bytes.data(), static_cast<int>(bytes.size()),

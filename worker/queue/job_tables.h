@@ -77,7 +77,8 @@ class JobTables {
   bool list_by(Statement& statement, const Store::Query& query, std::vector<JobRecord>& jobs);
   Status extend_log(uint64_t bytes);
   Status read_state();
-  bool read_log(std::string& bytes, size_t at);
+  size_t log_at(uint64_t page) const;
+  int read_log(std::string& bytes, size_t at);
   bool write_log(const std::string& bytes, size_t at);
   bool read_row(Statement& row, JobRecord& job);
   bool one(Statement& statement, std::optional<JobRecord>& job);
@@ -86,6 +87,7 @@ class JobTables {
   Database database_;
   uint64_t damaged_rows_ = 0;
   uint64_t log_pages_ = 0;
+  std::string last_sums_;  // of the log's last frame
   sqlite3_file* log_ = nullptr;
   int64_t page_bytes_ = 0;
   int64_t owned_up_to_ = 0;  // the owners of jobs up to that one are indexed

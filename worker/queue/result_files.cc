@@ -96,10 +96,13 @@ Status ResultFiles::copy(const JobId& id, const Fd& from) const {
   }
   std::string bytes(256U << 10, '\0');
   for (off_t at = 0;;) {
+    errno = ENOSPC;  // of a write that is cut short
     const ssize_t got = ::pread(from.get(), bytes.data(), bytes.size(), at);
     if (got < 0 ||
         (got > 0 && ::pwrite(to.get(), bytes.data(), static_cast<size_t>(got), at) != got)) {
-      return failed(path(id), "copying");
+      const Error error = failed(path(id), "copying");
+      ::unlinkat(directory_.get(), fresh.c_str(), 0);
+      return error;
     }
     if (got == 0) {
       break;

@@ -13,6 +13,8 @@ Result<Database> Database::open(const std::string& path, const std::string& vfs)
     return Error{path + " cannot be opened: " + sqlite3_errstr(rc)};
   }
   sqlite3_extended_result_codes(opened, 1);
+  // A log of which nobody knows whether it is on disk must not be moved into the database.
+  sqlite3_db_config(opened, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
   return database;
 }
 

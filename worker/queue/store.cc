@@ -374,16 +374,20 @@ class SqliteStore final : public Store {
         last = stopping_ && inbox_.empty();
         ops.swap(inbox_);
       }
+      rewrite_ns_ = last ? 0 : rewrite_ns_;
       turn(std::move(ops));
     }
     if (!flusher_->drain()) {
+      rewrite_ns_ = 0;
       turn({});  // the last try
-      flusher_->drain();
+    }
+    if (flusher_->drain()) {
+      tables_->checkpoint();
     }
   }
 
   void turn(std::vector<Op> ops) {
-    if (lost_ && !put_right()) {
+    if (lost_ && (monotonic_ns() < rewrite_ns_ || !put_right())) {
       return set_aside(ops, false);
     }
     if (!backlog_.empty()) {  // in the order it was asked
@@ -493,6 +497,7 @@ class SqliteStore final : public Store {
     }
     if (!tables_->rewrite_log()) {
       note_fault("writing jobs failed: their log cannot be written again");
+      rewrite_ns_ = monotonic_ns() + std::chrono::nanoseconds(retry_).count();
       break_unsafe_promises();
       return false;
     }
@@ -504,16 +509,20 @@ class SqliteStore final : public Store {
     unsafe_.clear();
     return true;
   }
+  // What was read is read again, after they were taken back.
   void break_unsafe_promises() {
     std::vector<Op> over;
     for (Group& group : unsafe_) {
-      const auto broken = std::stable_partition(
-          group.ops.begin(), group.ops.end(), [](const Op& op) { return op.kind != Op::kPromise; });
-      for (auto op = broken; op != group.ops.end(); ++op) {
-        break_promise(*op, false);
-        over.push_back(std::move(*op));
+      std::vector<Op> writes;
+      for (Op& op : group.ops) {
+        if (op.kind == Op::kPromise) {
+          break_promise(op, false);
+          over.push_back(std::move(op));
+        } else {
+          (op.kind == Op::kRead ? backlog_ : writes).push_back(std::move(op));
+        }
       }
-      group.ops.erase(broken, group.ops.end());
+      group.ops = std::move(writes);
     }
     hand_back(over);
   }
@@ -595,6 +604,7 @@ class SqliteStore final : public Store {
   std::vector<Op> backlog_;    // writes that are tried again
   std::vector<Group> unsafe_;  // written, but not safe: see put_right()
   int64_t checkpoint_ns_ = 0;  // not before
+  int64_t rewrite_ns_ = 0;     // of the log: not before
   uint64_t file_bytes_ = 0;
   int64_t group_file_bytes_ = 0;
   int64_t group_dead_ = 0;

@@ -35,8 +35,9 @@ class FaultVfs {
   }
 
   // From now on; `at` 0 is the next operation, or the next sync.
-  void arm(Fault fault, int at, bool syncs_only = false) {
+  void arm(Fault fault, int at, bool syncs_only = false, int times = 1) {
     const std::lock_guard lock(mutex_);
+    times_ = times;
     syncs_only_ = syncs_only;
     fault_ = fault;
     left_ = at;
@@ -199,7 +200,10 @@ class FaultVfs {
     if (fault_ == Fault::kNone || left_-- > 0) {
       return Fault::kNone;
     }
-    const Fault fault = std::exchange(fault_, Fault::kNone);
+    const Fault fault = fault_;
+    if (--times_ == 0) {
+      fault_ = Fault::kNone;
+    }
     if (fault == Fault::kCrash) {
       crashed_ = true;
       put_back();
@@ -259,6 +263,7 @@ class FaultVfs {
   Fault fault_ = Fault::kNone;
   int left_ = 0;
   bool syncs_only_ = false;
+  int times_ = 1;
   int operations_ = 0;
   bool crashed_ = false;
   std::map<std::string, Disk> disk_;

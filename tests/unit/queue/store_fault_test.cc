@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <map>
 #include <thread>
+#include <thread>
 
 #include "fault_vfs.h"
 #include "store_fixture.h"
@@ -162,6 +163,59 @@ TEST_F(StoreFaultTest, WhatAFlushHasDroppedIsWrittenAgainBeforeItIsTold) {
   FaultVfs::instance().reset();
   EXPECT_TRUE(reopen().empty()) << "it has ended";
   EXPECT_EQ(result(sent.id), "result");
+}
+
+TEST_F(StoreFaultTest, ALogThatNobodyKnowsToBeOnDiskIsNotMovedIntoTheDatabase) {
+  options_.retry_ms = 60'000;
+  ASSERT_TRUE(open());
+  constexpr int kOthers = 60;  // the log has begun anew: not every page is in it
+  for (int i = 0; i < kOthers; ++i) {
+    promise(job(), std::string(3000, 'b'));
+  }
+  const JobRecord sent = job();
+  ASSERT_EQ(promise(sent), Store::Promise::kStored);
+  constexpr int kTries = 4;  // the flush, writing it again, and that twice as the store stops
+  FaultVfs::instance().arm(Fault::kDrop, 0, true, kTries);
+  bool told = false;
+  store_->finish(end(sent.id), 0, "result", [&] { told = true; });
+  while (store_->figures().write_errors < 2) {
+    std::this_thread::yield();
+  }
+  store_.reset();
+  EXPECT_TRUE(FaultVfs::instance().happened());
+  EXPECT_FALSE(told);
+  FaultVfs::instance().power_off();
+  FaultVfs::instance().reset();
+  EXPECT_EQ(reopen().size(), 1U + kOthers) << "it runs once more";
+  EXPECT_TRUE(store_->notices().empty());
+  EXPECT_TRUE(result(sent.id).starts_with("error")) << "half of its end is there";
+}
+
+TEST_F(StoreFaultTest, WhileTheDiskFailsAPromiseIsRefusedAndWhoAsksWaits) {
+  options_.retry_ms = 60'000;
+  ASSERT_TRUE(open());
+  const JobRecord kept = job();
+  ASSERT_EQ(promise(kept), Store::Promise::kStored);
+  FaultVfs::instance().arm(Fault::kDrop, 0, true, 2);
+  const JobRecord sent = job();
+  std::optional<Store::Promise> outcome;
+  store_->promise(sent, "SUBMIT", [&](Store::Promise told) { outcome = told; });
+  while (!outcome) {
+    pollfd ready{store_->event_fd(), POLLIN, 0};
+    ASSERT_EQ(::poll(&ready, 1, 10'000), 1) << "the store says nothing";
+    store_->tell_done();
+  }
+  EXPECT_EQ(*outcome, Store::Promise::kBroken);
+  EXPECT_FALSE(store_->health());
+  bool told = false;
+  store_->find(kept.id, [&](const std::optional<JobRecord>&) { told = true; });
+  store_.reset();  // the last try succeeds
+  EXPECT_FALSE(told) << "nobody knew what was on disk";
+  FaultVfs::instance().power_off();
+  FaultVfs::instance().reset();
+  const auto jobs = reopen();
+  ASSERT_EQ(jobs.size(), 1U) << "what was refused is not there";
+  EXPECT_EQ(jobs[0].id.view(), kept.id.view());
 }
 
 TEST_F(StoreFaultTest, APromiseWhoseFlushWasDroppedIsMadeOnceItIsWrittenAgain) {
