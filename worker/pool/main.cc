@@ -89,6 +89,9 @@ int give_up(const WorkerOptions& options, Link& link, const std::string& why,
   link.flush();
   return 1;
 }
+int give_up(const WorkerOptions& options, Link& link, const DeviceLost& fault) {
+  return give_up(options, link, std::string("the device failed: ") + fault.what(), true);
+}
 
 int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
         std::unique_ptr<Engine> engine) {
@@ -103,9 +106,8 @@ int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
     try {
       turn = pool.turn(monotonic_ns());
     } catch (const DeviceLost& fault) {  // its jobs' FAILED frames still leave
-      const int status =
-          give_up(options, link, std::string("the device failed: ") + fault.what(), true);
-      std::_Exit(status);  // nothing is freed on a device that may never answer again
+      // Nothing is freed on a device that may never answer again.
+      std::_Exit(give_up(options, link, fault));
     }
     if (!turn.message.empty()) {
       std::fprintf(stderr, "penstock-worker %s: %s\n", options.name.c_str(), turn.message.c_str());
@@ -144,7 +146,7 @@ int serve(const WorkerOptions& options) {
     }
     return run(options, signals.get(), link, sink, std::move(*engine));
   } catch (const DeviceLost& fault) {  // before there was a job
-    return give_up(options, link, std::string("the device failed: ") + fault.what(), true);
+    return give_up(options, link, fault);
   } catch (const std::exception& fault) {
     return give_up(options, link, std::string("the engine broke: ") + fault.what());
   }

@@ -374,20 +374,19 @@ class SqliteStore final : public Store {
         last = stopping_ && inbox_.empty();
         ops.swap(inbox_);
       }
-      rewrite_ns_ = last ? 0 : rewrite_ns_;
-      turn(std::move(ops));
+      turn(std::move(ops), last);
     }
     if (!flusher_->drain()) {
-      rewrite_ns_ = 0;
-      turn({});  // the last try
+      turn({}, true);  // the last try
     }
     if (flusher_->drain()) {
       tables_->checkpoint();
     }
   }
 
-  void turn(std::vector<Op> ops) {
-    if (lost_ && (monotonic_ns() < rewrite_ns_ || !put_right())) {
+  void turn(std::vector<Op> ops, bool last) {
+    const bool may_try = last || monotonic_ns() >= rewrite_ns_;
+    if (lost_ && !(may_try && put_right())) {
       return set_aside(ops, false);
     }
     if (!backlog_.empty()) {  // in the order it was asked

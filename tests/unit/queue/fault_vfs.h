@@ -63,8 +63,7 @@ class FaultVfs {
   // The power fails, now.
   void crash() {
     const std::lock_guard lock(mutex_);
-    crashed_ = true;
-    put_back();
+    cut_power();
   }
   // What was not synced is gone. The files are closed.
   void power_off() {
@@ -205,12 +204,15 @@ class FaultVfs {
       fault_ = Fault::kNone;
     }
     if (fault == Fault::kCrash) {
-      crashed_ = true;
-      put_back();
+      cut_power();
     }
     return fault;
   }
 
+  void cut_power() {
+    crashed_ = true;
+    put_back();
+  }
   void put_back() {
     for (const auto& [path, disk] : disk_) {
       std::ofstream(path, std::ios::binary | std::ios::trunc) << disk.synced;
