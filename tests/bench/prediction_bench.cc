@@ -169,9 +169,9 @@ Errors errors_of(std::deque<Job>& jobs, double Job::*told, double least_ns, doub
 
 void predictions() {
   for (const Load& load :
-       {Load{0.9, 4, 0, 0.5, 600}, Load{0.9, 4, 0.5, 0.1, 600}, Load{0.9, 4, 0.5, 0.2, 600},
-        Load{0.9, 4, 1.0, 0.2, 600}, Load{0.9, 32, 0.5, 0.2, 200}, Load{1.5, 4, 0, 0.5, 120},
-        Load{1.5, 4, 0, 1.0, 120}, Load{1.5, 4, 0.5, 0.2, 120}}) {
+       {Load{0.9, 4, 0, 0.5, 600}, Load{0.9, 4, 0.5, 0.05, 600}, Load{0.9, 4, 0.5, 0.1, 600},
+        Load{0.9, 4, 0.5, 0.2, 600}, Load{0.9, 4, 1.0, 0.2, 600}, Load{0.9, 32, 0.5, 0.2, 200},
+        Load{1.5, 4, 0, 0.5, 120}, Load{1.5, 4, 0, 1.0, 120}, Load{1.5, 4, 0.5, 0.2, 120}}) {
     Simulation simulation(load);
     auto& jobs = simulation.run();
     const Errors all = errors_of(jobs, &Job::predicted_ns, 0, 0);
@@ -179,7 +179,7 @@ void predictions() {
     const Errors floored = errors_of(jobs, &Job::predicted_ns, 0, kMeanNs);
     const Errors ideal = errors_of(jobs, &Job::ideal_ns, 0, 0);
     std::printf(
-        "T2 load=%.1f slots=%u by_cost=%.1f by_chance=%.1f jobs=%zu all_median=%.3f all_p90=%.3f "
+        "T2 load=%.1f slots=%u by_cost=%.1f by_chance=%.2f jobs=%zu all_median=%.3f all_p90=%.3f "
         "longer_median=%.3f longer_p90=%.3f floored_median=%.3f floored_p90=%.3f "
         "ideal_median=%.3f ideal_p90=%.3f\n",
         load.load, load.slots, load.by_cost, load.by_chance, all.jobs, all.median, all.p90,

@@ -222,6 +222,41 @@ def test_a_device_is_at_its_bound_while_there_is_work(daemon, bound):
     asyncio.run(story())
 
 
+async def ended(daemon, asked):
+    """The models of these jobs, (model, priority), which all wait when the first is given, in the order in which they end."""
+    order = []
+
+    async def one(model, priority):
+        line = await daemon.line()
+        await line._exchange(wire.SUBMIT, owner=str(len(order)), method="POST", path="/work", model=model, priority=priority,
+                             body=json.dumps({"model": model}))
+        order.append(model)
+        line.close()
+
+    await daemon.order("/queues/default/pause")
+    tasks = []
+    for i, each in enumerate(asked):  # in this order
+        tasks.append(asyncio.create_task(one(*each)))
+        await daemon.until(lambda s: s["queues"][0]["waiting"] == i + 1, "the next waits")
+    await daemon.order("/queues/default/resume")
+    await asyncio.gather(*tasks)
+    return order
+
+
+def test_models_that_share_a_device_take_turns_and_a_higher_class_goes_first(daemon):
+    daemon.configure(["name: a, device: 0, slots: 1, model: a, service_time: 50ms", "name: b, device: 0, slots: 1, model: b, service_time: 50ms"])
+
+    async def story():
+        daemon.start()
+        await daemon.until(lambda s: all(w["state"] == "ready" for w in s["workers"]), "both are ready")
+        order = await ended(daemon, [("a", 0)] * 6 + [("b", 0)] * 2)
+        assert sorted(order[:4]) == ["a", "a", "b", "b"], order  # in turn, not after all of a's
+        assert await ended(daemon, [("a", 0)] * 3 + [("b", 5)] * 2) == ["b", "b", "a", "a", "a"]
+        assert daemon.occupancy.device("0")["peak_running"] == 1
+
+    asyncio.run(story())
+
+
 def test_a_device_that_fails_is_taken_out_and_comes_back_and_nothing_promised_is_lost(daemon):
     daemon.configure(["name: a, device: [0, 1], slots: 2, service_time: 20ms", "name: once, device: 0, slots: 2, service_time: 20ms, queue: once"])
 

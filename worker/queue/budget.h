@@ -23,6 +23,7 @@
 #include <string>
 
 #include "worker/queue/adaptive_slots.h"
+#include "worker/queue/turns.h"
 
 namespace penstock::queue {
 
@@ -38,6 +39,7 @@ struct Budget {
   int64_t held_bytes = 0;  // by jobs, and by processes:
   int64_t reserved_bytes = 0;
   uint32_t tenants = 0;  // while there are any, the budget must stay
+  Turn turn;             // whose it is, where several share the device
 
   // `slots: auto`: how many of `slots` are used is found by trying. Told of each job by whoever
   // gives it and sees it end.
@@ -49,6 +51,9 @@ struct Budget {
   // The same without what is tried just now, for predictions.
   uint32_t usual() const { return adaptive ? std::min(slots, adaptive->settled()) : slots; }
 
+  // The widest: the device's.
+  Budget& device() { return parent == nullptr ? *this : *parent; }
+  const Budget& device() const { return parent == nullptr ? *this : *parent; }
   // Of this one and all above.
   uint32_t free_slots() const;
   // For a process that takes so much.

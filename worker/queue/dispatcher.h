@@ -98,12 +98,10 @@ class Dispatcher {
   void worker_lost(WorkerSession& worker, int64_t next_start_ns, std::string_view why,
                    bool ordered = false);
   void worker_leaving(WorkerSession& worker);
-  // Gives jobs to the workers on a device as long as they have credit: to the one whose slots are
-  // the least used first, so that each gets its part of a device that is full.
+  // Gives jobs to the workers on a device as long as they have credit, in turn (turns.h).
   void fill(const Claims& device);
   void fill_all();
-  void recount(Scheduler::Lane& lane);  // a capacity changed
-  void recount_all();
+  void recount();  // what some worker can hold has changed
   // `frame` is the whole frame as it came.
   void begin_answer(Job& job, const wire::Head& head, std::string_view frame);
   void append_answer(Job& job, std::string_view bytes, std::string_view frame);
@@ -173,6 +171,7 @@ class Dispatcher {
 
  private:
   void offer(const Scheduler::Lane& lane);
+  WorkerSession* next_worker(const Claims& device);
   void give(WorkerSession& worker, Job& job);
   void note_end(const Job& job, AdaptiveSlots::End end, double work = 0) const;
   template <typename Of, typename Count>
@@ -227,6 +226,8 @@ class Dispatcher {
   JobTable jobs_;
   std::unordered_map<uint64_t, Job*> keys_;  // by Hash128::lo: of jobs that others may join
   std::vector<WorkerSession*> workers_;      // those that are ready
+  std::vector<WorkerSession*> bidders_;      // scratch of next_worker(), as is:
+  std::vector<Bid> bids_;
   std::vector<Scheduler::Expired> expired_;  // scratch of advance_to()
   std::vector<Waiter*> over_;                // likewise
   uint64_t last_number_ = 0;

@@ -48,7 +48,7 @@ bool Dispatcher::serves(const WorkerSession& worker, const Scheduler::Lane& lane
 void Dispatcher::worker_ready(WorkerSession& worker) {
   workers_.push_back(&worker);
   roster_.ready(worker.name());
-  recount(worker.lane());
+  recount();
 }
 
 void Dispatcher::worker_leaving(WorkerSession& worker) {
@@ -60,7 +60,7 @@ void Dispatcher::worker_lost(WorkerSession& worker, int64_t next_start_ns, std::
                              bool ordered) {
   roster_.lost(worker.name(), wires_.now_ns(), next_start_ns);
   if (std::erase(workers_, &worker) > 0) {
-    recount(worker.lane());
+    recount();
   }
   const std::string message =
       why.empty() ? "The worker stopped." : std::string("The worker stopped: ").append(why) + ".";
@@ -94,15 +94,53 @@ uint32_t Dispatcher::bounded(Of&& of, Count&& count) const {
   return alone;
 }
 
-void Dispatcher::recount(Scheduler::Lane& lane) {
-  scheduler_.set_capacity(
-      lane, bounded([&](const WorkerSession& worker) { return &worker.lane() == &lane; },
-                    [](const WorkerSession& worker) { return worker.capacity(); }));
-}
-
-void Dispatcher::recount_all() {
+void Dispatcher::recount() {
+  using Lane = Scheduler::Lane;
+  std::map<std::pair<const Budget*, const Lane*>, uint32_t> by_worker;
   for (const WorkerSession* const worker : workers_) {
-    recount(worker->lane());
+    by_worker[{&worker->tenant().budget(), &worker->lane()}] += worker->capacity();
+  }
+  std::map<const Budget*, std::map<const Lane*, uint32_t>> by_device;
+  for (const auto& [of, sum] : by_worker) {
+    const auto [share, lane] = of;
+    uint32_t& there = by_device[&share->device()][lane];
+    there = std::min(share->device().slots, there + std::min(sum, share->usual()));
+  }
+  struct Share {
+    Lane* lane;
+    uint32_t device_slots = 0;
+    std::map<const Lane*, uint32_t> others;  // their slots on its devices
+  };
+  std::vector<Share> shares;
+  for (Scheduler::Queue& queue : scheduler_.queues()) {
+    for (size_t i = 1; i < queue.lanes.size(); ++i) {
+      Share& share = shares.emplace_back(Share{queue.lanes[i].get()});
+      uint32_t capacity = 0;
+      for (const auto& [device, lanes] : by_device) {
+        const auto own = lanes.find(share.lane);
+        if (own == lanes.end()) {
+          continue;
+        }
+        capacity += own->second;
+        uint32_t all = 0;
+        for (const auto& [lane, slots] : lanes) {
+          all += slots;
+          share.others[lane] += slots;
+        }
+        share.device_slots += std::min(all, device->slots);
+      }
+      share.others.erase(share.lane);
+      scheduler_.set_capacity(*share.lane, capacity);
+    }
+  }
+  for (const Share& share : shares) {
+    std::vector<Scheduler::Rival> rivals;
+    for (const auto& [lane, slots] : share.others) {
+      if (slots > 0) {
+        rivals.push_back({lane, static_cast<double>(slots) / lane->capacity, slots});
+      }
+    }
+    scheduler_.set_rivals(*share.lane, share.device_slots, std::move(rivals));
   }
 }
 
@@ -114,36 +152,41 @@ uint32_t Dispatcher::slots(const Scheduler::Queue& queue) const {
       [](const WorkerSession& worker) { return worker.slots(); });
 }
 
-void Dispatcher::fill(const Claims& device) {
-  std::vector<const WorkerSession*> served;  // their lanes have no more
-  while (!(draining_ && unpromised_ == 0)) {
-    WorkerSession* emptiest = nullptr;
-    for (WorkerSession* const worker : workers_) {
-      const auto fuller_than = [&](const WorkerSession& other) {
-        return uint64_t{worker->tenant().busy()} * other.slots() >=
-               uint64_t{other.tenant().busy()} * worker->slots();
-      };
-      if (&worker->tenant().claims() != &device || worker->credit() == 0 ||
-          std::find(served.begin(), served.end(), worker) != served.end() ||
-          (emptiest != nullptr && fuller_than(*emptiest))) {
-        continue;
-      }
-      emptiest = worker;
+// The one on a device that has a free slot, and whose turn it is; nullptr when no job is to be had.
+WorkerSession* Dispatcher::next_worker(const Claims& device) {
+  bidders_.clear();
+  bids_.clear();
+  for (WorkerSession* const worker : workers_) {
+    if (&worker->tenant().claims() != &device || worker->credit() == 0) {
+      continue;
     }
-    if (emptiest == nullptr) {
+    if (const auto* const job = Scheduler::next(worker->lane()); job != nullptr) {
+      bidders_.push_back(worker);
+      bids_.push_back({.worker = &worker->tenant().budget(),
+                       .priority = Scheduler::rank_of(*job),
+                       .arrived_ns = job->arrived_ns(),
+                       .aging_ns = worker->lane().queue->settings.aging_ns,
+                       .busy = worker->tenant().busy(),
+                       .slots = worker->slots()});
+    }
+  }
+  return bids_.empty() ? nullptr : bidders_[next_turn(bids_, wires_.now_ns())];
+}
+
+void Dispatcher::fill(const Claims& device) {
+  while (!(draining_ && unpromised_ == 0)) {
+    WorkerSession* const worker = next_worker(device);
+    if (worker == nullptr) {
       return;
     }
-    Scheduler::Ticket* const next = scheduler_.take(emptiest->lane(), wires_.now_ns());
-    if (next == nullptr) {
-      served.push_back(emptiest);
-    } else {
-      give(*emptiest, static_cast<Job&>(*next));
-    }
+    Scheduler::Ticket& next = *scheduler_.take(worker->lane(), wires_.now_ns());
+    give(*worker, static_cast<Job&>(next));
   }
 }
 
 void Dispatcher::give(WorkerSession& worker, Job& job) {
-  worker.assign(job, ++last_number_);
+  const int64_t expected_ns = scheduler_.remaining_ns(job, wires_.now_ns());
+  worker.assign(job, ++last_number_, expected_ns > 0 ? expected_ns : kUnknownJobNs);
   if (Budget& share = worker.tenant().budget(); share.adaptive) {
     share.adaptive->started(wires_.now_ns(), share.running);
   }

@@ -100,6 +100,15 @@ void Scheduler::set_capacity(Lane& lane, uint32_t jobs) noexcept {
   }
 }
 
+void Scheduler::set_rivals(Lane& lane, uint32_t device_slots, std::vector<Rival> rivals) noexcept {
+  lane.device_slots_ = device_slots;
+  const size_t most = std::min(rivals.size(), kMostRivals);
+  std::partial_sort(rivals.begin(), rivals.begin() + static_cast<ptrdiff_t>(most), rivals.end(),
+                    [](const Rival& a, const Rival& b) { return a.slots > b.slots; });
+  rivals.resize(most);
+  lane.rivals_ = std::move(rivals);
+}
+
 bool Scheduler::full(const Queue& queue, uint64_t owner) noexcept {
   const uint32_t most = queue.settings.max_per_owner;
   if (most == 0) {
@@ -168,6 +177,9 @@ void Scheduler::line_up(Ticket& ticket, Lane& lane, Owner& owner, int64_t priori
   ticket.place = {tags.start, ++arrivals_};
   ticket.span_ = tags.end - tags.start;
   ++its.waiting;
+  if (!lane.rivals_.empty()) {
+    lane.arriving_.add(service_of(lane).work_ns(1, ticket.cost), now_ns);
+  }
   wait(ticket, now_ns);
 }
 
@@ -259,13 +271,21 @@ Scheduler::Standing Scheduler::standing(const Ticket& ticket) noexcept {
   return {ticket.promoted_ ? kHighest + 1 : ticket.its_class().priority, ticket.place};
 }
 
+// Of its jobs and of those that name no model.
+Scheduler::Ticket* Scheduler::first(const Lane& worker_lane) noexcept {
+  const Queue& queue = *worker_lane.queue;
+  if (queue.paused) {
+    return nullptr;
+  }
+  Ticket* const own = head(worker_lane);
+  Ticket* const any = head(*queue.lanes.front());
+  return any != nullptr && (own == nullptr || standing(*any).before(standing(*own))) ? any : own;
+}
+
 Scheduler::Ticket* Scheduler::take(Lane& worker_lane, int64_t now_ns) noexcept {
   Queue& queue = *worker_lane.queue;
-  Ticket* next = head(worker_lane);
-  if (Ticket* const any = head(queue.any_model()); any != nullptr) {
-    next = next == nullptr || standing(*any).before(standing(*next)) ? any : next;
-  }
-  if (next == nullptr || queue.paused) {
+  Ticket* const next = first(worker_lane);
+  if (next == nullptr) {
     return nullptr;
   }
   Ticket& ticket = *next;
@@ -560,11 +580,6 @@ uint32_t Scheduler::position(const Ticket& ticket) const noexcept {
   return before + 1;
 }
 
-OrderTree::Sum Scheduler::work_ahead(const Lane& lane, const Standing& at) noexcept {
-  Ahead there = ahead(lane, at);
-  return there.lines += there.line->before(at.place);
-}
-
 // A job that names a model waits for that model's workers; one that names none, for the first of
 // any's: nobody need be there, but those that are count before those that are not.
 int64_t Scheduler::wait_at(const Lane& lane, const Standing& at, int64_t now_ns) noexcept {
@@ -582,44 +597,139 @@ int64_t Scheduler::wait_at(const Lane& lane, const Standing& at, int64_t now_ns)
   return static_cast<int64_t>(std::max(0.0, least_ns));
 }
 
+const ServiceTime& Scheduler::service_of(const Lane& lane) noexcept {
+  return lane.service.known() ? lane.service : lane.queue->any_model().service;
+}
+
+void Scheduler::Load::add(const Load& other, double part) noexcept {
+  running += part * other.running;
+  waiting += part * other.waiting;
+  ns += part * other.ns;
+  residual_ns += part * other.residual_ns;
+}
+
 // At the moment the job starts, one slot has just become free, and each other is in the midst of a
 // job. So until then the slots do all the work that is before it and all that they have begun, but
 // for what those others still need.
-double Scheduler::wait_in(const Lane& lane, const Standing& at, int64_t now_ns) noexcept {
+double Scheduler::Load::over(double slots) const noexcept {
+  const double jobs = running + waiting;
+  const double others = std::min(slots - 1, jobs);
+  return jobs > 0 ? std::max(0.0, ns - others * residual_ns / jobs) / slots : 0;
+}
+
+// Of jobs that name no model, its workers take their part.
+Scheduler::Load Scheduler::load_before(const Lane& lane, const Standing& at,
+                                       int64_t now_ns) noexcept {
   const Lane& any = lane.queue->any_model();
-  const OrderTree::Sum own = work_ahead(lane, at);
-  const OrderTree::Sum shared = work_ahead(any, at);
-  const uint32_t free = lane.capacity > lane.running ? lane.capacity - lane.running : 0;
-  const ServiceTime& service = lane.service.known() ? lane.service : any.service;
-  if (!service.known() || uint64_t{own.count} + shared.count < free) {
+  const ServiceTime& service = service_of(lane);
+  const double share = std::min(1.0, static_cast<double>(lane.last_capacity_) / any.last_capacity_);
+  const auto age_ns =
+      static_cast<int64_t>(lane.running * static_cast<uint64_t>(now_ns) - lane.started_ns_);
+  Load load;
+  load.running = lane.running;
+  load.ns = service.left_ns(lane.running, static_cast<double>(lane.running_cost_),
+                            static_cast<double>(std::max<int64_t>(0, age_ns)));
+  const auto add = [&](const OrderTree::Sum& sum, const ServiceTime& takes, double part) {
+    const double work_ns = part * takes.work_ns(sum.count, static_cast<double>(sum.cost));
+    load.waiting += part * sum.count;
+    load.ns += work_ns;
+    return work_ns;
+  };
+  const Ahead own = ahead(lane, at);
+  const Ahead shared = ahead(any, at);
+  const OrderTree::Sum own_same = own.line->before(at.place);
+  const OrderTree::Sum shared_same = shared.line->before(at.place);
+  add(own.lines, service, 1);
+  add(shared.lines, any.service, share);
+  load.same_ns = add(own_same, service, 1) + add(shared_same, any.service, share);
+  load.own = own.lines.count + own_same.count;
+  load.shared = shared.lines.count + shared_same.count;
+  load.residual_ns = (load.running + load.waiting) * service.residual_ns();
+  return load;
+}
+
+// Lanes take turns: while the lane does what is before the job, a rival does what runs there, its
+// jobs of higher classes, and of the same class as much as the lane itself, as far as that waits or
+// comes meanwhile; but no more than its own slots can do. That is a piecewise linear, concave
+// function of the time, and so Newton's method finds when all of it is done, from above.
+double Scheduler::wait_beside_rivals(const Lane& lane, const Load& own, int64_t priority,
+                                     int64_t now_ns) noexcept {
+  struct {
+    double first_ns;  // done in any case
+    double same_ns;
+    double arriving;  // ns of work per ns
+    double slots;
+  } each[kMostRivals];
+  Load all = own;
+  double wait_ns = own.ns;
+  for (size_t i = 0; i < lane.rivals_.size(); ++i) {
+    const Rival& rival = lane.rivals_[i];
+    const Load load = load_before(*rival.lane, {priority, {UINT64_MAX, UINT64_MAX}}, now_ns);
+    each[i] = {rival.part * (load.ns - load.same_ns), rival.part * load.same_ns,
+               rival.part * rival.lane->arriving_.slots(now_ns), static_cast<double>(rival.slots)};
+    all.add(load, rival.part);
+    wait_ns += each[i].first_ns + own.same_ns;
+  }
+  const double slots = lane.device_slots_;
+  const double jobs = all.running + all.waiting;
+  const double others_ns =  // as in Load::over()
+      jobs > 0 ? std::min(slots - 1, jobs) * all.residual_ns / jobs : 0;
+  const double own_ns = std::max(0.0, own.ns - others_ns);
+  for (bool sooner = true; sooner;) {
+    double work_ns = own_ns;
+    double free = slots;
+    for (size_t i = 0; i < lane.rivals_.size(); ++i) {
+      const auto& [first_ns, same_ns, arriving, rivals_slots] = each[i];
+      const bool all_there = same_ns + arriving * wait_ns < own.same_ns;
+      const double done_ns = first_ns + (all_there ? same_ns + arriving * wait_ns : own.same_ns);
+      if (done_ns > rivals_slots * wait_ns && free > rivals_slots) {
+        free -= rivals_slots;
+      } else {
+        work_ns += first_ns + (all_there ? same_ns : own.same_ns);
+        free -= all_there ? std::min(arriving, free / 2) : 0;
+      }
+    }
+    sooner = work_ns / free < wait_ns * 0.999;
+    wait_ns = std::min(wait_ns, work_ns / free);
+  }
+  return wait_ns;
+}
+
+double Scheduler::wait_in(const Lane& lane, const Standing& at, int64_t now_ns) noexcept {
+  const ServiceTime& service = service_of(lane);
+  if (!service.known()) {
     return 0;
   }
-  const double slots = lane.last_capacity_;
-  const double share = std::min(1.0, slots / any.last_capacity_);  // of jobs that name no model
-  const double ahead = own.count + share * shared.count;
-  const auto now = static_cast<uint64_t>(now_ns);
-  const auto age_ns = static_cast<int64_t>(lane.running * now - lane.started_ns_);
-  const double work_ns =
-      service.work_ns(own.count, static_cast<double>(own.cost)) +
-      share * any.service.work_ns(shared.count, static_cast<double>(shared.cost)) +
-      service.left_ns(lane.running, static_cast<double>(lane.running_cost_),
-                      static_cast<double>(std::max<int64_t>(0, age_ns)));
-  const double others = std::min(slots - 1, lane.running + ahead);
-  const double fluid_ns = std::max(0.0, work_ns - others * service.residual_ns()) / slots;
-  if (own.count > kFewAhead || shared.count > 0 || lane.capacity > kFewSlots ||
+  const Load own = load_before(lane, at, now_ns);
+  const uint64_t ahead = uint64_t{own.own} + own.shared;
+  double free = lane.capacity > lane.running ? lane.capacity - lane.running : 0;
+  bool alone = true;
+  double free_there = lane.device_slots_ - own.running;
+  for (const Rival& rival : lane.rivals_) {
+    alone = alone && rival.lane->running == 0 && head(*rival.lane) == nullptr;
+    free_there -= rival.part * rival.lane->running;
+  }
+  free = alone ? free : std::min(free, free_there);
+  if (static_cast<double>(ahead) < free) {
+    return 0;
+  }
+  const double fluid_ns = own.over(lane.last_capacity_);
+  if (!alone) {
+    return std::max(fluid_ns, wait_beside_rivals(lane, own, at.priority, now_ns));
+  }
+  if (own.own > kFewAhead || own.shared > 0 || lane.capacity > kFewSlots ||
       lane.running > lane.capacity || lane.capacity == 0) {
     return fluid_ns;
   }
   const double trust = service.certainty();
-  return trust * wait_by_slots(lane, at, own.count, now_ns) + (1 - trust) * fluid_ns;
+  return trust * wait_by_slots(lane, at, own.own, now_ns) + (1 - trust) * fluid_ns;
 }
 
 // The few jobs ahead are dealt to the slots in their order, each to the one that is free first.
 // REQUIRES: `ahead`, the capacity and what runs are within the bounds above.
 double Scheduler::wait_by_slots(const Lane& lane, const Standing& at, uint32_t ahead,
                                 int64_t now_ns) noexcept {
-  const Lane& any = lane.queue->any_model();
-  const ServiceTime& service = lane.service.known() ? lane.service : any.service;
+  const ServiceTime& service = service_of(lane);
   std::array<uint32_t, kFewAhead> costs;
   uint32_t known = 0;
   const auto deal = [&](const OrderTree& line, uint32_t most) {
@@ -671,7 +781,13 @@ int64_t Scheduler::predicted_wait_ns(const Lane& lane, const Claim& claim,
 }
 
 int64_t Scheduler::predicted_wait_ns(const Lane& lane, int64_t now_ns) const noexcept {
-  return wait_at(lane, {INT64_MIN, {UINT64_MAX, UINT64_MAX}}, now_ns);
+  int64_t lowest = 0;
+  each_competing(lane, [&](const Lane& each) {
+    for (const auto& its : each.classes_) {
+      lowest = std::min(lowest, its->share.empty() ? 0 : its->priority);
+    }
+  });
+  return wait_at(lane, {lowest, {UINT64_MAX, UINT64_MAX}}, now_ns);
 }
 
 int64_t Scheduler::remaining_ns(const Ticket& ticket, int64_t now_ns,
@@ -679,9 +795,7 @@ int64_t Scheduler::remaining_ns(const Ticket& ticket, int64_t now_ns,
   if (ticket.state() != State::kRunning) {
     return 0;
   }
-  const Lane& lane = *ticket.run_->served_by;
-  const ServiceTime& service =
-      lane.service.known() ? lane.service : lane.queue->any_model().service;
+  const ServiceTime& service = service_of(*ticket.run_->served_by);
   const auto age_ns = static_cast<double>(std::max<int64_t>(0, now_ns - ticket.run_->started_ns));
   const double usual_ns = service.remaining_ns(ticket.cost, age_ns);
   progress = progress > 0 ? std::min(progress, 1.0) : 0;

@@ -28,7 +28,8 @@
 // lane each class is one ordered set.
 // A worker of model M takes the earlier of the heads of M's lane and of the any-model lane.
 // Each lane's classes have a virtual time of their own: a model whose jobs go fast does not push
-// newcomers behind the backlog of another. Shares therefore hold lane by lane.
+// newcomers behind the backlog of another. Shares therefore hold lane by lane; lanes whose workers
+// share a device take turns there (turns.h).
 //
 // Pause: nothing is taken from a paused queue. It goes on taking jobs in, up to its bounds;
 // positions hold, predictions say what the wait would be if it were resumed now, nothing ages, and
@@ -46,6 +47,7 @@
 #include <string_view>
 #include <vector>
 
+#include "worker/queue/arrival_rate.h"
 #include "worker/queue/fair_share.h"
 #include "worker/queue/order_tree.h"
 #include "worker/queue/owners.h"
@@ -60,6 +62,12 @@ class Scheduler {
   struct Queue;
   struct Lane;
   struct Class;  // the jobs of one priority in one lane
+  // A lane some of whose workers are on the same devices as another lane's.
+  struct Rival {
+    const Lane* lane;
+    double part;     // of its slots: those there
+    uint32_t slots;  // as many
+  };
 
   // What is known of a job only while it runs.
   struct Run {
@@ -155,6 +163,9 @@ class Scheduler {
    private:
     friend class Scheduler;
     bool is_any() const noexcept { return queue->lanes.front().get() == this; }
+    uint32_t device_slots_ = 0;  // as was last told
+    std::vector<Rival> rivals_;
+    ArrivalRate arriving_;                         // while there are any
     std::vector<std::unique_ptr<Class>> classes_;  // those without jobs are used again
     OrderTree promoted_;                           // goes before them
     Run* runs_ = nullptr;
@@ -200,6 +211,10 @@ class Scheduler {
   Lane& lane(Queue& queue, std::string_view model);
   // What the live workers of a model's lane can hold now, in all.
   void set_capacity(Lane& lane, uint32_t jobs) noexcept;
+  // What the devices hold that those are on, whoever's it is, and who else has workers there: of
+  // more than kMostRivals, those with the most slots.
+  static constexpr size_t kMostRivals = 16;
+  void set_rivals(Lane& lane, uint32_t device_slots, std::vector<Rival> rivals) noexcept;
 
   enum class Admission : uint8_t { kAdded, kQueueFull, kOwnerFull };
   // Unless it is added, the ticket stays unknown. O(log n). REQUIRES: ticket is unknown.
@@ -218,8 +233,9 @@ class Scheduler {
   void pause(Queue& queue) noexcept { queue.paused = true; }
   void resume(Queue& queue) noexcept { queue.paused = false; }
 
-  // The next job for a worker of this lane, now running; nullptr when there is none. O(log n).
-  // The caller counts the worker's credit.
+  // The next job for a worker of this lane; nullptr when there is none.
+  static const Ticket* next(const Lane& worker_lane) noexcept { return first(worker_lane); }
+  // The same, now running. O(log n). The caller counts the worker's credit.
   Ticket* take(Lane& worker_lane, int64_t now_ns) noexcept;
 
   enum class Outcome : uint8_t { kCompleted, kCancelled };
@@ -254,15 +270,19 @@ class Scheduler {
   // The class it came in, also while it is let before. REQUIRES: ticket is known, and not
   // scheduled.
   static int64_t priority_of(const Ticket& ticket) noexcept;
+  // The same, but above kHighest while it is let before. REQUIRES: as of priority_of().
+  static int64_t rank_of(const Ticket& ticket) noexcept { return standing(ticket).priority; }
   // As its claim says. REQUIRES: ticket is running.
   static uint32_t cost_of(const Ticket& ticket) noexcept { return ticket.run_->cost; }
   // How long until the job starts: what the jobs before it and those that run still need, over
   // the slots that may take them; with few before it, slot by slot, as far as the cost of a job
-  // says what it takes. 0 when it runs, when a slot is free for it, or when nothing has
+  // says what it takes. Where other lanes have jobs for the same devices, their turns are counted,
+  // too. 0 when it runs, when a slot is free for it, or when nothing has
   // been learned yet. What may yet come and go before it is not foreseen. Of a scheduled job: how
   // long until it is due. O(log n) per lane.
   int64_t predicted_wait_ns(const Ticket& ticket, int64_t now_ns) const noexcept;
-  // The same for a job that would come now: one of this claim, or one that all others precede.
+  // The same for a job that would come now: one of this claim, or of the lowest class (that of 0,
+  // or lower if there are such), whom all there precede.
   int64_t predicted_wait_ns(const Lane& lane, const Claim& claim, int64_t now_ns) const noexcept;
   int64_t predicted_wait_ns(const Lane& lane, int64_t now_ns) const noexcept;
   // How much longer a running job will take: by what it has done of itself, 0 to 1, the more so the
@@ -300,9 +320,26 @@ class Scheduler {
     const OrderTree* line;
   };
   static Ahead ahead(const Lane& lane, const Standing& at) noexcept;
-  static OrderTree::Sum work_ahead(const Lane& lane, const Standing& at) noexcept;
+  // What a lane's jobs still need of its workers.
+  struct Load {
+    double running = 0;      // jobs
+    double waiting = 0;      // likewise, of those before some standing
+    double ns = 0;           // what all these need
+    double same_ns = 0;      // of it, those that wait and are of the standing's class
+    double residual_ns = 0;  // what all would need in the midst of being run
+    uint32_t own = 0;        // of those that wait, jobs of the lane's own
+    uint32_t shared = 0;     // and jobs that name no model, not only its part of them
+
+    void add(const Load& other, double part) noexcept;
+    double over(double slots) const noexcept;
+  };
+  static Load load_before(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
+  static double wait_beside_rivals(const Lane& lane, const Load& own, int64_t priority,
+                                   int64_t now_ns) noexcept;
+  static const ServiceTime& service_of(const Lane& lane) noexcept;
   static Standing standing(const Ticket& ticket) noexcept;
   static Ticket* head(const Lane& lane) noexcept;
+  static Ticket* first(const Lane& worker_lane) noexcept;
   static void ask_for_next(const OrderTree& line) noexcept;
   static OrderTree& line_of(const Ticket& ticket) noexcept;
   static int64_t wait_at(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;

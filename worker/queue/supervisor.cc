@@ -118,7 +118,7 @@ void Supervisor::arrange() {
     }
   }
   devices_.advance_claims();
-  dispatcher_.recount_all();
+  dispatcher_.recount();
   dispatcher_.fill_all();
   advance_to(now_ns);
 }
@@ -259,7 +259,7 @@ void Supervisor::exited(Worker& worker, int status) {
     lose(worker);
   } else {  // its last frames are still to be read
     worker.session->note_gone();
-    dispatcher_.recount(worker.session->lane());
+    dispatcher_.recount();
     worker.kill_ns = std::min(worker.kill_ns, wires_.now_ns() + kLingerNs);
   }
   dispatcher_.fill_all();
@@ -381,7 +381,7 @@ void Supervisor::check(Worker& worker, int64_t now_ns) {
 void Supervisor::advance_to(int64_t now_ns) {
   devices_.advance_to(now_ns);
   if (devices_.adapted(now_ns)) {
-    dispatcher_.recount_all();
+    dispatcher_.recount();
     dispatcher_.fill_all();
   }
   if (rearrange_ && !stopping_) {

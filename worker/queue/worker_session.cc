@@ -102,7 +102,7 @@ const char* WorkerSession::on_take(const wire::Frame& frame) {
     ready_ = true;
     host_.on_worker_ready(*this);
   } else if (grew) {
-    dispatcher_.recount(lane_);
+    dispatcher_.recount();
   }
   tenant_.return_bytes(take.memory_bytes);
   dispatcher_.fill(tenant_.claims());
@@ -219,14 +219,19 @@ void WorkerSession::note_done(const Given& given, const wire::Done& done) {
   }
 }
 
-void WorkerSession::assign(Job& job, uint64_t number) {
+void WorkerSession::assign(Job& job, uint64_t number, int64_t expected_ns) {
   --credit_;
   tenant_.take_slot();
+  take_turn(tenant_.budget(), expected_ns, wires().now_ns());
   ++tenant_.budget().running;
   last_number_ = number;
   job.extra().worker = this;
   job.more->number = number;
-  given_.push_back({.number = number, .job = &job, .sent = false});
+  given_.push_back({.number = number,
+                    .job = &job,
+                    .sent = false,
+                    .given_ns = wires().now_ns(),
+                    .expected_ns = expected_ns});
 }
 
 void WorkerSession::send(const Job& job, std::string_view frame) {
@@ -259,6 +264,7 @@ void WorkerSession::forget(const Job& job) {
     if (each.job == &job) {
       each.job->more->worker = nullptr;
       --tenant_.budget().running;
+      settle_turn(tenant_.budget(), each.expected_ns, wires().now_ns() - each.given_ns);
       each = given_.back();
       given_.pop_back();
       return;
@@ -270,7 +276,7 @@ void WorkerSession::drain() {
   if (!draining_) {
     draining_ = true;
     wire::append_empty(out(), FrameType::kDrain, 0);
-    dispatcher_.recount(lane_);
+    dispatcher_.recount();
   }
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "shared/base/clock.h"
+#include "worker/queue/budget.h"
 #include "worker/queue/scheduler.h"
 
 namespace penstock::queue {
@@ -309,6 +310,123 @@ TEST(OrderProofTest, PredictedWaitsAreAsGoodAsWhatCanBeKnown) {
     EXPECT_LE(ours.median, c.median);
     EXPECT_LE(ours.p90, c.p90);
     EXPECT_LE(ours.median, ideal.median + 0.05);
+  }
+}
+
+// Models whose workers share a device, each with as many slots as it has.
+class SharedDevice {
+ public:
+  struct Model {
+    Scheduler::Lane* lane;
+    Budget worker;
+    std::vector<std::pair<double, double>> predicted_and_true;
+    double given_ns = 0;
+    uint64_t waiting = 0;
+  };
+
+  SharedDevice(uint32_t slots, size_t models) {
+    device_.slots = slots;
+    auto& queue = scheduler_.set_queue({.name = "q", .max_length = 10'000'000});
+    for (size_t i = 0; i < models; ++i) {
+      Model& model = models_.emplace_back(Model{&scheduler_.lane(queue, std::to_string(i)), {}});
+      model.worker.parent = &device_;
+      scheduler_.set_capacity(*model.lane, slots);
+    }
+    for (const Model& model : models_) {
+      std::vector<Scheduler::Rival> rivals;
+      for (const Model& other : models_) {
+        if (&other != &model) {
+          rivals.push_back({.lane = other.lane, .part = 1, .slots = slots});
+        }
+      }
+      scheduler_.set_rivals(*model.lane, slots, rivals);
+    }
+  }
+  Model& model(size_t i) { return models_[i]; }
+  // `told`: how far off the prediction was is noted.
+  void submit(Model& model, int64_t service_ns, bool told) {
+    SimulatedJob& job = *jobs_.emplace_back(std::make_unique<SimulatedJob>());
+    job.service_ns = service_ns;
+    scheduler_.add(job, *model.lane, {.owner = jobs_.size()}, now_);
+    job.predicted_ns = told ? scheduler_.predicted_wait_ns(job, now_) : -1;
+    ++model.waiting;
+    fill();
+  }
+  void run_to(int64_t until) {
+    while (!running_.empty() && running_.top().first <= until) {
+      now_ = running_.top().first;
+      SimulatedJob& job = *running_.top().second;
+      running_.pop();
+      scheduler_.finish(job, Scheduler::Outcome::kCompleted, now_);
+      fill();
+    }
+    now_ = until;
+  }
+
+ private:
+  void fill() {
+    while (running_.size() < device_.slots) {
+      std::vector<Bid> bids;
+      for (Model& model : models_) {
+        if (Scheduler::next(*model.lane) != nullptr) {
+          bids.push_back({.worker = &model.worker, .slots = device_.slots});
+        }
+      }
+      if (bids.empty()) {
+        return;
+      }
+      const auto next = std::find_if(models_.begin(), models_.end(), [&](const Model& each) {
+        return &each.worker == bids[next_turn(bids, now_)].worker;
+      });
+      auto& job = static_cast<SimulatedJob&>(*scheduler_.take(*next->lane, now_));
+      const int64_t takes_ns = scheduler_.remaining_ns(job, now_);
+      take_turn(next->worker, takes_ns > 0 ? takes_ns : kUnknownJobNs, now_);
+      running_.emplace(now_ + job.service_ns, &job);
+      next->given_ns += static_cast<double>(job.service_ns);
+      --next->waiting;
+      const auto waited = static_cast<double>(now_ - job.arrived_ns());
+      if (job.predicted_ns >= 0 && waited > 0) {
+        next->predicted_and_true.emplace_back(job.predicted_ns, waited);
+      }
+    }
+  }
+
+  using Running = std::pair<int64_t, SimulatedJob*>;
+  Scheduler scheduler_;
+  Budget device_;
+  std::deque<Model> models_;
+  int64_t now_ = kNsPerSec;
+  std::deque<std::unique_ptr<SimulatedJob>> jobs_;
+  std::priority_queue<Running, std::vector<Running>, std::greater<>> running_;
+};
+
+// One model is flooded, one asks for less than its part, and is served as it comes.
+TEST(OrderProofTest, ModelsOnOneDeviceGetEqualPartsAndPredictionsThatHold) {
+  for (const uint32_t slots : {1U, 4U}) {
+    SharedDevice device(slots, 3);
+    std::mt19937_64 random(17);
+    std::lognormal_distribution<double> factor(-0.125, 0.5);
+    constexpr double kMean[] = {20e6, 60e6, 35e6};
+    constexpr double kLoad[] = {0.9, 0.5, 0.2};  // of the device; a third is the part of each
+    double at[] = {1e9, 1e9, 1e9};
+    for (double now = 1e9; now < 180e9;) {
+      const auto i = static_cast<size_t>(std::min_element(at, at + 3) - at);
+      now = at[i];
+      device.run_to(static_cast<int64_t>(now));
+      device.submit(device.model(i), static_cast<int64_t>(kMean[i] * factor(random)), now > 20e9);
+      at[i] += std::exponential_distribution<double>(kLoad[i] * slots / kMean[i])(random);
+    }
+    EXPECT_LE(device.model(2).waiting, 20U) << "it asks for less than its part";
+    EXPECT_GT(device.model(0).waiting, 1000U * slots);
+    EXPECT_NEAR(device.model(0).given_ns / device.model(1).given_ns, 1, 0.02) << "however long";
+    EXPECT_NEAR(device.model(2).given_ns / (180e9 * slots), 0.2, 0.02);
+    for (size_t i = 0; i < 2; ++i) {
+      const Errors errors = errors_of(device.model(i).predicted_and_true);
+      printf("T2 shared slots=%u model=%zu jobs=%zu median=%.3f p90=%.3f\n", slots, i, errors.jobs,
+             errors.median, errors.p90);
+      EXPECT_LE(errors.median, 0.06);
+      EXPECT_LE(errors.p90, 0.15);
+    }
   }
 }
 

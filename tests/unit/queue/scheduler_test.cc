@@ -509,6 +509,66 @@ TEST_F(SchedulerTest, PredictedWaitGoesSlotBySlotWhereCostsSayWhatJobsTake) {
   near(last, 100);  // 40, 20, 30 and 50 on the other slot would take longer
 }
 
+// Both take 100 ms a job, and have as much as 1 s of work waiting.
+TEST_F(SchedulerTest, WhereLanesShareADeviceTheirTurnsAreCounted) {
+  const auto share = [&](uint32_t slots, uint32_t others) {
+    scheduler_.set_capacity(*demo_, slots);
+    scheduler_.set_capacity(*other_, others);
+    scheduler_.set_rivals(*demo_, slots, {{.lane = other_, .part = 1, .slots = others}});
+    scheduler_.set_rivals(*other_, slots, {{.lane = demo_, .part = 1, .slots = slots}});
+  };
+  const auto ms = [&](const Ticket& ticket) { return wait_ns(ticket) / kNsPerMs; };
+  share(1, 1);
+  for (Scheduler::Lane* const lane : {demo_, other_}) {
+    Ticket& job = add(*lane);
+    take(*lane);
+    now_ += 100 * kNsPerMs;
+    scheduler_.finish(job, Outcome::kCompleted, now_);
+  }
+  EXPECT_EQ(ms(add(*other_)), 0);
+  Ticket& runs = *take(*other_);
+  for (int i = 0; i < 10; ++i) {
+    add(*other_);
+  }
+  Ticket& first = add(*demo_);
+  EXPECT_EQ(ms(first), 100) << "the device is the other's until then";
+  EXPECT_EQ(ms(add(*demo_)), 300) << "one of each before it";
+  EXPECT_EQ(ms(add(*demo_)), 500);
+  EXPECT_EQ(ms(add(*demo_, -1)), 1400) << "all the other's are of a higher class";
+  EXPECT_NEAR(static_cast<double>(ms(add(*other_))), 1400, 70) << "of ours, three are of its class";
+  EXPECT_EQ(scheduler_.predicted_wait_ns(*other_, {.priority = 1}, now_), 100 * kNsPerMs);
+  EXPECT_EQ(ms(add(*demo_, 1)), 100);
+
+  // With room for more, the other does what its one slot can, and leaves the rest.
+  scheduler_.finish(runs, Outcome::kCancelled, now_);
+  share(4, 1);
+  take(*other_);
+  for (int i = 0; i < 3; ++i) {
+    take(*demo_);
+  }
+  for (int i = 0; i < 300; ++i) {
+    add(*demo_);
+  }
+  for (int i = 0; i < 300; ++i) {
+    add(*other_);
+  }
+  EXPECT_NEAR(static_cast<double>(ms(add(*demo_))), 10'000, 300) << "300 jobs on three slots";
+}
+
+TEST_F(SchedulerTest, WithoutWorkOfOthersASharedDeviceIsItsOwn) {
+  scheduler_.set_capacity(*demo_, 2);
+  scheduler_.set_rivals(*demo_, 2, {{.lane = other_, .part = 0.5, .slots = 2}});
+  Ticket& job = add(*demo_);
+  take(*demo_);
+  now_ += 100 * kNsPerMs;
+  scheduler_.finish(job, Outcome::kCompleted, now_);
+  EXPECT_EQ(wait_ns(add(*demo_)), 0);
+  take(*demo_);
+  EXPECT_EQ(wait_ns(add(*demo_)), 0);
+  take(*demo_);
+  EXPECT_EQ(wait_ns(add(*demo_)), 100 * kNsPerMs);
+}
+
 TEST_F(SchedulerTest, WithNobodyThereThePredictionKeepsTheLastKnownRate) {
   scheduler_.set_capacity(*demo_, 4);
   Ticket& job = add(*demo_);
