@@ -12,8 +12,7 @@
 //   - no job waits while a worker that may take it has credit, unless its queue is paused, or all
 //     that is left while draining was promised;
 //   - a job is in jobs_ and known to the scheduler; or in jobs_, and the store is looking up its
-//   key
-//     or writing its end; or gone;
+//     key or writing its end; or gone;
 //   - it is in a worker's list exactly while the scheduler calls it running;
 //   - one that was not promised is gone when nobody waits for it any more.
 #pragma once

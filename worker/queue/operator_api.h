@@ -1,14 +1,24 @@
 // OperatorApi: what a tool may ask of penstockd, and tell it to do (CONTRACT, section 6).
 //
-//   GET    /jobs?owner=&queue=&status=&limit=&after=    everybody's jobs that were promised
-//   GET    /jobs/ID, /jobs/ID/events, /jobs/ID/result    as their owner sees them, and whose they
-//   are DELETE /jobs/ID                                       cancels GET
-//   /dead?queue=&limit=&after=                     the dead letters GET    /dead/ID one, with the
-//   request that it was POST   /dead/ID/requeue                               queued as if new; its
-//   owner is not charged DELETE /dead/ID                                       forgets it POST
-//   /queues/NAME/pause, /queues/NAME/resume POST   /workers/NAME/drain, /workers/drain ends it when
-//   its jobs are done; all of them POST   /workers/NAME/scale?n=N                        so many
-//   processes share what it may use
+//   GET    /jobs?owner=&queue=&status=&limit=&after=
+//              everybody's jobs that were promised
+//   GET    /jobs/ID, /jobs/ID/events, /jobs/ID/result
+//              as their owner sees them, and whose they are
+//   DELETE /jobs/ID
+//              cancels
+//   GET    /dead?queue=&limit=&after=
+//              the dead letters
+//   GET    /dead/ID
+//              one, with the request that it was
+//   POST   /dead/ID/requeue
+//              queued as if new; its owner is not charged
+//   DELETE /dead/ID
+//              forgets it
+//   POST   /queues/NAME/pause, /queues/NAME/resume
+//   POST   /workers/NAME/drain, /workers/drain
+//              ends it when its jobs are done; all of them
+//   POST   /workers/NAME/scale?n=N
+//              so many processes share what it may use
 //
 // `owner` is what the edge sends as the owner, in plain text; it is hashed here, and only the hash
 // is shown. Answers are JSON; refusals say what would be right. What is paused or scaled stays so

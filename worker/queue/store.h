@@ -18,8 +18,7 @@
 //   - A job has one end: a second finish() of the same job changes nothing.
 //   - Results in files are flushed, and their names with them, before the end that tells of them.
 //   - A database that is damaged, or is none, is set aside under another name, said in notices(),
-//   and a
-//     new one begun; one of a newer schema is an error.
+//     and a new one begun; one of a newer schema is an error.
 #pragma once
 
 #include <cstdint>

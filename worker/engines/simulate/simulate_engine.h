@@ -4,9 +4,8 @@
 // words of a fixed text, spread evenly over the service time when streamed. Anything else is
 // accepted and answered {"ok":true,"engine":"simulate"} once its time has passed. Every job runs
 // beside the others at full speed, as far as `parallel` goes: the pool's slots are what limits the
-// device. So a job's
-// device_ns is the time of its slot: its service time, or less when a stop string ended its stream
-// before.
+// device. So a job's device_ns is the time of its slot: its service time, or less when a stop
+// string ended its stream before.
 #pragma once
 
 #include <memory>
