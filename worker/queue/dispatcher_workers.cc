@@ -152,23 +152,29 @@ uint32_t Dispatcher::slots(const Scheduler::Queue& queue) const {
       [](const WorkerSession& worker) { return worker.slots(); });
 }
 
-// The one on a device that has a free slot, and whose turn it is; nullptr when no job is to be had.
+// Of those on a device that have a free slot, the one whose turn it is; nullptr when there is none.
+// It may have no job, if it is the only one.
 WorkerSession* Dispatcher::next_worker(const Claims& device) {
   bidders_.clear();
-  bids_.clear();
   for (WorkerSession* const worker : workers_) {
-    if (&worker->tenant().claims() != &device || worker->credit() == 0) {
-      continue;
-    }
-    if (const auto* const job = Scheduler::next(worker->lane()); job != nullptr) {
+    if (&worker->tenant().claims() == &device && worker->credit() > 0) {
       bidders_.push_back(worker);
-      bids_.push_back({.worker = &worker->tenant().budget(),
-                       .priority = Scheduler::rank_of(*job),
-                       .arrived_ns = job->arrived_ns(),
-                       .aging_ns = worker->lane().queue->settings.aging_ns,
-                       .busy = worker->tenant().busy(),
-                       .slots = worker->slots()});
     }
+  }
+  if (bidders_.size() < 2) {
+    return bidders_.empty() ? nullptr : bidders_.front();
+  }
+  std::erase_if(bidders_,
+                [](const auto* each) { return Scheduler::next(each->lane()) == nullptr; });
+  bids_.clear();
+  for (WorkerSession* const worker : bidders_) {
+    const Scheduler::Ticket& job = *Scheduler::next(worker->lane());
+    bids_.push_back({.worker = &worker->tenant().budget(),
+                     .priority = Scheduler::rank_of(job),
+                     .arrived_ns = job.arrived_ns(),
+                     .aging_ns = worker->lane().queue->settings.aging_ns,
+                     .busy = worker->tenant().busy(),
+                     .slots = worker->slots()});
   }
   return bids_.empty() ? nullptr : bidders_[next_turn(bids_, wires_.now_ns())];
 }
@@ -176,16 +182,17 @@ WorkerSession* Dispatcher::next_worker(const Claims& device) {
 void Dispatcher::fill(const Claims& device) {
   while (!(draining_ && unpromised_ == 0)) {
     WorkerSession* const worker = next_worker(device);
-    if (worker == nullptr) {
+    Scheduler::Ticket* const next =
+        worker == nullptr ? nullptr : scheduler_.take(worker->lane(), wires_.now_ns());
+    if (next == nullptr) {
       return;
     }
-    Scheduler::Ticket& next = *scheduler_.take(worker->lane(), wires_.now_ns());
-    give(*worker, static_cast<Job&>(next));
+    give(*worker, static_cast<Job&>(*next));
   }
 }
 
 void Dispatcher::give(WorkerSession& worker, Job& job) {
-  const int64_t expected_ns = scheduler_.remaining_ns(job, wires_.now_ns());
+  const int64_t expected_ns = Scheduler::expected_ns(job);
   worker.assign(job, ++last_number_, expected_ns > 0 ? expected_ns : kUnknownJobNs);
   if (Budget& share = worker.tenant().budget(); share.adaptive) {
     share.adaptive->started(wires_.now_ns(), share.running);

@@ -790,6 +790,10 @@ int64_t Scheduler::predicted_wait_ns(const Lane& lane, int64_t now_ns) const noe
   return wait_at(lane, {lowest, {UINT64_MAX, UINT64_MAX}}, now_ns);
 }
 
+int64_t Scheduler::expected_ns(const Ticket& ticket) noexcept {
+  return static_cast<int64_t>(service_of(*ticket.run_->served_by).work_ns(1, ticket.run_->cost));
+}
+
 int64_t Scheduler::remaining_ns(const Ticket& ticket, int64_t now_ns,
                                 double progress) const noexcept {
   if (ticket.state() != State::kRunning) {

@@ -285,6 +285,8 @@ class Scheduler {
   // or lower if there are such), whom all there precede.
   int64_t predicted_wait_ns(const Lane& lane, const Claim& claim, int64_t now_ns) const noexcept;
   int64_t predicted_wait_ns(const Lane& lane, int64_t now_ns) const noexcept;
+  // What a running job of its cost takes; 0: nothing is known. REQUIRES: ticket is running.
+  static int64_t expected_ns(const Ticket& ticket) noexcept;
   // How much longer a running job will take: by what it has done of itself, 0 to 1, the more so the
   // more that is, and by what jobs of its cost take. 0 when it does not run, or nothing is known.
   int64_t remaining_ns(const Ticket& ticket, int64_t now_ns, double progress = 0) const noexcept;
