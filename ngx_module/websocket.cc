@@ -61,6 +61,12 @@ bool send_now(ngx_http_request_t* r, const char* bytes, size_t size) noexcept {
          static_cast<ssize_t>(size);
 }
 
+// Ends the request as its upstream's end would: without an answer to come, and what the client
+// still sends is awaited for a while, so that no reset overtakes what it was told. To finalize the
+// request with an error isn't possible here: Nginx would clean up the upstream, which gives back
+// the only reference, and then go on with a request that is gone.
+void end_websocket(ngx_http_request_t* r) noexcept { (*r->upstream->cleanup)(r); }
+
 // The client is done with it, or has broken a rule; it is told so if nothing is in between.
 void close_websocket(ngx_http_request_t* r, const RequestState& state, std::string_view payload,
                      uint16_t code) noexcept {
@@ -71,7 +77,7 @@ void close_websocket(ngx_http_request_t* r, const RequestState& state, std::stri
   if (is_quiet(r, state)) {
     send_now(r, frame, size);
   }
-  ngx_http_finalize_request(r, NGX_HTTP_CLIENT_CLOSED_REQUEST);
+  end_websocket(r);
 }
 
 // False: the request is over.
@@ -119,7 +125,7 @@ void read_client(ngx_http_request_t* r) noexcept {
       break;
     }
     if (n <= 0) {
-      ngx_http_finalize_request(r, NGX_HTTP_CLIENT_CLOSED_REQUEST);
+      end_websocket(r);
       return;
     }
     if (!take_bytes(r, *state, {reinterpret_cast<char*>(bytes), static_cast<size_t>(n)})) {
@@ -127,7 +133,7 @@ void read_client(ngx_http_request_t* r) noexcept {
     }
   }
   if (ngx_handle_read_event(c->read, 0) != NGX_OK) {
-    ngx_http_finalize_request(r, NGX_HTTP_CLIENT_CLOSED_REQUEST);
+    end_websocket(r);
   }
 }
 

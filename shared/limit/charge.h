@@ -33,7 +33,7 @@
 
 namespace penstock::limit {
 
-struct Charge {
+struct Charge {  // NOLINT(*Padding): in the order of what is asked, answered, and private
   Charge() noexcept = default;
   // NOLINTNEXTLINE(*UninitializedObject): `ref` is set when used
   Charge(const Policy* by, const Hash128& key, uint64_t units = 1,

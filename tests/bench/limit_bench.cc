@@ -390,6 +390,7 @@ void one_access(uint64_t bytes) {
     words[i] = i;
   }
   std::vector<double> runs;
+  runs.reserve(kRuns);
   for (int run = 0; run < kRuns; ++run) {
     runs.push_back(measure(1, 500'000, [&](unsigned, uint64_t count) {
       uint64_t at = static_cast<uint64_t>(run);
@@ -404,9 +405,9 @@ void one_access(uint64_t bytes) {
 }
 
 void six_rules(Bench& bench) {
-  std::vector<double> runs;
-  for (int run = 0; run < kRuns; ++run) {
-    runs.push_back(measure(1, 1'000'000, [&](unsigned, uint64_t count) {
+  std::vector<double> runs(kRuns);
+  for (double& run : runs) {
+    run = measure(1, 1'000'000, [&](unsigned, uint64_t count) {
       uint64_t admitted = 0;
       for (uint64_t i = 0; i < count; ++i) {
         Charge charges[6];
@@ -418,7 +419,7 @@ void six_rules(Bench& bench) {
         admitted += charge_all(bench.table, std::span(charges), bench.now) == Outcome::admitted;
       }
       sink += admitted;
-    }));
+    });
   }
   std::printf("E2 six_rules threads=1 ours_ns=%.1f\n", median(runs));
 }

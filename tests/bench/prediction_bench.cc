@@ -69,6 +69,7 @@ class Simulation {
     auto by_chance = one_on_average(load_.by_chance);
     std::exponential_distribution<double> gap(load_.load * load_.slots / kMeanNs);
     constexpr int64_t kLearns = 20 * kNsPerSec;
+    // NOLINTNEXTLINE(*FloatLoopCounter): a clock, not a count
     for (double at = kNsPerSec; at < load_.seconds * kNsPerSec; at += gap(random)) {
       run_to(static_cast<int64_t>(at));
       Job& job = jobs_.emplace_back();

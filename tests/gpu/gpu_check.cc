@@ -6,8 +6,8 @@
 //     gpu_check kernels                    every kernel against its reference
 //     gpu_check tokens FLAT                greedy tokens: CUDA, the CPU, and what the file says
 //     gpu_check host FLAT                  the CPU's and the file's alone: needs no device
-//     gpu_check decode NAME|FLAT BATCH...  tokens a second beside what memory allows; NAME is 1b or
-//     8b gpu_check fault                      an illegal access is named and ends the runner
+//     gpu_check decode 1b|8b|FLAT BATCH... tokens a second beside what memory allows
+//     gpu_check fault                      an illegal access is named and ends the runner
 //
 // Prints rows of a table, `| what | measured | goal | ok |`. Exit status: 0 all ok, 1 not, 2 usage,
 // 3 no device.

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import struct
 
 import pytest
 
@@ -290,7 +291,8 @@ def test_the_same_events_come_over_a_websocket(jobs):
     connection.close()
 
 
-@pytest.mark.parametrize("frame, code", [(masked(8, b"\x03\xe8"), b"\x03\xe8"), (b"\x81\x01x", b"\x03\xea"), (masked(3), b"\x03\xea")])
+@pytest.mark.parametrize("frame, code", [(masked(8, b"\x03\xe8"), b"\x03\xe8"), (b"\x81\x01x", b"\x03\xea"), (masked(3), b"\x03\xea"),
+                                         (masked(8, b"\x03\xe8") + bytes(4000), b"\x03\xe8")])
 def test_a_client_that_closes_or_breaks_a_rule_is_answered(jobs, frame, code):
     service = jobs(workers=[simulate(slots=1, service_time="30s")])
     id = promise(service).json()["id"]
@@ -301,5 +303,20 @@ def test_a_client_that_closes_or_breaks_a_rule_is_answered(jobs, frame, code):
     while opcode == 1:
         opcode, payload = message(stream)
     assert (opcode, payload) == (8, code)
+    assert stream.read() == b""  # the connection's end, and no reset
     connection.close()
+    service.request("DELETE", f"/jobs/{id}", ALICE)
+
+
+def test_a_client_that_leaves_its_websocket_leaves_its_job(jobs):
+    service = jobs(workers=[simulate(slots=1, service_time="30s")])
+    id = promise(service).json()["id"]
+    for reset in (False, True):
+        connection, stream, _ = websocket(service, id)
+        message(stream)  # it is up
+        if reset:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stream.close()
+        connection.close()
+        assert job(service, id)["status"] == "processing"
     service.request("DELETE", f"/jobs/{id}", ALICE)

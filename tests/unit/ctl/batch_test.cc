@@ -24,7 +24,7 @@ class BatchTest : public testing::Test {
   ~BatchTest() override { std::filesystem::remove_all(folder_); }
 
   std::string write(const std::string& text) {
-    const std::string path = folder_ + "/batch.jsonl";
+    std::string path = folder_ + "/batch.jsonl";
     std::ofstream(path, std::ios::binary) << text;
     return path;
   }

@@ -67,6 +67,7 @@ TEST_F(InterleavingTest, InsertersThatSeeDifferentFreeSlotsMakeOneSlot) {
                                                     {1005, 1020, 1005}, {1031, 1031, 1031}};
   for (const auto& offsets : clocks) {
     std::vector<int64_t> nows;
+    nows.reserve(offsets.size());
     for (const int64_t offset : offsets) {
       nows.push_back(kNow + offset);
     }

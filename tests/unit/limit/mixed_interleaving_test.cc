@@ -58,6 +58,7 @@ class MixedInterleavingTest : public testing::Test {
       before[i] = used(i);
     }
     std::vector<std::vector<Charge>> done;
+    done.reserve(requests.size());
     for (const Costs& costs : requests) {
       done.push_back(charges(costs));
     }

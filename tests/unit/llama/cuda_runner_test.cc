@@ -253,6 +253,19 @@ TEST_F(CudaRunnerTest, TheEngineAnswersOnCudaWhatItAnswersOnTheCpu) {
             expected);
 }
 
+TEST_F(CudaRunnerTest, ADeviceWhoseMemoryOthersHaveIsNotAtFaultAndOpensNoModel) {
+  emulation::answer(false);
+  EXPECT_FALSE(works("0")) << "one that does not answer is";
+  emulation::answer(true);
+  EXPECT_TRUE(works("0"));
+  emulation::fill(true);
+  EXPECT_TRUE(works("0"));
+  const auto refused = open_runner({.model_dir = kGrouped, .device = "0"});
+  emulation::fill(false);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("out of memory"), std::string::npos);
+}
+
 TEST(CudaDeviceTest, NumbersThatDoNotAnswerAreRefusedAndSaidWhy) {
   const Status none = answers("0");
   ASSERT_FALSE(none);
@@ -263,19 +276,6 @@ TEST(CudaDeviceTest, NumbersThatDoNotAnswerAreRefusedAndSaidWhy) {
   EXPECT_FALSE(answers("-1"));
   EXPECT_FALSE(answers("GPU0"));
   emulation::answer(false);
-}
-
-TEST(CudaDeviceTest, OneWhoseMemoryOthersHaveIsNotAtFaultAndOpensNoModel) {
-  EXPECT_FALSE(works("0")) << "one that does not answer is";
-  emulation::answer(true);
-  EXPECT_TRUE(works("0"));
-  emulation::fill(true);
-  EXPECT_TRUE(works("0"));
-  const auto refused = open_runner({.model_dir = kGrouped, .device = "0"});
-  emulation::fill(false);
-  emulation::answer(false);
-  ASSERT_FALSE(refused);
-  EXPECT_NE(refused.error().message.find("out of memory"), std::string::npos);
 }
 
 // In a build with CUDA and in one without.

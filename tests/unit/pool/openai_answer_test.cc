@@ -63,7 +63,7 @@ std::string read_text(const CompletionRequest& request, const std::vector<std::s
   return text;
 }
 
-std::vector<CompletionRequest> four_ways(std::vector<std::string> stop = {}) {
+std::vector<CompletionRequest> four_ways(const std::vector<std::string>& stop = {}) {
   std::vector<CompletionRequest> ways(4);
   for (size_t i = 0; i < ways.size(); ++i) {
     ways[i].chat = (i & 1) != 0;

@@ -14,7 +14,7 @@ constexpr std::string_view kChat =
 
 class SimulateTest : public ::testing::Test {
  protected:
-  void make(SimulateOptions options) { engine_.emplace(options, "sim", sink_); }
+  void make(const SimulateOptions& options) { engine_.emplace(options, "sim", sink_); }
 
   void start(JobNumber job, std::string_view path = "/any", std::string_view body = "\x01\x02") {
     auto verdict = engine_->admit({.method = "POST", .path = path, .body = body});
@@ -31,7 +31,7 @@ class SimulateTest : public ::testing::Test {
     return now_ns;
   }
 
-  double mean_time_ns(SimulateOptions options, int jobs) {
+  double mean_time_ns(const SimulateOptions& options, int jobs) {
     make(options);
     double sum = 0;
     for (int i = 0; i < jobs; ++i) {

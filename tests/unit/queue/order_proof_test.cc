@@ -268,6 +268,7 @@ std::pair<Errors, Errors> predict(double load, double sigma, uint32_t slots, dou
   };
   std::vector<Told> told;
   uint64_t owner = 0;
+  // NOLINTNEXTLINE(*FloatLoopCounter): a clock, not a count
   for (double at = kNsPerSec; at < seconds * 1e9; at += gap(random)) {
     simulation.run_to(static_cast<int64_t>(at));
     const bool waits = simulation.busy() == slots;
