@@ -19,7 +19,7 @@
 namespace penstock::queue {
 namespace {
 
-constexpr int kSweepRows = 200;
+constexpr uint32_t kSweepRows = 200;
 constexpr uint64_t kPageBytes = 4096;
 // So many parts of the log's length are used before it is moved into the database.
 constexpr uint64_t kLogParts = 8;
@@ -200,15 +200,28 @@ class SqliteStore final : public Store {
     write([this, id, tries, due_ms] { return tables_->set_delivery(id, tries, due_ms); });
   }
 
+  // A transaction removes no more than some, so that promises need not wait for all of them.
   void sweep(int64_t now_ms) override {
-    write([this, now_ms] {
-      std::vector<JobRecord> jobs;
-      bool good = tables_->expired(now_ms, kSweepRows, jobs);
-      for (size_t i = 0; good && i < jobs.size(); ++i) {
-        good = forget(jobs[i]);
-      }
-      return good;
-    });
+    if (std::exchange(sweeping_, true)) {
+      return;
+    }
+    const auto more = std::make_shared<bool>(false);
+    write(
+        [this, now_ms, more] {
+          std::vector<JobRecord> jobs;
+          bool good = tables_->expired(now_ms, kSweepRows, jobs);
+          for (size_t i = 0; good && i < jobs.size(); ++i) {
+            good = forget(jobs[i]);
+          }
+          *more = jobs.size() == kSweepRows;
+          return good;
+        },
+        [this, now_ms, more] {
+          sweeping_ = false;
+          if (*more) {
+            sweep(now_ms);
+          }
+        });
   }
 
   void fetch(const JobId& id, std::function<void(Result<std::string>)> told) override {
@@ -581,7 +594,8 @@ class SqliteStore final : public Store {
   std::vector<std::string> notices_;
   Fd event_;
   std::optional<JobId> last_id_;
-  size_t pending_ = 0;  // the owner's thread's
+  size_t pending_ = 0;     // the owner's thread's
+  bool sweeping_ = false;  // likewise
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;

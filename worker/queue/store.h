@@ -96,7 +96,7 @@ class Store {
   virtual void drop(const JobId& id, std::function<void(bool)> told) = 0;
   // `tries` were made of the delivery; due again at `due_ms`, or over (0).
   virtual void delivered(const JobId& id, uint32_t tries, int64_t due_ms) = 0;
-  // Removes what has expired by `now_ms`, some at a time.
+  // Removes all that has expired by `now_ms`, some at a time; asked again meanwhile, it goes on.
   virtual void sweep(int64_t now_ms) = 0;
 
   // The SUBMIT frame of a job that has not ended, or is dead.

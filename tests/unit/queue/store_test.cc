@@ -125,6 +125,24 @@ TEST_F(StoreTest, ALargeResultIsAFileOfItsGroupsAndGoesWithItsJob) {
   EXPECT_LE(store_->figures().bytes + whole.size(), before);
 }
 
+TEST_F(StoreTest, WhatHasExpiredIsGoneAfterOneSweepHoweverMuchItIs) {
+  for (int i = 0; i < 1000; ++i) {
+    const JobRecord sent = job();
+    store_->promise(sent, "SUBMIT", [](Store::Promise) {});
+    store_->finish(end(sent.id), 0, "result", [] {});
+  }
+  const JobRecord later = job();
+  promise(later);
+  JobEnd kept = end(later.id);
+  kept.expires_ms += 1;
+  finish(kept, "result");
+  store_->sweep(kNowMs + 60'000);
+  settle();
+  Store::Query query;
+  query.limit = 100;
+  EXPECT_EQ(list(query), std::vector{std::string(later.id.view())});
+}
+
 TEST_F(StoreTest, AnAttemptBegunAnewForgetsWhatTheOneBeforeHadAnswered) {
   const JobRecord sent = job();
   promise(sent);
