@@ -261,13 +261,14 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
   prepare(erase_result_, "DELETE FROM results WHERE seq=?");
   prepare(set_attempt_,
           "UPDATE jobs SET attempts=?, error_code=?, error=? WHERE seq=? AND status<3");
-  // A job that did not complete has used up no key.
+  // A job that did not complete has used up no key. One that a webhook is to tell of is kept
+  // longer, until that is over.
   prepare(finish_,
           "UPDATE jobs SET status=?1, key=CASE WHEN ?1=3 THEN key END, dead=?2, started_ms=?3,"
-          " finished_ms=?4, expires_ms=?5, attempts=?6, http_status=?7, content_type=?8,"
-          " error_code=?9, error=?10, prompt_tokens=?11, completion_tokens=?12, device_ns=?13,"
-          " result_bytes=?14, result_in_file=?15, submit=CASE WHEN ?2=1 THEN submit END"
-          " WHERE seq=?16 AND status<3");
+          " finished_ms=?4, expires_ms=?5+(length(callback)>0)*?17, attempts=?6, http_status=?7,"
+          " content_type=?8, error_code=?9, error=?10, prompt_tokens=?11, completion_tokens=?12,"
+          " device_ns=?13, result_bytes=?14, result_in_file=?15,"
+          " submit=CASE WHEN ?2=1 THEN submit END WHERE seq=?16 AND status<3");
   prepare(insert_result_, "INSERT OR REPLACE INTO results(seq, body) VALUES(?,?)");
   prepare(insert_delivery_,
           "INSERT OR IGNORE INTO deliveries(seq, id, tries, due_ms)"
@@ -279,6 +280,7 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
           " WHERE seq=? AND dead=1");
   prepare(set_delivery_, "UPDATE deliveries SET tries=?, due_ms=? WHERE seq=?");
   prepare(erase_delivery_, "DELETE FROM deliveries WHERE seq=?");
+  prepare(keep_no_longer_, "UPDATE jobs SET expires_ms=expires_ms-? WHERE seq=?");
   prepare(expired_, std::string(kColumns) + "WHERE expires_ms<=? ORDER BY expires_ms LIMIT ?");
   prepare(submit_of_, "SELECT submit FROM jobs WHERE seq=? AND submit IS NOT NULL");
   prepare(result_of_, "SELECT body FROM results WHERE seq=?");
@@ -474,7 +476,7 @@ bool JobTables::finish(const JobEnd& end, std::string_view result, uint64_t resu
            .with(static_cast<int>(end.status), end.dead ? 1 : 0, end.started_ms, end.finished_ms,
                  end.expires_ms, end.attempts, int{end.http_status}, end.content_type,
                  end.error_code, end.error, end.prompt_tokens, end.completion_tokens, end.device_ns,
-                 result_bytes, in_file ? 1 : 0, seq)
+                 result_bytes, in_file ? 1 : 0, seq, Store::kDeliveryMs)
            .run()) {
     return false;
   }
@@ -494,8 +496,12 @@ bool JobTables::requeue(const JobId& id, int64_t deadline_ms, std::optional<JobR
 }
 
 bool JobTables::set_delivery(const JobId& id, uint32_t tries, int64_t due_ms) {
-  return due_ms == 0 ? erase_delivery_.with(seq_of(id)).run()
-                     : set_delivery_.with(tries, due_ms, seq_of(id)).run();
+  const int64_t seq = seq_of(id);
+  if (due_ms != 0) {
+    return set_delivery_.with(tries, due_ms, seq).run();
+  }
+  return erase_delivery_.with(seq).run() &&
+         (database_.changes() == 0 || keep_no_longer_.with(Store::kDeliveryMs, seq).run());
 }
 
 bool JobTables::read_row(Statement& row, JobRecord& job) {

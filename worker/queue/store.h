@@ -38,6 +38,8 @@ class Store {
  public:
   // Results up to this size are kept in the database, larger ones in files.
   static constexpr size_t kInlineBytes = 32U << 10;
+  // While its webhook is to be delivered, a job is kept for so much longer at most.
+  static constexpr int64_t kDeliveryMs = int64_t{4} * 86'400'000;
 
   struct Options {
     std::string folder;                     // made if it is not there, with mode 0750

@@ -290,6 +290,35 @@ TEST_F(StoreTest, ADeliveryIsDueFromTheEndUntilItIsOver) {
   EXPECT_TRUE(deliveries_.empty());
 }
 
+TEST_F(StoreTest, AJobWhoseWebhookIsToBeDeliveredIsKeptForThat) {
+  const int64_t expires_ms = kNowMs + 60'000;
+  JobRecord told = job();
+  JobRecord untold = job();
+  told.callback = untold.callback = "https://example.com/";
+  for (const JobRecord& each : {told, untold}) {
+    promise(each);
+    finish(end(each.id), "x");
+  }
+  store_->delivered(told.id, 3, kNowMs + 77);
+  store_->sweep(expires_ms + Store::kDeliveryMs - 1);
+  settle();
+  EXPECT_TRUE(find(told.id));
+  EXPECT_TRUE(find(untold.id));
+  store_->delivered(told.id, 4, 0);
+  store_->sweep(expires_ms - 1);
+  settle();
+  EXPECT_TRUE(find(told.id));
+  store_->sweep(expires_ms);
+  settle();
+  EXPECT_FALSE(find(told.id)) << "it was delivered";
+  EXPECT_TRUE(find(untold.id));
+  store_->sweep(expires_ms + Store::kDeliveryMs);
+  settle();
+  EXPECT_FALSE(find(untold.id)) << "nor is it kept for ever";
+  reopen();
+  EXPECT_TRUE(deliveries_.empty());
+}
+
 TEST_F(StoreTest, PastItsBoundNothingMoreIsPromised) {
   store_.reset();
   options_.max_bytes = 1 << 20;
