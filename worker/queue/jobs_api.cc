@@ -173,7 +173,7 @@ void JobsApi::listed(Waiter& waiter, Listing listing, const std::vector<JobRecor
 
 JobView JobsApi::view(const JobRecord& record, std::string_view jobs_path, bool all) const {
   const Job* const job = has_ended(record.status) ? nullptr : dispatcher_.find(record.id.view());
-  if (job != nullptr && !job->ending) {
+  if (job != nullptr) {
     return view(*job, jobs_path, all, &record);
   }
   JobView view = all ? operator_view_of(record) : view_of(record);
@@ -256,7 +256,7 @@ void JobsApi::about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask
   });
 }
 
-// REQUIRES: the job is alive, and may be seen.
+// REQUIRES: the job is alive, or its end not written yet; and it may be seen.
 void JobsApi::answer(Waiter& waiter, Job& job, const Question& question, const JobRecord* record) {
   switch (question.about) {
     case About::kEvents:
@@ -284,17 +284,19 @@ void JobsApi::say_job(Waiter& waiter, const JobView& view, uint64_t status, bool
   dispatcher_.audience().leave(waiter);
 }
 
-// The job as the store has it. It may be ending this very moment: then it is as good as over.
+// The job as the store has it. It may be ending this very moment: it is over once that is written.
 void JobsApi::answer_ended(Waiter& waiter, const Question& question, const JobRecord& record) {
   Job* const job = dispatcher_.find(record.id.view());
-  if (job != nullptr && !job->ending) {
+  if (job != nullptr && !(job->ending && has_ended(record.status))) {
     return answer(waiter, *job, question, &record);
+  }
+  if (!has_ended(record.status)) {
+    return fail(waiter, not_found());  // a promise that was refused, and is still to be taken back
   }
   JobView seen = question.all ? operator_view_of(record) : view_of(record);
   seen.jobs_path = waiter.jobs_path;
-  if (!has_ended(record.status) || question.about == About::kJob ||
-      question.about == About::kCancel) {
-    return say_job(waiter, seen, 200, !has_ended(record.status));
+  if (question.about == About::kJob || question.about == About::kCancel) {
+    return say_job(waiter, seen, 200, false);
   }
   if (question.about == About::kEvents) {
     waiter.kind = Waiter::Kind::kEvents;
