@@ -297,11 +297,11 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
     return Refusal{"The service is being stopped or restarted." + try_again(now.retry_after_s),
                    now.retry_after_s};
   }
-  if (order.async) {
-    if (const Status health = dispatcher_.store()->health(); !health) {
-      return Refusal{"Jobs cannot be kept at the moment, as they cannot be written to disk.", 10};
-    }
-  } else if (now.state == wire::QueueState::kNoWorker) {
+  // Whoever sends a key is promised that its answer is kept.
+  if ((order.async || order.durable) && !dispatcher_.store()->health()) {
+    return Refusal{"Jobs cannot be kept at the moment, as they cannot be written to disk.", 10};
+  }
+  if (!order.async && now.state == wire::QueueState::kNoWorker) {
     return Refusal{"No worker of queue " + name + " is up." + try_again(now.retry_after_s),
                    now.retry_after_s};
   }

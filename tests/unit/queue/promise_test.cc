@@ -1,4 +1,6 @@
 // What is promised, with the real store beneath.
+#include <thread>
+
 #include "promise_fixture.h"
 #include "worker/queue/job_view.h"
 
@@ -266,32 +268,48 @@ TEST_F(PromiseTest, AJobWhoseEndCannotBeWrittenIsNotOverInAnyEndpoint) {
   say(device, number, std::string(2 * Store::kInlineBytes, 'x'));
   device.send(number, wire::Done{});
   turn();
-  const auto wait_for = [&](uint64_t question) {
-    Reply seen = reply(peer, question);
-    for (int i = 0; i < 100 && seen.status == 0; ++i) {
-      pollfd ready{store_->event_fd(), POLLIN, 0};
-      ::poll(&ready, 1, 100);
-      store_->tell_done();
-      turn();
-      seen = reply(peer, question);
-    }
-    return seen;
-  };
   peer.send(2, get("/" + id));
-  const Reply job = wait_for(2);
+  const Reply job = wait_for_reply(peer, 2);
   EXPECT_NE(job.body.find("\"processing\""), std::string::npos) << job.body;
   peer.send(3, get("/" + id + "/result"));
-  EXPECT_EQ(wait_for(3).status, 202U);
+  EXPECT_EQ(wait_for_reply(peer, 3).status, 202U);
   peer.send(4, get(""));
-  const Reply list = wait_for(4);
+  const Reply list = wait_for_reply(peer, 4);
   EXPECT_NE(list.body.find("\"processing\""), std::string::npos) << list.body;
   peer.send(5, get("/" + id + "/events"));
-  const Reply events = wait_for(5);
+  const Reply events = wait_for_reply(peer, 5);
   EXPECT_TRUE(events.body.starts_with("retry: ")) << events.body;
   EXPECT_FALSE(events.done);
   std::filesystem::remove(store_->result_path(*parse_job_id(id)));
   settle();
   EXPECT_NE(reply(peer, 5).body.find("event: completed"), std::string::npos);
+}
+
+TEST_F(PromiseTest, WhileNothingCanBeWrittenNoAnswerIsPromisedToBeKept) {
+  Peer peer = caller();
+  Peer device = worker(3);
+  const std::string id = promised(peer, 1);
+  std::filesystem::create_directory(store_->result_path(*parse_job_id(id)));
+  const uint64_t number = take(device);
+  device.send(number, wire::Head{.status = 200, .content_type = "text/plain"});
+  say(device, number, std::string(2 * Store::kInlineBytes, 'x'));
+  device.send(number, wire::Done{});
+  turn();
+  while (store_->health()) {
+    std::this_thread::yield();
+  }
+  peer.send(2, keyed(post()));
+  const Reply refused = wait_for_reply(peer, 2);
+  EXPECT_EQ(refused.status, 503U);
+  EXPECT_EQ(refused.code, "busy");
+  peer.send(3, post());
+  turn();
+  EXPECT_EQ(take(device), number + 1) << "who only waits needs no disk";
+  std::filesystem::remove(store_->result_path(*parse_job_id(id)));
+  settle();
+  peer.send(4, keyed(post()));
+  settle();
+  EXPECT_EQ(take(device), number + 2);
 }
 
 TEST_F(PromiseTest, AScheduledJobSaysItsPositionOnceDue) {
