@@ -78,6 +78,18 @@ void JobsApi::fail(Waiter& waiter, const wire::Failed& failed) {
   dispatcher_.audience().leave(waiter);
 }
 
+// Whoever has left is still to be answered by the store, which may have a disk that fails.
+bool JobsApi::refuse_while_behind(Waiter& waiter) {
+  if (dispatcher_.store()->pending() < Store::kMostPending) {
+    return false;
+  }
+  fail(waiter, {.status = 503,
+                .code = "busy",
+                .message = "Jobs cannot be read from disk at the moment. Try again in 10 s.",
+                .retry_after_s = 10});
+  return true;
+}
+
 // ---- lists ----
 
 void JobsApi::list(CallerSession& caller, uint64_t id, const wire::Ask& ask, bool dead) {
@@ -125,7 +137,9 @@ void JobsApi::list(CallerSession& caller, uint64_t id, const wire::Ask& ask, boo
     listing.rounds = kMostRounds;
     return listed(waiter, std::move(listing), {});
   }
-  list_more(waiter, std::move(listing));
+  if (!refuse_while_behind(waiter)) {
+    list_more(waiter, std::move(listing));
+  }
 }
 
 void JobsApi::list_more(Waiter& waiter, Listing listing) {
@@ -243,6 +257,9 @@ void JobsApi::about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask
   }
   if (dispatcher_.store() == nullptr) {
     return fail(waiter, not_found());
+  }
+  if (refuse_while_behind(waiter)) {
+    return;
   }
   Audience::ask(waiter);
   dispatcher_.store()->find(*job_id, [this, &waiter, question](std::optional<JobRecord> record) {

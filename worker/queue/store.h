@@ -71,8 +71,9 @@ class Store {
   // Readable when somebody can be told.
   virtual int event_fd() const = 0;
   virtual void tell_done() = 0;
-  // Asked, but not yet told. Bounded by whoever asks.
+  // Asked, but not yet told. Bounded by whoever asks: with so many, no more questions.
   virtual size_t pending() const = 0;
+  static constexpr size_t kMostPending = 50'000;
 
   enum class Promise : uint8_t { kStored, kDuplicate, kFull, kBroken };
   // `submit` is the SUBMIT frame. kDuplicate: a job of the same `key` is there.

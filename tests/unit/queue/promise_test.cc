@@ -312,6 +312,30 @@ TEST_F(PromiseTest, WhileNothingCanBeWrittenNoAnswerIsPromisedToBeKept) {
   EXPECT_EQ(take(device), number + 2);
 }
 
+TEST_F(PromiseTest, QuestionsThatTheStoreDoesNotAnswerAreBounded) {
+  Peer peer = caller();
+  uint64_t id = 0;
+  for (size_t asked = 0; asked < Store::kMostPending;) {
+    std::string questions;
+    for (int i = 0; i < 200; ++i, ++asked) {  // each leaves before it is answered
+      wire::append(questions, ++id, get(i % 2 == 0 ? "" : "/job_01ARZ3NDEKTSV4RRFFQ69G5FAV"));
+      wire::append_empty(questions, FrameType::kCancel, id);
+    }
+    peer.send_bytes(questions);
+    loop_.run_once(0, 0);
+  }
+  for (const char* path : {"", "/job_01ARZ3NDEKTSV4RRFFQ69G5FAV/events"}) {
+    peer.send(++id, get(path));
+    turn();
+    const Reply refused = reply(peer, id);
+    EXPECT_EQ(refused.status, 503U);
+    EXPECT_EQ(refused.code, "busy");
+  }
+  EXPECT_LE(store_->pending(), Store::kMostPending);
+  settle();
+  EXPECT_EQ(ask(peer, ++id, get("")).status, 200U);
+}
+
 TEST_F(PromiseTest, AScheduledJobSaysItsPositionOnceDue) {
   Peer peer = caller();
   Peer device = worker(1);
