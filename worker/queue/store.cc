@@ -59,6 +59,7 @@ class SqliteStore final : public Store {
   const limit::Secret& secret() const override { return folder_.secret; }
   std::optional<JobId> last_id() const override { return last_id_; }
   int event_fd() const override { return event_.get(); }
+  void set_max_bytes(int64_t bytes) override { max_bytes_ = static_cast<uint64_t>(bytes); }
   size_t pending() const override { return pending_; }
   std::string result_path(const JobId& id) const override { return files_.path(id); }
 
@@ -585,7 +586,7 @@ class SqliteStore final : public Store {
     }
   }
 
-  const uint64_t max_bytes_;
+  std::atomic<uint64_t> max_bytes_;
   const std::chrono::milliseconds retry_;
   const uint64_t log_bytes_;
   StateFolder folder_;

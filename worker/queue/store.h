@@ -71,6 +71,8 @@ class Store {
   // Readable when somebody can be told.
   virtual int event_fd() const = 0;
   virtual void tell_done() = 0;
+  // Of everything on disk, from now on.
+  virtual void set_max_bytes(int64_t bytes) = 0;
   // Asked, but not yet told. Bounded by whoever asks: with so many, no more questions.
   virtual size_t pending() const = 0;
   static constexpr size_t kMostPending = 50'000;
