@@ -313,6 +313,7 @@ TEST_F(PromiseTest, WhileNothingCanBeWrittenNoAnswerIsPromisedToBeKept) {
 }
 
 TEST_F(PromiseTest, QuestionsThatTheStoreDoesNotAnswerAreBounded) {
+  settle();
   Peer peer = caller();
   uint64_t id = 0;
   for (size_t asked = 0; asked < Store::kMostPending;) {
