@@ -1,10 +1,15 @@
 #include "worker/queue/job_tables.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <time.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+
+#include "shared/base/fd.h"
 
 namespace penstock::queue {
 namespace {
@@ -127,6 +132,18 @@ std::string stamp() {
   return text;
 }
 
+// Requests are in it, and Nginx's group may enter the folder: it is for nobody else to read. SQLite
+// gives its log the database's own mode.
+Status make_private(const std::string& path) {
+  const Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!file.valid()) {
+    return Error{path + " cannot be opened: " + std::strerror(errno)};
+  }
+  ::fchmod(file.get(), 0600);
+  ::chmod((path + "-wal").c_str(), 0600);
+  return Ok{};
+}
+
 // What is wrong with what it holds; empty: it is sound, or new. Errors: it could not be looked at,
 // and may be as good as ever.
 Result<std::string> damage_of(Database& database) {
@@ -210,6 +227,9 @@ Result<std::unique_ptr<JobTables>> JobTables::open(const std::string& path, cons
                                                    uint64_t log_bytes,
                                                    std::vector<std::string>& notices) {
   for (int attempt = 0;; ++attempt) {  // a second time when the first was set aside
+    if (Status is_private = make_private(path); !is_private) {
+      return is_private.error();
+    }
     auto database = Database::open(path, vfs);
     if (!database) {
       return database.error();

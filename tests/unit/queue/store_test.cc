@@ -143,6 +143,31 @@ TEST_F(StoreTest, WhatHasExpiredIsGoneAfterOneSweepHoweverMuchItIs) {
   EXPECT_EQ(list(query), std::vector{std::string(later.id.view())});
 }
 
+TEST_F(StoreTest, WhoMayReadWhatDoesNotHangOnTheUmask) {
+  const auto mode_of = [&](const std::string& name) {
+    struct stat status {};
+    EXPECT_EQ(::stat((options_.folder + name).c_str(), &status), 0) << name;
+    return status.st_mode & 0777;
+  };
+  for (const mode_t mask : {mode_t{0077}, mode_t{0}}) {
+    store_.reset();
+    options_.folder = folder_ + "/" + std::to_string(mask);
+    const mode_t before = ::umask(mask);
+    const bool opened = static_cast<bool>(open());
+    const JobRecord sent = job();
+    promise(sent);
+    finish(end(sent.id), std::string(2 * Store::kInlineBytes, 'r'));
+    ::umask(before);
+    ASSERT_TRUE(opened);
+    EXPECT_EQ(mode_of(""), 0750U);
+    EXPECT_EQ(mode_of("/results"), 0750U);
+    EXPECT_EQ(mode_of("/results/" + std::string(sent.id.view())), 0640U);
+    EXPECT_EQ(mode_of("/jobs.db"), 0600U) << "requests are in it, and Nginx's group may enter";
+    EXPECT_EQ(mode_of("/jobs.db-wal"), 0600U);
+    EXPECT_EQ(mode_of("/secret"), 0600U);
+  }
+}
+
 TEST_F(StoreTest, AnAttemptBegunAnewForgetsWhatTheOneBeforeHadAnswered) {
   const JobRecord sent = job();
   promise(sent);
