@@ -72,7 +72,6 @@ Result<limit::Secret> load_secret(const std::string& path, int directory) {
 
 Result<StateFolder> StateFolder::open(const std::string& path, const std::string& group) {
   StateFolder folder;
-  folder.path = path;
   if (!group.empty()) {
     const struct group* const found = ::getgrnam(group.c_str());
     if (found == nullptr) {
@@ -89,6 +88,10 @@ Result<StateFolder> StateFolder::open(const std::string& path, const std::string
   const Fd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!directory.valid() || (anew && ::fchmod(directory.get(), kFolderMode) != 0)) {
     return failed(path, "open");
+  }
+  folder.path = std::filesystem::canonical(path, made).string();
+  if (made) {
+    return failed(path, "finding");
   }
   // Nginx's workers go through it to the results.
   if (folder.group != static_cast<gid_t>(-1) &&

@@ -638,12 +638,11 @@ Result<std::unique_ptr<Store>> Store::open(const Options& options) {
     return folder.error();
   }
   std::vector<std::string> notices;
-  auto tables =
-      JobTables::open(options.folder + "/jobs.db", options.vfs, options.log_bytes, notices);
+  auto tables = JobTables::open(folder->path + "/jobs.db", options.vfs, options.log_bytes, notices);
   if (!tables) {
     return tables.error();
   }
-  auto files = ResultFiles::open(options.folder + "/results", folder->group);
+  auto files = ResultFiles::open(folder->path + "/results", folder->group);
   if (!files) {
     return files.error();
   }

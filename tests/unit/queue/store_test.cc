@@ -143,6 +143,22 @@ TEST_F(StoreTest, WhatHasExpiredIsGoneAfterOneSweepHoweverMuchItIs) {
   EXPECT_EQ(list(query), std::vector{std::string(later.id.view())});
 }
 
+TEST_F(StoreTest, WhereAResultLiesIsToldFromTheRootOn) {
+  store_.reset();
+  std::filesystem::create_directory(folder_ + "/etc");
+  const auto before = std::filesystem::current_path();
+  std::filesystem::current_path(folder_ + "/etc");
+  for (const std::string& folder : {std::string("../state"), folder_ + "/etc/../state"}) {
+    options_.folder = folder;
+    ASSERT_TRUE(open());
+    const JobId id = ids_.make(kNowMs);
+    EXPECT_EQ(store_->result_path(id),
+              std::filesystem::canonical(folder_ + "/state/results") / id.view());
+    store_.reset();
+  }
+  std::filesystem::current_path(before);
+}
+
 TEST_F(StoreTest, WhoMayReadWhatDoesNotHangOnTheUmask) {
   const auto mode_of = [&](const std::string& name) {
     struct stat status {};
