@@ -268,12 +268,14 @@ bool Intake::join(CallerSession& caller, uint64_t id, const wire::Submit& submit
   if (late && !dispatcher_.is_stored(*job)) {
     return false;
   }
+  // Of what is not promised there is no 202: its answer is shared.
+  const bool promised = job->promise != Job::Promise::kNone || job->looking_up;
+  const bool async = options.async && promised;
   Waiter& waiter = dispatcher_.audience().add(
-      caller, id,
-      options.async || late || job->ending ? Waiter::Kind::kPromise : Waiter::Kind::kAnswer);
+      caller, id, async || late || job->ending ? Waiter::Kind::kPromise : Waiter::Kind::kAnswer);
   dispatcher_.count(*order.lane->queue, Metrics::Event::kDuplicate);
   waiter.duplicate = true;
-  waiter.wait_ns = options.async ? options.wait_ns : Waiter::kToTheEnd;
+  waiter.wait_ns = async ? options.wait_ns : Waiter::kToTheEnd;
   waiter.jobs_path = submit.jobs_path.empty() ? "/jobs" : submit.jobs_path;
   dispatcher_.audience().join(waiter, *job);
   if (waiter.kind == Waiter::Kind::kAnswer) {
@@ -281,7 +283,7 @@ bool Intake::join(CallerSession& caller, uint64_t id, const wire::Submit& submit
     if (job->answer_began) {
       dispatcher_.audience().replay(waiter, *job);
     }
-  } else if (options.async && job->promise == Job::Promise::kMade) {
+  } else if (async && job->promise == Job::Promise::kMade) {
     dispatcher_.say_promised(waiter, *job);
   }
   return true;

@@ -189,6 +189,47 @@ TEST_F(PromiseTest, WaitersThatJoinShareOneRunAndOneStream) {
   EXPECT_EQ(one.job_id, two.job_id);
 }
 
+TEST_F(PromiseTest, WhoJoinsWhatWasNotPromisedIsToldWhatCameOfIt) {
+  Peer peer = caller();
+  Peer other = caller();
+  Peer device = worker(4);
+  wire::Submit joined = post();
+  wire::Submit joins = async();
+  joined.dedupe = joins.dedupe = 1;
+  submit(peer, 1, joined);
+  submit(other, 2, joins);
+  const uint64_t first = take(device);
+  device.send(first, wire::Failed{.status = 400, .code = "invalid_request", .message = "no"});
+  settle();
+  EXPECT_EQ(reply(peer, 1).status, 400U);
+  const Reply refused = reply(other, 2);
+  EXPECT_EQ(refused.status, 400U) << "no 202 for what is nowhere: " << refused.headers;
+  submit(peer, 3, joined);
+  submit(other, 4, joins);
+  answer(device, take(device), "the answer");
+  EXPECT_EQ(reply(peer, 3).body, "the answer");
+  const Reply told = reply(other, 4);
+  EXPECT_EQ(told.status, 200U);
+  EXPECT_EQ(told.body, "the answer");
+  submit(peer, 5, keyed(post()));
+  submit(other, 6, keyed(async()));
+  answer(device, take(device), "kept");
+  EXPECT_EQ(reply(peer, 5).body, "kept");
+  EXPECT_EQ(reply(other, 6).body, "kept");
+  peer.send(7, keyed(post(), "\"k2\""));
+  turn();
+  submit(other, 8, keyed(async(), "\"k2\""));  // while the key is being looked up
+  device.send(take(device), wire::Failed{.status = 400, .code = "invalid_request"});
+  settle();
+  EXPECT_EQ(reply(peer, 7).status, 400U);
+  EXPECT_EQ(reply(other, 8).status, 400U);
+  peer.send(9, keyed(async(), "\"k3\""));
+  turn();
+  submit(other, 10, keyed(async(), "\"k3\""));
+  EXPECT_EQ(reply(peer, 9).status, 202U);
+  EXPECT_EQ(reply(other, 10).status, 202U) << "this one is promised";
+}
+
 TEST_F(PromiseTest, ASharedRunGoesOnUntilTheLastOfThemLeaves) {
   Peer first = caller();
   Peer second = caller();
