@@ -601,6 +601,28 @@ TEST_F(DispatcherTest, AnAnswerThatIsNotReadIsCutShort) {
   EXPECT_EQ(failure(*last).message, "The answer was cut short: it was not read fast enough.");
 }
 
+TEST_F(DispatcherTest, ProgressThatIsNotReadEndsTheJobToo) {
+  config_.limits.max_unsent_bytes = 100'000;
+  apply();
+  Peer device = worker(1);
+  Peer peer = caller();
+  submit(peer, 1);
+  const uint64_t number = device.next()->id;
+  std::string frames;
+  for (int i = 0; i < 1000; ++i) {
+    wire::append(frames, number, wire::Progress{.millionths = 1});
+  }
+  std::optional<Peer::Received> cancel;
+  for (int i = 0; i < 500 && !cancel; ++i) {
+    device.send_bytes(frames);
+    turn();
+    cancel = device.next();
+  }
+  ASSERT_TRUE(cancel);
+  EXPECT_EQ(cancel->type, FrameType::kCancel);
+  EXPECT_EQ(dispatcher_.jobs(), 0U);
+}
+
 TEST_F(DispatcherTest, WorkersThatBreakARuleLoseTheirConnectionAndTheirJobsGoBack) {
   Peer peer = caller();
   Peer device = worker(1);
