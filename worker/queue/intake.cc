@@ -219,6 +219,9 @@ void Intake::hash_key(const wire::Submit& submit, const JobOptions& options, Ord
                                       submit.content_type, submit.override, submit.body}) {
     append_part(asked, part);
   }
+  if (options.key.empty() && !submit.callback.empty()) {
+    append_part(asked, submit.callback);  // who wants a webhook asks for more than who wants none
+  }
   order.record.digest = limit::siphash13_128(secret_, asked);
   if (options.key.empty()) {
     order.record.key = order.record.digest;

@@ -230,6 +230,25 @@ TEST_F(PromiseTest, WhoJoinsWhatWasNotPromisedIsToldWhatCameOfIt) {
   EXPECT_EQ(reply(other, 10).status, 202U) << "this one is promised";
 }
 
+TEST_F(PromiseTest, WhoWantsAWebhookDoesNotJoinAJobThatSendsNone) {
+  intake_.check_callback = [](std::string_view) { return Ok{}; };
+  std::vector<std::string> due;
+  dispatcher_.on_callback_due = [&](const JobId& id) { due.emplace_back(id.view()); };
+  Peer peer = caller();
+  wire::Submit message = async();
+  message.dedupe = 1;
+  const std::string first = promised(peer, 1, message);
+  message.callback = "https://example.com/hook";
+  const std::string second = promised(peer, 2, message);
+  EXPECT_NE(second, first);
+  EXPECT_EQ(promised(peer, 3, message), second);
+  Peer device = worker(2);
+  settle();
+  answer(device, take(device), "one");
+  answer(device, take(device), "two");
+  EXPECT_EQ(due, std::vector{second});
+}
+
 TEST_F(PromiseTest, ASharedRunGoesOnUntilTheLastOfThemLeaves) {
   Peer first = caller();
   Peer second = caller();
