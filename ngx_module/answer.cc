@@ -197,15 +197,24 @@ ngx_int_t on_failed(ngx_http_request_t* r, RequestState& state, std::string_view
   return answer_with_problem(r, state, failed, last_frame);
 }
 
-// penstockd will not serve this connection; another one, or another server, may do.
-ngx_int_t on_goodbye(ngx_http_request_t* r, RequestState& state,
-                     std::string_view payload) noexcept {
+// False: it is no such frame.
+bool log_goodbye(ngx_http_request_t* r, std::string_view payload) noexcept {
   wire::Goodbye goodbye;
   if (const char* error = wire::parse(payload, goodbye); error != nullptr) {
-    return invalid(r, error);
+    invalid(r, error);
+    return false;
   }
   ngx_str_t message = str(goodbye.message);
   ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "penstockd says goodbye: %V", &message);
+  return true;
+}
+
+// penstockd will not serve this connection; another one, or another server, may do.
+ngx_int_t on_goodbye(ngx_http_request_t* r, RequestState& state,
+                     std::string_view payload) noexcept {
+  if (!log_goodbye(r, payload)) {
+    return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+  }
   return answer_with_problem(r, state,
                              {.status = NGX_HTTP_SERVICE_UNAVAILABLE,
                               .code = "busy",
@@ -350,6 +359,8 @@ Ending on_frame(ngx_http_request_t* r, RequestState& state, ngx_str_t& event) no
       event = render_error_event(r->pool, failed);
       return Ending::kComplete;
     }
+    case wire::FrameType::kGoodbye:
+      return log_goodbye(r, state.answer.payload()) ? Ending::kCutShort : Ending::kInvalid;
     default:
       invalid(r, "a frame that does not belong into an answer");
       return Ending::kInvalid;

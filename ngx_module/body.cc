@@ -129,4 +129,14 @@ const Body& body_of(ngx_http_request_t* r, RequestState& state) noexcept {
   return *state.body;
 }
 
+std::string_view stand_in(ngx_pool_t* pool, const http::BodyField& field) noexcept {
+  constexpr size_t kBytes = 17;
+  auto* text = static_cast<u_char*>(ngx_pnalloc(pool, kBytes));
+  if (text == nullptr) {
+    return {};
+  }
+  ngx_snprintf(text, kBytes, "~%016xL", static_cast<int64_t>(field.digest));
+  return {reinterpret_cast<char*>(text), kBytes};
+}
+
 }  // namespace penstock

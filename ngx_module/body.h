@@ -52,4 +52,9 @@ size_t place_of(const MainConf& main, std::string_view name) noexcept;
 // Reads the body, which is in memory or on disk, the first time. REQUIRES: state.body_read.
 const Body& body_of(ngx_http_request_t* r, RequestState& state) noexcept;
 
+// What has no text, but is there: a long string, an array ... A limit that is keyed by it must
+// still apply, and a model of that name is none, so it is told by a stand-in of fixed length. Empty
+// when memory ran out.
+std::string_view stand_in(ngx_pool_t* pool, const http::BodyField& field) noexcept;
+
 }  // namespace penstock

@@ -112,7 +112,9 @@ std::string_view model_of(ngx_http_request_t* r, RequestState& state) noexcept {
   state.model_sought = true;
   if (const http::BodyField model = body_of(r, state)[Body::kModel];
       model.type == http::BodyField::Type::kString) {
-    state.model = str(model.text);
+    constexpr uint64_t kEmptyString = 2;  // its quotes
+    const bool beyond_reading = model.text.empty() && model.bytes > kEmptyString;
+    state.model = str(beyond_reading ? stand_in(r->pool, model) : model.text);
   }
   return view(state.model);
 }

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,9 +41,12 @@ workers:
 class Daemon:
     def __init__(self, folder, max_state="1GiB"):
         self.folder = Path(folder)
-        (self.folder / "p.yaml").write_text(CONFIG.format(folder=folder, build=BUILD, max_state=max_state))
+        self.configure(max_state)
         self.log = self.folder / "log"
         self.start()
+
+    def configure(self, max_state):
+        (self.folder / "p.yaml").write_text(CONFIG.format(folder=self.folder, build=BUILD, max_state=max_state))
 
     def start(self):
         with open(self.log, "ab") as log:
@@ -155,5 +159,21 @@ def test_past_max_state_promises_are_refused_until_jobs_have_ended(daemon):
         for id in promised:
             assert await line.cancel("owner", f"/{id}") == 200
         await eventually(lambda: line.promise("owner", "again", queue="held"))
+        line.close()
+    asyncio.run(story())
+
+
+def test_a_larger_max_state_counts_from_the_reload(daemon):
+    async def story():
+        ours = daemon(max_state="2MiB")
+        line = await ours.line()
+        await eventually(lambda: line.promise("owner", "first", queue="held"))
+        await promise_until_refused(line, 500, queue="held", body="x" * 60000)
+        ours.configure(max_state="4MiB")
+        ours.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: line.promise("owner", "second", queue="held"))
+        ours.configure(max_state="2MiB")
+        ours.process.send_signal(signal.SIGHUP)
+        await promise_until_refused(line, 500, queue="held")
         line.close()
     asyncio.run(story())

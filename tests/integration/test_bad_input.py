@@ -44,6 +44,12 @@ def test_an_unknown_model_is_not_found(service):
     assert "gpt-9" in problem["detail"] and problem["error"]["param"] == "model"
 
 
+@pytest.mark.parametrize("model", ['"%s"' % ("x" * 200), '"\\ud83d\\ude00"'], ids=["long", "surrogates"])
+def test_a_model_whose_name_is_beyond_reading_is_not_found_either(service, model):
+    body = '{"model":%s,"prompt":"a","max_tokens":4}' % model
+    assert_problem(service.request("POST", "/v1/completions", {"Content-Type": "application/json"}, body), 404, "not_found")
+
+
 @pytest.mark.parametrize("field,value", [
     ("max_tokens", 0), ("max_tokens", -1), ("max_tokens", 1.5), ("max_tokens", "many"), ("temperature", 2.5),
     ("temperature", -0.1), ("top_p", -0.1), ("top_p", 1.1), ("n", 2), ("stop", ["a", "b", "c", "d", "e"]), ("stop", ""),

@@ -203,6 +203,16 @@ def test_goodbye_sends_the_job_to_the_next_server(peer, edge):
     assert "Retry-After" not in came.headers
 
 
+@BUFFERING
+def test_goodbye_in_mid_answer_cuts_it_short_and_says_why(peer, edge, buffering):
+    service = edge(peer("a", head(), chunk(b"some"), goodbye("penstockd is being stopped")),
+                   server=f"location / {{ penstock_buffering {buffering}; penstock_pass a; }}")
+    with pytest.raises(http.client.IncompleteRead):
+        post(service)
+    until(lambda: "penstockd says goodbye: penstockd is being stopped" in service.nginx.log(), "the reason is logged")
+    assert "invalid frame" not in service.nginx.log()
+
+
 def test_goodbye_of_the_only_server_is_busy(peer, edge):
     service = edge(peer("a", goodbye()))
     came = post(service)

@@ -90,6 +90,18 @@ def test_term_lets_running_jobs_end_and_takes_no_more(penstock):
     assert not service.penstockd.socket.exists()
 
 
+def test_whoever_reads_its_log_may_go(folder):
+    (folder / "p.yaml").write_text(f"socket: {folder}/s\nworkers: []\n")
+    reader, writer = os.pipe()
+    process = subprocess.Popen([BUILD / "penstockd", "-c", folder / "p.yaml"], stderr=writer, env=environment(folder))
+    os.close(writer)
+    with os.fdopen(reader) as log:
+        assert any("ready on" in line for line in log)
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+
+
 def test_a_second_penstockd_on_the_same_socket_is_refused(penstock):
     service = penstock(server=PASS, workers=[simulate()])
     done = subprocess.run([BUILD / "penstockd", "-c", service.penstockd.config], capture_output=True, text=True,

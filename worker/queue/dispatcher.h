@@ -182,6 +182,7 @@ class Dispatcher {
   void revoke(Job& job);
   void put_back(Job& job, Scheduler::Cause cause, std::string_view why);
   void abandon(Job& job);
+  void abandon_if_unwanted(Job& job);
   void expire(Job& job);
   void fail_unserved();
   void hold(Job& job, std::string frame);

@@ -97,10 +97,12 @@ void Dispatcher::ended(Job& job, const JobEnd& end) {
                .error_code = end.error_code,
                .error = end.error};
   audience_.end_events(job, view);
+  const bool on_disk =
+      job.promise != Promise::kNone || (is_stored(job) && end.status == JobStatus::kCompleted);
   while (job.waiters() != nullptr) {
     Waiter& waiter = *job.waiters();
     view.jobs_path = waiter.jobs_path;
-    if (waiter.kind == Waiter::Kind::kPromise && waiter.wait_ns == 0 &&
+    if (on_disk && waiter.kind == Waiter::Kind::kPromise && waiter.wait_ns == 0 &&
         waiter.wait_ends_ns == INT64_MAX) {  // its promise has come together with the end
       say_promised(waiter, job, view);
       continue;

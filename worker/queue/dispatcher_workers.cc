@@ -314,6 +314,11 @@ void Dispatcher::append_answer(Job& job, std::string_view bytes, std::string_vie
     }
     audience_.tell_answer(job);
   }
+  abandon_if_unwanted(job);
+}
+
+// Those who read too slowly have left, perhaps all.
+void Dispatcher::abandon_if_unwanted(Job& job) {
   if (job.promise == Promise::kNone && !Audience::wanted(job)) {
     abandon(job);
   }
@@ -341,6 +346,7 @@ void Dispatcher::note_progress(Job& job, const wire::Progress& progress, std::st
   more.steps = static_cast<uint32_t>(std::min<uint64_t>(progress.steps, UINT32_MAX));
   audience_.forward(job, frame);
   audience_.tell_progress(job);
+  abandon_if_unwanted(job);
 }
 
 void Dispatcher::complete(Job& job, const wire::Done& done, std::string_view frame) {

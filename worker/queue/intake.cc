@@ -219,6 +219,9 @@ void Intake::hash_key(const wire::Submit& submit, const JobOptions& options, Ord
                                       submit.content_type, submit.override, submit.body}) {
     append_part(asked, part);
   }
+  if (options.key.empty() && !submit.callback.empty()) {
+    append_part(asked, submit.callback);  // who wants a webhook asks for more than who wants none
+  }
   order.record.digest = limit::siphash13_128(secret_, asked);
   if (options.key.empty()) {
     order.record.key = order.record.digest;
@@ -268,12 +271,14 @@ bool Intake::join(CallerSession& caller, uint64_t id, const wire::Submit& submit
   if (late && !dispatcher_.is_stored(*job)) {
     return false;
   }
+  // Of what is not promised there is no 202: its answer is shared.
+  const bool promised = job->promise != Job::Promise::kNone || job->looking_up;
+  const bool async = options.async && promised;
   Waiter& waiter = dispatcher_.audience().add(
-      caller, id,
-      options.async || late || job->ending ? Waiter::Kind::kPromise : Waiter::Kind::kAnswer);
+      caller, id, async || late || job->ending ? Waiter::Kind::kPromise : Waiter::Kind::kAnswer);
   dispatcher_.count(*order.lane->queue, Metrics::Event::kDuplicate);
   waiter.duplicate = true;
-  waiter.wait_ns = options.async ? options.wait_ns : Waiter::kToTheEnd;
+  waiter.wait_ns = async ? options.wait_ns : Waiter::kToTheEnd;
   waiter.jobs_path = submit.jobs_path.empty() ? "/jobs" : submit.jobs_path;
   dispatcher_.audience().join(waiter, *job);
   if (waiter.kind == Waiter::Kind::kAnswer) {
@@ -281,7 +286,7 @@ bool Intake::join(CallerSession& caller, uint64_t id, const wire::Submit& submit
     if (job->answer_began) {
       dispatcher_.audience().replay(waiter, *job);
     }
-  } else if (options.async && job->promise == Job::Promise::kMade) {
+  } else if (async && job->promise == Job::Promise::kMade) {
     dispatcher_.say_promised(waiter, *job);
   }
   return true;
@@ -297,11 +302,11 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
     return Refusal{"The service is being stopped or restarted." + try_again(now.retry_after_s),
                    now.retry_after_s};
   }
-  if (order.async) {
-    if (const Status health = dispatcher_.store()->health(); !health) {
-      return Refusal{"Jobs cannot be kept at the moment, as they cannot be written to disk.", 10};
-    }
-  } else if (now.state == wire::QueueState::kNoWorker) {
+  // Whoever sends a key is promised that its answer is kept.
+  if ((order.async || order.durable) && !dispatcher_.store()->health()) {
+    return Refusal{"Jobs cannot be kept at the moment, as they cannot be written to disk.", 10};
+  }
+  if (!order.async && now.state == wire::QueueState::kNoWorker) {
     return Refusal{"No worker of queue " + name + " is up." + try_again(now.retry_after_s),
                    now.retry_after_s};
   }

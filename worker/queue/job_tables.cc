@@ -1,10 +1,15 @@
 #include "worker/queue/job_tables.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <time.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+
+#include "shared/base/fd.h"
 
 namespace penstock::queue {
 namespace {
@@ -127,6 +132,18 @@ std::string stamp() {
   return text;
 }
 
+// Requests are in it, and Nginx's group may enter the folder: it is for nobody else to read. SQLite
+// gives its log the database's own mode.
+Status make_private(const std::string& path) {
+  const Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!file.valid()) {
+    return Error{path + " cannot be opened: " + std::strerror(errno)};
+  }
+  ::fchmod(file.get(), 0600);
+  ::chmod((path + "-wal").c_str(), 0600);
+  return Ok{};
+}
+
 // What is wrong with what it holds; empty: it is sound, or new. Errors: it could not be looked at,
 // and may be as good as ever.
 Result<std::string> damage_of(Database& database) {
@@ -210,6 +227,9 @@ Result<std::unique_ptr<JobTables>> JobTables::open(const std::string& path, cons
                                                    uint64_t log_bytes,
                                                    std::vector<std::string>& notices) {
   for (int attempt = 0;; ++attempt) {  // a second time when the first was set aside
+    if (Status is_private = make_private(path); !is_private) {
+      return is_private.error();
+    }
     auto database = Database::open(path, vfs);
     if (!database) {
       return database.error();
@@ -261,13 +281,14 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
   prepare(erase_result_, "DELETE FROM results WHERE seq=?");
   prepare(set_attempt_,
           "UPDATE jobs SET attempts=?, error_code=?, error=? WHERE seq=? AND status<3");
-  // A job that did not complete has used up no key.
+  // A job that did not complete has used up no key. One that a webhook is to tell of is kept
+  // longer, until that is over.
   prepare(finish_,
           "UPDATE jobs SET status=?1, key=CASE WHEN ?1=3 THEN key END, dead=?2, started_ms=?3,"
-          " finished_ms=?4, expires_ms=?5, attempts=?6, http_status=?7, content_type=?8,"
-          " error_code=?9, error=?10, prompt_tokens=?11, completion_tokens=?12, device_ns=?13,"
-          " result_bytes=?14, result_in_file=?15, submit=CASE WHEN ?2=1 THEN submit END"
-          " WHERE seq=?16 AND status<3");
+          " finished_ms=?4, expires_ms=?5+(length(callback)>0)*?17, attempts=?6, http_status=?7,"
+          " content_type=?8, error_code=?9, error=?10, prompt_tokens=?11, completion_tokens=?12,"
+          " device_ns=?13, result_bytes=?14, result_in_file=?15,"
+          " submit=CASE WHEN ?2=1 THEN submit END WHERE seq=?16 AND status<3");
   prepare(insert_result_, "INSERT OR REPLACE INTO results(seq, body) VALUES(?,?)");
   prepare(insert_delivery_,
           "INSERT OR IGNORE INTO deliveries(seq, id, tries, due_ms)"
@@ -279,6 +300,7 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
           " WHERE seq=? AND dead=1");
   prepare(set_delivery_, "UPDATE deliveries SET tries=?, due_ms=? WHERE seq=?");
   prepare(erase_delivery_, "DELETE FROM deliveries WHERE seq=?");
+  prepare(keep_no_longer_, "UPDATE jobs SET expires_ms=expires_ms-? WHERE seq=?");
   prepare(expired_, std::string(kColumns) + "WHERE expires_ms<=? ORDER BY expires_ms LIMIT ?");
   prepare(submit_of_, "SELECT submit FROM jobs WHERE seq=? AND submit IS NOT NULL");
   prepare(result_of_, "SELECT body FROM results WHERE seq=?");
@@ -474,7 +496,7 @@ bool JobTables::finish(const JobEnd& end, std::string_view result, uint64_t resu
            .with(static_cast<int>(end.status), end.dead ? 1 : 0, end.started_ms, end.finished_ms,
                  end.expires_ms, end.attempts, int{end.http_status}, end.content_type,
                  end.error_code, end.error, end.prompt_tokens, end.completion_tokens, end.device_ns,
-                 result_bytes, in_file ? 1 : 0, seq)
+                 result_bytes, in_file ? 1 : 0, seq, Store::kDeliveryMs)
            .run()) {
     return false;
   }
@@ -494,8 +516,12 @@ bool JobTables::requeue(const JobId& id, int64_t deadline_ms, std::optional<JobR
 }
 
 bool JobTables::set_delivery(const JobId& id, uint32_t tries, int64_t due_ms) {
-  return due_ms == 0 ? erase_delivery_.with(seq_of(id)).run()
-                     : set_delivery_.with(tries, due_ms, seq_of(id)).run();
+  const int64_t seq = seq_of(id);
+  if (due_ms != 0) {
+    return set_delivery_.with(tries, due_ms, seq).run();
+  }
+  return erase_delivery_.with(seq).run() &&
+         (database_.changes() == 0 || keep_no_longer_.with(Store::kDeliveryMs, seq).run());
 }
 
 bool JobTables::read_row(Statement& row, JobRecord& job) {

@@ -96,8 +96,8 @@ class JobTables {
   Statement begin_, commit_, page_count_, freelist_count_, insert_, insert_owned_,
       insert_recent_owned_, set_owned_up_to_, erase_owned_, list_recent_, list_owned_, erase_,
       erase_result_, set_attempt_, finish_, insert_result_, insert_delivery_, requeue_,
-      set_delivery_, erase_delivery_, expired_, submit_of_, result_of_, find_, find_key_, list_all_,
-      list_dead_;
+      set_delivery_, erase_delivery_, keep_no_longer_, expired_, submit_of_, result_of_, find_,
+      find_key_, list_all_, list_dead_;
 };
 
 }  // namespace penstock::queue

@@ -78,6 +78,18 @@ void JobsApi::fail(Waiter& waiter, const wire::Failed& failed) {
   dispatcher_.audience().leave(waiter);
 }
 
+// Whoever has left is still to be answered by the store, which may have a disk that fails.
+bool JobsApi::refuse_while_behind(Waiter& waiter) {
+  if (dispatcher_.store()->pending() < Store::kMostPending) {
+    return false;
+  }
+  fail(waiter, {.status = 503,
+                .code = "busy",
+                .message = "Jobs cannot be read from disk at the moment. Try again in 10 s.",
+                .retry_after_s = 10});
+  return true;
+}
+
 // ---- lists ----
 
 void JobsApi::list(CallerSession& caller, uint64_t id, const wire::Ask& ask, bool dead) {
@@ -125,7 +137,9 @@ void JobsApi::list(CallerSession& caller, uint64_t id, const wire::Ask& ask, boo
     listing.rounds = kMostRounds;
     return listed(waiter, std::move(listing), {});
   }
-  list_more(waiter, std::move(listing));
+  if (!refuse_while_behind(waiter)) {
+    list_more(waiter, std::move(listing));
+  }
 }
 
 void JobsApi::list_more(Waiter& waiter, Listing listing) {
@@ -173,7 +187,7 @@ void JobsApi::listed(Waiter& waiter, Listing listing, const std::vector<JobRecor
 
 JobView JobsApi::view(const JobRecord& record, std::string_view jobs_path, bool all) const {
   const Job* const job = has_ended(record.status) ? nullptr : dispatcher_.find(record.id.view());
-  if (job != nullptr && !job->ending) {
+  if (job != nullptr) {
     return view(*job, jobs_path, all, &record);
   }
   JobView view = all ? operator_view_of(record) : view_of(record);
@@ -244,6 +258,9 @@ void JobsApi::about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask
   if (dispatcher_.store() == nullptr) {
     return fail(waiter, not_found());
   }
+  if (refuse_while_behind(waiter)) {
+    return;
+  }
   Audience::ask(waiter);
   dispatcher_.store()->find(*job_id, [this, &waiter, question](std::optional<JobRecord> record) {
     if (!dispatcher_.audience().answered(waiter)) {
@@ -256,7 +273,7 @@ void JobsApi::about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask
   });
 }
 
-// REQUIRES: the job is alive, and may be seen.
+// REQUIRES: the job is alive, or its end not written yet; and it may be seen.
 void JobsApi::answer(Waiter& waiter, Job& job, const Question& question, const JobRecord* record) {
   switch (question.about) {
     case About::kEvents:
@@ -284,17 +301,19 @@ void JobsApi::say_job(Waiter& waiter, const JobView& view, uint64_t status, bool
   dispatcher_.audience().leave(waiter);
 }
 
-// The job as the store has it. It may be ending this very moment: then it is as good as over.
+// The job as the store has it. It may be ending this very moment: it is over once that is written.
 void JobsApi::answer_ended(Waiter& waiter, const Question& question, const JobRecord& record) {
   Job* const job = dispatcher_.find(record.id.view());
-  if (job != nullptr && !job->ending) {
+  if (job != nullptr && !(job->ending && has_ended(record.status))) {
     return answer(waiter, *job, question, &record);
+  }
+  if (!has_ended(record.status)) {
+    return fail(waiter, not_found());  // a promise that was refused, and is still to be taken back
   }
   JobView seen = question.all ? operator_view_of(record) : view_of(record);
   seen.jobs_path = waiter.jobs_path;
-  if (!has_ended(record.status) || question.about == About::kJob ||
-      question.about == About::kCancel) {
-    return say_job(waiter, seen, 200, !has_ended(record.status));
+  if (question.about == About::kJob || question.about == About::kCancel) {
+    return say_job(waiter, seen, 200, false);
   }
   if (question.about == About::kEvents) {
     waiter.kind = Waiter::Kind::kEvents;

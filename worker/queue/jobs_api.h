@@ -71,6 +71,8 @@ class JobsApi {
   void answer_ended(Waiter& waiter, const Question& question, const JobRecord& record);
   void say_job(Waiter& waiter, const JobView& view, uint64_t status, bool poll);
   void fail(Waiter& waiter, const wire::Failed& failed);
+  // The store has too much to answer: so it has been said, and the waiter is done.
+  bool refuse_while_behind(Waiter& waiter);
   JobView view(const JobRecord& record, std::string_view jobs_path, bool all) const;
   JobView view(const Job& job, std::string_view jobs_path, bool all, const JobRecord* record) const;
 

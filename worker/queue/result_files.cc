@@ -11,6 +11,10 @@
 namespace penstock::queue {
 namespace {
 
+// Whatever the umask: Nginx's group reads them.
+constexpr mode_t kFolderMode = 0750;
+constexpr mode_t kFileMode = 0640;
+
 Error failed(const std::string& path, const char* what) {
   return Error{path + ": " + what + " failed: " + std::strerror(errno)};
 }
@@ -18,12 +22,15 @@ Error failed(const std::string& path, const char* what) {
 }  // namespace
 
 Result<ResultFiles> ResultFiles::open(const std::string& folder, gid_t group, int (*flush)(int)) {
-  if (::mkdir(folder.c_str(), 0750) != 0 && errno != EEXIST) {
+  if (::mkdir(folder.c_str(), kFolderMode) != 0 && errno != EEXIST) {
     return failed(folder, "mkdir");
   }
   Fd directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!directory.valid()) {
     return failed(folder, "open");
+  }
+  if (::fchmod(directory.get(), kFolderMode) != 0) {
+    return failed(folder, "chmod");
   }
   if (group != static_cast<gid_t>(-1) &&
       ::fchown(directory.get(), static_cast<uid_t>(-1), group) != 0) {
@@ -35,9 +42,11 @@ Result<ResultFiles> ResultFiles::open(const std::string& folder, gid_t group, in
 // Not valid, with errno, when it cannot be opened and given to the group.
 Fd ResultFiles::make(const std::string& name, int flags) const {
   Fd file(::openat(directory_.get(), name.c_str(),
-                   O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, 0640));
-  const bool anew = (flags & O_TRUNC) != 0 && group_ != static_cast<gid_t>(-1);
-  if (file.valid() && anew && ::fchown(file.get(), static_cast<uid_t>(-1), group_) != 0) {
+                   O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, kFileMode));
+  const bool anew = file.valid() && (flags & O_TRUNC) != 0;
+  const bool given = group_ != static_cast<gid_t>(-1);
+  if (anew && ((given && ::fchown(file.get(), static_cast<uid_t>(-1), group_) != 0) ||
+               ::fchmod(file.get(), kFileMode) != 0)) {
     return Fd();
   }
   return file;

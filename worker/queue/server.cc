@@ -352,6 +352,9 @@ void Server::reload() {
     }
   }
   config_ = *std::move(fresh);
+  if (store_ != nullptr) {
+    store_->set_max_bytes(config_.limits.max_state_bytes);
+  }
   raise_descriptor_limit(config_.limits.max_connections);
   device_watch_.apply(config_);
   supervisor_.observe(device_watch_);

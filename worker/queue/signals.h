@@ -1,5 +1,6 @@
 // Signals, read like any other input: HUP, TERM, INT and CHLD are blocked and come through a
-// descriptor, so no handler ever runs in between.
+// descriptor, so no handler ever runs in between. PIPE is of no use: whoever reads the log, or a
+// webhook's connection, may go at any time.
 #pragma once
 
 #include <signal.h>
@@ -16,6 +17,7 @@
 namespace penstock::queue {
 
 inline Result<Fd> open_signals() {
+  ::signal(SIGPIPE, SIG_IGN);
   sigset_t set;
   sigemptyset(&set);
   for (const int number : {SIGHUP, SIGTERM, SIGINT, SIGCHLD}) {

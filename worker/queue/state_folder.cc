@@ -15,6 +15,7 @@
 namespace penstock::queue {
 namespace {
 
+constexpr mode_t kFolderMode = 0750;  // whatever the umask
 // magic, secret, and the secret's hash under itself: a file cut short or overwritten is seen.
 constexpr uint64_t kSecretMagic = 0x3154455243455350;  // "PSECRET1"
 struct SecretFile {
@@ -71,7 +72,6 @@ Result<limit::Secret> load_secret(const std::string& path, int directory) {
 
 Result<StateFolder> StateFolder::open(const std::string& path, const std::string& group) {
   StateFolder folder;
-  folder.path = path;
   if (!group.empty()) {
     const struct group* const found = ::getgrnam(group.c_str());
     if (found == nullptr) {
@@ -81,12 +81,17 @@ Result<StateFolder> StateFolder::open(const std::string& path, const std::string
   }
   std::error_code made;
   std::filesystem::create_directories(std::filesystem::path(path).parent_path(), made);
-  if (::mkdir(path.c_str(), 0750) != 0 && errno != EEXIST) {
+  const bool anew = ::mkdir(path.c_str(), kFolderMode) == 0;
+  if (!anew && errno != EEXIST) {
     return failed(path, "mkdir");
   }
   const Fd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!directory.valid()) {
+  if (!directory.valid() || (anew && ::fchmod(directory.get(), kFolderMode) != 0)) {
     return failed(path, "open");
+  }
+  folder.path = std::filesystem::canonical(path, made).string();
+  if (made) {
+    return failed(path, "finding");
   }
   // Nginx's workers go through it to the results.
   if (folder.group != static_cast<gid_t>(-1) &&

@@ -17,7 +17,7 @@
 namespace penstock::queue {
 
 struct StateFolder {
-  std::string path;
+  std::string path;  // from the root on, as Nginx is told of results in it
   Fd lock;
   limit::Secret secret;
   gid_t group = static_cast<gid_t>(-1);  // of those who may read results

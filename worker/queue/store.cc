@@ -19,7 +19,7 @@
 namespace penstock::queue {
 namespace {
 
-constexpr int kSweepRows = 200;
+constexpr uint32_t kSweepRows = 200;
 constexpr uint64_t kPageBytes = 4096;
 // So many parts of the log's length are used before it is moved into the database.
 constexpr uint64_t kLogParts = 8;
@@ -59,6 +59,7 @@ class SqliteStore final : public Store {
   const limit::Secret& secret() const override { return folder_.secret; }
   std::optional<JobId> last_id() const override { return last_id_; }
   int event_fd() const override { return event_.get(); }
+  void set_max_bytes(int64_t bytes) override { max_bytes_ = static_cast<uint64_t>(bytes); }
   size_t pending() const override { return pending_; }
   std::string result_path(const JobId& id) const override { return files_.path(id); }
 
@@ -200,15 +201,28 @@ class SqliteStore final : public Store {
     write([this, id, tries, due_ms] { return tables_->set_delivery(id, tries, due_ms); });
   }
 
+  // A transaction removes no more than some, so that promises need not wait for all of them.
   void sweep(int64_t now_ms) override {
-    write([this, now_ms] {
-      std::vector<JobRecord> jobs;
-      bool good = tables_->expired(now_ms, kSweepRows, jobs);
-      for (size_t i = 0; good && i < jobs.size(); ++i) {
-        good = forget(jobs[i]);
-      }
-      return good;
-    });
+    if (std::exchange(sweeping_, true)) {
+      return;
+    }
+    const auto more = std::make_shared<bool>(false);
+    write(
+        [this, now_ms, more] {
+          std::vector<JobRecord> jobs;
+          bool good = tables_->expired(now_ms, kSweepRows, jobs);
+          for (size_t i = 0; good && i < jobs.size(); ++i) {
+            good = forget(jobs[i]);
+          }
+          *more = jobs.size() == kSweepRows;
+          return good;
+        },
+        [this, now_ms, more] {
+          sweeping_ = false;
+          if (*more) {
+            sweep(now_ms);
+          }
+        });
   }
 
   void fetch(const JobId& id, std::function<void(Result<std::string>)> told) override {
@@ -572,7 +586,7 @@ class SqliteStore final : public Store {
     }
   }
 
-  const uint64_t max_bytes_;
+  std::atomic<uint64_t> max_bytes_;
   const std::chrono::milliseconds retry_;
   const uint64_t log_bytes_;
   StateFolder folder_;
@@ -581,7 +595,8 @@ class SqliteStore final : public Store {
   std::vector<std::string> notices_;
   Fd event_;
   std::optional<JobId> last_id_;
-  size_t pending_ = 0;  // the owner's thread's
+  size_t pending_ = 0;     // the owner's thread's
+  bool sweeping_ = false;  // likewise
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
@@ -623,12 +638,11 @@ Result<std::unique_ptr<Store>> Store::open(const Options& options) {
     return folder.error();
   }
   std::vector<std::string> notices;
-  auto tables =
-      JobTables::open(options.folder + "/jobs.db", options.vfs, options.log_bytes, notices);
+  auto tables = JobTables::open(folder->path + "/jobs.db", options.vfs, options.log_bytes, notices);
   if (!tables) {
     return tables.error();
   }
-  auto files = ResultFiles::open(options.folder + "/results", folder->group);
+  auto files = ResultFiles::open(folder->path + "/results", folder->group);
   if (!files) {
     return files.error();
   }

@@ -37,6 +37,8 @@ class Store {
  public:
   // Results up to this size are kept in the database, larger ones in files.
   static constexpr size_t kInlineBytes = 32U << 10;
+  // While its webhook is to be delivered, a job is kept for so much longer at most.
+  static constexpr int64_t kDeliveryMs = int64_t{4} * 86'400'000;
 
   struct Options {
     std::string folder;                     // made if it is not there, with mode 0750
@@ -68,8 +70,11 @@ class Store {
   // Readable when somebody can be told.
   virtual int event_fd() const = 0;
   virtual void tell_done() = 0;
-  // Asked, but not yet told. Bounded by whoever asks.
+  // Of everything on disk, from now on.
+  virtual void set_max_bytes(int64_t bytes) = 0;
+  // Asked, but not yet told. Bounded by whoever asks: with so many, no more questions.
   virtual size_t pending() const = 0;
+  static constexpr size_t kMostPending = 50'000;
 
   enum class Promise : uint8_t { kStored, kDuplicate, kFull, kBroken };
   // `submit` is the SUBMIT frame. kDuplicate: a job of the same `key` is there.
@@ -95,7 +100,7 @@ class Store {
   virtual void drop(const JobId& id, std::function<void(bool)> told) = 0;
   // `tries` were made of the delivery; due again at `due_ms`, or over (0).
   virtual void delivered(const JobId& id, uint32_t tries, int64_t due_ms) = 0;
-  // Removes what has expired by `now_ms`, some at a time.
+  // Removes all that has expired by `now_ms`, some at a time; asked again meanwhile, it goes on.
   virtual void sweep(int64_t now_ms) = 0;
 
   // The SUBMIT frame of a job that has not ended, or is dead.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "shared/base/utf8.h"
 #include "worker/queue/dispatcher.h"
 
 namespace penstock::queue {
@@ -11,6 +12,12 @@ using wire::FrameType;
 namespace {
 
 double seconds(int64_t ns) { return static_cast<double>(ns) / kNsPerSec; }
+
+// It is kept with the job, shown in lists, and must fit the edge's buffers.
+std::string_view at_most(size_t bytes, std::string_view text) {
+  const std::string_view cut = text.substr(0, bytes);
+  return cut.size() == text.size() ? text : cut.substr(0, utf8_complete_prefix(cut));
+}
 
 }  // namespace
 
@@ -207,6 +214,9 @@ const char* WorkerSession::on_end(Given& given, const wire::Frame& frame, std::s
   if (failed.status < 400 || failed.status > 599) {
     return "FAILED without an error status";
   }
+  failed.code = at_most(kMaxNameBytes, failed.code);
+  failed.message = at_most(kMaxReason, failed.message);
+  failed.param = at_most(kMaxNameBytes, failed.param);
   dispatcher_.fail(job, failed);
   return nullptr;
 }

@@ -37,6 +37,8 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
  public:
   static constexpr uint32_t kMaxCredit = 1U << 17;
   static constexpr size_t kMaxLastWords = 300;
+  static constexpr size_t kMaxReason = 2000;  // bytes of it that are told, why a job failed
+  static constexpr size_t kMaxNameBytes = 200;
   static constexpr uint64_t kMaxClaim = uint64_t{1} << 45;  // bytes; of kMaxCredit jobs, a number
 
   // `name` is the process's (scaling.h); its jobs come from `lane`, and use the device as `tenant`,

@@ -601,6 +601,51 @@ TEST_F(DispatcherTest, AnAnswerThatIsNotReadIsCutShort) {
   EXPECT_EQ(failure(*last).message, "The answer was cut short: it was not read fast enough.");
 }
 
+TEST_F(DispatcherTest, AReasonWithoutEndIsCut) {
+  Peer device = worker(1);
+  Peer peer = caller();
+  submit(peer, 1);
+  std::string reason(WorkerSession::kMaxReason - 1, 'x');
+  for (int i = 0; i < 100'000; ++i) {
+    reason += "\xC3\xA4";
+  }
+  device.send(device.next()->id, wire::Failed{.status = 500,
+                                              .code = std::string(5000, 'c'),
+                                              .message = reason,
+                                              .param = std::string(5000, 'p')});
+  turn();
+  std::optional<Peer::Received> last;
+  while (auto received = peer.next()) {
+    last = std::move(received);
+  }
+  ASSERT_TRUE(last);
+  const auto told = last->as<wire::Failed>();
+  EXPECT_EQ(told.message, reason.substr(0, WorkerSession::kMaxReason - 1)) << "no half characters";
+  EXPECT_LE(told.code.size() + told.param.size(), 2 * WorkerSession::kMaxNameBytes);
+}
+
+TEST_F(DispatcherTest, ProgressThatIsNotReadEndsTheJobToo) {
+  config_.limits.max_unsent_bytes = 100'000;
+  apply();
+  Peer device = worker(1);
+  Peer peer = caller();
+  submit(peer, 1);
+  const uint64_t number = device.next()->id;
+  std::string frames;
+  for (int i = 0; i < 1000; ++i) {
+    wire::append(frames, number, wire::Progress{.millionths = 1});
+  }
+  std::optional<Peer::Received> cancel;
+  for (int i = 0; i < 500 && !cancel; ++i) {
+    device.send_bytes(frames);
+    turn();
+    cancel = device.next();
+  }
+  ASSERT_TRUE(cancel);
+  EXPECT_EQ(cancel->type, FrameType::kCancel);
+  EXPECT_EQ(dispatcher_.jobs(), 0U);
+}
+
 TEST_F(DispatcherTest, WorkersThatBreakARuleLoseTheirConnectionAndTheirJobsGoBack) {
   Peer peer = caller();
   Peer device = worker(1);

@@ -100,6 +100,19 @@ class PromiseTest : public SessionTest {
     }
     return reply;
   }
+  // The same, where the store has more to tell than it can.
+  Reply wait_for_reply(Peer& peer, uint64_t id) {
+    turn();
+    Reply seen = reply(peer, id);
+    for (int i = 0; i < 100 && seen.status == 0; ++i) {
+      pollfd ready{store_->event_fd(), POLLIN, 0};
+      ::poll(&ready, 1, 100);
+      store_->tell_done();
+      turn();
+      seen = reply(peer, id);
+    }
+    return seen;
+  }
   Reply ask(Peer& peer, uint64_t id, const wire::Ask& question) {
     peer.send(id, question);
     settle();

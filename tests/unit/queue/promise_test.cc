@@ -1,4 +1,6 @@
 // What is promised, with the real store beneath.
+#include <thread>
+
 #include "promise_fixture.h"
 #include "worker/queue/job_view.h"
 
@@ -187,6 +189,66 @@ TEST_F(PromiseTest, WaitersThatJoinShareOneRunAndOneStream) {
   EXPECT_EQ(one.job_id, two.job_id);
 }
 
+TEST_F(PromiseTest, WhoJoinsWhatWasNotPromisedIsToldWhatCameOfIt) {
+  Peer peer = caller();
+  Peer other = caller();
+  Peer device = worker(4);
+  wire::Submit joined = post();
+  wire::Submit joins = async();
+  joined.dedupe = joins.dedupe = 1;
+  submit(peer, 1, joined);
+  submit(other, 2, joins);
+  const uint64_t first = take(device);
+  device.send(first, wire::Failed{.status = 400, .code = "invalid_request", .message = "no"});
+  settle();
+  EXPECT_EQ(reply(peer, 1).status, 400U);
+  const Reply refused = reply(other, 2);
+  EXPECT_EQ(refused.status, 400U) << "no 202 for what is nowhere: " << refused.headers;
+  submit(peer, 3, joined);
+  submit(other, 4, joins);
+  answer(device, take(device), "the answer");
+  EXPECT_EQ(reply(peer, 3).body, "the answer");
+  const Reply told = reply(other, 4);
+  EXPECT_EQ(told.status, 200U);
+  EXPECT_EQ(told.body, "the answer");
+  submit(peer, 5, keyed(post()));
+  submit(other, 6, keyed(async()));
+  answer(device, take(device), "kept");
+  EXPECT_EQ(reply(peer, 5).body, "kept");
+  EXPECT_EQ(reply(other, 6).body, "kept");
+  peer.send(7, keyed(post(), "\"k2\""));
+  turn();
+  submit(other, 8, keyed(async(), "\"k2\""));  // while the key is being looked up
+  device.send(take(device), wire::Failed{.status = 400, .code = "invalid_request"});
+  settle();
+  EXPECT_EQ(reply(peer, 7).status, 400U);
+  EXPECT_EQ(reply(other, 8).status, 400U);
+  peer.send(9, keyed(async(), "\"k3\""));
+  turn();
+  submit(other, 10, keyed(async(), "\"k3\""));
+  EXPECT_EQ(reply(peer, 9).status, 202U);
+  EXPECT_EQ(reply(other, 10).status, 202U) << "this one is promised";
+}
+
+TEST_F(PromiseTest, WhoWantsAWebhookDoesNotJoinAJobThatSendsNone) {
+  intake_.check_callback = [](std::string_view) { return Ok{}; };
+  std::vector<std::string> due;
+  dispatcher_.on_callback_due = [&](const JobId& id) { due.emplace_back(id.view()); };
+  Peer peer = caller();
+  wire::Submit message = async();
+  message.dedupe = 1;
+  const std::string first = promised(peer, 1, message);
+  message.callback = "https://example.com/hook";
+  const std::string second = promised(peer, 2, message);
+  EXPECT_NE(second, first);
+  EXPECT_EQ(promised(peer, 3, message), second);
+  Peer device = worker(2);
+  settle();
+  answer(device, take(device), "one");
+  answer(device, take(device), "two");
+  EXPECT_EQ(due, std::vector{second});
+}
+
 TEST_F(PromiseTest, ASharedRunGoesOnUntilTheLastOfThemLeaves) {
   Peer first = caller();
   Peer second = caller();
@@ -254,6 +316,85 @@ TEST_F(PromiseTest, AnEndThatCannotBeWrittenKeepsNobodyWaitingLongerThanAsked) {
   peer.send(2, keyed(async()));  // nor who joins it now
   turn();
   EXPECT_EQ(reply(peer, 2).status, 202U);
+}
+
+TEST_F(PromiseTest, AJobWhoseEndCannotBeWrittenIsNotOverInAnyEndpoint) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  const std::string id = promised(peer, 1);
+  std::filesystem::create_directory(store_->result_path(*parse_job_id(id)));
+  const uint64_t number = take(device);
+  device.send(number, wire::Head{.status = 200, .content_type = "text/plain"});
+  say(device, number, std::string(2 * Store::kInlineBytes, 'x'));
+  device.send(number, wire::Done{});
+  turn();
+  peer.send(2, get("/" + id));
+  const Reply job = wait_for_reply(peer, 2);
+  EXPECT_NE(job.body.find("\"processing\""), std::string::npos) << job.body;
+  peer.send(3, get("/" + id + "/result"));
+  EXPECT_EQ(wait_for_reply(peer, 3).status, 202U);
+  peer.send(4, get(""));
+  const Reply list = wait_for_reply(peer, 4);
+  EXPECT_NE(list.body.find("\"processing\""), std::string::npos) << list.body;
+  peer.send(5, get("/" + id + "/events"));
+  const Reply events = wait_for_reply(peer, 5);
+  EXPECT_TRUE(events.body.starts_with("retry: ")) << events.body;
+  EXPECT_FALSE(events.done);
+  std::filesystem::remove(store_->result_path(*parse_job_id(id)));
+  settle();
+  EXPECT_NE(reply(peer, 5).body.find("event: completed"), std::string::npos);
+}
+
+TEST_F(PromiseTest, WhileNothingCanBeWrittenNoAnswerIsPromisedToBeKept) {
+  Peer peer = caller();
+  Peer device = worker(3);
+  const std::string id = promised(peer, 1);
+  std::filesystem::create_directory(store_->result_path(*parse_job_id(id)));
+  const uint64_t number = take(device);
+  device.send(number, wire::Head{.status = 200, .content_type = "text/plain"});
+  say(device, number, std::string(2 * Store::kInlineBytes, 'x'));
+  device.send(number, wire::Done{});
+  turn();
+  while (store_->health()) {
+    std::this_thread::yield();
+  }
+  peer.send(2, keyed(post()));
+  const Reply refused = wait_for_reply(peer, 2);
+  EXPECT_EQ(refused.status, 503U);
+  EXPECT_EQ(refused.code, "busy");
+  peer.send(3, post());
+  turn();
+  EXPECT_EQ(take(device), number + 1) << "who only waits needs no disk";
+  std::filesystem::remove(store_->result_path(*parse_job_id(id)));
+  settle();
+  peer.send(4, keyed(post()));
+  settle();
+  EXPECT_EQ(take(device), number + 2);
+}
+
+TEST_F(PromiseTest, QuestionsThatTheStoreDoesNotAnswerAreBounded) {
+  settle();
+  Peer peer = caller();
+  uint64_t id = 0;
+  for (size_t asked = 0; asked < Store::kMostPending;) {
+    std::string questions;
+    for (int i = 0; i < 200; ++i, ++asked) {  // each leaves before it is answered
+      wire::append(questions, ++id, get(i % 2 == 0 ? "" : "/job_01ARZ3NDEKTSV4RRFFQ69G5FAV"));
+      wire::append_empty(questions, FrameType::kCancel, id);
+    }
+    peer.send_bytes(questions);
+    loop_.run_once(0, 0);
+  }
+  for (const char* path : {"", "/job_01ARZ3NDEKTSV4RRFFQ69G5FAV/events"}) {
+    peer.send(++id, get(path));
+    turn();
+    const Reply refused = reply(peer, id);
+    EXPECT_EQ(refused.status, 503U);
+    EXPECT_EQ(refused.code, "busy");
+  }
+  EXPECT_LE(store_->pending(), Store::kMostPending);
+  settle();
+  EXPECT_EQ(ask(peer, ++id, get("")).status, 200U);
 }
 
 TEST_F(PromiseTest, AScheduledJobSaysItsPositionOnceDue) {

@@ -125,6 +125,65 @@ TEST_F(StoreTest, ALargeResultIsAFileOfItsGroupsAndGoesWithItsJob) {
   EXPECT_LE(store_->figures().bytes + whole.size(), before);
 }
 
+TEST_F(StoreTest, WhatHasExpiredIsGoneAfterOneSweepHoweverMuchItIs) {
+  for (int i = 0; i < 1000; ++i) {
+    const JobRecord sent = job();
+    store_->promise(sent, "SUBMIT", [](Store::Promise) {});
+    store_->finish(end(sent.id), 0, "result", [] {});
+  }
+  const JobRecord later = job();
+  promise(later);
+  JobEnd kept = end(later.id);
+  kept.expires_ms += 1;
+  finish(kept, "result");
+  store_->sweep(kNowMs + 60'000);
+  settle();
+  Store::Query query;
+  query.limit = 100;
+  EXPECT_EQ(list(query), std::vector{std::string(later.id.view())});
+}
+
+TEST_F(StoreTest, WhereAResultLiesIsToldFromTheRootOn) {
+  store_.reset();
+  std::filesystem::create_directory(folder_ + "/etc");
+  const auto before = std::filesystem::current_path();
+  std::filesystem::current_path(folder_ + "/etc");
+  for (const std::string& folder : {std::string("../state"), folder_ + "/etc/../state"}) {
+    options_.folder = folder;
+    ASSERT_TRUE(open());
+    const JobId id = ids_.make(kNowMs);
+    EXPECT_EQ(store_->result_path(id),
+              std::filesystem::canonical(folder_ + "/state/results") / id.view());
+    store_.reset();
+  }
+  std::filesystem::current_path(before);
+}
+
+TEST_F(StoreTest, WhoMayReadWhatDoesNotHangOnTheUmask) {
+  const auto mode_of = [&](const std::string& name) {
+    struct stat status {};
+    EXPECT_EQ(::stat((options_.folder + name).c_str(), &status), 0) << name;
+    return status.st_mode & 0777;
+  };
+  for (const mode_t mask : {mode_t{0077}, mode_t{0}}) {
+    store_.reset();
+    options_.folder = folder_ + "/" + std::to_string(mask);
+    const mode_t before = ::umask(mask);
+    const bool opened = static_cast<bool>(open());
+    const JobRecord sent = job();
+    promise(sent);
+    finish(end(sent.id), std::string(2 * Store::kInlineBytes, 'r'));
+    ::umask(before);
+    ASSERT_TRUE(opened);
+    EXPECT_EQ(mode_of(""), 0750U);
+    EXPECT_EQ(mode_of("/results"), 0750U);
+    EXPECT_EQ(mode_of("/results/" + std::string(sent.id.view())), 0640U);
+    EXPECT_EQ(mode_of("/jobs.db"), 0600U) << "requests are in it, and Nginx's group may enter";
+    EXPECT_EQ(mode_of("/jobs.db-wal"), 0600U);
+    EXPECT_EQ(mode_of("/secret"), 0600U);
+  }
+}
+
 TEST_F(StoreTest, AnAttemptBegunAnewForgetsWhatTheOneBeforeHadAnswered) {
   const JobRecord sent = job();
   promise(sent);
@@ -268,6 +327,35 @@ TEST_F(StoreTest, ADeliveryIsDueFromTheEndUntilItIsOver) {
   store_->delivered(sent.id, 3, 0);
   settle();
   deliveries_.clear();
+  reopen();
+  EXPECT_TRUE(deliveries_.empty());
+}
+
+TEST_F(StoreTest, AJobWhoseWebhookIsToBeDeliveredIsKeptForThat) {
+  const int64_t expires_ms = kNowMs + 60'000;
+  JobRecord told = job();
+  JobRecord untold = job();
+  told.callback = untold.callback = "https://example.com/";
+  for (const JobRecord& each : {told, untold}) {
+    promise(each);
+    finish(end(each.id), "x");
+  }
+  store_->delivered(told.id, 3, kNowMs + 77);
+  store_->sweep(expires_ms + Store::kDeliveryMs - 1);
+  settle();
+  EXPECT_TRUE(find(told.id));
+  EXPECT_TRUE(find(untold.id));
+  store_->delivered(told.id, 4, 0);
+  store_->sweep(expires_ms - 1);
+  settle();
+  EXPECT_TRUE(find(told.id));
+  store_->sweep(expires_ms);
+  settle();
+  EXPECT_FALSE(find(told.id)) << "it was delivered";
+  EXPECT_TRUE(find(untold.id));
+  store_->sweep(expires_ms + Store::kDeliveryMs);
+  settle();
+  EXPECT_FALSE(find(untold.id)) << "nor is it kept for ever";
   reopen();
   EXPECT_TRUE(deliveries_.empty());
 }
