@@ -84,7 +84,8 @@ ngx_int_t add_reckoned(ngx_http_request_t* r, const Limit& limit, const limit::H
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   if (const Fault fault = reckon(r, *state); !fault.detail.empty()) {
-    return refuse_uncounted(r, *state, fault);
+    charges.would_refuse = true;
+    return limit.dry_run ? NGX_DECLINED : refuse_uncounted(r, *state, fault);
   }
   for (const Bound& bound : bounds) {
     const Rule& rule = *bound.counter->rule;
@@ -118,6 +119,21 @@ ngx_int_t add_bounds(ngx_http_request_t* r, const Limit& limit, std::string_view
   return NGX_DECLINED;
 }
 
+// What a tier is that is none: a line in the error log.
+void tell_of_unknown_tier(ngx_http_request_t* r, std::string_view name) noexcept {
+  static time_t last_said = 0;  // each worker process says it once a minute
+  if (ngx_time() - last_said < 60) {
+    return;
+  }
+  last_said = ngx_time();
+  // What is no name may be anything, a credential or a forged line.
+  ngx_str_t text = str(is_name(name) ? name : std::string_view("(not a name)"));
+  ngx_log_error(
+      NGX_LOG_ERR, r->connection->log, 0,
+      "unknown penstock tier \"%V\": add a penstock_tier block for it, or mend the variable",
+      &text);
+}
+
 // Adds what one penstock_limit charges. NGX_DECLINED: go on; NGX_AGAIN: this one hangs on the body,
 // which is still to come; else that is the handler's result.
 ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Charges& charges) noexcept {
@@ -139,6 +155,11 @@ ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Charges& charges)
   const Bounds* bounds = &limit.bounds;
   if (of_tier) {
     const Tier* tier = find_named(main_conf(r)->tiers, name);
+    if (tier == nullptr && limit.dry_run) {
+      tell_of_unknown_tier(r, name);
+      charges.would_refuse = true;
+      return NGX_DECLINED;
+    }
     if (tier == nullptr) {
       if (RequestState* state = find_state(r); state != nullptr) {
         undo_earlier(*state);
@@ -510,14 +531,15 @@ ngx_int_t refuse_to_hold_back(ngx_http_request_t* r, RequestState& state, limit:
 }
 
 // What an earlier stage did to the request stays said, unless this one did something, too.
-void note_verdict(RequestState& state, const Admitted& sum) noexcept {
+void note_verdict(RequestState& state, const Admitted& sum, bool would_refuse) noexcept {
   const bool acted = sum.delay_ns > 0 || state.met.any(MetLimits::kDegraded);
   if (acted || state.verdict == Verdict::kNone || state.verdict == Verdict::kPassed) {
     state.verdict = sum.delay_ns > 0                      ? Verdict::kDelayed
                     : state.met.any(MetLimits::kDegraded) ? Verdict::kDegraded
+                    : would_refuse                        ? Verdict::kRejected
                     : sum.dry != nullptr                  ? verdict_of(sum.dry->limit->action)
                                                           : Verdict::kPassed;
-    state.dry_run = !acted && sum.dry != nullptr;
+    state.dry_run = !acted && (would_refuse || sum.dry != nullptr);
   }
   if (sum.dry != nullptr) {
     state.exceeded = sum.dry->rule;
@@ -547,7 +569,7 @@ ngx_int_t admit(ngx_http_request_t* r, RequestState& state, const LocConf& loc, 
   count_admitted(main, charges, sum.over);
   note_judged(r, state, stage, charges, true);
   state.passes = loc.passes;
-  note_verdict(state, sum);
+  note_verdict(state, sum, charges.would_refuse);
   const bool receipt = loc.passes || loc.later || charges.lasting || sum.delay_ns > 0;
   if ((receipt &&
        !keep(r->pool, state.receipt, table, main, charges.charges(), charges.judged())) ||
@@ -602,7 +624,9 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
   }
   if (charges.empty()) {
     state.passes = loc.passes;
-    state.verdict = state.verdict == Verdict::kNone ? Verdict::kPassed : state.verdict;
+    if (state.verdict == Verdict::kNone) {
+      note_verdict(state, {}, charges.would_refuse);
+    }
     return NGX_DECLINED;
   }
   limit::Table& table = *table_of(loc);
@@ -686,16 +710,7 @@ ngx_int_t judge_after_access(ngx_http_request_t* r) noexcept {
 }
 
 http::Problem unknown_tier(ngx_http_request_t* r, std::string_view name) noexcept {
-  static time_t last_said = 0;  // each worker process says it once a minute
-  if (ngx_time() - last_said >= 60) {
-    last_said = ngx_time();
-    // What is no name may be anything, a credential or a forged line.
-    ngx_str_t text = str(is_name(name) ? name : std::string_view("(not a name)"));
-    ngx_log_error(
-        NGX_LOG_ERR, r->connection->log, 0,
-        "unknown penstock tier \"%V\": add a penstock_tier block for it, or mend the variable",
-        &text);
-  }
+  tell_of_unknown_tier(r, name);
   if (RequestState* state = state_of(r); state != nullptr) {
     state->verdict = Verdict::kRejected;
   }

@@ -418,6 +418,19 @@ def test_a_dry_run_counts_and_charges_no_one_else(penstock):
     assert service.get("/wet?key=other").status == 429
 
 
+@pytest.mark.parametrize("limit", ["tier=$arg_tier", "rate=9gs/d name=gpu"])
+def test_a_dry_run_refuses_nobody_for_a_plan_or_a_cost_that_cannot_be_told_either(peer, edge, limit):
+    service = edge(peer("a", answer(b"hello")), http="penstock_tier free { rate 9r/d; }", server=f"""
+        penstock_cost gs size;
+        location / {{
+            add_header X-Status $penstock_status always;
+            penstock_limit zone=edge key=$arg_key {limit} dry_run=on;
+            penstock_pass a;
+        }}""")
+    came = service.request("POST", "/?key=k&tier=gold", None, {"size": "large"})
+    assert (came.status, came.headers["X-Status"]) == (200, "REJECTED_DRY_RUN")
+
+
 def test_a_dry_run_of_concurrency_holds_and_frees(penstock):
     service = penstock(http=ZONE, workers=[simulate(slots=2, service_time="60s")], server="""
         location /look { penstock_limit zone=edge key=$arg_key concurrency=1 name=own; empty_gif; }
