@@ -112,7 +112,7 @@ std::string_view model_of(ngx_http_request_t* r, RequestState& state) noexcept {
   state.model_sought = true;
   if (const http::BodyField model = body_of(r, state)[Body::kModel];
       model.type == http::BodyField::Type::kString) {
-    state.model = str(model.text);
+    state.model = str(line_of(r->pool, model));
   }
   return view(state.model);
 }

@@ -104,18 +104,6 @@ ngx_int_t get(ngx_http_request_t* r, ngx_http_variable_value_t* v, uintptr_t dat
   return NGX_OK;
 }
 
-// What has no text, but is there: a long string, an array ... A limit that is keyed by it must
-// still apply, so it is told by a stand-in of fixed length.
-std::string_view stand_in(ngx_pool_t* pool, const http::BodyField& field) noexcept {
-  constexpr size_t kBytes = 17;
-  auto* text = static_cast<u_char*>(ngx_pnalloc(pool, kBytes));
-  if (text == nullptr) {
-    return {};
-  }
-  ngx_snprintf(text, kBytes, "~%016xL", static_cast<int64_t>(field.digest));
-  return {reinterpret_cast<char*>(text), kBytes};
-}
-
 // $penstock_body_NAME: a field at the top level of the body.
 ngx_int_t get_body_field(ngx_http_request_t* r, ngx_http_variable_value_t* v,
                          uintptr_t data) noexcept {
@@ -132,14 +120,9 @@ ngx_int_t get_body_field(ngx_http_request_t* r, ngx_http_variable_value_t* v,
   }
   const size_t place = place_of(*main_conf(r), view(variable).substr(kBodyVariable.size()));
   const http::BodyField field = body_of(r->main, *state)[place];
-  constexpr uint64_t kEmptyString = 2;  // its quotes
-  if (field.bytes == 0 || (field.bytes == kEmptyString && field.text.empty() &&
-                           field.type == http::BodyField::Type::kString)) {
-    return NGX_OK;
-  }
-  const std::string_view text = field.text.empty() ? stand_in(r->pool, field) : field.text;
+  const std::string_view text = line_of(r->pool, field);
   if (text.empty()) {
-    return NGX_ERROR;
+    return text.data() == nullptr ? NGX_ERROR : NGX_OK;
   }
   v->not_found = 0;
   v->valid = 1;
