@@ -429,6 +429,7 @@ ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state,
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   who = who.empty() ? view(r->connection->addr_text) : who;
+  undo_earlier(state);  // of a location that was redirected from
   static constexpr limit::Secret kNoSecret;
   const uint64_t place = limit::siphash13_128(kNoSecret, view(loc_conf(r)->queue)).lo;
   state.verdict = Verdict::kBusy;
