@@ -137,6 +137,7 @@ struct MainConf {
   PoolArray<Zone*> zones;
   PoolArray<Tier*> tiers;
   PoolArray<Limit*> limits;      // all of them, to be bound once every tier is known
+  PoolArray<Rule*> rules;        // of limits that name no tier
   PoolArray<LocConf*> passes;    // where penstock_pass stands
   PoolArray<LocConf*> jobs;      // where penstock_jobs stands
   PoolArray<LocConf*> quotas;    // where penstock_quota stands

@@ -206,7 +206,7 @@ char* bind_inline_rule(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) no
   if (counter == nullptr || !bind(cf->pool, *counter, limit, limit.bounds)) {
     return kConfError;
   }
-  return counter->rule != rule || finish_rule(cf->pool, *rule, view(main_conf(cf)->docs))
+  return counter->rule != rule || main_conf(cf)->rules.push(cf->pool, rule) != nullptr
              ? NGX_CONF_OK
              : kConfError;
 }
@@ -438,6 +438,11 @@ char* read_cost(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
 
 ngx_int_t bind_limits(ngx_conf_t* cf) noexcept {
   MainConf& main = *main_conf(cf);
+  for (Rule* rule : main.rules) {
+    if (!finish_rule(cf->pool, *rule, view(main.docs))) {
+      return NGX_ERROR;
+    }
+  }
   for (Limit* limit : main.limits) {
     if (limit->tier.kind == Value::Kind::kNone) {
       continue;

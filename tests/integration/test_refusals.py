@@ -184,6 +184,13 @@ def test_the_operator_s_explanation_is_pointed_to(penstock, everywhere, own, tol
         assert body.get("documentation") == (f"https://example.com{docs}" if docs else None)
 
 
+def test_an_explanation_may_stand_below_the_limits(penstock):
+    service = penstock(http="penstock_zone edge 1m; penstock_limit zone=edge key=$arg_key rate=1r/h name=site; "
+                            "penstock_docs https://example.com;", server="location / { empty_gif; }")
+    service.get("/?key=k")
+    assert service.get("/?key=k").json()["documentation"] == "https://example.com"
+
+
 def test_an_explanation_is_told_as_it_was_written(penstock):
     docs = 'https://example.com/plans?a=b&c="d"\\e'
     service = penstock(http=f"penstock_docs '{docs}';" + FREE, server=LOCATION)
