@@ -280,8 +280,10 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   }
   ngx_conf_merge_msec_value(loc.max_wait, above.max_wait, 0);
   ngx_http_core_loc_conf_t* core = core_of(cf);
-  // `if` and `limit_except` blocks hand over where their location does.
-  if (core->noname && loc.upstream.upstream == nullptr && above.upstream.upstream != nullptr) {
+  // `if` and `limit_except` blocks hand over where their location does, but for those in which
+  // another directive answers.
+  if (core->noname && core->handler == nullptr && loc.upstream.upstream == nullptr &&
+      above.upstream.upstream != nullptr) {
     loc.upstream.upstream = above.upstream.upstream;
     loc.queue = above.queue;
     loc.passes = above.passes;
