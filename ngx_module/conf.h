@@ -152,6 +152,7 @@ struct MainConf {
 
 struct LocConf {
   PoolArray<Limit*> limits;
+  bool own_limits = false;  // they stand in this very location
   PoolArray<Limit*> shown;  // penstock_quota: the limits that it tells of
   PoolArray<CostFormula*> costs;
   Value owner;
