@@ -99,6 +99,8 @@ MISTAKES = [
     ("a cost of an unknown unit", ZONE, "penstock_cost x 1;", r'unit "x".*r, t .*gs'),
     ("a cost that is no formula", ZONE, "penstock_cost gs 'n *';", r'"n \*".*character'),
     ("a cost twice", ZONE, "penstock_cost gs n; penstock_cost gs 1;", r"penstock_cost gs.*twice"),
+    ("a limit that no page obeys", ZONE, "location / { penstock_metrics; penstock_limit zone=edge key=a rate=1r/s name=a; }",
+     r"does nothing beside penstock_metrics.*limit_req"),
     ("held back by no number", ZONE + "penstock_max_delayed lots;", "", r"number"),
 ]
 
