@@ -55,7 +55,8 @@ struct Tier {
   ngx_str_t variant{};  // a label for metrics
   ngx_str_t docs{};     // where the plan is explained
   PoolArray<Rule*> rules;
-  ngx_str_t policies{};  // of all rules, as RateLimit-Policy lists them
+  PoolArray<std::string_view> said;  // its other lines, each of which may stand once
+  ngx_str_t policies{};              // of all rules, as RateLimit-Policy lists them
   int64_t priority = 0;
   uint64_t weight = 1;
   size_t index = 0;  // in MainConf::tiers
@@ -203,6 +204,11 @@ T* find_named(const PoolArray<T*>& list, std::string_view name) noexcept {
     }
   }
   return nullptr;
+}
+
+// Whether an argument is NAME= and no more.
+inline bool lacks_value(std::string_view text) noexcept {
+  return !text.empty() && text.find('=') == text.size() - 1;
 }
 
 // NAME=VALUE of a directive's arguments; false if `text` is not about NAME.
