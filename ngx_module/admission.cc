@@ -182,13 +182,18 @@ class KnownVariables {
     const auto* core = static_cast<ngx_http_core_main_conf_t*>(
         ngx_http_get_module_main_conf(r, ngx_http_core_module));
     count_ = ngx_min(core->variables.nelts, kMost);
-    for (size_t i = 0; i < count_; ++i) {
-      known_[i] = r->variables[i].valid != 0 || r->variables[i].not_found != 0;
+    for (size_t i = 0; i < count_; i += kBits) {
+      uint64_t known = 0;
+      for (size_t bit = 0; bit < ngx_min(kBits, count_ - i); ++bit) {
+        const ngx_http_variable_value_t& value = r->variables[i + bit];
+        known |= uint64_t{value.valid != 0 || value.not_found != 0} << bit;
+      }
+      known_[i / kBits] = known;
     }
   }
   void forget_others() const noexcept {
     for (size_t i = 0; i < count_; ++i) {
-      if (!known_[i]) {
+      if ((known_[i / kBits] >> i % kBits & 1) == 0) {
         r_->variables[i].valid = 0;
         r_->variables[i].not_found = 0;
       }
@@ -196,10 +201,11 @@ class KnownVariables {
   }
 
  private:
-  static constexpr ngx_uint_t kMost = 1024;
+  static constexpr size_t kBits = 64;
+  static constexpr ngx_uint_t kMost = 16384;  // more than a configuration has
   ngx_http_request_t* r_;
   size_t count_;
-  bool known_[kMost];
+  uint64_t known_[kMost / kBits];
 };
 
 // Whether the location does something for the request, other than to show an error page.

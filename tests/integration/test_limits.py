@@ -4,6 +4,7 @@ import threading
 import time
 
 from client import Client, exchange
+from scripted import answer
 from structured import parse_list
 
 
@@ -217,6 +218,16 @@ def test_a_map_of_what_the_body_says_is_as_good_as_the_body(penstock):
         assert answer.headers["RateLimit-Policy"] == '"pro-rate";q=3;w=3600'
     refused = client.request("POST", "/?key=k", body={"model": "large"})
     assert refused.status == 429 and refused.json()["violated-policies"] == ["mapped"]
+
+
+def test_a_map_of_what_the_body_says_may_be_one_of_very_many(peer, edge):
+    maps = "".join(f"map $arg_x{i} $many{i} {{ default a; }} log_format many{i} $many{i};\n" for i in range(1100))
+    service = edge(peer("a", answer(b"hi")), http=f"""
+        variables_hash_max_size 8192;
+        {maps}
+        map $penstock_model $class {{ default small; large large; }}""", server="""
+        location / { penstock_limit zone=edge key=$class rate=1r/d name=class; penstock_pass a; }""")
+    assert [service.request("POST", "/", None, {"model": model}).status for model in ("large", "other", "large", "other")] == [200, 200, 429, 429]
 
 
 def keyed_by_a_header(penstock, more=""):
