@@ -577,7 +577,9 @@ ngx_int_t admit(ngx_http_request_t* r, RequestState& state, const LocConf& loc, 
   note_judged(r, state, stage, charges, true);
   state.passes = loc.passes;
   note_verdict(state, sum, charges.would_refuse);
-  const bool receipt = loc.passes || loc.later || charges.lasting || sum.delay_ns > 0;
+  // Where nothing answers, try_files or an index may lead to other limits, which may refuse.
+  const bool receipt =
+      loc.passes || loc.later || charges.lasting || sum.delay_ns > 0 || !does_work(r);
   if ((receipt &&
        !keep(r->pool, state.receipt, table, main, charges.charges(), charges.judged())) ||
       !push_rate_headers(r, state.tier, charges.judged(), false, state.rate_headers) ||

@@ -51,6 +51,17 @@ def test_try_files_does_not_lead_round_the_limits_of_where_it_leads(penstock, fo
     assert [post(service, "/v1/completions").status for _ in range(3)] == [200, 429, 429]
 
 
+def test_a_refusal_where_try_files_leads_costs_nothing_where_it_came_from(penstock, folder):
+    outer = "penstock_limit zone=edge key=$server_port rate=9r/d name=outer;"
+    service = penstock(http=ZONE, server=f"""
+        root {folder}/nowhere;
+        location /look {{ {outer} penstock_quota; }}
+        location / {{ {outer} try_files $uri @app; }}
+        location @app {{ penstock_limit zone=edge key=$server_port rate=1r/d name=app; empty_gif; }}""")
+    assert service.statuses(4, "/") == [200, 429, 429, 429]
+    assert service.get("/look").json()["limits"][0]["used"] == 1
+
+
 def test_who_is_led_to_a_full_queue_is_charged_by_nobody(penstock, folder):
     limits = """penstock_limit zone=edge key=$server_port rate=9r/d name=outer;
                 penstock_limit zone=edge key=$server_port concurrency=9 name=place;"""
