@@ -9,7 +9,7 @@ void end_request(void* data) noexcept {
   auto& state = *static_cast<RequestState*>(data);
   if (state.held_back) {
     --state.receipt.main->process->delayed;
-    refund(state.receipt, true);
+    undo(state.receipt);
   } else if (!state.handed_over && state.passes) {
     // It never became a job. What was too large costs nothing at all, whoever found out.
     refund(state.receipt, state.request->headers_out.status == NGX_HTTP_REQUEST_ENTITY_TOO_LARGE);
@@ -53,8 +53,7 @@ bool RequestState::push_answer_header(ngx_http_request_t* r, std::string_view ke
 }
 
 void give_all_back(RequestState& state) noexcept {
-  refund(state.receipt, true);
-  release(state.receipt);
+  undo(state.receipt);
   state.met.take_off(MetLimits::kCharged);
 }
 
