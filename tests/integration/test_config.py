@@ -119,6 +119,7 @@ DOUBTS = [
      r'quota "free-quota-tokens-d".*at most 50'),
     ("a zone too small for its limits", "penstock_zone edge 32k;", limit("zone=edge key=$arg_key rate=1000r/m algorithm=sliding_log name=a"),
      r'zone "edge" is too small.*k or more'),
+    ("a zone's file in no folder", "penstock_zone edge 1m file=nowhere/edge;", "", r'zone "edge": there is no folder "/\S+/nowhere/".*make it'),
 ]
 
 
