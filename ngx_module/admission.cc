@@ -119,19 +119,21 @@ ngx_int_t add_bounds(ngx_http_request_t* r, const Limit& limit, std::string_view
   return NGX_DECLINED;
 }
 
-// What a tier is that is none: a line in the error log.
-void tell_of_unknown_tier(ngx_http_request_t* r, std::string_view name) noexcept {
+void tell_of_unknown_tier(ngx_http_request_t* r, const Limit& limit,
+                          std::string_view name) noexcept {
   static time_t last_said = 0;  // each worker process says it once a minute
   if (ngx_time() - last_said < 60) {
     return;
   }
   last_said = ngx_time();
   // What is no name may be anything, a credential or a forged line.
-  ngx_str_t text = str(is_name(name) ? name : std::string_view("(not a name)"));
+  ngx_str_t text = str(is_name(name) ? name : name.empty() ? "(empty)" : "(not a name)");
+  ngx_str_t file = limit.file;
   ngx_log_error(
       NGX_LOG_ERR, r->connection->log, 0,
-      "unknown penstock tier \"%V\": add a penstock_tier block for it, or mend the variable",
-      &text);
+      "unknown penstock tier \"%V\" for the limit in %V:%ui: add a penstock_tier block for "
+      "it, or mend the variable; one that auth_request sets is known at stage=access",
+      &text, &file, limit.line);
 }
 
 // Adds what one penstock_limit charges. NGX_DECLINED: go on; NGX_AGAIN: this one hangs on the body,
@@ -156,7 +158,7 @@ ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Charges& charges)
   if (of_tier) {
     const Tier* tier = find_named(main_conf(r)->tiers, name);
     if (tier == nullptr && limit.dry_run) {
-      tell_of_unknown_tier(r, name);
+      tell_of_unknown_tier(r, limit, name);
       charges.would_refuse = true;
       return NGX_DECLINED;
     }
@@ -164,7 +166,7 @@ ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Charges& charges)
       if (RequestState* state = find_state(r); state != nullptr) {
         undo_earlier(*state);
       }
-      return refuse_request(r, unknown_tier(r, name));
+      return refuse_request(r, unknown_tier(r, limit, name));
     }
     if (!limit.dry_run && charges.tier == nullptr) {
       charges.tier = tier;
@@ -718,8 +720,9 @@ ngx_int_t judge_after_access(ngx_http_request_t* r) noexcept {
                                                           : NGX_DECLINED;
 }
 
-http::Problem unknown_tier(ngx_http_request_t* r, std::string_view name) noexcept {
-  tell_of_unknown_tier(r, name);
+http::Problem unknown_tier(ngx_http_request_t* r, const Limit& limit,
+                           std::string_view name) noexcept {
+  tell_of_unknown_tier(r, limit, name);
   if (RequestState* state = state_of(r); state != nullptr) {
     state->verdict = Verdict::kRejected;
   }

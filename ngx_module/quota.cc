@@ -68,7 +68,7 @@ ngx_int_t add_limit(ngx_http_request_t* r, RequestState& state, const Limit& lim
   if (limit.tier.kind != Value::Kind::kNone) {
     const Tier* tier = find_named(main_conf(r)->tiers, name);
     if (tier == nullptr) {
-      return refuse_page(r, unknown_tier(r, name));
+      return refuse_page(r, unknown_tier(r, limit, name));
     }
     quota.tier = quota.tier == nullptr ? tier : quota.tier;
     bounds = &limit.tier_bounds[tier->index];

@@ -1,5 +1,6 @@
 """What is admitted, and when: rates and bursts over one and several Nginx workers."""
 
+import re
 import threading
 import time
 
@@ -130,7 +131,16 @@ def test_an_unknown_tier_is_refused_and_told_to_the_operator(penstock):
     assert refused.status == 403
     assert refused.headers["Content-Type"] == "application/problem+json"
     assert refused.json()["error"]["code"] == "forbidden"
-    assert "gold" in service.nginx.log() and "[error]" in service.nginx.log()
+    line = next(at for at, text in enumerate(service.nginx.config.read_text().splitlines(), 1) if "penstock_limit" in text)
+    assert re.search(rf'\[error\].*unknown penstock tier "gold" for the limit in \S+/nginx\.conf:{line}: ', service.nginx.log())
+
+
+def test_a_tier_that_is_not_known_yet_is_told_as_such(penstock):
+    service = penstock(http="penstock_zone edge 1m;\npenstock_tier free { rate 1r/h; }", server="""
+        auth_request_set $plan $upstream_http_x_plan;
+        location / { penstock_limit zone=edge key=$arg_key tier=$plan; empty_gif; }""")
+    assert service.get("/?key=k").status == 403
+    assert re.search(r'unknown penstock tier "\(empty\)" .*auth_request.*stage=access', service.nginx.log())
 
 
 def hammer(service, path, threads=8, each=100):
