@@ -153,7 +153,6 @@ struct MainConf {
 
 struct LocConf {
   PoolArray<Limit*> limits;
-  bool own_limits = false;  // they stand in this very location
   PoolArray<Limit*> shown;  // penstock_quota: the limits that it tells of
   PoolArray<CostFormula*> costs;
   Value owner;
@@ -170,6 +169,7 @@ struct LocConf {
   ngx_msec_t max_wait = NGX_CONF_UNSET_MSEC;  // 0: however long
   bool later = false;                         // some limit is judged at Stage::kAccess
   bool degrades = false;                      // some limit says action=degrade
+  bool own_limits = false;                    // `limits` stand in this very location
   const void* server = nullptr;  // penstock_quota, _pass and _jobs: the server{} where it stands
   ngx_http_upstream_srv_conf_t* watched =
       nullptr;                         // penstock_metrics: whose penstockds it tells of
