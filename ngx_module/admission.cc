@@ -177,7 +177,8 @@ ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Charges& charges)
 }
 
 // Nginx keeps what a variable yielded, and so does a map of one: what hung on a body that was still
-// to come must not be kept. Remembers which variables had a value before.
+// to come, or on the model of a request that may be degraded, must not be kept. Remembers which
+// variables had a value before.
 class KnownVariables {
  public:
   explicit KnownVariables(ngx_http_request_t* r) noexcept : r_(r) {
@@ -249,12 +250,12 @@ ngx_int_t gather(ngx_http_request_t* r, const LocConf& loc, Stage stage,
                  Charges& charges) noexcept {
   charges.clear();
   const RequestState* state = find_state(r);
-  if (!has_body(r) || (state != nullptr && state->body_read)) {
+  if (!loc.degrades && (!has_body(r) || (state != nullptr && state->body_read))) {
     return add_limits(r, loc, stage, charges);
   }
   const KnownVariables known(r);
   const ngx_int_t rc = add_limits(r, loc, stage, charges);
-  if (rc == NGX_AGAIN) {
+  if (rc == NGX_AGAIN || (rc == NGX_DECLINED && loc.degrades)) {
     known.forget_others();
   }
   return rc;

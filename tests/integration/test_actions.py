@@ -379,6 +379,19 @@ def test_what_became_of_a_request_is_told_though_a_server_was_tried_in_vain(peer
     assert [line.split()[2] for line in logged(service, 2)] == ["PASSED", "DEGRADED"]
 
 
+def test_a_lesser_request_is_counted_as_such_by_what_a_map_makes_of_its_model_too(peer, edge):
+    service = edge(peer("a", answer(b"hi")), http="map $penstock_model $class { default other; large big; small little; }", server="""
+        location /look { penstock_limit zone=edge key=$arg_class rate=9r/d name=class; penstock_quota; }
+        location / {
+            penstock_limit zone=edge key=all rate=1r/d name=large action=degrade degrade_to=model=small;
+            penstock_limit zone=edge key=$class rate=9r/d name=class;
+            penstock_pass a;
+        }""")
+    assert [service.request("POST", "/", None, {"model": "large"}).status for _ in range(3)] == [200] * 3
+    used = [service.get(f"/look?class={name}").json()["limits"][0]["used"] for name in ("big", "little")]
+    assert used == [1, 2]
+
+
 # --- Dry run
 
 @pytest.mark.parametrize("action, status", [("", "REJECTED_DRY_RUN"), ("action=reject", "REJECTED_DRY_RUN"),
