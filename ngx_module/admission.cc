@@ -84,7 +84,8 @@ ngx_int_t add_reckoned(ngx_http_request_t* r, const Limit& limit, const limit::H
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   if (const Fault fault = reckon(r, *state); !fault.detail.empty()) {
-    return refuse_uncounted(r, *state, fault);
+    charges.would_refuse = true;
+    return limit.dry_run ? NGX_DECLINED : refuse_uncounted(r, *state, fault);
   }
   for (const Bound& bound : bounds) {
     const Rule& rule = *bound.counter->rule;
@@ -118,6 +119,23 @@ ngx_int_t add_bounds(ngx_http_request_t* r, const Limit& limit, std::string_view
   return NGX_DECLINED;
 }
 
+void tell_of_unknown_tier(ngx_http_request_t* r, const Limit& limit,
+                          std::string_view name) noexcept {
+  static time_t last_said = 0;  // each worker process says it once a minute
+  if (ngx_time() - last_said < 60) {
+    return;
+  }
+  last_said = ngx_time();
+  // What is no name may be anything, a credential or a forged line.
+  ngx_str_t text = str(is_name(name) ? name : name.empty() ? "(empty)" : "(not a name)");
+  ngx_str_t file = limit.file;
+  ngx_log_error(
+      NGX_LOG_ERR, r->connection->log, 0,
+      "unknown penstock tier \"%V\" for the limit in %V:%ui: add a penstock_tier block for "
+      "it, or mend the variable; one that auth_request sets is known at stage=access",
+      &text, &file, limit.line);
+}
+
 // Adds what one penstock_limit charges. NGX_DECLINED: go on; NGX_AGAIN: this one hangs on the body,
 // which is still to come; else that is the handler's result.
 ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Charges& charges) noexcept {
@@ -139,11 +157,16 @@ ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Charges& charges)
   const Bounds* bounds = &limit.bounds;
   if (of_tier) {
     const Tier* tier = find_named(main_conf(r)->tiers, name);
+    if (tier == nullptr && limit.dry_run) {
+      tell_of_unknown_tier(r, limit, name);
+      charges.would_refuse = true;
+      return NGX_DECLINED;
+    }
     if (tier == nullptr) {
       if (RequestState* state = find_state(r); state != nullptr) {
         undo_earlier(*state);
       }
-      return refuse_request(r, unknown_tier(r, name));
+      return refuse_request(r, unknown_tier(r, limit, name));
     }
     if (!limit.dry_run && charges.tier == nullptr) {
       charges.tier = tier;
@@ -154,20 +177,26 @@ ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Charges& charges)
 }
 
 // Nginx keeps what a variable yielded, and so does a map of one: what hung on a body that was still
-// to come must not be kept. Remembers which variables had a value before.
+// to come, or on the model of a request that may be degraded, must not be kept. Remembers which
+// variables had a value before.
 class KnownVariables {
  public:
   explicit KnownVariables(ngx_http_request_t* r) noexcept : r_(r) {
     const auto* core = static_cast<ngx_http_core_main_conf_t*>(
         ngx_http_get_module_main_conf(r, ngx_http_core_module));
     count_ = ngx_min(core->variables.nelts, kMost);
-    for (size_t i = 0; i < count_; ++i) {
-      known_[i] = r->variables[i].valid != 0 || r->variables[i].not_found != 0;
+    for (size_t i = 0; i < count_; i += kBits) {
+      uint64_t known = 0;
+      for (size_t bit = 0; bit < ngx_min(kBits, count_ - i); ++bit) {
+        const ngx_http_variable_value_t& value = r->variables[i + bit];
+        known |= uint64_t{value.valid != 0 || value.not_found != 0} << bit;
+      }
+      known_[i / kBits] = known;
     }
   }
   void forget_others() const noexcept {
     for (size_t i = 0; i < count_; ++i) {
-      if (!known_[i]) {
+      if ((known_[i / kBits] >> i % kBits & 1) == 0) {
         r_->variables[i].valid = 0;
         r_->variables[i].not_found = 0;
       }
@@ -175,10 +204,11 @@ class KnownVariables {
   }
 
  private:
-  static constexpr ngx_uint_t kMost = 1024;
+  static constexpr size_t kBits = 64;
+  static constexpr ngx_uint_t kMost = 16384;  // more than a configuration has
   ngx_http_request_t* r_;
   size_t count_;
-  bool known_[kMost];
+  uint64_t known_[kMost / kBits];
 };
 
 // Whether the location does something for the request, other than to show an error page.
@@ -220,12 +250,12 @@ ngx_int_t gather(ngx_http_request_t* r, const LocConf& loc, Stage stage,
                  Charges& charges) noexcept {
   charges.clear();
   const RequestState* state = find_state(r);
-  if (!has_body(r) || (state != nullptr && state->body_read)) {
+  if (!loc.degrades && (!has_body(r) || (state != nullptr && state->body_read))) {
     return add_limits(r, loc, stage, charges);
   }
   const KnownVariables known(r);
   const ngx_int_t rc = add_limits(r, loc, stage, charges);
-  if (rc == NGX_AGAIN) {
+  if (rc == NGX_AGAIN || (rc == NGX_DECLINED && loc.degrades)) {
     known.forget_others();
   }
   return rc;
@@ -408,6 +438,7 @@ ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state,
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   who = who.empty() ? view(r->connection->addr_text) : who;
+  undo_earlier(state);  // of a location that was redirected from
   static constexpr limit::Secret kNoSecret;
   const uint64_t place = limit::siphash13_128(kNoSecret, view(loc_conf(r)->queue)).lo;
   state.verdict = Verdict::kBusy;
@@ -510,14 +541,15 @@ ngx_int_t refuse_to_hold_back(ngx_http_request_t* r, RequestState& state, limit:
 }
 
 // What an earlier stage did to the request stays said, unless this one did something, too.
-void note_verdict(RequestState& state, const Admitted& sum) noexcept {
+void note_verdict(RequestState& state, const Admitted& sum, bool would_refuse) noexcept {
   const bool acted = sum.delay_ns > 0 || state.met.any(MetLimits::kDegraded);
   if (acted || state.verdict == Verdict::kNone || state.verdict == Verdict::kPassed) {
     state.verdict = sum.delay_ns > 0                      ? Verdict::kDelayed
                     : state.met.any(MetLimits::kDegraded) ? Verdict::kDegraded
+                    : would_refuse                        ? Verdict::kRejected
                     : sum.dry != nullptr                  ? verdict_of(sum.dry->limit->action)
                                                           : Verdict::kPassed;
-    state.dry_run = !acted && sum.dry != nullptr;
+    state.dry_run = !acted && (would_refuse || sum.dry != nullptr);
   }
   if (sum.dry != nullptr) {
     state.exceeded = sum.dry->rule;
@@ -547,8 +579,10 @@ ngx_int_t admit(ngx_http_request_t* r, RequestState& state, const LocConf& loc, 
   count_admitted(main, charges, sum.over);
   note_judged(r, state, stage, charges, true);
   state.passes = loc.passes;
-  note_verdict(state, sum);
-  const bool receipt = loc.passes || loc.later || charges.lasting || sum.delay_ns > 0;
+  note_verdict(state, sum, charges.would_refuse);
+  // Where nothing answers, try_files or an index may lead to other limits, which may refuse.
+  const bool receipt =
+      loc.passes || loc.later || charges.lasting || sum.delay_ns > 0 || !does_work(r);
   if ((receipt &&
        !keep(r->pool, state.receipt, table, main, charges.charges(), charges.judged())) ||
       !push_rate_headers(r, state.tier, charges.judged(), false, state.rate_headers) ||
@@ -602,7 +636,9 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
   }
   if (charges.empty()) {
     state.passes = loc.passes;
-    state.verdict = state.verdict == Verdict::kNone ? Verdict::kPassed : state.verdict;
+    if (state.verdict == Verdict::kNone) {
+      note_verdict(state, {}, charges.would_refuse);
+    }
     return NGX_DECLINED;
   }
   limit::Table& table = *table_of(loc);
@@ -685,17 +721,9 @@ ngx_int_t judge_after_access(ngx_http_request_t* r) noexcept {
                                                           : NGX_DECLINED;
 }
 
-http::Problem unknown_tier(ngx_http_request_t* r, std::string_view name) noexcept {
-  static time_t last_said = 0;  // each worker process says it once a minute
-  if (ngx_time() - last_said >= 60) {
-    last_said = ngx_time();
-    // What is no name may be anything, a credential or a forged line.
-    ngx_str_t text = str(is_name(name) ? name : std::string_view("(not a name)"));
-    ngx_log_error(
-        NGX_LOG_ERR, r->connection->log, 0,
-        "unknown penstock tier \"%V\": add a penstock_tier block for it, or mend the variable",
-        &text);
-  }
+http::Problem unknown_tier(ngx_http_request_t* r, const Limit& limit,
+                           std::string_view name) noexcept {
+  tell_of_unknown_tier(r, limit, name);
   if (RequestState* state = state_of(r); state != nullptr) {
     state->verdict = Verdict::kRejected;
   }

@@ -14,6 +14,7 @@ ngx_int_t judge_after_access(ngx_http_request_t* r) noexcept;
 ngx_int_t count_outcome(ngx_http_request_t* r) noexcept;
 
 // Notes that the request's tier is none of those defined; returns what the caller is told.
-http::Problem unknown_tier(ngx_http_request_t* r, std::string_view name) noexcept;
+http::Problem unknown_tier(ngx_http_request_t* r, const Limit& limit,
+                           std::string_view name) noexcept;
 
 }  // namespace penstock

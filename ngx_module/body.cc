@@ -121,22 +121,32 @@ size_t place_of(const MainConf& main, std::string_view name) noexcept {
   return at == names.end() ? http::BodyFields::kMaxFields : static_cast<size_t>(at - names.begin());
 }
 
-const Body& body_of(ngx_http_request_t* r, RequestState& state) noexcept {
-  if (state.body == nullptr) {
-    const Body* body = read(r);
-    state.body = body == nullptr ? &kUnreadable : body;
-  }
-  return *state.body;
-}
-
-std::string_view stand_in(ngx_pool_t* pool, const http::BodyField& field) noexcept {
+std::string_view line_of(ngx_pool_t* pool, const http::BodyField& field) noexcept {
+  constexpr uint64_t kEmptyString = 2;  // its quotes
   constexpr size_t kBytes = 17;
+  if (!field.text.empty() && std::ranges::none_of(field.text, [](unsigned char c) noexcept {
+        return c < ' ' || c == 0x7F;
+      })) {
+    return field.text;
+  }
+  if (field.bytes == 0 || (field.text.empty() && field.bytes == kEmptyString &&
+                           field.type == http::BodyField::Type::kString)) {
+    return "";
+  }
   auto* text = static_cast<u_char*>(ngx_pnalloc(pool, kBytes));
   if (text == nullptr) {
     return {};
   }
   ngx_snprintf(text, kBytes, "~%016xL", static_cast<int64_t>(field.digest));
   return {reinterpret_cast<char*>(text), kBytes};
+}
+
+const Body& body_of(ngx_http_request_t* r, RequestState& state) noexcept {
+  if (state.body == nullptr) {
+    const Body* body = read(r);
+    state.body = body == nullptr ? &kUnreadable : body;
+  }
+  return *state.body;
 }
 
 }  // namespace penstock

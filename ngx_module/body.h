@@ -49,12 +49,12 @@ struct Body {
 // The place of a name in Body::fields, or a place where nothing is.
 size_t place_of(const MainConf& main, std::string_view name) noexcept;
 
+// The field in one line: its text, or, where there is none (a long string, an array ...) or it has
+// control characters, which could forge a line of a log or a header, a stand-in of fixed length.
+// Empty for a field that is not there or an empty string; data() is nullptr when memory ran out.
+std::string_view line_of(ngx_pool_t* pool, const http::BodyField& field) noexcept;
+
 // Reads the body, which is in memory or on disk, the first time. REQUIRES: state.body_read.
 const Body& body_of(ngx_http_request_t* r, RequestState& state) noexcept;
-
-// What has no text, but is there: a long string, an array ... A limit that is keyed by it must
-// still apply, and a model of that name is none, so it is told by a stand-in of fixed length. Empty
-// when memory ran out.
-std::string_view stand_in(ngx_pool_t* pool, const http::BodyField& field) noexcept;
 
 }  // namespace penstock

@@ -30,9 +30,11 @@ class Charges {
     count_ = 0;
     tier = nullptr;
     lasting = false;
+    would_refuse = false;
   }
   const Tier* tier = nullptr;  // the caller's plan
   bool lasting = false;        // some are to be settled or released later
+  bool would_refuse = false;   // a dry run would have, but not for being over its limit
 
  private:
   size_t count_ = 0;

@@ -55,7 +55,8 @@ struct Tier {
   ngx_str_t variant{};  // a label for metrics
   ngx_str_t docs{};     // where the plan is explained
   PoolArray<Rule*> rules;
-  ngx_str_t policies{};  // of all rules, as RateLimit-Policy lists them
+  PoolArray<std::string_view> said;  // its other lines, each of which may stand once
+  ngx_str_t policies{};              // of all rules, as RateLimit-Policy lists them
   int64_t priority = 0;
   uint64_t weight = 1;
   size_t index = 0;  // in MainConf::tiers
@@ -137,6 +138,7 @@ struct MainConf {
   PoolArray<Zone*> zones;
   PoolArray<Tier*> tiers;
   PoolArray<Limit*> limits;      // all of them, to be bound once every tier is known
+  PoolArray<Rule*> rules;        // of limits that name no tier
   PoolArray<LocConf*> passes;    // where penstock_pass stands
   PoolArray<LocConf*> jobs;      // where penstock_jobs stands
   PoolArray<LocConf*> quotas;    // where penstock_quota stands
@@ -167,6 +169,7 @@ struct LocConf {
   ngx_msec_t max_wait = NGX_CONF_UNSET_MSEC;  // 0: however long
   bool later = false;                         // some limit is judged at Stage::kAccess
   bool degrades = false;                      // some limit says action=degrade
+  bool own_limits = false;                    // `limits` stand in this very location
   const void* server = nullptr;  // penstock_quota, _pass and _jobs: the server{} where it stands
   ngx_http_upstream_srv_conf_t* watched =
       nullptr;                         // penstock_metrics: whose penstockds it tells of
@@ -201,6 +204,11 @@ T* find_named(const PoolArray<T*>& list, std::string_view name) noexcept {
     }
   }
   return nullptr;
+}
+
+// Whether an argument is NAME= and no more.
+inline bool lacks_value(std::string_view text) noexcept {
+  return !text.empty() && text.find('=') == text.size() - 1;
 }
 
 // NAME=VALUE of a directive's arguments; false if `text` is not about NAME.

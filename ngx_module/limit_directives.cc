@@ -39,6 +39,11 @@ struct LimitParts {
 char* read_limit_parts(ngx_conf_t* cf, LimitParts& parts) noexcept {
   for (size_t i = 1; i < cf->args->nelts; ++i) {
     const std::string_view text = view(arg(cf, i));
+    if (lacks_value(text)) {
+      return refuse(cf,
+                    "parameter \"%V\" of penstock_limit has no value: give it one, or leave it out",
+                    &arg(cf, i));
+    }
     for (size_t earlier = 1; earlier < i; ++earlier) {
       const std::string_view other = view(arg(cf, earlier));
       if (text.substr(0, text.find('=')) == other.substr(0, other.find('='))) {
@@ -206,9 +211,8 @@ char* bind_inline_rule(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) no
   if (counter == nullptr || !bind(cf->pool, *counter, limit, limit.bounds)) {
     return kConfError;
   }
-  return counter->rule != rule || finish_rule(cf->pool, *rule, view(main_conf(cf)->docs))
-             ? NGX_CONF_OK
-             : kConfError;
+  return counter->rule != rule || main_conf(cf)->rules.push(cf->pool, rule) != nullptr ? NGX_CONF_OK
+                                                                                       : kConfError;
 }
 
 // Whether two limits of a location would charge one counter twice for one key.
@@ -305,6 +309,10 @@ char* read_zone(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   }
   std::string_view file;
   for (size_t i = 3; i < cf->args->nelts; ++i) {
+    if (!file.empty()) {
+      return refuse(cf, "parameter \"%V\" of penstock_zone is one too many: file=PATH comes once",
+                    &arg(cf, i));
+    }
     if (!option(view(arg(cf, i)), "file", file) || file.empty()) {
       return refuse(cf,
                     "unknown parameter \"%V\" of penstock_zone; this version takes a name, a size "
@@ -423,6 +431,10 @@ char* read_cost(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   if (!formula) {
     return refuse(cf, "invalid formula \"%V\": %s", &arg(cf, 2), formula.error().message.c_str());
   }
+  if (formula->names().empty() && !(formula->evaluate({}) >= 0)) {
+    return refuse(cf, "invalid formula \"%V\": a cost is a number of at least 0, such as 1",
+                  &arg(cf, 2));
+  }
   for (const std::string_view name : formula->names()) {
     if (!want_body_field(cf, name)) {
       return kConfError;
@@ -438,6 +450,11 @@ char* read_cost(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
 
 ngx_int_t bind_limits(ngx_conf_t* cf) noexcept {
   MainConf& main = *main_conf(cf);
+  for (Rule* rule : main.rules) {
+    if (!finish_rule(cf->pool, *rule, view(main.docs))) {
+      return NGX_ERROR;
+    }
+  }
   for (Limit* limit : main.limits) {
     if (limit->tier.kind == Value::Kind::kNone) {
       continue;

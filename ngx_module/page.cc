@@ -167,6 +167,13 @@ char* merge_page(ngx_conf_t* cf, const LocConf& above, LocConf& loc) noexcept {
                   "penstock_metrics or penstock_console a location of its own",
                   &core.name);
   }
+  if (loc.page != nullptr && !loc.quota && loc.own_limits) {
+    const Limit& first = *loc.limits[0];
+    refuse_at(cf, first.file, first.line,
+              "penstock_limit does nothing beside penstock_metrics and penstock_console, which no "
+              "limit refuses; say who may ask by allow and deny, or use limit_req");
+    return kConfError;
+  }
   MainConf& main = *main_conf(cf);
   if ((loc.quota && main.quotas.push(cf->pool, &loc) == nullptr) ||
       (loc.watched != nullptr && main.watchers.push(cf->pool, &loc) == nullptr)) {

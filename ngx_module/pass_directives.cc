@@ -263,6 +263,8 @@ void* create_loc_conf(ngx_conf_t* cf) noexcept {
 char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   auto& above = *static_cast<LocConf*>(parent);
   auto& loc = *static_cast<LocConf*>(child);
+  ngx_http_core_loc_conf_t* core = core_of(cf);
+  loc.own_limits = !loc.limits.empty() || (core->noname && above.own_limits);
   if (loc.limits.empty()) {
     loc.limits = above.limits;
     loc.later = above.later;
@@ -279,9 +281,10 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
     loc.reject_duplicates = above.reject_duplicates;
   }
   ngx_conf_merge_msec_value(loc.max_wait, above.max_wait, 0);
-  ngx_http_core_loc_conf_t* core = core_of(cf);
-  // `if` and `limit_except` blocks hand over where their location does.
-  if (core->noname && loc.upstream.upstream == nullptr && above.upstream.upstream != nullptr) {
+  // `if` and `limit_except` blocks hand over where their location does, but for those in which
+  // another directive answers.
+  if (core->noname && core->handler == nullptr && loc.upstream.upstream == nullptr &&
+      above.upstream.upstream != nullptr) {
     loc.upstream.upstream = above.upstream.upstream;
     loc.queue = above.queue;
     loc.passes = above.passes;

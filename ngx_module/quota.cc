@@ -1,5 +1,7 @@
 #include "ngx_module/quota.h"
 
+#include <algorithm>
+
 #include "ngx_module/admission.h"
 #include "ngx_module/limit_report.h"
 #include "ngx_module/request.h"
@@ -66,7 +68,7 @@ ngx_int_t add_limit(ngx_http_request_t* r, RequestState& state, const Limit& lim
   if (limit.tier.kind != Value::Kind::kNone) {
     const Tier* tier = find_named(main_conf(r)->tiers, name);
     if (tier == nullptr) {
-      return refuse_page(r, unknown_tier(r, name));
+      return refuse_page(r, unknown_tier(r, limit, name));
     }
     quota.tier = quota.tier == nullptr ? tier : quota.tier;
     bounds = &limit.tier_bounds[tier->index];
@@ -165,7 +167,7 @@ ngx_int_t bind_quotas(ngx_conf_t* cf) noexcept {
     if (!add_shown(cf->pool, loc->limits, *loc)) {
       return NGX_ERROR;
     }
-    if (!loc->shown.empty()) {
+    if (loc->own_limits && !loc->shown.empty()) {
       continue;
     }
     PoolArray<Limit*> all;
@@ -173,6 +175,7 @@ ngx_int_t bind_quotas(ngx_conf_t* cf) noexcept {
       // One that needs another location's access checks first could tell of somebody else here.
       if (limit->stage == Stage::kPreaccess &&
           (limit->server == loc->server || limit->server == everywhere) &&
+          std::find(loc->limits.begin(), loc->limits.end(), limit) == loc->limits.end() &&
           all.push(cf->pool, limit) == nullptr) {
         return NGX_ERROR;
       }

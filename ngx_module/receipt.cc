@@ -49,6 +49,24 @@ void for_each(Receipt& receipt, const Do& act) noexcept {
   }
 }
 
+// `served`: they were held for as long as a request takes, and not only until it was refused.
+void end_leases(Receipt& receipt, bool served) noexcept {
+  if (!receipt.held) {
+    return;
+  }
+  ngx_queue_remove(&receipt.link);
+  receipt.held = false;
+  for_each(receipt, [&](limit::Table& table, Paid& paid, const limit::Instant& now) noexcept {
+    if (!is_lease(paid)) {
+      return;
+    }
+    if (served) {
+      learn_hold(*paid.counter, monotonic_ns() - receipt.since_ns);
+    }
+    give_back(table, paid, now);
+  });
+}
+
 void renew_leases(ngx_event_t* event) noexcept {
   auto& process = *static_cast<Process*>(event->data);
   for (ngx_queue_t* q = ngx_queue_head(&process.leases); q != ngx_queue_sentinel(&process.leases);
@@ -166,18 +184,11 @@ void hand_over(Receipt& receipt) noexcept {
   receipt.latest = nullptr;
 }
 
-void release(Receipt& receipt) noexcept {
-  if (!receipt.held) {
-    return;
-  }
-  ngx_queue_remove(&receipt.link);
-  receipt.held = false;
-  for_each(receipt, [&](limit::Table& table, Paid& paid, const limit::Instant& now) noexcept {
-    if (is_lease(paid)) {
-      learn_hold(*paid.counter, monotonic_ns() - receipt.since_ns);
-      give_back(table, paid, now);
-    }
-  });
+void release(Receipt& receipt) noexcept { end_leases(receipt, true); }
+
+void undo(Receipt& receipt) noexcept {
+  refund(receipt, true);
+  end_leases(receipt, false);
 }
 
 ngx_int_t start_process(ngx_cycle_t* cycle) noexcept {

@@ -67,6 +67,8 @@ void renew(Receipt& receipt) noexcept;
 void hand_over(Receipt& receipt) noexcept;
 // Leases are given back: the request is over.
 void release(Receipt& receipt) noexcept;
+// All is given back, leases too, as if it had not been charged.
+void undo(Receipt& receipt) noexcept;
 
 // Called in each worker process.
 ngx_int_t start_process(ngx_cycle_t* cycle) noexcept;

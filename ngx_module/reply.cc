@@ -184,7 +184,12 @@ ngx_int_t refuse_request(ngx_http_request_t* r, int status, int64_t retry_after_
   if (chain == nullptr) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
-  r->expect_tested = 1;  // nobody shall send a body that is not wanted
+  // Nobody shall send a body that is not wanted. Who waited to be asked for it sends none: what it
+  // sent next would be taken for that body (RFC 9110, 10.1.1).
+  if (r->headers_in.expect != nullptr && r->expect_tested == 0) {
+    r->keepalive = 0;
+  }
+  r->expect_tested = 1;
   if (ngx_http_discard_request_body(r) != NGX_OK) {
     r->keepalive = 0;
   }

@@ -9,7 +9,7 @@ void end_request(void* data) noexcept {
   auto& state = *static_cast<RequestState*>(data);
   if (state.held_back) {
     --state.receipt.main->process->delayed;
-    refund(state.receipt, true);
+    undo(state.receipt);
   } else if (!state.handed_over && state.passes) {
     // It never became a job. What was too large costs nothing at all, whoever found out.
     refund(state.receipt, state.request->headers_out.status == NGX_HTTP_REQUEST_ENTITY_TOO_LARGE);
@@ -53,8 +53,7 @@ bool RequestState::push_answer_header(ngx_http_request_t* r, std::string_view ke
 }
 
 void give_all_back(RequestState& state) noexcept {
-  refund(state.receipt, true);
-  release(state.receipt);
+  undo(state.receipt);
   state.met.take_off(MetLimits::kCharged);
 }
 
@@ -112,9 +111,7 @@ std::string_view model_of(ngx_http_request_t* r, RequestState& state) noexcept {
   state.model_sought = true;
   if (const http::BodyField model = body_of(r, state)[Body::kModel];
       model.type == http::BodyField::Type::kString) {
-    constexpr uint64_t kEmptyString = 2;  // its quotes
-    const bool beyond_reading = model.text.empty() && model.bytes > kEmptyString;
-    state.model = str(beyond_reading ? stand_in(r->pool, model) : model.text);
+    state.model = str(line_of(r->pool, model));
   }
   return view(state.model);
 }

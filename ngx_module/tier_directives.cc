@@ -1,6 +1,8 @@
 // penstock_tier: a plan's block, read and checked.
 #include "ngx_module/conf.h"
 
+#include <algorithm>
+
 namespace penstock {
 namespace {
 
@@ -12,6 +14,10 @@ char* read_tier_terms(ngx_conf_t* cf, Terms& terms, std::string_view& name) noex
                                                : terms.concurrency;
   for (size_t i = 1; i < cf->args->nelts; ++i) {
     const std::string_view text = view(arg(cf, i));
+    if (lacks_value(text)) {
+      return refuse(cf, "parameter \"%V\" of %V has no value: give it one, or leave it out",
+                    &arg(cf, i), &arg(cf, 0));
+    }
     if (option(text, "name", name) || option(text, "burst", terms.burst) ||
         option(text, "algorithm", terms.algorithm)) {
       continue;
@@ -92,6 +98,12 @@ char* read_tier_line(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   int64_t number = 0;
   if (word == "rate" || word == "quota" || word == "concurrency") {
     return read_tier_rule(cf, tier);
+  }
+  if (std::find(tier.said.begin(), tier.said.end(), word) != tier.said.end()) {
+    return refuse(cf, "%V stands in tier \"%V\" twice; remove one", &arg(cf, 0), &tier.name);
+  }
+  if (tier.said.push(cf->pool, word) == nullptr) {
+    return kConfError;
   }
   if (word == "priority") {
     return read_tier_number(cf, word, -1000, 1000, tier.priority);

@@ -120,14 +120,9 @@ ngx_int_t get_body_field(ngx_http_request_t* r, ngx_http_variable_value_t* v,
   }
   const size_t place = place_of(*main_conf(r), view(variable).substr(kBodyVariable.size()));
   const http::BodyField field = body_of(r->main, *state)[place];
-  constexpr uint64_t kEmptyString = 2;  // its quotes
-  if (field.bytes == 0 || (field.bytes == kEmptyString && field.text.empty() &&
-                           field.type == http::BodyField::Type::kString)) {
-    return NGX_OK;
-  }
-  const std::string_view text = field.text.empty() ? stand_in(r->pool, field) : field.text;
+  const std::string_view text = line_of(r->pool, field);
   if (text.empty()) {
-    return NGX_ERROR;
+    return text.data() == nullptr ? NGX_ERROR : NGX_OK;
   }
   v->not_found = 0;
   v->valid = 1;

@@ -62,6 +62,20 @@ bool name_files(ngx_pool_t* pool, ZoneStore& store) noexcept {
   return true;
 }
 
+// It may be made later: Nginx goes on, and tells of it again.
+void warn_of_missing_folder(ngx_conf_t* cf, const Zone& zone, const char* folder) noexcept {
+  ngx_file_info_t info;
+  if (ngx_file_info(folder, &info) != NGX_FILE_ERROR && ngx_is_dir(&info)) {
+    return;
+  }
+  ngx_str_t name = zone.name;
+  warn_at(
+      cf, zone.conf_file, zone.conf_line,
+      "zone \"%V\": there is no folder \"%s\", so that its counters will be lost by a reboot; make "
+      "it, and give it to the user of Nginx's workers",
+      &name, folder);
+}
+
 // With the cycle, or with the configuration that was not accepted.
 void release(void* data) noexcept {
   auto& store = *static_cast<ZoneStore*>(data);
@@ -330,6 +344,9 @@ ngx_int_t prepare_stores(ngx_conf_t* cf) noexcept {
         ngx_get_conf(cf->cycle->conf_ctx, ngx_core_module));
     if (zone->file.len != 0 && !name_files(cf->pool, *store)) {
       return NGX_ERROR;
+    }
+    if (zone->file.len != 0) {
+      warn_of_missing_folder(cf, *zone, store->file.folder);
     }
     for (const Zone* other : main.zones) {
       if (other == zone) {

@@ -15,6 +15,12 @@ using Type = BodyField::Type;
 bool is_space(char c) noexcept { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 
+// Whether it belongs to a byte order mark, which some engines pass over (RFC 8259, section 8.1).
+bool is_of_mark(char c, uint64_t at) noexcept {
+  constexpr std::string_view kMark = "\xEF\xBB\xBF";
+  return at < kMark.size() && c == kMark[at];
+}
+
 int hex_digit(char c) noexcept {
   if (is_digit(c)) {
     return c - '0';
@@ -160,7 +166,7 @@ size_t BodyFields::advance(std::string_view piece, size_t i) noexcept {
   const char c = piece[i];
   switch (state_) {
     case State::kStart:
-      if (!is_space(c)) {
+      if (!is_space(c) && !is_of_mark(c, before_ + i)) {
         state_ = c == '{' ? State::kBeforeKey : State::kEnd;
       }
       break;

@@ -3,8 +3,9 @@
 // A place (a limit's counter, a full queue) has room again at some moment, and after that for one
 // more each step. Were everybody told that moment, all would come at once, and all but one be
 // refused again. So each who asks is given a time of its own, a step after the one given before.
-// Whoever asks again before its time is told the same; so one who is alone at a place is always
-// told when there is room, whoever hammers moves nobody else back, and what is told stays true.
+// Whoever asks again before its time is told the same; so whoever hammers moves nobody else back,
+// and what is told stays true. One who is alone at a place is always told when there is room, also
+// where that is sooner than it was: it asks for less, or some was given back.
 //
 // Fixed memory, of one process: two who meet in the table forget the earlier's time, which is then
 // given anew. `place` and `who` are hashes.
@@ -27,16 +28,22 @@ class Returns {
   int64_t tell(uint64_t place, uint64_t who, int64_t now_ns, int64_t earliest_ns, int64_t step_ns,
                int64_t latest_ns) noexcept {
     Time& mine = told_[mix(place ^ who * kOdd) % kTold];
+    Place& last = last_[mix(place) % kPlaces];
     const uint64_t key = place + who;
-    if (mine.key == key && mine.at_ns > now_ns && mine.at_ns <= latest_ns) {
+    const bool told = mine.key == key && mine.at_ns > now_ns && mine.at_ns <= latest_ns;
+    const bool follows = last.key == place && last.at_ns > now_ns;
+    if (follows ? last.only == who : !told || mine.alone) {
+      last = {place, earliest_ns, who};
+      mine = {key, earliest_ns, true};
+      return earliest_ns;
+    }
+    if (told) {
       return mine.at_ns = std::max(mine.at_ns, earliest_ns);
     }
-    Time& last = last_[mix(place) % kPlaces];
-    const bool follows = last.key == place && last.at_ns > now_ns;
-    int64_t at_ns = follows ? std::max(earliest_ns, last.at_ns + step_ns) : earliest_ns;
+    int64_t at_ns = std::max(earliest_ns, last.at_ns + step_ns);
     at_ns = at_ns > latest_ns ? earliest_ns : at_ns;
-    last = {place, at_ns};
-    mine = {key, at_ns};
+    last = {place, at_ns, 0};
+    mine = {key, at_ns, false};
     return at_ns;
   }
 
@@ -46,9 +53,15 @@ class Returns {
   struct Time {
     uint64_t key = 0;
     int64_t at_ns = 0;
+    bool alone = true;  // nobody else had been told a time at the place
+  };
+  struct Place {
+    uint64_t key = 0;
+    int64_t at_ns = 0;  // the last told
+    uint64_t only = 0;  // who alone was told any; 0: several were
   };
   std::array<Time, kTold> told_{};
-  std::array<Time, kPlaces> last_{};
+  std::array<Place, kPlaces> last_{};
 };
 
 }  // namespace penstock::limit

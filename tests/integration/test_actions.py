@@ -379,6 +379,19 @@ def test_what_became_of_a_request_is_told_though_a_server_was_tried_in_vain(peer
     assert [line.split()[2] for line in logged(service, 2)] == ["PASSED", "DEGRADED"]
 
 
+def test_a_lesser_request_is_counted_as_such_by_what_a_map_makes_of_its_model_too(peer, edge):
+    service = edge(peer("a", answer(b"hi")), http="map $penstock_model $class { default other; large big; small little; }", server="""
+        location /look { penstock_limit zone=edge key=$arg_class rate=9r/d name=class; penstock_quota; }
+        location / {
+            penstock_limit zone=edge key=all rate=1r/d name=large action=degrade degrade_to=model=small;
+            penstock_limit zone=edge key=$class rate=9r/d name=class;
+            penstock_pass a;
+        }""")
+    assert [service.request("POST", "/", None, {"model": "large"}).status for _ in range(3)] == [200] * 3
+    used = [service.get(f"/look?class={name}").json()["limits"][0]["used"] for name in ("big", "little")]
+    assert used == [1, 2]
+
+
 # --- Dry run
 
 @pytest.mark.parametrize("action, status", [("", "REJECTED_DRY_RUN"), ("action=reject", "REJECTED_DRY_RUN"),
@@ -416,6 +429,19 @@ def test_a_dry_run_counts_and_charges_no_one_else(penstock):
     assert [name for name, _ in parse_list(refused.headers["RateLimit"])] == ["b"]
     # A refusal by the other one is free here, too.
     assert service.get("/wet?key=other").status == 429
+
+
+@pytest.mark.parametrize("limit", ["tier=$arg_tier", "rate=9gs/d name=gpu"])
+def test_a_dry_run_refuses_nobody_for_a_plan_or_a_cost_that_cannot_be_told_either(peer, edge, limit):
+    service = edge(peer("a", answer(b"hello")), http="penstock_tier free { rate 9r/d; }", server=f"""
+        penstock_cost gs size;
+        location / {{
+            add_header X-Status $penstock_status always;
+            penstock_limit zone=edge key=$arg_key {limit} dry_run=on;
+            penstock_pass a;
+        }}""")
+    came = service.request("POST", "/?key=k&tier=gold", None, {"size": "large"})
+    assert (came.status, came.headers["X-Status"]) == (200, "REJECTED_DRY_RUN")
 
 
 def test_a_dry_run_of_concurrency_holds_and_frees(penstock):

@@ -263,3 +263,22 @@ def test_many_requests_of_one_key_each_hold_a_place(penstock):
     for client in clients:
         client.close()
     until(lambda: parse_list(service.get("/look?key=k").headers["RateLimit"])[0][1]["r"] == 3, "all are free")
+
+
+def test_what_is_refused_after_all_does_not_make_a_place_seem_free_soon(penstock):
+    """The wait that is told is of how long places are held by those that are served."""
+    service = penstock(http=ZONE, workers=[simulate(slots=1, service_time="2200ms")], server=f"""
+        location / {{
+            {LIMIT}
+            penstock_limit zone=edge key=$arg_user rate=1r/d name=user stage=access;
+            penstock_pass gpu;
+        }}""")
+    def ask(user):
+        return service.complete(f"/v1/completions?key=k&user={user}")
+    assert ask("ann").status == 200
+    assert {ask("ann").json()["violated-policies"][0] for _ in range(60)} == {"user"}
+    client = begin(service, "k&user=bob")
+    service.penstockd.wait_for(running=1)
+    refused = ask("cid")
+    assert refused.json()["violated-policies"] == ["own"] and refused.headers["Retry-After"] == "3"
+    client.close()

@@ -99,6 +99,15 @@ MISTAKES = [
     ("a cost of an unknown unit", ZONE, "penstock_cost x 1;", r'unit "x".*r, t .*gs'),
     ("a cost that is no formula", ZONE, "penstock_cost gs 'n *';", r'"n \*".*character'),
     ("a cost twice", ZONE, "penstock_cost gs n; penstock_cost gs 1;", r"penstock_cost gs.*twice"),
+    ("a limit that no page obeys", ZONE, "location / { penstock_metrics; penstock_limit zone=edge key=a rate=1r/s name=a; }",
+     r"does nothing beside penstock_metrics.*limit_req"),
+    ("a parameter without a value", ZONE, limit("zone=edge key=a rate=1r/m name=a burst="), r'"burst=" .*no value.*leave it out'),
+    ("a plan's parameter without a value", ZONE + "penstock_tier free { rate 1r/m burst=; }", "", r'"burst=" of rate has no value'),
+    ("a plan of two weights", ZONE + "penstock_tier free { weight 1; rate 1r/s; weight 3; }", "", r'weight.*"free" twice'),
+    ("a plan of two explanations", ZONE + "penstock_tier free { penstock_docs a; penstock_docs b; }", "", r'penstock_docs.*"free" twice'),
+    ("a zone of two files", "penstock_zone edge 1m file=a file=b;", "", r'"file=b".*file=PATH comes once'),
+    ("a cost below nothing", ZONE, "penstock_cost r -1;", r'"-1".*at least 0'),
+    ("a cost that is no number", ZONE, "penstock_cost r '1 / 0';", r'"1 / 0".*at least 0'),
     ("held back by no number", ZONE + "penstock_max_delayed lots;", "", r"number"),
 ]
 
@@ -110,6 +119,7 @@ DOUBTS = [
      r'quota "free-quota-tokens-d".*at most 50'),
     ("a zone too small for its limits", "penstock_zone edge 32k;", limit("zone=edge key=$arg_key rate=1000r/m algorithm=sliding_log name=a"),
      r'zone "edge" is too small.*k or more'),
+    ("a zone's file in no folder", "penstock_zone edge 1m file=nowhere/edge;", "", r'zone "edge": there is no folder "/\S+/nowhere/".*make it'),
 ]
 
 

@@ -359,3 +359,19 @@ def test_a_status_page_that_is_cut_to_nothing_harms_no_penstockd(folder):
             until(lambda: not penstockd.process.alive(), "it is dead", seconds=1)
     finally:
         penstockd.stop()
+
+
+def test_what_another_directive_answers_in_an_if_block_is_not_the_queues(peer, edge):
+    """No problem takes the place of its error pages, and a full queue does not concern it."""
+    engine = peer("a", answer(b"hello"))
+    service = edge(engine, server="""
+        location / {
+            penstock_limit zone=edge key=all rate=3r/d name=all;
+            if ($arg_old) { proxy_pass http://127.0.0.1:1; }
+            if ($arg_new) { set $is new; }
+            penstock_pass a;
+        }""")
+    assert service.request("POST", "/?new=1", None, "{}").body == b"hello"
+    other = service.request("POST", "/?old=1", None, "{}")
+    assert (other.status, other.headers["Content-Type"]) == (502, "text/html") and len(engine.submits) == 1
+    assert [service.request("POST", "/?old=1", None, "{}").status for _ in range(2)] == [502, 429]

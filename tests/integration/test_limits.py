@@ -1,9 +1,11 @@
 """What is admitted, and when: rates and bursts over one and several Nginx workers."""
 
+import re
 import threading
 import time
 
 from client import Client, exchange
+from scripted import answer
 from structured import parse_list
 
 
@@ -129,7 +131,16 @@ def test_an_unknown_tier_is_refused_and_told_to_the_operator(penstock):
     assert refused.status == 403
     assert refused.headers["Content-Type"] == "application/problem+json"
     assert refused.json()["error"]["code"] == "forbidden"
-    assert "gold" in service.nginx.log() and "[error]" in service.nginx.log()
+    line = next(at for at, text in enumerate(service.nginx.config.read_text().splitlines(), 1) if "penstock_limit" in text)
+    assert re.search(rf'\[error\].*unknown penstock tier "gold" for the limit in \S+/nginx\.conf:{line}: ', service.nginx.log())
+
+
+def test_a_tier_that_is_not_known_yet_is_told_as_such(penstock):
+    service = penstock(http="penstock_zone edge 1m;\npenstock_tier free { rate 1r/h; }", server="""
+        auth_request_set $plan $upstream_http_x_plan;
+        location / { penstock_limit zone=edge key=$arg_key tier=$plan; empty_gif; }""")
+    assert service.get("/?key=k").status == 403
+    assert re.search(r'unknown penstock tier "\(empty\)" .*auth_request.*stage=access', service.nginx.log())
 
 
 def hammer(service, path, threads=8, each=100):
@@ -217,6 +228,16 @@ def test_a_map_of_what_the_body_says_is_as_good_as_the_body(penstock):
         assert answer.headers["RateLimit-Policy"] == '"pro-rate";q=3;w=3600'
     refused = client.request("POST", "/?key=k", body={"model": "large"})
     assert refused.status == 429 and refused.json()["violated-policies"] == ["mapped"]
+
+
+def test_a_map_of_what_the_body_says_may_be_one_of_very_many(peer, edge):
+    maps = "".join(f"map $arg_x{i} $many{i} {{ default a; }} log_format many{i} $many{i};\n" for i in range(1100))
+    service = edge(peer("a", answer(b"hi")), http=f"""
+        variables_hash_max_size 8192;
+        {maps}
+        map $penstock_model $class {{ default small; large large; }}""", server="""
+        location / { penstock_limit zone=edge key=$class rate=1r/d name=class; penstock_pass a; }""")
+    assert [service.request("POST", "/", None, {"model": model}).status for model in ("large", "other", "large", "other")] == [200, 200, 429, 429]
 
 
 def keyed_by_a_header(penstock, more=""):

@@ -196,6 +196,18 @@ def test_a_location_with_limits_of_its_own_tells_of_those(penstock):
     assert {standing(answer, "mine") for answer in answers} == {(0, 7)}
 
 
+def test_limits_that_it_inherits_hide_no_plan(penstock):
+    service = penstock(http=PLANS, server="""
+        penstock_limit zone=edge key=$arg_key rate=7r/h name=all;
+        penstock_limit zone=edge key=$arg_key rate=8r/h name=late stage=access;
+        location /v1/ { penstock_limit zone=edge key=$arg_key tier=pro; penstock_limit zone=edge key=$arg_key rate=9r/h name=later stage=access; empty_gif; }
+        location = /quota { if ($arg_key) { add_header X-Key k; } penstock_quota; }""")
+    assert service.get("/v1/?key=k").status == 200
+    answer = service.get("/quota?key=k")
+    assert answer.json()["tier"] == "pro" and sorted(rows(answer)) == ["all", "late", "pro-quota-M"]
+    assert standing(answer, "pro-quota-M") == (1, 99)
+
+
 def test_two_workers_tell_the_same(penstock):
     service = penstock(processes=2, http=PLANS, server="add_header X-Worker $pid always;" + API)
     workers = set()

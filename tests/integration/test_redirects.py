@@ -1,5 +1,7 @@
 """Limits across internal redirects, and other ways that might lead round them."""
 
+import json
+
 import pytest
 
 from conftest import simulate
@@ -47,6 +49,35 @@ def test_try_files_does_not_lead_round_the_limits_of_where_it_leads(penstock, fo
         location @app {{ penstock_limit zone=edge key=$server_port rate=1r/d name=app; penstock_pass gpu; }}""",
                        workers=[simulate(slots=1)])
     assert [post(service, "/v1/completions").status for _ in range(3)] == [200, 429, 429]
+
+
+def test_a_refusal_where_try_files_leads_costs_nothing_where_it_came_from(penstock, folder):
+    outer = "penstock_limit zone=edge key=$server_port rate=9r/d name=outer;"
+    service = penstock(http=ZONE, server=f"""
+        root {folder}/nowhere;
+        location /look {{ {outer} penstock_quota; }}
+        location / {{ {outer} try_files $uri @app; }}
+        location @app {{ penstock_limit zone=edge key=$server_port rate=1r/d name=app; empty_gif; }}""")
+    assert service.statuses(4, "/") == [200, 429, 429, 429]
+    assert service.get("/look").json()["limits"][0]["used"] == 1
+
+
+def test_who_is_led_to_a_full_queue_is_charged_by_nobody(penstock, folder):
+    limits = """penstock_limit zone=edge key=$server_port rate=9r/d name=outer;
+                penstock_limit zone=edge key=$server_port concurrency=9 name=place;"""
+    service = penstock(http=ZONE, server=f"""
+        root {folder}/nowhere;
+        location /look {{ {limits} penstock_quota; }}
+        location / {{ {limits} try_files $uri @app; }}
+        location @app {{ penstock_pass gpu; }}""", workers=[simulate(slots=1, service_time="60s")], queue={"max_length": 1})
+    clients = [service.client() for _ in range(2)]
+    for waiting, client in enumerate(clients):
+        client._connection.request("POST", "/v1/completions", json.dumps(body()), {"Content-Type": "application/json"})
+        service.penstockd.wait_for(running=1, length=waiting)
+    until(lambda: "RateLimit" not in post(service, "/v1/completions").headers, "Nginx refuses by itself, and tells of no charge", 5)
+    used = service.get("/look").json()["limits"][0]["used"]
+    assert post(service, "/v1/completions").status == 503
+    assert service.get("/look").json()["limits"][0]["used"] == used
 
 
 def test_a_static_error_page_is_shown_for_a_refusal_of_limits_it_inherits(penstock, folder):

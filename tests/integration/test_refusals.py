@@ -1,6 +1,7 @@
 """What a refused caller is told (CONTRACT, section 4), and what an admitted one."""
 
 import re
+import socket
 
 import pytest
 
@@ -66,6 +67,16 @@ def test_a_refused_body_is_read_past(penstock):
     client = service.client()
     assert client.request("POST", "/?key=k", body=b"x" * 100_000).status == 429
     assert client.request("GET", "/?key=k").status == 429
+
+
+@pytest.mark.parametrize("expect, connection", [("", "keep-alive"), ("Expect: 100-continue\r\n", "close")])
+def test_who_need_not_send_its_body_is_not_taken_at_its_next_words_for_it(penstock, expect, connection):
+    service, _ = refused_by_free(penstock)
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as client:
+        client.sendall(f"POST /?key=k HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n{expect}\r\n".encode())
+        answer = client.recv(65536).decode()
+    assert answer.startswith("HTTP/1.1 429 ") and "100 Continue" not in answer
+    assert f"\r\nConnection: {connection}\r\n" in answer
 
 
 def test_head_is_refused_without_a_body(penstock):
@@ -171,6 +182,13 @@ def test_the_operator_s_explanation_is_pointed_to(penstock, everywhere, own, tol
         service.get(path)
         body = service.get(path).json()
         assert body.get("documentation") == (f"https://example.com{docs}" if docs else None)
+
+
+def test_an_explanation_may_stand_below_the_limits(penstock):
+    service = penstock(http="penstock_zone edge 1m; penstock_limit zone=edge key=$arg_key rate=1r/h name=site; "
+                            "penstock_docs https://example.com;", server="location / { empty_gif; }")
+    service.get("/?key=k")
+    assert service.get("/?key=k").json()["documentation"] == "https://example.com"
 
 
 def test_an_explanation_is_told_as_it_was_written(penstock):

@@ -416,3 +416,17 @@ def test_two_workers_never_give_out_more_tokens_than_there_are(peer, edge, used,
         one.join()
     assert set(statuses) == {200, 429} and statuses.count(200) == admitted
     assert left(service) == 1000 - used * admitted
+
+
+@pytest.mark.parametrize("owner", ["", "penstock_owner $arg_key;"])
+def test_who_asks_for_less_is_told_to_come_back_sooner(peer, edge, owner):
+    """RateLimit and Retry-After agree, whatever the same owner was told for a larger request."""
+    engine = peer("a", accepted("job_1"))
+    service = edge(engine, server=f"""
+        {owner}
+        location / {{ penstock_limit zone=edge key=$arg_key rate=1000t/h name=tokens; penstock_pass a; }}""")
+    waiting = leave_after(service, prompt="", max_tokens=999)
+    until(lambda: engine.submits, "the bucket is empty")
+    told = [int(ask(service, prompt="", max_tokens=tokens).headers["Retry-After"]) for tokens in (900, 9)]
+    assert 3000 < told[0] < 3600 and 20 < told[1] < 40
+    waiting.close()

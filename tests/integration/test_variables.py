@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from conftest import simulate
 from scripted import answer
 from waiting import until
@@ -55,6 +57,30 @@ def test_any_field_of_the_body_may_be_a_key(peer, edge):
     # Where there is none, the limit does not apply.
     assert [ask({"nested": {"user": "ann"}}) for _ in range(3)] == [200] * 3
     assert [ask("no json") for _ in range(3)] == [200] * 3
+
+
+@pytest.mark.parametrize("model", ['"%s"' % ("m" * 129), '"\\ud83d\\ude00"'])
+def test_a_model_whose_name_is_not_kept_is_not_taken_for_none(penstock, model):
+    service = penstock(workers=[simulate()], http="penstock_zone edge 1m;", server="""
+        location / { penstock_limit zone=edge key=$penstock_model rate=1r/h name=model; penstock_pass gpu; }""")
+    body = '{"model":%s,"prompt":"a"}' % model
+    answers = [service.request("POST", "/v1/completions", None, body) for _ in range(2)]
+    assert [came.status for came in answers] == [404, 429]
+
+
+def test_no_field_of_the_body_breaks_out_of_a_header_or_a_line(peer, edge):
+    engine = peer("a", answer(b"hi"))
+    service = edge(engine, server="""
+        location / {
+            penstock_limit zone=edge key=$penstock_body_user rate=1r/d name=user;
+            add_header X-Model $penstock_model always;
+            add_header X-User $penstock_body_user always;
+            penstock_pass a;
+        }""")
+    for end, status in (("\r\n", 200), ("\n", 200), ("\x7f", 200), ("\r\n", 429)):
+        came = service.request("POST", "/", None, {"model": f"m{end}Forged: 1", "user": f"u{end}Forged: 2"})
+        assert came.status == status and "Forged" not in came.headers
+        assert all(re.fullmatch("~[0-9a-f]{16}", came.headers[name]) for name in ("X-Model", "X-User"))
 
 
 def test_dimensions_may_be_combined(peer, edge):

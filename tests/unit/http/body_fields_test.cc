@@ -72,6 +72,13 @@ void expect_same_wherever_cut(const std::vector<std::string_view>& names, std::s
   }
 }
 
+TEST(BodyFieldsTest, PassesOverAByteOrderMarkAsSomeEnginesDo) {
+  EXPECT_EQ(model("\xEF\xBB\xBF {\"model\":\"m\"}"), "m");
+  EXPECT_EQ(model("\xBB{\"model\":\"m\"}"), "");
+  EXPECT_EQ(model(" \xEF\xBB\xBF{\"model\":\"m\"}"), "");
+  expect_same_wherever_cut({"model"}, "\xEF\xBB\xBF{\"model\":\"m\"}");
+}
+
 TEST(BodyFieldsTest, FindsTheTopLevelFieldWhereverItStands) {
   EXPECT_EQ(model(R"({"model":"demo"})"), "demo");
   EXPECT_EQ(model(R"( { "prompt" : "hi", "model" : "a/b-1" , "n":1})"), "a/b-1");
@@ -106,7 +113,7 @@ TEST(BodyFieldsTest, YieldsNoTextFromWhatIsNotAnObjectWithSuchAString) {
        {"", "xxxx", "[1]", R"("model")", R"({"model":[1]})", R"({"model":tomato})",
         R"({"model":"cut)", R"({"model" "x"})", "{}", R"({"model":"\ud800"})", R"({"model":"\q"})",
         R"({"model":"\u12"})", R"({"\q":1,"model":"x"})", R"({"a":1]"model":"x"})",
-        R"({,"model":"x"})", "\xEF\xBB\xBF{\"model\":\"x\"}"}) {
+        R"({,"model":"x"})"}) {
     EXPECT_EQ(model(body), "") << body;
   }
   EXPECT_EQ(model("{\"model\":\"" + std::string(129, 'm') + "\"}"), "");

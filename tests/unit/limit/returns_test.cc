@@ -25,6 +25,22 @@ TEST_F(ReturnsTest, OneWhoIsAloneIsToldWhenThereIsRoomHoweverOftenItAsks) {
   EXPECT_EQ(tell(7, 150, 200), 200) << "it was let in, and is refused anew";
 }
 
+TEST_F(ReturnsTest, OneWhoIsAloneIsToldWhenThereIsRoomAlsoWhereThatIsSooner) {
+  EXPECT_EQ(tell(7, 100, 150), 150);
+  EXPECT_EQ(tell(7, 110, 120), 120) << "it asks for less, or some was given back";
+  EXPECT_EQ(tell(8, 110, 120), 130);
+  EXPECT_EQ(tell(7, 110, 115), 120) << "it is not alone any more";
+}
+
+TEST_F(ReturnsTest, OneWhoIsAloneIsToldSoHoweverManyOtherPlacesThereAre) {
+  constexpr uint64_t kManyPlaces = 1000;
+  for (const int64_t earliest : {900, 500}) {
+    for (uint64_t place = 1; place <= kManyPlaces; ++place) {
+      EXPECT_EQ(tell(7 * place, 100, earliest, place), earliest);
+    }
+  }
+}
+
 TEST_F(ReturnsTest, EachOfACrowdIsGivenATimeOfItsOwn) {
   for (int64_t i = 0; i < 100; ++i) {
     EXPECT_EQ(tell(static_cast<uint64_t>(1000 + i), 100, 150), 150 + 10 * i);
