@@ -396,7 +396,7 @@ def test_slots_that_are_auto_find_what_the_device_can_do_and_say_why(daemon):
 
         def share(status):
             return by_name(status, "bounds", "device")["0"]["workers"][0]
-        found = await daemon.until(lambda s: 4 <= share(s)["slots"] <= 9 and "would bring" in share(s)["why"], "it has settled", 60)
+        found = await daemon.until(lambda s: 4 <= share(s)["slots"] <= 9 and "would bring" in share(s)["why"], "it has settled", 150)
         print(share(found)["why"])
         assert share(found)["max_slots"] == 48
         stop.set()
