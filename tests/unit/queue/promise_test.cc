@@ -637,6 +637,42 @@ TEST_F(PromiseTest, TheEdgeHearsOfWhatIsHeldAndOfItsEnd) {
   EXPECT_EQ(over->as<wire::Over>().refund, 0U);
 }
 
+TEST_F(PromiseTest, AnEdgeThatDoesNotReadIsLeftForTheNext) {
+  std::vector<Peer> edges;
+  for (int i = 0; i < 2; ++i) {
+    edges.push_back(connect());
+    edges.back().send(0, wire::Hello{.version = 1, .role = 4});
+    turn();
+  }
+  Peer peer = caller();
+  wire::Submit message = async();
+  message.receipt = "what was charged";
+  promised(peer, 1, message);
+  const std::string receipt(100'000, 'r');
+  uint64_t number = 1000;
+  for (size_t told = 0; told < EdgeLines::kMaxUnsent + (1U << 20); told += receipt.size()) {
+    dispatcher_.edges().over(++number, {.receipt = receipt});
+    wires_.flush();
+  }
+  EXPECT_EQ(dispatcher_.edges().size(), 1U);
+  turn();
+  EXPECT_EQ(dispatcher_.edges().size(), 1U);
+  const auto hold = edges[1].next();
+  ASSERT_TRUE(hold);
+  EXPECT_EQ(hold->as<wire::Hold>().receipt, "what was charged");
+  uint64_t last = 0;
+  while (const auto over = edges[1].next()) {
+    last = over->id;
+    turn();
+  }
+  EXPECT_EQ(last, number);
+  Peer third = connect();
+  third.send(0, wire::Hello{.version = 1, .role = 4});
+  edges[1].close();
+  turn();
+  EXPECT_TRUE(third.next());
+}
+
 TEST_F(PromiseTest, WithoutAStoreAPreferenceIsNotApplied) {
   // Another dispatcher, which has none.
   Dispatcher forgetful(wires_, [] { return kWallMs; });
