@@ -542,6 +542,31 @@ TEST_F(PromiseTest, EventsResumeWhereTheyWere) {
   EXPECT_FALSE(device.next()) << "a listener that leaves cancels nothing";
 }
 
+// Between two frames, the edge may answer a ping.
+TEST_F(PromiseTest, AWebSocketMessageIsNeverInTwoFrames) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  const std::string id = promised(peer, 1);
+  wire::Ask question = get("/" + id + "/events");
+  question.websocket = 1;
+  peer.send(2, question);
+  turn();
+  const uint64_t number = take(device);
+  device.send(number, wire::Head{.status = 200, .content_type = "text/plain"});
+  say(device, number, std::string(200'000, '\x01'));  // six bytes each in JSON
+  device.send(number, wire::Done{});
+  settle();
+  size_t messages = 0;
+  for (auto frame = peer.next(); frame; frame = peer.next()) {
+    if (frame->type == FrameType::kChunk) {
+      ++messages;
+      EXPECT_TRUE(frame->payload[0] == '\x81' || frame->payload[0] == '\x88');
+    }
+    turn();
+  }
+  EXPECT_GT(messages, 3U);
+}
+
 TEST_F(PromiseTest, IdleStreamsAreKeptAlive) {
   Peer peer = caller();
   const std::string id = promised(peer, 1);
