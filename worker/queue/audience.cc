@@ -10,6 +10,15 @@ namespace penstock::queue {
 
 using Kind = Waiter::Kind;
 
+namespace {
+
+// Of the answer in one event: whatever JSON makes of it (six bytes of one at most), the event is
+// one frame, within which the edge lets no pong go.
+constexpr size_t kMostText = 32U << 10;
+static_assert(6 * kMostText + 1024 <= wire::kMaxChunkBytes);
+
+}  // namespace
+
 Waiter& Audience::add(CallerSession& caller, uint64_t id, Kind kind) {
   Waiter& waiter = waiters_.emplace_back();
   waiter.self = std::prev(waiters_.end());
@@ -219,15 +228,18 @@ void Audience::say_answer(Waiter& waiter) {
     return;
   }
   const Answer& answer = job.more->answer;
-  const std::string_view rest = answer.from(waiter.told_bytes);
-  const std::string_view text = rest.substr(0, utf8_complete_prefix(rest));
-  if (text.empty()) {
-    return;
+  for (;;) {
+    const std::string_view rest = answer.from(waiter.told_bytes);
+    const std::string_view some = rest.substr(0, kMostText);
+    const std::string_view text = some.substr(0, utf8_complete_prefix(some));
+    if (text.empty()) {
+      break;
+    }
+    const uint64_t offset = answer.bytes - rest.size();
+    waiter.told_bytes = offset + text.size();
+    waiter.told_ns = wires_.now_ns();
+    stream(waiter).event("chunk", event_id(job, waiter.told_bytes), chunk_json(offset, text));
   }
-  const uint64_t offset = answer.bytes - rest.size();
-  waiter.told_bytes = offset + text.size();
-  waiter.told_ns = wires_.now_ns();
-  stream(waiter).event("chunk", event_id(job, waiter.told_bytes), chunk_json(offset, text));
   drop_if_slow(waiter);
 }
 

@@ -1,9 +1,9 @@
 // EdgeLines: the edge's own lines, over which it hears of promised jobs that hold something there.
 //
 // Every Nginx worker keeps one. The one that came first is told of all: HOLD for each job that is
-// alive, OVER when it has ended. When it goes, the next is told of all anew. With nobody there,
-// what ended is kept for whoever comes, up to kMaxPending; what is lost then lapses at the edge by
-// itself.
+// alive, OVER when it has ended. When it goes, or does not read, the next is told of all anew. With
+// nobody there, what ended is kept for whoever comes, up to kMaxPending; what is lost then lapses
+// at the edge by itself.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,7 @@ namespace penstock::queue {
 class EdgeLines {
  public:
   static constexpr size_t kMaxPending = 10'000;
+  static constexpr size_t kMaxUnsent = 64U << 20;  // bytes, beside what it was told first
   using HoldAll = std::function<void(const std::function<void(uint64_t, std::string_view)>&)>;
 
   // `hold_all` names every job that holds something: its number and its receipt.
@@ -41,13 +42,13 @@ class EdgeLines {
   size_t size() const { return lines_.size(); }
 
   void hold(uint64_t number, std::string_view receipt) {
-    if (!lines_.empty()) {
-      wire::append(lines_.front()->out(), number, wire::Hold{receipt});
+    if (Connection* const line = listening(); line != nullptr) {
+      wire::append(line->out(), number, wire::Hold{receipt});
     }
   }
   void over(uint64_t number, const wire::Over& over) {
-    if (!lines_.empty()) {
-      return wire::append(lines_.front()->out(), number, over);
+    if (Connection* const line = listening(); line != nullptr) {
+      return wire::append(line->out(), number, over);
     }
     if (pending_.size() == kMaxPending) {
       pending_.pop_front();
@@ -56,6 +57,16 @@ class EdgeLines {
   }
 
  private:
+  // The first that reads; nullptr: there is none.
+  Connection* listening() {
+    while (!lines_.empty() && lines_.front()->clogged() &&
+           lines_.front()->unsent() > most_unsent_) {
+      Connection& stuck = *lines_.front();
+      left(stuck);
+      stuck.close();
+    }
+    return lines_.empty() ? nullptr : lines_.front();
+  }
   void brief() {
     Connection& line = *lines_.front();
     hold_all_([&](uint64_t number, std::string_view receipt) {
@@ -65,10 +76,12 @@ class EdgeLines {
       line.out().append(frame);
     }
     pending_.clear();
+    most_unsent_ = line.unsent() + kMaxUnsent;
   }
 
   HoldAll hold_all_;
   std::vector<Connection*> lines_;
+  size_t most_unsent_ = 0;  // of the first
   std::deque<std::string> pending_;
 };
 

@@ -542,6 +542,31 @@ TEST_F(PromiseTest, EventsResumeWhereTheyWere) {
   EXPECT_FALSE(device.next()) << "a listener that leaves cancels nothing";
 }
 
+// Between two frames, the edge may answer a ping.
+TEST_F(PromiseTest, AWebSocketMessageIsNeverInTwoFrames) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  const std::string id = promised(peer, 1);
+  wire::Ask question = get("/" + id + "/events");
+  question.websocket = 1;
+  peer.send(2, question);
+  turn();
+  const uint64_t number = take(device);
+  device.send(number, wire::Head{.status = 200, .content_type = "text/plain"});
+  say(device, number, std::string(200'000, '\x01'));  // six bytes each in JSON
+  device.send(number, wire::Done{});
+  settle();
+  size_t messages = 0;
+  for (auto frame = peer.next(); frame; frame = peer.next()) {
+    if (frame->type == FrameType::kChunk) {
+      ++messages;
+      EXPECT_TRUE(frame->payload[0] == '\x81' || frame->payload[0] == '\x88');
+    }
+    turn();
+  }
+  EXPECT_GT(messages, 3U);
+}
+
 TEST_F(PromiseTest, IdleStreamsAreKeptAlive) {
   Peer peer = caller();
   const std::string id = promised(peer, 1);
@@ -635,6 +660,42 @@ TEST_F(PromiseTest, TheEdgeHearsOfWhatIsHeldAndOfItsEnd) {
   EXPECT_EQ(over->as<wire::Over>().receipt, "what was charged");
   EXPECT_EQ(over->as<wire::Over>().completion_tokens, 4U);
   EXPECT_EQ(over->as<wire::Over>().refund, 0U);
+}
+
+TEST_F(PromiseTest, AnEdgeThatDoesNotReadIsLeftForTheNext) {
+  std::vector<Peer> edges;
+  for (int i = 0; i < 2; ++i) {
+    edges.push_back(connect());
+    edges.back().send(0, wire::Hello{.version = 1, .role = 4});
+    turn();
+  }
+  Peer peer = caller();
+  wire::Submit message = async();
+  message.receipt = "what was charged";
+  promised(peer, 1, message);
+  const std::string receipt(100'000, 'r');
+  uint64_t number = 1000;
+  for (size_t told = 0; told < EdgeLines::kMaxUnsent + (1U << 20); told += receipt.size()) {
+    dispatcher_.edges().over(++number, {.receipt = receipt});
+    wires_.flush();
+  }
+  EXPECT_EQ(dispatcher_.edges().size(), 1U);
+  turn();
+  EXPECT_EQ(dispatcher_.edges().size(), 1U);
+  const auto hold = edges[1].next();
+  ASSERT_TRUE(hold);
+  EXPECT_EQ(hold->as<wire::Hold>().receipt, "what was charged");
+  uint64_t last = 0;
+  while (const auto over = edges[1].next()) {
+    last = over->id;
+    turn();
+  }
+  EXPECT_EQ(last, number);
+  Peer third = connect();
+  third.send(0, wire::Hello{.version = 1, .role = 4});
+  edges[1].close();
+  turn();
+  EXPECT_TRUE(third.next());
 }
 
 TEST_F(PromiseTest, WithoutAStoreAPreferenceIsNotApplied) {
