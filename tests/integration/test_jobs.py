@@ -129,6 +129,18 @@ def test_events_come_as_they_happen(jobs):
     assert "processing" in names
 
 
+def test_who_has_seen_the_last_event_is_told_not_to_come_back(jobs):
+    service = jobs()
+    id = promise(service).json()["id"]
+    lines = get(service, f"/jobs/{id}/events").text().splitlines()
+    last = [line[4:] for line in lines if line.startswith("id: ")][-1]
+    again = get(service, f"/jobs/{id}/events", {**ALICE, "Last-Event-ID": last})
+    assert (again.status, again.body) == (204, b""), again  # a browser comes back by itself until then
+    before = [line[4:] for line in lines if line.startswith("id: ")][-2]
+    assert "event: completed" in get(service, f"/jobs/{id}/events", {**ALICE, "Last-Event-ID": before}).text()
+    assert get(service, f"/jobs/{id}/events", {"Authorization": "Bearer bob", "Last-Event-ID": last}).status == 404
+
+
 def test_a_stop_leaves_promises_for_the_next_start(jobs):
     service = jobs(workers=[simulate(slots=1, service_time="500ms")], yaml="drain_timeout: 0s\n")
     ids = [promise(service).json()["id"] for _ in range(3)]

@@ -213,7 +213,9 @@ EventStream Audience::stream(Waiter& waiter) const {
 }
 
 void Audience::say_state(Waiter& waiter, const JobView& view) {
-  const EventId id = waiter.job == nullptr ? EventId{} : event_id(*waiter.job, waiter.told_bytes);
+  const bool ended = has_ended(view.status);
+  const EventId id = ended || waiter.job == nullptr ? EventId{.ended = ended}
+                                                    : event_id(*waiter.job, waiter.told_bytes);
   stream(waiter).event(name_of(view.status), id, render(view));
   waiter.told_position = view.position;
   waiter.told_ns = wires_.now_ns();

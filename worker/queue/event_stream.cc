@@ -11,6 +11,7 @@ namespace {
 constexpr char kTextMessage = '\x81';  // FIN and opcode 1
 constexpr std::string_view kPing("\x89\x00", 2);
 constexpr std::string_view kClose("\x88\x02\x03\xE8", 4);  // 1000: normal closure
+constexpr std::string_view kEnd = "end";
 constexpr size_t kSmallMessage = 125;
 constexpr size_t kMediumMessage = 0xFFFF;
 
@@ -43,13 +44,14 @@ bool read_number(std::string_view text, uint64_t& number) noexcept {
 }  // namespace
 
 std::string format(const EventId& id) {
-  return std::to_string(id.run) + "-" + std::to_string(id.offset);
+  return id.ended ? std::string(kEnd) : std::to_string(id.run) + "-" + std::to_string(id.offset);
 }
 
 std::optional<EventId> parse_event_id(std::string_view text) noexcept {
   EventId id;
   const size_t dash = text.find('-');
-  if (text.empty()) {
+  id.ended = text == kEnd;
+  if (text.empty() || id.ended) {
     return id;
   }
   if (dash == std::string_view::npos || !read_number(text.substr(0, dash), id.run) ||

@@ -6,7 +6,8 @@
 //
 // An event's id tells how far the stream has come: which run of the job, and how much of its
 // answer. Whoever comes back with it as Last-Event-ID goes on from there; if the job has been
-// started anew meanwhile, from that run's beginning.
+// started anew meanwhile, from that run's beginning. That of the last event is "end": who comes
+// back with it, as a browser does of itself, has seen all, and is told not to (204).
 #pragma once
 
 #include <cstdint>
@@ -19,6 +20,7 @@ namespace penstock::queue {
 struct EventId {
   uint64_t run = 0;     // when it started, ms since 1970; 0: it has not
   uint64_t offset = 0;  // bytes of its answer that have been told
+  bool ended = false;   // it was the last
 };
 std::string format(const EventId& id);
 // Empty text is {0, 0}; nothing is what is no event's id.

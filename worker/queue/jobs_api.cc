@@ -237,7 +237,7 @@ void JobsApi::about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask
     const auto last = parse_event_id(ask.last_event_id);
     if (!last) {
       return fail(waiter, invalid("Last-Event-ID is no id of an event of this stream: "
-                                  "two numbers with '-' between.",
+                                  "two numbers with '-' between, or \"end\".",
                                   "Last-Event-ID"));
     }
     question.last = *last;
@@ -314,6 +314,10 @@ void JobsApi::answer_ended(Waiter& waiter, const Question& question, const JobRe
   seen.jobs_path = waiter.jobs_path;
   if (question.about == About::kJob || question.about == About::kCancel) {
     return say_job(waiter, seen, 200, false);
+  }
+  if (question.about == About::kEvents && question.last.ended && !question.websocket) {
+    append_reply(waiter.caller->out(), waiter.id, {.status = 204}, "");
+    return dispatcher_.audience().leave(waiter);
   }
   if (question.about == About::kEvents) {
     waiter.kind = Waiter::Kind::kEvents;

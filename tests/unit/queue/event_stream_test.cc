@@ -63,6 +63,15 @@ TEST(EventIdTest, ReadsWhatItWrote) {
   EXPECT_EQ(parse_event_id("")->offset, 0U);
 }
 
+TEST(EventIdTest, TheLastIsTheEnd) {
+  EXPECT_EQ(format({.run = 5, .offset = 7, .ended = true}), "end");
+  const auto last = parse_event_id("end");
+  ASSERT_TRUE(last);
+  EXPECT_TRUE(last->ended);
+  EXPECT_EQ(last->run, 0U);
+  EXPECT_FALSE(parse_event_id("5-7")->ended);
+}
+
 TEST(EventIdTest, WhatIsNoIdIsRefused) {
   for (const char* bad : {"-", "1", "1-", "-1", "1-2-3", " 1-2", "1-2 ", "a-b", "1--2", "+1-2",
                           "99999999999999999999999-1", "1-\n2"}) {
