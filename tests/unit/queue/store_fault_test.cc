@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <map>
 #include <thread>
-#include <thread>
 
 #include "fault_vfs.h"
 #include "store_fixture.h"
