@@ -28,7 +28,8 @@ void add(uint64_t& word, double value, const double (&bounds)[2]) noexcept {
   const double before = count == 1 ? 0 : static_cast<double>(mean_of(seen));
   const auto mean = static_cast<float>(before + (std::clamp(value, bounds[0], bounds[1]) - before) /
                                                     static_cast<double>(count));
-  __atomic_store_n(&word, uint64_t{count} << 32 | std::bit_cast<uint32_t>(mean), __ATOMIC_RELAXED);
+  __atomic_store_n(&word, static_cast<uint64_t>(count) << 32 | std::bit_cast<uint32_t>(mean),
+                   __ATOMIC_RELAXED);
 }
 
 }  // namespace

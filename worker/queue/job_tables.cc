@@ -211,6 +211,7 @@ Status set_aside(const std::string& path, const std::string& why,
     std::error_code error;
     std::filesystem::rename(from, to, error);
     if (error && error != std::errc::no_such_file_or_directory) {
+      // NOLINTNEXTLINE(performance-inefficient-string-concatenation): it ends the loop
       return Error{path + ": " + why + "; and " + from +
                    " cannot be set aside: " + error.message()};
     }
