@@ -193,7 +193,8 @@ void Dispatcher::fill(const Claims& device) {
 
 void Dispatcher::give(WorkerSession& worker, Job& job) {
   const int64_t expected_ns = Scheduler::expected_ns(job);
-  worker.assign(job, ++last_number_, expected_ns > 0 ? expected_ns : kUnknownJobNs);
+  worker.assign(job, ++last_number_, Scheduler::rank_of(job),
+                expected_ns > 0 ? expected_ns : kUnknownJobNs);
   if (Budget& share = worker.tenant().budget(); share.adaptive) {
     share.adaptive->started(wires_.now_ns(), share.running);
   }

@@ -106,6 +106,7 @@ void Scheduler::set_rivals(Lane& lane, uint32_t device_slots, std::vector<Rival>
   std::partial_sort(rivals.begin(), rivals.begin() + static_cast<ptrdiff_t>(most), rivals.end(),
                     [](const Rival& a, const Rival& b) { return a.slots > b.slots; });
   rivals.resize(most);
+  lane.queue->has_rivals_ = lane.queue->has_rivals_ || most > 0;
   lane.rivals_ = std::move(rivals);
 }
 
@@ -177,7 +178,7 @@ void Scheduler::line_up(Ticket& ticket, Lane& lane, Owner& owner, int64_t priori
   ticket.place = {tags.start, ++arrivals_};
   ticket.span_ = tags.end - tags.start;
   ++its.waiting;
-  if (!lane.rivals_.empty()) {
+  if (lane.queue->has_rivals_) {
     lane.arriving_.add(service_of(lane).work_ns(1, ticket.cost), now_ns);
   }
   wait(ticket, now_ns);
@@ -583,8 +584,9 @@ uint32_t Scheduler::position(const Ticket& ticket) const noexcept {
 // A job that names a model waits for that model's workers; one that names none, for the first of
 // any's: nobody need be there, but those that are count before those that are not.
 int64_t Scheduler::wait_at(const Lane& lane, const Standing& at, int64_t now_ns) noexcept {
+  constexpr double kMostNs = 1e18;  // some thirty years
   if (!lane.is_any()) {
-    return static_cast<int64_t>(wait_in(lane, at, now_ns));
+    return static_cast<int64_t>(std::min(wait_in(lane, at, now_ns), kMostNs));
   }
   double least_ns = -1;
   for (const auto& each : lane.queue->lanes) {
@@ -594,7 +596,7 @@ int64_t Scheduler::wait_at(const Lane& lane, const Standing& at, int64_t now_ns)
       least_ns = least_ns < 0 ? wait_ns : std::min(least_ns, wait_ns);
     }
   }
-  return static_cast<int64_t>(std::max(0.0, least_ns));
+  return static_cast<int64_t>(std::clamp(least_ns, 0.0, kMostNs));
 }
 
 const ServiceTime& Scheduler::service_of(const Lane& lane) noexcept {
@@ -618,11 +620,16 @@ double Scheduler::Load::over(double slots) const noexcept {
 }
 
 // Of jobs that name no model, its workers take their part.
+double Scheduler::share_of(const Lane& lane) noexcept {
+  const double all = lane.queue->any_model().last_capacity_;
+  return std::min(1.0, lane.last_capacity_ / all);
+}
+
 Scheduler::Load Scheduler::load_before(const Lane& lane, const Standing& at,
                                        int64_t now_ns) noexcept {
   const Lane& any = lane.queue->any_model();
   const ServiceTime& service = service_of(lane);
-  const double share = std::min(1.0, static_cast<double>(lane.last_capacity_) / any.last_capacity_);
+  const double share = share_of(lane);
   const auto age_ns =
       static_cast<int64_t>(lane.running * static_cast<uint64_t>(now_ns) - lane.started_ns_);
   Load load;
@@ -664,9 +671,15 @@ double Scheduler::wait_beside_rivals(const Lane& lane, const Load& own, int64_t 
   double wait_ns = own.ns;
   for (size_t i = 0; i < lane.rivals_.size(); ++i) {
     const Rival& rival = lane.rivals_[i];
-    const Load load = load_before(*rival.lane, {priority, {UINT64_MAX, UINT64_MAX}}, now_ns);
+    const bool goes_on = may_take(*rival.lane, lane);
+    const Standing at = goes_on ? Standing{priority, {UINT64_MAX, UINT64_MAX}}
+                                : Standing{INT64_MAX, {0, 0}};  // before all that wait
+    const Load load = load_before(*rival.lane, at, now_ns);
+    const double arriving =
+        rival.lane->arriving_.slots(now_ns) +
+        share_of(*rival.lane) * rival.lane->queue->any_model().arriving_.slots(now_ns);
     each[i] = {rival.part * (load.ns - load.same_ns), rival.part * load.same_ns,
-               rival.part * rival.lane->arriving_.slots(now_ns), static_cast<double>(rival.slots)};
+               goes_on ? rival.part * arriving : 0, static_cast<double>(rival.slots)};
     all.add(load, rival.part);
     wait_ns += each[i].first_ns + own.same_ns;
   }
@@ -706,7 +719,9 @@ double Scheduler::wait_in(const Lane& lane, const Standing& at, int64_t now_ns) 
   bool alone = true;
   double free_there = lane.device_slots_ - own.running;
   for (const Rival& rival : lane.rivals_) {
-    alone = alone && rival.lane->running == 0 && head(*rival.lane) == nullptr;
+    const bool waits =
+        head(*rival.lane) != nullptr || head(rival.lane->queue->any_model()) != nullptr;
+    alone = alone && rival.lane->running == 0 && !(waits && may_take(*rival.lane, lane));
     free_there -= rival.part * rival.lane->running;
   }
   free = alone ? free : std::min(free, free_there);
@@ -791,7 +806,9 @@ int64_t Scheduler::predicted_wait_ns(const Lane& lane, int64_t now_ns) const noe
 }
 
 int64_t Scheduler::expected_ns(const Ticket& ticket) noexcept {
-  return static_cast<int64_t>(service_of(*ticket.run_->served_by).work_ns(1, ticket.run_->cost));
+  constexpr double kMostNs = 86'400e9;  // whatever a job says it costs
+  const double ns = service_of(*ticket.run_->served_by).work_ns(1, ticket.run_->cost);
+  return static_cast<int64_t>(std::min(ns, kMostNs));
 }
 
 int64_t Scheduler::remaining_ns(const Ticket& ticket, int64_t now_ns,

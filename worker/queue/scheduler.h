@@ -165,7 +165,7 @@ class Scheduler {
     bool is_any() const noexcept { return queue->lanes.front().get() == this; }
     uint32_t device_slots_ = 0;  // as was last told
     std::vector<Rival> rivals_;
-    ArrivalRate arriving_;                         // while there are any
+    ArrivalRate arriving_;                         // while the queue has any
     std::vector<std::unique_ptr<Class>> classes_;  // those without jobs are used again
     OrderTree promoted_;                           // goes before them
     Run* runs_ = nullptr;
@@ -194,6 +194,7 @@ class Scheduler {
     size_t with_jobs_ = 0;
     TimerRing<Ticket> deadlines_;  // of all jobs but those in timers_
     uint64_t taken_ = 0;
+    bool has_rivals_ = false;  // some lane has, or had
   };
 
   // The seed is of the jitter of back-offs.
@@ -339,6 +340,11 @@ class Scheduler {
   static double wait_beside_rivals(const Lane& lane, const Load& own, int64_t priority,
                                    int64_t now_ns) noexcept;
   static const ServiceTime& service_of(const Lane& lane) noexcept;
+  static double share_of(const Lane& lane) noexcept;
+  // A wait is that of a queue which is resumed; other queues may be paused.
+  static bool may_take(const Lane& rival, const Lane& lane) noexcept {
+    return !rival.queue->paused || rival.queue == lane.queue;
+  }
   static Standing standing(const Ticket& ticket) noexcept;
   static Ticket* head(const Lane& lane) noexcept;
   static Ticket* first(const Lane& worker_lane) noexcept;

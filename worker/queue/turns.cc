@@ -7,17 +7,30 @@
 namespace penstock::queue {
 namespace {
 
+int64_t tag_of(const Turn& turn, int64_t priority) {
+  const auto found = turn.tags.find(priority);
+  return found == turn.tags.end() ? 0 : found->second;
+}
+
+// Where the bidder's job would begin.
+int64_t start_of(const Bid& bid) {
+  return std::max(tag_of(bid.worker->device().turn, bid.priority),
+                  tag_of(bid.worker->turn, bid.priority));
+}
+
 bool goes_before(const Bid& a, const Bid& b) {
   if (a.priority != b.priority) {
     return a.priority > b.priority;
   }
-  const int64_t now_ns = a.worker->device().turn.tag_ns;
-  const int64_t a_ns = std::max(now_ns, a.worker->turn.tag_ns);
-  const int64_t b_ns = std::max(now_ns, b.worker->turn.tag_ns);
-  return a_ns != b_ns ? a_ns < b_ns : uint64_t{a.busy} * b.slots < uint64_t{b.busy} * a.slots;
+  if (const int64_t a_ns = start_of(a), b_ns = start_of(b); a_ns != b_ns) {
+    return a_ns < b_ns;
+  }
+  const uint64_t a_busy = uint64_t{a.busy} * b.slots;
+  const uint64_t b_busy = uint64_t{b.busy} * a.slots;
+  return a_busy != b_busy ? a_busy < b_busy : a.worker->turn.given_ns < b.worker->turn.given_ns;
 }
 
-// All slots are at work at once: so the tags keep to real time, and never overflow.
+// All slots are at work at once: so the tags keep to real time.
 int64_t of_device(const Budget& worker, int64_t slot_ns) {
   return slot_ns / std::max<int64_t>(1, worker.device().slots);
 }
@@ -48,17 +61,32 @@ size_t next_turn(std::span<const Bid> bids, int64_t now_ns) {
   return static_cast<size_t>(first - bids.data());
 }
 
-void take_turn(Budget& worker, int64_t expected_ns, int64_t now_ns) {
-  Budget& device = worker.device();
-  const int64_t begins_ns = std::max(device.turn.tag_ns, worker.turn.tag_ns);
-  device.turn.tag_ns = begins_ns;
-  device.turn.given_ns = worker.turn.given_ns = now_ns;
-  ++device.turn.given;
-  worker.turn.tag_ns = begins_ns + of_device(worker, expected_ns);
+int64_t take_turn(Budget& worker, int64_t priority, int64_t expected_ns, int64_t now_ns) {
+  Turn& device = worker.device().turn;
+  const int64_t begins_ns = std::max(tag_of(device, priority), tag_of(worker.turn, priority));
+  const int64_t charged_ns = of_device(worker, expected_ns);
+  device.tags[priority] = begins_ns;
+  ++device.given;
+  std::erase_if(worker.turn.tags, [&](const auto& each) {  // it would begin there anyway
+    return each.second <= tag_of(device, each.first);
+  });
+  worker.turn.tags[priority] = begins_ns + charged_ns;
+  worker.turn.given_ns = now_ns;
+  for (Turn* const each : {&device, &worker.turn}) {
+    if (each->tags.size() > kMostTurnClasses) {
+      each->tags.erase(each->tags.begin());
+    }
+  }
+  return charged_ns;
 }
 
-void settle_turn(Budget& worker, int64_t expected_ns, int64_t took_ns) {
-  worker.turn.tag_ns += of_device(worker, took_ns - expected_ns);
+void settle_turn(Budget& worker, int64_t priority, int64_t charged_ns, int64_t took_ns) {
+  const int64_t now_ns = tag_of(worker.device().turn, priority);
+  const auto tag = worker.turn.tags.try_emplace(priority, now_ns).first;
+  tag->second += of_device(worker, took_ns) - charged_ns;
+  if (tag->second <= now_ns) {
+    worker.turn.tags.erase(tag);
+  }
 }
 
 }  // namespace penstock::queue

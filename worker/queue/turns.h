@@ -3,30 +3,35 @@
 // Class first: whose next job is of the highest. Within a class start-time fair queueing over the
 // workers (fair_share.h names the paper), by the time that their jobs take: while two of them have
 // jobs waiting, what they were given of the device differs by at most one job of each for a slot,
-// however long the jobs of either are. One that had nothing to do is owed nothing for it.
-// Between equals goes the process whose slots are the least used.
+// however long the jobs of either are, and whatever higher classes take meanwhile. One that had
+// nothing to do is owed nothing for it. Between equals goes the process whose slots are the least
+// used, then the worker that was given none for longest.
 //
 // Aging, as within a model's line (scheduler.h): of the workers whose next job is of a lower class,
 // one that was given nothing for its queue's `aging`, while that job waited, goes before all; then
-// none does before kTurnsPerPromotion more jobs were given there.
+// none does before kTurnsPerPromotion more jobs were given there. A job that was let before within
+// its own line is of a class above all, here as there.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <span>
 
 namespace penstock::queue {
 
 struct Budget;
 
-// What is kept of it in a budget: of a device, of the job that was given last on it; of a worker
-// there, of its own.
+// What is kept of it in a budget. Times are of the device: what its slots do together.
 struct Turn {
-  int64_t tag_ns = 0;  // in the device's time: where a device's last job begins, a worker's ends
-  int64_t given_ns = INT64_MIN;
-  uint64_t given = 0;  // jobs
+  // By class. Of a device: where the last job begins that was given there; of a worker: where its
+  // own last ends, if that is later.
+  std::map<int64_t, int64_t> tags;
+  int64_t given_ns = INT64_MIN;  // a worker's last
+  uint64_t given = 0;            // jobs, on a device
   uint64_t promoted_at = 0;
 };
+constexpr size_t kMostTurnClasses = 64;  // past it the lowest is forgotten
 
 constexpr uint64_t kTurnsPerPromotion = 16;
 // What a job is thought to take while nothing was learned.
@@ -44,9 +49,10 @@ struct Bid {
 
 // The place of the one that is next. REQUIRES: bids is not empty, all are for one device.
 size_t next_turn(std::span<const Bid> bids, int64_t now_ns);
-// It was given the job, which is expected to take so long.
-void take_turn(Budget& worker, int64_t expected_ns, int64_t now_ns);
+// It was given the job of that class, which is expected to take so long; returns what it is
+// charged.
+int64_t take_turn(Budget& worker, int64_t priority, int64_t expected_ns, int64_t now_ns);
 // The job took so long: what was charged is put right.
-void settle_turn(Budget& worker, int64_t expected_ns, int64_t took_ns);
+void settle_turn(Budget& worker, int64_t priority, int64_t charged_ns, int64_t took_ns);
 
 }  // namespace penstock::queue

@@ -229,19 +229,20 @@ void WorkerSession::note_done(const Given& given, const wire::Done& done) {
   }
 }
 
-void WorkerSession::assign(Job& job, uint64_t number, int64_t expected_ns) {
+void WorkerSession::assign(Job& job, uint64_t number, int64_t priority, int64_t expected_ns) {
   --credit_;
   tenant_.take_slot();
-  take_turn(tenant_.budget(), expected_ns, wires().now_ns());
   ++tenant_.budget().running;
   last_number_ = number;
   job.extra().worker = this;
   job.more->number = number;
-  given_.push_back({.number = number,
-                    .job = &job,
-                    .sent = false,
-                    .given_ns = wires().now_ns(),
-                    .expected_ns = expected_ns});
+  given_.push_back(
+      {.number = number,
+       .job = &job,
+       .sent = false,
+       .given_ns = wires().now_ns(),
+       .priority = priority,
+       .charged_ns = take_turn(tenant_.budget(), priority, expected_ns, wires().now_ns())});
 }
 
 void WorkerSession::send(const Job& job, std::string_view frame) {
@@ -274,7 +275,8 @@ void WorkerSession::forget(const Job& job) {
     if (each.job == &job) {
       each.job->more->worker = nullptr;
       --tenant_.budget().running;
-      settle_turn(tenant_.budget(), each.expected_ns, wires().now_ns() - each.given_ns);
+      settle_turn(tenant_.budget(), each.priority, each.charged_ns,
+                  wires().now_ns() - each.given_ns);
       each = given_.back();
       given_.pop_back();
       return;

@@ -79,7 +79,7 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   Job& any_job() const { return *given_.back().job; }
 
   // The job is this worker's from now on, under a new number. REQUIRES: credit() > 0.
-  void assign(Job& job, uint64_t number, int64_t expected_ns);
+  void assign(Job& job, uint64_t number, int64_t priority, int64_t expected_ns);
   // Sends its SUBMIT frame. REQUIRES: it was assigned, and not sent yet.
   void send(const Job& job, std::string_view frame);
   // The job is no longer wanted; its slot comes back with the worker's next TAKE, or at once if it
@@ -97,8 +97,9 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
     Job* job;
     bool sent;
     int64_t given_ns = 0;
-    int64_t expected_ns = 0;  // that it takes
-    int64_t head_ns = 0;      // when its answer began to stream; 0: it does not
+    int64_t priority = 0;
+    int64_t charged_ns = 0;  // for its turn
+    int64_t head_ns = 0;     // when its answer began to stream; 0: it does not
   };
   void on_frame(const wire::Frame& frame, std::string_view bytes) override;
   void on_closed() override { host_.on_worker_closed(*this); }

@@ -381,7 +381,7 @@ class SharedDevice {
       });
       auto& job = static_cast<SimulatedJob&>(*scheduler_.take(*next->lane, now_));
       const int64_t takes_ns = scheduler_.remaining_ns(job, now_);
-      take_turn(next->worker, takes_ns > 0 ? takes_ns : kUnknownJobNs, now_);
+      take_turn(next->worker, 0, takes_ns > 0 ? takes_ns : kUnknownJobNs, now_);
       running_.emplace(now_ + job.service_ns, &job);
       next->given_ns += static_cast<double>(job.service_ns);
       --next->waiting;

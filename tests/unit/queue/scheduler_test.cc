@@ -555,6 +555,52 @@ TEST_F(SchedulerTest, WhereLanesShareADeviceTheirTurnsAreCounted) {
   EXPECT_NEAR(static_cast<double>(ms(add(*demo_))), 10'000, 300) << "300 jobs on three slots";
 }
 
+TEST_F(SchedulerTest, ARivalsJobsThatNameNoModelCountAndThoseOfAPausedQueueDoNot) {
+  auto& image = scheduler_.set_queue({.name = "image"});
+  auto& rival = scheduler_.lane(image, "image");
+  scheduler_.set_capacity(*demo_, 1);
+  scheduler_.set_capacity(rival, 1);
+  scheduler_.set_rivals(*demo_, 1, {{.lane = &rival, .part = 1, .slots = 1}});
+  scheduler_.set_rivals(rival, 1, {{.lane = demo_, .part = 1, .slots = 1}});
+  for (Scheduler::Lane* const lane : {demo_, &rival}) {
+    Ticket& job = add(*lane);
+    take(*lane);
+    now_ += 100 * kNsPerMs;
+    scheduler_.finish(job, Outcome::kCompleted, now_);
+  }
+  add(*demo_);
+  take(*demo_);
+  for (int i = 0; i < 19; ++i) {
+    add(*demo_);
+  }
+  const auto last_ms = [&, &last = add(*demo_)] { return wait_ns(last) / kNsPerMs; };
+  EXPECT_EQ(last_ms(), 2000);
+  for (int i = 0; i < 50; ++i) {
+    add(image.any_model());
+  }
+  EXPECT_NEAR(static_cast<double>(last_ms()), 3900, 1);
+  scheduler_.pause(image);
+  EXPECT_EQ(last_ms(), 2000);
+  scheduler_.resume(image);
+  EXPECT_NEAR(static_cast<double>(last_ms()), 3900, 1);
+  scheduler_.pause(*queue_);
+  EXPECT_NEAR(static_cast<double>(last_ms()), 3900, 1) << "as if it were resumed";
+}
+
+TEST_F(SchedulerTest, WhatAJobSaysItCostsIsBelievedWithinReason) {
+  scheduler_.set_capacity(*demo_, 1);
+  Ticket& job = add(*demo_, {.cost = 1});
+  take(*demo_);
+  now_ += 1500 * kNsPerSec;
+  scheduler_.finish(job, Outcome::kCompleted, now_);
+  add(*demo_, {.cost = FairShare::kMaxCost});
+  EXPECT_EQ(Scheduler::expected_ns(*take(*demo_)), 86'400 * kNsPerSec);
+  for (int i = 0; i < 1000; ++i) {
+    add(*demo_, {.cost = FairShare::kMaxCost});
+  }
+  EXPECT_EQ(wait_ns(add(*demo_)), 1'000'000'000'000'000'000);
+}
+
 TEST_F(SchedulerTest, WithoutWorkOfOthersASharedDeviceIsItsOwn) {
   scheduler_.set_capacity(*demo_, 2);
   scheduler_.set_rivals(*demo_, 2, {{.lane = other_, .part = 0.5, .slots = 2}});

@@ -50,7 +50,7 @@ class TurnsTest : public testing::Test {
       }
     }
     Worker& next = *bidders[next_turn(bids, now_ns_)];
-    take_turn(next.budget, next.takes_ns, now_ns_);
+    take_turn(next.budget, next.priority, next.takes_ns, now_ns_);
     now_ns_ += next.takes_ns;
     next.given_ns += next.takes_ns;
     ++next.given;
@@ -78,13 +78,13 @@ TEST_F(TurnsTest, AJobIsChargedWhatItTookWhateverWasExpected) {
   Worker& fresh = add(20 * kNsPerMs);
   known.has_jobs = false;
   turn();
-  settle_turn(fresh.budget, fresh.takes_ns, 290 * kNsPerMs);
+  settle_turn(fresh.budget, 0, fresh.takes_ns, 290 * kNsPerMs);
   known.has_jobs = true;
   for (int i = 0; i < 13; ++i) {
     EXPECT_EQ(&turn(), &known) << i;
   }
-  take_turn(known.budget, kUnknownJobNs, now_ns_);
-  settle_turn(known.budget, kUnknownJobNs, 40 * kNsPerMs);
+  const int64_t charged_ns = take_turn(known.budget, 0, kUnknownJobNs, now_ns_);
+  settle_turn(known.budget, 0, charged_ns, 40 * kNsPerMs);
   EXPECT_EQ(&turn(), &fresh);
   EXPECT_EQ(&turn(), &known);
 }
@@ -116,6 +116,36 @@ TEST_F(TurnsTest, AHigherClassGoesFirstAndWhoWasPassedOverIsOwedNothingForIt) {
     turn();
   }
   EXPECT_NEAR(low.given, 5, 1);
+}
+
+TEST_F(TurnsTest, WhatAHigherClassTakesLeavesTheOthersTheirEqualParts) {
+  Worker& high = add(kNsPerSec);
+  const Worker& first = add(kNsPerSec);
+  const Worker& second = add(100 * kNsPerSec);
+  high.priority = 10;
+  for (int i = 0; i < 100'000; ++i) {
+    high.has_jobs = i % 2 == 0;
+    turn();
+  }
+  EXPECT_NEAR(static_cast<double>(first.given_ns), static_cast<double>(second.given_ns), 1.01e11);
+  EXPECT_GT(second.given, 100);
+}
+
+TEST_F(TurnsTest, WhatIsChargedIsGivenBackThoughTheDeviceHasMoreSlotsByThen) {
+  Budget& worker = add(kNsPerMs).budget;
+  const int64_t charged_ns = take_turn(worker, 3, 3600 * kNsPerSec, now_ns_);
+  device_.slots = 8;
+  settle_turn(worker, 3, charged_ns, 0);
+  EXPECT_TRUE(worker.turn.tags.empty());
+}
+
+TEST_F(TurnsTest, ClassesThatNeverEndAreForgotten) {
+  Budget& worker = add(kNsPerMs).budget;
+  for (int64_t priority = 0; priority < 10'000; ++priority) {
+    take_turn(worker, priority, kNsPerMs, now_ns_);
+  }
+  EXPECT_LE(worker.turn.tags.size(), kMostTurnClasses);
+  EXPECT_LE(device_.turn.tags.size(), kMostTurnClasses);
 }
 
 TEST_F(TurnsTest, ALowerClassIsLetBeforeOnceItHasWaitedAndNotTooOften) {
@@ -163,9 +193,9 @@ TEST_F(TurnsTest, ManySlotsDoNotWearTheTagsOut) {
   Worker& worker = add(3600 * kNsPerSec);
   add(kNsPerSec).has_jobs = false;
   for (int i = 0; i < 100'000; ++i) {
-    take_turn(worker.budget, worker.takes_ns, now_ns_);
+    take_turn(worker.budget, 0, worker.takes_ns, now_ns_);
   }
-  EXPECT_EQ(worker.budget.turn.tag_ns, 3600 * kNsPerSec) << "the tags keep to real time";
+  EXPECT_EQ(worker.budget.turn.tags.at(0), 3600 * kNsPerSec) << "the tags keep to real time";
 }
 
 }  // namespace
