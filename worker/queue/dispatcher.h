@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -173,8 +174,9 @@ class Dispatcher {
   WorkerSession* next_worker(const Claims& device);
   void give(WorkerSession& worker, Job& job);
   void note_end(const Job& job, AdaptiveSlots::End end, double work = 0) const;
-  template <typename Of, typename Count>
-  uint32_t bounded(Of&& of, Count&& count) const;
+  using ByDevice = std::map<const Budget*, std::map<const Scheduler::Lane*, uint32_t>>;
+  template <typename Count>
+  ByDevice by_device(Count&& count) const;
   void deliver(Job& job);
   void fetched(const JobId& id, uint64_t number, Result<std::string> frame);
   int64_t clock_ms() const { return wall_ms_() - wires_.now_ns() / kNsPerMs; }

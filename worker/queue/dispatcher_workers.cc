@@ -73,39 +73,25 @@ void Dispatcher::worker_lost(WorkerSession& worker, int64_t next_start_ns, std::
   fill_all();
 }
 
-// What some workers count, within the bounds of theirs that they share on a device.
-template <typename Of, typename Count>
-uint32_t Dispatcher::bounded(Of&& of, Count&& count) const {
-  std::map<const Budget*, uint32_t> sums;
-  for (const WorkerSession* worker : workers_) {
-    if (of(*worker)) {
-      sums[&worker->tenant().budget()] += count(*worker);
-    }
+// What each worker counts, by device and lane, within the bounds of those that share them.
+template <typename Count>
+Dispatcher::ByDevice Dispatcher::by_device(Count&& count) const {
+  std::map<std::pair<const Budget*, const Scheduler::Lane*>, uint32_t> by_worker;
+  for (const WorkerSession* const worker : workers_) {
+    by_worker[{&worker->tenant().budget(), &worker->lane()}] += count(*worker);
   }
-  std::map<const Budget*, uint32_t> devices;
-  uint32_t alone = 0;
-  for (const auto& [share, sum] : sums) {
-    const uint32_t within = std::min(sum, share->usual());
-    (share->parent == nullptr ? alone : devices[share->parent]) += within;
+  ByDevice counted;
+  for (const auto& [of, sum] : by_worker) {
+    const auto [share, lane] = of;
+    uint32_t& there = counted[&share->device()][lane];
+    there = std::min(share->device().slots, there + std::min(sum, share->usual()));
   }
-  for (const auto& [device, sum] : devices) {
-    alone += std::min(sum, device->slots);
-  }
-  return alone;
+  return counted;
 }
 
 void Dispatcher::recount() {
   using Lane = Scheduler::Lane;
-  std::map<std::pair<const Budget*, const Lane*>, uint32_t> by_worker;
-  for (const WorkerSession* const worker : workers_) {
-    by_worker[{&worker->tenant().budget(), &worker->lane()}] += worker->capacity();
-  }
-  std::map<const Budget*, std::map<const Lane*, uint32_t>> by_device;
-  for (const auto& [of, sum] : by_worker) {
-    const auto [share, lane] = of;
-    uint32_t& there = by_device[&share->device()][lane];
-    there = std::min(share->device().slots, there + std::min(sum, share->usual()));
-  }
+  const ByDevice devices = by_device([](const WorkerSession& worker) { return worker.capacity(); });
   struct Share {
     Lane* lane;
     uint32_t device_slots = 0;
@@ -116,7 +102,7 @@ void Dispatcher::recount() {
     for (size_t i = 1; i < queue.lanes.size(); ++i) {
       Share& share = shares.emplace_back(Share{queue.lanes[i].get()});
       uint32_t capacity = 0;
-      for (const auto& [device, lanes] : by_device) {
+      for (const auto& [device, lanes] : devices) {
         const auto own = lanes.find(share.lane);
         if (own == lanes.end()) {
           continue;
@@ -145,11 +131,16 @@ void Dispatcher::recount() {
 }
 
 uint32_t Dispatcher::slots(const Scheduler::Queue& queue) const {
-  return bounded(
-      [&](const WorkerSession& worker) {
-        return worker.lane().queue == &queue && !worker.draining();
-      },
-      [](const WorkerSession& worker) { return worker.slots(); });
+  uint32_t slots = 0;
+  for (const auto& [device, lanes] : by_device(
+           [](const WorkerSession& worker) { return worker.draining() ? 0 : worker.slots(); })) {
+    uint32_t there = 0;
+    for (const auto& [lane, count] : lanes) {
+      there += lane->queue == &queue ? count : 0;
+    }
+    slots += std::min(there, device->slots);
+  }
+  return slots;
 }
 
 // Of those on a device that have a free slot, the one whose turn it is; nullptr when there is none.
@@ -164,17 +155,17 @@ WorkerSession* Dispatcher::next_worker(const Claims& device) {
   if (bidders_.size() < 2) {
     return bidders_.empty() ? nullptr : bidders_.front();
   }
-  std::erase_if(bidders_,
-                [](const auto* each) { return Scheduler::next(each->lane()) == nullptr; });
   bids_.clear();
   for (WorkerSession* const worker : bidders_) {
-    const Scheduler::Ticket& job = *Scheduler::next(worker->lane());
-    bids_.push_back({.worker = &worker->tenant().budget(),
-                     .priority = Scheduler::rank_of(job),
-                     .arrived_ns = job.arrived_ns(),
-                     .aging_ns = worker->lane().queue->settings.aging_ns,
-                     .busy = worker->tenant().busy(),
-                     .slots = worker->slots()});
+    if (const Scheduler::Ticket* const job = Scheduler::next(worker->lane()); job != nullptr) {
+      bidders_[bids_.size()] = worker;  // those without a job are left out
+      bids_.push_back({.worker = &worker->tenant().budget(),
+                       .priority = Scheduler::rank_of(*job),
+                       .arrived_ns = job->arrived_ns(),
+                       .aging_ns = worker->lane().queue->settings.aging_ns,
+                       .busy = worker->tenant().busy(),
+                       .slots = worker->slots()});
+    }
   }
   return bids_.empty() ? nullptr : bidders_[next_turn(bids_, wires_.now_ns())];
 }

@@ -69,8 +69,8 @@ Status ResultFiles::write(const JobId& id, uint64_t offset, std::string_view byt
 }
 
 Status ResultFiles::seal(const JobId& id, uint64_t size) {
-  const Fd file(
-      ::openat(directory_.get(), std::string(id.view()).c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+  const std::string name(id.view());
+  const Fd file(::openat(directory_.get(), name.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
   struct stat status {};
   if (!file.valid() || ::fstat(file.get(), &status) != 0) {
     return failed(path(id), "open");
@@ -81,7 +81,6 @@ Status ResultFiles::seal(const JobId& id, uint64_t size) {
   if (::ftruncate(file.get(), static_cast<off_t>(size)) != 0) {
     return failed(path(id), "truncate");
   }
-  const std::string name(id.view());
   if (doubtful_.contains(name) || flush_(file.get()) != 0) {
     doubtful_.insert(name);
     if (Status copied = copy(id, file); !copied) {

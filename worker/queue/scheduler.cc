@@ -613,10 +613,13 @@ void Scheduler::Load::add(const Load& other, double part) noexcept {
 // At the moment the job starts, one slot has just become free, and each other is in the midst of a
 // job. So until then the slots do all the work that is before it and all that they have begun, but
 // for what those others still need.
-double Scheduler::Load::over(double slots) const noexcept {
+double Scheduler::Load::begun_by_others_ns(double slots) const noexcept {
   const double jobs = running + waiting;
-  const double others = std::min(slots - 1, jobs);
-  return jobs > 0 ? std::max(0.0, ns - others * residual_ns / jobs) / slots : 0;
+  return jobs > 0 ? std::min(slots - 1, jobs) * residual_ns / jobs : 0;
+}
+
+double Scheduler::Load::over(double slots) const noexcept {
+  return std::max(0.0, ns - begun_by_others_ns(slots)) / slots;
 }
 
 // Of jobs that name no model, its workers take their part.
@@ -684,10 +687,7 @@ double Scheduler::wait_beside_rivals(const Lane& lane, const Load& own, int64_t 
     wait_ns += each[i].first_ns + own.same_ns;
   }
   const double slots = lane.device_slots_;
-  const double jobs = all.running + all.waiting;
-  const double others_ns =  // as in Load::over()
-      jobs > 0 ? std::min(slots - 1, jobs) * all.residual_ns / jobs : 0;
-  const double own_ns = std::max(0.0, own.ns - others_ns);
+  const double own_ns = std::max(0.0, own.ns - all.begun_by_others_ns(slots));
   for (bool sooner = true; sooner;) {
     double work_ns = own_ns;
     double free = slots;

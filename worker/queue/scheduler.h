@@ -334,6 +334,7 @@ class Scheduler {
     uint32_t shared = 0;     // and jobs that name no model, not only its part of them
 
     void add(const Load& other, double part) noexcept;
+    double begun_by_others_ns(double slots) const noexcept;
     double over(double slots) const noexcept;
   };
   static Load load_before(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
