@@ -119,13 +119,19 @@ ngx_int_t add_bounds(ngx_http_request_t* r, const Limit& limit, std::string_view
   return NGX_DECLINED;
 }
 
+// Each worker process says it once a minute. False: it has said it.
+bool may_say(time_t& last_said) noexcept {
+  const bool due = ngx_time() - last_said >= 60;
+  last_said = due ? ngx_time() : last_said;
+  return due;
+}
+
 void tell_of_unknown_tier(ngx_http_request_t* r, const Limit& limit,
                           std::string_view name) noexcept {
-  static time_t last_said = 0;  // each worker process says it once a minute
-  if (ngx_time() - last_said < 60) {
+  static time_t last_said = 0;
+  if (!may_say(last_said)) {
     return;
   }
-  last_said = ngx_time();
   // What is no name may be anything, a credential or a forged line.
   ngx_str_t text = str(is_name(name) ? name : name.empty() ? "(empty)" : "(not a name)");
   ngx_str_t file = limit.file;
@@ -413,9 +419,8 @@ ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Stage st
 
 ngx_int_t refuse_full_table(ngx_http_request_t* r, RequestState& state,
                             const LocConf& loc) noexcept {
-  static time_t last_said = 0;  // each worker process says it once a minute
-  if (ngx_time() - last_said >= 60) {
-    last_said = ngx_time();
+  static time_t last_said = 0;
+  if (may_say(last_said)) {
     ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
                   "zone \"%V\" is full of live limits: new keys are refused; make it larger",
                   &loc.limits[0]->zone->name);

@@ -206,11 +206,6 @@ T* find_named(const PoolArray<T*>& list, std::string_view name) noexcept {
   return nullptr;
 }
 
-// Whether an argument is NAME= and no more.
-inline bool lacks_value(std::string_view text) noexcept {
-  return !text.empty() && text.find('=') == text.size() - 1;
-}
-
 // NAME=VALUE of a directive's arguments; false if `text` is not about NAME.
 inline bool option(std::string_view text, std::string_view name, std::string_view& value) noexcept {
   if (text.size() <= name.size() || text.substr(0, name.size()) != name ||
@@ -231,7 +226,16 @@ constexpr char kNameRule[] = "a name is 1 to 64 of a-z A-Z 0-9 - _ .";
 // Says what is wrong at the line being read, as nginx -t shows it, and fails the directive.
 char* refuse(ngx_conf_t* cf, const char* format, ...) noexcept;
 
-// The same for something found wrong only once everything was read: where is told by `file` and
+// Refuses an argument that is NAME= and no more.
+inline char* check_value(ngx_conf_t* cf, size_t i) noexcept {
+  const std::string_view text = view(arg(cf, i));
+  return text.empty() || text.find('=') != text.size() - 1
+             ? NGX_CONF_OK
+             : refuse(cf, "parameter \"%V\" of %V has no value: give it one, or leave it out",
+                      &arg(cf, i), &arg(cf, 0));
+}
+
+// As refuse(), for something found wrong only once everything was read: where is told by `file` and
 // `line`.
 ngx_int_t refuse_at(ngx_conf_t* cf, const ngx_str_t& file, ngx_uint_t line, const char* format,
                     ...) noexcept;

@@ -39,10 +39,8 @@ struct LimitParts {
 char* read_limit_parts(ngx_conf_t* cf, LimitParts& parts) noexcept {
   for (size_t i = 1; i < cf->args->nelts; ++i) {
     const std::string_view text = view(arg(cf, i));
-    if (lacks_value(text)) {
-      return refuse(cf,
-                    "parameter \"%V\" of penstock_limit has no value: give it one, or leave it out",
-                    &arg(cf, i));
+    if (char* const lacking = check_value(cf, i); lacking != NGX_CONF_OK) {
+      return lacking;
     }
     for (size_t earlier = 1; earlier < i; ++earlier) {
       const std::string_view other = view(arg(cf, earlier));

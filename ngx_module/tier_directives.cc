@@ -14,9 +14,8 @@ char* read_tier_terms(ngx_conf_t* cf, Terms& terms, std::string_view& name) noex
                                                : terms.concurrency;
   for (size_t i = 1; i < cf->args->nelts; ++i) {
     const std::string_view text = view(arg(cf, i));
-    if (lacks_value(text)) {
-      return refuse(cf, "parameter \"%V\" of %V has no value: give it one, or leave it out",
-                    &arg(cf, i), &arg(cf, 0));
+    if (char* const lacking = check_value(cf, i); lacking != NGX_CONF_OK) {
+      return lacking;
     }
     if (option(text, "name", name) || option(text, "burst", terms.burst) ||
         option(text, "algorithm", terms.algorithm)) {
