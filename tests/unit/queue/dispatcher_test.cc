@@ -26,6 +26,18 @@ class DispatcherTest : public SessionTest {
     ADD_FAILURE() << "no frame of type " << static_cast<int>(type);
     return {};
   }
+  // The caller does not read them, and the job is over.
+  void send_until_cancelled(Peer& device, std::string_view frames, int most) {
+    std::optional<Peer::Received> cancel;
+    for (int i = 0; i < most && !cancel; ++i) {
+      device.send_bytes(frames);
+      turn();
+      cancel = device.next();
+    }
+    ASSERT_TRUE(cancel);
+    EXPECT_EQ(cancel->type, FrameType::kCancel);
+    EXPECT_EQ(dispatcher_.jobs(), 0U);
+  }
   static wire::Failed failure(const Peer::Received& received) {
     return received.as<wire::Failed>();
   }
@@ -582,15 +594,7 @@ TEST_F(DispatcherTest, AnAnswerThatIsNotReadIsCutShort) {
   device.send(number, wire::Head{200, "text/plain"});
   std::string chunk;
   wire::append_chunk(chunk, number, std::string(60'000, 'x'));
-  std::optional<Peer::Received> cancel;
-  for (int i = 0; i < 100 && !cancel; ++i) {
-    device.send_bytes(chunk);
-    turn();
-    cancel = device.next();
-  }
-  ASSERT_TRUE(cancel);
-  EXPECT_EQ(cancel->type, FrameType::kCancel);
-  EXPECT_EQ(dispatcher_.jobs(), 0U);
+  send_until_cancelled(device, chunk, 100);
   std::optional<Peer::Received> last;
   for (int i = 0; i < 100; ++i) {
     while (auto received = peer.next()) {
@@ -635,15 +639,7 @@ TEST_F(DispatcherTest, ProgressThatIsNotReadEndsTheJobToo) {
   for (int i = 0; i < 1000; ++i) {
     wire::append(frames, number, wire::Progress{.millionths = 1});
   }
-  std::optional<Peer::Received> cancel;
-  for (int i = 0; i < 500 && !cancel; ++i) {
-    device.send_bytes(frames);
-    turn();
-    cancel = device.next();
-  }
-  ASSERT_TRUE(cancel);
-  EXPECT_EQ(cancel->type, FrameType::kCancel);
-  EXPECT_EQ(dispatcher_.jobs(), 0U);
+  send_until_cancelled(device, frames, 500);
 }
 
 TEST_F(DispatcherTest, WorkersThatBreakARuleLoseTheirConnectionAndTheirJobsGoBack) {

@@ -154,6 +154,16 @@ class PromiseTest : public SessionTest {
     device.send_bytes(chunk);
     turn();
   }
+  // The job is done, but where its result would lie, a folder is in the way. Its number.
+  uint64_t end_beyond_writing(Peer& device, const std::string& id) {
+    std::filesystem::create_directory(store_->result_path(*parse_job_id(id)));
+    const uint64_t number = take(device);
+    device.send(number, wire::Head{.status = 200, .content_type = "text/plain"});
+    say(device, number, std::string(2 * Store::kInlineBytes, 'x'));
+    device.send(number, wire::Done{});
+    turn();
+    return number;
+  }
 
   std::string folder_ = std::filesystem::temp_directory_path() / ("promise." + random_name());
   std::unique_ptr<Store> store_;

@@ -322,12 +322,7 @@ TEST_F(PromiseTest, AJobWhoseEndCannotBeWrittenIsNotOverInAnyEndpoint) {
   Peer peer = caller();
   Peer device = worker(1);
   const std::string id = promised(peer, 1);
-  std::filesystem::create_directory(store_->result_path(*parse_job_id(id)));
-  const uint64_t number = take(device);
-  device.send(number, wire::Head{.status = 200, .content_type = "text/plain"});
-  say(device, number, std::string(2 * Store::kInlineBytes, 'x'));
-  device.send(number, wire::Done{});
-  turn();
+  end_beyond_writing(device, id);
   peer.send(2, get("/" + id));
   const Reply job = wait_for_reply(peer, 2);
   EXPECT_NE(job.body.find("\"processing\""), std::string::npos) << job.body;
@@ -349,12 +344,7 @@ TEST_F(PromiseTest, WhileNothingCanBeWrittenNoAnswerIsPromisedToBeKept) {
   Peer peer = caller();
   Peer device = worker(3);
   const std::string id = promised(peer, 1);
-  std::filesystem::create_directory(store_->result_path(*parse_job_id(id)));
-  const uint64_t number = take(device);
-  device.send(number, wire::Head{.status = 200, .content_type = "text/plain"});
-  say(device, number, std::string(2 * Store::kInlineBytes, 'x'));
-  device.send(number, wire::Done{});
-  turn();
+  const uint64_t number = end_beyond_writing(device, id);
   while (store_->health()) {
     std::this_thread::yield();
   }
