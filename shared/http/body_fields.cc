@@ -108,7 +108,6 @@ double string_to_double(std::string_view text) noexcept {
 
 BodyFields::BodyFields(std::span<const std::string_view> names) noexcept
     : names_(names.first(std::min(names.size(), kMaxFields))),
-      left_(names_.size()),
       state_(names_.empty() ? State::kEnd : State::kStart) {
   for (const std::string_view name : names_) {
     known_ |= bit_of(name);
@@ -214,6 +213,9 @@ size_t BodyFields::begin_value(char c, size_t i) noexcept {
   digest_ = {};
   piece_from_ = i;
   begin_text(kMaxValueBytes);
+  if (field_ != kNone) {
+    settled_ &= ~(uint32_t{1} << field_);  // what came of the same name before does not count
+  }
   if (field_ == kNone || c == '{' || c == '[') {
     type_ = c == '{' ? Type::kObject : Type::kArray;
     state_ = State::kPass;
@@ -426,14 +428,14 @@ void BodyFields::keep(char c) noexcept {
   }
 }
 
-// Who wants the value of the key that was kept, and has none yet.
+// Who wants the value of the key that was kept.
 size_t BodyFields::wanted() const noexcept {
   if (unusable_ || (known_ & bit_of(kept())) == 0) {
     return kNone;
   }
   for (size_t i = 0; i < names_.size(); ++i) {
     if (names_[i] == kept()) {
-      return (settled_ >> i & 1) == 0 ? i : kNone;
+      return i;
     }
   }
   return kNone;
@@ -453,9 +455,6 @@ void BodyFields::settle(Type type, std::string_view text, size_t i) noexcept {
   text.copy(texts_[field_], text.size());
   settled_ |= uint32_t{1} << field_;
   field_ = kNone;
-  if (--left_ == 0) {
-    state_ = State::kEnd;
-  }
 }
 
 double number_of(const BodyField& field) noexcept {

@@ -7,11 +7,11 @@
 //   number_of(fields[2])           // "1024x1024" is 1048576
 //
 // The edge needs a few small values out of bodies that may be large and arrive in pieces: to key
-// limits, to route, and to weigh what a request will cost. Whoever runs the job obeys what was
-// found here, so the first field of a name at the top level is enough, and it is the one that
-// counts. The body is not judged: a malformed one yields what was found before it went wrong, and
-// the engine says what is wrong with it. What is found of one field does not depend on which others
-// are wanted.
+// limits, to route, and to weigh what a request will cost. Of several fields of one name at the top
+// level the last one counts, as it does for whoever runs the job (worker/pool/json_reader.h) and
+// for most parsers there are. The body is not judged: a malformed one yields what was found before
+// it went wrong, and the engine says what is wrong with it. What is found of one field does not
+// depend on which others are wanted.
 //
 // Memory is fixed; every byte is looked at a bounded number of times, however hostile the body.
 // Format: RFC 8259.
@@ -50,12 +50,12 @@ class BodyFields {
   // REQUIRES: no name twice; the names, and the span of them, outlive this object.
   explicit BodyFields(std::span<const std::string_view> names) noexcept;
 
-  // Feeds the next piece of the body. True once nothing more can change the outcome: all is found,
-  // the top-level object is closed, or this is no JSON object.
+  // Feeds the next piece of the body. True once nothing more can change the outcome: the top-level
+  // object is closed, or this is no JSON object.
   bool feed(std::string_view piece) noexcept;
 
-  // What was found of names[i]: kMissing until the end of its value was seen. The text is valid as
-  // long as this object.
+  // What was found of names[i]: kMissing until the end of its last value was seen. The text is
+  // valid until more is fed.
   BodyField operator[](size_t i) const noexcept;
 
  private:
@@ -115,7 +115,6 @@ class BodyFields {
   void settle(BodyField::Type type, std::string_view text, size_t i) noexcept;
 
   std::span<const std::string_view> names_;
-  size_t left_;          // names not settled
   uint64_t known_ = 0;   // bit_of() of each name
   uint64_t before_ = 0;  // bytes of the pieces before this one
   State state_;
@@ -140,7 +139,8 @@ class BodyFields {
   size_t limit_ = 0;  // of size_
   char kept_[kMaxValueBytes];
 
-  // The outcome. A name is settled by its first value, even if that turns out to be malformed.
+  // The outcome. A name is settled by the end of each value, even if that is malformed, and not
+  // settled any more once another begins.
   uint32_t settled_ = 0;     // bit i: names_[i]
   Found found_[kMaxFields];  // of the settled
   char texts_[kMaxFields][kMaxValueBytes];

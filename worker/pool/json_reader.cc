@@ -1,5 +1,6 @@
 #include "worker/pool/json_reader.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "shared/base/utf8.h"
@@ -127,6 +128,7 @@ size_t JsonReader::offset_of(error_code error) {
 }
 
 bool JsonReader::malformed(error_code error) {
+  malformed_ = true;
   if (error == simdjson::EMPTY) {
     return fail("", std::string(source_.subject) + " is empty. Send a JSON object.");
   }
@@ -134,15 +136,31 @@ bool JsonReader::malformed(error_code error) {
                       " at byte " + std::to_string(offset_of(error)) + ".");
 }
 
+bool JsonReader::Refused::forget(std::string_view name) {
+  return std::erase_if(fields_, [&](const auto& each) { return each.first == name; }) > 0;
+}
+
+void JsonReader::Refused::add(std::string_view name, Failure failure) {
+  fields_.emplace_back(name, std::move(failure));
+}
+
 bool JsonReader::top_level(simdjson::ondemand::object& object) {
   if (!ok()) {
     return false;
   }
+  document_.rewind();
   const error_code error = document_.get_object().get(object);
   if (error == simdjson::INCORRECT_TYPE) {
     return fail("", std::string(source_.subject) + " must be a JSON object.");
   }
   return error == simdjson::SUCCESS || malformed(error);
+}
+
+// Looks at every value once more, and at no field's meaning.
+bool JsonReader::check_whole() {
+  simdjson::ondemand::object object;
+  const auto on_field = [this](std::string_view, Value value) { return skip(value, 2); };
+  return top_level(object) && walk_fields(object, on_field) && at_end();
 }
 
 bool JsonReader::at_end() {

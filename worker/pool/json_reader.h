@@ -3,6 +3,11 @@
 // simdjson's On-Demand front end validates only what is looked at; whoever uses this looks at every
 // value, with skip() at those it does not need, so that a body that passes is valid JSON as a whole
 // (RFC 8259).
+//
+// Of several fields of one name in an object the last one counts, as at the edge
+// (shared/http/body_fields.h): what was refused of one is forgotten when its name comes again. So
+// whoever reads a field a second time must leave nothing of the first; a top-level field that ends
+// as null is the owner's to undo.
 #pragma once
 
 #include <simdjson.h>
@@ -12,6 +17,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "worker/pool/engine.h"
 
@@ -56,7 +63,8 @@ class JsonReader {
   // Any value, only checked. `is_empty`: false, 0, "", [] or {}.
   bool skip(Value& value, int depth, bool* is_empty = nullptr);
 
-  // Calls on_field(name, value) for each field of the top-level object.
+  // Calls on_field(name, value) for each field of the top-level object. May be called again: it
+  // begins anew.
   template <typename F>
   bool each_top_field(F&& on_field);
   template <typename F>
@@ -69,8 +77,24 @@ class JsonReader {
   static const char* name_of(JsonType type);
 
  private:
+  // Fields of one object that were refused, with why: each until its name comes again.
+  class Refused {
+   public:
+    static constexpr size_t kMost = 16;
+    // The name comes again. True if what was refused is thereby forgotten.
+    bool forget(std::string_view name);
+    void add(std::string_view name, Failure failure);
+    bool full() const { return fields_.size() == kMost; }
+    bool empty() const { return fields_.empty(); }
+    Failure first() && { return std::move(fields_.front().second); }
+
+   private:
+    std::vector<std::pair<std::string, Failure>> fields_;
+  };
+
   template <typename Object, typename F>
   bool walk_fields(Object& object, F& on_field);
+  bool check_whole();
   bool skip_scalar(Value& value, JsonType type, bool& empty);
   bool number_token(Value& value, std::string_view param, std::string_view& token);
   size_t offset_of(simdjson::error_code error);
@@ -84,10 +108,13 @@ class JsonReader {
   simdjson::ondemand::document document_;
   std::optional<size_t> at_;  // offset of the value being read, where known
   std::optional<Failure> failure_;
+  bool malformed_ = false;  // the failure is of the JSON, not of a field
+  bool forgot_ = false;     // a refused value, part of which nobody has looked at
 };
 
 template <typename Object, typename F>
 bool JsonReader::walk_fields(Object& object, F& on_field) {
+  Refused refused;
   for (auto result : object) {
     if (auto error = result.error(); error) {
       return malformed(error);
@@ -97,18 +124,26 @@ bool JsonReader::walk_fields(Object& object, F& on_field) {
     if (auto error = field.unescaped_key().get(name); error) {
       return malformed(error);
     }
+    forgot_ = refused.forget(name) || forgot_;
     if (!on_field(name, field.value())) {
-      return false;
+      if (malformed_ || refused.full()) {
+        return false;
+      }
+      refused.add(name, *std::exchange(failure_, std::nullopt));
     }
     at_.reset();
   }
-  return true;
+  if (!refused.empty()) {
+    failure_ = std::move(refused).first();
+  }
+  return ok();
 }
 
 template <typename F>
 bool JsonReader::each_top_field(F&& on_field) {
   simdjson::ondemand::object object;
-  return top_level(object) && walk_fields(object, on_field) && at_end();
+  return top_level(object) && walk_fields(object, on_field) && at_end() &&
+         (!forgot_ || check_whole());
 }
 
 template <typename F>

@@ -35,6 +35,7 @@ bool read_part(JsonReader& json, Value& value, const std::string& param, std::st
 bool read_content(JsonReader& json, Value& value, const std::string& param, Message& message,
                   bool& null) {
   JsonType type;
+  message.content.clear();
   if (!json.is_null(value, null)) {
     return false;
   }
@@ -44,7 +45,6 @@ bool read_content(JsonReader& json, Value& value, const std::string& param, Mess
   if (!json.type_of(value, type)) {
     return false;
   }
-  message.content.clear();
   if (type != JsonType::array) {
     return json.string(value, param, message.content);
   }
@@ -79,7 +79,7 @@ bool read_message(JsonReader& json, Value& value, const std::string& param, Mess
     if (name == "content") {
       bool null = false;
       const bool read = read_content(json, field, param + ".content", message, null);
-      has_content = has_content || !null;
+      has_content = !null;
       return read;
     }
     bool empty = true;

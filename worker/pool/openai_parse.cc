@@ -20,8 +20,10 @@ struct Draft {
   bool has_messages = false;
   bool has_stream_options = false;
   std::optional<uint32_t> max_completion_tokens;
-  uint64_t seen = 0;  // fields, as bits by their place in kFields
-  uint64_t seen_in_override = 0;
+  // Fields, as bits by their place in kFields.
+  uint64_t seen = 0;     // that had a value
+  uint64_t nulled = 0;   // whose last value was null
+  uint64_t ignored = 0;  // that are to be passed over
 };
 
 using ReadField = bool (*)(JsonReader&, Value&, std::string_view name, Draft&);
@@ -127,8 +129,11 @@ bool read_stream_options(JsonReader& json, Value& value, std::string_view name, 
     if (option != "include_usage") {
       return json.skip(field, 2);
     }
-    return json.is_null(field, null) && (null || json.boolean(field, "stream_options.include_usage",
-                                                              draft.request.include_usage));
+    if (!json.is_null(field, null)) {
+      return false;
+    }
+    draft.request.include_usage = false;
+    return null || json.boolean(field, "stream_options.include_usage", draft.request.include_usage);
   });
 }
 
@@ -263,20 +268,20 @@ bool read_field(JsonReader& json, std::string_view name, Value value, Draft& dra
                ? json.refuse(shown(name), "'" + shown(name) + "' is no field known here.")
                : json.skip(value, 2);
   }
-  // The edge goes by the first of two, others by the last: nobody shall be able to choose.
   const uint64_t bit = uint64_t{1} << (field - kFields.begin());
-  uint64_t& seen = draft.overriding ? draft.seen_in_override : draft.seen;
-  if ((seen & bit) != 0) {
-    return json.refuse(name, std::string(name) + " comes twice.");
+  if ((draft.ignored & bit) != 0) {
+    return json.skip(value, 2);
   }
-  seen |= bit;
   bool null = false;
   if (!json.is_null(value, null)) {
     return false;
   }
   if (null) {
+    draft.nulled |= bit;
     return !draft.overriding || json.refuse(name, std::string(name) + " must not be null.");
   }
+  draft.nulled &= ~bit;
+  draft.seen |= bit;
   return field->read(json, value, field->name, draft);
 }
 
@@ -323,7 +328,17 @@ std::optional<Failure> Parser::Buffers::read(std::string_view text, Source sourc
   const auto on_field = [&](std::string_view name, Value value) {
     return read_field(reader, name, value, draft);
   };
-  if (reader.each_top_field(on_field) && settle(reader, draft)) {
+  bool fine = reader.each_top_field(on_field);
+  if (const uint64_t absent = draft.seen & draft.nulled; fine && absent != 0) {
+    // Null came last: once more, as if these fields had never been there.
+    Draft anew;
+    anew.request.chat = draft.request.chat;
+    anew.model = draft.model;
+    anew.ignored = absent;
+    draft = std::move(anew);
+    fine = reader.each_top_field(on_field);
+  }
+  if (fine && settle(reader, draft)) {
     draft.request.max_tokens = take_bound(draft);
     return std::nullopt;
   }
@@ -334,6 +349,7 @@ std::optional<Failure> Parser::Buffers::read(std::string_view text, Source sourc
 std::optional<Failure> Parser::Buffers::read_override(std::string_view text, Draft& draft) {
   const auto asked = std::exchange(draft.request.max_tokens, std::nullopt);
   draft.has_stream_options = false;
+  draft.seen = draft.nulled = draft.ignored = 0;  // null is refused there, and undoes nothing
   draft.overriding = true;
   auto failure = read(text, kOverride, draft);
   draft.request.max_tokens = lower(asked, draft.request.max_tokens);

@@ -109,16 +109,41 @@ TEST(OpenaiParseTest, NullIsAbsentAndUnknownOrHarmlessFieldsAreIgnored) {
   }
 }
 
-// The edge has charged the first of them.
-TEST(OpenaiParseTest, AFieldThatComesTwiceIsRefused) {
-  for (const char* body :
-       {R"({"prompt":"a","prompt":["b"]})", R"({"prompt":"a","max_tokens":3,"max_tokens":90})",
-        R"({"prompt":"a","seed":null,"seed":2})"}) {
-    const Failure failure = bad("/v1/completions", body);
-    EXPECT_EQ(failure.status, 400) << body;
-    EXPECT_NE(failure.message.find("comes twice"), std::string::npos) << failure.message;
+TEST(OpenaiParseTest, OfSeveralFieldsOfOneNameTheLastCountsWhateverTheOthersWere) {
+  EXPECT_EQ(good_text(R"({"prompt":"a","prompt":["b"]})").prompt, "b");
+  EXPECT_EQ(good_text(with(R"("max_tokens":3,"max_tokens":90)")).max_tokens, 90U);
+  EXPECT_EQ(good_text(with(R"("max_tokens":0,"max\u005ftokens":"x","max_tokens":9)")).max_tokens,
+            9U);
+  EXPECT_EQ(good_text(with(R"("stop":["a",""],"n":[1,[2]],"stop":"b","n":1)")).stop,
+            std::vector<std::string>{"b"});
+  EXPECT_EQ(good_text(with(R"("seed":1,"seed":null)")).seed, std::nullopt);
+  EXPECT_EQ(good_text(with(R"("seed":1,"seed":null,"seed":2)")).seed, 2U);
+  EXPECT_FALSE(good_text(with(R"("stream":true,"stream_options":{"include_usage":true},
+      "stream_options":{"include_usage":true,"include_usage":null})"))
+                   .include_usage);
+  EXPECT_EQ(bad("/v1/completions", R"({"prompt":"a","prompt":null})").message,
+            "prompt is missing.");
+  EXPECT_EQ(bad("/v1/completions", with(R"("n":1,"n":2)")).param, "n");
+  const auto chat = good_chat(
+      R"({"messages":"none","messages":[{"role":5,"role":"wizard","role":"user","content":[{}],
+          "content":"x","content":[{"type":"image","type":"text","text":"a","text":"b"}]}]})");
+  EXPECT_EQ(chat.messages.at(0).role, "user");
+  EXPECT_EQ(chat.messages.at(0).content, "b");
+  EXPECT_EQ(
+      bad("/v1/chat/completions", R"({"messages":[{"role":"user","content":"x","content":null}]})")
+          .param,
+      "messages[0].content");
+}
+
+TEST(OpenaiParseTest, WhatCountsNoMoreMustStillBeJson) {
+  EXPECT_EQ(bad("/v1/completions", with(R"("n":[tru],"n":1)")).message,
+            "The body is not valid JSON: a word that is not true, false or null at byte 19.");
+  std::string many = "{\"prompt\":\"x\"";
+  for (int i = 0; i < 5000; ++i) {
+    many += ",\"n\":{\"a\":[]}";
   }
-  EXPECT_EQ(good_text(R"({"prompt":"a","unknown":1,"unknown":2})").prompt, "a");
+  EXPECT_EQ(good_text(many + ",\"n\":1}").prompt, "x");
+  EXPECT_EQ(bad("/v1/completions", many + "}").param, "n");
 }
 
 TEST(OpenaiParseTest, EdgesOfTheRangesAreIn) {
