@@ -61,4 +61,21 @@ size_t utf8_first_invalid(std::string_view text) noexcept {
   return std::string_view::npos;
 }
 
+std::string one_line(std::string_view text) {
+  std::string line;
+  line.reserve(text.size());
+  while (!text.empty()) {
+    const Utf8Char front = utf8_front(text);
+    const auto byte = static_cast<unsigned char>(text.front());
+    const bool c1 = byte == 0xC2 && front.bytes == 2 && static_cast<unsigned char>(text[1]) < 0xA0;
+    if (front.kind != Utf8Char::kWhole || byte < 0x20 || byte == 0x7F || c1) {
+      line.push_back('?');
+    } else {
+      line.append(text.substr(0, front.bytes));
+    }
+    text.remove_prefix(front.bytes);
+  }
+  return line;
+}
+
 }  // namespace penstock

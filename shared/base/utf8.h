@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 #include <string_view>
 
 namespace penstock {
@@ -21,5 +22,9 @@ size_t utf8_complete_prefix(std::string_view text) noexcept;
 
 // Offset of the first byte that is not UTF-8; npos when all of it is.
 size_t utf8_first_invalid(std::string_view text) noexcept;
+
+// `text` as a line of a log, or of a terminal: each control character (C0, DEL, C1) and each byte
+// that is not UTF-8 is a '?', so that no text begins a line of its own or moves a cursor.
+std::string one_line(std::string_view text);
 
 }  // namespace penstock

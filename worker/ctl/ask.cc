@@ -101,6 +101,9 @@ Error Penstockd::no_answer() const {
 Status Penstockd::send(std::string_view bytes) {
   while (!bytes.empty()) {
     const ssize_t size = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    if (size < 0 && errno == EPIPE) {
+      return Ok{};  // it has hung up, and what it said last is still to be read
+    }
     if (size < 0 && errno != EINTR) {
       return no_answer();
     }

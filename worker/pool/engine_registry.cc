@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "shared/base/utf8.h"
 #include "worker/engines/simulate/simulate_engine.h"
 #if PENSTOCK_WITH_LLAMA
 #include "worker/engines/llama/device.h"
@@ -43,7 +44,7 @@ Opened open_llama(const WorkerOptions& options, Sink& sink) {
                       .log =
                           [name = options.name](const std::string& line) {
                             std::fprintf(stderr, "penstock-worker %s: %s\n", name.c_str(),
-                                         line.c_str());
+                                         one_line(line).c_str());
                           }},
                      sink);
 }

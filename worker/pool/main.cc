@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <exception>
 
+#include "shared/base/utf8.h"
 #include "worker/devices/watch.h"
 #include "worker/pool/engine_registry.h"
 #include "worker/pool/options.h"
@@ -81,10 +82,14 @@ bool wait(const Pool::Turn& turn, int socket, int signals, bool& in_time) {
   return (fds[1].revents & POLLIN) != 0 && ::read(signals, &info, sizeof info) > 0;
 }
 
+void say(const WorkerOptions& options, const std::string& text) {
+  std::fprintf(stderr, "penstock-worker %s: %s\n", options.name.c_str(), one_line(text).c_str());
+}
+
 // Tells both the operator and penstockd why this worker ends.
 int give_up(const WorkerOptions& options, Link& link, const std::string& why,
             bool device_fault = false) {
-  std::fprintf(stderr, "penstock-worker %s: %s\n", options.name.c_str(), why.c_str());
+  say(options, why);
   wire::append(link.out(), 0, wire::Goodbye{why, device_fault ? 1U : 0U});
   link.flush();
   return 1;
@@ -110,7 +115,7 @@ int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
       std::_Exit(give_up(options, link, fault));
     }
     if (!turn.message.empty()) {
-      std::fprintf(stderr, "penstock-worker %s: %s\n", options.name.c_str(), turn.message.c_str());
+      say(options, turn.message);
     }
     if (turn.over) {
       return turn.exit_status;

@@ -47,10 +47,38 @@ void CallerSession::on_hello(const wire::Frame& frame) {
   if (role_ != 0 && role_ != hello.role) {
     return refuse("HELLO was repeated with another role");
   }
-  if (role_ == 0 && is(wire::Role::kEdge)) {
+  if (!may_be(hello.role)) {
+    return deny(hello.role);
+  }
+  const bool first = role_ == 0;
+  role_ = hello.role;
+  if (first) {
+    host_.on_greeted(*this);
+  }
+  if (first && is(wire::Role::kEdge)) {
     desks_.dispatcher.edges().joined(*this);
   }
-  role_ = hello.role;
+}
+
+bool CallerSession::may_be(uint64_t role) const {
+  return role == static_cast<uint64_t>(wire::Role::kTool) ? peer_.is(kOperator) || peer_.is(kViewer)
+                                                          : peer_.is(kEdge);
+}
+
+void CallerSession::deny(uint64_t role) {
+  const bool tool = role == static_cast<uint64_t>(wire::Role::kTool);
+  const std::string reason =
+      peer_.text() + " is no " + (tool ? "operator" : "edge") + "; " +
+      (tool ? "`access.operators` names who is" : "`access.edges` or `socket_group` says who is");
+  host_.on_denied(reason);
+  say_goodbye(reason);
+}
+
+void CallerSession::set_roles(uint8_t roles) {
+  peer_.roles = roles;
+  if (greeted() && !closed() && !may_be(role_)) {
+    deny(role_);
+  }
 }
 
 // Whether a request may come under this id; if not, it has been dealt with.
@@ -71,6 +99,13 @@ void CallerSession::on_ask(const wire::Frame& frame) {
   if (const char* const error = wire::parse(frame.payload, ask); error != nullptr) {
     return refuse(error);
   }
+  if (is_tool() && !peer_.is(kOperator)) {
+    return wire::append(out(), frame.header.id,
+                        wire::Failed{.status = 403,
+                                     .code = "forbidden",
+                                     .message = "Viewers see the status, and nothing else; "
+                                                "`access.operators` names who may do this."});
+  }
   if (good_id(frame.header.id)) {
     desks_.jobs_api.ask(*this, frame.header.id, ask);
   }
@@ -80,6 +115,9 @@ void CallerSession::on_submit(const wire::Frame& frame, std::string_view bytes) 
   wire::Submit submit;
   if (const char* const error = wire::parse(frame.payload, submit); error != nullptr) {
     return refuse(error);
+  }
+  if (is_tool() && !peer_.is(kEdge)) {
+    return deny(static_cast<uint64_t>(wire::Role::kCaller));
   }
   if (good_id(frame.header.id)) {
     desks_.intake.submit(*this, frame.header.id, submit, bytes);
@@ -95,6 +133,21 @@ bool CallerSession::on_oversized(const wire::FrameHeader& header) {
   }
   desks_.intake.refuse_oversized(*this, header.id, header.length);
   return true;
+}
+
+// Judged by its header, so that no number of requests which come at once takes more memory than all
+// may hold.
+bool CallerSession::on_begun(const wire::FrameHeader& header) {
+  if (role_ == 0 && header.type != FrameType::kHello) {
+    refuse("the first frame is not HELLO");
+    return true;
+  }
+  if (header.type != FrameType::kSubmit || header.id == 0 || find(header.id) != nullptr ||
+      desks_.intake.has_room_for(header.length)) {
+    return true;
+  }
+  desks_.intake.refuse_for_memory(*this, header.id);
+  return false;
 }
 
 void CallerSession::on_status(const wire::Frame& frame) {
@@ -132,7 +185,7 @@ void CallerSession::on_closed() {
   while (!requests_.empty()) {
     desks_.dispatcher.release(*requests_.back().waiter);
   }
-  if (role_ == static_cast<uint64_t>(wire::Role::kEdge)) {
+  if (has_role(wire::Role::kEdge)) {
     desks_.dispatcher.edges().left(*this);
   }
   host_.on_caller_closed(*this);

@@ -22,6 +22,7 @@ namespace {
 constexpr size_t kMaxWorkers = 256;
 constexpr uint32_t kDefaultMostSlots = 64;  // of `slots: auto`
 constexpr size_t kMaxDevices = 64;
+constexpr size_t kMaxPrincipals = 64;
 constexpr size_t kMaxDeviceBytes = 64;
 constexpr int64_t kMaxMemoryBytes = int64_t{1} << 50;  // of one; sums of all never overflow
 constexpr size_t kMaxNameBytes = wire::kQueueNameBytes - 1;
@@ -379,6 +380,7 @@ LimitsConfig read_limits(const YAML::Node& node, Complaints& complaints) {
   section.size("max_held", limits.max_held_bytes, 1, int64_t{1} << 46);
   section.size("max_unsent", limits.max_unsent_bytes, 1, int64_t{1} << 30);
   section.number("max_connections", limits.max_connections, 1, 1'000'000);
+  section.duration("hello_timeout", limits.hello_timeout_ns, 10 * kNsPerMs);
   section.duration("heartbeat_timeout", limits.heartbeat_timeout_ns, 2 * kNsPerSec);
   section.duration("start_timeout", limits.start_timeout_ns, kNsPerSec);
   section.duration("worker_grace", limits.worker_grace_ns, 0);
@@ -406,6 +408,36 @@ void read_socket(Section& section, Config& config) {
       section.complain("socket_mode", "must be an octal mode, like 0660");
     }
   }
+}
+
+// access: { operators: [...], edges: [...], viewers: [...] }
+AccessConfig read_access(const YAML::Node& node, Complaints& complaints) {
+  AccessConfig access;
+  if (!node.IsDefined()) {
+    return access;
+  }
+  Section section(node, "access", complaints);
+  for (const auto& [key, names] : {std::pair{"operators", &access.operators},
+                                   {"edges", &access.edges},
+                                   {"viewers", &access.viewers}}) {
+    const YAML::Node list = section.take(key);
+    if (!list.IsDefined()) {
+      continue;
+    }
+    if (!list.IsSequence() || list.size() == 0 || list.size() > kMaxPrincipals) {
+      section.complain(key, "must be a list of users and groups, 1 to " +
+                                std::to_string(kMaxPrincipals) + " of them, like [root, www-data]");
+      continue;
+    }
+    for (const auto& item : list) {
+      names->push_back(item.IsScalar() ? item.Scalar() : "");
+    }
+    if (const auto found = Principals::find(*names); !found) {
+      section.complain(key, found.error().message);
+    }
+  }
+  section.done();
+  return access;
 }
 
 WebhooksConfig read_webhooks(const YAML::Node& node, const std::string& file,
@@ -449,6 +481,7 @@ Config read_file(const YAML::Node& root, const std::string& path, Complaints& co
   config.devices = read_devices(section.take("devices"), complaints);
   config.limits = read_limits(section.take("limits"), complaints);
   config.webhooks = read_webhooks(section.take("webhooks"), path, complaints);
+  config.access = read_access(section.take("access"), complaints);
   section.done();
   return config;
 }

@@ -14,6 +14,7 @@
 
 #include "shared/base/clock.h"
 #include "shared/base/result.h"
+#include "worker/queue/roles.h"
 
 namespace penstock::queue {
 
@@ -64,6 +65,7 @@ struct LimitsConfig {
   int64_t max_held_bytes = int64_t{1} << 30;    // of all jobs together; past it: 503
   int64_t max_unsent_bytes = int64_t{4} << 20;  // of an answer its caller does not read
   uint32_t max_connections = 20'000;
+  int64_t hello_timeout_ns = 10 * kNsPerSec;       // a peer that has said nothing by then leaves
   int64_t heartbeat_timeout_ns = 10 * kNsPerSec;   // a worker silent for longer is killed
   int64_t start_timeout_ns = 600 * kNsPerSec;      // a worker not ready by then is killed
   int64_t worker_grace_ns = 10 * kNsPerSec;        // callers wait that long for a lost worker
@@ -81,7 +83,8 @@ struct WebhooksConfig {
 struct Config {
   std::string socket;
   uint32_t socket_mode = 0660;
-  std::string socket_group;   // empty: left as it is
+  std::string socket_group;  // empty: left as it is
+  AccessConfig access;
   std::string state;          // jobs and results; empty: no jobs are promised
   std::string worker_binary;  // empty: penstock-worker beside penstockd
   int64_t drain_timeout_ns = 30 * kNsPerSec;

@@ -71,6 +71,7 @@ Connection::~Connection() {
   if (!closed()) {
     wires_.loop_.remove(fd_.get(), this);
   }
+  expect(0);
   if (held_) {
     for (Wires::Held& held : wires_.held_) {
       held.connection = held.connection == this ? nullptr : held.connection;
@@ -90,6 +91,7 @@ void Connection::close() {
     fd_.reset();
     recycle();
     partial_ = {};
+    expect(0);
     wires_.closed_.push_back(this);
   }
 }
@@ -228,6 +230,25 @@ size_t Connection::skip(std::string_view buffer) {
   return skipped;
 }
 
+// Counts a frame that is not whole yet, once its header is here. False: it is not wanted.
+bool Connection::begin(const wire::Decoded& decoded) {
+  if (decoded.needed <= wire::kHeaderBytes || expected_ > 0) {
+    return true;
+  }
+  if (!on_begun(decoded.frame.header)) {
+    return false;
+  }
+  if (!closed()) {
+    expect(decoded.needed);
+  }
+  return true;
+}
+
+void Connection::expect(size_t bytes) {
+  wires_.unfinished_bytes_ += bytes - expected_;
+  expected_ = bytes;
+}
+
 // Tells every whole frame. Returns the bytes they took.
 size_t Connection::consume(std::string_view buffer) {
   size_t used = skip(buffer);
@@ -241,9 +262,15 @@ size_t Connection::consume(std::string_view buffer) {
       }
       refuse(decoded.error);
     }
+    if (decoded.kind == wire::Decoded::kIncomplete && !begin(decoded)) {
+      to_skip_ = decoded.needed;
+      used += skip(buffer.substr(used));
+      continue;
+    }
     if (decoded.kind != wire::Decoded::kFrame) {
       break;
     }
+    expect(0);
     on_frame(decoded.frame, buffer.substr(used, decoded.consumed));
     used += decoded.consumed;
   }

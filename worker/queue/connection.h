@@ -50,6 +50,8 @@ class Wires {
   void set_now(int64_t now_ns) { now_ns_ = now_ns; }
 
   wire::Limits& limits() { return limits_; }
+  // That frames will have which have begun and are not whole: what is read of them is kept.
+  uint64_t unfinished_bytes() const { return unfinished_bytes_; }
   uint64_t protocol_errors() const { return protocol_errors_; }
 
  private:
@@ -73,6 +75,7 @@ class Wires {
   std::vector<Connection*> closed_;  // on_closed() is still to be told
   std::deque<Held> held_;            // oldest first
   std::vector<std::string> spare_;
+  uint64_t unfinished_bytes_ = 0;
   uint64_t protocol_errors_ = 0;
 };
 
@@ -88,6 +91,7 @@ class Connection : public EventLoop::Handler {
 
   Status open();
   bool closed() const { return !fd_.valid(); }
+  int fd() const { return fd_.get(); }
   void close();
 
   // Where to append frames. They leave at the end of this turn.
@@ -112,6 +116,9 @@ class Connection : public EventLoop::Handler {
   // A frame is over its limit. True: it has been answered, and its payload is to be passed over;
   // else the peer broke a rule.
   virtual bool on_oversized(const wire::FrameHeader& /*header*/) { return false; }
+  // A frame has begun that is longer than what has come of it. False: it has been answered, and is
+  // to be passed over.
+  virtual bool on_begun(const wire::FrameHeader& /*header*/) { return true; }
   // Said once for each refuse().
   virtual void on_refused(std::string_view /*reason*/) {}
   Wires& wires() { return wires_; }
@@ -121,6 +128,8 @@ class Connection : public EventLoop::Handler {
   void read();
   void read_rest();
   size_t consume(std::string_view buffer);
+  bool begin(const wire::Decoded& decoded);
+  void expect(size_t bytes);
   size_t skip(std::string_view buffer);
   void mark_dirty();
   void flush();
@@ -134,6 +143,7 @@ class Connection : public EventLoop::Handler {
   bool held_ = false;          // in wires_.held_
   uint32_t events_ = EPOLLIN;  // that the loop watches for
   std::string partial_;        // the beginning of a frame
+  size_t expected_ = 0;        // that it will have in all, once its header is here
   uint64_t to_skip_ = 0;       // bytes of an oversized frame still to come
   std::string out_;
   size_t sent_ = 0;  // of out_

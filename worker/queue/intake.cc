@@ -310,8 +310,7 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
     return Refusal{"No worker of queue " + name + " is up." + try_again(now.retry_after_s),
                    now.retry_after_s};
   }
-  const int64_t held = dispatcher_.held_bytes() + static_cast<int64_t>(bytes);
-  if (Scheduler::full(queue) || held > dispatcher_.limits().max_held_bytes) {
+  if (Scheduler::full(queue) || !has_room_for(bytes)) {
     const bool known = lane.service.known() || queue.lanes.front()->service.known();
     const int64_t wait_ns = known ? 0 : dispatcher_.scheduler().predicted_wait_ns(lane, now_ns);
     const int64_t retry_after_s = spread(order, wait_ns);
@@ -449,6 +448,19 @@ void Intake::refuse(CallerSession& caller, uint64_t id, const wire::Failed& fail
 void Intake::refuse_crowded(CallerSession& caller, uint64_t id) {
   refuse(caller, id,
          failed_busy("Too many jobs are in flight on this connection; at most 1024 are.", 1));
+}
+
+bool Intake::has_room_for(uint64_t bytes) const {
+  const uint64_t on_the_way = dispatcher_.wires().unfinished_bytes();
+  return static_cast<uint64_t>(dispatcher_.held_bytes()) + on_the_way + bytes <=
+         static_cast<uint64_t>(dispatcher_.limits().max_held_bytes);
+}
+
+void Intake::refuse_for_memory(CallerSession& caller, uint64_t id) {
+  constexpr int64_t kRetrySeconds = 2;
+  refuse(caller, id,
+         failed_busy("As many requests are held as there is memory for." + try_again(kRetrySeconds),
+                     kRetrySeconds));
 }
 
 void Intake::refuse_oversized(CallerSession& caller, uint64_t id, uint64_t bytes) {

@@ -36,6 +36,10 @@ class Intake {
   // 413: the body, or the frame about it, has `bytes` bytes.
   void refuse_oversized(CallerSession& caller, uint64_t id, uint64_t bytes);
 
+  // A frame of `bytes` bytes may be held beside what is held, and what is on its way.
+  bool has_room_for(uint64_t bytes) const;
+  void refuse_for_memory(CallerSession& caller, uint64_t id);
+
   // {}: nobody's. Such a job is seen by whoever knows its id, and in no list.
   limit::Hash128 owner_of(std::string_view owner) const;
 

@@ -1,11 +1,18 @@
 #include "worker/queue/log.h"
 
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <cerrno>
 #include <string>
 
 #include "shared/base/clock.h"
+#include "shared/base/utf8.h"
 
 namespace penstock::queue {
 namespace {
@@ -24,6 +31,32 @@ std::string_view name_of(Level level) {
   return " ";
 }
 
+// A descriptor for stderr that never blocks. A pipe or a terminal is opened anew, as its flags are
+// shared with whoever else has it; where that is forbidden it is written to if it seems ready.
+int open_log() {
+  struct stat info {};
+  if (::fstat(STDERR_FILENO, &info) != 0 || !(S_ISFIFO(info.st_mode) || S_ISCHR(info.st_mode))) {
+    return -1;
+  }
+  return ::open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+}
+
+// Whether all of it was written.
+bool write_at_once(std::string_view lines) {
+  static const int own = open_log();
+  ssize_t written = -1;
+  if (own >= 0) {
+    written = ::write(own, lines.data(), lines.size());
+  } else {
+    written = ::send(STDERR_FILENO, lines.data(), lines.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    pollfd ready{STDERR_FILENO, POLLOUT, 0};
+    if (written < 0 && errno == ENOTSOCK && ::poll(&ready, 1, 0) == 1) {
+      written = ::write(STDERR_FILENO, lines.data(), lines.size());
+    }
+  }
+  return written == static_cast<ssize_t>(lines.size());
+}
+
 }  // namespace
 
 void log(Level level, std::string_view text) {
@@ -32,14 +65,18 @@ void log(Level level, std::string_view text) {
   gmtime_r(&now, &utc);
   char stamp[32];
   const size_t size = strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%SZ", &utc);
-  std::string line(stamp, size);
-  line.append(name_of(level));
-  for (const char c : text.substr(0, kMaxLineBytes)) {
-    line.push_back(static_cast<unsigned char>(c) < 0x20 || c == 0x7F ? '?' : c);
+  const std::string start(stamp, size);
+  static std::atomic<uint64_t> lost{0};
+  const uint64_t missing = lost.exchange(0);
+  std::string lines;
+  if (missing > 0) {
+    lines = start + " [warn] " + std::to_string(missing) +
+            " lines before this one were lost: the log was not read\n";
   }
-  line.push_back('\n');
-  // A full or closed stderr loses the line; there is nowhere left to say so.
-  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
+  lines += start + std::string(name_of(level)) + one_line(text.substr(0, kMaxLineBytes)) + "\n";
+  if (!write_at_once(lines)) {
+    lost += missing + 1;
+  }
 }
 
 void LogLimit::log(Level level, std::string_view text, int64_t now_ns) {

@@ -1,5 +1,8 @@
 // Log lines: "2026-11-22T10:20:30Z [warn] text" on stderr, where systemd and `make run` collect
 // them.
+//
+// Nobody waits for whoever reads them: a pipe, a socket or a terminal that takes no more loses
+// lines, and the next that it takes is behind a count of those. A file is written as it is.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +12,8 @@ namespace penstock::queue {
 
 enum class Level : uint8_t { kInfo, kWarn, kError };
 
-// One line, written whole. Control characters in `text` are shown as '?', so that no peer can forge
-// a line.
+// One line, written whole. What is no printable UTF-8 in `text` is shown as '?', so that no peer
+// can forge a line.
 void log(Level level, std::string_view text);
 
 // Bounds the lines that a peer can cause: at most kPerSecond a second, and a count of those left

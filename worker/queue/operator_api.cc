@@ -87,6 +87,11 @@ std::string request_json(std::string_view frame) {
 void OperatorApi::ask(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
   const Path path = parts_of(ask.path);
   const std::string_view about = path.empty() ? "" : path.front();
+  if (ask.method != "GET") {
+    log(Level::kInfo, "an order of " + caller.peer().text() + ": " + std::string(ask.method) + " " +
+                          std::string(ask.path) + (ask.query.empty() ? "" : "?") +
+                          std::string(ask.query));
+  }
   if (about == "jobs") {
     wire::Ask stripped = ask;
     stripped.path.remove_prefix(sizeof("/jobs") - 1);

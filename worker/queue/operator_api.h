@@ -20,6 +20,8 @@
 //   POST   /workers/NAME/scale?n=N
 //              so many processes share what it may use
 //
+// Each order is in the log, with the user and process that gave it.
+//
 // `owner` is what the edge sends as the owner, in plain text; it is hashed here, and only the hash
 // is shown. Answers are JSON; refusals say what would be right. What is paused or scaled stays so
 // over a reload, but not over a restart.

@@ -19,9 +19,12 @@ constexpr int64_t kWorkerExitNs = 5 * kNsPerSec;  // once no job is left
 constexpr int64_t kSweepNs = 10 * kNsPerSec;
 constexpr int64_t kHealthyNs = kNsPerSec;  // without a write that fails
 constexpr rlim_t kOtherDescriptors = 512;  // beside the callers' connections
+constexpr size_t kMaxStrangers = 64;
+constexpr size_t kOperatorsSeats = 16;  // beyond max_connections, so that one can look
 
-// Each connection takes a descriptor; asks for as many as may be had.
-void raise_descriptor_limit(uint32_t max_connections) {
+// Each connection takes a descriptor; asks for as many as may be had. Returns how many connections
+// there are descriptors for: what else needs a file must find one.
+size_t raise_descriptor_limit(uint32_t max_connections) {
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
   const rlim_t wanted = max_connections + kOtherDescriptors;
@@ -29,11 +32,17 @@ void raise_descriptor_limit(uint32_t max_connections) {
     limit.rlim_cur = std::min(wanted, limit.rlim_max);
     ::setrlimit(RLIMIT_NOFILE, &limit);
   }
-  if (limit.rlim_cur < wanted) {
-    log(Level::kWarn, "only " + std::to_string(limit.rlim_cur) +
-                          " files may be open, too few for limits.max_connections " +
-                          std::to_string(max_connections) + "; raise LimitNOFILE (ulimit -n)");
+  if (limit.rlim_cur >= wanted) {
+    return max_connections;
   }
+  // Of few, a half is for callers.
+  const size_t most = limit.rlim_cur > 2 * kOtherDescriptors ? limit.rlim_cur - kOtherDescriptors
+                                                             : limit.rlim_cur / 2;
+  log(Level::kWarn, "only " + std::to_string(limit.rlim_cur) +
+                        " files may be open: " + std::to_string(most) +
+                        " connections are taken, not the " + std::to_string(max_connections) +
+                        " of limits.max_connections; raise LimitNOFILE (ulimit -n)");
+  return most;
 }
 
 wire::Limits wire_limits(const Config& config) {
@@ -53,6 +62,10 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
   auto loop = EventLoop::create();
   if (!loop) {
     return loop.error();
+  }
+  auto roles = Roles::create(config.access, config.socket_group);
+  if (!roles) {
+    return roles.error();
   }
   auto listener = Listener::open(config.socket, access);
   if (!listener) {
@@ -76,10 +89,10 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
     }
     store = *std::move(opened);
   }
-  raise_descriptor_limit(config.limits.max_connections);
   std::unique_ptr<Server> server(
       new Server(std::move(config), std::move(config_path), *std::move(loop), *std::move(listener),
-                 *std::move(page), *std::move(metrics), *std::move(signals), std::move(store)));
+                 *std::move(page), *std::move(metrics), *std::move(signals), std::move(store),
+                 *std::move(roles)));
   for (const auto& [fd, watch] :
        {std::pair{server->listener_.fd(), &server->accept_watch_},
         {server->signals_.get(), &server->signal_watch_},
@@ -161,7 +174,8 @@ void Server::tell_store_done() {
 }
 
 Server::Server(Config config, std::string config_path, EventLoop loop, Listener listener,
-               StatusPageWriter page, MetricsFile metrics, Fd signals, std::unique_ptr<Store> store)
+               StatusPageWriter page, MetricsFile metrics, Fd signals, std::unique_ptr<Store> store,
+               Roles roles)
     : config_(std::move(config)),
       config_path_(std::move(config_path)),
       loop_(std::move(loop)),
@@ -174,6 +188,8 @@ Server::Server(Config config, std::string config_path, EventLoop loop, Listener 
       dispatcher_(wires_),
       intake_(dispatcher_, realtime_ns() / kNsPerSec),
       supervisor_(wires_, dispatcher_, config_.socket + ".device."),
+      roles_(std::move(roles)),
+      most_callers_(raise_descriptor_limit(config_.limits.max_connections)),
       start_ns_(monotonic_ns()) {
   jobs_api_.operator_asks = [this](CallerSession& caller, uint64_t id, const wire::Ask& ask) {
     operator_api_.ask(caller, id, ask);
@@ -181,8 +197,10 @@ Server::Server(Config config, std::string config_path, EventLoop loop, Listener 
 }
 
 Server::~Server() {
-  for (CallerSession& caller : callers_) {
-    caller.say_goodbye("penstockd is being stopped");
+  for (auto* const list : {&newcomers_, &callers_}) {
+    for (CallerSession& caller : *list) {
+      caller.say_goodbye("penstockd is being stopped");
+    }
   }
 }
 
@@ -205,6 +223,7 @@ void Server::turn() {
   const int64_t now_ns = monotonic_ns();
   wires_.set_now(now_ns);
   wires_.reap();
+  send_silent_ones_away(now_ns);
   dispatcher_.advance_to(now_ns);
   supervisor_.advance_to(now_ns);
   device_watch_.advance_to(now_ns);
@@ -260,6 +279,9 @@ int64_t Server::next_event() const {
   return std::min({wires_.next_event(), dispatcher_.next_event(), supervisor_.next_event(),
                    device_watch_.next_event(), heartbeat_due_ns_, metrics_due_ns_,
                    page_.next_event(), accept_again_ns_, phase_ends_ns_,
+                   newcomers_.empty()
+                       ? INT64_MAX
+                       : newcomers_.front().arrived_ns + config_.limits.hello_timeout_ns,
                    store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
                    webhooks_ != nullptr ? webhooks_->next_event() : INT64_MAX});
 }
@@ -281,15 +303,37 @@ void Server::accept_all() {
 }
 
 void Server::welcome(Fd fd) {
-  CallerSession& caller = callers_.emplace_back(wires_, std::move(fd), desks_, *this);
-  caller.self = std::prev(callers_.end());
-  if (callers_.size() > config_.limits.max_connections) {
-    troubles_.log(Level::kWarn, "a connection was refused: limits.max_connections is reached",
+  const Credentials peer = roles_.peer_of(fd.get());
+  const bool has_room = has_room_for(peer);
+  CallerSession& caller = newcomers_.emplace_back(wires_, std::move(fd), desks_, *this, peer);
+  caller.self = std::prev(newcomers_.end());
+  strangers_ += peer.roles == 0 ? 1 : 0;
+  if (!has_room) {
+    troubles_.log(Level::kWarn,
+                  peer.roles == 0 ? "a stranger's connection was refused: " + peer.text()
+                                  : "a connection was refused: limits.max_connections is reached",
                   wires_.now_ns());
     caller.say_goodbye("too many connections");
   } else if (Status opened = caller.open(); !opened) {
     troubles_.log(Level::kWarn, opened.error().message, wires_.now_ns());
     caller.close();
+  }
+}
+
+// Who may be nothing here is told so, but takes nobody's place.
+bool Server::has_room_for(const Credentials& peer) const {
+  const size_t connections = newcomers_.size() + callers_.size();
+  return connections < most_callers_ + (peer.is(kOperator) ? kOperatorsSeats : 0) &&
+         (peer.roles != 0 || strangers_ < kMaxStrangers);
+}
+
+// Who connects and says nothing holds a place no longer than this.
+void Server::send_silent_ones_away(int64_t now_ns) {
+  for (CallerSession& each : newcomers_) {
+    if (each.arrived_ns + config_.limits.hello_timeout_ns > now_ns) {
+      break;
+    }
+    each.say_goodbye("no HELLO came");
   }
 }
 
@@ -342,6 +386,18 @@ void Server::reload() {
     fresh->socket_mode = config_.socket_mode;
     fresh->socket_group = config_.socket_group;
   }
+  if (auto roles = Roles::create(fresh->access, fresh->socket_group); !roles) {
+    log(Level::kError, roles.error().message + "; access goes on as before");
+  } else {
+    roles_ = *std::move(roles);
+    strangers_ = 0;
+    for (auto* const list : {&newcomers_, &callers_}) {
+      for (CallerSession& caller : *list) {
+        caller.set_roles(roles_.peer_of(caller.fd()).roles);
+        strangers_ += caller.peer().roles == 0 && !caller.greeted() ? 1 : 0;
+      }
+    }
+  }
   if (fresh->state != config_.state) {
     log(Level::kWarn, "state changes with a restart only");
     fresh->state = config_.state;
@@ -355,7 +411,7 @@ void Server::reload() {
   if (store_ != nullptr) {
     store_->set_max_bytes(config_.limits.max_state_bytes);
   }
-  raise_descriptor_limit(config_.limits.max_connections);
+  most_callers_ = raise_descriptor_limit(config_.limits.max_connections);
   device_watch_.apply(config_);
   supervisor_.observe(device_watch_);
   supervisor_.apply(config_);
@@ -440,11 +496,26 @@ std::string Server::status_json() {
                         .supervisor = supervisor_,
                         .device_watch = device_watch_,
                         .protocol_errors = wires_.protocol_errors(),
-                        .connections = callers_.size(),
+                        .connections = newcomers_.size() + callers_.size(),
                         .uptime_s = (wires_.now_ns() - start_ns_) / kNsPerSec});
 }
 
-void Server::on_caller_closed(CallerSession& session) { callers_.erase(session.self); }
+void Server::on_caller_closed(CallerSession& session) {
+  if (session.greeted()) {
+    callers_.erase(session.self);
+    return;
+  }
+  strangers_ -= session.peer().roles == 0 ? 1 : 0;
+  newcomers_.erase(session.self);
+}
+
+void Server::on_greeted(CallerSession& session) {
+  callers_.splice(callers_.end(), newcomers_, session.self);
+}
+
+void Server::on_denied(std::string_view reason) {
+  refusals_.log(Level::kWarn, "a connection was closed: " + std::string(reason), wires_.now_ns());
+}
 
 void Server::on_refused(std::string_view who, std::string_view reason) {
   refusals_.log(Level::kWarn,

@@ -23,6 +23,7 @@
 #include "worker/queue/log.h"
 #include "worker/queue/metrics.h"
 #include "worker/queue/operator_api.h"
+#include "worker/queue/roles.h"
 #include "worker/queue/status_page_writer.h"
 #include "worker/queue/store.h"
 #include "worker/queue/supervisor.h"
@@ -54,7 +55,8 @@ class Server final : public CallerHost {
   };
 
   Server(Config config, std::string config_path, EventLoop loop, Listener listener,
-         StatusPageWriter page, MetricsFile metrics, Fd signals, std::unique_ptr<Store> store);
+         StatusPageWriter page, MetricsFile metrics, Fd signals, std::unique_ptr<Store> store,
+         Roles roles);
 
   Status recover();
   void tell_store_done();
@@ -64,6 +66,8 @@ class Server final : public CallerHost {
   int64_t next_event() const;
   void accept_all();
   void welcome(Fd fd);
+  bool has_room_for(const Credentials& peer) const;
+  void send_silent_ones_away(int64_t now_ns);
   void pause_accepting(int64_t now_ns);
   void read_signals();
   void reload();
@@ -75,7 +79,9 @@ class Server final : public CallerHost {
 
   std::string status_json() override;
   void on_caller_closed(CallerSession& session) override;
+  void on_greeted(CallerSession& session) override;
   void on_refused(std::string_view who, std::string_view reason) override;
+  void on_denied(std::string_view reason) override;
 
   Config config_;
   std::string config_path_;
@@ -100,7 +106,11 @@ class Server final : public CallerHost {
   bool devices_changed_ = false;
   bool devices_known_ = false;
   OperatorApi operator_api_{dispatcher_, jobs_api_, supervisor_};
+  Roles roles_;
+  std::list<CallerSession> newcomers_;  // no HELLO has come; the oldest first
   std::list<CallerSession> callers_;
+  size_t strangers_ = 0;     // of the newcomers, who may be nothing here
+  size_t most_callers_ = 0;  // that there are descriptors for
   LogLimit refusals_;
   LogLimit troubles_;
   int64_t start_ns_;

@@ -70,5 +70,15 @@ TEST(Utf8Test, FindsTheFirstInvalidByte) {
   EXPECT_EQ(utf8_first_invalid("aé\xe2\x82"), 3U);
 }
 
+TEST(Utf8Test, OneLineShowsNoControlCharacterAndNoJunk) {
+  EXPECT_EQ(one_line("a job: \xc3\xa9\xe2\x82\xac"), "a job: \xc3\xa9\xe2\x82\xac");
+  EXPECT_EQ(one_line("a\n2026 [error] forged\r\x1b[2J\x7f"), "a?2026 [error] forged??[2J?");
+  EXPECT_EQ(one_line("\xc2\x85 next line, \xc2\x9b"
+                     "31m colour"),
+            "? next line, ?31m colour");
+  EXPECT_EQ(one_line("\xc2\xa0 is no control"), "\xc2\xa0 is no control");
+  EXPECT_EQ(one_line("\x9b and \xe2\x82"), "? and ?");
+}
+
 }  // namespace
 }  // namespace penstock

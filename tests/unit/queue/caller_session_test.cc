@@ -185,5 +185,108 @@ TEST_F(CallerSessionTest, AFrameLargerThanAnyBufferArrivesWhole) {
   EXPECT_EQ(dispatcher_.jobs(), 2U);
 }
 
+TEST_F(CallerSessionTest, WhoIsNeitherOperatorNorEdgeIsToldSoAndLeaves) {
+  credentials_ = {.pid = 4711, .uid = 33, .roles = 0};
+  for (const uint64_t role : {1, 3, 4}) {
+    denied_.clear();
+    Peer peer = connect();
+    peer.send(0, wire::Hello{.version = 1, .role = role});
+    turn();
+    const auto goodbye = peer.next();
+    ASSERT_TRUE(goodbye) << role;
+    EXPECT_EQ(goodbye->as<wire::Goodbye>().message, denied_);
+    EXPECT_NE(denied_.find("uid 33, pid 4711 is no "), std::string::npos) << denied_;
+    EXPECT_TRUE(peer.hung_up());
+  }
+  EXPECT_EQ(greeted_, 0);
+  EXPECT_EQ(dispatcher_.edges().size(), 0U) << "nobody poses as the edge";
+}
+
+TEST_F(CallerSessionTest, AnEdgeBringsRequestsAndIsNoOperator) {
+  credentials_ = {.pid = 1, .uid = 33, .roles = kEdge};
+  Peer ready = worker(1);
+  Peer edge = caller();
+  edge.send(1, post());
+  turn();
+  EXPECT_EQ(edge.next()->type, FrameType::kAccepted);
+  Peer tool = connect();
+  tool.send(0, wire::Hello{.version = 1, .role = 3});
+  turn();
+  EXPECT_EQ(tool.next()->type, FrameType::kGoodbye);
+  EXPECT_NE(denied_.find("access.operators"), std::string::npos) << denied_;
+}
+
+TEST_F(CallerSessionTest, AViewerSeesTheStatusAndNothingElse) {
+  credentials_ = {.pid = 1, .uid = 500, .roles = kViewer};
+  Peer tool = connect();
+  tool.send(0, wire::Hello{.version = 1, .role = 3});
+  tool.send_empty(FrameType::kStatus, 1);
+  tool.send(2, wire::Ask{.method = "GET", .path = "/jobs"});
+  turn();
+  EXPECT_EQ(tool.next()->type, FrameType::kStatus);
+  EXPECT_EQ(tool.next()->as<wire::Failed>().status, 403U);
+  tool.send(3, post());
+  turn();
+  EXPECT_EQ(tool.next()->type, FrameType::kGoodbye) << "it brings no requests";
+}
+
+TEST_F(CallerSessionTest, WhoMayNoLongerBeWhatItIsLeaves) {
+  Peer edge = caller();
+  turn();
+  ASSERT_FALSE(edge.hung_up());
+  callers_.front().set_roles(kEdge);
+  turn();
+  EXPECT_FALSE(edge.hung_up());
+  callers_.front().set_roles(kViewer);
+  turn();
+  EXPECT_TRUE(edge.hung_up());
+}
+
+// A frame's beginning: its header and some of the fields.
+std::string half_of(const std::string& frame) { return frame.substr(0, frame.size() / 2); }
+
+TEST_F(CallerSessionTest, RequestsThatComeAtOnceTakeNoMoreMemoryThanAllMayHold) {
+  config_.limits.max_held_bytes = 3 << 20;
+  apply();
+  Peer ready = worker(4);
+  const std::string large = frame(1, post(std::string(1 << 20, 'x')));
+  const auto send = [&](Peer& peer, std::string_view bytes) {  // as fast as it is read
+    for (size_t at = 0; at < bytes.size(); at += 100'000) {
+      peer.send_bytes(bytes.substr(at, 100'000));
+      turn();
+    }
+  };
+  std::vector<Peer> peers;
+  for (int i = 0; i < 4; ++i) {
+    peers.push_back(caller());
+    send(peers.back(), half_of(large));
+  }
+  EXPECT_LE(wires_.unfinished_bytes(), 3U << 20);
+  EXPECT_FALSE(peers[0].next()) << "two are on their way";
+  EXPECT_FALSE(peers[1].next());
+  for (int i : {2, 3}) {
+    const auto refused = peers[i].next();
+    ASSERT_TRUE(refused) << i;
+    EXPECT_EQ(refused->as<wire::Failed>().status, 503U);
+    EXPECT_GT(refused->as<wire::Failed>().retry_after_s, 0U);
+  }
+  send(peers[0], std::string_view(large).substr(large.size() / 2));
+  EXPECT_EQ(peers[0].next()->type, FrameType::kAccepted);
+  peers[1].close();
+  send(peers[2], std::string_view(large).substr(large.size() / 2));  // is passed over
+  EXPECT_EQ(wires_.unfinished_bytes(), 0U);
+  send(peers[2], frame(2, post()));
+  EXPECT_EQ(peers[2].next()->type, FrameType::kAccepted) << "the connection lives on";
+}
+
+TEST_F(CallerSessionTest, NoMemoryIsTakenBeforeHello) {
+  Peer peer = connect();
+  peer.send_bytes(half_of(frame(1, post(std::string(100'000, 'x')))));
+  turn();
+  ASSERT_TRUE(peer.next());
+  EXPECT_EQ(refused_, "the first frame is not HELLO");
+  EXPECT_EQ(wires_.unfinished_bytes(), 0U);
+}
+
 }  // namespace
 }  // namespace penstock::queue

@@ -270,6 +270,18 @@ TEST(ConfigTest, AFileThatIsNotThereIsNamed) {
   EXPECT_EQ(config.error().message, "/nowhere/p.yaml: cannot be read: No such file or directory");
 }
 
+TEST(ConfigTest, AccessNamesUsersAndGroupsThatExist) {
+  EXPECT_EQ(complaint("socket: /s\naccess: { operators: [root, 1000], edges: [daemon] }\n"), "");
+  EXPECT_EQ(complaint("socket: /s\naccess:\n  operators: [no-such-user]\n"),
+            "p.yaml:3: key 'access.operators': there is no user and no group 'no-such-user'");
+  EXPECT_EQ(
+      complaint("socket: /s\naccess:\n  edges: www-data\n"),
+      "p.yaml:3: key 'access.edges': must be a list of users and groups, 1 to 64 of them, like "
+      "[root, www-data]");
+  EXPECT_EQ(complaint("socket: /s\naccess:\n  admins: [root]\n").substr(0, 46),
+            "p.yaml:3: key 'access.admins': unknown key; di");
+}
+
 TEST(ConfigTest, SurvivesDeepNesting) {
   EXPECT_NE(complaint(std::string(100'000, '[')), "");
   EXPECT_NE(complaint("socket: " + std::string(100'000, '{')), "");

@@ -696,7 +696,8 @@ TEST_F(PromiseTest, WithoutAStoreAPreferenceIsNotApplied) {
   const Desks desks{forgetful, intake, api};
   forgetful.apply(config_);
   auto [ours, theirs] = pair();
-  CallerSession& session = callers_.emplace_back(wires_, std::move(ours), desks, *this);
+  CallerSession& session =
+      callers_.emplace_back(wires_, std::move(ours), desks, *this, credentials_);
   session.self = std::prev(callers_.end());
   ASSERT_TRUE(session.open());
   Peer peer(std::move(theirs));

@@ -120,7 +120,8 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   }
   Peer connect() {
     auto [ours, theirs] = pair();
-    CallerSession& session = callers_.emplace_back(wires_, std::move(ours), desks_, *this);
+    CallerSession& session =
+        callers_.emplace_back(wires_, std::move(ours), desks_, *this, credentials_);
     session.self = std::prev(callers_.end());
     EXPECT_TRUE(session.open());
     return Peer(std::move(theirs));
@@ -190,7 +191,9 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
 
   std::string status_json() override { return "{\"status\":\"serving\"}"; }
   void on_caller_closed(CallerSession& session) override { callers_.erase(session.self); }
+  void on_greeted(CallerSession&) override { ++greeted_; }
   void on_refused(std::string_view, std::string_view reason) override { refused_ = reason; }
+  void on_denied(std::string_view reason) override { denied_ = reason; }
   void on_worker_ready(WorkerSession& session) override { dispatcher_.worker_ready(session); }
   void on_worker_closed(WorkerSession& session) override {
     last_words_ = session.last_words();
@@ -214,7 +217,11 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   std::list<Tenant> tenants_;
   std::list<WorkerSession> workers_;
   WorkerSession* worker_ = nullptr;  // the last that connected
+  Credentials credentials_{
+      .pid = 1, .uid = 0, .roles = kOperator | kEdge | kViewer};  // of callers to come
+  int greeted_ = 0;
   std::string refused_;
+  std::string denied_;
   std::string last_words_;
 };
 

@@ -1,0 +1,70 @@
+// Roles: what a process that connects to the socket may be, by what the kernel says of it.
+//
+// HELLO only says what a peer wants to be. Who it is, the kernel noted when it connected: its user,
+// its group, and its other groups (SO_PEERCRED and SO_PEERGROUPS, unix(7), socket(7)). Roles are
+// given by `access:` in penstock.yaml, to users and groups:
+//
+//   operators  may do everything
+//   edges      are Nginx: they bring requests in any owner's name, and keep the edge's lines
+//   viewers    may look at the status, and nothing else
+//
+// Left out: operators are penstockd's own user, edges are the members of the socket's group, and
+// nobody is a viewer. Root is always an operator.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "shared/base/result.h"
+
+namespace penstock::queue {
+
+// Names of users and groups, or their numbers. A name that is both stands for both.
+struct AccessConfig {
+  std::vector<std::string> operators;  // empty: penstockd's own user
+  std::vector<std::string> edges;      // empty: the socket's group
+  std::vector<std::string> viewers;
+  bool operator==(const AccessConfig&) const = default;
+};
+
+enum Role : uint8_t { kViewer = 1, kEdge = 2, kOperator = 4 };
+
+// A process at the other end of a connection, as it was when it connected.
+struct Credentials {
+  pid_t pid = 0;
+  uid_t uid = 0;
+  uint8_t roles = 0;  // of Role; none: a stranger
+
+  bool is(Role role) const { return (roles & role) != 0; }
+  std::string text() const;  // "uid 33, pid 4711"
+};
+
+// The users and groups that a list of names stands for.
+struct Principals {
+  std::vector<uid_t> users;
+  std::vector<gid_t> groups;
+
+  // The error says which name is unknown.
+  static Result<Principals> find(const std::vector<std::string>& names);
+};
+
+class Roles {
+ public:
+  // `socket_group` as in penstock.yaml; empty: penstockd's own.
+  static Result<Roles> create(const AccessConfig& access, const std::string& socket_group);
+
+  // Whoever connected `fd`. What the kernel does not tell of makes a stranger.
+  Credentials peer_of(int fd) const;
+  uint8_t of(uid_t user, const std::vector<gid_t>& groups) const;
+
+ private:
+  Principals operators_;
+  Principals edges_;
+  Principals viewers_;
+};
+
+}  // namespace penstock::queue
