@@ -65,12 +65,12 @@ struct LimitsConfig {
   int64_t max_held_bytes = int64_t{1} << 30;    // of all jobs together; past it: 503
   int64_t max_unsent_bytes = int64_t{4} << 20;  // of an answer its caller does not read
   uint32_t max_connections = 20'000;
-  int64_t hello_timeout_ns = 10 * kNsPerSec;       // a peer that has said nothing by then leaves
   int64_t heartbeat_timeout_ns = 10 * kNsPerSec;   // a worker silent for longer is killed
   int64_t start_timeout_ns = 600 * kNsPerSec;      // a worker not ready by then is killed
   int64_t worker_grace_ns = 10 * kNsPerSec;        // callers wait that long for a lost worker
   int64_t max_state_bytes = int64_t{16} << 30;     // on disk, of jobs and results; past it: 503
   int64_t keep_dead_ns = 30 * 86'400 * kNsPerSec;  // jobs that failed every attempt
+  int64_t hello_timeout_ns = 10 * kNsPerSec;       // a peer that has said nothing by then leaves
   bool operator==(const LimitsConfig&) const = default;
 };
 
