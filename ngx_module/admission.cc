@@ -356,7 +356,7 @@ void note_judged(ngx_http_request_t* r, RequestState& state, Stage stage, Charge
   }
 }
 
-// When an owner should come back to a place where others wait to be let in, too: not all at once.
+// When a caller should come back to a place where others wait to be let in, too: not all at once.
 // Each process spreads those that it has refused.
 int64_t return_after_ns(const MainConf& main, uint64_t place, uint64_t who, int64_t after_ns,
                         int64_t step_ns) noexcept {
@@ -368,16 +368,15 @@ int64_t return_after_ns(const MainConf& main, uint64_t place, uint64_t who, int6
          now_ns;
 }
 
-// A bucket that several owners share has room for one of them at a time.
+// A bucket that several callers share has room for one of them at a time.
 int64_t return_after_ns(ngx_http_request_t* r, const Judged& worst,
                         const limit::Charge& charge) noexcept {
-  std::string_view owner;
+  std::string_view caller;
   const limit::Policy& policy = worst.bound->policy;
-  if (policy.algorithm != limit::Algorithm::gcra || !loc_conf(r)->owner.get(r, owner) ||
-      owner.empty()) {
+  if (policy.algorithm != limit::Algorithm::gcra || !share_of(r, caller) || caller.empty()) {
     return worst.decision->retry_after_ns;
   }
-  const uint64_t who = limit::siphash13_128(worst.limit->zone->key_secret, owner).lo;
+  const uint64_t who = limit::siphash13_128(worst.limit->zone->key_secret, caller).lo;
   const int64_t step_ns =
       limit::gcra_ns_up(policy.gcra.interval) * static_cast<int64_t>(ngx_max(worst.cost, 1u));
   return return_after_ns(*main_conf(r), charge.hash.lo ^ charge.hash.hi, who,
@@ -439,7 +438,7 @@ ngx_int_t refuse_full_table(ngx_http_request_t* r, RequestState& state,
 ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state,
                       const QueueRefusal& why) noexcept {
   std::string_view who;
-  if (!loc_conf(r)->owner.get(r, who)) {
+  if (!share_of(r, who)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   who = who.empty() ? view(r->connection->addr_text) : who;

@@ -155,7 +155,8 @@ struct LocConf {
   PoolArray<Limit*> limits;
   PoolArray<Limit*> shown;  // penstock_quota: the limits that it tells of
   PoolArray<CostFormula*> costs;
-  Value owner;
+  Value owner;  // who may see and cancel the job
+  Value share;  // whose share of the queue it takes; kNone: the owner's
   ngx_http_upstream_conf_t upstream{};
   // The same, but that none is tried after one that may have made the promise that was asked for.
   ngx_http_upstream_conf_t upstream_of_promises{};
@@ -185,6 +186,13 @@ inline MainConf* main_conf(ngx_conf_t* cf) noexcept {
 }
 inline LocConf* loc_conf(ngx_http_request_t* r) noexcept {
   return static_cast<LocConf*>(ngx_http_get_module_loc_conf(r, ngx_http_penstock_module));
+}
+
+// Whose share a request takes: what penstock_share yields, or else its owner. False when memory ran
+// out.
+inline bool share_of(ngx_http_request_t* r, std::string_view& who) noexcept {
+  const LocConf& loc = *loc_conf(r);
+  return loc.share.get(r, who) && (!who.empty() || loc.owner.get(r, who));
 }
 
 constexpr size_t kMaxLimits = 16;                           // penstock_limit lines in one place
@@ -272,7 +280,8 @@ char* read_console(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
 // pass_directives.cc
 char* read_pass(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
 char* read_dedupe(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
-char* read_owner(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+// penstock_owner, penstock_share: a Value that stands at the command's offset.
+char* read_value(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
 // Finds the status pages of every upstream that is passed to, or told of; all upstreams are known
 // now.
 ngx_int_t bind_sources(ngx_conf_t* cf) noexcept;

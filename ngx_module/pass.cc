@@ -60,7 +60,7 @@ bool describe(ngx_http_request_t* r, RequestState& state, wire::Submit& submit) 
     submit.jobs_path = view(loc.jobs_path);
     submit.receipt = encode_receipt(r->pool, *main_conf(r), state.receipt);
   }
-  return loc.owner.get(r, submit.owner);
+  return loc.owner.get(r, submit.owner) && loc.share.get(r, submit.share);
 }
 
 // What is asked about jobs: the part of the path behind the location's own.

@@ -1,4 +1,5 @@
-// penstock_pass, penstock_owner and what every upstream module of Nginx lets an operator set.
+// penstock_pass, penstock_owner, penstock_share and what every upstream module of Nginx lets an
+// operator set.
 #include "ngx_module/conf.h"
 
 #include <algorithm>
@@ -188,12 +189,10 @@ char* read_dedupe(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   return NGX_CONF_OK;
 }
 
-char* read_owner(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
-  auto& loc = *static_cast<LocConf*>(conf);
-  if (loc.owner.kind != Value::Kind::kNone) {
-    return const_cast<char*>("is duplicate");
-  }
-  return compile_value(cf, static_cast<ngx_str_t*>(cf->args->elts)[1], loc.owner);
+char* read_value(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept {
+  auto& value = *reinterpret_cast<Value*>(static_cast<char*>(conf) + command->offset);
+  return value.kind != Value::Kind::kNone ? const_cast<char*>("is duplicate")
+                                          : compile_value(cf, arg(cf, 1), value);
 }
 
 namespace {
@@ -275,6 +274,9 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   }
   if (loc.owner.kind == Value::Kind::kNone) {
     loc.owner = above.owner;
+  }
+  if (loc.share.kind == Value::Kind::kNone) {
+    loc.share = above.share;
   }
   if (loc.dedupe == NGX_CONF_UNSET) {
     loc.dedupe = above.dedupe == NGX_CONF_UNSET ? 0 : above.dedupe;

@@ -76,6 +76,32 @@ std::string_view wait(ngx_http_request_t*, RequestState& s, ngx_pool_t* pool) {
   return {reinterpret_cast<char*>(text), static_cast<size_t>(end - text)};
 }
 
+// Whom an address is of: itself, or the /64 of an IPv6 one, as that is what one subscriber has (RFC
+// 6177). An IPv4 address that came as IPv6 is itself.
+std::string_view net_of(ngx_http_request_t* r) noexcept {
+  constexpr size_t kNetBytes = 8;
+  const auto* address = r->connection->sockaddr;
+  if (address->sa_family != AF_INET6) {
+    return view(r->connection->addr_text);
+  }
+  in6_addr ip = reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr;
+  auto* text = static_cast<u_char*>(ngx_pnalloc(r->pool, NGX_INET6_ADDRSTRLEN + 3));
+  if (text == nullptr) {
+    return {};
+  }
+  u_char* end = nullptr;
+  if (IN6_IS_ADDR_V4MAPPED(&ip)) {
+    const u_char* b = ip.s6_addr + 12;
+    end = ngx_sprintf(text, "%ud.%ud.%ud.%ud", ngx_uint_t{b[0]}, ngx_uint_t{b[1]}, ngx_uint_t{b[2]},
+                      ngx_uint_t{b[3]});
+  } else {
+    ngx_memzero(ip.s6_addr + kNetBytes, sizeof ip.s6_addr - kNetBytes);
+    end = text + ngx_inet6_ntop(ip.s6_addr, text, NGX_INET6_ADDRSTRLEN);
+    end = ngx_cpymem(end, "/64", 3);
+  }
+  return {reinterpret_cast<char*>(text), static_cast<size_t>(end - text)};
+}
+
 struct Named {
   ngx_str_t name;
   Reader read;
@@ -92,15 +118,22 @@ const Named kVariables[] = {
     {ngx_string("penstock_wait"), wait},
 };
 
-ngx_int_t get(ngx_http_request_t* r, ngx_http_variable_value_t* v, uintptr_t data) noexcept {
-  RequestState* state = state_of(r->main);
-  const std::string_view text =
-      state == nullptr ? std::string_view{} : kVariables[data].read(r, *state, r->pool);
+void put(ngx_http_variable_value_t* v, std::string_view text) noexcept {
   v->not_found = text.empty() ? 1 : 0;
   v->valid = text.empty() ? 0 : 1;
   v->no_cacheable = 1;  // it changes as the request goes on
   v->len = static_cast<unsigned>(text.size()) & 0xFFFFFFF;
   v->data = reinterpret_cast<u_char*>(const_cast<char*>(text.data()));
+}
+
+ngx_int_t get(ngx_http_request_t* r, ngx_http_variable_value_t* v, uintptr_t data) noexcept {
+  RequestState* state = state_of(r->main);
+  put(v, state == nullptr ? std::string_view{} : kVariables[data].read(r, *state, r->pool));
+  return NGX_OK;
+}
+
+ngx_int_t get_net(ngx_http_request_t* r, ngx_http_variable_value_t* v, uintptr_t) noexcept {
+  put(v, net_of(r));
   return NGX_OK;
 }
 
@@ -141,6 +174,12 @@ ngx_int_t add_variables(ngx_conf_t* cf) noexcept {
     return NGX_ERROR;
   }
   of_body->get_handler = get_body_field;
+  ngx_str_t net_name = ngx_string("penstock_net");
+  ngx_http_variable_t* net = ngx_http_add_variable(cf, &net_name, NGX_HTTP_VAR_NOCACHEABLE);
+  if (net == nullptr) {
+    return NGX_ERROR;
+  }
+  net->get_handler = get_net;
   for (size_t i = 0; i < sizeof kVariables / sizeof *kVariables; ++i) {
     ngx_str_t name = kVariables[i].name;
     ngx_http_variable_t* variable = ngx_http_add_variable(cf, &name, NGX_HTTP_VAR_NOCACHEABLE);

@@ -37,7 +37,9 @@ struct Submit {
   static constexpr FrameType kType = FrameType::kSubmit;
   std::string_view queue;         // empty: "default"
   std::string_view model;         // empty: the body names none
-  std::string_view owner;         // whose job it is; hashed on arrival, never kept
+  std::string_view owner;         // who may see and cancel it; hashed on arrival, never kept
+  std::string_view share;         // whose share of the queue it takes; hashed, too; empty: the
+                                  // owner
   std::string_view tier;          // the plan's name, a label
   int64_t priority = 0;           // class; higher goes first
   uint64_t weight = 0;            // share within the class; 0 means 1
@@ -53,7 +55,8 @@ struct Submit {
   std::string_view delay;            // Penstock-Delay
   std::string_view not_before;       // Penstock-Not-Before
   std::string_view callback;         // Penstock-Callback
-  uint64_t dedupe = 0;               // 1: joins the job of the same owner, queue and body
+  uint64_t dedupe = 0;               // 1: joins the job of the same owner (of the same share, where
+                                     // there is none), queue and body
   uint64_t on_duplicate = 0;         // OnDuplicate
   uint64_t max_wait_ms = 0;          // refuse what would wait longer; 0: however long
   std::string_view jobs_path;        // where the owner sees its jobs: "/jobs"
@@ -62,7 +65,8 @@ struct Submit {
   static constexpr uint32_t kBodyTag = 31;
   template <typename V>
   void visit(V&& v) {
-    v(6, queue), v(7, model), v(8, owner), v(9, tier), v(10, priority), v(11, weight), v(12, cost);
+    v(6, queue), v(7, model), v(8, owner), v(81, share), v(9, tier), v(10, priority);
+    v(11, weight), v(12, cost);
     v(13, method), v(14, path), v(15, content_type), v(35, override);
     v(36, prefer), v(37, idempotency_key), v(38, delay), v(39, not_before), v(40, callback);
     v(41, dedupe), v(42, on_duplicate), v(43, max_wait_ms), v(44, jobs_path), v(45, receipt);

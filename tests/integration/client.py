@@ -59,8 +59,10 @@ class Stream:
 class Client:
     """Speaks to one server. A connection is kept from one request to the next."""
 
-    def __init__(self, port, timeout=60):
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    def __init__(self, port, timeout=60, address=None):
+        """`address` is the client's own, such as 127.0.0.2."""
+        source = (address, 0) if address else None
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout, source_address=source)
 
     def send(self, method, path, headers=None, body=None):
         """The answer's http.client.HTTPResponse, its body still unread."""

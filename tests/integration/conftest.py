@@ -114,9 +114,9 @@ class Service:
         self._ports.append(Port())
         return self._ports[-1].number
 
-    def client(self, port=None):
-        """A connection of its own, closed with the test."""
-        self._clients.append(Client(port or self.port))
+    def client(self, port=None, address=None):
+        """A connection of its own, closed with the test; from an address of its own, such as 127.0.0.2."""
+        self._clients.append(Client(port or self.port, address=address))
         return self._clients[-1]
 
     def request(self, method, path, headers=None, body=None):

@@ -8,9 +8,9 @@ from conftest import simulate
 ROOT = Path(__file__).parents[2]
 
 
-def example(service):
+def example(service, name="nginx-ab.conf"):
     """The file, with this test's paths in it."""
-    text = (ROOT / "config" / "nginx-ab.conf").read_text()
+    text = (ROOT / "config" / name).read_text()
     own = service.nginx.config.read_text()
     take = lambda pattern: re.search(pattern, own, re.M).group()
     for pattern in (r"^load_module .*$", r"^user .*$", r"^pid .*$", r"^error_log .*$"):
@@ -27,7 +27,8 @@ def test_the_example_splits_the_callers_and_the_metrics_tell_the_variants_apart(
     service.start()
     admitted = {}
     for caller in range(12):
-        statuses = service.statuses(11, "/v1/models", Authorization=f"Bearer sk-free-{caller}")
+        client = service.client(address=f"127.0.0.{caller + 2}")
+        statuses = [client.request("GET", "/v1/models").status for _ in range(11)]
         assert statuses == sorted(statuses)
         admitted[caller] = statuses.count(200)
     assert set(admitted.values()) == {5, 10}

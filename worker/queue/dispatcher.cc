@@ -202,7 +202,7 @@ void Dispatcher::restore(JobRecord&& record) {
   job.by_date = record.not_before_ms > now_ms;
   Scheduler::Lane& lane = scheduler_.lane(*queue, record.model);
   scheduler_.add(job, lane,
-                 {.owner = record.owner.lo,
+                 {.owner = record.share.lo,
                   .priority = record.priority,
                   .cost = record.cost,
                   .weight = record.weight,

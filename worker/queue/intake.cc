@@ -33,7 +33,7 @@ void wipe(std::string& frame, const char* begin, std::string_view field) {
 std::string anonymous(const wire::Submit& submit, std::string_view bytes) {
   std::string frame(bytes);
   for (const std::string_view field :
-       {submit.owner, submit.idempotency_key, submit.callback, submit.receipt}) {
+       {submit.owner, submit.share, submit.idempotency_key, submit.callback, submit.receipt}) {
     wipe(frame, bytes.data(), field);
   }
   return frame;
@@ -72,6 +72,16 @@ void append_part(std::string& text, std::string_view part) {
   text.append(reinterpret_cast<const char*>(&size), sizeof size).append(part);
 }
 
+// Within whom a key or a request is one: the owner, or whoever's share it takes where there is
+// none.
+void append_scope(std::string& text, const wire::Submit& submit) {
+  append_part(text, submit.owner);
+  if (submit.owner.empty() && !submit.share.empty()) {
+    append_part(text, "share");
+    append_part(text, submit.share);
+  }
+}
+
 wire::Failed failed_busy(const std::string& message, int64_t retry_after_s) {
   return {.status = 503,
           .code = "busy",
@@ -88,8 +98,8 @@ std::string try_again(int64_t seconds) {
 Intake::Intake(Dispatcher& dispatcher, int64_t start_unix_s)
     : dispatcher_(dispatcher), start_unix_s_(start_unix_s), secret_(draw_secret()) {}
 
-limit::Hash128 Intake::owner_of(std::string_view owner) const {
-  return owner.empty() ? limit::Hash128{} : limit::siphash13_128(secret_, owner);
+limit::Hash128 Intake::hash_of(std::string_view who) const {
+  return who.empty() ? limit::Hash128{} : limit::siphash13_128(secret_, who);
 }
 
 void Intake::submit(CallerSession& caller, uint64_t id, const wire::Submit& submit,
@@ -106,8 +116,9 @@ void Intake::submit(CallerSession& caller, uint64_t id, const wire::Submit& subm
   if (!read(caller, id, submit, options)) {
     return;
   }
-  order.owner = owner_of(submit.owner);
-  order.claim = {.owner = order.owner.lo,
+  order.owner = hash_of(submit.owner);
+  order.share = submit.share.empty() ? order.owner : hash_of(submit.share);
+  order.claim = {.owner = order.share.lo,
                  .priority = submit.priority,
                  .cost = submit.cost,
                  .weight = submit.weight};
@@ -124,6 +135,7 @@ void Intake::submit(CallerSession& caller, uint64_t id, const wire::Submit& subm
   if (order.async || order.durable) {
     describe(submit, options, order.record);
     order.record.owner = order.owner;
+    order.record.share = order.share;
     order.record.queue = order.lane->queue->settings.name;
     order.record.model = order.lane->model;
   }
@@ -207,7 +219,7 @@ bool Intake::read(CallerSession& caller, uint64_t id, const wire::Submit& submit
   return !bad;
 }
 
-// A client's own key names one request of one owner's; without one, `penstock_dedupe` makes the
+// A client's own key names one request of one caller's; without one, `penstock_dedupe` makes the
 // request its own key.
 void Intake::hash_key(const wire::Submit& submit, const JobOptions& options, Order& order) const {
   order.durable = !options.key.empty() && dispatcher_.store() != nullptr;
@@ -215,8 +227,9 @@ void Intake::hash_key(const wire::Submit& submit, const JobOptions& options, Ord
     return;
   }
   std::string asked;
-  for (const std::string_view part : {submit.owner, submit.queue, submit.model, submit.path,
-                                      submit.content_type, submit.override, submit.body}) {
+  append_scope(asked, submit);
+  for (const std::string_view part : {submit.queue, submit.model, submit.path, submit.content_type,
+                                      submit.override, submit.body}) {
     append_part(asked, part);
   }
   if (options.key.empty() && !submit.callback.empty()) {
@@ -228,7 +241,7 @@ void Intake::hash_key(const wire::Submit& submit, const JobOptions& options, Ord
     return;
   }
   std::string named = "key";
-  append_part(named, submit.owner);
+  append_scope(named, submit);
   append_part(named, options.key);
   order.record.key = limit::siphash13_128(secret_, named);
 }
@@ -318,7 +331,7 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
   }
   const int64_t wait_ns = dispatcher_.scheduler().predicted_wait_ns(lane, order.claim, now_ns);
   if (Scheduler::full(queue, order.claim.owner)) {
-    // A place of the owner's is free when its next job starts: about one N-th of the way to where
+    // A place of the caller's is free when its next job starts: about one N-th of the way to where
     // one more would stand behind N.
     const int64_t most = queue.settings.max_per_owner;
     const int64_t retry_after_s = whole_seconds(wait_ns / (most + 1));
@@ -335,7 +348,7 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
   return std::nullopt;
 }
 
-// When to come back after `wait_ns`: each owner at a time of its own, as places become free one by
+// When to come back after `wait_ns`: each caller at a time of its own, as places become free one by
 // one.
 int64_t Intake::spread(const Order& order, int64_t wait_ns) {
   const Scheduler::Queue& queue = *order.lane->queue;
@@ -344,7 +357,7 @@ int64_t Intake::spread(const Order& order, int64_t wait_ns) {
   const auto step_ns = static_cast<int64_t>(queue.lanes.front()->service.mean_ns() / slots);
   const int64_t latest_ns = now_ns + std::max(wait_ns, kMaxRetrySeconds * kNsPerSec);
   const auto place = reinterpret_cast<uintptr_t>(&queue);
-  const int64_t at_ns = returns_.tell(place, order.owner.lo, now_ns,
+  const int64_t at_ns = returns_.tell(place, order.share.lo, now_ns,
                                       now_ns + std::max(wait_ns, step_ns), step_ns, latest_ns);
   dispatcher_.note_return(queue, at_ns);
   return whole_seconds(at_ns - now_ns);

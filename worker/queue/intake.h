@@ -40,8 +40,9 @@ class Intake {
   bool has_room_for(uint64_t bytes) const;
   void refuse_for_memory(CallerSession& caller, uint64_t id);
 
-  // {}: nobody's. Such a job is seen by whoever knows its id, and in no list.
-  limit::Hash128 owner_of(std::string_view owner) const;
+  // Of an owner, or of whose share it is. {}: nobody. Nobody's job is seen by whoever knows its id,
+  // and in no list.
+  limit::Hash128 hash_of(std::string_view who) const;
 
  private:
   // A request that was read.
@@ -49,6 +50,7 @@ class Intake {
     Scheduler::Lane* lane = nullptr;
     Scheduler::Claim claim;
     limit::Hash128 owner;
+    limit::Hash128 share;
     bool async = false;
     bool durable = false;  // its key was the client's own, and is kept
     int64_t max_wait_ns = 0;

@@ -57,7 +57,7 @@ struct Job : Scheduler::Ticket {
   bool by_date : 1 = false;       // while scheduled: due when the time of day says so
   bool looking_up : 1 =
       false;           // the store is asked whether its key is known; it is in no queue yet
-  uint64_t owner = 0;  // of the keyed hash, the lower half; 0: nobody's
+  uint64_t owner = 0;  // who may see it: of the keyed hash, the lower half; 0: nobody's
   std::unique_ptr<More> more;
   std::unique_ptr<Job> next_in_table;  // see JobTable
 

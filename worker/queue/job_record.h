@@ -43,14 +43,15 @@ struct JobEnd {
 struct JobRecord {
   JobId id;
   limit::Hash128 owner;  // keyed hash; {}: nobody's
+  limit::Hash128 share;  // keyed hash of whose share it takes
   std::string queue;
   std::string model;  // of its lane; empty: any
   std::string tier;
   int64_t priority = 0;
   uint64_t weight = 1;
   uint64_t cost = 1;
-  limit::Hash128
-      key;  // keyed hash of owner and Idempotency-Key, or of what is deduplicated; {}: none
+  limit::Hash128 key;     // keyed hash of owner (or share) and Idempotency-Key, or of what is
+                          // deduplicated; {}: none
   limit::Hash128 digest;  // keyed hash of what was asked, so that one key with another body is seen
   std::string jobs_path;  // where its owner sees it: "/jobs"
   std::string callback;   // webhook URL; empty: none

@@ -15,7 +15,7 @@ namespace penstock::queue {
 namespace {
 
 constexpr int kApplicationId = 0x50454E53;  // "PENS"
-constexpr int kSchemaVersion = 2;
+constexpr int kSchemaVersion = 3;
 // So many jobs are inserted before their owners are.
 constexpr uint32_t kOwnersAtOnce = 512;
 
@@ -47,13 +47,15 @@ constexpr const char* kMigrations[kSchemaVersion] = {
     "CREATE TABLE owned_up_to(job INTEGER NOT NULL);"
     "INSERT INTO owned SELECT owner, seq FROM jobs ORDER BY owner, seq;"
     "INSERT INTO owned_up_to SELECT coalesce(max(seq), 0) FROM jobs;"
-    "DROP INDEX jobs_owner;"};
+    "DROP INDEX jobs_owner;",
+    // NULL: the owner's.
+    "ALTER TABLE jobs ADD COLUMN share BLOB;"};
 
 constexpr char kColumns[] =
     "SELECT id, owner, status, key, digest, queue, model, tier, priority, weight, cost, jobs_path,"
     " callback, receipt, created_ms, not_before_ms, deadline_ms, attempts, dead, started_ms,"
     " finished_ms, expires_ms, http_status, content_type, error_code, error, prompt_tokens,"
-    " completion_tokens, device_ns, result_bytes, result_in_file FROM jobs ";
+    " completion_tokens, device_ns, result_bytes, result_in_file, share FROM jobs ";
 
 // The log is overwritten from its beginning and keeps its length, so that a flush need not write
 // the file's size, too. Nobody else reads the database, so it needs no shared memory.
@@ -272,7 +274,7 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
   prepare(insert_,
           "INSERT INTO jobs(seq, id, owner, status, key, digest, queue, model, tier, priority,"
           " weight, cost, jobs_path, callback, receipt, created_ms, not_before_ms, deadline_ms,"
-          " attempts, submit) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+          " attempts, submit, share) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
   prepare(insert_owned_, "INSERT INTO owned(whose, job) VALUES(?,?)");
   prepare(insert_recent_owned_,
           "INSERT OR IGNORE INTO owned SELECT owner, seq FROM jobs WHERE seq>?");
@@ -467,6 +469,7 @@ bool JobTables::insert(const JobRecord& job, std::string_view submit, bool& dupl
                    job.cost, job.jobs_path, job.callback, job.receipt, job.created_ms,
                    job.not_before_ms, job.deadline_ms, job.end.attempts);
   submit.empty() ? insert_.and_with(nullptr) : insert_.and_with(submit);
+  job.share == job.owner ? insert_.and_with(nullptr) : insert_.and_with(as_bytes(job.share));
   if (!insert_.run()) {
     duplicate = (insert_.code() & 0xFF) == SQLITE_CONSTRAINT;
     return duplicate;
@@ -530,9 +533,13 @@ bool JobTables::read_row(Statement& row, JobRecord& job) {
   const int64_t status = row.number(2);
   if (!id || !read_hash(row.bytes(1), job.owner) || status < 0 ||
       status > static_cast<int64_t>(JobStatus::kExpired) ||
-      (!row.null(3) && !read_hash(row.bytes(3), job.key)) || !read_hash(row.bytes(4), job.digest)) {
+      (!row.null(3) && !read_hash(row.bytes(3), job.key)) || !read_hash(row.bytes(4), job.digest) ||
+      (!row.null(31) && !read_hash(row.bytes(31), job.share))) {
     ++damaged_rows_;
     return false;
+  }
+  if (row.null(31)) {
+    job.share = job.owner;
   }
   job.id = job.end.id = *id;
   job.status = job.end.status = static_cast<JobStatus>(status);

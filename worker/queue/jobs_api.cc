@@ -24,6 +24,12 @@ wire::Failed invalid(std::string_view message, std::string_view param) {
   return {.status = 400, .code = "invalid_request", .message = message, .param = param};
 }
 
+// Nobody's job is everybody's who knows its id.
+template <typename Hash>
+bool may_see(const Hash& owner, const Hash& who) {
+  return owner == Hash{} || owner == who;
+}
+
 constexpr uint32_t bit(JobStatus status) { return 1U << static_cast<uint32_t>(status); }
 constexpr uint32_t kLive =
     bit(JobStatus::kScheduled) | bit(JobStatus::kQueued) | bit(JobStatus::kProcessing);
@@ -127,7 +133,7 @@ void JobsApi::list(CallerSession& caller, uint64_t id, const wire::Ask& ask, boo
   listing.all = caller.is_tool();
   const auto owner = listing.all ? query->get("owner") : ask.owner;
   if (owner) {
-    listing.query.owner = intake_.owner_of(*owner);
+    listing.query.owner = intake_.hash_of(*owner);
   }
   listing.query.queue = listing.all ? std::string(query->get("queue").value_or("")) : "";
   listing.query.dead = dead;
@@ -243,7 +249,7 @@ void JobsApi::about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask
     question.last = *last;
     question.websocket = ask.websocket != 0;
   }
-  question.owner = intake_.owner_of(ask.owner);
+  question.owner = intake_.hash_of(ask.owner);
   question.all = caller.is_tool();
   if (!job_id) {
     return fail(waiter, not_found());
@@ -251,8 +257,8 @@ void JobsApi::about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask
   question.id = *job_id;
   Job* const job = dispatcher_.find(job_id->view());
   const bool alive = job != nullptr && !job->ending;
-  if (alive &&
-      (question.all ? job->promise == Job::Promise::kNone : job->owner == question.owner.lo)) {
+  if (alive && (question.all ? job->promise == Job::Promise::kNone
+                             : may_see(job->owner, question.owner.lo))) {
     return answer(waiter, *job, question, nullptr);
   }
   if (dispatcher_.store() == nullptr) {
@@ -266,7 +272,7 @@ void JobsApi::about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask
     if (!dispatcher_.audience().answered(waiter)) {
       return;
     }
-    if (!record || !(question.all || record->owner == question.owner)) {
+    if (!record || !(question.all || may_see(record->owner, question.owner))) {
       return fail(waiter, not_found());
     }
     answer_ended(waiter, question, *record);

@@ -1,4 +1,5 @@
-// Owners: who has jobs in a queue, or owes for some (fair_share.h).
+// Owners: who has jobs in a queue, or owes for some (fair_share.h): those whose shares jobs take,
+// which need not be who may see them.
 //
 // A chained hash table whose chains go through the owners themselves, with an owner's first flow in
 // the same piece of memory: whoever is found was looked for in two places, not in six.

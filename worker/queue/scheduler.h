@@ -81,7 +81,7 @@ class Scheduler {
 
   // What a job asks for.
   struct Claim {
-    uint64_t owner = 0;    // whose it is: a keyed hash
+    uint64_t owner = 0;    // whose share it takes: a keyed hash; not who may see it
     int64_t priority = 0;  // its class; higher goes first. At most kHighest, else cut
     uint64_t cost = 1;     // in the limiter's units; 1 to FairShare::kMaxCost, else cut
     uint64_t weight = 1;   // the owner's share; 1 to FairShare::kMaxWeight, else cut

@@ -423,6 +423,27 @@ TEST_F(DispatcherTest, AnOwnerWithTooManyJobsIsToldThatTheyAreItsOwn) {
   EXPECT_EQ(expect(peer, FrameType::kAccepted).as<wire::Accepted>().position, 1U);
 }
 
+TEST_F(DispatcherTest, WhoHasNoOwnerHasAShareOfItsOwn) {
+  config_.queues[0].max_per_owner = 1;
+  apply();
+  Peer device = worker(1);
+  Peer peer = caller();
+  uint64_t id = 0;
+  for (const char* share : {"192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"}) {
+    wire::Submit message = post();
+    message.owner = "";
+    message.share = share;
+    submit(peer, ++id, message);
+  }
+  EXPECT_EQ(expect(peer, FrameType::kFailed).id, 3U);
+  // Before the second of the one that floods.
+  EXPECT_EQ(expect(peer, FrameType::kAccepted).as<wire::Accepted>().position, 1U);
+  const auto job = device.next();
+  ASSERT_TRUE(job);
+  EXPECT_EQ(job->as<wire::Submit>().share, "");  // workers are not told
+  EXPECT_EQ(job->payload.find("192.0.2"), std::string::npos);
+}
+
 TEST_F(DispatcherTest, OwnersTakeTurnsAndThoseWithoutANameAreOne) {
   Peer device = worker(1);
   Peer peer = caller();

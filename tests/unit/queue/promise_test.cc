@@ -103,6 +103,87 @@ TEST_F(PromiseTest, AnotherOwnersJobIsNotThereInAnyEndpoint) {
   EXPECT_NE(ask(peer, ++number, get("")).body.find(id), std::string::npos);
 }
 
+TEST_F(PromiseTest, NobodysJobIsSeenByWhoeverKnowsItsIdAndInNoList) {
+  Peer peer = caller();
+  wire::Submit message = async();
+  message.owner = "";
+  message.share = "192.0.2.1";
+  const std::string id = promised(peer, 1, message);
+  uint64_t number = 10;
+  for (const char* who : {"", "192.0.2.1", "Bearer sk-other"}) {
+    wire::Ask question = get("/" + id);
+    question.owner = who;
+    EXPECT_EQ(ask(peer, ++number, question).status, 200U) << who;
+    wire::Ask list = get("");
+    list.owner = who;
+    EXPECT_EQ(ask(peer, ++number, list).body.find(id), std::string::npos) << who;
+  }
+  wire::Ask cancel = get("/" + id);
+  cancel.method = "DELETE";
+  EXPECT_EQ(ask(peer, ++number, cancel).status, 200U);
+  wire::Ask ended = get("/" + id);
+  ended.owner = "Bearer sk-other";
+  EXPECT_EQ(ask(peer, ++number, ended).status, 200U);
+}
+
+TEST_F(PromiseTest, TheShareOfAPromisedJobOutlivesPenstockd) {
+  Peer peer = caller();
+  Peer device = worker(0);
+  uint64_t id = 0;
+  for (const char* share : {"192.0.2.1", "192.0.2.1", "192.0.2.2"}) {
+    wire::Submit message = async();
+    message.owner = "";
+    message.share = share;
+    message.body = share;
+    promised(peer, ++id, message);
+  }
+  std::vector<JobRecord> kept;
+  store_.reset();
+  auto opened = Store::open({.folder = folder_ + "/state"});
+  ASSERT_TRUE(opened);
+  ASSERT_TRUE((*opened)->recover([&](JobRecord&& job) { kept.push_back(std::move(job)); },
+                                 [](const Store::Delivery&) {}));
+  ASSERT_EQ(kept.size(), 3U);
+  EXPECT_EQ(kept[0].share, kept[1].share);
+  EXPECT_FALSE(kept[0].share == kept[2].share);
+  EXPECT_EQ(kept[0].owner, limit::Hash128{});
+}
+
+TEST_F(PromiseTest, TheSameKeyOfAnotherShareIsAnotherJobWhereThereIsNoOwner) {
+  Peer peer = caller();
+  wire::Submit one = keyed(async());
+  one.owner = "";
+  one.share = "192.0.2.1";
+  const std::string id = promised(peer, 1, one);
+  wire::Submit other = one;
+  other.share = "192.0.2.2";
+  EXPECT_NE(promised(peer, 2, other), id);
+  submit(peer, 3, one);
+  EXPECT_EQ(reply(peer, 3).job_id, id);
+  // An owner's key is the owner's, from wherever it comes.
+  wire::Submit owned = keyed(async());
+  owned.share = "192.0.2.1";
+  const std::string its = promised(peer, 4, owned);
+  owned.share = "192.0.2.2";
+  submit(peer, 5, owned);
+  EXPECT_EQ(reply(peer, 5).job_id, its);
+}
+
+TEST_F(PromiseTest, WhatIsDeduplicatedIsOfOneShareWhereThereIsNoOwner) {
+  Peer peer = caller();
+  Peer device = worker(0);
+  wire::Submit message = post();
+  message.owner = "";
+  message.dedupe = 1;
+  message.share = "192.0.2.1";
+  submit(peer, 1, message);
+  submit(peer, 2, message);
+  EXPECT_EQ(dispatcher_.jobs(), 1U);
+  message.share = "192.0.2.2";
+  submit(peer, 3, message);
+  EXPECT_EQ(dispatcher_.jobs(), 2U);
+}
+
 TEST_F(PromiseTest, TheSameKeyJoinsTheJobThatIsThere) {
   Peer peer = caller();
   const std::string id = promised(peer, 1, keyed(async()));

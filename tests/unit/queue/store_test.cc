@@ -23,6 +23,7 @@ class StoreTest : public StoreFixture {
 
 TEST_F(StoreTest, WhatWasPromisedIsThereAfterOpeningAnew) {
   JobRecord sent = job();
+  sent.share = {5, 6};
   sent.tier = "pro";
   sent.priority = -3;
   sent.weight = 4;
@@ -40,6 +41,7 @@ TEST_F(StoreTest, WhatWasPromisedIsThereAfterOpeningAnew) {
   const JobRecord& read = jobs[0];
   EXPECT_EQ(read.id, sent.id);
   EXPECT_EQ(read.owner, sent.owner);
+  EXPECT_EQ(read.share, sent.share);
   EXPECT_EQ(read.queue, sent.queue);
   EXPECT_EQ(read.model, sent.model);
   EXPECT_EQ(read.tier, sent.tier);
@@ -512,8 +514,12 @@ TEST_F(ListTest, ADatabaseOfTheFirstSchemaIsMigrated) {
   promise_all();
   execute(
       "DROP TABLE owned; DROP TABLE owned_up_to; CREATE INDEX jobs_owner ON jobs(owner);"
+      "ALTER TABLE jobs DROP COLUMN share;"
       "PRAGMA user_version=1");
-  EXPECT_EQ(reopen().size(), static_cast<size_t>(kJobs));
+  const auto jobs = reopen();
+  EXPECT_EQ(jobs.size(), static_cast<size_t>(kJobs));
+  EXPECT_TRUE(std::all_of(jobs.begin(), jobs.end(),
+                          [](const JobRecord& job) { return job.share == job.owner; }));
   expect_all();
   promise_all();
   expect_all();

@@ -1,0 +1,81 @@
+"""config/nginx.conf as it is shipped: who is known, whose a job is, and who waits behind whom."""
+
+from conftest import simulate
+from test_experiment import example
+
+ALICE = {"Authorization": "Bearer sk-free-0b7c51"}
+BOB = {"Authorization": "Bearer sk-pro-91fe20"}
+BODY = {"model": "sim", "prompt": "Tell me", "max_tokens": 8}
+ASYNC = {"Prefer": "respond-async"}
+
+
+def shipped(penstock, **more):
+    options = dict(workers=[simulate(slots=1, service_time="20ms")], yaml="state: state\n", master=True)
+    service = penstock(start=False, **{**options, **more})
+    service.nginx.write_config(example(service, "nginx.conf"))
+    return service.start()
+
+
+def post(client, **headers):
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.request("POST", "/v1/completions", {**ASYNC, **headers}, BODY)
+
+
+def listed(client, **who):
+    return [job["id"] for job in client.request("GET", "/jobs", who).json()["data"]]
+
+
+def test_a_made_up_key_is_no_new_caller(penstock):
+    service = shipped(penstock)
+    client = service.client(address="127.0.0.2")
+    statuses = [client.request("GET", "/v1/models", {"Authorization": f"Bearer sk-pro-{i}"}).status for i in range(8)]
+    assert statuses == [200] * 5 + [429] * 3  # one free plan for all of them
+    assert client.request("GET", "/v1/models", ALICE).status == 200
+    assert client.request("GET", "/v1/models", BOB).status == 200
+    assert service.client(address="127.0.0.3").request("GET", "/v1/models").status == 200
+    assert client.request("GET", "/quota", ALICE).json()["tier"] == "free"
+    assert client.request("GET", "/quota", BOB).json()["tier"] == "pro"
+
+
+def test_people_behind_one_address_neither_list_each_others_jobs_nor_lose_their_own(penstock):
+    service = shipped(penstock)
+    one, other = service.client(address="127.0.0.2"), service.client(address="127.0.0.2")
+    job = post(one).json()["id"]
+    assert listed(one) == listed(other) == listed(one, **ALICE) == []
+    for client, who in ((one, {}), (other, ALICE), (service.client(address="127.0.0.9"), {})):  # whoever knows the id
+        assert client.request("GET", f"/jobs/{job}", who).status == 200
+    known = post(one, **BOB).json()["id"]
+    assert listed(other, **BOB) == [known] and listed(one) == []
+    for who in ({}, ALICE):
+        assert other.request("GET", f"/jobs/{known}", who).status == 404
+        assert other.request("DELETE", f"/jobs/{known}", who).status == 404
+
+
+def test_callers_without_a_key_share_no_idempotency_key_across_addresses(penstock):
+    service = shipped(penstock)
+    one, other = service.client(address="127.0.0.2"), service.client(address="127.0.0.3")
+    first = post(one, Idempotency_Key='"k"').json()["id"]
+    assert post(one, Idempotency_Key='"k"').headers["Penstock-Job-Id"] == first
+    assert post(other, Idempotency_Key='"k"').headers["Penstock-Job-Id"] != first
+    mine = post(one, Idempotency_Key='"k"', **BOB).headers["Penstock-Job-Id"]
+    assert post(other, Idempotency_Key='"k"', **BOB).headers["Penstock-Job-Id"] == mine
+
+
+def test_a_flood_from_one_address_holds_up_no_other_nor_counts_as_its_jobs(penstock):
+    server = """
+        penstock_share $penstock_net;
+        location /v1/ { penstock_pass gpu; }
+        location /jobs { penstock_jobs gpu; }
+    """
+    service = penstock(server=server, workers=[simulate(slots=1, service_time="30s")], queue={"max_per_owner": 3},
+                       yaml="state: state\n")
+    flood, other = service.client(address="127.0.0.2"), service.client(address="127.0.0.3")
+    ids = [post(flood).json()["id"] for _ in range(4)]
+    refused = post(flood)
+    assert refused.status == 503 and "as many as one caller may have" in refused.json()["detail"]
+    late = post(other)
+    assert late.status == 202, late
+    assert late.json()["position"] == 1
+    assert [other.request("GET", f"/jobs/{id}").json()["position"] for id in ids[1:]] == [2, 3, 4]
+    for id in ids + [late.json()["id"]]:
+        other.request("DELETE", f"/jobs/{id}")
