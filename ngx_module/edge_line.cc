@@ -337,7 +337,7 @@ Lines*& lines() noexcept {
 ngx_int_t start_edge_lines(ngx_cycle_t* cycle) noexcept {
   auto* main =
       static_cast<MainConf*>(ngx_http_cycle_get_module_main_conf(cycle, ngx_http_penstock_module));
-  if (main == nullptr || main->sources.empty() || main->zones.empty()) {
+  if (main == nullptr || main->sources.empty() || main->zones.empty() || ngx_worker != 0) {
     return NGX_OK;
   }
   auto* mine = make<Lines>(cycle->pool);

@@ -1,11 +1,13 @@
-// Edge lines: over which each Nginx worker hears from each penstockd what became of promised jobs.
+// Edge lines: over which Nginx hears from each penstockd what became of promised jobs.
 //
-// A worker keeps one connection to every penstockd that jobs are passed to, and says HELLO as
-// kEdge. penstockd tells one of its lines of every promised job that holds something here: HOLD
-// while it is alive (this process renews its leases), OVER when it has ended (what was reserved is
-// settled by what was used, and the leases are let go). When a line breaks, what it held is renewed
-// for kPatienceMs more, for penstockd, if it comes back, names it all again to whichever line it
-// finds first.
+// The first of the workers, for all of them, keeps one connection to every penstockd that jobs are
+// passed to, and says HELLO as kEdge. penstockd tells it of every promised job that holds something
+// here: HOLD while it is alive (this process renews its leases), OVER when it has ended (what was
+// reserved is settled by what was used, and the leases are let go). When a line breaks, what it
+// held is renewed for kPatienceMs more, for penstockd, if it comes back, names it all again. It
+// names it to the same worker, which knows what it holds: were another told, both would count it
+// until the first knew. A worker that dies has a successor under its number, and one that is
+// replaced by a reload lets go as soon as it is told to quit.
 //
 //   closed ──timer──▶ connecting ──▶ HELLO ──▶ told, frame by frame ──error──▶ closed
 //
@@ -16,7 +18,7 @@
 
 namespace penstock {
 
-// Called in each worker process.
+// Called in each worker process; the first opens them.
 ngx_int_t start_edge_lines(ngx_cycle_t* cycle) noexcept;
 // Called when it exits.
 void stop_edge_lines(ngx_cycle_t* cycle) noexcept;

@@ -81,11 +81,16 @@ ngx_int_t commit(ngx_cycle_t* cycle) noexcept {
   return begin_counting(cycle) == NGX_OK ? commit_stores(cycle) : NGX_ERROR;
 }
 
+// Also called in the cache manager and the cache loader, which answer nobody, may block, and leave
+// without an end: those count, and hold nothing.
 ngx_int_t start_worker(ngx_cycle_t* cycle) noexcept {
   if (const auto* main = static_cast<MainConf*>(
           ngx_http_cycle_get_module_main_conf(cycle, ngx_http_penstock_module));
       main != nullptr) {
     start_counting(*main);
+  }
+  if (ngx_process == NGX_PROCESS_HELPER) {
+    return NGX_OK;
   }
   return start_process(cycle) == NGX_OK && start_status_timer(cycle) == NGX_OK
              ? start_edge_lines(cycle)

@@ -16,7 +16,7 @@
 
 namespace penstock::wire {
 
-// kEdge: an Nginx worker's own line, over which it hears what became of jobs that were promised.
+// kEdge: an Nginx's own line, over which it hears what became of jobs that were promised.
 // kWatch: the process that watches the devices.
 enum class Role : uint64_t { kCaller = 1, kWorker = 2, kTool = 3, kEdge = 4, kWatch = 5 };
 

@@ -75,7 +75,7 @@ class Scripted:
 
     def __init__(self, path, *steps, tell_edge=b""):
         self.path, self.steps, self.tell_edge = path, steps, tell_edge
-        self.edges = 0  # of Nginx's own lines that have come
+        self.edges = []  # the process behind each of Nginx's own lines that have come
         self.submits = []  # the fields of each job that came; the body is named json
         self.faults = []
         self._callers = []
@@ -118,7 +118,7 @@ class Scripted:
             while True:
                 kind, _, fields = caller.receive_fields()
                 if kind == HELLO and fields["role"] == EDGE:
-                    self.edges += 1
+                    self.edges.append(struct.unpack("3i", caller.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
                     caller.send(self.tell_edge)
                 if kind == SUBMIT:
                     self.submits.append(fields)

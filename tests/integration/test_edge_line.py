@@ -1,10 +1,12 @@
 """What Nginx keeps for promised jobs and hears of them, and where a client meets it at a bad moment."""
 
 import time
+from pathlib import Path
 
 import pytest
 
 from conftest import simulate
+from processes import children
 from scripted import answer
 from test_jobs import ALICE, BODY, HTTP, SERVER, get, jobs, masked, post, promise, until_status, websocket  # noqa: F401
 from waiting import until
@@ -36,6 +38,36 @@ def test_a_reload_counts_no_lease_twice(jobs):
         counted.append(in_use(service))
         time.sleep(0.1)
     assert max(counted) == 3 and counted[-1] == 3, counted
+    for id in ids:
+        service.request("DELETE", f"/jobs/{id}", ALICE)
+    until(lambda: in_use(service) == 0, lambda: f"none runs, {in_use(service)} are counted")
+
+
+def test_one_worker_listens_for_all_and_no_helper_does(peer, edge, folder):
+    engine, kept = peer("a", answer(b"hello")), folder / "kept"
+    service = edge(engine, http=f"penstock_zone kept 1m file={kept};", processes=3,
+                   server="location / { penstock_limit zone=kept key=$remote_addr rate=1r/s name=a; penstock_pass a; }")
+    until(lambda: post(service) and kept.exists(), "the cache manager is at work", 60)
+    kinds = [Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0] for pid in children(service.nginx.process.pid)]
+    assert kinds.count(b"nginx: worker process") == 3 and b"nginx: cache manager process" in kinds, kinds
+    listeners = [Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0] for pid in engine.edges]
+    assert listeners == [b"nginx: worker process"], listeners
+
+
+def test_a_restart_of_penstockd_counts_no_lease_twice(jobs):
+    service = jobs(http=HTTP.replace("concurrency 3", "concurrency 4"), processes=4, workers=[simulate(slots=2, service_time="90s")])
+    ids = [promise(service).json()["id"] for _ in range(2)]
+    # This test is about the clock: by now every lease has been renewed in another window than it was taken in.
+    time.sleep(11)
+    counted = []
+    for _ in range(3):
+        service.penstockd.kill()
+        service.penstockd.start()
+        ends = time.monotonic() + 2  # by then all lines are up again, and penstockd has named its jobs
+        while time.monotonic() < ends:
+            counted.append(in_use(service))
+            time.sleep(0.1)
+    assert set(counted) == {2}, counted
     for id in ids:
         service.request("DELETE", f"/jobs/{id}", ALICE)
     until(lambda: in_use(service) == 0, lambda: f"none runs, {in_use(service)} are counted")
@@ -110,5 +142,5 @@ def test_whatever_penstockd_says_of_promised_jobs_the_edge_goes_on(peer, edge):
     engine = peer("a", answer(b"hello"), tell_edge=said + frame(ACCEPTED, 1, job_id="job_1"))
     service = edge(engine, server="location / { penstock_limit zone=edge key=$remote_addr concurrency=2 name=a; penstock_pass a; }")
     # Its last word is none of those that it may say: the line is closed, and another one opened.
-    until(lambda: engine.edges >= 3, "it came again")
+    until(lambda: len(engine.edges) >= 3, "it came again")
     assert post(service).body == b"hello"

@@ -1,9 +1,9 @@
 // EdgeLines: the edge's own lines, over which it hears of promised jobs that hold something there.
 //
-// Every Nginx worker keeps one. The one that came first is told of all: HOLD for each job that is
-// alive, OVER when it has ended. When it goes, or does not read, the next is told of all anew. With
-// nobody there, what ended is kept for whoever comes, up to kMaxPending; what is lost then lapses
-// at the edge by itself.
+// Each Nginx keeps one; there are two while one takes another's place, in a reload. The one that
+// came first is told of all: HOLD for each job that is alive, OVER when it has ended. When it goes,
+// or does not read, the next is told of all anew. With nobody there, what ended is kept for whoever
+// comes, up to kMaxPending; what is lost then lapses at the edge by itself.
 #pragma once
 
 #include <cstdint>
