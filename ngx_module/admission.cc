@@ -670,9 +670,8 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
 
 ngx_int_t judge(ngx_http_request_t* r, const LocConf& loc, Stage stage) noexcept {
   RequestState* state = find_state(r);
-  if (state != nullptr &&
-      (state->judged_in[static_cast<size_t>(stage)] == &loc || state->file.len > 0)) {
-    return NGX_DECLINED;  // it goes on: its body has come, or its time, or its answer, a file
+  if (state != nullptr && state->judged_in[static_cast<size_t>(stage)] == &loc) {
+    return NGX_DECLINED;  // it goes on: its body has come, or its time
   }
   QueueRefusal why;
   const bool busy = stage == Stage::kPreaccess && loc.passes && r->method == NGX_HTTP_POST &&

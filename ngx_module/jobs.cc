@@ -3,7 +3,6 @@
 #include "ngx_module/page.h"
 #include "ngx_module/pass.h"
 #include "ngx_module/request.h"
-#include "ngx_module/stored_file.h"
 #include "ngx_module/websocket.h"
 
 namespace penstock {
@@ -12,9 +11,6 @@ ngx_int_t ask_about_jobs(ngx_http_request_t* r) noexcept {
   RequestState* state = state_of(r);
   if (state == nullptr) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
-  if (state->file.len > 0) {
-    return send_stored_file(r, *state);
   }
   constexpr ngx_uint_t kMethods = NGX_HTTP_GET | NGX_HTTP_HEAD | NGX_HTTP_DELETE;
   if (const ngx_int_t rc = check_method(r, kMethods, "GET, HEAD, DELETE"); rc != NGX_DECLINED) {

@@ -28,6 +28,7 @@
 #include "ngx_module/receipt.h"
 #include "ngx_module/reply.h"
 #include "ngx_module/status_source.h"
+#include "ngx_module/stored_file.h"
 #include "ngx_module/telemetry.h"
 #include "ngx_module/variables.h"
 #include "ngx_module/zone_store.h"
@@ -67,7 +68,8 @@ ngx_int_t postconfiguration(ngx_conf_t* cf) noexcept {
   bind_jobs(cf);
   // Behind realip, limit_req and limit_conn; and before anything else that follows the access
   // phase, whose own handlers are passed over when `satisfy any` is.
-  if (!add_handler(cf, NGX_HTTP_PREACCESS_PHASE, judge_before_access, true) ||
+  if (!add_handler(cf, NGX_HTTP_SERVER_REWRITE_PHASE, serve_stored_file, false) ||
+      !add_handler(cf, NGX_HTTP_PREACCESS_PHASE, judge_before_access, true) ||
       !add_handler(cf, NGX_HTTP_PRECONTENT_PHASE, judge_after_access, false) ||
       !add_handler(cf, NGX_HTTP_LOG_PHASE, count_outcome, false)) {
     return NGX_ERROR;

@@ -7,7 +7,6 @@
 #include "ngx_module/page.h"
 #include "ngx_module/receipt_codec.h"
 #include "ngx_module/request.h"
-#include "ngx_module/stored_file.h"
 #include "ngx_module/telemetry.h"
 #include "shared/base/clock.h"
 #include "shared/wire/messages.h"
@@ -254,8 +253,8 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t rc) noexcept {
   settle_up(r, *state,
             broken || (answered && r->upstream->headers_in.status_n >= kFirstServerError),
             rc == NGX_HTTP_CLIENT_CLOSED_REQUEST);
-  if (!answered && state->file.len == 0) {  // for a file the request comes back
-    state->forget_answer();                 // Nginx has the word
+  if (!answered && rc != NGX_DECLINED) {  // declined: a file is
+    state->forget_answer();               // Nginx has the word
   }
 }
 
@@ -277,9 +276,6 @@ ngx_int_t pass_request(ngx_http_request_t* r) noexcept {
   RequestState* state = state_of(r);
   if (state == nullptr) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
-  if (state->file.len > 0) {
-    return send_stored_file(r, *state);
   }
   BadHeader bad;
   if (!find_job_headers(r, state->job_headers, bad)) {

@@ -30,14 +30,33 @@ void RequestState::forget_answer() noexcept {
   job_id_size = 0;
   duplicate = false;
   websocket = nullptr;
-  file = {};
+  file = nullptr;
   for (; answer_header_count > 0; --answer_header_count) {
     answer_headers[answer_header_count - 1]->hash = 0;  // Nginx passes it over
   }
 }
 
+namespace {
+
+// By penstock_hide_header.
+bool is_hidden(ngx_http_request_t* r, std::string_view key) noexcept {
+  constexpr size_t kLongest = 64;
+  ngx_http_upstream_conf_t& u = loc_conf(r)->upstream;
+  if (u.hide_headers == nullptr || u.hide_headers == NGX_CONF_UNSET_PTR || key.size() > kLongest) {
+    return false;
+  }
+  u_char lower[kLongest];
+  const ngx_uint_t hash = ngx_hash_strlow(lower, str(key).data, key.size());
+  return ngx_hash_find(&u.hide_headers_hash, hash, lower, key.size()) != nullptr;
+}
+
+}  // namespace
+
 bool RequestState::push_answer_header(ngx_http_request_t* r, std::string_view key,
                                       ngx_str_t value) noexcept {
+  if (is_hidden(r, key)) {
+    return true;
+  }
   if (answer_headers == nullptr) {
     answer_headers = static_cast<ngx_table_elt_t**>(
         ngx_palloc(r->pool, kMostAnswerHeaders * sizeof(ngx_table_elt_t*)));

@@ -13,6 +13,7 @@
 namespace penstock {
 
 struct JobHeaders;
+struct StoredFile;
 struct WebSocket;
 
 enum class Verdict : uint8_t { kNone, kPassed, kDelayed, kDegraded, kRejected, kBusy };
@@ -124,17 +125,15 @@ struct RequestState {
   AnswerStream answer;
   u_char first_buffer[512];  // while the job waits: most that wait get a sign of life, no more
   WebSocket* websocket = nullptr;  // the client's side, once its upgrade was granted
-  static constexpr size_t kMostAnswerHeaders = http::kMaxHeaderLines + 4;
+  static constexpr size_t kMostAnswerHeaders = http::kMaxHeaderLines + 10;
   ngx_table_elt_t** answer_headers = nullptr;  // pushed for it; room for them once there are any
   size_t answer_header_count = 0;
-  // Adds a header that another try takes back. False when memory ran out, or there are too many.
+  // Adds a header that another try takes back, unless the location hides it. False when memory ran
+  // out, or there are too many.
   bool push_answer_header(ngx_http_request_t* r, std::string_view key, ngx_str_t value) noexcept;
   void forget_answer() noexcept;
 
-  // The answer is a file: the request comes back by an internal redirect, and Nginx serves it.
-  ngx_str_t file{};
-  ngx_str_t file_type{};
-  ngx_uint_t file_status = 0;
+  const StoredFile* file = nullptr;  // the answer is one: see stored_file.h
 
   ngx_chain_t* problem_body = nullptr;  // replaces an error page of Nginx's own
 

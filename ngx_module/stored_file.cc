@@ -1,7 +1,7 @@
 #include "ngx_module/stored_file.h"
 
-#include "ngx_module/page.h"
 #include "ngx_module/reply.h"
+#include "ngx_module/text.h"
 
 namespace penstock {
 namespace {
@@ -47,75 +47,53 @@ ngx_buf_t* whole(ngx_http_request_t* r, ngx_str_t& path,
   return buf;
 }
 
-// Where the request is now, as it would be asked for: its path, and its query as it came. data is
-// nullptr when memory ran out.
-ngx_str_t here(ngx_http_request_t* r) noexcept {
-  const uintptr_t escapes = ngx_escape_uri(nullptr, r->uri.data, r->uri.len, NGX_ESCAPE_URI);
-  const size_t size = r->uri.len + 2 * escapes + 1 + r->args.len;
-  auto* start = static_cast<u_char*>(ngx_pnalloc(r->pool, size));
-  if (start == nullptr) {
-    return {0, nullptr};
-  }
-  auto* end = start + r->uri.len + 2 * escapes;
-  if (escapes == 0) {
-    ngx_memcpy(start, r->uri.data, r->uri.len);
-  } else {
-    ngx_escape_uri(start, r->uri.data, r->uri.len, NGX_ESCAPE_URI);
-  }
-  if (r->args.len > 0) {
-    *end++ = '?';
-    end = ngx_cpymem(end, r->args.data, r->args.len);
-  }
-  return {static_cast<size_t>(end - start), start};
+void put_back(ngx_http_request_t* r, const StoredFile& file) noexcept {
+  r->method = file.method;
+  r->method_name = file.method_name;
+  r->uri = file.uri;
+  r->args = file.args;
+  r->exten = file.exten;
+  r->internal = file.internal ? 1 : 0;
+  r->keepalive = file.keepalive ? 1 : 0;
+  r->loc_conf = file.loc_conf;
+  ngx_http_update_location_config(r);
 }
 
-}  // namespace
-
-ngx_int_t turn_to_file(ngx_http_request_t* r, RequestState& state, std::string_view file,
-                       ngx_str_t type) noexcept {
-  if (file.front() != '/' || file.find("/../") != std::string_view::npos ||
-      file.find('\0') != std::string_view::npos) {
-    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "penstockd sent the name of no file");
-    return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+ngx_int_t refuse_gone(ngx_http_request_t* r) noexcept {
+  find_state(r)->forget_answer();
+  if (push_header(r, "Cache-Control", str("no-store")) == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
-  auto* redirect = static_cast<ngx_table_elt_t*>(ngx_pcalloc(r->pool, sizeof(ngx_table_elt_t)));
-  const ngx_str_t kept = copy(r->pool, file);
-  const ngx_str_t place = here(r);
-  if (redirect == nullptr || kept.data == nullptr || place.data == nullptr) {
-    return NGX_ERROR;
-  }
-  state.file = kept;
-  state.file_type = type;
-  state.file_status = r->upstream->headers_in.status_n;
-  redirect->hash = 1;
-  redirect->value = place;
-  r->upstream->headers_in.x_accel_redirect = redirect;
-  return NGX_OK;
+  return refuse_request(
+      r, {.status = 404, .detail = "The result is not there any more.", .code = "not_found"});
 }
 
-ngx_int_t send_stored_file(ngx_http_request_t* r, RequestState& state) noexcept {
+// Conditions and ranges are of GET (RFC 9110, sections 13.2.1 and 14.2); Nginx's filters do not
+// look at the method.
+ngx_int_t set_validators(ngx_http_request_t* r, const ngx_open_file_info_t& file) noexcept {
+  if ((r->method & (NGX_HTTP_GET | NGX_HTTP_HEAD)) == 0) {
+    r->disable_not_modified = 1;
+    return NGX_OK;
+  }
+  r->allow_ranges = 1;
+  r->headers_out.last_modified_time = file.mtime;
+  return ngx_http_set_etag(r);
+}
+
+ngx_int_t send_file(ngx_http_request_t* r, const StoredFile& answer) noexcept {
   ngx_open_file_info_t file;
-  ngx_str_t path = state.file;
-  state.file = {};  // an error_page may lead to where another answer is wanted
+  ngx_str_t path = answer.path;
   if (const ngx_int_t rc = open_file(r, path, file); rc != NGX_OK) {
-    return rc == NGX_DECLINED ? refuse_page(r, {.status = 404,
-                                                .detail = "The result is not there any more.",
-                                                .code = "not_found"})
-                              : NGX_HTTP_INTERNAL_SERVER_ERROR;
+    return rc == NGX_DECLINED ? refuse_gone(r) : NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   if (const ngx_int_t rc = ngx_http_discard_request_body(r); rc != NGX_OK) {
     return rc;
   }
-  r->headers_out.status = state.file_status;
+  r->headers_out.status = answer.status;
   r->headers_out.content_length_n = file.size;
-  r->headers_out.last_modified_time = file.mtime;
-  r->allow_ranges = 1;
-  set_content_type(r, view(state.file_type));
-  if (ngx_http_set_etag(r) != NGX_OK) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
+  set_content_type(r, view(answer.type));
   ngx_buf_t* buf = whole(r, path, file);
-  if (buf == nullptr) {
+  if (buf == nullptr || set_validators(r, file) != NGX_OK) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   const ngx_int_t rc = ngx_http_send_header(r);
@@ -124,6 +102,50 @@ ngx_int_t send_stored_file(ngx_http_request_t* r, RequestState& state) noexcept 
   }
   ngx_chain_t chain = {buf, nullptr};
   return ngx_http_output_filter(r, &chain);
+}
+
+}  // namespace
+
+ngx_int_t turn_to_file(ngx_http_request_t* r, RequestState& state, std::string_view path,
+                       ngx_str_t type) noexcept {
+  if (path.front() != '/' || path.find("/../") != std::string_view::npos ||
+      std::any_of(path.begin(), path.end(), is_control)) {
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "penstockd sent the name of no file");
+    return NGX_HTTP_UPSTREAM_INVALID_HEADER;
+  }
+  auto* redirect = static_cast<ngx_table_elt_t*>(ngx_pcalloc(r->pool, sizeof(ngx_table_elt_t)));
+  void* file = ngx_palloc(r->pool, sizeof(StoredFile));
+  const ngx_str_t kept = copy(r->pool, path);
+  if (redirect == nullptr || file == nullptr || kept.data == nullptr) {
+    return NGX_ERROR;
+  }
+  state.file = new (file) StoredFile{.path = kept,
+                                     .type = type,
+                                     .status = r->upstream->headers_in.status_n,
+                                     .method = r->method,
+                                     .method_name = r->method_name,
+                                     .uri = r->uri,
+                                     .args = r->args,
+                                     .exten = r->exten,
+                                     .loc_conf = r->loc_conf,
+                                     .internal = r->internal != 0,
+                                     .keepalive = r->keepalive != 0};
+  redirect->hash = 1;
+  ngx_str_set(&redirect->value, "/");
+  r->upstream->headers_in.x_accel_redirect = redirect;
+  ++r->uri_changes;  // this one leads nowhere
+  return NGX_OK;
+}
+
+ngx_int_t serve_stored_file(ngx_http_request_t* r) noexcept {
+  RequestState* state = r->internal ? find_state(r) : nullptr;
+  if (state == nullptr || state->file == nullptr) {
+    return NGX_DECLINED;
+  }
+  const StoredFile& answer = *state->file;
+  state->file = nullptr;  // an error_page may lead to where another answer is wanted
+  put_back(r, answer);
+  return send_file(r, answer);
 }
 
 }  // namespace penstock

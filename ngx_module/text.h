@@ -56,6 +56,11 @@ class Text {
   char* at_;
 };
 
+// What would end a line of a log or a header, or forge another.
+inline bool is_control(char c) noexcept {
+  return static_cast<unsigned char>(c) < ' ' || c == 0x7F;
+}
+
 // A number's digits in the pool; data is nullptr when the pool is exhausted.
 inline ngx_str_t copy_number(ngx_pool_t* pool, uint64_t number) noexcept {
   char digits[Text::kMaxDigits];
