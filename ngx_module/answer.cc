@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ngx_module/answer_headers.h"
 #include "ngx_module/reply.h"
 #include "ngx_module/request.h"
 #include "ngx_module/stored_file.h"
@@ -45,42 +46,6 @@ const char* on_accepted(RequestState& state, std::string_view payload) noexcept 
   return nullptr;
 }
 
-// The headers of this try's answer; another try takes them back.
-bool push_answer_headers(ngx_http_request_t* r, RequestState& state,
-                         int64_t retry_after_s) noexcept {
-  if (state.job_id_size > 0 &&
-      !state.push_answer_header(r, "Penstock-Job-Id", str(state.job_id()))) {
-    return false;
-  }
-  if (retry_after_s > 0) {
-    const ngx_str_t seconds = copy_number(r->pool, static_cast<uint64_t>(retry_after_s));
-    return seconds.data != nullptr && state.push_answer_header(r, "Retry-After", seconds);
-  }
-  return true;
-}
-
-// Those that penstockd gives the answer besides. A Location goes out as it came: a path stays one.
-ngx_int_t push_given_headers(ngx_http_request_t* r, RequestState& state,
-                             std::string_view lines) noexcept {
-  const ngx_str_t kept = copy(r->pool, lines);
-  if (kept.data == nullptr) {
-    return NGX_ERROR;
-  }
-  std::string_view rest = view(kept);
-  for (size_t count = 0; !rest.empty(); ++count) {
-    http::HeaderLine line;
-    const char* error =
-        count == http::kMaxHeaderLines ? "too many headers" : http::next_header_line(rest, line);
-    if (error != nullptr) {
-      return invalid(r, error);
-    }
-    if (!state.push_answer_header(r, line.name, str(line.value))) {
-      return NGX_ERROR;
-    }
-  }
-  return NGX_OK;
-}
-
 // Nobody needs the pipe before its answer comes: a caller that waits is to cost little.
 bool open_pipe(ngx_http_request_t* r) noexcept {
   ngx_http_upstream_t* u = r->upstream;
@@ -96,6 +61,23 @@ bool open_pipe(ngx_http_request_t* r) noexcept {
   return true;
 }
 
+ngx_int_t push_head(ngx_http_request_t* r, RequestState& state, const wire::Head& head) noexcept {
+  if (!push_answer_headers(r, state, 0)) {
+    return NGX_ERROR;
+  }
+  if (const ngx_int_t rc = push_given_headers(r, state, head.headers); rc != NGX_OK) {
+    return rc;
+  }
+  if (head.status == NGX_HTTP_NO_CONTENT || head.status == NGX_HTTP_SWITCHING_PROTOCOLS) {
+    return NGX_OK;
+  }
+  const bool streams = head.content_length_plus1 == 0 && head.file.empty();
+  return push_guards(r, state, head.content_type, streams) &&
+                 (!streams || push_stream_headers(r, state))
+             ? NGX_OK
+             : NGX_ERROR;
+}
+
 ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view payload) noexcept {
   ngx_http_upstream_t* u = r->upstream;
   wire::Head head;
@@ -108,22 +90,20 @@ ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view p
     return invalid(r, "status or content_type is impossible");
   }
   const ngx_str_t type = copy(r->pool, head.content_type);
-  if (type.data == nullptr || !push_answer_headers(r, state, 0)) {
+  if (type.data == nullptr) {
     return NGX_ERROR;
   }
-  if (!head.headers.empty()) {
-    if (const ngx_int_t rc = push_given_headers(r, state, head.headers); rc != NGX_OK) {
-      return rc;
-    }
+  set_content_type(r, view(type));
+  state.answer_is_events = view(type).substr(0, 17) == "text/event-stream";
+  if (const ngx_int_t rc = push_head(r, state, head); rc != NGX_OK) {
+    return rc;
   }
   if (upgrades && !grant_upgrade(r, state)) {
     return NGX_ERROR;
   }
-  set_content_type(r, view(type));
   if (state.verdict == Verdict::kBusy) {
     state.verdict = state.admitted;  // whatever a server tried before has said
   }
-  state.answer_is_events = view(type).substr(0, 17) == "text/event-stream";
   if (loc_conf(r)->asks && state.answer_is_events) {
     u->buffering = 0;  // whatever penstock_buffering says: each event is wanted when it happens
   }
@@ -185,7 +165,9 @@ ngx_int_t answer_with_problem(ngx_http_request_t* r, RequestState& state,
     state.verdict = Verdict::kBusy;
   }
   set_content_type(r, kProblemType);
-  return push_answer_headers(r, state, state.retry_after_s) ? NGX_OK : NGX_ERROR;
+  return push_answer_headers(r, state, state.retry_after_s)
+             ? push_refusal_headers(r, state, failed.headers)
+             : NGX_ERROR;
 }
 
 ngx_int_t on_failed(ngx_http_request_t* r, RequestState& state, std::string_view payload,
@@ -204,7 +186,7 @@ bool log_goodbye(ngx_http_request_t* r, std::string_view payload) noexcept {
     invalid(r, error);
     return false;
   }
-  ngx_str_t message = str(goodbye.message);
+  const ngx_str_t message = one_line(r->pool, goodbye.message);
   ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "penstockd says goodbye: %V", &message);
   return true;
 }
@@ -351,7 +333,7 @@ Ending on_frame(ngx_http_request_t* r, RequestState& state, ngx_str_t& event) no
         invalid(r, error);
         return Ending::kInvalid;
       }
-      ngx_str_t message = str(failed.message);
+      const ngx_str_t message = one_line(r->pool, failed.message);
       ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "job failed in mid-answer: %V", &message);
       if (!state.answer_is_events) {
         return Ending::kCutShort;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ngx_module/request.h"
+#include "ngx_module/text.h"
 
 namespace penstock {
 namespace {
@@ -124,9 +125,7 @@ size_t place_of(const MainConf& main, std::string_view name) noexcept {
 std::string_view line_of(ngx_pool_t* pool, const http::BodyField& field) noexcept {
   constexpr uint64_t kEmptyString = 2;  // its quotes
   constexpr size_t kBytes = 17;
-  if (!field.text.empty() && std::ranges::none_of(field.text, [](unsigned char c) noexcept {
-        return c < ' ' || c == 0x7F;
-      })) {
+  if (!field.text.empty() && std::ranges::none_of(field.text, is_control)) {
     return field.text;
   }
   if (field.bytes == 0 || (field.text.empty() && field.bytes == kEmptyString &&

@@ -6,18 +6,32 @@
 #include "ngx_module/websocket.h"
 
 namespace penstock {
+namespace {
+
+constexpr ngx_uint_t kReads = NGX_HTTP_GET | NGX_HTTP_HEAD;
+
+// "/jobs/ID", and neither the list nor a part of a job.
+bool is_one_job(ngx_http_request_t* r) noexcept {
+  std::string_view path = view(r->uri);
+  path.remove_prefix(ngx_min(loc_conf(r)->jobs_path.len, path.size()));
+  return path.size() > 1 && path.find('/', 1) == std::string_view::npos;
+}
+
+}  // namespace
 
 ngx_int_t ask_about_jobs(ngx_http_request_t* r) noexcept {
   RequestState* state = state_of(r);
   if (state == nullptr) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
-  constexpr ngx_uint_t kMethods = NGX_HTTP_GET | NGX_HTTP_HEAD | NGX_HTTP_DELETE;
-  if (const ngx_int_t rc = check_method(r, kMethods, "GET, HEAD, DELETE"); rc != NGX_DECLINED) {
+  if (const ngx_int_t rc = is_one_job(r)
+                               ? check_method(r, kReads | NGX_HTTP_DELETE, "GET, HEAD, DELETE")
+                               : check_method(r, kReads, "GET, HEAD");
+      rc != NGX_DECLINED) {
     return rc;
   }
-  state->passes = true;
   state->asks_upgrade = is_handshake(r);
+  state->passes = true;
   return hand_to_upstream(r, *state);
 }
 

@@ -175,7 +175,6 @@ ngx_int_t send_page(ngx_http_request_t* r, std::string_view text) noexcept {
   r->headers_out.status = NGX_HTTP_OK;
   r->headers_out.content_length_n = static_cast<off_t>(body.len);
   set_content_type(r, metrics::kContentType);
-  r->headers_out.content_type_len = metrics::kContentType.find(';');  // what gzip_types looks at
   const ngx_int_t rc = ngx_http_send_header(r);
   if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
     return rc;

@@ -135,7 +135,7 @@ ngx_int_t check_method(ngx_http_request_t* r, ngx_uint_t methods,
   to.raw("The methods here are ").raw(allowed).raw(".");
   return refuse_page(r, {.status = 405,
                          .detail = {detail, static_cast<size_t>(to.at() - detail)},
-                         .code = "invalid_request"});
+                         .code = "method_not_allowed"});
 }
 
 char* set_page(ngx_conf_t* cf, LocConf& loc, ngx_http_handler_pt handler) noexcept {

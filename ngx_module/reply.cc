@@ -54,7 +54,7 @@ PageWords words_for(ngx_uint_t status) noexcept {
     case 404:
       return {"not_found", "There is nothing here."};
     case 405:
-      return {"invalid_request", "The method is not allowed here."};
+      return {"method_not_allowed", "The method is not allowed here."};
     case 408:
       return {"invalid_request", "The request did not arrive in time."};
     case 413:
@@ -138,9 +138,15 @@ void install_problem_filters() noexcept {
 
 void set_content_type(ngx_http_request_t* r, std::string_view type) noexcept {
   r->headers_out.content_type = str(type);
-  r->headers_out.content_type_len = type.size();
   r->headers_out.content_type_lowcase = nullptr;
-  ngx_str_null(&r->headers_out.charset);
+  // As an upstream's: lists of types, such as gzip_types, have them without parameters, and a
+  // charset that is said is not said again.
+  constexpr std::string_view kCharset = "charset=";
+  const size_t end = ngx_min(type.find(';'), type.size());
+  const size_t charset = type.find(kCharset, end);
+  r->headers_out.content_type_len = end;
+  r->headers_out.charset =
+      str(charset == std::string_view::npos ? "" : type.substr(charset + kCharset.size()));
 }
 
 ngx_str_t render_problem(ngx_pool_t* pool, const http::Problem& problem) noexcept {

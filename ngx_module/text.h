@@ -61,6 +61,19 @@ inline bool is_control(char c) noexcept {
   return static_cast<unsigned char>(c) < ' ' || c == 0x7F;
 }
 
+// Others' text as one line of a log, in the pool: no more of it than a line bears, and '?' for what
+// is_control(). data is nullptr when the pool is exhausted.
+inline ngx_str_t one_line(ngx_pool_t* pool, std::string_view text) noexcept {
+  constexpr size_t kLongest = 1024;  // NGX_MAX_ERROR_STR has to bear more than this
+  const ngx_str_t line = copy(pool, text.substr(0, kLongest));
+  if (line.data != nullptr) {
+    std::replace_if(
+        line.data, line.data + line.len, [](u_char c) { return is_control(static_cast<char>(c)); },
+        '?');
+  }
+  return line;
+}
+
 // A number's digits in the pool; data is nullptr when the pool is exhausted.
 inline ngx_str_t copy_number(ngx_pool_t* pool, uint64_t number) noexcept {
   char digits[Text::kMaxDigits];

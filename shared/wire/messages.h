@@ -180,10 +180,11 @@ struct Failed {
   std::string_view param;      // offending request field
   uint64_t retry_after_s = 0;  // 0: none
   uint64_t retryable = 0;      // worker → penstockd: another attempt may succeed
+  std::string_view headers;    // from penstockd only: as in HEAD; of some names, see PROTOCOL
   template <typename V>
   void visit(V&& v) {
-    v(19, status), v(25, code), v(26, message), v(27, param), v(28, retry_after_s),
-        v(29, retryable);
+    v(19, status), v(25, code), v(26, message), v(27, param), v(28, retry_after_s);
+    v(29, retryable), v(46, headers);
   }
 };
 

@@ -7,7 +7,7 @@ import termios
 import threading
 import time
 
-from wire import (ACCEPTED, CHUNK, DONE, EDGE, FAILED, GOODBYE, HEAD, HELLO, PROGRESS, SUBMIT, Closed, Connection,
+from wire import (ACCEPTED, ASK, CHUNK, DONE, EDGE, FAILED, GOODBYE, HEAD, HELLO, PROGRESS, SUBMIT, Closed, Connection,
                   frame)
 
 JOB = 1  # the module has one job at a time on a connection
@@ -36,8 +36,8 @@ def done(**used):
     return frame(DONE, JOB, **used)
 
 
-def failed(status, message="It failed.", code="busy", retry_after_s=0):
-    return frame(FAILED, JOB, status=status, code=code, message=message, retry_after_s=retry_after_s)
+def failed(status, message="It failed.", code="busy", retry_after_s=0, **more):
+    return frame(FAILED, JOB, status=status, code=code, message=message, retry_after_s=retry_after_s, **more)
 
 
 def goodbye(message="Enough."):
@@ -69,7 +69,7 @@ class Caller(Connection):
 
 
 class Scripted:
-    """Listens on `path` and answers each job with the steps: bytes are sent, functions called with the caller.
+    """Listens on `path` and answers each job, and each question about jobs, with the steps: bytes are sent, functions called with the caller.
 
     `tell_edge`: bytes that each of Nginx's own lines is sent when it says hello."""
 
@@ -122,6 +122,8 @@ class Scripted:
                     caller.send(self.tell_edge)
                 if kind == SUBMIT:
                     self.submits.append(fields)
+                    self._play(caller)
+                if kind == ASK:
                     self._play(caller)
         except (Closed, ConnectionError):
             pass

@@ -369,7 +369,7 @@ Parsed Parser::parse(const Request& request) {
                    "There is nothing at this path. Use /v1/completions or /v1/chat/completions."};
   }
   if (request.method != "POST") {
-    return Failure{405, "invalid_request", "This path takes POST only."};
+    return Failure{405, "method_not_allowed", "This path takes POST only."};
   }
   Draft draft;
   draft.request.chat = request.path.ends_with("/chat/completions");

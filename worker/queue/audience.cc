@@ -248,8 +248,7 @@ void Audience::say_answer(Waiter& waiter) {
 void Audience::begin_stream(Waiter& waiter) {
   wire::append(waiter.caller->out(), waiter.id,
                wire::Head{.status = waiter.websocket ? 101U : 200U,
-                          .content_type = waiter.websocket ? "" : "text/event-stream",
-                          .headers = waiter.websocket ? "" : "Cache-Control: no-store\n"});
+                          .content_type = waiter.websocket ? "" : "text/event-stream"});
   stream(waiter).begin();
 }
 

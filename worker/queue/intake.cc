@@ -169,9 +169,14 @@ Scheduler::Lane* Intake::route(CallerSession& caller, uint64_t id, const wire::S
   if (get && asked) {
     model = *asked;
   } else if (!submit.method.empty() && submit.method != "POST") {
-    const std::string message =
-        "The method " + quoted(submit.method) + " is not allowed here; jobs come by POST.";
-    refuse(caller, id, {.status = 405, .code = "method_not_allowed", .message = message});
+    const std::string message = "The method " + quoted(submit.method) +
+                                (asked ? " is not allowed here; models are listed by GET."
+                                       : " is not allowed here; jobs come by POST.");
+    refuse(caller, id,
+           {.status = 405,
+            .code = "method_not_allowed",
+            .message = message,
+            .headers = asked ? "Allow: GET, HEAD\n" : "Allow: POST\n"});
     return nullptr;
   }
   const Roster& roster = dispatcher_.roster();

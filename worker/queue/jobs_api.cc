@@ -71,10 +71,11 @@ void JobsApi::about_jobs(CallerSession& caller, uint64_t id, const wire::Ask& as
     if (get) {
       return list(caller, id, ask, false);
     }
-    return wire::append(
-        caller.out(), id,
-        wire::Failed{
-            .status = 405, .code = "method_not_allowed", .message = "Jobs are listed by GET."});
+    return wire::append(caller.out(), id,
+                        wire::Failed{.status = 405,
+                                     .code = "method_not_allowed",
+                                     .message = "Jobs are listed by GET.",
+                                     .headers = "Allow: GET, HEAD\n"});
   }
   about_one(caller, id, ask);
 }
@@ -235,9 +236,11 @@ void JobsApi::about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask
   } else if (!part.empty() && part != "/events" && part != "/result") {
     return fail(waiter, not_found());
   } else if (!get) {
-    return fail(waiter, {.status = 405,
-                         .code = "method_not_allowed",
-                         .message = "Jobs are seen by GET and cancelled by DELETE."});
+    return fail(waiter,
+                {.status = 405,
+                 .code = "method_not_allowed",
+                 .message = "Jobs are seen by GET and cancelled by DELETE.",
+                 .headers = part.empty() ? "Allow: GET, HEAD, DELETE\n" : "Allow: GET, HEAD\n"});
   }
   if (question.about == About::kEvents) {
     const auto last = parse_event_id(ask.last_event_id);

@@ -46,12 +46,14 @@ std::string listed(const Range& range, NameOf&& name_of) {
 }
 
 void refuse(CallerSession& caller, uint64_t id, uint64_t status, const std::string& message,
-            std::string_view param = {}) {
+            std::string_view param = {}, std::string_view headers = {}) {
   const char* const code = status == 404   ? "not_found"
                            : status == 405 ? "method_not_allowed"
                                            : "invalid_request";
-  wire::append(caller.out(), id,
-               wire::Failed{.status = status, .code = code, .message = message, .param = param});
+  wire::append(
+      caller.out(), id,
+      wire::Failed{
+          .status = status, .code = code, .message = message, .param = param, .headers = headers});
 }
 
 void answer(CallerSession& caller, uint64_t id, const std::string& json) {
@@ -103,7 +105,7 @@ void OperatorApi::ask(CallerSession& caller, uint64_t id, const wire::Ask& ask) 
   const bool queue = about == "queues" && path.size() == 3;
   const bool worker = about == "workers" && (path.size() == 2 || path.size() == 3);
   if ((queue || worker) && ask.method != "POST") {
-    return refuse(caller, id, 405, "That is done by POST.");
+    return refuse(caller, id, 405, "That is done by POST.", {}, "Allow: POST\n");
   }
   if (queue) {
     return about_queue({caller, id}, path);
@@ -123,7 +125,8 @@ void OperatorApi::about_dead(Asker asker, const Path& path, const wire::Ask& ask
   if (path.size() == 1) {
     return ask.method == "GET"
                ? jobs_api_.list_dead(asker.caller, asker.id, ask)
-               : refuse(asker.caller, asker.id, 405, "The dead letters are listed by GET /dead.");
+               : refuse(asker.caller, asker.id, 405, "The dead letters are listed by GET /dead.",
+                        {}, "Allow: GET\n");
   }
   if (path.size() == 2 && ask.method == "GET") {
     return find_dead(asker, path[1], &OperatorApi::show);
@@ -136,7 +139,8 @@ void OperatorApi::about_dead(Asker asker, const Path& path, const wire::Ask& ask
   }
   refuse(asker.caller, asker.id, 405,
          "A dead letter is seen by GET /dead/ID, dropped by DELETE /dead/ID and queued again by "
-         "POST /dead/ID/requeue.");
+         "POST /dead/ID/requeue.",
+         {}, path.size() == 2 ? "Allow: GET, DELETE\n" : "Allow: POST\n");
 }
 
 void OperatorApi::find_dead(Asker asker, std::string_view id,
