@@ -157,6 +157,7 @@ struct LocConf {
   PoolArray<CostFormula*> costs;
   Value owner;  // who may see and cancel the job
   Value share;  // whose share of the queue it takes; kNone: the owner's
+  PoolArray<std::string_view> origins;  // of pages elsewhere that may open a WebSocket here
   ngx_http_upstream_conf_t upstream{};
   // The same, but that none is tried after one that may have made the promise that was asked for.
   ngx_http_upstream_conf_t upstream_of_promises{};
@@ -234,6 +235,12 @@ constexpr char kNameRule[] = "a name is 1 to 64 of a-z A-Z 0-9 - _ .";
 // Says what is wrong at the line being read, as nginx -t shows it, and fails the directive.
 char* refuse(ngx_conf_t* cf, const char* format, ...) noexcept;
 
+// Whether a location says how paths begin, so that other paths lie below it.
+bool is_prefix_location(const ngx_http_core_loc_conf_t& core) noexcept;
+
+// Refuses the location that is being merged: another directive has taken an answering one's place.
+char* refuse_second_answer(ngx_conf_t* cf) noexcept;
+
 // Refuses an argument that is NAME= and no more.
 inline char* check_value(ngx_conf_t* cf, size_t i) noexcept {
   const std::string_view text = view(arg(cf, i));
@@ -282,6 +289,8 @@ char* read_pass(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
 char* read_dedupe(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
 // penstock_owner, penstock_share: a Value that stands at the command's offset.
 char* read_value(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+char* read_origins(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+constexpr std::string_view kAnyOrigin = "any";
 // Finds the status pages of every upstream that is passed to, or told of; all upstreams are known
 // now.
 ngx_int_t bind_sources(ngx_conf_t* cf) noexcept;

@@ -272,12 +272,7 @@ ngx_int_t tell_operator(ngx_http_request_t* r) noexcept {
 char* read_console(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   auto& core = *static_cast<ngx_http_core_loc_conf_t*>(
       ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
-#if (NGX_PCRE)
-  const bool regex = core.regex != nullptr;
-#else
-  const bool regex = false;
-#endif
-  if (regex || core.named || core.exact_match) {
+  if (!is_prefix_location(core)) {
     return refuse(cf,
                   "penstock_console needs a location by prefix, such as location /console/: "
                   "what it tells lies below that");

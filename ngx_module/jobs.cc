@@ -31,6 +31,11 @@ ngx_int_t ask_about_jobs(ngx_http_request_t* r) noexcept {
     return rc;
   }
   state->asks_upgrade = is_handshake(r);
+  if (state->asks_upgrade && is_foreign(r)) {
+    return refuse_page(r, {.status = 403,
+                           .detail = "A page of another site may not listen here.",
+                           .code = "forbidden"});
+  }
   state->passes = true;
   return hand_to_upstream(r, *state);
 }

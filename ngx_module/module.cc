@@ -18,7 +18,7 @@
 //   telemetry          what all workers count and learn; metrics, quota and console show it
 //   reply              refusals, and Nginx's own errors, as problems
 //   job_headers        what a request asks for besides an answer
-//   pass, answer       the job over the wire, and what comes back
+//   pass, answer       the job over the wire, and what comes back; answer_headers: what it carries
 //   stored_file        an answer that is a file; websocket: a client that only listens
 //   status_source      what penstockd says of itself, read from shared memory
 #include "ngx_module/admission.h"
@@ -152,9 +152,13 @@ ngx_command_t commands[] = {
     {ngx_string("penstock_max_wait"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_msec_slot,
      NGX_HTTP_LOC_CONF_OFFSET, offsetof(LocConf, max_wait), nullptr},
 
-    // As in Nginx's other upstream modules.
-    {ngx_string("penstock_bind"), kAnywhere | NGX_CONF_TAKE12, ngx_http_upstream_bind_set_slot,
-     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(local), nullptr},
+    {ngx_string("penstock_origins"), kAnywhere | NGX_CONF_1MORE, read_origins,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
+    // As in Nginx's other upstream modules. Those that aren't here would do nothing: penstockd is
+    // on this machine (bind, socket_keepalive), needs a body whole, as do limits
+    // (request_buffering), and sends no header that is hidden unasked (pass_header); limit_rate is
+    // the location's own.
     {ngx_string("penstock_connect_timeout"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_msec_slot,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(connect_timeout), nullptr},
     {ngx_string("penstock_send_timeout"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_msec_slot,
@@ -174,8 +178,17 @@ ngx_command_t commands[] = {
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(buffer_size), nullptr},
     {ngx_string("penstock_buffers"), kAnywhere | NGX_CONF_TAKE2, ngx_conf_set_bufs_slot,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(bufs), nullptr},
+    {ngx_string("penstock_busy_buffers_size"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_size_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(busy_buffers_size_conf), nullptr},
+    {ngx_string("penstock_max_temp_file_size"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_size_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(max_temp_file_size_conf), nullptr},
+    {ngx_string("penstock_temp_file_write_size"), kAnywhere | NGX_CONF_TAKE1,
+     ngx_conf_set_size_slot, NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(temp_file_write_size_conf),
+     nullptr},
     {ngx_string("penstock_temp_path"), kAnywhere | NGX_CONF_TAKE1234, ngx_conf_set_path_slot,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(temp_path), nullptr},
+    {ngx_string("penstock_hide_header"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_str_array_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(hide_headers), nullptr},
     {ngx_string("penstock_ignore_client_abort"), kAnywhere | NGX_CONF_FLAG, ngx_conf_set_flag_slot,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(ignore_client_abort), nullptr},
     {ngx_string("penstock_intercept_errors"), kAnywhere | NGX_CONF_FLAG, ngx_conf_set_flag_slot,

@@ -1,8 +1,11 @@
 // The only door to Nginx's headers: C headers wrapped for C++, warnings of theirs kept out, and the
 // few conversions that every file here needs. Included before anything else.
 //
-// No exception can cross into Nginx because there is none: the module and the shared code it uses
-// are compiled with -fno-exceptions and take memory from pools only.
+// No exception can cross into Nginx: the module is compiled with -fno-exceptions, and it and the
+// shared code that it uses throw none. Requests take memory from pools only. What keeps a zone in a
+// file (zone_memory, zone_snapshot, zone_store) takes from the heap too, when Nginx starts and in
+// the cache manager: where there is no memory left, that process ends, as it does by Nginx's own
+// means.
 #pragma once
 
 extern "C" {

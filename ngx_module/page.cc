@@ -162,10 +162,7 @@ char* merge_page(ngx_conf_t* cf, const LocConf& above, LocConf& loc) noexcept {
     loc.watched = above.watched;
   }
   if (loc.page != nullptr && core.handler != loc.page) {
-    return refuse(cf,
-                  "location \"%V\" has two directives that answer; give the penstock_quota, "
-                  "penstock_metrics or penstock_console a location of its own",
-                  &core.name);
+    return refuse_second_answer(cf);
   }
   if (loc.page != nullptr && !loc.quota && loc.own_limits) {
     const Limit& first = *loc.limits[0];

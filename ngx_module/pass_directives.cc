@@ -18,14 +18,15 @@ void unset(ngx_http_upstream_conf_t& u) noexcept {
   u.request_buffering = 1;
   u.ignore_client_abort = NGX_CONF_UNSET;
   u.intercept_errors = NGX_CONF_UNSET;
-  u.socket_keepalive = NGX_CONF_UNSET;
-  u.local = static_cast<ngx_http_upstream_local_t*>(NGX_CONF_UNSET_PTR);
   u.connect_timeout = NGX_CONF_UNSET_MSEC;
   u.send_timeout = NGX_CONF_UNSET_MSEC;
   u.read_timeout = NGX_CONF_UNSET_MSEC;
   u.next_upstream_timeout = NGX_CONF_UNSET_MSEC;
   u.next_upstream_tries = NGX_CONF_UNSET_UINT;
   u.buffer_size = NGX_CONF_UNSET_SIZE;
+  u.busy_buffers_size_conf = NGX_CONF_UNSET_SIZE;
+  u.max_temp_file_size_conf = NGX_CONF_UNSET_SIZE;
+  u.temp_file_write_size_conf = NGX_CONF_UNSET_SIZE;
   u.hide_headers = static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR);
   u.pass_headers = static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR);
   u.pass_request_headers = 0;
@@ -45,12 +46,37 @@ char* merge_buffers(ngx_conf_t* cf, ngx_http_upstream_conf_t& u,
     return refuse(cf, "penstock_buffer_size must be 4k or more: the head of an answer has to fit");
   }
   const size_t largest = ngx_max(u.buffer_size, u.bufs.size);
-  u.busy_buffers_size = ngx_min(2 * largest, (static_cast<size_t>(u.bufs.num) - 1) * u.bufs.size);
-  if (u.busy_buffers_size < largest) {
+  const size_t all_but_one = (static_cast<size_t>(u.bufs.num) - 1) * u.bufs.size;
+  if (all_but_one < largest) {
     return refuse(cf, "all penstock_buffers but one must hold a penstock_buffer_size");
   }
-  u.temp_file_write_size = 2 * largest;
-  u.max_temp_file_size = 1024UL * 1024 * 1024;
+  // As set here, or further out, or as they suit the buffers.
+  ngx_conf_merge_size_value(u.busy_buffers_size_conf, above.busy_buffers_size_conf,
+                            NGX_CONF_UNSET_SIZE);
+  ngx_conf_merge_size_value(u.max_temp_file_size_conf, above.max_temp_file_size_conf,
+                            1024UL * 1024 * 1024);
+  ngx_conf_merge_size_value(u.temp_file_write_size_conf, above.temp_file_write_size_conf,
+                            NGX_CONF_UNSET_SIZE);
+  u.busy_buffers_size = u.busy_buffers_size_conf == NGX_CONF_UNSET_SIZE
+                            ? ngx_min(2 * largest, all_but_one)
+                            : u.busy_buffers_size_conf;
+  u.max_temp_file_size = u.max_temp_file_size_conf;
+  u.temp_file_write_size = u.temp_file_write_size_conf == NGX_CONF_UNSET_SIZE
+                               ? 2 * largest
+                               : u.temp_file_write_size_conf;
+  if (u.busy_buffers_size < largest || u.busy_buffers_size > all_but_one) {
+    return refuse(cf,
+                  "penstock_busy_buffers_size must hold a penstock_buffer_size, and be no more "
+                  "than all penstock_buffers but one");
+  }
+  if (u.temp_file_write_size < largest) {
+    return refuse(cf, "penstock_temp_file_write_size must hold a penstock_buffer_size");
+  }
+  if (u.max_temp_file_size != 0 && u.max_temp_file_size < largest) {
+    return refuse(cf,
+                  "penstock_max_temp_file_size must be 0, for no file, or hold a "
+                  "penstock_buffer_size");
+  }
   return NGX_CONF_OK;
 }
 
@@ -60,8 +86,6 @@ char* merge_upstream(ngx_conf_t* cf, ngx_http_upstream_conf_t& u,
   ngx_conf_merge_value(u.buffering, above.buffering, 0);
   ngx_conf_merge_value(u.ignore_client_abort, above.ignore_client_abort, 0);
   ngx_conf_merge_value(u.intercept_errors, above.intercept_errors, 0);
-  ngx_conf_merge_value(u.socket_keepalive, above.socket_keepalive, 0);
-  ngx_conf_merge_ptr_value(u.local, above.local, nullptr);
   ngx_conf_merge_msec_value(u.connect_timeout, above.connect_timeout, 60000);
   ngx_conf_merge_msec_value(u.send_timeout, above.send_timeout, 60000);
   // penstockd gives a sign of life each 15 s, however long the queue.
@@ -111,6 +135,12 @@ char* take_upstream(ngx_conf_t* cf, LocConf& loc) noexcept {
                                  : "stands beside another that hands over; give it a location of "
                                    "its own");
   }
+  if (core_of(cf)->handler != nullptr) {
+    return refuse(cf,
+                  "\"%V\" stands where another directive answers already; give it a location of "
+                  "its own",
+                  &arg(cf, 0));
+  }
   if (view(arg(cf, 1)).find('$') != std::string_view::npos) {
     return refuse(cf, "%V takes the name of an upstream or unix:PATH, without variables",
                   &arg(cf, 0));
@@ -155,7 +185,7 @@ char* read_pass(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
 char* read_jobs(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   auto& loc = *static_cast<LocConf*>(conf);
   ngx_http_core_loc_conf_t* core = core_of(cf);
-  if (core->regex != nullptr || core->named || core->exact_match || core->noname) {
+  if (!is_prefix_location(*core)) {
     return refuse(cf, "penstock_jobs stands in a prefix location, as in location /jobs { ... }");
   }
   if (char* const failed = take_upstream(cf, loc); failed != NGX_CONF_OK) {
@@ -193,6 +223,28 @@ char* read_value(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept {
   auto& value = *reinterpret_cast<Value*>(static_cast<char*>(conf) + command->offset);
   return value.kind != Value::Kind::kNone ? const_cast<char*>("is duplicate")
                                           : compile_value(cf, arg(cf, 1), value);
+}
+
+char* read_origins(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
+  auto& loc = *static_cast<LocConf*>(conf);
+  if (!loc.origins.empty()) {
+    return const_cast<char*>("is duplicate");
+  }
+  for (ngx_uint_t i = 1; i < cf->args->nelts; ++i) {
+    const std::string_view origin = view(arg(cf, i));
+    const size_t scheme = origin.find("://");
+    const bool whole = scheme != std::string_view::npos && scheme > 0 &&
+                       origin.size() > scheme + 3 && origin.find('/', scheme + 3) == origin.npos;
+    if (!whole && (origin != kAnyOrigin || cf->args->nelts != 2)) {
+      return refuse(cf,
+                    "penstock_origins takes origins such as https://app.example, without a path, "
+                    "or the one word any");
+    }
+    if (loc.origins.push(cf->pool, origin) == nullptr) {
+      return kConfError;
+    }
+  }
+  return NGX_CONF_OK;
 }
 
 namespace {
@@ -278,11 +330,18 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   if (loc.share.kind == Value::Kind::kNone) {
     loc.share = above.share;
   }
+  if (loc.origins.empty()) {
+    loc.origins = above.origins;
+  }
   if (loc.dedupe == NGX_CONF_UNSET) {
     loc.dedupe = above.dedupe == NGX_CONF_UNSET ? 0 : above.dedupe;
     loc.reject_duplicates = above.reject_duplicates;
   }
   ngx_conf_merge_msec_value(loc.max_wait, above.max_wait, 0);
+  if (loc.passes && core->handler != nullptr && core->handler != pass_request &&
+      core->handler != ask_about_jobs) {
+    return refuse_second_answer(cf);
+  }
   // `if` and `limit_except` blocks hand over where their location does, but for those in which
   // another directive answers.
   if (core->noname && core->handler == nullptr && loc.upstream.upstream == nullptr &&

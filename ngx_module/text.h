@@ -57,9 +57,7 @@ class Text {
 };
 
 // What would end a line of a log or a header, or forge another.
-inline bool is_control(char c) noexcept {
-  return static_cast<unsigned char>(c) < ' ' || c == 0x7F;
-}
+inline bool is_control(char c) noexcept { return static_cast<unsigned char>(c) < ' ' || c == 0x7F; }
 
 // Others' text as one line of a log, in the pool: no more of it than a line bears, and '?' for what
 // is_control(). data is nullptr when the pool is exhausted.

@@ -53,6 +53,24 @@ void warn_at(ngx_conf_t* cf, const ngx_str_t& file, ngx_uint_t line, const char*
   va_end(args);
 }
 
+bool is_prefix_location(const ngx_http_core_loc_conf_t& core) noexcept {
+#if (NGX_PCRE)
+  if (core.regex != nullptr) {
+    return false;
+  }
+#endif
+  return !core.named && !core.exact_match && !core.noname;
+}
+
+char* refuse_second_answer(ngx_conf_t* cf) noexcept {
+  const auto* core = static_cast<ngx_http_core_loc_conf_t*>(
+      ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
+  return refuse(cf,
+                "location \"%V\" has two directives that answer; give the one of Penstock a "
+                "location of its own",
+                &core->name);
+}
+
 namespace {
 
 bool is_one_variable(const ngx_str_t& text) noexcept {

@@ -147,6 +147,21 @@ bool is_handshake(const ngx_http_request_t* r) noexcept {
          http::is_websocket_key(find_header(r, "sec-websocket-key"));
 }
 
+bool is_foreign(const ngx_http_request_t* r) noexcept {
+  const std::string_view origin = find_header(r, "origin");
+  const auto* loc =
+      static_cast<const LocConf*>(ngx_http_get_module_loc_conf(r, ngx_http_penstock_module));
+  if (origin.empty() ||
+      std::any_of(loc->origins.begin(), loc->origins.end(), [&](std::string_view known) {
+        return known == kAnyOrigin || http::same_name(known, origin);
+      })) {
+    return false;
+  }
+  const size_t scheme = origin.find("://");
+  return scheme == std::string_view::npos || r->headers_in.host == nullptr ||
+         !http::same_name(origin.substr(scheme + 3), view(r->headers_in.host->value));
+}
+
 bool grant_upgrade(ngx_http_request_t* r, RequestState& state) noexcept {
   const std::string_view key = find_header(r, "sec-websocket-key");
   ngx_sha1_t sha1;

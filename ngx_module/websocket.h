@@ -18,6 +18,11 @@ struct WebSocket {
 // Whether the request is a good opening handshake.
 bool is_handshake(const ngx_http_request_t* r) noexcept;
 
+// Whether a page of another site asks, which its visitor's browser lets do so in the visitor's name
+// (RFC 6455, section 10.2): its Origin is neither the Host that was asked nor one of
+// penstock_origins. Programs that are no browsers say no Origin.
+bool is_foreign(const ngx_http_request_t* r) noexcept;
+
 // For process_header: the answer is 101. False when memory ran out.
 bool grant_upgrade(ngx_http_request_t* r, RequestState& state) noexcept;
 

@@ -254,12 +254,12 @@ def test_a_scheduled_job_waits_for_its_time(jobs):
     assert service.request("DELETE", f"/jobs/{id}", ALICE).json()["status"] == "cancelled"
 
 
-def websocket(service, id, *early):
-    """A WebSocket of a job's events, shaken hands."""
+def websocket(service, id, *early, more=""):
+    """A WebSocket of a job's events, shaken hands. `more`: lines of the request's head."""
     connection = socket.create_connection(("127.0.0.1", service.port), timeout=20)
     connection.sendall((f"GET /jobs/{id}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer alice\r\nUpgrade: websocket\r\n"
                         "Connection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").encode() + b"".join(early))
+                        f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n").encode() + b"".join(early))
     stream = connection.makefile("rb")
     head = b""
     while not head.endswith(b"\r\n\r\n"):
@@ -316,6 +316,21 @@ def test_a_client_that_closes_or_breaks_a_rule_is_answered(jobs, frame, code):
         opcode, payload = message(stream)
     assert (opcode, payload) == (8, code)
     assert stream.read() == b""  # the connection's end, and no reset
+    connection.close()
+    service.request("DELETE", f"/jobs/{id}", ALICE)
+
+
+@pytest.mark.parametrize("allowed, origin, status", [
+    ("", "http://x", 101), ("", "https://X", 101), ("", None, 101),  # x is the Host that is asked
+    ("", "http://evil", 403), ("", "http://x.evil", 403), ("", "http://x:81", 403), ("", "null", 403), ("", "x", 403), ("", "https://x/", 403),
+    ("penstock_origins https://app.example http://b;", "https://app.example", 101),
+    ("penstock_origins https://app.example http://b;", "http://app.example", 403),
+    ("penstock_origins https://app.example;", "http://x", 101), ("penstock_origins any;", "null", 101)])
+def test_a_page_of_another_site_opens_no_websocket(jobs, allowed, origin, status):
+    service = jobs(server=allowed + SERVER, workers=[simulate(slots=1, service_time="30s")])
+    id = promise(service).json()["id"]
+    connection, _, head = websocket(service, id, more=f"Origin: {origin}\r\n" if origin else "")
+    assert head.startswith(f"HTTP/1.1 {status} ")
     connection.close()
     service.request("DELETE", f"/jobs/{id}", ALICE)
 
