@@ -228,7 +228,7 @@ def test_it_is_for_reading_only(penstock):
     for method in ("POST", "DELETE", "PUT"):
         refused = service.request(method, "/quota?key=k&tier=free", body="{}")
         assert (refused.status, refused.headers["Allow"]) == (405, "GET, HEAD")
-        assert refused.json()["error"]["code"] == "invalid_request"
+        assert refused.json()["error"]["code"] == "method_not_allowed"
 
 
 def test_blocks_within_its_location_answer_as_it_does(penstock):
