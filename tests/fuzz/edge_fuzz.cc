@@ -1,5 +1,6 @@
 // What the edge is sent by others than HTTP clients' headers: receipts that come back, header lines
-// of penstockd's, and a WebSocket client's frames, cut wherever the reads cut them.
+// of penstockd's, content types of engines', and a WebSocket client's frames, cut wherever the
+// reads cut them.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -7,6 +8,7 @@
 #include <string_view>
 
 #include "shared/http/header_lines.h"
+#include "shared/http/inert_type.h"
 #include "shared/http/websocket.h"
 #include "shared/wire/receipt.h"
 
@@ -41,6 +43,15 @@ void read_lines(std::string_view text) {
   }
 }
 
+// What a browser reads last is behind the last comma; what is inert has none, and nothing of
+// markup.
+void read_type(std::string_view text) {
+  if (penstock::http::is_inert_type(text)) {
+    check(text.find(',') == std::string_view::npos);
+    check(text.substr(0, text.find(';')).find("html") == std::string_view::npos);
+  }
+}
+
 void read_frames(std::string_view text, size_t cut) {
   using namespace penstock::http;
   WebSocketReader reader;
@@ -66,6 +77,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   read_receipt(text);
   read_lines(text);
+  read_type(text);
   read_frames(text, size);
   read_frames(text, 1);
   return 0;

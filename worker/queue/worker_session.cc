@@ -214,7 +214,9 @@ const char* WorkerSession::on_end(Given& given, const wire::Frame& frame, std::s
   if (failed.status < 400 || failed.status > 599) {
     return "FAILED without an error status";
   }
-  failed.headers = {};
+  if (!failed.headers.empty()) {
+    return "FAILED with what is for penstockd to say";
+  }
   failed.code = at_most(kMaxNameBytes, failed.code);
   failed.message = at_most(kMaxReason, failed.message);
   failed.param = at_most(kMaxNameBytes, failed.param);

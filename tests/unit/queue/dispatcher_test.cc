@@ -382,7 +382,21 @@ TEST_F(DispatcherTest, ModelsAreListedWithoutAWorker) {
 TEST_F(DispatcherTest, OtherMethodsThanPostAreNotAllowed) {
   Peer peer = caller();
   submit(peer, 1, {.method = "GET", .path = "/v1/completions"});
-  EXPECT_EQ(failure(*peer.next()).status, 405U);
+  const auto refused = *peer.next();
+  EXPECT_EQ(failure(refused).status, 405U);
+  EXPECT_EQ(failure(refused).headers, "Allow: POST\n");
+  submit(peer, 2, {.method = "DELETE", .path = "/v1/models"});
+  EXPECT_EQ(failure(*peer.next()).headers, "Allow: GET, HEAD\n");
+}
+
+TEST_F(DispatcherTest, AWorkerThatSaysHeadersBreaksTheProtocol) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  submit(peer, 1);
+  device.send(device.next()->id,
+              wire::Failed{.status = 400, .message = "no", .headers = "Set-Cookie: a=b\n"});
+  turn();
+  EXPECT_EQ(expect(device, FrameType::kGoodbye).type, FrameType::kGoodbye);
 }
 
 TEST_F(DispatcherTest, AFullQueueIsBusy) {

@@ -238,10 +238,17 @@ TEST_F(OperatorApiTest, WhatIsWrongIsToldWithWhatWouldBeRight) {
     EXPECT_EQ(order("POST", path).status, 404U) << path;
   }
   for (const char* path : {"/queues/default/pause", "/workers/demo/drain", "/workers/drain"}) {
-    EXPECT_EQ(order("GET", path).status, 405U) << path;
+    const Reply refused = order("GET", path);
+    EXPECT_EQ(refused.status, 405U) << path;
+    EXPECT_EQ(refused.headers, "Allow: POST\n") << path;
   }
-  for (const char* path : {"/dead", "/dead/job_01ARZ3NDEKTSV4RRFFQ69G5FAV", "/jobs"}) {
-    EXPECT_EQ(order("PUT", path).status, 405U) << path;
+  for (const auto& [path, allow] :
+       {std::pair("/dead", "Allow: GET\n"),
+        std::pair("/dead/job_01ARZ3NDEKTSV4RRFFQ69G5FAV", "Allow: GET, DELETE\n"),
+        std::pair("/jobs", "Allow: GET, HEAD\n")}) {
+    const Reply refused = order("PUT", path);
+    EXPECT_EQ(refused.status, 405U) << path;
+    EXPECT_EQ(refused.headers, allow) << path;
   }
 }
 

@@ -93,6 +93,7 @@ class PromiseTest : public SessionTest {
         case wire::FrameType::kFailed:
           reply.status = frame->as<wire::Failed>().status;
           reply.code = frame->as<wire::Failed>().code;
+          reply.headers = frame->as<wire::Failed>().headers;
           return reply;
         default:
           break;

@@ -678,7 +678,9 @@ TEST_F(PromiseTest, BadInputIsNamed) {
   }
   wire::Ask put = get("/" + job);
   put.method = "PUT";
-  EXPECT_EQ(ask(peer, ++id, put).status, 405U);
+  const Reply refused = ask(peer, ++id, put);
+  EXPECT_EQ(refused.status, 405U);
+  EXPECT_EQ(refused.headers, "Allow: GET, HEAD, DELETE\n");
 }
 
 TEST_F(PromiseTest, AListIsPagedNewestFirst) {
