@@ -34,8 +34,10 @@ class CheckingSink final : public penstock::Sink {
 };
 
 void check(const CompletionRequest& request) {
-  require(request.temperature >= 0 && request.temperature <= 2);
-  require(request.top_p > 0 && request.top_p <= 1);
+  const auto temperature = request.sampling.temperature.value_or(1);
+  require(temperature >= 0 && temperature <= 2);
+  const auto top_p = request.sampling.top_p.value_or(1);
+  require(top_p > 0 && top_p <= 1);
   require(!request.max_tokens.has_value() || *request.max_tokens > 0);
   require(request.stop.size() <= penstock::openai::kMaxStops);
   require(!request.chat || !request.messages.empty());

@@ -25,14 +25,26 @@ struct Message {
   std::string content;  // text parts joined
 };
 
+// How tokens are drawn, as far as somebody said so: the caller, the operator, or the model's own
+// files. What nobody said is left to the engine.
+struct SamplingSettings {
+  std::optional<float> temperature;         // 0 or more; 0 is greedy
+  std::optional<float> top_p;               // 0 < top_p <= 1
+  std::optional<int32_t> top_k;             // 0: all
+  std::optional<float> min_p;               // 0 .. 1; 0: off
+  std::optional<float> repetition_penalty;  // more than 0; 1: off
+};
+
+// What `first` says, and where it is silent what `second` does.
+SamplingSettings either(const SamplingSettings& first, const SamplingSettings& second);
+
 // A completion request, every field checked and within its range.
 struct CompletionRequest {
   bool chat = false;
   std::string prompt;                  // completions: the text
   std::vector<Message> messages;       // chat: at least one
   std::optional<uint32_t> max_tokens;  // none: as many as the engine's context allows
-  float temperature = 1.0F;            // 0 .. 2; 0 is greedy
-  float top_p = 1.0F;                  // 0 < top_p <= 1; a top_p of 0 was read as temperature 0
+  SamplingSettings sampling;           // a top_p of 0 was read as temperature 0
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;  // at most 4, none empty, each at most kMaxStopBytes
   bool ignore_eos = false;        // extension also known to vLLM: generate exactly max_tokens
@@ -80,8 +92,9 @@ bool is_completions_path(std::string_view path);
 enum class Finish { kStop, kLength };
 
 // One job's answer on its way out. Holds back text that may yet turn out to be the start of a stop
-// string, and bytes that are not yet a whole UTF-8 character. The text that goes out does not
-// depend on how it was cut into pieces.
+// string, and bytes that are not yet a whole UTF-8 character. A chat's answer begins with its first
+// word: white space before it belongs to the form the model was asked in. The text that goes out
+// does not depend on how it was cut into pieces.
 class Answer {
  public:
   // `model` is echoed to the caller. `sink` must outlive this. A streamed answer's head goes out
@@ -109,6 +122,7 @@ class Answer {
   bool chat_;
   bool stream_;
   bool stream_begun_ = false;
+  bool word_begun_;  // what comes now is shown as it is
   bool include_usage_;
   bool stopped_ = false;
   std::string opening_;  // of every JSON object of this answer: id ... model

@@ -93,6 +93,7 @@ Answer::Answer(JobNumber job, const CompletionRequest& request, std::string_view
       sink_(&sink),
       chat_(request.chat),
       stream_(request.stream),
+      word_begun_(!request.chat),
       include_usage_(request.include_usage),
       opening_(opening_of(request, model, created_unix_s)),
       stop_(request.stop) {}
@@ -142,6 +143,10 @@ bool Answer::cut_at_stop() {
 }
 
 void Answer::emit(std::string_view safe_text) {
+  if (!word_begun_) {
+    safe_text.remove_prefix(std::min(safe_text.find_first_not_of(" \t\r\n\f\v"), safe_text.size()));
+    word_begun_ = !safe_text.empty();
+  }
   if (safe_text.empty()) {
     return;
   }

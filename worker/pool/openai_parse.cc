@@ -64,14 +64,14 @@ bool read_max_completion_tokens(JsonReader& json, Value& value, std::string_view
 bool read_temperature(JsonReader& json, Value& value, std::string_view name, Draft& draft) {
   double number = 0;
   const bool fine = json.number(value, name, 0, 2, number);
-  draft.request.temperature = static_cast<float>(number);
+  draft.request.sampling.temperature = static_cast<float>(number);
   return fine;
 }
 
 bool read_top_p(JsonReader& json, Value& value, std::string_view name, Draft& draft) {
   double number = 0;
   const bool fine = json.number(value, name, 0, 1, number);
-  draft.request.top_p = static_cast<float>(number);
+  draft.request.sampling.top_p = static_cast<float>(number);
   return fine;
 }
 
@@ -378,14 +378,24 @@ Parsed Parser::parse(const Request& request) {
   if (!failure && !request.override.empty()) {
     failure = buffers_->read_override(request.override, draft);
   }
-  if (draft.request.top_p <= 0) {  // only the likeliest token is left
-    draft.request.temperature = 0;
-    draft.request.top_p = 1;
+  SamplingSettings& sampling = draft.request.sampling;
+  if (sampling.top_p == 0) {  // only the likeliest token is left
+    sampling.temperature = 0;
+    sampling.top_p = 1;
   }
   if (buffers_->padded.capacity() > Buffers::kKeptBytes) {
     buffers_ = std::make_unique<Buffers>();
   }
   return failure ? Parsed(*std::move(failure)) : Parsed(std::move(draft.request));
+}
+
+SamplingSettings either(const SamplingSettings& first, const SamplingSettings& second) {
+  const auto chosen = [](const auto& a, const auto& b) { return a ? a : b; };
+  return {.temperature = chosen(first.temperature, second.temperature),
+          .top_p = chosen(first.top_p, second.top_p),
+          .top_k = chosen(first.top_k, second.top_k),
+          .min_p = chosen(first.min_p, second.min_p),
+          .repetition_penalty = chosen(first.repetition_penalty, second.repetition_penalty)};
 }
 
 Parsed parse(const Request& request) { return Parser().parse(request); }

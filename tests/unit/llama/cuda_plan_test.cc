@@ -101,7 +101,12 @@ TEST_F(BatchTest, ADecodeStepIsFilledUpToItsBucketWithRowsThatStandNowhere) {
   const std::vector<int32_t> other = {4};
   const std::vector<SequencePart> parts = {
       {std::span(tokens_).first(1), 20, table_, true, {.temperature = 0.5F, .top_p = 0.9F}, 0.25},
-      {std::span(tokens_).subspan(1, 1), 3, other, true, {.temperature = 0, .top_k = 6}, 0.75}};
+      {std::span(tokens_).subspan(1, 1),
+       3,
+       other,
+       true,
+       {.temperature = 0, .top_k = 6, .below = 9},
+       0.75}};
   ASSERT_TRUE(is_decode(parts));
   const BatchShape shape = fill_with(parts, 2, 4);
   EXPECT_EQ(shape.rows, 4);
@@ -116,6 +121,7 @@ TEST_F(BatchTest, ADecodeStepIsFilledUpToItsBucketWithRowsThatStandNowhere) {
   EXPECT_EQ(view_.draws[0].top_p, 0.9F);
   EXPECT_EQ(view_.draws[0].random, 0.25);
   EXPECT_EQ(view_.draws[1].top_k, 6);
+  EXPECT_EQ(view_.draws[1].below, 9);
   for (int32_t row = 0; row < 4; ++row) {
     EXPECT_EQ(view_.tiles[row].row, row);
     EXPECT_EQ(view_.tiles[row].rows, 1);

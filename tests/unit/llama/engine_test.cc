@@ -401,6 +401,75 @@ TEST_F(EngineTest, TheEndOfTextTokenEndsTheJobUnlessIgnored) {
   EXPECT_GT(stopped, 0);
 }
 
+// The model's folder with this generation_config.json.
+class Generating {
+ public:
+  explicit Generating(const std::string& config) : folder_(kModel) {
+    spill(folder_ / "generation_config.json", config);
+  }
+  const std::string& path() const { return folder_.path(); }
+
+ private:
+  TempFolder folder_;
+};
+
+TEST_F(EngineTest, EveryEndThatGenerationConfigNamesEndsTheAnswer) {
+  open_model(kModel);
+  const std::string body = R"({"prompt":"a","max_tokens":9,"temperature":0,"ignore_eos":true})";
+  serve(body);
+  const auto tokenizer = *Tokenizer::open(kModel + "/tokenizer.json");
+  const auto said = tokenizer.encode(serve(body));
+  for (const std::string& ends : {std::to_string(said[0]), "[" + std::to_string(said[0]) + ",1]"}) {
+    const Generating model("{\"eos_token_id\":" + ends + "}");
+    open_model(model.path());
+    EXPECT_EQ(serve(R"({"prompt":"a","max_tokens":9,"temperature":0})"), "");
+    EXPECT_EQ(last().usage.completion_tokens, 1U);
+    EXPECT_NE(last().body.find("\"stop\""), std::string::npos);
+    serve(body);
+    EXPECT_EQ(last().usage.completion_tokens, 9U) << "ignore_eos ignores them all";
+  }
+}
+
+TEST_F(EngineTest, SamplingIsTheModelsWhereTheRequestDoesNotSay) {
+  const std::string head = R"({"prompt":"a","max_tokens":24,"ignore_eos":true,"seed":3)";
+  open_model(kModel);
+  const std::string greedy = serve(head + R"(,"temperature":0})");
+  const std::string wild = serve(head + "}");
+  ASSERT_NE(greedy, wild);
+  const std::string half = serve(head + R"(,"temperature":0.5,"top_p":0.5})");
+  for (const char* config : {R"({"do_sample":false,"temperature":0.6})", R"({"temperature":0})",
+                             R"({"top_k":1})", R"({"top_p":0.0})"}) {
+    const Generating model(config);
+    open_model(model.path());
+    EXPECT_EQ(serve(head + "}"), greedy) << config;
+  }
+  const Generating model(R"({"temperature":0.5,"top_p":0.5})");
+  open_model(model.path());
+  EXPECT_EQ(serve(head + "}"), half);
+  EXPECT_EQ(serve(head + R"(,"temperature":0})"), greedy);
+  EXPECT_EQ(serve(head + R"(,"temperature":1,"top_p":1})"), wild) << "who names them has them";
+}
+
+TEST_F(EngineTest, WhatGenerationConfigCannotMeanIsRefusedOrNamed) {
+  for (const char* config : {"[]", "{", R"({"eos_token_id":293})", R"({"eos_token_id":[1,"x"]})",
+                             R"({"temperature":"warm"})", R"({"top_p":2})", R"({"top_k":0.5})"}) {
+    const Generating model(config);
+    const auto opened = open({model.path(), "m", 0, 1}, sink_);
+    ASSERT_FALSE(opened) << config;
+    EXPECT_NE(opened.error().message.find("generation_config.json: "), std::string::npos);
+  }
+  const Generating model(R"({"num_beams":4,"typical_p":1.0,"top_k":7,"temperature":0.25})");
+  std::string log;
+  const auto opened = open({.model_dir = model.path(),
+                            .threads = 1,
+                            .log = [&](const std::string& line) { log += line + "\n"; }},
+                           sink_);
+  ASSERT_TRUE(opened) << opened.error().message;
+  EXPECT_NE(log.find("does: temperature 0.25, top_k 7\n"), std::string::npos) << log;
+  EXPECT_NE(log.find("num_beams is not implemented and has no effect"), std::string::npos) << log;
+  EXPECT_EQ(log.find("typical_p"), std::string::npos) << log;
+}
+
 TEST_F(EngineTest, AStopStringEndsTheJobBeforeIt) {
   open_model(kModel);
   const std::string head =
@@ -474,17 +543,22 @@ class FailingRunner final : public Runner {
   int64_t prefill_tokens() const override { return runner_->prefill_tokens(); }
   Result<std::span<const int32_t>> step(std::span<const SequencePart> parts) override {
     most_parts_ = std::max(most_parts_, parts.size());
+    for (const SequencePart& part : parts) {
+      below_ = part.sampling.below;
+    }
     if (left_-- == 0) {
       return Error{"CUDA step: cudaErrorIllegalAddress (700), an illegal memory access"};
     }
     return runner_->step(parts);
   }
   size_t most_parts() const { return most_parts_; }
+  int32_t below() const { return below_; }  // of the last part
 
  private:
   std::unique_ptr<Runner> runner_;
   int left_;
   size_t most_parts_ = 0;
+  int32_t below_ = 0;
 };
 
 class FailingDeviceTest : public EngineTest {
@@ -527,6 +601,12 @@ TEST_F(FailingDeviceTest, AStepHoldsNoMorePartsThanTheDeviceTakesAndTheOthersHav
   for (JobNumber job = 1; job <= 5; ++job) {
     EXPECT_TRUE(sink_.jobs[job].done) << job;
   }
+}
+
+TEST_F(FailingDeviceTest, TokensAreDrawnAmongThoseThatTheTokenizerHasNotFromPadding) {
+  const FailingRunner& runner = open_failing(1 << 20);
+  serve(R"({"prompt":"a","max_tokens":1})");
+  EXPECT_EQ(runner.below(), Tokenizer::open(kModel + "/tokenizer.json")->size());
 }
 
 TEST_F(EngineTest, FoldersThatDoNotFitTogetherAreRefused) {

@@ -633,6 +633,9 @@ class Checks {
         {.temperature = 3, .top_p = 0.7F, .top_k = 11},
         {.temperature = 1, .top_k = 1},
         {.temperature = 1e-30F},
+        {.temperature = 1, .below = 2},
+        {.temperature = 1, .top_p = 0.9F, .top_k = 3, .below = 500},
+        {.temperature = 0, .below = 600},
     };
     for (const int64_t vocabulary : {3, 700, large_ ? 50257 : 1111}) {
       for (const bool equals : {false, true}) {
@@ -656,7 +659,8 @@ class Checks {
     for (int i = 0; i < count; ++i) {
       const double random = (i + 0.5) / count;
       all.insert(all.end(), logits.begin(), logits.end());
-      draws.push_back({random, sampling.temperature, sampling.top_p, sampling.top_k, 0});
+      draws.push_back(
+          {random, sampling.temperature, sampling.top_p, sampling.top_k, sampling.below});
       --difference[llama::sample(logits, sampling, random).value()];
     }
     for (const int32_t token : draw(all, draws)) {

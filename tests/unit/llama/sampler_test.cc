@@ -88,6 +88,14 @@ TEST(SamplerTest, TopPOverALargeFlatVocabularyKeepsItsShare) {
   EXPECT_NEAR(std::count(seen.begin(), seen.end(), true), 500, 5);
 }
 
+TEST(SamplerTest, RowsPastTheTokenizerAreNeverDrawnWhateverTheirLogits) {
+  const std::vector<float> logits = {0, 1, 50, kInfinity, std::numeric_limits<float>::quiet_NaN()};
+  EXPECT_EQ(sample(logits, {.temperature = 0, .below = 2}, 0.5), 1);
+  const auto got = frequencies(logits, {.temperature = 2, .seed = 3, .below = 2}, 1000);
+  EXPECT_GT(got[0], 0);
+  EXPECT_NEAR(got[0] + got[1], 1, 1e-9);
+}
+
 TEST(SamplerTest, TheSameSeedAndIndexGiveTheSameNumberAndOthersDiffer) {
   EXPECT_EQ(uniform(7, 3), uniform(7, 3));
   EXPECT_NE(uniform(7, 3), uniform(7, 4));

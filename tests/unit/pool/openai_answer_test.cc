@@ -229,6 +229,22 @@ TEST(OpenaiAnswerTest, ASplitCharacterIsHeldBackUntilItIsWhole) {
   }
 }
 
+TEST(OpenaiAnswerTest, AChatBeginsWithItsFirstWordAndACompletionAsTheModelSaysIt) {
+  const std::string said = " \n\t  a b\n c ";
+  for (const CompletionRequest& request : four_ways({"stop"})) {
+    for (size_t cut = 0; cut <= said.size(); ++cut) {
+      EXPECT_EQ(read_text(request, {said.substr(0, cut), said.substr(cut)}),
+                request.chat ? "a b\n c " : said)
+          << cut;
+    }
+    EXPECT_EQ(read_text(request, {" ", "\n"}), request.chat ? "" : " \n");
+  }
+  for (const CompletionRequest& request : four_ways({"\n"})) {
+    EXPECT_EQ(read_text(request, {" \n", "never"}), request.chat ? "" : " ")
+        << "a stop string is one there, too";
+  }
+}
+
 TEST(OpenaiAnswerTest, AStreamHoldsBackNoMoreThanItMust) {
   RecordingSink sink;
   CompletionRequest request;

@@ -43,8 +43,8 @@ TEST(OpenaiParseTest, ReadsEveryFieldOfACompletion) {
   EXPECT_FALSE(request.chat);
   EXPECT_EQ(request.prompt, "café 😀");
   EXPECT_EQ(request.max_tokens, 7U);
-  EXPECT_EQ(request.temperature, 0.5F);
-  EXPECT_EQ(request.top_p, 0.25F);
+  EXPECT_EQ(request.sampling.temperature, 0.5F);
+  EXPECT_EQ(request.sampling.top_p, 0.25F);
   EXPECT_EQ(request.seed, 42U);
   EXPECT_EQ(request.stop, (std::vector<std::string>{"a", "b\n"}));
   EXPECT_TRUE(request.stream && request.include_usage && request.ignore_eos);
@@ -70,8 +70,8 @@ TEST(OpenaiParseTest, DefaultsAreThoseOfTheApi) {
   EXPECT_EQ(request.prompt, "one");
   EXPECT_FALSE(request.max_tokens.has_value());
   EXPECT_FALSE(request.seed.has_value());
-  EXPECT_EQ(request.temperature, 1.0F);
-  EXPECT_EQ(request.top_p, 1.0F);
+  EXPECT_FALSE(request.sampling.temperature.has_value()) << "the model's own may say";
+  EXPECT_FALSE(request.sampling.top_p.has_value());
   EXPECT_TRUE(request.stop.empty());
   EXPECT_FALSE(request.stream || request.include_usage || request.ignore_eos);
 }
@@ -148,12 +148,12 @@ TEST(OpenaiParseTest, WhatCountsNoMoreMustStillBeJson) {
 
 TEST(OpenaiParseTest, EdgesOfTheRangesAreIn) {
   EXPECT_EQ(good_text(with(R"("max_tokens":2147483647)")).max_tokens, 2147483647U);
-  EXPECT_EQ(good_text(with(R"("temperature":2)")).temperature, 2.0F);
+  EXPECT_EQ(good_text(with(R"("temperature":2)")).sampling.temperature, 2.0F);
   EXPECT_EQ(good_text(with(R"("seed":-1)")).seed, UINT64_MAX);
   EXPECT_EQ(good_text(with(R"("seed":18446744073709551615)")).seed, UINT64_MAX);
   const auto narrowest = good_text(with(R"("top_p":0)"));
-  EXPECT_EQ(narrowest.temperature, 0.0F) << "only the likeliest token is left: greedy";
-  EXPECT_GT(narrowest.top_p, 0.0F);
+  EXPECT_EQ(narrowest.sampling.temperature, 0.0F) << "only the likeliest token is left: greedy";
+  EXPECT_GT(narrowest.sampling.top_p, 0.0F);
 }
 
 struct Refusal {
@@ -274,11 +274,12 @@ TEST(OpenaiOverrideTest, ItsFieldsTakeThePlaceOfTheBodysAndTheOthersStay) {
       R"({"max_tokens":64,"temperature":0.25,"stop":"c","ignore_eos":false})");
   EXPECT_EQ(request.prompt, "x");
   EXPECT_EQ(request.max_tokens, 64U);
-  EXPECT_EQ(request.temperature, 0.25F);
+  EXPECT_EQ(request.sampling.temperature, 0.25F);
   EXPECT_EQ(request.stop, std::vector<std::string>{"c"});
   EXPECT_EQ(request.seed, 7U);
   EXPECT_FALSE(request.ignore_eos);
-  EXPECT_EQ(overridden("/v1/completions", R"({"prompt":"x","top_p":0})", R"({"top_p":0.5})").top_p,
+  EXPECT_EQ(overridden("/v1/completions", R"({"prompt":"x","top_p":0})", R"({"top_p":0.5})")
+                .sampling.top_p,
             0.5F);
   EXPECT_EQ(overridden("/v1/completions", R"({"prompt":"x","seed":7})", "{}").seed, 7U);
 }

@@ -1,90 +1,13 @@
 #include "worker/engines/llama/config.h"
 
-#include <algorithm>
-#include <optional>
 #include <string_view>
 
-#include "worker/engines/llama/json_file.h"
+#include "worker/engines/llama/json_keys.h"
 
 namespace penstock::llama {
 namespace {
 
 namespace dom = simdjson::dom;
-
-// Reads keys of one object and remembers the first thing that was wrong.
-class Keys {
- public:
-  Keys(dom::element object, std::string name) : object_(object), name_(std::move(name)) {}
-
-  // The value; none if the key is absent or null.
-  std::optional<dom::element> find(std::string_view key) const {
-    dom::element value;
-    if (object_[key].get(value) != simdjson::SUCCESS || value.is_null()) {
-      return std::nullopt;
-    }
-    return value;
-  }
-
-  int64_t integer(std::string_view key, int64_t low, int64_t high,
-                  std::optional<int64_t> absent = {}) {
-    const auto value = find(key);
-    int64_t number = absent.value_or(low);
-    const bool good =
-        value ? value->get(number) == simdjson::SUCCESS && number >= low && number <= high
-              : absent.has_value();
-    if (!good) {
-      fail(key, "expected an integer from " + std::to_string(low) + " to " + std::to_string(high));
-      return low;
-    }
-    return number;
-  }
-
-  double number(std::string_view key, double low, double high, std::optional<double> absent = {}) {
-    const auto value = find(key);
-    double got = absent.value_or(low);
-    // A JSON number is never NaN; the comparison would refuse one all the same.
-    const bool good = value ? value->get(got) == simdjson::SUCCESS && got >= low && got <= high
-                            : absent.has_value();
-    if (!good) {
-      fail(key, "expected a number from " + std::to_string(low) + " to " + std::to_string(high));
-      return low;
-    }
-    return got;
-  }
-
-  bool boolean(std::string_view key, bool absent) {
-    const auto value = find(key);
-    bool got = absent;
-    if (value && value->get(got) != simdjson::SUCCESS) {
-      fail(key, "expected true or false");
-    }
-    return got;
-  }
-
-  std::string text(std::string_view key, std::string_view absent) {
-    const auto value = find(key);
-    std::string_view got = absent;
-    if (value && value->get(got) != simdjson::SUCCESS) {
-      fail(key, "expected a string");
-    }
-    return std::string(got);
-  }
-
-  void fail(std::string_view key, const std::string& what) {
-    if (error_.empty()) {
-      const char* state = find(key) ? " cannot be used: " : " is missing: ";
-      error_ = name_ + ": " + quote(key) + state + what;
-    }
-  }
-
-  const std::string& error() const { return error_; }
-  const std::string& name() const { return name_; }
-
- private:
-  dom::element object_;
-  std::string name_;
-  std::string error_;
-};
 
 void read_shape(Keys& keys, ModelConfig& config) {
   config.hidden = keys.integer("hidden_size", 1, 1 << 17);
@@ -175,19 +98,7 @@ void read_rope(Keys& keys, ModelConfig& config) {
 void read_ends(Keys& keys, ModelConfig& config) {
   const int64_t last = config.vocabulary - 1;
   config.bos = static_cast<int32_t>(keys.integer("bos_token_id", 0, last, -1));
-  const auto eos = keys.find("eos_token_id");
-  dom::array list;
-  if (eos && eos->get(list) == simdjson::SUCCESS) {
-    for (const dom::element element : list) {
-      int64_t id = -1;
-      if (element.get(id) != simdjson::SUCCESS || id < 0 || id > last) {
-        keys.fail("eos_token_id", "expected token ids from 0 to " + std::to_string(last));
-      }
-      config.eos.push_back(static_cast<int32_t>(id));
-    }
-  } else if (eos) {
-    config.eos.push_back(static_cast<int32_t>(keys.integer("eos_token_id", 0, last)));
-  }
+  config.eos = keys.ids("eos_token_id", last);
 }
 
 }  // namespace

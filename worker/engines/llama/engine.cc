@@ -6,6 +6,7 @@
 #include "shared/base/clock.h"
 #include "worker/engines/llama/admission.h"
 #include "worker/engines/llama/chat_template.h"
+#include "worker/engines/llama/generation_config.h"
 #include "worker/engines/llama/job.h"
 #include "worker/engines/llama/json_file.h"
 #include "worker/engines/llama/tokenizer.h"
@@ -18,16 +19,21 @@ constexpr uint64_t kProgressNs =
 
 class LlamaEngine final : public Engine {
  public:
-  LlamaEngine(LlamaOptions options, std::unique_ptr<Runner> runner, Tokenizer tokenizer, Sink& sink)
+  LlamaEngine(LlamaOptions options, std::unique_ptr<Runner> runner, Tokenizer tokenizer,
+              GenerationConfig generation, Sink& sink)
       : options_(std::move(options)),
         runner_(std::move(runner)),
         config_(runner_->config()),
         blocks_(runner_->blocks()),
         tokenizer_(std::move(tokenizer)),
         template_(tokenizer_),
+        defaults_(generation.defaults),
+        ends_(std::move(generation.eos)),
         limits_{config_.max_positions, blocks_.blocks() * kBlockTokens},
         next_seed_(std::random_device()()),
-        sink_(sink) {}
+        sink_(sink) {
+    ends_.insert(ends_.end(), config_.eos.begin(), config_.eos.end());
+  }
 
   std::variant<std::unique_ptr<Plan>, Failure> admit(const Request& request) override;
   void start(JobNumber job, std::unique_ptr<Plan> plan) override;
@@ -36,6 +42,7 @@ class LlamaEngine final : public Engine {
   Figures figures() const override;
 
  private:
+  Sampling sampling_of(const openai::CompletionRequest& request);
   std::variant<std::vector<int32_t>, Failure> tokens_of(
       const openai::CompletionRequest& request) const;
   void compose();
@@ -55,6 +62,8 @@ class LlamaEngine final : public Engine {
   BlockPool& blocks_;
   Tokenizer tokenizer_;
   ChatTemplate template_;
+  openai::SamplingSettings defaults_;  // the model's own
+  std::vector<int32_t> ends_;          // tokens that end a text
   Limits limits_;
   uint64_t next_seed_;  // for requests that give none
   Sink& sink_;
@@ -87,9 +96,7 @@ std::variant<std::unique_ptr<Plan>, Failure> LlamaEngine::admit(const Request& r
   plan->memory_bytes =
       BlockPool::blocks_for(prompt_tokens + plan->max_tokens) * runner_->block_bytes();
   plan->model = request.model.empty() ? options_.model_name : request.model;
-  plan->sampling = {.temperature = plan->request.temperature,
-                    .top_p = plan->request.top_p,
-                    .seed = plan->request.seed.value_or(next_seed_++)};
+  plan->sampling = sampling_of(plan->request);
   if (plan->request.chat) {
     const auto& stops = template_.stops();
     plan->request.stop.insert(plan->request.stop.end(), stops.begin(), stops.end());
@@ -98,6 +105,15 @@ std::variant<std::unique_ptr<Plan>, Failure> LlamaEngine::admit(const Request& r
   plan->request.messages.clear();
   plan->request.prompt.clear();
   return plan;
+}
+
+Sampling LlamaEngine::sampling_of(const openai::CompletionRequest& request) {
+  const openai::SamplingSettings settings = openai::either(request.sampling, defaults_);
+  return {.temperature = settings.temperature.value_or(1),
+          .top_p = settings.top_p.value_or(1),
+          .seed = request.seed.value_or(next_seed_++),
+          .top_k = settings.top_k.value_or(0),
+          .below = static_cast<int32_t>(tokenizer_.size())};
 }
 
 std::variant<std::vector<int32_t>, Failure> LlamaEngine::tokens_of(
@@ -261,9 +277,8 @@ bool LlamaEngine::is_end(const Job& job, int32_t token) const {
   if (request.ignore_eos) {
     return false;
   }
-  const auto& eos = config_.eos;
   const auto& turn = template_.end_tokens();
-  return std::find(eos.begin(), eos.end(), token) != eos.end() ||
+  return std::find(ends_.begin(), ends_.end(), token) != ends_.end() ||
          (request.chat && std::find(turn.begin(), turn.end(), token) != turn.end());
 }
 
@@ -304,6 +319,19 @@ Figures LlamaEngine::figures() const {
   return figures;
 }
 
+void tell_of(const GenerationConfig& generation,
+             const std::function<void(const std::string&)>& log) {
+  const std::string defaults = in_words(generation.defaults);
+  if (log && !defaults.empty()) {
+    log("where a request does not say, the model's generation_config.json does: " + defaults);
+  }
+  for (const std::string& key : generation.unheeded) {
+    if (log) {
+      log("generation_config.json: " + key + " is not implemented and has no effect");
+    }
+  }
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Engine>> open(const LlamaOptions& options, std::unique_ptr<Runner> runner,
@@ -318,8 +346,13 @@ Result<std::unique_ptr<Engine>> open(const LlamaOptions& options, std::unique_pt
     return Error{tokenizer_path + ": has token ids up to " + std::to_string(tokenizer->size() - 1) +
                  ", but config.json's vocab_size is " + std::to_string(vocabulary)};
   }
-  return std::unique_ptr<Engine>(
-      std::make_unique<LlamaEngine>(options, std::move(runner), std::move(*tokenizer), sink));
+  auto generation = load_generation_config(options.model_dir, vocabulary);
+  if (!generation) {
+    return generation.error();
+  }
+  tell_of(*generation, options.log);
+  return std::unique_ptr<Engine>(std::make_unique<LlamaEngine>(
+      options, std::move(runner), std::move(*tokenizer), std::move(*generation), sink));
 }
 
 Result<std::unique_ptr<Engine>> open(const LlamaOptions& options, Sink& sink) {

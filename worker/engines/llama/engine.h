@@ -39,7 +39,7 @@
 namespace penstock::llama {
 
 struct LlamaOptions {
-  std::string model_dir;       // config.json, *.safetensors, tokenizer.json
+  std::string model_dir;       // config.json, *.safetensors, tokenizer.json, and what else it has
   std::string model_name;      // echoed to callers that name none
   int64_t memory_bytes = 0;    // of the key-value cache; 0: see device.h. Weights are not counted
   int threads = 0;             // on the CPU; 0: as many as there are cores

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -33,6 +34,14 @@ Result<std::string> read_file(const std::string& path, size_t max_bytes) {
     got += static_cast<size_t>(n);
   }
   return text;
+}
+
+Result<std::optional<std::string>> read_file_if_there(const std::string& path, size_t max_bytes) {
+  if (access(path.c_str(), F_OK) != 0 && errno == ENOENT) {
+    return std::optional<std::string>();
+  }
+  auto text = read_file(path, max_bytes);
+  return text ? Result<std::optional<std::string>>(std::move(*text)) : text.error();
 }
 
 Result<simdjson::dom::element> parse_json(simdjson::dom::parser& parser, std::string_view text,

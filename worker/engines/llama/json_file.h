@@ -4,6 +4,7 @@
 
 #include <simdjson.h>
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -13,6 +14,9 @@ namespace penstock::llama {
 
 // The whole file. Refuses what is not a regular file or larger than max_bytes.
 Result<std::string> read_file(const std::string& path, size_t max_bytes);
+
+// The same of a file that need not be there: none if it is not.
+Result<std::optional<std::string>> read_file_if_there(const std::string& path, size_t max_bytes);
 
 // Parses `text`; `name` is the file's, for messages. The element lives in `parser`.
 Result<simdjson::dom::element> parse_json(simdjson::dom::parser& parser, std::string_view text,

@@ -64,6 +64,9 @@ double uniform(uint64_t seed, uint64_t index) {
 
 std::optional<int32_t> sample(std::span<const float> logits, const Sampling& sampling,
                               double random) {
+  if (sampling.below > 0 && static_cast<size_t>(sampling.below) < logits.size()) {
+    logits = logits.first(static_cast<size_t>(sampling.below));
+  }
   const auto best = likeliest(logits);
   if (!best || sampling.temperature <= 0) {
     return best;

@@ -20,6 +20,7 @@ struct Sampling {
   float top_p = 1.0F;  // draw from the fewest likeliest tokens that together have this probability
   uint64_t seed = 0;
   int32_t top_k = 0;  // draw from no more than the likeliest this many; 0: from all
+  int32_t below = 0;  // draw ids below this only; 0: any. Rows past the tokenizer are padding
 };
 
 // Uniform in [0, 1), the same for the same arguments, everywhere.

@@ -80,7 +80,7 @@ BatchShape fill(const BatchView& host, std::span<const SequencePart> parts, int6
     if (part.wants_logits) {
       host.wanted[shape.draws] = static_cast<int32_t>(shape.rows - 1);
       host.draws[shape.draws++] = {part.random, part.sampling.temperature, part.sampling.top_p,
-                                   part.sampling.top_k, 0};
+                                   part.sampling.top_k, part.sampling.below};
     }
   }
   for (; shape.rows < rows; ++shape.rows) {

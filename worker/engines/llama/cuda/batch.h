@@ -25,7 +25,7 @@ struct Draw {
   float temperature;
   float top_p;
   int32_t top_k;
-  int32_t unused;
+  int32_t below;  // ids below this only; 0: any
 };
 
 struct BatchLimits {

@@ -222,14 +222,15 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ Shared shared;
   const Draw draw = draws[blockIdx.x];
   const float* row_logits = logits + static_cast<int64_t>(blockIdx.x) * vocabulary;
-  const Top top = find_top(row_logits, vocabulary, shared);
+  const int32_t ids = draw.below > 0 && draw.below < vocabulary ? draw.below : vocabulary;
+  const Top top = find_top(row_logits, ids, shared);
   if (threadIdx.x == 0) {
     const bool none = top.bad || top.logit == -INFINITY;
     tokens[blockIdx.x] = none ? Runner::kNoToken : top.id;
   }
   if (draw.temperature > 0 && !top.bad && top.logit > -INFINITY) {
     __syncthreads();  // the likeliest, in case, is written before the drawn one
-    const Row row{row_logits, vocabulary, top.logit, draw.temperature};
+    const Row row{row_logits, ids, top.logit, draw.temperature};
     const Choice choice = choose(row, draw, shared);
     draw_from(row, choice, draw.random, tokens + blockIdx.x, shared);
   }
