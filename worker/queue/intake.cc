@@ -237,8 +237,14 @@ void Intake::hash_key(const wire::Submit& submit, const JobOptions& options, Ord
                                       submit.override, submit.body}) {
     append_part(asked, part);
   }
-  if (options.key.empty() && !submit.callback.empty()) {
-    append_part(asked, submit.callback);  // who wants a webhook asks for more than who wants none
+  // Who wants a webhook, or another time to start, asks for something else than who wants none.
+  for (const auto& [name, value] : {std::pair{"callback", submit.callback},
+                                    {"delay", submit.delay},
+                                    {"not_before", submit.not_before}}) {
+    if (!value.empty()) {
+      append_part(asked, name);
+      append_part(asked, value);
+    }
   }
   order.record.digest = limit::siphash13_128(secret_, asked);
   if (options.key.empty()) {

@@ -204,6 +204,35 @@ TEST_F(PromiseTest, TheSameKeyWithAnotherBodyIsRefused) {
   EXPECT_EQ(reply(peer, 2).status, 422U);
 }
 
+// What was asked for the second time would be dropped without a word.
+TEST_F(PromiseTest, TheSameKeyWithAnotherCallbackDelayOrDateIsRefused) {
+  intake_.check_callback = [](std::string_view) { return Ok{}; };
+  const auto with = [](auto field, std::string_view value) {
+    wire::Submit message = keyed(async());
+    message.*field = value;
+    return message;
+  };
+  const wire::Submit others[] = {with(&wire::Submit::callback, "https://b.example/"),
+                                 with(&wire::Submit::delay, "3600"),
+                                 with(&wire::Submit::not_before, "Sun, 06 Nov 2033 08:49:37 GMT")};
+  Peer peer = caller();
+  uint64_t id = 0;
+  const auto ask = [&](const wire::Submit& message) {
+    submit(peer, ++id, message);
+    return reply(peer, id);
+  };
+  EXPECT_EQ(ask(keyed(async())).status, 202U);
+  for (const wire::Submit& other : others) {
+    EXPECT_EQ(ask(other).status, 422U);
+  }
+  for (size_t i = 0; i < std::size(others); ++i) {  // the other way round, and with itself
+    const std::string key = "\"other" + std::to_string(i) + "\"";
+    EXPECT_EQ(ask(keyed(others[i], key)).status, 202U);
+    EXPECT_TRUE(ask(keyed(others[i], key)).duplicate);
+    EXPECT_EQ(ask(keyed(async(), key)).status, 422U);
+  }
+}
+
 TEST_F(PromiseTest, TheSameKeyOfAnotherOwnerIsAnotherJob) {
   Peer peer = caller();
   const std::string id = promised(peer, 1, keyed(async()));
