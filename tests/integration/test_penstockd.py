@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 
@@ -27,6 +28,25 @@ def test_a_good_file_is_accepted(folder):
     assert check(folder, f"socket: {folder}/s\nworkers: [ {{ name: a, engine: simulate }} ]\n")[0] == 0
 
 
+@pytest.mark.parametrize("program", ["penstockd", "penstock-worker", "penstockctl"])
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_each_program_says_its_version_and_does_nothing_else(folder, program, option):
+    done = subprocess.run([BUILD / program, option], capture_output=True, text=True, timeout=60, env=environment(folder))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(program + r" \d+\.\d+\.\d+\n", done.stdout)
+
+
+def test_status_says_the_version_too(penstock, folder):
+    service = penstock(workers=[simulate()])
+    version = subprocess.run([BUILD / "penstockd", "-V"], capture_output=True, text=True, env=environment(folder)).stdout.split()[1]
+    shown = {}
+    for arguments in ([], ["--json"]):
+        shown[len(arguments)] = subprocess.run([BUILD / "penstockctl", "status", "-s", service.penstockd.socket, *arguments],
+                                               capture_output=True, text=True, env=environment(folder)).stdout
+    assert shown[0].startswith(f"penstockd is serving, version {version}, process ")
+    assert json.loads(shown[1])["version"] == version
+
+
 @pytest.mark.parametrize("yaml,message", [
     ("socket: /tmp/s\nworkers:\n  - { name: a, engine: simulate, slotz: 4 }\n", r"p.yaml:3: .*slotz.*'slots'"),
     ("socket: /tmp/s\nquues: {}\n", r"p.yaml:2: .*quues.*'queues'"),
@@ -37,7 +57,6 @@ def test_a_good_file_is_accepted(folder):
     ("socket: /tmp/s\nworkers:\n  - { name: a, engine: simulate, queue: defualt }\n", r"p.yaml:3: .*'default'"),
 ])
 def test_a_mistake_is_told_with_file_line_and_key(folder, yaml, message):
-    import re
     status, said = check(folder, yaml)
     assert status == 1
     assert re.search(message, said), said

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <span>
 
+#include "shared/base/version.h"
 #include "worker/ctl/command.h"
 
 namespace {
@@ -32,6 +33,9 @@ bool asks_for_help(std::string_view argument) { return argument == "--help" || a
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (penstock::say_version("penstockctl", argc, argv)) {
+    return std::fflush(stdout) == 0 ? Outcome::kFine : Outcome::kFailed;
+  }
   const std::span<const char* const> typed(argv + std::min(argc, 1), argv + argc);
   if (typed.empty()) {
     std::fputs(penstock::ctl::usage().c_str(), stderr);

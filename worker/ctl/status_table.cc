@@ -149,10 +149,11 @@ Result<std::string> status_table(const std::string& json) {
   if (!parse_object(parser, json, root)) {
     return Error{"penstockd's answer is no JSON object"};
   }
-  return "penstockd is " + cell(root, "status") + ", process " + cell(root, "pid") + ", up " +
-         cell(root, "uptime_seconds") + " s, " + cell(root, "connections") + " connections\n\n" +
-         queue_table(root) + "\n" + worker_table(root) + "\n" + device_table(root) +
-         bound_table(root) + counter_line(root) + state_line(root);
+  return "penstockd is " + cell(root, "status") + ", version " + cell(root, "version") +
+         ", process " + cell(root, "pid") + ", up " + cell(root, "uptime_seconds") + " s, " +
+         cell(root, "connections") + " connections\n\n" + queue_table(root) + "\n" +
+         worker_table(root) + "\n" + device_table(root) + bound_table(root) + counter_line(root) +
+         state_line(root);
 }
 
 }  // namespace penstock::ctl

@@ -15,6 +15,7 @@
 #include <exception>
 
 #include "shared/base/utf8.h"
+#include "shared/base/version.h"
 #include "worker/devices/watch.h"
 #include "worker/pool/engine_registry.h"
 #include "worker/pool/options.h"
@@ -161,6 +162,9 @@ int serve(const WorkerOptions& options) {
 }  // namespace penstock
 
 int main(int argc, char** argv) {
+  if (penstock::say_version("penstock-worker", argc, argv)) {
+    return 0;
+  }
   const auto options = penstock::parse_command_line(argc, argv);
   if (!options) {
     std::fprintf(stderr, "penstock-worker: %s\n%s", options.error().message.c_str(),

@@ -10,6 +10,7 @@ namespace penstock {
 const char kUsage[] =
     "usage: penstock-worker --name NAME --engine llama|simulate [options]\n"
     "       penstock-worker --watch-devices [--fd N]\n"
+    "       penstock-worker --version | -V\n"
     "\n"
     "Runs jobs that penstockd sends over a socket. penstockd starts it; see PROTOCOL.md.\n"
     "With --watch-devices it runs none, and tells penstockd of the GPUs, by NVML.\n"

@@ -72,22 +72,18 @@ QueueConfig read_queue(const YAML::Node& node, const std::string& name, Complain
 
 std::vector<QueueConfig> read_queues(const YAML::Node& node, Complaints& complaints) {
   std::vector<QueueConfig> queues;
-  if (node.IsDefined()) {
-    const Section names(node, "queues", complaints);  // finds what is no map, or comes twice
-  }
-  if (node.IsDefined() && node.IsMap()) {
-    for (const auto& entry : node) {
-      const std::string name = entry.first.IsScalar() ? entry.first.Scalar() : "";
-      if (!good_name(name)) {
-        complaints.add(line_of(entry.first), "queues." + name, name_rule());
-      } else if (queues.size() == wire::kMaxQueues - 1) {
-        complaints.add(line_of(entry.first), "queues." + name,
-                       "one queue too many; the most is " + std::to_string(wire::kMaxQueues - 1));
-        break;
-      } else {
-        queues.push_back(read_queue(entry.second, name, complaints));
-      }
+  const auto read = [&](const std::string& name, const YAML::Node& value, int line) {
+    if (!good_name(name)) {
+      complaints.add(line, "queues." + name, name_rule());
+    } else if (queues.size() == wire::kMaxQueues - 1) {
+      complaints.add(line, "queues." + name,
+                     "one queue too many; the most is " + std::to_string(wire::kMaxQueues - 1));
+    } else {
+      queues.push_back(read_queue(value, name, complaints));
     }
+  };
+  if (node.IsDefined()) {
+    Section(node, "queues", complaints).each(read);
   }
   const auto is_default = [](const QueueConfig& queue) { return queue.name == "default"; };
   if (std::none_of(queues.begin(), queues.end(), is_default)) {
@@ -152,35 +148,28 @@ std::vector<DeviceConfig> read_devices(const YAML::Node& node, Complaints& compl
   if (!node.IsDefined()) {
     return devices;
   }
-  if (!node.IsMap()) {
-    const Section names(node, "devices", complaints);  // says so, or it is empty
-    return devices;
-  }
-  for (const auto& entry : node) {
-    const std::string word = entry.first.IsScalar() ? entry.first.Scalar() : "";
-    const std::string path = "devices." + word.substr(0, kMaxDeviceBytes);
-    const std::string id = device_id(word);
-    const auto same = [&](const DeviceConfig& each) { return each.id == id; };
-    if (id.empty()) {
-      complaints.add(line_of(entry.first), path,
-                     "must be a GPU's number or UUID, as in a worker's `device`");
-      continue;
-    }
-    if (std::any_of(devices.begin(), devices.end(), same)) {
-      complaints.add(line_of(entry.first), path, "comes twice; keep one");
-      continue;
-    }
-    if (devices.size() == kMaxDevices) {
-      complaints.add(line_of(entry.first), path, "one device too many; the most is 64");
-      break;
-    }
-    Section section(entry.second, path, complaints);
-    DeviceConfig& device = devices.emplace_back();
-    device.id = id;
-    section.number("slots", device.slots, 1, 65'536);
-    section.size("memory", device.memory_bytes, 1, kMaxMemoryBytes);
-    section.done();
-  }
+  Section(node, "devices", complaints)
+      .each([&](const std::string& word, const YAML::Node& value, int line) {
+        const std::string path = "devices." + word.substr(0, kMaxDeviceBytes);
+        const std::string id = device_id(word);
+        const auto same = [&](const DeviceConfig& each) { return each.id == id; };
+        if (id.empty()) {
+          return complaints.add(line, path,
+                                "must be a GPU's number or UUID, as in a worker's `device`");
+        }
+        if (std::any_of(devices.begin(), devices.end(), same)) {
+          return complaints.add(line, path, "comes twice; keep one");
+        }
+        if (devices.size() == kMaxDevices) {
+          return complaints.add(line, path, "one device too many; the most is 64");
+        }
+        Section section(value, path, complaints);
+        DeviceConfig& device = devices.emplace_back();
+        device.id = id;
+        section.number("slots", device.slots, 1, 65'536);
+        section.size("memory", device.memory_bytes, 1, kMaxMemoryBytes);
+        section.done();
+      });
   return devices;
 }
 
@@ -495,7 +484,14 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
   }
   Complaints complaints(path);
   try {  // yaml-cpp speaks by exceptions; this is where they end
-    const YAML::Node root = YAML::Load(std::string(text));
+    const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
+    for (size_t i = 1; i < documents.size(); ++i) {
+      if (!documents[i].IsNull()) {
+        complaints.add(line_of(documents[i]), "",
+                       "a second YAML document (---) begins; a configuration is one");
+      }
+    }
+    const YAML::Node root = documents.empty() ? YAML::Node() : documents.front();
     Config config = read_file(root, path, complaints);
     if (complaints.empty()) {
       return config;

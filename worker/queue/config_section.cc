@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 #include <numeric>
+#include <set>
+#include <utility>
 
 #include "shared/base/units.h"
 
@@ -67,17 +69,65 @@ Section::Section(const YAML::Node& node, std::string path, Complaints& complaint
     complaints_.add(line_, path_, "must be a map of keys to values");
     return;
   }
-  for (const auto& entry : node) {
+  collect(node, 0);
+}
+
+// False: there are too many, which was complained about.
+bool Section::count(int line) {
+  if (++keys_ > kMaxKeys) {
+    complaints_.add(line, path_,
+                    "has more than " + std::to_string(kMaxKeys) + " keys, with what it merges");
+  }
+  return keys_ <= kMaxKeys;
+}
+
+// `depth`: how often one map was merged into another to come here.
+bool Section::collect(const YAML::Node& map, int depth) {
+  std::set<std::string> own;
+  std::vector<std::pair<YAML::Node, int>> merges;
+  for (const auto& entry : map) {
+    const int line = line_of(entry.first);
+    if (!count(line)) {
+      return false;
+    }
     if (!entry.first.IsScalar()) {
-      complaints_.add(line_of(entry.first), path_, "a key must be a plain word");
+      complaints_.add(line, path_, "a key must be a plain word");
       continue;
     }
-    const auto [it, fresh] =
-        entries_.emplace(entry.first.Scalar(), Entry{entry.second, line_of(entry.first)});
-    if (!fresh) {
-      complaints_.add(line_of(entry.first), path_of(it->first), "comes twice; keep one");
+    const std::string& key = entry.first.Scalar();
+    if (!own.insert(key).second) {
+      complaints_.add(line, path_of(key), "comes twice; keep one");
+    } else if (key == "<<") {
+      merges.emplace_back(entry.second, line);
+    } else if (entries_.emplace(key, Entry{entry.second, line}).second) {
+      order_.push_back(key);
     }
   }
+  return std::all_of(merges.begin(), merges.end(),
+                     [&](const auto& each) { return merge(each.first, each.second, depth + 1); });
+}
+
+bool Section::merge(const YAML::Node& value, int line, int depth) {
+  if (depth > kMaxMergeDepth) {
+    complaints_.add(line, path_of("<<"), "merges maps that merge others, too often; or itself");
+    return false;
+  }
+  std::vector<YAML::Node> maps;
+  if (value.IsSequence()) {
+    for (const auto& each : value) {
+      maps.push_back(each);
+    }
+  } else {
+    maps.push_back(value);
+  }
+  for (const YAML::Node& map : maps) {
+    if (!map.IsMap()) {
+      complaints_.add(line, path_of("<<"), "must be a map's alias, as *base, or a list of such");
+    } else if (!count(line) || !collect(map, depth)) {
+      return false;
+    }
+  }
+  return true;
 }
 
 YAML::Node Section::take(const std::string& key) {

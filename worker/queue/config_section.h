@@ -3,6 +3,9 @@
 // Each reader function takes the key's value if it is there and right, notes a complaint if it is
 // there and wrong, and remembers that the key is known either way. done() then complains about the
 // keys nobody asked for, each with the nearest that somebody did.
+//
+// What a map merges (`<<: *base`, or a list of these) counts as if it stood there, but for the keys
+// that the map has itself.
 #pragma once
 
 #include <yaml-cpp/yaml.h>
@@ -40,6 +43,9 @@ int line_of(const YAML::Node& node);  // from 1
 
 class Section {
  public:
+  // Of one map, what it merges included: an alias costs a few bytes, and may bring in many.
+  static constexpr size_t kMaxKeys = 1000;
+  static constexpr int kMaxMergeDepth = 16;  // of maps that merge others; a map may merge itself
   // 100 years: what is that far away is still a time.
   static constexpr int64_t kMaxDurationNs = int64_t{36'500} * 86'400 * kNsPerSec;
 
@@ -49,6 +55,14 @@ class Section {
   // The value of a key, or an undefined node. Every reader below goes through here.
   YAML::Node take(const std::string& key);
   bool has(const std::string& key) const { return entries_.contains(key); }
+  // Calls each(key, value, line) for every key, in the file's order.
+  template <typename F>
+  void each(F&& each) const {
+    for (const std::string& key : order_) {
+      const Entry& entry = entries_.at(key);
+      each(key, entry.value, entry.line);
+    }
+  }
 
   void text(const std::string& key, std::string& out);
   void number(const std::string& key, uint32_t& out, uint32_t min, uint32_t max);
@@ -76,10 +90,16 @@ class Section {
     int line = 0;
     bool known = false;
   };
+  bool collect(const YAML::Node& map, int depth);
+  bool merge(const YAML::Node& value, int line, int depth);
+  bool count(int line);
+
   std::string path_;
   int line_;
   Complaints& complaints_;
   std::map<std::string, Entry> entries_;
+  std::vector<std::string> order_;
+  size_t keys_ = 0;  // looked at
   std::vector<std::string> known_;
 };
 

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <string>
 
+#include "shared/base/version.h"
 #include "worker/queue/config.h"
 #include "worker/queue/server.h"
 
@@ -16,6 +17,7 @@ int usage() {
   std::fputs(
       "usage: penstockd -c FILE      serve as FILE says\n"
       "       penstockd -t -c FILE   check FILE and say what is wrong with it\n"
+      "       penstockd --version    say which penstockd this is (-V)\n"
       "HUP reloads FILE, TERM lets jobs finish and stops.\n",
       stderr);
   return kUsageError;
@@ -33,6 +35,9 @@ int serve(penstock::queue::Config config, const std::string& path) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (penstock::say_version("penstockd", argc, argv)) {
+    return 0;
+  }
   std::string path;
   bool check_only = false;
   for (int option; (option = ::getopt(argc, argv, "c:t")) != -1;) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "shared/base/version.h"
 #include "worker/queue/json.h"
 
 namespace penstock::queue {
@@ -267,6 +268,7 @@ std::string report_status(const StatusSources& sources) {
   }
   return Object()
       .text("status", sources.dispatcher.draining() ? "draining" : "serving")
+      .text("version", version())
       .number("pid", ::getpid())
       .number("uptime_seconds", sources.uptime_s)
       .number("connections", static_cast<int64_t>(sources.connections))

@@ -23,7 +23,7 @@ struct StatusSources {
   size_t connections;
   int64_t uptime_s;
 };
-// {"status":"serving"|"draining","uptime_seconds":…,"queues":[…],"workers":[…],"devices":[…],
+// {"status":"serving"|"draining","version":…,"uptime_seconds":…,"queues":[…],"workers":[…],"devices":[…],
 // "device_watch":{"state":"off"|"watching"|"none","message":…|null},"counters":{…},
 // "state":{"dead_letters":…,"bytes":…,"max_bytes":…,"error":…}|null}
 std::string report_status(const StatusSources& sources);

@@ -27,7 +27,7 @@ TEST(TableTest, DurationsHaveTwoUnitsAtMost) {
 
 TEST(StatusTableTest, ShowsQueuesWorkersAndCounters) {
   const auto text = status_table(
-      R"({"status":"serving","pid":7,"uptime_seconds":5,"connections":2,
+      R"({"status":"serving","version":"1.2","pid":7,"uptime_seconds":5,"connections":2,
           "queues":[{"name":"default","state":"open","waiting":1,"max_length":10,"running":2,"slots":4,
                      "predicted_wait_ms":1500,"service_time_us":20400}],
           "workers":[{"name":"demo","state":"ready","pid":null,"last_error":""}],
@@ -35,7 +35,7 @@ TEST(StatusTableTest, ShowsQueuesWorkersAndCounters) {
   ASSERT_TRUE(text);
   EXPECT_EQ(
       *text,
-      "penstockd is serving, process 7, up 5 s, 2 connections\n\n"
+      "penstockd is serving, version 1.2, process 7, up 5 s, 2 connections\n\n"
       "QUEUE    STATE  WAITING  OF  RUNNING  SLOTS  WAIT   TAKES\n"
       "default  open   1        10  2        4      1.5 s  20 ms\n\n"
       "WORKER  STATE  QUEUE  MODEL  ENGINE  DEVICE  PID  RUNNING  SLOTS  RESTARTS  LAST ERROR\n"

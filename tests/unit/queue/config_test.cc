@@ -305,6 +305,84 @@ TEST(ConfigTest, SurvivesAliasesOfAliases) {
   EXPECT_NE(complaint(bomb + "queues: *y\nworkers: *y\n"), "");
 }
 
+TEST(ConfigTest, MergeKeysBringInWhatIsNotThereItself) {
+  const Config config = good(R"(socket: /s
+queues: { a: &long { deadline: 2h, attempts: 7 }, b: { <<: *long, attempts: 2 } }
+workers:
+  - &base { name: one, engine: simulate, slots: 4, queue: a }
+  - { <<: *base, name: two }
+  - { name: three, <<: [ { slots: 9, memory: 1GiB }, *base ], queue: b }
+)");
+  EXPECT_EQ(config.queues[2].deadline_ns, 7200 * kNsPerSec);
+  EXPECT_EQ(config.queues[2].attempts, 2U);
+  ASSERT_EQ(config.workers.size(), 3U);
+  EXPECT_EQ(config.workers[1].name, "two");
+  EXPECT_EQ(config.workers[1].slots, 4U);
+  EXPECT_EQ(config.workers[2].slots, 9U) << "the first of the list counts";
+  EXPECT_EQ(config.workers[2].engine, "simulate");
+  EXPECT_EQ(config.workers[2].memory_bytes, int64_t{1} << 30);
+  EXPECT_EQ(config.workers[2].queue, "b");
+}
+
+TEST(ConfigTest, WhatIsWrongWithAMergeIsSaid) {
+  EXPECT_EQ(complaint("socket: /s\n<<: 7\n"),
+            "p.yaml:2: key '<<': must be a map's alias, as *base, or a list of such");
+  EXPECT_EQ(complaint("socket: /s\nlimits:\n  <<: [[]]\n"),
+            "p.yaml:3: key 'limits.<<': must be a map's alias, as *base, or a list of such");
+  EXPECT_EQ(complaint("socket: /s\nlimits: { <<: { max_bodi: 1 } }\n").substr(0, 45),
+            "p.yaml:2: key 'limits.max_bodi': unknown key;");
+  EXPECT_EQ(complaint("socket: /s\nlimits: { <<: { max_body: 1, max_body: 2 } }\n"),
+            "p.yaml:2: key 'limits.max_body': comes twice; keep one");
+  EXPECT_NE(complaint("socket: /s\nlimits: { <<: {}, <<: {} }\n").find("twice"), std::string::npos);
+}
+
+TEST(ConfigTest, AMapThatMergesItselfEnds) {
+  EXPECT_NE(complaint("socket: /s\nlimits: &a { <<: *a }\n").find("or itself"), std::string::npos);
+  EXPECT_NE(complaint("socket: /s\nlimits: &a { <<: [*a, *a] }\n").find("itself"),
+            std::string::npos);
+}
+
+TEST(ConfigTest, MergesThatBlowUpAreBounded) {
+  std::string text = "socket: /s\nlimits: { <<: { a0: &a0 { k: 1 }";
+  for (int i = 1; i < 15; ++i) {
+    const std::string before = "*a" + std::to_string(i - 1);
+    text += ", a" + std::to_string(i) + ": &a" + std::to_string(i) + " { <<: [";
+    for (int n = 0; n < 10; ++n) {
+      text += before + (n < 9 ? ", " : "] }");
+    }
+  }
+  EXPECT_NE(complaint(text + " } }\nqueues: { b: { <<: *a14 } }\n").find("more than 1000 keys"),
+            std::string::npos);
+  std::string wide = "socket: /s\nworkers:\n  - &w { name: a";
+  for (int i = 0; i < 20'000; ++i) {
+    wide += ", k" + std::to_string(i) + ": 1";
+  }
+  wide += " }\n";
+  for (int i = 0; i < 255; ++i) {
+    wide += "  - *w\n";
+  }
+  EXPECT_NE(complaint(wide).find("more than 1000 keys"), std::string::npos);
+}
+
+TEST(ConfigTest, ASecondDocumentIsAnError) {
+  EXPECT_EQ(complaint("---\nsocket: /s\n---\nsocket: /t\n"),
+            "p.yaml:4: a second YAML document (---) begins; a configuration is one");
+  EXPECT_NE(complaint("socket: /s\n...\n---\n- a\n").find("second YAML document"),
+            std::string::npos);
+  EXPECT_EQ(complaint("---\nsocket: /s\n---\n"), "") << "there is nothing in it";
+  EXPECT_NE(complaint("socket: /s\n---\n[").find("not YAML"), std::string::npos);
+}
+
+TEST(ConfigTest, AKeyThatComesTwiceIsAnErrorWhereverItIs) {
+  for (const char* text :
+       {"socket: /s\nqueues: { a: {}, a: {} }\n",
+        "socket: /s\nqueues: { a: { attempts: 1, attempts: 2 } }\n",
+        "socket: /s\ndevices: { 0: {}, 0: {} }\n",
+        "socket: /s\nwebhooks: { allow: [], allow: [] }\n", "socket: /s\n\"socket\": /s\n"}) {
+    EXPECT_NE(complaint(text).find("comes twice; keep one"), std::string::npos) << text;
+  }
+}
+
 TEST(ConfigTest, RefusesAFileThatIsTooLarge) {
   EXPECT_EQ(complaint(std::string(kMaxConfigBytes + 1, ' ')),
             "p.yaml: the file has 1048577 bytes; a configuration has at most 1048576");
