@@ -10,6 +10,7 @@
 #include "worker/ctl/edge.h"
 #include "worker/ctl/json.h"
 #include "worker/ctl/next_step.h"
+#include "worker/ctl/verbatim_json.h"
 
 namespace {
 
@@ -44,6 +45,18 @@ void request(const std::string& text) {
   require(request->url.find_first_of(" \r\n#") == std::string::npos);
 }
 
+// What simdjson takes is JSON; of what is JSON it may refuse what does not go into 64 bits, half a
+// surrogate pair, and what is nested too deeply for it.
+void grammar(const std::string& text) {
+  simdjson::dom::parser parser;
+  const auto error = parser.parse(text.data(), text.size()).error();
+  const bool good = bool{check_json(text)};
+  require(good || error != simdjson::SUCCESS || text.starts_with("\xEF\xBB\xBF"));
+  require(!good || error == simdjson::SUCCESS || error == simdjson::NUMBER_ERROR ||
+          error == simdjson::STRING_ERROR || error == simdjson::DEPTH_ERROR);
+  require(!good || check_json(compact_json(text)));
+}
+
 void location(const std::string& text) {
   static const auto edge = Edge::open({.url = "http://a:8080/gpu"});
   const std::string path = edge->path_of(text);
@@ -56,6 +69,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string text(reinterpret_cast<const char*>(data), size);
   answers(text);
   request(text);
+  grammar(text);
   location(text);
   const auto interval_ns = parse_rate_ns(text);
   require(!interval_ns || *interval_ns > 0);

@@ -10,6 +10,7 @@
 #include "shared/http/idempotency_key.h"
 #include "shared/http/prefer.h"
 #include "shared/http/query.h"
+#include "shared/http/structured_field.h"
 #include "worker/queue/event_stream.h"
 
 namespace {
@@ -32,6 +33,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (const auto key = penstock::http::parse_idempotency_key(text)) {
     check(!key->empty() && key->size() <= penstock::http::kMaxIdempotencyKey);
   }
+  const size_t item = penstock::http::bare_item_end(text, 0);
+  check(item == text.npos || (item > 0 && item <= text.size()));
+  const size_t parameters = penstock::http::parameters_end(text, 0);
+  check(parameters == text.npos || parameters <= text.size());
   if (const auto query = penstock::http::Query::parse(text)) {
     query->get("status");
   }

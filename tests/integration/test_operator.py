@@ -6,6 +6,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import threading
 
@@ -47,6 +48,26 @@ def killed_jobs(service, count):
 
 def workers(service, said):
     return said(service, "status", "--json")["workers"]
+
+
+def test_an_order_without_an_answer_says_that_it_may_yet_happen(folder, ctl):
+    """A penstockd that takes orders and says nothing: a question is only unanswered."""
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(folder / "silent.sock"))
+        silent.listen()
+        said = {}
+        def ask(*arguments):
+            done = subprocess.run([BUILD / "penstockctl", *arguments, "-s", folder / "silent.sock"], capture_output=True, text=True, timeout=60,
+                                  env=environment(folder))
+            assert done.returncode == 1
+            said[arguments[0]] = done.stderr
+        threads = [threading.Thread(target=ask, args=words) for words in (["pause", "default"], ["cancel", "job_1"], ["drain"], ["jobs"], ["status"])]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert all("gave no answer" in text for text in said.values())
+    assert {name for name, text in said.items() if "may yet be carried out" in text} == {"pause", "cancel", "drain"}
 
 
 def test_jobs_of_everybody_are_listed_filtered_shown_and_cancelled(jobs, said, ctl):  # noqa: F811

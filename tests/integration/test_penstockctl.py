@@ -212,6 +212,16 @@ def test_an_edge_that_does_not_answer_is_given_up_after_ten_seconds(console, ctl
     done = ctl("limits", KEY, "--url", console.url)
     assert done.returncode == 1 and "timed out" in done.stderr.lower()
     assert 9 < time.monotonic() - begun < 20
+    assert "may yet be carried out" not in done.stderr, "it was a question"
+
+
+def test_an_order_that_the_edge_does_not_answer_may_yet_happen(console, ctl):
+    console.delay = 60
+    done = ctl("limits", KEY, "reset", "--url", console.url)
+    assert done.returncode == 1 and "gave no answer" in done.stderr and "may yet be carried out" in done.stderr
+    console.delay = 0
+    elsewhere = ctl("limits", KEY, "reset", "--url", "http://127.0.0.1:1/console")
+    assert elsewhere.returncode == 1 and "may yet" not in elsewhere.stderr, "it never left"
 
 
 @pytest.mark.parametrize("arguments", [

@@ -69,7 +69,7 @@ def counters(service):
 
 
 class Server:
-    """Answers each POST by the next of `answers` for its Idempotency-Key, the last again and again."""
+    """Answers each POST by the next of `answers`, or as that says of its body, for its Idempotency-Key, the last again and again."""
 
     def __init__(self, *answers, hold=0):
         self.answers, self.hold = answers, hold
@@ -88,7 +88,8 @@ class Server:
                     server._now += 1
                     server.most = max(server.most, server._now)
                     key = self.headers.get("Idempotency-Key", self.path)
-                    status, headers, text = server.answers[min(server._seen[key], len(server.answers) - 1)]
+                    answer = server.answers[min(server._seen[key], len(server.answers) - 1)]
+                    status, headers, text = answer(body) if callable(answer) else answer
                     server._seen[key] += 1
                 time.sleep(server.hold)
                 with server._lock:
@@ -205,6 +206,42 @@ def test_retry_after_holds_every_request_back(folder, server, submit):
     times = [request[0] for request in one.requests]
     assert len(times) == 6
     assert all(2 <= times[i + 1] - times[i] < 4 for i in (0, 2, 4)), "none is sent before, and it is not long after"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_caller_who_is_refused_stops_soon_and_the_right_key_goes_on(folder, server, submit, status):
+    refused = (status, {}, '{"detail":"This key is not known."}')
+    one = server(refused)
+    batch = write_batch(folder, 50)
+    exit_status, out, err = submit(one.url, batch, "--concurrency", 1)
+    assert (exit_status, out) == (1, "") and len(one.requests) == 3
+    assert f"refuses this caller: {status} This key is not known." in err and "PENSTOCK_KEY" in err and "50 not done" in err
+    assert results_of(batch) == [], "nothing is final"
+    right = server(OK)
+    assert submit(right.url, batch)[0] == 0 and len(right.requests) == 50
+
+
+def test_a_request_that_is_refused_to_this_caller_alone_is_left_for_another_run(folder, server, submit):
+    batch = write_batch(folder, 4)
+    one = server(lambda body: OK if json.loads(body)["prompt"] in ("Tell me 1", "Tell me 3") else (403, {}, "{}"))
+    status, _, err = submit(one.url, batch, "--concurrency", 1)
+    assert status == 1 and "2 answered, 0 failed, 2 not done" in err
+    assert [each["custom_id"] for each in results_of(batch)] == ["line-1", "line-3"]
+    one.answers = (OK,)
+    assert submit(one.url, batch)[0] == 0 and len(results_of(batch)) == 4
+
+
+def test_a_batch_comes_by_a_pipe(folder, server):
+    one = server(OK)
+    batch, out = write_batch(folder, 5), folder / "out.jsonl"
+    for command in ("cat {batch} | {submit} - --output {out}1", "{submit} <(cat {batch}) --output {out}2", "{submit} /dev/stdin --output {out}3 < {batch}"):
+        done = subprocess.run(["bash", "-c", command.format(batch=batch, out=out, submit=f"{BUILD}/penstockctl submit --url {one.url}")],
+                              capture_output=True, text=True, timeout=60, env=environment(folder))
+        assert done.returncode == 0, done.stderr
+    assert [len((folder / f"out.jsonl{i}").read_text().splitlines()) for i in (1, 2, 3)] == [5, 5, 5]
+    nowhere = subprocess.run([BUILD / "penstockctl", "submit", "-", "--url", one.url], input=batch.read_text(), capture_output=True, text=True, timeout=60,
+                             env=environment(folder))
+    assert nowhere.returncode == 2 and "--output" in nowhere.stderr and len(one.requests) == 15
 
 
 def test_failures_are_results_too_and_the_exit_status_is_1(folder, server, submit):

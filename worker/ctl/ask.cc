@@ -135,6 +135,7 @@ Result<wire::Frame> Penstockd::receive() {
       continue;
     }
     if (size <= 0) {
+      silent_ = true;
       return no_answer();
     }
     buffer_.append(piece, static_cast<size_t>(size));
@@ -167,6 +168,16 @@ Result<std::string> Penstockd::ask(std::string_view method, std::string_view pat
   if (const Status sent = send(question); !sent) {
     return sent.error();
   }
+  auto answer = hear_answer();
+  if (!answer && silent_ && method != "GET") {
+    return Error{answer.error().message +
+                 ". It has the order, which may yet be carried out: `penstockctl status`, `jobs` "
+                 "and `dead` tell"};
+  }
+  return answer;
+}
+
+Result<std::string> Penstockd::hear_answer() {
   std::string body;
   for (;;) {
     const auto frame = receive();

@@ -34,20 +34,23 @@ class Penstockd {
   // How everything is (STATUS): JSON.
   Result<std::string> status();
   // An ASK as worker/queue/operator_api.h tells: the answer's body. What is refused is an Error
-  // with the reason.
+  // with the reason; where no answer came to what is more than a question, it says that it may be
+  // done all the same.
   Result<std::string> ask(std::string_view method, std::string_view path,
                           std::string_view query = {});
 
  private:
   Penstockd(std::string socket, Fd fd) : socket_(std::move(socket)), fd_(std::move(fd)) {}
   Status send(std::string_view bytes);
-  // The next frame. Its payload holds until the next call.
+  // The next frame. Its payload holds until the next call. With `silent_` set, none came.
   Result<wire::Frame> receive();
+  Result<std::string> hear_answer();
   Error no_answer() const;
 
   std::string socket_;
   Fd fd_;
   uint64_t last_id_ = 0;
+  bool silent_ = false;
   std::string buffer_;
   size_t consumed_ = 0;  // of `buffer_`
 };

@@ -2,27 +2,30 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
 
 #include "shared/limit/siphash.h"
 #include "worker/ctl/json.h"
 #include "worker/ctl/table.h"
+#include "worker/ctl/verbatim_json.h"
 
 namespace penstock::ctl {
 namespace {
 
 constexpr size_t kMaxIdBytes = 512;
 constexpr size_t kMaxUrlBytes = 2048;
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
-// The text of a member; empty when it is none.
-std::string text_of(JsonElement object, std::string_view member) {
-  std::string_view text;
-  return object.at_key(member).get(text) == simdjson::SUCCESS ? std::string(text) : "";
+std::string_view without_mark(std::string_view line) {
+  return line.substr(line.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0);
 }
 
 bool goes_into_a_request_line(char c) { return c > 0x20 && c < 0x7F && c != '#'; }
@@ -52,44 +55,39 @@ std::string system_error() { return std::strerror(errno); }
 // ---- one request ----
 
 Result<BatchRequest> parse_request(std::string_view line) {
-  simdjson::dom::parser parser;
-  JsonElement root;
-  if (!parse_object(parser, line, root)) {
-    return Error{
-        R"(is no JSON object; it should be {"custom_id":…,"method":"POST","url":…,"body":…})"};
+  const auto read = VerbatimObject::read(without_mark(line));
+  if (!read) {
+    return Error{"is no JSON object: " + read.error().message +
+                 R"(; it should be {"custom_id":…,"method":"POST","url":…,"body":…})"};
   }
+  const VerbatimObject& object = *read;
   BatchRequest request;
-  request.custom_id = text_of(root, "custom_id");
-  request.url = text_of(root, "url");
+  request.custom_id = object.text("custom_id");
+  request.url = object.text("url");
   if (request.custom_id.empty() || request.custom_id.size() > kMaxIdBytes) {
     return Error{"custom_id must be text of 1 to " + std::to_string(kMaxIdBytes) + " bytes"};
   }
-  if (text_of(root, "method") != "POST") {
+  if (object.text("method") != "POST") {
     return Error{"method must be \"POST\""};
   }
   if (!request.url.starts_with('/') || request.url.size() > kMaxUrlBytes ||
       !std::all_of(request.url.begin(), request.url.end(), goes_into_a_request_line)) {
     return Error{"url must be a path, as /v1/completions; --url says where the edge is"};
   }
-  const auto body = object_of(root, "body");
-  if (!body) {
+  if (!object["body"].starts_with('{')) {
     return Error{"body must be a JSON object"};
   }
-  request.body = simdjson::minify(*body);
+  request.body = compact_json(object["body"]);
   request.key = key_of(request);
   return request;
 }
 
 std::string result_line(const BatchRequest& request, const BatchResponse& response) {
-  simdjson::dom::parser parser;
-  JsonElement body;
-  const bool is_json =
-      parser.parse(response.body.data(), response.body.size()).get(body) == simdjson::SUCCESS;
+  const bool is_json = bool{check_json(response.body)};
   return begin_line(request) + R"({"status_code":)" + std::to_string(response.status) +
          R"(,"request_id":)" +
          (response.request_id.empty() ? "null" : json_text(response.request_id)) + R"(,"body":)" +
-         (is_json ? std::string(simdjson::minify(body)) : json_text(response.body)) +
-         "},\"error\":null}\n";
+         (is_json ? compact_json(response.body) : json_text(response.body)) + "},\"error\":null}\n";
 }
 
 std::string error_line(const BatchRequest& request, std::string_view code,
@@ -100,24 +98,120 @@ std::string error_line(const BatchRequest& request, std::string_view code,
 
 // ---- the requests ----
 
-Result<BatchFile> BatchFile::open(const std::string& path) {
-  BatchFile batch(path);
-  if (!batch.file_) {
-    return Error{path + " cannot be read: " + system_error()};
+namespace {
+
+// Line by line, each bounded, from whatever can be read.
+class LineReader {
+ public:
+  explicit LineReader(int fd) : fd_(fd) {}
+
+  // False at the end, and when it failed(). Of a line that is too long no more is kept than shows
+  // that.
+  bool next(std::string& line) {
+    line.clear();
+    for (;;) {
+      const size_t end = std::min(buffer_.find('\n', at_), buffer_.size());
+      line.append(buffer_, at_, end - at_);
+      at_ = end + 1;
+      if (end < buffer_.size() || line.size() > kMaxLineBytes) {
+        return true;
+      }
+      if (!fill()) {
+        return !line.empty();
+      }
+    }
   }
+  bool failed() const { return failed_; }
+
+ private:
+  bool fill() {
+    buffer_.resize(256U << 10);
+    ssize_t size = 0;
+    do {
+      size = ::read(fd_, buffer_.data(), buffer_.size());
+    } while (size < 0 && errno == EINTR);
+    failed_ = size < 0;
+    buffer_.resize(static_cast<size_t>(std::max<ssize_t>(size, 0)));
+    at_ = 0;
+    return size > 0;
+  }
+
+  int fd_;
+  std::string buffer_;
+  size_t at_ = 0;
+  bool failed_ = false;
+};
+
+bool write_all(int fd, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t size = ::write(fd, bytes.data(), bytes.size());
+    if (size < 0 && errno != EINTR) {
+      return false;
+    }
+    bytes.remove_prefix(size < 0 ? 0 : static_cast<size_t>(size));
+  }
+  return true;
+}
+
+Fd unnamed_file() {
+  const char* const folder = std::getenv("TMPDIR");
+  std::string path = folder != nullptr && *folder != '\0' ? folder : "/tmp";
+  path += "/penstockctl.XXXXXX";
+  Fd fd(::mkostemp(path.data(), O_CLOEXEC));
+  if (fd.valid()) {
+    ::unlink(path.c_str());
+  }
+  return fd;
+}
+
+}  // namespace
+
+bool can_be_read_again(const std::string& path) {
+  struct stat status {};
+  return path != "-" && (::stat(path.c_str(), &status) != 0 || S_ISREG(status.st_mode));
+}
+
+Result<BatchFile> BatchFile::open(const std::string& path) {
+  BatchFile batch(path == "-" ? "the standard input" : path);
+  Fd input(path == "-" ? ::dup(STDIN_FILENO) : ::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!input.valid()) {
+    return Error{batch.path_ + " cannot be read: " + system_error()};
+  }
+  const bool keep = !can_be_read_again(path);
+  if (keep) {
+    batch.file_ = unnamed_file();
+    if (!batch.file_.valid()) {
+      return Error{"what comes by a pipe cannot be kept in $TMPDIR: " + system_error()};
+    }
+  }
+  if (const Status read = batch.read_all(input.get(), keep); !read) {
+    return read.error();
+  }
+  if (!keep) {
+    batch.file_ = std::move(input);
+  }
+  return batch;
+}
+
+// `keep`: what is read is written to file_.
+Status BatchFile::read_all(int input, bool keep) {
+  LineReader reader(input);
   std::unordered_map<std::string, size_t> numbers;
   std::string line;
-  std::streamoff offset = 0;
-  for (size_t number = 1; std::getline(batch.file_, line); ++number) {
-    const std::streamoff begin =
-        std::exchange(offset, offset + static_cast<std::streamoff>(line.size()) + 1);
-    if (line.find_first_not_of(" \t\r") == std::string::npos) {
+  uint64_t offset = 0;
+  for (size_t number = 1; reader.next(line); ++number) {
+    const std::string where = path_ + ":" + std::to_string(number) + ": ";
+    const uint64_t begin = std::exchange(offset, offset + line.size() + 1);
+    if (without_mark(line).find_first_not_of(" \t\r") == std::string::npos) {
+      offset -= keep ? line.size() + 1 : 0;
       continue;
+    }
+    if (number == 1 && (line.starts_with("\xFF\xFE") || line.starts_with("\xFE\xFF"))) {
+      return Error{where + "is UTF-16; save it as UTF-8"};
     }
     const auto request = line.size() > kMaxLineBytes
                              ? Error{"is longer than " + std::to_string(kMaxLineBytes) + " bytes"}
                              : parse_request(line);
-    const std::string where = path + ":" + std::to_string(number) + ": ";
     if (!request) {
       return Error{where + request.error().message};
     }
@@ -125,22 +219,30 @@ Result<BatchFile> BatchFile::open(const std::string& path) {
       return Error{where + "custom_id '" + printable(request->custom_id) + "' is that of line " +
                    std::to_string(first->second) + ", too"};
     }
-    batch.lines_.push_back({begin, request->custom_id});
+    if (keep && !write_all(file_.get(), line + "\n")) {
+      return Error{"what comes by a pipe cannot be kept in $TMPDIR: " + system_error()};
+    }
+    lines_.push_back({begin, line.size(), request->custom_id});
   }
-  if (batch.file_.bad() || batch.lines_.empty()) {
-    return Error{path + (batch.file_.bad() ? " cannot be read to its end" : " holds no requests")};
+  if (reader.failed() || lines_.empty()) {
+    return Error{path_ + (reader.failed() ? " cannot be read to its end: " + system_error()
+                                          : " holds no requests")};
   }
-  return batch;
+  return Ok{};
 }
 
 Result<BatchRequest> BatchFile::read(size_t i) {
-  std::string line;
-  file_.clear();
-  file_.seekg(lines_[i].offset);
-  std::getline(file_, line);
-  auto request = parse_request(line);
-  if (!request || request->custom_id != lines_[i].custom_id) {
-    return Error{path_ + " was changed meanwhile: request '" + printable(lines_[i].custom_id) +
+  const Line& at = lines_[i];
+  std::string line(at.size, '\0');
+  size_t size = 0;
+  for (ssize_t n = 1; n > 0 && size < line.size(); size += static_cast<size_t>(n)) {
+    n = std::max<ssize_t>(::pread(file_.get(), line.data() + size, line.size() - size,
+                                  static_cast<off_t>(at.offset + size)),
+                          0);
+  }
+  auto request = parse_request(std::string_view(line).substr(0, size));
+  if (!request || request->custom_id != at.custom_id) {
+    return Error{path_ + " was changed meanwhile: request '" + printable(at.custom_id) +
                  "' is not where it was"};
   }
   return request;
@@ -151,7 +253,7 @@ Result<BatchRequest> BatchFile::read(size_t i) {
 Result<ResultsFile> ResultsFile::open(const std::string& path) {
   Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
   if (!fd.valid()) {
-    return Error{path + " cannot be written: " + system_error()};
+    return Error{path + " cannot be written: " + system_error() + "; name another by --output"};
   }
   if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
     return Error{path + " is being written by another submit"};
@@ -165,20 +267,17 @@ Result<ResultsFile> ResultsFile::open(const std::string& path) {
 
 Status ResultsFile::read_earlier() {
   std::ifstream file(path_, std::ios::binary);
-  simdjson::dom::parser parser;
   std::string line;
   std::streamoff whole = 0;
   for (size_t number = 1; std::getline(file, line) && !file.eof(); ++number) {
-    JsonElement root;
-    const bool good = parse_object(parser, line, root);
-    const std::string id = good ? text_of(root, "custom_id") : "";
+    const auto result = VerbatimObject::read(line);
+    const std::string id = result ? result->text("custom_id") : "";
     if (id.empty()) {
       return Error{path_ + ":" + std::to_string(number) +
                    ": is no result of a batch; move the file away, or name another by --output"};
     }
-    const auto response = object_of(root, "response");
-    const double status = response ? number_of(*response, "status_code") : 0;
-    done_[id] = status >= 200 && status < 300;
+    const auto response = VerbatimObject::read((*result)["response"]);
+    done_[id] = response && (*response)["status_code"].starts_with('2');
     whole += static_cast<std::streamoff>(line.size()) + 1;
   }
   if (::ftruncate(fd_.get(), whole) != 0) {
@@ -188,14 +287,8 @@ Status ResultsFile::read_earlier() {
 }
 
 Status ResultsFile::append(std::string_view line) {
-  while (!line.empty()) {
-    const ssize_t size = ::write(fd_.get(), line.data(), line.size());
-    if (size < 0 && errno != EINTR) {
-      return Error{path_ + " cannot be written: " + system_error()};
-    }
-    line.remove_prefix(size < 0 ? 0 : static_cast<size_t>(size));
-  }
-  return Ok{};
+  return write_all(fd_.get(), line) ? Status(Ok{})
+                                    : Error{path_ + " cannot be written: " + system_error()};
 }
 
 }  // namespace penstock::ctl

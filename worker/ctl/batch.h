@@ -10,7 +10,6 @@
 #pragma once
 
 #include <cstdint>
-#include <fstream>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -42,10 +41,16 @@ std::string result_line(const BatchRequest& request, const BatchResponse& respon
 std::string error_line(const BatchRequest& request, std::string_view code,
                        std::string_view message);
 
+// False for a pipe, and for "-", the standard input.
+bool can_be_read_again(const std::string& path);
+
 // The file of requests. All of it is read and checked once; then each is read when it is wanted.
+//
+// What can be read but once, a pipe, is kept meanwhile in a file of its own, without a name, in
+// $TMPDIR. A byte order mark, as Windows puts before UTF-8, is passed over.
 class BatchFile {
  public:
-  // An Error names the file, and the line that is wrong.
+  // "-" is the standard input. An Error names the file, and the line that is wrong.
   static Result<BatchFile> open(const std::string& path);
 
   size_t size() const { return lines_.size(); }
@@ -55,13 +60,15 @@ class BatchFile {
 
  private:
   struct Line {
-    std::streamoff offset;
+    uint64_t offset;
+    size_t size;
     std::string custom_id;
   };
-  explicit BatchFile(std::string path) : path_(std::move(path)), file_(path_, std::ios::binary) {}
+  explicit BatchFile(std::string path) : path_(std::move(path)) {}
+  Status read_all(int input, bool keep);
 
   std::string path_;
-  std::ifstream file_;
+  Fd file_;  // that can be read again
   std::vector<Line> lines_;
 };
 

@@ -44,7 +44,7 @@ constexpr std::array kSubmitFlags = {
     Flag{"key-file", 0, "FILE", "the caller's key, on its first line; else $PENSTOCK_KEY"},
     Flag{"rate", 0, "N/TIME", "no faster than that, as 1/120s"},
     Flag{"concurrency", 0, "N", "so many at once (4)"},
-    Flag{"output", 0, "FILE", "where results go, else FILE.results.jsonl"},
+    Flag{"output", 0, "FILE", "where results go, else FILE.results.jsonl; a pipe (-) needs it"},
 };
 constexpr std::array kLimitsFlags = {
     kJson,
@@ -114,7 +114,9 @@ std::string usage() {
   for (const Command& command : kCommands) {
     out += row(line_of(command), 40, command.summary);
   }
-  return out + "\npenstockctl COMMAND --help tells a command's options.\n";
+  return out +
+         "\npenstockctl COMMAND --help tells a command's options, penstockctl --version its "
+         "version.\n";
 }
 
 std::string usage(const Command& command) {

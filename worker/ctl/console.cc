@@ -2,6 +2,7 @@
 
 #include <curl/curl.h>
 
+#include <cstring>
 #include <memory>
 
 #include "worker/ctl/json.h"
@@ -70,9 +71,14 @@ void set_options(CURL* handle, const ConsoleQuestion& question, const Headers& h
   }
 }
 
-Error unreachable(const ConsoleQuestion& question, const std::string& reason) {
+// `sent`: the question had left before it went wrong.
+Error unreachable(const ConsoleQuestion& question, const std::string& reason, bool sent) {
   const std::string through =
       question.unix_socket.empty() ? "" : " through " + question.unix_socket;
+  if (sent && std::strcmp(question.method, "GET") != 0) {
+    return Error{"the console at " + question.url.shown + through + " gave no answer: " + reason +
+                 ". It has the order, which may yet be carried out: `penstockctl limits` tells"};
+  }
   return Error{"cannot ask the console at " + question.url.shown + through + ": " + reason +
                "; is Nginx up, and is that its penstock_console location? Say where with --url, "
                "--unix-socket or PENSTOCK_CONSOLE"};
@@ -162,7 +168,10 @@ Result<std::string> ask_console(const ConsoleQuestion& question) {
                  std::to_string(kMaxAnswerBytes) + " bytes; is that a console?"};
   }
   if (code != CURLE_OK) {
-    return unreachable(question, reason[0] != '\0' ? reason : curl_easy_strerror(code));
+    curl_off_t sent_us = 0;
+    curl_easy_getinfo(handle.get(), CURLINFO_PRETRANSFER_TIME_T, &sent_us);
+    return unreachable(question, reason[0] != '\0' ? reason : curl_easy_strerror(code),
+                       sent_us > 0);
   }
   long status = 0;
   curl_easy_getinfo(handle.get(), CURLINFO_RESPONSE_CODE, &status);

@@ -4,6 +4,7 @@
 
 #include "shared/http/problem.h"
 #include "worker/ctl/table.h"
+#include "worker/ctl/verbatim_json.h"
 
 namespace penstock::ctl {
 
@@ -13,11 +14,7 @@ bool parse_object(simdjson::dom::parser& parser, std::string_view text, JsonElem
   return parser.parse(text.data(), text.size()).get(object) == SUCCESS && object.is_object();
 }
 
-bool is_object(std::string_view text) {
-  simdjson::dom::parser parser;
-  JsonElement object;
-  return parse_object(parser, text, object);
-}
+bool is_object(std::string_view text) { return bool{VerbatimObject::read(text)}; }
 
 std::string cell(JsonElement object, std::string_view member) {
   JsonElement value;

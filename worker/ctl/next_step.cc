@@ -25,6 +25,9 @@ NextStep next_step(const Heard& heard, int tries) {
     case 0:
       return tries < kMostTries ? NextStep{NextStep::kAgain, back_off_ms(tries)}
                                 : NextStep{NextStep::kGiveUp};
+    case 401:
+    case 403:
+      return {NextStep::kPutOff};
     case 202:
       return {NextStep::kPoll, std::max(said_ms, kMsPerSec)};
     case 429:

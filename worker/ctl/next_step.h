@@ -20,6 +20,7 @@ struct NextStep {
     kAgain,   // the same question again, after `wait_ms`
     kPoll,    // it was promised: ask for its result, after `wait_ms`
     kGiveUp,  // the edge is not there
+    kPutOff,  // the caller was refused, not the request: it is for another run, with another key
   } kind = kFinal;
   int64_t wait_ms = 0;
   bool for_all = false;  // no other request should be sent before that either

@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "shared/base/clock.h"
+#include "worker/ctl/table.h"
+#include "worker/ctl/verbatim_json.h"
 
 namespace penstock::ctl {
 namespace {
@@ -32,7 +34,7 @@ Status Submission::run(const std::function<void(const Progress&)>& tell) {
     note(now_ns);
     tell(progress_);
     if (tasks_.empty()) {
-      return Ok{};
+      return refusal_.empty() ? Status(Ok{}) : Error{refusal_};
     }
     if (Status asked = ask_due(now_ns); !asked) {
       return asked;
@@ -113,6 +115,8 @@ Status Submission::heard(Task& task, int64_t now_ns) {
       return Ok{};
     case NextStep::kFinal:
       return finish_with_answer(task);
+    case NextStep::kPutOff:
+      return put_off(task);
     case NextStep::kPoll:
       break;
   }
@@ -143,8 +147,25 @@ Status Submission::finish(const Task& task, const std::string& line, bool good) 
   }
   ++progress_.done;
   progress_.failed += good ? 0 : 1;
-  tasks_.remove_if([&](const Task& each) { return &each == &task; });
+  put_off_ = 0;
+  forget(task);
   return Ok{};
+}
+
+// It has no result: with the right key, it is asked for again.
+Status Submission::put_off(const Task& task) {
+  const EdgeAnswer& answer = task.question.answer;
+  const auto problem = VerbatimObject::read(answer.body);
+  const std::string detail = problem ? printable(problem->text("detail")) : "";
+  refusal_ = "the edge refuses this caller: " + std::to_string(answer.status) +
+             (detail.empty() ? "" : " " + detail) +
+             "; give the right key in PENSTOCK_KEY or by --key-file";
+  forget(task);
+  return ++put_off_ < kMostPutOff ? Status(Ok{}) : Error{refusal_};
+}
+
+void Submission::forget(const Task& task) {
+  tasks_.remove_if([&](const Task& each) { return &each == &task; });
 }
 
 void Submission::note(int64_t now_ns) {

@@ -28,8 +28,12 @@ class Submission {
   // All must outlive this.
   Submission(Edge& edge, BatchFile& batch, ResultsFile& results, const Pace& pace);
 
+  // Requests that may be refused to the caller (401, 403) without an answer to another between
+  // them.
+  static constexpr int kMostPutOff = 3;
+
   // Until every request has its result. `tell` is called again and again. An Error: it stopped
-  // before; what has its result keeps it.
+  // before, or some were refused to this caller; what has its result keeps it.
   Status run(const std::function<void(const Progress&)>& tell);
   const Progress& progress() const { return progress_; }
 
@@ -49,6 +53,8 @@ class Submission {
   Status heard(Task& task, int64_t now_ns);
   Status finish(const Task& task, const std::string& line, bool good);
   Status finish_with_answer(const Task& task);
+  Status put_off(const Task& task);
+  void forget(const Task& task);
   void note(int64_t now_ns);
 
   Edge& edge_;
@@ -59,6 +65,8 @@ class Submission {
   std::list<Task> tasks_;        // at most pace_.concurrency
   int64_t next_request_ns_ = 0;  // by the interval
   int64_t hold_ns_ = 0;          // by what the edge said: no new request before
+  int put_off_ = 0;              // in a row
+  std::string refusal_;          // the last one's words
   int64_t start_ns_;
   Progress progress_;
 };

@@ -119,6 +119,9 @@ Outcome run_submit(const Arguments& arguments) {
   if (arguments.words().size() != 1) {
     return misused("submit takes one file of requests");
   }
+  if (!arguments.has("output") && !can_be_read_again(arguments.words()[0])) {
+    return misused("what comes by a pipe has no name: say by --output where its results go");
+  }
   Submission::Pace pace;
   if (arguments.has("rate")) {
     const auto interval_ns = parse_rate_ns(arguments.value("rate"));

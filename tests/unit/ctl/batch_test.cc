@@ -1,9 +1,11 @@
 #include "worker/ctl/batch.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "worker/ctl/edge.h"
 
@@ -65,6 +67,62 @@ TEST_F(BatchTest, WhatIsWrongIsToldWithItsLine) {
   EXPECT_NE(refused(R"({"custom_id":"a","method":"GET","url":"/","body":{}})").message.find("POST"),
             std::string::npos);
   EXPECT_FALSE(BatchFile::open(folder_ + "/nothing"));
+}
+
+TEST_F(BatchTest, AFileFromWindowsIsRead) {
+  const std::string mark = "\xEF\xBB\xBF";
+  for (const std::string& text : {mark + line("a") + "\r\n" + line("b") + "\r\n",
+                                  mark + "\r\n \t\r\n" + line("a") + "\n" + line("b"),
+                                  line("a") + "\n" + mark + line("b") + "\n"}) {
+    auto batch = BatchFile::open(write(text));
+    ASSERT_TRUE(batch) << batch.error().message;
+    ASSERT_EQ(batch->size(), 2U);
+    EXPECT_EQ(batch->read(0)->custom_id, "a");
+    EXPECT_EQ(batch->read(1)->custom_id, "b");
+  }
+  EXPECT_EQ(refused("\xFF\xFE{\0").message, "batch.jsonl:1: is UTF-16; save it as UTF-8");
+}
+
+TEST_F(BatchTest, WhatIsValidJsonGoesOutAsItCame) {
+  const std::string body =
+      R"({"id":18446744073709551616,"x":1e400,"t":0.70000000000000000001,"user":"me \ud83d"})";
+  const auto request = parse_request(line("a", body));
+  ASSERT_TRUE(request) << request.error().message;
+  EXPECT_EQ(request->body, body);
+  EXPECT_NE(result_line(*request, {200, "", body}).find("\"body\":" + body), std::string::npos);
+  const auto broken = parse_request(line("a", R"({"n":01})"));
+  EXPECT_TRUE(broken.error().message.starts_with("is no JSON object: ")) << "and where";
+  EXPECT_NE(broken.error().message.find(" at byte "), std::string::npos);
+}
+
+TEST_F(BatchTest, WhatComesByAPipeIsReadAsOftenAsItIsWanted) {
+  const std::string path = folder_ + "/pipe";
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  EXPECT_FALSE(can_be_read_again(path));
+  EXPECT_FALSE(can_be_read_again("-"));
+  std::thread writer([&] {
+    std::ofstream(path) << line("a") << "\n\n"
+                        << line("b", '"' + std::string(300'000, 'x') + '"') << "\n"
+                        << line("c") << "\n"
+                        << line("d");
+  });
+  auto refused = BatchFile::open(path);
+  writer.join();
+  EXPECT_FALSE(refused) << "line 3 has no object for a body";
+  writer = std::thread([&] {
+    std::ofstream(path) << line("a") << "\n\n"
+                        << line("b", "{\"x\":\"" + std::string(300'000, 'x') + "\"}") << "\n"
+                        << line("c");
+  });
+  auto batch = BatchFile::open(path);
+  writer.join();
+  ASSERT_TRUE(batch) << batch.error().message;
+  ASSERT_EQ(batch->size(), 3U);
+  for (const size_t i : {2U, 0U, 1U, 1U}) {
+    const auto request = batch->read(i);
+    ASSERT_TRUE(request) << request.error().message;
+    EXPECT_EQ(request->custom_id, std::string(1, static_cast<char>('a' + i)));
+  }
 }
 
 TEST_F(BatchTest, AFileThatWasChangedMeanwhileIsNoticed) {

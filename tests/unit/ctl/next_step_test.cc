@@ -33,6 +33,12 @@ TEST(NextStepTest, NginxsOwnBadGatewayIsTriedAgainAndTheEnginesIsFinal) {
   EXPECT_EQ(next_step({.status = 502, .of_a_job = true}, 1).kind, NextStep::kFinal);
 }
 
+TEST(NextStepTest, WhatIsRefusedToTheCallerIsNoAnswerToTheRequest) {
+  for (const int status : {401, 403}) {
+    EXPECT_EQ(next_step({.status = status, .of_a_job = true}, 1).kind, NextStep::kPutOff);
+  }
+}
+
 TEST(NextStepTest, APromiseIsPolledAndAllElseIsFinal) {
   EXPECT_EQ(next_step({.status = 202, .retry_after_s = 7}, 1).kind, NextStep::kPoll);
   EXPECT_EQ(next_step({.status = 202, .retry_after_s = 7}, 1).wait_ms, 7000);
