@@ -1,5 +1,7 @@
 #include "shared/http/idempotency_key.h"
 
+#include "shared/http/structured_field.h"
+
 namespace penstock::http {
 namespace {
 
@@ -35,8 +37,8 @@ Result<std::string> parse_idempotency_key(std::string_view text) {
   if (at == text.size()) {
     return wrong("does not end with a quote");
   }
-  const size_t rest = text.find_first_not_of(' ', at + 1);
-  if (rest != std::string_view::npos && text[rest] != ';') {
+  const size_t end = parameters_end(text, at + 1);
+  if (end == std::string_view::npos || text.find_first_not_of(' ', end) != text.npos) {
     return wrong("goes on behind its closing quote");
   }
   if (key.empty()) {

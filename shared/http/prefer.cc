@@ -27,6 +27,14 @@ bool read_digits(std::string_view text, Number& number) noexcept {
   return !text.empty() && text.front() != '-' && error == std::errc() && at == end;
 }
 
+// Seconds, however many: those that are past counting are the most that there are.
+std::optional<uint32_t> read_wait(std::string_view text) noexcept {
+  uint32_t seconds = UINT32_MAX;
+  const bool digits = !text.empty() && text.find_first_not_of("0123456789") == text.npos;
+  read_digits(text, seconds);
+  return digits ? std::optional(seconds) : std::nullopt;
+}
+
 // Where the part ends that begins here: at `separator` outside of a quoted string.
 size_t end_of_part(std::string_view text, char separator) noexcept {
   bool quoted = false;
@@ -50,11 +58,10 @@ void read_preference(std::string_view text, Prefer& prefer) noexcept {
   if (value.size() >= 2 && value.front() == '"' && value.back() == '"') {
     value = value.substr(1, value.size() - 2);
   }
-  uint32_t seconds = 0;
   if (equals(name, "respond-async") && value.empty()) {
     prefer.respond_async = true;
-  } else if (equals(name, "wait") && !prefer.wait_s && read_digits(value, seconds)) {
-    prefer.wait_s = seconds;
+  } else if (equals(name, "wait") && !prefer.wait_s) {
+    prefer.wait_s = read_wait(value);
   }
 }
 

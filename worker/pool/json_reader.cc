@@ -96,8 +96,12 @@ std::string plain(double number) {
 JsonReader::JsonReader(simdjson::ondemand::parser& parser, const char* padded, size_t size,
                        Source source)
     : bytes_(padded), size_(size), source_(source) {
+  // Windows puts a byte order mark before UTF-8: RFC 8259, section 8.1, lets us pass over it.
+  constexpr std::string_view kMark = "\xEF\xBB\xBF";
+  const size_t from = std::string_view(padded, size).starts_with(kMark) ? kMark.size() : 0;
   const error_code error =
-      parser.iterate(padded, size, size + simdjson::SIMDJSON_PADDING).get(document_);
+      parser.iterate(padded + from, size - from, size - from + simdjson::SIMDJSON_PADDING)
+          .get(document_);
   if (error != simdjson::SUCCESS) {
     const std::string_view body(bytes_, size_);
     at_ = error == simdjson::UTF8_ERROR ? utf8_first_invalid(body) : string_trouble(body);

@@ -23,9 +23,25 @@ TEST(PreferTest, WhatIsUnknownOrMalformedIsPassedOver) {
     EXPECT_FALSE(parse_prefer(text).respond_async) << text;
   }
   for (const char* text :
-       {"wait", "wait=", "wait=-1", "wait=1.5", "wait=99999999999", "wait=\"\"", "wait=0x5"}) {
+       {"wait", "wait=", "wait=-1", "wait=1.5", "wait=+5", "wait=\"\"", "wait=0x5"}) {
     EXPECT_FALSE(parse_prefer(text).wait_s) << text;
   }
+}
+
+// RFC 7240: lists, their white space, parameters, quoted words; the first of one name counts.
+TEST(PreferTest, ReadsAListAsTheRfcWritesIt) {
+  EXPECT_EQ(parse_prefer("wait=4294967296").wait_s, UINT32_MAX) << "more than can be counted";
+  EXPECT_EQ(parse_prefer("wait=" + std::string(400, '9')).wait_s, UINT32_MAX);
+  EXPECT_EQ(parse_prefer("wait=0000000000000000005").wait_s, 5U);
+  EXPECT_EQ(parse_prefer("wait=soon, wait=7").wait_s, 7U) << "what is no wait is none";
+  EXPECT_EQ(parse_prefer("a;wait=5, wait=6;wait=7").wait_s, 6U) << "parameters are another's";
+  EXPECT_EQ(parse_prefer("\twait\t=\t10\t;x").wait_s, 10U);
+  EXPECT_EQ(parse_prefer(",, wait=1 ,\t,").wait_s, 1U);
+  EXPECT_TRUE(parse_prefer("respond-async=\"\"").respond_async) << "as without a value";
+  EXPECT_TRUE(parse_prefer("a=\"\\\", \", respond-async").respond_async);
+  EXPECT_FALSE(parse_prefer("a=\"respond-async, b\"").respond_async);
+  EXPECT_FALSE(parse_prefer("r\xC3\xA9spond-async").respond_async);
+  EXPECT_TRUE(parse_prefer("\xFF\x80, respond-async").respond_async);
 }
 
 TEST(DelayTest, IsWholeSeconds) {
@@ -59,6 +75,57 @@ TEST(IdempotencyKeyTest, WhatIsWrongIsSaid) {
   EXPECT_NE(error("\"\xC3\xA4\"").find("printable"), std::string::npos);
   EXPECT_NE(error("\"\"").find("empty"), std::string::npos);
   EXPECT_NE(error('"' + std::string(256, 'k') + '"').find("longer than 255"), std::string::npos);
+}
+
+// RFC 9651, 4.2.3: an item is a bare item and its parameters, and nothing else.
+TEST(IdempotencyKeyTest, ItsParametersAreReadAsStrictly) {
+  for (const char* good : {";a", ";a;b", ";  a=1", ";*a-_.*9=x", ";a=?0", ";a=-1.250",
+                           ";a=\"\\\\\"", ";a=:aGk=:", ";a=:aGk:", ";a=::", ";a=@-1",
+                           ";a=%\"%c3%a9\"", ";a=*t:/x", ";a;a=2  ", ";a=999999999999999"}) {
+    EXPECT_TRUE(parse_idempotency_key("\"k\"" + std::string(good))) << good;
+  }
+  for (const char* bad : {";",
+                          ";A",
+                          ";1",
+                          ";a=",
+                          ";a= 1",
+                          " ;a",
+                          ";a ;b",
+                          ";a =1",
+                          ";\ta",
+                          ";a=1.",
+                          ";a=.1",
+                          ";a=1.2345",
+                          ";a=1234567890123.1",
+                          ";a=1000000000000000",
+                          ";a=-",
+                          ";a=--1",
+                          ";a=?2",
+                          ";a=?",
+                          ";a=\"x",
+                          ";a=\"\\n\"",
+                          ";a=:a:",
+                          ";a=:aGk",
+                          ";a=:a*==:",
+                          ";a=:a=Gk:",
+                          ";a=@1.5",
+                          ";a=@",
+                          ";a=%x",
+                          ";a=%\"%C3%A9\"",
+                          ";a=%\"%c3\"",
+                          ";a=%\"%a\"",
+                          ";a=%\"\xC3\xA9\"",
+                          ";a=(1 2)",
+                          ";a,b",
+                          ", \"l\"",
+                          ";a=\xC3\xA9",
+                          "\t"}) {
+    EXPECT_FALSE(parse_idempotency_key("\"k\"" + std::string(bad))) << bad;
+  }
+  EXPECT_FALSE(parse_idempotency_key("\t\"k\""));
+  EXPECT_FALSE(parse_idempotency_key("'k'"));
+  EXPECT_FALSE(parse_idempotency_key("\"a\x7F\""));
+  EXPECT_FALSE(parse_idempotency_key(std::string("\"a\0\"", 4)));
 }
 
 TEST(HttpDateTest, ReadsItsThreeForms) {
