@@ -257,8 +257,9 @@ void Section::complain(const std::string& key, const std::string& what) {
 }
 
 void Section::done() {
+  size_t unknown = 0;  // more are not shown, and not looked for
   for (const auto& [key, entry] : entries_) {
-    if (!entry.known) {
+    if (!entry.known && ++unknown <= Complaints::kMax) {
       complain(key, "unknown key; did you mean '" + nearest(key, known_) + "'?");
     }
   }
