@@ -72,11 +72,13 @@ bool refuses(const StatusSource& source, std::string_view queue, int64_t now_ns,
   why.may_promise = why.may_promise || state == wire::QueueState::kNoWorker;
   why.retry_after_s = std::clamp<int64_t>(
       static_cast<int64_t>(status->retry_after_s.load(std::memory_order_relaxed)), 1, 86400);
+  constexpr int64_t kLongest = 3600 * kNsPerSec;
+  const uint64_t step_us = status->drain_step_us.load(std::memory_order_relaxed);
+  why.step_ns = static_cast<int64_t>(std::min<uint64_t>(step_us, kLongest / kNsPerUs)) * kNsPerUs;
+  const int64_t length = status->length.load(std::memory_order_relaxed);
+  why.drained_ns = length > 0 && why.step_ns > kLongest / length ? kLongest : length * why.step_ns;
   why.taken_ns = std::clamp<int64_t>(
-      status->returns_until_ns.load(std::memory_order_relaxed) - now_ns, 0, 3600 * kNsPerSec);
-  why.step_ns = std::clamp<int64_t>(
-      static_cast<int64_t>(status->drain_step_us.load(std::memory_order_relaxed)) * kNsPerUs, 0,
-      3600 * kNsPerSec);
+      status->returns_until_ns.load(std::memory_order_relaxed) - now_ns, 0, why.drained_ns);
   return true;
 }
 

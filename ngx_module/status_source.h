@@ -28,6 +28,7 @@ struct QueueRefusal {
   bool may_promise = false;  // only who waits is refused: there is nobody to answer
   int64_t step_ns = 0;       // a full queue has room for one more so often; 0: it isn't that
   int64_t taken_ns = 0;      // from now until when others were told to come back
+  int64_t drained_ns = 0;    // in which all that wait have left it
 };
 
 // True when every penstockd that the location may use says that it would refuse a job for its queue

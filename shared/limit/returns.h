@@ -24,9 +24,12 @@ class Returns {
   static constexpr size_t kPlaces = 256;
 
   // When `who` should come back: `earliest_ns`, which is later than now, or later still. Nobody is
-  // told later than `latest_ns`: past it, times are given anew from `earliest_ns` on.
+  // told later than `latest_ns`: past it, times are given anew from `earliest_ns` on. Where so many
+  // `processes` tell times for one place, each leaves the others theirs.
   int64_t tell(uint64_t place, uint64_t who, int64_t now_ns, int64_t earliest_ns, int64_t step_ns,
-               int64_t latest_ns) noexcept {
+               int64_t latest_ns, int64_t processes = 1) noexcept {
+    const int64_t most_ns = latest_ns - now_ns;
+    step_ns = step_ns > most_ns / processes ? most_ns : step_ns * processes;
     Time& mine = told_[mix(place ^ who * kOdd) % kTold];
     Place& last = last_[mix(place) % kPlaces];
     const uint64_t key = place + who;
@@ -40,8 +43,8 @@ class Returns {
     if (told) {
       return mine.at_ns = std::max(mine.at_ns, earliest_ns);
     }
-    int64_t at_ns = std::max(earliest_ns, last.at_ns + step_ns);
-    at_ns = at_ns > latest_ns ? earliest_ns : at_ns;
+    const bool is_past = last.at_ns > latest_ns - step_ns;
+    const int64_t at_ns = is_past ? earliest_ns : std::max(earliest_ns, last.at_ns + step_ns);
     last = {place, at_ns, 0};
     mine = {key, at_ns, false};
     return at_ns;

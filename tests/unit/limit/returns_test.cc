@@ -76,5 +76,17 @@ TEST_F(ReturnsTest, OnceTheTimesAreOverTheyBeginAnew) {
   EXPECT_EQ(tell(3, 500, 510), 510);
 }
 
+TEST_F(ReturnsTest, AStepThatNoTimeHoldsIsNotAddedUp) {
+  constexpr int64_t kFourYears = int64_t{1} << 57;
+  for (uint64_t who = 1; who < 10; ++who) {
+    EXPECT_EQ(returns_->tell(1, who, 100, 150, kFourYears, 1'000, 64), 150);
+  }
+}
+
+TEST_F(ReturnsTest, SeveralProcessesLeaveEachOtherTheirTimes) {
+  EXPECT_EQ(returns_->tell(1, 1, 100, 150, 10, kNever, 4), 150);
+  EXPECT_EQ(returns_->tell(1, 2, 100, 150, 10, kNever, 4), 190);
+}
+
 }  // namespace
 }  // namespace penstock::limit
