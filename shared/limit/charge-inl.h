@@ -12,6 +12,23 @@ inline bool is_log(const Charge& charge) noexcept {
   return charge.policy->algorithm == Algorithm::sliding_log;
 }
 
+// The key's slot, wherever it is, and its state by the present terms.
+template <class Table>
+[[gnu::noinline]] bool find_elsewhere(const Table& table, const Policy& policy, const Hash128& hash,
+                                      Ref& ref) noexcept {
+  if (!table.find_elsewhere(hash, policy.mark, ref)) {
+    return false;
+  }
+  carry(table, policy, ref);
+  return true;
+}
+
+template <class Table>
+[[gnu::always_inline]] inline bool find(const Table& table, const Policy& policy,
+                                        const Hash128& hash, Ref& ref) noexcept {
+  return table.find_first(hash, policy.mark, ref) || find_elsewhere(table, policy, hash, ref);
+}
+
 template <class Table>
 [[gnu::noinline]] void look_up_other(const Table& table, Charge& charge,
                                      const Instant& now) noexcept {
@@ -19,7 +36,7 @@ template <class Table>
     charge.decision = decide_log(table, *charge.policy, charge.hash, charge.cost, now);
     return;
   }
-  charge.found = table.find(charge.hash, kind_of(*charge.policy), charge.ref);
+  charge.found = find(table, *charge.policy, charge.hash, charge.ref);
   charge.ref.state = charge.found ? charge.ref.state : 0;
   charge.decision = decide(charge.policy->window, charge.ref.state, now, charge.cost);
 }
@@ -34,7 +51,7 @@ template <class Table>
     return;
   }
   uint64_t state = 0;
-  charge.found = table.find(charge.hash, Kind::gcra, charge.ref);
+  charge.found = find(table, policy, charge.hash, charge.ref);
   if (charge.found) [[likely]] {
     state = charge.ref.state;
   } else {
@@ -90,12 +107,13 @@ void store_clamped(Table& table, const Charge& charge) noexcept {
 // Makes a slot for a key that has none. `admitted` means: go on to commit.
 template <class Table>
 Outcome take_slot(Table& table, Charge& charge, const Instant& now) noexcept {
-  switch (table.claim(charge.hash, kind_of(*charge.policy), now, charge.ref)) {
+  switch (table.claim(charge.hash, charge.policy->mark, now, charge.ref)) {
     case Table::Claim::full:
       charge.ref.state = 0;
       return Outcome::table_full;
     case Table::Claim::exists:
       charge.found = true;
+      carry(table, *charge.policy, charge.ref);
       break;
     case Table::Claim::mine:
       break;
@@ -162,7 +180,7 @@ template <class Table, class Change>
 bool change_state(Table& table, const Policy& policy, const Hash128& hash,
                   const Change& change) noexcept {
   Ref ref;
-  while (table.find(hash, kind_of(policy), ref)) {
+  while (find(table, policy, hash, ref)) {
     const uint64_t state = change(ref.state);
     if (state == ref.state) {
       return false;
@@ -182,9 +200,13 @@ uint64_t force_state(Table& table, const Policy& policy, const Hash128& hash, co
   Ref ref;
   for (unsigned attempt = 0;; ++attempt) {
     Instant when = now;
-    if (!table.find(hash, kind_of(policy), ref)) {
-      if (table.claim(hash, kind_of(policy), now, ref) == Table::Claim::full) {
+    if (!find(table, policy, hash, ref)) {
+      const auto claim = table.claim(hash, policy.mark, now, ref);
+      if (claim == Table::Claim::full) {
         return otherwise;
+      }
+      if (claim == Table::Claim::exists) {
+        carry(table, policy, ref);
       }
       when = table.not_before(now);
     }
@@ -196,10 +218,54 @@ uint64_t force_state(Table& table, const Policy& policy, const Hash128& hash, co
   }
 }
 
+// A process of an earlier configuration: does it in a view of the present generation, and by its
+// terms.
+template <class Table, class Act>
+[[gnu::noinline]] Outcome by_present_terms(const Table& table, std::span<Charge> charges,
+                                           const Act& act) noexcept {
+  constexpr size_t kMost = 128;
+  Policy present[kMost];
+  const Policy* own[kMost];
+  const size_t count = charges.size() < kMost ? charges.size() : kMost;
+  Table view = table.renewed();
+  for (size_t i = 0; i < count; ++i) {
+    own[i] = charges[i].policy;
+    present[i] = with_terms(*own[i], view.terms(own[i]->name, view.generation()));
+    charges[i].policy = &present[i];
+  }
+  const Outcome outcome = act(view);
+  for (size_t i = 0; i < count; ++i) {
+    charges[i].policy = own[i];
+  }
+  return outcome;
+}
+
+// The same of one limit; Act(view, policy).
+template <class Table, class Act>
+[[gnu::noinline]] auto by_present_terms(const Table& table, const Policy& policy,
+                                        const Act& act) noexcept {
+  Table view = table.renewed();
+  return act(view, with_terms(policy, view.terms(policy.name, view.generation())));
+}
+
+// What an admission left, by the present terms.
+template <class Table>
+uint64_t admitted_state(const Table& table, const Policy& policy,
+                        const Admitted& admitted) noexcept {
+  return admitted.generation >= table.generation()
+             ? admitted.state
+             : carried(table, policy, admitted.generation, policy.mark.kind(), admitted.state);
+}
+
 }  // namespace charge_detail
 
 template <class Table>
 Outcome charge_all(Table& table, std::span<Charge> charges, const Instant& now) noexcept {
+  if (table.is_stale()) [[unlikely]] {
+    return charge_detail::by_present_terms(table, charges, [charges, &now](Table& view) noexcept {
+      return charge_all(view, charges, now);
+    });
+  }
   Outcome outcome = charge_detail::judge(table, charges, now);
   if (outcome != Outcome::admitted) {
     for (const Charge& charge : charges) {
@@ -225,6 +291,11 @@ Outcome charge_all(Table& table, std::span<Charge> charges, const Instant& now) 
 
 template <class Table>
 Outcome peek_all(const Table& table, std::span<Charge> charges, const Instant& now) noexcept {
+  if (table.is_stale()) [[unlikely]] {
+    return charge_detail::by_present_terms(table, charges, [charges, &now](Table& view) noexcept {
+      return peek_all(view, charges, now);
+    });
+  }
   const Outcome outcome = charge_detail::judge(table, charges, now);
   if (outcome != Outcome::admitted) {
     charge_detail::leave_uncharged(table, charges, now);
@@ -234,18 +305,47 @@ Outcome peek_all(const Table& table, std::span<Charge> charges, const Instant& n
 
 template <class Table>
 void refund_one(Table& table, const Policy& policy, const Hash128& hash, uint64_t cost,
-                uint64_t admitted_state, const Instant& now) noexcept {
+                Admitted admitted, const Instant& now) noexcept {
   if (cost == 0) {
     return;
   }
+  if (table.is_stale()) [[unlikely]] {
+    return charge_detail::by_present_terms(table, policy,
+                                           [&](Table& view, const Policy& present) noexcept {
+                                             refund_one(view, present, hash, cost, admitted, now);
+                                           });
+  }
+  const uint64_t then = charge_detail::admitted_state(table, policy, admitted);
   if (policy.algorithm == Algorithm::sliding_log) [[unlikely]] {
-    refund_log(table, policy, hash, cost, admitted_state);
+    refund_log(table, policy, hash, cost, then);
     return;
   }
   // A key that has no slot any more was idle since: all of it has flowed back by itself.
   charge_detail::change_state(table, policy, hash, [&](uint64_t state) noexcept {
-    return refund(policy, state, admitted_state, cost, now);
+    return refund(policy, state, then, cost, now);
   });
+}
+
+template <class Table>
+Decision peek_refunded(const Table& table, const Policy& policy, const Hash128& hash, uint64_t cost,
+                       Admitted admitted, const Instant& now) noexcept {
+  if (table.is_stale()) [[unlikely]] {
+    return charge_detail::by_present_terms(
+        table, policy, [&](const Table& view, const Policy& present) noexcept {
+          return peek_refunded(view, present, hash, cost, admitted, now);
+        });
+  }
+  if (policy.algorithm == Algorithm::sliding_log) {
+    Decision decision = decide_log(table, policy, hash, 0, now);
+    decision.remaining = std::min(policy.limit, decision.remaining + cost);
+    return decision;
+  }
+  Ref ref;
+  if (!charge_detail::find(table, policy, hash, ref)) {
+    return decide(policy, 0, now, 0);
+  }
+  const uint64_t then = charge_detail::admitted_state(table, policy, admitted);
+  return decide(policy, refund(policy, ref.state, then, cost, now), now, 0);
 }
 
 template <class Table>
@@ -259,10 +359,16 @@ void refund_all(Table& table, std::span<const Charge> charges, const Instant& no
 
 template <class Table>
 void settle_one(Table& table, const Policy& policy, const Hash128& hash, uint64_t reserved,
-                uint64_t used, uint64_t admitted_state, const Instant& now) noexcept {
+                uint64_t used, Admitted admitted, const Instant& now) noexcept {
   if (used <= reserved) {
-    refund_one(table, policy, hash, reserved - used, admitted_state, now);
+    refund_one(table, policy, hash, reserved - used, admitted, now);
     return;
+  }
+  if (table.is_stale()) [[unlikely]] {
+    return charge_detail::by_present_terms(
+        table, policy, [&](Table& view, const Policy& present) noexcept {
+          settle_one(view, present, hash, reserved, used, admitted, now);
+        });
   }
   const uint64_t beyond = used - reserved;
   if (policy.algorithm == Algorithm::sliding_log) [[unlikely]] {
@@ -278,6 +384,12 @@ void settle_one(Table& table, const Policy& policy, const Hash128& hash, uint64_
 template <class Table>
 uint64_t renew_one(Table& table, const Policy& policy, const Hash128& hash, uint64_t cost,
                    uint64_t admitted_state, const Instant& now) noexcept {
+  if (table.is_stale()) [[unlikely]] {
+    return charge_detail::by_present_terms(
+        table, policy, [&](Table& view, const Policy& present) noexcept {
+          return renew_one(view, present, hash, cost, admitted_state, now);
+        });
+  }
   return charge_detail::force_state(
       table, policy, hash, now, admitted_state, [&](uint64_t state, const Instant& when) noexcept {
         return renew(policy.window, state, admitted_state, cost, when);
@@ -286,6 +398,12 @@ uint64_t renew_one(Table& table, const Policy& policy, const Hash128& hash, uint
 
 template <class Table>
 bool reset_one(Table& table, const Policy& policy, const Hash128& hash) noexcept {
+  if (table.is_stale()) [[unlikely]] {
+    return charge_detail::by_present_terms(table, policy,
+                                           [&](Table& view, const Policy& present) noexcept {
+                                             return reset_one(view, present, hash);
+                                           });
+  }
   if (policy.algorithm == Algorithm::sliding_log) {
     return reset_log(table, policy, hash);
   }

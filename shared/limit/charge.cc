@@ -21,9 +21,11 @@ int64_t retry_after_ns(std::span<const Charge> charges) noexcept {
 template Outcome charge_all(Table&, std::span<Charge>, const Instant&) noexcept;
 template Outcome peek_all(const Table&, std::span<Charge>, const Instant&) noexcept;
 template void refund_all(Table&, std::span<const Charge>, const Instant&) noexcept;
-template void refund_one(Table&, const Policy&, const Hash128&, uint64_t, uint64_t,
+template void refund_one(Table&, const Policy&, const Hash128&, uint64_t, Admitted,
                          const Instant&) noexcept;
-template void settle_one(Table&, const Policy&, const Hash128&, uint64_t, uint64_t, uint64_t,
+template Decision peek_refunded(const Table&, const Policy&, const Hash128&, uint64_t, Admitted,
+                                const Instant&) noexcept;
+template void settle_one(Table&, const Policy&, const Hash128&, uint64_t, uint64_t, Admitted,
                          const Instant&) noexcept;
 template uint64_t renew_one(Table&, const Policy&, const Hash128&, uint64_t, uint64_t,
                             const Instant&) noexcept;

@@ -30,14 +30,15 @@
 
 #include "shared/limit/policy.h"
 #include "shared/limit/table.h"
+#include "shared/limit/terms.h"
 
 namespace penstock::limit {
 
 struct Charge {  // NOLINT(*Padding): in the order of what is asked, answered, and private
   Charge() noexcept = default;
   // NOLINTNEXTLINE(*UninitializedObject): `ref` is set when used
-  Charge(const Policy* by, const Hash128& key, uint64_t units = 1,
-         bool only_advisory = false) noexcept
+  [[gnu::always_inline]] Charge(const Policy* by, const Hash128& key, uint64_t units = 1,
+                                bool only_advisory = false) noexcept
       : policy(by), hash(key), cost(units), advisory(only_advisory) {}
 
   const Policy* policy = nullptr;
@@ -54,6 +55,18 @@ struct Charge {  // NOLINT(*Padding): in the order of what is asked, answered, a
   // Private to charge_all: where the state is. found says whether the key has a slot.
   bool found = false;
   Ref ref;
+};
+
+// What an admission left, perhaps long ago, and in another process.
+struct Admitted {
+  static constexpr uint64_t kPresent = ~uint64_t{0};
+
+  // NOLINTNEXTLINE(google-explicit-constructor)
+  Admitted(uint64_t next_state, uint64_t of_generation = kPresent) noexcept
+      : state(next_state), generation(of_generation) {}
+
+  uint64_t state;       // the decision's next_state of then
+  uint64_t generation;  // of terms, in which it was charged
 };
 
 enum class Outcome {
@@ -79,18 +92,21 @@ template <class Table>
 void refund_all(Table& table, std::span<const Charge> charges, const Instant& now) noexcept;
 
 // Gives back `cost` units of one admission, perhaps much later and in another process: what was
-// reserved and not used, or a lease. `admitted_state` is the decision's next_state of then.
-// REQUIRES: cost is at most what was charged.
+// reserved and not used, or a lease. REQUIRES: cost is at most what was charged.
 template <class Table>
 void refund_one(Table& table, const Policy& policy, const Hash128& hash, uint64_t cost,
-                uint64_t admitted_state, const Instant& now) noexcept;
+                Admitted admitted, const Instant& now) noexcept;
+
+// What a key would have if `cost` units of an admission were given back.
+template <class Table>
+Decision peek_refunded(const Table& table, const Policy& policy, const Hash128& hash, uint64_t cost,
+                       Admitted admitted, const Instant& now) noexcept;
 
 // Makes of an admission that was charged `reserved` units one of `used`: gives back the rest, or
 // charges what is beyond, whether there is room or not (a sliding log: what room there is).
-// REQUIRES: the policy is of the rate by which it was charged.
 template <class Table>
 void settle_one(Table& table, const Policy& policy, const Hash128& hash, uint64_t reserved,
-                uint64_t used, uint64_t admitted_state, const Instant& now) noexcept;
+                uint64_t used, Admitted admitted, const Instant& now) noexcept;
 
 // Keeps a lease (Algorithm::concurrency) alive; returns its next admitted_state. Called each
 // kLeaseNs / 2 by the holder.
@@ -114,9 +130,11 @@ namespace penstock::limit {
 extern template Outcome charge_all(Table&, std::span<Charge>, const Instant&) noexcept;
 extern template Outcome peek_all(const Table&, std::span<Charge>, const Instant&) noexcept;
 extern template void refund_all(Table&, std::span<const Charge>, const Instant&) noexcept;
-extern template void refund_one(Table&, const Policy&, const Hash128&, uint64_t, uint64_t,
+extern template void refund_one(Table&, const Policy&, const Hash128&, uint64_t, Admitted,
                                 const Instant&) noexcept;
-extern template void settle_one(Table&, const Policy&, const Hash128&, uint64_t, uint64_t, uint64_t,
+extern template Decision peek_refunded(const Table&, const Policy&, const Hash128&, uint64_t,
+                                       Admitted, const Instant&) noexcept;
+extern template void settle_one(Table&, const Policy&, const Hash128&, uint64_t, uint64_t, Admitted,
                                 const Instant&) noexcept;
 extern template uint64_t renew_one(Table&, const Policy&, const Hash128&, uint64_t, uint64_t,
                                    const Instant&) noexcept;

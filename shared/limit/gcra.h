@@ -25,10 +25,10 @@
 // Debt. What a request used beyond what it had reserved is charged afterwards (overdraw) and may
 // take the TAT up to `debt` beyond the bucket: the next requests wait for it.
 //
-// Reload. A changed rate keeps the TAT: it still is the time at which the key has paid for all it
-// used. A key may then be ahead by more than the new bucket and its debt can be (1000r/d became
-// 10r/s). What is more than kClockSkewNs beyond that cannot be a stale clock: it counts as a bucket
-// just emptied, and the decision hands back that lower state to be stored, even though it refuses.
+// Reload. Under a changed rate a TAT is made to say as many units as before (terms.h). A key may
+// then be ahead by more than a smaller bucket and its debt can be. What is more than kClockSkewNs
+// beyond that cannot be a stale clock: it counts as a bucket just emptied, and the decision hands
+// back that lower state to be stored, even though it refuses.
 //
 // Sources: ITU-T I.371 (2004) annex A, virtual scheduling form; RFC 2697 for the token bucket view.
 #pragma once

@@ -5,18 +5,28 @@
 #include <span>
 
 #include "shared/limit/charge.h"
+#include "shared/limit/terms.h"
 
 namespace penstock::limit {
 namespace log_detail {
 
 constexpr uint64_t kAhead = 8;  // entries whose memory is fetched while earlier ones are read
 
-// Calls visit(place, ref) for each unit's place, with ref.state 0 where there is no slot; until it
-// returns false. Begins at `from` and goes round.
+// A unit's slot, and its end by the present terms.
+template <class Table>
+bool find_entry(const Table& table, const Policy& policy, const Hash128& place, Ref& ref) noexcept {
+  if (!table.find(place, policy.mark, ref)) {
+    return false;
+  }
+  carry(table, policy, ref);
+  return true;
+}
+
+// Calls visit(place, ref) for each of `count` units' places, with ref.state 0 where there is no
+// slot; until it returns false. Begins at `from` and goes round.
 template <class Table, class Visit>
-void for_each(const Table& table, const Policy& policy, const Hash128& key, uint64_t from,
-              const Visit& visit) noexcept {
-  const uint64_t count = policy.limit;
+void for_each(const Table& table, const Policy& policy, uint64_t count, const Hash128& key,
+              uint64_t from, const Visit& visit) noexcept {
   Hash128 places[kAhead];
   const auto place = [&](uint64_t i) noexcept { return entry(key, (from + i) % count); };
   for (uint64_t i = 0; i < std::min(kAhead, count); ++i) {
@@ -30,13 +40,17 @@ void for_each(const Table& table, const Policy& policy, const Hash128& key, uint
       table.prefetch(places[i % kAhead]);
     }
     Ref ref;
-    if (!table.find(here, Kind::gcra, ref)) {
+    if (!find_entry(table, policy, here, ref)) {
       ref = Ref();
     }
     if (!visit(here, ref)) {
       return;
     }
   }
+}
+
+inline uint64_t places_of(const Policy& policy) noexcept {
+  return std::max(policy.limit, std::min(policy.places, kMaxLog));
 }
 
 // When the latest of the `count` that end first ends.
@@ -62,7 +76,7 @@ template <class Table>
   uint64_t live = 0;
   uint64_t last = ticks;
   Decision decision;
-  log_detail::for_each(table, policy, key, 0, [&](const Hash128&, const Ref& ref) noexcept {
+  const auto count = [&](const Hash128&, const Ref& ref) noexcept {
     if (ref.state > ticks) {
       uint64_t end = ref.state;
       if (end > log_detail::ceiling(latest)) [[unlikely]] {
@@ -72,8 +86,9 @@ template <class Table>
       last = std::max(last, end);
     }
     return true;
-  });
-  const uint64_t room = policy.limit - live;
+  };
+  log_detail::for_each(table, policy, log_detail::places_of(policy), key, 0, count);
+  const uint64_t room = policy.limit > live ? policy.limit - live : 0;
   decision.admit = cost <= room;
   decision.remaining = decision.admit ? room - cost : room;
   if (decision.admit && cost != 0) {
@@ -83,8 +98,9 @@ template <class Table>
   decision.reset_ns = gcra_ns_up(last - ticks);
   if (!decision.admit) {
     decision.retry_after_ns =
-        cost > policy.limit ? kNever
-                            : gcra_ns_up(log_detail::ending({ends, live}, cost - room) - ticks);
+        cost > policy.limit
+            ? kNever
+            : gcra_ns_up(log_detail::ending({ends, live}, live + cost - policy.limit) - ticks);
   }
   return decision;
 }
@@ -95,30 +111,32 @@ void clamp_log(Table& table, const Policy& policy, const Hash128& key, uint64_t 
   if (latest == 0) {
     return;
   }
-  log_detail::for_each(table, policy, key, 0, [&](const Hash128&, const Ref& ref) noexcept {
-    if (ref.state > log_detail::ceiling(latest)) {
-      table.commit(ref, latest);
-    }
-    return true;
-  });
+  log_detail::for_each(table, policy, log_detail::places_of(policy), key, 0,
+                       [&](const Hash128&, const Ref& ref) noexcept {
+                         if (ref.state > log_detail::ceiling(latest)) {
+                           table.commit(ref, latest);
+                         }
+                         return true;
+                       });
 }
 
 // Gives back up to `cost` units whose lease ends at `end`: which of them is all the same.
 template <class Table>
 void refund_log(Table& table, const Policy& policy, const Hash128& key, uint64_t cost,
                 uint64_t end) noexcept {
-  log_detail::for_each(table, policy, key, end, [&](const Hash128& place, Ref ref) noexcept {
-    while (cost != 0 && ref.state == end && ref.slot != nullptr) {
-      if (table.commit(ref, 0)) {
-        --cost;
-        break;
-      }
-      if (!table.find(place, Kind::gcra, ref)) {
-        break;
-      }
-    }
-    return cost != 0;
-  });
+  log_detail::for_each(table, policy, log_detail::places_of(policy), key, end,
+                       [&](const Hash128& place, Ref ref) noexcept {
+                         while (cost != 0 && ref.state == end && ref.slot != nullptr) {
+                           if (table.commit(ref, 0)) {
+                             --cost;
+                             break;
+                           }
+                           if (!log_detail::find_entry(table, policy, place, ref)) {
+                             break;
+                           }
+                         }
+                         return cost != 0;
+                       });
 }
 
 // Takes up to `cost` idle places until `end`. Returns how many it got; `full` if for want of slots.
@@ -129,31 +147,35 @@ uint64_t take_entries(Table& table, const Policy& policy, const Hash128& key, ui
   uint64_t taken = 0;
   full = false;
   // Where it begins depends on when it ends, and so does refund_log.
-  log_detail::for_each(table, policy, key, end, [&](const Hash128& place, Ref ref) noexcept {
-    for (unsigned attempt = 0; ref.state <= ticks; ++attempt) {
-      if (ref.slot == nullptr) {
-        const auto claim = table.claim(place, Kind::gcra, now, ref);
-        if (claim == Table::Claim::full) {
-          full = true;
-          break;
+  log_detail::for_each(
+      table, policy, policy.limit, key, end, [&](const Hash128& place, Ref ref) noexcept {
+        for (unsigned attempt = 0; ref.state <= ticks; ++attempt) {
+          if (ref.slot == nullptr) {
+            const auto claim = table.claim(place, policy.mark, now, ref);
+            if (claim == Table::Claim::full) {
+              full = true;
+              break;
+            }
+            if (claim == Table::Claim::mine && ref.state > ticks) {
+              table.release(ref);  // it may have been live by this clock: see (4) in table.h
+              break;
+            }
+            if (claim == Table::Claim::exists) {
+              carry(table, policy, ref);
+            }
+            continue;
+          }
+          if (table.commit(ref, end)) {
+            ++taken;
+            break;
+          }
+          Table::back_off(attempt, end);
+          if (!log_detail::find_entry(table, policy, place, ref)) {
+            ref = Ref();
+          }
         }
-        if (claim == Table::Claim::mine && ref.state > ticks) {
-          table.release(ref);  // it may have been live by this clock: see (4) in table.h
-          break;
-        }
-        continue;
-      }
-      if (table.commit(ref, end)) {
-        ++taken;
-        break;
-      }
-      Table::back_off(attempt, end);
-      if (!table.find(place, Kind::gcra, ref)) {
-        ref = Ref();
-      }
-    }
-    return taken != cost;
-  });
+        return taken != cost;
+      });
   return taken;
 }
 
@@ -188,10 +210,11 @@ void overdraw_log(Table& table, const Policy& policy, const Hash128& key, uint64
 template <class Table>
 bool reset_log(Table& table, const Policy& policy, const Hash128& key) noexcept {
   bool any = false;
-  log_detail::for_each(table, policy, key, 0, [&](const Hash128&, Ref ref) noexcept {
-    any |= ref.slot != nullptr && ref.state != 0 && table.commit(ref, 0);
-    return true;
-  });
+  log_detail::for_each(table, policy, log_detail::places_of(policy), key, 0,
+                       [&](const Hash128&, Ref ref) noexcept {
+                         any |= ref.slot != nullptr && ref.state != 0 && table.commit(ref, 0);
+                         return true;
+                       });
   return any;
 }
 

@@ -10,8 +10,7 @@
 // The sliding log keeps one lease of a window's length for every unit that was admitted: at most
 // `limit` are live at any moment, so in no window of that length, wherever it begins, are there
 // more. Each is a TAT of its own in the table, `entry()` places beside the key's. After a reload
-// with a lower limit the places beyond it are not looked at: for one window's length the old limit
-// holds.
+// with a lower limit the places beyond it are looked at, too (`places`), but none is taken.
 #pragma once
 
 #include <cstdint>
@@ -39,25 +38,15 @@ struct Policy {
   GcraPolicy gcra;        // gcra
   WindowPolicy window;    // fixed_window, sliding_window, concurrency
   int64_t length_ns = 0;  // sliding_log
+  uint64_t places = 0;    // sliding_log: so many are looked at, if they are more than `limit`
+  Mark mark;              // what its slots are
+  Hash128 name;           // of the limit, in its zone: its terms are found by it (terms.h)
 };
 
 Policy make_policy(const GcraPolicy& gcra) noexcept;
 Policy make_policy(const WindowPolicy& window) noexcept;
 // `limit` units in any `length_ns`. An Error names the bound, and what else to use.
 Result<Policy> make_sliding_log(uint64_t limit, int64_t length_ns);
-
-// What the slots of a policy's state are.
-inline Kind kind_of(const Policy& policy) noexcept {
-  switch (policy.algorithm) {
-    case Algorithm::fixed_window:
-      return Kind::fixed;
-    case Algorithm::sliding_window:
-    case Algorithm::concurrency:
-      return Kind::paired;
-    default:
-      return Kind::gcra;
-  }
-}
 
 // As the functions of gcra.h and window.h. REQUIRES: not a sliding log, whose state is no one word.
 inline Decision decide(const Policy& policy, uint64_t state, const Instant& now,

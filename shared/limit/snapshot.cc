@@ -13,11 +13,12 @@ namespace penstock::limit {
 namespace {
 
 constexpr uint64_t kMagic = 0x70616e536b747350;  // "PstkSnap"
-constexpr uint64_t kVersion = 1;
+constexpr uint64_t kVersion = 2;
 constexpr uint64_t kChecksumKey = 0x656c626174206b73;
 constexpr size_t kFrameHead = 8;
 constexpr size_t kChecksum = 8;
-constexpr size_t kHeadPayload = 56;
+constexpr size_t kGenerationsBytes = 8 + (Generations::kRemembered + 1) * 16 + 8;
+constexpr size_t kHeadPayload = 56 + kGenerationsBytes;
 constexpr size_t kRecordHead = 8;
 constexpr size_t kSlot = 16;
 constexpr size_t kMaxRecord = kRecordHead + kSlotsPerGroup * kSlot;
@@ -39,14 +40,15 @@ bool is_counter(uint64_t key) noexcept {
     case Kind::gcra:
     case Kind::fixed:
     case Kind::paired:
+    case Kind::terms:
       return true;
     default:
       return false;
   }
 }
 
-bool is_live(const Slot& slot, const Instant& now) noexcept {
-  return is_counter(slot.key) && !idle_at(static_cast<Kind>(slot.key & 7), slot.state, now);
+bool is_live(const Slot& slot, const Instant& now, const Generations& generations) noexcept {
+  return is_counter(slot.key) && !Table::is_idle(slot, now, generations, generations.present);
 }
 
 // Collects payload into frames, and writes these to a descriptor, or nowhere if that is -1.
@@ -94,6 +96,49 @@ class FrameWriter {
   std::array<std::byte, kFrameHead + kMaxFramePayload + kChecksum> frame_;
 };
 
+void store_instant(std::byte* at, const Instant& instant) noexcept {
+  store_le(at, instant.steady_ns);
+  store_le(at + 8, instant.wall_ns);
+}
+
+Instant load_instant(const std::byte* at) noexcept {
+  return {load_le<int64_t>(at), load_le<int64_t>(at + 8)};
+}
+
+bool is_possible(const Instant& instant) noexcept {
+  return instant.steady_ns >= 0 && instant.steady_ns < kEndOfTime && instant.wall_ns >= 0 &&
+         instant.wall_ns < kEndOfWallTime;
+}
+
+void store_generations(std::byte* at, const Generations& generations) noexcept {
+  store_le(at, generations.present);
+  at += 8;
+  for (const Instant& began : generations.began) {
+    store_instant(at, began);
+    at += 16;
+  }
+  store_instant(at, generations.held_since);
+  store_le(at + 16, generations.held_until_ns);
+}
+
+Generations load_generations(const std::byte* at) noexcept {
+  Generations generations;
+  generations.present = load_le<uint64_t>(at);
+  at += 8;
+  for (Instant& began : generations.began) {
+    began = load_instant(at);
+    at += 16;
+  }
+  generations.held_since = load_instant(at);
+  generations.held_until_ns = load_le<int64_t>(at + 16);
+  return generations;
+}
+
+bool are_possible(const Generations& generations) noexcept {
+  return is_possible(generations.held_since) &&
+         std::all_of(std::begin(generations.began), std::end(generations.began), is_possible);
+}
+
 bool write_head(FrameWriter& out, const Table& table, const Instant& now) noexcept {
   std::byte* at = out.room(kHeadPayload);
   const Secret secret = table.secret();
@@ -102,14 +147,14 @@ bool write_head(FrameWriter& out, const Table& table, const Instant& now) noexce
   store_le(at + 16, table.slots());
   store_le(at + 24, secret.k0);
   store_le(at + 32, secret.k1);
-  store_le(at + 40, now.steady_ns);
-  store_le(at + 48, now.wall_ns);
+  store_instant(at + 40, now);
+  store_generations(at + 56, table.generations());
   out.filled(kHeadPayload);
   return out.flush(false);
 }
 
-bool write_record(FrameWriter& out, const Table& table, uint32_t group,
-                  const Instant& now) noexcept {
+bool write_record(FrameWriter& out, const Table& table, uint32_t group, const Instant& now,
+                  const Generations& generations) noexcept {
   std::byte* const record = out.room(kMaxRecord);
   if (record == nullptr) {
     return false;
@@ -120,7 +165,7 @@ bool write_record(FrameWriter& out, const Table& table, uint32_t group,
   for (unsigned i = 0; i < kSlotsPerGroup; ++i) {
     const Slot slot = table.slot(uint64_t{group} * kSlotsPerGroup + i);
     used |= unsigned{slot.key != 0} << i;
-    if (is_live(slot, now)) {
+    if (is_live(slot, now, generations)) {
       live |= 1U << i;
       store_le(at, slot.key);
       store_le(at + 8, slot.state);
@@ -138,8 +183,9 @@ bool write_record(FrameWriter& out, const Table& table, uint32_t group,
 
 bool write_records(FrameWriter& out, const Table& table, const Instant& now) noexcept {
   out.restart_chain(chain_start(table.secret()));
+  const Generations generations = table.generations();
   for (uint64_t group = 0; group < table.slots() / kSlotsPerGroup; ++group) {
-    if (!write_record(out, table, static_cast<uint32_t>(group), now)) {
+    if (!write_record(out, table, static_cast<uint32_t>(group), now, generations)) {
       return false;
     }
   }
@@ -229,9 +275,9 @@ Result<SnapshotHead> SnapshotReader::head() {
   }
   head_.slots = load_le<uint64_t>(at + 16);
   head_.secret = {load_le<uint64_t>(at + 24), load_le<uint64_t>(at + 32)};
-  head_.taken = {load_le<int64_t>(at + 40), load_le<int64_t>(at + 48)};
-  if (head_.taken.steady_ns < 0 || head_.taken.steady_ns >= kEndOfTime || head_.taken.wall_ns < 0 ||
-      head_.taken.wall_ns >= kEndOfWallTime) {
+  head_.taken = load_instant(at + 40);
+  head_.generations = load_generations(at + 56);
+  if (!is_possible(head_.taken) || !are_possible(head_.generations)) {
     return Error{"its times are impossible"};
   }
   chain_ = chain_start(head_.secret);
@@ -261,7 +307,7 @@ Status SnapshotReader::take_records(std::span<const std::byte> payload, Table* i
       if ((live >> i & 1) != 0) {
         slot = {load_le<uint64_t>(payload.data()), load_le<uint64_t>(payload.data() + 8)};
         payload = payload.subspan(kSlot);
-        if (!is_live(slot, head_.taken)) {
+        if (!is_live(slot, head_.taken, head_.generations)) {
           return Error{"a slot's state is impossible"};
         }
       } else if ((used >> i & 1) != 0) {
@@ -286,6 +332,9 @@ Status SnapshotReader::check_end() const {
 }
 
 Status SnapshotReader::body(Table* into) {
+  if (into != nullptr) {
+    into->set_generations(head_.generations);
+  }
   for (;;) {
     auto payload = next_frame();
     if (!payload) {

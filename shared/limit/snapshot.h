@@ -3,8 +3,10 @@
 //   file    = frame | frame | ...                                    numbers are little-endian
 //   frame   = | size, 4 | last, 4 | payload, `size` bytes, up to 64 KiB | checksum, 8 |
 //   payload of the first frame = | magic, 8 | version, 8 | slots of the table, 8 | secret, 16
-//                                | steady time, 8 | wall time, 8 |
+//                                | steady time, 8 | wall time, 8 | generations, 160 |
 //   payload of each other      = record | record | ...
+//   generations                = | present, 8 | began, 8 x (steady, wall) | held since, 16
+//                                | held until, 8 |                                     (table.h)
 //   record  = | group, 4 | used, 2 | live, 2 | key and state of each live slot, 16 each |
 //
 // A record tells of one group of the table (table.h): which of its slots were ever used, one bit
@@ -41,6 +43,7 @@ struct SnapshotHead {
   uint64_t slots = 0;
   Secret secret;
   Instant taken;  // on the clocks of the table that was copied
+  Generations generations;
 };
 
 // Writes a copy of the table, taken at `now` on the table's clocks, to `fd` from where it stands.

@@ -82,11 +82,11 @@ TableUsage BasicTable<Sync>::usage(const Instant& now, uint64_t first,
   for (uint64_t i = first; i < first + count && i < slots(); ++i) {
     const Slot* slot = at(i);
     const Kind kind = kind_of(load(slot->key));
-    if (kind == Kind::empty || kind == Kind::vacated) {
-      ++usage.empty;
+    if (kind == Kind::empty || kind == Kind::vacated || kind == Kind::terms) {
+      ++usage.empty;  // but for a few, that hold no key's count
     } else if (kind == Kind::pending) {
       ++usage.pending;
-    } else if (idle_at(kind, load(slot->state), now)) {
+    } else if (is_idle({load(slot->key), load(slot->state)}, now)) {
       ++usage.idle;
     } else {
       ++usage.live;
@@ -104,15 +104,39 @@ bool BasicTable<Sync>::has_empty(const Line* at) noexcept {
   return empty;
 }
 
-// The rest of find(): the key is not in its first line. Whether a pair has an empty slot is read
-// after its keys are: by (2) what is empty then has been empty all the time.
+// The key's slot in one line, of whatever generation.
 template <class Sync>
-bool BasicTable<Sync>::find_elsewhere(const Hash128& hash, uint64_t want, Ref& ref) const noexcept {
+[[gnu::always_inline]] inline bool BasicTable<Sync>::find_like(Line* at, uint64_t want,
+                                                               Ref& ref) noexcept {
+  Slot* const slots = at->slots;
+  const bool in[] = {is_of(load(slots[0].key), want), is_of(load(slots[1].key), want),
+                     is_of(load(slots[2].key), want), is_of(load(slots[3].key), want)};
+  if (!(in[0] | in[1] | in[2] | in[3])) {
+    return false;
+  }
+  Slot& slot = slots[in[0] ? 0 : 3 - 2 * in[1] - (in[2] & !in[1])];
+  const uint64_t key = load(slot.key);
+  const uint64_t state = load(slot.state);
+  if (load(slot.key) != key || !is_of(key, want)) {
+    return false;  // it has just gone, and a claim looks at all places anew
+  }
+  ref = {&slot, key, state, want, state};
+  Sync::at(Point::found);
+  return true;
+}
+
+// The rest of find(): the key is not in its first line, or not as it is written now. Whether a pair
+// has an empty slot is read after its keys are: by (2) what is empty then has been empty all the
+// time.
+template <class Sync>
+[[gnu::noinline]] bool BasicTable<Sync>::find_elsewhere(const Hash128& hash, Mark mark,
+                                                        Ref& ref) const noexcept {
   const Home home = home_of(hash);
+  const uint64_t want = key_word(hash, mark);
   for (unsigned pair = 0; pair < kPairs; ++pair) {
     Line* const first = line(home, pair, 0);
     Line* const second = line(home, pair, 1);
-    if ((pair != 0 && find_in(first, want, ref)) || find_in(second, want, ref)) {
+    if (find_like(first, want, ref) || find_like(second, want, ref)) {
       return true;
     }
     if (has_empty(first) || has_empty(second)) {
@@ -123,41 +147,91 @@ bool BasicTable<Sync>::find_elsewhere(const Hash128& hash, uint64_t want, Ref& r
 }
 
 template <class Sync>
-Offer BasicTable<Sync>::survey(Line* at, const Instant& now) const noexcept {
+bool BasicTable<Sync>::is_idle(const Slot& seen, const Instant& now, const Generations& generations,
+                               uint64_t present) noexcept {
+  const Kind kind = kind_of(seen.key);
+  const uint64_t age = age_of(seen.key, present);
+  if (kind == Kind::terms) {
+    return age > Generations::kRemembered;
+  }
+  if (age == 0) [[likely]] {
+    return idle_at(kind, seen.state, now);
+  }
+  const auto word = [](const int64_t& at) noexcept {
+    return __atomic_load_n(&at, __ATOMIC_ACQUIRE);
+  };
+  const Instant since{word(generations.held_since.steady_ns), word(generations.held_since.wall_ns)};
+  return idle_at(kind, seen.state, since) ||
+         (now.steady_ns >= word(generations.held_until_ns) && idle_at(kind, seen.state, now));
+}
+
+// The part of its size that a live slot has used, in 2^32; all of it, of what is never given up or
+// only held (see (6)).
+template <class Sync>
+uint64_t BasicTable<Sync>::part_used(const Slot& seen, const Instant& now) noexcept {
+  constexpr uint64_t kAll = uint64_t{1} << 32;
+  const uint64_t bits = size_bits(seen.key);
+  const Kind kind = kind_of(seen.key);
+  if (bits == 0 || kind == Kind::terms) {
+    return kAll;
+  }
+  const uint64_t used = kind == Kind::gcra    ? seen.state - gcra_ticks(now.steady_ns)
+                        : kind == Kind::fixed ? fixed_window_used(seen.state, now)
+                                              : paired_window_used(seen.state, now);
+  if (used == 0 || used >= uint64_t{1} << bits) {
+    return kAll;
+  }
+  return bits >= 32 ? used >> (bits - 32) : used << (32 - bits);
+}
+
+template <class Sync>
+bool BasicTable<Sync>::is_kept_from_windows(const Line* at, const Slot& slot) noexcept {
+  static_assert(sizeof(TableHeader) % sizeof(Group) == 0 && kLinesPerGroup % 2 == 0);
+  return reinterpret_cast<uintptr_t>(at) / sizeof(Line) % 2 == 0 && &slot == &at->slots[3];
+}
+
+template <class Sync>
+Offer BasicTable<Sync>::survey(Line* at, bool lasts, const Instant& now) const noexcept {
+  constexpr uint64_t kNearlyUnused = (uint64_t{1} << 32) / kUnused;
   Offer offer;
   for (Slot& slot : at->slots) {
     const Slot seen{load(slot.key), load(slot.state)};
     const Kind kind = kind_of(seen.key);
+    if (lasts && is_kept_from_windows(at, slot)) {
+      if (seen.key == 0) {
+        cas(&slot, seen, vacated());  // by (2) none that is empty may be passed over
+      }
+      continue;
+    }
     unsigned rank = Offer::kNone;
+    uint64_t used = 0;
     if (seen.key == 0) {
       rank = Offer::kEmpty;
     } else if (kind == Kind::vacated) {
       rank = Offer::kVacated;
     } else if (kind == Kind::pending) {
       rank = Offer::kPending;
-    } else if (idle_at(kind, seen.state, now)) {
+    } else if (is_idle(seen, now)) {
       rank = Offer::kIdle;
+    } else if (used = part_used(seen, now); used <= kNearlyUnused) {
+      rank = Offer::kUnusedSlot;
     }
     offer.free += rank <= Offer::kIdle ? 1 : 0;
-    if (rank < offer.rank) {
-      offer.rank = rank;
-      offer.slot = &slot;
-      offer.seen = seen;
-    }
+    offer.take_if_better(rank, used, &slot, seen);
   }
   return offer;
 }
 
 // A free slot in the first pair that has one, there in the first line or, where that is nearly
-// full, in the emptier one. Slots pending for somebody are the last resort: most likely their
-// claimers are at work, rarely they are dead.
+// full, in the emptier one; else what is used least, if that is nearly nothing. Slots pending for
+// somebody are the last resort: most likely their claimers are at work, rarely they are dead.
 template <class Sync>
-bool BasicTable<Sync>::choose(const Home& home, const Instant& now, Slot*& slot,
+bool BasicTable<Sync>::choose(const Home& home, bool lasts, const Instant& now, Slot*& slot,
                               Slot& seen) const noexcept {
-  Offer pending;
+  Offer least;
   for (unsigned pair = 0; pair < kPairs; ++pair) {
-    const Offer a = survey(line(home, pair, 0), now);
-    const Offer b = survey(line(home, pair, 1), now);
+    const Offer a = survey(line(home, pair, 0), lasts, now);
+    const Offer b = survey(line(home, pair, 1), lasts, now);
     const Offer& best = a.free < kRoomy && b.free > a.free ? b : a;
     if (best.free != 0) {
       slot = best.slot;
@@ -165,14 +239,12 @@ bool BasicTable<Sync>::choose(const Home& home, const Instant& now, Slot*& slot,
       return true;
     }
     for (const Offer* offer : {&a, &b}) {
-      if (offer->rank < pending.rank) {
-        pending = *offer;
-      }
+      least.take_if_better(offer->rank, offer->used, offer->slot, offer->seen);
     }
   }
-  slot = pending.slot;
-  seen = pending.seen;
-  return pending.rank == Offer::kPending;
+  slot = least.slot;
+  seen = least.seen;
+  return least.rank != Offer::kNone;
 }
 
 template <class T>
@@ -183,12 +255,14 @@ void raise_to(T& value, T least) noexcept {
   }
 }
 
-// Before an idle slot is taken for another key.
+// Before a slot is taken for another key. One of an earlier generation may have gone idle later
+// than it says.
 template <class Sync>
-void BasicTable<Sync>::give_up(const Slot& idle, const Instant& now) noexcept {
-  switch (kind_of(idle.key)) {
+void BasicTable<Sync>::give_up(const Slot& seen, const Instant& now) noexcept {
+  const uint64_t ticks = gcra_ticks(now.steady_ns);
+  switch (kind_of(seen.key)) {
     case Kind::gcra:
-      raise_to(header_->floor, idle.state);
+      raise_to(header_->floor, age_of(seen.key) == 0 && seen.state < ticks ? seen.state : ticks);
       break;
     case Kind::fixed:
     case Kind::paired:
@@ -197,6 +271,32 @@ void BasicTable<Sync>::give_up(const Slot& idle, const Instant& now) noexcept {
     default:
       break;
   }
+}
+
+template <class Sync>
+uint64_t BasicTable<Sync>::terms(const Hash128& name, uint64_t generation) const noexcept {
+  Ref ref;
+  return find(terms_place(name, generation), Kind::terms, ref) ? ref.state : 0;
+}
+
+template <class Sync>
+void BasicTable<Sync>::note_terms(const Hash128& name, uint64_t generation, uint64_t terms,
+                                  const Instant& now) noexcept {
+  BasicTable then = *this;
+  then.adopt(generation);
+  const Hash128 place = terms_place(name, generation);
+  Ref ref;
+  if (then.find(place, Kind::terms, ref) ||
+      then.claim(place, Kind::terms, now, ref) != Claim::full) {
+    then.commit(ref, terms);
+  }
+}
+
+template <class Sync>
+void BasicTable<Sync>::set_generations(const Generations& generations) noexcept {
+  copy_words(generations, header_->generations);
+  adopt(generations.present);
+  __atomic_store_n(&header_->generation, generation_, __ATOMIC_RELEASE);
 }
 
 template <class Sync>

@@ -3,7 +3,8 @@
 // It is a fixed number of 16-byte slots in memory it is given, without locks and without pointers,
 // so that any process may map it anywhere, and be killed at any instruction, without harm.
 //
-//   slot   = | 61 bits of the key's hash, 3 bits kind | state, 8 bytes |     changed as one, by CAS
+//   slot   = | key, 8 bytes | state, 8 bytes |                               changed as one, by CAS
+//   key    = | 45 bits of the key's hash | generation, 10 | size, 6 | kind, 3 |
 //   line   = 4 slots, one cache line
 //   group  = 4 lines
 //   table  = header, a page | group | group | ...
@@ -18,8 +19,17 @@
 // finds no slot comes at a load of about two thirds.
 //
 // A slot becomes free for another key by itself, when its state is idle: every kind of state can
-// tell that from the time alone. If no slot is free the answer is Full: a live limit is never
-// forgotten, so a flood of random keys cannot reset anyone's counter.
+// tell that from the time alone. A flood of random keys takes nobody's place:
+//
+//  - Where no slot is free, one that is nearly unused is given up: of all that the key may have,
+//    the one that has used the smallest part of its limit, and no more than a sixteenth (kUnused).
+//    So each time that this happens to a key it gets back what it had used, at most a sixteenth of
+//    its bucket or window. A limit below 16, a lease and a log's unit are never given up.
+//  - One slot in 8 (the last of every other line) is not for calendar and sliding windows, which
+//    last for up to a month: buckets and leases, which come free within seconds, find it.
+//
+// If there is none of these either the answer is Full: what is well used is never forgotten, so no
+// flood can reset anyone's counter.
 //
 // What holds under any interleaving, and after a SIGKILL anywhere:
 //
@@ -43,6 +53,13 @@
 //      absent. Of windows it keeps the time at which one was given up; a request with an older
 //      clock is judged by that (not_before).
 //  (5) A slot left pending by a dead process is taken by whoever needs it.
+//  (6) What a state means hangs on the terms of its limit: the rate, the period. A slot says in
+//      which generation of them it was written. A reload that changes the terms of any limit begins
+//      the next generation; the header keeps when each of the last ones began, and slots of kind
+//      `terms` what each limit said in it. A slot of an earlier generation is found, and carried
+//      over by whoever charges it (terms.h). Until then only that is idle which was so when terms
+//      last changed, or which would be by the slowest terms there are: `held_since`, `held_until`.
+//      A generation comes again after 1024: a slot that nobody has charged meanwhile is misread.
 //
 // Reads. Key, state and key again are read, each 8 bytes at once. What was read only matters if the
 // CAS confirms it, except for a refusal: that could be wrong only if between the first read and the
@@ -61,12 +78,13 @@
 
 namespace penstock::limit {
 
-// What a slot holds: the low 3 bits of its key word. 4 and 5 are for further algorithms.
+// What a slot holds: the low 3 bits of its key word. 5 is for a further algorithm.
 enum class Kind : uint8_t {
   empty = 0,    // never used
   gcra = 1,     // state: TAT in ticks (gcra.h)
   fixed = 2,    // state: a window of the calendar and its count (window.h)
   paired = 3,   // state: a window and the counts in it and before it (window.h)
+  terms = 4,    // state: what a limit said in one generation (terms.h); its key is the limit's
   vacated = 6,  // was claimed and given up
   pending = 7,  // state: the number of the claim
 };
@@ -78,13 +96,35 @@ inline bool idle_at(Kind kind, uint64_t state, const Instant& now) noexcept {
     case Kind::gcra:
       return state <= gcra_ticks(now.steady_ns);
     case Kind::fixed:
-      return fixed_window_idle(state, now);
+      return fixed_window_used(state, now) == 0;
     case Kind::paired:
-      return paired_window_idle(state, now);
+      return paired_window_used(state, now) == 0;
     default:
       return false;
   }
 }
+
+// Kind and size of a limit's slots: what its key words have besides hash and generation. The size
+// is what its state can count to, rounded down to a power of two; 0 of what is never given up.
+class Mark {
+ public:
+  constexpr Mark() noexcept = default;
+  // NOLINTNEXTLINE(google-explicit-constructor): of no size
+  constexpr Mark(Kind kind, uint64_t size = 0) noexcept
+      : bits_((size == 0 ? 0 : uint64_t{63} - static_cast<uint64_t>(__builtin_clzll(size))) << 3 |
+              static_cast<uint64_t>(kind)) {}
+  constexpr uint64_t bits() const noexcept { return bits_; }
+  constexpr Kind kind() const noexcept { return static_cast<Kind>(bits_ & 7); }
+  // Of a calendar's or sliding window: leases have no size.
+  constexpr bool lasts() const noexcept {
+    return kind() == Kind::fixed || (kind() == Kind::paired && bits_ >> 3 != 0);
+  }
+
+ private:
+  uint64_t bits_ = 0;
+};
+
+constexpr unsigned kUnused = 16;  // a slot that has used no more than 1/16 may be given up
 
 struct alignas(16) Slot {
   uint64_t key = 0;
@@ -103,8 +143,19 @@ struct Group {
   Line lines[kLinesPerGroup];
 };
 
-// The first page. Its first line is constant once `magic` is there; each counter has a line of its
-// own, so that counting doesn't slow the reading of the others.
+// Generations of terms: see (6).
+struct Generations {
+  static constexpr unsigned kRemembered = 8;  // so many changes can be carried over
+
+  uint64_t present = 0;
+  Instant began[kRemembered];  // by number % kRemembered
+  Instant held_since;
+  int64_t held_until_ns = 0;  // steady
+};
+
+// The first page. Its first line is constant once `magic` is there, but that a reload may begin a
+// generation; each counter has a line of its own, so that counting doesn't slow the reading of the
+// others.
 struct alignas(4096) TableHeader {
   uint64_t magic;
   uint64_t version;
@@ -112,11 +163,14 @@ struct alignas(4096) TableHeader {
   uint64_t groups;
   Secret secret;
   int64_t clock_offset_ns;          // from CLOCK_MONOTONIC to the table's steady clock
+  uint64_t generation;              // Generations::present
   alignas(64) uint64_t claims;      // number of the latest claim
   alignas(64) uint64_t floor;       // the latest state given up while idle, see (4)
   alignas(64) int64_t given_up_ns;  // when a window's state was last given up, see (4)
   alignas(64) uint64_t full;        // claims that found no free slot
-  alignas(64) uint64_t evicted;     // idle keys given up for others
+  alignas(64) uint64_t evicted;     // keys given up for others: idle, or
+  uint64_t given_away;              // nearly unused
+  alignas(64) Generations generations;
 };
 static_assert(sizeof(TableHeader) % sizeof(Group) == 0);
 
@@ -145,10 +199,21 @@ struct TableUsage {
 struct Offer {
   unsigned free = 0;
   unsigned rank = kNone;
+  uint64_t used = 0;  // of kUnusedSlot: parts in 2^32 of its size
   Slot* slot = nullptr;
   Slot seen;
 
-  enum : unsigned { kEmpty, kVacated, kIdle, kPending, kNone };
+  enum : unsigned { kEmpty, kVacated, kIdle, kUnusedSlot, kPending, kNone };
+
+  void take_if_better(unsigned its_rank, uint64_t its_used, Slot* its_slot,
+                      const Slot& as_seen) noexcept {
+    if (its_rank < rank || (its_rank == rank && its_used < used)) {
+      rank = its_rank;
+      used = its_used;
+      slot = its_slot;
+      seen = as_seen;
+    }
+  }
 };
 
 // Points at which a test may let another process's step come in between.
@@ -158,7 +223,7 @@ struct NoSync {
   static void at(Point) noexcept {}
 };
 
-// The view one process has of the table: two pointers' worth, copied freely, owns nothing. It is
+// The view one process has of the table: a few words, copied freely, owns nothing. It is
 // usable from any thread and after fork(). All but create and attach are noexcept, allocate nothing
 // and make no system call.
 template <class Sync>
@@ -207,6 +272,55 @@ class BasicTable {
     return __atomic_load_n(&header_->evicted, __ATOMIC_RELAXED);
   }
 
+  // Live keys that were given up for others, being nearly unused.
+  uint64_t given_away() const noexcept {
+    return __atomic_load_n(&header_->given_away, __ATOMIC_RELAXED);
+  }
+
+  // ---- generations of terms (terms.h)
+
+  // Whether others have begun a generation since this view was made. Then its own process is one of
+  // an earlier configuration.
+  bool is_stale() const noexcept {
+    return __atomic_load_n(&header_->generation, __ATOMIC_ACQUIRE) != generation_;
+  }
+  // A view of the present generation.
+  BasicTable renewed() const noexcept {
+    BasicTable view = *this;
+    view.adopt(load(header_->generation));
+    return view;
+  }
+  // As this view knows it.
+  uint64_t generation() const noexcept { return generation_; }
+  Generations generations() const noexcept {
+    Generations copy;
+    copy_words(header_->generations, copy);
+    return copy;
+  }
+  // The generation in which a slot of this key word was written.
+  uint64_t generation_of(uint64_t key) const noexcept { return generation_ - age_of(key); }
+  // Of one that this view doesn't know yet.
+  bool is_ahead(uint64_t key) const noexcept {
+    return (generation_ - (key >> kGenerationShift)) % kGenerations >= kGenerations / 2;
+  }
+  // What a limit said in a generation; 0 if that isn't known.
+  uint64_t terms(const Hash128& name, uint64_t generation) const noexcept;
+  // Notes it. REQUIRES: no others note anything.
+  void note_terms(const Hash128& name, uint64_t generation, uint64_t terms,
+                  const Instant& now) noexcept;
+  // The generations that the table has begun from here on.
+  // REQUIRES: no others begin any.
+  void set_generations(const Generations& generations) noexcept;
+
+  // ----
+
+  // Whether the slot may be given to another key: see (6).
+  bool is_idle(const Slot& seen, const Instant& now) const noexcept {
+    return is_idle(seen, now, header_->generations, generation_);
+  }
+  static bool is_idle(const Slot& seen, const Instant& now, const Generations& generations,
+                      uint64_t present) noexcept;
+
   // Reads the whole table: for tests, metrics, and operators. Exact only when nobody writes.
   TableUsage usage(const Instant& now) const noexcept { return usage(now, 0, slots()); }
   // The same of the slots from `first` on, `count` of them: a large table in parts.
@@ -222,21 +336,27 @@ class BasicTable {
 
   // Starts fetching the two lines in which the key most likely is, for writing: a line that another
   // core has just changed then travels once, not once to be read and once more to be changed.
-  void prefetch(const Hash128& hash) const noexcept {
+  [[gnu::always_inline]] void prefetch(const Hash128& hash) const noexcept {
     const Home home = home_of(hash);
     prefetch_line(line(home, 0, 0));
     prefetch_line(line(home, 0, 1));
   }
 
-  // Whether the key has a slot of this kind, live or idle; if so `ref` is set.
-  bool find(const Hash128& hash, Kind kind, Ref& ref) const noexcept;
+  // Whether the key has a slot, live or idle; if so `ref` is set. Where ref.expect_key differs from
+  // ref.key, its state is as it stood there, of another generation, size or kind.
+  bool find(const Hash128& hash, Mark mark, Ref& ref) const noexcept {
+    return find_first(hash, mark, ref) || find_elsewhere(hash, mark, ref);
+  }
+  // The same in two steps: where it most often is, and as it most often is there; else.
+  bool find_first(const Hash128& hash, Mark mark, Ref& ref) const noexcept;
+  bool find_elsewhere(const Hash128& hash, Mark mark, Ref& ref) const noexcept;
 
   // Takes a free slot for a key that find() hasn't found.
   //   mine    `ref` is a slot that nobody else can charge. Its state is that of an idle key. Follow
   //           with commit() or release().
   //   exists  somebody else made one meanwhile, `ref` is that
   //   full    every slot that the key may have is live for another
-  Claim claim(const Hash128& hash, Kind kind, const Instant& now, Ref& ref) noexcept;
+  Claim claim(const Hash128& hash, Mark mark, const Instant& now, Ref& ref) noexcept;
 
   // Stores `state` if the slot is still as it was read; false if not: find() again.
   bool commit(const Ref& ref, uint64_t state) noexcept {
@@ -262,15 +382,29 @@ class BasicTable {
   };
 
   static constexpr uint64_t kMagic = 0x6b636f74736e6570;  // "penstock"
-  static constexpr uint64_t kVersion = 2;
+  static constexpr uint64_t kVersion = 3;
   static constexpr uint64_t kKindMask = 7;
+  static constexpr unsigned kGenerationShift = 9;
+  static constexpr uint64_t kGenerations = 1024;
+  static constexpr Secret kTermsKey{0x736d726574, 0x666f2061206c696d};  // names are secret already
+  static constexpr uint64_t kHashMask = ~uint64_t{0} << 19;
   static constexpr unsigned kPairs = kLinesPerGroup;
   static constexpr unsigned kRoomy = 2;  // slots free in a line: new keys may go on coming there
 
   explicit BasicTable(std::span<std::byte> memory) noexcept
       : header_(reinterpret_cast<TableHeader*>(memory.data())),
         base_(reinterpret_cast<Group*>(memory.data() + sizeof(TableHeader))),
-        groups_(groups_in(memory.size())) {}
+        groups_(groups_in(memory.size())),
+        generation_(load(header_->generation)),
+        stamp_(stamp_of(generation_)) {}
+
+  static uint64_t stamp_of(uint64_t generation) noexcept {
+    return generation % kGenerations << kGenerationShift;
+  }
+  void adopt(uint64_t generation) noexcept {
+    generation_ = generation;
+    stamp_ = stamp_of(generation);
+  }
 
   static uint64_t groups_in(size_t bytes) noexcept {
     return (bytes - sizeof(TableHeader)) / sizeof(Group);
@@ -278,11 +412,33 @@ class BasicTable {
 
   static Status check_memory(std::span<std::byte> memory);
 
-  static uint64_t key_word(const Hash128& hash, Kind kind) noexcept {
-    return (hash.hi & ~kKindMask) | static_cast<uint64_t>(kind);
+  uint64_t key_word(const Hash128& hash, Mark mark) const noexcept {
+    return (hash.hi & kHashMask) | stamp_ | mark.bits();
+  }
+  static uint64_t pending_word(const Hash128& hash) noexcept {
+    return (hash.hi & kHashMask) | static_cast<uint64_t>(Kind::pending);
   }
   static bool is_key(Kind kind) noexcept {
     return kind != Kind::empty && kind != Kind::vacated && kind != Kind::pending;
+  }
+  // Whether a word is that of a key with the hash of `want`, of any generation, size and kind.
+  static bool is_of(uint64_t key, uint64_t want) noexcept {
+    return ((key ^ want) & kHashMask) == 0 && is_key(kind_of(key));
+  }
+  static uint64_t size_bits(uint64_t key) noexcept { return key >> 3 & 63; }
+  // In generations; 0 also of one that is about to begin.
+  uint64_t age_of(uint64_t key) const noexcept { return age_of(key, generation_); }
+  static uint64_t age_of(uint64_t key, uint64_t present) noexcept {
+    const uint64_t age = (present - (key >> kGenerationShift)) % kGenerations;
+    return age < kGenerations / 2 ? age : 0;
+  }
+  // Others may read it meanwhile, word by word.
+  static void copy_words(const Generations& from, Generations& to) noexcept {
+    static_assert(sizeof(Generations) % sizeof(uint64_t) == 0);
+    for (size_t i = 0; i < sizeof(Generations) / sizeof(uint64_t); ++i) {
+      __atomic_store_n(reinterpret_cast<uint64_t*>(&to) + i,
+                       load(reinterpret_cast<const uint64_t*>(&from)[i]), __ATOMIC_RELEASE);
+    }
   }
   static Kind kind_of(uint64_t key) noexcept { return static_cast<Kind>(key & kKindMask); }
   static Slot vacated() noexcept { return {static_cast<uint64_t>(Kind::vacated), 0}; }
@@ -337,17 +493,27 @@ class BasicTable {
                 .slots[number % kSlotsPerLine];
   }
 
+  // Where a limit's terms are: unrelated to where its keys are.
+  static Hash128 terms_place(const Hash128& name, uint64_t generation) noexcept {
+    const uint64_t words[] = {name.lo, name.hi, generation};
+    return siphash13_128(kTermsKey, words, sizeof words);
+  }
   static bool find_in(Line* at, uint64_t want, Ref& ref) noexcept;
-  bool find_elsewhere(const Hash128& hash, uint64_t want, Ref& ref) const noexcept;
+  static bool find_like(Line* at, uint64_t want, Ref& ref) noexcept;
   static bool has_empty(const Line* at) noexcept;
-  bool choose(const Home& home, const Instant& now, Slot*& slot, Slot& seen) const noexcept;
-  Offer survey(Line* at, const Instant& now) const noexcept;
+  bool choose(const Home& home, bool lasts, const Instant& now, Slot*& slot,
+              Slot& seen) const noexcept;
+  Offer survey(Line* at, bool lasts, const Instant& now) const noexcept;
+  static bool is_kept_from_windows(const Line* at, const Slot& slot) noexcept;
+  static uint64_t part_used(const Slot& seen, const Instant& now) noexcept;
   Check check_alone(const Home& home, uint64_t want, const Slot* mine, Ref& ref) noexcept;
-  void give_up(const Slot& idle, const Instant& now) noexcept;
+  void give_up(const Slot& seen, const Instant& now) noexcept;
 
   TableHeader* header_;
   Group* base_;
-  uint64_t groups_;  // as in the header, which others could damage
+  uint64_t groups_;      // as in the header, which others could damage
+  uint64_t generation_;  // in which this view writes
+  uint64_t stamp_;       // the same as it stands in keys
 };
 
 // The key's slot in one line, if it is there.
@@ -373,22 +539,21 @@ template <class Sync>
 }
 
 template <class Sync>
-[[gnu::always_inline]] inline bool BasicTable<Sync>::find(const Hash128& hash, Kind kind,
-                                                          Ref& ref) const noexcept {
-  const uint64_t want = key_word(hash, kind);
-  return find_in(first_line(hash), want, ref) || find_elsewhere(hash, want, ref);
+[[gnu::always_inline]] inline bool BasicTable<Sync>::find_first(const Hash128& hash, Mark mark,
+                                                                Ref& ref) const noexcept {
+  return find_in(first_line(hash), key_word(hash, mark), ref);
 }
 
 template <class Sync>
-auto BasicTable<Sync>::claim(const Hash128& hash, Kind kind, const Instant& now, Ref& ref) noexcept
-    -> Claim {
+auto BasicTable<Sync>::claim(const Hash128& hash, Mark mark_of_key, const Instant& now,
+                             Ref& ref) noexcept -> Claim {
   const Home home = home_of(hash);
-  const uint64_t want = key_word(hash, kind);
+  const uint64_t want = key_word(hash, mark_of_key);
   for (unsigned attempt = 0;; ++attempt) {
     Slot* slot = nullptr;
     Slot seen;
-    if (!choose(home, now, slot, seen)) {
-      if (find(hash, kind, ref)) {
+    if (!choose(home, mark_of_key.lasts(), now, slot, seen)) {
+      if (find(hash, mark_of_key, ref)) {
         return Claim::exists;  // perhaps the last free slot was just taken for this very key
       }
       __atomic_fetch_add(&header_->full, 1, __ATOMIC_RELAXED);
@@ -396,11 +561,12 @@ auto BasicTable<Sync>::claim(const Hash128& hash, Kind kind, const Instant& now,
     }
     give_up(seen, now);
     const uint64_t number = __atomic_add_fetch(&header_->claims, 1, __ATOMIC_RELAXED);
-    const Slot mark{key_word(hash, Kind::pending), number};
+    const Slot mark{pending_word(hash), number};
     Sync::at(Point::before_claim);
     if (cas(slot, seen, mark)) {
       if (is_key(kind_of(seen.key))) {
-        __atomic_fetch_add(&header_->evicted, 1, __ATOMIC_RELAXED);
+        __atomic_fetch_add(is_idle(seen, now) ? &header_->evicted : &header_->given_away, 1,
+                           __ATOMIC_RELAXED);
       }
       Sync::at(Point::claimed);
       switch (check_alone(home, want, slot, ref)) {
@@ -409,7 +575,8 @@ auto BasicTable<Sync>::claim(const Hash128& hash, Kind kind, const Instant& now,
           return Claim::exists;
         case Check::alone:
           Sync::at(Point::checked);
-          ref = {slot, mark.key, mark.state, want, kind == Kind::gcra ? load(header_->floor) : 0};
+          ref = {slot, mark.key, mark.state, want,
+                 mark_of_key.kind() == Kind::gcra ? load(header_->floor) : 0};
           return Claim::mine;
         case Check::again:
           break;
@@ -417,7 +584,7 @@ auto BasicTable<Sync>::claim(const Hash128& hash, Kind kind, const Instant& now,
       cas(slot, mark, vacated());
     }
     back_off(attempt, number);
-    if (find(hash, kind, ref)) {
+    if (find(hash, mark_of_key, ref)) {
       return Claim::exists;
     }
   }
@@ -427,20 +594,20 @@ auto BasicTable<Sync>::claim(const Hash128& hash, Kind kind, const Instant& now,
 template <class Sync>
 auto BasicTable<Sync>::check_alone(const Home& home, uint64_t want, const Slot* mine,
                                    Ref& ref) noexcept -> Check {
-  const uint64_t want_pending = want | static_cast<uint64_t>(Kind::pending);
+  const uint64_t want_pending = (want & kHashMask) | static_cast<uint64_t>(Kind::pending);
   for (unsigned pair = 0; pair < kPairs; ++pair) {
     bool open = false;
     for (unsigned side = 0; side < 2; ++side) {
       for (Slot& slot : line(home, pair, side)->slots) {
         const uint64_t key = load(slot.key);
         open |= key == 0;
-        if (&slot == mine || (key != want && key != want_pending)) {
+        if (&slot == mine || (key != want_pending && !is_of(key, want))) {
           continue;
         }
         const uint64_t state = load(slot.state);
-        if (key == want) {
-          ref.set(&slot, want, state);
-          return load(slot.key) == want ? Check::exists : Check::again;
+        if (key != want_pending) {
+          ref = {&slot, key, state, want, state};
+          return load(slot.key) == key ? Check::exists : Check::again;
         }
         if (!cas(&slot, {key, state}, vacated())) {
           return Check::again;  // it has just become live, or moved on: look at everything anew

@@ -343,13 +343,17 @@ uint64_t used(const WindowPolicy& policy, uint64_t state, const Instant& now) no
   return reading.before + reading.in;
 }
 
-bool fixed_window_idle(uint64_t state, const Instant& now) noexcept {
-  return read(WindowKind::fixed, span_of(state), state, now.wall_ns).in == 0;
+int64_t span_ns(Span span) noexcept {
+  return span == Span::month ? 31 * kNsPerDay : layout_of(span).length_ns;
 }
 
-bool paired_window_idle(uint64_t state, const Instant& now) noexcept {
+uint64_t fixed_window_used(uint64_t state, const Instant& now) noexcept {
+  return read(WindowKind::fixed, span_of(state), state, now.wall_ns).in;
+}
+
+uint64_t paired_window_used(uint64_t state, const Instant& now) noexcept {
   const Reading reading = read(WindowKind::sliding, span_of(state), state, now.steady_ns);
-  return reading.in == 0 && reading.before == 0;
+  return reading.in + reading.before;
 }
 
 }  // namespace penstock::limit

@@ -75,8 +75,11 @@ uint64_t renew(const WindowPolicy& policy, uint64_t state, uint64_t held_state, 
 // Units counted at `now`.
 uint64_t used(const WindowPolicy& policy, uint64_t state, const Instant& now) noexcept;
 
-// Whether a state of any policy counts nothing any more.
-bool fixed_window_idle(uint64_t state, const Instant& now) noexcept;
-bool paired_window_idle(uint64_t state, const Instant& now) noexcept;
+// How long a window is; a month has 31 days here.
+int64_t span_ns(Span span) noexcept;
+
+// Units counted by a state of any policy: idle is one that counts nothing any more.
+uint64_t fixed_window_used(uint64_t state, const Instant& now) noexcept;
+uint64_t paired_window_used(uint64_t state, const Instant& now) noexcept;
 
 }  // namespace penstock::limit

@@ -45,7 +45,7 @@ std::string with_checksums(std::string bytes) {
     }
     chain = SipState<2, 4>(Secret{chain, kKey}).hash64(bytes.data() + at, 8 + size);
     std::memcpy(bytes.data() + at + 8 + size, &chain, 8);
-    if (at == 0 && size == 56) {
+    if (at == 0 && size == 216) {
       chain = SipState<2, 4>(Secret{0, kKey}).hash64(bytes.data() + 32, 16);
     }
     at += 16 + size;

@@ -25,11 +25,11 @@ class InterleavingTest : public testing::Test {
   }
 
   uint64_t slots_of_hot() const {
-    const uint64_t word = (key(kHot).hi & ~uint64_t{7}) | static_cast<uint64_t>(Kind::gcra);
+    const uint64_t hash = key(kHot).hi >> 19;
     const auto* slots = reinterpret_cast<const Slot*>(memory_.bytes().data() + sizeof(TableHeader));
     uint64_t count = 0;
     for (uint64_t i = 0; i < table_.slots(); ++i) {
-      count += slots[i].key == word ? 1 : 0;
+      count += slots[i].key >> 19 == hash && (slots[i].key & 7) == 1 ? 1 : 0;
     }
     return count;
   }

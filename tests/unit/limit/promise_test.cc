@@ -183,7 +183,7 @@ TEST_F(PromiseTest, AStateThatIsIdleUsesNothingOfAnyLimit) {
       now += random.wait(last);
       last = decide(limit, state, at(now), random.cost(limit));
       state = last.next_state;
-      const Kind kind = kind_of(limit);
+      const Kind kind = limit.mark.kind();
       ASSERT_EQ(idle_at(kind, state, at(now)), last.reset_ns == 0);
       ASSERT_TRUE(idle_at(kind, state, at(now + last.reset_ns)));
       ASSERT_TRUE(last.reset_ns == 0 || !idle_at(kind, state, at(now + last.reset_ns - 1)));
