@@ -22,20 +22,11 @@ limit::Table* table_of(const LocConf& loc) noexcept {
   return loc.limits.empty() ? nullptr : &*loc.limits[0]->zone->table;
 }
 
-void take_back(ngx_table_elt_t*& header) noexcept {
-  if (header != nullptr) {
-    header->hash = 0;  // Nginx passes it over
-    header = nullptr;
-  }
-}
-
 // What an earlier stage has charged and said is given back, as if it had not been.
 void undo_earlier(RequestState& state) noexcept {
   give_all_back(state);
   take_back(state.degraded_header);
-  for (ngx_table_elt_t*& header : state.rate_headers) {
-    take_back(header);
-  }
+  take_back(state.rate_headers);
 }
 
 ngx_int_t refuse_uncounted(ngx_http_request_t* r, RequestState& state,
@@ -356,15 +347,14 @@ void note_judged(ngx_http_request_t* r, RequestState& state, Stage stage, Charge
   }
 }
 
-// When a caller should come back to a place where others wait to be let in, too: not all at once.
-// Each process spreads those that it has refused.
+// When a caller should come back to a place where others wait to be let in, too: not all at once,
+// and nobody later than `latest_ns`. Each process spreads those that it has refused.
 int64_t return_after_ns(const MainConf& main, uint64_t place, uint64_t who, int64_t after_ns,
-                        int64_t step_ns) noexcept {
-  constexpr int64_t kLatestNs = 3600 * kNsPerSec;
+                        int64_t step_ns, int64_t latest_ns) noexcept {
   Process& process = *main.process;
   const int64_t now_ns = monotonic_ns();
-  return process.returns->tell(place, who, now_ns, now_ns + after_ns, step_ns * process.processes,
-                               now_ns + ngx_max(after_ns, kLatestNs)) -
+  return process.returns->tell(place, who, now_ns, now_ns + after_ns, step_ns,
+                               now_ns + ngx_max(after_ns, latest_ns), process.processes) -
          now_ns;
 }
 
@@ -379,8 +369,9 @@ int64_t return_after_ns(ngx_http_request_t* r, const Judged& worst,
   const uint64_t who = limit::siphash13_128(worst.limit->zone->key_secret, caller).lo;
   const int64_t step_ns =
       limit::gcra_ns_up(policy.gcra.interval) * static_cast<int64_t>(ngx_max(worst.cost, 1u));
+  constexpr int64_t kLatestNs = 3600 * kNsPerSec;
   return return_after_ns(*main_conf(r), charge.hash.lo ^ charge.hash.hi, who,
-                         worst.decision->retry_after_ns, step_ns);
+                         worst.decision->retry_after_ns, step_ns, kLatestNs);
 }
 
 ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Stage stage,
@@ -446,9 +437,10 @@ ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state,
   static constexpr limit::Secret kNoSecret;
   const uint64_t place = limit::siphash13_128(kNoSecret, view(loc_conf(r)->queue)).lo;
   state.verdict = Verdict::kBusy;
-  state.retry_after_s = seconds_up(return_after_ns(
-      *main_conf(r), place, limit::siphash13_128(kNoSecret, who).lo,
-      why.step_ns > 0 ? why.taken_ns + why.step_ns : why.retry_after_s * kNsPerSec, why.step_ns));
+  state.retry_after_s = seconds_up(
+      return_after_ns(*main_conf(r), place, limit::siphash13_128(kNoSecret, who).lo,
+                      why.step_ns > 0 ? why.taken_ns + why.step_ns : why.retry_after_s * kNsPerSec,
+                      why.step_ns, why.drained_ns));
   state.retry_after_s = ngx_max(state.retry_after_s, 1);
   char detail[kSentenceBytes + 48];
   const std::string_view sentence = say_when(why.reason, state.retry_after_s, detail);
@@ -567,7 +559,7 @@ void forget_refusal(RequestState& state) noexcept {
     state.verdict = Verdict::kNone;
     state.exceeded = nullptr;
     state.retry_after_s = 0;
-    take_back(state.retry_after);
+    take_back(state.retry);
   }
 }
 
@@ -668,6 +660,20 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
   return refuse_full_table(r, state, loc);
 }
 
+// The queue would refuse it. Whoever is over a limit of its own is told that, and takes no place
+// among those who are told when there is room.
+ngx_int_t refuse_what_waits(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
+                            Stage stage, Charges& charges, const QueueRefusal& why) noexcept {
+  if (!charges.empty()) {
+    limit::Table& table = *table_of(loc);
+    if (limit::peek_all(table, charges.charges(), instant(table)) == limit::Outcome::refused &&
+        !may_degrade(r, state, charges.judged())) {
+      return refuse_over_limit(r, state, stage, charges);
+    }
+  }
+  return refuse_busy(r, state, why);
+}
+
 ngx_int_t judge(ngx_http_request_t* r, const LocConf& loc, Stage stage) noexcept {
   RequestState* state = find_state(r);
   if (state != nullptr && state->judged_in[static_cast<size_t>(stage)] == &loc) {
@@ -679,7 +685,7 @@ ngx_int_t judge(ngx_http_request_t* r, const LocConf& loc, Stage stage) noexcept
                     !(why.may_promise && asks_for_promise(r));
   Charges charges;
   for (;;) {
-    const ngx_int_t rc = busy ? NGX_DECLINED : gather(r, loc, stage, charges);
+    const ngx_int_t rc = gather(r, loc, stage, charges);
     if (rc != NGX_DECLINED && rc != NGX_AGAIN) {
       return rc;
     }
@@ -690,7 +696,7 @@ ngx_int_t judge(ngx_http_request_t* r, const LocConf& loc, Stage stage) noexcept
     }
     state->tier = charges.tier == nullptr ? state->tier : charges.tier;
     if (busy) {
-      return refuse_busy(r, *state, why);
+      return refuse_what_waits(r, *state, loc, stage, charges, why);
     }
     const ngx_int_t done = rc == NGX_AGAIN ? read_body_then_judge(r, *state, loc, stage, charges)
                                            : charge(r, *state, loc, stage, charges);

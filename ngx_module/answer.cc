@@ -46,6 +46,17 @@ const char* on_accepted(RequestState& state, std::string_view payload) noexcept 
   return nullptr;
 }
 
+// A failure of ours gives back what was charged: the limits are told of as they will then stand.
+bool tell_of_what_is_given_back(ngx_http_request_t* r, RequestState& state, int status) noexcept {
+  if (status < NGX_HTTP_INTERNAL_SERVER_ERROR || state.duplicate) {
+    return true;
+  }
+  limit::Decision decisions[kMaxCharges];
+  Judged judged[kMaxCharges];
+  const size_t count = as_given_back(state.receipt, decisions, judged);
+  return count == 0 || push_rate_headers(r, state.tier, {judged, count}, false, state.rate_headers);
+}
+
 // Nobody needs the pipe before its answer comes: a caller that waits is to cost little.
 bool open_pipe(ngx_http_request_t* r) noexcept {
   ngx_http_upstream_t* u = r->upstream;
@@ -165,7 +176,8 @@ ngx_int_t answer_with_problem(ngx_http_request_t* r, RequestState& state,
     state.verdict = Verdict::kBusy;
   }
   set_content_type(r, kProblemType);
-  return push_answer_headers(r, state, state.retry_after_s)
+  return tell_of_what_is_given_back(r, state, static_cast<int>(failed.status)) &&
+                 push_answer_headers(r, state, state.retry_after_s)
              ? push_refusal_headers(r, state, failed.headers)
              : NGX_ERROR;
 }

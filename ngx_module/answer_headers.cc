@@ -1,5 +1,6 @@
 #include "ngx_module/answer_headers.h"
 
+#include "ngx_module/reply.h"
 #include "ngx_module/text.h"
 #include "shared/base/job_id.h"
 #include "shared/http/inert_type.h"
@@ -76,11 +77,10 @@ bool push_answer_headers(ngx_http_request_t* r, RequestState& state,
       !state.push_answer_header(r, "Penstock-Job-Id", str(state.job_id()))) {
     return false;
   }
-  if (retry_after_s > 0) {
-    const ngx_str_t seconds = copy_number(r->pool, static_cast<uint64_t>(retry_after_s));
-    return seconds.data != nullptr && state.push_answer_header(r, "Retry-After", seconds);
-  }
-  return true;
+  return retry_after_s <= 0 ||
+         push_retry(r->pool, retry_after_s, [&](std::string_view name, ngx_str_t value) noexcept {
+           return state.push_answer_header(r, name, value);
+         });
 }
 
 ngx_int_t push_given_headers(ngx_http_request_t* r, RequestState& state,

@@ -14,9 +14,16 @@
 
 namespace penstock {
 
+struct Counter;
 struct Limit;
 struct LimitMetrics;
 struct ZoneStore;
+
+// A counter as one limit charges it.
+struct Bound {
+  const Counter* counter = nullptr;
+  limit::Policy policy;  // the rule's, with the limit's delay, and its name in the zone
+};
 
 // A rule in a zone: what a request is charged against.
 //
@@ -25,7 +32,8 @@ struct ZoneStore;
 // hashed once.
 struct Counter {
   const Rule* rule = nullptr;
-  limit::Hash128 salt;  // of the name, under the zone's secret: known once the memory is there
+  Bound own;            // as it is charged where no limit says how
+  limit::Hash128 salt;  // of name and unit, under the zone's secret: known once the memory is there
   LimitMetrics* metrics = nullptr;
   mutable int64_t usual_hold_ns = 0;  // of a lease, as this process has learned
   mutable uint64_t most_delay = 0;    // ticks: of all that count by it
@@ -41,7 +49,7 @@ struct Zone {
   ngx_str_t file{};  // where the counters survive a restart; empty: nowhere
   ngx_shm_zone_t* shm = nullptr;
   ZoneStore* store = nullptr;
-  std::optional<limit::Table> table;  // once the memory is there; workers have it always
+  std::optional<limit::Table> table;  // once the memory is there (not under nginx -t)
   limit::Secret key_secret;           // keys are hashed with it
   PoolArray<Counter*> counters;
   PoolArray<Limit*> limits;  // that use it
@@ -85,12 +93,6 @@ enum class Action : uint8_t { kReject, kDelay, kDegrade };
 // When a limit is judged: before access modules such as auth_request, or after them.
 enum class Stage : uint8_t { kPreaccess, kAccess };
 constexpr size_t kStages = 2;
-
-// A counter as one limit charges it.
-struct Bound {
-  const Counter* counter = nullptr;
-  limit::Policy policy;  // the rule's, with the limit's delay
-};
 
 struct Bounds {
   PoolArray<Bound> all;
@@ -155,8 +157,8 @@ struct LocConf {
   PoolArray<Limit*> limits;
   PoolArray<Limit*> shown;  // penstock_quota: the limits that it tells of
   PoolArray<CostFormula*> costs;
-  Value owner;  // who may see and cancel the job
-  Value share;  // whose share of the queue it takes; kNone: the owner's
+  Value owner;                          // who may see and cancel the job
+  Value share;                          // whose share of the queue it takes; kNone: the owner's
   PoolArray<std::string_view> origins;  // of pages elsewhere that may open a WebSocket here
   ngx_http_upstream_conf_t upstream{};
   // The same, but that none is tried after one that may have made the promise that was asked for.

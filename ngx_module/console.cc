@@ -111,7 +111,7 @@ void visit_form(const Zone& zone, std::string_view key, bool address, const Visi
   const limit::Hash128 hash = limit::siphash13_128(zone.key_secret, key);
   for (const Counter* counter : zone.counters) {
     const limit::Hash128 place = counter->place_of(hash);
-    visit(Standing{&zone, counter, address, place, look_at(zone, counter->rule->policy, place)});
+    visit(Standing{&zone, counter, address, place, look_at(zone, counter->own.policy, place)});
   }
 }
 

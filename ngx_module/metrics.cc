@@ -152,6 +152,9 @@ void write_page(Writer& writer, const MainConf& main, const LocConf& loc,
   write_zones(writer, zones, "penstock_zone_evictions_total", Type::counter,
               "Idle keys that were given up for others.",
               [](const Zone& zone) { return zone.table->evictions(); });
+  write_zones(writer, zones, "penstock_zone_given_away_total", Type::counter,
+              "Live keys, nearly unused, that were given up for others.",
+              [](const Zone& zone) { return zone.table->given_away(); });
   write_zones(writer, zones, "penstock_zone_full_total", Type::counter,
               "Keys that found no slot, as all were live: their requests were refused with 503.",
               [](const Zone& zone) { return zone.table->full_events(); });

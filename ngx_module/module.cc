@@ -31,6 +31,7 @@
 #include "ngx_module/stored_file.h"
 #include "ngx_module/telemetry.h"
 #include "ngx_module/variables.h"
+#include "ngx_module/zone.h"
 #include "ngx_module/zone_store.h"
 
 namespace penstock {
@@ -80,7 +81,8 @@ ngx_int_t postconfiguration(ngx_conf_t* cf) noexcept {
 
 // Nothing can go wrong with the cycle any more.
 ngx_int_t commit(ngx_cycle_t* cycle) noexcept {
-  return begin_counting(cycle) == NGX_OK ? commit_stores(cycle) : NGX_ERROR;
+  return begin_counting(cycle) == NGX_OK && begin_terms(cycle) == NGX_OK ? commit_stores(cycle)
+                                                                         : NGX_ERROR;
 }
 
 // Also called in the cache manager and the cache loader, which answer nobody, may block, and leave

@@ -34,6 +34,10 @@ using RateHeaders = ngx_table_elt_t* [kMaxRateHeaders];
 bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const Judged> judged,
                        bool refused, RateHeaders& pushed) noexcept;
 
+// Of a refusal: when to come back, as HTTP has it, and as the OpenAI clients read it.
+constexpr size_t kMaxRetryHeaders = 3;
+using RetryHeaders = ngx_table_elt_t* [kMaxRetryHeaders];
+
 // A lease comes free when its holder is done, nobody knows when; on average this soon.
 int64_t usual_wait_ns(const Bound& bound) noexcept;
 

@@ -10,12 +10,10 @@ namespace {
 
 constexpr ngx_msec_t kRenewMs = limit::kLeaseNs / 2 / 1'000'000;
 
-bool is_lease(const Paid& paid) noexcept {
-  return paid.counter->rule->kind == RuleKind::kConcurrency;
-}
+bool is_lease(const Paid& paid) noexcept { return paid.rule().kind == RuleKind::kConcurrency; }
 
 void give_back(limit::Table& table, Paid& paid, const limit::Instant& now) noexcept {
-  limit::refund_one(table, *paid.policy, paid.hash, paid.cost, paid.state, now);
+  limit::refund_one(table, paid.bound->policy, paid.hash, paid.cost, paid.admitted, now);
   paid.cost = 0;
 }
 
@@ -23,7 +21,7 @@ void give_back(limit::Table& table, Paid& paid, const limit::Instant& now) noexc
 class Once {
  public:
   bool operator()(const Paid& paid) noexcept {
-    const auto unit = static_cast<size_t>(paid.counter->rule->unit);
+    const auto unit = static_cast<size_t>(paid.rule().unit);
     return !is_lease(paid) && !std::exchange(seen_[unit], true);
   }
 
@@ -61,7 +59,7 @@ void end_leases(Receipt& receipt, bool served) noexcept {
       return;
     }
     if (served) {
-      learn_hold(*paid.counter, monotonic_ns() - receipt.since_ns);
+      learn_hold(*paid.bound->counter, monotonic_ns() - receipt.since_ns);
     }
     give_back(table, paid, now);
   });
@@ -117,8 +115,12 @@ bool keep(ngx_pool_t* pool, Receipt& receipt, limit::Table& table, const MainCon
   for (size_t i = 0; i < charges.size(); ++i) {
     const limit::Charge& charge = charges[i];
     if (charge.charged) {
-      paid[count] = {charge.policy, judged[i].bound->counter, charge.hash, charge.cost,
-                     charge.decision.next_state};
+      new (paid + count) Paid{judged[i].bound,
+                              judged[i].limit,
+                              charge.hash,
+                              charge.cost,
+                              {charge.decision.next_state, table.renewed().generation()},
+                              judged[i].of_tier};
       leases = leases || is_lease(paid[count]);
       if (once(paid[count])) {
         count_cost(main, judged[i].rule->unit, CostEvent::kReserved, charge.cost);
@@ -140,17 +142,17 @@ bool keep(ngx_pool_t* pool, Receipt& receipt, limit::Table& table, const MainCon
 void settle(Receipt& receipt, const Usage& usage) noexcept {
   Once once;
   for_each(receipt, [&](limit::Table& table, Paid& paid, const limit::Instant& now) noexcept {
-    if (is_lease(paid) || paid.counter->rule->unit == Unit::kRequests) {
+    if (is_lease(paid) || paid.rule().unit == Unit::kRequests) {
       return;
     }
-    const uint64_t used = paid.counter->rule->unit == Unit::kTokens ? usage.tokens : usage.gpu_ms;
-    limit::settle_one(table, *paid.policy, paid.hash, paid.cost, used, paid.state, now);
+    const uint64_t used = paid.rule().unit == Unit::kTokens ? usage.tokens : usage.gpu_ms;
+    limit::settle_one(table, paid.bound->policy, paid.hash, paid.cost, used, paid.admitted, now);
     const bool counts = once(paid);
     if (counts) {
-      count_cost(*receipt.main, paid.counter->rule->unit, CostEvent::kSettled, used);
+      count_cost(*receipt.main, paid.rule().unit, CostEvent::kSettled, used);
     }
     if (counts && used < paid.cost) {
-      count_cost(*receipt.main, paid.counter->rule->unit, CostEvent::kRefunded, paid.cost - used);
+      count_cost(*receipt.main, paid.rule().unit, CostEvent::kRefunded, paid.cost - used);
     }
     paid.cost = 0;
   });
@@ -159,9 +161,9 @@ void settle(Receipt& receipt, const Usage& usage) noexcept {
 void refund(Receipt& receipt, bool requests) noexcept {
   Once once;
   for_each(receipt, [&](limit::Table& table, Paid& paid, const limit::Instant& now) noexcept {
-    if (!is_lease(paid) && (requests || paid.counter->rule->unit != Unit::kRequests)) {
+    if (!is_lease(paid) && (requests || paid.rule().unit != Unit::kRequests)) {
       if (once(paid)) {
-        count_cost(*receipt.main, paid.counter->rule->unit, CostEvent::kRefunded, paid.cost);
+        count_cost(*receipt.main, paid.rule().unit, CostEvent::kRefunded, paid.cost);
       }
       give_back(table, paid, now);
     }
@@ -171,7 +173,8 @@ void refund(Receipt& receipt, bool requests) noexcept {
 void renew(Receipt& receipt) noexcept {
   for_each(receipt, [&](limit::Table& table, Paid& paid, const limit::Instant& now) noexcept {
     if (is_lease(paid)) {
-      paid.state = limit::renew_one(table, *paid.policy, paid.hash, paid.cost, paid.state, now);
+      paid.admitted.state = limit::renew_one(table, paid.bound->policy, paid.hash, paid.cost,
+                                             paid.admitted.state, now);
     }
   });
 }
@@ -189,6 +192,24 @@ void release(Receipt& receipt) noexcept { end_leases(receipt, true); }
 void undo(Receipt& receipt) noexcept {
   refund(receipt, true);
   end_leases(receipt, false);
+}
+
+size_t as_given_back(const Receipt& receipt, limit::Decision* decisions, Judged* judged) noexcept {
+  size_t count = 0;
+  if (receipt.latest == nullptr) {
+    return 0;
+  }
+  const limit::Table& table = *receipt.latest->table;
+  for (const Paid& paid : receipt.latest->paid) {
+    if (paid.cost != 0 && paid.limit != nullptr && count < kMaxCharges) {
+      decisions[count] = limit::peek_refunded(table, paid.bound->policy, paid.hash, paid.cost,
+                                              paid.admitted, instant(table));
+      judged[count] = {&paid.rule(), paid.bound,   paid.limit, &decisions[count],
+                       paid.cost,    paid.of_tier, false,      false};
+      ++count;
+    }
+  }
+  return count;
 }
 
 ngx_int_t start_process(ngx_cycle_t* cycle) noexcept {

@@ -15,11 +15,14 @@ namespace penstock {
 
 // One charge. `cost` is what is still charged; 0 once nothing is left to be done.
 struct Paid {
-  const limit::Policy* policy;
-  const Counter* counter;
+  const Bound* bound;
+  const Limit* limit;  // nullptr, of a job's that was handed over
   limit::Hash128 hash;
   uint64_t cost;
-  uint64_t state;
+  limit::Admitted admitted;
+  bool of_tier;
+
+  const Rule& rule() const noexcept { return *bound->counter->rule; }
 };
 
 // What one process keeps while it runs; made after the fork.
@@ -69,6 +72,10 @@ void hand_over(Receipt& receipt) noexcept;
 void release(Receipt& receipt) noexcept;
 // All is given back, leases too, as if it had not been charged.
 void undo(Receipt& receipt) noexcept;
+
+// What the latest place has charged, as its limits would stand if that were given back: for
+// headers. `decisions` and `judged` have room for kMaxCharges; returns how many there are.
+size_t as_given_back(const Receipt& receipt, limit::Decision* decisions, Judged* judged) noexcept;
 
 // Called in each worker process.
 ngx_int_t start_process(ngx_cycle_t* cycle) noexcept;

@@ -29,6 +29,11 @@ const Counter* counter_named(const Zone& zone, std::string_view name) noexcept {
   return nullptr;
 }
 
+// Tells one table's places from another's: its secret, by a one-way function.
+uint64_t table_of(const Zone& zone) noexcept {
+  return limit::derive_secret(zone.table->secret(), "the receipts' table").k0;
+}
+
 // The latest first, as many as fit; false when there are more.
 template <class Visit>
 bool each_paid(const MainConf& main, const Receipt& receipt, const Visit& visit) noexcept {
@@ -40,8 +45,9 @@ bool each_paid(const MainConf& main, const Receipt& receipt, const Visit& visit)
         if (count++ == wire::kMaxReceiptEntries) {
           return false;
         }
-        visit(wire::ReceiptEntry{view(zone->name), view(paid.counter->rule->name), paid.hash.lo,
-                                 paid.hash.hi, paid.cost, paid.state});
+        visit(wire::ReceiptEntry{view(zone->name), view(paid.rule().name), table_of(*zone),
+                                 paid.admitted.generation, paid.hash.lo, paid.hash.hi, paid.cost,
+                                 paid.admitted.state});
       }
     }
   }
@@ -103,11 +109,16 @@ HeldReceipt* decode_receipt(const MainConf& main, std::string_view bytes, ngx_lo
   for (wire::ReceiptReader reader(bytes); reader.next(entry);) {
     const Zone* zone = find_named(main.zones, entry.zone);
     const Counter* counter = zone == nullptr ? nullptr : counter_named(*zone, entry.rule);
-    if (counter == nullptr || !zone->table.has_value() || entry.cost == 0) {
+    if (counter == nullptr || !zone->table.has_value() || entry.cost == 0 ||
+        entry.table != table_of(*zone)) {
       continue;
     }
-    Paid* paid = new (held->paid(capacity) + held->count) Paid{
-        &counter->rule->policy, counter, {entry.place_lo, entry.place_hi}, entry.cost, entry.state};
+    Paid* paid = new (held->paid(capacity) + held->count) Paid{&counter->own,
+                                                               nullptr,
+                                                               {entry.place_lo, entry.place_hi},
+                                                               entry.cost,
+                                                               {entry.state, entry.generation},
+                                                               false};
     held->receipt.latest = new (held->together() + held->count)
         PaidTogether{held->receipt.latest, const_cast<limit::Table*>(&*zone->table), {paid, 1}};
     ++held->count;

@@ -13,7 +13,8 @@ std::string_view encode_receipt(ngx_pool_t* pool, const MainConf& main,
 
 // A receipt that was handed over, in memory of its own (ngx_alloc) until forget_receipt().
 struct HeldReceipt;
-// What is not in the configuration any more is left out. nullptr when nothing is left, or memory
+// What is not in the configuration any more, or was charged in another table (Nginx was restarted,
+// the zone resized: what it counted is gone), is left out. nullptr when nothing is left, or memory
 // ran out.
 HeldReceipt* decode_receipt(const MainConf& main, std::string_view bytes, ngx_log_t* log) noexcept;
 Receipt& receipt_of(HeldReceipt& held) noexcept;

@@ -89,7 +89,7 @@ void prefer_busy(ngx_http_request_t* r, const RequestState& state) noexcept {
   if (r->err_status == NGX_HTTP_BAD_GATEWAY && state.verdict == Verdict::kBusy) {
     r->err_status = NGX_HTTP_SERVICE_UNAVAILABLE;
     r->headers_out.status = NGX_HTTP_SERVICE_UNAVAILABLE;
-    push_retry_after(r, ngx_max(state.retry_after_s, int64_t{1}));
+    push_retry_headers(r, ngx_max(state.retry_after_s, int64_t{1}));
   }
 }
 
@@ -159,9 +159,19 @@ ngx_str_t render_problem(ngx_pool_t* pool, const http::Problem& problem) noexcep
   return {size, size == 0 ? nullptr : out};
 }
 
-ngx_table_elt_t* push_retry_after(ngx_http_request_t* r, int64_t seconds) noexcept {
-  const ngx_str_t value = copy_number(r->pool, static_cast<uint64_t>(seconds));
-  return value.data == nullptr ? nullptr : push_header(r, "Retry-After", value);
+bool push_retry_headers(ngx_http_request_t* r, int64_t seconds) noexcept {
+  RequestState* state = find_state(r);
+  if (state != nullptr) {
+    take_back(state->retry);  // of a refusal that an error_page has led away from
+  }
+  size_t count = 0;
+  return push_retry(r->pool, seconds, [&](std::string_view name, ngx_str_t value) noexcept {
+    ngx_table_elt_t* header = push_header(r, name, value);
+    if (header != nullptr && state != nullptr) {
+      state->retry[count++] = header;
+    }
+    return header != nullptr;
+  });
 }
 
 ngx_int_t refuse_request(ngx_http_request_t* r, const http::Problem& problem) noexcept {
@@ -170,18 +180,8 @@ ngx_int_t refuse_request(ngx_http_request_t* r, const http::Problem& problem) no
 
 ngx_int_t refuse_request(ngx_http_request_t* r, int status, int64_t retry_after_s,
                          ngx_str_t body) noexcept {
-  if (retry_after_s > 0) {
-    RequestState* state = find_state(r);
-    if (state != nullptr && state->retry_after != nullptr) {
-      state->retry_after->hash = 0;  // of a refusal that an error_page has led away from
-    }
-    ngx_table_elt_t* header = push_retry_after(r, retry_after_s);
-    if (header == nullptr) {
-      return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-    if (state != nullptr) {
-      state->retry_after = header;
-    }
+  if (retry_after_s > 0 && !push_retry_headers(r, retry_after_s)) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   if (operator_has_page_for(r, status)) {
     return status;

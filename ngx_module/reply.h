@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ngx_module/request.h"
+#include "ngx_module/text.h"
 #include "shared/http/problem.h"
 
 namespace penstock {
@@ -13,8 +14,21 @@ ngx_str_t render_problem(ngx_pool_t* pool, const http::Problem& problem) noexcep
 constexpr std::string_view kProblemType = "application/problem+json";
 void set_content_type(ngx_http_request_t* r, std::string_view type) noexcept;
 
-// "Retry-After: N". nullptr when memory ran out.
-ngx_table_elt_t* push_retry_after(ngx_http_request_t* r, int64_t seconds) noexcept;
+// When to come back: "Retry-After: N", retry-after-ms, and, where that is longer than SDKs wait,
+// "x-should-retry: false": they would come at once. `push(name, value)` adds a header; false when
+// memory ran out.
+template <class Push>
+bool push_retry(ngx_pool_t* pool, int64_t seconds, const Push& push) noexcept {
+  constexpr int64_t kLongestOfSdksSeconds = 120;
+  const auto number = static_cast<uint64_t>(seconds);
+  const ngx_str_t text = copy_number(pool, number);
+  const ngx_str_t ms = copy_number(pool, number * 1000);
+  return text.data != nullptr && ms.data != nullptr && push("Retry-After", text) &&
+         push("retry-after-ms", ms) &&
+         (seconds <= kLongestOfSdksSeconds || push("x-should-retry", str("false")));
+}
+// The same on the answer to a request; what it had been given of these is taken back.
+bool push_retry_headers(ngx_http_request_t* r, int64_t seconds) noexcept;
 
 // Answers a request that is still in a phase handler; give the result to Nginx as that handler's
 // own. The operator's error_page for the status, if there is one, has the word instead.

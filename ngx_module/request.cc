@@ -84,7 +84,8 @@ void begin_anew(RequestState& state, bool headers_are_gone) noexcept {
   std::fill(std::begin(state.judged_in), std::end(state.judged_in), nullptr);
   if (headers_are_gone) {
     std::fill(std::begin(state.rate_headers), std::end(state.rate_headers), nullptr);
-    state.degraded_header = state.retry_after = nullptr;
+    std::fill(std::begin(state.retry), std::end(state.retry), nullptr);
+    state.degraded_header = nullptr;
     state.answer_header_count = 0;
   }
 }

@@ -92,9 +92,9 @@ struct RequestState {
   const LocConf* judged_in[kStages] = {};  // where it was judged last
   const LocConf* costed_in = nullptr;      // by whose formulas its cost was reckoned
   MetLimits met;
-  int64_t accepted_ns = 0;                 // when it came into the queue, steady
-  ngx_table_elt_t* retry_after = nullptr;  // of a refusal
-  const Body* body = nullptr;              // once it was looked into: see body_of()
+  int64_t accepted_ns = 0;     // when it came into the queue, steady
+  RetryHeaders retry = {};     // of a refusal
+  const Body* body = nullptr;  // once it was looked into: see body_of()
   ngx_str_t model{};
   ngx_str_t replace{};  // fields that take the place of the body's, as JSON: action=degrade
 
@@ -125,7 +125,7 @@ struct RequestState {
   AnswerStream answer;
   u_char first_buffer[512];  // while the job waits: most that wait get a sign of life, no more
   WebSocket* websocket = nullptr;  // the client's side, once its upgrade was granted
-  static constexpr size_t kMostAnswerHeaders = http::kMaxHeaderLines + 10;
+  static constexpr size_t kMostAnswerHeaders = http::kMaxHeaderLines + 12;
   ngx_table_elt_t** answer_headers = nullptr;  // pushed for it; room for them once there are any
   size_t answer_header_count = 0;
   // Adds a header that another try takes back, unless the location hides it. False when memory ran
@@ -142,6 +142,20 @@ struct RequestState {
 
 // All that was charged is given back, as if it had not been.
 void give_all_back(RequestState& state) noexcept;
+
+// Headers that were pushed are passed over by Nginx, and forgotten.
+inline void take_back(ngx_table_elt_t*& header) noexcept {
+  if (header != nullptr) {
+    header->hash = 0;
+    header = nullptr;
+  }
+}
+template <size_t N>
+void take_back(ngx_table_elt_t* (&headers)[N]) noexcept {
+  for (ngx_table_elt_t*& header : headers) {
+    take_back(header);
+  }
+}
 
 // Of a request that was redirected internally.
 RequestState* find_kept_state(ngx_http_request_t* r) noexcept;

@@ -6,13 +6,16 @@
 #include <cstring>
 #include <span>
 
+#include "ngx_module/text.h"
 #include "ngx_module/zone_store.h"
+#include "shared/base/clock.h"
 #include "shared/base/large_pages.h"
 
 namespace penstock {
 namespace {
 
 constexpr char kAnew[] = "all counters start anew";
+constexpr char kTooSmall[] = "it is too small for its table; give it 1m or more";
 constexpr char kKept[] = "the counters still in memory are used";
 
 void log_zone(const Zone& zone, ngx_uint_t level, const char* what, const char* then) noexcept {
@@ -43,9 +46,7 @@ ngx_int_t create_empty(Zone& zone, std::span<std::byte> memory) noexcept {
 
 // From the snapshot, if there is a good one; empty otherwise.
 ngx_int_t fill(Zone& zone, std::span<std::byte> memory, bool from_snapshot) noexcept {
-  if (!ngx_test_config) {
-    use_large_pages(memory);
-  }
+  use_large_pages(memory);
   FoundSnapshot found;
   if (from_snapshot) {
     found = read_snapshot(zone.store->file, memory, zone.table);
@@ -89,6 +90,16 @@ std::byte* take_slab(const Zone& zone, size_t bytes) noexcept {
   return static_cast<std::byte*>(ngx_slab_alloc(pool, bytes));
 }
 
+// Under nginx -t: nothing is created, and no memory touched.
+ngx_int_t check_size(const Zone& zone) noexcept {
+  const size_t bytes = table_bytes(zone);
+  if (bytes < limit::Table::bytes_for(1)) {
+    log_zone(zone, NGX_LOG_EMERG, kTooSmall, "");
+    return NGX_ERROR;
+  }
+  return NGX_OK;
+}
+
 // Nginx has made fresh shared memory for the zone: at a start, or as its size or the module has
 // changed.
 ngx_int_t start_zone(Zone& zone) noexcept {
@@ -99,7 +110,7 @@ ngx_int_t start_zone(Zone& zone) noexcept {
       find_shared(const_cast<const ngx_cycle_t*>(ngx_cycle), view(zone.name));
   const ZoneNote* old = before == nullptr ? nullptr : note_of(*before);
   const bool resized = old != nullptr && old->bytes != bytes;
-  const bool durable = zone.store->durable() && !ngx_test_config;
+  const bool durable = zone.store->durable();
   zone.store->file.owner = zone.store->core->user;
   if (note == nullptr ||
       (durable && open_store(zone, bytes, old == nullptr ? nullptr : old->memory) != NGX_OK)) {
@@ -108,7 +119,7 @@ ngx_int_t start_zone(Zone& zone) noexcept {
   std::byte* memory =
       zone.store->memory != nullptr ? zone.store->memory->at : take_slab(zone, bytes);
   if (memory == nullptr) {
-    log_zone(zone, NGX_LOG_EMERG, "it is too small for its table; give it 1m or more", "");
+    log_zone(zone, NGX_LOG_EMERG, kTooSmall, "");
     return NGX_ERROR;
   }
   if (zone.store->memory == nullptr && !remap_for_large_pages({memory, bytes})) {
@@ -158,22 +169,82 @@ ngx_int_t continue_zone(Zone& zone, const ZoneNote* note) noexcept {
   return NGX_OK;
 }
 
+// A name that counts something else from now on counts anew: tokens are no requests.
+limit::Hash128 salt_of(const limit::Secret& secret, const Rule& rule) noexcept {
+  char text[kMaxNameBytes + 4];
+  Text to(text);
+  to.raw(view(rule.name));
+  if (rule.unit != Unit::kRequests) {
+    to.raw("/").raw(symbol_of(rule.unit));
+  }
+  const limit::Secret salt =
+      limit::derive_secret(secret, {text, static_cast<size_t>(to.at() - text)});
+  return {salt.k0, salt.k1};
+}
+
+void name_bounds(Bounds& bounds) noexcept {
+  for (Bound& bound : bounds.all) {
+    bound.policy.name = bound.counter->salt;
+  }
+}
+
 void bind_counters(Zone& zone) noexcept {
   zone.key_secret = limit::derive_secret(zone.table->secret(), "");
   for (Counter* counter : zone.counters) {
-    const limit::Secret salt =
-        limit::derive_secret(zone.table->secret(), view(counter->rule->name));
-    counter->salt = {salt.k0, salt.k1};
+    counter->salt = salt_of(zone.table->secret(), *counter->rule);
+    counter->own = {counter, counter->rule->policy};
+    counter->own.policy.name = counter->salt;
   }
   for (Limit* limit : zone.limits) {
+    name_bounds(limit->bounds);
+    for (Bounds& bounds : limit->tier_bounds) {
+      name_bounds(bounds);
+    }
     limit->constant_hash = limit::siphash13_128(zone.key_secret, view(limit->key.constant));
   }
+}
+
+void look_at_former_places(const limit::Table& table, Bound& bound) noexcept {
+  if (bound.policy.algorithm == limit::Algorithm::sliding_log) {
+    bound.policy.places = limit::log_places(table, bound.policy);
+  }
+}
+
+ngx_int_t begin_terms(ngx_pool_t* pool, Zone& zone) noexcept {
+  auto* limits = static_cast<limit::Policy*>(
+      ngx_palloc(pool, (zone.counters.size() + 1) * sizeof(limit::Policy)));
+  if (limits == nullptr) {
+    return NGX_ERROR;
+  }
+  size_t count = 0;
+  for (const Counter* counter : zone.counters) {
+    new (limits + count++) limit::Policy(counter->own.policy);
+  }
+  limit::Table& table = *zone.table;
+  limit::begin_terms(table, {limits, count}, table.instant(monotonic_ns(), realtime_ns()));
+  for (Counter* counter : zone.counters) {
+    look_at_former_places(table, counter->own);
+  }
+  for (Limit* limit : zone.limits) {
+    for (Bound& bound : limit->bounds.all) {
+      look_at_former_places(table, bound);
+    }
+    for (Bounds& bounds : limit->tier_bounds) {
+      for (Bound& bound : bounds.all) {
+        look_at_former_places(table, bound);
+      }
+    }
+  }
+  return NGX_OK;
 }
 
 }  // namespace
 
 ngx_int_t init_zone(ngx_shm_zone_t* shm, void* previous) noexcept {
   auto& zone = *static_cast<Zone*>(shm->data);
+  if (ngx_test_config) {
+    return check_size(zone);
+  }
   // What was there before is read by its own note, not by the old cycle's objects: they may be of
   // another version of the module.
   const bool exists = previous != nullptr || shm->shm.exists;
@@ -181,6 +252,20 @@ ngx_int_t init_zone(ngx_shm_zone_t* shm, void* previous) noexcept {
     return NGX_ERROR;
   }
   bind_counters(zone);
+  return NGX_OK;
+}
+
+ngx_int_t begin_terms(ngx_cycle_t* cycle) noexcept {
+  const auto* main =
+      static_cast<MainConf*>(ngx_http_cycle_get_module_main_conf(cycle, ngx_http_penstock_module));
+  if (main == nullptr || ngx_test_config) {
+    return NGX_OK;
+  }
+  for (Zone* zone : main->zones) {
+    if (begin_terms(cycle->pool, *zone) != NGX_OK) {
+      return NGX_ERROR;
+    }
+  }
   return NGX_OK;
 }
 

@@ -9,4 +9,8 @@ namespace penstock {
 // when the same memory is used again. shm->data is the Zone.
 ngx_int_t init_zone(ngx_shm_zone_t* shm, void* previous) noexcept;
 
+// The cycle is accepted: what its limits say is in force from here on (shared/limit/terms.h).
+// Called in the master, before workers start.
+ngx_int_t begin_terms(ngx_cycle_t* cycle) noexcept;
+
 }  // namespace penstock

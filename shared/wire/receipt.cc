@@ -5,7 +5,7 @@
 namespace penstock::wire {
 namespace {
 
-constexpr char kVersion = 1;
+constexpr char kVersion = 2;
 
 char* write_name(char* out, std::string_view name) noexcept {
   *out++ = static_cast<char>(name.size());
@@ -46,7 +46,8 @@ char* begin_receipt(char* out) noexcept {
 
 char* write_receipt_entry(char* out, const ReceiptEntry& entry) noexcept {
   out = write_name(write_name(out, entry.zone), entry.rule);
-  for (const uint64_t number : {entry.place_lo, entry.place_hi, entry.cost, entry.state}) {
+  for (const uint64_t number :
+       {entry.table, entry.generation, entry.place_lo, entry.place_hi, entry.cost, entry.state}) {
     out = write_number(out, number);
   }
   return out;
@@ -62,7 +63,8 @@ bool ReceiptReader::next(ReceiptEntry& entry) noexcept {
     return false;
   }
   good_ = ++count_ <= kMaxReceiptEntries && read_name(rest_, entry.zone) &&
-          read_name(rest_, entry.rule) && read_number(rest_, entry.place_lo) &&
+          read_name(rest_, entry.rule) && read_number(rest_, entry.table) &&
+          read_number(rest_, entry.generation) && read_number(rest_, entry.place_lo) &&
           read_number(rest_, entry.place_hi) && read_number(rest_, entry.cost) &&
           read_number(rest_, entry.state);
   return good_;

@@ -2,9 +2,10 @@
 // back (SUBMIT, HOLD, OVER). Only the edge reads them, and only what it, or another process of it,
 // wrote; they are hostile until parsed all the same.
 //
-//   1 byte version (1), then for each charge:
+//   1 byte version (2), then for each charge:
 //   1 byte size and the zone's name, 1 byte size and the rule's name,
-//   16 bytes place in the zone's table, 8 bytes cost, 8 bytes state (limit/charge.h)
+//   8 bytes that tell the zone's table from any other, 8 bytes generation of terms in it,
+//   16 bytes place in it, 8 bytes cost, 8 bytes state (limit/charge.h)
 #pragma once
 
 #include <cstddef>
@@ -16,6 +17,8 @@ namespace penstock::wire {
 struct ReceiptEntry {
   std::string_view zone;
   std::string_view rule;
+  uint64_t table = 0;
+  uint64_t generation = 0;
   uint64_t place_lo = 0;
   uint64_t place_hi = 0;
   uint64_t cost = 0;
@@ -25,11 +28,11 @@ struct ReceiptEntry {
 constexpr size_t kMaxReceiptEntries = 128;
 constexpr size_t kMaxReceiptNameBytes = 64;
 // So many entries of such names fit.
-constexpr size_t kMaxReceiptBytes = 1 + kMaxReceiptEntries * (2 + 2 * kMaxReceiptNameBytes + 32);
+constexpr size_t kMaxReceiptBytes = 1 + kMaxReceiptEntries * (2 + 2 * kMaxReceiptNameBytes + 48);
 
 // The bytes of an entry. REQUIRES: names have at most kMaxReceiptNameBytes.
 constexpr size_t receipt_entry_size(const ReceiptEntry& entry) noexcept {
-  return 2 + entry.zone.size() + entry.rule.size() + 32;
+  return 2 + entry.zone.size() + entry.rule.size() + 48;
 }
 // Writes the version, or an entry; returns the end of what was written.
 char* begin_receipt(char* out) noexcept;

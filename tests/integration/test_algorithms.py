@@ -167,7 +167,7 @@ def test_limits_of_a_plan_are_named_by_what_they_are(penstock):
 # --- Reload
 
 CHANGES = [
-    ("rate=3r/d", "rate=3r/d algorithm=sliding_log", [200, 200, 200, 429]),  # another algorithm counts anew
+    ("rate=3r/d", "rate=3r/d algorithm=sliding_log", [200, 200, 200, 429]),  # only a log counts anew
     ("rate=3r/d algorithm=sliding_log", "rate=3r/d", [200, 200, 200, 429]),
     ("rate=3r/d", "rate=2r/d", [429]),
     ("rate=3r/d", "rate=3r/h", [429]),
@@ -175,7 +175,8 @@ CHANGES = [
     ("rate=3r/d algorithm=sliding_log", "rate=5r/d algorithm=sliding_log", [200, 200, 429]),
     ("quota=3r/d", "quota=2r/d", [429]),
     ("quota=3r/d", "quota=5r/d", [200, 200, 429]),
-    ("quota=3r/d", "quota=3r/M", [200, 200, 200, 429]),  # another period begins anew
+    ("quota=3r/d", "quota=3r/M", [429]),
+    ("rate=3r/d", "quota=4r/d", [200, 429]),
     ("rate=3r/d algorithm=fixed_window", "quota=4r/d", [200, 429]),
 ]
 

@@ -1,6 +1,7 @@
 """What `nginx -t` says of a mistake: where it is, what is wrong, what would be right."""
 
 import re
+import resource
 
 import pytest
 
@@ -174,6 +175,23 @@ def test_what_makes_sense_is_not_warned_of(penstock):
         location / { penstock_pass gpu; }""")
     accepted, said = service.nginx.check()
     assert accepted and "[warn]" not in said and "[emerg]" not in said, said
+
+
+def test_nginx_t_touches_no_zone_s_memory(penstock):
+    service = penstock(http="penstock_zone edge 900m;", server="location / { empty_gif; }", start=False)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    accepted, said = service.nginx.check()
+    assert accepted, said
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert largest == before or largest < 300 * 1024  # KiB
+
+
+@pytest.mark.parametrize("name", ['a\\"b', "a\\\\b", "\xe9", "a" * 65])
+def test_a_name_that_headers_could_not_carry_as_it_is_is_refused(penstock, name):
+    service = penstock(http="penstock_zone edge 1m;", start=False,
+                       server=f"location / {{ penstock_limit zone=edge key=$arg_k rate=1r/s name={name}; empty_gif; }}")
+    accepted, said = service.nginx.check()
+    assert not accepted and ("a name is 1 to 64 of" in said or "unexpected" in said), said
 
 
 def test_a_limit_is_inherited_and_replaced_like_other_directives(penstock):

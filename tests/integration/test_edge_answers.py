@@ -315,11 +315,13 @@ def test_a_failure_that_grows_in_json_comes_whole(peer, edge):
 
 # --- Status pages
 
-def write_page(socket, heartbeat_ns):
+def write_page(socket, heartbeat_ns, length=1, drain_step_us=0):
     """The status page of one queue that is full (shared/wire/status_page.h)."""
     page = struct.pack("<QqQ", 0x3247504B434F5453, heartbeat_ns, os.getpid())
-    page += struct.pack("<40sIIIIQQQq", b"default", QueueStatus.FULL, 1, 1, 1, 100, 5, 0, 0)
-    socket.with_name(socket.name + ".status").write_bytes(page.ljust(24 + 64 * 88, b"\0"))
+    page += struct.pack("<40sIIIIQQQq", b"default", QueueStatus.FULL, length, 1, 1, 100, 5, drain_step_us, 0)
+    new = socket.with_name(socket.name + ".status.new")  # Nginx may read at any moment
+    new.write_bytes(page.ljust(24 + 64 * 88, b"\0"))
+    new.rename(socket.with_name(socket.name + ".status"))
 
 
 def test_a_status_page_from_the_future_is_not_believed(peer, edge):
@@ -333,6 +335,61 @@ def test_a_status_page_from_the_future_is_not_believed(peer, edge):
         came = post(service)
         return came.status == 503 and came.headers["Retry-After"] == "5"
     until(believed, "one of now is believed")
+
+
+def test_made_up_callers_move_nobodys_return_beyond_the_time_in_which_the_queue_drains(peer, edge):
+    engine = peer("a", answer(b"hello"))
+    write_page(engine.path, time.monotonic_ns(), length=10, drain_step_us=500_000)
+    service = edge(engine, server="location / { penstock_owner $http_authorization; penstock_pass all; }")
+    told = []
+
+    def full():
+        write_page(engine.path, time.monotonic_ns(), length=10, drain_step_us=500_000)
+        return post(service).status == 503
+    until(full, "the queue is full")
+    for i in range(60):
+        write_page(engine.path, time.monotonic_ns(), length=10, drain_step_us=500_000)
+        came = service.request("POST", "/v1/completions", {"Authorization": f"made up {i}"}, {})
+        assert came.status == 503
+        told.append(int(came.headers["Retry-After"]))
+    assert 1 < max(told) <= 5, told
+
+
+def test_who_is_over_a_limit_of_its_own_is_told_that_and_takes_no_place_before_a_full_queue(peer, edge):
+    engine = peer("a", answer(b"hello"))
+    write_page(engine.path, time.monotonic_ns() - 60 * 10**9)  # too old to be believed
+    service = edge(engine, server="""location / {
+        penstock_owner $http_authorization;
+        penstock_limit zone=edge key=$arg_key rate=1r/h name=own;
+        penstock_pass all;
+    }""")
+    assert service.get("/v1/models?key=k").status == 200
+
+    def busy():
+        write_page(engine.path, time.monotonic_ns(), length=100, drain_step_us=500_000)
+        came = service.request("POST", "/v1/completions", {"Authorization": "me"}, {})
+        return came.status == 503 and came.headers["Retry-After"] == "1"
+    until(busy, "the queue is full, and I am the only one")
+    for i in range(20):
+        write_page(engine.path, time.monotonic_ns(), length=100, drain_step_us=500_000)
+        came = service.request("POST", "/v1/completions?key=k", {"Authorization": f"made up {i}"}, {})
+        assert came.status == 429 and came.json()["violated-policies"] == ["own"]
+    assert busy()
+
+
+def test_a_refusal_of_penstockd_tells_of_the_limits_as_they_are_when_all_is_given_back(peer, edge):
+    service = edge(peer("a", accepted("job_a"), failed(503, retry_after_s=500)), server="""location / {
+        penstock_limit zone=edge key=$arg_key rate=10r/h name=bucket;
+        penstock_limit zone=edge key=$arg_key quota=20r/d name=quota;
+        penstock_limit zone=edge key=$arg_key concurrency=3 name=lease;
+        penstock_limit zone=edge key=$arg_key rate=5r/h algorithm=sliding_log name=log;
+        penstock_pass all;
+    }""")
+    came = service.request("POST", "/v1/completions?key=k", {}, {})
+    assert came.status == 503
+    assert {name: told["r"] for name, told in parse_list(came.headers["RateLimit"])} == {"bucket": 10, "quota": 20, "lease": 3, "log": 5}
+    assert came.headers["x-ratelimit-remaining-requests"] == "5"
+    assert came.headers["retry-after-ms"] == "500000" and came.headers["x-should-retry"] == "false"
 
 
 def test_a_status_page_that_is_cut_to_nothing_harms_no_worker_of_nginx(peer, edge):

@@ -1,5 +1,6 @@
 """What Nginx keeps for promised jobs and hears of them, and where a client meets it at a bad moment."""
 
+import re
 import time
 from pathlib import Path
 
@@ -71,6 +72,19 @@ def test_a_restart_of_penstockd_counts_no_lease_twice(jobs):
     for id in ids:
         service.request("DELETE", f"/jobs/{id}", ALICE)
     until(lambda: in_use(service) == 0, lambda: f"none runs, {in_use(service)} are counted")
+
+
+def test_a_job_that_was_charged_before_nginx_began_anew_takes_no_place_in_the_new_zone(jobs):
+    service = jobs(server=SERVER + "location = /metrics { penstock_metrics gpu; }", **LONG)
+    promise(service)
+    service.nginx.stop()
+    service.nginx.start(service.port)
+    # What penstockd has to say of the first job comes before what it says of one that is promised now.
+    other = promise(service).json()["id"]
+    service.request("DELETE", f"/jobs/{other}", ALICE)
+    until(lambda: in_use(service) == 0, "the second job is over")
+    live = re.search(r'penstock_zone_slots{[^}]*state="live"[^}]*} (\d+)', service.get("/metrics").text())
+    assert live[1] == "0", live
 
 
 # --- What is settled

@@ -39,6 +39,17 @@ def test_a_refusal_carries_the_headers_that_openai_clients_read(penstock):
     assert DURATION.fullmatch(refused.headers["x-ratelimit-reset-requests"])
 
 
+@pytest.mark.parametrize("terms, told", [("rate=10r/m burst=1", None), ("rate=1r/h", "false"), ("quota=1r/M", "false")])
+def test_sdks_are_told_how_long_and_not_to_come_back_where_they_would_not_wait_so_long(penstock, terms, told):
+    service = penstock(http="penstock_zone edge 1m;", server=f"location / {{ penstock_limit zone=edge key=$arg_key {terms} name=a; empty_gif; }}")
+    first = service.get("/?key=k")
+    assert first.status == 200 and "retry-after-ms" not in first.headers and "x-should-retry" not in first.headers
+    refused = service.get("/?key=k")
+    seconds = refused.headers["Retry-After"]
+    assert refused.status == 429 and refused.headers.get_all("retry-after-ms") == [seconds + "000"]
+    assert refused.headers["x-should-retry"] == (told if int(seconds) > 120 else None)
+
+
 def test_the_body_is_a_problem_and_an_openai_error(penstock):
     _, refused = refused_by_free(penstock)
     assert refused.headers["Content-Type"] == "application/problem+json"

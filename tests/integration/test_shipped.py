@@ -1,5 +1,9 @@
 """config/nginx.conf as it is shipped: who is known, whose a job is, and who waits behind whom."""
 
+import re
+
+import pytest
+
 from conftest import simulate
 from test_experiment import example
 
@@ -79,3 +83,30 @@ def test_a_flood_from_one_address_holds_up_no_other_nor_counts_as_its_jobs(penst
     assert [other.request("GET", f"/jobs/{id}").json()["position"] for id in ids[1:]] == [2, 3, 4]
     for id in ids + [late.json()["id"]]:
         other.request("DELETE", f"/jobs/{id}")
+
+
+FLOOD = 3000  # made-up keys; all of a zone's memory would be worth some 700,000
+
+
+def slots(service, state):
+    text = service.get("/metrics").text()
+    return int(re.search(rf'penstock_zone_slots{{[^}}]*state="{state}"[^}}]*}} (\d+)', text)[1])
+
+
+@pytest.mark.parametrize("net", ["one address", "a /64"])
+def test_a_flood_of_made_up_keys_locks_nobody_out(penstock, net):
+    service = shipped(penstock)
+    service.nginx.write_config(service.nginx.config.read_text().replace(
+        "client_max_body_size", "set_real_ip_from 127.0.0.0/8; real_ip_header X-Real-IP; client_max_body_size", 1))
+    service.nginx.reload()
+    known = [service.client().request("GET", "/v1/models", who).status for who in (ALICE, BOB)]
+    flood, statuses = service.client(), []
+    for i in range(FLOOD):
+        address = "203.0.113.7" if net == "one address" else f"2001:db8:1:2::{i:x}"
+        statuses.append(flood.request("GET", "/v1/models", {"X-Real-IP": address, "Authorization": f"Bearer sk-free-{i:06x}"}).status)
+    assert known == [200, 200] and statuses[:5] == [200] * 5 and 503 not in statuses
+    assert statuses.count(200) <= 5 + 2 * len(statuses) / 60  # one free plan for all of them
+    assert slots(service, "live") < 40
+    for who in (ALICE, BOB):
+        assert service.client().request("GET", "/v1/models", who).status == 200
+    assert service.client().request("GET", "/v1/models", {"X-Real-IP": "198.51.100.1"}).status == 200

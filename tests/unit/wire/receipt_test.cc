@@ -8,8 +8,8 @@ namespace penstock::wire {
 namespace {
 
 std::string two_entries() {
-  const ReceiptEntry first{"edge", "free-rate", 1, 2, 3, 4};
-  const ReceiptEntry second{"edge", "", UINT64_MAX, 0, 5, 6};
+  const ReceiptEntry first{"edge", "free-rate", 7, 8, 1, 2, 3, 4};
+  const ReceiptEntry second{"edge", "", 0, 0, UINT64_MAX, 0, 5, 6};
   std::string bytes(1 + receipt_entry_size(first) + receipt_entry_size(second), '\0');
   char* out = begin_receipt(bytes.data());
   out = write_receipt_entry(write_receipt_entry(out, first), second);
@@ -24,6 +24,8 @@ TEST(ReceiptTest, ReadsWhatWasWritten) {
   ASSERT_TRUE(reader.next(entry));
   EXPECT_EQ(entry.zone, "edge");
   EXPECT_EQ(entry.rule, "free-rate");
+  EXPECT_EQ(entry.table, 7U);
+  EXPECT_EQ(entry.generation, 8U);
   EXPECT_EQ(entry.place_hi, 2U);
   EXPECT_EQ(entry.state, 4U);
   ASSERT_TRUE(reader.next(entry));
@@ -50,11 +52,11 @@ TEST(ReceiptTest, OneThatIsCutShortAnywhereIsSeen) {
 TEST(ReceiptTest, OneThatIsTooLongOrOfAnotherVersionIsNotRead) {
   ReceiptEntry entry;
   std::string other = two_entries();
-  other[0] = 2;
+  other[0] = 1;
   ReceiptReader version(other);
   EXPECT_FALSE(version.next(entry));
   EXPECT_FALSE(version.good());
-  ReceiptReader size(std::string(kMaxReceiptBytes + 1, '\x01'));
+  ReceiptReader size(std::string(kMaxReceiptBytes + 1, '\x02'));
   EXPECT_FALSE(size.next(entry));
   EXPECT_FALSE(size.good());
 }
