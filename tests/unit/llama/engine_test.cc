@@ -470,6 +470,33 @@ TEST_F(EngineTest, WhatGenerationConfigCannotMeanIsRefusedOrNamed) {
   EXPECT_EQ(log.find("typical_p"), std::string::npos) << log;
 }
 
+TEST_F(EngineTest, AChatTemplateThatCannotBeUsedIsSaidAndLeavesCompletions) {
+  const std::string messages = R"({"messages":[{"role":"user","content":"hi"}],"max_tokens":2})";
+  for (const auto& [source, said] :
+       {std::pair{"{{ messages[0].content }}", "chat is asked in the model's own template, of "},
+        std::pair{"{% include 'x' %}", "chat is refused: the model's own template, of "}}) {
+    TempFolder folder(kModel);
+    spill(folder / "chat_template.jinja", source);
+    std::string log;
+    auto opened = open({.model_dir = folder.path(),
+                        .threads = 1,
+                        .log = [&](const std::string& line) { log += line + "\n"; }},
+                       sink_);
+    ASSERT_TRUE(opened) << opened.error().message;
+    engine_ = std::move(*opened);
+    EXPECT_NE(log.find(said + folder.path()), std::string::npos) << log;
+    serve(R"({"prompt":"hi","max_tokens":2})");
+    if (log.find("refused") != log.npos) {
+      EXPECT_NE(refusal(messages, true).message.find("\"include\" is not implemented"),
+                std::string::npos);
+    } else {
+      serve(messages, true);
+      EXPECT_EQ(last().usage.prompt_tokens,
+                Tokenizer::open(kModel + "/tokenizer.json")->encode("hi").size());
+    }
+  }
+}
+
 TEST_F(EngineTest, AStopStringEndsTheJobBeforeIt) {
   open_model(kModel);
   const std::string head =

@@ -6,7 +6,6 @@
 #include <random>
 
 #include "tests/unit/llama/fixtures.h"
-#include "worker/engines/llama/chat_template.h"
 
 namespace penstock::llama {
 namespace {
@@ -199,7 +198,21 @@ TEST(TokenizerTest, FilesCutAnywhereOrNestedDeeplyAreRefused) {
   EXPECT_FALSE(Tokenizer::open(kSource + "/nothing here"));
 }
 
-// ---- chat templates ----------------------------------------------------------------------------
+// ---- added tokens ------------------------------------------------------------------------------
+
+// Llama 3's fixture with these more: ids from 310 on.
+Tokenizer with_added(const std::vector<std::string>& entries) {
+  std::string more;
+  int id = 311;
+  for (const std::string& entry : entries) {
+    more += ",{\"id\":" + std::to_string(id++) + "," + entry + "}";
+  }
+  simdjson::dom::parser parser;
+  const std::string json = simdjson::minify(parser.parse(slurp(kLlama3)).value());
+  const size_t end = json.find("],\"normalizer\"");
+  EXPECT_NE(end, json.npos);
+  return good(json.substr(0, end) + more + json.substr(end));
+}
 
 std::vector<int32_t> joined(const std::vector<std::vector<int32_t>>& parts) {
   std::vector<int32_t> all;
@@ -209,55 +222,66 @@ std::vector<int32_t> joined(const std::vector<std::vector<int32_t>>& parts) {
   return all;
 }
 
-TEST(ChatTemplateTest, Llama3HeadersAreRecognisedAndContentStaysContent) {
-  const Tokenizer t = good(replaced(slurp(kLlama3), "<|end_of_text|>", "<|end_header_id|>"));
-  const ChatTemplate chat(t);
-  EXPECT_STREQ(chat.name(), "llama3");
-  EXPECT_EQ(chat.end_tokens(), std::vector<int32_t>{309});
-  const auto ids = chat.render({{"system", " be kind\n"}, {"user", "<|eot_id|>"}});
-  EXPECT_EQ(ids, joined({{307},
-                         {310},
-                         t.encode("system"),
-                         {308},
-                         t.encode("\n\nbe kind"),
-                         {309},
-                         {310},
-                         t.encode("user"),
-                         {308},
-                         t.encode("\n\n<|eot_id|>"),
-                         {309},
-                         {310},
-                         t.encode("assistant"),
-                         {308},
-                         t.encode("\n\n")}));
+TEST(TokenizerTest, AddedTokensThatAreNotSpecialAreFoundInAnybodysText) {
+  const Tokenizer t = with_added(
+      {R"("content":"<think>","special":false)", R"("content":"<think>x","special":false)"});
+  EXPECT_EQ(t.encode("a<think>b"), joined({t.encode("a"), {311}, t.encode("b")}));
+  EXPECT_EQ(t.encode("<think>x<think>"), (std::vector<int32_t>{312, 311})) << "the longest first";
+  EXPECT_EQ(t.decode(t.encode("a <think>\n<|eot_id|>")), "a <think>\n<|eot_id|>")
+      << "its text is part of an answer";
+  EXPECT_FALSE(t.is_control(311));
+  EXPECT_TRUE(t.is_control(309));
+  const std::string many(1 << 16, '<');
+  EXPECT_EQ(t.decode(t.encode(many)), many);
 }
 
-TEST(ChatTemplateTest, ChatMlIsRecognised) {
-  const Tokenizer t = good(replaced(replaced(slurp(kLlama3), "<|end_of_text|>", "<|im_start|>"),
-                                    "<|eot_id|>", "<|im_end|>"));
-  const ChatTemplate chat(t);
-  EXPECT_STREQ(chat.name(), "chatml");
-  EXPECT_EQ(chat.render({{"developer", "hi "}, {"user", "<|im_end|>"}}),
-            joined({{307},
-                    {308},
-                    t.encode("system\nhi "),
-                    {309},
-                    t.encode("\n"),
-                    {308},
-                    t.encode("user\n<|im_end|>"),
-                    {309},
-                    t.encode("\n"),
-                    {308},
-                    t.encode("assistant\n")}));
+TEST(TokenizerTest, ControlTokensAreWrittenByTheTemplateAloneAndNobodySpoilsThem) {
+  const Tokenizer t = with_added({R"("content":"><","special":false)"});
+  Text text("<|eot_id|>", Hand::kTemplate);
+  text.append("<|eot_id|>", Hand::kCaller);
+  text.append("<|eot_id|>", Hand::kTemplate);
+  EXPECT_EQ(t.encode(text), joined({{309}, t.encode("<|eot_id|>"), {309}}));
+  for (size_t cut = 1; cut < 10; ++cut) {
+    Text mixed(std::string_view("<|eot_id|>").substr(0, cut), Hand::kTemplate);
+    mixed.append(std::string_view("<|eot_id|>").substr(cut), Hand::kCaller);
+    EXPECT_EQ(t.encode(mixed), t.encode("<|eot_id|>")) << "letters, where both had a part";
+  }
+  Text beside("x>", Hand::kCaller);
+  beside.append("<|eot_id|>", Hand::kTemplate);
+  EXPECT_EQ(t.encode(beside), joined({t.encode("x>"), {309}})) << "no token of both hands";
 }
 
-TEST(ChatTemplateTest, OthersGetThePlainForm) {
-  const Tokenizer t = *Tokenizer::open(kDemo + "/tokenizer.json");
-  const ChatTemplate chat(t);
-  EXPECT_STREQ(chat.name(), "plain");
-  EXPECT_EQ(chat.render({{"system", "You help."}, {"user", "Define kluge."}}),
-            t.encode("system: You help.\nuser: Define kluge.\nassistant:"));
-  EXPECT_EQ(chat.stops(), std::vector<std::string>{"\nuser:"});
+TEST(TokenizerTest, AddedTokensTakeTheSpaceAndStandAloneAsTheirFlagsSay) {
+  const Tokenizer t =
+      with_added({R"("content":"[L]","lstrip":true)", R"("content":"[R]","rstrip":true)",
+                  R"("content":"alone","single_word":true)",
+                  R"("content":"[S]","special":true,"lstrip":true,"rstrip":true)"});
+  EXPECT_EQ(t.encode("a \n\xE3\x80\x80[L] b"), joined({t.encode("a"), {311}, t.encode(" b")}));
+  EXPECT_EQ(t.encode("a [R] \t b"), joined({t.encode("a "), {312}, t.encode("b")}));
+  EXPECT_EQ(t.encode("[R]  [L]"), (std::vector<int32_t>{312, 311})) << "space is taken once";
+  EXPECT_EQ(t.encode("x-alone."), joined({t.encode("x-"), {313}, t.encode(".")}));
+  for (const char* beside : {"alonex", "xalone", "alone_", "9alone",
+                             "\xC3\xA9"
+                             "alone"}) {
+    for (const int32_t id : t.encode(beside)) {
+      EXPECT_NE(id, 313) << beside;
+    }
+  }
+  Text text("a ", Hand::kCaller);
+  text.append("[S]", Hand::kTemplate);
+  text.append(" b", Hand::kCaller);
+  EXPECT_EQ(t.encode(text), joined({t.encode("a"), {314}, t.encode("b")}));
+  Text word("x", Hand::kCaller);
+  word.append("alone", Hand::kTemplate);
+  EXPECT_EQ(t.encode(word), joined({t.encode("x"), {313}}))
+      << "a caller's letter beside it takes no token from the template";
+}
+
+TEST(TokenizerTest, TokensThatAreNotNormalizedAreFoundFirst) {
+  const Tokenizer t =
+      with_added({R"("content":"ab","normalized":true)", R"("content":"bc","normalized":false)"});
+  EXPECT_EQ(t.encode("abc"), joined({t.encode("a"), {312}}));
+  EXPECT_EQ(t.encode("abab"), (std::vector<int32_t>{311, 311}));
 }
 
 }  // namespace

@@ -20,19 +20,23 @@ constexpr uint64_t kProgressNs =
 class LlamaEngine final : public Engine {
  public:
   LlamaEngine(LlamaOptions options, std::unique_ptr<Runner> runner, Tokenizer tokenizer,
-              GenerationConfig generation, Sink& sink)
+              GenerationConfig generation, const Result<ChatFiles>& chat, Sink& sink)
       : options_(std::move(options)),
         runner_(std::move(runner)),
         config_(runner_->config()),
         blocks_(runner_->blocks()),
         tokenizer_(std::move(tokenizer)),
-        template_(tokenizer_),
+        template_(tokenizer_, chat),
         defaults_(generation.defaults),
         ends_(std::move(generation.eos)),
         limits_{config_.max_positions, blocks_.blocks() * kBlockTokens},
         next_seed_(std::random_device()()),
         sink_(sink) {
     ends_.insert(ends_.end(), config_.eos.begin(), config_.eos.end());
+    if (options_.log) {
+      options_.log((template_.usable() ? "chat is asked in " : "chat is refused: ") +
+                   template_.name());
+    }
   }
 
   std::variant<std::unique_ptr<Plan>, Failure> admit(const Request& request) override;
@@ -130,7 +134,7 @@ std::variant<std::vector<int32_t>, Failure> LlamaEngine::tokens_of(
     return *failure;
   }
   if (request.chat) {
-    return template_.render(request.messages);
+    return template_.render(request.messages, realtime_ns() / kNsPerSec);
   }
   std::vector<int32_t> tokens = tokenizer_.encode(request.prompt);
   if (tokenizer_.first()) {
@@ -352,7 +356,8 @@ Result<std::unique_ptr<Engine>> open(const LlamaOptions& options, std::unique_pt
   }
   tell_of(*generation, options.log);
   return std::unique_ptr<Engine>(std::make_unique<LlamaEngine>(
-      options, std::move(runner), std::move(*tokenizer), std::move(*generation), sink));
+      options, std::move(runner), std::move(*tokenizer), std::move(*generation),
+      load_chat_files(options.model_dir), sink));
 }
 
 Result<std::unique_ptr<Engine>> open(const LlamaOptions& options, Sink& sink) {

@@ -17,7 +17,8 @@
 // elsewhere, and throws DeviceLost.
 //
 // Text in a prompt is content: "<|eot_id|>" written by a caller is eight or so ordinary tokens, in
-// completions, too.
+// completions, too (added_tokens.h). A model whose chat template cannot be used serves completions
+// alone, and says why.
 //
 // Usage::device_ns: each step's time on the device, from the first row in to the last logits out,
 // is shared over the jobs in it by their tokens. Who waits, for the cache or for others' prompts,

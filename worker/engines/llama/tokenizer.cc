@@ -2,9 +2,15 @@
 
 namespace penstock::llama {
 
-std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
+std::vector<int32_t> Tokenizer::encode(const Text& text) const {
   std::vector<int32_t> ids;
-  encode_text(text, ids);
+  for (const AddedTokens::Piece& piece : added_tokens_.find(text)) {
+    if (piece.id == AddedTokens::Piece::kText) {
+      encode_text(text.bytes().substr(piece.from, piece.end - piece.from), ids);
+    } else {
+      ids.push_back(piece.id);
+    }
+  }
   return ids;
 }
 
@@ -24,30 +30,6 @@ void Tokenizer::encode_word(std::string_view word, std::vector<int32_t>& ids) co
     return;
   }
   pairs_.join(word, ids);
-}
-
-std::vector<int32_t> Tokenizer::encode_with_control(std::string_view text) const {
-  std::vector<int32_t> ids;
-  size_t plain = 0;  // where the text not yet encoded begins
-  for (size_t at = 0; at < text.size();) {
-    const Ids::value_type* longest = nullptr;
-    for (const auto& token : added_) {
-      if (text.substr(at).starts_with(token.first) &&
-          (longest == nullptr || token.first.size() > longest->first.size())) {
-        longest = &token;
-      }
-    }
-    if (longest == nullptr) {
-      ++at;
-      continue;
-    }
-    encode_text(text.substr(plain, at - plain), ids);
-    ids.push_back(longest->second);
-    at += longest->first.size();
-    plain = at;
-  }
-  encode_text(text.substr(plain), ids);
-  return ids;
 }
 
 std::string_view Tokenizer::bytes(int32_t id) const {

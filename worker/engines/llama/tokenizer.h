@@ -5,9 +5,9 @@
 // valid UTF-8 or not. The file spells bytes as printable characters (GPT-2's alphabet: "Ġ" is the
 // space); here tokens are plain bytes.
 //
-// Added tokens such as <|eot_id|> steer the model. encode() never makes one from text, whatever the
-// text says: what a user writes is content, not control. Only the chat template (chat_template.h)
-// puts them in, by id.
+// Added tokens such as <|eot_id|> and <think> are found in text before anything else, by the rule
+// of added_tokens.h: control tokens only where the model's own template wrote them, never in what a
+// user writes; others wherever they stand.
 //
 // An NFC normalizer is accepted and not carried out: text that is not in composed form gets other
 // tokens than with the Hugging Face library, and is still read back exactly. Other normalizers are
@@ -21,9 +21,11 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "shared/base/result.h"
+#include "worker/engines/llama/added_tokens.h"
 #include "worker/engines/llama/byte_pairs.h"
 #include "worker/engines/llama/pretokenizer.h"
 
@@ -39,12 +41,16 @@ class Tokenizer {
   // One more than the largest id.
   int64_t size() const { return static_cast<int64_t>(tokens_.size()); }
 
-  // No added token comes out of this. O(n log n).
-  std::vector<int32_t> encode(std::string_view text) const;
-
-  // Added tokens found in the text become themselves (the longest, where two begin together). Only
-  // for text that the operator wrote.
-  std::vector<int32_t> encode_with_control(std::string_view text) const;
+  // Of a text that knows who wrote it. O(n log n).
+  std::vector<int32_t> encode(const Text& text) const;
+  // Of a caller's: no control token comes out of this.
+  std::vector<int32_t> encode(std::string_view text) const {
+    return encode(Text(text, Hand::kCaller));
+  }
+  // Of text that the operator wrote.
+  std::vector<int32_t> encode_with_control(std::string_view text) const {
+    return encode(Text(text, Hand::kTemplate));
+  }
 
   // The bytes of one token: may be part of a character; empty for special tokens and unused ids.
   std::string_view bytes(int32_t id) const;
@@ -53,10 +59,15 @@ class Tokenizer {
   // The id of an added token by its content, as in "<|eot_id|>".
   std::optional<int32_t> added(std::string_view content) const;
 
+  // An added token that steers the model; nobody's text spells it.
+  bool is_control(int32_t id) const { return controls_.contains(id); }
+
   // The token the post-processor puts before a prompt, if any.
   std::optional<int32_t> first() const { return first_; }
+  std::string_view first_content() const { return first_content_; }
 
-  // Length of the longest token: a text of n bytes takes at least n / longest() tokens.
+  // Length of the longest token that text can spell: n bytes take at least n / longest() tokens
+  // (but for white space that an added token takes with it).
   size_t longest() const { return longest_; }
 
  private:
@@ -75,7 +86,10 @@ class Tokenizer {
   std::vector<std::string> tokens_;  // by id: bytes; empty for special ones
   Ids whole_words_;                  // ignore_merges: words that are tokens as they stand
   Ids added_;
+  AddedTokens added_tokens_;
+  std::unordered_set<int32_t> controls_;
   std::optional<int32_t> first_;
+  std::string first_content_;
   size_t longest_ = 1;
 };
 

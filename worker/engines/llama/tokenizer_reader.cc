@@ -1,6 +1,5 @@
 // Tokenizer::parse: tokenizer.json, piece by piece, nothing taken on trust.
 #include <array>
-#include <set>
 
 #include "worker/engines/llama/json_file.h"
 #include "worker/engines/llama/tokenizer.h"
@@ -190,8 +189,23 @@ class TokenizerReader {
                    ": one of them belongs to another token already");
     }
     taken_[id] = true;
-    added_ids_.insert(static_cast<int32_t>(id));
-    result_.tokens_[id] = is_set(entry, "special") ? "" : std::string(content);
+    const bool special = is_set(entry, "special");
+    result_.tokens_[id] = special ? "" : std::string(content);
+    if (special) {
+      result_.controls_.insert(static_cast<int32_t>(id));
+    } else {
+      result_.longest_ = std::max(result_.longest_, content.size());
+    }
+    if (!result_.added_tokens_.add({.content = std::string(content),
+                                    .id = static_cast<int32_t>(id),
+                                    .special = special,
+                                    .single_word = is_set(entry, "single_word"),
+                                    .lstrip = is_set(entry, "lstrip"),
+                                    .rstrip = is_set(entry, "rstrip"),
+                                    .normalized = is_set(entry, "normalized")})) {
+      return wrong("added_tokens have more than " + std::to_string(AddedTokens::kMaxBytes) +
+                   " bytes together");
+    }
     return Ok{};
   }
 
@@ -205,7 +219,7 @@ class TokenizerReader {
         letter = {static_cast<char>(0xC0 | code >> 6), static_cast<char>(0x80 | (code & 0x3F))};
       }
       const auto found = ids_.find(letter);
-      if (found == ids_.end() || added_ids_.contains(found->second)) {
+      if (found == ids_.end() || result_.controls_.contains(found->second)) {
         return wrong("model: vocab has no token for byte " + std::to_string(byte_alphabet()[code]) +
                      ", expected " + quote(letter) +
                      ": without all 256 not every text can be encoded");
@@ -252,8 +266,8 @@ class TokenizerReader {
                    ": they and both together must be in vocab");
     }
     for (const int32_t id : {a->second, b->second, joined->second}) {
-      if (added_ids_.contains(id)) {
-        return wrong(which + " makes or takes an added token; text could then spell it");
+      if (result_.controls_.contains(id)) {
+        return wrong(which + " makes or takes a control token; text could then spell it");
       }
     }
     if (!result_.pairs_.add_merge(a->second, b->second, joined->second)) {
@@ -289,6 +303,7 @@ class TokenizerReader {
       return Ok{};
     }
     result_.first_ = result_.added(content);
+    result_.first_content_ = content;
     if (!result_.first_) {
       return wrong("post_processor puts " + quote(content) +
                    " first, which is not in added_tokens");
@@ -302,7 +317,7 @@ class TokenizerReader {
     }
     for (const auto& [token, id] : ids_) {
       auto bytes = spelled(token);
-      if (bytes && !added_ids_.contains(id)) {
+      if (bytes && !result_.controls_.contains(id)) {
         result_.longest_ = std::max(result_.longest_, bytes->size());
         result_.whole_words_.emplace(std::move(*bytes), id);
       }
@@ -315,7 +330,6 @@ class TokenizerReader {
   Tokenizer result_;
   Tokenizer::Ids ids_;       // by the vocabulary's own spelling
   std::vector<bool> taken_;  // by id
-  std::set<int32_t> added_ids_;
 };
 
 Result<Tokenizer> Tokenizer::parse(std::string_view json, const std::string& name) {

@@ -1,0 +1,53 @@
+"""A model's own files through the real worker: its chat template, its added tokens, its ends."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+MODEL = Path(__file__).parents[2] / "config" / "models" / "demo"
+PASS = "location / { penstock_pass gpu; }"
+TURNS = "{% for m in messages %}{{ '[INST] ' + m['content'] + ' [/INST]' if m['role'] == 'user' else m['content'] }}{% endfor %}"
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('There is no system role.') }}{% endif %}" + TURNS
+
+
+def model(folder, **files):
+    """A copy of the demo model; the members of its JSON files as given."""
+    shutil.copytree(MODEL, folder)
+    for name, members in files.items():
+        path = folder / f"{name}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | members))
+    return folder
+
+
+@pytest.fixture
+def service(penstock, tmp_path):
+    models = {
+        "inst": model(tmp_path / "inst", tokenizer_config={"chat_template": NO_SYSTEM}),
+        "none": model(tmp_path / "none", tokenizer_config={"chat_template": "{% include 'other' %}"}),
+    }
+    return penstock(server=PASS, workers=[dict(name=name, model_name=name, engine="llama", model=folder, device="cpu", slots=2, memory="32MiB")
+                                          for name, folder in models.items()])
+
+
+def chat(service, name, *contents, role="user"):
+    return service.complete("/v1/chat/completions", model=name, prompt=None, max_tokens=1,
+                            messages=[{"role": role, "content": content} for content in contents])
+
+
+def test_the_models_own_template_is_rendered(service):
+    asked = chat(service, "inst", "Say hello.").json()["usage"]["prompt_tokens"]
+    text = service.complete(model="inst", prompt="[INST] Say hello. [/INST]", max_tokens=1).json()["usage"]["prompt_tokens"]
+    assert asked == text
+
+
+def test_what_a_template_raises_is_a_400_with_its_words(service):
+    answer = chat(service, "inst", "x", role="system")
+    assert answer.status == 400 and answer.json()["error"]["message"] == "There is no system role."
+
+
+def test_a_template_that_cannot_be_used_refuses_chats_alone_and_says_why(service):
+    answer = chat(service, "none", "x")
+    assert answer.status == 400 and '"include" is not implemented' in answer.json()["error"]["message"]
+    assert service.complete(model="none", prompt="x", max_tokens=1).status == 200
