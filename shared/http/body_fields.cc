@@ -46,6 +46,13 @@ constexpr std::array<uint8_t, 256> kMeans = [] {
   return means;
 }();
 
+// The members of a message that are no text: what OpenAI's API and its kind call them.
+bool is_media(std::string_view name) noexcept {
+  static constexpr std::string_view kNames[] = {"image_url", "input_audio", "audio_url",
+                                                "video_url", "file_data"};
+  return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
+}
+
 bool ends_scalar(char c) noexcept { return kMeans[static_cast<uint8_t>(c)] != 0; }
 
 size_t after_digits(std::string_view text, size_t i) noexcept {
@@ -114,12 +121,12 @@ BodyFields::BodyFields(std::span<const std::string_view> names) noexcept
   }
 }
 
-uint64_t BodyFields::Digest::mixed(uint64_t hash, uint64_t word) noexcept {
+uint64_t FieldDigest::mixed(uint64_t hash, uint64_t word) noexcept {
   hash = (hash ^ word) * 0x9E3779B97F4A7C15;
   return hash ^ hash >> 32;
 }
 
-void BodyFields::Digest::add(std::string_view text) noexcept {
+void FieldDigest::add(std::string_view text) noexcept {
   for (size_t i = 0; i < text.size();) {
     if (size_ % 8 == 0 && text.size() - i >= 8) {
       std::memcpy(&word_, text.data() + i, 8);
@@ -156,7 +163,9 @@ BodyField BodyFields::operator[](size_t i) const noexcept {
   if (i >= names_.size() || (settled_ >> i & 1) == 0 || found_[i].type == Type::kMissing) {
     return {};
   }
-  return {found_[i].type, {texts_[i], found_[i].size}, found_[i].bytes, found_[i].digest};
+  const Found& found = found_[i];
+  return {found.type,  {texts_[i], found.size}, found.bytes, found.digest,
+          found.media, found.media_bytes};
 }
 
 // Takes one character, or a whole run of those passed over. Returns where the next step begins:
@@ -212,6 +221,8 @@ size_t BodyFields::begin_value(char c, size_t i) noexcept {
   spaces_ = 0;
   digest_ = {};
   piece_from_ = i;
+  media_ = Media::kNone;
+  media_count_ = media_bytes_ = 0;
   begin_text(kMaxValueBytes);
   if (field_ != kNone) {
     settled_ &= ~(uint32_t{1} << field_);  // what came of the same name before does not count
@@ -287,11 +298,15 @@ size_t BodyFields::pass_top(std::string_view piece, size_t i) noexcept {
   return i + 1;
 }
 
-// Up to the next string, or the bracket that closes the outermost.
+// Up to the next string, or the bracket that closes the outermost, or the picture that it is in.
 size_t BodyFields::pass_nested(std::string_view piece, size_t i) noexcept {
+  if (media_ == Media::kName || media_ == Media::kValue) {
+    return before_media(piece[i], i);
+  }
+  const size_t around = media_ == Media::kInside ? media_depth_ : 0;
   size_t depth = depth_;
   uint64_t spaces = 0;
-  while (i < piece.size() && depth > 0 && !in_string_) {
+  while (i < piece.size() && depth > around && !in_string_) {
     const uint8_t met = kMeans[static_cast<uint8_t>(piece[i++])];
     spaces += met >> kSpaceBit & 1;
     depth += met >> kOpensBit & 1;
@@ -300,19 +315,69 @@ size_t BodyFields::pass_nested(std::string_view piece, size_t i) noexcept {
   }
   depth_ = depth;
   spaces_ += spaces;
-  if (depth == 0) {
-    pass_closed(i);
+  if (in_string_) {
+    word_size_ = 0;
+  } else if (depth == around) {
+    media_ == Media::kInside ? end_media(i) : pass_closed(i);
   }
   return i;
 }
 
-// Most of a body is one long prompt or image: memchr runs over it, once for the quote and once for
-// the backslashes before it.
-size_t BodyFields::pass_string(std::string_view piece, size_t i) noexcept {
-  if (escaped_) {
-    escaped_ = false;
+// One character between the name of a picture or a sound and the value. What has none is passed
+// over like any other.
+size_t BodyFields::before_media(char c, size_t i) noexcept {
+  if (is_space(c)) {
+    ++spaces_;
     return i + 1;
   }
+  if (media_ == Media::kName) {
+    media_ = c == ':' ? Media::kValue : Media::kNone;
+    return c == ':' ? i + 1 : i;
+  }
+  if (c != '"' && c != '{' && c != '[') {
+    media_ = Media::kNone;
+    return i;
+  }
+  media_ = Media::kInside;
+  media_depth_ = depth_;
+  media_begin_ = before_ + i;
+  media_spaces_ = spaces_;
+  in_string_ = c == '"';
+  depth_ += in_string_ ? 0 : 1;
+  return i + 1;
+}
+
+// It ended just before i.
+void BodyFields::end_media(size_t i) noexcept {
+  ++media_count_;
+  media_bytes_ += before_ + i - media_begin_ - (spaces_ - media_spaces_);
+  media_ = Media::kNone;
+}
+
+size_t BodyFields::pass_string(std::string_view piece, size_t i) noexcept {
+  const size_t quote = find_quote(piece, i);
+  if (seeks_media()) {
+    word_size_ += piece.substr(i, quote - i).copy(word_ + word_size_, kMaxWordBytes - word_size_);
+  }
+  if (quote == piece.size()) {
+    return quote;
+  }
+  in_string_ = false;
+  if (media_ == Media::kInside && depth_ == media_depth_) {
+    end_media(quote + 1);
+  } else if (seeks_media()) {
+    media_ = is_media({word_, word_size_}) ? Media::kName : Media::kNone;
+  } else {
+    pass_closed(quote + 1);
+  }
+  return quote + 1;
+}
+
+// The next that is not escaped, or the piece's end. Most of a body is one long prompt or image:
+// memchr runs over it, once for the quote and once for the backslashes before it.
+size_t BodyFields::find_quote(std::string_view piece, size_t i) noexcept {
+  i += escaped_ ? 1 : 0;
+  escaped_ = false;
   size_t quote = std::min(piece.find('"', i), piece.size());
   for (;;) {
     const size_t backslash = piece.substr(0, quote).find('\\', i);
@@ -331,12 +396,7 @@ size_t BodyFields::pass_string(std::string_view piece, size_t i) noexcept {
       quote = std::min(piece.find('"', i), piece.size());
     }
   }
-  if (quote == piece.size()) {
-    return quote;
-  }
-  in_string_ = false;
-  pass_closed(quote + 1);
-  return quote + 1;
+  return quote;
 }
 
 // A string or bracket was closed just before i: if it was the outermost, that was the value.
@@ -450,8 +510,12 @@ uint64_t BodyFields::bit_of(std::string_view name) noexcept {
 // Of the wanted value, which ended just before i.
 void BodyFields::settle(Type type, std::string_view text, size_t i) noexcept {
   digest_.add(piece_.substr(piece_from_, i - piece_from_));
-  found_[field_] = {type, static_cast<uint8_t>(text.size()), before_ + i - begin_ - spaces_,
-                    digest_.end()};
+  found_[field_] = {type,
+                    static_cast<uint8_t>(text.size()),
+                    before_ + i - begin_ - spaces_,
+                    digest_.end(),
+                    media_count_,
+                    media_bytes_};
   text.copy(texts_[field_], text.size());
   settled_ |= uint32_t{1} << field_;
   field_ = kNone;

@@ -38,6 +38,25 @@ struct BodyField {
   uint64_t bytes = 0;
 
   uint64_t digest = 0;  // of the value as sent: tells apart what has no text, but not for certain
+
+  // Pictures, sounds and files in it: its members of the names that OpenAI's API has for them
+  // (image_url, input_audio ...), at any depth, and how many of `bytes` they take. None of that is
+  // text to a model.
+  uint64_t media = 0;
+  uint64_t media_bytes = 0;
+};
+
+// A hash of what is added, in whatever pieces; not one that withstands an adversary.
+class FieldDigest {
+ public:
+  void add(std::string_view text) noexcept;
+  uint64_t end() const noexcept { return mixed(mixed(hash_, word_), size_); }
+
+ private:
+  static uint64_t mixed(uint64_t hash, uint64_t word) noexcept;
+  uint64_t hash_ = 0;
+  uint64_t word_ = 0;  // the bytes of the last that is not whole yet
+  uint64_t size_ = 0;
 };
 
 class BodyFields {
@@ -76,20 +95,18 @@ class BodyFields {
     uint8_t size;  // of its text
     uint64_t bytes;
     uint64_t digest;
+    uint64_t media;
+    uint64_t media_bytes;
   };
   static constexpr size_t kNone = kMaxFields;
+  static constexpr size_t kMaxWordBytes = 12;  // the longest name of media has 11
 
-  // A hash of what is added, in whatever pieces; not one that withstands an adversary.
-  class Digest {
-   public:
-    void add(std::string_view text) noexcept;
-    uint64_t end() const noexcept { return mixed(mixed(hash_, word_), size_); }
-
-   private:
-    static uint64_t mixed(uint64_t hash, uint64_t word) noexcept;
-    uint64_t hash_ = 0;
-    uint64_t word_ = 0;  // the bytes of the last that is not whole yet
-    uint64_t size_ = 0;
+  // How far it is with the next member that is a picture or a sound.
+  enum class Media : uint8_t {
+    kNone,
+    kName,   // a string was closed that is such a name, if a colon follows
+    kValue,  // the value begins with what comes next
+    kInside
   };
 
   size_t advance(std::string_view piece, size_t i) noexcept;
@@ -101,7 +118,13 @@ class BodyFields {
   size_t pass_top(std::string_view piece, size_t i) noexcept;
   size_t pass_nested(std::string_view piece, size_t i) noexcept;
   size_t pass_string(std::string_view piece, size_t i) noexcept;
+  size_t find_quote(std::string_view piece, size_t i) noexcept;
   void pass_closed(size_t i) noexcept;
+  bool seeks_media() const noexcept {
+    return field_ != kNone && depth_ > 0 && media_ == Media::kNone;
+  }
+  size_t before_media(char c, size_t i) noexcept;
+  void end_media(size_t i) noexcept;
 
   void begin_text(size_t limit) noexcept;
   Text text(std::string_view piece, size_t& i) noexcept;
@@ -124,11 +147,21 @@ class BodyFields {
   BodyField::Type type_ = BodyField::Type::kMissing;
   uint64_t begin_ = 0;      // where it began in the body
   uint64_t spaces_ = 0;     // in it, outside of strings
-  Digest digest_;           // of it, but for what follows piece_from_ in this piece
+  FieldDigest digest_;      // of it, but for what follows piece_from_ in this piece
   std::string_view piece_;  // only while it is fed
   size_t piece_from_ = 0;
   size_t depth_ = 0;        // of brackets, while passing; back to 0 at its end
   bool in_string_ = false;  // while passing; back to false at its end
+
+  // The pictures and sounds in it.
+  Media media_ = Media::kNone;
+  size_t media_depth_ = 0;     // of brackets around the one that it is in
+  uint64_t media_begin_ = 0;   // where that began in the body ...
+  uint64_t media_spaces_ = 0;  // ... and spaces_ at that time
+  uint64_t media_count_ = 0;
+  uint64_t media_bytes_ = 0;
+  size_t word_size_ = 0;  // of the string being passed: its beginning
+  char word_[kMaxWordBytes];
 
   // The key or value being kept.
   bool escaped_ = false;   // after a backslash; while passing, too

@@ -138,6 +138,8 @@ std::string_view title_of(int status) noexcept {
       return "Conflict";
     case 413:
       return "Content Too Large";
+    case 415:
+      return "Unsupported Media Type";
     case 422:
       return "Unprocessable Content";
     case 429:

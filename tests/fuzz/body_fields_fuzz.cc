@@ -12,18 +12,20 @@ using penstock::http::BodyFields;
 
 namespace {
 
-constexpr std::string_view kNames[] = {"model", "size", "n", "steps"};
+constexpr std::string_view kNames[] = {"model", "size", "n", "messages"};
 constexpr std::span<const std::string_view> kAll = kNames;
 
 void expect_same(const BodyField& a, const BodyField& b) {
-  if (a.type != b.type || a.text != b.text || a.bytes != b.bytes || a.digest != b.digest) {
+  if (a.type != b.type || a.text != b.text || a.bytes != b.bytes || a.digest != b.digest ||
+      a.media != b.media || a.media_bytes != b.media_bytes) {
     std::abort();
   }
 }
 
 void expect_promises(const BodyField& field, size_t body_bytes) {
   const double number = number_of(field);
-  if (field.bytes > body_bytes || field.text.size() > BodyFields::kMaxValueBytes ||
+  if (field.bytes > body_bytes || field.media_bytes > field.bytes ||
+      field.text.size() > BodyFields::kMaxValueBytes ||
       (field.type == BodyField::Type::kNumber && std::isnan(number)) ||
       (field.type == BodyField::Type::kMissing && (field.bytes != 0 || !field.text.empty()))) {
     std::abort();

@@ -290,5 +290,31 @@ TEST(NumberOfTest, IsInfinityForNumbersItCannotHold) {
   EXPECT_EQ(number("5000000." + std::string(200, '0')), INFINITY);
 }
 
+TEST(BodyFieldsTest, PicturesAndSoundsAreCountedAndTheirBytesTold) {
+  const auto media_of = [](const std::string& value) {
+    const BodyField whole = *One(value);
+    const std::string body = R"({"v":)" + value + "}";
+    for (size_t cut = 0; cut <= body.size(); ++cut) {
+      Reading halves({"v"});
+      halves.feed(std::string_view(body).substr(0, cut));
+      halves.feed(std::string_view(body).substr(cut));
+      EXPECT_EQ(halves[0].media, whole.media) << cut;
+      EXPECT_EQ(halves[0].media_bytes, whole.media_bytes) << cut;
+    }
+    return std::pair(whole.media, whole.media_bytes);
+  };
+  using Media = std::pair<uint64_t, uint64_t>;
+  EXPECT_EQ(media_of(R"([{"image_url":"12345678"}])"), Media(1, 10));
+  EXPECT_EQ(media_of(R"([{"image_url" : {"url": "1\"2]"} , "type":"x"}])"), Media(1, 15));
+  EXPECT_EQ(media_of(R"([{"a":[{"input_audio":{"data":"1","b":[{}]}}]},{"file_data":"2"}])"),
+            Media(2, 21 + 3));
+  EXPECT_EQ(media_of(R"([{"image_url":null},{"image_url":1},"image_url",{"x":"image_url"}])"),
+            Media(0, 0));
+  EXPECT_EQ(media_of(R"([{"image_url":{"image_url":"1"}}])"), Media(1, 17));
+  EXPECT_EQ(media_of(R"("image_url")"), Media(0, 0));
+  EXPECT_EQ(media_of(R"([{"image\u005furl":"1"},{"image_urls":"1"},{"xinput_audio":"1"}])"),
+            Media(0, 0));
+}
+
 }  // namespace
 }  // namespace penstock::http
