@@ -7,7 +7,9 @@
 #include "ngx_module/degrade.h"
 #include "ngx_module/delay.h"
 #include "ngx_module/job_headers.h"
+#include "ngx_module/known_variables.h"
 #include "ngx_module/pass.h"
+#include "ngx_module/refusal_log.h"
 #include "ngx_module/reply.h"
 #include "ngx_module/status_source.h"
 #include "ngx_module/telemetry.h"
@@ -35,6 +37,20 @@ ngx_int_t refuse_uncounted(ngx_http_request_t* r, RequestState& state,
   state.verdict = Verdict::kRejected;
   return refuse_request(
       r, {.status = 400, .detail = fault.detail, .code = "invalid_request", .param = fault.param});
+}
+
+// Nobody here undoes an encoding: a body that has one would be limited and routed unseen.
+ngx_int_t refuse_encoded(ngx_http_request_t* r, RequestState& state,
+                         std::string_view encoding) noexcept {
+  undo_earlier(state);
+  state.verdict = Verdict::kRejected;
+  ngx_str_t named = str(is_name(encoding) ? encoding : "(not a name)");
+  if (push_header(r, "Accept-Encoding", str("identity")) == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  const ngx_str_t detail = print(
+      r->pool, "The Content-Encoding \"%V\" is not read here: send the body as it is.", &named);
+  return refuse_request(r, {.status = 415, .detail = view(detail), .code = "unsupported_encoding"});
 }
 
 // Whether a variable was asked for that only the body tells, and the body is still to come.
@@ -139,11 +155,15 @@ ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Charges& charges)
   const bool of_tier = limit.tier.kind != Value::Kind::kNone;
   std::string_view key;
   std::string_view name;
-  if (RequestState* state = find_state(r); state != nullptr) {
-    state->body_wanted = false;
+  if (RequestState* before = find_state(r); before != nullptr) {
+    before->body_wanted = false;
   }
   if (!limit.key.get(r, key) || (of_tier && !limit.tier.get(r, name))) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  const RequestState* state = find_state(r);
+  if (state != nullptr && state->known != nullptr) {
+    state->known->forget_later();
   }
   if (hangs_on_body(r)) {
     return NGX_AGAIN;
@@ -160,8 +180,8 @@ ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Charges& charges)
       return NGX_DECLINED;
     }
     if (tier == nullptr) {
-      if (RequestState* state = find_state(r); state != nullptr) {
-        undo_earlier(*state);
+      if (RequestState* earlier = find_state(r); earlier != nullptr) {
+        undo_earlier(*earlier);
       }
       return refuse_request(r, unknown_tier(r, limit, name));
     }
@@ -172,41 +192,6 @@ ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Charges& charges)
   }
   return add_bounds(r, limit, key, *bounds, of_tier, charges);
 }
-
-// Nginx keeps what a variable yielded, and so does a map of one: what hung on a body that was still
-// to come, or on the model of a request that may be degraded, must not be kept. Remembers which
-// variables had a value before.
-class KnownVariables {
- public:
-  explicit KnownVariables(ngx_http_request_t* r) noexcept : r_(r) {
-    const auto* core = static_cast<ngx_http_core_main_conf_t*>(
-        ngx_http_get_module_main_conf(r, ngx_http_core_module));
-    count_ = ngx_min(core->variables.nelts, kMost);
-    for (size_t i = 0; i < count_; i += kBits) {
-      uint64_t known = 0;
-      for (size_t bit = 0; bit < ngx_min(kBits, count_ - i); ++bit) {
-        const ngx_http_variable_value_t& value = r->variables[i + bit];
-        known |= uint64_t{value.valid != 0 || value.not_found != 0} << bit;
-      }
-      known_[i / kBits] = known;
-    }
-  }
-  void forget_others() const noexcept {
-    for (size_t i = 0; i < count_; ++i) {
-      if ((known_[i / kBits] >> i % kBits & 1) == 0) {
-        r_->variables[i].valid = 0;
-        r_->variables[i].not_found = 0;
-      }
-    }
-  }
-
- private:
-  static constexpr size_t kBits = 64;
-  static constexpr ngx_uint_t kMost = 16384;  // more than a configuration has
-  ngx_http_request_t* r_;
-  size_t count_;
-  uint64_t known_[kMost / kBits];
-};
 
 // Whether the location does something for the request, other than to show an error page.
 bool does_work(ngx_http_request_t* r) noexcept {
@@ -246,15 +231,18 @@ ngx_int_t add_limits(ngx_http_request_t* r, const LocConf& loc, Stage stage,
 ngx_int_t gather(ngx_http_request_t* r, const LocConf& loc, Stage stage,
                  Charges& charges) noexcept {
   charges.clear();
-  const RequestState* state = find_state(r);
+  RequestState* state = find_state(r);
   if (!loc.degrades && (!has_body(r) || (state != nullptr && state->body_read))) {
     return add_limits(r, loc, stage, charges);
   }
-  const KnownVariables known(r);
-  const ngx_int_t rc = add_limits(r, loc, stage, charges);
-  if (rc == NGX_AGAIN || (rc == NGX_DECLINED && loc.degrades)) {
-    known.forget_others();
+  state = state_of(r);
+  if (state == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
+  KnownVariables known(r);
+  state->known = &known;
+  const ngx_int_t rc = add_limits(r, loc, stage, charges);
+  state->known = nullptr;
   return rc;
 }
 
@@ -387,10 +375,12 @@ ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Stage st
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   if (worst.decision->never()) {
+    log_refusal(r, state, 400, view(worst.rule->name));
     return refuse_too_costly(r, worst);
   }
   const auto index = static_cast<size_t>(&worst - charges.judged().data());
   state.retry_after_s = seconds_up(return_after_ns(r, worst, charges.charges()[index]));
+  log_refusal(r, state, 429, view(worst.rule->name));
   if (exceeded == 1) {
     return refuse_request(r, 429, state.retry_after_s,
                           worst.rule->refusal.with(r->pool, state.retry_after_s));
@@ -442,6 +432,7 @@ ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state,
                       why.step_ns > 0 ? why.taken_ns + why.step_ns : why.retry_after_s * kNsPerSec,
                       why.step_ns, why.drained_ns));
   state.retry_after_s = ngx_max(state.retry_after_s, 1);
+  log_refusal(r, state, 503, loc_conf(r)->queue.len == 0 ? "default" : view(loc_conf(r)->queue));
   char detail[kSentenceBytes + 48];
   const std::string_view sentence = say_when(why.reason, state.retry_after_s, detail);
   return refuse_request(
@@ -579,12 +570,20 @@ ngx_int_t admit(ngx_http_request_t* r, RequestState& state, const LocConf& loc, 
   // Where nothing answers, try_files or an index may lead to other limits, which may refuse.
   const bool receipt =
       loc.passes || loc.later || charges.lasting || sum.delay_ns > 0 || !does_work(r);
-  if ((receipt &&
-       !keep(r->pool, state.receipt, table, main, charges.charges(), charges.judged())) ||
+  const bool kept =
+      receipt && keep(r->pool, state.receipt, table, main, charges.charges(), charges.judged());
+  if (kept != receipt ||
       !push_rate_headers(r, state.tier, charges.judged(), false, state.rate_headers) ||
       (state.met.any(MetLimits::kDegraded) && !push_degraded(r, state, loc, stage))) {
+    if (!kept) {
+      limit::refund_all(table, std::span<const limit::Charge>(charges.charges()), instant(table));
+    }
+    give_all_back(state);
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
+  ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                 "penstock charged %uz counters, %L ns to be held back", charges.charges().size(),
+                 sum.delay_ns);
   return sum.delay_ns > 0 ? hold_back(r, state, sum.delay_ns) : NGX_DECLINED;
 }
 
@@ -609,6 +608,9 @@ ngx_int_t read_body_then_judge(ngx_http_request_t* r, RequestState& state, const
         !may_degrade(r, state, charges.judged())) {
       return refuse_over_limit(r, state, stage, charges);
     }
+  }
+  if (const std::string_view encoding = encoding_of(r); !encoding.empty()) {
+    return refuse_encoded(r, state, encoding);
   }
   if (loc.passes && r->headers_in.content_length_n > kMaxBodyBytes) {
     undo_earlier(state);
@@ -643,6 +645,9 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
   if (++turn % kSampled == 0) {
     observe_decision(*main_conf(r), instant(table).steady_ns - now.steady_ns);
   }
+  ngx_log_debug3(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                 "penstock judged %uz counters at stage %d: outcome %d", charges.charges().size(),
+                 static_cast<int>(stage), static_cast<int>(outcome));
   switch (outcome) {
     case limit::Outcome::admitted:
       return admit(r, state, loc, stage, charges);
@@ -679,6 +684,13 @@ ngx_int_t judge(ngx_http_request_t* r, const LocConf& loc, Stage stage) noexcept
   if (state != nullptr && state->judged_in[static_cast<size_t>(stage)] == &loc) {
     return NGX_DECLINED;  // it goes on: its body has come, or its time
   }
+  if (loc.passes && !loc.asks && has_body(r)) {
+    if (const std::string_view encoding = encoding_of(r); !encoding.empty()) {
+      state = state_of(r);
+      return state == nullptr ? NGX_HTTP_INTERNAL_SERVER_ERROR
+                              : refuse_encoded(r, *state, encoding);
+    }
+  }
   QueueRefusal why;
   const bool busy = stage == Stage::kPreaccess && loc.passes && r->method == NGX_HTTP_POST &&
                     queue_refuses(loc, why) && !may_not_wait(r) &&
@@ -710,7 +722,7 @@ ngx_int_t judge(ngx_http_request_t* r, const LocConf& loc, Stage stage) noexcept
 
 ngx_int_t judge_before_access(ngx_http_request_t* r) noexcept {
   const LocConf& loc = *loc_conf(r);
-  if (r != r->main || loc.page != nullptr || (loc.limits.empty() && !loc.passes)) {
+  if (r != r->main || (loc.limits.empty() && !loc.passes)) {
     return NGX_DECLINED;
   }
   return judge(r, loc, Stage::kPreaccess);
@@ -726,8 +738,7 @@ ngx_int_t count_outcome(ngx_http_request_t* r) noexcept {
 
 ngx_int_t judge_after_access(ngx_http_request_t* r) noexcept {
   const LocConf& loc = *loc_conf(r);
-  return r == r->main && loc.later && loc.page == nullptr ? judge(r, loc, Stage::kAccess)
-                                                          : NGX_DECLINED;
+  return r == r->main && loc.later ? judge(r, loc, Stage::kAccess) : NGX_DECLINED;
 }
 
 http::Problem unknown_tier(ngx_http_request_t* r, const Limit& limit,

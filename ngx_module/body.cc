@@ -4,6 +4,7 @@
 
 #include "ngx_module/request.h"
 #include "ngx_module/text.h"
+#include "shared/http/form_fields.h"
 
 namespace penstock {
 namespace {
@@ -11,69 +12,119 @@ namespace {
 constexpr std::string_view kKnownNames[Body::kKnownFields] = {
     "model", "max_tokens", "max_completion_tokens", "n", "prompt", "messages", "input"};
 
-constexpr Body kUnreadable{.readable = false, .fields = {}};
+constexpr Body kUnreadable{.readable = false, .fields = {}, .files = 0};
 
 std::span<const std::string_view> names_of(const MainConf& main) noexcept {
   return {main.body_fields.begin(), main.body_fields.size()};
 }
 
-// A piece of a file at a time. True once all was read that matters, false when reading failed.
-bool scan_file(const ngx_buf_t& buf, http::BodyFields& fields) noexcept {
-  static u_char piece[64 * 1024];  // of the process, which scans one body at a time
-  for (off_t at = buf.file_pos; at < buf.file_last;) {
-    const auto want = static_cast<size_t>(ngx_min(off_t{sizeof piece}, buf.file_last - at));
-    const ssize_t got = ngx_read_file(buf.file, piece, want, at);
-    if (got <= 0) {
-      return false;
-    }
-    if (fields.feed({reinterpret_cast<char*>(piece), static_cast<size_t>(got)})) {
-      return true;
-    }
-    at += got;
-  }
-  return true;
-}
+}  // namespace
 
-// False when reading failed.
-bool scan(const ngx_chain_t* link, http::BodyFields& fields) noexcept {
-  for (; link != nullptr; link = link->next) {
-    const ngx_buf_t& buf = *link->buf;
-    if (!ngx_buf_in_memory(&buf)) {
-      if (!scan_file(buf, fields)) {
-        return false;
-      }
-    } else if (fields.feed(
-                   {reinterpret_cast<char*>(buf.pos), static_cast<size_t>(buf.last - buf.pos)})) {
-      return true;
+// What has been seen of a body that comes in several pieces.
+class BodyReader {
+ public:
+  BodyReader(std::span<const std::string_view> names, std::string_view type) noexcept
+      : form_(http::FormFields::is_form(type)) {
+    if (form_) {
+      new (&of_form_) http::FormFields(names, type);
+    } else {
+      new (&of_json_) http::BodyFields(names);
     }
   }
-  return true;
-}
+  bool feed(std::string_view piece) noexcept {
+    return form_ ? of_form_.feed(piece) : of_json_.feed(piece);
+  }
+  http::BodyField operator[](size_t i) const noexcept { return form_ ? of_form_[i] : of_json_[i]; }
+  uint64_t files() const noexcept { return form_ ? of_form_.files() : 0; }
 
-// nullptr when reading failed, or memory ran out.
-const Body* read(ngx_http_request_t* r) noexcept {
-  const auto names = names_of(*main_conf(r));
+ private:
+  bool form_;
+  union {
+    http::BodyFields of_json_;
+    http::FormFields of_form_;
+  };
+};
+
+namespace {
+
+// What was found, in the request's pool; nullptr when memory ran out.
+const Body* keep(ngx_http_request_t* r, const BodyReader& found) noexcept {
+  const size_t count = main_conf(r)->body_fields.size();
   Body* body = make<Body>(r->pool);
   auto* fields =
-      static_cast<http::BodyField*>(ngx_palloc(r->pool, names.size() * sizeof(http::BodyField)));
-  http::BodyFields found(names);
-  if (body == nullptr || fields == nullptr ||
-      (r->request_body != nullptr && !scan(r->request_body->bufs, found))) {
+      static_cast<http::BodyField*>(ngx_palloc(r->pool, count * sizeof(http::BodyField)));
+  if (body == nullptr || fields == nullptr) {
     return nullptr;
   }
-  body->fields = {fields, names.size()};
-  for (size_t i = 0; i < names.size(); ++i) {
+  body->fields = {fields, count};
+  body->files = found.files();
+  for (size_t i = 0; i < count; ++i) {
     new (&fields[i]) http::BodyField(found[i]);
-    if (found[i].text.empty()) {
+    if (fields[i].text.empty()) {
       continue;
     }
-    const ngx_str_t text = copy(r->pool, found[i].text);
+    const ngx_str_t text = copy(r->pool, fields[i].text);
     if (text.data == nullptr) {
       return nullptr;
     }
-    body->fields[i].text = view(text);
+    fields[i].text = view(text);
   }
   return body;
+}
+
+// Feeds what has come. True once no more can matter.
+bool feed(BodyReader& reader, const ngx_chain_t* in) noexcept {
+  for (; in != nullptr; in = in->next) {
+    const ngx_buf_t& buf = *in->buf;
+    if (reader.feed({reinterpret_cast<char*>(buf.pos), static_cast<size_t>(buf.last - buf.pos)}) ||
+        buf.last_buf != 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+void finish(ngx_http_request_t* r, RequestState& state, const BodyReader& reader) noexcept {
+  const Body* body = keep(r, reader);
+  state.body = body == nullptr ? &kUnreadable : body;
+}
+
+// Some of the body has come. Most come whole, and need no memory but for what was found.
+void look_into(ngx_http_request_t* r, RequestState& state, const ngx_chain_t* in) noexcept {
+  const auto names = names_of(*main_conf(r));
+  const ngx_table_elt_t* header = r->headers_in.content_type;
+  const std::string_view type = header == nullptr ? std::string_view() : view(header->value);
+  if (state.body_reader == nullptr) {
+    BodyReader reader(names, type);
+    if (feed(reader, in)) {
+      return finish(r, state, reader);
+    }
+    void* memory = ngx_palloc(r->pool, sizeof(BodyReader));
+    if (memory == nullptr) {
+      state.body = &kUnreadable;
+      return;
+    }
+    state.body_reader = new (memory) BodyReader(reader);
+    return;
+  }
+  if (feed(*state.body_reader, in)) {
+    finish(r, state, *state.body_reader);
+    ngx_pfree(r->pool, state.body_reader);
+    state.body_reader = nullptr;
+  }
+}
+
+ngx_http_request_body_filter_pt next_body_filter;
+
+// Every body, whoever reads it: a redirect may lead to where its fields matter.
+ngx_int_t body_filter(ngx_http_request_t* r, ngx_chain_t* in) noexcept {
+  const MainConf& main = *main_conf(r);
+  if (r == r->main && in != nullptr && !(main.limits.empty() && main.passes.empty())) {
+    if (RequestState* state = state_of(r); state != nullptr && state->body == nullptr) {
+      look_into(r, *state, in);
+    }
+  }
+  return next_body_filter(r, in);
 }
 
 }  // namespace
@@ -141,11 +192,26 @@ std::string_view line_of(ngx_pool_t* pool, const http::BodyField& field) noexcep
 }
 
 const Body& body_of(ngx_http_request_t* r, RequestState& state) noexcept {
-  if (state.body == nullptr) {
-    const Body* body = read(r);
-    state.body = body == nullptr ? &kUnreadable : body;
+  static constexpr Body kNothing;
+  if (state.body == nullptr && state.body_reader != nullptr) {
+    finish(r, state, *state.body_reader);
   }
-  return *state.body;
+  return state.body != nullptr ? *state.body : body_size(r) == 0 ? kNothing : kUnreadable;
+}
+
+size_t body_size(const ngx_http_request_t* r) noexcept {
+  size_t size = 0;
+  if (r->request_body != nullptr) {
+    for (const ngx_chain_t* link = r->request_body->bufs; link != nullptr; link = link->next) {
+      size += static_cast<size_t>(ngx_buf_size(link->buf));
+    }
+  }
+  return size;
+}
+
+void install_body_filter() noexcept {
+  next_body_filter = ngx_http_top_request_body_filter;
+  ngx_http_top_request_body_filter = body_filter;
 }
 
 }  // namespace penstock

@@ -1,8 +1,9 @@
 // The fields of the body that the configuration has a use for: those that costs are reckoned from,
 // and every $penstock_body_NAME that it names.
 //
-// They are known once the configuration was read, and found in one pass over the body, however many
-// limits, costs and log variables ask for them.
+// They are known once the configuration was read, and found as the body comes, by a filter that
+// sees each piece before it is kept or spooled: whatever asks for them later reads nothing again. A
+// body is JSON, or a form where its type says so.
 #pragma once
 
 #include <span>
@@ -37,8 +38,9 @@ struct Body {
     kKnownFields
   };
 
-  bool readable = true;
+  bool readable = true;               // false: memory ran out
   std::span<http::BodyField> fields;  // in the order of the names, as many as there are
+  uint64_t files = 0;                 // that came with a form
 
   // What is looked for by no name is never there.
   http::BodyField operator[](size_t i) const noexcept {
@@ -54,7 +56,13 @@ size_t place_of(const MainConf& main, std::string_view name) noexcept;
 // Empty for a field that is not there or an empty string; data() is nullptr when memory ran out.
 std::string_view line_of(ngx_pool_t* pool, const http::BodyField& field) noexcept;
 
-// Reads the body, which is in memory or on disk, the first time. REQUIRES: state.body_read.
+// What was found in it. REQUIRES: state.body_read.
 const Body& body_of(ngx_http_request_t* r, RequestState& state) noexcept;
+
+// Of what is in r->request_body.
+size_t body_size(const ngx_http_request_t* r) noexcept;
+
+// Puts the filter among those that request bodies go through.
+void install_body_filter() noexcept;
 
 }  // namespace penstock

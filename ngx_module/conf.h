@@ -88,6 +88,9 @@ struct Value {
   bool get(ngx_http_request_t* r, std::string_view& out) const noexcept;
 };
 
+// Which answers carry RateLimit and its kind.
+enum RateHeadersOn : ngx_uint_t { kRateHeadersAll, kRateHeadersRefused, kRateHeadersNone };
+
 enum class Action : uint8_t { kReject, kDelay, kDegrade };
 
 // When a limit is judged: before access modules such as auth_request, or after them.
@@ -117,6 +120,7 @@ struct Limit {
   ngx_str_t degrade_field{};  // degrade_to=FIELD=VALUE: "model", or a field of the body
   ngx_str_t degrade_value{};
   bool dry_run = false;
+  bool pages = false;  // holds for pages of ours, too
   Stage stage = Stage::kPreaccess;
   const void* server = nullptr;  // the server{} or http{} where it stands
   ngx_str_t key_text{};          // as written
@@ -154,10 +158,15 @@ struct MainConf {
 };
 
 struct LocConf {
-  PoolArray<Limit*> limits;
-  PoolArray<Limit*> shown;  // penstock_quota: the limits that it tells of
+  PoolArray<Limit*> limits;  // that requests are judged by
+  PoolArray<Limit*> told;    // of a page: those that stand there, and that no request is judged by
+  PoolArray<Limit*> shown;   // penstock_quota: the limits that it tells of
+  bool limits_off = false;   // penstock_limit off: none is inherited
+  ngx_uint_t log_level = NGX_CONF_UNSET_UINT;     // of refusals; 0: none is logged
+  ngx_uint_t rate_headers = NGX_CONF_UNSET_UINT;  // RateHeadersOn
   PoolArray<CostFormula*> costs;
-  Value owner;                          // who may see and cancel the job
+  ngx_uint_t image_cost = NGX_CONF_UNSET_UINT;  // model tokens of a picture or sound
+  Value owner;                                  // who may see and cancel the job
   Value share;                          // whose share of the queue it takes; kNone: the owner's
   PoolArray<std::string_view> origins;  // of pages elsewhere that may open a WebSocket here
   ngx_http_upstream_conf_t upstream{};
@@ -272,6 +281,7 @@ ngx_int_t finish_tiers(ngx_conf_t* cf) noexcept;
 char* read_zone(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
 char* read_limit(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
 char* read_cost(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+char* read_image_cost(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
 // Gives every limit its counters; all tiers are known now.
 ngx_int_t bind_limits(ngx_conf_t* cf) noexcept;
 

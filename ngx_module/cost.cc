@@ -65,9 +65,21 @@ void set_cost(RequestState& state, Unit unit, double amount, double asked, bool 
   state.asked[i] = counted(asked, unit);
 }
 
+// The bytes of its text, and how many pictures and sounds it has.
+void weigh_prompt(const Fields& fields, uint64_t files, uint64_t each,
+                  RequestState& state) noexcept {
+  state.prompt_bytes = 0;
+  uint64_t media = files;
+  for (const size_t i : {kPrompt, kMessages, kInput}) {
+    const BodyField field = fields[i];
+    state.prompt_bytes += field.bytes - field.media_bytes;
+    media += field.media;
+  }
+  state.media_tokens = media * each;
+}
+
 void reckon_by_habit(const Fields& fields, const Estimate& usual, bool body,
                      RequestState& state) noexcept {
-  state.prompt_bytes = fields[kPrompt].bytes + fields[kMessages].bytes + fields[kInput].bytes;
   if (!body) {
     return;
   }
@@ -75,7 +87,8 @@ void reckon_by_habit(const Fields& fields, const Estimate& usual, bool body,
       number_or(fields[kMaxCompletionTokens], number_or(fields[kMaxTokens], std::nan("")));
   const bool told = !std::isnan(asked);
   const double answers = std::max(1.0, number_or(fields[kAnswers], 1));
-  const double prompt = std::ceil(static_cast<double>(state.prompt_bytes) / usual.bytes_per_token);
+  const double prompt = std::ceil(static_cast<double>(state.prompt_bytes) / usual.bytes_per_token) +
+                        static_cast<double>(state.media_tokens);
   set_cost(state, Unit::kTokens, prompt + (told ? asked : usual.completion_tokens) * answers,
            (told ? asked : 0) * answers, body);
   set_cost(state, Unit::kGpu, usual.gpu_ms / 1000, 0, body);
@@ -129,14 +142,14 @@ Fault reckon(ngx_http_request_t* r, RequestState& state) noexcept {
     kinds[static_cast<size_t>(Unit::kRequests)] = 1;
   }
   static constexpr Body kNoBody;
-  const bool has =
-      state.body_read && r->request_body != nullptr && r->request_body->bufs != nullptr;
+  const bool has = state.body_read && body_size(r) > 0;  // a chunked one may be empty
   const Body& body = has ? body_of(r, state) : kNoBody;
   if (!body.readable) {
     return {.detail = "The request's body could not be read."};
   }
   const MainConf& main = *main_conf(r);
   const Fields fields(main, body, state);
+  weigh_prompt(fields, body.files, loc.image_cost, state);
   reckon_by_habit(fields, estimate_of(main, model_of(r, state)), has, state);
   for (const CostFormula* cost : loc.costs) {
     if (const Fault fault = apply(r, *cost, fields, has, state); !fault.detail.empty()) {

@@ -63,7 +63,7 @@ bool add_replacement(ngx_pool_t* pool, RequestState& state, const Limit& limit) 
 
 bool may_degrade(ngx_http_request_t* r, const RequestState& state,
                  std::span<const Judged> judged) noexcept {
-  if (!loc_conf(r)->passes || !has_body(r)) {
+  if (!loc_conf(r)->passes || (state.body_read ? body_size(r) == 0 : !has_body(r))) {
     return false;
   }
   return std::all_of(judged.begin(), judged.end(), [&](const Judged& j) {

@@ -8,6 +8,8 @@
 namespace penstock {
 namespace {
 
+constexpr ngx_int_t kMostImageCost = 1'000'000'000;
+
 // The zone's counter of this name, made if there is none. nullptr: memory ran out, or another rule
 // has the name (`other`).
 Counter* counter_of(ngx_pool_t* pool, Zone& zone, const Rule& rule, const Rule*& other) noexcept {
@@ -32,7 +34,7 @@ Counter* counter_of(ngx_pool_t* pool, Zone& zone, const Rule& rule, const Rule*&
 // ---- the parts of a limit ----
 
 struct LimitParts {
-  std::string_view zone, key, tier, name, action, max_delay, degrade_to, dry_run, stage;
+  std::string_view zone, key, tier, name, action, max_delay, degrade_to, dry_run, stage, pages;
   Terms terms;
 };
 
@@ -52,12 +54,13 @@ char* read_limit_parts(ngx_conf_t* cf, LimitParts& parts) noexcept {
         !option(text, "tier", parts.tier) && !option(text, "name", parts.name) &&
         !option(text, "action", parts.action) && !option(text, "max_delay", parts.max_delay) &&
         !option(text, "degrade_to", parts.degrade_to) && !option(text, "dry_run", parts.dry_run) &&
-        !option(text, "stage", parts.stage) && !parts.terms.take(text)) {
+        !option(text, "stage", parts.stage) && !option(text, "pages", parts.pages) &&
+        !parts.terms.take(text)) {
       return refuse(
           cf,
           "unknown parameter \"%V\" of penstock_limit; it takes zone=, key=, tier= or one "
           "of rate=, quota=, concurrency= (with burst=, algorithm=, name=), and action=, "
-          "max_delay=, degrade_to=, dry_run=, stage=",
+          "max_delay=, degrade_to=, dry_run=, stage=, pages=; or off alone",
           &arg(cf, i));
     }
   }
@@ -147,6 +150,10 @@ char* read_action(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) noexcep
     return refuse(cf, "dry_run is on or off");
   }
   limit.dry_run = parts.dry_run == "on";
+  if (!parts.pages.empty() && parts.pages != "on" && parts.pages != "off") {
+    return refuse(cf, "pages is on or off");
+  }
+  limit.pages = parts.pages == "on";
   if (!parts.stage.empty() && parts.stage != "preaccess" && parts.stage != "access") {
     return refuse(cf, "stage is preaccess or access (after auth_request and the like)");
   }
@@ -356,6 +363,15 @@ char* read_zone(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
 char* read_limit(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   auto& loc = *static_cast<LocConf*>(conf);
   MainConf& main = *main_conf(cf);
+  const bool off = cf->args->nelts == 2 && view(arg(cf, 1)) == "off";
+  if (loc.limits_off || (off && !loc.limits.empty())) {
+    return refuse(cf,
+                  "\"penstock_limit off\" ends what is inherited, and stands alone in its place");
+  }
+  if (off) {
+    loc.limits_off = true;
+    return NGX_CONF_OK;
+  }
   LimitParts parts;
   if (read_limit_parts(cf, parts) != NGX_CONF_OK) {
     return kConfError;
@@ -443,6 +459,26 @@ char* read_cost(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
       loc.costs.push(cf->pool, new (memory) CostFormula{unit, *formula}) == nullptr) {
     return kConfError;
   }
+  return NGX_CONF_OK;
+}
+
+char* read_image_cost(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
+  auto& loc = *static_cast<LocConf*>(conf);
+  const ngx_str_t& text = arg(cf, 1);
+  if (loc.image_cost != NGX_CONF_UNSET_UINT) {
+    return const_cast<char*>("is duplicate");
+  }
+  const ngx_int_t tokens = text.len > 1 && text.data[text.len - 1] == 't'
+                               ? ngx_atoi(text.data, text.len - 1)
+                               : NGX_ERROR;
+  if (tokens == NGX_ERROR || tokens > kMostImageCost) {
+    return refuse(
+        cf,
+        "invalid cost \"%V\" of penstock_image_cost: it is a number of model tokens, such "
+        "as 1000t, and at most %it",
+        &text, kMostImageCost);
+  }
+  loc.image_cost = static_cast<ngx_uint_t>(tokens);
   return NGX_CONF_OK;
 }
 

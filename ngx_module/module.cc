@@ -11,12 +11,13 @@
 //   zone               the shared memory of counters; zone_store: with file=, beyond Nginx's end
 //   admission          all limits of a request, together
 //   body               the fields of the body that limits and costs ask for
+//   known_variables    what may be kept of variables that were asked for before it came
 //   cost               what a request is reckoned to use
 //   delay, degrade     what being over a limit means, other than a refusal
 //   receipt            what was charged: settled, given back, released
 //   receipt_codec      the same as bytes, for a promised job; edge_line: what became of such
 //   telemetry          what all workers count and learn; metrics, quota and console show it
-//   reply              refusals, and Nginx's own errors, as problems
+//   reply              refusals, and Nginx's own errors, as problems; refusal_log: in the error log
 //   job_headers        what a request asks for besides an answer
 //   pass, answer       the job over the wire, and what comes back; answer_headers: what it carries
 //   stored_file        an answer that is a file; websocket: a client that only listens
@@ -76,6 +77,7 @@ ngx_int_t postconfiguration(ngx_conf_t* cf) noexcept {
     return NGX_ERROR;
   }
   install_problem_filters();
+  install_body_filter();
   return NGX_OK;
 }
 
@@ -120,6 +122,22 @@ ngx_conf_bitmask_t next_upstream_words[] = {
     {ngx_null_string, 0},
 };
 
+ngx_conf_enum_t log_levels[] = {
+    {ngx_string("off"), 0},
+    {ngx_string("info"), NGX_LOG_INFO},
+    {ngx_string("notice"), NGX_LOG_NOTICE},
+    {ngx_string("warn"), NGX_LOG_WARN},
+    {ngx_string("error"), NGX_LOG_ERR},
+    {ngx_null_string, 0},
+};
+
+ngx_conf_enum_t rate_headers_words[] = {
+    {ngx_string("on"), kRateHeadersAll},
+    {ngx_string("refused"), kRateHeadersRefused},
+    {ngx_string("off"), kRateHeadersNone},
+    {ngx_null_string, 0},
+};
+
 ngx_command_t commands[] = {
     {ngx_string("penstock_zone"), NGX_HTTP_MAIN_CONF | NGX_CONF_2MORE, read_zone,
      NGX_HTTP_MAIN_CONF_OFFSET, 0, nullptr},
@@ -129,6 +147,12 @@ ngx_command_t commands[] = {
      0, nullptr},
     {ngx_string("penstock_cost"), kAnywhere | NGX_CONF_TAKE2, read_cost, NGX_HTTP_LOC_CONF_OFFSET,
      0, nullptr},
+    {ngx_string("penstock_image_cost"), kAnywhere | NGX_CONF_TAKE1, read_image_cost,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+    {ngx_string("penstock_log_level"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_enum_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, offsetof(LocConf, log_level), &log_levels},
+    {ngx_string("penstock_headers"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_enum_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, offsetof(LocConf, rate_headers), &rate_headers_words},
     {ngx_string("penstock_docs"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1, ngx_conf_set_str_slot,
      NGX_HTTP_MAIN_CONF_OFFSET, offsetof(MainConf, docs), nullptr},
     {ngx_string("penstock_max_delayed"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1, ngx_conf_set_num_slot,

@@ -17,6 +17,21 @@ ngx_http_core_loc_conf_t& core_of(ngx_conf_t* cf) noexcept {
       ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
 }
 
+// What a page shows, or has no use for, and what its own requests are judged by. False when memory
+// ran out.
+bool part_limits(ngx_pool_t* pool, LocConf& loc) noexcept {
+  PoolArray<Limit*> judged;
+  loc.later = loc.degrades = false;
+  for (Limit* limit : loc.limits) {
+    if ((limit->pages ? judged : loc.told).push(pool, limit) == nullptr) {
+      return false;
+    }
+    loc.later = loc.later || (limit->pages && limit->stage == Stage::kAccess);
+  }
+  loc.limits = judged;
+  return true;
+}
+
 }  // namespace
 
 u_char* Page::room_for(size_t bytes) noexcept {
@@ -164,11 +179,14 @@ char* merge_page(ngx_conf_t* cf, const LocConf& above, LocConf& loc) noexcept {
   if (loc.page != nullptr && core.handler != loc.page) {
     return refuse_second_answer(cf);
   }
-  if (loc.page != nullptr && !loc.quota && loc.own_limits) {
-    const Limit& first = *loc.limits[0];
+  if (loc.page != nullptr && !part_limits(cf->pool, loc)) {
+    return kConfError;
+  }
+  if (loc.page != nullptr && !loc.quota && loc.own_limits && !loc.told.empty()) {
+    const Limit& first = *loc.told[0];
     refuse_at(cf, first.file, first.line,
-              "penstock_limit does nothing beside penstock_metrics and penstock_console, which no "
-              "limit refuses; say who may ask by allow and deny, or use limit_req");
+              "penstock_limit does nothing beside penstock_metrics and penstock_console without "
+              "pages=on; say so, or who may ask by allow and deny");
     return kConfError;
   }
   MainConf& main = *main_conf(cf);

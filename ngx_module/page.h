@@ -56,8 +56,9 @@ ngx_int_t check_method(ngx_http_request_t* r, ngx_uint_t methods,
 // Makes `handler` the location's at the line being read. Refuses a location that has another one.
 char* set_page(ngx_conf_t* cf, LocConf& loc, ngx_http_handler_pt handler) noexcept;
 
-// For merge_loc_conf: `if` and `limit_except` blocks of a page's location answer as it does.
-// Refuses a location where another directive has taken the page's place.
+// For merge_loc_conf: `if` and `limit_except` blocks of a page's location answer as it does; what
+// its own requests are judged by is parted from what it tells of. Refuses a location where another
+// directive has taken the page's place.
 char* merge_page(ngx_conf_t* cf, const LocConf& above, LocConf& loc) noexcept;
 
 }  // namespace penstock

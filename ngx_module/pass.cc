@@ -23,16 +23,6 @@ wire::Hello hello() noexcept {
   return hello;
 }
 
-size_t body_size(const ngx_http_request_t* r) noexcept {
-  size_t size = 0;
-  if (r->request_body != nullptr) {
-    for (const ngx_chain_t* link = r->request_body->bufs; link != nullptr; link = link->next) {
-      size += static_cast<size_t>(ngx_buf_size(link->buf));
-    }
-  }
-  return size;
-}
-
 // The submit message without the body, which follows in the chain.
 bool describe(ngx_http_request_t* r, RequestState& state, wire::Submit& submit) noexcept {
   const LocConf& loc = *loc_conf(r);
@@ -137,7 +127,9 @@ ngx_int_t create_request(ngx_http_request_t* r) noexcept {
   }
   use_first_buffer(r, *state);
   if (loc_conf(r)->asks) {
-    return create_question(r, *state);
+    const ngx_int_t asked = create_question(r, *state);
+    state->handed_over = asked == NGX_OK;
+    return asked;
   }
   wire::Submit submit;
   if (!describe(r, *state, submit)) {
@@ -155,7 +147,12 @@ ngx_int_t create_request(ngx_http_request_t* r) noexcept {
                                  static_cast<uint32_t>(body)));
   }
   r->upstream->request_bufs = link;
-  return append_body(r, &link->next);
+  const ngx_int_t whole = append_body(r, &link->next);
+  state->handed_over = whole == NGX_OK;
+  ngx_log_debug3(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                 "penstock hands over %uz bytes to queue \"%V\", %uL tokens reserved", body,
+                 &loc_conf(r)->queue, submit.cost);
+  return whole;
 }
 
 bool wants_promise(const RequestState& state) noexcept {
@@ -190,7 +187,7 @@ void abort_request(ngx_http_request_t*) noexcept {}
 Usage usage_so_far(ngx_http_request_t* r, const RequestState& state) noexcept {
   const double prompt = static_cast<double>(state.prompt_bytes) /
                         estimate_of(*main_conf(r), view(state.model)).bytes_per_token;
-  return {static_cast<uint64_t>(prompt) + state.chunks,
+  return {static_cast<uint64_t>(prompt) + state.media_tokens + state.chunks,
           static_cast<uint64_t>((monotonic_ns() - state.begun_ns) / kNsPerMs)};
 }
 
@@ -230,7 +227,9 @@ void settle_up(ngx_http_request_t* r, RequestState& state, bool failed, bool lef
     return refund(state.receipt, false);  // the job was there already: it cost the request alone
   }
   if (state.done) {
-    learn(*main_conf(r), view(state.model), state.prompt_bytes, state.prompt_tokens,
+    // What pictures come to says nothing of text.
+    const uint64_t text = state.media_tokens == 0 ? state.prompt_bytes : 0;
+    learn(*main_conf(r), view(state.model), text, state.prompt_tokens,
           state.usage.tokens - state.prompt_tokens, state.usage.gpu_ms);
     settle(state.receipt, state.usage);
   } else if (state.chunks != 0 && state.answer_is_events) {
@@ -250,6 +249,9 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t rc) noexcept {
   constexpr ngx_uint_t kFirstServerError = 500;
   const bool answered = r->upstream->header_sent != 0;
   const bool broken = rc >= static_cast<ngx_int_t>(kFirstServerError);
+  ngx_log_debug4(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                 "penstock settles, rc %i: done %d, %uL tokens, %uL ms", rc, state->done ? 1 : 0,
+                 state->usage.tokens, state->usage.gpu_ms);
   settle_up(r, *state,
             broken || (answered && r->upstream->headers_in.status_n >= kFirstServerError),
             rc == NGX_HTTP_CLIENT_CLOSED_REQUEST);
@@ -266,7 +268,6 @@ void body_is_here(ngx_http_request_t* r) noexcept {
     return;
   }
   state.body_read = true;
-  state.handed_over = true;
   ngx_http_upstream_init(r);
 }
 

@@ -316,8 +316,9 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   auto& loc = *static_cast<LocConf*>(child);
   ngx_http_core_loc_conf_t* core = core_of(cf);
   loc.own_limits = !loc.limits.empty() || (core->noname && above.own_limits);
-  if (loc.limits.empty()) {
+  if (loc.limits.empty() && !loc.limits_off) {
     loc.limits = above.limits;
+    loc.told = above.told;
     loc.later = above.later;
     loc.degrades = above.degrades;
   }
@@ -342,6 +343,9 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
       core->handler != ask_about_jobs) {
     return refuse_second_answer(cf);
   }
+  ngx_conf_merge_uint_value(loc.image_cost, above.image_cost, 1000);
+  ngx_conf_merge_uint_value(loc.log_level, above.log_level, NGX_LOG_ERR);
+  ngx_conf_merge_uint_value(loc.rate_headers, above.rate_headers, kRateHeadersAll);
   // `if` and `limit_except` blocks hand over where their location does, but for those in which
   // another directive answers.
   if (core->noname && core->handler == nullptr && loc.upstream.upstream == nullptr &&

@@ -164,7 +164,7 @@ ngx_int_t bind_quotas(ngx_conf_t* cf) noexcept {
   const MainConf& main = *main_conf(cf);
   const void* everywhere = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
   for (LocConf* loc : main.quotas) {
-    if (!add_shown(cf->pool, loc->limits, *loc)) {
+    if (!add_shown(cf->pool, loc->told, *loc)) {
       return NGX_ERROR;
     }
     if (loc->own_limits && !loc->shown.empty()) {
@@ -173,9 +173,9 @@ ngx_int_t bind_quotas(ngx_conf_t* cf) noexcept {
     PoolArray<Limit*> all;
     for (Limit* limit : main.limits) {
       // One that needs another location's access checks first could tell of somebody else here.
-      if (limit->stage == Stage::kPreaccess &&
+      if (limit->stage == Stage::kPreaccess && !limit->pages &&
           (limit->server == loc->server || limit->server == everywhere) &&
-          std::find(loc->limits.begin(), loc->limits.end(), limit) == loc->limits.end() &&
+          std::find(loc->told.begin(), loc->told.end(), limit) == loc->told.end() &&
           all.push(cf->pool, limit) == nullptr) {
         return NGX_ERROR;
       }

@@ -158,6 +158,11 @@ int64_t usual_wait_ns(const Bound& bound) noexcept {
 
 bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const Judged> judged,
                        bool refused, RateHeaders& pushed) noexcept {
+  if (const ngx_uint_t on = loc_conf(r)->rate_headers;
+      on == kRateHeadersNone || (on == kRateHeadersRefused && !refused)) {
+    Headers(r, pushed);  // of a location that was redirected from
+    return true;
+  }
   Shown chosen[kMaxCharges];
   size_t count = 0;
   size_t room = 2 * (Text::kMaxDigits + 8);

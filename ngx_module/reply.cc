@@ -102,6 +102,9 @@ ngx_int_t header_filter(ngx_http_request_t* r) noexcept {
     return next_header_filter(r);
   }
   prefer_busy(r, *state);
+  if (r->err_status == NGX_HTTP_NOT_ALLOWED) {
+    push_header(r, "Allow", str(loc_conf(r)->asks ? "GET, HEAD, DELETE" : "GET, HEAD, POST"));
+  }
   const PageWords words = words_for(r->err_status);
   const ngx_str_t body = render_problem(
       r->pool,

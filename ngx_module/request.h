@@ -12,6 +12,8 @@
 
 namespace penstock {
 
+class BodyReader;
+class KnownVariables;
 struct JobHeaders;
 struct StoredFile;
 struct WebSocket;
@@ -85,22 +87,25 @@ struct RequestState {
   bool passes = false;       // penstock_pass or penstock_jobs has it
   bool handed_over = false;  // to penstockd
   bool started_at_once = false;
-  bool done = false;  // the answer is complete, and `usage` is what it took
+  bool done = false;                // the answer is complete, and `usage` is what it took
+  KnownVariables* known = nullptr;  // while limits ask for variables
   const Tier* tier = nullptr;
   const Rule* exceeded = nullptr;  // the limit that refused, the one to wait for longest
   int64_t retry_after_s = 0;
   const LocConf* judged_in[kStages] = {};  // where it was judged last
   const LocConf* costed_in = nullptr;      // by whose formulas its cost was reckoned
   MetLimits met;
-  int64_t accepted_ns = 0;     // when it came into the queue, steady
-  RetryHeaders retry = {};     // of a refusal
-  const Body* body = nullptr;  // once it was looked into: see body_of()
+  int64_t accepted_ns = 0;            // when it came into the queue, steady
+  RetryHeaders retry = {};            // of a refusal
+  BodyReader* body_reader = nullptr;  // while it comes in pieces
+  const Body* body = nullptr;         // once all that matters has come: see body_of()
   ngx_str_t model{};
   ngx_str_t replace{};  // fields that take the place of the body's, as JSON: action=degrade
 
-  uint64_t cost[kUnits] = {1, 0, 0};   // reckoned, in the units' counts
-  uint64_t asked[kUnits] = {1, 0, 0};  // that much of it by the request's own word
-  uint64_t prompt_bytes = 0;
+  uint64_t cost[kUnits] = {1, 0, 0};        // reckoned, in the units' counts
+  uint64_t asked[kUnits] = {1, 0, 0};       // that much of it by the request's own word
+  uint64_t prompt_bytes = 0;                // of text
+  uint64_t media_tokens = 0;                // for pictures and sounds
   Receipt receipt;                          // what admission charged
   const JobHeaders* job_headers = nullptr;  // nullptr: it asks for an answer and no more
   RateHeaders rate_headers = {};
@@ -172,6 +177,7 @@ RequestState* state_of(ngx_http_request_t* r) noexcept;
 // wanted.
 std::string_view model_of(ngx_http_request_t* r, RequestState& state) noexcept;
 
+// Of a chunked one nobody knows before it has come.
 inline bool has_body(const ngx_http_request_t* r) noexcept {
   return r->headers_in.content_length_n > 0 || r->headers_in.chunked != 0;
 }
@@ -180,6 +186,9 @@ inline bool has_body(const ngx_http_request_t* r) noexcept {
 inline bool body_to_come(const ngx_http_request_t* r, const RequestState& state) noexcept {
   return !state.body_read && has_body(r);
 }
+
+// What its body is encoded by, if that is not identity: empty if by nothing.
+std::string_view encoding_of(const ngx_http_request_t* r) noexcept;
 
 // Adds a response header. `key` must be a literal, `value` must live as long as the request.
 // nullptr when memory ran out.

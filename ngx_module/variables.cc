@@ -1,5 +1,6 @@
 #include "ngx_module/variables.h"
 
+#include "ngx_module/known_variables.h"
 #include "ngx_module/request.h"
 #include "ngx_module/text.h"
 
@@ -44,7 +45,15 @@ std::string_view retry_after(ngx_http_request_t*, RequestState& s, ngx_pool_t* p
                               : print(pool, static_cast<uint64_t>(s.retry_after_s));
 }
 
+// What hangs on the body is asked for.
+void note_asked(const RequestState& state) noexcept {
+  if (state.known != nullptr) {
+    state.known->note();
+  }
+}
+
 std::string_view model(ngx_http_request_t* r, RequestState& s, ngx_pool_t*) {
+  note_asked(s);
   return model_of(r->main, s);
 }
 
@@ -145,6 +154,9 @@ ngx_int_t get_body_field(ngx_http_request_t* r, ngx_http_variable_value_t* v,
   v->not_found = 1;
   v->valid = 0;
   v->no_cacheable = 1;
+  if (state != nullptr) {
+    note_asked(*state);
+  }
   if (state == nullptr || !state->body_read) {
     if (state != nullptr) {
       state->body_wanted = true;

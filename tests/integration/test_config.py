@@ -114,7 +114,7 @@ MISTAKES = [
     ("a cost that is no formula", ZONE, "penstock_cost gs 'n *';", r'"n \*".*character'),
     ("a cost twice", ZONE, "penstock_cost gs n; penstock_cost gs 1;", r"penstock_cost gs.*twice"),
     ("a limit that no page obeys", ZONE, "location / { penstock_metrics; penstock_limit zone=edge key=a rate=1r/s name=a; }",
-     r"does nothing beside penstock_metrics.*limit_req"),
+     r"does nothing beside penstock_metrics.*pages=on"),
     ("a parameter without a value", ZONE, limit("zone=edge key=a rate=1r/m name=a burst="), r'"burst=" .*no value.*leave it out'),
     ("a plan's parameter without a value", ZONE + "penstock_tier free { rate 1r/m burst=; }", "", r'"burst=" of rate has no value'),
     ("a plan of two weights", ZONE + "penstock_tier free { weight 1; rate 1r/s; weight 3; }", "", r'weight.*"free" twice'),
