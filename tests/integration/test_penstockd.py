@@ -47,6 +47,21 @@ def test_status_says_the_version_too(penstock, folder):
     assert json.loads(shown[1])["version"] == version
 
 
+@pytest.mark.parametrize("secret,mode,message", [
+    (None, 0o600, r"cannot be read: No such file"),
+    ("\nsecret\n", 0o600, r"hook.secret:2: a secret is whsec_.*openssl rand"),
+    ("\n", 0o600, r"has no secret; make one by"),
+])
+def test_a_check_opens_the_file_of_webhook_secrets(folder, secret, mode, message):
+    if secret is not None:
+        (folder / "hook.secret").write_text(secret)
+        (folder / "hook.secret").chmod(mode)
+    status, said = check(folder, f"socket: {folder}/s\nwebhooks:\n  secret_file: hook.secret\n")
+    assert status == 1 and re.search(r"p.yaml:3: key 'webhooks.secret_file': .*" + message, said), said
+    (folder / "hook.secret").write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
+    assert check(folder, f"socket: {folder}/s\nwebhooks:\n  secret_file: hook.secret\n")[0] == 0
+
+
 @pytest.mark.parametrize("yaml,message", [
     ("socket: /tmp/s\nworkers:\n  - { name: a, engine: simulate, slotz: 4 }\n", r"p.yaml:3: .*slotz.*'slots'"),
     ("socket: /tmp/s\nquues: {}\n", r"p.yaml:2: .*quues.*'queues'"),

@@ -4,6 +4,8 @@ import base64
 import http.server
 import json
 import os
+import re
+import socket
 import subprocess
 import threading
 
@@ -66,8 +68,13 @@ def service(penstock, folder):
         secret.write_text(SECRET + "\n")
         os.chmod(secret, 0o600)
         yaml = f"state: state\nwebhooks: {{ secret_file: {secret}, allow: {allow} }}\n"
-        return penstock(workers=[simulate(slots=1, service_time="1ms", **more)], yaml=yaml)
+        return penstock(server="location = /metrics { penstock_metrics gpu; }", workers=[simulate(slots=1, service_time="1ms", **more)], yaml=yaml)
     return start
+
+
+def outcomes(service):
+    """How many tries ended in which way."""
+    return {name: int(count) for name, count in re.findall(r'^penstock_webhooks_total\{.*outcome="(\w+)".*\} (\d+)$', service.get("/metrics").text(), re.M)}
 
 
 def submit(service, callback, id=1):
@@ -125,3 +132,30 @@ def test_a_name_that_leads_inside_is_not_connected_to(service, receiver):
     assert submit(running, here.url.replace("127.0.0.1", "localhost"))["status"] == 202
     until(lambda: "was given up: its address is private" in running.penstockd.process.text(), "it is given up")
     assert here.posts == []
+
+
+def test_a_url_that_said_410_stays_disabled_over_a_restart(service, receiver):
+    gone, good = receiver(410), receiver()
+    running = service()
+    assert submit(running, gone.url)["status"] == 202
+    until(lambda: gone.posts, "it is asked once")
+    until(lambda: outcomes(running).get("disabled") == 1, "its answer is known")
+    running.penstockd.stop()
+    running.penstockd.start()
+    running.wait_for_workers(running.penstockd)
+    for url in (gone.url, good.url):
+        assert submit(running, url)["status"] == 202
+    until(lambda: good.posts, "a later one comes")
+    until(lambda: outcomes(running).get("disabled") == 1, "the other has been judged in its new life")
+    assert len(gone.posts) == 1
+
+
+def test_a_receiver_that_hangs_holds_up_no_other(service, receiver):
+    good, running = receiver(), service(allow="[127.0.0.1, localhost]")
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as hangs:  # connections are made, and nobody answers
+        for id in range(1, 9):
+            assert submit(running, f"http://127.0.0.1:{hangs.getsockname()[1]}/")["status"] == 202
+        hangs.accept()[0].close()
+        assert submit(running, good.url + "/port")["status"] == 202
+        assert submit(running, good.url.replace("127.0.0.1", "localhost") + "/name")["status"] == 202
+        until(lambda: len(good.posts) == 2, "another port and another name are told, long before the other is given up", 12)

@@ -14,6 +14,7 @@
 #include "shared/http/body_fields.h"
 #include "shared/wire/status_page.h"
 #include "worker/queue/config_section.h"
+#include "worker/queue/webhook_signature.h"
 #include "worker/queue/webhook_target.h"
 
 namespace penstock::queue {
@@ -429,7 +430,7 @@ AccessConfig read_access(const YAML::Node& node, Complaints& complaints) {
   return access;
 }
 
-WebhooksConfig read_webhooks(const YAML::Node& node, const std::string& file,
+WebhooksConfig read_webhooks(const YAML::Node& node, const std::string& file, NamedFiles files,
                              Complaints& complaints) {
   WebhooksConfig webhooks;
   if (!node.IsDefined()) {
@@ -439,6 +440,11 @@ WebhooksConfig read_webhooks(const YAML::Node& node, const std::string& file,
   section.text("secret_file", webhooks.secret_file);
   if (!webhooks.secret_file.empty()) {
     webhooks.secret_file = relative_to(file, webhooks.secret_file);
+    if (files == NamedFiles::kOpened) {
+      if (const auto secrets = WebhookSecrets::load(webhooks.secret_file); !secrets) {
+        section.complain("secret_file", secrets.error().message);
+      }
+    }
   }
   const YAML::Node allow = section.take("allow");
   if (allow.IsDefined() && !allow.IsSequence()) {
@@ -455,7 +461,8 @@ WebhooksConfig read_webhooks(const YAML::Node& node, const std::string& file,
   return webhooks;
 }
 
-Config read_file(const YAML::Node& root, const std::string& path, Complaints& complaints) {
+Config read_file(const YAML::Node& root, const std::string& path, NamedFiles files,
+                 Complaints& complaints) {
   Section section(root, "", complaints);
   Config config;
   read_socket(section, config);
@@ -469,7 +476,7 @@ Config read_file(const YAML::Node& root, const std::string& path, Complaints& co
   read_workers(section.take("workers"), path, config, complaints);
   config.devices = read_devices(section.take("devices"), complaints);
   config.limits = read_limits(section.take("limits"), complaints);
-  config.webhooks = read_webhooks(section.take("webhooks"), path, complaints);
+  config.webhooks = read_webhooks(section.take("webhooks"), path, files, complaints);
   config.access = read_access(section.take("access"), complaints);
   section.done();
   return config;
@@ -477,7 +484,7 @@ Config read_file(const YAML::Node& root, const std::string& path, Complaints& co
 
 }  // namespace
 
-Result<Config> parse_config(std::string_view text, const std::string& path) {
+Result<Config> parse_config(std::string_view text, const std::string& path, NamedFiles files) {
   if (text.size() > kMaxConfigBytes) {
     return Error{path + ": the file has " + std::to_string(text.size()) +
                  " bytes; a configuration has at most " + std::to_string(kMaxConfigBytes)};
@@ -492,7 +499,7 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
       }
     }
     const YAML::Node root = documents.empty() ? YAML::Node() : documents.front();
-    Config config = read_file(root, path, complaints);
+    Config config = read_file(root, path, files, complaints);
     if (complaints.empty()) {
       return config;
     }
@@ -502,7 +509,7 @@ Result<Config> parse_config(std::string_view text, const std::string& path) {
   return Error{complaints.text()};
 }
 
-Result<Config> load_config(const std::string& path) {
+Result<Config> load_config(const std::string& path, NamedFiles files) {
   std::ifstream file(path, std::ios::binary);
   if (!file) {
     return Error{path + ": cannot be read: " + std::strerror(errno)};
@@ -510,7 +517,7 @@ Result<Config> load_config(const std::string& path) {
   std::string text(kMaxConfigBytes + 1, '\0');
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<size_t>(file.gcount()));
-  return parse_config(text, path);
+  return parse_config(text, path, files);
 }
 
 }  // namespace penstock::queue

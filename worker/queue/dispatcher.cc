@@ -79,6 +79,7 @@ Job& Dispatcher::let_in(Waiter& waiter, const limit::Hash128& owner, std::string
 }
 
 void Dispatcher::enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Claim& claim) {
+  job.share = claim.owner;
   scheduler_.add(job, lane, claim, wires_.now_ns());
   const int64_t wait_ns = scheduler_.predicted_wait_ns(job, wires_.now_ns());
   job.extra().predicted_ms =
@@ -183,6 +184,7 @@ void Dispatcher::restore(JobRecord&& record) {
   auto fresh = std::make_unique<Job>();
   fresh->id = record.id;
   fresh->owner = record.owner.lo;
+  fresh->share = record.share.lo;
   fresh->promise = Promise::kMade;
   fresh->keeps_answer = true;
   fresh->has_callback = !record.callback.empty();

@@ -64,7 +64,7 @@ class Dispatcher {
   void use(Store& store);
   Store* store() { return store_; }
   // Told of each promised job that asked for a webhook, once its end is on disk.
-  std::function<void(const JobId&)> on_callback_due;
+  std::function<void(const JobId&, uint64_t share)> on_callback_due;
 
   // Takes over queues, workers and limits. Callers whose job nobody serves any more get 404.
   void apply(const Config& config);

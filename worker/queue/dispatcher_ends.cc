@@ -118,7 +118,7 @@ void Dispatcher::ended(Job& job, const JobEnd& end) {
   if (job.promise != Promise::kNone) {
     let_edge_settle(job, end);
     if (job.has_callback && on_callback_due) {
-      on_callback_due(job.id);
+      on_callback_due(job.id, job.share);
     }
   }
   erase(job);

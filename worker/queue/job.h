@@ -58,6 +58,7 @@ struct Job : Scheduler::Ticket {
   bool looking_up : 1 =
       false;           // the store is asked whether its key is known; it is in no queue yet
   uint64_t owner = 0;  // who may see it: of the keyed hash, the lower half; 0: nobody's
+  uint64_t share = 0;  // whose share it takes, of the queue and of the webhooks' senders
   std::unique_ptr<More> more;
   std::unique_ptr<Job> next_in_table;  // see JobTable
 
@@ -77,6 +78,6 @@ struct Job : Scheduler::Ticket {
   // By which the edge knows it.
   uint64_t edge_number() const noexcept { return sequence_of(id); }
 };
-static_assert(sizeof(Job) <= 120, "hundreds of thousands may be queued");
+static_assert(sizeof(Job) <= 128, "hundreds of thousands may be queued");
 
 }  // namespace penstock::queue

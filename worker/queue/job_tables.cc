@@ -48,8 +48,16 @@ constexpr const char* kMigrations[kSchemaVersion] = {
     "INSERT INTO owned SELECT owner, seq FROM jobs ORDER BY owner, seq;"
     "INSERT INTO owned_up_to SELECT coalesce(max(seq), 0) FROM jobs;"
     "DROP INDEX jobs_owner;",
-    // NULL: the owner's.
-    "ALTER TABLE jobs ADD COLUMN share BLOB;"};
+    // Whose share a job takes; NULL: the owner's.
+    "ALTER TABLE jobs ADD COLUMN share BLOB;"
+    // Deliveries are read when they are due, of each share a part. `whose`: the lower half of its
+    // hash. And the URLs that want no more.
+    "ALTER TABLE deliveries ADD COLUMN whose BLOB NOT NULL DEFAULT x'0000000000000000';"
+    "UPDATE deliveries SET whose="
+    "  coalesce((SELECT substr(owner, 1, 8) FROM jobs WHERE jobs.seq=deliveries.seq), whose);"
+    "CREATE INDEX deliveries_due ON deliveries(due_ms);"
+    "CREATE INDEX deliveries_whose ON deliveries(whose, due_ms);"
+    "CREATE TABLE gone_urls(n INTEGER PRIMARY KEY, url BLOB NOT NULL UNIQUE);"};
 
 constexpr char kColumns[] =
     "SELECT id, owner, status, key, digest, queue, model, tier, priority, weight, cost, jobs_path,"
@@ -294,8 +302,17 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
           " submit=CASE WHEN ?2=1 THEN submit END WHERE seq=?16 AND status<3");
   prepare(insert_result_, "INSERT OR REPLACE INTO results(seq, body) VALUES(?,?)");
   prepare(insert_delivery_,
-          "INSERT OR IGNORE INTO deliveries(seq, id, tries, due_ms)"
-          " SELECT seq, id, 0, ? FROM jobs WHERE seq=? AND length(callback)>0");
+          "INSERT OR IGNORE INTO deliveries(seq, id, tries, due_ms, whose)"
+          " SELECT seq, id, 0, ?, substr(coalesce(share, owner), 1, 8) FROM jobs WHERE seq=? AND "
+          "length(callback)>0");
+  const std::string deliveries = "SELECT id, whose, tries, due_ms FROM deliveries ";
+  prepare(due_,
+          deliveries + "WHERE (due_ms, seq)>(?1, ?2) AND due_ms<=?3 ORDER BY due_ms, seq LIMIT ?4");
+  prepare(due_of_owner_, deliveries + "WHERE whose=? AND due_ms<=? ORDER BY due_ms LIMIT ?");
+  prepare(next_due_, "SELECT coalesce(min(due_ms), 0) FROM deliveries WHERE due_ms>?");
+  prepare(count_due_, "SELECT count(*) FROM deliveries");
+  prepare(insert_gone_url_, "INSERT OR IGNORE INTO gone_urls(url) VALUES(?)");
+  prepare(forget_gone_urls_, "DELETE FROM gone_urls WHERE n<=(SELECT max(n) FROM gone_urls)-?");
   // What its edge had charged was given back when it failed, and is not charged again.
   prepare(requeue_,
           "UPDATE jobs SET status=1, dead=0, attempts=0, deadline_ms=?, not_before_ms=0,"
@@ -663,12 +680,39 @@ bool JobTables::unfinished(const std::function<void(JobRecord&&)>& each) {
   return !all.failed();
 }
 
-bool JobTables::deliveries(const std::function<void(const Store::Delivery&)>& each) {
-  Statement all(database_, "SELECT id, tries, due_ms FROM deliveries ORDER BY due_ms");
-  while (all.step()) {
-    if (const auto id = parse_job_id(all.bytes(0))) {
-      each({*id, static_cast<uint32_t>(all.number(1)), all.number(2)});
+bool JobTables::due(const Store::DueQuery& query, Store::DuePage& page) {
+  Statement& rows = query.owner ? due_of_owner_ : due_;
+  if (query.owner) {
+    const std::string_view whose(reinterpret_cast<const char*>(&*query.owner), sizeof *query.owner);
+    rows.with(whose, query.until_ms, query.limit);
+  } else {
+    rows.with(query.after_ms, query.after_sequence, query.until_ms, query.limit);
+  }
+  while (rows.step()) {
+    const auto id = parse_job_id(rows.bytes(0));
+    uint64_t owner = 0;
+    if (id && rows.bytes(1).size() == sizeof owner) {
+      std::memcpy(&owner, rows.bytes(1).data(), sizeof owner);
+      page.due.push_back({*id, owner, static_cast<uint32_t>(rows.number(2)), rows.number(3)});
     }
+  }
+  const bool good = !rows.failed();
+  rows.reset();
+  if (page.due.size() < query.limit) {
+    page.next_ms = number(next_due_.with(query.until_ms));
+    page.all = static_cast<uint64_t>(number(count_due_));
+  }
+  return good;
+}
+
+bool JobTables::disable_url(std::string_view url) {
+  return insert_gone_url_.with(url).run() && forget_gone_urls_.with(Store::kMostGoneUrls).run();
+}
+
+bool JobTables::gone_urls(std::vector<std::string>& urls) {
+  Statement all(database_, "SELECT url FROM gone_urls ORDER BY n");
+  while (all.step()) {
+    urls.emplace_back(all.bytes(0));
   }
   return !all.failed();
 }

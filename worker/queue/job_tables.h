@@ -60,7 +60,9 @@ class JobTables {
   bool find_key(const limit::Hash128& key, std::optional<JobRecord>& job);
   bool list(const Store::Query& query, std::vector<JobRecord>& jobs);
   bool unfinished(const std::function<void(JobRecord&&)>& each);
-  bool deliveries(const std::function<void(const Store::Delivery&)>& each);
+  bool due(const Store::DueQuery& query, Store::DuePage& page);
+  bool disable_url(std::string_view url);
+  bool gone_urls(std::vector<std::string>& urls);  // the oldest first
   std::optional<JobId> last_id();
   bool has_result_file(const JobId& id);
   uint64_t count_dead();
@@ -97,7 +99,8 @@ class JobTables {
       insert_recent_owned_, set_owned_up_to_, erase_owned_, list_recent_, list_owned_, erase_,
       erase_result_, set_attempt_, finish_, insert_result_, insert_delivery_, requeue_,
       set_delivery_, erase_delivery_, keep_no_longer_, expired_, submit_of_, result_of_, find_,
-      find_key_, list_all_, list_dead_;
+      find_key_, list_all_, list_dead_, due_, due_of_owner_, next_due_, count_due_,
+      insert_gone_url_, forget_gone_urls_;
 };
 
 }  // namespace penstock::queue

@@ -52,7 +52,9 @@ int main(int argc, char** argv) {
   if (path.empty() || optind != argc) {
     return usage();
   }
-  auto config = penstock::queue::load_config(path);
+  auto config =
+      penstock::queue::load_config(path, check_only ? penstock::queue::NamedFiles::kOpened
+                                                    : penstock::queue::NamedFiles::kTrusted);
   if (!config) {
     std::fprintf(stderr, "%s\n", config.error().message.c_str());
     return kFailed;

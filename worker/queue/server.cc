@@ -119,11 +119,13 @@ Status Server::recover() {
   }
   dispatcher_.use(*store_);
   intake_.set_secret(store_->secret());
-  webhooks_ = std::make_unique<Webhooks>(
-      [this](const JobId& id, auto told) { ask_message(id, std::move(told)); },
-      [this](const JobId& id, uint32_t tries, int64_t due_ms) {
-        store_->delivered(id, tries, due_ms);
-      });
+  webhooks_ = std::make_unique<Webhooks>(Webhooks::Calls{
+      .message = [this](const JobId& id, auto told) { ask_message(id, std::move(told)); },
+      .tried = [this](const JobId& id, uint32_t tries,
+                      int64_t due_ms) { store_->delivered(id, tries, due_ms); },
+      .due = [this](const Store::DueQuery& query,
+                    auto told) { store_->due(query, std::move(told)); },
+      .gone = [this](const std::string& url) { store_->disable_url(url); }});
   if (Status added = loop_.add(webhooks_->event_fd(), EPOLLIN, &webhook_watch_); !added) {
     return added;
   }
@@ -131,8 +133,8 @@ Status Server::recover() {
     return applied;
   }
   intake_.check_callback = [this](std::string_view url) { return webhooks_->check(url); };
-  dispatcher_.on_callback_due = [this](const JobId& id) {
-    webhooks_->add({.id = id}, wires_.now_ns(), dispatcher_.wall_ms());
+  dispatcher_.on_callback_due = [this](const JobId& id, uint64_t share) {
+    webhooks_->add({.id = id, .owner = share});
   };
   size_t jobs = 0;
   Status recovered = store_->recover(
@@ -140,9 +142,7 @@ Status Server::recover() {
         ++jobs;
         dispatcher_.restore(std::move(record));
       },
-      [this](const Store::Delivery& each) {
-        webhooks_->add(each, wires_.now_ns(), dispatcher_.wall_ms());
-      });
+      [this](const std::string& url) { webhooks_->set_gone(url); });
   if (jobs > 0) {
     log(Level::kInfo, std::to_string(jobs) + " promised jobs are queued again");
   }

@@ -64,17 +64,17 @@ class SqliteStore final : public Store {
   std::string result_path(const JobId& id) const override { return files_.path(id); }
 
   Status recover(const std::function<void(JobRecord&&)>& job,
-                 const std::function<void(const Delivery&)>& delivery) override {
+                 const std::function<void(const std::string&)>& gone_url) override {
     // Read by the store's thread, as the database is its own; told here.
     std::vector<JobRecord> jobs;
-    std::vector<Delivery> deliveries;
+    std::vector<std::string> gone_urls;
     bool good = false;
     std::mutex mutex;
     std::condition_variable told;
     bool done = false;
     ask({.kind = Op::kRead, .run = [&] {
            good = tables_->unfinished([&](JobRecord&& each) { jobs.push_back(std::move(each)); }) &&
-                  tables_->deliveries([&](const Delivery& each) { deliveries.push_back(each); });
+                  tables_->gone_urls(gone_urls);
            const std::lock_guard lock(mutex);
            done = true;
            told.notify_one();
@@ -91,8 +91,8 @@ class SqliteStore final : public Store {
     for (JobRecord& each : jobs) {
       job(std::move(each));
     }
-    for (const Delivery& each : deliveries) {
-      delivery(each);
+    for (const std::string& each : gone_urls) {
+      gone_url(each);
     }
     return Ok{};
   }
@@ -199,6 +199,15 @@ class SqliteStore final : public Store {
 
   void delivered(const JobId& id, uint32_t tries, int64_t due_ms) override {
     write([this, id, tries, due_ms] { return tables_->set_delivery(id, tries, due_ms); });
+  }
+
+  void due(const DueQuery& query, std::function<void(DuePage)> told) override {
+    read<DuePage>(
+        Op::kRead, [this, query](DuePage& page) { return tables_->due(query, page); },
+        std::move(told));
+  }
+  void disable_url(std::string url) override {
+    write([this, url = std::move(url)] { return tables_->disable_url(url); });
   }
 
   // A transaction removes no more than some, so that promises need not wait for all of them.

@@ -50,9 +50,25 @@ class Store {
   };
   struct Delivery {  // a webhook that is still to be delivered
     JobId id;
+    uint64_t owner = 0;  // whose share it takes, as in Job
     uint32_t tries = 0;
     int64_t due_ms = 0;
   };
+  // Those that are due by then, the earliest first.
+  struct DueQuery {
+    std::optional<uint64_t> owner;  // of this one alone
+    int64_t after_ms = INT64_MIN;   // without an owner: behind the one of that time and sequence
+    uint64_t after_sequence = 0;
+    int64_t until_ms = 0;
+    uint32_t limit = 1000;
+  };
+  struct DuePage {
+    std::vector<Delivery> due;
+    // Of the last page, whose limit was not reached:
+    int64_t next_ms = 0;          // when the first is due that was not by then; 0: there is none
+    std::optional<uint64_t> all;  // how many are to be delivered
+  };
+  static constexpr size_t kMostGoneUrls = 1000;
 
   static Result<std::unique_ptr<Store>> open(const Options& options);
   virtual ~Store();  // what was asked is written first
@@ -61,9 +77,10 @@ class Store {
   virtual const std::vector<std::string>& notices() const = 0;
   // The secret that owners and keys are hashed under: STATE/secret, made at the first start.
   virtual const limit::Secret& secret() const = 0;
-  // Every job that has not ended, in order of arrival, then every delivery. Once, before all else.
+  // Every job that has not ended, in order of arrival, then every URL that disable_url() named.
+  // Once, before all else.
   virtual Status recover(const std::function<void(JobRecord&&)>& job,
-                         const std::function<void(const Delivery&)>& delivery) = 0;
+                         const std::function<void(const std::string&)>& gone_url) = 0;
   // The latest id that any job had at open(); ids of new ones must be greater.
   virtual std::optional<JobId> last_id() const = 0;
 
@@ -100,6 +117,9 @@ class Store {
   virtual void drop(const JobId& id, std::function<void(bool)> told) = 0;
   // `tries` were made of the delivery; due again at `due_ms`, or over (0).
   virtual void delivered(const JobId& id, uint32_t tries, int64_t due_ms) = 0;
+  virtual void due(const DueQuery& query, std::function<void(DuePage)> told) = 0;
+  // It wants no webhooks any more. The last kMostGoneUrls are kept.
+  virtual void disable_url(std::string url) = 0;
   // Removes all that has expired by `now_ms`, some at a time; asked again meanwhile, it goes on.
   virtual void sweep(int64_t now_ms) = 0;
 

@@ -42,8 +42,8 @@ class WebhookSender {
   };
   static constexpr size_t kMaxResponseBytes = 16U << 10;  // of its body
   static constexpr size_t kMaxHeaderBytes = 64U << 10;
-  static constexpr long kMostAtOnce = 32;
-  static constexpr long kMostPerHost = 4;
+  static constexpr long kMostAtOnce = 64;
+  static constexpr long kMostPerHost = 4;  // and port
 
   WebhookSender() : WebhookSender(Patience()) {}
   explicit WebhookSender(const Patience& patience);

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <curl/curl.h>
+#include <ifaddrs.h>
 #include <netinet/in.h>
 
 #include <algorithm>
@@ -17,9 +18,9 @@ struct Free {
   void operator()(char* text) const { curl_free(text); }
 };
 
-std::string part(CURLU* url, CURLUPart which) {
+std::string part(CURLU* url, CURLUPart which, unsigned flags = 0) {
   char* text = nullptr;
-  if (curl_url_get(url, which, &text, 0) != CURLUE_OK) {
+  if (curl_url_get(url, which, &text, flags) != CURLUE_OK) {
     return {};
   }
   const std::unique_ptr<char, Free> owned(text);
@@ -47,6 +48,14 @@ std::string host_of(const std::string& url) {
   const std::unique_ptr<CURLU, Free> parsed(curl_url());
   return curl_url_set(parsed.get(), CURLUPART_URL, url.c_str(), 0) == CURLUE_OK
              ? lower(part(parsed.get(), CURLUPART_HOST))
+             : std::string();
+}
+
+std::string address_of(const std::string& url) {
+  const std::unique_ptr<CURLU, Free> parsed(curl_url());
+  return curl_url_set(parsed.get(), CURLUPART_URL, url.c_str(), 0) == CURLUE_OK
+             ? lower(part(parsed.get(), CURLUPART_HOST)) + ":" +
+                   part(parsed.get(), CURLUPART_PORT, CURLU_DEFAULT_PORT)
              : std::string();
 }
 
@@ -126,6 +135,8 @@ bool WebhookTargets::is_special(const Address& address) {
          {"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
           "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16",
           "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+          // Azure's WireServer; IBM Cloud's services.
+          "168.63.129.16", "161.26.0.0/16", "166.8.0.0/14",
           // IPv6: of it only 2000::/3 is global, and of that not all.
           "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"}) {
       read_block(text, blocks.emplace_back());
@@ -139,8 +150,24 @@ bool WebhookTargets::is_special(const Address& address) {
                      [&](const Block& block) { return contains(block, address); });
 }
 
+// Asked each time: interfaces come and go.
+bool WebhookTargets::is_own(const Address& address) {
+  ifaddrs* first = nullptr;
+  if (::getifaddrs(&first) != 0) {
+    return true;  // nobody knows
+  }
+  const std::unique_ptr<ifaddrs, void (*)(ifaddrs*)> owned(first, ::freeifaddrs);
+  for (const ifaddrs* each = first; each != nullptr; each = each->ifa_next) {
+    if (Address own{};
+        each->ifa_addr != nullptr && read_address(*each->ifa_addr, own) && own == address) {
+      return true;
+    }
+  }
+  return false;
+}
+
 bool WebhookTargets::allowed(const Address& address) const {
-  return !is_special(address) ||
+  return !(is_special(address) || is_own(address)) ||
          std::any_of(blocks_.begin(), blocks_.end(),
                      [&](const Block& block) { return contains(block, address); });
 }

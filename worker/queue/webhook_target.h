@@ -5,7 +5,9 @@
 // the connection is made, after the name was resolved: no later answer of a name server's counts.
 //
 // Refused unless allowed: what IANA's special-purpose registries (RFC 6890) call not globally
-// reachable, multicast, and IPv4 addresses that are carried within IPv6 ones.
+// reachable, multicast, IPv4 addresses that are carried within IPv6 ones, what cloud platforms
+// serve their machines by in public space, and this machine's own addresses, as its interfaces have
+// them. What it does not know of itself, an address that a router translates, it cannot refuse.
 #pragma once
 
 #include <sys/socket.h>
@@ -22,6 +24,8 @@ namespace penstock::queue {
 
 // The host of a URL, in lower case; empty when that is none.
 std::string host_of(const std::string& url);
+// What is connected to for it: "host:port".
+std::string address_of(const std::string& url);
 
 class WebhookTargets {
  public:
@@ -49,6 +53,7 @@ class WebhookTargets {
   static bool read_block(const std::string& text, Block& block);
   static bool contains(const Block& block, const Address& address);
   static bool is_special(const Address& address);
+  static bool is_own(const Address& address);
   bool allowed(const Address& address) const;
   bool allowed(std::string_view host) const;
 

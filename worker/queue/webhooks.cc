@@ -1,9 +1,6 @@
 #include "worker/queue/webhooks.h"
 
 #include <algorithm>
-
-#include "worker/queue/log.h"
-
 namespace penstock::queue {
 namespace {
 
@@ -11,13 +8,14 @@ constexpr int kGone = 410;
 constexpr int kTooManyRequests = 429;
 constexpr int kUnavailable = 503;
 constexpr int64_t kMsPerSec = 1000;
+constexpr int64_t kRecountMs = 60 * kMsPerSec;
 
 bool taken(int status) { return status >= 200 && status < 300; }
 
 }  // namespace
 
-Webhooks::Webhooks(Ask message, Tried tried, uint32_t seed)
-    : message_(std::move(message)), tried_(std::move(tried)), random_(seed) {}
+Webhooks::Webhooks(Calls calls, uint32_t seed, const Bounds& bounds)
+    : calls_(std::move(calls)), bounds_(bounds), random_(seed) {}
 
 Status Webhooks::apply(const WebhooksConfig& config) {
   auto targets = WebhookTargets::create(config.allow);
@@ -41,86 +39,254 @@ Status Webhooks::check(std::string_view url) const {
   return enabled() ? targets_->check(url) : Error{"This service sends no webhooks."};
 }
 
-void Webhooks::add(const Store::Delivery& delivery, int64_t now_ns, int64_t now_ms) {
-  const auto known = deliveries_.find(sequence_of(delivery.id));
-  if (known == deliveries_.end() && deliveries_.size() >= kMostPending) {
+void Webhooks::set_gone(const std::string& url) {
+  if (is_gone_.contains(url)) {
     return;
   }
-  if (known != deliveries_.end() && !known->second.is_set()) {
-    known->second.anew = true;
-    return;
+  is_gone_.insert(gone_.emplace_back(url));
+  if (gone_.size() > kMostGone) {
+    is_gone_.erase(gone_.front());
+    gone_.pop_front();
   }
-  Delivery& added = deliveries_[sequence_of(delivery.id)];
-  added.id = delivery.id;
-  added.tries = delivery.tries;
-  const int64_t wait_ms = std::clamp<int64_t>(delivery.due_ms - now_ms, 0, kLongestWaitMs);
-  due_.set(added, now_ns + wait_ms * kNsPerMs);
 }
 
-bool Webhooks::take_place(Delivery& delivery) {
-  Host& host = delivery.host->second;
-  if (host.under_way >= static_cast<size_t>(WebhookSender::kMostPerHost)) {
-    host.waiting.push_back(&delivery);
+void Webhooks::set_now(int64_t now_ns, int64_t now_ms) {
+  now_ns_ = now_ns;
+  now_ms_ = now_ms;
+  began_ms_ = began_ms_ == 0 ? now_ms - now_ns / kNsPerMs : began_ms_;
+}
+
+// ---- what is in memory ----
+
+void Webhooks::add(const Store::Delivery& delivery) {
+  if (const auto known = deliveries_.find(sequence_of(delivery.id)); known != deliveries_.end()) {
+    known->second.anew = known->second.anew || !known->second.ready;
+    return;
+  }
+  ++pending_;
+  if (hold(delivery) == Held::kFull) {  // it is behind seen_, which has passed its time
+    full_ = true;
+    seen_ = {};
+  }
+}
+
+Webhooks::Held Webhooks::hold(const Store::Delivery& delivery) {
+  if (deliveries_.size() >= bounds_.all) {
+    return Held::kFull;
+  }
+  const auto owner = owners_.try_emplace(delivery.owner).first;
+  if (owner->second.known >= bounds_.of_owner) {
+    owner->second.behind = true;
+    return Held::kOwnerIsFull;
+  }
+  ++owner->second.known;
+  Delivery& held = deliveries_[sequence_of(delivery.id)];
+  held.id = delivery.id;
+  held.tries = delivery.tries;
+  held.owner = &*owner;
+  ready_.push_back(&held);
+  return Held::kHeld;
+}
+
+// It is over, or due later: then it will be read again.
+void Webhooks::forget(Delivery& delivery) {
+  const uint64_t sequence = sequence_of(delivery.id);
+  if (paging_) {
+    settled_.insert(sequence);
+  }
+  if (delivery.address != nullptr && --delivery.address->second.known == 0) {
+    addresses_.erase(addresses_.find(delivery.address->first));
+  }
+  Owner& owner = delivery.owner->second;
+  --owner.known;
+  if (owner.behind && owner.known == bounds_.of_owner / 2) {
+    short_.push_back(delivery.owner->first);
+  } else if (!owner.behind && owner.known == 0) {
+    owners_.erase(owners_.find(delivery.owner->first));
+  }
+  deliveries_.erase(sequence);
+  if (full_ && deliveries_.size() <= bounds_.all / 2) {
+    full_ = false;
+    scan_due_ns_ = now_ns_;
+  }
+}
+
+// ---- what is on disk ----
+
+// Looks for what has become due, or for more of an owner of many.
+void Webhooks::page() {
+  if (full_) {
+    return;
+  }
+  Store::DueQuery query{.until_ms = steady_ms(), .limit = static_cast<uint32_t>(bounds_.page)};
+  if (!short_.empty()) {
+    query.owner = short_.front();
+    query.limit = static_cast<uint32_t>(bounds_.of_owner);
+  } else if (scan_due_ns_ <= now_ns_) {
+    query.after_ms = seen_.due_ms;
+    query.after_sequence = seen_.sequence;
+    query.until_ms = set_back_ ? INT64_MAX : query.until_ms;
+  } else {
+    return;
+  }
+  paging_ = true;
+  calls_.due(query, [this, query](const Store::DuePage& found) { take_page(query, found); });
+}
+
+void Webhooks::take_page(const Store::DueQuery& query, const Store::DuePage& page) {
+  bool room = true;
+  for (const Store::Delivery& each : page.due) {
+    const uint64_t sequence = sequence_of(each.id);
+    if (!settled_.contains(sequence) && !deliveries_.contains(sequence) &&
+        hold(each) == Held::kFull) {
+      room = false;
+      break;
+    }
+    if (!query.owner && !set_back_) {
+      seen_ = {each.due_ms, sequence};
+    }
+  }
+  paging_ = false;
+  settled_.clear();
+  pending_ = page.all.value_or(pending_);
+  full_ = full_ || !room;
+  const bool more = page.due.size() == query.limit;
+  if (query.owner) {
+    settle_owner(*query.owner, more || !room);
+  } else if (room && more && !set_back_) {
+    scan_due_ns_ = now_ns_;
+  } else if (room) {
+    plan_scan(query.until_ms, page.next_ms);
+  }
+}
+
+void Webhooks::settle_owner(uint64_t id, bool behind) {
+  short_.pop_front();
+  const auto owner = owners_.find(id);
+  if (owner == owners_.end()) {
+    return;
+  }
+  owner->second.behind = behind;
+  if (behind && owner->second.known <= bounds_.of_owner / 2) {
+    short_.push_back(id);
+  } else if (!behind && owner->second.known == 0) {
+    owners_.erase(owner);
+  }
+}
+
+// All that is due by `until_ms` was seen, and the next is due at `next_ms` (0: there is none).
+void Webhooks::plan_scan(int64_t until_ms, int64_t next_ms) {
+  const int64_t wait_ms = next_ms == 0 ? kRecountMs : next_ms - steady_ms();
+  set_back_ = wait_ms > kLongestWaitMs;
+  const bool at_once = set_back_ && until_ms != INT64_MAX;
+  scan_due_ns_ = now_ns_ + (at_once ? 0 : std::clamp<int64_t>(wait_ms, 0, kRecountMs) * kNsPerMs);
+}
+
+// ---- places ----
+
+// False: its owner or its address has none to give, and the delivery waits for one.
+bool Webhooks::enter(Delivery& delivery) {
+  Place& owner = delivery.owner->second;
+  Place* const address = delivery.address != nullptr ? &delivery.address->second : nullptr;
+  Place* const lacking = owner.under_way >= owner.most                               ? &owner
+                         : address != nullptr && address->under_way >= address->most ? address
+                                                                                     : nullptr;
+  if (lacking != nullptr) {
+    lacking->waiting.push_back(&delivery);
+    // Of the other it may have been the one that was told of a free place.
+    wake(owner);
+    if (address != nullptr) {
+      wake(*address);
+    }
     return false;
   }
-  ++host.under_way;
+  ++owner.under_way;
+  if (address != nullptr) {
+    ++address->under_way;
+  }
+  ++under_way_;
   return true;
 }
 
-// Whoever waits longest is due; while any waits, another is under way or due, so none is forgotten.
-void Webhooks::leave_place(const Delivery& delivery, int64_t now_ns) {
+// Whoever waits longest is ready; while any waits, another is under way or ready, so none is
+// forgotten.
+void Webhooks::leave(Delivery& delivery) {
   --under_way_;
-  if (delivery.host == nullptr) {
-    return;
-  }
-  Host& host = delivery.host->second;
-  --host.under_way;
-  if (!host.waiting.empty()) {
-    due_.set(*host.waiting.front(), now_ns);
-    host.waiting.pop_front();
+  --delivery.owner->second.under_way;
+  wake(delivery.owner->second);
+  if (delivery.address != nullptr) {
+    --delivery.address->second.under_way;
+    wake(delivery.address->second);
   }
 }
 
+void Webhooks::wake(Place& place) {
+  if (place.under_way < place.most && !place.waiting.empty()) {
+    make_ready(*place.waiting.front());
+    place.waiting.pop_front();
+  }
+}
+
+void Webhooks::make_ready(Delivery& delivery) {
+  delivery.ready = true;
+  ready_.push_back(&delivery);
+}
+
+// ---- time ----
+
 int64_t Webhooks::next_event() const {
-  const bool room = under_way_ < static_cast<size_t>(WebhookSender::kMostAtOnce);
-  return enabled() && room ? due_.next_ns() : INT64_MAX;
+  if (!enabled()) {
+    return INT64_MAX;
+  }
+  if ((!ready_.empty() && under_way_ < static_cast<size_t>(WebhookSender::kMostAtOnce)) ||
+      (!paging_ && !full_ && !short_.empty())) {
+    return now_ns_;
+  }
+  return paging_ || full_ ? INT64_MAX : scan_due_ns_;
 }
 
 void Webhooks::advance_to(int64_t now_ns, int64_t now_ms) {
-  now_ns_ = now_ns;
-  now_ms_ = now_ms;
-  while (next_event() <= now_ns) {
-    auto& delivery = static_cast<Delivery&>(*due_.first());
-    due_.erase(delivery);
-    if (delivery.host != nullptr && !take_place(delivery)) {
+  set_now(now_ns, now_ms);
+  if (!enabled()) {
+    return;
+  }
+  if (!paging_) {
+    page();
+  }
+  while (!ready_.empty() && under_way_ < static_cast<size_t>(WebhookSender::kMostAtOnce)) {
+    Delivery& delivery = *ready_.front();
+    ready_.pop_front();
+    delivery.ready = false;
+    if (!enter(delivery)) {
       continue;
     }
     delivery.tries = delivery.anew ? 0 : delivery.tries;
     delivery.anew = false;
-    ++under_way_;
-    message_(delivery.id, [this, id = delivery.id](const std::optional<Message>& message) {
+    calls_.message(delivery.id, [this, id = delivery.id](const std::optional<Message>& message) {
       send(id, message);
     });
   }
 }
 
+// ---- one delivery ----
+
 void Webhooks::send(const JobId& id, const std::optional<Message>& message) {
   Delivery& delivery = deliveries_.at(sequence_of(id));
-  const bool gone = message && std::find(gone_.begin(), gone_.end(), message->url) != gone_.end();
+  const bool gone = message && is_gone_.contains(message->url);
   if (!message || gone) {
     outcomes_.disabled += gone ? 1 : 0;
-    leave_place(delivery, now_ns_);
+    leave(delivery);
     return over(delivery);
   }
   if (!enabled()) {  // by a reload, meanwhile
-    leave_place(delivery, now_ns_);
-    return due_.set(delivery, now_ns_);
+    leave(delivery);
+    return make_ready(delivery);
   }
-  if (delivery.host == nullptr) {
-    delivery.host = &*hosts_.try_emplace(host_of(message->url)).first;
-    ++delivery.host->second.deliveries;
-    if (!take_place(delivery)) {
-      --under_way_;
+  if (delivery.address == nullptr) {
+    leave(delivery);
+    delivery.address = &*addresses_.try_emplace(address_of(message->url)).first;
+    ++delivery.address->second.known;
+    if (!enter(delivery)) {
       return;
     }
   }
@@ -137,19 +303,16 @@ void Webhooks::send(const JobId& id, const std::optional<Message>& message) {
 }
 
 void Webhooks::over(Delivery& delivery) {
-  const JobId id = delivery.id;
-  const uint32_t tries = delivery.tries;
-  if (delivery.host != nullptr && --delivery.host->second.deliveries == 0) {
-    hosts_.erase(hosts_.find(delivery.host->first));
-  }
-  deliveries_.erase(sequence_of(id));
-  tried_(id, tries, 0);
+  pending_ -= pending_ > 0 ? 1 : 0;
+  calls_.tried(delivery.id, delivery.tries, 0);
+  forget(delivery);
 }
 
-void Webhooks::again(Delivery& delivery, int64_t wait_ms, int64_t now_ns, int64_t now_ms) {
+void Webhooks::again(Delivery& delivery, int64_t wait_ms) {
   ++outcomes_.retried;
-  due_.set(delivery, now_ns + wait_ms * kNsPerMs);
-  tried_(delivery.id, delivery.tries, now_ms + wait_ms);
+  calls_.tried(delivery.id, delivery.tries, steady_ms() + wait_ms);
+  scan_due_ns_ = std::min(scan_due_ns_, now_ns_ + wait_ms * kNsPerMs);
+  forget(delivery);
 }
 
 // REQUIRES: tries is in kSchedule.
@@ -165,38 +328,39 @@ int64_t Webhooks::wait_ms(uint32_t tries, const WebhookResponse& response) {
 }
 
 void Webhooks::take_responses(int64_t now_ns, int64_t now_ms) {
+  set_now(now_ns, now_ms);
   for (const WebhookResponse& response : sender_.take()) {
-    take(response, now_ns, now_ms);
+    take(response);
   }
 }
 
-void Webhooks::take(const WebhookResponse& response, int64_t now_ns, int64_t now_ms) {
+void Webhooks::take(const WebhookResponse& response) {
   Delivery& delivery = deliveries_.at(sequence_of(response.id));
-  leave_place(delivery, now_ns);
+  leave(delivery);
   ++delivery.tries;
   outcomes_.delivered += taken(response.status) ? 1 : 0;
   outcomes_.refused_target += response.refused ? 1 : 0;
   if (response.status == kGone) {
     ++outcomes_.disabled;
-    gone_.push_back(response.url);
-    if (gone_.size() > kMostGone) {
-      gone_.pop_front();
-    }
+    set_gone(response.url);
+    calls_.gone(response.url);
   }
   if (delivery.anew) {  // what was sent is not the news any more
-    due_.set(delivery, now_ns);
+    make_ready(delivery);
   } else if (taken(response.status) || response.status == kGone) {
     over(delivery);
   } else if (response.refused || delivery.tries > kSchedule.size()) {
     ++outcomes_.given_up;
-    log(Level::kWarn,
+    given_up_.log(
+        Level::kWarn,
         "the webhook of " + std::string(response.id.view()) + " was given up: " +
             (response.refused       ? "its address is private or special"
              : response.status != 0 ? "the receiver says " + std::to_string(response.status)
-                                    : response.error));
+                                    : response.error),
+        now_ns_);
     over(delivery);
   } else {
-    again(delivery, wait_ms(delivery.tries, response), now_ns, now_ms);
+    again(delivery, wait_ms(delivery.tries, response));
   }
 }
 

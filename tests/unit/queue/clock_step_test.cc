@@ -19,7 +19,7 @@ class ClockStepTest : public PromiseTest {
       dispatcher.apply(config);
       dispatcher.use(store);
       EXPECT_TRUE(store.recover([this](JobRecord&& job) { dispatcher.restore(std::move(job)); },
-                                [](const Store::Delivery&) {}));
+                                [](const std::string&) {}));
     }
     Dispatcher dispatcher;
   };

@@ -25,7 +25,7 @@ class PromiseTest : public SessionTest {
     dispatcher_.use(*store_);
     intake_.set_secret(store_->secret());
     ASSERT_TRUE(store_->recover([this](JobRecord&& job) { dispatcher_.restore(std::move(job)); },
-                                [](const Store::Delivery&) {}));
+                                [](const std::string&) {}));
   }
 
   // Until the store has told all it was asked, and all that was said has arrived.

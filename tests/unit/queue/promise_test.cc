@@ -53,7 +53,7 @@ TEST_F(PromiseTest, AJobIsThereAgainAfterARestart) {
   ASSERT_TRUE(opened);
   std::vector<std::string> ids;
   ASSERT_TRUE((*opened)->recover([&](JobRecord&& job) { ids.emplace_back(job.id.view()); },
-                                 [](const Store::Delivery&) {}));
+                                 [](const std::string&) {}));
   EXPECT_EQ(ids, (std::vector{first, second}));
   store_ = *std::move(opened);
   dispatcher_.use(*store_);
@@ -343,7 +343,7 @@ TEST_F(PromiseTest, WhoJoinsWhatWasNotPromisedIsToldWhatCameOfIt) {
 TEST_F(PromiseTest, WhoWantsAWebhookDoesNotJoinAJobThatSendsNone) {
   intake_.check_callback = [](std::string_view) { return Ok{}; };
   std::vector<std::string> due;
-  dispatcher_.on_callback_due = [&](const JobId& id) { due.emplace_back(id.view()); };
+  dispatcher_.on_callback_due = [&](const JobId& id, uint64_t) { due.emplace_back(id.view()); };
   Peer peer = caller();
   wire::Submit message = async();
   message.dedupe = 1;

@@ -46,11 +46,16 @@ class StoreFixture : public testing::Test {
     const Status opened = open();
     EXPECT_TRUE(opened) << opened.error().message;
     if (opened) {
-      EXPECT_TRUE(
-          store_->recover([&](JobRecord&& job) { jobs.push_back(std::move(job)); },
-                          [&](const Store::Delivery& each) { deliveries_.push_back(each); }));
+      EXPECT_TRUE(store_->recover([&](JobRecord&& job) { jobs.push_back(std::move(job)); },
+                                  [&](const std::string& url) { gone_urls_.push_back(url); }));
     }
     return jobs;
+  }
+  Store::DuePage due(const Store::DueQuery& query = {.until_ms = INT64_MAX}) {
+    Store::DuePage page;
+    store_->due(query, [&](Store::DuePage told) { page = std::move(told); });
+    settle();
+    return page;
   }
   void settle() {
     while (store_->pending() > 0) {
@@ -126,7 +131,7 @@ class StoreFixture : public testing::Test {
   std::string folder_;
   Store::Options options_;
   JobIdMaker ids_;
-  std::vector<Store::Delivery> deliveries_;
+  std::vector<std::string> gone_urls_;
   std::unique_ptr<Store> store_;
 };
 

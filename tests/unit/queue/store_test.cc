@@ -311,26 +311,73 @@ TEST_F(StoreTest, AListIsOfOneOwnerNewestFirst) {
 
 TEST_F(StoreTest, ADeliveryIsDueFromTheEndUntilItIsOver) {
   JobRecord sent = job();
+  sent.share = {7, 8};
   sent.callback = "https://example.com/";
   promise(sent);
-  reopen();
-  EXPECT_TRUE(deliveries_.empty());
+  EXPECT_TRUE(due().due.empty());
   finish(end(sent.id), "x");
   reopen();
-  ASSERT_EQ(deliveries_.size(), 1U);
-  EXPECT_EQ(deliveries_[0].id, sent.id);
+  Store::DuePage page = due();
+  ASSERT_EQ(page.due.size(), 1U);
+  EXPECT_EQ(page.due[0].id, sent.id);
+  EXPECT_EQ(page.due[0].owner, sent.share.lo);
   store_->delivered(sent.id, 2, kNowMs + 77);
   settle();
-  deliveries_.clear();
   reopen();
-  ASSERT_EQ(deliveries_.size(), 1U);
-  EXPECT_EQ(deliveries_[0].tries, 2U);
-  EXPECT_EQ(deliveries_[0].due_ms, kNowMs + 77);
+  page = due();
+  ASSERT_EQ(page.due.size(), 1U);
+  EXPECT_EQ(page.due[0].tries, 2U);
+  EXPECT_EQ(page.due[0].due_ms, kNowMs + 77);
   store_->delivered(sent.id, 3, 0);
   settle();
-  deliveries_.clear();
   reopen();
-  EXPECT_TRUE(deliveries_.empty());
+  EXPECT_TRUE(due().due.empty());
+}
+
+TEST_F(StoreTest, DeliveriesAreReadInPagesOrAnOwnersAlone) {
+  std::vector<JobId> ids;
+  for (int i = 0; i < 6; ++i) {
+    JobRecord sent = job(i % 3 == 0 ? "alice" : "bob");
+    sent.share = sent.owner;
+    sent.callback = "https://example.com/";
+    promise(sent);
+    JobEnd over = end(sent.id);
+    over.finished_ms = kNowMs + i / 2;  // two at a time
+    finish(over, "x");
+    ids.push_back(sent.id);
+  }
+  std::vector<JobId> seen;
+  Store::DueQuery query{.until_ms = kNowMs + 1, .limit = 1};
+  for (Store::DuePage page = due(query); !page.due.empty(); page = due(query)) {
+    EXPECT_FALSE(page.all) << "not counted for each page";
+    seen.push_back(page.due[0].id);
+    query.after_ms = page.due[0].due_ms;
+    query.after_sequence = sequence_of(page.due[0].id);
+  }
+  EXPECT_EQ(seen, std::vector(ids.begin(), ids.begin() + 4));
+  EXPECT_EQ(due(query).next_ms, kNowMs + 2);
+  EXPECT_EQ(due(query).all, 6U);
+  const Store::DuePage alices = due({.owner = job("alice").owner.lo, .until_ms = kNowMs + 9});
+  ASSERT_EQ(alices.due.size(), 2U);
+  EXPECT_EQ(alices.due[1].id, ids[3]);
+  EXPECT_EQ(alices.next_ms, 0) << "there is no other";
+}
+
+TEST_F(StoreTest, AUrlThatIsDisabledStaysSoAndTheLastOnesAreKept) {
+  store_->disable_url("https://a.example/");
+  store_->disable_url("https://b.example/");
+  store_->disable_url("https://a.example/");
+  settle();
+  reopen();
+  EXPECT_EQ(gone_urls_, (std::vector<std::string>{"https://a.example/", "https://b.example/"}));
+  for (size_t i = 0; i < Store::kMostGoneUrls - 1; ++i) {
+    store_->disable_url(std::to_string(i));
+  }
+  settle();
+  gone_urls_.clear();
+  reopen();
+  EXPECT_EQ(gone_urls_.size(), Store::kMostGoneUrls);
+  EXPECT_EQ(gone_urls_.front(), "https://b.example/");
 }
 
 TEST_F(StoreTest, AJobWhoseWebhookIsToBeDeliveredIsKeptForThat) {
@@ -359,7 +406,7 @@ TEST_F(StoreTest, AJobWhoseWebhookIsToBeDeliveredIsKeptForThat) {
   settle();
   EXPECT_FALSE(find(untold.id)) << "nor is it kept for ever";
   reopen();
-  EXPECT_TRUE(deliveries_.empty());
+  EXPECT_TRUE(due().due.empty());
 }
 
 TEST_F(StoreTest, PastItsBoundNothingMoreIsPromised) {
@@ -512,7 +559,13 @@ TEST_F(ListTest, WhatIsDroppedIsListedNoMore) {
 
 TEST_F(ListTest, ADatabaseOfTheFirstSchemaIsMigrated) {
   promise_all();
+  JobRecord told = job("dave");
+  told.callback = "https://example.com/";
+  promise(told);
+  finish(end(told.id), "x");
   execute(
+      "DROP INDEX deliveries_due; DROP INDEX deliveries_whose; DROP TABLE gone_urls;"
+      "ALTER TABLE deliveries DROP COLUMN whose;"
       "DROP TABLE owned; DROP TABLE owned_up_to; CREATE INDEX jobs_owner ON jobs(owner);"
       "ALTER TABLE jobs DROP COLUMN share;"
       "PRAGMA user_version=1");
@@ -521,6 +574,7 @@ TEST_F(ListTest, ADatabaseOfTheFirstSchemaIsMigrated) {
   EXPECT_TRUE(std::all_of(jobs.begin(), jobs.end(),
                           [](const JobRecord& job) { return job.share == job.owner; }));
   expect_all();
+  EXPECT_EQ(due({.owner = told.owner.lo, .until_ms = INT64_MAX}).due.size(), 1U);
   promise_all();
   expect_all();
 }

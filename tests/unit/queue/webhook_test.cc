@@ -1,6 +1,7 @@
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <gtest/gtest.h>
+#include <ifaddrs.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -27,7 +28,7 @@ std::atomic<bool> silent = false;
 
 // The resolver that libcurl calls, as this program's own symbols come first: names in .test are
 // ours, all others the system's. "silent.test" is of a name server that says nothing, "mixed.test"
-// has an address that is refused, and then this machine's.
+// has an address that is refused, and then this machine's; all in here.test are this machine's.
 extern "C" __attribute__((visibility("default"))) int getaddrinfo(const char* name,
                                                                   const char* service,
                                                                   const addrinfo* hints,
@@ -39,12 +40,31 @@ extern "C" __attribute__((visibility("default"))) int getaddrinfo(const char* na
     silent.wait(true);
     return EAI_AGAIN;
   }
+  if (name != nullptr && std::strstr(name, ".here.test") != nullptr) {
+    return system("127.0.0.1", service, hints, found);
+  }
   if (name == nullptr || std::strcmp(name, "mixed.test") != 0) {
     return system(name, service, hints, found);
   }
   const int error = system("10.255.255.1", service, hints, found);
   return error != 0 ? error : system("127.0.0.1", service, hints, &(*found)->ai_next);
 }
+
+// The interfaces of this machine, as libc tells of them: two with public addresses.
+extern "C" __attribute__((visibility("default"))) int getifaddrs(ifaddrs** first) {
+  static sockaddr_in four = {.sin_family = AF_INET,
+                             .sin_addr = {htonl(0x5DB8D823)}};  // 93.184.216.35
+  static sockaddr_in6 six = {.sin6_family = AF_INET6};
+  static ifaddrs down, with_six, with_four;
+  ::inet_pton(AF_INET6, "2606:2800:220:1::2", &six.sin6_addr);
+  with_six.ifa_addr = reinterpret_cast<sockaddr*>(&six);
+  with_four.ifa_addr = reinterpret_cast<sockaddr*>(&four);
+  with_six.ifa_next = &down;  // one without an address
+  with_four.ifa_next = &with_six;
+  *first = &with_four;
+  return 0;
+}
+extern "C" __attribute__((visibility("default"))) void freeifaddrs(ifaddrs*) {}
 
 namespace penstock::queue {
 namespace {
@@ -119,6 +139,16 @@ TEST(WebhookTargetTest, OnlyThePublicInternetIsThere) {
   sockaddr_storage local{};
   local.ss_family = AF_UNIX;
   EXPECT_FALSE(all.allows("x", reinterpret_cast<sockaddr&>(local)));
+}
+
+TEST(WebhookTargetTest, ThisMachinesOwnAddressesAndThoseOfItsCloudAreNotThere) {
+  for (const char* address : {"93.184.216.35", "::ffff:93.184.216.35", "2606:2800:220:1::2",
+                              "168.63.129.16", "161.26.0.10", "166.9.20.1"}) {
+    EXPECT_FALSE(allows(targets(), address)) << address;
+    EXPECT_FALSE(targets().allows("example.com", address)) << "on a connection that was kept";
+  }
+  EXPECT_FALSE(targets().check("https://93.184.216.35/hook"));
+  EXPECT_TRUE(allows(targets({"93.184.216.35"}), "93.184.216.35")) << "unless allowed";
 }
 
 TEST(WebhookTargetTest, WhatTheOperatorAllowsIsThereToo) {
@@ -274,11 +304,46 @@ class WebhooksTest : public testing::Test {
     const Status applied = webhooks_.apply({.secret_file = path_, .allow = allow});
     ASSERT_TRUE(applied) << applied.error().message;
   }
-  JobId add(const std::string& url) {
-    const JobId id = ids_.make(now_ms());
-    urls_[std::string(id.view())] = url;
-    webhooks_.add({.id = id}, now_ns_, now_ms());
+  JobId add(const std::string& url, uint64_t owner = 1) {
+    const JobId id = put(url, {.owner = owner, .due_ms = now_ms()});
+    webhooks_.add({.id = id, .owner = owner});
     return id;
+  }
+  // On disk, and told to nobody.
+  JobId put(const std::string& url, Store::Delivery delivery) {
+    delivery.id = ids_.make(now_ms());
+    urls_[std::string(delivery.id.view())] = url;
+    disk_[sequence_of(delivery.id)] = delivery;
+    return delivery.id;
+  }
+  void end_try(const JobId& id, uint32_t tries, int64_t due_ms) {
+    tried_.push_back({tries, due_ms == 0 ? 0 : (due_ms - now_ms()) / 1000});
+    Store::Delivery& delivery = disk_[sequence_of(id)];
+    delivery.tries = tries;
+    delivery.due_ms = due_ms;
+    if (due_ms == 0) {
+      disk_.erase(sequence_of(id));
+    }
+  }
+  // As the store answers.
+  Store::DuePage page_of(const Store::DueQuery& query) const {
+    Store::DuePage page{.all = disk_.size()};
+    std::vector<std::pair<std::pair<int64_t, uint64_t>, Store::Delivery>> rows;
+    for (const auto& [sequence, each] : disk_) {
+      const std::pair key(each.due_ms, sequence);
+      if (each.due_ms > query.until_ms) {
+        page.next_ms = page.next_ms == 0 ? each.due_ms : std::min(page.next_ms, each.due_ms);
+      } else if (query.owner ? each.owner == *query.owner
+                             : key > std::pair(query.after_ms, query.after_sequence)) {
+        rows.emplace_back(key, each);
+      }
+    }
+    std::sort(rows.begin(), rows.end(),
+              [](const auto& a, const auto& b) { return a.first < b.first; });
+    for (size_t i = 0; i < std::min<size_t>(rows.size(), query.limit); ++i) {
+      page.due.push_back(rows[i].second);
+    }
+    return page;
   }
   int64_t now_ms() const { return 1'763'780'000'000 + stepped_ms_ + now_ns_ / kNsPerMs; }
   // Until as many tries have been made in all.
@@ -303,17 +368,22 @@ class WebhooksTest : public testing::Test {
   JobIdMaker ids_;
   Fd secret_;
   std::string path_;
-  Webhooks webhooks_{[this](const JobId& id, auto told) {
-                       const auto url = urls_.find(std::string(id.view()));
-                       told(url == urls_.end()
-                                ? std::nullopt
-                                : std::optional(Webhooks::Message{
-                                      url->second, R"({"type":"job.completed","data":{}})"}));
-                     },
-                     [this](const JobId&, uint32_t tries, int64_t due_ms) {
-                       tried_.push_back({tries, due_ms == 0 ? 0 : (due_ms - now_ms()) / 1000});
-                     },
-                     7};
+  std::map<uint64_t, Store::Delivery> disk_;
+  std::vector<std::string> gone_;
+  Webhooks::Calls calls_{
+      .message =
+          [this](const JobId& id, auto told) {
+            const auto url = urls_.find(std::string(id.view()));
+            told(url == urls_.end() ? std::nullopt
+                                    : std::optional(Webhooks::Message{
+                                          url->second, R"({"type":"job.completed","data":{}})"}));
+          },
+      .tried = [this](const JobId& id, uint32_t tries,
+                      int64_t due_ms) { end_try(id, tries, due_ms); },
+      .due = [this](const Store::DueQuery& query, auto told) { told(page_of(query)); },
+      .gone = [this](const std::string& url) { gone_.push_back(url); }};
+  static constexpr Webhooks::Bounds kFew{.all = 10, .of_owner = 4, .page = 3};
+  Webhooks webhooks_{calls_, 7};
 };
 
 TEST_F(WebhooksTest, ADeliveryIsOverOnceItWasTaken) {
@@ -359,6 +429,22 @@ TEST_F(WebhooksTest, GoneEndsItAndWhatElseIsForThatUrl) {
   ASSERT_EQ(tried_.size(), 2U);
   EXPECT_EQ(tried_[1].wait_s, 0);
   EXPECT_EQ(receiver.requests(), 1);
+  EXPECT_EQ(gone_, std::vector{receiver.url()}) << "so that it can be kept";
+}
+
+TEST_F(WebhooksTest, AUrlThatWasGoneInAnEarlierLifeIsNotAsked) {
+  Receiver receiver({status(200)});
+  webhooks_.set_gone(receiver.url());
+  add(receiver.url());
+  webhooks_.advance_to(now_ns_, now_ms());
+  ASSERT_EQ(tried_.size(), 1U);
+  EXPECT_EQ(tried_[0].wait_s, 0);
+  for (size_t i = 0; i < Webhooks::kMostGone; ++i) {  // it is forgotten in the end
+    webhooks_.set_gone("https://example.com/" + std::to_string(i));
+  }
+  add(receiver.url());
+  run_until(2);
+  EXPECT_EQ(receiver.requests(), 1);
 }
 
 TEST_F(WebhooksTest, AReceiverMayAskForTimeButNotForever) {
@@ -388,13 +474,10 @@ TEST_F(WebhooksTest, ATryComesInItsTimeWhereverTheClockGoes) {
 
 TEST_F(WebhooksTest, OverARestartAClockThatWasSetBackHoldsUpNoTry) {
   Receiver receiver({status(200)});
-  const JobId id = ids_.make(now_ms());
-  urls_[std::string(id.view())] = receiver.url();
-  const int64_t due_ms = now_ms() + 5000;
+  put(receiver.url(), {.owner = 1, .tries = 1, .due_ms = now_ms() + 5000});
   stepped_ms_ = -int64_t{365} * 86'400 * 1000;
-  webhooks_.add({.id = id, .tries = 1, .due_ms = due_ms}, now_ns_, now_ms());
+  webhooks_.advance_to(now_ns_, now_ms());
   EXPECT_LE(webhooks_.next_event(), now_ns_ + Webhooks::kLongestWaitMs * kNsPerMs);
-  pass(Webhooks::kLongestWaitMs / 1000);
   run_until(1);
   EXPECT_EQ(receiver.requests(), 1);
 }
@@ -477,6 +560,109 @@ TEST_F(WebhooksTest, AHostThatHangsTakesFourPlacesHoweverManyAreForIt) {
   EXPECT_LE(slow.connections(), WebhookSender::kMostPerHost);
 }
 
+TEST_F(WebhooksTest, AnotherPortOfAHostThatHangsIsNotHeldUp) {
+  Receiver slow({""}, Receiver::kHang);
+  Receiver quick({status(200)});
+  for (int i = 0; i < 8; ++i) {
+    add(slow.url());
+  }
+  webhooks_.advance_to(now_ns_, now_ms());
+  add(quick.url());
+  run_until(1);
+  EXPECT_EQ(webhooks_.outcomes().delivered, 1U);
+}
+
+TEST_F(WebhooksTest, AnOwnerOfManyHostsThatHangHoldsUpNoOther) {
+  Receiver slow({""}, Receiver::kHang);
+  Receiver quick({status(200)});
+  for (int i = 0; i < 200; ++i) {  // as a name with a wildcard makes them
+    add(slow.url(std::to_string(i) + ".here.test"), 1);
+  }
+  webhooks_.advance_to(now_ns_, now_ms());
+  add(quick.url(), 2);
+  run_until(1);
+  EXPECT_EQ(webhooks_.outcomes().delivered, 1U);
+  EXPECT_LE(slow.connections(), static_cast<int>(Webhooks::kMostPerOwner));
+}
+
+TEST_F(WebhooksTest, WhatHasNoRoomInMemoryStaysOnDiskUntilThereIs) {
+  Webhooks few(calls_, 7, kFew);
+  ASSERT_TRUE(few.apply({.secret_file = path_, .allow = {"127.0.0.1"}}));
+  Receiver receiver({status(200)});
+  for (int i = 0; i < 90; ++i) {  // some of an earlier life, some that come now
+    const auto owner = static_cast<uint64_t>(i % 6 == 0 ? i % 5 : 7);
+    const JobId id = put(receiver.url(), {.owner = owner, .due_ms = now_ms()});
+    if (i >= 50) {
+      few.add({.id = id, .owner = owner});
+    }
+  }
+  while (few.outcomes().delivered < 90) {
+    few.advance_to(now_ns_, now_ms());
+    ASSERT_LE(few.in_memory(), kFew.all);
+    if (few.next_event() > now_ns_) {
+      pollfd ready{few.event_fd(), POLLIN, 0};
+      ASSERT_EQ(::poll(&ready, 1, 20'000), 1) << few.outcomes().delivered << " came";
+    }
+    few.take_responses(now_ns_, now_ms());
+  }
+  EXPECT_EQ(receiver.requests(), 90) << "each once";
+  EXPECT_EQ(few.in_memory(), 0U);
+  EXPECT_EQ(few.pending(), 0U);
+}
+
+TEST_F(WebhooksTest, AnOwnerWhoseDeliveriesWaitOnDiskKeepsNoOtherOutOfMemory) {
+  Webhooks few(calls_, 7, kFew);
+  ASSERT_TRUE(few.apply({.secret_file = path_, .allow = {"127.0.0.1"}}));
+  Receiver slow({""}, Receiver::kHang);
+  Receiver quick({status(200)});
+  for (int i = 0; i < 500; ++i) {
+    put(slow.url(), {.owner = 1, .due_ms = now_ms()});
+  }
+  put(quick.url(), {.owner = 2, .due_ms = now_ms()});
+  do {
+    few.advance_to(now_ns_, now_ms());
+  } while (few.next_event() <= now_ns_);
+  pollfd ready{few.event_fd(), POLLIN, 0};
+  ASSERT_EQ(::poll(&ready, 1, 20'000), 1);
+  few.take_responses(now_ns_, now_ms());
+  EXPECT_EQ(few.outcomes().delivered, 1U);
+  EXPECT_EQ(few.pending(), 500U);
+}
+
+// The store reads a page, and tells of it later: meanwhile some of it is over.
+TEST_F(WebhooksTest, WhatIsOverBeforeItsPageIsToldIsNotSentAgain) {
+  Receiver receiver({status(200)});
+  std::function<void()> tell;
+  calls_.due = [&](const Store::DueQuery& query, auto told) {
+    tell = [page = page_of(query), told] { told(page); };
+  };
+  Webhooks late(calls_, 7);
+  ASSERT_TRUE(late.apply({.secret_file = path_, .allow = {"127.0.0.1"}}));
+  const JobId id = put(receiver.url(), {.owner = 1, .due_ms = now_ms()});
+  late.advance_to(now_ns_, now_ms());
+  late.add({.id = id, .owner = 1});
+  late.advance_to(now_ns_, now_ms());
+  pollfd ready{late.event_fd(), POLLIN, 0};
+  ASSERT_EQ(::poll(&ready, 1, 20'000), 1);
+  late.take_responses(now_ns_, now_ms());
+  tell();
+  late.advance_to(now_ns_, now_ms());
+  EXPECT_EQ(late.in_memory(), 0U);
+  EXPECT_EQ(receiver.requests(), 1);
+}
+
+TEST_F(WebhooksTest, WhatIsGivenUpWritesABoundedNumberOfLines) {
+  apply({});
+  testing::internal::CaptureStderr();
+  for (int i = 0; i < 50; ++i) {
+    add("http://127.0.0.1:9/" + std::to_string(i));
+  }
+  run_until(50);
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(webhooks_.outcomes().given_up, 50U);
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), LogLimit::kPerSecond);
+}
+
 TEST_F(WebhooksTest, WhatWaitsForItsHostIsSentInTurn) {
   Receiver receiver({status(200)});
   for (int i = 0; i < 100; ++i) {
@@ -504,7 +690,7 @@ TEST_F(WebhooksTest, AJobThatEndsAnewIsToldOfAnewThoughTheFirstIsUnderWay) {
   Receiver receiver({status(200)});
   const JobId id = add(receiver.url());
   webhooks_.advance_to(now_ns_, now_ms());
-  webhooks_.add({.id = id}, now_ns_, now_ms());
+  webhooks_.add({.id = id, .owner = 1});
   run_until(1);
   EXPECT_EQ(tried_[0].tries, 1U) << "of the new one";
   EXPECT_EQ(receiver.requests(), 2);
@@ -514,18 +700,17 @@ TEST_F(WebhooksTest, AJobThatEndsAnewIsToldOfAnewThoughTheFirstIsUnderWay) {
 TEST_F(WebhooksTest, WhatIsAskedForWhenSecretsGoIsNotSentUnsigned) {
   Receiver receiver({status(200)});
   std::function<void()> answer;
-  Webhooks webhooks(
-      [&](const JobId&, auto told) {
-        answer = [&receiver, told] { told(Webhooks::Message{receiver.url(), "{{}}"}); };
-      },
-      [](const JobId&, uint32_t, int64_t) {});
+  calls_.message = [&](const JobId&, auto told) {
+    answer = [&receiver, told] { told(Webhooks::Message{receiver.url(), "{{}}"}); };
+  };
+  Webhooks webhooks(calls_);
   ASSERT_TRUE(webhooks.apply({.secret_file = path_, .allow = {"127.0.0.1"}}));
-  webhooks.add({.id = ids_.make(now_ms())}, now_ns_, now_ms());
+  webhooks.add({.id = put(receiver.url(), {})});
   webhooks.advance_to(now_ns_, now_ms());
   ASSERT_TRUE(webhooks.apply({}));
   answer();
   EXPECT_EQ(webhooks.next_event(), INT64_MAX);
-  EXPECT_EQ(webhooks.pending(), 1U);
+  EXPECT_EQ(webhooks.in_memory(), 1U);
   ASSERT_TRUE(webhooks.apply({.secret_file = path_, .allow = {"127.0.0.1"}}));
   EXPECT_EQ(webhooks.next_event(), now_ns_) << "it is sent once there are secrets again";
 }
