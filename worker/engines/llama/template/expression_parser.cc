@@ -433,7 +433,7 @@ void ExpressionParser::arguments(Expression& of) {
       next();
       Expression value = expression();
       of.depth = std::max(of.depth, value.depth + 1);
-      of.named.emplace_back(std::move(name), std::move(value));
+      of.named.push_back({std::move(name), std::move(value)});
     } else {
       Expression value = expression();
       of.depth = std::max(of.depth, value.depth + 1);

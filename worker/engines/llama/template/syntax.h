@@ -2,7 +2,6 @@
 #pragma once
 
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "worker/engines/llama/template/value.h"
@@ -11,6 +10,8 @@ namespace penstock::llama::jinja {
 
 struct Filter;
 struct Test;
+
+struct NamedExpression;
 
 struct Expression {
   enum class Kind {
@@ -42,10 +43,15 @@ struct Expression {
   std::string name;
   std::vector<std::string> operators;
   std::vector<Expression> parts;
-  std::vector<std::pair<std::string, Expression>> named;
+  std::vector<NamedExpression> named;
   const Filter* filter = nullptr;
   const Test* test = nullptr;
   int depth = 1;  // of nesting; bounds what walks it
+};
+
+struct NamedExpression {
+  std::string name;
+  Expression value;
 };
 
 // What is assigned to: a name, or a member of a namespace.
