@@ -171,7 +171,7 @@ TEST_F(PromiseTest, TheSameKeyOfAnotherShareIsAnotherJobWhereThereIsNoOwner) {
 
 TEST_F(PromiseTest, WhatIsDeduplicatedIsOfOneShareWhereThereIsNoOwner) {
   Peer peer = caller();
-  Peer device = worker(0);
+  Peer device = worker(1);
   wire::Submit message = post();
   message.owner = "";
   message.dedupe = 1;
