@@ -142,7 +142,7 @@ TEST_F(PromiseTest, TheShareOfAPromisedJobOutlivesPenstockd) {
   auto opened = Store::open({.folder = folder_ + "/state"});
   ASSERT_TRUE(opened);
   ASSERT_TRUE((*opened)->recover([&](JobRecord&& job) { kept.push_back(std::move(job)); },
-                                 [](const Store::Delivery&) {}));
+                                 [](const std::string&) {}));
   ASSERT_EQ(kept.size(), 3U);
   EXPECT_EQ(kept[0].share, kept[1].share);
   EXPECT_FALSE(kept[0].share == kept[2].share);
