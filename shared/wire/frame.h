@@ -36,8 +36,13 @@ enum class FrameType : uint8_t {
   kDevices = 19,
   kClaim = 20,
   kGrant = 21,
+  kWindow = 24,
+  kSettled = 25,
 };
-constexpr uint8_t kLastFrameType = 21;
+constexpr uint8_t kLastFrameType = 25;
+
+// A worker sends so much of a job's answer (bytes of CHUNK) without being asked for more (WINDOW).
+constexpr uint64_t kFirstWindowBytes = 1U << 20;
 
 // The largest payloads a reader accepts, in bytes.
 struct Limits {

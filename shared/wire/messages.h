@@ -119,6 +119,13 @@ struct Over {
   }
 };
 
+// The edge has seen to OVER: it need not be told again.
+struct Settled {
+  static constexpr FrameType kType = FrameType::kSettled;
+  template <typename V>
+  void visit(V&&) {}
+};
+
 struct Accepted {
   static constexpr FrameType kType = FrameType::kAccepted;
   std::string_view job_id;  // "job_…"
@@ -218,6 +225,16 @@ struct Grant {
   }
 };
 
+// So much more of the job's answer may be sent.
+struct Window {
+  static constexpr FrameType kType = FrameType::kWindow;
+  uint64_t bytes = 0;
+  template <typename V>
+  void visit(V&& v) {
+    v(82, bytes);
+  }
+};
+
 struct Heartbeat {
   static constexpr FrameType kType = FrameType::kHeartbeat;
   uint64_t running = 0;
@@ -231,10 +248,12 @@ struct Heartbeat {
   // Of its key-value cache, now.
   uint64_t kv_blocks = 0;
   uint64_t kv_blocks_used = 0;
+  uint64_t step_ms = 0;  // for so long its engine has been in one step; 0: it is between two
   template <typename V>
   void visit(V&& v) {
     v(33, running), v(34, memory_bytes), v(64, waiting), v(65, steps), v(66, step_jobs);
     v(22, prompt_tokens), v(67, generation_tokens), v(68, kv_blocks), v(69, kv_blocks_used);
+    v(83, step_ms);
   }
 };
 

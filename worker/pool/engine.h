@@ -6,6 +6,7 @@
 //     start(job, plan)                      the job joins the batch
 //     step(now) ... step(now)               each step advances every running job a little
 //     cancel(job)                           the job leaves the batch, nothing more is said of it
+//     pause(job) ... resume(job)            its answer is not read: steps pass it over
 //
 // Jobs join and leave between steps (continuous batching, Yu et al., "Orca", OSDI 2022), so a
 // cancel waits for one step at most. What a job produces goes out through the Sink, in this order:
@@ -97,8 +98,9 @@ struct Figures {
   uint64_t kv_blocks_used = 0;
 };
 
-// Thrown by step() when the device has failed, after it has failed its jobs: the process is of no
-// use any more. what() is the device's own name for it.
+// Thrown by step() when the device has failed: the process is of no use any more. what() is the
+// device's own name for it. Nothing is said of the jobs: one of them may have done it, and
+// penstockd sees to them as after any crash.
 class DeviceLost : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -123,6 +125,12 @@ class Engine {
 
   // The job leaves; its slot and memory are free on return. Unknown jobs are ignored.
   virtual void cancel(JobNumber job) = 0;
+
+  // Its answer is not read as fast as it is made: steps pass it over, and nobody else, until
+  // resume(). It keeps its memory. What an engine says of it all the same is kept by the pool.
+  // Unknown jobs are ignored.
+  virtual void pause(JobNumber /*job*/) {}
+  virtual void resume(JobNumber /*job*/) {}
 
   virtual Figures figures() const { return {}; }
 };

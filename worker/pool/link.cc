@@ -56,26 +56,49 @@ wire::Decoded Link::next() {
 }
 
 bool Link::flush() {
-  while (sent_ < out_.size()) {
-    const ssize_t put = ::send(socket_.get(), out_.data() + sent_, out_.size() - sent_,
+  const std::lock_guard lock(mutex_);
+  if (sending_.empty()) {
+    sending_.swap(out_);
+  } else {
+    sending_.append(out_);
+    out_.clear();
+  }
+  return send();
+}
+
+void Link::send_beside(std::string_view frame) {
+  const std::lock_guard lock(mutex_);
+  if (sending_.empty()) {
+    sending_ = frame;
+  }
+  send();  // whether penstockd is gone is seen by the other thread
+}
+
+// REQUIRES: mutex_ is held.
+bool Link::send() {
+  while (sent_ < sending_.size()) {
+    const ssize_t put = ::send(socket_.get(), sending_.data() + sent_, sending_.size() - sent_,
                                MSG_DONTWAIT | MSG_NOSIGNAL);
     if (put < 0 && errno == EINTR) {
       continue;
     }
     if (put < 0) {
+      const bool full = errno == EAGAIN;
       // What left is given up once it is most of the buffer: each byte is moved once on average.
-      if (sent_ > out_.size() / 2) {
-        out_.erase(0, sent_);
+      if (sent_ > sending_.size() / 2) {
+        sending_.erase(0, sent_);
         sent_ = 0;
       }
-      return errno == EAGAIN;
+      left_ = sending_.size() - sent_;
+      return full;
     }
     sent_ += static_cast<size_t>(put);
   }
-  out_.clear();
+  sending_.clear();
   sent_ = 0;
-  if (out_.capacity() > 4 * kUsualBytes) {
-    out_.shrink_to_fit();
+  left_ = 0;
+  if (sending_.capacity() > 4 * kUsualBytes) {
+    sending_.shrink_to_fit();
   }
   return true;
 }

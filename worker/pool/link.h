@@ -2,11 +2,16 @@
 //
 // Never blocks. Input is bounded by the largest frame the limits allow; output is bounded by its
 // users, who look at unsent_bytes() before they make more.
+//
+// One thread uses it; another may say something beside it, by send_beside() alone.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <string_view>
 
 #include "shared/base/fd.h"
 #include "shared/wire/frame.h"
@@ -27,12 +32,15 @@ class Link {
 
   // Frames to be sent are appended here.
   std::string& out() { return out_; }
-  size_t unsent_bytes() const { return out_.size() - sent_; }
+  size_t unsent_bytes() const { return out_.size() + left_; }
   // Sends as much as the socket takes. False when penstockd is gone.
   bool flush();
+  // Any thread's: sends a whole frame at once, unless others are under way still; then these go on.
+  void send_beside(std::string_view frame);
 
  private:
   void make_room();
+  bool send();
 
   static constexpr size_t kUsualBytes = 256U << 10;  // both buffers shrink back to about this
 
@@ -44,7 +52,11 @@ class Link {
   size_t end_ = 0;
   size_t needed_ = 0;  // bytes the frame at begin_ takes, as far as known
   std::string out_;
-  size_t sent_ = 0;  // bytes of out_ that left
+
+  std::mutex mutex_;  // guards:
+  std::string sending_;
+  size_t sent_ = 0;               // bytes of it that left
+  std::atomic<size_t> left_ = 0;  // bytes of it that did not
 };
 
 }  // namespace penstock

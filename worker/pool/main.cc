@@ -20,6 +20,7 @@
 #include "worker/pool/engine_registry.h"
 #include "worker/pool/options.h"
 #include "worker/pool/pool.h"
+#include "worker/pool/pulse.h"
 
 namespace penstock {
 namespace {
@@ -107,14 +108,18 @@ int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
              .memory_bytes = options.memory_bytes,
              .claims_memory = options.claims_memory},
             link, sink, std::move(engine));
+  Pulse pulse(link);
   for (bool in_time = false;;) {
     Pool::Turn turn;
+    const int64_t now_ns = monotonic_ns();
+    pulse.begin(now_ns, pool.heartbeat());
     try {
-      turn = pool.turn(monotonic_ns());
-    } catch (const DeviceLost& fault) {  // its jobs' FAILED frames still leave
+      turn = pool.turn(now_ns);
+    } catch (const DeviceLost& fault) {
       // Nothing is freed on a device that may never answer again.
       std::_Exit(give_up(options, link, fault));
     }
+    pulse.end();
     if (!turn.message.empty()) {
       say(options, turn.message);
     }

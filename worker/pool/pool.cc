@@ -44,11 +44,12 @@ Pool::Turn Pool::turn(int64_t now_ns) {
   if (const char* rule = read_frames(); rule != nullptr) {
     return refused(rule);
   }
-  if (start_waiting()) {
+  if (start_waiting() || std::exchange(resumed_, false)) {
     step_due_ns_ = now_ns;
   }
   step(now_ns);
   collect_ended();
+  pause_closed();
   if (start_waiting()) {  // in the room the ended ones left
     step_due_ns_ = now_ns;
   }
@@ -85,6 +86,12 @@ const char* Pool::on_frame(const wire::Frame& frame) {
       wire::Grant grant;
       const char* rule = wire::parse(frame.payload, grant);
       on_grant(frame.header.id, grant.memory_bytes);
+      return rule;
+    }
+    case wire::FrameType::kWindow: {
+      wire::Window window;
+      const char* rule = wire::parse(frame.payload, window);
+      on_window(frame.header.id, window.bytes);
       return rule;
     }
     case wire::FrameType::kDrain:
@@ -149,6 +156,13 @@ void Pool::on_grant(JobNumber job, uint64_t bytes) {
   }
 }
 
+void Pool::on_window(JobNumber job, uint64_t bytes) {
+  if (sink_.widen(job, bytes)) {
+    engine_->resume(job);
+    resumed_ = true;
+  }
+}
+
 bool Pool::is_held(JobNumber job) const {
   return running_.contains(job) || std::any_of(waiting_.begin(), waiting_.end(),
                                                [&](const Waiting& w) { return w.job == job; });
@@ -209,8 +223,16 @@ void Pool::collect_ended() {
   sink_.ended().clear();
 }
 
+void Pool::pause_closed() {
+  for (const JobNumber job : sink_.closed()) {
+    engine_->pause(job);
+  }
+  sink_.closed().clear();
+}
+
 // Frees the job's slot and memory.
 void Pool::forget(JobNumber job) {
+  sink_.forget(job);
   const auto found = running_.find(job);
   if (found != running_.end()) {
     memory_in_use_ -= found->second;
@@ -236,16 +258,16 @@ void Pool::report(int64_t now_ns) {
   }
   if (now_ns >= heartbeat_due_ns_ && link_.unsent_bytes() <= options_.max_unsent_bytes) {
     const Figures figures = engine_->figures();
-    wire::append(out, 0,
-                 wire::Heartbeat{.running = running_.size(),
-                                 .memory_bytes = static_cast<uint64_t>(memory_in_use_),
-                                 .waiting = waiting_.size(),
-                                 .steps = figures.steps,
-                                 .step_jobs = figures.step_jobs,
-                                 .prompt_tokens = figures.prompt_tokens,
-                                 .generation_tokens = figures.generation_tokens,
-                                 .kv_blocks = figures.kv_blocks,
-                                 .kv_blocks_used = figures.kv_blocks_used});
+    heartbeat_ = {.running = running_.size(),
+                  .memory_bytes = static_cast<uint64_t>(memory_in_use_),
+                  .waiting = waiting_.size(),
+                  .steps = figures.steps,
+                  .step_jobs = figures.step_jobs,
+                  .prompt_tokens = figures.prompt_tokens,
+                  .generation_tokens = figures.generation_tokens,
+                  .kv_blocks = figures.kv_blocks,
+                  .kv_blocks_used = figures.kv_blocks_used};
+    wire::append(out, 0, heartbeat_);
     heartbeat_due_ns_ = now_ns + options_.heartbeat_ns;
   }
 }

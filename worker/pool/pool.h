@@ -68,6 +68,8 @@ class Pool {
   uint32_t waiting() const { return static_cast<uint32_t>(waiting_.size()); }
   uint32_t credit_granted() const { return granted_; }
   int64_t memory_in_use() const { return memory_in_use_; }
+  // As was said last.
+  const wire::Heartbeat& heartbeat() const { return heartbeat_; }
 
  private:
   struct Waiting {
@@ -84,12 +86,14 @@ class Pool {
   void admit(JobNumber job, const wire::Submit& submit);
   void on_cancel(JobNumber job);
   void on_grant(JobNumber job, uint64_t bytes);
+  void on_window(JobNumber job, uint64_t bytes);
   bool is_held(JobNumber job) const;
   bool fits(const Plan& plan) const;
   std::deque<Waiting>::iterator next_to_start();
   bool start_waiting();
   void step(int64_t now_ns);
   void collect_ended();
+  void pause_closed();
   void forget(JobNumber job);
   void report(int64_t now_ns);
   Turn outcome(int64_t now_ns) const;
@@ -110,6 +114,8 @@ class Pool {
 
   int64_t step_due_ns_ = Engine::kIdle;
   int64_t heartbeat_due_ns_ = 0;
+  wire::Heartbeat heartbeat_;
+  bool resumed_ = false;  // some job, since the last step
   bool greeted_ = false;
   bool draining_ = false;
   bool silent_ = false;   // penstockd would take credit for room

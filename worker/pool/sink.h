@@ -3,10 +3,17 @@
 // It only appends to a buffer; the pool sends all frames of a turn in one write. It also remembers
 // which jobs ended, so that the pool can free their slots once the engine has returned (the engine
 // is in the middle of a step when it speaks).
+//
+// Of each answer no more is sent than penstockd has room for: kFirstWindowBytes, and what WINDOW
+// asks for. The rest is kept here, the end with it; so that it stays little, the pool has the
+// engine pass over a job whose window is closed().
 #pragma once
 
+#include <cstdint>
+#include <deque>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "worker/pool/engine.h"
@@ -28,12 +35,32 @@ class FrameSink final : public Sink {
   // A job that never started is refused: as failed(), but not among ended().
   void refuse(JobNumber job, const Failure& failure);
 
-  // Jobs of which done() or failed() was said since the owner last cleared this.
+  // So much more of the job's answer may go. True: its window was closed, and the engine may go on.
+  bool widen(JobNumber job, uint64_t bytes);
+  // Nothing more is to be said of it.
+  void forget(JobNumber job) { flows_.erase(job); }
+
+  // Jobs whose end has been sent since the owner last cleared this.
   std::vector<JobNumber>& ended() { return ended_; }
+  // Jobs whose window closed since the owner last cleared this.
+  std::vector<JobNumber>& closed() { return closed_; }
 
  private:
+  // An answer on its way.
+  struct Flow {
+    int64_t window;                // bytes that may be sent
+    std::deque<std::string> held;  // what may not, yet
+    std::string end;               // the frame behind that; empty: the job runs
+    bool closed = false;
+  };
+  void end(JobNumber job, std::string_view frame);
+  size_t send(JobNumber job, Flow& flow, std::string_view bytes);
+
   std::string& out_;
+  std::string frame_;  // scratch
+  std::unordered_map<JobNumber, Flow> flows_;
   std::vector<JobNumber> ended_;
+  std::vector<JobNumber> closed_;
 };
 
 }  // namespace penstock

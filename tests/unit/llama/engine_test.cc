@@ -599,22 +599,22 @@ class FailingDeviceTest : public EngineTest {
   }
 };
 
-TEST_F(FailingDeviceTest, ADeviceThatFailsFailsEveryJobByItsErrorsNameAndThenTheProcess) {
+TEST_F(FailingDeviceTest, ADeviceThatFailsIsToldByItsErrorsNameAndTheJobsGoWithTheProcess) {
   open_failing(3);
   for (JobNumber job = 1; job <= 3; ++job) {
     start(job, R"({"model":"m","prompt":"a","max_tokens":30,"ignore_eos":true})");
   }
-  EXPECT_THROW(
-      {
-        for (int step = 0; step < 10; ++step) {
-          engine_->step(0);
-        }
-      },
-      DeviceLost);
+  std::string why;
+  try {
+    for (int step = 0; step < 10; ++step) {
+      engine_->step(0);
+    }
+  } catch (const DeviceLost& fault) {
+    why = fault.what();
+  }
+  EXPECT_NE(why.find("cudaErrorIllegalAddress"), std::string::npos) << why;
   for (JobNumber job = 1; job <= 3; ++job) {
-    ASSERT_TRUE(sink_.jobs[job].failure) << job << ", one of them not yet begun";
-    EXPECT_NE(sink_.jobs[job].failure->message.find("cudaErrorIllegalAddress"), std::string::npos);
-    EXPECT_TRUE(sink_.jobs[job].failure->retryable) << "on another device it may be served";
+    EXPECT_FALSE(sink_.jobs[job].failure) << "who did it is for penstockd to find out";
   }
 }
 

@@ -41,6 +41,15 @@ class ScriptedEngine final : public Engine {
 
 class PoolMemoryTest : public PoolTest {
  protected:
+  // Job 1 answers, and its reader takes whatever comes.
+  void begin_wide() {
+    engine_->output_per_step = 1;
+    submit(1, "5");
+    turn();
+    std::string window;
+    wire::append(window, 1, wire::Window{64U << 20});
+    send(window);
+  }
   void make_scripted(uint32_t slots, int64_t memory_bytes, bool claims_memory = false) {
     open_link();
     auto engine = std::make_unique<ScriptedEngine>(*sink_);
@@ -160,34 +169,34 @@ TEST_F(PoolMemoryTest, WithoutABudgetOnlySlotsBind) {
 
 TEST_F(PoolMemoryTest, TheEngineRestsWhileTooMuchIsUnsent) {
   make_scripted(1, 0);
+  begin_wide();
   engine_->output_per_step = 20U << 20;  // one step may pass the bound, no second one does
-  submit(1, "5");
   turn();
-  EXPECT_EQ(engine_->steps, 1);
+  EXPECT_EQ(engine_->steps, 2);
   for (int i = 0; i < 5; ++i) {
     turn();
   }
-  EXPECT_EQ(engine_->steps, 1);
+  EXPECT_EQ(engine_->steps, 2);
   EXPECT_TRUE(last_.wants_write);
   EXPECT_GT(last_.wake_ns, now_ns_) << "it sleeps until penstockd reads";
 
   engine_->output_per_step = 0;
   size_t bytes = 0;
-  for (int i = 0; i < 1000 && engine_->steps == 1; ++i) {
+  for (int i = 0; i < 1000 && engine_->steps == 2; ++i) {
     for (const Received& frame : receive()) {
       bytes += frame.payload.size();
     }
     turn();
   }
-  EXPECT_EQ(engine_->steps, 2);
+  EXPECT_EQ(engine_->steps, 3);
   EXPECT_GE(bytes, 11U << 20);
   EXPECT_LT(bytes, 20U << 20) << "it goes on before the last byte has left";
 }
 
 TEST_F(PoolMemoryTest, HeartbeatsDoNotPileUpForAPeerThatDoesNotRead) {
   make_scripted(1, 0);
+  begin_wide();
   engine_->output_per_step = 9U << 20;
-  submit(1, "5");
   turn();
   turn();
   const size_t unsent = link_->unsent_bytes();

@@ -43,6 +43,8 @@ class LlamaEngine final : public Engine {
   void start(JobNumber job, std::unique_ptr<Plan> plan) override;
   int64_t step(int64_t now_ns) override;
   void cancel(JobNumber job) override;
+  void pause(JobNumber job) override { set_paused(job, true); }
+  void resume(JobNumber job) override { set_paused(job, false); }
   Figures figures() const override;
 
  private:
@@ -57,8 +59,8 @@ class LlamaEngine final : public Engine {
   void finish(Job& job, openai::Finish reason);
   void fail(Job& job, const Failure& failure);
   void leave(Job& job);
-  [[noreturn]] void lose_device(const std::string& why);
   void forget_left();
+  void set_paused(JobNumber number, bool paused);
 
   LlamaOptions options_;
   std::unique_ptr<Runner> runner_;
@@ -161,10 +163,13 @@ int64_t LlamaEngine::step(int64_t now_ns) {
     return kIdle;
   }
   compose();
+  if (parts_.empty()) {
+    return kIdle;  // all are paused
+  }
   const int64_t begun = monotonic_ns();
   const auto tokens = runner_->step(parts_);
   if (!tokens) {
-    lose_device(tokens.error().message);
+    throw DeviceLost(tokens.error().message);
   }
   const int64_t worked_ns = monotonic_ns() - begun;
   const int64_t rows = rows_in_step();
@@ -182,14 +187,6 @@ int64_t LlamaEngine::step(int64_t now_ns) {
   return jobs_.empty() ? kIdle : now_ns;
 }
 
-void LlamaEngine::lose_device(const std::string& why) {
-  for (auto& job : jobs_) {
-    fail(*job, {500, "engine_failed", why, "", true});
-  }
-  forget_left();
-  throw DeviceLost(why);
-}
-
 int64_t LlamaEngine::rows_in_step() const {
   int64_t rows = 0;
   for (const SequencePart& part : parts_) {
@@ -198,7 +195,8 @@ int64_t LlamaEngine::rows_in_step() const {
   return rows;
 }
 
-// Fills parts_ and part_jobs_: at least one part, since the oldest job always has its blocks.
+// Fills parts_ and part_jobs_: at least one part, unless jobs are paused, since the oldest job
+// always has its blocks.
 void LlamaEngine::compose() {
   parts_.clear();
   part_jobs_.clear();
@@ -212,7 +210,7 @@ void LlamaEngine::compose() {
       job->blocks = blocks_.take(job->plan->memory_bytes / runner_->block_bytes());
       room = !job->blocks.empty();
     }
-    if (!job->blocks.empty()) {
+    if (!job->blocks.empty() && !job->paused) {
       add_part(*job, prefill_left);
     }
   }
@@ -314,6 +312,12 @@ void LlamaEngine::cancel(JobNumber number) {
     }
   }
   forget_left();
+}
+
+void LlamaEngine::set_paused(JobNumber number, bool paused) {
+  for (auto& job : jobs_) {
+    job->paused = job->number == number ? paused : job->paused;
+  }
 }
 
 Figures LlamaEngine::figures() const {

@@ -13,8 +13,8 @@
 // it runs (block_pool.h); Plan::memory_bytes is exactly that. Should the pool start more jobs than
 // the cache holds, the last ones wait here.
 //
-// A device that fails is lost with its process: step() fails every job, to be tried again
-// elsewhere, and throws DeviceLost.
+// A device that fails is lost with its process: step() throws DeviceLost, and says nothing of the
+// jobs.
 //
 // Text in a prompt is content: "<|eot_id|>" written by a caller is eight or so ordinary tokens, in
 // completions, too (added_tokens.h). A model whose chat template cannot be used serves completions

@@ -37,7 +37,8 @@ struct Job {
   uint64_t generated = 0;   // tokens drawn, the ending one included
   uint64_t device_ns = 0;
   uint64_t told_ns = 0;  // of device_ns, when progress was said last
-  bool left = false;     // done, failed or cancelled; to be forgotten
+  bool paused = false;
+  bool left = false;  // done, failed or cancelled; to be forgotten
 };
 
 }  // namespace penstock::llama

@@ -1,10 +1,12 @@
 #include "worker/engines/simulate/simulate_engine.h"
 
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <thread>
 
 #include "shared/base/clock.h"
 
@@ -55,6 +57,8 @@ SimulateEngine::SimulateEngine(const SimulateOptions& options, std::string model
 std::variant<std::unique_ptr<Plan>, Failure> SimulateEngine::admit(const Request& request) {
   auto plan = std::make_unique<SimulatePlan>();
   plan->memory_bytes = options_.job_memory_bytes;
+  plan->crashes =
+      !options_.crash_on.empty() && request.body.find(options_.crash_on) != request.body.npos;
   if (run_log_.valid()) {
     plan->logged = request.body.substr(0, kLoggedBytes);
   }
@@ -123,6 +127,18 @@ void SimulateEngine::cancel(JobNumber job) {
   }
 }
 
+void SimulateEngine::pause(JobNumber job) {
+  if (const auto found = jobs_.find(job); found != jobs_.end()) {
+    by_due_.erase({found->second.due_ns, job});
+  }
+}
+
+void SimulateEngine::resume(JobNumber job) {
+  if (const auto found = jobs_.find(job); found != jobs_.end()) {
+    by_due_.emplace(found->second.due_ns, job);
+  }
+}
+
 void SimulateEngine::leave(const Job& job) {
   if (occupancy_ != nullptr) {
     occupancy_->add(-1, -job.plan->memory_bytes);
@@ -130,22 +146,19 @@ void SimulateEngine::leave(const Job& job) {
 }
 
 void SimulateEngine::obey_faults() {
-  const std::string fault = fault_of(options_);
+  std::string fault = fault_of(options_);
   while (fault == "hang") {
     ::pause();
+  }
+  while (fault == "slow") {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    fault = fault_of(options_);
   }
   if (fault == "broken") {
     throw std::runtime_error("simulated device " + this_device() + " broke the engine");
   }
   if (fault == "lost") {
-    const std::string why = "simulated device " + this_device() + " is lost";
-    for (const auto& [number, job] : jobs_) {
-      sink_.failed(number, {500, "engine_failed", why, "", true});
-    }
-    for (const auto& [number, plan] : fresh_) {
-      sink_.failed(number, {500, "engine_failed", why, "", true});
-    }
-    throw DeviceLost(why);
+    throw DeviceLost("simulated device " + this_device() + " is lost");
   }
 }
 
@@ -186,6 +199,9 @@ bool SimulateEngine::advance(JobNumber number, Job& job, int64_t now_ns) {
   if (job.answer.has_value() && (over || job.plan->completion->stream)) {
     const double share = over ? 1 : static_cast<double>(passed_ns) / job.service_ns;
     stopped = !write_tokens(job, static_cast<uint32_t>(share * job.tokens));
+  }
+  if (over && job.plan->crashes) {
+    ::raise(SIGKILL);
   }
   if (over || stopped) {
     finish(number, job, stopped, std::min(passed_ns, job.service_ns));

@@ -35,6 +35,8 @@ class SimulateEngine final : public Engine {
   // A job's time begins with the first step after its start. O(log jobs) for each job that is due.
   int64_t step(int64_t wall_ns) override;
   void cancel(JobNumber job) override;
+  void pause(JobNumber job) override;
+  void resume(JobNumber job) override;
   // Tokens only: a job takes no steps together with others.
   Figures figures() const override { return done_; }
 
@@ -42,6 +44,7 @@ class SimulateEngine final : public Engine {
   struct SimulatePlan : Plan {
     std::optional<openai::CompletionRequest> completion;  // none: any other request
     std::string logged;                                   // its body's beginning, for the run log
+    bool crashes = false;
   };
   struct Job {
     std::unique_ptr<SimulatePlan> plan;

@@ -90,9 +90,13 @@ const char* take(const std::string& key, const std::string& value, SimulateOptio
     out.faults = value;
     return nullptr;
   }
+  if (key == "crash_on") {
+    out.crash_on = value;
+    return nullptr;
+  }
   return "one of service_time, service_time_ns, distribution, sigma, tokens_per_second, "
-         "output_tokens, parallel, failure_rate, job_memory, seed, run_log, occupancy, faults as "
-         "its key";
+         "output_tokens, parallel, failure_rate, job_memory, seed, run_log, occupancy, faults, "
+         "crash_on as its key";
 }
 
 }  // namespace

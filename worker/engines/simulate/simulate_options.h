@@ -29,9 +29,12 @@ struct SimulateOptions {
   std::string run_log;
   // If set, what runs on the device is kept in this file, over all processes (occupancy.h).
   std::string occupancy;
-  // If set, a line "DEVICE FAULT" in this file, while it is there, has the device fail: "lost" (its
-  // jobs fail, so does its check), "broken" (the engine does), "hang" (it never answers again).
+  // If set, a line "DEVICE FAULT" in this file, while it is there, has the device fail: "lost" (so
+  // does its check), "broken" (the engine does), "hang" (it never answers again), "slow" (a step
+  // takes as long as the line is there).
   std::string faults;
+  // If set, a job whose body has this text kills the process when it would end.
+  std::string crash_on;
 };
 
 // Whether this process's device works, as far as `faults` says. May hang.
