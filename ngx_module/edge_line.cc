@@ -27,6 +27,11 @@ constexpr size_t kMostHeld = 100'000;
 // HOLD and OVER carry a receipt and little else.
 constexpr size_t kBufferBytes = 32U << 10;
 static_assert(kBufferBytes >= wire::kMaxReceiptBytes + (8U << 10));
+// SETTLED frames that wait for the socket; what does not fit is told again, and answered then.
+constexpr size_t kAnswerBytes = 16U << 10;
+// So long it is known of a receipt that it was settled. penstockd tells of a job again within
+// seconds of a broken line, or of its start.
+constexpr int64_t kSettledNs = 3600 * kNsPerSec;
 
 // A promised job that holds something here.
 struct Held {
@@ -50,6 +55,8 @@ struct EdgeLine {
   ngx_msec_t broken_at = 0;  // 0: it is up
   u_char buffer[kBufferBytes];
   size_t size = 0;  // of buffer filled
+  u_char answers[kAnswerBytes];
+  size_t answers_size = 0;  // to be sent
 };
 
 struct Lines {
@@ -117,13 +124,41 @@ Usage usage_of(const wire::Over& over) noexcept {
           std::min(gpu_ms, kMostUsed)};
 }
 
+// Whether nobody has settled the receipt yet. Noted in a zone that it was charged in, under a
+// bucket of its own that admits once.
+bool settles_first(const EdgeLine& line, uint64_t number, std::string_view bytes,
+                   const Receipt& receipt) noexcept {
+  static const limit::Policy once = limit::make_policy(*limit::make_gcra(1, kSettledNs, 1));
+  limit::Table& table = *receipt.latest->table;
+  limit::Secret secret = limit::derive_secret(table.secret(), "settled");
+  secret = limit::derive_secret(secret, view(line.name));
+  secret.k0 ^= number;
+  limit::Charge charge{&once, limit::siphash13_128(secret, bytes)};
+  return limit::charge_all(table, {&charge, 1}, instant(table)) != limit::Outcome::refused;
+}
+
+void answer_settled(EdgeLine& line, uint64_t number) noexcept {
+  const wire::Settled settled;
+  if (line.answers_size + wire::encoded_size(settled) <= kAnswerBytes) {
+    char* const at = reinterpret_cast<char*>(line.answers) + line.answers_size;
+    line.answers_size += static_cast<size_t>(wire::encode(at, number, settled) - at);
+  }
+}
+
 void settle_job(EdgeLine& line, uint64_t number, const wire::Over& over) noexcept {
   hold(line, number, over.receipt);  // it may have ended before it was named
   Held* held = find(line, number);
+  if (held == nullptr && line.held == kMostHeld) {
+    return;  // it is told again
+  }
+  answer_settled(line, number);
   if (held == nullptr) {
-    return;
+    return;  // nothing that it was charged is here any more
   }
   Receipt& receipt = receipt_of(*held->receipt);
+  if (!settles_first(line, number, over.receipt, receipt)) {
+    return drop(line, held);
+  }
   if (over.refund != 0) {
     refund(receipt, true);
   } else {
@@ -156,6 +191,7 @@ void close_line(EdgeLine& line) noexcept {
     line.peer.connection = nullptr;
   }
   line.size = 0;
+  line.answers_size = 0;
 }
 
 void break_line(EdgeLine& line) noexcept {
@@ -215,6 +251,23 @@ bool take_frames(EdgeLine& line) noexcept {
   }
 }
 
+// Sends what was answered; what the socket does not take waits for on_write().
+bool send_answers(EdgeLine& line) noexcept {
+  ngx_connection_t* c = line.peer.connection;
+  while (line.answers_size > 0) {
+    const ssize_t n = c->send(c, line.answers, line.answers_size);
+    if (n == NGX_AGAIN) {
+      return ngx_handle_write_event(c->write, 0) == NGX_OK;
+    }
+    if (n <= 0) {
+      return false;
+    }
+    line.answers_size -= static_cast<size_t>(n);
+    ngx_memmove(line.answers, line.answers + n, line.answers_size);
+  }
+  return true;
+}
+
 void on_read(ngx_event_t* event) noexcept {
   auto* c = static_cast<ngx_connection_t*>(event->data);
   auto& line = *static_cast<EdgeLine*>(c->data);
@@ -240,12 +293,17 @@ void on_read(ngx_event_t* event) noexcept {
       line.pause_ms = kFirstPauseMs;
     }
   }
-  if (ngx_handle_read_event(event, 0) != NGX_OK) {
+  if (!send_answers(line) || ngx_handle_read_event(event, 0) != NGX_OK) {
     break_line(line);
   }
 }
 
-void on_write(ngx_event_t*) noexcept {}
+void on_write(ngx_event_t* event) noexcept {
+  auto& line = *static_cast<EdgeLine*>(static_cast<ngx_connection_t*>(event->data)->data);
+  if (!send_answers(line)) {
+    break_line(line);
+  }
+}
 
 ngx_int_t this_peer(ngx_peer_connection_t*, void*) noexcept { return NGX_OK; }
 

@@ -7,7 +7,7 @@ import termios
 import threading
 import time
 
-from wire import (ACCEPTED, ASK, CHUNK, DONE, EDGE, FAILED, GOODBYE, HEAD, HELLO, PROGRESS, SUBMIT, Closed, Connection,
+from wire import (ACCEPTED, ASK, CHUNK, DONE, EDGE, FAILED, GOODBYE, HEAD, HELLO, PROGRESS, SETTLED, SUBMIT, Closed, Connection,
                   frame)
 
 JOB = 1  # the module has one job at a time on a connection
@@ -76,6 +76,8 @@ class Scripted:
     def __init__(self, path, *steps, tell_edge=b""):
         self.path, self.steps, self.tell_edge = path, steps, tell_edge
         self.edges = []  # the process behind each of Nginx's own lines that have come
+        self.lines = []  # these lines
+        self.settled = []  # the ids of SETTLED that came over them
         self.submits = []  # the fields of each job that came; the body is named json
         self.faults = []
         self._callers = []
@@ -116,10 +118,13 @@ class Scripted:
     def _serve(self, caller):
         try:
             while True:
-                kind, _, fields = caller.receive_fields()
+                kind, id, fields = caller.receive_fields()
                 if kind == HELLO and fields["role"] == EDGE:
                     self.edges.append(struct.unpack("3i", caller.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
+                    self.lines.append(caller)
                     caller.send(self.tell_edge)
+                if kind == SETTLED:
+                    self.settled.append(id)
                 if kind == SUBMIT:
                     self.submits.append(fields)
                     self._play(caller)

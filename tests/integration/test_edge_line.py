@@ -1,6 +1,9 @@
 """What Nginx keeps for promised jobs and hears of them, and where a client meets it at a bad moment."""
 
+import json
+import os
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -8,10 +11,10 @@ import pytest
 
 from conftest import simulate
 from processes import children
-from scripted import answer
+from scripted import accepted, answer, chunk, done
 from test_jobs import ALICE, BODY, HTTP, SERVER, get, jobs, masked, post, promise, until_status, websocket  # noqa: F401
 from waiting import until
-from wire import ACCEPTED, HOLD, OVER, frame
+from wire import ACCEPTED, HEAD, HOLD, OVER, frame
 
 LONG = dict(workers=[simulate(slots=1, service_time="60s")])
 MANY_TOKENS = dict(workers=[simulate(slots=1, service_time="1ms", output_tokens=20000)])
@@ -102,6 +105,46 @@ def test_a_large_answer_that_is_replayed_costs_no_tokens_again(jobs):
     again = post(service, {"Idempotency-Key": '"a"'}, body)
     assert again.status == 200 and again.headers["Penstock-Duplicate"] == "true" and len(again.body) > 65536
     assert tokens_left(service) >= before
+
+
+def settled(service, before, used):
+    """What is left of the tokens, once no more than `used` are gone. The rate gives back some 280 a second."""
+    until(lambda: tokens_left(service) >= before - used, lambda: f"what was not used is given back; {before} were left, and {tokens_left(service)} are", 30)
+
+
+def test_an_nginx_worker_that_dies_with_the_end_unread_leaves_it_to_the_next(jobs):
+    """What a job reserved, and did not use, comes back all the same: the end is told until it is answered."""
+    service = jobs(http="penstock_zone edge 1m;\npenstock_tier free { rate 100000t/d; concurrency 9; }\n", master=True,
+                   workers=[simulate(slots=1, service_time="300ms", output_tokens=8)])
+    before = tokens_left(service)
+    id = promise(service, body={**BODY, "max_tokens": 50000}).json()["id"]
+    frozen = service.nginx.workers()[0]
+    os.kill(frozen, signal.SIGSTOP)
+    until(lambda: json.loads(service.penstockd.status())["counters"]["completed"] == 1, "the job is done")
+    os.kill(frozen, signal.SIGKILL)
+    service.expected_alert = "exited on signal 9"
+    until(lambda: service.nginx.workers() and frozen not in service.nginx.workers(), "another Nginx worker is there")
+    until_status(service, id, "completed")
+    settled(service, before, 100)
+
+
+def test_an_end_that_is_told_again_is_answered_again_and_settled_once(peer, edge):
+    promised = accepted("job_01J") + frame(HEAD, 1, status=202, content_type="application/json", content_length_plus1=3, promised=1)
+    engine = peer("a", promised + chunk(b"{}") + done())
+    service = edge(engine, http="penstock_tier free { rate 100000t/d; }\n",
+                   server=SERVER.replace("gpu", "a"))
+    body = {**BODY, "max_tokens": 100}
+    assert post(service, {"Prefer": "respond-async"}, body).status == 202
+    until(lambda: engine.lines, "Nginx keeps a line")
+    before = tokens_left(service)
+    over = frame(OVER, 7, receipt=engine.submits[0]["receipt"], prompt_tokens=1, completion_tokens=20000)
+    engine.lines[0].send(over)
+    until(lambda: engine.settled == [7], "it is answered")
+    once = tokens_left(service)
+    assert once < before - 19000, (before, once)
+    engine.lines[-1].send(over)
+    until(lambda: engine.settled == [7, 7], "it is answered again")
+    assert tokens_left(service) >= once
 
 
 def test_the_reservation_learns_what_promised_jobs_use(jobs):

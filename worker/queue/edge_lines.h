@@ -2,13 +2,17 @@
 //
 // Each Nginx keeps one; there are two while one takes another's place, in a reload. The one that
 // came first is told of all: HOLD for each job that is alive, OVER when it has ended. When it goes,
-// or does not read, the next is told of all anew. With nobody there, what ended is kept for whoever
-// comes, up to kMaxPending; what is lost then lapses at the edge by itself.
+// or does not read, the next is told of all anew.
+//
+// What ended is told again to whoever is next, until SETTLED says that the edge has seen to it: at
+// least once, therefore, and the edge settles no receipt twice. Up to kMaxPending are kept for
+// that, the latest; what is lost then lapses at the edge by itself, or is told after the next
+// start, as the store keeps it, too.
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -47,14 +51,19 @@ class EdgeLines {
     }
   }
   void over(uint64_t number, const wire::Over& over) {
+    if (pending_.size() == kMaxPending && !pending_.contains(number)) {
+      pending_.erase(pending_.begin());
+    }
+    std::string& frame = pending_[number];
+    frame.clear();
+    wire::append(frame, number, over);
     if (Connection* const line = listening(); line != nullptr) {
-      return wire::append(line->out(), number, over);
+      line->out().append(frame);
     }
-    if (pending_.size() == kMaxPending) {
-      pending_.pop_front();
-    }
-    wire::append(pending_.emplace_back(), number, over);
   }
+  // True: it had not been said before.
+  bool settled(uint64_t number) { return pending_.erase(number) > 0; }
+  size_t pending() const { return pending_.size(); }
 
  private:
   // The first that reads; nullptr: there is none.
@@ -72,17 +81,16 @@ class EdgeLines {
     hold_all_([&](uint64_t number, std::string_view receipt) {
       wire::append(line.out(), number, wire::Hold{receipt});
     });
-    for (const std::string& frame : pending_) {
+    for (const auto& [number, frame] : pending_) {
       line.out().append(frame);
     }
-    pending_.clear();
     most_unsent_ = line.unsent() + kMaxUnsent;
   }
 
   HoldAll hold_all_;
   std::vector<Connection*> lines_;
-  size_t most_unsent_ = 0;  // of the first
-  std::deque<std::string> pending_;
+  size_t most_unsent_ = 0;                   // of the first
+  std::map<uint64_t, std::string> pending_;  // OVER, by number: the oldest job first
 };
 
 }  // namespace penstock::queue

@@ -57,7 +57,13 @@ constexpr const char* kMigrations[kSchemaVersion] = {
     "  coalesce((SELECT substr(owner, 1, 8) FROM jobs WHERE jobs.seq=deliveries.seq), whose);"
     "CREATE INDEX deliveries_due ON deliveries(due_ms);"
     "CREATE INDEX deliveries_whose ON deliveries(whose, due_ms);"
-    "CREATE TABLE gone_urls(n INTEGER PRIMARY KEY, url BLOB NOT NULL UNIQUE);"};
+    "CREATE TABLE gone_urls(n INTEGER PRIMARY KEY, url BLOB NOT NULL UNIQUE);"
+    // Of jobs that have ended, those whose receipt the edge has not settled; what was told before
+    // is not told again. And what an operator ordered.
+    "UPDATE jobs SET receipt=x'' WHERE status>=3;"
+    "CREATE INDEX IF NOT EXISTS jobs_unsettled ON jobs(seq) WHERE status>=3 AND receipt<>x'';"
+    "CREATE TABLE IF NOT EXISTS orders(name BLOB PRIMARY KEY, value INTEGER NOT NULL)"
+    "  WITHOUT ROWID;"};
 
 constexpr char kColumns[] =
     "SELECT id, owner, status, key, digest, queue, model, tier, priority, weight, cost, jobs_path,"
@@ -320,6 +326,9 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
           " WHERE seq=? AND dead=1");
   prepare(set_delivery_, "UPDATE deliveries SET tries=?, due_ms=? WHERE seq=?");
   prepare(erase_delivery_, "DELETE FROM deliveries WHERE seq=?");
+  prepare(set_settled_, "UPDATE jobs SET receipt=x'' WHERE seq=? AND status>=3");
+  prepare(set_order_, "INSERT OR REPLACE INTO orders(name, value) VALUES(?, ?)");
+  prepare(erase_order_, "DELETE FROM orders WHERE name=?");
   prepare(keep_no_longer_, "UPDATE jobs SET expires_ms=expires_ms-? WHERE seq=?");
   prepare(expired_, std::string(kColumns) + "WHERE expires_ms<=? ORDER BY expires_ms LIMIT ?");
   prepare(submit_of_, "SELECT submit FROM jobs WHERE seq=? AND submit IS NOT NULL");
@@ -713,6 +722,34 @@ bool JobTables::gone_urls(std::vector<std::string>& urls) {
   Statement all(database_, "SELECT url FROM gone_urls ORDER BY n");
   while (all.step()) {
     urls.emplace_back(all.bytes(0));
+  }
+  return !all.failed();
+}
+
+bool JobTables::set_settled(uint64_t number) {
+  return set_settled_.with(static_cast<int64_t>(number)).run();
+}
+
+bool JobTables::unsettled(size_t most, const std::function<void(JobRecord&&)>& each) {
+  Statement all(database_, (std::string(kColumns) +
+                            "WHERE status>=3 AND receipt<>x'' ORDER BY seq DESC LIMIT ?")
+                               .c_str());
+  for (all.with(static_cast<int64_t>(most)); all.step();) {
+    if (JobRecord job; read_row(all, job)) {
+      each(std::move(job));
+    }
+  }
+  return !all.failed();
+}
+
+bool JobTables::set_order(const std::string& name, std::optional<int64_t> value) {
+  return value ? set_order_.with(name, *value).run() : erase_order_.with(name).run();
+}
+
+bool JobTables::orders(Store::Orders& orders) {
+  Statement all(database_, "SELECT name, value FROM orders");
+  while (all.step()) {
+    orders[std::string(all.bytes(0))] = all.number(1);
   }
   return !all.failed();
 }

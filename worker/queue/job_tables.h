@@ -63,6 +63,11 @@ class JobTables {
   bool due(const Store::DueQuery& query, Store::DuePage& page);
   bool disable_url(std::string_view url);
   bool gone_urls(std::vector<std::string>& urls);  // the oldest first
+  bool set_settled(uint64_t number);
+  // The latest `most` of those that have ended, whose receipt is not settled.
+  bool unsettled(size_t most, const std::function<void(JobRecord&&)>& each);
+  bool set_order(const std::string& name, std::optional<int64_t> value);
+  bool orders(Store::Orders& orders);
   std::optional<JobId> last_id();
   bool has_result_file(const JobId& id);
   uint64_t count_dead();
@@ -100,7 +105,7 @@ class JobTables {
       erase_result_, set_attempt_, finish_, insert_result_, insert_delivery_, requeue_,
       set_delivery_, erase_delivery_, keep_no_longer_, expired_, submit_of_, result_of_, find_,
       find_key_, list_all_, list_dead_, due_, due_of_owner_, next_due_, count_due_,
-      insert_gone_url_, forget_gone_urls_;
+      insert_gone_url_, forget_gone_urls_, set_settled_, set_order_, erase_order_;
 };
 
 }  // namespace penstock::queue

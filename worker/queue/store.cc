@@ -65,28 +65,14 @@ class SqliteStore final : public Store {
 
   Status recover(const std::function<void(JobRecord&&)>& job,
                  const std::function<void(const std::string&)>& gone_url) override {
-    // Read by the store's thread, as the database is its own; told here.
     std::vector<JobRecord> jobs;
     std::vector<std::string> gone_urls;
-    bool good = false;
-    std::mutex mutex;
-    std::condition_variable told;
-    bool done = false;
-    ask({.kind = Op::kRead, .run = [&] {
-           good = tables_->unfinished([&](JobRecord&& each) { jobs.push_back(std::move(each)); }) &&
-                  tables_->gone_urls(gone_urls);
-           const std::lock_guard lock(mutex);
-           done = true;
-           told.notify_one();
-           return true;
-         }});
-    {
-      std::unique_lock lock(mutex);
-      told.wait(lock, [&] { return done; });
-    }
-    tell_done();
+    const Status good = read_now([&] {
+      return tables_->unfinished([&](JobRecord&& each) { jobs.push_back(std::move(each)); }) &&
+             tables_->gone_urls(gone_urls);
+    });
     if (!good) {
-      return Error{folder_.path + "/jobs.db: its jobs cannot be read"};
+      return good;
     }
     for (JobRecord& each : jobs) {
       job(std::move(each));
@@ -95,6 +81,25 @@ class SqliteStore final : public Store {
       gone_url(each);
     }
     return Ok{};
+  }
+
+  Status unsettled(size_t most, const std::function<void(JobRecord&&)>& each) override {
+    std::vector<JobRecord> jobs;
+    const Status good = read_now([&] {
+      return tables_->unsettled(most, [&](JobRecord&& job) { jobs.push_back(std::move(job)); });
+    });
+    for (JobRecord& job : jobs) {
+      each(std::move(job));
+    }
+    return good;
+  }
+  Result<Orders> orders() override {
+    Orders orders;
+    const Status good = read_now([&] { return tables_->orders(orders); });
+    return good ? Result<Orders>(std::move(orders)) : good.error();
+  }
+  void set_order(const std::string& name, std::optional<int64_t> value) override {
+    write([this, name, value] { return tables_->set_order(name, value); });
   }
 
   void tell_done() override {
@@ -197,6 +202,9 @@ class SqliteStore final : public Store {
         std::move(told));
   }
 
+  void settled(uint64_t number) override {
+    write([this, number] { return tables_->set_settled(number); });
+  }
   void delivered(const JobId& id, uint32_t tries, int64_t due_ms) override {
     write([this, id, tries, due_ms] { return tables_->set_delivery(id, tries, due_ms); });
   }
@@ -307,6 +315,26 @@ class SqliteStore final : public Store {
     if (idle) {
       wake_.notify_one();
     }
+  }
+  // At the start: reads by the store's thread, as the database is its own, and waits for it.
+  Status read_now(const std::function<bool()>& run) {
+    bool good = false;
+    std::mutex mutex;
+    std::condition_variable told;
+    bool done = false;
+    ask({.kind = Op::kRead, .run = [&] {
+           good = run();
+           const std::lock_guard lock(mutex);
+           done = true;
+           told.notify_one();
+           return true;
+         }});
+    {
+      std::unique_lock lock(mutex);
+      told.wait(lock, [&] { return done; });
+    }
+    tell_done();
+    return good ? Status(Ok{}) : Error{folder_.path + "/jobs.db: its jobs cannot be read"};
   }
   void write(std::function<bool()> run, std::function<void()> told = {}) {
     ask({.kind = Op::kWrite, .run = std::move(run), .told = std::move(told)});

@@ -23,6 +23,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -81,6 +82,14 @@ class Store {
   // Once, before all else.
   virtual Status recover(const std::function<void(JobRecord&&)>& job,
                          const std::function<void(const std::string&)>& gone_url) = 0;
+  // Every job that has ended, and whose receipt the edge has not settled, up to `most`, the latest
+  // first. Once, before all else.
+  virtual Status unsettled(size_t most, const std::function<void(JobRecord&&)>& each) = 0;
+  // What an operator ordered, and is to hold in the next life (standing_orders.h).
+  using Orders = std::map<std::string, int64_t>;
+  virtual Result<Orders> orders() = 0;
+  // nothing: it holds no more.
+  virtual void set_order(const std::string& name, std::optional<int64_t> value) = 0;
   // The latest id that any job had at open(); ids of new ones must be greater.
   virtual std::optional<JobId> last_id() const = 0;
 
@@ -120,6 +129,8 @@ class Store {
   virtual void due(const DueQuery& query, std::function<void(DuePage)> told) = 0;
   // It wants no webhooks any more. The last kMostGoneUrls are kept.
   virtual void disable_url(std::string url) = 0;
+  // The edge has settled the receipt of that job (sequence_of() its id): it is not told again.
+  virtual void settled(uint64_t number) = 0;
   // Removes all that has expired by `now_ms`, some at a time; asked again meanwhile, it goes on.
   virtual void sweep(int64_t now_ms) = 0;
 
