@@ -283,3 +283,22 @@ def test_what_is_no_penstockd_is_said(folder):
                               env=environment(folder), timeout=30)
         thread.join()
     assert done.returncode == 1 and "no penstockd" in done.stderr
+
+
+def test_what_is_paused_and_scaled_outlives_a_crash_unless_the_file_was_changed(jobs, said):  # noqa: F811
+    service = jobs(workers=[simulate(slots=4, service_time="1ms")])
+    said(service, "pause", "default")
+    said(service, "scale", "sim", 2)
+    id = promise(service).json()["id"]
+    service.penstockd.kill()
+    service.penstockd.start()
+    until(lambda: [w["state"] for w in workers(service, said)] == ["ready"] * 2, "it is scaled as before")
+    until(lambda: "queue default: is paused, as before this start" in service.penstockd.process.text(), "it is said")
+    assert job(service, id)["status"] == "queued"
+    service.penstockd.kill()
+    config = service.penstockd.config
+    config.write_text(config.read_text().replace("slots: 4", "slots: 3"))
+    service.penstockd.start()
+    until(lambda: "has changed: what was paused or scaled before this start is as it says" in service.penstockd.process.text(), "the file wins, and it is said")
+    until_status(service, id, "completed")
+    assert [w["state"] for w in workers(service, said)] == ["ready"]

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <ranges>
 
 #include "shared/base/utf8.h"
 #include "shared/http/query.h"
@@ -34,7 +35,7 @@ std::string quoted(std::string_view name) {
 }
 
 template <typename Range, typename NameOf>
-std::string listed(const Range& range, NameOf&& name_of) {
+std::string listed(Range&& range, NameOf&& name_of) {
   std::string list;
   for (const auto& each : range) {
     if (list.size() > kMaxListedBytes) {
@@ -238,7 +239,8 @@ void OperatorApi::about_queue(Asker asker, const Path& path) {
   if (queue == nullptr) {
     return refuse(asker.caller, asker.id, 404,
                   "There is no queue " + quoted(path[1]) + ". Queues: " +
-                      listed(dispatcher_.scheduler().queues(),
+                      listed(dispatcher_.scheduler().queues() |
+                                 std::views::filter([](const auto& each) { return !each.retired; }),
                              [](const auto& each) { return each.settings.name; }) +
                       ".");
   }
@@ -250,6 +252,7 @@ void OperatorApi::about_queue(Asker asker, const Path& path) {
   } else {
     dispatcher_.resume(*queue);
   }
+  orders_.paused(queue->settings.name, queue->paused);
   log(Level::kInfo, "queue " + queue->settings.name + (queue->paused ? ": paused" : ": resumed"));
   answer(asker.caller, asker.id,
          R"({"object":"queue","name":)" + json_string(queue->settings.name) + R"(,"paused":)" +
@@ -268,6 +271,7 @@ void OperatorApi::about_workers(Asker asker, const Path& path, const wire::Ask& 
     }
     for (const WorkerConfig& worker : supervisor_.configured()) {
       supervisor_.drain(worker.name);
+      orders_.scaled(worker.name, 0);
     }
     return answer(asker.caller, asker.id, R"({"object":"workers","draining":[)" + names + "]}");
   }
@@ -286,6 +290,7 @@ void OperatorApi::about_workers(Asker asker, const Path& path, const wire::Ask& 
     return refuse(asker.caller, asker.id, 404, "A worker has /drain and /scale?n=N.");
   }
   supervisor_.drain(worker->name);
+  orders_.scaled(worker->name, 0);
   answer(asker.caller, asker.id,
          R"({"object":"worker","name":)" + json_string(worker->name) + R"(,"processes":0})");
 }
@@ -304,6 +309,7 @@ void OperatorApi::scale(Asker asker, const WorkerConfig& worker, std::string_vie
                   "n");
   }
   supervisor_.scale(worker.name, n);
+  orders_.scaled(worker.name, n);
   answer(asker.caller, asker.id,
          R"({"object":"worker","name":)" + json_string(worker.name) + R"(,"processes":)" +
              std::to_string(n) + R"(,"slots":)" + std::to_string(n == 0 ? 0 : worker.slots) + "}");

@@ -24,7 +24,7 @@
 //
 // `owner` is what the edge sends as the owner, in plain text; it is hashed here, and only the hash
 // is shown. Answers are JSON; refusals say what would be right. What is paused or scaled stays so
-// over a reload, but not over a restart.
+// over a reload, and over a restart with the same penstock.yaml (standing_orders.h).
 #pragma once
 
 #include <cstdint>
@@ -35,6 +35,7 @@
 #include "shared/wire/messages.h"
 #include "worker/queue/dispatcher.h"
 #include "worker/queue/jobs_api.h"
+#include "worker/queue/standing_orders.h"
 #include "worker/queue/supervisor.h"
 
 namespace penstock::queue {
@@ -45,8 +46,9 @@ class OperatorApi {
   static constexpr size_t kMostShownBytes = 64U << 10;
 
   // All must outlive this.
-  OperatorApi(Dispatcher& dispatcher, JobsApi& jobs_api, Supervisor& supervisor)
-      : dispatcher_(dispatcher), jobs_api_(jobs_api), supervisor_(supervisor) {}
+  OperatorApi(Dispatcher& dispatcher, JobsApi& jobs_api, Supervisor& supervisor,
+              StandingOrders& orders)
+      : dispatcher_(dispatcher), jobs_api_(jobs_api), supervisor_(supervisor), orders_(orders) {}
 
   void ask(CallerSession& caller, uint64_t id, const wire::Ask& ask);
 
@@ -74,6 +76,7 @@ class OperatorApi {
   Dispatcher& dispatcher_;
   JobsApi& jobs_api_;
   Supervisor& supervisor_;
+  StandingOrders& orders_;
 };
 
 }  // namespace penstock::queue

@@ -42,7 +42,8 @@ class OperatorApiTest : public PromiseTest {
   }
 
   Supervisor supervisor_{wires_, dispatcher_};
-  OperatorApi operator_api_{dispatcher_, jobs_api_, supervisor_};
+  StandingOrders orders_{nullptr};
+  OperatorApi operator_api_{dispatcher_, jobs_api_, supervisor_, orders_};
   Peer tool_ = connect();
   uint64_t number_ = 0;
 };
