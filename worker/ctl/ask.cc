@@ -162,6 +162,7 @@ Result<std::string> Penstockd::status() {
 
 Result<std::string> Penstockd::ask(std::string_view method, std::string_view path,
                                    std::string_view query) {
+  refused_ = false;
   std::string question;
   wire::append(question, ++last_id_,
                wire::Ask{.method = method, .path = path, .query = query, .jobs_path = "/jobs"});
@@ -191,6 +192,7 @@ Result<std::string> Penstockd::hear_answer() {
       return body;
     }
     if (wire::Failed failed; frame->header.type == wire::FrameType::kFailed) {
+      refused_ = true;
       wire::parse(frame->payload, failed);
       return Error{std::string(failed.message)};
     }

@@ -38,6 +38,8 @@ class Penstockd {
   // done all the same.
   Result<std::string> ask(std::string_view method, std::string_view path,
                           std::string_view query = {});
+  // Of an ask() that was an Error: whether penstockd refused it, and may be asked more.
+  bool refused() const { return refused_; }
 
  private:
   Penstockd(std::string socket, Fd fd) : socket_(std::move(socket)), fd_(std::move(fd)) {}
@@ -51,6 +53,7 @@ class Penstockd {
   Fd fd_;
   uint64_t last_id_ = 0;
   bool silent_ = false;
+  bool refused_ = false;
   std::string buffer_;
   size_t consumed_ = 0;  // of `buffer_`
 };

@@ -52,10 +52,12 @@ std::string counted(Deed deed, size_t count) {
          (deed == Deed::kRequeue ? "queued again" : "dropped");
 }
 
-// Page by page, towards the older ones: what dies again meanwhile is not met twice.
+// Page by page, towards the older ones: what dies again meanwhile is not met twice. One that cannot
+// be queued again (its queue is gone) is left, and said.
 Outcome do_to_all(const Arguments& arguments, Penstockd& penstockd, Deed deed) {
   simdjson::dom::parser parser;
   std::string after;
+  std::string left;
   size_t done = 0;
   for (bool more = true; more;) {
     const auto page = penstockd.ask(
@@ -67,6 +69,10 @@ Outcome do_to_all(const Arguments& arguments, Penstockd& penstockd, Deed deed) {
     }
     for (const JsonElement job : elements_of(root, "data")) {
       const auto answer = do_to_dead(penstockd, deed, cell(job, "id"));
+      if (!answer && penstockd.refused()) {
+        left += cell(job, "id") + " is left: " + answer.error().message + "\n";
+        continue;
+      }
       if (!answer) {
         return failed({cell(job, "id") + ": " + answer.error().message + " (" +
                        counted(deed, done) + " before)"});
@@ -75,6 +81,9 @@ Outcome do_to_all(const Arguments& arguments, Penstockd& penstockd, Deed deed) {
     }
     more = truth_of(root, "has_more", false);
     after = cell(root, "last_id");
+  }
+  if (!left.empty()) {
+    return failed({left + counted(deed, done)});
   }
   return arguments.has("json")
              ? as_received("{\"object\":\"dead_letters\",\"count\":" + std::to_string(done) + "}")

@@ -27,7 +27,8 @@ std::string queue_table(JsonElement root) {
     const bool paused = truth_of(queue, "paused", false);
     rows.push_back({cell(queue, "name"), cell(queue, "state") + (paused ? ", paused" : ""),
                     cell(queue, "waiting"), cell(queue, "max_length"), cell(queue, "running"),
-                    cell(queue, "slots"), milliseconds(number_of(queue, "predicted_wait_ms")),
+                    cell(queue, "slots"),
+                    paused ? "-" : milliseconds(number_of(queue, "predicted_wait_ms")),
                     milliseconds(number_of(queue, "service_time_us") / 1000)});
   }
   return render(rows);
