@@ -1,5 +1,7 @@
 #include "ngx_module/metrics.h"
 
+#include <limits>
+
 #include "ngx_module/page.h"
 #include "ngx_module/queue_metrics.h"
 #include "ngx_module/receipt.h"
@@ -135,8 +137,11 @@ void write_penstockds(Writer& writer, const LocConf& loc, int64_t now_ns) noexce
   write("penstock_queue_slots", "Jobs that the queue's live workers can run at once.",
         [](const auto& queue) { return uint64_t{queue.slots.load(kNow)}; });
   write("penstock_queue_predicted_wait_seconds",
-        "How long a job of the lowest class that came now would wait.", [](const auto& queue) {
-          return static_cast<double>(queue.predicted_wait_ms.load(kNow)) / 1000;
+        "How long a job of the lowest class that came now would wait; +Inf while paused.",
+        [](const auto& queue) {
+          const uint64_t wait_ms = queue.predicted_wait_ms.load(kNow);
+          return wait_ms == wire::kNoPredictedWait ? std::numeric_limits<double>::infinity()
+                                                   : static_cast<double>(wait_ms) / 1000;
         });
 }
 

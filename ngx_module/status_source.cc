@@ -48,6 +48,8 @@ const char* reason_of(wire::QueueState state) noexcept {
       return "The queue is full.";
     case wire::QueueState::kNoWorker:
       return "No worker is running.";
+    case wire::QueueState::kCannotLoad:
+      return "The model cannot be loaded.";
     case wire::QueueState::kDraining:
       return "The service is shutting down.";
     default:
@@ -69,7 +71,8 @@ bool refuses(const StatusSource& source, std::string_view queue, int64_t now_ns,
     return false;
   }
   why.reason = reason;
-  why.may_promise = why.may_promise || state == wire::QueueState::kNoWorker;
+  why.may_promise = why.may_promise || state == wire::QueueState::kNoWorker ||
+                    state == wire::QueueState::kCannotLoad;
   why.retry_after_s = std::clamp<int64_t>(
       static_cast<int64_t>(status->retry_after_s.load(std::memory_order_relaxed)), 1, 86400);
   constexpr int64_t kLongest = 3600 * kNsPerSec;

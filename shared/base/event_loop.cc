@@ -44,12 +44,20 @@ void EventLoop::remove(int fd, Handler* handler) {
 }
 
 int EventLoop::run_once(int64_t now_ns, int64_t deadline_ns) {
+  wait(now_ns, deadline_ns);
+  return tell();
+}
+
+void EventLoop::wait(int64_t now_ns, int64_t deadline_ns) {
   int timeout_ms = -1;
   if (deadline_ns != INT64_MAX) {
     const int64_t wait_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;  // it may be INT64_MIN
     timeout_ms = static_cast<int>(std::min<int64_t>((wait_ns + kNsPerMs - 1) / kNsPerMs, 60'000));
   }
   ready_count_ = std::max(0, ::epoll_wait(epoll_.get(), ready_.data(), kBatch, timeout_ms));
+}
+
+int EventLoop::tell() {
   for (told_ = 0; told_ < ready_count_;) {
     const epoll_event& event = ready_[static_cast<size_t>(told_++)];
     if (event.data.ptr != nullptr) {

@@ -36,6 +36,9 @@ class EventLoop {
   // Waits until something is ready or `deadline_ns` (monotonic; INT64_MAX: no deadline), then tells
   // each handler. Returns the number told.
   int run_once(int64_t now_ns, int64_t deadline_ns);
+  // The same in two steps, for who wants to look at the clock in between.
+  void wait(int64_t now_ns, int64_t deadline_ns);
+  int tell();
 
  private:
   static constexpr int kBatch = 256;

@@ -30,15 +30,20 @@ enum class QueueState : uint32_t {
   kFull = 2,      // length has reached max_length
   kNoWorker = 3,  // nobody serves it, and none has for a while
   kDraining = 4,
+  kCannotLoad = 5,  // as kNoWorker, and those that were started did not get ready
 };
 
+// Of a queue that is paused: nobody knows.
+constexpr uint64_t kNoPredictedWait = UINT64_MAX;
+
 struct QueueStatus {
-  char name[kQueueNameBytes];               // written before `state` leaves kUnused, then constant
+  char name[kQueueNameBytes];               // constant while `state` is not kUnused
   std::atomic<uint32_t> state;              // QueueState
   std::atomic<uint32_t> length;             // jobs waiting
   std::atomic<uint32_t> running;            // jobs on workers
   std::atomic<uint32_t> slots;              // what its live workers can run at once
-  std::atomic<uint64_t> predicted_wait_ms;  // for a job that came now, lowest class
+  std::atomic<uint64_t> predicted_wait_ms;  // for a job that came now, lowest class; or
+                                            // kNoPredictedWait
   std::atomic<uint64_t> retry_after_s;      // when refused: come back then
   std::atomic<uint64_t> drain_step_us;      // kFull: so often a job leaves it; 0: not known
   std::atomic<int64_t>

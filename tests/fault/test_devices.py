@@ -59,7 +59,7 @@ class Daemon:
             f"socket: {self.socket}\nstate: {self.folder}/state\nworker_binary: {BUILD}/penstock-worker\n"
             f"drain_timeout: 5s\nqueues:\n  default: {{ backoff: 50ms, attempts: 20 }}\n  image: {{ backoff: 50ms, attempts: 20 }}\n"
             f"  once: {{ attempts: 1 }}\n"
-            f"limits: {{ heartbeat_timeout: 2s{limits} }}\n{devices}workers:\n{rows}\n")
+            f"limits: {{ heartbeat_timeout: 2s, step_timeout: 2s{limits} }}\n{devices}workers:\n{rows}\n")
 
     def start(self):
         with open(self.log, "ab") as log:
@@ -297,7 +297,7 @@ def test_a_device_that_fails_is_taken_out_and_comes_back_and_nothing_promised_is
 
 
 @pytest.mark.parametrize("fault, named", [("broken", "the engine broke: simulated device 1 broke the engine"),
-                                          ("hang", "gave no sign of life for 2s"),
+                                          ("hang", "its engine took longer than limits.step_timeout, 2s, for one step"),
                                           ("killed", "was killed by signal 9")])
 def test_the_error_of_a_job_names_what_became_of_its_worker(daemon, fault, named):
     """A promised job with one attempt is lost to its fault; all others, of the same worker and of others, are done."""

@@ -99,7 +99,7 @@ class Process:
 class QueueStatus:
     """One queue on the status page (shared/wire/status_page.h)."""
 
-    OPEN, FULL, NO_WORKER, DRAINING = 1, 2, 3, 4
+    OPEN, FULL, NO_WORKER, DRAINING, CANNOT_LOAD = 1, 2, 3, 4, 5
 
     def __init__(self, raw):
         self.state, self.length, self.running, self.slots, _, self.retry_after_s = struct.unpack_from("<IIIIQQ", raw, 40)

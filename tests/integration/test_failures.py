@@ -125,9 +125,9 @@ def test_without_a_worker_callers_are_told_503(penstock):
     config = service.penstockd.config
     config.write_text(config.read_text().replace("penstock-worker\n", "no-such-worker\n"))
     service.start(ready=False)
-    service.penstockd.wait_for(state=QueueStatus.NO_WORKER)
+    service.penstockd.wait_for(state=QueueStatus.CANNOT_LOAD)
     answer = service.complete()
-    assert answer.status == 503 and answer.json()["error"]["code"] == "busy" and int(answer.headers["Retry-After"]) >= 1
+    assert answer.status == 503 and answer.json()["error"]["code"] == "busy" and int(answer.headers["Retry-After"]) >= 10
 
 
 def test_without_penstockd_callers_are_told_so(penstock):

@@ -18,8 +18,9 @@ namespace penstock {
 
 class Pulse {
  public:
-  // Each such time while a step lasts.
-  static constexpr int64_t kPeriodNs = kNsPerSec;
+  // Each such time while a step lasts. The pool's own may have been a second before the step, and
+  // the least heartbeat_timeout is two.
+  static constexpr int64_t kPeriodNs = kNsPerSec / 4;
 
   // `link` outlives this.
   explicit Pulse(Link& link, int64_t period_ns = kPeriodNs);

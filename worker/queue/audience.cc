@@ -95,8 +95,28 @@ void Audience::each(Job& job, Kind kind, Tell&& tell) {
   }
 }
 
+bool Audience::lags(const Job& job) const {
+  const auto enough = static_cast<size_t>(max_unsent_) / 2;
+  bool any = false;
+  for (const Waiter* waiter = job.waiters(); waiter != nullptr; waiter = waiter->next) {
+    if (waiter->kind == Kind::kAnswer) {
+      if (waiter->caller->unsent() <= enough) {
+        return false;
+      }
+      any = true;
+    }
+  }
+  for (const Waiter* waiter = job.waiters(); any && waiter != nullptr; waiter = waiter->next) {
+    if (waiter->kind == Kind::kAnswer) {
+      waiter->caller->tell_when_drained(enough);
+    }
+  }
+  return any;
+}
+
+// What is made ahead of the one who reads fastest is within a window.
 void Audience::drop_if_slow(Waiter& waiter) {
-  if (waiter.caller->unsent() <= static_cast<size_t>(max_unsent_)) {
+  if (waiter.caller->unsent() <= static_cast<size_t>(max_unsent_) + wire::kFirstWindowBytes) {
     return;
   }
   wire::append(waiter.caller->out(), waiter.id,
@@ -196,7 +216,7 @@ JobView Audience::view(const Job& job, std::string_view jobs_path) const {
     default:
       view.status = JobStatus::kQueued;
       view.position = scheduler_.position(job);
-      if (known) {
+      if (known && !job.home()->queue->paused) {
         view.eta_seconds = seconds(scheduler_.predicted_wait_ns(job, now_ns));
       }
   }
@@ -340,13 +360,21 @@ void Audience::look_after(Waiter& waiter, int64_t now_ns) {
   timers_.set(waiter, due_ns);
 }
 
-void Audience::advance_to(int64_t now_ns, std::vector<Waiter*>& over) {
+bool Audience::is_stuck(const Waiter& waiter, int64_t now_ns) const {
+  return waiter.kind == Kind::kAnswer && waiter.caller->clogged() &&
+         now_ns - waiter.caller->moved_ns() >= read_timeout_ns_;
+}
+
+void Audience::advance_to(int64_t now_ns, std::vector<Waiter*>& over, std::vector<Waiter*>& stuck) {
   while (timers_.next_ns() <= now_ns) {
     auto& waiter = static_cast<Waiter&>(*timers_.first());
     if (waiter.kind == Kind::kPromise && waiter.wait_ends_ns <= now_ns) {
       waiter.wait_ends_ns = INT64_MAX;
       timers_.set(waiter, now_ns + kSignOfLifeNs);
       over.push_back(&waiter);
+    } else if (is_stuck(waiter, now_ns)) {
+      timers_.set(waiter, now_ns + kSignOfLifeNs);
+      stuck.push_back(&waiter);
     } else {
       look_after(waiter, now_ns);
     }

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "shared/wire/messages.h"
+#include "worker/queue/config.h"
 #include "worker/queue/connection.h"
 #include "worker/queue/event_stream.h"
 #include "worker/queue/job.h"
@@ -48,10 +49,16 @@ class Audience {
   // Somebody who waits for the job itself, not for news of it.
   static bool wanted(const Job& job);
 
-  void set_max_unsent(int64_t bytes) { max_unsent_ = bytes; }
+  void set_limits(const LimitsConfig& limits) {
+    max_unsent_ = limits.max_unsent_bytes;
+    read_timeout_ns_ = limits.read_timeout_ns;
+  }
+  // Whether all who wait for the answer have so much to read that no more need be made now. Their
+  // sessions say when that changes (Dispatcher::widen()).
+  bool lags(const Job& job) const;
 
-  // To those who wait for the answer: a frame of the worker's. Those who read too slowly are told
-  // so and leave.
+  // To those who wait for the answer: a frame of the worker's. Those who fall behind others are
+  // told so and leave.
   void forward(Job& job, std::string_view frame);
   void forward_head(Job& job, const wire::Head& head, std::string_view frame);
   // The answer is complete, or there is none: those who wait for it leave.
@@ -74,8 +81,9 @@ class Audience {
   JobView view(const Job& job, std::string_view jobs_path) const;
   EventId event_id(const Job& job, uint64_t offset) const;
 
-  // Signs of life, changed places. Promises whose `wait=` is over are appended to `over`.
-  void advance_to(int64_t now_ns, std::vector<Waiter*>& over);
+  // Signs of life, changed places. Promises whose `wait=` is over are appended to `over`, and those
+  // who wait for an answer and have read nothing of it for too long to `stuck`.
+  void advance_to(int64_t now_ns, std::vector<Waiter*>& over, std::vector<Waiter*>& stuck);
   int64_t next_event() const { return timers_.next_ns(); }
 
  private:
@@ -85,6 +93,7 @@ class Audience {
   void say_end(Waiter& waiter, const JobView& end);
   void say_answer(Waiter& waiter);
   void drop_if_slow(Waiter& waiter);
+  bool is_stuck(const Waiter& waiter, int64_t now_ns) const;
   void look_after(Waiter& waiter, int64_t now_ns);
   void look_after_events(Waiter& waiter, int64_t now_ns);
   template <typename Tell>
@@ -94,6 +103,7 @@ class Audience {
   const Scheduler& scheduler_;
   int64_t (*wall_ms_)();
   int64_t max_unsent_ = int64_t{4} << 20;
+  int64_t read_timeout_ns_ = 60 * kNsPerSec;
   std::list<Waiter> waiters_;
   TimerHeap timers_;
 };

@@ -26,6 +26,10 @@ void CallerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
       return on_ask(frame);
     case FrameType::kStatus:
       return on_status(frame);
+    case FrameType::kSettled:
+      return role_ == static_cast<uint64_t>(wire::Role::kEdge)
+                 ? desks_.dispatcher.settled(frame.header.id)
+                 : refuse("SETTLED is for the edge's own line");
     default:
       return refuse("a frame that callers do not send");
   }
@@ -173,6 +177,15 @@ void CallerSession::forget(const Waiter& waiter) {
       each = requests_.back();
       requests_.pop_back();
       return;
+    }
+  }
+}
+
+// Answers that were held up for it may go on.
+void CallerSession::on_drained() {
+  for (const InFlight& each : requests_) {
+    if (each.waiter->kind == Waiter::Kind::kAnswer && each.waiter->job != nullptr) {
+      desks_.dispatcher.widen(*each.waiter->job);
     }
   }
 }

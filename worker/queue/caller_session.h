@@ -78,6 +78,7 @@ class CallerSession final : public Connection {
   };
   void on_frame(const wire::Frame& frame, std::string_view bytes) override;
   void on_closed() override;
+  void on_drained() override;
   bool on_oversized(const wire::FrameHeader& header) override;
   bool on_begun(const wire::FrameHeader& header) override;
   void on_refused(std::string_view reason) override;

@@ -12,6 +12,7 @@
 
 #include "shared/base/units.h"
 #include "shared/http/body_fields.h"
+#include "shared/limit/siphash.h"
 #include "shared/wire/status_page.h"
 #include "worker/queue/config_section.h"
 #include "worker/queue/webhook_signature.h"
@@ -226,7 +227,7 @@ void read_simulate(Section& section, WorkerConfig& worker) {
   set("parallel", "parallel", whole(1, 1'000'000));
   set("failure_rate", "failure_rate", fraction(1));
   set("seed", "seed", whole(0, UINT32_MAX));
-  for (const char* const file : {"run_log", "occupancy", "faults"}) {
+  for (const char* const file : {"run_log", "occupancy", "faults", "crash_on"}) {
     set(file, file, [&](const std::string& key) {
       std::string value;
       section.text(key, value);
@@ -369,9 +370,11 @@ LimitsConfig read_limits(const YAML::Node& node, Complaints& complaints) {
   section.size("max_body", limits.max_body_bytes, 1, int64_t{1} << 30);
   section.size("max_held", limits.max_held_bytes, 1, int64_t{1} << 46);
   section.size("max_unsent", limits.max_unsent_bytes, 1, int64_t{1} << 30);
+  section.duration("read_timeout", limits.read_timeout_ns, kNsPerSec);
   section.number("max_connections", limits.max_connections, 1, 1'000'000);
   section.duration("hello_timeout", limits.hello_timeout_ns, 10 * kNsPerMs);
   section.duration("heartbeat_timeout", limits.heartbeat_timeout_ns, 2 * kNsPerSec);
+  section.duration("step_timeout", limits.step_timeout_ns, kNsPerSec);
   section.duration("start_timeout", limits.start_timeout_ns, kNsPerSec);
   section.duration("worker_grace", limits.worker_grace_ns, 0);
   section.size("max_state", limits.max_state_bytes, int64_t{1} << 20, int64_t{1} << 50);
@@ -500,6 +503,7 @@ Result<Config> parse_config(std::string_view text, const std::string& path, Name
     }
     const YAML::Node root = documents.empty() ? YAML::Node() : documents.front();
     Config config = read_file(root, path, files, complaints);
+    config.digest = limit::siphash13_128({}, text).lo;
     if (complaints.empty()) {
       return config;
     }

@@ -71,6 +71,8 @@ struct LimitsConfig {
   int64_t max_state_bytes = int64_t{16} << 30;     // on disk, of jobs and results; past it: 503
   int64_t keep_dead_ns = 30 * 86'400 * kNsPerSec;  // jobs that failed every attempt
   int64_t hello_timeout_ns = 10 * kNsPerSec;       // a peer that has said nothing by then leaves
+  int64_t step_timeout_ns = 60 * kNsPerSec;  // a worker is killed whose engine is longer at a step
+  int64_t read_timeout_ns = 60 * kNsPerSec;  // an answer of which nothing is read is cut short
   bool operator==(const LimitsConfig&) const = default;
 };
 
@@ -81,6 +83,7 @@ struct WebhooksConfig {
 };
 
 struct Config {
+  uint64_t digest = 0;  // of the file's text
   std::string socket;
   uint32_t socket_mode = 0660;
   std::string socket_group;  // empty: left as it is

@@ -51,7 +51,8 @@ void Wires::flush() {
       }
     }
   }
-  for (Connection* connection : dirty_) {
+  for (size_t i = 0; i < dirty_.size(); ++i) {  // more may come: see on_drained()
+    Connection* const connection = dirty_[i];
     connection->dirty_ = false;
     if (!connection->clogged()) {
       connection->flush();
@@ -140,12 +141,19 @@ void Connection::flush() {
     return;
   }
   sent_ += static_cast<size_t>(std::max<ssize_t>(0, n));
+  if (n > 0 || !clogged()) {
+    moved_ns_ = wires_.now_ns_;
+  }
   watch();
   if (unsent() == 0) {
     recycle();
   } else if (sent_ > kCompactBytes) {
     out_.erase(0, sent_);
     sent_ = 0;
+  }
+  if (drained_at_ != SIZE_MAX && unsent() <= drained_at_) {
+    drained_at_ = SIZE_MAX;
+    on_drained();
   }
 }
 

@@ -101,6 +101,10 @@ class Connection : public EventLoop::Handler {
   size_t unsent() const { return out_.size() - sent_; }
   // The peer reads slower than it is written to.
   bool clogged() const { return (events_ & EPOLLOUT) != 0; }
+  // While it is clogged: when it last took anything.
+  int64_t moved_ns() const { return moved_ns_; }
+  // on_drained() is told once, when no more than so many bytes are unsent. REQUIRES: more are.
+  void tell_when_drained(size_t bytes) { drained_at_ = bytes; }
 
   // The peer broke a rule: GOODBYE with the reason, and close.
   void refuse(std::string_view reason);
@@ -119,6 +123,7 @@ class Connection : public EventLoop::Handler {
   // A frame has begun that is longer than what has come of it. False: it has been answered, and is
   // to be passed over.
   virtual bool on_begun(const wire::FrameHeader& /*header*/) { return true; }
+  virtual void on_drained() {}
   // Said once for each refuse().
   virtual void on_refused(std::string_view /*reason*/) {}
   Wires& wires() { return wires_; }
@@ -147,6 +152,8 @@ class Connection : public EventLoop::Handler {
   uint64_t to_skip_ = 0;       // bytes of an oversized frame still to come
   std::string out_;
   size_t sent_ = 0;  // of out_
+  int64_t moved_ns_ = 0;
+  size_t drained_at_ = SIZE_MAX;  // nobody wants to know
 };
 
 }  // namespace penstock::queue

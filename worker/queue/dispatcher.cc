@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "shared/base/units.h"
 #include "worker/queue/caller_session.h"
 #include "worker/queue/log.h"
 #include "worker/queue/reply.h"
@@ -29,7 +30,7 @@ Dispatcher::Dispatcher(Wires& wires, int64_t (*wall_clock)())
 
 void Dispatcher::use(Store& store) {
   store_ = &store;
-  began_ms_ = clock_ms_ = clock_ms();
+  began_ms_ = clock_ms_ = seen_clock_ms_ = clock_ms();
   if (const auto last = store.last_id()) {
     ids_.start_after(*last);
   }
@@ -44,13 +45,34 @@ void Dispatcher::apply(const Config& config) {
                           .deadline_ns = queue.deadline_ns,
                           .backoff_ns = queue.backoff_ns,
                           .aging_ns = queue.aging_ns});
-    notes_[scheduler_.find_queue(queue.name)] = {queue, &metrics_.of(queue.name)};
+    note_queue(queue);
+  }
+  scheduler_.retire_all_but([&](std::string_view name) {
+    return std::any_of(config.queues.begin(), config.queues.end(),
+                       [&](const QueueConfig& each) { return each.name == name; });
+  });
+  for (const Scheduler::Queue& queue : scheduler_.queues()) {
+    if (queue.retired && queue.waiting + queue.running == 0) {
+      metrics_.retire(queue.settings.name);
+    }
   }
   roster_.assign(config, scheduler_);
   limits_ = config.limits;
-  audience_.set_max_unsent(limits_.max_unsent_bytes);
+  audience_.set_limits(limits_);
   wires_.limits().submit_bytes = static_cast<uint32_t>(limits_.max_body_bytes + (64 << 10));
   fail_unserved();
+  const auto gone = [this](const Scheduler::Lane& lane) {
+    return roster_.find(*lane.queue, lane.model) == nullptr;
+  };
+  for (Job* const job : suspects_.release(gone)) {
+    scheduler_.join_again(*job, wires_.now_ns());
+  }
+}
+
+void Dispatcher::note_queue(const QueueConfig& queue) {
+  QueueNotes& notes = notes_[scheduler_.find_queue(queue.name)];
+  notes.config = queue;
+  notes.metrics = &metrics_.of(queue.name);
 }
 
 // What was promised waits for a worker to come back.
@@ -81,9 +103,11 @@ Job& Dispatcher::let_in(Waiter& waiter, const limit::Hash128& owner, std::string
 void Dispatcher::enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Claim& claim) {
   job.share = claim.owner;
   scheduler_.add(job, lane, claim, wires_.now_ns());
-  const int64_t wait_ns = scheduler_.predicted_wait_ns(job, wires_.now_ns());
-  job.extra().predicted_ms =
-      static_cast<uint32_t>(std::min<int64_t>(wait_ns / kNsPerMs, UINT32_MAX));
+  if (!lane.queue->paused) {
+    const int64_t wait_ns = scheduler_.predicted_wait_ns(job, wires_.now_ns());
+    job.extra().predicted_ms =
+        static_cast<uint32_t>(std::min<int64_t>(wait_ns / kNsPerMs, UINT32_MAX));
+  }
   count(job, Metrics::Event::kAccepted);
   offer(lane);
 }
@@ -138,13 +162,17 @@ void Dispatcher::promised(const JobId& id, Store::Promise outcome) {
 void Dispatcher::withdraw(Job& job, const wire::Failed& failed) {
   revoke(job);
   note_refused();
-  for (Waiter* waiter = job.waiters(); waiter != nullptr;) {
-    Waiter* const next = waiter->next;
-    wire::append(waiter->caller->out(), waiter->id, failed);
-    audience_.leave(*waiter);
-    waiter = next;
-  }
   scheduler_.finish(job, Outcome::kCancelled, wires_.now_ns());
+  turn_away(job, failed);
+}
+
+// Whoever waits is told so, and the job forgotten. REQUIRES: it is in no queue.
+void Dispatcher::turn_away(Job& job, const wire::Failed& failed) {
+  while (job.waiters() != nullptr) {
+    Waiter& waiter = *job.waiters();
+    wire::append(waiter.caller->out(), waiter.id, failed);
+    audience_.leave(waiter);
+  }
   erase(job);
 }
 
@@ -167,20 +195,13 @@ void Dispatcher::forget(Job& job) {
 }
 
 void Dispatcher::restore(JobRecord&& record) {
-  Scheduler::Queue* const queue = scheduler_.find_queue(record.queue);
-  if (queue == nullptr) {
-    JobEnd end = record.end;
-    end.id = record.id;
-    end.status = JobStatus::kFailed;
-    end.dead = true;
-    end.finished_ms = wall_ms_();
-    end.expires_ms = keeping_ms() + limits_.keep_dead_ns / kNsPerMs;
-    end.http_status = 502;
-    end.error_code = "engine_failed";
-    end.error = "There is no queue '" + record.queue + "' any more.";
-    log(Level::kWarn, "job " + std::string(record.id.view()) + " is dead: " + end.error);
-    return store_->finish(std::move(end), 0, {}, [] {});
+  const bool gone = scheduler_.find_queue(record.queue) == nullptr;
+  if (gone) {  // its queue stands for as long as the job needs to end as any other
+    scheduler_.set_queue({.name = record.queue});
+    note_queue(QueueConfig{record.queue});
   }
+  Scheduler::Queue* const queue = scheduler_.find_queue(record.queue);
+  queue->retired = gone;
   auto fresh = std::make_unique<Job>();
   fresh->id = record.id;
   fresh->owner = record.owner.lo;
@@ -214,7 +235,13 @@ void Dispatcher::restore(JobRecord&& record) {
                   .attempts = record.end.attempts,
                   .force = true},
                  now_ns);
-  offer(lane);
+  if (!gone) {
+    return offer(lane);
+  }
+  const std::string why = "There is no queue '" + record.queue + "' any more.";
+  log(Level::kWarn, "job " + std::string(job.id.view()) + " is dead: " + why);
+  count(job, Metrics::Event::kFailed);
+  end_with(job, JobStatus::kFailed, {.status = 502, .code = "engine_failed", .message = why}, true);
 }
 
 void Dispatcher::count(const Scheduler::Queue& queue, Metrics::Event event) {
@@ -257,7 +284,8 @@ std::string Dispatcher::jobs_url(const Waiter& waiter, const Job& job) const {
 void Dispatcher::say_accepted(Waiter& waiter, const Job& job, bool at_leisure) {
   std::string& out = at_leisure ? waiter.caller->out_held() : waiter.caller->out();
   const bool known = job.home() != nullptr && !job.ending;
-  const int64_t wait_ns = known ? scheduler_.predicted_wait_ns(job, wires_.now_ns()) : 0;
+  const bool told = known && !job.home()->queue->paused;
+  const int64_t wait_ns = told ? scheduler_.predicted_wait_ns(job, wires_.now_ns()) : 0;
   wire::append(out, waiter.id,
                wire::Accepted{
                    .job_id = job.id.view(),
@@ -299,17 +327,27 @@ void Dispatcher::say_promised(Waiter& waiter, const Job& job, const JobView& vie
 
 // The time of day was stepped: what is due at a date is due earlier, or later.
 void Dispatcher::follow_clock() {
-  const int64_t step_ms = clock_ms() - clock_ms_;
+  const int64_t now_ms = clock_ms();
+  const int64_t jump_ms = now_ms - std::exchange(seen_clock_ms_, now_ms);
+  const int64_t step_ms = now_ms - clock_ms_;
   if (std::abs(step_ms) < kStepMs || store_ == nullptr) {
     return;
   }
-  clock_ms_ += step_ms;
-  log(Level::kWarn, "the clock was stepped by " + std::to_string(step_ms) + " ms");
+  clock_ms_ = now_ms;
+  if (std::abs(jump_ms) >= kStepMs) {  // else it was slewed, little by little
+    log(Level::kWarn, "the clock was stepped by " + std::to_string(step_ms) + " ms");
+  }
   jobs_.each([&](Job& job) {
     if (job.by_date && job.state() == Scheduler::Ticket::State::kScheduled) {
       scheduler_.reschedule(job, std::max(wires_.now_ns(), job.arrived_ns() - step_ms * kNsPerMs));
     }
   });
+}
+
+// The time of day has gone on, and elapsed time has not: that is no step.
+void Dispatcher::note_stall(int64_t ns) {
+  seen_clock_ms_ += ns / kNsPerMs;
+  began_ms_ += ns / kNsPerMs;
 }
 
 void Dispatcher::advance_to(int64_t now_ns) {
@@ -329,7 +367,16 @@ void Dispatcher::advance_to(int64_t now_ns) {
     fill_all();  // back-offs ended, perhaps
   }
   over_.clear();
-  audience_.advance_to(now_ns, over_);
+  stuck_.clear();
+  audience_.advance_to(now_ns, over_, stuck_);
+  for (Waiter* waiter : stuck_) {
+    wire::append(waiter->caller->out(), waiter->id,
+                 wire::Failed{.status = 408,
+                              .code = "not_read",
+                              .message = "The answer was cut short: nothing of it was read for " +
+                                         format_duration(limits_.read_timeout_ns) + "."});
+    release(*waiter);
+  }
   for (Waiter* waiter : over_) {
     say_promised(*waiter, *waiter->job);
   }

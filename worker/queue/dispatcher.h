@@ -40,6 +40,7 @@
 #include "worker/queue/roster.h"
 #include "worker/queue/scheduler.h"
 #include "worker/queue/store.h"
+#include "worker/queue/suspects.h"
 #include "worker/queue/worker_session.h"
 
 namespace penstock::queue {
@@ -85,6 +86,10 @@ class Dispatcher {
   void forget(Job& job);
   // A promised job from an earlier life, or one of the dead.
   void restore(JobRecord&& record);
+  // One that had ended in an earlier life, and that the edge is still to settle.
+  void restore_over(const JobRecord& record);
+  // The edge has seen to the receipt of that job.
+  void settled(uint64_t number);
 
   // From callers. Whoever asked has left, or need not be answered any more.
   void release(Waiter& waiter);
@@ -94,7 +99,8 @@ class Dispatcher {
   // From workers.
   void worker_ready(WorkerSession& worker);
   // Its jobs go back, or fail, `why` being what became of the worker: "was killed by ...".
-  // `next_start_ns`: when another is started. `ordered`: it was told to end, and took too long.
+  // `next_start_ns`: when another is started. `ordered`: it was we who ended it, for no fault of
+  // its jobs: that is no attempt of theirs.
   void worker_lost(WorkerSession& worker, int64_t next_start_ns, std::string_view why,
                    bool ordered = false);
   void worker_leaving(WorkerSession& worker);
@@ -108,9 +114,14 @@ class Dispatcher {
   void note_progress(Job& job, const wire::Progress& progress, std::string_view frame);
   void complete(Job& job, const wire::Done& done, std::string_view frame);
   void fail(Job& job, const wire::Failed& failed);  // may be tried again
+  // Asks the job's worker for more of its answer, if enough was taken of what came, and somebody
+  // reads on. Told again when a reader has caught up.
+  void widen(Job& job);
 
   // Deadlines, back-offs and signs of life.
   void advance_to(int64_t now_ns);
+  // So much elapsed while nothing of ours ran, and is not in the time that is pushed in.
+  void note_stall(int64_t ns);
   int64_t next_event() const;
 
   // A paused queue takes jobs in, and gives none out.
@@ -120,7 +131,7 @@ class Dispatcher {
   void drain() { draining_ = true; }  // from now on, new jobs get 503
   bool draining() const { return draining_; }
   // Jobs that a stop should wait for: those that run, and those that somebody waits for.
-  size_t unfinished();
+  size_t unfinished() const;
   // The time to finish is over: whoever still waits is told. What was promised stays on disk.
   void give_up();
   size_t jobs() const { return jobs_.size(); }
@@ -153,12 +164,14 @@ class Dispatcher {
   // Predicted, for a job of the lowest class that came now.
   int64_t wait_for_newcomer_ns(Scheduler::Queue& queue) const;
   // Jobs that the queue's live workers can run at once.
-  uint32_t slots(const Scheduler::Queue& queue) const;
+  uint32_t slots(const Scheduler::Queue& queue) const { return notes_.at(&queue).slots; }
 
   struct Availability {
     wire::QueueState state = wire::QueueState::kOpen;
     int64_t retry_after_s = 1;  // when it is not open
   };
+  // Who is told of a model that cannot be loaded comes back no sooner.
+  static constexpr int64_t kCannotLoadRetrySeconds = 10;
   // For a job of this lane that came now.
   Availability availability(const Scheduler::Lane& lane) const;
 
@@ -182,17 +195,25 @@ class Dispatcher {
   int64_t clock_ms() const { return wall_ms_() - wires_.now_ns() / kNsPerMs; }
   void follow_clock();
   void revoke(Job& job);
-  void put_back(Job& job, Scheduler::Cause cause, std::string_view why);
+  bool give_suspect(const Claims& device);
+  bool takes_any(const WorkerSession& worker) const;
+  bool start_over(Job& job, std::string_view why);
+  void take_back(Job& job, std::string_view why);
+  void crashed(WorkerSession& worker, std::vector<Job*>& jobs, std::string_view why);
+  bool put_back(Job& job, Scheduler::Cause cause, std::string_view why);
   void abandon(Job& job);
-  void abandon_if_unwanted(Job& job);
+  bool abandon_if_unwanted(Job& job);
   void expire(Job& job);
+  void note_queue(const QueueConfig& queue);
   void fail_unserved();
+  void count_slots();
   void hold(Job& job, std::string frame);
   void let_go(Job& job);
   void trim(Job& job);
   void spill(Job& job);
   void promised(const JobId& id, Store::Promise outcome);
   void withdraw(Job& job, const wire::Failed& failed);
+  void turn_away(Job& job, const wire::Failed& failed);
   JobEnd end_of(const Job& job, JobStatus status) const;
   void end_with(Job& job, JobStatus status, const wire::Failed& failed, bool dead = false);
   void conclude(Job& job, JobEnd end, Scheduler::Outcome outcome);
@@ -210,8 +231,9 @@ class Dispatcher {
 
   Wires& wires_;
   int64_t (*wall_ms_)();
-  int64_t began_ms_ = 0;  // clock_ms(), when the store came
-  int64_t clock_ms_ = 0;  // when it was last looked at
+  int64_t began_ms_ = 0;       // clock_ms(), when the store came
+  int64_t clock_ms_ = 0;       // that dates are reckoned by
+  int64_t seen_clock_ms_ = 0;  // when it was last looked at
   Store* store_ = nullptr;
   Scheduler scheduler_;
   Roster roster_;
@@ -222,19 +244,23 @@ class Dispatcher {
     QueueConfig config;
     wire::QueueMetrics* metrics;
     int64_t returns_until_ns = 0;
+    uint32_t slots = 0;  // see slots()
   };
   std::unordered_map<const Scheduler::Queue*, QueueNotes> notes_;
   JobIdMaker ids_;
   JobTable jobs_;
   std::unordered_map<uint64_t, Job*> keys_;  // by Hash128::lo: of jobs that others may join
-  std::vector<WorkerSession*> workers_;      // those that are ready
-  std::vector<WorkerSession*> bidders_;      // scratch of next_worker(), as is:
+  Suspects suspects_;
+  std::vector<WorkerSession*> workers_;  // those that are ready
+  std::vector<WorkerSession*> bidders_;  // scratch of next_worker(), as is:
   std::vector<Bid> bids_;
   std::vector<Scheduler::Expired> expired_;  // scratch of advance_to()
   std::vector<Waiter*> over_;                // likewise
+  std::vector<Waiter*> stuck_;               // likewise
   uint64_t last_number_ = 0;
   int64_t held_bytes_ = 0;  // of frames
   size_t unpromised_ = 0;   // jobs
+  size_t ending_ = 0;       // of the promised: their end is being written
   bool draining_ = false;
   bool refill_ = false;  // a slot came free without a word of its worker
   Metrics metrics_;

@@ -54,6 +54,7 @@ void Dispatcher::end_with(Job& job, JobStatus status, const wire::Failed& failed
 // Nobody is told of the end of what was promised before it is on disk.
 void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
   job.extra().home = job.home();
+  suspects_.forget(job);
   scheduler_.finish(job, outcome, wires_.now_ns());
   let_go(job);
   const bool kept = job.promise == Promise::kNone && job.more != nullptr &&
@@ -65,6 +66,7 @@ void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
     return ended(job, end);
   }
   job.ending = true;
+  ending_ += job.promise == Promise::kNone ? 0 : 1;
   std::string rest;
   uint64_t offset = 0;
   if (job.more != nullptr && end.status == JobStatus::kCompleted) {
@@ -137,6 +139,22 @@ void Dispatcher::let_edge_settle(Job& job, const JobEnd& end) {
                                   .device_ns = end.device_ns});
 }
 
+void Dispatcher::restore_over(const JobRecord& record) {
+  const bool refund = record.status == JobStatus::kFailed || record.status == JobStatus::kExpired;
+  edges_.over(sequence_of(record.id), {.receipt = record.receipt,
+                                       .refund = refund ? 1U : 0U,
+                                       .model = record.model,
+                                       .prompt_tokens = record.end.prompt_tokens,
+                                       .completion_tokens = record.end.completion_tokens,
+                                       .device_ns = record.end.device_ns});
+}
+
+void Dispatcher::settled(uint64_t number) {
+  if (edges_.settled(number) && store_ != nullptr) {
+    store_->settled(number);
+  }
+}
+
 // The job ended before its 202 was said, or within `wait=`.
 void Dispatcher::answer_promise(Waiter& waiter, Job& job, const JobEnd& end) {
   std::string& out = waiter.caller->out();
@@ -196,6 +214,7 @@ void Dispatcher::answer_from_store(Waiter& waiter, const JobRecord& record,
 }
 
 void Dispatcher::erase(Job& job) {
+  suspects_.forget(job);
   let_go(job);
   if (job.more != nullptr && job.more->key != limit::Hash128{}) {
     if (const auto found = keys_.find(job.more->key.lo);
@@ -204,6 +223,7 @@ void Dispatcher::erase(Job& job) {
     }
   }
   unpromised_ -= job.promise == Promise::kNone ? 1 : 0;
+  ending_ -= job.promise != Promise::kNone && job.ending ? 1 : 0;
   jobs_.erase(job);
 }
 
@@ -228,13 +248,17 @@ void Dispatcher::abandon(Job& job) {
 }
 
 void Dispatcher::cancel(Job& job) {
+  const wire::Failed cancelled{
+      .status = 410, .code = "cancelled", .message = "The job was cancelled."};
   if (job.ending) {
     return;
   }
+  if (job.looking_up) {
+    return turn_away(job, cancelled);
+  }
   revoke(job);
   count(job, Metrics::Event::kCancelled);
-  end_with(job, JobStatus::kCancelled,
-           {.status = 410, .code = "cancelled", .message = "The job was cancelled."});
+  end_with(job, JobStatus::kCancelled, cancelled);
 }
 
 void Dispatcher::expire(Job& job) {
@@ -247,12 +271,12 @@ void Dispatcher::expire(Job& job) {
             .message = "The job was not done by its deadline."});
 }
 
-size_t Dispatcher::unfinished() {
-  size_t count = 0;
-  jobs_.each([&](const Job& job) {
-    count += job.promise == Promise::kNone || job.worker() != nullptr || job.ending ? 1 : 0;
-  });
-  return count;
+size_t Dispatcher::unfinished() const {
+  size_t running = 0;
+  for (const WorkerSession* const worker : workers_) {
+    running += worker->running_promised();
+  }
+  return unpromised_ + ending_ + running;
 }
 
 void Dispatcher::give_up() {
@@ -267,8 +291,7 @@ void Dispatcher::give_up() {
     revoke(job);
     if (job.promise == Promise::kNone) {
       if (job.looking_up) {
-        audience_.fail(job, stopping);
-        return forget(job);
+        return turn_away(job, stopping);
       }
       count(job, Metrics::Event::kFailed);
       return end_with(job, JobStatus::kFailed, stopping);

@@ -27,8 +27,11 @@ Dispatcher::Availability Dispatcher::availability(const Scheduler::Lane& lane) c
     return {wire::QueueState::kDraining, kDrainRetrySeconds};
   }
   if (!roster_.attended(lane, now_ns, limits_.worker_grace_ns)) {
-    return {wire::QueueState::kNoWorker,
-            whole_seconds(roster_.next_start_ns(lane, now_ns) - now_ns)};
+    const int64_t retry_after_s = whole_seconds(roster_.next_start_ns(lane, now_ns) - now_ns);
+    if (roster_.cannot_load(lane)) {
+      return {wire::QueueState::kCannotLoad, std::max(retry_after_s, kCannotLoadRetrySeconds)};
+    }
+    return {wire::QueueState::kNoWorker, retry_after_s};
   }
   if (Scheduler::full(*lane.queue)) {
     return {wire::QueueState::kFull, whole_seconds(wait_for_newcomer_ns(*lane.queue))};
@@ -64,13 +67,47 @@ void Dispatcher::worker_lost(WorkerSession& worker, int64_t next_start_ns, std::
   }
   const std::string message =
       why.empty() ? "The worker stopped." : std::string("The worker stopped: ").append(why) + ".";
+  std::vector<Job*> suspected;
   while (worker.running() > 0) {
     Job& job = worker.any_job();
+    const bool blameless = ordered || !worker.was_sent(job);
     note_end(job, ordered ? AdaptiveSlots::End::kCancelled : AdaptiveSlots::End::kFailed);
     worker.forget(job);
-    put_back(job, Scheduler::Cause::kWorkerLost, message);
+    if (blameless) {
+      take_back(job, message);
+    } else {
+      suspected.push_back(&job);
+    }
   }
+  crashed(worker, suspected, message);
   fill_all();
+}
+
+// Who was alone there has failed an attempt. Of several, nobody knows who it was (suspects.h).
+void Dispatcher::crashed(WorkerSession& worker, std::vector<Job*>& jobs, std::string_view why) {
+  using Cause = Scheduler::Cause;
+  if (jobs.size() == 1 && worker.slots() == 1) {
+    put_back(*jobs.front(), Cause::kWorkerLost, why);
+    return;
+  }
+  if (jobs.size() == 1) {
+    if (put_back(*jobs.front(), Cause::kWorkerLostAlone, why)) {
+      suspects_.add(worker.lane(), jobs);
+    }
+    return;
+  }
+  std::sort(jobs.begin(), jobs.end(),
+            [](const Job* a, const Job* b) { return a->more->number < b->more->number; });
+  std::erase_if(jobs, [&](Job* job) { return !start_over(*job, why); });
+  for (Job* const job : jobs) {
+    suspects_.forget(*job);
+    scheduler_.set_apart(*job);
+    count(*job, Metrics::Event::kRetried);
+  }
+  suspects_.add(worker.lane(), jobs);
+  for (Job* const job : jobs) {
+    audience_.tell_state(*job);
+  }
 }
 
 // What each worker counts, by device and lane, within the bounds of those that share them.
@@ -128,19 +165,23 @@ void Dispatcher::recount() {
     }
     scheduler_.set_rivals(*share.lane, share.device_slots, std::move(rivals));
   }
+  count_slots();
 }
 
-uint32_t Dispatcher::slots(const Scheduler::Queue& queue) const {
-  uint32_t slots = 0;
+void Dispatcher::count_slots() {
+  for (auto& [queue, notes] : notes_) {
+    notes.slots = 0;
+  }
   for (const auto& [device, lanes] : by_device(
            [](const WorkerSession& worker) { return worker.draining() ? 0 : worker.slots(); })) {
-    uint32_t there = 0;
+    std::map<const Scheduler::Queue*, uint32_t> there;
     for (const auto& [lane, count] : lanes) {
-      there += lane->queue == &queue ? count : 0;
+      there[lane->queue] += count;
     }
-    slots += std::min(there, device->slots);
+    for (const auto& [queue, count] : there) {
+      notes_.at(queue).slots += std::min(count, device->slots);
+    }
   }
-  return slots;
 }
 
 // Of those on a device that have a free slot, the one whose turn it is; nullptr when there is none.
@@ -148,7 +189,7 @@ uint32_t Dispatcher::slots(const Scheduler::Queue& queue) const {
 WorkerSession* Dispatcher::next_worker(const Claims& device) {
   bidders_.clear();
   for (WorkerSession* const worker : workers_) {
-    if (&worker->tenant().claims() == &device && worker->credit() > 0) {
+    if (&worker->tenant().claims() == &device && worker->credit() > 0 && takes_any(*worker)) {
       bidders_.push_back(worker);
     }
   }
@@ -170,8 +211,53 @@ WorkerSession* Dispatcher::next_worker(const Claims& device) {
   return bids_.empty() ? nullptr : bidders_[next_turn(bids_, wires_.now_ns())];
 }
 
+// Whether it may be given jobs that are no suspects. Not while it runs such; and where some wait
+// and none run, one worker, the least busy, takes no more until it is empty: so they need not wait
+// for one that is started anew.
+bool Dispatcher::takes_any(const WorkerSession& worker) const {
+  if (worker.group() != 0) {
+    return false;
+  }
+  if (!suspects_.waiting(worker.lane())) {
+    return true;
+  }
+  const WorkerSession* least = &worker;
+  for (const WorkerSession* const each : workers_) {
+    if (&each->lane() == &worker.lane() && !each->draining()) {
+      if (each->group() != 0) {
+        return true;
+      }
+      least = each->running() < least->running() ? each : least;
+    }
+  }
+  return least != &worker;
+}
+
+// Suspects go first, but only to workers that run nothing else.
+bool Dispatcher::give_suspect(const Claims& device) {
+  if (suspects_.empty()) {
+    return false;
+  }
+  for (WorkerSession* const worker : workers_) {
+    Scheduler::Lane& lane = worker->lane();
+    if (&worker->tenant().claims() != &device || worker->credit() == 0 || lane.queue->paused ||
+        !(worker->empty() || worker->group() != 0)) {
+      continue;
+    }
+    if (Job* const job = suspects_.take(lane, worker->group()); job != nullptr) {
+      scheduler_.take(*job, lane, wires_.now_ns());
+      give(*worker, *job);
+      return true;
+    }
+  }
+  return false;
+}
+
 void Dispatcher::fill(const Claims& device) {
   while (!(draining_ && unpromised_ == 0)) {
+    if (give_suspect(device)) {
+      continue;
+    }
     WorkerSession* const worker = next_worker(device);
     Scheduler::Ticket* const next =
         worker == nullptr ? nullptr : scheduler_.take(worker->lane(), wires_.now_ns());
@@ -298,6 +384,7 @@ void Dispatcher::begin_answer(Job& job, const wire::Head& head, std::string_view
 }
 
 void Dispatcher::append_answer(Job& job, std::string_view bytes, std::string_view frame) {
+  job.more->taken_bytes += bytes.size();
   audience_.forward(job, frame);
   if (job.keeps_answer) {
     job.more->answer.append(bytes);
@@ -306,14 +393,27 @@ void Dispatcher::append_answer(Job& job, std::string_view bytes, std::string_vie
     }
     audience_.tell_answer(job);
   }
-  abandon_if_unwanted(job);
+  if (!abandon_if_unwanted(job)) {
+    widen(job);
+  }
 }
 
-// Those who read too slowly have left, perhaps all.
-void Dispatcher::abandon_if_unwanted(Job& job) {
-  if (job.promise == Promise::kNone && !Audience::wanted(job)) {
+// What is stored is read by the store. Else the answer goes on as fast as its fastest reader.
+void Dispatcher::widen(Job& job) {
+  if (job.worker() == nullptr || job.more->taken_bytes < wire::kFirstWindowBytes / 2 ||
+      (!is_stored(job) && audience_.lags(job))) {
+    return;
+  }
+  job.worker()->widen(job, std::exchange(job.more->taken_bytes, 0));
+}
+
+// Those who read too slowly have left, perhaps all: then the job is gone, and this is true.
+bool Dispatcher::abandon_if_unwanted(Job& job) {
+  const bool unwanted = job.promise == Promise::kNone && !Audience::wanted(job);
+  if (unwanted) {
     abandon(job);
   }
+  return unwanted;
 }
 
 bool Dispatcher::is_stored(const Job& job) {
@@ -379,30 +479,51 @@ void Dispatcher::fail(Job& job, const wire::Failed& failed) {
   offer(lane);
 }
 
-// The attempt failed. Whoever calls this sees to it that a worker with credit takes the job.
-// REQUIRES: no worker has it.
-void Dispatcher::put_back(Job& job, Scheduler::Cause cause, std::string_view why) {
+// What was answered is forgotten. False: somebody has seen the beginning of it, and the job has
+// ended with that. REQUIRES: no worker has it.
+bool Dispatcher::start_over(Job& job, std::string_view why) {
   if (job.answer_began) {
     const std::string message = std::string(kCutShort) + std::string(why);
     const wire::Failed cut{.status = 502, .code = "engine_failed", .message = message};
     if (job.promise == Promise::kNone) {
       count(job, Metrics::Event::kFailed);
-      return end_with(job, JobStatus::kFailed, cut);
+      end_with(job, JobStatus::kFailed, cut);
+      return false;
     }
     audience_.fail(job, cut);  // whoever joined has seen some of it; the promise stands
     job.answer_began = false;
     job.more->answer = {};
   }
-  if (job.more != nullptr) {
-    job.more->has_progress = false;
+  job.extra().has_progress = false;
+  return true;
+}
+
+// Its worker was ended under it: that is no attempt. REQUIRES: no worker has it.
+void Dispatcher::take_back(Job& job, std::string_view why) {
+  if (!start_over(job, why)) {
+    return;
   }
+  suspects_.forget(job);
+  scheduler_.requeue(job, wires_.now_ns());
+  count(job, Metrics::Event::kRetried);
+  audience_.tell_state(job);
+}
+
+// The attempt failed. Whoever calls this sees to it that a worker with credit takes the job. False:
+// that was its end. REQUIRES: no worker has it.
+bool Dispatcher::put_back(Job& job, Scheduler::Cause cause, std::string_view why) {
+  if (!start_over(job, why)) {
+    return false;
+  }
+  suspects_.forget(job);
   job.extra().home = job.home();  // the ticket forgets it, if this was the last
   if (scheduler_.retry(job, cause, wires_.now_ns())) {
     count(job, Metrics::Event::kRetried);
     if (job.promise != Promise::kNone) {
       store_->attempt(job.id, job.attempts(), "engine_failed", std::string(why));
     }
-    return audience_.tell_state(job);
+    audience_.tell_state(job);
+    return true;
   }
   const uint32_t attempts = job.attempts();
   const std::string message =
@@ -412,6 +533,7 @@ void Dispatcher::put_back(Job& job, Scheduler::Cause cause, std::string_view why
   count(job, Metrics::Event::kFailed);
   end_with(job, JobStatus::kFailed, {.status = 502, .code = "engine_failed", .message = message},
            job.promise != Promise::kNone);
+  return false;
 }
 
 }  // namespace penstock::queue

@@ -330,14 +330,18 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
   if ((order.async || order.durable) && !dispatcher_.store()->health()) {
     return Refusal{"Jobs cannot be kept at the moment, as they cannot be written to disk.", 10};
   }
+  if (!order.async && now.state == wire::QueueState::kCannotLoad) {
+    const std::string what = lane.model.empty() ? "No model" : "Model " + quoted(lane.model);
+    return Refusal{what + " of queue " + name + " could " + (lane.model.empty() ? "" : "not ") +
+                       "be loaded." + try_again(now.retry_after_s),
+                   now.retry_after_s};
+  }
   if (!order.async && now.state == wire::QueueState::kNoWorker) {
     return Refusal{"No worker of queue " + name + " is up." + try_again(now.retry_after_s),
                    now.retry_after_s};
   }
   if (Scheduler::full(queue) || !has_room_for(bytes)) {
-    const bool known = lane.service.known() || queue.lanes.front()->service.known();
-    const int64_t wait_ns = known ? 0 : dispatcher_.scheduler().predicted_wait_ns(lane, now_ns);
-    const int64_t retry_after_s = spread(order, wait_ns);
+    const int64_t retry_after_s = spread(order, 0);
     return Refusal{"Queue " + name + " is full." + try_again(retry_after_s), retry_after_s};
   }
   const int64_t wait_ns = dispatcher_.scheduler().predicted_wait_ns(lane, order.claim, now_ns);
@@ -349,6 +353,11 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
     return Refusal{"You have " + std::to_string(most) + " jobs waiting in queue " + name +
                        ", as many as one caller may have." + try_again(retry_after_s),
                    retry_after_s};
+  }
+  if (!order.async && order.max_wait_ns > 0 && queue.paused) {
+    return Refusal{"Queue " + name + " is paused, and nobody knows for how long." +
+                       try_again(kPausedRetrySeconds),
+                   kPausedRetrySeconds};
   }
   if (!order.async && order.max_wait_ns > 0 && wait_ns > order.max_wait_ns) {
     const int64_t retry_after_s = spread(order, wait_ns - order.max_wait_ns);

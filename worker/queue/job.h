@@ -32,7 +32,9 @@ struct Job : Scheduler::Ticket {
     Waiter* waiters = nullptr;
     WorkerSession* worker = nullptr;  // while it runs
     uint64_t number = 0;              // while it runs: its id on the worker's connection
+    uint32_t suspect = 0;             // of a group of suspects (suspects.h): its number
     Scheduler::Lane* home = nullptr;  // its lane, once it has ended
+    uint64_t taken_bytes = 0;         // of its answer, since its worker was asked for more
     Answer answer;                    // if it is kept
     limit::Hash128 key;               // that others join by; {}: none
     limit::Hash128 digest;            // of what was asked

@@ -31,16 +31,38 @@ wire::ClassMetrics& class_of(wire::QueueMetrics& queue, int64_t priority) {
 }  // namespace
 
 wire::QueueMetrics& Metrics::of(std::string_view queue) {
-  for (wire::QueueMetrics& each : page_->queues) {
+  for (size_t i = 0; i < wire::kMaxQueues; ++i) {
+    wire::QueueMetrics& each = page_->queues[i];
     if (each.name[0] == '\0') {
       wire::copy_text(each.name, queue);
       ++page_->queues_used;
     }
     if (queue == each.name) {
+      retired_.reset(i);
+      return each;
+    }
+  }
+  for (size_t i = 0; i < wire::kMaxQueues; ++i) {
+    if (retired_[i]) {
+      wire::QueueMetrics& each = page_->queues[i];
+      for (size_t event = 0; event < gone_.size(); ++event) {
+        gone_[event] += each.events[event];
+      }
+      each = {};
+      wire::copy_text(each.name, queue);
+      retired_.reset(i);
       return each;
     }
   }
   return page_->queues[wire::kMaxQueues - 1];
+}
+
+void Metrics::retire(std::string_view queue) {
+  for (size_t i = 0; i < wire::kMaxQueues; ++i) {
+    if (queue == page_->queues[i].name) {
+      retired_.set(i);
+    }
+  }
 }
 
 wire::ServingMetrics& Metrics::serving(std::string_view queue, std::string_view model) {
@@ -60,7 +82,7 @@ wire::ServingMetrics& Metrics::serving(std::string_view queue, std::string_view 
 }
 
 uint64_t Metrics::total(Event event) const {
-  uint64_t sum = 0;
+  uint64_t sum = gone_[static_cast<size_t>(event)];
   for (const wire::QueueMetrics& each : page_->queues) {
     sum += each.events[static_cast<size_t>(event)];
   }

@@ -1,6 +1,8 @@
 // Metrics: what penstockd counts, by queue, and the page where it is published.
 #pragma once
 
+#include <array>
+#include <bitset>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -16,9 +18,11 @@ class Metrics {
  public:
   using Event = wire::JobEvent;
 
-  // The queue's numbers; found once, they stay where they are. Queues past wire::kMaxQueues share
-  // the last place.
+  // The queue's numbers; found once, they stay where they are. Queues past wire::kMaxQueues get the
+  // place of one that was retired, or share the last.
   wire::QueueMetrics& of(std::string_view queue);
+  // Nothing is counted of it any more, unless it is found again.
+  void retire(std::string_view queue);
   // The numbers of a model in a queue; likewise. Those past wire::kMaxModels share the last place,
   // which is called "other".
   wire::ServingMetrics& serving(std::string_view queue, std::string_view model);
@@ -35,6 +39,8 @@ class Metrics {
 
  private:
   std::unique_ptr<wire::MetricsPage> page_ = std::make_unique<wire::MetricsPage>();
+  std::bitset<wire::kMaxQueues> retired_;
+  std::array<uint64_t, wire::kJobEvents> gone_{};  // of queues whose place another has
 };
 
 // Publishes the page beside the socket, whole, under its name.

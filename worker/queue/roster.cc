@@ -30,6 +30,14 @@ Roster::Member* Roster::member(std::string_view worker) {
 void Roster::ready(std::string_view worker) {
   if (Member* const found = member(worker); found != nullptr) {
     found->state = Member::State::kReady;
+    found->cannot_load = false;
+  }
+}
+
+void Roster::failed(std::string_view worker, int64_t next_start_ns) {
+  if (Member* const found = member(worker); found != nullptr) {
+    found->cannot_load = true;
+    found->next_start_ns = next_start_ns;
   }
 }
 
@@ -95,6 +103,19 @@ bool Roster::attended(const Scheduler::Lane& lane, int64_t now_ns, int64_t grace
            (member.state != Member::State::kAbsent ||
             (member.lost_ns != INT64_MIN && now_ns - member.lost_ns <= grace_ns));
   });
+}
+
+bool Roster::cannot_load(const Scheduler::Lane& lane) const {
+  bool any = false;
+  for (const Member& member : members_) {
+    if (serves(member, lane)) {
+      if (!member.cannot_load) {
+        return false;
+      }
+      any = true;
+    }
+  }
+  return any;
 }
 
 int64_t Roster::next_start_ns(const Scheduler::Lane& lane, int64_t now_ns) const {

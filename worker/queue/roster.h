@@ -25,6 +25,7 @@ class Roster {
     enum class State : uint8_t { kAbsent, kReady, kLeaving } state = State::kAbsent;
     int64_t lost_ns = INT64_MIN;        // kAbsent: when it was last there; INT64_MIN: never
     int64_t next_start_ns = INT64_MIN;  // kAbsent: when it is started again
+    bool cannot_load = false;           // its last start came to nothing
   };
 
   // Takes over the workers of a configuration; those it knew by name keep their state.
@@ -34,6 +35,8 @@ class Roster {
   // It was told to drain; another of its name will follow.
   void leaving(std::string_view worker);
   void lost(std::string_view worker, int64_t now_ns, int64_t next_start_ns);
+  // It was started and did not get ready: it could not load its model, say.
+  void failed(std::string_view worker, int64_t next_start_ns);
   // It is not there, and will not be before then.
   void expect(std::string_view worker, int64_t next_start_ns);
 
@@ -44,6 +47,8 @@ class Roster {
 
   // May callers of this lane wait? `grace_ns` bounds how long for workers that were lost.
   bool attended(const Scheduler::Lane& lane, int64_t now_ns, int64_t grace_ns) const;
+  // Of a lane that is not attended: whether its workers were started, and none got ready.
+  bool cannot_load(const Scheduler::Lane& lane) const;
   // When attended() ends or may begin by itself: the earliest restart, else now.
   int64_t next_start_ns(const Scheduler::Lane& lane, int64_t now_ns) const;
 

@@ -52,13 +52,17 @@ Scheduler::Scheduler(uint64_t seed) : random_(seed) {}
 Scheduler::~Scheduler() = default;
 
 Scheduler::Queue& Scheduler::set_queue(const QueueSettings& settings) {
-  Queue* queue = find_queue(settings.name);
-  if (queue == nullptr) {
-    queue = &queues_.emplace_back();
+  const auto known = std::find_if(queues_.begin(), queues_.end(), [&](const Queue& each) {
+    return each.settings.name == settings.name;
+  });
+  const bool fresh = known == queues_.end();
+  Queue* const queue = fresh ? &queues_.emplace_back() : &*known;
+  if (fresh) {
     queue->lanes.push_back(std::make_unique<Lane>());
     queue->lanes.front()->queue = queue;
   }
   queue->settings = settings;
+  queue->retired = false;
   for (const auto& lane : queue->lanes) {
     if (lane->is_set()) {
       aging_.set(*lane, INT64_MIN);  // aging may have changed: it is looked at next
@@ -69,11 +73,17 @@ Scheduler::Queue& Scheduler::set_queue(const QueueSettings& settings) {
 
 Scheduler::Queue* Scheduler::find_queue(std::string_view name) noexcept {
   for (Queue& queue : queues_) {
-    if (queue.settings.name == name) {
+    if (queue.settings.name == name && !queue.retired) {
       return &queue;
     }
   }
   return nullptr;
+}
+
+void Scheduler::retire_all_but(const std::function<bool(std::string_view)>& stays) {
+  for (Queue& queue : queues_) {
+    queue.retired = queue.retired || !stays(queue.settings.name);
+  }
 }
 
 Scheduler::Lane& Scheduler::lane(Queue& queue, std::string_view model) {
@@ -284,17 +294,27 @@ Scheduler::Ticket* Scheduler::first(const Lane& worker_lane) noexcept {
 }
 
 Scheduler::Ticket* Scheduler::take(Lane& worker_lane, int64_t now_ns) noexcept {
-  Queue& queue = *worker_lane.queue;
   Ticket* const next = first(worker_lane);
   if (next == nullptr) {
     return nullptr;
   }
-  Ticket& ticket = *next;
+  OrderTree& line = line_of(*next);
+  line.erase(*next);
+  ask_for_next(line);
+  begin(*next, worker_lane, now_ns);
+  return next;
+}
+
+void Scheduler::take(Ticket& ticket, Lane& worker_lane, int64_t now_ns) noexcept {
+  assert(ticket.state() == State::kDelayed);
+  begin(ticket, worker_lane, now_ns);
+}
+
+// REQUIRES: it stands in no line.
+void Scheduler::begin(Ticket& ticket, Lane& worker_lane, int64_t now_ns) noexcept {
+  Queue& queue = *worker_lane.queue;
   Class& its = *ticket.class_;
   const FairShare::Tags tags = ticket.tags();
-  OrderTree& line = line_of(ticket);
-  line.erase(ticket);
-  ask_for_next(line);
   if (unused_runs_.empty()) {
     unused_runs_.push_back(&runs_.emplace_back());
   }
@@ -314,7 +334,6 @@ Scheduler::Ticket* Scheduler::take(Lane& worker_lane, int64_t now_ns) noexcept {
   ++queue.taken_;
   --queue.waiting;
   --its.waiting;
-  return &ticket;
 }
 
 // Of a million tickets, which is next is not in the cache; it will be by the next take().
@@ -401,6 +420,9 @@ bool Scheduler::retry(Ticket& ticket, Cause cause, int64_t now_ns) {
   }
   ticket.attempts_ = attempts;
   come_back(ticket);
+  if (cause == Cause::kWorkerLostAlone) {
+    return true;
+  }
   const uint32_t waits = attempts - (cause == Cause::kWorkerLost ? 1 : 0);
   if (waits == 0 || settings.backoff_ns == 0) {
     wait(ticket, now_ns);

@@ -10,6 +10,8 @@
 //        ▼    advance_to │  └────────────────┤ at once
 //    scheduled ─────────▶├──── delayed ◀─────┘ after a back-off; at `attempts`: (unknown)
 //
+// One that was set apart is delayed, too, until it is taken by name, or joins the others again.
+//
 //    from any state: finish (cancelled) or the deadline (advance_to) ──▶ (unknown)
 //
 // Order: class first; within a class start-time fair queueing over owners (fair_share.h); first in,
@@ -42,6 +44,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -183,6 +186,7 @@ class Scheduler {
     uint32_t scheduled = 0;  // of those
     uint32_t running = 0;
     bool paused = false;
+    bool retired = false;  // of no configuration any more: nothing new comes
     std::vector<std::unique_ptr<Lane>> lanes;
 
     // Owners that have a job here.
@@ -206,8 +210,12 @@ class Scheduler {
   // Adds a queue, or changes the settings of the one of that name; jobs already in it keep their
   // deadlines.
   Queue& set_queue(const QueueSettings& settings);
+  // One that is not retired; nullptr: there is none of that name.
   Queue* find_queue(std::string_view name) noexcept;
+  // Retired ones, too.
   std::deque<Queue>& queues() noexcept { return queues_; }
+  // All queues but these, by name, are retired; what is in them stays.
+  void retire_all_but(const std::function<bool(std::string_view)>& stays);
   // The lane of a model; made when it is new. An empty model is the any-model lane.
   Lane& lane(Queue& queue, std::string_view model);
   // What the live workers of a model's lane can hold now, in all.
@@ -239,13 +247,17 @@ class Scheduler {
   // The same, now running. O(log n). The caller counts the worker's credit.
   Ticket* take(Lane& worker_lane, int64_t now_ns) noexcept;
 
+  // The same for one that was set apart.
+  void take(Ticket& ticket, Lane& worker_lane, int64_t now_ns) noexcept;
+
   enum class Outcome : uint8_t { kCompleted, kCancelled };
   // The job is over; the ticket is unknown again. Completed running jobs teach the service time.
   void finish(Ticket& ticket, Outcome outcome, int64_t now_ns) noexcept;
 
   enum class Cause : uint8_t {
-    kWorkerLost,  // not the job's fault: the first time it goes back at once
-    kJobFailed,   // backs off from the first failure on
+    kWorkerLost,       // not the job's fault: the first time it goes back at once
+    kJobFailed,        // backs off from the first failure on
+    kWorkerLostAlone,  // it was alone there, so it may well be to blame: it is set apart
   };
   // The attempt failed. True: the job is back, at its old place, perhaps after a back-off. False:
   // that was the last attempt, and the ticket is unknown. REQUIRES: ticket is running.
@@ -254,6 +266,11 @@ class Scheduler {
   // A running job goes back to its old place at once, and no attempt is counted: its worker was
   // told to stop, say. REQUIRES: ticket is running.
   void requeue(Ticket& ticket, int64_t now_ns);
+  // The same, but it stands in no line: whoever set it apart takes it by name, or has it join the
+  // others. Its deadline runs. REQUIRES: ticket is running.
+  void set_apart(Ticket& ticket) noexcept { come_back(ticket); }
+  // REQUIRES: it was set apart.
+  void join_again(Ticket& ticket, int64_t now_ns) { wait(ticket, now_ns); }
 
   // Lets in what is due, ends back-offs that are over, ages, and appends the jobs whose deadline
   // has passed to `expired`; those are unknown on return, `was_running` in step with them.
@@ -365,6 +382,7 @@ class Scheduler {
   void wait(Ticket& ticket, int64_t now_ns);
   void watch_deadline(Ticket& ticket);
   void unwatch(Ticket& ticket) noexcept;
+  void begin(Ticket& ticket, Lane& worker_lane, int64_t now_ns) noexcept;
   void stop_running(Ticket& ticket) noexcept;
   void come_back(Ticket& ticket) noexcept;
   void drop(Ticket& ticket) noexcept;

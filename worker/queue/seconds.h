@@ -9,6 +9,7 @@
 namespace penstock::queue {
 
 constexpr int64_t kDrainRetrySeconds = 5;
+constexpr int64_t kPausedRetrySeconds = 60;
 constexpr int64_t kMaxRetrySeconds = 3600;
 
 // Rounded up, 1 at least.

@@ -17,6 +17,7 @@ constexpr int kAcceptsPerTurn = 64;
 constexpr int64_t kAcceptPauseNs = 100 * kNsPerMs;
 constexpr int64_t kWorkerExitNs = 5 * kNsPerSec;  // once no job is left
 constexpr int64_t kSweepNs = 10 * kNsPerSec;
+constexpr int kMostRounds = 1000;          // of 256 who are ready, after a stall
 constexpr int64_t kHealthyNs = kNsPerSec;  // without a write that fails
 constexpr rlim_t kOtherDescriptors = 512;  // beside the callers' connections
 constexpr size_t kMaxStrangers = 64;
@@ -109,7 +110,7 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
 
 // What was promised in an earlier life stands in its queue before anybody is listened to.
 Status Server::recover() {
-  wires_.set_now(monotonic_ns());
+  wires_.set_now(clock_.now_ns());
   dispatcher_.apply(config_);
   if (store_ == nullptr) {
     return Ok{};
@@ -146,7 +147,35 @@ Status Server::recover() {
   if (jobs > 0) {
     log(Level::kInfo, std::to_string(jobs) + " promised jobs are queued again");
   }
-  return recovered;
+  if (!recovered) {
+    return recovered;
+  }
+  recovered = store_->unsettled(EdgeLines::kMaxPending,
+                                [this](JobRecord&& record) { dispatcher_.restore_over(record); });
+  return recovered ? recover_orders() : recovered;
+}
+
+Status Server::recover_orders() {
+  auto found = orders_.recover(config_.digest);
+  if (!found) {
+    return found.error();
+  }
+  if (found->forgotten) {
+    log(Level::kWarn,
+        config_path_ + " has changed: what was paused or scaled before this start is as it says");
+  }
+  for (const std::string& name : found->paused) {
+    if (Scheduler::Queue* const queue = dispatcher_.scheduler().find_queue(name)) {
+      dispatcher_.pause(*queue);
+      log(Level::kWarn, "queue " + name + ": is paused, as before this start");
+    }
+  }
+  for (const auto& [worker, processes] : found->scaled) {
+    supervisor_.was_scaled(worker, processes);
+    log(Level::kWarn, "worker " + worker + ": is scaled to " + std::to_string(processes) +
+                          ", as before this start");
+  }
+  return Ok{};
 }
 
 // What a webhook says of a job: its end, as its owner would see it.
@@ -164,12 +193,12 @@ void Server::ask_message(const JobId& id,
 }
 
 void Server::tell_webhooks() {
-  wires_.set_now(monotonic_ns());
+  wires_.set_now(clock_.now_ns());
   webhooks_->take_responses(wires_.now_ns(), dispatcher_.wall_ms());
 }
 
 void Server::tell_store_done() {
-  wires_.set_now(monotonic_ns());
+  wires_.set_now(clock_.now_ns());
   store_->tell_done();
 }
 
@@ -183,14 +212,14 @@ Server::Server(Config config, std::string config_path, EventLoop loop, Listener 
       page_(std::move(page)),
       metrics_file_(std::move(metrics)),
       signals_(std::move(signals)),
-      wires_(loop_, wire_limits(config_)),
+      wires_(loop_, wire_limits(config_), [this] { return clock_.now_ns(); }),
       store_(std::move(store)),
       dispatcher_(wires_),
       intake_(dispatcher_, realtime_ns() / kNsPerSec),
       supervisor_(wires_, dispatcher_, config_.socket + ".device."),
       roles_(std::move(roles)),
       most_callers_(raise_descriptor_limit(config_.limits.max_connections)),
-      start_ns_(monotonic_ns()) {
+      start_ns_(clock_.now_ns()) {
   jobs_api_.operator_asks = [this](CallerSession& caller, uint64_t id, const wire::Ask& ask) {
     operator_api_.ask(caller, id, ask);
   };
@@ -205,13 +234,14 @@ Server::~Server() {
 }
 
 int Server::run() {
-  wires_.set_now(monotonic_ns());
+  wires_.set_now(clock_.now_ns());
   device_watch_.on_change = [this] { devices_changed_ = true; };
   device_watch_.apply(config_);
   supervisor_.observe(device_watch_);
   supervisor_.apply(config_);
   publish(wires_.now_ns());
   log(Level::kInfo, "penstockd: ready on " + listener_.path());
+  turned_ns_ = clock_.now_ns();
   while (phase_ != Phase::kOver) {
     turn();
   }
@@ -219,8 +249,8 @@ int Server::run() {
 }
 
 void Server::turn() {
-  loop_.run_once(monotonic_ns(), next_event());
-  const int64_t now_ns = monotonic_ns();
+  hear();
+  const int64_t now_ns = turned_ns_ = clock_.now_ns();
   wires_.set_now(now_ns);
   wires_.reap();
   send_silent_ones_away(now_ns);
@@ -255,6 +285,23 @@ void Server::turn() {
   wires_.flush();
 }
 
+// Whoever is ready is told. If this comes late, it was we who slept: what others said meanwhile is
+// heard to the end before anybody is judged by the time.
+void Server::hear() {
+  const int64_t due_ns = next_event();
+  loop_.wait(clock_.now_ns(), due_ns);
+  const int64_t stall_ns = clock_.came_due(std::max(turned_ns_, due_ns));
+  loop_.tell();
+  if (stall_ns == 0) {
+    return;
+  }
+  log(Level::kWarn, "penstockd did not run for " + format_duration(stall_ns / kNsPerMs * kNsPerMs) +
+                        "; time limits go on from where they were");
+  dispatcher_.note_stall(stall_ns);
+  for (int i = 0; i < kMostRounds && loop_.run_once(0, 0) > 0; ++i) {
+  }
+}
+
 // Promises stop while writes fail: whoever runs this must see it, each failure, yet not a line for
 // each where some succeed in between.
 void Server::note_health(int64_t now_ns) {
@@ -287,7 +334,7 @@ int64_t Server::next_event() const {
 }
 
 void Server::accept_all() {
-  wires_.set_now(monotonic_ns());
+  wires_.set_now(clock_.now_ns());
   for (int i = 0; i < kAcceptsPerTurn; ++i) {
     Fd fd;
     switch (listener_.accept(fd)) {
@@ -348,7 +395,7 @@ void Server::pause_accepting(int64_t now_ns) {
 }
 
 void Server::read_signals() {
-  wires_.set_now(monotonic_ns());
+  wires_.set_now(clock_.now_ns());
   while (const int number = next_signal(signals_)) {
     switch (number) {
       case SIGCHLD:
@@ -408,6 +455,7 @@ void Server::reload() {
     }
   }
   config_ = *std::move(fresh);
+  orders_.reloaded(config_.digest);
   if (store_ != nullptr) {
     store_->set_max_bytes(config_.limits.max_state_bytes);
   }
@@ -451,11 +499,17 @@ void Server::advance_stop(int64_t now_ns) {
 
 void Server::publish(int64_t now_ns) {
   for (Scheduler::Queue& queue : dispatcher_.scheduler().queues()) {
-    page_.set(queue.settings.name, status_row(dispatcher_, queue));
+    if (queue.retired && queue.waiting + queue.running == 0) {
+      page_.retire(queue.settings.name);
+      continue;
+    }
+    StatusPageWriter::Row row = status_row(dispatcher_, queue);
+    row.returns_until_ns = clock_.real_ns(row.returns_until_ns);
+    page_.set(queue.settings.name, row);
   }
   if (heartbeat_due_ns_ <= now_ns) {
     heartbeat_due_ns_ = now_ns + StatusPageWriter::kHeartbeatNs;
-    page_.heartbeat(now_ns);
+    page_.heartbeat(now_ns, clock_.real_ns(now_ns));
   } else {
     page_.flush(now_ns);
   }
@@ -465,6 +519,9 @@ void Server::publish_metrics(int64_t now_ns) {
   metrics_due_ns_ = now_ns + MetricsFile::kWriteNs;
   Metrics& metrics = dispatcher_.metrics();
   for (const Scheduler::Queue& queue : dispatcher_.scheduler().queues()) {
+    if (queue.retired && queue.waiting + queue.running == 0) {
+      continue;
+    }
     wire::QueueMetrics& of = metrics.of(queue.settings.name);
     of.oldest_wait_ms = static_cast<uint64_t>(Scheduler::oldest_wait_ns(queue, now_ns) / kNsPerMs);
     of.paused = queue.paused ? 1 : 0;

@@ -1,7 +1,8 @@
 // Server: one event loop that joins the listener, the sessions, the dispatcher and the supervisor.
 //
-// A turn of the loop: tell whoever is ready; tell whose connection closed; push the time into
-// dispatcher and supervisor; publish the status page; write everything that was gathered.
+// A turn of the loop: tell whoever is ready (after a stall: until nobody is any more); tell whose
+// connection closed; push the time into dispatcher and supervisor; publish the status page; write
+// everything that was gathered.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include "shared/base/event_loop.h"
 #include "shared/base/fd.h"
 #include "shared/base/result.h"
+#include "worker/queue/awake_clock.h"
 #include "worker/queue/caller_session.h"
 #include "worker/queue/config.h"
 #include "worker/queue/connection.h"
@@ -24,6 +26,7 @@
 #include "worker/queue/metrics.h"
 #include "worker/queue/operator_api.h"
 #include "worker/queue/roles.h"
+#include "worker/queue/standing_orders.h"
 #include "worker/queue/status_page_writer.h"
 #include "worker/queue/store.h"
 #include "worker/queue/supervisor.h"
@@ -59,10 +62,12 @@ class Server final : public CallerHost {
          Roles roles);
 
   Status recover();
+  Status recover_orders();
   void tell_store_done();
   void tell_webhooks();
   void ask_message(const JobId& id, std::function<void(std::optional<Webhooks::Message>)> told);
   void turn();
+  void hear();
   int64_t next_event() const;
   void accept_all();
   void welcome(Fd fd);
@@ -94,6 +99,7 @@ class Server final : public CallerHost {
   Watch signal_watch_{*this, &Server::read_signals};
   Watch store_watch_{*this, &Server::tell_store_done};
   Watch webhook_watch_{*this, &Server::tell_webhooks};
+  AwakeClock clock_;
   Wires wires_;
   std::unique_ptr<Store> store_;  // nullptr: no jobs are promised
   Dispatcher dispatcher_;
@@ -105,7 +111,8 @@ class Server final : public CallerHost {
   DeviceWatch device_watch_{wires_};
   bool devices_changed_ = false;
   bool devices_known_ = false;
-  OperatorApi operator_api_{dispatcher_, jobs_api_, supervisor_};
+  StandingOrders orders_{store_.get()};
+  OperatorApi operator_api_{dispatcher_, jobs_api_, supervisor_, orders_};
   Roles roles_;
   std::list<CallerSession> newcomers_;  // no HELLO has come; the oldest first
   std::list<CallerSession> callers_;
@@ -114,6 +121,7 @@ class Server final : public CallerHost {
   LogLimit refusals_;
   LogLimit troubles_;
   int64_t start_ns_;
+  int64_t turned_ns_ = 0;  // the last turn's time
   int64_t heartbeat_due_ns_ = 0;
   int64_t sweep_due_ns_ = 0;
   bool state_broken_ = false;  // as was last said in the log

@@ -1,6 +1,7 @@
 // StatusPageWriter: publishes the status page (shared/wire/status_page.h) beside the socket.
 #pragma once
 
+#include <bitset>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -25,7 +26,8 @@ class StatusPageWriter {
   StatusPageWriter& operator=(StatusPageWriter&&) = delete;
   ~StatusPageWriter();  // removes the file
 
-  void heartbeat(int64_t now_ns);
+  // `real_ns`: the time as readers see it.
+  void heartbeat(int64_t now_ns, int64_t real_ns);
   // Writes what has changed: a queue's state at once, numbers from time to time. Written, not
   // mapped: a file that someone cuts short must not kill the writer.
   void flush(int64_t now_ns);
@@ -41,11 +43,14 @@ class StatusPageWriter {
     uint64_t drain_step_us = 0;
     int64_t returns_until_ns = 0;
   };
-  // Rows of queues are added in the order they are first named, at most kMaxQueues; a row is never
-  // taken away.
+  // Rows of queues are added in the order they are first named, at most kMaxQueues. Past them a
+  // queue gets the row of one that was retired.
   void set(std::string_view queue, const Row& row);
+  // It is in no configuration any more, and has no jobs.
+  void retire(std::string_view queue);
 
  private:
+  wire::QueueStatus* row_of(std::string_view queue);
   StatusPageWriter(std::string path, Fd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
   void write(int64_t now_ns);
 
@@ -54,6 +59,7 @@ class StatusPageWriter {
   std::unique_ptr<wire::StatusPage> page_ = std::make_unique<wire::StatusPage>();
   bool changed_ = false;        // since it was written
   bool state_changed_ = false;  // of some queue
+  std::bitset<wire::kMaxQueues> retired_;
   int64_t written_ns_ = 0;
 };
 

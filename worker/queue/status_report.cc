@@ -39,6 +39,8 @@ const char* name_of(wire::QueueState state) {
       return "no worker";
     case wire::QueueState::kDraining:
       return "draining";
+    case wire::QueueState::kCannotLoad:
+      return "cannot load";
     case wire::QueueState::kUnused:
       break;
   }
@@ -56,7 +58,9 @@ std::string describe(Dispatcher& dispatcher, Scheduler::Queue& queue) {
       .number("slots", row.slots)
       .number("max_length", queue.settings.max_length)
       .number("owners", static_cast<int64_t>(queue.owners()))
-      .number("predicted_wait_ms", static_cast<int64_t>(row.predicted_wait_ms))
+      .raw("predicted_wait_ms", row.predicted_wait_ms == wire::kNoPredictedWait
+                                    ? "null"
+                                    : std::to_string(row.predicted_wait_ms))
       .number("service_time_us",
               static_cast<int64_t>(queue.any_model().service.mean_ns() / kNsPerUs))
       .done();
@@ -69,7 +73,8 @@ void describe_engine(Object& object, const wire::Heartbeat& said) {
       .number("prompt_tokens", static_cast<int64_t>(said.prompt_tokens))
       .number("generation_tokens", static_cast<int64_t>(said.generation_tokens))
       .number("kv_blocks", static_cast<int64_t>(said.kv_blocks))
-      .number("kv_blocks_used", static_cast<int64_t>(said.kv_blocks_used));
+      .number("kv_blocks_used", static_cast<int64_t>(said.kv_blocks_used))
+      .number("step_ms", static_cast<int64_t>(said.step_ms));
 }
 
 std::string describe(const Supervisor& supervisor, const Supervisor::Worker& worker) {
@@ -236,7 +241,9 @@ StatusPageWriter::Row status_row(Dispatcher& dispatcher, Scheduler::Queue& queue
     row.drain_step_us =
         static_cast<uint64_t>(any.service.mean_ns() / kNsPerUs) / std::max(1U, row.slots);
   }
-  row.predicted_wait_ms = static_cast<uint64_t>(dispatcher.wait_for_newcomer_ns(queue) / kNsPerMs);
+  row.predicted_wait_ms =
+      queue.paused ? wire::kNoPredictedWait
+                   : static_cast<uint64_t>(dispatcher.wait_for_newcomer_ns(queue) / kNsPerMs);
   return row;
 }
 
@@ -244,7 +251,9 @@ std::string report_status(const StatusSources& sources) {
   const Store* const store = sources.dispatcher.store();
   std::string queues = "[";
   for (Scheduler::Queue& queue : sources.dispatcher.scheduler().queues()) {
-    append_item(queues, describe(sources.dispatcher, queue));
+    if (!queue.retired || queue.waiting + queue.running > 0) {
+      append_item(queues, describe(sources.dispatcher, queue));
+    }
   }
   std::string devices = "[";
   for (const DeviceState& device : sources.device_watch.devices()) {

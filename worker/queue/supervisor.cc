@@ -178,6 +178,7 @@ void Supervisor::start(Worker& worker, int64_t now_ns) {
   if (!spawned) {
     worker.last_error = spawned.error().message;
     worker.start_ns = now_ns + worker.backoff.after(0);
+    dispatcher_.roster().failed(worker.config.name, worker.start_ns);
     log(Level::kError, label(worker) + ": " + worker.last_error + "; next attempt in " +
                            format_duration(worker.start_ns - now_ns));
     return;
@@ -198,6 +199,7 @@ void Supervisor::start(Worker& worker, int64_t now_ns) {
   worker.ready_ns = 0;
   worker.kill_ns = INT64_MAX;
   worker.killed = false;
+  worker.ordered = false;
   worker.end.clear();
   worker.tenant = devices_.seat(worker.config);
   worker.session = std::make_unique<WorkerSession>(wires_, std::move(spawned->socket), dispatcher_,
@@ -251,6 +253,7 @@ void Supervisor::exited(Worker& worker, int status) {
   if (!wanted && worker.end.empty()) {
     worker.end = told(status);
   }
+  worker.ordered = worker.ordered || wanted;
   worker.pid = 0;
   worker.tenant->release();
   if (worker.session == nullptr) {
@@ -277,7 +280,7 @@ void Supervisor::lose(Worker& worker) {
   }
   worker.last_error = worker.end.empty() ? worker.last_error : worker.end;
   dispatcher_.worker_lost(*worker.session, now_ns + RestartBackoff::kFirstNs, worker.end,
-                          worker.retired);
+                          worker.ordered);
   worker.session.reset();
   settle(worker);
   dispatcher_.fill_all();  // what it had is free
@@ -298,6 +301,9 @@ void Supervisor::settle(Worker& worker) {
     ++worker.restarts;
     worker.start_ns += worker.backoff.after(ready_ns);
     dispatcher_.roster().lost(worker.config.name, now_ns, worker.start_ns);
+    if (worker.ready_ns == 0) {
+      dispatcher_.roster().failed(worker.config.name, worker.start_ns);
+    }
     log(Level::kWarn,
         label(worker) + ": next start in " + format_duration(worker.start_ns - now_ns));
   }
@@ -334,10 +340,17 @@ int64_t Supervisor::due_ns(const Worker& worker) const {
       return over ? worker.kill_ns
                   : std::min(worker.kill_ns, worker.start_ns + config_.limits.start_timeout_ns);
     default:
-      return over ? worker.kill_ns
-                  : std::min(worker.kill_ns,
-                             worker.session->last_heard_ns() + config_.limits.heartbeat_timeout_ns);
+      return over               ? worker.kill_ns
+             : is_stuck(worker) ? worker.session->last_heard_ns()
+                                : std::min(worker.kill_ns, worker.session->last_heard_ns() +
+                                                               config_.limits.heartbeat_timeout_ns);
   }
+}
+
+// It lives, and yet its engine does not come back from a step. REQUIRES: it has a session.
+bool Supervisor::is_stuck(const Worker& worker) const {
+  return static_cast<int64_t>(worker.session->heartbeat().step_ms) >
+         config_.limits.step_timeout_ns / kNsPerMs;
 }
 
 void Supervisor::check(Worker& worker, int64_t now_ns) {
@@ -368,8 +381,12 @@ void Supervisor::check(Worker& worker, int64_t now_ns) {
                            " does not die; what it uses of its device stays taken until it does");
     lose(worker);
   } else if (worker.kill_ns <= now_ns) {
+    worker.ordered = worker.retired && !worker.session->closed();
     kill(worker, worker.session->closed() ? "closed its socket and did not exit"
                                           : "did not finish in time");
+  } else if (is_stuck(worker)) {
+    kill(worker, "its engine took longer than limits.step_timeout, " +
+                     format_duration(config_.limits.step_timeout_ns) + ", for one step");
   } else {
     kill(worker,
          worker.state == State::kStarting

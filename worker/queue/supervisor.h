@@ -6,12 +6,13 @@
 //      │                                    └──────▶ kDraining ───────────────────────▶┤
 //      └──────────── after a back-off that doubles with each failure ◀─────────────────┘
 //
-// A worker is killed when it says nothing for heartbeat_timeout, does not get ready within
-// start_timeout, does not exit within drain_timeout of DRAIN, or lingers after its socket closed.
-// The next process of a worker is started only after the last one was reaped, on a device that is
-// not out and has the memory it reserves (devices.h). The jobs of one that died go back when it is
-// reaped; or a second after it was killed, if a wedged driver keeps it, and then what it used of
-// the device stays counted until it is gone.
+// A worker is killed when it says nothing for heartbeat_timeout, is in one step of its engine for
+// longer than step_timeout, does not get ready within start_timeout, does not exit within
+// drain_timeout of DRAIN, or lingers after its socket closed. The next process of a worker is
+// started only after the last one was reaped, on a device that is not out and has the memory it
+// reserves (devices.h). The jobs of one that died go back when it is reaped; or a second after it
+// was killed, if a wedged driver keeps it, and then what it used of the device stays counted until
+// it is gone.
 //
 // Time is pushed in by advance_to(); child exits by reap().
 #pragma once
@@ -46,6 +47,7 @@ class Supervisor final : public WorkerHost {
     int64_t ready_ns = 0;                    // 0: not ready yet
     int64_t kill_ns = INT64_MAX;             // it is killed then; if `killed`, given up
     bool killed = false;
+    bool ordered = false;  // by an order, not for anything that it or its jobs did
     uint64_t restarts = 0;
     std::string end;  // what is known of why this process ends
     std::string last_error;
@@ -64,6 +66,10 @@ class Supervisor final : public WorkerHost {
   // Runs so many processes of a worker: from 0 to Scaling::most(). Holds over apply(), as long as
   // there is such a worker. REQUIRES: find() knows it.
   void scale(const std::string& worker, uint32_t processes);
+  // The same, before apply(): it was so in an earlier life.
+  void was_scaled(const std::string& worker, uint32_t processes) {
+    scaling_.set(worker, processes);
+  }
   // Lets its processes finish what they have, however long that takes; then it is scaled to 0.
   void drain(const std::string& worker);
   // As configured; nullptr: there is none of that name.
@@ -103,6 +109,7 @@ class Supervisor final : public WorkerHost {
   void settle(Worker& worker);
   void kill(Worker& worker, const std::string& why);
   int64_t due_ns(const Worker& worker) const;
+  bool is_stuck(const Worker& worker) const;
 
   Wires& wires_;
   Dispatcher& dispatcher_;

@@ -239,6 +239,7 @@ void WorkerSession::assign(Job& job, uint64_t number, int64_t priority, int64_t 
   last_number_ = number;
   job.extra().worker = this;
   job.more->number = number;
+  job.more->taken_bytes = 0;
   given_.push_back(
       {.number = number,
        .job = &job,
@@ -249,42 +250,37 @@ void WorkerSession::assign(Job& job, uint64_t number, int64_t priority, int64_t 
 }
 
 void WorkerSession::send(const Job& job, std::string_view frame) {
-  for (Given& each : given_) {
-    each.sent = each.sent || each.job == &job;
-  }
+  find(job.more->number)->sent = true;
   std::string& out = this->out();
   out.append(frame);
   wire::set_frame_id(out.data() + out.size() - frame.size(), job.more->number);
 }
 
+bool WorkerSession::was_sent(const Job& job) const {
+  return std::any_of(given_.rbegin(), given_.rend(),  // whose jobs go back, the last goes first
+                     [&](const Given& each) { return each.job == &job && each.sent; });
+}
+
 bool WorkerSession::revoke(Job& job) {
-  bool free = false;
-  for (const Given& each : given_) {
-    if (each.job == &job && !each.sent) {
-      ++credit_;
-      tenant_.return_slots(1);
-      free = true;
-    } else if (each.job == &job) {
-      tenant_.withdraw(each.number);
-      wire::append_empty(out(), FrameType::kCancel, job.more->number);
-    }
+  const bool free = !find(job.more->number)->sent;
+  if (free) {
+    ++credit_;
+    tenant_.return_slots(1);
+  } else {
+    tenant_.withdraw(job.more->number);
+    wire::append_empty(out(), FrameType::kCancel, job.more->number);
   }
   forget(job);
   return free;
 }
 
 void WorkerSession::forget(const Job& job) {
-  for (Given& each : given_) {
-    if (each.job == &job) {
-      each.job->more->worker = nullptr;
-      --tenant_.budget().running;
-      settle_turn(tenant_.budget(), each.priority, each.charged_ns,
-                  wires().now_ns() - each.given_ns);
-      each = given_.back();
-      given_.pop_back();
-      return;
-    }
-  }
+  const Given& given = *find(job.more->number);
+  given.job->more->worker = nullptr;
+  --tenant_.budget().running;
+  settle_turn(tenant_.budget(), given.priority, given.charged_ns,
+              wires().now_ns() - given.given_ns);
+  given_.erase(given_.begin() + (&given - given_.data()));  // in their order
 }
 
 void WorkerSession::drain() {
@@ -295,13 +291,12 @@ void WorkerSession::drain() {
   }
 }
 
+// nullptr: it is not given, or not any more. O(log jobs), for each frame.
 WorkerSession::Given* WorkerSession::find(uint64_t number) {
-  for (Given& each : given_) {
-    if (each.number == number) {
-      return &each;
-    }
-  }
-  return nullptr;
+  const auto at =
+      std::lower_bound(given_.begin(), given_.end(), number,
+                       [](const Given& each, uint64_t wanted) { return each.number < wanted; });
+  return at != given_.end() && at->number == number ? &*at : nullptr;
 }
 
 }  // namespace penstock::queue

@@ -75,8 +75,19 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   // It said that the device is to blame.
   bool device_fault() const { return device_fault_; }
   size_t running() const { return given_.size(); }
+  size_t running_promised() const {
+    return static_cast<size_t>(std::count_if(given_.begin(), given_.end(), [](const Given& each) {
+      return each.job->promise != Job::Promise::kNone;
+    }));
+  }
   // REQUIRES: running() > 0.
   Job& any_job() const { return *given_.back().job; }
+  // Of the suspects that it runs, and then it runs nothing else; 0: none.
+  uint32_t group() const { return given_.empty() ? 0 : given_.back().job->more->suspect; }
+  // Nothing is in the process, what was cancelled included.
+  bool empty() const { return given_.empty() && tenant_.busy() == 0; }
+  // It is in the process. REQUIRES: it is this worker's.
+  bool was_sent(const Job& job) const;
 
   // The job is this worker's from now on, under a new number. REQUIRES: credit() > 0.
   void assign(Job& job, uint64_t number, int64_t priority, int64_t expected_ns);
@@ -86,6 +97,10 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   // was not sent: then true.
   bool revoke(Job& job);
   void forget(const Job& job);
+  // So much more of its answer may come. REQUIRES: it is this worker's.
+  void widen(const Job& job, uint64_t bytes) {
+    wire::append(out(), job.more->number, wire::Window{bytes});
+  }
   // No more jobs; it finishes what it has and exits.
   void drain();
   // The same where the process is gone, and only its last frames are still to be read.

@@ -114,6 +114,21 @@ TEST_F(ClockStepTest, ADateIsOfTheClockThatWasSetForward) {
   EXPECT_FALSE(device.next());
 }
 
+TEST_F(ClockStepTest, AClockThatIsSlewedIsFollowedWithoutAWord) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  promise_at(peer, 1, wall_ns_ + kMinute);
+  testing::internal::CaptureStderr();
+  for (int i = 0; i < 118; ++i) {  // a second of each minute, which no clock is slewed by
+    wake();
+    step(9 * kNsPerMs);
+  }
+  wake();
+  settle();
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  EXPECT_TRUE(device.next()) << "by the clock, its date has come";
+}
+
 TEST_F(ClockStepTest, WhatHasBecomeDueIsRunOnceThoughItsDateComesAgain) {
   Peer peer = caller();
   Peer device = worker(2);

@@ -51,7 +51,8 @@ workers:
       tokens_per_second: 50, output_tokens: 9, failure_rate: 0.25, seed: 7, job_memory: 1MiB,
       device: 1, slots: 4, memory: 512MiB, queue: video, threads: 2 }
 limits: { max_body: 1MiB, max_held: 2MiB, max_unsent: 3MiB, max_connections: 5,
-          heartbeat_timeout: 3s, start_timeout: 4s, worker_grace: 6s }
+          heartbeat_timeout: 3s, start_timeout: 4s, worker_grace: 6s, step_timeout: 7s,
+          read_timeout: 8s }
 webhooks: { secret_file: hook.secret, allow: [10.0.0.0/8, "fd00::/8", hooks.internal] }
 )");
   EXPECT_EQ(config.socket_mode, 0600U);
@@ -77,8 +78,10 @@ webhooks: { secret_file: hook.secret, allow: [10.0.0.0/8, "fd00::/8", hooks.inte
                                                                     {"failure_rate", "0.25"},
                                                                     {"seed", "7"}};
   EXPECT_EQ(worker.options, options);
-  EXPECT_EQ(config.limits, (LimitsConfig{1 << 20, 2 << 20, 3 << 20, 5, 3 * kNsPerSec, 4 * kNsPerSec,
-                                         6 * kNsPerSec}));
+  LimitsConfig limits{1 << 20, 2 << 20, 3 << 20, 5, 3 * kNsPerSec, 4 * kNsPerSec, 6 * kNsPerSec};
+  limits.step_timeout_ns = 7 * kNsPerSec;
+  limits.read_timeout_ns = 8 * kNsPerSec;
+  EXPECT_EQ(config.limits, limits);
   EXPECT_EQ(config.webhooks,
             (WebhooksConfig{.secret_file = "/etc/penstock/hook.secret",
                             .allow = {"10.0.0.0/8", "fd00::/8", "hooks.internal"}}));

@@ -106,6 +106,54 @@ TEST_F(DispatcherTest, ModelsWithoutAPlaceAreCountedTogether) {
   EXPECT_EQ(&metrics.serving("default", "model 99"), &metrics.page().serving[63]);
 }
 
+TEST_F(DispatcherTest, AQueueIsCountedInThePlaceOfOneThatIsGoneWhereThereIsNoOther) {
+  Metrics metrics;
+  const auto name = [](size_t i) { return "queue" + std::to_string(i); };
+  for (size_t i = 0; i < wire::kMaxQueues; ++i) {
+    Metrics::count(metrics.of(name(i)), Metrics::Event::kAccepted);
+  }
+  const uint64_t all = metrics.total(Metrics::Event::kAccepted);
+  metrics.retire(name(3));
+  wire::QueueMetrics& fresh = metrics.of("fresh");
+  EXPECT_STREQ(fresh.name, "fresh");
+  EXPECT_EQ(&metrics.of("fresh"), &fresh);
+  EXPECT_EQ(fresh.events[static_cast<size_t>(Metrics::Event::kAccepted)], 0U);
+  EXPECT_EQ(metrics.total(Metrics::Event::kAccepted), all) << "sums go on";
+}
+
+TEST_F(DispatcherTest, WhereNoWaitIsKnownWhoWouldNotWaitLongIsRefused) {
+  const Peer device = worker(1);
+  dispatcher_.pause(*dispatcher_.scheduler().find_queue("default"));
+  Peer peer = caller();
+  wire::Submit message = post();
+  message.max_wait_ms = 5000;
+  submit(peer, 1, message);
+  const auto told = peer.next()->as<wire::Failed>();
+  EXPECT_EQ(told.status, 503U);
+  EXPECT_EQ(told.retry_after_s, 60U);
+  submit(peer, 2);
+  EXPECT_EQ(peer.next()->as<wire::Accepted>().position, 1U) << "who waits however long it takes";
+}
+
+TEST_F(DispatcherTest, OfAModelThatCouldNotBeLoadedCallersAreToldSo) {
+  Peer peer = caller();
+  wire::Submit message = post();
+  message.model = "demo";
+  for (const auto& [next_s, retry_s] : {std::pair{30, 30U}, {1, 10U}}) {
+    dispatcher_.roster().failed("demo", now_ns_ + next_s * kNsPerSec);
+    submit(peer, 1, message);
+    const auto said = peer.next();
+    const auto told = said->as<wire::Failed>();
+    EXPECT_EQ(told.status, 503U);
+    EXPECT_EQ(told.retry_after_s, retry_s);
+    EXPECT_EQ(told.message.find("Model 'demo' of queue default could not be loaded."), 0U)
+        << told.message;
+  }
+  const Peer device = worker(1);
+  submit(peer, 2, message);
+  EXPECT_EQ(peer.next()->type, FrameType::kAccepted) << "now it was";
+}
+
 TEST_F(DispatcherTest, TheWorkerIsNotToldWhoAsked) {
   Peer device = worker(1);
   Peer peer = caller();
@@ -182,6 +230,7 @@ TEST_F(DispatcherTest, ACancelFreesOneJobOnly) {
 }
 
 TEST_F(DispatcherTest, JobsOfALostWorkerAreStartedAgainInTheirOldOrder) {
+  ordered_ = true;
   Peer device = worker(2);
   Peer peer = caller();
   submit(peer, 1, post("first"));
@@ -198,6 +247,7 @@ TEST_F(DispatcherTest, JobsOfALostWorkerAreStartedAgainInTheirOldOrder) {
 }
 
 TEST_F(DispatcherTest, JobsOfALostWorkerGoToAnotherThatHasCredit) {
+  ordered_ = true;
   Peer device = worker(3);
   Peer idle = worker(1, "idle");
   Peer peer = caller();

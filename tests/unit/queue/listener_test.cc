@@ -99,12 +99,34 @@ TEST_F(ListenerTest, TheSocketIsRemovedAtTheEnd) {
   EXPECT_FALSE(std::filesystem::exists(path_));
 }
 
+TEST_F(ListenerTest, AQueueGetsTheRowOfOneThatIsGoneWhereThereIsNoOther) {
+  auto writer = StatusPageWriter::create(path_ + ".status", {.mode = 0660});
+  ASSERT_TRUE(writer) << writer.error().message;
+  const auto name = [](size_t i) { return "queue" + std::to_string(i); };
+  for (size_t i = 0; i < wire::kMaxQueues; ++i) {
+    writer->set(name(i), {.state = wire::QueueState::kOpen});
+  }
+  writer->retire(name(3));
+  writer->set("fresh", {.state = wire::QueueState::kOpen, .length = 5});
+  writer->heartbeat(1, 1);
+  wire::StatusPage page;
+  const Fd fd(::open((path_ + ".status").c_str(), O_RDONLY | O_CLOEXEC));
+  ASSERT_EQ(::pread(fd.get(), static_cast<void*>(&page), sizeof page, 0),
+            static_cast<ssize_t>(sizeof page));
+  ASSERT_NE(page.find("fresh"), nullptr);
+  EXPECT_EQ(page.find("fresh")->length.load(), 5U);
+  EXPECT_EQ(page.find(name(3)), nullptr);
+  EXPECT_NE(page.find(name(4)), nullptr);
+  writer->set("one more", {.state = wire::QueueState::kOpen});  // there is no row for it
+  writer->heartbeat(2, 2);
+}
+
 TEST_F(ListenerTest, ReadersSeeTheStatusPage) {
   const std::string page_path = path_ + ".status";
   auto writer = StatusPageWriter::create(page_path, {.mode = 0660});
   ASSERT_TRUE(writer) << writer.error().message;
   EXPECT_EQ(mode_of(page_path), 0640U);
-  writer->heartbeat(123);
+  writer->heartbeat(123, 123);
   writer->set("default", {.state = wire::QueueState::kFull, .length = 7, .retry_after_s = 9});
   writer->set("video", {.state = wire::QueueState::kOpen});
   writer->flush(200);

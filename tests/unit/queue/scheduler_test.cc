@@ -301,6 +301,27 @@ TEST_F(SchedulerTest, ARequeuedJobStandsWhereItStoodAndNoAttemptIsCounted) {
   EXPECT_EQ(take(*demo_), &first);
 }
 
+TEST_F(SchedulerTest, AJobThatIsSetApartIsTakenByNameOnlyAndItsDeadlineRuns) {
+  set({.attempts = 2, .deadline_ns = 60 * kNsPerSec});
+  Ticket& first = add(*demo_);
+  Ticket& second = add(*demo_);
+  take(*demo_);
+  scheduler_.set_apart(first);
+  EXPECT_EQ(first.attempts(), 0U);
+  EXPECT_EQ(queue_->waiting, 2U);
+  EXPECT_EQ(take(*demo_), &second) << "it stands in no line";
+  EXPECT_EQ(take(*demo_), nullptr);
+  scheduler_.take(first, *demo_, now_);
+  EXPECT_EQ(queue_->running, 2U);
+  EXPECT_TRUE(scheduler_.retry(first, Cause::kWorkerLostAlone, now_));
+  EXPECT_EQ(first.attempts(), 1U);
+  EXPECT_EQ(take(*demo_), nullptr) << "it is set apart again";
+  scheduler_.join_again(first, now_);
+  EXPECT_EQ(take(*demo_), &first);
+  scheduler_.set_apart(first);
+  EXPECT_EQ(scheduler_.next_event(), now_ + 60 * kNsPerSec);
+}
+
 TEST_F(SchedulerTest, CountsWhoWaitsByClassAndAddsUpTheLowest) {
   set({.attempts = 2, .backoff_ns = kNsPerSec});
   for (int64_t priority = 0; priority < 10; ++priority) {

@@ -198,7 +198,7 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   void on_worker_closed(WorkerSession& session) override {
     last_words_ = session.last_words();
     session.tenant().release();
-    dispatcher_.worker_lost(session, 0, "");
+    dispatcher_.worker_lost(session, 0, "", ordered_);
     workers_.remove_if([&](const WorkerSession& each) { return &each == &session; });
   }
 
@@ -223,6 +223,7 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   std::string refused_;
   std::string denied_;
   std::string last_words_;
+  bool ordered_ = false;  // workers that close do so because they were told
 };
 
 }  // namespace penstock::queue

@@ -105,9 +105,9 @@ TEST_F(SettlementTest, AJobWhoseQueueIsGoneEndsAsAnyOther) {
   next.apply(config_);
   next.use(*store_);
   std::vector<std::string> told;
-  next.on_callback_due = [&](const JobId& job) { told.emplace_back(job.view()); };
+  next.on_callback_due = [&](const JobId& job, uint64_t) { told.emplace_back(job.view()); };
   ASSERT_TRUE(store_->recover([&](JobRecord&& job) { next.restore(std::move(job)); },
-                              [](const Store::Delivery&) {}));
+                              [](const std::string&) {}));
   settle();
   EXPECT_EQ(next.jobs(), 0U);
   EXPECT_EQ(told, std::vector<std::string>{id});
