@@ -8,10 +8,10 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cerrno>
 #include <string>
 
 #include "shared/base/clock.h"
+#include "shared/base/fd.h"
 #include "shared/base/utf8.h"
 
 namespace penstock::queue {
@@ -31,28 +31,22 @@ std::string_view name_of(Level level) {
   return " ";
 }
 
-// A descriptor for stderr that never blocks. A pipe or a terminal is opened anew, as its flags are
-// shared with whoever else has it; where that is forbidden it is written to if it seems ready.
-int open_log() {
-  struct stat info {};
-  if (::fstat(STDERR_FILENO, &info) != 0 || !(S_ISFIFO(info.st_mode) || S_ISCHR(info.st_mode))) {
-    return -1;
-  }
-  return ::open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-}
-
-// Whether all of it was written.
+// Writes to stderr if it takes all of it at once, and says whether it did. A pipe or a terminal is
+// opened anew for it, as the flags of ours are shared with whoever else has it; where that is
+// forbidden it is written to if it seems ready.
 bool write_at_once(std::string_view lines) {
-  static const int own = open_log();
+  struct stat info {};
+  const bool may_block =
+      ::fstat(STDERR_FILENO, &info) == 0 && (S_ISFIFO(info.st_mode) || S_ISCHR(info.st_mode));
+  const Fd own(may_block ? ::open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
+                         : -1);
   ssize_t written = -1;
-  if (own >= 0) {
-    written = ::write(own, lines.data(), lines.size());
-  } else {
+  if (own.valid()) {
+    written = ::write(own.get(), lines.data(), lines.size());
+  } else if (S_ISSOCK(info.st_mode)) {
     written = ::send(STDERR_FILENO, lines.data(), lines.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
-    pollfd ready{STDERR_FILENO, POLLOUT, 0};
-    if (written < 0 && errno == ENOTSOCK && ::poll(&ready, 1, 0) == 1) {
-      written = ::write(STDERR_FILENO, lines.data(), lines.size());
-    }
+  } else if (pollfd ready{STDERR_FILENO, POLLOUT, 0}; ::poll(&ready, 1, 0) == 1) {
+    written = ::write(STDERR_FILENO, lines.data(), lines.size());
   }
   return written == static_cast<ssize_t>(lines.size());
 }
