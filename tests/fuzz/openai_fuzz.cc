@@ -40,6 +40,10 @@ void check(const CompletionRequest& request) {
   require(top_p > 0 && top_p <= 1);
   require(!request.max_tokens.has_value() || *request.max_tokens > 0);
   require(request.stop.size() <= penstock::openai::kMaxStops);
+  require(request.stop_token_ids.size() <= penstock::openai::kMaxStopTokens);
+  require(request.logit_bias.size() <= penstock::openai::kMaxBiases);
+  const auto penalty = request.sampling.repetition_penalty.value_or(1);
+  require(penalty > 0 && penalty <= 10);
   require(!request.chat || !request.messages.empty());
   require(penstock::utf8_first_invalid(request.prompt) == std::string_view::npos);
 }
@@ -65,7 +69,8 @@ void answer(const CompletionRequest& request, std::string_view words) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view body(reinterpret_cast<const char*>(data), size);
-  penstock::openai::Parser parser;
+  const bool free = size % 2 == 0;  // whether the operator allows all there is
+  penstock::openai::Parser parser({.lenient = free, .steering = free});
   for (const char* path : {"/v1/completions", "/v1/chat/completions"}) {
     const auto parsed = parser.parse({.method = "POST", .path = path, .body = body});
     if (const auto* failure = std::get_if<Failure>(&parsed)) {

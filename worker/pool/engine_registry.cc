@@ -15,13 +15,17 @@ namespace {
 
 using Opened = Result<std::unique_ptr<Engine>>;
 
+openai::Rules rules_of(const WorkerOptions& options) {
+  return {.lenient = options.lenient, .steering = options.steering};
+}
+
 Opened open_simulate(const WorkerOptions& options, Sink& sink) {
   auto parsed = simulate::parse_options(options.engine_options);
   if (!parsed) {
     return parsed.error();
   }
-  return std::unique_ptr<Engine>(
-      std::make_unique<simulate::SimulateEngine>(*parsed, options.model_name, sink));
+  return std::unique_ptr<Engine>(std::make_unique<simulate::SimulateEngine>(
+      *parsed, options.model_name, sink, rules_of(options)));
 }
 
 #if PENSTOCK_WITH_LLAMA
@@ -40,6 +44,7 @@ Opened open_llama(const WorkerOptions& options, Sink& sink) {
                       .threads = options.threads,
                       .device = options.device,
                       .slots = options.slots,
+                      .rules = rules_of(options),
                       .high_priority = asked.empty() || asked.begin()->second == "high",
                       .log =
                           [name = options.name](const std::string& line) {

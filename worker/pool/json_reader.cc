@@ -86,6 +86,12 @@ bool is_json_number(std::string_view text) {
   return i == text.size();
 }
 
+// As much of a number as a message should hold.
+std::string shown(std::string_view token) {
+  constexpr size_t kMost = 32;
+  return std::string(token.substr(0, kMost)) + (token.size() > kMost ? "..." : "");
+}
+
 std::string plain(double number) {
   char text[32];
   return {text, std::to_chars(text, text + sizeof text, number).ptr};
@@ -146,6 +152,7 @@ bool JsonReader::Refused::forget(std::string_view name) {
 
 void JsonReader::Refused::add(std::string_view name, Failure failure) {
   fields_.emplace_back(name, std::move(failure));
+  ++added_;
 }
 
 bool JsonReader::top_level(simdjson::ondemand::object& object) {
@@ -277,7 +284,8 @@ bool JsonReader::integer(Value& value, std::string_view param, uint64_t& bits, b
   const auto [stop, error] = negative ? std::from_chars(token.data(), end, below_zero)
                                       : std::from_chars(token.data(), end, bits);
   if (error != std::errc{} || stop != end) {
-    return refuse(param, std::string(param) + " must be an integer of at most 64 bits.");
+    return refuse(param, std::string(param) + " must be an integer of at most 64 bits, not " +
+                             shown(token) + ".");
   }
   bits = negative ? static_cast<uint64_t>(below_zero) : bits;
   return true;
@@ -292,7 +300,23 @@ bool JsonReader::number(Value& value, std::string_view param, double least, doub
   const auto error = std::from_chars(token.data(), token.data() + token.size(), out).ec;
   if (error != std::errc{} || out < least || out > most) {
     return refuse(param, std::string(param) + " must be between " + plain(least) + " and " +
-                             plain(most) + ".");
+                             plain(most) + ", not " + shown(token) + ".");
+  }
+  return true;
+}
+
+bool JsonReader::whole(Value& value, std::string_view param, int64_t least, int64_t most,
+                       int64_t& out) {
+  std::string_view token;
+  if (!number_token(value, param, token)) {
+    return false;
+  }
+  const char* const end = token.data() + token.size();
+  const auto [stop, error] = std::from_chars(token.data(), end, out);
+  if (error != std::errc{} || stop != end || out < least || out > most) {
+    return refuse(param, std::string(param) + " must be an integer between " +
+                             std::to_string(least) + " and " + std::to_string(most) + ", not " +
+                             shown(token) + ".");
   }
   return true;
 }

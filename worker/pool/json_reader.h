@@ -59,6 +59,8 @@ class JsonReader {
   bool boolean(Value& value, std::string_view param, bool& out);
   // An integer of int64 or uint64; the latter's bits are kept.
   bool integer(Value& value, std::string_view param, uint64_t& bits, bool& negative);
+  // An integer within bounds.
+  bool whole(Value& value, std::string_view param, int64_t least, int64_t most, int64_t& out);
   bool number(Value& value, std::string_view param, double least, double most, double& out);
   // Any value, only checked. `is_empty`: false, 0, "", [] or {}.
   bool skip(Value& value, int depth, bool* is_empty = nullptr);
@@ -80,16 +82,17 @@ class JsonReader {
   // Fields of one object that were refused, with why: each until its name comes again.
   class Refused {
    public:
-    static constexpr size_t kMost = 16;
+    static constexpr size_t kMost = 64;  // also of those forgotten: each was some work
     // The name comes again. True if what was refused is thereby forgotten.
     bool forget(std::string_view name);
     void add(std::string_view name, Failure failure);
-    bool full() const { return fields_.size() == kMost; }
+    bool full() const { return added_ == kMost; }
     bool empty() const { return fields_.empty(); }
     Failure first() && { return std::move(fields_.front().second); }
 
    private:
     std::vector<std::pair<std::string, Failure>> fields_;
+    size_t added_ = 0;
   };
 
   template <typename Object, typename F>
@@ -110,6 +113,7 @@ class JsonReader {
   std::optional<Failure> failure_;
   bool malformed_ = false;  // the failure is of the JSON, not of a field
   bool forgot_ = false;     // a refused value, part of which nobody has looked at
+  bool gave_up_ = false;    // after too many that were refused
 };
 
 template <typename Object, typename F>
@@ -126,10 +130,14 @@ bool JsonReader::walk_fields(Object& object, F& on_field) {
     }
     forgot_ = refused.forget(name) || forgot_;
     if (!on_field(name, field.value())) {
-      if (malformed_ || refused.full()) {
+      if (malformed_) {
         return false;
       }
       refused.add(name, *std::exchange(failure_, std::nullopt));
+      gave_up_ = gave_up_ || refused.full();
+      if (refused.full()) {
+        break;
+      }
     }
     at_.reset();
   }
@@ -142,8 +150,15 @@ bool JsonReader::walk_fields(Object& object, F& on_field) {
 template <typename F>
 bool JsonReader::each_top_field(F&& on_field) {
   simdjson::ondemand::object object;
-  return top_level(object) && walk_fields(object, on_field) && at_end() &&
-         (!forgot_ || check_whole());
+  if (!top_level(object) || (!walk_fields(object, on_field) && (malformed_ || gave_up_))) {
+    return false;
+  }
+  std::optional<Failure> refused = std::exchange(failure_, std::nullopt);
+  if (!at_end() || (forgot_ && !check_whole())) {
+    return false;  // what is not JSON is told before what is wrong with it
+  }
+  failure_ = std::move(refused);
+  return ok();
 }
 
 template <typename F>

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -38,7 +39,15 @@ struct SamplingSettings {
 // What `first` says, and where it is silent what `second` does.
 SamplingSettings either(const SamplingSettings& first, const SamplingSettings& second);
 
-// A completion request, every field checked and within its range.
+// Shifts the logit of one token.
+struct TokenBias {
+  int32_t token;
+  float bias;  // -100 .. 100
+};
+
+// A completion request, every field checked and within its range. Token ids are 0 or more; which
+// there are is the engine's to know.
+
 struct CompletionRequest {
   bool chat = false;
   std::string prompt;                  // completions: the text
@@ -46,24 +55,39 @@ struct CompletionRequest {
   std::optional<uint32_t> max_tokens;  // none: as many as the engine's context allows
   SamplingSettings sampling;           // a top_p of 0 was read as temperature 0
   std::optional<uint64_t> seed;
-  std::vector<std::string> stop;  // at most 4, none empty, each at most kMaxStopBytes
-  bool ignore_eos = false;        // extension also known to vLLM: generate exactly max_tokens
+  std::vector<std::string> stop;        // at most 4, none empty, each at most kMaxStopBytes
+  bool ignore_eos = false;              // extension also known to vLLM: generate exactly max_tokens
+  uint32_t min_tokens = 0;              // before these are drawn, no token ends the answer
+  std::vector<int32_t> stop_token_ids;  // each ends the answer, and is not part of it
+  std::vector<TokenBias> logit_bias;    // each token once
+  float presence_penalty = 0;           // -2 .. 2
+  float frequency_penalty = 0;
+  bool logprobs = false;  // of the chosen tokens
   bool stream = false;
   bool include_usage = false;  // stream_options.include_usage
 };
 
 constexpr size_t kMaxStops = 4;
 constexpr size_t kMaxStopBytes = 1024;  // bounds what a stream holds back
-constexpr int kMaxDepth = 64;           // of nested JSON values
+constexpr size_t kMaxStopTokens = 4096;
+constexpr size_t kMaxBiases = 1024;
+constexpr int kMaxDepth = 64;  // of nested JSON values
+
+// What an operator may say of all requests to a worker.
+struct Rules {
+  bool lenient = false;   // fields that nobody knows are passed over, not refused
+  bool steering = false;  // logit_bias, frequency_penalty and presence_penalty may be used
+};
 
 using Parsed = std::variant<CompletionRequest, Failure>;
 
 // Reads requests; keeps its buffers from one to the next, up to a bound. Not for several threads.
 //
-// A Failure names the field (param) and, for malformed JSON, the byte offset. What Penstock cannot
-// honour (n > 1, logprobs, tools ...) is refused if it is given a value that would change the
-// answer. Fields it does not know are ignored, but must be valid JSON. A field that is null is read
-// as absent; of a field that comes twice the last one counts.
+// A Failure names the field (param), what was given and what would be right, and for malformed JSON
+// the byte offset. Every field is honoured, or refused if its value would change the answer, or one
+// of those that never do (openai_fields.cc has them all). A field that is none of these is refused
+// with the name of the nearest, unless Rules are lenient. A field that is null is read as absent;
+// of a field that comes twice the last one counts.
 //
 // Request::override is read after a body that is good by itself, by the same rules but stricter,
 // since an operator wrote it: it may hold known fields only, none null. Its fields take the place
@@ -71,7 +95,7 @@ using Parsed = std::variant<CompletionRequest, Failure>;
 // so.
 class Parser {
  public:
-  Parser();
+  explicit Parser(Rules rules = {});
   ~Parser();
   Parser(Parser&&) noexcept;
   Parser& operator=(Parser&&) noexcept;
@@ -80,11 +104,12 @@ class Parser {
 
  private:
   struct Buffers;
+  Rules rules_;
   std::unique_ptr<Buffers> buffers_;
 };
 
 // The same for callers that read few requests.
-Parsed parse(const Request& request);
+Parsed parse(const Request& request, Rules rules = {});
 
 // True for /v1/completions and /v1/chat/completions, wherever they are mounted.
 bool is_completions_path(std::string_view path);
@@ -102,18 +127,27 @@ class Answer {
   Answer(JobNumber job, const CompletionRequest& request, std::string_view model,
          int64_t created_unix_s, Sink& sink);
 
-  // Text of one more token. False when a stop string is now complete: the caller ends the job with
-  // finish(kStop, ...); further text is dropped.
-  bool text(std::string_view piece);
+  // Text of one more token, and the logarithm of its probability, which is told if the request
+  // wants it. False when a stop string is now complete: the caller ends the job with finish(kStop,
+  // ...); further text is dropped.
+  bool text(std::string_view piece, float logprob = 0);
 
   // Ends the answer: flushes, writes usage and [DONE], calls sink.done(). Nothing may follow.
   void finish(Finish reason, const Usage& usage);
 
  private:
+  // A token whose text is on its way.
+  struct Drawn {
+    std::string bytes;
+    float logprob;
+    uint64_t begin;   // in bytes of all text
+    uint64_t offset;  // ... and in characters
+  };
   void begin_stream();
   void emit(std::string_view safe_text);
   bool cut_at_stop();
-  void append_event(std::string& out, std::string_view text, const char* finish_reason) const;
+  void append_event(std::string& out, std::string_view text, const char* finish_reason);
+  void append_logprobs(std::string& out);
   void finish_stream(const char* reason, const Usage& usage);
   void finish_whole(const char* reason, const Usage& usage);
 
@@ -124,12 +158,18 @@ class Answer {
   bool stream_begun_ = false;
   bool word_begun_;  // what comes now is shown as it is
   bool include_usage_;
+  bool logprobs_;
   bool stopped_ = false;
   std::string opening_;  // of every JSON object of this answer: id ... model
   std::vector<std::string> stop_;
-  std::string held_;     // not yet sent: possible stop prefix or split character
-  std::string whole_;    // not streaming: the text so far
-  std::string scratch_;  // the event being written
+  std::string held_;   // not yet sent: possible stop prefix or split character
+  std::string whole_;  // not streaming: the text so far
+  // Only with logprobs:
+  std::deque<Drawn> drawn_;
+  uint64_t text_bytes_ = 0;  // that came
+  uint64_t text_characters_ = 0;
+  uint64_t out_bytes_ = 0;  // that are not held any more
+  std::string scratch_;     // the event being written
 };
 
 }  // namespace penstock::openai

@@ -2,6 +2,8 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <cstring>
 
 #include "shared/base/bytes.h"
@@ -52,6 +54,70 @@ std::string opening_of(const CompletionRequest& request, std::string_view model,
   return out;
 }
 
+size_t characters_in(std::string_view text) {
+  return static_cast<size_t>(std::count_if(
+      text.begin(), text.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; }));
+}
+
+// A token as text. One that is no whole characters by itself is written as OpenAI does, with its
+// bytes in hex.
+void append_token(std::string& out, std::string_view bytes, std::string_view prefix) {
+  constexpr char kHex[] = "0123456789abcdef";
+  out += '"';
+  if (utf8_first_invalid(bytes) == std::string_view::npos) {
+    append_json(out, bytes);
+  } else {
+    out += prefix;
+    for (const char byte : bytes) {
+      out += "\\\\x";
+      out += kHex[static_cast<uint8_t>(byte) >> 4];
+      out += kHex[static_cast<uint8_t>(byte) & 15];
+    }
+  }
+  out += '"';
+}
+
+// JSON has no infinity; OpenAI says -9999 of what is next to impossible.
+void append_logprob(std::string& out, float logprob) {
+  char text[32];
+  const float told = std::isfinite(logprob) ? logprob : -9999;
+  out.append(text, std::to_chars(text, text + sizeof text, told).ptr);
+}
+
+template <typename Tokens>
+void append_chat_logprobs(std::string& out, const Tokens& tokens) {
+  out += "{\"content\":[";
+  for (const auto& token : tokens) {
+    out += &token == &tokens.front() ? "{\"token\":" : ",{\"token\":";
+    append_token(out, token.bytes, "");
+    out += ",\"logprob\":";
+    append_logprob(out, token.logprob);
+    out += ",\"bytes\":[";
+    for (size_t i = 0; i < token.bytes.size(); ++i) {
+      out += (i == 0 ? "" : ",") + std::to_string(static_cast<uint8_t>(token.bytes[i]));
+    }
+    out += "],\"top_logprobs\":[]}";
+  }
+  out += "],\"refusal\":null}";
+}
+
+// Four lists, an entry of each a token.
+template <typename Tokens>
+void append_text_logprobs(std::string& out, const Tokens& tokens) {
+  const auto list = [&](const char* name, const auto& append) {
+    out += name;
+    for (const auto& token : tokens) {
+      out += &token == &tokens.front() ? "" : ",";
+      append(token);
+    }
+    out += ']';
+  };
+  list("{\"tokens\":[", [&](const auto& each) { append_token(out, each.bytes, "bytes:"); });
+  list(",\"token_logprobs\":[", [&](const auto& each) { append_logprob(out, each.logprob); });
+  list(",\"text_offset\":[", [&](const auto& each) { out += std::to_string(each.offset); });
+  out += ",\"top_logprobs\":null}";
+}
+
 struct Match {
   size_t start = std::string::npos;
   size_t end = std::string::npos;
@@ -95,6 +161,7 @@ Answer::Answer(JobNumber job, const CompletionRequest& request, std::string_view
       stream_(request.stream),
       word_begun_(!request.chat),
       include_usage_(request.include_usage),
+      logprobs_(request.logprobs),
       opening_(opening_of(request, model, created_unix_s)),
       stop_(request.stop) {}
 
@@ -115,9 +182,14 @@ void Answer::begin_stream() {
   }
 }
 
-bool Answer::text(std::string_view piece) {
+bool Answer::text(std::string_view piece, float logprob) {
   if (stopped_ || piece.empty()) {
     return !stopped_;
+  }
+  if (logprobs_) {
+    drawn_.push_back({std::string(piece), logprob, text_bytes_, text_characters_});
+    text_bytes_ += piece.size();
+    text_characters_ += characters_in(piece);
   }
   held_ += piece;
   if (cut_at_stop()) {
@@ -143,6 +215,7 @@ bool Answer::cut_at_stop() {
 }
 
 void Answer::emit(std::string_view safe_text) {
+  out_bytes_ += safe_text.size();
   if (!word_begun_) {
     safe_text.remove_prefix(std::min(safe_text.find_first_not_of(" \t\r\n\f\v"), safe_text.size()));
     word_begun_ = !safe_text.empty();
@@ -160,8 +233,27 @@ void Answer::emit(std::string_view safe_text) {
   sink_->chunk(job_, scratch_);
 }
 
-void Answer::append_event(std::string& out, std::string_view text,
-                          const char* finish_reason) const {
+// Of the tokens whose text is out; those that are cut off by a stop string never are.
+void Answer::append_logprobs(std::string& out) {
+  const auto is_out = [this](const Drawn& each) {
+    const uint64_t end = each.begin + each.bytes.size();
+    return end <= out_bytes_ || (stopped_ && each.begin < out_bytes_);
+  };
+  std::vector<Drawn> tokens;
+  while (!drawn_.empty() && is_out(drawn_.front())) {
+    tokens.push_back(std::move(drawn_.front()));
+    drawn_.pop_front();
+  }
+  if (tokens.empty()) {
+    out += "null";
+  } else if (chat_) {
+    append_chat_logprobs(out, tokens);
+  } else {
+    append_text_logprobs(out, tokens);
+  }
+}
+
+void Answer::append_event(std::string& out, std::string_view text, const char* finish_reason) {
   out += "data: ";
   out += opening_;
   out += "\"choices\":[{\"index\":0,";
@@ -172,7 +264,9 @@ void Answer::append_event(std::string& out, std::string_view text,
   } else {
     out += "\"delta\":{}";
   }
-  out += ",\"logprobs\":null,\"finish_reason\":";
+  out += ",\"logprobs\":";
+  append_logprobs(out);
+  out += ",\"finish_reason\":";
   if (finish_reason != nullptr) {
     out += '"';
     out += finish_reason;
@@ -214,7 +308,9 @@ void Answer::finish_whole(const char* reason, const Usage& usage) {
   scratch_ += chat_ ? "\"message\":{\"role\":\"assistant\",\"content\":\"" : "\"text\":\"";
   append_json(scratch_, whole_);
   scratch_ += chat_ ? "\",\"refusal\":null}" : "\"";
-  scratch_ += ",\"logprobs\":null,\"finish_reason\":\"";
+  scratch_ += ",\"logprobs\":";
+  append_logprobs(scratch_);
+  scratch_ += ",\"finish_reason\":\"";
   scratch_ += reason;
   scratch_ += "\"}],";
   append_usage(scratch_, usage);

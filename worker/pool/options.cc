@@ -26,7 +26,10 @@ const char kUsage[] =
     "  --max-body BYTES     the largest request body penstockd lets through (default 32 MiB)\n"
     "  --device DEVICE      auto, cpu, or a GPU's number (default auto)\n"
     "  --threads N          CPU threads (default 0: one a core)\n"
-    "  --option KEY=VALUE   for the engine; may come several times\n"
+    "  --option KEY=VALUE   for the engine; may come several times. Of all engines:\n"
+    "                       lenient=true: fields of requests that nobody knows are passed over,\n"
+    "                       steering=true: requests may use logit_bias, frequency_penalty and\n"
+    "                       presence_penalty\n"
     "  --check-device       only see whether the engine's device works: exit status 0 or 1\n";
 
 namespace {
@@ -91,7 +94,16 @@ Status set_option(std::string_view text, WorkerOptions& out) {
   if (equals == text.npos || equals == 0) {
     return Error{"--option must be KEY=VALUE, not \"" + std::string(text) + "\""};
   }
-  out.engine_options[std::string(text.substr(0, equals))] = text.substr(equals + 1);
+  const std::string_view key = text.substr(0, equals);
+  const std::string_view value = text.substr(equals + 1);
+  if (key == "lenient" || key == "steering") {
+    (key == "lenient" ? out.lenient : out.steering) = value == "true";
+    return value == "true" || value == "false"
+               ? Status(Ok{})
+               : Error{"--option " + std::string(key) + " must be true or false, not \"" +
+                       std::string(value) + "\""};
+  }
+  out.engine_options[std::string(key)] = value;
   return Ok{};
 }
 

@@ -22,7 +22,9 @@ struct WorkerOptions {
   std::string device = "auto";                        // auto, cpu, or a number
   int threads = 0;                                    // 0: as many as there are cores
   std::map<std::string, std::string> engine_options;  // --option key=value
-  bool check_device = false;                          // that, and nothing else
+  bool lenient = false;        // fields of requests that nobody knows are passed over
+  bool steering = false;       // requests may shift single tokens (openai.h, Rules)
+  bool check_device = false;   // that, and nothing else
   bool watch_devices = false;  // looks at the devices instead (worker/devices/watch.h)
   bool help = false;
 };

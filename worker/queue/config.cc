@@ -252,6 +252,17 @@ void read_slots(Section& section, WorkerConfig& worker) {
   }
 }
 
+// What requests may hold, whichever engine reads them.
+void read_rules(Section& section, WorkerConfig& worker) {
+  for (const char* const key : {"lenient", "steering"}) {
+    bool on = false;
+    section.boolean(key, on);
+    if (on) {
+      worker.options.emplace_back(key, "true");
+    }
+  }
+}
+
 // Of two engines on one GPU, whose kernels go first.
 void read_gpu_priority(Section& section, WorkerConfig& worker) {
   if (!section.has("gpu_priority")) {
@@ -316,6 +327,7 @@ WorkerConfig read_worker(const YAML::Node& node, const std::string& path, const 
   section.size("memory", worker.memory_bytes, 1, kMaxMemoryBytes);
   section.text("queue", worker.queue);
   section.number("threads", worker.threads, 1, 1024);
+  read_rules(section, worker);
   read_gpu_priority(section, worker);
   read_simulate(section, worker);
   section.done();

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <numeric>
 #include <set>
 #include <utility>
 
@@ -15,21 +14,6 @@ constexpr size_t kMaxShownBytes = 60;  // of what the user wrote, in a message
 
 std::string shown(const std::string& text) {
   return "'" + (text.size() > kMaxShownBytes ? text.substr(0, kMaxShownBytes) + "..." : text) + "'";
-}
-
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 0; i < a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i + 1;
-    for (size_t j = 0; j < b.size(); ++j) {
-      const size_t replace = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replace, diagonal + 1, row[j] + 1});
-    }
-  }
-  return row[b.size()];
 }
 
 }  // namespace
@@ -48,14 +32,6 @@ std::string Complaints::text() const {
     all += (all.empty() ? "" : "\n") + text;
   }
   return all;
-}
-
-std::string nearest(std::string_view word, const std::vector<std::string>& words) {
-  word = word.substr(0, kMaxShownBytes);
-  const auto best = std::min_element(words.begin(), words.end(), [&](const auto& a, const auto& b) {
-    return edit_distance(word, a) < edit_distance(word, b);
-  });
-  return best == words.end() ? std::string() : *best;
 }
 
 int line_of(const YAML::Node& node) { return std::max(0, node.Mark().line) + 1; }
@@ -194,6 +170,12 @@ void Section::fraction(const std::string& key, double& out, double min, double m
     return;
   }
   out = value;
+}
+
+void Section::boolean(const std::string& key, bool& out) {
+  std::string word = out ? "true" : "false";
+  choice(key, word, {"true", "false"});
+  out = word == "true";
 }
 
 void Section::duration(const std::string& key, int64_t& out_ns, int64_t min_ns) {

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "shared/base/clock.h"
+#include "shared/base/nearest.h"
 
 namespace penstock::queue {
 
@@ -35,9 +36,6 @@ class Complaints {
   std::string file_;
   std::multimap<int, std::string> lines_;
 };
-
-// "a", "b" or "c" from many: the one with the least edit distance (Levenshtein).
-std::string nearest(std::string_view word, const std::vector<std::string>& words);
 
 int line_of(const YAML::Node& node);  // from 1
 
@@ -67,6 +65,7 @@ class Section {
   void text(const std::string& key, std::string& out);
   void number(const std::string& key, uint32_t& out, uint32_t min, uint32_t max);
   void fraction(const std::string& key, double& out, double min, double max);
+  void boolean(const std::string& key, bool& out);
   void duration(const std::string& key, int64_t& out_ns, int64_t min_ns);
   void size(const std::string& key, int64_t& out_bytes, int64_t min_bytes, int64_t max_bytes);
   void choice(const std::string& key, std::string& out, const std::vector<std::string>& choices);

@@ -56,6 +56,20 @@ const cases = {
     assert.equal(final.choices[0].message.content, text);
   },
 
+  async tells_logprobs() {
+    const options = { model: "demo", prompt, max_tokens: 8, temperature: 0, logprobs: 0 };
+    const whole = (await openai.completions.create(options)).choices[0];
+    assert.equal(whole.logprobs.tokens.join(""), whole.text);
+    assert.equal(whole.logprobs.token_logprobs.length, whole.logprobs.tokens.length);
+    const streamed = [];
+    for await (const part of await openai.completions.create({ ...options, stream: true }))
+      streamed.push(...(part.choices[0]?.logprobs?.token_logprobs ?? []));
+    assert.deepEqual(streamed, whole.logprobs.token_logprobs);
+    const chat = (await openai.chat.completions.create({ model: "demo", messages, max_tokens: 8, logprobs: true })).choices[0];
+    assert.ok(chat.logprobs.content.every((token) => token.logprob <= 0 && token.bytes.length > 0));
+    assert.equal(Buffer.from(chat.logprobs.content.flatMap((token) => token.bytes)).toString().trim(), chat.message.content.trim());
+  },
+
   // The only slot of "slow" is free again as soon as the stream is left: the next request does not wait a minute.
   async abort_frees_the_slot() {
     const stream = await openai.completions.create({ model: "slow", prompt, max_tokens: 2000, stream: true });
@@ -98,6 +112,10 @@ const cases = {
     const impossible = await wrong({ temperature: 9 });
     assert.ok(impossible instanceof OpenAI.BadRequestError);
     assert.equal(impossible.param, "temperature");
+    const misspelt = await wrong({ max_token: 3 });
+    assert.ok(misspelt instanceof OpenAI.BadRequestError);
+    assert.equal(misspelt.param, "max_token");
+    assert.match(misspelt.message, /max_tokens/);
   },
 };
 

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <map>
+#include <set>
 
 #include "tests/unit/llama/cuda_emulation.h"
 #include "tests/unit/llama/fixtures.h"
@@ -251,6 +252,55 @@ TEST_F(CudaRunnerTest, TheEngineAnswersOnCudaWhatItAnswersOnTheCpu) {
                                      .prefill_tokens = 3,
                                      .exact = true})),
             expected);
+}
+
+// Tokens and their probabilities, of requests that edit logits beside one that does not.
+TEST_F(CudaRunnerTest, RequestsThatEditLogitsAreAnsweredOnCudaAsOnTheCpu) {
+  const std::string folder = kSource + "/tests/fixtures/llama/bf16_sharded";
+  const std::vector<std::string> settings = {
+      R"("repetition_penalty":3)", R"("logit_bias":{"5":100,"6":99.5},"presence_penalty":2)",
+      R"("seed":1)", R"("min_tokens":8,"frequency_penalty":-2,"ignore_eos":false)",
+      R"("stop_token_ids":[1,2,3],"min_tokens":8)"};
+  const auto answers_of = [&](std::unique_ptr<Runner> runner) {
+    NoSink sink;
+    auto engine =
+        *llama::open({.model_dir = folder, .model_name = "m", .rules = {.steering = true}},
+                     std::move(runner), sink);
+    for (size_t job = 0; job < settings.size(); ++job) {
+      const std::string body =
+          R"({"temperature":0,"ignore_eos":true,"max_tokens":8,"logprobs":0,"prompt":"abcab",)" +
+          settings[job] + "}";
+      auto plan = engine->admit({.method = "POST", .path = "/v1/completions", .body = body});
+      EXPECT_TRUE(std::holds_alternative<std::unique_ptr<Plan>>(plan))
+          << std::get<Failure>(plan).message;
+      engine->start(job + 1, std::get<std::unique_ptr<Plan>>(std::move(plan)));
+    }
+    for (int steps = 0; engine->step(0) != Engine::kIdle && steps < 200; ++steps) {
+    }
+    return sink.texts;
+  };
+  const auto on_cpu = answers_of(*open_cpu_runner(folder, cpu_backend(1), 64 << 20, 256));
+  const auto on_cuda = answers_of(open(folder, {.max_parts = 4, .exact = true}));
+  ASSERT_EQ(on_cpu.size(), settings.size());
+  std::set<std::string> texts;
+  for (const auto& [job, answer] : on_cpu) {
+    simdjson::dom::parser parser;
+    simdjson::dom::parser other;
+    const auto cpu = parser.parse(answer)["choices"].at(0);
+    const auto cuda = other.parse(on_cuda.at(job))["choices"].at(0);
+    EXPECT_EQ(cpu["text"].get_string().value(), cuda["text"].get_string().value()) << job;
+    texts.emplace(cpu["text"].get_string().value());
+    const auto logprobs = cpu["logprobs"]["token_logprobs"];
+    const auto others = cuda["logprobs"]["token_logprobs"];
+    ASSERT_EQ(logprobs.get_array().size(), others.get_array().size());
+    EXPECT_GT(logprobs.get_array().size(), 0U);
+    for (size_t i = 0; i < logprobs.get_array().size(); ++i) {
+      EXPECT_NEAR(logprobs.at(i).get_double().value(), others.at(i).get_double().value(), 1e-3)
+          << job;
+      EXPECT_LE(logprobs.at(i).get_double().value(), 1e-6);
+    }
+  }
+  EXPECT_GE(texts.size(), 3U) << "or the settings had no effect";
 }
 
 TEST_F(CudaRunnerTest, ADeviceWhoseMemoryOthersHaveIsNotAtFaultAndOpensNoModel) {

@@ -497,6 +497,86 @@ TEST_F(EngineTest, AChatTemplateThatCannotBeUsedIsSaidAndLeavesCompletions) {
   }
 }
 
+TEST_F(EngineTest, SettingsThatLeaveOneTokenAreGreedy) {
+  open_model(kModel);
+  const std::string head = R"({"prompt":"a","max_tokens":24,"ignore_eos":true,"seed":3)";
+  const std::string greedy = serve(head + R"(,"temperature":0})");
+  ASSERT_NE(serve(head + R"(,"temperature":1.5})"), greedy);
+  EXPECT_EQ(serve(head + R"(,"temperature":1.5,"top_k":1})"), greedy);
+  EXPECT_EQ(serve(head + R"(,"temperature":1.5,"min_p":1})"), greedy);
+}
+
+TEST_F(EngineTest, ARepetitionPenaltyMakesWordsComeLessOften) {
+  open_model(kModel);
+  const auto tokenizer = *Tokenizer::open(kModel + "/tokenizer.json");
+  const auto kinds = [&](const std::string& more) {
+    const auto tokens = tokenizer.encode(
+        serve(R"({"prompt":"a","max_tokens":60,"temperature":0,"ignore_eos":true)" + more + "}"));
+    return std::set<int32_t>(tokens.begin(), tokens.end()).size();
+  };
+  EXPECT_GT(kinds(R"(,"repetition_penalty":5)"), kinds(""));
+  EXPECT_EQ(kinds(R"(,"repetition_penalty":1)"), kinds(""));
+}
+
+TEST_F(EngineTest, AStopTokenEndsTheAnswerAndIsNoPartOfIt) {
+  open_model(kModel);
+  const auto tokenizer = *Tokenizer::open(kModel + "/tokenizer.json");
+  const std::string head = R"({"prompt":"a","max_tokens":30,"temperature":0,"ignore_eos":true)";
+  const std::string whole = serve(head + "}");
+  const auto tokens = tokenizer.encode(whole);
+  size_t at = 1;  // one that has not come before
+  while (std::find(tokens.begin(), tokens.begin() + at, tokens[at]) != tokens.begin() + at) {
+    ++at;
+  }
+  const std::string stop = R"(,"stop_token_ids":[)" + std::to_string(tokens[at]) + "]";
+  const std::string stopped = serve(head + stop + "}");
+  EXPECT_EQ(whole.substr(0, stopped.size()), stopped);
+  EXPECT_EQ(last().usage.completion_tokens, at + 1);
+  EXPECT_NE(last().body.find("\"stop\""), std::string::npos);
+  serve(head + stop + R"(,"min_tokens":20})");
+  EXPECT_GE(last().usage.completion_tokens, 20U) << "it cannot come before";
+}
+
+TEST_F(EngineTest, BiasesForceAndForbidTokensWhereTheOperatorAllowsThem) {
+  open_model(kModel);
+  const std::string head = R"({"prompt":"a","max_tokens":3,"temperature":0,"ignore_eos":true)";
+  EXPECT_EQ(refusal(head + R"(,"logit_bias":{"5":1}})").param, "logit_bias");
+  const std::string plain = serve(head + "}");
+  engine_ = *open({.model_dir = kModel, .model_name = "m", .rules = {.steering = true}}, sink_);
+  const auto tokenizer = *Tokenizer::open(kModel + "/tokenizer.json");
+  const std::string five(tokenizer.bytes(5));
+  EXPECT_EQ(serve(head + R"(,"logit_bias":{"5":100}})"), five + five + five);
+  const std::string first = std::to_string(tokenizer.encode(plain)[0]);
+  EXPECT_NE(serve(head + R"(,"logit_bias":{")" + first + R"(":-100}})")[0], plain[0]);
+  EXPECT_EQ(serve(head + R"(,"logit_bias":{"5":100,"5":0}})"), plain) << "the last one counts";
+}
+
+TEST_F(EngineTest, TokensThatAModelDoesNotHaveAreRefused) {
+  engine_ = *open({.model_dir = kModel, .model_name = "m", .rules = {.steering = true}}, sink_);
+  const Failure stop = refusal(R"({"prompt":"a","stop_token_ids":[1,99999]})");
+  EXPECT_EQ(stop.status, 400);
+  EXPECT_EQ(stop.param, "stop_token_ids");
+  EXPECT_NE(stop.message.find("99999"), std::string::npos);
+  EXPECT_EQ(refusal(R"({"prompt":"a","logit_bias":{"99999":1}})").param, "logit_bias");
+}
+
+TEST_F(EngineTest, LogprobsAreOfTheTokensOfTheAnswer) {
+  open_model(kModel);
+  const auto tokenizer = *Tokenizer::open(kModel + "/tokenizer.json");
+  const std::string head = R"({"prompt":"a","max_tokens":12,"ignore_eos":true,"temperature":0)";
+  const std::string plain = serve(head + "}");
+  EXPECT_NE(last().body.find("\"logprobs\":null"), std::string::npos);
+  EXPECT_EQ(serve(head + R"(,"logprobs":0})"), plain);
+  simdjson::dom::parser parser;
+  const auto logprobs = parser.parse(last().body)["choices"].at(0)["logprobs"];
+  EXPECT_EQ(logprobs["tokens"].get_array().size(), 12U);
+  EXPECT_EQ(logprobs["token_logprobs"].get_array().size(), 12U);
+  for (const auto logprob : logprobs["token_logprobs"].get_array()) {
+    EXPECT_LT(logprob.get_double().value(), 0);
+    EXPECT_GT(logprob.get_double().value(), -20);
+  }
+}
+
 TEST_F(EngineTest, AStopStringEndsTheJobBeforeIt) {
   open_model(kModel);
   const std::string head =
@@ -578,6 +658,7 @@ class FailingRunner final : public Runner {
     }
     return runner_->step(parts);
   }
+  std::span<const float> logprobs() const override { return runner_->logprobs(); }
   size_t most_parts() const { return most_parts_; }
   int32_t below() const { return below_; }  // of the last part
 

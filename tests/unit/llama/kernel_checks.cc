@@ -48,13 +48,13 @@ class OnDevice {
   explicit OnDevice(const std::vector<T>& values) : size_(values.size()) {
     std::vector<T> guarded = values;
     guarded.resize(size_ + kGuards);
-    std::memset(guarded.data() + size_, 0xFF, kGuards * sizeof(T));
+    std::memset(static_cast<void*>(guarded.data() + size_), 0xFF, kGuards * sizeof(T));
     store(guarded);
   }
   // Full of 0xFF: NaN in every format.
   explicit OnDevice(size_t size) : size_(size) {
     std::vector<T> poison(size + kGuards);
-    std::memset(poison.data(), 0xFF, poison.size() * sizeof(T));
+    std::memset(static_cast<void*>(poison.data()), 0xFF, poison.size() * sizeof(T));
     store(poison);
   }
 
@@ -129,7 +129,9 @@ class Checks {
     check("swiglu", 2e-6, [&](auto& r) { check_swiglu(r); });
     check("rounded forms", 1, [&](auto& r) { check_forms(r); });
     check("sample greedy", 0, [&](auto& r) { check_greedy(r); });
-    check("sample top_p top_k", 1, [&](auto& r) { check_draws(r); });
+    check("sample top_p top_k min_p", 1, [&](auto& r) { check_draws(r); });
+    check("edit and restore", 1e-6, [&](auto& r) { check_edits(r); });
+    check("score", 1e-5, [&](auto& r) { check_scores(r); });
     return std::move(results_);
   }
 
@@ -618,6 +620,64 @@ class Checks {
     }
   }
 
+  // Rows with edits, with none, and with one of every token.
+  void check_edits(CheckResult& result) {
+    constexpr int64_t kRows = 4;
+    const int64_t vocabulary = large_ ? 50257 : 1111;
+    const std::vector<float> logits = normal(kRows * vocabulary, 5);
+    std::vector<LogitEdit> edits = {{.token = 3, .penalty = 2}, {.token = 7, .add = -1.5F}};
+    std::vector<int32_t> begins = {0, 2, 2};
+    for (int32_t i = 0; i < vocabulary; ++i) {
+      edits.push_back({.token = static_cast<int32_t>(vocabulary) - 1 - i,
+                       .penalty = 1 + static_cast<float>(i % 5),
+                       .add = static_cast<float>(i % 3)});
+    }
+    begins.push_back(static_cast<int32_t>(edits.size()));
+    edits.push_back({.token = 0, .penalty = 0.5F, .add = -1e9F});
+    begins.push_back(static_cast<int32_t>(edits.size()));
+    std::vector<float> expected = logits;
+    for (int64_t row = 0; row < kRows; ++row) {
+      llama::edit(std::span(edits).subspan(begins[row], begins[row + 1] - begins[row]),
+                  std::span(expected).subspan(row * vocabulary, vocabulary));
+    }
+    OnDevice<float> on_device(logits);
+    OnDevice<LogitEdit> edits_on_device(edits);
+    const OnDevice<int32_t> begins_on_device(begins);
+    edit(stream_.get(), on_device.data(), edits_on_device.data(), begins_on_device.data(), kRows,
+         vocabulary);
+    compare(result, on_device.read(stream_.get()), expected);
+    restore(stream_.get(), on_device.data(), edits_on_device.data(), begins_on_device.data(), kRows,
+            vocabulary);
+    const std::vector<float> again = on_device.read(stream_.get());
+    if (again != logits) {
+      throw Broken{"restore() did not put every logit back"};
+    }
+  }
+
+  void check_scores(CheckResult& result) {
+    const int64_t vocabulary = large_ ? 50257 : 1111;
+    const std::vector<int32_t> tokens = {0, 500, Runner::kNoToken, 600};
+    const std::vector<Draw> draws = {
+        {.below = 0}, {.below = 700}, {.below = 0}, {.below = 1 << 20}};
+    const auto rows = static_cast<int64_t>(tokens.size());
+    std::vector<float> logits = normal(rows * vocabulary, 5);
+    logits[vocabulary + 9] = -std::numeric_limits<float>::infinity();
+    std::vector<float> expected;
+    for (int64_t row = 0; row < rows; ++row) {
+      expected.push_back(tokens[row] == Runner::kNoToken
+                             ? 0
+                             : logprob_of(std::span(logits).subspan(row * vocabulary, vocabulary),
+                                          tokens[row], draws[row].below));
+    }
+    const OnDevice<float> on_device(logits);
+    const OnDevice<int32_t> tokens_on_device(tokens);
+    const OnDevice<Draw> draws_on_device(draws);
+    OnDevice<float> logprobs(tokens.size());
+    score(stream_.get(), logprobs.data(), tokens_on_device.data(), on_device.data(),
+          draws_on_device.data(), rows, vocabulary);
+    compare(result, logprobs.read(stream_.get()), expected);
+  }
+
   // The same logits drawn from by numbers evenly spread over [0, 1): how often each token comes is
   // its probability, and differs from the CPU's count by one at most, by two for the rounding.
   // `worst` is in halves of that.
@@ -636,6 +696,11 @@ class Checks {
         {.temperature = 1, .below = 2},
         {.temperature = 1, .top_p = 0.9F, .top_k = 3, .below = 500},
         {.temperature = 0, .below = 600},
+        {.temperature = 1, .min_p = 0.1F},
+        {.temperature = 2, .top_p = 0.9F, .min_p = 0.3F},
+        {.temperature = 2, .top_p = 0.3F, .min_p = 0.01F},
+        {.temperature = 1, .top_k = 5, .min_p = 0.2F},
+        {.temperature = 1, .below = 90, .min_p = 1},
     };
     for (const int64_t vocabulary : {3, 700, large_ ? 50257 : 1111}) {
       for (const bool equals : {false, true}) {
@@ -659,8 +724,8 @@ class Checks {
     for (int i = 0; i < count; ++i) {
       const double random = (i + 0.5) / count;
       all.insert(all.end(), logits.begin(), logits.end());
-      draws.push_back(
-          {random, sampling.temperature, sampling.top_p, sampling.top_k, sampling.below});
+      draws.push_back({random, sampling.temperature, sampling.top_p, sampling.top_k, sampling.below,
+                       reach_of(sampling), 0});
       --difference[llama::sample(logits, sampling, random).value()];
     }
     for (const int32_t token : draw(all, draws)) {

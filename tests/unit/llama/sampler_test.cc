@@ -117,5 +117,49 @@ TEST(SamplerTest, NumbersThatAreNoneAreReportedNotDrawn) {
   EXPECT_EQ(sample(std::vector<float>{-kInfinity, -kInfinity}, {1, 1, 0}, 0), std::nullopt);
 }
 
+TEST(SamplerTest, MinPLeavesOutWhatIsLessLikelyThanThatShareOfTheLikeliest) {
+  const std::vector<float> logits = {std::log(0.1F), std::log(0.4F), std::log(0.3F),
+                                     std::log(0.2F)};
+  const auto half = frequencies(logits, {.temperature = 1, .seed = 9, .min_p = 0.6F}, 200'000);
+  EXPECT_NEAR(half[1], 4.0 / 7, 0.005);
+  EXPECT_NEAR(half[2], 3.0 / 7, 0.005);
+  EXPECT_EQ(half[0] + half[3], 0);
+  const auto warm = frequencies(logits, {.temperature = 2, .seed = 9, .min_p = 0.6F}, 1000);
+  EXPECT_GT(warm[3], 0) << "of the probabilities at this temperature: 0.707";
+  EXPECT_EQ(warm[0], 0);
+  EXPECT_EQ(frequencies(logits, {.temperature = 1, .seed = 9, .min_p = 1}, 1000)[1] > 0.999, true);
+  const auto narrow =
+      frequencies(logits, {.temperature = 1, .top_p = 0.65F, .seed = 9, .min_p = 0.1F}, 1000);
+  EXPECT_EQ(narrow[0] + narrow[3], 0) << "the narrowest bound counts";
+}
+
+TEST(SamplerTest, WhatIsLeftIsDrawnInOrderOfIdsWhateverTheBounds) {
+  const std::vector<float> logits = {std::log(0.1F), std::log(0.2F), std::log(0.3F),
+                                     std::log(0.4F)};
+  for (const Sampling& bounds :
+       {Sampling{.top_p = 0.85F}, Sampling{.top_k = 3}, Sampling{.min_p = 0.4F}}) {
+    EXPECT_EQ(sample(logits, bounds, 0), 1);
+    EXPECT_EQ(sample(logits, bounds, 0.5), 2);
+    EXPECT_EQ(sample(logits, bounds, 0.99), 3);
+  }
+}
+
+TEST(SamplerTest, AnEditPenalisesThenAdds) {
+  std::vector<float> logits = {2, -2, 0.5F, 1};
+  edit(std::vector<LogitEdit>{{.token = 0, .penalty = 2},
+                              {.token = 1, .penalty = 2},
+                              {.token = 2, .penalty = 0.5F, .add = -3}},
+       logits);
+  EXPECT_EQ(logits, (std::vector<float>{1, -4, -2, 1}));
+}
+
+TEST(SamplerTest, ALogprobIsThatOfTheSoftmaxOverAllThereIsToDraw) {
+  const std::vector<float> logits = {0.5F, -1, 2, 1.5F};
+  const auto p = softmax(logits, 1);
+  EXPECT_NEAR(logprob_of(logits, 3, 0), std::log(p[3]), 1e-6);
+  const auto q = softmax({0.5F, -1, 2}, 1);
+  EXPECT_NEAR(logprob_of(logits, 1, 3), std::log(q[1]), 1e-6);
+}
+
 }  // namespace
 }  // namespace penstock::llama

@@ -18,7 +18,7 @@ std::string refusal(const std::string& body) {
   return failure != nullptr ? failure->message : "";
 }
 std::string around(const std::string& value) {
-  return R"({"prompt":"x","user_data":)" + value + "}";
+  return R"({"prompt":"x","metadata":)" + value + "}";
 }
 
 TEST(JsonRulesTest, WhatTheGrammarHasIsTaken) {

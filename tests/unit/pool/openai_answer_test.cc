@@ -282,5 +282,76 @@ TEST(OpenaiAnswerTest, IdsDiffer) {
   EXPECT_NE(first, sink.body);
 }
 
+// What is told of each token, of all events in order: "token logprob offset" or "token logprob
+// bytes".
+std::string logprobs_of(const CompletionRequest& request,
+                        const std::vector<std::pair<std::string, float>>& tokens) {
+  RecordingSink sink;
+  Answer answer(1, request, "m", 0, sink);
+  bool stopped = false;
+  for (const auto& [bytes, logprob] : tokens) {
+    stopped = stopped || !answer.text(bytes, logprob);
+  }
+  answer.finish(stopped ? Finish::kStop : Finish::kLength, kUsage);
+  std::string told;
+  simdjson::dom::parser parser;
+  const auto tell = [&](const std::string& text) {
+    const auto logprobs = json(parser, text)["choices"].at(0)["logprobs"];
+    if (logprobs.is_null()) {
+      return;
+    }
+    if (request.chat) {
+      for (const auto token : logprobs["content"].get_array()) {
+        told += std::string(token["token"].get_string().value()) + " " +
+                std::to_string(token["logprob"].get_double().value()).substr(0, 4) + " " +
+                std::to_string(token["bytes"].get_array().size()) + "|";
+        EXPECT_EQ(token["top_logprobs"].get_array().size(), 0U);
+      }
+      return;
+    }
+    for (size_t i = 0; i < logprobs["tokens"].get_array().size(); ++i) {
+      told += std::string(logprobs["tokens"].at(i).get_string().value()) + " " +
+              std::to_string(logprobs["token_logprobs"].at(i).get_double().value()).substr(0, 4) +
+              " " + std::to_string(logprobs["text_offset"].at(i).get_int64().value()) + "|";
+    }
+  };
+  if (!request.stream) {
+    tell(sink.body);
+    return told;
+  }
+  for (const std::string& event : events_of(sink.body)) {
+    if (event != "[DONE]") {
+      tell(event);
+    }
+  }
+  return told;
+}
+
+TEST(OpenaiAnswerTest, LogprobsAreToldOfEachTokenOnceWholeOrStreamed) {
+  // Of a character in two tokens, neither is text by itself.
+  const std::vector<std::pair<std::string, float>> tokens = {
+      {"caf", -0.5F}, {"\xc3", -1.5F}, {"\xa9", -0.25F}, {" au", -2}};
+  for (const bool stream : {false, true}) {
+    CompletionRequest request{.logprobs = true, .stream = stream};
+    EXPECT_EQ(logprobs_of(request, tokens),
+              "caf -0.5 0|bytes:\\xc3 -1.5 3|bytes:\\xa9 -0.2 4| au -2.0 4|");
+    request.chat = true;
+    EXPECT_EQ(logprobs_of(request, tokens), "caf -0.5 3|\\xc3 -1.5 1|\\xa9 -0.2 1| au -2.0 3|");
+    request.logprobs = false;
+    EXPECT_EQ(logprobs_of(request, tokens), "");
+  }
+}
+
+TEST(OpenaiAnswerTest, OfWhatAStopStringCutsOffNoLogprobsAreTold) {
+  for (const bool stream : {false, true}) {
+    const CompletionRequest request{.stop = {"ENDS"}, .logprobs = true, .stream = stream};
+    EXPECT_EQ(logprobs_of(request, {{"a", -1}, {" bE", -1}, {"ND", -1}, {"S c", -1}}),
+              "a -1.0 0| bE -1.0 1|");
+    EXPECT_EQ(logprobs_of(request, {{"a", -1}, {"END", -1}, {" b", -1}}),
+              "a -1.0 0|END -1.0 1| b -1.0 4|")
+        << "it was none";
+  }
+}
+
 }  // namespace
 }  // namespace penstock::openai

@@ -45,6 +45,16 @@ TEST(WorkerOptionsTest, ReadsEveryOption) {
   EXPECT_EQ(options->engine_options.at("d"), "");
 }
 
+TEST(WorkerOptionsTest, WhatRequestsMayHoldIsNotTheEnginesOwn) {
+  const auto options = parse({"--name", "w", "--engine", "e", "--option", "lenient=true",
+                              "--option", "steering=true", "--option", "a=b"});
+  ASSERT_TRUE(options) << options.error().message;
+  EXPECT_TRUE(options->lenient && options->steering);
+  EXPECT_EQ(options->engine_options.size(), 1U);
+  EXPECT_FALSE(parse({"--name", "w", "--engine", "e"})->lenient);
+  EXPECT_NE(complaint({"--option", "lenient=yes"}).find("true or false"), std::string::npos);
+}
+
 TEST(WorkerOptionsTest, OneThatWatchesDevicesNeedsNoNameAndNoEngine) {
   const auto options = parse({"--watch-devices", "--fd", "4"});
   ASSERT_TRUE(options) << options.error().message;

@@ -29,22 +29,39 @@ class CpuRunner final : public Runner {
       return logits.error();
     }
     drawn_.clear();
+    logprobs_.clear();
     const auto vocabulary = static_cast<size_t>(config().vocabulary);
     for (const SequencePart& part : parts) {
       if (part.wants_logits) {
-        const auto row = logits->subspan(vocabulary * drawn_.size(), vocabulary);
-        drawn_.push_back(sample(row, part.sampling, part.random).value_or(kNoToken));
+        draw(part, logits->subspan(vocabulary * drawn_.size(), vocabulary));
       }
     }
     return std::span<const int32_t>(drawn_);
   }
+  std::span<const float> logprobs() const override { return logprobs_; }
 
  private:
+  void draw(const SequencePart& part, std::span<const float> logits) {
+    std::span<const float> edited = logits;
+    if (!part.edits.empty()) {
+      edited_.assign(logits.begin(), logits.end());
+      edit(part.edits, edited_);
+      edited = edited_;
+    }
+    const int32_t token = sample(edited, part.sampling, part.random).value_or(kNoToken);
+    drawn_.push_back(token);
+    logprobs_.push_back(part.wants_logprob && token != kNoToken
+                            ? logprob_of(logits, token, part.sampling.below)
+                            : 0);
+  }
+
   std::unique_ptr<Backend> backend_;
   Model model_;
   KvCache cache_;
   int64_t prefill_tokens_;
   std::vector<int32_t> drawn_;
+  std::vector<float> logprobs_;
+  std::vector<float> edited_;
 };
 
 }  // namespace

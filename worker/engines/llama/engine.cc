@@ -29,6 +29,7 @@ class LlamaEngine final : public Engine {
         template_(tokenizer_, chat),
         defaults_(generation.defaults),
         ends_(std::move(generation.eos)),
+        parser_(options_.rules),
         limits_{config_.max_positions, blocks_.blocks() * kBlockTokens},
         next_seed_(std::random_device()()),
         sink_(sink) {
@@ -49,12 +50,15 @@ class LlamaEngine final : public Engine {
 
  private:
   Sampling sampling_of(const openai::CompletionRequest& request);
+  TokenEdits edits_of(const LlamaPlan& plan) const;
+  std::optional<Failure> unknown_token(const openai::CompletionRequest& request) const;
+  std::vector<int32_t> ends_of(const openai::CompletionRequest& request) const;
   std::variant<std::vector<int32_t>, Failure> tokens_of(
       const openai::CompletionRequest& request) const;
   void compose();
   int64_t rows_in_step() const;
   void add_part(Job& job, int64_t& prefill_left);
-  void advance(Job& job, int32_t token);
+  void advance(Job& job, int32_t token, float logprob);
   bool is_end(const Job& job, int32_t token) const;
   void finish(Job& job, openai::Finish reason);
   void fail(Job& job, const Failure& failure);
@@ -70,6 +74,7 @@ class LlamaEngine final : public Engine {
   ChatTemplate template_;
   openai::SamplingSettings defaults_;  // the model's own
   std::vector<int32_t> ends_;          // tokens that end a text
+  openai::Parser parser_;
   Limits limits_;
   uint64_t next_seed_;  // for requests that give none
   Sink& sink_;
@@ -81,12 +86,15 @@ class LlamaEngine final : public Engine {
 };
 
 std::variant<std::unique_ptr<Plan>, Failure> LlamaEngine::admit(const Request& request) {
-  auto parsed = openai::parse(request);
+  auto parsed = parser_.parse(request);
   if (auto* failure = std::get_if<Failure>(&parsed)) {
     return std::move(*failure);
   }
   auto plan = std::make_unique<LlamaPlan>();
   plan->request = std::move(std::get<openai::CompletionRequest>(parsed));
+  if (auto failure = unknown_token(plan->request)) {
+    return *std::move(failure);
+  }
   auto tokens = tokens_of(plan->request);
   if (auto* failure = std::get_if<Failure>(&tokens)) {
     return std::move(*failure);
@@ -103,6 +111,7 @@ std::variant<std::unique_ptr<Plan>, Failure> LlamaEngine::admit(const Request& r
       BlockPool::blocks_for(prompt_tokens + plan->max_tokens) * runner_->block_bytes();
   plan->model = request.model.empty() ? options_.model_name : request.model;
   plan->sampling = sampling_of(plan->request);
+  plan->edits = edits_of(*plan);
   if (plan->request.chat) {
     const auto& stops = template_.stops();
     plan->request.stop.insert(plan->request.stop.end(), stops.begin(), stops.end());
@@ -119,7 +128,54 @@ Sampling LlamaEngine::sampling_of(const openai::CompletionRequest& request) {
           .top_p = settings.top_p.value_or(1),
           .seed = request.seed.value_or(next_seed_++),
           .top_k = settings.top_k.value_or(0),
-          .below = static_cast<int32_t>(tokenizer_.size())};
+          .below = static_cast<int32_t>(tokenizer_.size()),
+          .min_p = settings.min_p.value_or(0)};
+}
+
+TokenEdits LlamaEngine::edits_of(const LlamaPlan& plan) const {
+  const openai::CompletionRequest& request = plan.request;
+  const TokenEdits::Settings settings{
+      .repetition_penalty =
+          openai::either(request.sampling, defaults_).repetition_penalty.value_or(1),
+      .presence_penalty = request.presence_penalty,
+      .frequency_penalty = request.frequency_penalty,
+      .min_tokens = request.min_tokens};
+  return {settings, plan.prompt, request.logit_bias, ends_of(request)};
+}
+
+// A request may name tokens by their ids; which there are, only the model knows.
+std::optional<Failure> LlamaEngine::unknown_token(const openai::CompletionRequest& request) const {
+  const auto count = static_cast<int64_t>(tokenizer_.size());
+  const auto failure = [&](const std::string& param, int64_t id) {
+    return Failure{400, "invalid_request",
+                   param + " names token " + std::to_string(id) + "; this model has " +
+                       std::to_string(count) + " tokens, from 0 on.",
+                   param, false};
+  };
+  for (const int32_t id : request.stop_token_ids) {
+    if (id >= count) {
+      return failure("stop_token_ids", id);
+    }
+  }
+  for (const openai::TokenBias& each : request.logit_bias) {
+    if (each.token >= count) {
+      return failure("logit_bias", each.token);
+    }
+  }
+  return std::nullopt;
+}
+
+// All tokens that end its answer.
+std::vector<int32_t> LlamaEngine::ends_of(const openai::CompletionRequest& request) const {
+  std::vector<int32_t> ends = request.stop_token_ids;
+  if (!request.ignore_eos) {
+    ends.insert(ends.end(), ends_.begin(), ends_.end());
+    if (request.chat) {
+      const auto& turn = template_.end_tokens();
+      ends.insert(ends.end(), turn.begin(), turn.end());
+    }
+  }
+  return ends;
 }
 
 std::variant<std::vector<int32_t>, Failure> LlamaEngine::tokens_of(
@@ -180,7 +236,9 @@ int64_t LlamaEngine::step(int64_t now_ns) {
     Job& job = *part_jobs_[i];
     job.device_ns += static_cast<uint64_t>(worked_ns * job.step_tokens / rows);  // rounded down
     if (parts_[i].wants_logits) {
-      advance(job, (*tokens)[drawn++]);
+      const auto logprobs = runner_->logprobs();
+      advance(job, (*tokens)[drawn], drawn < logprobs.size() ? logprobs[drawn] : 0);
+      ++drawn;
     }
   }
   forget_left();
@@ -236,6 +294,8 @@ void LlamaEngine::add_part(Job& job, int64_t& prefill_left) {
   }
   part.sampling = job.plan->sampling;
   part.random = uniform(job.plan->sampling.seed, job.generated);
+  part.edits = job.plan->edits.now();
+  part.wants_logprob = job.plan->request.logprobs;
   job.step_tokens = static_cast<int64_t>(part.tokens.size());
   job.cached += job.step_tokens;
   parts_.push_back(part);
@@ -243,7 +303,7 @@ void LlamaEngine::add_part(Job& job, int64_t& prefill_left) {
 }
 
 // The job's next token has been drawn.
-void LlamaEngine::advance(Job& job, int32_t token) {
+void LlamaEngine::advance(Job& job, int32_t token, float logprob) {
   const LlamaPlan& plan = *job.plan;
   if (plan.max_tokens == 0) {
     return finish(job, openai::Finish::kLength);
@@ -257,10 +317,11 @@ void LlamaEngine::advance(Job& job, int32_t token) {
   ++job.generated;
   ++done_.generation_tokens;
   job.last_token = token;
+  job.plan->edits.drawn(token);
   if (is_end(job, token)) {
     return finish(job, openai::Finish::kStop);
   }
-  if (!job.answer.text(tokenizer_.bytes(token))) {
+  if (!job.answer.text(tokenizer_.bytes(token), logprob)) {
     return finish(job, openai::Finish::kStop);
   }
   if (static_cast<int64_t>(job.generated) >= plan.max_tokens) {
@@ -276,12 +337,11 @@ void LlamaEngine::advance(Job& job, int32_t token) {
 
 bool LlamaEngine::is_end(const Job& job, int32_t token) const {
   const openai::CompletionRequest& request = job.plan->request;
-  if (request.ignore_eos) {
-    return false;
-  }
-  const auto& turn = template_.end_tokens();
-  return std::find(ends_.begin(), ends_.end(), token) != ends_.end() ||
-         (request.chat && std::find(turn.begin(), turn.end(), token) != turn.end());
+  const auto has = [&](const auto& tokens) {
+    return std::find(tokens.begin(), tokens.end(), token) != tokens.end();
+  };
+  return has(request.stop_token_ids) ||
+         (!request.ignore_eos && (has(ends_) || (request.chat && has(template_.end_tokens()))));
 }
 
 void LlamaEngine::finish(Job& job, openai::Finish reason) {

@@ -36,6 +36,7 @@
 #include "shared/base/result.h"
 #include "worker/engines/llama/device.h"
 #include "worker/pool/engine.h"
+#include "worker/pool/openai.h"
 
 namespace penstock::llama {
 
@@ -47,6 +48,7 @@ struct LlamaOptions {
   int64_t prefill_tokens = 0;  // prompt tokens per step, all jobs together; 0: see device.h
   std::string device = "cpu";  // see device.h
   int64_t slots = 256;         // jobs at once
+  openai::Rules rules;         // of requests
   bool high_priority = true;   // on a GPU that others share
   std::function<void(const std::string&)> log;  // lines for the operator; may be empty
 };

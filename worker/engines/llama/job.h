@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "worker/engines/llama/sampler.h"
+#include "worker/engines/llama/token_edits.h"
 #include "worker/pool/openai.h"
 
 namespace penstock::llama {
@@ -16,6 +17,7 @@ struct LlamaPlan final : Plan {
   std::vector<int32_t> prompt;  // at least one token
   int64_t max_tokens = 0;       // of the answer
   Sampling sampling;
+  TokenEdits edits;
 };
 
 struct Job {

@@ -17,12 +17,14 @@ namespace penstock::llama {
 
 // One sequence's part of a step.
 struct SequencePart {
-  std::span<const int32_t> tokens;  // consecutive, at least one, each below config.vocabulary
-  int32_t position = 0;             // of tokens[0]; all positions before are in the cache
-  std::span<const int32_t> blocks;  // its block table, long enough for the last token
-  bool wants_logits = false;        // of the last token, and the token drawn from them
-  Sampling sampling;                // how that is drawn
-  double random = 0;                // ... by which number in [0, 1)
+  std::span<const int32_t> tokens;   // consecutive, at least one, each below config.vocabulary
+  int32_t position = 0;              // of tokens[0]; all positions before are in the cache
+  std::span<const int32_t> blocks;   // its block table, long enough for the last token
+  bool wants_logits = false;         // of the last token, and the token drawn from them
+  Sampling sampling;                 // how that is drawn
+  double random = 0;                 // ... by which number in [0, 1)
+  std::span<const LogitEdit> edits;  // ... and what is done to the logits before
+  bool wants_logprob = false;        // of the token drawn, from the logits as they were
 };
 
 class Runner {
@@ -47,6 +49,10 @@ class Runner {
   // The tokens drawn for the parts that want logits, in order; valid until the next call. An Error
   // is the device's and final: it names what happened there, and the process is best ended.
   virtual Result<std::span<const int32_t>> step(std::span<const SequencePart> parts) = 0;
+
+  // Of the tokens that the last step drew, where it was wanted; else 0. As many as there are
+  // tokens, or none if it was wanted of none. Valid until the next step.
+  virtual std::span<const float> logprobs() const = 0;
 };
 
 }  // namespace penstock::llama

@@ -62,6 +62,30 @@ double uniform(uint64_t seed, uint64_t index) {
   return static_cast<double>(z >> 11) * 0x1p-53;
 }
 
+float reach_of(const Sampling& sampling) {
+  return sampling.min_p > 0 ? -sampling.temperature * std::log(sampling.min_p)
+                            : std::numeric_limits<float>::infinity();
+}
+
+void edit(std::span<const LogitEdit> edits, std::span<float> logits) {
+  for (const LogitEdit& each : edits) {
+    float& logit = logits[static_cast<size_t>(each.token)];
+    logit = (logit > 0 ? logit / each.penalty : logit * each.penalty) + each.add;
+  }
+}
+
+float logprob_of(std::span<const float> logits, int32_t token, int32_t below) {
+  if (below > 0 && static_cast<size_t>(below) < logits.size()) {
+    logits = logits.first(static_cast<size_t>(below));
+  }
+  const double top = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (const float logit : logits) {
+    sum += std::exp(logit - top);
+  }
+  return static_cast<float>(logits[static_cast<size_t>(token)] - top - std::log(sum));
+}
+
 std::optional<int32_t> sample(std::span<const float> logits, const Sampling& sampling,
                               double random) {
   if (sampling.below > 0 && static_cast<size_t>(sampling.below) < logits.size()) {
@@ -82,6 +106,19 @@ std::optional<int32_t> sample(std::span<const float> logits, const Sampling& sam
   if (sampling.top_p < 1 || sampling.top_k > 0) {
     const auto most = sampling.top_k > 0 ? static_cast<size_t>(sampling.top_k) : weights.size();
     ids = nucleus(weights, sampling.top_p * total, most);
+    std::sort(ids.begin(), ids.end());  // drawn in order of ids, as on a GPU
+    total = 0;
+    for (const int32_t id : ids) {
+      total += weights[id];
+    }
+  }
+  if (sampling.min_p > 0) {
+    if (ids.empty()) {
+      ids.resize(weights.size());
+      std::iota(ids.begin(), ids.end(), 0);
+    }
+    const float least = logits[*best] - reach_of(sampling);
+    std::erase_if(ids, [&](int32_t id) { return logits[id] < least; });
     total = 0;
     for (const int32_t id : ids) {
       total += weights[id];

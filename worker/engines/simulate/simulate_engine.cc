@@ -45,11 +45,13 @@ uint64_t prompt_tokens_of(const openai::CompletionRequest& request) {
 
 }  // namespace
 
-SimulateEngine::SimulateEngine(const SimulateOptions& options, std::string model, Sink& sink)
+SimulateEngine::SimulateEngine(const SimulateOptions& options, std::string model, Sink& sink,
+                               openai::Rules rules)
     : options_(options),
       model_(std::move(model)),
       sink_(sink),
       times_(options.distribution, options.sigma, options.seed),
+      parser_(rules),
       run_log_(options.run_log.empty() ? -1 : open_run_log(options.run_log)),
       occupancy_(options.occupancy.empty() ? nullptr
                                            : Occupancy::open(options.occupancy, this_device())) {}

@@ -28,7 +28,8 @@ namespace penstock::simulate {
 class SimulateEngine final : public Engine {
  public:
   // `model` is echoed in completions. `sink` must outlive this.
-  SimulateEngine(const SimulateOptions& options, std::string model, Sink& sink);
+  SimulateEngine(const SimulateOptions& options, std::string model, Sink& sink,
+                 openai::Rules rules = {});
 
   std::variant<std::unique_ptr<Plan>, Failure> admit(const Request& request) override;
   void start(JobNumber job, std::unique_ptr<Plan> plan) override;

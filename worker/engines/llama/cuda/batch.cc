@@ -79,8 +79,13 @@ BatchShape fill(const BatchView& host, std::span<const SequencePart> parts, int6
     shape.blocks += static_cast<int64_t>(used.size());
     if (part.wants_logits) {
       host.wanted[shape.draws] = static_cast<int32_t>(shape.rows - 1);
-      host.draws[shape.draws++] = {part.random, part.sampling.temperature, part.sampling.top_p,
-                                   part.sampling.top_k, part.sampling.below};
+      host.draws[shape.draws++] = {part.random,
+                                   part.sampling.temperature,
+                                   part.sampling.top_p,
+                                   part.sampling.top_k,
+                                   part.sampling.below,
+                                   reach_of(part.sampling),
+                                   0};
     }
   }
   for (; shape.rows < rows; ++shape.rows) {
@@ -91,7 +96,7 @@ BatchShape fill(const BatchView& host, std::span<const SequencePart> parts, int6
     host.reaches[row] = 0;
     host.tiles[shape.tiles++] = {row, 1};
     host.wanted[shape.draws] = row;
-    host.draws[shape.draws++] = {0, 0, 1, 0, 0};
+    host.draws[shape.draws++] = {0, 0, 1, 0, 0, 0, 0};
   }
   return shape;
 }

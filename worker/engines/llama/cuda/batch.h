@@ -26,6 +26,8 @@ struct Draw {
   float top_p;
   int32_t top_k;
   int32_t below;  // ids below this only; 0: any
+  float reach;    // no logit further below the largest
+  int32_t unused;
 };
 
 struct BatchLimits {

@@ -112,6 +112,18 @@ void matmul_tiled(CUstream_st* stream, float* out, const float* x, const Matrix&
 void sample(CUstream_st* stream, int32_t* tokens, const float* logits, const Draw* draws,
             int64_t rows, int64_t vocabulary);
 
+// logits[row, edits[i].token] as sampler.h's edit() says, for i from begins[row] to begins[row +
+// 1]; what was there goes into edits[i].before, from where restore() puts it back. No token twice a
+// row.
+void edit(CUstream_st* stream, float* logits, LogitEdit* edits, const int32_t* begins, int64_t rows,
+          int64_t vocabulary);
+void restore(CUstream_st* stream, float* logits, const LogitEdit* edits, const int32_t* begins,
+             int64_t rows, int64_t vocabulary);
+
+// logprobs[t] = sampler.h's logprob_of() tokens[t], to F32's rounding; 0 for Runner::kNoToken.
+void score(CUstream_st* stream, float* logprobs, const int32_t* tokens, const float* logits,
+           const Draw* draws, int64_t rows, int64_t vocabulary);
+
 #if PENSTOCK_CUDA_FAULTS
 // Writes where nothing is: the step ends with cudaErrorIllegalAddress. For checks only.
 void illegal_access(CUstream_st* stream);

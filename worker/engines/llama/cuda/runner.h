@@ -50,6 +50,7 @@ class CudaRunner final : public Runner {
   int64_t max_parts() const override { return max_parts_; }
   int64_t prefill_tokens() const override { return prefill_tokens_; }
   Result<std::span<const int32_t>> step(std::span<const SequencePart> parts) override;
+  std::span<const float> logprobs() const override { return logprobs_; }
 
   int64_t weight_bytes() const { return weights_.bytes; }
   int64_t graphs() const { return static_cast<int64_t>(graphs_.size()); }
@@ -60,13 +61,15 @@ class CudaRunner final : public Runner {
  private:
   // Activations on the device, for the largest step.
   struct Room {
-    float* hidden = nullptr;    // [rows, hidden]
-    float* delta = nullptr;     // [rows, hidden] what a block adds to it
-    float* qkv = nullptr;       // [rows, (heads + 2 * kv_heads) * head_dim]
-    float* gate_up = nullptr;   // [rows, 2 * intermediate]
-    float* logits = nullptr;    // [draws, vocabulary]
-    int32_t* drawn = nullptr;   // [draws]
-    ActivationRoom activation;  // [rows, the widest input of a product]
+    float* hidden = nullptr;     // [rows, hidden]
+    float* delta = nullptr;      // [rows, hidden] what a block adds to it
+    float* qkv = nullptr;        // [rows, (heads + 2 * kv_heads) * head_dim]
+    float* gate_up = nullptr;    // [rows, 2 * intermediate]
+    float* logits = nullptr;     // [draws, vocabulary]
+    int32_t* drawn = nullptr;    // [draws]
+    float* logprobs = nullptr;   // [draws]
+    std::byte* edits = nullptr;  // as edit_staging_
+    ActivationRoom activation;   // [rows, the widest input of a product]
     Partials partials;
     std::byte* batch = nullptr;
   };
@@ -78,6 +81,8 @@ class CudaRunner final : public Runner {
   Status make_cache(DType dtype);
   Status make_graphs();
   int64_t row_capacity() const;
+  int64_t begins_bytes() const;
+  int64_t edit_bytes() const;
   int64_t lay_out(std::byte* base);
 
   Status run(const BatchShape& shape);
@@ -86,6 +91,9 @@ class CudaRunner final : public Runner {
                 const float* delta, const float* delta_bias);
   Status feed_forward(const DeviceLayer& weights, const BatchShape& shape);
   Status draw(const BatchShape& shape);
+  Status draw_edited(std::span<const SequencePart> parts);
+  Status redraw(int64_t first, int64_t rows, int64_t edits);
+  Status tell_logprobs();
 
   const ModelConfig config_;
   const DeviceInfo device_;
@@ -109,6 +117,9 @@ class CudaRunner final : public Runner {
   BatchView host_batch_;
   BatchView batch_;  // on the device
   std::byte* host_drawn_ = nullptr;
+  PinnedMemory
+      edit_staging_;  // where each row's edits begin [draws + 1], edits [vocabulary], logprobs
+  std::vector<float> logprobs_;
   int64_t last_drawn_ = 0;
 
   std::map<int64_t, Graph> graphs_;  // by bucket; gone before what they use

@@ -1,5 +1,8 @@
 // Draws tokens from logits: one block a row.
 //
+// Requests that shift single tokens have their rows edited and drawn again; the edits keep what was
+// there, and put it back, so that probabilities are told of the model's own logits.
+//
 // Greedy is one pass. Otherwise a token's weight is exp((logit - top) / temperature) in units of
 // 2^-40, an integer, so that sums come out the same whatever order threads add in. Which tokens may
 // be drawn (top_p, top_k) is a prefix of all tokens in falling order of logit, lowest id first
@@ -169,6 +172,19 @@ __device__ inline Choice choose(const Row& row, const Draw& draw, Shared& shared
   return {low, high, last, at_high.weight + needed * each};
 }
 
+// What is left of a choice within `reach` of the largest logit.
+__device__ inline Choice within(const Row& row, Choice choice, float reach, Shared& shared) {
+  const uint32_t least = key_of(row.top - reach);
+  choice.from = choice.from > least ? choice.from : least;
+  choice.above = choice.above > least ? choice.above : least;
+  Count weight = 0;
+  for (int32_t i = threadIdx.x; i < row.size; i += kThreads) {
+    weight += choice.has(key_of(row.logits[i]), i) ? row.weight(i) : 0;
+  }
+  choice.weight = block_sum(weight, shared.weights);
+  return choice;
+}
+
 // Draws in order of ids: each warp adds up its stretch of them, then the one whose stretch holds
 // the drawn point walks it.
 __device__ inline void draw_from(const Row& row, const Choice& choice, double random,
@@ -231,12 +247,73 @@ __global__ void __launch_bounds__(kThreads)
   if (draw.temperature > 0 && !top.bad && top.logit > -INFINITY) {
     __syncthreads();  // the likeliest, in case, is written before the drawn one
     const Row row{row_logits, ids, top.logit, draw.temperature};
-    const Choice choice = choose(row, draw, shared);
+    Choice choice = choose(row, draw, shared);
+    if (draw.reach < INFINITY) {
+      choice = within(row, choice, draw.reach, shared);
+    }
     draw_from(row, choice, draw.random, tokens + blockIdx.x, shared);
   }
 }
 
+// One block a row: its edits are edits[begins[row]] .. edits[begins[row + 1]].
+__global__ void __launch_bounds__(kThreads)
+    edit_rows(float* logits, LogitEdit* edits, const int32_t* begins, int32_t vocabulary) {
+  float* row = logits + static_cast<int64_t>(blockIdx.x) * vocabulary;
+  for (int32_t i = begins[blockIdx.x] + threadIdx.x; i < begins[blockIdx.x + 1]; i += kThreads) {
+    LogitEdit& edit = edits[i];
+    const float logit = row[edit.token];
+    edit.before = logit;
+    row[edit.token] = (logit > 0 ? logit / edit.penalty : logit * edit.penalty) + edit.add;
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    restore_rows(float* logits, const LogitEdit* edits, const int32_t* begins, int32_t vocabulary) {
+  float* row = logits + static_cast<int64_t>(blockIdx.x) * vocabulary;
+  for (int32_t i = begins[blockIdx.x] + threadIdx.x; i < begins[blockIdx.x + 1]; i += kThreads) {
+    row[edits[i].token] = edits[i].before;
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    score_rows(float* logprobs, const int32_t* tokens, const float* logits, const Draw* draws,
+               int32_t vocabulary) {
+  __shared__ Shared shared;
+  __shared__ float sums[kWarps];
+  const int32_t below = draws[blockIdx.x].below;
+  const int32_t ids = below > 0 && below < vocabulary ? below : vocabulary;
+  const float* row = logits + static_cast<int64_t>(blockIdx.x) * vocabulary;
+  const Top top = find_top(row, ids, shared);
+  float sum = 0;
+  for (int32_t i = threadIdx.x; i < ids; i += kThreads) {
+    sum += expf(row[i] - top.logit);
+  }
+  sum = block_sum(sum, sums);
+  const int32_t token = tokens[blockIdx.x];
+  if (threadIdx.x == 0) {
+    logprobs[blockIdx.x] = token < 0 ? 0 : row[token] - top.logit - logf(sum);
+  }
+}
+
 }  // namespace
+
+void edit(CUstream_st* stream, float* logits, LogitEdit* edits, const int32_t* begins, int64_t rows,
+          int64_t vocabulary) {
+  PENSTOCK_LAUNCH(edit_rows, dim3(static_cast<unsigned>(rows)), kThreads, 0, stream, logits, edits,
+                  begins, static_cast<int32_t>(vocabulary));
+}
+
+void restore(CUstream_st* stream, float* logits, const LogitEdit* edits, const int32_t* begins,
+             int64_t rows, int64_t vocabulary) {
+  PENSTOCK_LAUNCH(restore_rows, dim3(static_cast<unsigned>(rows)), kThreads, 0, stream, logits,
+                  edits, begins, static_cast<int32_t>(vocabulary));
+}
+
+void score(CUstream_st* stream, float* logprobs, const int32_t* tokens, const float* logits,
+           const Draw* draws, int64_t rows, int64_t vocabulary) {
+  PENSTOCK_LAUNCH(score_rows, dim3(static_cast<unsigned>(rows)), kThreads, 0, stream, logprobs,
+                  tokens, logits, draws, static_cast<int32_t>(vocabulary));
+}
 
 void sample(CUstream_st* stream, int32_t* tokens, const float* logits, const Draw* draws,
             int64_t rows, int64_t vocabulary) {
