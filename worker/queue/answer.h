@@ -1,9 +1,12 @@
 // Answer: what a job has answered so far, kept for whoever asks later.
 //
 // The last kWindowBytes at least are in memory, so that an event stream can be resumed and a caller
-// may join late; what will be too large for the database goes on to the store as it comes.
+// may join late; what will be too large for the database goes on to the store as it comes. For each
+// piece: append(), give unstored() to the store, tell whoever listens, and only then trim().
 #pragma once
 
+#include <algorithm>
+#include <cassert>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -26,12 +29,25 @@ struct Answer {
     const uint64_t first = bytes - tail.size();
     return std::string_view(tail).substr(offset > first ? std::min(offset, bytes) - first : 0);
   }
+  // What the store has not been given.
+  std::string_view unstored() const noexcept {
+    assert(bytes - stored <= tail.size());  // trim() leaves it
+    return from(stored);
+  }
   void append(std::string_view more) {
     bytes += more.size();
     tail.append(more);
-    if (tail.size() > 2 * kWindowBytes) {
-      tail.erase(0, tail.size() - kWindowBytes);
+  }
+  // Forgets what lies before the window, once that is as much again. Of an answer that is stored
+  // (`keep_unstored`), nothing that the store has not been given.
+  void trim(bool keep_unstored) {
+    if (tail.size() <= 2 * kWindowBytes) {
+      return;
     }
+    const uint64_t first = bytes - tail.size();
+    const uint64_t until =
+        keep_unstored ? std::min(stored, bytes - kWindowBytes) : bytes - kWindowBytes;
+    tail.erase(0, until > first ? until - first : 0);
   }
   // Events show it piece by piece: it is text, and nobody wants a picture that way.
   bool is_text() const noexcept {

@@ -71,7 +71,7 @@ void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
   uint64_t offset = 0;
   if (job.more != nullptr && end.status == JobStatus::kCompleted) {
     offset = job.more->answer.stored;
-    rest = job.more->answer.from(offset);
+    rest = job.more->answer.unstored();
   }
   const auto told = [this, end] {
     if (Job* const over = jobs_.find(end.id.view()); over != nullptr) {

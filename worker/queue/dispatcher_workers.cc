@@ -387,11 +387,13 @@ void Dispatcher::append_answer(Job& job, std::string_view bytes, std::string_vie
   job.more->taken_bytes += bytes.size();
   audience_.forward(job, frame);
   if (job.keeps_answer) {
-    job.more->answer.append(bytes);
-    if (job.more->answer.bytes > Store::kInlineBytes) {
+    Answer& answer = job.more->answer;
+    answer.append(bytes);
+    if (answer.bytes > Store::kInlineBytes) {
       spill(job);
     }
     audience_.tell_answer(job);
+    answer.trim(is_stored(job));
   }
   if (!abandon_if_unwanted(job)) {
     widen(job);
@@ -424,7 +426,7 @@ bool Dispatcher::is_stored(const Job& job) {
 void Dispatcher::spill(Job& job) {
   Answer& answer = job.more->answer;
   if (is_stored(job) && answer.bytes - answer.stored >= Store::kInlineBytes) {
-    store_->append_result(job.id, answer.stored, std::string(answer.from(answer.stored)));
+    store_->append_result(job.id, answer.stored, std::string(answer.unstored()));
     answer.stored = answer.bytes;
   }
 }
