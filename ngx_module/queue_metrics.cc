@@ -124,6 +124,18 @@ void write_store(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept 
              [](const auto& page) { return page.state_broken; });
   write_each(writer, counts, "penstock_state_write_errors_total", Type::counter,
              "Writes of jobs that failed.", [](const auto& page) { return page.write_errors; });
+  write_each(writer, counts, "penstock_state_disk_bytes", Type::gauge,
+             "What the files of jobs and results take on disk, free pages and the reserve as well.",
+             [](const auto& page) { return page.state_disk_bytes; });
+  write_each(writer, counts, "penstock_unwritten_bytes", Type::gauge,
+             "Requests and results in memory, on their way to the disk.",
+             [](const auto& page) { return page.unwritten_bytes; });
+  write_each(writer, counts, "penstock_results_lost_total", Type::counter,
+             "Results that could not be stored: their jobs failed.",
+             [](const auto& page) { return page.lost_results; });
+  write_each(writer, counts, "penstock_damaged_rows_total", Type::counter,
+             "Promised jobs that could not be read from disk: they failed.",
+             [](const auto& page) { return page.damaged_rows; });
   write_each(writer, counts, "penstock_commits_total", Type::counter,
              "Transactions of jobs, each flushed to disk.",
              [](const auto& page) { return page.commits; });

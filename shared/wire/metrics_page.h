@@ -138,6 +138,10 @@ struct MetricsPage {
   uint64_t max_state_bytes = 0;
   uint64_t state_broken = 0;  // 1: promises cannot be written
   uint64_t write_errors = 0;
+  uint64_t state_disk_bytes = 0;  // that its files take
+  uint64_t unwritten_bytes = 0;   // in memory, on their way to the disk
+  uint64_t lost_results = 0;      // that could not be stored: their jobs failed
+  uint64_t damaged_rows = 0;      // promised jobs that could not be read: they failed
   uint64_t commits = 0;       // of the store, each flushed to disk ...
   uint64_t commit_ns = 0;     // ... which took so long in all
   uint64_t webhooks[5] = {};  // delivered, retried, given up, refused target, disabled

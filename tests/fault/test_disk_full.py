@@ -28,7 +28,7 @@ CONFIG = """\
 socket: {folder}/p.sock
 state: {folder}/state
 worker_binary: {build}/penstock-worker
-limits: {{ max_state: {max_state} }}
+limits: {{ max_state: {max_state}, max_state_per_owner: {max_state}, reserve: 1MiB }}
 queues:
   default: {{ max_length: 100000 }}
   held: {{ max_length: 100000 }}

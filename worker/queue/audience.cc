@@ -83,6 +83,15 @@ bool Audience::wanted(const Job& job) {
   return false;
 }
 
+bool Audience::has_late(const Job& job) {
+  for (const Waiter* waiter = job.waiters(); waiter != nullptr; waiter = waiter->next) {
+    if (waiter->kind == Kind::kPromise) {
+      return true;
+    }
+  }
+  return false;
+}
+
 // `tell` may make the waiter leave, and no other.
 template <typename Tell>
 void Audience::each(Job& job, Kind kind, Tell&& tell) {
@@ -177,12 +186,20 @@ void Audience::fail(Job& job, const wire::Failed& failed) {
   });
 }
 
+JobStatus Audience::status_of(const Job& job) {
+  using State = Scheduler::Ticket::State;
+  if (job.ending || job.state() == State::kRunning) {
+    return JobStatus::kProcessing;
+  }
+  return job.state() == State::kScheduled ? JobStatus::kScheduled : JobStatus::kQueued;
+}
+
 JobView Audience::view(const Job& job, std::string_view jobs_path) const {
   using State = Scheduler::Ticket::State;
   const int64_t now_ns = wires_.now_ns();
   const int64_t now_ms = wall_ms_();
   JobView view{.id = job.id.view(), .jobs_path = jobs_path, .attempts = job.attempts()};
-  view.created_ms = created_ms(job.id);
+  view.created_ms = job.created_ms;
   if (job.home() == nullptr) {
     return view;  // its key is still being looked up
   }

@@ -77,6 +77,9 @@ class Audience {
   // The job is over as `view` says: the last event, and those who listened leave.
   void end_events(Job& job, const JobView& view);
 
+  static JobStatus status_of(const Job& job);
+  // Whether somebody is to have its answer from the store.
+  static bool has_late(const Job& job);
   // The job as it is now. The views in it hold while the job lives.
   JobView view(const Job& job, std::string_view jobs_path) const;
   EventId event_id(const Job& job, uint64_t offset) const;

@@ -379,7 +379,7 @@ LimitsConfig read_limits(const YAML::Node& node, Complaints& complaints) {
     return limits;
   }
   Section section(node, "limits", complaints);
-  section.size("max_body", limits.max_body_bytes, 1, int64_t{1} << 30);
+  section.size("max_body", limits.max_body_bytes, 1, int64_t{512} << 20);
   section.size("max_held", limits.max_held_bytes, 1, int64_t{1} << 46);
   section.size("max_unsent", limits.max_unsent_bytes, 1, int64_t{1} << 30);
   section.duration("read_timeout", limits.read_timeout_ns, kNsPerSec);
@@ -390,6 +390,11 @@ LimitsConfig read_limits(const YAML::Node& node, Complaints& complaints) {
   section.duration("start_timeout", limits.start_timeout_ns, kNsPerSec);
   section.duration("worker_grace", limits.worker_grace_ns, 0);
   section.size("max_state", limits.max_state_bytes, int64_t{1} << 20, int64_t{1} << 50);
+  section.size("max_state_per_owner", limits.max_state_per_owner_bytes, int64_t{1} << 10,
+               int64_t{1} << 50);
+  section.size("max_result", limits.max_result_bytes, int64_t{1} << 10, int64_t{1} << 50);
+  section.size("max_unwritten", limits.max_unwritten_bytes, int64_t{1} << 20, int64_t{1} << 46);
+  section.size("reserve", limits.reserve_bytes, 0, int64_t{1} << 40);
   section.duration("keep_dead", limits.keep_dead_ns, kNsPerSec);
   section.done();
   return limits;

@@ -73,7 +73,16 @@ struct LimitsConfig {
   int64_t hello_timeout_ns = 10 * kNsPerSec;       // a peer that has said nothing by then leaves
   int64_t step_timeout_ns = 60 * kNsPerSec;  // a worker is killed whose engine is longer at a step
   int64_t read_timeout_ns = 60 * kNsPerSec;  // an answer of which nothing is read is cut short
+  // Of max_state, one caller's; past it: 429; 0: half.
+  int64_t max_state_per_owner_bytes = 0;
+  int64_t max_result_bytes = int64_t{1} << 30;       // of a promised job; past it the job fails
+  int64_t max_unwritten_bytes = int64_t{256} << 20;  // of results that wait for the disk
+  int64_t reserve_bytes = int64_t{64} << 20;         // on disk, kept for ends
   bool operator==(const LimitsConfig&) const = default;
+
+  int64_t max_share_bytes() const {
+    return max_state_per_owner_bytes > 0 ? max_state_per_owner_bytes : max_state_bytes / 2;
+  }
 };
 
 struct WebhooksConfig {

@@ -30,6 +30,7 @@ Dispatcher::Dispatcher(Wires& wires, int64_t (*wall_clock)())
 
 void Dispatcher::use(Store& store) {
   store_ = &store;
+  store.on_lost_result = [this](const JobId& id, const std::string& why) { lost_result(id, why); };
   began_ms_ = clock_ms_ = seen_clock_ms_ = clock_ms();
   if (const auto last = store.last_id()) {
     ids_.start_after(*last);
@@ -91,7 +92,8 @@ void Dispatcher::fail_unserved() {
 
 Job& Dispatcher::let_in(Waiter& waiter, const limit::Hash128& owner, std::string frame) {
   auto fresh = std::make_unique<Job>();
-  fresh->id = ids_.make(wall_ms_());
+  fresh->created_ms = wall_ms_();
+  fresh->id = ids_.make(fresh->created_ms);
   fresh->owner = owner.lo;
   Job& job = jobs_.add(std::move(fresh));
   ++unpromised_;
@@ -118,6 +120,7 @@ void Dispatcher::promise(Job& job, JobRecord record) {
   job.keeps_answer = true;
   job.has_callback = !record.callback.empty();
   --unpromised_;
+  show(job);
   job.more->receipt = record.receipt;
   std::string frame = job.more->frame;
   if (job.worker() != nullptr) {  // a free slot has it already, and need not wait for the disk
@@ -136,6 +139,13 @@ void Dispatcher::promised(const JobId& id, Store::Promise outcome) {
     const std::string message = outcome == Store::Promise::kFull
                                     ? "There is no room on disk for another job."
                                     : "The job could not be written to disk.";
+    if (outcome == Store::Promise::kShareFull) {
+      return withdraw(*job, {.status = 429,
+                             .code = "quota_exceeded",
+                             .message = "Your jobs and their results take as much room on disk as "
+                                        "one caller's may. Try again when some are over.",
+                             .retry_after_s = kShareRetrySeconds});
+    }
     return withdraw(*job, {.status = 503, .code = "busy", .message = message, .retry_after_s = 10});
   }
   job->promise = Promise::kMade;
@@ -161,6 +171,9 @@ void Dispatcher::promised(const JobId& id, Store::Promise outcome) {
 // The promise could not be made: as if it had never come.
 void Dispatcher::withdraw(Job& job, const wire::Failed& failed) {
   revoke(job);
+  if (job.more->answer.stored > 0) {
+    store_->discard_result(job.id);
+  }
   note_refused();
   scheduler_.finish(job, Outcome::kCancelled, wires_.now_ns());
   turn_away(job, failed);
@@ -174,6 +187,12 @@ void Dispatcher::turn_away(Job& job, const wire::Failed& failed) {
     audience_.leave(waiter);
   }
   erase(job);
+}
+
+void Dispatcher::show(Job& job) {
+  if (job.owner != 0) {
+    live_[{job.owner, sequence_of(job.id)}] = &job;
+  }
 }
 
 void Dispatcher::register_key(Job& job, const limit::Hash128& key, const limit::Hash128& digest) {
@@ -204,12 +223,14 @@ void Dispatcher::restore(JobRecord&& record) {
   queue->retired = gone;
   auto fresh = std::make_unique<Job>();
   fresh->id = record.id;
+  fresh->created_ms = record.created_ms;
   fresh->owner = record.owner.lo;
   fresh->share = record.share.lo;
   fresh->promise = Promise::kMade;
   fresh->keeps_answer = true;
   fresh->has_callback = !record.callback.empty();
   Job& job = jobs_.add(std::move(fresh));
+  show(job);
   if (record.key != limit::Hash128{}) {
     register_key(job, record.key, record.digest);
   }
@@ -220,7 +241,8 @@ void Dispatcher::restore(JobRecord&& record) {
   const int64_t now_ns = wires_.now_ns();
   const int64_t now_ms = wall_ms_();
   // If the clock was set back since, nobody knows how long it has been here: its time begins anew.
-  const bool set_back = record.created_ms > now_ms;
+  // So it does where the time of day is not to be believed (clock_doubt.h).
+  const bool set_back = clock_doubted || record.created_ms > now_ms;
   const auto steady = [&](int64_t ms) { return ms == 0 ? 0 : now_ns + (ms - now_ms) * kNsPerMs; };
   job.by_date = record.not_before_ms > now_ms;
   Scheduler::Lane& lane = scheduler_.lane(*queue, record.model);

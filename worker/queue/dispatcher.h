@@ -22,6 +22,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -55,6 +56,13 @@ class Dispatcher {
   // A time of day that leaves the clock by more than this was stepped.
   static constexpr int64_t kStepMs = 100;
 
+  // While the disk fails, a promised job that could start is looked at again so often.
+  static constexpr int64_t kPostponeNs = 2 * kNsPerSec;
+  // So many of them before others are heard.
+  static constexpr int kMostPostponed = 1000;
+  // Whose jobs take too much room is told to come back then: some will have expired.
+  static constexpr uint64_t kShareRetrySeconds = 60;
+
   // Reads its clock from `wires`, which must outlive it; `wall_clock` tells the time of day in ms,
   // and may be stepped: dates are by it as it is, all else goes on by elapsed time.
   explicit Dispatcher(Wires& wires, int64_t (*wall_clock)() = unix_ms_now);
@@ -82,8 +90,15 @@ class Dispatcher {
   Job* find_key(const limit::Hash128& key) const;
   // Whether its answer goes to the store.
   static bool is_stored(const Job& job);
+  // Whether the store can take more answers. REQUIRES: there is one.
+  bool keeps_up() const;
+  // Promised jobs of an owner that have not ended, newest first, older than that one.
+  std::vector<Job*> live_jobs(uint64_t owner, const std::optional<JobId>& before,
+                              size_t most) const;
   // The job is in no queue, and is not wanted after all.
   void forget(Job& job);
+  // While jobs are restored: the time of day may be wrong, deadlines begin anew.
+  bool clock_doubted = false;
   // A promised job from an earlier life, or one of the dead.
   void restore(JobRecord&& record);
   // One that had ended in an earlier life, and that the edge is still to settle.
@@ -211,6 +226,12 @@ class Dispatcher {
   void let_go(Job& job);
   void trim(Job& job);
   void spill(Job& job);
+  void show(Job& job);
+  bool postponed(Job& job);
+  bool bound_answer(Job& job);
+  void start_anew(Job& job);
+  void fail_running(Job& job, const std::string& why);
+  void lost_result(const JobId& id, const std::string& why);
   void promised(const JobId& id, Store::Promise outcome);
   void withdraw(Job& job, const wire::Failed& failed);
   void turn_away(Job& job, const wire::Failed& failed);
@@ -251,6 +272,8 @@ class Dispatcher {
   JobTable jobs_;
   std::unordered_map<uint64_t, Job*> keys_;  // by Hash128::lo: of jobs that others may join
   Suspects suspects_;
+  // The promised jobs of owners, by their sequences.
+  std::map<std::pair<uint64_t, uint64_t>, Job*> live_;
   std::vector<WorkerSession*> workers_;  // those that are ready
   std::vector<WorkerSession*> bidders_;  // scratch of next_worker(), as is:
   std::vector<Bid> bids_;

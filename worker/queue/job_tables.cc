@@ -16,8 +16,14 @@ namespace {
 
 constexpr int kApplicationId = 0x50454E53;  // "PENS"
 constexpr int kSchemaVersion = 3;
-// So many jobs are inserted before their owners are.
-constexpr uint32_t kOwnersAtOnce = 512;
+// So many jobs end before they are indexed.
+constexpr uint32_t kIndexedAtOnce = 512;
+// So many rows are looked at for one page of a list.
+constexpr uint32_t kMostLooked = 2000;
+// Free pages are given back when they are so many, and a quarter of all; some at a time.
+constexpr int64_t kManyFreePages = 1024;
+constexpr int64_t kDayMs = 86'400'000;
+constexpr int kSeqColumn = 32;
 
 // From version N to N + 1. Never edited once released: more are appended.
 constexpr const char* kMigrations[kSchemaVersion] = {
@@ -63,19 +69,30 @@ constexpr const char* kMigrations[kSchemaVersion] = {
     "UPDATE jobs SET receipt=x'' WHERE status>=3;"
     "CREATE INDEX IF NOT EXISTS jobs_unsettled ON jobs(seq) WHERE status>=3 AND receipt<>x'';"
     "CREATE TABLE IF NOT EXISTS orders(name BLOB PRIMARY KEY, value INTEGER NOT NULL)"
-    "  WITHOUT ROWID;"};
+    "  WITHOUT ROWID;"
+    // Lists are of the living, which are in memory, and of each owner's that have ended, by how;
+    // those that did so a moment ago are in no order yet, see index_ended().
+    "CREATE INDEX jobs_live ON jobs(seq) WHERE expires_ms IS NULL;"
+    "CREATE TABLE ended(whose BLOB NOT NULL, how INTEGER NOT NULL, job INTEGER NOT NULL,"
+    "  PRIMARY KEY(whose, how, job)) WITHOUT ROWID;"
+    "CREATE TABLE recently_ended(job INTEGER PRIMARY KEY);"
+    "INSERT INTO ended SELECT owner, status, seq FROM jobs WHERE status>=3"
+    "  ORDER BY owner, status, seq;"
+    "DROP TABLE owned; DROP TABLE owned_up_to;"};
 
 constexpr char kColumns[] =
     "SELECT id, owner, status, key, digest, queue, model, tier, priority, weight, cost, jobs_path,"
     " callback, receipt, created_ms, not_before_ms, deadline_ms, attempts, dead, started_ms,"
     " finished_ms, expires_ms, http_status, content_type, error_code, error, prompt_tokens,"
-    " completion_tokens, device_ns, result_bytes, result_in_file, share FROM jobs ";
+    " completion_tokens, device_ns, result_bytes, result_in_file, share, seq ";
 
 // The log is overwritten from its beginning and keeps its length, so that a flush need not write
 // the file's size, too. Nobody else reads the database, so it needs no shared memory.
 // NORMAL: a commit writes the log and does not flush it, as that is done by flush(), for many.
 constexpr char kPragmas[] =
-    "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+    "PRAGMA locking_mode=EXCLUSIVE;"
+    "PRAGMA auto_vacuum=INCREMENTAL;"  // of a new one
+    "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
     "PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=-1; PRAGMA cache_size=-2048;"
     "PRAGMA temp_store=MEMORY; PRAGMA foreign_keys=OFF;";
 
@@ -161,8 +178,8 @@ Status make_private(const std::string& path) {
 }
 
 // What is wrong with what it holds; empty: it is sound, or new. Errors: it could not be looked at,
-// and may be as good as ever.
-Result<std::string> damage_of(Database& database) {
+// and may be as good as ever. `check`: every page is.
+Result<std::string> damage_of(Database& database, bool check) {
   const auto unless_damaged = [&](const Error& error) {
     return database.damaged() ? Result<std::string>("it is damaged: " + error.message) : error;
   };
@@ -177,7 +194,7 @@ Result<std::string> damage_of(Database& database) {
   if (*tables != "0" && *application != std::to_string(kApplicationId)) {
     return std::string("it is a database of something else");
   }
-  const auto found = database.ask("PRAGMA quick_check(1)");
+  const auto found = database.ask(check ? "PRAGMA quick_check(1)" : "SELECT 'ok'");
   if (!found) {
     return unless_damaged(found.error());
   }
@@ -240,18 +257,18 @@ Status set_aside(const std::string& path, const std::string& why,
 
 }  // namespace
 
-Result<std::unique_ptr<JobTables>> JobTables::open(const std::string& path, const std::string& vfs,
-                                                   uint64_t log_bytes,
+Result<std::unique_ptr<JobTables>> JobTables::open(const Opening& opening,
                                                    std::vector<std::string>& notices) {
+  const std::string& path = opening.path;
   for (int attempt = 0;; ++attempt) {  // a second time when the first was set aside
     if (Status is_private = make_private(path); !is_private) {
       return is_private.error();
     }
-    auto database = Database::open(path, vfs);
+    auto database = Database::open(path, opening.vfs);
     if (!database) {
       return database.error();
     }
-    const auto damage = damage_of(*database);
+    const auto damage = damage_of(*database, opening.check);
     if (!damage) {
       return Error{path + " cannot be read: " + damage.error().message};
     }
@@ -260,7 +277,7 @@ Result<std::unique_ptr<JobTables>> JobTables::open(const std::string& path, cons
         return Error{path + ": " + migrated.error().message};
       }
       std::unique_ptr<JobTables> tables(new JobTables(*std::move(database)));
-      Status ready = tables->extend_log(log_bytes);
+      Status ready = tables->extend_log(opening.log_bytes);
       ready = ready ? tables->read_state() : ready;
       if (!ready) {
         return Error{path + ": " + ready.error().message};
@@ -283,18 +300,40 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
   };
   prepare(begin_, "BEGIN IMMEDIATE");
   prepare(commit_, "COMMIT");
+  prepare(savepoint_, "SAVEPOINT one");
+  prepare(release_, "RELEASE one");
+  prepare(undo_, "ROLLBACK TO one");
+  prepare(shrink_, "PRAGMA incremental_vacuum(256)");
   prepare(page_count_, "PRAGMA page_count");
   prepare(freelist_count_, "PRAGMA freelist_count");
   prepare(insert_,
           "INSERT INTO jobs(seq, id, owner, status, key, digest, queue, model, tier, priority,"
           " weight, cost, jobs_path, callback, receipt, created_ms, not_before_ms, deadline_ms,"
           " attempts, submit, share) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
-  prepare(insert_owned_, "INSERT INTO owned(whose, job) VALUES(?,?)");
-  prepare(insert_recent_owned_,
-          "INSERT OR IGNORE INTO owned SELECT owner, seq FROM jobs WHERE seq>?");
-  prepare(set_owned_up_to_, "UPDATE owned_up_to SET job=?");
+  prepare(insert_recent_, "INSERT OR IGNORE INTO recently_ended(job) VALUES(?)");
+  prepare(index_recent_,
+          "INSERT OR IGNORE INTO ended SELECT owner, status, seq FROM recently_ended"
+          " CROSS JOIN jobs ON seq=job WHERE status>=3");
+  prepare(forget_recent_, "DELETE FROM recently_ended");
+  prepare(erase_recent_, "DELETE FROM recently_ended WHERE job=?");
+  prepare(erase_ended_, "DELETE FROM ended WHERE whose=? AND how=? AND job=?");
   prepare(erase_, "DELETE FROM jobs WHERE seq=?");
-  prepare(erase_owned_, "DELETE FROM owned WHERE whose=? AND job=?");
+  prepare(end_damaged_,
+          "UPDATE jobs SET status=4, key=NULL, submit=NULL, dead=0, started_ms=0, finished_ms=?1,"
+          " expires_ms=?2, http_status=502, result_bytes=0, result_in_file=0,"
+          " owner=CASE WHEN length(owner)=16 THEN owner ELSE zeroblob(16) END,"
+          " share=CASE WHEN length(share)=16 THEN share END,"
+          " digest=CASE WHEN length(digest)=16 THEN digest ELSE zeroblob(16) END,"
+          " error_code=CAST('engine_failed' AS BLOB),"
+          " error=CAST('What is kept of the job on disk is damaged.' AS BLOB) WHERE seq=?3");
+  prepare(clamp_,
+          "UPDATE jobs SET expires_ms=?1+(expires_ms-finished_ms) WHERE seq>?2 AND status>=3"
+          " AND finished_ms>?1+?3");
+  const std::string charge =
+      "SELECT seq, coalesce(share, owner), coalesce(length(submit), 0)+result_bytes+" +
+      std::to_string(kRowBytes) + ", result_in_file*result_bytes";
+  prepare(charge_of_, charge + " FROM jobs WHERE seq=?");
+  prepare(charges_, charge + " FROM jobs WHERE seq>? ORDER BY seq LIMIT ?");
   prepare(erase_result_, "DELETE FROM results WHERE seq=?");
   prepare(set_attempt_,
           "UPDATE jobs SET attempts=?, error_code=?, error=? WHERE seq=? AND status<3");
@@ -330,29 +369,28 @@ JobTables::JobTables(Database database) : database_(std::move(database)) {
   prepare(set_order_, "INSERT OR REPLACE INTO orders(name, value) VALUES(?, ?)");
   prepare(erase_order_, "DELETE FROM orders WHERE name=?");
   prepare(keep_no_longer_, "UPDATE jobs SET expires_ms=expires_ms-? WHERE seq=?");
-  prepare(expired_, std::string(kColumns) + "WHERE expires_ms<=? ORDER BY expires_ms LIMIT ?");
+  const std::string rows = std::string(kColumns) + "FROM jobs ";
+  prepare(expired_, rows + "WHERE expires_ms<=? ORDER BY expires_ms LIMIT ?");
   prepare(submit_of_, "SELECT submit FROM jobs WHERE seq=? AND submit IS NOT NULL");
   prepare(result_of_, "SELECT body FROM results WHERE seq=?");
-  prepare(find_, std::string(kColumns) + "WHERE seq=?");
-  prepare(find_key_, std::string(kColumns) + "WHERE key=?");
-  const auto page = [](const std::string& seq) {
-    return " AND " + seq + "<?2 AND (1<<status)&?3 AND (?4=x'' OR queue=?4) ORDER BY " + seq +
-           " DESC LIMIT ?5";
-  };
-  prepare(list_recent_, std::string(kColumns) + "WHERE owner=?1 AND seq>?6" + page("seq"));
-  prepare(list_owned_,
-          std::string(kColumns) + "JOIN owned ON job=seq WHERE whose=?1 AND job<=?6" + page("job"));
-  prepare(list_all_, std::string(kColumns) + "WHERE (?1=x'' OR 1)" + page("seq"));
-  prepare(list_dead_, std::string(kColumns) + "WHERE dead=1 AND (?1=x'' OR 1)" + page("seq"));
+  prepare(find_, rows + "WHERE seq=?");
+  prepare(find_key_, rows + "WHERE key=?");
+  const std::string older = "seq<?1 ORDER BY seq DESC";
+  prepare(list_all_, rows + "WHERE " + older);
+  prepare(list_live_, rows + "INDEXED BY jobs_live WHERE expires_ms IS NULL AND " + older);
+  prepare(list_dead_, rows + "INDEXED BY jobs_dead WHERE dead=1 AND " + older);
+  prepare(list_recent_, std::string(kColumns) +
+                            "FROM recently_ended CROSS JOIN jobs ON seq=job"
+                            " WHERE job<?1 AND owner=?2 ORDER BY job DESC");
+  prepare(list_ended_, std::string(kColumns) +
+                           "FROM ended CROSS JOIN jobs ON seq=job"
+                           " WHERE job<?1 AND whose=?2 AND how=?3 ORDER BY job DESC");
 }
 
 Status JobTables::read_state() {
-  int64_t unowned = 0;
+  int64_t unindexed = 0;
   const std::pair<const char*, int64_t*> wanted[] = {
-      {"PRAGMA page_size", &page_bytes_},
-      {"SELECT job FROM owned_up_to", &owned_up_to_},
-      {"SELECT coalesce(max(seq), 0) FROM jobs", &newest_},
-      {"SELECT count(*) FROM jobs WHERE seq>(SELECT job FROM owned_up_to)", &unowned}};
+      {"PRAGMA page_size", &page_bytes_}, {"SELECT count(*) FROM recently_ended", &unindexed}};
   for (const auto& [sql, value] : wanted) {
     const auto text = database_.ask(sql);
     if (!text) {
@@ -360,23 +398,21 @@ Status JobTables::read_state() {
     }
     *value = std::strtoll(text->c_str(), nullptr, 10);
   }
-  newest_ = std::max(newest_, owned_up_to_);
-  unowned_ = static_cast<uint32_t>(unowned);
+  unindexed_ = static_cast<uint32_t>(unindexed);
   // What an earlier process has committed may not have come to the disk.
   return rewrite_log() ? Status(Ok{}) : Error{"its log cannot be flushed"};
 }
 
 bool JobTables::begin() { return begin_.with().run(); }
+bool JobTables::savepoint() { return savepoint_.with().run(); }
+bool JobTables::release() { return release_.with().run(); }
+bool JobTables::undo() { return undo_.with().run() && release(); }
 bool JobTables::commit() {
-  const int64_t newest = newest_;
-  const bool many = unowned_ >= kOwnersAtOnce;
-  if ((many && !index_owners(newest)) || !commit_.with().run()) {
+  const bool many = unindexed_ >= kIndexedAtOnce;
+  if ((many && !index_ended()) || !commit_.with().run()) {
     return false;
   }
-  if (many) {
-    owned_up_to_ = newest;
-    unowned_ = 0;
-  }
+  unindexed_ = many ? 0 : unindexed_;
   if (log_pages_ > 0) {
     last_sums_.resize(kSumsBytes);
     const size_t last = log_at(log_pages_ - 1) + kSumsAt;
@@ -392,11 +428,9 @@ size_t JobTables::log_at(uint64_t page) const {
   return kLogHeaderBytes + page * (kFrameHeaderBytes + static_cast<size_t>(page_bytes_));
 }
 
-// An index by owner would be written to in as many places as jobs come of different owners, for
-// each of them: what has come since is indexed at once, and looked through until then.
-bool JobTables::index_owners(int64_t up_to) {
-  return insert_recent_owned_.with(owned_up_to_).run() && set_owned_up_to_.with(up_to).run();
-}
+// An index by owner would be written to in as many places as jobs of different owners end, for each
+// of them: what has ended since is indexed at once, and looked through until then.
+bool JobTables::index_ended() { return index_recent_.with().run() && forget_recent_.with().run(); }
 
 void JobTables::roll_back() {
   if (sqlite3_get_autocommit(database_.get()) == 0) {
@@ -422,6 +456,7 @@ Status JobTables::extend_log(uint64_t bytes) {
       return Error{"its log cannot be extended to " + std::to_string(bytes) + " bytes"};
     }
   }
+  log_bytes_ = size;
   sqlite3_wal_hook(
       database_.get(),
       [](void* pages, sqlite3*, const char*, int count) {
@@ -481,9 +516,36 @@ bool JobTables::checkpoint() {
                                    nullptr) == SQLITE_OK;
 }
 
-bool JobTables::full() {
-  const int code = sqlite3_extended_errcode(database_.get());
-  return (code & 0xFF) == SQLITE_FULL || sqlite3_system_errno(database_.get()) == ENOSPC;
+Fault JobTables::fault() const {
+  sqlite3* const database = const_cast<JobTables*>(this)->database_.get();
+  Fault fault{Fault::Kind::kIo, false, database_.error("writing jobs").message};
+  switch (sqlite3_errcode(database) & 0xFF) {
+    case SQLITE_FULL:
+      fault.kind = Fault::Kind::kNoSpace;
+      break;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+      fault.kind = Fault::Kind::kCorrupt;
+      break;
+    case SQLITE_NOMEM:
+      fault.kind = Fault::Kind::kBusy;
+      break;
+    case SQLITE_TOOBIG:
+    case SQLITE_CONSTRAINT:
+    case SQLITE_MISMATCH:
+    case SQLITE_RANGE:
+      fault.kind = Fault::Kind::kRefused;
+      fault.own = true;
+      break;
+    case SQLITE_IOERR:
+      if (sqlite3_system_errno(database) == ENOSPC) {
+        fault.kind = Fault::Kind::kNoSpace;
+      }
+      break;
+    default:
+      break;
+  }
+  return fault;
 }
 
 bool JobTables::insert(const JobRecord& job, std::string_view submit, bool& duplicate) {
@@ -500,18 +562,72 @@ bool JobTables::insert(const JobRecord& job, std::string_view submit, bool& dupl
     duplicate = (insert_.code() & 0xFF) == SQLITE_CONSTRAINT;
     return duplicate;
   }
-  if (seq <= owned_up_to_) {  // it comes late
-    return insert_owned_.with(as_bytes(job.owner), seq).run();
-  }
-  newest_ = std::max(newest_, seq);
-  ++unowned_;
   return true;
 }
 
-bool JobTables::erase(const JobId& id, const limit::Hash128& owner) {
-  const int64_t seq = seq_of(id);
-  return erase_.with(seq).run() && erase_owned_.with(as_bytes(owner), seq).run() &&
-         erase_result_.with(seq).run() && erase_delivery_.with(seq).run();
+bool JobTables::erase(const JobRecord& job) {
+  const int64_t seq = seq_of(job.id);
+  return erase_.with(seq).run() && erase_result_.with(seq).run() &&
+         erase_delivery_.with(seq).run() &&
+         (!has_ended(job.status) ||
+          (erase_recent_.with(seq).run() &&
+           erase_ended_.with(as_bytes(job.owner), static_cast<int>(job.status), seq).run()));
+}
+
+JobTables::Damaged JobTables::read_damaged(Statement& row) {
+  return {row.number(kSeqColumn), std::string(row.bytes(1)), std::string(row.bytes(0))};
+}
+
+bool JobTables::end_damaged(const Damaged& row, int64_t now_ms) {
+  return end_damaged_.with(now_ms, now_ms + kDayMs, row.seq).run() &&
+         insert_recent_.with(row.seq).run();
+}
+
+// Whatever its status says.
+bool JobTables::erase_damaged(const Damaged& row) {
+  bool good = erase_.with(row.seq).run() && erase_result_.with(row.seq).run() &&
+              erase_delivery_.with(row.seq).run() && erase_recent_.with(row.seq).run();
+  for (int how = static_cast<int>(JobStatus::kCompleted);
+       good && how <= static_cast<int>(JobStatus::kExpired); ++how) {
+    good = erase_ended_.with(row.owner, how, row.seq).run();
+  }
+  return good;
+}
+
+// Ids begin with the time of their making, so only the latest rows are looked at.
+bool JobTables::clamp_expiries(int64_t now_ms) {
+  constexpr int kCounterBits = 15;  // job_id.h
+  return clamp_.with(now_ms, (now_ms + kDayMs) << kCounterBits, kDayMs).run();
+}
+
+bool JobTables::shrink() {
+  const int64_t free = number(freelist_count_);
+  return free < kManyFreePages || free < number(page_count_) / 4 || shrink_.with().run();
+}
+
+bool JobTables::charge_of(const JobId& id, Charge& charge) {
+  charge_of_.with(seq_of(id));
+  if (charge_of_.step()) {
+    limit::Hash128 whose;
+    read_hash(charge_of_.bytes(1), whose);
+    charge = {sequence_of(id), whose.lo, charge_of_.number(2), charge_of_.number(3)};
+  }
+  const bool good = !charge_of_.failed();
+  charge_of_.reset();
+  return good;
+}
+
+bool JobTables::charges(uint64_t after, uint32_t most, std::vector<Charge>& charges) {
+  charges_.with(after, most);
+  while (charges_.step()) {
+    limit::Hash128 whose;
+    read_hash(charges_.bytes(1), whose);
+    charges.push_back({static_cast<uint64_t>(charges_.number(0)), whose.lo, charges_.number(2),
+                       charges_.number(3)});
+  }
+  const bool good = !charges_.failed();
+  charges_.reset();
+  return good;
 }
 
 bool JobTables::set_attempt(const JobId& id, uint32_t attempts, std::string_view code,
@@ -534,15 +650,23 @@ bool JobTables::finish(const JobEnd& end, std::string_view result, uint64_t resu
   if (!changed) {
     return true;
   }
+  ++unindexed_;
   const bool stored = result.empty() || in_file || insert_result_.with(seq, result).run();
-  return stored && insert_delivery_.with(end.finished_ms, seq).run();
+  return stored && insert_recent_.with(seq).run() &&
+         insert_delivery_.with(end.finished_ms, seq).run();
 }
 
 bool JobTables::requeue(const JobId& id, int64_t deadline_ms, std::optional<JobRecord>& job) {
   if (!requeue_.with(deadline_ms, seq_of(id)).run()) {
     return false;
   }
-  return database_.changes() == 0 || (erase_delivery_.with(seq_of(id)).run() && find(id, job));
+  if (database_.changes() == 0) {
+    return true;
+  }
+  const int64_t seq = seq_of(id);
+  return erase_delivery_.with(seq).run() && find(id, job) && erase_recent_.with(seq).run() &&
+         (!job ||
+          erase_ended_.with(as_bytes(job->owner), static_cast<int>(JobStatus::kFailed), seq).run());
 }
 
 bool JobTables::set_delivery(const JobId& id, uint32_t tries, int64_t due_ms) {
@@ -561,7 +685,6 @@ bool JobTables::read_row(Statement& row, JobRecord& job) {
       status > static_cast<int64_t>(JobStatus::kExpired) ||
       (!row.null(3) && !read_hash(row.bytes(3), job.key)) || !read_hash(row.bytes(4), job.digest) ||
       (!row.null(31) && !read_hash(row.bytes(31), job.share))) {
-    ++damaged_rows_;
     return false;
   }
   if (row.null(31)) {
@@ -640,38 +763,68 @@ bool JobTables::result_of(const JobId& id, std::optional<std::string>& result) {
   return read_blob(result_of_.with(seq_of(id)), result);
 }
 
-bool JobTables::list(const Store::Query& query, std::vector<JobRecord>& jobs) {
-  if (query.dead || !query.owner) {
-    return list_by(query.dead ? list_dead_ : list_all_, query, jobs);
-  }
-  return list_by(list_recent_, query, jobs) &&
-         (jobs.size() >= query.limit || list_by(list_owned_, query, jobs));
-}
-
-// Adds to `jobs` up to query.limit.
-bool JobTables::list_by(Statement& statement, const Store::Query& query,
-                        std::vector<JobRecord>& jobs) {
-  const std::string_view owner = query.owner ? as_bytes(*query.owner) : std::string_view("");
-  statement.with(owner, query.before ? seq_of(*query.before) : INT64_MAX, query.statuses,
-                 query.queue, query.limit - static_cast<uint32_t>(jobs.size()));
-  if (&statement == &list_recent_ || &statement == &list_owned_) {
-    statement.and_with(owned_up_to_);
-  }
-  while (statement.step()) {
-    if (JobRecord job; read_row(statement, job)) {
-      jobs.push_back(std::move(job));
+// The rows of one statement, newest first, down to where enough of them fit or have been looked at.
+bool JobTables::take(Statement& rows, const Store::Query& query, Store::Page& page) {
+  uint32_t looked = 0;
+  uint32_t taken = 0;
+  std::optional<JobId> last;
+  while (rows.step()) {
+    if (taken == query.limit || looked == kMostLooked) {
+      page.cut(last);
+      break;
+    }
+    ++looked;
+    JobRecord job;
+    if (!read_row(rows, job)) {
+      continue;
+    }
+    last = job.id;
+    if ((query.statuses >> static_cast<uint32_t>(job.status) & 1) != 0 &&
+        (query.queue.empty() || job.queue == query.queue)) {
+      page.jobs.push_back(std::move(job));
+      ++taken;
     }
   }
-  const bool good = !statement.failed();
-  statement.reset();
+  const bool good = !rows.failed();
+  rows.reset();
   return good;
 }
 
-bool JobTables::expired(int64_t now_ms, uint32_t most, std::vector<JobRecord>& jobs) {
+bool JobTables::list(const Store::Query& query, Store::Page& page) {
+  constexpr uint32_t kLive = (1U << static_cast<uint32_t>(JobStatus::kCompleted)) - 1;
+  const int64_t before = query.before ? seq_of(*query.before) : INT64_MAX;
+  if (query.owner && !query.dead) {
+    return list_ended(query, page);
+  }
+  Statement& rows = query.dead                       ? list_dead_
+                    : (query.statuses & ~kLive) == 0 ? list_live_
+                                                     : list_all_;
+  return take(rows.with(before), query, page);
+}
+
+// By each of the statuses that are asked for, put together.
+bool JobTables::list_ended(const Store::Query& query, Store::Page& page) {
+  const int64_t before = query.before ? seq_of(*query.before) : INT64_MAX;
+  const std::string_view owner = as_bytes(*query.owner);
+  bool good = take(list_recent_.with(before, owner), query, page);
+  for (int how = static_cast<int>(JobStatus::kCompleted);
+       good && how <= static_cast<int>(JobStatus::kExpired); ++how) {
+    if ((query.statuses >> how & 1) != 0) {
+      good = take(list_ended_.with(before, owner, how), query, page);
+    }
+  }
+  page.put_in_order(query.limit);
+  return good;
+}
+
+bool JobTables::expired(int64_t now_ms, uint32_t most, std::vector<JobRecord>& jobs,
+                        std::vector<Damaged>& damaged) {
   expired_.with(now_ms, most);
   while (expired_.step()) {
     if (JobRecord job; read_row(expired_, job)) {
       jobs.push_back(std::move(job));
+    } else {
+      damaged.push_back(read_damaged(expired_));
     }
   }
   const bool good = !expired_.failed();
@@ -679,11 +832,16 @@ bool JobTables::expired(int64_t now_ms, uint32_t most, std::vector<JobRecord>& j
   return good;
 }
 
-bool JobTables::unfinished(const std::function<void(JobRecord&&)>& each) {
-  Statement all(database_, (std::string(kColumns) + "WHERE status<3 ORDER BY seq").c_str());
+bool JobTables::unfinished(const std::function<void(JobRecord&&)>& each,
+                           std::vector<Damaged>& damaged) {
+  Statement all(database_, (std::string(kColumns) + "FROM jobs INDEXED BY jobs_live"
+                                                    " WHERE expires_ms IS NULL ORDER BY seq")
+                               .c_str());
   while (all.step()) {
-    if (JobRecord job; read_row(all, job)) {
+    if (JobRecord job; read_row(all, job) && !has_ended(job.status)) {
       each(std::move(job));
+    } else {
+      damaged.push_back(read_damaged(all));
     }
   }
   return !all.failed();
@@ -732,7 +890,7 @@ bool JobTables::set_settled(uint64_t number) {
 
 bool JobTables::unsettled(size_t most, const std::function<void(JobRecord&&)>& each) {
   Statement all(database_, (std::string(kColumns) +
-                            "WHERE status>=3 AND receipt<>x'' ORDER BY seq DESC LIMIT ?")
+                            "FROM jobs WHERE status>=3 AND receipt<>x'' ORDER BY seq DESC LIMIT ?")
                                .c_str());
   for (all.with(static_cast<int64_t>(most)); all.step();) {
     if (JobRecord job; read_row(all, job)) {
@@ -769,6 +927,12 @@ uint64_t JobTables::count_dead() {
   return count.step() ? static_cast<uint64_t>(count.number(0)) : 0;
 }
 
+int64_t JobTables::newest_ms() {
+  const auto newest =
+      database_.ask("SELECT max(created_ms, finished_ms) FROM jobs ORDER BY seq DESC LIMIT 1");
+  return newest ? std::strtoll(newest->c_str(), nullptr, 10) : 0;
+}
+
 int64_t JobTables::number(Statement& statement) {
   statement.reset();
   const int64_t value = statement.step() ? statement.number(0) : 0;
@@ -778,6 +942,10 @@ int64_t JobTables::number(Statement& statement) {
 
 uint64_t JobTables::bytes() {
   return static_cast<uint64_t>(page_bytes_ * (number(page_count_) - number(freelist_count_)));
+}
+
+uint64_t JobTables::disk_bytes() {
+  return static_cast<uint64_t>(page_bytes_ * number(page_count_) + log_bytes_);
 }
 
 }  // namespace penstock::queue

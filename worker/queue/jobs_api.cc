@@ -13,7 +13,8 @@ namespace {
 
 constexpr uint32_t kDefaultPage = 20;
 constexpr uint32_t kLargestPage = 100;
-constexpr int kMostRounds = 20;  // pages of the store that one list may take
+constexpr int kMostRounds = 5;            // pages of the store that one list may take
+constexpr size_t kMostLiveLooked = 1000;  // living jobs, for one
 constexpr size_t kMaxPathBytes = 256;
 
 wire::Failed not_found() {
@@ -142,7 +143,7 @@ void JobsApi::list(CallerSession& caller, uint64_t id, const wire::Ask& ask, boo
   const bool nobodys = listing.query.owner && *listing.query.owner == limit::Hash128{};
   if (dispatcher_.store() == nullptr || nobodys) {
     listing.rounds = kMostRounds;
-    return listed(waiter, std::move(listing), {});
+    return listed(waiter, std::move(listing), Store::Page{});
   }
   if (!refuse_while_behind(waiter)) {
     list_more(waiter, std::move(listing));
@@ -152,19 +153,51 @@ void JobsApi::list(CallerSession& caller, uint64_t id, const wire::Ask& ask, boo
 void JobsApi::list_more(Waiter& waiter, Listing listing) {
   Audience::ask(waiter);
   const Store::Query query = listing.query;
-  dispatcher_.store()->list(query, [this, &waiter, listing = std::move(listing)](
-                                       const std::vector<JobRecord>& page) mutable {
-    if (dispatcher_.audience().answered(waiter)) {
-      listed(waiter, std::move(listing), page);
+  dispatcher_.store()->list(
+      query, [this, &waiter, listing = std::move(listing)](Store::Page page) mutable {
+        if (dispatcher_.audience().answered(waiter)) {
+          add_live(listing, page);
+          listed(waiter, std::move(listing), std::move(page));
+        }
+      });
+}
+
+// An owner's that have not ended. One whose end was written just now is shown as the store has it.
+void JobsApi::add_live(const Listing& listing, Store::Page& page) const {
+  if (!listing.query.owner || listing.query.dead || (listing.statuses & kLive) == 0) {
+    return;
+  }
+  const auto jobs =
+      dispatcher_.live_jobs(listing.query.owner->lo, listing.query.before, kMostLiveLooked);
+  uint32_t taken = 0;
+  for (const Job* const job : jobs) {
+    const JobStatus status = Audience::status_of(*job);
+    const bool ended = std::any_of(page.jobs.begin(), page.jobs.end(),
+                                   [&](const JobRecord& each) { return each.id == job->id; });
+    const bool queue =
+        listing.query.queue.empty() || job->home()->queue->settings.name == listing.query.queue;
+    if (job->promise == Job::Promise::kMade && !ended && queue &&
+        (listing.statuses & bit(status)) != 0) {
+      JobRecord& record = page.jobs.emplace_back();
+      record.id = job->id;
+      if (++taken == listing.query.limit) {
+        page.cut(job->id);
+        break;
+      }
     }
-  });
+  }
+  if (taken < listing.query.limit && jobs.size() == kMostLiveLooked) {
+    page.cut(jobs.back()->id);
+  }
+  page.put_in_order(listing.query.limit);
 }
 
 // A page of the store's. What is alive is shown as it is now, and may not be what is asked for:
 // then more pages are asked for.
-void JobsApi::listed(Waiter& waiter, Listing listing, const std::vector<JobRecord>& page) {
-  bool more = page.size() == listing.query.limit;
-  for (const JobRecord& record : page) {
+void JobsApi::listed(Waiter& waiter, Listing listing, Store::Page page) {
+  bool more = page.more;
+  const std::optional<JobId> looked = page.last;
+  for (const JobRecord& record : page.jobs) {
     if (listing.jobs.size() == listing.limit) {
       more = true;
       break;
@@ -176,8 +209,11 @@ void JobsApi::listed(Waiter& waiter, Listing listing, const std::vector<JobRecor
       listing.last = record.id;
     }
   }
-  if (more && listing.jobs.size() < listing.limit && ++listing.rounds < kMostRounds) {
-    return list_more(waiter, std::move(listing));
+  if (more && listing.jobs.size() < listing.limit) {
+    listing.query.before = looked ? looked : listing.query.before;
+    if (++listing.rounds < kMostRounds) {
+      return list_more(waiter, std::move(listing));
+    }
   }
   std::string json = R"({"object":"list","data":[)";
   for (const std::string& job : listing.jobs) {
@@ -195,7 +231,8 @@ void JobsApi::listed(Waiter& waiter, Listing listing, const std::vector<JobRecor
 JobView JobsApi::view(const JobRecord& record, std::string_view jobs_path, bool all) const {
   const Job* const job = has_ended(record.status) ? nullptr : dispatcher_.find(record.id.view());
   if (job != nullptr) {
-    return view(*job, jobs_path, all, &record);
+    const bool from_disk = !record.queue.empty();
+    return view(*job, jobs_path, all, from_disk ? &record : nullptr);
   }
   JobView view = all ? operator_view_of(record) : view_of(record);
   view.jobs_path = jobs_path;

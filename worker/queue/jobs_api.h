@@ -65,7 +65,8 @@ class JobsApi {
 
   void list(CallerSession& caller, uint64_t id, const wire::Ask& ask, bool dead);
   void list_more(Waiter& waiter, Listing listing);
-  void listed(Waiter& waiter, Listing listing, const std::vector<JobRecord>& page);
+  void listed(Waiter& waiter, Listing listing, Store::Page page);
+  void add_live(const Listing& listing, Store::Page& page) const;
   void about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask);
   void answer(Waiter& waiter, Job& job, const Question& question, const JobRecord* record);
   void answer_ended(Waiter& waiter, const Question& question, const JobRecord& record);

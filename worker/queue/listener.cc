@@ -87,6 +87,17 @@ Status grant(const std::string& path, const Access& access) {
 }
 
 Result<Listener> Listener::open(const std::string& path, const Access& access) {
+  auto listener = claim(path);
+  if (!listener) {
+    return listener.error();
+  }
+  if (Status listens = listener->listen(access); !listens) {
+    return listens.error();
+  }
+  return *std::move(listener);
+}
+
+Result<Listener> Listener::claim(const std::string& path) {
   auto held = lock(path);
   if (!held) {
     return held.error();
@@ -94,11 +105,16 @@ Result<Listener> Listener::open(const std::string& path, const Access& access) {
   if (Status removed = remove_stale(path); !removed) {
     return removed.error();
   }
-  auto socket = bind_and_listen(path, access);
+  return Listener(path, *std::move(held));
+}
+
+Status Listener::listen(const Access& access) {
+  auto socket = bind_and_listen(path_, access);
   if (!socket) {
     return socket.error();
   }
-  return Listener(path, *std::move(held), *std::move(socket));
+  socket_ = *std::move(socket);
+  return Ok{};
 }
 
 Listener::~Listener() {

@@ -22,7 +22,11 @@ Status grant(const std::string& path, const Access& access);
 
 class Listener {
  public:
+  // claim() and listen().
   static Result<Listener> open(const std::string& path, const Access& access);
+  // The path is ours; nobody can connect yet.
+  static Result<Listener> claim(const std::string& path);
+  Status listen(const Access& access);
   Listener(Listener&&) = default;
   Listener& operator=(Listener&&) = delete;
   ~Listener();  // removes the socket file
@@ -36,8 +40,7 @@ class Listener {
   Outcome accept(Fd& out);
 
  private:
-  Listener(std::string path, Fd lock, Fd socket)
-      : path_(std::move(path)), lock_(std::move(lock)), socket_(std::move(socket)) {}
+  Listener(std::string path, Fd lock) : path_(std::move(path)), lock_(std::move(lock)) {}
 
   std::string path_;
   Fd lock_;

@@ -1,12 +1,8 @@
 #include "worker/queue/result_files.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 
 namespace penstock::queue {
 namespace {
@@ -19,9 +15,13 @@ Error failed(const std::string& path, const char* what) {
   return Error{path + ": " + what + " failed: " + std::strerror(errno)};
 }
 
+Fault too_short(const std::string& path) {
+  return {Fault::Kind::kGone, true, path + " is shorter than what was written to it"};
+}
+
 }  // namespace
 
-Result<ResultFiles> ResultFiles::open(const std::string& folder, gid_t group, int (*flush)(int)) {
+Result<ResultFiles> ResultFiles::open(const std::string& folder, gid_t group, FileCalls& calls) {
   if (::mkdir(folder.c_str(), kFolderMode) != 0 && errno != EEXIST) {
     return failed(folder, "mkdir");
   }
@@ -36,110 +36,126 @@ Result<ResultFiles> ResultFiles::open(const std::string& folder, gid_t group, in
       ::fchown(directory.get(), static_cast<uid_t>(-1), group) != 0) {
     return failed(folder, "chown");
   }
-  return ResultFiles(folder, std::move(directory), group, flush);
+  return ResultFiles(folder, std::move(directory), group, calls);
 }
 
-// Not valid, with errno, when it cannot be opened and given to the group.
-Fd ResultFiles::make(const std::string& name, int flags) const {
-  Fd file(::openat(directory_.get(), name.c_str(),
-                   O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | flags, kFileMode));
-  const bool anew = file.valid() && (flags & O_TRUNC) != 0;
+// Empty. Not valid, with errno, when it cannot be opened and given to the group.
+Fd ResultFiles::make(const std::string& name) const {
+  Fd file(calls_->open(directory_.get(), name.c_str(), O_WRONLY | O_CREAT | O_TRUNC, kFileMode));
   const bool given = group_ != static_cast<gid_t>(-1);
-  if (anew && ((given && ::fchown(file.get(), static_cast<uid_t>(-1), group_) != 0) ||
-               ::fchmod(file.get(), kFileMode) != 0)) {
+  if (file.valid() && ((given && ::fchown(file.get(), static_cast<uid_t>(-1), group_) != 0) ||
+                       ::fchmod(file.get(), kFileMode) != 0)) {
     return Fd();
   }
   return file;
 }
 
-Status ResultFiles::write(const JobId& id, uint64_t offset, std::string_view bytes) {
-  const Fd file = make(std::string(id.view()), offset == 0 ? O_TRUNC : 0);
-  if (!file.valid()) {
-    return failed(path(id), "open");
+Fault ResultFiles::write(const JobId& id, uint64_t offset, std::string_view bytes) {
+  const std::string name(id.view());
+  const Fd file =
+      offset == 0 ? make(name) : Fd(calls_->open(directory_.get(), name.c_str(), O_WRONLY, 0));
+  struct stat status {};
+  if (!file.valid() || ::fstat(file.get(), &status) != 0) {
+    return Fault::of_file(path(id), "open");
   }
+  if (status.st_size < static_cast<off_t>(offset)) {
+    return too_short(path(id));
+  }
+  return write_all(file.get(), path(id), offset, bytes);
+}
+
+Fault ResultFiles::write_all(int file, const std::string& path, uint64_t offset,
+                             std::string_view bytes) const {
   while (!bytes.empty()) {
-    const ssize_t n = ::pwrite(file.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    const ssize_t n = calls_->write(file, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (n < 0 && errno != EINTR) {
-      return failed(path(id), "write");
+      return Fault::of_file(path, "write");
     }
     bytes.remove_prefix(static_cast<size_t>(std::max<ssize_t>(n, 0)));
     offset += static_cast<uint64_t>(std::max<ssize_t>(n, 0));
   }
-  return Ok{};
+  return {};
 }
 
-Status ResultFiles::seal(const JobId& id, uint64_t size) {
+Fault ResultFiles::seal(const JobId& id, uint64_t size) {
   const std::string name(id.view());
-  const Fd file(::openat(directory_.get(), name.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+  const Fd file(calls_->open(directory_.get(), name.c_str(), O_RDWR, 0));
   struct stat status {};
   if (!file.valid() || ::fstat(file.get(), &status) != 0) {
-    return failed(path(id), "open");
+    return Fault::of_file(path(id), "open");
   }
   if (status.st_size < static_cast<off_t>(size)) {
-    return Error{path(id) + " is shorter than what was written to it"};
+    return too_short(path(id));
   }
-  if (::ftruncate(file.get(), static_cast<off_t>(size)) != 0) {
-    return failed(path(id), "truncate");
+  if (calls_->truncate(file.get(), static_cast<off_t>(size)) != 0) {
+    return Fault::of_file(path(id), "truncate");
   }
-  if (doubtful_.contains(name) || flush_(file.get()) != 0) {
+  if (doubtful_.contains(name) || calls_->flush(file.get()) != 0) {
     doubtful_.insert(name);
-    if (Status copied = copy(id, file); !copied) {
-      return copied;
+    if (Fault fault = copy(id, file)) {
+      return fault;
     }
   }
-  if (::fsync(directory_.get()) != 0) {
+  if (calls_->flush_folder(directory_.get()) != 0) {
     doubtful_.insert(name);  // its name may be dropped, too
-    return failed(path(id), "flushing");
+    return Fault::of_file(path(id), "flushing");
   }
   doubtful_.erase(name);
-  return Ok{};
+  return {};
 }
 
-Status ResultFiles::copy(const JobId& id, const Fd& from) const {
+Fault ResultFiles::copy(const JobId& id, const Fd& from) const {
   const std::string name(id.view());
   const std::string fresh = name + ".new";
-  const Fd to = make(fresh, O_TRUNC);
+  const Fd to = make(fresh);
   if (!to.valid()) {
-    return failed(path(id), "open");
+    return Fault::of_file(path(id), "open");
   }
   std::string bytes(256U << 10, '\0');
-  for (off_t at = 0;;) {
-    errno = ENOSPC;  // of a write that is cut short
-    const ssize_t got = ::pread(from.get(), bytes.data(), bytes.size(), at);
-    if (got < 0 ||
-        (got > 0 && ::pwrite(to.get(), bytes.data(), static_cast<size_t>(got), at) != got)) {
-      const Error error = failed(path(id), "copying");
-      ::unlinkat(directory_.get(), fresh.c_str(), 0);
-      return error;
-    }
+  Fault fault;
+  for (uint64_t at = 0; !fault;) {
+    const ssize_t got =
+        calls_->read(from.get(), bytes.data(), bytes.size(), static_cast<off_t>(at));
     if (got == 0) {
       break;
     }
-    at += got;
+    fault = got < 0 ? Fault::of_file(path(id), "copying")
+                    : write_all(to.get(), path(id), at,
+                                std::string_view(bytes).substr(0, static_cast<size_t>(got)));
+    at += static_cast<uint64_t>(std::max<ssize_t>(got, 0));
   }
-  if (flush_(to.get()) != 0 ||
-      ::renameat(directory_.get(), fresh.c_str(), directory_.get(), name.c_str()) != 0) {
-    return failed(path(id), "flushing");
+  if (!fault && (calls_->flush(to.get()) != 0 ||
+                 calls_->rename(directory_.get(), fresh.c_str(), name.c_str()) != 0)) {
+    fault = Fault::of_file(path(id), "flushing");
   }
-  return Ok{};
+  if (fault) {
+    calls_->remove(directory_.get(), fresh.c_str());
+  }
+  return fault;
 }
 
 void ResultFiles::remove(const JobId& id) {
-  ::unlinkat(directory_.get(), std::string(id.view()).c_str(), 0);
+  const std::string name(id.view());
+  calls_->remove(directory_.get(), name.c_str());
+  doubtful_.erase(name);
 }
 
-uint64_t ResultFiles::sweep(const std::function<bool(const JobId&)>& keep) {
-  uint64_t bytes = 0;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder_, error)) {
-    const auto id = parse_job_id(entry.path().filename().string());
-    if (id && keep(*id)) {
-      bytes += entry.file_size(error);
-    } else {
-      std::filesystem::remove(entry.path(), error);
+ResultFiles::Round ResultFiles::round() { return {*this, ::opendir(folder_.c_str())}; }
+
+bool ResultFiles::Round::look(size_t most, const std::function<bool(const JobId&)>& keep) {
+  for (size_t i = 0; i < most; ++i) {
+    // A folder that cannot be read is at its end.
+    const dirent* const entry = folder_ == nullptr ? nullptr : ::readdir(folder_.get());
+    if (entry == nullptr) {
+      return false;
+    }
+    const std::string name = entry->d_name;
+    const auto id = parse_job_id(name);
+    if (!id || !keep(*id)) {
+      files_->calls_->remove(files_->directory_.get(), name.c_str());
     }
   }
-  return bytes;
+  return true;
 }
 
 }  // namespace penstock::queue

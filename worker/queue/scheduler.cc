@@ -441,6 +441,13 @@ void Scheduler::requeue(Ticket& ticket, int64_t now_ns) {
   wait(ticket, now_ns);
 }
 
+void Scheduler::postpone(Ticket& ticket, int64_t until_ns) {
+  assert(ticket.state() == State::kRunning);
+  come_back(ticket);
+  unwatch(ticket);
+  timers_.set(ticket, std::min(ticket.deadline_ns_, until_ns));
+}
+
 // What ran is delayed.
 void Scheduler::come_back(Ticket& ticket) noexcept {
   stop_running(ticket);

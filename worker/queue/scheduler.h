@@ -271,6 +271,8 @@ class Scheduler {
   void set_apart(Ticket& ticket) noexcept { come_back(ticket); }
   // REQUIRES: it was set apart.
   void join_again(Ticket& ticket, int64_t now_ns) { wait(ticket, now_ns); }
+  // The same, but that it may be taken again from `until_ns` on.
+  void postpone(Ticket& ticket, int64_t until_ns);
 
   // Lets in what is due, ends back-offs that are over, ages, and appends the jobs whose deadline
   // has passed to `expired`; those are unknown on return, `was_running` in step with them.

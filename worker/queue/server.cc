@@ -60,6 +60,7 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
   if (!signals) {
     return signals.error();
   }
+  const EndOnStop end_on_stop(*signals);
   auto loop = EventLoop::create();
   if (!loop) {
     return loop.error();
@@ -68,7 +69,7 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
   if (!roles) {
     return roles.error();
   }
-  auto listener = Listener::open(config.socket, access);
+  auto listener = Listener::claim(config.socket);
   if (!listener) {
     return listener.error();
   }
@@ -82,9 +83,12 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
   }
   std::unique_ptr<Store> store;
   if (!config.state.empty()) {
-    auto opened = Store::open({.folder = config.state,
-                               .group = config.socket_group,
-                               .max_bytes = config.limits.max_state_bytes});
+    auto opened =
+        Store::open({.folder = config.state,
+                     .group = config.socket_group,
+                     .max_bytes = config.limits.max_state_bytes,
+                     .max_share_bytes = config.limits.max_share_bytes(),
+                     .reserve_bytes = static_cast<uint64_t>(config.limits.reserve_bytes)});
     if (!opened) {
       return opened.error();
     }
@@ -94,6 +98,12 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
       new Server(std::move(config), std::move(config_path), *std::move(loop), *std::move(listener),
                  *std::move(page), *std::move(metrics), *std::move(signals), std::move(store),
                  *std::move(roles)));
+  if (Status recovered = server->recover(); !recovered) {
+    return recovered.error();
+  }
+  if (Status listens = server->listener_.listen(access); !listens) {
+    return listens.error();
+  }
   for (const auto& [fd, watch] :
        {std::pair{server->listener_.fd(), &server->accept_watch_},
         {server->signals_.get(), &server->signal_watch_},
@@ -101,9 +111,6 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
     if (Status added = fd < 0 ? Ok{} : server->loop_.add(fd, EPOLLIN, watch); !added) {
       return added.error();
     }
-  }
-  if (Status recovered = server->recover(); !recovered) {
-    return recovered.error();
   }
   return server;
 }
@@ -137,6 +144,7 @@ Status Server::recover() {
   dispatcher_.on_callback_due = [this](const JobId& id, uint64_t share) {
     webhooks_->add({.id = id, .owner = share});
   };
+  doubt_clock();
   size_t jobs = 0;
   Status recovered = store_->recover(
       [&](JobRecord&& record) {
@@ -176,6 +184,31 @@ Status Server::recover_orders() {
                           ", as before this start");
   }
   return Ok{};
+}
+
+void Server::doubt_clock() {
+  clock_doubt_.emplace(store_->newest_ms(), dispatcher_.wall_ms(), wires_.now_ns());
+  dispatcher_.clock_doubted = clock_doubt_->holds(wires_.now_ns());
+  if (dispatcher_.clock_doubted) {
+    log(Level::kError, "the clock is " + std::to_string(std::abs(clock_doubt_->off_ms()) / 1000) +
+                           " s " + (clock_doubt_->off_ms() > 0 ? "ahead of" : "behind") +
+                           " the latest job on disk, and not synchronised: nothing expires by it "
+                           "until it is, for 10 minutes at most; deadlines begin anew");
+  }
+}
+
+// What goes by the time of day, once that is to be believed.
+void Server::sweep(int64_t now_ns) {
+  sweep_due_ns_ = now_ns + kSweepNs;
+  if (clock_doubt_ && clock_doubt_->holds(now_ns)) {
+    return;
+  }
+  if (clock_doubt_ && clock_doubt_->off_ms() < -ClockDoubt::kMostMs) {
+    store_->clamp_expiries(dispatcher_.keeping_ms());
+  }
+  clock_doubt_.reset();
+  dispatcher_.clock_doubted = false;
+  store_->sweep(dispatcher_.keeping_ms());
 }
 
 // What a webhook says of a job: its end, as its owner would see it.
@@ -268,8 +301,7 @@ void Server::turn() {
   }
   note_health(now_ns);
   if (store_ != nullptr && sweep_due_ns_ <= now_ns) {
-    sweep_due_ns_ = now_ns + kSweepNs;
-    store_->sweep(dispatcher_.keeping_ms());
+    sweep(now_ns);
   }
   if (webhooks_ != nullptr) {
     webhooks_->advance_to(now_ns, dispatcher_.wall_ms());
@@ -457,7 +489,7 @@ void Server::reload() {
   config_ = *std::move(fresh);
   orders_.reloaded(config_.digest);
   if (store_ != nullptr) {
-    store_->set_max_bytes(config_.limits.max_state_bytes);
+    store_->set_max_bytes(config_.limits.max_state_bytes, config_.limits.max_share_bytes());
   }
   most_callers_ = raise_descriptor_limit(config_.limits.max_connections);
   device_watch_.apply(config_);
@@ -534,6 +566,10 @@ void Server::publish_metrics(int64_t now_ns) {
     page.max_state_bytes = static_cast<uint64_t>(config_.limits.max_state_bytes);
     page.state_broken = store_->health() ? 0 : 1;
     page.write_errors = figures.write_errors;
+    page.state_disk_bytes = figures.disk_bytes;
+    page.unwritten_bytes = store_->pending_bytes();
+    page.lost_results = figures.lost_results;
+    page.damaged_rows = figures.damaged_rows;
     page.commits = figures.commits;
     page.commit_ns = figures.commit_ns;
     const Webhooks::Outcomes& outcomes = webhooks_->outcomes();

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "shared/base/event_loop.h"
@@ -15,6 +16,7 @@
 #include "shared/base/result.h"
 #include "worker/queue/awake_clock.h"
 #include "worker/queue/caller_session.h"
+#include "worker/queue/clock_doubt.h"
 #include "worker/queue/config.h"
 #include "worker/queue/connection.h"
 #include "worker/queue/device_watch.h"
@@ -81,6 +83,8 @@ class Server final : public CallerHost {
   void publish(int64_t now_ns);
   void publish_metrics(int64_t now_ns);
   void note_health(int64_t now_ns);
+  void doubt_clock();
+  void sweep(int64_t now_ns);
 
   std::string status_json() override;
   void on_caller_closed(CallerSession& session) override;
@@ -124,8 +128,9 @@ class Server final : public CallerHost {
   int64_t turned_ns_ = 0;  // the last turn's time
   int64_t heartbeat_due_ns_ = 0;
   int64_t sweep_due_ns_ = 0;
-  bool state_broken_ = false;  // as was last said in the log
-  uint64_t write_errors_ = 0;  // that were seen, the last of them at:
+  std::optional<ClockDoubt> clock_doubt_;  // until the time of day is believed
+  bool state_broken_ = false;              // as was last said in the log
+  uint64_t write_errors_ = 0;              // that were seen, the last of them at:
   int64_t write_error_ns_ = 0;
   int64_t metrics_due_ns_ = 0;
   int64_t accept_again_ns_ = INT64_MAX;  // accepting is paused until then

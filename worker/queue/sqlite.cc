@@ -80,8 +80,11 @@ std::string_view Statement::bytes(int column) {
 
 void Statement::bind(std::string_view bytes) {
   // A null pointer would bind NULL.
-  rc_ = sqlite3_bind_blob64(statement_.get(), ++bound_, bytes.data() == nullptr ? "" : bytes.data(),
-                            bytes.size(), SQLITE_STATIC);
+  bind_next([&] {
+    return sqlite3_bind_blob64(statement_.get(), bound_,
+                               bytes.data() == nullptr ? "" : bytes.data(), bytes.size(),
+                               SQLITE_STATIC);
+  });
 }
 
 }  // namespace penstock::queue

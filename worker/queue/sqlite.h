@@ -48,13 +48,23 @@ class Statement {
   struct Finalize {
     void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
   };
-  void bind(int64_t value) { rc_ = sqlite3_bind_int64(statement_.get(), ++bound_, value); }
+  // The first that fails is what step() tells; those after it are not tried.
+  template <typename Bind>
+  void bind_next(Bind&& bind) {
+    ++bound_;
+    rc_ = rc_ == SQLITE_OK ? bind() : rc_;
+  }
+  void bind(int64_t value) {
+    bind_next([&] { return sqlite3_bind_int64(statement_.get(), bound_, value); });
+  }
   void bind(uint64_t value) { bind(static_cast<int64_t>(value)); }
   void bind(int value) { bind(int64_t{value}); }
   void bind(uint32_t value) { bind(int64_t{value}); }
   void bind(std::string_view bytes);
   void bind(const std::string& bytes) { bind(std::string_view(bytes)); }
-  void bind(std::nullptr_t) { rc_ = sqlite3_bind_null(statement_.get(), ++bound_); }
+  void bind(std::nullptr_t) {
+    bind_next([&] { return sqlite3_bind_null(statement_.get(), bound_); });
+  }
 
   std::unique_ptr<sqlite3_stmt, Finalize> statement_;
   int bound_ = 0;

@@ -6,6 +6,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -68,10 +69,30 @@ Result<limit::Secret> load_secret(const std::string& path, int directory) {
   return file.secret;
 }
 
+// Of this start of the machine.
+std::string boot_id() {
+  char id[64] = {};
+  const Fd file(::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
+  const ssize_t n = file.valid() ? ::read(file.get(), id, sizeof id) : 0;
+  return {id, static_cast<size_t>(std::max<ssize_t>(n, 0))};
+}
+
+constexpr char kUnclean[] = "unclean";
+
+// Its mark is there, and is not of this boot.
+bool was_left_open(FileCalls& calls, int directory) {
+  const Fd mark(calls.open(directory, kUnclean, O_RDONLY, 0));
+  char id[64] = {};
+  const ssize_t n = mark.valid() ? calls.read(mark.get(), id, sizeof id, 0) : 0;
+  return mark.valid() && (n <= 0 || std::string_view(id, static_cast<size_t>(n)) != boot_id());
+}
+
 }  // namespace
 
-Result<StateFolder> StateFolder::open(const std::string& path, const std::string& group) {
+Result<StateFolder> StateFolder::open(const std::string& path, const std::string& group,
+                                      FileCalls& calls) {
   StateFolder folder;
+  folder.calls = &calls;
   if (!group.empty()) {
     const struct group* const found = ::getgrnam(group.c_str());
     if (found == nullptr) {
@@ -85,7 +106,8 @@ Result<StateFolder> StateFolder::open(const std::string& path, const std::string
   if (!anew && errno != EEXIST) {
     return failed(path, "mkdir");
   }
-  const Fd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  folder.directory.reset(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const Fd& directory = folder.directory;
   if (!directory.valid() || (anew && ::fchmod(directory.get(), kFolderMode) != 0)) {
     return failed(path, "open");
   }
@@ -110,13 +132,29 @@ Result<StateFolder> StateFolder::open(const std::string& path, const std::string
     return secret.error();
   }
   folder.secret = *secret;
+  folder.unclean = was_left_open(calls, directory.get());
   return folder;
 }
 
+void StateFolder::note_open() const {
+  const std::string id = boot_id();
+  const Fd mark(calls->open(directory.get(), kUnclean, O_WRONLY | O_CREAT | O_TRUNC, 0600));
+  if (mark.valid()) {
+    calls->write(mark.get(), id.data(), id.size(), 0);
+    calls->flush(mark.get());
+  }
+}
+
+void StateFolder::note_closed() const { calls->remove(directory.get(), kUnclean); }
+
 Status StateFolder::flush() const {
-  const Fd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!directory.valid() || ::fsync(directory.get()) != 0) {
+  const std::string parent = std::filesystem::path(path).parent_path().string();
+  const Fd above(::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (calls->flush_folder(directory.get()) != 0) {
     return failed(path, "flushing it");
+  }
+  if (above.valid() && calls->flush_folder(above.get()) != 0) {
+    return failed(parent, "flushing it");
   }
   return Ok{};
 }

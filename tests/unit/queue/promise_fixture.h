@@ -6,6 +6,7 @@
 #include <deque>
 #include <filesystem>
 
+#include "fault_files.h"
 #include "session_fixture.h"
 
 namespace penstock::queue {
@@ -19,7 +20,7 @@ class PromiseTest : public SessionTest {
   }
 
   void open() {
-    auto opened = Store::open({.folder = folder_ + "/state"});
+    auto opened = Store::open({.folder = folder_ + "/state", .files = &files_});
     ASSERT_TRUE(opened) << opened.error().message;
     store_ = *std::move(opened);
     dispatcher_.use(*store_);
@@ -155,9 +156,8 @@ class PromiseTest : public SessionTest {
     device.send_bytes(chunk);
     turn();
   }
-  // The job is done, but where its result would lie, a folder is in the way. Its number.
-  uint64_t end_beyond_writing(Peer& device, const std::string& id) {
-    std::filesystem::create_directory(store_->result_path(*parse_job_id(id)));
+  // The job is done, and its result is large. Its number.
+  uint64_t end_with_a_file(Peer& device) {
     const uint64_t number = take(device);
     device.send(number, wire::Head{.status = 200, .content_type = "text/plain"});
     say(device, number, std::string(2 * Store::kInlineBytes, 'x'));
@@ -167,6 +167,7 @@ class PromiseTest : public SessionTest {
   }
 
   std::string folder_ = std::filesystem::temp_directory_path() / ("promise." + random_name());
+  FaultFiles files_;
   std::unique_ptr<Store> store_;
   std::deque<std::string> paths_;  // that questions point into
 

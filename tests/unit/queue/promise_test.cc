@@ -432,7 +432,8 @@ TEST_F(PromiseTest, AJobWhoseEndCannotBeWrittenIsNotOverInAnyEndpoint) {
   Peer peer = caller();
   Peer device = worker(1);
   const std::string id = promised(peer, 1);
-  end_beyond_writing(device, id);
+  files_.fail(FaultFiles::Call::kOpen, EMFILE);
+  end_with_a_file(device);
   peer.send(2, get("/" + id));
   const Reply job = wait_for_reply(peer, 2);
   EXPECT_NE(job.body.find("\"processing\""), std::string::npos) << job.body;
@@ -445,7 +446,7 @@ TEST_F(PromiseTest, AJobWhoseEndCannotBeWrittenIsNotOverInAnyEndpoint) {
   const Reply events = wait_for_reply(peer, 5);
   EXPECT_TRUE(events.body.starts_with("retry: ")) << events.body;
   EXPECT_FALSE(events.done);
-  std::filesystem::remove(store_->result_path(*parse_job_id(id)));
+  files_.heal();
   settle();
   EXPECT_NE(reply(peer, 5).body.find("event: completed"), std::string::npos);
 }
@@ -453,8 +454,9 @@ TEST_F(PromiseTest, AJobWhoseEndCannotBeWrittenIsNotOverInAnyEndpoint) {
 TEST_F(PromiseTest, WhileNothingCanBeWrittenNoAnswerIsPromisedToBeKept) {
   Peer peer = caller();
   Peer device = worker(3);
-  const std::string id = promised(peer, 1);
-  const uint64_t number = end_beyond_writing(device, id);
+  promised(peer, 1);
+  files_.fail(FaultFiles::Call::kWrite, ENOSPC);
+  const uint64_t number = end_with_a_file(device);
   while (store_->health()) {
     std::this_thread::yield();
   }
@@ -465,7 +467,7 @@ TEST_F(PromiseTest, WhileNothingCanBeWrittenNoAnswerIsPromisedToBeKept) {
   peer.send(3, post());
   turn();
   EXPECT_EQ(take(device), number + 1) << "who only waits needs no disk";
-  std::filesystem::remove(store_->result_path(*parse_job_id(id)));
+  files_.heal();
   settle();
   peer.send(4, keyed(post()));
   settle();

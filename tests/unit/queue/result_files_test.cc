@@ -3,31 +3,20 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
-#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 
+#include "fault_files.h"
+
 namespace penstock::queue {
 namespace {
 
-int failures = 0;
-
-int flush(int file) {
-  if (failures > 0) {
-    --failures;
-    errno = EIO;
-    return -1;
-  }
-  return ::fdatasync(file);
-}
+using Call = FaultFiles::Call;
 
 class ResultFilesTest : public testing::Test {
  protected:
-  ~ResultFilesTest() override {
-    failures = 0;
-    std::filesystem::remove_all(folder_);
-  }
+  ~ResultFilesTest() override { std::filesystem::remove_all(folder_); }
   static std::string make_folder() {
     std::string name = std::filesystem::temp_directory_path() / "results.XXXXXX";
     return ::mkdtemp(name.data());
@@ -45,33 +34,76 @@ class ResultFilesTest : public testing::Test {
 
   const std::string folder_ = make_folder();
   const JobId id_ = JobIdMaker().make(1'763'780'000'000);
-  ResultFiles files_ = *ResultFiles::open(folder_, static_cast<gid_t>(-1), flush);
+  FaultFiles calls_;
+  ResultFiles files_ = *ResultFiles::open(folder_, static_cast<gid_t>(-1), calls_);
 };
 
 TEST_F(ResultFilesTest, AFileWhoseFlushFailedIsCopiedToAnother) {
-  ASSERT_TRUE(files_.write(id_, 0, "begun by one attempt, "));
-  ASSERT_TRUE(files_.write(id_, 22, "ended"));
+  ASSERT_FALSE(files_.write(id_, 0, "begun by one attempt, "));
+  ASSERT_FALSE(files_.write(id_, 22, "ended"));
   const ino_t before = inode();
-  failures = 1;
-  EXPECT_TRUE(files_.seal(id_, 27));
+  calls_.fail(Call::kFlush, EIO, 1);
+  EXPECT_FALSE(files_.seal(id_, 27));
   EXPECT_NE(inode(), before) << "what the flush has dropped of it is not told by another flush";
   EXPECT_EQ(content(), "begun by one attempt, ended");
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
 }
 
 TEST_F(ResultFilesTest, IfTheCopyFailsTooItIsCopiedTheNextTime) {
-  ASSERT_TRUE(files_.write(id_, 0, "all"));
+  ASSERT_FALSE(files_.write(id_, 0, "all"));
   const ino_t before = inode();
-  failures = 2;
-  const Status sealed = files_.seal(id_, 3);
-  ASSERT_FALSE(sealed);
-  EXPECT_NE(sealed.error().message.find("flushing failed"), std::string::npos);
-  EXPECT_TRUE(files_.seal(id_, 3));
+  calls_.fail(Call::kFlush, EIO, 2);
+  const Fault fault = files_.seal(id_, 3);
+  ASSERT_TRUE(fault);
+  EXPECT_NE(fault.what.find("flushing failed"), std::string::npos);
+  EXPECT_FALSE(files_.seal(id_, 3));
   EXPECT_NE(inode(), before);
   EXPECT_EQ(content(), "all");
   const ino_t copied = inode();
-  EXPECT_TRUE(files_.seal(id_, 3));
+  EXPECT_FALSE(files_.seal(id_, 3));
   EXPECT_EQ(inode(), copied) << "once is enough";
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
+}
+
+TEST_F(ResultFilesTest, AFileThatIsGoneIsNotMadeAnewInTheMiddle) {
+  ASSERT_FALSE(files_.write(id_, 0, "begun"));
+  std::filesystem::remove(files_.path(id_));
+  EXPECT_EQ(files_.write(id_, 5, "ended").kind, Fault::Kind::kGone);
+  EXPECT_FALSE(std::filesystem::exists(files_.path(id_)));
+}
+
+TEST_F(ResultFilesTest, AFileThatWasCutOffIsNotMadeUpByZeros) {
+  ASSERT_FALSE(files_.write(id_, 0, "begun"));
+  std::filesystem::resize_file(files_.path(id_), 2);
+  const Fault fault = files_.write(id_, 5, "ended");
+  EXPECT_EQ(fault.kind, Fault::Kind::kGone);
+  EXPECT_TRUE(fault.own);
+  EXPECT_EQ(content(), "be");
+}
+
+TEST_F(ResultFilesTest, AFullDiskIsNoFaultOfTheFile) {
+  calls_.fail(Call::kWrite, ENOSPC);
+  const Fault fault = files_.write(id_, 0, "begun");
+  EXPECT_EQ(fault.kind, Fault::Kind::kNoSpace);
+  EXPECT_FALSE(fault.own);
+}
+
+TEST_F(ResultFilesTest, ARoundKeepsWhatIsWantedSomeAtATime) {
+  JobIdMaker ids;
+  std::vector<JobId> made;
+  for (int i = 0; i < 5; ++i) {
+    made.push_back(ids.make(1'763'780'000'000));
+    ASSERT_FALSE(files_.write(made.back(), 0, "x"));
+  }
+  std::ofstream(folder_ + "/stray.new") << "x";
+  auto round = files_.round();
+  int looks = 1;
+  while (round.look(2, [&](const JobId& id) { return id == made[2]; })) {
+    ++looks;
+  }
+  EXPECT_GE(looks, 3);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
+  EXPECT_TRUE(std::filesystem::exists(files_.path(made[2])));
 }
 
 }  // namespace

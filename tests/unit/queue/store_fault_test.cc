@@ -46,7 +46,7 @@ class StoreFaultTest : public StoreFixture, public testing::WithParamInterface<F
     for (int i = 0; i < 4; ++i) {
       const std::string text = i == 3 ? std::string(80'000, 'r') : "result " + std::to_string(i);
       const JobId id = ids[static_cast<size_t>(i)];
-      store_->finish(end(id), 0, text, [&story, id, text] {
+      store_->finish(end(id), 0, text, [&story, id, text](const JobEnd&) {
         if (std::find(story.promised.begin(), story.promised.end(), id) != story.promised.end()) {
           story.ended[std::string(id.view())] = text;  // one that was refused has no end
         }
@@ -151,7 +151,7 @@ TEST_F(StoreFaultTest, WhatAFlushHasDroppedIsWrittenAgainBeforeItIsTold) {
   ASSERT_EQ(promise(sent), Store::Promise::kStored);
   FaultVfs::instance().arm(Fault::kDrop, 0, true);
   bool told = false;
-  store_->finish(end(sent.id), 0, "result", [&] { told = true; });
+  store_->finish(end(sent.id), 0, "result", [&](const JobEnd&) { told = true; });
   settle();
   ASSERT_TRUE(told);
   EXPECT_TRUE(FaultVfs::instance().happened());
@@ -176,7 +176,7 @@ TEST_F(StoreFaultTest, ALogThatNobodyKnowsToBeOnDiskIsNotMovedIntoTheDatabase) {
   constexpr int kTries = 4;  // the flush, writing it again, and that twice as the store stops
   FaultVfs::instance().arm(Fault::kDrop, 0, true, kTries);
   bool told = false;
-  store_->finish(end(sent.id), 0, "result", [&] { told = true; });
+  store_->finish(end(sent.id), 0, "result", [&](const JobEnd&) { told = true; });
   while (store_->figures().write_errors < 2) {
     std::this_thread::yield();
   }
@@ -234,7 +234,7 @@ TEST_F(StoreFaultTest, AnEndThatCannotBeWrittenIsTriedUntilItCan) {
   promise(sent);
   FaultVfs::instance().arm(Fault::kFail, 0);
   bool told = false;
-  store_->finish(end(sent.id), 0, "result", [&] { told = true; });
+  store_->finish(end(sent.id), 0, "result", [&](const JobEnd&) { told = true; });
   settle();
   EXPECT_TRUE(told);
   EXPECT_EQ(result(sent.id), "result");
@@ -246,13 +246,13 @@ TEST_F(StoreFaultTest, AListThatWasReadBesideAWriteThatFailedNamesEachJobOnce) {
   const JobRecord sent = job();
   promise(sent);
   FaultVfs::instance().arm(Fault::kFail, 0);
-  store_->finish(end(sent.id), 0, "result", [] {});
+  store_->finish(end(sent.id), 0, "result", [](const JobEnd&) {});
   while (store_->health()) {
     std::this_thread::yield();
   }
   FaultVfs::instance().arm(Fault::kFail, 0);
   std::optional<size_t> listed;
-  store_->list({}, [&](const std::vector<JobRecord>& jobs) { listed = jobs.size(); });
+  store_->list({}, [&](const Store::Page& page) { listed = page.jobs.size(); });
   while (!listed) {
     pollfd ready{store_->event_fd(), POLLIN, 0};
     ASSERT_EQ(::poll(&ready, 1, 10'000), 1) << "the store says nothing";

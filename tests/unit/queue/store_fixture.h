@@ -69,6 +69,7 @@ class StoreFixture : public testing::Test {
     JobRecord job;
     job.id = ids_.make(kNowMs);
     job.owner = {std::hash<std::string>()(owner), 1};
+    job.share = job.owner;
     job.queue = "default";
     job.model = "demo";
     job.jobs_path = "/jobs";
@@ -92,7 +93,7 @@ class StoreFixture : public testing::Test {
     return end;
   }
   void finish(const JobEnd& end, const std::string& result, uint64_t offset = 0) {
-    store_->finish(end, offset, result, [] {});
+    store_->finish(end, offset, result, [](const JobEnd&) {});
     settle();
   }
   std::optional<JobRecord> find(const JobId& id) {
@@ -119,10 +120,11 @@ class StoreFixture : public testing::Test {
   }
   std::vector<std::string> list(const Store::Query& query) {
     std::vector<std::string> ids;
-    store_->list(query, [&](const std::vector<JobRecord>& jobs) {
-      for (const JobRecord& each : jobs) {
+    store_->list(query, [&](Store::Page page) {
+      for (const JobRecord& each : page.jobs) {
         ids.emplace_back(each.id.view());
       }
+      page_ = std::move(page);
     });
     settle();
     return ids;
@@ -132,6 +134,7 @@ class StoreFixture : public testing::Test {
   Store::Options options_;
   JobIdMaker ids_;
   std::vector<std::string> gone_urls_;
+  Store::Page page_;  // that list() has seen last
   std::unique_ptr<Store> store_;
 };
 

@@ -131,7 +131,7 @@ TEST_F(StoreTest, WhatHasExpiredIsGoneAfterOneSweepHoweverMuchItIs) {
   for (int i = 0; i < 1000; ++i) {
     const JobRecord sent = job();
     store_->promise(sent, "SUBMIT", [](Store::Promise) {});
-    store_->finish(end(sent.id), 0, "result", [] {});
+    store_->finish(end(sent.id), 0, "result", [](const JobEnd&) {});
   }
   const JobRecord later = job();
   promise(later);
@@ -203,6 +203,7 @@ TEST_F(StoreTest, FilesThatNoJobTellsOfAreRemovedAtTheStart) {
   const std::string path = store_->result_path(sent.id);
   EXPECT_TRUE(std::filesystem::exists(path));
   reopen();
+  settle();
   EXPECT_FALSE(std::filesystem::exists(path));
 }
 
@@ -236,7 +237,7 @@ TEST_F(StoreTest, AnAnswerThatWasWaitedForIsKeptForItsKey) {
   kept.key = {1, 2};
   kept.end = end(kept.id);
   kept.status = JobStatus::kCompleted;
-  store_->keep(kept, 0, "the answer", [] {});
+  store_->keep(kept, 0, "the answer", [](const JobEnd&) {});
   settle();
   EXPECT_TRUE(reopen().empty());
   EXPECT_EQ(result(kept.id), "the answer");
@@ -290,6 +291,8 @@ TEST_F(StoreTest, AListIsOfOneOwnerNewestFirst) {
   for (int i = 0; i < 5; ++i) {
     const JobRecord mine = job("alice");
     promise(mine);
+    finish(end(mine.id), "");
+    promise(job("alice"));  // the living are known without it
     promise(job("bob"));
     alices.insert(alices.begin(), std::string(mine.id.view()));
   }
@@ -301,10 +304,10 @@ TEST_F(StoreTest, AListIsOfOneOwnerNewestFirst) {
   query.before = parse_job_id(page.back());
   EXPECT_EQ(list(query), std::vector(alices.begin() + 3, alices.end()));
   query.before.reset();
-  query.statuses = 1U << static_cast<uint32_t>(JobStatus::kCompleted);
+  query.statuses = 1U << static_cast<uint32_t>(JobStatus::kFailed);
   EXPECT_TRUE(list(query).empty());
   Store::Query everybody;
-  EXPECT_EQ(list(everybody).size(), 10U);
+  EXPECT_EQ(list(everybody).size(), 15U);
   everybody.queue = "other";
   EXPECT_TRUE(list(everybody).empty());
 }
@@ -488,6 +491,7 @@ class ListTest : public StoreTest {
     ids_of_[owner].emplace_back(job.id.view());
     std::sort(ids_of_[owner].rbegin(), ids_of_[owner].rend());
     store_->promise(job, "SUBMIT", [](Store::Promise) {});
+    store_->finish(end(job.id), 0, "", [](const JobEnd&) {});
   }
   // Page by page.
   std::vector<std::string> all_of(int owner) {
@@ -547,14 +551,14 @@ TEST_F(ListTest, WhatIsDroppedIsListedNoMore) {
   promise_all();
   for (auto& ids : ids_of_) {
     for (const std::string& id : ids) {
-      store_->finish(end(*parse_job_id(id)), 0, "", [] {});
       store_->drop(*parse_job_id(id), [](bool) {});
     }
     settle();
     ids.clear();
   }
   expect_all();
-  EXPECT_EQ(execute("SELECT count(*) FROM owned"), "0");
+  EXPECT_EQ(execute("SELECT count(*) FROM ended"), "0");
+  EXPECT_EQ(execute("SELECT count(*) FROM recently_ended"), "0");
 }
 
 TEST_F(ListTest, ADatabaseOfTheFirstSchemaIsMigrated) {
@@ -566,13 +570,12 @@ TEST_F(ListTest, ADatabaseOfTheFirstSchemaIsMigrated) {
   execute(
       "DROP INDEX deliveries_due; DROP INDEX deliveries_whose; DROP TABLE gone_urls;"
       "ALTER TABLE deliveries DROP COLUMN whose;"
-      "DROP TABLE owned; DROP TABLE owned_up_to; CREATE INDEX jobs_owner ON jobs(owner);"
-      "ALTER TABLE jobs DROP COLUMN share;"
+      "DROP TABLE ended; DROP TABLE recently_ended; DROP INDEX jobs_live;"
+      "CREATE INDEX jobs_owner ON jobs(owner); ALTER TABLE jobs DROP COLUMN share;"
       "PRAGMA user_version=1");
-  const auto jobs = reopen();
-  EXPECT_EQ(jobs.size(), static_cast<size_t>(kJobs));
-  EXPECT_TRUE(std::all_of(jobs.begin(), jobs.end(),
-                          [](const JobRecord& job) { return job.share == job.owner; }));
+  reopen();
+  const auto migrated = find(*parse_job_id(ids_of_[0].front()));
+  EXPECT_TRUE(migrated && migrated->share == migrated->owner);
   expect_all();
   EXPECT_EQ(due({.owner = told.owner.lo, .until_ms = INT64_MAX}).due.size(), 1U);
   promise_all();
@@ -607,7 +610,7 @@ TEST_F(StoreTest, ANewerSchemaIsAnErrorAndIsLeftAlone) {
   EXPECT_TRUE(std::filesystem::exists(path));
 }
 
-TEST_F(StoreTest, ADamagedRowIsPassedOver) {
+TEST_F(StoreTest, ADamagedRowHasFailedAndIsNobodys) {
   const JobRecord good = job();
   promise(good);
   const JobRecord bad = job();
@@ -620,9 +623,13 @@ TEST_F(StoreTest, ADamagedRowIsPassedOver) {
   sqlite3_exec(database, sql.c_str(), nullptr, nullptr, nullptr);
   sqlite3_close(database);
   const auto jobs = reopen();
-  ASSERT_LE(jobs.size(), 1U);
+  settle();
+  ASSERT_EQ(jobs.size(), 1U);
   EXPECT_TRUE(find(good.id));
-  EXPECT_FALSE(find(bad.id));
+  const auto found = find(bad.id);
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->status, JobStatus::kFailed);
+  EXPECT_EQ(found->owner, limit::Hash128{});
 }
 
 TEST_F(StoreTest, ADamagedSecretIsAnErrorThatSaysWhatLosingItMeans) {
