@@ -209,7 +209,7 @@ class Nginx:
 
     def reload(self):
         """HUP, and until every worker is a new one."""
-        old = set(self.workers())
+        old = set(until(self.workers, "Nginx, which listens before it has workers, has some"))
         self.process.signal(signal.SIGHUP)
         until(lambda: self.workers() and not old & set(self.workers()), "Nginx has only new workers after HUP")
 
