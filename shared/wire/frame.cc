@@ -12,7 +12,8 @@ const char* decode_header(const char* bytes, const Limits& limits, FrameHeader& 
   }
   const auto type = static_cast<FrameType>(type_and_zero);
   header = {length, type, load_le<uint64_t>(bytes + 8)};
-  if (length > (type == FrameType::kSubmit ? limits.submit_bytes : limits.other_bytes)) {
+  const bool holds_body = type == FrameType::kSubmit || type == FrameType::kCheck;
+  if (length > (holds_body ? limits.submit_bytes : limits.other_bytes)) {
     return kOverLimit;
   }
   return nullptr;

@@ -36,6 +36,8 @@ enum class FrameType : uint8_t {
   kDevices = 19,
   kClaim = 20,
   kGrant = 21,
+  kCheck = 22,
+  kChecked = 23,
   kWindow = 24,
   kSettled = 25,
 };
@@ -46,7 +48,7 @@ constexpr uint64_t kFirstWindowBytes = 1U << 20;
 
 // The largest payloads a reader accepts, in bytes.
 struct Limits {
-  uint32_t submit_bytes = (32U << 20) + (64U << 10);
+  uint32_t submit_bytes = (32U << 20) + (64U << 10);  // of SUBMIT and CHECK
   uint32_t other_bytes = 1U << 20;
 };
 

@@ -20,6 +20,10 @@ namespace penstock::wire {
 // kWatch: the process that watches the devices.
 enum class Role : uint64_t { kCaller = 1, kWorker = 2, kTool = 3, kEdge = 4, kWatch = 5 };
 
+// Which requests a worker's engine may refuse as they stand, and is to be shown by CHECK: those to
+// any path, or to .../completions alone.
+enum class Checking : uint64_t { kNone = 0, kAll = 1, kCompletions = 2 };
+
 struct Hello {
   static constexpr FrameType kType = FrameType::kHello;
   uint64_t version = 0;    // must be kVersion
@@ -27,9 +31,10 @@ struct Hello {
   std::string_view name;   // worker: as in penstock.yaml
   std::string_view model;  // worker: the model it serves
   uint64_t slots = 0;      // worker: jobs it runs at once
+  uint64_t checks = 0;     // worker: Checking
   template <typename V>
   void visit(V&& v) {
-    v(1, version), v(2, role), v(3, name), v(4, model), v(5, slots);
+    v(1, version), v(2, role), v(3, name), v(4, model), v(5, slots), v(84, checks);
   }
 };
 
@@ -192,6 +197,19 @@ struct Failed {
   void visit(V&& v) {
     v(19, status), v(25, code), v(26, message), v(27, param), v(28, retry_after_s);
     v(29, retryable), v(46, headers);
+  }
+};
+
+// What the engine has against a request that it was shown by CHECK (whose fields are SUBMIT's).
+struct Checked {
+  static constexpr FrameType kType = FrameType::kChecked;
+  uint64_t status = 0;  // HTTP status, 4xx; 0: nothing
+  std::string_view code;
+  std::string_view message;
+  std::string_view param;
+  template <typename V>
+  void visit(V&& v) {
+    v(19, status), v(25, code), v(26, message), v(27, param);
   }
 };
 

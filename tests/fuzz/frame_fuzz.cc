@@ -49,6 +49,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     round_trip<Progress>(payload);
     round_trip<Done>(payload);
     round_trip<Failed>(payload);
+    round_trip<Checked>(payload);
     round_trip<Take>(payload);
     round_trip<Claim>(payload);
     round_trip<Grant>(payload);

@@ -87,3 +87,17 @@ def test_simulate_reads_as_the_others_do(penstock):
     assert service.complete(model="easy", max_token=3).status == 200
     assert service.complete(top_k=5, min_p=0.1, stop_token_ids=[1]).status == 200
     assert service.complete(logprobs=0).json()["choices"][0]["logprobs"]["token_logprobs"] == [0, 0, 0, 0]
+
+
+def test_what_is_wrong_by_itself_is_not_promised(penstock):
+    service = penstock(http="penstock_zone edge 1m; penstock_tier free { rate 1000r/s; }", workers=[llama()], yaml="state: state\n", server="""
+        penstock_owner $http_authorization;
+        location /v1/ { penstock_limit zone=edge key=$http_authorization tier=free; penstock_pass gpu; }
+        location /jobs { penstock_jobs gpu; }""")
+    alice = {"Authorization": "Bearer alice", "Prefer": "respond-async"}
+    for more in [{"n": 2}, {"max_token": 3}, {"prompt": "x" * 100_000}]:
+        for headers in [{}, {"Idempotency-Key": '"k"'}, {"Penstock-Delay": "3600"}]:
+            answer = service.complete(headers={**alice, **headers}, **{**BODY, **more})
+            assert answer.status == 400, answer.body
+    assert service.request("GET", "/jobs", alice).json()["data"] == []
+    assert service.complete(headers=alice, **BODY).status == 202

@@ -116,6 +116,9 @@ class Engine {
   // there is room) or dropped (the caller left); it outlives the request's views.
   virtual std::variant<std::unique_ptr<Plan>, Failure> admit(const Request& request) = 0;
 
+  // Whether admit() refuses nothing but completions (POST .../completions).
+  virtual bool judges_completions_only() const { return false; }
+
   // REQUIRES: plan came from this engine's admit(); `job` is not running; fewer than `slots` run.
   virtual void start(JobNumber job, std::unique_ptr<Plan> plan) = 0;
 

@@ -44,6 +44,9 @@ Pool::Turn Pool::turn(int64_t now_ns) {
   if (const char* rule = read_frames(); rule != nullptr) {
     return refused(rule);
   }
+  if (std::exchange(checked_, false) && !running_.empty() && !link_.flush()) {
+    return gone();  // whoever asked does not wait for the step
+  }
   if (start_waiting() || std::exchange(resumed_, false)) {
     step_due_ns_ = now_ns;
   }
@@ -79,6 +82,8 @@ const char* Pool::on_frame(const wire::Frame& frame) {
   switch (frame.header.type) {
     case wire::FrameType::kSubmit:
       return on_submit(frame);
+    case wire::FrameType::kCheck:
+      return on_check(frame);
     case wire::FrameType::kCancel:
       on_cancel(frame.header.id);
       return nullptr;
@@ -125,19 +130,44 @@ const char* Pool::on_submit(const wire::Frame& frame) {
   return nullptr;
 }
 
-void Pool::admit(JobNumber job, const wire::Submit& submit) {
+// Why the request is refused as it stands is for its sender; what may pass is not said.
+const char* Pool::on_check(const wire::Frame& frame) {
+  wire::Submit submit;
+  if (const char* rule = wire::parse(frame.payload, submit); rule != nullptr) {
+    return rule;
+  }
+  const auto verdict = judge(submit);
+  wire::Checked checked;
+  const auto* failure = std::get_if<Failure>(&verdict);
+  if (failure != nullptr && !failure->retryable && failure->status < 500) {
+    checked = {.status = static_cast<uint64_t>(failure->status),
+               .code = failure->code,
+               .message = failure->message,
+               .param = failure->param};
+  }
+  wire::append(link_.out(), frame.header.id, checked);
+  checked_ = true;
+  return nullptr;
+}
+
+std::variant<std::unique_ptr<Plan>, Failure> Pool::judge(const wire::Submit& submit) {
   auto verdict = engine_->admit(request_of(submit));
+  if (const auto* plan = std::get_if<std::unique_ptr<Plan>>(&verdict);
+      plan != nullptr && options_.memory_bytes > 0 &&
+      (*plan)->memory_bytes > options_.memory_bytes) {
+    return too_big((*plan)->memory_bytes, options_.memory_bytes);
+  }
+  return verdict;
+}
+
+void Pool::admit(JobNumber job, const wire::Submit& submit) {
+  auto verdict = judge(submit);
   if (const auto* failure = std::get_if<Failure>(&verdict)) {
     sink_.refuse(job, *failure);
     ++owed_;
     return;
   }
   auto plan = std::get<std::unique_ptr<Plan>>(std::move(verdict));
-  if (options_.memory_bytes > 0 && plan->memory_bytes > options_.memory_bytes) {
-    sink_.refuse(job, too_big(plan->memory_bytes, options_.memory_bytes));
-    ++owed_;
-    return;
-  }
   const bool asks = options_.claims_memory && plan->memory_bytes > 0;
   if (asks) {
     wire::append(link_.out(), job, wire::Claim{static_cast<uint64_t>(plan->memory_bytes)});
@@ -245,9 +275,13 @@ void Pool::forget(JobNumber job) {
 void Pool::report(int64_t now_ns) {
   std::string& out = link_.out();
   if (!greeted_) {
-    wire::append(out, 0,
-                 wire::Hello{wire::kVersion, static_cast<uint64_t>(wire::Role::kWorker),
-                             options_.name, options_.model, options_.slots});
+    // A job's plan may also be too big for the budget, whatever it asks.
+    const bool few = engine_->judges_completions_only() && options_.memory_bytes == 0;
+    const auto checking = few ? wire::Checking::kCompletions : wire::Checking::kAll;
+    wire::append(
+        out, 0,
+        wire::Hello{wire::kVersion, static_cast<uint64_t>(wire::Role::kWorker), options_.name,
+                    options_.model, options_.slots, static_cast<uint64_t>(checking)});
     greeted_ = true;
   }
   if ((owed_ > 0 || owed_bytes_ > 0) && !silent_) {

@@ -13,6 +13,8 @@
 // order they came: a small one does not overtake a big one, so the big one's wait is bounded. Where
 // the device is shared, penstockd sees to that (CLAIM, GRANT).
 //
+// CHECK is answered at once, before the engine's step: it takes no slot, and nobody waits for it.
+//
 // One thread, no clock: main calls turn(now) whenever the socket is ready or `wake_ns` has come. A
 // turn reads what penstockd sent, lets the engine make one step, and sends everything that came of
 // it, with the credit it freed, in one write.
@@ -23,6 +25,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <variant>
 
 #include "shared/base/clock.h"
 #include "shared/wire/messages.h"
@@ -82,7 +85,9 @@ class Pool {
   const char* read_frames();
   const char* on_frame(const wire::Frame& frame);
   const char* on_submit(const wire::Frame& frame);
+  const char* on_check(const wire::Frame& frame);
 
+  std::variant<std::unique_ptr<Plan>, Failure> judge(const wire::Submit& submit);
   void admit(JobNumber job, const wire::Submit& submit);
   void on_cancel(JobNumber job);
   void on_grant(JobNumber job, uint64_t bytes);
@@ -117,6 +122,7 @@ class Pool {
   wire::Heartbeat heartbeat_;
   bool resumed_ = false;  // some job, since the last step
   bool greeted_ = false;
+  bool checked_ = false;  // a CHECK was answered in this turn
   bool draining_ = false;
   bool silent_ = false;   // penstockd would take credit for room
   std::string farewell_;  // penstockd's GOODBYE

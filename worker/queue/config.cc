@@ -396,6 +396,8 @@ LimitsConfig read_limits(const YAML::Node& node, Complaints& complaints) {
   section.size("max_unwritten", limits.max_unwritten_bytes, int64_t{1} << 20, int64_t{1} << 46);
   section.size("reserve", limits.reserve_bytes, 0, int64_t{1} << 40);
   section.duration("keep_dead", limits.keep_dead_ns, kNsPerSec);
+  section.duration("check_timeout", limits.check_timeout_ns, 0);
+  section.size("max_checking", limits.max_checking_bytes, 0, int64_t{1} << 40);
   section.done();
   return limits;
 }

@@ -78,6 +78,8 @@ struct LimitsConfig {
   int64_t max_result_bytes = int64_t{1} << 30;       // of a promised job; past it the job fails
   int64_t max_unwritten_bytes = int64_t{256} << 20;  // of results that wait for the disk
   int64_t reserve_bytes = int64_t{64} << 20;         // on disk, kept for ends
+  int64_t check_timeout_ns = 500 * kNsPerMs;       // a promise waits that long for CHECKED; 0: none
+  int64_t max_checking_bytes = int64_t{64} << 20;  // of requests that are being checked
   bool operator==(const LimitsConfig&) const = default;
 
   int64_t max_share_bytes() const {

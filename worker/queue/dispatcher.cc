@@ -19,6 +19,7 @@ Dispatcher::Dispatcher(Wires& wires, int64_t (*wall_clock)())
     : wires_(wires),
       wall_ms_(wall_clock),
       audience_(wires, scheduler_, wall_clock),
+      checks_(wires),
       edges_([this](const auto& hold) {
         jobs_.each([&](const Job& job) {
           if (job.more != nullptr && !job.more->receipt.empty() && !job.ending &&
@@ -60,6 +61,7 @@ void Dispatcher::apply(const Config& config) {
   roster_.assign(config, scheduler_);
   limits_ = config.limits;
   audience_.set_limits(limits_);
+  checks_.set_limits(limits_.check_timeout_ns, limits_.max_checking_bytes);
   wires_.limits().submit_bytes = static_cast<uint32_t>(limits_.max_body_bytes + (64 << 10));
   fail_unserved();
   const auto gone = [this](const Scheduler::Lane& lane) {
@@ -388,6 +390,7 @@ void Dispatcher::advance_to(int64_t now_ns) {
     }
     fill_all();  // back-offs ended, perhaps
   }
+  checks_.advance_to(now_ns);
   over_.clear();
   stuck_.clear();
   audience_.advance_to(now_ns, over_, stuck_);
@@ -405,7 +408,7 @@ void Dispatcher::advance_to(int64_t now_ns) {
 }
 
 int64_t Dispatcher::next_event() const {
-  return std::min(scheduler_.next_event(), audience_.next_event());
+  return std::min({scheduler_.next_event(), audience_.next_event(), checks_.next_event()});
 }
 
 }  // namespace penstock::queue

@@ -32,6 +32,7 @@
 #include "shared/wire/messages.h"
 #include "shared/wire/status_page.h"
 #include "worker/queue/audience.h"
+#include "worker/queue/checks.h"
 #include "worker/queue/config.h"
 #include "worker/queue/connection.h"
 #include "worker/queue/edge_lines.h"
@@ -95,6 +96,8 @@ class Dispatcher {
   // Promised jobs of an owner that have not ended, newest first, older than that one.
   std::vector<Job*> live_jobs(uint64_t owner, const std::optional<JobId>& before,
                               size_t most) const;
+  // The worker to show a job of this lane to before it is promised; nullptr: none, or not now.
+  WorkerSession* checker(const Scheduler::Lane& lane, bool completion, size_t bytes) const;
   // The job is in no queue, and is not wanted after all.
   void forget(Job& job);
   // While jobs are restored: the time of day may be wrong, deadlines begin anew.
@@ -155,6 +158,7 @@ class Dispatcher {
   Scheduler& scheduler() { return scheduler_; }
   Roster& roster() { return roster_; }
   Audience& audience() { return audience_; }
+  Checks& checks() { return checks_; }
   EdgeLines& edges() { return edges_; }
   Wires& wires() { return wires_; }
   const LimitsConfig& limits() const { return limits_; }
@@ -259,6 +263,7 @@ class Dispatcher {
   Scheduler scheduler_;
   Roster roster_;
   Audience audience_;
+  Checks checks_;
   EdgeLines edges_;
   LimitsConfig limits_;
   struct QueueNotes {

@@ -48,6 +48,20 @@ bool Dispatcher::serves(const WorkerSession& worker, const Scheduler::Lane& lane
          (worker.lane().queue == lane.queue && &lane == &lane.queue->any_model());
 }
 
+WorkerSession* Dispatcher::checker(const Scheduler::Lane& lane, bool completion,
+                                   size_t bytes) const {
+  WorkerSession* best = nullptr;
+  if (checks_.have_room(bytes)) {
+    for (WorkerSession* const worker : workers_) {
+      if (worker->checks(completion) && serves(*worker, lane) &&
+          (best == nullptr || worker->credit() > best->credit())) {
+        best = worker;
+      }
+    }
+  }
+  return best;
+}
+
 void Dispatcher::worker_ready(WorkerSession& worker) {
   workers_.push_back(&worker);
   roster_.ready(worker.name());
@@ -67,6 +81,7 @@ void Dispatcher::worker_lost(WorkerSession& worker, int64_t next_start_ns, std::
   }
   const std::string message =
       why.empty() ? "The worker stopped." : std::string("The worker stopped: ").append(why) + ".";
+  checks_.lost(worker);
   std::vector<Job*> suspected;
   while (worker.running() > 0) {
     Job& job = worker.any_job();

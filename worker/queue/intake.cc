@@ -123,6 +123,7 @@ void Intake::submit(CallerSession& caller, uint64_t id, const wire::Submit& subm
                  .cost = submit.cost,
                  .weight = submit.weight};
   order.async = options.async;
+  order.completion = submit.path.ends_with("/completions");
   order.max_wait_ns =
       static_cast<int64_t>(std::min<uint64_t>(submit.max_wait_ms, 1ULL << 40)) * kNsPerMs;
   hash_key(submit, options, order);
@@ -152,7 +153,7 @@ void Intake::submit(CallerSession& caller, uint64_t id, const wire::Submit& subm
     dispatcher_.register_key(job, order.record.key, order.record.digest);
     job.keeps_answer = true;
   }
-  order.durable ? look_up(job, std::move(order)) : start(job, std::move(order));
+  order.durable ? look_up(job, std::move(order)) : check(job, std::move(order));
 }
 
 Scheduler::Lane* Intake::route(CallerSession& caller, uint64_t id, const wire::Submit& submit) {
@@ -404,6 +405,40 @@ void Intake::found(const JobId& id, Order order, std::optional<JobRecord> earlie
   }
   if (const auto refusal = busy(order, 0)) {
     return refuse_all(*job, failed_busy(refusal->message, refusal->retry_after_s));
+  }
+  check(*job, std::move(order));
+}
+
+// Who waits for the answer itself is told of a fault by the worker that the job is given to.
+void Intake::check(Job& job, Order order) {
+  const std::string_view frame = job.more->frame;
+  WorkerSession* const worker =
+      order.async ? dispatcher_.checker(*order.lane, order.completion, frame.size()) : nullptr;
+  if (worker == nullptr) {
+    return start(job, std::move(order));
+  }
+  job.looking_up = true;
+  dispatcher_.checks().ask(
+      *worker, frame,
+      [this, id = job.id, order = std::move(order)](const wire::Checked* refusal) mutable {
+        checked(id, std::move(order), refusal);
+      });
+}
+
+void Intake::checked(const JobId& id, Order order, const wire::Checked* refusal) {
+  Job* const job = dispatcher_.find(id.view());
+  if (job == nullptr) {
+    return;  // those who asked have left
+  }
+  job->looking_up = false;
+  if (refusal != nullptr) {
+    return refuse_all(*job, {.status = refusal->status,
+                             .code = refusal->code,
+                             .message = refusal->message,
+                             .param = refusal->param});
+  }
+  if (const auto full = busy(order, 0)) {
+    return refuse_all(*job, failed_busy(full->message, full->retry_after_s));
   }
   start(*job, std::move(order));
 }

@@ -2,7 +2,8 @@
 //
 // It answers what penstockd answers itself (models), finds the lane, reads what the headers ask
 // for, joins requests that ask for the same to the job that is there, and refuses what would not be
-// served: by bounds, by predicted wait, or while draining.
+// served: by bounds, by predicted wait, or while draining. What is to be promised is shown to a
+// worker first (checks.h).
 #pragma once
 
 #include <cstdint>
@@ -52,7 +53,8 @@ class Intake {
     limit::Hash128 owner;
     limit::Hash128 share;
     bool async = false;
-    bool durable = false;  // its key was the client's own, and is kept
+    bool durable = false;     // its key was the client's own, and is kept
+    bool completion = false;  // as its path says
     int64_t max_wait_ns = 0;
     JobRecord record;  // of one that is promised, or kept for its key
   };
@@ -66,6 +68,8 @@ class Intake {
             const JobOptions& options, const Order& order);
   void look_up(Job& job, Order order);
   void found(const JobId& id, Order order, std::optional<JobRecord> earlier);
+  void check(Job& job, Order order);
+  void checked(const JobId& id, Order order, const wire::Checked* refusal);
   void replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& queue);
   void start(Job& job, Order&& order);
   // Nothing: there is room. Else why not.

@@ -57,8 +57,7 @@ struct Job : Scheduler::Ticket {
   bool ending : 1 = false;        // the store is writing its end
   bool has_callback : 1 = false;  // a webhook is to be sent of its end
   bool by_date : 1 = false;       // while scheduled: due when the time of day says so
-  bool looking_up : 1 =
-      false;  // the store is asked whether its key is known; it is in no queue yet
+  bool looking_up : 1 = false;    // the store or a worker is asked about it; it is in no queue yet
   int64_t created_ms = 0;
   uint64_t owner = 0;  // who may see it: of the keyed hash, the lower half; 0: nobody's
   uint64_t share = 0;  // whose share it takes, of the queue and of the webhooks' senders

@@ -47,6 +47,9 @@ void WorkerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
     case FrameType::kHeartbeat:
       error = on_heartbeat(frame);
       break;
+    case FrameType::kChecked:
+      error = on_checked(frame);
+      break;
     case FrameType::kHello:
       error = on_hello(frame);
       break;
@@ -76,6 +79,7 @@ const char* WorkerSession::on_hello(const wire::Frame& frame) {
     return "HELLO was repeated with other slots";
   }
   slots_ = static_cast<uint32_t>(hello.slots);
+  checks_ = static_cast<wire::Checking>(hello.checks);
   serving_ = &dispatcher_.metrics().serving(lane_.queue->settings.name, lane_.model);
   return nullptr;
 }
@@ -139,6 +143,22 @@ void WorkerSession::on_granted(uint64_t job, int64_t bytes) {
 
 const char* WorkerSession::on_heartbeat(const wire::Frame& frame) {
   return wire::parse(frame.payload, heartbeat_);
+}
+
+const char* WorkerSession::on_checked(const wire::Frame& frame) {
+  wire::Checked checked;
+  if (const char* const error = wire::parse(frame.payload, checked); error != nullptr) {
+    return error;
+  }
+  if (checked.status != 0 && (checked.status < 400 || checked.status > 499)) {
+    return "CHECKED with a status that is no refusal";
+  }
+  checked.code = at_most(kMaxNameBytes, checked.code);
+  checked.message = at_most(kMaxReason, checked.message);
+  checked.param = at_most(kMaxNameBytes, checked.param);
+  return dispatcher_.checks().answered(frame.header.id, checked)
+             ? nullptr
+             : "CHECKED for a number it was not given";
 }
 
 const char* WorkerSession::on_answer(const wire::Frame& frame, std::string_view bytes) {
@@ -259,6 +279,14 @@ void WorkerSession::send(const Job& job, std::string_view frame) {
 bool WorkerSession::was_sent(const Job& job) const {
   return std::any_of(given_.rbegin(), given_.rend(),  // whose jobs go back, the last goes first
                      [&](const Given& each) { return each.job == &job && each.sent; });
+}
+
+void WorkerSession::show(std::string_view frame, uint64_t number) {
+  std::string& out = this->out();
+  const size_t begin = out.size();
+  out.append(frame);
+  wire::encode_header(out.data() + begin, FrameType::kCheck, number,
+                      static_cast<uint32_t>(frame.size() - wire::kHeaderBytes));
 }
 
 bool WorkerSession::revoke(Job& job) {

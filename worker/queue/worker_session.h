@@ -67,6 +67,12 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   bool said_hello() const { return slots_ > 0; }
   bool ready() const { return ready_; }
   bool draining() const { return draining_; }
+  // Whether it is to be shown such a request before it is promised, and can be.
+  bool checks(bool completion) const {
+    const bool may_refuse =
+        checks_ == wire::Checking::kAll || (checks_ == wire::Checking::kCompletions && completion);
+    return may_refuse && ready_ && !draining_ && !closed() && !clogged();
+  }
   int64_t last_heard_ns() const { return last_heard_ns_; }  // 0: nothing yet
   uint64_t memory_bytes() const { return heartbeat_.memory_bytes; }
   const wire::Heartbeat& heartbeat() const { return heartbeat_; }  // the last
@@ -93,6 +99,8 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   void assign(Job& job, uint64_t number, int64_t priority, int64_t expected_ns);
   // Sends its SUBMIT frame. REQUIRES: it was assigned, and not sent yet.
   void send(const Job& job, std::string_view frame);
+  // Shows it a SUBMIT frame, as the check of that number (checks.h).
+  void show(std::string_view frame, uint64_t number);
   // The job is no longer wanted; its slot comes back with the worker's next TAKE, or at once if it
   // was not sent: then true.
   bool revoke(Job& job);
@@ -127,6 +135,7 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   const char* on_take(const wire::Frame& frame);
   const char* on_claim(const wire::Frame& frame);
   const char* on_heartbeat(const wire::Frame& frame);
+  const char* on_checked(const wire::Frame& frame);
   const char* on_answer(const wire::Frame& frame, std::string_view bytes);
   const char* on_end(Given& given, const wire::Frame& frame, std::string_view bytes);
   const char* on_head(Given& given, const wire::Frame& frame, std::string_view bytes);
@@ -141,6 +150,7 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   bool device_fault_ = false;
   bool ready_ = false;
   bool draining_ = false;
+  wire::Checking checks_ = wire::Checking::kNone;
   uint32_t slots_ = 0;
   uint32_t credit_ = 0;
   uint32_t capacity_ = 0;

@@ -82,6 +82,12 @@ class PoolTest : public ::testing::Test {
     return out;
   }
   void submit(JobNumber job, std::string_view body = "x") { send(submit_bytes(job, body)); }
+  void check(uint64_t number, std::string_view body, std::string_view path = "/v1/completions") {
+    std::string bytes = submit_bytes(number, body, path);
+    wire::encode_header(bytes.data(), wire::FrameType::kCheck, number,
+                        static_cast<uint32_t>(bytes.size() - wire::kHeaderBytes));
+    send(bytes);
+  }
   void send_empty(wire::FrameType type, JobNumber job) {
     std::string out;
     wire::append_empty(out, type, job);
@@ -113,7 +119,7 @@ class PoolTest : public ::testing::Test {
     static constexpr const char* kNames[] = {
         "",       "HELLO",  "SUBMIT", "ACCEPTED",  "HEAD",   "CHUNK", "PROGRESS", "DONE",
         "FAILED", "CANCEL", "TAKE",   "HEARTBEAT", "STATUS", "DRAIN", "GOODBYE",  "ASK",
-        "HOLD",   "OVER",   "",       "",          "CLAIM",  "GRANT"};
+        "HOLD",   "OVER",   "",       "",          "CLAIM",  "GRANT", "CHECK",    "CHECKED"};
     std::string out;
     for (const Received& frame : frames) {
       if (frame.type == wire::FrameType::kHeartbeat) {

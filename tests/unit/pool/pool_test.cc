@@ -1,6 +1,7 @@
 #include "tests/unit/pool/pool_fixture.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <random>
 #include <set>
@@ -366,6 +367,79 @@ TEST_F(PoolTest, SlotsAndCreditHoldOverRandomTraffic) {
     }
   }
   EXPECT_GT(answered, 5000U);
+}
+
+TEST_F(PoolTest, ACheckIsAnsweredByWhatTheEngineHasAgainstIt) {
+  make(ten_ms, 1);
+  turn();
+  EXPECT_EQ(parsed<wire::Hello>(receive().at(0)).checks,
+            static_cast<uint64_t>(wire::Checking::kCompletions));
+  check(1, R"({"prompt":"x"})");
+  check(2, R"({"prompt":"x","n":2})");
+  check(3, "anything", "/other");
+  turn();
+  const auto frames = receive();
+  EXPECT_EQ(story(frames), "CHECKED 1, CHECKED 2, CHECKED 3");
+  EXPECT_EQ(parsed<wire::Checked>(frames[0]).status, 0U);
+  const auto refused = parsed<wire::Checked>(frames[1]);
+  EXPECT_EQ(refused.status, 400U);
+  EXPECT_EQ(refused.code, "invalid_request");
+  EXPECT_EQ(refused.param, "n");
+  EXPECT_NE(refused.message, "");
+  EXPECT_EQ(parsed<wire::Checked>(frames[2]).status, 0U);
+}
+
+TEST_F(PoolTest, ACheckTakesNeitherSlotNorCreditAndItsNumberIsNoJobs) {
+  make(ten_ms, 1);
+  turn();
+  submit(7);
+  check(7, R"({"prompt":"x"})");
+  turn();
+  EXPECT_EQ(story(), "HELLO 0, TAKE 1, CHECKED 7");
+  EXPECT_EQ(pool_->running(), 1U);
+  EXPECT_EQ(pool_->waiting(), 0U);
+  turn_at(now_ns_ + 10 * kNsPerMs);
+  EXPECT_EQ(story(), "HEAD 7, CHUNK 7, DONE 7, TAKE 1");
+}
+
+// Steps as a long one of a large model.
+class SlowEngine final : public Engine {
+ public:
+  explicit SlowEngine(std::function<void()> in_step) : in_step_(std::move(in_step)) {}
+  std::variant<std::unique_ptr<Plan>, Failure> admit(const Request&) override {
+    return std::make_unique<Plan>();
+  }
+  void start(JobNumber, std::unique_ptr<Plan>) override {}
+  int64_t step(int64_t now_ns) override {
+    in_step_();
+    return now_ns;
+  }
+  void cancel(JobNumber) override {}
+
+ private:
+  std::function<void()> in_step_;
+};
+
+TEST_F(PoolTest, ACheckDoesNotWaitForTheEnginesStep) {
+  std::string seen_in_step;
+  open_link();
+  start_pool(std::make_unique<SlowEngine>([&] { seen_in_step = story(); }), 1);
+  turn();
+  submit(1);
+  turn();
+  receive();
+  check(2, "x");
+  turn();
+  EXPECT_EQ(seen_in_step, "CHECKED 2");
+}
+
+TEST_F(PoolTest, ACheckOfWhatNeedsMoreMemoryThanThereIsSaysSo) {
+  make([](Sink& sink) { return simulated(sink, {.job_memory_bytes = 2 << 20}); }, 1, 1 << 20);
+  turn();
+  receive();
+  check(1, R"({"prompt":"x"})");
+  turn();
+  EXPECT_EQ(parsed<wire::Checked>(receive().at(0)).status, 400U);
 }
 
 }  // namespace

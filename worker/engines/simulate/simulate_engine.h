@@ -32,6 +32,7 @@ class SimulateEngine final : public Engine {
                  openai::Rules rules = {});
 
   std::variant<std::unique_ptr<Plan>, Failure> admit(const Request& request) override;
+  bool judges_completions_only() const override { return true; }
   void start(JobNumber job, std::unique_ptr<Plan> plan) override;
   // A job's time begins with the first step after its start. O(log jobs) for each job that is due.
   int64_t step(int64_t wall_ns) override;
