@@ -14,8 +14,8 @@ namespace penstock::http {
 
 constexpr size_t kMaxIdempotencyKey = 255;
 
-// The key without its quotes and escapes; well-formed parameters behind it are passed over. The error says what
-// is wrong and what would be right.
+// The key without its quotes and escapes; well-formed parameters behind it are passed over. The
+// error says what is wrong and what would be right.
 Result<std::string> parse_idempotency_key(std::string_view text);
 
 }  // namespace penstock::http

@@ -142,9 +142,9 @@ struct MetricsPage {
   uint64_t unwritten_bytes = 0;   // in memory, on their way to the disk
   uint64_t lost_results = 0;      // that could not be stored: their jobs failed
   uint64_t damaged_rows = 0;      // promised jobs that could not be read: they failed
-  uint64_t commits = 0;       // of the store, each flushed to disk ...
-  uint64_t commit_ns = 0;     // ... which took so long in all
-  uint64_t webhooks[5] = {};  // delivered, retried, given up, refused target, disabled
+  uint64_t commits = 0;           // of the store, each flushed to disk ...
+  uint64_t commit_ns = 0;         // ... which took so long in all
+  uint64_t webhooks[5] = {};      // delivered, retried, given up, refused target, disabled
   uint64_t webhooks_pending = 0;
   ServingMetrics serving[kMaxModels];
   uint64_t workers_used = 0;
