@@ -27,9 +27,8 @@ void CallerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
     case FrameType::kStatus:
       return on_status(frame);
     case FrameType::kSettled:
-      return role_ == static_cast<uint64_t>(wire::Role::kEdge)
-                 ? desks_.dispatcher.settled(frame.header.id)
-                 : refuse("SETTLED is for the edge's own line");
+      return has_role(wire::Role::kEdge) ? desks_.dispatcher.settled(frame.header.id)
+                                         : refuse("SETTLED is for the edge's own line");
     default:
       return refuse("a frame that callers do not send");
   }

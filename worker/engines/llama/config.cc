@@ -105,12 +105,9 @@ void read_ends(Keys& keys, ModelConfig& config) {
 
 Result<ModelConfig> parse_config(const std::string& text, const std::string& name) {
   dom::parser parser;
-  const auto root = parse_json(parser, text, name);
+  const auto root = parse_json_object(parser, text, name);
   if (!root) {
     return root.error();
-  }
-  if (!root->is_object()) {
-    return Error{name + ": is not a JSON object"};
   }
   Keys keys(*root, name);
   ModelConfig config;

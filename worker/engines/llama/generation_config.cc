@@ -61,12 +61,9 @@ void read_defaults(Keys& keys, openai::SamplingSettings& defaults) {
 Result<GenerationConfig> parse_generation_config(const std::string& text, const std::string& name,
                                                  int64_t vocabulary) {
   simdjson::dom::parser parser;
-  const auto root = parse_json(parser, text, name);
+  const auto root = parse_json_object(parser, text, name);
   if (!root) {
     return root.error();
-  }
-  if (!root->is_object()) {
-    return Error{name + ": is not a JSON object"};
   }
   Keys keys(*root, name);
   GenerationConfig config;

@@ -54,6 +54,15 @@ Result<simdjson::dom::element> parse_json(simdjson::dom::parser& parser, std::st
   return root;
 }
 
+Result<simdjson::dom::element> parse_json_object(simdjson::dom::parser& parser,
+                                                 std::string_view text, const std::string& name) {
+  auto root = parse_json(parser, text, name);
+  if (root && !root->is_object()) {
+    return Error{name + ": is not a JSON object"};
+  }
+  return root;
+}
+
 std::string quote(std::string_view text) {
   constexpr size_t kMost = 100;
   std::string out = "\"";

@@ -21,6 +21,9 @@ Result<std::optional<std::string>> read_file_if_there(const std::string& path, s
 // Parses `text`; `name` is the file's, for messages. The element lives in `parser`.
 Result<simdjson::dom::element> parse_json(simdjson::dom::parser& parser, std::string_view text,
                                           const std::string& name);
+// The same of what must be an object.
+Result<simdjson::dom::element> parse_json_object(simdjson::dom::parser& parser,
+                                                 std::string_view text, const std::string& name);
 
 // "text" in quotes, at most about 100 characters, control characters as '?'.
 std::string quote(std::string_view text);

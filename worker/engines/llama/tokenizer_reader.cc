@@ -334,12 +334,9 @@ class TokenizerReader {
 
 Result<Tokenizer> Tokenizer::parse(std::string_view json, const std::string& name) {
   dom::parser parser;
-  const auto root = parse_json(parser, json, name);
+  const auto root = parse_json_object(parser, json, name);
   if (!root) {
     return root.error();
-  }
-  if (!root->is_object()) {
-    return Error{name + ": is not a JSON object"};
   }
   return TokenizerReader(*root, name).read();
 }
