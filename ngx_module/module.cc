@@ -22,18 +22,18 @@
 //   pass, answer       the job over the wire, and what comes back; answer_headers: what it carries
 //   stored_file        an answer that is a file; websocket: a client that only listens
 //   status_source      what penstockd says of itself, read from shared memory
-#include "ngx_module/admission.h"
-#include "ngx_module/body.h"
-#include "ngx_module/conf.h"
-#include "ngx_module/edge_line.h"
-#include "ngx_module/receipt.h"
-#include "ngx_module/reply.h"
-#include "ngx_module/status_source.h"
-#include "ngx_module/stored_file.h"
-#include "ngx_module/telemetry.h"
+#include "ngx_module/admit/admission.h"
+#include "ngx_module/admit/status_source.h"
+#include "ngx_module/conf/conf.h"
+#include "ngx_module/hand_over/edge_line.h"
+#include "ngx_module/hand_over/stored_file.h"
+#include "ngx_module/reply/reply.h"
+#include "ngx_module/request/body.h"
+#include "ngx_module/request/receipt.h"
+#include "ngx_module/request/telemetry.h"
 #include "ngx_module/variables.h"
-#include "ngx_module/zone.h"
-#include "ngx_module/zone_store.h"
+#include "ngx_module/zone/store.h"
+#include "ngx_module/zone/zone.h"
 
 namespace penstock {
 namespace {

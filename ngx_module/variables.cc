@@ -1,8 +1,8 @@
 #include "ngx_module/variables.h"
 
-#include "ngx_module/known_variables.h"
-#include "ngx_module/request.h"
-#include "ngx_module/text.h"
+#include "ngx_module/admit/known_variables.h"
+#include "ngx_module/conf/text.h"
+#include "ngx_module/request/request.h"
 
 namespace penstock {
 namespace {

@@ -27,7 +27,7 @@
 #include <vector>
 
 #include "shared/base/clock.h"
-#include "worker/queue/scheduler.h"
+#include "worker/queue/order/scheduler.h"
 
 namespace penstock::queue {
 namespace {

@@ -20,7 +20,7 @@
 #include <vector>
 
 #include "shared/base/clock.h"
-#include "worker/queue/scheduler.h"
+#include "worker/queue/order/scheduler.h"
 
 namespace penstock::queue {
 namespace {

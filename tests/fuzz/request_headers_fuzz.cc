@@ -11,7 +11,7 @@
 #include "shared/http/prefer.h"
 #include "shared/http/query.h"
 #include "shared/http/structured_field.h"
-#include "worker/queue/event_stream.h"
+#include "worker/queue/jobs/event_stream.h"
 
 namespace {
 

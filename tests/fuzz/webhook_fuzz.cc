@@ -8,8 +8,8 @@
 #include <cstdlib>
 #include <string>
 
-#include "worker/queue/webhook_signature.h"
-#include "worker/queue/webhook_target.h"
+#include "worker/queue/config/webhook_target.h"
+#include "worker/queue/webhooks/signature.h"
 
 namespace {
 

@@ -33,7 +33,7 @@ class Penstockd {
 
   // How everything is (STATUS): JSON.
   Result<std::string> status();
-  // An ASK as worker/queue/operator_api.h tells: the answer's body. What is refused is an Error
+  // An ASK as worker/queue/api/operator_api.h tells: the answer's body. What is refused is an Error
   // with the reason; where no answer came to what is more than a question, it says that it may be
   // done all the same.
   Result<std::string> ask(std::string_view method, std::string_view path,

@@ -1,5 +1,5 @@
-// Jobs for people. The JSON is penstockd's answers to a tool (worker/queue/operator_api.h); members
-// it lacks are shown as "-".
+// Jobs for people. The JSON is penstockd's answers to a tool (worker/queue/api/operator_api.h);
+// members it lacks are shown as "-".
 #pragma once
 
 #include <cstdint>

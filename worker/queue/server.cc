@@ -5,10 +5,10 @@
 #include <algorithm>
 
 #include "shared/base/units.h"
-#include "worker/queue/job_view.h"
-#include "worker/queue/page_rows.h"
-#include "worker/queue/signals.h"
-#include "worker/queue/status_report.h"
+#include "worker/queue/jobs/job_view.h"
+#include "worker/queue/link/signals.h"
+#include "worker/queue/publish/page_rows.h"
+#include "worker/queue/publish/status_report.h"
 
 namespace penstock::queue {
 namespace {

@@ -1,4 +1,4 @@
-#include "worker/queue/adaptive_slots.h"
+#include "worker/queue/bound/adaptive_slots.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "worker/queue/awake_clock.h"
+#include "worker/queue/clock/awake_clock.h"
 
 #include <gtest/gtest.h>
 

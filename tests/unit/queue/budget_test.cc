@@ -1,4 +1,4 @@
-#include "worker/queue/budget.h"
+#include "worker/queue/bound/budget.h"
 
 #include <gtest/gtest.h>
 

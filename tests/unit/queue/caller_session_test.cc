@@ -1,4 +1,4 @@
-#include "worker/queue/caller_session.h"
+#include "worker/queue/api/caller_session.h"
 
 #include "session_fixture.h"
 

@@ -1,4 +1,4 @@
-#include "worker/queue/config.h"
+#include "worker/queue/config/config.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // The watch of devices with processes that the test has written: each says what stands in a file.
-#include "worker/queue/device_watch.h"
+#include "worker/queue/devices/watch.h"
 
 #include <gtest/gtest.h>
 #include <poll.h>

@@ -1,11 +1,11 @@
 // Where processes are placed, what bounds them there, and what becomes of a device that fails.
-#include "worker/queue/devices.h"
+#include "worker/queue/devices/devices.h"
 
 #include <gtest/gtest.h>
 #include <spawn.h>
 #include <sys/wait.h>
 
-#include "worker/queue/scaling.h"
+#include "worker/queue/bound/scaling.h"
 
 extern char** environ;
 

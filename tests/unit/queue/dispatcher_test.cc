@@ -1,4 +1,4 @@
-#include "worker/queue/dispatcher.h"
+#include "worker/queue/jobs/dispatcher.h"
 
 #include <map>
 #include <set>

@@ -1,4 +1,4 @@
-#include "worker/queue/event_stream.h"
+#include "worker/queue/jobs/event_stream.h"
 
 #include <gtest/gtest.h>
 

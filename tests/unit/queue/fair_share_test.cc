@@ -1,8 +1,8 @@
-#include "worker/queue/fair_share.h"
+#include "worker/queue/order/fair_share.h"
 
 #include <gtest/gtest.h>
 
-#include "worker/queue/owners.h"
+#include "worker/queue/order/owners.h"
 
 namespace penstock::queue {
 namespace {

@@ -6,7 +6,7 @@
 #include <mutex>
 #include <set>
 
-#include "worker/queue/file_calls.h"
+#include "worker/queue/store/file_calls.h"
 
 namespace penstock::queue {
 

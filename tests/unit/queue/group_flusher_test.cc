@@ -1,4 +1,4 @@
-#include "worker/queue/group_flusher.h"
+#include "worker/queue/store/group_flusher.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "worker/queue/job_table.h"
+#include "worker/queue/jobs/job_table.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "worker/queue/job_view.h"
+#include "worker/queue/jobs/job_view.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "worker/queue/listener.h"
+#include "worker/queue/link/listener.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -12,7 +12,7 @@
 #include <fstream>
 
 #include "shared/wire/status_page.h"
-#include "worker/queue/status_page_writer.h"
+#include "worker/queue/publish/status_page_writer.h"
 
 namespace penstock::queue {
 namespace {

@@ -1,5 +1,5 @@
 // What tools ask and order, with the real store and the real supervisor beneath.
-#include "worker/queue/operator_api.h"
+#include "worker/queue/api/operator_api.h"
 
 #include "promise_fixture.h"
 

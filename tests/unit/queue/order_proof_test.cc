@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "shared/base/clock.h"
-#include "worker/queue/budget.h"
-#include "worker/queue/scheduler.h"
+#include "worker/queue/bound/budget.h"
+#include "worker/queue/order/scheduler.h"
 
 namespace penstock::queue {
 namespace {

@@ -1,4 +1,4 @@
-#include "worker/queue/order_tree.h"
+#include "worker/queue/order/order_tree.h"
 
 #include <gtest/gtest.h>
 

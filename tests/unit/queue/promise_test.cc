@@ -2,7 +2,7 @@
 #include <thread>
 
 #include "promise_fixture.h"
-#include "worker/queue/job_view.h"
+#include "worker/queue/jobs/job_view.h"
 
 namespace penstock::queue {
 namespace {

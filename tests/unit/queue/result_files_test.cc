@@ -1,4 +1,4 @@
-#include "worker/queue/result_files.h"
+#include "worker/queue/store/result_files.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>

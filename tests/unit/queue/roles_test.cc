@@ -1,4 +1,4 @@
-#include "worker/queue/roles.h"
+#include "worker/queue/link/roles.h"
 
 #include <gtest/gtest.h>
 #include <sys/socket.h>

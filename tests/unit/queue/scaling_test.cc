@@ -1,4 +1,4 @@
-#include "worker/queue/scaling.h"
+#include "worker/queue/bound/scaling.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "worker/queue/scheduler.h"
+#include "worker/queue/order/scheduler.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "worker/queue/service_time.h"
+#include "worker/queue/order/service_time.h"
 
 #include <gtest/gtest.h>
 

@@ -12,11 +12,11 @@
 
 #include "shared/base/event_loop.h"
 #include "shared/wire/messages.h"
-#include "worker/queue/caller_session.h"
-#include "worker/queue/dispatcher.h"
-#include "worker/queue/intake.h"
-#include "worker/queue/jobs_api.h"
-#include "worker/queue/worker_session.h"
+#include "worker/queue/api/caller_session.h"
+#include "worker/queue/api/intake.h"
+#include "worker/queue/api/jobs_api.h"
+#include "worker/queue/jobs/dispatcher.h"
+#include "worker/queue/jobs/worker_session.h"
 
 namespace penstock::queue {
 

@@ -12,7 +12,7 @@
 #include <random>
 #include <vector>
 
-#include "worker/queue/adaptive_slots.h"
+#include "worker/queue/bound/adaptive_slots.h"
 
 namespace penstock::queue {
 

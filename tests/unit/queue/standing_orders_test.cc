@@ -1,4 +1,4 @@
-#include "worker/queue/standing_orders.h"
+#include "worker/queue/api/standing_orders.h"
 
 #include "promise_fixture.h"
 

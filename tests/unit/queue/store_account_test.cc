@@ -4,8 +4,8 @@
 #include <fstream>
 
 #include "store_fixture.h"
-#include "worker/queue/clock_doubt.h"
-#include "worker/queue/signals.h"
+#include "worker/queue/clock/clock_doubt.h"
+#include "worker/queue/link/signals.h"
 
 namespace penstock::queue {
 namespace {

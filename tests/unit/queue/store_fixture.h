@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "worker/queue/store.h"
+#include "worker/queue/store/store.h"
 
 namespace penstock::queue {
 

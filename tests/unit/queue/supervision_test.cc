@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
-#include "worker/queue/restart_backoff.h"
-#include "worker/queue/worker_command.h"
+#include "worker/queue/process/restart_backoff.h"
+#include "worker/queue/process/worker_command.h"
 
 namespace penstock::queue {
 namespace {

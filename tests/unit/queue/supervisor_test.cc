@@ -1,5 +1,5 @@
 // The supervisor with time pushed in: a process that is not reaped is one that does not die.
-#include "worker/queue/supervisor.h"
+#include "worker/queue/workers/supervisor.h"
 
 #include <sys/wait.h>
 

@@ -1,5 +1,5 @@
 // What becomes of jobs whose worker crashes, or is ended.
-#include "worker/queue/suspects.h"
+#include "worker/queue/jobs/suspects.h"
 
 #include <map>
 #include <set>

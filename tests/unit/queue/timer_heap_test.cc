@@ -1,4 +1,4 @@
-#include "worker/queue/timer_heap.h"
+#include "worker/queue/order/timer_heap.h"
 
 #include <gtest/gtest.h>
 

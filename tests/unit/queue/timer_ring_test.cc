@@ -1,4 +1,4 @@
-#include "worker/queue/timer_ring.h"
+#include "worker/queue/order/timer_ring.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "worker/queue/turns.h"
+#include "worker/queue/bound/turns.h"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "shared/base/clock.h"
-#include "worker/queue/budget.h"
+#include "worker/queue/bound/budget.h"
 
 namespace penstock::queue {
 namespace {

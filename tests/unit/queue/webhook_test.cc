@@ -16,7 +16,7 @@
 #include <thread>
 
 #include "shared/base/fd.h"
-#include "worker/queue/webhooks.h"
+#include "worker/queue/webhooks/webhooks.h"
 
 namespace {
 

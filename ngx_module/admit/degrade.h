@@ -1,0 +1,31 @@
+// Degrade: a request over a limit runs all the same, as a lesser one.
+//
+//   penstock_limit ... action=degrade degrade_to=model=small;         another model
+//   penstock_limit ... action=degrade degrade_to=max_tokens=64;       another value of a field
+//
+// The limit that it was over is not charged for it. It is judged anew as the request that it has
+// become, so limits that count by model count the model that runs, and the answer says so:
+//   Penstock-Degraded: "free-rate";model="small"
+#pragma once
+
+#include "ngx_module/request/request.h"
+
+namespace penstock {
+
+// Whether every limit that refused says degrade, and can: there is a body for penstock_pass to hand
+// over. REQUIRES: some limit has refused.
+bool may_degrade(ngx_http_request_t* r, const RequestState& state,
+                 std::span<const Judged> judged) noexcept;
+
+// Whether that hangs on the model that the body names, which is still to come.
+bool hangs_on_model(ngx_http_request_t* r, RequestState& state,
+                    std::span<const Judged> judged) noexcept;
+
+// Makes the lesser request; false if it may not be degraded, or memory ran out.
+bool degrade(ngx_http_request_t* r, RequestState& state, std::span<const Judged> judged) noexcept;
+
+// Adds the header, for what one stage degraded. False when memory ran out.
+bool push_degraded(ngx_http_request_t* r, RequestState& state, const LocConf& loc,
+                   Stage stage) noexcept;
+
+}  // namespace penstock

@@ -1,0 +1,61 @@
+#include "ngx_module/admit/delay.h"
+
+#include "shared/base/clock.h"
+
+namespace penstock {
+namespace {
+
+constexpr ngx_int_t kMaxDelayed = 1000;  // unless penstock_max_delayed says otherwise
+
+// By how much Nginx's own time, by which timers run, is behind: by all that this turn of its loop
+// has done so far. Without it a request would go on that much too early.
+ngx_msec_t behind_ms() noexcept {
+  constexpr ngx_msec_t kImpossible = 60'000;  // another clock, on some system
+  const ngx_msec_t behind = static_cast<ngx_msec_t>(monotonic_ns() / kNsPerMs) - ngx_current_msec;
+  return behind < kImpossible ? behind : 0;
+}
+
+void its_time_has_come(ngx_http_request_t* r) noexcept {
+  ngx_event_t* timer = r->connection->write;
+  if (timer->delayed != 0) {  // woken by something else
+    if (ngx_handle_write_event(timer, 0) != NGX_OK) {
+      ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+    }
+    return;
+  }
+  if (RequestState* state = find_state(r); state != nullptr && state->held_back) {
+    state->held_back = false;
+    --state->receipt.main->process->delayed;
+  }
+  if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
+    ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+    return;
+  }
+  r->read_event_handler = ngx_http_block_reading;
+  r->write_event_handler = ngx_http_core_run_phases;
+  ngx_http_core_run_phases(r);
+}
+
+}  // namespace
+
+bool may_hold_back(const MainConf& main) noexcept {
+  const ngx_int_t most = main.max_delayed == NGX_CONF_UNSET ? kMaxDelayed : main.max_delayed;
+  return main.process->delayed < static_cast<ngx_uint_t>(most);
+}
+
+ngx_int_t hold_back(ngx_http_request_t* r, RequestState& state, int64_t delay_ns) noexcept {
+  // The caller's leaving is noticed.
+  if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  state.held_back = true;
+  ++state.receipt.main->process->delayed;
+  r->read_event_handler = ngx_http_test_reading;
+  r->write_event_handler = its_time_has_come;
+  r->connection->write->delayed = 1;
+  ngx_add_timer(r->connection->write,
+                static_cast<ngx_msec_t>((delay_ns + kNsPerMs - 1) / kNsPerMs) + behind_ms());
+  return NGX_AGAIN;
+}
+
+}  // namespace penstock

@@ -1,0 +1,317 @@
+// What nginx.conf says, as the module keeps it: zones, tiers, limits, and where requests go.
+//
+// All of it is made while the configuration is read, lives in the cycle's pool, and is constant
+// once workers run.
+#pragma once
+
+#include "ngx_module/nginx.h"
+
+#include <optional>
+
+#include "ngx_module/conf/rule.h"
+#include "shared/limit/charge.h"
+#include "shared/limit/formula.h"
+
+namespace penstock {
+
+struct Counter;
+struct Limit;
+struct LimitMetrics;
+struct ZoneStore;
+
+// A counter as one limit charges it.
+struct Bound {
+  const Counter* counter = nullptr;
+  limit::Policy policy;  // the rule's, with the limit's delay, and its name in the zone
+};
+
+// A rule in a zone: what a request is charged against.
+//
+// Its place in the table is the key's hash XOR the salt. The hash is keyed and 128 bits wide, so
+// two counters meet no more often than two hashes would, and a key that several counters share is
+// hashed once.
+struct Counter {
+  const Rule* rule = nullptr;
+  Bound own;            // as it is charged where no limit says how
+  limit::Hash128 salt;  // of name and unit, under the zone's secret: known once the memory is there
+  LimitMetrics* metrics = nullptr;
+  mutable int64_t usual_hold_ns = 0;  // of a lease, as this process has learned
+  mutable uint64_t most_delay = 0;    // ticks: of all that count by it
+
+  limit::Hash128 place_of(const limit::Hash128& key_hash) const noexcept {
+    return {key_hash.lo ^ salt.lo, key_hash.hi ^ salt.hi};
+  }
+};
+
+// penstock_zone: the shared memory that holds counters.
+struct Zone {
+  ngx_str_t name{};
+  ngx_str_t file{};  // where the counters survive a restart; empty: nowhere
+  ngx_shm_zone_t* shm = nullptr;
+  ZoneStore* store = nullptr;
+  std::optional<limit::Table> table;  // once the memory is there (not under nginx -t)
+  limit::Secret key_secret;           // keys are hashed with it
+  PoolArray<Counter*> counters;
+  PoolArray<Limit*> limits;  // that use it
+  ngx_str_t conf_file{};     // where it stands
+  ngx_uint_t conf_line = 0;
+};
+
+// penstock_tier: a plan.
+struct Tier {
+  ngx_str_t name{};
+  ngx_str_t variant{};  // a label for metrics
+  ngx_str_t docs{};     // where the plan is explained
+  PoolArray<Rule*> rules;
+  PoolArray<std::string_view> said;  // its other lines, each of which may stand once
+  ngx_str_t policies{};              // of all rules, as RateLimit-Policy lists them
+  int64_t priority = 0;
+  uint64_t weight = 1;
+  size_t index = 0;  // in MainConf::tiers
+};
+
+// A value that a request yields. Most are one variable or a constant and are read without a copy.
+struct Value {
+  enum class Kind : uint8_t { kNone, kConstant, kVariable, kComplex };
+  Kind kind = Kind::kNone;
+  ngx_int_t index = 0;
+  ngx_str_t constant{};
+  ngx_http_complex_value_t complex{};
+  ngx_str_t header{};  // $http_NAME: the header's name, in lower case
+  ngx_uint_t header_hash = 0;
+  // Whether the variable is Nginx's own, and not one that the configuration has given this name:
+  // looked up when it is first read.
+  enum class Own : uint8_t { kUnknown, kNo, kYes };
+  mutable Own own = Own::kUnknown;
+
+  // False when memory ran out.
+  bool get(ngx_http_request_t* r, std::string_view& out) const noexcept;
+};
+
+// Which answers carry RateLimit and its kind.
+enum RateHeadersOn : ngx_uint_t { kRateHeadersAll, kRateHeadersRefused, kRateHeadersNone };
+
+enum class Action : uint8_t { kReject, kDelay, kDegrade };
+
+// When a limit is judged: before access modules such as auth_request, or after them.
+enum class Stage : uint8_t { kPreaccess, kAccess };
+constexpr size_t kStages = 2;
+
+struct Bounds {
+  PoolArray<Bound> all;
+  bool reckoned = false;  // some count what is to be reckoned from the body: tokens, GPU time
+  bool leases = false;    // some are held while the request lasts: concurrency
+
+  const Bound* begin() const noexcept { return all.begin(); }
+  const Bound* end() const noexcept { return all.end(); }
+  const Bound& operator[](size_t i) const noexcept { return all[i]; }
+};
+
+// penstock_limit: counters that a key is charged against.
+struct Limit {
+  Zone* zone = nullptr;
+  Value key;
+  limit::Hash128 constant_hash;   // of a constant key
+  Value tier;                     // kNone: one rule of its own
+  Bounds bounds;                  // its own rule
+  PoolArray<Bounds> tier_bounds;  // in the order of MainConf::tiers
+  Action action = Action::kReject;
+  ngx_msec_t max_delay = 0;
+  ngx_str_t degrade_field{};  // degrade_to=FIELD=VALUE: "model", or a field of the body
+  ngx_str_t degrade_value{};
+  bool dry_run = false;
+  bool pages = false;  // holds for pages of ours, too
+  Stage stage = Stage::kPreaccess;
+  const void* server = nullptr;  // the server{} or http{} where it stands
+  ngx_str_t key_text{};          // as written
+  ngx_str_t tier_text{};
+  ngx_str_t file{};  // where it stands
+  ngx_uint_t line = 0;
+};
+
+// penstock_cost: how much of a unit a request is reckoned to use.
+struct CostFormula {
+  Unit unit = Unit::kRequests;
+  limit::Formula formula;
+};
+
+struct StatusSource;
+struct LocConf;
+struct Telemetry;
+struct Process;
+
+struct MainConf {
+  PoolArray<Zone*> zones;
+  PoolArray<Tier*> tiers;
+  PoolArray<Limit*> limits;      // all of them, to be bound once every tier is known
+  PoolArray<Rule*> rules;        // of limits that name no tier
+  PoolArray<LocConf*> passes;    // where penstock_pass stands
+  PoolArray<LocConf*> jobs;      // where penstock_jobs stands
+  PoolArray<LocConf*> quotas;    // where penstock_quota stands
+  PoolArray<LocConf*> watchers;  // where penstock_metrics tells of penstockds
+  PoolArray<StatusSource*> sources;
+  PoolArray<std::string_view> body_fields;  // looked for in bodies (body.h)
+  ngx_str_t docs{};                         // penstock_docs
+  ngx_int_t max_delayed = NGX_CONF_UNSET;   // requests held back in one worker
+  Telemetry* telemetry = nullptr;           // what is counted and learned, shared by all workers
+  Process* process = nullptr;               // of this worker
+};
+
+struct LocConf {
+  PoolArray<Limit*> limits;  // that requests are judged by
+  PoolArray<Limit*> told;    // of a page: those that stand there, and that no request is judged by
+  PoolArray<Limit*> shown;   // penstock_quota: the limits that it tells of
+  bool limits_off = false;   // penstock_limit off: none is inherited
+  ngx_uint_t log_level = NGX_CONF_UNSET_UINT;     // of refusals; 0: none is logged
+  ngx_uint_t rate_headers = NGX_CONF_UNSET_UINT;  // RateHeadersOn
+  PoolArray<CostFormula*> costs;
+  ngx_uint_t image_cost = NGX_CONF_UNSET_UINT;  // model tokens of a picture or sound
+  Value owner;                                  // who may see and cancel the job
+  Value share;                          // whose share of the queue it takes; kNone: the owner's
+  PoolArray<std::string_view> origins;  // of pages elsewhere that may open a WebSocket here
+  ngx_http_upstream_conf_t upstream{};
+  // The same, but that none is tried after one that may have made the promise that was asked for.
+  ngx_http_upstream_conf_t upstream_of_promises{};
+  ngx_str_t queue{};
+  PoolArray<StatusSource*> status;  // of the upstream's penstockds
+  bool passes = false;              // penstock_pass or penstock_jobs stands in this very location
+  bool asks = false;                // penstock_jobs does
+  ngx_str_t jobs_path{};            // where callers see their jobs: "/jobs"
+  ngx_flag_t dedupe = NGX_CONF_UNSET;
+  bool reject_duplicates = false;
+  ngx_msec_t max_wait = NGX_CONF_UNSET_MSEC;  // 0: however long
+  bool later = false;                         // some limit is judged at Stage::kAccess
+  bool degrades = false;                      // some limit says action=degrade
+  bool own_limits = false;                    // `limits` stand in this very location
+  const void* server = nullptr;  // penstock_quota, _pass and _jobs: the server{} where it stands
+  ngx_http_upstream_srv_conf_t* watched =
+      nullptr;                         // penstock_metrics: whose penstockds it tells of
+  bool quota = false;                  // penstock_quota stands in this very location
+  ngx_http_handler_pt page = nullptr;  // penstock_quota, _metrics and _console: what answers here
+};
+
+inline MainConf* main_conf(ngx_http_request_t* r) noexcept {
+  return static_cast<MainConf*>(ngx_http_get_module_main_conf(r, ngx_http_penstock_module));
+}
+inline MainConf* main_conf(ngx_conf_t* cf) noexcept {
+  return static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_penstock_module));
+}
+inline LocConf* loc_conf(ngx_http_request_t* r) noexcept {
+  return static_cast<LocConf*>(ngx_http_get_module_loc_conf(r, ngx_http_penstock_module));
+}
+
+// Whose share a request takes: what penstock_share yields, or else its owner. False when memory ran
+// out.
+inline bool share_of(ngx_http_request_t* r, std::string_view& who) noexcept {
+  const LocConf& loc = *loc_conf(r);
+  return loc.share.get(r, who) && (!who.empty() || loc.owner.get(r, who));
+}
+
+constexpr size_t kMaxLimits = 16;                           // penstock_limit lines in one place
+constexpr size_t kMaxTierRules = 8;                         // limits of one tier
+constexpr size_t kMaxDegradeValue = 128;                    // bytes
+constexpr size_t kMaxCharges = kMaxLimits * kMaxTierRules;  // counters judged on one request
+
+inline ngx_str_t& arg(ngx_conf_t* cf, size_t i) noexcept {
+  return static_cast<ngx_str_t*>(cf->args->elts)[i];
+}
+
+template <typename T>
+T* find_named(const PoolArray<T*>& list, std::string_view name) noexcept {
+  for (T* item : list) {
+    if (view(item->name) == name) {
+      return item;
+    }
+  }
+  return nullptr;
+}
+
+// NAME=VALUE of a directive's arguments; false if `text` is not about NAME.
+inline bool option(std::string_view text, std::string_view name, std::string_view& value) noexcept {
+  if (text.size() <= name.size() || text.substr(0, name.size()) != name ||
+      text[name.size()] != '=') {
+    return false;
+  }
+  value = text.substr(name.size() + 1);
+  return true;
+}
+
+char* const kConfError = static_cast<char*>(NGX_CONF_ERROR);
+
+// Names go into headers and messages as they are.
+constexpr size_t kMaxNameBytes = 64;
+bool is_name(std::string_view name) noexcept;
+constexpr char kNameRule[] = "a name is 1 to 64 of a-z A-Z 0-9 - _ .";
+
+// Says what is wrong at the line being read, as nginx -t shows it, and fails the directive.
+char* refuse(ngx_conf_t* cf, const char* format, ...) noexcept;
+
+// Whether a location says how paths begin, so that other paths lie below it.
+bool is_prefix_location(const ngx_http_core_loc_conf_t& core) noexcept;
+
+// Refuses the location that is being merged: another directive has taken an answering one's place.
+char* refuse_second_answer(ngx_conf_t* cf) noexcept;
+
+// Refuses an argument that is NAME= and no more.
+inline char* check_value(ngx_conf_t* cf, size_t i) noexcept {
+  const std::string_view text = view(arg(cf, i));
+  return text.empty() || text.find('=') != text.size() - 1
+             ? NGX_CONF_OK
+             : refuse(cf, "parameter \"%V\" of %V has no value: give it one, or leave it out",
+                      &arg(cf, i), &arg(cf, 0));
+}
+
+// As refuse(), for something found wrong only once everything was read: where is told by `file` and
+// `line`.
+ngx_int_t refuse_at(ngx_conf_t* cf, const ngx_str_t& file, ngx_uint_t line, const char* format,
+                    ...) noexcept;
+// Says what is doubtful there, and goes on.
+void warn_at(ngx_conf_t* cf, const ngx_str_t& file, ngx_uint_t line, const char* format,
+             ...) noexcept;
+
+// Reads a directive's value into `value`: a constant, one variable, or a mixture.
+char* compile_value(ngx_conf_t* cf, ngx_str_t text, Value& value) noexcept;
+
+// tier_directives.cc
+char* read_tier(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+// What makes no sense in a plan is warned of, with the remedy; all that its refusals say is ready.
+ngx_int_t finish_tiers(ngx_conf_t* cf) noexcept;
+
+// limit_directives.cc
+char* read_zone(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+char* read_limit(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+char* read_cost(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+char* read_image_cost(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+// Gives every limit its counters; all tiers are known now.
+ngx_int_t bind_limits(ngx_conf_t* cf) noexcept;
+
+// quota.cc: penstock_quota tells callers what they have left.
+char* read_quota(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+// Finds the limits that each penstock_quota tells of; all are known now.
+ngx_int_t bind_quotas(ngx_conf_t* cf) noexcept;
+
+// metrics.cc: penstock_metrics, for Prometheus.
+char* read_metrics(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+
+// console.cc: penstock_console, for the operator.
+char* read_console(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+
+// pass_directives.cc
+char* read_pass(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+char* read_dedupe(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+// penstock_owner, penstock_share: a Value that stands at the command's offset.
+char* read_value(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+char* read_origins(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+constexpr std::string_view kAnyOrigin = "any";
+// Finds the status pages of every upstream that is passed to, or told of; all upstreams are known
+// now.
+ngx_int_t bind_sources(ngx_conf_t* cf) noexcept;
+
+// jobs.cc: penstock_jobs, where callers see their jobs.
+char* read_jobs(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+// Tells each penstock_pass where its callers see their jobs; all locations are known now.
+void bind_jobs(ngx_conf_t* cf) noexcept;
+void* create_loc_conf(ngx_conf_t* cf) noexcept;
+char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept;
+
+}  // namespace penstock

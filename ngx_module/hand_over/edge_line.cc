@@ -1,0 +1,431 @@
+#include "ngx_module/hand_over/edge_line.h"
+
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <algorithm>
+
+#include "ngx_module/admit/status_source.h"
+#include "ngx_module/hand_over/receipt_codec.h"
+#include "ngx_module/request/telemetry.h"
+#include "shared/base/clock.h"
+#include "shared/wire/messages.h"
+#include "shared/wire/receipt.h"
+
+extern "C" {
+#include <ngx_event_connect.h>
+}
+
+namespace penstock {
+namespace {
+
+constexpr ngx_msec_t kFirstPauseMs = 100;
+constexpr ngx_msec_t kLongestPauseMs = 5000;
+constexpr ngx_msec_t kPatienceMs = 30'000;
+constexpr ngx_msec_t kBriefingMs = 5000;  // by then a line that came back has been told of all
+constexpr size_t kMostHeld = 100'000;
+// HOLD and OVER carry a receipt and little else.
+constexpr size_t kBufferBytes = 32U << 10;
+static_assert(kBufferBytes >= wire::kMaxReceiptBytes + (8U << 10));
+// SETTLED frames that wait for the socket; what does not fit is told again, and answered then.
+constexpr size_t kAnswerBytes = 16U << 10;
+// So long it is known of a receipt that it was settled. penstockd tells of a job again within
+// seconds of a broken line, or of its start.
+constexpr int64_t kSettledNs = 3600 * kNsPerSec;
+
+// A promised job that holds something here.
+struct Held {
+  ngx_rbtree_node_t node;  // key: a hash of the number; first, so that a node is its Held
+  uint64_t number;         // the job's, on its line
+  ngx_uint_t round;        // of the line, when it was named last
+  HeldReceipt* receipt;
+};
+
+struct EdgeLine {
+  const MainConf* main = nullptr;
+  sockaddr_un address{};
+  ngx_str_t name{};
+  ngx_peer_connection_t peer{};
+  ngx_event_t* timer = nullptr;  // to connect again, or to forget what was not named again
+  ngx_rbtree_t tree{};
+  ngx_rbtree_node_t sentinel{};
+  size_t held = 0;
+  ngx_uint_t round = 0;  // connections so far
+  ngx_msec_t pause_ms = kFirstPauseMs;
+  ngx_msec_t broken_at = 0;  // 0: it is up
+  u_char buffer[kBufferBytes];
+  size_t size = 0;  // of buffer filled
+  u_char answers[kAnswerBytes];
+  size_t answers_size = 0;  // to be sent
+};
+
+struct Lines {
+  PoolArray<EdgeLine*> all;
+};
+
+ngx_rbtree_key_t key_of(uint64_t number) noexcept {
+  return static_cast<ngx_rbtree_key_t>(number * 0x9E3779B97F4A7C15);
+}
+
+Held* find(EdgeLine& line, uint64_t number) noexcept {
+  const ngx_rbtree_key_t key = key_of(number);
+  ngx_rbtree_node_t* node = line.tree.root;
+  while (node != &line.sentinel) {
+    if (node->key == key) {
+      return reinterpret_cast<Held*>(node);  // the hash is one to one
+    }
+    node = key < node->key ? node->left : node->right;
+  }
+  return nullptr;
+}
+
+// Its leases are let go here, also where the job is alive still: whoever is told of it next goes by
+// the receipt, which knows nothing of what was renewed here, and takes them anew. Both together
+// would count the job twice until these lapsed.
+void drop(EdgeLine& line, Held* held) noexcept {
+  release(receipt_of(*held->receipt));
+  forget_receipt(held->receipt);
+  ngx_rbtree_delete(&line.tree, &held->node);
+  ngx_free(held);
+  --line.held;
+}
+
+void hold(EdgeLine& line, uint64_t number, std::string_view bytes) noexcept {
+  if (Held* known = find(line, number); known != nullptr) {
+    known->round = line.round;
+    return;
+  }
+  if (line.held == kMostHeld) {
+    return;
+  }
+  HeldReceipt* receipt = decode_receipt(*line.main, bytes, ngx_cycle->log);
+  auto* held =
+      receipt == nullptr ? nullptr : static_cast<Held*>(ngx_calloc(sizeof(Held), ngx_cycle->log));
+  if (held == nullptr) {
+    if (receipt != nullptr) {
+      forget_receipt(receipt);
+    }
+    return;
+  }
+  held->node.key = key_of(number);
+  held->number = number;
+  held->round = line.round;
+  held->receipt = receipt;
+  ngx_rbtree_insert(&line.tree, &held->node);
+  ++line.held;
+  hold_leases(*receipt);
+}
+
+// What it says was used is taken up to a bound that no job reaches, so that sums stay sums.
+constexpr uint64_t kMostUsed = uint64_t{1} << 40;
+Usage usage_of(const wire::Over& over) noexcept {
+  const uint64_t gpu_ms = over.device_ns / kNsPerMs + (over.device_ns % kNsPerMs != 0 ? 1 : 0);
+  return {std::min(over.prompt_tokens, kMostUsed) + std::min(over.completion_tokens, kMostUsed),
+          std::min(gpu_ms, kMostUsed)};
+}
+
+// Whether nobody has settled the receipt yet. Noted in a zone that it was charged in, under a
+// bucket of its own that admits once.
+bool settles_first(const EdgeLine& line, uint64_t number, std::string_view bytes,
+                   const Receipt& receipt) noexcept {
+  static const limit::Policy once = limit::make_policy(*limit::make_gcra(1, kSettledNs, 1));
+  limit::Table& table = *receipt.latest->table;
+  limit::Secret secret = limit::derive_secret(table.secret(), "settled");
+  secret = limit::derive_secret(secret, view(line.name));
+  secret.k0 ^= number;
+  limit::Charge charge{&once, limit::siphash13_128(secret, bytes)};
+  return limit::charge_all(table, {&charge, 1}, instant(table)) != limit::Outcome::refused;
+}
+
+void answer_settled(EdgeLine& line, uint64_t number) noexcept {
+  const wire::Settled settled;
+  if (line.answers_size + wire::encoded_size(settled) <= kAnswerBytes) {
+    char* const at = reinterpret_cast<char*>(line.answers) + line.answers_size;
+    line.answers_size += static_cast<size_t>(wire::encode(at, number, settled) - at);
+  }
+}
+
+void settle_job(EdgeLine& line, uint64_t number, const wire::Over& over) noexcept {
+  hold(line, number, over.receipt);  // it may have ended before it was named
+  Held* held = find(line, number);
+  if (held == nullptr && line.held == kMostHeld) {
+    return;  // it is told again
+  }
+  answer_settled(line, number);
+  if (held == nullptr) {
+    return;  // nothing that it was charged is here any more
+  }
+  Receipt& receipt = receipt_of(*held->receipt);
+  if (!settles_first(line, number, over.receipt, receipt)) {
+    return drop(line, held);
+  }
+  if (over.refund != 0) {
+    refund(receipt, true);
+  } else {
+    const Usage usage = usage_of(over);
+    // How long its prompt was in bytes is not known any more.
+    learn(*line.main, over.model, 0, 0, std::min(over.completion_tokens, kMostUsed), usage.gpu_ms);
+    settle(receipt, usage);
+  }
+  drop(line, held);
+}
+
+// What was not named again since the line came back is not alive any more, or somebody else's.
+void forget_stale(EdgeLine& line) noexcept {
+  if (line.held == 0) {
+    return;
+  }
+  ngx_rbtree_node_t* node = ngx_rbtree_min(line.tree.root, &line.sentinel);
+  while (node != nullptr) {
+    auto* held = reinterpret_cast<Held*>(node);
+    node = ngx_rbtree_next(&line.tree, node);  // stays where it is in memory, whoever leaves
+    if (held->round != line.round || line.broken_at != 0) {
+      drop(line, held);
+    }
+  }
+}
+
+void close_line(EdgeLine& line) noexcept {
+  if (line.peer.connection != nullptr) {
+    ngx_close_connection(line.peer.connection);
+    line.peer.connection = nullptr;
+  }
+  line.size = 0;
+  line.answers_size = 0;
+}
+
+void break_line(EdgeLine& line) noexcept {
+  close_line(line);
+  if (line.broken_at == 0) {
+    line.broken_at = ngx_current_msec == 0 ? 1 : ngx_current_msec;
+  }
+  if (ngx_exiting != 0) {
+    return forget_stale(line);  // the worker that comes after this one is told of them
+  }
+  ngx_add_timer(line.timer, line.pause_ms);
+  line.pause_ms = ngx_min(line.pause_ms * 2, kLongestPauseMs);
+}
+
+// False: a rule was broken.
+bool on_frame(EdgeLine& line, const wire::Frame& frame) noexcept {
+  switch (frame.header.type) {
+    case wire::FrameType::kHold: {
+      wire::Hold message;
+      if (wire::parse(frame.payload, message) != nullptr) {
+        return false;
+      }
+      hold(line, frame.header.id, message.receipt);
+      return true;
+    }
+    case wire::FrameType::kOver: {
+      wire::Over message;
+      if (wire::parse(frame.payload, message) != nullptr) {
+        return false;
+      }
+      settle_job(line, frame.header.id, message);
+      return true;
+    }
+    case wire::FrameType::kGoodbye:
+      return true;  // it closes now, and is connected to again
+    default:
+      return false;
+  }
+}
+
+bool take_frames(EdgeLine& line) noexcept {
+  size_t used = 0;
+  for (;;) {
+    const std::string_view bytes(reinterpret_cast<char*>(line.buffer) + used, line.size - used);
+    const wire::Decoded decoded =
+        wire::decode(bytes, {.submit_bytes = 0, .other_bytes = kBufferBytes - wire::kHeaderBytes});
+    if (decoded.kind == wire::Decoded::kBad ||
+        (decoded.kind == wire::Decoded::kFrame && !on_frame(line, decoded.frame))) {
+      return false;
+    }
+    if (decoded.kind == wire::Decoded::kIncomplete) {
+      ngx_memmove(line.buffer, line.buffer + used, line.size - used);
+      line.size -= used;
+      return true;
+    }
+    used += decoded.consumed;
+  }
+}
+
+// Sends what was answered; what the socket does not take waits for on_write().
+bool send_answers(EdgeLine& line) noexcept {
+  ngx_connection_t* c = line.peer.connection;
+  while (line.answers_size > 0) {
+    const ssize_t n = c->send(c, line.answers, line.answers_size);
+    if (n == NGX_AGAIN) {
+      return ngx_handle_write_event(c->write, 0) == NGX_OK;
+    }
+    if (n <= 0) {
+      return false;
+    }
+    line.answers_size -= static_cast<size_t>(n);
+    ngx_memmove(line.answers, line.answers + n, line.answers_size);
+  }
+  return true;
+}
+
+void on_read(ngx_event_t* event) noexcept {
+  auto* c = static_cast<ngx_connection_t*>(event->data);
+  auto& line = *static_cast<EdgeLine*>(c->data);
+  if (c->close != 0) {  // Nginx closes what is idle, to exit
+    return break_line(line);
+  }
+  for (;;) {
+    const ssize_t n = c->recv(c, line.buffer + line.size, kBufferBytes - line.size);
+    if (n == NGX_AGAIN) {
+      break;
+    }
+    if (n <= 0) {
+      return break_line(line);
+    }
+    line.size += static_cast<size_t>(n);
+    if (!take_frames(line)) {
+      ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "penstockd at %V broke the protocol",
+                    &line.name);
+      return break_line(line);
+    }
+    if (line.broken_at != 0) {
+      line.broken_at = 0;
+      line.pause_ms = kFirstPauseMs;
+    }
+  }
+  if (!send_answers(line) || ngx_handle_read_event(event, 0) != NGX_OK) {
+    break_line(line);
+  }
+}
+
+void on_write(ngx_event_t* event) noexcept {
+  auto& line = *static_cast<EdgeLine*>(static_cast<ngx_connection_t*>(event->data)->data);
+  if (!send_answers(line)) {
+    break_line(line);
+  }
+}
+
+ngx_int_t this_peer(ngx_peer_connection_t*, void*) noexcept { return NGX_OK; }
+
+bool say_hello(ngx_connection_t* c) noexcept {
+  wire::Hello hello;
+  hello.version = wire::kVersion;
+  hello.role = static_cast<uint64_t>(wire::Role::kEdge);
+  char bytes[64];
+  const char* end = wire::encode(bytes, 0, hello);
+  const ssize_t size = end - bytes;
+  return c->send(c, reinterpret_cast<u_char*>(bytes), static_cast<size_t>(size)) == size;
+}
+
+void open_line(EdgeLine& line) noexcept {
+  line.peer.sockaddr = reinterpret_cast<sockaddr*>(&line.address);
+  line.peer.socklen = sizeof line.address;
+  line.peer.name = &line.name;
+  line.peer.get = this_peer;
+  line.peer.log = ngx_cycle->log;
+  line.peer.log_error = NGX_ERROR_IGNORE_ECONNRESET;
+  // A local socket is connected at once, or not at all. That it isn't is told where jobs fail.
+  ngx_log_t quiet = *ngx_cycle->log;
+  quiet.log_level = NGX_LOG_EMERG;
+  line.peer.log = &quiet;
+  const ngx_int_t rc = ngx_event_connect_peer(&line.peer);
+  line.peer.log = ngx_cycle->log;
+  if (rc != NGX_OK && rc != NGX_AGAIN) {
+    line.peer.connection = nullptr;
+    return break_line(line);
+  }
+  ngx_connection_t* c = line.peer.connection;
+  c->log = c->read->log = c->write->log = ngx_cycle->log;
+  c->data = &line;
+  c->idle = 1;
+  c->read->handler = on_read;
+  c->write->handler = on_write;
+  if (!say_hello(c)) {
+    return break_line(line);
+  }
+  ++line.round;
+  line.pause_ms = kFirstPauseMs;
+  ngx_add_timer(line.timer, kBriefingMs);
+}
+
+// Connects, or, once it has been up for a while, forgets what was not named again.
+void on_timer(ngx_event_t* event) noexcept {
+  auto& line = *static_cast<EdgeLine*>(event->data);
+  if (line.peer.connection != nullptr) {
+    line.broken_at = 0;
+    return forget_stale(line);
+  }
+  if (line.held > 0 && line.broken_at != 0 && ngx_current_msec - line.broken_at > kPatienceMs) {
+    forget_stale(line);
+  }
+  if (ngx_exiting == 0) {
+    open_line(line);
+  }
+}
+
+EdgeLine* make_line(ngx_cycle_t* cycle, const MainConf& main, const StatusSource& source) noexcept {
+  constexpr std::string_view kSuffix = ".status";
+  void* memory = ngx_pcalloc(cycle->pool, sizeof(EdgeLine));
+  auto* timer = static_cast<ngx_event_t*>(ngx_pcalloc(cycle->pool, sizeof(ngx_event_t)));
+  const std::string_view socket = view(source.path).substr(0, source.path.len - kSuffix.size());
+  if (memory == nullptr || timer == nullptr || socket.size() >= sizeof(sockaddr_un::sun_path)) {
+    return nullptr;
+  }
+  auto* line = new (memory) EdgeLine;
+  line->main = &main;
+  line->address.sun_family = AF_UNIX;
+  ngx_memcpy(line->address.sun_path, socket.data(), socket.size());
+  line->name = str(socket);
+  line->timer = timer;
+  timer->handler = on_timer;
+  timer->data = line;
+  timer->log = cycle->log;
+  timer->cancelable = 1;
+  ngx_rbtree_init(&line->tree, &line->sentinel, ngx_rbtree_insert_value);
+  return line;
+}
+
+Lines*& lines() noexcept {
+  static Lines* of_this_process = nullptr;
+  return of_this_process;
+}
+
+}  // namespace
+
+ngx_int_t start_edge_lines(ngx_cycle_t* cycle) noexcept {
+  auto* main =
+      static_cast<MainConf*>(ngx_http_cycle_get_module_main_conf(cycle, ngx_http_penstock_module));
+  if (main == nullptr || main->sources.empty() || main->zones.empty() || ngx_worker != 0) {
+    return NGX_OK;
+  }
+  auto* mine = make<Lines>(cycle->pool);
+  if (mine == nullptr) {
+    return NGX_ERROR;
+  }
+  for (const StatusSource* source : main->sources) {
+    EdgeLine* line = make_line(cycle, *main, *source);
+    if (line == nullptr || mine->all.push(cycle->pool, line) == nullptr) {
+      return NGX_ERROR;
+    }
+    ngx_add_timer(line->timer, 1);
+  }
+  lines() = mine;
+  return NGX_OK;
+}
+
+void stop_edge_lines(ngx_cycle_t*) noexcept {
+  if (lines() == nullptr) {
+    return;
+  }
+  for (EdgeLine* line : lines()->all) {
+    close_line(*line);
+    if (line->timer->timer_set) {
+      ngx_del_timer(line->timer);
+    }
+    line->broken_at = 1;
+    forget_stale(*line);
+  }
+  lines() = nullptr;
+}
+
+}  // namespace penstock

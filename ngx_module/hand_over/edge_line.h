@@ -1,0 +1,28 @@
+// Edge lines: over which Nginx hears from each penstockd what became of promised jobs.
+//
+// The first of the workers, for all of them, keeps one connection to every penstockd that jobs are
+// passed to, and says HELLO as kEdge. penstockd tells it of every promised job that holds something
+// here: HOLD while it is alive (this process renews its leases), OVER when it has ended (what was
+// reserved is settled by what was used, and the leases are let go). OVER comes again until SETTLED
+// has answered it; that a receipt was settled is noted in its zone, so no process settles it twice.
+// When a line breaks, what it
+// held is renewed for kPatienceMs more, for penstockd, if it comes back, names it all again. It
+// names it to the same worker, which knows what it holds: were another told, both would count it
+// until the first knew. A worker that dies has a successor under its number, and one that is
+// replaced by a reload lets go as soon as it is told to quit.
+//
+//   closed ──timer──▶ connecting ──▶ HELLO ──▶ told, frame by frame ──error──▶ closed
+//
+// Bounded: kMostHeld receipts a process; past it a lease is not renewed, and lapses.
+#pragma once
+
+#include "ngx_module/conf/conf.h"
+
+namespace penstock {
+
+// Called in each worker process; the first opens them.
+ngx_int_t start_edge_lines(ngx_cycle_t* cycle) noexcept;
+// Called when it exits.
+void stop_edge_lines(ngx_cycle_t* cycle) noexcept;
+
+}  // namespace penstock

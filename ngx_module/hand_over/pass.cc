@@ -1,0 +1,320 @@
+#include "ngx_module/hand_over/pass.h"
+
+#include <algorithm>
+
+#include "ngx_module/admit/job_headers.h"
+#include "ngx_module/hand_over/answer.h"
+#include "ngx_module/hand_over/receipt_codec.h"
+#include "ngx_module/reply/page.h"
+#include "ngx_module/request/request.h"
+#include "ngx_module/request/telemetry.h"
+#include "shared/base/clock.h"
+#include "shared/wire/messages.h"
+
+namespace penstock {
+namespace {
+
+constexpr uint64_t kJob = 1;  // one job at a time on a connection
+
+wire::Hello hello() noexcept {
+  wire::Hello hello;
+  hello.version = wire::kVersion;
+  hello.role = static_cast<uint64_t>(wire::Role::kCaller);
+  return hello;
+}
+
+// The submit message without the body, which follows in the chain.
+bool describe(ngx_http_request_t* r, RequestState& state, wire::Submit& submit) noexcept {
+  const LocConf& loc = *loc_conf(r);
+  submit.queue = view(loc.queue);
+  submit.model = model_of(r, state);
+  if (state.tier != nullptr) {
+    submit.tier = view(state.tier->name);
+    submit.priority = state.tier->priority;
+    submit.weight = state.tier->weight;
+  }
+  submit.method = view(r->method_name);
+  submit.path = view(r->uri);
+  if (r->headers_in.content_type != nullptr) {
+    submit.content_type = view(r->headers_in.content_type->value);
+  }
+  submit.override = view(state.replace);
+  submit.cost = state.cost[static_cast<size_t>(Unit::kTokens)];
+  submit.dedupe = loc.dedupe == 1 ? 1 : 0;
+  submit.on_duplicate = static_cast<uint64_t>(loc.reject_duplicates ? wire::OnDuplicate::kReject
+                                                                    : wire::OnDuplicate::kJoin);
+  submit.max_wait_ms = loc.max_wait;
+  if (state.job_headers != nullptr) {
+    state.job_headers->put(submit);
+    submit.jobs_path = view(loc.jobs_path);
+    submit.receipt = encode_receipt(r->pool, *main_conf(r), state.receipt);
+  }
+  return loc.owner.get(r, submit.owner) && loc.share.get(r, submit.share);
+}
+
+// What is asked about jobs: the part of the path behind the location's own.
+bool describe(ngx_http_request_t* r, const RequestState& state, wire::Ask& ask) noexcept {
+  const LocConf& loc = *loc_conf(r);
+  const std::string_view path = view(r->uri);
+  const std::string_view prefix = view(loc.jobs_path);
+  ask.method = view(r->method_name);
+  ask.path = path.substr(0, prefix.size()) == prefix ? path.substr(prefix.size()) : "/?";
+  ask.query = view(r->args);
+  ask.last_event_id = find_last_event_id(r);
+  ask.websocket = state.asks_upgrade ? 1 : 0;
+  ask.jobs_path = prefix;
+  return loc.owner.get(r, ask.owner);
+}
+
+// HELLO and the message, `trailing` bytes of which follow in the chain.
+template <typename M>
+ngx_chain_t* write_message(ngx_pool_t* pool, const M& message, size_t trailing,
+                           size_t spare) noexcept {
+  const size_t size = wire::encoded_size(hello()) + wire::encoded_size(message) + spare;
+  ngx_buf_t* buf = ngx_create_temp_buf(pool, size);
+  ngx_chain_t* link = ngx_alloc_chain_link(pool);
+  if (buf == nullptr || link == nullptr) {
+    return nullptr;
+  }
+  char* out = wire::encode(reinterpret_cast<char*>(buf->last), 0, hello());
+  out = wire::encode(out, kJob, message, trailing);
+  buf->last = reinterpret_cast<u_char*>(out);
+  link->buf = buf;
+  link->next = nullptr;
+  return link;
+}
+
+ngx_int_t create_question(ngx_http_request_t* r, const RequestState& state) noexcept {
+  wire::Ask ask;
+  if (!describe(r, state, ask)) {
+    return NGX_ERROR;
+  }
+  r->upstream->request_bufs = write_message(r->pool, ask, 0, 0);
+  return r->upstream->request_bufs == nullptr ? NGX_ERROR : NGX_OK;
+}
+
+// The body's buffers, each as it is: in memory or in its temporary file.
+ngx_int_t append_body(ngx_http_request_t* r, ngx_chain_t** tail) noexcept {
+  for (const ngx_chain_t* body = r->request_body == nullptr ? nullptr : r->request_body->bufs;
+       body != nullptr; body = body->next) {
+    ngx_buf_t* buf = static_cast<ngx_buf_t*>(ngx_alloc_buf(r->pool));
+    ngx_chain_t* link = ngx_alloc_chain_link(r->pool);
+    if (buf == nullptr || link == nullptr) {
+      return NGX_ERROR;
+    }
+    ngx_memcpy(buf, body->buf, sizeof(ngx_buf_t));
+    link->buf = buf;
+    link->next = nullptr;
+    *tail = link;
+    tail = &link->next;
+  }
+  return NGX_OK;
+}
+
+// What comes from penstockd goes there until the answer begins.
+void use_first_buffer(ngx_http_request_t* r, RequestState& state) noexcept {
+  ngx_buf_t& b = r->upstream->buffer;
+  b.start = b.pos = b.last = state.first_buffer;
+  b.end = state.first_buffer + sizeof state.first_buffer;
+  b.temporary = 1;
+  b.tag = r->upstream->output.tag;
+}
+
+ngx_int_t create_request(ngx_http_request_t* r) noexcept {
+  RequestState* state = state_of(r);
+  if (state == nullptr) {
+    return NGX_ERROR;
+  }
+  use_first_buffer(r, *state);
+  if (loc_conf(r)->asks) {
+    const ngx_int_t asked = create_question(r, *state);
+    state->handed_over = asked == NGX_OK;
+    return asked;
+  }
+  wire::Submit submit;
+  if (!describe(r, *state, submit)) {
+    return NGX_ERROR;
+  }
+  const size_t body = body_size(r);
+  const size_t trailing = body == 0 ? 0 : wire::kFieldHeaderBytes + body;
+  ngx_chain_t* link = write_message(r->pool, submit, trailing, wire::kFieldHeaderBytes);
+  if (link == nullptr) {
+    return NGX_ERROR;
+  }
+  if (body > 0) {
+    link->buf->last = reinterpret_cast<u_char*>(
+        wire::write_field_header(reinterpret_cast<char*>(link->buf->last), wire::Submit::kBodyTag,
+                                 static_cast<uint32_t>(body)));
+  }
+  r->upstream->request_bufs = link;
+  const ngx_int_t whole = append_body(r, &link->next);
+  state->handed_over = whole == NGX_OK;
+  ngx_log_debug3(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                 "penstock hands over %uz bytes to queue \"%V\", %uL tokens reserved", body,
+                 &loc_conf(r)->queue, submit.cost);
+  return whole;
+}
+
+bool wants_promise(const RequestState& state) noexcept {
+  return state.job_headers != nullptr && state.job_headers->want_promise();
+}
+
+// A penstockd that may have made a promise is the last that is asked for it.
+void choose_conf(ngx_http_request_t* r, const RequestState& state) noexcept {
+  LocConf& loc = *loc_conf(r);
+  r->upstream->conf = wants_promise(state) ? &loc.upstream_of_promises : &loc.upstream;
+}
+
+// Another server is tried: nothing of the last one's answer stays, and a body of ours is no buffer
+// for frames.
+ngx_int_t reinit_request(ngx_http_request_t* r) noexcept {
+  RequestState* state = find_state(r);
+  if (state->answer_is_problem) {
+    use_first_buffer(r, *state);
+    r->upstream->buffering = r->upstream->conf->buffering != 0 ? 1 : 0;
+  }
+  state->forget_answer();
+  choose_conf(r, *state);
+  state->verdict = state->admitted;
+  state->retry_after_s = 0;
+  return NGX_OK;
+}
+
+void abort_request(ngx_http_request_t*) noexcept {}
+
+// What the caller that left a stream has had: the prompt, and a token with each piece of the
+// answer.
+Usage usage_so_far(ngx_http_request_t* r, const RequestState& state) noexcept {
+  const double prompt = static_cast<double>(state.prompt_bytes) /
+                        estimate_of(*main_conf(r), view(state.model)).bytes_per_token;
+  return {static_cast<uint64_t>(prompt) + state.media_tokens + state.chunks,
+          static_cast<uint64_t>((monotonic_ns() - state.begun_ns) / kNsPerMs)};
+}
+
+// What was done, most likely, for a caller that left before its answer came: the device time since
+// it must have started, and tokens in step with that.
+Usage usage_so_far_unseen(ngx_http_request_t* r, const RequestState& state) noexcept {
+  const int64_t waited_ns = static_cast<int64_t>(state.eta_ms) * kNsPerMs;
+  const bool told = state.started_at_once || state.eta_ms != 0;
+  const int64_t ran_ns =
+      state.accepted_ns != 0 && told ? monotonic_ns() - state.accepted_ns - waited_ns : 0;
+  if (ran_ns <= 0) {
+    return {};  // it was in the queue still
+  }
+  const Estimate usual = estimate_of(*main_conf(r), view(state.model));
+  const double done = static_cast<double>(ran_ns) / kNsPerMs / std::max(usual.gpu_ms, 1.0);
+  const auto reserved = static_cast<double>(state.cost[static_cast<size_t>(Unit::kTokens)]);
+  return {static_cast<uint64_t>(reserved * std::min(done, 1.0)),
+          static_cast<uint64_t>((ran_ns + kNsPerMs - 1) / kNsPerMs)};
+}
+
+// The connection ended before penstockd had said anything to who asked for a promise: the job may
+// be on disk, and then what was charged is its own.
+bool may_be_promised(const ngx_http_request_t* r, const RequestState& state) noexcept {
+  return r->upstream->request_sent != 0 && state.job_id_size == 0 && !state.answer_begun &&
+         wants_promise(state);
+}
+
+// A refusal costs nothing, also when it was penstockd that refused; nor does a failure of ours. A
+// caller that leaves the queue gets back all but the request itself; one that leaves while its job
+// runs pays for what was done until then, and one that leaves an answer that was made whole before
+// it began to come, all of it.
+void settle_up(ngx_http_request_t* r, RequestState& state, bool failed, bool left) noexcept {
+  if (may_be_promised(r, state)) {
+    return hand_over(state.receipt);
+  }
+  if (state.duplicate) {
+    return refund(state.receipt, false);  // the job was there already: it cost the request alone
+  }
+  if (state.done) {
+    // What pictures come to says nothing of text.
+    const uint64_t text = state.media_tokens == 0 ? state.prompt_bytes : 0;
+    learn(*main_conf(r), view(state.model), text, state.prompt_tokens,
+          state.usage.tokens - state.prompt_tokens, state.usage.gpu_ms);
+    settle(state.receipt, state.usage);
+  } else if (state.chunks != 0 && state.answer_is_events) {
+    settle(state.receipt, usage_so_far(r, state));
+  } else if (failed) {
+    give_all_back(state);
+  } else if (state.chunks == 0 && left) {
+    settle(state.receipt, usage_so_far_unseen(r, state));
+  } else if (state.chunks == 0) {
+    refund(state.receipt, false);
+  }
+}
+
+// The connection is closed unless the answer came whole, and closing it cancels the job.
+void finalize_request(ngx_http_request_t* r, ngx_int_t rc) noexcept {
+  RequestState* state = find_state(r);
+  constexpr ngx_uint_t kFirstServerError = 500;
+  const bool answered = r->upstream->header_sent != 0;
+  const bool broken = rc >= static_cast<ngx_int_t>(kFirstServerError);
+  ngx_log_debug4(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                 "penstock settles, rc %i: done %d, %uL tokens, %uL ms", rc, state->done ? 1 : 0,
+                 state->usage.tokens, state->usage.gpu_ms);
+  settle_up(r, *state,
+            broken || (answered && r->upstream->headers_in.status_n >= kFirstServerError),
+            rc == NGX_HTTP_CLIENT_CLOSED_REQUEST);
+  if (!answered && rc != NGX_DECLINED) {  // declined: a file is
+    state->forget_answer();               // Nginx has the word
+  }
+}
+
+void body_is_here(ngx_http_request_t* r) noexcept {
+  RequestState& state = *find_state(r);
+  if (static_cast<off_t>(body_size(r)) > kMaxBodyBytes) {
+    refund(state.receipt, true);
+    ngx_http_finalize_request(r, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE);
+    return;
+  }
+  state.body_read = true;
+  ngx_http_upstream_init(r);
+}
+
+}  // namespace
+
+ngx_int_t pass_request(ngx_http_request_t* r) noexcept {
+  RequestState* state = state_of(r);
+  if (state == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  BadHeader bad;
+  if (!find_job_headers(r, state->job_headers, bad)) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  if (!bad.detail.empty()) {
+    give_all_back(*state);
+    return refuse_page(
+        r, {.status = 400, .detail = bad.detail, .code = "invalid_request", .param = bad.name});
+  }
+  return hand_to_upstream(r, *state);
+}
+
+ngx_int_t hand_to_upstream(ngx_http_request_t* r, RequestState& state) noexcept {
+  LocConf& loc = *loc_conf(r);
+  if (ngx_http_upstream_create(r) != NGX_OK) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  if (r->headers_in.content_length_n > kMaxBodyBytes) {
+    refund(state.receipt, true);
+    return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
+  }
+  state.forget_answer();  // of a location that was redirected from
+  ngx_http_upstream_t* u = r->upstream;
+  ngx_str_set(&u->schema, "penstock://");
+  u->output.tag = &ngx_http_penstock_module;
+  choose_conf(r, state);
+  u->create_request = create_request;
+  u->reinit_request = reinit_request;
+  u->process_header = read_answer_head;
+  u->abort_request = abort_request;
+  u->finalize_request = finalize_request;
+  u->input_filter_init = begin_answer;
+  u->input_filter = read_answer;
+  u->input_filter_ctx = r;
+  u->buffering = loc.upstream.buffering != 0 ? 1 : 0;
+  const ngx_int_t rc = ngx_http_read_client_request_body(r, body_is_here);
+  return rc >= NGX_HTTP_SPECIAL_RESPONSE ? rc : NGX_DONE;
+}
+
+}  // namespace penstock

@@ -1,0 +1,144 @@
+#include "ngx_module/hand_over/receipt_codec.h"
+
+#include <algorithm>
+
+#include "shared/base/clock.h"
+#include "shared/wire/receipt.h"
+
+namespace penstock {
+namespace {
+
+static_assert(kMaxCharges <= wire::kMaxReceiptEntries &&
+              kMaxNameBytes <= wire::kMaxReceiptNameBytes);
+
+const Zone* zone_of(const MainConf& main, const limit::Table& table) noexcept {
+  for (const Zone* zone : main.zones) {
+    if (zone->table.has_value() && &*zone->table == &table) {
+      return zone;
+    }
+  }
+  return nullptr;
+}
+
+const Counter* counter_named(const Zone& zone, std::string_view name) noexcept {
+  for (const Counter* counter : zone.counters) {
+    if (view(counter->rule->name) == name) {
+      return counter;
+    }
+  }
+  return nullptr;
+}
+
+// Tells one table's places from another's: its secret, by a one-way function.
+uint64_t table_of(const Zone& zone) noexcept {
+  return limit::derive_secret(zone.table->secret(), "the receipts' table").k0;
+}
+
+// The latest first, as many as fit; false when there are more.
+template <class Visit>
+bool each_paid(const MainConf& main, const Receipt& receipt, const Visit& visit) noexcept {
+  size_t count = 0;
+  for (const PaidTogether* each = receipt.latest; each != nullptr; each = each->earlier) {
+    const Zone* zone = zone_of(main, *each->table);
+    for (const Paid& paid : each->paid) {
+      if (zone != nullptr && paid.cost != 0) {
+        if (count++ == wire::kMaxReceiptEntries) {
+          return false;
+        }
+        visit(wire::ReceiptEntry{view(zone->name), view(paid.rule().name), table_of(*zone),
+                                 paid.admitted.generation, paid.hash.lo, paid.hash.hi, paid.cost,
+                                 paid.admitted.state});
+      }
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+struct HeldReceipt {
+  Receipt receipt;
+  size_t count = 0;
+  // Behind it lie `count` PaidTogether, one for each charge, and then as many Paid.
+  PaidTogether* together() noexcept { return reinterpret_cast<PaidTogether*>(this + 1); }
+  Paid* paid(size_t capacity) noexcept { return reinterpret_cast<Paid*>(together() + capacity); }
+};
+
+std::string_view encode_receipt(ngx_pool_t* pool, const MainConf& main,
+                                const Receipt& receipt) noexcept {
+  size_t size = 1;
+  const bool all = each_paid(main, receipt, [&](const wire::ReceiptEntry& entry) noexcept {
+    size += receipt_entry_size(entry);
+  });
+  if (!all) {
+    ngx_log_error(
+        NGX_LOG_ERR, pool->log, 0,
+        "more than %uz limits have charged this request; should its job be promised, what "
+        "the first of them charged stands",
+        wire::kMaxReceiptEntries);
+  }
+  if (size == 1) {
+    return {};
+  }
+  auto* bytes = static_cast<char*>(ngx_pnalloc(pool, size));
+  if (bytes == nullptr) {
+    return {};
+  }
+  char* out = wire::begin_receipt(bytes);
+  each_paid(main, receipt, [&](const wire::ReceiptEntry& entry) noexcept {
+    out = wire::write_receipt_entry(out, entry);
+  });
+  return {bytes, size};
+}
+
+HeldReceipt* decode_receipt(const MainConf& main, std::string_view bytes, ngx_log_t* log) noexcept {
+  size_t capacity = 0;
+  wire::ReceiptEntry entry;
+  for (wire::ReceiptReader reader(bytes); reader.next(entry);) {
+    ++capacity;
+  }
+  void* memory =
+      capacity == 0
+          ? nullptr
+          : ngx_calloc(sizeof(HeldReceipt) + capacity * (sizeof(PaidTogether) + sizeof(Paid)), log);
+  if (memory == nullptr) {
+    return nullptr;
+  }
+  auto* held = new (memory) HeldReceipt;
+  held->receipt.main = &main;
+  for (wire::ReceiptReader reader(bytes); reader.next(entry);) {
+    const Zone* zone = find_named(main.zones, entry.zone);
+    const Counter* counter = zone == nullptr ? nullptr : counter_named(*zone, entry.rule);
+    if (counter == nullptr || !zone->table.has_value() || entry.cost == 0 ||
+        entry.table != table_of(*zone)) {
+      continue;
+    }
+    Paid* paid = new (held->paid(capacity) + held->count) Paid{&counter->own,
+                                                               nullptr,
+                                                               {entry.place_lo, entry.place_hi},
+                                                               entry.cost,
+                                                               {entry.state, entry.generation},
+                                                               false};
+    held->receipt.latest = new (held->together() + held->count)
+        PaidTogether{held->receipt.latest, const_cast<limit::Table*>(&*zone->table), {paid, 1}};
+    ++held->count;
+  }
+  if (held->count == 0) {
+    ngx_free(memory);
+    return nullptr;
+  }
+  return held;
+}
+
+Receipt& receipt_of(HeldReceipt& held) noexcept { return held.receipt; }
+
+void hold_leases(HeldReceipt& held) noexcept {
+  held.receipt.held = true;
+  held.receipt.since_ns = monotonic_ns();
+  ngx_queue_insert_tail(&held.receipt.main->process->leases, &held.receipt.link);
+  renew(held.receipt);
+}
+
+void forget_receipt(HeldReceipt* held) noexcept { ngx_free(held); }
+
+}  // namespace penstock

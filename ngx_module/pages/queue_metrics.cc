@@ -1,0 +1,185 @@
+#include "ngx_module/pages/queue_metrics.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "ngx_module/admit/status_source.h"
+#include "ngx_module/pages/buckets_text.h"
+#include "ngx_module/pages/serving_metrics.h"
+
+namespace penstock {
+namespace {
+
+using metrics::Type;
+using metrics::Writer;
+
+constexpr std::string_view kStatusSuffix = ".status";
+constexpr std::string_view kMetricsSuffix = ".metrics";
+
+constexpr std::string_view kEvents[wire::kJobEvents] = {"accepted",  "promised", "duplicate",
+                                                        "completed", "failed",   "dead",
+                                                        "cancelled", "expired",  "retried"};
+constexpr std::string_view kWebhooks[] = {"delivered", "retried", "given_up", "refused_target",
+                                          "disabled"};
+
+const wire::MetricsPage* read_page(ngx_pool_t* pool, const StatusSource& source) noexcept {
+  char path[sizeof(sockaddr_un::sun_path) + 16];
+  const std::string_view socket =
+      view(source.path).substr(0, source.path.len - kStatusSuffix.size());
+  if (socket.size() + kMetricsSuffix.size() >= sizeof path) {
+    return nullptr;
+  }
+  *ngx_cpymem(ngx_cpymem(path, socket.data(), socket.size()), kMetricsSuffix.data(),
+              kMetricsSuffix.size()) = '\0';
+  auto* page = static_cast<wire::MetricsPage*>(ngx_palloc(pool, sizeof(wire::MetricsPage)));
+  const int fd = ::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+  const bool whole =
+      page != nullptr && fd >= 0 &&
+      ::read(fd, static_cast<void*>(page), sizeof *page) == static_cast<ssize_t>(sizeof *page) &&
+      page->magic == wire::kMetricsMagic && page->bytes == sizeof *page;
+  if (fd >= 0) {
+    ::close(fd);
+  }
+  return whole ? page : nullptr;
+}
+
+// Visits each queue that has a name fit for a label.
+template <class Visit>
+void each_queue(const PoolArray<QueueCounts>& counts, const Visit& visit) noexcept {
+  for (const QueueCounts& each : counts) {
+    for (const wire::QueueMetrics& queue : each.page->queues) {
+      const std::string_view name(queue.name, strnlen(queue.name, sizeof queue.name));
+      if (is_name(name)) {
+        visit(each.socket, name, queue);
+      }
+    }
+  }
+}
+
+void write_events(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept {
+  constexpr std::string_view kName = "penstock_jobs_total";
+  writer.family(kName, Type::counter, "Jobs by what befell them.");
+  each_queue(counts, [&](std::string_view socket, std::string_view name, const auto& queue) {
+    for (size_t i = 0; i < wire::kJobEvents; ++i) {
+      writer.sample(SeriesText(kName, {{"socket", socket}, {"queue", name}, {"event", kEvents[i]}}),
+                    queue.events[i]);
+    }
+  });
+}
+
+void write_waits(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept {
+  writer.family("penstock_wait_seconds", Type::histogram,
+                "How long jobs waited until they started, by class.");
+  each_queue(counts, [&](std::string_view socket, std::string_view name, const auto& queue) {
+    for (const wire::ClassMetrics& each : queue.classes) {
+      if (each.used != 0) {
+        const Number priority(each.priority);
+        write_buckets(writer, "penstock_wait_seconds_bucket", "penstock_wait_seconds_sum",
+                      "penstock_wait_seconds_count",
+                      {{"socket", socket}, {"queue", name}, {"priority", priority}}, each.wait);
+      }
+    }
+  });
+  writer.family("penstock_wait_prediction_error_ratio", Type::histogram,
+                "How far predicted waits were off, over the longer of wait and service time.");
+  each_queue(counts, [&](std::string_view socket, std::string_view name, const auto& queue) {
+    write_buckets(writer, "penstock_wait_prediction_error_ratio_bucket",
+                  "penstock_wait_prediction_error_ratio_sum",
+                  "penstock_wait_prediction_error_ratio_count",
+                  {{"socket", socket}, {"queue", name}}, queue.prediction_error);
+  });
+}
+
+template <class Get>
+void write_queues(Writer& writer, const PoolArray<QueueCounts>& counts, std::string_view name,
+                  std::string_view help, const Get& get) noexcept {
+  writer.family(name, Type::gauge, help);
+  each_queue(counts, [&](std::string_view socket, std::string_view label, const auto& queue) {
+    writer.sample(SeriesText(name, {{"socket", socket}, {"queue", label}}), get(queue));
+  });
+}
+
+template <class Get>
+void write_each(Writer& writer, const PoolArray<QueueCounts>& counts, std::string_view name,
+                Type type, std::string_view help, const Get& get) noexcept {
+  writer.family(name, type, help);
+  for (const QueueCounts& each : counts) {
+    writer.sample(SeriesText(name, {{"socket", each.socket}}), get(*each.page));
+  }
+}
+
+void write_store(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept {
+  write_each(writer, counts, "penstock_dead_letters", Type::gauge,
+             "Jobs that failed every attempt, and are kept for the operator.",
+             [](const auto& page) { return page.dead_letters; });
+  write_each(writer, counts, "penstock_state_bytes", Type::gauge, "Jobs and results on disk.",
+             [](const auto& page) { return page.state_bytes; });
+  write_each(writer, counts, "penstock_state_max_bytes", Type::gauge,
+             "What jobs and results may take on disk.",
+             [](const auto& page) { return page.max_state_bytes; });
+  write_each(writer, counts, "penstock_state_broken", Type::gauge,
+             "1 while promises cannot be written, and are refused.",
+             [](const auto& page) { return page.state_broken; });
+  write_each(writer, counts, "penstock_state_write_errors_total", Type::counter,
+             "Writes of jobs that failed.", [](const auto& page) { return page.write_errors; });
+  write_each(writer, counts, "penstock_state_disk_bytes", Type::gauge,
+             "What the files of jobs and results take on disk, free pages and the reserve as well.",
+             [](const auto& page) { return page.state_disk_bytes; });
+  write_each(writer, counts, "penstock_unwritten_bytes", Type::gauge,
+             "Requests and results in memory, on their way to the disk.",
+             [](const auto& page) { return page.unwritten_bytes; });
+  write_each(writer, counts, "penstock_results_lost_total", Type::counter,
+             "Results that could not be stored: their jobs failed.",
+             [](const auto& page) { return page.lost_results; });
+  write_each(writer, counts, "penstock_damaged_rows_total", Type::counter,
+             "Promised jobs that could not be read from disk: they failed.",
+             [](const auto& page) { return page.damaged_rows; });
+  write_each(writer, counts, "penstock_commits_total", Type::counter,
+             "Transactions of jobs, each flushed to disk.",
+             [](const auto& page) { return page.commits; });
+  write_each(writer, counts, "penstock_commit_seconds_total", Type::counter,
+             "Time that they took, the flush included.",
+             [](const auto& page) { return static_cast<double>(page.commit_ns) / 1e9; });
+  constexpr std::string_view kName = "penstock_webhooks_total";
+  writer.family(kName, Type::counter, "Tries to deliver webhooks, by what came of them.");
+  for (const QueueCounts& each : counts) {
+    for (size_t i = 0; i < std::size(kWebhooks); ++i) {
+      writer.sample(SeriesText(kName, {{"socket", each.socket}, {"outcome", kWebhooks[i]}}),
+                    each.page->webhooks[i]);
+    }
+  }
+  write_each(writer, counts, "penstock_webhooks_pending", Type::gauge,
+             "Webhooks that are still to be delivered.",
+             [](const auto& page) { return page.webhooks_pending; });
+}
+
+}  // namespace
+
+bool read_queue_counts(ngx_pool_t* pool, const LocConf& loc,
+                       PoolArray<QueueCounts>& counts) noexcept {
+  for (const StatusSource* source : loc.status) {
+    const wire::MetricsPage* page = read_page(pool, *source);
+    if (page != nullptr && counts.push(pool, {view(source->label), page}) == nullptr) {
+      return false;
+    }
+  }
+  return true;
+}
+
+void write_queue_counts(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept {
+  write_events(writer, counts);
+  write_waits(writer, counts);
+  write_queues(writer, counts, "penstock_queue_oldest_wait_seconds",
+               "How long the job has waited that waits longest.",
+               [](const auto& queue) { return static_cast<double>(queue.oldest_wait_ms) / 1000; });
+  write_queues(writer, counts, "penstock_queue_paused", "1 while the operator has paused it.",
+               [](const auto& queue) { return queue.paused; });
+  write_store(writer, counts);
+  write_serving(writer, counts);
+  write_workers(writer, counts);
+  write_devices(writer, counts);
+}
+
+}  // namespace penstock

@@ -1,0 +1,217 @@
+#include "ngx_module/reply/reply.h"
+
+#include "ngx_module/conf/text.h"
+
+namespace penstock {
+namespace {
+
+ngx_http_output_header_filter_pt next_header_filter;
+ngx_http_output_body_filter_pt next_body_filter;
+
+bool operator_has_page_for(ngx_http_request_t* r, int status) noexcept {
+  auto* core =
+      static_cast<ngx_http_core_loc_conf_t*>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
+  if (r->error_page || core->error_pages == nullptr) {
+    return false;
+  }
+  const auto* pages = static_cast<ngx_http_err_page_t*>(core->error_pages->elts);
+  for (ngx_uint_t i = 0; i < core->error_pages->nelts; ++i) {
+    if (pages[i].status == status) {
+      return true;
+    }
+  }
+  return false;
+}
+
+ngx_chain_t* body_chain(ngx_http_request_t* r, ngx_str_t body) noexcept {
+  auto* buf = static_cast<ngx_buf_t*>(ngx_calloc_buf(r->pool));
+  ngx_chain_t* link = ngx_alloc_chain_link(r->pool);
+  if (buf == nullptr || link == nullptr) {
+    return nullptr;
+  }
+  buf->pos = body.data;
+  buf->last = body.data + body.len;
+  buf->memory = 1;
+  buf->last_buf = r == r->main ? 1 : 0;
+  buf->last_in_chain = 1;
+  link->buf = buf;
+  link->next = nullptr;
+  return link;
+}
+
+struct PageWords {
+  std::string_view code, detail;
+};
+
+PageWords words_for(ngx_uint_t status) noexcept {
+  switch (status) {
+    case 400:
+      return {"invalid_request", "The request is not valid HTTP."};
+    case 401:
+      return {"unauthorized", "Credentials are missing or not accepted."};
+    case 403:
+      return {"forbidden", "Access is denied."};
+    case 404:
+      return {"not_found", "There is nothing here."};
+    case 405:
+      return {"method_not_allowed", "The method is not allowed here."};
+    case 408:
+      return {"invalid_request", "The request did not arrive in time."};
+    case 413:
+      return {"too_large", "The request body is larger than this server accepts."};
+    case 429:
+      return {"rate_limit_exceeded", "Too many requests."};
+    case 502:
+      return {"engine_failed", "The queue could not be reached, or broke off. Try again."};
+    case 503:
+      return {"busy", "The service is busy. Try again later."};
+    case 504:
+      return {"deadline_exceeded", "The answer did not come in time."};
+    default:
+      return {status < 500 ? "invalid_request" : "internal_error", "The request failed."};
+  }
+}
+
+// Only pages that Nginx makes itself: err_status is set, what follows is its HTML, and no answer
+// has come.
+bool is_own_error_page(ngx_http_request_t* r) noexcept {
+  static constexpr ngx_uint_t kFirstError = 400;
+  if (r != r->main || r->err_status < kFirstError || !loc_conf(r)->passes ||
+      view(r->headers_out.content_type) != "text/html") {
+    return false;
+  }
+  const RequestState* state = find_state(r);
+  return state == nullptr || !state->answer_begun;
+}
+
+// One server was busy and the others could not be reached: busy is what the caller can act upon.
+void prefer_busy(ngx_http_request_t* r, const RequestState& state) noexcept {
+  if (r->err_status == NGX_HTTP_BAD_GATEWAY && state.verdict == Verdict::kBusy) {
+    r->err_status = NGX_HTTP_SERVICE_UNAVAILABLE;
+    r->headers_out.status = NGX_HTTP_SERVICE_UNAVAILABLE;
+    push_retry_headers(r, ngx_max(state.retry_after_s, int64_t{1}));
+  }
+}
+
+ngx_int_t header_filter(ngx_http_request_t* r) noexcept {
+  if (!is_own_error_page(r)) {
+    return next_header_filter(r);
+  }
+  RequestState* state = state_of(r);
+  if (state == nullptr) {
+    return next_header_filter(r);
+  }
+  prefer_busy(r, *state);
+  if (r->err_status == NGX_HTTP_NOT_ALLOWED) {
+    push_header(r, "Allow", str(loc_conf(r)->asks ? "GET, HEAD, DELETE" : "GET, HEAD, POST"));
+  }
+  const PageWords words = words_for(r->err_status);
+  const ngx_str_t body = render_problem(
+      r->pool,
+      {.status = static_cast<int>(r->err_status), .detail = words.detail, .code = words.code});
+  state->problem_body = body.data == nullptr ? nullptr : body_chain(r, body);
+  if (state->problem_body != nullptr) {
+    set_content_type(r, kProblemType);
+    r->headers_out.content_length_n = static_cast<off_t>(body.len);
+  }
+  return next_header_filter(r);
+}
+
+ngx_int_t body_filter(ngx_http_request_t* r, ngx_chain_t* in) noexcept {
+  auto* state = static_cast<RequestState*>(ngx_http_get_module_ctx(r, ngx_http_penstock_module));
+  if (in == nullptr || state == nullptr || state->problem_body == nullptr) {
+    return next_body_filter(r, in);
+  }
+  ngx_chain_t* instead = state->problem_body;
+  state->problem_body = nullptr;
+  for (; in != nullptr; in = in->next) {
+    in->buf->pos = in->buf->last;  // Nginx's page counts as sent
+  }
+  return next_body_filter(r, instead);
+}
+
+}  // namespace
+
+void install_problem_filters() noexcept {
+  next_header_filter = ngx_http_top_header_filter;
+  ngx_http_top_header_filter = header_filter;
+  next_body_filter = ngx_http_top_body_filter;
+  ngx_http_top_body_filter = body_filter;
+}
+
+void set_content_type(ngx_http_request_t* r, std::string_view type) noexcept {
+  r->headers_out.content_type = str(type);
+  r->headers_out.content_type_lowcase = nullptr;
+  // As an upstream's: lists of types, such as gzip_types, have them without parameters, and a
+  // charset that is said is not said again.
+  constexpr std::string_view kCharset = "charset=";
+  const size_t end = ngx_min(type.find(';'), type.size());
+  const size_t charset = type.find(kCharset, end);
+  r->headers_out.content_type_len = end;
+  r->headers_out.charset =
+      str(charset == std::string_view::npos ? "" : type.substr(charset + kCharset.size()));
+}
+
+ngx_str_t render_problem(ngx_pool_t* pool, const http::Problem& problem) noexcept {
+  const size_t bound = http::bound(problem);
+  auto* out = static_cast<u_char*>(ngx_pnalloc(pool, bound));
+  if (out == nullptr) {
+    return {0, nullptr};
+  }
+  const size_t size = http::render(problem, reinterpret_cast<char*>(out), bound);
+  return {size, size == 0 ? nullptr : out};
+}
+
+bool push_retry_headers(ngx_http_request_t* r, int64_t seconds) noexcept {
+  RequestState* state = find_state(r);
+  if (state != nullptr) {
+    take_back(state->retry);  // of a refusal that an error_page has led away from
+  }
+  size_t count = 0;
+  return push_retry(r->pool, seconds, [&](std::string_view name, ngx_str_t value) noexcept {
+    ngx_table_elt_t* header = push_header(r, name, value);
+    if (header != nullptr && state != nullptr) {
+      state->retry[count++] = header;
+    }
+    return header != nullptr;
+  });
+}
+
+ngx_int_t refuse_request(ngx_http_request_t* r, const http::Problem& problem) noexcept {
+  return refuse_request(r, problem.status, problem.retry_after_s, render_problem(r->pool, problem));
+}
+
+ngx_int_t refuse_request(ngx_http_request_t* r, int status, int64_t retry_after_s,
+                         ngx_str_t body) noexcept {
+  if (retry_after_s > 0 && !push_retry_headers(r, retry_after_s)) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  if (operator_has_page_for(r, status)) {
+    return status;
+  }
+  ngx_chain_t* chain = body.data == nullptr ? nullptr : body_chain(r, body);
+  if (chain == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  // Nobody shall send a body that is not wanted. Who waited to be asked for it sends none: what it
+  // sent next would be taken for that body (RFC 9110, 10.1.1).
+  if (r->headers_in.expect != nullptr && r->expect_tested == 0) {
+    r->keepalive = 0;
+  }
+  r->expect_tested = 1;
+  if (ngx_http_discard_request_body(r) != NGX_OK) {
+    r->keepalive = 0;
+  }
+  r->err_status = 0;
+  r->headers_out.status = static_cast<ngx_uint_t>(status);
+  r->headers_out.content_length_n = static_cast<off_t>(body.len);
+  set_content_type(r, kProblemType);
+  ngx_int_t rc = ngx_http_send_header(r);
+  if (rc == NGX_OK && !r->header_only) {
+    rc = ngx_http_output_filter(r, chain);
+  }
+  ngx_http_finalize_request(r, rc);
+  return NGX_DONE;
+}
+
+}  // namespace penstock

@@ -1,0 +1,87 @@
+// Receipts: what a request was charged, so that it can be given back, settled, and released.
+//
+//   admitted ──▶ reserved ──DONE──▶ settled by what was used
+//                   ├── the job failed, or was refused by the queue ──▶ given back
+//                   ├── the caller left ──▶ settled by what was made for it until then
+//                   └── this process dies ──▶ buckets flow back, windows end, leases lapse
+//
+// Leases (concurrency) are held until the request ends, and renewed meanwhile.
+#pragma once
+
+#include "ngx_module/request/rate_headers.h"
+#include "shared/limit/returns.h"
+
+namespace penstock {
+
+// One charge. `cost` is what is still charged; 0 once nothing is left to be done.
+struct Paid {
+  const Bound* bound;
+  const Limit* limit;  // nullptr, of a job's that was handed over
+  limit::Hash128 hash;
+  uint64_t cost;
+  limit::Admitted admitted;
+  bool of_tier;
+
+  const Rule& rule() const noexcept { return *bound->counter->rule; }
+};
+
+// What one process keeps while it runs; made after the fork.
+struct Process {
+  ngx_queue_t leases;  // Receipt::link of requests that hold any
+  ngx_event_t* renewal = nullptr;
+  ngx_uint_t delayed = 0;             // requests held back
+  limit::Returns* returns = nullptr;  // of those it has refused
+  int64_t processes = 1;              // that refuse beside each other
+};
+
+// What one location's limits have charged at one stage, all in one zone.
+struct PaidTogether {
+  PaidTogether* earlier;
+  limit::Table* table;
+  std::span<Paid> paid;
+};
+
+struct Receipt {
+  ngx_queue_t link;  // REQUIRES: linked only while held
+  bool held = false;
+  int64_t since_ns = 0;  // steady
+  const MainConf* main = nullptr;
+  PaidTogether* latest = nullptr;
+};
+
+// What a job used in the end.
+struct Usage {
+  uint64_t tokens = 0;
+  uint64_t gpu_ms = 0;
+};
+
+// Notes charges that were admitted. False when memory ran out.
+bool keep(ngx_pool_t* pool, Receipt& receipt, limit::Table& table, const MainConf& main,
+          std::span<const limit::Charge> charges, std::span<const Judged> judged) noexcept;
+
+// Reservations of tokens and GPU time become what was used.
+void settle(Receipt& receipt, const Usage& usage) noexcept;
+// Reservations are given back; with `requests`, everything but leases is.
+void refund(Receipt& receipt, bool requests) noexcept;
+// Its leases are kept alive, or taken anew if they had lapsed.
+void renew(Receipt& receipt) noexcept;
+// What was charged is a promised job's from here on, or may be: nothing of it is settled, given
+// back or released here. Where it is not, what was charged stands, and leases lapse.
+void hand_over(Receipt& receipt) noexcept;
+// Leases are given back: the request is over.
+void release(Receipt& receipt) noexcept;
+// All is given back, leases too, as if it had not been charged.
+void undo(Receipt& receipt) noexcept;
+
+// What the latest place has charged, as its limits would stand if that were given back: for
+// headers. `decisions` and `judged` have room for kMaxCharges; returns how many there are.
+size_t as_given_back(const Receipt& receipt, limit::Decision* decisions, Judged* judged) noexcept;
+
+// Called in each worker process.
+ngx_int_t start_process(ngx_cycle_t* cycle) noexcept;
+
+// The moment, on the table's clocks. One reading of the clock; the wall's is kept up by the
+// process's own.
+limit::Instant instant(const limit::Table& table) noexcept;
+
+}  // namespace penstock

@@ -1,0 +1,172 @@
+#include "ngx_module/request/request.h"
+
+namespace penstock {
+namespace {
+
+// An internal redirect clears the contexts of all modules; the pool's cleanup list keeps ours. What
+// a request held is given back at its end.
+void end_request(void* data) noexcept {
+  auto& state = *static_cast<RequestState*>(data);
+  if (state.held_back) {
+    --state.receipt.main->process->delayed;
+    undo(state.receipt);
+  } else if (!state.handed_over && state.passes) {
+    // It never became a job. What was too large costs nothing at all, whoever found out.
+    refund(state.receipt, state.request->headers_out.status == NGX_HTTP_REQUEST_ENTITY_TOO_LARGE);
+  }
+  release(state.receipt);
+}
+
+}  // namespace
+
+void RequestState::forget_answer() noexcept {
+  answer_begun = answer_is_problem = answer_is_events = false;
+  answer_left = -1;
+  chunks = 0;
+  eta_ms = 0;
+  accepted_ns = begun_ns = 0;
+  started_at_once = false;
+  answer = AnswerStream();
+  job_id_size = 0;
+  duplicate = false;
+  websocket = nullptr;
+  file = nullptr;
+  for (; answer_header_count > 0; --answer_header_count) {
+    answer_headers[answer_header_count - 1]->hash = 0;  // Nginx passes it over
+  }
+}
+
+namespace {
+
+// By penstock_hide_header.
+bool is_hidden(ngx_http_request_t* r, std::string_view key) noexcept {
+  constexpr size_t kLongest = 64;
+  ngx_http_upstream_conf_t& u = loc_conf(r)->upstream;
+  if (u.hide_headers == nullptr || u.hide_headers == NGX_CONF_UNSET_PTR || key.size() > kLongest) {
+    return false;
+  }
+  u_char lower[kLongest];
+  const ngx_uint_t hash = ngx_hash_strlow(lower, str(key).data, key.size());
+  return ngx_hash_find(&u.hide_headers_hash, hash, lower, key.size()) != nullptr;
+}
+
+}  // namespace
+
+bool RequestState::push_answer_header(ngx_http_request_t* r, std::string_view key,
+                                      ngx_str_t value) noexcept {
+  if (is_hidden(r, key)) {
+    return true;
+  }
+  if (answer_headers == nullptr) {
+    answer_headers = static_cast<ngx_table_elt_t**>(
+        ngx_palloc(r->pool, kMostAnswerHeaders * sizeof(ngx_table_elt_t*)));
+  }
+  ngx_table_elt_t* header = answer_headers == nullptr || answer_header_count == kMostAnswerHeaders
+                                ? nullptr
+                                : push_header(r, key, value);
+  if (header == nullptr) {
+    return false;
+  }
+  answer_headers[answer_header_count++] = header;
+  return true;
+}
+
+void give_all_back(RequestState& state) noexcept {
+  undo(state.receipt);
+  state.met.take_off(MetLimits::kCharged);
+}
+
+namespace {
+
+// An internal redirect has led here. Where it leads, even to where it began, the limits have their
+// say again. A header filter that failed has emptied the list of headers.
+void begin_anew(RequestState& state, bool headers_are_gone) noexcept {
+  std::fill(std::begin(state.judged_in), std::end(state.judged_in), nullptr);
+  if (headers_are_gone) {
+    std::fill(std::begin(state.rate_headers), std::end(state.rate_headers), nullptr);
+    std::fill(std::begin(state.retry), std::end(state.retry), nullptr);
+    state.degraded_header = nullptr;
+    state.answer_header_count = 0;
+  }
+}
+
+}  // namespace
+
+RequestState* find_kept_state(ngx_http_request_t* r) noexcept {
+  for (ngx_pool_cleanup_t* c = r->pool->cleanup; c != nullptr; c = c->next) {
+    if (c->handler == end_request && static_cast<RequestState*>(c->data)->request == r) {
+      auto* state = static_cast<RequestState*>(c->data);
+      ngx_http_set_ctx(r, state, ngx_http_penstock_module);
+      begin_anew(*state, r->filter_finalize != 0);
+      return state;
+    }
+  }
+  return nullptr;
+}
+
+RequestState* state_of(ngx_http_request_t* r) noexcept {
+  RequestState* state = find_state(r);
+  if (state == nullptr) {
+    ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(r->pool, sizeof(RequestState));
+    if (cleanup == nullptr) {
+      return nullptr;
+    }
+    state =
+        new (cleanup->data) RequestState;  // without (): what has no default value costs nothing
+    state->request = r;
+    cleanup->handler = end_request;
+    ngx_http_set_ctx(r, state, ngx_http_penstock_module);
+  }
+  return state;
+}
+
+std::string_view model_of(ngx_http_request_t* r, RequestState& state) noexcept {
+  if (state.model_sought) {
+    return view(state.model);
+  }
+  if (r->request_body == nullptr || !state.body_read) {
+    state.body_wanted = true;
+    return {};
+  }
+  state.model_sought = true;
+  if (const http::BodyField model = body_of(r, state)[Body::kModel];
+      model.type == http::BodyField::Type::kString) {
+    state.model = str(line_of(r->pool, model));
+  }
+  return view(state.model);
+}
+
+std::string_view encoding_of(const ngx_http_request_t* r) noexcept {
+  constexpr std::string_view kName = "content-encoding";
+  constexpr std::string_view kNone = "identity";
+  for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr;
+       part = part->next) {
+    const auto* headers = static_cast<const ngx_table_elt_t*>(part->elts);
+    for (ngx_uint_t i = 0; i < part->nelts; ++i) {
+      const ngx_str_t& value = headers[i].value;
+      if (headers[i].key.len == kName.size() &&
+          ngx_memcmp(headers[i].lowcase_key, kName.data(), kName.size()) == 0 && value.len > 0 &&
+          !(value.len == kNone.size() &&
+            ngx_strncasecmp(value.data, str(kNone).data, kNone.size()) == 0)) {
+        return view(value);
+      }
+    }
+  }
+  return {};
+}
+
+ngx_table_elt_t* push_header(ngx_http_request_t* r, std::string_view key,
+                             ngx_str_t value) noexcept {
+  auto* header = static_cast<ngx_table_elt_t*>(ngx_list_push(&r->headers_out.headers));
+  if (header == nullptr) {
+    return nullptr;
+  }
+  ngx_memzero(header, sizeof *header);
+  header->hash = 1;
+  header->key = str(key);
+  header->value = value;
+  header->lowcase_key = header->key.data;
+  return header;
+}
+
+}  // namespace penstock

@@ -1,0 +1,84 @@
+// Telemetry: what all Nginx workers count and learn together, in shared memory that a reload keeps.
+//
+//   counters     requests by tier and limit, costs, decision times: what penstock_metrics shows
+//   offenders    the hashed keys that are refused most: what penstock_console shows
+//   estimates    bytes a token, tokens and GPU time a request, by model: what reservations go by
+//
+// Everything here is a hint or a count: adding to it takes a few nanoseconds, never fails, and
+// decides nothing by itself but the size of a reservation, which is settled afterwards.
+#pragma once
+
+#include "ngx_module/conf/conf.h"
+
+#include <span>
+
+#include "ngx_module/request/rate_headers.h"
+#include "shared/metrics/estimates.h"
+#include "shared/metrics/exposition.h"
+
+namespace penstock {
+
+// What became of a request, or of one limit's part in it.
+enum class Outcome : uint8_t {
+  kPassed,
+  kRejected,
+  kDelayed,
+  kDegraded,
+  kBusy,  // a whole request only: the queue refused it, or the zone was full
+  kRejectedDryRun,
+  kDelayedDryRun,
+  kDegradedDryRun,
+};
+constexpr size_t kOutcomes = 8;
+std::string_view name_of(Outcome outcome) noexcept;  // passed, rejected_dry_run
+
+// What happened to cost: put aside at admission; what was used in the end; given back.
+enum class CostEvent : uint8_t { kReserved, kSettled, kRefunded };
+constexpr size_t kCostEvents = 3;
+
+// Makes the shared memory; at the end of the configuration, when all tiers and limits are known.
+ngx_int_t add_telemetry(ngx_conf_t* cf) noexcept;
+
+// The cycle is accepted: from here on it counts. Called in the master, before workers start; until
+// then nothing that running workers count is touched.
+ngx_int_t begin_counting(ngx_cycle_t* cycle) noexcept;
+
+// Called in each worker process, before it counts.
+void start_counting(const MainConf& main) noexcept;
+
+// A request is counted once, at its end; a limit each time it has judged.
+void count_request(const MainConf& main, const Tier* tier, Outcome outcome) noexcept;
+// `key` is the hash under which the limit counts the caller; only refusals note it.
+void count_limit(const MainConf& main, const Counter& counter, Outcome outcome,
+                 uint64_t key) noexcept;
+// The same of limits that have all let a request pass.
+void count_passed(std::span<const Judged> judged) noexcept;
+// Once a request and unit, under however many limits it was charged. `amount` is in the unit's
+// counts; requests themselves are no cost.
+void count_cost(const MainConf& main, Unit unit, CostEvent event, uint64_t amount) noexcept;
+
+// All that was counted, as Prometheus reads it.
+void write_counts(const MainConf& main, metrics::Writer& writer) noexcept;
+
+// A key that is refused often, and by which limit.
+struct OffenderRow {
+  uint64_t key = 0;  // the hash that count_limit() was given
+  std::string_view limit;
+  uint64_t refused = 0;  // in the last minutes, the latest counting most
+};
+// Fills `rows` with those that are refused most, worst first, and returns how many there are. What
+// `limit` points to is good while this request is.
+size_t worst_offenders(const MainConf& main, std::span<OffenderRow> rows) noexcept;
+
+// One decision in kSampled is measured.
+constexpr unsigned kSampled = 16;
+void observe_decision(const MainConf& main, int64_t ns) noexcept;
+
+// What is known of a model; before anything was learned, what is most often so.
+using metrics::Estimate;
+Estimate estimate_of(const MainConf& main, std::string_view model) noexcept;
+// One finished request: what it was and what it used. Zeros teach nothing.
+void learn(const MainConf& main, std::string_view model, uint64_t prompt_bytes,
+           uint64_t prompt_tokens, uint64_t completion_tokens, uint64_t gpu_ms) noexcept;
+
+}  // namespace penstock

@@ -1,0 +1,206 @@
+#include "worker/queue/api/caller_session.h"
+
+#include "worker/queue/api/intake.h"
+#include "worker/queue/api/jobs_api.h"
+#include "worker/queue/jobs/dispatcher.h"
+
+namespace penstock::queue {
+
+using wire::FrameType;
+
+void CallerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
+  if (role_ == 0 && frame.header.type != FrameType::kHello) {
+    return refuse("the first frame is not HELLO");
+  }
+  switch (frame.header.type) {
+    case FrameType::kHello:
+      return on_hello(frame);
+    case FrameType::kSubmit:
+      return on_submit(frame, bytes);
+    case FrameType::kCancel:
+      if (Waiter* const waiter = find(frame.header.id); waiter != nullptr) {
+        desks_.dispatcher.release(*waiter);
+      }
+      return;
+    case FrameType::kAsk:
+      return on_ask(frame);
+    case FrameType::kStatus:
+      return on_status(frame);
+    case FrameType::kSettled:
+      return has_role(wire::Role::kEdge) ? desks_.dispatcher.settled(frame.header.id)
+                                         : refuse("SETTLED is for the edge's own line");
+    default:
+      return refuse("a frame that callers do not send");
+  }
+}
+
+void CallerSession::on_hello(const wire::Frame& frame) {
+  wire::Hello hello;
+  if (const char* const error = wire::parse(frame.payload, hello); error != nullptr) {
+    return refuse(error);
+  }
+  if (hello.version != wire::kVersion) {
+    return refuse("another version of the protocol; this is version 1");
+  }
+  const auto is = [&](wire::Role role) { return hello.role == static_cast<uint64_t>(role); };
+  const bool known = is(wire::Role::kCaller) || is(wire::Role::kTool) || is(wire::Role::kEdge);
+  if (!known) {
+    return refuse("HELLO names no role that may connect here");
+  }
+  if (role_ != 0 && role_ != hello.role) {
+    return refuse("HELLO was repeated with another role");
+  }
+  if (!may_be(hello.role)) {
+    return deny(hello.role);
+  }
+  const bool first = role_ == 0;
+  role_ = hello.role;
+  if (first) {
+    host_.on_greeted(*this);
+  }
+  if (first && is(wire::Role::kEdge)) {
+    desks_.dispatcher.edges().joined(*this);
+  }
+}
+
+bool CallerSession::may_be(uint64_t role) const {
+  return role == static_cast<uint64_t>(wire::Role::kTool) ? peer_.is(kOperator) || peer_.is(kViewer)
+                                                          : peer_.is(kEdge);
+}
+
+void CallerSession::deny(uint64_t role) {
+  const bool tool = role == static_cast<uint64_t>(wire::Role::kTool);
+  const std::string reason =
+      peer_.text() + " is no " + (tool ? "operator" : "edge") + "; " +
+      (tool ? "`access.operators` names who is" : "`access.edges` or `socket_group` says who is");
+  host_.on_denied(reason);
+  say_goodbye(reason);
+}
+
+void CallerSession::set_roles(uint8_t roles) {
+  peer_.roles = roles;
+  if (greeted() && !closed() && !may_be(role_)) {
+    deny(role_);
+  }
+}
+
+// Whether a request may come under this id; if not, it has been dealt with.
+bool CallerSession::good_id(uint64_t id) {
+  if (id == 0 || find(id) != nullptr) {
+    refuse(id == 0 ? "a request has no id" : "a request with an id that is in use");
+    return false;
+  }
+  if (requests_.size() >= kMaxRequests) {
+    desks_.intake.refuse_crowded(*this, id);
+    return false;
+  }
+  return true;
+}
+
+void CallerSession::on_ask(const wire::Frame& frame) {
+  wire::Ask ask;
+  if (const char* const error = wire::parse(frame.payload, ask); error != nullptr) {
+    return refuse(error);
+  }
+  if (is_tool() && !peer_.is(kOperator)) {
+    return wire::append(out(), frame.header.id,
+                        wire::Failed{.status = 403,
+                                     .code = "forbidden",
+                                     .message = "Viewers see the status, and nothing else; "
+                                                "`access.operators` names who may do this."});
+  }
+  if (good_id(frame.header.id)) {
+    desks_.jobs_api.ask(*this, frame.header.id, ask);
+  }
+}
+
+void CallerSession::on_submit(const wire::Frame& frame, std::string_view bytes) {
+  wire::Submit submit;
+  if (const char* const error = wire::parse(frame.payload, submit); error != nullptr) {
+    return refuse(error);
+  }
+  if (is_tool() && !peer_.is(kEdge)) {
+    return deny(static_cast<uint64_t>(wire::Role::kCaller));
+  }
+  if (good_id(frame.header.id)) {
+    desks_.intake.submit(*this, frame.header.id, submit, bytes);
+  }
+}
+
+// A body over the limit is the client's doing, not the caller's: it is told, and the connection
+// lives on.
+bool CallerSession::on_oversized(const wire::FrameHeader& header) {
+  if (role_ == 0 || header.type != FrameType::kSubmit || header.id == 0 ||
+      find(header.id) != nullptr) {
+    return false;
+  }
+  desks_.intake.refuse_oversized(*this, header.id, header.length);
+  return true;
+}
+
+// Judged by its header, so that no number of requests which come at once takes more memory than all
+// may hold.
+bool CallerSession::on_begun(const wire::FrameHeader& header) {
+  if (role_ == 0 && header.type != FrameType::kHello) {
+    refuse("the first frame is not HELLO");
+    return true;
+  }
+  if (header.type != FrameType::kSubmit || header.id == 0 || find(header.id) != nullptr ||
+      desks_.intake.has_room_for(header.length)) {
+    return true;
+  }
+  desks_.intake.refuse_for_memory(*this, header.id);
+  return false;
+}
+
+void CallerSession::on_status(const wire::Frame& frame) {
+  if (!is_tool()) {
+    return refuse("STATUS is for tools");
+  }
+  const std::string json = host_.status_json();
+  wire::append(out(), frame.header.id, wire::StatusReport{json});
+}
+
+Waiter* CallerSession::find(uint64_t id) const {
+  for (const InFlight& each : requests_) {
+    if (each.id == id) {
+      return each.waiter;
+    }
+  }
+  return nullptr;
+}
+
+void CallerSession::forget(const Waiter& waiter) {
+  for (InFlight& each : requests_) {
+    if (each.waiter == &waiter) {
+      each = requests_.back();
+      requests_.pop_back();
+      return;
+    }
+  }
+}
+
+// Answers that were held up for it may go on.
+void CallerSession::on_drained() {
+  for (const InFlight& each : requests_) {
+    if (each.waiter->kind == Waiter::Kind::kAnswer && each.waiter->job != nullptr) {
+      desks_.dispatcher.widen(*each.waiter->job);
+    }
+  }
+}
+
+void CallerSession::on_refused(std::string_view reason) {
+  host_.on_refused(is_tool() ? "a tool" : "a caller", reason);
+}
+
+void CallerSession::on_closed() {
+  while (!requests_.empty()) {
+    desks_.dispatcher.release(*requests_.back().waiter);
+  }
+  if (has_role(wire::Role::kEdge)) {
+    desks_.dispatcher.edges().left(*this);
+  }
+  host_.on_caller_closed(*this);
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,540 @@
+#include "worker/queue/api/intake.h"
+
+#include <sys/random.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+
+#include "worker/queue/api/caller_session.h"
+#include "worker/queue/api/models_answer.h"
+#include "worker/queue/text/reply.h"
+#include "worker/queue/text/seconds.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr size_t kMaxShownBytes = 100;   // of a name the caller sent
+constexpr size_t kMaxListedBytes = 600;  // of the names it could have sent
+
+// Changes a field into a tag nobody knows, and wipes it. In place, so that a large body behind it
+// is not moved.
+void wipe(std::string& frame, const char* begin, std::string_view field) {
+  if (!field.empty()) {
+    const auto at = static_cast<size_t>(field.data() - begin);
+    wire::write_field_header(frame.data() + at - wire::kFieldHeaderBytes, 0,
+                             static_cast<uint32_t>(field.size()));
+    std::fill_n(frame.begin() + static_cast<ptrdiff_t>(at), field.size(), '\0');
+  }
+}
+
+// The frame as it is kept and as workers see it: they have no use for who asked, by which key, and
+// what was charged.
+std::string anonymous(const wire::Submit& submit, std::string_view bytes) {
+  std::string frame(bytes);
+  for (const std::string_view field :
+       {submit.owner, submit.share, submit.idempotency_key, submit.callback, submit.receipt}) {
+    wipe(frame, bytes.data(), field);
+  }
+  return frame;
+}
+
+std::string quoted(std::string_view name) {
+  return "'" + std::string(name.substr(0, kMaxShownBytes)) + "'";
+}
+
+std::string listed(const std::vector<std::string_view>& names) {
+  std::string list;
+  for (const std::string_view name : names) {
+    if (list.size() + name.size() > kMaxListedBytes) {
+      return list + ", ...";
+    }
+    list += (list.empty() ? "" : ", ") + std::string(name);
+  }
+  return list.empty() ? "none" : list;
+}
+
+limit::Secret draw_secret() {
+  limit::Secret secret;
+  ssize_t got = 0;
+  do {
+    got = ::getrandom(&secret, sizeof secret, 0);
+  } while (got < 0 && errno == EINTR);
+  if (got != static_cast<ssize_t>(sizeof secret)) {
+    std::abort();
+  }
+  return secret;
+}
+
+// Parts that follow each other cannot be taken for others: each has its length before it.
+void append_part(std::string& text, std::string_view part) {
+  const uint64_t size = part.size();
+  text.append(reinterpret_cast<const char*>(&size), sizeof size).append(part);
+}
+
+// Within whom a key or a request is one: the owner, or whoever's share it takes where there is
+// none.
+void append_scope(std::string& text, const wire::Submit& submit) {
+  append_part(text, submit.owner);
+  if (submit.owner.empty() && !submit.share.empty()) {
+    append_part(text, "share");
+    append_part(text, submit.share);
+  }
+}
+
+wire::Failed failed_busy(const std::string& message, int64_t retry_after_s) {
+  return {.status = 503,
+          .code = "busy",
+          .message = message,
+          .retry_after_s = static_cast<uint64_t>(retry_after_s)};
+}
+
+std::string try_again(int64_t seconds) {
+  return " Try again in " + std::to_string(seconds) + " s.";
+}
+
+}  // namespace
+
+Intake::Intake(Dispatcher& dispatcher, int64_t start_unix_s)
+    : dispatcher_(dispatcher), start_unix_s_(start_unix_s), secret_(draw_secret()) {}
+
+limit::Hash128 Intake::hash_of(std::string_view who) const {
+  return who.empty() ? limit::Hash128{} : limit::siphash13_128(secret_, who);
+}
+
+void Intake::submit(CallerSession& caller, uint64_t id, const wire::Submit& submit,
+                    std::string_view bytes) {
+  Order order;
+  order.lane = route(caller, id, submit);
+  if (order.lane == nullptr) {
+    return;
+  }
+  if (submit.body.size() > static_cast<uint64_t>(dispatcher_.limits().max_body_bytes)) {
+    return refuse_oversized(caller, id, submit.body.size());
+  }
+  JobOptions options;
+  if (!read(caller, id, submit, options)) {
+    return;
+  }
+  order.owner = hash_of(submit.owner);
+  order.share = submit.share.empty() ? order.owner : hash_of(submit.share);
+  order.claim = {.owner = order.share.lo,
+                 .priority = submit.priority,
+                 .cost = submit.cost,
+                 .weight = submit.weight};
+  order.async = options.async;
+  order.completion = submit.path.ends_with("/completions");
+  order.max_wait_ns =
+      static_cast<int64_t>(std::min<uint64_t>(submit.max_wait_ms, 1ULL << 40)) * kNsPerMs;
+  hash_key(submit, options, order);
+  if (join(caller, id, submit, options, order)) {
+    return;
+  }
+  if (const auto refusal = busy(order, bytes.size())) {
+    return refuse(caller, id, failed_busy(refusal->message, refusal->retry_after_s));
+  }
+  if (order.async || order.durable) {
+    describe(submit, options, order.record);
+    order.record.owner = order.owner;
+    order.record.share = order.share;
+    order.record.queue = order.lane->queue->settings.name;
+    order.record.model = order.lane->model;
+  }
+  Waiter& waiter = dispatcher_.audience().add(
+      caller, id, options.async ? Waiter::Kind::kPromise : Waiter::Kind::kAnswer);
+  waiter.wait_ns = options.wait_ns;
+  if (options.async) {
+    waiter.jobs_path = submit.jobs_path.empty() ? "/jobs" : submit.jobs_path;
+  }
+  Job& job = dispatcher_.let_in(waiter, order.owner, anonymous(submit, bytes));
+  job.by_date = options.by_date;
+  order.record.created_ms = job.created_ms;
+  if (order.record.digest != limit::Hash128{}) {
+    dispatcher_.register_key(job, order.record.key, order.record.digest);
+    job.keeps_answer = true;
+  }
+  order.durable ? look_up(job, std::move(order)) : check(job, std::move(order));
+}
+
+Scheduler::Lane* Intake::route(CallerSession& caller, uint64_t id, const wire::Submit& submit) {
+  const std::string_view name = submit.queue.empty() ? "default" : submit.queue;
+  Scheduler::Queue* const queue = dispatcher_.scheduler().find_queue(name);
+  if (queue == nullptr) {
+    const std::string message = "There is no queue " + quoted(name) + ".";
+    refuse(caller, id, {.status = 404, .code = "not_found", .message = message});
+    return nullptr;
+  }
+  std::string_view model = submit.model;
+  const auto asked = models_path(submit.path);
+  const bool get = submit.method == "GET" || submit.method == "HEAD";
+  if (get && asked) {
+    model = *asked;
+  } else if (!submit.method.empty() && submit.method != "POST") {
+    const std::string message = "The method " + quoted(submit.method) +
+                                (asked ? " is not allowed here; models are listed by GET."
+                                       : " is not allowed here; jobs come by POST.");
+    refuse(caller, id,
+           {.status = 405,
+            .code = "method_not_allowed",
+            .message = message,
+            .headers = asked ? "Allow: GET, HEAD\n" : "Allow: POST\n"});
+    return nullptr;
+  }
+  const Roster& roster = dispatcher_.roster();
+  Scheduler::Lane* const lane = roster.find(*queue, model);
+  if (lane == nullptr) {
+    const std::string message = "No worker of queue " + queue->settings.name + " serves model " +
+                                quoted(model) +
+                                ". Models served: " + listed(roster.models(*queue)) + ".";
+    refuse(caller, id, {.status = 404, .code = "not_found", .message = message, .param = "model"});
+    return nullptr;
+  }
+  if (!get) {
+    return lane;
+  }
+  model.empty() ? append_models(caller.out(), id, roster.models(*queue), start_unix_s_)
+                : append_model(caller.out(), id, lane->model, start_unix_s_);
+  return nullptr;
+}
+
+// What the headers ask for; false when that was refused.
+bool Intake::read(CallerSession& caller, uint64_t id, const wire::Submit& submit,
+                  JobOptions& options) {
+  std::optional<BadOption> bad = read_options(submit, dispatcher_.wall_ms(), options);
+  if (!bad && !options.callback.empty()) {
+    const Status good = check_callback ? check_callback(options.callback)
+                                       : Error{"This service sends no webhooks."};
+    if (!good) {
+      bad = BadOption{"Penstock-Callback", good.error().message};
+    }
+  }
+  if (!bad && options.async && dispatcher_.store() == nullptr) {
+    if (options.not_before_ms == 0 && options.callback.empty()) {
+      options.async = false;  // a preference, which it cannot be given
+      options.wait_ns = 0;
+      return true;
+    }
+    bad = BadOption{options.callback.empty() ? "Penstock-Delay" : "Penstock-Callback",
+                    "This service keeps no jobs: it has nowhere to put them."};
+  }
+  if (bad) {
+    refuse(
+        caller, id,
+        {.status = 400, .code = "invalid_request", .message = bad->message, .param = bad->header});
+  }
+  return !bad;
+}
+
+// A client's own key names one request of one caller's; without one, `penstock_dedupe` makes the
+// request its own key.
+void Intake::hash_key(const wire::Submit& submit, const JobOptions& options, Order& order) const {
+  order.durable = !options.key.empty() && dispatcher_.store() != nullptr;
+  if (options.key.empty() && submit.dedupe == 0) {
+    return;
+  }
+  std::string asked;
+  append_scope(asked, submit);
+  for (const std::string_view part : {submit.queue, submit.model, submit.path, submit.content_type,
+                                      submit.override, submit.body}) {
+    append_part(asked, part);
+  }
+  // Who wants a webhook, or another time to start, asks for something else than who wants none.
+  for (const auto& [name, value] : {std::pair{"callback", submit.callback},
+                                    {"delay", submit.delay},
+                                    {"not_before", submit.not_before}}) {
+    if (!value.empty()) {
+      append_part(asked, name);
+      append_part(asked, value);
+    }
+  }
+  order.record.digest = limit::siphash13_128(secret_, asked);
+  if (options.key.empty()) {
+    order.record.key = order.record.digest;
+    return;
+  }
+  std::string named = "key";
+  append_scope(named, submit);
+  append_part(named, options.key);
+  order.record.key = limit::siphash13_128(secret_, named);
+}
+
+void Intake::describe(const wire::Submit& submit, const JobOptions& options, JobRecord& record) {
+  record.tier = submit.tier;
+  record.priority = submit.priority;
+  record.weight = submit.weight;
+  record.cost = submit.cost;
+  record.jobs_path = submit.jobs_path.empty() ? "/jobs" : submit.jobs_path;
+  record.callback = options.callback;
+  record.receipt = submit.receipt;
+  record.not_before_ms = options.not_before_ms;
+  record.status = options.not_before_ms != 0 ? JobStatus::kScheduled : JobStatus::kQueued;
+}
+
+// True: the request has been seen to, by a job that is there.
+bool Intake::join(CallerSession& caller, uint64_t id, const wire::Submit& submit,
+                  const JobOptions& options, const Order& order) {
+  Job* const job =
+      order.record.digest == limit::Hash128{} ? nullptr : dispatcher_.find_key(order.record.key);
+  if (job == nullptr || job->more->key != order.record.key) {
+    return false;
+  }
+  if (job->more->digest != order.record.digest) {
+    refuse(caller, id,
+           {.status = 422,
+            .code = "duplicate",
+            .message = "This Idempotency-Key came with another request before.",
+            .param = "Idempotency-Key"});
+    return true;
+  }
+  if (submit.on_duplicate == static_cast<uint64_t>(wire::OnDuplicate::kReject)) {
+    refuse(caller, id,
+           {.status = 409, .code = "duplicate", .message = "The same request is in flight."});
+    return true;
+  }
+  // An answer that is not in memory from its beginning is had from the store, once it is whole.
+  const bool late = job->answer_began && !job->more->answer.whole();
+  if (late && !dispatcher_.is_stored(*job)) {
+    return false;
+  }
+  // Of what is not promised there is no 202: its answer is shared.
+  const bool promised = job->promise != Job::Promise::kNone || job->looking_up;
+  const bool async = options.async && promised;
+  Waiter& waiter = dispatcher_.audience().add(
+      caller, id, async || late || job->ending ? Waiter::Kind::kPromise : Waiter::Kind::kAnswer);
+  dispatcher_.count(*order.lane->queue, Metrics::Event::kDuplicate);
+  waiter.duplicate = true;
+  waiter.wait_ns = async ? options.wait_ns : Waiter::kToTheEnd;
+  waiter.jobs_path = submit.jobs_path.empty() ? "/jobs" : submit.jobs_path;
+  dispatcher_.audience().join(waiter, *job);
+  if (waiter.kind == Waiter::Kind::kAnswer) {
+    dispatcher_.say_accepted(waiter, *job);
+    if (job->answer_began) {
+      dispatcher_.audience().replay(waiter, *job);
+    }
+  } else if (async && job->promise == Job::Promise::kMade) {
+    dispatcher_.say_promised(waiter, *job);
+  }
+  return true;
+}
+
+std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
+  const Scheduler::Lane& lane = *order.lane;
+  const Scheduler::Queue& queue = *lane.queue;
+  const std::string& name = queue.settings.name;
+  const int64_t now_ns = dispatcher_.wires().now_ns();
+  const Dispatcher::Availability now = dispatcher_.availability(lane);
+  if (now.state == wire::QueueState::kDraining) {
+    return Refusal{"The service is being stopped or restarted." + try_again(now.retry_after_s),
+                   now.retry_after_s};
+  }
+  // Whoever sends a key is promised that its answer is kept.
+  if ((order.async || order.durable) && !dispatcher_.keeps_up()) {
+    return Refusal{"Jobs cannot be kept at the moment, as they cannot be written to disk.", 10};
+  }
+  if (!order.async && now.state == wire::QueueState::kCannotLoad) {
+    const std::string what = lane.model.empty() ? "No model" : "Model " + quoted(lane.model);
+    return Refusal{what + " of queue " + name + " could " + (lane.model.empty() ? "" : "not ") +
+                       "be loaded." + try_again(now.retry_after_s),
+                   now.retry_after_s};
+  }
+  if (!order.async && now.state == wire::QueueState::kNoWorker) {
+    return Refusal{"No worker of queue " + name + " is up." + try_again(now.retry_after_s),
+                   now.retry_after_s};
+  }
+  if (Scheduler::full(queue) || !has_room_for(bytes)) {
+    const int64_t retry_after_s = spread(order, 0);
+    return Refusal{"Queue " + name + " is full." + try_again(retry_after_s), retry_after_s};
+  }
+  const int64_t wait_ns = dispatcher_.scheduler().predicted_wait_ns(lane, order.claim, now_ns);
+  if (Scheduler::full(queue, order.claim.owner)) {
+    // A place of the caller's is free when its next job starts: about one N-th of the way to where
+    // one more would stand behind N.
+    const int64_t most = queue.settings.max_per_owner;
+    const int64_t retry_after_s = whole_seconds(wait_ns / (most + 1));
+    return Refusal{"You have " + std::to_string(most) + " jobs waiting in queue " + name +
+                       ", as many as one caller may have." + try_again(retry_after_s),
+                   retry_after_s};
+  }
+  if (!order.async && order.max_wait_ns > 0 && queue.paused) {
+    return Refusal{"Queue " + name + " is paused, and nobody knows for how long." +
+                       try_again(kPausedRetrySeconds),
+                   kPausedRetrySeconds};
+  }
+  if (!order.async && order.max_wait_ns > 0 && wait_ns > order.max_wait_ns) {
+    const int64_t retry_after_s = spread(order, wait_ns - order.max_wait_ns);
+    return Refusal{"The wait would be " + std::to_string(whole_seconds(wait_ns)) +
+                       " s, longer than is waited for here." + try_again(retry_after_s),
+                   retry_after_s};
+  }
+  return std::nullopt;
+}
+
+// When to come back after `wait_ns`: each caller at a time of its own, as places become free one by
+// one.
+int64_t Intake::spread(const Order& order, int64_t wait_ns) {
+  const Scheduler::Queue& queue = *order.lane->queue;
+  const int64_t now_ns = dispatcher_.wires().now_ns();
+  const uint32_t slots = std::max(1U, dispatcher_.slots(queue));
+  const auto step_ns = static_cast<int64_t>(queue.lanes.front()->service.mean_ns() / slots);
+  const int64_t latest_ns = now_ns + std::max(wait_ns, kMaxRetrySeconds * kNsPerSec);
+  const auto place = reinterpret_cast<uintptr_t>(&queue);
+  const int64_t at_ns = returns_.tell(place, order.share.lo, now_ns,
+                                      now_ns + std::max(wait_ns, step_ns), step_ns, latest_ns);
+  dispatcher_.note_return(queue, at_ns);
+  return whole_seconds(at_ns - now_ns);
+}
+
+// The key is not of a job that is alive; it may be of one that has completed.
+void Intake::look_up(Job& job, Order order) {
+  job.looking_up = true;
+  const limit::Hash128 key = order.record.key;
+  dispatcher_.store()->find_key(
+      key, [this, id = job.id, order = std::move(order)](std::optional<JobRecord> earlier) mutable {
+        found(id, std::move(order), std::move(earlier));
+      });
+}
+
+void Intake::found(const JobId& id, Order order, std::optional<JobRecord> earlier) {
+  Job* const job = dispatcher_.find(id.view());
+  if (job == nullptr) {
+    return;  // those who asked have left
+  }
+  job->looking_up = false;
+  if (earlier && earlier->status == JobStatus::kCompleted) {
+    return replay(*job, *earlier, *order.lane->queue);
+  }
+  if (const auto refusal = busy(order, 0)) {
+    return refuse_all(*job, failed_busy(refusal->message, refusal->retry_after_s));
+  }
+  check(*job, std::move(order));
+}
+
+// Who waits for the answer itself is told of a fault by the worker that the job is given to.
+void Intake::check(Job& job, Order order) {
+  const std::string_view frame = job.more->frame;
+  WorkerSession* const worker =
+      order.async ? dispatcher_.checker(*order.lane, order.completion, frame.size()) : nullptr;
+  if (worker == nullptr) {
+    return start(job, std::move(order));
+  }
+  job.looking_up = true;
+  dispatcher_.checks().ask(
+      *worker, frame,
+      [this, id = job.id, order = std::move(order)](const wire::Checked* refusal) mutable {
+        checked(id, std::move(order), refusal);
+      });
+}
+
+void Intake::checked(const JobId& id, Order order, const wire::Checked* refusal) {
+  Job* const job = dispatcher_.find(id.view());
+  if (job == nullptr) {
+    return;  // those who asked have left
+  }
+  job->looking_up = false;
+  if (refusal != nullptr) {
+    return refuse_all(*job, {.status = refusal->status,
+                             .code = refusal->code,
+                             .message = refusal->message,
+                             .param = refusal->param});
+  }
+  if (const auto full = busy(order, 0)) {
+    return refuse_all(*job, failed_busy(full->message, full->retry_after_s));
+  }
+  start(*job, std::move(order));
+}
+
+void Intake::refuse_all(Job& job, const wire::Failed& failed) {
+  for (Waiter* waiter = job.waiters(); waiter != nullptr; waiter = waiter->next) {
+    refuse(*waiter->caller, waiter->id, failed);
+  }
+  dispatcher_.forget(job);
+}
+
+// The job that had this key has completed: whoever asks gets what came of it.
+void Intake::replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& queue) {
+  if (earlier.digest != job.more->digest) {
+    return refuse_all(job, {.status = 422,
+                            .code = "duplicate",
+                            .message = "This Idempotency-Key came with another request before.",
+                            .param = "Idempotency-Key"});
+  }
+  while (job.waiters() != nullptr) {
+    Waiter& waiter = *job.waiters();
+    Audience::detach(waiter);
+    waiter.duplicate = true;
+    dispatcher_.count(queue, Metrics::Event::kDuplicate);
+    if (waiter.kind == Waiter::Kind::kPromise && waiter.wait_ns == 0) {
+      const std::string headers =
+          "Location: " + waiter.jobs_path + "/" + std::string(earlier.id.view()) +
+          "\nPreference-Applied: respond-async\n" + std::string(kDuplicateHeader);
+      JobView view = view_of(earlier);
+      view.jobs_path = waiter.jobs_path;
+      wire::append(waiter.caller->out(), waiter.id, wire::Accepted{.job_id = earlier.id.view()});
+      append_reply(waiter.caller->out(), waiter.id,
+                   {.status = 202, .content_type = kJson, .headers = headers, .duplicate = 1},
+                   render(view));
+      dispatcher_.audience().leave(waiter);
+    } else {
+      wire::append(waiter.caller->out(), waiter.id, wire::Accepted{.job_id = earlier.id.view()});
+      dispatcher_.answer_from_store(waiter, earlier, kDuplicateHeader);
+    }
+  }
+  dispatcher_.forget(job);
+}
+
+void Intake::start(Job& job, Order&& order) {
+  const int64_t now_ns = dispatcher_.wires().now_ns();
+  if (order.record.not_before_ms != 0) {
+    order.claim.not_before_ns =
+        now_ns + (order.record.not_before_ms - dispatcher_.wall_ms()) * kNsPerMs;
+  }
+  if (order.async) {
+    const int64_t deadline_ns = order.lane->queue->settings.deadline_ns;
+    const int64_t begins_ms = std::max(order.record.not_before_ms, order.record.created_ms);
+    order.record.deadline_ms = deadline_ns > 0 ? begins_ms + deadline_ns / kNsPerMs : 0;
+  }
+  dispatcher_.enqueue(job, *order.lane, order.claim);
+  if (order.async) {
+    if (!order.durable) {
+      order.record.key = {};  // only a client's own key is kept
+    }
+    return dispatcher_.promise(job, std::move(order.record));
+  }
+  if (order.durable) {
+    job.more->keep = std::make_unique<JobRecord>(std::move(order.record));
+  }
+  for (Waiter* waiter = job.waiters(); waiter != nullptr; waiter = waiter->next) {
+    dispatcher_.say_accepted(*waiter, job, job.worker() != nullptr);
+  }
+}
+
+void Intake::refuse(CallerSession& caller, uint64_t id, const wire::Failed& failed) {
+  dispatcher_.note_refused();
+  wire::append(caller.out(), id, failed);
+}
+
+void Intake::refuse_crowded(CallerSession& caller, uint64_t id) {
+  refuse(caller, id,
+         failed_busy("Too many jobs are in flight on this connection; at most 1024 are.", 1));
+}
+
+bool Intake::has_room_for(uint64_t bytes) const {
+  const uint64_t on_the_way = dispatcher_.wires().unfinished_bytes();
+  return static_cast<uint64_t>(dispatcher_.held_bytes()) + on_the_way + bytes <=
+         static_cast<uint64_t>(dispatcher_.limits().max_held_bytes);
+}
+
+void Intake::refuse_for_memory(CallerSession& caller, uint64_t id) {
+  constexpr int64_t kRetrySeconds = 2;
+  refuse(caller, id,
+         failed_busy("As many requests are held as there is memory for." + try_again(kRetrySeconds),
+                     kRetrySeconds));
+}
+
+void Intake::refuse_oversized(CallerSession& caller, uint64_t id, uint64_t bytes) {
+  const std::string message = "The body has " + std::to_string(bytes) + " bytes; at most " +
+                              std::to_string(dispatcher_.limits().max_body_bytes) + " are taken.";
+  refuse(caller, id, {.status = 413, .code = "too_large", .message = message});
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,91 @@
+// Intake: from a caller's SUBMIT to a job in its queue, or a refusal that says why.
+//
+// It answers what penstockd answers itself (models), finds the lane, reads what the headers ask
+// for, joins requests that ask for the same to the job that is there, and refuses what would not be
+// served: by bounds, by predicted wait, or while draining. What is to be promised is shown to a
+// worker first (checks.h).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "shared/limit/returns.h"
+#include "shared/limit/siphash.h"
+#include "shared/wire/messages.h"
+#include "worker/queue/jobs/dispatcher.h"
+#include "worker/queue/jobs/job_options.h"
+
+namespace penstock::queue {
+
+class Intake {
+ public:
+  Intake(Dispatcher& dispatcher, int64_t start_unix_s);
+  Intake(const Intake&) = delete;
+  Intake& operator=(const Intake&) = delete;
+
+  // Owners and keys are hashed under it; the store's outlives this process.
+  void set_secret(const limit::Secret& secret) { secret_ = secret; }
+  // Says what is wrong with a webhook's target; without it, there are none.
+  std::function<Status(std::string_view url)> check_callback;
+
+  // `bytes` is the whole SUBMIT frame that `submit` points into.
+  void submit(CallerSession& caller, uint64_t id, const wire::Submit& submit,
+              std::string_view bytes);
+  void refuse_crowded(CallerSession& caller, uint64_t id);
+  // 413: the body, or the frame about it, has `bytes` bytes.
+  void refuse_oversized(CallerSession& caller, uint64_t id, uint64_t bytes);
+
+  // A frame of `bytes` bytes may be held beside what is held, and what is on its way.
+  bool has_room_for(uint64_t bytes) const;
+  void refuse_for_memory(CallerSession& caller, uint64_t id);
+
+  // Of an owner, or of whose share it is. {}: nobody. Nobody's job is seen by whoever knows its id,
+  // and in no list.
+  limit::Hash128 hash_of(std::string_view who) const;
+
+ private:
+  // A request that was read.
+  struct Order {
+    Scheduler::Lane* lane = nullptr;
+    Scheduler::Claim claim;
+    limit::Hash128 owner;
+    limit::Hash128 share;
+    bool async = false;
+    bool durable = false;     // its key was the client's own, and is kept
+    bool completion = false;  // as its path says
+    int64_t max_wait_ns = 0;
+    JobRecord record;  // of one that is promised, or kept for its key
+  };
+
+  // Answers what penstockd answers itself, or refuses; nullptr then. Else the job's lane.
+  Scheduler::Lane* route(CallerSession& caller, uint64_t id, const wire::Submit& submit);
+  bool read(CallerSession& caller, uint64_t id, const wire::Submit& submit, JobOptions& options);
+  void hash_key(const wire::Submit& submit, const JobOptions& options, Order& order) const;
+  static void describe(const wire::Submit& submit, const JobOptions& options, JobRecord& record);
+  bool join(CallerSession& caller, uint64_t id, const wire::Submit& submit,
+            const JobOptions& options, const Order& order);
+  void look_up(Job& job, Order order);
+  void found(const JobId& id, Order order, std::optional<JobRecord> earlier);
+  void check(Job& job, Order order);
+  void checked(const JobId& id, Order order, const wire::Checked* refusal);
+  void replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& queue);
+  void start(Job& job, Order&& order);
+  // Nothing: there is room. Else why not.
+  struct Refusal {
+    std::string message;
+    int64_t retry_after_s;
+  };
+  std::optional<Refusal> busy(const Order& order, size_t bytes);
+  int64_t spread(const Order& order, int64_t wait_ns);
+  void refuse(CallerSession& caller, uint64_t id, const wire::Failed& failed);
+  void refuse_all(Job& job, const wire::Failed& failed);
+
+  Dispatcher& dispatcher_;
+  int64_t start_unix_s_;
+  limit::Secret secret_;
+  limit::Returns returns_;
+};
+
+}  // namespace penstock::queue

@@ -1,0 +1,382 @@
+#include "worker/queue/api/jobs_api.h"
+
+#include <algorithm>
+
+#include "shared/http/query.h"
+#include "worker/queue/api/caller_session.h"
+#include "worker/queue/text/json.h"
+#include "worker/queue/text/reply.h"
+#include "worker/queue/text/seconds.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr uint32_t kDefaultPage = 20;
+constexpr uint32_t kLargestPage = 100;
+constexpr int kMostRounds = 5;            // pages of the store that one list may take
+constexpr size_t kMostLiveLooked = 1000;  // living jobs, for one
+constexpr size_t kMaxPathBytes = 256;
+
+wire::Failed not_found() {
+  return {.status = 404, .code = "not_found", .message = "There is no such job of yours."};
+}
+
+wire::Failed invalid(std::string_view message, std::string_view param) {
+  return {.status = 400, .code = "invalid_request", .message = message, .param = param};
+}
+
+// Nobody's job is everybody's who knows its id.
+template <typename Hash>
+bool may_see(const Hash& owner, const Hash& who) {
+  return owner == Hash{} || owner == who;
+}
+
+constexpr uint32_t bit(JobStatus status) { return 1U << static_cast<uint32_t>(status); }
+constexpr uint32_t kLive =
+    bit(JobStatus::kScheduled) | bit(JobStatus::kQueued) | bit(JobStatus::kProcessing);
+
+// "queued,processing" as bits; nothing when one is no status.
+std::optional<uint32_t> parse_statuses(std::string_view text) {
+  uint32_t bits = 0;
+  while (!text.empty()) {
+    const size_t comma = std::min(text.find(','), text.size());
+    const auto status = status_named(text.substr(0, comma));
+    if (!status) {
+      return std::nullopt;
+    }
+    bits |= bit(*status);
+    text.remove_prefix(std::min(comma + 1, text.size()));
+  }
+  return bits;
+}
+
+std::optional<uint32_t> parse_limit(std::string_view text) {
+  const bool digits = !text.empty() && text.size() <= 3 &&
+                      text.find_first_not_of("0123456789") == std::string_view::npos;
+  const uint32_t number = digits ? static_cast<uint32_t>(std::stoul(std::string(text))) : 0;
+  return number >= 1 && number <= kLargestPage ? std::optional(number) : std::nullopt;
+}
+
+}  // namespace
+
+void JobsApi::ask(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
+  if (caller.is_tool() && operator_asks) {
+    return operator_asks(caller, id, ask);
+  }
+  about_jobs(caller, id, ask);
+}
+
+void JobsApi::about_jobs(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
+  const bool get = ask.method == "GET" || ask.method == "HEAD";
+  if (ask.path.empty() || ask.path == "/") {
+    if (get) {
+      return list(caller, id, ask, false);
+    }
+    return wire::append(caller.out(), id,
+                        wire::Failed{.status = 405,
+                                     .code = "method_not_allowed",
+                                     .message = "Jobs are listed by GET.",
+                                     .headers = "Allow: GET, HEAD\n"});
+  }
+  about_one(caller, id, ask);
+}
+
+void JobsApi::fail(Waiter& waiter, const wire::Failed& failed) {
+  wire::append(waiter.caller->out(), waiter.id, failed);
+  dispatcher_.audience().leave(waiter);
+}
+
+// Whoever has left is still to be answered by the store, which may have a disk that fails.
+bool JobsApi::refuse_while_behind(Waiter& waiter) {
+  if (dispatcher_.store()->pending() < Store::kMostPending) {
+    return false;
+  }
+  fail(waiter, {.status = 503,
+                .code = "busy",
+                .message = "Jobs cannot be read from disk at the moment. Try again in 10 s.",
+                .retry_after_s = 10});
+  return true;
+}
+
+// ---- lists ----
+
+void JobsApi::list(CallerSession& caller, uint64_t id, const wire::Ask& ask, bool dead) {
+  const auto refuse = [&](std::string_view message, std::string_view param) {
+    wire::append(caller.out(), id, invalid(message, param));
+  };
+  auto query = http::Query::parse(ask.query);
+  if (!query) {
+    return refuse(query.error().message, {});
+  }
+  Listing listing;
+  listing.jobs_path = ask.jobs_path.empty() ? "/jobs" : ask.jobs_path;
+  const auto statuses = parse_statuses(query->get("status").value_or(""));
+  if (!statuses) {
+    return refuse(
+        "status is a list of scheduled, queued, processing, completed, failed, cancelled "
+        "and expired, with commas between.",
+        "status");
+  }
+  listing.statuses = *statuses == 0 ? ~0U : *statuses;
+  listing.query.statuses = listing.statuses | ((listing.statuses & kLive) != 0 ? kLive : 0);
+  const auto limit = query->get("limit");
+  const auto most = limit ? parse_limit(*limit) : kDefaultPage;
+  if (!most) {
+    return refuse("limit is a number from 1 to 100.", "limit");
+  }
+  listing.limit = *most;
+  listing.query.limit = kLargestPage;
+  if (const auto after = query->get("after")) {
+    listing.query.before = parse_job_id(*after);
+    if (!listing.query.before) {
+      return refuse("after is the id of the last job of the page before.", "after");
+    }
+  }
+  listing.all = caller.is_tool();
+  const auto owner = listing.all ? query->get("owner") : ask.owner;
+  if (owner) {
+    listing.query.owner = intake_.hash_of(*owner);
+  }
+  listing.query.queue = listing.all ? std::string(query->get("queue").value_or("")) : "";
+  listing.query.dead = dead;
+  Waiter& waiter = dispatcher_.audience().add(caller, id, Waiter::Kind::kQuestion);
+  const bool nobodys = listing.query.owner && *listing.query.owner == limit::Hash128{};
+  if (dispatcher_.store() == nullptr || nobodys) {
+    listing.rounds = kMostRounds;
+    return listed(waiter, std::move(listing), Store::Page{});
+  }
+  if (!refuse_while_behind(waiter)) {
+    list_more(waiter, std::move(listing));
+  }
+}
+
+void JobsApi::list_more(Waiter& waiter, Listing listing) {
+  Audience::ask(waiter);
+  const Store::Query query = listing.query;
+  dispatcher_.store()->list(
+      query, [this, &waiter, listing = std::move(listing)](Store::Page page) mutable {
+        if (dispatcher_.audience().answered(waiter)) {
+          add_live(listing, page);
+          listed(waiter, std::move(listing), std::move(page));
+        }
+      });
+}
+
+// An owner's that have not ended. One whose end was written just now is shown as the store has it.
+void JobsApi::add_live(const Listing& listing, Store::Page& page) const {
+  if (!listing.query.owner || listing.query.dead || (listing.statuses & kLive) == 0) {
+    return;
+  }
+  const auto jobs =
+      dispatcher_.live_jobs(listing.query.owner->lo, listing.query.before, kMostLiveLooked);
+  uint32_t taken = 0;
+  for (const Job* const job : jobs) {
+    const JobStatus status = Audience::status_of(*job);
+    const bool ended = std::any_of(page.jobs.begin(), page.jobs.end(),
+                                   [&](const JobRecord& each) { return each.id == job->id; });
+    const bool queue =
+        listing.query.queue.empty() || job->home()->queue->settings.name == listing.query.queue;
+    if (job->promise == Job::Promise::kMade && !ended && queue &&
+        (listing.statuses & bit(status)) != 0) {
+      JobRecord& record = page.jobs.emplace_back();
+      record.id = job->id;
+      if (++taken == listing.query.limit) {
+        page.cut(job->id);
+        break;
+      }
+    }
+  }
+  if (taken < listing.query.limit && jobs.size() == kMostLiveLooked) {
+    page.cut(jobs.back()->id);
+  }
+  page.put_in_order(listing.query.limit);
+}
+
+// A page of the store's. What is alive is shown as it is now, and may not be what is asked for:
+// then more pages are asked for.
+void JobsApi::listed(Waiter& waiter, Listing listing, Store::Page page) {
+  bool more = page.more;
+  const std::optional<JobId> looked = page.last;
+  for (const JobRecord& record : page.jobs) {
+    if (listing.jobs.size() == listing.limit) {
+      more = true;
+      break;
+    }
+    listing.query.before = record.id;
+    const JobView each = view(record, listing.jobs_path, listing.all);
+    if ((listing.statuses & bit(each.status)) != 0) {
+      listing.jobs.push_back(render(each));
+      listing.last = record.id;
+    }
+  }
+  if (more && listing.jobs.size() < listing.limit) {
+    listing.query.before = looked ? looked : listing.query.before;
+    if (++listing.rounds < kMostRounds) {
+      return list_more(waiter, std::move(listing));
+    }
+  }
+  std::string json = R"({"object":"list","data":[)";
+  for (const std::string& job : listing.jobs) {
+    json += (json.back() == '[' ? "" : ",") + job;
+  }
+  json += R"(],"has_more":)" + std::string(more ? "true" : "false") + R"(,"last_id":)";
+  const std::optional<JobId> last = more ? listing.query.before : listing.last;
+  json += (last ? json_string(last->view()) : "null") + "}";
+  append_reply(waiter.caller->out(), waiter.id,
+               {.status = 200, .content_type = kJson, .headers = "Cache-Control: no-store\n"},
+               json);
+  dispatcher_.audience().leave(waiter);
+}
+
+JobView JobsApi::view(const JobRecord& record, std::string_view jobs_path, bool all) const {
+  const Job* const job = has_ended(record.status) ? nullptr : dispatcher_.find(record.id.view());
+  if (job != nullptr) {
+    const bool from_disk = !record.queue.empty();
+    return view(*job, jobs_path, all, from_disk ? &record : nullptr);
+  }
+  JobView view = all ? operator_view_of(record) : view_of(record);
+  view.jobs_path = jobs_path;
+  return view;
+}
+
+// Of a job that was not promised, there is no record.
+JobView JobsApi::view(const Job& job, std::string_view jobs_path, bool all,
+                      const JobRecord* record) const {
+  JobView view = dispatcher_.audience().view(job, jobs_path);
+  if (all && record != nullptr) {
+    view.origin = operator_view_of(*record).origin;
+  } else if (all && job.home() != nullptr) {
+    view.origin = {.model = job.home()->model, .priority = Scheduler::priority_of(job)};
+  }
+  return view;
+}
+
+// ---- one ----
+
+void JobsApi::about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
+  Waiter& waiter = dispatcher_.audience().add(caller, id, Waiter::Kind::kQuestion);
+  waiter.jobs_path = ask.jobs_path.empty() ? "/jobs" : ask.jobs_path;
+  const bool behind = ask.path.front() == '/';  // else it is of another name that begins alike
+  const std::string_view path = behind ? ask.path.substr(1, kMaxPathBytes) : std::string_view();
+  const size_t slash = std::min(path.find('/'), path.size());
+  const auto job_id = parse_job_id(path.substr(0, slash));
+  const std::string_view part = path.substr(slash);
+  Question question;
+  question.head = ask.method == "HEAD";
+  const bool get = ask.method == "GET" || question.head;
+  if (part == "/events" && get) {
+    question.about = About::kEvents;
+  } else if (part == "/result" && get) {
+    question.about = About::kResult;
+  } else if (part.empty() && ask.method == "DELETE") {
+    question.about = About::kCancel;
+  } else if (!part.empty() && part != "/events" && part != "/result") {
+    return fail(waiter, not_found());
+  } else if (!get) {
+    return fail(waiter,
+                {.status = 405,
+                 .code = "method_not_allowed",
+                 .message = "Jobs are seen by GET and cancelled by DELETE.",
+                 .headers = part.empty() ? "Allow: GET, HEAD, DELETE\n" : "Allow: GET, HEAD\n"});
+  }
+  if (question.about == About::kEvents) {
+    const auto last = parse_event_id(ask.last_event_id);
+    if (!last) {
+      return fail(waiter, invalid("Last-Event-ID is no id of an event of this stream: "
+                                  "two numbers with '-' between, or \"end\".",
+                                  "Last-Event-ID"));
+    }
+    question.last = *last;
+    question.websocket = ask.websocket != 0;
+  }
+  question.owner = intake_.hash_of(ask.owner);
+  question.all = caller.is_tool();
+  if (!job_id) {
+    return fail(waiter, not_found());
+  }
+  question.id = *job_id;
+  Job* const job = dispatcher_.find(job_id->view());
+  const bool alive = job != nullptr && !job->ending;
+  if (alive && (question.all ? job->promise == Job::Promise::kNone
+                             : may_see(job->owner, question.owner.lo))) {
+    return answer(waiter, *job, question, nullptr);
+  }
+  if (dispatcher_.store() == nullptr) {
+    return fail(waiter, not_found());
+  }
+  if (refuse_while_behind(waiter)) {
+    return;
+  }
+  Audience::ask(waiter);
+  dispatcher_.store()->find(*job_id, [this, &waiter, question](std::optional<JobRecord> record) {
+    if (!dispatcher_.audience().answered(waiter)) {
+      return;
+    }
+    if (!record || !(question.all || may_see(record->owner, question.owner))) {
+      return fail(waiter, not_found());
+    }
+    answer_ended(waiter, question, *record);
+  });
+}
+
+// REQUIRES: the job is alive, or its end not written yet; and it may be seen.
+void JobsApi::answer(Waiter& waiter, Job& job, const Question& question, const JobRecord* record) {
+  switch (question.about) {
+    case About::kEvents:
+      waiter.kind = Waiter::Kind::kEvents;
+      waiter.websocket = question.websocket;
+      dispatcher_.audience().join(waiter, job);
+      return dispatcher_.audience().begin_events(waiter, job, question.last);
+    case About::kCancel:
+      dispatcher_.audience().join(waiter, job);
+      return dispatcher_.cancel(job);
+    case About::kResult:
+      return say_job(waiter, view(job, waiter.jobs_path, question.all, record), 202, true);
+    case About::kJob:
+      return say_job(waiter, view(job, waiter.jobs_path, question.all, record), 200, true);
+  }
+}
+
+void JobsApi::say_job(Waiter& waiter, const JobView& view, uint64_t status, bool poll) {
+  std::string headers = "Cache-Control: no-store\n";
+  if (poll) {
+    headers += "Retry-After: " + std::to_string(poll_after_s(view.eta_seconds.value_or(0))) + "\n";
+  }
+  append_reply(waiter.caller->out(), waiter.id,
+               {.status = status, .content_type = kJson, .headers = headers}, render(view));
+  dispatcher_.audience().leave(waiter);
+}
+
+// The job as the store has it. It may be ending this very moment: it is over once that is written.
+void JobsApi::answer_ended(Waiter& waiter, const Question& question, const JobRecord& record) {
+  Job* const job = dispatcher_.find(record.id.view());
+  if (job != nullptr && !(job->ending && has_ended(record.status))) {
+    return answer(waiter, *job, question, &record);
+  }
+  if (!has_ended(record.status)) {
+    return fail(waiter, not_found());  // a promise that was refused, and is still to be taken back
+  }
+  JobView seen = question.all ? operator_view_of(record) : view_of(record);
+  seen.jobs_path = waiter.jobs_path;
+  if (question.about == About::kJob || question.about == About::kCancel) {
+    return say_job(waiter, seen, 200, false);
+  }
+  if (question.about == About::kEvents && question.last.ended && !question.websocket) {
+    append_reply(waiter.caller->out(), waiter.id, {.status = 204}, "");
+    return dispatcher_.audience().leave(waiter);
+  }
+  if (question.about == About::kEvents) {
+    waiter.kind = Waiter::Kind::kEvents;
+    waiter.websocket = question.websocket;
+    dispatcher_.audience().only_event(waiter, seen);
+    return;
+  }
+  if (record.status != JobStatus::kCompleted) {
+    return fail(waiter, {.status = std::max<uint64_t>(record.end.http_status, 400),
+                         .code = record.end.error_code,
+                         .message = record.end.error});
+  }
+  dispatcher_.answer_from_store(waiter, record, {});
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,84 @@
+// JobsApi: what owners may ask of their jobs (CONTRACT, section 4): list, one, events, result,
+// cancel.
+//
+// Whoever asks for a job that is not there, or for another's, gets the same 404, after the same
+// question to the store. A tool asks for the operator: it sees everybody's (operator_api.h), and is
+// answered by the store first, which knows whose a job is.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "shared/wire/messages.h"
+#include "worker/queue/api/intake.h"
+#include "worker/queue/jobs/dispatcher.h"
+#include "worker/queue/jobs/event_stream.h"
+
+namespace penstock::queue {
+
+class JobsApi {
+ public:
+  JobsApi(Dispatcher& dispatcher, Intake& intake) : dispatcher_(dispatcher), intake_(intake) {}
+  JobsApi(const JobsApi&) = delete;
+  JobsApi& operator=(const JobsApi&) = delete;
+
+  // What a tool asks; without it, tools ask as callers do.
+  std::function<void(CallerSession& caller, uint64_t id, const wire::Ask& ask)> operator_asks;
+
+  void ask(CallerSession& caller, uint64_t id, const wire::Ask& ask);
+  // Whoever asks: a tool is shown everybody's, and whose they are.
+  void about_jobs(CallerSession& caller, uint64_t id, const wire::Ask& ask);
+  void list_dead(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
+    list(caller, id, ask, true);
+  }
+  // The job as it is now, for a tool. Valid while `record` is, and nothing happens.
+  JobView operator_view(const JobRecord& record) const {
+    return view(record, record.jobs_path, true);
+  }
+
+ private:
+  enum class About : uint8_t { kJob, kEvents, kResult, kCancel };
+  // A question about one job.
+  struct Question {
+    About about = About::kJob;
+    JobId id;
+    limit::Hash128 owner;
+    bool all = false;  // a tool's: every owner's
+    bool head = false;
+    bool websocket = false;
+    EventId last;
+  };
+  struct Listing {
+    Store::Query query;
+    uint32_t statuses = ~0U;  // as they are now; the store knows only whether a job has ended
+    uint32_t limit = 0;
+    int rounds = 0;
+    std::vector<std::string> jobs;
+    std::optional<JobId> last;  // of these
+    std::string jobs_path;
+    bool all = false;  // a tool's
+  };
+
+  void list(CallerSession& caller, uint64_t id, const wire::Ask& ask, bool dead);
+  void list_more(Waiter& waiter, Listing listing);
+  void listed(Waiter& waiter, Listing listing, Store::Page page);
+  void add_live(const Listing& listing, Store::Page& page) const;
+  void about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask);
+  void answer(Waiter& waiter, Job& job, const Question& question, const JobRecord* record);
+  void answer_ended(Waiter& waiter, const Question& question, const JobRecord& record);
+  void say_job(Waiter& waiter, const JobView& view, uint64_t status, bool poll);
+  void fail(Waiter& waiter, const wire::Failed& failed);
+  // The store has too much to answer: so it has been said, and the waiter is done.
+  bool refuse_while_behind(Waiter& waiter);
+  JobView view(const JobRecord& record, std::string_view jobs_path, bool all) const;
+  JobView view(const Job& job, std::string_view jobs_path, bool all, const JobRecord* record) const;
+
+  Dispatcher& dispatcher_;
+  Intake& intake_;
+};
+
+}  // namespace penstock::queue

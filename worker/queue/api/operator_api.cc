@@ -1,0 +1,318 @@
+#include "worker/queue/api/operator_api.h"
+
+#include <algorithm>
+#include <charconv>
+#include <ranges>
+
+#include "shared/base/utf8.h"
+#include "shared/http/query.h"
+#include "worker/queue/api/caller_session.h"
+#include "worker/queue/text/base64.h"
+#include "worker/queue/text/json.h"
+#include "worker/queue/text/log.h"
+#include "worker/queue/text/reply.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr size_t kMaxSegments = 4;
+constexpr size_t kMaxShownBytes = 100;  // of a name that was asked for
+constexpr size_t kMaxListedBytes = 600;
+
+// "/dead/ID/requeue" in parts; none when it is no such path.
+std::vector<std::string_view> parts_of(std::string_view path) {
+  std::vector<std::string_view> parts;
+  while (path.starts_with('/') && parts.size() < kMaxSegments) {
+    path.remove_prefix(1);
+    parts.push_back(path.substr(0, path.find('/')));
+    path.remove_prefix(parts.back().size());
+  }
+  return path.empty() ? parts : std::vector<std::string_view>();
+}
+
+std::string quoted(std::string_view name) {
+  return "'" + std::string(name.substr(0, kMaxShownBytes)) + "'";
+}
+
+template <typename Range, typename NameOf>
+std::string listed(Range&& range, NameOf&& name_of) {
+  std::string list;
+  for (const auto& each : range) {
+    if (list.size() > kMaxListedBytes) {
+      return list + ", ...";
+    }
+    list += (list.empty() ? "" : ", ") + std::string(name_of(each));
+  }
+  return list.empty() ? "none" : list;
+}
+
+void refuse(CallerSession& caller, uint64_t id, uint64_t status, const std::string& message,
+            std::string_view param = {}, std::string_view headers = {}) {
+  const char* const code = status == 404   ? "not_found"
+                           : status == 405 ? "method_not_allowed"
+                                           : "invalid_request";
+  wire::append(
+      caller.out(), id,
+      wire::Failed{
+          .status = status, .code = code, .message = message, .param = param, .headers = headers});
+}
+
+void answer(CallerSession& caller, uint64_t id, const std::string& json) {
+  append_reply(caller.out(), id,
+               {.status = 200, .content_type = kJson, .headers = "Cache-Control: no-store\n"},
+               json);
+}
+
+// The job's request, of its SUBMIT frame.
+std::string request_json(std::string_view frame) {
+  const wire::Limits any{.submit_bytes = UINT32_MAX};
+  const wire::Decoded decoded = wire::decode(frame, any);
+  wire::Submit submit;
+  if (decoded.kind != wire::Decoded::kFrame ||
+      decoded.frame.header.type != wire::FrameType::kSubmit ||
+      wire::parse(decoded.frame.payload, submit) != nullptr) {
+    return "null";
+  }
+  std::string_view body = submit.body.substr(0, OperatorApi::kMostShownBytes);
+  const bool whole = body.size() == submit.body.size();
+  const std::string_view text = whole ? body : body.substr(0, utf8_complete_prefix(body));
+  const bool is_text = utf8_first_invalid(text) == text.npos;
+  return R"({"method":)" + json_string(submit.method) + R"(,"path":)" + json_string(submit.path) +
+         R"(,"content_type":)" + json_string(submit.content_type) + R"(,"body_bytes":)" +
+         std::to_string(submit.body.size()) + R"(,"truncated":)" + (whole ? "false" : "true") +
+         (is_text ? R"(,"body":)" + json_string(text)
+                  : R"(,"body_base64":")" + base64(body) + "\"") +
+         "}";
+}
+
+}  // namespace
+
+void OperatorApi::ask(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
+  const Path path = parts_of(ask.path);
+  const std::string_view about = path.empty() ? "" : path.front();
+  if (ask.method != "GET") {
+    log(Level::kInfo, "an order of " + caller.peer().text() + ": " + std::string(ask.method) + " " +
+                          std::string(ask.path) + (ask.query.empty() ? "" : "?") +
+                          std::string(ask.query));
+  }
+  if (about == "jobs") {
+    wire::Ask stripped = ask;
+    stripped.path.remove_prefix(sizeof("/jobs") - 1);
+    return jobs_api_.about_jobs(caller, id, stripped);
+  }
+  if (about == "dead" && path.size() <= 3) {
+    return about_dead({caller, id}, path, ask);
+  }
+  const bool queue = about == "queues" && path.size() == 3;
+  const bool worker = about == "workers" && (path.size() == 2 || path.size() == 3);
+  if ((queue || worker) && ask.method != "POST") {
+    return refuse(caller, id, 405, "That is done by POST.", {}, "Allow: POST\n");
+  }
+  if (queue) {
+    return about_queue({caller, id}, path);
+  }
+  if (worker) {
+    return about_workers({caller, id}, path, ask);
+  }
+  refuse(caller, id, 404,
+         "There is nothing at " + quoted(ask.path) +
+             ". There are /jobs, /dead, /queues/NAME/pause, /queues/NAME/resume, "
+             "/workers/NAME/drain, /workers/NAME/scale and /workers/drain.");
+}
+
+// ---- dead letters ----
+
+void OperatorApi::about_dead(Asker asker, const Path& path, const wire::Ask& ask) {
+  if (path.size() == 1) {
+    return ask.method == "GET"
+               ? jobs_api_.list_dead(asker.caller, asker.id, ask)
+               : refuse(asker.caller, asker.id, 405, "The dead letters are listed by GET /dead.",
+                        {}, "Allow: GET\n");
+  }
+  if (path.size() == 2 && ask.method == "GET") {
+    return find_dead(asker, path[1], &OperatorApi::show);
+  }
+  if (path.size() == 2 && ask.method == "DELETE") {
+    return find_dead(asker, path[1], &OperatorApi::drop);
+  }
+  if (path.size() == 3 && path[2] == "requeue" && ask.method == "POST") {
+    return find_dead(asker, path[1], &OperatorApi::requeue);
+  }
+  refuse(asker.caller, asker.id, 405,
+         "A dead letter is seen by GET /dead/ID, dropped by DELETE /dead/ID and queued again by "
+         "POST /dead/ID/requeue.",
+         {}, path.size() == 2 ? "Allow: GET, DELETE\n" : "Allow: POST\n");
+}
+
+void OperatorApi::find_dead(Asker asker, std::string_view id,
+                            void (OperatorApi::*then)(Waiter& waiter, const JobRecord& job)) {
+  const auto job_id = parse_job_id(id);
+  if (!job_id) {
+    return refuse(asker.caller, asker.id, 400,
+                  quoted(id) + " is no job's id: these are job_ and 26 letters and digits.", "id");
+  }
+  const wire::Failed none{
+      .status = 404,
+      .code = "not_found",
+      .message = "There is no dead letter of that id; GET /dead lists those there are."};
+  if (dispatcher_.store() == nullptr) {
+    return wire::append(asker.caller.out(), asker.id, none);
+  }
+  Waiter& waiter = dispatcher_.audience().add(asker.caller, asker.id, Waiter::Kind::kQuestion);
+  Audience::ask(waiter);
+  dispatcher_.store()->find(*job_id,
+                            [this, &waiter, then, none](const std::optional<JobRecord>& job) {
+                              if (!dispatcher_.audience().answered(waiter)) {
+                                return;
+                              }
+                              if (!job || !job->end.dead) {
+                                return fail(waiter, none);
+                              }
+                              (this->*then)(waiter, *job);
+                            });
+}
+
+void OperatorApi::show(Waiter& waiter, const JobRecord& job) {
+  Audience::ask(waiter);
+  dispatcher_.store()->fetch(job.id, [this, &waiter, job](const Result<std::string>& frame) {
+    if (dispatcher_.audience().answered(waiter)) {
+      const std::string seen = render(operator_view_of(job));
+      reply(waiter, seen.substr(0, seen.size() - 1) + R"(,"request":)" +
+                        (frame ? request_json(*frame) : "null") + "}");
+    }
+  });
+}
+
+// It comes back whether whoever wanted it still listens or not.
+void OperatorApi::requeue(Waiter& waiter, const JobRecord& job) {
+  const Scheduler::Queue* const queue = dispatcher_.scheduler().find_queue(job.queue);
+  if (queue == nullptr) {
+    const std::string message = "Its queue " + quoted(job.queue) +
+                                " is not there any more; put it back into penstock.yaml first.";
+    return fail(waiter, {.status = 409, .code = "invalid_request", .message = message});
+  }
+  const int64_t deadline_ms = dispatcher_.wall_ms() + queue->settings.deadline_ns / kNsPerMs;
+  Audience::ask(waiter);
+  dispatcher_.store()->requeue(
+      job.id, deadline_ms, [this, &waiter](std::optional<JobRecord> again) {
+        if (again) {
+          log(Level::kInfo, "job " + std::string(again->id.view()) + ": queued again");
+          dispatcher_.restore(JobRecord(*again));
+        }
+        if (!dispatcher_.audience().answered(waiter)) {
+          return;
+        }
+        if (!again) {
+          return fail(
+              waiter,
+              {.status = 404, .code = "not_found", .message = "It is no dead letter any more."});
+        }
+        reply(waiter, render(jobs_api_.operator_view(*again)));
+      });
+}
+
+void OperatorApi::drop(Waiter& waiter, const JobRecord& job) {
+  Audience::ask(waiter);
+  dispatcher_.store()->drop(job.id, [this, &waiter, id = job.id](bool dropped) {
+    if (!dispatcher_.audience().answered(waiter)) {
+      return;
+    }
+    reply(waiter, R"({"id":)" + json_string(id.view()) + R"(,"object":"job","dropped":)" +
+                      (dropped ? "true" : "false") + "}");
+  });
+}
+
+void OperatorApi::fail(Waiter& waiter, const wire::Failed& failed) {
+  wire::append(waiter.caller->out(), waiter.id, failed);
+  dispatcher_.audience().leave(waiter);
+}
+
+void OperatorApi::reply(Waiter& waiter, const std::string& json) {
+  answer(*waiter.caller, waiter.id, json);
+  dispatcher_.audience().leave(waiter);
+}
+
+// ---- queues ----
+
+void OperatorApi::about_queue(Asker asker, const Path& path) {
+  Scheduler::Queue* const queue = dispatcher_.scheduler().find_queue(path[1]);
+  if (queue == nullptr) {
+    return refuse(asker.caller, asker.id, 404,
+                  "There is no queue " + quoted(path[1]) + ". Queues: " +
+                      listed(dispatcher_.scheduler().queues() |
+                                 std::views::filter([](const auto& each) { return !each.retired; }),
+                             [](const auto& each) { return each.settings.name; }) +
+                      ".");
+  }
+  if (path[2] != "pause" && path[2] != "resume") {
+    return refuse(asker.caller, asker.id, 404, "A queue has /pause and /resume.");
+  }
+  if (path[2] == "pause") {
+    dispatcher_.pause(*queue);
+  } else {
+    dispatcher_.resume(*queue);
+  }
+  orders_.paused(queue->settings.name, queue->paused);
+  log(Level::kInfo, "queue " + queue->settings.name + (queue->paused ? ": paused" : ": resumed"));
+  answer(asker.caller, asker.id,
+         R"({"object":"queue","name":)" + json_string(queue->settings.name) + R"(,"paused":)" +
+             (queue->paused ? "true" : "false") + R"(,"waiting":)" +
+             std::to_string(queue->waiting) + R"(,"running":)" + std::to_string(queue->running) +
+             "}");
+}
+
+// ---- workers ----
+
+void OperatorApi::about_workers(Asker asker, const Path& path, const wire::Ask& ask) {
+  if (path.size() == 2 && path[1] == "drain") {
+    std::string names;
+    for (const WorkerConfig& worker : supervisor_.configured()) {
+      names += (names.empty() ? "" : ",") + json_string(worker.name);
+    }
+    for (const WorkerConfig& worker : supervisor_.configured()) {
+      supervisor_.drain(worker.name);
+      orders_.scaled(worker.name, 0);
+    }
+    return answer(asker.caller, asker.id, R"({"object":"workers","draining":[)" + names + "]}");
+  }
+  const WorkerConfig* const worker = supervisor_.find(path[1]);
+  if (worker == nullptr) {
+    return refuse(asker.caller, asker.id, 404,
+                  "There is no worker " + quoted(path[1]) + ". Workers: " +
+                      listed(supervisor_.configured(), [](const auto& each) { return each.name; }) +
+                      ".");
+  }
+  const std::string_view what = path.size() == 3 ? path[2] : "";
+  if (what == "scale") {
+    return scale(asker, *worker, ask.query);
+  }
+  if (what != "drain") {
+    return refuse(asker.caller, asker.id, 404, "A worker has /drain and /scale?n=N.");
+  }
+  supervisor_.drain(worker->name);
+  orders_.scaled(worker->name, 0);
+  answer(asker.caller, asker.id,
+         R"({"object":"worker","name":)" + json_string(worker->name) + R"(,"processes":0})");
+}
+
+void OperatorApi::scale(Asker asker, const WorkerConfig& worker, std::string_view query) {
+  const uint32_t most = Scaling::most(worker);
+  auto parsed = http::Query::parse(query);
+  const std::string_view text = parsed ? parsed->get("n").value_or("") : "";
+  uint32_t n = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
+  if (text.empty() || error != std::errc() || end != text.data() + text.size() || n > most) {
+    return refuse(asker.caller, asker.id, 400,
+                  "n is a number of processes from 0 to " + std::to_string(most) +
+                      ": each needs one of the " + std::to_string(worker.slots) +
+                      " slots that worker '" + worker.name + "' has.",
+                  "n");
+  }
+  supervisor_.scale(worker.name, n);
+  orders_.scaled(worker.name, n);
+  answer(asker.caller, asker.id,
+         R"({"object":"worker","name":)" + json_string(worker.name) + R"(,"processes":)" +
+             std::to_string(n) + R"(,"slots":)" + std::to_string(n == 0 ? 0 : worker.slots) + "}");
+}
+
+}  // namespace penstock::queue

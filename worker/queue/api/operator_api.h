@@ -1,0 +1,82 @@
+// OperatorApi: what a tool may ask of penstockd, and tell it to do (CONTRACT, section 6).
+//
+//   GET    /jobs?owner=&queue=&status=&limit=&after=
+//              everybody's jobs that were promised
+//   GET    /jobs/ID, /jobs/ID/events, /jobs/ID/result
+//              as their owner sees them, and whose they are
+//   DELETE /jobs/ID
+//              cancels
+//   GET    /dead?queue=&limit=&after=
+//              the dead letters
+//   GET    /dead/ID
+//              one, with the request that it was
+//   POST   /dead/ID/requeue
+//              queued as if new; its owner is not charged
+//   DELETE /dead/ID
+//              forgets it
+//   POST   /queues/NAME/pause, /queues/NAME/resume
+//   POST   /workers/NAME/drain, /workers/drain
+//              ends it when its jobs are done; all of them
+//   POST   /workers/NAME/scale?n=N
+//              so many processes share what it may use
+//
+// Each order is in the log, with the user and process that gave it.
+//
+// `owner` is what the edge sends as the owner, in plain text; it is hashed here, and only the hash
+// is shown. Answers are JSON; refusals say what would be right. What is paused or scaled stays so
+// over a reload, and over a restart with the same penstock.yaml (standing_orders.h).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "shared/wire/messages.h"
+#include "worker/queue/api/jobs_api.h"
+#include "worker/queue/api/standing_orders.h"
+#include "worker/queue/jobs/dispatcher.h"
+#include "worker/queue/workers/supervisor.h"
+
+namespace penstock::queue {
+
+class OperatorApi {
+ public:
+  // Of a dead job's request, so much is shown.
+  static constexpr size_t kMostShownBytes = 64U << 10;
+
+  // All must outlive this.
+  OperatorApi(Dispatcher& dispatcher, JobsApi& jobs_api, Supervisor& supervisor,
+              StandingOrders& orders)
+      : dispatcher_(dispatcher), jobs_api_(jobs_api), supervisor_(supervisor), orders_(orders) {}
+
+  void ask(CallerSession& caller, uint64_t id, const wire::Ask& ask);
+
+ private:
+  // Somebody's question, before it waits for anything.
+  struct Asker {
+    CallerSession& caller;
+    uint64_t id;
+  };
+  using Path = std::vector<std::string_view>;
+
+  void about_dead(Asker asker, const Path& path, const wire::Ask& ask);
+  void about_queue(Asker asker, const Path& path);
+  void about_workers(Asker asker, const Path& path, const wire::Ask& ask);
+  void scale(Asker asker, const WorkerConfig& worker, std::string_view query);
+  void show(Waiter& waiter, const JobRecord& job);
+  void requeue(Waiter& waiter, const JobRecord& job);
+  void drop(Waiter& waiter, const JobRecord& job);
+  // Hands a dead job to `then`, or says that there is none.
+  void find_dead(Asker asker, std::string_view id,
+                 void (OperatorApi::*then)(Waiter& waiter, const JobRecord& job));
+  void fail(Waiter& waiter, const wire::Failed& failed);
+  void reply(Waiter& waiter, const std::string& json);
+
+  Dispatcher& dispatcher_;
+  JobsApi& jobs_api_;
+  Supervisor& supervisor_;
+  StandingOrders& orders_;
+};
+
+}  // namespace penstock::queue

@@ -1,0 +1,250 @@
+#include "worker/queue/config/config_section.h"
+
+#include <algorithm>
+#include <charconv>
+#include <set>
+#include <utility>
+
+#include "shared/base/units.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr size_t kMaxShownBytes = 60;  // of what the user wrote, in a message
+
+std::string shown(const std::string& text) {
+  return "'" + (text.size() > kMaxShownBytes ? text.substr(0, kMaxShownBytes) + "..." : text) + "'";
+}
+
+}  // namespace
+
+void Complaints::add(int line, const std::string& key, const std::string& what) {
+  const std::string subject = key.empty() ? "" : "key " + shown(key) + ": ";
+  lines_.emplace(line, file_ + ":" + std::to_string(line) + ": " + subject + what);
+  if (lines_.size() > kMax) {
+    lines_.erase(std::prev(lines_.end()));
+  }
+}
+
+std::string Complaints::text() const {
+  std::string all;
+  for (const auto& [line, text] : lines_) {
+    all += (all.empty() ? "" : "\n") + text;
+  }
+  return all;
+}
+
+int line_of(const YAML::Node& node) { return std::max(0, node.Mark().line) + 1; }
+
+Section::Section(const YAML::Node& node, std::string path, Complaints& complaints)
+    : path_(std::move(path)), line_(line_of(node)), complaints_(complaints) {
+  if (node.IsNull()) {
+    return;
+  }
+  if (!node.IsMap()) {
+    complaints_.add(line_, path_, "must be a map of keys to values");
+    return;
+  }
+  collect(node, 0);
+}
+
+// False: there are too many, which was complained about.
+bool Section::count(int line) {
+  if (++keys_ > kMaxKeys) {
+    complaints_.add(line, path_,
+                    "has more than " + std::to_string(kMaxKeys) + " keys, with what it merges");
+  }
+  return keys_ <= kMaxKeys;
+}
+
+// `depth`: how often one map was merged into another to come here.
+bool Section::collect(const YAML::Node& map, int depth) {
+  std::set<std::string> own;
+  std::vector<std::pair<YAML::Node, int>> merges;
+  for (const auto& entry : map) {
+    const int line = line_of(entry.first);
+    if (!count(line)) {
+      return false;
+    }
+    if (!entry.first.IsScalar()) {
+      complaints_.add(line, path_, "a key must be a plain word");
+      continue;
+    }
+    const std::string& key = entry.first.Scalar();
+    if (!own.insert(key).second) {
+      complaints_.add(line, path_of(key), "comes twice; keep one");
+    } else if (key == "<<") {
+      merges.emplace_back(entry.second, line);
+    } else if (entries_.emplace(key, Entry{entry.second, line}).second) {
+      order_.push_back(key);
+    }
+  }
+  return std::all_of(merges.begin(), merges.end(),
+                     [&](const auto& each) { return merge(each.first, each.second, depth + 1); });
+}
+
+bool Section::merge(const YAML::Node& value, int line, int depth) {
+  if (depth > kMaxMergeDepth) {
+    complaints_.add(line, path_of("<<"), "merges maps that merge others, too often; or itself");
+    return false;
+  }
+  std::vector<YAML::Node> maps;
+  if (value.IsSequence()) {
+    for (const auto& each : value) {
+      maps.push_back(each);
+    }
+  } else {
+    maps.push_back(value);
+  }
+  for (const YAML::Node& map : maps) {
+    if (!map.IsMap()) {
+      complaints_.add(line, path_of("<<"), "must be a map's alias, as *base, or a list of such");
+    } else if (!count(line) || !collect(map, depth)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+YAML::Node Section::take(const std::string& key) {
+  known_.push_back(key);
+  const auto it = entries_.find(key);
+  if (it == entries_.end()) {
+    return YAML::Node(YAML::NodeType::Undefined);
+  }
+  it->second.known = true;
+  return it->second.value;
+}
+
+bool Section::scalar(const std::string& key, std::string& out) {
+  const YAML::Node value = take(key);
+  if (!value.IsDefined()) {
+    return false;
+  }
+  if (!value.IsScalar() || value.Scalar().empty()) {
+    complain(key, "needs a single value");
+    return false;
+  }
+  out = value.Scalar();
+  return true;
+}
+
+void Section::text(const std::string& key, std::string& out) {
+  std::string value;
+  if (!scalar(key, value)) {
+    return;
+  }
+  if (value.find('\0') != std::string::npos) {
+    complain(key, "must not contain a zero byte");
+    return;
+  }
+  out = std::move(value);
+}
+
+void Section::number(const std::string& key, uint32_t& out, uint32_t min, uint32_t max) {
+  std::string text;
+  if (!scalar(key, text)) {
+    return;
+  }
+  uint32_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < min || value > max) {
+    complain(key, shown(text) + " is not a whole number from " + std::to_string(min) + " to " +
+                      std::to_string(max));
+    return;
+  }
+  out = value;
+}
+
+void Section::fraction(const std::string& key, double& out, double min, double max) {
+  std::string text;
+  if (!scalar(key, text)) {
+    return;
+  }
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || !(value >= min && value <= max)) {
+    char range[64];
+    snprintf(range, sizeof range, "%g to %g", min, max);
+    complain(key, shown(text) + " is not a number from " + range);
+    return;
+  }
+  out = value;
+}
+
+void Section::boolean(const std::string& key, bool& out) {
+  std::string word = out ? "true" : "false";
+  choice(key, word, {"true", "false"});
+  out = word == "true";
+}
+
+void Section::duration(const std::string& key, int64_t& out_ns, int64_t min_ns) {
+  std::string text;
+  if (!scalar(key, text)) {
+    return;
+  }
+  const auto value = parse_duration_ns(text);
+  if (!value) {
+    complain(key, shown(text) +
+                      " is not a duration; write a whole number and a unit, like 20ms, "
+                      "2s, 10m or 24h");
+  } else if (*value < min_ns) {
+    complain(key, shown(text) + " is too short; the least is " + format_duration(min_ns));
+  } else if (*value > kMaxDurationNs) {
+    complain(key, shown(text) + " is too long; the most is " + format_duration(kMaxDurationNs));
+  } else {
+    out_ns = *value;
+  }
+}
+
+void Section::size(const std::string& key, int64_t& out_bytes, int64_t min_bytes,
+                   int64_t max_bytes) {
+  std::string text;
+  if (!scalar(key, text)) {
+    return;
+  }
+  const auto value = parse_size_bytes(text);
+  if (!value) {
+    complain(key, shown(text) +
+                      " is not a size; write a whole number and a unit, like 512MiB or "
+                      "2GiB");
+  } else if (*value < min_bytes || *value > max_bytes) {
+    complain(key, shown(text) + " is out of range; from " + std::to_string(min_bytes) + " to " +
+                      std::to_string(max_bytes) + " bytes are possible");
+  } else {
+    out_bytes = *value;
+  }
+}
+
+void Section::choice(const std::string& key, std::string& out,
+                     const std::vector<std::string>& choices) {
+  std::string text;
+  if (!scalar(key, text)) {
+    return;
+  }
+  if (std::find(choices.begin(), choices.end(), text) == choices.end()) {
+    std::string list;
+    for (const std::string& each : choices) {
+      list += (list.empty() ? "" : &each == &choices.back() ? " or " : ", ") + each;
+    }
+    complain(key, shown(text) + " is not known; write " + list);
+    return;
+  }
+  out = std::move(text);
+}
+
+void Section::complain(const std::string& key, const std::string& what) {
+  const auto it = entries_.find(key);
+  complaints_.add(it != entries_.end() ? it->second.line : line_, path_of(key), what);
+}
+
+void Section::done() {
+  size_t unknown = 0;  // more are not shown, and not looked for
+  for (const auto& [key, entry] : entries_) {
+    if (!entry.known && ++unknown <= Complaints::kMax) {
+      complain(key, "unknown key; did you mean '" + nearest(key, known_) + "'?");
+    }
+  }
+}
+
+}  // namespace penstock::queue

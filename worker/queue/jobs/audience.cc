@@ -1,0 +1,401 @@
+#include "worker/queue/jobs/audience.h"
+
+#include <algorithm>
+
+#include "shared/base/utf8.h"
+#include "worker/queue/api/caller_session.h"
+#include "worker/queue/text/reply.h"
+
+namespace penstock::queue {
+
+using Kind = Waiter::Kind;
+
+namespace {
+
+// Of the answer in one event: whatever JSON makes of it (six bytes of one at most), the event is
+// one frame, within which the edge lets no pong go.
+constexpr size_t kMostText = 32U << 10;
+static_assert(6 * kMostText + 1024 <= wire::kMaxChunkBytes);
+
+}  // namespace
+
+Waiter& Audience::add(CallerSession& caller, uint64_t id, Kind kind) {
+  Waiter& waiter = waiters_.emplace_back();
+  waiter.self = std::prev(waiters_.end());
+  waiter.caller = &caller;
+  waiter.id = id;
+  waiter.kind = kind;
+  timers_.set(waiter, wires_.now_ns() + kSignOfLifeNs);
+  caller.remember(waiter);
+  return waiter;
+}
+
+void Audience::join(Waiter& waiter, Job& job) {
+  waiter.job = &job;
+  waiter.next = std::exchange(job.extra().waiters, &waiter);
+}
+
+void Audience::detach(Waiter& waiter) {
+  if (waiter.job == nullptr) {
+    return;
+  }
+  Waiter** link = &waiter.job->more->waiters;
+  while (*link != &waiter) {
+    link = &(*link)->next;
+  }
+  *link = waiter.next;
+  waiter.job = nullptr;
+}
+
+void Audience::leave(Waiter& waiter) {
+  detach(waiter);
+  timers_.erase(waiter);
+  if (waiter.caller != nullptr) {
+    waiter.caller->forget(waiter);
+    waiter.caller = nullptr;
+  }
+  if (waiter.asking == 0) {
+    waiters_.erase(waiter.self);
+  }
+}
+
+void Audience::set_wait(Waiter& waiter) {
+  timers_.set(waiter, std::min(wires_.now_ns() + kSignOfLifeNs, waiter.wait_ends_ns));
+}
+
+bool Audience::answered(Waiter& waiter) {
+  --waiter.asking;
+  if (waiter.caller != nullptr) {
+    return true;
+  }
+  if (waiter.asking == 0) {
+    waiters_.erase(waiter.self);
+  }
+  return false;
+}
+
+bool Audience::wanted(const Job& job) {
+  for (const Waiter* waiter = job.waiters(); waiter != nullptr; waiter = waiter->next) {
+    if (waiter->kind != Kind::kEvents) {
+      return true;
+    }
+  }
+  return false;
+}
+
+bool Audience::has_late(const Job& job) {
+  for (const Waiter* waiter = job.waiters(); waiter != nullptr; waiter = waiter->next) {
+    if (waiter->kind == Kind::kPromise) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// `tell` may make the waiter leave, and no other.
+template <typename Tell>
+void Audience::each(Job& job, Kind kind, Tell&& tell) {
+  for (Waiter* waiter = job.waiters(); waiter != nullptr;) {
+    Waiter* const next = waiter->next;
+    if (waiter->kind == kind) {
+      tell(*waiter);
+    }
+    waiter = next;
+  }
+}
+
+bool Audience::lags(const Job& job) const {
+  const auto enough = static_cast<size_t>(max_unsent_) / 2;
+  bool any = false;
+  for (const Waiter* waiter = job.waiters(); waiter != nullptr; waiter = waiter->next) {
+    if (waiter->kind == Kind::kAnswer) {
+      if (waiter->caller->unsent() <= enough) {
+        return false;
+      }
+      any = true;
+    }
+  }
+  for (const Waiter* waiter = job.waiters(); any && waiter != nullptr; waiter = waiter->next) {
+    if (waiter->kind == Kind::kAnswer) {
+      waiter->caller->tell_when_drained(enough);
+    }
+  }
+  return any;
+}
+
+// What is made ahead of the one who reads fastest is within a window.
+void Audience::drop_if_slow(Waiter& waiter) {
+  if (waiter.caller->unsent() <= static_cast<size_t>(max_unsent_) + wire::kFirstWindowBytes) {
+    return;
+  }
+  wire::append(waiter.caller->out(), waiter.id,
+               wire::Failed{.status = 502,
+                            .code = "engine_failed",
+                            .message = "The answer was cut short: it was not read fast enough."});
+  leave(waiter);
+}
+
+void Audience::forward(Job& job, std::string_view frame) {
+  each(job, Kind::kAnswer, [&](Waiter& waiter) {
+    std::string& out = waiter.caller->out();
+    out.append(frame);
+    wire::set_frame_id(out.data() + out.size() - frame.size(), waiter.id);
+    drop_if_slow(waiter);
+  });
+}
+
+void Audience::forward_head(Job& job, const wire::Head& head, std::string_view frame) {
+  each(job, Kind::kAnswer, [&](Waiter& waiter) {
+    std::string& out = waiter.caller->out();
+    if (waiter.duplicate) {
+      wire::Head marked = head;
+      marked.headers = kDuplicateHeader;
+      marked.duplicate = 1;
+      wire::append(out, waiter.id, marked);
+    } else {
+      out.append(frame);
+      wire::set_frame_id(out.data() + out.size() - frame.size(), waiter.id);
+    }
+  });
+}
+
+void Audience::replay(Waiter& waiter, const Job& job) {
+  const Answer& answer = job.more->answer;
+  std::string& out = waiter.caller->out();
+  wire::append(out, waiter.id,
+               wire::Head{.status = answer.status,
+                          .content_type = answer.content_type,
+                          .headers = kDuplicateHeader,
+                          .duplicate = 1});
+  wire::append_chunk(out, waiter.id, answer.tail);
+}
+
+void Audience::complete(Job& job, std::string_view done_frame) {
+  each(job, Kind::kAnswer, [&](Waiter& waiter) {
+    std::string& out = waiter.caller->out();
+    out.append(done_frame);
+    wire::set_frame_id(out.data() + out.size() - done_frame.size(), waiter.id);
+    leave(waiter);
+  });
+}
+
+void Audience::fail(Job& job, const wire::Failed& failed) {
+  each(job, Kind::kAnswer, [&](Waiter& waiter) {
+    wire::append(waiter.caller->out(), waiter.id, failed);
+    leave(waiter);
+  });
+}
+
+JobStatus Audience::status_of(const Job& job) {
+  using State = Scheduler::Ticket::State;
+  if (job.ending || job.state() == State::kRunning) {
+    return JobStatus::kProcessing;
+  }
+  return job.state() == State::kScheduled ? JobStatus::kScheduled : JobStatus::kQueued;
+}
+
+JobView Audience::view(const Job& job, std::string_view jobs_path) const {
+  using State = Scheduler::Ticket::State;
+  const int64_t now_ns = wires_.now_ns();
+  const int64_t now_ms = wall_ms_();
+  JobView view{.id = job.id.view(), .jobs_path = jobs_path, .attempts = job.attempts()};
+  view.created_ms = job.created_ms;
+  if (job.home() == nullptr) {
+    return view;  // its key is still being looked up
+  }
+  view.queue = job.home()->queue->settings.name;
+  if (job.ending) {
+    view.status = JobStatus::kProcessing;  // until its end is on disk
+    return view;
+  }
+  const bool known = job.home()->service.known() || job.home()->queue->any_model().service.known();
+  const auto seconds = [](int64_t ns) { return (ns + kNsPerSec - 1) / kNsPerSec; };
+  switch (job.state()) {
+    case State::kScheduled:
+      view.status = JobStatus::kScheduled;
+      view.not_before_ms = now_ms + (job.arrived_ns() - now_ns) / kNsPerMs;
+      break;
+    case State::kRunning: {
+      view.status = JobStatus::kProcessing;
+      view.started_ms = now_ms - (now_ns - job.started_ns()) / kNsPerMs;
+      const bool told = job.more != nullptr && job.more->has_progress;
+      if (told) {
+        view.progress = job.more->progress;
+        view.step = job.more->step;
+        view.steps = job.more->steps;
+      }
+      if (known || told) {
+        view.eta_seconds =
+            seconds(scheduler_.remaining_ns(job, now_ns, told ? job.more->progress : 0));
+      }
+      break;
+    }
+    default:
+      view.status = JobStatus::kQueued;
+      view.position = scheduler_.position(job);
+      if (known && !job.home()->queue->paused) {
+        view.eta_seconds = seconds(scheduler_.predicted_wait_ns(job, now_ns));
+      }
+  }
+  return view;
+}
+
+EventId Audience::event_id(const Job& job, uint64_t offset) const {
+  const bool runs = job.state() == Scheduler::Ticket::State::kRunning;
+  return {runs ? static_cast<uint64_t>(job.started_ns() / kNsPerMs) : 0, offset};
+}
+
+EventStream Audience::stream(Waiter& waiter) const {
+  return {waiter.caller->out(), waiter.id, waiter.websocket};
+}
+
+void Audience::say_state(Waiter& waiter, const JobView& view) {
+  const bool ended = has_ended(view.status);
+  const EventId id = ended || waiter.job == nullptr ? EventId{.ended = ended}
+                                                    : event_id(*waiter.job, waiter.told_bytes);
+  stream(waiter).event(name_of(view.status), id, render(view));
+  waiter.told_position = view.position;
+  waiter.told_ns = wires_.now_ns();
+  waiter.progress_due = false;
+  const bool moves = view.status == JobStatus::kQueued || view.status == JobStatus::kScheduled;
+  timers_.set(waiter, waiter.told_ns + (moves ? kPositionNs : kKeepAliveNs));
+}
+
+void Audience::say_answer(Waiter& waiter) {
+  const Job& job = *waiter.job;
+  if (!job.keeps_answer || !job.more->answer.is_text() || waiter.caller->clogged()) {
+    return;
+  }
+  const Answer& answer = job.more->answer;
+  for (;;) {
+    const std::string_view rest = answer.from(waiter.told_bytes);
+    const std::string_view some = rest.substr(0, kMostText);
+    const std::string_view text = some.substr(0, utf8_complete_prefix(some));
+    if (text.empty()) {
+      break;
+    }
+    const uint64_t offset = answer.bytes - rest.size();
+    waiter.told_bytes = offset + text.size();
+    waiter.told_ns = wires_.now_ns();
+    stream(waiter).event("chunk", event_id(job, waiter.told_bytes), chunk_json(offset, text));
+  }
+  drop_if_slow(waiter);
+}
+
+void Audience::begin_stream(Waiter& waiter) {
+  wire::append(waiter.caller->out(), waiter.id,
+               wire::Head{.status = waiter.websocket ? 101U : 200U,
+                          .content_type = waiter.websocket ? "" : "text/event-stream"});
+  stream(waiter).begin();
+}
+
+void Audience::begin_events(Waiter& waiter, const Job& job, const EventId& last) {
+  begin_stream(waiter);
+  if (last.run != 0 && last.run == event_id(job, 0).run) {
+    waiter.told_bytes = last.offset;
+  }
+  const JobView now = view(job, waiter.jobs_path);
+  say_state(waiter, now);
+  say_answer(waiter);
+}
+
+void Audience::tell_state(Job& job) {
+  each(job, Kind::kEvents, [&](Waiter& waiter) {
+    waiter.told_bytes = 0;
+    const JobView now = view(job, waiter.jobs_path);
+    say_state(waiter, now);
+    drop_if_slow(waiter);
+  });
+}
+
+void Audience::tell_progress(Job& job) {
+  each(job, Kind::kEvents, [&](Waiter& waiter) {
+    waiter.progress_due = true;
+    timers_.set(waiter, waiter.told_ns + kProgressNs);
+  });
+}
+
+void Audience::tell_answer(Job& job) {
+  each(job, Kind::kEvents, [&](Waiter& waiter) { say_answer(waiter); });
+}
+
+void Audience::say_end(Waiter& waiter, const JobView& end) {
+  say_state(waiter, end);
+  stream(waiter).end();
+  wire::append(waiter.caller->out(), waiter.id, wire::Done{});
+  leave(waiter);
+}
+
+void Audience::only_event(Waiter& waiter, const JobView& end) {
+  begin_stream(waiter);
+  say_end(waiter, end);
+}
+
+void Audience::end_events(Job& job, const JobView& end) {
+  each(job, Kind::kEvents, [&](Waiter& waiter) {
+    JobView mine = end;
+    mine.jobs_path = waiter.jobs_path;
+    say_end(waiter, mine);
+  });
+}
+
+void Audience::look_after_events(Waiter& waiter, int64_t now_ns) {
+  const Job& job = *waiter.job;
+  const bool waits = job.state() != Scheduler::Ticket::State::kRunning && !job.ending;
+  const bool moved = waits && scheduler_.position(job) != waiter.told_position;
+  if (waiter.caller->clogged()) {
+    timers_.set(waiter, now_ns + kPositionNs);
+  } else if (moved || waiter.progress_due) {
+    const JobView now = view(job, waiter.jobs_path);
+    say_state(waiter, now);
+  } else {
+    if (now_ns - waiter.told_ns >= kKeepAliveNs) {
+      stream(waiter).keep_alive();
+      waiter.told_ns = now_ns;
+    }
+    const int64_t keep_alive_ns = waiter.told_ns + kKeepAliveNs;
+    timers_.set(waiter, waits ? std::min(keep_alive_ns, now_ns + kPositionNs) : keep_alive_ns);
+  }
+}
+
+void Audience::look_after(Waiter& waiter, int64_t now_ns) {
+  if (waiter.kind == Kind::kEvents && waiter.job != nullptr) {
+    return look_after_events(waiter, now_ns);
+  }
+  if (!waiter.caller->clogged() &&
+      waiter.job != nullptr) {  // else it has something to read already
+    const JobView now = view(*waiter.job, {});
+    wire::append(
+        waiter.caller->out(), waiter.id,
+        wire::Progress{.position = now.position,
+                       .eta_ms = static_cast<uint64_t>(now.eta_seconds.value_or(0)) * 1000});
+  }
+  int64_t due_ns = now_ns + kSignOfLifeNs;
+  if (waiter.kind == Kind::kPromise) {
+    due_ns = std::min(due_ns, waiter.wait_ends_ns);
+  }
+  timers_.set(waiter, due_ns);
+}
+
+bool Audience::is_stuck(const Waiter& waiter, int64_t now_ns) const {
+  return waiter.kind == Kind::kAnswer && waiter.caller->clogged() &&
+         now_ns - waiter.caller->moved_ns() >= read_timeout_ns_;
+}
+
+void Audience::advance_to(int64_t now_ns, std::vector<Waiter*>& over, std::vector<Waiter*>& stuck) {
+  while (timers_.next_ns() <= now_ns) {
+    auto& waiter = static_cast<Waiter&>(*timers_.first());
+    if (waiter.kind == Kind::kPromise && waiter.wait_ends_ns <= now_ns) {
+      waiter.wait_ends_ns = INT64_MAX;
+      timers_.set(waiter, now_ns + kSignOfLifeNs);
+      over.push_back(&waiter);
+    } else if (is_stuck(waiter, now_ns)) {
+      timers_.set(waiter, now_ns + kSignOfLifeNs);
+      stuck.push_back(&waiter);
+    } else {
+      look_after(waiter, now_ns);
+    }
+  }
+}
+
+}  // namespace penstock::queue

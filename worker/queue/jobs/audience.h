@@ -1,0 +1,114 @@
+// Audience: everybody who waits for something on a caller's connection, and what they are told.
+//
+// It keeps the Waiters and the time each must hear something by. What becomes of a job when nobody
+// wants it any more is not its business; it tells the Dispatcher that somebody has left.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <string>
+#include <string_view>
+
+#include "shared/wire/messages.h"
+#include "worker/queue/config/config.h"
+#include "worker/queue/jobs/event_stream.h"
+#include "worker/queue/jobs/job.h"
+#include "worker/queue/jobs/job_view.h"
+#include "worker/queue/link/connection.h"
+#include "worker/queue/order/scheduler.h"
+
+namespace penstock::queue {
+
+class Audience {
+ public:
+  // Each hears of its request at least that often (PROTOCOL: 15 s).
+  static constexpr int64_t kSignOfLifeNs = 10 * kNsPerSec;
+  static constexpr int64_t kKeepAliveNs = 15 * kNsPerSec;  // of event streams
+  static constexpr int64_t kPositionNs = kNsPerSec;        // changed places are told that often
+  static constexpr int64_t kProgressNs = 250 * kNsPerMs;   // and progress that often
+
+  // `wall_ms` tells the time of day, in ms since 1970.
+  Audience(Wires& wires, const Scheduler& scheduler, int64_t (*wall_ms)())
+      : wires_(wires), scheduler_(scheduler), wall_ms_(wall_ms) {}
+  Audience(const Audience&) = delete;
+  Audience& operator=(const Audience&) = delete;
+
+  // Somebody asked under this id. Goes by leave().
+  Waiter& add(CallerSession& caller, uint64_t id, Waiter::Kind kind);
+  void join(Waiter& waiter, Job& job);
+  // It is told by `wait_ends_ns`.
+  void set_wait(Waiter& waiter);
+  // It waits for that job no longer.
+  static void detach(Waiter& waiter);
+  // Its request is over; nothing more is said to it.
+  void leave(Waiter& waiter);
+  // The store has spoken, or will: a waiter that left meanwhile goes for good. False when it has.
+  static void ask(Waiter& waiter) { ++waiter.asking; }
+  bool answered(Waiter& waiter);
+
+  // Somebody who waits for the job itself, not for news of it.
+  static bool wanted(const Job& job);
+
+  void set_limits(const LimitsConfig& limits) {
+    max_unsent_ = limits.max_unsent_bytes;
+    read_timeout_ns_ = limits.read_timeout_ns;
+  }
+  // Whether all who wait for the answer have so much to read that no more need be made now. Their
+  // sessions say when that changes (Dispatcher::widen()).
+  bool lags(const Job& job) const;
+
+  // To those who wait for the answer: a frame of the worker's. Those who fall behind others are
+  // told so and leave.
+  void forward(Job& job, std::string_view frame);
+  void forward_head(Job& job, const wire::Head& head, std::string_view frame);
+  // The answer is complete, or there is none: those who wait for it leave.
+  void complete(Job& job, std::string_view done_frame);
+  void fail(Job& job, const wire::Failed& failed);
+  // The answer so far, to one who came late. REQUIRES: all of it is in memory.
+  void replay(Waiter& waiter, const Job& job);
+
+  // To event streams.
+  void begin_events(Waiter& waiter, const Job& job, const EventId& last);
+  // The whole stream of a job that has ended.
+  void only_event(Waiter& waiter, const JobView& end);
+  void tell_state(Job& job);
+  void tell_progress(Job& job);
+  void tell_answer(Job& job);
+  // The job is over as `view` says: the last event, and those who listened leave.
+  void end_events(Job& job, const JobView& view);
+
+  static JobStatus status_of(const Job& job);
+  // Whether somebody is to have its answer from the store.
+  static bool has_late(const Job& job);
+  // The job as it is now. The views in it hold while the job lives.
+  JobView view(const Job& job, std::string_view jobs_path) const;
+  EventId event_id(const Job& job, uint64_t offset) const;
+
+  // Signs of life, changed places. Promises whose `wait=` is over are appended to `over`, and those
+  // who wait for an answer and have read nothing of it for too long to `stuck`.
+  void advance_to(int64_t now_ns, std::vector<Waiter*>& over, std::vector<Waiter*>& stuck);
+  int64_t next_event() const { return timers_.next_ns(); }
+
+ private:
+  EventStream stream(Waiter& waiter) const;
+  void begin_stream(Waiter& waiter);
+  void say_state(Waiter& waiter, const JobView& view);
+  void say_end(Waiter& waiter, const JobView& end);
+  void say_answer(Waiter& waiter);
+  void drop_if_slow(Waiter& waiter);
+  bool is_stuck(const Waiter& waiter, int64_t now_ns) const;
+  void look_after(Waiter& waiter, int64_t now_ns);
+  void look_after_events(Waiter& waiter, int64_t now_ns);
+  template <typename Tell>
+  static void each(Job& job, Waiter::Kind kind, Tell&& tell);
+
+  Wires& wires_;
+  const Scheduler& scheduler_;
+  int64_t (*wall_ms_)();
+  int64_t max_unsent_ = int64_t{4} << 20;
+  int64_t read_timeout_ns_ = 60 * kNsPerSec;
+  std::list<Waiter> waiters_;
+  TimerHeap timers_;
+};
+
+}  // namespace penstock::queue

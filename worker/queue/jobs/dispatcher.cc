@@ -1,0 +1,414 @@
+#include "worker/queue/jobs/dispatcher.h"
+
+#include <algorithm>
+
+#include "shared/base/units.h"
+#include "worker/queue/api/caller_session.h"
+#include "worker/queue/text/log.h"
+#include "worker/queue/text/reply.h"
+#include "worker/queue/text/seconds.h"
+
+namespace penstock::queue {
+
+using Promise = Job::Promise;
+using Outcome = Scheduler::Outcome;
+
+int64_t unix_ms_now() { return realtime_ns() / kNsPerMs; }
+
+Dispatcher::Dispatcher(Wires& wires, int64_t (*wall_clock)())
+    : wires_(wires),
+      wall_ms_(wall_clock),
+      audience_(wires, scheduler_, wall_clock),
+      checks_(wires),
+      edges_([this](const auto& hold) {
+        jobs_.each([&](const Job& job) {
+          if (job.more != nullptr && !job.more->receipt.empty() && !job.ending &&
+              job.promise == Promise::kMade) {
+            hold(job.edge_number(), job.more->receipt);
+          }
+        });
+      }) {}
+
+void Dispatcher::use(Store& store) {
+  store_ = &store;
+  store.on_lost_result = [this](const JobId& id, const std::string& why) { lost_result(id, why); };
+  began_ms_ = clock_ms_ = seen_clock_ms_ = clock_ms();
+  if (const auto last = store.last_id()) {
+    ids_.start_after(*last);
+  }
+}
+
+void Dispatcher::apply(const Config& config) {
+  for (const QueueConfig& queue : config.queues) {
+    scheduler_.set_queue({.name = queue.name,
+                          .max_length = queue.max_length,
+                          .max_per_owner = queue.max_per_owner,
+                          .attempts = queue.attempts,
+                          .deadline_ns = queue.deadline_ns,
+                          .backoff_ns = queue.backoff_ns,
+                          .aging_ns = queue.aging_ns});
+    note_queue(queue);
+  }
+  scheduler_.retire_all_but([&](std::string_view name) {
+    return std::any_of(config.queues.begin(), config.queues.end(),
+                       [&](const QueueConfig& each) { return each.name == name; });
+  });
+  for (const Scheduler::Queue& queue : scheduler_.queues()) {
+    if (queue.retired && queue.waiting + queue.running == 0) {
+      metrics_.retire(queue.settings.name);
+    }
+  }
+  roster_.assign(config, scheduler_);
+  limits_ = config.limits;
+  audience_.set_limits(limits_);
+  checks_.set_limits(limits_.check_timeout_ns, limits_.max_checking_bytes);
+  wires_.limits().submit_bytes = static_cast<uint32_t>(limits_.max_body_bytes + (64 << 10));
+  fail_unserved();
+  const auto gone = [this](const Scheduler::Lane& lane) {
+    return roster_.find(*lane.queue, lane.model) == nullptr;
+  };
+  for (Job* const job : suspects_.release(gone)) {
+    scheduler_.join_again(*job, wires_.now_ns());
+  }
+}
+
+void Dispatcher::note_queue(const QueueConfig& queue) {
+  QueueNotes& notes = notes_[scheduler_.find_queue(queue.name)];
+  notes.config = queue;
+  notes.metrics = &metrics_.of(queue.name);
+}
+
+// What was promised waits for a worker to come back.
+void Dispatcher::fail_unserved() {
+  jobs_.each([this](Job& job) {
+    if (job.promise == Promise::kNone && job.home() != nullptr && job.worker() == nullptr &&
+        !job.ending && roster_.find(*job.home()->queue, job.home()->model) == nullptr) {
+      end_with(
+          job, JobStatus::kFailed,
+          {.status = 404, .code = "not_found", .message = "The model is not served any more."});
+    }
+  });
+}
+
+// ---- in ----
+
+Job& Dispatcher::let_in(Waiter& waiter, const limit::Hash128& owner, std::string frame) {
+  auto fresh = std::make_unique<Job>();
+  fresh->created_ms = wall_ms_();
+  fresh->id = ids_.make(fresh->created_ms);
+  fresh->owner = owner.lo;
+  Job& job = jobs_.add(std::move(fresh));
+  ++unpromised_;
+  hold(job, std::move(frame));
+  audience_.join(waiter, job);
+  return job;
+}
+
+void Dispatcher::enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Claim& claim) {
+  job.share = claim.owner;
+  scheduler_.add(job, lane, claim, wires_.now_ns());
+  if (!lane.queue->paused) {
+    const int64_t wait_ns = scheduler_.predicted_wait_ns(job, wires_.now_ns());
+    job.extra().predicted_ms =
+        static_cast<uint32_t>(std::min<int64_t>(wait_ns / kNsPerMs, UINT32_MAX));
+  }
+  count(job, Metrics::Event::kAccepted);
+  offer(lane);
+}
+
+void Dispatcher::promise(Job& job, JobRecord record) {
+  record.id = job.id;
+  job.promise = Promise::kAsked;
+  job.keeps_answer = true;
+  job.has_callback = !record.callback.empty();
+  --unpromised_;
+  show(job);
+  job.more->receipt = record.receipt;
+  std::string frame = job.more->frame;
+  if (job.worker() != nullptr) {  // a free slot has it already, and need not wait for the disk
+    let_go(job);
+  }
+  store_->promise(std::move(record), std::move(frame),
+                  [this, id = job.id](Store::Promise outcome) { promised(id, outcome); });
+}
+
+void Dispatcher::promised(const JobId& id, Store::Promise outcome) {
+  Job* const job = jobs_.find(id.view());
+  if (job == nullptr) {
+    return;
+  }
+  if (outcome != Store::Promise::kStored) {
+    const std::string message = outcome == Store::Promise::kFull
+                                    ? "There is no room on disk for another job."
+                                    : "The job could not be written to disk.";
+    if (outcome == Store::Promise::kShareFull) {
+      return withdraw(*job, {.status = 429,
+                             .code = "quota_exceeded",
+                             .message = "Your jobs and their results take as much room on disk as "
+                                        "one caller's may. Try again when some are over.",
+                             .retry_after_s = kShareRetrySeconds});
+    }
+    return withdraw(*job, {.status = 503, .code = "busy", .message = message, .retry_after_s = 10});
+  }
+  job->promise = Promise::kMade;
+  count(*job, Metrics::Event::kPromised);
+  if (!job->more->receipt.empty() && !job->ending) {
+    edges_.hold(job->edge_number(), job->more->receipt);
+  }
+  if (held_bytes_ > kWarmBytes && job->worker() == nullptr) {
+    let_go(*job);
+  }
+  // Its end may have come before this, and may take long to be written: that keeps no promise
+  // waiting.
+  for (Waiter* waiter = job->waiters(); waiter != nullptr;) {
+    Waiter* const next = waiter->next;
+    if (waiter->kind == Waiter::Kind::kPromise) {
+      say_promised(*waiter, *job);
+    }
+    waiter = next;
+  }
+  trim(*job);
+}
+
+// The promise could not be made: as if it had never come.
+void Dispatcher::withdraw(Job& job, const wire::Failed& failed) {
+  revoke(job);
+  if (job.more->answer.stored > 0) {
+    store_->discard_result(job.id);
+  }
+  note_refused();
+  scheduler_.finish(job, Outcome::kCancelled, wires_.now_ns());
+  turn_away(job, failed);
+}
+
+// Whoever waits is told so, and the job forgotten. REQUIRES: it is in no queue.
+void Dispatcher::turn_away(Job& job, const wire::Failed& failed) {
+  while (job.waiters() != nullptr) {
+    Waiter& waiter = *job.waiters();
+    wire::append(waiter.caller->out(), waiter.id, failed);
+    audience_.leave(waiter);
+  }
+  erase(job);
+}
+
+void Dispatcher::show(Job& job) {
+  if (job.owner != 0) {
+    live_[{job.owner, sequence_of(job.id)}] = &job;
+  }
+}
+
+void Dispatcher::register_key(Job& job, const limit::Hash128& key, const limit::Hash128& digest) {
+  job.extra().key = key;
+  job.more->digest = digest;
+  keys_[key.lo] = &job;
+}
+
+Job* Dispatcher::find_key(const limit::Hash128& key) const {
+  const auto found = keys_.find(key.lo);
+  return found == keys_.end() ? nullptr : found->second;
+}
+
+void Dispatcher::forget(Job& job) {
+  while (job.waiters() != nullptr) {
+    audience_.leave(*job.waiters());
+  }
+  erase(job);
+}
+
+void Dispatcher::restore(JobRecord&& record) {
+  const bool gone = scheduler_.find_queue(record.queue) == nullptr;
+  if (gone) {  // its queue stands for as long as the job needs to end as any other
+    scheduler_.set_queue({.name = record.queue});
+    note_queue(QueueConfig{record.queue});
+  }
+  Scheduler::Queue* const queue = scheduler_.find_queue(record.queue);
+  queue->retired = gone;
+  auto fresh = std::make_unique<Job>();
+  fresh->id = record.id;
+  fresh->created_ms = record.created_ms;
+  fresh->owner = record.owner.lo;
+  fresh->share = record.share.lo;
+  fresh->promise = Promise::kMade;
+  fresh->keeps_answer = true;
+  fresh->has_callback = !record.callback.empty();
+  Job& job = jobs_.add(std::move(fresh));
+  show(job);
+  if (record.key != limit::Hash128{}) {
+    register_key(job, record.key, record.digest);
+  }
+  if (!record.receipt.empty()) {
+    job.extra().receipt = std::move(record.receipt);
+    edges_.hold(job.edge_number(), job.more->receipt);
+  }
+  const int64_t now_ns = wires_.now_ns();
+  const int64_t now_ms = wall_ms_();
+  // If the clock was set back since, nobody knows how long it has been here: its time begins anew.
+  // So it does where the time of day is not to be believed (clock_doubt.h).
+  const bool set_back = clock_doubted || record.created_ms > now_ms;
+  const auto steady = [&](int64_t ms) { return ms == 0 ? 0 : now_ns + (ms - now_ms) * kNsPerMs; };
+  job.by_date = record.not_before_ms > now_ms;
+  Scheduler::Lane& lane = scheduler_.lane(*queue, record.model);
+  scheduler_.add(job, lane,
+                 {.owner = record.share.lo,
+                  .priority = record.priority,
+                  .cost = record.cost,
+                  .weight = record.weight,
+                  .not_before_ns = job.by_date ? steady(record.not_before_ms) : 0,
+                  .arrived_ns = set_back ? 0 : steady(record.created_ms),
+                  .deadline_ns = set_back ? 0 : steady(record.deadline_ms),
+                  .attempts = record.end.attempts,
+                  .force = true},
+                 now_ns);
+  if (!gone) {
+    return offer(lane);
+  }
+  const std::string why = "There is no queue '" + record.queue + "' any more.";
+  log(Level::kWarn, "job " + std::string(job.id.view()) + " is dead: " + why);
+  count(job, Metrics::Event::kFailed);
+  end_with(job, JobStatus::kFailed, {.status = 502, .code = "engine_failed", .message = why}, true);
+}
+
+void Dispatcher::count(const Scheduler::Queue& queue, Metrics::Event event) {
+  Metrics::count(*notes_.at(&queue).metrics, event);
+}
+
+// ---- frames in memory ----
+
+void Dispatcher::hold(Job& job, std::string frame) {
+  Job::More& more = job.extra();
+  more.held_bytes = static_cast<uint32_t>(frame.size());
+  held_bytes_ += more.held_bytes;
+  more.frame = std::move(frame);
+}
+
+void Dispatcher::let_go(Job& job) {
+  if (job.more != nullptr) {
+    held_bytes_ -= std::exchange(job.more->held_bytes, 0);
+    job.more->frame = {};
+  }
+}
+
+// Of most jobs that are queued, nothing more need be in memory.
+void Dispatcher::trim(Job& job) {
+  if (job.more != nullptr && job.held_bytes() == 0 && job.worker() == nullptr &&
+      job.waiters() == nullptr && !job.answer_began && !job.ending && job.more->receipt.empty() &&
+      job.more->key == limit::Hash128{}) {
+    job.more.reset();
+  }
+}
+
+// ---- what is said ----
+
+std::string Dispatcher::jobs_url(const Waiter& waiter, const Job& job) const {
+  return waiter.jobs_path + "/" + std::string(job.id.view());
+}
+
+// A job that starts at once will soon be answered; its ACCEPTED leaves with the answer if that is
+// quick. Its caller has nothing to do with it before, and is spared a wake-up.
+void Dispatcher::say_accepted(Waiter& waiter, const Job& job, bool at_leisure) {
+  std::string& out = at_leisure ? waiter.caller->out_held() : waiter.caller->out();
+  const bool known = job.home() != nullptr && !job.ending;
+  const bool told = known && !job.home()->queue->paused;
+  const int64_t wait_ns = told ? scheduler_.predicted_wait_ns(job, wires_.now_ns()) : 0;
+  wire::append(out, waiter.id,
+               wire::Accepted{
+                   .job_id = job.id.view(),
+                   .position = known ? scheduler_.position(job) : 0,
+                   .eta_ms = static_cast<uint64_t>(wait_ns / kNsPerMs),
+                   .promised = waiter.holds_promise() && job.promise == Promise::kMade ? 1U : 0U});
+}
+
+// With `wait=`, only once that is over.
+void Dispatcher::say_promised(Waiter& waiter, const Job& job) {
+  if (waiter.wait_ns == Waiter::kToTheEnd) {
+    return;
+  }
+  if (waiter.wait_ns > 0) {
+    waiter.wait_ends_ns = wires_.now_ns() + std::exchange(waiter.wait_ns, 0);
+    say_accepted(waiter, job);
+    return audience_.set_wait(waiter);
+  }
+  say_promised(waiter, job, audience_.view(job, waiter.jobs_path));
+}
+
+void Dispatcher::say_promised(Waiter& waiter, const Job& job, const JobView& view) {
+  say_accepted(waiter, job);
+  const std::string headers = "Location: " + jobs_url(waiter, job) +
+                              "\nPreference-Applied: respond-async\nRetry-After: " +
+                              std::to_string(poll_after_s(view.eta_seconds.value_or(0))) + "\n" +
+                              std::string(waiter.duplicate ? kDuplicateHeader : "");
+  append_reply(waiter.caller->out(), waiter.id,
+               {.status = 202,
+                .content_type = kJson,
+                .headers = headers,
+                .promised = waiter.holds_promise() ? 1U : 0U,
+                .duplicate = waiter.duplicate ? 1U : 0U},
+               render(view));
+  audience_.leave(waiter);
+}
+
+// ---- time ----
+
+// The time of day was stepped: what is due at a date is due earlier, or later.
+void Dispatcher::follow_clock() {
+  const int64_t now_ms = clock_ms();
+  const int64_t jump_ms = now_ms - std::exchange(seen_clock_ms_, now_ms);
+  const int64_t step_ms = now_ms - clock_ms_;
+  if (std::abs(step_ms) < kStepMs || store_ == nullptr) {
+    return;
+  }
+  clock_ms_ = now_ms;
+  if (std::abs(jump_ms) >= kStepMs) {  // else it was slewed, little by little
+    log(Level::kWarn, "the clock was stepped by " + std::to_string(step_ms) + " ms");
+  }
+  jobs_.each([&](Job& job) {
+    if (job.by_date && job.state() == Scheduler::Ticket::State::kScheduled) {
+      scheduler_.reschedule(job, std::max(wires_.now_ns(), job.arrived_ns() - step_ms * kNsPerMs));
+    }
+  });
+}
+
+// The time of day has gone on, and elapsed time has not: that is no step.
+void Dispatcher::note_stall(int64_t ns) {
+  seen_clock_ms_ += ns / kNsPerMs;
+  began_ms_ += ns / kNsPerMs;
+}
+
+void Dispatcher::advance_to(int64_t now_ns) {
+  if (std::exchange(refill_, false)) {
+    fill_all();
+  }
+  follow_clock();
+  const bool due = scheduler_.next_event() <= now_ns;
+  if (due) {
+    expired_.clear();
+    scheduler_.advance_to(now_ns, expired_);
+    for (const Scheduler::Expired& each : expired_) {
+      auto& job = static_cast<Job&>(*each.ticket);
+      job.extra().home = each.lane;
+      expire(job);
+    }
+    fill_all();  // back-offs ended, perhaps
+  }
+  checks_.advance_to(now_ns);
+  over_.clear();
+  stuck_.clear();
+  audience_.advance_to(now_ns, over_, stuck_);
+  for (Waiter* waiter : stuck_) {
+    wire::append(waiter->caller->out(), waiter->id,
+                 wire::Failed{.status = 408,
+                              .code = "not_read",
+                              .message = "The answer was cut short: nothing of it was read for " +
+                                         format_duration(limits_.read_timeout_ns) + "."});
+    release(*waiter);
+  }
+  for (Waiter* waiter : over_) {
+    say_promised(*waiter, *waiter->job);
+  }
+}
+
+int64_t Dispatcher::next_event() const {
+  return std::min({scheduler_.next_event(), audience_.next_event(), checks_.next_event()});
+}
+
+}  // namespace penstock::queue

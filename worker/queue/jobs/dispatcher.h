@@ -1,0 +1,298 @@
+// Dispatcher: brings jobs and workers' credit together, and sees each job to its end.
+//
+// It owns every job from when it was let in (intake.h), asks the Scheduler which is next, and
+// speaks through sessions, to workers, and through the Audience, to those who wait. What was
+// promised it has the Store write, before anybody is told. It knows no process and opens no socket.
+//
+//     let in ──▶ waiting ──▶ running ──▶ conclude() ──store──▶ ended(): everybody is told; gone
+//                  ▲  put_back() │            ▲
+//                  └─────────────┴── deadline, cancelled, last attempt failed
+//
+// Invariants, true whenever no call is in progress:
+//   - no job waits while a worker that may take it has credit, unless its queue is paused, or all
+//     that is left while draining was promised;
+//   - a job is in jobs_ and known to the scheduler; or in jobs_, and the store is looking up its
+//     key or writing its end; or gone;
+//   - it is in a worker's list exactly while the scheduler calls it running;
+//   - one that was not promised is gone when nobody waits for it any more.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "shared/limit/siphash.h"
+#include "shared/wire/messages.h"
+#include "shared/wire/status_page.h"
+#include "worker/queue/config/config.h"
+#include "worker/queue/jobs/audience.h"
+#include "worker/queue/jobs/checks.h"
+#include "worker/queue/jobs/job.h"
+#include "worker/queue/jobs/job_table.h"
+#include "worker/queue/jobs/roster.h"
+#include "worker/queue/jobs/suspects.h"
+#include "worker/queue/jobs/worker_session.h"
+#include "worker/queue/link/connection.h"
+#include "worker/queue/link/edge_lines.h"
+#include "worker/queue/order/scheduler.h"
+#include "worker/queue/publish/metrics.h"
+#include "worker/queue/store/store.h"
+
+namespace penstock::queue {
+
+int64_t unix_ms_now();
+
+class Dispatcher {
+ public:
+  // Bodies of promised jobs are kept in memory, beside the disk, up to this much together.
+  static constexpr int64_t kWarmBytes = int64_t{512} << 10;
+
+  // A time of day that leaves the clock by more than this was stepped.
+  static constexpr int64_t kStepMs = 100;
+
+  // While the disk fails, a promised job that could start is looked at again so often.
+  static constexpr int64_t kPostponeNs = 2 * kNsPerSec;
+  // So many of them before others are heard.
+  static constexpr int kMostPostponed = 1000;
+  // Whose jobs take too much room is told to come back then: some will have expired.
+  static constexpr uint64_t kShareRetrySeconds = 60;
+
+  // Reads its clock from `wires`, which must outlive it; `wall_clock` tells the time of day in ms,
+  // and may be stepped: dates are by it as it is, all else goes on by elapsed time.
+  explicit Dispatcher(Wires& wires, int64_t (*wall_clock)() = unix_ms_now);
+  Dispatcher(const Dispatcher&) = delete;
+  Dispatcher& operator=(const Dispatcher&) = delete;
+
+  // Where promises are written; without it, none are made. Outlives this. Before all else.
+  void use(Store& store);
+  Store* store() { return store_; }
+  // Told of each promised job that asked for a webhook, once its end is on disk.
+  std::function<void(const JobId&, uint64_t share)> on_callback_due;
+
+  // Takes over queues, workers and limits. Callers whose job nobody serves any more get 404.
+  void apply(const Config& config);
+
+  // From the intake. The job comes in, under a new id, and its first waiter with it; next is
+  // enqueue(), or, when its key must be looked up first, whatever that shows.
+  Job& let_in(Waiter& waiter, const limit::Hash128& owner, std::string frame);
+  // REQUIRES: the scheduler's bounds have room, or claim.force.
+  void enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Claim& claim);
+  // Has the store write it; those who wait for the promise are told then. After enqueue().
+  void promise(Job& job, JobRecord record);
+  // Others may join it by `key` from now on, until it has ended.
+  void register_key(Job& job, const limit::Hash128& key, const limit::Hash128& digest);
+  Job* find_key(const limit::Hash128& key) const;
+  // Whether its answer goes to the store.
+  static bool is_stored(const Job& job);
+  // Whether the store can take more answers. REQUIRES: there is one.
+  bool keeps_up() const;
+  // Promised jobs of an owner that have not ended, newest first, older than that one.
+  std::vector<Job*> live_jobs(uint64_t owner, const std::optional<JobId>& before,
+                              size_t most) const;
+  // The worker to show a job of this lane to before it is promised; nullptr: none, or not now.
+  WorkerSession* checker(const Scheduler::Lane& lane, bool completion, size_t bytes) const;
+  // The job is in no queue, and is not wanted after all.
+  void forget(Job& job);
+  // While jobs are restored: the time of day may be wrong, deadlines begin anew.
+  bool clock_doubted = false;
+  // A promised job from an earlier life, or one of the dead.
+  void restore(JobRecord&& record);
+  // One that had ended in an earlier life, and that the edge is still to settle.
+  void restore_over(const JobRecord& record);
+  // The edge has seen to the receipt of that job.
+  void settled(uint64_t number);
+
+  // From callers. Whoever asked has left, or need not be answered any more.
+  void release(Waiter& waiter);
+  // The owner's or the operator's wish. Those who wait for the answer are told.
+  void cancel(Job& job);
+
+  // From workers.
+  void worker_ready(WorkerSession& worker);
+  // Its jobs go back, or fail, `why` being what became of the worker: "was killed by ...".
+  // `next_start_ns`: when another is started. `ordered`: it was we who ended it, for no fault of
+  // its jobs: that is no attempt of theirs.
+  void worker_lost(WorkerSession& worker, int64_t next_start_ns, std::string_view why,
+                   bool ordered = false);
+  void worker_leaving(WorkerSession& worker);
+  // Gives jobs to the workers on a device as long as they have credit, in turn (turns.h).
+  void fill(const Claims& device);
+  void fill_all();
+  void recount();  // what some worker can hold has changed
+  // `frame` is the whole frame as it came.
+  void begin_answer(Job& job, const wire::Head& head, std::string_view frame);
+  void append_answer(Job& job, std::string_view bytes, std::string_view frame);
+  void note_progress(Job& job, const wire::Progress& progress, std::string_view frame);
+  void complete(Job& job, const wire::Done& done, std::string_view frame);
+  void fail(Job& job, const wire::Failed& failed);  // may be tried again
+  // Asks the job's worker for more of its answer, if enough was taken of what came, and somebody
+  // reads on. Told again when a reader has caught up.
+  void widen(Job& job);
+
+  // Deadlines, back-offs and signs of life.
+  void advance_to(int64_t now_ns);
+  // So much elapsed while nothing of ours ran, and is not in the time that is pushed in.
+  void note_stall(int64_t ns);
+  int64_t next_event() const;
+
+  // A paused queue takes jobs in, and gives none out.
+  void pause(Scheduler::Queue& queue);
+  void resume(Scheduler::Queue& queue);
+
+  void drain() { draining_ = true; }  // from now on, new jobs get 503
+  bool draining() const { return draining_; }
+  // Jobs that a stop should wait for: those that run, and those that somebody waits for.
+  size_t unfinished() const;
+  // The time to finish is over: whoever still waits is told. What was promised stays on disk.
+  void give_up();
+  size_t jobs() const { return jobs_.size(); }
+  Job* find(std::string_view id) const { return jobs_.find(id); }
+
+  Scheduler& scheduler() { return scheduler_; }
+  Roster& roster() { return roster_; }
+  Audience& audience() { return audience_; }
+  Checks& checks() { return checks_; }
+  EdgeLines& edges() { return edges_; }
+  Wires& wires() { return wires_; }
+  const LimitsConfig& limits() const { return limits_; }
+  Metrics& metrics() { return metrics_; }
+  // Never accepted: 4xx, 503.
+  uint64_t refused() const { return refused_; }
+  void note_refused() { ++refused_; }
+  void count(const Scheduler::Queue& queue, Metrics::Event event);
+  int64_t held_bytes() const { return held_bytes_; }
+  int64_t wall_ms() const { return wall_ms_(); }
+  // The time of day, had it not been stepped since use(): what is kept for some time is by it.
+  int64_t keeping_ms() const { return began_ms_ + wires_.now_ns() / kNsPerMs; }
+
+  // Somebody who was refused was told to come back then; until the latest such time.
+  void note_return(const Scheduler::Queue& queue, int64_t at_ns) {
+    int64_t& until_ns = notes_.at(&queue).returns_until_ns;
+    until_ns = std::max(until_ns, at_ns);
+  }
+  int64_t returns_until_ns(const Scheduler::Queue& queue) const {
+    return notes_.at(&queue).returns_until_ns;
+  }
+  // Predicted, for a job of the lowest class that came now.
+  int64_t wait_for_newcomer_ns(Scheduler::Queue& queue) const;
+  // Jobs that the queue's live workers can run at once.
+  uint32_t slots(const Scheduler::Queue& queue) const { return notes_.at(&queue).slots; }
+
+  struct Availability {
+    wire::QueueState state = wire::QueueState::kOpen;
+    int64_t retry_after_s = 1;  // when it is not open
+  };
+  // Who is told of a model that cannot be loaded comes back no sooner.
+  static constexpr int64_t kCannotLoadRetrySeconds = 10;
+  // For a job of this lane that came now.
+  Availability availability(const Scheduler::Lane& lane) const;
+
+  // 202, with the job as body; the waiter is done.
+  void say_promised(Waiter& waiter, const Job& job);
+  void say_accepted(Waiter& waiter, const Job& job, bool at_leisure = false);
+
+  // The result of a job that has completed, from where it is kept; the waiter is done then.
+  void answer_from_store(Waiter& waiter, const JobRecord& record, std::string_view headers);
+
+ private:
+  void offer(const Scheduler::Lane& lane);
+  WorkerSession* next_worker(const Claims& device);
+  void give(WorkerSession& worker, Job& job);
+  void note_end(const Job& job, AdaptiveSlots::End end, double work = 0) const;
+  using ByDevice = std::map<const Budget*, std::map<const Scheduler::Lane*, uint32_t>>;
+  template <typename Count>
+  ByDevice by_device(Count&& count) const;
+  void deliver(Job& job);
+  void fetched(const JobId& id, uint64_t number, Result<std::string> frame);
+  int64_t clock_ms() const { return wall_ms_() - wires_.now_ns() / kNsPerMs; }
+  void follow_clock();
+  void revoke(Job& job);
+  bool give_suspect(const Claims& device);
+  bool takes_any(const WorkerSession& worker) const;
+  bool start_over(Job& job, std::string_view why);
+  void take_back(Job& job, std::string_view why);
+  void crashed(WorkerSession& worker, std::vector<Job*>& jobs, std::string_view why);
+  bool put_back(Job& job, Scheduler::Cause cause, std::string_view why);
+  void abandon(Job& job);
+  bool abandon_if_unwanted(Job& job);
+  void expire(Job& job);
+  void note_queue(const QueueConfig& queue);
+  void fail_unserved();
+  void count_slots();
+  void hold(Job& job, std::string frame);
+  void let_go(Job& job);
+  void trim(Job& job);
+  void spill(Job& job);
+  void show(Job& job);
+  bool postponed(Job& job);
+  bool bound_answer(Job& job);
+  void start_anew(Job& job);
+  void fail_running(Job& job, const std::string& why);
+  void lost_result(const JobId& id, const std::string& why);
+  void promised(const JobId& id, Store::Promise outcome);
+  void withdraw(Job& job, const wire::Failed& failed);
+  void turn_away(Job& job, const wire::Failed& failed);
+  JobEnd end_of(const Job& job, JobStatus status) const;
+  void end_with(Job& job, JobStatus status, const wire::Failed& failed, bool dead = false);
+  void conclude(Job& job, JobEnd end, Scheduler::Outcome outcome);
+  void ended(Job& job, const JobEnd& end);
+  void say_promised(Waiter& waiter, const Job& job, const JobView& view);
+  void answer_promise(Waiter& waiter, Job& job, const JobEnd& end);
+  void answer_with_result(Waiter& waiter, const JobRecord& record, std::string_view body,
+                          std::string_view headers);
+  void let_edge_settle(Job& job, const JobEnd& end);
+  void erase(Job& job);
+  bool serves(const WorkerSession& worker, const Scheduler::Lane& lane) const;
+  void count(const Job& job, Metrics::Event event) { count(*job.home()->queue, event); }
+  void note_started(const Job& job);
+  std::string jobs_url(const Waiter& waiter, const Job& job) const;
+
+  Wires& wires_;
+  int64_t (*wall_ms_)();
+  int64_t began_ms_ = 0;       // clock_ms(), when the store came
+  int64_t clock_ms_ = 0;       // that dates are reckoned by
+  int64_t seen_clock_ms_ = 0;  // when it was last looked at
+  Store* store_ = nullptr;
+  Scheduler scheduler_;
+  Roster roster_;
+  Audience audience_;
+  Checks checks_;
+  EdgeLines edges_;
+  LimitsConfig limits_;
+  struct QueueNotes {
+    QueueConfig config;
+    wire::QueueMetrics* metrics;
+    int64_t returns_until_ns = 0;
+    uint32_t slots = 0;  // see slots()
+  };
+  std::unordered_map<const Scheduler::Queue*, QueueNotes> notes_;
+  JobIdMaker ids_;
+  JobTable jobs_;
+  std::unordered_map<uint64_t, Job*> keys_;  // by Hash128::lo: of jobs that others may join
+  Suspects suspects_;
+  // The promised jobs of owners, by their sequences.
+  std::map<std::pair<uint64_t, uint64_t>, Job*> live_;
+  std::vector<WorkerSession*> workers_;  // those that are ready
+  std::vector<WorkerSession*> bidders_;  // scratch of next_worker(), as is:
+  std::vector<Bid> bids_;
+  std::vector<Scheduler::Expired> expired_;  // scratch of advance_to()
+  std::vector<Waiter*> over_;                // likewise
+  std::vector<Waiter*> stuck_;               // likewise
+  uint64_t last_number_ = 0;
+  int64_t held_bytes_ = 0;  // of frames
+  size_t unpromised_ = 0;   // jobs
+  size_t ending_ = 0;       // of the promised: their end is being written
+  bool draining_ = false;
+  bool refill_ = false;  // a slot came free without a word of its worker
+  Metrics metrics_;
+  uint64_t refused_ = 0;
+};
+
+}  // namespace penstock::queue

@@ -1,0 +1,390 @@
+// Dispatcher: how jobs end, and who is told.
+#include <algorithm>
+
+#include "worker/queue/api/caller_session.h"
+#include "worker/queue/jobs/dispatcher.h"
+#include "worker/queue/text/log.h"
+#include "worker/queue/text/reply.h"
+#include "worker/queue/text/seconds.h"
+
+namespace penstock::queue {
+
+using Promise = Job::Promise;
+using Outcome = Scheduler::Outcome;
+
+namespace {
+
+constexpr uint64_t kBytesPerToken = 4;  // of most texts, nearly
+
+}  // namespace
+
+JobEnd Dispatcher::end_of(const Job& job, JobStatus status) const {
+  JobEnd end;
+  end.id = job.id;
+  end.status = status;
+  end.finished_ms = wall_ms_();
+  end.attempts = job.attempts();
+  if (job.state() == Scheduler::Ticket::State::kRunning) {
+    end.started_ms = end.finished_ms - (wires_.now_ns() - job.started_ns()) / kNsPerMs;
+  }
+  if (end.started_ms != 0 && status == JobStatus::kCancelled) {  // what was done for it until now
+    end.device_ns = static_cast<uint64_t>(wires_.now_ns() - job.started_ns());
+    end.completion_tokens = job.keeps_answer ? job.more->answer.bytes / kBytesPerToken : 0;
+  }
+  const int64_t keep_ns = notes_.at(job.home()->queue).config.keep_results_ns;
+  end.expires_ms = keeping_ms() + keep_ns / kNsPerMs;
+  return end;
+}
+
+// There is no answer, for this reason. REQUIRES: no worker has it.
+void Dispatcher::end_with(Job& job, JobStatus status, const wire::Failed& failed, bool dead) {
+  JobEnd end = end_of(job, status);
+  end.http_status = static_cast<uint16_t>(failed.status);
+  end.error_code = failed.code;
+  end.error = failed.message;
+  end.dead = dead;
+  if (dead) {
+    count(job, Metrics::Event::kDead);
+    end.expires_ms = keeping_ms() + limits_.keep_dead_ns / kNsPerMs;
+  }
+  audience_.fail(job, failed);
+  conclude(job, std::move(end), Outcome::kCancelled);
+}
+
+// Nobody is told of the end of what was promised before it is on disk.
+void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
+  job.extra().home = job.home();
+  suspects_.forget(job);
+  scheduler_.finish(job, outcome, wires_.now_ns());
+  let_go(job);
+  const bool kept = job.promise == Promise::kNone && job.more != nullptr &&
+                    job.more->keep != nullptr && end.status == JobStatus::kCompleted;
+  if (job.promise == Promise::kNone && !kept) {
+    if (job.more->answer.stored > 0) {
+      store_->discard_result(job.id);
+    }
+    return ended(job, end);
+  }
+  job.ending = true;
+  ending_ += job.promise == Promise::kNone ? 0 : 1;
+  std::string rest;
+  uint64_t offset = 0;
+  if (job.more != nullptr && end.status == JobStatus::kCompleted) {
+    offset = job.more->answer.stored;
+    rest = job.more->answer.unstored();
+  }
+  const auto told = [this](const JobEnd& written) {
+    if (Job* const over = jobs_.find(written.id.view()); over != nullptr) {
+      ended(*over, written);
+    }
+  };
+  if (!kept) {
+    return store_->finish(std::move(end), offset, std::move(rest), told);
+  }
+  JobRecord record = std::move(*job.more->keep);
+  record.id = job.id;
+  record.status = end.status;
+  record.end = std::move(end);
+  store_->keep(std::move(record), offset, std::move(rest), told);
+}
+
+void Dispatcher::ended(Job& job, const JobEnd& end) {
+  JobView view{.id = job.id.view(),
+               .status = end.status,
+               .queue = job.home()->queue->settings.name,
+               .attempts = end.attempts,
+               .created_ms = job.created_ms,
+               .started_ms = end.started_ms,
+               .finished_ms = end.finished_ms,
+               .error_code = end.error_code,
+               .error = end.error};
+  audience_.end_events(job, view);
+  const bool on_disk =
+      job.promise != Promise::kNone || (is_stored(job) && end.status == JobStatus::kCompleted);
+  while (job.waiters() != nullptr) {
+    Waiter& waiter = *job.waiters();
+    view.jobs_path = waiter.jobs_path;
+    if (on_disk && waiter.kind == Waiter::Kind::kPromise && waiter.wait_ns == 0 &&
+        waiter.wait_ends_ns == INT64_MAX) {  // its promise has come together with the end
+      say_promised(waiter, job, view);
+      continue;
+    }
+    if (waiter.kind == Waiter::Kind::kQuestion) {  // it asked for the end
+      append_reply(waiter.caller->out(), waiter.id, {.status = 200, .content_type = kJson},
+                   render(view));
+    } else {
+      answer_promise(waiter, job, end);
+    }
+    audience_.leave(waiter);
+  }
+  if (job.promise != Promise::kNone) {
+    let_edge_settle(job, end);
+    if (job.has_callback && on_callback_due) {
+      on_callback_due(job.id, job.share);
+    }
+  }
+  erase(job);
+}
+
+void Dispatcher::let_edge_settle(Job& job, const JobEnd& end) {
+  if (job.more == nullptr || job.more->receipt.empty()) {
+    return;
+  }
+  const bool refund = end.status == JobStatus::kFailed || end.status == JobStatus::kExpired;
+  edges_.over(job.edge_number(), {.receipt = job.more->receipt,
+                                  .refund = refund ? 1U : 0U,
+                                  .model = job.home()->model,
+                                  .prompt_tokens = end.prompt_tokens,
+                                  .completion_tokens = end.completion_tokens,
+                                  .device_ns = end.device_ns});
+}
+
+void Dispatcher::restore_over(const JobRecord& record) {
+  const bool refund = record.status == JobStatus::kFailed || record.status == JobStatus::kExpired;
+  edges_.over(sequence_of(record.id), {.receipt = record.receipt,
+                                       .refund = refund ? 1U : 0U,
+                                       .model = record.model,
+                                       .prompt_tokens = record.end.prompt_tokens,
+                                       .completion_tokens = record.end.completion_tokens,
+                                       .device_ns = record.end.device_ns});
+}
+
+void Dispatcher::settled(uint64_t number) {
+  if (edges_.settled(number) && store_ != nullptr) {
+    store_->settled(number);
+  }
+}
+
+// The job ended before its 202 was said, or within `wait=`.
+void Dispatcher::answer_promise(Waiter& waiter, Job& job, const JobEnd& end) {
+  std::string& out = waiter.caller->out();
+  say_accepted(waiter, job);  // it is known which job it was, also of one that failed
+  if (end.status != JobStatus::kCompleted) {
+    wire::append(
+        out, waiter.id,
+        wire::Failed{.status = end.http_status, .code = end.error_code, .message = end.error});
+    return;
+  }
+  JobRecord record;
+  record.id = job.id;
+  record.end = end;
+  record.result_bytes = job.more->answer.bytes;
+  record.result_in_file = job.more->answer.stored > 0;
+  answer_with_result(waiter, record, job.more->answer.tail,
+                     waiter.duplicate ? kDuplicateHeader : std::string_view());
+}
+
+void Dispatcher::answer_with_result(Waiter& waiter, const JobRecord& record, std::string_view body,
+                                    std::string_view headers) {
+  std::string& out = waiter.caller->out();
+  const wire::Head head{.status = record.end.http_status,
+                        .content_type = record.end.content_type,
+                        .headers = headers,
+                        .promised = waiter.holds_promise() ? 1U : 0U,
+                        .duplicate = waiter.duplicate ? 1U : 0U};
+  if (record.result_in_file) {
+    append_file_reply(out, waiter.id, head, store_->result_path(record.id), record.result_bytes);
+  } else {
+    append_reply(out, waiter.id, head, body);
+  }
+}
+
+void Dispatcher::answer_from_store(Waiter& waiter, const JobRecord& record,
+                                   std::string_view headers) {
+  if (record.result_in_file) {
+    answer_with_result(waiter, record, {}, headers);
+    return audience_.leave(waiter);
+  }
+  Audience::ask(waiter);
+  store_->read_result(
+      record.id, [this, &waiter, record, headers = std::string(headers)](Result<std::string> body) {
+        if (!audience_.answered(waiter)) {
+          return;
+        }
+        if (body) {
+          answer_with_result(waiter, record, *body, headers);
+        } else {
+          wire::append(waiter.caller->out(), waiter.id,
+                       wire::Failed{.status = 404,
+                                    .code = "not_found",
+                                    .message = "The result is not there any more."});
+        }
+        audience_.leave(waiter);
+      });
+}
+
+void Dispatcher::erase(Job& job) {
+  suspects_.forget(job);
+  let_go(job);
+  if (job.promise != Promise::kNone && job.owner != 0) {
+    live_.erase({job.owner, sequence_of(job.id)});
+  }
+  if (job.more != nullptr && job.more->key != limit::Hash128{}) {
+    if (const auto found = keys_.find(job.more->key.lo);
+        found != keys_.end() && found->second == &job) {
+      keys_.erase(found);
+    }
+  }
+  unpromised_ -= job.promise == Promise::kNone ? 1 : 0;
+  ending_ -= job.promise != Promise::kNone && job.ending ? 1 : 0;
+  jobs_.erase(job);
+}
+
+// ---- what cannot be kept ----
+
+bool Dispatcher::keeps_up() const {
+  return store_->disk() == Store::Disk::kWell &&
+         static_cast<int64_t>(store_->pending_bytes()) < limits_.max_unwritten_bytes / 2;
+}
+
+// What is promised begins only while its end can be written. Until then it stands in its place, and
+// those behind it that are waited for go on.
+bool Dispatcher::postponed(Job& job) {
+  if (job.promise == Promise::kNone || store_ == nullptr || keeps_up()) {
+    return false;
+  }
+  scheduler_.postpone(job, wires_.now_ns() + kPostponeNs);
+  return true;
+}
+
+// More of its answer than is kept, or than the disk takes now. False: the job is over.
+bool Dispatcher::bound_answer(Job& job) {
+  const bool large = job.more->answer.bytes > static_cast<uint64_t>(limits_.max_result_bytes);
+  const bool behind = static_cast<int64_t>(store_->pending_bytes()) > limits_.max_unwritten_bytes;
+  if (!large && !behind) {
+    return true;
+  }
+  if (job.promise == Promise::kNone && !Audience::has_late(job)) {  // its readers go on
+    store_->discard_result(job.id);
+    job.more->keep.reset();
+    return true;
+  }
+  if (large || job.promise == Promise::kNone) {
+    fail_running(job, large ? "Its result is larger than is kept: limits.max_result is " +
+                                  std::to_string(limits_.max_result_bytes) + " bytes."
+                            : "Its result cannot be written to disk fast enough.");
+    return false;
+  }
+  start_anew(job);
+  return true;
+}
+
+// Its answer comes faster than the disk takes it. No attempt is counted.
+void Dispatcher::start_anew(Job& job) {
+  revoke(job);
+  start_over(job, "It came faster than the disk takes it; the job begins anew.");
+  store_->discard_result(job.id);
+  suspects_.forget(job);
+  scheduler_.postpone(job, wires_.now_ns() + kPostponeNs);
+  audience_.tell_state(job);
+}
+
+// It runs, and what would come of it is not wanted.
+void Dispatcher::fail_running(Job& job, const std::string& why) {
+  revoke(job);
+  count(job, Metrics::Event::kFailed);
+  end_with(job, JobStatus::kFailed, {.status = 502, .code = "engine_failed", .message = why});
+}
+
+void Dispatcher::lost_result(const JobId& id, const std::string& why) {
+  log(Level::kError,
+      "job " + std::string(id.view()) + " fails, as its result could not be stored: " + why);
+  if (Job* const job = jobs_.find(id.view());
+      job != nullptr && !job->ending && job->promise != Promise::kNone) {
+    fail_running(*job, "Its result could not be stored.");
+  }
+}
+
+std::vector<Job*> Dispatcher::live_jobs(uint64_t owner, const std::optional<JobId>& before,
+                                        size_t most) const {
+  std::vector<Job*> jobs;
+  auto at = live_.lower_bound({owner, before ? sequence_of(*before) : UINT64_MAX});
+  while (at != live_.begin() && jobs.size() < most && (--at)->first.first == owner) {
+    jobs.push_back(at->second);
+  }
+  return jobs;
+}
+
+// ---- from callers ----
+
+void Dispatcher::release(Waiter& waiter) {
+  Job* const job = waiter.job;
+  audience_.leave(waiter);
+  if (job != nullptr && job->promise == Promise::kNone && !job->ending && !Audience::wanted(*job)) {
+    abandon(*job);
+  }
+}
+
+// Nobody waits for it any more.
+void Dispatcher::abandon(Job& job) {
+  if (job.looking_up) {
+    return forget(job);
+  }
+  revoke(job);
+  count(job, Metrics::Event::kCancelled);
+  conclude(job, end_of(job, JobStatus::kCancelled), Outcome::kCancelled);
+}
+
+void Dispatcher::cancel(Job& job) {
+  const wire::Failed cancelled{
+      .status = 410, .code = "cancelled", .message = "The job was cancelled."};
+  if (job.ending) {
+    return;
+  }
+  if (job.looking_up) {
+    return turn_away(job, cancelled);
+  }
+  revoke(job);
+  count(job, Metrics::Event::kCancelled);
+  end_with(job, JobStatus::kCancelled, cancelled);
+}
+
+void Dispatcher::expire(Job& job) {
+  revoke(job);
+  count(job, Metrics::Event::kExpired);
+  count(job, Metrics::Event::kFailed);
+  end_with(job, JobStatus::kExpired,
+           {.status = 504,
+            .code = "deadline_exceeded",
+            .message = "The job was not done by its deadline."});
+}
+
+size_t Dispatcher::unfinished() const {
+  size_t running = 0;
+  for (const WorkerSession* const worker : workers_) {
+    running += worker->running_promised();
+  }
+  return unpromised_ + ending_ + running;
+}
+
+void Dispatcher::give_up() {
+  const wire::Failed stopping{.status = 503,
+                              .code = "busy",
+                              .message = "The service is being stopped or restarted.",
+                              .retry_after_s = static_cast<uint64_t>(kDrainRetrySeconds)};
+  jobs_.each([&](Job& job) {
+    if (job.ending) {
+      return;
+    }
+    revoke(job);
+    if (job.promise == Promise::kNone) {
+      if (job.looking_up) {
+        return turn_away(job, stopping);
+      }
+      count(job, Metrics::Event::kFailed);
+      return end_with(job, JobStatus::kFailed, stopping);
+    }
+    while (job.waiters() != nullptr) {
+      Waiter& waiter = *job.waiters();
+      if (waiter.kind == Waiter::Kind::kPromise && job.promise == Promise::kMade) {
+        waiter.wait_ns = 0;
+        say_promised(waiter, job);
+      } else {
+        wire::append(waiter.caller->out(), waiter.id, stopping);
+        audience_.leave(waiter);
+      }
+    }
+  });
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,85 @@
+// Job: what penstockd keeps in memory of one request, from SUBMIT to its end.
+//
+// A job's promise is either the open connection of those who wait for its answer, or what the store
+// has written of it: then it outlives them, and penstockd.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "shared/base/job_id.h"
+#include "shared/limit/siphash.h"
+#include "worker/queue/jobs/answer.h"
+#include "worker/queue/jobs/waiter.h"
+#include "worker/queue/order/scheduler.h"
+#include "worker/queue/store/job_record.h"
+
+namespace penstock::queue {
+
+class WorkerSession;
+
+struct Job : Scheduler::Ticket {
+  static constexpr uint32_t kNotPredicted = UINT32_MAX;
+
+  // What only some jobs have: those that run or have ended, that somebody waits for, that others
+  // may join, or that hold something at the edge. Of most that are queued, the store has all else.
+  struct More {
+    std::string
+        frame;  // SUBMIT as it goes to a worker; empty: the store has it, or the answer began
+    uint32_t held_bytes = 0;                // of the frame, while it is in memory
+    uint32_t predicted_ms = kNotPredicted;  // how long it would wait, when it came
+    Waiter* waiters = nullptr;
+    WorkerSession* worker = nullptr;  // while it runs
+    uint64_t number = 0;              // while it runs: its id on the worker's connection
+    uint32_t suspect = 0;             // of a group of suspects (suspects.h): its number
+    Scheduler::Lane* home = nullptr;  // its lane, once it has ended
+    uint64_t taken_bytes = 0;         // of its answer, since its worker was asked for more
+    Answer answer;                    // if it is kept
+    limit::Hash128 key;               // that others join by; {}: none
+    limit::Hash128 digest;            // of what was asked
+    std::string receipt;              // the edge's
+    double progress = 0;              // 0 to 1
+    uint32_t step = 0;
+    uint32_t steps = 0;
+    bool has_progress = false;
+    std::unique_ptr<JobRecord> keep;  // not promised, but kept for its key once it has ended
+  };
+
+  JobId id;
+  enum class Promise : uint8_t {
+    kNone,   // to those who wait for it
+    kAsked,  // the store is writing it
+    kMade,   // it is on disk
+  } promise = Promise::kNone;
+  bool answer_began : 1 = false;  // HEAD came
+  bool keeps_answer : 1 = false;  // in `more->answer`
+  bool ending : 1 = false;        // the store is writing its end
+  bool has_callback : 1 = false;  // a webhook is to be sent of its end
+  bool by_date : 1 = false;       // while scheduled: due when the time of day says so
+  bool looking_up : 1 = false;    // the store or a worker is asked about it; it is in no queue yet
+  int64_t created_ms = 0;
+  uint64_t owner = 0;  // who may see it: of the keyed hash, the lower half; 0: nobody's
+  uint64_t share = 0;  // whose share it takes, of the queue and of the webhooks' senders
+  std::unique_ptr<More> more;
+  std::unique_ptr<Job> next_in_table;  // see JobTable
+
+  More& extra() {
+    if (more == nullptr) {
+      more = std::make_unique<More>();
+    }
+    return *more;
+  }
+  Waiter* waiters() const noexcept { return more == nullptr ? nullptr : more->waiters; }
+  WorkerSession* worker() const noexcept { return more == nullptr ? nullptr : more->worker; }
+  uint32_t held_bytes() const noexcept { return more == nullptr ? 0 : more->held_bytes; }
+  // Its lane, also once it has ended; nullptr: looking_up.
+  Scheduler::Lane* home() const noexcept {
+    return more == nullptr || more->home == nullptr ? lane() : more->home;
+  }
+  // By which the edge knows it.
+  uint64_t edge_number() const noexcept { return sequence_of(id); }
+};
+static_assert(sizeof(Job) <= 136, "hundreds of thousands may be queued");
+
+}  // namespace penstock::queue

@@ -1,0 +1,125 @@
+#include "worker/queue/jobs/job_view.h"
+
+#include <time.h>
+
+#include <array>
+#include <cstdio>
+
+#include "worker/queue/text/json.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr std::array<std::string_view, 7> kNames = {
+    "scheduled", "queued", "processing", "completed", "failed", "cancelled", "expired"};
+constexpr int64_t kMsPerSec = 1000;
+
+std::string seconds_or_null(int64_t ms) {
+  return ms == 0 ? "null" : std::to_string(ms / kMsPerSec);
+}
+
+std::string describe_progress(const JobView& job) {
+  if (!job.progress) {
+    return "null";
+  }
+  char fraction[32];
+  std::snprintf(fraction, sizeof fraction, "%.4f", *job.progress);
+  std::string json = std::string(R"({"fraction":)") + fraction;
+  if (job.steps > 0) {
+    json += R"(,"step":)" + std::to_string(job.step) + R"(,"steps":)" + std::to_string(job.steps);
+  }
+  return json + "}";
+}
+
+std::string describe_error(const JobView& job) {
+  return job.error_code.empty() ? "null"
+                                : R"({"code":)" + json_string(job.error_code) + R"(,"message":)" +
+                                      json_string(job.error) + "}";
+}
+
+std::string describe_origin(const JobView& job) {
+  if (!job.origin) {
+    return "";
+  }
+  const JobView::Origin& origin = *job.origin;
+  char owner[40];
+  std::snprintf(owner, sizeof owner, "\"%016llx%016llx\"",
+                static_cast<unsigned long long>(origin.owner.hi),
+                static_cast<unsigned long long>(origin.owner.lo));
+  const bool nobodys = origin.owner == limit::Hash128{};
+  return R"(,"model":)" + (origin.model.empty() ? "null" : json_string(origin.model)) +
+         R"(,"tier":)" + (origin.tier.empty() ? "null" : json_string(origin.tier)) +
+         R"(,"priority":)" + std::to_string(origin.priority) + R"(,"owner":)" +
+         (nobodys ? "null" : owner);
+}
+
+std::string result_url(const JobView& job) {
+  return job.status != JobStatus::kCompleted
+             ? "null"
+             : json_string(std::string(job.jobs_path) + "/" + std::string(job.id) + "/result");
+}
+
+}  // namespace
+
+std::string iso_time(int64_t unix_ms) {
+  const time_t seconds = unix_ms / kMsPerSec;
+  tm utc{};
+  ::gmtime_r(&seconds, &utc);
+  char text[40];
+  const size_t size = ::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &utc);
+  std::snprintf(text + size, sizeof text - size, ".%03dZ", static_cast<int>(unix_ms % kMsPerSec));
+  return text;
+}
+
+std::string_view name_of(JobStatus status) noexcept { return kNames[static_cast<size_t>(status)]; }
+
+std::optional<JobStatus> status_named(std::string_view name) noexcept {
+  for (size_t i = 0; i < kNames.size(); ++i) {
+    if (kNames[i] == name) {
+      return static_cast<JobStatus>(i);
+    }
+  }
+  return std::nullopt;
+}
+
+JobView view_of(const JobRecord& record) {
+  return {.id = record.id.view(),
+          .status = record.status,
+          .queue = record.queue,
+          .jobs_path = record.jobs_path,
+          .attempts = record.end.attempts,
+          .created_ms = record.created_ms,
+          .not_before_ms = record.not_before_ms,
+          .started_ms = record.end.started_ms,
+          .finished_ms = record.end.finished_ms,
+          .error_code = has_ended(record.status) ? record.end.error_code : std::string_view(),
+          .error = record.end.error};
+}
+
+JobView operator_view_of(const JobRecord& record) {
+  JobView view = view_of(record);
+  view.origin = {record.model, record.tier, record.priority, record.owner};
+  return view;
+}
+
+std::string render(const JobView& job) {
+  const bool queued = job.status == JobStatus::kQueued;
+  std::string json = R"({"id":)" + json_string(job.id) + R"(,"object":"job","status":")";
+  json += name_of(job.status);
+  json += R"(","queue":)" + json_string(job.queue);
+  json += R"(,"position":)" + (queued ? std::to_string(job.position) : "null");
+  json += R"(,"eta_seconds":)" + (job.eta_seconds ? std::to_string(*job.eta_seconds) : "null");
+  json += R"(,"progress":)" + describe_progress(job);
+  json += R"(,"attempts":)" + std::to_string(job.attempts);
+  json += R"(,"created_at":)" + std::to_string(job.created_ms / kMsPerSec);
+  if (job.not_before_ms != 0) {
+    json += R"(,"not_before":)" + std::to_string(job.not_before_ms / kMsPerSec);
+  }
+  json += R"(,"started_at":)" + seconds_or_null(job.started_ms);
+  json += R"(,"finished_at":)" + seconds_or_null(job.finished_ms);
+  json += R"(,"result_url":)" + result_url(job);
+  json += R"(,"error":)" + describe_error(job);
+  return json + describe_origin(job) + "}";
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,53 @@
+// JobView: a job as its owner sees it (CONTRACT, section 4), and its JSON.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "worker/queue/store/job_record.h"
+
+namespace penstock::queue {
+
+struct JobView {
+  std::string_view id;
+  JobStatus status = JobStatus::kQueued;
+  std::string_view queue;
+  std::string_view jobs_path;
+  uint32_t position = 0;               // while kQueued: 1 is the next to start
+  std::optional<int64_t> eta_seconds;  // until it starts; while kProcessing: until it is done
+  std::optional<double> progress;      // 0 to 1
+  uint32_t step = 0;                   // of so many; 0: not known
+  uint32_t steps = 0;
+  uint32_t attempts = 0;
+  int64_t created_ms = 0;
+  int64_t not_before_ms = 0;
+  int64_t started_ms = 0;
+  int64_t finished_ms = 0;
+  std::string_view error_code;
+  std::string_view error;
+  // What only the operator sees.
+  struct Origin {
+    std::string_view model;
+    std::string_view tier;
+    int64_t priority = 0;
+    limit::Hash128 owner;  // {}: nobody's
+  };
+  std::optional<Origin> origin;
+};
+
+JobView view_of(const JobRecord& record);
+// The same, with its origin.
+JobView operator_view_of(const JobRecord& record);
+
+// One JSON object.
+std::string render(const JobView& job);
+
+// "2026-11-25T18:09:00.123Z"
+std::string iso_time(int64_t unix_ms);
+
+std::string_view name_of(JobStatus status) noexcept;
+std::optional<JobStatus> status_named(std::string_view name) noexcept;
+
+}  // namespace penstock::queue

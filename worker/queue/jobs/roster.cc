@@ -1,0 +1,131 @@
+#include "worker/queue/jobs/roster.h"
+
+#include <algorithm>
+
+namespace penstock::queue {
+
+void Roster::assign(const Config& config, Scheduler& scheduler) {
+  std::vector<Member> members;
+  for (const WorkerConfig& worker : config.workers) {
+    Scheduler::Queue* const queue = scheduler.find_queue(worker.queue);
+    Member fresh;
+    if (const Member* known = member(worker.name); known != nullptr) {
+      fresh = *known;
+    }
+    fresh.worker = worker.name;
+    fresh.model = worker.model_name;
+    fresh.model_written = worker.model;
+    fresh.lane = &scheduler.lane(*queue, worker.model_name);
+    members.push_back(std::move(fresh));
+  }
+  members_ = std::move(members);
+}
+
+Roster::Member* Roster::member(std::string_view worker) {
+  const auto it = std::find_if(members_.begin(), members_.end(),
+                               [&](const Member& member) { return member.worker == worker; });
+  return it == members_.end() ? nullptr : &*it;
+}
+
+void Roster::ready(std::string_view worker) {
+  if (Member* const found = member(worker); found != nullptr) {
+    found->state = Member::State::kReady;
+    found->cannot_load = false;
+  }
+}
+
+void Roster::failed(std::string_view worker, int64_t next_start_ns) {
+  if (Member* const found = member(worker); found != nullptr) {
+    found->cannot_load = true;
+    found->next_start_ns = next_start_ns;
+  }
+}
+
+void Roster::leaving(std::string_view worker) {
+  Member* const found = member(worker);
+  if (found != nullptr && found->state == Member::State::kReady) {
+    found->state = Member::State::kLeaving;
+  }
+}
+
+void Roster::lost(std::string_view worker, int64_t now_ns, int64_t next_start_ns) {
+  if (Member* const found = member(worker); found != nullptr) {
+    if (found->state != Member::State::kAbsent) {
+      found->lost_ns = now_ns;
+    }
+    found->state = Member::State::kAbsent;
+    found->next_start_ns = next_start_ns;
+  }
+}
+
+void Roster::expect(std::string_view worker, int64_t next_start_ns) {
+  Member* const found = member(worker);
+  if (found != nullptr && found->state == Member::State::kAbsent) {
+    found->next_start_ns = next_start_ns;
+  }
+}
+
+Scheduler::Lane* Roster::find(Scheduler::Queue& queue, std::string_view model) const {
+  if (model.empty()) {
+    return &queue.any_model();
+  }
+  Scheduler::Lane* by_path = nullptr;
+  for (const Member& member : members_) {
+    if (member.lane->queue == &queue && member.model == model) {
+      return member.lane;
+    }
+    if (member.lane->queue == &queue && member.model_written == model && by_path == nullptr) {
+      by_path = member.lane;
+    }
+  }
+  return by_path;
+}
+
+std::vector<std::string_view> Roster::models(const Scheduler::Queue& queue) const {
+  std::vector<std::string_view> models;
+  for (const Member& member : members_) {
+    if (member.lane->queue == &queue &&
+        std::find(models.begin(), models.end(), member.model) == models.end()) {
+      models.push_back(member.model);
+    }
+  }
+  return models;
+}
+
+bool Roster::serves(const Member& member, const Scheduler::Lane& lane) {
+  return member.lane == &lane ||
+         (member.lane->queue == lane.queue && &lane == &lane.queue->any_model());
+}
+
+bool Roster::attended(const Scheduler::Lane& lane, int64_t now_ns, int64_t grace_ns) const {
+  return std::any_of(members_.begin(), members_.end(), [&](const Member& member) {
+    return serves(member, lane) &&
+           (member.state != Member::State::kAbsent ||
+            (member.lost_ns != INT64_MIN && now_ns - member.lost_ns <= grace_ns));
+  });
+}
+
+bool Roster::cannot_load(const Scheduler::Lane& lane) const {
+  bool any = false;
+  for (const Member& member : members_) {
+    if (serves(member, lane)) {
+      if (!member.cannot_load) {
+        return false;
+      }
+      any = true;
+    }
+  }
+  return any;
+}
+
+int64_t Roster::next_start_ns(const Scheduler::Lane& lane, int64_t now_ns) const {
+  int64_t next_ns = INT64_MAX;
+  for (const Member& member : members_) {
+    if (serves(member, lane)) {
+      next_ns = std::min(next_ns, std::max(now_ns, member.next_start_ns));
+    }
+  }
+  return next_ns == INT64_MAX ? now_ns : next_ns;
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,330 @@
+#include "worker/queue/jobs/worker_session.h"
+
+#include <algorithm>
+
+#include "shared/base/utf8.h"
+#include "worker/queue/jobs/dispatcher.h"
+
+namespace penstock::queue {
+
+using wire::FrameType;
+
+namespace {
+
+double seconds(int64_t ns) { return static_cast<double>(ns) / kNsPerSec; }
+
+// It is kept with the job, shown in lists, and must fit the edge's buffers.
+std::string_view at_most(size_t bytes, std::string_view text) {
+  const std::string_view cut = text.substr(0, bytes);
+  return cut.size() == text.size() ? text : cut.substr(0, utf8_complete_prefix(cut));
+}
+
+}  // namespace
+
+void WorkerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
+  last_heard_ns_ = wires().now_ns();
+  const char* error = nullptr;
+  if (frame.header.type == FrameType::kGoodbye) {
+    return on_goodbye(frame);
+  }
+  if (!said_hello() && frame.header.type != FrameType::kHello) {
+    return refuse("the first frame is not HELLO");
+  }
+  switch (frame.header.type) {
+    case FrameType::kHead:
+    case FrameType::kChunk:
+    case FrameType::kProgress:
+    case FrameType::kDone:
+    case FrameType::kFailed:
+      error = on_answer(frame, bytes);
+      break;
+    case FrameType::kTake:
+      error = on_take(frame);
+      break;
+    case FrameType::kClaim:
+      error = on_claim(frame);
+      break;
+    case FrameType::kHeartbeat:
+      error = on_heartbeat(frame);
+      break;
+    case FrameType::kChecked:
+      error = on_checked(frame);
+      break;
+    case FrameType::kHello:
+      error = on_hello(frame);
+      break;
+    default:
+      error = "a frame that workers do not send";
+  }
+  if (error != nullptr) {
+    refuse(error);
+  }
+}
+
+const char* WorkerSession::on_hello(const wire::Frame& frame) {
+  wire::Hello hello;
+  if (const char* const error = wire::parse(frame.payload, hello); error != nullptr) {
+    return error;
+  }
+  if (hello.version != wire::kVersion) {
+    return "another version of the protocol; this is version 1";
+  }
+  if (hello.role != static_cast<uint64_t>(wire::Role::kWorker) || hello.name != name_) {
+    return "HELLO is not from the worker that was started";
+  }
+  if (hello.slots == 0 || hello.slots > kMaxCredit) {
+    return "HELLO has no slots, or too many";
+  }
+  if (said_hello() && hello.slots != slots_) {
+    return "HELLO was repeated with other slots";
+  }
+  slots_ = static_cast<uint32_t>(hello.slots);
+  checks_ = static_cast<wire::Checking>(hello.checks);
+  serving_ = &dispatcher_.metrics().serving(lane_.queue->settings.name, lane_.model);
+  return nullptr;
+}
+
+// The worker gives up and says why; the reason outlives it as the worker's last error.
+void WorkerSession::on_goodbye(const wire::Frame& frame) {
+  wire::Goodbye goodbye;
+  if (wire::parse(frame.payload, goodbye) == nullptr) {
+    last_words_ = goodbye.message.substr(0, kMaxLastWords);
+    device_fault_ = goodbye.device_fault != 0;
+  }
+  close();
+}
+
+const char* WorkerSession::on_take(const wire::Frame& frame) {
+  wire::Take take;
+  if (const char* const error = wire::parse(frame.payload, take); error != nullptr) {
+    return error;
+  }
+  if (take.credit > kMaxCredit - credit_) {
+    return "TAKE asks for too many jobs";
+  }
+  credit_ += static_cast<uint32_t>(take.credit);
+  // Of jobs that have ended, whatever it says.
+  const auto held = static_cast<uint32_t>(std::min<size_t>(given_.size(), tenant_.busy()));
+  tenant_.return_slots(std::min<uint64_t>(take.credit, tenant_.busy() - held));
+  const auto holds = credit_ + static_cast<uint32_t>(given_.size());
+  const bool grew = holds > capacity_;
+  capacity_ = std::max(capacity_, holds);
+  if (!ready_ && credit_ > 0) {
+    ready_ = true;
+    host_.on_worker_ready(*this);
+  } else if (grew) {
+    dispatcher_.recount();
+  }
+  tenant_.return_bytes(take.memory_bytes);
+  dispatcher_.fill(tenant_.claims());
+  return nullptr;
+}
+
+// A job's memory on the device. One that is not given to it any more asks for nothing.
+const char* WorkerSession::on_claim(const wire::Frame& frame) {
+  wire::Claim claim;
+  if (const char* const error = wire::parse(frame.payload, claim); error != nullptr) {
+    return error;
+  }
+  if (claim.memory_bytes == 0 || claim.memory_bytes > kMaxClaim) {
+    return "CLAIM of no bytes, or of more than any device has";
+  }
+  if (find(frame.header.id) != nullptr) {
+    return tenant_.claim(frame.header.id, static_cast<int64_t>(claim.memory_bytes), *this)
+               ? nullptr
+               : "a second CLAIM for a job";
+  }
+  return nullptr;
+}
+
+void WorkerSession::on_granted(uint64_t job, int64_t bytes) {
+  wire::append(out(), job, wire::Grant{static_cast<uint64_t>(bytes)});
+}
+
+const char* WorkerSession::on_heartbeat(const wire::Frame& frame) {
+  return wire::parse(frame.payload, heartbeat_);
+}
+
+const char* WorkerSession::on_checked(const wire::Frame& frame) {
+  wire::Checked checked;
+  if (const char* const error = wire::parse(frame.payload, checked); error != nullptr) {
+    return error;
+  }
+  if (checked.status != 0 && (checked.status < 400 || checked.status > 499)) {
+    return "CHECKED with a status that is no refusal";
+  }
+  checked.code = at_most(kMaxNameBytes, checked.code);
+  checked.message = at_most(kMaxReason, checked.message);
+  checked.param = at_most(kMaxNameBytes, checked.param);
+  return dispatcher_.checks().answered(frame.header.id, checked)
+             ? nullptr
+             : "CHECKED for a number it was not given";
+}
+
+const char* WorkerSession::on_answer(const wire::Frame& frame, std::string_view bytes) {
+  Given* const given = find(frame.header.id);
+  if (given == nullptr) {
+    const bool was_given = frame.header.id != 0 && frame.header.id <= last_number_;
+    return was_given ? nullptr : "a frame for a job it was not given";
+  }
+  Job* const job = given->job;
+  switch (frame.header.type) {
+    case FrameType::kHead:
+      return on_head(*given, frame, bytes);
+    case FrameType::kChunk:
+      if (!job->answer_began) {
+        return "CHUNK before HEAD";
+      }
+      dispatcher_.append_answer(*job, frame.payload, bytes);
+      return nullptr;
+    case FrameType::kProgress: {
+      wire::Progress progress;
+      const char* const error = wire::parse(frame.payload, progress);
+      if (error == nullptr) {
+        dispatcher_.note_progress(*job, progress, bytes);
+      }
+      return error;
+    }
+    default:
+      return on_end(*given, frame, bytes);
+  }
+}
+
+const char* WorkerSession::on_head(Given& given, const wire::Frame& frame, std::string_view bytes) {
+  wire::Head head;
+  if (const char* const error = wire::parse(frame.payload, head); error != nullptr) {
+    return error;
+  }
+  if (head.status < 200 || head.status > 599) {
+    return "HEAD without a status";
+  }
+  if (!head.headers.empty() || !head.file.empty() || head.promised != 0 || head.duplicate != 0) {
+    return "HEAD with what is for penstockd to say";
+  }
+  Job& job = *given.job;
+  if (job.answer_began) {
+    return "a second HEAD";
+  }
+  if (head.content_length_plus1 == 0) {
+    given.head_ns = wires().now_ns();
+    serving_->first_token.observe(seconds(given.head_ns - job.arrived_ns()));
+  }
+  dispatcher_.begin_answer(job, head, bytes);
+  return nullptr;
+}
+
+const char* WorkerSession::on_end(Given& given, const wire::Frame& frame, std::string_view bytes) {
+  Job& job = *given.job;
+  if (frame.header.type == FrameType::kDone) {
+    wire::Done done;
+    if (const char* const error = wire::parse(frame.payload, done); error != nullptr) {
+      return error;
+    }
+    if (!job.answer_began) {
+      return "DONE before HEAD";
+    }
+    note_done(given, done);
+    dispatcher_.complete(job, done, bytes);
+    return nullptr;
+  }
+  wire::Failed failed;
+  if (const char* const error = wire::parse(frame.payload, failed); error != nullptr) {
+    return error;
+  }
+  if (failed.status < 400 || failed.status > 599) {
+    return "FAILED without an error status";
+  }
+  if (!failed.headers.empty()) {
+    return "FAILED with what is for penstockd to say";
+  }
+  failed.code = at_most(kMaxNameBytes, failed.code);
+  failed.message = at_most(kMaxReason, failed.message);
+  failed.param = at_most(kMaxNameBytes, failed.param);
+  dispatcher_.fail(job, failed);
+  return nullptr;
+}
+
+// The first token came with HEAD; the others since.
+void WorkerSession::note_done(const Given& given, const wire::Done& done) {
+  if (given.head_ns != 0 && done.completion_tokens > 1) {
+    serving_->per_token.observe(seconds(wires().now_ns() - given.head_ns) /
+                                static_cast<double>(done.completion_tokens - 1));
+  }
+}
+
+void WorkerSession::assign(Job& job, uint64_t number, int64_t priority, int64_t expected_ns) {
+  --credit_;
+  tenant_.take_slot();
+  ++tenant_.budget().running;
+  last_number_ = number;
+  job.extra().worker = this;
+  job.more->number = number;
+  job.more->taken_bytes = 0;
+  given_.push_back(
+      {.number = number,
+       .job = &job,
+       .sent = false,
+       .given_ns = wires().now_ns(),
+       .priority = priority,
+       .charged_ns = take_turn(tenant_.budget(), priority, expected_ns, wires().now_ns())});
+}
+
+void WorkerSession::send(const Job& job, std::string_view frame) {
+  find(job.more->number)->sent = true;
+  std::string& out = this->out();
+  out.append(frame);
+  wire::set_frame_id(out.data() + out.size() - frame.size(), job.more->number);
+}
+
+bool WorkerSession::was_sent(const Job& job) const {
+  return std::any_of(given_.rbegin(), given_.rend(),  // whose jobs go back, the last goes first
+                     [&](const Given& each) { return each.job == &job && each.sent; });
+}
+
+void WorkerSession::show(std::string_view frame, uint64_t number) {
+  std::string& out = this->out();
+  const size_t begin = out.size();
+  out.append(frame);
+  wire::encode_header(out.data() + begin, FrameType::kCheck, number,
+                      static_cast<uint32_t>(frame.size() - wire::kHeaderBytes));
+}
+
+bool WorkerSession::revoke(Job& job) {
+  const bool free = !find(job.more->number)->sent;
+  if (free) {
+    ++credit_;
+    tenant_.return_slots(1);
+  } else {
+    tenant_.withdraw(job.more->number);
+    wire::append_empty(out(), FrameType::kCancel, job.more->number);
+  }
+  forget(job);
+  return free;
+}
+
+void WorkerSession::forget(const Job& job) {
+  const Given& given = *find(job.more->number);
+  given.job->more->worker = nullptr;
+  --tenant_.budget().running;
+  settle_turn(tenant_.budget(), given.priority, given.charged_ns,
+              wires().now_ns() - given.given_ns);
+  given_.erase(given_.begin() + (&given - given_.data()));  // in their order
+}
+
+void WorkerSession::drain() {
+  if (!draining_) {
+    draining_ = true;
+    wire::append_empty(out(), FrameType::kDrain, 0);
+    dispatcher_.recount();
+  }
+}
+
+// nullptr: it is not given, or not any more. O(log jobs), for each frame.
+WorkerSession::Given* WorkerSession::find(uint64_t number) {
+  const auto at =
+      std::lower_bound(given_.begin(), given_.end(), number,
+                       [](const Given& each, uint64_t wanted) { return each.number < wanted; });
+  return at != given_.end() && at->number == number ? &*at : nullptr;
+}
+
+}  // namespace penstock::queue

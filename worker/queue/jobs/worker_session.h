@@ -1,0 +1,165 @@
+// WorkerSession: penstockd's end of the socket pair to one worker process.
+//
+//    HELLO ──▶ said hello ──TAKE──▶ ready ──▶ (closed)
+//
+// The worker asks for jobs by credit; answers are passed on to the callers frame by frame, as they
+// are, with the id replaced. Numbers on this connection only grow, so a frame for a number that was
+// given but is known no more belongs to a job that was cancelled a moment ago, and is dropped.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "shared/wire/messages.h"
+#include "shared/wire/metrics_page.h"
+#include "worker/queue/bound/budget.h"
+#include "worker/queue/jobs/job.h"
+#include "worker/queue/link/connection.h"
+
+namespace penstock::queue {
+
+class Dispatcher;
+class WorkerSession;
+
+// Who started the worker. Outlives the session.
+class WorkerHost {
+ public:
+  virtual ~WorkerHost() = default;
+  virtual void on_worker_ready(WorkerSession& session) = 0;
+  // The connection is gone; the session is destroyed in here.
+  virtual void on_worker_closed(WorkerSession& session) = 0;
+};
+
+class WorkerSession final : public Connection, private Tenant::Claimant {
+ public:
+  static constexpr uint32_t kMaxCredit = 1U << 17;
+  static constexpr size_t kMaxLastWords = 300;
+  static constexpr size_t kMaxReason = 2000;  // bytes of it that are told, why a job failed
+  static constexpr size_t kMaxNameBytes = 200;
+  static constexpr uint64_t kMaxClaim = uint64_t{1} << 45;  // bytes; of kMaxCredit jobs, a number
+
+  // `name` is the process's (scaling.h); its jobs come from `lane`, and use the device as `tenant`,
+  // which outlives this.
+  WorkerSession(Wires& wires, Fd fd, Dispatcher& dispatcher, WorkerHost& host, std::string name,
+                Scheduler::Lane& lane, Tenant& tenant)
+      : Connection(wires, std::move(fd)),
+        dispatcher_(dispatcher),
+        host_(host),
+        name_(std::move(name)),
+        lane_(lane),
+        tenant_(tenant) {}
+
+  const std::string& name() const { return name_; }
+  Scheduler::Lane& lane() const { return lane_; }
+
+  Tenant& tenant() const { return tenant_; }
+
+  // Jobs it can be given now, the device's bound observed; none once it drains.
+  uint32_t credit() const {
+    return draining_ || closed() ? 0 : std::min(credit_, tenant_.free_slots());
+  }
+  // The most it has held or asked for at once.
+  uint32_t capacity() const { return draining_ || closed() ? 0 : capacity_; }
+  uint32_t slots() const { return slots_; }
+  bool said_hello() const { return slots_ > 0; }
+  bool ready() const { return ready_; }
+  bool draining() const { return draining_; }
+  // Whether it is to be shown such a request before it is promised, and can be.
+  bool checks(bool completion) const {
+    const bool may_refuse =
+        checks_ == wire::Checking::kAll || (checks_ == wire::Checking::kCompletions && completion);
+    return may_refuse && ready_ && !draining_ && !closed() && !clogged();
+  }
+  int64_t last_heard_ns() const { return last_heard_ns_; }  // 0: nothing yet
+  uint64_t memory_bytes() const { return heartbeat_.memory_bytes; }
+  const wire::Heartbeat& heartbeat() const { return heartbeat_; }  // the last
+  // Why the connection ended, as far as either side said; or empty.
+  const std::string& last_words() const { return last_words_; }
+  // It said that the device is to blame.
+  bool device_fault() const { return device_fault_; }
+  size_t running() const { return given_.size(); }
+  size_t running_promised() const {
+    return static_cast<size_t>(std::count_if(given_.begin(), given_.end(), [](const Given& each) {
+      return each.job->promise != Job::Promise::kNone;
+    }));
+  }
+  // REQUIRES: running() > 0.
+  Job& any_job() const { return *given_.back().job; }
+  // Of the suspects that it runs, and then it runs nothing else; 0: none.
+  uint32_t group() const { return given_.empty() ? 0 : given_.back().job->more->suspect; }
+  // Nothing is in the process, what was cancelled included.
+  bool empty() const { return given_.empty() && tenant_.busy() == 0; }
+  // It is in the process. REQUIRES: it is this worker's.
+  bool was_sent(const Job& job) const;
+
+  // The job is this worker's from now on, under a new number. REQUIRES: credit() > 0.
+  void assign(Job& job, uint64_t number, int64_t priority, int64_t expected_ns);
+  // Sends its SUBMIT frame. REQUIRES: it was assigned, and not sent yet.
+  void send(const Job& job, std::string_view frame);
+  // Shows it a SUBMIT frame, as the check of that number (checks.h).
+  void show(std::string_view frame, uint64_t number);
+  // The job is no longer wanted; its slot comes back with the worker's next TAKE, or at once if it
+  // was not sent: then true.
+  bool revoke(Job& job);
+  void forget(const Job& job);
+  // So much more of its answer may come. REQUIRES: it is this worker's.
+  void widen(const Job& job, uint64_t bytes) {
+    wire::append(out(), job.more->number, wire::Window{bytes});
+  }
+  // No more jobs; it finishes what it has and exits.
+  void drain();
+  // The same where the process is gone, and only its last frames are still to be read.
+  void note_gone() { draining_ = true; }
+
+ private:
+  struct Given {
+    uint64_t number;
+    Job* job;
+    bool sent;
+    int64_t given_ns = 0;
+    int64_t priority = 0;
+    int64_t charged_ns = 0;  // for its turn
+    int64_t head_ns = 0;     // when its answer began to stream; 0: it does not
+  };
+  void on_frame(const wire::Frame& frame, std::string_view bytes) override;
+  void on_closed() override { host_.on_worker_closed(*this); }
+  void on_refused(std::string_view reason) override {
+    last_words_ = "it broke the protocol: " + std::string(reason);
+  }
+  void on_granted(uint64_t job, int64_t bytes) override;
+  void on_goodbye(const wire::Frame& frame);
+  const char* on_hello(const wire::Frame& frame);
+  const char* on_take(const wire::Frame& frame);
+  const char* on_claim(const wire::Frame& frame);
+  const char* on_heartbeat(const wire::Frame& frame);
+  const char* on_checked(const wire::Frame& frame);
+  const char* on_answer(const wire::Frame& frame, std::string_view bytes);
+  const char* on_end(Given& given, const wire::Frame& frame, std::string_view bytes);
+  const char* on_head(Given& given, const wire::Frame& frame, std::string_view bytes);
+  void note_done(const Given& given, const wire::Done& done);
+  Given* find(uint64_t number);
+
+  Dispatcher& dispatcher_;
+  WorkerHost& host_;
+  std::string name_;
+  Scheduler::Lane& lane_;
+  Tenant& tenant_;
+  bool device_fault_ = false;
+  bool ready_ = false;
+  bool draining_ = false;
+  wire::Checking checks_ = wire::Checking::kNone;
+  uint32_t slots_ = 0;
+  uint32_t credit_ = 0;
+  uint32_t capacity_ = 0;
+  uint64_t last_number_ = 0;
+  int64_t last_heard_ns_ = 0;
+  wire::ServingMetrics* serving_ = nullptr;  // of its model; set by HELLO
+  wire::Heartbeat heartbeat_;
+  std::string last_words_;
+  std::vector<Given> given_;
+};
+
+}  // namespace penstock::queue

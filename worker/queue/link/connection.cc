@@ -1,0 +1,288 @@
+#include "worker/queue/link/connection.h"
+
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "shared/wire/messages.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr size_t kMinReadBytes = 16U << 10;
+constexpr size_t kMaxReadBytes = 1U << 20;
+constexpr size_t kCompactBytes = 1U << 20;
+
+bool try_again() { return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR; }
+
+}  // namespace
+
+std::string Wires::take_spare() {
+  if (spare_.empty()) {
+    return {};
+  }
+  std::string buffer = std::move(spare_.back());
+  spare_.pop_back();
+  return buffer;
+}
+
+void Wires::give_spare(std::string buffer) {
+  if (spare_.size() < kMaxSpare && buffer.capacity() <= kMaxSpareBytes) {
+    buffer.clear();
+    spare_.push_back(std::move(buffer));
+  }
+}
+
+void Wires::reap() {
+  while (!closed_.empty()) {
+    Connection* const connection = closed_.back();
+    closed_.pop_back();
+    connection->on_closed();
+  }
+}
+
+void Wires::flush() {
+  for (; !held_.empty() && held_.front().due_ns <= now_ns_; held_.pop_front()) {
+    if (Connection* const connection = held_.front().connection; connection != nullptr) {
+      connection->held_ = false;
+      if (!connection->out_.empty()) {
+        connection->mark_dirty();
+      }
+    }
+  }
+  for (size_t i = 0; i < dirty_.size(); ++i) {  // more may come: see on_drained()
+    Connection* const connection = dirty_[i];
+    connection->dirty_ = false;
+    if (!connection->clogged()) {
+      connection->flush();
+    }
+  }
+  dirty_.clear();
+}
+
+int64_t Wires::next_event() const {
+  if (!closed_.empty() || !dirty_.empty()) {
+    return 0;
+  }
+  return held_.empty() ? INT64_MAX : held_.front().due_ns;
+}
+
+Connection::~Connection() {
+  if (!closed()) {
+    wires_.loop_.remove(fd_.get(), this);
+  }
+  expect(0);
+  if (held_) {
+    for (Wires::Held& held : wires_.held_) {
+      held.connection = held.connection == this ? nullptr : held.connection;
+    }
+  }
+  if (dirty_) {
+    std::erase(wires_.dirty_, this);
+  }
+  std::erase(wires_.closed_, this);
+}
+
+Status Connection::open() { return wires_.loop_.add(fd_.get(), EPOLLIN, this); }
+
+void Connection::close() {
+  if (!closed()) {
+    wires_.loop_.remove(fd_.get(), this);
+    fd_.reset();
+    recycle();
+    partial_ = {};
+    expect(0);
+    wires_.closed_.push_back(this);
+  }
+}
+
+std::string& Connection::out() {
+  mark_dirty();
+  return out_;
+}
+
+std::string& Connection::out_held() {
+  if (out_.empty()) {
+    out_ = wires_.take_spare();
+  }
+  if (!held_ && !dirty_) {
+    held_ = true;
+    wires_.held_.push_back({wires_.now_ns_ + Wires::kHoldNs, this});
+  }
+  return out_;
+}
+
+void Connection::mark_dirty() {
+  if (!dirty_) {
+    dirty_ = true;
+    wires_.dirty_.push_back(this);
+    if (out_.empty()) {
+      out_ = wires_.take_spare();
+    }
+  }
+}
+
+// Gives back what has been sent.
+void Connection::recycle() {
+  wires_.give_spare(std::move(out_));
+  out_ = {};
+  sent_ = 0;
+}
+
+void Connection::flush() {
+  if (closed() || unsent() == 0) {
+    recycle();
+    return;
+  }
+  const ssize_t n = ::send(fd_.get(), out_.data() + sent_, unsent(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (n < 0 && !try_again()) {
+    close();
+    return;
+  }
+  sent_ += static_cast<size_t>(std::max<ssize_t>(0, n));
+  if (n > 0 || !clogged()) {
+    moved_ns_ = wires_.now_ns_;
+  }
+  watch();
+  if (unsent() == 0) {
+    recycle();
+  } else if (sent_ > kCompactBytes) {
+    out_.erase(0, sent_);
+    sent_ = 0;
+  }
+  if (drained_at_ != SIZE_MAX && unsent() <= drained_at_) {
+    drained_at_ = SIZE_MAX;
+    on_drained();
+  }
+}
+
+void Connection::watch() {
+  const uint32_t wanted = (unsent() > 0 ? EPOLLOUT : 0U) | (unsent() > pause_bytes_ ? 0U : EPOLLIN);
+  if (wanted != events_) {
+    events_ = wanted;
+    wires_.loop_.modify(fd_.get(), wanted, this);
+  }
+}
+
+void Connection::refuse(std::string_view reason) {
+  if (!closed()) {
+    ++wires_.protocol_errors_;
+    on_refused(reason);
+    say_goodbye(reason);
+  }
+}
+
+void Connection::say_goodbye(std::string_view reason) {
+  if (!closed()) {
+    wire::append(out_, 0, wire::Goodbye{reason});
+    flush();
+    close();
+  }
+}
+
+void Connection::on_events(uint32_t epoll_events) {
+  wires_.now_ns_ = wires_.clock_();
+  if ((epoll_events & EPOLLOUT) != 0) {
+    flush();
+  }
+  if ((epoll_events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0 && !closed()) {
+    partial_.empty() ? read() : read_rest();
+  }
+}
+
+void Connection::read() {
+  std::string& scratch = wires_.scratch_;
+  const ssize_t n = ::recv(fd_.get(), scratch.data(), scratch.size(), MSG_DONTWAIT);
+  if (n <= 0) {
+    if (n == 0 || !try_again()) {
+      close();
+    }
+    return;
+  }
+  const std::string_view buffer(scratch.data(), static_cast<size_t>(n));
+  const size_t used = consume(buffer);
+  if (!closed() && used < buffer.size()) {
+    partial_.assign(buffer.substr(used));
+  }
+}
+
+// Goes on with an unfinished frame in its own buffer, which grows with what arrives, not with what
+// was announced.
+void Connection::read_rest() {
+  const size_t have = partial_.size();
+  const size_t needed = wire::decode(partial_, wires_.limits_).needed;
+  const size_t room = std::clamp(needed - have, kMinReadBytes, kMaxReadBytes);
+  partial_.resize(have + room);
+  const ssize_t n = ::recv(fd_.get(), partial_.data() + have, room, MSG_DONTWAIT);
+  partial_.resize(have + static_cast<size_t>(std::max<ssize_t>(0, n)));
+  if (n <= 0) {
+    if (n == 0 || !try_again()) {
+      close();
+    }
+    return;
+  }
+  std::string whole = std::move(partial_);
+  partial_ = {};
+  const size_t used = consume(whole);
+  if (!closed() && used < whole.size()) {
+    whole.erase(0, used);
+    partial_ = std::move(whole);
+  }
+}
+
+// Passes over what is left of an oversized frame. Returns the bytes it took.
+size_t Connection::skip(std::string_view buffer) {
+  const size_t skipped = std::min<uint64_t>(to_skip_, buffer.size());
+  to_skip_ -= skipped;
+  return skipped;
+}
+
+// Counts a frame that is not whole yet, once its header is here. False: it is not wanted.
+bool Connection::begin(const wire::Decoded& decoded) {
+  if (decoded.needed <= wire::kHeaderBytes || expected_ > 0) {
+    return true;
+  }
+  if (!on_begun(decoded.frame.header)) {
+    return false;
+  }
+  if (!closed()) {
+    expect(decoded.needed);
+  }
+  return true;
+}
+
+void Connection::expect(size_t bytes) {
+  wires_.unfinished_bytes_ += bytes - expected_;
+  expected_ = bytes;
+}
+
+// Tells every whole frame. Returns the bytes they took.
+size_t Connection::consume(std::string_view buffer) {
+  size_t used = skip(buffer);
+  while (!closed()) {
+    const wire::Decoded decoded = wire::decode(buffer.substr(used), wires_.limits_);
+    if (decoded.kind == wire::Decoded::kBad) {
+      if (decoded.error == wire::kOverLimit && on_oversized(decoded.frame.header)) {
+        to_skip_ = wire::kHeaderBytes + uint64_t{decoded.frame.header.length};
+        used += skip(buffer.substr(used));
+        continue;
+      }
+      refuse(decoded.error);
+    }
+    if (decoded.kind == wire::Decoded::kIncomplete && !begin(decoded)) {
+      to_skip_ = decoded.needed;
+      used += skip(buffer.substr(used));
+      continue;
+    }
+    if (decoded.kind != wire::Decoded::kFrame) {
+      break;
+    }
+    expect(0);
+    on_frame(decoded.frame, buffer.substr(used, decoded.consumed));
+    used += decoded.consumed;
+  }
+  return used;
+}
+
+}  // namespace penstock::queue

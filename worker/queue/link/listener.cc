@@ -1,0 +1,136 @@
+#include "worker/queue/link/listener.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+namespace penstock::queue {
+namespace {
+
+constexpr int kBacklog = 4096;  // the kernel lowers it to net.core.somaxconn
+
+Error failed(const std::string& what) { return Error{what + ": " + std::strerror(errno)}; }
+
+Result<Fd> lock(const std::string& path) {
+  const std::string lock_path = path + ".lock";
+  Fd fd(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!fd.valid()) {
+    return failed(lock_path +
+                  " cannot be opened; the folder of `socket` must exist and be "
+                  "writable for penstockd");
+  }
+  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    return Error{"another penstockd is running on " + path +
+                 "; stop it first, or give this one another `socket`"};
+  }
+  return fd;
+}
+
+// Whatever socket lies there has no owner, since we hold the lock.
+Status remove_stale(const std::string& path) {
+  struct stat info {};
+  if (::lstat(path.c_str(), &info) != 0) {
+    return Ok{};
+  }
+  if (!S_ISSOCK(info.st_mode)) {
+    return Error{path + " exists and is not a socket; move it away, or change `socket`"};
+  }
+  if (::unlink(path.c_str()) != 0) {
+    return failed(path + " is stale and cannot be removed");
+  }
+  return Ok{};
+}
+
+Result<Fd> bind_and_listen(const std::string& path, const Access& access) {
+  Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.data(), path.size());
+  const mode_t umask_before = ::umask(0777);  // nobody connects before grant()
+  const int bound = ::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address);
+  ::umask(umask_before);
+  if (bound != 0) {
+    return failed("cannot listen on " + path);
+  }
+  if (Status granted = grant(path, access); !granted) {
+    return granted.error();
+  }
+  if (::listen(fd.get(), kBacklog) != 0) {
+    return failed("cannot listen on " + path);
+  }
+  return fd;
+}
+
+}  // namespace
+
+Status grant(const std::string& path, const Access& access) {
+  if (!access.group.empty()) {
+    const group* const entry = ::getgrnam(access.group.c_str());
+    if (entry == nullptr) {
+      return Error{"there is no group '" + access.group + "'; correct `socket_group`"};
+    }
+    if (::chown(path.c_str(), static_cast<uid_t>(-1), entry->gr_gid) != 0) {
+      return failed(path + " cannot be given to group '" + access.group + "'");
+    }
+  }
+  if (::chmod(path.c_str(), access.mode) != 0) {
+    return failed("the mode of " + path + " cannot be set");
+  }
+  return Ok{};
+}
+
+Result<Listener> Listener::open(const std::string& path, const Access& access) {
+  auto listener = claim(path);
+  if (!listener) {
+    return listener.error();
+  }
+  if (Status listens = listener->listen(access); !listens) {
+    return listens.error();
+  }
+  return *std::move(listener);
+}
+
+Result<Listener> Listener::claim(const std::string& path) {
+  auto held = lock(path);
+  if (!held) {
+    return held.error();
+  }
+  if (Status removed = remove_stale(path); !removed) {
+    return removed.error();
+  }
+  return Listener(path, *std::move(held));
+}
+
+Status Listener::listen(const Access& access) {
+  auto socket = bind_and_listen(path_, access);
+  if (!socket) {
+    return socket.error();
+  }
+  socket_ = *std::move(socket);
+  return Ok{};
+}
+
+Listener::~Listener() {
+  if (socket_.valid()) {
+    ::unlink(path_.c_str());
+  }
+}
+
+Listener::Outcome Listener::accept(Fd& out) {
+  out.reset(::accept4(socket_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  if (out.valid()) {
+    return Outcome::kAccepted;
+  }
+  const bool out_of_something =
+      errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM;
+  return out_of_something ? Outcome::kExhausted : Outcome::kEmpty;
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,65 @@
+// Metrics: what penstockd counts, by queue, and the page where it is published.
+#pragma once
+
+#include <array>
+#include <bitset>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "shared/base/fd.h"
+#include "shared/base/result.h"
+#include "shared/wire/metrics_page.h"
+#include "worker/queue/link/listener.h"
+
+namespace penstock::queue {
+
+class Metrics {
+ public:
+  using Event = wire::JobEvent;
+
+  // The queue's numbers; found once, they stay where they are. Queues past wire::kMaxQueues get the
+  // place of one that was retired, or share the last.
+  wire::QueueMetrics& of(std::string_view queue);
+  // Nothing is counted of it any more, unless it is found again.
+  void retire(std::string_view queue);
+  // The numbers of a model in a queue; likewise. Those past wire::kMaxModels share the last place,
+  // which is called "other".
+  wire::ServingMetrics& serving(std::string_view queue, std::string_view model);
+  wire::MetricsPage& page() { return *page_; }
+  // Over all queues.
+  uint64_t total(Event event) const;
+
+  static void count(wire::QueueMetrics& queue, Event event) {
+    ++queue.events[static_cast<size_t>(event)];
+  }
+  // A job of this class started. Times in ns; `service_ns` 0: none is known, nor was the wait.
+  static void started(wire::QueueMetrics& queue, int64_t priority, int64_t waited_ns,
+                      int64_t predicted_ns, double service_ns);
+
+ private:
+  std::unique_ptr<wire::MetricsPage> page_ = std::make_unique<wire::MetricsPage>();
+  std::bitset<wire::kMaxQueues> retired_;
+  std::array<uint64_t, wire::kJobEvents> gone_{};  // of queues whose place another has
+};
+
+// Publishes the page beside the socket, whole, under its name.
+class MetricsFile {
+ public:
+  static constexpr int64_t kWriteNs = 1'000'000'000;
+
+  static Result<MetricsFile> create(const std::string& path, const Access& access);
+  MetricsFile(MetricsFile&&) = default;
+  MetricsFile& operator=(MetricsFile&&) = delete;
+  ~MetricsFile();  // removes the file
+
+  void write(const wire::MetricsPage& page);
+
+ private:
+  MetricsFile(std::string path, Fd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
+
+  std::string path_;
+  Fd fd_;  // invalid: moved from
+};
+
+}  // namespace penstock::queue

@@ -1,0 +1,57 @@
+#include "worker/queue/publish/page_rows.h"
+
+namespace penstock::queue {
+namespace {
+
+void put(wire::WorkerMetrics& row, const Supervisor::Worker& worker) {
+  const wire::Heartbeat& said = worker.session->heartbeat();
+  wire::copy_text(row.name, worker.config.name);
+  wire::copy_text(row.queue, worker.config.queue);
+  wire::copy_text(row.model, worker.config.model_name);
+  row.slots = std::min(worker.session->slots(), worker.tenant->budget().usual());
+  row.running = said.running;
+  row.waiting = said.waiting;
+  row.memory_bytes = said.memory_bytes;
+  row.steps = said.steps;
+  row.step_jobs = said.step_jobs;
+  row.prompt_tokens = said.prompt_tokens;
+  row.generation_tokens = said.generation_tokens;
+  row.kv_blocks = said.kv_blocks;
+  row.kv_blocks_used = said.kv_blocks_used;
+}
+
+void put(wire::DeviceMetrics& row, const DeviceState& device) {
+  wire::copy_text(row.label, device.label());
+  wire::copy_text(row.uuid, device.uuid);
+  wire::copy_text(row.name, device.name);
+  row.known = device.known;
+  row.utilization_percent = device.utilization_percent;
+  row.memory_used_bytes = device.memory_used_bytes;
+  row.memory_total_bytes = device.memory_total_bytes;
+  row.temperature_celsius = device.temperature_celsius;
+  row.power_mw = device.power_mw;
+  row.healthy = device.healthy() ? 1 : 0;
+}
+
+}  // namespace
+
+void put_workers(wire::MetricsPage& page, const Supervisor& supervisor) {
+  page.workers_used = 0;
+  for (const auto& worker : supervisor.workers()) {
+    if (page.workers_used < wire::kMaxWorkers && worker->session != nullptr &&
+        worker->session->ready()) {
+      put(page.workers[page.workers_used++], *worker);
+    }
+  }
+}
+
+void put_devices(wire::MetricsPage& page, const DeviceWatch& watch) {
+  page.devices_wanted = watch.wanted() ? 1 : 0;
+  page.devices_watched = watch.watching() ? 1 : 0;
+  page.devices_used = std::min(watch.devices().size(), wire::kMaxDevices);
+  for (size_t i = 0; i < page.devices_used; ++i) {
+    put(page.devices[i], watch.devices()[i]);
+  }
+}
+
+}  // namespace penstock::queue

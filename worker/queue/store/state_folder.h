@@ -1,0 +1,43 @@
+// StateFolder: the folder where promised jobs live, and whose it is.
+//
+//   STATE/lock     held by the one penstockd that uses it
+//   STATE/unclean  there while it does, and after an end that was none: the id of the boot it was
+//   in STATE/reserve  room on disk that is kept for ends (reserve.h) STATE/secret   under which
+//   owners and keys are hashed STATE/jobs.db  the database, with -wal beside it STATE/results large
+//   results
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+
+#include "shared/base/fd.h"
+#include "shared/base/result.h"
+#include "shared/limit/siphash.h"
+#include "worker/queue/store/file_calls.h"
+
+namespace penstock::queue {
+
+struct StateFolder {
+  std::string path;  // from the root on, as Nginx is told of results in it
+  Fd lock;
+  Fd directory;
+  FileCalls* calls = nullptr;
+  // Its last penstockd has not closed it, and what the kernel had of it is gone, too, as the
+  // machine has started anew; or somebody wants it looked at.
+  bool unclean = false;
+  limit::Secret secret;
+  gid_t group = static_cast<gid_t>(-1);  // of those who may read results
+
+  // Makes what is missing. Errors: another penstockd has it; no such group; a secret that is not
+  // whole.
+  static Result<StateFolder> open(const std::string& path, const std::string& group,
+                                  FileCalls& calls = FileCalls::system());
+  // From now on it is in use; it is not any more, and all of it is on disk.
+  void note_open() const;
+  void note_closed() const;
+  // The names of its files are on disk, too, and its own.
+  Status flush() const;
+};
+
+}  // namespace penstock::queue

@@ -1,0 +1,225 @@
+// Store: the jobs that were promised, and their results, on disk.
+//
+// SQLite (https://sqlite.org/wal.html: WAL) in STATE/jobs.db, and results too large for it in
+// STATE/results/ID. One thread of its own does all the work, in the order it was asked; whatever
+// has gathered meanwhile is one transaction. Another flushes the log, for many jobs at once, while
+// the next transaction is under way (GroupFlusher). Whoever asked is told on its own thread, by
+// tell_done(), after the flush: as with synchronous=FULL, but that nobody waits for the disk who
+// has something to do.
+//
+// What holds:
+//   - told(kStored) comes after the job is on the disk (fdatasync), whatever is killed next.
+//   - A promise that cannot be written is refused, and leaves nothing behind. All else (attempts,
+//     ends, results) is tried again until it can be written; while the database or the disk fails,
+//     health() says what is wrong, and promises are refused.
+//   - What fails by itself (its result's file is gone, on a bad block, in the way) fails alone:
+//     others go on. After `file_tries` its job ends as failed, and on_lost_result tells of it. A
+//     result that is not whole is never made up.
+//   - Room on disk is kept for the ends of what was promised (reserve.h). Once the disk is full,
+//     they are written into it; promises are made again when it is free again.
+//   - A flush that failed is never believed to have succeeded the second time: what it was to write
+//     is written again first. Of a promise that was refused for that, the job may be there after
+//     all if the process ends before it could be taken back.
+//   - A job has one end: a second finish() of the same job changes nothing.
+//   - Results in files are flushed, and their names with them, before the end that tells of them.
+//   - A database that is damaged, or is none, is set aside under another name, said in notices(),
+//     and a new one begun; one of a newer schema is an error. All of it is read to find that out
+//     only where it was not closed and the machine has started anew since, or where somebody has
+//     made a file STATE/unclean.
+//
+// How it stands with the disk, the worst that is so; promises are made in kWell alone:
+//
+//              a transaction fails             another succeeds
+//     kWell ───────────────────────▶ kBroken ───────────────────▶ kWell (kSpare, if it was full)
+//       ├── the disk is full: its reserve is given up ──▶ kSpare ── there is room ──▶ kWell
+//       ├── the log cannot be moved into the database ──▶ kStuck ── it can be ──▶ kWell
+//       └── a flush fails (in any state) ──▶ kLost ── the log is written once more ──▶ kWell
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "shared/base/result.h"
+#include "worker/queue/store/job_record.h"
+
+namespace penstock::queue {
+
+class FileCalls;
+
+class Store {
+ public:
+  // Results up to this size are kept in the database, larger ones in files.
+  static constexpr size_t kInlineBytes = 32U << 10;
+  // While its webhook is to be delivered, a job is kept for so much longer at most.
+  static constexpr int64_t kDeliveryMs = int64_t{4} * 86'400'000;
+
+  struct Options {
+    std::string folder;                     // made if it is not there, with mode 0750
+    std::string group;                      // who may read results besides us; empty: nobody
+    int64_t max_bytes = int64_t{16} << 30;  // of everything; past it promises are refused
+    int64_t max_share_bytes = 0;            // likewise, of one share's jobs; 0: no bound of its own
+    uint64_t reserve_bytes = 0;             // room on disk that is kept for ends
+    int64_t retry_ms = 1000;                // after a write that failed
+    uint32_t file_tries = 10;               // before what fails by itself is given up
+    uint64_t log_bytes = 16U << 20;         // of the database's log, written over again and again
+    std::string vfs;             // SQLite's; empty: the default. Tests inject faults by it,
+    FileCalls* files = nullptr;  // and by this; nullptr: the system's
+  };
+  struct Delivery {  // a webhook that is still to be delivered
+    JobId id;
+    uint64_t owner = 0;  // whose share it takes, as in Job
+    uint32_t tries = 0;
+    int64_t due_ms = 0;
+  };
+  // Those that are due by then, the earliest first.
+  struct DueQuery {
+    std::optional<uint64_t> owner;  // of this one alone
+    int64_t after_ms = INT64_MIN;   // without an owner: behind the one of that time and sequence
+    uint64_t after_sequence = 0;
+    int64_t until_ms = 0;
+    uint32_t limit = 1000;
+  };
+  struct DuePage {
+    std::vector<Delivery> due;
+    // Of the last page, whose limit was not reached:
+    int64_t next_ms = 0;          // when the first is due that was not by then; 0: there is none
+    std::optional<uint64_t> all;  // how many are to be delivered
+  };
+  static constexpr size_t kMostGoneUrls = 1000;
+
+  static Result<std::unique_ptr<Store>> open(const Options& options);
+  virtual ~Store();  // what was asked is written first
+
+  // What was set aside or repaired at open(), for the log.
+  virtual const std::vector<std::string>& notices() const = 0;
+  // The secret that owners and keys are hashed under: STATE/secret, made at the first start.
+  virtual const limit::Secret& secret() const = 0;
+  // Every job that has not ended, in order of arrival, then every URL that disable_url() named.
+  // Once, before all else.
+  virtual Status recover(const std::function<void(JobRecord&&)>& job,
+                         const std::function<void(const std::string&)>& gone_url) = 0;
+  // Every job that has ended, and whose receipt the edge has not settled, up to `most`, the latest
+  // first. Once, before all else.
+  virtual Status unsettled(size_t most, const std::function<void(JobRecord&&)>& each) = 0;
+  // What an operator ordered, and is to hold in the next life (standing_orders.h).
+  using Orders = std::map<std::string, int64_t>;
+  virtual Result<Orders> orders() = 0;
+  // nothing: it holds no more.
+  virtual void set_order(const std::string& name, std::optional<int64_t> value) = 0;
+  // The latest id that any job had at open(); ids of new ones must be greater.
+  virtual std::optional<JobId> last_id() const = 0;
+  // The latest time of day that the latest job told of then; 0: there was none.
+  virtual int64_t newest_ms() const = 0;
+  // The result of a job cannot be stored. It has ended as failed, or, if it still runs, its owner
+  // is to end it so: whatever comes of it is not stored.
+  std::function<void(const JobId&, const std::string& why)> on_lost_result;
+
+  // Readable when somebody can be told.
+  virtual int event_fd() const = 0;
+  virtual void tell_done() = 0;
+  // Of everything on disk, and of one share's (0: no bound of its own), from now on.
+  virtual void set_max_bytes(int64_t bytes, int64_t of_a_share) = 0;
+  // Asked, but not yet told. Bounded by whoever asks: with so many, no more questions.
+  virtual size_t pending() const = 0;
+  static constexpr size_t kMostPending = 50'000;
+  // What these hold in memory until it is on disk.
+  virtual size_t pending_bytes() const = 0;
+
+  enum class Promise : uint8_t { kStored, kDuplicate, kFull, kShareFull, kBroken };
+  // `submit` is the SUBMIT frame. kDuplicate: a job of the same `key` is there.
+  virtual void promise(JobRecord job, std::string submit, std::function<void(Promise)> told) = 0;
+  // An attempt failed.
+  virtual void attempt(const JobId& id, uint32_t attempts, std::string code, std::string error) = 0;
+  // Some of the job's result, which will not be small, from `offset` on. 0: the first of this
+  // attempt.
+  virtual void append_result(const JobId& id, uint64_t offset, std::string bytes) = 0;
+  // There will be none after all.
+  virtual void discard_result(const JobId& id) = 0;
+  // The job is over, `rest` being what its result has from `offset` on: all of it (0), or what
+  // comes behind append_result()'s. Its webhook becomes due. The body is dropped, but for the dead.
+  // Told how it has ended: as failed, if its result could not be stored.
+  virtual void finish(JobEnd end, uint64_t offset, std::string rest,
+                      std::function<void(const JobEnd&)> told) = 0;
+  // The same for a job that was never promised, but is kept for its key.
+  virtual void keep(JobRecord job, uint64_t offset, std::string rest,
+                    std::function<void(const JobEnd&)> told) = 0;
+  // Dead, and wanted again: queued as if new. Told nothing when it is not among the dead.
+  virtual void requeue(const JobId& id, int64_t deadline_ms,
+                       std::function<void(std::optional<JobRecord>)> told) = 0;
+  // Forgets a job that has ended.
+  virtual void drop(const JobId& id, std::function<void(bool)> told) = 0;
+  // `tries` were made of the delivery; due again at `due_ms`, or over (0).
+  virtual void delivered(const JobId& id, uint32_t tries, int64_t due_ms) = 0;
+  virtual void due(const DueQuery& query, std::function<void(DuePage)> told) = 0;
+  // It wants no webhooks any more. The last kMostGoneUrls are kept.
+  virtual void disable_url(std::string url) = 0;
+  // The edge has settled the receipt of that job (sequence_of() its id): it is not told again.
+  virtual void settled(uint64_t number) = 0;
+  // Removes all that has expired by `now_ms`, some at a time; asked again meanwhile, it goes on.
+  virtual void sweep(int64_t now_ms) = 0;
+  // What was made while the clock was more than a day ahead of `now_ms` is kept no longer for that.
+  virtual void clamp_expiries(int64_t now_ms) = 0;
+
+  // The SUBMIT frame of a job that has not ended, or is dead.
+  virtual void fetch(const JobId& id, std::function<void(Result<std::string>)> told) = 0;
+  virtual void find(const JobId& id, std::function<void(std::optional<JobRecord>)> told) = 0;
+  virtual void find_key(const limit::Hash128& key,
+                        std::function<void(std::optional<JobRecord>)> told) = 0;
+  // A result that is not in a file.
+  virtual void read_result(const JobId& id, std::function<void(Result<std::string>)> told) = 0;
+  // The file of a result that is.
+  virtual std::string result_path(const JobId& id) const = 0;
+  struct Query {
+    std::optional<limit::Hash128> owner;  // nothing: everybody's
+    std::string queue;                    // empty: every
+    uint32_t statuses = ~0U;              // bits: 1 << JobStatus
+    bool dead = false;                    // only those
+    std::optional<JobId> before;          // older than that one
+    uint32_t limit = 20;
+  };
+  struct Page {
+    std::vector<JobRecord> jobs;  // newest first
+    bool more = false;            // there may be others, before `last`
+    std::optional<JobId> last;    // down to where was looked
+
+    // In one of the places where jobs are kept, nothing older was looked at.
+    void cut(const std::optional<JobId>& at) {
+      more = true;
+      if (at && (!last || last->view() < at->view())) {
+        last = at;
+      }
+    }
+    // What comes from several places: down to where all of them were looked at, and no more than
+    // `limit`.
+    void put_in_order(uint32_t limit);
+  };
+  // Few rows are looked at, whatever is asked for. Of an owner, only what has ended: whoever asks
+  // knows the living.
+  virtual void list(const Query& query, std::function<void(Page)> told) = 0;
+
+  // The state at the head of this file.
+  enum class Disk : uint8_t { kWell, kSpare, kStuck, kBroken, kLost };
+  virtual Disk disk() const = 0;
+  // Nothing is wrong, or what the last write ran into. A write that fails and one that succeeds may
+  // both lie between two looks: figures().write_errors misses none, and last_fault() names it.
+  virtual Status health() const = 0;
+  virtual std::string last_fault() const = 0;
+  struct Figures {
+    uint64_t commits = 0;
+    uint64_t commit_ns = 0;  // in all, flush included
+    uint64_t dead = 0;
+    uint64_t bytes = 0;       // in use, of max_bytes
+    uint64_t disk_bytes = 0;  // that its files take
+    uint64_t write_errors = 0;
+    uint64_t lost_results = 0;  // see on_lost_result
+    uint64_t damaged_rows = 0;  // of jobs, that could not be read
+  };
+  virtual Figures figures() const = 0;
+};
+
+}  // namespace penstock::queue

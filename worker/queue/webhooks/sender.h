@@ -1,0 +1,65 @@
+// WebhookSender: POSTs, one thread's worth of them at once, by libcurl.
+//
+// A thread of its own, so that no name server and no receiver can hold up the queue. No proxy of
+// the environment's, no redirects, nothing but HTTP; each connection's address is judged when it is
+// made, and again before each request on it, as the operator may have changed his mind since
+// (webhook_target.h). Receivers that never answer, or never stop, are cut off.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "shared/base/job_id.h"
+#include "worker/queue/config/webhook_target.h"
+
+namespace penstock::queue {
+
+struct WebhookRequest {
+  JobId id;
+  std::string url;
+  std::vector<std::string> headers;  // "name: value"
+  std::string body;
+  std::shared_ptr<const WebhookTargets> targets;
+};
+
+struct WebhookResponse {
+  JobId id;
+  std::string url;
+  int status = 0;             // HTTP's; 0: there was none
+  bool refused = false;       // none of its addresses may be connected to
+  int64_t retry_after_s = 0;  // as the receiver says; 0: it doesn't
+  std::string error;          // of the connection
+};
+
+class WebhookSender {
+ public:
+  struct Patience {
+    long connect_ms = 5000;  // name server included
+    long total_ms = 15'000;
+  };
+  static constexpr size_t kMaxResponseBytes = 16U << 10;  // of its body
+  static constexpr size_t kMaxHeaderBytes = 64U << 10;
+  static constexpr long kMostAtOnce = 64;
+  static constexpr long kMostPerHost = 4;  // and port
+
+  WebhookSender() : WebhookSender(Patience()) {}
+  explicit WebhookSender(const Patience& patience);
+  ~WebhookSender();  // what is under way is given up
+  WebhookSender(const WebhookSender&) = delete;
+  WebhookSender& operator=(const WebhookSender&) = delete;
+
+  // REQUIRES: fewer than kMostAtOnce are under way, and fewer than kMostPerHost to that host; what
+  // is more would wait with its time running.
+  void send(WebhookRequest request);
+  int event_fd() const;  // readable when something has come of one
+  std::vector<WebhookResponse> take();
+
+ private:
+  class Thread;
+  std::unique_ptr<Thread> thread_;
+};
+
+}  // namespace penstock::queue

@@ -1,0 +1,125 @@
+// Supervisor: keeps the configured workers alive.
+//
+//               spawn          TAKE                       process reaped and socket read to its end
+//   kWaiting ──────────▶ kStarting ─────▶ kReady ─────────────────────────────▶ kWaiting | (gone)
+//      ▲                                    │ reload, shutdown: DRAIN                  │
+//      │                                    └──────▶ kDraining ───────────────────────▶┤
+//      └──────────── after a back-off that doubles with each failure ◀─────────────────┘
+//
+// A worker is killed when it says nothing for heartbeat_timeout, is in one step of its engine for
+// longer than step_timeout, does not get ready within start_timeout, does not exit within
+// drain_timeout of DRAIN, or lingers after its socket closed. The next process of a worker is
+// started only after the last one was reaped, on a device that is not out and has the memory it
+// reserves (devices.h). The jobs of one that died go back when it is reaped; or a second after it
+// was killed, if a wedged driver keeps it, and then what it used of the device stays counted until
+// it is gone.
+//
+// Time is pushed in by advance_to(); child exits by reap().
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "worker/queue/bound/scaling.h"
+#include "worker/queue/config/config.h"
+#include "worker/queue/devices/devices.h"
+#include "worker/queue/jobs/dispatcher.h"
+#include "worker/queue/jobs/worker_session.h"
+#include "worker/queue/process/restart_backoff.h"
+
+namespace penstock::queue {
+
+class Supervisor final : public WorkerHost {
+ public:
+  struct Worker {
+    enum class State : uint8_t { kWaiting, kStarting, kReady, kDraining };
+    WorkerConfig config;
+    State state = State::kWaiting;
+    pid_t pid = 0;                           // 0: no process
+    std::unique_ptr<Tenant> tenant;          // while there is a process
+    std::unique_ptr<WorkerSession> session;  // nullptr: its jobs are back
+    int64_t start_ns = 0;                    // kWaiting: then; else: when it was
+    int64_t ready_ns = 0;                    // 0: not ready yet
+    int64_t kill_ns = INT64_MAX;             // it is killed then; if `killed`, given up
+    bool killed = false;
+    bool ordered = false;  // by an order, not for anything that it or its jobs did
+    uint64_t restarts = 0;
+    std::string end;  // what is known of why this process ends
+    std::string last_error;
+    RestartBackoff backoff;
+    bool retired = false;              // not started again ...
+    std::optional<WorkerConfig> next;  // ... unless as this
+  };
+
+  // All must outlive this. `locks`: see Devices.
+  Supervisor(Wires& wires, Dispatcher& dispatcher, std::string locks = {});
+
+  // Starts, drains and replaces workers until they are those of the configuration, as scaled. The
+  // dispatcher is given it, too.
+  void apply(const Config& config);
+
+  // Runs so many processes of a worker: from 0 to Scaling::most(). Holds over apply(), as long as
+  // there is such a worker. REQUIRES: find() knows it.
+  void scale(const std::string& worker, uint32_t processes);
+  // The same, before apply(): it was so in an earlier life.
+  void was_scaled(const std::string& worker, uint32_t processes) {
+    scaling_.set(worker, processes);
+  }
+  // Lets its processes finish what they have, however long that takes; then it is scaled to 0.
+  void drain(const std::string& worker);
+  // As configured; nullptr: there is none of that name.
+  const WorkerConfig* find(std::string_view worker) const;
+  const std::vector<WorkerConfig>& configured() const { return config_.workers; }
+
+  // See Devices::observe().
+  void observe(const DeviceWatch& watch);
+
+  // Drains all; none is started again. `kill_ns`: those still alive then are killed.
+  void shut_down(int64_t kill_ns);
+  bool all_gone() const;
+
+  void reap();  // SIGCHLD came
+  void advance_to(int64_t now_ns);
+  int64_t next_event() const;
+
+  const std::vector<std::unique_ptr<Worker>>& workers() const { return workers_; }
+  const Devices& devices() const { return devices_; }
+  // Why a worker that waits is not started; empty: its time has not come.
+  std::string waits_for(const Worker& worker) const;
+  static const char* name_of(Worker::State state);
+
+ private:
+  void on_worker_ready(WorkerSession& session) override;
+  void on_worker_closed(WorkerSession& session) override;
+
+  Worker& worker_of(const WorkerSession& session);
+  void arrange();
+  bool startable(const Worker& worker) const;
+  Result<pid_t> check_device(const WorkerConfig& worker, const std::string& device, int lock);
+  void start(Worker& worker, int64_t now_ns);
+  void retire(Worker& worker, int64_t kill_ns);
+  void check(Worker& worker, int64_t now_ns);
+  void exited(Worker& worker, int status);
+  void lose(Worker& worker);
+  void settle(Worker& worker);
+  void kill(Worker& worker, const std::string& why);
+  int64_t due_ns(const Worker& worker) const;
+  bool is_stuck(const Worker& worker) const;
+
+  Wires& wires_;
+  Dispatcher& dispatcher_;
+  Config config_;
+  Scaling scaling_;
+  Devices devices_;
+  bool stopping_ = false;
+  bool rearrange_ = false;  // a device is out, or back
+  std::string binary_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+};
+
+}  // namespace penstock::queue
