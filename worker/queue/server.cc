@@ -131,8 +131,7 @@ Status Server::recover() {
       .message = [this](const JobId& id, auto told) { ask_message(id, std::move(told)); },
       .tried = [this](const JobId& id, uint32_t tries,
                       int64_t due_ms) { store_->delivered(id, tries, due_ms); },
-      .due = [this](const Store::DueQuery& query,
-                    auto told) { store_->due(query, std::move(told)); },
+      .due = [this](const DueQuery& query, auto told) { store_->due(query, std::move(told)); },
       .gone = [this](const std::string& url) { store_->disable_url(url); }});
   if (Status added = loop_.add(webhooks_->event_fd(), EPOLLIN, &webhook_watch_); !added) {
     return added;

@@ -54,7 +54,7 @@ class StoreAccountTest : public StoreFixture {
     }
     settle();
   }
-  int64_t steps_of(const Store::Query& query, size_t expected) {
+  int64_t steps_of(const JobQuery& query, size_t expected) {
     const int64_t before = steps();
     EXPECT_EQ(list(query).size(), expected);
     return steps() - before;
@@ -149,7 +149,7 @@ TEST_F(StoreAccountTest, AnOwnersListLooksAtWhatItShows) {
     store_->promise(job("alice"), "S", [](Promise) {});
   }
   settle();
-  Store::Query query;
+  JobQuery query;
   query.owner = job("alice").owner;
   query.statuses = bit(JobStatus::kFailed);
   EXPECT_LT(steps_of(query, 3), 60'000) << "what has just ended is looked through";
@@ -164,7 +164,7 @@ TEST_F(StoreAccountTest, TheOperatorsListLooksAtAFewAndSaysWhetherThereIsMore) {
   ASSERT_TRUE(open_watched());
   ended(1, "alice", JobStatus::kFailed);
   ended(10'000, "bob");
-  Store::Query query;
+  JobQuery query;
   query.statuses = bit(JobStatus::kFailed);
   EXPECT_LT(steps_of(query, 0), 300'000);
   ASSERT_TRUE(page_.more);
@@ -192,7 +192,7 @@ TEST_F(StoreAccountTest, AListOfSeveralStatusesIsInOrderOverItsPages) {
     all.insert(all.begin(), std::string(sent.id.view()));
   }
   settle();
-  Store::Query query;
+  JobQuery query;
   query.owner = job("alice").owner;
   query.limit = 37;
   std::vector<std::string> seen;

@@ -252,7 +252,7 @@ TEST_F(StoreFaultTest, AListThatWasReadBesideAWriteThatFailedNamesEachJobOnce) {
   }
   FaultVfs::instance().arm(Fault::kFail, 0);
   std::optional<size_t> listed;
-  store_->list({}, [&](const Store::Page& page) { listed = page.jobs.size(); });
+  store_->list({}, [&](const JobPage& page) { listed = page.jobs.size(); });
   while (!listed) {
     pollfd ready{store_->event_fd(), POLLIN, 0};
     ASSERT_EQ(::poll(&ready, 1, 10'000), 1) << "the store says nothing";

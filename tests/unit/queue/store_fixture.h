@@ -51,9 +51,9 @@ class StoreFixture : public testing::Test {
     }
     return jobs;
   }
-  Store::DuePage due(const Store::DueQuery& query = {.until_ms = INT64_MAX}) {
-    Store::DuePage page;
-    store_->due(query, [&](Store::DuePage told) { page = std::move(told); });
+  DuePage due(const DueQuery& query = {.until_ms = INT64_MAX}) {
+    DuePage page;
+    store_->due(query, [&](DuePage told) { page = std::move(told); });
     settle();
     return page;
   }
@@ -118,9 +118,9 @@ class StoreFixture : public testing::Test {
     settle();
     return text;
   }
-  std::vector<std::string> list(const Store::Query& query) {
+  std::vector<std::string> list(const JobQuery& query) {
     std::vector<std::string> ids;
-    store_->list(query, [&](Store::Page page) {
+    store_->list(query, [&](JobPage page) {
       for (const JobRecord& each : page.jobs) {
         ids.emplace_back(each.id.view());
       }
@@ -134,7 +134,7 @@ class StoreFixture : public testing::Test {
   Store::Options options_;
   JobIdMaker ids_;
   std::vector<std::string> gone_urls_;
-  Store::Page page_;  // that list() has seen last
+  JobPage page_;  // that list() has seen last
   std::unique_ptr<Store> store_;
 };
 

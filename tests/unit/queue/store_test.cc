@@ -140,7 +140,7 @@ TEST_F(StoreTest, WhatHasExpiredIsGoneAfterOneSweepHoweverMuchItIs) {
   finish(kept, "result");
   store_->sweep(kNowMs + 60'000);
   settle();
-  Store::Query query;
+  JobQuery query;
   query.limit = 100;
   EXPECT_EQ(list(query), std::vector{std::string(later.id.view())});
 }
@@ -254,7 +254,7 @@ TEST_F(StoreTest, TheDeadAreKeptWithTheirBodiesAndMayBeWantedAgain) {
   finish(dead, "");
   EXPECT_EQ(store_->figures().dead, 1U);
   EXPECT_EQ(body(sent.id), "the frame");
-  Store::Query query;
+  JobQuery query;
   query.dead = true;
   EXPECT_EQ(list(query).size(), 1U);
   std::optional<JobRecord> again;
@@ -296,7 +296,7 @@ TEST_F(StoreTest, AListIsOfOneOwnerNewestFirst) {
     promise(job("bob"));
     alices.insert(alices.begin(), std::string(mine.id.view()));
   }
-  Store::Query query;
+  JobQuery query;
   query.owner = job("alice").owner;
   query.limit = 3;
   auto page = list(query);
@@ -306,7 +306,7 @@ TEST_F(StoreTest, AListIsOfOneOwnerNewestFirst) {
   query.before.reset();
   query.statuses = 1U << static_cast<uint32_t>(JobStatus::kFailed);
   EXPECT_TRUE(list(query).empty());
-  Store::Query everybody;
+  JobQuery everybody;
   EXPECT_EQ(list(everybody).size(), 15U);
   everybody.queue = "other";
   EXPECT_TRUE(list(everybody).empty());
@@ -320,7 +320,7 @@ TEST_F(StoreTest, ADeliveryIsDueFromTheEndUntilItIsOver) {
   EXPECT_TRUE(due().due.empty());
   finish(end(sent.id), "x");
   reopen();
-  Store::DuePage page = due();
+  DuePage page = due();
   ASSERT_EQ(page.due.size(), 1U);
   EXPECT_EQ(page.due[0].id, sent.id);
   EXPECT_EQ(page.due[0].owner, sent.share.lo);
@@ -350,8 +350,8 @@ TEST_F(StoreTest, DeliveriesAreReadInPagesOrAnOwnersAlone) {
     ids.push_back(sent.id);
   }
   std::vector<JobId> seen;
-  Store::DueQuery query{.until_ms = kNowMs + 1, .limit = 1};
-  for (Store::DuePage page = due(query); !page.due.empty(); page = due(query)) {
+  DueQuery query{.until_ms = kNowMs + 1, .limit = 1};
+  for (DuePage page = due(query); !page.due.empty(); page = due(query)) {
     EXPECT_FALSE(page.all) << "not counted for each page";
     seen.push_back(page.due[0].id);
     query.after_ms = page.due[0].due_ms;
@@ -360,7 +360,7 @@ TEST_F(StoreTest, DeliveriesAreReadInPagesOrAnOwnersAlone) {
   EXPECT_EQ(seen, std::vector(ids.begin(), ids.begin() + 4));
   EXPECT_EQ(due(query).next_ms, kNowMs + 2);
   EXPECT_EQ(due(query).all, 6U);
-  const Store::DuePage alices = due({.owner = job("alice").owner.lo, .until_ms = kNowMs + 9});
+  const DuePage alices = due({.owner = job("alice").owner.lo, .until_ms = kNowMs + 9});
   ASSERT_EQ(alices.due.size(), 2U);
   EXPECT_EQ(alices.due[1].id, ids[3]);
   EXPECT_EQ(alices.next_ms, 0) << "there is no other";
@@ -373,13 +373,13 @@ TEST_F(StoreTest, AUrlThatIsDisabledStaysSoAndTheLastOnesAreKept) {
   settle();
   reopen();
   EXPECT_EQ(gone_urls_, (std::vector<std::string>{"https://a.example/", "https://b.example/"}));
-  for (size_t i = 0; i < Store::kMostGoneUrls - 1; ++i) {
+  for (size_t i = 0; i < kMostGoneUrls - 1; ++i) {
     store_->disable_url(std::to_string(i));
   }
   settle();
   gone_urls_.clear();
   reopen();
-  EXPECT_EQ(gone_urls_.size(), Store::kMostGoneUrls);
+  EXPECT_EQ(gone_urls_.size(), kMostGoneUrls);
   EXPECT_EQ(gone_urls_.front(), "https://b.example/");
 }
 
@@ -393,7 +393,7 @@ TEST_F(StoreTest, AJobWhoseWebhookIsToBeDeliveredIsKeptForThat) {
     finish(end(each.id), "x");
   }
   store_->delivered(told.id, 3, kNowMs + 77);
-  store_->sweep(expires_ms + Store::kDeliveryMs - 1);
+  store_->sweep(expires_ms + kDeliveryMs - 1);
   settle();
   EXPECT_TRUE(find(told.id));
   EXPECT_TRUE(find(untold.id));
@@ -405,7 +405,7 @@ TEST_F(StoreTest, AJobWhoseWebhookIsToBeDeliveredIsKeptForThat) {
   settle();
   EXPECT_FALSE(find(told.id)) << "it was delivered";
   EXPECT_TRUE(find(untold.id));
-  store_->sweep(expires_ms + Store::kDeliveryMs);
+  store_->sweep(expires_ms + kDeliveryMs);
   settle();
   EXPECT_FALSE(find(untold.id)) << "nor is it kept for ever";
   reopen();
@@ -495,7 +495,7 @@ class ListTest : public StoreTest {
   }
   // Page by page.
   std::vector<std::string> all_of(int owner) {
-    Store::Query query;
+    JobQuery query;
     query.owner = job(kOwners[owner]).owner;
     query.limit = 100;
     std::vector<std::string> ids;

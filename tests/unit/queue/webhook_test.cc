@@ -310,7 +310,7 @@ class WebhooksTest : public testing::Test {
     return id;
   }
   // On disk, and told to nobody.
-  JobId put(const std::string& url, Store::Delivery delivery) {
+  JobId put(const std::string& url, DueDelivery delivery) {
     delivery.id = ids_.make(now_ms());
     urls_[std::string(delivery.id.view())] = url;
     disk_[sequence_of(delivery.id)] = delivery;
@@ -318,7 +318,7 @@ class WebhooksTest : public testing::Test {
   }
   void end_try(const JobId& id, uint32_t tries, int64_t due_ms) {
     tried_.push_back({tries, due_ms == 0 ? 0 : (due_ms - now_ms()) / 1000});
-    Store::Delivery& delivery = disk_[sequence_of(id)];
+    DueDelivery& delivery = disk_[sequence_of(id)];
     delivery.tries = tries;
     delivery.due_ms = due_ms;
     if (due_ms == 0) {
@@ -326,9 +326,9 @@ class WebhooksTest : public testing::Test {
     }
   }
   // As the store answers.
-  Store::DuePage page_of(const Store::DueQuery& query) const {
-    Store::DuePage page{.all = disk_.size()};
-    std::vector<std::pair<std::pair<int64_t, uint64_t>, Store::Delivery>> rows;
+  DuePage page_of(const DueQuery& query) const {
+    DuePage page{.all = disk_.size()};
+    std::vector<std::pair<std::pair<int64_t, uint64_t>, DueDelivery>> rows;
     for (const auto& [sequence, each] : disk_) {
       const std::pair key(each.due_ms, sequence);
       if (each.due_ms > query.until_ms) {
@@ -368,7 +368,7 @@ class WebhooksTest : public testing::Test {
   JobIdMaker ids_;
   Fd secret_;
   std::string path_;
-  std::map<uint64_t, Store::Delivery> disk_;
+  std::map<uint64_t, DueDelivery> disk_;
   std::vector<std::string> gone_;
   Webhooks::Calls calls_{
       .message =
@@ -380,7 +380,7 @@ class WebhooksTest : public testing::Test {
           },
       .tried = [this](const JobId& id, uint32_t tries,
                       int64_t due_ms) { end_try(id, tries, due_ms); },
-      .due = [this](const Store::DueQuery& query, auto told) { told(page_of(query)); },
+      .due = [this](const DueQuery& query, auto told) { told(page_of(query)); },
       .gone = [this](const std::string& url) { gone_.push_back(url); }};
   static constexpr Webhooks::Bounds kFew{.all = 10, .of_owner = 4, .page = 3};
   Webhooks webhooks_{calls_, 7};
@@ -633,7 +633,7 @@ TEST_F(WebhooksTest, AnOwnerWhoseDeliveriesWaitOnDiskKeepsNoOtherOutOfMemory) {
 TEST_F(WebhooksTest, WhatIsOverBeforeItsPageIsToldIsNotSentAgain) {
   Receiver receiver({status(200)});
   std::function<void()> tell;
-  calls_.due = [&](const Store::DueQuery& query, auto told) {
+  calls_.due = [&](const DueQuery& query, auto told) {
     tell = [page = page_of(query), told] { told(page); };
   };
   Webhooks late(calls_, 7);

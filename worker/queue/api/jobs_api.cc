@@ -143,7 +143,7 @@ void JobsApi::list(CallerSession& caller, uint64_t id, const wire::Ask& ask, boo
   const bool nobodys = listing.query.owner && *listing.query.owner == limit::Hash128{};
   if (dispatcher_.store() == nullptr || nobodys) {
     listing.rounds = kMostRounds;
-    return listed(waiter, std::move(listing), Store::Page{});
+    return listed(waiter, std::move(listing), JobPage{});
   }
   if (!refuse_while_behind(waiter)) {
     list_more(waiter, std::move(listing));
@@ -152,18 +152,18 @@ void JobsApi::list(CallerSession& caller, uint64_t id, const wire::Ask& ask, boo
 
 void JobsApi::list_more(Waiter& waiter, Listing listing) {
   Audience::ask(waiter);
-  const Store::Query query = listing.query;
-  dispatcher_.store()->list(
-      query, [this, &waiter, listing = std::move(listing)](Store::Page page) mutable {
-        if (dispatcher_.audience().answered(waiter)) {
-          add_live(listing, page);
-          listed(waiter, std::move(listing), std::move(page));
-        }
-      });
+  const JobQuery query = listing.query;
+  dispatcher_.store()->list(query,
+                            [this, &waiter, listing = std::move(listing)](JobPage page) mutable {
+                              if (dispatcher_.audience().answered(waiter)) {
+                                add_live(listing, page);
+                                listed(waiter, std::move(listing), std::move(page));
+                              }
+                            });
 }
 
 // An owner's that have not ended. One whose end was written just now is shown as the store has it.
-void JobsApi::add_live(const Listing& listing, Store::Page& page) const {
+void JobsApi::add_live(const Listing& listing, JobPage& page) const {
   if (!listing.query.owner || listing.query.dead || (listing.statuses & kLive) == 0) {
     return;
   }
@@ -194,7 +194,7 @@ void JobsApi::add_live(const Listing& listing, Store::Page& page) const {
 
 // A page of the store's. What is alive is shown as it is now, and may not be what is asked for:
 // then more pages are asked for.
-void JobsApi::listed(Waiter& waiter, Listing listing, Store::Page page) {
+void JobsApi::listed(Waiter& waiter, Listing listing, JobPage page) {
   bool more = page.more;
   const std::optional<JobId> looked = page.last;
   for (const JobRecord& record : page.jobs) {

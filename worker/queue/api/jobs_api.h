@@ -53,7 +53,7 @@ class JobsApi {
     EventId last;
   };
   struct Listing {
-    Store::Query query;
+    JobQuery query;
     uint32_t statuses = ~0U;  // as they are now; the store knows only whether a job has ended
     uint32_t limit = 0;
     int rounds = 0;
@@ -65,8 +65,8 @@ class JobsApi {
 
   void list(CallerSession& caller, uint64_t id, const wire::Ask& ask, bool dead);
   void list_more(Waiter& waiter, Listing listing);
-  void listed(Waiter& waiter, Listing listing, Store::Page page);
-  void add_live(const Listing& listing, Store::Page& page) const;
+  void listed(Waiter& waiter, Listing listing, JobPage page);
+  void add_live(const Listing& listing, JobPage& page) const;
   void about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask);
   void answer(Waiter& waiter, Job& job, const Question& question, const JobRecord* record);
   void answer_ended(Waiter& waiter, const Question& question, const JobRecord& record);

@@ -6,18 +6,23 @@
 //
 // Every function works within whatever transaction is open; false says that the database failed,
 // and fault() why. What is read back is hostile until parsed: a row that cannot be is passed over,
-// and counted; see Damaged.
+// and counted; see DamagedRow.
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "worker/queue/store/deliveries.h"
 #include "worker/queue/store/fault.h"
+#include "worker/queue/store/job_lists.h"
 #include "worker/queue/store/job_record.h"
+#include "worker/queue/store/job_row.h"
+#include "worker/queue/store/queries.h"
 #include "worker/queue/store/sqlite.h"
-#include "worker/queue/store/store.h"
+#include "worker/queue/store/write_ahead_log.h"
 
 namespace penstock::queue {
 
@@ -40,15 +45,11 @@ class JobTables {
   bool savepoint();
   bool release();
   bool undo();
-  // What was committed so far is on disk. Any thread may call it, whatever else is done meanwhile.
-  bool flush();
-  // The same, where a flush has failed and another would say nothing of what the first has dropped:
-  // the log is written over with what it holds. False too if it does not hold all any more.
-  bool rewrite_log();
   // Moves what the log has into the database.
   bool checkpoint();
-  // Of the log, at the last commit.
-  uint64_t log_pages() const { return log_pages_; }
+  WriteAheadLog& log() { return log_; }
+  JobLists& lists() { return lists_; }
+  Deliveries& deliveries() { return deliveries_; }
 
   // `duplicate`: a job of that key is there, and nothing was done.
   bool insert(const JobRecord& job, std::string_view submit, bool& duplicate);
@@ -59,19 +60,12 @@ class JobTables {
   bool finish(const JobEnd& end, std::string_view result, uint64_t result_bytes, bool in_file,
               bool& changed);
   bool requeue(const JobId& id, int64_t deadline_ms, std::optional<JobRecord>& job);
-  bool set_delivery(const JobId& id, uint32_t tries, int64_t due_ms);
-  // A row that cannot be parsed.
-  struct Damaged {
-    int64_t seq = 0;
-    std::string owner;  // whatever stands there
-    std::string id;     // likewise
-  };
   // Up to `most` of those that had expired by then.
   bool expired(int64_t now_ms, uint32_t most, std::vector<JobRecord>& jobs,
-               std::vector<Damaged>& damaged);
+               std::vector<DamagedRow>& damaged);
   // It has failed; what can be made sense of is kept for who asks, and the rest put in order.
-  bool end_damaged(const Damaged& row, int64_t now_ms);
-  bool erase_damaged(const Damaged& row);
+  bool end_damaged(const DamagedRow& row, int64_t now_ms);
+  bool erase_damaged(const DamagedRow& row);
   // What was made while the clock was wrong is not kept for ever: what has ended more than a day
   // after `now_ms` expires as if it had ended now.
   bool clamp_expiries(int64_t now_ms);
@@ -95,16 +89,12 @@ class JobTables {
   bool result_of(const JobId& id, std::optional<std::string>& result);
   bool find(const JobId& id, std::optional<JobRecord>& job);
   bool find_key(const limit::Hash128& key, std::optional<JobRecord>& job);
-  bool list(const Store::Query& query, Store::Page& page);
-  bool unfinished(const std::function<void(JobRecord&&)>& each, std::vector<Damaged>& damaged);
-  bool due(const Store::DueQuery& query, Store::DuePage& page);
-  bool disable_url(std::string_view url);
-  bool gone_urls(std::vector<std::string>& urls);  // the oldest first
+  bool unfinished(const std::function<void(JobRecord&&)>& each, std::vector<DamagedRow>& damaged);
   bool set_settled(uint64_t number);
   // The latest `most` of those that have ended, whose receipt is not settled.
   bool unsettled(size_t most, const std::function<void(JobRecord&&)>& each);
   bool set_order(const std::string& name, std::optional<int64_t> value);
-  bool orders(Store::Orders& orders);
+  bool orders(Orders& orders);
   std::optional<JobId> last_id();
   bool has_result_file(const JobId& id);
   uint64_t count_dead();
@@ -118,33 +108,18 @@ class JobTables {
 
  private:
   explicit JobTables(Database database);
-  bool index_ended();
-  bool list_ended(const Store::Query& query, Store::Page& page);
-  bool take(Statement& rows, const Store::Query& query, Store::Page& page);
-  Status extend_log(uint64_t bytes);
-  Status read_state();
-  size_t log_at(uint64_t page) const;
-  int read_log(std::string& bytes, size_t at);
-  bool write_log(const std::string& bytes, size_t at);
-  static bool read_row(Statement& row, JobRecord& job);
-  static Damaged read_damaged(Statement& row);
-  bool one(Statement& statement, std::optional<JobRecord>& job);
-  static int64_t number(Statement& statement);  // its only row's only column
+  Status begin_use(uint64_t log_bytes);
+  bool erase_row(int64_t seq);
 
   Database database_;
-  uint64_t log_pages_ = 0;
-  int64_t log_bytes_ = 0;
-  std::string last_sums_;  // of the log's last frame
-  sqlite3_file* log_ = nullptr;
+  JobLists lists_;
+  Deliveries deliveries_;
+  WriteAheadLog log_;
   int64_t page_bytes_ = 0;
-  uint32_t unindexed_ = 0;  // about so many have ended and are in no index by owner
   Statement begin_, commit_, savepoint_, release_, undo_, page_count_, freelist_count_, shrink_,
-      insert_, insert_recent_, index_recent_, forget_recent_, erase_recent_, erase_ended_,
-      end_damaged_, clamp_, charge_of_, charges_, list_recent_, list_ended_, list_live_, erase_,
-      erase_result_, set_attempt_, finish_, insert_result_, insert_delivery_, requeue_,
-      set_delivery_, erase_delivery_, keep_no_longer_, expired_, submit_of_, result_of_, find_,
-      find_key_, list_all_, list_dead_, due_, due_of_owner_, next_due_, count_due_,
-      insert_gone_url_, forget_gone_urls_, set_settled_, set_order_, erase_order_;
+      insert_, erase_, end_damaged_, clamp_, charge_of_, charges_, erase_result_, set_attempt_,
+      finish_, insert_result_, requeue_, expired_, submit_of_, result_of_, find_, find_key_,
+      set_settled_, set_order_, erase_order_;
 };
 
 }  // namespace penstock::queue

@@ -30,7 +30,7 @@ Error Database::error(const std::string& doing) const {
 }
 
 Result<std::string> Database::ask(const std::string& sql) {
-  Statement statement(*this, sql.c_str());
+  Statement statement(*this, sql);
   if (!statement.step()) {
     return statement.failed() ? error("\"" + sql + "\"") : Error{"\"" + sql + "\" yields nothing"};
   }
@@ -42,9 +42,10 @@ bool Database::damaged() const {
   return code == SQLITE_CORRUPT || code == SQLITE_NOTADB;
 }
 
-Statement::Statement(Database& database, const char* sql) {
+Statement::Statement(Database& database, const std::string& sql) {
   sqlite3_stmt* prepared = nullptr;
-  rc_ = sqlite3_prepare_v3(database.get(), sql, -1, SQLITE_PREPARE_PERSISTENT, &prepared, nullptr);
+  rc_ = sqlite3_prepare_v3(database.get(), sql.c_str(), -1, SQLITE_PREPARE_PERSISTENT, &prepared,
+                           nullptr);
   statement_.reset(prepared);
 }
 
@@ -70,6 +71,12 @@ bool Statement::run() {
   sqlite3_reset(statement_.get());
   rc_ = rc;
   return good;
+}
+
+int64_t Statement::only_number() {
+  const int64_t value = step() ? number(0) : 0;
+  reset();
+  return value;
 }
 
 std::string_view Statement::bytes(int column) {

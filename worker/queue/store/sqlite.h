@@ -19,7 +19,7 @@ class Database;
 class Statement {
  public:
   Statement() = default;
-  Statement(Database& database, const char* sql);
+  Statement(Database& database, const std::string& sql);
 
   // In the order of the statement's parameters, from the first after reset().
   template <typename... Values>
@@ -36,6 +36,8 @@ class Statement {
   bool step();
   // Runs it to its end. False: it failed.
   bool run();
+  // The only column of its only row; 0: there is none. It is reset.
+  int64_t only_number();
   bool failed() const { return rc_ != SQLITE_OK && rc_ != SQLITE_ROW && rc_ != SQLITE_DONE; }
   int code() const { return rc_; }
   void reset();

@@ -58,7 +58,7 @@ class SqliteStore final : public Store {
       fault_ = folder_.path + ": there is no room on disk for the ends of what is promised";
     }
     measure();
-    flusher_.emplace(GroupFlusher<Group>::Calls{.flush = [this] { return tables_->flush(); },
+    flusher_.emplace(GroupFlusher<Group>::Calls{.flush = [this] { return tables_->log().flush(); },
                                                 .flushed = [this](Group& group) { told(group); },
                                                 .lost = [this] { note_lost(); }});
     thread_ = std::thread([this] { work(); });
@@ -94,11 +94,11 @@ class SqliteStore final : public Store {
                  const std::function<void(const std::string&)>& gone_url) override {
     std::vector<JobRecord> jobs;
     std::vector<std::string> gone_urls;
-    std::vector<JobTables::Damaged> damaged;
+    std::vector<DamagedRow> damaged;
     const Status good = read_now([&] {
       return tables_->unfinished([&](JobRecord&& each) { jobs.push_back(std::move(each)); },
                                  damaged) &&
-             tables_->gone_urls(gone_urls);
+             tables_->deliveries().gone_urls(gone_urls);
     });
     if (!good) {
       return good;
@@ -247,16 +247,16 @@ class SqliteStore final : public Store {
     write([this, number] { return tables_->set_settled(number); });
   }
   void delivered(const JobId& id, uint32_t tries, int64_t due_ms) override {
-    write([this, id, tries, due_ms] { return tables_->set_delivery(id, tries, due_ms); });
+    write([this, id, tries, due_ms] { return tables_->deliveries().set(id, tries, due_ms); });
   }
 
   void due(const DueQuery& query, std::function<void(DuePage)> told) override {
     read<DuePage>(
-        Op::kRead, [this, query](DuePage& page) { return tables_->due(query, page); },
+        Op::kRead, [this, query](DuePage& page) { return tables_->deliveries().due(query, page); },
         std::move(told));
   }
   void disable_url(std::string url) override {
-    write([this, url = std::move(url)] { return tables_->disable_url(url); });
+    write([this, url = std::move(url)] { return tables_->deliveries().disable_url(url); });
   }
 
   // A transaction removes no more than some, so that promises need not wait for all of them.
@@ -268,7 +268,7 @@ class SqliteStore final : public Store {
     write(
         [this, now_ms, more] {
           std::vector<JobRecord> jobs;
-          std::vector<JobTables::Damaged> damaged;
+          std::vector<DamagedRow> damaged;
           bool good = tables_->expired(now_ms, kSweepRows, jobs, damaged);
           for (size_t i = 0; good && i < jobs.size(); ++i) {
             good = forget(jobs[i]);
@@ -306,9 +306,9 @@ class SqliteStore final : public Store {
     read<std::optional<JobRecord>>(
         Op::kRead, [this, key](auto& job) { return tables_->find_key(key, job); }, std::move(told));
   }
-  void list(const Query& query, std::function<void(Page)> told) override {
-    read<Page>(
-        Op::kRead, [this, query](auto& page) { return tables_->list(query, page); },
+  void list(const JobQuery& query, std::function<void(JobPage)> told) override {
+    read<JobPage>(
+        Op::kRead, [this, query](auto& page) { return tables_->lists().list(query, page); },
         std::move(told));
   }
 
@@ -547,15 +547,15 @@ class SqliteStore final : public Store {
   // ---- what was there at the start ----
 
   // A promise that cannot be read is not passed over: it has failed.
-  void end_damaged(std::vector<JobTables::Damaged> rows) {
-    for (const JobTables::Damaged& row : rows) {
+  void end_damaged(std::vector<DamagedRow> rows) {
+    for (const DamagedRow& row : rows) {
       log(Level::kError, "what is kept of promised job " + row.id + " (row " +
                              std::to_string(row.seq) + ") is damaged: it has failed");
     }
     damaged_rows_ += rows.size();
     if (!rows.empty()) {
       write([this, rows = std::move(rows)] {
-        return std::all_of(rows.begin(), rows.end(), [this](const JobTables::Damaged& row) {
+        return std::all_of(rows.begin(), rows.end(), [this](const DamagedRow& row) {
           return tables_->end_damaged(row, realtime_ns() / kNsPerMs);
         });
       });
@@ -832,7 +832,7 @@ class SqliteStore final : public Store {
                    .begun_ns = begun_ns,
                    .gone = std::exchange(changes_.gone, {})},
                   alone);
-    if (writes && tables_->log_pages() * kPageBytes > log_bytes_ / kLogParts * (kLogParts - 1) &&
+    if (writes && tables_->log().pages() * kPageBytes > log_bytes_ / kLogParts * (kLogParts - 1) &&
         monotonic_ns() >= checkpoint_ns_ && flusher_->drain()) {
       checkpoint();
     }
@@ -930,7 +930,7 @@ class SqliteStore final : public Store {
     for (Group& group : flusher_->take_lost()) {
       unsafe_.push_back(std::move(group));
     }
-    if (!tables_->rewrite_log()) {
+    if (!tables_->log().rewrite()) {
       note_fault("writing jobs failed: their log cannot be written again");
       rewrite_ns_ = monotonic_ns() + std::chrono::nanoseconds(retry_).count();
       break_unsafe_promises();
@@ -1065,20 +1065,6 @@ class SqliteStore final : public Store {
 }  // namespace
 
 Store::~Store() = default;
-
-void Store::Page::put_in_order(uint32_t limit) {
-  const auto newer = [](const JobRecord& a, const JobRecord& b) {
-    return a.id.view() > b.id.view();
-  };
-  std::sort(jobs.begin(), jobs.end(), newer);
-  std::erase_if(
-      jobs, [this](const JobRecord& job) { return more && last && job.id.view() < last->view(); });
-  if (jobs.size() > limit) {
-    jobs.resize(limit);
-    more = true;
-    last = jobs.back().id;
-  }
-}
 
 Result<std::unique_ptr<Store>> Store::open(const Options& options) {
   auto folder = StateFolder::open(options.folder, options.group,

@@ -38,7 +38,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -46,6 +45,7 @@
 
 #include "shared/base/result.h"
 #include "worker/queue/store/job_record.h"
+#include "worker/queue/store/queries.h"
 
 namespace penstock::queue {
 
@@ -55,8 +55,6 @@ class Store {
  public:
   // Results up to this size are kept in the database, larger ones in files.
   static constexpr size_t kInlineBytes = 32U << 10;
-  // While its webhook is to be delivered, a job is kept for so much longer at most.
-  static constexpr int64_t kDeliveryMs = int64_t{4} * 86'400'000;
 
   struct Options {
     std::string folder;                     // made if it is not there, with mode 0750
@@ -70,27 +68,6 @@ class Store {
     std::string vfs;             // SQLite's; empty: the default. Tests inject faults by it,
     FileCalls* files = nullptr;  // and by this; nullptr: the system's
   };
-  struct Delivery {  // a webhook that is still to be delivered
-    JobId id;
-    uint64_t owner = 0;  // whose share it takes, as in Job
-    uint32_t tries = 0;
-    int64_t due_ms = 0;
-  };
-  // Those that are due by then, the earliest first.
-  struct DueQuery {
-    std::optional<uint64_t> owner;  // of this one alone
-    int64_t after_ms = INT64_MIN;   // without an owner: behind the one of that time and sequence
-    uint64_t after_sequence = 0;
-    int64_t until_ms = 0;
-    uint32_t limit = 1000;
-  };
-  struct DuePage {
-    std::vector<Delivery> due;
-    // Of the last page, whose limit was not reached:
-    int64_t next_ms = 0;          // when the first is due that was not by then; 0: there is none
-    std::optional<uint64_t> all;  // how many are to be delivered
-  };
-  static constexpr size_t kMostGoneUrls = 1000;
 
   static Result<std::unique_ptr<Store>> open(const Options& options);
   virtual ~Store();  // what was asked is written first
@@ -106,8 +83,7 @@ class Store {
   // Every job that has ended, and whose receipt the edge has not settled, up to `most`, the latest
   // first. Once, before all else.
   virtual Status unsettled(size_t most, const std::function<void(JobRecord&&)>& each) = 0;
-  // What an operator ordered, and is to hold in the next life (standing_orders.h).
-  using Orders = std::map<std::string, int64_t>;
+  // What an operator ordered, and is to hold in the next life.
   virtual Result<Orders> orders() = 0;
   // nothing: it holds no more.
   virtual void set_order(const std::string& name, std::optional<int64_t> value) = 0;
@@ -174,33 +150,9 @@ class Store {
   virtual void read_result(const JobId& id, std::function<void(Result<std::string>)> told) = 0;
   // The file of a result that is.
   virtual std::string result_path(const JobId& id) const = 0;
-  struct Query {
-    std::optional<limit::Hash128> owner;  // nothing: everybody's
-    std::string queue;                    // empty: every
-    uint32_t statuses = ~0U;              // bits: 1 << JobStatus
-    bool dead = false;                    // only those
-    std::optional<JobId> before;          // older than that one
-    uint32_t limit = 20;
-  };
-  struct Page {
-    std::vector<JobRecord> jobs;  // newest first
-    bool more = false;            // there may be others, before `last`
-    std::optional<JobId> last;    // down to where was looked
-
-    // In one of the places where jobs are kept, nothing older was looked at.
-    void cut(const std::optional<JobId>& at) {
-      more = true;
-      if (at && (!last || last->view() < at->view())) {
-        last = at;
-      }
-    }
-    // What comes from several places: down to where all of them were looked at, and no more than
-    // `limit`.
-    void put_in_order(uint32_t limit);
-  };
   // Few rows are looked at, whatever is asked for. Of an owner, only what has ended: whoever asks
   // knows the living.
-  virtual void list(const Query& query, std::function<void(Page)> told) = 0;
+  virtual void list(const JobQuery& query, std::function<void(JobPage)> told) = 0;
 
   // The state at the head of this file.
   enum class Disk : uint8_t { kWell, kSpare, kStuck, kBroken, kLost };

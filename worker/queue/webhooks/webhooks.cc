@@ -58,7 +58,7 @@ void Webhooks::set_now(int64_t now_ns, int64_t now_ms) {
 
 // ---- what is in memory ----
 
-void Webhooks::add(const Store::Delivery& delivery) {
+void Webhooks::add(const DueDelivery& delivery) {
   if (const auto known = deliveries_.find(sequence_of(delivery.id)); known != deliveries_.end()) {
     known->second.anew = known->second.anew || !known->second.ready;
     return;
@@ -70,7 +70,7 @@ void Webhooks::add(const Store::Delivery& delivery) {
   }
 }
 
-Webhooks::Held Webhooks::hold(const Store::Delivery& delivery) {
+Webhooks::Held Webhooks::hold(const DueDelivery& delivery) {
   if (deliveries_.size() >= bounds_.all) {
     return Held::kFull;
   }
@@ -118,7 +118,7 @@ void Webhooks::page() {
   if (full_) {
     return;
   }
-  Store::DueQuery query{.until_ms = steady_ms(), .limit = static_cast<uint32_t>(bounds_.page)};
+  DueQuery query{.until_ms = steady_ms(), .limit = static_cast<uint32_t>(bounds_.page)};
   if (!short_.empty()) {
     query.owner = short_.front();
     query.limit = static_cast<uint32_t>(bounds_.of_owner);
@@ -130,12 +130,12 @@ void Webhooks::page() {
     return;
   }
   paging_ = true;
-  calls_.due(query, [this, query](const Store::DuePage& found) { take_page(query, found); });
+  calls_.due(query, [this, query](const DuePage& found) { take_page(query, found); });
 }
 
-void Webhooks::take_page(const Store::DueQuery& query, const Store::DuePage& page) {
+void Webhooks::take_page(const DueQuery& query, const DuePage& page) {
   bool room = true;
-  for (const Store::Delivery& each : page.due) {
+  for (const DueDelivery& each : page.due) {
     const uint64_t sequence = sequence_of(each.id);
     if (!settled_.contains(sequence) && !deliveries_.contains(sequence) &&
         hold(each) == Held::kFull) {

@@ -74,7 +74,7 @@ class Webhooks {
     // A try was made; the next is due then (ms since 1970), or never (0).
     std::function<void(const JobId&, uint32_t tries, int64_t due_ms)> tried;
     // The deliveries on disk.
-    std::function<void(const Store::DueQuery&, std::function<void(Store::DuePage)>)> due;
+    std::function<void(const DueQuery&, std::function<void(DuePage)>)> due;
     // The URL said 410: not to be asked in another life either.
     std::function<void(const std::string& url)> gone;
   };
@@ -92,7 +92,7 @@ class Webhooks {
 
   // A new one, due at once. Of a job that is pending already, as it was requeued from the dead
   // letters: begins anew.
-  void add(const Store::Delivery& delivery);
+  void add(const DueDelivery& delivery);
   void advance_to(int64_t now_ns, int64_t now_ms);
   int64_t next_event() const;
   int event_fd() const { return sender_.event_fd(); }
@@ -131,10 +131,10 @@ class Webhooks {
   };
   enum class Held : uint8_t { kHeld, kOwnerIsFull, kFull };
 
-  Held hold(const Store::Delivery& delivery);
+  Held hold(const DueDelivery& delivery);
   void forget(Delivery& delivery);
   void page();
-  void take_page(const Store::DueQuery& query, const Store::DuePage& page);
+  void take_page(const DueQuery& query, const DuePage& page);
   void settle_owner(uint64_t id, bool behind);
   void plan_scan(int64_t until_ms, int64_t next_ms);
 

@@ -1,0 +1,64 @@
+// What is asked of the store, and what it answers: pages of jobs, and of webhooks that are due.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "worker/queue/store/job_record.h"
+
+namespace penstock::queue {
+
+struct JobQuery {
+  std::optional<limit::Hash128> owner;  // nothing: everybody's
+  std::string queue;                    // empty: every
+  uint32_t statuses = ~0U;              // bits: 1 << JobStatus
+  bool dead = false;                    // only those
+  std::optional<JobId> before;          // older than that one
+  uint32_t limit = 20;
+};
+
+struct JobPage {
+  std::vector<JobRecord> jobs;  // newest first
+  bool more = false;            // there may be others, before `last`
+  std::optional<JobId> last;    // down to where was looked
+
+  // In one of the places where jobs are kept, nothing older was looked at.
+  void cut(const std::optional<JobId>& at);
+  // What comes from several places: down to where all of them were looked at, and no more than
+  // `limit`.
+  void put_in_order(uint32_t limit);
+};
+
+// A webhook that is still to be delivered.
+struct DueDelivery {
+  JobId id;
+  uint64_t owner = 0;  // whose share it takes, as in Job
+  uint32_t tries = 0;
+  int64_t due_ms = 0;
+};
+// Those that are due by then, the earliest first.
+struct DueQuery {
+  std::optional<uint64_t> owner;  // of this one alone
+  int64_t after_ms = INT64_MIN;   // without an owner: behind the one of that time and sequence
+  uint64_t after_sequence = 0;
+  int64_t until_ms = 0;
+  uint32_t limit = 1000;
+};
+struct DuePage {
+  std::vector<DueDelivery> due;
+  // Of the last page, whose limit was not reached:
+  int64_t next_ms = 0;          // when the first is due that was not by then; 0: there is none
+  std::optional<uint64_t> all;  // how many are to be delivered
+};
+// While its webhook is to be delivered, a job is kept for so much longer at most.
+constexpr int64_t kDeliveryMs = int64_t{4} * 86'400'000;
+// URLs that want no more webhooks: the last so many are kept.
+constexpr size_t kMostGoneUrls = 1000;
+
+// What an operator ordered, and is to hold in the next life (standing_orders.h).
+using Orders = std::map<std::string, int64_t>;
+
+}  // namespace penstock::queue

@@ -1,0 +1,19 @@
+// The database under the tables: opened, looked at for damage, and brought to this version's
+// schema. FORMAT.md says what each table holds.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "worker/queue/store/sqlite.h"
+
+namespace penstock::queue {
+
+// Whatever its path had: a file that is damaged, or is no database of ours, is set aside together
+// with the results it tells of, said in `notices`, and a new one begun. `check`: every page is read
+// to find that out; else only what opening it needs. Errors: it cannot be read, and may be as good
+// as ever; it is of a newer schema. `vfs`: SQLite's; empty: the default.
+Result<Database> open_database(const std::string& path, const std::string& vfs, bool check,
+                               std::vector<std::string>& notices);
+
+}  // namespace penstock::queue

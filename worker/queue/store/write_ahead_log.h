@@ -1,0 +1,46 @@
+// WriteAheadLog: SQLite's log beside the database (https://sqlite.org/wal.html), as far as we see
+// to it ourselves: its length, its flushes, and what is done after one that failed.
+//
+// The log is given its full length before it is used, and keeps it: a flush then writes pages, and
+// not the file's size and place on disk as well. What lies behind the log's end is not looked at.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "worker/queue/store/sqlite.h"
+
+namespace penstock::queue {
+
+class WriteAheadLog {
+ public:
+  WriteAheadLog() = default;
+  WriteAheadLog(const WriteAheadLog&) = delete;
+  WriteAheadLog& operator=(const WriteAheadLog&) = delete;
+
+  // Of this database, which outlives the log. Makes it `bytes` long at least.
+  Status open(Database& database, uint64_t bytes);
+  // A transaction was committed, and nothing has been written since.
+  void note_commit();
+  // What was committed so far is on disk. Any thread may call it, whatever else is done meanwhile.
+  bool flush();
+  // The same, where a flush has failed and another would say nothing of what the first has dropped:
+  // the log is written over with what it holds. False too if it does not hold all any more.
+  bool rewrite();
+
+  uint64_t pages() const { return pages_; }  // in use, at the last commit
+  int64_t bytes() const { return bytes_; }   // on disk
+
+ private:
+  size_t frame_at(uint64_t page) const;
+  int read(std::string& bytes, size_t at);
+  bool write(const std::string& bytes, size_t at);
+
+  sqlite3_file* file_ = nullptr;
+  int64_t bytes_ = 0;
+  int64_t page_bytes_ = 0;
+  uint64_t pages_ = 0;
+  std::string last_sums_;  // of the last frame
+};
+
+}  // namespace penstock::queue
