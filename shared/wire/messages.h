@@ -32,9 +32,10 @@ struct Hello {
   std::string_view model;  // worker: the model it serves
   uint64_t slots = 0;      // worker: jobs it runs at once
   uint64_t checks = 0;     // worker: Checking
+  std::string_view chat;   // worker: how its engine takes chats, or why not, for the operator
   template <typename V>
   void visit(V&& v) {
-    v(1, version), v(2, role), v(3, name), v(4, model), v(5, slots), v(84, checks);
+    v(1, version), v(2, role), v(3, name), v(4, model), v(5, slots), v(84, checks), v(85, chat);
   }
 };
 

@@ -2,9 +2,12 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+
+from processes import BUILD
 
 MODEL = Path(__file__).parents[2] / "config" / "models" / "demo"
 PASS = "location / { penstock_pass gpu; }"
@@ -51,3 +54,16 @@ def test_a_template_that_cannot_be_used_refuses_chats_alone_and_says_why(service
     answer = chat(service, "none", "x")
     assert answer.status == 400 and '"include" is not implemented' in answer.json()["error"]["message"]
     assert service.complete(model="none", prompt="x", max_tokens=1).status == 200
+
+
+@pytest.mark.skipif(not (BUILD / "penstockctl").exists(), reason="penstockctl is not built")
+def test_penstockctl_says_how_each_model_is_asked(service, tmp_path):
+    def ctl(*arguments):
+        done = subprocess.run([BUILD / "penstockctl", "status", *arguments, "-s", service.penstockd.socket], capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said = {worker["model"]: worker["chat"] for worker in json.loads(ctl("--json"))["workers"]}
+    assert said["inst"] == f"chat is asked in the model's own template, of {tmp_path}/inst/tokenizer_config.json"
+    assert said["none"].startswith("chat is refused: ") and '"include" is not implemented' in said["none"]
+    assert all(f"\n{model}: {chat}\n" in ctl() for model, chat in said.items())

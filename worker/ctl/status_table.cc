@@ -34,6 +34,19 @@ std::string queue_table(JsonElement root) {
   return render(rows);
 }
 
+// How each model is asked in messages, or why it is not: once, however many workers have it.
+std::string chat_lines(JsonElement root) {
+  std::string lines;
+  for (const JsonElement worker : elements_of(root, "workers")) {
+    const std::string chat = cell(worker, "chat");
+    const std::string line = cell(worker, "model") + ": " + chat + "\n";
+    if (chat != "-" && lines.find(line) == lines.npos) {
+      lines += line;
+    }
+  }
+  return lines;
+}
+
 std::string worker_table(JsonElement root) {
   std::vector<Row> rows = {{"WORKER", "STATE", "QUEUE", "MODEL", "ENGINE", "DEVICE", "PID",
                             "RUNNING", "SLOTS", "RESTARTS", "LAST ERROR"}};
@@ -45,7 +58,7 @@ std::string worker_table(JsonElement root) {
                     cell(worker, "device"), cell(worker, "pid"), cell(worker, "running"),
                     cell(worker, "slots"), cell(worker, "restarts"), cell(worker, "last_error")});
   }
-  return render(rows);
+  return render(rows) + chat_lines(root);
 }
 
 // "61 °C", or "-" when the device does not tell.

@@ -136,6 +136,10 @@ class Engine {
   virtual void resume(JobNumber /*job*/) {}
 
   virtual Figures figures() const { return {}; }
+
+  // By which template chats are asked, or why they are refused, for the operator: "chat is asked in
+  // the model's own template, of ...". Empty: there is nothing to say. Does not change.
+  virtual std::string chat() const { return {}; }
 };
 
 }  // namespace penstock

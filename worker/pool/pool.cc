@@ -278,10 +278,15 @@ void Pool::report(int64_t now_ns) {
     // A job's plan may also be too big for the budget, whatever it asks.
     const bool few = engine_->judges_completions_only() && options_.memory_bytes == 0;
     const auto checking = few ? wire::Checking::kCompletions : wire::Checking::kAll;
-    wire::append(
-        out, 0,
-        wire::Hello{wire::kVersion, static_cast<uint64_t>(wire::Role::kWorker), options_.name,
-                    options_.model, options_.slots, static_cast<uint64_t>(checking)});
+    const std::string chat = engine_->chat();
+    wire::append(out, 0,
+                 wire::Hello{.version = wire::kVersion,
+                             .role = static_cast<uint64_t>(wire::Role::kWorker),
+                             .name = options_.name,
+                             .model = options_.model,
+                             .slots = options_.slots,
+                             .checks = static_cast<uint64_t>(checking),
+                             .chat = chat});
     greeted_ = true;
   }
   if ((owed_ > 0 || owed_bytes_ > 0) && !silent_) {

@@ -44,6 +44,17 @@ TEST(StatusTableTest, ShowsQueuesWorkersAndCounters) {
   EXPECT_FALSE(status_table("status: yaml"));
 }
 
+TEST(StatusTableTest, SaysOnceHowEachModelIsAskedInMessages) {
+  const auto text = status_table(
+      R"({"workers":[{"name":"a#1","model":"a","chat":"chat is asked in the plain form"},
+                     {"name":"a#2","model":"a","chat":"chat is asked in the plain form"},
+                     {"name":"b","model":"b","chat":null}, {"name":"c","model":"c","chat":"chat is refused: why"}]})");
+  ASSERT_TRUE(text);
+  EXPECT_NE(text->find("\na: chat is asked in the plain form\nc: chat is refused: why\n\n"),
+            std::string::npos)
+      << *text;
+}
+
 TEST(StatusTableTest, ShowsDevicesAndWhyThereAreNone) {
   const auto text = status_table(
       R"({"devices":[{"device":"0","uuid":"GPU-aa","name":"H100","health":"good","message":null,

@@ -415,10 +415,19 @@ class SlowEngine final : public Engine {
     return now_ns;
   }
   void cancel(JobNumber) override {}
+  std::string chat() const override { return "chat is refused: it has none"; }
 
  private:
   std::function<void()> in_step_;
 };
+
+TEST_F(PoolTest, HelloSaysHowTheEngineTakesChats) {
+  open_link();
+  start_pool(std::make_unique<SlowEngine>([] {}), 1);
+  turn();
+  const auto frames = receive();
+  EXPECT_EQ(parsed<wire::Hello>(frames.at(0)).chat, "chat is refused: it has none");
+}
 
 TEST_F(PoolTest, ACheckDoesNotWaitForTheEnginesStep) {
   std::string seen_in_step;

@@ -20,13 +20,13 @@ constexpr uint64_t kProgressNs =
 class LlamaEngine final : public Engine {
  public:
   LlamaEngine(LlamaOptions options, std::unique_ptr<Runner> runner, Tokenizer tokenizer,
-              GenerationConfig generation, const Result<ChatFiles>& chat, Sink& sink)
+              GenerationConfig generation, const Result<ChatFiles>& chat_files, Sink& sink)
       : options_(std::move(options)),
         runner_(std::move(runner)),
         config_(runner_->config()),
         blocks_(runner_->blocks()),
         tokenizer_(std::move(tokenizer)),
-        template_(tokenizer_, chat),
+        template_(tokenizer_, chat_files),
         defaults_(generation.defaults),
         ends_(std::move(generation.eos)),
         parser_(options_.rules),
@@ -35,8 +35,7 @@ class LlamaEngine final : public Engine {
         sink_(sink) {
     ends_.insert(ends_.end(), config_.eos.begin(), config_.eos.end());
     if (options_.log) {
-      options_.log((template_.usable() ? "chat is asked in " : "chat is refused: ") +
-                   template_.name());
+      options_.log(chat());
     }
   }
 
@@ -47,6 +46,9 @@ class LlamaEngine final : public Engine {
   void pause(JobNumber job) override { set_paused(job, true); }
   void resume(JobNumber job) override { set_paused(job, false); }
   Figures figures() const override;
+  std::string chat() const override {
+    return (template_.usable() ? "chat is asked in " : "chat is refused: ") + template_.name();
+  }
 
  private:
   Sampling sampling_of(const openai::CompletionRequest& request);

@@ -80,6 +80,7 @@ const char* WorkerSession::on_hello(const wire::Frame& frame) {
   }
   slots_ = static_cast<uint32_t>(hello.slots);
   checks_ = static_cast<wire::Checking>(hello.checks);
+  chat_ = at_most(kMaxChat, hello.chat);
   serving_ = &dispatcher_.metrics().serving(lane_.queue->settings.name, lane_.model);
   return nullptr;
 }

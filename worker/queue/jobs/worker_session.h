@@ -37,6 +37,7 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
  public:
   static constexpr uint32_t kMaxCredit = 1U << 17;
   static constexpr size_t kMaxLastWords = 300;
+  static constexpr size_t kMaxChat = 500;
   static constexpr size_t kMaxReason = 2000;  // bytes of it that are told, why a job failed
   static constexpr size_t kMaxNameBytes = 200;
   static constexpr uint64_t kMaxClaim = uint64_t{1} << 45;  // bytes; of kMaxCredit jobs, a number
@@ -76,6 +77,8 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   int64_t last_heard_ns() const { return last_heard_ns_; }  // 0: nothing yet
   uint64_t memory_bytes() const { return heartbeat_.memory_bytes; }
   const wire::Heartbeat& heartbeat() const { return heartbeat_; }  // the last
+  // How it takes chats, in its own words (wire::Hello); or empty.
+  const std::string& chat() const { return chat_; }
   // Why the connection ended, as far as either side said; or empty.
   const std::string& last_words() const { return last_words_; }
   // It said that the device is to blame.
@@ -158,6 +161,7 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   int64_t last_heard_ns_ = 0;
   wire::ServingMetrics* serving_ = nullptr;  // of its model; set by HELLO
   wire::Heartbeat heartbeat_;
+  std::string chat_;
   std::string last_words_;
   std::vector<Given> given_;
 };

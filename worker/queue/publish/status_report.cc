@@ -93,6 +93,8 @@ std::string describe(const Supervisor& supervisor, const Supervisor::Worker& wor
               session != nullptr ? static_cast<int64_t>(session->memory_bytes()) : 0)
       .number("restarts", static_cast<int64_t>(worker.restarts));
   describe_engine(object, session != nullptr ? session->heartbeat() : wire::Heartbeat{});
+  const bool chats = session != nullptr && !session->chat().empty();
+  object.raw("chat", chats ? json_string(session->chat()) : "null");
   const std::string waits_for = supervisor.waits_for(worker);
   waits_for.empty() ? object.raw("waits_for", "null") : object.text("waits_for", waits_for);
   if (worker.last_error.empty()) {
@@ -149,6 +151,7 @@ std::string describe_stopped(const WorkerConfig& worker) {
       .number("slots", 0)
       .number("memory_bytes", 0)
       .number("restarts", 0)
+      .raw("chat", "null")
       .raw("last_error", "null");
   describe_engine(object, {});
   return object.done();
