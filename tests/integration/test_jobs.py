@@ -1,5 +1,6 @@
 """The whole way of a job that outlives its request: promised, queued, seen, finished, fetched, cancelled; across restarts."""
 
+import contextlib
 import json
 import os
 import signal
@@ -57,6 +58,28 @@ def job(service, id, who=ALICE):
 def until_status(service, id, status):
     until(lambda: job(service, id)["status"] == status, lambda: f"{id} is {status}; it is {job(service, id)}")
     return job(service, id)
+
+
+@contextlib.contextmanager
+def standing_still(service):
+    """Meanwhile no worker does anything."""
+    workers = service.penstockd.workers()
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for worker in workers:
+            os.kill(worker, signal.SIGCONT)
+
+
+def all_events(service):
+    """A promised job, and the lines of its stream of events, which was opened before the job could end."""
+    with standing_still(service):
+        id = promise(service).json()["id"]
+        stream = service.client().send("GET", f"/jobs/{id}/events", ALICE)
+    assert stream.headers["Content-Type"].startswith("text/event-stream")
+    return id, stream.read().decode().splitlines()
 
 
 def test_a_202_says_where_to_look_and_the_result_is_there_in_the_end(jobs):
@@ -120,19 +143,15 @@ def test_nobody_sees_anothers_job(jobs):
 
 
 def test_events_come_as_they_happen(jobs):
-    service = jobs(workers=[simulate(slots=1, service_time="300ms")])
-    id = promise(service).json()["id"]
-    stream = get(service, f"/jobs/{id}/events")
-    assert stream.headers["Content-Type"].startswith("text/event-stream")
-    names = [line[7:] for line in stream.text().splitlines() if line.startswith("event: ")]
+    _, lines = all_events(jobs())
+    names = [line[7:] for line in lines if line.startswith("event: ")]
     assert names[0] in ("queued", "processing") and names[-1] == "completed", names
     assert "processing" in names
 
 
 def test_who_has_seen_the_last_event_is_told_not_to_come_back(jobs):
     service = jobs()
-    id = promise(service).json()["id"]
-    lines = get(service, f"/jobs/{id}/events").text().splitlines()
+    id, lines = all_events(service)
     last = [line[4:] for line in lines if line.startswith("id: ")][-1]
     again = get(service, f"/jobs/{id}/events", {**ALICE, "Last-Event-ID": last})
     assert (again.status, again.body) == (204, b""), again  # a browser comes back by itself until then
@@ -152,11 +171,8 @@ def test_a_stop_leaves_promises_for_the_next_start(jobs):
 
 def test_without_a_worker_promises_are_made_and_kept(jobs):
     service = jobs()
-    for worker in service.penstockd.workers():
-        os.kill(worker, signal.SIGSTOP)
-    id = promise(service).json()["id"]
-    for worker in service.penstockd.workers():
-        os.kill(worker, signal.SIGCONT)
+    with standing_still(service):
+        id = promise(service).json()["id"]
     until_status(service, id, "completed")
 
 
