@@ -1,5 +1,7 @@
 #include "worker/queue/jobs/dispatcher.h"
 
+#include <algorithm>
+#include <deque>
 #include <map>
 #include <set>
 
@@ -464,6 +466,38 @@ TEST_F(DispatcherTest, AFullQueueIsBusy) {
   EXPECT_GE(failure(received).retry_after_s, 1U);
 }
 
+TEST_F(DispatcherTest, NoCrowdIsToldLaterThanTheFullQueueTakesToEmpty) {
+  config_.queues[0].max_length = 3;
+  config_.queues[0].max_per_owner = 3;
+  apply();
+  Peer device = worker(1);
+  Peer peer = caller();
+  submit(peer, 1);
+  const uint64_t first = device.next()->id;
+  advance(10 * kNsPerSec);
+  device.send(first, wire::Head{200, "text/plain", 1});
+  device.send(first, wire::Done{});
+  device.send(0, wire::Take{1});
+  turn();
+  for (uint64_t id = 2; id < 6; ++id) {  // one runs, three wait: one leaves each five seconds
+    submit(peer, id);
+  }
+  std::vector<uint64_t> told;
+  for (uint64_t id = 6; id < 206; ++id) {
+    const std::string made_up = "Bearer " + std::to_string(id);
+    wire::Submit message = post();
+    message.owner = made_up;
+    submit(peer, id, message);
+    told.push_back(failure(expect(peer, FrameType::kFailed)).retry_after_s);
+  }
+  EXPECT_LE(told[0], 6U) << "when the first place comes free";
+  EXPECT_LT(told[0], told[1]);
+  EXPECT_LT(told[1], told[2]);
+  EXPECT_LE(*std::max_element(told.begin(), told.end()), 16U);
+  const Scheduler::Queue& queue = *dispatcher_.scheduler().find_queue("default");
+  EXPECT_LE(dispatcher_.returns_until_ns(queue), now_ns_ + 16 * kNsPerSec);
+}
+
 TEST_F(DispatcherTest, AnOwnerWithTooManyJobsIsToldThatTheyAreItsOwn) {
   config_.queues[0].max_per_owner = 1;
   apply();
@@ -778,6 +812,20 @@ TEST_F(DispatcherTest, AWorkerMustBeTheOneThatWasStarted) {
   EXPECT_EQ(last_words_, "it broke the protocol: HELLO is not from the worker that was started");
 }
 
+TEST_F(DispatcherTest, HowAWorkerTakesChatsIsKeptSoFarAsItMayBeLong) {
+  Peer device = worker(1);
+  EXPECT_EQ(worker_->chat(), "");
+  const std::string chat(WorkerSession::kMaxChat - 1, 'x');
+  device.send(0, wire::Hello{.version = 1,
+                             .role = 2,
+                             .name = "demo",
+                             .model = "demo",
+                             .slots = 2,
+                             .chat = chat + "ä, and more"});
+  turn();
+  EXPECT_EQ(worker_->chat(), chat) << "and ends with a whole letter";
+}
+
 TEST_F(DispatcherTest, AWorkersLastWordsAreKept) {
   Peer device = connect_worker();
   device.send(0, wire::Goodbye{"models/demo has no config.json"});
@@ -795,6 +843,72 @@ TEST_F(DispatcherTest, ADrainingWorkerGetsNoMoreJobs) {
   EXPECT_EQ(device.next()->type, FrameType::kSubmit);
   EXPECT_EQ(device.next()->type, FrameType::kDrain);
   EXPECT_FALSE(device.next());
+}
+
+TEST_F(DispatcherTest, AQueuesSlotsFollowItsWorkers) {
+  const auto slots = [&] {
+    return dispatcher_.slots(*dispatcher_.scheduler().find_queue("default"));
+  };
+  EXPECT_EQ(slots(), 0U);
+  Peer silent = connect_worker();
+  EXPECT_EQ(slots(), 0U) << "it has said nothing yet";
+  Peer first = worker(1, "demo#2");
+  Peer second = worker(1, "demo#3");
+  EXPECT_EQ(slots(), 4U);
+  dispatcher_.worker_leaving(*worker_);
+  EXPECT_EQ(slots(), 2U);
+  first.send(0, wire::Goodbye{"enough"});
+  turn();
+  EXPECT_EQ(slots(), 0U);
+}
+
+// A worker may have 65,536 jobs, each with a frame for each word.
+TEST_F(DispatcherTest, AFrameCostsTheSameHoweverManyJobsItsWorkerHas) {
+  constexpr uint32_t kJobs = 20'000;
+  constexpr uint32_t kOnOneConnection = 1000;
+  config_.queues[0].max_per_owner = kJobs;
+  apply();
+  Peer device = worker(kJobs);
+  std::deque<Peer> callers;
+  uint64_t first = 0;
+  uint64_t last = 0;
+  const auto give = [&](uint32_t jobs) {
+    for (uint32_t i = 0; i < jobs; ++i) {
+      if (i % kOnOneConnection == 0) {
+        callers.push_back(caller());
+      }
+      callers.back().send(i + 1, post());
+      if (i % 100 == 99) {
+        turn();
+        while (const auto job = device.next()) {
+          first = first == 0 ? job->id : first;
+          last = job->id;
+        }
+      }
+    }
+  };
+  // The fastest of some rounds, each of frames for the first job and the last.
+  const auto round_ns = [&] {
+    int64_t best_ns = INT64_MAX;
+    std::string frames;
+    for (int i = 0; i < 100; ++i) {
+      wire::append(frames, first, wire::Progress{.millionths = 1});
+      wire::append(frames, last, wire::Progress{.millionths = 1});
+    }
+    for (int round = 0; round < 10; ++round) {
+      device.send_bytes(frames);
+      const int64_t began_ns = monotonic_ns();
+      loop_.run_once(0, 0);
+      best_ns = std::min(best_ns, monotonic_ns() - began_ns);
+      turn();
+    }
+    return best_ns;
+  };
+  give(kOnOneConnection / 10);
+  const int64_t few_ns = round_ns();
+  give(kJobs - kOnOneConnection / 10);
+  EXPECT_EQ(worker_->running(), kJobs);
+  EXPECT_LT(round_ns(), 10 * few_ns);
 }
 
 TEST_F(DispatcherTest, JobsWhoseModelIsRemovedByAReloadFail) {

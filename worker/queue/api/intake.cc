@@ -375,8 +375,12 @@ int64_t Intake::spread(const Order& order, int64_t wait_ns) {
   const Scheduler::Queue& queue = *order.lane->queue;
   const int64_t now_ns = dispatcher_.wires().now_ns();
   const uint32_t slots = std::max(1U, dispatcher_.slots(queue));
-  const auto step_ns = static_cast<int64_t>(queue.lanes.front()->service.mean_ns() / slots);
-  const int64_t latest_ns = now_ns + std::max(wait_ns, kMaxRetrySeconds * kNsPerSec);
+  const double step = queue.lanes.front()->service.mean_ns() / slots;
+  const auto step_ns = static_cast<int64_t>(step);
+  // All that wait now will have left by then, so that nobody is told a later time, however many
+  // are told one, or seem to be many.
+  const double drained = std::min<double>(step * queue.waiting, kMaxRetrySeconds * kNsPerSec);
+  const int64_t latest_ns = now_ns + std::max(wait_ns, static_cast<int64_t>(drained));
   const auto place = reinterpret_cast<uintptr_t>(&queue);
   const int64_t at_ns = returns_.tell(place, order.share.lo, now_ns,
                                       now_ns + std::max(wait_ns, step_ns), step_ns, latest_ns);
