@@ -53,6 +53,12 @@ def test_no_header_hides_in_a_content_type(peer, edge, content_type):
     assert came.status == 502 and "X-Bad" not in came.headers
 
 
+def test_accepted_may_come_twice_and_the_later_one_counts(peer, edge):
+    service = edge(peer("a", accepted("job_1", position=4) + accepted(ID, position=0) + answer_of("text/html")), server=BOTH)
+    came = service.request("POST", "/v1/completions")
+    assert came.status == 200 and came.headers["Penstock-Job-Id"] == ID
+
+
 def test_the_name_of_what_is_saved_is_the_jobs(peer, edge):
     service = edge(peer("a", accepted(ID) + answer_of("text/html")), server=BOTH)
     came = service.request("POST", "/v1/completions")

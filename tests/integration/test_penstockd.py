@@ -1,16 +1,18 @@
 """penstockd as its operator meets it: checked, reloaded, drained, asked."""
 
+import errno
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 
 import pytest
 
 from client import Client
 from conftest import simulate
-from processes import BUILD, environment
+from processes import BUILD, Process, environment
 from waiting import until
 from wire import STATUS, TOOL, Connection, frame
 
@@ -134,6 +136,30 @@ def test_whoever_reads_its_log_may_go(folder):
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
+
+
+def test_nobody_is_heard_before_what_was_promised_is_read(penstock, folder):
+    service = penstock(workers=[simulate()], yaml="state: state\n")
+    daemon, secret = service.penstockd, service.folder / "state" / "secret"
+    assert daemon.stop() == 0
+    kept = secret.read_bytes()
+    secret.unlink()
+    os.mkfifo(secret)
+    daemon.process = Process(folder, "again", [BUILD / "penstockd", "-c", daemon.config])
+
+    def reader():
+        assert daemon.process.alive(), daemon.process.text()
+        try:
+            return os.open(secret, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody has it open
+            return None
+
+    with os.fdopen(until(reader, "penstockd reads its secret"), "wb") as secret_file:
+        with socket.socket(socket.AF_UNIX) as caller:
+            assert caller.connect_ex(str(daemon.socket)) in (errno.ENOENT, errno.ECONNREFUSED)
+        secret_file.write(kept)
+    daemon.wait_for(slots=1)
+    Connection(daemon.socket, role=TOOL).close()
 
 
 def test_a_second_penstockd_on_the_same_socket_is_refused(penstock):

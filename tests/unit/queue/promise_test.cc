@@ -1,4 +1,6 @@
 // What is promised, with the real store beneath.
+#include <map>
+#include <set>
 #include <thread>
 
 #include "promise_fixture.h"
@@ -527,6 +529,83 @@ TEST_F(PromiseTest, ACancelledJobLeavesItsWorkerAndIsSaidToBeCancelled) {
   EXPECT_EQ(device.next()->type, FrameType::kCancel);
   EXPECT_NE(number, 0U);
   EXPECT_EQ(get_job(peer, 3, id, "/result").status, 410U);
+}
+
+// It is told of when another joins it, before the store has said whether its key is a new one.
+TEST_F(PromiseTest, AJobThatIsStillLookedUpMayBeCancelled) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  peer.send(1, keyed(post()));
+  peer.send(2, keyed(post()));
+  turn();
+  const auto accepted = peer.next();
+  ASSERT_EQ(accepted->type, wire::FrameType::kAccepted);
+  wire::Ask cancel = get("/" + std::string(accepted->as<wire::Accepted>().job_id));
+  cancel.method = "DELETE";
+  peer.send(3, cancel);
+  turn();
+  std::set<uint64_t> told;
+  while (const auto failed = peer.next()) {
+    ASSERT_EQ(failed->type, wire::FrameType::kFailed);
+    EXPECT_EQ(failed->as<wire::Failed>().status, 410U);
+    told.insert(failed->id);
+  }
+  EXPECT_EQ(told, (std::set<uint64_t>{1, 2, 3}));
+  EXPECT_EQ(dispatcher_.jobs(), 0U);
+  settle();
+  EXPECT_FALSE(device.next());
+}
+
+TEST_F(PromiseTest, WhoJoinsAJobThatIsStillLookedUpHearsAcceptedAgainWhenMoreIsKnown) {
+  Peer peer = caller();
+  Peer device = worker(1);
+  peer.send(1, keyed(post()));
+  peer.send(2, keyed(post()));
+  turn();
+  const auto first = peer.next();
+  ASSERT_EQ(first->id, 2U);
+  settle();
+  std::map<uint64_t, std::string> ids;
+  for (int i = 0; i < 2; ++i) {
+    const auto accepted = peer.next();
+    ASSERT_EQ(accepted->type, wire::FrameType::kAccepted);
+    ids[accepted->id] = accepted->as<wire::Accepted>().job_id;
+  }
+  EXPECT_EQ(ids.size(), 2U);
+  EXPECT_EQ(ids[1], ids[2]);
+  EXPECT_EQ(ids[2], first->as<wire::Accepted>().job_id);
+  EXPECT_EQ(ids.size(), 2U);
+  answer(device, take(device), "one run");
+  EXPECT_FALSE(device.next());
+}
+
+// What a stop waits for, without a look at each job.
+TEST_F(PromiseTest, WhatIsUnfinishedIsCounted) {
+  EXPECT_EQ(dispatcher_.unfinished(), 0U);
+  Peer peer = caller();
+  Peer device = worker(1);
+  const std::string running = promised(peer, 1);
+  EXPECT_EQ(dispatcher_.unfinished(), 1U);
+  promised(peer, 2);
+  EXPECT_EQ(dispatcher_.unfinished(), 1U) << "a promise that waits is there after a restart, too";
+  submit(peer, 3, post());
+  EXPECT_EQ(dispatcher_.unfinished(), 2U) << "somebody waits for it";
+  peer.send(4, keyed(post()));
+  turn();
+  EXPECT_EQ(dispatcher_.unfinished(), 3U) << "it is still looked up";
+  settle();
+  EXPECT_EQ(dispatcher_.unfinished(), 3U);
+  const uint64_t number = take(device);
+  device.send(number, wire::Head{.status = 200, .content_type = "text/plain"});
+  device.send(number, wire::Done{});
+  turn();
+  EXPECT_EQ(dispatcher_.unfinished(), 3U) << "its end is not on disk yet";
+  settle();
+  EXPECT_EQ(dispatcher_.unfinished(), 2U);
+  peer = caller();  // whoever waited has left
+  settle();
+  EXPECT_EQ(dispatcher_.unfinished(), 0U);
+  EXPECT_EQ(dispatcher_.jobs(), 1U);
 }
 
 TEST_F(PromiseTest, AJobThatFailedEveryAttemptIsDeadAndKept) {

@@ -1,10 +1,12 @@
 #include "worker/queue/store/result_files.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <sstream>
 
 #include "fault_files.h"
@@ -104,6 +106,33 @@ TEST_F(ResultFilesTest, ARoundKeepsWhatIsWantedSomeAtATime) {
   EXPECT_GE(looks, 3);
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
   EXPECT_TRUE(std::filesystem::exists(files_.path(made[2])));
+}
+
+TEST_F(ResultFilesTest, AFolderThatCannotBeReadOnIsAtItsEnd) {
+  ASSERT_FALSE(files_.write(id_, 0, "all"));
+  const auto open_folders = [&] {
+    std::set<int> open;
+    for (int fd = 0; fd < 1000; ++fd) {
+      std::error_code none;
+      const auto name =
+          std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(fd), none).string();
+      if (name == folder_) {
+        open.insert(fd);
+      }
+    }
+    return open;
+  };
+  const std::set<int> before = open_folders();
+  ResultFiles::Round round = files_.round();
+  std::set<int> its = open_folders();
+  std::erase_if(its, [&](int fd) { return before.contains(fd); });
+  ASSERT_EQ(its.size(), 1U);
+  const Fd file(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  ASSERT_EQ(::dup2(file.get(), *its.begin()), *its.begin());
+  EXPECT_FALSE(round.look(10, [](const JobId&) { return false; }));
+  EXPECT_EQ(content(), "all");
+  std::filesystem::remove_all(folder_);
+  EXPECT_FALSE(files_.round().look(10, [](const JobId&) { return false; }));
 }
 
 }  // namespace
