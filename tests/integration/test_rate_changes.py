@@ -8,7 +8,7 @@ import time
 import pytest
 
 from client import exchange
-from test_zone_file import durable, path, start, stop  # noqa: F401 (fixtures)
+from test_zone_file import Upgrade, durable, path, start, stop  # noqa: F401 (fixtures)
 from waiting import until
 
 TERMS = "rate=10r/m burst=5"
@@ -104,6 +104,21 @@ def test_a_rate_that_changes_while_nginx_is_down_keeps_what_was_counted(durable,
     service.nginx.write_config(service.configuration(http, server("rate=5r/d")))
     start(service)
     assert admitted(service)[0] == 0
+
+
+@pytest.mark.parametrize("before, after, most, told", [("rate=6r/h burst=5", "rate=5r/d burst=5", 0, 86400), ("rate=6r/h burst=5", "rate=60r/m burst=5", 5, 1)],
+                         ids=["lowered", "raised"])
+def test_a_rate_that_changes_with_a_binary_upgrade_keeps_what_was_counted(penstock, path, before, after, most, told):  # noqa: F811
+    http = f"penstock_zone edge 1m file={path};"
+    service = penstock(http=http, server=server(before), start=False)
+    with Upgrade(service) as nginx:
+        assert admitted(service)[0] == 5
+        service.nginx.write_config(service.configuration(http, server(after)))
+        nginx.begin()
+        assert admitted(service)[0] <= most  # by whichever of both
+        nginx.end(nginx.masters[0])
+        count, refused = admitted(service)
+        assert count <= most and int(refused.headers["Retry-After"]) <= told
 
 
 def test_an_old_worker_charges_by_the_new_rate(penstock):

@@ -351,37 +351,52 @@ def test_a_test_of_the_configuration_leaves_the_counters_alone(durable, path):
     start(service)
 
 
+class Upgrade:
+    """A service's Nginx as a daemon, as others take no new binary, and then a second master beside the first."""
+
+    def __init__(self, service):
+        self._pid_file = service.folder / "nginx.pid"
+        command = [str(part) for part in service.nginx._command()]
+        command[0] = shutil.which(command[0], path=os.environ["PATH"] + ":/usr/sbin")  # Nginx starts itself by it
+        command[-1] = "".join(f"env {name}_OPTIONS;" for name in ("ASAN", "UBSAN", "LSAN"))
+        subprocess.run(command, check=True, env=processes.environment(service.folder))
+        self.masters = []
+        self.masters.append(until(self._master, "Nginx is a daemon"))
+
+    def _master(self):
+        """The pid of a master that is new, and has workers."""
+        text = self._pid_file.read_text().strip() if self._pid_file.exists() else ""
+        return int(text) if text and int(text) not in self.masters and children(int(text)) else None
+
+    def begin(self):
+        os.kill(self.masters[-1], signal.SIGUSR2)
+        self.masters.append(until(self._master, "a new master has workers"))
+        return self.masters[-1]
+
+    def end(self, master):
+        if not gone(master):
+            os.kill(master, signal.SIGQUIT)
+        until(lambda: gone(master), f"the master {master} has ended")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for master in self.masters:
+            self.end(master)
+
+
 @pytest.mark.parametrize("together", [False, True], ids=["one by one", "together"])
 def test_a_binary_upgrade_shares_the_counters(penstock, path, together):
     service = penstock(http=f"penstock_zone edge 1m file={path};", server=LIMITED, start=False)
-    command = [str(part) for part in service.nginx._command()]
-    command[0] = shutil.which(command[0], path=os.environ["PATH"] + ":/usr/sbin")  # Nginx starts itself by it
-    command[-1] = "".join(f"env {name}_OPTIONS;" for name in ("ASAN", "UBSAN", "LSAN"))  # and a daemon: others take no new binary
-    pid_file = service.folder / "nginx.pid"
-
-    def master(*others):
-        """The pid of a master that is none of the others, and has workers."""
-        text = pid_file.read_text().strip() if pid_file.exists() else ""
-        return int(text) if text and int(text) not in others and children(int(text)) else None
-
-    subprocess.run(command, check=True, env=processes.environment(service.folder))
-    old = until(master, "Nginx is a daemon")
-    new = None
-    try:
+    with Upgrade(service) as nginx:
         assert service.get("/?key=k").status == 200
-        os.kill(old, signal.SIGUSR2)
-        new = until(lambda: master(old), "a new master has workers")
+        memory = memory_of(nginx.begin())
         assert service.statuses(2, "/?key=k") == [200] * 2
-        memory = memory_of(new)
-        os.kill(old, signal.SIGQUIT)
         if not together:
-            until(lambda: gone(old), "the old master has ended")
+            nginx.end(nginx.masters[0])
             assert memory.exists(), "the new master goes on with it"
             assert service.get("/?key=k").status == 200
-    finally:
-        os.kill(new or old, signal.SIGQUIT)
-        until(lambda: gone(new or old), "the last master has ended")
-    until(lambda: gone(old), "the old master has ended")
     assert not memory.exists()
     start(service)
     assert service.statuses(3, "/?key=k") == ([200, 200, 429] if together else [200, 429, 429])
