@@ -17,7 +17,7 @@
 #include "shared/base/utf8.h"
 #include "shared/base/version.h"
 #include "worker/devices/watch.h"
-#include "worker/pool/engine_registry.h"
+#include "worker/engines/registry.h"
 #include "worker/pool/options.h"
 #include "worker/pool/pool.h"
 #include "worker/pool/pulse.h"

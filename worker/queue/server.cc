@@ -18,6 +18,7 @@ constexpr int64_t kAcceptPauseNs = 100 * kNsPerMs;
 constexpr int64_t kWorkerExitNs = 5 * kNsPerSec;  // once no job is left
 constexpr int64_t kSweepNs = 10 * kNsPerSec;
 constexpr int kMostRounds = 1000;          // of 256 who are ready, after a stall
+constexpr int64_t kMetricsNs = kNsPerSec;  // between two pages of figures
 constexpr int64_t kHealthyNs = kNsPerSec;  // without a write that fails
 constexpr rlim_t kOtherDescriptors = 512;  // beside the callers' connections
 constexpr size_t kMaxStrangers = 64;
@@ -77,7 +78,8 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
   if (!page) {
     return page.error();
   }
-  auto metrics = MetricsFile::create(config.socket + ".metrics", access);
+  auto metrics =
+      PublishedFile::create(config.socket + ".metrics", access, bytes_of(wire::MetricsPage()));
   if (!metrics) {
     return metrics.error();
   }
@@ -235,8 +237,8 @@ void Server::tell_store_done() {
 }
 
 Server::Server(Config config, std::string config_path, EventLoop loop, Listener listener,
-               StatusPageWriter page, MetricsFile metrics, Fd signals, std::unique_ptr<Store> store,
-               Roles roles)
+               StatusPageWriter page, PublishedFile metrics, Fd signals,
+               std::unique_ptr<Store> store, Roles roles)
     : config_(std::move(config)),
       config_path_(std::move(config_path)),
       loop_(std::move(loop)),
@@ -251,11 +253,7 @@ Server::Server(Config config, std::string config_path, EventLoop loop, Listener 
       supervisor_(wires_, dispatcher_, config_.socket + ".device."),
       roles_(std::move(roles)),
       most_callers_(raise_descriptor_limit(config_.limits.max_connections)),
-      start_ns_(clock_.now_ns()) {
-  jobs_api_.operator_asks = [this](CallerSession& caller, uint64_t id, const wire::Ask& ask) {
-    operator_api_.ask(caller, id, ask);
-  };
-}
+      start_ns_(clock_.now_ns()) {}
 
 Server::~Server() {
   for (auto* const list : {&newcomers_, &callers_}) {
@@ -383,7 +381,7 @@ void Server::accept_all() {
 void Server::welcome(Fd fd) {
   const Credentials peer = roles_.peer_of(fd.get());
   const bool has_room = has_room_for(peer);
-  CallerSession& caller = newcomers_.emplace_back(wires_, std::move(fd), desks_, *this, peer);
+  CallerSession& caller = newcomers_.emplace_back(wires_, std::move(fd), handlers_, *this, peer);
   caller.self = std::prev(newcomers_.end());
   strangers_ += peer.roles == 0 ? 1 : 0;
   if (!has_room) {
@@ -547,7 +545,7 @@ void Server::publish(int64_t now_ns) {
 }
 
 void Server::publish_metrics(int64_t now_ns) {
-  metrics_due_ns_ = now_ns + MetricsFile::kWriteNs;
+  metrics_due_ns_ = now_ns + kMetricsNs;
   Metrics& metrics = dispatcher_.metrics();
   for (const Scheduler::Queue& queue : dispatcher_.scheduler().queues()) {
     if (queue.retired && queue.waiting + queue.running == 0) {
@@ -579,7 +577,7 @@ void Server::publish_metrics(int64_t now_ns) {
   }
   put_workers(page, supervisor_);
   put_devices(page, device_watch_);
-  metrics_file_.write(page);
+  metrics_file_.write(bytes_of(page));
 }
 
 std::string Server::status_json() {

@@ -27,7 +27,7 @@
 #include "worker/queue/link/connection.h"
 #include "worker/queue/link/listener.h"
 #include "worker/queue/link/roles.h"
-#include "worker/queue/publish/metrics.h"
+#include "worker/queue/publish/published_file.h"
 #include "worker/queue/publish/status_page_writer.h"
 #include "worker/queue/store/store.h"
 #include "worker/queue/text/log.h"
@@ -60,7 +60,7 @@ class Server final : public CallerHost {
   };
 
   Server(Config config, std::string config_path, EventLoop loop, Listener listener,
-         StatusPageWriter page, MetricsFile metrics, Fd signals, std::unique_ptr<Store> store,
+         StatusPageWriter page, PublishedFile metrics, Fd signals, std::unique_ptr<Store> store,
          Roles roles);
 
   Status recover();
@@ -97,7 +97,7 @@ class Server final : public CallerHost {
   EventLoop loop_;
   Listener listener_;
   StatusPageWriter page_;
-  MetricsFile metrics_file_;
+  PublishedFile metrics_file_;
   Fd signals_;
   Watch accept_watch_{*this, &Server::accept_all};
   Watch signal_watch_{*this, &Server::read_signals};
@@ -110,13 +110,13 @@ class Server final : public CallerHost {
   Intake intake_;
   JobsApi jobs_api_{dispatcher_, intake_};
   std::unique_ptr<Webhooks> webhooks_;  // nullptr: as there is no store
-  Desks desks_{dispatcher_, intake_, jobs_api_};
   Supervisor supervisor_;
   DeviceWatch device_watch_{wires_};
   bool devices_changed_ = false;
   bool devices_known_ = false;
   StandingOrders orders_{store_.get()};
   OperatorApi operator_api_{dispatcher_, jobs_api_, supervisor_, orders_};
+  Handlers handlers_{dispatcher_, intake_, jobs_api_, &operator_api_};
   Roles roles_;
   std::list<CallerSession> newcomers_;  // no HELLO has come; the oldest first
   std::list<CallerSession> callers_;

@@ -12,9 +12,7 @@ class OperatorApiTest : public PromiseTest {
     config_.workers[0].slots = 4;
     config_.worker_binary = "/nowhere/penstock-worker";
     supervisor_.apply(config_);
-    jobs_api_.operator_asks = [this](CallerSession& caller, uint64_t id, const wire::Ask& ask) {
-      operator_api_.ask(caller, id, ask);
-    };
+    handlers_.operator_api = &operator_api_;
     tool_.send(0, wire::Hello{.version = 1, .role = 3});
   }
 

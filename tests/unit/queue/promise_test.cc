@@ -886,11 +886,11 @@ TEST_F(PromiseTest, WithoutAStoreAPreferenceIsNotApplied) {
   Dispatcher forgetful(wires_, [] { return kWallMs; });
   Intake intake(forgetful, 0);
   JobsApi api(forgetful, intake);
-  const Desks desks{forgetful, intake, api};
+  const Handlers handlers{forgetful, intake, api};
   forgetful.apply(config_);
   auto [ours, theirs] = pair();
   CallerSession& session =
-      callers_.emplace_back(wires_, std::move(ours), desks, *this, credentials_);
+      callers_.emplace_back(wires_, std::move(ours), handlers, *this, credentials_);
   session.self = std::prev(callers_.end());
   ASSERT_TRUE(session.open());
   Peer peer(std::move(theirs));

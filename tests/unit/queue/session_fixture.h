@@ -121,7 +121,7 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   Peer connect() {
     auto [ours, theirs] = pair();
     CallerSession& session =
-        callers_.emplace_back(wires_, std::move(ours), desks_, *this, credentials_);
+        callers_.emplace_back(wires_, std::move(ours), handlers_, *this, credentials_);
     session.self = std::prev(callers_.end());
     EXPECT_TRUE(session.open());
     return Peer(std::move(theirs));
@@ -209,7 +209,7 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   Dispatcher dispatcher_;
   Intake intake_;
   JobsApi jobs_api_;
-  Desks desks_{dispatcher_, intake_, jobs_api_};
+  Handlers handlers_{dispatcher_, intake_, jobs_api_};
   Config config_;
   std::list<CallerSession> callers_;
   std::list<Seat> seats_;

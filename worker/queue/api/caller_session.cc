@@ -2,6 +2,7 @@
 
 #include "worker/queue/api/intake.h"
 #include "worker/queue/api/jobs_api.h"
+#include "worker/queue/api/operator_api.h"
 #include "worker/queue/jobs/dispatcher.h"
 
 namespace penstock::queue {
@@ -19,7 +20,7 @@ void CallerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
       return on_submit(frame, bytes);
     case FrameType::kCancel:
       if (Waiter* const waiter = find(frame.header.id); waiter != nullptr) {
-        desks_.dispatcher.release(*waiter);
+        handlers_.dispatcher.release(*waiter);
       }
       return;
     case FrameType::kAsk:
@@ -27,7 +28,7 @@ void CallerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
     case FrameType::kStatus:
       return on_status(frame);
     case FrameType::kSettled:
-      return has_role(wire::Role::kEdge) ? desks_.dispatcher.settled(frame.header.id)
+      return has_role(wire::Role::kEdge) ? handlers_.dispatcher.settled(frame.header.id)
                                          : refuse("SETTLED is for the edge's own line");
     default:
       return refuse("a frame that callers do not send");
@@ -59,7 +60,7 @@ void CallerSession::on_hello(const wire::Frame& frame) {
     host_.on_greeted(*this);
   }
   if (first && is(wire::Role::kEdge)) {
-    desks_.dispatcher.edges().joined(*this);
+    handlers_.dispatcher.edges().joined(*this);
   }
 }
 
@@ -90,8 +91,8 @@ bool CallerSession::good_id(uint64_t id) {
     refuse(id == 0 ? "a request has no id" : "a request with an id that is in use");
     return false;
   }
-  if (requests_.size() >= kMaxRequests) {
-    desks_.intake.refuse_crowded(*this, id);
+  if (requests().size() >= kMaxRequests) {
+    handlers_.intake.refuse_crowded(*this, id);
     return false;
   }
   return true;
@@ -109,9 +110,13 @@ void CallerSession::on_ask(const wire::Frame& frame) {
                                      .message = "Viewers see the status, and nothing else; "
                                                 "`access.operators` names who may do this."});
   }
-  if (good_id(frame.header.id)) {
-    desks_.jobs_api.ask(*this, frame.header.id, ask);
+  if (!good_id(frame.header.id)) {
+    return;
   }
+  if (is_tool() && handlers_.operator_api != nullptr) {
+    return handlers_.operator_api->ask(*this, frame.header.id, ask);
+  }
+  handlers_.jobs_api.ask(*this, frame.header.id, ask);
 }
 
 void CallerSession::on_submit(const wire::Frame& frame, std::string_view bytes) {
@@ -123,7 +128,7 @@ void CallerSession::on_submit(const wire::Frame& frame, std::string_view bytes) 
     return deny(static_cast<uint64_t>(wire::Role::kCaller));
   }
   if (good_id(frame.header.id)) {
-    desks_.intake.submit(*this, frame.header.id, submit, bytes);
+    handlers_.intake.submit(*this, frame.header.id, submit, bytes);
   }
 }
 
@@ -134,7 +139,7 @@ bool CallerSession::on_oversized(const wire::FrameHeader& header) {
       find(header.id) != nullptr) {
     return false;
   }
-  desks_.intake.refuse_oversized(*this, header.id, header.length);
+  handlers_.intake.refuse_oversized(*this, header.id, header.length);
   return true;
 }
 
@@ -146,10 +151,10 @@ bool CallerSession::on_begun(const wire::FrameHeader& header) {
     return true;
   }
   if (header.type != FrameType::kSubmit || header.id == 0 || find(header.id) != nullptr ||
-      desks_.intake.has_room_for(header.length)) {
+      handlers_.intake.has_room_for(header.length)) {
     return true;
   }
-  desks_.intake.refuse_for_memory(*this, header.id);
+  handlers_.intake.refuse_for_memory(*this, header.id);
   return false;
 }
 
@@ -161,30 +166,11 @@ void CallerSession::on_status(const wire::Frame& frame) {
   wire::append(out(), frame.header.id, wire::StatusReport{json});
 }
 
-Waiter* CallerSession::find(uint64_t id) const {
-  for (const InFlight& each : requests_) {
-    if (each.id == id) {
-      return each.waiter;
-    }
-  }
-  return nullptr;
-}
-
-void CallerSession::forget(const Waiter& waiter) {
-  for (InFlight& each : requests_) {
-    if (each.waiter == &waiter) {
-      each = requests_.back();
-      requests_.pop_back();
-      return;
-    }
-  }
-}
-
 // Answers that were held up for it may go on.
 void CallerSession::on_drained() {
-  for (const InFlight& each : requests_) {
+  for (const InFlight& each : requests()) {
     if (each.waiter->kind == Waiter::Kind::kAnswer && each.waiter->job != nullptr) {
-      desks_.dispatcher.widen(*each.waiter->job);
+      handlers_.dispatcher.widen(*each.waiter->job);
     }
   }
 }
@@ -194,11 +180,11 @@ void CallerSession::on_refused(std::string_view reason) {
 }
 
 void CallerSession::on_closed() {
-  while (!requests_.empty()) {
-    desks_.dispatcher.release(*requests_.back().waiter);
+  while (!requests().empty()) {
+    handlers_.dispatcher.release(*requests().back().waiter);
   }
   if (has_role(wire::Role::kEdge)) {
-    desks_.dispatcher.edges().left(*this);
+    handlers_.dispatcher.edges().left(*this);
   }
   host_.on_caller_closed(*this);
 }

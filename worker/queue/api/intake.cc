@@ -6,16 +6,14 @@
 #include <cerrno>
 #include <cstdlib>
 
-#include "worker/queue/api/caller_session.h"
 #include "worker/queue/api/models_answer.h"
+#include "worker/queue/jobs/caller.h"
+#include "worker/queue/text/names.h"
 #include "worker/queue/text/reply.h"
 #include "worker/queue/text/seconds.h"
 
 namespace penstock::queue {
 namespace {
-
-constexpr size_t kMaxShownBytes = 100;   // of a name the caller sent
-constexpr size_t kMaxListedBytes = 600;  // of the names it could have sent
 
 // Changes a field into a tag nobody knows, and wipes it. In place, so that a large body behind it
 // is not moved.
@@ -37,21 +35,6 @@ std::string anonymous(const wire::Submit& submit, std::string_view bytes) {
     wipe(frame, bytes.data(), field);
   }
   return frame;
-}
-
-std::string quoted(std::string_view name) {
-  return "'" + std::string(name.substr(0, kMaxShownBytes)) + "'";
-}
-
-std::string listed(const std::vector<std::string_view>& names) {
-  std::string list;
-  for (const std::string_view name : names) {
-    if (list.size() + name.size() > kMaxListedBytes) {
-      return list + ", ...";
-    }
-    list += (list.empty() ? "" : ", ") + std::string(name);
-  }
-  return list.empty() ? "none" : list;
 }
 
 limit::Secret draw_secret() {
@@ -102,7 +85,7 @@ limit::Hash128 Intake::hash_of(std::string_view who) const {
   return who.empty() ? limit::Hash128{} : limit::siphash13_128(secret_, who);
 }
 
-void Intake::submit(CallerSession& caller, uint64_t id, const wire::Submit& submit,
+void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
                     std::string_view bytes) {
   Order order;
   order.lane = route(caller, id, submit);
@@ -156,7 +139,7 @@ void Intake::submit(CallerSession& caller, uint64_t id, const wire::Submit& subm
   order.durable ? look_up(job, std::move(order)) : check(job, std::move(order));
 }
 
-Scheduler::Lane* Intake::route(CallerSession& caller, uint64_t id, const wire::Submit& submit) {
+Scheduler::Lane* Intake::route(Caller& caller, uint64_t id, const wire::Submit& submit) {
   const std::string_view name = submit.queue.empty() ? "default" : submit.queue;
   Scheduler::Queue* const queue = dispatcher_.scheduler().find_queue(name);
   if (queue == nullptr) {
@@ -198,8 +181,7 @@ Scheduler::Lane* Intake::route(CallerSession& caller, uint64_t id, const wire::S
 }
 
 // What the headers ask for; false when that was refused.
-bool Intake::read(CallerSession& caller, uint64_t id, const wire::Submit& submit,
-                  JobOptions& options) {
+bool Intake::read(Caller& caller, uint64_t id, const wire::Submit& submit, JobOptions& options) {
   std::optional<BadOption> bad = read_options(submit, dispatcher_.wall_ms(), options);
   if (!bad && !options.callback.empty()) {
     const Status good = check_callback ? check_callback(options.callback)
@@ -271,7 +253,7 @@ void Intake::describe(const wire::Submit& submit, const JobOptions& options, Job
 }
 
 // True: the request has been seen to, by a job that is there.
-bool Intake::join(CallerSession& caller, uint64_t id, const wire::Submit& submit,
+bool Intake::join(Caller& caller, uint64_t id, const wire::Submit& submit,
                   const JobOptions& options, const Order& order) {
   Job* const job =
       order.record.digest == limit::Hash128{} ? nullptr : dispatcher_.find_key(order.record.key);
@@ -307,12 +289,12 @@ bool Intake::join(CallerSession& caller, uint64_t id, const wire::Submit& submit
   waiter.jobs_path = submit.jobs_path.empty() ? "/jobs" : submit.jobs_path;
   dispatcher_.audience().join(waiter, *job);
   if (waiter.kind == Waiter::Kind::kAnswer) {
-    dispatcher_.say_accepted(waiter, *job);
+    dispatcher_.replies().accepted(waiter, *job);
     if (job->answer_began) {
       dispatcher_.audience().replay(waiter, *job);
     }
   } else if (async && job->promise == Job::Promise::kMade) {
-    dispatcher_.say_promised(waiter, *job);
+    dispatcher_.replies().promised(waiter, *job);
   }
   return true;
 }
@@ -480,7 +462,7 @@ void Intake::replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& 
       dispatcher_.audience().leave(waiter);
     } else {
       wire::append(waiter.caller->out(), waiter.id, wire::Accepted{.job_id = earlier.id.view()});
-      dispatcher_.answer_from_store(waiter, earlier, kDuplicateHeader);
+      dispatcher_.replies().stored_result(waiter, earlier, kDuplicateHeader);
     }
   }
   dispatcher_.forget(job);
@@ -508,16 +490,16 @@ void Intake::start(Job& job, Order&& order) {
     job.more->keep = std::make_unique<JobRecord>(std::move(order.record));
   }
   for (Waiter* waiter = job.waiters(); waiter != nullptr; waiter = waiter->next) {
-    dispatcher_.say_accepted(*waiter, job, job.worker() != nullptr);
+    dispatcher_.replies().accepted(*waiter, job, job.worker() != nullptr);
   }
 }
 
-void Intake::refuse(CallerSession& caller, uint64_t id, const wire::Failed& failed) {
+void Intake::refuse(Caller& caller, uint64_t id, const wire::Failed& failed) {
   dispatcher_.note_refused();
   wire::append(caller.out(), id, failed);
 }
 
-void Intake::refuse_crowded(CallerSession& caller, uint64_t id) {
+void Intake::refuse_crowded(Caller& caller, uint64_t id) {
   refuse(caller, id,
          failed_busy("Too many jobs are in flight on this connection; at most 1024 are.", 1));
 }
@@ -528,14 +510,14 @@ bool Intake::has_room_for(uint64_t bytes) const {
          static_cast<uint64_t>(dispatcher_.limits().max_held_bytes);
 }
 
-void Intake::refuse_for_memory(CallerSession& caller, uint64_t id) {
+void Intake::refuse_for_memory(Caller& caller, uint64_t id) {
   constexpr int64_t kRetrySeconds = 2;
   refuse(caller, id,
          failed_busy("As many requests are held as there is memory for." + try_again(kRetrySeconds),
                      kRetrySeconds));
 }
 
-void Intake::refuse_oversized(CallerSession& caller, uint64_t id, uint64_t bytes) {
+void Intake::refuse_oversized(Caller& caller, uint64_t id, uint64_t bytes) {
   const std::string message = "The body has " + std::to_string(bytes) + " bytes; at most " +
                               std::to_string(dispatcher_.limits().max_body_bytes) + " are taken.";
   refuse(caller, id, {.status = 413, .code = "too_large", .message = message});

@@ -31,15 +31,14 @@ class Intake {
   std::function<Status(std::string_view url)> check_callback;
 
   // `bytes` is the whole SUBMIT frame that `submit` points into.
-  void submit(CallerSession& caller, uint64_t id, const wire::Submit& submit,
-              std::string_view bytes);
-  void refuse_crowded(CallerSession& caller, uint64_t id);
+  void submit(Caller& caller, uint64_t id, const wire::Submit& submit, std::string_view bytes);
+  void refuse_crowded(Caller& caller, uint64_t id);
   // 413: the body, or the frame about it, has `bytes` bytes.
-  void refuse_oversized(CallerSession& caller, uint64_t id, uint64_t bytes);
+  void refuse_oversized(Caller& caller, uint64_t id, uint64_t bytes);
 
   // A frame of `bytes` bytes may be held beside what is held, and what is on its way.
   bool has_room_for(uint64_t bytes) const;
-  void refuse_for_memory(CallerSession& caller, uint64_t id);
+  void refuse_for_memory(Caller& caller, uint64_t id);
 
   // Of an owner, or of whose share it is. {}: nobody. Nobody's job is seen by whoever knows its id,
   // and in no list.
@@ -60,12 +59,12 @@ class Intake {
   };
 
   // Answers what penstockd answers itself, or refuses; nullptr then. Else the job's lane.
-  Scheduler::Lane* route(CallerSession& caller, uint64_t id, const wire::Submit& submit);
-  bool read(CallerSession& caller, uint64_t id, const wire::Submit& submit, JobOptions& options);
+  Scheduler::Lane* route(Caller& caller, uint64_t id, const wire::Submit& submit);
+  bool read(Caller& caller, uint64_t id, const wire::Submit& submit, JobOptions& options);
   void hash_key(const wire::Submit& submit, const JobOptions& options, Order& order) const;
   static void describe(const wire::Submit& submit, const JobOptions& options, JobRecord& record);
-  bool join(CallerSession& caller, uint64_t id, const wire::Submit& submit,
-            const JobOptions& options, const Order& order);
+  bool join(Caller& caller, uint64_t id, const wire::Submit& submit, const JobOptions& options,
+            const Order& order);
   void look_up(Job& job, Order order);
   void found(const JobId& id, Order order, std::optional<JobRecord> earlier);
   void check(Job& job, Order order);
@@ -79,7 +78,7 @@ class Intake {
   };
   std::optional<Refusal> busy(const Order& order, size_t bytes);
   int64_t spread(const Order& order, int64_t wait_ns);
-  void refuse(CallerSession& caller, uint64_t id, const wire::Failed& failed);
+  void refuse(Caller& caller, uint64_t id, const wire::Failed& failed);
   void refuse_all(Job& job, const wire::Failed& failed);
 
   Dispatcher& dispatcher_;

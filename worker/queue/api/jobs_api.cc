@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "shared/http/query.h"
-#include "worker/queue/api/caller_session.h"
+#include "worker/queue/jobs/caller.h"
 #include "worker/queue/text/json.h"
 #include "worker/queue/text/reply.h"
 #include "worker/queue/text/seconds.h"
@@ -59,14 +59,7 @@ std::optional<uint32_t> parse_limit(std::string_view text) {
 
 }  // namespace
 
-void JobsApi::ask(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
-  if (caller.is_tool() && operator_asks) {
-    return operator_asks(caller, id, ask);
-  }
-  about_jobs(caller, id, ask);
-}
-
-void JobsApi::about_jobs(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
+void JobsApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
   const bool get = ask.method == "GET" || ask.method == "HEAD";
   if (ask.path.empty() || ask.path == "/") {
     if (get) {
@@ -100,7 +93,7 @@ bool JobsApi::refuse_while_behind(Waiter& waiter) {
 
 // ---- lists ----
 
-void JobsApi::list(CallerSession& caller, uint64_t id, const wire::Ask& ask, bool dead) {
+void JobsApi::list(Caller& caller, uint64_t id, const wire::Ask& ask, bool dead) {
   const auto refuse = [&](std::string_view message, std::string_view param) {
     wire::append(caller.out(), id, invalid(message, param));
   };
@@ -253,7 +246,7 @@ JobView JobsApi::view(const Job& job, std::string_view jobs_path, bool all,
 
 // ---- one ----
 
-void JobsApi::about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
+void JobsApi::about_one(Caller& caller, uint64_t id, const wire::Ask& ask) {
   Waiter& waiter = dispatcher_.audience().add(caller, id, Waiter::Kind::kQuestion);
   waiter.jobs_path = ask.jobs_path.empty() ? "/jobs" : ask.jobs_path;
   const bool behind = ask.path.front() == '/';  // else it is of another name that begins alike
@@ -376,7 +369,7 @@ void JobsApi::answer_ended(Waiter& waiter, const Question& question, const JobRe
                          .code = record.end.error_code,
                          .message = record.end.error});
   }
-  dispatcher_.answer_from_store(waiter, record, {});
+  dispatcher_.replies().stored_result(waiter, record, {});
 }
 
 }  // namespace penstock::queue

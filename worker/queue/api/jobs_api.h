@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -26,15 +25,9 @@ class JobsApi {
   JobsApi(const JobsApi&) = delete;
   JobsApi& operator=(const JobsApi&) = delete;
 
-  // What a tool asks; without it, tools ask as callers do.
-  std::function<void(CallerSession& caller, uint64_t id, const wire::Ask& ask)> operator_asks;
-
-  void ask(CallerSession& caller, uint64_t id, const wire::Ask& ask);
   // Whoever asks: a tool is shown everybody's, and whose they are.
-  void about_jobs(CallerSession& caller, uint64_t id, const wire::Ask& ask);
-  void list_dead(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
-    list(caller, id, ask, true);
-  }
+  void ask(Caller& caller, uint64_t id, const wire::Ask& ask);
+  void list_dead(Caller& caller, uint64_t id, const wire::Ask& ask) { list(caller, id, ask, true); }
   // The job as it is now, for a tool. Valid while `record` is, and nothing happens.
   JobView operator_view(const JobRecord& record) const {
     return view(record, record.jobs_path, true);
@@ -63,11 +56,11 @@ class JobsApi {
     bool all = false;  // a tool's
   };
 
-  void list(CallerSession& caller, uint64_t id, const wire::Ask& ask, bool dead);
+  void list(Caller& caller, uint64_t id, const wire::Ask& ask, bool dead);
   void list_more(Waiter& waiter, Listing listing);
   void listed(Waiter& waiter, Listing listing, JobPage page);
   void add_live(const Listing& listing, JobPage& page) const;
-  void about_one(CallerSession& caller, uint64_t id, const wire::Ask& ask);
+  void about_one(Caller& caller, uint64_t id, const wire::Ask& ask);
   void answer(Waiter& waiter, Job& job, const Question& question, const JobRecord* record);
   void answer_ended(Waiter& waiter, const Question& question, const JobRecord& record);
   void say_job(Waiter& waiter, const JobView& view, uint64_t status, bool poll);

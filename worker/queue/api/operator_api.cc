@@ -2,22 +2,21 @@
 
 #include <algorithm>
 #include <charconv>
-#include <ranges>
+#include <functional>
 
 #include "shared/base/utf8.h"
 #include "shared/http/query.h"
-#include "worker/queue/api/caller_session.h"
+#include "worker/queue/jobs/caller.h"
 #include "worker/queue/text/base64.h"
 #include "worker/queue/text/json.h"
 #include "worker/queue/text/log.h"
+#include "worker/queue/text/names.h"
 #include "worker/queue/text/reply.h"
 
 namespace penstock::queue {
 namespace {
 
 constexpr size_t kMaxSegments = 4;
-constexpr size_t kMaxShownBytes = 100;  // of a name that was asked for
-constexpr size_t kMaxListedBytes = 600;
 
 // "/dead/ID/requeue" in parts; none when it is no such path.
 std::vector<std::string_view> parts_of(std::string_view path) {
@@ -30,23 +29,7 @@ std::vector<std::string_view> parts_of(std::string_view path) {
   return path.empty() ? parts : std::vector<std::string_view>();
 }
 
-std::string quoted(std::string_view name) {
-  return "'" + std::string(name.substr(0, kMaxShownBytes)) + "'";
-}
-
-template <typename Range, typename NameOf>
-std::string listed(Range&& range, NameOf&& name_of) {
-  std::string list;
-  for (const auto& each : range) {
-    if (list.size() > kMaxListedBytes) {
-      return list + ", ...";
-    }
-    list += (list.empty() ? "" : ", ") + std::string(name_of(each));
-  }
-  return list.empty() ? "none" : list;
-}
-
-void refuse(CallerSession& caller, uint64_t id, uint64_t status, const std::string& message,
+void refuse(Caller& caller, uint64_t id, uint64_t status, const std::string& message,
             std::string_view param = {}, std::string_view headers = {}) {
   const char* const code = status == 404   ? "not_found"
                            : status == 405 ? "method_not_allowed"
@@ -57,7 +40,7 @@ void refuse(CallerSession& caller, uint64_t id, uint64_t status, const std::stri
           .status = status, .code = code, .message = message, .param = param, .headers = headers});
 }
 
-void answer(CallerSession& caller, uint64_t id, const std::string& json) {
+void answer(Caller& caller, uint64_t id, const std::string& json) {
   append_reply(caller.out(), id,
                {.status = 200, .content_type = kJson, .headers = "Cache-Control: no-store\n"},
                json);
@@ -87,7 +70,7 @@ std::string request_json(std::string_view frame) {
 
 }  // namespace
 
-void OperatorApi::ask(CallerSession& caller, uint64_t id, const wire::Ask& ask) {
+void OperatorApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
   const Path path = parts_of(ask.path);
   const std::string_view about = path.empty() ? "" : path.front();
   if (ask.method != "GET") {
@@ -98,7 +81,7 @@ void OperatorApi::ask(CallerSession& caller, uint64_t id, const wire::Ask& ask) 
   if (about == "jobs") {
     wire::Ask stripped = ask;
     stripped.path.remove_prefix(sizeof("/jobs") - 1);
-    return jobs_api_.about_jobs(caller, id, stripped);
+    return jobs_api_.ask(caller, id, stripped);
   }
   if (about == "dead" && path.size() <= 3) {
     return about_dead({caller, id}, path, ask);
@@ -239,9 +222,10 @@ void OperatorApi::about_queue(Asker asker, const Path& path) {
   if (queue == nullptr) {
     return refuse(asker.caller, asker.id, 404,
                   "There is no queue " + quoted(path[1]) + ". Queues: " +
-                      listed(dispatcher_.scheduler().queues() |
-                                 std::views::filter([](const auto& each) { return !each.retired; }),
-                             [](const auto& each) { return each.settings.name; }) +
+                      listed(dispatcher_.scheduler().queues(),
+                             [](const Scheduler::Queue& each) {
+                               return each.retired ? std::string_view() : each.settings.name;
+                             }) +
                       ".");
   }
   if (path[2] != "pause" && path[2] != "resume") {
@@ -279,8 +263,7 @@ void OperatorApi::about_workers(Asker asker, const Path& path, const wire::Ask& 
   if (worker == nullptr) {
     return refuse(asker.caller, asker.id, 404,
                   "There is no worker " + quoted(path[1]) + ". Workers: " +
-                      listed(supervisor_.configured(), [](const auto& each) { return each.name; }) +
-                      ".");
+                      listed(supervisor_.configured(), std::mem_fn(&WorkerConfig::name)) + ".");
   }
   const std::string_view what = path.size() == 3 ? path[2] : "";
   if (what == "scale") {

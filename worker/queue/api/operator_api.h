@@ -50,12 +50,12 @@ class OperatorApi {
               StandingOrders& orders)
       : dispatcher_(dispatcher), jobs_api_(jobs_api), supervisor_(supervisor), orders_(orders) {}
 
-  void ask(CallerSession& caller, uint64_t id, const wire::Ask& ask);
+  void ask(Caller& caller, uint64_t id, const wire::Ask& ask);
 
  private:
   // Somebody's question, before it waits for anything.
   struct Asker {
-    CallerSession& caller;
+    Caller& caller;
     uint64_t id;
   };
   using Path = std::vector<std::string_view>;

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "shared/base/utf8.h"
-#include "worker/queue/api/caller_session.h"
+#include "worker/queue/jobs/caller.h"
 #include "worker/queue/text/reply.h"
 
 namespace penstock::queue {
@@ -19,7 +19,7 @@ static_assert(6 * kMostText + 1024 <= wire::kMaxChunkBytes);
 
 }  // namespace
 
-Waiter& Audience::add(CallerSession& caller, uint64_t id, Kind kind) {
+Waiter& Audience::add(Caller& caller, uint64_t id, Kind kind) {
   Waiter& waiter = waiters_.emplace_back();
   waiter.self = std::prev(waiters_.end());
   waiter.caller = &caller;

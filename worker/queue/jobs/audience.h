@@ -34,7 +34,7 @@ class Audience {
   Audience& operator=(const Audience&) = delete;
 
   // Somebody asked under this id. Goes by leave().
-  Waiter& add(CallerSession& caller, uint64_t id, Waiter::Kind kind);
+  Waiter& add(Caller& caller, uint64_t id, Waiter::Kind kind);
   void join(Waiter& waiter, Job& job);
   // It is told by `wait_ends_ns`.
   void set_wait(Waiter& waiter);

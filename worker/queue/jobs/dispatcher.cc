@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "shared/base/units.h"
-#include "worker/queue/api/caller_session.h"
+#include "worker/queue/jobs/caller.h"
 #include "worker/queue/text/log.h"
 #include "worker/queue/text/reply.h"
 #include "worker/queue/text/seconds.h"
@@ -13,12 +13,11 @@ namespace penstock::queue {
 using Promise = Job::Promise;
 using Outcome = Scheduler::Outcome;
 
-int64_t unix_ms_now() { return realtime_ns() / kNsPerMs; }
-
 Dispatcher::Dispatcher(Wires& wires, int64_t (*wall_clock)())
     : wires_(wires),
-      wall_ms_(wall_clock),
+      time_(wall_clock),
       audience_(wires, scheduler_, wall_clock),
+      replies_(wires, scheduler_, audience_),
       checks_(wires),
       edges_([this](const auto& hold) {
         jobs_.each([&](const Job& job) {
@@ -32,7 +31,8 @@ Dispatcher::Dispatcher(Wires& wires, int64_t (*wall_clock)())
 void Dispatcher::use(Store& store) {
   store_ = &store;
   store.on_lost_result = [this](const JobId& id, const std::string& why) { lost_result(id, why); };
-  began_ms_ = clock_ms_ = seen_clock_ms_ = clock_ms();
+  replies_.use(store);
+  time_.start(wires_.now_ns());
   if (const auto last = store.last_id()) {
     ids_.start_after(*last);
   }
@@ -94,7 +94,7 @@ void Dispatcher::fail_unserved() {
 
 Job& Dispatcher::let_in(Waiter& waiter, const limit::Hash128& owner, std::string frame) {
   auto fresh = std::make_unique<Job>();
-  fresh->created_ms = wall_ms_();
+  fresh->created_ms = time_.ms();
   fresh->id = ids_.make(fresh->created_ms);
   fresh->owner = owner.lo;
   Job& job = jobs_.add(std::move(fresh));
@@ -163,7 +163,7 @@ void Dispatcher::promised(const JobId& id, Store::Promise outcome) {
   for (Waiter* waiter = job->waiters(); waiter != nullptr;) {
     Waiter* const next = waiter->next;
     if (waiter->kind == Waiter::Kind::kPromise) {
-      say_promised(*waiter, *job);
+      replies_.promised(*waiter, *job);
     }
     waiter = next;
   }
@@ -241,7 +241,7 @@ void Dispatcher::restore(JobRecord&& record) {
     edges_.hold(job.edge_number(), job.more->receipt);
   }
   const int64_t now_ns = wires_.now_ns();
-  const int64_t now_ms = wall_ms_();
+  const int64_t now_ms = time_.ms();
   // If the clock was set back since, nobody knows how long it has been here: its time begins anew.
   // So it does where the time of day is not to be believed (clock_doubt.h).
   const bool set_back = clock_doubted || record.created_ms > now_ms;
@@ -297,81 +297,25 @@ void Dispatcher::trim(Job& job) {
   }
 }
 
-// ---- what is said ----
-
-std::string Dispatcher::jobs_url(const Waiter& waiter, const Job& job) const {
-  return waiter.jobs_path + "/" + std::string(job.id.view());
-}
-
-// A job that starts at once will soon be answered; its ACCEPTED leaves with the answer if that is
-// quick. Its caller has nothing to do with it before, and is spared a wake-up.
-void Dispatcher::say_accepted(Waiter& waiter, const Job& job, bool at_leisure) {
-  std::string& out = at_leisure ? waiter.caller->out_held() : waiter.caller->out();
-  const bool known = job.home() != nullptr && !job.ending;
-  const bool told = known && !job.home()->queue->paused;
-  const int64_t wait_ns = told ? scheduler_.predicted_wait_ns(job, wires_.now_ns()) : 0;
-  wire::append(out, waiter.id,
-               wire::Accepted{
-                   .job_id = job.id.view(),
-                   .position = known ? scheduler_.position(job) : 0,
-                   .eta_ms = static_cast<uint64_t>(wait_ns / kNsPerMs),
-                   .promised = waiter.holds_promise() && job.promise == Promise::kMade ? 1U : 0U});
-}
-
-// With `wait=`, only once that is over.
-void Dispatcher::say_promised(Waiter& waiter, const Job& job) {
-  if (waiter.wait_ns == Waiter::kToTheEnd) {
-    return;
-  }
-  if (waiter.wait_ns > 0) {
-    waiter.wait_ends_ns = wires_.now_ns() + std::exchange(waiter.wait_ns, 0);
-    say_accepted(waiter, job);
-    return audience_.set_wait(waiter);
-  }
-  say_promised(waiter, job, audience_.view(job, waiter.jobs_path));
-}
-
-void Dispatcher::say_promised(Waiter& waiter, const Job& job, const JobView& view) {
-  say_accepted(waiter, job);
-  const std::string headers = "Location: " + jobs_url(waiter, job) +
-                              "\nPreference-Applied: respond-async\nRetry-After: " +
-                              std::to_string(poll_after_s(view.eta_seconds.value_or(0))) + "\n" +
-                              std::string(waiter.duplicate ? kDuplicateHeader : "");
-  append_reply(waiter.caller->out(), waiter.id,
-               {.status = 202,
-                .content_type = kJson,
-                .headers = headers,
-                .promised = waiter.holds_promise() ? 1U : 0U,
-                .duplicate = waiter.duplicate ? 1U : 0U},
-               render(view));
-  audience_.leave(waiter);
-}
-
 // ---- time ----
 
-// The time of day was stepped: what is due at a date is due earlier, or later.
+// What is due at a date is due earlier, or later.
 void Dispatcher::follow_clock() {
-  const int64_t now_ms = clock_ms();
-  const int64_t jump_ms = now_ms - std::exchange(seen_clock_ms_, now_ms);
-  const int64_t step_ms = now_ms - clock_ms_;
-  if (std::abs(step_ms) < kStepMs || store_ == nullptr) {
+  if (store_ == nullptr) {
     return;
   }
-  clock_ms_ = now_ms;
-  if (std::abs(jump_ms) >= kStepMs) {  // else it was slewed, little by little
-    log(Level::kWarn, "the clock was stepped by " + std::to_string(step_ms) + " ms");
+  const TimeOfDay::Step step = time_.take_step(wires_.now_ns());
+  if (step.ms == 0) {
+    return;
+  }
+  if (step.at_once) {
+    log(Level::kWarn, "the clock was stepped by " + std::to_string(step.ms) + " ms");
   }
   jobs_.each([&](Job& job) {
     if (job.by_date && job.state() == Scheduler::Ticket::State::kScheduled) {
-      scheduler_.reschedule(job, std::max(wires_.now_ns(), job.arrived_ns() - step_ms * kNsPerMs));
+      scheduler_.reschedule(job, std::max(wires_.now_ns(), job.arrived_ns() - step.ms * kNsPerMs));
     }
   });
-}
-
-// The time of day has gone on, and elapsed time has not: that is no step.
-void Dispatcher::note_stall(int64_t ns) {
-  seen_clock_ms_ += ns / kNsPerMs;
-  began_ms_ += ns / kNsPerMs;
 }
 
 void Dispatcher::advance_to(int64_t now_ns) {
@@ -403,7 +347,7 @@ void Dispatcher::advance_to(int64_t now_ns) {
     release(*waiter);
   }
   for (Waiter* waiter : over_) {
-    say_promised(*waiter, *waiter->job);
+    replies_.promised(*waiter, *waiter->job);
   }
 }
 

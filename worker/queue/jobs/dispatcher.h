@@ -31,31 +31,29 @@
 #include "shared/limit/siphash.h"
 #include "shared/wire/messages.h"
 #include "shared/wire/status_page.h"
+#include "worker/queue/clock/time_of_day.h"
 #include "worker/queue/config/config.h"
 #include "worker/queue/jobs/audience.h"
 #include "worker/queue/jobs/checks.h"
 #include "worker/queue/jobs/job.h"
 #include "worker/queue/jobs/job_table.h"
+#include "worker/queue/jobs/metrics.h"
+#include "worker/queue/jobs/promise_replies.h"
+#include "worker/queue/jobs/ready_workers.h"
 #include "worker/queue/jobs/roster.h"
 #include "worker/queue/jobs/suspects.h"
 #include "worker/queue/jobs/worker_session.h"
 #include "worker/queue/link/connection.h"
 #include "worker/queue/link/edge_lines.h"
 #include "worker/queue/order/scheduler.h"
-#include "worker/queue/publish/metrics.h"
 #include "worker/queue/store/store.h"
 
 namespace penstock::queue {
 
-int64_t unix_ms_now();
-
-class Dispatcher {
+class Dispatcher final : public WorkerEvents {
  public:
   // Bodies of promised jobs are kept in memory, beside the disk, up to this much together.
   static constexpr int64_t kWarmBytes = int64_t{512} << 10;
-
-  // A time of day that leaves the clock by more than this was stepped.
-  static constexpr int64_t kStepMs = 100;
 
   // While the disk fails, a promised job that could start is looked at again so often.
   static constexpr int64_t kPostponeNs = 2 * kNsPerSec;
@@ -66,7 +64,7 @@ class Dispatcher {
 
   // Reads its clock from `wires`, which must outlive it; `wall_clock` tells the time of day in ms,
   // and may be stepped: dates are by it as it is, all else goes on by elapsed time.
-  explicit Dispatcher(Wires& wires, int64_t (*wall_clock)() = unix_ms_now);
+  explicit Dispatcher(Wires& wires, int64_t (*wall_clock)() = TimeOfDay::unix_ms);
   Dispatcher(const Dispatcher&) = delete;
   Dispatcher& operator=(const Dispatcher&) = delete;
 
@@ -123,15 +121,20 @@ class Dispatcher {
                    bool ordered = false);
   void worker_leaving(WorkerSession& worker);
   // Gives jobs to the workers on a device as long as they have credit, in turn (turns.h).
-  void fill(const Claims& device);
+  void fill(const Claims& device) override;
   void fill_all();
-  void recount();  // what some worker can hold has changed
-  // `frame` is the whole frame as it came.
-  void begin_answer(Job& job, const wire::Head& head, std::string_view frame);
-  void append_answer(Job& job, std::string_view bytes, std::string_view frame);
-  void note_progress(Job& job, const wire::Progress& progress, std::string_view frame);
-  void complete(Job& job, const wire::Done& done, std::string_view frame);
-  void fail(Job& job, const wire::Failed& failed);  // may be tried again
+  void recount() override;
+  void on_head(Job& job, const wire::Head& head, std::string_view frame) override;
+  void on_chunk(Job& job, std::string_view bytes, std::string_view frame) override;
+  void on_progress(Job& job, const wire::Progress& progress, std::string_view frame) override;
+  void on_done(Job& job, const wire::Done& done, std::string_view frame) override;
+  void on_failed(Job& job, const wire::Failed& failed) override;
+  bool on_checked(uint64_t number, const wire::Checked& checked) override {
+    return checks_.answered(number, checked);
+  }
+  wire::ServingMetrics& serving(const Scheduler::Lane& lane) override {
+    return metrics_.serving(lane.queue->settings.name, lane.model);
+  }
   // Asks the job's worker for more of its answer, if enough was taken of what came, and somebody
   // reads on. Told again when a reader has caught up.
   void widen(Job& job);
@@ -139,7 +142,7 @@ class Dispatcher {
   // Deadlines, back-offs and signs of life.
   void advance_to(int64_t now_ns);
   // So much elapsed while nothing of ours ran, and is not in the time that is pushed in.
-  void note_stall(int64_t ns);
+  void note_stall(int64_t ns) { time_.note_stall(ns); }
   int64_t next_event() const;
 
   // A paused queue takes jobs in, and gives none out.
@@ -158,6 +161,7 @@ class Dispatcher {
   Scheduler& scheduler() { return scheduler_; }
   Roster& roster() { return roster_; }
   Audience& audience() { return audience_; }
+  PromiseReplies& replies() { return replies_; }
   Checks& checks() { return checks_; }
   EdgeLines& edges() { return edges_; }
   Wires& wires() { return wires_; }
@@ -168,9 +172,8 @@ class Dispatcher {
   void note_refused() { ++refused_; }
   void count(const Scheduler::Queue& queue, Metrics::Event event);
   int64_t held_bytes() const { return held_bytes_; }
-  int64_t wall_ms() const { return wall_ms_(); }
-  // The time of day, had it not been stepped since use(): what is kept for some time is by it.
-  int64_t keeping_ms() const { return began_ms_ + wires_.now_ns() / kNsPerMs; }
+  int64_t wall_ms() const { return time_.ms(); }
+  int64_t keeping_ms() const { return time_.keeping_ms(wires_.now_ns()); }
 
   // Somebody who was refused was told to come back then; until the latest such time.
   void note_return(const Scheduler::Queue& queue, int64_t at_ns) {
@@ -194,28 +197,15 @@ class Dispatcher {
   // For a job of this lane that came now.
   Availability availability(const Scheduler::Lane& lane) const;
 
-  // 202, with the job as body; the waiter is done.
-  void say_promised(Waiter& waiter, const Job& job);
-  void say_accepted(Waiter& waiter, const Job& job, bool at_leisure = false);
-
-  // The result of a job that has completed, from where it is kept; the waiter is done then.
-  void answer_from_store(Waiter& waiter, const JobRecord& record, std::string_view headers);
-
  private:
   void offer(const Scheduler::Lane& lane);
-  WorkerSession* next_worker(const Claims& device);
   void give(WorkerSession& worker, Job& job);
   void note_end(const Job& job, AdaptiveSlots::End end, double work = 0) const;
-  using ByDevice = std::map<const Budget*, std::map<const Scheduler::Lane*, uint32_t>>;
-  template <typename Count>
-  ByDevice by_device(Count&& count) const;
   void deliver(Job& job);
   void fetched(const JobId& id, uint64_t number, Result<std::string> frame);
-  int64_t clock_ms() const { return wall_ms_() - wires_.now_ns() / kNsPerMs; }
   void follow_clock();
   void revoke(Job& job);
   bool give_suspect(const Claims& device);
-  bool takes_any(const WorkerSession& worker) const;
   bool start_over(Job& job, std::string_view why);
   void take_back(Job& job, std::string_view why);
   void crashed(WorkerSession& worker, std::vector<Job*>& jobs, std::string_view why);
@@ -225,7 +215,6 @@ class Dispatcher {
   void expire(Job& job);
   void note_queue(const QueueConfig& queue);
   void fail_unserved();
-  void count_slots();
   void hold(Job& job, std::string frame);
   void let_go(Job& job);
   void trim(Job& job);
@@ -243,26 +232,18 @@ class Dispatcher {
   void end_with(Job& job, JobStatus status, const wire::Failed& failed, bool dead = false);
   void conclude(Job& job, JobEnd end, Scheduler::Outcome outcome);
   void ended(Job& job, const JobEnd& end);
-  void say_promised(Waiter& waiter, const Job& job, const JobView& view);
-  void answer_promise(Waiter& waiter, Job& job, const JobEnd& end);
-  void answer_with_result(Waiter& waiter, const JobRecord& record, std::string_view body,
-                          std::string_view headers);
   void let_edge_settle(Job& job, const JobEnd& end);
   void erase(Job& job);
-  bool serves(const WorkerSession& worker, const Scheduler::Lane& lane) const;
   void count(const Job& job, Metrics::Event event) { count(*job.home()->queue, event); }
   void note_started(const Job& job);
-  std::string jobs_url(const Waiter& waiter, const Job& job) const;
 
   Wires& wires_;
-  int64_t (*wall_ms_)();
-  int64_t began_ms_ = 0;       // clock_ms(), when the store came
-  int64_t clock_ms_ = 0;       // that dates are reckoned by
-  int64_t seen_clock_ms_ = 0;  // when it was last looked at
+  TimeOfDay time_;
   Store* store_ = nullptr;
   Scheduler scheduler_;
   Roster roster_;
   Audience audience_;
+  PromiseReplies replies_;
   Checks checks_;
   EdgeLines edges_;
   LimitsConfig limits_;
@@ -279,9 +260,7 @@ class Dispatcher {
   Suspects suspects_;
   // The promised jobs of owners, by their sequences.
   std::map<std::pair<uint64_t, uint64_t>, Job*> live_;
-  std::vector<WorkerSession*> workers_;  // those that are ready
-  std::vector<WorkerSession*> bidders_;  // scratch of next_worker(), as is:
-  std::vector<Bid> bids_;
+  ReadyWorkers workers_;
   std::vector<Scheduler::Expired> expired_;  // scratch of advance_to()
   std::vector<Waiter*> over_;                // likewise
   std::vector<Waiter*> stuck_;               // likewise

@@ -1,7 +1,7 @@
 // Dispatcher: how jobs end, and who is told.
 #include <algorithm>
 
-#include "worker/queue/api/caller_session.h"
+#include "worker/queue/jobs/caller.h"
 #include "worker/queue/jobs/dispatcher.h"
 #include "worker/queue/text/log.h"
 #include "worker/queue/text/reply.h"
@@ -22,7 +22,7 @@ JobEnd Dispatcher::end_of(const Job& job, JobStatus status) const {
   JobEnd end;
   end.id = job.id;
   end.status = status;
-  end.finished_ms = wall_ms_();
+  end.finished_ms = time_.ms();
   end.attempts = job.attempts();
   if (job.state() == Scheduler::Ticket::State::kRunning) {
     end.started_ms = end.finished_ms - (wires_.now_ns() - job.started_ns()) / kNsPerMs;
@@ -106,14 +106,14 @@ void Dispatcher::ended(Job& job, const JobEnd& end) {
     view.jobs_path = waiter.jobs_path;
     if (on_disk && waiter.kind == Waiter::Kind::kPromise && waiter.wait_ns == 0 &&
         waiter.wait_ends_ns == INT64_MAX) {  // its promise has come together with the end
-      say_promised(waiter, job, view);
+      replies_.promised(waiter, job, view);
       continue;
     }
     if (waiter.kind == Waiter::Kind::kQuestion) {  // it asked for the end
       append_reply(waiter.caller->out(), waiter.id, {.status = 200, .content_type = kJson},
                    render(view));
     } else {
-      answer_promise(waiter, job, end);
+      replies_.ended(waiter, job, end);
     }
     audience_.leave(waiter);
   }
@@ -153,64 +153,6 @@ void Dispatcher::settled(uint64_t number) {
   if (edges_.settled(number) && store_ != nullptr) {
     store_->settled(number);
   }
-}
-
-// The job ended before its 202 was said, or within `wait=`.
-void Dispatcher::answer_promise(Waiter& waiter, Job& job, const JobEnd& end) {
-  std::string& out = waiter.caller->out();
-  say_accepted(waiter, job);  // it is known which job it was, also of one that failed
-  if (end.status != JobStatus::kCompleted) {
-    wire::append(
-        out, waiter.id,
-        wire::Failed{.status = end.http_status, .code = end.error_code, .message = end.error});
-    return;
-  }
-  JobRecord record;
-  record.id = job.id;
-  record.end = end;
-  record.result_bytes = job.more->answer.bytes;
-  record.result_in_file = job.more->answer.stored > 0;
-  answer_with_result(waiter, record, job.more->answer.tail,
-                     waiter.duplicate ? kDuplicateHeader : std::string_view());
-}
-
-void Dispatcher::answer_with_result(Waiter& waiter, const JobRecord& record, std::string_view body,
-                                    std::string_view headers) {
-  std::string& out = waiter.caller->out();
-  const wire::Head head{.status = record.end.http_status,
-                        .content_type = record.end.content_type,
-                        .headers = headers,
-                        .promised = waiter.holds_promise() ? 1U : 0U,
-                        .duplicate = waiter.duplicate ? 1U : 0U};
-  if (record.result_in_file) {
-    append_file_reply(out, waiter.id, head, store_->result_path(record.id), record.result_bytes);
-  } else {
-    append_reply(out, waiter.id, head, body);
-  }
-}
-
-void Dispatcher::answer_from_store(Waiter& waiter, const JobRecord& record,
-                                   std::string_view headers) {
-  if (record.result_in_file) {
-    answer_with_result(waiter, record, {}, headers);
-    return audience_.leave(waiter);
-  }
-  Audience::ask(waiter);
-  store_->read_result(
-      record.id, [this, &waiter, record, headers = std::string(headers)](Result<std::string> body) {
-        if (!audience_.answered(waiter)) {
-          return;
-        }
-        if (body) {
-          answer_with_result(waiter, record, *body, headers);
-        } else {
-          wire::append(waiter.caller->out(), waiter.id,
-                       wire::Failed{.status = 404,
-                                    .code = "not_found",
-                                    .message = "The result is not there any more."});
-        }
-        audience_.leave(waiter);
-      });
 }
 
 void Dispatcher::erase(Job& job) {
@@ -351,9 +293,7 @@ void Dispatcher::expire(Job& job) {
 
 size_t Dispatcher::unfinished() const {
   size_t running = 0;
-  for (const WorkerSession* const worker : workers_) {
-    running += worker->running_promised();
-  }
+  workers_.each([&](const WorkerSession& worker) { running += worker.running_promised(); });
   return unpromised_ + ending_ + running;
 }
 
@@ -378,7 +318,7 @@ void Dispatcher::give_up() {
       Waiter& waiter = *job.waiters();
       if (waiter.kind == Waiter::Kind::kPromise && job.promise == Promise::kMade) {
         waiter.wait_ns = 0;
-        say_promised(waiter, job);
+        replies_.promised(waiter, job);
       } else {
         wire::append(waiter.caller->out(), waiter.id, stopping);
         audience_.leave(waiter);

@@ -17,13 +17,13 @@
 
 namespace penstock::queue {
 
-class CallerSession;
+class Caller;
 struct Job;
 
 struct Waiter : TimerHeap::Node {  // due: a sign of life, a change of place, or the end of `wait=`
   enum class Kind : uint8_t { kAnswer, kPromise, kEvents, kQuestion };
 
-  CallerSession* caller = nullptr;
+  Caller* caller = nullptr;
   uint64_t id = 0;  // on the caller's connection
   Kind kind = Kind::kAnswer;
   static constexpr int64_t kToTheEnd = INT64_MAX;

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "shared/base/utf8.h"
-#include "worker/queue/jobs/dispatcher.h"
 
 namespace penstock::queue {
 
@@ -81,7 +80,7 @@ const char* WorkerSession::on_hello(const wire::Frame& frame) {
   slots_ = static_cast<uint32_t>(hello.slots);
   checks_ = static_cast<wire::Checking>(hello.checks);
   chat_ = at_most(kMaxChat, hello.chat);
-  serving_ = &dispatcher_.metrics().serving(lane_.queue->settings.name, lane_.model);
+  serving_ = &events_.serving(lane_);
   return nullptr;
 }
 
@@ -114,10 +113,10 @@ const char* WorkerSession::on_take(const wire::Frame& frame) {
     ready_ = true;
     host_.on_worker_ready(*this);
   } else if (grew) {
-    dispatcher_.recount();
+    events_.recount();
   }
   tenant_.return_bytes(take.memory_bytes);
-  dispatcher_.fill(tenant_.claims());
+  events_.fill(tenant_.claims());
   return nullptr;
 }
 
@@ -157,9 +156,8 @@ const char* WorkerSession::on_checked(const wire::Frame& frame) {
   checked.code = at_most(kMaxNameBytes, checked.code);
   checked.message = at_most(kMaxReason, checked.message);
   checked.param = at_most(kMaxNameBytes, checked.param);
-  return dispatcher_.checks().answered(frame.header.id, checked)
-             ? nullptr
-             : "CHECKED for a number it was not given";
+  return events_.on_checked(frame.header.id, checked) ? nullptr
+                                                      : "CHECKED for a number it was not given";
 }
 
 const char* WorkerSession::on_answer(const wire::Frame& frame, std::string_view bytes) {
@@ -176,13 +174,13 @@ const char* WorkerSession::on_answer(const wire::Frame& frame, std::string_view 
       if (!job->answer_began) {
         return "CHUNK before HEAD";
       }
-      dispatcher_.append_answer(*job, frame.payload, bytes);
+      events_.on_chunk(*job, frame.payload, bytes);
       return nullptr;
     case FrameType::kProgress: {
       wire::Progress progress;
       const char* const error = wire::parse(frame.payload, progress);
       if (error == nullptr) {
-        dispatcher_.note_progress(*job, progress, bytes);
+        events_.on_progress(*job, progress, bytes);
       }
       return error;
     }
@@ -210,7 +208,7 @@ const char* WorkerSession::on_head(Given& given, const wire::Frame& frame, std::
     given.head_ns = wires().now_ns();
     serving_->first_token.observe(seconds(given.head_ns - job.arrived_ns()));
   }
-  dispatcher_.begin_answer(job, head, bytes);
+  events_.on_head(job, head, bytes);
   return nullptr;
 }
 
@@ -225,7 +223,7 @@ const char* WorkerSession::on_end(Given& given, const wire::Frame& frame, std::s
       return "DONE before HEAD";
     }
     note_done(given, done);
-    dispatcher_.complete(job, done, bytes);
+    events_.on_done(job, done, bytes);
     return nullptr;
   }
   wire::Failed failed;
@@ -241,7 +239,7 @@ const char* WorkerSession::on_end(Given& given, const wire::Frame& frame, std::s
   failed.code = at_most(kMaxNameBytes, failed.code);
   failed.message = at_most(kMaxReason, failed.message);
   failed.param = at_most(kMaxNameBytes, failed.param);
-  dispatcher_.fail(job, failed);
+  events_.on_failed(job, failed);
   return nullptr;
 }
 
@@ -316,7 +314,7 @@ void WorkerSession::drain() {
   if (!draining_) {
     draining_ = true;
     wire::append_empty(out(), FrameType::kDrain, 0);
-    dispatcher_.recount();
+    events_.recount();
   }
 }
 

@@ -21,8 +21,27 @@
 
 namespace penstock::queue {
 
-class Dispatcher;
 class WorkerSession;
+
+// What comes of a worker's frames. Outlives the sessions. `frame` is the whole frame as it came;
+// where a job is named, the worker has it.
+class WorkerEvents {
+ public:
+  virtual ~WorkerEvents() = default;
+  virtual void on_head(Job& job, const wire::Head& head, std::string_view frame) = 0;
+  virtual void on_chunk(Job& job, std::string_view bytes, std::string_view frame) = 0;
+  virtual void on_progress(Job& job, const wire::Progress& progress, std::string_view frame) = 0;
+  virtual void on_done(Job& job, const wire::Done& done, std::string_view frame) = 0;
+  virtual void on_failed(Job& job, const wire::Failed& failed) = 0;  // may be tried again
+  // False: no request was shown to it under this number.
+  virtual bool on_checked(uint64_t number, const wire::Checked& checked) = 0;
+  // Slots or memory of this device are free.
+  virtual void fill(const Claims& device) = 0;
+  // What some worker can hold has changed.
+  virtual void recount() = 0;
+  // The numbers of a lane's model, for as long as it is served.
+  virtual wire::ServingMetrics& serving(const Scheduler::Lane& lane) = 0;
+};
 
 // Who started the worker. Outlives the session.
 class WorkerHost {
@@ -44,10 +63,10 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
 
   // `name` is the process's (scaling.h); its jobs come from `lane`, and use the device as `tenant`,
   // which outlives this.
-  WorkerSession(Wires& wires, Fd fd, Dispatcher& dispatcher, WorkerHost& host, std::string name,
+  WorkerSession(Wires& wires, Fd fd, WorkerEvents& events, WorkerHost& host, std::string name,
                 Scheduler::Lane& lane, Tenant& tenant)
       : Connection(wires, std::move(fd)),
-        dispatcher_(dispatcher),
+        events_(events),
         host_(host),
         name_(std::move(name)),
         lane_(lane),
@@ -145,7 +164,7 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   void note_done(const Given& given, const wire::Done& done);
   Given* find(uint64_t number);
 
-  Dispatcher& dispatcher_;
+  WorkerEvents& events_;
   WorkerHost& host_;
   std::string name_;
   Scheduler::Lane& lane_;

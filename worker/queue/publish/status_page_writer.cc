@@ -1,11 +1,8 @@
 #include "worker/queue/publish/status_page_writer.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
 
 namespace penstock::queue {
@@ -13,44 +10,23 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
-Error failed(const std::string& what) { return Error{what + ": " + std::strerror(errno)}; }
-
 }  // namespace
 
 Result<StatusPageWriter> StatusPageWriter::create(const std::string& path, const Access& access) {
-  const std::string fresh = path + ".new";
-  ::unlink(fresh.c_str());
-  Fd fd(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!fd.valid()) {
-    return failed(fresh + " cannot be made");
+  auto page = std::make_unique<wire::StatusPage>();
+  page->pid.store(static_cast<uint64_t>(::getpid()), kRelaxed);
+  page->magic.store(wire::kStatusMagic, kRelaxed);
+  auto file = PublishedFile::create(path, access, bytes_of(*page));
+  if (!file) {
+    return file.error();
   }
-  StatusPageWriter writer(path, std::move(fd));
-  writer.page_->pid.store(static_cast<uint64_t>(::getpid()), kRelaxed);
-  writer.page_->magic.store(wire::kStatusMagic, kRelaxed);
-  writer.write(0);
-  // Readers need no right to write: who may connect may read.
-  const Access readers{(access.mode & 0444U) | 0200U, access.group};
-  if (Status granted = grant(fresh, readers); !granted) {
-    return granted.error();
-  }
-  if (::rename(fresh.c_str(), path.c_str()) != 0) {
-    return failed(path + " cannot be replaced");
-  }
-  return writer;
+  return StatusPageWriter(*std::move(file), std::move(page));
 }
 
-StatusPageWriter::~StatusPageWriter() {
-  if (fd_.valid()) {
-    ::unlink(path_.c_str());
-  }
-}
-
-// A page that could not be written grows stale, and is then not believed.
 void StatusPageWriter::write(int64_t now_ns) {
   written_ns_ = now_ns;
   changed_ = state_changed_ = false;
-  [[maybe_unused]] const ssize_t n =
-      ::pwrite(fd_.get(), static_cast<const void*>(page_.get()), sizeof *page_, 0);
+  file_.write(bytes_of(*page_));
 }
 
 void StatusPageWriter::heartbeat(int64_t now_ns, int64_t real_ns) {

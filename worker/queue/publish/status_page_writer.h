@@ -7,10 +7,10 @@
 #include <string>
 #include <string_view>
 
-#include "shared/base/fd.h"
 #include "shared/base/result.h"
 #include "shared/wire/status_page.h"
 #include "worker/queue/link/listener.h"
+#include "worker/queue/publish/published_file.h"
 
 namespace penstock::queue {
 
@@ -19,17 +19,11 @@ class StatusPageWriter {
   static constexpr int64_t kHeartbeatNs = 500'000'000;
   static constexpr int64_t kWriteNs = 1'000'000;  // numbers are written at most this often
 
-  // Makes the file under another name and renames it into place, so that no reader ever sees half
-  // a page, and readers of an older one keep theirs.
   static Result<StatusPageWriter> create(const std::string& path, const Access& access);
-  StatusPageWriter(StatusPageWriter&&) = default;
-  StatusPageWriter& operator=(StatusPageWriter&&) = delete;
-  ~StatusPageWriter();  // removes the file
 
   // `real_ns`: the time as readers see it.
   void heartbeat(int64_t now_ns, int64_t real_ns);
-  // Writes what has changed: a queue's state at once, numbers from time to time. Written, not
-  // mapped: a file that someone cuts short must not kill the writer.
+  // Writes what has changed: a queue's state at once, numbers from time to time.
   void flush(int64_t now_ns);
   int64_t next_event() const { return changed_ ? written_ns_ + kWriteNs : INT64_MAX; }
 
@@ -51,12 +45,12 @@ class StatusPageWriter {
 
  private:
   wire::QueueStatus* row_of(std::string_view queue);
-  StatusPageWriter(std::string path, Fd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
+  StatusPageWriter(PublishedFile file, std::unique_ptr<wire::StatusPage> page)
+      : file_(std::move(file)), page_(std::move(page)) {}
   void write(int64_t now_ns);
 
-  std::string path_;
-  Fd fd_;  // invalid: moved from
-  std::unique_ptr<wire::StatusPage> page_ = std::make_unique<wire::StatusPage>();
+  PublishedFile file_;
+  std::unique_ptr<wire::StatusPage> page_;
   bool changed_ = false;        // since it was written
   bool state_changed_ = false;  // of some queue
   std::bitset<wire::kMaxQueues> retired_;

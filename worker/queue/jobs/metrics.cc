@@ -1,4 +1,4 @@
-#include "worker/queue/publish/metrics.h"
+#include "worker/queue/jobs/metrics.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -96,35 +96,6 @@ void Metrics::started(wire::QueueMetrics& queue, int64_t priority, int64_t waite
     const double least = std::max(static_cast<double>(waited_ns), service_ns);
     queue.prediction_error.observe(std::abs(static_cast<double>(predicted_ns - waited_ns)) / least);
   }
-}
-
-Result<MetricsFile> MetricsFile::create(const std::string& path, const Access& access) {
-  const std::string fresh = path + ".new";
-  ::unlink(fresh.c_str());
-  Fd fd(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!fd.valid()) {
-    return Error{fresh + " cannot be made: " + std::strerror(errno)};
-  }
-  MetricsFile file(path, std::move(fd));
-  file.write({});
-  if (Status granted = grant(fresh, {(access.mode & 0444U) | 0200U, access.group}); !granted) {
-    return granted.error();
-  }
-  if (::rename(fresh.c_str(), path.c_str()) != 0) {
-    return Error{path + " cannot be replaced: " + std::strerror(errno)};
-  }
-  return file;
-}
-
-MetricsFile::~MetricsFile() {
-  if (fd_.valid()) {
-    ::unlink(path_.c_str());
-  }
-}
-
-void MetricsFile::write(const wire::MetricsPage& page) {
-  [[maybe_unused]] const ssize_t n =
-      ::pwrite(fd_.get(), static_cast<const void*>(&page), sizeof page, 0);
 }
 
 }  // namespace penstock::queue

@@ -1,16 +1,12 @@
-// Metrics: what penstockd counts, by queue, and the page where it is published.
+// Metrics: what penstockd counts, by queue and by model, on the page that is published.
 #pragma once
 
 #include <array>
 #include <bitset>
 #include <memory>
-#include <string>
 #include <string_view>
 
-#include "shared/base/fd.h"
-#include "shared/base/result.h"
 #include "shared/wire/metrics_page.h"
-#include "worker/queue/link/listener.h"
 
 namespace penstock::queue {
 
@@ -41,25 +37,6 @@ class Metrics {
   std::unique_ptr<wire::MetricsPage> page_ = std::make_unique<wire::MetricsPage>();
   std::bitset<wire::kMaxQueues> retired_;
   std::array<uint64_t, wire::kJobEvents> gone_{};  // of queues whose place another has
-};
-
-// Publishes the page beside the socket, whole, under its name.
-class MetricsFile {
- public:
-  static constexpr int64_t kWriteNs = 1'000'000'000;
-
-  static Result<MetricsFile> create(const std::string& path, const Access& access);
-  MetricsFile(MetricsFile&&) = default;
-  MetricsFile& operator=(MetricsFile&&) = delete;
-  ~MetricsFile();  // removes the file
-
-  void write(const wire::MetricsPage& page);
-
- private:
-  MetricsFile(std::string path, Fd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
-
-  std::string path_;
-  Fd fd_;  // invalid: moved from
 };
 
 }  // namespace penstock::queue

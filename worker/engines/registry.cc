@@ -1,4 +1,4 @@
-#include "worker/pool/engine_registry.h"
+#include "worker/engines/registry.h"
 
 #include <algorithm>
 #include <cstdio>

@@ -1,0 +1,189 @@
+// Dispatcher: what workers answer, and what becomes of an attempt that failed.
+#include <algorithm>
+
+#include "worker/queue/jobs/dispatcher.h"
+
+namespace penstock::queue {
+
+using Promise = Job::Promise;
+using Outcome = Scheduler::Outcome;
+
+namespace {
+
+constexpr std::string_view kCutShort = "The answer was cut short. ";
+
+}  // namespace
+
+void Dispatcher::on_head(Job& job, const wire::Head& head, std::string_view frame) {
+  job.answer_began = true;
+  if (job.keeps_answer) {
+    Answer& answer = job.extra().answer;
+    answer = {};
+    answer.status = static_cast<uint16_t>(head.status);
+    answer.content_type = head.content_type;
+  }
+  if (job.promise == Promise::kNone) {
+    let_go(job);
+  }
+  audience_.forward_head(job, head, frame);
+}
+
+void Dispatcher::on_chunk(Job& job, std::string_view bytes, std::string_view frame) {
+  job.more->taken_bytes += bytes.size();
+  audience_.forward(job, frame);
+  if (job.keeps_answer) {
+    Answer& answer = job.more->answer;
+    answer.append(bytes);
+    if (answer.bytes > Store::kInlineBytes) {
+      spill(job);
+    }
+    audience_.tell_answer(job);
+    answer.trim(is_stored(job));
+    if (is_stored(job) && !bound_answer(job)) {
+      return;
+    }
+  }
+  if (!abandon_if_unwanted(job)) {
+    widen(job);
+  }
+}
+
+// What is stored is read by the store. Else the answer goes on as fast as its fastest reader.
+void Dispatcher::widen(Job& job) {
+  if (job.worker() == nullptr || job.more->taken_bytes < wire::kFirstWindowBytes / 2 ||
+      (!is_stored(job) && audience_.lags(job))) {
+    return;
+  }
+  job.worker()->widen(job, std::exchange(job.more->taken_bytes, 0));
+}
+
+// Those who read too slowly have left, perhaps all: then the job is gone, and this is true.
+bool Dispatcher::abandon_if_unwanted(Job& job) {
+  const bool unwanted = job.promise == Promise::kNone && !Audience::wanted(job);
+  if (unwanted) {
+    abandon(job);
+  }
+  return unwanted;
+}
+
+bool Dispatcher::is_stored(const Job& job) {
+  return job.promise != Promise::kNone || (job.more != nullptr && job.more->keep != nullptr);
+}
+
+// What is too large for the database goes to its file as it comes.
+void Dispatcher::spill(Job& job) {
+  Answer& answer = job.more->answer;
+  if (is_stored(job) && answer.bytes - answer.stored >= Store::kInlineBytes) {
+    store_->append_result(job.id, answer.stored, std::string(answer.unstored()));
+    answer.stored = answer.bytes;
+  }
+}
+
+void Dispatcher::on_progress(Job& job, const wire::Progress& progress, std::string_view frame) {
+  constexpr uint64_t kMillion = 1'000'000;
+  Job::More& more = job.extra();
+  more.has_progress = true;
+  more.progress = static_cast<double>(std::min(progress.millionths, kMillion)) / kMillion;
+  more.step = static_cast<uint32_t>(std::min<uint64_t>(progress.step, UINT32_MAX));
+  more.steps = static_cast<uint32_t>(std::min<uint64_t>(progress.steps, UINT32_MAX));
+  audience_.forward(job, frame);
+  audience_.tell_progress(job);
+  abandon_if_unwanted(job);
+}
+
+void Dispatcher::on_done(Job& job, const wire::Done& done, std::string_view frame) {
+  // A prompt is read many tokens at a step, an answer drawn one by one.
+  constexpr double kPromptTokens = 256;
+  note_end(job, AdaptiveSlots::End::kCompleted,
+           static_cast<double>(done.completion_tokens) +
+               static_cast<double>(done.prompt_tokens) / kPromptTokens);
+  job.worker()->forget(job);
+  count(job, Metrics::Event::kCompleted);
+  audience_.complete(job, frame);
+  if (!job.keeps_answer && job.waiters() == nullptr) {  // as of most that were waited for
+    scheduler_.finish(job, Outcome::kCompleted, wires_.now_ns());
+    return erase(job);
+  }
+  JobEnd end = end_of(job, JobStatus::kCompleted);
+  end.prompt_tokens = done.prompt_tokens;
+  end.completion_tokens = done.completion_tokens;
+  end.device_ns = done.device_ns;
+  if (job.keeps_answer) {
+    end.http_status = job.more->answer.status;
+    end.content_type = job.more->answer.content_type;
+  }
+  conclude(job, std::move(end), Outcome::kCompleted);
+}
+
+void Dispatcher::on_failed(Job& job, const wire::Failed& failed) {
+  note_end(job,
+           failed.retryable != 0 ? AdaptiveSlots::End::kFailed : AdaptiveSlots::End::kCancelled);
+  job.worker()->forget(job);
+  const Scheduler::Lane& lane = *job.home();
+  if (failed.retryable == 0) {
+    count(job, Metrics::Event::kFailed);
+    end_with(job, JobStatus::kFailed, failed);
+  } else {
+    put_back(job, Scheduler::Cause::kJobFailed, failed.message);
+  }
+  offer(lane);
+}
+
+// What was answered is forgotten. False: somebody has seen the beginning of it, and the job has
+// ended with that. REQUIRES: no worker has it.
+bool Dispatcher::start_over(Job& job, std::string_view why) {
+  if (job.answer_began) {
+    const std::string message = std::string(kCutShort) + std::string(why);
+    const wire::Failed cut{.status = 502, .code = "engine_failed", .message = message};
+    if (job.promise == Promise::kNone) {
+      count(job, Metrics::Event::kFailed);
+      end_with(job, JobStatus::kFailed, cut);
+      return false;
+    }
+    audience_.fail(job, cut);  // whoever joined has seen some of it; the promise stands
+    job.answer_began = false;
+    job.more->answer = {};
+  }
+  job.extra().has_progress = false;
+  return true;
+}
+
+// Its worker was ended under it: that is no attempt. REQUIRES: no worker has it.
+void Dispatcher::take_back(Job& job, std::string_view why) {
+  if (!start_over(job, why)) {
+    return;
+  }
+  suspects_.forget(job);
+  scheduler_.requeue(job, wires_.now_ns());
+  count(job, Metrics::Event::kRetried);
+  audience_.tell_state(job);
+}
+
+// The attempt failed. Whoever calls this sees to it that a worker with credit takes the job. False:
+// that was its end. REQUIRES: no worker has it.
+bool Dispatcher::put_back(Job& job, Scheduler::Cause cause, std::string_view why) {
+  if (!start_over(job, why)) {
+    return false;
+  }
+  suspects_.forget(job);
+  job.extra().home = job.home();  // the ticket forgets it, if this was the last
+  if (scheduler_.retry(job, cause, wires_.now_ns())) {
+    count(job, Metrics::Event::kRetried);
+    if (job.promise != Promise::kNone) {
+      store_->attempt(job.id, job.attempts(), "engine_failed", std::string(why));
+    }
+    audience_.tell_state(job);
+    return true;
+  }
+  const uint32_t attempts = job.attempts();
+  const std::string message =
+      (attempts == 1 ? std::string("The worker failed the only attempt. ")
+                     : "The worker failed all " + std::to_string(attempts) + " attempts. ") +
+      std::string(why);
+  count(job, Metrics::Event::kFailed);
+  end_with(job, JobStatus::kFailed, {.status = 502, .code = "engine_failed", .message = message},
+           job.promise != Promise::kNone);
+  return false;
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,240 @@
+// Dispatcher: which job goes to which worker.
+#include <algorithm>
+
+#include "worker/queue/jobs/caller.h"
+#include "worker/queue/jobs/dispatcher.h"
+#include "worker/queue/text/log.h"
+#include "worker/queue/text/reply.h"
+#include "worker/queue/text/seconds.h"
+
+namespace penstock::queue {
+
+using Promise = Job::Promise;
+using Outcome = Scheduler::Outcome;
+
+Dispatcher::Availability Dispatcher::availability(const Scheduler::Lane& lane) const {
+  const int64_t now_ns = wires_.now_ns();
+  if (draining_) {
+    return {wire::QueueState::kDraining, kDrainRetrySeconds};
+  }
+  if (!roster_.attended(lane, now_ns, limits_.worker_grace_ns)) {
+    const int64_t retry_after_s = whole_seconds(roster_.next_start_ns(lane, now_ns) - now_ns);
+    if (roster_.cannot_load(lane)) {
+      return {wire::QueueState::kCannotLoad, std::max(retry_after_s, kCannotLoadRetrySeconds)};
+    }
+    return {wire::QueueState::kNoWorker, retry_after_s};
+  }
+  if (Scheduler::full(*lane.queue)) {
+    return {wire::QueueState::kFull, whole_seconds(wait_for_newcomer_ns(*lane.queue))};
+  }
+  return {};
+}
+
+int64_t Dispatcher::wait_for_newcomer_ns(Scheduler::Queue& queue) const {
+  return scheduler_.predicted_wait_ns(queue.any_model(), wires_.now_ns());
+}
+
+void Dispatcher::worker_ready(WorkerSession& worker) {
+  workers_.add(worker);
+  roster_.ready(worker.name());
+  recount();
+}
+
+void Dispatcher::worker_leaving(WorkerSession& worker) {
+  roster_.leaving(worker.name());
+  worker.drain();
+}
+
+void Dispatcher::worker_lost(WorkerSession& worker, int64_t next_start_ns, std::string_view why,
+                             bool ordered) {
+  roster_.lost(worker.name(), wires_.now_ns(), next_start_ns);
+  if (workers_.remove(worker)) {
+    recount();
+  }
+  const std::string message =
+      why.empty() ? "The worker stopped." : std::string("The worker stopped: ").append(why) + ".";
+  checks_.lost(worker);
+  std::vector<Job*> suspected;
+  while (worker.running() > 0) {
+    Job& job = worker.any_job();
+    const bool blameless = ordered || !worker.was_sent(job);
+    note_end(job, ordered ? AdaptiveSlots::End::kCancelled : AdaptiveSlots::End::kFailed);
+    worker.forget(job);
+    if (blameless) {
+      take_back(job, message);
+    } else {
+      suspected.push_back(&job);
+    }
+  }
+  crashed(worker, suspected, message);
+  fill_all();
+}
+
+// Who was alone there has failed an attempt. Of several, nobody knows who it was (suspects.h).
+void Dispatcher::crashed(WorkerSession& worker, std::vector<Job*>& jobs, std::string_view why) {
+  using Cause = Scheduler::Cause;
+  if (jobs.size() == 1 && worker.slots() == 1) {
+    put_back(*jobs.front(), Cause::kWorkerLost, why);
+    return;
+  }
+  if (jobs.size() == 1) {
+    if (put_back(*jobs.front(), Cause::kWorkerLostAlone, why)) {
+      suspects_.add(worker.lane(), jobs);
+    }
+    return;
+  }
+  std::sort(jobs.begin(), jobs.end(),
+            [](const Job* a, const Job* b) { return a->more->number < b->more->number; });
+  std::erase_if(jobs, [&](Job* job) { return !start_over(*job, why); });
+  for (Job* const job : jobs) {
+    suspects_.forget(*job);
+    scheduler_.set_apart(*job);
+    count(*job, Metrics::Event::kRetried);
+  }
+  suspects_.add(worker.lane(), jobs);
+  for (Job* const job : jobs) {
+    audience_.tell_state(*job);
+  }
+}
+
+WorkerSession* Dispatcher::checker(const Scheduler::Lane& lane, bool completion,
+                                   size_t bytes) const {
+  return checks_.have_room(bytes) ? workers_.checker(lane, completion) : nullptr;
+}
+
+void Dispatcher::recount() {
+  workers_.count_capacity(scheduler_);
+  const auto slots = workers_.slots_by_queue();
+  for (auto& [queue, notes] : notes_) {
+    const auto found = slots.find(queue);
+    notes.slots = found == slots.end() ? 0 : found->second;
+  }
+}
+
+// Suspects go first, but only to workers that run nothing else.
+bool Dispatcher::give_suspect(const Claims& device) {
+  if (suspects_.empty() || (store_ != nullptr && !keeps_up())) {
+    return false;
+  }
+  const auto [worker, job] = workers_.next_suspect(device, suspects_);
+  if (job == nullptr) {
+    return false;
+  }
+  scheduler_.take(*job, worker->lane(), wires_.now_ns());
+  give(*worker, *job);
+  return true;
+}
+
+void Dispatcher::fill(const Claims& device) {
+  for (int postponements = 0; !(draining_ && unpromised_ == 0);) {
+    if (give_suspect(device)) {
+      continue;
+    }
+    WorkerSession* const worker = workers_.next(device, suspects_, wires_.now_ns());
+    Scheduler::Ticket* const next =
+        worker == nullptr ? nullptr : scheduler_.take(worker->lane(), wires_.now_ns());
+    if (next == nullptr) {
+      return;
+    }
+    if (!postponed(static_cast<Job&>(*next))) {
+      give(*worker, static_cast<Job&>(*next));
+    } else if (++postponements == kMostPostponed) {
+      refill_ = true;
+      return;
+    }
+  }
+}
+
+void Dispatcher::give(WorkerSession& worker, Job& job) {
+  const int64_t expected_ns = Scheduler::expected_ns(job);
+  worker.assign(job, ++last_number_, Scheduler::rank_of(job),
+                expected_ns > 0 ? expected_ns : kUnknownJobNs);
+  if (Budget& share = worker.tenant().budget(); share.adaptive) {
+    share.adaptive->started(wires_.now_ns(), share.running);
+  }
+  note_started(job);
+  if (job.held_bytes() > 0) {
+    deliver(job);
+  } else {
+    store_->fetch(job.id,
+                  [this, id = job.id, number = job.more->number](Result<std::string> frame) {
+                    fetched(id, number, std::move(frame));
+                  });
+  }
+  audience_.tell_state(job);
+}
+
+// Of its first attempt: what followed was not foreseen.
+void Dispatcher::note_started(const Job& job) {
+  if (job.attempts() > 0) {
+    return;
+  }
+  const bool predicted = job.more->predicted_ms != Job::kNotPredicted;
+  Metrics::started(*notes_.at(job.home()->queue).metrics, Scheduler::priority_of(job),
+                   job.started_ns() - job.arrived_ns(),
+                   predicted ? int64_t{job.more->predicted_ms} * kNsPerMs : -1,
+                   job.home()->queue->any_model().service.mean_ns());
+}
+
+void Dispatcher::fetched(const JobId& id, uint64_t number, Result<std::string> frame) {
+  Job* const job = jobs_.find(id.view());
+  if (job == nullptr || job->worker() == nullptr || job->more->number != number) {
+    return;  // cancelled, or its worker was lost
+  }
+  if (!frame) {
+    WorkerSession& worker = *job->worker();
+    log(Level::kError, frame.error().message);
+    revoke(*job);
+    put_back(*job, Scheduler::Cause::kJobFailed, "Its request could not be read from disk.");
+    return fill(worker.tenant().claims());
+  }
+  hold(*job, *std::move(frame));
+  deliver(*job);
+}
+
+// REQUIRES: its frame is in memory.
+void Dispatcher::deliver(Job& job) {
+  job.worker()->send(job, job.more->frame);
+  if (job.promise != Promise::kNone) {  // the store has it
+    let_go(job);
+  }
+}
+
+// What its worker's slots learn by. `work`: what was done; 0: what the job said it would cost.
+void Dispatcher::note_end(const Job& job, AdaptiveSlots::End end, double work) const {
+  Budget& share = job.worker()->tenant().budget();
+  if (share.adaptive) {
+    share.adaptive->ended(wires_.now_ns(), share.running - 1,  // this one is about to be forgotten
+                          {.began_ns = job.started_ns(),
+                           .work = work > 0 ? work : static_cast<double>(Scheduler::cost_of(job)),
+                           .end = end});
+  }
+}
+
+void Dispatcher::revoke(Job& job) {
+  if (job.worker() != nullptr) {
+    note_end(job, AdaptiveSlots::End::kCancelled);
+    refill_ = job.worker()->revoke(job) || refill_;
+  }
+}
+
+void Dispatcher::pause(Scheduler::Queue& queue) { scheduler_.pause(queue); }
+
+void Dispatcher::resume(Scheduler::Queue& queue) {
+  scheduler_.resume(queue);
+  fill_all();
+}
+
+void Dispatcher::fill_all() {
+  workers_.each([this](const WorkerSession& worker) { fill(worker.tenant().claims()); });
+}
+
+// A job came to this lane: the least busy of its workers may take it.
+void Dispatcher::offer(const Scheduler::Lane& lane) {
+  WorkerSession* const best = workers_.least_busy(lane);
+  if (best != nullptr) {
+    fill(best->tenant().claims());
+  }
+}
+
+}  // namespace penstock::queue

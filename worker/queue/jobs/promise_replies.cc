@@ -1,0 +1,121 @@
+#include "worker/queue/jobs/promise_replies.h"
+
+#include "worker/queue/jobs/caller.h"
+#include "worker/queue/text/reply.h"
+#include "worker/queue/text/seconds.h"
+
+namespace penstock::queue {
+
+using Promise = Job::Promise;
+
+namespace {
+
+std::string jobs_url(const Waiter& waiter, const Job& job) {
+  return waiter.jobs_path + "/" + std::string(job.id.view());
+}
+
+}  // namespace
+
+// A job that starts at once will soon be answered; its ACCEPTED leaves with the answer if that is
+// quick. Its caller has nothing to do with it before, and is spared a wake-up.
+void PromiseReplies::accepted(Waiter& waiter, const Job& job, bool at_leisure) const {
+  std::string& out = at_leisure ? waiter.caller->out_held() : waiter.caller->out();
+  const bool known = job.home() != nullptr && !job.ending;
+  const bool told = known && !job.home()->queue->paused;
+  const int64_t wait_ns = told ? scheduler_.predicted_wait_ns(job, wires_.now_ns()) : 0;
+  wire::append(out, waiter.id,
+               wire::Accepted{
+                   .job_id = job.id.view(),
+                   .position = known ? scheduler_.position(job) : 0,
+                   .eta_ms = static_cast<uint64_t>(wait_ns / kNsPerMs),
+                   .promised = waiter.holds_promise() && job.promise == Promise::kMade ? 1U : 0U});
+}
+
+// With `wait=`, only once that is over.
+void PromiseReplies::promised(Waiter& waiter, const Job& job) {
+  if (waiter.wait_ns == Waiter::kToTheEnd) {
+    return;
+  }
+  if (waiter.wait_ns > 0) {
+    waiter.wait_ends_ns = wires_.now_ns() + std::exchange(waiter.wait_ns, 0);
+    accepted(waiter, job);
+    return audience_.set_wait(waiter);
+  }
+  promised(waiter, job, audience_.view(job, waiter.jobs_path));
+}
+
+void PromiseReplies::promised(Waiter& waiter, const Job& job, const JobView& view) {
+  accepted(waiter, job);
+  const std::string headers = "Location: " + jobs_url(waiter, job) +
+                              "\nPreference-Applied: respond-async\nRetry-After: " +
+                              std::to_string(poll_after_s(view.eta_seconds.value_or(0))) + "\n" +
+                              std::string(waiter.duplicate ? kDuplicateHeader : "");
+  append_reply(waiter.caller->out(), waiter.id,
+               {.status = 202,
+                .content_type = kJson,
+                .headers = headers,
+                .promised = waiter.holds_promise() ? 1U : 0U,
+                .duplicate = waiter.duplicate ? 1U : 0U},
+               render(view));
+  audience_.leave(waiter);
+}
+
+// The job ended before its 202 was said, or within `wait=`.
+void PromiseReplies::ended(Waiter& waiter, Job& job, const JobEnd& end) const {
+  std::string& out = waiter.caller->out();
+  accepted(waiter, job);  // it is known which job it was, also of one that failed
+  if (end.status != JobStatus::kCompleted) {
+    wire::append(
+        out, waiter.id,
+        wire::Failed{.status = end.http_status, .code = end.error_code, .message = end.error});
+    return;
+  }
+  JobRecord record;
+  record.id = job.id;
+  record.end = end;
+  record.result_bytes = job.more->answer.bytes;
+  record.result_in_file = job.more->answer.stored > 0;
+  result(waiter, record, job.more->answer.tail,
+         waiter.duplicate ? kDuplicateHeader : std::string_view());
+}
+
+void PromiseReplies::result(Waiter& waiter, const JobRecord& record, std::string_view body,
+                            std::string_view headers) const {
+  std::string& out = waiter.caller->out();
+  const wire::Head head{.status = record.end.http_status,
+                        .content_type = record.end.content_type,
+                        .headers = headers,
+                        .promised = waiter.holds_promise() ? 1U : 0U,
+                        .duplicate = waiter.duplicate ? 1U : 0U};
+  if (record.result_in_file) {
+    append_file_reply(out, waiter.id, head, store_->result_path(record.id), record.result_bytes);
+  } else {
+    append_reply(out, waiter.id, head, body);
+  }
+}
+
+void PromiseReplies::stored_result(Waiter& waiter, const JobRecord& record,
+                                   std::string_view headers) {
+  if (record.result_in_file) {
+    result(waiter, record, {}, headers);
+    return audience_.leave(waiter);
+  }
+  Audience::ask(waiter);
+  store_->read_result(
+      record.id, [this, &waiter, record, headers = std::string(headers)](Result<std::string> body) {
+        if (!audience_.answered(waiter)) {
+          return;
+        }
+        if (body) {
+          result(waiter, record, *body, headers);
+        } else {
+          wire::append(waiter.caller->out(), waiter.id,
+                       wire::Failed{.status = 404,
+                                    .code = "not_found",
+                                    .message = "The result is not there any more."});
+        }
+        audience_.leave(waiter);
+      });
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,43 @@
+// PromiseReplies: what those are told who wait for a promise, or for what was promised.
+#pragma once
+
+#include <string_view>
+
+#include "worker/queue/jobs/audience.h"
+#include "worker/queue/jobs/job.h"
+#include "worker/queue/jobs/job_view.h"
+#include "worker/queue/order/scheduler.h"
+#include "worker/queue/store/store.h"
+
+namespace penstock::queue {
+
+class PromiseReplies {
+ public:
+  // All outlive this.
+  PromiseReplies(Wires& wires, const Scheduler& scheduler, Audience& audience)
+      : wires_(wires), scheduler_(scheduler), audience_(audience) {}
+
+  // Where results are. Before any of them is asked for.
+  void use(Store& store) { store_ = &store; }
+
+  // ACCEPTED. `at_leisure`: it may leave together with what follows.
+  void accepted(Waiter& waiter, const Job& job, bool at_leisure = false) const;
+  // 202, with the job as body; the waiter is done. With `wait=`, once that is over.
+  void promised(Waiter& waiter, const Job& job);
+  void promised(Waiter& waiter, const Job& job, const JobView& view);
+  // The job ended before its 202 was said, or within `wait=`: what came of it.
+  void ended(Waiter& waiter, Job& job, const JobEnd& end) const;
+  // The result of a job that has completed, from where it is kept; the waiter is done then.
+  void stored_result(Waiter& waiter, const JobRecord& record, std::string_view headers);
+
+ private:
+  void result(Waiter& waiter, const JobRecord& record, std::string_view body,
+              std::string_view headers) const;
+
+  Wires& wires_;
+  const Scheduler& scheduler_;
+  Audience& audience_;
+  Store* store_ = nullptr;
+};
+
+}  // namespace penstock::queue

@@ -1,0 +1,175 @@
+#include "worker/queue/jobs/ready_workers.h"
+
+#include <algorithm>
+
+namespace penstock::queue {
+namespace {
+
+bool serves(const WorkerSession& worker, const Scheduler::Lane& lane) {
+  return &worker.lane() == &lane ||
+         (worker.lane().queue == lane.queue && &lane == &lane.queue->any_model());
+}
+
+}  // namespace
+
+// ---- whose turn it is ----
+
+WorkerSession* ReadyWorkers::next(const Claims& device, const Suspects& suspects, int64_t now_ns) {
+  bidders_.clear();
+  for (WorkerSession* const worker : workers_) {
+    if (&worker->tenant().claims() == &device && worker->credit() > 0 &&
+        takes_any(*worker, suspects)) {
+      bidders_.push_back(worker);
+    }
+  }
+  if (bidders_.size() < 2) {
+    return bidders_.empty() ? nullptr : bidders_.front();
+  }
+  bids_.clear();
+  for (WorkerSession* const worker : bidders_) {
+    if (const Scheduler::Ticket* const job = Scheduler::next(worker->lane()); job != nullptr) {
+      bidders_[bids_.size()] = worker;  // those without a job are left out
+      bids_.push_back({.worker = &worker->tenant().budget(),
+                       .priority = Scheduler::rank_of(*job),
+                       .arrived_ns = job->arrived_ns(),
+                       .aging_ns = worker->lane().queue->settings.aging_ns,
+                       .busy = worker->tenant().busy(),
+                       .slots = worker->slots()});
+    }
+  }
+  return bids_.empty() ? nullptr : bidders_[next_turn(bids_, now_ns)];
+}
+
+// Whether it may be given jobs that are no suspects. Not while it runs such; and where some wait
+// and none run, one worker, the least busy, takes no more until it is empty: so they need not wait
+// for one that is started anew.
+bool ReadyWorkers::takes_any(const WorkerSession& worker, const Suspects& suspects) const {
+  if (worker.group() != 0) {
+    return false;
+  }
+  if (!suspects.waiting(worker.lane())) {
+    return true;
+  }
+  const WorkerSession* least = &worker;
+  for (const WorkerSession* const each : workers_) {
+    if (&each->lane() == &worker.lane() && !each->draining()) {
+      if (each->group() != 0) {
+        return true;
+      }
+      least = each->running() < least->running() ? each : least;
+    }
+  }
+  return least != &worker;
+}
+
+std::pair<WorkerSession*, Job*> ReadyWorkers::next_suspect(const Claims& device,
+                                                           Suspects& suspects) const {
+  for (WorkerSession* const worker : workers_) {
+    const Scheduler::Lane& lane = worker->lane();
+    if (&worker->tenant().claims() != &device || worker->credit() == 0 || lane.queue->paused ||
+        !(worker->empty() || worker->group() != 0)) {
+      continue;
+    }
+    if (Job* const job = suspects.take(lane, worker->group()); job != nullptr) {
+      return {worker, job};
+    }
+  }
+  return {nullptr, nullptr};
+}
+
+WorkerSession* ReadyWorkers::least_busy(const Scheduler::Lane& lane) const {
+  WorkerSession* best = nullptr;
+  for (WorkerSession* const worker : workers_) {
+    if (serves(*worker, lane) && worker->credit() > (best != nullptr ? best->credit() : 0)) {
+      best = worker;
+    }
+  }
+  return best;
+}
+
+WorkerSession* ReadyWorkers::checker(const Scheduler::Lane& lane, bool completion) const {
+  WorkerSession* best = nullptr;
+  for (WorkerSession* const worker : workers_) {
+    if (worker->checks(completion) && serves(*worker, lane) &&
+        (best == nullptr || worker->credit() > best->credit())) {
+      best = worker;
+    }
+  }
+  return best;
+}
+
+// ---- how much they can hold ----
+
+// What each worker counts, by device and lane, within the bounds of those that share them.
+template <typename Count>
+ReadyWorkers::ByDevice ReadyWorkers::by_device(Count&& count) const {
+  std::map<std::pair<const Budget*, const Scheduler::Lane*>, uint32_t> by_worker;
+  for (const WorkerSession* const worker : workers_) {
+    by_worker[{&worker->tenant().budget(), &worker->lane()}] += count(*worker);
+  }
+  ByDevice counted;
+  for (const auto& [of, sum] : by_worker) {
+    const auto [share, lane] = of;
+    uint32_t& there = counted[&share->device()][lane];
+    there = std::min(share->device().slots, there + std::min(sum, share->usual()));
+  }
+  return counted;
+}
+
+void ReadyWorkers::count_capacity(Scheduler& scheduler) const {
+  using Lane = Scheduler::Lane;
+  const ByDevice devices = by_device([](const WorkerSession& worker) { return worker.capacity(); });
+  struct Share {
+    Lane* lane;
+    uint32_t device_slots = 0;
+    std::map<const Lane*, uint32_t> others;  // their slots on its devices
+  };
+  std::vector<Share> shares;
+  for (Scheduler::Queue& queue : scheduler.queues()) {
+    for (size_t i = 1; i < queue.lanes.size(); ++i) {
+      Share& share = shares.emplace_back(Share{queue.lanes[i].get()});
+      uint32_t capacity = 0;
+      for (const auto& [device, lanes] : devices) {
+        const auto own = lanes.find(share.lane);
+        if (own == lanes.end()) {
+          continue;
+        }
+        capacity += own->second;
+        uint32_t all = 0;
+        for (const auto& [lane, slots] : lanes) {
+          all += slots;
+          share.others[lane] += slots;
+        }
+        share.device_slots += std::min(all, device->slots);
+      }
+      share.others.erase(share.lane);
+      scheduler.set_capacity(*share.lane, capacity);
+    }
+  }
+  for (const Share& share : shares) {
+    std::vector<Scheduler::Rival> rivals;
+    for (const auto& [lane, slots] : share.others) {
+      if (slots > 0) {
+        rivals.push_back({lane, static_cast<double>(slots) / lane->capacity, slots});
+      }
+    }
+    scheduler.set_rivals(*share.lane, share.device_slots, std::move(rivals));
+  }
+}
+
+std::map<const Scheduler::Queue*, uint32_t> ReadyWorkers::slots_by_queue() const {
+  std::map<const Scheduler::Queue*, uint32_t> slots;
+  for (const auto& [device, lanes] : by_device(
+           [](const WorkerSession& worker) { return worker.draining() ? 0 : worker.slots(); })) {
+    std::map<const Scheduler::Queue*, uint32_t> there;
+    for (const auto& [lane, count] : lanes) {
+      there[lane->queue] += count;
+    }
+    for (const auto& [queue, count] : there) {
+      slots[queue] += std::min(count, device->slots);
+    }
+  }
+  return slots;
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,56 @@
+// ReadyWorkers: the workers that may be given jobs: whose turn it is, and how much they can hold.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "worker/queue/bound/budget.h"
+#include "worker/queue/bound/turns.h"
+#include "worker/queue/jobs/suspects.h"
+#include "worker/queue/jobs/worker_session.h"
+#include "worker/queue/order/scheduler.h"
+
+namespace penstock::queue {
+
+class ReadyWorkers {
+ public:
+  // REQUIRES: it is removed before it is gone.
+  void add(WorkerSession& worker) { workers_.push_back(&worker); }
+  // False: it was not here.
+  bool remove(WorkerSession& worker) { return std::erase(workers_, &worker) > 0; }
+  template <typename Function>
+  void each(Function&& function) const {
+    for (WorkerSession* const worker : workers_) {
+      function(*worker);
+    }
+  }
+
+  // Of those on a device that have a free slot, the one whose turn it is; nullptr when there is
+  // none. It may have no job, if it is the only one.
+  WorkerSession* next(const Claims& device, const Suspects& suspects, int64_t now_ns);
+  // A worker on the device that runs nothing else, and the suspect for it; nullptrs: neither.
+  std::pair<WorkerSession*, Job*> next_suspect(const Claims& device, Suspects& suspects) const;
+  // The one with the most free slots that may take the lane's jobs; nullptr: all are busy.
+  WorkerSession* least_busy(const Scheduler::Lane& lane) const;
+  // The one to show a request of this lane to (checks.h); nullptr: there is none.
+  WorkerSession* checker(const Scheduler::Lane& lane, bool completion) const;
+
+  // Tells the scheduler how many jobs of each lane can run at once, and which lanes share devices.
+  void count_capacity(Scheduler& scheduler) const;
+  // Jobs of each queue that can run at once. A queue that is left out has none.
+  std::map<const Scheduler::Queue*, uint32_t> slots_by_queue() const;
+
+ private:
+  using ByDevice = std::map<const Budget*, std::map<const Scheduler::Lane*, uint32_t>>;
+  template <typename Count>
+  ByDevice by_device(Count&& count) const;
+  bool takes_any(const WorkerSession& worker, const Suspects& suspects) const;
+
+  std::vector<WorkerSession*> workers_;
+  std::vector<WorkerSession*> bidders_;  // scratch of next(), as is:
+  std::vector<Bid> bids_;
+};
+
+}  // namespace penstock::queue
