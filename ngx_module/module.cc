@@ -9,7 +9,8 @@
 //   metrics            for Prometheus
 //   limit_report, page what these three share
 //   zone               the shared memory of counters; zone_store: with file=, beyond Nginx's end
-//   admission          all limits of a request, together
+//   admission          all limits of a request, together: charges gathered (resolve), then admit or
+//                      refuse
 //   body               the fields of the body that limits and costs ask for
 //   known_variables    what may be kept of variables that were asked for before it came
 //   cost               what a request is reckoned to use

@@ -19,21 +19,7 @@ std::string_view tier(ngx_http_request_t*, RequestState& s, ngx_pool_t*) {
 }
 
 std::string_view status(ngx_http_request_t*, RequestState& s, ngx_pool_t*) {
-  switch (s.verdict) {
-    case Verdict::kPassed:
-      return "PASSED";
-    case Verdict::kDelayed:
-      return s.dry_run ? "DELAYED_DRY_RUN" : "DELAYED";
-    case Verdict::kDegraded:
-      return s.dry_run ? "DEGRADED_DRY_RUN" : "DEGRADED";
-    case Verdict::kRejected:
-      return s.dry_run ? "REJECTED_DRY_RUN" : "REJECTED";
-    case Verdict::kBusy:
-      return "BUSY";
-    case Verdict::kNone:
-      break;
-  }
-  return {};
+  return words_of(s.outcome).status;
 }
 
 std::string_view limit_name(ngx_http_request_t*, RequestState& s, ngx_pool_t*) {
@@ -60,8 +46,7 @@ std::string_view model(ngx_http_request_t* r, RequestState& s, ngx_pool_t*) {
 // The model tokens that the request is reckoned to use, where its cost was reckoned; else how many
 // requests it is.
 std::string_view cost(ngx_http_request_t*, RequestState& s, ngx_pool_t* pool) {
-  if (s.verdict == Verdict::kNone || s.verdict == Verdict::kBusy ||
-      (s.verdict == Verdict::kRejected && !s.dry_run)) {
+  if (s.outcome == Outcome::kNone || is_refused(s.outcome)) {
     return "0";
   }
   const uint64_t tokens = s.cost[static_cast<size_t>(Unit::kTokens)];

@@ -1,12 +1,21 @@
-// The charges of one request, on the stack; only as many as there are get written.
+// Charges: what a request is charged in one place at one stage, on the stack; only as many as there
+// are get written.
 #pragma once
 
-#include "ngx_module/request/rate_headers.h"
+#include "ngx_module/request/request.h"
 
 namespace penstock {
 
 class Charges {
  public:
+  // REQUIRES: `loc` is the request's, and lives as long as it.
+  Charges(const LocConf& loc, Stage stage) noexcept : loc_(loc), stage_(stage) {}
+
+  const LocConf& loc() const noexcept { return loc_; }
+  Stage stage() const noexcept { return stage_; }
+  // That all of them are in. REQUIRES: the location has limits.
+  limit::Table& table() const noexcept { return *loc_.limits[0]->zone->table; }
+
   // Starts fetching the counter's memory, which arrives while other keys are read.
   [[gnu::always_inline]] void add(const Limit& limit, const Bound& bound,
                                   const limit::Hash128& key_hash, uint64_t cost,
@@ -37,9 +46,26 @@ class Charges {
   bool would_refuse = false;   // a dry run would have, but not for being over its limit
 
  private:
+  const LocConf& loc_;
+  const Stage stage_;
   size_t count_ = 0;
   alignas(limit::Charge) std::byte memory_[kMaxCharges * sizeof(limit::Charge)];
   Judged judged_[kMaxCharges];
 };
+
+// Whether the location does something for the request, other than to show an error page.
+inline bool does_work(ngx_http_request_t* r) noexcept {
+  return static_cast<ngx_http_core_loc_conf_t*>(
+             ngx_http_get_module_loc_conf(r, ngx_http_core_module))
+             ->handler != nullptr;
+}
+
+// The charges of all limits of one stage that can be told now. NGX_DECLINED: these are all;
+// NGX_AGAIN: some hang on the body, which is still to come; else the request was refused, and that
+// is the handler's result.
+ngx_int_t gather(ngx_http_request_t* r, Charges& charges) noexcept;
+
+// Notes which limits have judged the request, and that it is charged for them, or isn't.
+void note_judged(RequestState& state, Charges& charges, bool charged) noexcept;
 
 }  // namespace penstock

@@ -112,8 +112,8 @@ ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view p
   if (upgrades && !grant_upgrade(r, state)) {
     return NGX_ERROR;
   }
-  if (state.verdict == Verdict::kBusy) {
-    state.verdict = state.admitted;  // whatever a server tried before has said
+  if (state.outcome == Outcome::kBusy) {
+    state.outcome = state.admitted;  // whatever a server tried before has said
   }
   if (loc_conf(r)->asks && state.answer_is_events) {
     u->buffering = 0;  // whatever penstock_buffering says: each event is wanted when it happens
@@ -173,7 +173,7 @@ ngx_int_t answer_with_problem(ngx_http_request_t* r, RequestState& state,
   u->buffer.start = u->buffer.pos = body.data;
   u->buffer.last = u->buffer.end = body.data + body.len;
   if (failed.status == NGX_HTTP_SERVICE_UNAVAILABLE) {
-    state.verdict = Verdict::kBusy;
+    state.outcome = Outcome::kBusy;
   }
   set_content_type(r, kProblemType);
   return tell_of_what_is_given_back(r, state, static_cast<int>(failed.status)) &&

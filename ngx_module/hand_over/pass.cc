@@ -175,7 +175,7 @@ ngx_int_t reinit_request(ngx_http_request_t* r) noexcept {
   }
   state->forget_answer();
   choose_conf(r, *state);
-  state->verdict = state->admitted;
+  state->outcome = state->admitted;
   state->retry_after_s = 0;
   return NGX_OK;
 }

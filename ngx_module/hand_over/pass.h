@@ -7,9 +7,6 @@ namespace penstock {
 
 struct RequestState;
 
-// A frame's length has 32 bits, and the body is not all of it.
-constexpr off_t kMaxBodyBytes = 0xFFFFFFFF - (1 << 20);
-
 // The content handler of a location with penstock_pass.
 ngx_int_t pass_request(ngx_http_request_t* r) noexcept;
 

@@ -2,7 +2,8 @@
 
 #include <algorithm>
 
-#include "ngx_module/admit/admission.h"
+#include "ngx_module/admit/refuse.h"
+#include "ngx_module/admit/resolve.h"
 #include "ngx_module/pages/limit_report.h"
 #include "ngx_module/request/request.h"
 
@@ -31,15 +32,14 @@ bool is_told(const Quota& quota, const Counter* counter) noexcept {
   return false;
 }
 
-bool add_bounds(ngx_http_request_t* r, const Limit& limit, std::string_view key,
-                const Bounds& bounds, Quota& quota) noexcept {
-  const limit::Hash128 hash = limit::siphash13_128(limit.zone->key_secret, key);
-  for (const Bound& bound : bounds) {
+bool add_bounds(ngx_http_request_t* r, const Limit& limit, const Resolved& found,
+                Quota& quota) noexcept {
+  for (const Bound& bound : *found.bounds) {
     if (is_told(quota, bound.counter)) {
       continue;
     }
     const Told told{bound.counter, &bound.policy,
-                    look_at(*limit.zone, bound.policy, bound.counter->place_of(hash))};
+                    look_at(*limit.zone, bound.policy, bound.counter->place_of(found.key))};
     if (bound.counter->rule->kind != RuleKind::kConcurrency) {
       if (quota.limits.push(r->pool, told) == nullptr) {
         return false;
@@ -53,27 +53,19 @@ bool add_bounds(ngx_http_request_t* r, const Limit& limit, std::string_view key,
 }
 
 // Results: NGX_DECLINED: go on; else the handler's.
-ngx_int_t add_limit(ngx_http_request_t* r, RequestState& state, const Limit& limit,
-                    Quota& quota) noexcept {
-  std::string_view key;
-  std::string_view name;
-  state.body_wanted = false;
-  if (!limit.key.get(r, key) || !limit.tier.get(r, name)) {
+ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Quota& quota) noexcept {
+  const Resolved found = resolve(r, limit);
+  if (found.kind == Resolved::Kind::kFailed) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
-  if (state.body_wanted || key.empty()) {
+  if (found.asked_body || found.kind == Resolved::Kind::kNobody) {
     return NGX_DECLINED;
   }
-  const Bounds* bounds = &limit.bounds;
-  if (limit.tier.kind != Value::Kind::kNone) {
-    const Tier* tier = find_named(main_conf(r)->tiers, name);
-    if (tier == nullptr) {
-      return refuse_page(r, unknown_tier(r, limit, name));
-    }
-    quota.tier = quota.tier == nullptr ? tier : quota.tier;
-    bounds = &limit.tier_bounds[tier->index];
+  if (found.kind == Resolved::Kind::kUnknownTier) {
+    return refuse_page(r, unknown_tier(r, limit, found.tier_name));
   }
-  return add_bounds(r, limit, key, *bounds, quota) ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
+  quota.tier = quota.tier == nullptr ? found.tier : quota.tier;
+  return add_bounds(r, limit, found, quota) ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
 void write_limit(Page& page, const Told& told) noexcept {
@@ -145,7 +137,7 @@ ngx_int_t tell_quota(ngx_http_request_t* r) noexcept {
   }
   Quota quota;
   for (const Limit* limit : loc_conf(r)->shown) {
-    if (const ngx_int_t rc = add_limit(r, *state, *limit, quota); rc != NGX_DECLINED) {
+    if (const ngx_int_t rc = add_limit(r, *limit, quota); rc != NGX_DECLINED) {
       return rc;
     }
   }

@@ -86,7 +86,7 @@ bool is_own_error_page(ngx_http_request_t* r) noexcept {
 
 // One server was busy and the others could not be reached: busy is what the caller can act upon.
 void prefer_busy(ngx_http_request_t* r, const RequestState& state) noexcept {
-  if (r->err_status == NGX_HTTP_BAD_GATEWAY && state.verdict == Verdict::kBusy) {
+  if (r->err_status == NGX_HTTP_BAD_GATEWAY && state.outcome == Outcome::kBusy) {
     r->err_status = NGX_HTTP_SERVICE_UNAVAILABLE;
     r->headers_out.status = NGX_HTTP_SERVICE_UNAVAILABLE;
     push_retry_headers(r, ngx_max(state.retry_after_s, int64_t{1}));

@@ -59,6 +59,9 @@ std::string_view line_of(ngx_pool_t* pool, const http::BodyField& field) noexcep
 // What was found in it. REQUIRES: state.body_read.
 const Body& body_of(ngx_http_request_t* r, RequestState& state) noexcept;
 
+// Of one that goes to penstockd: a frame's length has 32 bits, and the body is not all of it.
+constexpr off_t kMaxBodyBytes = 0xFFFFFFFF - (1 << 20);
+
 // Of what is in r->request_body.
 size_t body_size(const ngx_http_request_t* r) noexcept;
 

@@ -6,6 +6,7 @@
 #include "ngx_module/conf/conf.h"
 #include "ngx_module/request/answer_stream.h"
 #include "ngx_module/request/body.h"
+#include "ngx_module/request/outcome.h"
 #include "ngx_module/request/rate_headers.h"
 #include "ngx_module/request/receipt.h"
 #include "shared/http/header_lines.h"
@@ -17,8 +18,6 @@ class KnownVariables;
 struct JobHeaders;
 struct StoredFile;
 struct WebSocket;
-
-enum class Verdict : uint8_t { kNone, kPassed, kDelayed, kDegraded, kRejected, kBusy };
 
 // The limits that a request has met, and what became of each. Past its bound it forgets: a limit is
 // then judged again.
@@ -77,9 +76,8 @@ class MetLimits {
 
 struct RequestState {
   const ngx_http_request_t* request = nullptr;  // whose it is: subrequests share the pool, not this
-  Verdict verdict = Verdict::kNone;
-  Verdict admitted = Verdict::kPassed;  // the verdict, whatever a server says that is tried in vain
-  bool dry_run = false;                 // the verdict is one that a dry run would have given
+  Outcome outcome = Outcome::kNone;
+  Outcome admitted = Outcome::kPassed;  // the same, whatever a server says that is tried in vain
   bool body_read = false;               // all of the body is in r->request_body
   bool body_wanted = false;             // a variable asked for what only the body tells
   bool model_sought = false;

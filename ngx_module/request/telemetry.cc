@@ -100,19 +100,8 @@ std::string_view name_of(CostEvent event) noexcept {
 
 // What a limit can say.
 Outcomes outcomes_of(const Limit& limit) noexcept {
-  switch (limit.action) {
-    case Action::kDelay:
-      return one(Outcome::kPassed) |
-             (limit.dry_run ? one(Outcome::kDelayedDryRun)
-                            : one(Outcome::kDelayed) | one(Outcome::kRejected));
-    case Action::kDegrade:
-      return one(Outcome::kPassed) |
-             (limit.dry_run ? one(Outcome::kDegradedDryRun)
-                            : one(Outcome::kDegraded) | one(Outcome::kRejected));
-    default:
-      return one(Outcome::kPassed) |
-             (limit.dry_run ? one(Outcome::kRejectedDryRun) : one(Outcome::kRejected));
-  }
+  const Outcomes either = one(Outcome::kPassed) | one(outcome_of(limit.action, limit.dry_run));
+  return limit.dry_run ? either : either | one(Outcome::kRejected);
 }
 
 // Gives each counter its metrics, and returns what a whole request can come to.
@@ -199,7 +188,7 @@ class Namer {
   static bool for_each(Outcomes outcomes, const Do& act) noexcept {
     for (size_t i = 0; i < kOutcomes; ++i) {
       const auto outcome = static_cast<Outcome>(i);
-      if ((outcomes & one(outcome)) != 0 && !act(outcome, str(name_of(outcome)))) {
+      if ((outcomes & one(outcome)) != 0 && !act(outcome, str(words_of(outcome).label))) {
         return false;
       }
     }
@@ -325,13 +314,6 @@ uint64_t hash_of(std::string_view model) noexcept {
 }
 
 }  // namespace
-
-std::string_view name_of(Outcome outcome) noexcept {
-  static constexpr std::string_view kNames[kOutcomes] = {
-      "passed", "rejected",         "delayed",         "degraded",
-      "busy",   "rejected_dry_run", "delayed_dry_run", "degraded_dry_run"};
-  return kNames[index_of(outcome)];
-}
 
 ngx_int_t add_telemetry(ngx_conf_t* cf) noexcept {
   MainConf& main = *main_conf(cf);

@@ -12,25 +12,12 @@
 
 #include <span>
 
+#include "ngx_module/request/outcome.h"
 #include "ngx_module/request/rate_headers.h"
 #include "shared/metrics/estimates.h"
 #include "shared/metrics/exposition.h"
 
 namespace penstock {
-
-// What became of a request, or of one limit's part in it.
-enum class Outcome : uint8_t {
-  kPassed,
-  kRejected,
-  kDelayed,
-  kDegraded,
-  kBusy,  // a whole request only: the queue refused it, or the zone was full
-  kRejectedDryRun,
-  kDelayedDryRun,
-  kDegradedDryRun,
-};
-constexpr size_t kOutcomes = 8;
-std::string_view name_of(Outcome outcome) noexcept;  // passed, rejected_dry_run
 
 // What happened to cost: put aside at admission; what was used in the end; given back.
 enum class CostEvent : uint8_t { kReserved, kSettled, kRefunded };

@@ -197,3 +197,16 @@ def test_a_cost_is_reckoned_by_the_formulas_of_where_the_request_is(peer, edge):
         location @b { penstock_cost gs "40"; penstock_pass b; }""")
     came = post(service)
     assert came.status == 200 and came.headers["RateLimit"].startswith('"gpu";r=60;')
+
+
+def test_a_lesser_request_that_fails_may_lead_to_where_no_limit_is(peer, edge):
+    service = edge(peer("a", failed(502, code="engine_failed")), peer("b", answer(b"hello")), server="""
+        location = /use { penstock_limit zone=edge key=$server_port rate=1r/d name=big; empty_gif; }
+        location / {
+            error_page 502 = @fallback; penstock_intercept_errors on;
+            penstock_limit zone=edge key=$server_port rate=1r/d name=big action=degrade degrade_to=model=small;
+            penstock_pass a;
+        }
+        location @fallback { penstock_pass b; }""")
+    assert service.get("/use").status == 200
+    assert (post(service).status, post(service).body) == (200, b"hello")

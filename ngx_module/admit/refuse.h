@@ -1,0 +1,39 @@
+// Refuse: what becomes of a request that is not let in, what its caller is told, and when to come
+// back. Each gives back what the request was charged before, and returns what the phase handler is
+// to return.
+#pragma once
+
+#include "ngx_module/admit/charges.h"
+#include "ngx_module/admit/cost.h"
+#include "ngx_module/admit/status_source.h"
+#include "ngx_module/request/request.h"
+#include "shared/http/problem.h"
+
+namespace penstock {
+
+// 429 by the limit to wait for longest, or 400 where no wait makes room. REQUIRES: some charge was
+// refused.
+ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Charges& charges) noexcept;
+// 503: all slots of the zone are in use.
+ngx_int_t refuse_full_table(ngx_http_request_t* r, RequestState& state) noexcept;
+// 503: the queue would not take it.
+ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state, const QueueRefusal& why) noexcept;
+// 400: what it costs cannot be told.
+ngx_int_t refuse_fault(ngx_http_request_t* r, RequestState& state, const Fault& fault) noexcept;
+// 415: nobody here undoes an encoding; a body that has one would be limited and routed unseen.
+ngx_int_t refuse_encoded(ngx_http_request_t* r, RequestState& state,
+                         std::string_view encoding) noexcept;
+// 413: no frame holds such a body.
+ngx_int_t refuse_too_large(RequestState& state) noexcept;
+// 403: the tier's variable yields none of those defined.
+ngx_int_t refuse_unknown_tier(ngx_http_request_t* r, const Limit& limit,
+                              std::string_view name) noexcept;
+
+// What the last one says, for a page; it is noted in the error log, and in the request's outcome.
+http::Problem unknown_tier(ngx_http_request_t* r, const Limit& limit,
+                           std::string_view name) noexcept;
+// For the error log alone.
+void tell_of_unknown_tier(ngx_http_request_t* r, const Limit& limit,
+                          std::string_view name) noexcept;
+
+}  // namespace penstock

@@ -1,0 +1,54 @@
+// Outcome: what became of a request, or of one limit's part in it.
+#pragma once
+
+#include "ngx_module/conf/conf.h"
+
+namespace penstock {
+
+enum class Outcome : uint8_t {
+  kPassed,
+  kRejected,
+  kDelayed,
+  kDegraded,
+  kBusy,            // a whole request only: the queue refused it, or the zone was full
+  kRejectedDryRun,  // passed; a dry run would have done this
+  kDelayedDryRun,
+  kDegradedDryRun,
+  kNone,  // no limit has judged yet; it is not counted
+};
+constexpr size_t kOutcomes = 8;  // that are counted
+
+struct OutcomeWords {
+  std::string_view label;   // in metrics
+  std::string_view status;  // in $penstock_status
+};
+
+constexpr OutcomeWords kOutcomeWords[] = {
+    {"passed", "PASSED"},
+    {"rejected", "REJECTED"},
+    {"delayed", "DELAYED"},
+    {"degraded", "DEGRADED"},
+    {"busy", "BUSY"},
+    {"rejected_dry_run", "REJECTED_DRY_RUN"},
+    {"delayed_dry_run", "DELAYED_DRY_RUN"},
+    {"degraded_dry_run", "DEGRADED_DRY_RUN"},
+    {"", ""},
+};
+
+constexpr const OutcomeWords& words_of(Outcome outcome) noexcept {
+  return kOutcomeWords[static_cast<size_t>(outcome)];
+}
+
+constexpr bool is_refused(Outcome outcome) noexcept {
+  return outcome == Outcome::kRejected || outcome == Outcome::kBusy;
+}
+
+// What a limit makes of a request that is over it, if it can.
+constexpr Outcome outcome_of(Action action, bool dry_run) noexcept {
+  constexpr Outcome kOf[][2] = {{Outcome::kRejected, Outcome::kRejectedDryRun},
+                                {Outcome::kDelayed, Outcome::kDelayedDryRun},
+                                {Outcome::kDegraded, Outcome::kDegradedDryRun}};
+  return kOf[static_cast<size_t>(action)][dry_run ? 1 : 0];
+}
+
+}  // namespace penstock
