@@ -6,6 +6,7 @@
 #   make bench       measured against the peers
 #   make storm       everything killed at random, KILLS (1000) times over JOBS (50000) promised jobs
 #   make sanitize    the tests under ASan+UBSan, the multi-threaded units under TSan
+#   make test-http3  the tests over HTTP/3, with the Nginx and the curl of the next Debian
 #   make fuzz        libFuzzer, FUZZ_SECONDS (60) for each target
 #   make gpu-check   on a machine with a GPU: the CUDA engine against its references, and its speed
 #   make module NGINX_SRC=DIR    the module for another Nginx source tree
@@ -28,7 +29,7 @@ BUILD_IN = cmake --build
 CTEST = ctest --output-on-failure --no-label-summary --no-tests=error -j $(TEST_JOBS)
 
 .DELETE_ON_ERROR:
-.PHONY: all run test bench storm gpu-check format lint sanitize asan tsan fuzz module clean setup-build
+.PHONY: all run test test-http3 bench storm gpu-check format lint sanitize asan tsan fuzz module clean setup-build
 
 all: $(BUILD)/build.ninja
 	$(BUILD_IN) $(BUILD) --target $(PROGRAMS)
@@ -47,6 +48,16 @@ test: $(BUILD)/build.ninja
 	@scripts/setup build test
 	$(BUILD_IN) $(BUILD)
 	$(CTEST) --test-dir $(BUILD)
+
+# All that is built goes into a folder of its own, as the module is for another Nginx.
+test-http3: HTTP3 := $(BUILD)/http3
+test-http3: setup-build
+	@scripts/setup build test sanitize
+	scripts/get_http3 $(HTTP3)/peers
+	$(CONFIGURE) -B $(HTTP3)/build -DNGINX_SRC=$(abspath $(HTTP3)/peers/src)
+	$(BUILD_IN) $(HTTP3)/build --target $(PROGRAMS)
+	PENSTOCK_NGINX=$(abspath $(HTTP3)/peers/nginx) PENSTOCK_CURL=$(abspath $(HTTP3)/peers/curl) \
+	    $(CTEST) --test-dir $(HTTP3)/build -R integration.test_http2
 
 bench: $(BUILD)/build.ninja
 	@scripts/setup build bench

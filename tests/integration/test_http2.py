@@ -1,6 +1,7 @@
 """The same over HTTP/2 and HTTP/3: curl as the client, and frames of our own where a client does what curl does not."""
 
 import json
+import os
 import socket
 import struct
 import subprocess
@@ -14,6 +15,7 @@ from scripted import answer, chunk, done, head
 from test_jobs import ALICE, BODY, HTTP, SERVER, jobs, until_status  # noqa: F401
 from waiting import Port, until
 
+CURL = os.environ.get("PENSTOCK_CURL", "curl")  # make test-http3 brings one that speaks HTTP/3
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 
@@ -29,18 +31,21 @@ class Http2:
 
     def curl(self, path, *options, body=None, headers=None):
         """(status, headers, body) of one request."""
-        command = ["curl", "-sS", "--max-time", "60", "-i", *self.options, *options]
-        for name, value in (headers or {}).items():
-            command += ["-H", f"{name}: {value}"]
-        if body is not None:
-            command += ["-H", "Content-Type: application/json", "--data-binary", "@-"]
-        run = subprocess.run([*command, self.place + path], input=b"" if body is None else json.dumps(body).encode(),
-                             capture_output=True, timeout=90)
+        command = [*self._command(headers, body), "--max-time", "60", "-i", *options, self.place + path]
+        run = subprocess.run(command, input=b"" if body is None else json.dumps(body).encode(), capture_output=True, timeout=90)
         assert run.returncode == 0, run.stderr.decode()
         said, _, text = run.stdout.partition(b"\r\n\r\n")
         lines = said.decode().split("\r\n")
         assert lines[0].startswith(self.version + " "), lines
         return int(lines[0].split()[1]), dict(line.split(": ", 1) for line in lines[1:]), text
+
+    def _command(self, headers, body):
+        command = [CURL, "-sS", *self.options]
+        for name, value in (headers or {}).items():
+            command += ["-H", f"{name}: {value}"]
+        if body is not None:
+            command += ["-H", "Content-Type: application/json", "--data-binary", "@-"]
+        return command
 
     def connect(self):
         return Frames(self.path)
@@ -57,12 +62,24 @@ class Http3(Http2):
         self.options = ["--http3-only", "--insecure"]
         self.place, self.version = f"https://127.0.0.1:{port}", "HTTP/3"
 
+    def streams(self, path, count, *, body, headers=None):
+        """Asks the same so many times over one connection: (curl, the answers as they come). Who closes one resets its stream."""
+        pipes = [os.pipe() for _ in range(count)]
+        outputs = [part for _, end in pipes for part in ("-o", f"/dev/fd/{end}", self.place + path)]
+        curl = subprocess.Popen([*self._command(headers, body), "-N", "-Z", *outputs], stdin=subprocess.PIPE,
+                                pass_fds=[end for _, end in pipes])
+        curl.stdin.write(json.dumps(body).encode())
+        curl.stdin.close()
+        for _, end in pipes:
+            os.close(end)
+        return curl, [os.fdopen(end, "rb") for end, _ in pipes]
+
 
 def can_http3(folder):
     """Why this machine cannot; None: it can."""
     if "http_v3_module" not in subprocess.run([NGINX, "-V"], capture_output=True, text=True, env=environment(folder)).stderr:
         return "this Nginx has no HTTP/3: 1.25 or later, --with-http_v3_module, as PENSTOCK_NGINX, the module for it in PENSTOCK_BUILD"
-    if "HTTP3" not in subprocess.run(["curl", "-V"], capture_output=True, text=True).stdout:
+    if "HTTP3" not in subprocess.run([CURL, "-V"], capture_output=True, text=True).stdout:
         return "this curl speaks no HTTP/3"
     return None
 
@@ -72,17 +89,20 @@ def h2(folder):
     return Http2(folder)
 
 
-@pytest.fixture(params=["2", "3"])
-def over(request, folder):
-    """The newer versions of HTTP."""
-    if request.param == "2":
-        yield Http2(folder)
-    elif reason := can_http3(folder):
+@pytest.fixture
+def h3(folder):
+    if reason := can_http3(folder):
+        assert "PENSTOCK_CURL" not in os.environ, reason
         pytest.skip(reason)
-    else:
-        port = Port()
-        yield Http3(folder, port.number)
-        port.release()
+    port = Port()
+    yield Http3(folder, port.number)
+    port.release()
+
+
+@pytest.fixture(params=["h2", "h3"])
+def over(request):
+    """The newer versions of HTTP."""
+    return request.getfixturevalue(request.param)
 
 
 class Frames:
@@ -230,3 +250,32 @@ def test_who_is_refused_is_told_before_the_body_has_come_and_may_ask_again(penst
             break
         assert kind != GOAWAY, payload
     connection.close()
+
+
+@pytest.mark.parametrize("limit, size, status", [("", 5_000_000, 413), ("penstock_limit zone=edge key=all rate=1r/h name=a;", 10, 429),
+                                                 ("penstock_limit zone=edge key=all rate=1r/h name=a;", 900_000, 429)])
+def test_over_http_3_too_a_refusal_reaches_who_sends_a_body(penstock, h3, limit, size, status):
+    service = penstock(http="penstock_zone edge 1m;", workers=[simulate(slots=1, service_time="1ms")],
+                       server=h3.listen + f"location / {{ {limit} penstock_pass gpu; }}")
+    assert service.complete().status == 200
+    assert h3.curl("/v1/completions", body={**BODY, "prompt": "x" * size})[0] == status
+
+
+def test_a_stream_over_quic_waits_is_cancelled_alone_and_ends_with_its_connection(jobs, h3):
+    service = jobs(server=h3.listen + "keepalive_timeout 1s;" + SERVER, workers=[simulate(slots=2, tokens_per_second=30)])
+    ask = dict(path="/v1/completions", body={**BODY, "stream": True, "max_tokens": 2000}, headers=ALICE)
+    curl, (first, second) = h3.streams(**ask, count=2)
+    assert first.readline().startswith(b"data: ") and second.readline().startswith(b"data: ")
+    late_curl, (late,) = h3.streams(**ask, count=1)
+    service.penstockd.wait_for(running=2, length=1)
+    first.close()
+    assert any(line.startswith(b"data: ") for line in late)
+    service.penstockd.wait_for(running=2, length=0)
+    until(lambda: service.get("/quota", **ALICE).json()["concurrency"]["in_use"] == 2, "its lease came back")
+    assert second.readline() == b"\n" and second.readline().startswith(b"data: ")
+    for one in (curl, late_curl):  # they say nothing: QUIC's idle timeout, here keepalive_timeout, ends what they asked for
+        one.kill()
+        one.wait()
+    service.penstockd.wait_for(running=0)
+    second.close()
+    late.close()
