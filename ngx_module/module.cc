@@ -1,37 +1,29 @@
 // The module as Nginx sees it: directives, phases, life cycle. Read from here.
-//
-//   tier_directives    penstock_tier
-//   limit_directives   penstock_zone, penstock_limit, penstock_cost
-//   rule               one limit's terms, and all that is said of it
-//   pass_directives    penstock_pass, penstock_owner, penstock_*_timeout ...
-//   jobs               penstock_jobs: callers see their jobs
-//   quota, console     what a caller has left; a key's counters, for the operator
-//   metrics            for Prometheus
-//   limit_report, page what these three share
-//   zone               the shared memory of counters; zone_store: with file=, beyond Nginx's end
-//   admission          all limits of a request, together: charges gathered (resolve), then admit or
-//                      refuse
-//   body               the fields of the body that limits and costs ask for
-//   known_variables    what may be kept of variables that were asked for before it came
-//   cost               what a request is reckoned to use
-//   delay, degrade     what being over a limit means, other than a refusal
-//   receipt            what was charged: settled, given back, released
-//   receipt_codec      the same as bytes, for a promised job; edge_line: what became of such
-//   telemetry          what all workers count and learn; metrics, quota and console show it
-//   reply              refusals, and Nginx's own errors, as problems; refusal_log: in the error log
-//   job_headers        what a request asks for besides an answer
-//   pass, answer       the job over the wire, and what comes back; answer_headers: what it carries
-//   stored_file        an answer that is a file; websocket: a client that only listens
-//   status_source      what penstockd says of itself, read from shared memory
+// The folders, from the top down; each has a README of what it is:
+//   directives   pages   hand_over   admit   reply   request   zone   conf
 #include "ngx_module/admit/admission.h"
 #include "ngx_module/admit/status_source.h"
 #include "ngx_module/conf/conf.h"
+#include "ngx_module/directives/bind_limits.h"
+#include "ngx_module/directives/bind_sources.h"
+#include "ngx_module/directives/cost_directives.h"
+#include "ngx_module/directives/limit_directives.h"
+#include "ngx_module/directives/location.h"
+#include "ngx_module/directives/pass_directives.h"
+#include "ngx_module/directives/tier_directives.h"
+#include "ngx_module/directives/zone_directive.h"
 #include "ngx_module/hand_over/edge_line.h"
+#include "ngx_module/hand_over/jobs.h"
 #include "ngx_module/hand_over/stored_file.h"
+#include "ngx_module/pages/console.h"
+#include "ngx_module/pages/metrics.h"
+#include "ngx_module/pages/quota.h"
 #include "ngx_module/reply/reply.h"
 #include "ngx_module/request/body.h"
+#include "ngx_module/request/body_filter.h"
 #include "ngx_module/request/receipt.h"
 #include "ngx_module/request/telemetry.h"
+#include "ngx_module/request/telemetry_memory.h"
 #include "ngx_module/variables.h"
 #include "ngx_module/zone/store.h"
 #include "ngx_module/zone/zone.h"
@@ -91,9 +83,7 @@ ngx_int_t commit(ngx_cycle_t* cycle) noexcept {
 // Also called in the cache manager and the cache loader, which answer nobody, may block, and leave
 // without an end: those count, and hold nothing.
 ngx_int_t start_worker(ngx_cycle_t* cycle) noexcept {
-  if (const auto* main = static_cast<MainConf*>(
-          ngx_http_cycle_get_module_main_conf(cycle, ngx_http_penstock_module));
-      main != nullptr) {
+  if (const MainConf* main = main_conf(cycle); main != nullptr) {
     start_counting(*main);
   }
   if (ngx_process == NGX_PROCESS_HELPER) {

@@ -72,4 +72,22 @@ class PoolArray {
   ngx_array_t* array_ = nullptr;
 };
 
+// Visits the items of one of Nginx's lists until visit(item) says false; returns whether none has.
+template <typename T, class Visit>
+bool each_of(const ngx_list_t& list, const Visit& visit) noexcept {
+  for (const ngx_list_part_t* part = &list.part; part != nullptr; part = part->next) {
+    const auto* items = static_cast<const T*>(part->elts);
+    for (ngx_uint_t i = 0; i < part->nelts; ++i) {
+      if (!visit(items[i])) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
+inline std::string_view lower_name(const ngx_table_elt_t& header) noexcept {
+  return {reinterpret_cast<const char*>(header.lowcase_key), header.key.len};
+}
+
 }  // namespace penstock

@@ -149,7 +149,7 @@ ngx_int_t get_body_field(ngx_http_request_t* r, ngx_http_variable_value_t* v,
     return NGX_OK;
   }
   const size_t place = place_of(*main_conf(r), view(variable).substr(kBodyVariable.size()));
-  const http::BodyField field = body_of(r->main, *state)[place];
+  const http::BodyField field = body_of(r->main, state->search)[place];
   const std::string_view text = line_of(r->pool, field);
   if (text.empty()) {
     return text.data() == nullptr ? NGX_ERROR : NGX_OK;

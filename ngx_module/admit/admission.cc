@@ -1,8 +1,8 @@
 #include "ngx_module/admit/admission.h"
 
 #include "ngx_module/admit/admit.h"
-#include "ngx_module/admit/charges.h"
 #include "ngx_module/admit/degrade.h"
+#include "ngx_module/admit/gather.h"
 #include "ngx_module/admit/job_headers.h"
 #include "ngx_module/admit/refuse.h"
 #include "ngx_module/admit/status_source.h"

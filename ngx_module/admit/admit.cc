@@ -77,7 +77,7 @@ void note_outcome(RequestState& state, const Admitted& sum, bool would_refuse) n
                                                           : Outcome::kPassed;
   }
   if (sum.dry != nullptr) {
-    state.exceeded = sum.dry->rule;
+    state.exceeded = &sum.dry->rule();
   }
   state.admitted = state.outcome;
 }

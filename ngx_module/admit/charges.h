@@ -26,9 +26,7 @@ class Charges {
     auto* charge = new (memory_ + count_ * sizeof(limit::Charge))
         limit::Charge(&bound.policy, bound.counter->place_of(key_hash), cost, limit.dry_run);
     limit.zone->table->prefetch(charge->hash);
-    judged_[count_++] = {
-        bound.counter->rule, &bound, &limit, &charge->decision, cost, of_tier, false,
-        limit.dry_run};
+    judged_[count_++] = {&bound, &limit, &charge->decision, cost, of_tier, false, limit.dry_run};
   }
   std::span<limit::Charge> charges() noexcept {
     return {std::launder(reinterpret_cast<limit::Charge*>(memory_)), count_};
@@ -59,11 +57,6 @@ inline bool does_work(ngx_http_request_t* r) noexcept {
              ngx_http_get_module_loc_conf(r, ngx_http_core_module))
              ->handler != nullptr;
 }
-
-// The charges of all limits of one stage that can be told now. NGX_DECLINED: these are all;
-// NGX_AGAIN: some hang on the body, which is still to come; else the request was refused, and that
-// is the handler's result.
-ngx_int_t gather(ngx_http_request_t* r, Charges& charges) noexcept;
 
 // Notes which limits have judged the request, and that it is charged for them, or isn't.
 void note_judged(RequestState& state, Charges& charges, bool charged) noexcept;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ngx_module/conf/text.h"
 #include "ngx_module/request/telemetry.h"
 
 namespace penstock {
@@ -143,7 +144,7 @@ Fault reckon(ngx_http_request_t* r, RequestState& state) noexcept {
   }
   static constexpr Body kNoBody;
   const bool has = state.body_read && body_size(r) > 0;  // a chunked one may be empty
-  const Body& body = has ? body_of(r, state) : kNoBody;
+  const Body& body = has ? body_of(r, state.search) : kNoBody;
   if (!body.readable) {
     return {.detail = "The request's body could not be read."};
   }

@@ -27,7 +27,7 @@ const Known* known(const ngx_table_elt_t& header) noexcept {
   if (first != 'p' && first != 'i') {
     return nullptr;
   }
-  const std::string_view name(reinterpret_cast<const char*>(header.lowcase_key), header.key.len);
+  const std::string_view name = lower_name(header);
   for (const Known& each : kKnown) {
     if (name == each.name) {
       return &each;
@@ -39,17 +39,11 @@ const Known* known(const ngx_table_elt_t& header) noexcept {
 // Calls visit(known, value) for each; stops when it says false.
 template <class Visit>
 bool for_each(ngx_http_request_t* r, const Visit& visit) noexcept {
-  for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr;
-       part = part->next) {
-    const auto* headers = static_cast<const ngx_table_elt_t*>(part->elts);
-    for (ngx_uint_t i = 0; i < part->nelts; ++i) {
-      const Known* each = known(headers[i]);
-      if (each != nullptr && !visit(*each, view(headers[i].value))) {
-        return false;
-      }
-    }
-  }
-  return true;
+  return each_of<ngx_table_elt_t>(r->headers_in.headers,
+                                  [&](const ngx_table_elt_t& header) noexcept {
+                                    const Known* each = known(header);
+                                    return each == nullptr || visit(*each, view(header.value));
+                                  });
 }
 
 // "<name> <words>"; empty when memory ran out.
@@ -129,21 +123,6 @@ bool find_job_headers(ngx_http_request_t* r, const JobHeaders*& found, BadHeader
   });
   found = headers;
   return whole || !bad.detail.empty();
-}
-
-std::string_view find_last_event_id(const ngx_http_request_t* r) noexcept {
-  constexpr std::string_view kName = "last-event-id";
-  for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr;
-       part = part->next) {
-    const auto* headers = static_cast<const ngx_table_elt_t*>(part->elts);
-    for (ngx_uint_t i = 0; i < part->nelts; ++i) {
-      if (headers[i].key.len == kName.size() &&
-          ngx_memcmp(headers[i].lowcase_key, kName.data(), kName.size()) == 0) {
-        return view(headers[i].value);
-      }
-    }
-  }
-  return {};
 }
 
 bool may_not_wait(ngx_http_request_t* r) noexcept {

@@ -29,9 +29,6 @@ struct BadHeader {
 // `found` stays nullptr when there are none. False when memory ran out.
 bool find_job_headers(ngx_http_request_t* r, const JobHeaders*& found, BadHeader& bad) noexcept;
 
-// Last-Event-ID; empty: it was not sent.
-std::string_view find_last_event_id(const ngx_http_request_t* r) noexcept;
-
 // Whether the answer may be there already, or is not wanted now: how long the queue is says nothing
 // about such a request.
 bool may_not_wait(ngx_http_request_t* r) noexcept;

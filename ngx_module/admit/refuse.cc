@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ngx_module/admit/refusal_log.h"
+#include "ngx_module/conf/text.h"
 #include "ngx_module/reply/reply.h"
 #include "ngx_module/request/telemetry.h"
 #include "shared/base/clock.h"
@@ -57,7 +58,7 @@ int64_t return_after_ns(ngx_http_request_t* r, const Judged& worst,
 size_t list_exceeded(std::span<const Judged> judged, char* out, size_t capacity) noexcept {
   size_t size = 0;
   for (const Judged& j : judged) {
-    const std::string_view name = view(j.rule->name);
+    const std::string_view name = view(j.rule().name);
     if (!j.exceeded || size + name.size() + 3 > capacity) {
       continue;
     }
@@ -76,7 +77,7 @@ size_t list_exceeded(std::span<const Judged> judged, char* out, size_t capacity)
 void expect_release(Charges& charges) noexcept {
   for (size_t i = 0; i < charges.judged().size(); ++i) {
     const Judged& j = charges.judged()[i];
-    if (j.exceeded && j.rule->kind == RuleKind::kConcurrency) {
+    if (j.exceeded && j.rule().kind == RuleKind::kConcurrency) {
       charges.charges()[i].decision.retry_after_ns = usual_wait_ns(*j.bound);
     }
   }
@@ -107,20 +108,20 @@ const Judged& mark_exceeded(const MainConf& main, Charges& charges, size_t& exce
 
 // No wait makes room for this request.
 ngx_int_t refuse_too_costly(ngx_http_request_t* r, const Judged& worst) noexcept {
-  const bool gpu = worst.rule->unit == Unit::kGpu;
-  const uint64_t cost = (worst.cost + worst.rule->scale() - 1) / worst.rule->scale();
-  ngx_str_t allows = worst.rule->allows;
-  const ngx_str_t unit = str(word_of(worst.rule->unit, cost));
+  const bool gpu = worst.rule().unit == Unit::kGpu;
+  const uint64_t cost = (worst.cost + worst.rule().scale() - 1) / worst.rule().scale();
+  ngx_str_t allows = worst.rule().allows;
+  const ngx_str_t unit = str(word_of(worst.rule().unit, cost));
   const ngx_str_t detail =
       print(r->pool,
             "%V This request is reckoned at %uL %V, and at most %uL may come at once: ask "
             "for less.",
-            &allows, cost, &unit, worst.bound->policy.limit / worst.rule->scale());
+            &allows, cost, &unit, worst.bound->policy.limit / worst.rule().scale());
   return refuse_request(r,
                         {.status = 400,
                          .detail = view(detail),
                          .code = "invalid_request",
-                         .param = worst.rule->unit == Unit::kTokens && !gpu ? "max_tokens" : ""});
+                         .param = worst.rule().unit == Unit::kTokens && !gpu ? "max_tokens" : ""});
 }
 
 }  // namespace
@@ -131,28 +132,28 @@ ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Charges&
   undo_earlier(state);
   note_judged(state, charges, false);
   state.outcome = Outcome::kRejected;
-  state.exceeded = worst.rule;
+  state.exceeded = &worst.rule();
   if (!push_rate_headers(r, state.tier, charges.judged(), true, state.rate_headers)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   if (worst.decision->never()) {
-    log_refusal(r, state, 400, view(worst.rule->name));
+    log_refusal(r, state, 400, view(worst.rule().name));
     return refuse_too_costly(r, worst);
   }
   const auto index = static_cast<size_t>(&worst - charges.judged().data());
   state.retry_after_s = seconds_up(return_after_ns(r, worst, charges.charges()[index]));
-  log_refusal(r, state, 429, view(worst.rule->name));
+  log_refusal(r, state, 429, view(worst.rule().name));
   if (exceeded == 1) {
     return refuse_request(r, 429, state.retry_after_s,
-                          worst.rule->refusal.with(r->pool, state.retry_after_s));
+                          worst.rule().refusal.with(r->pool, state.retry_after_s));
   }
   char names[1024];
   const size_t names_size = list_exceeded(charges.judged(), names, sizeof names);
   char detail[kSentenceBytes + 48];
   return refuse_request(
       r, {.status = 429,
-          .detail = say_when(view(worst.rule->sentence), state.retry_after_s, detail),
-          .code = worst.rule->code(),
+          .detail = say_when(view(worst.rule().sentence), state.retry_after_s, detail),
+          .code = worst.rule().code(),
           .retry_after_s = state.retry_after_s,
           .violated_policies = {names, names_size},
           .docs = state.tier == nullptr ? view(main_conf(r)->docs) : view(state.tier->docs)});

@@ -27,11 +27,6 @@ void look(StatusSource& source) noexcept {
   }
 }
 
-MainConf* main_of(ngx_cycle_t* cycle) noexcept {
-  return static_cast<MainConf*>(
-      ngx_http_cycle_get_module_main_conf(cycle, ngx_http_penstock_module));
-}
-
 void on_timer(ngx_event_t* event) noexcept {
   auto* main = static_cast<MainConf*>(event->data);
   for (StatusSource* source : main->sources) {
@@ -98,11 +93,10 @@ const wire::StatusPage* fresh_page(const StatusSource& source, int64_t now_ns) n
 }
 
 StatusSource* source_of(ngx_conf_t* cf, std::string_view socket_path) noexcept {
-  auto& main =
-      *static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_penstock_module));
+  MainConf& main = *main_conf(cf);
   constexpr std::string_view kSuffix = ".status";
   for (StatusSource* source : main.sources) {
-    if (view(source->path).substr(0, source->path.len - kSuffix.size()) == socket_path) {
+    if (view(source->socket) == socket_path) {
       return source;
     }
   }
@@ -113,6 +107,7 @@ StatusSource* source_of(ngx_conf_t* cf, std::string_view socket_path) noexcept {
   }
   ngx_memcpy(path, socket_path.data(), socket_path.size());
   ngx_memcpy(path + socket_path.size(), kSuffix.data(), kSuffix.size() + 1);
+  source->socket = {socket_path.size(), path};
   source->path = {socket_path.size() + kSuffix.size(), path};
   source->label = copy(cf->pool, metrics::escape_label(socket_path));
   return source->label.data == nullptr ? nullptr : source;
@@ -135,7 +130,7 @@ bool queue_refuses(const LocConf& loc, QueueRefusal& why) noexcept {
 }
 
 ngx_int_t start_status_timer(ngx_cycle_t* cycle) noexcept {
-  MainConf* main = main_of(cycle);
+  MainConf* main = main_conf(cycle);
   if (main == nullptr || main->sources.empty()) {
     return NGX_OK;
   }

@@ -10,7 +10,8 @@ namespace penstock {
 constexpr size_t kMaxSocketLabel = 3 * sizeof(sockaddr_un::sun_path);
 
 struct StatusSource {
-  ngx_str_t path{};                  // SOCKET.status
+  ngx_str_t socket{};                // its path
+  ngx_str_t path{};                  // the same, and ".status" behind it
   ngx_str_t label{};                 // the socket, as a metric's label has it
   wire::StatusPage* page = nullptr;  // this worker's copy; its magic is 0 while there is none
 };

@@ -2,13 +2,27 @@
 //
 // All of it is made while the configuration is read, lives in the cycle's pool, and is constant
 // once workers run.
+//
+// A limit has one word for each of its stages:
+//
+//   Rule      the terms as written, "10r/m burst=5": of a plan, or of one penstock_limit (rule.h)
+//   Policy    the same in numbers, which shared/limit decides by
+//   Counter   a rule in a zone
+//   Limit     a penstock_limit line: whom to count, under which rules, and what being over means
+//   Bound     a counter as one limit charges it
+//   Charge    one bound of one request, which the table is asked for (shared/limit/charge.h)
+//   Judged    a charge and the table's decision, as callers are told of it (request/judged.h)
+//   Paid      a charge that was made, until it is settled, given back or released
+//             (request/receipt.h)
 #pragma once
 
 #include "ngx_module/nginx.h"
 
 #include <optional>
 
+#include "ngx_module/conf/directive.h"
 #include "ngx_module/conf/rule.h"
+#include "ngx_module/conf/value.h"
 #include "shared/limit/charge.h"
 #include "shared/limit/formula.h"
 
@@ -70,24 +84,6 @@ struct Tier {
   size_t index = 0;  // in MainConf::tiers
 };
 
-// A value that a request yields. Most are one variable or a constant and are read without a copy.
-struct Value {
-  enum class Kind : uint8_t { kNone, kConstant, kVariable, kComplex };
-  Kind kind = Kind::kNone;
-  ngx_int_t index = 0;
-  ngx_str_t constant{};
-  ngx_http_complex_value_t complex{};
-  ngx_str_t header{};  // $http_NAME: the header's name, in lower case
-  ngx_uint_t header_hash = 0;
-  // Whether the variable is Nginx's own, and not one that the configuration has given this name:
-  // looked up when it is first read.
-  enum class Own : uint8_t { kUnknown, kNo, kYes };
-  mutable Own own = Own::kUnknown;
-
-  // False when memory ran out.
-  bool get(ngx_http_request_t* r, std::string_view& out) const noexcept;
-};
-
 // Which answers carry RateLimit and its kind.
 enum RateHeadersOn : ngx_uint_t { kRateHeadersAll, kRateHeadersRefused, kRateHeadersNone };
 
@@ -139,6 +135,8 @@ struct StatusSource;
 struct LocConf;
 struct Telemetry;
 struct Process;
+
+constexpr std::string_view kAnyOrigin = "any";  // penstock_origins
 
 struct MainConf {
   PoolArray<Zone*> zones;
@@ -196,7 +194,12 @@ inline MainConf* main_conf(ngx_http_request_t* r) noexcept {
 inline MainConf* main_conf(ngx_conf_t* cf) noexcept {
   return static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_penstock_module));
 }
-inline LocConf* loc_conf(ngx_http_request_t* r) noexcept {
+// Of a whole cycle; nullptr if it has no http{}.
+inline MainConf* main_conf(const ngx_cycle_t* cycle) noexcept {
+  return static_cast<MainConf*>(
+      ngx_http_cycle_get_module_main_conf(cycle, ngx_http_penstock_module));
+}
+inline LocConf* loc_conf(const ngx_http_request_t* r) noexcept {
   return static_cast<LocConf*>(ngx_http_get_module_loc_conf(r, ngx_http_penstock_module));
 }
 
@@ -212,10 +215,6 @@ constexpr size_t kMaxTierRules = 8;                         // limits of one tie
 constexpr size_t kMaxDegradeValue = 128;                    // bytes
 constexpr size_t kMaxCharges = kMaxLimits * kMaxTierRules;  // counters judged on one request
 
-inline ngx_str_t& arg(ngx_conf_t* cf, size_t i) noexcept {
-  return static_cast<ngx_str_t*>(cf->args->elts)[i];
-}
-
 template <typename T>
 T* find_named(const PoolArray<T*>& list, std::string_view name) noexcept {
   for (T* item : list) {
@@ -225,93 +224,5 @@ T* find_named(const PoolArray<T*>& list, std::string_view name) noexcept {
   }
   return nullptr;
 }
-
-// NAME=VALUE of a directive's arguments; false if `text` is not about NAME.
-inline bool option(std::string_view text, std::string_view name, std::string_view& value) noexcept {
-  if (text.size() <= name.size() || text.substr(0, name.size()) != name ||
-      text[name.size()] != '=') {
-    return false;
-  }
-  value = text.substr(name.size() + 1);
-  return true;
-}
-
-char* const kConfError = static_cast<char*>(NGX_CONF_ERROR);
-
-// Names go into headers and messages as they are.
-constexpr size_t kMaxNameBytes = 64;
-bool is_name(std::string_view name) noexcept;
-constexpr char kNameRule[] = "a name is 1 to 64 of a-z A-Z 0-9 - _ .";
-
-// Says what is wrong at the line being read, as nginx -t shows it, and fails the directive.
-char* refuse(ngx_conf_t* cf, const char* format, ...) noexcept;
-
-// Whether a location says how paths begin, so that other paths lie below it.
-bool is_prefix_location(const ngx_http_core_loc_conf_t& core) noexcept;
-
-// Refuses the location that is being merged: another directive has taken an answering one's place.
-char* refuse_second_answer(ngx_conf_t* cf) noexcept;
-
-// Refuses an argument that is NAME= and no more.
-inline char* check_value(ngx_conf_t* cf, size_t i) noexcept {
-  const std::string_view text = view(arg(cf, i));
-  return text.empty() || text.find('=') != text.size() - 1
-             ? NGX_CONF_OK
-             : refuse(cf, "parameter \"%V\" of %V has no value: give it one, or leave it out",
-                      &arg(cf, i), &arg(cf, 0));
-}
-
-// As refuse(), for something found wrong only once everything was read: where is told by `file` and
-// `line`.
-ngx_int_t refuse_at(ngx_conf_t* cf, const ngx_str_t& file, ngx_uint_t line, const char* format,
-                    ...) noexcept;
-// Says what is doubtful there, and goes on.
-void warn_at(ngx_conf_t* cf, const ngx_str_t& file, ngx_uint_t line, const char* format,
-             ...) noexcept;
-
-// Reads a directive's value into `value`: a constant, one variable, or a mixture.
-char* compile_value(ngx_conf_t* cf, ngx_str_t text, Value& value) noexcept;
-
-// tier_directives.cc
-char* read_tier(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
-// What makes no sense in a plan is warned of, with the remedy; all that its refusals say is ready.
-ngx_int_t finish_tiers(ngx_conf_t* cf) noexcept;
-
-// limit_directives.cc
-char* read_zone(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
-char* read_limit(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
-char* read_cost(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
-char* read_image_cost(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
-// Gives every limit its counters; all tiers are known now.
-ngx_int_t bind_limits(ngx_conf_t* cf) noexcept;
-
-// quota.cc: penstock_quota tells callers what they have left.
-char* read_quota(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
-// Finds the limits that each penstock_quota tells of; all are known now.
-ngx_int_t bind_quotas(ngx_conf_t* cf) noexcept;
-
-// metrics.cc: penstock_metrics, for Prometheus.
-char* read_metrics(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
-
-// console.cc: penstock_console, for the operator.
-char* read_console(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
-
-// pass_directives.cc
-char* read_pass(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
-char* read_dedupe(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
-// penstock_owner, penstock_share: a Value that stands at the command's offset.
-char* read_value(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
-char* read_origins(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
-constexpr std::string_view kAnyOrigin = "any";
-// Finds the status pages of every upstream that is passed to, or told of; all upstreams are known
-// now.
-ngx_int_t bind_sources(ngx_conf_t* cf) noexcept;
-
-// jobs.cc: penstock_jobs, where callers see their jobs.
-char* read_jobs(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
-// Tells each penstock_pass where its callers see their jobs; all locations are known now.
-void bind_jobs(ngx_conf_t* cf) noexcept;
-void* create_loc_conf(ngx_conf_t* cf) noexcept;
-char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept;
 
 }  // namespace penstock

@@ -5,17 +5,13 @@
 namespace penstock {
 namespace {
 
-struct Period {
-  char letter;
-  limit::Span span;
-  uint64_t seconds;
-  std::string_view word;
-};
-
 constexpr Period kPeriods[] = {
-    {'s', limit::Span::second, 1, "second"},  {'m', limit::Span::minute, 60, "minute"},
-    {'h', limit::Span::hour, 3600, "hour"},   {'d', limit::Span::day, 86400, "day"},
-    {'w', limit::Span::week, 604800, "week"}, {'M', limit::Span::month, 2592000, "month"},
+    {'s', limit::Span::second, 1, "a second", "This second's"},
+    {'m', limit::Span::minute, 60, "a minute", "This minute's"},
+    {'h', limit::Span::hour, 3600, "an hour", "This hour's"},
+    {'d', limit::Span::day, 86400, "a day", "Today's"},
+    {'w', limit::Span::week, 604800, "a week", "This week's"},
+    {'M', limit::Span::month, 2592000, "a month", "This month's"},
 };
 
 struct UnitWords {
@@ -70,10 +66,7 @@ const char* parse_rate(std::string_view text, Rate& rate) noexcept {
   }
   for (const Period& period : kPeriods) {
     if (period.letter == text.back()) {
-      rate.letter = period.letter;
-      rate.period_s = period.seconds;
-      rate.period_word = period.word;
-      rate.span = period.span;
+      rate.period = &period;
       return nullptr;
     }
   }

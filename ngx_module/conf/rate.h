@@ -21,16 +21,21 @@ std::string_view word_of(Unit unit, uint64_t amount) noexcept;
 std::string_view label_of(Unit unit) noexcept;
 bool parse_unit(std::string_view text, Unit& unit) noexcept;
 
+struct Period {
+  char letter;
+  limit::Span span;
+  uint64_t seconds;   // a month is 30 days here
+  const char* each;   // "a minute"
+  const char* whose;  // "This minute's"; of a day "Today's"
+};
+
 struct Rate {
   uint64_t amount = 0;  // as written
   Unit unit = Unit::kRequests;
-  limit::Span span = limit::Span::second;
-  char letter = 's';
-  uint64_t period_s = 0;         // a month is 30 days here
-  std::string_view period_word;  // "minute"
+  const Period* period = nullptr;  // none before it is read
 
   uint64_t counted() const noexcept { return amount * scale_of(unit); }
-  uint64_t period_ns() const noexcept { return period_s * 1'000'000'000; }
+  uint64_t period_ns() const noexcept { return period->seconds * 1'000'000'000; }
 };
 
 // Reads AMOUNT UNIT / PERIOD: "10r/m", "2000t/m", "5gs/h". Returns nullptr, or what would be right.

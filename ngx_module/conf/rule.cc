@@ -1,8 +1,7 @@
 #include "ngx_module/conf/rule.h"
 
-#include <cstdarg>
-
-#include "ngx_module/conf/conf.h"
+#include "ngx_module/conf/directive.h"
+#include "ngx_module/conf/text.h"
 
 namespace penstock {
 namespace {
@@ -64,7 +63,7 @@ char* make_rate(ngx_conf_t* cf, const Terms& terms, Rule& rule) noexcept {
   rule.kind = RuleKind::kRate;
   rule.unit = rate.unit;
   rule.amount = rate.amount;
-  rule.period_s = rate.period_s;
+  rule.period = rate.period;
   rule.algorithm = terms.algorithm.empty() ? kTokenBucket : terms.algorithm;
   if (rule.algorithm == kTokenBucket || rule.algorithm == kLeakyBucket) {
     return make_bucket(cf, terms, rate, rule);
@@ -75,11 +74,11 @@ char* make_rate(ngx_conf_t* cf, const Terms& terms, Rule& rule) noexcept {
                   "left of it at once");
   }
   if (rule.algorithm == kSlidingWindow) {
-    return keep(cf, "rate", terms.rate, limit::make_sliding_window(rate.counted(), rate.span),
-                rule.policy);
+    return keep(cf, "rate", terms.rate,
+                limit::make_sliding_window(rate.counted(), rate.period->span), rule.policy);
   }
   if (rule.algorithm == kFixedWindow) {
-    return keep(cf, "rate", terms.rate, limit::make_fixed_window(rate.counted(), rate.span),
+    return keep(cf, "rate", terms.rate, limit::make_fixed_window(rate.counted(), rate.period->span),
                 rule.policy);
   }
   if (rule.algorithm == kSlidingLog) {
@@ -108,9 +107,9 @@ char* make_quota(ngx_conf_t* cf, const Terms& terms, Rule& rule) noexcept {
   rule.kind = RuleKind::kQuota;
   rule.unit = rate.unit;
   rule.amount = rate.amount;
-  rule.period_s = rate.period_s;
+  rule.period = rate.period;
   rule.algorithm = kFixedWindow;
-  return keep(cf, "quota", terms.quota, limit::make_fixed_window(rate.counted(), rate.span),
+  return keep(cf, "quota", terms.quota, limit::make_fixed_window(rate.counted(), rate.period->span),
               rule.policy);
 }
 
@@ -128,33 +127,10 @@ char* make_concurrency(ngx_conf_t* cf, const Terms& terms, Rule& rule) noexcept 
               rule.policy);
 }
 
-// "a minute", "an hour"; and a quota's "Today's quota".
-struct PeriodWords {
-  uint64_t seconds;
-  const char* each;
-  const char* whose;
-};
-
-constexpr PeriodWords kPeriodWords[] = {
-    {1, "a second", "This second's"},  {60, "a minute", "This minute's"},
-    {3600, "an hour", "This hour's"},  {86400, "a day", "Today's"},
-    {604800, "a week", "This week's"}, {2592000, "a month", "This month's"},
-};
-
-const PeriodWords& period_words(const Rule& rule) noexcept {
-  for (const PeriodWords& words : kPeriodWords) {
-    if (words.seconds == rule.period_s) {
-      return words;
-    }
-  }
-  return kPeriodWords[0];
-}
-
 void put_into_words(ngx_pool_t* pool, const Terms& terms, std::string_view who,
                     Rule& rule) noexcept {
   const ngx_str_t owner = str(who);
   const ngx_str_t what = str(word_of(rule.unit, rule.amount));
-  const PeriodWords& period = period_words(rule);
   if (rule.kind == RuleKind::kConcurrency) {
     rule.terms = print(pool, "concurrency=%uL", rule.amount);
     rule.allows = print(pool, "%V allows %uL request%s at a time.", &owner, rule.amount,
@@ -169,10 +145,11 @@ void put_into_words(ngx_pool_t* pool, const Terms& terms, std::string_view who,
     rule.terms = quota ? print(pool, "quota=%V", &written)
                        : print(pool, "%V burst=%uL algorithm=%V", &written,
                                rule.policy.limit / rule.scale(), &algorithm);
-    rule.allows = print(pool, "%V allows %uL %V %s.", &owner, rule.amount, &what, period.each);
-    rule.sentence =
-        quota ? print(pool, "%V %s quota is used up.", &rule.allows, period.whose) : rule.allows;
-    rule.header = print(pool, "\"%V\";q=%uL;w=%uL%s", &rule.name, rule.amount, rule.period_s,
+    rule.allows =
+        print(pool, "%V allows %uL %V %s.", &owner, rule.amount, &what, rule.period->each);
+    rule.sentence = quota ? print(pool, "%V %s quota is used up.", &rule.allows, rule.period->whose)
+                          : rule.allows;
+    rule.header = print(pool, "\"%V\";q=%uL;w=%uL%s", &rule.name, rule.amount, rule.period_s(),
                         rule.unit == Unit::kTokens ? ";qu=\"tokens\""
                         : rule.unit == Unit::kGpu  ? ";qu=\"gpu-seconds\""
                                                    : "");
@@ -182,15 +159,6 @@ void put_into_words(ngx_pool_t* pool, const Terms& terms, std::string_view who,
 }
 
 }  // namespace
-
-ngx_str_t print(ngx_pool_t* pool, const char* format, ...) noexcept {
-  u_char text[512];
-  va_list args;
-  va_start(args, format);
-  const u_char* end = ngx_vslprintf(text, text + sizeof text, format, args);
-  va_end(args);
-  return copy(pool, {reinterpret_cast<char*>(text), static_cast<size_t>(end - text)});
-}
 
 bool Terms::take(std::string_view argument) noexcept {
   return option(argument, "rate", rate) || option(argument, "quota", quota) ||

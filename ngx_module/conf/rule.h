@@ -31,19 +31,20 @@ struct Rule {
   RuleKind kind = RuleKind::kRate;
   Unit unit = Unit::kRequests;
   limit::Policy policy;
-  std::string_view algorithm;  // token_bucket
-  uint64_t amount = 0;         // as written: 10 of 10r/m
-  uint64_t period_s = 0;
-  ngx_str_t terms{};     // 10r/m burst=5, for messages
-  ngx_str_t allows{};    // Plan free allows 10 requests a minute.
-  ngx_str_t sentence{};  // the same, and what is wrong when it refuses
-  ngx_str_t header{};    // "free-rate";q=10;w=60
-  ngx_str_t label{};     // "free-rate";r=
-  ngx_str_t most{};      // what may come at once: 5
-  Refusal refusal;       // what it says when it alone refuses
-  ngx_str_t file{};      // where it stands
+  std::string_view algorithm;      // token_bucket
+  uint64_t amount = 0;             // as written: 10 of 10r/m
+  const Period* period = nullptr;  // of a concurrency: none
+  ngx_str_t terms{};               // 10r/m burst=5, for messages
+  ngx_str_t allows{};              // Plan free allows 10 requests a minute.
+  ngx_str_t sentence{};            // the same, and what is wrong when it refuses
+  ngx_str_t header{};              // "free-rate";q=10;w=60
+  ngx_str_t label{};               // "free-rate";r=
+  ngx_str_t most{};                // what may come at once: 5
+  Refusal refusal;                 // what it says when it alone refuses
+  ngx_str_t file{};                // where it stands
   ngx_uint_t line = 0;
 
+  uint64_t period_s() const noexcept { return period == nullptr ? 0 : period->seconds; }
   uint64_t scale() const noexcept { return unit == Unit::kGpu ? scale_of(unit) : 1; }
   // As callers are told: whole units of what was written.
   uint64_t told(uint64_t counted) const noexcept {
@@ -67,8 +68,5 @@ bool finish_rule(ngx_pool_t* pool, Rule& rule, std::string_view docs) noexcept;
 
 // Whether two rules of one name may share a counter.
 bool same_terms(const Rule& a, const Rule& b) noexcept;
-
-// Formats into the pool; data is nullptr when the pool is exhausted. At most 512 bytes.
-ngx_str_t print(ngx_pool_t* pool, const char* format, ...) noexcept;
 
 }  // namespace penstock

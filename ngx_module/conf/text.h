@@ -79,4 +79,7 @@ inline ngx_str_t copy_number(ngx_pool_t* pool, uint64_t number) noexcept {
   return copy(pool, {digits, static_cast<size_t>(end - digits)});
 }
 
+// Formats into the pool; data is nullptr when the pool is exhausted. At most 512 bytes.
+ngx_str_t print(ngx_pool_t* pool, const char* format, ...) noexcept;
+
 }  // namespace penstock

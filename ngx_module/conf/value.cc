@@ -1,75 +1,6 @@
-#include "ngx_module/conf/conf.h"
-
-#include <algorithm>
-#include <cstdarg>
+#include "ngx_module/conf/value.h"
 
 namespace penstock {
-
-bool is_name(std::string_view name) noexcept {
-  return !name.empty() && name.size() <= kMaxNameBytes &&
-         std::all_of(name.begin(), name.end(), [](char c) {
-           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                  c == '-' || c == '_' || c == '.';
-         });
-}
-
-char* refuse(ngx_conf_t* cf, const char* format, ...) noexcept {
-  u_char text[NGX_MAX_CONF_ERRSTR];
-  va_list args;
-  va_start(args, format);
-  u_char* end = ngx_vslprintf(text, text + sizeof text, format, args);
-  va_end(args);
-  ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "%*s", static_cast<size_t>(end - text), text);
-  return static_cast<char*>(NGX_CONF_ERROR);
-}
-
-namespace {
-
-void say_at(ngx_conf_t* cf, ngx_uint_t level, const ngx_str_t& file, ngx_uint_t line,
-            const char* format, va_list args) noexcept {
-  u_char text[NGX_MAX_CONF_ERRSTR];
-  u_char* end = ngx_vslprintf(text, text + sizeof text, format, args);
-  ngx_str_t where = file;
-  ngx_log_error(level, cf->log, 0, "%*s in %V:%ui", static_cast<size_t>(end - text), text, &where,
-                line);
-}
-
-}  // namespace
-
-ngx_int_t refuse_at(ngx_conf_t* cf, const ngx_str_t& file, ngx_uint_t line, const char* format,
-                    ...) noexcept {
-  va_list args;
-  va_start(args, format);
-  say_at(cf, NGX_LOG_EMERG, file, line, format, args);
-  va_end(args);
-  return NGX_ERROR;
-}
-
-void warn_at(ngx_conf_t* cf, const ngx_str_t& file, ngx_uint_t line, const char* format,
-             ...) noexcept {
-  va_list args;
-  va_start(args, format);
-  say_at(cf, NGX_LOG_WARN, file, line, format, args);
-  va_end(args);
-}
-
-bool is_prefix_location(const ngx_http_core_loc_conf_t& core) noexcept {
-#if (NGX_PCRE)
-  if (core.regex != nullptr) {
-    return false;
-  }
-#endif
-  return !core.named && !core.exact_match && !core.noname;
-}
-
-char* refuse_second_answer(ngx_conf_t* cf) noexcept {
-  const auto* core = static_cast<ngx_http_core_loc_conf_t*>(
-      ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
-  return refuse(cf,
-                "location \"%V\" has two directives that answer; give the one of Penstock a "
-                "location of its own",
-                &core->name);
-}
 
 namespace {
 
@@ -132,21 +63,16 @@ const ngx_table_elt_t* find_only(ngx_http_request_t* r, const Value& value) noex
     return nullptr;
   }
   const ngx_table_elt_t* found = nullptr;
-  for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr;
-       part = part->next) {
-    const auto* headers = static_cast<const ngx_table_elt_t*>(part->elts);
-    for (ngx_uint_t i = 0; i < part->nelts; ++i) {
-      if (headers[i].hash != value.header_hash || headers[i].key.len != value.header.len ||
-          ngx_memcmp(headers[i].lowcase_key, value.header.data, value.header.len) != 0) {
-        continue;
-      }
-      if (found != nullptr) {
-        return nullptr;
-      }
-      found = &headers[i];
-    }
-  }
-  return found;
+  const bool one =
+      each_of<ngx_table_elt_t>(r->headers_in.headers, [&](const ngx_table_elt_t& header) noexcept {
+        if (header.hash != value.header_hash || lower_name(header) != view(value.header)) {
+          return true;
+        }
+        const bool first = found == nullptr;
+        found = &header;
+        return first;
+      });
+  return one ? found : nullptr;
 }
 
 }  // namespace

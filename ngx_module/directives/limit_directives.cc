@@ -1,35 +1,13 @@
-// penstock_zone, penstock_limit and penstock_cost: read, checked, and bound to each other.
+#include "ngx_module/directives/limit_directives.h"
+
 #include <algorithm>
 
 #include "ngx_module/conf/conf.h"
-#include "ngx_module/request/body.h"
-#include "ngx_module/zone/zone.h"
+#include "ngx_module/conf/text.h"
+#include "ngx_module/directives/bind_limits.h"
 
 namespace penstock {
 namespace {
-
-constexpr ngx_int_t kMostImageCost = 1'000'000'000;
-
-// The zone's counter of this name, made if there is none. nullptr: memory ran out, or another rule
-// has the name (`other`).
-Counter* counter_of(ngx_pool_t* pool, Zone& zone, const Rule& rule, const Rule*& other) noexcept {
-  other = nullptr;
-  for (Counter* counter : zone.counters) {
-    if (view(counter->rule->name) == view(rule.name)) {
-      if (same_terms(*counter->rule, rule)) {
-        return counter;
-      }
-      other = counter->rule;
-      return nullptr;
-    }
-  }
-  auto* counter = make<Counter>(pool);
-  if (counter == nullptr || zone.counters.push(pool, counter) == nullptr) {
-    return nullptr;
-  }
-  counter->rule = &rule;
-  return counter;
-}
 
 // ---- the parts of a limit ----
 
@@ -161,23 +139,6 @@ char* read_action(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) noexcep
   return read_delay(cf, parts, limit) == NGX_CONF_OK ? read_degrade(cf, parts, limit) : kConfError;
 }
 
-// ---- counters ----
-
-bool is_bucket(const Rule& rule) noexcept {
-  return rule.policy.algorithm == limit::Algorithm::gcra;
-}
-
-// False when memory ran out.
-bool bind(ngx_pool_t* pool, const Counter& counter, const Limit& limit, Bounds& bounds) noexcept {
-  Bound bound{&counter, counter.rule->policy};
-  if (limit.action == Action::kDelay && is_bucket(*counter.rule)) {
-    limit::allow_delay(bound.policy.gcra, limit.max_delay * uint64_t{1'000'000});
-  }
-  bounds.reckoned = bounds.reckoned || counter.rule->unit != Unit::kRequests;
-  bounds.leases = bounds.leases || counter.rule->kind == RuleKind::kConcurrency;
-  return bounds.all.push(pool, bound) != nullptr;
-}
-
 char* bind_inline_rule(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) noexcept {
   auto* rule = make<Rule>(cf->pool);
   if (rule == nullptr) {
@@ -230,135 +191,7 @@ bool counts_the_same(const Limit& other, const Limit& limit, const LimitParts& p
                             : view(other.tier_text) == parts.tier;
 }
 
-// A bucket that some delay and others don't is judged by all with the longest delay in mind.
-void spread_delays(const MainConf& main) noexcept {
-  const auto each_bound = [&](const auto& act) noexcept {
-    for (Limit* limit : main.limits) {
-      for (Bound& bound : limit->bounds.all) {
-        act(bound);
-      }
-      for (Bounds& bounds : limit->tier_bounds) {
-        for (Bound& bound : bounds.all) {
-          act(bound);
-        }
-      }
-    }
-  };
-  each_bound([](const Bound& bound) noexcept {
-    uint64_t& most = bound.counter->most_delay;
-    most = std::max(most, bound.policy.gcra.delay);
-  });
-  each_bound(
-      [](Bound& bound) noexcept { bound.policy.gcra.most_delay = bound.counter->most_delay; });
-}
-
-// Every tier's counters in the limit's zone.
-ngx_int_t bind_tiers(ngx_conf_t* cf, const MainConf& main, Limit& limit) noexcept {
-  for (const Tier* tier : main.tiers) {
-    Bounds bounds;
-    for (const Rule* rule : tier->rules) {
-      const Rule* other = nullptr;
-      Counter* counter = counter_of(cf->pool, *limit.zone, *rule, other);
-      if (other != nullptr) {
-        ngx_str_t name = rule->name;
-        ngx_str_t file = other->file;
-        return refuse_at(cf, rule->file, rule->line,
-                         "limit \"%V\" has other terms in %V:%ui; rename one of them by name=NAME",
-                         &name, &file, other->line);
-      }
-      if (counter == nullptr || !bind(cf->pool, *counter, limit, bounds)) {
-        return NGX_ERROR;
-      }
-    }
-    if (limit.tier_bounds.push(cf->pool, bounds) == nullptr) {
-      return NGX_ERROR;
-    }
-  }
-  return NGX_OK;
-}
-
-// How many slots one caller takes in the zone at most: all of its counters in use.
-uint64_t slots_of_a_caller(const Zone& zone) noexcept {
-  uint64_t slots = 0;
-  for (const Counter* counter : zone.counters) {
-    const limit::Policy& policy = counter->rule->policy;
-    slots += policy.algorithm == limit::Algorithm::sliding_log ? policy.limit : 1;
-  }
-  return slots;
-}
-
-// Half of a zone's slots can be live before the first key finds none.
-void warn_of_small_zones(ngx_conf_t* cf, const MainConf& main) noexcept {
-  constexpr uint64_t kLeastCallers = 100;
-  for (const Zone* zone : main.zones) {
-    const uint64_t each = slots_of_a_caller(*zone);
-    const uint64_t room = zone->shm->shm.size / 32;
-    if (each == 0 || room / each >= kLeastCallers) {
-      continue;
-    }
-    ngx_str_t name = zone->name;
-    warn_at(cf, zone->conf_file, zone->conf_line,
-            "zone \"%V\" is too small for its limits: %uL callers fill it, and others are then "
-            "refused with 503; give it %uLk or more",
-            &name, room / each, each * kLeastCallers * 32 / 1024 + 1);
-  }
-}
-
 }  // namespace
-
-char* read_zone(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
-  auto& main = *static_cast<MainConf*>(conf);
-  ngx_str_t& name = arg(cf, 1);
-  if (!is_name(view(name))) {
-    return refuse(cf, "invalid zone name \"%V\": %s", &name, kNameRule);
-  }
-  std::string_view file;
-  for (size_t i = 3; i < cf->args->nelts; ++i) {
-    if (!file.empty()) {
-      return refuse(cf, "parameter \"%V\" of penstock_zone is one too many: file=PATH comes once",
-                    &arg(cf, i));
-    }
-    if (!option(view(arg(cf, i)), "file", file) || file.empty()) {
-      return refuse(cf,
-                    "unknown parameter \"%V\" of penstock_zone; this version takes a name, a size "
-                    "and file=PATH",
-                    &arg(cf, i));
-    }
-  }
-  const ssize_t size = ngx_parse_size(&arg(cf, 2));
-  constexpr ssize_t kMaxZone = ssize_t{1} << 40;
-  if (size == NGX_ERROR || static_cast<size_t>(size) < 8 * ngx_pagesize || size > kMaxZone) {
-    return refuse(cf, "invalid size \"%V\" of zone \"%V\": give %uzk or more; 1m holds 32000 keys",
-                  &arg(cf, 2), &name, 8 * ngx_pagesize / 1024);
-  }
-  if (find_named(main.zones, view(name)) != nullptr) {
-    return refuse(cf, "zone \"%V\" is defined twice", &name);
-  }
-  auto* zone = make<Zone>(cf->pool);
-  if (zone == nullptr || main.zones.push(cf->pool, zone) == nullptr) {
-    return kConfError;
-  }
-  zone->name = name;
-  zone->conf_file = cf->conf_file->file.name;
-  zone->conf_line = cf->conf_file->line;
-  if (!file.empty()) {
-    zone->file = copy(cf->pool, file);
-    if (zone->file.data == nullptr || ngx_conf_full_name(cf->cycle, &zone->file, 0) != NGX_OK) {
-      return kConfError;
-    }
-  }
-  zone->shm =
-      ngx_shared_memory_add(cf, &name, static_cast<size_t>(size), &ngx_http_penstock_module);
-  if (zone->shm == nullptr) {
-    return kConfError;
-  }
-  if (zone->shm->data != nullptr) {
-    return refuse(cf, "zone \"%V\" is defined twice", &name);
-  }
-  zone->shm->data = zone;
-  zone->shm->init = init_zone;
-  return NGX_CONF_OK;
-}
 
 char* read_limit(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   auto& loc = *static_cast<LocConf*>(conf);
@@ -425,88 +258,6 @@ char* read_limit(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
     return kConfError;
   }
   return NGX_CONF_OK;
-}
-
-char* read_cost(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
-  auto& loc = *static_cast<LocConf*>(conf);
-  Unit unit = Unit::kRequests;
-  if (!parse_unit(view(arg(cf, 1)), unit)) {
-    return refuse(cf,
-                  "invalid unit \"%V\" of penstock_cost: it is r, t (model tokens) or gs (GPU "
-                  "seconds)",
-                  &arg(cf, 1));
-  }
-  for (const CostFormula* cost : loc.costs) {
-    if (cost->unit == unit) {
-      return refuse(cf, "penstock_cost %V stands here twice", &arg(cf, 1));
-    }
-  }
-  auto formula = limit::Formula::parse(view(arg(cf, 2)));
-  if (!formula) {
-    return refuse(cf, "invalid formula \"%V\": %s", &arg(cf, 2), formula.error().message.c_str());
-  }
-  if (formula->names().empty() && !(formula->evaluate({}) >= 0)) {
-    return refuse(cf, "invalid formula \"%V\": a cost is a number of at least 0, such as 1",
-                  &arg(cf, 2));
-  }
-  for (const std::string_view name : formula->names()) {
-    if (!want_body_field(cf, name)) {
-      return kConfError;
-    }
-  }
-  void* memory = ngx_palloc(cf->pool, sizeof(CostFormula));
-  if (memory == nullptr ||
-      loc.costs.push(cf->pool, new (memory) CostFormula{unit, *formula}) == nullptr) {
-    return kConfError;
-  }
-  return NGX_CONF_OK;
-}
-
-char* read_image_cost(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
-  auto& loc = *static_cast<LocConf*>(conf);
-  const ngx_str_t& text = arg(cf, 1);
-  if (loc.image_cost != NGX_CONF_UNSET_UINT) {
-    return const_cast<char*>("is duplicate");
-  }
-  const ngx_int_t tokens = text.len > 1 && text.data[text.len - 1] == 't'
-                               ? ngx_atoi(text.data, text.len - 1)
-                               : NGX_ERROR;
-  if (tokens == NGX_ERROR || tokens > kMostImageCost) {
-    return refuse(
-        cf,
-        "invalid cost \"%V\" of penstock_image_cost: it is a number of model tokens, such "
-        "as 1000t, and at most %it",
-        &text, kMostImageCost);
-  }
-  loc.image_cost = static_cast<ngx_uint_t>(tokens);
-  return NGX_CONF_OK;
-}
-
-ngx_int_t bind_limits(ngx_conf_t* cf) noexcept {
-  MainConf& main = *main_conf(cf);
-  for (Rule* rule : main.rules) {
-    if (!finish_rule(cf->pool, *rule, view(main.docs))) {
-      return NGX_ERROR;
-    }
-  }
-  for (Limit* limit : main.limits) {
-    if (limit->tier.kind == Value::Kind::kNone) {
-      continue;
-    }
-    if (limit->tier.kind == Value::Kind::kConstant &&
-        find_named(main.tiers, view(limit->tier.constant)) == nullptr) {
-      return refuse_at(
-          cf, limit->file, limit->line,
-          "tier \"%V\" is not defined; add \"penstock_tier %V { rate 10r/m; }\" in http {}",
-          &limit->tier.constant, &limit->tier.constant);
-    }
-    if (bind_tiers(cf, main, *limit) != NGX_OK) {
-      return NGX_ERROR;
-    }
-  }
-  spread_delays(main);
-  warn_of_small_zones(cf, main);
-  return NGX_OK;
 }
 
 }  // namespace penstock

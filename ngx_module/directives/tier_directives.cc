@@ -1,5 +1,8 @@
 // penstock_tier: a plan's block, read and checked.
+#include "ngx_module/directives/tier_directives.h"
+
 #include "ngx_module/conf/conf.h"
+#include "ngx_module/conf/text.h"
 
 #include <algorithm>
 

@@ -116,14 +116,6 @@ void hold(EdgeLine& line, uint64_t number, std::string_view bytes) noexcept {
   hold_leases(*receipt);
 }
 
-// What it says was used is taken up to a bound that no job reaches, so that sums stay sums.
-constexpr uint64_t kMostUsed = uint64_t{1} << 40;
-Usage usage_of(const wire::Over& over) noexcept {
-  const uint64_t gpu_ms = over.device_ns / kNsPerMs + (over.device_ns % kNsPerMs != 0 ? 1 : 0);
-  return {std::min(over.prompt_tokens, kMostUsed) + std::min(over.completion_tokens, kMostUsed),
-          std::min(gpu_ms, kMostUsed)};
-}
-
 // Whether nobody has settled the receipt yet. Noted in a zone that it was charged in, under a
 // bucket of its own that admits once.
 bool settles_first(const EdgeLine& line, uint64_t number, std::string_view bytes,
@@ -364,10 +356,9 @@ void on_timer(ngx_event_t* event) noexcept {
 }
 
 EdgeLine* make_line(ngx_cycle_t* cycle, const MainConf& main, const StatusSource& source) noexcept {
-  constexpr std::string_view kSuffix = ".status";
   void* memory = ngx_pcalloc(cycle->pool, sizeof(EdgeLine));
   auto* timer = static_cast<ngx_event_t*>(ngx_pcalloc(cycle->pool, sizeof(ngx_event_t)));
-  const std::string_view socket = view(source.path).substr(0, source.path.len - kSuffix.size());
+  const std::string_view socket = view(source.socket);
   if (memory == nullptr || timer == nullptr || socket.size() >= sizeof(sockaddr_un::sun_path)) {
     return nullptr;
   }
@@ -393,8 +384,7 @@ Lines*& lines() noexcept {
 }  // namespace
 
 ngx_int_t start_edge_lines(ngx_cycle_t* cycle) noexcept {
-  auto* main =
-      static_cast<MainConf*>(ngx_http_cycle_get_module_main_conf(cycle, ngx_http_penstock_module));
+  MainConf* main = main_conf(cycle);
   if (main == nullptr || main->sources.empty() || main->zones.empty() || ngx_worker != 0) {
     return NGX_OK;
   }

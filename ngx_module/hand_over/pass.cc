@@ -3,7 +3,8 @@
 #include <algorithm>
 
 #include "ngx_module/admit/job_headers.h"
-#include "ngx_module/hand_over/answer.h"
+#include "ngx_module/hand_over/answer_body.h"
+#include "ngx_module/hand_over/answer_head.h"
 #include "ngx_module/hand_over/receipt_codec.h"
 #include "ngx_module/reply/page.h"
 #include "ngx_module/request/request.h"
@@ -60,7 +61,7 @@ bool describe(ngx_http_request_t* r, const RequestState& state, wire::Ask& ask) 
   ask.method = view(r->method_name);
   ask.path = path.substr(0, prefix.size()) == prefix ? path.substr(prefix.size()) : "/?";
   ask.query = view(r->args);
-  ask.last_event_id = find_last_event_id(r);
+  ask.last_event_id = find_header(r, "last-event-id");
   ask.websocket = state.asks_upgrade ? 1 : 0;
   ask.jobs_path = prefix;
   return loc.owner.get(r, ask.owner);

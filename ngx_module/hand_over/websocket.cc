@@ -10,20 +10,6 @@ namespace {
 constexpr std::string_view kGuid = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 constexpr size_t kSha1Bytes = 20;
 
-std::string_view find_header(const ngx_http_request_t* r, std::string_view lower) noexcept {
-  for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr;
-       part = part->next) {
-    const auto* headers = static_cast<const ngx_table_elt_t*>(part->elts);
-    for (ngx_uint_t i = 0; i < part->nelts; ++i) {
-      if (headers[i].key.len == lower.size() &&
-          ngx_memcmp(headers[i].lowcase_key, lower.data(), lower.size()) == 0) {
-        return view(headers[i].value);
-      }
-    }
-  }
-  return {};
-}
-
 bool equals(std::string_view text, std::string_view lower) noexcept {
   return text.size() == lower.size() &&
          ngx_strncasecmp(str(text).data, str(lower).data, lower.size()) == 0;
@@ -149,8 +135,7 @@ bool is_handshake(const ngx_http_request_t* r) noexcept {
 
 bool is_foreign(const ngx_http_request_t* r) noexcept {
   const std::string_view origin = find_header(r, "origin");
-  const auto* loc =
-      static_cast<const LocConf*>(ngx_http_get_module_loc_conf(r, ngx_http_penstock_module));
+  const LocConf* loc = loc_conf(r);
   if (origin.empty() ||
       std::any_of(loc->origins.begin(), loc->origins.end(), [&](std::string_view known) {
         return known == kAnyOrigin || http::same_name(known, origin);

@@ -37,20 +37,16 @@ void read_address(Key& key) noexcept {
 }
 
 // How many headers of this name there are; `value` is the last one's. `name` is in lower case.
-size_t find_header(ngx_http_request_t* r, std::string_view name, std::string_view& value) noexcept {
+size_t count_headers(ngx_http_request_t* r, std::string_view name,
+                     std::string_view& value) noexcept {
   size_t count = 0;
-  for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr;
-       part = part->next) {
-    const auto* headers = static_cast<const ngx_table_elt_t*>(part->elts);
-    for (ngx_uint_t i = 0; i < part->nelts; ++i) {
-      if (headers[i].hash != 0 &&
-          std::string_view(reinterpret_cast<const char*>(headers[i].lowcase_key),
-                           headers[i].key.len) == name) {
-        value = view(headers[i].value);
-        ++count;
-      }
+  each_of<ngx_table_elt_t>(r->headers_in.headers, [&](const ngx_table_elt_t& header) noexcept {
+    if (header.hash != 0 && lower_name(header) == name) {
+      value = view(header.value);
+      ++count;
     }
-  }
+    return true;
+  });
   return count;
 }
 
@@ -71,7 +67,7 @@ struct Question {
 
 // NGX_DECLINED: it is read; else what the handler is to return.
 ngx_int_t read_question(ngx_http_request_t* r, Question& question) noexcept {
-  const size_t keys = find_header(r, "penstock-key", question.key.text);
+  const size_t keys = count_headers(r, "penstock-key", question.key.text);
   if (keys != 1 || question.key.text.empty()) {
     return refuse_page(r, {.status = 400,
                            .detail = keys > 1 ? "There is more than one Penstock-Key header."
@@ -270,22 +266,15 @@ ngx_int_t tell_operator(ngx_http_request_t* r) noexcept {
 }
 
 char* read_console(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
-  auto& core = *static_cast<ngx_http_core_loc_conf_t*>(
-      ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
+  ngx_http_core_loc_conf_t& core = *core_conf(cf);
   if (!is_prefix_location(core)) {
     return refuse(cf,
                   "penstock_console needs a location by prefix, such as location /console/: "
                   "what it tells lies below that");
   }
   // Whose queue it belongs to: looked up, so that a wrong name is told now.
-  if (cf->args->nelts == 2) {
-    ngx_url_t url;
-    ngx_memzero(&url, sizeof url);
-    url.url = arg(cf, 1);
-    url.no_resolve = 1;
-    if (ngx_http_upstream_add(cf, &url, 0) == nullptr) {
-      return kConfError;
-    }
+  if (cf->args->nelts == 2 && upstream_named(cf, 1) == nullptr) {
+    return kConfError;
   }
   if (core.name.len > 0 && core.name.data[core.name.len - 1] == '/') {
     core.auto_redirect = 1;

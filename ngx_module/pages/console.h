@@ -33,4 +33,7 @@ namespace penstock {
 
 ngx_int_t tell_operator(ngx_http_request_t* r) noexcept;
 
+// Reads the directive.
+char* read_console(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+
 }  // namespace penstock

@@ -169,36 +169,11 @@ void write_page(Writer& writer, const MainConf& main, const LocConf& loc,
   }
 }
 
-ngx_int_t send_page(ngx_http_request_t* r, std::string_view text) noexcept {
-  ngx_buf_t* buf = static_cast<ngx_buf_t*>(ngx_calloc_buf(r->pool));
-  if (buf == nullptr || push_header(r, "Cache-Control", str("no-store")) == nullptr) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
-  const ngx_str_t body = str(text);
-  buf->pos = body.data;
-  buf->last = body.data + body.len;
-  buf->memory = 1;
-  buf->last_buf = r == r->main ? 1 : 0;
-  buf->last_in_chain = 1;
-  r->headers_out.status = NGX_HTTP_OK;
-  r->headers_out.content_length_n = static_cast<off_t>(body.len);
-  set_content_type(r, metrics::kContentType);
-  const ngx_int_t rc = ngx_http_send_header(r);
-  if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
-    return rc;
-  }
-  ngx_chain_t chain = {buf, nullptr};
-  return ngx_http_output_filter(r, &chain);
-}
-
 }  // namespace
 
 ngx_int_t show_metrics(ngx_http_request_t* r) noexcept {
   if (const ngx_int_t rc = check_method(r, NGX_HTTP_GET | NGX_HTTP_HEAD, "GET, HEAD");
       rc != NGX_DECLINED) {
-    return rc;
-  }
-  if (const ngx_int_t rc = ngx_http_discard_request_body(r); rc != NGX_OK) {
     return rc;
   }
   const MainConf& main = *main_conf(r);
@@ -218,17 +193,18 @@ ngx_int_t show_metrics(ngx_http_request_t* r) noexcept {
   Writer writer({memory, measure.bound()});
   write_page(writer, main, loc, zones, queues, now_ns);
   // A reload that names more in this very moment: the next question is answered.
-  return writer.complete() ? send_page(r, writer.text()) : NGX_HTTP_SERVICE_UNAVAILABLE;
+  if (!writer.complete()) {
+    return NGX_HTTP_SERVICE_UNAVAILABLE;
+  }
+  ngx_chain_t* body = chain_of(r, str(writer.text()));
+  return body == nullptr ? NGX_HTTP_INTERNAL_SERVER_ERROR
+                         : send_page(r, metrics::kContentType, body);
 }
 
 char* read_metrics(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   auto& loc = *static_cast<LocConf*>(conf);
   if (cf->args->nelts == 2) {
-    ngx_url_t url;
-    ngx_memzero(&url, sizeof url);
-    url.url = arg(cf, 1);
-    url.no_resolve = 1;
-    loc.watched = ngx_http_upstream_add(cf, &url, 0);
+    loc.watched = upstream_named(cf, 1);
     if (loc.watched == nullptr) {
       return kConfError;
     }

@@ -28,4 +28,7 @@ namespace penstock {
 
 ngx_int_t show_metrics(ngx_http_request_t* r) noexcept;
 
+// Reads the directive.
+char* read_metrics(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+
 }  // namespace penstock

@@ -1,11 +1,5 @@
 #include "ngx_module/pages/queue_metrics.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <algorithm>
-
-#include "ngx_module/admit/status_source.h"
 #include "ngx_module/pages/buckets_text.h"
 #include "ngx_module/pages/serving_metrics.h"
 
@@ -15,35 +9,11 @@ namespace {
 using metrics::Type;
 using metrics::Writer;
 
-constexpr std::string_view kStatusSuffix = ".status";
-constexpr std::string_view kMetricsSuffix = ".metrics";
-
 constexpr std::string_view kEvents[wire::kJobEvents] = {"accepted",  "promised", "duplicate",
                                                         "completed", "failed",   "dead",
                                                         "cancelled", "expired",  "retried"};
 constexpr std::string_view kWebhooks[] = {"delivered", "retried", "given_up", "refused_target",
                                           "disabled"};
-
-const wire::MetricsPage* read_page(ngx_pool_t* pool, const StatusSource& source) noexcept {
-  char path[sizeof(sockaddr_un::sun_path) + 16];
-  const std::string_view socket =
-      view(source.path).substr(0, source.path.len - kStatusSuffix.size());
-  if (socket.size() + kMetricsSuffix.size() >= sizeof path) {
-    return nullptr;
-  }
-  *ngx_cpymem(ngx_cpymem(path, socket.data(), socket.size()), kMetricsSuffix.data(),
-              kMetricsSuffix.size()) = '\0';
-  auto* page = static_cast<wire::MetricsPage*>(ngx_palloc(pool, sizeof(wire::MetricsPage)));
-  const int fd = ::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
-  const bool whole =
-      page != nullptr && fd >= 0 &&
-      ::read(fd, static_cast<void*>(page), sizeof *page) == static_cast<ssize_t>(sizeof *page) &&
-      page->magic == wire::kMetricsMagic && page->bytes == sizeof *page;
-  if (fd >= 0) {
-    ::close(fd);
-  }
-  return whole ? page : nullptr;
-}
 
 // Visits each queue that has a name fit for a label.
 template <class Visit>
@@ -156,17 +126,6 @@ void write_store(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept 
 }
 
 }  // namespace
-
-bool read_queue_counts(ngx_pool_t* pool, const LocConf& loc,
-                       PoolArray<QueueCounts>& counts) noexcept {
-  for (const StatusSource* source : loc.status) {
-    const wire::MetricsPage* page = read_page(pool, *source);
-    if (page != nullptr && counts.push(pool, {view(source->label), page}) == nullptr) {
-      return false;
-    }
-  }
-  return true;
-}
 
 void write_queue_counts(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept {
   write_events(writer, counts);

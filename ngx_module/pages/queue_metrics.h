@@ -1,22 +1,10 @@
-// What penstockds have counted, for /metrics: their metrics pages (shared/wire/metrics_page.h),
-// read when somebody asks. They lie in memory (/run), so reading one waits for no disk.
+// What penstockds say of their queues and of what is on disk, for /metrics.
 #pragma once
 
-#include "ngx_module/conf/conf.h"
+#include "ngx_module/pages/queue_counts.h"
 #include "shared/metrics/exposition.h"
-#include "shared/wire/metrics_page.h"
 
 namespace penstock {
-
-struct QueueCounts {
-  std::string_view socket;  // as a label has it
-  const wire::MetricsPage* page;
-};
-
-// The pages of the penstockds that the location tells of; one that cannot be read is left out.
-// False when memory ran out.
-bool read_queue_counts(ngx_pool_t* pool, const LocConf& loc,
-                       PoolArray<QueueCounts>& counts) noexcept;
 
 void write_queue_counts(metrics::Writer& writer, const PoolArray<QueueCounts>& counts) noexcept;
 

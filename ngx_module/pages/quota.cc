@@ -75,7 +75,7 @@ void write_limit(Page& page, const Told& told) noexcept {
   write_amount(page, rule, told.policy->limit);
   if (rule.kind == RuleKind::kRate) {
     page.raw(R"(,"amount":)").number(rule.amount);
-    page.raw(R"(,"period_seconds":)").number(rule.period_s);
+    page.raw(R"(,"period_seconds":)").number(rule.period_s());
   }
   write_standing(page, rule, *told.policy, told.now);
   page.raw("}");

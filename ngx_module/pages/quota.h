@@ -24,4 +24,10 @@ namespace penstock {
 
 ngx_int_t tell_quota(ngx_http_request_t* r) noexcept;
 
+// Reads the directive.
+char* read_quota(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+
+// Finds the limits that each penstock_quota tells of; all are known now.
+ngx_int_t bind_quotas(ngx_conf_t* cf) noexcept;
+
 }  // namespace penstock

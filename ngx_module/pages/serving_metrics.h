@@ -5,7 +5,8 @@
 // Source: docs.vllm.ai, "Production Metrics".
 #pragma once
 
-#include "ngx_module/pages/queue_metrics.h"
+#include "ngx_module/pages/queue_counts.h"
+#include "shared/metrics/exposition.h"
 
 namespace penstock {
 

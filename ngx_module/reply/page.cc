@@ -12,11 +12,6 @@ bool forbid_storing(ngx_http_request_t* r) noexcept {
   return push_header(r, "Cache-Control", str("no-store")) != nullptr;
 }
 
-ngx_http_core_loc_conf_t& core_of(ngx_conf_t* cf) noexcept {
-  return *static_cast<ngx_http_core_loc_conf_t*>(
-      ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
-}
-
 // What a page shows, or has no use for, and what its own requests are judged by. False when memory
 // ran out.
 bool part_limits(ngx_pool_t* pool, LocConf& loc) noexcept {
@@ -103,24 +98,30 @@ Page& Page::append(const Page& other) noexcept {
 }
 
 ngx_int_t Page::send() noexcept {
-  if (failed_ || first_ == nullptr || !forbid_storing(r_)) {
+  if (failed_ || first_ == nullptr) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
-  if (const ngx_int_t rc = ngx_http_discard_request_body(r_); rc != NGX_OK) {
-    return rc;
-  }
-  off_t bytes = 0;
-  for (const ngx_chain_t* link = first_; link != nullptr; link = link->next) {
-    bytes += link->buf->last - link->buf->pos;
   }
   last_->buf->last_buf = r_ == r_->main ? 1 : 0;
   last_->buf->last_in_chain = 1;
-  r_->headers_out.status = NGX_HTTP_OK;
-  r_->headers_out.content_length_n = bytes;
-  set_content_type(r_, "application/json");
-  const ngx_int_t rc = ngx_http_send_header(r_);
-  return rc == NGX_ERROR || rc > NGX_OK || r_->header_only ? rc
-                                                           : ngx_http_output_filter(r_, first_);
+  return send_page(r_, "application/json", first_);
+}
+
+ngx_int_t send_page(ngx_http_request_t* r, std::string_view type, ngx_chain_t* body) noexcept {
+  if (!forbid_storing(r)) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  if (const ngx_int_t rc = ngx_http_discard_request_body(r); rc != NGX_OK) {
+    return rc;
+  }
+  off_t bytes = 0;
+  for (const ngx_chain_t* link = body; link != nullptr; link = link->next) {
+    bytes += link->buf->last - link->buf->pos;
+  }
+  r->headers_out.status = NGX_HTTP_OK;
+  r->headers_out.content_length_n = bytes;
+  set_content_type(r, type);
+  const ngx_int_t rc = ngx_http_send_header(r);
+  return rc == NGX_ERROR || rc > NGX_OK || r->header_only ? rc : ngx_http_output_filter(r, body);
 }
 
 ngx_int_t refuse_page(ngx_http_request_t* r, const http::Problem& problem) noexcept {
@@ -154,7 +155,7 @@ ngx_int_t check_method(ngx_http_request_t* r, ngx_uint_t methods,
 }
 
 char* set_page(ngx_conf_t* cf, LocConf& loc, ngx_http_handler_pt handler) noexcept {
-  ngx_http_core_loc_conf_t& core = core_of(cf);
+  ngx_http_core_loc_conf_t& core = *core_conf(cf);
   if (core.handler != nullptr) {
     return refuse(cf,
                   core.handler == handler
@@ -169,7 +170,7 @@ char* set_page(ngx_conf_t* cf, LocConf& loc, ngx_http_handler_pt handler) noexce
 }
 
 char* merge_page(ngx_conf_t* cf, const LocConf& above, LocConf& loc) noexcept {
-  ngx_http_core_loc_conf_t& core = core_of(cf);
+  ngx_http_core_loc_conf_t& core = *core_conf(cf);
   if (core.noname && core.handler == nullptr && above.page != nullptr) {
     core.handler = loc.page = above.page;
     loc.quota = above.quota;

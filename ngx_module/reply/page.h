@@ -45,6 +45,9 @@ class Page {
   bool failed_ = false;
 };
 
+// Answers with 200 and a body that is ready, as Page does.
+ngx_int_t send_page(ngx_http_request_t* r, std::string_view type, ngx_chain_t* body) noexcept;
+
 // Answers with a problem, from a content handler; return what it returns.
 ngx_int_t refuse_page(ngx_http_request_t* r, const http::Problem& problem) noexcept;
 

@@ -23,22 +23,6 @@ bool operator_has_page_for(ngx_http_request_t* r, int status) noexcept {
   return false;
 }
 
-ngx_chain_t* body_chain(ngx_http_request_t* r, ngx_str_t body) noexcept {
-  auto* buf = static_cast<ngx_buf_t*>(ngx_calloc_buf(r->pool));
-  ngx_chain_t* link = ngx_alloc_chain_link(r->pool);
-  if (buf == nullptr || link == nullptr) {
-    return nullptr;
-  }
-  buf->pos = body.data;
-  buf->last = body.data + body.len;
-  buf->memory = 1;
-  buf->last_buf = r == r->main ? 1 : 0;
-  buf->last_in_chain = 1;
-  link->buf = buf;
-  link->next = nullptr;
-  return link;
-}
-
 struct PageWords {
   std::string_view code, detail;
 };
@@ -109,7 +93,7 @@ ngx_int_t header_filter(ngx_http_request_t* r) noexcept {
   const ngx_str_t body = render_problem(
       r->pool,
       {.status = static_cast<int>(r->err_status), .detail = words.detail, .code = words.code});
-  state->problem_body = body.data == nullptr ? nullptr : body_chain(r, body);
+  state->problem_body = body.data == nullptr ? nullptr : chain_of(r, body);
   if (state->problem_body != nullptr) {
     set_content_type(r, kProblemType);
     r->headers_out.content_length_n = static_cast<off_t>(body.len);
@@ -131,6 +115,22 @@ ngx_int_t body_filter(ngx_http_request_t* r, ngx_chain_t* in) noexcept {
 }
 
 }  // namespace
+
+ngx_chain_t* chain_of(ngx_http_request_t* r, ngx_str_t body) noexcept {
+  auto* buf = static_cast<ngx_buf_t*>(ngx_calloc_buf(r->pool));
+  ngx_chain_t* link = ngx_alloc_chain_link(r->pool);
+  if (buf == nullptr || link == nullptr) {
+    return nullptr;
+  }
+  buf->pos = body.data;
+  buf->last = body.data + body.len;
+  buf->memory = 1;
+  buf->last_buf = r == r->main ? 1 : 0;
+  buf->last_in_chain = 1;
+  link->buf = buf;
+  link->next = nullptr;
+  return link;
+}
 
 void install_problem_filters() noexcept {
   next_header_filter = ngx_http_top_header_filter;
@@ -189,7 +189,7 @@ ngx_int_t refuse_request(ngx_http_request_t* r, int status, int64_t retry_after_
   if (operator_has_page_for(r, status)) {
     return status;
   }
-  ngx_chain_t* chain = body.data == nullptr ? nullptr : body_chain(r, body);
+  ngx_chain_t* chain = body.data == nullptr ? nullptr : chain_of(r, body);
   if (chain == nullptr) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }

@@ -11,6 +11,9 @@ namespace penstock {
 // A problem as a body in the pool; data is nullptr when memory ran out.
 ngx_str_t render_problem(ngx_pool_t* pool, const http::Problem& problem) noexcept;
 
+// Text that lives as long as the request, as all of its body; nullptr when memory ran out.
+ngx_chain_t* chain_of(ngx_http_request_t* r, ngx_str_t body) noexcept;
+
 constexpr std::string_view kProblemType = "application/problem+json";
 void set_content_type(ngx_http_request_t* r, std::string_view type) noexcept;
 

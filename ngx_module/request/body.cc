@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "ngx_module/conf/text.h"
-#include "ngx_module/request/request.h"
 #include "shared/http/form_fields.h"
 
 namespace penstock {
@@ -84,50 +83,36 @@ bool feed(BodyReader& reader, const ngx_chain_t* in) noexcept {
   return false;
 }
 
-void finish(ngx_http_request_t* r, RequestState& state, const BodyReader& reader) noexcept {
+void finish(ngx_http_request_t* r, BodySearch& search, const BodyReader& reader) noexcept {
   const Body* body = keep(r, reader);
-  state.body = body == nullptr ? &kUnreadable : body;
-}
-
-// Some of the body has come. Most come whole, and need no memory but for what was found.
-void look_into(ngx_http_request_t* r, RequestState& state, const ngx_chain_t* in) noexcept {
-  const auto names = names_of(*main_conf(r));
-  const ngx_table_elt_t* header = r->headers_in.content_type;
-  const std::string_view type = header == nullptr ? std::string_view() : view(header->value);
-  if (state.body_reader == nullptr) {
-    BodyReader reader(names, type);
-    if (feed(reader, in)) {
-      return finish(r, state, reader);
-    }
-    void* memory = ngx_palloc(r->pool, sizeof(BodyReader));
-    if (memory == nullptr) {
-      state.body = &kUnreadable;
-      return;
-    }
-    state.body_reader = new (memory) BodyReader(reader);
-    return;
-  }
-  if (feed(*state.body_reader, in)) {
-    finish(r, state, *state.body_reader);
-    ngx_pfree(r->pool, state.body_reader);
-    state.body_reader = nullptr;
-  }
-}
-
-ngx_http_request_body_filter_pt next_body_filter;
-
-// Every body, whoever reads it: a redirect may lead to where its fields matter.
-ngx_int_t body_filter(ngx_http_request_t* r, ngx_chain_t* in) noexcept {
-  const MainConf& main = *main_conf(r);
-  if (r == r->main && in != nullptr && !(main.limits.empty() && main.passes.empty())) {
-    if (RequestState* state = state_of(r); state != nullptr && state->body == nullptr) {
-      look_into(r, *state, in);
-    }
-  }
-  return next_body_filter(r, in);
+  search.found = body == nullptr ? &kUnreadable : body;
 }
 
 }  // namespace
+
+void look_into(ngx_http_request_t* r, BodySearch& search, const ngx_chain_t* in) noexcept {
+  const auto names = names_of(*main_conf(r));
+  const ngx_table_elt_t* header = r->headers_in.content_type;
+  const std::string_view type = header == nullptr ? std::string_view() : view(header->value);
+  if (search.reader == nullptr) {
+    BodyReader reader(names, type);
+    if (feed(reader, in)) {
+      return finish(r, search, reader);
+    }
+    void* memory = ngx_palloc(r->pool, sizeof(BodyReader));
+    if (memory == nullptr) {
+      search.found = &kUnreadable;
+      return;
+    }
+    search.reader = new (memory) BodyReader(reader);
+    return;
+  }
+  if (feed(*search.reader, in)) {
+    finish(r, search, *search.reader);
+    ngx_pfree(r->pool, search.reader);
+    search.reader = nullptr;
+  }
+}
 
 bool want_body_field(ngx_conf_t* cf, std::string_view name) noexcept {
   MainConf& main = *main_conf(cf);
@@ -191,12 +176,12 @@ std::string_view line_of(ngx_pool_t* pool, const http::BodyField& field) noexcep
   return {reinterpret_cast<char*>(text), kBytes};
 }
 
-const Body& body_of(ngx_http_request_t* r, RequestState& state) noexcept {
+const Body& body_of(ngx_http_request_t* r, BodySearch& search) noexcept {
   static constexpr Body kNothing;
-  if (state.body == nullptr && state.body_reader != nullptr) {
-    finish(r, state, *state.body_reader);
+  if (search.found == nullptr && search.reader != nullptr) {
+    finish(r, search, *search.reader);
   }
-  return state.body != nullptr ? *state.body : body_size(r) == 0 ? kNothing : kUnreadable;
+  return search.found != nullptr ? *search.found : body_size(r) == 0 ? kNothing : kUnreadable;
 }
 
 size_t body_size(const ngx_http_request_t* r) noexcept {
@@ -207,11 +192,6 @@ size_t body_size(const ngx_http_request_t* r) noexcept {
     }
   }
   return size;
-}
-
-void install_body_filter() noexcept {
-  next_body_filter = ngx_http_top_request_body_filter;
-  ngx_http_top_request_body_filter = body_filter;
 }
 
 }  // namespace penstock

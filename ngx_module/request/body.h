@@ -13,8 +13,6 @@
 
 namespace penstock {
 
-struct RequestState;
-
 constexpr std::string_view kBodyVariable = "penstock_body_";  // then the field's name
 
 // While the configuration is read: `name` is to be found in bodies. False when memory ran out.
@@ -56,16 +54,24 @@ size_t place_of(const MainConf& main, std::string_view name) noexcept;
 // Empty for a field that is not there or an empty string; data() is nullptr when memory ran out.
 std::string_view line_of(ngx_pool_t* pool, const http::BodyField& field) noexcept;
 
-// What was found in it. REQUIRES: state.body_read.
-const Body& body_of(ngx_http_request_t* r, RequestState& state) noexcept;
+class BodyReader;
+
+// What is known of a request's body so far.
+struct BodySearch {
+  BodyReader* reader = nullptr;  // while it comes in pieces
+  const Body* found = nullptr;   // once all that matters has come
+};
+// Some of the body has come. Most come whole, and need no memory but for what was found.
+// REQUIRES: nothing was found yet.
+void look_into(ngx_http_request_t* r, BodySearch& search, const ngx_chain_t* in) noexcept;
+
+// What was found in it. REQUIRES: all of it has come.
+const Body& body_of(ngx_http_request_t* r, BodySearch& search) noexcept;
 
 // Of one that goes to penstockd: a frame's length has 32 bits, and the body is not all of it.
 constexpr off_t kMaxBodyBytes = 0xFFFFFFFF - (1 << 20);
 
 // Of what is in r->request_body.
 size_t body_size(const ngx_http_request_t* r) noexcept;
-
-// Puts the filter among those that request bodies go through.
-void install_body_filter() noexcept;
 
 }  // namespace penstock

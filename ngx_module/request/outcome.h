@@ -1,4 +1,4 @@
-// Outcome: what became of a request, or of one limit's part in it.
+// Outcome: what became of a request, or of one limit's part in it, and of what it was to cost.
 #pragma once
 
 #include "ngx_module/conf/conf.h"
@@ -50,5 +50,9 @@ constexpr Outcome outcome_of(Action action, bool dry_run) noexcept {
                                 {Outcome::kDegraded, Outcome::kDegradedDryRun}};
   return kOf[static_cast<size_t>(action)][dry_run ? 1 : 0];
 }
+
+// What happened to cost: put aside at admission; what was used in the end; given back.
+enum class CostEvent : uint8_t { kReserved, kSettled, kRefunded };
+constexpr size_t kCostEvents = 3;
 
 }  // namespace penstock

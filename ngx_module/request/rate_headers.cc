@@ -3,14 +3,14 @@
 #include <algorithm>
 
 #include "ngx_module/conf/text.h"
-#include "ngx_module/request/request.h"
+#include "ngx_module/request/headers.h"
 
 namespace penstock {
 namespace {
 
 // How long until there is a unit again, if there is none; else until nothing is used any more.
 int64_t effective_wait_ns(const Judged& j) noexcept {
-  if (j.rule->kind == RuleKind::kConcurrency && !j.exceeded) {
+  if (j.rule().kind == RuleKind::kConcurrency && !j.exceeded) {
     return usual_wait_ns(*j.bound);
   }
   if (j.exceeded) {
@@ -44,7 +44,7 @@ const Shown* tightest(std::span<const Shown> shown, Unit unit) noexcept {
   const Shown* least = nullptr;
   for (const Shown& each : shown) {
     const Judged& j = *each.judged;
-    if (j.rule->kind != RuleKind::kConcurrency && j.rule->unit == unit &&
+    if (j.rule().kind != RuleKind::kConcurrency && j.rule().unit == unit &&
         (least == nullptr || says_more(j, *least->judged))) {
       least = &each;
     }
@@ -107,14 +107,14 @@ bool push_unit(Headers& headers, Values& values, const UnitHeaders& names,
   }
   const Judged& j = *least->judged;
   values.text().duration(j.decision->reset_ns);
-  return headers.push(names.limit, j.rule->most) &&
+  return headers.push(names.limit, j.rule().most) &&
          headers.push(names.remaining, least->remaining) && headers.push(names.reset, values.cut());
 }
 
 ngx_str_t write_policies(Values& values, std::span<const Shown> shown) noexcept {
   std::string_view comma;
   for (const Shown& each : shown) {
-    values.text().raw(comma).raw(view(each.judged->rule->header));
+    values.text().raw(comma).raw(view(each.judged->rule().header));
     comma = ", ";
   }
   return values.cut();
@@ -127,9 +127,9 @@ ngx_str_t write_state(Values& values, std::span<Shown> shown) noexcept {
     if (&each != shown.data()) {
       text.literal(", ");
     }
-    text.raw(view(j.rule->label));
+    text.raw(view(j.rule().label));
     const char* const digits = text.at();
-    text.number(j.rule->told(j.decision->remaining));
+    text.number(j.rule().told(j.decision->remaining));
     each.remaining = str({digits, static_cast<size_t>(text.at() - digits)});
     text.literal(";t=").number(static_cast<uint64_t>(seconds_up(effective_wait_ns(j))));
   }
@@ -144,8 +144,9 @@ bool is_callers_own(const Judged& j, const Tier* tier) noexcept {
 
 bool is_all_of(const Tier& tier, std::span<const Shown> shown) noexcept {
   return shown.size() == tier.rules.size() &&
-         std::equal(shown.begin(), shown.end(), tier.rules.begin(),
-                    [](const Shown& each, const Rule* rule) { return each.judged->rule == rule; });
+         std::equal(
+             shown.begin(), shown.end(), tier.rules.begin(),
+             [](const Shown& each, const Rule* rule) { return &each.judged->rule() == rule; });
 }
 
 }  // namespace
@@ -170,8 +171,8 @@ bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const 
   for (const Judged& j : judged) {
     if (!j.advisory && (refused ? j.exceeded : is_callers_own(j, tier))) {
       chosen[count++].judged = &j;
-      tokens = tokens || j.rule->unit == Unit::kTokens;
-      room += j.rule->header.len + j.rule->label.len + 2 * Text::kMaxDigits + 8;
+      tokens = tokens || j.rule().unit == Unit::kTokens;
+      room += j.rule().header.len + j.rule().label.len + 2 * Text::kMaxDigits + 8;
     }
   }
   if (count == 0) {
@@ -187,7 +188,7 @@ bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const 
   // Most often these are all the rules of the plan, whose list is ready.
   const bool whole_plan = tier != nullptr && !refused && is_all_of(*tier, shown);
   const ngx_str_t policies = whole_plan   ? tier->policies
-                             : count == 1 ? shown[0].judged->rule->header
+                             : count == 1 ? shown[0].judged->rule().header
                                           : write_policies(values, shown);
   const ngx_str_t state = write_state(values, shown);
   return headers.push("RateLimit-Policy", policies) && headers.push("RateLimit", state) &&

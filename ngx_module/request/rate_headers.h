@@ -9,21 +9,9 @@
 
 #include <span>
 
-#include "ngx_module/conf/conf.h"
+#include "ngx_module/request/judged.h"
 
 namespace penstock {
-
-// One limit judged for this request. Without default values, so that room for many costs nothing.
-struct Judged {
-  const Rule* rule;
-  const Bound* bound;
-  const Limit* limit;
-  const limit::Decision* decision;
-  uint64_t cost;
-  bool of_tier;
-  bool exceeded;
-  bool advisory;  // dry run: tells of nothing
-};
 
 // The headers of one stage; a later stage's take their place.
 constexpr size_t kMaxRateHeaders = 8;

@@ -123,7 +123,7 @@ bool keep(ngx_pool_t* pool, Receipt& receipt, limit::Table& table, const MainCon
                               judged[i].of_tier};
       leases = leases || is_lease(paid[count]);
       if (once(paid[count])) {
-        count_cost(main, judged[i].rule->unit, CostEvent::kReserved, charge.cost);
+        count_cost(main, judged[i].rule().unit, CostEvent::kReserved, charge.cost);
       }
       ++count;
     }
@@ -204,8 +204,8 @@ size_t as_given_back(const Receipt& receipt, limit::Decision* decisions, Judged*
     if (paid.cost != 0 && paid.limit != nullptr && count < kMaxCharges) {
       decisions[count] = limit::peek_refunded(table, paid.bound->policy, paid.hash, paid.cost,
                                               paid.admitted, instant(table));
-      judged[count] = {&paid.rule(), paid.bound,   paid.limit, &decisions[count],
-                       paid.cost,    paid.of_tier, false,      false};
+      judged[count] = {paid.bound, paid.limit, &decisions[count], paid.cost, paid.of_tier,
+                       false,      false};
       ++count;
     }
   }
@@ -213,8 +213,7 @@ size_t as_given_back(const Receipt& receipt, limit::Decision* decisions, Judged*
 }
 
 ngx_int_t start_process(ngx_cycle_t* cycle) noexcept {
-  auto* main =
-      static_cast<MainConf*>(ngx_http_cycle_get_module_main_conf(cycle, ngx_http_penstock_module));
+  MainConf* main = main_conf(cycle);
   if (main == nullptr) {
     return NGX_OK;
   }

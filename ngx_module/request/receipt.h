@@ -8,7 +8,12 @@
 // Leases (concurrency) are held until the request ends, and renewed meanwhile.
 #pragma once
 
+#include "ngx_module/nginx.h"
+
+#include <algorithm>
+
 #include "ngx_module/request/rate_headers.h"
+#include "shared/base/clock.h"
 #include "shared/limit/returns.h"
 
 namespace penstock {
@@ -54,6 +59,16 @@ struct Usage {
   uint64_t tokens = 0;
   uint64_t gpu_ms = 0;
 };
+// So much is taken of what a message says was used: more than any job reaches, so that sums stay
+// sums.
+constexpr uint64_t kMostUsed = uint64_t{1} << 40;
+// As DONE and OVER say it.
+template <class Message>
+Usage usage_of(const Message& said) noexcept {
+  const uint64_t gpu_ms = said.device_ns / kNsPerMs + (said.device_ns % kNsPerMs != 0 ? 1 : 0);
+  return {std::min(said.prompt_tokens, kMostUsed) + std::min(said.completion_tokens, kMostUsed),
+          std::min(gpu_ms, kMostUsed)};
+}
 
 // Notes charges that were admitted. False when memory ran out.
 bool keep(ngx_pool_t* pool, Receipt& receipt, limit::Table& table, const MainConf& main,

@@ -129,44 +129,11 @@ std::string_view model_of(ngx_http_request_t* r, RequestState& state) noexcept {
     return {};
   }
   state.model_sought = true;
-  if (const http::BodyField model = body_of(r, state)[Body::kModel];
+  if (const http::BodyField model = body_of(r, state.search)[Body::kModel];
       model.type == http::BodyField::Type::kString) {
     state.model = str(line_of(r->pool, model));
   }
   return view(state.model);
-}
-
-std::string_view encoding_of(const ngx_http_request_t* r) noexcept {
-  constexpr std::string_view kName = "content-encoding";
-  constexpr std::string_view kNone = "identity";
-  for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr;
-       part = part->next) {
-    const auto* headers = static_cast<const ngx_table_elt_t*>(part->elts);
-    for (ngx_uint_t i = 0; i < part->nelts; ++i) {
-      const ngx_str_t& value = headers[i].value;
-      if (headers[i].key.len == kName.size() &&
-          ngx_memcmp(headers[i].lowcase_key, kName.data(), kName.size()) == 0 && value.len > 0 &&
-          !(value.len == kNone.size() &&
-            ngx_strncasecmp(value.data, str(kNone).data, kNone.size()) == 0)) {
-        return view(value);
-      }
-    }
-  }
-  return {};
-}
-
-ngx_table_elt_t* push_header(ngx_http_request_t* r, std::string_view key,
-                             ngx_str_t value) noexcept {
-  auto* header = static_cast<ngx_table_elt_t*>(ngx_list_push(&r->headers_out.headers));
-  if (header == nullptr) {
-    return nullptr;
-  }
-  ngx_memzero(header, sizeof *header);
-  header->hash = 1;
-  header->key = str(key);
-  header->value = value;
-  header->lowcase_key = header->key.data;
-  return header;
 }
 
 }  // namespace penstock

@@ -6,6 +6,7 @@
 #include "ngx_module/conf/conf.h"
 #include "ngx_module/request/answer_stream.h"
 #include "ngx_module/request/body.h"
+#include "ngx_module/request/headers.h"
 #include "ngx_module/request/outcome.h"
 #include "ngx_module/request/rate_headers.h"
 #include "ngx_module/request/receipt.h"
@@ -13,7 +14,6 @@
 
 namespace penstock {
 
-class BodyReader;
 class KnownVariables;
 struct JobHeaders;
 struct StoredFile;
@@ -93,10 +93,9 @@ struct RequestState {
   const LocConf* judged_in[kStages] = {};  // where it was judged last
   const LocConf* costed_in = nullptr;      // by whose formulas its cost was reckoned
   MetLimits met;
-  int64_t accepted_ns = 0;            // when it came into the queue, steady
-  RetryHeaders retry = {};            // of a refusal
-  BodyReader* body_reader = nullptr;  // while it comes in pieces
-  const Body* body = nullptr;         // once all that matters has come: see body_of()
+  int64_t accepted_ns = 0;  // when it came into the queue, steady
+  RetryHeaders retry = {};  // of a refusal
+  BodySearch search;        // for fields of the body
   ngx_str_t model{};
   ngx_str_t replace{};  // fields that take the place of the body's, as JSON: action=degrade
 
@@ -146,20 +145,6 @@ struct RequestState {
 // All that was charged is given back, as if it had not been.
 void give_all_back(RequestState& state) noexcept;
 
-// Headers that were pushed are passed over by Nginx, and forgotten.
-inline void take_back(ngx_table_elt_t*& header) noexcept {
-  if (header != nullptr) {
-    header->hash = 0;
-    header = nullptr;
-  }
-}
-template <size_t N>
-void take_back(ngx_table_elt_t* (&headers)[N]) noexcept {
-  for (ngx_table_elt_t*& header : headers) {
-    take_back(header);
-  }
-}
-
 // Of a request that was redirected internally.
 RequestState* find_kept_state(ngx_http_request_t* r) noexcept;
 
@@ -184,12 +169,5 @@ inline bool has_body(const ngx_http_request_t* r) noexcept {
 inline bool body_to_come(const ngx_http_request_t* r, const RequestState& state) noexcept {
   return !state.body_read && has_body(r);
 }
-
-// What its body is encoded by, if that is not identity: empty if by nothing.
-std::string_view encoding_of(const ngx_http_request_t* r) noexcept;
-
-// Adds a response header. `key` must be a literal, `value` must live as long as the request.
-// nullptr when memory ran out.
-ngx_table_elt_t* push_header(ngx_http_request_t* r, std::string_view key, ngx_str_t value) noexcept;
 
 }  // namespace penstock

@@ -12,23 +12,12 @@
 
 #include <span>
 
+#include "ngx_module/request/judged.h"
 #include "ngx_module/request/outcome.h"
-#include "ngx_module/request/rate_headers.h"
 #include "shared/metrics/estimates.h"
 #include "shared/metrics/exposition.h"
 
 namespace penstock {
-
-// What happened to cost: put aside at admission; what was used in the end; given back.
-enum class CostEvent : uint8_t { kReserved, kSettled, kRefunded };
-constexpr size_t kCostEvents = 3;
-
-// Makes the shared memory; at the end of the configuration, when all tiers and limits are known.
-ngx_int_t add_telemetry(ngx_conf_t* cf) noexcept;
-
-// The cycle is accepted: from here on it counts. Called in the master, before workers start; until
-// then nothing that running workers count is touched.
-ngx_int_t begin_counting(ngx_cycle_t* cycle) noexcept;
 
 // Called in each worker process, before it counts.
 void start_counting(const MainConf& main) noexcept;

@@ -15,6 +15,7 @@
 #include <span>
 #include <utility>
 
+#include "ngx_module/zone/owned_file.h"
 #include "shared/base/clock.h"
 #include "shared/base/fd.h"
 #include "shared/base/large_pages.h"
@@ -27,29 +28,11 @@ constexpr int kAttempts = 20;
 constexpr timespec kBetween = {0, 50 * kNsPerMs};
 constexpr int kOpen = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
 
-std::string failed(const char* what, const char* name) {
-  const char* why = std::strerror(errno);
-  return std::string(what) + " \"" + name + "\" failed: " + why;
-}
-
 bool lock(int fd, short type) noexcept {
   struct flock range = {};
   range.l_type = type;
   range.l_whence = SEEK_SET;
   return fcntl(fd, F_OFD_SETLK, &range) == 0;
-}
-
-bool same_file(int fd, const char* name) noexcept {
-  struct stat opened;
-  struct stat named;
-  return fstat(fd, &opened) == 0 && lstat(name, &named) == 0 && opened.st_dev == named.st_dev &&
-         opened.st_ino == named.st_ino;
-}
-
-// Anybody may make files in /dev/shm.
-bool is_ours(int fd) noexcept {
-  struct stat st;
-  return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() && st.st_nlink == 1;
 }
 
 bool in_tmpfs(int fd) noexcept {
@@ -76,11 +59,6 @@ std::unique_ptr<ZoneMemory> map(Fd& fd, size_t bytes, const char* name, const ch
   return memory;
 }
 
-// What open() says of a trap: a link, a folder, a pipe, or what another user keeps to himself.
-bool is_in_the_way(int error) noexcept {
-  return error == ELOOP || error == EACCES || error == EISDIR || error == ENXIO;
-}
-
 enum class Step { done, again, none };
 
 // One look at the file of this name. `again`: somebody else has it. `none`: it cannot be had, nor
@@ -102,8 +80,8 @@ Step attach_existing(const char* name, size_t bytes, bool upgrade, const ZoneMem
     opened.fault = failed("removing another user's", name);
     return Step::none;
   }
-  const bool shared = upgrade || (own != nullptr && same_file(own->fd, name));
-  if (!lock(fd.get(), shared ? F_RDLCK : F_WRLCK) || !same_file(fd.get(), name)) {
+  const bool shared = upgrade || (own != nullptr && has_name(own->fd, name));
+  if (!lock(fd.get(), shared ? F_RDLCK : F_WRLCK) || !has_name(fd.get(), name)) {
     return Step::again;
   }
   if (!has_size(fd.get(), bytes)) {
@@ -143,11 +121,11 @@ Step make_new(const char* name, size_t bytes, const Fd& found, OpenedMemory& ope
     return Step::done;
   }
   // Whoever has it locked is about to publish it; whoever had may just have done so.
-  if (!lock(fd.get(), F_WRLCK) || !same_file(fd.get(), unpublished)) {
+  if (!lock(fd.get(), F_WRLCK) || !has_name(fd.get(), unpublished)) {
     return Step::again;
   }
   struct stat st;
-  if (found.valid() ? !same_file(found.get(), name) : lstat(name, &st) == 0) {
+  if (found.valid() ? !has_name(found.get(), name) : lstat(name, &st) == 0) {
     unlink(unpublished);
     return Step::again;
   }
@@ -192,7 +170,7 @@ bool in_use(const char* name) {
 
 void remove_left(const char* name) noexcept {
   const Fd fd(open(name, kOpen));
-  if (fd.valid() && is_ours(fd.get()) && lock(fd.get(), F_WRLCK) && same_file(fd.get(), name)) {
+  if (fd.valid() && is_ours(fd.get()) && lock(fd.get(), F_WRLCK) && has_name(fd.get(), name)) {
     unlink(name);
   }
 }
@@ -227,7 +205,7 @@ Standing standing_of(const ZoneMemory& memory) noexcept {
   if (*memory.name == '\0' || (lstat(memory.name, &st) != 0 && errno == ENOENT)) {
     return Standing::nameless;
   }
-  return same_file(memory.fd, memory.name) ? Standing::current : Standing::superseded;
+  return has_name(memory.fd, memory.name) ? Standing::current : Standing::superseded;
 }
 
 bool lock_alone(const ZoneMemory& memory) noexcept {
@@ -245,7 +223,7 @@ void drop(ZoneMemory* memory) noexcept {
   const size_t size = std::strlen(memory->name);
   if (size > sizeof kUnpublished - 1 &&
       std::strcmp(memory->name + size - (sizeof kUnpublished - 1), kUnpublished) == 0 &&
-      same_file(memory->fd, memory->name)) {
+      has_name(memory->fd, memory->name)) {
     unlink(memory->name);
   }
   munmap(memory->at, memory->bytes);

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <string>
 
+#include "ngx_module/zone/owned_file.h"
 #include "shared/base/clock.h"
 #include "shared/base/fd.h"
 
@@ -17,27 +18,6 @@ namespace penstock {
 namespace {
 
 constexpr int kSafely = O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
-
-Error failed(const char* what, const char* path) {
-  const char* why = std::strerror(errno);
-  return Error{std::string(what) + " \"" + path + "\" failed: " + why};
-}
-
-bool has_name(const struct stat& file, const char* path) noexcept {
-  struct stat named;
-  return lstat(path, &named) == 0 && named.st_dev == file.st_dev && named.st_ino == file.st_ino;
-}
-
-// What open() says of what is in the way: a link, a folder, a pipe, or another user's.
-bool is_in_the_way(int error) noexcept {
-  return error == ELOOP || error == EACCES || error == EISDIR || error == ENXIO;
-}
-
-// Of this process, or of one that runs as the workers' user, if this one is root's.
-bool is_ours(const struct stat& st, uid_t owner) noexcept {
-  return S_ISREG(st.st_mode) && st.st_nlink == 1 &&
-         (st.st_uid == geteuid() || (geteuid() == 0 && st.st_uid == owner));
-}
 
 // PATH.tmp: empty, nobody else's, its owner's as PATH will be, and locked while it is written. An
 // invalid Fd: another process is writing it. One that a process left behind when it was killed has
@@ -49,7 +29,7 @@ Result<Fd> open_temporary(const char* path, uid_t owner) {
     if (fd.valid()) {
       struct stat st;
       if (fstat(fd.get(), &st) != 0) {
-        return failed("fstat()", path);
+        return Error{failed("fstat()", path)};
       }
       if (st.st_nlink == 0) {
         return Fd();  // it was just removed, or replaced
@@ -61,7 +41,7 @@ Result<Fd> open_temporary(const char* path, uid_t owner) {
         }
         if ((geteuid() == 0 && fchown(fd.get(), owner, static_cast<gid_t>(-1)) != 0) ||
             fchmod(fd.get(), 0600) != 0 || ftruncate(fd.get(), 0) != 0) {
-          return failed("preparing", path);
+          return Error{failed("preparing", path)};
         }
         return fd;
       }
@@ -69,7 +49,7 @@ Result<Fd> open_temporary(const char* path, uid_t owner) {
     }
     if (attempt == 1 || !is_in_the_way(error) || unlink(path) != 0) {
       errno = error;
-      return failed("open()", path);
+      return Error{failed("open()", path)};
     }
   }
 }
@@ -88,20 +68,20 @@ Result<Write> fill_and_rename(SnapshotFile& file, const limit::Table& table,
   }
   struct stat st;
   if (fsync(fd) != 0 || fstat(fd, &st) != 0) {
-    return failed("fsync()", file.temporary);
+    return Error{failed("fsync()", file.temporary)};
   }
   if (!has_name(st, file.temporary)) {
     return Write::busy;
   }
   if (rename(file.temporary, file.path) != 0) {
-    return failed("rename()", file.temporary);
+    return Error{failed("rename()", file.temporary)};
   }
   file.written = true;
   file.digest = *digest;
   file.device = st.st_dev;
   file.inode = st.st_ino;
   if (!sync_folder(file.folder)) {
-    return failed("fsync()", file.folder);
+    return Error{failed("fsync()", file.folder)};
   }
   return Write::done;
 }
@@ -124,7 +104,7 @@ FoundSnapshot read_snapshot(const SnapshotFile& file, std::span<std::byte> memor
   struct stat st;
   if (!fd.valid()) {
     return errno == ENOENT ? FoundSnapshot{}
-                           : FoundSnapshot{Found::unreadable, failed("open()", file.path).message};
+                           : FoundSnapshot{Found::unreadable, failed("open()", file.path)};
   }
   if (fstat(fd.get(), &st) != 0 || !S_ISREG(st.st_mode)) {
     return {Found::unreadable, "it is no regular file"};

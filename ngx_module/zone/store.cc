@@ -20,11 +20,6 @@ constexpr int64_t kShare = 50;  // of the time, one part goes into snapshots
 constexpr ngx_msec_t kIdlePauseMs = 60'000;
 constexpr limit::Secret kNameKey{0x6b636f74736e6570, 0x79726f6d656d};  // fixed: names, not secrets
 
-MainConf* main_of(ngx_cycle_t* cycle) noexcept {
-  return static_cast<MainConf*>(
-      ngx_http_cycle_get_module_main_conf(cycle, ngx_http_penstock_module));
-}
-
 const char* text(const ngx_str_t& s) noexcept { return reinterpret_cast<const char*>(s.data); }
 
 // PATH and something behind it, in the pool; nullptr when that is exhausted.
@@ -214,24 +209,14 @@ void give_name(ZoneStore& store, ngx_log_t* log) noexcept {
   }
 }
 
-template <typename Visit>
-void for_each_shared(const ngx_cycle_t* cycle, const Visit& visit) noexcept {
-  for (const ngx_list_part_t* part = &cycle->shared_memory.part; part != nullptr;
-       part = part->next) {
-    const auto* zones = static_cast<const ngx_shm_zone_t*>(part->elts);
-    for (ngx_uint_t i = 0; i < part->nelts; ++i) {
-      visit(zones[i]);
-    }
-  }
-}
-
 // The memory of zones that are no longer configured goes when the old workers have gone.
 void abandon_unused(const ngx_cycle_t* old) noexcept {
-  for_each_shared(old, [](const ngx_shm_zone_t& shm) noexcept {
+  each_of<ngx_shm_zone_t>(old->shared_memory, [](const ngx_shm_zone_t& shm) noexcept {
     const ZoneNote* note = note_of(shm);
     if (note != nullptr && note->memory != nullptr && note->memory->cycles == 1) {
       static_cast<void>(publish(*note->memory, ""));
     }
+    return true;
   });
 }
 
@@ -289,8 +274,9 @@ ZoneNote* note_of(const ngx_shm_zone_t& shm) noexcept {
 
 const ngx_shm_zone_t* find_shared(const ngx_cycle_t* cycle, std::string_view name) noexcept {
   const ngx_shm_zone_t* found = nullptr;
-  for_each_shared(cycle, [&](const ngx_shm_zone_t& shm) noexcept {
+  each_of<ngx_shm_zone_t>(cycle->shared_memory, [&](const ngx_shm_zone_t& shm) noexcept {
     found = view(shm.shm.name) == name ? &shm : found;
+    return true;
   });
   return found;
 }
@@ -331,8 +317,7 @@ void tell_of(const ZoneStore& store, const FoundSnapshot& found, const char* ins
 }
 
 ngx_int_t prepare_stores(ngx_conf_t* cf) noexcept {
-  auto& main =
-      *static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_penstock_module));
+  MainConf& main = *main_conf(cf);
   for (Zone* zone : main.zones) {
     auto* store = make<ZoneStore>(cf->pool);
     ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(cf->pool, 0);
@@ -366,7 +351,7 @@ ngx_int_t prepare_stores(ngx_conf_t* cf) noexcept {
 }
 
 ngx_int_t commit_stores(ngx_cycle_t* cycle) noexcept {
-  const MainConf* main = main_of(cycle);
+  const MainConf* main = main_conf(cycle);
   if (main == nullptr || ngx_test_config) {
     return NGX_OK;
   }
@@ -394,7 +379,7 @@ ngx_int_t commit_stores(ngx_cycle_t* cycle) noexcept {
 }
 
 void close_stores(ngx_cycle_t* cycle) noexcept {
-  const MainConf* main = main_of(cycle);
+  const MainConf* main = main_conf(cycle);
   if (main == nullptr) {
     return;
   }

@@ -1,0 +1,13 @@
+// Gather: every limit of a place, resolved, makes its charges.
+#pragma once
+
+#include "ngx_module/admit/charges.h"
+
+namespace penstock {
+
+// The charges of all limits of one stage that can be told now. NGX_DECLINED: these are all;
+// NGX_AGAIN: some hang on the body, which is still to come; else the request was refused, and that
+// is the handler's result.
+ngx_int_t gather(ngx_http_request_t* r, Charges& charges) noexcept;
+
+}  // namespace penstock

@@ -1,0 +1,21 @@
+// Limits and the counters that they charge: bound to each other once every tier is known.
+#pragma once
+
+#include "ngx_module/conf/conf.h"
+
+namespace penstock {
+
+// The zone's counter of this name, made if there is none. nullptr: memory ran out, or another rule
+// has the name (`other`).
+Counter* counter_of(ngx_pool_t* pool, Zone& zone, const Rule& rule, const Rule*& other) noexcept;
+
+// The limit charges the counter. False when memory ran out.
+bool bind(ngx_pool_t* pool, const Counter& counter, const Limit& limit, Bounds& bounds) noexcept;
+
+// A bucket can tell when its next is due, and so can be waited for.
+bool is_bucket(const Rule& rule) noexcept;
+
+// At the end of the configuration.
+ngx_int_t bind_limits(ngx_conf_t* cf) noexcept;
+
+}  // namespace penstock

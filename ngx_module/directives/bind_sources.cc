@@ -1,0 +1,83 @@
+#include "ngx_module/directives/bind_sources.h"
+
+#include <algorithm>
+#include <span>
+
+#include "ngx_module/admit/status_source.h"
+#include "ngx_module/conf/conf.h"
+
+namespace penstock {
+namespace {
+
+std::span<const ngx_http_upstream_server_t> servers_of(
+    const ngx_http_upstream_srv_conf_t& upstream) noexcept {
+  return upstream.servers == nullptr
+             ? std::span<const ngx_http_upstream_server_t>()
+             : std::span(static_cast<const ngx_http_upstream_server_t*>(upstream.servers->elts),
+                         upstream.servers->nelts);
+}
+
+// The path of its Unix socket; empty: it is reached otherwise.
+std::string_view socket_of(const ngx_http_upstream_server_t& server) noexcept {
+  constexpr std::string_view kScheme = "unix:";
+  const std::string_view name = server.naddrs > 0 ? view(server.addrs[0].name) : "";
+  return name.starts_with(kScheme) ? name.substr(kScheme.size()) : "";
+}
+
+// The penstockds on this machine that a page tells of, each once.
+ngx_int_t bind_watcher(ngx_conf_t* cf, LocConf& loc) noexcept {
+  for (const ngx_http_upstream_server_t& server : servers_of(*loc.watched)) {
+    const std::string_view socket = socket_of(server);
+    if (socket.empty()) {
+      continue;
+    }
+    StatusSource* source = source_of(cf, socket);
+    if (source == nullptr) {
+      return NGX_ERROR;
+    }
+    if (std::find(loc.status.begin(), loc.status.end(), source) == loc.status.end() &&
+        loc.status.push(cf->pool, source) == nullptr) {
+      return NGX_ERROR;
+    }
+  }
+  return NGX_OK;
+}
+
+// Those that a location hands over to: all, or, as one that nothing is known of may always take the
+// job, none.
+ngx_int_t bind_pass(ngx_conf_t* cf, LocConf& loc) noexcept {
+  for (const ngx_http_upstream_server_t& server : servers_of(*loc.upstream.upstream)) {
+    if (server.down != 0) {
+      continue;
+    }
+    const std::string_view socket = socket_of(server);
+    if (socket.empty()) {
+      loc.status = {};
+      return NGX_OK;
+    }
+    StatusSource* source = source_of(cf, socket);
+    if (source == nullptr || loc.status.push(cf->pool, source) == nullptr) {
+      return NGX_ERROR;
+    }
+  }
+  return NGX_OK;
+}
+
+}  // namespace
+
+ngx_int_t bind_sources(ngx_conf_t* cf) noexcept {
+  const MainConf& main = *main_conf(cf);
+  for (LocConf* loc : main.watchers) {
+    if (bind_watcher(cf, *loc) != NGX_OK) {
+      return NGX_ERROR;
+    }
+  }
+  for (LocConf* loc : main.passes) {
+    if (bind_pass(cf, *loc) != NGX_OK) {
+      return NGX_ERROR;
+    }
+  }
+  return NGX_OK;
+}
+
+}  // namespace penstock

@@ -1,0 +1,46 @@
+#include "ngx_module/request/headers.h"
+
+namespace penstock {
+
+std::string_view find_header(const ngx_http_request_t* r, std::string_view lower) noexcept {
+  std::string_view found;
+  each_of<ngx_table_elt_t>(r->headers_in.headers, [&](const ngx_table_elt_t& header) noexcept {
+    const bool same = lower_name(header) == lower;
+    found = same ? view(header.value) : found;
+    return !same;
+  });
+  return found;
+}
+
+std::string_view encoding_of(const ngx_http_request_t* r) noexcept {
+  constexpr std::string_view kName = "content-encoding";
+  constexpr std::string_view kNone = "identity";
+  std::string_view found;
+  // Of several lines the first that is not identity.
+  each_of<ngx_table_elt_t>(r->headers_in.headers, [&](const ngx_table_elt_t& header) noexcept {
+    const ngx_str_t& value = header.value;
+    if (lower_name(header) == kName && value.len > 0 &&
+        !(value.len == kNone.size() &&
+          ngx_strncasecmp(value.data, str(kNone).data, kNone.size()) == 0)) {
+      found = view(value);
+    }
+    return found.empty();
+  });
+  return found;
+}
+
+ngx_table_elt_t* push_header(ngx_http_request_t* r, std::string_view key,
+                             ngx_str_t value) noexcept {
+  auto* header = static_cast<ngx_table_elt_t*>(ngx_list_push(&r->headers_out.headers));
+  if (header == nullptr) {
+    return nullptr;
+  }
+  ngx_memzero(header, sizeof *header);
+  header->hash = 1;
+  header->key = str(key);
+  header->value = value;
+  header->lowcase_key = header->key.data;
+  return header;
+}
+
+}  // namespace penstock
