@@ -485,6 +485,7 @@ TEST_F(EngineTest, AChatTemplateThatCannotBeUsedIsSaidAndLeavesCompletions) {
     ASSERT_TRUE(opened) << opened.error().message;
     engine_ = std::move(*opened);
     EXPECT_NE(log.find(said + folder.path()), std::string::npos) << log;
+    EXPECT_NE(log.find(engine_->chat() + "\n"), std::string::npos) << engine_->chat();
     serve(R"({"prompt":"hi","max_tokens":2})");
     if (log.find("refused") != log.npos) {
       EXPECT_NE(refusal(messages, true).message.find("\"include\" is not implemented"),
