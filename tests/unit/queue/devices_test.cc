@@ -5,7 +5,7 @@
 #include <spawn.h>
 #include <sys/wait.h>
 
-#include "worker/queue/bound/scaling.h"
+#include "worker/queue/config/scaled_workers.h"
 
 extern char** environ;
 
@@ -29,7 +29,7 @@ class DevicesTest : public testing::Test {
  protected:
   // Where each process is, in order.
   std::vector<std::string> place(const std::vector<WorkerConfig>& running = {}) {
-    std::vector<WorkerConfig> processes = scaling_.apply(config_.workers);
+    std::vector<WorkerConfig> processes = scaled_workers(config_.workers, scaling_);
     devices_.place(config_, running, processes, 0);
     processes_ = std::move(processes);  // last: `running` may be what was there
     std::vector<std::string> where;

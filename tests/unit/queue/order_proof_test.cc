@@ -13,6 +13,7 @@
 
 #include "shared/base/clock.h"
 #include "worker/queue/bound/budget.h"
+#include "worker/queue/bound/turns.h"
 #include "worker/queue/order/scheduler.h"
 
 namespace penstock::queue {
@@ -36,11 +37,11 @@ class Simulation {
     scheduler_.set_capacity(*lane_, slots);
   }
 
-  SimulatedJob& submit(const Scheduler::Claim& claim, int64_t service_ns) {
+  SimulatedJob& submit(const Scheduler::Entry& entry, int64_t service_ns) {
     SimulatedJob& job = *jobs_.emplace_back(std::make_unique<SimulatedJob>());
-    job.owner = static_cast<uint32_t>(claim.owner);
+    job.owner = static_cast<uint32_t>(entry.owner);
     job.service_ns = service_ns;
-    EXPECT_EQ(scheduler_.add(job, *lane_, claim, now_), Scheduler::Admission::kAdded);
+    EXPECT_EQ(scheduler_.add(job, *lane_, entry, now_), Scheduler::Admission::kAdded);
     job.predicted_ns = scheduler_.predicted_wait_ns(job, now_);
     fill();
     return job;
@@ -111,9 +112,9 @@ TEST(OrderProofTest, SharesAreWithinOneJobOfEachOwnersWeightOverAnyInterval) {
   const auto submit = [&](uint32_t owner) {
     SimulatedJob& job = jobs.emplace_back();
     job.owner = owner;
-    const Scheduler::Claim claim{owner, 0, 1 + random() % kMaxCost, weight[owner]};
-    job.service_ns = static_cast<int64_t>(claim.cost);
-    ASSERT_EQ(scheduler.add(job, lane, claim, 0), Scheduler::Admission::kAdded);
+    const Scheduler::Entry entry{owner, 0, 1 + random() % kMaxCost, weight[owner]};
+    job.service_ns = static_cast<int64_t>(entry.cost);
+    ASSERT_EQ(scheduler.add(job, lane, entry, 0), Scheduler::Admission::kAdded);
   };
   for (uint32_t owner = 0; owner < kOwners; ++owner) {
     weight[owner] = 1 + random() % 1000;

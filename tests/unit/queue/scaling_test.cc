@@ -1,4 +1,4 @@
-#include "worker/queue/bound/scaling.h"
+#include "worker/queue/config/scaled_workers.h"
 
 #include <gtest/gtest.h>
 
@@ -17,9 +17,9 @@ TEST(ScalingTest, ThereIsAProcessForEachDeviceUntilSomebodyWishesOtherwise) {
   Scaling scaling;
   WorkerConfig two = worker("a", 7);
   two.devices = {"0", "1"};
-  EXPECT_EQ(scaling.apply({two, worker("b", 2)}).size(), 3U);
+  EXPECT_EQ(scaled_workers({two, worker("b", 2)}, scaling).size(), 3U);
   scaling.set("a", 5);
-  const auto processes = scaling.apply({two, worker("b", 2)});
+  const auto processes = scaled_workers({two, worker("b", 2)}, scaling);
   ASSERT_EQ(processes.size(), 6U);
   for (uint32_t i = 0; i < 5; ++i) {
     EXPECT_EQ(Scaling::worker_of(processes[i].name), "a");
@@ -30,9 +30,9 @@ TEST(ScalingTest, ThereIsAProcessForEachDeviceUntilSomebodyWishesOtherwise) {
 
 TEST(ScalingTest, TheFirstKeepsTheNameAndOthersAreNumbered) {
   Scaling scaling;
-  EXPECT_EQ(scaling.apply({worker("a", 3)}), std::vector{worker("a", 3)});
+  EXPECT_EQ(scaled_workers({worker("a", 3)}, scaling), std::vector{worker("a", 3)});
   scaling.set("a", 3);
-  const auto processes = scaling.apply({worker("a", 3)});
+  const auto processes = scaled_workers({worker("a", 3)}, scaling);
   EXPECT_EQ(processes[0].name, "a");
   EXPECT_EQ(processes[1].name, "a#2");
   EXPECT_EQ(processes[2].name, "a#3");
@@ -41,7 +41,7 @@ TEST(ScalingTest, TheFirstKeepsTheNameAndOthersAreNumbered) {
 TEST(ScalingTest, AStoppedOneStaysWithoutSlots) {
   Scaling scaling;
   scaling.set("a", 0);
-  const auto processes = scaling.apply({worker("a", 3)});
+  const auto processes = scaled_workers({worker("a", 3)}, scaling);
   ASSERT_EQ(processes.size(), 1U);
   EXPECT_EQ(processes[0].slots, 0U);
 }
@@ -49,10 +49,11 @@ TEST(ScalingTest, AStoppedOneStaysWithoutSlots) {
 TEST(ScalingTest, WishesFollowTheConfiguration) {
   Scaling scaling;
   scaling.set("a", 4);
-  EXPECT_EQ(scaling.apply({worker("a", 2)}).size(), 2U);  // there are no more slots
-  EXPECT_EQ(scaling.of(worker("a", 2)), 2U);
-  EXPECT_TRUE(scaling.apply({}).empty());
-  EXPECT_EQ(scaling.apply({worker("a", 2)}).size(), 1U) << "it is another worker of that name";
+  EXPECT_EQ(scaled_workers({worker("a", 2)}, scaling).size(), 2U);  // there are no more slots
+  EXPECT_EQ(scaling.of(scaling_of(worker("a", 2))), 2U);
+  EXPECT_TRUE(scaled_workers({}, scaling).empty());
+  EXPECT_EQ(scaled_workers({worker("a", 2)}, scaling).size(), 1U)
+      << "it is another worker of that name";
 }
 
 }  // namespace

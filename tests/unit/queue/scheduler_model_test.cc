@@ -54,7 +54,7 @@ struct NaiveJob {
   int64_t arrived_ns = 0;
   int64_t deadline_ns = 0;
   uint32_t attempts = 0;
-  Scheduler::Claim claim;
+  Scheduler::Entry entry;
   bool running = false;
   bool scheduled = false;
   int64_t ready_ns = 0;  // not running: may be taken from then on
@@ -100,25 +100,25 @@ class SchedulerModelTest : public testing::TestWithParam<uint64_t> {
     job.priority = job.standing = static_cast<int64_t>(random(3)) - 1;
     job.owner = random(kOwners);
     job.arrived_ns = now_;
-    job.claim = {job.owner, job.priority, 1 + random(50), 1 + random(2) * 6};
+    job.entry = {job.owner, job.priority, 1 + random(50), 1 + random(2) * 6};
     if (random(4) == 0) {
       job.scheduled = true;
-      job.claim.not_before_ns = job.arrived_ns = job.ready_ns = now_ + 1 + random_ns(20);
+      job.entry.not_before_ns = job.arrived_ns = job.ready_ns = now_ + 1 + random_ns(20);
     }
     job.deadline_ns = job.arrived_ns + kDeadlineNs;
     if (random(4) == 0) {
-      job.claim.deadline_ns = job.deadline_ns = now_ + 1 + random_ns(60);
+      job.entry.deadline_ns = job.deadline_ns = now_ + 1 + random_ns(60);
     }
-    job.claim.attempts = job.attempts = static_cast<uint32_t>(random(8) == 0 ? 1 : 0);
-    job.claim.force = random(32) == 0;
+    job.entry.attempts = job.attempts = static_cast<uint32_t>(random(8) == 0 ? 1 : 0);
+    job.entry.force = random(32) == 0;
     const auto own = std::count_if(jobs_.begin(), jobs_.end(), [&](const NaiveJob& each) {
       return each.owner == job.owner && !each.running;
     });
-    const auto expected = job.claim.force           ? Scheduler::Admission::kAdded
+    const auto expected = job.entry.force           ? Scheduler::Admission::kAdded
                           : waiting() >= kMaxLength ? Scheduler::Admission::kQueueFull
                           : own >= kMaxPerOwner     ? Scheduler::Admission::kOwnerFull
                                                     : Scheduler::Admission::kAdded;
-    ASSERT_EQ(scheduler_.add(*job.ticket, *lanes_[job.model], job.claim, now_), expected);
+    ASSERT_EQ(scheduler_.add(*job.ticket, *lanes_[job.model], job.entry, now_), expected);
     if (expected == Scheduler::Admission::kAdded) {
       if (!job.scheduled) {
         line_up(job);
@@ -131,7 +131,7 @@ class SchedulerModelTest : public testing::TestWithParam<uint64_t> {
   NaiveClass::Owner& owner_of(const NaiveJob& job) { return class_of(job).owners[job.owner]; }
 
   void line_up(NaiveJob& job) {
-    const Scheduler::Claim& claim = job.claim;
+    const Scheduler::Entry& entry = job.entry;
     job.scheduled = false;
     job.arrival = ++arrivals_;
     arm(job.model);
@@ -146,14 +146,14 @@ class SchedulerModelTest : public testing::TestWithParam<uint64_t> {
     }
     NaiveClass::Owner& owner = mine.owners[job.owner];
     const bool goes_on = owner.waiting > 0 || owner.end > mine.virtual_time;
-    if (owner.weight != claim.weight || !goes_on) {
+    if (owner.weight != entry.weight || !goes_on) {
       owner.rest = 0;
-      owner.weight = claim.weight;
+      owner.weight = entry.weight;
     }
     job.tag = job.start = owner.waiting > 0 ? owner.end : std::max(owner.end, mine.virtual_time);
-    const uint64_t scaled = (claim.cost << 16) + owner.rest;
-    owner.rest = scaled % claim.weight;
-    owner.end = job.end = job.tag + scaled / claim.weight;
+    const uint64_t scaled = (entry.cost << 16) + owner.rest;
+    owner.rest = scaled % entry.weight;
+    owner.end = job.end = job.tag + scaled / entry.weight;
     ++owner.waiting;
   }
   void waits_no_more(const NaiveJob& job) {

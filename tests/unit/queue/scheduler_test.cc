@@ -26,11 +26,11 @@ class SchedulerTest : public testing::Test {
     other_ = &scheduler_.lane(*queue_, "other");
   }
   Ticket& add(Scheduler::Lane& lane, int64_t priority = 0) {
-    return add(lane, Scheduler::Claim{.priority = priority});
+    return add(lane, Scheduler::Entry{.priority = priority});
   }
-  Ticket& add(Scheduler::Lane& lane, const Scheduler::Claim& claim) {
+  Ticket& add(Scheduler::Lane& lane, const Scheduler::Entry& entry) {
     Ticket& ticket = tickets_.emplace_back();
-    EXPECT_EQ(scheduler_.add(ticket, lane, claim, now_), Admission::kAdded);
+    EXPECT_EQ(scheduler_.add(ticket, lane, entry, now_), Admission::kAdded);
     return ticket;
   }
   int64_t wait_ns(const Ticket& ticket) { return scheduler_.predicted_wait_ns(ticket, now_); }

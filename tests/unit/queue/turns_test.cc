@@ -136,7 +136,7 @@ TEST_F(TurnsTest, WhatIsChargedIsGivenBackThoughTheDeviceHasMoreSlotsByThen) {
   const int64_t charged_ns = take_turn(worker, 3, 3600 * kNsPerSec, now_ns_);
   device_.slots = 8;
   settle_turn(worker, 3, charged_ns, 0);
-  EXPECT_TRUE(worker.turn.tags.empty());
+  EXPECT_TRUE(worker.tags.by_class.empty());
 }
 
 TEST_F(TurnsTest, ClassesThatNeverEndAreForgotten) {
@@ -144,8 +144,8 @@ TEST_F(TurnsTest, ClassesThatNeverEndAreForgotten) {
   for (int64_t priority = 0; priority < 10'000; ++priority) {
     take_turn(worker, priority, kNsPerMs, now_ns_);
   }
-  EXPECT_LE(worker.turn.tags.size(), kMostTurnClasses);
-  EXPECT_LE(device_.turn.tags.size(), kMostTurnClasses);
+  EXPECT_LE(worker.tags.by_class.size(), kMostTurnClasses);
+  EXPECT_LE(device_.tags.by_class.size(), kMostTurnClasses);
 }
 
 TEST_F(TurnsTest, ALowerClassIsLetBeforeOnceItHasWaitedAndNotTooOften) {
@@ -195,7 +195,7 @@ TEST_F(TurnsTest, ManySlotsDoNotWearTheTagsOut) {
   for (int i = 0; i < 100'000; ++i) {
     take_turn(worker.budget, 0, worker.takes_ns, now_ns_);
   }
-  EXPECT_EQ(worker.budget.turn.tags.at(0), 3600 * kNsPerSec) << "the tags keep to real time";
+  EXPECT_EQ(worker.budget.tags.by_class.at(0), 3600 * kNsPerSec) << "the tags keep to real time";
 }
 
 }  // namespace

@@ -101,7 +101,7 @@ void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
   }
   order.owner = hash_of(submit.owner);
   order.share = submit.share.empty() ? order.owner : hash_of(submit.share);
-  order.claim = {.owner = order.share.lo,
+  order.entry = {.owner = order.share.lo,
                  .priority = submit.priority,
                  .cost = submit.cost,
                  .weight = submit.weight};
@@ -327,8 +327,8 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
     const int64_t retry_after_s = spread(order, 0);
     return Refusal{"Queue " + name + " is full." + try_again(retry_after_s), retry_after_s};
   }
-  const int64_t wait_ns = dispatcher_.scheduler().predicted_wait_ns(lane, order.claim, now_ns);
-  if (Scheduler::full(queue, order.claim.owner)) {
+  const int64_t wait_ns = dispatcher_.scheduler().predicted_wait_ns(lane, order.entry, now_ns);
+  if (Scheduler::full(queue, order.entry.owner)) {
     // A place of the caller's is free when its next job starts: about one N-th of the way to where
     // one more would stand behind N.
     const int64_t most = queue.settings.max_per_owner;
@@ -471,7 +471,7 @@ void Intake::replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& 
 void Intake::start(Job& job, Order&& order) {
   const int64_t now_ns = dispatcher_.wires().now_ns();
   if (order.record.not_before_ms != 0) {
-    order.claim.not_before_ns =
+    order.entry.not_before_ns =
         now_ns + (order.record.not_before_ms - dispatcher_.wall_ms()) * kNsPerMs;
   }
   if (order.async) {
@@ -479,7 +479,7 @@ void Intake::start(Job& job, Order&& order) {
     const int64_t begins_ms = std::max(order.record.not_before_ms, order.record.created_ms);
     order.record.deadline_ms = deadline_ns > 0 ? begins_ms + deadline_ns / kNsPerMs : 0;
   }
-  dispatcher_.enqueue(job, *order.lane, order.claim);
+  dispatcher_.enqueue(job, *order.lane, order.entry);
   if (order.async) {
     if (!order.durable) {
       order.record.key = {};  // only a client's own key is kept

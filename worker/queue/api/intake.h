@@ -48,7 +48,7 @@ class Intake {
   // A request that was read.
   struct Order {
     Scheduler::Lane* lane = nullptr;
-    Scheduler::Claim claim;
+    Scheduler::Entry entry;
     limit::Hash128 owner;
     limit::Hash128 share;
     bool async = false;

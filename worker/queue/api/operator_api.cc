@@ -279,7 +279,7 @@ void OperatorApi::about_workers(Asker asker, const Path& path, const wire::Ask& 
 }
 
 void OperatorApi::scale(Asker asker, const WorkerConfig& worker, std::string_view query) {
-  const uint32_t most = Scaling::most(worker);
+  const uint32_t most = scaling_of(worker).most();
   auto parsed = http::Query::parse(query);
   const std::string_view text = parsed ? parsed->get("n").value_or("") : "";
   uint32_t n = 0;

@@ -23,7 +23,7 @@
 #include <string>
 
 #include "worker/queue/bound/adaptive_slots.h"
-#include "worker/queue/bound/turns.h"
+#include "worker/queue/bound/turn_tags.h"
 
 namespace penstock::queue {
 
@@ -39,7 +39,7 @@ struct Budget {
   int64_t held_bytes = 0;  // by jobs, and by processes:
   int64_t reserved_bytes = 0;
   uint32_t tenants = 0;  // while there are any, the budget must stay
-  Turn turn;             // whose it is, where several share the device
+  TurnTags tags;         // whose turn it is, where several share the device
 
   // `slots: auto`: how many of `slots` are used is found by trying. Told of each job by whoever
   // gives it and sees it end.

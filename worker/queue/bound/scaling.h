@@ -13,23 +13,35 @@
 #include <string_view>
 #include <vector>
 
-#include "worker/queue/config/config.h"
-
 namespace penstock::queue {
 
 class Scaling {
  public:
   static constexpr uint32_t kMostProcesses = 64;
 
-  // Each can have a slot of its own.
-  static uint32_t most(const WorkerConfig& worker);
+  struct Worker {
+    std::string name;
+    uint32_t slots = 1;    // on a device
+    uint32_t devices = 1;  // that it lists
+    bool any_gpu = false;  // it may be on whatever GPU there is
+
+    // Each process can have a slot of its own.
+    uint32_t most() const;
+  };
+  struct Process {
+    size_t worker;  // its place among those that were given
+    std::string name;
+    uint32_t slots;
+  };
+
   // 0: it is stopped.
   void set(const std::string& worker, uint32_t processes) { wanted_[worker] = processes; }
-  uint32_t of(const WorkerConfig& worker) const;
+  uint32_t of(const Worker& worker) const;
 
-  // One entry for each process. A worker that is stopped stays, with no slots: callers may still
-  // name its model. Wishes about workers that are not there, or are too many, are forgotten.
-  std::vector<WorkerConfig> apply(const std::vector<WorkerConfig>& workers);
+  // The processes of these workers, in their order. A worker that is stopped keeps one, with no
+  // slots: callers may still name its model. Wishes about workers that are not there, or are too
+  // many, are forgotten.
+  std::vector<Process> apply(const std::vector<Worker>& workers);
 
   // The worker that a process is one of.
   static std::string_view worker_of(std::string_view process) {

@@ -15,22 +15,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <span>
+
+#include "worker/queue/bound/budget.h"
 
 namespace penstock::queue {
 
-struct Budget;
-
-// What is kept of it in a budget. Times are of the device: what its slots do together.
-struct Turn {
-  // By class. Of a device: where the last job begins that was given there; of a worker: where its
-  // own last ends, if that is later.
-  std::map<int64_t, int64_t> tags;
-  int64_t given_ns = INT64_MIN;  // a worker's last
-  uint64_t given = 0;            // jobs, on a device
-  uint64_t promoted_at = 0;
-};
 constexpr size_t kMostTurnClasses = 64;  // past it the lowest is forgotten
 
 constexpr uint64_t kTurnsPerPromotion = 16;

@@ -104,9 +104,9 @@ Job& Dispatcher::let_in(Waiter& waiter, const limit::Hash128& owner, std::string
   return job;
 }
 
-void Dispatcher::enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Claim& claim) {
-  job.share = claim.owner;
-  scheduler_.add(job, lane, claim, wires_.now_ns());
+void Dispatcher::enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Entry& entry) {
+  job.share = entry.owner;
+  scheduler_.add(job, lane, entry, wires_.now_ns());
   if (!lane.queue->paused) {
     const int64_t wait_ns = scheduler_.predicted_wait_ns(job, wires_.now_ns());
     job.extra().predicted_ms =

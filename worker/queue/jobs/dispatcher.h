@@ -80,8 +80,8 @@ class Dispatcher final : public WorkerEvents {
   // From the intake. The job comes in, under a new id, and its first waiter with it; next is
   // enqueue(), or, when its key must be looked up first, whatever that shows.
   Job& let_in(Waiter& waiter, const limit::Hash128& owner, std::string frame);
-  // REQUIRES: the scheduler's bounds have room, or claim.force.
-  void enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Claim& claim);
+  // REQUIRES: the scheduler's bounds have room, or entry.force.
+  void enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Entry& entry);
   // Has the store write it; those who wait for the promise are told then. After enqueue().
   void promise(Job& job, JobRecord record);
   // Others may join it by `key` from now on, until it has ended.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "shared/base/utf8.h"
+#include "worker/queue/bound/turns.h"
 
 namespace penstock::queue {
 

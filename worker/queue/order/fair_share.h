@@ -24,55 +24,20 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 
+#include "worker/queue/order/owners.h"
 #include "worker/queue/order/timer_heap.h"
 
 namespace penstock::queue {
 
-struct Owner;
-class Owners;
-
 class FairShare {
  public:
+  using Flow = OwnerFlow;
   static constexpr uint64_t kMaxCost = uint64_t{1} << 24;
   static constexpr uint64_t kMaxWeight = uint64_t{1} << 16;
   static constexpr uint64_t kMaxSpan = (kMaxCost << 16) + kMaxWeight;  // of a job: end - start
   static constexpr size_t kMaxIdle = 1U << 16;
 
-  // What is known of one owner in one class.
-  class Flow : private TimerHeap::Node {
-   public:
-    Owner& owner() const noexcept { return *owner_; }
-
-   private:
-    friend class FairShare;
-    uint32_t jobs_ = 0;  // here: waiting, delayed, running
-    uint32_t waiting_ = 0;
-    uint32_t weight_ = 1;
-    const FairShare* share_ = nullptr;  // nullptr: unused
-    Owner* owner_ = nullptr;
-    int64_t end_ = 0;     // F of the job that came last
-    int64_t served_ = 0;  // F of the last that was taken
-    uint64_t rest_ = 0;   // of the last division
-    std::unique_ptr<Flow> next_;
-  };
-  // Those of one owner. The first is kept right here, for most owners have but one.
-  class Flows {
-   public:
-    bool empty() const noexcept { return first_.share_ == nullptr && first_.next_ == nullptr; }
-    uint32_t waiting() const noexcept {
-      uint32_t waiting = 0;
-      for (const Flow* flow = &first_; flow != nullptr; flow = flow->next_.get()) {
-        waiting += flow->waiting_;
-      }
-      return waiting;
-    }
-
-   private:
-    friend class FairShare;
-    Flow first_;
-  };
   // A job's tags. Whoever holds it gives it back by leave().
   struct Tags {
     Flow* flow = nullptr;

@@ -7,19 +7,59 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
-#include "worker/queue/order/fair_share.h"
+#include "worker/queue/order/timer_heap.h"
 
 namespace penstock::queue {
+
+class FairShare;
+struct Owner;
+
+// What is known of one owner in one class.
+class OwnerFlow : private TimerHeap::Node {
+ public:
+  Owner& owner() const noexcept { return *owner_; }
+
+ private:
+  friend class FairShare;
+  friend class OwnerFlows;
+  uint32_t jobs_ = 0;  // here: waiting, delayed, running
+  uint32_t waiting_ = 0;
+  uint32_t weight_ = 1;
+  const FairShare* share_ = nullptr;  // nullptr: unused
+  Owner* owner_ = nullptr;
+  int64_t end_ = 0;     // F of the job that came last
+  int64_t served_ = 0;  // F of the last that was taken
+  uint64_t rest_ = 0;   // of the last division
+  std::unique_ptr<OwnerFlow> next_;
+};
+
+// Those of one owner. The first is kept right here, for most owners have but one.
+class OwnerFlows {
+ public:
+  bool empty() const noexcept { return first_.share_ == nullptr && first_.next_ == nullptr; }
+  uint32_t waiting() const noexcept {
+    uint32_t waiting = 0;
+    for (const OwnerFlow* flow = &first_; flow != nullptr; flow = flow->next_.get()) {
+      waiting += flow->waiting_;
+    }
+    return waiting;
+  }
+
+ private:
+  friend class FairShare;
+  OwnerFlow first_;
+};
 
 struct Owner {
   uint64_t id = 0;
   Owner* next = nullptr;   // of the same bucket
   uint32_t jobs = 0;       // known to the scheduler
   uint32_t scheduled = 0;  // of those
-  FairShare::Flows flows;  // one for each class in which it matters
+  OwnerFlows flows;        // one for each class in which it matters
 
   uint32_t waiting() const noexcept { return scheduled + flows.waiting(); }
 };

@@ -83,7 +83,7 @@ class Scheduler {
   };
 
   // What a job asks for.
-  struct Claim {
+  struct Entry {
     uint64_t owner = 0;    // whose share it takes: a keyed hash; not who may see it
     int64_t priority = 0;  // its class; higher goes first. At most kHighest, else cut
     uint64_t cost = 1;     // in the limiter's units; 1 to FairShare::kMaxCost, else cut
@@ -227,7 +227,7 @@ class Scheduler {
 
   enum class Admission : uint8_t { kAdded, kQueueFull, kOwnerFull };
   // Unless it is added, the ticket stays unknown. O(log n). REQUIRES: ticket is unknown.
-  Admission add(Ticket& ticket, Lane& lane, const Claim& claim, int64_t now_ns);
+  Admission add(Ticket& ticket, Lane& lane, const Entry& entry, int64_t now_ns);
   // A scheduled job is due at another time, its deadline as much earlier or later. O(log n).
   // REQUIRES: ticket is scheduled.
   void reschedule(Ticket& ticket, int64_t due_ns);
@@ -291,8 +291,8 @@ class Scheduler {
   // scheduled.
   static int64_t priority_of(const Ticket& ticket) noexcept;
   // The same, but above kHighest while it is let before. REQUIRES: as of priority_of().
-  static int64_t rank_of(const Ticket& ticket) noexcept { return standing(ticket).priority; }
-  // As its claim says. REQUIRES: ticket is running.
+  static int64_t rank_of(const Ticket& ticket) noexcept;
+  // As its entry says. REQUIRES: ticket is running.
   static uint32_t cost_of(const Ticket& ticket) noexcept { return ticket.run_->cost; }
   // How long until the job starts: what the jobs before it and those that run still need, over
   // the slots that may take them; with few before it, slot by slot, as far as the cost of a job
@@ -301,9 +301,9 @@ class Scheduler {
   // been learned yet. What may yet come and go before it is not foreseen. Of a scheduled job: how
   // long until it is due. O(log n) per lane.
   int64_t predicted_wait_ns(const Ticket& ticket, int64_t now_ns) const noexcept;
-  // The same for a job that would come now: one of this claim, or of the lowest class (that of 0,
+  // The same for a job that would come now: one of this entry, or of the lowest class (that of 0,
   // or lower if there are such), whom all there precede.
-  int64_t predicted_wait_ns(const Lane& lane, const Claim& claim, int64_t now_ns) const noexcept;
+  int64_t predicted_wait_ns(const Lane& lane, const Entry& entry, int64_t now_ns) const noexcept;
   int64_t predicted_wait_ns(const Lane& lane, int64_t now_ns) const noexcept;
   // What a running job of its cost takes; 0: nothing is known. REQUIRES: ticket is running.
   static int64_t expected_ns(const Ticket& ticket) noexcept;
@@ -325,6 +325,8 @@ class Scheduler {
   static std::vector<ClassLength> waiting_by_class(const Queue& queue);
 
  private:
+  class Prediction;
+
   // Where a job stands in its lane.
   struct Standing {
     int64_t priority;  // above kHighest: promoted
@@ -342,38 +344,12 @@ class Scheduler {
     const OrderTree* line;
   };
   static Ahead ahead(const Lane& lane, const Standing& at) noexcept;
-  // What a lane's jobs still need of its workers.
-  struct Load {
-    double running = 0;      // jobs
-    double waiting = 0;      // likewise, of those before some standing
-    double ns = 0;           // what all these need
-    double same_ns = 0;      // of it, those that wait and are of the standing's class
-    double residual_ns = 0;  // what all would need in the midst of being run
-    uint32_t own = 0;        // of those that wait, jobs of the lane's own
-    uint32_t shared = 0;     // and jobs that name no model, not only its part of them
-
-    void add(const Load& other, double part) noexcept;
-    double begun_by_others_ns(double slots) const noexcept;
-    double over(double slots) const noexcept;
-  };
-  static Load load_before(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
-  static double wait_beside_rivals(const Lane& lane, const Load& own, int64_t priority,
-                                   int64_t now_ns) noexcept;
   static const ServiceTime& service_of(const Lane& lane) noexcept;
-  static double share_of(const Lane& lane) noexcept;
-  // A wait is that of a queue which is resumed; other queues may be paused.
-  static bool may_take(const Lane& rival, const Lane& lane) noexcept {
-    return !rival.queue->paused || rival.queue == lane.queue;
-  }
   static Standing standing(const Ticket& ticket) noexcept;
   static Ticket* head(const Lane& lane) noexcept;
   static Ticket* first(const Lane& worker_lane) noexcept;
   static void ask_for_next(const OrderTree& line) noexcept;
   static OrderTree& line_of(const Ticket& ticket) noexcept;
-  static int64_t wait_at(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
-  static double wait_in(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
-  static double wait_by_slots(const Lane& lane, const Standing& at, uint32_t ahead,
-                              int64_t now_ns) noexcept;
   static Class* find_class(const Lane& lane, int64_t priority) noexcept;
   static Class& class_of(Lane& lane, int64_t priority);
   static uint64_t virtual_time(const Lane& lane, int64_t priority) noexcept;
@@ -389,7 +365,6 @@ class Scheduler {
   void come_back(Ticket& ticket) noexcept;
   void drop(Ticket& ticket) noexcept;
   Ticket* first_due(int64_t now_ns) noexcept;
-  int64_t with_jitter(int64_t delay_ns) noexcept;
   static void count_running(Run& run, bool starts) noexcept;
   static Ticket& ticket_of(OrderTree::Node& node) noexcept { return static_cast<Ticket&>(node); }
   static Ticket& ticket_of(TimerHeap::Node& node) noexcept { return static_cast<Ticket&>(node); }

@@ -84,7 +84,7 @@ void Supervisor::arrange() {
     return;
   }
   Config scaled = config_;
-  scaled.workers = scaling_.apply(config_.workers);
+  scaled.workers = scaled_workers(config_.workers, scaling_);
   std::vector<WorkerConfig> running;
   for (const auto& worker : workers_) {
     running.push_back(worker->config);

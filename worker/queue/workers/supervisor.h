@@ -25,8 +25,8 @@
 #include <string>
 #include <vector>
 
-#include "worker/queue/bound/scaling.h"
 #include "worker/queue/config/config.h"
+#include "worker/queue/config/scaled_workers.h"
 #include "worker/queue/devices/devices.h"
 #include "worker/queue/jobs/dispatcher.h"
 #include "worker/queue/jobs/worker_session.h"
@@ -63,8 +63,8 @@ class Supervisor final : public WorkerHost {
   // dispatcher is given it, too.
   void apply(const Config& config);
 
-  // Runs so many processes of a worker: from 0 to Scaling::most(). Holds over apply(), as long as
-  // there is such a worker. REQUIRES: find() knows it.
+  // Runs so many processes of a worker: from 0 to Scaling::Worker::most(). Holds over apply(), as
+  // long as there is such a worker. REQUIRES: find() knows it.
   void scale(const std::string& worker, uint32_t processes);
   // The same, before apply(): it was so in an earlier life.
   void was_scaled(const std::string& worker, uint32_t processes) {

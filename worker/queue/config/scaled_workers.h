@@ -1,0 +1,16 @@
+// The configured workers as their processes: one entry for each, as Scaling counts and names them.
+#pragma once
+
+#include <vector>
+
+#include "worker/queue/bound/scaling.h"
+#include "worker/queue/config/config.h"
+
+namespace penstock::queue {
+
+// What scaling has to know of it.
+Scaling::Worker scaling_of(const WorkerConfig& worker);
+std::vector<WorkerConfig> scaled_workers(const std::vector<WorkerConfig>& workers,
+                                         Scaling& scaling);
+
+}  // namespace penstock::queue
