@@ -15,7 +15,7 @@ class BoundedStateTest : public PromiseTest {
     settle();
     files_.fail(Call::kWrite, ENOSPC);
     end_with_a_file(device);
-    while (store_->disk() == Store::Disk::kWell) {
+    while (store_->disk() == Disk::kWell) {
       pollfd ready{store_->event_fd(), POLLIN, 0};
       ::poll(&ready, 1, 1);
     }

@@ -25,8 +25,8 @@ class GroupFlusherTest : public testing::Test {
               may_end_.acquire();
               return good_;
             },
-        .flushed = [this](Group& group) { told_.push_back(group.number); },
-        .lost = [this] { lost_.release(); }});
+        .on_flushed = [this](Group& group) { told_.push_back(group.number); },
+        .on_failed = [this] { lost_.release(); }});
   }
   std::vector<int> lost() {
     std::vector<int> numbers;

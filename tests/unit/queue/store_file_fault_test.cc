@@ -213,13 +213,13 @@ TEST_F(StoreFileFaultTest, OnAFullDiskEndsAreWrittenIntoTheReserveAndPromisesWai
   files_.fail(Call::kWrite, ENOSPC, 1);
   JobEnd told;
   store_->finish(end(sent.id), 0, std::string(kLarge, 'r'), [&](const JobEnd& end) { told = end; });
-  await([&] { return store_->disk() != Store::Disk::kWell || told.http_status != 0; });
+  await([&] { return store_->disk() != Disk::kWell || told.http_status != 0; });
   files_.fail(Call::kAllocate, ENOSPC);  // nor is there room for the reserve
   await([&] { return told.http_status != 0; });
   EXPECT_EQ(told.status, JobStatus::kCompleted) << "the room was kept for it";
   EXPECT_TRUE(lost_.empty());
   files_.heal();
-  await([&] { return store_->disk() == Store::Disk::kWell; });
+  await([&] { return store_->disk() == Disk::kWell; });
   EXPECT_EQ(std::filesystem::file_size(options_.folder + "/reserve"), 1U << 20);
   EXPECT_EQ(promise(job()), Promise::kStored);
 }
@@ -232,7 +232,7 @@ TEST_F(StoreFileFaultTest, WithoutRoomForTheReserveNothingIsPromised) {
   EXPECT_FALSE(store_->health());
   EXPECT_NE(store_->health().error().message.find("no room"), std::string::npos);
   files_.heal();
-  await([&] { return store_->disk() == Store::Disk::kWell; });
+  await([&] { return store_->disk() == Disk::kWell; });
   EXPECT_EQ(promise(job()), Promise::kStored);
 }
 

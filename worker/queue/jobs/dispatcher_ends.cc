@@ -175,7 +175,7 @@ void Dispatcher::erase(Job& job) {
 // ---- what cannot be kept ----
 
 bool Dispatcher::keeps_up() const {
-  return store_->disk() == Store::Disk::kWell &&
+  return store_->disk() == Disk::kWell &&
          static_cast<int64_t>(store_->pending_bytes()) < limits_.max_unwritten_bytes / 2;
 }
 

@@ -25,9 +25,9 @@ template <typename Group>
 class GroupFlusher {
  public:
   struct Calls {
-    std::function<bool()> flush;          // all that was committed so far; false: it failed
-    std::function<void(Group&)> flushed;  // in order
-    std::function<void()> lost;           // a flush has failed
+    std::function<bool()> flush;             // all that was committed so far; false: it failed
+    std::function<void(Group&)> on_flushed;  // in order
+    std::function<void()> on_failed;         // a flush has failed
   };
 
   // Calls come from the flusher's thread, or from within add().
@@ -100,7 +100,7 @@ class GroupFlusher {
     const bool good = !writes || calls_.flush();
     if (good) {
       for (Group& group : groups) {
-        calls_.flushed(group);
+        calls_.on_flushed(group);
       }
     }
     lock.lock();
@@ -109,7 +109,7 @@ class GroupFlusher {
       waiting_.insert(waiting_.begin(), std::make_move_iterator(groups.begin()),
                       std::make_move_iterator(groups.end()));
       lost_ = true;
-      calls_.lost();
+      calls_.on_failed();
     }
     drained_.notify_all();
     more_.notify_one();

@@ -3,7 +3,7 @@
 // SQLite (https://sqlite.org/wal.html: WAL) in STATE/jobs.db, and results too large for it in
 // STATE/results/ID. One thread of its own does all the work, in the order it was asked; whatever
 // has gathered meanwhile is one transaction. Another flushes the log, for many jobs at once, while
-// the next transaction is under way (GroupFlusher). Whoever asked is told on its own thread, by
+// the next transaction is under way (WriteQueue). Whoever asked is told on its own thread, by
 // tell_done(), after the flush: as with synchronous=FULL, but that nobody waits for the disk who
 // has something to do.
 //
@@ -26,14 +26,6 @@
 //     and a new one begun; one of a newer schema is an error. All of it is read to find that out
 //     only where it was not closed and the machine has started anew since, or where somebody has
 //     made a file STATE/unclean.
-//
-// How it stands with the disk, the worst that is so; promises are made in kWell alone:
-//
-//              a transaction fails             another succeeds
-//     kWell ───────────────────────▶ kBroken ───────────────────▶ kWell (kSpare, if it was full)
-//       ├── the disk is full: its reserve is given up ──▶ kSpare ── there is room ──▶ kWell
-//       ├── the log cannot be moved into the database ──▶ kStuck ── it can be ──▶ kWell
-//       └── a flush fails (in any state) ──▶ kLost ── the log is written once more ──▶ kWell
 #pragma once
 
 #include <cstdint>
@@ -44,6 +36,7 @@
 #include <vector>
 
 #include "shared/base/result.h"
+#include "worker/queue/store/disk_state.h"
 #include "worker/queue/store/job_record.h"
 #include "worker/queue/store/queries.h"
 
@@ -154,8 +147,7 @@ class Store {
   // knows the living.
   virtual void list(const JobQuery& query, std::function<void(JobPage)> told) = 0;
 
-  // The state at the head of this file.
-  enum class Disk : uint8_t { kWell, kSpare, kStuck, kBroken, kLost };
+  // disk_state.h draws it.
   virtual Disk disk() const = 0;
   // Nothing is wrong, or what the last write ran into. A write that fails and one that succeeds may
   // both lie between two looks: figures().write_errors misses none, and last_fault() names it.

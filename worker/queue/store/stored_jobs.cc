@@ -1,0 +1,250 @@
+#include "worker/queue/store/stored_jobs.h"
+
+#include <utility>
+
+namespace penstock::queue {
+namespace {
+
+constexpr uint32_t kSweepRows = 200;
+// At the start, so much is looked at between what is asked.
+constexpr uint32_t kRowsAtOnce = 2000;
+constexpr size_t kFilesAtOnce = 500;
+constexpr char kResultLost[] = "Its result could not be stored.";
+
+uint64_t last_sequence_of(JobTables& tables) {
+  const auto last = tables.last_id();
+  return last ? sequence_of(*last) : 0;
+}
+
+}  // namespace
+
+void Ending::lose() {
+  end.status = JobStatus::kFailed;
+  end.http_status = 502;
+  end.content_type.clear();
+  end.error_code = "engine_failed";
+  end.error = kResultLost;
+  offset = 0;
+  rest = {};
+}
+
+StoredJobs::StoredJobs(std::unique_ptr<JobTables> tables, ResultFiles files, DiskState& disk)
+    : tables_(std::move(tables)),
+      files_(std::move(files)),
+      disk_(disk),
+      account_(last_sequence_of(*tables_)),
+      dead_(tables_->count_dead()) {
+  measure();
+}
+
+bool StoredJobs::begin(bool writes) {
+  own_fault_ = {};
+  return !writes || tables_->begin();
+}
+
+bool StoredJobs::commit(bool writes) {
+  if (writes && !tables_->commit()) {
+    return false;
+  }
+  settle();
+  return true;
+}
+
+void StoredJobs::roll_back() {
+  tables_->roll_back();
+  account_.roll_back();
+  changes_ = {};
+}
+
+bool StoredJobs::savepoint() {
+  own_fault_ = {};
+  changes_before_ = changes_;
+  mark_ = account_.mark();
+  return tables_->savepoint();
+}
+
+bool StoredJobs::undo() {
+  own_fault_ = {};
+  changes_ = std::move(changes_before_);
+  account_.undo(mark_);
+  return tables_->undo();
+}
+
+void StoredJobs::settle() {
+  account_.settle();
+  dead_ += static_cast<uint64_t>(std::exchange(changes_.dead, 0));
+  for (const uint64_t sequence : std::exchange(changes_.sealed, {})) {
+    open_files_.erase(sequence);
+    spoiled_.erase(sequence);
+  }
+  measure();
+}
+
+// Results, and those that are being written.
+void StoredJobs::measure() {
+  uint64_t files = account_.file_bytes();
+  for (const auto& [sequence, bytes] : open_files_) {
+    files += bytes;
+  }
+  bytes_ = files + tables_->bytes();
+  disk_bytes_ = files + tables_->disk_bytes() + disk_.reserve().bytes();
+}
+
+bool StoredJobs::promise(const JobRecord& job, const std::string& submit, const Bounds& bounds,
+                         Store::Promise& outcome) {
+  const int64_t bytes = static_cast<int64_t>(submit.size()) + JobTables::kRowBytes;
+  const uint64_t whose = job.share.lo;
+  if (bytes_ >= bounds.bytes || !disk_.reserve().whole()) {
+    outcome = Store::Promise::kFull;
+    return true;
+  }
+  if (bounds.share_bytes > 0 && bytes + account_.of_share(whose) > bounds.share_bytes) {
+    outcome = Store::Promise::kShareFull;
+    return true;
+  }
+  bool duplicate = false;
+  const bool good = tables_->insert(job, submit, duplicate);
+  outcome = duplicate ? Store::Promise::kDuplicate : Store::Promise::kStored;
+  if (good && !duplicate) {
+    account_.charge({sequence_of(job.id), whose, bytes});
+  }
+  return good;
+}
+
+bool StoredJobs::take_back(const JobId& id) {
+  std::optional<JobRecord> job;
+  return tables_->find(id, job) && (!job || forget(*job));
+}
+
+bool StoredJobs::insert(const JobRecord& job) {
+  bool duplicate = false;
+  if (!tables_->insert(job, {}, duplicate)) {
+    return false;
+  }
+  if (!duplicate) {
+    account_.charge({sequence_of(job.id), job.share.lo, JobTables::kRowBytes});
+  }
+  return true;
+}
+
+bool StoredJobs::write_result(const JobId& id, uint64_t offset, std::string_view bytes) {
+  const uint64_t sequence = sequence_of(id);
+  if (spoiled_.contains(sequence)) {
+    return true;
+  }
+  own_fault_ = files_.write(id, offset, bytes);
+  open_files_[sequence] = offset + bytes.size();
+  return !own_fault_;
+}
+
+bool StoredJobs::discard_result(const JobId& id) {
+  changes_.sealed.push_back(sequence_of(id));
+  files_.remove(id);
+  return true;
+}
+
+bool StoredJobs::finish(Ending& ending) {
+  JobEnd& end = ending.end;
+  if (end.status == JobStatus::kCompleted && spoiled_.contains(sequence_of(end.id))) {
+    ending.lose();
+  }
+  const std::string& rest = ending.rest;
+  const bool in_file = ending.offset > 0 || rest.size() > Store::kInlineBytes;
+  const uint64_t bytes = ending.offset + rest.size();
+  bool changed = false;
+  JobTables::Charge before, after;
+  if (!tables_->charge_of(end.id, before) || !tables_->finish(end, rest, bytes, in_file, changed)) {
+    return false;
+  }
+  if (!changed) {
+    return true;
+  }
+  if (in_file && ((!rest.empty() && !write_result(end.id, ending.offset, rest)) ||
+                  (own_fault_ = files_.seal(end.id, bytes)))) {
+    return false;
+  }
+  if (!tables_->charge_of(end.id, after)) {
+    return false;
+  }
+  account_.charge({after.seq, after.whose, after.bytes - before.bytes, after.file_bytes});
+  if (!in_file && (end.attempts > 0 || end.status != JobStatus::kCompleted ||
+                   open_files_.contains(sequence_of(end.id)))) {
+    changes_.gone.push_back(end.id);  // what an attempt may have left
+  }
+  changes_.dead += end.dead ? 1 : 0;
+  changes_.sealed.push_back(sequence_of(end.id));
+  return true;
+}
+
+bool StoredJobs::requeue(const JobId& id, int64_t deadline_ms, std::optional<JobRecord>& job) {
+  const bool good = tables_->requeue(id, deadline_ms, job);
+  changes_.dead -= good && job ? 1 : 0;
+  return good;
+}
+
+bool StoredJobs::drop(const JobId& id, bool& dropped) {
+  std::optional<JobRecord> job;
+  if (!tables_->find(id, job)) {
+    return false;
+  }
+  dropped = job && has_ended(job->status);
+  return !dropped || forget(*job);
+}
+
+bool StoredJobs::forget(const JobRecord& job) {
+  JobTables::Charge had;
+  if (!tables_->charge_of(job.id, had) || !tables_->erase(job)) {
+    return false;
+  }
+  account_.charge({had.seq, had.whose, -had.bytes, -had.file_bytes});
+  changes_.dead -= job.end.dead ? 1 : 0;
+  if (job.result_in_file) {
+    changes_.gone.push_back(job.id);
+  }
+  return true;
+}
+
+bool StoredJobs::sweep(int64_t now_ms, bool& more) {
+  std::vector<JobRecord> jobs;
+  std::vector<DamagedRow> damaged;
+  bool good = tables_->expired(now_ms, kSweepRows, jobs, damaged);
+  for (size_t i = 0; good && i < jobs.size(); ++i) {
+    good = forget(jobs[i]);
+  }
+  for (size_t i = 0; good && i < damaged.size(); ++i) {
+    good = tables_->erase_damaged(damaged[i]);
+  }
+  more = jobs.size() + damaged.size() == kSweepRows;
+  return good && tables_->shrink();
+}
+
+bool StoredJobs::count_some(bool& more) {
+  std::vector<JobTables::Charge> charges;
+  const bool good = tables_->charges(account_.counted_up_to(), kRowsAtOnce, charges);
+  more = good && charges.size() == kRowsAtOnce && charges.back().seq < last_sequence();
+  for (const JobTables::Charge& each : charges) {
+    account_.count(each);
+  }
+  if (good && !more) {
+    account_.count_no_more();
+  }
+  return good;
+}
+
+bool StoredJobs::remove_stray_files(ResultFiles::Round& round) {
+  return round.look(kFilesAtOnce, [this](const JobId& id) {
+    const uint64_t sequence = sequence_of(id);
+    return sequence > last_sequence() || open_files_.contains(sequence) ||
+           tables_->has_result_file(id);
+  });
+}
+
+std::vector<JobId> StoredJobs::take_unwanted_files() { return std::exchange(changes_.gone, {}); }
+
+void StoredJobs::remove_files(const std::vector<JobId>& ids) {
+  for (const JobId& id : ids) {
+    files_.remove(id);
+  }
+}
+
+}  // namespace penstock::queue

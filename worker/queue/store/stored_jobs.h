@@ -1,0 +1,120 @@
+// StoredJobs: the jobs on disk, changed in transactions: their rows, the files of their results,
+// and the account of what they take.
+//
+// The store's thread's alone, but for figures() and remove_files(). Every change returns false when
+// it failed; fault() says why, and whether the change itself is to blame.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "worker/queue/store/disk_state.h"
+#include "worker/queue/store/fault.h"
+#include "worker/queue/store/job_tables.h"
+#include "worker/queue/store/result_files.h"
+#include "worker/queue/store/state_account.h"
+#include "worker/queue/store/store.h"
+
+namespace penstock::queue {
+
+// A job's end, until it is written.
+struct Ending {
+  JobEnd end;
+  uint64_t offset = 0;  // of `rest` in the result
+  std::string rest;
+
+  // From now on, that of a job whose result could not be stored.
+  void lose();
+};
+
+class StoredJobs {
+ public:
+  StoredJobs(std::unique_ptr<JobTables> tables, ResultFiles files, DiskState& disk);
+
+  JobTables& tables() { return *tables_; }
+  ResultFiles& files() { return files_; }
+  const ResultFiles& files() const { return files_; }
+  // Of the latest job that was there at the start; 0: there was none.
+  uint64_t last_sequence() const { return account_.last_sequence(); }
+
+  // A transaction. One that only reads needs none of the database.
+  bool begin(bool writes);
+  bool commit(bool writes);  // settles, too
+  void roll_back();
+  // What comes after savepoint() is kept by release(), or undone.
+  bool savepoint();
+  bool release() { return tables_->release(); }
+  bool undo();
+  // What was done beside the database holds.
+  void settle();
+  Fault fault() const { return own_fault_ ? own_fault_ : tables_->fault(); }
+
+  // Of everything, and of one share's jobs (0: no bound of its own).
+  struct Bounds {
+    uint64_t bytes = 0;
+    int64_t share_bytes = 0;
+  };
+  bool promise(const JobRecord& job, const std::string& submit, const Bounds& bounds,
+               Store::Promise& outcome);
+  // One that is not to be: nothing happens if it is not there.
+  bool take_back(const JobId& id);
+  // One that was never promised, but is to be finished.
+  bool insert(const JobRecord& job);
+  // Some of its result, at that offset.
+  bool write_result(const JobId& id, uint64_t offset, std::string_view bytes);
+  bool discard_result(const JobId& id);
+  bool finish(Ending& ending);
+  bool requeue(const JobId& id, int64_t deadline_ms, std::optional<JobRecord>& job);
+  bool drop(const JobId& id, bool& dropped);
+  // `more`: others have expired, too.
+  bool sweep(int64_t now_ms, bool& more);
+  // Whatever comes of its result is not stored.
+  void spoil(uint64_t sequence) { spoiled_.insert(sequence); }
+
+  // What was there at the start, some at a time: `more` says whether that was not all.
+  bool count_some(bool& more);  // into the account
+  // Files that no job tells of are removed. Those of jobs that came since may be told of later.
+  bool remove_stray_files(ResultFiles::Round& round);
+
+  // Files that the transaction leaves without a row, once it is on disk.
+  std::vector<JobId> take_unwanted_files();
+  void remove_files(const std::vector<JobId>& ids);
+
+  struct Figures {
+    uint64_t dead, bytes, disk_bytes;
+  };
+  Figures figures() const { return {dead_, bytes_, disk_bytes_}; }
+
+ private:
+  // What a transaction changes beside the database and the account.
+  struct Changes {
+    int64_t dead = 0;
+    std::vector<JobId> gone;       // whose result files it leaves without a row
+    std::vector<uint64_t> sealed;  // sequences of jobs that write no file any more
+  };
+  bool forget(const JobRecord& job);
+  void measure();
+
+  std::unique_ptr<JobTables> tables_;
+  ResultFiles files_;
+  DiskState& disk_;
+  StateAccount account_;
+  std::set<uint64_t> spoiled_;               // by sequence, as are:
+  std::map<uint64_t, uint64_t> open_files_;  // bytes of results that are being written
+  Changes changes_;                          // of the transaction
+  Changes changes_before_;                   // the savepoint
+  StateAccount::Mark mark_;                  // likewise
+  Fault own_fault_;                          // of the change that was made last
+  std::atomic<uint64_t> dead_{0};
+  std::atomic<uint64_t> bytes_{0};
+  std::atomic<uint64_t> disk_bytes_{0};
+};
+
+}  // namespace penstock::queue
