@@ -123,7 +123,7 @@ lint: setup-build
 	$(CONFIGURE) -B $(BUILD)/lint -DPENSTOCK_FUZZ=ON
 	sed -i 's/ -fno-gnu-unique//g' $(BUILD)/lint/compile_commands.json  # clang has no such option
 	run-clang-tidy -quiet -p $(BUILD)/lint -j $(JOBS) -extra-arg=-Wno-unknown-warning-option \
-	    -extra-arg=-Wno-ignored-optimization-argument '^$(CURDIR)/(ngx_module|shared|worker|tests)/'
+	    -extra-arg=-Wno-ignored-optimization-argument -extra-arg=-Wthread-safety '^$(CURDIR)/(ngx_module|shared|worker|tests)/'
 
 clean:
 	rm -rf $(BUILD) run

@@ -12,10 +12,10 @@
 
 #include <atomic>
 #include <cstdint>
-#include <mutex>
 #include <string>
 #include <utility>
 
+#include "shared/base/mutex.h"
 #include "worker/queue/store/reserve.h"
 
 namespace penstock::queue {
@@ -28,19 +28,19 @@ class DiskState {
 
   Disk now() const { return now_.load(std::memory_order_acquire); }
   std::string last_fault() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return fault_;
   }
   uint64_t faults() const { return faults_; }
   // A write has failed. No state follows from that alone.
   void note_fault(std::string what) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     fault_ = std::move(what);
     ++faults_;
   }
   // Not counted: nothing has failed, but something is wanting.
   void note_want(std::string what) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     fault_ = std::move(what);
   }
 
@@ -65,8 +65,8 @@ class DiskState {
   Reserve reserve_;
   std::atomic<Disk> now_{Disk::kWell};
   std::atomic<uint64_t> faults_{0};
-  mutable std::mutex mutex_;
-  std::string fault_;  // guarded by mutex_
+  mutable Mutex mutex_;
+  std::string fault_ GUARDED_BY(mutex_);
 };
 
 }  // namespace penstock::queue

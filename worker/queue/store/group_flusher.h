@@ -10,13 +10,13 @@
 // the groups that are not safe, and has written again what they wrote: see take_lost().
 #pragma once
 
-#include <condition_variable>
 #include <functional>
 #include <iterator>
-#include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include "shared/base/mutex.h"
 
 namespace penstock::queue {
 
@@ -34,7 +34,7 @@ class GroupFlusher {
   explicit GroupFlusher(Calls calls) : calls_(std::move(calls)), thread_([this] { work(); }) {}
   ~GroupFlusher() {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       stopping_ = true;
     }
     more_.notify_one();
@@ -45,54 +45,58 @@ class GroupFlusher {
 
   // `alone`: nothing else is to be done meanwhile, so that the caller itself may wait for the disk.
   void add(Group group, bool alone) {
-    std::unique_lock lock(mutex_);
+    const MutexLock lock(mutex_);
     const bool idle = waiting_.empty() && !busy_ && !lost_;
     waiting_.push_back(std::move(group));
     if (idle && alone) {
-      flush(lock);
+      flush();
     } else if (idle) {
-      lock.unlock();
       more_.notify_one();
     }
   }
 
   // Until all are on disk; false: that cannot be.
   bool drain() {
-    std::unique_lock lock(mutex_);
-    drained_.wait(lock, [this] { return !busy_ && (waiting_.empty() || lost_); });
+    const MutexLock lock(mutex_);
+    while (busy_ || !(waiting_.empty() || lost_)) {
+      drained_.wait(mutex_);
+    }
     return !lost_;
   }
 
   // After a flush has failed: the groups of which nobody knows whether they are on disk.
   std::vector<Group> take_lost() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return lost_ ? std::exchange(waiting_, {}) : std::vector<Group>();
   }
   // What they had written is safe: groups are flushed again.
   void resume() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     lost_ = false;
     more_.notify_one();
   }
 
  private:
+  bool is_ready() const REQUIRES(mutex_) { return !waiting_.empty() && !busy_ && !lost_; }
+
   void work() {
-    std::unique_lock lock(mutex_);
+    const MutexLock lock(mutex_);
     for (;;) {
-      const auto ready = [this] { return !waiting_.empty() && !busy_ && !lost_; };
-      more_.wait(lock, [&] { return stopping_ || ready(); });
-      if (!ready()) {
+      while (!stopping_ && !is_ready()) {
+        more_.wait(mutex_);
+      }
+      if (!is_ready()) {
         return;
       }
-      flush(lock);
+      flush();
     }
   }
 
-  // REQUIRES: the lock is held, as it is again at the end.
-  void flush(std::unique_lock<std::mutex>& lock) {
+  // The mutex is let go meanwhile.
+  void flush() REQUIRES(mutex_) {
     std::vector<Group> groups = std::exchange(waiting_, {});
     busy_ = true;
-    lock.unlock();
+    mutex_.unlock();
     bool writes = false;
     for (const Group& group : groups) {
       writes = writes || group.writes;
@@ -103,7 +107,7 @@ class GroupFlusher {
         calls_.on_flushed(group);
       }
     }
-    lock.lock();
+    mutex_.lock();
     busy_ = false;
     if (!good) {
       waiting_.insert(waiting_.begin(), std::make_move_iterator(groups.begin()),
@@ -116,12 +120,12 @@ class GroupFlusher {
   }
 
   const Calls calls_;
-  std::mutex mutex_;
-  std::condition_variable more_, drained_;
-  std::vector<Group> waiting_;  // guarded by mutex_, as is all below
-  bool busy_ = false;           // some are being flushed
-  bool lost_ = false;
-  bool stopping_ = false;
+  Mutex mutex_;
+  CondVar more_, drained_;
+  std::vector<Group> waiting_ GUARDED_BY(mutex_);
+  bool busy_ GUARDED_BY(mutex_) = false;  // some are being flushed
+  bool lost_ GUARDED_BY(mutex_) = false;
+  bool stopping_ GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

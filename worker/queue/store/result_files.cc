@@ -39,6 +39,20 @@ Result<ResultFiles> ResultFiles::open(const std::string& folder, gid_t group, Fi
   return ResultFiles(folder, std::move(directory), group, calls);
 }
 
+bool ResultFiles::is_doubtful(const std::string& name) const {
+  const MutexLock lock(doubtful_->mutex);
+  return doubtful_->names.contains(name);
+}
+
+void ResultFiles::set_doubtful(const std::string& name, bool is) {
+  const MutexLock lock(doubtful_->mutex);
+  if (is) {
+    doubtful_->names.insert(name);
+  } else {
+    doubtful_->names.erase(name);
+  }
+}
+
 // Empty. Not valid, with errno, when it cannot be opened and given to the group.
 Fd ResultFiles::make(const std::string& name) const {
   Fd file(calls_->open(directory_.get(), name.c_str(), O_WRONLY | O_CREAT | O_TRUNC, kFileMode));
@@ -90,17 +104,17 @@ Fault ResultFiles::seal(const JobId& id, uint64_t size) {
   if (calls_->truncate(file.get(), static_cast<off_t>(size)) != 0) {
     return Fault::of_file(path(id), "truncate");
   }
-  if (doubtful_.contains(name) || calls_->flush(file.get()) != 0) {
-    doubtful_.insert(name);
+  if (is_doubtful(name) || calls_->flush(file.get()) != 0) {
+    set_doubtful(name, true);
     if (Fault fault = copy(id, file)) {
       return fault;
     }
   }
   if (calls_->flush_folder(directory_.get()) != 0) {
-    doubtful_.insert(name);  // its name may be dropped, too
+    set_doubtful(name, true);  // its name may be dropped, too
     return Fault::of_file(path(id), "flushing");
   }
-  doubtful_.erase(name);
+  set_doubtful(name, false);
   return {};
 }
 
@@ -137,7 +151,7 @@ Fault ResultFiles::copy(const JobId& id, const Fd& from) const {
 void ResultFiles::remove(const JobId& id) {
   const std::string name(id.view());
   calls_->remove(directory_.get(), name.c_str());
-  doubtful_.erase(name);
+  set_doubtful(name, false);
 }
 
 ResultFiles::Round ResultFiles::round() { return {*this, ::opendir(folder_.c_str())}; }

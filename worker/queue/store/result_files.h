@@ -16,6 +16,7 @@
 
 #include "shared/base/fd.h"
 #include "shared/base/job_id.h"
+#include "shared/base/mutex.h"
 #include "shared/base/result.h"
 #include "worker/queue/store/fault.h"
 #include "worker/queue/store/file_calls.h"
@@ -36,7 +37,7 @@ class ResultFiles {
   // flush has failed is copied to another, as a second flush would say nothing of what the first
   // has dropped.
   Fault seal(const JobId& id, uint64_t size);
-  // Gone, if it was there.
+  // Gone, if it was there. Any thread may call it.
   void remove(const JobId& id);
 
   // A look at all files, some at a time, while others come and go.
@@ -63,6 +64,8 @@ class ResultFiles {
         directory_(std::move(directory)),
         group_(group),
         calls_(&calls) {}
+  bool is_doubtful(const std::string& name) const;
+  void set_doubtful(const std::string& name, bool is);
   Fd make(const std::string& name) const;
   Fault write_all(int file, const std::string& path, uint64_t offset, std::string_view bytes) const;
   Fault copy(const JobId& id, const Fd& from) const;
@@ -71,7 +74,12 @@ class ResultFiles {
   Fd directory_;
   gid_t group_;
   FileCalls* calls_;
-  std::set<std::string> doubtful_;  // flushed in vain
+  // Flushed in vain. Files are removed by another thread than they are sealed by.
+  struct Doubtful {
+    Mutex mutex;
+    std::set<std::string> names GUARDED_BY(mutex);
+  };
+  std::unique_ptr<Doubtful> doubtful_ = std::make_unique<Doubtful>();
 };
 
 }  // namespace penstock::queue

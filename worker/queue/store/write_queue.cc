@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <iterator>
 #include <utility>
 
@@ -38,7 +39,7 @@ WriteQueue::WriteQueue(StoredJobs& jobs, DiskState& disk, Options options)
 
 WriteQueue::~WriteQueue() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
   wake_.notify_one();
@@ -50,7 +51,7 @@ void WriteQueue::ask(Operation op) {
   pending_bytes_ += op.bytes;
   bool idle = false;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     idle = inbox_.empty();
     inbox_.push_back(std::move(op));
   }
@@ -61,19 +62,21 @@ void WriteQueue::ask(Operation op) {
 
 bool WriteQueue::ask_and_wait(const std::function<bool()>& run) {
   bool good = false;
-  std::mutex mutex;
-  std::condition_variable ran;
+  Mutex mutex;
+  CondVar ran;
   bool done = false;
   ask({.kind = Operation::kRead, .run = [&] {
          good = run();
-         const std::lock_guard lock(mutex);
+         const MutexLock lock(mutex);
          done = true;
          ran.notify_one();
          return true;
        }});
   {
-    std::unique_lock lock(mutex);
-    ran.wait(lock, [&] { return done; });
+    const MutexLock lock(mutex);
+    while (!done) {
+      ran.wait(mutex);
+    }
   }
   tell_done();
   return good;
@@ -84,7 +87,7 @@ void WriteQueue::tell_done() {
   [[maybe_unused]] const ssize_t n = ::read(event_.get(), &count, sizeof count);
   std::vector<Done> done;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     done.swap(done_);
   }
   for (const Done& each : done) {
@@ -102,13 +105,8 @@ void WriteQueue::work() {
   for (bool last = false; !last;) {
     std::vector<Operation> ops;
     {
-      std::unique_lock lock(mutex_);
-      const auto ready = [this] { return stopping_ || !inbox_.empty() || newly_lost_; };
-      if (backlog_.empty() && held_.empty() && disk_.now() == Disk::kWell) {
-        wake_.wait(lock, ready);
-      } else {
-        wake_.wait_for(lock, std::chrono::milliseconds(options_.retry_ms), ready);
-      }
+      const MutexLock lock(mutex_);
+      wait_for_more();
       newly_lost_ = false;
       last = stopping_ && inbox_.empty();
       ops.swap(inbox_);
@@ -120,6 +118,21 @@ void WriteQueue::work() {
   }
   if (flusher_->drain()) {
     jobs_.tables().checkpoint();
+  }
+}
+
+// Or until it is time to try again.
+void WriteQueue::wait_for_more() {
+  const bool all_well = backlog_.empty() && held_.empty() && disk_.now() == Disk::kWell;
+  const auto until =
+      std::chrono::steady_clock::now() + std::chrono::milliseconds(options_.retry_ms);
+  bool in_time = true;
+  while (in_time && !stopping_ && inbox_.empty() && !newly_lost_) {
+    if (all_well) {
+      wake_.wait(mutex_);
+    } else {
+      in_time = wake_.wait_until(mutex_, until);
+    }
   }
 }
 
@@ -268,7 +281,7 @@ void WriteQueue::checkpoint() {
 }
 
 bool WriteQueue::is_idle() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return inbox_.empty();
 }
 
@@ -366,7 +379,7 @@ void WriteQueue::on_flushed(Group& group) {
 void WriteQueue::on_flush_failed() {
   disk_.note_fault("writing jobs failed: their log cannot be flushed to disk");
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     newly_lost_ = true;
     disk_.lose();
   }
@@ -376,7 +389,7 @@ void WriteQueue::on_flush_failed() {
 void WriteQueue::hand_back(std::vector<Operation>& ops) {
   bool idle = false;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     idle = done_.empty();
     for (Operation& op : ops) {
       if (op.asked || op.on_done) {

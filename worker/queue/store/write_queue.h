@@ -11,17 +11,15 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "shared/base/fd.h"
+#include "shared/base/mutex.h"
 #include "worker/queue/store/disk_state.h"
 #include "worker/queue/store/group_flusher.h"
 #include "worker/queue/store/held_writes.h"
@@ -77,6 +75,7 @@ class WriteQueue {
 
   // The store's thread's:
   void work();
+  void wait_for_more() REQUIRES(mutex_);
   void turn(std::vector<Operation> ops, bool last);
   void group(std::vector<Operation> ops);
   void one_by_one(std::vector<Operation> ops);
@@ -105,12 +104,12 @@ class WriteQueue {
   size_t pending_ = 0;  // the owner's thread's, as is:
   size_t pending_bytes_ = 0;
 
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::vector<Operation> inbox_;  // guarded by mutex_
-  std::vector<Done> done_;        // guarded by mutex_
-  bool stopping_ = false;         // guarded by mutex_
-  bool newly_lost_ = false;       // guarded by mutex_
+  Mutex mutex_;
+  CondVar wake_;
+  std::vector<Operation> inbox_ GUARDED_BY(mutex_);
+  std::vector<Done> done_ GUARDED_BY(mutex_);
+  bool stopping_ GUARDED_BY(mutex_) = false;
+  bool newly_lost_ GUARDED_BY(mutex_) = false;
   std::atomic<uint64_t> commits_{0};
   std::atomic<uint64_t> commit_ns_{0};
   std::atomic<uint64_t> lost_results_{0};

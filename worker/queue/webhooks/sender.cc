@@ -6,10 +6,10 @@
 
 #include <atomic>
 #include <map>
-#include <mutex>
 #include <thread>
 
 #include "shared/base/fd.h"
+#include "shared/base/mutex.h"
 
 namespace penstock::queue {
 namespace {
@@ -141,7 +141,7 @@ class WebhookSender::Thread {
 
   void send(WebhookRequest request) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       inbox_.push_back(std::move(request));
     }
     curl_multi_wakeup(multi_);
@@ -153,7 +153,7 @@ class WebhookSender::Thread {
     uint64_t count = 0;
     [[maybe_unused]] const ssize_t n = ::read(event_.get(), &count, sizeof count);
     std::vector<WebhookResponse> done;
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     done.swap(done_);
     return done;
   }
@@ -172,7 +172,7 @@ class WebhookSender::Thread {
   void begin() {
     std::vector<WebhookRequest> fresh;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       fresh.swap(inbox_);
     }
     for (WebhookRequest& request : fresh) {
@@ -197,7 +197,7 @@ class WebhookSender::Thread {
       curl_multi_remove_handle(multi_, easy);
       transfers_.erase(found);
       {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         done_.push_back(std::move(response));
       }
       constexpr uint64_t kOne = 1;
@@ -208,9 +208,9 @@ class WebhookSender::Thread {
   const Patience patience_;
   CURLM* multi_;
   Fd event_;
-  std::mutex mutex_;
-  std::vector<WebhookRequest> inbox_;  // guarded by mutex_
-  std::vector<WebhookResponse> done_;  // guarded by mutex_
+  Mutex mutex_;
+  std::vector<WebhookRequest> inbox_ GUARDED_BY(mutex_);
+  std::vector<WebhookResponse> done_ GUARDED_BY(mutex_);
   std::atomic<bool> stopping_{false};
   std::map<CURL*, std::unique_ptr<Transfer>> transfers_;  // the thread's
   std::thread thread_;
