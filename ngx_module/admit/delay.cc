@@ -15,7 +15,7 @@ ngx_msec_t behind_ms() noexcept {
   return behind < kImpossible ? behind : 0;
 }
 
-void its_time_has_come(ngx_http_request_t* r) noexcept {
+void on_delay_timer(ngx_http_request_t* r) noexcept {
   ngx_event_t* timer = r->connection->write;
   if (timer->delayed != 0) {  // woken by something else
     if (ngx_handle_write_event(timer, 0) != NGX_OK) {
@@ -51,7 +51,7 @@ ngx_int_t hold_back(ngx_http_request_t* r, RequestState& state, int64_t delay_ns
   state.held_back = true;
   ++state.receipt.main->process->delayed;
   r->read_event_handler = ngx_http_test_reading;
-  r->write_event_handler = its_time_has_come;
+  r->write_event_handler = on_delay_timer;
   r->connection->write->delayed = 1;
   ngx_add_timer(r->connection->write,
                 static_cast<ngx_msec_t>((delay_ns + kNsPerMs - 1) / kNsPerMs) + behind_ms());

@@ -10,7 +10,7 @@ namespace penstock {
 namespace {
 
 // Whether what hung on the body is told later.
-bool is_body_to_come(ngx_http_request_t* r) noexcept {
+inline bool is_body_to_come(ngx_http_request_t* r) noexcept {
   const RequestState* state = find_state(r);
   return has_body(r) && (state == nullptr || !state->body_read);
 }

@@ -11,7 +11,7 @@
 namespace penstock {
 namespace {
 
-constexpr size_t kSentenceBytes = 512;  // print() in rule.cc makes none longer
+constexpr size_t kSentenceBytes = 512;  // print() makes none longer
 
 // What an earlier stage has charged and said is given back, as if it had not been.
 void undo_earlier(RequestState& state) noexcept {

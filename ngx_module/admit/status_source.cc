@@ -13,16 +13,8 @@ namespace {
 
 constexpr ngx_msec_t kLookEveryMs = 100;
 
-// Opening and reading a file that lies in memory does not wait for a disk.
 void look(StatusSource& source) noexcept {
-  const int fd = ::open(reinterpret_cast<char*>(source.path.data),
-                        O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
-  const bool whole = fd >= 0 && ::read(fd, static_cast<void*>(source.page), sizeof *source.page) ==
-                                    static_cast<ssize_t>(sizeof *source.page);
-  if (fd >= 0) {
-    ::close(fd);
-  }
-  if (!whole) {
+  if (!read_page(reinterpret_cast<char*>(source.path.data), source.page, sizeof *source.page)) {
     source.page->magic.store(0, std::memory_order_relaxed);
   }
 }
@@ -81,6 +73,15 @@ bool refuses(const StatusSource& source, std::string_view queue, int64_t now_ns,
 }
 
 }  // namespace
+
+bool read_page(const char* path, void* page, size_t bytes) noexcept {
+  const int fd = ::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+  const bool whole = fd >= 0 && ::read(fd, page, bytes) == static_cast<ssize_t>(bytes);
+  if (fd >= 0) {
+    ::close(fd);
+  }
+  return whole;
+}
 
 const wire::StatusPage* fresh_page(const StatusSource& source, int64_t now_ns) noexcept {
   const wire::StatusPage* page = source.page;

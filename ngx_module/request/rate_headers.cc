@@ -9,8 +9,8 @@ namespace penstock {
 namespace {
 
 // How long until there is a unit again, if there is none; else until nothing is used any more.
-int64_t effective_wait_ns(const Judged& j) noexcept {
-  if (j.rule().kind == RuleKind::kConcurrency && !j.exceeded) {
+int64_t effective_wait_ns(const Judged& j, const Rule& rule) noexcept {
+  if (rule.kind == RuleKind::kConcurrency && !j.exceeded) {
     return usual_wait_ns(*j.bound);
   }
   if (j.exceeded) {
@@ -28,6 +28,7 @@ int64_t effective_wait_ns(const Judged& j) noexcept {
 // A limit that is told of.
 struct Shown {
   const Judged* judged;
+  const Rule* rule;     // the same's
   ngx_str_t remaining;  // its digits, once they were written
 };
 
@@ -44,7 +45,7 @@ const Shown* tightest(std::span<const Shown> shown, Unit unit) noexcept {
   const Shown* least = nullptr;
   for (const Shown& each : shown) {
     const Judged& j = *each.judged;
-    if (j.rule().kind != RuleKind::kConcurrency && j.rule().unit == unit &&
+    if (each.rule->kind != RuleKind::kConcurrency && each.rule->unit == unit &&
         (least == nullptr || says_more(j, *least->judged))) {
       least = &each;
     }
@@ -107,14 +108,14 @@ bool push_unit(Headers& headers, Values& values, const UnitHeaders& names,
   }
   const Judged& j = *least->judged;
   values.text().duration(j.decision->reset_ns);
-  return headers.push(names.limit, j.rule().most) &&
+  return headers.push(names.limit, least->rule->most) &&
          headers.push(names.remaining, least->remaining) && headers.push(names.reset, values.cut());
 }
 
 ngx_str_t write_policies(Values& values, std::span<const Shown> shown) noexcept {
   std::string_view comma;
   for (const Shown& each : shown) {
-    values.text().raw(comma).raw(view(each.judged->rule().header));
+    values.text().raw(comma).raw(view(each.rule->header));
     comma = ", ";
   }
   return values.cut();
@@ -127,11 +128,11 @@ ngx_str_t write_state(Values& values, std::span<Shown> shown) noexcept {
     if (&each != shown.data()) {
       text.literal(", ");
     }
-    text.raw(view(j.rule().label));
+    text.raw(view(each.rule->label));
     const char* const digits = text.at();
-    text.number(j.rule().told(j.decision->remaining));
+    text.number(each.rule->told(j.decision->remaining));
     each.remaining = str({digits, static_cast<size_t>(text.at() - digits)});
-    text.literal(";t=").number(static_cast<uint64_t>(seconds_up(effective_wait_ns(j))));
+    text.literal(";t=").number(static_cast<uint64_t>(seconds_up(effective_wait_ns(j, *each.rule))));
   }
   values.text() = text;
   return values.cut();
@@ -144,9 +145,8 @@ bool is_callers_own(const Judged& j, const Tier* tier) noexcept {
 
 bool is_all_of(const Tier& tier, std::span<const Shown> shown) noexcept {
   return shown.size() == tier.rules.size() &&
-         std::equal(
-             shown.begin(), shown.end(), tier.rules.begin(),
-             [](const Shown& each, const Rule* rule) { return &each.judged->rule() == rule; });
+         std::equal(shown.begin(), shown.end(), tier.rules.begin(),
+                    [](const Shown& each, const Rule* rule) { return each.rule == rule; });
 }
 
 }  // namespace
@@ -170,9 +170,11 @@ bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const 
   bool tokens = false;
   for (const Judged& j : judged) {
     if (!j.advisory && (refused ? j.exceeded : is_callers_own(j, tier))) {
-      chosen[count++].judged = &j;
-      tokens = tokens || j.rule().unit == Unit::kTokens;
-      room += j.rule().header.len + j.rule().label.len + 2 * Text::kMaxDigits + 8;
+      const Rule& rule = j.rule();
+      chosen[count].judged = &j;
+      chosen[count++].rule = &rule;
+      tokens = tokens || rule.unit == Unit::kTokens;
+      room += rule.header.len + rule.label.len + 2 * Text::kMaxDigits + 8;
     }
   }
   if (count == 0) {
@@ -188,7 +190,7 @@ bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const 
   // Most often these are all the rules of the plan, whose list is ready.
   const bool whole_plan = tier != nullptr && !refused && is_all_of(*tier, shown);
   const ngx_str_t policies = whole_plan   ? tier->policies
-                             : count == 1 ? shown[0].judged->rule().header
+                             : count == 1 ? shown[0].rule->header
                                           : write_policies(values, shown);
   const ngx_str_t state = write_state(values, shown);
   return headers.push("RateLimit-Policy", policies) && headers.push("RateLimit", state) &&

@@ -24,8 +24,6 @@ namespace penstock {
 namespace {
 
 constexpr char kUnpublished[] = ".new";
-constexpr int kAttempts = 20;
-constexpr timespec kBetween = {0, 50 * kNsPerMs};
 constexpr int kOpen = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
 
 bool lock(int fd, short type) noexcept {
@@ -144,6 +142,11 @@ Step make_new(const char* name, size_t bytes, const Fd& found, OpenedMemory& ope
 
 }  // namespace
 
+void pause_between_attempts() noexcept {
+  constexpr timespec kPause = {0, 50 * kNsPerMs};
+  nanosleep(&kPause, nullptr);
+}
+
 Result<OpenedMemory> open_memory(const char* name, size_t bytes, bool upgrade,
                                  const ZoneMemory* own) {
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
@@ -156,7 +159,7 @@ Result<OpenedMemory> open_memory(const char* name, size_t bytes, bool upgrade,
     if (step != Step::again) {
       return opened;
     }
-    nanosleep(&kBetween, nullptr);
+    pause_between_attempts();
   }
   return Error{std::string("its counters, in \"") + name +
                "\", are in use by another Nginx, or by what is left of one: stop that first, or "

@@ -41,6 +41,10 @@ struct OpenedMemory {
   std::string fault;                  // also: why what was there is not used
 };
 
+// A process waits this often for another one to let go of a file: a second in all.
+constexpr int kAttempts = 20;
+void pause_between_attempts() noexcept;
+
 // Opens the file `name`, or makes a new one of `bytes`, and maps it. Waits up to a second for
 // another process to let go of it. An Error: it is in use by another Nginx.
 // `upgrade`: another Nginx that uses it is our old master. `own`: what an earlier cycle of this

@@ -1,6 +1,5 @@
 #include "ngx_module/zone/store.h"
 
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -222,10 +221,8 @@ void abandon_unused(const ngx_cycle_t* old) noexcept {
 
 // ---- the end ----
 
-// A second: a manager that was killed lets go of its files at once, another master that ends too
-// once it has written.
-constexpr int kAttempts = 20;
-constexpr timespec kBetween = {0, 50 * kNsPerMs};
+// A manager that was killed lets go of its files at once, another master that ends too once it has
+// written: both within the attempts.
 
 // Whether nobody else uses this memory, nor has a newer one.
 bool is_last(const ZoneMemory& memory, int& attempts) noexcept {
@@ -237,7 +234,7 @@ bool is_last(const ZoneMemory& memory, int& attempts) noexcept {
       return false;
     }
     --attempts;
-    nanosleep(&kBetween, nullptr);
+    pause_between_attempts();
   }
   return false;
 }
@@ -250,7 +247,7 @@ bool write_last(ZoneStore& store, ngx_log_t* log) noexcept {
     if (store.failing) {
       return false;
     }
-    nanosleep(&kBetween, nullptr);
+    pause_between_attempts();
   }
   tell_of_busy(store, log);
   return false;

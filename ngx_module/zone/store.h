@@ -1,7 +1,7 @@
 // What keeps a zone's counters beyond a cycle, and, with file=PATH, beyond Nginx:
 //
-//   killed (kill -9 of everything)   they are in tmpfs (zone_memory), the next start goes on there
-//   stopped, rebooted                a snapshot in PATH (zone_snapshot), by the master at its exit,
+//   killed (kill -9 of everything)   they are in tmpfs (memory.h), the next start goes on there
+//   stopped, rebooted                a snapshot in PATH (snapshot.h), by the master at its exit,
 //                                    and every few seconds by Nginx's cache manager process, as
 //                                    nobody else may wait for a disk
 //
