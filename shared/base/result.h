@@ -4,6 +4,7 @@
 // Result. Exceptions are left for what should never happen.
 #pragma once
 
+#include <cstdint>
 #include <cstdlib>
 #include <string>
 #include <utility>
@@ -11,8 +12,19 @@
 
 namespace penstock {
 
+// Whoever handles an error branches on its kind, never on its words.
+enum class ErrorKind : uint8_t {
+  kRefused,  // it can never be done as it was asked: wrong, too large, forbidden, in the way
+  kNoSpace,  // the disk is full
+  kIo,       // the disk, or its file system, fails
+  kCorrupt,  // what is there is not what was written
+  kGone,     // it is not there, or shorter than what was written
+  kBusy,     // out of descriptors or memory, or used by another: it may be done later
+};
+
 struct Error {
   std::string message;  // what happened, to what, and what would be right
+  ErrorKind kind = ErrorKind::kRefused;
 };
 
 template <typename T>

@@ -41,53 +41,50 @@ class ResultFilesTest : public testing::Test {
 };
 
 TEST_F(ResultFilesTest, AFileWhoseFlushFailedIsCopiedToAnother) {
-  ASSERT_FALSE(files_.write(id_, 0, "begun by one attempt, "));
-  ASSERT_FALSE(files_.write(id_, 22, "ended"));
+  ASSERT_TRUE(files_.write(id_, 0, "begun by one attempt, "));
+  ASSERT_TRUE(files_.write(id_, 22, "ended"));
   const ino_t before = inode();
   calls_.fail(Call::kFlush, EIO, 1);
-  EXPECT_FALSE(files_.seal(id_, 27));
+  EXPECT_TRUE(files_.seal(id_, 27));
   EXPECT_NE(inode(), before) << "what the flush has dropped of it is not told by another flush";
   EXPECT_EQ(content(), "begun by one attempt, ended");
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
 }
 
 TEST_F(ResultFilesTest, IfTheCopyFailsTooItIsCopiedTheNextTime) {
-  ASSERT_FALSE(files_.write(id_, 0, "all"));
+  ASSERT_TRUE(files_.write(id_, 0, "all"));
   const ino_t before = inode();
   calls_.fail(Call::kFlush, EIO, 2);
-  const Fault fault = files_.seal(id_, 3);
-  ASSERT_TRUE(fault);
-  EXPECT_NE(fault.what.find("flushing failed"), std::string::npos);
-  EXPECT_FALSE(files_.seal(id_, 3));
+  const Status sealed = files_.seal(id_, 3);
+  ASSERT_FALSE(sealed);
+  EXPECT_EQ(sealed.error().kind, ErrorKind::kIo);
+  EXPECT_NE(sealed.error().message.find("flushing failed"), std::string::npos);
+  EXPECT_TRUE(files_.seal(id_, 3));
   EXPECT_NE(inode(), before);
   EXPECT_EQ(content(), "all");
   const ino_t copied = inode();
-  EXPECT_FALSE(files_.seal(id_, 3));
+  EXPECT_TRUE(files_.seal(id_, 3));
   EXPECT_EQ(inode(), copied) << "once is enough";
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
 }
 
 TEST_F(ResultFilesTest, AFileThatIsGoneIsNotMadeAnewInTheMiddle) {
-  ASSERT_FALSE(files_.write(id_, 0, "begun"));
+  ASSERT_TRUE(files_.write(id_, 0, "begun"));
   std::filesystem::remove(files_.path(id_));
-  EXPECT_EQ(files_.write(id_, 5, "ended").kind, Fault::Kind::kGone);
+  EXPECT_EQ(files_.write(id_, 5, "ended").error().kind, ErrorKind::kGone);
   EXPECT_FALSE(std::filesystem::exists(files_.path(id_)));
 }
 
 TEST_F(ResultFilesTest, AFileThatWasCutOffIsNotMadeUpByZeros) {
-  ASSERT_FALSE(files_.write(id_, 0, "begun"));
+  ASSERT_TRUE(files_.write(id_, 0, "begun"));
   std::filesystem::resize_file(files_.path(id_), 2);
-  const Fault fault = files_.write(id_, 5, "ended");
-  EXPECT_EQ(fault.kind, Fault::Kind::kGone);
-  EXPECT_TRUE(fault.own);
+  EXPECT_EQ(files_.write(id_, 5, "ended").error().kind, ErrorKind::kGone);
   EXPECT_EQ(content(), "be");
 }
 
 TEST_F(ResultFilesTest, AFullDiskIsNoFaultOfTheFile) {
   calls_.fail(Call::kWrite, ENOSPC);
-  const Fault fault = files_.write(id_, 0, "begun");
-  EXPECT_EQ(fault.kind, Fault::Kind::kNoSpace);
-  EXPECT_FALSE(fault.own);
+  EXPECT_EQ(files_.write(id_, 0, "begun").error().kind, ErrorKind::kNoSpace);
 }
 
 TEST_F(ResultFilesTest, ARoundKeepsWhatIsWantedSomeAtATime) {
@@ -95,7 +92,7 @@ TEST_F(ResultFilesTest, ARoundKeepsWhatIsWantedSomeAtATime) {
   std::vector<JobId> made;
   for (int i = 0; i < 5; ++i) {
     made.push_back(ids.make(1'763'780'000'000));
-    ASSERT_FALSE(files_.write(made.back(), 0, "x"));
+    ASSERT_TRUE(files_.write(made.back(), 0, "x"));
   }
   std::ofstream(folder_ + "/stray.new") << "x";
   auto round = files_.round();
@@ -109,7 +106,7 @@ TEST_F(ResultFilesTest, ARoundKeepsWhatIsWantedSomeAtATime) {
 }
 
 TEST_F(ResultFilesTest, AFolderThatCannotBeReadOnIsAtItsEnd) {
-  ASSERT_FALSE(files_.write(id_, 0, "all"));
+  ASSERT_TRUE(files_.write(id_, 0, "all"));
   const auto open_folders = [&] {
     std::set<int> open;
     for (int fd = 0; fd < 1000; ++fd) {

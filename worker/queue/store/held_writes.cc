@@ -11,13 +11,13 @@ bool HeldWrites::holds_up(const Operation& op) const {
   return held != held_.end() && !held->second.ops.empty();
 }
 
-void HeldWrites::note_fault(const JobId& id, const Fault& fault) {
+void HeldWrites::note_failure(const JobId& id, const Error& error) {
   Held& held = held_[sequence_of(id)];
-  held.tries += fault.kind == Fault::Kind::kBusy ? 0 : 1;
-  held.why = fault.what;
+  held.tries += error.kind == ErrorKind::kBusy ? 0 : 1;
+  held.why = error.message;
   if (held.tries == 1) {
     log(Level::kWarn, "the result of job " + std::string(id.view()) +
-                          " cannot be stored, and is tried again: " + fault.what);
+                          " cannot be stored, and is tried again: " + error.message);
   }
 }
 

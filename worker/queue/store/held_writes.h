@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "worker/queue/store/fault.h"
+#include "shared/base/result.h"
 #include "worker/queue/store/operation.h"
 
 namespace penstock::queue {
@@ -24,8 +24,8 @@ class HeldWrites {
   bool holds_up(const Operation& op) const;
   // REQUIRES: op.job.
   void hold(Operation&& op) { held_[sequence_of(*op.job)].ops.push_back(std::move(op)); }
-  // Of a fault that passes by itself, no try is counted.
-  void note_fault(const JobId& id, const Fault& fault);
+  // Of what passes by itself, no try is counted.
+  void note_failure(const JobId& id, const Error& error);
   // All of them, to be tried again.
   std::vector<Operation> take_all();
   // Those that have failed too often; jobs of which none is left are forgotten.

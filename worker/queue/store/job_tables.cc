@@ -127,37 +127,7 @@ bool JobTables::checkpoint() {
                                    nullptr) == SQLITE_OK;
 }
 
-Fault JobTables::fault() const {
-  sqlite3* const database = const_cast<JobTables*>(this)->database_.get();
-  Fault fault{Fault::Kind::kIo, false, database_.error("writing jobs").message};
-  switch (sqlite3_errcode(database) & 0xFF) {
-    case SQLITE_FULL:
-      fault.kind = Fault::Kind::kNoSpace;
-      break;
-    case SQLITE_CORRUPT:
-    case SQLITE_NOTADB:
-      fault.kind = Fault::Kind::kCorrupt;
-      break;
-    case SQLITE_NOMEM:
-      fault.kind = Fault::Kind::kBusy;
-      break;
-    case SQLITE_TOOBIG:
-    case SQLITE_CONSTRAINT:
-    case SQLITE_MISMATCH:
-    case SQLITE_RANGE:
-      fault.kind = Fault::Kind::kRefused;
-      fault.own = true;
-      break;
-    case SQLITE_IOERR:
-      if (sqlite3_system_errno(database) == ENOSPC) {
-        fault.kind = Fault::Kind::kNoSpace;
-      }
-      break;
-    default:
-      break;
-  }
-  return fault;
-}
+Error JobTables::error() const { return database_.error("writing jobs"); }
 
 bool JobTables::insert(const JobRecord& job, std::string_view submit, bool& duplicate) {
   const int64_t seq = seq_of(job.id);

@@ -5,7 +5,7 @@
 // dropping one does not rewrite the job.
 //
 // Every function works within whatever transaction is open; false says that the database failed,
-// and fault() why. What is read back is hostile until parsed: a row that cannot be is passed over,
+// and error() why. What is read back is hostile until parsed: a row that cannot be is passed over,
 // and counted; see DamagedRow.
 #pragma once
 
@@ -16,7 +16,6 @@
 #include <vector>
 
 #include "worker/queue/store/deliveries.h"
-#include "worker/queue/store/fault.h"
 #include "worker/queue/store/job_lists.h"
 #include "worker/queue/store/job_record.h"
 #include "worker/queue/store/job_row.h"
@@ -104,7 +103,7 @@ class JobTables {
   uint64_t bytes();       // in use
   uint64_t disk_bytes();  // on disk, the log as well
   // What the last function that returned false ran into.
-  Fault fault() const;
+  Error error() const;
 
  private:
   explicit JobTables(Database database);

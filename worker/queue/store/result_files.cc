@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+
+#include "shared/base/call_failed.h"
 
 namespace penstock::queue {
 namespace {
@@ -11,30 +12,26 @@ namespace {
 constexpr mode_t kFolderMode = 0750;
 constexpr mode_t kFileMode = 0640;
 
-Error failed(const std::string& path, const char* what) {
-  return Error{path + ": " + what + " failed: " + std::strerror(errno)};
-}
-
-Fault too_short(const std::string& path) {
-  return {Fault::Kind::kGone, true, path + " is shorter than what was written to it"};
+Error too_short(const std::string& path) {
+  return {path + " is shorter than what was written to it", ErrorKind::kGone};
 }
 
 }  // namespace
 
 Result<ResultFiles> ResultFiles::open(const std::string& folder, gid_t group, FileCalls& calls) {
   if (::mkdir(folder.c_str(), kFolderMode) != 0 && errno != EEXIST) {
-    return failed(folder, "mkdir");
+    return call_failed(folder, "mkdir");
   }
   Fd directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!directory.valid()) {
-    return failed(folder, "open");
+    return call_failed(folder, "open");
   }
   if (::fchmod(directory.get(), kFolderMode) != 0) {
-    return failed(folder, "chmod");
+    return call_failed(folder, "chmod");
   }
   if (group != static_cast<gid_t>(-1) &&
       ::fchown(directory.get(), static_cast<uid_t>(-1), group) != 0) {
-    return failed(folder, "chown");
+    return call_failed(folder, "chown");
   }
   return ResultFiles(folder, std::move(directory), group, calls);
 }
@@ -64,13 +61,13 @@ Fd ResultFiles::make(const std::string& name) const {
   return file;
 }
 
-Fault ResultFiles::write(const JobId& id, uint64_t offset, std::string_view bytes) {
+Status ResultFiles::write(const JobId& id, uint64_t offset, std::string_view bytes) {
   const std::string name(id.view());
   const Fd file =
       offset == 0 ? make(name) : Fd(calls_->open(directory_.get(), name.c_str(), O_WRONLY, 0));
   struct stat status {};
   if (!file.valid() || ::fstat(file.get(), &status) != 0) {
-    return Fault::of_file(path(id), "open");
+    return call_failed(path(id), "open");
   }
   if (status.st_size < static_cast<off_t>(offset)) {
     return too_short(path(id));
@@ -78,74 +75,74 @@ Fault ResultFiles::write(const JobId& id, uint64_t offset, std::string_view byte
   return write_all(file.get(), path(id), offset, bytes);
 }
 
-Fault ResultFiles::write_all(int file, const std::string& path, uint64_t offset,
-                             std::string_view bytes) const {
+Status ResultFiles::write_all(int file, const std::string& path, uint64_t offset,
+                              std::string_view bytes) const {
   while (!bytes.empty()) {
     const ssize_t n = calls_->write(file, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (n < 0 && errno != EINTR) {
-      return Fault::of_file(path, "write");
+      return call_failed(path, "write");
     }
     bytes.remove_prefix(static_cast<size_t>(std::max<ssize_t>(n, 0)));
     offset += static_cast<uint64_t>(std::max<ssize_t>(n, 0));
   }
-  return {};
+  return Ok{};
 }
 
-Fault ResultFiles::seal(const JobId& id, uint64_t size) {
+Status ResultFiles::seal(const JobId& id, uint64_t size) {
   const std::string name(id.view());
   const Fd file(calls_->open(directory_.get(), name.c_str(), O_RDWR, 0));
   struct stat status {};
   if (!file.valid() || ::fstat(file.get(), &status) != 0) {
-    return Fault::of_file(path(id), "open");
+    return call_failed(path(id), "open");
   }
   if (status.st_size < static_cast<off_t>(size)) {
     return too_short(path(id));
   }
   if (calls_->truncate(file.get(), static_cast<off_t>(size)) != 0) {
-    return Fault::of_file(path(id), "truncate");
+    return call_failed(path(id), "truncate");
   }
   if (is_doubtful(name) || calls_->flush(file.get()) != 0) {
     set_doubtful(name, true);
-    if (Fault fault = copy(id, file)) {
-      return fault;
+    if (Status copied = copy(id, file); !copied) {
+      return copied;
     }
   }
   if (calls_->flush_folder(directory_.get()) != 0) {
     set_doubtful(name, true);  // its name may be dropped, too
-    return Fault::of_file(path(id), "flushing");
+    return call_failed(path(id), "flushing");
   }
   set_doubtful(name, false);
-  return {};
+  return Ok{};
 }
 
-Fault ResultFiles::copy(const JobId& id, const Fd& from) const {
+Status ResultFiles::copy(const JobId& id, const Fd& from) const {
   const std::string name(id.view());
   const std::string fresh = name + ".new";
   const Fd to = make(fresh);
   if (!to.valid()) {
-    return Fault::of_file(path(id), "open");
+    return call_failed(path(id), "open");
   }
   std::string bytes(256U << 10, '\0');
-  Fault fault;
-  for (uint64_t at = 0; !fault;) {
+  Status copied = Ok{};
+  for (uint64_t at = 0; copied;) {
     const ssize_t got =
         calls_->read(from.get(), bytes.data(), bytes.size(), static_cast<off_t>(at));
     if (got == 0) {
       break;
     }
-    fault = got < 0 ? Fault::of_file(path(id), "copying")
-                    : write_all(to.get(), path(id), at,
-                                std::string_view(bytes).substr(0, static_cast<size_t>(got)));
+    copied = got < 0 ? call_failed(path(id), "copying")
+                     : write_all(to.get(), path(id), at,
+                                 std::string_view(bytes).substr(0, static_cast<size_t>(got)));
     at += static_cast<uint64_t>(std::max<ssize_t>(got, 0));
   }
-  if (!fault && (calls_->flush(to.get()) != 0 ||
+  if (copied && (calls_->flush(to.get()) != 0 ||
                  calls_->rename(directory_.get(), fresh.c_str(), name.c_str()) != 0)) {
-    fault = Fault::of_file(path(id), "flushing");
+    copied = call_failed(path(id), "flushing");
   }
-  if (fault) {
+  if (!copied) {
     calls_->remove(directory_.get(), fresh.c_str());
   }
-  return fault;
+  return copied;
 }
 
 void ResultFiles::remove(const JobId& id) {

@@ -18,7 +18,6 @@
 #include "shared/base/job_id.h"
 #include "shared/base/mutex.h"
 #include "shared/base/result.h"
-#include "worker/queue/store/fault.h"
 #include "worker/queue/store/file_calls.h"
 
 namespace penstock::queue {
@@ -32,11 +31,11 @@ class ResultFiles {
   std::string path(const JobId& id) const { return folder_ + "/" + std::string(id.view()); }
   // Writes at `offset`; 0 begins anew. Further on, the file must be there, and be that long: what
   // was lost is not made up for by zeros.
-  Fault write(const JobId& id, uint64_t offset, std::string_view bytes);
-  // It is `size` bytes long, and on disk. Faults: a name or a size that is not there. A file whose
+  Status write(const JobId& id, uint64_t offset, std::string_view bytes);
+  // It is `size` bytes long, and on disk. Errors: a name or a size that is not there. A file whose
   // flush has failed is copied to another, as a second flush would say nothing of what the first
   // has dropped.
-  Fault seal(const JobId& id, uint64_t size);
+  Status seal(const JobId& id, uint64_t size);
   // Gone, if it was there. Any thread may call it.
   void remove(const JobId& id);
 
@@ -67,8 +66,9 @@ class ResultFiles {
   bool is_doubtful(const std::string& name) const;
   void set_doubtful(const std::string& name, bool is);
   Fd make(const std::string& name) const;
-  Fault write_all(int file, const std::string& path, uint64_t offset, std::string_view bytes) const;
-  Fault copy(const JobId& id, const Fd& from) const;
+  Status write_all(int file, const std::string& path, uint64_t offset,
+                   std::string_view bytes) const;
+  Status copy(const JobId& id, const Fd& from) const;
 
   std::string folder_;
   Fd directory_;

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "shared/base/call_failed.h"
 #include "shared/base/fd.h"
 
 namespace penstock::queue {
@@ -97,7 +98,7 @@ std::string stamp() {
 Status make_private(const std::string& path) {
   const Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!file.valid()) {
-    return Error{path + " cannot be opened: " + std::strerror(errno)};
+    return Error{path + " cannot be opened: " + std::strerror(errno), kind_of_errno(errno)};
   }
   ::fchmod(file.get(), 0600);
   ::chmod((path + "-wal").c_str(), 0600);
@@ -107,8 +108,10 @@ Status make_private(const std::string& path) {
 // What is wrong with what it holds; empty: it is sound, or new. Errors: it could not be looked at,
 // and may be as good as ever. `check`: every page is.
 Result<std::string> damage_of(Database& database, bool check) {
-  const auto unless_damaged = [&](const Error& error) {
-    return database.damaged() ? Result<std::string>("it is damaged: " + error.message) : error;
+  const auto unless_damaged = [](const Error& error) {
+    return error.kind == ErrorKind::kCorrupt
+               ? Result<std::string>("it is damaged: " + error.message)
+               : error;
   };
   if (Status good = database.execute(kPragmas); !good) {
     return unless_damaged(good.error());

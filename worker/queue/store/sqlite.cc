@@ -1,6 +1,32 @@
 #include "worker/queue/store/sqlite.h"
 
+#include <cerrno>
+
 namespace penstock::queue {
+namespace {
+
+ErrorKind kind_of(sqlite3* database) {
+  switch (sqlite3_errcode(database) & 0xFF) {
+    case SQLITE_FULL:
+      return ErrorKind::kNoSpace;
+    case SQLITE_IOERR:
+      return sqlite3_system_errno(database) == ENOSPC ? ErrorKind::kNoSpace : ErrorKind::kIo;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+      return ErrorKind::kCorrupt;
+    case SQLITE_NOMEM:
+      return ErrorKind::kBusy;
+    case SQLITE_TOOBIG:
+    case SQLITE_CONSTRAINT:
+    case SQLITE_MISMATCH:
+    case SQLITE_RANGE:
+      return ErrorKind::kRefused;
+    default:
+      return ErrorKind::kIo;
+  }
+}
+
+}  // namespace
 
 Result<Database> Database::open(const std::string& path, const std::string& vfs) {
   sqlite3* opened = nullptr;
@@ -26,7 +52,7 @@ Status Database::execute(const std::string& sql) {
 }
 
 Error Database::error(const std::string& doing) const {
-  return Error{doing + " failed: " + sqlite3_errmsg(database_.get())};
+  return Error{doing + " failed: " + sqlite3_errmsg(database_.get()), kind_of(database_.get())};
 }
 
 Result<std::string> Database::ask(const std::string& sql) {
@@ -35,11 +61,6 @@ Result<std::string> Database::ask(const std::string& sql) {
     return statement.failed() ? error("\"" + sql + "\"") : Error{"\"" + sql + "\" yields nothing"};
   }
   return std::string(statement.bytes(0));
-}
-
-bool Database::damaged() const {
-  const int code = sqlite3_errcode(database_.get()) & 0xFF;
-  return code == SQLITE_CORRUPT || code == SQLITE_NOTADB;
 }
 
 Statement::Statement(Database& database, const std::string& sql) {

@@ -79,13 +79,12 @@ class Database {
 
   Status execute(const std::string& sql);
   sqlite3* get() { return database_.get(); }
-  // What SQLite says of the last error.
+  // What SQLite says of the last error. kCorrupt: of what the file holds, and not of a file that
+  // cannot be had; kRefused: of what it was asked.
   Error error(const std::string& doing) const;
   int64_t changes() const { return sqlite3_changes64(database_.get()); }
   // The first column of the only row.
   Result<std::string> ask(const std::string& sql);
-  // Whether the last error was of what the file holds, and not of a file that cannot be had.
-  bool damaged() const;
 
  private:
   struct Close {

@@ -12,6 +12,7 @@
 #include <filesystem>
 
 #include "shared/base/bytes.h"
+#include "shared/base/call_failed.h"
 
 namespace penstock::queue {
 namespace {
@@ -25,10 +26,6 @@ struct SecretFile {
   uint64_t check = 0;
 };
 
-Error failed(const std::string& path, const char* what) {
-  return Error{path + ": " + what + " failed: " + std::strerror(errno)};
-}
-
 uint64_t check_of(const limit::Secret& secret) {
   return limit::siphash13_128(secret, "penstock secret").lo;
 }
@@ -39,7 +36,7 @@ Status write_secret(const std::string& path, const SecretFile& file, int directo
   if (!out.valid() || ::write(out.get(), &file, sizeof file) != sizeof file ||
       ::fsync(out.get()) != 0 || ::rename(fresh.c_str(), path.c_str()) != 0 ||
       ::fsync(directory) != 0) {
-    return failed(path, "writing it");
+    return call_failed(path, "writing it");
   }
   return Ok{};
 }
@@ -51,16 +48,17 @@ Result<limit::Secret> load_secret(const std::string& path, int directory) {
     if (::read(in.get(), &file, sizeof file) != sizeof file || file.magic != kSecretMagic ||
         file.check != check_of(file.secret)) {
       return Error{path +
-                   " is damaged. Put back a copy of it; or remove it: then nobody can see "
-                   "their earlier jobs any more, as their owners are hashed under it"};
+                       " is damaged. Put back a copy of it; or remove it: then nobody can see "
+                       "their earlier jobs any more, as their owners are hashed under it",
+                   ErrorKind::kCorrupt};
     }
     return file.secret;
   }
   if (errno != ENOENT) {
-    return failed(path, "reading it");
+    return call_failed(path, "reading it");
   }
   if (::getrandom(&file.secret, sizeof file.secret, 0) != sizeof file.secret) {
-    return failed(path, "getrandom");
+    return call_failed(path, "getrandom");
   }
   file.check = check_of(file.secret);
   if (Status written = write_secret(path, file, directory); !written) {
@@ -104,28 +102,29 @@ Result<StateFolder> StateFolder::open(const std::string& path, const std::string
   std::filesystem::create_directories(std::filesystem::path(path).parent_path(), made);
   const bool anew = ::mkdir(path.c_str(), kFolderMode) == 0;
   if (!anew && errno != EEXIST) {
-    return failed(path, "mkdir");
+    return call_failed(path, "mkdir");
   }
   folder.directory.reset(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   const Fd& directory = folder.directory;
   if (!directory.valid() || (anew && ::fchmod(directory.get(), kFolderMode) != 0)) {
-    return failed(path, "open");
+    return call_failed(path, "open");
   }
   folder.path = std::filesystem::canonical(path, made).string();
   if (made) {
-    return failed(path, "finding");
+    return call_failed(path, "finding");
   }
   // Nginx's workers go through it to the results.
   if (folder.group != static_cast<gid_t>(-1) &&
       ::fchown(directory.get(), static_cast<uid_t>(-1), folder.group) != 0) {
-    return failed(path, "chown");
+    return call_failed(path, "chown");
   }
   folder.lock.reset(::open((path + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!folder.lock.valid()) {
-    return failed(path + "/lock", "open");
+    return call_failed(path + "/lock", "open");
   }
   if (::flock(folder.lock.get(), LOCK_EX | LOCK_NB) != 0) {
-    return Error{"another penstockd uses " + path + "; give each a `state` of its own"};
+    return Error{"another penstockd uses " + path + "; give each a `state` of its own",
+                 ErrorKind::kBusy};
   }
   auto secret = load_secret(path + "/secret", directory.get());
   if (!secret) {
@@ -151,10 +150,10 @@ Status StateFolder::flush() const {
   const std::string parent = std::filesystem::path(path).parent_path().string();
   const Fd above(::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (calls->flush_folder(directory.get()) != 0) {
-    return failed(path, "flushing it");
+    return call_failed(path, "flushing it");
   }
   if (above.valid() && calls->flush_folder(above.get()) != 0) {
-    return failed(parent, "flushing it");
+    return call_failed(parent, "flushing it");
   }
   return Ok{};
 }

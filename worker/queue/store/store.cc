@@ -110,7 +110,7 @@ class SqliteStore final : public Store {
     write([this, name, value] { return jobs_->tables().set_order(name, value); });
   }
 
-  void promise(JobRecord job, std::string submit, std::function<void(Promise)> told) override {
+  void promise(JobRecord job, std::string submit, std::function<void(Promise)> on_done) override {
     auto outcome = std::make_shared<Promise>(Promise::kBroken);
     const size_t bytes = submit.size();
     const JobId id = job.id;
@@ -120,7 +120,7 @@ class SqliteStore final : public Store {
                      [this, job = std::move(job), submit = std::move(submit), outcome] {
                        return jobs_->promise(job, submit, {max_bytes_, max_share_bytes_}, *outcome);
                      },
-                 .on_done = [outcome, told = std::move(told)] { told(*outcome); },
+                 .on_done = [outcome, on_done = std::move(on_done)] { on_done(*outcome); },
                  .on_refused =
                      [outcome](bool full) { *outcome = full ? Promise::kFull : Promise::kBroken; },
                  .undo = [this, id] { return jobs_->take_back(id); }});
@@ -150,32 +150,32 @@ class SqliteStore final : public Store {
   }
 
   void finish(JobEnd end, uint64_t offset, std::string rest,
-              std::function<void(const JobEnd&)> told) override {
+              std::function<void(const JobEnd&)> on_done) override {
     end_job(
-        {std::move(end), offset, std::move(rest)}, [] { return true; }, std::move(told));
+        {std::move(end), offset, std::move(rest)}, [] { return true; }, std::move(on_done));
   }
 
   void keep(JobRecord job, uint64_t offset, std::string rest,
-            std::function<void(const JobEnd&)> told) override {
+            std::function<void(const JobEnd&)> on_done) override {
     JobEnd end = job.end;
     job.status = JobStatus::kQueued;
     end_job(
         {std::move(end), offset, std::move(rest)},
-        [this, job = std::move(job)] { return jobs_->insert(job); }, std::move(told));
+        [this, job = std::move(job)] { return jobs_->insert(job); }, std::move(on_done));
   }
 
   void requeue(const JobId& id, int64_t deadline_ms,
-               std::function<void(std::optional<JobRecord>)> told) override {
+               std::function<void(std::optional<JobRecord>)> on_done) override {
     ask_for<std::optional<JobRecord>>(
         Operation::kWrite,
         [this, id, deadline_ms](auto& job) { return jobs_->requeue(id, deadline_ms, job); },
-        std::move(told));
+        std::move(on_done));
   }
 
-  void drop(const JobId& id, std::function<void(bool)> told) override {
+  void drop(const JobId& id, std::function<void(bool)> on_done) override {
     ask_for<bool>(
         Operation::kWrite, [this, id](bool& dropped) { return jobs_->drop(id, dropped); },
-        std::move(told));
+        std::move(on_done));
   }
 
   void settled(uint64_t number) override {
@@ -186,11 +186,11 @@ class SqliteStore final : public Store {
         [this, id, tries, due_ms] { return jobs_->tables().deliveries().set(id, tries, due_ms); });
   }
 
-  void due(const DueQuery& query, std::function<void(DuePage)> told) override {
+  void due(const DueQuery& query, std::function<void(DuePage)> on_done) override {
     ask_for<DuePage>(
         Operation::kRead,
         [this, query](DuePage& page) { return jobs_->tables().deliveries().due(query, page); },
-        std::move(told));
+        std::move(on_done));
   }
   void disable_url(std::string url) override {
     write([this, url = std::move(url)] { return jobs_->tables().deliveries().disable_url(url); });
@@ -215,28 +215,28 @@ class SqliteStore final : public Store {
     write([this, now_ms] { return jobs_->tables().clamp_expiries(now_ms); });
   }
 
-  void fetch(const JobId& id, std::function<void(Result<std::string>)> told) override {
-    read_blob(&JobTables::submit_of, id, "the request", std::move(told));
+  void fetch(const JobId& id, std::function<void(Result<std::string>)> on_done) override {
+    read_blob(&JobTables::submit_of, id, "the request", std::move(on_done));
   }
-  void read_result(const JobId& id, std::function<void(Result<std::string>)> told) override {
-    read_blob(&JobTables::result_of, id, "the result", std::move(told));
+  void read_result(const JobId& id, std::function<void(Result<std::string>)> on_done) override {
+    read_blob(&JobTables::result_of, id, "the result", std::move(on_done));
   }
-  void find(const JobId& id, std::function<void(std::optional<JobRecord>)> told) override {
+  void find(const JobId& id, std::function<void(std::optional<JobRecord>)> on_done) override {
     ask_for<std::optional<JobRecord>>(
         Operation::kRead, [this, id](auto& job) { return jobs_->tables().find(id, job); },
-        std::move(told));
+        std::move(on_done));
   }
   void find_key(const limit::Hash128& key,
-                std::function<void(std::optional<JobRecord>)> told) override {
+                std::function<void(std::optional<JobRecord>)> on_done) override {
     ask_for<std::optional<JobRecord>>(
         Operation::kRead, [this, key](auto& job) { return jobs_->tables().find_key(key, job); },
-        std::move(told));
+        std::move(on_done));
   }
-  void list(const JobQuery& query, std::function<void(JobPage)> told) override {
+  void list(const JobQuery& query, std::function<void(JobPage)> on_done) override {
     ask_for<JobPage>(
         Operation::kRead,
         [this, query](auto& page) { return jobs_->tables().lists().list(query, page); },
-        std::move(told));
+        std::move(on_done));
   }
 
   Disk disk() const override { return disk_.now(); }
@@ -260,14 +260,14 @@ class SqliteStore final : public Store {
 
  private:
   void end_job(Ending ending, std::function<bool()> before,
-               std::function<void(const JobEnd&)> told) {
+               std::function<void(const JobEnd&)> on_done) {
     const auto shared = std::make_shared<Ending>(std::move(ending));
     queue_->ask({.kind = Operation::kWrite,
                  .job = shared->end.id,
                  .bytes = shared->rest.size(),
                  .run = [this, shared,
                          before = std::move(before)] { return before() && jobs_->finish(*shared); },
-                 .on_done = [shared, told = std::move(told)] { told(shared->end); },
+                 .on_done = [shared, on_done = std::move(on_done)] { on_done(shared->end); },
                  .lose_result = [shared] { shared->lose(); }});
   }
 
@@ -279,7 +279,7 @@ class SqliteStore final : public Store {
     queue_->ask({.kind = Operation::kWrite, .run = std::move(run), .on_done = std::move(on_done)});
   }
   template <typename T>
-  void ask_for(Operation::Kind kind, std::function<bool(T&)> run, std::function<void(T)> told) {
+  void ask_for(Operation::Kind kind, std::function<bool(T&)> run, std::function<void(T)> on_done) {
     auto value = std::make_shared<T>();
     queue_->ask({.kind = kind,
                  .run =
@@ -287,15 +287,17 @@ class SqliteStore final : public Store {
                        *value = {};  // nothing of an earlier run
                        return run(*value);
                      },
-                 .on_done = [told = std::move(told), value] { told(std::move(*value)); }});
+                 .on_done = [on_done = std::move(on_done), value] { on_done(std::move(*value)); }});
   }
   void read_blob(bool (JobTables::*get)(const JobId&, std::optional<std::string>&), const JobId& id,
-                 std::string what, std::function<void(Result<std::string>)> told) {
+                 std::string what, std::function<void(Result<std::string>)> on_done) {
     ask_for<std::optional<std::string>>(
         Operation::kRead, [this, get, id](auto& blob) { return (jobs_->tables().*get)(id, blob); },
-        [id, what = std::move(what), told = std::move(told)](std::optional<std::string> blob) {
-          told(blob ? Result<std::string>(*std::move(blob))
-                    : Error{what + " of " + std::string(id.view()) + " cannot be read from disk"});
+        [id, what = std::move(what),
+         on_done = std::move(on_done)](std::optional<std::string> blob) {
+          on_done(
+              blob ? Result<std::string>(*std::move(blob))
+                   : Error{what + " of " + std::string(id.view()) + " cannot be read from disk"});
         });
   }
 

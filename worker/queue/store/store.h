@@ -8,7 +8,7 @@
 // has something to do.
 //
 // What holds:
-//   - told(kStored) comes after the job is on the disk (fdatasync), whatever is killed next.
+//   - on_done(kStored) comes after the job is on the disk (fdatasync), whatever is killed next.
 //   - A promise that cannot be written is refused, and leaves nothing behind. All else (attempts,
 //     ends, results) is tried again until it can be written; while the database or the disk fails,
 //     health() says what is wrong, and promises are refused.
@@ -101,7 +101,7 @@ class Store {
 
   enum class Promise : uint8_t { kStored, kDuplicate, kFull, kShareFull, kBroken };
   // `submit` is the SUBMIT frame. kDuplicate: a job of the same `key` is there.
-  virtual void promise(JobRecord job, std::string submit, std::function<void(Promise)> told) = 0;
+  virtual void promise(JobRecord job, std::string submit, std::function<void(Promise)> on_done) = 0;
   // An attempt failed.
   virtual void attempt(const JobId& id, uint32_t attempts, std::string code, std::string error) = 0;
   // Some of the job's result, which will not be small, from `offset` on. 0: the first of this
@@ -113,18 +113,18 @@ class Store {
   // comes behind append_result()'s. Its webhook becomes due. The body is dropped, but for the dead.
   // Told how it has ended: as failed, if its result could not be stored.
   virtual void finish(JobEnd end, uint64_t offset, std::string rest,
-                      std::function<void(const JobEnd&)> told) = 0;
+                      std::function<void(const JobEnd&)> on_done) = 0;
   // The same for a job that was never promised, but is kept for its key.
   virtual void keep(JobRecord job, uint64_t offset, std::string rest,
-                    std::function<void(const JobEnd&)> told) = 0;
+                    std::function<void(const JobEnd&)> on_done) = 0;
   // Dead, and wanted again: queued as if new. Told nothing when it is not among the dead.
   virtual void requeue(const JobId& id, int64_t deadline_ms,
-                       std::function<void(std::optional<JobRecord>)> told) = 0;
+                       std::function<void(std::optional<JobRecord>)> on_done) = 0;
   // Forgets a job that has ended.
-  virtual void drop(const JobId& id, std::function<void(bool)> told) = 0;
+  virtual void drop(const JobId& id, std::function<void(bool)> on_done) = 0;
   // `tries` were made of the delivery; due again at `due_ms`, or over (0).
   virtual void delivered(const JobId& id, uint32_t tries, int64_t due_ms) = 0;
-  virtual void due(const DueQuery& query, std::function<void(DuePage)> told) = 0;
+  virtual void due(const DueQuery& query, std::function<void(DuePage)> on_done) = 0;
   // It wants no webhooks any more. The last kMostGoneUrls are kept.
   virtual void disable_url(std::string url) = 0;
   // The edge has settled the receipt of that job (sequence_of() its id): it is not told again.
@@ -135,17 +135,17 @@ class Store {
   virtual void clamp_expiries(int64_t now_ms) = 0;
 
   // The SUBMIT frame of a job that has not ended, or is dead.
-  virtual void fetch(const JobId& id, std::function<void(Result<std::string>)> told) = 0;
-  virtual void find(const JobId& id, std::function<void(std::optional<JobRecord>)> told) = 0;
+  virtual void fetch(const JobId& id, std::function<void(Result<std::string>)> on_done) = 0;
+  virtual void find(const JobId& id, std::function<void(std::optional<JobRecord>)> on_done) = 0;
   virtual void find_key(const limit::Hash128& key,
-                        std::function<void(std::optional<JobRecord>)> told) = 0;
+                        std::function<void(std::optional<JobRecord>)> on_done) = 0;
   // A result that is not in a file.
-  virtual void read_result(const JobId& id, std::function<void(Result<std::string>)> told) = 0;
+  virtual void read_result(const JobId& id, std::function<void(Result<std::string>)> on_done) = 0;
   // The file of a result that is.
   virtual std::string result_path(const JobId& id) const = 0;
   // Few rows are looked at, whatever is asked for. Of an owner, only what has ended: whoever asks
   // knows the living.
-  virtual void list(const JobQuery& query, std::function<void(JobPage)> told) = 0;
+  virtual void list(const JobQuery& query, std::function<void(JobPage)> on_done) = 0;
 
   // disk_state.h draws it.
   virtual Disk disk() const = 0;

@@ -38,7 +38,7 @@ StoredJobs::StoredJobs(std::unique_ptr<JobTables> tables, ResultFiles files, Dis
 }
 
 bool StoredJobs::begin(bool writes) {
-  own_fault_ = {};
+  file_error_.reset();
   return !writes || tables_->begin();
 }
 
@@ -57,14 +57,14 @@ void StoredJobs::roll_back() {
 }
 
 bool StoredJobs::savepoint() {
-  own_fault_ = {};
+  file_error_.reset();
   changes_before_ = changes_;
   mark_ = account_.mark();
   return tables_->savepoint();
 }
 
 bool StoredJobs::undo() {
-  own_fault_ = {};
+  file_error_.reset();
   changes_ = std::move(changes_before_);
   account_.undo(mark_);
   return tables_->undo();
@@ -78,6 +78,21 @@ void StoredJobs::settle() {
     spoiled_.erase(sequence);
   }
   measure();
+}
+
+// A full disk is no fault of the file; what the database refuses is one of what it was asked.
+Fault StoredJobs::fault() const {
+  if (file_error_) {
+    return {*file_error_, file_error_->kind != ErrorKind::kNoSpace};
+  }
+  const Error error = tables_->error();
+  return {error, error.kind == ErrorKind::kRefused};
+}
+
+// Whether it succeeded.
+bool StoredJobs::note(const Status& of_file) {
+  file_error_ = of_file ? std::nullopt : std::optional(of_file.error());
+  return static_cast<bool>(of_file);
 }
 
 // Results, and those that are being written.
@@ -132,9 +147,8 @@ bool StoredJobs::write_result(const JobId& id, uint64_t offset, std::string_view
   if (spoiled_.contains(sequence)) {
     return true;
   }
-  own_fault_ = files_.write(id, offset, bytes);
   open_files_[sequence] = offset + bytes.size();
-  return !own_fault_;
+  return note(files_.write(id, offset, bytes));
 }
 
 bool StoredJobs::discard_result(const JobId& id) {
@@ -160,7 +174,7 @@ bool StoredJobs::finish(Ending& ending) {
     return true;
   }
   if (in_file && ((!rest.empty() && !write_result(end.id, ending.offset, rest)) ||
-                  (own_fault_ = files_.seal(end.id, bytes)))) {
+                  !note(files_.seal(end.id, bytes)))) {
     return false;
   }
   if (!tables_->charge_of(end.id, after)) {

@@ -54,7 +54,7 @@ class StoredJobs {
   bool undo();
   // What was done beside the database holds.
   void settle();
-  Fault fault() const { return own_fault_ ? own_fault_ : tables_->fault(); }
+  Fault fault() const;
 
   // Of everything, and of one share's jobs (0: no bound of its own).
   struct Bounds {
@@ -99,6 +99,7 @@ class StoredJobs {
     std::vector<JobId> gone;       // whose result files it leaves without a row
     std::vector<uint64_t> sealed;  // sequences of jobs that write no file any more
   };
+  bool note(const Status& of_file);
   bool forget(const JobRecord& job);
   void measure();
 
@@ -111,7 +112,7 @@ class StoredJobs {
   Changes changes_;                          // of the transaction
   Changes changes_before_;                   // the savepoint
   StateAccount::Mark mark_;                  // likewise
-  Fault own_fault_;                          // of the change that was made last
+  std::optional<Error> file_error_;          // of the change that was made last
   std::atomic<uint64_t> dead_{0};
   std::atomic<uint64_t> bytes_{0};
   std::atomic<uint64_t> disk_bytes_{0};

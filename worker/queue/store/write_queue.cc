@@ -203,11 +203,11 @@ void WriteQueue::one_by_one(std::vector<Operation> ops) {
       if (op.kind == Operation::kPromise) {
         op.on_refused(false);
       } else if (op.job) {
-        held_.note_fault(*op.job, fault);
+        held_.note_failure(*op.job, fault.error);
         held_.hold(std::move(op));
         continue;
       } else {
-        log(Level::kError, "given up: " + fault.what);
+        log(Level::kError, "given up: " + fault.error.message);
       }
     }
     done.push_back(std::move(op));
@@ -276,7 +276,7 @@ void WriteQueue::checkpoint() {
     return;
   }
   disk_.become(Disk::kStuck);
-  disk_.note_fault(jobs_.tables().fault().what);
+  disk_.note_fault(jobs_.tables().error().message);
   checkpoint_ns_ = later_ns();
 }
 
@@ -290,8 +290,8 @@ int64_t WriteQueue::later_ns() const { return monotonic_ns() + options_.retry_ms
 // The transaction could not be committed. The commit may have reached the disk all the same:
 // what it would promise is taken back.
 void WriteQueue::fail(std::vector<Operation>& ops, const Fault& fault) {
-  const bool full = fault.kind == Fault::Kind::kNoSpace;
-  disk_.note_fault(fault.what);
+  const bool full = fault.error.kind == ErrorKind::kNoSpace;
+  disk_.note_fault(fault.error.message);
   jobs_.roll_back();
   if (full) {
     disk_.reserve().give_up();
