@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Holds the arrows: which folder may include which (docs/ARCHITECTURE.md draws them), and that no files include each other in a circle.
+"""Holds the arrows: which folder may include which (docs/ARCHITECTURE.md draws them), that no files include each other in a
+circle, and that no file grows beyond what one reads at a sitting.
 
 Usage: rooms.py [ROOT]. Names each file and line that breaks a rule, and exits with 1.
 """
@@ -30,6 +31,10 @@ ROOMS = {
 # Included by everybody, or including everything.
 BOTTOM = {"ngx_module/nginx.h"}
 TOP = {"worker/pool/main.cc"}
+
+MOST_LINES = 450
+# Of one shape, line after line: they are looked up, not read.
+TABLES = set()
 
 INCLUDE = re.compile(r'^#include "(.+)"')
 
@@ -98,7 +103,10 @@ def main():
         if part_of(file) is None:
             faults.append(f"{file}: in no part that this test knows")
             continue
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        lines = path.read_text().splitlines()
+        if len(lines) > MOST_LINES and file not in TABLES:
+            faults.append(f"{file}: {len(lines)} lines; the most is {MOST_LINES}")
+        for number, line in enumerate(lines, 1):
             if not (match := INCLUDE.match(line)):
                 continue
             included = match.group(1)

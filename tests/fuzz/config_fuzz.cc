@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "worker/queue/config/config.h"
+#include "worker/queue/config/load_config.h"
 
 namespace {
 

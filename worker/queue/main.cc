@@ -5,7 +5,7 @@
 #include <string>
 
 #include "shared/base/version.h"
-#include "worker/queue/config/config.h"
+#include "worker/queue/config/load_config.h"
 #include "worker/queue/server.h"
 
 namespace {

@@ -1,51 +1,20 @@
 #include "worker/queue/server.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 
 #include "shared/base/units.h"
+#include "worker/queue/config/load_config.h"
 #include "worker/queue/jobs/job_view.h"
 #include "worker/queue/link/signals.h"
-#include "worker/queue/publish/page_rows.h"
 #include "worker/queue/publish/status_report.h"
 
 namespace penstock::queue {
 namespace {
 
-constexpr int kAcceptsPerTurn = 64;
-constexpr int64_t kAcceptPauseNs = 100 * kNsPerMs;
 constexpr int64_t kWorkerExitNs = 5 * kNsPerSec;  // once no job is left
 constexpr int64_t kSweepNs = 10 * kNsPerSec;
 constexpr int kMostRounds = 1000;          // of 256 who are ready, after a stall
-constexpr int64_t kMetricsNs = kNsPerSec;  // between two pages of figures
 constexpr int64_t kHealthyNs = kNsPerSec;  // without a write that fails
-constexpr rlim_t kOtherDescriptors = 512;  // beside the callers' connections
-constexpr size_t kMaxStrangers = 64;
-constexpr size_t kOperatorsSeats = 16;  // beyond max_connections, so that one can look
-
-// Each connection takes a descriptor; asks for as many as may be had. Returns how many connections
-// there are descriptors for: what else needs a file must find one.
-size_t raise_descriptor_limit(uint32_t max_connections) {
-  rlimit limit{};
-  ::getrlimit(RLIMIT_NOFILE, &limit);
-  const rlim_t wanted = max_connections + kOtherDescriptors;
-  if (limit.rlim_cur < wanted) {
-    limit.rlim_cur = std::min(wanted, limit.rlim_max);
-    ::setrlimit(RLIMIT_NOFILE, &limit);
-  }
-  if (limit.rlim_cur >= wanted) {
-    return max_connections;
-  }
-  // Of few, a half is for callers.
-  const size_t most = limit.rlim_cur > 2 * kOtherDescriptors ? limit.rlim_cur - kOtherDescriptors
-                                                             : limit.rlim_cur / 2;
-  log(Level::kWarn, "only " + std::to_string(limit.rlim_cur) +
-                        " files may be open: " + std::to_string(most) +
-                        " connections are taken, not the " + std::to_string(max_connections) +
-                        " of limits.max_connections; raise LimitNOFILE (ulimit -n)");
-  return most;
-}
 
 wire::Limits wire_limits(const Config& config) {
   wire::Limits limits;
@@ -74,14 +43,9 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
   if (!listener) {
     return listener.error();
   }
-  auto page = StatusPageWriter::create(config.socket + ".status", access);
-  if (!page) {
-    return page.error();
-  }
-  auto metrics =
-      PublishedFile::create(config.socket + ".metrics", access, bytes_of(wire::MetricsPage()));
-  if (!metrics) {
-    return metrics.error();
+  auto publisher = Publisher::create(config.socket, access);
+  if (!publisher) {
+    return publisher.error();
   }
   std::unique_ptr<Store> store;
   if (!config.state.empty()) {
@@ -98,17 +62,15 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
   }
   std::unique_ptr<Server> server(
       new Server(std::move(config), std::move(config_path), *std::move(loop), *std::move(listener),
-                 *std::move(page), *std::move(metrics), *std::move(signals), std::move(store),
-                 *std::move(roles)));
+                 *std::move(publisher), *std::move(signals), std::move(store), *std::move(roles)));
   if (Status recovered = server->recover(); !recovered) {
     return recovered.error();
   }
-  if (Status listens = server->listener_.listen(access); !listens) {
+  if (Status listens = server->callers_.listen(access); !listens) {
     return listens.error();
   }
   for (const auto& [fd, watch] :
-       {std::pair{server->listener_.fd(), &server->accept_watch_},
-        {server->signals_.get(), &server->signal_watch_},
+       {std::pair{server->signals_.get(), &server->signal_watch_},
         {server->store_ != nullptr ? server->store_->event_fd() : -1, &server->store_watch_}}) {
     if (Status added = fd < 0 ? Ok{} : server->loop_.add(fd, EPOLLIN, watch); !added) {
       return added.error();
@@ -119,7 +81,7 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
 
 // What was promised in an earlier life stands in its queue before anybody is listened to.
 Status Server::recover() {
-  wires_.set_now(clock_.now_ns());
+  wires_.read_clock();
   dispatcher_.apply(config_);
   if (store_ == nullptr) {
     return Ok{};
@@ -227,50 +189,41 @@ void Server::ask_message(const JobId& id,
 }
 
 void Server::tell_webhooks() {
-  wires_.set_now(clock_.now_ns());
+  wires_.read_clock();
   webhooks_->take_responses(wires_.now_ns(), dispatcher_.wall_ms());
 }
 
 void Server::tell_store_done() {
-  wires_.set_now(clock_.now_ns());
+  wires_.read_clock();
   store_->tell_done();
 }
 
 Server::Server(Config config, std::string config_path, EventLoop loop, Listener listener,
-               StatusPageWriter page, PublishedFile metrics, Fd signals,
-               std::unique_ptr<Store> store, Roles roles)
+               Publisher publisher, Fd signals, std::unique_ptr<Store> store, Roles roles)
     : config_(std::move(config)),
       config_path_(std::move(config_path)),
       loop_(std::move(loop)),
-      listener_(std::move(listener)),
-      page_(std::move(page)),
-      metrics_file_(std::move(metrics)),
+      publisher_(std::move(publisher)),
       signals_(std::move(signals)),
       wires_(loop_, wire_limits(config_), [this] { return clock_.now_ns(); }),
       store_(std::move(store)),
       dispatcher_(wires_),
       intake_(dispatcher_, realtime_ns() / kNsPerSec),
       supervisor_(wires_, dispatcher_, config_.socket + ".device."),
-      roles_(std::move(roles)),
-      most_callers_(raise_descriptor_limit(config_.limits.max_connections)),
-      start_ns_(clock_.now_ns()) {}
-
-Server::~Server() {
-  for (auto* const list : {&newcomers_, &callers_}) {
-    for (CallerSession& caller : *list) {
-      caller.say_goodbye("penstockd is being stopped");
-    }
-  }
+      callers_(loop_, wires_, std::move(listener), std::move(roles), handlers_,
+               [this] { return status_json(); }),
+      start_ns_(clock_.now_ns()) {
+  callers_.set_limits(config_.limits);
 }
 
 int Server::run() {
-  wires_.set_now(clock_.now_ns());
+  wires_.read_clock();
   device_watch_.on_change = [this] { devices_changed_ = true; };
   device_watch_.apply(config_);
   supervisor_.observe(device_watch_);
   supervisor_.apply(config_);
   publish(wires_.now_ns());
-  log(Level::kInfo, "penstockd: ready on " + listener_.path());
+  log(Level::kInfo, "penstockd: ready on " + config_.socket);
   turned_ns_ = clock_.now_ns();
   while (phase_ != Phase::kOver) {
     turn();
@@ -283,7 +236,7 @@ void Server::turn() {
   const int64_t now_ns = turned_ns_ = clock_.now_ns();
   wires_.set_now(now_ns);
   wires_.reap();
-  send_silent_ones_away(now_ns);
+  callers_.advance_to(now_ns);
   dispatcher_.advance_to(now_ns);
   supervisor_.advance_to(now_ns);
   device_watch_.advance_to(now_ns);
@@ -303,14 +256,7 @@ void Server::turn() {
   if (webhooks_ != nullptr) {
     webhooks_->advance_to(now_ns, dispatcher_.wall_ms());
   }
-  if (accept_again_ns_ <= now_ns) {
-    accept_again_ns_ = INT64_MAX;
-    loop_.modify(listener_.fd(), EPOLLIN, &accept_watch_);
-  }
   publish(now_ns);
-  if (metrics_due_ns_ <= now_ns) {
-    publish_metrics(now_ns);
-  }
   wires_.flush();
 }
 
@@ -352,79 +298,14 @@ void Server::note_health(int64_t now_ns) {
 }
 
 int64_t Server::next_event() const {
-  return std::min({wires_.next_event(), dispatcher_.next_event(), supervisor_.next_event(),
-                   device_watch_.next_event(), heartbeat_due_ns_, metrics_due_ns_,
-                   page_.next_event(), accept_again_ns_, phase_ends_ns_,
-                   newcomers_.empty()
-                       ? INT64_MAX
-                       : newcomers_.front().arrived_ns + config_.limits.hello_timeout_ns,
-                   store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
+  return std::min({wires_.next_event(), callers_.next_event(), dispatcher_.next_event(),
+                   supervisor_.next_event(), device_watch_.next_event(), publisher_.next_event(),
+                   phase_ends_ns_, store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
                    webhooks_ != nullptr ? webhooks_->next_event() : INT64_MAX});
 }
 
-void Server::accept_all() {
-  wires_.set_now(clock_.now_ns());
-  for (int i = 0; i < kAcceptsPerTurn; ++i) {
-    Fd fd;
-    switch (listener_.accept(fd)) {
-      case Listener::Outcome::kAccepted:
-        welcome(std::move(fd));
-        break;
-      case Listener::Outcome::kEmpty:
-        return;
-      case Listener::Outcome::kExhausted:
-        return pause_accepting(wires_.now_ns());
-    }
-  }
-}
-
-void Server::welcome(Fd fd) {
-  const Credentials peer = roles_.peer_of(fd.get());
-  const bool has_room = has_room_for(peer);
-  CallerSession& caller = newcomers_.emplace_back(wires_, std::move(fd), handlers_, *this, peer);
-  caller.self = std::prev(newcomers_.end());
-  strangers_ += peer.roles == 0 ? 1 : 0;
-  if (!has_room) {
-    troubles_.log(Level::kWarn,
-                  peer.roles == 0 ? "a stranger's connection was refused: " + peer.text()
-                                  : "a connection was refused: limits.max_connections is reached",
-                  wires_.now_ns());
-    caller.say_goodbye("too many connections");
-  } else if (Status opened = caller.open(); !opened) {
-    troubles_.log(Level::kWarn, opened.error().message, wires_.now_ns());
-    caller.close();
-  }
-}
-
-// Who may be nothing here is told so, but takes nobody's place.
-bool Server::has_room_for(const Credentials& peer) const {
-  const size_t connections = newcomers_.size() + callers_.size();
-  return connections < most_callers_ + (peer.is(kOperator) ? kOperatorsSeats : 0) &&
-         (peer.roles != 0 || strangers_ < kMaxStrangers);
-}
-
-// Who connects and says nothing holds a place no longer than this.
-void Server::send_silent_ones_away(int64_t now_ns) {
-  for (CallerSession& each : newcomers_) {
-    if (each.arrived_ns + config_.limits.hello_timeout_ns > now_ns) {
-      break;
-    }
-    each.say_goodbye("no HELLO came");
-  }
-}
-
-// Out of descriptors or memory: connections wait in the kernel's backlog, and the loop does not
-// spin on a listener that stays readable.
-void Server::pause_accepting(int64_t now_ns) {
-  troubles_.log(Level::kError,
-                "no connection can be accepted: out of descriptors or memory; raise LimitNOFILE",
-                now_ns);
-  loop_.modify(listener_.fd(), 0, &accept_watch_);
-  accept_again_ns_ = now_ns + kAcceptPauseNs;
-}
-
 void Server::read_signals() {
-  wires_.set_now(clock_.now_ns());
+  wires_.read_clock();
   while (const int number = next_signal(signals_)) {
     switch (number) {
       case SIGCHLD:
@@ -465,14 +346,7 @@ void Server::reload() {
   if (auto roles = Roles::create(fresh->access, fresh->socket_group); !roles) {
     log(Level::kError, roles.error().message + "; access goes on as before");
   } else {
-    roles_ = *std::move(roles);
-    strangers_ = 0;
-    for (auto* const list : {&newcomers_, &callers_}) {
-      for (CallerSession& caller : *list) {
-        caller.set_roles(roles_.peer_of(caller.fd()).roles);
-        strangers_ += caller.peer().roles == 0 && !caller.greeted() ? 1 : 0;
-      }
-    }
+    callers_.set_roles(*std::move(roles));
   }
   if (fresh->state != config_.state) {
     log(Level::kWarn, "state changes with a restart only");
@@ -488,7 +362,7 @@ void Server::reload() {
   if (store_ != nullptr) {
     store_->set_max_bytes(config_.limits.max_state_bytes, config_.limits.max_share_bytes());
   }
-  most_callers_ = raise_descriptor_limit(config_.limits.max_connections);
+  callers_.set_limits(config_.limits);
   device_watch_.apply(config_);
   supervisor_.observe(device_watch_);
   supervisor_.apply(config_);
@@ -527,57 +401,11 @@ void Server::advance_stop(int64_t now_ns) {
 }
 
 void Server::publish(int64_t now_ns) {
-  for (Scheduler::Queue& queue : dispatcher_.scheduler().queues()) {
-    if (queue.retired && queue.waiting + queue.running == 0) {
-      page_.retire(queue.settings.name);
-      continue;
-    }
-    StatusPageWriter::Row row = status_row(dispatcher_, queue);
-    row.returns_until_ns = clock_.real_ns(row.returns_until_ns);
-    page_.set(queue.settings.name, row);
-  }
-  if (heartbeat_due_ns_ <= now_ns) {
-    heartbeat_due_ns_ = now_ns + StatusPageWriter::kHeartbeatNs;
-    page_.heartbeat(now_ns, clock_.real_ns(now_ns));
-  } else {
-    page_.flush(now_ns);
-  }
-}
-
-void Server::publish_metrics(int64_t now_ns) {
-  metrics_due_ns_ = now_ns + kMetricsNs;
-  Metrics& metrics = dispatcher_.metrics();
-  for (const Scheduler::Queue& queue : dispatcher_.scheduler().queues()) {
-    if (queue.retired && queue.waiting + queue.running == 0) {
-      continue;
-    }
-    wire::QueueMetrics& of = metrics.of(queue.settings.name);
-    of.oldest_wait_ms = static_cast<uint64_t>(Scheduler::oldest_wait_ns(queue, now_ns) / kNsPerMs);
-    of.paused = queue.paused ? 1 : 0;
-  }
-  wire::MetricsPage& page = metrics.page();
-  if (store_ != nullptr) {
-    const Store::Figures figures = store_->figures();
-    page.dead_letters = figures.dead;
-    page.state_bytes = figures.bytes;
-    page.max_state_bytes = static_cast<uint64_t>(config_.limits.max_state_bytes);
-    page.state_broken = store_->health() ? 0 : 1;
-    page.write_errors = figures.write_errors;
-    page.state_disk_bytes = figures.disk_bytes;
-    page.unwritten_bytes = store_->pending_bytes();
-    page.lost_results = figures.lost_results;
-    page.damaged_rows = figures.damaged_rows;
-    page.commits = figures.commits;
-    page.commit_ns = figures.commit_ns;
-    const Webhooks::Outcomes& outcomes = webhooks_->outcomes();
-    const uint64_t counts[] = {outcomes.delivered, outcomes.retried, outcomes.given_up,
-                               outcomes.refused_target, outcomes.disabled};
-    std::copy(std::begin(counts), std::end(counts), page.webhooks);
-    page.webhooks_pending = webhooks_->pending();
-  }
-  put_workers(page, supervisor_);
-  put_devices(page, device_watch_);
-  metrics_file_.write(bytes_of(page));
+  publisher_.publish({.dispatcher = dispatcher_,
+                      .supervisor = supervisor_,
+                      .device_watch = device_watch_,
+                      .webhooks = webhooks_.get()},
+                     clock_, now_ns);
 }
 
 std::string Server::status_json() {
@@ -586,31 +414,8 @@ std::string Server::status_json() {
                         .supervisor = supervisor_,
                         .device_watch = device_watch_,
                         .protocol_errors = wires_.protocol_errors(),
-                        .connections = newcomers_.size() + callers_.size(),
+                        .connections = callers_.connections(),
                         .uptime_s = (wires_.now_ns() - start_ns_) / kNsPerSec});
-}
-
-void Server::on_caller_closed(CallerSession& session) {
-  if (session.greeted()) {
-    callers_.erase(session.self);
-    return;
-  }
-  strangers_ -= session.peer().roles == 0 ? 1 : 0;
-  newcomers_.erase(session.self);
-}
-
-void Server::on_greeted(CallerSession& session) {
-  callers_.splice(callers_.end(), newcomers_, session.self);
-}
-
-void Server::on_denied(std::string_view reason) {
-  refusals_.log(Level::kWarn, "a connection was closed: " + std::string(reason), wires_.now_ns());
-}
-
-void Server::on_refused(std::string_view who, std::string_view reason) {
-  refusals_.log(Level::kWarn,
-                "a connection was closed: " + std::string(who) + " sent " + std::string(reason),
-                wires_.now_ns());
 }
 
 }  // namespace penstock::queue

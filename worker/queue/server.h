@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cstdint>
-#include <list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,7 +13,7 @@
 #include "shared/base/event_loop.h"
 #include "shared/base/fd.h"
 #include "shared/base/result.h"
-#include "worker/queue/api/caller_session.h"
+#include "worker/queue/api/callers.h"
 #include "worker/queue/api/intake.h"
 #include "worker/queue/api/jobs_api.h"
 #include "worker/queue/api/operator_api.h"
@@ -27,8 +26,7 @@
 #include "worker/queue/link/connection.h"
 #include "worker/queue/link/listener.h"
 #include "worker/queue/link/roles.h"
-#include "worker/queue/publish/published_file.h"
-#include "worker/queue/publish/status_page_writer.h"
+#include "worker/queue/publish/publisher.h"
 #include "worker/queue/store/store.h"
 #include "worker/queue/text/log.h"
 #include "worker/queue/webhooks/webhooks.h"
@@ -36,11 +34,10 @@
 
 namespace penstock::queue {
 
-class Server final : public CallerHost {
+class Server final {
  public:
   // Listens; the workers are started by run(). `config_path` is read again on HUP.
   static Result<std::unique_ptr<Server>> open(Config config, std::string config_path);
-  ~Server() override;
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
@@ -60,8 +57,7 @@ class Server final : public CallerHost {
   };
 
   Server(Config config, std::string config_path, EventLoop loop, Listener listener,
-         StatusPageWriter page, PublishedFile metrics, Fd signals, std::unique_ptr<Store> store,
-         Roles roles);
+         Publisher publisher, Fd signals, std::unique_ptr<Store> store, Roles roles);
 
   Status recover();
   Status recover_orders();
@@ -71,35 +67,22 @@ class Server final : public CallerHost {
   void turn();
   void hear();
   int64_t next_event() const;
-  void accept_all();
-  void welcome(Fd fd);
-  bool has_room_for(const Credentials& peer) const;
-  void send_silent_ones_away(int64_t now_ns);
-  void pause_accepting(int64_t now_ns);
   void read_signals();
   void reload();
   void stop();
   void advance_stop(int64_t now_ns);
   void publish(int64_t now_ns);
-  void publish_metrics(int64_t now_ns);
   void note_health(int64_t now_ns);
   void doubt_clock();
   void sweep(int64_t now_ns);
 
-  std::string status_json() override;
-  void on_caller_closed(CallerSession& session) override;
-  void on_greeted(CallerSession& session) override;
-  void on_refused(std::string_view who, std::string_view reason) override;
-  void on_denied(std::string_view reason) override;
+  std::string status_json();
 
   Config config_;
   std::string config_path_;
   EventLoop loop_;
-  Listener listener_;
-  StatusPageWriter page_;
-  PublishedFile metrics_file_;
+  Publisher publisher_;
   Fd signals_;
-  Watch accept_watch_{*this, &Server::accept_all};
   Watch signal_watch_{*this, &Server::read_signals};
   Watch store_watch_{*this, &Server::tell_store_done};
   Watch webhook_watch_{*this, &Server::tell_webhooks};
@@ -117,23 +100,14 @@ class Server final : public CallerHost {
   StandingOrders orders_{store_.get()};
   OperatorApi operator_api_{dispatcher_, jobs_api_, supervisor_, orders_};
   Handlers handlers_{dispatcher_, intake_, jobs_api_, &operator_api_};
-  Roles roles_;
-  std::list<CallerSession> newcomers_;  // no HELLO has come; the oldest first
-  std::list<CallerSession> callers_;
-  size_t strangers_ = 0;     // of the newcomers, who may be nothing here
-  size_t most_callers_ = 0;  // that there are descriptors for
-  LogLimit refusals_;
-  LogLimit troubles_;
+  Callers callers_;
   int64_t start_ns_;
   int64_t turned_ns_ = 0;  // the last turn's time
-  int64_t heartbeat_due_ns_ = 0;
   int64_t sweep_due_ns_ = 0;
   std::optional<ClockDoubt> clock_doubt_;  // until the time of day is believed
   bool state_broken_ = false;              // as was last said in the log
   uint64_t write_errors_ = 0;              // that were seen, the last of them at:
   int64_t write_error_ns_ = 0;
-  int64_t metrics_due_ns_ = 0;
-  int64_t accept_again_ns_ = INT64_MAX;  // accepting is paused until then
   enum class Phase : uint8_t { kServing, kFinishing, kStopping, kOver } phase_ = Phase::kServing;
   int64_t phase_ends_ns_ = INT64_MAX;
 };

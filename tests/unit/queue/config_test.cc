@@ -1,4 +1,4 @@
-#include "worker/queue/config/config.h"
+#include "worker/queue/config/load_config.h"
 
 #include <gtest/gtest.h>
 

@@ -49,29 +49,6 @@ limit::Secret draw_secret() {
   return secret;
 }
 
-// Parts that follow each other cannot be taken for others: each has its length before it.
-void append_part(std::string& text, std::string_view part) {
-  const uint64_t size = part.size();
-  text.append(reinterpret_cast<const char*>(&size), sizeof size).append(part);
-}
-
-// Within whom a key or a request is one: the owner, or whoever's share it takes where there is
-// none.
-void append_scope(std::string& text, const wire::Submit& submit) {
-  append_part(text, submit.owner);
-  if (submit.owner.empty() && !submit.share.empty()) {
-    append_part(text, "share");
-    append_part(text, submit.share);
-  }
-}
-
-wire::Failed failed_busy(const std::string& message, int64_t retry_after_s) {
-  return {.status = 503,
-          .code = "busy",
-          .message = message,
-          .retry_after_s = static_cast<uint64_t>(retry_after_s)};
-}
-
 std::string try_again(int64_t seconds) {
   return " Try again in " + std::to_string(seconds) + " s.";
 }
@@ -114,7 +91,7 @@ void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
     return;
   }
   if (const auto refusal = busy(order, bytes.size())) {
-    return refuse(caller, id, failed_busy(refusal->message, refusal->retry_after_s));
+    return refuse(caller, id, refusal->failed());
   }
   if (order.async || order.durable) {
     describe(submit, options, order.record);
@@ -207,39 +184,6 @@ bool Intake::read(Caller& caller, uint64_t id, const wire::Submit& submit, JobOp
   return !bad;
 }
 
-// A client's own key names one request of one caller's; without one, `penstock_dedupe` makes the
-// request its own key.
-void Intake::hash_key(const wire::Submit& submit, const JobOptions& options, Order& order) const {
-  order.durable = !options.key.empty() && dispatcher_.store() != nullptr;
-  if (options.key.empty() && submit.dedupe == 0) {
-    return;
-  }
-  std::string asked;
-  append_scope(asked, submit);
-  for (const std::string_view part : {submit.queue, submit.model, submit.path, submit.content_type,
-                                      submit.override, submit.body}) {
-    append_part(asked, part);
-  }
-  // Who wants a webhook, or another time to start, asks for something else than who wants none.
-  for (const auto& [name, value] : {std::pair{"callback", submit.callback},
-                                    {"delay", submit.delay},
-                                    {"not_before", submit.not_before}}) {
-    if (!value.empty()) {
-      append_part(asked, name);
-      append_part(asked, value);
-    }
-  }
-  order.record.digest = limit::siphash13_128(secret_, asked);
-  if (options.key.empty()) {
-    order.record.key = order.record.digest;
-    return;
-  }
-  std::string named = "key";
-  append_scope(named, submit);
-  append_part(named, options.key);
-  order.record.key = limit::siphash13_128(secret_, named);
-}
-
 void Intake::describe(const wire::Submit& submit, const JobOptions& options, JobRecord& record) {
   record.tier = submit.tier;
   record.priority = submit.priority;
@@ -250,53 +194,6 @@ void Intake::describe(const wire::Submit& submit, const JobOptions& options, Job
   record.receipt = submit.receipt;
   record.not_before_ms = options.not_before_ms;
   record.status = options.not_before_ms != 0 ? JobStatus::kScheduled : JobStatus::kQueued;
-}
-
-// True: the request has been seen to, by a job that is there.
-bool Intake::join(Caller& caller, uint64_t id, const wire::Submit& submit,
-                  const JobOptions& options, const Order& order) {
-  Job* const job =
-      order.record.digest == limit::Hash128{} ? nullptr : dispatcher_.find_key(order.record.key);
-  if (job == nullptr || job->more->key != order.record.key) {
-    return false;
-  }
-  if (job->more->digest != order.record.digest) {
-    refuse(caller, id,
-           {.status = 422,
-            .code = "duplicate",
-            .message = "This Idempotency-Key came with another request before.",
-            .param = "Idempotency-Key"});
-    return true;
-  }
-  if (submit.on_duplicate == static_cast<uint64_t>(wire::OnDuplicate::kReject)) {
-    refuse(caller, id,
-           {.status = 409, .code = "duplicate", .message = "The same request is in flight."});
-    return true;
-  }
-  // An answer that is not in memory from its beginning is had from the store, once it is whole.
-  const bool late = job->answer_began && !job->more->answer.whole();
-  if (late && !dispatcher_.is_stored(*job)) {
-    return false;
-  }
-  // Of what is not promised there is no 202: its answer is shared.
-  const bool promised = job->promise != Job::Promise::kNone || job->looking_up;
-  const bool async = options.async && promised;
-  Waiter& waiter = dispatcher_.audience().add(
-      caller, id, async || late || job->ending ? Waiter::Kind::kPromise : Waiter::Kind::kAnswer);
-  dispatcher_.count(*order.lane->queue, Metrics::Event::kDuplicate);
-  waiter.duplicate = true;
-  waiter.wait_ns = async ? options.wait_ns : Waiter::kToTheEnd;
-  waiter.jobs_path = submit.jobs_path.empty() ? "/jobs" : submit.jobs_path;
-  dispatcher_.audience().join(waiter, *job);
-  if (waiter.kind == Waiter::Kind::kAnswer) {
-    dispatcher_.replies().accepted(waiter, *job);
-    if (job->answer_began) {
-      dispatcher_.audience().replay(waiter, *job);
-    }
-  } else if (async && job->promise == Job::Promise::kMade) {
-    dispatcher_.replies().promised(waiter, *job);
-  }
-  return true;
 }
 
 std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
@@ -370,31 +267,6 @@ int64_t Intake::spread(const Order& order, int64_t wait_ns) {
   return whole_seconds(at_ns - now_ns);
 }
 
-// The key is not of a job that is alive; it may be of one that has completed.
-void Intake::look_up(Job& job, Order order) {
-  job.looking_up = true;
-  const limit::Hash128 key = order.record.key;
-  dispatcher_.store()->find_key(
-      key, [this, id = job.id, order = std::move(order)](std::optional<JobRecord> earlier) mutable {
-        found(id, std::move(order), std::move(earlier));
-      });
-}
-
-void Intake::found(const JobId& id, Order order, std::optional<JobRecord> earlier) {
-  Job* const job = dispatcher_.find(id.view());
-  if (job == nullptr) {
-    return;  // those who asked have left
-  }
-  job->looking_up = false;
-  if (earlier && earlier->status == JobStatus::kCompleted) {
-    return replay(*job, *earlier, *order.lane->queue);
-  }
-  if (const auto refusal = busy(order, 0)) {
-    return refuse_all(*job, failed_busy(refusal->message, refusal->retry_after_s));
-  }
-  check(*job, std::move(order));
-}
-
 // Who waits for the answer itself is told of a fault by the worker that the job is given to.
 void Intake::check(Job& job, Order order) {
   const std::string_view frame = job.more->frame;
@@ -424,7 +296,7 @@ void Intake::checked(const JobId& id, Order order, const wire::Checked* refusal)
                              .param = refusal->param});
   }
   if (const auto full = busy(order, 0)) {
-    return refuse_all(*job, failed_busy(full->message, full->retry_after_s));
+    return refuse_all(*job, full->failed());
   }
   start(*job, std::move(order));
 }
@@ -432,38 +304,6 @@ void Intake::checked(const JobId& id, Order order, const wire::Checked* refusal)
 void Intake::refuse_all(Job& job, const wire::Failed& failed) {
   for (Waiter* waiter = job.waiters(); waiter != nullptr; waiter = waiter->next) {
     refuse(*waiter->caller, waiter->id, failed);
-  }
-  dispatcher_.forget(job);
-}
-
-// The job that had this key has completed: whoever asks gets what came of it.
-void Intake::replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& queue) {
-  if (earlier.digest != job.more->digest) {
-    return refuse_all(job, {.status = 422,
-                            .code = "duplicate",
-                            .message = "This Idempotency-Key came with another request before.",
-                            .param = "Idempotency-Key"});
-  }
-  while (job.waiters() != nullptr) {
-    Waiter& waiter = *job.waiters();
-    Audience::detach(waiter);
-    waiter.duplicate = true;
-    dispatcher_.count(queue, Metrics::Event::kDuplicate);
-    if (waiter.kind == Waiter::Kind::kPromise && waiter.wait_ns == 0) {
-      const std::string headers =
-          "Location: " + waiter.jobs_path + "/" + std::string(earlier.id.view()) +
-          "\nPreference-Applied: respond-async\n" + std::string(kDuplicateHeader);
-      JobView view = view_of(earlier);
-      view.jobs_path = waiter.jobs_path;
-      wire::append(waiter.caller->out(), waiter.id, wire::Accepted{.job_id = earlier.id.view()});
-      append_reply(waiter.caller->out(), waiter.id,
-                   {.status = 202, .content_type = kJson, .headers = headers, .duplicate = 1},
-                   render(view));
-      dispatcher_.audience().leave(waiter);
-    } else {
-      wire::append(waiter.caller->out(), waiter.id, wire::Accepted{.job_id = earlier.id.view()});
-      dispatcher_.replies().stored_result(waiter, earlier, kDuplicateHeader);
-    }
   }
   dispatcher_.forget(job);
 }
@@ -501,7 +341,7 @@ void Intake::refuse(Caller& caller, uint64_t id, const wire::Failed& failed) {
 
 void Intake::refuse_crowded(Caller& caller, uint64_t id) {
   refuse(caller, id,
-         failed_busy("Too many jobs are in flight on this connection; at most 1024 are.", 1));
+         Refusal{"Too many jobs are in flight on this connection; at most 1024 are.", 1}.failed());
 }
 
 bool Intake::has_room_for(uint64_t bytes) const {
@@ -512,9 +352,10 @@ bool Intake::has_room_for(uint64_t bytes) const {
 
 void Intake::refuse_for_memory(Caller& caller, uint64_t id) {
   constexpr int64_t kRetrySeconds = 2;
-  refuse(caller, id,
-         failed_busy("As many requests are held as there is memory for." + try_again(kRetrySeconds),
-                     kRetrySeconds));
+  const Refusal refusal{
+      "As many requests are held as there is memory for." + try_again(kRetrySeconds),
+      kRetrySeconds};
+  refuse(caller, id, refusal.failed());
 }
 
 void Intake::refuse_oversized(Caller& caller, uint64_t id, uint64_t bytes) {

@@ -75,6 +75,13 @@ class Intake {
   struct Refusal {
     std::string message;
     int64_t retry_after_s;
+    // 503. Valid while this is.
+    wire::Failed failed() const {
+      return {.status = 503,
+              .code = "busy",
+              .message = message,
+              .retry_after_s = static_cast<uint64_t>(retry_after_s)};
+    }
   };
   std::optional<Refusal> busy(const Order& order, size_t bytes);
   int64_t spread(const Order& order, int64_t wait_ns);

@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "shared/base/clock.h"
-#include "shared/base/result.h"
 #include "worker/queue/link/roles.h"
 
 namespace penstock::queue {
@@ -29,6 +28,11 @@ struct QueueConfig {
   int64_t aging_ns = kNsPerSec;  // a lower class is let before that often; 0: never
   bool operator==(const QueueConfig&) const = default;
 };
+
+// Whether others count with a worker on this device: `auto` and `cpu` are each worker's own.
+inline bool is_shared_device(std::string_view device) {
+  return device != "auto" && device != "cpu";
+}
 
 struct WorkerConfig {
   std::string name;
@@ -108,16 +112,5 @@ struct Config {
   LimitsConfig limits;
   WebhooksConfig webhooks;
 };
-
-constexpr size_t kMaxConfigBytes = 1U << 20;
-
-// Whether the files that a configuration names are opened and checked, too.
-enum class NamedFiles : uint8_t { kTrusted, kOpened };
-
-// Reads a file. The error has one complaint a line, in the file's order.
-Result<Config> load_config(const std::string& path, NamedFiles files = NamedFiles::kTrusted);
-// The same from memory; `path` is for messages and for what is relative to it.
-Result<Config> parse_config(std::string_view text, const std::string& path,
-                            NamedFiles files = NamedFiles::kTrusted);
 
 }  // namespace penstock::queue

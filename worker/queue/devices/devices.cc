@@ -52,10 +52,9 @@ std::string worker_of(const WorkerConfig& process) {
 
 }  // namespace
 
-bool Devices::is_shared(std::string_view device) { return device != "auto" && device != "cpu"; }
-
 std::string Devices::key_of(const WorkerConfig& process) {
-  return is_shared(process.device) ? process.device : process.device + " of " + worker_of(process);
+  return is_shared_device(process.device) ? process.device
+                                          : process.device + " of " + worker_of(process);
 }
 
 Device& Devices::get(const std::string& key) {
@@ -424,8 +423,8 @@ void Devices::check(Device& device, int64_t now_ns) {
     device.check_ns = INT64_MAX;
     return;
   }
-  auto checker =
-      check_(*user, is_shared(device.id) ? device.id : user->devices.front(), device.lock.get());
+  auto checker = check_(*user, is_shared_device(device.id) ? device.id : user->devices.front(),
+                        device.lock.get());
   if (!checker) {
     return take_out(device, checker.error().message, now_ns);
   }

@@ -105,9 +105,6 @@ class Devices {
   const std::map<std::string, Device>& all() const { return devices_; }
   const Device* find(const WorkerConfig& process) const;
 
-  // Whether others on the device count with it.
-  static bool is_shared(std::string_view device);
-
  private:
   static std::string key_of(const WorkerConfig& process);
   Device& get(const std::string& key);

@@ -182,7 +182,7 @@ void Connection::say_goodbye(std::string_view reason) {
 }
 
 void Connection::on_events(uint32_t epoll_events) {
-  wires_.now_ns_ = wires_.clock_();
+  wires_.read_clock();
   if ((epoll_events & EPOLLOUT) != 0) {
     flush();
   }

@@ -48,6 +48,7 @@ class Wires {
   // The time of the event that is being handled, so that one reading of the clock serves it all.
   int64_t now_ns() const { return now_ns_; }
   void set_now(int64_t now_ns) { now_ns_ = now_ns; }
+  void read_clock() { now_ns_ = clock_(); }
 
   wire::Limits& limits() { return limits_; }
   // That frames will have which have begun and are not whole: what is read of them is kept.

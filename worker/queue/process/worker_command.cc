@@ -13,8 +13,6 @@
 #include <sstream>
 #include <string_view>
 
-#include "worker/queue/devices/devices.h"
-
 extern char** environ;
 
 namespace penstock::queue {
@@ -101,7 +99,7 @@ std::vector<std::string> worker_command(const std::string& binary, const WorkerC
   }
   add("--max-body", std::to_string(limits.max_body_bytes));
   // It sees that one alone; one that may be the CPU where no GPU answers is still told so.
-  add("--device", Devices::is_shared(worker.device) && worker.devices.front() != "auto"
+  add("--device", is_shared_device(worker.device) && worker.devices.front() != "auto"
                       ? "0"
                       : worker.devices.front());
   add("--threads", std::to_string(worker.threads));

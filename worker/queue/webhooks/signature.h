@@ -9,28 +9,13 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <vector>
 
-#include "shared/base/result.h"
+#include "worker/queue/config/webhook_secrets.h"
 
 namespace penstock::queue {
 
-class WebhookSecrets {
- public:
-  static constexpr size_t kMostSecrets = 8;
-
-  // One secret a line: "whsec_" and base64 of 24 to 64 bytes. Of several, all sign, so that
-  // receivers may change over to a new one. The error names file and line, and says what would be
-  // right. A file that others may read, or anyone but its owner write, is warned of in the log.
-  static Result<WebhookSecrets> load(const std::string& path);
-  static Result<WebhookSecrets> parse(std::string_view text, const std::string& path);
-
-  bool empty() const { return secrets_.empty(); }
-  // The header's value.
-  std::string sign(std::string_view id, int64_t timestamp, std::string_view body) const;
-
- private:
-  std::vector<std::string> secrets_;  // raw bytes
-};
+// The header's value: one signature by each secret. `timestamp` in seconds since 1970.
+std::string webhook_signature(const WebhookSecrets& secrets, std::string_view id, int64_t timestamp,
+                              std::string_view body);
 
 }  // namespace penstock::queue

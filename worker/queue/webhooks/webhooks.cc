@@ -297,7 +297,8 @@ void Webhooks::send(const JobId& id, const std::optional<Message>& message) {
        .url = message->url,
        .headers = {"content-type: application/json", "user-agent: Penstock", "webhook-id: " + name,
                    "webhook-timestamp: " + std::to_string(timestamp),
-                   "webhook-signature: " + secrets_.sign(name, timestamp, message->json)},
+                   "webhook-signature: " +
+                       webhook_signature(secrets_, name, timestamp, message->json)},
        .body = message->json,
        .targets = targets_});
 }

@@ -1,0 +1,71 @@
+// Callers: every connection to penstockd's socket, from when it is accepted to its end.
+//
+// Who connects is looked at first (Roles), then listened to. Connections are bounded, with seats
+// kept for operators; who says nothing is sent away; strangers take nobody's place.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <string>
+#include <string_view>
+
+#include "shared/base/event_loop.h"
+#include "worker/queue/api/caller_session.h"
+#include "worker/queue/config/config.h"
+#include "worker/queue/link/listener.h"
+#include "worker/queue/link/roles.h"
+#include "worker/queue/text/log.h"
+
+namespace penstock::queue {
+
+class Callers final : public EventLoop::Handler, public CallerHost {
+ public:
+  // All outlive this; `status` is what tools are shown.
+  Callers(EventLoop& loop, Wires& wires, Listener listener, Roles roles, const Handlers& handlers,
+          std::function<std::string()> status);
+  Callers(const Callers&) = delete;
+  Callers& operator=(const Callers&) = delete;
+  ~Callers() override;  // says goodbye to all
+
+  // The socket is there from now on. The error names it.
+  Status listen(const Access& access);
+  void set_limits(const LimitsConfig& limits);
+  // `access:` was changed: who may no longer be what it is leaves.
+  void set_roles(Roles roles);
+
+  size_t connections() const { return newcomers_.size() + callers_.size(); }
+
+  void advance_to(int64_t now_ns);
+  int64_t next_event() const;
+
+ private:
+  void on_events(uint32_t events) override;
+  void welcome(Fd fd);
+  bool has_room_for(const Credentials& peer) const;
+  void pause_accepting();
+
+  std::string status_json() override { return status_(); }
+  void on_caller_closed(CallerSession& session) override;
+  void on_greeted(CallerSession& session) override;
+  void on_refused(std::string_view who, std::string_view reason) override;
+  void on_denied(std::string_view reason) override;
+
+  EventLoop& loop_;
+  Wires& wires_;
+  Listener listener_;
+  Roles roles_;
+  const Handlers& handlers_;
+  std::function<std::string()> status_;
+  int64_t hello_timeout_ns_ = 0;
+  std::list<CallerSession> newcomers_;  // no HELLO has come; the oldest first
+  std::list<CallerSession> callers_;
+  size_t strangers_ = 0;                 // of the newcomers, who may be nothing here
+  size_t most_ = 0;                      // that there are descriptors for
+  int64_t accept_again_ns_ = INT64_MAX;  // accepting is paused until then
+  LogLimit refusals_;
+  LogLimit troubles_;
+};
+
+}  // namespace penstock::queue

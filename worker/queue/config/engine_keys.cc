@@ -1,0 +1,112 @@
+#include "worker/queue/config/engine_keys.h"
+
+#include <sstream>
+
+namespace penstock::queue {
+namespace {
+
+// The simulate engine's keys, normalised for its command line; other engines refuse them.
+void read_simulate(Section& section, WorkerConfig& worker) {
+  auto& options = worker.options;
+  const auto set = [&](const std::string& key, const std::string& name, const auto& read) {
+    const bool given = section.has(key);
+    const std::string value = read(key);
+    if (given && worker.engine != "simulate") {
+      section.complain(key, "is for engine simulate, and this worker's is " + worker.engine);
+    } else if (given) {
+      options.emplace_back(name, value);
+    }
+  };
+  const auto duration = [&](const std::string& key) {
+    int64_t ns = 0;
+    section.duration(key, ns, 0);
+    return std::to_string(ns);
+  };
+  const auto whole = [&](uint32_t min, uint32_t max) {
+    return [&section, min, max](const std::string& key) {
+      uint32_t value = 0;
+      section.number(key, value, min, max);
+      return std::to_string(value);
+    };
+  };
+  const auto size = [&](const std::string& key) {
+    int64_t bytes = 0;
+    section.size(key, bytes, 0, INT64_MAX);
+    return std::to_string(bytes);
+  };
+  const auto fraction = [&](double max) {
+    return [&section, max](const std::string& key) {
+      double value = 0;
+      section.fraction(key, value, 0, max);
+      std::ostringstream out;
+      out << value;
+      return out.str();
+    };
+  };
+  const auto distribution = [&](const std::string& key) {
+    std::string value;
+    section.choice(key, value, {"constant", "exponential", "lognormal"});
+    return value;
+  };
+  set("service_time", "service_time_ns", duration);
+  set("distribution", "distribution", distribution);
+  set("sigma", "sigma", fraction(5));
+  set("tokens_per_second", "tokens_per_second", fraction(1e9));
+  set("output_tokens", "output_tokens", whole(1, 1'000'000));
+  set("job_memory", "job_memory", size);
+  set("parallel", "parallel", whole(1, 1'000'000));
+  set("failure_rate", "failure_rate", fraction(1));
+  set("seed", "seed", whole(0, UINT32_MAX));
+  for (const char* const file : {"run_log", "occupancy", "faults", "crash_on"}) {
+    set(file, file, [&](const std::string& key) {
+      std::string value;
+      section.text(key, value);
+      return value;
+    });
+  }
+}
+
+// What requests may hold, whichever engine reads them.
+void read_rules(Section& section, WorkerConfig& worker) {
+  for (const char* const key : {"lenient", "steering"}) {
+    bool on = false;
+    section.boolean(key, on);
+    if (on) {
+      worker.options.emplace_back(key, "true");
+    }
+  }
+}
+
+// Of two engines on one GPU, whose kernels go first.
+void read_gpu_priority(Section& section, WorkerConfig& worker) {
+  if (!section.has("gpu_priority")) {
+    return;
+  }
+  std::string priority;
+  section.choice("gpu_priority", priority, {"high", "low"});
+  if (worker.engine != "llama") {
+    section.complain("gpu_priority", "is for engine llama, and this worker's is " + worker.engine);
+  }
+  worker.options.emplace_back("gpu_priority", priority);
+}
+
+}  // namespace
+
+void read_engine(Section& section, WorkerConfig& worker) {
+  section.choice("engine", worker.engine, {"llama", "simulate", "http", "process"});
+  if (!section.has("engine")) {
+    section.complain("engine", "is missing; write engine: llama or engine: simulate");
+  } else if (worker.engine == "http" || worker.engine == "process") {
+    section.complain("engine", worker.engine + " is not in this version; llama and simulate are");
+  }
+  section.take("url");      // of engine http
+  section.take("command");  // of engine process
+}
+
+void read_engine_keys(Section& section, WorkerConfig& worker) {
+  read_rules(section, worker);
+  read_gpu_priority(section, worker);
+  read_simulate(section, worker);
+}
+
+}  // namespace penstock::queue

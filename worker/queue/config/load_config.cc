@@ -1,0 +1,237 @@
+#include "worker/queue/config/load_config.h"
+
+#include <sys/un.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <fstream>
+
+#include "shared/base/units.h"
+#include "shared/limit/siphash.h"
+#include "shared/wire/status_page.h"
+#include "worker/queue/config/config_section.h"
+#include "worker/queue/config/names.h"
+#include "worker/queue/config/webhook_secrets.h"
+#include "worker/queue/config/webhook_target.h"
+#include "worker/queue/config/worker_config.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr size_t kMaxPrincipals = 64;
+
+// Beside the socket lie its lock and its status page, whose names are longer.
+constexpr size_t kMaxSocketBytes = sizeof(sockaddr_un{}.sun_path) - 1;
+
+QueueConfig read_queue(const YAML::Node& node, const std::string& name, Complaints& complaints) {
+  Section section(node, "queues." + name, complaints);
+  QueueConfig queue;
+  queue.name = name;
+  section.number("max_length", queue.max_length, 1, 10'000'000);
+  section.number("max_per_owner", queue.max_per_owner, 1, 10'000'000);
+  section.duration("aging", queue.aging_ns, 0);
+  section.duration("deadline", queue.deadline_ns, kNsPerMs);
+  section.number("attempts", queue.attempts, 1, 100);
+  section.duration("backoff", queue.backoff_ns, 0);
+  section.duration("keep_results", queue.keep_results_ns, 0);
+  section.done();
+  return queue;
+}
+
+std::vector<QueueConfig> read_queues(const YAML::Node& node, Complaints& complaints) {
+  std::vector<QueueConfig> queues;
+  const auto read = [&](const std::string& name, const YAML::Node& value, int line) {
+    if (!good_name(name)) {
+      complaints.add(line, "queues." + name, name_rule());
+    } else if (queues.size() == wire::kMaxQueues - 1) {
+      complaints.add(line, "queues." + name,
+                     "one queue too many; the most is " + std::to_string(wire::kMaxQueues - 1));
+    } else {
+      queues.push_back(read_queue(value, name, complaints));
+    }
+  };
+  if (node.IsDefined()) {
+    Section(node, "queues", complaints).each(read);
+  }
+  const auto is_default = [](const QueueConfig& queue) { return queue.name == "default"; };
+  if (std::none_of(queues.begin(), queues.end(), is_default)) {
+    queues.insert(queues.begin(), QueueConfig{"default"});
+  }
+  return queues;
+}
+
+// A device that several workers may name: a number, or the UUID of a GPU or of a MIG slice, as the
+// driver writes it, so that one device has one name; empty: it is neither.
+LimitsConfig read_limits(const YAML::Node& node, Complaints& complaints) {
+  LimitsConfig limits;
+  if (!node.IsDefined()) {
+    return limits;
+  }
+  Section section(node, "limits", complaints);
+  section.size("max_body", limits.max_body_bytes, 1, int64_t{512} << 20);
+  section.size("max_held", limits.max_held_bytes, 1, int64_t{1} << 46);
+  section.size("max_unsent", limits.max_unsent_bytes, 1, int64_t{1} << 30);
+  section.duration("read_timeout", limits.read_timeout_ns, kNsPerSec);
+  section.number("max_connections", limits.max_connections, 1, 1'000'000);
+  section.duration("hello_timeout", limits.hello_timeout_ns, 10 * kNsPerMs);
+  section.duration("heartbeat_timeout", limits.heartbeat_timeout_ns, 2 * kNsPerSec);
+  section.duration("step_timeout", limits.step_timeout_ns, kNsPerSec);
+  section.duration("start_timeout", limits.start_timeout_ns, kNsPerSec);
+  section.duration("worker_grace", limits.worker_grace_ns, 0);
+  section.size("max_state", limits.max_state_bytes, int64_t{1} << 20, int64_t{1} << 50);
+  section.size("max_state_per_owner", limits.max_state_per_owner_bytes, int64_t{1} << 10,
+               int64_t{1} << 50);
+  section.size("max_result", limits.max_result_bytes, int64_t{1} << 10, int64_t{1} << 50);
+  section.size("max_unwritten", limits.max_unwritten_bytes, int64_t{1} << 20, int64_t{1} << 46);
+  section.size("reserve", limits.reserve_bytes, 0, int64_t{1} << 40);
+  section.duration("keep_dead", limits.keep_dead_ns, kNsPerSec);
+  section.duration("check_timeout", limits.check_timeout_ns, 0);
+  section.size("max_checking", limits.max_checking_bytes, 0, int64_t{1} << 40);
+  section.done();
+  return limits;
+}
+
+void read_socket(Section& section, Config& config) {
+  section.text("socket", config.socket);
+  if (!section.has("socket")) {
+    section.complain("socket", "is missing; write the path of the socket to listen on");
+  } else if (config.socket.size() > kMaxSocketBytes) {
+    section.complain("socket", "the path has " + std::to_string(config.socket.size()) +
+                                   " bytes; a socket's path has at most " +
+                                   std::to_string(kMaxSocketBytes));
+  }
+  section.text("socket_group", config.socket_group);
+  std::string mode;
+  if (section.scalar("socket_mode", mode)) {
+    const char* const end = mode.data() + mode.size();
+    const auto [rest, error] = std::from_chars(mode.data(), end, config.socket_mode, 8);
+    if (error != std::errc() || rest != end || config.socket_mode > 0777) {
+      section.complain("socket_mode", "must be an octal mode, like 0660");
+    }
+  }
+}
+
+// access: { operators: [...], edges: [...], viewers: [...] }
+AccessConfig read_access(const YAML::Node& node, Complaints& complaints) {
+  AccessConfig access;
+  if (!node.IsDefined()) {
+    return access;
+  }
+  Section section(node, "access", complaints);
+  for (const auto& [key, names] : {std::pair{"operators", &access.operators},
+                                   {"edges", &access.edges},
+                                   {"viewers", &access.viewers}}) {
+    const YAML::Node list = section.take(key);
+    if (!list.IsDefined()) {
+      continue;
+    }
+    if (!list.IsSequence() || list.size() == 0 || list.size() > kMaxPrincipals) {
+      section.complain(key, "must be a list of users and groups, 1 to " +
+                                std::to_string(kMaxPrincipals) + " of them, like [root, www-data]");
+      continue;
+    }
+    for (const auto& item : list) {
+      names->push_back(item.IsScalar() ? item.Scalar() : "");
+    }
+    if (const auto found = Principals::find(*names); !found) {
+      section.complain(key, found.error().message);
+    }
+  }
+  section.done();
+  return access;
+}
+
+WebhooksConfig read_webhooks(const YAML::Node& node, const std::string& file, NamedFiles files,
+                             Complaints& complaints) {
+  WebhooksConfig webhooks;
+  if (!node.IsDefined()) {
+    return webhooks;
+  }
+  Section section(node, "webhooks", complaints);
+  section.text("secret_file", webhooks.secret_file);
+  if (!webhooks.secret_file.empty()) {
+    webhooks.secret_file = relative_to(file, webhooks.secret_file);
+    if (files == NamedFiles::kOpened) {
+      if (const auto secrets = WebhookSecrets::load(webhooks.secret_file); !secrets) {
+        section.complain("secret_file", secrets.error().message);
+      }
+    }
+  }
+  const YAML::Node allow = section.take("allow");
+  if (allow.IsDefined() && !allow.IsSequence()) {
+    section.complain("allow", "must be a list of addresses, blocks (10.0.0.0/8) and host names");
+  } else if (allow.IsDefined()) {
+    for (const auto& item : allow) {
+      webhooks.allow.push_back(item.IsScalar() ? item.Scalar() : "");
+    }
+    if (const auto targets = WebhookTargets::create(webhooks.allow); !targets) {
+      section.complain("allow", targets.error().message);
+    }
+  }
+  section.done();
+  return webhooks;
+}
+
+Config read_file(const YAML::Node& root, const std::string& path, NamedFiles files,
+                 Complaints& complaints) {
+  Section section(root, "", complaints);
+  Config config;
+  read_socket(section, config);
+  section.text("state", config.state);
+  if (!config.state.empty()) {
+    config.state = relative_to(path, config.state);
+  }
+  section.text("worker_binary", config.worker_binary);
+  section.duration("drain_timeout", config.drain_timeout_ns, 0);
+  config.queues = read_queues(section.take("queues"), complaints);
+  read_workers(section.take("workers"), path, config, complaints);
+  config.devices = read_devices(section.take("devices"), complaints);
+  config.limits = read_limits(section.take("limits"), complaints);
+  config.webhooks = read_webhooks(section.take("webhooks"), path, files, complaints);
+  config.access = read_access(section.take("access"), complaints);
+  section.done();
+  return config;
+}
+
+}  // namespace
+
+Result<Config> parse_config(std::string_view text, const std::string& path, NamedFiles files) {
+  if (text.size() > kMaxConfigBytes) {
+    return Error{path + ": the file has " + std::to_string(text.size()) +
+                 " bytes; a configuration has at most " + std::to_string(kMaxConfigBytes)};
+  }
+  Complaints complaints(path);
+  try {  // yaml-cpp speaks by exceptions; this is where they end
+    const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
+    for (size_t i = 1; i < documents.size(); ++i) {
+      if (!documents[i].IsNull()) {
+        complaints.add(line_of(documents[i]), "",
+                       "a second YAML document (---) begins; a configuration is one");
+      }
+    }
+    const YAML::Node root = documents.empty() ? YAML::Node() : documents.front();
+    Config config = read_file(root, path, files, complaints);
+    config.digest = limit::siphash13_128({}, text).lo;
+    if (complaints.empty()) {
+      return config;
+    }
+  } catch (const YAML::Exception& exception) {
+    complaints.add(std::max(0, exception.mark.line) + 1, "", "not YAML: " + exception.msg);
+  }
+  return Error{complaints.text()};
+}
+
+Result<Config> load_config(const std::string& path, NamedFiles files) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    return Error{path + ": cannot be read: " + std::strerror(errno)};
+  }
+  std::string text(kMaxConfigBytes + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(file.gcount()));
+  return parse_config(text, path, files);
+}
+
+}  // namespace penstock::queue
