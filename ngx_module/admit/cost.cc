@@ -145,9 +145,6 @@ Fault reckon(ngx_http_request_t* r, RequestState& state) noexcept {
   static constexpr Body kNoBody;
   const bool has = state.body_read && body_size(r) > 0;  // a chunked one may be empty
   const Body& body = has ? body_of(r, state.search) : kNoBody;
-  if (!body.readable) {
-    return {.detail = "The request's body could not be read."};
-  }
   const MainConf& main = *main_conf(r);
   const Fields fields(main, body, state);
   weigh_prompt(fields, body.files, loc.image_cost, state);

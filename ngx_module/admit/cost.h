@@ -22,7 +22,7 @@ struct Fault {
 };
 
 // Fills state.cost and state.asked, once.
-// REQUIRES: the body, if there is one, was read.
+// REQUIRES: the body, if there is one, was read, and is readable.
 Fault reckon(ngx_http_request_t* r, RequestState& state) noexcept;
 
 }  // namespace penstock

@@ -32,7 +32,7 @@ void add_uncosted(const Limit& limit, const limit::Hash128& hash, const Bounds& 
 ngx_int_t add_reckoned(ngx_http_request_t* r, const Limit& limit, const limit::Hash128& hash,
                        const Bounds& bounds, bool of_tier, Charges& charges) noexcept {
   RequestState* state = state_of(r);
-  if (state == nullptr) {
+  if (state == nullptr || (state->body_read && !body_of(r, state->search).readable)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   if (const Fault fault = reckon(r, *state); !fault.detail.empty()) {

@@ -128,9 +128,7 @@ ngx_int_t create_request(ngx_http_request_t* r) noexcept {
   }
   use_first_buffer(r, *state);
   if (loc_conf(r)->asks) {
-    const ngx_int_t asked = create_question(r, *state);
-    state->handed_over = asked == NGX_OK;
-    return asked;
+    return create_question(r, *state);
   }
   wire::Submit submit;
   if (!describe(r, *state, submit)) {
@@ -149,7 +147,6 @@ ngx_int_t create_request(ngx_http_request_t* r) noexcept {
   }
   r->upstream->request_bufs = link;
   const ngx_int_t whole = append_body(r, &link->next);
-  state->handed_over = whole == NGX_OK;
   ngx_log_debug3(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                  "penstock hands over %uz bytes to queue \"%V\", %uL tokens reserved", body,
                  &loc_conf(r)->queue, submit.cost);
@@ -227,6 +224,9 @@ void settle_up(ngx_http_request_t* r, RequestState& state, bool failed, bool lef
   if (state.duplicate) {
     return refund(state.receipt, false);  // the job was there already: it cost the request alone
   }
+  if (failed && r->upstream->header_sent == 0) {
+    return give_all_back(state);  // nothing of it has reached its caller
+  }
   if (state.done) {
     // What pictures come to says nothing of text.
     const uint64_t text = state.media_tokens == 0 ? state.prompt_bytes : 0;
@@ -253,6 +253,7 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t rc) noexcept {
   ngx_log_debug4(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
                  "penstock settles, rc %i: done %d, %uL tokens, %uL ms", rc, state->done ? 1 : 0,
                  state->usage.tokens, state->usage.gpu_ms);
+  state->settled = true;
   settle_up(r, *state,
             broken || (answered && r->upstream->headers_in.status_n >= kFirstServerError),
             rc == NGX_HTTP_CLIENT_CLOSED_REQUEST);
@@ -301,6 +302,7 @@ ngx_int_t hand_to_upstream(ngx_http_request_t* r, RequestState& state) noexcept 
     return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
   }
   state.forget_answer();  // of a location that was redirected from
+  state.settled = false;
   ngx_http_upstream_t* u = r->upstream;
   ngx_str_set(&u->schema, "penstock://");
   u->output.tag = &ngx_http_penstock_module;

@@ -10,9 +10,12 @@ void end_request(void* data) noexcept {
   if (state.held_back) {
     --state.receipt.main->process->delayed;
     undo(state.receipt);
-  } else if (!state.handed_over && state.passes) {
-    // It never became a job. What was too large costs nothing at all, whoever found out.
-    refund(state.receipt, state.request->headers_out.status == NGX_HTTP_REQUEST_ENTITY_TOO_LARGE);
+  } else if (!state.settled && state.passes) {
+    // It never became a job. What was too large costs nothing at all, whoever found out, nor does
+    // a failure of ours.
+    const ngx_uint_t status = state.request->headers_out.status;
+    refund(state.receipt,
+           status == NGX_HTTP_REQUEST_ENTITY_TOO_LARGE || status >= NGX_HTTP_INTERNAL_SERVER_ERROR);
   }
   release(state.receipt);
 }
