@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <span>
 
-#include "shared/limit/charge.h"
+#include "shared/limit/charge_record.h"
 #include "shared/limit/terms.h"
 
 namespace penstock::limit {

@@ -1,6 +1,7 @@
 // What is asked of the store, and what it answers: pages of jobs, and of webhooks that are due.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -10,6 +11,11 @@
 #include "worker/queue/store/job_record.h"
 
 namespace penstock::queue {
+
+// Results up to this size are kept in the database, larger ones in files.
+constexpr size_t kInlineResultBytes = 32U << 10;
+
+enum class PromiseOutcome : uint8_t { kStored, kDuplicate, kFull, kShareFull, kBroken };
 
 struct JobQuery {
   std::optional<limit::Hash128> owner;  // nothing: everybody's

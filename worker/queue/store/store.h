@@ -46,8 +46,7 @@ class FileCalls;
 
 class Store {
  public:
-  // Results up to this size are kept in the database, larger ones in files.
-  static constexpr size_t kInlineBytes = 32U << 10;
+  static constexpr size_t kInlineBytes = kInlineResultBytes;
 
   struct Options {
     std::string folder;                     // made if it is not there, with mode 0750
@@ -99,7 +98,7 @@ class Store {
   // What these hold in memory until it is on disk.
   virtual size_t pending_bytes() const = 0;
 
-  enum class Promise : uint8_t { kStored, kDuplicate, kFull, kShareFull, kBroken };
+  using Promise = PromiseOutcome;
   // `submit` is the SUBMIT frame. kDuplicate: a job of the same `key` is there.
   virtual void promise(JobRecord job, std::string submit, std::function<void(Promise)> on_done) = 0;
   // An attempt failed.

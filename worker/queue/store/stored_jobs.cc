@@ -106,20 +106,20 @@ void StoredJobs::measure() {
 }
 
 bool StoredJobs::promise(const JobRecord& job, const std::string& submit, const Bounds& bounds,
-                         Store::Promise& outcome) {
+                         PromiseOutcome& outcome) {
   const int64_t bytes = static_cast<int64_t>(submit.size()) + JobTables::kRowBytes;
   const uint64_t whose = job.share.lo;
   if (bytes_ >= bounds.bytes || !disk_.reserve().whole()) {
-    outcome = Store::Promise::kFull;
+    outcome = PromiseOutcome::kFull;
     return true;
   }
   if (bounds.share_bytes > 0 && bytes + account_.of_share(whose) > bounds.share_bytes) {
-    outcome = Store::Promise::kShareFull;
+    outcome = PromiseOutcome::kShareFull;
     return true;
   }
   bool duplicate = false;
   const bool good = tables_->insert(job, submit, duplicate);
-  outcome = duplicate ? Store::Promise::kDuplicate : Store::Promise::kStored;
+  outcome = duplicate ? PromiseOutcome::kDuplicate : PromiseOutcome::kStored;
   if (good && !duplicate) {
     account_.charge({sequence_of(job.id), whose, bytes});
   }
@@ -163,7 +163,7 @@ bool StoredJobs::finish(Ending& ending) {
     ending.lose();
   }
   const std::string& rest = ending.rest;
-  const bool in_file = ending.offset > 0 || rest.size() > Store::kInlineBytes;
+  const bool in_file = ending.offset > 0 || rest.size() > kInlineResultBytes;
   const uint64_t bytes = ending.offset + rest.size();
   bool changed = false;
   JobTables::Charge before, after;

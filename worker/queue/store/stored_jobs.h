@@ -18,9 +18,9 @@
 #include "worker/queue/store/disk_state.h"
 #include "worker/queue/store/fault.h"
 #include "worker/queue/store/job_tables.h"
+#include "worker/queue/store/queries.h"
 #include "worker/queue/store/result_files.h"
 #include "worker/queue/store/state_account.h"
-#include "worker/queue/store/store.h"
 
 namespace penstock::queue {
 
@@ -62,7 +62,7 @@ class StoredJobs {
     int64_t share_bytes = 0;
   };
   bool promise(const JobRecord& job, const std::string& submit, const Bounds& bounds,
-               Store::Promise& outcome);
+               PromiseOutcome& outcome);
   // One that is not to be: nothing happens if it is not there.
   bool take_back(const JobId& id);
   // One that was never promised, but is to be finished.

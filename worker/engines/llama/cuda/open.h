@@ -5,7 +5,8 @@
 #include <string>
 
 #include "shared/base/result.h"
-#include "worker/engines/llama/device.h"
+#include "worker/engines/llama/runner.h"
+#include "worker/engines/llama/runner_options.h"
 
 namespace penstock::llama::cuda {
 
