@@ -376,6 +376,12 @@ TEST(ConfigTest, ASecondDocumentIsAnError) {
   EXPECT_NE(complaint("socket: /s\n---\n[").find("not YAML"), std::string::npos);
 }
 
+TEST(ConfigTest, WhatNothingBeganEndsNoDocumentForEver) {
+  for (const char* const text : {",socket: /s\n", "}\n", "socket: /s\n---\n]\n", ", ,\n"}) {
+    EXPECT_NE(complaint(text).find("not YAML"), std::string::npos) << complaint(text);
+  }
+}
+
 TEST(ConfigTest, AKeyThatComesTwiceIsAnErrorWhereverItIs) {
   for (const char* text :
        {"socket: /s\nqueues: { a: {}, a: {} }\n",

@@ -1,12 +1,14 @@
 #include "worker/queue/config/load_config.h"
 
 #include <sys/un.h>
+#include <yaml-cpp/eventhandler.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
 #include <fstream>
+#include <sstream>
 
 #include "shared/base/units.h"
 #include "shared/limit/siphash.h"
@@ -195,6 +197,61 @@ Config read_file(const YAML::Node& root, const std::string& path, NamedFiles fil
   return config;
 }
 
+// One document of a YAML stream: where it begins, and whether it holds anything.
+class Document final : public YAML::EventHandler {
+ public:
+  int start() const { return start_; }
+  // Of what it holds, from 1; 0: it is empty.
+  int line() const { return line_; }
+
+ private:
+  void OnDocumentStart(const YAML::Mark& mark) override { start_ = mark.pos; }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { note(mark); }
+  void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                const std::string&) override {
+    note(mark);
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {
+    note(mark);
+  }
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {
+    note(mark);
+  }
+  void OnMapEnd() override {}
+  void note(const YAML::Mark& mark) { line_ = line_ == 0 ? mark.line + 1 : line_; }
+
+  int start_ = -1;
+  int line_ = 0;
+};
+
+// yaml-cpp takes a ',' or '}' that nothing opened for the end of an empty document, again and again
+// (so YAML::LoadAll() would never return).
+void check_documents(const std::string& text, Complaints& complaints) {
+  std::istringstream stream(text);
+  YAML::Parser parser(stream);
+  int last = -1;
+  for (bool first = true;; first = false) {
+    Document document;
+    if (!parser.HandleNextDocument(document)) {
+      return;
+    }
+    if (document.start() == last) {
+      const auto line = std::count(text.begin(), text.begin() + last, '\n');
+      return complaints.add(static_cast<int>(line) + 1, "", "not YAML: nothing begins like this");
+    }
+    last = document.start();
+    if (!first && document.line() != 0) {
+      return complaints.add(document.line(), "",
+                            "a second YAML document (---) begins; a configuration is one");
+    }
+  }
+}
+
 }  // namespace
 
 Result<Config> parse_config(std::string_view text, const std::string& path, NamedFiles files) {
@@ -204,15 +261,9 @@ Result<Config> parse_config(std::string_view text, const std::string& path, Name
   }
   Complaints complaints(path);
   try {  // yaml-cpp speaks by exceptions; this is where they end
-    const std::vector<YAML::Node> documents = YAML::LoadAll(std::string(text));
-    for (size_t i = 1; i < documents.size(); ++i) {
-      if (!documents[i].IsNull()) {
-        complaints.add(line_of(documents[i]), "",
-                       "a second YAML document (---) begins; a configuration is one");
-      }
-    }
-    const YAML::Node root = documents.empty() ? YAML::Node() : documents.front();
-    Config config = read_file(root, path, files, complaints);
+    const std::string whole(text);
+    check_documents(whole, complaints);
+    Config config = read_file(YAML::Load(whole), path, files, complaints);
     config.digest = limit::siphash13_128({}, text).lo;
     if (complaints.empty()) {
       return config;
