@@ -39,10 +39,6 @@ TABLES = set()
 TO_CUT = {
     "shared/http/body_fields.cc",
     "shared/limit/table.h",
-    "worker/engines/llama/template/expression_parser.cc",
-    "worker/engines/llama/template/filters.cc",
-    "worker/engines/llama/template/methods.cc",
-    "worker/queue/devices/devices.cc",
 }
 
 INCLUDE = re.compile(r'^#include "(.+)"')

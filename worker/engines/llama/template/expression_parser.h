@@ -13,6 +13,8 @@ namespace penstock::llama::jinja {
 
 class ExpressionParser {
  public:
+  static constexpr int kMaxDepth = 100;
+
   ExpressionParser(std::vector<Token> tokens, Heap& heap)
       : tokens_(std::move(tokens)), heap_(heap) {}
 
