@@ -4,6 +4,7 @@
 
 #include "ngx_module/conf/text.h"
 #include "ngx_module/request/telemetry.h"
+#include "shared/http/json_number.h"
 
 namespace penstock {
 namespace {
@@ -12,22 +13,15 @@ constexpr std::string_view kModel = "model";
 
 bool refused(const Judged& j) noexcept { return !j.decision->admit && !j.advisory; }
 
-size_t after_digits(std::string_view text, size_t i) noexcept {
-  while (i < text.size() && text[i] >= '0' && text[i] <= '9') {
-    ++i;
-  }
-  return i;
-}
-
 // A whole or decimal number as JSON has them: 64, -0.5; not 007.
 bool is_json_number(std::string_view text) noexcept {
   text.remove_prefix(text.front() == '-' ? 1 : 0);
-  const size_t whole = after_digits(text, 0);
+  const size_t whole = http::after_digits(text, 0);
   if (whole == 0 || (whole > 1 && text.front() == '0')) {
     return false;
   }
   return whole == text.size() || (text[whole] == '.' && whole + 1 < text.size() &&
-                                  after_digits(text, whole + 1) == text.size());
+                                  http::after_digits(text, whole + 1) == text.size());
 }
 
 // Numbers, true and false are written as they are, anything else as a string, which then needs no

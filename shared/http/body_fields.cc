@@ -1,85 +1,21 @@
 #include "shared/http/body_fields.h"
 
 #include <algorithm>
-#include <array>
-#include <charconv>
-#include <cmath>
-#include <cstring>
 #include <limits>
+
+#include "shared/http/json_chars.h"
+#include "shared/http/json_number.h"
 
 namespace penstock::http {
 namespace {
 
 using Type = BodyField::Type;
 
-bool is_space(char c) noexcept { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
-bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
-
-// Whether it belongs to a byte order mark, which some engines pass over (RFC 8259, section 8.1).
-bool is_of_mark(char c, uint64_t at) noexcept {
-  constexpr std::string_view kMark = "\xEF\xBB\xBF";
-  return at < kMark.size() && c == kMark[at];
-}
-
-int hex_digit(char c) noexcept {
-  if (is_digit(c)) {
-    return c - '0';
-  }
-  const char lower = static_cast<char>(c | 0x20);
-  return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
-// What a character means outside of strings: that it stops a run over what is passed at the top
-// level, that it is white space, that it opens or closes brackets, that it is a quote.
-constexpr uint8_t kStopsTop = 1;
-constexpr int kSpaceBit = 1;
-constexpr int kOpensBit = 2;
-constexpr int kClosesBit = 3;
-constexpr uint8_t kQuote = 1 << 4;
-constexpr std::array<uint8_t, 256> kMeans = [] {
-  std::array<uint8_t, 256> means{};
-  means[','] = kStopsTop;
-  means['"'] = kStopsTop | kQuote;
-  means['{'] = means['['] = kStopsTop | 1 << kOpensBit;
-  means['}'] = means[']'] = kStopsTop | 1 << kClosesBit;
-  means[' '] = means['\t'] = means['\n'] = means['\r'] = 1 << kSpaceBit;
-  return means;
-}();
-
 // The members of a message that are no text: what OpenAI's API and its kind call them.
 bool is_media(std::string_view name) noexcept {
   static constexpr std::string_view kNames[] = {"image_url", "input_audio", "audio_url",
                                                 "video_url", "file_data"};
   return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
-}
-
-bool ends_scalar(char c) noexcept { return kMeans[static_cast<uint8_t>(c)] != 0; }
-
-size_t after_digits(std::string_view text, size_t i) noexcept {
-  while (i < text.size() && is_digit(text[i])) {
-    ++i;
-  }
-  return i;
-}
-
-// RFC 8259, section 6, but for leading zeros: those are the engine's to refuse.
-bool is_number(std::string_view text) noexcept {
-  const size_t begin = text.starts_with('-') ? 1 : 0;
-  size_t i = after_digits(text, begin);
-  bool good = i > begin;
-  if (i < text.size() && text[i] == '.') {
-    const size_t fraction = i + 1;
-    i = after_digits(text, fraction);
-    good = good && i > fraction;
-  }
-  if (i < text.size() && (text[i] | 0x20) == 'e') {
-    const size_t sign = i + 1;
-    const size_t exponent =
-        sign < text.size() && (text[sign] == '+' || text[sign] == '-') ? sign + 1 : sign;
-    i = after_digits(text, exponent);
-    good = good && i > exponent;
-  }
-  return good && i == text.size();
 }
 
 Type type_of_scalar(std::string_view text) noexcept {
@@ -89,26 +25,7 @@ Type type_of_scalar(std::string_view text) noexcept {
   if (text == "null") {
     return Type::kNull;
   }
-  return is_number(text) ? Type::kNumber : Type::kMissing;
-}
-
-// REQUIRES: is_number(text).
-double to_double(std::string_view text) noexcept {
-  double value = 0;
-  const auto error = std::from_chars(text.data(), text.data() + text.size(), value).ec;
-  return error == std::errc() ? value : std::numeric_limits<double>::infinity();
-}
-
-double string_to_double(std::string_view text) noexcept {
-  constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-  if (is_number(text)) {
-    return to_double(text);
-  }
-  const size_t x = after_digits(text, 0);
-  if (x == 0 || x + 1 >= text.size() || text[x] != 'x' || after_digits(text, x + 1) < text.size()) {
-    return kNaN;
-  }
-  return to_double(text.substr(0, x)) * to_double(text.substr(x + 1));
+  return is_json_number(text) ? Type::kNumber : Type::kMissing;
 }
 
 }  // namespace
@@ -118,29 +35,6 @@ BodyFields::BodyFields(std::span<const std::string_view> names) noexcept
       state_(names_.empty() ? State::kEnd : State::kStart) {
   for (const std::string_view name : names_) {
     known_ |= bit_of(name);
-  }
-}
-
-uint64_t FieldDigest::mixed(uint64_t hash, uint64_t word) noexcept {
-  hash = (hash ^ word) * 0x9E3779B97F4A7C15;
-  return hash ^ hash >> 32;
-}
-
-void FieldDigest::add(std::string_view text) noexcept {
-  for (size_t i = 0; i < text.size();) {
-    if (size_ % 8 == 0 && text.size() - i >= 8) {
-      std::memcpy(&word_, text.data() + i, 8);
-      hash_ = mixed(hash_, word_);
-      word_ = 0;
-      size_ += 8;
-      i += 8;
-      continue;
-    }
-    word_ |= uint64_t{static_cast<uint8_t>(text[i++])} << 8 * (size_ % 8);
-    if (++size_ % 8 == 0) {
-      hash_ = mixed(hash_, word_);
-      word_ = 0;
-    }
   }
 }
 

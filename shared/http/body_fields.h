@@ -22,6 +22,8 @@
 #include <span>
 #include <string_view>
 
+#include "shared/http/field_digest.h"
+
 namespace penstock::http {
 
 struct BodyField {
@@ -44,19 +46,6 @@ struct BodyField {
   // text to a model.
   uint64_t media = 0;
   uint64_t media_bytes = 0;
-};
-
-// A hash of what is added, in whatever pieces; not one that withstands an adversary.
-class FieldDigest {
- public:
-  void add(std::string_view text) noexcept;
-  uint64_t end() const noexcept { return mixed(mixed(hash_, word_), size_); }
-
- private:
-  static uint64_t mixed(uint64_t hash, uint64_t word) noexcept;
-  uint64_t hash_ = 0;
-  uint64_t word_ = 0;  // the bytes of the last that is not whole yet
-  uint64_t size_ = 0;
 };
 
 class BodyFields {
