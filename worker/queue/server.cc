@@ -7,6 +7,7 @@
 #include "worker/queue/jobs/job_view.h"
 #include "worker/queue/link/signals.h"
 #include "worker/queue/publish/status_report.h"
+#include "worker/queue/text/json.h"
 
 namespace penstock::queue {
 namespace {
@@ -181,10 +182,12 @@ void Server::ask_message(const JobId& id,
     if (!job || !has_ended(job->status) || job->callback.empty()) {
       return told(std::nullopt);
     }
-    std::string json = R"({"type":"job.)" + std::string(name_of(job->status)) +
-                       R"(","timestamp":")" + iso_time(job->end.finished_ms) + R"(","data":)" +
-                       render(view_of(*job)) + "}";
-    told(Webhooks::Message{job->callback, std::move(json)});
+    told(Webhooks::Message{job->callback,
+                           JsonObject()
+                               .text("type", "job." + std::string(name_of(job->status)))
+                               .text("timestamp", iso_time(job->end.finished_ms))
+                               .raw("data", render(view_of(*job)))
+                               .done()});
   });
 }
 

@@ -208,16 +208,19 @@ void JobsApi::listed(Waiter& waiter, Listing listing, JobPage page) {
       return list_more(waiter, std::move(listing));
     }
   }
-  std::string json = R"({"object":"list","data":[)";
+  JsonList jobs;
   for (const std::string& job : listing.jobs) {
-    json += (json.back() == '[' ? "" : ",") + job;
+    jobs.add(job);
   }
-  json += R"(],"has_more":)" + std::string(more ? "true" : "false") + R"(,"last_id":)";
   const std::optional<JobId> last = more ? listing.query.before : listing.last;
-  json += (last ? json_string(last->view()) : "null") + "}";
   append_reply(waiter.caller->out(), waiter.id,
                {.status = 200, .content_type = kJson, .headers = "Cache-Control: no-store\n"},
-               json);
+               JsonObject()
+                   .text("object", "list")
+                   .raw("data", jobs.done())
+                   .boolean("has_more", more)
+                   .text_or_null("last_id", last ? last->view() : std::string_view())
+                   .done());
   dispatcher_.audience().leave(waiter);
 }
 

@@ -6,9 +6,13 @@
 namespace penstock::queue {
 namespace {
 
-void append_object(std::string& json, std::string_view model, int64_t created_unix_s) {
-  json += R"({"id":)" + json_string(model) + R"(,"object":"model","created":)" +
-          std::to_string(created_unix_s) + R"(,"owned_by":"penstock"})";
+std::string describe(std::string_view model, int64_t created_unix_s) {
+  return JsonObject()
+      .text("id", model)
+      .text("object", "model")
+      .number("created", created_unix_s)
+      .text("owned_by", "penstock")
+      .done();
 }
 
 }  // namespace
@@ -27,21 +31,16 @@ std::optional<std::string_view> models_path(std::string_view path) {
 
 void append_models(std::string& out, uint64_t id, const std::vector<std::string_view>& models,
                    int64_t created_unix_s) {
-  std::string json = R"({"object":"list","data":[)";
+  JsonList list;
   for (const std::string_view model : models) {
-    if (json.back() != '[') {
-      json.push_back(',');
-    }
-    append_object(json, model, created_unix_s);
+    list.add(describe(model, created_unix_s));
   }
-  json += "]}";
-  append_reply(out, id, {.status = 200, .content_type = kJson}, json);
+  append_reply(out, id, {.status = 200, .content_type = kJson},
+               JsonObject().text("object", "list").raw("data", list.done()).done());
 }
 
 void append_model(std::string& out, uint64_t id, std::string_view model, int64_t created_unix_s) {
-  std::string json;
-  append_object(json, model, created_unix_s);
-  append_reply(out, id, {.status = 200, .content_type = kJson}, json);
+  append_reply(out, id, {.status = 200, .content_type = kJson}, describe(model, created_unix_s));
 }
 
 }  // namespace penstock::queue

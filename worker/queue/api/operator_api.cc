@@ -60,12 +60,14 @@ std::string request_json(std::string_view frame) {
   const bool whole = body.size() == submit.body.size();
   const std::string_view text = whole ? body : body.substr(0, utf8_complete_prefix(body));
   const bool is_text = utf8_first_invalid(text) == text.npos;
-  return R"({"method":)" + json_string(submit.method) + R"(,"path":)" + json_string(submit.path) +
-         R"(,"content_type":)" + json_string(submit.content_type) + R"(,"body_bytes":)" +
-         std::to_string(submit.body.size()) + R"(,"truncated":)" + (whole ? "false" : "true") +
-         (is_text ? R"(,"body":)" + json_string(text)
-                  : R"(,"body_base64":")" + base64(body) + "\"") +
-         "}";
+  return JsonObject()
+      .text("method", submit.method)
+      .text("path", submit.path)
+      .text("content_type", submit.content_type)
+      .number("body_bytes", static_cast<int64_t>(submit.body.size()))
+      .boolean("truncated", !whole)
+      .text(is_text ? "body" : "body_base64", is_text ? std::string(text) : base64(body))
+      .done();
 }
 
 }  // namespace
@@ -200,8 +202,11 @@ void OperatorApi::drop(Waiter& waiter, const JobRecord& job) {
     if (!dispatcher_.audience().answered(waiter)) {
       return;
     }
-    reply(waiter, R"({"id":)" + json_string(id.view()) + R"(,"object":"job","dropped":)" +
-                      (dropped ? "true" : "false") + "}");
+    reply(waiter, JsonObject()
+                      .text("id", id.view())
+                      .text("object", "job")
+                      .boolean("dropped", dropped)
+                      .done());
   });
 }
 
@@ -239,25 +244,29 @@ void OperatorApi::about_queue(Asker asker, const Path& path) {
   orders_.paused(queue->settings.name, queue->paused);
   log(Level::kInfo, "queue " + queue->settings.name + (queue->paused ? ": paused" : ": resumed"));
   answer(asker.caller, asker.id,
-         R"({"object":"queue","name":)" + json_string(queue->settings.name) + R"(,"paused":)" +
-             (queue->paused ? "true" : "false") + R"(,"waiting":)" +
-             std::to_string(queue->waiting) + R"(,"running":)" + std::to_string(queue->running) +
-             "}");
+         JsonObject()
+             .text("object", "queue")
+             .text("name", queue->settings.name)
+             .boolean("paused", queue->paused)
+             .number("waiting", queue->waiting)
+             .number("running", queue->running)
+             .done());
 }
 
 // ---- workers ----
 
 void OperatorApi::about_workers(Asker asker, const Path& path, const wire::Ask& ask) {
   if (path.size() == 2 && path[1] == "drain") {
-    std::string names;
+    JsonList names;
     for (const WorkerConfig& worker : supervisor_.configured()) {
-      names += (names.empty() ? "" : ",") + json_string(worker.name);
+      names.add(json_string(worker.name));
     }
     for (const WorkerConfig& worker : supervisor_.configured()) {
       supervisor_.drain(worker.name);
       orders_.scaled(worker.name, 0);
     }
-    return answer(asker.caller, asker.id, R"({"object":"workers","draining":[)" + names + "]}");
+    return answer(asker.caller, asker.id,
+                  JsonObject().text("object", "workers").raw("draining", names.done()).done());
   }
   const WorkerConfig* const worker = supervisor_.find(path[1]);
   if (worker == nullptr) {
@@ -275,7 +284,11 @@ void OperatorApi::about_workers(Asker asker, const Path& path, const wire::Ask& 
   supervisor_.drain(worker->name);
   orders_.scaled(worker->name, 0);
   answer(asker.caller, asker.id,
-         R"({"object":"worker","name":)" + json_string(worker->name) + R"(,"processes":0})");
+         JsonObject()
+             .text("object", "worker")
+             .text("name", worker->name)
+             .number("processes", 0)
+             .done());
 }
 
 void OperatorApi::scale(Asker asker, const WorkerConfig& worker, std::string_view query) {
@@ -294,8 +307,12 @@ void OperatorApi::scale(Asker asker, const WorkerConfig& worker, std::string_vie
   supervisor_.scale(worker.name, n);
   orders_.scaled(worker.name, n);
   answer(asker.caller, asker.id,
-         R"({"object":"worker","name":)" + json_string(worker.name) + R"(,"processes":)" +
-             std::to_string(n) + R"(,"slots":)" + std::to_string(n == 0 ? 0 : worker.slots) + "}");
+         JsonObject()
+             .text("object", "worker")
+             .text("name", worker.name)
+             .number("processes", n)
+             .number("slots", n == 0 ? 0 : worker.slots)
+             .done());
 }
 
 }  // namespace penstock::queue

@@ -70,9 +70,8 @@ void EventStream::begin() const {
 void EventStream::event(std::string_view name, const EventId& id, std::string_view json) const {
   std::string text;
   if (websocket) {
-    text.append(R"({"event":")").append(name).append(R"(","id":")").append(format(id));
-    text.append(R"(","data":)").append(json).append("}");
-    text = websocket_message(text);
+    text = websocket_message(
+        JsonObject().text("event", name).text("id", format(id)).raw("data", json).done());
   } else {
     text.append("event: ").append(name).append("\nid: ").append(format(id));
     text.append("\ndata: ").append(json).append("\n\n");
@@ -91,7 +90,7 @@ void EventStream::end() const {
 }
 
 std::string chunk_json(uint64_t offset, std::string_view text) {
-  return R"({"offset":)" + std::to_string(offset) + R"(,"text":)" + json_string(text) + "}";
+  return JsonObject().number("offset", static_cast<int64_t>(offset)).text("text", text).done();
 }
 
 }  // namespace penstock::queue

@@ -24,39 +24,36 @@ std::string describe_progress(const JobView& job) {
   }
   char fraction[32];
   std::snprintf(fraction, sizeof fraction, "%.4f", *job.progress);
-  std::string json = std::string(R"({"fraction":)") + fraction;
+  JsonObject progress;
+  progress.raw("fraction", fraction);
   if (job.steps > 0) {
-    json += R"(,"step":)" + std::to_string(job.step) + R"(,"steps":)" + std::to_string(job.steps);
+    progress.number("step", job.step).number("steps", job.steps);
   }
-  return json + "}";
+  return progress.done();
 }
 
 std::string describe_error(const JobView& job) {
-  return job.error_code.empty() ? "null"
-                                : R"({"code":)" + json_string(job.error_code) + R"(,"message":)" +
-                                      json_string(job.error) + "}";
+  return job.error_code.empty()
+             ? "null"
+             : JsonObject().text("code", job.error_code).text("message", job.error).done();
 }
 
-std::string describe_origin(const JobView& job) {
-  if (!job.origin) {
-    return "";
-  }
-  const JobView::Origin& origin = *job.origin;
+void add_origin(JsonObject& json, const JobView::Origin& origin) {
   char owner[40];
-  std::snprintf(owner, sizeof owner, "\"%016llx%016llx\"",
+  std::snprintf(owner, sizeof owner, "%016llx%016llx",
                 static_cast<unsigned long long>(origin.owner.hi),
                 static_cast<unsigned long long>(origin.owner.lo));
   const bool nobodys = origin.owner == limit::Hash128{};
-  return R"(,"model":)" + (origin.model.empty() ? "null" : json_string(origin.model)) +
-         R"(,"tier":)" + (origin.tier.empty() ? "null" : json_string(origin.tier)) +
-         R"(,"priority":)" + std::to_string(origin.priority) + R"(,"owner":)" +
-         (nobodys ? "null" : owner);
+  json.text_or_null("model", origin.model)
+      .text_or_null("tier", origin.tier)
+      .number("priority", origin.priority)
+      .text_or_null("owner", nobodys ? "" : owner);
 }
 
 std::string result_url(const JobView& job) {
   return job.status != JobStatus::kCompleted
-             ? "null"
-             : json_string(std::string(job.jobs_path) + "/" + std::string(job.id) + "/result");
+             ? ""
+             : std::string(job.jobs_path) + "/" + std::string(job.id) + "/result";
 }
 
 }  // namespace
@@ -104,22 +101,27 @@ JobView operator_view_of(const JobRecord& record) {
 
 std::string render(const JobView& job) {
   const bool queued = job.status == JobStatus::kQueued;
-  std::string json = R"({"id":)" + json_string(job.id) + R"(,"object":"job","status":")";
-  json += name_of(job.status);
-  json += R"(","queue":)" + json_string(job.queue);
-  json += R"(,"position":)" + (queued ? std::to_string(job.position) : "null");
-  json += R"(,"eta_seconds":)" + (job.eta_seconds ? std::to_string(*job.eta_seconds) : "null");
-  json += R"(,"progress":)" + describe_progress(job);
-  json += R"(,"attempts":)" + std::to_string(job.attempts);
-  json += R"(,"created_at":)" + std::to_string(job.created_ms / kMsPerSec);
+  JsonObject json;
+  json.text("id", job.id)
+      .text("object", "job")
+      .text("status", name_of(job.status))
+      .text("queue", job.queue)
+      .raw("position", queued ? std::to_string(job.position) : "null")
+      .raw("eta_seconds", job.eta_seconds ? std::to_string(*job.eta_seconds) : "null")
+      .raw("progress", describe_progress(job))
+      .number("attempts", job.attempts)
+      .number("created_at", job.created_ms / kMsPerSec);
   if (job.not_before_ms != 0) {
-    json += R"(,"not_before":)" + std::to_string(job.not_before_ms / kMsPerSec);
+    json.number("not_before", job.not_before_ms / kMsPerSec);
   }
-  json += R"(,"started_at":)" + seconds_or_null(job.started_ms);
-  json += R"(,"finished_at":)" + seconds_or_null(job.finished_ms);
-  json += R"(,"result_url":)" + result_url(job);
-  json += R"(,"error":)" + describe_error(job);
-  return json + describe_origin(job) + "}";
+  json.raw("started_at", seconds_or_null(job.started_ms))
+      .raw("finished_at", seconds_or_null(job.finished_ms))
+      .text_or_null("result_url", result_url(job))
+      .raw("error", describe_error(job));
+  if (job.origin) {
+    add_origin(json, *job.origin);
+  }
+  return json.done();
 }
 
 }  // namespace penstock::queue

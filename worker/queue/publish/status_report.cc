@@ -10,25 +10,6 @@
 namespace penstock::queue {
 namespace {
 
-// One JSON object, member by member.
-class Object {
- public:
-  Object& text(const char* name, std::string_view value) { return raw(name, json_string(value)); }
-  Object& number(const char* name, int64_t value) { return raw(name, std::to_string(value)); }
-  Object& raw(const char* name, std::string_view json) {
-    json_.append(json_.size() > 1 ? ",\"" : "\"").append(name).append("\":").append(json);
-    return *this;
-  }
-  std::string done() { return json_ + "}"; }
-
- private:
-  std::string json_ = "{";
-};
-
-void append_item(std::string& list, const std::string& json) {
-  list += (list.size() > 1 ? "," : "") + json;
-}
-
 const char* name_of(wire::QueueState state) {
   switch (state) {
     case wire::QueueState::kOpen:
@@ -49,10 +30,10 @@ const char* name_of(wire::QueueState state) {
 
 std::string describe(Dispatcher& dispatcher, Scheduler::Queue& queue) {
   const StatusPageWriter::Row row = status_row(dispatcher, queue);
-  return Object()
+  return JsonObject()
       .text("name", queue.settings.name)
       .text("state", name_of(row.state))
-      .raw("paused", queue.paused ? "true" : "false")
+      .boolean("paused", queue.paused)
       .number("waiting", row.length)
       .number("running", row.running)
       .number("slots", row.slots)
@@ -66,7 +47,7 @@ std::string describe(Dispatcher& dispatcher, Scheduler::Queue& queue) {
       .done();
 }
 
-void describe_engine(Object& object, const wire::Heartbeat& said) {
+void describe_engine(JsonObject& object, const wire::Heartbeat& said) {
   object.number("waiting", static_cast<int64_t>(said.waiting))
       .number("steps", static_cast<int64_t>(said.steps))
       .number("step_jobs", static_cast<int64_t>(said.step_jobs))
@@ -79,7 +60,7 @@ void describe_engine(Object& object, const wire::Heartbeat& said) {
 
 std::string describe(const Supervisor& supervisor, const Supervisor::Worker& worker) {
   const WorkerSession* const session = worker.session.get();
-  Object object;
+  JsonObject object;
   object.text("name", worker.config.name)
       .text("state", Supervisor::name_of(worker.state))
       .text("queue", worker.config.queue)
@@ -96,17 +77,13 @@ std::string describe(const Supervisor& supervisor, const Supervisor::Worker& wor
   const bool chats = session != nullptr && !session->chat().empty();
   object.raw("chat", chats ? json_string(session->chat()) : "null");
   const std::string waits_for = supervisor.waits_for(worker);
-  waits_for.empty() ? object.raw("waits_for", "null") : object.text("waits_for", waits_for);
-  if (worker.last_error.empty()) {
-    object.raw("last_error", "null");
-  } else {
-    object.text("last_error", worker.last_error);
-  }
-  return object.done();
+  return object.text_or_null("waits_for", waits_for)
+      .text_or_null("last_error", worker.last_error)
+      .done();
 }
 
 std::string describe(const std::string& worker, const Budget& share) {
-  Object object;
+  JsonObject object;
   object.text("worker", worker)
       .number("busy", share.busy)
       .number("slots", share.usual())
@@ -118,11 +95,11 @@ std::string describe(const std::string& worker, const Budget& share) {
 }
 
 std::string describe(const Device& device) {
-  std::string workers = "[";
+  JsonList workers;
   for (const auto& [worker, share] : device.shares) {
-    append_item(workers, describe(worker, share));
+    workers.add(describe(worker, share));
   }
-  Object object;
+  JsonObject object;
   object.text("device", device.id)
       .text("state", !device.out           ? "good"
                      : device.checker != 0 ? "checking"
@@ -132,14 +109,14 @@ std::string describe(const Device& device) {
       .number("held_bytes", device.budget.held_bytes)
       .number("memory_bytes", device.budget.memory_bytes)
       .number("waiting_for_memory", static_cast<int64_t>(device.claims.waiting()))
-      .raw("workers", workers + "]");
+      .raw("workers", workers.done());
   return device.fault.empty() ? object.raw("last_fault", "null").done()
                               : object.text("last_fault", device.fault).done();
 }
 
 // One that was drained, or scaled to 0.
 std::string describe_stopped(const WorkerConfig& worker) {
-  Object object;
+  JsonObject object;
   object.text("name", worker.name)
       .text("state", "stopped")
       .text("queue", worker.queue)
@@ -159,7 +136,7 @@ std::string describe_stopped(const WorkerConfig& worker) {
 
 // Figures that the device does not have, or that nobody reads now, are null.
 std::string describe(const DeviceState& device) {
-  Object object;
+  JsonObject object;
   object.text("device", device.label())
       .text("uuid", device.uuid)
       .text("name", device.name)
@@ -179,18 +156,18 @@ std::string describe(const DeviceState& device) {
 }
 
 std::string describe(const DeviceWatch& watch) {
-  return Object()
+  return JsonObject()
       .text("state", !watch.wanted()    ? "off"
                      : watch.watching() ? "watching"
                                         : "none")
-      .raw("message", watch.trouble().empty() ? "null" : json_string(watch.trouble()))
+      .text_or_null("message", watch.trouble())
       .done();
 }
 
 std::string describe(const StatusSources& sources) {
   using Event = Metrics::Event;
   const Metrics& metrics = sources.dispatcher.metrics();
-  Object object;
+  JsonObject object;
   for (const auto& [name, event] : {std::pair{"accepted", Event::kAccepted},
                                     {"promised", Event::kPromised},
                                     {"duplicates", Event::kDuplicate},
@@ -220,7 +197,7 @@ std::string describe(const StatusSources& sources) {
 std::string describe(const Store& store, const LimitsConfig& limits) {
   const Store::Figures figures = store.figures();
   const Status health = store.health();
-  Object object;
+  JsonObject object;
   object.number("dead_letters", static_cast<int64_t>(figures.dead))
       .number("bytes", static_cast<int64_t>(figures.bytes))
       .number("max_bytes", limits.max_state_bytes);
@@ -252,43 +229,43 @@ StatusPageWriter::Row status_row(Dispatcher& dispatcher, Scheduler::Queue& queue
 
 std::string report_status(const StatusSources& sources) {
   const Store* const store = sources.dispatcher.store();
-  std::string queues = "[";
+  JsonList queues;
   for (Scheduler::Queue& queue : sources.dispatcher.scheduler().queues()) {
     if (!queue.retired || queue.waiting + queue.running > 0) {
-      append_item(queues, describe(sources.dispatcher, queue));
+      queues.add(describe(sources.dispatcher, queue));
     }
   }
-  std::string devices = "[";
+  JsonList devices;
   for (const DeviceState& device : sources.device_watch.devices()) {
-    append_item(devices, describe(device));
+    devices.add(describe(device));
   }
-  std::string workers = "[";
+  JsonList workers;
   for (const auto& worker : sources.supervisor.workers()) {
-    append_item(workers, describe(sources.supervisor, *worker));
+    workers.add(describe(sources.supervisor, *worker));
   }
-  std::string bounds = "[";
+  JsonList bounds;
   for (const auto& [id, device] : sources.supervisor.devices().all()) {
-    append_item(bounds, describe(device));
+    bounds.add(describe(device));
   }
   for (const WorkerConfig& worker : sources.config.workers) {
     const auto& processes = sources.supervisor.workers();
     if (std::none_of(processes.begin(), processes.end(), [&](const auto& each) {
           return Scaling::worker_of(each->config.name) == worker.name;
         })) {
-      append_item(workers, describe_stopped(worker));
+      workers.add(describe_stopped(worker));
     }
   }
-  return Object()
+  return JsonObject()
       .text("status", sources.dispatcher.draining() ? "draining" : "serving")
       .text("version", version())
       .number("pid", ::getpid())
       .number("uptime_seconds", sources.uptime_s)
       .number("connections", static_cast<int64_t>(sources.connections))
       .number("held_bytes", sources.dispatcher.held_bytes())
-      .raw("queues", queues + "]")
-      .raw("workers", workers + "]")
-      .raw("devices", devices + "]")
-      .raw("bounds", bounds + "]")
+      .raw("queues", queues.done())
+      .raw("workers", workers.done())
+      .raw("devices", devices.done())
+      .raw("bounds", bounds.done())
       .raw("device_watch", describe(sources.device_watch))
       .raw("counters", describe(sources))
       .raw("state", store == nullptr ? "null" : describe(*store, sources.config.limits))
