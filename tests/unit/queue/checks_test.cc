@@ -67,7 +67,8 @@ TEST_F(ChecksTest, WhatTheEngineRefusesIsRefusedAndNeverWasAJob) {
   ASSERT_NE(number, 0U);
   EXPECT_EQ(body, "{\"n\":2}");
   refuse(device, number);
-  const auto failed = peer.next()->as<wire::Failed>();
+  const auto frame = peer.next();
+  const auto failed = frame->as<wire::Failed>();
   EXPECT_EQ(failed.status, 400U);
   EXPECT_EQ(failed.message, "n must be 1.");
   EXPECT_EQ(failed.param, "n");

@@ -130,7 +130,8 @@ TEST_F(DispatcherTest, WhereNoWaitIsKnownWhoWouldNotWaitLongIsRefused) {
   wire::Submit message = post();
   message.max_wait_ms = 5000;
   submit(peer, 1, message);
-  const auto told = peer.next()->as<wire::Failed>();
+  const auto frame = peer.next();
+  const auto told = frame->as<wire::Failed>();
   EXPECT_EQ(told.status, 503U);
   EXPECT_EQ(told.retry_after_s, 60U);
   submit(peer, 2);
