@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "shared/base/hex.h"
 #include "shared/http/json_chars.h"
 #include "shared/http/json_number.h"
 

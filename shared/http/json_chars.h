@@ -17,14 +17,6 @@ inline bool is_of_mark(char c, uint64_t at) noexcept {
   return at < kMark.size() && c == kMark[at];
 }
 
-inline int hex_digit(char c) noexcept {
-  if (c >= '0' && c <= '9') {
-    return c - '0';
-  }
-  const char lower = static_cast<char>(c | 0x20);
-  return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
 // What a character means outside of strings: that it stops a run over what is passed at the top
 // level, that it is white space, that it opens or closes brackets, that it is a quote.
 constexpr uint8_t kStopsTop = 1;

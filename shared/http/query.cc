@@ -2,16 +2,10 @@
 
 #include <algorithm>
 
+#include "shared/base/hex.h"
+
 namespace penstock::http {
 namespace {
-
-int hex_digit(char c) noexcept {
-  if (c >= '0' && c <= '9') {
-    return c - '0';
-  }
-  const char lower = static_cast<char>(c | 0x20);
-  return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
 
 std::optional<std::string> decoded(std::string_view text) {
   std::string out;

@@ -84,13 +84,7 @@ class MigrationTest : public StoreFixture {
         "INSERT OR IGNORE INTO owned SELECT owner, seq FROM jobs;"
         "UPDATE owned_up_to SET job=(SELECT max(seq) FROM jobs);";
   }
-  void make() const {
-    sqlite3* database = nullptr;
-    ASSERT_EQ(sqlite3_open((options_.folder + "/jobs.db").c_str(), &database), SQLITE_OK);
-    EXPECT_EQ(sqlite3_exec(database, sql_.c_str(), nullptr, nullptr, nullptr), SQLITE_OK)
-        << sqlite3_errmsg(database);
-    sqlite3_close(database);
-  }
+  void make() { execute(sql_); }
   std::vector<std::string> ended_of(const JobRecord& one, JobStatus status) {
     return list({.owner = one.owner, .statuses = 1U << static_cast<int>(status), .limit = 10});
   }

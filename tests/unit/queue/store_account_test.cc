@@ -16,20 +16,6 @@ class StoreAccountTest : public StoreFixture {
  protected:
   ~StoreAccountTest() override { sqlite3_reset_auto_extension(); }
 
-  std::string sql(const std::string& sql) {
-    store_.reset();
-    sqlite3* database = nullptr;
-    EXPECT_EQ(sqlite3_open((options_.folder + "/jobs.db").c_str(), &database), SQLITE_OK);
-    std::string value;
-    const auto note = [](void* to, int, char** values, char**) {
-      *static_cast<std::string*>(to) = values[0] == nullptr ? "" : values[0];
-      return 0;
-    };
-    EXPECT_EQ(sqlite3_exec(database, sql.c_str(), note, &value, nullptr), SQLITE_OK)
-        << sqlite3_errmsg(database);
-    sqlite3_close(database);
-    return value;
-  }
   // Of all statements of the store, until now.
   static int64_t steps() {
     int64_t steps = 0;
@@ -244,7 +230,7 @@ TEST_F(StoreAccountTest, APromiseThatCannotBeReadHasFailed) {
   promise(good);
   const JobRecord bad = job();
   promise(bad);
-  sql("UPDATE jobs SET digest=x'00' WHERE seq=" + std::to_string(sequence_of(bad.id)));
+  execute("UPDATE jobs SET digest=x'00' WHERE seq=" + std::to_string(sequence_of(bad.id)));
   const auto jobs = reopen();
   settle();
   ASSERT_EQ(jobs.size(), 1U);
@@ -261,13 +247,13 @@ TEST_F(StoreAccountTest, APromiseThatCannotBeReadHasFailed) {
 TEST_F(StoreAccountTest, DamagedRowsThatHaveExpiredDoNotStopTheSweep) {
   ASSERT_TRUE(open());
   ended(300, "alice");
-  sql("UPDATE jobs SET id=x'00'");
+  execute("UPDATE jobs SET id=x'00'");
   ASSERT_TRUE(open());
   ended(10, "bob");
   store_->sweep(kNowMs + 3'600'000);
   settle();
-  EXPECT_EQ(sql("SELECT count(*) FROM jobs"), "0");
-  EXPECT_EQ(sql("SELECT (SELECT count(*) FROM ended) + (SELECT count(*) FROM recently_ended)"),
+  EXPECT_EQ(execute("SELECT count(*) FROM jobs"), "0");
+  EXPECT_EQ(execute("SELECT (SELECT count(*) FROM ended) + (SELECT count(*) FROM recently_ended)"),
             "0");
 }
 

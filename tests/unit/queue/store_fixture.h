@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sqlite3.h>
 
 #include <filesystem>
 #include <optional>
@@ -50,6 +51,21 @@ class StoreFixture : public testing::Test {
                                   [&](const std::string& url) { gone_urls_.push_back(url); }));
     }
     return jobs;
+  }
+  // What somebody else does to the database, the store being closed. The last value that it yields.
+  std::string execute(const std::string& sql) {
+    store_.reset();
+    sqlite3* database = nullptr;
+    EXPECT_EQ(sqlite3_open((options_.folder + "/jobs.db").c_str(), &database), SQLITE_OK);
+    std::string value;
+    const auto note = [](void* to, int, char** values, char**) {
+      *static_cast<std::string*>(to) = values[0] == nullptr ? "" : values[0];
+      return 0;
+    };
+    EXPECT_EQ(sqlite3_exec(database, sql.c_str(), note, &value, nullptr), SQLITE_OK)
+        << sqlite3_errmsg(database);
+    sqlite3_close(database);
+    return value;
   }
   DuePage due(const DueQuery& query = {.until_ms = INT64_MAX}) {
     DuePage page;

@@ -467,10 +467,7 @@ TEST_F(StoreTest, ADatabaseOfSomethingElseIsNotTaken) {
   const std::string path = options_.folder + "/jobs.db";
   std::filesystem::remove(path);
   std::filesystem::remove(path + "-wal");
-  sqlite3* other = nullptr;
-  ASSERT_EQ(sqlite3_open(path.c_str(), &other), SQLITE_OK);
-  sqlite3_exec(other, "CREATE TABLE t(x)", nullptr, nullptr, nullptr);
-  sqlite3_close(other);
+  execute("CREATE TABLE t(x)");
   ASSERT_TRUE(open());
   ASSERT_EQ(store_->notices().size(), 1U);
   EXPECT_NE(store_->notices()[0].find("something else"), std::string::npos);
@@ -509,21 +506,6 @@ class ListTest : public StoreTest {
     for (int owner = 0; owner < 3; ++owner) {
       EXPECT_EQ(all_of(owner), ids_of_[owner]) << kOwners[owner];
     }
-  }
-  // The last value that it yields.
-  std::string execute(const char* sql) {
-    store_.reset();
-    sqlite3* database = nullptr;
-    EXPECT_EQ(sqlite3_open((options_.folder + "/jobs.db").c_str(), &database), SQLITE_OK);
-    std::string value;
-    const auto note = [](void* to, int, char** values, char**) {
-      *static_cast<std::string*>(to) = values[0];
-      return 0;
-    };
-    EXPECT_EQ(sqlite3_exec(database, sql, note, &value, nullptr), SQLITE_OK)
-        << sqlite3_errmsg(database);
-    sqlite3_close(database);
-    return value;
   }
 
   static constexpr const char* kOwners[] = {"alice", "bob", "carol"};
@@ -598,16 +580,11 @@ TEST_F(StoreTest, ADatabaseThatSomebodyElseHasOpenIsAnErrorAndIsLeftAlone) {
 }
 
 TEST_F(StoreTest, ANewerSchemaIsAnErrorAndIsLeftAlone) {
-  store_.reset();
-  const std::string path = options_.folder + "/jobs.db";
-  sqlite3* database = nullptr;
-  ASSERT_EQ(sqlite3_open(path.c_str(), &database), SQLITE_OK);
-  sqlite3_exec(database, "PRAGMA user_version=99", nullptr, nullptr, nullptr);
-  sqlite3_close(database);
+  execute("PRAGMA user_version=99");
   const Status opened = open();
   ASSERT_FALSE(opened);
   EXPECT_NE(opened.error().message.find("version 99"), std::string::npos);
-  EXPECT_TRUE(std::filesystem::exists(path));
+  EXPECT_TRUE(std::filesystem::exists(options_.folder + "/jobs.db"));
 }
 
 TEST_F(StoreTest, ADamagedRowHasFailedAndIsNobodys) {
@@ -615,13 +592,8 @@ TEST_F(StoreTest, ADamagedRowHasFailedAndIsNobodys) {
   promise(good);
   const JobRecord bad = job();
   promise(bad);
-  store_.reset();
-  sqlite3* database = nullptr;
-  ASSERT_EQ(sqlite3_open((options_.folder + "/jobs.db").c_str(), &database), SQLITE_OK);
-  const std::string sql =
-      "UPDATE jobs SET owner=x'00', status=77 WHERE seq=" + std::to_string(sequence_of(bad.id));
-  sqlite3_exec(database, sql.c_str(), nullptr, nullptr, nullptr);
-  sqlite3_close(database);
+  execute("UPDATE jobs SET owner=x'00', status=77 WHERE seq=" +
+          std::to_string(sequence_of(bad.id)));
   const auto jobs = reopen();
   settle();
   ASSERT_EQ(jobs.size(), 1U);

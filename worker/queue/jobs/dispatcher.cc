@@ -5,7 +5,6 @@
 #include "shared/base/units.h"
 #include "worker/queue/jobs/caller.h"
 #include "worker/queue/text/log.h"
-#include "worker/queue/text/reply.h"
 #include "worker/queue/text/seconds.h"
 
 namespace penstock::queue {

@@ -1,10 +1,8 @@
 // Dispatcher: which job goes to which worker.
 #include <algorithm>
 
-#include "worker/queue/jobs/caller.h"
 #include "worker/queue/jobs/dispatcher.h"
 #include "worker/queue/text/log.h"
-#include "worker/queue/text/reply.h"
 #include "worker/queue/text/seconds.h"
 
 namespace penstock::queue {
