@@ -40,8 +40,10 @@ enum class FrameType : uint8_t {
   kChecked = 23,
   kWindow = 24,
   kSettled = 25,
+  kSlots = 26,
+  kPreview = 27,
 };
-constexpr uint8_t kLastFrameType = 25;
+constexpr uint8_t kLastFrameType = 27;
 
 // A worker sends so much of a job's answer (bytes of CHUNK) without being asked for more (WINDOW).
 constexpr uint64_t kFirstWindowBytes = 1U << 20;

@@ -118,10 +118,11 @@ struct Over {
   uint64_t prompt_tokens = 0;
   uint64_t completion_tokens = 0;
   uint64_t device_ns = 0;
+  uint64_t estimated = 0;  // as in DONE
   template <typename V>
   void visit(V&& v) {
     v(45, receipt), v(52, refund), v(7, model), v(22, prompt_tokens), v(23, completion_tokens);
-    v(24, device_ns);
+    v(24, device_ns), v(86, estimated);
   }
 };
 
@@ -149,11 +150,11 @@ struct Head {
   uint64_t status = 0;                // 200
   std::string_view content_type;      // "text/event-stream"
   uint64_t content_length_plus1 = 0;  // 0: not known, the answer streams
+  std::string_view headers;           // more of them, "Name: value\n" each
   // From penstockd only:
-  std::string_view headers;  // more of them, "Name: value\n" each
-  std::string_view file;     // the answer's body is this file, and no CHUNK comes
-  uint64_t promised = 0;     // 1: what was charged is settled by OVER, not by this answer
-  uint64_t duplicate = 0;    // 1: the answer of a job that was there already; it cost nothing new
+  std::string_view file;   // the answer's body is this file, and no CHUNK comes
+  uint64_t promised = 0;   // 1: what was charged is settled by OVER, not by this answer
+  uint64_t duplicate = 0;  // 1: the answer of a job that was there already; it cost nothing new
   template <typename V>
   void visit(V&& v) {
     v(19, status), v(15, content_type), v(20, content_length_plus1);
@@ -174,14 +175,26 @@ struct Progress {
   }
 };
 
+// What a job looks like so far; the last one counts.
+struct Preview {
+  static constexpr FrameType kType = FrameType::kPreview;
+  std::string_view content_type;  // "image/png"
+  std::string_view body;
+  template <typename V>
+  void visit(V&& v) {
+    v(15, content_type), v(31, body);
+  }
+};
+
 struct Done {
   static constexpr FrameType kType = FrameType::kDone;
   uint64_t prompt_tokens = 0;      // as the model read the prompt, its own control tokens included
   uint64_t completion_tokens = 0;  // drawn, the one that ended the answer included
   uint64_t device_ns = 0;          // this job's share of the device's time
+  uint64_t estimated = 0;          // 1: nobody told the tokens; nothing is learned by them
   template <typename V>
   void visit(V&& v) {
-    v(22, prompt_tokens), v(23, completion_tokens), v(24, device_ns);
+    v(22, prompt_tokens), v(23, completion_tokens), v(24, device_ns), v(86, estimated);
   }
 };
 
@@ -193,11 +206,12 @@ struct Failed {
   std::string_view param;      // offending request field
   uint64_t retry_after_s = 0;  // 0: none
   uint64_t retryable = 0;      // worker → penstockd: another attempt may succeed
+  uint64_t returned = 0;       // worker → penstockd: there is no room; it was no attempt
   std::string_view headers;    // from penstockd only: as in HEAD; of some names, see PROTOCOL
   template <typename V>
   void visit(V&& v) {
     v(19, status), v(25, code), v(26, message), v(27, param), v(28, retry_after_s);
-    v(29, retryable), v(46, headers);
+    v(29, retryable), v(87, returned), v(46, headers);
   }
 };
 
@@ -221,6 +235,19 @@ struct Take {
   template <typename V>
   void visit(V&& v) {
     v(32, credit), v(34, memory_bytes);
+  }
+};
+
+// So many of the worker's slots can be used now, until it says it again; before that, all.
+struct Slots {
+  static constexpr FrameType kType = FrameType::kSlots;
+  uint64_t slots = 0;        // for all of its jobs together, those that run included
+  uint64_t out = 0;          // 1: 0 slots, as what would run the jobs is not there
+  uint64_t retry_ms = 0;     // so long it will be so, at least; 0: not known
+  std::string_view message;  // why it is not all of them, for the operator
+  template <typename V>
+  void visit(V&& v) {
+    v(5, slots), v(88, out), v(89, retry_ms), v(26, message);
   }
 };
 

@@ -8,10 +8,13 @@
 //     cancel(job)                           the job leaves the batch, nothing more is said of it
 //     pause(job) ... resume(job)            its answer is not read: steps pass it over
 //
+// An engine whose jobs run elsewhere (another server, a program) has a descriptor that wakes it
+// (wake_fd), and is stepped also while no job runs.
+//
 // Jobs join and leave between steps (continuous batching, Yu et al., "Orca", OSDI 2022), so a
 // cancel waits for one step at most. What a job produces goes out through the Sink, in this order:
 //
-//     head? chunk* (done | failed)        progress may come anywhere before the end
+//     head? chunk* (done | failed)        progress and previews may come anywhere before the end
 //
 // After done or failed the engine has forgotten the job. The engine never blocks on anything but
 // the device.
@@ -50,6 +53,11 @@ struct Failure {
   std::string message;     // what is wrong, where, and what would be right
   std::string param;       // the offending request field, or empty
   bool retryable = false;  // another attempt, here or on another worker, may succeed
+  // What would run it has no room now: the job goes back to its place, and that is no attempt.
+  // REQUIRES: Sink::open() has closed the slots that it must not come back to at once.
+  bool returned = false;
+  uint64_t retry_after_s =
+      0;  // of a refusal that its caller is told: when to come again; 0: unsaid
 };
 
 // A request that was read and found good, ready to start. Engines derive their own from it.
@@ -70,6 +78,17 @@ struct Usage {
   // time, so their sum is at most the time that passed; of a device that runs jobs side by side it
   // is the time of the job's slot.
   uint64_t device_ns = 0;
+  bool estimated = false;  // nobody told the tokens: they are a guess, and nothing is learned by it
+};
+
+// How many of the worker's slots can be used now. An engine that says nothing has all of them.
+struct Opening {
+  // For its jobs together, those that run included; those that were cancelled and have not left are
+  // none of them.
+  uint32_t slots = 0;
+  bool out = false;      // 0 slots, and not for want of room: what would run the jobs is not there
+  int64_t retry_ms = 0;  // so long it will be so, at least; 0: not known
+  std::string_view why;  // for the operator; empty where all are open
 };
 
 // Where an engine's answers go. Implemented by the pool; calls never block.
@@ -77,14 +96,25 @@ class Sink {
  public:
   virtual ~Sink() = default;
   // The answer's HTTP status and type. content_length < 0: not known, the answer streams.
+  // `headers`: others that its caller gets, "Name: value\n" each.
   virtual void head(JobNumber job, int status, std::string_view content_type,
-                    int64_t content_length) = 0;
+                    int64_t content_length, std::string_view headers = {}) = 0;
+  // Some of the answer. Of a stream of events one event, whole: a caller that leaves pays a token
+  // for each.
   virtual void chunk(JobNumber job, std::string_view bytes) = 0;
   // How far the job is: 0 to 1, and which of so many steps (tokens, frames, passes; 0: not
   // counted).
   virtual void progress(JobNumber job, double fraction, uint32_t step, uint32_t steps) = 0;
+  // What it looks like so far: a picture, at most kMaxPreviewBytes. The last one counts.
+  static constexpr size_t kMaxPreviewBytes = 768U << 10;
+  virtual void preview(JobNumber /*job*/, std::string_view /*content_type*/,
+                       std::string_view /*bytes*/) {}
   virtual void done(JobNumber job, const Usage& usage) = 0;
   virtual void failed(JobNumber job, const Failure& failure) = 0;
+  // The slot and memory of a job whose cancel() returned false are free now.
+  virtual void left(JobNumber /*job*/) {}
+  // Holds until it is said again. Not before the first step().
+  virtual void open(const Opening& /*opening*/) {}
 };
 
 // What an engine has done since it was opened, and how full its cache is; 0 where it does not
@@ -123,11 +153,16 @@ class Engine {
   virtual void start(JobNumber job, std::unique_ptr<Plan> plan) = 0;
 
   // Advances every running job. Returns when it wants to be stepped next, on the monotonic clock
-  // (ns): `now_ns` or earlier means at once, kIdle means not before another start().
+  // (ns): `now_ns` or earlier means at once, kIdle means not before another start(), or wake_fd().
   virtual int64_t step(int64_t now_ns) = 0;
 
-  // The job leaves; its slot and memory are free on return. Unknown jobs are ignored.
-  virtual void cancel(JobNumber job) = 0;
+  // Polls readable when there is something to do: then step() is called, also while no job runs.
+  // -1: none, and step() is called only while jobs run. Does not change.
+  virtual int wake_fd() const { return -1; }
+
+  // The job leaves. True: its slot and memory are free on return; else Sink::left() says when.
+  // Unknown jobs are ignored.
+  virtual bool cancel(JobNumber job) = 0;
 
   // Its answer is not read as fast as it is made: steps pass it over, and nobody else, until
   // resume(). It keeps its memory. What an engine says of it all the same is kept by the pool.

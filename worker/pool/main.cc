@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <iterator>
 
 #include "shared/base/utf8.h"
 #include "shared/base/version.h"
@@ -58,11 +59,17 @@ Result<Fd> take_socket(int fd) {
 // would stand empty. What is to come sooner than this is waited for awake.
 constexpr int64_t kAwakeNs = 120'000;
 
-// Waits for the turn's wake time, the socket, or TERM. True if TERM came. `in_time`: whether the
-// last wait was for the time; then what ended has taken some, and is worth staying awake for.
-bool wait(const Pool::Turn& turn, int socket, int signals, bool& in_time) {
+struct Woken {
+  bool by_term = false;
+  bool by_engine = false;
+};
+
+// Waits for the turn's wake time, the socket, the engine, or TERM. `in_time`: whether the last wait
+// was for the time; then what ended has taken some, and is worth staying awake for.
+Woken wait(const Pool::Turn& turn, int socket, int signals, int engine, bool& in_time) {
   pollfd fds[] = {{socket, static_cast<short>(turn.wants_write ? POLLIN | POLLOUT : POLLIN), 0},
-                  {signals, POLLIN, 0}};
+                  {signals, POLLIN, 0},
+                  {turn.hears_engine ? engine : -1, POLLIN, 0}};
   const int64_t begun_ns = monotonic_ns();
   const int64_t awake_until_ns = turn.took && in_time ? begun_ns + kAwakeNs : begun_ns;
   for (int64_t now_ns = begun_ns;; now_ns = monotonic_ns()) {
@@ -71,7 +78,7 @@ bool wait(const Pool::Turn& turn, int socket, int signals, bool& in_time) {
             ? 0
             : std::clamp<int64_t>(turn.wake_ns - kAwakeNs - now_ns, 0, kNsPerSec);
     const timespec timeout{asleep_ns / kNsPerSec, asleep_ns % kNsPerSec};
-    const int ready = ::ppoll(fds, 2, &timeout, nullptr);
+    const int ready = ::ppoll(fds, std::size(fds), &timeout, nullptr);
     in_time = monotonic_ns() >= turn.wake_ns;
     if (ready != 0 || in_time || asleep_ns == kNsPerSec) {
       break;
@@ -81,7 +88,8 @@ bool wait(const Pool::Turn& turn, int socket, int signals, bool& in_time) {
     }
   }
   signalfd_siginfo info;
-  return (fds[1].revents & POLLIN) != 0 && ::read(signals, &info, sizeof info) > 0;
+  return {.by_term = (fds[1].revents & POLLIN) != 0 && ::read(signals, &info, sizeof info) > 0,
+          .by_engine = (fds[2].revents & POLLIN) != 0};
 }
 
 void say(const WorkerOptions& options, const std::string& text) {
@@ -109,12 +117,13 @@ int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
              .claims_memory = options.claims_memory},
             link, sink, std::move(engine));
   Pulse pulse(link);
+  Woken woken;
   for (bool in_time = false;;) {
     Pool::Turn turn;
     const int64_t now_ns = monotonic_ns();
     pulse.begin(now_ns, pool.heartbeat());
     try {
-      turn = pool.turn(now_ns);
+      turn = pool.turn(now_ns, woken.by_engine);
     } catch (const DeviceLost& fault) {
       // Nothing is freed on a device that may never answer again.
       std::_Exit(give_up(options, link, fault));
@@ -126,7 +135,8 @@ int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
     if (turn.over) {
       return turn.exit_status;
     }
-    if (wait(turn, link.fd(), signals, in_time)) {
+    woken = wait(turn, link.fd(), signals, pool.engine().wake_fd(), in_time);
+    if (woken.by_term) {
       pool.drain();
     }
   }

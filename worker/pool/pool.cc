@@ -37,7 +37,8 @@ Pool::Pool(Options options, Link& link, FrameSink& sink, std::unique_ptr<Engine>
   running_.reserve(options_.slots);
 }
 
-Pool::Turn Pool::turn(int64_t now_ns) {
+Pool::Turn Pool::turn(int64_t now_ns, bool woken) {
+  greet();
   if (!link_.receive()) {
     return gone();
   }
@@ -47,11 +48,12 @@ Pool::Turn Pool::turn(int64_t now_ns) {
   if (std::exchange(checked_, false) && !running_.empty() && !link_.flush()) {
     return gone();  // whoever asked does not wait for the step
   }
-  if (start_waiting() || std::exchange(resumed_, false)) {
+  if (start_waiting() || std::exchange(resumed_, false) || woken) {
     step_due_ns_ = now_ns;
   }
   step(now_ns);
   collect_ended();
+  collect_left();
   pause_closed();
   if (start_waiting()) {  // in the room the ended ones left
     step_due_ns_ = now_ns;
@@ -194,16 +196,19 @@ void Pool::on_window(JobNumber job, uint64_t bytes) {
 }
 
 bool Pool::is_held(JobNumber job) const {
-  return running_.contains(job) || std::any_of(waiting_.begin(), waiting_.end(),
-                                               [&](const Waiting& w) { return w.job == job; });
+  return running_.contains(job) || leaving_.contains(job) ||
+         std::any_of(waiting_.begin(), waiting_.end(),
+                     [&](const Waiting& w) { return w.job == job; });
 }
 
 // A job that is not held has just ended: the CANCEL crossed its last frame.
 void Pool::on_cancel(JobNumber job) {
-  if (running_.contains(job)) {
-    engine_->cancel(job);
-    forget(job);
-    return;
+  if (const auto found = running_.find(job); found != running_.end()) {
+    if (!engine_->cancel(job)) {
+      leaving_.insert(*found);
+      running_.erase(found);
+    }
+    return forget(job);
   }
   owed_ += static_cast<uint32_t>(std::erase_if(waiting_, [&](const Waiting& waiting) {
     const bool same = waiting.job == job;
@@ -239,9 +244,9 @@ bool Pool::start_waiting() {
 }
 
 void Pool::step(int64_t now_ns) {
-  if (running_.empty()) {
+  if (running_.empty() && engine_->wake_fd() < 0) {
     step_due_ns_ = Engine::kIdle;
-  } else if (now_ns >= step_due_ns_ && link_.unsent_bytes() <= options_.max_unsent_bytes) {
+  } else if (now_ns >= step_due_ns_ && !clogged()) {
     step_due_ns_ = engine_->step(now_ns);
   }
 }
@@ -251,6 +256,16 @@ void Pool::collect_ended() {
     forget(job);
   }
   sink_.ended().clear();
+}
+
+void Pool::collect_left() {
+  for (const JobNumber job : sink_.gone()) {
+    if (const auto found = leaving_.find(job); found != leaving_.end()) {
+      give_back(found->second);
+      leaving_.erase(found);
+    }
+  }
+  sink_.gone().clear();
 }
 
 void Pool::pause_closed() {
@@ -265,37 +280,44 @@ void Pool::forget(JobNumber job) {
   sink_.forget(job);
   const auto found = running_.find(job);
   if (found != running_.end()) {
-    memory_in_use_ -= found->second;
-    owed_bytes_ += options_.claims_memory ? static_cast<uint64_t>(found->second) : 0;
+    give_back(found->second);
     running_.erase(found);
-    ++owed_;
   }
+}
+
+void Pool::give_back(int64_t memory_bytes) {
+  memory_in_use_ -= memory_bytes;
+  owed_bytes_ += options_.claims_memory ? static_cast<uint64_t>(memory_bytes) : 0;
+  ++owed_;
+}
+
+void Pool::greet() {
+  if (std::exchange(greeted_, true)) {
+    return;
+  }
+  // A job's plan may also be too big for the budget, whatever it asks.
+  const bool few = engine_->judges_completions_only() && options_.memory_bytes == 0;
+  const auto checking = few ? wire::Checking::kCompletions : wire::Checking::kAll;
+  const std::string chat = engine_->chat();
+  wire::append(link_.out(), 0,
+               wire::Hello{.version = wire::kVersion,
+                           .role = static_cast<uint64_t>(wire::Role::kWorker),
+                           .name = options_.name,
+                           .model = options_.model,
+                           .slots = options_.slots,
+                           .checks = static_cast<uint64_t>(checking),
+                           .chat = chat});
 }
 
 void Pool::report(int64_t now_ns) {
   std::string& out = link_.out();
-  if (!greeted_) {
-    // A job's plan may also be too big for the budget, whatever it asks.
-    const bool few = engine_->judges_completions_only() && options_.memory_bytes == 0;
-    const auto checking = few ? wire::Checking::kCompletions : wire::Checking::kAll;
-    const std::string chat = engine_->chat();
-    wire::append(out, 0,
-                 wire::Hello{.version = wire::kVersion,
-                             .role = static_cast<uint64_t>(wire::Role::kWorker),
-                             .name = options_.name,
-                             .model = options_.model,
-                             .slots = options_.slots,
-                             .checks = static_cast<uint64_t>(checking),
-                             .chat = chat});
-    greeted_ = true;
-  }
   if ((owed_ > 0 || owed_bytes_ > 0) && !silent_) {
     wire::append(out, 0, wire::Take{owed_, owed_bytes_});
     granted_ += owed_;
     owed_ = 0;
     owed_bytes_ = 0;
   }
-  if (now_ns >= heartbeat_due_ns_ && link_.unsent_bytes() <= options_.max_unsent_bytes) {
+  if (now_ns >= heartbeat_due_ns_ && !clogged()) {
     const Figures figures = engine_->figures();
     heartbeat_ = {.running = running_.size(),
                   .memory_bytes = static_cast<uint64_t>(memory_in_use_),
@@ -312,12 +334,12 @@ void Pool::report(int64_t now_ns) {
 }
 
 Pool::Turn Pool::outcome(int64_t now_ns) const {
-  const bool clogged = link_.unsent_bytes() > options_.max_unsent_bytes;
   Turn turn;
   turn.over = draining_ && running_.empty() && waiting_.empty() && link_.unsent_bytes() == 0;
   turn.wants_write = link_.unsent_bytes() > 0;
+  turn.hears_engine = !clogged();
   turn.wake_ns =
-      clogged ? now_ns + options_.heartbeat_ns : std::min(step_due_ns_, heartbeat_due_ns_);
+      clogged() ? now_ns + options_.heartbeat_ns : std::min(step_due_ns_, heartbeat_due_ns_);
   return turn;
 }
 

@@ -2,12 +2,12 @@
 //
 // penstockd sends a job only against credit, and the pool grants exactly `slots` of it, so that
 //
-//     credit granted + jobs waiting for memory + jobs running + credit to return == slots
+//     credit granted + jobs waiting for memory + running + leaving + credit to return == slots
 //
 // holds after every turn; running jobs never exceed slots, whatever is sent. Of a job's life here:
 //
 //     SUBMIT ──admit──▶ waiting ──slot and memory──▶ running ──▶ DONE / FAILED
-//        └─▶ FAILED        └───────── CANCEL ───────────┴─────▶ (nothing is answered)
+//        └─▶ FAILED        └───────── CANCEL ───────────┴──leaving──▶ (nothing is answered)
 //
 // and each way out returns one credit, and what the job was granted. Waiting jobs start in the
 // order they came: a small one does not overtake a big one, so the big one's wait is bounded. Where
@@ -51,22 +51,25 @@ class Pool {
   struct Turn {
     bool over = false;
     int exit_status = 0;
-    std::string message;       // for stderr, if not empty
-    int64_t wake_ns = 0;       // call turn() again then at the latest (monotonic)
-    bool wants_write = false;  // ... or when the socket takes bytes again
-    bool took = false;         // a place has come free: the next job may be here in a moment
+    std::string message;        // for stderr, if not empty
+    int64_t wake_ns = 0;        // call turn() again then at the latest (monotonic)
+    bool wants_write = false;   // ... or when the socket takes bytes again
+    bool took = false;          // a place has come free: the next job may be here in a moment
+    bool hears_engine = false;  // ... or when the engine's wake_fd() is readable
   };
 
   // Says HELLO and grants credit with the first turn. `link` and `sink` outlive this; the sink
   // writes to the link, and is the one `engine` was made with.
   Pool(Options options, Link& link, FrameSink& sink, std::unique_ptr<Engine> engine);
 
-  Turn turn(int64_t now_ns);
+  // `woken`: the engine's wake_fd() is readable.
+  Turn turn(int64_t now_ns, bool woken = false);
 
   // As if penstockd had said DRAIN; it does not know, so no more credit is granted. Over once the
   // last job has ended.
   void drain() { draining_ = silent_ = true; }
 
+  const Engine& engine() const { return *engine_; }
   uint32_t running() const { return static_cast<uint32_t>(running_.size()); }
   uint32_t waiting() const { return static_cast<uint32_t>(waiting_.size()); }
   uint32_t credit_granted() const { return granted_; }
@@ -98,8 +101,12 @@ class Pool {
   bool start_waiting();
   void step(int64_t now_ns);
   void collect_ended();
+  void collect_left();
+  void greet();
   void pause_closed();
   void forget(JobNumber job);
+  void give_back(int64_t memory_bytes);
+  bool clogged() const { return link_.unsent_bytes() > options_.max_unsent_bytes; }
   void report(int64_t now_ns);
   Turn outcome(int64_t now_ns) const;
   Turn gone();
@@ -112,12 +119,13 @@ class Pool {
 
   std::deque<Waiting> waiting_;
   std::unordered_map<JobNumber, int64_t> running_;  // to the memory its plan asked for
+  std::unordered_map<JobNumber, int64_t> leaving_;  // cancelled, and not free yet; likewise
   int64_t memory_in_use_ = 0;
   uint32_t granted_ = 0;     // credit penstockd holds
   uint32_t owed_;            // credit to grant at the end of this turn
   uint64_t owed_bytes_ = 0;  // that were granted to us, and are not held any more
 
-  int64_t step_due_ns_ = Engine::kIdle;
+  int64_t step_due_ns_ = 0;
   int64_t heartbeat_due_ns_ = 0;
   wire::Heartbeat heartbeat_;
   bool resumed_ = false;  // some job, since the last step

@@ -14,17 +14,20 @@ void append_failed(std::string& out, JobNumber job, const Failure& failure) {
   failed.message = failure.message;
   failed.param = failure.param;
   failed.retryable = failure.retryable ? 1 : 0;
+  failed.returned = failure.returned ? 1 : 0;
+  failed.retry_after_s = failure.retry_after_s;
   wire::append(out, job, failed);
 }
 
 }  // namespace
 
 void FrameSink::head(JobNumber job, int status, std::string_view content_type,
-                     int64_t content_length) {
+                     int64_t content_length, std::string_view headers) {
   wire::Head head;
   head.status = static_cast<uint64_t>(status);
   head.content_type = content_type;
   head.content_length_plus1 = static_cast<uint64_t>(std::max<int64_t>(content_length, -1) + 1);
+  head.headers = headers;
   wire::append(out_, job, head);
 }
 
@@ -101,10 +104,24 @@ void FrameSink::progress(JobNumber job, double fraction, uint32_t step, uint32_t
   wire::append(out_, job, progress);
 }
 
+void FrameSink::preview(JobNumber job, std::string_view content_type, std::string_view bytes) {
+  wire::append(out_, job, wire::Preview{content_type, bytes});
+}
+
+void FrameSink::open(const Opening& opening) {
+  wire::append(
+      out_, 0,
+      wire::Slots{.slots = opening.slots,
+                  .out = opening.out ? 1U : 0U,
+                  .retry_ms = static_cast<uint64_t>(std::max<int64_t>(opening.retry_ms, 0)),
+                  .message = opening.why});
+}
+
 void FrameSink::done(JobNumber job, const Usage& usage) {
   frame_.clear();
   wire::append(frame_, job,
-               wire::Done{usage.prompt_tokens, usage.completion_tokens, usage.device_ns});
+               wire::Done{usage.prompt_tokens, usage.completion_tokens, usage.device_ns,
+                          usage.estimated ? 1U : 0U});
   end(job, frame_);
 }
 

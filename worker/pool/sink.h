@@ -25,12 +25,15 @@ class FrameSink final : public Sink {
   // `out` must outlive this.
   explicit FrameSink(std::string& out) : out_(out) {}
 
-  void head(JobNumber job, int status, std::string_view content_type,
-            int64_t content_length) override;
+  void head(JobNumber job, int status, std::string_view content_type, int64_t content_length,
+            std::string_view headers = {}) override;
   void chunk(JobNumber job, std::string_view bytes) override;
   void progress(JobNumber job, double fraction, uint32_t step, uint32_t steps) override;
+  void preview(JobNumber job, std::string_view content_type, std::string_view bytes) override;
   void done(JobNumber job, const Usage& usage) override;
   void failed(JobNumber job, const Failure& failure) override;
+  void left(JobNumber job) override { left_.push_back(job); }
+  void open(const Opening& opening) override;
 
   // A job that never started is refused: as failed(), but not among ended().
   void refuse(JobNumber job, const Failure& failure);
@@ -42,6 +45,8 @@ class FrameSink final : public Sink {
 
   // Jobs whose end has been sent since the owner last cleared this.
   std::vector<JobNumber>& ended() { return ended_; }
+  // Jobs that left() since the owner last cleared this.
+  std::vector<JobNumber>& gone() { return left_; }
   // Jobs whose window closed since the owner last cleared this.
   std::vector<JobNumber>& closed() { return closed_; }
 
@@ -61,6 +66,7 @@ class FrameSink final : public Sink {
   std::unordered_map<JobNumber, Flow> flows_;
   std::vector<JobNumber> ended_;
   std::vector<JobNumber> closed_;
+  std::vector<JobNumber> left_;
 };
 
 }  // namespace penstock

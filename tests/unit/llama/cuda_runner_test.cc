@@ -209,7 +209,7 @@ TEST_F(CudaRunnerTest, HeadsThatNoKernelIsForAreRefusedWithTheWayOut) {
 
 class NoSink final : public Sink {
  public:
-  void head(JobNumber, int, std::string_view, int64_t) override {}
+  void head(JobNumber, int, std::string_view, int64_t, std::string_view) override {}
   void chunk(JobNumber job, std::string_view bytes) override { texts[job] += bytes; }
   void progress(JobNumber, double, uint32_t, uint32_t) override {}
   void done(JobNumber job, const Usage& usage) override { used[job] = usage; }

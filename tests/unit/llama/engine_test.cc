@@ -31,7 +31,7 @@ struct Record {
 
 class RecordingSink final : public Sink {
  public:
-  void head(JobNumber job, int status, std::string_view, int64_t) override {
+  void head(JobNumber job, int status, std::string_view, int64_t, std::string_view) override {
     EXPECT_EQ(jobs[job].status, 0) << "two heads";
     jobs[job].status = status;
   }

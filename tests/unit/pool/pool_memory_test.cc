@@ -24,7 +24,10 @@ class ScriptedEngine final : public Engine {
     }
     return now_ns;
   }
-  void cancel(JobNumber job) override { std::erase(running, job); }
+  bool cancel(JobNumber job) override {
+    std::erase(running, job);
+    return true;
+  }
 
   void end(JobNumber job) {
     std::erase(running, job);

@@ -414,7 +414,7 @@ class SlowEngine final : public Engine {
     in_step_();
     return now_ns;
   }
-  void cancel(JobNumber) override {}
+  bool cancel(JobNumber) override { return true; }
   std::string chat() const override { return "chat is refused: it has none"; }
 
  private:

@@ -42,7 +42,7 @@ class LlamaEngine final : public Engine {
   std::variant<std::unique_ptr<Plan>, Failure> admit(const Request& request) override;
   void start(JobNumber job, std::unique_ptr<Plan> plan) override;
   int64_t step(int64_t now_ns) override;
-  void cancel(JobNumber job) override;
+  bool cancel(JobNumber job) override;
   void pause(JobNumber job) override { set_paused(job, true); }
   void resume(JobNumber job) override { set_paused(job, false); }
   Figures figures() const override;
@@ -367,13 +367,14 @@ void LlamaEngine::forget_left() {
   std::erase_if(jobs_, [](const auto& job) { return job->left; });
 }
 
-void LlamaEngine::cancel(JobNumber number) {
+bool LlamaEngine::cancel(JobNumber number) {
   for (auto& job : jobs_) {
     if (job->number == number) {
       leave(*job);
     }
   }
   forget_left();
+  return true;
 }
 
 void LlamaEngine::set_paused(JobNumber number, bool paused) {

@@ -119,7 +119,7 @@ int64_t SimulateEngine::step(int64_t wall_ns) {
   return wall_ns + static_cast<int64_t>(std::min(left_ns, kLongestStepNs));
 }
 
-void SimulateEngine::cancel(JobNumber job) {
+bool SimulateEngine::cancel(JobNumber job) {
   std::erase_if(fresh_, [&](const auto& entry) { return entry.first == job; });
   const auto found = jobs_.find(job);
   if (found != jobs_.end()) {
@@ -127,6 +127,7 @@ void SimulateEngine::cancel(JobNumber job) {
     leave(found->second);
     jobs_.erase(found);
   }
+  return true;
 }
 
 void SimulateEngine::pause(JobNumber job) {

@@ -36,7 +36,7 @@ class SimulateEngine final : public Engine {
   void start(JobNumber job, std::unique_ptr<Plan> plan) override;
   // A job's time begins with the first step after its start. O(log jobs) for each job that is due.
   int64_t step(int64_t wall_ns) override;
-  void cancel(JobNumber job) override;
+  bool cancel(JobNumber job) override;
   void pause(JobNumber job) override;
   void resume(JobNumber job) override;
   // Tokens only: a job takes no steps together with others.
