@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
-#include "worker/queue/process/restart_backoff.h"
+#include "shared/base/restart_backoff.h"
 #include "worker/queue/process/worker_command.h"
 
 namespace penstock::queue {

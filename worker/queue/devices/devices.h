@@ -28,10 +28,10 @@
 #include <vector>
 
 #include "shared/base/fd.h"
+#include "shared/base/restart_backoff.h"
 #include "worker/queue/bound/budget.h"
 #include "worker/queue/config/config.h"
 #include "worker/queue/devices/watch.h"
-#include "worker/queue/process/restart_backoff.h"
 
 namespace penstock::queue {
 

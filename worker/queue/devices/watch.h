@@ -22,10 +22,10 @@
 #include <string>
 #include <vector>
 
+#include "shared/base/restart_backoff.h"
 #include "shared/wire/messages.h"
 #include "worker/queue/config/config.h"
 #include "worker/queue/link/connection.h"
-#include "worker/queue/process/restart_backoff.h"
 
 namespace penstock::queue {
 

@@ -25,12 +25,12 @@
 #include <string>
 #include <vector>
 
+#include "shared/base/restart_backoff.h"
 #include "worker/queue/config/config.h"
 #include "worker/queue/config/scaled_workers.h"
 #include "worker/queue/devices/devices.h"
 #include "worker/queue/jobs/dispatcher.h"
 #include "worker/queue/jobs/worker_session.h"
-#include "worker/queue/process/restart_backoff.h"
 
 namespace penstock::queue {
 

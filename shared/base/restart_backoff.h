@@ -1,6 +1,6 @@
-// RestartBackoff: how long to wait before a worker is started again.
+// RestartBackoff: how long to wait before a process that ended is started again.
 //
-// 0.1 s, doubled with each failure, 30 s at most; back to the beginning after a worker was healthy
+// 0.1 s, doubled with each failure, 30 s at most; back to the beginning after a process was healthy
 // for 10 s.
 #pragma once
 
@@ -9,7 +9,7 @@
 
 #include "shared/base/clock.h"
 
-namespace penstock::queue {
+namespace penstock {
 
 class RestartBackoff {
  public:
@@ -17,7 +17,7 @@ class RestartBackoff {
   static constexpr int64_t kMostNs = 30 * kNsPerSec;
   static constexpr int64_t kHealthyNs = 10 * kNsPerSec;
 
-  // The worker ended after it had been ready for `ready_ns` (0: it never was).
+  // It ended after it had been ready for `ready_ns` (0: it never was).
   int64_t after(int64_t ready_ns) noexcept {
     if (ready_ns >= kHealthyNs) {
       next_ns_ = kFirstNs;
@@ -31,4 +31,4 @@ class RestartBackoff {
   int64_t next_ns_ = kFirstNs;
 };
 
-}  // namespace penstock::queue
+}  // namespace penstock
