@@ -179,6 +179,7 @@ Ending on_done(ngx_http_request_t* r, RequestState& state) noexcept {
   state.done = true;
   state.prompt_tokens = std::min(done.prompt_tokens, kMostUsed);
   state.usage = usage_of(done);
+  state.usage_estimated = done.estimated != 0;
   return Ending::kComplete;
 }
 

@@ -156,7 +156,10 @@ void settle_job(EdgeLine& line, uint64_t number, const wire::Over& over) noexcep
   } else {
     const Usage usage = usage_of(over);
     // How long its prompt was in bytes is not known any more.
-    learn(*line.main, over.model, 0, 0, std::min(over.completion_tokens, kMostUsed), usage.gpu_ms);
+    if (over.estimated == 0) {
+      learn(*line.main, over.model, 0, 0, std::min(over.completion_tokens, kMostUsed),
+            usage.gpu_ms);
+    }
     settle(receipt, usage);
   }
   drop(line, held);

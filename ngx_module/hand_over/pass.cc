@@ -228,10 +228,12 @@ void settle_up(ngx_http_request_t* r, RequestState& state, bool failed, bool lef
     return give_all_back(state);  // nothing of it has reached its caller
   }
   if (state.done) {
-    // What pictures come to says nothing of text.
-    const uint64_t text = state.media_tokens == 0 ? state.prompt_bytes : 0;
-    learn(*main_conf(r), view(state.model), text, state.prompt_tokens,
-          state.usage.tokens - state.prompt_tokens, state.usage.gpu_ms);
+    if (!state.usage_estimated && r->headers_out.status < NGX_HTTP_BAD_REQUEST) {
+      // What pictures come to says nothing of text.
+      const uint64_t text = state.media_tokens == 0 ? state.prompt_bytes : 0;
+      learn(*main_conf(r), view(state.model), text, state.prompt_tokens,
+            state.usage.tokens - state.prompt_tokens, state.usage.gpu_ms);
+    }
     settle(state.receipt, state.usage);
   } else if (state.chunks != 0 && state.answer_is_events) {
     settle(state.receipt, usage_so_far(r, state));

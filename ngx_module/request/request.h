@@ -115,6 +115,7 @@ struct RequestState {
   uint64_t chunks = 0;   // pieces of the answer that have come
   int64_t begun_ns = 0;  // when its head came, steady
   Usage usage;
+  bool usage_estimated = false;  // by the engine: nothing is learned by it
   uint64_t prompt_tokens = 0;
 
   // The answer of the server that is being tried.

@@ -29,4 +29,10 @@ bool is_inert_type(std::string_view content_type) noexcept {
                      [&](std::string_view inert) { return same_name(inert, name); });
 }
 
+bool is_inert_picture(std::string_view content_type) noexcept {
+  constexpr std::string_view kPicture = "image/";
+  return same_name(content_type.substr(0, kPicture.size()), kPicture) &&
+         is_inert_type(content_type);
+}
+
 }  // namespace penstock::http

@@ -11,5 +11,7 @@ namespace penstock::http {
 // sound and films of the usual kinds, and PDF are inert. A value that readers may take for two is
 // not: behind a comma a browser reads another type.
 bool is_inert_type(std::string_view content_type) noexcept;
+// One of these that is a picture.
+bool is_inert_picture(std::string_view content_type) noexcept;
 
 }  // namespace penstock::http

@@ -47,16 +47,22 @@ std::string chat_lines(JsonElement root) {
   return lines;
 }
 
+// "ready", "waiting: for memory on device 0", "ready, 0 of its slots open: connection refused"
+std::string worker_state(JsonElement worker) {
+  const std::string waits_for = cell(worker, "waits_for");
+  const std::string open = cell(worker, "open_slots");
+  return cell(worker, "state") + (waits_for == "-" ? "" : ": " + waits_for) +
+         (open == "-" ? "" : ", " + open + " of its slots open: " + cell(worker, "why_closed"));
+}
+
 std::string worker_table(JsonElement root) {
   std::vector<Row> rows = {{"WORKER", "STATE", "QUEUE", "MODEL", "ENGINE", "DEVICE", "PID",
                             "RUNNING", "SLOTS", "RESTARTS", "LAST ERROR"}};
   for (const JsonElement worker : elements_of(root, "workers")) {
-    const std::string waits_for = cell(worker, "waits_for");
-    rows.push_back({cell(worker, "name"),
-                    cell(worker, "state") + (waits_for == "-" ? "" : ": " + waits_for),
-                    cell(worker, "queue"), cell(worker, "model"), cell(worker, "engine"),
-                    cell(worker, "device"), cell(worker, "pid"), cell(worker, "running"),
-                    cell(worker, "slots"), cell(worker, "restarts"), cell(worker, "last_error")});
+    rows.push_back({cell(worker, "name"), worker_state(worker), cell(worker, "queue"),
+                    cell(worker, "model"), cell(worker, "engine"), cell(worker, "device"),
+                    cell(worker, "pid"), cell(worker, "running"), cell(worker, "slots"),
+                    cell(worker, "restarts"), cell(worker, "last_error")});
   }
   return render(rows) + chat_lines(root);
 }

@@ -117,9 +117,10 @@ class PoolTest : public ::testing::Test {
   // "HEAD 7, CHUNK 7, DONE 7, TAKE 1": what came, without heartbeats.
   static std::string story(const std::vector<Received>& frames) {
     static constexpr const char* kNames[] = {
-        "",       "HELLO",  "SUBMIT", "ACCEPTED",  "HEAD",   "CHUNK", "PROGRESS", "DONE",
-        "FAILED", "CANCEL", "TAKE",   "HEARTBEAT", "STATUS", "DRAIN", "GOODBYE",  "ASK",
-        "HOLD",   "OVER",   "",       "",          "CLAIM",  "GRANT", "CHECK",    "CHECKED"};
+        "",        "HELLO",  "SUBMIT",  "ACCEPTED", "HEAD",      "CHUNK",  "PROGRESS",
+        "DONE",    "FAILED", "CANCEL",  "TAKE",     "HEARTBEAT", "STATUS", "DRAIN",
+        "GOODBYE", "ASK",    "HOLD",    "OVER",     "",          "",       "CLAIM",
+        "GRANT",   "CHECK",  "CHECKED", "WINDOW",   "SETTLED",   "SLOTS",  "PREVIEW"};
     std::string out;
     for (const Received& frame : frames) {
       if (frame.type == wire::FrameType::kHeartbeat) {

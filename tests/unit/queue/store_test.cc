@@ -554,6 +554,7 @@ TEST_F(ListTest, ADatabaseOfTheFirstSchemaIsMigrated) {
       "ALTER TABLE deliveries DROP COLUMN whose;"
       "DROP TABLE ended; DROP TABLE recently_ended; DROP INDEX jobs_live;"
       "CREATE INDEX jobs_owner ON jobs(owner); ALTER TABLE jobs DROP COLUMN share;"
+      "ALTER TABLE jobs DROP COLUMN headers; ALTER TABLE jobs DROP COLUMN estimated;"
       "PRAGMA user_version=1");
   reopen();
   const auto migrated = find(*parse_job_id(ids_of_[0].front()));

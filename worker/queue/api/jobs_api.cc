@@ -264,9 +264,11 @@ void JobsApi::about_one(Caller& caller, uint64_t id, const wire::Ask& ask) {
     question.about = About::kEvents;
   } else if (part == "/result" && get) {
     question.about = About::kResult;
+  } else if (part == "/preview" && get) {
+    question.about = About::kPreview;
   } else if (part.empty() && ask.method == "DELETE") {
     question.about = About::kCancel;
-  } else if (!part.empty() && part != "/events" && part != "/result") {
+  } else if (!part.empty() && part != "/events" && part != "/result" && part != "/preview") {
     return fail(waiter, not_found());
   } else if (!get) {
     return fail(waiter,
@@ -328,9 +330,27 @@ void JobsApi::answer(Waiter& waiter, Job& job, const Question& question, const J
       return dispatcher_.cancel(job);
     case About::kResult:
       return say_job(waiter, view(job, waiter.jobs_path, question.all, record), 202, true);
+    case About::kPreview:
+      return say_preview(waiter, job);
     case About::kJob:
       return say_job(waiter, view(job, waiter.jobs_path, question.all, record), 200, true);
   }
+}
+
+// The last picture of a job that runs.
+void JobsApi::say_preview(Waiter& waiter, const Job& job) {
+  if (job.more == nullptr || job.more->preview == nullptr) {
+    return fail(
+        waiter,
+        {.status = 404, .code = "not_found", .message = "There is no preview of this job now."});
+  }
+  const Preview& last = *job.more->preview;
+  append_reply(waiter.caller->out(), waiter.id,
+               {.status = 200,
+                .content_type = last.content_type,
+                .headers = "Cache-Control: private, max-age=60\n"},
+               last.body);
+  dispatcher_.audience().leave(waiter);
 }
 
 void JobsApi::say_job(Waiter& waiter, const JobView& view, uint64_t status, bool poll) {
@@ -357,6 +377,11 @@ void JobsApi::answer_ended(Waiter& waiter, const Question& question, const JobRe
   if (question.about == About::kJob || question.about == About::kCancel) {
     return say_job(waiter, seen, 200, false);
   }
+  if (question.about == About::kPreview) {
+    return fail(waiter, {.status = 404,
+                         .code = "not_found",
+                         .message = "The job is over; its result is at /result."});
+  }
   if (question.about == About::kEvents && question.last.ended && !question.websocket) {
     append_reply(waiter.caller->out(), waiter.id, {.status = 204}, "");
     return dispatcher_.audience().leave(waiter);
@@ -367,7 +392,7 @@ void JobsApi::answer_ended(Waiter& waiter, const Question& question, const JobRe
     dispatcher_.audience().only_event(waiter, seen);
     return;
   }
-  if (record.status != JobStatus::kCompleted) {
+  if (!record.end.answered()) {
     return fail(waiter, {.status = std::max<uint64_t>(record.end.http_status, 400),
                          .code = record.end.error_code,
                          .message = record.end.error});

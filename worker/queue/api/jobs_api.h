@@ -34,7 +34,7 @@ class JobsApi {
   }
 
  private:
-  enum class About : uint8_t { kJob, kEvents, kResult, kCancel };
+  enum class About : uint8_t { kJob, kEvents, kResult, kPreview, kCancel };
   // A question about one job.
   struct Question {
     About about = About::kJob;
@@ -63,6 +63,7 @@ class JobsApi {
   void about_one(Caller& caller, uint64_t id, const wire::Ask& ask);
   void answer(Waiter& waiter, Job& job, const Question& question, const JobRecord* record);
   void answer_ended(Waiter& waiter, const Question& question, const JobRecord& record);
+  void say_preview(Waiter& waiter, const Job& job);
   void say_job(Waiter& waiter, const JobView& view, uint64_t status, bool poll);
   void fail(Waiter& waiter, const wire::Failed& failed);
   // The store has too much to answer: so it has been said, and the waiter is done.

@@ -18,6 +18,7 @@ struct Answer {
 
   uint16_t status = 0;  // 0: no head has come
   std::string content_type;
+  std::string headers;  // besides: "Name: value\n" each
   uint64_t bytes = 0;   // so far, in all
   uint64_t stored = 0;  // of these, given to the store
   std::string tail;     // the last of them

@@ -4,6 +4,7 @@
 
 #include "shared/base/utf8.h"
 #include "worker/queue/jobs/caller.h"
+#include "worker/queue/text/json.h"
 #include "worker/queue/text/reply.h"
 
 namespace penstock::queue {
@@ -149,7 +150,8 @@ void Audience::forward_head(Job& job, const wire::Head& head, std::string_view f
     std::string& out = waiter.caller->out();
     if (waiter.duplicate) {
       wire::Head marked = head;
-      marked.headers = kDuplicateHeader;
+      const std::string headers = std::string(head.headers).append(kDuplicateHeader);
+      marked.headers = headers;
       marked.duplicate = 1;
       wire::append(out, waiter.id, marked);
     } else {
@@ -162,10 +164,11 @@ void Audience::forward_head(Job& job, const wire::Head& head, std::string_view f
 void Audience::replay(Waiter& waiter, const Job& job) {
   const Answer& answer = job.more->answer;
   std::string& out = waiter.caller->out();
+  const std::string headers = std::string(answer.headers).append(kDuplicateHeader);
   wire::append(out, waiter.id,
                wire::Head{.status = answer.status,
                           .content_type = answer.content_type,
-                          .headers = kDuplicateHeader,
+                          .headers = headers,
                           .duplicate = 1});
   wire::append_chunk(out, waiter.id, answer.tail);
 }
@@ -312,6 +315,23 @@ void Audience::tell_progress(Job& job) {
   each(job, Kind::kEvents, [&](Waiter& waiter) {
     waiter.progress_due = true;
     timers_.set(waiter, waiter.told_ns + kProgressNs);
+  });
+}
+
+// Where it can be had. Whoever reads slowly is told of a later one.
+void Audience::tell_preview(Job& job) {
+  each(job, Kind::kEvents, [&](Waiter& waiter) {
+    if (!waiter.caller->clogged()) {
+      const std::string number = std::to_string(job.more->preview->number);
+      const std::string url = std::string(waiter.jobs_path) + "/" + std::string(job.id.view()) +
+                              "/preview?number=" + number;
+      stream(waiter).event("preview", event_id(job, waiter.told_bytes),
+                           JsonObject()
+                               .text("url", url)
+                               .number("number", job.more->preview->number)
+                               .number("step", job.more->step)
+                               .done());
+    }
   });
 }
 

@@ -73,6 +73,7 @@ class Audience {
   void only_event(Waiter& waiter, const JobView& end);
   void tell_state(Job& job);
   void tell_progress(Job& job);
+  void tell_preview(Job& job);
   void tell_answer(Job& job);
   // The job is over as `view` says: the last event, and those who listened leave.
   void end_events(Job& job, const JobView& view);

@@ -127,8 +127,10 @@ class Dispatcher final : public WorkerEvents {
   void on_head(Job& job, const wire::Head& head, std::string_view frame) override;
   void on_chunk(Job& job, std::string_view bytes, std::string_view frame) override;
   void on_progress(Job& job, const wire::Progress& progress, std::string_view frame) override;
+  void on_preview(Job& job, const wire::Preview& preview) override;
   void on_done(Job& job, const wire::Done& done, std::string_view frame) override;
   void on_failed(Job& job, const wire::Failed& failed) override;
+  void on_slots(WorkerSession& worker) override;
   bool on_checked(uint64_t number, const wire::Checked& checked) override {
     return checks_.answered(number, checked);
   }

@@ -11,16 +11,29 @@ using Outcome = Scheduler::Outcome;
 namespace {
 
 constexpr std::string_view kCutShort = "The answer was cut short. ";
+constexpr uint64_t kFirstErrorStatus = 400;
+constexpr std::string_view kAnyType = "application/octet-stream";
+
+// error.code of CONTRACT, section 4, for what an engine answered.
+std::string_view code_of(uint16_t status) {
+  constexpr uint16_t kNotFound = 404;
+  constexpr uint16_t kFirstServerError = 500;
+  return status == kNotFound           ? "not_found"
+         : status >= kFirstServerError ? "engine_failed"
+                                       : "invalid_request";
+}
 
 }  // namespace
 
 void Dispatcher::on_head(Job& job, const wire::Head& head, std::string_view frame) {
   job.answer_began = true;
+  job.answer_fails = head.status >= kFirstErrorStatus;
   if (job.keeps_answer) {
     Answer& answer = job.extra().answer;
     answer = {};
     answer.status = static_cast<uint16_t>(head.status);
-    answer.content_type = head.content_type;
+    answer.content_type = head.content_type.empty() ? kAnyType : head.content_type;
+    answer.headers = head.headers;
   }
   if (job.promise == Promise::kNone) {
     let_go(job);
@@ -91,6 +104,14 @@ void Dispatcher::on_progress(Job& job, const wire::Progress& progress, std::stri
   abandon_if_unwanted(job);
 }
 
+void Dispatcher::on_preview(Job& job, const wire::Preview& preview) {
+  std::unique_ptr<Preview>& last = job.extra().preview;
+  const uint32_t number = last == nullptr ? 1 : last->number + 1;
+  last = std::make_unique<Preview>(
+      Preview{std::string(preview.content_type), std::string(preview.body), number});
+  audience_.tell_preview(job);
+}
+
 void Dispatcher::on_done(Job& job, const wire::Done& done, std::string_view frame) {
   // A prompt is read many tokens at a step, an answer drawn one by one.
   constexpr double kPromptTokens = 256;
@@ -98,29 +119,39 @@ void Dispatcher::on_done(Job& job, const wire::Done& done, std::string_view fram
            static_cast<double>(done.completion_tokens) +
                static_cast<double>(done.prompt_tokens) / kPromptTokens);
   job.worker()->forget(job);
-  count(job, Metrics::Event::kCompleted);
+  // How long a refusal took says nothing of how long jobs take.
+  const Outcome outcome = job.answer_fails ? Outcome::kCancelled : Outcome::kCompleted;
+  count(job, job.answer_fails ? Metrics::Event::kFailed : Metrics::Event::kCompleted);
   audience_.complete(job, frame);
   if (!job.keeps_answer && job.waiters() == nullptr) {  // as of most that were waited for
-    scheduler_.finish(job, Outcome::kCompleted, wires_.now_ns());
+    scheduler_.finish(job, outcome, wires_.now_ns());
     return erase(job);
   }
-  JobEnd end = end_of(job, JobStatus::kCompleted);
+  JobEnd end = end_of(job, job.answer_fails ? JobStatus::kFailed : JobStatus::kCompleted);
   end.prompt_tokens = done.prompt_tokens;
   end.completion_tokens = done.completion_tokens;
   end.device_ns = done.device_ns;
+  end.estimated = done.estimated != 0;
   if (job.keeps_answer) {
     end.http_status = job.more->answer.status;
     end.content_type = job.more->answer.content_type;
+    end.headers = job.more->answer.headers;
   }
-  conclude(job, std::move(end), Outcome::kCompleted);
+  if (job.answer_fails) {
+    end.error_code = code_of(end.http_status);
+    end.error = "The engine answered " + std::to_string(end.http_status) + ".";
+  }
+  conclude(job, std::move(end), outcome);
 }
 
 void Dispatcher::on_failed(Job& job, const wire::Failed& failed) {
-  note_end(job,
-           failed.retryable != 0 ? AdaptiveSlots::End::kFailed : AdaptiveSlots::End::kCancelled);
+  note_end(job, failed.retryable != 0 || failed.returned != 0 ? AdaptiveSlots::End::kFailed
+                                                              : AdaptiveSlots::End::kCancelled);
   job.worker()->forget(job);
   const Scheduler::Lane& lane = *job.home();
-  if (failed.retryable == 0) {
+  if (failed.returned != 0) {
+    take_back(job, failed.message);
+  } else if (failed.retryable == 0) {
     count(job, Metrics::Event::kFailed);
     end_with(job, JobStatus::kFailed, failed);
   } else {
@@ -141,14 +172,15 @@ bool Dispatcher::start_over(Job& job, std::string_view why) {
       return false;
     }
     audience_.fail(job, cut);  // whoever joined has seen some of it; the promise stands
-    job.answer_began = false;
+    job.answer_began = job.answer_fails = false;
     job.more->answer = {};
   }
   job.extra().has_progress = false;
+  job.more->preview.reset();
   return true;
 }
 
-// Its worker was ended under it: that is no attempt. REQUIRES: no worker has it.
+// Its worker was ended under it, or has no room: that is no attempt. REQUIRES: no worker has it.
 void Dispatcher::take_back(Job& job, std::string_view why) {
   if (!start_over(job, why)) {
     return;

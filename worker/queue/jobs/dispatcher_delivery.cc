@@ -34,8 +34,25 @@ int64_t Dispatcher::wait_for_newcomer_ns(Scheduler::Queue& queue) const {
 
 void Dispatcher::worker_ready(WorkerSession& worker) {
   workers_.add(worker);
-  roster_.ready(worker.name());
+  if (worker.is_out()) {
+    roster_.expect(worker.name(), worker.reopens_ns());
+  } else {
+    roster_.ready(worker.name());
+  }
   recount();
+}
+
+// One whose backend is not there is as one that is being started anew.
+void Dispatcher::on_slots(WorkerSession& worker) {
+  if (worker.ready() && !worker.draining()) {
+    if (worker.is_out()) {
+      roster_.lost(worker.name(), wires_.now_ns(), worker.reopens_ns());
+    } else {
+      roster_.ready(worker.name());
+    }
+  }
+  recount();
+  fill(worker.tenant().claims());
 }
 
 void Dispatcher::worker_leaving(WorkerSession& worker) {

@@ -30,6 +30,7 @@ JobEnd Dispatcher::end_of(const Job& job, JobStatus status) const {
   if (end.started_ms != 0 && status == JobStatus::kCancelled) {  // what was done for it until now
     end.device_ns = static_cast<uint64_t>(wires_.now_ns() - job.started_ns());
     end.completion_tokens = job.keeps_answer ? job.more->answer.bytes / kBytesPerToken : 0;
+    end.estimated = true;
   }
   const int64_t keep_ns = notes_.at(job.home()->queue).config.keep_results_ns;
   end.expires_ms = keeping_ms() + keep_ns / kNsPerMs;
@@ -69,7 +70,7 @@ void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
   ending_ += job.promise == Promise::kNone ? 0 : 1;
   std::string rest;
   uint64_t offset = 0;
-  if (job.more != nullptr && end.status == JobStatus::kCompleted) {
+  if (job.more != nullptr && end.answered()) {
     offset = job.more->answer.stored;
     rest = job.more->answer.unstored();
   }
@@ -136,7 +137,8 @@ void Dispatcher::let_edge_settle(Job& job, const JobEnd& end) {
                                   .model = job.home()->model,
                                   .prompt_tokens = end.prompt_tokens,
                                   .completion_tokens = end.completion_tokens,
-                                  .device_ns = end.device_ns});
+                                  .device_ns = end.device_ns,
+                                  .estimated = end.estimated ? 1U : 0U});
 }
 
 void Dispatcher::restore_over(const JobRecord& record) {
@@ -146,7 +148,8 @@ void Dispatcher::restore_over(const JobRecord& record) {
                                        .model = record.model,
                                        .prompt_tokens = record.end.prompt_tokens,
                                        .completion_tokens = record.end.completion_tokens,
-                                       .device_ns = record.end.device_ns});
+                                       .device_ns = record.end.device_ns,
+                                       .estimated = record.end.estimated ? 1U : 0U});
 }
 
 void Dispatcher::settled(uint64_t number) {

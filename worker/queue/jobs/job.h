@@ -19,6 +19,13 @@ namespace penstock::queue {
 
 class WorkerSession;
 
+// What a job that runs looks like so far.
+struct Preview {
+  std::string content_type;
+  std::string body;
+  uint32_t number = 0;  // 1: its first
+};
+
 struct Job : Scheduler::Ticket {
   static constexpr uint32_t kNotPredicted = UINT32_MAX;
 
@@ -43,7 +50,8 @@ struct Job : Scheduler::Ticket {
     uint32_t step = 0;
     uint32_t steps = 0;
     bool has_progress = false;
-    std::unique_ptr<JobRecord> keep;  // not promised, but kept for its key once it has ended
+    std::unique_ptr<Preview> preview;  // the last
+    std::unique_ptr<JobRecord> keep;   // not promised, but kept for its key once it has ended
   };
 
   JobId id;
@@ -53,6 +61,7 @@ struct Job : Scheduler::Ticket {
     kMade,   // it is on disk
   } promise = Promise::kNone;
   bool answer_began : 1 = false;  // HEAD came
+  bool answer_fails : 1 = false;  // ... with the status of an error
   bool keeps_answer : 1 = false;  // in `more->answer`
   bool ending : 1 = false;        // the store is writing its end
   bool has_callback : 1 = false;  // a webhook is to be sent of its end

@@ -64,7 +64,7 @@ void PromiseReplies::promised(Waiter& waiter, const Job& job, const JobView& vie
 void PromiseReplies::ended(Waiter& waiter, Job& job, const JobEnd& end) const {
   std::string& out = waiter.caller->out();
   accepted(waiter, job);  // it is known which job it was, also of one that failed
-  if (end.status != JobStatus::kCompleted) {
+  if (!end.answered()) {
     wire::append(
         out, waiter.id,
         wire::Failed{.status = end.http_status, .code = end.error_code, .message = end.error});
@@ -82,9 +82,10 @@ void PromiseReplies::ended(Waiter& waiter, Job& job, const JobEnd& end) const {
 void PromiseReplies::result(Waiter& waiter, const JobRecord& record, std::string_view body,
                             std::string_view headers) const {
   std::string& out = waiter.caller->out();
+  const std::string all = std::string(record.end.headers).append(headers);
   const wire::Head head{.status = record.end.http_status,
                         .content_type = record.end.content_type,
-                        .headers = headers,
+                        .headers = all,
                         .promised = waiter.holds_promise() ? 1U : 0U,
                         .duplicate = waiter.duplicate ? 1U : 0U};
   if (record.result_in_file) {

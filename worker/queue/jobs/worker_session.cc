@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "shared/base/utf8.h"
+#include "shared/http/header_lines.h"
+#include "shared/http/inert_type.h"
 #include "worker/queue/bound/turns.h"
 
 namespace penstock::queue {
@@ -17,6 +19,22 @@ double seconds(int64_t ns) { return static_cast<double>(ns) / kNsPerSec; }
 std::string_view at_most(size_t bytes, std::string_view text) {
   const std::string_view cut = text.substr(0, bytes);
   return cut.size() == text.size() ? text : cut.substr(0, utf8_complete_prefix(cut));
+}
+
+// Those of an answer: nullptr, or the rule that is broken.
+const char* check_headers(std::string_view lines) {
+  if (lines.size() > WorkerSession::kMaxHeaders) {
+    return "HEAD with too many headers";
+  }
+  http::HeaderLine line;
+  for (size_t count = 0; !lines.empty(); ++count) {
+    const char* const error = count == http::kMaxHeaderLines ? "HEAD with too many headers"
+                                                             : http::next_header_line(lines, line);
+    if (error != nullptr) {
+      return error;
+    }
+  }
+  return nullptr;
 }
 
 }  // namespace
@@ -34,6 +52,7 @@ void WorkerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
     case FrameType::kHead:
     case FrameType::kChunk:
     case FrameType::kProgress:
+    case FrameType::kPreview:
     case FrameType::kDone:
     case FrameType::kFailed:
       error = on_answer(frame, bytes);
@@ -43,6 +62,9 @@ void WorkerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
       break;
     case FrameType::kClaim:
       error = on_claim(frame);
+      break;
+    case FrameType::kSlots:
+      error = on_slots(frame);
       break;
     case FrameType::kHeartbeat:
       error = on_heartbeat(frame);
@@ -138,6 +160,23 @@ const char* WorkerSession::on_claim(const wire::Frame& frame) {
   return nullptr;
 }
 
+const char* WorkerSession::on_slots(const wire::Frame& frame) {
+  wire::Slots slots;
+  if (const char* const error = wire::parse(frame.payload, slots); error != nullptr) {
+    return error;
+  }
+  if (slots.slots > slots_ || (slots.out != 0 && slots.slots != 0)) {
+    return "SLOTS of more than it has, or of some though it is out";
+  }
+  open_slots_ = static_cast<uint32_t>(slots.slots);
+  is_out_ = slots.out != 0;
+  why_closed_ = at_most(kMaxLastWords, slots.message);
+  const auto retry_ms = static_cast<int64_t>(std::min<uint64_t>(slots.retry_ms, kMaxRetryMs));
+  reopens_ns_ = wires().now_ns() + retry_ms * kNsPerMs;
+  events_.on_slots(*this);
+  return nullptr;
+}
+
 void WorkerSession::on_granted(uint64_t job, int64_t bytes) {
   wire::append(out(), job, wire::Grant{static_cast<uint64_t>(bytes)});
 }
@@ -185,6 +224,17 @@ const char* WorkerSession::on_answer(const wire::Frame& frame, std::string_view 
       }
       return error;
     }
+    case FrameType::kPreview: {
+      wire::Preview preview;
+      const char* const error = wire::parse(frame.payload, preview);
+      if (error == nullptr && !http::is_inert_picture(preview.content_type)) {
+        return "PREVIEW that is no picture";
+      }
+      if (error == nullptr) {
+        events_.on_preview(*job, preview);
+      }
+      return error;
+    }
     default:
       return on_end(*given, frame, bytes);
   }
@@ -198,8 +248,11 @@ const char* WorkerSession::on_head(Given& given, const wire::Frame& frame, std::
   if (head.status < 200 || head.status > 599) {
     return "HEAD without a status";
   }
-  if (!head.headers.empty() || !head.file.empty() || head.promised != 0 || head.duplicate != 0) {
+  if (!head.file.empty() || head.promised != 0 || head.duplicate != 0) {
     return "HEAD with what is for penstockd to say";
+  }
+  if (const char* const error = check_headers(head.headers); error != nullptr) {
+    return error;
   }
   Job& job = *given.job;
   if (job.answer_began) {

@@ -31,10 +31,13 @@ class WorkerEvents {
   virtual void on_head(Job& job, const wire::Head& head, std::string_view frame) = 0;
   virtual void on_chunk(Job& job, std::string_view bytes, std::string_view frame) = 0;
   virtual void on_progress(Job& job, const wire::Progress& progress, std::string_view frame) = 0;
+  virtual void on_preview(Job& job, const wire::Preview& preview) = 0;
   virtual void on_done(Job& job, const wire::Done& done, std::string_view frame) = 0;
   virtual void on_failed(Job& job, const wire::Failed& failed) = 0;  // may be tried again
   // False: no request was shown to it under this number.
   virtual bool on_checked(uint64_t number, const wire::Checked& checked) = 0;
+  // How many of its slots can be used has changed.
+  virtual void on_slots(WorkerSession& worker) = 0;
   // Slots or memory of this device are free.
   virtual void fill(const Claims& device) = 0;
   // What some worker can hold has changed.
@@ -57,6 +60,8 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   static constexpr uint32_t kMaxCredit = 1U << 17;
   static constexpr size_t kMaxLastWords = 300;
   static constexpr size_t kMaxChat = 500;
+  static constexpr size_t kMaxHeaders = 8U << 10;  // of an answer
+  static constexpr int64_t kMaxRetryMs = 86'400'000;
   static constexpr size_t kMaxReason = 2000;  // bytes of it that are told, why a job failed
   static constexpr size_t kMaxNameBytes = 200;
   static constexpr uint64_t kMaxClaim = uint64_t{1} << 45;  // bytes; of kMaxCredit jobs, a number
@@ -79,10 +84,24 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
 
   // Jobs it can be given now, the device's bound observed; none once it drains.
   uint32_t credit() const {
-    return draining_ || closed() ? 0 : std::min(credit_, tenant_.free_slots());
+    const auto held = static_cast<uint32_t>(given_.size());
+    return draining_ || closed() || held >= open_slots_
+               ? 0
+               : std::min({credit_, open_slots_ - held, tenant_.free_slots()});
   }
-  // The most it has held or asked for at once.
-  uint32_t capacity() const { return draining_ || closed() ? 0 : capacity_; }
+  // The most it has held or asked for at once, and can hold now. What has no room for a moment has
+  // it again soon.
+  uint32_t capacity() const {
+    return draining_ || closed() || is_out_ ? 0
+           : open_slots_ == 0               ? capacity_
+                                            : std::min(capacity_, open_slots_);
+  }
+  // Of its slots, those that can be used now; why it is not all, and until when at least.
+  uint32_t open_slots() const { return std::min(open_slots_, slots_); }
+  const std::string& why_closed() const { return why_closed_; }
+  int64_t reopens_ns() const { return reopens_ns_; }
+  // What would run its jobs is not there.
+  bool is_out() const { return is_out_; }
   uint32_t slots() const { return slots_; }
   bool said_hello() const { return slots_ > 0; }
   bool ready() const { return ready_; }
@@ -156,6 +175,7 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   const char* on_hello(const wire::Frame& frame);
   const char* on_take(const wire::Frame& frame);
   const char* on_claim(const wire::Frame& frame);
+  const char* on_slots(const wire::Frame& frame);
   const char* on_heartbeat(const wire::Frame& frame);
   const char* on_checked(const wire::Frame& frame);
   const char* on_answer(const wire::Frame& frame, std::string_view bytes);
@@ -176,6 +196,10 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   uint32_t slots_ = 0;
   uint32_t credit_ = 0;
   uint32_t capacity_ = 0;
+  uint32_t open_slots_ = UINT32_MAX;  // until it says SLOTS, all
+  bool is_out_ = false;
+  int64_t reopens_ns_ = 0;
+  std::string why_closed_;
   uint64_t last_number_ = 0;
   int64_t last_heard_ns_ = 0;
   wire::ServingMetrics* serving_ = nullptr;  // of its model; set by HELLO

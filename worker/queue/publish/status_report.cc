@@ -76,6 +76,11 @@ std::string describe(const Supervisor& supervisor, const Supervisor::Worker& wor
   describe_engine(object, session != nullptr ? session->heartbeat() : wire::Heartbeat{});
   const bool chats = session != nullptr && !session->chat().empty();
   object.raw("chat", chats ? json_string(session->chat()) : "null");
+  if (session != nullptr && session->said_hello() && session->open_slots() < session->slots()) {
+    object.number("open_slots", session->open_slots()).text("why_closed", session->why_closed());
+  } else {
+    object.raw("open_slots", "null").raw("why_closed", "null");
+  }
   const std::string waits_for = supervisor.waits_for(worker);
   return object.text_or_null("waits_for", waits_for)
       .text_or_null("last_error", worker.last_error)
@@ -129,6 +134,8 @@ std::string describe_stopped(const WorkerConfig& worker) {
       .number("memory_bytes", 0)
       .number("restarts", 0)
       .raw("chat", "null")
+      .raw("open_slots", "null")
+      .raw("why_closed", "null")
       .raw("last_error", "null");
   describe_engine(object, {});
   return object.done();

@@ -32,12 +32,17 @@ struct JobEnd {
   int64_t expires_ms = 0;  // when it is removed, result and all
   uint32_t attempts = 0;   // that failed
   uint16_t http_status = 0;
-  std::string content_type;  // of the result
+  std::string content_type;  // of the result; empty: there is none
+  std::string headers;       // of it, besides: "Name: value\n" each
   std::string error_code;    // error.code of CONTRACT, section 4; empty: it went well
   std::string error;         // for the caller's eyes
   uint64_t prompt_tokens = 0;
   uint64_t completion_tokens = 0;
   uint64_t device_ns = 0;
+  bool estimated = false;  // nobody told the tokens
+
+  // An engine has answered, with whatever status.
+  bool answered() const noexcept { return !content_type.empty(); }
 };
 
 struct JobRecord {

@@ -16,7 +16,7 @@ namespace penstock::queue {
 namespace {
 
 constexpr int kApplicationId = 0x50454E53;  // "PENS"
-constexpr int kSchemaVersion = 3;
+constexpr int kSchemaVersion = 4;
 
 // From version N to N + 1. Never edited once released: more are appended.
 constexpr const char* kMigrations[kSchemaVersion] = {
@@ -71,7 +71,10 @@ constexpr const char* kMigrations[kSchemaVersion] = {
     "CREATE TABLE recently_ended(job INTEGER PRIMARY KEY);"
     "INSERT INTO ended SELECT owner, status, seq FROM jobs WHERE status>=3"
     "  ORDER BY owner, status, seq;"
-    "DROP TABLE owned; DROP TABLE owned_up_to;"};
+    "DROP TABLE owned; DROP TABLE owned_up_to;",
+    // Headers of the result, and whether what the job used was told or guessed.
+    "ALTER TABLE jobs ADD COLUMN headers BLOB NOT NULL DEFAULT x'';"
+    "ALTER TABLE jobs ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0;"};
 
 // The log is overwritten from its beginning and keeps its length, so that a flush need not write
 // the file's size, too. Nobody else reads the database, so it needs no shared memory.

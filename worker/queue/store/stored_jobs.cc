@@ -22,6 +22,7 @@ void Ending::lose() {
   end.status = JobStatus::kFailed;
   end.http_status = 502;
   end.content_type.clear();
+  end.headers.clear();
   end.error_code = "engine_failed";
   end.error = kResultLost;
   offset = 0;
