@@ -321,9 +321,14 @@ BodyFields::Text BodyFields::text(std::string_view piece, size_t& i) noexcept {
     return Text::kMore;
   }
   const size_t end = std::min(piece.size(), i + limit_ + 1);
-  while (i < end && piece[i] != '"' && piece[i] != '\\') {
-    keep(piece[i++]);
+  size_t plain = i;
+  while (plain < end && piece[plain] != '"' && piece[plain] != '\\') {
+    ++plain;
   }
+  const size_t taken = piece.substr(i, plain - i).copy(kept_ + size_, limit_ - size_);
+  size_ += taken;
+  unusable_ = unusable_ || taken < plain - i;
+  i = plain;
   if (i == end) {
     return Text::kMore;
   }
