@@ -117,19 +117,21 @@ ngx_int_t body_filter(ngx_http_request_t* r, ngx_chain_t* in) noexcept {
 }  // namespace
 
 ngx_chain_t* chain_of(ngx_http_request_t* r, ngx_str_t body) noexcept {
-  auto* buf = static_cast<ngx_buf_t*>(ngx_calloc_buf(r->pool));
-  ngx_chain_t* link = ngx_alloc_chain_link(r->pool);
-  if (buf == nullptr || link == nullptr) {
+  struct Link {
+    ngx_chain_t chain;
+    ngx_buf_t buf;
+  };
+  Link* link = make<Link>(r->pool);
+  if (link == nullptr) {
     return nullptr;
   }
-  buf->pos = body.data;
-  buf->last = body.data + body.len;
-  buf->memory = 1;
-  buf->last_buf = r == r->main ? 1 : 0;
-  buf->last_in_chain = 1;
-  link->buf = buf;
-  link->next = nullptr;
-  return link;
+  link->chain.buf = &link->buf;
+  link->buf.pos = body.data;
+  link->buf.last = body.data + body.len;
+  link->buf.memory = 1;
+  link->buf.last_buf = r == r->main ? 1 : 0;
+  link->buf.last_in_chain = 1;
+  return &link->chain;
 }
 
 void install_problem_filters() noexcept {
@@ -137,19 +139,6 @@ void install_problem_filters() noexcept {
   ngx_http_top_header_filter = header_filter;
   next_body_filter = ngx_http_top_body_filter;
   ngx_http_top_body_filter = body_filter;
-}
-
-void set_content_type(ngx_http_request_t* r, std::string_view type) noexcept {
-  r->headers_out.content_type = str(type);
-  r->headers_out.content_type_lowcase = nullptr;
-  // As an upstream's: lists of types, such as gzip_types, have them without parameters, and a
-  // charset that is said is not said again.
-  constexpr std::string_view kCharset = "charset=";
-  const size_t end = ngx_min(type.find(';'), type.size());
-  const size_t charset = type.find(kCharset, end);
-  r->headers_out.content_type_len = end;
-  r->headers_out.charset =
-      str(charset == std::string_view::npos ? "" : type.substr(charset + kCharset.size()));
 }
 
 ngx_str_t render_problem(ngx_pool_t* pool, const http::Problem& problem) noexcept {

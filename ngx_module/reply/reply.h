@@ -15,19 +15,35 @@ ngx_str_t render_problem(ngx_pool_t* pool, const http::Problem& problem) noexcep
 ngx_chain_t* chain_of(ngx_http_request_t* r, ngx_str_t body) noexcept;
 
 constexpr std::string_view kProblemType = "application/problem+json";
-void set_content_type(ngx_http_request_t* r, std::string_view type) noexcept;
+
+// As an upstream's: lists of types, such as gzip_types, have them without parameters, and a charset
+// that is said is not said again. Inlined, as most types are known beforehand.
+inline void set_content_type(ngx_http_request_t* r, std::string_view type) noexcept {
+  constexpr std::string_view kCharset = "charset=";
+  const size_t end = ngx_min(type.find(';'), type.size());
+  const size_t charset = type.find(kCharset, end);
+  r->headers_out.content_type = str(type);
+  r->headers_out.content_type_len = end;
+  r->headers_out.content_type_lowcase = nullptr;
+  r->headers_out.charset =
+      str(charset == std::string_view::npos ? "" : type.substr(charset + kCharset.size()));
+}
 
 // When to come back: "Retry-After: N", retry-after-ms, and, where that is longer than SDKs wait,
 // "x-should-retry: false": they would come at once. `push(name, value)` adds a header; false when
-// memory ran out.
+// memory ran out. REQUIRES: seconds > 0.
 template <class Push>
 bool push_retry(ngx_pool_t* pool, int64_t seconds, const Push& push) noexcept {
   constexpr int64_t kLongestOfSdksSeconds = 120;
-  const auto number = static_cast<uint64_t>(seconds);
-  const ngx_str_t text = copy_number(pool, number);
-  const ngx_str_t ms = copy_number(pool, number * 1000);
-  return text.data != nullptr && ms.data != nullptr && push("Retry-After", text) &&
-         push("retry-after-ms", ms) &&
+  auto* digits = static_cast<char*>(ngx_pnalloc(pool, Text::kMaxDigits + 3));
+  if (digits == nullptr) {
+    return false;
+  }
+  Text text(digits);  // of the milliseconds: those of the seconds and three zeros
+  const auto size = static_cast<size_t>(text.number(static_cast<uint64_t>(seconds)).at() - digits);
+  text.literal("000");
+  return push("Retry-After", str({digits, size})) &&
+         push("retry-after-ms", str({digits, size + 3})) &&
          (seconds <= kLongestOfSdksSeconds || push("x-should-retry", str("false")));
 }
 // The same on the answer to a request; what it had been given of these is taken back.

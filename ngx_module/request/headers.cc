@@ -29,18 +29,4 @@ std::string_view encoding_of(const ngx_http_request_t* r) noexcept {
   return found;
 }
 
-ngx_table_elt_t* push_header(ngx_http_request_t* r, std::string_view key,
-                             ngx_str_t value) noexcept {
-  auto* header = static_cast<ngx_table_elt_t*>(ngx_list_push(&r->headers_out.headers));
-  if (header == nullptr) {
-    return nullptr;
-  }
-  ngx_memzero(header, sizeof *header);
-  header->hash = 1;
-  header->key = str(key);
-  header->value = value;
-  header->lowcase_key = header->key.data;
-  return header;
-}
-
 }  // namespace penstock

@@ -12,8 +12,23 @@ std::string_view find_header(const ngx_http_request_t* r, std::string_view lower
 std::string_view encoding_of(const ngx_http_request_t* r) noexcept;
 
 // Adds a response header. `key` must be a literal, `value` must live as long as the request.
-// nullptr when memory ran out.
-ngx_table_elt_t* push_header(ngx_http_request_t* r, std::string_view key, ngx_str_t value) noexcept;
+// nullptr when memory ran out. An answer has many: where the list has room, none costs a call.
+inline ngx_table_elt_t* push_header(ngx_http_request_t* r, std::string_view key,
+                                    ngx_str_t value) noexcept {
+  ngx_list_t& list = r->headers_out.headers;
+  auto* header = list.last->nelts < list.nalloc
+                     ? static_cast<ngx_table_elt_t*>(list.last->elts) + list.last->nelts++
+                     : static_cast<ngx_table_elt_t*>(ngx_list_push(&list));
+  if (header == nullptr) {
+    return nullptr;
+  }
+  ngx_memzero(header, sizeof *header);
+  header->hash = 1;
+  header->key = str(key);
+  header->value = value;
+  header->lowcase_key = header->key.data;
+  return header;
+}
 
 // Headers that were pushed are passed over by Nginx, and forgotten.
 inline void take_back(ngx_table_elt_t*& header) noexcept {
