@@ -13,8 +13,12 @@ namespace {
 
 constexpr size_t kSentenceBytes = 512;  // print() makes none longer
 
-// What an earlier stage has charged and said is given back, as if it had not been.
+// What an earlier stage has charged and said is given back, as if it had not been. Most requests
+// had none.
 void undo_earlier(RequestState& state) noexcept {
+  if (state.met.empty()) {
+    return;
+  }
   give_all_back(state);
   take_back(state.degraded_header);
   take_back(state.rate_headers);
@@ -73,35 +77,27 @@ size_t list_exceeded(std::span<const Judged> judged, char* out, size_t capacity)
   return size;
 }
 
-// When a lease comes free nobody knows; on average this soon.
-void expect_release(Charges& charges) noexcept {
-  for (size_t i = 0; i < charges.judged().size(); ++i) {
-    const Judged& j = charges.judged()[i];
-    if (j.exceeded && j.rule().kind == RuleKind::kConcurrency) {
-      charges.charges()[i].decision.retry_after_ns = usual_wait_ns(*j.bound);
-    }
-  }
-}
-
 // Marks the limits that refused; returns the one to wait for longest.
 const Judged& mark_exceeded(const MainConf& main, Charges& charges, size_t& exceeded) noexcept {
-  for (Judged& j : charges.judged()) {
-    j.exceeded = !j.decision->admit && !j.advisory;
-  }
-  expect_release(charges);
-  const Judged* worst = charges.judged().data();  // if none were: one at least has refused
+  const std::span<Judged> judged = charges.judged();
+  const Judged* worst = judged.data();  // if none were: one at least has refused
   exceeded = 0;
-  for (size_t i = 0; i < charges.judged().size(); ++i) {
-    const Judged& j = charges.judged()[i];
+  for (size_t i = 0; i < judged.size(); ++i) {
+    Judged& j = judged[i];
+    limit::Charge& charge = charges.charges()[i];
+    j.exceeded = !charge.decision.admit && !j.advisory;
     if (!j.exceeded) {
       continue;
+    }
+    if (j.rule().kind == RuleKind::kConcurrency) {
+      charge.decision.retry_after_ns = usual_wait_ns(*j.bound);  // when, nobody knows
     }
     if (++exceeded == 1 || j.decision->never() ||
         (!worst->decision->never() &&
          j.decision->retry_after_ns >= worst->decision->retry_after_ns)) {
       worst = &j;
     }
-    count_limit(main, *j.bound->counter, Outcome::kRejected, charges.charges()[i].hash.hi);
+    count_limit(main, *j.bound->counter, Outcome::kRejected, charge.hash.hi);
   }
   return *worst;
 }
