@@ -49,14 +49,13 @@ namespace {
 // What was found, in the request's pool; nullptr when memory ran out.
 const Body* keep(ngx_http_request_t* r, const BodyReader& found) noexcept {
   const size_t count = main_conf(r)->body_fields.size();
-  Body* body = make<Body>(r->pool);
-  auto* fields =
-      static_cast<http::BodyField*>(ngx_palloc(r->pool, count * sizeof(http::BodyField)));
-  if (body == nullptr || fields == nullptr) {
+  auto* memory =
+      static_cast<std::byte*>(ngx_palloc(r->pool, sizeof(Body) + count * sizeof(http::BodyField)));
+  if (memory == nullptr) {
     return nullptr;
   }
-  body->fields = {fields, count};
-  body->files = found.files();
+  auto* fields = reinterpret_cast<http::BodyField*>(memory + sizeof(Body));
+  const auto* body = new (memory) Body{.fields = {fields, count}, .files = found.files()};
   for (size_t i = 0; i < count; ++i) {
     new (&fields[i]) http::BodyField(found[i]);
     if (fields[i].text.empty()) {

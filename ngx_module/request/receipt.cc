@@ -97,11 +97,12 @@ limit::Instant instant(const limit::Table& table) noexcept {
 
 bool keep(ngx_pool_t* pool, Receipt& receipt, limit::Table& table, const MainConf& main,
           std::span<const limit::Charge> charges, std::span<const Judged> judged) noexcept {
-  auto* paid = static_cast<Paid*>(ngx_palloc(pool, charges.size() * sizeof(Paid)));
-  auto* together = make<PaidTogether>(pool);
-  if (paid == nullptr || together == nullptr) {
+  auto* memory = static_cast<std::byte*>(
+      ngx_palloc(pool, sizeof(PaidTogether) + charges.size() * sizeof(Paid)));
+  if (memory == nullptr) {
     return false;
   }
+  auto* paid = reinterpret_cast<Paid*>(memory + sizeof(PaidTogether));
   Once once;
   for (const PaidTogether* each = receipt.latest; each != nullptr; each = each->earlier) {
     for (const Paid& p : each->paid) {
@@ -128,8 +129,7 @@ bool keep(ngx_pool_t* pool, Receipt& receipt, limit::Table& table, const MainCon
       ++count;
     }
   }
-  *together = {receipt.latest, &table, {paid, count}};
-  receipt.latest = together;
+  receipt.latest = new (memory) PaidTogether{receipt.latest, &table, {paid, count}};
   receipt.main = &main;
   if (leases && !receipt.held) {
     receipt.held = true;
