@@ -20,12 +20,18 @@ bool is_missing(const BodyField& field) noexcept { return field.type == BodyFiel
 // The body's fields, and those that action=degrade has put in their place.
 class Fields {
  public:
+  // Most are as they were sent: then no names are looked for.
   Fields(const MainConf& main, const Body& body, const RequestState& state) noexcept
-      : body_(body), replaced_({main.body_fields.begin(), main.body_fields.size()}) {
+      : body_(body),
+        as_sent_(state.replace.len == 0),
+        replaced_({main.body_fields.begin(), as_sent_ ? 0 : main.body_fields.size()}) {
     replaced_.feed(view(state.replace));
   }
   BodyField operator[](size_t i) const noexcept {
     const BodyField mine = body_[i];
+    if (as_sent_) {
+      return mine;
+    }
     BodyField other = replaced_[i];
     if (i == kMaxTokens || i == kMaxCompletionTokens) {
       // Two names of one thing, which is only ever lowered (PROTOCOL.md, override).
@@ -41,6 +47,7 @@ class Fields {
 
  private:
   const Body& body_;
+  const bool as_sent_;
   http::BodyFields replaced_;
 };
 
