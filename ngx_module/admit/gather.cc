@@ -74,6 +74,9 @@ ngx_int_t add_bounds(ngx_http_request_t* r, const Limit& limit, const Resolved& 
 
 // Results as gather's.
 ngx_int_t add_limit(ngx_http_request_t* r, const Limit& limit, Charges& charges) noexcept {
+  if (limit.by_model && is_body_to_come(r)) {
+    return NGX_AGAIN;
+  }
   const Resolved found = resolve(r, limit);
   if (found.asked_body && is_body_to_come(r)) {
     return NGX_AGAIN;
@@ -130,18 +133,19 @@ ngx_int_t add_limits(ngx_http_request_t* r, Charges& charges) noexcept {
 
 ngx_int_t gather(ngx_http_request_t* r, Charges& charges) noexcept {
   charges.clear();
-  RequestState* state = find_state(r);
-  if (!charges.loc().degrades && (!has_body(r) || (state != nullptr && state->body_read))) {
-    return add_limits(r, charges);
-  }
-  state = state_of(r);
-  if (state == nullptr) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
   KnownVariables known(r);
-  state->known = &known;
+  RequestState* asks = nullptr;  // what may ask for what only the body tells, or for its model
+  if (charges.loc().degrades || is_body_to_come(r)) {
+    asks = state_of(r);
+    if (asks == nullptr) {
+      return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    asks->known = &known;
+  }
   const ngx_int_t rc = add_limits(r, charges);
-  state->known = nullptr;
+  if (asks != nullptr) {
+    asks->known = nullptr;
+  }
   return rc;
 }
 

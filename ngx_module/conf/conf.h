@@ -120,6 +120,7 @@ struct Limit {
   Stage stage = Stage::kPreaccess;
   const void* server = nullptr;  // the server{} or http{} where it stands
   ngx_str_t key_text{};          // as written
+  bool by_model = false;         // the key is the model that the body names
   ngx_str_t tier_text{};
   ngx_str_t file{};  // where it stands
   ngx_uint_t line = 0;

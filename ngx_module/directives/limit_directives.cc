@@ -250,6 +250,7 @@ char* read_limit(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
     }
   }
   limit->key_text = str(parts.key);
+  limit->by_model = parts.key == "$penstock_model";
   limit->tier_text = str(parts.tier);
   loc.later = loc.later || limit->stage == Stage::kAccess;
   loc.degrades = loc.degrades || limit->action == Action::kDegrade;
