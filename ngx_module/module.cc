@@ -63,7 +63,9 @@ ngx_int_t postconfiguration(ngx_conf_t* cf) noexcept {
   bind_jobs(cf);
   // Behind realip, limit_req and limit_conn; and before anything else that follows the access
   // phase, whose own handlers are passed over when `satisfy any` is.
-  if (!add_handler(cf, NGX_HTTP_SERVER_REWRITE_PHASE, serve_stored_file, false) ||
+  const MainConf& main = *main_conf(cf);
+  const bool hands_over = !main.passes.empty() || !main.jobs.empty();
+  if ((hands_over && !add_handler(cf, NGX_HTTP_SERVER_REWRITE_PHASE, serve_stored_file, false)) ||
       !add_handler(cf, NGX_HTTP_PREACCESS_PHASE, judge_before_access, true) ||
       !add_handler(cf, NGX_HTTP_PRECONTENT_PHASE, judge_after_access, false) ||
       !add_handler(cf, NGX_HTTP_LOG_PHASE, count_outcome, false)) {
