@@ -71,6 +71,6 @@ def test_a_request_for_which_memory_runs_out_costs_nothing(penstock, fail_alloca
         fail_allocation(len(statuses) + 1)
         statuses.append(status_of(service))
         left = fail_allocation(0)
-        assert statuses[-1] in (200, 500, None)
-        assert statuses[-1] != 500 or used() == before, f"allocation {len(statuses)}"
+        assert statuses[-1] in (200, 500, 502, None)  # 502: Nginx could not send it to penstockd
+        assert statuses[-1] not in (500, 502) or used() == before, f"allocation {len(statuses)}"
     assert 500 in statuses and statuses[-1] == 200
