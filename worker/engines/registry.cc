@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "shared/base/utf8.h"
+#include "worker/engines/process/engine.h"
 #include "worker/engines/simulate/simulate_engine.h"
 #if PENSTOCK_WITH_LLAMA
 #include "worker/engines/llama/device.h"
@@ -26,6 +27,16 @@ Opened open_simulate(const WorkerOptions& options, Sink& sink) {
   }
   return std::unique_ptr<Engine>(std::make_unique<simulate::SimulateEngine>(
       *parsed, options.model_name, sink, rules_of(options)));
+}
+
+Opened open_process(const WorkerOptions& options, Sink& sink) {
+  auto parsed = process::parse_options(options.engine_options);
+  if (!parsed) {
+    return parsed.error();
+  }
+  parsed->environment = process::program_environment(environ);
+  return process::ProcessEngine::open(std::move(*parsed), options.name, options.slots, sink,
+                                      log_to_stderr(options.name));
 }
 
 #if PENSTOCK_WITH_LLAMA
@@ -72,12 +83,16 @@ Status check_llama([[maybe_unused]] const WorkerOptions& options) {
 #endif
 }
 
+// The program finds out for itself.
+Status check_nothing(const WorkerOptions&) { return Ok{}; }
+
 struct Entry {
   const char* name;
   Opened (*open)(const WorkerOptions&, Sink&);
   Status (*check)(const WorkerOptions&);
 };
 constexpr Entry kEngines[] = {{"llama", open_llama, check_llama},
+                              {"process", open_process, check_nothing},
                               {"simulate", open_simulate, check_simulated}};
 
 }  // namespace

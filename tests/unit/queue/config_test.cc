@@ -202,7 +202,7 @@ TEST(ConfigTest, WhatIsMissingIsSaid) {
   EXPECT_EQ(complaint("state: /x\n"),
             "p.yaml:1: key 'socket': is missing; write the path of the socket to listen on");
   EXPECT_EQ(worker_complaint("name: a"),
-            "p.yaml:3: key 'workers[0].engine': is missing; write engine: llama or engine: "
+            "p.yaml:3: key 'workers[0].engine': is missing; write engine: llama, process or "
             "simulate");
   EXPECT_EQ(worker_complaint("name: a, engine: llama"),
             "p.yaml:3: key 'workers[0].model': is missing; engine llama needs the folder of a "
@@ -220,11 +220,8 @@ TEST(ConfigTest, AModelNameThatNobodyCouldAskForIsAnError) {
 
 TEST(ConfigTest, EnginesOfLaterVersionsAreKnownAndRefused) {
   EXPECT_EQ(worker_complaint("name: a, engine: http, url: \"http://x\", model: m"),
-            "p.yaml:3: key 'workers[0].engine': http is not in this version; llama and simulate "
-            "are");
-  EXPECT_EQ(worker_complaint("name: a, engine: process, command: [x]"),
-            "p.yaml:3: key 'workers[0].engine': process is not in this version; llama and simulate "
-            "are");
+            "p.yaml:3: key 'workers[0].engine': http is not in this version; llama, process and "
+            "simulate are");
 }
 
 TEST(ConfigTest, AKeyOfAnotherEngineIsNotTaken) {

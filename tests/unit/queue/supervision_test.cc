@@ -61,17 +61,23 @@ TEST(WorkerCommandTest, SaysAllThatTheWorkerNeeds) {
   EXPECT_EQ(worker_command("/bin/w", worker, {}), expected);
 }
 
+Result<std::vector<std::string>> environment_on(const std::string& device) {
+  WorkerConfig worker;
+  worker.device = device;
+  return worker_environment(worker);
+}
+
 TEST(WorkerCommandTest, AProcessSeesItsDeviceAlone) {
   using Environment = std::vector<std::string>;
   ::unsetenv("CUDA_VISIBLE_DEVICES");
-  EXPECT_EQ(*worker_environment("auto"), Environment{});
-  EXPECT_EQ(*worker_environment("cpu"), Environment{"CUDA_VISIBLE_DEVICES="});
-  EXPECT_EQ(*worker_environment("3"),
+  EXPECT_EQ(*environment_on("auto"), Environment{});
+  EXPECT_EQ(*environment_on("cpu"), Environment{"CUDA_VISIBLE_DEVICES="});
+  EXPECT_EQ(*environment_on("3"),
             (Environment{"CUDA_VISIBLE_DEVICES=3", "CUDA_DEVICE_ORDER=PCI_BUS_ID"}));
   ::setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7", 1);
-  EXPECT_EQ(worker_environment("1")->back(), "CUDA_VISIBLE_DEVICES=GPU-7");
-  EXPECT_EQ(worker_environment("MIG-9")->back(), "CUDA_VISIBLE_DEVICES=MIG-9");
-  EXPECT_EQ(worker_environment("2").error().message,
+  EXPECT_EQ(environment_on("1")->back(), "CUDA_VISIBLE_DEVICES=GPU-7");
+  EXPECT_EQ(environment_on("MIG-9")->back(), "CUDA_VISIBLE_DEVICES=MIG-9");
+  EXPECT_EQ(environment_on("2").error().message,
             "there is no device 2: CUDA_VISIBLE_DEVICES is \"5,GPU-7\", and numbers count what it "
             "lists");
   auto spawned = spawn_worker({"/bin/sh", "-c", "env >&3"}, {"CUDA_VISIBLE_DEVICES=GPU-7"});
@@ -83,6 +89,13 @@ TEST(WorkerCommandTest, AProcessSeesItsDeviceAlone) {
   EXPECT_NE(all.find("CUDA_VISIBLE_DEVICES=GPU-7\n"), all.npos);
   EXPECT_EQ(all.find("5,GPU-7"), all.npos) << "ours is replaced";
   ::unsetenv("CUDA_VISIBLE_DEVICES");
+}
+
+TEST(WorkerCommandTest, WhatIsForItsProgramsIsInItsEnvironmentBehindAPrefix) {
+  WorkerConfig worker;
+  worker.device = "auto";
+  worker.environment = {"TOKEN=secret"};
+  EXPECT_EQ(*worker_environment(worker), std::vector<std::string>{"PENSTOCK_PROGRAM_TOKEN=secret"});
 }
 
 TEST(WorkerCommandTest, AProcessGetsItsSocketAndNoOtherDescriptor) {

@@ -48,10 +48,11 @@ struct WorkerConfig {
   std::string queue = "default";
   uint32_t threads = 0;                                      // 0: the worker chooses
   std::vector<std::pair<std::string, std::string>> options;  // the engine's own, units normalised
+  std::vector<std::string> environment;  // process: "NAME=value"; on no command line and in no log
   bool operator==(const WorkerConfig&) const = default;
 
   // Whether a process takes its memory when it starts, for all of its jobs, rather than job by job.
-  bool reserves_memory() const { return engine == "llama"; }
+  bool reserves_memory() const { return engine == "llama" || engine == "process"; }
   bool may_use_a_gpu() const {
     return devices.front() == "auto" ? engine == "llama" : devices.front() != "cpu";
   }

@@ -11,7 +11,8 @@ namespace penstock::queue {
 
 // `engine:`. Before the others.
 void read_engine(Section& section, WorkerConfig& worker);
-// What only some engines have; another engine's are complained about.
-void read_engine_keys(Section& section, WorkerConfig& worker);
+// What only some engines have; another engine's are complained about. `file` is the
+// configuration's, which paths are relative to.
+void read_engine_keys(Section& section, const std::string& file, WorkerConfig& worker);
 
 }  // namespace penstock::queue

@@ -126,7 +126,7 @@ WorkerConfig read_worker(const YAML::Node& node, const std::string& path, const 
   section.size("memory", worker.memory_bytes, 1, kMaxMemoryBytes);
   section.text("queue", worker.queue);
   section.number("threads", worker.threads, 1, 1024);
-  read_engine_keys(section, worker);
+  read_engine_keys(section, file, worker);
   section.done();
   return worker;
 }

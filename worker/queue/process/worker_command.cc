@@ -21,6 +21,7 @@ namespace {
 constexpr int kWorkerFd = 3;
 constexpr int kLockFd = 4;
 constexpr std::string_view kVisible = "CUDA_VISIBLE_DEVICES=";
+const std::string kOfPrograms = "PENSTOCK_PROGRAM_";  // worker/engines/process/options.h
 
 // posix_spawn's two objects, destroyed in any case.
 struct SpawnSettings {
@@ -109,7 +110,9 @@ std::vector<std::string> worker_command(const std::string& binary, const WorkerC
   return command;
 }
 
-Result<std::vector<std::string>> worker_environment(const std::string& device) {
+namespace {
+
+Result<std::vector<std::string>> environment_of_device(const std::string& device) {
   if (device == "auto") {
     return std::vector<std::string>{};
   }
@@ -133,6 +136,18 @@ Result<std::vector<std::string>> worker_environment(const std::string& device) {
   std::vector<std::string> environment = {std::string(kVisible) + seen};
   if (ours == nullptr) {  // else its numbers are of whatever order it was made for
     environment.emplace_back("CUDA_DEVICE_ORDER=PCI_BUS_ID");
+  }
+  return environment;
+}
+
+}  // namespace
+
+Result<std::vector<std::string>> worker_environment(const WorkerConfig& worker) {
+  auto environment = environment_of_device(worker.device);
+  if (environment) {
+    for (const std::string& each : worker.environment) {
+      environment->push_back(kOfPrograms + each);
+    }
   }
   return environment;
 }

@@ -129,7 +129,7 @@ Result<pid_t> Supervisor::check_device(const WorkerConfig& worker, const std::st
   checked.device = device;
   auto command = worker_command(binary_, checked, config_.limits);
   command.emplace_back("--check-device");
-  auto environment = worker_environment(device);
+  auto environment = worker_environment(checked);
   auto spawned = environment ? spawn_worker(command, *environment, lock)
                              : Result<Spawned>(environment.error());
   return spawned ? Result<pid_t>(spawned->pid) : Result<pid_t>(spawned.error());
@@ -171,7 +171,7 @@ void Supervisor::retire(Worker& worker, int64_t kill_ns) {
 }
 
 void Supervisor::start(Worker& worker, int64_t now_ns) {
-  auto environment = worker_environment(worker.config.device);
+  auto environment = worker_environment(worker.config);
   auto spawned = environment ? spawn_worker(worker_command(binary_, worker.config, config_.limits),
                                             *environment, devices_.lock_of(worker.config))
                              : Result<Spawned>(environment.error());

@@ -1,0 +1,44 @@
+// LineReader: lines out of what a program writes, cut anywhere.
+//
+// A line ends with LF or CR LF; nothing else ends one (U+2028 may stand in a text, and a progress
+// bar's CR is part of its line). Held is at most one line: of one that begins with '{' up to a
+// bound, of any other (noise, for the log) its beginning; the rest is skipped to the line's end
+// without being held.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <string>
+#include <string_view>
+
+namespace penstock::process {
+
+class LineReader {
+ public:
+  // Of a line that is not kept whole, as many bytes of its beginning are.
+  static constexpr size_t kBeginningBytes = 1024;
+
+  struct Line {
+    std::string_view text;  // without its end; valid during the call
+    bool whole;             // false: `text` is its beginning
+  };
+  using OnLine = std::function<void(const Line&)>;
+
+  // `most_bytes`: of a line that begins with '{'.
+  explicit LineReader(size_t most_bytes) : most_bytes_(most_bytes) {}
+
+  // Calls on_line for each line that ends in `bytes`.
+  void feed(std::string_view bytes, const OnLine& on_line);
+  // No more comes: what was begun is a line, too.
+  void finish(const OnLine& on_line);
+
+ private:
+  void hold(std::string_view bytes);
+  void complete(const OnLine& on_line);
+
+  const size_t most_bytes_;
+  std::string held_;
+  bool whole_ = true;
+};
+
+}  // namespace penstock::process

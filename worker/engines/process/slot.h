@@ -1,0 +1,149 @@
+// Slot: one place for a job, and the lives of the program that runs it, one after another.
+//
+// A job:
+//                     start()                 its result, error or a broken rule
+//   (none) ───────────────────────▶ kRunning ──────────────────────────────────▶ (none)
+//     │ in doubt      read          ▲  │  │ its result is a file
+//     └────▶ kKnocking ─────────────┘  │  └───────▶ kSending ── all is sent ───▶ (none)
+//                                      │ cancel(), or it is too much
+//                                      ▼
+//                                   kLeaving ── the program is done with it ───▶ (none)
+//                                      │ the grace is over
+//   kRunning ── timeout, death ───▶ kLost ── the program is gone ──────────────▶ (none)
+//
+// A program says whose answer it gives only if it wants to, so one that was not finished with its
+// last job (a line over max_line, an answer out of turn) is in doubt: what it says next may be of
+// that job, and must not become another caller's answer. Then the first byte of the next job's line
+// is sent alone. Once that has been read, the program waits for a job; what it said before is
+// dropped, and the rest of the line follows. A program that does not read is started again.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "shared/base/restart_backoff.h"
+#include "worker/engines/process/job_line.h"
+#include "worker/engines/process/program.h"
+#include "worker/engines/process/result_file.h"
+#include "worker/engines/process/scratch.h"
+
+namespace penstock::process {
+
+// What all slots of an engine share; it outlives them.
+struct Workshop {
+  Options options;
+  Launch launch;  // but for what is of one slot: its folder, and TMPDIR
+  Sink& sink;
+  Log log;
+};
+
+class Slot final : private Program::Listener {
+ public:
+  // A job that has ended, though its program is not there any more. It is told once the operator's
+  // and penstockd's view of the slots is right again.
+  struct Loss {
+    JobNumber job;
+    std::optional<Failure> failure;  // nothing: it was cancelled, and has left
+  };
+
+  Slot(const Workshop& workshop, SlotFolder folder, int epoll, size_t index);
+
+  void on_events(Stream stream, int64_t now_ns);
+  // Timers, restarts, and a part of a file's bytes.
+  void advance(int64_t now_ns, std::vector<Loss>& losses);
+  int64_t due_ns() const;
+
+  // Whether start() may be called.
+  bool is_free() const { return !job_ && program_ && program_->is_ready(); }
+  // Whether it counts as one of the worker's slots: it is free, or its job is one that counts.
+  bool is_open() const { return job_ ? !job_->cancelled : is_free(); }
+  // Why it is not, for the operator, and when it will be tried again (INT64_MAX: it is being).
+  const std::string& trouble() const { return trouble_; }
+  int64_t restart_ns() const { return program_ ? INT64_MAX : restart_ns_; }
+
+  // REQUIRES: is_free().
+  void start(JobNumber job, std::unique_ptr<ProcessPlan> plan, int64_t now_ns);
+  bool has(JobNumber job) const { return job_ && job_->number == job; }
+  // REQUIRES: has(the job). False: its place is not free yet; advance() is to be called.
+  bool cancel();
+  void pause(bool on);
+
+  // The program is asked to end; it may take a moment.
+  void shut_down(int64_t now_ns);
+  bool is_shut() const { return !program_ || program_->is_gone(); }
+
+ private:
+  struct Job {
+    enum class State : uint8_t { kKnocking, kRunning, kSending, kLeaving, kLost };
+    JobNumber number;
+    std::unique_ptr<ProcessPlan> plan;
+    State state = State::kRunning;
+    int64_t started_ns = 0;
+    int64_t due_ns = INT64_MAX;  // kRunning: its timeout; kKnocking, kLeaving: its grace
+    bool headed = false;         // the answer's head is sent
+    bool paused = false;         // its caller reads no faster
+    bool cancelled = false;      // nobody waits for it
+    bool warned = false;         // of previews that were dropped
+    std::string line;            // kKnocking: what is to follow
+    int64_t sent_bytes = 0;
+    std::optional<ResultFile> file;  // kSending
+    Usage usage;                     // kSending
+    std::optional<Failure> failure;  // kLeaving, kLost: what it ends with
+  };
+
+  void on_message(Message&& message) override;
+  void on_long_line() override;
+
+  // Of a job that runs.
+  void take(Progress&& progress);
+  void take(Preview&& preview);
+  void take(Chunk&& chunk);
+  void take(Answer&& answer);
+  void take(Refusal&& refusal);
+  void take(Broken&& broken);
+  void take(Dropped&& dropped);
+  template <typename T>
+  void take(T&&) {}
+
+  void launch(int64_t now_ns);
+  void on_program_gone(int64_t now_ns, std::vector<Loss>& losses);
+  void give_line(int64_t now_ns);
+  void answer_knock(int64_t now_ns);
+  void check_time(int64_t now_ns);
+  void check_memory(int64_t now_ns);
+  void out_of_turn(const char* what);
+  void head(const std::string& type, const char* otherwise, int64_t content_length);
+  bool fits(int64_t more_bytes);
+  void send_file();
+  void drop_preview(const std::string& why);
+  void finish(const Usage& usage);
+  void fail(Failure failure);
+  void leave(int64_t now_ns);
+  void lose(Failure failure, Program::Manner manner);
+  void forget();
+  void say(LogLevel level, const std::string& text);
+  void relabel();
+
+  const Workshop& shop_;
+  SlotFolder folder_;
+  const Watch watch_;
+  const size_t index_;
+  std::string label_;
+  BoundedLog log_;
+
+  std::optional<Program> program_;
+  std::optional<Job> job_;
+  RestartBackoff backoff_;
+  int64_t restart_ns_ = 0;
+  uint64_t answered_ = 0;      // jobs, by this life of the program
+  bool in_doubt_ = false;      // it may not be done with its last job
+  bool knocked_ = false;       // the first byte of the next line is sent
+  int64_t memory_due_ns_ = 0;  // when it is looked at next
+  int64_t now_ns_ = 0;         // of the call that is being served
+  std::string trouble_ = "its program is being started";
+};
+
+}  // namespace penstock::process
