@@ -76,6 +76,11 @@ TEST_F(ProcessKeysTest, WhatIsWrongIsToldWithItsLine) {
   EXPECT_EQ(complaint("slots: 1"),
             "3: key 'workers[0].command': is missing; engine process needs a list of words, like "
             "[python3, render.py]");
+  for (const char* const slots : {"257", "auto"}) {
+    EXPECT_EQ(complaint("command: [sh], slots: " + std::string(slots)),
+              "3: key 'workers[0].slots': must be a number of at most 256 for engine process, as "
+              "each is a program of its own");
+  }
   EXPECT_EQ(complaint("command: sh -c"),
             "3: key 'workers[0].command': must be a list of 1 to 256 words, like "
             "[python3, render.py]");

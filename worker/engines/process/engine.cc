@@ -203,11 +203,12 @@ void ProcessEngine::announce(int64_t now_ns) {
       retry_ns = std::min(retry_ns, slot->restart_ns());
     }
   }
-  if (open == said_slots_ && why == said_why_) {
+  if (open == said_slots_ && why == said_why_ && retry_ns == said_retry_ns_) {
     return;
   }
   said_slots_ = open;
   said_why_ = why;
+  said_retry_ns_ = retry_ns;
   shop_.sink.open(
       {.slots = open,
        .out = open == 0,
@@ -241,6 +242,16 @@ void ProcessEngine::resume(JobNumber job) {
   if (Slot* const slot = slot_of(job)) {
     slot->pause(false);
   }
+}
+
+// Tokens only: a job takes no steps together with others.
+Figures ProcessEngine::figures() const {
+  Figures figures;
+  for (const auto& slot : slots_) {
+    figures.prompt_tokens += slot->used().prompt_tokens;
+    figures.generation_tokens += slot->used().completion_tokens;
+  }
+  return figures;
 }
 
 }  // namespace penstock::process

@@ -35,6 +35,7 @@ class ProcessEngine final : public Engine {
   bool cancel(JobNumber job) override;
   void pause(JobNumber job) override;
   void resume(JobNumber job) override;
+  Figures figures() const override;
 
  private:
   ProcessEngine(Workshop workshop, Scratch scratch, Fd epoll, Fd prod);
@@ -50,8 +51,10 @@ class ProcessEngine final : public Engine {
   std::vector<std::unique_ptr<Slot>> slots_;
   std::vector<std::pair<JobNumber, std::unique_ptr<ProcessPlan>>> fresh_;  // since the last step
   std::vector<Slot::Loss> losses_;
-  uint32_t said_slots_ = UINT32_MAX;  // of the last Opening
+  // As in the last Opening.
+  uint32_t said_slots_ = UINT32_MAX;
   std::string said_why_;
+  int64_t said_retry_ns_ = 0;
 };
 
 }  // namespace penstock::process

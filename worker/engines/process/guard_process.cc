@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -57,6 +58,19 @@ void reset_signals() {
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
 }
 
+// Where memory is out, the kernel kills the program and not who watches it; and what it held is not
+// written to the disk.
+void prefer_to_lose() {
+  constexpr char kScore[] = "500";
+  const int file = ::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+  [[maybe_unused]] const ssize_t written = ::write(file, kScore, sizeof kScore - 1);
+  ::close(file);
+  rlimit core{};
+  ::getrlimit(RLIMIT_CORE, &core);
+  core.rlim_cur = 0;
+  ::setrlimit(RLIMIT_CORE, &core);
+}
+
 // For good: nothing that it executes gets more rights than it has.
 bool become(const GuardPlan& plan) {
   return ::setgroups(plan.group_count, plan.groups) == 0 &&
@@ -73,6 +87,7 @@ bool become(const GuardPlan& plan) {
   ::dup2(kErrors, STDERR_FILENO);
   ::close_range(kControl, UINT_MAX, CLOSE_RANGE_CLOEXEC);
   reset_signals();
+  prefer_to_lose();
   // The folder before the rights to it are given up: folders above it may be closed to the program.
   if (::chdir(plan.folder) == 0 && (!plan.change_user || become(plan))) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // a change of user would undo it

@@ -211,7 +211,7 @@ What judge(std::string_view line, simdjson::error_code error) {
   const size_t key = line.find_first_not_of("{ \t");
   const std::string_view rest = line.substr(std::min(key, line.size()));
   if (rest.starts_with("\"progress\"") || rest.starts_with("\"preview\"")) {
-    return Dropped{why};
+    return Dropped{"a line: " + why};
   }
   return Broken{why};
 }

@@ -120,6 +120,10 @@ void Slot::on_program_gone(int64_t now_ns, std::vector<Loss>& losses) {
     text += ": " + end.last_errors;
   }
   trouble_ = text;
+  const int64_t delay_ns = well ? 0 : backoff_.after(end.ready_ns);
+  if (delay_ns > 0) {
+    text += "; it starts again in " + format_duration(delay_ns);
+  }
   if (!end.stopped || !was_ready) {
     say(!was_ready ? LogLevel::kError : well ? LogLevel::kInfo : LogLevel::kWarn, text);
   }
@@ -133,7 +137,7 @@ void Slot::on_program_gone(int64_t now_ns, std::vector<Loss>& losses) {
     forget();
   }
   program_.reset();
-  restart_ns_ = now_ns + (well ? 0 : backoff_.after(end.ready_ns));
+  restart_ns_ = now_ns + delay_ns;
 }
 
 void Slot::check_memory(int64_t now_ns) {
@@ -268,6 +272,8 @@ void Slot::finish(const Usage& usage) {
   Usage used = usage;
   used.device_ns = static_cast<uint64_t>(std::max<int64_t>(now_ns_ - job_->started_ns, 0));
   shop_.sink.done(job_->number, used);
+  used_.prompt_tokens += used.prompt_tokens;
+  used_.completion_tokens += used.completion_tokens;
   forget();
 }
 

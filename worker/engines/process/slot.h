@@ -63,6 +63,8 @@ class Slot final : private Program::Listener {
   // Why it is not, for the operator, and when it will be tried again (INT64_MAX: it is being).
   const std::string& trouble() const { return trouble_; }
   int64_t restart_ns() const { return program_ ? INT64_MAX : restart_ns_; }
+  // The tokens of all its answers.
+  const Usage& used() const { return used_; }
 
   // REQUIRES: is_free().
   void start(JobNumber job, std::unique_ptr<ProcessPlan> plan, int64_t now_ns);
@@ -86,7 +88,7 @@ class Slot final : private Program::Listener {
     bool headed = false;         // the answer's head is sent
     bool paused = false;         // its caller reads no faster
     bool cancelled = false;      // nobody waits for it
-    bool warned = false;         // of previews that were dropped
+    bool warned = false;         // of what was passed over
     std::string line;            // kKnocking: what is to follow
     int64_t sent_bytes = 0;
     std::optional<ResultFile> file;  // kSending
@@ -118,7 +120,7 @@ class Slot final : private Program::Listener {
   void head(const std::string& type, const char* otherwise, int64_t content_length);
   bool fits(int64_t more_bytes);
   void send_file();
-  void drop_preview(const std::string& why);
+  void pass_over(const std::string& why);
   void finish(const Usage& usage);
   void fail(Failure failure);
   void leave(int64_t now_ns);
@@ -138,6 +140,7 @@ class Slot final : private Program::Listener {
   std::optional<Job> job_;
   RestartBackoff backoff_;
   int64_t restart_ns_ = 0;
+  Usage used_;
   uint64_t answered_ = 0;      // jobs, by this life of the program
   bool in_doubt_ = false;      // it may not be done with its last job
   bool knocked_ = false;       // the first byte of the next line is sent

@@ -74,32 +74,32 @@ void Slot::take(Progress&& progress) {
                       progress.steps);
 }
 
-void Slot::take(Dropped&& dropped) { drop_preview(dropped.why); }
+void Slot::take(Dropped&& dropped) { pass_over(dropped.why); }
 
 void Slot::take(Preview&& preview) {
   Content& picture = preview.picture;
   const int64_t most = shop_.options.max_preview_bytes;
   if (!picture.type.starts_with("image/")) {
-    return drop_preview("a preview of type \"" + picture.type + "\"; it must be a picture");
+    return pass_over("a preview of type \"" + picture.type + "\"; it must be a picture");
   }
   if (picture.file) {
     auto file = ResultFile::open(folder_.job_fd(), folder_.job(), *picture.file, most);
     if (!file) {
-      return drop_preview("a preview: " + file.error().message);
+      return pass_over("a preview: " + file.error().message);
     }
     if (const Status read = file->read(static_cast<size_t>(most), picture.bytes); !read) {
-      return drop_preview("a preview: " + read.error().message);
+      return pass_over("a preview: " + read.error().message);
     }
   }
   if (static_cast<int64_t>(picture.bytes.size()) > most) {
-    return drop_preview("a preview of " + std::to_string(picture.bytes.size()) +
-                        " bytes; the most is " + std::to_string(most));
+    return pass_over("a preview of " + std::to_string(picture.bytes.size()) +
+                     " bytes; the most is " + std::to_string(most));
   }
   shop_.sink.preview(job_->number, picture.type, picture.bytes);
 }
 
 // Once a job.
-void Slot::drop_preview(const std::string& why) {
+void Slot::pass_over(const std::string& why) {
   if (!std::exchange(job_->warned, true)) {
     say(LogLevel::kWarn, "passed over " + why);
   }

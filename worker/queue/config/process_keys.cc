@@ -17,6 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr uint32_t kMaxSlots = 256;
 constexpr size_t kMaxWords = 256;
 constexpr size_t kMaxVariables = 256;
 constexpr int64_t kMaxBytes = int64_t{1} << 50;
@@ -200,6 +201,11 @@ void read_bounds(Section& section, WorkerConfig& worker) {
 
 void read_process_keys(Section& section, const std::string& file, WorkerConfig& worker) {
   if (worker.engine == "process") {
+    if (worker.adaptive_slots || worker.slots > kMaxSlots) {
+      section.complain("slots",
+                       "must be a number of at most 256 for engine process, as each is a "
+                       "program of its own");
+    }
     read_env(section, worker);
     read_command(section, file, worker);
     read_user(section, worker);
