@@ -91,6 +91,13 @@ Status Server::recover() {
     log(Level::kWarn, notice);
   }
   dispatcher_.use(*store_);
+  auto paces =
+      PaceFile::open(config_.state + "/paces", wires_.now_ns(), dispatcher_.wall_ms() * kNsPerMs);
+  if (paces) {
+    dispatcher_.paces().keep_in(*std::move(paces));
+  } else {
+    log(Level::kError, paces.error().message + "; what workers used of their limits is forgotten");
+  }
   intake_.set_secret(store_->secret());
   webhooks_ = std::make_unique<Webhooks>(Webhooks::Calls{
       .message = [this](const JobId& id, auto told) { ask_message(id, std::move(told)); },

@@ -148,7 +148,8 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
     Scheduler& scheduler = dispatcher_.scheduler();
     worker_ =
         &workers_.emplace_back(wires_, std::move(ours), dispatcher_, *this, name,
-                               scheduler.lane(*scheduler.find_queue("default"), "demo"), tenant);
+                               scheduler.lane(*scheduler.find_queue("default"), "demo"), tenant,
+                               pace_);
     EXPECT_TRUE(worker_->open());
     return Peer(std::move(theirs));
   }
@@ -213,6 +214,7 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   Config config_;
   std::list<CallerSession> callers_;
   std::list<Seat> seats_;
+  Pace* pace_ = nullptr;         // of the workers to come
   Seat* shared_seat_ = nullptr;  // of the workers to come; nullptr: each has its own
   std::list<Tenant> tenants_;
   std::list<WorkerSession> workers_;

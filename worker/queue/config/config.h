@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "shared/base/clock.h"
+#include "worker/queue/bound/pace.h"
 #include "worker/queue/link/roles.h"
 
 namespace penstock::queue {
@@ -49,6 +50,7 @@ struct WorkerConfig {
   uint32_t threads = 0;                                      // 0: the worker chooses
   std::vector<std::pair<std::string, std::string>> options;  // the engine's own, units normalised
   std::vector<std::string> environment;  // process: "NAME=value"; on no command line and in no log
+  std::string limit_key;  // of the PaceConfig that bounds what is behind it; empty: nothing does
   bool operator==(const WorkerConfig&) const = default;
 
   // Whether a process takes its memory when it starts, for all of its jobs, rather than job by job.
@@ -56,6 +58,13 @@ struct WorkerConfig {
   bool may_use_a_gpu() const {
     return devices.front() == "auto" ? engine == "llama" : devices.front() != "cpu";
   }
+};
+
+// How fast what is behind some workers may be used (bound/pace.h), by all of them together.
+struct PaceConfig {
+  std::string key;
+  std::vector<PaceLimit> limits;
+  uint32_t at_once = 0;  // 0: any number
 };
 
 // What all workers on a device may use together.
@@ -110,6 +119,7 @@ struct Config {
   std::vector<QueueConfig> queues;  // "default" is always there
   std::vector<WorkerConfig> workers;
   std::vector<DeviceConfig> devices;
+  std::vector<PaceConfig> paces;
   LimitsConfig limits;
   WebhooksConfig webhooks;
 };

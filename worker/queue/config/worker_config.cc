@@ -5,6 +5,7 @@
 #include "shared/http/body_fields.h"
 #include "worker/queue/config/engine_keys.h"
 #include "worker/queue/config/names.h"
+#include "worker/queue/config/pace_keys.h"
 
 namespace penstock::queue {
 namespace {
@@ -110,7 +111,7 @@ void read_model(Section& section, const std::string& file, WorkerConfig& worker)
 }
 
 WorkerConfig read_worker(const YAML::Node& node, const std::string& path, const std::string& file,
-                         Complaints& complaints) {
+                         Config& config, Complaints& complaints) {
   Section section(node, path, complaints);
   WorkerConfig worker;
   section.text("name", worker.name);
@@ -127,6 +128,7 @@ WorkerConfig read_worker(const YAML::Node& node, const std::string& path, const 
   section.text("queue", worker.queue);
   section.number("threads", worker.threads, 1, 1024);
   read_engine_keys(section, file, worker);
+  read_pace(section, worker, config);
   section.done();
   return worker;
 }
@@ -166,9 +168,16 @@ void read_workers(const YAML::Node& node, const std::string& file, Config& confi
       complaints.add(line_of(item), path, "one worker too many; the most is 256");
       return;
     }
-    WorkerConfig worker = read_worker(item, path, file, complaints);
+    WorkerConfig worker = read_worker(item, path, file, config, complaints);
     check_worker(worker, config, line_of(item), path, complaints);
     config.workers.push_back(std::move(worker));
+  }
+  for (size_t i = 0; i < config.workers.size(); ++i) {
+    const std::string& key = config.workers[i].limit_key;
+    if (!key.empty() && find_pace(config, key) == nullptr) {
+      complaints.add(line_of(node[i]), "workers[" + std::to_string(i) + "].limit_key",
+                     "no worker says the limit, quota or concurrency of " + key);
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 #include "worker/queue/jobs/dispatcher.h"
 
 #include <algorithm>
+#include <set>
 
 #include "shared/base/units.h"
 #include "worker/queue/jobs/caller.h"
@@ -58,6 +59,9 @@ void Dispatcher::apply(const Config& config) {
     }
   }
   roster_.assign(config, scheduler_);
+  paces_.set_time({wires_.now_ns(), time_.ms() * kNsPerMs});
+  paces_.apply(config.paces);
+  set_brakes(config);
   limits_ = config.limits;
   audience_.set_limits(limits_);
   checks_.set_limits(limits_.check_timeout_ns, limits_.max_checking_bytes);
@@ -68,6 +72,18 @@ void Dispatcher::apply(const Config& config) {
   };
   for (Job* const job : suspects_.release(gone)) {
     scheduler_.join_again(*job, wires_.now_ns());
+  }
+}
+
+void Dispatcher::set_brakes(const Config& config) {
+  std::map<Scheduler::Lane*, std::set<const Pace*>> paces;
+  for (const WorkerConfig& worker : config.workers) {
+    Scheduler::Queue& queue = *scheduler_.find_queue(worker.queue);
+    paces[&scheduler_.lane(queue, worker.model_name)].insert(paces_.of(worker));
+  }
+  for (auto& [lane, of_workers] : paces) {
+    const bool free = of_workers.contains(nullptr);  // some worker's jobs start as they come
+    lane->brakes.assign(of_workers.begin(), free ? of_workers.begin() : of_workers.end());
   }
 }
 
@@ -318,7 +334,9 @@ void Dispatcher::follow_clock() {
 }
 
 void Dispatcher::advance_to(int64_t now_ns) {
-  if (std::exchange(refill_, false)) {
+  paces_.set_time({now_ns, time_.ms() * kNsPerMs});
+  if (std::exchange(refill_, false) || workers_.opens_ns() <= now_ns) {
+    workers_.forget_opens();
     fill_all();
   }
   follow_clock();
@@ -351,7 +369,8 @@ void Dispatcher::advance_to(int64_t now_ns) {
 }
 
 int64_t Dispatcher::next_event() const {
-  return std::min({scheduler_.next_event(), audience_.next_event(), checks_.next_event()});
+  return std::min(
+      {scheduler_.next_event(), audience_.next_event(), checks_.next_event(), workers_.opens_ns()});
 }
 
 }  // namespace penstock::queue

@@ -38,6 +38,7 @@
 #include "worker/queue/jobs/job.h"
 #include "worker/queue/jobs/job_table.h"
 #include "worker/queue/jobs/metrics.h"
+#include "worker/queue/jobs/paces.h"
 #include "worker/queue/jobs/promise_replies.h"
 #include "worker/queue/jobs/ready_workers.h"
 #include "worker/queue/jobs/roster.h"
@@ -162,6 +163,7 @@ class Dispatcher final : public WorkerEvents {
 
   Scheduler& scheduler() { return scheduler_; }
   Roster& roster() { return roster_; }
+  Paces& paces() { return paces_; }
   Audience& audience() { return audience_; }
   PromiseReplies& replies() { return replies_; }
   Checks& checks() { return checks_; }
@@ -202,7 +204,7 @@ class Dispatcher final : public WorkerEvents {
  private:
   void offer(const Scheduler::Lane& lane);
   void give(WorkerSession& worker, Job& job);
-  void note_end(const Job& job, AdaptiveSlots::End end, double work = 0) const;
+  void note_end(const Job& job, AdaptiveSlots::End end, double work = 0);
   void deliver(Job& job);
   void fetched(const JobId& id, uint64_t number, Result<std::string> frame);
   void follow_clock();
@@ -216,6 +218,7 @@ class Dispatcher final : public WorkerEvents {
   bool abandon_if_unwanted(Job& job);
   void expire(Job& job);
   void note_queue(const QueueConfig& queue);
+  void set_brakes(const Config& config);
   void fail_unserved();
   void hold(Job& job, std::string frame);
   void let_go(Job& job);
@@ -244,6 +247,7 @@ class Dispatcher final : public WorkerEvents {
   Store* store_ = nullptr;
   Scheduler scheduler_;
   Roster roster_;
+  Paces paces_;
   Audience audience_;
   PromiseReplies replies_;
   Checks checks_;

@@ -216,7 +216,9 @@ void Dispatcher::deliver(Job& job) {
 }
 
 // What its worker's slots learn by. `work`: what was done; 0: what the job said it would cost.
-void Dispatcher::note_end(const Job& job, AdaptiveSlots::End end, double work) const {
+void Dispatcher::note_end(const Job& job, AdaptiveSlots::End end, double work) {
+  const Pace* const pace = job.worker()->pace();
+  refill_ = refill_ || (pace != nullptr && pace->at_once() > 0);  // of others, too
   Budget& share = job.worker()->tenant().budget();
   if (share.adaptive) {
     share.adaptive->ended(wires_.now_ns(), share.running - 1,  // this one is about to be forgotten
@@ -246,7 +248,7 @@ void Dispatcher::fill_all() {
 
 // A job came to this lane: the least busy of its workers may take it.
 void Dispatcher::offer(const Scheduler::Lane& lane) {
-  WorkerSession* const best = workers_.least_busy(lane);
+  WorkerSession* const best = workers_.least_busy(lane, wires_.now_ns());
   if (best != nullptr) {
     fill(best->tenant().claims());
   }

@@ -18,7 +18,7 @@ WorkerSession* ReadyWorkers::next(const Claims& device, const Suspects& suspects
   bidders_.clear();
   for (WorkerSession* const worker : workers_) {
     if (&worker->tenant().claims() == &device && worker->credit() > 0 &&
-        takes_any(*worker, suspects)) {
+        takes_any(*worker, suspects) && is_open(*worker, now_ns)) {
       bidders_.push_back(worker);
     }
   }
@@ -38,6 +38,20 @@ WorkerSession* ReadyWorkers::next(const Claims& device, const Suspects& suspects
     }
   }
   return bids_.empty() ? nullptr : bidders_[next_turn(bids_, now_ns)];
+}
+
+// Whether its pace lets its next job start.
+bool ReadyWorkers::is_open(const WorkerSession& worker, int64_t now_ns) {
+  if (worker.pace() == nullptr) {
+    return true;
+  }
+  const Scheduler::Ticket* const job = Scheduler::next(worker.lane());
+  const int64_t opens_ns =
+      job == nullptr ? now_ns : worker.pace()->opens_ns(Scheduler::cost_of(*job), now_ns);
+  if (opens_ns > now_ns) {
+    opens_ns_ = std::min(opens_ns_, opens_ns);
+  }
+  return opens_ns <= now_ns;
 }
 
 // Whether it may be given jobs that are no suspects. Not while it runs such; and where some wait
@@ -77,10 +91,11 @@ std::pair<WorkerSession*, Job*> ReadyWorkers::next_suspect(const Claims& device,
   return {nullptr, nullptr};
 }
 
-WorkerSession* ReadyWorkers::least_busy(const Scheduler::Lane& lane) const {
+WorkerSession* ReadyWorkers::least_busy(const Scheduler::Lane& lane, int64_t now_ns) {
   WorkerSession* best = nullptr;
   for (WorkerSession* const worker : workers_) {
-    if (serves(*worker, lane) && worker->credit() > (best != nullptr ? best->credit() : 0)) {
+    if (serves(*worker, lane) && worker->credit() > (best != nullptr ? best->credit() : 0) &&
+        is_open(*worker, now_ns)) {
       best = worker;
     }
   }

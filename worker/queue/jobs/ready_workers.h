@@ -33,9 +33,14 @@ class ReadyWorkers {
   // A worker on the device that runs nothing else, and the suspect for it; nullptrs: neither.
   std::pair<WorkerSession*, Job*> next_suspect(const Claims& device, Suspects& suspects) const;
   // The one with the most free slots that may take the lane's jobs; nullptr: all are busy.
-  WorkerSession* least_busy(const Scheduler::Lane& lane) const;
+  WorkerSession* least_busy(const Scheduler::Lane& lane, int64_t now_ns);
   // The one to show a request of this lane to (checks.h); nullptr: there is none.
   WorkerSession* checker(const Scheduler::Lane& lane, bool completion) const;
+
+  // When a worker that next() or least_busy() has passed over for its pace may be given its job; it
+  // is forgotten with that.
+  int64_t opens_ns() const { return opens_ns_; }
+  void forget_opens() { opens_ns_ = INT64_MAX; }
 
   // Tells the scheduler how many jobs of each lane can run at once, and which lanes share devices.
   void count_capacity(Scheduler& scheduler) const;
@@ -48,7 +53,10 @@ class ReadyWorkers {
   ByDevice by_device(Count&& count) const;
   bool takes_any(const WorkerSession& worker, const Suspects& suspects) const;
 
+  bool is_open(const WorkerSession& worker, int64_t now_ns);
+
   std::vector<WorkerSession*> workers_;
+  int64_t opens_ns_ = INT64_MAX;
   std::vector<WorkerSession*> bidders_;  // scratch of next(), as is:
   std::vector<Bid> bids_;
 };

@@ -298,7 +298,10 @@ const char* WorkerSession::on_end(Given& given, const wire::Frame& frame, std::s
 }
 
 // The first token came with HEAD; the others since.
-void WorkerSession::note_done(const Given& given, const wire::Done& done) {
+void WorkerSession::note_done(Given& given, const wire::Done& done) {
+  if (done.estimated == 0) {
+    given.tokens = done.prompt_tokens + done.completion_tokens;
+  }
   if (given.head_ns != 0 && done.completion_tokens > 1) {
     serving_->per_token.observe(seconds(wires().now_ns() - given.head_ns) /
                                 static_cast<double>(done.completion_tokens - 1));
@@ -313,13 +316,16 @@ void WorkerSession::assign(Job& job, uint64_t number, int64_t priority, int64_t 
   job.extra().worker = this;
   job.more->number = number;
   job.more->taken_bytes = 0;
-  given_.push_back(
-      {.number = number,
-       .job = &job,
-       .sent = false,
-       .given_ns = wires().now_ns(),
-       .priority = priority,
-       .charged_ns = take_turn(tenant_.budget(), priority, expected_ns, wires().now_ns())});
+  const int64_t now_ns = wires().now_ns();
+  const uint64_t tokens = Scheduler::cost_of(job);
+  given_.push_back({.number = number,
+                    .job = &job,
+                    .sent = false,
+                    .given_ns = now_ns,
+                    .priority = priority,
+                    .charged_ns = take_turn(tenant_.budget(), priority, expected_ns, now_ns),
+                    .paced = pace_ != nullptr ? pace_->start(tokens, now_ns) : Pace::Start{},
+                    .tokens = tokens});
 }
 
 void WorkerSession::send(const Job& job, std::string_view frame) {
@@ -359,8 +365,13 @@ void WorkerSession::forget(const Job& job) {
   const Given& given = *find(job.more->number);
   given.job->more->worker = nullptr;
   --tenant_.budget().running;
-  settle_turn(tenant_.budget(), given.priority, given.charged_ns,
-              wires().now_ns() - given.given_ns);
+  const int64_t now_ns = wires().now_ns();
+  settle_turn(tenant_.budget(), given.priority, given.charged_ns, now_ns - given.given_ns);
+  if (pace_ != nullptr && given.sent) {
+    pace_->end(given.paced, given.tokens, now_ns);
+  } else if (pace_ != nullptr) {
+    pace_->take_back(given.paced, now_ns);
+  }
   given_.erase(given_.begin() + (&given - given_.data()));  // in their order
 }
 

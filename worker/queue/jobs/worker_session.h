@@ -16,6 +16,7 @@
 #include "shared/wire/messages.h"
 #include "shared/wire/metrics_page.h"
 #include "worker/queue/bound/budget.h"
+#include "worker/queue/bound/pace.h"
 #include "worker/queue/jobs/job.h"
 #include "worker/queue/link/connection.h"
 
@@ -66,21 +67,23 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   static constexpr size_t kMaxNameBytes = 200;
   static constexpr uint64_t kMaxClaim = uint64_t{1} << 45;  // bytes; of kMaxCredit jobs, a number
 
-  // `name` is the process's (scaling.h); its jobs come from `lane`, and use the device as `tenant`,
-  // which outlives this.
+  // `name` is the process's (scaling.h); its jobs come from `lane`, use the device as `tenant`, and
+  // start no faster than `pace` lets them, if there is one. All outlive this.
   WorkerSession(Wires& wires, Fd fd, WorkerEvents& events, WorkerHost& host, std::string name,
-                Scheduler::Lane& lane, Tenant& tenant)
+                Scheduler::Lane& lane, Tenant& tenant, Pace* pace = nullptr)
       : Connection(wires, std::move(fd)),
         events_(events),
         host_(host),
         name_(std::move(name)),
         lane_(lane),
-        tenant_(tenant) {}
+        tenant_(tenant),
+        pace_(pace) {}
 
   const std::string& name() const { return name_; }
   Scheduler::Lane& lane() const { return lane_; }
 
   Tenant& tenant() const { return tenant_; }
+  Pace* pace() const { return pace_; }
 
   // Jobs it can be given now, the device's bound observed; none once it drains.
   uint32_t credit() const {
@@ -164,6 +167,8 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
     int64_t priority = 0;
     int64_t charged_ns = 0;  // for its turn
     int64_t head_ns = 0;     // when its answer began to stream; 0: it does not
+    Pace::Start paced;
+    uint64_t tokens = 0;  // that it used, or is thought to use
   };
   void on_frame(const wire::Frame& frame, std::string_view bytes) override;
   void on_closed() override { host_.on_worker_closed(*this); }
@@ -181,7 +186,7 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   const char* on_answer(const wire::Frame& frame, std::string_view bytes);
   const char* on_end(Given& given, const wire::Frame& frame, std::string_view bytes);
   const char* on_head(Given& given, const wire::Frame& frame, std::string_view bytes);
-  void note_done(const Given& given, const wire::Done& done);
+  void note_done(Given& given, const wire::Done& done);
   Given* find(uint64_t number);
 
   WorkerEvents& events_;
@@ -189,6 +194,7 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   std::string name_;
   Scheduler::Lane& lane_;
   Tenant& tenant_;
+  Pace* pace_;
   bool device_fault_ = false;
   bool ready_ = false;
   bool draining_ = false;

@@ -23,6 +23,7 @@ class Scheduler::Prediction {
     double ns = 0;           // what all these need
     double same_ns = 0;      // of it, those that wait and are of the standing's class
     double residual_ns = 0;  // what all would need in the midst of being run
+    uint64_t cost = 0;       // of those that wait
     uint32_t own = 0;        // of those that wait, jobs of the lane's own
     uint32_t shared = 0;     // and jobs that name no model, not only its part of them
 
@@ -39,6 +40,8 @@ class Scheduler::Prediction {
     return !rival.queue->paused || rival.queue == lane.queue;
   }
   static double wait_in(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
+  static double wait_for_slots(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
+  static double wait_for_brakes(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
   static double wait_by_slots(const Lane& lane, const Standing& at, uint32_t ahead,
                               int64_t now_ns) noexcept;
 };
@@ -101,6 +104,7 @@ Scheduler::Prediction::Load Scheduler::Prediction::load_before(const Lane& lane,
   const auto add = [&](const OrderTree::Sum& sum, const ServiceTime& takes, double part) {
     const double work_ns = part * takes.work_ns(sum.count, static_cast<double>(sum.cost));
     load.waiting += part * sum.count;
+    load.cost += sum.cost;
     load.ns += work_ns;
     return work_ns;
   };
@@ -169,6 +173,27 @@ double Scheduler::Prediction::wait_beside_rivals(const Lane& lane, const Load& o
 
 double Scheduler::Prediction::wait_in(const Lane& lane, const Standing& at,
                                       int64_t now_ns) noexcept {
+  const double slots_ns = wait_for_slots(lane, at, now_ns);
+  return lane.brakes.empty() ? slots_ns : std::max(slots_ns, wait_for_brakes(lane, at, now_ns));
+}
+
+// The brakes share the jobs evenly. The job itself costs what those before it do.
+double Scheduler::Prediction::wait_for_brakes(const Lane& lane, const Standing& at,
+                                              int64_t now_ns) noexcept {
+  const Load before = load_before(lane, at, now_ns);
+  const uint64_t ahead = uint64_t{before.own} + before.shared;
+  const uint64_t brakes = lane.brakes.size();
+  const uint64_t jobs = (ahead + brakes) / brakes;
+  const uint64_t cost = before.cost / brakes + before.cost / std::max<uint64_t>(ahead, 1);
+  int64_t at_ns = now_ns;
+  for (const Brake* const brake : lane.brakes) {
+    at_ns = std::max(at_ns, brake->starts_ns(jobs, cost, now_ns));
+  }
+  return static_cast<double>(at_ns - now_ns);
+}
+
+double Scheduler::Prediction::wait_for_slots(const Lane& lane, const Standing& at,
+                                             int64_t now_ns) noexcept {
   const ServiceTime& service = service_of(lane);
   if (!service.known()) {
     return 0;

@@ -72,6 +72,14 @@ class Scheduler {
     uint32_t slots;  // as many
   };
 
+  // What bounds how fast a lane's jobs start, besides its workers.
+  class Brake {
+   public:
+    virtual ~Brake() = default;
+    // When the last of so many jobs, with this cost together, could start.
+    virtual int64_t starts_ns(uint64_t jobs, uint64_t cost, int64_t now_ns) const = 0;
+  };
+
   // What is known of a job only while it runs.
   struct Run {
     Class* of = nullptr;
@@ -162,6 +170,7 @@ class Scheduler {
     uint32_t capacity = 0;  // jobs its live workers can hold at once
     uint32_t running = 0;   // jobs its workers hold
     ServiceTime service;    // of what its workers completed; the any-model lane: of all the queue
+    std::vector<const Brake*> brakes;  // each of a part of its workers; none: some have none
 
    private:
     friend class Scheduler;

@@ -58,6 +58,27 @@ void describe_engine(JsonObject& object, const wire::Heartbeat& said) {
       .number("step_ms", static_cast<int64_t>(said.step_ms));
 }
 
+// What is behind a worker allows, and what was used of it.
+std::string describe(const Pace& pace, int64_t now_ns) {
+  JsonList limits;
+  for (size_t i = 0; i < pace.limits().size(); ++i) {
+    const PaceLimit& limit = pace.limits()[i];
+    JsonObject each;
+    each.text("unit", limit.unit == PaceLimit::Unit::kRequests ? "requests" : "tokens")
+        .number("amount", static_cast<int64_t>(limit.amount))
+        .number("used", static_cast<int64_t>(pace.used(i, now_ns)))
+        .boolean("calendar", limit.calendar.has_value())
+        .number("seconds",
+                (limit.calendar ? limit::span_ns(*limit.calendar) : limit.length_ns) / kNsPerSec);
+    limits.add(each.done());
+  }
+  return JsonObject()
+      .raw("limits", limits.done())
+      .number("running", pace.running())
+      .number("concurrency", pace.at_once())
+      .done();
+}
+
 std::string describe(const Supervisor& supervisor, const Supervisor::Worker& worker) {
   const WorkerSession* const session = worker.session.get();
   JsonObject object;
@@ -74,6 +95,9 @@ std::string describe(const Supervisor& supervisor, const Supervisor::Worker& wor
               session != nullptr ? static_cast<int64_t>(session->memory_bytes()) : 0)
       .number("restarts", static_cast<int64_t>(worker.restarts));
   describe_engine(object, session != nullptr ? session->heartbeat() : wire::Heartbeat{});
+  object.raw("pace", session == nullptr || session->pace() == nullptr
+                         ? "null"
+                         : describe(*session->pace(), supervisor.now_ns()));
   const bool chats = session != nullptr && !session->chat().empty();
   object.raw("chat", chats ? json_string(session->chat()) : "null");
   if (session != nullptr && session->said_hello() && session->open_slots() < session->slots()) {
@@ -136,6 +160,7 @@ std::string describe_stopped(const WorkerConfig& worker) {
       .raw("chat", "null")
       .raw("open_slots", "null")
       .raw("why_closed", "null")
+      .raw("pace", "null")
       .raw("last_error", "null");
   describe_engine(object, {});
   return object.done();

@@ -203,7 +203,8 @@ void Supervisor::start(Worker& worker, int64_t now_ns) {
   worker.end.clear();
   worker.tenant = devices_.seat(worker.config);
   worker.session = std::make_unique<WorkerSession>(wires_, std::move(spawned->socket), dispatcher_,
-                                                   *this, worker.config.name, lane, *worker.tenant);
+                                                   *this, worker.config.name, lane, *worker.tenant,
+                                                   dispatcher_.paces().of(worker.config));
   if (const Status opened = worker.session->open(); !opened) {
     worker.last_error = opened.error().message;
     worker.session->close();

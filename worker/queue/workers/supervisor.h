@@ -89,6 +89,7 @@ class Supervisor final : public WorkerHost {
 
   const std::vector<std::unique_ptr<Worker>>& workers() const { return workers_; }
   const Devices& devices() const { return devices_; }
+  int64_t now_ns() const { return wires_.now_ns(); }
   // Why a worker that waits is not started; empty: its time has not come.
   std::string waits_for(const Worker& worker) const;
   static const char* name_of(Worker::State state);

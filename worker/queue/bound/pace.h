@@ -1,0 +1,116 @@
+// Pace: how fast what is behind a worker may be used, so that its own limits are never met.
+//
+// A paid API, or a server that somebody else bounds, refuses what comes too fast. So a job is
+// started only once all of these have room for it:
+//
+//   rolling    never more than `amount` in any span of `length_ns`, wherever it begins
+//   calendar   never more than `amount` in each minute, hour, day ... of the calendar, in UTC
+//              (limit::WindowPolicy, fixed)
+//   at once    never more than so many that run
+//
+// of requests, or of tokens (what a job says it will cost, and what it used once that is known).
+//
+// The rolling window is a log of what was started (the sliding log of shared/limit: each unit
+// counts for a window's length), with units that come close together in one entry, which counts
+// until the last of them is over. So it errs on the safe side, by a thousandth of the length at
+// most. An entry counts for a moment longer than the window (kLateNs): the other side counts a
+// request when it arrives, and one may be late where the next is not.
+//
+// All that must outlive the process is in plain records, in memory that its owner brings, which may
+// be a file's: a kill at any instruction leaves at most the newest entry uncounted, and that one
+// had not been started yet. Time is pushed in.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "shared/limit/window.h"
+#include "worker/queue/order/scheduler.h"
+
+namespace penstock::queue {
+
+struct PaceLimit {
+  enum class Unit : uint8_t { kRequests, kTokens } unit = Unit::kRequests;
+  uint64_t amount = 0;                  // at least 1
+  int64_t length_ns = 0;                // rolling
+  std::optional<limit::Span> calendar;  // else by the calendar
+  bool operator==(const PaceLimit&) const = default;
+};
+
+// What is remembered of one limit; all zeros: nothing was used.
+struct PaceRecord {
+  static constexpr size_t kEntries = 1024;
+  struct Entry {
+    int64_t since_ns = 0;  // its first unit; steady
+    int64_t until_ns = 0;  // its last
+    uint64_t amount = 0;
+  };
+  uint64_t window = 0;  // calendar: the state of shared/limit/window.h
+  uint64_t first = 0;   // rolling: entries [first, end), modulo kEntries
+  uint64_t end = 0;
+  std::array<Entry, kEntries> entries;
+};
+
+class Pace final : public Scheduler::Brake {
+ public:
+  static constexpr size_t kMostLimits = 4;
+  static constexpr int64_t kMostLateNs = 100'000'000;
+  // How much longer a unit counts than the window is.
+  static constexpr int64_t late_ns(int64_t length_ns) {
+    return length_ns / 50 < kMostLateNs ? length_ns / 50 : kMostLateNs;
+  }
+
+  // `records`: one for each of the limits; they outlive this. `at_once`: 0: any number. May be
+  // called again: what runs goes on.
+  // REQUIRES: at most kMostLimits.
+  void set(std::vector<PaceLimit> limits, uint32_t at_once, std::vector<PaceRecord*> records);
+  // What the calendar says, from now on. All other times are steady.
+  void set_time(const limit::Instant& now) { time_ = now; }
+
+  // What a job was counted as.
+  struct Start {
+    int64_t at_ns = 0;
+    uint64_t tokens = 0;
+    std::array<uint64_t, kMostLimits> windows{};  // calendar: the states that it left
+  };
+
+  // When a job that will cost so many tokens may start: now, or earlier: at once. One that costs
+  // more than a limit ever lets through starts when nothing of that is used. INT64_MAX: when
+  // another ends.
+  int64_t opens_ns(uint64_t tokens, int64_t now_ns) const;
+  // Whether or not there is room.
+  Start start(uint64_t tokens, int64_t now_ns);
+  // It ended, having used so many.
+  void end(const Start& start, uint64_t tokens, int64_t now_ns);
+  // It was never sent.
+  void take_back(const Start& start, int64_t now_ns);
+
+  // When the last of so many jobs, with so many tokens together, could start, if nobody else's do.
+  int64_t starts_ns(uint64_t jobs, uint64_t tokens, int64_t now_ns) const override;
+
+  uint32_t running() const { return running_; }
+  const std::vector<PaceLimit>& limits() const { return limits_; }
+  uint32_t at_once() const { return at_once_; }
+  // Used of a limit now.
+  uint64_t used(size_t limit, int64_t now_ns) const;
+
+ private:
+  using Unit = PaceLimit::Unit;
+  limit::Instant instant(int64_t now_ns) const {
+    return {now_ns, time_.wall_ns + (now_ns - time_.steady_ns)};
+  }
+  void count(size_t limit, uint64_t amount, int64_t now_ns);
+  void give_back(size_t limit, const Start& start, uint64_t amount);
+  void correct(const Start& start, bool request, uint64_t tokens, int64_t now_ns);
+
+  limit::Instant time_;
+  std::vector<PaceLimit> limits_;
+  uint32_t at_once_ = 0;
+  std::vector<PaceRecord*> records_;
+  uint32_t running_ = 0;
+};
+
+}  // namespace penstock::queue
