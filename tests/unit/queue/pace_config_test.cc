@@ -47,8 +47,8 @@ TEST(PaceConfigTest, WhatIsWrongIsSaidWithItsLine) {
   for (const char* const bad :
        {"limit: 0r/s", "limit: 10r/", "limit: 10r/0s", "limit: 10r", "limit: -1r/s", "limit: 10x/s",
         "limit: 2000000000r/s", "limit: 10r/40d", "limit: { a: b }", "quota: 10r/2d",
-        "quota: 10r/x", "quota: 1000000000r/s", "concurrency: 0",
-        "limit: [1r/s, 2r/m, 3r/h, 4r/d, 5r/30d]", "limit_key: 'a b'"}) {
+        "quota: 10r/x", "concurrency: 0", "limit: [1r/s, 2r/m, 3r/h, 4r/d, 5r/30d]",
+        "limit_key: 'a b'"}) {
     EXPECT_NE(complaint(bad), "") << bad;
   }
   EXPECT_NE(complaint("limit_key: nobodys").find("no worker says the limit"), std::string::npos);
