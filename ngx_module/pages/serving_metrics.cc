@@ -128,6 +128,21 @@ void write_workers(Writer& writer, const PoolArray<QueueCounts>& counts) noexcep
   write_family(writer, counts, "penstock_generation_tokens_total", Type::counter,
                "Tokens that it has drawn.",
                [](const Worker& worker) { return worker.generation_tokens; });
+  constexpr std::string_view kDesired = "penstock_desired_workers";
+  writer.family(kDesired, Type::gauge,
+                "Processes that the worker should have for the waits of its callers, for whoever "
+                "starts them.");
+  for (const QueueCounts& each : counts) {
+    const uint64_t used = std::min<uint64_t>(each.page->desired_used, wire::kMaxWorkers);
+    for (uint64_t i = 0; i < used; ++i) {
+      const wire::DesiredMetrics& desired = each.page->desired[i];
+      writer.sample(SeriesText(kDesired, {{"socket", each.socket},
+                                          {"worker", Label(desired.worker)},
+                                          {"queue", Label(desired.queue)},
+                                          {"model_name", Label(desired.model)}}),
+                    desired.processes);
+    }
+  }
   constexpr std::string_view kBatch = "penstock_batch_size";
   writer.family(kBatch, Type::summary, "Jobs in each step of its engine.");
   each_worker(counts, [&](std::string_view socket, const Worker& worker) {

@@ -16,7 +16,7 @@
 
 namespace penstock::wire {
 
-constexpr uint64_t kMetricsMagic = 0x3247504d434f5453;  // "STOCMPG2"
+constexpr uint64_t kMetricsMagic = 0x3347504d434f5453;  // "STOCMPG3"
 constexpr size_t kMaxClasses = 8;                       // priorities told apart in one queue
 
 // Upper bounds of the buckets.
@@ -114,6 +114,14 @@ struct WorkerMetrics {
   uint64_t kv_blocks_used = 0;
 };
 
+// How many processes a worker of the configuration should have, by its load.
+struct DesiredMetrics {
+  char worker[48] = {};
+  char queue[kQueueNameBytes] = {};
+  char model[kModelNameBytes] = {};
+  uint64_t processes = 0;
+};
+
 // One device; figures as in wire::Device.
 struct DeviceMetrics {
   char label[16] = {};  // "0", "0:1"
@@ -149,6 +157,8 @@ struct MetricsPage {
   ServingMetrics serving[kMaxModels];
   uint64_t workers_used = 0;
   WorkerMetrics workers[kMaxWorkers];
+  uint64_t desired_used = 0;
+  DesiredMetrics desired[kMaxWorkers];
   uint64_t devices_wanted = 0;   // 1: some worker may use a device
   uint64_t devices_watched = 0;  // 1: they are being looked at
   uint64_t devices_used = 0;

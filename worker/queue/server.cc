@@ -256,6 +256,9 @@ void Server::turn() {
     supervisor_.observe(device_watch_);
     supervisor_.advance_to(now_ns);
   }
+  if (phase_ == Phase::kServing) {
+    autoscaler_.advance_to(config_, now_ns);
+  }
   if (phase_ != Phase::kServing) {
     advance_stop(now_ns);
   }
@@ -309,8 +312,9 @@ void Server::note_health(int64_t now_ns) {
 
 int64_t Server::next_event() const {
   return std::min({wires_.next_event(), callers_.next_event(), dispatcher_.next_event(),
-                   supervisor_.next_event(), device_watch_.next_event(), publisher_.next_event(),
-                   phase_ends_ns_, store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
+                   supervisor_.next_event(), autoscaler_.next_event(), device_watch_.next_event(),
+                   publisher_.next_event(), phase_ends_ns_,
+                   store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
                    webhooks_ != nullptr ? webhooks_->next_event() : INT64_MAX});
 }
 
@@ -413,6 +417,7 @@ void Server::advance_stop(int64_t now_ns) {
 void Server::publish(int64_t now_ns) {
   publisher_.publish({.dispatcher = dispatcher_,
                       .supervisor = supervisor_,
+                      .autoscaler = autoscaler_,
                       .device_watch = device_watch_,
                       .webhooks = webhooks_.get()},
                      clock_, now_ns);

@@ -30,6 +30,7 @@
 #include "worker/queue/store/store.h"
 #include "worker/queue/text/log.h"
 #include "worker/queue/webhooks/webhooks.h"
+#include "worker/queue/workers/autoscaler.h"
 #include "worker/queue/workers/supervisor.h"
 
 namespace penstock::queue {
@@ -94,6 +95,7 @@ class Server final {
   JobsApi jobs_api_{dispatcher_, intake_};
   std::unique_ptr<Webhooks> webhooks_;  // nullptr: as there is no store
   Supervisor supervisor_;
+  Autoscaler autoscaler_{dispatcher_, supervisor_};
   DeviceWatch device_watch_{wires_};
   bool devices_changed_ = false;
   bool devices_known_ = false;

@@ -296,12 +296,24 @@ void OperatorApi::scale(Asker asker, const WorkerConfig& worker, std::string_vie
   auto parsed = http::Query::parse(query);
   const std::string_view text = parsed ? parsed->get("n").value_or("") : "";
   uint32_t n = 0;
+  if (text == "auto") {
+    supervisor_.forget_order(worker.name);
+    orders_.scaled(worker.name, std::nullopt);
+    return answer(asker.caller, asker.id,
+                  JsonObject()
+                      .text("object", "worker")
+                      .text("name", worker.name)
+                      .number("processes", supervisor_.processes_of(worker))
+                      .number("slots", worker.slots)
+                      .done());
+  }
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
   if (text.empty() || error != std::errc() || end != text.data() + text.size() || n > most) {
     return refuse(asker.caller, asker.id, 400,
                   "n is a number of processes from 0 to " + std::to_string(most) +
                       ": each needs one of the " + std::to_string(worker.slots) +
-                      " slots that worker '" + worker.name + "' has.",
+                      " slots that worker '" + worker.name +
+                      "' has; or auto: as penstock.yaml says, or its load.",
                   "n");
   }
   supervisor_.scale(worker.name, n);

@@ -49,7 +49,7 @@ void StandingOrders::paused(const std::string& queue, bool is) {
   set(std::string(kPaused) + queue, is ? std::optional<int64_t>(1) : std::nullopt);
 }
 
-void StandingOrders::scaled(const std::string& worker, uint32_t processes) {
+void StandingOrders::scaled(const std::string& worker, std::optional<uint32_t> processes) {
   set(std::string(kScaled) + worker, processes);
 }
 

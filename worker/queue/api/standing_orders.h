@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,7 +30,7 @@ class StandingOrders {
   void reloaded(uint64_t file);
 
   void paused(const std::string& queue, bool is);
-  void scaled(const std::string& worker, uint32_t processes);
+  void scaled(const std::string& worker, std::optional<uint32_t> processes);  // none: as configured
 
  private:
   void set(const std::string& name, std::optional<int64_t> value);

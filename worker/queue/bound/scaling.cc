@@ -10,18 +10,24 @@ uint32_t Scaling::Worker::most() const {
 }
 
 uint32_t Scaling::of(const Worker& worker) const {
-  const auto found = wanted_.find(worker.name);
-  return found == wanted_.end() ? worker.devices : found->second;
+  for (const auto* const wishes : {&wanted_, &by_load_}) {
+    if (const auto found = wishes->find(worker.name); found != wishes->end()) {
+      return found->second;
+    }
+  }
+  return worker.devices;
 }
 
 std::vector<Scaling::Process> Scaling::apply(const std::vector<Worker>& workers) {
-  std::map<std::string, uint32_t> kept;
-  for (const Worker& worker : workers) {
-    if (const auto wish = wanted_.find(worker.name); wish != wanted_.end()) {
-      kept[worker.name] = std::min(wish->second, worker.most());
+  for (auto* const wishes : {&wanted_, &by_load_}) {
+    std::map<std::string, uint32_t> kept;
+    for (const Worker& worker : workers) {
+      if (const auto wish = wishes->find(worker.name); wish != wishes->end()) {
+        kept[worker.name] = std::min(wish->second, worker.most());
+      }
     }
+    *wishes = std::move(kept);
   }
-  wanted_ = std::move(kept);
   std::vector<Process> processes;
   for (size_t at = 0; at < workers.size(); ++at) {
     const Worker& worker = workers[at];

@@ -36,6 +36,10 @@ class Scaling {
 
   // 0: it is stopped.
   void set(const std::string& worker, uint32_t processes) { wanted_[worker] = processes; }
+  // The same, where no operator has said so.
+  void set_by_load(const std::string& worker, uint32_t processes) { by_load_[worker] = processes; }
+  bool is_ordered(const std::string& worker) const { return wanted_.contains(worker); }
+  void forget_order(const std::string& worker) { wanted_.erase(worker); }
   uint32_t of(const Worker& worker) const;
 
   // The processes of these workers, in their order. A worker that is stopped keeps one, with no
@@ -50,6 +54,7 @@ class Scaling {
 
  private:
   std::map<std::string, uint32_t> wanted_;
+  std::map<std::string, uint32_t> by_load_;
 };
 
 }  // namespace penstock::queue

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "shared/base/clock.h"
+#include "worker/queue/bound/autoscale.h"
 #include "worker/queue/bound/pace.h"
 #include "worker/queue/link/roles.h"
 
@@ -65,6 +66,14 @@ struct PaceConfig {
   std::string key;
   std::vector<PaceLimit> limits;
   uint32_t at_once = 0;  // 0: any number
+};
+
+// That a worker has as many processes as its callers' waits ask for.
+struct AutoscaleConfig {
+  static constexpr int64_t kTargetWaitNs = 30 * kNsPerSec;
+  static constexpr int64_t kDownNs = 300 * kNsPerSec;
+  std::string worker;
+  AutoscaleBounds bounds;
 };
 
 // What all workers on a device may use together.
@@ -120,6 +129,7 @@ struct Config {
   std::vector<WorkerConfig> workers;
   std::vector<DeviceConfig> devices;
   std::vector<PaceConfig> paces;
+  std::vector<AutoscaleConfig> autoscales;
   LimitsConfig limits;
   WebhooksConfig webhooks;
 };

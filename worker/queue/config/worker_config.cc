@@ -6,6 +6,7 @@
 #include "worker/queue/config/engine_keys.h"
 #include "worker/queue/config/names.h"
 #include "worker/queue/config/pace_keys.h"
+#include "worker/queue/config/scaled_workers.h"
 
 namespace penstock::queue {
 namespace {
@@ -110,6 +111,34 @@ void read_model(Section& section, const std::string& file, WorkerConfig& worker)
   }
 }
 
+// min_workers, max_workers, target_wait, scale_down_after
+void read_autoscale(Section& section, const WorkerConfig& worker, Config& config) {
+  const uint32_t most = scaling_of(worker).most();
+  const auto devices = static_cast<uint32_t>(worker.devices.size());
+  AutoscaleConfig scale{.worker = worker.name,
+                        .bounds = {.min = 1,
+                                   .max = most,
+                                   .target_wait_ns = AutoscaleConfig::kTargetWaitNs,
+                                   .down_ns = AutoscaleConfig::kDownNs}};
+  const bool given = section.has("min_workers") || section.has("max_workers");
+  section.number("min_workers", scale.bounds.min, 1, most);
+  section.number("max_workers", scale.bounds.max, 1, most);
+  section.duration("target_wait", scale.bounds.target_wait_ns, kNsPerMs);
+  section.duration("scale_down_after", scale.bounds.down_ns, kNsPerSec);
+  for (const char* const key : {"target_wait", "scale_down_after"}) {
+    if (!given && section.has(key)) {
+      section.complain(key, "is for a worker that scales; write max_workers: " +
+                                std::to_string(std::max(devices, 2U)) + " beside it");
+    }
+  }
+  if (scale.bounds.min > scale.bounds.max) {
+    section.complain("min_workers",
+                     "is more than max_workers, " + std::to_string(scale.bounds.max));
+  } else if (given) {
+    config.autoscales.push_back(std::move(scale));
+  }
+}
+
 WorkerConfig read_worker(const YAML::Node& node, const std::string& path, const std::string& file,
                          Config& config, Complaints& complaints) {
   Section section(node, path, complaints);
@@ -129,6 +158,7 @@ WorkerConfig read_worker(const YAML::Node& node, const std::string& path, const 
   section.number("threads", worker.threads, 1, 1024);
   read_engine_keys(section, file, worker);
   read_pace(section, worker, config);
+  read_autoscale(section, worker, config);
   section.done();
   return worker;
 }

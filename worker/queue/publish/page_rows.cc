@@ -45,6 +45,21 @@ void put_workers(wire::MetricsPage& page, const Supervisor& supervisor) {
   }
 }
 
+void put_desired(wire::MetricsPage& page, const Supervisor& supervisor,
+                 const Autoscaler& autoscaler) {
+  page.desired_used = 0;
+  for (const WorkerConfig& worker : supervisor.configured()) {
+    const auto found = autoscaler.desired().find(worker.name);
+    if (found != autoscaler.desired().end() && page.desired_used < wire::kMaxWorkers) {
+      wire::DesiredMetrics& row = page.desired[page.desired_used++];
+      wire::copy_text(row.worker, worker.name);
+      wire::copy_text(row.queue, worker.queue);
+      wire::copy_text(row.model, worker.model_name);
+      row.processes = found->second;
+    }
+  }
+}
+
 void put_devices(wire::MetricsPage& page, const DeviceWatch& watch) {
   page.devices_wanted = watch.wanted() ? 1 : 0;
   page.devices_watched = watch.watching() ? 1 : 0;

@@ -3,12 +3,15 @@
 
 #include "shared/wire/metrics_page.h"
 #include "worker/queue/devices/watch.h"
+#include "worker/queue/workers/autoscaler.h"
 #include "worker/queue/workers/supervisor.h"
 
 namespace penstock::queue {
 
 // Those that are ready. Of more than the page has room for, the first.
 void put_workers(wire::MetricsPage& page, const Supervisor& supervisor);
+void put_desired(wire::MetricsPage& page, const Supervisor& supervisor,
+                 const Autoscaler& autoscaler);
 void put_devices(wire::MetricsPage& page, const DeviceWatch& watch);
 
 }  // namespace penstock::queue

@@ -89,6 +89,7 @@ void Publisher::publish_metrics(const Sources& sources, int64_t now_ns) {
     page.webhooks_pending = sources.webhooks->pending();
   }
   put_workers(page, sources.supervisor);
+  put_desired(page, sources.supervisor, sources.autoscaler);
   put_devices(page, sources.device_watch);
   metrics_.write(bytes_of(page));
 }

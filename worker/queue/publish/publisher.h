@@ -12,6 +12,7 @@
 #include "worker/queue/publish/published_file.h"
 #include "worker/queue/publish/status_page_writer.h"
 #include "worker/queue/webhooks/webhooks.h"
+#include "worker/queue/workers/autoscaler.h"
 #include "worker/queue/workers/supervisor.h"
 
 namespace penstock::queue {
@@ -25,6 +26,7 @@ class Publisher {
   struct Sources {
     Dispatcher& dispatcher;
     const Supervisor& supervisor;
+    const Autoscaler& autoscaler;
     const DeviceWatch& device_watch;
     const Webhooks* webhooks;
   };

@@ -62,6 +62,18 @@ void Supervisor::scale(const std::string& worker, uint32_t processes) {
   arrange();
 }
 
+void Supervisor::autoscale(const std::string& worker, uint32_t processes) {
+  log(Level::kInfo, "worker " + worker + ": scaled to " + std::to_string(processes) +
+                        (processes == 1 ? " process" : " processes") + " by its load");
+  scaling_.set_by_load(worker, processes);
+  arrange();
+}
+
+void Supervisor::forget_order(const std::string& worker) {
+  scaling_.forget_order(worker);
+  arrange();
+}
+
 void Supervisor::drain(const std::string& worker) {
   for (const auto& each : workers_) {
     if (Scaling::worker_of(each->config.name) == worker) {

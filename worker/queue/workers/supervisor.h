@@ -66,6 +66,16 @@ class Supervisor final : public WorkerHost {
   // Runs so many processes of a worker: from 0 to Scaling::Worker::most(). Holds over apply(), as
   // long as there is such a worker. REQUIRES: find() knows it.
   void scale(const std::string& worker, uint32_t processes);
+  // The same, until an operator says otherwise.
+  void autoscale(const std::string& worker, uint32_t processes);
+  // An operator has said how many.
+  bool is_ordered(const std::string& worker) const { return scaling_.is_ordered(worker); }
+  // That holds no longer.
+  void forget_order(const std::string& worker);
+  // How many there should be.
+  uint32_t processes_of(const WorkerConfig& worker) const {
+    return scaling_.of(scaling_of(worker));
+  }
   // The same, before apply(): it was so in an earlier life.
   void was_scaled(const std::string& worker, uint32_t processes) {
     scaling_.set(worker, processes);
