@@ -73,7 +73,8 @@ constexpr std::array kCommands = {
             "a worker, or all, ends when its jobs are done, until scale or a restart", kAskFlags,
             run_drain},
     Command{"scale", "WORKER N",
-            "N processes share the worker's slots and memory, until a restart; 0 stops it",
+            "N processes share the worker's slots and memory, until a restart; 0 stops it; auto: "
+            "as configured, or by its load",
             kAskFlags, run_scale},
     Command{"submit", "FILE.jsonl",
             "sends each line, {\"custom_id\",\"method\",\"url\",\"body\"}, and writes its result; "

@@ -1,5 +1,4 @@
 // The commands that tell penstockd to do something: pause, resume, drain, scale.
-#include <charconv>
 
 #include "worker/ctl/json.h"
 #include "worker/ctl/operate.h"
@@ -50,11 +49,11 @@ Outcome run_drain(const Arguments& arguments) {
 
 Outcome run_scale(const Arguments& arguments) {
   const auto& words = arguments.words();
-  uint32_t n = 0;
-  const char* const end = words.size() == 2 ? words[1].data() + words[1].size() : nullptr;
-  if (words.size() != 2 || !good_name(words[0]) ||
-      std::from_chars(words[1].data(), end, n).ptr != end || words[1].empty()) {
-    return misused("scale takes the name of a worker and a number of processes");
+  const auto is_number = [](const std::string& word) {
+    return !word.empty() && word.find_first_not_of("0123456789") == word.npos;
+  };
+  if (words.size() != 2 || !good_name(words[0]) || !(is_number(words[1]) || words[1] == "auto")) {
+    return misused("scale takes the name of a worker and a number of processes, or auto");
   }
   return ask_and_tell(arguments, "POST", "/workers/" + words[0] + "/scale", "n=" + words[1],
                       [&](const std::string& json) -> Result<std::string> {
@@ -63,9 +62,10 @@ Outcome run_scale(const Arguments& arguments) {
                         if (!parse_object(parser, json, worker)) {
                           return Error{"penstockd's answer is no JSON object"};
                         }
-                        return "worker " + words[0] + ": " + words[1] +
-                               (n == 1 ? " process" : " processes") + ", " + cell(worker, "slots") +
-                               " slots in all\n";
+                        const std::string n = cell(worker, "processes");
+                        return "worker " + words[0] + ": " + n +
+                               (n == "1" ? " process" : " processes") + ", " +
+                               cell(worker, "slots") + " slots in all\n";
                       });
 }
 

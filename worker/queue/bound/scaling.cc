@@ -9,6 +9,15 @@ uint32_t Scaling::Worker::most() const {
   return static_cast<uint32_t>(std::min<uint64_t>(all, kMostProcesses));
 }
 
+void Scaling::begin_by_load(std::map<std::string, uint32_t> least) {
+  for (auto& [worker, processes] : least) {
+    if (const auto known = by_load_.find(worker); known != by_load_.end()) {
+      processes = known->second;
+    }
+  }
+  by_load_ = std::move(least);
+}
+
 uint32_t Scaling::of(const Worker& worker) const {
   for (const auto* const wishes : {&wanted_, &by_load_}) {
     if (const auto found = wishes->find(worker.name); found != wishes->end()) {

@@ -38,6 +38,8 @@ class Scaling {
   void set(const std::string& worker, uint32_t processes) { wanted_[worker] = processes; }
   // The same, where no operator has said so.
   void set_by_load(const std::string& worker, uint32_t processes) { by_load_[worker] = processes; }
+  // These scale by their load, and no others: each begins with so many.
+  void begin_by_load(std::map<std::string, uint32_t> least);
   bool is_ordered(const std::string& worker) const { return wanted_.contains(worker); }
   void forget_order(const std::string& worker) { wanted_.erase(worker); }
   uint32_t of(const Worker& worker) const;

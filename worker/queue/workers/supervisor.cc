@@ -52,6 +52,11 @@ void Supervisor::apply(const Config& config) {
   config_ = config;
   binary_ =
       config.worker_binary.empty() ? binary_beside_this("penstock-worker") : config.worker_binary;
+  std::map<std::string, uint32_t> least;
+  for (const AutoscaleConfig& each : config.autoscales) {
+    least[each.worker] = each.bounds.min;
+  }
+  scaling_.begin_by_load(std::move(least));
   arrange();
 }
 
