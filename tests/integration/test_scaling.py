@@ -18,7 +18,7 @@ def test_a_long_wait_brings_a_second_process_and_a_lull_ends_it(jobs, said):  # 
         workers=[simulate(slots=1, service_time="300ms", device="[0, 1]", min_workers=1, max_workers=2, target_wait="500ms",
                           scale_down_after="2s")],
         http=HTTP.replace("concurrency 3;", "concurrency 500;"),
-        server=SERVER + "location = /metrics { penstock_metrics; }")
+        server=SERVER + "location = /metrics { penstock_metrics gpu; }")
     until(lambda: [w["state"] for w in workers(service, said)] == ["ready"], "nothing waits: one is enough")
     ids = [promise(service, X=str(i)).json()["id"] for i in range(40)]
     until(lambda: [w["state"] for w in workers(service, said)] == ["ready"] * 2, "a second process")
