@@ -17,10 +17,11 @@ PARTS = {
     "worker/devices": ["shared"],
     "worker/queue": ["shared"],
     "worker/pool": ["shared", "worker/devices"],
-    "worker/engines": ["shared", "worker/pool", "worker/engines/simulate", "worker/engines/llama", "worker/engines/process"],
+    "worker/engines": ["shared", "worker/pool", "worker/engines/simulate", "worker/engines/llama", "worker/engines/process", "worker/engines/http"],
     "worker/engines/simulate": ["shared", "worker/pool"],
     "worker/engines/llama": ["shared", "worker/pool"],
     "worker/engines/process": ["shared", "worker/pool"],
+    "worker/engines/http": ["shared", "worker/pool"],
 }
 # Within a part, a room may include itself and those after it. "": what lies in no room.
 ROOMS = {

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 
 #include "shared/base/utf8.h"
+#include "worker/engines/http/engine.h"
 #include "worker/engines/process/engine.h"
 #include "worker/engines/simulate/simulate_engine.h"
+#include "worker/pool/log.h"
 #if PENSTOCK_WITH_LLAMA
 #include "worker/engines/llama/device.h"
 #include "worker/engines/llama/engine.h"
@@ -37,6 +40,21 @@ Opened open_process(const WorkerOptions& options, Sink& sink) {
   parsed->environment = process::program_environment(environ);
   return process::ProcessEngine::open(std::move(*parsed), options.name, options.slots, sink,
                                       log_to_stderr(options.name));
+}
+
+// Headers that the operator wants sent may be secret: they come in the environment.
+Opened open_http(const WorkerOptions& options, Sink& sink) {
+  auto parsed = http_engine::parse_options(options.engine_options, std::getenv("PENSTOCK_HEADERS"));
+  ::unsetenv("PENSTOCK_HEADERS");
+  if (!parsed) {
+    return parsed.error();
+  }
+  parsed->slots = options.slots;
+  parsed->max_body_bytes = options.max_body_bytes;
+  if (parsed->upstream_model.empty() && options.model != options.model_name) {
+    parsed->upstream_model = options.model;  // model_name is what callers call it
+  }
+  return http_engine::open(*std::move(parsed), sink, log_to_stderr(options.name));
 }
 
 #if PENSTOCK_WITH_LLAMA
@@ -83,7 +101,7 @@ Status check_llama([[maybe_unused]] const WorkerOptions& options) {
 #endif
 }
 
-// The program finds out for itself.
+// What runs the jobs finds out for itself.
 Status check_nothing(const WorkerOptions&) { return Ok{}; }
 
 struct Entry {
@@ -91,7 +109,8 @@ struct Entry {
   Opened (*open)(const WorkerOptions&, Sink&);
   Status (*check)(const WorkerOptions&);
 };
-constexpr Entry kEngines[] = {{"llama", open_llama, check_llama},
+constexpr Entry kEngines[] = {{"http", open_http, check_nothing},
+                              {"llama", open_llama, check_llama},
                               {"process", open_process, check_nothing},
                               {"simulate", open_simulate, check_simulated}};
 

@@ -12,7 +12,7 @@
 
 namespace penstock {
 
-enum class LogLevel : uint8_t { kInfo, kWarn, kError };
+enum class LogLevel : uint8_t { kDebug, kInfo, kWarn, kError };
 
 using Log = std::function<void(LogLevel, std::string_view text)>;
 

@@ -218,12 +218,6 @@ TEST(ConfigTest, AModelNameThatNobodyCouldAskForIsAnError) {
             "at most 128; set a model_name");
 }
 
-TEST(ConfigTest, EnginesOfLaterVersionsAreKnownAndRefused) {
-  EXPECT_EQ(worker_complaint("name: a, engine: http, url: \"http://x\", model: m"),
-            "p.yaml:3: key 'workers[0].engine': http is not in this version; llama, process and "
-            "simulate are");
-}
-
 TEST(ConfigTest, AKeyOfAnotherEngineIsNotTaken) {
   EXPECT_EQ(worker_complaint("name: a, engine: llama, model: m, service_time: 1s"),
             "p.yaml:3: key 'workers[0].service_time': is for engine simulate, and this worker's is "

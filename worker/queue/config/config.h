@@ -42,22 +42,25 @@ struct WorkerConfig {
   std::string model;       // as written; may be empty
   std::string model_path;  // llama: absolute, or relative to where penstockd was started
   std::string model_name;  // what callers ask for; never empty
-  std::vector<std::string> devices = {"auto"};  // "auto", "cpu", or numbers and UUIDs
-  std::string device;                           // of those, where a process was placed (devices.h)
+  // "auto", "cpu", or numbers and UUIDs; http: the urls, as each is bounded like a device.
+  std::vector<std::string> devices = {"auto"};
+  std::string device;           // of those, where a process was placed (devices.h)
   bool adaptive_slots = false;  // `slots: auto`: how many of them are used is found by trying
   uint32_t slots = 1;           // jobs at once on a device
   int64_t memory_bytes = 0;     // of it, that they may hold; 0: no budget was set
   std::string queue = "default";
   uint32_t threads = 0;                                      // 0: the worker chooses
   std::vector<std::pair<std::string, std::string>> options;  // the engine's own, units normalised
-  std::vector<std::string> environment;  // process: "NAME=value"; on no command line and in no log
+  // "NAME=value", on no command line and in no log; process: its `env`; http: its headers.
+  std::vector<std::string> environment;
   std::string limit_key;  // of the PaceConfig that bounds what is behind it; empty: nothing does
   bool operator==(const WorkerConfig&) const = default;
 
   // Whether a process takes its memory when it starts, for all of its jobs, rather than job by job.
   bool reserves_memory() const { return engine == "llama" || engine == "process"; }
   bool may_use_a_gpu() const {
-    return devices.front() == "auto" ? engine == "llama" : devices.front() != "cpu";
+    return devices.front() == "auto" ? engine == "llama"
+                                     : devices.front() != "cpu" && engine != "http";
   }
 };
 

@@ -2,6 +2,7 @@
 
 #include <sstream>
 
+#include "worker/queue/config/http_keys.h"
 #include "worker/queue/config/process_keys.h"
 
 namespace penstock::queue {
@@ -97,16 +98,13 @@ void read_gpu_priority(Section& section, WorkerConfig& worker) {
 void read_engine(Section& section, WorkerConfig& worker) {
   section.choice("engine", worker.engine, {"llama", "simulate", "http", "process"});
   if (!section.has("engine")) {
-    section.complain("engine", "is missing; write engine: llama, process or simulate");
-  } else if (worker.engine == "http") {
-    section.complain("engine",
-                     worker.engine + " is not in this version; llama, process and simulate are");
+    section.complain("engine", "is missing; write engine: llama, http, process or simulate");
   }
-  section.take("url");  // of engine http
 }
 
 void read_engine_keys(Section& section, const std::string& file, WorkerConfig& worker) {
   read_rules(section, worker);
+  read_http_keys(section, file, worker);
   read_process_keys(section, file, worker);
   read_gpu_priority(section, worker);
   read_simulate(section, worker);

@@ -104,6 +104,9 @@ std::vector<std::string> worker_command(const std::string& binary, const WorkerC
                       ? "0"
                       : worker.devices.front());
   add("--threads", std::to_string(worker.threads));
+  if (worker.engine == "http") {
+    add("--option", "url=" + worker.device);
+  }
   for (const auto& [key, value] : worker.options) {
     add("--option", std::string(key).append("=").append(value));
   }
@@ -143,10 +146,11 @@ Result<std::vector<std::string>> environment_of_device(const std::string& device
 }  // namespace
 
 Result<std::vector<std::string>> worker_environment(const WorkerConfig& worker) {
-  auto environment = environment_of_device(worker.device);
+  const bool http = worker.engine == "http";  // whose device is an url
+  auto environment = environment_of_device(http ? "auto" : worker.device);
   if (environment) {
     for (const std::string& each : worker.environment) {
-      environment->push_back(kOfPrograms + each);
+      environment->push_back((http ? "PENSTOCK_" : kOfPrograms) + each);
     }
   }
   return environment;

@@ -1,0 +1,217 @@
+"""Engine http through Nginx and penstockd: what callers see of a server behind it, and what the server sees of us."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import flow
+from processes import QueueStatus
+from server import ModelServer, completion, stream, word
+from waiting import until
+
+PASS = "location / { penstock_pass gpu; }"
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+@pytest.fixture
+def server():
+    """Starts servers, and ends them with the test."""
+    servers = []
+
+    def start(answer, **how):
+        servers.append(ModelServer(answer, **how))
+        return servers[-1]
+
+    yield start
+    for each in servers:
+        each.close()
+
+
+def behind(url, **options):
+    url = url if isinstance(url, str) else "[" + ", ".join(f'"{each}"' for each in url) + "]"
+    return dict(name="w", engine="http", url=url, model="m", **options)
+
+
+def behind_several(penstock, urls, slots):
+    """A service whose worker has these urls, and `slots` at each."""
+    service = penstock(start=False, server=PASS, workers=[behind(urls, slots=slots)])
+    service.penstockd.start()
+    service.penstockd.wait_for(slots=slots * len(urls), state=QueueStatus.OPEN)
+    service.nginx.start(service.port)
+    return service
+
+
+def chat(service, path="/v1/chat/completions", headers=None, **more):
+    return service.request("POST", path, headers, {**CHAT, **more})
+
+
+def status_of(service):
+    return json.loads(service.penstockd.status())
+
+
+def together(count, call):
+    """So many calls at once; what each returned."""
+    results = [None] * count
+
+    def one(i):
+        results[i] = call()
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def test_an_answer_comes_back_as_the_server_gave_it(penstock, server):
+    upstream = server(lambda asked, reply: reply(completion(), x_request_id="r1", set_cookie="a=b"))
+    service = penstock(server=PASS, workers=[behind(upstream.url, slots=2)])
+    answer = chat(service)
+    assert (answer.status, answer.json()) == (200, completion())
+    assert answer.headers["X-Request-Id"] == "r1" and "Set-Cookie" not in answer.headers
+    assert upstream.asked[0].path == "/v1/chat/completions" and upstream.asked[0].json() == CHAT
+
+
+def test_a_stream_comes_back_event_by_event_without_the_usage_that_only_we_asked_for(penstock, server):
+    upstream = server(lambda asked, reply: reply(stream(), type="text/event-stream"))
+    service = penstock(server=PASS, workers=[behind(upstream.url)])
+    answer = chat(service, stream=True)
+    assert answer.headers["Content-Type"] == "text/event-stream"
+    assert [event for event in answer.events() if '"usage"' in event] == []
+    assert answer.events()[-1] == "[DONE]" and len(answer.events()) == 4
+    assert upstream.asked[0].json()["stream_options"] == {"include_usage": True}
+    told = chat(service, stream=True, stream_options={"include_usage": True})
+    assert json.loads(told.events()[-2])["usage"]["completion_tokens"] == 2
+
+
+def test_a_refusal_of_the_servers_is_the_callers_answer(penstock, server):
+    upstream = server(lambda asked, reply: reply({"error": {"message": "too long", "code": "context"}}, status=400))
+    service = penstock(server=PASS, workers=[behind(upstream.url)])
+    answer = chat(service)
+    assert (answer.status, answer.json()["error"]["message"]) == (400, "too long")
+    assert len(upstream.asked) == 1
+
+
+def test_a_job_that_was_returned_keeps_its_attempts_and_runs_once_there_is_room(penstock, server):
+    said = iter([429] * 5)
+
+    def answer(asked, reply):
+        status = next(said, 200)
+        return reply(completion()) if status == 200 else reply({}, status=status, retry_after_ms="20")
+
+    upstream = server(answer)
+    service = penstock(server=PASS, workers=[behind(upstream.url)], queue={"attempts": 1})
+    assert chat(service).status == 200
+    assert len(upstream.asked) == 6
+
+
+def test_the_server_never_has_more_jobs_than_slots(penstock, server):
+    def answer(asked, reply):
+        time.sleep(0.02)
+        reply(completion())
+
+    upstream = server(answer)
+    service = penstock(server=PASS, workers=[behind(upstream.url, slots=3)])
+    answers = together(24, lambda: chat(service).status)
+    assert answers == [200] * 24 and len(upstream.asked) == 24
+    assert upstream.peak == 3
+
+
+def test_each_url_has_the_slots_and_jobs_go_where_the_load_is_least(penstock, server):
+    released = threading.Event()
+
+    def answer(asked, reply):
+        released.wait(20)
+        reply(completion())
+
+    upstreams = [server(answer) for _ in range(2)]
+    service = behind_several(penstock, [each.url for each in upstreams], slots=2)
+    threading.Timer(0, lambda: until(lambda: sum(each.running for each in upstreams) == 4, "all run") and released.set()).start()
+    assert together(4, lambda: chat(service).status) == [200] * 4
+    assert [each.peak for each in upstreams] == [2, 2]
+    assert {worker["device"] for worker in status_of(service)["workers"]} == {each.url for each in upstreams}
+
+
+def test_a_url_that_is_down_takes_no_job_and_the_others_do(penstock, server):
+    upstream = server(lambda asked, reply: reply(completion()))
+    closed = server(lambda asked, reply: None)
+    closed.close()
+    service = behind_several(penstock, [closed.url, upstream.url], slots=1)
+    assert together(4, lambda: chat(service).status) == [200] * 4
+    assert "no connection" in service.penstockd.status().decode()
+    assert len(upstream.asked) == 4
+
+
+def test_a_server_that_comes_up_late_is_found(penstock, server):
+    upstream = server(lambda asked, reply: reply(completion()))
+    port = upstream.port
+    upstream.close()
+    service = penstock(server=PASS, workers=[behind(upstream.url, backoff="{ first: 50ms, most: 50ms }")])
+    caller = threading.Thread(target=lambda: setattr(service, "late", chat(service)))
+    caller.start()
+    until(lambda: "no connection" in service.penstockd.process.text(), "the url was tried")
+    server(lambda asked, reply: reply(completion()), port=port)
+    caller.join()
+    assert service.late.status == 200
+
+
+def test_a_caller_that_leaves_ends_the_servers_work(penstock, server):
+    gone = threading.Event()
+
+    def answer(asked, reply):
+        def words():
+            for i in range(2000):
+                yield word(f"word {i} ")
+                time.sleep(0.005)
+        try:
+            reply(words(), type="text/event-stream")
+        finally:
+            gone.set()
+
+    upstream = server(answer)
+    service = penstock(server=PASS, workers=[behind(upstream.url)])
+    leaving = service.client().stream("POST", "/v1/chat/completions", None, {**CHAT, "stream": True})
+    leaving.next_event()
+    leaving.close()
+    assert gone.wait(5)
+    service.penstockd.wait_for(running=0)
+
+
+def test_secrets_reach_the_server_and_nobody_else(penstock, server, folder):
+    upstream = server(lambda asked, reply: reply(completion()))
+    key = folder / "key"
+    key.write_text("secret-1\n")
+    key.chmod(0o600)
+    service = penstock(server=PASS, workers=[behind(upstream.url, key_file=key, headers=flow({"X-Team": "secret-2"}))])
+    chat(service)
+    assert upstream.asked[0].headers["Authorization"] == "Bearer secret-1"
+    assert upstream.asked[0].headers["X-Team"] == "secret-2"
+    commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in service.penstockd.workers()]
+    assert any("url=" + upstream.url in command for command in commands)
+    shown = "".join(commands) + service.penstockd.process.text() + service.penstockd.status().decode()
+    assert "secret-1" not in shown and "secret-2" not in shown
+    key.write_text("secret-3\n")
+    until(lambda: chat(service) and upstream.asked[-1].headers["Authorization"] == "Bearer secret-3", "the new key is used")
+
+
+def test_any_path_goes_to_the_server_below_its_url(penstock, server):
+    upstream = server(lambda asked, reply: reply({"path": asked.path, "type": asked.headers["Content-Type"]}))
+    service = penstock(server=PASS, workers=[behind(upstream.url + "/v1", protocol="plain")])
+    for path in ("/v1/embeddings", "/v1/images/generations", "/other/a%20b"):
+        wanted = path if path.startswith("/v1/") else "/v1" + path
+        assert service.request("POST", path, None, {"model": "m"}).json()["path"] == wanted
+    form = service.request("POST", "/v1/audio/transcriptions", {"Content-Type": "multipart/form-data; boundary=x"},
+                           "--x\r\nContent-Disposition: form-data; name=\"language\"\r\n\r\nen\r\n--x--\r\n")
+    assert form.json()["type"] == "multipart/form-data; boundary=x"
+    assert upstream.asked[-1].body.endswith(b"--x--\r\n")
+
+
+def test_the_server_gets_its_own_name_of_the_model(penstock, server):
+    upstream = server(lambda asked, reply: reply(completion()))
+    service = penstock(server=PASS, workers=[behind(upstream.url, upstream_model="org/m-8b")])
+    chat(service)
+    assert upstream.asked[0].json() == {**CHAT, "model": "org/m-8b"}

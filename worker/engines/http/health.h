@@ -1,0 +1,68 @@
+// Health: what a server says of itself when it is asked: whether it is well (`health:`), how busy
+// it is (/metrics), and how long its model's contexts are (/v1/models).
+//
+//     not asked ──2xx──▶ well ──anything else──▶ down ──2xx──▶ well
+//
+// Only a worker with a `health:` asks. Without one, nothing is ever sent to a server but jobs.
+//
+// Pure: who drives it sends the questions, and pushes replies and time in.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "shared/base/clock.h"
+#include "worker/engines/http/server_load.h"
+
+namespace penstock::http_engine {
+
+class Health {
+ public:
+  static constexpr int64_t kEveryNs = 5 * kNsPerSec;
+  static constexpr int64_t kDownEveryNs = kNsPerSec;
+  static constexpr int64_t kPatienceNs = 5 * kNsPerSec;
+  static constexpr size_t kMaxBytes = 1U << 20;  // of a reply; the rest is not read
+
+  enum class Question : uint8_t { kHealth, kMetrics, kModels };
+  struct Reply {
+    int status = 0;     // 0: there was none
+    std::string error;  // then why
+    std::string_view body;
+  };
+
+  // `path`: empty: nothing is asked, ever. `model`: as the server calls it. `speaks_openai`: it may
+  // have /v1/models.
+  Health(std::string path, std::string model, bool speaks_openai)
+      : path_(std::move(path)), model_(std::move(model)), speaks_openai_(speaks_openai) {}
+
+  // True: this is to be asked now, and nothing else before it was replied().
+  bool ask(int64_t now_ns, Question& question);
+  std::string_view path(Question question) const;
+  void replied(Question question, const Reply& reply, int64_t now_ns);
+  // When ask() is to be called; INT64_MAX: not by itself.
+  int64_t next_event() const { return asking_ || path_.empty() ? INT64_MAX : due_ns_; }
+
+  bool well() const { return well_ || path_.empty(); }
+  // Why it is not, for the operator.
+  const std::string& why() const { return why_; }
+  const ServerLoad& load() const { return load_; }
+  uint64_t context_tokens() const { return context_tokens_; }  // 0: not told
+
+ private:
+  void take_models(std::string_view body);
+
+  const std::string path_;
+  const std::string model_;
+  const bool speaks_openai_;
+  bool asking_ = false;
+  bool well_ = false;
+  std::string why_ = "it has not said that it is well";
+  int64_t due_ns_ = 0;
+  Question next_ = Question::kHealth;
+  ServerLoad load_;
+  uint64_t context_tokens_ = 0;
+};
+
+}  // namespace penstock::http_engine

@@ -1,0 +1,50 @@
+// Probe: the questions of Health, sent beside the jobs, on the same connections.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "worker/engines/http/headers.h"
+#include "worker/engines/http/health.h"
+#include "worker/engines/http/options.h"
+#include "worker/engines/http/transfers.h"
+
+namespace penstock::http_engine {
+
+class Probe final : private Transfers::Receiver {
+ public:
+  static constexpr uint64_t kId = UINT64_MAX;  // of its transfers; no job has it
+
+  // All outlive this.
+  Probe(const Options& options, Transfers& transfers)
+      : options_(options),
+        transfers_(transfers),
+        health_(options.health, options.upstream_model, options.protocol == Protocol::kOpenai) {}
+
+  // Asks what is to be asked, and gives up on what takes too long. `key`: a header, or empty. True:
+  // something is known anew.
+  bool step(int64_t now_ns, const std::string& key);
+  // The transfer of id kId has ended.
+  void ended(const TransferEnd& end, int64_t now_ns);
+  int64_t next_event() const {
+    return question_ ? asked_ns_ + Health::kPatienceNs : health_.next_event();
+  }
+
+  const Health& health() const { return health_; }
+
+ private:
+  bool on_header(std::string_view line) override { return head_.take(line); }
+  bool on_body(std::string_view bytes) override;
+
+  const Options& options_;
+  Transfers& transfers_;
+  Health health_;
+  std::optional<Health::Question> question_;
+  int64_t asked_ns_ = 0;
+  Head head_;
+  std::string body_;
+  bool news_ = false;
+};
+
+}  // namespace penstock::http_engine

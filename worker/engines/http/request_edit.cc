@@ -1,0 +1,220 @@
+#include "worker/engines/http/request_edit.h"
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+
+#include "shared/http/header_lines.h"
+#include "shared/http/json_chars.h"
+#include "worker/engines/http/top_fields.h"
+
+namespace penstock::http_engine {
+namespace {
+
+using Fields = std::vector<std::pair<std::string, std::string>>;
+
+// What of a body is text to the model.
+constexpr std::string_view kPrompts[] = {"messages", "prompt", "input",      "inputs",   "system",
+                                         "tools",    "query",  "text_input", "documents"};
+constexpr std::string_view kBounds[] = {"max_tokens", "max_completion_tokens"};
+
+// False: it is no whole object, or more follows.
+bool read_object(std::string_view json, TopFields& fields) {
+  fields.feed(json);
+  return fields.closed_at() > 0 && std::all_of(json.begin() + fields.closed_at() + 1, json.end(),
+                                               [](char c) { return http::is_space(c); });
+}
+
+std::string_view value_of(std::string_view json, const TopField& field) {
+  return json.substr(field.value, field.end - field.value);
+}
+
+std::optional<uint64_t> number_in(const TopFields& fields, std::string_view name) {
+  const TopField* const field = fields.find(name);
+  uint64_t number = 0;
+  if (field == nullptr) {
+    return std::nullopt;
+  }
+  const std::string& text = field->text;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc{} && end == text.data() + text.size() ? std::optional(number)
+                                                                  : std::nullopt;
+}
+
+bool is_true(const TopFields& fields, std::string_view name) {
+  const TopField* const field = fields.find(name);
+  return field != nullptr && field->text == "true";
+}
+
+// As JSON. A model's name is printable; what could end the string is escaped all the same.
+std::string quoted(std::string_view text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      out += '\\';
+    }
+    out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  }
+  return out + '"';
+}
+
+Failure refused(std::string message) {
+  return {.status = 400, .code = "invalid_request", .message = std::move(message)};
+}
+
+// Its fields take the place of the body's, but a bound on tokens only ever lowers, by whichever
+// name the body has it.
+bool add_override(std::string_view override, const TopFields& body, Fields& changes) {
+  TopFields fields;
+  if (!read_object(override, fields)) {
+    return false;
+  }
+  std::optional<uint64_t> bound;
+  for (const TopField& field : fields.fields()) {
+    const bool bounds =
+        std::find(std::begin(kBounds), std::end(kBounds), field.name) != std::end(kBounds);
+    if (!bounds) {
+      changes.emplace_back(field.name, value_of(override, field));
+    } else if (const auto number = number_in(fields, field.name)) {
+      bound = std::min(bound.value_or(*number), *number);
+    } else {
+      return false;
+    }
+  }
+  if (!bound) {
+    return true;
+  }
+  bool any = false;
+  for (const std::string_view name : kBounds) {
+    const TopField* const field = body.find(name);
+    if (field != nullptr && field->text != "null") {
+      changes.emplace_back(
+          name, std::to_string(std::min(number_in(body, name).value_or(UINT64_MAX), *bound)));
+      any = true;
+    }
+  }
+  if (!any) {
+    changes.emplace_back(kBounds[0], std::to_string(*bound));
+  }
+  return true;
+}
+
+// Asks for the usage of a stream; true: the caller did not.
+bool ask_for_usage(std::string_view body, const TopFields& fields, Fields& changes) {
+  const TopField* const options = fields.find("stream_options");
+  TopFields inner;
+  if (options == nullptr || !read_object(value_of(body, *options), inner)) {
+    changes.emplace_back("stream_options", "{\"include_usage\":true}");
+    return true;
+  }
+  if (is_true(inner, "include_usage")) {
+    return false;
+  }
+  changes.emplace_back("stream_options",
+                       with_fields(value_of(body, *options), {{"include_usage", "true"}}));
+  return true;
+}
+
+bool is_json_type(std::string_view type) {
+  const std::string_view essence = type.substr(0, type.find(';'));
+  return essence.empty() || http::same_name(essence, "application/json") ||
+         essence.ends_with("+json");
+}
+
+// What the path says of the call.
+void read_path(std::string_view path, Protocol protocol, Call& call) {
+  const auto ends = [&](std::string_view end) { return path.ends_with(end); };
+  const bool media = path.find("/audio/") != path.npos || path.find("/images/") != path.npos;
+  const bool infers = ends("/infer");
+  call.anthropic = ends("/messages");
+  call.makes_text = ends("/completions") || ends("/messages") || ends("/responses") ||
+                    ends("/embeddings") || ends("/generate") || ends("/generate_stream");
+  call.reads_json = protocol != Protocol::kPlain && !media && !infers;
+  call.may_resend = protocol != Protocol::kPlain && !ends("/responses");
+}
+
+// Changes the body, and reads what of it counts.
+std::optional<Failure> edit_body(const Request& request, const Options& options, Call& call) {
+  TopFields fields;
+  if (!read_object(request.body, fields)) {
+    return refused("The body is not a whole JSON object of at most 256 fields.");
+  }
+  Fields changes;
+  if (!request.override.empty() && !add_override(request.override, fields, changes)) {
+    return refused("The operator's override is not a JSON object with whole numbers as bounds.");
+  }
+  const std::string& upstream = options.upstream_model;
+  const std::string model = quoted(upstream.empty() ? request.model : upstream);
+  const TopField* const named = fields.find("model");
+  if (model.size() > 2 && (named == nullptr ? !upstream.empty() : named->text != model)) {
+    changes.emplace_back("model", model);
+  }
+  if (request.path.ends_with("/completions") && is_true(fields, "stream")) {
+    call.hides_usage = ask_for_usage(request.body, fields, changes);
+  }
+  call.choices = std::clamp<uint64_t>(number_in(fields, "n").value_or(1), 1, 1024);
+  const TopField* const stored = fields.find("store");
+  call.may_resend = call.may_resend || (request.path.ends_with("/responses") && stored != nullptr &&
+                                        stored->text == "false");
+  for (const TopField& field : fields.fields()) {
+    if (std::find(std::begin(kPrompts), std::end(kPrompts), field.name) != std::end(kPrompts)) {
+      call.prompt_bytes += field.end - field.value;
+    }
+  }
+  call.body = changes.empty() ? std::string(request.body) : with_fields(request.body, changes);
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::string with_fields(std::string_view json, const Fields& changes) {
+  TopFields fields;
+  if (!read_object(json, fields)) {
+    return {};
+  }
+  std::string out;
+  out.reserve(json.size() + 256);
+  size_t from = 0;
+  for (const TopField& field : fields.fields()) {
+    const auto change = std::find_if(changes.rbegin(), changes.rend(),
+                                     [&](const auto& each) { return each.first == field.name; });
+    if (change != changes.rend()) {  // each time that it comes
+      out.append(json.substr(from, field.value - from)).append(change->second);
+      from = field.end;
+    }
+  }
+  out.append(json.substr(from, fields.closed_at() - from));
+  bool first = fields.fields().empty();
+  for (auto each = changes.begin(); each != changes.end(); ++each) {
+    const bool later = std::any_of(each + 1, changes.end(),
+                                   [&](const auto& other) { return other.first == each->first; });
+    if (fields.find(each->first) == nullptr && !later) {
+      out.append(std::exchange(first, false) ? "\"" : ",\"").append(each->first);
+      out.append("\":").append(each->second);
+    }
+  }
+  return out.append(json.substr(fields.closed_at()));
+}
+
+std::variant<std::unique_ptr<Call>, Failure> edit_request(const Request& request,
+                                                          const Options& options) {
+  if (request.body.size() > options.max_body_bytes) {
+    return Failure{.status = 413, .code = "too_large", .message = "The body is too large."};
+  }
+  auto call = std::make_unique<Call>();
+  call->method = request.method;
+  call->content_type = request.content_type;
+  call->url = options.url.of(request.path);
+  read_path(request.path, options.protocol, *call);
+  const bool edits = options.protocol == Protocol::kOpenai && is_json_type(request.content_type) &&
+                     request.method == "POST";
+  if (!edits) {
+    call->body = request.body;
+    call->prompt_bytes = request.body.size();
+  } else if (auto failure = edit_body(request, options, *call)) {
+    return std::move(*failure);
+  }
+  return call;
+}
+
+}  // namespace penstock::http_engine

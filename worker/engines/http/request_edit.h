@@ -1,0 +1,46 @@
+// A caller's request as its server is to get it.
+//
+// Only what must be is changed: the model's name, the operator's override, and stream_options where
+// we want the usage told and the caller did not ask for it. Every other byte of the body stays as
+// it was sent.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "worker/engines/http/options.h"
+#include "worker/pool/engine.h"
+
+namespace penstock::http_engine {
+
+// One request, ready to be sent; and what of it counts while its answer is read.
+struct Call : Plan {
+  std::string method;
+  std::string url;
+  std::string content_type;
+  std::string body;
+
+  bool reads_json = false;    // the server answers it in JSON, or events of it, whatever it says
+  bool makes_text = false;    // tokens are used, also where nobody tells them
+  bool anthropic = false;     // POST .../messages
+  bool hides_usage = false;   // the caller did not ask for the usage that we did
+  uint64_t choices = 1;       // "n": so many finish reasons are to come
+  bool may_resend = false;    // it only generates: nothing happens twice if it is sent twice
+  uint64_t prompt_bytes = 0;  // of what is text to the model, about
+};
+
+// Judges what needs no server: that the body is a JSON object where it must be, and the override.
+std::variant<std::unique_ptr<Call>, Failure> edit_request(const Request& request,
+                                                          const Options& options);
+
+// `json`, an object, with these fields (name without quotes, value as JSON) in the place of its own
+// of the same name, or at its end. Empty: it is no whole JSON object.
+std::string with_fields(std::string_view json,
+                        const std::vector<std::pair<std::string, std::string>>& fields);
+
+}  // namespace penstock::http_engine

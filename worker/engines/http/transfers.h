@@ -1,0 +1,94 @@
+// Transfers: HTTP requests under way, by libcurl's multi interface on an epoll descriptor of its
+// own. No thread, and nothing blocks but names, which libcurl resolves on its own thread.
+//
+// What libcurl would do by itself, and must not here: it sends a POST again when a kept connection
+// dies, so the body comes from a function that cannot be rewound; it keeps connections for two
+// minutes, so they are let go before servers that keep them for 5 s close them under our hands; it
+// asks before it sends a large body (Expect), it reads ~/.netrc and the environment's proxies.
+// Redirects are not followed.
+#pragma once
+
+#include <curl/curl.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "shared/base/fd.h"
+#include "worker/engines/http/answer.h"
+
+namespace penstock::http_engine {
+
+// Of all requests.
+struct ServerOptions {
+  std::string socket;  // a Unix socket, or empty
+  std::string ca;      // a file, or empty: the system's
+  int64_t connect_ns = 0;
+  uint32_t connections = 1;  // that may be kept
+};
+
+class Transfers {
+ public:
+  // Hears of one request. Must not call Transfers.
+  class Receiver {
+   public:
+    virtual ~Receiver() = default;
+    // A line of the head, or of trailers. False: the transfer is stopped.
+    virtual bool on_header(std::string_view line) = 0;
+    // Some of the body, decoded. False: likewise.
+    virtual bool on_body(std::string_view bytes) = 0;
+  };
+  struct Request {
+    std::string method;
+    std::string url;
+    std::vector<std::string> headers;  // "Name: value"
+    std::string_view body;             // outlives the transfer
+    bool fresh = false;                // on a connection of its own
+  };
+  struct Ended {
+    uint64_t id;
+    TransferEnd end;
+  };
+
+  explicit Transfers(const ServerOptions& options);
+  ~Transfers();
+  Transfers(const Transfers&) = delete;
+  Transfers& operator=(const Transfers&) = delete;
+
+  // Readable when step() has something to do.
+  int fd() const { return epoll_.get(); }
+  // REQUIRES: no transfer has that id; `receiver` outlives it.
+  void start(uint64_t id, const Request& request, Receiver& receiver);
+  // Ends it without another word: its connection is closed, its HTTP/2 stream reset.
+  void stop(uint64_t id);
+  // Nothing of it is read while it is paused. May tell the receiver of what was there already.
+  void pause(uint64_t id, bool paused);
+
+  // Moves all of them, and returns those that have ended.
+  std::vector<Ended> step(int64_t now_ns);
+  // When step() is to be called, ready or not; INT64_MAX: not by itself.
+  int64_t due_ns() const { return due_ns_; }
+
+ private:
+  struct Transfer;
+  static int on_socket(CURL* easy, curl_socket_t socket, int what, void* user, void* known);
+  static int on_timer(CURLM* multi, long after_ms, void* user);
+  void watch(CURL* easy, int socket, int what, bool known);
+  void prepare(Transfer& transfer, const Request& request);
+  std::unique_ptr<Transfer> remove(uint64_t id);
+
+  const ServerOptions options_;
+  Fd epoll_;
+  CURLM* multi_;
+  std::unordered_map<uint64_t, std::unique_ptr<Transfer>> transfers_;
+  std::unordered_map<int, uint64_t> sockets_;  // to the last transfer that asked for it
+  std::vector<CURL*> idle_;
+  int64_t now_ns_ = 0;
+  int64_t due_ns_ = INT64_MAX;
+};
+
+}  // namespace penstock::http_engine
