@@ -1,6 +1,7 @@
 """A model's server as a test wants it: answers what a function says, and remembers what it was asked and how much at once."""
 
 import json
+import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,7 +17,8 @@ class Asked:
 class ModelServer:
     """`answer(asked, reply)`: reply(body, status=200, type="application/json", **headers), or reply(pieces) of an iterator."""
 
-    def __init__(self, answer, port=0):
+    def __init__(self, answer, port=0, path=None):
+        """At a port, or at a Unix socket's path."""
         self.asked, self.running, self.peak = [], 0, 0
         self._lock = threading.Lock()
         outer = self
@@ -32,10 +34,11 @@ class ModelServer:
 
             do_GET = do_POST
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server = socketserver.ThreadingUnixStreamServer(str(path), Handler) if path else \
+            ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"unix:{path}" if path else f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self):

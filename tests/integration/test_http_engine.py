@@ -1,6 +1,7 @@
 """Engine http through Nginx and penstockd: what callers see of a server behind it, and what the server sees of us."""
 
 import json
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -215,3 +216,90 @@ def test_the_server_gets_its_own_name_of_the_model(penstock, server):
     service = penstock(server=PASS, workers=[behind(upstream.url, upstream_model="org/m-8b")])
     chat(service)
     assert upstream.asked[0].json() == {**CHAT, "model": "org/m-8b"}
+
+
+def test_a_server_that_is_not_well_gets_no_job_until_it_is(penstock, server):
+    well = threading.Event()
+
+    def answer(asked, reply):
+        if asked.path == "/health":
+            return reply("loading", status=200 if well.is_set() else 503)
+        if asked.path == "/metrics":
+            return reply("vllm:num_requests_waiting{model_name=\"m\"} 0.0\nvllm:kv_cache_usage_perc 0.25\n", type="text/plain")
+        reply(completion() if asked.method == "POST" else {"data": []})
+
+    upstream = server(answer)
+    service = penstock(server=PASS, workers=[behind(upstream.url, health="/health")], ready=False)
+    caller = threading.Thread(target=lambda: setattr(service, "late", chat(service)))
+    until(lambda: "GET /health: 503" in service.penstockd.status().decode(), "status says why")
+    well.set()
+    until(lambda: status_of(service)["workers"][0]["kv_blocks_used"] == 250, "its cache is shown")
+    caller.start()
+    caller.join()
+    assert service.late.status == 200
+    assert [asked.path for asked in upstream.asked if asked.method == "POST"] == ["/v1/chat/completions"]
+
+
+def test_without_a_health_path_nothing_is_sent_but_jobs(penstock, server):
+    upstream = server(lambda asked, reply: reply(completion()))
+    service = penstock(server=PASS, workers=[behind(upstream.url)])
+    assert chat(service).status == 200
+    assert [asked.method for asked in upstream.asked] == ["POST"]
+
+
+def test_tls_and_http2_are_used_where_they_are_offered_and_certificates_are_judged(penstock, server, folder):
+    upstream = server(lambda asked, reply: reply(completion()))
+    key, certificate = folder / "key.pem", folder / "cert.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate],
+                   check=True, capture_output=True)
+    front = penstock(start=False)
+    port = front.free_port()
+    front = penstock(server="", http=f"""
+        server {{
+            listen 127.0.0.1:{port} ssl http2;
+            ssl_certificate {certificate}; ssl_certificate_key {key};
+            location / {{ proxy_pass {upstream.url}; proxy_set_header X-Protocol $server_protocol; }}
+        }}""")
+    url = f"https://localhost:{port}"
+    trusted = penstock(server=PASS, workers=[behind(url, ca=certificate)])
+    assert chat(trusted).status == 200
+    assert upstream.asked[0].headers["X-Protocol"] == "HTTP/2.0"
+    doubted = penstock(server=PASS, workers=[behind(url)], queue={"deadline": "2s"})
+    assert chat(doubted).status in (503, 504)
+    assert len(upstream.asked) == 1 and "certificate" in doubted.penstockd.process.text()
+
+
+def test_a_unix_socket_is_a_url_too(penstock, server, folder):
+    upstream = server(lambda asked, reply: reply(completion()), path=folder / "model.sock")
+    service = penstock(server=PASS, workers=[behind(upstream.url)])
+    assert chat(service).status == 200
+
+
+def test_a_slow_reader_holds_up_its_own_job_only(penstock, server):
+    def answer(asked, reply):
+        def words():
+            for _ in range(20_000):
+                yield word("x" * 1000)
+                sent[0] += 1
+        sent = [0]
+        if asked.json().get("stream"):
+            watched.append(sent)
+            reply(words(), type="text/event-stream")
+        else:
+            reply(completion())
+
+    watched = []
+    upstream = server(answer)
+    service = penstock(server=PASS, workers=[behind(upstream.url, slots=2)], limits={"max_unsent": "1MiB"})
+    slow = service.client().stream("POST", "/v1/chat/completions", None, {**CHAT, "stream": True})
+
+    def stands():
+        before = watched[0][0]
+        time.sleep(0.2)
+        return watched[0][0] == before
+
+    until(stands, "the server is held up")
+    assert watched[0][0] < 20_000
+    assert chat(service).status == 200
+    assert len(slow.rest()) > 20_000_000

@@ -202,8 +202,8 @@ TEST(ConfigTest, WhatIsMissingIsSaid) {
   EXPECT_EQ(complaint("state: /x\n"),
             "p.yaml:1: key 'socket': is missing; write the path of the socket to listen on");
   EXPECT_EQ(worker_complaint("name: a"),
-            "p.yaml:3: key 'workers[0].engine': is missing; write engine: llama, process or "
-            "simulate");
+            "p.yaml:3: key 'workers[0].engine': is missing; write engine: llama, http, process "
+            "or simulate");
   EXPECT_EQ(worker_complaint("name: a, engine: llama"),
             "p.yaml:3: key 'workers[0].model': is missing; engine llama needs the folder of a "
             "model");
