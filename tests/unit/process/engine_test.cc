@@ -1,6 +1,7 @@
 // The engine with real programs, in Python or shell.
 #include "worker/engines/process/engine.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <pwd.h>
@@ -32,6 +33,15 @@ def jobs():
     for line in lines():
         if "job" in line: yield line
 )";
+
+// Remembers how many slots there were when a job ended.
+struct OrderedSink : test::RecordingSink {
+  void failed(JobNumber job, const Failure& failure) override {
+    RecordingSink::failed(job, failure);
+    slots_then.push_back(openings.back().slots);
+  }
+  std::vector<uint32_t> slots_then;
+};
 
 class ProcessEngineTest : public ::testing::Test {
  protected:
@@ -105,7 +115,7 @@ class ProcessEngineTest : public ::testing::Test {
 
   std::string home_;
   Options options_;
-  test::RecordingSink sink_;
+  OrderedSink sink_;
   std::string log_;
   std::unique_ptr<Engine> engine_;
   JobNumber jobs_ = 0;
@@ -190,13 +200,13 @@ for job in jobs():
 TEST_F(ProcessEngineTest, ACancelThatTheProgramObeysKeepsIt) {
   open(R"(
 for line in lines():
-    if "job" in line: job = line["job"]
+    if "job" in line: job = line["job"]; say(progress=0)
     elif line["cancel"] == job: say(error={"code": "cancelled", "message": str(os.getpid())})
     if "job" in line and line["body"] == "pid": say(result={"body": str(os.getpid())})
 )");
   const std::string pid = answer("pid");
   submit(7, "");
-  engine_->step(monotonic_ns());
+  run_until([&] { return sink_.fractions.size() == 2; });
   EXPECT_FALSE(engine_->cancel(7));
   run_until([&] { return !sink_.gone.empty(); });
   EXPECT_EQ(sink_.gone, std::vector<JobNumber>{7});
@@ -241,7 +251,7 @@ for job in jobs():
   EXPECT_EQ(answer("other"), "");
   ASSERT_EQ(sink_.failures.size(), 2U);
   EXPECT_TRUE(sink_.failures[1].returned);
-  EXPECT_EQ(sink_.openings.back().slots, 0U) << "closed before it comes back";
+  EXPECT_EQ(sink_.slots_then[1], 0U) << "closed before it comes back";
   EXPECT_EQ(answer("other"), "second");
 }
 
@@ -279,6 +289,7 @@ for job in jobs():
 }
 
 TEST_F(ProcessEngineTest, ItHasNoDescriptorButItsThreeAndNoSignalIsBlocked) {
+  const Fd stray(::fcntl(STDERR_FILENO, F_DUPFD, 50));  // that somebody forgot to close on exec
   open(R"(
 import signal
 for job in jobs():
@@ -330,6 +341,23 @@ for job in jobs():
   EXPECT_FALSE(sink_.failures[0].returned);
   EXPECT_NE(log_.find("memory_limit is 104857600"), log_.npos) << log_;
   EXPECT_EQ(answer("a bit"), "little");
+}
+
+TEST_F(ProcessEngineTest, AProgramThatFillsTheDiskIsKilledAndItsFilesAreGone) {
+  options_.max_scratch_bytes = 10 << 20;
+  open(R"(
+for job in jobs():
+    found = os.listdir(".")
+    if job["body"] == "much":
+        for i in range(20): open("f%d" % i, "wb").write(b"x" * (1 << 20))
+        time.sleep(60)
+    say(result={"body": str(found)})
+)");
+  EXPECT_EQ(answer("much"), "");
+  ASSERT_EQ(sink_.failures.size(), 1U);
+  EXPECT_TRUE(sink_.failures[0].retryable);
+  EXPECT_NE(log_.find("max_scratch is 10485760"), log_.npos) << log_;
+  EXPECT_EQ(answer("little"), "[]");
 }
 
 TEST_F(ProcessEngineTest, AnAnswerThatIsTooLongEndsOnceTheProgramIsBack) {

@@ -14,6 +14,7 @@ constexpr Number kNumbers[] = {{"timeout_ns", &Options::timeout_ns},
                                {"ready_timeout_ns", &Options::ready_timeout_ns},
                                {"grace_ns", &Options::grace_ns},
                                {"memory_limit", &Options::memory_limit_bytes},
+                               {"max_scratch", &Options::max_scratch_bytes},
                                {"max_result", &Options::max_result_bytes},
                                {"max_line", &Options::max_line_bytes},
                                {"max_preview", &Options::max_preview_bytes}};

@@ -13,14 +13,15 @@
 namespace penstock::process {
 
 struct Options {
-  std::vector<std::string> command;            // the program first: a path, or a name in PATH
-  std::vector<std::string> environment;        // "NAME=value": what `env:` says
-  std::string user;                            // empty: the worker's own
-  std::string folder = "/var/tmp";             // the scratch folders lie there
-  int64_t timeout_ns = 3600 * kNsPerSec;       // of a job
-  int64_t ready_timeout_ns = 600 * kNsPerSec;  // of a start
-  int64_t grace_ns = 5 * kNsPerSec;            // from cancel to TERM, and from TERM to KILL
-  int64_t memory_limit_bytes = 0;              // of a program and all that it forked; 0: none
+  std::vector<std::string> command;               // the program first: a path, or a name in PATH
+  std::vector<std::string> environment;           // "NAME=value": what `env:` says
+  std::string user;                               // empty: the worker's own
+  std::string folder = "/var/tmp";                // the scratch folders lie there
+  int64_t timeout_ns = 3600 * kNsPerSec;          // of a job
+  int64_t ready_timeout_ns = 600 * kNsPerSec;     // of a start
+  int64_t grace_ns = 5 * kNsPerSec;               // from cancel to TERM, and from TERM to KILL
+  int64_t memory_limit_bytes = 0;                 // of a program and all that it forked; 0: none
+  int64_t max_scratch_bytes = int64_t{64} << 30;  // on disk, of a program's folders
   int64_t max_result_bytes = int64_t{1} << 30;
   int64_t max_line_bytes = 1 << 20;
   int64_t max_preview_bytes = Sink::kMaxPreviewBytes;

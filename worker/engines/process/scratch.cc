@@ -46,6 +46,22 @@ void empty(const std::string& path) {
   }
 }
 
+// Links are counted, and not followed; what goes away meanwhile is passed over.
+int64_t used_below(const std::string& path) {
+  constexpr int64_t kBlockBytes = 512;  // stat(2)
+  int64_t bytes = 0;
+  std::error_code error;
+  const auto options = fs::directory_options::skip_permission_denied;
+  for (fs::recursive_directory_iterator at(path, options, error), end; !error && at != end;
+       at.increment(error)) {
+    struct stat is;
+    if (::lstat(at->path().c_str(), &is) == 0) {
+      bytes += is.st_blocks * kBlockBytes;
+    }
+  }
+  return bytes;
+}
+
 Status make_folder(const std::string& path, mode_t mode, const std::optional<Credentials>& owner) {
   if (::mkdir(path.c_str(), mode) != 0) {
     return call_failed(path, "mkdir");
@@ -121,6 +137,8 @@ Result<std::string> SlotFolder::put(const std::string& name, std::string_view by
   }
   return path;
 }
+
+int64_t SlotFolder::used_bytes() const { return used_below(job_) + used_below(tmp_); }
 
 void SlotFolder::empty_job() { empty(job_); }
 

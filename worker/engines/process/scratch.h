@@ -45,6 +45,8 @@ class SlotFolder {
 
   // A new file in the job's folder, which its program can read; its path.
   Result<std::string> put(const std::string& name, std::string_view bytes);
+  // On disk, of both. O(files).
+  int64_t used_bytes() const;
   // Nothing that lies there is followed out of it. Errors are passed over: what cannot be removed
   // stays.
   void empty_job();

@@ -10,8 +10,11 @@
 namespace penstock::process {
 namespace {
 
-constexpr int64_t kKnockNs = 2 * kNsPerMs;     // a knock is looked after that often
-constexpr int64_t kMemoryNs = 100 * kNsPerMs;  // memory is
+// Whether a knock was read is looked at after so long, and then a quarter later each time.
+constexpr int64_t kFirstLookNs = 50 * kNsPerUs;
+constexpr int64_t kLastLookNs = 5 * kNsPerMs;
+constexpr int64_t kMemoryNs = 100 * kNsPerMs;  // memory is looked at that often
+constexpr int64_t kScratchNs = kNsPerSec;      // and so are files
 constexpr const char* kBodyFile = "request.body";
 
 }  // namespace
@@ -79,8 +82,11 @@ void Slot::advance(int64_t now_ns, std::vector<Loss>& losses) {
   if (job_) {
     check_time(now_ns);
   }
-  if (shop_.options.memory_limit_bytes > 0 && program_ && now_ns >= memory_due_ns_) {
+  if (is_alive() && shop_.options.memory_limit_bytes > 0 && now_ns >= memory_due_ns_) {
     check_memory(now_ns);
+  }
+  if (is_alive() && now_ns >= scratch_due_ns_) {
+    check_scratch(now_ns);
   }
   if (job_ && job_->state == Job::State::kSending && !job_->paused) {
     send_file();
@@ -89,13 +95,16 @@ void Slot::advance(int64_t now_ns, std::vector<Loss>& losses) {
 
 int64_t Slot::due_ns() const {
   int64_t due_ns = program_ ? program_->due_ns() : restart_ns_;
-  if (program_ && shop_.options.memory_limit_bytes > 0) {
+  if (is_alive() && shop_.options.memory_limit_bytes > 0) {
     due_ns = std::min(due_ns, memory_due_ns_);
+  }
+  if (is_alive() && job_) {
+    due_ns = std::min(due_ns, scratch_due_ns_);
   }
   if (job_) {
     due_ns = std::min(due_ns, job_->due_ns);
     if (job_->state == Job::State::kKnocking) {
-      due_ns = std::min(due_ns, now_ns_ + kKnockNs);
+      due_ns = std::min(due_ns, job_->look_ns);
     } else if (job_->state == Job::State::kSending && !job_->paused) {
       due_ns = 0;
     }
@@ -142,14 +151,27 @@ void Slot::on_program_gone(int64_t now_ns, std::vector<Loss>& losses) {
 
 void Slot::check_memory(int64_t now_ns) {
   memory_due_ns_ = now_ns + kMemoryNs;
-  const int64_t bytes = resident_bytes_below(program_->guard_pid());
-  if (bytes <= shop_.options.memory_limit_bytes || program_->state() == Program::State::kEnding) {
-    return;
+  const int64_t most = shop_.options.memory_limit_bytes;
+  if (const int64_t bytes = resident_bytes_below(program_->guard_pid()); bytes > most) {
+    kill_greedy("holds " + std::to_string(bytes) + " bytes of memory, and its memory_limit is " +
+                    std::to_string(most),
+                "The program needed more memory than it may have.");
   }
-  say(LogLevel::kWarn, "its program was killed: it held " + std::to_string(bytes) +
-                           " bytes of memory, and its memory_limit is " +
-                           std::to_string(shop_.options.memory_limit_bytes));
-  lose(lost_attempt("The program needed more memory than it may have."), Program::Manner::kAtOnce);
+}
+
+void Slot::check_scratch(int64_t now_ns) {
+  scratch_due_ns_ = now_ns + kScratchNs;
+  const int64_t most = shop_.options.max_scratch_bytes;
+  if (const int64_t bytes = folder_.used_bytes(); bytes > most) {
+    kill_greedy("has " + std::to_string(bytes) + " bytes in its folders, and its max_scratch is " +
+                    std::to_string(most),
+                "The program wrote more files than it may.");
+  }
+}
+
+void Slot::kill_greedy(const std::string& what, const char* told) {
+  say(LogLevel::kWarn, "its program " + what + "; it is killed");
+  lose(lost_attempt(told), Program::Manner::kAtOnce);
 }
 
 void Slot::shut_down(int64_t now_ns) {
@@ -176,39 +198,42 @@ void Slot::start(JobNumber number, std::unique_ptr<ProcessPlan> plan, int64_t no
   job_->line =
       job_line(number, *job_->plan, body_file, folder_.job(), shop_.options.timeout_ns / kNsPerMs);
   job_->plan->body = {};
-  if (!in_doubt_) {
-    return give_line(now_ns);
-  }
-  if (!knocked_) {
-    knocked_ = true;
-    program_->send(job_->line.substr(0, 1));
-  }
-  job_->state = Job::State::kKnocking;
-  job_->due_ns = now_ns + shop_.options.grace_ns;
+  knock(now_ns);
 }
 
-void Slot::give_line(int64_t now_ns) {
+void Slot::knock(int64_t now_ns) {
+  job_->state = Job::State::kKnocking;
+  job_->due_ns = now_ns + (in_doubt_ ? shop_.options.grace_ns : shop_.options.timeout_ns);
+  job_->pause_ns = kFirstLookNs;
+  job_->look_ns = now_ns + job_->pause_ns;
+  if (!std::exchange(knocked_, true)) {
+    program_->send(job_->line.substr(0, 1));
+  }
+}
+
+// Soon at first, as a program that waits has read it in no time.
+void Slot::look_after_knock(int64_t now_ns) {
+  if (!program_->has_read_all()) {
+    job_->pause_ns = std::min(job_->pause_ns + job_->pause_ns / 4, kLastLookNs);
+    job_->look_ns = now_ns + job_->pause_ns;
+    return;
+  }
+  program_->read_output(now_ns);
+  if (!job_ || job_->state != Job::State::kKnocking || !program_->is_ready()) {
+    return;
+  }
+  in_doubt_ = false;
+  knocked_ = false;
   job_->state = Job::State::kRunning;
   job_->due_ns = now_ns + shop_.options.timeout_ns;
-  program_->send(std::string_view(job_->line).substr(knocked_ ? 1 : 0));
-  knocked_ = false;
+  program_->send(std::string_view(job_->line).substr(1));
   job_->line = {};
 }
 
-void Slot::answer_knock(int64_t now_ns) {
-  if (!program_->has_read_all()) {
-    return;
-  }
-  program_->read_output(now_ns);  // it is of a job before, and is dropped
-  in_doubt_ = false;
-  if (job_ && job_->state == Job::State::kKnocking) {
-    give_line(now_ns);
-  }
-}
-
 void Slot::check_time(int64_t now_ns) {
-  if (job_->state == Job::State::kKnocking && program_ && program_->is_ready()) {
-    answer_knock(now_ns);
+  if (job_->state == Job::State::kKnocking && now_ns >= job_->look_ns && program_ &&
+      program_->is_ready()) {
+    look_after_knock(now_ns);
   }
   if (!job_ || now_ns < job_->due_ns) {
     return;
@@ -216,7 +241,7 @@ void Slot::check_time(int64_t now_ns) {
   job_->due_ns = INT64_MAX;
   switch (job_->state) {
     case Job::State::kKnocking:
-      say(LogLevel::kWarn, "its program is still at a job that has ended, and is started again");
+      say(LogLevel::kWarn, "its program does not read its next job, and is started again");
       return lose(not_now(), Program::Manner::kGently);
     case Job::State::kRunning:
       say(LogLevel::kWarn, "its program did not answer within the timeout of " +

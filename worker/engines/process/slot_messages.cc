@@ -19,9 +19,7 @@ void Slot::on_message(Message&& message) {
       std::holds_alternative<Answer>(message.what) || std::holds_alternative<Refusal>(message.what);
   if (std::holds_alternative<Broken>(message.what) && (!job_ || job_->state != State::kRunning)) {
     take(std::get<Broken>(std::move(message.what)));
-  } else if (job_ && job_->state == State::kKnocking) {
-    return;
-  } else if (!job_ || job_->state == State::kSending) {
+  } else if (!job_ || job_->state == State::kKnocking || job_->state == State::kSending) {
     if (ends || std::holds_alternative<Chunk>(message.what)) {
       out_of_turn("nobody has asked for");
     }

@@ -192,6 +192,7 @@ void read_bounds(Section& section, WorkerConfig& worker) {
   duration("ready_timeout");
   duration("grace");
   size("memory_limit", int64_t{1} << 20, kMaxBytes);
+  size("max_scratch", int64_t{1} << 20, kMaxBytes);
   size("max_result", 1, kMaxBytes);
   size("max_line", 1024, kMaxLineBytes);
   size("max_preview", 1, kMaxPreviewBytes);
@@ -212,8 +213,9 @@ void read_process_keys(Section& section, const std::string& file, WorkerConfig& 
     read_scratch(section, file, worker);
     return read_bounds(section, worker);
   }
-  for (const char* const key : {"command", "env", "user", "scratch", "timeout", "ready_timeout",
-                                "grace", "memory_limit", "max_result", "max_line", "max_preview"}) {
+  for (const char* const key :
+       {"command", "env", "user", "scratch", "timeout", "ready_timeout", "grace", "memory_limit",
+        "max_scratch", "max_result", "max_line", "max_preview"}) {
     if (section.take(key).IsDefined()) {
       section.complain(key, "is for engine process, and this worker's is " + worker.engine);
     }
