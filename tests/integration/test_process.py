@@ -153,6 +153,7 @@ def test_nothing_of_a_program_outlives_its_worker(penstock, folder, end):
             if os.fork() == 0: os.setsid()
             time.sleep(600)
         for job in jobs: say(result={})
+        time.sleep(600)
         """, grace="100ms"))
     worker, = service.penstockd.workers()
     until(lambda: len(family(worker)) == 4, lambda: f"the program has forked: {family(worker)}")
