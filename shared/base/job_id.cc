@@ -2,17 +2,30 @@
 
 #include <sys/random.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+
+#include "shared/base/bytes.h"
 
 namespace penstock {
 namespace {
 
 constexpr std::string_view kCrockford = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 constexpr std::string_view kPrefix = "job_";
-constexpr size_t kTimeCharacters = 10;
-constexpr size_t kCountCharacters = 3;
+
+// What each character stands for; -1: nothing.
+constexpr auto kDigits = [] {
+  std::array<int8_t, 256> digits;
+  digits.fill(-1);
+  for (size_t i = 0; i < kCrockford.size(); ++i) {
+    digits[static_cast<uint8_t>(kCrockford[i])] = static_cast<int8_t>(i);
+  }
+  return digits;
+}();
+
+int8_t digit_of(char c) noexcept { return kDigits[static_cast<uint8_t>(c)]; }
 
 }  // namespace
 
@@ -40,22 +53,9 @@ JobId JobIdMaker::make(int64_t unix_ms) {
     ++last_ms_;
     count_ = 0;
   }
-  JobId id;
-  std::memcpy(id.text, kPrefix.data(), kPrefix.size());
-  char* out = id.text + kPrefix.size();
   const uint64_t sequence = static_cast<uint64_t>(last_ms_) << 15 | count_;
-  for (int shift = 60; shift >= 0; shift -= 5) {
-    *out++ = kCrockford[sequence >> shift & 31];
-  }
-  const uint8_t* bytes = random();
-  while (out != id.text + JobId::kBytes) {
-    const size_t i = static_cast<size_t>(out - id.text) - kPrefix.size() - kTimeCharacters -
-                     kCountCharacters;  // five bits each, from sixteen
-    const size_t bit = i * 5;
-    const uint32_t pair = static_cast<uint32_t>(bytes[bit / 8]) << 8 | bytes[bit / 8 + 1];
-    *out++ = kCrockford[pair >> (11 - bit % 8) & 31];
-  }
-  return id;
+  const uint8_t* const bytes = random();
+  return id_of({sequence << 1 | (bytes[8] & 1), load_le<uint64_t>(bytes)});
 }
 
 void JobIdMaker::start_after(const JobId& id) noexcept {
@@ -66,19 +66,35 @@ void JobIdMaker::start_after(const JobId& id) noexcept {
   }
 }
 
-uint64_t sequence_of(const JobId& id) noexcept {
-  uint64_t sequence = 0;
-  for (const char c : id.view().substr(kPrefix.size(), kTimeCharacters + kCountCharacters)) {
-    sequence = sequence << 5 | (kCrockford.find(c) & 31);
+Ulid ulid_of(const JobId& id) noexcept {
+  Ulid ulid;
+  for (const char c : id.view().substr(kPrefix.size())) {
+    ulid.high = ulid.high << 5 | ulid.low >> 59;
+    ulid.low = ulid.low << 5 | (digit_of(c) & 31);
   }
-  return sequence;
+  return ulid;
 }
+
+JobId id_of(const Ulid& ulid) noexcept {
+  JobId id;
+  std::memcpy(id.text, kPrefix.data(), kPrefix.size());
+  auto [high, low] = ulid;
+  for (char* out = id.text + JobId::kBytes; out != id.text + kPrefix.size();) {
+    *--out = kCrockford[low & 31];
+    low = low >> 5 | high << 59;
+    high >>= 5;
+  }
+  return id;
+}
+
+uint64_t sequence_of(const JobId& id) noexcept { return ulid_of(id).sequence(); }
 
 int64_t created_ms(const JobId& id) noexcept { return static_cast<int64_t>(sequence_of(id) >> 15); }
 
 std::optional<JobId> parse_job_id(std::string_view text) noexcept {
   if (text.size() != JobId::kBytes || !text.starts_with(kPrefix) ||
-      text.find_first_not_of(kCrockford, kPrefix.size()) != std::string_view::npos ||
+      !std::all_of(text.begin() + kPrefix.size(), text.end(),
+                   [](char c) { return digit_of(c) >= 0; }) ||
       text[kPrefix.size()] > '7') {  // of the first character's five bits a time has three
     return std::nullopt;
   }

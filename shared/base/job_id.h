@@ -3,6 +3,7 @@
 // The first ten characters are the time in milliseconds, and three count the ids of one
 // millisecond, so that ids sort by age, strictly, and their first 63 bits are a number of their
 // own. The other thirteen are 65 random bits from the kernel, so nobody can guess another's id.
+// Where many are kept, the 128 bits of the ULID take half the room of its text.
 // Source: https://github.com/ulid/spec (its monotonic ids, with the counter in front)
 #pragma once
 
@@ -21,6 +22,16 @@ struct JobId {
   bool operator==(const JobId& other) const noexcept { return view() == other.view(); }
 };
 
+// The bits of an id. They sort as the ids do.
+struct Ulid {
+  uint64_t high = 0;
+  uint64_t low = 0;                                         // random, all of it
+  uint64_t sequence() const noexcept { return high >> 1; }  // see sequence_of()
+  bool operator==(const Ulid&) const = default;
+};
+Ulid ulid_of(const JobId& id) noexcept;
+JobId id_of(const Ulid& ulid) noexcept;
+
 // The id that the text is, if it is one.
 std::optional<JobId> parse_job_id(std::string_view text) noexcept;
 // Its first 63 bits: no two ids of one maker share them, and later ones are greater.
@@ -38,7 +49,7 @@ class JobIdMaker {
   void start_after(const JobId& id) noexcept;
 
  private:
-  static constexpr size_t kRandomBytes = 10;
+  static constexpr size_t kRandomBytes = 9;  // of an id
   static constexpr uint32_t kPerMs = 1U << 15;
   const uint8_t* random();
 

@@ -52,6 +52,14 @@ TEST(JobIdTest, HasANumberOfItsOwn) {
   }
 }
 
+TEST(JobIdTest, IsItsBitsWrittenOut) {
+  const std::string text = "job_7ZZZZZZZZZZZZG0123456789AB";
+  const Ulid ulid = ulid_of(*parse_job_id(text));
+  EXPECT_EQ(ulid.high, UINT64_MAX);
+  EXPECT_EQ(id_of(ulid).view(), text);
+  EXPECT_EQ(id_of({1, 2}).view(), "job_0000000000000G000000000002");
+}
+
 TEST(JobIdTest, NeverRepeatsWithinOneMillisecond) {
   JobIdMaker maker;
   std::set<std::string> seen;

@@ -1,16 +1,15 @@
 // Owners: who has jobs in a queue, or owes for some (fair_share.h): those whose shares jobs take,
 // which need not be who may see them.
 //
-// A chained hash table whose chains go through the owners themselves, with an owner's first flow in
-// the same piece of memory: whoever is found was looked for in two places, not in six.
+// An owner's first flow is in the same piece of memory, and so is its link in the table: whoever is
+// found was looked for in two places, not in six.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <utility>
-#include <vector>
 
+#include "shared/base/chained_table.h"
 #include "worker/queue/order/timer_heap.h"
 
 namespace penstock::queue {
@@ -56,88 +55,49 @@ class OwnerFlows {
 
 struct Owner {
   uint64_t id = 0;
-  Owner* next = nullptr;   // of the same bucket
+  Owner* next_in_table = nullptr;
   uint32_t jobs = 0;       // known to the scheduler
   uint32_t scheduled = 0;  // of those
   OwnerFlows flows;        // one for each class in which it matters
 
   uint32_t waiting() const noexcept { return scheduled + flows.waiting(); }
+  uint64_t hash() const noexcept { return id; }  // a keyed hash: nobody can choose it
 };
 
 // An Owner stays at one address. O(1).
 class Owners {
  public:
   Owners() = default;
-  Owners(const Owners&) = delete;
-  Owners& operator=(const Owners&) = delete;
   ~Owners() {
-    for (Owner* owner : buckets_) {
-      while (owner != nullptr) {
-        delete std::exchange(owner, owner->next);
-      }
-    }
+    owners_.each([](Owner& owner) { delete &owner; });
   }
 
   // Makes the owner known.
   Owner& operator[](uint64_t id) {
-    if (size_ >= buckets_.size()) {
-      grow();
-    }
-    Owner*& bucket = bucket_of(id);
-    Owner* owner = find_in(bucket, id);
+    Owner* owner = lookup(id);
     if (owner == nullptr) {
-      owner = new Owner{.id = id, .next = bucket};
-      bucket = owner;
-      ++size_;
+      owner = new Owner{.id = id};
+      owners_.insert(*owner);
     }
     return *owner;
   }
   // nullptr when there is none.
-  const Owner* find(uint64_t id) const noexcept {
-    return size_ == 0 ? nullptr : find_in(const_cast<Owners*>(this)->bucket_of(id), id);
-  }
+  const Owner* find(uint64_t id) const noexcept { return lookup(id); }
   // Forgets the owner if nothing is left of it.
   void release(Owner& owner) noexcept {
-    if (owner.jobs > 0 || !owner.flows.empty()) {
-      return;
-    }
-    Owner** link = &bucket_of(owner.id);
-    while (*link != &owner) {
-      link = &(*link)->next;
-    }
-    *link = owner.next;
-    delete &owner;
-    if (--size_ == 0) {
-      buckets_ = {};  // gives memory back
+    if (owner.jobs == 0 && owner.flows.empty()) {
+      owners_.erase(owner);
+      delete &owner;
     }
   }
-  size_t size() const noexcept { return size_; }
+  size_t size() const noexcept { return owners_.size(); }
 
  private:
-  static Owner* find_in(Owner* bucket, uint64_t id) noexcept {
-    while (bucket != nullptr && bucket->id != id) {
-      bucket = bucket->next;
-    }
-    return bucket;
-  }
-  // Fibonacci hashing (Knuth, TAOCP vol. 3, 6.4). Ids are keyed hashes: nobody can choose them.
-  Owner*& bucket_of(uint64_t id) noexcept {
-    return buckets_[(id * 0x9e3779b97f4a7c15 >> 32) & (buckets_.size() - 1)];
-  }
-  void grow() {
-    std::vector<Owner*> few(buckets_.empty() ? 16 : 2 * buckets_.size());
-    few.swap(buckets_);
-    for (Owner* owner : few) {
-      while (owner != nullptr) {
-        Owner* const moved = std::exchange(owner, owner->next);
-        Owner*& bucket = bucket_of(moved->id);
-        moved->next = std::exchange(bucket, moved);
-      }
-    }
+  Owner* lookup(uint64_t id) const noexcept {
+    return owners_.find(id, [id](const Owner& each) { return each.id == id; });
   }
 
-  std::vector<Owner*> buckets_;  // as many as a power of two, and at least one an owner
-  size_t size_ = 0;
+  ChainedTable<Owner> owners_;
 };
 
 }  // namespace penstock::queue
