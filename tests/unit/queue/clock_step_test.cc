@@ -229,13 +229,13 @@ TEST_F(ClockStepTest, OverARestartAClockThatWasSetBackNeitherLosesNorHoldsUpAJob
   const std::string id = promised(peer, 1);
   step(-365 * 24 * kHour);
   const auto life = restart();
-  const Job* job = life->dispatcher.find(id);
+  const Job* job = life->dispatcher.find(*parse_job_id(id));
   ASSERT_NE(job, nullptr);
   EXPECT_LE(job->arrived_ns(), now_ns_) << "aging would wait for a year";
   pass(11 * kMinute);
   life->dispatcher.advance_to(now_ns_);
   settle();
-  EXPECT_EQ(life->dispatcher.find(id), nullptr) << "its deadline has passed";
+  EXPECT_EQ(life->dispatcher.find(*parse_job_id(id)), nullptr) << "its deadline has passed";
 }
 
 TEST_F(ClockStepTest, OverARestartAScheduledJobIsByTheClock) {
@@ -247,7 +247,7 @@ TEST_F(ClockStepTest, OverARestartAScheduledJobIsByTheClock) {
   const auto state_after = [&](int64_t ns) {
     pass(ns);
     life->dispatcher.advance_to(now_ns_);
-    return life->dispatcher.find(id)->state();
+    return life->dispatcher.find(*parse_job_id(id))->state();
   };
   EXPECT_EQ(state_after(90 * kMinute), State::kScheduled);
   step(-kHour);

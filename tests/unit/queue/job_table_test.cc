@@ -7,11 +7,7 @@
 namespace penstock::queue {
 namespace {
 
-Job& add(JobTable& table, JobIdMaker& ids) {
-  auto job = std::make_unique<Job>();
-  job->id = ids.make(1);
-  return table.add(std::move(job));
-}
+Job& add(JobTable& table, JobIdMaker& ids) { return table.add(ulid_of(ids.make(1))); }
 
 TEST(JobTableTest, FindsEachAmongMany) {
   JobTable table;
@@ -21,18 +17,16 @@ TEST(JobTableTest, FindsEachAmongMany) {
     job = &add(table, ids);
   }
   for (Job* const job : jobs) {
-    EXPECT_EQ(table.find(job->id.view()), job);
+    EXPECT_EQ(table.find(job->ulid), job);
   }
-  EXPECT_EQ(table.find(ids.make(1).view()), nullptr);
-  EXPECT_EQ(table.find("job_1"), nullptr);
-  EXPECT_EQ(table.find(""), nullptr);
+  EXPECT_EQ(table.find(ulid_of(ids.make(1))), nullptr);
   for (size_t i = 0; i < jobs.size(); i += 2) {
-    const JobId id = jobs[i]->id;
+    const Ulid id = jobs[i]->ulid;
     table.erase(*jobs[i]);
-    EXPECT_EQ(table.find(id.view()), nullptr);
+    EXPECT_EQ(table.find(id), nullptr);
   }
   for (size_t i = 1; i < jobs.size(); i += 2) {
-    EXPECT_EQ(table.find(jobs[i]->id.view()), jobs[i]);
+    EXPECT_EQ(table.find(jobs[i]->ulid), jobs[i]);
   }
   EXPECT_EQ(table.size(), jobs.size() / 2);
 }

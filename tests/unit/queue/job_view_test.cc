@@ -9,7 +9,7 @@ JobId id_at(int64_t ms) { return JobIdMaker().make(ms); }
 
 TEST(JobViewTest, AQueuedJobSaysWhereItStands) {
   const JobId id = id_at(1'763'780'000'000);
-  JobView view{.id = id.view(), .queue = "demo", .jobs_path = "/jobs", .position = 5};
+  JobView view{.id = id, .queue = "demo", .jobs_path = "/jobs", .position = 5};
   view.eta_seconds = 42;
   view.created_ms = created_ms(id);
   EXPECT_EQ(
@@ -22,7 +22,7 @@ TEST(JobViewTest, AQueuedJobSaysWhereItStands) {
 
 TEST(JobViewTest, OnlyACompletedJobHasAResult) {
   const JobId id = id_at(1);
-  JobView view{.id = id.view(), .queue = "q", .jobs_path = "/api/jobs"};
+  JobView view{.id = id, .queue = "q", .jobs_path = "/api/jobs"};
   for (int i = 0; i <= static_cast<int>(JobStatus::kExpired); ++i) {
     view.status = static_cast<JobStatus>(i);
     const std::string json = render(view);

@@ -142,8 +142,9 @@ TEST_F(OperatorApiTest, ADeadLetterThatIsQueuedAgainRunsAsIfNew) {
       << again.code << again.body;
   EXPECT_FALSE(holds(order("GET", "/dead"), id));
   EXPECT_EQ(order("POST", "/dead/" + id + "/requeue").status, 404U);
-  ASSERT_NE(dispatcher_.find(id), nullptr);
-  EXPECT_TRUE(dispatcher_.find(id)->more == nullptr || dispatcher_.find(id)->more->receipt.empty())
+  ASSERT_NE(dispatcher_.find(*parse_job_id(id)), nullptr);
+  EXPECT_TRUE(dispatcher_.find(*parse_job_id(id))->more == nullptr ||
+              dispatcher_.find(*parse_job_id(id))->more->receipt.empty())
       << "its charge was given back when it failed";
   Peer device = worker(1);
   settle();
@@ -160,7 +161,7 @@ TEST_F(OperatorApiTest, ItIsQueuedAgainEvenIfWhoeverAskedHasLeft) {
   store_->tell_done();  // it is, and is to be queued
   tool_.close();
   settle();
-  EXPECT_NE(dispatcher_.find(id), nullptr);
+  EXPECT_NE(dispatcher_.find(*parse_job_id(id)), nullptr);
 }
 
 TEST_F(OperatorApiTest, ADeadLetterIsDroppedOnceAndNothingElseIs) {

@@ -361,6 +361,32 @@ TEST_F(PromiseTest, WhoWantsAWebhookDoesNotJoinAJobThatSendsNone) {
   EXPECT_EQ(due, std::vector{second});
 }
 
+TEST_F(PromiseTest, AWebhookTakesTheShareThatItsJobTookHoweverItEnded) {
+  intake_.check_callback = [](std::string_view) { return Ok{}; };
+  config_.queues[0].attempts = 1;
+  config_.queues[0].deadline_ns = kNsPerSec;
+  dispatcher_.apply(config_);
+  std::vector<uint64_t> shares;
+  dispatcher_.on_callback_due = [&](const JobId&, uint64_t share) { shares.push_back(share); };
+  Peer peer = caller();
+  wire::Submit message = async();
+  message.callback = "https://example.com/hook";
+  for (const std::string_view share : {"a", "b", "c"}) {
+    message.share = share;
+    promised(peer, 1, message);
+  }
+  Peer device = worker(1);
+  settle();
+  answer(device, take(device), "done");
+  device.send(take(device), wire::Failed{.status = 500, .code = "engine_failed", .retryable = 1});
+  settle();
+  now_ns_ += kNsPerSec;
+  dispatcher_.advance_to(now_ns_);
+  settle();
+  EXPECT_EQ(shares, (std::vector{intake_.hash_of("a").lo, intake_.hash_of("b").lo,
+                                 intake_.hash_of("c").lo}));
+}
+
 TEST_F(PromiseTest, ASharedRunGoesOnUntilTheLastOfThemLeaves) {
   Peer first = caller();
   Peer second = caller();

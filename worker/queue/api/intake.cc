@@ -278,13 +278,13 @@ void Intake::check(Job& job, Order order) {
   job.looking_up = true;
   dispatcher_.checks().ask(
       *worker, frame,
-      [this, id = job.id, order = std::move(order)](const wire::Checked* refusal) mutable {
+      [this, id = job.id(), order = std::move(order)](const wire::Checked* refusal) mutable {
         checked(id, std::move(order), refusal);
       });
 }
 
 void Intake::checked(const JobId& id, Order order, const wire::Checked* refusal) {
-  Job* const job = dispatcher_.find(id.view());
+  Job* const job = dispatcher_.find(id);
   if (job == nullptr) {
     return;  // those who asked have left
   }

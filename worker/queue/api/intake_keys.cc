@@ -108,14 +108,14 @@ bool Intake::join(Caller& caller, uint64_t id, const wire::Submit& submit,
 void Intake::look_up(Job& job, Order order) {
   job.looking_up = true;
   const limit::Hash128 key = order.record.key;
-  dispatcher_.store()->find_key(
-      key, [this, id = job.id, order = std::move(order)](std::optional<JobRecord> earlier) mutable {
-        found(id, std::move(order), std::move(earlier));
-      });
+  dispatcher_.store()->find_key(key, [this, id = job.id(), order = std::move(order)](
+                                         std::optional<JobRecord> earlier) mutable {
+    found(id, std::move(order), std::move(earlier));
+  });
 }
 
 void Intake::found(const JobId& id, Order order, std::optional<JobRecord> earlier) {
-  Job* const job = dispatcher_.find(id.view());
+  Job* const job = dispatcher_.find(id);
   if (job == nullptr) {
     return;  // those who asked have left
   }

@@ -165,22 +165,23 @@ void JobsApi::add_live(const Listing& listing, JobPage& page) const {
   uint32_t taken = 0;
   for (const Job* const job : jobs) {
     const JobStatus status = Audience::status_of(*job);
+    const JobId id = job->id();
     const bool ended = std::any_of(page.jobs.begin(), page.jobs.end(),
-                                   [&](const JobRecord& each) { return each.id == job->id; });
+                                   [&](const JobRecord& each) { return each.id == id; });
     const bool queue =
         listing.query.queue.empty() || job->home()->queue->settings.name == listing.query.queue;
     if (job->promise == Job::Promise::kMade && !ended && queue &&
         (listing.statuses & bit(status)) != 0) {
       JobRecord& record = page.jobs.emplace_back();
-      record.id = job->id;
+      record.id = id;
       if (++taken == listing.query.limit) {
-        page.cut(job->id);
+        page.cut(id);
         break;
       }
     }
   }
   if (taken < listing.query.limit && jobs.size() == kMostLiveLooked) {
-    page.cut(jobs.back()->id);
+    page.cut(jobs.back()->id());
   }
   page.put_in_order(listing.query.limit);
 }
@@ -225,7 +226,7 @@ void JobsApi::listed(Waiter& waiter, Listing listing, JobPage page) {
 }
 
 JobView JobsApi::view(const JobRecord& record, std::string_view jobs_path, bool all) const {
-  const Job* const job = has_ended(record.status) ? nullptr : dispatcher_.find(record.id.view());
+  const Job* const job = has_ended(record.status) ? nullptr : dispatcher_.find(record.id);
   if (job != nullptr) {
     const bool from_disk = !record.queue.empty();
     return view(*job, jobs_path, all, from_disk ? &record : nullptr);
@@ -293,7 +294,7 @@ void JobsApi::about_one(Caller& caller, uint64_t id, const wire::Ask& ask) {
     return fail(waiter, not_found());
   }
   question.id = *job_id;
-  Job* const job = dispatcher_.find(job_id->view());
+  Job* const job = dispatcher_.find(*job_id);
   const bool alive = job != nullptr && !job->ending;
   if (alive && (question.all ? job->promise == Job::Promise::kNone
                              : may_see(job->owner, question.owner.lo))) {
@@ -365,7 +366,7 @@ void JobsApi::say_job(Waiter& waiter, const JobView& view, uint64_t status, bool
 
 // The job as the store has it. It may be ending this very moment: it is over once that is written.
 void JobsApi::answer_ended(Waiter& waiter, const Question& question, const JobRecord& record) {
-  Job* const job = dispatcher_.find(record.id.view());
+  Job* const job = dispatcher_.find(record.id);
   if (job != nullptr && !(job->ending && has_ended(record.status))) {
     return answer(waiter, *job, question, &record);
   }

@@ -201,7 +201,7 @@ JobView Audience::view(const Job& job, std::string_view jobs_path) const {
   using State = Scheduler::Ticket::State;
   const int64_t now_ns = wires_.now_ns();
   const int64_t now_ms = wall_ms_();
-  JobView view{.id = job.id.view(), .jobs_path = jobs_path, .attempts = job.attempts()};
+  JobView view{.id = job.id(), .jobs_path = jobs_path, .attempts = job.attempts()};
   view.created_ms = job.created_ms;
   if (job.home() == nullptr) {
     return view;  // its key is still being looked up
@@ -323,7 +323,7 @@ void Audience::tell_preview(Job& job) {
   each(job, Kind::kEvents, [&](Waiter& waiter) {
     if (!waiter.caller->clogged()) {
       const std::string number = std::to_string(job.more->preview->number);
-      const std::string url = std::string(waiter.jobs_path) + "/" + std::string(job.id.view()) +
+      const std::string url = std::string(waiter.jobs_path) + "/" + std::string(job.id().view()) +
                               "/preview?number=" + number;
       stream(waiter).event("preview", event_id(job, waiter.told_bytes),
                            JsonObject()

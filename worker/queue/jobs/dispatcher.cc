@@ -108,11 +108,10 @@ void Dispatcher::fail_unserved() {
 // ---- in ----
 
 Job& Dispatcher::let_in(Waiter& waiter, const limit::Hash128& owner, std::string frame) {
-  auto fresh = std::make_unique<Job>();
-  fresh->created_ms = time_.ms();
-  fresh->id = ids_.make(fresh->created_ms);
-  fresh->owner = owner.lo;
-  Job& job = jobs_.add(std::move(fresh));
+  const int64_t now_ms = time_.ms();
+  Job& job = jobs_.add(ulid_of(ids_.make(now_ms)));
+  job.created_ms = now_ms;
+  job.owner = owner.lo;
   ++unpromised_;
   hold(job, std::move(frame));
   audience_.join(waiter, job);
@@ -120,7 +119,6 @@ Job& Dispatcher::let_in(Waiter& waiter, const limit::Hash128& owner, std::string
 }
 
 void Dispatcher::enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Entry& entry) {
-  job.share = entry.owner;
   scheduler_.add(job, lane, entry, wires_.now_ns());
   if (!lane.queue->paused) {
     const int64_t wait_ns = scheduler_.predicted_wait_ns(job, wires_.now_ns());
@@ -132,7 +130,7 @@ void Dispatcher::enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Entry
 }
 
 void Dispatcher::promise(Job& job, JobRecord record) {
-  record.id = job.id;
+  record.id = job.id();
   job.promise = Promise::kAsked;
   job.keeps_answer = true;
   job.has_callback = !record.callback.empty();
@@ -144,11 +142,11 @@ void Dispatcher::promise(Job& job, JobRecord record) {
     let_go(job);
   }
   store_->promise(std::move(record), std::move(frame),
-                  [this, id = job.id](Store::Promise outcome) { promised(id, outcome); });
+                  [this, id = job.id()](Store::Promise outcome) { promised(id, outcome); });
 }
 
 void Dispatcher::promised(const JobId& id, Store::Promise outcome) {
-  Job* const job = jobs_.find(id.view());
+  Job* const job = find(id);
   if (job == nullptr) {
     return;
   }
@@ -189,7 +187,7 @@ void Dispatcher::promised(const JobId& id, Store::Promise outcome) {
 void Dispatcher::withdraw(Job& job, const wire::Failed& failed) {
   revoke(job);
   if (job.more->answer.stored > 0) {
-    store_->discard_result(job.id);
+    store_->discard_result(job.id());
   }
   note_refused();
   scheduler_.finish(job, Outcome::kCancelled, wires_.now_ns());
@@ -208,7 +206,7 @@ void Dispatcher::turn_away(Job& job, const wire::Failed& failed) {
 
 void Dispatcher::show(Job& job) {
   if (job.owner != 0) {
-    live_[{job.owner, sequence_of(job.id)}] = &job;
+    live_.insert(job);
   }
 }
 
@@ -238,15 +236,12 @@ void Dispatcher::restore(JobRecord&& record) {
   }
   Scheduler::Queue* const queue = scheduler_.find_queue(record.queue);
   queue->retired = gone;
-  auto fresh = std::make_unique<Job>();
-  fresh->id = record.id;
-  fresh->created_ms = record.created_ms;
-  fresh->owner = record.owner.lo;
-  fresh->share = record.share.lo;
-  fresh->promise = Promise::kMade;
-  fresh->keeps_answer = true;
-  fresh->has_callback = !record.callback.empty();
-  Job& job = jobs_.add(std::move(fresh));
+  Job& job = jobs_.add(ulid_of(record.id));
+  job.created_ms = record.created_ms;
+  job.owner = record.owner.lo;
+  job.promise = Promise::kMade;
+  job.keeps_answer = true;
+  job.has_callback = !record.callback.empty();
   show(job);
   if (record.key != limit::Hash128{}) {
     register_key(job, record.key, record.digest);
@@ -278,7 +273,7 @@ void Dispatcher::restore(JobRecord&& record) {
     return offer(lane);
   }
   const std::string why = "There is no queue '" + record.queue + "' any more.";
-  log(Level::kWarn, "job " + std::string(job.id.view()) + " is dead: " + why);
+  log(Level::kWarn, "job " + std::string(job.id().view()) + " is dead: " + why);
   count(job, Metrics::Event::kFailed);
   end_with(job, JobStatus::kFailed, {.status = 502, .code = "engine_failed", .message = why}, true);
 }
@@ -346,7 +341,7 @@ void Dispatcher::advance_to(int64_t now_ns) {
     scheduler_.advance_to(now_ns, expired_);
     for (const Scheduler::Expired& each : expired_) {
       auto& job = static_cast<Job&>(*each.ticket);
-      job.extra().home = each.lane;
+      job.remember(*each.lane, each.owner);
       expire(job);
     }
     fill_all();  // back-offs ended, perhaps

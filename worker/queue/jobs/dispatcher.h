@@ -20,7 +20,6 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -38,6 +37,7 @@
 #include "worker/queue/jobs/job.h"
 #include "worker/queue/jobs/job_table.h"
 #include "worker/queue/jobs/metrics.h"
+#include "worker/queue/jobs/owned_jobs.h"
 #include "worker/queue/jobs/paces.h"
 #include "worker/queue/jobs/promise_replies.h"
 #include "worker/queue/jobs/ready_workers.h"
@@ -159,7 +159,7 @@ class Dispatcher final : public WorkerEvents {
   // The time to finish is over: whoever still waits is told. What was promised stays on disk.
   void give_up();
   size_t jobs() const { return jobs_.size(); }
-  Job* find(std::string_view id) const { return jobs_.find(id); }
+  Job* find(const JobId& id) const { return jobs_.find(ulid_of(id)); }
 
   Scheduler& scheduler() { return scheduler_; }
   Roster& roster() { return roster_; }
@@ -264,8 +264,7 @@ class Dispatcher final : public WorkerEvents {
   JobTable jobs_;
   std::unordered_map<uint64_t, Job*> keys_;  // by Hash128::lo: of jobs that others may join
   Suspects suspects_;
-  // The promised jobs of owners, by their sequences.
-  std::map<std::pair<uint64_t, uint64_t>, Job*> live_;
+  OwnedJobs live_;  // those that were promised
   ReadyWorkers workers_;
   std::vector<Scheduler::Expired> expired_;  // scratch of advance_to()
   std::vector<Waiter*> over_;                // likewise

@@ -87,7 +87,7 @@ bool Dispatcher::is_stored(const Job& job) {
 void Dispatcher::spill(Job& job) {
   Answer& answer = job.more->answer;
   if (is_stored(job) && answer.bytes - answer.stored >= Store::kInlineBytes) {
-    store_->append_result(job.id, answer.stored, std::string(answer.unstored()));
+    store_->append_result(job.id(), answer.stored, std::string(answer.unstored()));
     answer.stored = answer.bytes;
   }
 }
@@ -198,11 +198,11 @@ bool Dispatcher::put_back(Job& job, Scheduler::Cause cause, std::string_view why
     return false;
   }
   suspects_.forget(job);
-  job.extra().home = job.home();  // the ticket forgets it, if this was the last
+  job.remember(*job.lane(), Scheduler::owner_of(job));
   if (scheduler_.retry(job, cause, wires_.now_ns())) {
     count(job, Metrics::Event::kRetried);
     if (job.promise != Promise::kNone) {
-      store_->attempt(job.id, job.attempts(), "engine_failed", std::string(why));
+      store_->attempt(job.id(), job.attempts(), "engine_failed", std::string(why));
     }
     audience_.tell_state(job);
     return true;

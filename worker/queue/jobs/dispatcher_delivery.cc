@@ -171,8 +171,8 @@ void Dispatcher::give(WorkerSession& worker, Job& job) {
   if (job.held_bytes() > 0) {
     deliver(job);
   } else {
-    store_->fetch(job.id,
-                  [this, id = job.id, number = job.more->number](Result<std::string> frame) {
+    store_->fetch(job.id(),
+                  [this, id = job.id(), number = job.more->number](Result<std::string> frame) {
                     fetched(id, number, std::move(frame));
                   });
   }
@@ -192,7 +192,7 @@ void Dispatcher::note_started(const Job& job) {
 }
 
 void Dispatcher::fetched(const JobId& id, uint64_t number, Result<std::string> frame) {
-  Job* const job = jobs_.find(id.view());
+  Job* const job = find(id);
   if (job == nullptr || job->worker() == nullptr || job->more->number != number) {
     return;  // cancelled, or its worker was lost
   }

@@ -20,7 +20,7 @@ constexpr uint64_t kBytesPerToken = 4;  // of most texts, nearly
 
 JobEnd Dispatcher::end_of(const Job& job, JobStatus status) const {
   JobEnd end;
-  end.id = job.id;
+  end.id = job.id();
   end.status = status;
   end.finished_ms = time_.ms();
   end.attempts = job.attempts();
@@ -54,7 +54,9 @@ void Dispatcher::end_with(Job& job, JobStatus status, const wire::Failed& failed
 
 // Nobody is told of the end of what was promised before it is on disk.
 void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
-  job.extra().home = job.home();
+  if (job.lane() != nullptr) {  // else it was remembered before
+    job.remember(*job.lane(), Scheduler::owner_of(job));
+  }
   suspects_.forget(job);
   scheduler_.finish(job, outcome, wires_.now_ns());
   let_go(job);
@@ -62,7 +64,7 @@ void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
                     job.more->keep != nullptr && end.status == JobStatus::kCompleted;
   if (job.promise == Promise::kNone && !kept) {
     if (job.more->answer.stored > 0) {
-      store_->discard_result(job.id);
+      store_->discard_result(job.id());
     }
     return ended(job, end);
   }
@@ -75,7 +77,7 @@ void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
     rest = job.more->answer.unstored();
   }
   const auto told = [this](const JobEnd& written) {
-    if (Job* const over = jobs_.find(written.id.view()); over != nullptr) {
+    if (Job* const over = find(written.id); over != nullptr) {
       ended(*over, written);
     }
   };
@@ -83,14 +85,14 @@ void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
     return store_->finish(std::move(end), offset, std::move(rest), told);
   }
   JobRecord record = std::move(*job.more->keep);
-  record.id = job.id;
+  record.id = job.id();
   record.status = end.status;
   record.end = std::move(end);
   store_->keep(std::move(record), offset, std::move(rest), told);
 }
 
 void Dispatcher::ended(Job& job, const JobEnd& end) {
-  JobView view{.id = job.id.view(),
+  JobView view{.id = job.id(),
                .status = end.status,
                .queue = job.home()->queue->settings.name,
                .attempts = end.attempts,
@@ -121,7 +123,7 @@ void Dispatcher::ended(Job& job, const JobEnd& end) {
   if (job.promise != Promise::kNone) {
     let_edge_settle(job, end);
     if (job.has_callback && on_callback_due) {
-      on_callback_due(job.id, job.share);
+      on_callback_due(job.id(), job.more->share);
     }
   }
   erase(job);
@@ -162,7 +164,7 @@ void Dispatcher::erase(Job& job) {
   suspects_.forget(job);
   let_go(job);
   if (job.promise != Promise::kNone && job.owner != 0) {
-    live_.erase({job.owner, sequence_of(job.id)});
+    live_.erase(job);
   }
   if (job.more != nullptr && job.more->key != limit::Hash128{}) {
     if (const auto found = keys_.find(job.more->key.lo);
@@ -200,7 +202,7 @@ bool Dispatcher::bound_answer(Job& job) {
     return true;
   }
   if (job.promise == Promise::kNone && !Audience::has_late(job)) {  // its readers go on
-    store_->discard_result(job.id);
+    store_->discard_result(job.id());
     job.more->keep.reset();
     return true;
   }
@@ -218,7 +220,7 @@ bool Dispatcher::bound_answer(Job& job) {
 void Dispatcher::start_anew(Job& job) {
   revoke(job);
   start_over(job, "It came faster than the disk takes it; the job begins anew.");
-  store_->discard_result(job.id);
+  store_->discard_result(job.id());
   suspects_.forget(job);
   scheduler_.postpone(job, wires_.now_ns() + kPostponeNs);
   audience_.tell_state(job);
@@ -234,20 +236,14 @@ void Dispatcher::fail_running(Job& job, const std::string& why) {
 void Dispatcher::lost_result(const JobId& id, const std::string& why) {
   log(Level::kError,
       "job " + std::string(id.view()) + " fails, as its result could not be stored: " + why);
-  if (Job* const job = jobs_.find(id.view());
-      job != nullptr && !job->ending && job->promise != Promise::kNone) {
+  if (Job* const job = find(id); job != nullptr && !job->ending && job->promise != Promise::kNone) {
     fail_running(*job, "Its result could not be stored.");
   }
 }
 
 std::vector<Job*> Dispatcher::live_jobs(uint64_t owner, const std::optional<JobId>& before,
                                         size_t most) const {
-  std::vector<Job*> jobs;
-  auto at = live_.lower_bound({owner, before ? sequence_of(*before) : UINT64_MAX});
-  while (at != live_.begin() && jobs.size() < most && (--at)->first.first == owner) {
-    jobs.push_back(at->second);
-  }
-  return jobs;
+  return live_.list(owner, before ? sequence_of(*before) : UINT64_MAX, most);
 }
 
 // ---- from callers ----

@@ -40,7 +40,8 @@ struct Job : Scheduler::Ticket {
     WorkerSession* worker = nullptr;  // while it runs
     uint64_t number = 0;              // while it runs: its id on the worker's connection
     uint32_t suspect = 0;             // of a group of suspects (suspects.h): its number
-    Scheduler::Lane* home = nullptr;  // its lane, once it has ended
+    Scheduler::Lane* home = nullptr;  // once it has ended: its lane
+    uint64_t share = 0;               // likewise: whose share it took, for the webhooks' senders
     uint64_t taken_bytes = 0;         // of its answer, since its worker was asked for more
     Answer answer;                    // if it is kept
     limit::Hash128 key;               // that others join by; {}: none
@@ -54,12 +55,13 @@ struct Job : Scheduler::Ticket {
     std::unique_ptr<JobRecord> keep;   // not promised, but kept for its key once it has ended
   };
 
-  JobId id;
+  Ulid ulid;
+  int64_t created_ms : 48 = 0;
   enum class Promise : uint8_t {
     kNone,   // to those who wait for it
     kAsked,  // the store is writing it
     kMade,   // it is on disk
-  } promise = Promise::kNone;
+  } promise : 2 = Promise::kNone;
   bool answer_began : 1 = false;  // HEAD came
   bool answer_fails : 1 = false;  // ... with the status of an error
   bool keeps_answer : 1 = false;  // in `more->answer`
@@ -67,12 +69,14 @@ struct Job : Scheduler::Ticket {
   bool has_callback : 1 = false;  // a webhook is to be sent of its end
   bool by_date : 1 = false;       // while scheduled: due when the time of day says so
   bool looking_up : 1 = false;    // the store or a worker is asked about it; it is in no queue yet
-  int64_t created_ms = 0;
-  uint64_t owner = 0;  // who may see it: of the keyed hash, the lower half; 0: nobody's
-  uint64_t share = 0;  // whose share it takes, of the queue and of the webhooks' senders
+  uint64_t owner = 0;             // who may see it: of the keyed hash, the lower half; 0: nobody's
   std::unique_ptr<More> more;
-  std::unique_ptr<Job> next_in_table;  // see JobTable
+  Job* next_in_table = nullptr;  // see JobTable
+  Job* older = nullptr;          // see OwnedJobs
+  Job* newer = nullptr;          // likewise
 
+  JobId id() const noexcept { return id_of(ulid); }
+  uint64_t hash() const noexcept { return ulid.low; }
   More& extra() {
     if (more == nullptr) {
       more = std::make_unique<More>();
@@ -86,9 +90,14 @@ struct Job : Scheduler::Ticket {
   Scheduler::Lane* home() const noexcept {
     return more == nullptr || more->home == nullptr ? lane() : more->home;
   }
+  // The scheduler has forgotten it, or may do so next.
+  void remember(Scheduler::Lane& lane, uint64_t share) {
+    extra().home = &lane;
+    more->share = share;
+  }
   // By which the edge knows it.
-  uint64_t edge_number() const noexcept { return sequence_of(id); }
+  uint64_t edge_number() const noexcept { return ulid.sequence(); }
 };
-static_assert(sizeof(Job) <= 136, "hundreds of thousands may be queued");
+static_assert(sizeof(Job) <= 128, "hundreds of thousands may be queued");
 
 }  // namespace penstock::queue

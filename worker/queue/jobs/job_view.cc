@@ -53,7 +53,7 @@ void add_origin(JsonObject& json, const JobView::Origin& origin) {
 std::string result_url(const JobView& job) {
   return job.status != JobStatus::kCompleted
              ? ""
-             : std::string(job.jobs_path) + "/" + std::string(job.id) + "/result";
+             : std::string(job.jobs_path) + "/" + std::string(job.id.view()) + "/result";
 }
 
 }  // namespace
@@ -80,7 +80,7 @@ std::optional<JobStatus> status_named(std::string_view name) noexcept {
 }
 
 JobView view_of(const JobRecord& record) {
-  return {.id = record.id.view(),
+  return {.id = record.id,
           .status = record.status,
           .queue = record.queue,
           .jobs_path = record.jobs_path,
@@ -102,7 +102,7 @@ JobView operator_view_of(const JobRecord& record) {
 std::string render(const JobView& job) {
   const bool queued = job.status == JobStatus::kQueued;
   JsonObject json;
-  json.text("id", job.id)
+  json.text("id", job.id.view())
       .text("object", "job")
       .text("status", name_of(job.status))
       .text("queue", job.queue)

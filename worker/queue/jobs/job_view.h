@@ -11,7 +11,7 @@
 namespace penstock::queue {
 
 struct JobView {
-  std::string_view id;
+  JobId id;
   JobStatus status = JobStatus::kQueued;
   std::string_view queue;
   std::string_view jobs_path;

@@ -11,7 +11,7 @@ using Promise = Job::Promise;
 namespace {
 
 std::string jobs_url(const Waiter& waiter, const Job& job) {
-  return waiter.jobs_path + "/" + std::string(job.id.view());
+  return waiter.jobs_path + "/" + std::string(job.id().view());
 }
 
 }  // namespace
@@ -25,7 +25,7 @@ void PromiseReplies::accepted(Waiter& waiter, const Job& job, bool at_leisure) c
   const int64_t wait_ns = told ? scheduler_.predicted_wait_ns(job, wires_.now_ns()) : 0;
   wire::append(out, waiter.id,
                wire::Accepted{
-                   .job_id = job.id.view(),
+                   .job_id = job.id().view(),
                    .position = known ? scheduler_.position(job) : 0,
                    .eta_ms = static_cast<uint64_t>(wait_ns / kNsPerMs),
                    .promised = waiter.holds_promise() && job.promise == Promise::kMade ? 1U : 0U});
@@ -71,7 +71,7 @@ void PromiseReplies::ended(Waiter& waiter, Job& job, const JobEnd& end) const {
     return;
   }
   JobRecord record;
-  record.id = job.id;
+  record.id = job.id();
   record.end = end;
   record.result_bytes = job.more->answer.bytes;
   record.result_in_file = job.more->answer.stored > 0;

@@ -23,6 +23,10 @@ Scheduler::Lane* Scheduler::Ticket::lane() const noexcept {
                                         : &its_class().lane;
 }
 
+Owner& Scheduler::Ticket::owner() const noexcept {
+  return state() == State::kScheduled ? *owner_ : flow_->owner();
+}
+
 Scheduler::Lane::Lane() = default;
 Scheduler::Lane::~Lane() = default;
 Scheduler::Scheduler(uint64_t seed) : random_(seed) {}
@@ -249,7 +253,7 @@ void Scheduler::drop(Ticket& ticket) noexcept {
   unwatch(ticket);
   Queue& queue = *ticket.lane()->queue;
   const State was = ticket.state();
-  Owner& owner = was == State::kScheduled ? *ticket.owner_ : ticket.flow_->owner();
+  Owner& owner = ticket.owner();
   queue.with_jobs_ -= --owner.jobs == 0 ? 1 : 0;
   queue.waiting -= was == State::kRunning ? 0 : 1;
   if (was == State::kScheduled) {
@@ -335,7 +339,8 @@ void Scheduler::advance_to(int64_t now_ns, std::vector<Expired>& expired) {
   while (Ticket* const due = first_due(now_ns)) {
     Ticket& ticket = *due;
     if (ticket.deadline_ns_ <= now_ns) {
-      expired.push_back({&ticket, ticket.state() == State::kRunning, ticket.lane()});
+      expired.push_back(
+          {&ticket, ticket.state() == State::kRunning, ticket.lane(), owner_of(ticket)});
       drop(ticket);
       continue;
     }

@@ -124,6 +124,7 @@ class Scheduler {
     int64_t due_ns() const noexcept { return deadline_ns_; }
     void state(State next) noexcept { state_ = static_cast<uint64_t>(next); }
     Class& its_class() const noexcept;
+    Owner& owner() const noexcept;
     FairShare::Tags tags() const noexcept;
 
     // A promoted job stands by its arrival: its place is {arrival, start tag}. A scheduled one has
@@ -288,7 +289,8 @@ class Scheduler {
   struct Expired {
     Ticket* ticket;
     bool was_running;
-    Lane* lane;  // that it was in
+    Lane* lane;      // that it was in
+    uint64_t owner;  // whose share it took
   };
   void advance_to(int64_t now_ns, std::vector<Expired>& expired);
   int64_t next_event() const noexcept;  // INT64_MAX: never
@@ -301,6 +303,8 @@ class Scheduler {
   static int64_t priority_of(const Ticket& ticket) noexcept;
   // The same, but above kHighest while it is let before. REQUIRES: as of priority_of().
   static int64_t rank_of(const Ticket& ticket) noexcept;
+  // Whose share it takes. REQUIRES: ticket is known.
+  static uint64_t owner_of(const Ticket& ticket) noexcept { return ticket.owner().id; }
   // As its entry says. REQUIRES: ticket is running.
   static uint32_t cost_of(const Ticket& ticket) noexcept { return ticket.run_->cost; }
   // How long until the job starts: what the jobs before it and those that run still need, over
