@@ -104,10 +104,11 @@ class Service:
 
     @staticmethod
     def wait_for_workers(daemon):
-        """Until every worker of the configuration has its slots on offer."""
-        slots = sum(int(count) for count in re.findall(r"slots: (\d+)", daemon.config.read_text()))
-        count = len(re.findall(r"engine:", daemon.config.read_text()))
-        missing = count - len(re.findall(r"slots:", daemon.config.read_text()))
+        """Until every worker of the configuration that penstockd starts has its slots on offer."""
+        text = "\n".join(line for line in daemon.config.read_text().splitlines() if "external: true" not in line)
+        slots = sum(int(count) for count in re.findall(r"slots: (\d+)", text))
+        count = len(re.findall(r"engine:", text))
+        missing = count - len(re.findall(r"slots:", text))
         daemon.wait_for(slots=slots + missing, unless="next start in 800ms")
 
     def free_port(self):

@@ -7,6 +7,7 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include <exception>
 #include <iterator>
 
+#include "shared/base/call_failed.h"
 #include "shared/base/utf8.h"
 #include "shared/base/version.h"
 #include "worker/devices/watch.h"
@@ -53,6 +55,21 @@ Result<Fd> take_socket(int fd) {
   }
   ::fcntl(fd, F_SETFD, FD_CLOEXEC);
   return Fd(fd);
+}
+
+// A connection to penstockd's own socket.
+Result<Fd> connect_to(const std::string& path) {
+  sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+  if (path.size() >= sizeof address.sun_path) {
+    return Error{"--connect " + path + " is too long for a socket's path"};
+  }
+  path.copy(address.sun_path, path.size());
+  Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!socket.valid() ||
+      ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    return call_failed(path, "connect");
+  }
+  return socket;
 }
 
 // A sleeper comes awake some 30 us late, and a timer is another 50 us late: time in which a slot
@@ -143,7 +160,7 @@ int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
 }
 
 int serve(const WorkerOptions& options) {
-  auto socket = take_socket(options.fd);
+  auto socket = options.connect.empty() ? take_socket(options.fd) : connect_to(options.connect);
   if (!socket) {
     std::fprintf(stderr, "penstock-worker: %s\n", socket.error().message.c_str());
     return kUsageError;
@@ -190,7 +207,9 @@ int main(int argc, char** argv) {
     std::fputs(penstock::kUsage, stdout);
     return 0;
   }
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // also in the middle of a step that never ends
+  if (options->connect.empty()) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // also in the middle of a step that never ends
+  }
   if (options->check_device) {
     const auto works = penstock::check_device(*options);
     if (!works) {

@@ -16,6 +16,7 @@ const char kUsage[] =
     "With --watch-devices it runs none, and tells penstockd of the GPUs, by NVML.\n"
     "\n"
     "  --fd N               the socket (default 3)\n"
+    "  --connect SOCKET     or penstockd's own, as a worker that penstock.yaml calls external\n"
     "  --name NAME          this worker, as in penstock.yaml\n"
     "  --engine ENGINE      llama, simulate\n"
     "  --model MODEL        what the engine loads: for llama, a Hugging Face directory\n"
@@ -36,6 +37,7 @@ namespace {
 
 enum Option {
   kFd = 1,
+  kConnect,
   kName,
   kEngine,
   kModel,
@@ -53,6 +55,7 @@ enum Option {
 };
 
 constexpr option kLong[] = {{"fd", 1, nullptr, kFd},
+                            {"connect", 1, nullptr, kConnect},
                             {"name", 1, nullptr, kName},
                             {"engine", 1, nullptr, kEngine},
                             {"model", 1, nullptr, kModel},
@@ -111,6 +114,9 @@ Status set(int which, const char* value, WorkerOptions& out) {
   switch (which) {
     case kFd:
       return number("fd", value, 0, 1 << 20, out.fd);
+    case kConnect:
+      out.connect = value;
+      return Ok{};
     case kSlots:
       return number<uint32_t>("slots", value, 1, 65536, out.slots);
     case kMemory:

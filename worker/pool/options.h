@@ -11,6 +11,7 @@ namespace penstock {
 
 struct WorkerOptions {
   int fd = 3;              // one end of a socket pair to penstockd
+  std::string connect;     // or its socket, if this was not started by it
   std::string name;        // as in penstock.yaml
   std::string engine;      // llama, simulate
   std::string model;       // what the engine loads: a directory for llama

@@ -67,6 +67,9 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
   if (Status recovered = server->recover(); !recovered) {
     return recovered.error();
   }
+  server->callers_.on_worker_connected = [&to = server->supervisor_](auto&&... said) {
+    return to.attach(said...);
+  };
   if (Status listens = server->callers_.listen(access); !listens) {
     return listens.error();
   }

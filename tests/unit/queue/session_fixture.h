@@ -193,6 +193,10 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   std::string status_json() override { return "{\"status\":\"serving\"}"; }
   void on_caller_closed(CallerSession& session) override { callers_.erase(session.self); }
   void on_greeted(CallerSession&) override { ++greeted_; }
+  void on_worker(CallerSession& session, std::string hello) override {
+    hello_ = hello + session.release().unread;
+    callers_.erase(session.self);
+  }
   void on_refused(std::string_view, std::string_view reason) override { refused_ = reason; }
   void on_denied(std::string_view reason) override { denied_ = reason; }
   void on_worker_ready(WorkerSession& session) override { dispatcher_.worker_ready(session); }
@@ -222,6 +226,7 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   Credentials credentials_{
       .pid = 1, .uid = 0, .roles = kOperator | kEdge | kViewer};  // of callers to come
   int greeted_ = 0;
+  std::string hello_;  // of a worker, and what it said with it
   std::string refused_;
   std::string denied_;
   std::string last_words_;

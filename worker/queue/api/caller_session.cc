@@ -15,7 +15,7 @@ void CallerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
   }
   switch (frame.header.type) {
     case FrameType::kHello:
-      return on_hello(frame);
+      return on_hello(frame, bytes);
     case FrameType::kSubmit:
       return on_submit(frame, bytes);
     case FrameType::kCancel:
@@ -35,7 +35,7 @@ void CallerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
   }
 }
 
-void CallerSession::on_hello(const wire::Frame& frame) {
+void CallerSession::on_hello(const wire::Frame& frame, std::string_view bytes) {
   wire::Hello hello;
   if (const char* const error = wire::parse(frame.payload, hello); error != nullptr) {
     return refuse(error);
@@ -44,7 +44,8 @@ void CallerSession::on_hello(const wire::Frame& frame) {
     return refuse("another version of the protocol; this is version 1");
   }
   const auto is = [&](wire::Role role) { return hello.role == static_cast<uint64_t>(role); };
-  const bool known = is(wire::Role::kCaller) || is(wire::Role::kTool) || is(wire::Role::kEdge);
+  const bool known = is(wire::Role::kCaller) || is(wire::Role::kTool) || is(wire::Role::kEdge) ||
+                     is(wire::Role::kWorker);
   if (!known) {
     return refuse("HELLO names no role that may connect here");
   }
@@ -53,6 +54,10 @@ void CallerSession::on_hello(const wire::Frame& frame) {
   }
   if (!may_be(hello.role)) {
     return deny(hello.role);
+  }
+  if (is(wire::Role::kWorker)) {
+    hello_ = bytes;
+    return hand_over();
   }
   const bool first = role_ == 0;
   role_ = hello.role;
@@ -65,15 +70,23 @@ void CallerSession::on_hello(const wire::Frame& frame) {
 }
 
 bool CallerSession::may_be(uint64_t role) const {
-  return role == static_cast<uint64_t>(wire::Role::kTool) ? peer_.is(kOperator) || peer_.is(kViewer)
-                                                          : peer_.is(kEdge);
+  switch (static_cast<wire::Role>(role)) {
+    case wire::Role::kTool:
+      return peer_.is(kOperator) || peer_.is(kViewer);
+    case wire::Role::kWorker:
+      return peer_.is(kWorker);
+    default:
+      return peer_.is(kEdge);
+  }
 }
 
 void CallerSession::deny(uint64_t role) {
-  const bool tool = role == static_cast<uint64_t>(wire::Role::kTool);
+  const auto is = [&](wire::Role which) { return role == static_cast<uint64_t>(which); };
   const std::string reason =
-      peer_.text() + " is no " + (tool ? "operator" : "edge") + "; " +
-      (tool ? "`access.operators` names who is" : "`access.edges` or `socket_group` says who is");
+      peer_.text() + (is(wire::Role::kTool) ? " is no operator; `access.operators` names who is"
+                      : is(wire::Role::kWorker)
+                          ? " may be no worker; `access.workers` names who may"
+                          : " is no edge; `access.edges` or `socket_group` says who is");
   host_.on_denied(reason);
   say_goodbye(reason);
 }
@@ -180,6 +193,9 @@ void CallerSession::on_refused(std::string_view reason) {
 }
 
 void CallerSession::on_closed() {
+  if (handed_over()) {
+    return host_.on_worker(*this, std::move(hello_));
+  }
   while (!requests().empty()) {
     handlers_.dispatcher.release(*requests().back().waiter);
   }

@@ -39,6 +39,9 @@ class CallerHost {
   // Its HELLO was good.
   virtual void on_greeted(CallerSession& session) = 0;
   virtual void on_refused(std::string_view who, std::string_view reason) = 0;
+  // It is a worker's process. `session.release()` gives its socket; the session is destroyed in
+  // here. `hello`: its first frame.
+  virtual void on_worker(CallerSession& session, std::string hello) = 0;
   // It wanted a role that it may not have.
   virtual void on_denied(std::string_view reason) = 0;
 };
@@ -70,7 +73,7 @@ class CallerSession final : public Caller {
   bool on_oversized(const wire::FrameHeader& header) override;
   bool on_begun(const wire::FrameHeader& header) override;
   void on_refused(std::string_view reason) override;
-  void on_hello(const wire::Frame& frame);
+  void on_hello(const wire::Frame& frame, std::string_view bytes);
   void on_submit(const wire::Frame& frame, std::string_view bytes);
   void on_ask(const wire::Frame& frame);
   void on_status(const wire::Frame& frame);
@@ -80,6 +83,7 @@ class CallerSession final : public Caller {
 
   const Handlers& handlers_;
   CallerHost& host_;
+  std::string hello_;  // of a worker
 };
 
 }  // namespace penstock::queue

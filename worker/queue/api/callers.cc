@@ -2,6 +2,7 @@
 
 #include <sys/epoll.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <utility>
@@ -159,6 +160,20 @@ void Callers::on_caller_closed(CallerSession& session) {
 
 void Callers::on_greeted(CallerSession& session) {
   callers_.splice(callers_.end(), newcomers_, session.self);
+}
+
+void Callers::on_worker(CallerSession& session, std::string hello) {
+  Connection::Released released = session.release();
+  const Credentials peer = session.peer();
+  newcomers_.erase(session.self);
+  const Status attached = on_worker_connected(released.fd, hello.append(released.unread), peer.pid);
+  if (!attached) {
+    troubles_.log(Level::kWarn, peer.text() + " is no worker: " + attached.error().message,
+                  wires_.now_ns());
+    std::string goodbye;
+    wire::append(goodbye, 0, wire::Goodbye{attached.error().message});
+    ::send(released.fd.get(), goodbye.data(), goodbye.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  }
 }
 
 void Callers::on_denied(std::string_view reason) {

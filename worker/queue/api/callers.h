@@ -35,6 +35,10 @@ class Callers final : public EventLoop::Handler, public CallerHost {
   // `access:` was changed: who may no longer be what it is leaves.
   void set_roles(Roles roles);
 
+  // A process that may be a worker has said HELLO: `unread` is what it has said so far. An Error:
+  // it may not; then `fd` is left.
+  std::function<Status(Fd& fd, const std::string& unread, pid_t pid)> on_worker_connected;
+
   size_t connections() const { return newcomers_.size() + callers_.size(); }
 
   void advance_to(int64_t now_ns);
@@ -49,6 +53,7 @@ class Callers final : public EventLoop::Handler, public CallerHost {
   std::string status_json() override { return status_(); }
   void on_caller_closed(CallerSession& session) override;
   void on_greeted(CallerSession& session) override;
+  void on_worker(CallerSession& session, std::string hello) override;
   void on_refused(std::string_view who, std::string_view reason) override;
   void on_denied(std::string_view reason) override;
 

@@ -53,6 +53,7 @@ struct WorkerConfig {
   std::vector<std::pair<std::string, std::string>> options;  // the engine's own, units normalised
   // "NAME=value", on no command line and in no log; process: its `env`; http: its headers.
   std::vector<std::string> environment;
+  bool external = false;  // penstockd does not start it: it connects to the socket
   std::string limit_key;  // of the PaceConfig that bounds what is behind it; empty: nothing does
   bool operator==(const WorkerConfig&) const = default;
 

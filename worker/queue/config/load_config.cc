@@ -115,7 +115,7 @@ void read_socket(Section& section, Config& config) {
   }
 }
 
-// access: { operators: [...], edges: [...], viewers: [...] }
+// access: { operators: [...], edges: [...], viewers: [...], workers: [...] }
 AccessConfig read_access(const YAML::Node& node, Complaints& complaints) {
   AccessConfig access;
   if (!node.IsDefined()) {
@@ -124,7 +124,8 @@ AccessConfig read_access(const YAML::Node& node, Complaints& complaints) {
   Section section(node, "access", complaints);
   for (const auto& [key, names] : {std::pair{"operators", &access.operators},
                                    {"edges", &access.edges},
-                                   {"viewers", &access.viewers}}) {
+                                   {"viewers", &access.viewers},
+                                   {"workers", &access.workers}}) {
     const YAML::Node list = section.take(key);
     if (!list.IsDefined()) {
       continue;

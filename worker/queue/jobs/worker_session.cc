@@ -5,6 +5,7 @@
 #include "shared/base/utf8.h"
 #include "shared/http/header_lines.h"
 #include "shared/http/inert_type.h"
+#include "worker/queue/bound/scaling.h"
 #include "worker/queue/bound/turns.h"
 
 namespace penstock::queue {
@@ -91,7 +92,9 @@ const char* WorkerSession::on_hello(const wire::Frame& frame) {
   if (hello.version != wire::kVersion) {
     return "another version of the protocol; this is version 1";
   }
-  if (hello.role != static_cast<uint64_t>(wire::Role::kWorker) || hello.name != name_) {
+  // One that connects by itself says whose process it is, not which of them.
+  if (hello.role != static_cast<uint64_t>(wire::Role::kWorker) ||
+      (hello.name != name_ && hello.name != Scaling::worker_of(name_))) {
     return "HELLO is not from the worker that was started";
   }
   if (hello.slots == 0 || hello.slots > kMaxCredit) {

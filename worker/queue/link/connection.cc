@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "shared/wire/messages.h"
 
@@ -69,7 +70,7 @@ int64_t Wires::next_event() const {
 }
 
 Connection::~Connection() {
-  if (!closed()) {
+  if (!closed() && !handed_over_) {
     wires_.loop_.remove(fd_.get(), this);
   }
   expect(0);
@@ -94,6 +95,25 @@ void Connection::close() {
     partial_ = {};
     expect(0);
     wires_.closed_.push_back(this);
+  }
+}
+
+void Connection::hand_over() {
+  handed_over_ = true;
+  wires_.loop_.remove(fd_.get(), this);
+  wires_.closed_.push_back(this);
+}
+
+Connection::Released Connection::release() {
+  recycle();
+  expect(0);
+  return {std::move(fd_), std::exchange(partial_, {})};
+}
+
+void Connection::read_first(std::string_view bytes) {
+  const size_t used = consume(bytes);
+  if (!closed() && used < bytes.size()) {
+    partial_ = bytes.substr(used);
   }
 }
 
@@ -260,7 +280,7 @@ void Connection::expect(size_t bytes) {
 // Tells every whole frame. Returns the bytes they took.
 size_t Connection::consume(std::string_view buffer) {
   size_t used = skip(buffer);
-  while (!closed()) {
+  while (!closed() && !handed_over_) {
     const wire::Decoded decoded = wire::decode(buffer.substr(used), wires_.limits_);
     if (decoded.kind == wire::Decoded::kBad) {
       if (decoded.error == wire::kOverLimit && on_oversized(decoded.frame.header)) {

@@ -112,6 +112,18 @@ class Connection : public EventLoop::Handler {
   // GOODBYE and close, without blame.
   void say_goodbye(std::string_view reason);
 
+  // The peer is somebody else's to talk to: nothing more is read here, and on_closed() comes at the
+  // end of the turn. There release() gives the socket, and what was read of it and not told.
+  void hand_over();
+  struct Released {
+    Fd fd;
+    std::string unread;
+  };
+  Released release();
+  bool handed_over() const { return handed_over_; }
+  // As if these bytes had just come. REQUIRES: open, and nothing has come yet.
+  void read_first(std::string_view bytes);
+
   void on_events(uint32_t epoll_events) final;
 
  protected:
@@ -146,7 +158,8 @@ class Connection : public EventLoop::Handler {
   Fd fd_;
   size_t pause_bytes_;
   bool dirty_ = false;
-  bool held_ = false;          // in wires_.held_
+  bool held_ = false;  // in wires_.held_
+  bool handed_over_ = false;
   uint32_t events_ = EPOLLIN;  // that the loop watches for
   std::string partial_;        // the beginning of a frame
   size_t expected_ = 0;        // that it will have in all, once its header is here

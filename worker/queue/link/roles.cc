@@ -74,16 +74,20 @@ Result<Roles> Roles::create(const AccessConfig& access, const std::string& socke
   Roles roles;
   for (const auto& [names, principals] : {std::pair{&access.operators, &roles.operators_},
                                           {&access.edges, &roles.edges_},
-                                          {&access.viewers, &roles.viewers_}}) {
+                                          {&access.viewers, &roles.viewers_},
+                                          {&access.workers, &roles.workers_}}) {
     auto found = Principals::find(*names);
     if (!found) {
       return found.error();
     }
     *principals = *std::move(found);
   }
-  roles.operators_.users.push_back(0);
-  if (access.operators.empty()) {
-    roles.operators_.users.push_back(::geteuid());
+  for (const auto& [names, principals] :
+       {std::pair{&access.operators, &roles.operators_}, {&access.workers, &roles.workers_}}) {
+    principals->users.push_back(0);
+    if (names->empty()) {
+      principals->users.push_back(::geteuid());
+    }
   }
   if (access.edges.empty()) {
     const group* const members = socket_group.empty() ? nullptr : ::getgrnam(socket_group.c_str());
@@ -96,11 +100,12 @@ Result<Roles> Roles::create(const AccessConfig& access, const std::string& socke
 }
 
 uint8_t Roles::of(uid_t user, const std::vector<gid_t>& groups) const {
+  const uint8_t worker = stands_in(workers_, user, groups) ? kWorker : 0;
   if (stands_in(operators_, user, groups)) {
-    return kOperator | kEdge | kViewer;
+    return kOperator | kEdge | kViewer | worker;
   }
   return static_cast<uint8_t>((stands_in(edges_, user, groups) ? kEdge : 0) |
-                              (stands_in(viewers_, user, groups) ? kViewer : 0));
+                              (stands_in(viewers_, user, groups) ? kViewer : 0) | worker);
 }
 
 Credentials Roles::peer_of(int fd) const {

@@ -7,9 +7,10 @@
 //   operators  may do everything
 //   edges      are Nginx: they bring requests in any owner's name, and keep the edge's lines
 //   viewers    may look at the status, and nothing else
+//   workers    may be a worker that the configuration calls external: they see requests, and answer
 //
-// Left out: operators are penstockd's own user, edges are the members of the socket's group, and
-// nobody is a viewer. Root is always an operator.
+// Left out: operators and workers are penstockd's own user, edges are the members of the socket's
+// group, and nobody is a viewer. Root is always an operator and a worker.
 #pragma once
 
 #include <sys/types.h>
@@ -28,10 +29,11 @@ struct AccessConfig {
   std::vector<std::string> operators;  // empty: penstockd's own user
   std::vector<std::string> edges;      // empty: the socket's group
   std::vector<std::string> viewers;
+  std::vector<std::string> workers;  // empty: penstockd's own user
   bool operator==(const AccessConfig&) const = default;
 };
 
-enum Role : uint8_t { kViewer = 1, kEdge = 2, kOperator = 4 };
+enum Role : uint8_t { kViewer = 1, kEdge = 2, kOperator = 4, kWorker = 8 };
 
 // A process at the other end of a connection, as it was when it connected.
 struct Credentials {
@@ -65,6 +67,7 @@ class Roles {
   Principals operators_;
   Principals edges_;
   Principals viewers_;
+  Principals workers_;
 };
 
 }  // namespace penstock::queue

@@ -28,8 +28,6 @@ std::string told(int status) {
   return "exited with status " + std::to_string(WEXITSTATUS(status));
 }
 
-std::string mebibytes(int64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
-
 std::string label(const Supervisor::Worker& worker) { return "worker " + worker.config.name; }
 
 }  // namespace
@@ -121,6 +119,9 @@ void Supervisor::arrange() {
       if (!worker->retired) {
         retire(*worker, kill_ns);
       }
+    } else if (same->external && worker->state == State::kWaiting) {
+      worker->config = *same;
+      worker->retired = false;
     } else if (!(*same == worker->config) || worker->retired) {
       worker->next = *same;
       retire(*worker, kill_ns);
@@ -138,18 +139,6 @@ void Supervisor::arrange() {
   dispatcher_.recount();
   dispatcher_.fill_all();
   advance_to(now_ns);
-}
-
-Result<pid_t> Supervisor::check_device(const WorkerConfig& worker, const std::string& device,
-                                       int lock) {
-  WorkerConfig checked = worker;
-  checked.device = device;
-  auto command = worker_command(binary_, checked, config_.limits);
-  command.emplace_back("--check-device");
-  auto environment = worker_environment(checked);
-  auto spawned = environment ? spawn_worker(command, *environment, lock)
-                             : Result<Spawned>(environment.error());
-  return spawned ? Result<pid_t>(spawned->pid) : Result<pid_t>(spawned.error());
 }
 
 void Supervisor::observe(const DeviceWatch& watch) {
@@ -184,47 +173,6 @@ void Supervisor::retire(Worker& worker, int64_t kill_ns) {
   } else if (worker.state == State::kStarting && worker.session != nullptr) {
     worker.state = State::kDraining;
     worker.session->close();  // it exits when it sees that
-  }
-}
-
-void Supervisor::start(Worker& worker, int64_t now_ns) {
-  auto environment = worker_environment(worker.config);
-  auto spawned = environment ? spawn_worker(worker_command(binary_, worker.config, config_.limits),
-                                            *environment, devices_.lock_of(worker.config))
-                             : Result<Spawned>(environment.error());
-  if (!spawned) {
-    worker.last_error = spawned.error().message;
-    worker.start_ns = now_ns + worker.backoff.after(0);
-    dispatcher_.roster().failed(worker.config.name, worker.start_ns);
-    log(Level::kError, label(worker) + ": " + worker.last_error + "; next attempt in " +
-                           format_duration(worker.start_ns - now_ns));
-    return;
-  }
-  const WorkerConfig* const as_configured = find(Scaling::worker_of(worker.config.name));
-  if (worker.config.reserves_memory() && as_configured != nullptr &&
-      worker.config.memory_bytes < as_configured->memory_bytes) {
-    log(Level::kInfo, label(worker) + ": takes " + mebibytes(worker.config.memory_bytes) +
-                          " of its " + mebibytes(as_configured->memory_bytes) +
-                          ", as others share device " + worker.config.device);
-  }
-  Scheduler& scheduler = dispatcher_.scheduler();
-  Scheduler::Lane& lane =
-      scheduler.lane(*scheduler.find_queue(worker.config.queue), worker.config.model_name);
-  worker.pid = spawned->pid;
-  worker.state = State::kStarting;
-  worker.start_ns = now_ns;
-  worker.ready_ns = 0;
-  worker.kill_ns = INT64_MAX;
-  worker.killed = false;
-  worker.ordered = false;
-  worker.end.clear();
-  worker.tenant = devices_.seat(worker.config);
-  worker.session = std::make_unique<WorkerSession>(wires_, std::move(spawned->socket), dispatcher_,
-                                                   *this, worker.config.name, lane, *worker.tenant,
-                                                   dispatcher_.paces().of(worker.config));
-  if (const Status opened = worker.session->open(); !opened) {
-    worker.last_error = opened.error().message;
-    worker.session->close();
   }
 }
 
@@ -332,20 +280,26 @@ void Supervisor::kill(Worker& worker, const std::string& why) {
   worker.end = worker.end.empty() ? why : worker.end;
   worker.killed = true;
   worker.kill_ns = wires_.now_ns() + kLingerNs;
-  ::kill(worker.pid, SIGKILL);
+  if (worker.pid > 0) {
+    ::kill(worker.pid, SIGKILL);
+  }
   worker.session->close();  // nothing it may still say counts
 }
 
 bool Supervisor::startable(const Worker& worker) const {
-  return (!worker.retired || worker.next) &&
-         devices_.can_start(worker.next ? *worker.next : worker.config);
+  const WorkerConfig& config = worker.next ? *worker.next : worker.config;
+  return (!worker.retired || worker.next) && (!config.external || worker.retired) &&
+         devices_.can_start(config);
 }
 
 std::string Supervisor::waits_for(const Worker& worker) const {
   if (worker.state != State::kWaiting) {
     return "";
   }
-  return devices_.waits_for(worker.next ? *worker.next : worker.config);
+  const WorkerConfig& config = worker.next ? *worker.next : worker.config;
+  const std::string device = devices_.waits_for(config);
+  return device.empty() && config.external ? "its process is started by others, and connects"
+                                           : device;
 }
 
 // When there is something to do for this worker.
@@ -386,8 +340,10 @@ void Supervisor::check(Worker& worker, int64_t now_ns) {
       worker.retired = false;
       worker.backoff = same_but_for_its_place ? worker.backoff : RestartBackoff{};
     }
-    start(worker, now_ns);
-  } else if (worker.pid == 0) {
+    if (!worker.config.external) {
+      start(worker, now_ns);
+    }
+  } else if (worker.pid == 0 && !worker.config.external) {
     worker.kill_ns = INT64_MAX;  // reaped; only its socket is left
     worker.session->close();
   } else if (worker.killed) {

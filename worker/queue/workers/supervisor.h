@@ -14,6 +14,10 @@
 // was killed, if a wedged driver keeps it, and then what it used of the device stays counted until
 // it is gone.
 //
+// A worker that is external is not started: it is kWaiting until a process of its name connects to
+// the socket, and again once that connection has ended. It is nobody's child here: to kill it is to
+// end its connection.
+//
 // Time is pushed in by advance_to(); child exits by reap().
 #pragma once
 
@@ -82,6 +86,9 @@ class Supervisor final : public WorkerHost {
   }
   // Lets its processes finish what they have, however long that takes; then it is scaled to 0.
   void drain(const std::string& worker);
+  // A process that was started by others says HELLO as a worker that is external; `unread` begins
+  // with that. An Error: there is no place for it.
+  Status attach(Fd& fd, const std::string& unread, pid_t pid);
   // As configured; nullptr: there is none of that name.
   const WorkerConfig* find(std::string_view worker) const;
   const std::vector<WorkerConfig>& configured() const { return config_.workers; }
@@ -113,6 +120,7 @@ class Supervisor final : public WorkerHost {
   bool startable(const Worker& worker) const;
   Result<pid_t> check_device(const WorkerConfig& worker, const std::string& device, int lock);
   void start(Worker& worker, int64_t now_ns);
+  void begin(Worker& worker, Fd socket, int64_t now_ns);
   void retire(Worker& worker, int64_t kill_ns);
   void check(Worker& worker, int64_t now_ns);
   void exited(Worker& worker, int status);

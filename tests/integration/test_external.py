@@ -1,0 +1,66 @@
+"""Workers that others start: they connect to penstockd's socket, if their user may."""
+
+import os
+import signal
+import subprocess
+
+import pytest
+
+from conftest import simulate
+from processes import BUILD, environment
+from test_jobs import jobs, promise, until_status  # noqa: F401 (jobs is a fixture)
+from test_operator import ctl, said, workers  # noqa: F401 (fixtures)
+from waiting import until
+
+DAEMON = 1  # as on every Debian
+
+
+def start(service, name="sim", slots=1, user=None, time="20ms"):
+    return subprocess.Popen(
+        [BUILD / "penstock-worker", "--connect", service.penstockd.socket, "--name", name, "--engine", "simulate", "--slots", str(slots),
+         "--option", f"service_time={time}"],
+        stderr=subprocess.PIPE, text=True, user=user, env=environment(service.folder))
+
+
+@pytest.fixture
+def service(jobs):  # noqa: F811
+    return jobs(workers=[simulate(slots=2, external="true")], limits={"worker_grace": "0s"})
+
+
+def test_it_serves_as_any_other_and_its_place_is_free_again_after_it(service, said):  # noqa: F811
+    waiting = workers(service, said)[0]
+    assert waiting["state"] == "waiting" and "started by others" in waiting["waits_for"]
+    id = promise(service).json()["id"]
+    first = start(service, time="5000ms")
+    until_status(service, id, "processing")
+    assert workers(service, said)[0]["state"] == "ready"
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    second = start(service)
+    assert until_status(service, id, "completed")["attempts"] == 1
+    third = start(service)
+    assert "all the processes that it may have" in third.stderr.read(), "there is one place"
+    assert third.wait(10) == 0
+    said(service, "drain", "sim")
+    assert second.wait(10) == 0, "it ends when it is told"
+
+
+def test_a_name_that_is_not_external_is_no_place(service):
+    stranger = start(service, name="other")
+    assert "no worker 'other' with external: true" in stranger.stderr.read()
+    stranger.wait(10)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+def test_its_user_must_be_one_that_may(jobs, said):  # noqa: F811
+    service = jobs(workers=[simulate(slots=2, external="true")], yaml="socket_mode: 0666\nsocket_group: daemon\n")
+    service.folder.chmod(0o755)
+    stranger = start(service, user=DAEMON)
+    assert "may be no worker; `access.workers` names who may" in stranger.stderr.read()
+    stranger.wait(10)
+    service = jobs(workers=[simulate(slots=2, external="true")], yaml="socket_mode: 0666\naccess: { workers: [daemon] }\n")
+    service.folder.chmod(0o755)
+    welcome = start(service, user=DAEMON)
+    until(lambda: workers(service, said)[0]["state"] == "ready", "it serves")
+    welcome.kill()
+    welcome.wait()
