@@ -41,7 +41,9 @@ $(BUILD)/build.ninja: | setup-build
 setup-build:
 	@scripts/setup build
 
+# Without the package there is one model less.
 run: all
+	@scripts/setup run || true
 	@scripts/run $(BUILD) $(PORT)
 
 test: $(BUILD)/build.ninja

@@ -18,8 +18,8 @@ def installed(name):
     with open(home / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (home / "installed").exists():
-            for file in ("package.json", "package-lock.json"):
-                shutil.copy(source / file, home)
+            for file in (*source.glob("package*.json"), *source.glob(".npmrc")):
+                shutil.copy(file, home)
             done = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=home, capture_output=True,
                                   text=True)
             assert done.returncode == 0, f"npm could not install what {name} needs: {done.stderr[-2000:]}"

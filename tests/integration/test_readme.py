@@ -102,7 +102,7 @@ def test_the_chapter_on_jobs_tells_the_whole_way_of_one(run, receiver):  # noqa:
     flow = [block for block in blocks("sh") if "respond-async" in block or "$job" in block]
     assert len(flow) == 2
     submit, *look = "".join(flow).replace("127.0.0.1:8080", f"127.0.0.1:{service.port}").splitlines()
-    worker = next(pid for pid in service.family() if Path(f"/proc/{pid}/comm").read_text() == "penstock-worker\n")
+    worker = next(pid for pid in service.family() if b"llama" in Path(f"/proc/{pid}/cmdline").read_bytes())
     os.kill(worker, signal.SIGSTOP)  # so that there is time to look
     said = shell(submit.replace("-H 'Prefer:", f"-H 'Penstock-Callback: {here.url}' -H 'Prefer:"))
     (job,) = set(re.findall(r"job_[0-9A-Z]{26}", said))

@@ -37,12 +37,12 @@ class Run:
         assert f"ready http://127.0.0.1:{self.port}\n" in self.text(), self.text()
         return self
 
-    def commands(self):
+    def commands(self, count=4):
         """The lines to try."""
         def printed():
             lines = re.findall(r"^(?:curl|for) .*$", self.text(), re.M)
-            return lines if len(lines) == 3 else None
-        return until(printed, "three lines to try are printed")
+            return lines if len(lines) == count else None
+        return until(printed, f"{count} lines to try are printed")
 
     def family(self):
         """Every process that it started."""
@@ -85,15 +85,25 @@ def gone(pids):
     return all(state_of(pid) in ("", "Z") for pid in pids)
 
 
-def test_the_lines_it_prints_work_as_they_are(run):
+def test_the_lines_it_prints_work_as_they_are(run, folder, monkeypatch):
     service = run().wait_until_ready()
-    models, stream, burst = service.commands()
-    assert '"demo"' in shell(models)
+    models, stream, burst, draw = service.commands()
+    assert '"demo"' in shell(models) and '"digits"' in shell(models)
     words = shell(stream)
-    assert words.count("data: ") > 10 and words.rstrip().endswith("data: [DONE]")
+    assert words.count("data: ") > 2 and words.rstrip().endswith("data: [DONE]")
     statuses = re.findall(r"HTTP/1.1 (\d+)", refused := shell(burst))
     assert statuses == ["200"] * 5 + ["429"], refused
     assert re.search(r"Retry-After: [1-6]\b", refused, re.I)
+    monkeypatch.chdir(folder)
+    shell(draw)
+    assert (folder / "seven.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_numpy_there_is_one_model_less(run, folder, monkeypatch):
+    (folder / "numpy.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    models, *_ = run().wait_until_ready().commands(3)
+    assert '"digits"' not in (said := shell(models)) and '"demo"' in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
