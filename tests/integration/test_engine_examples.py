@@ -227,11 +227,66 @@ def test_a_caller_who_leaves_llama_cpp_makes_room_for_the_next(penstock, node_ll
 # ---- diffusers, ComfyUI ------------------------------------------------------------------------------
 
 def test_the_missing_diffusers_is_named_in_the_status(penstock):
-    service = serve(penstock, yaml_of("diffusers").replace("[python3", "[/usr/bin/python3"), ready=False)
-    until(lambda: re.search(r"(torch|diffusers) is missing: pip install torch diffusers", status(service)), lambda: status(service))
+    service = serve(penstock, yaml_of("diffusers").replace("[python3", "[/usr/bin/python3, -S"), ready=False)  # no packages
+    until(lambda: "torch is missing: pip install torch diffusers" in status(service), lambda: status(service))
     assert service.request("POST", IMAGES, body={"model": "image", "prompt": "a cat"}).status == 503
 
 
 def test_a_missing_comfyui_is_named_in_the_status(penstock):
     service = serve(penstock, yaml_of("comfyui").replace("8188", "9"), ready=False)
     until(lambda: "ComfyUI does not answer at http://127.0.0.1:9:" in status(service), lambda: status(service))
+
+
+class ComfyUi(http.server.BaseHTTPRequestHandler):
+    """As much of its HTTP API as is asked for; a job is done when it is looked at for the second time, one that says "long" never."""
+
+    def answer(self, body):
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        asked = self.server.asked
+        asked.append((self.path, None))
+        picture = {"filename": "a b.png", "subfolder": "", "type": "output"}
+        done = asked.count((self.path, None)) == 2 and "long" not in str(asked)
+        self.answer({"/system_stats": {}, "/history/id-1": {"id-1": {"outputs": {"file": {"images": [picture]}}}} if done else {},
+                     "/view?filename=a+b.png&subfolder=&type=output": b"a picture"}[self.path])
+
+    def do_POST(self):
+        self.server.asked.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+        self.answer({"prompt_id": "id-1"})
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def comfyui():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), ComfyUi) as server:
+        server.asked = []
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_comfyui_is_given_the_workflow_with_the_prompt_in_it(penstock, comfyui):
+    service = serve(penstock, yaml_of("comfyui").replace("8188", str(comfyui.server_port)))
+    answer = service.request("POST", "/v1/draw", body={"model": "image", "prompt": 'a "cat"', "seed": 5})
+    assert (answer.status, answer.headers["Content-Type"], answer.body) == (200, "image/png", b"a picture")
+    (workflow,) = [body["prompt"] for path, body in comfyui.asked if path == "/prompt"]
+    assert workflow["wanted"]["inputs"]["text"] == 'a "cat"' and workflow["steps"]["inputs"]["seed"] == 5
+
+
+def test_comfyui_is_interrupted_when_nobody_waits(program, comfyui):
+    folder = ENGINES / "comfyui"
+    one = program("/usr/bin/python3", folder / "comfyui.py", f"http://127.0.0.1:{comfyui.server_port}", folder / "workflow.json")
+    one.job(4, "/v1/draw", prompt="a long one")
+    until(lambda: ("/history/id-1", None) in comfyui.asked, "it waits for the picture")
+    one.say(cancel=4)
+    assert one.answer()[-1]["error"]["code"] == "cancelled"
+    assert comfyui.asked[-2:] == [("/queue", {"delete": ["id-1"]}), ("/interrupt", {"prompt_id": "id-1"})]
