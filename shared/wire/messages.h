@@ -291,11 +291,15 @@ struct Heartbeat {
   uint64_t kv_blocks = 0;
   uint64_t kv_blocks_used = 0;
   uint64_t step_ms = 0;  // for so long its engine has been in one step; 0: it is between two
+  // Of a server that the engine's jobs run on, as it says; 0 where it does not.
+  uint64_t server_running = 0;
+  uint64_t server_waiting = 0;  // in its own queue
+  uint64_t context_tokens = 0;  // that the model reads and writes at most
   template <typename V>
   void visit(V&& v) {
     v(33, running), v(34, memory_bytes), v(64, waiting), v(65, steps), v(66, step_jobs);
     v(22, prompt_tokens), v(67, generation_tokens), v(68, kv_blocks), v(69, kv_blocks_used);
-    v(83, step_ms);
+    v(83, step_ms), v(90, server_running), v(91, server_waiting), v(92, context_tokens);
   }
 };
 

@@ -7,6 +7,7 @@
 #include "worker/engines/http/event_splitter.h"
 #include "worker/engines/http/headers.h"
 #include "worker/engines/http/retry_after.h"
+#include "worker/engines/http/server_load.h"
 #include "worker/engines/http/told.h"
 #include "worker/engines/http/top_fields.h"
 
@@ -82,5 +83,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   read_stream(EventSplitter::Format::kLines, text, piece);
   read_json(text, piece);
   read_head(text);
+  read_metrics(text);
   return 0;
 }

@@ -47,6 +47,21 @@ std::string chat_lines(JsonElement root) {
   return lines;
 }
 
+// What a server that jobs run on says of itself: "chat at http://...: 5 run and 2 wait there".
+std::string server_lines(JsonElement root) {
+  std::string lines;
+  for (const JsonElement worker : elements_of(root, "workers")) {
+    const double running = number_of(worker, "server_running");
+    const double waiting = number_of(worker, "server_waiting");
+    if (running + waiting > 0) {
+      lines += cell(worker, "name") + " at " + cell(worker, "device") + ": " +
+               cell(worker, "server_running") + " run and " + cell(worker, "server_waiting") +
+               " wait there\n";
+    }
+  }
+  return lines;
+}
+
 // "ready", "waiting: for memory on device 0", "ready, 0 of its slots open: connection refused"
 std::string worker_state(JsonElement worker) {
   const std::string waits_for = cell(worker, "waits_for");
@@ -64,7 +79,7 @@ std::string worker_table(JsonElement root) {
                     cell(worker, "pid"), cell(worker, "running"), cell(worker, "slots"),
                     cell(worker, "restarts"), cell(worker, "last_error")});
   }
-  return render(rows) + chat_lines(root);
+  return render(rows) + chat_lines(root) + server_lines(root);
 }
 
 // "61 °C", or "-" when the device does not tell.

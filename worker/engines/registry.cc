@@ -49,12 +49,13 @@ Opened open_http(const WorkerOptions& options, Sink& sink) {
   if (!parsed) {
     return parsed.error();
   }
+  parsed->model = options.model_name;
   parsed->slots = options.slots;
   parsed->max_body_bytes = options.max_body_bytes;
   if (parsed->upstream_model.empty() && options.model != options.model_name) {
     parsed->upstream_model = options.model;  // model_name is what callers call it
   }
-  return http_engine::open(*std::move(parsed), sink, log_to_stderr(options.name));
+  return http_engine::open(*std::move(parsed), sink, bounded(log_to_stderr(options.name)));
 }
 
 #if PENSTOCK_WITH_LLAMA

@@ -126,6 +126,10 @@ struct Figures {
   uint64_t generation_tokens = 0;  // drawn
   uint64_t kv_blocks = 0;          // of the key-value cache
   uint64_t kv_blocks_used = 0;
+  // Of a server that its jobs run on, as it says.
+  uint64_t server_running = 0;
+  uint64_t server_waiting = 0;  // in the server's own queue
+  uint64_t context_tokens = 0;  // that its model reads and writes at most
 };
 
 // Thrown by step() when the device has failed: the process is of no use any more. what() is the

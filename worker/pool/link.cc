@@ -60,6 +60,9 @@ bool Link::flush() {
   if (sending_.empty()) {
     sending_.swap(out_);
   } else {
+    if (sending_.size() + out_.size() > sending_.capacity()) {  // at once: doubling holds it thrice
+      sending_.reserve(std::max(sending_.size() + out_.size(), kWindowBytes));
+    }
     sending_.append(out_);
     out_.clear();
   }

@@ -43,6 +43,8 @@ class Link {
   bool send();
 
   static constexpr size_t kUsualBytes = 256U << 10;  // both buffers shrink back to about this
+  // What is unsent of one answer that nobody reads.
+  static constexpr size_t kWindowBytes = wire::kFirstWindowBytes + kUsualBytes;
 
   Fd socket_;
   wire::Limits limits_;

@@ -8,7 +8,7 @@
 namespace penstock {
 
 const char kUsage[] =
-    "usage: penstock-worker --name NAME --engine llama|simulate [options]\n"
+    "usage: penstock-worker --name NAME --engine llama|http|process|simulate [options]\n"
     "       penstock-worker --watch-devices [--fd N]\n"
     "       penstock-worker --version | -V\n"
     "\n"
@@ -18,7 +18,7 @@ const char kUsage[] =
     "  --fd N               the socket (default 3)\n"
     "  --connect SOCKET     or penstockd's own, as a worker that penstock.yaml calls external\n"
     "  --name NAME          this worker, as in penstock.yaml\n"
-    "  --engine ENGINE      llama, simulate\n"
+    "  --engine ENGINE      llama, http, process, simulate\n"
     "  --model MODEL        what the engine loads: for llama, a Hugging Face directory\n"
     "  --model-name NAME    what callers name (default: the last part of MODEL)\n"
     "  --slots N            jobs that run at once (default 1)\n"

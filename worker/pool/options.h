@@ -13,7 +13,7 @@ struct WorkerOptions {
   int fd = 3;              // one end of a socket pair to penstockd
   std::string connect;     // or its socket, if this was not started by it
   std::string name;        // as in penstock.yaml
-  std::string engine;      // llama, simulate
+  std::string engine;      // llama, http, process, simulate
   std::string model;       // what the engine loads: a directory for llama
   std::string model_name;  // what callers name; default: the last part of `model`
   uint32_t slots = 1;

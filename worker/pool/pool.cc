@@ -327,7 +327,10 @@ void Pool::report(int64_t now_ns) {
                   .prompt_tokens = figures.prompt_tokens,
                   .generation_tokens = figures.generation_tokens,
                   .kv_blocks = figures.kv_blocks,
-                  .kv_blocks_used = figures.kv_blocks_used};
+                  .kv_blocks_used = figures.kv_blocks_used,
+                  .server_running = figures.server_running,
+                  .server_waiting = figures.server_waiting,
+                  .context_tokens = figures.context_tokens};
     wire::append(out, 0, heartbeat_);
     heartbeat_due_ns_ = now_ns + options_.heartbeat_ns;
   }

@@ -116,6 +116,8 @@ TEST(UrlTest, PathsAreBelowTheUrlOnce) {
   EXPECT_EQ(of("http://h:1/v1", "/v10/models"), "http://h:1/v1/v10/models");
   EXPECT_EQ(of("https://h/x?api-version=1", "/v1/a b%"), "https://h/x/v1/a%20b%25?api-version=1");
   EXPECT_EQ(of("unix:/run/a.sock", "/v1"), "http://localhost/v1");
+  EXPECT_EQ(parse_url("unix:/run/a.sock")->shown("/v1"), "unix:/run/a.sock/v1");
+  EXPECT_EQ(parse_url("https://h/x?key=secret")->shown("/v1"), "https://h/x/v1");
   EXPECT_EQ(of("unix:/run/a.sock:/v1", "/v1/x"), "http://localhost/v1/x");
 }
 

@@ -274,7 +274,7 @@ Ending Answer::expired() {
 }
 
 void Answer::say(LogLevel level, const std::string& what) const {
-  shared_.log(level, call_.url + ": " + what);
+  shared_.log(level, call_.shown + ": " + what);
 }
 
 }  // namespace penstock::http_engine

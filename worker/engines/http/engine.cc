@@ -91,7 +91,7 @@ void HttpEngine::begin(Job& job, bool fresh) {
                              .body = job.call->body,
                              .fresh = fresh};
   request.headers.push_back("Content-Type: " + job.call->content_type);
-  if (job.call->anthropic) {
+  if (job.call->anthropic && !options_.has_header("anthropic-version")) {
     request.headers.emplace_back("anthropic-version: 2023-06-01");
   }
   if (const std::string& key = key_.header(now_ns_, log_); !key.empty()) {
@@ -135,7 +135,9 @@ void HttpEngine::look() {
 
 Figures HttpEngine::figures() const {
   const ServerLoad& load = probe_.health().load();
-  Figures figures;
+  Figures figures{.server_running = load.running.value_or(0),
+                  .server_waiting = load.waiting.value_or(0),
+                  .context_tokens = probe_.health().context_tokens()};
   if (load.kv_use) {
     figures.kv_blocks = load.kv_blocks > 0 ? load.kv_blocks : kShares;
     figures.kv_blocks_used =
@@ -159,7 +161,7 @@ bool HttpEngine::resend(Job& job, const TransferEnd& transfer) {
   if (transfer.whole || transfer.heard || !transfer.reused || job.resent || !job.call->may_resend) {
     return false;
   }
-  log_(LogLevel::kDebug, job.call->url + ": sent again, as its kept connection was closed");
+  log_(LogLevel::kDebug, job.call->shown + ": sent again, as its kept connection was closed");
   job.resent = true;
   begin(job, true);
   return true;
@@ -175,7 +177,7 @@ void HttpEngine::end(Job& job, const TransferEnd& transfer) {
     const Verdict& verdict = *ending.verdict;
     const int64_t rest_ns = rest_.rest({ending.why, verdict.out, verdict.quota, verdict.rest_ns},
                                        job.started_ns, now_ns_);
-    log_(verdict.level, job.call->url + ": " + ending.why + "; the url rests for " +
+    log_(verdict.level, job.call->shown + ": " + ending.why + "; the url rests for " +
                             std::to_string(rest_ns / kNsPerMs) + " ms");
   } else if (transfer.whole) {
     rest_.answered(job.started_ns);
@@ -226,15 +228,15 @@ void HttpEngine::schedule(Job& job) {
 // Says what is open, if it has changed.
 void HttpEngine::announce() {
   Rest::State state = rest_.state(running(), now_ns_);
-  const bool same = state.slots == told_.slots && state.out == told_.out && state.why == told_.why;
-  if (same) {
+  if (state == told_) {
     return;
   }
   told_ = std::move(state);
-  sink_.open({.slots = told_.slots,
-              .out = told_.out,
-              .retry_ms = (told_.retry_ns + kNsPerMs - 1) / kNsPerMs,
-              .why = told_.why});
+  sink_.open(
+      {.slots = told_.slots,
+       .out = told_.out,
+       .retry_ms = told_.until_ns == 0 ? 0 : (told_.until_ns - now_ns_ + kNsPerMs - 1) / kNsPerMs,
+       .why = told_.why});
 }
 
 bool HttpEngine::cancel(JobNumber number) {
@@ -246,7 +248,7 @@ bool HttpEngine::cancel(JobNumber number) {
   const int64_t linger = linger_ns(*found->second);
   transfers_.stop(number);
   if (linger > 0) {
-    log_(LogLevel::kDebug, found->second->call->url + ": cancelled; its slot may linger for " +
+    log_(LogLevel::kDebug, found->second->call->shown + ": cancelled; its slot may linger for " +
                                std::to_string(linger / kNsPerMs) + " ms");
     lingering_.emplace(now_ns_ + linger, number);
   }

@@ -1,10 +1,16 @@
 #include "worker/engines/http/options.h"
 
+#include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <sstream>
+
+#include "shared/http/header_lines.h"
 
 namespace penstock::http_engine {
 namespace {
+
+constexpr char kLocalhost[] = "http://localhost";
 
 bool number(std::string_view text, int64_t& out) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
@@ -104,6 +110,12 @@ std::string encoded(std::string_view path) {
 
 }  // namespace
 
+std::string Url::shown(std::string_view path) const {
+  std::string whole = of(path);
+  whole.resize(whole.size() - query.size());
+  return socket.empty() ? whole : "unix:" + socket + whole.substr(std::size(kLocalhost) - 1);
+}
+
 std::string Url::of(std::string_view path) const {
   const size_t scheme = base.find("://");
   const size_t slash = base.find('/', scheme + 3);
@@ -121,7 +133,6 @@ std::string Url::of(std::string_view path) const {
 
 Result<Url> parse_url(std::string_view text) {
   Url url;
-  url.shown = text;
   if (text.find_first_of(" \t\r\n#\"'<>\\") != text.npos) {
     return Error{"an url without blanks, quotes and #"};
   }
@@ -134,7 +145,7 @@ Result<Url> parse_url(std::string_view text) {
     const size_t colon = text.find(':');
     const std::string_view behind = colon == text.npos ? "" : text.substr(colon + 1);
     url.socket = text.substr(0, colon);
-    url.base = "http://localhost" + std::string(without_slashes(behind));
+    url.base = kLocalhost + std::string(without_slashes(behind));
     const bool right = url.socket.starts_with('/') && (behind.empty() || behind.starts_with('/'));
     return right ? Result<Url>(url) : Error{"unix: and the socket's whole path: unix:/run/x.sock"};
   }
@@ -148,6 +159,12 @@ Result<Url> parse_url(std::string_view text) {
   }
   url.base = without_slashes(text);
   return url;
+}
+
+bool Options::has_header(std::string_view name) const {
+  return std::any_of(headers.begin(), headers.end(), [&](const std::string& line) {
+    return http::same_name(line.substr(0, line.find(':')), name);
+  });
 }
 
 Result<Options> parse_options(const std::map<std::string, std::string>& given,

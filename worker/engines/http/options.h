@@ -34,11 +34,12 @@ struct Url {
   std::string base;    // without a slash at its end: "http://127.0.0.1:8000/v1"
   std::string query;   // that goes with each request: "?api-version=1", or empty
   std::string socket;  // "/run/vllm.sock"; empty: TCP
-  std::string shown;   // as it was written
 
   // The address of a caller's path. What both have is there once: .../v1 and /v1/models make
   // .../v1/models.
   std::string of(std::string_view path) const;
+  // The same for a log: without the query, which may hold a key.
+  std::string shown(std::string_view path) const;
 };
 
 // http://, https://, or unix:/path/of.sock (then :/base may follow).
@@ -60,7 +61,10 @@ struct Options {
   int64_t max_hold_ns = 600 * kNsPerSec;     // whatever a server asks for
   std::vector<std::string> headers;          // "Name: value", for each request
 
+  bool has_header(std::string_view name) const;
+
   // From elsewhere on the command line.
+  std::string model;  // as callers call it
   uint32_t slots = 1;
   uint64_t max_body_bytes = 32U << 20;
 };

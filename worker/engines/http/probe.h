@@ -20,7 +20,9 @@ class Probe final : private Transfers::Receiver {
   Probe(const Options& options, Transfers& transfers)
       : options_(options),
         transfers_(transfers),
-        health_(options.health, options.upstream_model, options.protocol == Protocol::kOpenai) {}
+        health_(options.health,
+                options.upstream_model.empty() ? options.model : options.upstream_model,
+                options.protocol == Protocol::kOpenai) {}
 
   // Asks what is to be asked, and gives up on what takes too long. `key`: a header, or empty. True:
   // something is known anew.

@@ -205,6 +205,7 @@ std::variant<std::unique_ptr<Call>, Failure> edit_request(const Request& request
   call->method = request.method;
   call->content_type = request.content_type;
   call->url = options.url.of(request.path);
+  call->shown = options.url.shown(request.path);
   read_path(request.path, options.protocol, *call);
   const bool edits = options.protocol == Protocol::kOpenai && is_json_type(request.content_type) &&
                      request.method == "POST";

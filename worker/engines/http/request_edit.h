@@ -22,6 +22,7 @@ namespace penstock::http_engine {
 struct Call : Plan {
   std::string method;
   std::string url;
+  std::string shown;  // the url, for a log
   std::string content_type;
   std::string body;
 

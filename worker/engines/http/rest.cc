@@ -7,6 +7,9 @@ namespace penstock::http_engine {
 
 int64_t Rest::rest(Cause cause, int64_t started_ns, int64_t now_ns) {
   const bool again = started_ns >= until_ns_;  // else it is of those that the last rest was for
+  if (cause.asked_ns.value_or(0) <= 0) {       // none at all would hammer the server
+    cause.asked_ns.reset();
+  }
   if (cause.asked_ns) {
     backoff_ns_ = 0;
   } else if (again) {
@@ -56,7 +59,7 @@ Rest::State Rest::state(uint32_t running, int64_t now_ns) {
     return {.out = true, .why = held_why_};
   }
   if (now_ns < until_ns_) {
-    return {.out = cause_.out, .retry_ns = until_ns_ - now_ns, .why = cause_.why};
+    return {.out = cause_.out, .until_ns = until_ns_, .why = cause_.why};
   }
   if (tries_ && now_ns >= until_ns_ + kTryNs) {
     tries_ = false;  // nothing has gone wrong; the doubling ends only with an answer

@@ -35,7 +35,7 @@ class Rest {
   struct State {
     uint32_t slots = 0;
     bool out = false;
-    int64_t retry_ns = 0;  // from now
+    int64_t until_ns = 0;  // so long it is so, at least; 0: not known
     std::string why;
     bool operator==(const State&) const = default;
   };

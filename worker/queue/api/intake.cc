@@ -152,8 +152,15 @@ Scheduler::Lane* Intake::route(Caller& caller, uint64_t id, const wire::Submit& 
   if (!get) {
     return lane;
   }
-  model.empty() ? append_models(caller.out(), id, roster.models(*queue), start_unix_s_)
-                : append_model(caller.out(), id, lane->model, start_unix_s_);
+  if (!model.empty()) {
+    append_model(caller.out(), id, {lane->model, lane->context_tokens}, start_unix_s_);
+    return nullptr;
+  }
+  std::vector<Model> models;
+  for (const std::string_view each : roster.models(*queue)) {
+    models.push_back({each, roster.find(*queue, each)->context_tokens});
+  }
+  append_models(caller.out(), id, models, start_unix_s_);
   return nullptr;
 }
 

@@ -6,13 +6,16 @@
 namespace penstock::queue {
 namespace {
 
-std::string describe(std::string_view model, int64_t created_unix_s) {
-  return JsonObject()
-      .text("id", model)
+std::string describe(const Model& model, int64_t created_unix_s) {
+  JsonObject object;
+  object.text("id", model.id)
       .text("object", "model")
       .number("created", created_unix_s)
-      .text("owned_by", "penstock")
-      .done();
+      .text("owned_by", "penstock");
+  if (model.context_tokens > 0) {
+    object.number("context_length", static_cast<int64_t>(model.context_tokens));
+  }
+  return object.done();
 }
 
 }  // namespace
@@ -29,17 +32,17 @@ std::optional<std::string_view> models_path(std::string_view path) {
   return path.substr(at + kList.size() + 1);
 }
 
-void append_models(std::string& out, uint64_t id, const std::vector<std::string_view>& models,
+void append_models(std::string& out, uint64_t id, const std::vector<Model>& models,
                    int64_t created_unix_s) {
   JsonList list;
-  for (const std::string_view model : models) {
+  for (const Model& model : models) {
     list.add(describe(model, created_unix_s));
   }
   append_reply(out, id, {.status = 200, .content_type = kJson},
                JsonObject().text("object", "list").raw("data", list.done()).done());
 }
 
-void append_model(std::string& out, uint64_t id, std::string_view model, int64_t created_unix_s) {
+void append_model(std::string& out, uint64_t id, const Model& model, int64_t created_unix_s) {
   append_reply(out, id, {.status = 200, .content_type = kJson}, describe(model, created_unix_s));
 }
 

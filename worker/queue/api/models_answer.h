@@ -13,10 +13,15 @@ namespace penstock::queue {
 // What a path asks for: nothing of ours, the list (empty id), or one model.
 std::optional<std::string_view> models_path(std::string_view path);
 
+struct Model {
+  std::string_view id;
+  uint64_t context_tokens = 0;  // 0: nobody told; else it is the answer's context_length
+};
+
 // Appends HEAD, CHUNK and DONE for the list.
-void append_models(std::string& out, uint64_t id, const std::vector<std::string_view>& models,
+void append_models(std::string& out, uint64_t id, const std::vector<Model>& models,
                    int64_t created_unix_s);
 // The same for one model.
-void append_model(std::string& out, uint64_t id, std::string_view model, int64_t created_unix_s);
+void append_model(std::string& out, uint64_t id, const Model& model, int64_t created_unix_s);
 
 }  // namespace penstock::queue

@@ -185,7 +185,11 @@ void WorkerSession::on_granted(uint64_t job, int64_t bytes) {
 }
 
 const char* WorkerSession::on_heartbeat(const wire::Frame& frame) {
-  return wire::parse(frame.payload, heartbeat_);
+  const char* const error = wire::parse(frame.payload, heartbeat_);
+  if (error == nullptr && heartbeat_.context_tokens > 0) {
+    lane_.context_tokens = heartbeat_.context_tokens;
+  }
+  return error;
 }
 
 const char* WorkerSession::on_checked(const wire::Frame& frame) {

@@ -168,9 +168,10 @@ class Scheduler {
     ~Lane();
     Queue* queue = nullptr;
     std::string model;
-    uint32_t capacity = 0;  // jobs its live workers can hold at once
-    uint32_t running = 0;   // jobs its workers hold
-    ServiceTime service;    // of what its workers completed; the any-model lane: of all the queue
+    uint64_t context_tokens = 0;  // that it reads and writes at most, as a worker said; 0: not told
+    uint32_t capacity = 0;        // jobs its live workers can hold at once
+    uint32_t running = 0;         // jobs its workers hold
+    ServiceTime service;  // of what its workers completed; the any-model lane: of all the queue
     std::vector<const Brake*> brakes;  // each of a part of its workers; none: some have none
 
    private:

@@ -55,7 +55,10 @@ void describe_engine(JsonObject& object, const wire::Heartbeat& said) {
       .number("generation_tokens", static_cast<int64_t>(said.generation_tokens))
       .number("kv_blocks", static_cast<int64_t>(said.kv_blocks))
       .number("kv_blocks_used", static_cast<int64_t>(said.kv_blocks_used))
-      .number("step_ms", static_cast<int64_t>(said.step_ms));
+      .number("step_ms", static_cast<int64_t>(said.step_ms))
+      .number("server_running", static_cast<int64_t>(said.server_running))
+      .number("server_waiting", static_cast<int64_t>(said.server_waiting))
+      .number("context_tokens", static_cast<int64_t>(said.context_tokens));
 }
 
 // What is behind a worker allows, and what was used of it.
