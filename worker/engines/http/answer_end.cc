@@ -212,7 +212,8 @@ Ending Answer::done() {
   std::string doubt;
   const Usage usage = settle(counted_, shared_.sizes, doubt);
   if (!doubt.empty()) {
-    say(LogLevel::kWarn, doubt);
+    const bool in_part = counted_.told && !counted_.told->lies;
+    say(in_part ? LogLevel::kInfo : LogLevel::kWarn, doubt);
   }
   return {usage};
 }

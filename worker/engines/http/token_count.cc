@@ -42,7 +42,7 @@ Usage settle(const Counted& counted, TokenSizes& sizes, std::string& doubt) {
   }
   doubt = !counted.told ? "it told no usage"
           : told.lies   ? "its usage cannot be"
-                        : "its usage lacks a count";
+                        : "its usage lacks a count, or its prompt_tokens are 0";
   doubt += ": estimated at " + std::to_string(usage.prompt_tokens) + " and " +
            std::to_string(usage.completion_tokens) + " tokens";
   return usage;
