@@ -148,6 +148,13 @@ TEST(TopFieldsTest, FieldsAreTheSameWhereverTheJsonIsCut) {
   }
 }
 
+TEST(TopFieldsTest, AValueThatIsMissingIsEmpty) {
+  TopFields fields;
+  fields.feed("{\"a\": }");
+  EXPECT_EQ(fields.fields()[0].value, 6U);
+  EXPECT_EQ(fields.fields()[0].end, 6U);
+}
+
 TEST(TopFieldsTest, LargeValuesArePassedAndWhatFollowsIsKept) {
   TopFields fields;
   fields.feed("{\"data\":[{\"b64\":\"");

@@ -115,7 +115,7 @@ void TopFields::in_value(char c) {
       return;
     }
     begun_ = true;
-    field_.value = at_;
+    field_.value = end_ = at_;
   }
   if (depth_ == 0 && (c == ',' || c == '}' || c == ']')) {
     return end_value(c);

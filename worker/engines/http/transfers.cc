@@ -15,6 +15,8 @@ namespace {
 constexpr long kMaxIdleSeconds = 4;  // of a kept connection: uvicorn closes its own after 5 s
 constexpr size_t kMostIdle = 64;     // handles
 constexpr int kBatch = 128;
+// Of one read. libcurl makes up to 100 of them before it looks at another transfer.
+constexpr long kReadBytes = 4096;
 
 // There was never a connection that a request could have gone over.
 bool never_connected(CURLcode code) {
@@ -100,6 +102,7 @@ void Transfers::prepare(Transfer& transfer, const Request& request) {
   curl_easy_setopt(easy, CURLOPT_PRIVATE, &transfer);
   curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer.error);
   curl_easy_setopt(easy, CURLOPT_URL, request.url.c_str());
+  curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, kReadBytes);
   curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(easy, CURLOPT_PROXY, "");
