@@ -76,7 +76,7 @@ void Slot::take(Dropped&& dropped) { pass_over(dropped.why); }
 
 void Slot::take(Preview&& preview) {
   Content& picture = preview.picture;
-  const int64_t most = shop_.options.max_preview_bytes;
+  const int64_t most = std::min<int64_t>(shop_.options.max_preview_bytes, Sink::kMaxPreviewBytes);
   if (!picture.type.starts_with("image/")) {
     return pass_over("a preview of type \"" + picture.type + "\"; it must be a picture");
   }
