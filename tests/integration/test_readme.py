@@ -56,7 +56,7 @@ def test_the_lines_for_those_who_come_from_limit_req_are_accepted(penstock):
 
 
 def test_the_penstock_yaml_is_accepted_and_says_what_the_full_one_says(folder):
-    block, devices = blocks("yaml")
+    block, _, devices = blocks("yaml")  # that in the middle is one of docs/ENGINES.md
     (folder / "devices.yaml").write_text("socket: s.sock\nqueues: { image: {} }\n" + devices)
     assert subprocess.run([BUILD / "penstockd", "-t", "-c", folder / "devices.yaml"]).returncode == 0
     (folder / "penstock.yaml").write_text(block)

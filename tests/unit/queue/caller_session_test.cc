@@ -46,9 +46,25 @@ TEST_F(CallerSessionTest, AnotherVersionEndsTheConnection) {
                  "another version of the protocol; this is version 1", false);
 }
 
-TEST_F(CallerSessionTest, AWorkersRoleEndsTheConnection) {
-  expect_refused(frame(0, wire::Hello{.version = 1, .role = 2}),
+TEST_F(CallerSessionTest, ARoleThatMayNotConnectEndsTheConnection) {
+  expect_refused(frame(0, wire::Hello{.version = 1, .role = 5}),
                  "HELLO names no role that may connect here", false);
+}
+
+TEST_F(CallerSessionTest, AWorkerWhoMayIsHandedOverWithAllThatItHasSaid) {
+  const std::string said = frame(0, wire::Hello{.version = 1, .role = 2, .name = "a"}) +
+                           frame(0, wire::Take{7}) + std::string("\x01\x02", 2);
+  Peer denied = connect();
+  denied.send_bytes(said);
+  turn();
+  EXPECT_NE(denied_.find("may be no worker; `access.workers`"), std::string::npos) << denied_;
+  EXPECT_EQ(hello_, "");
+  credentials_.roles |= kWorker;
+  Peer worker = connect();
+  worker.send_bytes(said);
+  turn();
+  EXPECT_EQ(hello_, said);
+  EXPECT_TRUE(callers_.empty());
 }
 
 TEST_F(CallerSessionTest, AnotherRoleThanBeforeEndsTheConnection) {

@@ -30,7 +30,8 @@ Config good(const std::string& text) {
 TEST(ConfigTest, TheShippedFileIsGood) {
   const auto config = load_config(PENSTOCK_SOURCE_DIR "/config/penstock.yaml");
   ASSERT_TRUE(config) << config.error().message;
-  ASSERT_EQ(config->workers.size(), 1U);
+  ASSERT_EQ(config->workers.size(), 2U);
+  EXPECT_EQ(config->workers[1].engine, "process");
   EXPECT_EQ(config->workers[0].model_path, PENSTOCK_SOURCE_DIR "/config/models/demo");
   EXPECT_EQ(config->workers[0].model_name, "demo");
   EXPECT_EQ(config->workers[0].memory_bytes, int64_t{2} << 30);

@@ -87,7 +87,7 @@ TEST(FrameTest, LimitsAreJudgedFromTheHeaderAlone) {
 
 TEST(FrameTest, UnknownTypesAndReservedBytesAreRefused) {
   char header[kHeaderBytes];
-  for (const int type : {0, 26, 255}) {
+  for (const int type : {0, kLastFrameType + 1, 255}) {
     encode_header(header, static_cast<FrameType>(type), 1, 0);
     EXPECT_STREQ(decode({header, sizeof header}, Limits{}).error, "unknown frame type");
   }
