@@ -209,7 +209,7 @@ def test_llama_cpp_stops_within_a_token(program, node_llama):
     llama.say(cancel=1)
     *late, end = llama.answer()
     assert end["error"]["code"] == "cancelled" and len(late) < 100, (len(late), end)
-    llama.job(2, "/v1/completions", prompt="The ", max_tokens=4)
+    llama.job(2, "/v1/completions", prompt="The ", max_tokens=4, temperature=0)
     assert llama.answer()[-1]["usage"] == {"prompt_tokens": 2, "completion_tokens": 4, "total_tokens": 6}
 
 
