@@ -76,6 +76,7 @@ bool FrameSink::widen(JobNumber job, uint64_t bytes) {
     return false;
   }
   flow.closed = false;
+  std::erase(closed_, job);  // where an engine speaks as it is resumed, nobody has looked yet
   if (flow.end.empty()) {
     return true;
   }

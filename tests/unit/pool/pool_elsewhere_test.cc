@@ -43,6 +43,16 @@ class ElsewhereEngine final : public Engine {
   std::deque<JobNumber> leaving;   // likewise
   int steps = 0;
 
+  // As libcurl does, it may have more to say at once when it is resumed.
+  void pause(JobNumber) override { paused = true; }
+  void resume(JobNumber job) override {
+    paused = false;
+    sink_.chunk(job, std::exchange(on_resume, {}));
+  }
+  void say(JobNumber job, std::string_view bytes) { sink_.chunk(job, bytes); }
+  std::string on_resume;
+  bool paused = false;
+
  private:
   Sink& sink_;
 };
@@ -108,6 +118,25 @@ TEST_F(PoolElsewhereTest, AJobThatLeavesLateHoldsItsSlotAndItsMemoryUntilThen) {
   pool_->turn(now_ns_, true);
   EXPECT_EQ(engine_->running.size(), 1U);
   EXPECT_EQ(story(), "TAKE 1");
+}
+
+TEST_F(PoolElsewhereTest, WhatItSaysAsItIsResumedDoesNotPauseItForEver) {
+  make_elsewhere(1);
+  turn();
+  submit(1);
+  turn();
+  const std::string window(wire::kFirstWindowBytes, 'x');
+  engine_->say(1, window);
+  turn();
+  ASSERT_TRUE(engine_->paused);
+  receive();
+  engine_->on_resume = window;
+  std::string twice;
+  wire::append(twice, 1, wire::Window{wire::kFirstWindowBytes});
+  wire::append(twice, 1, wire::Window{wire::kFirstWindowBytes});
+  send(twice);
+  turn();
+  EXPECT_FALSE(engine_->paused) << "the second of them has opened the window again";
 }
 
 TEST_F(PoolElsewhereTest, AJobThatNeverWasLeavesNothing) {
