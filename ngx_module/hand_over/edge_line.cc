@@ -1,7 +1,6 @@
 #include "ngx_module/hand_over/edge_line.h"
 
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include <algorithm>
 
@@ -9,6 +8,7 @@
 #include "ngx_module/hand_over/receipt_codec.h"
 #include "ngx_module/request/telemetry.h"
 #include "shared/base/clock.h"
+#include "shared/base/unix_socket.h"
 #include "shared/wire/messages.h"
 #include "shared/wire/receipt.h"
 
@@ -362,13 +362,13 @@ EdgeLine* make_line(ngx_cycle_t* cycle, const MainConf& main, const StatusSource
   void* memory = ngx_pcalloc(cycle->pool, sizeof(EdgeLine));
   auto* timer = static_cast<ngx_event_t*>(ngx_pcalloc(cycle->pool, sizeof(ngx_event_t)));
   const std::string_view socket = view(source.socket);
-  if (memory == nullptr || timer == nullptr || socket.size() >= sizeof(sockaddr_un::sun_path)) {
+  const auto address = unix_address(socket);
+  if (memory == nullptr || timer == nullptr || !address) {
     return nullptr;
   }
   auto* line = new (memory) EdgeLine;
   line->main = &main;
-  line->address.sun_family = AF_UNIX;
-  ngx_memcpy(line->address.sun_path, socket.data(), socket.size());
+  line->address = *address;
   line->name = str(socket);
   line->timer = timer;
   timer->handler = on_timer;

@@ -206,4 +206,12 @@ size_t render(const Problem& problem, char* out, size_t capacity) noexcept {
   return w.size();
 }
 
+void append_json(std::string& out, std::string_view text) {
+  constexpr size_t kLongestEscape = 6;
+  const size_t start = out.size();
+  out.resize(start + kLongestEscape * text.size());
+  const char* const end = escape_json(text, out.data() + start, out.data() + out.size());
+  out.resize(static_cast<size_t>(end - out.data()));
+}
+
 }  // namespace penstock::http

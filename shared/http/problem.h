@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace penstock::http {
@@ -36,5 +37,7 @@ std::string_view error_type_of(int status) noexcept;
 // escaped, bytes that are not UTF-8 become U+FFFD. Returns the end, or nullptr when it does not
 // fit.
 char* escape_json(std::string_view text, char* out, const char* end) noexcept;
+// The same at the end of a string, for those who have a heap.
+void append_json(std::string& out, std::string_view text);
 
 }  // namespace penstock::http

@@ -40,6 +40,14 @@ class Job:
     def body(self):
         return b"".join(self.chunks)
 
+    def outcome(self):
+        if self.end is None:
+            return "cancelled"
+        if self.end_kind == FAILED:
+            retried = self.end.get("retryable") and self.head is None
+            return "returned" if self.end.get("returned") else "retried" if retried else "failed"
+        return "done" if self.head["status"] < 400 else "failed"
+
 
 class Worker:
     def __init__(self, folder, binary, engine, options, slots=1, environment=None, more=()):
@@ -75,6 +83,14 @@ class Worker:
 
     def cancel(self, id):
         self._send(frame(CANCEL, id))
+
+    def leave(self, job):
+        """Its caller goes; when that was, and when its slot was free again, is noted with it."""
+        taken = len(self.takes)
+        job.left = time.monotonic()
+        self.cancel(job.id)
+        until(lambda: len(self.takes) > taken, lambda: f"the slot is free: {self.log()}")
+        job.freed = self.takes[taken][0]
 
     def close(self):
         self._socket.close()

@@ -111,7 +111,7 @@ class Run:
             self.leave(job)
         else:
             self.over(job)
-        while self.outcome(job) == "returned" and self.expect["outcome"] != "returned":
+        while job.outcome() == "returned" and self.expect["outcome"] != "returned":
             self.returns.append(job.ended)
             until(lambda: self.worker.slots[-1][1]["slots"] > 0, "the url takes jobs again")
             self.held(job)
@@ -127,19 +127,7 @@ class Run:
         else:
             until(lambda: self.upstream.exchanges, "the server has the request")
             time.sleep(leaves["leaves_after_ms"] / 1000)
-        taken = len(self.worker.takes)
-        job.left = time.monotonic()
-        self.worker.cancel(job.id)
-        until(lambda: len(self.worker.takes) > taken, "the slot is free")
-        job.freed = self.worker.takes[taken][0]
-
-    def outcome(self, job):
-        if job.end is None:
-            return "cancelled"
-        if job.end_kind == FAILED:
-            retried = job.end.get("retryable") and job.head is None
-            return "returned" if job.end.get("returned") else "retried" if retried else "failed"
-        return "done" if job.head["status"] < 400 else "failed"
+        self.worker.leave(job)
 
     def held(self, job):
         """The url took no job for as long as it should, from when this one was given back."""
@@ -233,7 +221,7 @@ def test_the_answer_is_what_its_fixture_says(path, tmp_path):
     run = Run(case(path), tmp_path)
     try:
         expect, job = run.expect, run.run()
-        assert run.outcome(job) == expect["outcome"], (job.end, run.worker.log())
+        assert job.outcome() == expect["outcome"], (job.end, run.worker.log())
         check_caller(run, job, expect["caller"])
         check_usage(run, job, expect["usage"])
         check_server(run, job)

@@ -152,19 +152,7 @@ class Run:
     def leave(self, job):
         until(lambda: self.worker.progress, "the program works")
         self.look()
-        taken = len(self.worker.takes)
-        job.left = time.monotonic()
-        self.worker.cancel(job.id)
-        until(lambda: len(self.worker.takes) > taken, lambda: f"the slot is free: {self.worker.log()}")
-        job.freed = self.worker.takes[taken][0]
-
-    def outcome(self, job):
-        if job.end is None:
-            return "cancelled"
-        if job.end_kind == FAILED:
-            retried = job.end.get("retryable") and job.head is None
-            return "returned" if job.end.get("returned") else "retried" if retried else "failed"
-        return "done"
+        self.worker.leave(job)
 
 
 def check_caller(job, caller):
@@ -229,12 +217,12 @@ def test_the_end_is_what_its_fixture_says(fixture, tmp_path):
     try:
         expect, job = run.expect, run.run()
         outcome, _, then = expect["outcome"].partition(", then ")
-        assert run.outcome(job) == outcome, (job.end, run.worker.log())
+        assert job.outcome() == outcome, (job.end, run.worker.log())
         check_caller(job, expect["caller"])
         check_usage(job, expect["usage"])
         if then:
             following = run.over(run.submit())
-            assert run.outcome(following) == then and following.body == b"next", run.worker.log()
+            assert following.outcome() == then and following.body == b"next", run.worker.log()
         check_process(run, job)
         check_log(run, expect["log"])
         if outcome == "returned":

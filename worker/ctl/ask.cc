@@ -2,7 +2,6 @@
 
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <sys/un.h>
 #include <yaml-cpp/yaml.h>
 
 #include <cerrno>
@@ -10,22 +9,22 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "shared/base/unix_socket.h"
+
 namespace penstock::ctl {
 namespace {
 
 constexpr timeval kPatience{5, 0};
 
 Result<Fd> connect_to(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) {
+  const auto address = unix_address(path);
+  if (!address) {
     return Error{path + " is too long for a socket's path"};
   }
-  std::memcpy(address.sun_path, path.data(), path.size());
   Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof kPatience);
   ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &kPatience, sizeof kPatience);
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0) {
     const bool absent = errno == ENOENT || errno == ECONNREFUSED;
     return Error{"cannot reach penstockd on " + path + ": " + std::strerror(errno) +
                  (absent ? "; is it running?" : "")};

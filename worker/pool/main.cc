@@ -7,7 +7,6 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,6 +16,7 @@
 #include <iterator>
 
 #include "shared/base/call_failed.h"
+#include "shared/base/unix_socket.h"
 #include "shared/base/utf8.h"
 #include "shared/base/version.h"
 #include "worker/devices/watch.h"
@@ -59,14 +59,13 @@ Result<Fd> take_socket(int fd) {
 
 // A connection to penstockd's own socket.
 Result<Fd> connect_to(const std::string& path) {
-  sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
-  if (path.size() >= sizeof address.sun_path) {
+  const auto address = unix_address(path);
+  if (!address) {
     return Error{"--connect " + path + " is too long for a socket's path"};
   }
-  path.copy(address.sun_path, path.size());
   Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!socket.valid() ||
-      ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+      ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0) {
     return call_failed(path, "connect");
   }
   return socket;

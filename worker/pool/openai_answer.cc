@@ -14,14 +14,6 @@
 namespace penstock::openai {
 namespace {
 
-void append_json(std::string& out, std::string_view text) {
-  constexpr size_t kLongestEscape = 6;
-  const size_t start = out.size();
-  out.resize(start + kLongestEscape * text.size());
-  const char* end = http::escape_json(text, out.data() + start, out.data() + out.size());
-  out.resize(end != nullptr ? static_cast<size_t>(end - out.data()) : start);
-}
-
 // 24 hex digits nobody can guess or has seen before.
 void append_random(std::string& out) {
   constexpr char kHex[] = "0123456789abcdef";
@@ -49,7 +41,7 @@ std::string opening_of(const CompletionRequest& request, std::string_view model,
   out += !request.chat ? "text_completion"
                        : (request.stream ? "chat.completion.chunk" : "chat.completion");
   out += "\",\"created\":" + std::to_string(created_unix_s) + ",\"model\":\"";
-  append_json(out, model);
+  http::append_json(out, model);
   out += "\",";
   return out;
 }
@@ -65,7 +57,7 @@ void append_token(std::string& out, std::string_view bytes, std::string_view pre
   constexpr char kHex[] = "0123456789abcdef";
   out += '"';
   if (utf8_first_invalid(bytes) == std::string_view::npos) {
-    append_json(out, bytes);
+    http::append_json(out, bytes);
   } else {
     out += prefix;
     for (const char byte : bytes) {
@@ -259,7 +251,7 @@ void Answer::append_event(std::string& out, std::string_view text, const char* f
   out += "\"choices\":[{\"index\":0,";
   if (!chat_ || !text.empty()) {
     out += chat_ ? "\"delta\":{\"content\":\"" : "\"text\":\"";
-    append_json(out, text);
+    http::append_json(out, text);
     out += chat_ ? "\"}" : "\"";
   } else {
     out += "\"delta\":{}";
@@ -306,7 +298,7 @@ void Answer::finish_whole(const char* reason, const Usage& usage) {
   scratch_ = opening_;
   scratch_ += "\"choices\":[{\"index\":0,";
   scratch_ += chat_ ? "\"message\":{\"role\":\"assistant\",\"content\":\"" : "\"text\":\"";
-  append_json(scratch_, whole_);
+  http::append_json(scratch_, whole_);
   scratch_ += chat_ ? "\",\"refusal\":null}" : "\"";
   scratch_ += ",\"logprobs\":";
   append_logprobs(scratch_);

@@ -2,7 +2,6 @@
 
 #include <getopt.h>
 
-#include <charconv>
 #include <string_view>
 
 namespace penstock {
@@ -74,8 +73,7 @@ constexpr option kLong[] = {{"fd", 1, nullptr, kFd},
 
 template <typename T>
 Status number(const char* name, std::string_view text, T least, T most, T& out) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  if (error == std::errc{} && end == text.data() + text.size() && out >= least && out <= most) {
+  if (parse_number(text, least, most, out)) {
     return Ok{};
   }
   return Error{std::string("--") + name + " must be a number from " + std::to_string(least) +

@@ -1,9 +1,11 @@
 // The worker's command line.
 #pragma once
 
+#include <charconv>
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 
 #include "shared/base/result.h"
 
@@ -32,6 +34,13 @@ struct WorkerOptions {
 
 // An Error is a line for stderr that names the option.
 Result<WorkerOptions> parse_command_line(int argc, char** argv);
+
+// False unless all of `text` is one number within the bounds.
+template <typename T>
+bool parse_number(std::string_view text, T least, T most, T& out) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+  return error == std::errc{} && end == text.data() + text.size() && out >= least && out <= most;
+}
 
 extern const char kUsage[];
 

@@ -1,17 +1,12 @@
 #include "worker/engines/http/key.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
+#include <utility>
 
-#include "shared/base/fd.h"
+#include "shared/base/secret_file.h"
 
 namespace penstock::http_engine {
 namespace {
-
-constexpr mode_t kTooLoose = 0777 & ~mode_t{0640};
 
 bool same(const struct stat& a, const struct stat& b) {
   return a.st_ino == b.st_ino && a.st_size == b.st_size && a.st_mtim.tv_sec == b.st_mtim.tv_sec &&
@@ -39,20 +34,19 @@ Result<Key> Key::load(const std::string& path, const Log& log) {
 }
 
 Status Key::read(const Log& log) {
-  const Fd file(::open(path_.c_str(), O_RDONLY | O_CLOEXEC));
-  std::string text(kMaxBytes + 1, '\0');
-  const ssize_t size = file.valid() ? ::read(file.get(), text.data(), text.size()) : -1;
-  if (size < 0 || ::fstat(file.get(), &seen_) != 0) {
-    return Error{"key_file " + path_ + " cannot be read: " + std::strerror(errno)};
+  auto file = read_secret_file(path_, kMaxBytes);
+  if (!file) {
+    return Error{"key_file " + file.error().message};
   }
-  text.resize(static_cast<size_t>(size));
-  text = trimmed(text);
+  seen_ = file->status;
+  std::string text = std::move(file->text);
+  text = trimmed(std::move(text));
   const bool plain =
       std::all_of(text.begin(), text.end(), [](char c) { return c >= ' ' && c < 127; });
   if (text.empty() || text.size() > kMaxBytes || !plain) {
     return Error{"key_file " + path_ + " must be one line: a key, or a header like x-api-key: KEY"};
   }
-  if ((seen_.st_mode & kTooLoose) != 0) {
+  if (file->is_too_open()) {
     log(LogLevel::kWarn, path_ +
                              " is open to more than its owner and readers of its group; whoever "
                              "reads it can use the key: chmod 0600 " +

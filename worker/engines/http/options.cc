@@ -1,21 +1,18 @@
 #include "worker/engines/http/options.h"
 
 #include <algorithm>
-#include <charconv>
 #include <iterator>
 #include <sstream>
 
 #include "shared/http/header_lines.h"
+#include "worker/pool/options.h"
 
 namespace penstock::http_engine {
 namespace {
 
 constexpr char kLocalhost[] = "http://localhost";
 
-bool number(std::string_view text, int64_t& out) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  return error == std::errc{} && end == text.data() + text.size() && out >= 0;
-}
+constexpr int64_t kMost = INT64_MAX;
 
 bool protocol(std::string_view text, Protocol& out) {
   out = text == "kserve"  ? Protocol::kKserve
@@ -62,12 +59,12 @@ constexpr Text kTexts[] = {{"upstream_model", &Options::upstream_model},
 std::string take(const std::string& key, const std::string& value, Options& out) {
   for (const Number& each : kNumbers) {
     if (key == each.key) {
-      return number(value, out.*each.field) ? "" : "a whole number";
+      return parse_number<int64_t>(value, 0, kMost, out.*each.field) ? "" : "a whole number";
     }
   }
   for (const Timeout& each : kTimeouts) {
     if (key == each.key) {
-      return number(value, out.timeouts.*each.field) ? "" : "nanoseconds";
+      return parse_number<int64_t>(value, 0, kMost, out.timeouts.*each.field) ? "" : "nanoseconds";
     }
   }
   for (const Text& each : kTexts) {

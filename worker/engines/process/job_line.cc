@@ -10,10 +10,7 @@ namespace {
 
 void append_text(std::string& out, std::string_view key, std::string_view value) {
   out.append(",\"").append(key).append("\":\"");
-  const size_t before = out.size();
-  out.resize(before + 6 * value.size());
-  const char* const end = http::escape_json(value, out.data() + before, out.data() + out.size());
-  out.resize(static_cast<size_t>(end - out.data()));
+  http::append_json(out, value);
   out.push_back('"');
 }
 

@@ -1,7 +1,8 @@
 #include "worker/engines/process/options.h"
 
-#include <charconv>
 #include <string_view>
+
+#include "worker/pool/options.h"
 
 namespace penstock::process {
 namespace {
@@ -19,11 +20,6 @@ constexpr Number kNumbers[] = {{"timeout_ns", &Options::timeout_ns},
                                {"max_line", &Options::max_line_bytes},
                                {"max_preview", &Options::max_preview_bytes}};
 
-bool parse_number(std::string_view text, int64_t& out) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  return error == std::errc{} && end == text.data() + text.size() && out >= 0;
-}
-
 // Whether there is such an option, and it was good.
 bool take(const std::string& key, const std::string& value, Options& out) {
   if (key == "user" || key == "folder") {
@@ -32,7 +28,7 @@ bool take(const std::string& key, const std::string& value, Options& out) {
   }
   for (const Number& number : kNumbers) {
     if (key == number.key) {
-      return parse_number(value, out.*number.field);
+      return parse_number<int64_t>(value, 0, INT64_MAX, out.*number.field);
     }
   }
   return key.starts_with("command.");

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <charconv>
 #include <cstdlib>
 #include <fstream>
 #include <optional>
@@ -12,18 +11,12 @@
 #include "shared/base/clock.h"
 #include "shared/base/fd.h"
 #include "shared/base/units.h"
+#include "worker/pool/options.h"
 
 namespace penstock::simulate {
 namespace {
 
 constexpr int64_t kMaxServiceTimeNs = kNsPerSec * 86400 * 7;
-
-// False unless all of `text` is one number within the bounds.
-template <typename T>
-bool number(std::string_view text, T least, T most, T& out) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  return error == std::errc{} && end == text.data() + text.size() && out >= least && out <= most;
-}
 
 bool quantity(std::optional<int64_t> value, int64_t most, int64_t& out) {
   out = value.value_or(0);
@@ -48,35 +41,35 @@ const char* take(const std::string& key, const std::string& value, SimulateOptio
                   "a time of at most a week, like 20ms");
   }
   if (key == "service_time_ns") {
-    return wanted(number<int64_t>(value, 0, kMaxServiceTimeNs, out.service_time_ns),
+    return wanted(parse_number<int64_t>(value, 0, kMaxServiceTimeNs, out.service_time_ns),
                   "nanoseconds, at most a week");
   }
   if (key == "distribution") {
     return wanted(distribution(value, out.distribution), "constant, exponential or lognormal");
   }
   if (key == "sigma") {
-    return wanted(number(value, 0.0, 5.0, out.sigma), "a number from 0 to 5");
+    return wanted(parse_number(value, 0.0, 5.0, out.sigma), "a number from 0 to 5");
   }
   if (key == "tokens_per_second") {
-    return wanted(number(value, 0.0, 1e9, out.tokens_per_second), "a number from 0 to 1e9");
+    return wanted(parse_number(value, 0.0, 1e9, out.tokens_per_second), "a number from 0 to 1e9");
   }
   if (key == "output_tokens") {
-    return wanted(number<uint32_t>(value, 1, 1'000'000, out.output_tokens),
+    return wanted(parse_number<uint32_t>(value, 1, 1'000'000, out.output_tokens),
                   "a number from 1 to 1000000");
   }
   if (key == "parallel") {
-    return wanted(number<uint32_t>(value, 1, 1'000'000, out.parallel),
+    return wanted(parse_number<uint32_t>(value, 1, 1'000'000, out.parallel),
                   "a number from 1 to 1000000");
   }
   if (key == "failure_rate") {
-    return wanted(number(value, 0.0, 1.0, out.failure_rate), "a number from 0 to 1");
+    return wanted(parse_number(value, 0.0, 1.0, out.failure_rate), "a number from 0 to 1");
   }
   if (key == "job_memory") {
     return wanted(quantity(parse_size_bytes(value), INT64_MAX, out.job_memory_bytes),
                   "a size like 64MiB");
   }
   if (key == "seed") {
-    return wanted(number<uint64_t>(value, 0, UINT64_MAX, out.seed), "a number");
+    return wanted(parse_number<uint64_t>(value, 0, UINT64_MAX, out.seed), "a number");
   }
   if (key == "run_log") {
     out.run_log = value;

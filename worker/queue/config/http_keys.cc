@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "worker/queue/config/engine_options.h"
 #include "worker/queue/config/names.h"
 
 namespace penstock::queue {
@@ -102,29 +103,9 @@ void read_durations(Section& section, const std::string& key, const std::string&
   }
   Section durations(value, section.path_of(key), section.complaints());
   for (const std::string& name : names) {
-    int64_t ns = 0;
-    durations.duration(name, ns, 1);
-    if (ns > 0) {
-      worker.options.emplace_back(prefix + name + "_ns", std::to_string(ns));
-    }
+    add_duration(durations, name, 1, worker, prefix);
   }
   durations.done();
-}
-
-void read_duration(Section& section, const std::string& key, WorkerConfig& worker) {
-  if (section.has(key)) {
-    int64_t ns = 0;
-    section.duration(key, ns, 0);
-    worker.options.emplace_back(key + "_ns", std::to_string(ns));
-  }
-}
-
-void read_size(Section& section, const std::string& key, WorkerConfig& worker) {
-  if (section.has(key)) {
-    int64_t bytes = 1;
-    section.size(key, bytes, 1, kMaxBytes);
-    worker.options.emplace_back(key, std::to_string(bytes));
-  }
 }
 
 void read_text(Section& section, const std::string& key, WorkerConfig& worker) {
@@ -148,15 +129,11 @@ void read_file(Section& section, const std::string& key, const std::string& file
 
 void read_http_keys(Section& section, const std::string& file, WorkerConfig& worker) {
   if (worker.engine != "http") {
-    for (const char* const key :
-         {"url", "upstream_model", "protocol", "health", "key_file", "headers", "ca", "timeouts",
-          "linger", "max_answer", "max_error_body", "backoff", "max_hold"}) {
-      section.take(key);
-      if (section.has(key) && !worker.engine.empty()) {
-        section.complain(key, "is for engine http, and this worker's is " + worker.engine);
-      }
-    }
-    return;
+    return refuse_keys_of(
+        "http",
+        {"url", "upstream_model", "protocol", "health", "key_file", "headers", "ca", "timeouts",
+         "linger", "max_answer", "max_error_body", "backoff", "max_hold"},
+        section, worker);
   }
   read_urls(section, worker);
   read_text(section, "upstream_model", worker);
@@ -176,10 +153,10 @@ void read_http_keys(Section& section, const std::string& file, WorkerConfig& wor
   read_durations(section, "timeouts", "",
                  {"connect", "idle", "first_event", "event_idle", "after_finish", "total"}, worker);
   read_durations(section, "backoff", "backoff_", {"first", "most"}, worker);
-  read_duration(section, "linger", worker);
-  read_duration(section, "max_hold", worker);
-  read_size(section, "max_answer", worker);
-  read_size(section, "max_error_body", worker);
+  add_duration(section, "linger", 0, worker);
+  add_duration(section, "max_hold", 0, worker);
+  add_size(section, "max_answer", 1, kMaxBytes, worker);
+  add_size(section, "max_error_body", 1, kMaxBytes, worker);
 }
 
 }  // namespace penstock::queue

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "worker/queue/config/engine_options.h"
 #include "worker/queue/config/names.h"
 
 namespace penstock::queue {
@@ -174,28 +175,14 @@ void read_scratch(Section& section, const std::string& file, WorkerConfig& worke
 }
 
 void read_bounds(Section& section, WorkerConfig& worker) {
-  const auto duration = [&](const char* key) {
-    int64_t ns = 0;
-    section.duration(key, ns, kNsPerMs);
-    if (ns > 0) {
-      worker.options.emplace_back(std::string(key) + "_ns", std::to_string(ns));
-    }
-  };
-  const auto size = [&](const char* key, int64_t least, int64_t most) {
-    int64_t bytes = 0;
-    section.size(key, bytes, least, most);
-    if (bytes > 0) {
-      worker.options.emplace_back(key, std::to_string(bytes));
-    }
-  };
-  duration("timeout");
-  duration("ready_timeout");
-  duration("grace");
-  size("memory_limit", int64_t{1} << 20, kMaxBytes);
-  size("max_scratch", int64_t{1} << 20, kMaxBytes);
-  size("max_result", 1, kMaxBytes);
-  size("max_line", 1024, kMaxLineBytes);
-  size("max_preview", 1, kMaxPreviewBytes);
+  for (const char* const key : {"timeout", "ready_timeout", "grace"}) {
+    add_duration(section, key, kNsPerMs, worker);
+  }
+  add_size(section, "memory_limit", int64_t{1} << 20, kMaxBytes, worker);
+  add_size(section, "max_scratch", int64_t{1} << 20, kMaxBytes, worker);
+  add_size(section, "max_result", 1, kMaxBytes, worker);
+  add_size(section, "max_line", 1024, kMaxLineBytes, worker);
+  add_size(section, "max_preview", 1, kMaxPreviewBytes, worker);
 }
 
 }  // namespace
@@ -213,13 +200,10 @@ void read_process_keys(Section& section, const std::string& file, WorkerConfig& 
     read_scratch(section, file, worker);
     return read_bounds(section, worker);
   }
-  for (const char* const key :
-       {"command", "env", "user", "scratch", "timeout", "ready_timeout", "grace", "memory_limit",
-        "max_scratch", "max_result", "max_line", "max_preview"}) {
-    if (section.take(key).IsDefined()) {
-      section.complain(key, "is for engine process, and this worker's is " + worker.engine);
-    }
-  }
+  refuse_keys_of("process",
+                 {"command", "env", "user", "scratch", "timeout", "ready_timeout", "grace",
+                  "memory_limit", "max_scratch", "max_result", "max_line", "max_preview"},
+                 section, worker);
 }
 
 }  // namespace penstock::queue

@@ -5,11 +5,12 @@
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 
 #include <cerrno>
 #include <cstring>
 #include <vector>
+
+#include "shared/base/unix_socket.h"
 
 namespace penstock::queue {
 namespace {
@@ -50,11 +51,9 @@ Status remove_stale(const std::string& path) {
 
 Result<Fd> bind_and_listen(const std::string& path, const Access& access) {
   Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, path.data(), path.size());
-  const mode_t umask_before = ::umask(0777);  // nobody connects before grant()
-  const int bound = ::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address);
+  const sockaddr_un address = *unix_address(path);  // its length was looked at before
+  const mode_t umask_before = ::umask(0777);        // nobody connects before grant()
+  const int bound = ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
   ::umask(umask_before);
   if (bound != 0) {
     return failed("cannot listen on " + path);

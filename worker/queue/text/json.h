@@ -11,9 +11,8 @@ namespace penstock::queue {
 
 // A JSON string, quotes included; what is not UTF-8 is replaced.
 inline std::string json_string(std::string_view text) {
-  std::string out(text.size() * 6 + 2, '"');
-  char* const end = http::escape_json(text, out.data() + 1, out.data() + out.size() - 1);
-  out.resize(static_cast<size_t>(end - out.data()));
+  std::string out = "\"";
+  http::append_json(out, text);
   out.push_back('"');
   return out;
 }

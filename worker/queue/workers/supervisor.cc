@@ -28,8 +28,6 @@ std::string told(int status) {
   return "exited with status " + std::to_string(WEXITSTATUS(status));
 }
 
-std::string label(const Supervisor::Worker& worker) { return "worker " + worker.config.name; }
-
 }  // namespace
 
 const char* Supervisor::name_of(State state) {
@@ -167,7 +165,7 @@ void Supervisor::retire(Worker& worker, int64_t kill_ns) {
     worker.kill_ns = std::min(worker.kill_ns, kill_ns);
   }
   if (worker.state == State::kReady && worker.session != nullptr) {
-    log(Level::kInfo, label(worker) + ": draining");
+    log(Level::kInfo, worker.label() + ": draining");
     worker.state = State::kDraining;
     dispatcher_.worker_leaving(*worker.session);
   } else if (worker.state == State::kStarting && worker.session != nullptr) {
@@ -186,7 +184,7 @@ void Supervisor::on_worker_ready(WorkerSession& session) {
   if (worker.state == State::kStarting) {
     worker.state = State::kReady;
     worker.ready_ns = wires_.now_ns();
-    log(Level::kInfo, label(worker) + ": ready, process " + std::to_string(worker.pid) +
+    log(Level::kInfo, worker.label() + ": ready, process " + std::to_string(worker.pid) +
                           ", model " + worker.config.model_name + ", " +
                           std::to_string(session.slots()) + " slots");
     dispatcher_.worker_ready(session);
@@ -215,7 +213,7 @@ void Supervisor::reap() {
 void Supervisor::exited(Worker& worker, int status) {
   const bool wanted = worker.retired && WIFEXITED(status) && WEXITSTATUS(status) == 0;
   log(wanted ? Level::kInfo : Level::kWarn,
-      label(worker) + ": process " + std::to_string(worker.pid) + " " + told(status));
+      worker.label() + ": process " + std::to_string(worker.pid) + " " + told(status));
   if (!wanted && worker.end.empty()) {
     worker.end = told(status);
   }
@@ -239,7 +237,7 @@ void Supervisor::lose(Worker& worker) {
   const int64_t now_ns = wires_.now_ns();
   if (const std::string& words = worker.session->last_words(); !words.empty()) {
     worker.end = words;
-    log(Level::kError, label(worker) + ": " + words);
+    log(Level::kError, worker.label() + ": " + words);
   }
   if (worker.session->device_fault()) {
     devices_.fault(worker.config, worker.end, now_ns);
@@ -271,12 +269,13 @@ void Supervisor::settle(Worker& worker) {
       dispatcher_.roster().failed(worker.config.name, worker.start_ns);
     }
     log(Level::kWarn,
-        label(worker) + ": next start in " + format_duration(worker.start_ns - now_ns));
+        worker.label() + ": next start in " + format_duration(worker.start_ns - now_ns));
   }
 }
 
 void Supervisor::kill(Worker& worker, const std::string& why) {
-  log(Level::kWarn, label(worker) + ": " + why + "; killing process " + std::to_string(worker.pid));
+  log(Level::kWarn,
+      worker.label() + ": " + why + "; killing process " + std::to_string(worker.pid));
   worker.end = worker.end.empty() ? why : worker.end;
   worker.killed = true;
   worker.kill_ns = wires_.now_ns() + kLingerNs;
@@ -351,7 +350,7 @@ void Supervisor::check(Worker& worker, int64_t now_ns) {
     if (worker.session == nullptr) {
       return;  // given up before
     }
-    log(Level::kError, label(worker) + ": process " + std::to_string(worker.pid) +
+    log(Level::kError, worker.label() + ": process " + std::to_string(worker.pid) +
                            " does not die; what it uses of its device stays taken until it does");
     lose(worker);
   } else if (worker.kill_ns <= now_ns) {

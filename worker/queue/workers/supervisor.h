@@ -58,6 +58,8 @@ class Supervisor final : public WorkerHost {
     RestartBackoff backoff;
     bool retired = false;              // not started again ...
     std::optional<WorkerConfig> next;  // ... unless as this
+
+    std::string label() const { return "worker " + config.name; }  // in the log
   };
 
   // All must outlive this. `locks`: see Devices.

@@ -14,8 +14,6 @@ namespace {
 
 std::string mebibytes(int64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
 
-std::string label(const Supervisor::Worker& worker) { return "worker " + worker.config.name; }
-
 }  // namespace
 
 Result<pid_t> Supervisor::check_device(const WorkerConfig& worker, const std::string& device,
@@ -39,14 +37,14 @@ void Supervisor::start(Worker& worker, int64_t now_ns) {
     worker.last_error = spawned.error().message;
     worker.start_ns = now_ns + worker.backoff.after(0);
     dispatcher_.roster().failed(worker.config.name, worker.start_ns);
-    log(Level::kError, label(worker) + ": " + worker.last_error + "; next attempt in " +
+    log(Level::kError, worker.label() + ": " + worker.last_error + "; next attempt in " +
                            format_duration(worker.start_ns - now_ns));
     return;
   }
   const WorkerConfig* const as_configured = find(Scaling::worker_of(worker.config.name));
   if (worker.config.reserves_memory() && as_configured != nullptr &&
       worker.config.memory_bytes < as_configured->memory_bytes) {
-    log(Level::kInfo, label(worker) + ": takes " + mebibytes(worker.config.memory_bytes) +
+    log(Level::kInfo, worker.label() + ": takes " + mebibytes(worker.config.memory_bytes) +
                           " of its " + mebibytes(as_configured->memory_bytes) +
                           ", as others share device " + worker.config.device);
   }
@@ -93,7 +91,7 @@ Status Supervisor::attach(Fd& fd, const std::string& unread, pid_t pid) {
     return Error{"worker " + name +
                  " has all the processes that it may have, or its device is out"};
   }
-  log(Level::kInfo, label(**place) + ": process " + std::to_string(pid) + " has connected");
+  log(Level::kInfo, (*place)->label() + ": process " + std::to_string(pid) + " has connected");
   begin(**place, std::move(fd), wires_.now_ns());
   (*place)->session->read_first(unread);
   return Ok{};
