@@ -23,22 +23,41 @@ struct Resolved {
   std::string_view tier_name;
 };
 
+// Reads a value, and forgets what hung on the body. Of a mixture each variable is asked for alone
+// first: else one that hangs on the body would take along those that come after it.
+inline bool read_value(ngx_http_request_t* r, const Value& value, KnownVariables* known,
+                       std::string_view& out) noexcept {
+  if (known == nullptr) [[likely]] {
+    return value.get(r, out);
+  }
+  if (value.kind == Value::Kind::kComplex) {
+    constexpr auto kEnd = static_cast<ngx_uint_t>(-1);
+    for (const ngx_uint_t* i = value.complex.flushes; i != nullptr && *i != kEnd; ++i) {
+      ngx_http_get_indexed_variable(r, *i);
+      known->forget_later();
+    }
+  }
+  const bool read = value.get(r, out);
+  known->forget_later();
+  return read;
+}
+
 // Inlined, so that what is found stays in registers: every limit of every request is resolved.
 [[gnu::always_inline]] inline Resolved resolve(ngx_http_request_t* r, const Limit& limit) noexcept {
   const bool of_tier = limit.tier.kind != Value::Kind::kNone;
   Resolved found;
   std::string_view key;
+  KnownVariables* known = nullptr;
   if (RequestState* before = find_state(r); before != nullptr) {
     before->body_wanted = false;
+    known = before->known;
   }
-  if (!limit.key.get(r, key) || (of_tier && !limit.tier.get(r, found.tier_name))) {
+  if (!read_value(r, limit.key, known, key) ||
+      (of_tier && !read_value(r, limit.tier, known, found.tier_name))) {
     return found;
   }
-  if (const RequestState* state = find_state(r); state != nullptr) {
+  if (const RequestState* state = find_state(r); state != nullptr) {  // the key may have made one
     found.asked_body = state->body_wanted;
-    if (state->known != nullptr) {
-      state->known->forget_later();
-    }
   }
   if (key.empty()) {
     found.kind = Resolved::Kind::kNobody;

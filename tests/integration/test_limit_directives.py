@@ -116,20 +116,32 @@ def test_405_says_what_is_allowed(penstock):
 
 # --- Variables
 
-def test_a_variable_that_hangs_on_nothing_of_the_body_is_evaluated_once(penstock):
-    """$request_id is another one each time that it is evaluated; the debug log shows what goes into a key."""
-    service = penstock(start=False, http=ZONE + 'map $penstock_model $by_model { default "$penstock_model!"; }', server="""
-        location / {
-            penstock_limit zone=edge key=id:$request_id rate=1r/h name=each;
+@pytest.mark.parametrize("limit", [
+    "key=id:$request_id rate=1r/h name=each",
+    'key="$penstock_model:$request_id" rate=1r/h name=each',  # read with one that hangs on the body, after it
+    'key="$by_model:$by_id" rate=1r/h name=each',
+    "key=$by_model tier=$plan_by_id",
+])
+def test_a_variable_that_hangs_on_nothing_of_the_body_is_evaluated_once(penstock, limit):
+    """$request_id is another one each time that it is evaluated; the debug log shows what goes into a value."""
+    service = penstock(start=False, http=ZONE + """
+        penstock_tier free { rate 1r/h; }
+        map $penstock_model $by_model { default "$penstock_model!"; }
+        map "id:$request_id" $by_id { default $request_id; }
+        map "id:$request_id" $plan_by_id { default free; }""", server=f"""
+        location / {{
+            penstock_limit zone=edge {limit};
             penstock_limit zone=edge key=$by_model rate=1r/h name=model;
             add_header X-Model $by_model always;
+            add_header X-Id "id:$request_id" always;
             empty_gif;
-        }""")
+        }}""")
     service.nginx.write_config(service.nginx.config.read_text().replace("error.log info;", "error.log debug;"))
     service.start()
-    assert service.request("POST", "/", None, {"model": "m"}).headers["X-Model"] == "m!"
-    ids = re.findall(r'http script var: "([0-9a-f]{32})"', service.nginx.log())
-    assert len(ids) > 1 and len(set(ids)) == 1
+    answer = service.request("POST", "/", None, {"model": "m"})
+    assert answer.headers["X-Model"] == "m!"
+    ids = re.findall(r'http (?:script var|map started): "(?:id:|[^":]*:)?([0-9a-f]{32})"', service.nginx.log())
+    assert ids and set(ids) == {answer.headers["X-Id"].removeprefix("id:")}
 
 
 def test_the_debug_log_tells_the_way_of_a_request(peer, edge):
