@@ -73,8 +73,8 @@ constexpr const char* kMigrations[kSchemaVersion] = {
     "  ORDER BY owner, status, seq;"
     "DROP TABLE owned; DROP TABLE owned_up_to;",
     // Headers of the result, and whether what the job used was told or guessed.
-    "ALTER TABLE jobs ADD COLUMN headers BLOB NOT NULL DEFAULT x'';"
-    "ALTER TABLE jobs ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0;"};
+    ("ALTER TABLE jobs ADD COLUMN headers BLOB NOT NULL DEFAULT x'';"
+     "ALTER TABLE jobs ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0;")};
 
 // The log is overwritten from its beginning and keeps its length, so that a flush need not write
 // the file's size, too. Nobody else reads the database, so it needs no shared memory.
