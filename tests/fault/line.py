@@ -2,6 +2,7 @@
 import asyncio
 import json
 import struct
+from pathlib import Path
 
 import wire
 
@@ -67,6 +68,8 @@ class Line:
             elif kind == wire.HEAD:
                 fields = fields_of(payload)
                 status, self.duplicate = fields["status"], fields.get("duplicate") == 1
+                if "file" in fields:
+                    body = Path(fields["file"]).read_bytes()
             elif kind == wire.CHUNK:
                 body += payload
             elif kind == wire.FAILED:
@@ -74,10 +77,10 @@ class Line:
             elif kind == wire.DONE:
                 return status, job, body.decode()
 
-    async def promise(self, owner, key, queue="default", body=None):
+    async def promise(self, owner, key, queue="default", body=None, path="/work", content_type="text/plain"):
         """The id of the job that is promised, or was before."""
         _, job, _ = await self._exchange(
-            wire.SUBMIT, queue=queue, owner=owner, method="POST", path="/work", content_type="text/plain",
+            wire.SUBMIT, queue=queue, owner=owner, method="POST", path=path, content_type=content_type,
             prefer="respond-async", idempotency_key=f'"{key}"', body=body or key)
         return job
 

@@ -5,8 +5,10 @@ everything at once, are killed at random (kill -9).
 Callers, half of them through Nginx, ask for promises (Prefer: respond-async) with an Idempotency-Key each, and ask again with
 the same key whenever the connection breaks before the 202, as the contract lets them. A job that was promised when Nginx died
 before it had said so is not acknowledged: the caller's next try joins it, and is told that it does (Penstock-Duplicate). Others
-wait for answers through Nginx meanwhile. What nobody else restarts, we restart: penstockd, and Nginx's master. At the end every
-key is asked about once more, the way it came, and what has come of it is counted:
+wait for answers through Nginx meanwhile; each that comes is that of one run of their own job. What nobody else restarts, we
+restart: penstockd, and Nginx's master. Jobs run on engine simulate, or on others (storm_engines.py): programs, or a server,
+which are killed, too, and count how many jobs they have at once. At the end every key is asked about once more, the way it
+came, and what has come of it is counted:
 
   acknowledged  keys whose 202 was heard
   completed     of those, jobs that completed, their result read
@@ -14,14 +16,16 @@ key is asked about once more, the way it came, and what has come of it is counte
   run twice     of those, jobs that were started more than once: allowed, and counted
   stored twice  of those, jobs of whom there are two, or whose result was one thing when first read and another at the end
 
-lost and stored twice must be 0. The seed is printed; the moments of the kills depend on the machine all the same.
+lost and stored twice must be 0, no engine may have seen more jobs at once than its slots, and neither a process nor a file may
+be left. The seed is printed; the moments of the kills depend on the machine all the same.
 
-Usage: storm.py BUILD_DIR [--kills 100] [--jobs 5000] [--seed N] [--seconds 150]
+Usage: storm.py BUILD_DIR [--engine simulate|process|http] [--kills N] [--jobs N] [--seed N] [--seconds 150]
 """
 import argparse
 import asyncio
 import collections
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -39,13 +43,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
 from line import Line, Refused  # noqa: E402
 from processes import NGINX as NGINX_PROGRAM  # noqa: E402
 from processes import children, environment, sanitizer_reports  # noqa: E402
+from storm_engines import ENGINES, left_over  # noqa: E402
 from waiting import Port  # noqa: E402
 from web import Web  # noqa: E402
 
 CALLERS, WAITING = 32, 4
 # What is killed, and how often beside the others.
 KILLS = {"penstockd": 4, "worker": 4, "nginx worker": 2, "nginx": 2, "everything": 1}
-WORKERS, SLOTS = 3, 4
 
 PENSTOCKD = """\
 socket: {folder}/p.sock
@@ -55,7 +59,6 @@ queues:
   default: {{ max_length: 100000, deadline: 1h, attempts: 100, backoff: 10ms }}
 workers:
 """
-WORKER = "  - {{ name: w{n}, engine: simulate, service_time: 60ms, distribution: exponential, seed: {n}, slots: {slots}, run_log: {folder}/runs }}\n"
 
 NGINX = """\
 load_module {build}/ngx_http_penstock_module.so;
@@ -81,8 +84,9 @@ class Fault(Exception):
 
 
 class Storm:
-    def __init__(self, build, folder, kills, jobs, seed, seconds):
+    def __init__(self, build, folder, engine, kills, jobs, seed, seconds):
         self.build, self.folder = Path(build).resolve(), Path(folder)
+        self.engine = ENGINES[engine](self.build, self.folder)
         self.kills, self.jobs, self.limit = kills, jobs, seconds
         self.random = random.Random(seed)
         self.killed = collections.Counter()
@@ -93,6 +97,7 @@ class Storm:
         self.two_ids = {}        # key -> the other id it was told
         self.first_results = {}  # key -> what its result was when first read
         self.answers = collections.Counter()  # of the waiting callers
+        self.heard = []          # what some of them were answered: (what they had asked, the answer)
         self.broken = 0          # connections, before a promise
         self.refused = 0         # with 503, to be asked again
         self.starts = 0
@@ -102,9 +107,10 @@ class Storm:
 
     # ---- what runs ----
 
-    def start(self):
-        config = PENSTOCKD + "".join(WORKER.replace("{n}", str(n)) for n in range(WORKERS))
-        (self.folder / "p.yaml").write_text(config.format(folder=self.folder, build=self.build, slots=SLOTS))
+    async def start(self):
+        config = PENSTOCKD.format(folder=self.folder, build=self.build) + self.engine.workers()
+        (self.folder / "p.yaml").write_text(config)
+        await self.engine.start()
         (self.folder / "nginx.conf").write_text(NGINX.format(
             folder=self.folder, build=self.build, port=self.port.number, user="user root;" if os.getuid() == 0 else ""))
         self.start_penstockd()
@@ -130,7 +136,9 @@ class Storm:
                     process.wait(40)
                 except subprocess.TimeoutExpired:
                     process.kill()
+        self.penstockd = self.nginx = None
         self.port.release()
+        self.engine.stop()
 
     # ---- load ----
 
@@ -159,10 +167,13 @@ class Storm:
             line = await self.look(line, owner, key)
         line.close()
 
+    def request(self, key):
+        return {"body": self.engine.body(key), "path": self.engine.path, "content_type": self.engine.content_type}
+
     async def promise(self, line, owner, key):
         while key not in self.acknowledged:
             try:
-                self.acknowledged[key] = await line.promise(owner, key), owner
+                self.acknowledged[key] = await line.promise(owner, key, **self.request(key)), owner
                 self.unheard += line.duplicate
             except (OSError, EOFError):
                 line.close()
@@ -181,7 +192,7 @@ class Storm:
             if status == 200:
                 self.first_results[key] = body
             if self.random.random() < 0.2:
-                again = await line.promise(owner, key)
+                again = await line.promise(owner, key, **self.request(key))
                 if again != self.acknowledged[key][0]:
                     self.two_ids[key] = again
         except (OSError, EOFError, Refused):
@@ -189,18 +200,22 @@ class Storm:
             line = await self.line(key in self.through_nginx)
         return line
 
-    async def waiting_caller(self):
+    async def waiting_caller(self, caller):
         """Waits for answers through Nginx; each ends with an answer, or with the connection that a kill broke."""
-        while not self.over:
+        for number in itertools.count():
+            if self.over:
+                return
+            key = f"waiting-{caller}-{number}"
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port.number)
-                writer.write(b"POST /work HTTP/1.1\r\nHost: storm\r\nConnection: close\r\nContent-Length: 7\r\n\r\nwaiting")
-                head = await asyncio.wait_for(reader.read(), 60)
-                self.answers[head[9:12].decode() or "broken"] += 1
-                writer.close()
+                web = await Web.open(self.port.number)
+                status, answer = await asyncio.wait_for(web.wait_for_answer("", **self.request(key)), 60)
+                self.answers[str(status)] += 1
+                if status == 200:
+                    self.heard.append((key, answer))
+                web.close()
             except TimeoutError:
                 self.answers["never"] += 1
-            except OSError:
+            except (OSError, EOFError):
                 self.answers["broken"] += 1
             await asyncio.sleep(0.02)
 
@@ -212,9 +227,13 @@ class Storm:
             await asyncio.sleep(self.random.uniform(0.05, 0.5))
             self.released = self.jobs * (done + 1) // self.kills
             await asyncio.sleep(self.random.uniform(0, 0.04))
-            what = self.random.choices(list(KILLS), list(KILLS.values()))[0]
+            kills = {**KILLS, **self.engine.KILLS}
+            what = self.random.choices(list(kills), list(kills.values()))[0]
             penstockd, nginx = self.penstockd.pid, self.nginx.pid
             workers, nginx_workers = children(penstockd), children(nginx)
+            if what in self.engine.KILLS:
+                self.killed[what] += self.engine.kill(what, workers)
+                continue
             pids = {"penstockd": [penstockd], "worker": self.one_of(workers), "nginx worker": self.one_of(nginx_workers),
                     "nginx": [nginx] + nginx_workers, "everything": [penstockd, nginx] + workers + nginx_workers}[what]
             if not pids:
@@ -246,8 +265,8 @@ class Storm:
         return "".join((self.folder / name).read_text(errors="replace")[-3000:] for name in ("penstockd.log", "error.log"))
 
     async def run(self):
-        self.start()
-        others = [asyncio.ensure_future(self.waiting_caller()) for _ in range(WAITING)] + [asyncio.ensure_future(self.watch())]
+        await self.start()
+        others = [asyncio.ensure_future(self.waiting_caller(number)) for number in range(WAITING)] + [asyncio.ensure_future(self.watch())]
         work = [self.caller(number) for number in range(CALLERS)] + [self.kill_at_random()]
         work = [asyncio.ensure_future(one) for one in work]
         try:
@@ -278,23 +297,18 @@ class Storm:
 
     # ---- the count ----
 
-    def runs(self):
-        """Of each job, the runs that were logged."""
-        runs = collections.defaultdict(set)
-        for text in (self.folder / "runs").read_text().splitlines():
-            run, key = text.split(" ", 1)
-            runs[key].add(run)
-        return runs
-
     async def count(self):
-        runs, lines = self.runs(), [await self.line(web) for web in (False, True)]
+        runs, lines = self.engine.runs(), [await self.line(web) for web in (False, True)]
+        for key, answer in self.heard:
+            if self.engine.run_of(answer) not in runs[key]:
+                raise Fault(f"{key} was answered what none of its runs has said: {answer[:200]}; it ran as {runs[key]}")
         counts = collections.Counter(acknowledged=len(self.acknowledged))
         for key, (id, owner) in self.acknowledged.items():
             line = lines[key in self.through_nginx]
             status, job = await line.ask(owner, f"/{id}")
             complete = status == 200 and json.loads(job)["status"] == "completed"
             status, result = await line.ask(owner, f"/{id}/result")
-            good = complete and status == 200 and json.loads(result).get("run") in runs[key]
+            good = complete and status == 200 and self.engine.run_of(result) in runs[key]
             counts["completed"] += good
             if not good:
                 counts["lost"] += 1
@@ -310,34 +324,46 @@ class Storm:
     def count_stored(self):
         """Once penstockd has ended: what the database itself has of promised jobs, by their keys."""
         database = sqlite3.connect(self.folder / "state" / "jobs.db")
-        jobs, keys, results, unfinished = database.execute(
-            "SELECT count(*), count(DISTINCT key), (SELECT count(*) FROM results), sum(status<3) FROM jobs").fetchone()
+        jobs, keys, results, in_files, unfinished = database.execute(
+            "SELECT count(*), count(DISTINCT key), (SELECT count(*) FROM results), sum(result_in_file), sum(status<3) FROM jobs").fetchone()
         database.close()
-        return {"jobs": jobs, "keys": keys, "results": results, "unfinished": unfinished}
+        files = len(list((self.folder / "state" / "results").glob("*")))
+        if files != in_files:
+            raise Fault(f"{files} files of results are on disk, of {in_files} jobs")
+        return {"jobs": jobs, "keys": keys, "results": results + files, "unfinished": unfinished}
+
+    def count_left(self):
+        """Likewise: processes, and what the engine's judges have seen."""
+        if faults := self.engine.faults() + left_over(self.folder):
+            raise Fault("\n".join(faults))
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("build")
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--jobs", type=int, default=5000)
+    parser.add_argument("--engine", choices=ENGINES, default="simulate")
+    parser.add_argument("--kills", type=int)
+    parser.add_argument("--jobs", type=int)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
     parser.add_argument("--seconds", type=int, default=150)
     args = parser.parse_args()
+    usual = ENGINES[args.engine].SIZE
+    args.kills, args.jobs = args.kills or usual["kills"], args.jobs or usual["jobs"]
     folder = tempfile.mkdtemp(prefix="storm-", dir="/tmp")
     os.chmod(folder, 0o755)
     began = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("storm: told to end"))  # what it started ends with it
-    storm = Storm(args.build, folder, args.kills, args.jobs, args.seed, args.seconds)
+    storm = Storm(args.build, folder, args.engine, args.kills, args.jobs, args.seed, args.seconds)
     good = False
     try:
         counts = asyncio.run(storm.run())
         storm.stop()
         stored = storm.count_stored()
+        storm.count_left()
         if reports := sanitizer_reports(storm.folder):
             raise Fault("\n".join(reports))
         kills = ", ".join(f"{count} {what}" for what, count in sorted(storm.killed.items()))
-        print(f"storm: seed {args.seed}, {time.monotonic() - began:.0f} s, kills: {sum(storm.killed.values())} ({kills}); "
+        print(f"storm: engine {args.engine}, seed {args.seed}, {time.monotonic() - began:.0f} s, kills: {sum(storm.killed.values())} ({kills}); "
               f"connections broken before the promise {storm.broken}, refused for a while {storm.refused}; "
               f"promised through Nginx {len(storm.through_nginx)}; promised before their caller heard of it {storm.unheard}; "
               f"waiting callers through Nginx: {dict(storm.answers)}")

@@ -40,16 +40,21 @@ class Web:
         await self._reader.readexactly(2)
         return body
 
-    async def promise(self, owner, key):
+    async def promise(self, owner, key, body, path, content_type):
         """The id of the job that is promised, or was before."""
         status, headers, body = await self._exchange(
-            "POST", "/work", owner, key, Prefer="respond-async", Idempotency_Key=f'"{key}"', Content_Type="text/plain")
+            "POST", path, owner, body, Prefer="respond-async", Idempotency_Key=f'"{key}"', Content_Type=content_type)
         if status in (502, 504):
             raise EOFError(f"Nginx says {status}")
         if status != 202:
             raise Refused({"status": status, "message": body})
         self.duplicate = headers.get("penstock-duplicate") == "true"
         return json.loads(body)["id"]
+
+    async def wait_for_answer(self, owner, body, path, content_type):
+        """(status, body) of the answer to a job that is not promised."""
+        status, _, answer = await self._exchange("POST", path, owner, body, Content_Type=content_type)
+        return status, answer
 
     async def ask(self, owner, path):
         """(status, body) of a GET about jobs."""
