@@ -23,7 +23,7 @@ void require(bool condition) {
 
 class CheckingSink final : public penstock::Sink {
  public:
-  void head(penstock::JobNumber, int, std::string_view, int64_t) override {}
+  void head(penstock::JobNumber, int, std::string_view, int64_t, std::string_view) override {}
   void chunk(penstock::JobNumber, std::string_view bytes) override {
     require(penstock::utf8_first_invalid(bytes) == std::string_view::npos);
   }

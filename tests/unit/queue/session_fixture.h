@@ -146,10 +146,9 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
     Seat& seat = shared_seat_ != nullptr ? *shared_seat_ : seats_.emplace_back();
     Tenant& tenant = tenants_.emplace_back(seat.budget, seat.claims);
     Scheduler& scheduler = dispatcher_.scheduler();
-    worker_ =
-        &workers_.emplace_back(wires_, std::move(ours), dispatcher_, *this, name,
-                               scheduler.lane(*scheduler.find_queue("default"), "demo"), tenant,
-                               pace_);
+    worker_ = &workers_.emplace_back(wires_, std::move(ours), dispatcher_, *this, name,
+                                     scheduler.lane(*scheduler.find_queue("default"), "demo"),
+                                     tenant, pace_);
     EXPECT_TRUE(worker_->open());
     return Peer(std::move(theirs));
   }
