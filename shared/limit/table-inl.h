@@ -106,8 +106,7 @@ bool BasicTable<Sync>::has_empty(const Line* at) noexcept {
 
 // The key's slot in one line, of whatever generation.
 template <class Sync>
-[[gnu::always_inline]] inline bool BasicTable<Sync>::find_like(Line* at, uint64_t want,
-                                                               Ref& ref) noexcept {
+bool BasicTable<Sync>::find_like(Line* at, uint64_t want, Ref& ref) noexcept {
   Slot* const slots = at->slots;
   const bool in[] = {is_of(load(slots[0].key), want), is_of(load(slots[1].key), want),
                      is_of(load(slots[2].key), want), is_of(load(slots[3].key), want)};

@@ -401,7 +401,8 @@ class BasicTable {
     return siphash13_128(kTermsKey, words, sizeof words);
   }
   static bool find_in(Line* at, uint64_t want, Ref& ref) noexcept;
-  static bool find_like(Line* at, uint64_t want, Ref& ref) noexcept;
+  // The attribute stands here: at a definition after `extern template` GCC does not heed it.
+  [[gnu::always_inline]] static inline bool find_like(Line* at, uint64_t want, Ref& ref) noexcept;
   static bool has_empty(const Line* at) noexcept;
   bool choose(const Home& home, bool lasts, const Instant& now, Slot*& slot,
               Slot& seen) const noexcept;
