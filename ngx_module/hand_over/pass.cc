@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ngx_module/admit/job_headers.h"
+#include "ngx_module/conf/text.h"
 #include "ngx_module/hand_over/answer_body.h"
 #include "ngx_module/hand_over/answer_head.h"
 #include "ngx_module/hand_over/receipt_codec.h"
@@ -10,6 +11,7 @@
 #include "ngx_module/request/request.h"
 #include "ngx_module/request/telemetry.h"
 #include "shared/base/clock.h"
+#include "shared/http/passed_headers.h"
 #include "shared/wire/messages.h"
 
 namespace penstock {
@@ -24,6 +26,36 @@ wire::Hello hello() noexcept {
   return hello;
 }
 
+// Those that go on to the server that the job runs on, "Name: value\n" each. False when memory ran
+// out. Of more than may be there the first count; what may not stand in a line is left out.
+bool pass_headers(ngx_http_request_t* r, std::string_view& lines) noexcept {
+  const auto each = [&](const auto& visit) noexcept {
+    size_t count = 0;
+    each_of<ngx_table_elt_t>(r->headers_in.headers, [&](const ngx_table_elt_t& header) noexcept {
+      if (http::is_passed_on(lower_name(header)) && http::is_header_value(view(header.value))) {
+        visit(lower_name(header), view(header.value));
+        ++count;
+      }
+      return count < http::kMaxHeaderLines;
+    });
+  };
+  constexpr size_t kAround = 3;  // ": " and the line's end
+  size_t size = 0;
+  each([&](std::string_view name, std::string_view value) noexcept {
+    size += name.size() + value.size() + kAround;
+  });
+  auto* const begin = size == 0 ? nullptr : static_cast<char*>(ngx_pnalloc(r->pool, size));
+  if (begin == nullptr) {
+    return size == 0;
+  }
+  Text text(begin);
+  each([&](std::string_view name, std::string_view value) noexcept {
+    text.raw(name).literal(": ").raw(value).literal("\n");
+  });
+  lines = {begin, size};
+  return true;
+}
+
 // The submit message without the body, which follows in the chain.
 bool describe(ngx_http_request_t* r, RequestState& state, wire::Submit& submit) noexcept {
   const LocConf& loc = *loc_conf(r);
@@ -36,6 +68,7 @@ bool describe(ngx_http_request_t* r, RequestState& state, wire::Submit& submit) 
   }
   submit.method = view(r->method_name);
   submit.path = view(r->uri);
+  submit.query = view(r->args);
   if (r->headers_in.content_type != nullptr) {
     submit.content_type = view(r->headers_in.content_type->value);
   }
@@ -50,7 +83,8 @@ bool describe(ngx_http_request_t* r, RequestState& state, wire::Submit& submit) 
     submit.jobs_path = view(loc.jobs_path);
     submit.receipt = encode_receipt(r->pool, *main_conf(r), state.receipt);
   }
-  return loc.owner.get(r, submit.owner) && loc.share.get(r, submit.share);
+  return pass_headers(r, submit.headers) && loc.owner.get(r, submit.owner) &&
+         loc.share.get(r, submit.share);
 }
 
 // What is asked about jobs: the part of the path behind the location's own.

@@ -95,6 +95,7 @@ FormFields::FormFields(std::span<const std::string_view> names,
   });
   delimiter_size_ = kBefore.size() + size;
   if (size == 0 || size > kMaxBoundaryBytes) {
+    delimiter_size_ = 0;
     state_ = State::kEnd;
   }
 }
@@ -107,8 +108,10 @@ bool FormFields::feed(std::string_view piece) noexcept {
       delimiter(piece[i++]);
     } else {
       header(piece[i++]);
+      begin_ = fed_ + i;
     }
   }
+  fed_ += piece.size();
   return state_ == State::kEnd;
 }
 
@@ -243,6 +246,7 @@ void FormFields::end_part() noexcept {
   found.size = static_cast<uint8_t>(bytes_ <= kMaxValueBytes ? bytes_ : 0);
   found.bytes = bytes_;
   found.digest = digest_.end();
+  found.begin = begin_;
   std::copy_n(kept_, found.size, texts_[field_]);
   settled_ |= uint32_t{1} << field_;
   field_ = kNone;

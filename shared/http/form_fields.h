@@ -38,6 +38,14 @@ class FormFields {
   // As of BodyFields.
   BodyField operator[](size_t i) const noexcept;
 
+  // Where the value of a field that was found begins, in bytes from the beginning of the body; it
+  // has operator[](i).bytes.
+  uint64_t begin(size_t i) const noexcept { return found_[i].begin; }
+  // What stands between parts, without line ends: "--7d1". Empty: content_type has none.
+  std::string_view delimiter() const noexcept {
+    return {delimiter_ + 1, delimiter_size_ > 0 ? delimiter_size_ - 1 : 0};
+  }
+
   // Parts that have a file's name, and whose end was seen.
   uint64_t files() const noexcept { return files_; }
 
@@ -52,6 +60,7 @@ class FormFields {
     uint8_t size;  // of its text
     uint64_t bytes;
     uint64_t digest;
+    uint64_t begin;
   };
   static constexpr size_t kNone = kMaxFields;
 
@@ -85,12 +94,14 @@ class FormFields {
   bool disposed_ = false;  // its Content-Disposition has come
   bool is_file_ = false;
   size_t field_ = kNone;
+  uint64_t begin_ = 0;
   uint64_t bytes_ = 0;
   FieldDigest digest_;
   char kept_[kMaxValueBytes + 1];  // and the CR before the delimiter
   size_t kept_size_ = 0;
   char last_ = '\0';
 
+  uint64_t fed_ = 0;      // bytes, in pieces before this one
   uint32_t settled_ = 0;  // bit i: names_[i]
   uint64_t files_ = 0;
   Found found_[kMaxFields];  // of the settled

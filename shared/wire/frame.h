@@ -48,6 +48,9 @@ constexpr uint8_t kLastFrameType = 27;
 // A worker sends so much of a job's answer (bytes of CHUNK) without being asked for more (WINDOW).
 constexpr uint64_t kFirstWindowBytes = 1U << 20;
 
+// What penstockd may add to a SUBMIT on its way to a worker: its deadline_ms.
+constexpr uint32_t kSubmitSlackBytes = 16;
+
 // The largest payloads a reader accepts, in bytes.
 struct Limits {
   uint32_t submit_bytes = (32U << 20) + (64U << 10);  // of SUBMIT and CHECK

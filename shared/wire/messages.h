@@ -48,9 +48,12 @@ struct Submit {
   uint64_t cost = 0;              // estimate in the limiter's units; 0 means not known
   std::string_view method;        // "POST"
   std::string_view path;          // "/v1/completions", without the query
+  std::string_view query;         // behind the path: "beta=true", as it came
   std::string_view content_type;  // as the client sent it
-  std::string_view override;      // a JSON object of the operator's: its fields take the place of
-                                  // those in the body; empty: none
+  std::string_view headers;   // others of the client's that go on (http/passed_headers.h), "Name:
+                              // value\n" each
+  std::string_view override;  // a JSON object of the operator's: its fields take the place of
+                              // those in the body; empty: none
   // The headers that ask for more than an answer, as the client sent them; penstockd reads them.
   std::string_view prefer;           // Prefer: respond-async, wait=5
   std::string_view idempotency_key;  // Idempotency-Key
@@ -63,15 +66,19 @@ struct Submit {
   uint64_t max_wait_ms = 0;          // refuse what would wait longer; 0: however long
   std::string_view jobs_path;        // where the owner sees its jobs: "/jobs"
   std::string_view receipt;          // what the edge has charged, for HOLD and OVER; opaque here
-  std::string_view body;             // last, so that a sender can stream it behind the rest
+  uint64_t deadline_ms = 0;  // penstockd → worker: so long it may take from now; 0: unsaid
+  std::string_view body;     // last, so that a sender can stream it behind the rest
   static constexpr uint32_t kBodyTag = 31;
+  static constexpr uint32_t kDeadlineTag = 93;
   template <typename V>
   void visit(V&& v) {
     v(6, queue), v(7, model), v(8, owner), v(81, share), v(9, tier), v(10, priority);
     v(11, weight), v(12, cost);
-    v(13, method), v(14, path), v(15, content_type), v(35, override);
+    v(13, method), v(14, path), v(49, query), v(15, content_type), v(46, headers);
+    v(35, override);
     v(36, prefer), v(37, idempotency_key), v(38, delay), v(39, not_before), v(40, callback);
     v(41, dedupe), v(42, on_duplicate), v(43, max_wait_ms), v(44, jobs_path), v(45, receipt);
+    v(kDeadlineTag, deadline_ms);
     v(kBodyTag, body);
   }
 };

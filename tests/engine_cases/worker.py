@@ -74,6 +74,11 @@ class Worker:
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(text.split(which + ":")[1].split()[0]) * 1024
 
+    def forget_peak(self):
+        """VmHWM begins anew; what is resident now."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+        return self.resident()
+
     def submit(self, id, request, body):
         """The job, which the worker has room for."""
         job = self.jobs[id] = Job(id)

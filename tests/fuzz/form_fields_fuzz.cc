@@ -44,6 +44,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   expect_same(whole, halves);
   expect_same(whole, crumbs);
   for (size_t i = 0; i < std::size(kNames); ++i) {
+    const bool found = whole[i].type != BodyField::Type::kMissing;
+    if (found && (whole.begin(i) != crumbs.begin(i) || whole.begin(i) + whole[i].bytes > size)) {
+      std::abort();
+    }
+    const std::string_view text = whole[i].text;
+    if (!text.empty() && body.substr(whole.begin(i), text.size()) != text) {
+      std::abort();
+    }
     if (whole[i].bytes > body.size() || whole[i].text.size() > FormFields::kMaxValueBytes) {
       std::abort();
     }

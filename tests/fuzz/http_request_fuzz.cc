@@ -1,12 +1,35 @@
 // A caller's body and an operator's override, as engine http sends them on: what was an object
-// stays one, and has the fields that it was to have.
+// stays one, and has the fields that it was to have; what was a form names the model in the end.
 #include <simdjson.h>
 
 #include <cstdint>
 #include <cstdlib>
+#include <span>
 #include <string>
 
+#include "shared/http/form_fields.h"
 #include "worker/engines/http/request_edit.h"
+
+namespace {
+
+void edit_form(std::string_view text, const penstock::http_engine::Options& options) {
+  constexpr std::string_view kModel = "model";
+  constexpr const char* kType = "multipart/form-data; boundary=b";
+  const auto model_in = [&](std::string_view body) {
+    penstock::http::FormFields fields(std::span(&kModel, 1), kType);
+    fields.feed(body);
+    return std::string(fields[0].text);
+  };
+  auto edited = penstock::http_engine::edit_request(
+      {.method = "POST", .path = "/v1/audio/translations", .content_type = kType, .body = text},
+      options);
+  const auto& call = std::get<std::unique_ptr<penstock::http_engine::Call>>(edited);
+  if (!model_in(text).empty() && model_in(call->body) != options.upstream_model) {
+    std::abort();
+  }
+}
+
+}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace penstock::http_engine;
@@ -16,6 +39,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Options options;
   options.url = *parse_url("http://h");
   options.upstream_model = "up";
+  edit_form(text, options);
   auto edited = edit_request({.method = "POST",
                               .path = "/v1/chat/completions",
                               .model = "m",

@@ -1,6 +1,7 @@
 """Engine http through Nginx and penstockd: what callers see of a server behind it, and what the server sees of us."""
 
 import json
+import socket
 import subprocess
 import threading
 import time
@@ -75,6 +76,28 @@ def test_an_answer_comes_back_as_the_server_gave_it(penstock, server):
     assert (answer.status, answer.json()) == (200, completion())
     assert answer.headers["X-Request-Id"] == "r1" and "Set-Cookie" not in answer.headers
     assert upstream.asked[0].path == "/v1/chat/completions" and upstream.asked[0].json() == CHAT
+
+
+def test_the_query_and_a_few_headers_of_the_caller_reach_the_server(penstock, server):
+    upstream = server(lambda asked, reply: reply(completion()))
+    service = penstock(server=PASS, workers=[behind(upstream.url, headers='{ x-request-id: ours }')])
+    chat(service, "/v1/chat/completions?beta=true&a=%20", headers={
+        "Authorization": "Bearer secret", "Cookie": "c=1", "X-Api-Key": "k", "OpenAI-Beta": "assistants=v2", "X-Request-Id": "theirs",
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"})
+    asked = upstream.asked[0]
+    assert asked.path == "/v1/chat/completions?beta=true&a=%20"
+    assert asked.headers["OpenAI-Beta"] == "assistants=v2" and asked.headers["traceparent"].endswith("-01")
+    assert asked.headers.get_all("X-Request-Id") == ["ours"]
+    assert not {"Authorization", "Cookie", "X-Api-Key"} & set(asked.headers)
+
+
+def test_a_form_names_the_model_as_the_server_does(penstock, server):
+    upstream = server(lambda asked, reply: reply({"text": "Hello."}))
+    service = penstock(server=PASS, workers=[behind(upstream.url, upstream_model="org/whisper")])
+    form = "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n%s\r\n--b--\r\n"
+    answer = service.request("POST", "/v1/audio/transcriptions", {"Content-Type": "multipart/form-data; boundary=b"}, form % "m")
+    assert answer.json() == {"text": "Hello."}
+    assert upstream.asked[0].body.decode() == form % "org/whisper"
 
 
 def test_a_stream_comes_back_event_by_event_without_the_usage_that_only_we_asked_for(penstock, server):
@@ -238,6 +261,38 @@ def test_a_server_that_is_not_well_gets_no_job_until_it_is(penstock, server):
     caller.join()
     assert service.late.status == 200
     assert [asked.path for asked in upstream.asked if asked.method == "POST"] == ["/v1/chat/completions"]
+
+
+def test_a_slot_is_not_used_again_before_the_server_says_that_its_own_is_free(penstock, server):
+    """As llama.cpp's does, it reads a prompt to its end, whoever has gone."""
+    busy, entered, leaves = [True], threading.Event(), threading.Event()
+
+    def answer(asked, reply):
+        if asked.path == "/slots":
+            reply([{"id": 0, "is_processing": busy[0]}])
+        elif asked.method == "GET":
+            reply({}, Server="llama.cpp")
+        elif b"long" in asked.body:
+            entered.set()
+            leaves.wait(20)
+        else:
+            reply(completion("free" if not busy[0] else "not free"))
+
+    upstream = server(answer)
+    service = penstock(server=PASS, workers=[behind(upstream.url, slots=1, health="/health", linger="200ms")])
+    with socket.create_connection(("127.0.0.1", service.port)) as asking:
+        body = b'{"model":"m","prompt":"long"}'
+        asking.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        assert entered.wait(20)
+    until(lambda: [asked.path for asked in upstream.asked].count("/slots") > 10, "the server is asked again and again")
+    results = []
+    waiting = threading.Thread(target=lambda: results.append(chat(service)))
+    waiting.start()
+    until(lambda: status_of(service)["queues"][0]["waiting"] == 1, "the next waits")
+    busy[0] = False
+    waiting.join()
+    leaves.set()
+    assert results[0].json() == completion("free")
 
 
 def test_without_a_health_path_nothing_is_sent_but_jobs(penstock, server):

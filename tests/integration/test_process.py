@@ -67,6 +67,19 @@ def test_the_program_of_the_documentation_answers(penstock, folder):
         assert answer.headers["Content-Type"] == "text/plain"
 
 
+def test_a_job_has_no_longer_than_its_caller_waits(penstock, folder):
+    service = serve(penstock, program(folder, """\
+        for job in jobs:
+            say(result={"body": {"deadline_ms": job["deadline_ms"], "query": job.get("query")}})
+        """, timeout="50s"), queue={"deadline": "40s"})
+    told = service.request("POST", "/v1/completions?a=b", None, {"model": "sim"}).json()
+    assert 35_000 < told["deadline_ms"] <= 40_000 and told["query"] == "a=b"
+    service.penstockd.write_config(service.penstockd.config.read_text().split("\n", 2)[2].replace("40s", "60s"))
+    service.penstockd.process.signal(signal.SIGHUP)
+    until(lambda: service.request("POST", "/v1/completions", None, {"model": "sim"}).json() == {"deadline_ms": 50_000, "query": None},
+          "the program's own timeout counts where it is the smaller")
+
+
 def test_an_error_has_its_status_and_its_words(penstock, folder):
     service = serve(penstock, program(folder, """\
         for job in jobs:

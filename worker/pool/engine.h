@@ -37,13 +37,16 @@ using JobNumber = uint64_t;
 struct Request {
   std::string_view method;        // "POST"
   std::string_view path;          // "/v1/completions", without the query
+  std::string_view query;         // as sent, may be empty
   std::string_view content_type;  // as sent, may be empty
+  std::string_view headers;       // others that its server is to get, "Name: value\n" each
   std::string_view model;         // the model the job was routed by; empty if it names none.
                                   // Engines obey this, not the body's own "model" field.
   std::string_view body;
   int32_t priority = 0;       // class; higher goes first
   std::string_view override;  // a JSON object of the operator's: its fields take the place of those
                               // in the body. Engines that read no fields pass over it.
+  int64_t deadline_ns = 0;    // then it is cancelled, on the monotonic clock; 0: not known
 };
 
 // Why a job cannot be served, in the words its caller will read (CONTRACT, section 4).

@@ -170,7 +170,8 @@ int serve(const WorkerOptions& options) {
   }
   const Fd signals = take_signals();
   wire::Limits limits;
-  limits.submit_bytes = static_cast<uint32_t>(options.max_body_bytes + (64U << 10));
+  limits.submit_bytes =
+      static_cast<uint32_t>(options.max_body_bytes + (64U << 10)) + wire::kSubmitSlackBytes;
   Link link(std::move(*socket), limits);
   FrameSink sink(link.out());
   try {

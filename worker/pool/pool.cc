@@ -4,6 +4,8 @@
 #include <utility>
 #include <variant>
 
+#include "shared/base/clock.h"
+
 namespace penstock {
 namespace {
 
@@ -15,15 +17,21 @@ Failure too_big(int64_t asked_bytes, int64_t budget_bytes) {
                      mib(budget_bytes) + " MiB. Ask for fewer tokens or send a shorter prompt."};
 }
 
+// REQUIRES: it has just come.
 Request request_of(const wire::Submit& submit) {
+  constexpr uint64_t kMostMs = 1ULL << 40;
+  const auto left_ms = static_cast<int64_t>(std::min(submit.deadline_ms, kMostMs));
   return {
       .method = submit.method,
       .path = submit.path,
+      .query = submit.query,
       .content_type = submit.content_type,
+      .headers = submit.headers,
       .model = submit.model,
       .body = submit.body,
       .priority = static_cast<int32_t>(std::clamp<int64_t>(submit.priority, INT32_MIN, INT32_MAX)),
-      .override = submit.override};
+      .override = submit.override,
+      .deadline_ns = left_ms == 0 ? 0 : monotonic_ns() + left_ms * kNsPerMs};
 }
 
 }  // namespace
@@ -48,7 +56,7 @@ Pool::Turn Pool::turn(int64_t now_ns, bool woken) {
   if (std::exchange(checked_, false) && !running_.empty() && !link_.flush()) {
     return gone();  // whoever asked does not wait for the step
   }
-  if (start_waiting() || std::exchange(resumed_, false) || woken) {
+  if (start_waiting() || std::exchange(prodded_, false) || woken) {
     step_due_ns_ = now_ns;
   }
   step(now_ns);
@@ -191,7 +199,7 @@ void Pool::on_grant(JobNumber job, uint64_t bytes) {
 void Pool::on_window(JobNumber job, uint64_t bytes) {
   if (sink_.widen(job, bytes)) {
     engine_->resume(job);
-    resumed_ = true;
+    prodded_ = true;
   }
 }
 
@@ -205,6 +213,7 @@ bool Pool::is_held(JobNumber job) const {
 void Pool::on_cancel(JobNumber job) {
   if (const auto found = running_.find(job); found != running_.end()) {
     if (!engine_->cancel(job)) {
+      prodded_ = true;
       leaving_.insert(*found);
       running_.erase(found);
     }

@@ -128,7 +128,7 @@ class Pool {
   int64_t step_due_ns_ = 0;
   int64_t heartbeat_due_ns_ = 0;
   wire::Heartbeat heartbeat_;
-  bool resumed_ = false;  // some job, since the last step
+  bool prodded_ = false;  // it has something to do at once
   bool greeted_ = false;
   bool checked_ = false;  // a CHECK was answered in this turn
   bool draining_ = false;

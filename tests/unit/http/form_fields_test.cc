@@ -86,6 +86,20 @@ TEST(FormFieldsTest, TheLastOfANameCounts) {
   EXPECT_EQ(read(cut).model, "") << "and nothing of it when its end has not come";
 }
 
+TEST(FormFieldsTest, AValueHasItsPlaceInTheBody) {
+  const std::string body = part("name=prompt", "\n--AaB") + part("name=model", "m") +
+                           part("name=model", "the last") + kEnd;
+  for (size_t cut = 0; cut <= body.size(); ++cut) {
+    FormFields fields(kNames, kType);
+    fields.feed(std::string_view(body).substr(0, cut));
+    fields.feed(std::string_view(body).substr(cut));
+    EXPECT_EQ(body.substr(fields.begin(0), fields[0].bytes), "the last") << cut;
+    EXPECT_EQ(body.substr(fields.begin(1), fields[1].bytes), "\n--AaB") << cut;
+    EXPECT_EQ(fields.delimiter(), "--AaB03x");
+  }
+  EXPECT_EQ(FormFields(kNames, "multipart/form-data").delimiter(), "");
+}
+
 TEST(FormFieldsTest, ALongValueHasALengthAndADigestAndNoText) {
   FormFields fields(kNames, kType);
   const std::string value(300, 'x');

@@ -52,6 +52,35 @@ TEST_F(HealthTest, AsksForModelsOnceAndForLoadEachRound) {
   EXPECT_FALSE(health.load().waiting);
 }
 
+TEST_F(HealthTest, AServerThatHasOtherModelsIsToldOf) {
+  answer(Question::kHealth, 200);
+  answer(Question::kModels, 200, R"({"data":[{"id":"x"},{"id":"y\nz"}]})");
+  EXPECT_EQ(health.take_others(), "x, y?z");
+  EXPECT_EQ(health.take_others(), "");
+}
+
+TEST_F(HealthTest, BusySlotsAreAskedForWhenTheyAreWantedAndAnswerAtAll) {
+  answer(Question::kHealth, 200);
+  answer(Question::kModels, 404);
+  answer(Question::kMetrics, 404);
+  health.look_at_slots(now_ns, true);
+  EXPECT_EQ(health.path(Question::kSlots), "/slots");
+  answer(Question::kSlots, 200,
+         R"([{"id":0,"is_processing":true},{"id":1,"is_processing":false},)"
+         R"({"id":2,"state":1},{"id":3,"state":0},{"id":4}])");
+  EXPECT_EQ(health.take_busy(), 3U);
+  EXPECT_EQ(health.take_busy(), std::nullopt);
+  EXPECT_EQ(health.next_event(), now_ns + Health::kEveryNs);
+  health.look_at_slots(now_ns, true);
+  answer(Question::kSlots, 501);
+  EXPECT_EQ(health.take_busy(), std::nullopt);
+  health.look_at_slots(now_ns + kNsPerMs, true);
+  now_ns = health.next_event();
+  EXPECT_EQ(health.path(Question::kSlots), "/metrics") << "it has none of the other";
+  answer(Question::kSlots, 200, "vllm:num_requests_running 2\nvllm:num_requests_waiting 1\n");
+  EXPECT_EQ(health.take_busy(), 3U);
+}
+
 TEST_F(HealthTest, NothingIsAskedWithoutAPath) {
   Health silent("", "m", true);
   Question question{};

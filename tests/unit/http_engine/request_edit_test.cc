@@ -26,6 +26,15 @@ class RequestEditTest : public ::testing::Test {
     EXPECT_EQ(failure, nullptr) << failure->message;
     return failure != nullptr ? nullptr : std::get<std::unique_ptr<Call>>(std::move(edited));
   }
+  std::unique_ptr<Call> edit_form(const std::string& body) {
+    auto edited = edit_request({.method = "POST",
+                                .path = "/v1/audio/transcriptions",
+                                .content_type = "multipart/form-data; boundary=b",
+                                .model = "m",
+                                .body = body},
+                               options);
+    return std::get<std::unique_ptr<Call>>(std::move(edited));
+  }
   int refused(const std::string& body, const std::string& override = "") {
     auto edited = edit_request({.method = "POST",
                                 .path = "/v1/completions",
@@ -100,6 +109,52 @@ TEST_F(RequestEditTest, WhatIsNoJsonPassesAsItIs) {
   EXPECT_EQ(edit("anything")->body, "anything");
 }
 
+TEST_F(RequestEditTest, TheModelOfAFormIsCalledWhatTheServerCallsIt) {
+  const std::string name = "Content-Disposition: form-data; name=\"model\"\r\n\r\n";
+  const std::string file =
+      "--b\r\nContent-Disposition: form-data; name=\"file\"; "
+      "filename=\"a.wav\"\r\n\r\nRIFF\n--\r\n";
+  const auto edited = [&](const std::string& body) { return edit_form(body)->body; };
+  const auto form = [&](const std::string& model) {
+    return file + "--b\r\n" + name + model + "\r\n--b--\r\n";
+  };
+  EXPECT_EQ(edited(form("m")), form("m"));
+  EXPECT_EQ(edited(form("other")), form("m"));  // the job's wins
+  EXPECT_EQ(edited(file + "--b--\r\n"), file + "--b--\r\n");
+  options.upstream_model = "org/whisper";
+  EXPECT_EQ(edited(form("m")), form("org/whisper"));
+  EXPECT_EQ(edited(form("")), form("org/whisper"));
+  EXPECT_EQ(edited(file + "--b--\r\n"), "--b\r\n" + name + "org/whisper\r\n" + file + "--b--\r\n");
+  EXPECT_EQ(edited("no form"), "--b\r\n" + name + "org/whisper\r\nno form");
+}
+
+TEST_F(RequestEditTest, AKservePathNamesTheModelAsTheServerDoes) {
+  options.protocol = Protocol::kKserve;
+  EXPECT_EQ(edit("{}", "", "/v2/models/m/infer")->url, "http://h:1/v2/models/m/infer");
+  options.upstream_model = "resnet50";
+  EXPECT_EQ(edit("{}", "", "/v2/models/m/infer")->url, "http://h:1/v2/models/resnet50/infer");
+  EXPECT_EQ(edit("{}", "", "/v2/models/m/versions/3/generate")->shown,
+            "http://h:1/v2/models/resnet50/versions/3/generate");
+  EXPECT_EQ(edit("{}", "", "/v2/models/m")->url, "http://h:1/v2/models/resnet50");
+  EXPECT_EQ(edit("{}", "", "/v2/health")->url, "http://h:1/v2/health");
+}
+
+TEST_F(RequestEditTest, OfTheCallersHeadersOnlyThoseOfTheListGoOn) {
+  const auto headers = [&](std::string_view lines, const char* path = "/v1/embeddings") {
+    auto edited =
+        edit_request({.method = "POST", .path = path, .headers = lines, .body = "{}"}, options);
+    return std::get<std::unique_ptr<Call>>(std::move(edited))->headers;
+  };
+  using Lines = std::vector<std::string>;
+  EXPECT_EQ(headers("openai-beta: a=v1\nAuthorization: Bearer k\ncookie: c\nTraceParent: 00-1\n"),
+            (Lines{"openai-beta: a=v1", "TraceParent: 00-1"}));
+  EXPECT_EQ(headers("x-request-id: 1\rX: 2\n"), Lines{});
+  EXPECT_EQ(headers("", "/v1/messages"), Lines{"anthropic-version: 2023-06-01"});
+  EXPECT_EQ(headers("anthropic-version: 2024\n", "/v1/messages"), Lines{"anthropic-version: 2024"});
+  options.headers = {"Anthropic-Version: ours", "x-request-id: ours"};
+  EXPECT_EQ(headers("anthropic-version: 2024\nx-request-id: theirs\n", "/v1/messages"), Lines{});
+}
+
 TEST_F(RequestEditTest, OnlyWhatGeneratesMayBeSentAgain) {
   EXPECT_TRUE(edit("{}")->may_resend);
   EXPECT_FALSE(edit("{}", "", "/v1/responses")->may_resend);
@@ -119,6 +174,15 @@ TEST(UrlTest, PathsAreBelowTheUrlOnce) {
   EXPECT_EQ(parse_url("unix:/run/a.sock")->shown("/v1"), "unix:/run/a.sock/v1");
   EXPECT_EQ(parse_url("https://h/x?key=secret")->shown("/v1"), "https://h/x/v1");
   EXPECT_EQ(of("unix:/run/a.sock:/v1", "/v1/x"), "http://localhost/v1/x");
+}
+
+TEST(UrlTest, WhatACallerAsksBehindThePathGoesOn) {
+  const auto of = [](const char* url, const char* asked) {
+    return parse_url(url)->of("/v1", asked);
+  };
+  EXPECT_EQ(of("http://h", "beta=true&a=%20?"), "http://h/v1?beta=true&a=%20?");
+  EXPECT_EQ(of("http://h?api-version=1", "beta=true"), "http://h/v1?api-version=1&beta=true");
+  EXPECT_EQ(of("http://h", "a=\" #\x80"), "http://h/v1?a=%22%20%23%80");
 }
 
 TEST(UrlTest, WhatIsNoUrlIsRefused) {

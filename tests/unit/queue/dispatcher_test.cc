@@ -169,6 +169,22 @@ TEST_F(DispatcherTest, TheWorkerIsNotToldWhoAsked) {
   EXPECT_EQ(seen.path, "/v1/completions");
 }
 
+TEST_F(DispatcherTest, TheWorkerIsToldHowLongAJobMayTake) {
+  Peer device = worker(1);
+  Peer peer = caller();
+  wire::Submit message = post();
+  message.deadline_ms = 5;  // a caller has no say in this
+  submit(peer, 1, message);
+  submit(peer, 2, message);
+  const auto deadline_ms = static_cast<uint64_t>(config_.queues[0].deadline_ns / kNsPerMs);
+  EXPECT_EQ(device.next()->as<wire::Submit>().deadline_ms, deadline_ms);
+  advance(100 * kNsPerSec);
+  device.send(0, wire::Take{1});
+  turn();
+  const auto left_ms = expect(device, FrameType::kSubmit).as<wire::Submit>().deadline_ms;
+  EXPECT_NEAR(static_cast<double>(left_ms), static_cast<double>(deadline_ms) - 100'000, 1000);
+}
+
 TEST_F(DispatcherTest, TheWorkerIsGivenTheModelAndTheOverrideAsTheyCame) {
   Peer device = worker(1);
   Peer peer = caller();

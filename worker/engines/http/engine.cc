@@ -8,8 +8,9 @@
 namespace penstock::http_engine {
 namespace {
 
-constexpr uint64_t kShares = 1000;                 // of a cache whose blocks nobody counts
-constexpr int64_t kUsualLingerNs = 2 * kNsPerSec;  // where a server notices late
+constexpr uint64_t kShares = 1000;                   // of a cache whose blocks nobody counts
+constexpr std::string_view kLlamaCpp = "llama.cpp";  // as it calls itself
+constexpr int64_t kUsualLingerNs = 2 * kNsPerSec;    // where a server notices late
 
 ServerOptions server_options(const Options& options) {
   return {.socket = options.url.socket,
@@ -91,9 +92,7 @@ void HttpEngine::begin(Job& job, bool fresh) {
                              .body = job.call->body,
                              .fresh = fresh};
   request.headers.push_back("Content-Type: " + job.call->content_type);
-  if (job.call->anthropic && !options_.has_header("anthropic-version")) {
-    request.headers.emplace_back("anthropic-version: 2023-06-01");
-  }
+  request.headers.insert(request.headers.end(), job.call->headers.begin(), job.call->headers.end());
   if (const std::string& key = key_.header(now_ns_, log_); !key.empty()) {
     request.headers.push_back(key);
   }
@@ -107,12 +106,13 @@ int64_t HttpEngine::step(int64_t now_ns) {
   }
   expire_timers();
   look();
+  release_lingering();
   announce();
   int64_t due_ns = std::min({transfers_.due_ns(), rest_.next_event(now_ns), probe_.next_event()});
   if (!timers_.empty()) {
     due_ns = std::min(due_ns, timers_.begin()->first);
   }
-  return lingering_.empty() ? due_ns : std::min(due_ns, lingering_.begin()->first);
+  return std::min(due_ns, lingering_.due_ns());
 }
 
 // What the server says of itself, where it is asked.
@@ -124,12 +124,38 @@ void HttpEngine::look() {
     }
     return;
   }
+  if (const std::string others = probe_.take_others(); !others.empty()) {
+    log_(LogLevel::kWarn, "the server does not have this model, but " + others +
+                              "; upstream_model is what it calls it");
+  }
+  server_ = server_.empty() ? probe_.server() : server_;
+  look_at_slots();
   const Health& health = probe_.health();
   if (!health.well()) {
     rest_.hold(health.why());
   } else {
     rest_.release();
     rest_.crowd(health.load().waiting.value_or(0), running());
+  }
+}
+
+// How many are busy there, beside our own jobs.
+void HttpEngine::look_at_slots() {
+  if (const auto busy = probe_.take_busy(); busy && probe_.asked_ns() >= cancelled_ns_) {
+    const int64_t arrived_ns = probe_.asked_ns() - Lingering::kArrivedNs;
+    const auto ours = std::count_if(jobs_.begin(), jobs_.end(), [&](const auto& each) {
+      return each.second->started_ns <= arrived_ns;
+    });
+    lingering_.told(*busy, static_cast<uint64_t>(ours), now_ns_);
+  }
+  if (!lingering_.empty()) {
+    probe_.look_at_slots(now_ns_ + Lingering::kAskEveryNs, server_ == kLlamaCpp);
+  }
+}
+
+void HttpEngine::release_lingering() {
+  for (const JobNumber job : lingering_.take_free(now_ns_)) {
+    sink_.left(job);
   }
 }
 
@@ -212,10 +238,6 @@ void HttpEngine::expire_timers() {
     transfers_.stop(number);
     end(job, {.error = "given up"});
   }
-  while (!lingering_.empty() && lingering_.begin()->first <= now_ns_) {
-    sink_.left(lingering_.begin()->second);
-    lingering_.erase(lingering_.begin());
-  }
 }
 
 // A time that has come later meanwhile is found out when the earlier one comes.
@@ -250,7 +272,9 @@ bool HttpEngine::cancel(JobNumber number) {
   if (linger > 0) {
     log_(LogLevel::kDebug, found->second->call->shown + ": cancelled; its slot may linger for " +
                                std::to_string(linger / kNsPerMs) + " ms");
-    lingering_.emplace(now_ns_ + linger, number);
+    lingering_.add(number, now_ns_, linger);
+    cancelled_ns_ = now_ns_;
+    probe_.look_at_slots(now_ns_, server_ == kLlamaCpp);
   }
   timers_.erase({found->second->scheduled_ns, number});
   jobs_.erase(found);
@@ -267,7 +291,7 @@ int64_t HttpEngine::linger_ns(const Job& job) const {
   if (options_.linger_ns >= 0) {
     return options_.linger_ns;
   }
-  const bool late = server_ == "llama.cpp" || options_.protocol == Protocol::kKserve;
+  const bool late = server_ == kLlamaCpp || options_.protocol == Protocol::kKserve;
   return late ? kUsualLingerNs : 0;
 }
 

@@ -24,6 +24,7 @@
 #include "shared/base/result.h"
 #include "worker/engines/http/answer.h"
 #include "worker/engines/http/key.h"
+#include "worker/engines/http/lingering.h"
 #include "worker/engines/http/options.h"
 #include "worker/engines/http/probe.h"
 #include "worker/engines/http/request_edit.h"
@@ -61,6 +62,8 @@ class HttpEngine final : public Engine {
   void expire_timers();
   void schedule(Job& job);
   void look();
+  void look_at_slots();
+  void release_lingering();
   void announce();
   int64_t linger_ns(const Job& job) const;
   uint32_t running() const { return static_cast<uint32_t>(jobs_.size()); }
@@ -76,9 +79,10 @@ class HttpEngine final : public Engine {
   Transfers transfers_;
   Probe probe_;
   std::unordered_map<JobNumber, std::unique_ptr<Job>> jobs_;
-  std::set<std::pair<int64_t, JobNumber>> timers_;     // not later than each job's
-  std::set<std::pair<int64_t, JobNumber>> lingering_;  // cancelled: until when
-  std::string server_;                                 // as it calls itself
+  std::set<std::pair<int64_t, JobNumber>> timers_;  // not later than each job's
+  Lingering lingering_;
+  int64_t cancelled_ns_ = 0;  // the last of those
+  std::string server_;        // as it calls itself
   int64_t now_ns_;
 };
 

@@ -87,16 +87,19 @@ std::string take(const std::string& key, const std::string& value, Options& out)
   return "";
 }
 
-// What may not stand in a path as it is (RFC 3986, section 3.3), in %XX. Callers' paths come
-// decoded.
-std::string encoded(std::string_view path) {
-  constexpr std::string_view kPlain = "-._~!$&'()*+,;=:@/";
+// What may not stand in a path as it is (RFC 3986, section 3.3), callers' come decoded; and in a
+// query, where %XX is left as it came.
+constexpr std::string_view kInPath = "-._~!$&'()*+,;=:@/";
+constexpr std::string_view kInQuery = "-._~!$&'()*+,;=:@/?%[]";
+
+// The rest in %XX.
+std::string encoded(std::string_view text, std::string_view plain) {
   constexpr char kHex[] = "0123456789ABCDEF";
   std::string out;
-  for (const char c : path) {
+  for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
     if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-        kPlain.find(c) != kPlain.npos) {
+        plain.find(c) != plain.npos) {
       out += c;
     } else {
       out.append({'%', kHex[byte >> 4], kHex[byte & 15]});
@@ -113,7 +116,7 @@ std::string Url::shown(std::string_view path) const {
   return socket.empty() ? whole : "unix:" + socket + whole.substr(std::size(kLocalhost) - 1);
 }
 
-std::string Url::of(std::string_view path) const {
+std::string Url::of(std::string_view path, std::string_view asked) const {
   const size_t scheme = base.find("://");
   const size_t slash = base.find('/', scheme + 3);
   const std::string_view own = slash == base.npos ? "" : std::string_view(base).substr(slash);
@@ -125,7 +128,11 @@ std::string Url::of(std::string_view path) const {
       break;
     }
   }
-  return base + encoded(path) + query;
+  std::string whole = base + encoded(path, kInPath) + query;
+  if (!asked.empty()) {
+    whole.append(query.empty() ? "?" : "&").append(encoded(asked, kInQuery));
+  }
+  return whole;
 }
 
 Result<Url> parse_url(std::string_view text) {

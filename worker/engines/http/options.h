@@ -35,9 +35,9 @@ struct Url {
   std::string query;   // that goes with each request: "?api-version=1", or empty
   std::string socket;  // "/run/vllm.sock"; empty: TCP
 
-  // The address of a caller's path. What both have is there once: .../v1 and /v1/models make
-  // .../v1/models.
-  std::string of(std::string_view path) const;
+  // The address of a caller's path, and of what it asks behind that. What both have is there once:
+  // .../v1 and /v1/models make .../v1/models.
+  std::string of(std::string_view path, std::string_view asked = {}) const;
   // The same for a log: without the query, which may hold a key.
   std::string shown(std::string_view path) const;
 };

@@ -35,6 +35,8 @@ bool Probe::on_body(std::string_view bytes) {
 void Probe::ended(const TransferEnd& end, int64_t now_ns) {
   const bool answered = head_.final() && (end.whole || body_.size() == Health::kMaxBytes);
   const Health::Question question = *std::exchange(question_, std::nullopt);
+  answered_ns_ = asked_ns_;
+  server_ = head_.server();
   health_.replied(question,
                   {.status = answered ? head_.status() : 0, .error = end.error, .body = body_},
                   now_ns);

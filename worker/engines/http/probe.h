@@ -34,6 +34,14 @@ class Probe final : private Transfers::Receiver {
   }
 
   const Health& health() const { return health_; }
+  // See Health; they are asked for at once, or as soon as nothing else is.
+  void look_at_slots(int64_t at_ns, bool has_slots) { health_.look_at_slots(at_ns, has_slots); }
+  std::optional<uint64_t> take_busy() { return health_.take_busy(); }
+  std::string take_others() { return health_.take_others(); }
+  // As it called itself in its last answer.
+  const std::string& server() const { return server_; }
+  // When that was asked for.
+  int64_t asked_ns() const { return answered_ns_; }
 
  private:
   bool on_header(std::string_view line) override { return head_.take(line); }
@@ -44,6 +52,8 @@ class Probe final : private Transfers::Receiver {
   Health health_;
   std::optional<Health::Question> question_;
   int64_t asked_ns_ = 0;
+  int64_t answered_ns_ = 0;  // of the last that was answered: when it was asked
+  std::string server_;
   Head head_;
   std::string body_;
   bool news_ = false;

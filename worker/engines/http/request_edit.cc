@@ -4,8 +4,10 @@
 #include <charconv>
 #include <optional>
 
+#include "shared/http/form_fields.h"
 #include "shared/http/header_lines.h"
 #include "shared/http/json_chars.h"
+#include "shared/http/passed_headers.h"
 #include "worker/engines/http/top_fields.h"
 
 namespace penstock::http_engine {
@@ -133,6 +135,68 @@ void read_path(std::string_view path, Protocol protocol, Call& call) {
   call.may_resend = protocol != Protocol::kPlain && !ends("/responses");
 }
 
+// The caller's, but for those that the operator has set. Not taken on trust: what goes to somebody
+// else's server is looked at here, too.
+void take_headers(std::string_view lines, const Options& options, Call& call) {
+  http::HeaderLine line;
+  while (!lines.empty() && http::next_header_line(lines, line) == nullptr) {
+    if (http::is_passed_on(line.name) && !line.value.empty() && !options.has_header(line.name)) {
+      call.headers.push_back(std::string(line.name).append(": ").append(line.value));
+    }
+  }
+  constexpr std::string_view kVersion = "anthropic-version";
+  const bool told = options.has_header(kVersion) ||
+                    std::any_of(call.headers.begin(), call.headers.end(), [&](const auto& each) {
+                      return http::same_name(each.substr(0, kVersion.size()), kVersion);
+                    });
+  if (call.anthropic && !told) {
+    call.headers.emplace_back("anthropic-version: 2023-06-01");
+  }
+}
+
+// What the server calls the model that the job was routed by.
+std::string_view model_for(const Request& request, const Options& options) {
+  return options.upstream_model.empty() ? request.model : options.upstream_model;
+}
+
+// /v2/models/NAME/infer: the name that the server knows.
+std::string path_for(const Request& request, const Options& options) {
+  constexpr std::string_view kModels = "/v2/models/";
+  std::string path(request.path);
+  const size_t at = path.find(kModels);
+  if (options.protocol == Protocol::kKserve && !options.upstream_model.empty() && at != path.npos) {
+    const size_t name = at + kModels.size();
+    path.replace(name, std::min(path.find('/', name), path.size()) - name, options.upstream_model);
+  }
+  return path;
+}
+
+// The field `model` of a multipart form; a form that has none begins with one.
+std::string form_for(const Request& request, const Options& options) {
+  constexpr std::string_view kModel = "model";
+  const std::string_view model = model_for(request, options);
+  http::FormFields fields(std::span(&kModel, 1), request.content_type);
+  fields.feed(request.body);
+  std::string body;
+  body.reserve(request.body.size() + model.size() + 128);
+  if (model.empty() || fields.delimiter().empty()) {
+    return body.append(request.body);
+  }
+  if (fields[0].type == http::BodyField::Type::kMissing) {
+    if (!options.upstream_model.empty()) {
+      body.append(fields.delimiter())
+          .append("\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n")
+          .append(model)
+          .append("\r\n");
+    }
+    return body.append(request.body);
+  }
+  const uint64_t begin = fields.begin(0);
+  return body.append(request.body.substr(0, begin))
+      .append(model)
+      .append(request.body.substr(begin + fields[0].bytes));
+}
+
 // Changes the body, and reads what of it counts.
 std::optional<Failure> edit_body(const Request& request, const Options& options, Call& call) {
   TopFields fields;
@@ -143,10 +207,10 @@ std::optional<Failure> edit_body(const Request& request, const Options& options,
   if (!request.override.empty() && !add_override(request.override, fields, changes)) {
     return refused("The operator's override is not a JSON object with whole numbers as bounds.");
   }
-  const std::string& upstream = options.upstream_model;
-  const std::string model = quoted(upstream.empty() ? request.model : upstream);
+  const std::string model = quoted(model_for(request, options));
   const TopField* const named = fields.find("model");
-  if (model.size() > 2 && (named == nullptr ? !upstream.empty() : named->text != model)) {
+  if (model.size() > 2 &&
+      (named == nullptr ? !options.upstream_model.empty() : named->text != model)) {
     changes.emplace_back("model", model);
   }
   if (request.path.ends_with("/completions") && is_true(fields, "stream")) {
@@ -204,13 +268,17 @@ std::variant<std::unique_ptr<Call>, Failure> edit_request(const Request& request
   auto call = std::make_unique<Call>();
   call->method = request.method;
   call->content_type = request.content_type;
-  call->url = options.url.of(request.path);
-  call->shown = options.url.shown(request.path);
+  const std::string path = path_for(request, options);
+  call->url = options.url.of(path, request.query);
+  call->shown = options.url.shown(path);
   read_path(request.path, options.protocol, *call);
+  take_headers(request.headers, options, *call);
   const bool edits = options.protocol == Protocol::kOpenai && is_json_type(request.content_type) &&
                      request.method == "POST";
   if (!edits) {
-    call->body = request.body;
+    const bool form =
+        options.protocol == Protocol::kOpenai && http::FormFields::is_form(request.content_type);
+    call->body = form ? form_for(request, options) : std::string(request.body);
     call->prompt_bytes = request.body.size();
   } else if (auto failure = edit_body(request, options, *call)) {
     return std::move(*failure);

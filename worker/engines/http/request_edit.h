@@ -1,8 +1,8 @@
 // A caller's request as its server is to get it.
 //
-// Only what must be is changed: the model's name, the operator's override, and stream_options where
-// we want the usage told and the caller did not ask for it. Every other byte of the body stays as
-// it was sent.
+// Only what must be is changed: the model's name (in a JSON body, a multipart form, or a KServe
+// path), the operator's override, and stream_options where we want the usage told and the caller
+// did not ask for it. Every other byte of the body stays as it was sent.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +24,7 @@ struct Call : Plan {
   std::string url;
   std::string shown;  // the url, for a log
   std::string content_type;
+  std::vector<std::string> headers;  // others of the caller's, "Name: value"
   std::string body;
 
   bool reads_json = false;    // the server answers it in JSON, or events of it, whatever it says

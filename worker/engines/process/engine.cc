@@ -135,10 +135,12 @@ std::variant<std::unique_ptr<Plan>, Failure> ProcessEngine::admit(const Request&
   auto plan = std::make_unique<ProcessPlan>();
   plan->method = request.method;
   plan->path = request.path;
+  plan->query = request.query;
   plan->content_type = request.content_type;
   plan->model = request.model;
   plan->body = request.body;
   plan->override = request.override;
+  plan->deadline_ns = request.deadline_ns;
   return plan;
 }
 

@@ -26,6 +26,9 @@ std::string job_line(JobNumber job, const ProcessPlan& plan, std::string_view bo
   append_text(out, "model", plan.model);
   append_text(out, "method", plan.method);
   append_text(out, "path", plan.path);
+  if (!plan.query.empty()) {
+    append_text(out, "query", plan.query);
+  }
   append_text(out, "content_type", plan.content_type);
   if (body_file.empty()) {
     append_text(out, "body", plan.body);

@@ -16,10 +16,12 @@ bool goes_inline(std::string_view body);
 struct ProcessPlan final : Plan {
   std::string method;
   std::string path;
+  std::string query;  // empty: none
   std::string content_type;
   std::string model;
   std::string body;
   std::string override;
+  int64_t deadline_ns = 0;  // as in Request
 };
 
 // `body_file`: where the body lies; empty: it goes inline. With the line's end.

@@ -195,8 +195,12 @@ void Slot::start(JobNumber number, std::unique_ptr<ProcessPlan> plan, int64_t no
     }
     body_file = *path;
   }
-  job_->line =
-      job_line(number, *job_->plan, body_file, folder_.job(), shop_.options.timeout_ns / kNsPerMs);
+  const int64_t deadline_ns = job_->plan->deadline_ns;
+  const int64_t left_ns = deadline_ns == 0
+                              ? shop_.options.timeout_ns
+                              : std::min(shop_.options.timeout_ns, deadline_ns - now_ns);
+  job_->line = job_line(number, *job_->plan, body_file, folder_.job(),
+                        std::max<int64_t>(left_ns / kNsPerMs, 1));
   job_->plan->body = {};
   knock(now_ns);
 }

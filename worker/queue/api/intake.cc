@@ -34,6 +34,13 @@ std::string anonymous(const wire::Submit& submit, std::string_view bytes) {
        {submit.owner, submit.share, submit.idempotency_key, submit.callback, submit.receipt}) {
     wipe(frame, bytes.data(), field);
   }
+  wire::FieldReader fields(bytes.substr(wire::kHeaderBytes));
+  uint32_t tag = 0;
+  for (std::string_view value; fields.next(tag, value);) {
+    if (tag == wire::Submit::kDeadlineTag) {  // ours to say, and once
+      wipe(frame, bytes.data(), value);
+    }
+  }
   return frame;
 }
 

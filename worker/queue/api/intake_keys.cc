@@ -40,7 +40,8 @@ void Intake::hash_key(const wire::Submit& submit, const JobOptions& options, Ord
   // Who wants a webhook, or another time to start, asks for something else than who wants none.
   for (const auto& [name, value] : {std::pair{"callback", submit.callback},
                                     {"delay", submit.delay},
-                                    {"not_before", submit.not_before}}) {
+                                    {"not_before", submit.not_before},
+                                    {"query", submit.query}}) {
     if (!value.empty()) {
       append_part(asked, name);
       append_part(asked, value);

@@ -338,8 +338,19 @@ void WorkerSession::assign(Job& job, uint64_t number, int64_t priority, int64_t 
 void WorkerSession::send(const Job& job, std::string_view frame) {
   find(job.more->number)->sent = true;
   std::string& out = this->out();
+  const size_t begin = out.size();
   out.append(frame);
-  wire::set_frame_id(out.data() + out.size() - frame.size(), job.more->number);
+  size_t length = frame.size() - wire::kHeaderBytes;
+  if (job.deadline_ns() != INT64_MAX) {
+    const int64_t left_ms = (job.deadline_ns() - wires().now_ns()) / kNsPerMs;
+    char field[wire::kSubmitSlackBytes];
+    wire::write_number(field, wire::Submit::kDeadlineTag,
+                       static_cast<uint64_t>(std::max<int64_t>(left_ms, 1)));
+    out.append(field, sizeof field);
+    length += sizeof field;
+  }
+  wire::encode_header(out.data() + begin, FrameType::kSubmit, job.more->number,
+                      static_cast<uint32_t>(length));
 }
 
 bool WorkerSession::was_sent(const Job& job) const {

@@ -112,10 +112,11 @@ class Scheduler {
    public:
     enum class State : uint8_t { kUnknown, kScheduled, kWaiting, kDelayed, kRunning };
     State state() const noexcept { return static_cast<State>(state_); }
-    uint32_t attempts() const noexcept { return attempts_; }     // that have failed
-    int64_t arrived_ns() const noexcept { return arrived_ns_; }  // a scheduled one: when due
-    int64_t started_ns() const noexcept;                         // while running, else 0
-    Lane* lane() const noexcept;                                 // nullptr when unknown
+    uint32_t attempts() const noexcept { return attempts_; }       // that have failed
+    int64_t arrived_ns() const noexcept { return arrived_ns_; }    // a scheduled one: when due
+    int64_t started_ns() const noexcept;                           // while running, else 0
+    int64_t deadline_ns() const noexcept { return deadline_ns_; }  // INT64_MAX: none
+    Lane* lane() const noexcept;                                   // nullptr when unknown
     bool promoted() const noexcept { return promoted_; }
 
    private:
