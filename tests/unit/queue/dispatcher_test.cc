@@ -642,10 +642,39 @@ TEST_F(DispatcherTest, BodiesTogetherAreBounded) {
   EXPECT_EQ(failure(expect(peer, FrameType::kFailed)).status, 503U);
 }
 
-TEST_F(DispatcherTest, WithoutAWorkerSinceTheStartJobsAreRefused) {
+TEST_F(DispatcherTest, CallersWaitForANewWorkerDuringTheGrace) {
   Peer peer = caller();
   submit(peer, 1);
-  EXPECT_EQ(failure(*peer.next()).message, "No worker of queue default is up. Try again in 1 s.");
+  EXPECT_EQ(peer.next()->as<wire::Accepted>().position, 1U) << "it may be loading its model";
+  advance(config_.limits.worker_grace_ns);
+  submit(peer, 2);
+  EXPECT_EQ(failure(expect(peer, FrameType::kFailed)).message,
+            "No worker of queue default is up. Try again in 1 s.");
+  const Peer device = worker(1);
+  submit(peer, 3);
+  EXPECT_EQ(expect(peer, FrameType::kAccepted).id, 3U);
+}
+
+TEST_F(DispatcherTest, WhoWaitsForAWorkerIsToldWhenItIsExpected) {
+  Roster& roster = dispatcher_.roster();
+  roster.starting("demo", now_ns_);
+  advance(5 * kNsPerSec);
+  Peer device = worker(1);  // so that took 5 s
+  device.close();
+  turn();
+  roster.expect("demo", now_ns_ + 2 * kNsPerSec);
+  Peer peer = caller();
+  submit(peer, 1);
+  EXPECT_NEAR(static_cast<double>(peer.next()->as<wire::Accepted>().eta_ms), 7000, 100);
+  advance(3 * kNsPerSec);
+  roster.starting("demo", now_ns_);
+  advance(kNsPerSec);
+  wire::Submit hasty = post();
+  hasty.max_wait_ms = 3000;
+  submit(peer, 2, hasty);
+  const auto refused = failure(expect(peer, FrameType::kFailed));
+  EXPECT_EQ(refused.status, 503U);
+  EXPECT_EQ(refused.retry_after_s, 1U) << "4 s are left, and it would wait 3";
 }
 
 TEST_F(DispatcherTest, CallersWaitForALostWorkerDuringTheGrace) {

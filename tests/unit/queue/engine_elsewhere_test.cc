@@ -91,12 +91,28 @@ TEST_F(EngineElsewhereTest, ABackendThatIsOutIsAsAWorkerThatIsOut) {
   take(device);
 }
 
-TEST_F(EngineElsewhereTest, OneThatIsOutFromTheStartIsNotWaitedFor) {
+TEST_F(EngineElsewhereTest, OneThatIsOutFromTheStartIsWaitedForDuringTheGrace) {
   Peer device = connect_worker();
   device.send(0, wire::Hello{.version = 1, .role = 2, .name = "demo", .model = "demo", .slots = 2});
   device.send(0, wire::Slots{.slots = 0, .out = 1, .message = "connection refused"});
   device.send(0, wire::Take{2});
   settle();
+  Peer peer = caller();
+  submit(peer, 1, post());
+  EXPECT_EQ(reply(peer, 1).status, 0U) << "its program may be loading";
+  advance(config_.limits.worker_grace_ns);
+  Peer late = caller();
+  submit(late, 2, post());
+  EXPECT_EQ(reply(late, 2).status, 503U);
+}
+
+TEST_F(EngineElsewhereTest, OneWhoseProgramFailedAtItsFirstStartIsNotWaitedFor) {
+  Peer device = connect_worker();
+  device.send(0, wire::Hello{.version = 1, .role = 2, .name = "demo", .model = "demo", .slots = 2});
+  device.send(0, wire::Slots{.slots = 0, .out = 1, .message = "its program is being started"});
+  device.send(0, wire::Take{2});
+  settle();
+  say_slots(device, {.slots = 0, .out = 1, .retry_ms = 30'000, .message = "it exited"});
   Peer peer = caller();
   submit(peer, 1, post());
   EXPECT_EQ(reply(peer, 1).status, 503U);

@@ -90,5 +90,55 @@ TEST_F(PacedWorkerTest, AtOnceCountsOverAllWorkersOfTheKey) {
   EXPECT_EQ(started(first) + started(second), 1U) << "whoever has room";
 }
 
+TEST_F(PacedWorkerTest, ModelsThatShareAPaceTakeTurnsAndTheirWaitsSaySo) {
+  WorkerConfig other = config_.workers[0];
+  other.name = other.model_name = "other";
+  config_.workers.push_back(other);
+  set_pace({{.amount = 1, .length_ns = 10 * kNsPerSec}});
+  Peer demo = paced_worker(10);
+  Peer beside = worker(10, "other", "other");
+  Peer peer = caller();
+  std::vector<std::string> ids;
+  uint64_t number = 0;
+  const auto ask = [&](const char* model, int64_t priority = 0) {
+    wire::Submit message = async();
+    message.model = model;
+    message.priority = priority;
+    ids.push_back(promised(peer, ++number, message));
+  };
+  ask("demo");
+  for (int i = 0; i < 4; ++i) {
+    ask("demo");
+  }
+  ask("other");
+  ask("other");
+  ask("other", 5);
+  EXPECT_EQ(started(demo), 1U);
+  answer(demo, last_, "a");  // so that something is known of how long they take
+  const auto eta = [&](size_t job) {
+    const std::string text = view(peer, ids[job]);
+    const size_t at = text.find("\"eta_seconds\":");
+    EXPECT_NE(at, text.npos) << text;
+    return std::atoi(text.c_str() + at + 14);
+  };
+  const int round = 10;  // and what the other side may be late
+  EXPECT_NEAR(eta(7), 1 * round, 2) << "of a higher class";
+  EXPECT_NEAR(eta(1), 2 * round, 2) << "now it is the first model's turn";
+  EXPECT_NEAR(eta(5), 3 * round, 2);
+  EXPECT_NEAR(eta(2), 4 * round, 3);
+  EXPECT_NEAR(eta(6), 5 * round, 3);
+  EXPECT_NEAR(eta(3), 6 * round, 3);
+  EXPECT_NEAR(eta(4), 7 * round, 3) << "nobody else is left";
+  std::string order;
+  for (int i = 0; i < 7; ++i) {
+    advance(10 * kNsPerSec + Pace::late_ns(10 * kNsPerSec));
+    const size_t of_demo = started(demo);
+    const size_t of_other = started(beside);
+    EXPECT_EQ(of_demo + of_other, 1U);
+    order += of_demo > 0 ? 'd' : 'o';
+  }
+  EXPECT_EQ(order, "odododd");
+}
+
 }  // namespace
 }  // namespace penstock::queue

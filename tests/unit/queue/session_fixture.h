@@ -141,20 +141,21 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
     shared_seat_->budget = budget;
     return *shared_seat_;
   }
-  Peer connect_worker(const std::string& name = "demo") {
+  Peer connect_worker(const std::string& name = "demo", const std::string& model = "demo") {
     auto [ours, theirs] = pair();
     Seat& seat = shared_seat_ != nullptr ? *shared_seat_ : seats_.emplace_back();
     Tenant& tenant = tenants_.emplace_back(seat.budget, seat.claims);
     Scheduler& scheduler = dispatcher_.scheduler();
     worker_ = &workers_.emplace_back(wires_, std::move(ours), dispatcher_, *this, name,
-                                     scheduler.lane(*scheduler.find_queue("default"), "demo"),
+                                     scheduler.lane(*scheduler.find_queue("default"), model),
                                      tenant, pace_);
     EXPECT_TRUE(worker_->open());
     return Peer(std::move(theirs));
   }
-  Peer worker(uint64_t credit, const std::string& name = "demo") {
-    Peer peer = connect_worker(name);
-    peer.send(0, wire::Hello{.version = 1, .role = 2, .name = name, .model = "demo", .slots = 2});
+  Peer worker(uint64_t credit, const std::string& name = "demo",
+              const std::string& model = "demo") {
+    Peer peer = connect_worker(name, model);
+    peer.send(0, wire::Hello{.version = 1, .role = 2, .name = name, .model = model, .slots = 2});
     peer.send(0, wire::Take{credit});
     turn();
     return peer;

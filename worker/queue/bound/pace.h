@@ -9,6 +9,8 @@
 //   at once    never more than so many that run
 //
 // of requests, or of tokens (what a job says it will cost, and what it used once that is known).
+// Of several workers the one starts whose job is of the highest class; between equals they take
+// turns, model by model.
 //
 // The rolling window is a log of what was started (the sliding log of shared/limit: each unit
 // counts for a window's length), with units that come close together in one entry, which counts
@@ -83,6 +85,8 @@ class Pace final : public Scheduler::Brake {
   int64_t opens_ns(uint64_t tokens, int64_t now_ns) const;
   // Whether or not there is room.
   Start start(uint64_t tokens, int64_t now_ns);
+  // Of the lanes that share it, each job's turn: 1, 2, ...
+  uint64_t next_turn() { return ++turns_; }
   // It ended, having used so many.
   void end(const Start& start, uint64_t tokens, int64_t now_ns);
   // It was never sent.
@@ -111,6 +115,7 @@ class Pace final : public Scheduler::Brake {
   uint32_t at_once_ = 0;
   std::vector<PaceRecord*> records_;
   uint32_t running_ = 0;
+  uint64_t turns_ = 0;
 };
 
 }  // namespace penstock::queue

@@ -58,7 +58,7 @@ void Dispatcher::apply(const Config& config) {
       metrics_.retire(queue.settings.name);
     }
   }
-  roster_.assign(config, scheduler_);
+  roster_.assign(config, scheduler_, wires_.now_ns());
   paces_.set_time({wires_.now_ns(), time_.ms() * kNsPerMs});
   paces_.apply(config.paces);
   set_brakes(config);
@@ -76,7 +76,7 @@ void Dispatcher::apply(const Config& config) {
 }
 
 void Dispatcher::set_brakes(const Config& config) {
-  std::map<Scheduler::Lane*, std::set<const Pace*>> paces;
+  std::map<Scheduler::Lane*, std::set<Pace*>> paces;
   for (const WorkerConfig& worker : config.workers) {
     Scheduler::Queue& queue = *scheduler_.find_queue(worker.queue);
     paces[&scheduler_.lane(queue, worker.model_name)].insert(paces_.of(worker));
@@ -84,6 +84,11 @@ void Dispatcher::set_brakes(const Config& config) {
   for (auto& [lane, of_workers] : paces) {
     const bool free = of_workers.contains(nullptr);  // some worker's jobs start as they come
     lane->brakes.assign(of_workers.begin(), free ? of_workers.begin() : of_workers.end());
+    for (Pace* const pace : of_workers) {
+      if (!free) {
+        pace->lanes.push_back(lane);
+      }
+    }
   }
 }
 

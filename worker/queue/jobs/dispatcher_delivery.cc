@@ -37,7 +37,7 @@ void Dispatcher::worker_ready(WorkerSession& worker) {
   if (worker.is_out()) {
     roster_.expect(worker.name(), worker.reopens_ns());
   } else {
-    roster_.ready(worker.name());
+    roster_.ready(worker.name(), wires_.now_ns());
   }
   recount();
 }
@@ -48,7 +48,7 @@ void Dispatcher::on_slots(WorkerSession& worker) {
     if (worker.is_out()) {
       roster_.lost(worker.name(), wires_.now_ns(), worker.reopens_ns());
     } else {
-      roster_.ready(worker.name());
+      roster_.ready(worker.name(), wires_.now_ns());
     }
   }
   recount();

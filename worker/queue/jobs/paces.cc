@@ -24,6 +24,9 @@ void Paces::keep_in(PaceFile file) {
 void Paces::apply(std::vector<PaceConfig> paces) {
   configured_ = std::move(paces);
   file_.forget_users();
+  for (const auto& [key, pace] : paces_) {
+    pace->lanes.clear();  // whose they are now is said again
+  }
   for (const PaceConfig& wanted : configured_) {
     std::vector<PaceLimit> limits;
     std::vector<PaceRecord*> records;

@@ -16,7 +16,8 @@ class Paces {
  public:
   // What is used from now on is kept there.
   void keep_in(PaceFile file);
-  // Takes over the limits of a configuration.
+  // Takes over the limits of a configuration. Which lanes they bound is for the caller to say
+  // (Scheduler::Brake).
   void apply(std::vector<PaceConfig> paces);
   // That of the worker, for as long as this; nullptr: nothing bounds it.
   Pace* of(const WorkerConfig& worker) const;

@@ -10,11 +10,40 @@ bool serves(const WorkerSession& worker, const Scheduler::Lane& lane) {
          (worker.lane().queue == lane.queue && &lane == &lane.queue->any_model());
 }
 
+// Of two workers that share a pace. REQUIRES: b has a job.
+bool starts_before(const WorkerSession& a, const WorkerSession& b) {
+  const Scheduler::Ticket* const job = Scheduler::next(a.lane());
+  if (job == nullptr) {
+    return false;
+  }
+  const int64_t a_rank = Scheduler::rank_of(*job);
+  const int64_t b_rank = Scheduler::rank_of(*Scheduler::next(b.lane()));
+  return a_rank != b_rank ? a_rank > b_rank : a.lane().braked_turn < b.lane().braked_turn;
+}
+
 }  // namespace
 
 // ---- whose turn it is ----
 
 WorkerSession* ReadyWorkers::next(const Claims& device, const Suspects& suspects, int64_t now_ns) {
+  WorkerSession* const there = next_there(device, suspects, now_ns);
+  if (there == nullptr || there->pace() == nullptr || Scheduler::next(there->lane()) == nullptr) {
+    return there;
+  }
+  WorkerSession* first = there;
+  for (WorkerSession* const each : workers_) {
+    if (each->pace() == there->pace() && &each->lane() != &first->lane() && each->credit() > 0 &&
+        takes_any(*each, suspects) && is_open(*each, now_ns) && starts_before(*each, *first)) {
+      first = each;
+    }
+  }
+  const bool on_its_turn =
+      first == there || next_there(first->tenant().claims(), suspects, now_ns) == first;
+  return on_its_turn ? first : there;
+}
+
+WorkerSession* ReadyWorkers::next_there(const Claims& device, const Suspects& suspects,
+                                        int64_t now_ns) {
   bidders_.clear();
   for (WorkerSession* const worker : workers_) {
     if (&worker->tenant().claims() == &device && worker->credit() > 0 &&

@@ -28,7 +28,8 @@ class ReadyWorkers {
   }
 
   // Of those on a device that have a free slot, the one whose turn it is; nullptr when there is
-  // none. It may have no job, if it is the only one.
+  // none. It may have no job, if it is the only one. Where it shares a pace with others, the one
+  // whose turn it is there, though that be on another device.
   WorkerSession* next(const Claims& device, const Suspects& suspects, int64_t now_ns);
   // A worker on the device that runs nothing else, and the suspect for it; nullptrs: neither.
   std::pair<WorkerSession*, Job*> next_suspect(const Claims& device, Suspects& suspects) const;
@@ -53,6 +54,7 @@ class ReadyWorkers {
   ByDevice by_device(Count&& count) const;
   bool takes_any(const WorkerSession& worker, const Suspects& suspects) const;
 
+  WorkerSession* next_there(const Claims& device, const Suspects& suspects, int64_t now_ns);
   bool is_open(const WorkerSession& worker, int64_t now_ns);
 
   std::vector<WorkerSession*> workers_;

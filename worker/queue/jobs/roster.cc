@@ -1,14 +1,15 @@
 #include "worker/queue/jobs/roster.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace penstock::queue {
 
-void Roster::assign(const Config& config, Scheduler& scheduler) {
+void Roster::assign(const Config& config, Scheduler& scheduler, int64_t now_ns) {
   std::vector<Member> members;
   for (const WorkerConfig& worker : config.workers) {
     Scheduler::Queue* const queue = scheduler.find_queue(worker.queue);
-    Member fresh;
+    Member fresh{.lost_ns = now_ns};
     if (const Member* known = member(worker.name); known != nullptr) {
       fresh = *known;
     }
@@ -19,6 +20,22 @@ void Roster::assign(const Config& config, Scheduler& scheduler) {
     members.push_back(std::move(fresh));
   }
   members_ = std::move(members);
+  for (const Member& each : members_) {
+    foresee(each);
+  }
+}
+
+// When its lane can expect the first of its workers, while none is there.
+void Roster::foresee(const Member& changed) {
+  int64_t opens_ns = INT64_MAX;
+  for (const Member& each : members_) {
+    if (each.lane == changed.lane) {
+      const int64_t from_ns =
+          each.started_ns != INT64_MIN ? each.started_ns : std::max<int64_t>(each.next_start_ns, 0);
+      opens_ns = std::min(opens_ns, from_ns + each.start_took_ns);
+    }
+  }
+  changed.lane->opens_ns = opens_ns;
 }
 
 Roster::Member* Roster::member(std::string_view worker) {
@@ -27,8 +44,19 @@ Roster::Member* Roster::member(std::string_view worker) {
   return it == members_.end() ? nullptr : &*it;
 }
 
-void Roster::ready(std::string_view worker) {
+void Roster::starting(std::string_view worker, int64_t now_ns) {
   if (Member* const found = member(worker); found != nullptr) {
+    found->started_ns = now_ns;
+    foresee(*found);
+  }
+}
+
+void Roster::ready(std::string_view worker, int64_t now_ns) {
+  if (Member* const found = member(worker); found != nullptr) {
+    if (const int64_t since_ns = std::exchange(found->started_ns, INT64_MIN);
+        since_ns != INT64_MIN) {
+      found->start_took_ns = std::max<int64_t>(now_ns - since_ns, 1);
+    }
     found->state = Member::State::kReady;
     found->cannot_load = false;
   }
@@ -38,6 +66,11 @@ void Roster::failed(std::string_view worker, int64_t next_start_ns) {
   if (Member* const found = member(worker); found != nullptr) {
     found->cannot_load = true;
     found->next_start_ns = next_start_ns;
+    found->started_ns = INT64_MIN;
+    if (found->start_took_ns == 0) {
+      found->lost_ns = INT64_MIN;  // it may never come
+    }
+    foresee(*found);
   }
 }
 
@@ -52,9 +85,13 @@ void Roster::lost(std::string_view worker, int64_t now_ns, int64_t next_start_ns
   if (Member* const found = member(worker); found != nullptr) {
     if (found->state != Member::State::kAbsent) {
       found->lost_ns = now_ns;
+    } else if (found->start_took_ns == 0 && next_start_ns > now_ns) {
+      found->lost_ns = INT64_MIN;  // its first start came to nothing
     }
     found->state = Member::State::kAbsent;
     found->next_start_ns = next_start_ns;
+    found->started_ns = INT64_MIN;
+    foresee(*found);
   }
 }
 
@@ -62,6 +99,7 @@ void Roster::expect(std::string_view worker, int64_t next_start_ns) {
   Member* const found = member(worker);
   if (found != nullptr && found->state == Member::State::kAbsent) {
     found->next_start_ns = next_start_ns;
+    foresee(*found);
   }
 }
 
@@ -101,7 +139,7 @@ bool Roster::attended(const Scheduler::Lane& lane, int64_t now_ns, int64_t grace
   return std::any_of(members_.begin(), members_.end(), [&](const Member& member) {
     return serves(member, lane) &&
            (member.state != Member::State::kAbsent ||
-            (member.lost_ns != INT64_MIN && now_ns - member.lost_ns <= grace_ns));
+            (member.lost_ns != INT64_MIN && now_ns - member.lost_ns < grace_ns));
   });
 }
 

@@ -2,7 +2,11 @@
 //
 // It answers three questions about a job before it is queued: is there such a queue, does anybody
 // there serve its model, and is anybody there to wait for. A worker that is being restarted is
-// worth waiting for during the grace; one that was never ready is not.
+// worth waiting for during the grace, and so is one that is new, from when it was configured; one
+// whose first start came to nothing is not.
+//
+// It also tells a lane when the first of its workers is expected: when it is started, or what would
+// run its jobs is tried again, and as long after as its last start took.
 #pragma once
 
 #include <cstdint>
@@ -23,15 +27,19 @@ class Roster {
     std::string model_written;  // `model:` as in the file, which they may ask for too
     Scheduler::Lane* lane = nullptr;
     enum class State : uint8_t { kAbsent, kReady, kLeaving } state = State::kAbsent;
-    int64_t lost_ns = INT64_MIN;        // kAbsent: when it was last there; INT64_MIN: never
+    int64_t lost_ns = 0;                // kAbsent: since when
     int64_t next_start_ns = INT64_MIN;  // kAbsent: when it is started again
+    int64_t started_ns = INT64_MIN;     // kAbsent: when it was, if it is being; else INT64_MIN
+    int64_t start_took_ns = 0;          // the last time; 0: it was never ready
     bool cannot_load = false;           // its last start came to nothing
   };
 
   // Takes over the workers of a configuration; those it knew by name keep their state.
-  void assign(const Config& config, Scheduler& scheduler);
+  void assign(const Config& config, Scheduler& scheduler, int64_t now_ns);
 
-  void ready(std::string_view worker);
+  // Its process has begun to get ready.
+  void starting(std::string_view worker, int64_t now_ns);
+  void ready(std::string_view worker, int64_t now_ns);
   // It was told to drain; another of its name will follow.
   void leaving(std::string_view worker);
   void lost(std::string_view worker, int64_t now_ns, int64_t next_start_ns);
@@ -54,6 +62,7 @@ class Roster {
 
  private:
   Member* member(std::string_view worker);
+  void foresee(const Member& changed);
   static bool serves(const Member& member, const Scheduler::Lane& lane);
 
   std::vector<Member> members_;

@@ -323,6 +323,7 @@ void WorkerSession::assign(Job& job, uint64_t number, int64_t priority, int64_t 
   job.extra().worker = this;
   job.more->number = number;
   job.more->taken_bytes = 0;
+  lane_.braked_turn = pace_ != nullptr ? pace_->next_turn() : 0;
   const int64_t now_ns = wires().now_ns();
   const uint64_t tokens = Scheduler::cost_of(job);
   given_.push_back({.number = number,

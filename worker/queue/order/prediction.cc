@@ -42,6 +42,8 @@ class Scheduler::Prediction {
   static double wait_in(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
   static double wait_for_slots(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
   static double wait_for_brakes(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
+  static OrderTree::Sum started_meanwhile(const Lane& other, const Lane& lane, int64_t priority,
+                                          uint32_t turns, bool begins) noexcept;
   static double wait_by_slots(const Lane& lane, const Standing& at, uint32_t ahead,
                               int64_t now_ns) noexcept;
 };
@@ -173,11 +175,37 @@ double Scheduler::Prediction::wait_beside_rivals(const Lane& lane, const Load& o
 
 double Scheduler::Prediction::wait_in(const Lane& lane, const Standing& at,
                                       int64_t now_ns) noexcept {
-  const double slots_ns = wait_for_slots(lane, at, now_ns);
+  const int64_t opens_in_ns = lane.capacity == 0 ? std::max<int64_t>(lane.opens_ns - now_ns, 0) : 0;
+  const double slots_ns = static_cast<double>(opens_in_ns) + wait_for_slots(lane, at, now_ns);
   return lane.brakes.empty() ? slots_ns : std::max(slots_ns, wait_for_brakes(lane, at, now_ns));
 }
 
-// The brakes share the jobs evenly. The job itself costs what those before it do.
+// By a brake that `other` and `lane` share, while it lets so many jobs of that class of each start.
+// `begins`: the first of them is the other's, unless one of a higher class took that turn.
+OrderTree::Sum Scheduler::Prediction::started_meanwhile(const Lane& other, const Lane& lane,
+                                                        int64_t priority, uint32_t turns,
+                                                        bool begins) noexcept {
+  const Standing last{priority, {UINT64_MAX, UINT64_MAX}};
+  OrderTree::Sum higher;
+  OrderTree::Sum same;
+  const auto add = [&](const Lane& from) {
+    const Ahead there = ahead(from, last);
+    higher += there.lines;
+    same += there.line->total();
+  };
+  add(other);
+  if (other.queue != lane.queue) {  // else these are the lane's own, too
+    add(other.queue->any_model());
+  }
+  const uint32_t first = begins && higher.count == 0 ? 1 : 0;
+  const uint32_t part = std::min(turns + first, same.count);
+  higher += {part, same.count == 0 ? 0 : same.cost / same.count * part};
+  const uint64_t brakes = std::max<size_t>(other.brakes.size(), 1);
+  return {static_cast<uint32_t>(higher.count / brakes), higher.cost / brakes};
+}
+
+// The brakes share the jobs evenly. The job itself costs what those before it do. Meanwhile each of
+// the brake's other lanes starts its jobs of higher classes, and of the same as many as this one.
 double Scheduler::Prediction::wait_for_brakes(const Lane& lane, const Standing& at,
                                               int64_t now_ns) noexcept {
   const Load before = load_before(lane, at, now_ns);
@@ -185,9 +213,20 @@ double Scheduler::Prediction::wait_for_brakes(const Lane& lane, const Standing& 
   const uint64_t brakes = lane.brakes.size();
   const uint64_t jobs = (ahead + brakes) / brakes;
   const uint64_t cost = before.cost / brakes + before.cost / std::max<uint64_t>(ahead, 1);
+  const Ahead own = Scheduler::ahead(lane, at);
+  const Ahead shared = Scheduler::ahead(lane.queue->any_model(), at);
+  const uint32_t same = own.line->before(at.place).count + shared.line->before(at.place).count;
+  const bool higher = own.lines.count + shared.lines.count > 0;  // then its last turn is the latest
   int64_t at_ns = now_ns;
   for (const Brake* const brake : lane.brakes) {
-    at_ns = std::max(at_ns, brake->starts_ns(jobs, cost, now_ns));
+    OrderTree::Sum others;
+    for (const Lane* const other : brake->lanes) {
+      if (other != &lane && may_take(*other, lane)) {
+        const bool begins = higher || other->braked_turn < lane.braked_turn;
+        others += started_meanwhile(*other, lane, at.priority, same, begins);
+      }
+    }
+    at_ns = std::max(at_ns, brake->starts_ns(jobs + others.count, cost + others.cost, now_ns));
   }
   return static_cast<double>(at_ns - now_ns);
 }

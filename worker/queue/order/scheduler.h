@@ -72,9 +72,11 @@ class Scheduler {
     uint32_t slots;  // as many
   };
 
-  // What bounds how fast a lane's jobs start, besides its workers.
+  // What bounds how fast the jobs of some lanes start, besides their workers. The lanes take turns.
   class Brake {
    public:
+    std::vector<const Lane*> lanes;
+
     virtual ~Brake() = default;
     // When the last of so many jobs, with this cost together, could start.
     virtual int64_t starts_ns(uint64_t jobs, uint64_t cost, int64_t now_ns) const = 0;
@@ -172,8 +174,10 @@ class Scheduler {
     uint64_t context_tokens = 0;  // that it reads and writes at most, as a worker said; 0: not told
     uint32_t capacity = 0;        // jobs its live workers can hold at once
     uint32_t running = 0;         // jobs its workers hold
+    int64_t opens_ns = 0;         // while nobody is there: not before then, as far as is known
     ServiceTime service;  // of what its workers completed; the any-model lane: of all the queue
     std::vector<const Brake*> brakes;  // each of a part of its workers; none: some have none
+    uint64_t braked_turn = 0;          // its last turn, counted over all lanes of a brake
 
    private:
     friend class Scheduler;

@@ -64,6 +64,7 @@ void Supervisor::begin(Worker& worker, Fd socket, int64_t now_ns) {
   worker.killed = false;
   worker.ordered = false;
   worker.end.clear();
+  dispatcher_.roster().starting(worker.config.name, now_ns);
   worker.tenant = devices_.seat(worker.config);
   worker.session = std::make_unique<WorkerSession>(wires_, std::move(socket), dispatcher_, *this,
                                                    worker.config.name, lane, *worker.tenant,
