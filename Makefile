@@ -89,7 +89,7 @@ asan: setup-build
 	PENSTOCK_ASAN=1 PENSTOCK_NGINX=$(abspath $(BUILD)/asan-nginx/nginx) $(CTEST) --test-dir $(ASAN)
 
 # The units whose code runs on several threads.
-TSAN_TESTS := limit_test metrics_test llama_test queue_test devices_test
+TSAN_TESTS := limit_test metrics_test llama_test queue_test nvml_test
 tsan: TSAN := $(BUILD)/tsan
 tsan: setup-build
 	$(CONFIGURE) -B $(TSAN) -DPENSTOCK_SANITIZE=thread

@@ -111,11 +111,12 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, Charges& charges) n
       return admit(r, state, charges);
     case limit::Outcome::refused:
     case limit::Outcome::never_admissible:
-      if (degrades && hangs_on_model(r, state, charges.judged())) {
+      if (degrades && hangs_on_model(r, state, charges.results())) {
         return read_body_then_judge(r, state, charges);
       }
-      return degrades && degrade(r, state, charges.judged()) ? kAnew
-                                                             : refuse_over_limit(r, state, charges);
+      return degrades && degrade(r, state, charges.results())
+                 ? kAnew
+                 : refuse_over_limit(r, state, charges);
     case limit::Outcome::table_full:
       break;
   }
@@ -161,7 +162,7 @@ bool is_over_some(ngx_http_request_t* r, const RequestState& state, Charges& cha
   }
   limit::Table& table = charges.table();
   return limit::peek_all(table, charges.charges(), instant(table)) == limit::Outcome::refused &&
-         !may_degrade(r, state, charges.judged());
+         !may_degrade(r, state, charges.results());
 }
 
 }  // namespace

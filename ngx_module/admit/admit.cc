@@ -12,16 +12,18 @@ namespace {
 
 // What became of the limits of an admitted request.
 struct Admitted {
-  bool over = false;            // some are over
-  int64_t delay_ns = 0;         // how long it is to be held back
-  const Judged* dry = nullptr;  // what a dry run would have acted upon
+  bool over = false;                  // some are over
+  int64_t delay_ns = 0;               // how long it is to be delayed
+  const ChargeResult* dry = nullptr;  // what a dry run would have acted upon
 };
 
-bool is_over(const Judged& j) noexcept { return !j.decision->admit || j.decision->delay_ns > 0; }
+bool is_over(const ChargeResult& j) noexcept {
+  return !j.decision->admit || j.decision->delay_ns > 0;
+}
 
 Admitted sum_up(Charges& charges) noexcept {
   Admitted sum;
-  for (const Judged& j : charges.judged()) {
+  for (const ChargeResult& j : charges.results()) {
     if (!is_over(j)) [[likely]] {
       continue;
     }
@@ -37,10 +39,10 @@ Admitted sum_up(Charges& charges) noexcept {
 
 void count_admitted(const MainConf& main, Charges& charges, bool over) noexcept {
   if (!over) {
-    count_passed(charges.judged());
+    count_passed(charges.results());
     return;
   }
-  for (const Judged& j : charges.judged()) {
+  for (const ChargeResult& j : charges.results()) {
     const Outcome outcome = !is_over(j)  ? Outcome::kPassed
                             : j.advisory ? outcome_of(j.limit->action, true)
                                          : Outcome::kDelayed;
@@ -53,9 +55,8 @@ void give_back(Charges& charges) noexcept {
   limit::refund_all(table, std::span<const limit::Charge>(charges.charges()), instant(table));
 }
 
-// Too many wait already: what would be held back is refused, and told when it need not wait.
-ngx_int_t refuse_to_hold_back(ngx_http_request_t* r, RequestState& state,
-                              Charges& charges) noexcept {
+// Too many wait already: what would be delayed is refused, and told when it need not wait.
+ngx_int_t refuse_to_delay(ngx_http_request_t* r, RequestState& state, Charges& charges) noexcept {
   give_back(charges);
   for (limit::Charge& charge : charges.charges()) {
     if (charge.decision.delay_ns > 0 && !charge.advisory) {
@@ -100,8 +101,8 @@ ngx_int_t admit(ngx_http_request_t* r, RequestState& state, Charges& charges) no
   limit::Table& table = charges.table();
   forget_refusal(state);
   const Admitted sum = sum_up(charges);
-  if (sum.delay_ns > 0 && !may_hold_back(main)) {
-    return refuse_to_hold_back(r, state, charges);
+  if (sum.delay_ns > 0 && !may_delay(main)) {
+    return refuse_to_delay(r, state, charges);
   }
   count_admitted(main, charges, sum.over);
   note_judged(state, charges, true);
@@ -111,9 +112,9 @@ ngx_int_t admit(ngx_http_request_t* r, RequestState& state, Charges& charges) no
   const bool receipt =
       loc.passes || loc.later || charges.lasting || sum.delay_ns > 0 || !does_work(r);
   const bool kept =
-      receipt && keep(r->pool, state.receipt, table, main, charges.charges(), charges.judged());
+      receipt && keep(r->pool, state.receipt, table, main, charges.charges(), charges.results());
   if (kept != receipt ||
-      !push_rate_headers(r, state.tier, charges.judged(), false, state.rate_headers) ||
+      !push_rate_headers(r, state.tier, charges.results(), false, state.rate_headers) ||
       (state.met.any(MetLimits::kDegraded) && !push_degraded(r, state, loc, charges.stage()))) {
     if (!kept) {
       give_back(charges);
@@ -122,9 +123,9 @@ ngx_int_t admit(ngx_http_request_t* r, RequestState& state, Charges& charges) no
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   ngx_log_debug2(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
-                 "penstock charged %uz counters, %L ns to be held back", charges.charges().size(),
+                 "penstock charged %uz counters, to be delayed by %L ns", charges.charges().size(),
                  sum.delay_ns);
-  return sum.delay_ns > 0 ? hold_back(r, state, sum.delay_ns) : NGX_DECLINED;
+  return sum.delay_ns > 0 ? delay_request(r, state, sum.delay_ns) : NGX_DECLINED;
 }
 
 void pass_uncharged(RequestState& state, const LocConf& loc, bool would_refuse) noexcept {

@@ -7,7 +7,7 @@ void note_judged(RequestState& state, Charges& charges, bool charged) noexcept {
   const bool first = state.met.empty();
   const unsigned marks = charged ? MetLimits::kJudged | MetLimits::kCharged : MetLimits::kJudged;
   const Limit* last = nullptr;  // the rules of one plan come together
-  for (const Judged& j : charges.judged()) {
+  for (const ChargeResult& j : charges.results()) {
     if (j.limit == last) {
       continue;
     }

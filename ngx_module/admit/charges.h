@@ -26,12 +26,12 @@ class Charges {
     auto* charge = new (memory_ + count_ * sizeof(limit::Charge))
         limit::Charge(&bound.policy, bound.counter->place_of(key_hash), cost, limit.dry_run);
     limit.zone->table->prefetch(charge->hash);
-    judged_[count_++] = {&bound, &limit, &charge->decision, cost, of_tier, false, limit.dry_run};
+    results_[count_++] = {&bound, &limit, &charge->decision, cost, of_tier, false, limit.dry_run};
   }
   std::span<limit::Charge> charges() noexcept {
     return {std::launder(reinterpret_cast<limit::Charge*>(memory_)), count_};
   }
-  std::span<Judged> judged() noexcept { return {judged_, count_}; }
+  std::span<ChargeResult> results() noexcept { return {results_, count_}; }
   bool empty() const noexcept { return count_ == 0; }
   void clear() noexcept {
     count_ = 0;
@@ -48,7 +48,7 @@ class Charges {
   const Stage stage_;
   size_t count_ = 0;
   alignas(limit::Charge) std::byte memory_[kMaxCharges * sizeof(limit::Charge)];
-  Judged judged_[kMaxCharges];
+  ChargeResult results_[kMaxCharges];
 };
 
 // Whether the location does something for the request, other than to show an error page.

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::string_view kModel = "model";
 
-bool refused(const Judged& j) noexcept { return !j.decision->admit && !j.advisory; }
+bool refused(const ChargeResult& j) noexcept { return !j.decision->admit && !j.advisory; }
 
 // A whole or decimal number as JSON has them: 64, -0.5; not 007.
 bool is_json_number(std::string_view text) noexcept {
@@ -56,11 +56,11 @@ bool add_replacement(ngx_pool_t* pool, RequestState& state, const Limit& limit) 
 }  // namespace
 
 bool may_degrade(ngx_http_request_t* r, const RequestState& state,
-                 std::span<const Judged> judged) noexcept {
+                 std::span<const ChargeResult> results) noexcept {
   if (!loc_conf(r)->passes || (state.body_read ? body_size(r) == 0 : !has_body(r))) {
     return false;
   }
-  return std::all_of(judged.begin(), judged.end(), [&](const Judged& j) {
+  return std::all_of(results.begin(), results.end(), [&](const ChargeResult& j) {
     if (!refused(j)) {
       return true;
     }
@@ -72,11 +72,11 @@ bool may_degrade(ngx_http_request_t* r, const RequestState& state,
 }
 
 bool hangs_on_model(ngx_http_request_t* r, RequestState& state,
-                    std::span<const Judged> judged) noexcept {
-  if (!may_degrade(r, state, judged)) {
+                    std::span<const ChargeResult> results) noexcept {
+  if (!may_degrade(r, state, results)) {
     return false;
   }
-  for (const Judged& j : judged) {
+  for (const ChargeResult& j : results) {
     if (refused(j) && view(j.limit->degrade_field) == kModel) {
       model_of(r, state);
       return !state.model_sought && body_to_come(r, state);
@@ -85,11 +85,12 @@ bool hangs_on_model(ngx_http_request_t* r, RequestState& state,
   return false;
 }
 
-bool degrade(ngx_http_request_t* r, RequestState& state, std::span<const Judged> judged) noexcept {
-  if (!may_degrade(r, state, judged)) {
+bool degrade(ngx_http_request_t* r, RequestState& state,
+             std::span<const ChargeResult> results) noexcept {
+  if (!may_degrade(r, state, results)) {
     return false;
   }
-  for (const Judged& j : judged) {
+  for (const ChargeResult& j : results) {
     if (!refused(j) || state.met.has(j.limit, MetLimits::kDegraded)) {
       continue;
     }

@@ -15,14 +15,15 @@ namespace penstock {
 // Whether every limit that refused says degrade, and can: there is a body for penstock_pass to hand
 // over. REQUIRES: some limit has refused.
 bool may_degrade(ngx_http_request_t* r, const RequestState& state,
-                 std::span<const Judged> judged) noexcept;
+                 std::span<const ChargeResult> results) noexcept;
 
 // Whether that hangs on the model that the body names, which is still to come.
 bool hangs_on_model(ngx_http_request_t* r, RequestState& state,
-                    std::span<const Judged> judged) noexcept;
+                    std::span<const ChargeResult> results) noexcept;
 
 // Makes the lesser request; false if it may not be degraded, or memory ran out.
-bool degrade(ngx_http_request_t* r, RequestState& state, std::span<const Judged> judged) noexcept;
+bool degrade(ngx_http_request_t* r, RequestState& state,
+             std::span<const ChargeResult> results) noexcept;
 
 // Adds the header, for what one stage degraded. False when memory ran out.
 bool push_degraded(ngx_http_request_t* r, RequestState& state, const LocConf& loc,

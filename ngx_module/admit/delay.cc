@@ -23,8 +23,8 @@ void on_delay_timer(ngx_http_request_t* r) noexcept {
     }
     return;
   }
-  if (RequestState* state = find_state(r); state != nullptr && state->held_back) {
-    state->held_back = false;
+  if (RequestState* state = find_state(r); state != nullptr && state->delayed) {
+    state->delayed = false;
     --state->receipt.main->process->delayed;
   }
   if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
@@ -38,17 +38,17 @@ void on_delay_timer(ngx_http_request_t* r) noexcept {
 
 }  // namespace
 
-bool may_hold_back(const MainConf& main) noexcept {
+bool may_delay(const MainConf& main) noexcept {
   const ngx_int_t most = main.max_delayed == NGX_CONF_UNSET ? kMaxDelayed : main.max_delayed;
   return main.process->delayed < static_cast<ngx_uint_t>(most);
 }
 
-ngx_int_t hold_back(ngx_http_request_t* r, RequestState& state, int64_t delay_ns) noexcept {
+ngx_int_t delay_request(ngx_http_request_t* r, RequestState& state, int64_t delay_ns) noexcept {
   // The caller's leaving is noticed.
   if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
-  state.held_back = true;
+  state.delayed = true;
   ++state.receipt.main->process->delayed;
   r->read_event_handler = ngx_http_test_reading;
   r->write_event_handler = on_delay_timer;

@@ -9,10 +9,10 @@
 namespace penstock {
 
 // Whether one more may wait.
-bool may_hold_back(const MainConf& main) noexcept;
+bool may_delay(const MainConf& main) noexcept;
 
 // Suspends the request for so long; the phases then go on behind the handler that asked. Give the
 // result to Nginx as that handler's own. A caller that leaves meanwhile gets its charge back.
-ngx_int_t hold_back(ngx_http_request_t* r, RequestState& state, int64_t delay_ns) noexcept;
+ngx_int_t delay_request(ngx_http_request_t* r, RequestState& state, int64_t delay_ns) noexcept;
 
 }  // namespace penstock

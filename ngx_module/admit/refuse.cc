@@ -43,7 +43,7 @@ int64_t return_after_ns(const MainConf& main, uint64_t place, uint64_t who, int6
 }
 
 // A bucket that several callers share has room for one of them at a time.
-int64_t return_after_ns(ngx_http_request_t* r, const Judged& worst,
+int64_t return_after_ns(ngx_http_request_t* r, const ChargeResult& worst,
                         const limit::Charge& charge) noexcept {
   std::string_view caller;
   const limit::Policy& policy = worst.bound->policy;
@@ -59,9 +59,9 @@ int64_t return_after_ns(ngx_http_request_t* r, const Judged& worst,
 }
 
 // `"free-rate","ip"`: the names of the limits that refused.
-size_t list_exceeded(std::span<const Judged> judged, char* out, size_t capacity) noexcept {
+size_t list_exceeded(std::span<const ChargeResult> results, char* out, size_t capacity) noexcept {
   size_t size = 0;
-  for (const Judged& j : judged) {
+  for (const ChargeResult& j : results) {
     const std::string_view name = view(j.rule().name);
     if (!j.exceeded || size + name.size() + 3 > capacity) {
       continue;
@@ -78,12 +78,13 @@ size_t list_exceeded(std::span<const Judged> judged, char* out, size_t capacity)
 }
 
 // Marks the limits that refused; returns the one to wait for longest.
-const Judged& mark_exceeded(const MainConf& main, Charges& charges, size_t& exceeded) noexcept {
-  const std::span<Judged> judged = charges.judged();
-  const Judged* worst = judged.data();  // if none were: one at least has refused
+const ChargeResult& mark_exceeded(const MainConf& main, Charges& charges,
+                                  size_t& exceeded) noexcept {
+  const std::span<ChargeResult> results = charges.results();
+  const ChargeResult* worst = results.data();  // if none were: one at least has refused
   exceeded = 0;
-  for (size_t i = 0; i < judged.size(); ++i) {
-    Judged& j = judged[i];
+  for (size_t i = 0; i < results.size(); ++i) {
+    ChargeResult& j = results[i];
     limit::Charge& charge = charges.charges()[i];
     j.exceeded = !charge.decision.admit && !j.advisory;
     if (!j.exceeded) {
@@ -103,7 +104,7 @@ const Judged& mark_exceeded(const MainConf& main, Charges& charges, size_t& exce
 }
 
 // No wait makes room for this request.
-ngx_int_t refuse_too_costly(ngx_http_request_t* r, const Judged& worst) noexcept {
+ngx_int_t refuse_too_costly(ngx_http_request_t* r, const ChargeResult& worst) noexcept {
   const bool gpu = worst.rule().unit == Unit::kGpu;
   const uint64_t cost = (worst.cost + worst.rule().scale() - 1) / worst.rule().scale();
   ngx_str_t allows = worst.rule().allows;
@@ -124,19 +125,19 @@ ngx_int_t refuse_too_costly(ngx_http_request_t* r, const Judged& worst) noexcept
 
 ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Charges& charges) noexcept {
   size_t exceeded = 0;
-  const Judged& worst = mark_exceeded(*main_conf(r), charges, exceeded);
+  const ChargeResult& worst = mark_exceeded(*main_conf(r), charges, exceeded);
   undo_earlier(state);
   note_judged(state, charges, false);
   state.outcome = Outcome::kRejected;
   state.exceeded = &worst.rule();
-  if (!push_rate_headers(r, state.tier, charges.judged(), true, state.rate_headers)) {
+  if (!push_rate_headers(r, state.tier, charges.results(), true, state.rate_headers)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   if (worst.decision->never()) {
     log_refusal(r, state, 400, view(worst.rule().name));
     return refuse_too_costly(r, worst);
   }
-  const auto index = static_cast<size_t>(&worst - charges.judged().data());
+  const auto index = static_cast<size_t>(&worst - charges.results().data());
   state.retry_after_s = seconds_up(return_after_ns(r, worst, charges.charges()[index]));
   log_refusal(r, state, 429, view(worst.rule().name));
   if (exceeded == 1) {
@@ -144,7 +145,7 @@ ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Charges&
                           worst.rule().refusal.with(r->pool, state.retry_after_s));
   }
   char names[1024];
-  const size_t names_size = list_exceeded(charges.judged(), names, sizeof names);
+  const size_t names_size = list_exceeded(charges.results(), names, sizeof names);
   char detail[kSentenceBytes + 48];
   return refuse_request(
       r, {.status = 429,

@@ -5,15 +5,15 @@
 //
 // A limit has one word for each of its stages:
 //
-//   Rule      the terms as written, "10r/m burst=5": of a plan, or of one penstock_limit (rule.h)
-//   Policy    the same in numbers, which shared/limit decides by
-//   Counter   a rule in a zone
-//   Limit     a penstock_limit line: whom to count, under which rules, and what being over means
-//   Bound     a counter as one limit charges it
-//   Charge    one bound of one request, which the table is asked for (shared/limit/charge.h)
-//   Judged    a charge and the table's decision, as callers are told of it (request/judged.h)
-//   Paid      a charge that was made, until it is settled, given back or released
-//             (request/receipt.h)
+//   Rule          the terms as written, "10r/m burst=5": of a plan, or of one penstock_limit
+//   (rule.h) Policy        the same in numbers, which shared/limit decides by Counter       a rule
+//   in a zone Limit         a penstock_limit line: whom to count, under which rules, and what being
+//   over means Bound         a counter as one limit charges it Charge        one bound of one
+//   request: the table is asked for it (shared/limit/charge.h) ChargeResult  a charge and what the
+//   table decided, as callers are told of it
+//                 (request/charge_result.h)
+//   OpenCharge    a charge that was made, until it is settled, given back or released
+//                 (request/receipt.h)
 #pragma once
 
 #include "ngx_module/nginx.h"
@@ -49,8 +49,8 @@ struct Counter {
   Bound own;            // as it is charged where no limit says how
   limit::Hash128 salt;  // of name and unit, under the zone's secret: known once the memory is there
   LimitMetrics* metrics = nullptr;
-  mutable int64_t usual_hold_ns = 0;  // of a lease, as this process has learned
-  mutable uint64_t most_delay = 0;    // ticks: of all that count by it
+  mutable int64_t usual_lease_ns = 0;  // of a lease, as this process has learned
+  mutable uint64_t most_delay = 0;     // ticks: of all that count by it
 
   limit::Hash128 place_of(const limit::Hash128& key_hash) const noexcept {
     return {key_hash.lo ^ salt.lo, key_hash.hi ^ salt.hi};
@@ -151,7 +151,7 @@ struct MainConf {
   PoolArray<StatusSource*> sources;
   PoolArray<std::string_view> body_fields;  // looked for in bodies (body.h)
   ngx_str_t docs{};                         // penstock_docs
-  ngx_int_t max_delayed = NGX_CONF_UNSET;   // requests held back in one worker
+  ngx_int_t max_delayed = NGX_CONF_UNSET;   // requests delayed in one worker
   Telemetry* telemetry = nullptr;           // what is counted and learned, shared by all workers
   Process* process = nullptr;               // of this worker
 };

@@ -7,6 +7,7 @@
 #include <charconv>
 
 #include "shared/base/clock.h"
+#include "shared/base/utf8.h"
 
 namespace penstock {
 
@@ -59,17 +60,12 @@ class Text {
 // What would end a line of a log or a header, or forge another.
 inline bool is_control(char c) noexcept { return static_cast<unsigned char>(c) < ' ' || c == 0x7F; }
 
-// Others' text as one line of a log, in the pool: no more of it than a line bears, and '?' for what
-// is_control(). data is nullptr when the pool is exhausted.
+// Others' text as one line of a log, in the pool: penstock::one_line() of the beginning that a line
+// bears. data is nullptr when the pool is exhausted.
 inline ngx_str_t one_line(ngx_pool_t* pool, std::string_view text) noexcept {
-  constexpr size_t kLongest = 1024;  // NGX_MAX_ERROR_STR has to bear more than this
-  const ngx_str_t line = copy(pool, text.substr(0, kLongest));
-  if (line.data != nullptr) {
-    std::replace_if(
-        line.data, line.data + line.len, [](u_char c) { return is_control(static_cast<char>(c)); },
-        '?');
-  }
-  return line;
+  text = text.substr(0, 1024);  // NGX_MAX_ERROR_STR has to bear more than this
+  auto* line = static_cast<u_char*>(ngx_pnalloc(pool, text.size()));
+  return {line == nullptr ? 0 : one_line(text, reinterpret_cast<char*>(line)), line};
 }
 
 // A number's digits in the pool; data is nullptr when the pool is exhausted.

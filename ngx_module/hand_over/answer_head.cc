@@ -47,9 +47,10 @@ bool tell_of_what_is_given_back(ngx_http_request_t* r, RequestState& state, int 
     return true;
   }
   limit::Decision decisions[kMaxCharges];
-  Judged judged[kMaxCharges];
-  const size_t count = as_given_back(state.receipt, decisions, judged);
-  return count == 0 || push_rate_headers(r, state.tier, {judged, count}, false, state.rate_headers);
+  ChargeResult results[kMaxCharges];
+  const size_t count = as_given_back(state.receipt, decisions, results);
+  return count == 0 ||
+         push_rate_headers(r, state.tier, {results, count}, false, state.rate_headers);
 }
 
 // Nobody needs the pipe before its answer comes: a caller that waits is to cost little.

@@ -36,18 +36,18 @@ uint64_t table_of(const Zone& zone) noexcept {
 
 // The latest first, as many as fit; false when there are more.
 template <class Visit>
-bool each_paid(const MainConf& main, const Receipt& receipt, const Visit& visit) noexcept {
+bool each_open(const MainConf& main, const Receipt& receipt, const Visit& visit) noexcept {
   size_t count = 0;
-  for (const PaidTogether* each = receipt.latest; each != nullptr; each = each->earlier) {
+  for (const OpenCharges* each = receipt.latest; each != nullptr; each = each->earlier) {
     const Zone* zone = zone_of(main, *each->table);
-    for (const Paid& paid : each->paid) {
-      if (zone != nullptr && paid.cost != 0) {
+    for (const OpenCharge& charge : each->charges) {
+      if (zone != nullptr && charge.cost != 0) {
         if (count++ == wire::kMaxReceiptEntries) {
           return false;
         }
-        visit(wire::ReceiptEntry{view(zone->name), view(paid.rule().name), table_of(*zone),
-                                 paid.admitted.generation, paid.hash.lo, paid.hash.hi, paid.cost,
-                                 paid.admitted.state});
+        visit(wire::ReceiptEntry{view(zone->name), view(charge.rule().name), table_of(*zone),
+                                 charge.admitted.generation, charge.hash.lo, charge.hash.hi,
+                                 charge.cost, charge.admitted.state});
       }
     }
   }
@@ -59,15 +59,17 @@ bool each_paid(const MainConf& main, const Receipt& receipt, const Visit& visit)
 struct HeldReceipt {
   Receipt receipt;
   size_t count = 0;
-  // Behind it lie `count` PaidTogether, one for each charge, and then as many Paid.
-  PaidTogether* together() noexcept { return reinterpret_cast<PaidTogether*>(this + 1); }
-  Paid* paid(size_t capacity) noexcept { return reinterpret_cast<Paid*>(together() + capacity); }
+  // Behind it lie `count` OpenCharges, one for each charge, and then as many OpenCharge.
+  OpenCharges* together() noexcept { return reinterpret_cast<OpenCharges*>(this + 1); }
+  OpenCharge* open(size_t capacity) noexcept {
+    return reinterpret_cast<OpenCharge*>(together() + capacity);
+  }
 };
 
 std::string_view encode_receipt(ngx_pool_t* pool, const MainConf& main,
                                 const Receipt& receipt) noexcept {
   size_t size = 1;
-  const bool all = each_paid(main, receipt, [&](const wire::ReceiptEntry& entry) noexcept {
+  const bool all = each_open(main, receipt, [&](const wire::ReceiptEntry& entry) noexcept {
     size += receipt_entry_size(entry);
   });
   if (!all) {
@@ -85,7 +87,7 @@ std::string_view encode_receipt(ngx_pool_t* pool, const MainConf& main,
     return {};
   }
   char* out = wire::begin_receipt(bytes);
-  each_paid(main, receipt, [&](const wire::ReceiptEntry& entry) noexcept {
+  each_open(main, receipt, [&](const wire::ReceiptEntry& entry) noexcept {
     out = wire::write_receipt_entry(out, entry);
   });
   return {bytes, size};
@@ -100,7 +102,8 @@ HeldReceipt* decode_receipt(const MainConf& main, std::string_view bytes, ngx_lo
   void* memory =
       capacity == 0
           ? nullptr
-          : ngx_calloc(sizeof(HeldReceipt) + capacity * (sizeof(PaidTogether) + sizeof(Paid)), log);
+          : ngx_calloc(sizeof(HeldReceipt) + capacity * (sizeof(OpenCharges) + sizeof(OpenCharge)),
+                       log);
   if (memory == nullptr) {
     return nullptr;
   }
@@ -113,14 +116,15 @@ HeldReceipt* decode_receipt(const MainConf& main, std::string_view bytes, ngx_lo
         entry.table != table_of(*zone)) {
       continue;
     }
-    Paid* paid = new (held->paid(capacity) + held->count) Paid{&counter->own,
-                                                               nullptr,
-                                                               {entry.place_lo, entry.place_hi},
-                                                               entry.cost,
-                                                               {entry.state, entry.generation},
-                                                               false};
+    OpenCharge* open =
+        new (held->open(capacity) + held->count) OpenCharge{&counter->own,
+                                                            nullptr,
+                                                            {entry.place_lo, entry.place_hi},
+                                                            entry.cost,
+                                                            {entry.state, entry.generation},
+                                                            false};
     held->receipt.latest = new (held->together() + held->count)
-        PaidTogether{held->receipt.latest, const_cast<limit::Table*>(&*zone->table), {paid, 1}};
+        OpenCharges{held->receipt.latest, const_cast<limit::Table*>(&*zone->table), {open, 1}};
     ++held->count;
   }
   if (held->count == 0) {
@@ -133,7 +137,7 @@ HeldReceipt* decode_receipt(const MainConf& main, std::string_view bytes, ngx_lo
 Receipt& receipt_of(HeldReceipt& held) noexcept { return held.receipt; }
 
 void hold_leases(HeldReceipt& held) noexcept {
-  held.receipt.held = true;
+  held.receipt.has_leases = true;
   held.receipt.since_ns = monotonic_ns();
   ngx_queue_insert_tail(&held.receipt.main->process->leases, &held.receipt.link);
   renew(held.receipt);

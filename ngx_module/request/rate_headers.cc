@@ -9,7 +9,7 @@ namespace penstock {
 namespace {
 
 // How long until there is a unit again, if there is none; else until nothing is used any more.
-int64_t effective_wait_ns(const Judged& j, const Rule& rule) noexcept {
+int64_t effective_wait_ns(const ChargeResult& j, const Rule& rule) noexcept {
   if (rule.kind == RuleKind::kConcurrency && !j.exceeded) {
     return usual_wait_ns(*j.bound);
   }
@@ -27,12 +27,12 @@ int64_t effective_wait_ns(const Judged& j, const Rule& rule) noexcept {
 
 // A limit that is told of.
 struct Shown {
-  const Judged* judged;
+  const ChargeResult* result;
   const Rule* rule;     // the same's
   ngx_str_t remaining;  // its digits, once they were written
 };
 
-bool says_more(const Judged& j, const Judged& least) noexcept {
+bool says_more(const ChargeResult& j, const ChargeResult& least) noexcept {
   if (j.exceeded != least.exceeded) {
     return j.exceeded;
   }
@@ -44,9 +44,9 @@ bool says_more(const Judged& j, const Judged& least) noexcept {
 const Shown* tightest(std::span<const Shown> shown, Unit unit) noexcept {
   const Shown* least = nullptr;
   for (const Shown& each : shown) {
-    const Judged& j = *each.judged;
+    const ChargeResult& j = *each.result;
     if (each.rule->kind != RuleKind::kConcurrency && each.rule->unit == unit &&
-        (least == nullptr || says_more(j, *least->judged))) {
+        (least == nullptr || says_more(j, *least->result))) {
       least = &each;
     }
   }
@@ -106,7 +106,7 @@ bool push_unit(Headers& headers, Values& values, const UnitHeaders& names,
   if (least == nullptr) {
     return true;
   }
-  const Judged& j = *least->judged;
+  const ChargeResult& j = *least->result;
   values.text().duration(j.decision->reset_ns);
   return headers.push(names.limit, least->rule->most) &&
          headers.push(names.remaining, least->remaining) && headers.push(names.reset, values.cut());
@@ -124,7 +124,7 @@ ngx_str_t write_policies(Values& values, std::span<const Shown> shown) noexcept 
 ngx_str_t write_state(Values& values, std::span<Shown> shown) noexcept {
   Text text = values.text();  // in registers meanwhile
   for (Shown& each : shown) {
-    const Judged& j = *each.judged;
+    const ChargeResult& j = *each.result;
     if (&each != shown.data()) {
       text.literal(", ");
     }
@@ -139,7 +139,7 @@ ngx_str_t write_state(Values& values, std::span<Shown> shown) noexcept {
 }
 
 // What everyone shares is nobody's own.
-bool is_callers_own(const Judged& j, const Tier* tier) noexcept {
+bool is_callers_own(const ChargeResult& j, const Tier* tier) noexcept {
   return tier != nullptr ? j.of_tier : j.limit->key.kind != Value::Kind::kConstant;
 }
 
@@ -153,12 +153,13 @@ bool is_all_of(const Tier& tier, std::span<const Shown> shown) noexcept {
 
 int64_t usual_wait_ns(const Bound& bound) noexcept {
   constexpr int64_t kSecond = 1'000'000'000;
-  const int64_t usual = bound.counter->usual_hold_ns / static_cast<int64_t>(bound.policy.limit);
+  const int64_t usual = bound.counter->usual_lease_ns / static_cast<int64_t>(bound.policy.limit);
   return std::clamp(usual, kSecond, 600 * kSecond);
 }
 
-bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const Judged> judged,
-                       bool refused, RateHeaders& pushed) noexcept {
+bool push_rate_headers(ngx_http_request_t* r, const Tier* tier,
+                       std::span<const ChargeResult> results, bool refused,
+                       RateHeaders& pushed) noexcept {
   if (const ngx_uint_t on = loc_conf(r)->rate_headers;
       on == kRateHeadersNone || (on == kRateHeadersRefused && !refused)) {
     Headers(r, pushed);  // of a location that was redirected from
@@ -168,10 +169,10 @@ bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const 
   size_t count = 0;
   size_t room = 2 * (Text::kMaxDigits + 8);
   bool tokens = false;
-  for (const Judged& j : judged) {
+  for (const ChargeResult& j : results) {
     if (!j.advisory && (refused ? j.exceeded : is_callers_own(j, tier))) {
       const Rule& rule = j.rule();
-      chosen[count].judged = &j;
+      chosen[count].result = &j;
       chosen[count++].rule = &rule;
       tokens = tokens || rule.unit == Unit::kTokens;
       room += rule.header.len + rule.label.len + 2 * Text::kMaxDigits + 8;

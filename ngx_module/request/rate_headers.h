@@ -9,7 +9,7 @@
 
 #include <span>
 
-#include "ngx_module/request/judged.h"
+#include "ngx_module/request/charge_result.h"
 
 namespace penstock {
 
@@ -19,8 +19,9 @@ using RateHeaders = ngx_table_elt_t* [kMaxRateHeaders];
 
 // Adds the headers, and takes back those in `pushed`. `tier` is the caller's plan, nullptr if it
 // has none. False when memory ran out.
-bool push_rate_headers(ngx_http_request_t* r, const Tier* tier, std::span<const Judged> judged,
-                       bool refused, RateHeaders& pushed) noexcept;
+bool push_rate_headers(ngx_http_request_t* r, const Tier* tier,
+                       std::span<const ChargeResult> results, bool refused,
+                       RateHeaders& pushed) noexcept;
 
 // Of a refusal: when to come back, as HTTP has it, and as the OpenAI clients read it.
 constexpr size_t kMaxRetryHeaders = 3;

@@ -10,19 +10,21 @@ namespace {
 
 constexpr ngx_msec_t kRenewMs = limit::kLeaseNs / 2 / 1'000'000;
 
-bool is_lease(const Paid& paid) noexcept { return paid.rule().kind == RuleKind::kConcurrency; }
+bool is_lease(const OpenCharge& charge) noexcept {
+  return charge.rule().kind == RuleKind::kConcurrency;
+}
 
-void give_back(limit::Table& table, Paid& paid, const limit::Instant& now) noexcept {
-  limit::refund_one(table, paid.bound->policy, paid.hash, paid.cost, paid.admitted, now);
-  paid.cost = 0;
+void give_back(limit::Table& table, OpenCharge& charge, const limit::Instant& now) noexcept {
+  limit::refund_one(table, charge.bound->policy, charge.hash, charge.cost, charge.admitted, now);
+  charge.cost = 0;
 }
 
 // A cost is counted once, under however many limits it was charged: true for each unit's first.
 class Once {
  public:
-  bool operator()(const Paid& paid) noexcept {
-    const auto unit = static_cast<size_t>(paid.rule().unit);
-    return !is_lease(paid) && !std::exchange(seen_[unit], true);
+  bool operator()(const OpenCharge& charge) noexcept {
+    const auto unit = static_cast<size_t>(charge.rule().unit);
+    return !is_lease(charge) && !std::exchange(seen_[unit], true);
   }
 
  private:
@@ -30,18 +32,18 @@ class Once {
 };
 
 // A running mean over some sixteen requests.
-void learn_hold(const Counter& counter, int64_t held_ns) noexcept {
-  int64_t& usual = counter.usual_hold_ns;
-  usual = usual == 0 ? held_ns : usual + (held_ns - usual) / 16;
+void learn_lease(const Counter& counter, int64_t lasted_ns) noexcept {
+  int64_t& usual = counter.usual_lease_ns;
+  usual = usual == 0 ? lasted_ns : usual + (lasted_ns - usual) / 16;
 }
 
 template <class Do>
 void for_each(Receipt& receipt, const Do& act) noexcept {
-  for (const PaidTogether* each = receipt.latest; each != nullptr; each = each->earlier) {
+  for (const OpenCharges* each = receipt.latest; each != nullptr; each = each->earlier) {
     const limit::Instant now = instant(*each->table);
-    for (Paid& paid : each->paid) {
-      if (paid.cost != 0) {
-        act(*each->table, paid, now);
+    for (OpenCharge& charge : each->charges) {
+      if (charge.cost != 0) {
+        act(*each->table, charge, now);
       }
     }
   }
@@ -49,20 +51,21 @@ void for_each(Receipt& receipt, const Do& act) noexcept {
 
 // `served`: they were held for as long as a request takes, and not only until it was refused.
 void end_leases(Receipt& receipt, bool served) noexcept {
-  if (!receipt.held) {
+  if (!receipt.has_leases) {
     return;
   }
   ngx_queue_remove(&receipt.link);
-  receipt.held = false;
-  for_each(receipt, [&](limit::Table& table, Paid& paid, const limit::Instant& now) noexcept {
-    if (!is_lease(paid)) {
-      return;
-    }
-    if (served) {
-      learn_hold(*paid.bound->counter, monotonic_ns() - receipt.since_ns);
-    }
-    give_back(table, paid, now);
-  });
+  receipt.has_leases = false;
+  for_each(receipt,
+           [&](limit::Table& table, OpenCharge& charge, const limit::Instant& now) noexcept {
+             if (!is_lease(charge)) {
+               return;
+             }
+             if (served) {
+               learn_lease(*charge.bound->counter, monotonic_ns() - receipt.since_ns);
+             }
+             give_back(table, charge, now);
+           });
 }
 
 void renew_leases(ngx_event_t* event) noexcept {
@@ -96,18 +99,18 @@ limit::Instant instant(const limit::Table& table) noexcept {
 }
 
 bool keep(ngx_pool_t* pool, Receipt& receipt, limit::Table& table, const MainConf& main,
-          std::span<const limit::Charge> charges, std::span<const Judged> judged) noexcept {
+          std::span<const limit::Charge> charges, std::span<const ChargeResult> results) noexcept {
   auto* memory = static_cast<std::byte*>(
-      ngx_palloc(pool, sizeof(PaidTogether) + charges.size() * sizeof(Paid)));
+      ngx_palloc(pool, sizeof(OpenCharges) + charges.size() * sizeof(OpenCharge)));
   if (memory == nullptr) {
     return false;
   }
-  auto* paid = reinterpret_cast<Paid*>(memory + sizeof(PaidTogether));
+  auto* open = reinterpret_cast<OpenCharge*>(memory + sizeof(OpenCharges));
   Once once;
-  for (const PaidTogether* each = receipt.latest; each != nullptr; each = each->earlier) {
-    for (const Paid& p : each->paid) {
-      if (p.cost != 0) {
-        once(p);
+  for (const OpenCharges* each = receipt.latest; each != nullptr; each = each->earlier) {
+    for (const OpenCharge& charge : each->charges) {
+      if (charge.cost != 0) {
+        once(charge);
       }
     }
   }
@@ -116,23 +119,23 @@ bool keep(ngx_pool_t* pool, Receipt& receipt, limit::Table& table, const MainCon
   for (size_t i = 0; i < charges.size(); ++i) {
     const limit::Charge& charge = charges[i];
     if (charge.charged) {
-      new (paid + count) Paid{judged[i].bound,
-                              judged[i].limit,
-                              charge.hash,
-                              charge.cost,
-                              {charge.decision.next_state, table.renewed().generation()},
-                              judged[i].of_tier};
-      leases = leases || is_lease(paid[count]);
-      if (once(paid[count])) {
-        count_cost(main, judged[i].rule().unit, CostEvent::kReserved, charge.cost);
+      new (open + count) OpenCharge{results[i].bound,
+                                    results[i].limit,
+                                    charge.hash,
+                                    charge.cost,
+                                    {charge.decision.next_state, table.renewed().generation()},
+                                    results[i].of_tier};
+      leases = leases || is_lease(open[count]);
+      if (once(open[count])) {
+        count_cost(main, results[i].rule().unit, CostEvent::kReserved, charge.cost);
       }
       ++count;
     }
   }
-  receipt.latest = new (memory) PaidTogether{receipt.latest, &table, {paid, count}};
+  receipt.latest = new (memory) OpenCharges{receipt.latest, &table, {open, count}};
   receipt.main = &main;
-  if (leases && !receipt.held) {
-    receipt.held = true;
+  if (leases && !receipt.has_leases) {
+    receipt.has_leases = true;
     receipt.since_ns = monotonic_ns();
     ngx_queue_insert_tail(&main.process->leases, &receipt.link);
   }
@@ -141,48 +144,52 @@ bool keep(ngx_pool_t* pool, Receipt& receipt, limit::Table& table, const MainCon
 
 void settle(Receipt& receipt, const Usage& usage) noexcept {
   Once once;
-  for_each(receipt, [&](limit::Table& table, Paid& paid, const limit::Instant& now) noexcept {
-    if (is_lease(paid) || paid.rule().unit == Unit::kRequests) {
-      return;
-    }
-    const uint64_t used = paid.rule().unit == Unit::kTokens ? usage.tokens : usage.gpu_ms;
-    limit::settle_one(table, paid.bound->policy, paid.hash, paid.cost, used, paid.admitted, now);
-    const bool counts = once(paid);
-    if (counts) {
-      count_cost(*receipt.main, paid.rule().unit, CostEvent::kSettled, used);
-    }
-    if (counts && used < paid.cost) {
-      count_cost(*receipt.main, paid.rule().unit, CostEvent::kRefunded, paid.cost - used);
-    }
-    paid.cost = 0;
-  });
+  for_each(
+      receipt, [&](limit::Table& table, OpenCharge& charge, const limit::Instant& now) noexcept {
+        if (is_lease(charge) || charge.rule().unit == Unit::kRequests) {
+          return;
+        }
+        const uint64_t used = charge.rule().unit == Unit::kTokens ? usage.tokens : usage.gpu_ms;
+        limit::settle_one(table, charge.bound->policy, charge.hash, charge.cost, used,
+                          charge.admitted, now);
+        const bool counts = once(charge);
+        if (counts) {
+          count_cost(*receipt.main, charge.rule().unit, CostEvent::kSettled, used);
+        }
+        if (counts && used < charge.cost) {
+          count_cost(*receipt.main, charge.rule().unit, CostEvent::kRefunded, charge.cost - used);
+        }
+        charge.cost = 0;
+      });
 }
 
 void refund(Receipt& receipt, bool requests) noexcept {
   Once once;
-  for_each(receipt, [&](limit::Table& table, Paid& paid, const limit::Instant& now) noexcept {
-    if (!is_lease(paid) && (requests || paid.rule().unit != Unit::kRequests)) {
-      if (once(paid)) {
-        count_cost(*receipt.main, paid.rule().unit, CostEvent::kRefunded, paid.cost);
-      }
-      give_back(table, paid, now);
-    }
-  });
+  for_each(receipt,
+           [&](limit::Table& table, OpenCharge& charge, const limit::Instant& now) noexcept {
+             if (!is_lease(charge) && (requests || charge.rule().unit != Unit::kRequests)) {
+               if (once(charge)) {
+                 count_cost(*receipt.main, charge.rule().unit, CostEvent::kRefunded, charge.cost);
+               }
+               give_back(table, charge, now);
+             }
+           });
 }
 
 void renew(Receipt& receipt) noexcept {
-  for_each(receipt, [&](limit::Table& table, Paid& paid, const limit::Instant& now) noexcept {
-    if (is_lease(paid)) {
-      paid.admitted.state = limit::renew_one(table, paid.bound->policy, paid.hash, paid.cost,
-                                             paid.admitted.state, now);
-    }
-  });
+  for_each(receipt,
+           [&](limit::Table& table, OpenCharge& charge, const limit::Instant& now) noexcept {
+             if (is_lease(charge)) {
+               charge.admitted.state = limit::renew_one(table, charge.bound->policy, charge.hash,
+                                                        charge.cost, charge.admitted.state, now);
+             }
+           });
 }
 
 void hand_over(Receipt& receipt) noexcept {
-  if (receipt.held) {
+  if (receipt.has_leases) {
     ngx_queue_remove(&receipt.link);
-    receipt.held = false;
+    receipt.has_leases = false;
   }
   receipt.latest = nullptr;
 }
@@ -194,18 +201,19 @@ void undo(Receipt& receipt) noexcept {
   end_leases(receipt, false);
 }
 
-size_t as_given_back(const Receipt& receipt, limit::Decision* decisions, Judged* judged) noexcept {
+size_t as_given_back(const Receipt& receipt, limit::Decision* decisions,
+                     ChargeResult* results) noexcept {
   size_t count = 0;
   if (receipt.latest == nullptr) {
     return 0;
   }
   const limit::Table& table = *receipt.latest->table;
-  for (const Paid& paid : receipt.latest->paid) {
-    if (paid.cost != 0 && paid.limit != nullptr && count < kMaxCharges) {
-      decisions[count] = limit::peek_refunded(table, paid.bound->policy, paid.hash, paid.cost,
-                                              paid.admitted, instant(table));
-      judged[count] = {paid.bound, paid.limit, &decisions[count], paid.cost, paid.of_tier,
-                       false,      false};
+  for (const OpenCharge& charge : receipt.latest->charges) {
+    if (charge.cost != 0 && charge.limit != nullptr && count < kMaxCharges) {
+      decisions[count] = limit::peek_refunded(table, charge.bound->policy, charge.hash, charge.cost,
+                                              charge.admitted, instant(table));
+      results[count] = {charge.bound, charge.limit, &decisions[count], charge.cost, charge.of_tier,
+                        false,        false};
       ++count;
     }
   }

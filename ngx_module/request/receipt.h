@@ -19,7 +19,7 @@
 namespace penstock {
 
 // One charge. `cost` is what is still charged; 0 once nothing is left to be done.
-struct Paid {
+struct OpenCharge {
   const Bound* bound;
   const Limit* limit;  // nullptr, of a job's that was handed over
   limit::Hash128 hash;
@@ -34,24 +34,24 @@ struct Paid {
 struct Process {
   ngx_queue_t leases;  // Receipt::link of requests that hold any
   ngx_event_t* renewal = nullptr;
-  ngx_uint_t delayed = 0;             // requests held back
+  ngx_uint_t delayed = 0;             // requests that action=delay has wait
   limit::Returns* returns = nullptr;  // of those it has refused
   int64_t processes = 1;              // that refuse beside each other
 };
 
 // What one location's limits have charged at one stage, all in one zone.
-struct PaidTogether {
-  PaidTogether* earlier;
+struct OpenCharges {
+  OpenCharges* earlier;
   limit::Table* table;
-  std::span<Paid> paid;
+  std::span<OpenCharge> charges;
 };
 
 struct Receipt {
-  ngx_queue_t link;  // REQUIRES: linked only while held
-  bool held = false;
+  ngx_queue_t link;  // REQUIRES: linked only while has_leases
+  bool has_leases = false;
   int64_t since_ns = 0;  // steady
   const MainConf* main = nullptr;
-  PaidTogether* latest = nullptr;
+  OpenCharges* latest = nullptr;
 };
 
 // What a job used in the end.
@@ -72,7 +72,7 @@ Usage usage_of(const Message& said) noexcept {
 
 // Notes charges that were admitted. False when memory ran out.
 bool keep(ngx_pool_t* pool, Receipt& receipt, limit::Table& table, const MainConf& main,
-          std::span<const limit::Charge> charges, std::span<const Judged> judged) noexcept;
+          std::span<const limit::Charge> charges, std::span<const ChargeResult> results) noexcept;
 
 // Reservations of tokens and GPU time become what was used.
 void settle(Receipt& receipt, const Usage& usage) noexcept;
@@ -89,8 +89,9 @@ void release(Receipt& receipt) noexcept;
 void undo(Receipt& receipt) noexcept;
 
 // What the latest place has charged, as its limits would stand if that were given back: for
-// headers. `decisions` and `judged` have room for kMaxCharges; returns how many there are.
-size_t as_given_back(const Receipt& receipt, limit::Decision* decisions, Judged* judged) noexcept;
+// headers. `decisions` and `results` have room for kMaxCharges; returns how many there are.
+size_t as_given_back(const Receipt& receipt, limit::Decision* decisions,
+                     ChargeResult* results) noexcept;
 
 // Called in each worker process.
 ngx_int_t start_process(ngx_cycle_t* cycle) noexcept;

@@ -7,7 +7,7 @@ namespace {
 // a request held is given back at its end.
 void end_request(void* data) noexcept {
   auto& state = *static_cast<RequestState*>(data);
-  if (state.held_back) {
+  if (state.delayed) {
     --state.receipt.main->process->delayed;
     undo(state.receipt);
   } else if (!state.settled && state.passes) {

@@ -81,9 +81,9 @@ struct RequestState {
   bool body_read = false;               // all of the body is in r->request_body
   bool body_wanted = false;             // a variable asked for what only the body tells
   bool model_sought = false;
-  bool held_back = false;  // action=delay, and its time has not come
-  bool passes = false;     // penstock_pass or penstock_jobs has it
-  bool settled = false;    // it was handed over, and that came to its end
+  bool delayed = false;  // action=delay, and its time has not come
+  bool passes = false;   // penstock_pass or penstock_jobs has it
+  bool settled = false;  // it was handed over, and that came to its end
   bool started_at_once = false;
   bool done = false;                // the answer is complete, and `usage` is what it took
   KnownVariables* known = nullptr;  // while limits ask for variables

@@ -76,8 +76,8 @@ void count_limit(const MainConf& main, const Counter& counter, Outcome outcome,
   }
 }
 
-void count_passed(std::span<const Judged> judged) noexcept {
-  for (const Judged& j : judged) {
+void count_passed(std::span<const ChargeResult> results) noexcept {
+  for (const ChargeResult& j : results) {
     add(j.bound->counter->metrics->tallies[index_of(Outcome::kPassed)]);
   }
 }

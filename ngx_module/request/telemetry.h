@@ -12,7 +12,7 @@
 
 #include <span>
 
-#include "ngx_module/request/judged.h"
+#include "ngx_module/request/charge_result.h"
 #include "ngx_module/request/outcome.h"
 #include "shared/metrics/estimates.h"
 #include "shared/metrics/exposition.h"
@@ -28,7 +28,7 @@ void count_request(const MainConf& main, const Tier* tier, Outcome outcome) noex
 void count_limit(const MainConf& main, const Counter& counter, Outcome outcome,
                  uint64_t key) noexcept;
 // The same of limits that have all let a request pass.
-void count_passed(std::span<const Judged> judged) noexcept;
+void count_passed(std::span<const ChargeResult> results) noexcept;
 // Once a request and unit, under however many limits it was charged. `amount` is in the unit's
 // counts; requests themselves are no cost.
 void count_cost(const MainConf& main, Unit unit, CostEvent event, uint64_t amount) noexcept;

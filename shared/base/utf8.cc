@@ -61,20 +61,25 @@ size_t utf8_first_invalid(std::string_view text) noexcept {
   return std::string_view::npos;
 }
 
-std::string one_line(std::string_view text) {
-  std::string line;
-  line.reserve(text.size());
+size_t one_line(std::string_view text, char* line) noexcept {
+  char* end = line;
   while (!text.empty()) {
     const Utf8Char front = utf8_front(text);
     const auto byte = static_cast<unsigned char>(text.front());
     const bool c1 = byte == 0xC2 && front.bytes == 2 && static_cast<unsigned char>(text[1]) < 0xA0;
     if (front.kind != Utf8Char::kWhole || byte < 0x20 || byte == 0x7F || c1) {
-      line.push_back('?');
+      *end++ = '?';
     } else {
-      line.append(text.substr(0, front.bytes));
+      end += text.copy(end, front.bytes);
     }
     text.remove_prefix(front.bytes);
   }
+  return static_cast<size_t>(end - line);
+}
+
+std::string one_line(std::string_view text) {
+  std::string line(text.size(), '\0');
+  line.resize(one_line(text, line.data()));
   return line;
 }
 

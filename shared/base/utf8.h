@@ -26,5 +26,7 @@ size_t utf8_first_invalid(std::string_view text) noexcept;
 // `text` as a line of a log, or of a terminal: each control character (C0, DEL, C1) and each byte
 // that is not UTF-8 is a '?', so that no text begins a line of its own or moves a cursor.
 std::string one_line(std::string_view text);
+// The same, written to `line`, which has room for text.size() bytes. Returns how many it took.
+size_t one_line(std::string_view text, char* line) noexcept;
 
 }  // namespace penstock

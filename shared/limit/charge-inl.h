@@ -108,14 +108,14 @@ void store_clamped(Table& table, const Charge& charge) noexcept {
 template <class Table>
 Outcome take_slot(Table& table, Charge& charge, const Instant& now) noexcept {
   switch (table.claim(charge.hash, charge.policy->mark, now, charge.ref)) {
-    case Table::Claim::full:
+    case Table::ClaimResult::full:
       charge.ref.state = 0;
       return Outcome::table_full;
-    case Table::Claim::exists:
+    case Table::ClaimResult::exists:
       charge.found = true;
       carry(table, *charge.policy, charge.ref);
       break;
-    case Table::Claim::mine:
+    case Table::ClaimResult::mine:
       break;
   }
   charge.decision = decide(*charge.policy, charge.ref.state, table.not_before(now), charge.cost);
@@ -202,10 +202,10 @@ uint64_t force_state(Table& table, const Policy& policy, const Hash128& hash, co
     Instant when = now;
     if (!find(table, policy, hash, ref)) {
       const auto claim = table.claim(hash, policy.mark, now, ref);
-      if (claim == Table::Claim::full) {
+      if (claim == Table::ClaimResult::full) {
         return otherwise;
       }
-      if (claim == Table::Claim::exists) {
+      if (claim == Table::ClaimResult::exists) {
         carry(table, policy, ref);
       }
       when = table.not_before(now);

@@ -152,15 +152,15 @@ uint64_t take_entries(Table& table, const Policy& policy, const Hash128& key, ui
         for (unsigned attempt = 0; ref.state <= ticks; ++attempt) {
           if (ref.slot == nullptr) {
             const auto claim = table.claim(place, policy.mark, now, ref);
-            if (claim == Table::Claim::full) {
+            if (claim == Table::ClaimResult::full) {
               full = true;
               break;
             }
-            if (claim == Table::Claim::mine && ref.state > ticks) {
+            if (claim == Table::ClaimResult::mine && ref.state > ticks) {
               table.release(ref);  // it may have been live by this clock: see (4) in table.h
               break;
             }
-            if (claim == Table::Claim::exists) {
+            if (claim == Table::ClaimResult::exists) {
               carry(table, policy, ref);
             }
             continue;

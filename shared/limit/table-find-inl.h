@@ -35,7 +35,7 @@ template <class Sync>
 
 template <class Sync>
 auto BasicTable<Sync>::claim(const Hash128& hash, Mark mark_of_key, const Instant& now,
-                             Ref& ref) noexcept -> Claim {
+                             Ref& ref) noexcept -> ClaimResult {
   const Home home = home_of(hash);
   const uint64_t want = key_word(hash, mark_of_key);
   for (unsigned attempt = 0;; ++attempt) {
@@ -43,10 +43,10 @@ auto BasicTable<Sync>::claim(const Hash128& hash, Mark mark_of_key, const Instan
     Slot seen;
     if (!choose(home, mark_of_key.lasts(), now, slot, seen)) {
       if (find(hash, mark_of_key, ref)) {
-        return Claim::exists;  // perhaps the last free slot was just taken for this very key
+        return ClaimResult::exists;  // perhaps the last free slot was just taken for this very key
       }
       __atomic_fetch_add(&header_->full, 1, __ATOMIC_RELAXED);
-      return Claim::full;
+      return ClaimResult::full;
     }
     give_up(seen, now);
     const uint64_t number = __atomic_add_fetch(&header_->claims, 1, __ATOMIC_RELAXED);
@@ -61,12 +61,12 @@ auto BasicTable<Sync>::claim(const Hash128& hash, Mark mark_of_key, const Instan
       switch (check_alone(home, want, slot, ref)) {
         case Check::exists:
           cas(slot, mark, vacated());
-          return Claim::exists;
+          return ClaimResult::exists;
         case Check::alone:
           Sync::at(Point::checked);
           ref = {slot, mark.key, mark.state, want,
                  mark_of_key.kind() == Kind::gcra ? load(header_->floor) : 0};
-          return Claim::mine;
+          return ClaimResult::mine;
         case Check::again:
           break;
       }
@@ -74,7 +74,7 @@ auto BasicTable<Sync>::claim(const Hash128& hash, Mark mark_of_key, const Instan
     }
     back_off(attempt, number);
     if (find(hash, mark_of_key, ref)) {
-      return Claim::exists;
+      return ClaimResult::exists;
     }
   }
 }

@@ -286,7 +286,7 @@ void BasicTable<Sync>::note_terms(const Hash128& name, uint64_t generation, uint
   const Hash128 place = terms_place(name, generation);
   Ref ref;
   if (then.find(place, Kind::terms, ref) ||
-      then.claim(place, Kind::terms, now, ref) != Claim::full) {
+      then.claim(place, Kind::terms, now, ref) != ClaimResult::full) {
     then.commit(ref, terms);
   }
 }

@@ -133,7 +133,7 @@ class BasicTable {
  public:
   using SyncPoints = Sync;
 
-  enum class Claim { mine, exists, full };
+  enum class ClaimResult { mine, exists, full };
 
   // Bytes that hold at least `slots` slots. Half as many keys may be live at once.
   static constexpr size_t bytes_for(size_t slots) noexcept {
@@ -258,7 +258,7 @@ class BasicTable {
   //           with commit() or release().
   //   exists  somebody else made one meanwhile, `ref` is that
   //   full    every slot that the key may have is live for another
-  Claim claim(const Hash128& hash, Mark mark, const Instant& now, Ref& ref) noexcept;
+  ClaimResult claim(const Hash128& hash, Mark mark, const Instant& now, Ref& ref) noexcept;
 
   // Stores `state` if the slot is still as it was read; false if not: find() again.
   bool commit(const Ref& ref, uint64_t state) noexcept {

@@ -69,13 +69,13 @@ class Loop {
     auto wire = std::make_unique<Wire>(Wire{dial(address), std::move(session), {}, 0, false});
     epoll_event event{.events = EPOLLIN, .data = {.ptr = wire.get()}};
     ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wire->fd.get(), &event);
-    wires_.push_back(std::move(wire));
+    connections_.push_back(std::move(wire));
   }
 
   // Until `end_ns`, or until `over()`.
   template <typename Over>
   void run(int64_t end_ns, Over over) {
-    for (const auto& wire : wires_) {
+    for (const auto& wire : connections_) {
       wire->session->begin();
       flush(*wire);
     }
@@ -92,7 +92,7 @@ class Loop {
       }
       if (monotonic_ns() - turn_ns > kTurnMs * kNsPerMs) {
         turn_ns = monotonic_ns();
-        for (const auto& wire : wires_) {
+        for (const auto& wire : connections_) {
           wire->session->resume();
           flush(*wire);
         }
@@ -141,7 +141,7 @@ class Loop {
 
   Tally& tally_;
   Fd epoll_;
-  std::vector<std::unique_ptr<Wire>> wires_;
+  std::vector<std::unique_ptr<Wire>> connections_;
 };
 
 double percentile_us(std::vector<uint32_t>& sorted, double share) {

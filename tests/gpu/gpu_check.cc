@@ -22,11 +22,11 @@
 #include "tests/gpu/bandwidth.h"
 #include "tests/gpu/flat_model.h"
 #include "tests/unit/llama/kernel_checks.h"
-#include "worker/devices/nvml.h"
 #include "worker/engines/llama/cuda/runner.h"
 #include "worker/engines/llama/cuda/self_test.h"
 #include "worker/engines/llama/kv_cache.h"
 #include "worker/engines/llama/model.h"
+#include "worker/nvml/nvml.h"
 
 namespace penstock::llama {
 namespace {
@@ -354,16 +354,16 @@ void check_nvml(const cuda::DeviceInfo& device) {
   constexpr double kGiB = 1 << 30;
   const std::string goal = text("every figure; memory within 5 %% of CUDA's %.1f GiB",
                                 static_cast<double>(device.total_bytes) / kGiB);
-  auto opened = devices::Nvml::open("libnvidia-ml.so.1");
-  auto* nvml = std::get_if<devices::Nvml>(&opened);
+  auto opened = nvml::Nvml::open("libnvidia-ml.so.1");
+  auto* nvml = std::get_if<nvml::Nvml>(&opened);
   const auto readings = nvml == nullptr
-                            ? Result<std::vector<devices::Reading>>(Error{"it does not open"})
+                            ? Result<std::vector<nvml::Reading>>(Error{"it does not open"})
                             : nvml->read();
   if (!readings) {
     return row("NVML", readings.error().message, goal, false);
   }
   bool found = false;
-  for (const devices::Reading& each : *readings) {
+  for (const nvml::Reading& each : *readings) {
     const double off = std::abs(
         static_cast<double>(each.memory_total_bytes) / static_cast<double>(device.total_bytes) - 1);
     if (off > 0.05) {

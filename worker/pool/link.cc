@@ -56,7 +56,7 @@ wire::Decoded Link::next() {
 }
 
 bool Link::flush() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (sending_.empty()) {
     sending_.swap(out_);
   } else {
@@ -70,14 +70,13 @@ bool Link::flush() {
 }
 
 void Link::send_beside(std::string_view frame) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (sending_.empty()) {
     sending_ = frame;
   }
   send();  // whether penstockd is gone is seen by the other thread
 }
 
-// REQUIRES: mutex_ is held.
 bool Link::send() {
   while (sent_ < sending_.size()) {
     const ssize_t put = ::send(socket_.get(), sending_.data() + sent_, sending_.size() - sent_,

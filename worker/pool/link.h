@@ -9,11 +9,11 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
 
 #include "shared/base/fd.h"
+#include "shared/base/mutex.h"
 #include "shared/wire/frame.h"
 
 namespace penstock {
@@ -40,7 +40,7 @@ class Link {
 
  private:
   void make_room();
-  bool send();
+  bool send() REQUIRES(mutex_);
 
   static constexpr size_t kUsualBytes = 256U << 10;  // both buffers shrink back to about this
   // What is unsent of one answer that nobody reads.
@@ -55,10 +55,10 @@ class Link {
   size_t needed_ = 0;  // bytes the frame at begin_ takes, as far as known
   std::string out_;
 
-  std::mutex mutex_;  // guards:
-  std::string sending_;
-  size_t sent_ = 0;               // bytes of it that left
-  std::atomic<size_t> left_ = 0;  // bytes of it that did not
+  Mutex mutex_;
+  std::string sending_ GUARDED_BY(mutex_);
+  size_t sent_ GUARDED_BY(mutex_) = 0;  // bytes of it that left
+  std::atomic<size_t> left_ = 0;        // bytes of it that did not
 };
 
 }  // namespace penstock

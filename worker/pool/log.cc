@@ -2,8 +2,8 @@
 
 #include <unistd.h>
 
-#include <array>
 #include <utility>
+#include <vector>
 
 #include "shared/base/clock.h"
 #include "shared/base/utf8.h"
@@ -20,30 +20,24 @@ Log log_to_stderr(std::string worker) {
   };
 }
 
-Log bounded(Log log) {
-  struct Second {
-    int64_t second = -1;
-    uint32_t lines = 0;
-    uint64_t left_out = 0;
-  };
-  return [log = std::move(log), seconds = std::array<Second, 4>()](LogLevel level,
-                                                                   std::string_view text) mutable {
-    Second& now = seconds[static_cast<size_t>(level)];
-    const int64_t second = monotonic_ns() / kNsPerSec;
-    if (now.second != second) {
-      const uint64_t left_out = std::exchange(now.left_out, 0);
-      now.second = second;
-      now.lines = 0;
-      if (left_out > 0) {
-        log(level, std::to_string(left_out) + " lines more were left out");
-      }
-    }
-    if (now.lines < kMostLines) {
-      ++now.lines;
-      log(level, text);
-    } else {
-      ++now.left_out;
-    }
+void BoundedLog::line(LogLevel level, std::string_view text, int64_t now_ns) {
+  if (bound_.admits(now_ns)) {
+    say_left_out();
+    log_(level, text.substr(0, kMaxLineBytes));
+  }
+}
+
+void BoundedLog::say_left_out() {
+  if (const uint64_t left_out = bound_.take_left_out(); left_out > 0) {
+    log_(LogLevel::kInfo,
+         std::to_string(left_out) + " lines like these were left out: the log is bounded");
+  }
+}
+
+Log bounded(const Log& log) {
+  return [logs = std::vector(4, BoundedLog(log, 10, 10))](LogLevel level,
+                                                          std::string_view text) mutable {
+    logs[static_cast<size_t>(level)].line(level, text, monotonic_ns());
   };
 }
 

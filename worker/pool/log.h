@@ -9,6 +9,9 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
+
+#include "shared/base/log_bound.h"
 
 namespace penstock {
 
@@ -19,9 +22,24 @@ using Log = std::function<void(LogLevel, std::string_view text)>;
 // Writes each line whole, by one call. What is no printable UTF-8 is shown as '?' (one_line()).
 Log log_to_stderr(std::string worker);
 
-// Bounds the lines that a peer can cause: of each level at most kMostLines a second, and a count of
-// those left out.
-constexpr uint32_t kMostLines = 10;
-Log bounded(Log log);
+// A log with a bound on the lines that a peer can cause: `burst` at once and then `per_second`.
+class BoundedLog {
+ public:
+  static constexpr size_t kMaxLineBytes = 1024;  // what is longer is cut
+
+  BoundedLog(Log log, double burst, double per_second)
+      : log_(std::move(log)), bound_(burst, per_second) {}
+
+  void line(LogLevel level, std::string_view text, int64_t now_ns);
+  // Says how many lines were left out, if any were. line() says so too, before the next line.
+  void say_left_out();
+
+ private:
+  Log log_;
+  LogBound bound_;
+};
+
+// A bound of its own for each level: ten lines a second.
+Log bounded(const Log& log);
 
 }  // namespace penstock

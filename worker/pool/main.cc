@@ -1,5 +1,5 @@
 // penstock-worker: one process for one device and one model (pool.h); or the one that looks at all
-// devices (worker/devices/watch.h).
+// devices (worker/nvml/watch.h).
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
@@ -19,8 +19,8 @@
 #include "shared/base/unix_socket.h"
 #include "shared/base/utf8.h"
 #include "shared/base/version.h"
-#include "worker/devices/watch.h"
 #include "worker/engines/registry.h"
+#include "worker/nvml/watch.h"
 #include "worker/pool/options.h"
 #include "worker/pool/pool.h"
 #include "worker/pool/pulse.h"
@@ -82,20 +82,20 @@ struct Woken {
 
 // Waits for the turn's wake time, the socket, the engine, or TERM. `in_time`: whether the last wait
 // was for the time; then what ended has taken some, and is worth staying awake for.
-Woken wait(const Pool::Turn& turn, int socket, int signals, int engine, bool& in_time) {
-  pollfd fds[] = {{socket, static_cast<short>(turn.wants_write ? POLLIN | POLLOUT : POLLIN), 0},
+Woken wait(const Pool::Next& next, int socket, int signals, int engine, bool& in_time) {
+  pollfd fds[] = {{socket, static_cast<short>(next.wants_write ? POLLIN | POLLOUT : POLLIN), 0},
                   {signals, POLLIN, 0},
-                  {turn.hears_engine ? engine : -1, POLLIN, 0}};
+                  {next.hears_engine ? engine : -1, POLLIN, 0}};
   const int64_t begun_ns = monotonic_ns();
-  const int64_t awake_until_ns = turn.took && in_time ? begun_ns + kAwakeNs : begun_ns;
+  const int64_t awake_until_ns = next.took && in_time ? begun_ns + kAwakeNs : begun_ns;
   for (int64_t now_ns = begun_ns;; now_ns = monotonic_ns()) {
     const int64_t asleep_ns =
         now_ns < awake_until_ns
             ? 0
-            : std::clamp<int64_t>(turn.wake_ns - kAwakeNs - now_ns, 0, kNsPerSec);
+            : std::clamp<int64_t>(next.wake_ns - kAwakeNs - now_ns, 0, kNsPerSec);
     const timespec timeout{asleep_ns / kNsPerSec, asleep_ns % kNsPerSec};
     const int ready = ::ppoll(fds, std::size(fds), &timeout, nullptr);
-    in_time = monotonic_ns() >= turn.wake_ns;
+    in_time = monotonic_ns() >= next.wake_ns;
     if (ready != 0 || in_time || asleep_ns == kNsPerSec) {
       break;
     }
@@ -135,23 +135,23 @@ int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
   Pulse pulse(link);
   Woken woken;
   for (bool in_time = false;;) {
-    Pool::Turn turn;
+    Pool::Next next;
     const int64_t now_ns = monotonic_ns();
     pulse.begin(now_ns, pool.heartbeat());
     try {
-      turn = pool.turn(now_ns, woken.by_engine);
+      next = pool.turn(now_ns, woken.by_engine);
     } catch (const DeviceLost& fault) {
       // Nothing is freed on a device that may never answer again.
       std::_Exit(give_up(options, link, fault));
     }
     pulse.end();
-    if (!turn.message.empty()) {
-      say(options, turn.message);
+    if (!next.message.empty()) {
+      say(options, next.message);
     }
-    if (turn.over) {
-      return turn.exit_status;
+    if (next.over) {
+      return next.exit_status;
     }
-    woken = wait(turn, link.fd(), signals, pool.engine().wake_fd(), in_time);
+    woken = wait(next, link.fd(), signals, pool.engine().wake_fd(), in_time);
     if (woken.by_term) {
       pool.drain();
     }
@@ -166,7 +166,7 @@ int serve(const WorkerOptions& options) {
   }
   if (options.watch_devices) {
     const char* const other = std::getenv(kNvmlVariable);
-    return devices::watch_devices(std::move(*socket), other != nullptr ? other : kNvml);
+    return nvml::watch_devices(std::move(*socket), other != nullptr ? other : kNvml);
   }
   const Fd signals = take_signals();
   wire::Limits limits;

@@ -28,7 +28,7 @@ struct WorkerOptions {
   bool lenient = false;        // fields of requests that nobody knows are passed over
   bool steering = false;       // requests may shift single tokens (openai.h, Rules)
   bool check_device = false;   // that, and nothing else
-  bool watch_devices = false;  // looks at the devices instead (worker/devices/watch.h)
+  bool watch_devices = false;  // looks at the devices instead (worker/nvml/watch.h)
   bool help = false;
 };
 

@@ -45,7 +45,7 @@ Pool::Pool(Options options, Link& link, FrameSink& sink, std::unique_ptr<Engine>
   running_.reserve(options_.slots);
 }
 
-Pool::Turn Pool::turn(int64_t now_ns, bool woken) {
+Pool::Next Pool::turn(int64_t now_ns, bool woken) {
   greet();
   if (!link_.receive()) {
     return gone();
@@ -71,9 +71,9 @@ Pool::Turn Pool::turn(int64_t now_ns, bool woken) {
   if (!link_.flush()) {
     return gone();
   }
-  Turn turn = outcome(now_ns);
-  turn.took = takes;
-  return turn;
+  Next next = outcome(now_ns);
+  next.took = takes;
+  return next;
 }
 
 const char* Pool::read_frames() {
@@ -345,18 +345,18 @@ void Pool::report(int64_t now_ns) {
   }
 }
 
-Pool::Turn Pool::outcome(int64_t now_ns) const {
-  Turn turn;
-  turn.over = draining_ && running_.empty() && waiting_.empty() && link_.unsent_bytes() == 0;
-  turn.wants_write = link_.unsent_bytes() > 0;
-  turn.hears_engine = !clogged();
-  turn.wake_ns =
+Pool::Next Pool::outcome(int64_t now_ns) const {
+  Next next;
+  next.over = draining_ && running_.empty() && waiting_.empty() && link_.unsent_bytes() == 0;
+  next.wants_write = link_.unsent_bytes() > 0;
+  next.hears_engine = !clogged();
+  next.wake_ns =
       clogged() ? now_ns + options_.heartbeat_ns : std::min(step_due_ns_, heartbeat_due_ns_);
-  return turn;
+  return next;
 }
 
 // penstockd closed or died: nobody is left to answer to.
-Pool::Turn Pool::gone() {
+Pool::Next Pool::gone() {
   for (const auto& [job, memory] : running_) {
     engine_->cancel(job);
   }
@@ -365,7 +365,7 @@ Pool::Turn Pool::gone() {
   return {.over = true, .message = farewell_.empty() ? "" : "penstockd said: " + farewell_};
 }
 
-Pool::Turn Pool::refused(const char* rule) {
+Pool::Next Pool::refused(const char* rule) {
   const std::string message = std::string("penstockd broke the protocol: ") + rule;
   gone();
   wire::append(link_.out(), 0, wire::Goodbye{message});

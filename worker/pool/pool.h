@@ -48,7 +48,7 @@ class Pool {
   };
 
   // What main is to do next.
-  struct Turn {
+  struct Next {
     bool over = false;
     int exit_status = 0;
     std::string message;        // for stderr, if not empty
@@ -63,7 +63,7 @@ class Pool {
   Pool(Options options, Link& link, FrameSink& sink, std::unique_ptr<Engine> engine);
 
   // `woken`: the engine's wake_fd() is readable.
-  Turn turn(int64_t now_ns, bool woken = false);
+  Next turn(int64_t now_ns, bool woken = false);
 
   // As if penstockd had said DRAIN; it does not know, so no more credit is granted. Over once the
   // last job has ended.
@@ -108,9 +108,9 @@ class Pool {
   void give_back(int64_t memory_bytes);
   bool clogged() const { return link_.unsent_bytes() > options_.max_unsent_bytes; }
   void report(int64_t now_ns);
-  Turn outcome(int64_t now_ns) const;
-  Turn gone();
-  Turn refused(const char* rule);
+  Next outcome(int64_t now_ns) const;
+  Next gone();
+  Next refused(const char* rule);
 
   const Options options_;
   Link& link_;

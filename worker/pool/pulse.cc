@@ -9,7 +9,7 @@ Pulse::Pulse(Link& link, int64_t period_ns)
 
 Pulse::~Pulse() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     over_ = true;
   }
   stopped_.notify_one();
@@ -17,20 +17,26 @@ Pulse::~Pulse() {
 }
 
 void Pulse::begin(int64_t now_ns, const wire::Heartbeat& said) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   begun_ns_ = now_ns;
   said_ = said;
 }
 
 void Pulse::end() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   begun_ns_ = 0;
 }
 
 void Pulse::beat() {
   std::string frame;
-  std::unique_lock lock(mutex_);
-  while (!stopped_.wait_for(lock, std::chrono::nanoseconds(period_ns_), [this] { return over_; })) {
+  const MutexLock lock(mutex_);
+  for (;;) {
+    const auto next = std::chrono::steady_clock::now() + std::chrono::nanoseconds(period_ns_);
+    while (!over_ && stopped_.wait_until(mutex_, next)) {
+    }
+    if (over_) {
+      return;
+    }
     const int64_t step_ns = begun_ns_ == 0 ? 0 : monotonic_ns() - begun_ns_;
     if (step_ns < period_ns_) {
       continue;

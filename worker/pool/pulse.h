@@ -5,12 +5,11 @@
 // process that hangs or was stopped, and bounds the step by a limit of its own.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
 #include <thread>
 
 #include "shared/base/clock.h"
+#include "shared/base/mutex.h"
 #include "shared/wire/messages.h"
 #include "worker/pool/link.h"
 
@@ -37,12 +36,11 @@ class Pulse {
 
   Link& link_;
   const int64_t period_ns_;
-  std::mutex mutex_;
-  std::condition_variable stopped_;
-  // Guarded by mutex_:
-  bool over_ = false;
-  int64_t begun_ns_ = 0;  // 0: between turns
-  wire::Heartbeat said_;
+  Mutex mutex_;
+  CondVar stopped_;
+  bool over_ GUARDED_BY(mutex_) = false;
+  int64_t begun_ns_ GUARDED_BY(mutex_) = 0;  // 0: between turns
+  wire::Heartbeat said_ GUARDED_BY(mutex_);
 
   std::thread thread_;  // the last: it uses all of these
 };

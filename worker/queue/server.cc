@@ -85,7 +85,7 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
 
 // What was promised in an earlier life stands in its queue before anybody is listened to.
 Status Server::recover() {
-  wires_.read_clock();
+  connections_.read_clock();
   dispatcher_.apply(config_);
   if (store_ == nullptr) {
     return Ok{};
@@ -94,8 +94,8 @@ Status Server::recover() {
     log(Level::kWarn, notice);
   }
   dispatcher_.use(*store_);
-  auto paces =
-      PaceFile::open(config_.state + "/paces", wires_.now_ns(), dispatcher_.wall_ms() * kNsPerMs);
+  auto paces = PaceFile::open(config_.state + "/paces", connections_.now_ns(),
+                              dispatcher_.wall_ms() * kNsPerMs);
   if (paces) {
     dispatcher_.paces().keep_in(*std::move(paces));
   } else {
@@ -161,8 +161,8 @@ Status Server::recover_orders() {
 }
 
 void Server::doubt_clock() {
-  clock_doubt_.emplace(store_->newest_ms(), dispatcher_.wall_ms(), wires_.now_ns());
-  dispatcher_.clock_doubted = clock_doubt_->holds(wires_.now_ns());
+  clock_doubt_.emplace(store_->newest_ms(), dispatcher_.wall_ms(), connections_.now_ns());
+  dispatcher_.clock_doubted = clock_doubt_->holds(connections_.now_ns());
   if (dispatcher_.clock_doubted) {
     log(Level::kError, "the clock is " + std::to_string(std::abs(clock_doubt_->off_ms()) / 1000) +
                            " s " + (clock_doubt_->off_ms() > 0 ? "ahead of" : "behind") +
@@ -202,12 +202,12 @@ void Server::ask_message(const JobId& id,
 }
 
 void Server::tell_webhooks() {
-  wires_.read_clock();
-  webhooks_->take_responses(wires_.now_ns(), dispatcher_.wall_ms());
+  connections_.read_clock();
+  webhooks_->take_responses(connections_.now_ns(), dispatcher_.wall_ms());
 }
 
 void Server::tell_store_done() {
-  wires_.read_clock();
+  connections_.read_clock();
   store_->tell_done();
 }
 
@@ -218,24 +218,24 @@ Server::Server(Config config, std::string config_path, EventLoop loop, Listener 
       loop_(std::move(loop)),
       publisher_(std::move(publisher)),
       signals_(std::move(signals)),
-      wires_(loop_, wire_limits(config_), [this] { return clock_.now_ns(); }),
+      connections_(loop_, wire_limits(config_), [this] { return clock_.now_ns(); }),
       store_(std::move(store)),
-      dispatcher_(wires_),
+      dispatcher_(connections_),
       intake_(dispatcher_, realtime_ns() / kNsPerSec),
-      supervisor_(wires_, dispatcher_, config_.socket + ".device."),
-      callers_(loop_, wires_, std::move(listener), std::move(roles), handlers_,
+      supervisor_(connections_, dispatcher_, config_.socket + ".device."),
+      callers_(loop_, connections_, std::move(listener), std::move(roles), handlers_,
                [this] { return status_json(); }),
       start_ns_(clock_.now_ns()) {
   callers_.set_limits(config_.limits);
 }
 
 int Server::run() {
-  wires_.read_clock();
+  connections_.read_clock();
   device_watch_.on_change = [this] { devices_changed_ = true; };
   device_watch_.apply(config_);
   supervisor_.observe(device_watch_);
   supervisor_.apply(config_);
-  publish(wires_.now_ns());
+  publish(connections_.now_ns());
   log(Level::kInfo, "penstockd: ready on " + config_.socket);
   turned_ns_ = clock_.now_ns();
   while (phase_ != Phase::kOver) {
@@ -247,8 +247,8 @@ int Server::run() {
 void Server::turn() {
   hear();
   const int64_t now_ns = turned_ns_ = clock_.now_ns();
-  wires_.set_now(now_ns);
-  wires_.reap();
+  connections_.set_now(now_ns);
+  connections_.reap();
   callers_.advance_to(now_ns);
   dispatcher_.advance_to(now_ns);
   supervisor_.advance_to(now_ns);
@@ -273,7 +273,7 @@ void Server::turn() {
     webhooks_->advance_to(now_ns, dispatcher_.wall_ms());
   }
   publish(now_ns);
-  wires_.flush();
+  connections_.flush();
 }
 
 // Whoever is ready is told. If this comes late, it was we who slept: what others said meanwhile is
@@ -314,7 +314,7 @@ void Server::note_health(int64_t now_ns) {
 }
 
 int64_t Server::next_event() const {
-  return std::min({wires_.next_event(), callers_.next_event(), dispatcher_.next_event(),
+  return std::min({connections_.next_event(), callers_.next_event(), dispatcher_.next_event(),
                    supervisor_.next_event(), autoscaler_.next_event(), device_watch_.next_event(),
                    publisher_.next_event(), phase_ends_ns_,
                    store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
@@ -322,7 +322,7 @@ int64_t Server::next_event() const {
 }
 
 void Server::read_signals() {
-  wires_.read_clock();
+  connections_.read_clock();
   while (const int number = next_signal(signals_)) {
     switch (number) {
       case SIGCHLD:
@@ -397,7 +397,7 @@ void Server::stop() {
                         format_duration(config_.drain_timeout_ns) + " to finish");
   dispatcher_.drain();
   phase_ = Phase::kFinishing;
-  phase_ends_ns_ = wires_.now_ns() + config_.drain_timeout_ns;
+  phase_ends_ns_ = connections_.now_ns() + config_.drain_timeout_ns;
 }
 
 void Server::advance_stop(int64_t now_ns) {
@@ -431,9 +431,9 @@ std::string Server::status_json() {
                         .dispatcher = dispatcher_,
                         .supervisor = supervisor_,
                         .device_watch = device_watch_,
-                        .protocol_errors = wires_.protocol_errors(),
+                        .protocol_errors = connections_.protocol_errors(),
                         .connections = callers_.connections(),
-                        .uptime_s = (wires_.now_ns() - start_ns_) / kNsPerSec});
+                        .uptime_s = (connections_.now_ns() - start_ns_) / kNsPerSec});
 }
 
 }  // namespace penstock::queue

@@ -88,7 +88,7 @@ class Server final {
   Watch store_watch_{*this, &Server::tell_store_done};
   Watch webhook_watch_{*this, &Server::tell_webhooks};
   AwakeClock clock_;
-  Wires wires_;
+  ConnectionLoop connections_;
   std::unique_ptr<Store> store_;  // nullptr: no jobs are promised
   Dispatcher dispatcher_;
   Intake intake_;
@@ -96,7 +96,7 @@ class Server final {
   std::unique_ptr<Webhooks> webhooks_;  // nullptr: as there is no store
   Supervisor supervisor_;
   Autoscaler autoscaler_{dispatcher_, supervisor_};
-  DeviceWatch device_watch_{wires_};
+  DeviceWatch device_watch_{connections_};
   bool devices_changed_ = false;
   bool devices_known_ = false;
   StandingOrders orders_{store_.get()};

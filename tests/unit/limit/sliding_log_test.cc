@@ -154,7 +154,7 @@ TEST_F(SlidingLogTest, AStateOfTheFarFutureIsNoLockForEver) {
   const Policy limit = sliding_log(4, kSecond);
   for (uint64_t i = 0; i < 4; ++i) {
     Ref ref;
-    ASSERT_EQ(table_.claim(entry(key(1), i), Kind::gcra, at(kNow), ref), Table::Claim::mine);
+    ASSERT_EQ(table_.claim(entry(key(1), i), Kind::gcra, at(kNow), ref), Table::ClaimResult::mine);
     ASSERT_TRUE(table_.commit(ref, ~uint64_t{i}));
   }
   EXPECT_EQ(charge(limit, kNow).retry_after_ns, int64_t{kSecond});

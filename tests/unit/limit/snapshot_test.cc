@@ -171,7 +171,7 @@ TEST_F(SnapshotTest, SlotsThatCountNothingAreLeftOut) {
 
 TEST_F(SnapshotTest, ASlotBeingClaimedIsNoCounterYet) {
   Ref ref;
-  ASSERT_EQ(table_.claim(key(1), Kind::gcra, at(kNow), ref), Table::Claim::mine);
+  ASSERT_EQ(table_.claim(key(1), Kind::gcra, at(kNow), ref), Table::ClaimResult::mine);
   Table second = restored(snapshot_of(table_, at(kNow)), memory2_, kBoot2, kNow);
   EXPECT_EQ(second.usage(at(kNow)).empty, second.slots());
   EXPECT_EQ(charge_one(second, policy(1, kDay), key(1)), Outcome::admitted);

@@ -329,7 +329,7 @@ TEST(TableTest, ASlotLeftPendingByADeadProcessIsTakenByWhoeverNeedsIt) {
   for (uint64_t i = 0; i < 31; ++i) {
     ASSERT_EQ(charge_one(table, limit, key(i)), Outcome::admitted);
   }
-  ASSERT_EQ(table.claim(key(100), Kind::gcra, at(kNow), dead), Table::Claim::mine);
+  ASSERT_EQ(table.claim(key(100), Kind::gcra, at(kNow), dead), Table::ClaimResult::mine);
   EXPECT_EQ(table.usage(at(kNow)).pending, 1u);
   EXPECT_EQ(charge_one(table, limit, key(200)), Outcome::admitted);
   EXPECT_FALSE(table.commit(dead, 1)) << "its claim is void";
@@ -345,8 +345,8 @@ TEST(TableTest, AClaimThatWasTakenOverStaysVoidThoughItsSlotLooksTheSame) {
   }
   Ref first;
   Ref second;
-  ASSERT_EQ(table.claim(key(100), Kind::gcra, at(kNow), first), Table::Claim::mine);
-  ASSERT_EQ(table.claim(key(100), Kind::gcra, at(kNow), second), Table::Claim::mine);
+  ASSERT_EQ(table.claim(key(100), Kind::gcra, at(kNow), first), Table::ClaimResult::mine);
+  ASSERT_EQ(table.claim(key(100), Kind::gcra, at(kNow), second), Table::ClaimResult::mine);
   ASSERT_EQ(first.slot, second.slot);
   EXPECT_FALSE(table.commit(first, 1));
   EXPECT_TRUE(table.commit(second, 1));

@@ -270,7 +270,7 @@ void DestroyStream::operator()(CUstream_st*) const {}
 Result<DeviceMemory> allocate_on_device(int64_t bytes) {
   void* data = nullptr;
   if (emulation::machine.full || posix_memalign(&data, 256, static_cast<size_t>(bytes)) != 0) {
-    return Error{"CUDA memory: cudaErrorMemoryAllocation (2), out of memory"};
+    return Error{"CUDA memory: cudaErrorMemoryAllocation (2), out of memory", ErrorKind::kBusy};
   }
   std::memset(data, 0xFF, static_cast<size_t>(bytes));
   return DeviceMemory(static_cast<std::byte*>(data));
@@ -308,9 +308,6 @@ Status launched() {
              : Status(Ok{});
 }
 Status wait(CUstream_st*) { return Ok{}; }
-bool is_out_of_memory(const Error& error) {
-  return error.message.find("cudaErrorMemoryAllocation") != std::string::npos;
-}
 
 Result<std::unique_ptr<CublasLt>> open_cublaslt() { return Error{"cuBLASLt was not found"}; }
 

@@ -61,8 +61,8 @@ class PoolTest : public ::testing::Test {
   }
 
   // Lets the pool make one turn at now_ns_.
-  Pool::Turn turn() { return last_ = pool_->turn(now_ns_); }
-  Pool::Turn turn_at(int64_t now_ns) {
+  Pool::Next turn() { return last_ = pool_->turn(now_ns_); }
+  Pool::Next turn_at(int64_t now_ns) {
     now_ns_ = now_ns;
     return turn();
   }
@@ -149,7 +149,7 @@ class PoolTest : public ::testing::Test {
   std::optional<Pool> pool_;
   std::string received_;
   int64_t now_ns_ = 1'000'000'000'000;
-  Pool::Turn last_;
+  Pool::Next last_;
 };
 
 }  // namespace penstock::test

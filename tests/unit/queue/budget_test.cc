@@ -9,7 +9,7 @@
 namespace penstock::queue {
 namespace {
 
-class Recorder : public Tenant::Claimant {
+class Recorder : public Seat::Claimant {
  public:
   void on_granted(uint64_t job, int64_t bytes) override { granted.emplace_back(job, bytes); }
   std::vector<std::pair<uint64_t, int64_t>> granted;
@@ -27,9 +27,9 @@ class BudgetTest : public testing::Test {
 };
 
 TEST_F(BudgetTest, SlotsAreThoseOfTheTightestBudget) {
-  Tenant a(a_, claims_);
-  Tenant again(a_, claims_);
-  Tenant b(b_, claims_);
+  Seat a(a_, claims_);
+  Seat again(a_, claims_);
+  Seat b(b_, claims_);
   a.take_slot();
   again.take_slot();
   EXPECT_EQ(a.free_slots(), 1U);
@@ -44,8 +44,8 @@ TEST_F(BudgetTest, SlotsAreThoseOfTheTightestBudget) {
 }
 
 TEST_F(BudgetTest, WhatADeadProcessHeldIsFreeOnceItIsReaped) {
-  auto a = std::make_unique<Tenant>(a_, claims_);
-  Tenant b(b_, claims_);
+  auto a = std::make_unique<Seat>(a_, claims_);
+  Seat b(b_, claims_);
   a->take_slot();
   a->claim(1, 50, told_);
   b.claim(2, 60, told_);
@@ -59,7 +59,7 @@ TEST_F(BudgetTest, WhatADeadProcessHeldIsFreeOnceItIsReaped) {
 }
 
 TEST_F(BudgetTest, MemoryIsGrantedInTheOrderItWasAskedFor) {
-  Tenant b(b_, claims_);
+  Seat b(b_, claims_);
   b.claim(1, 70, told_);
   b.claim(2, 50, told_);
   b.claim(3, 10, told_);  // would fit, and waits for its turn
@@ -69,8 +69,8 @@ TEST_F(BudgetTest, MemoryIsGrantedInTheOrderItWasAskedFor) {
 }
 
 TEST_F(BudgetTest, OnlyWhatAWorkersOwnBudgetHoldsUpLetsOthersPass) {
-  Tenant a(a_, claims_);
-  Tenant b(b_, claims_);
+  Seat a(a_, claims_);
+  Seat b(b_, claims_);
   a.claim(1, 50, told_);
   a.claim(2, 20, told_);  // 70 of a's 60
   a.claim(3, 5, told_);   // behind it
@@ -86,7 +86,7 @@ TEST_F(BudgetTest, OnlyWhatAWorkersOwnBudgetHoldsUpLetsOthersPass) {
 
 TEST_F(BudgetTest, AReservationIsHeldForLife) {
   {
-    Tenant a(a_, claims_);
+    Seat a(a_, claims_);
     a.reserve(60);
     EXPECT_FALSE(a_.has_room(1));
     EXPECT_TRUE(b_.has_room(40));
@@ -97,9 +97,9 @@ TEST_F(BudgetTest, AReservationIsHeldForLife) {
 
 TEST_F(BudgetTest, WithoutABoundEverythingIsGranted) {
   Budget free{.slots = 1};
-  Tenant tenant(free, claims_);
-  tenant.claim(1, INT64_MAX / 2, told_);
-  tenant.claim(2, INT64_MAX / 2, told_);
+  Seat seat(free, claims_);
+  seat.claim(1, INT64_MAX / 2, told_);
+  seat.claim(2, INT64_MAX / 2, told_);
   EXPECT_EQ(told_.granted.size(), 2U);
 }
 
@@ -108,7 +108,7 @@ TEST_F(BudgetTest, NoHistoryPassesABound) {
   std::mt19937 random(7);
   const auto up_to = [&](uint32_t most) { return random() % (most + 1); };
   struct Life {
-    std::unique_ptr<Tenant> tenant;
+    std::unique_ptr<Seat> seat;
     Recorder told;
     uint64_t next_job = 1;
     int64_t returned = 0;
@@ -117,7 +117,7 @@ TEST_F(BudgetTest, NoHistoryPassesABound) {
   for (int step = 0; step < 100'000; ++step) {
     if (lives.size() < 6 && up_to(20) == 0) {
       auto& life = lives.emplace_back(std::make_unique<Life>());
-      life->tenant = std::make_unique<Tenant>(up_to(1) == 0 ? a_ : b_, claims_);
+      life->seat = std::make_unique<Seat>(up_to(1) == 0 ? a_ : b_, claims_);
     }
     if (lives.empty()) {
       continue;
@@ -125,21 +125,21 @@ TEST_F(BudgetTest, NoHistoryPassesABound) {
     auto& at = lives[up_to(static_cast<uint32_t>(lives.size() - 1))];
     switch (up_to(6)) {
       case 0:
-        if (at->tenant->free_slots() > 0) {
-          at->tenant->take_slot();
+        if (at->seat->free_slots() > 0) {
+          at->seat->take_slot();
         }
         break;
       case 1:
-        at->tenant->return_slots(up_to(2));
+        at->seat->return_slots(up_to(2));
         break;
       case 2:
-        at->tenant->claim(at->next_job++, 1 + up_to(59), at->told);
+        at->seat->claim(at->next_job++, 1 + up_to(59), at->told);
         break;
       case 3:
-        at->tenant->withdraw(1 + up_to(static_cast<uint32_t>(at->next_job)));
+        at->seat->withdraw(1 + up_to(static_cast<uint32_t>(at->next_job)));
         break;
       case 4:
-        at->tenant->return_bytes(up_to(60));
+        at->seat->return_bytes(up_to(60));
         break;
       default:
         if (up_to(30) == 0) {
@@ -150,8 +150,8 @@ TEST_F(BudgetTest, NoHistoryPassesABound) {
     uint32_t busy = 0;
     int64_t held = 0;
     for (const auto& life : lives) {
-      busy += life->tenant->busy();
-      held += life->tenant->held_bytes();
+      busy += life->seat->busy();
+      held += life->seat->held_bytes();
     }
     ASSERT_EQ(device_.busy, busy);
     ASSERT_EQ(device_.held_bytes, held);

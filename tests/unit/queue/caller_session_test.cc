@@ -16,7 +16,7 @@ class CallerSessionTest : public SessionTest {
     turn();
     Peer peer = hello ? caller() : connect();
     peer.send_bytes(bytes);
-    const uint64_t errors = wires_.protocol_errors();
+    const uint64_t errors = connections_.protocol_errors();
     turn();
     auto goodbye = peer.next();
     if (goodbye && goodbye->type == FrameType::kAccepted) {
@@ -26,7 +26,7 @@ class CallerSessionTest : public SessionTest {
     EXPECT_EQ(goodbye->as<wire::Goodbye>().message, reason);
     EXPECT_TRUE(peer.hung_up());
     EXPECT_EQ(refused_, reason);
-    EXPECT_EQ(wires_.protocol_errors(), errors + 1);
+    EXPECT_EQ(connections_.protocol_errors(), errors + 1);
     EXPECT_FALSE(other.hung_up());
   }
   template <typename M>
@@ -90,13 +90,13 @@ TEST_F(CallerSessionTest, AFrameOfTheOtherDirectionEndsTheConnection) {
 
 TEST_F(CallerSessionTest, APayloadOverItsLimitEndsTheConnection) {
   char header[wire::kHeaderBytes];
-  wire::encode_header(header, FrameType::kStatus, 1, wires_.limits().other_bytes + 1);
+  wire::encode_header(header, FrameType::kStatus, 1, connections_.limits().other_bytes + 1);
   expect_refused(std::string(header, sizeof header), "payload over its limit");
 }
 
 TEST_F(CallerSessionTest, ABodyOverTheLimitIsTooLargeAndTheConnectionLivesOn) {
   Peer ready = worker(1);
-  wires_.limits().submit_bytes = 300'000;
+  connections_.limits().submit_bytes = 300'000;
   Peer peer = caller();
   wire::Submit large = post();
   const std::string body(1'000'000, 'x');
@@ -111,7 +111,7 @@ TEST_F(CallerSessionTest, ABodyOverTheLimitIsTooLargeAndTheConnectionLivesOn) {
   EXPECT_EQ(refused->id, 7U);
   EXPECT_EQ(refused->as<wire::Failed>().status, 413U);
   EXPECT_EQ(dispatcher_.jobs(), 1U) << "the next job on the connection was taken";
-  EXPECT_EQ(wires_.protocol_errors(), 0U);
+  EXPECT_EQ(connections_.protocol_errors(), 0U);
 }
 
 TEST_F(CallerSessionTest, ABadFieldListEndsTheConnection) {
@@ -277,7 +277,7 @@ TEST_F(CallerSessionTest, RequestsThatComeAtOnceTakeNoMoreMemoryThanAllMayHold) 
     peers.push_back(caller());
     send(peers.back(), half_of(large));
   }
-  EXPECT_LE(wires_.unfinished_bytes(), 3U << 20);
+  EXPECT_LE(connections_.unfinished_bytes(), 3U << 20);
   EXPECT_FALSE(peers[0].next()) << "two are on their way";
   EXPECT_FALSE(peers[1].next());
   for (int i : {2, 3}) {
@@ -290,7 +290,7 @@ TEST_F(CallerSessionTest, RequestsThatComeAtOnceTakeNoMoreMemoryThanAllMayHold) 
   EXPECT_EQ(peers[0].next()->type, FrameType::kAccepted);
   peers[1].close();
   send(peers[2], std::string_view(large).substr(large.size() / 2));  // is passed over
-  EXPECT_EQ(wires_.unfinished_bytes(), 0U);
+  EXPECT_EQ(connections_.unfinished_bytes(), 0U);
   send(peers[2], frame(2, post()));
   EXPECT_EQ(peers[2].next()->type, FrameType::kAccepted) << "the connection lives on";
 }
@@ -301,7 +301,7 @@ TEST_F(CallerSessionTest, NoMemoryIsTakenBeforeHello) {
   turn();
   ASSERT_TRUE(peer.next());
   EXPECT_EQ(refused_, "the first frame is not HELLO");
-  EXPECT_EQ(wires_.unfinished_bytes(), 0U);
+  EXPECT_EQ(connections_.unfinished_bytes(), 0U);
 }
 
 }  // namespace

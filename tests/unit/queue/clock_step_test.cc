@@ -14,8 +14,8 @@ class ClockStepTest : public PromiseTest {
  protected:
   // A penstockd that is started anew over the same store; only its scheduler is looked at.
   struct Life {
-    Life(Wires& wires, const Config& config, Store& store)
-        : dispatcher(wires, [] { return wall_ns_ / kNsPerMs; }) {
+    Life(ConnectionLoop& connections, const Config& config, Store& store)
+        : dispatcher(connections, [] { return wall_ns_ / kNsPerMs; }) {
       dispatcher.apply(config);
       dispatcher.use(store);
       EXPECT_TRUE(store.recover([this](JobRecord&& job) { dispatcher.restore(std::move(job)); },
@@ -26,7 +26,7 @@ class ClockStepTest : public PromiseTest {
   std::unique_ptr<Life> restart() {
     store_.reset();
     store_ = *Store::open({.folder = folder_ + "/state"});
-    return std::make_unique<Life>(wires_, config_, *store_);
+    return std::make_unique<Life>(connections_, config_, *store_);
   }
 
   static std::string http_date(int64_t wall_ns) {

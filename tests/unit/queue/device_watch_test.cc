@@ -20,7 +20,7 @@ class DeviceWatchTest : public testing::Test {
     EXPECT_NE(::mkdtemp(folder_.data()), nullptr);
     ::setenv("PENSTOCK_NVML", "asked by nobody", 1);
     config_.worker_binary = folder_ + "/watch";
-    wires_.set_now(now_ns_);
+    connections_.set_now(now_ns_);
     watch_.on_change = [this] { ++changes_; };
   }
   ~DeviceWatchTest() override {
@@ -56,8 +56,8 @@ class DeviceWatchTest : public testing::Test {
   void until(const Condition& condition) {
     for (int i = 0; i < 5000 && !condition(); ++i) {
       loop_.run_once(0, 0);
-      wires_.reap();
-      wires_.flush();
+      connections_.reap();
+      connections_.flush();
       watch_.reap();
       ::poll(nullptr, 0, 1);
     }
@@ -68,16 +68,16 @@ class DeviceWatchTest : public testing::Test {
     until([&] { return watch_.next_event() == now_ns_ + after_ns; });
   }
   void advance(int64_t ns) {
-    wires_.set_now(now_ns_ += ns);
+    connections_.set_now(now_ns_ += ns);
     watch_.advance_to(now_ns_);
   }
 
   std::string folder_ = testing::TempDir() + "watch.XXXXXX";
   int64_t now_ns_ = kNsPerSec;
   EventLoop loop_ = *EventLoop::create();
-  Wires wires_{loop_, {}, [this] { return now_ns_; }};
+  ConnectionLoop connections_{loop_, {}, [this] { return now_ns_; }};
   Config config_;
-  DeviceWatch watch_{wires_};
+  DeviceWatch watch_{connections_};
   int changes_ = 0;
 };
 

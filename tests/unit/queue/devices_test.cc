@@ -238,7 +238,7 @@ TEST_F(DevicesTest, JobsAreNotGrantedWhatIsSetAsideForProcesses) {
   config_.workers = {worker("chat", {"0"}, 8, 20 * kGiB, "llama"),
                      worker("image", {"0"}, 2, 8 * kGiB)};
   place();
-  class : public Tenant::Claimant {
+  class : public Seat::Claimant {
    public:
     void on_granted(uint64_t, int64_t bytes) override { granted += bytes; }
     int64_t granted = 0;

@@ -68,7 +68,7 @@ TEST_F(DispatcherTest, AnAnswerGoesThroughUnchangedUnderTheCallersId) {
   EXPECT_EQ(done->as<wire::Done>().completion_tokens, uint64_t{1} << 40);
   EXPECT_EQ(done->as<wire::Done>().device_ns, UINT64_MAX);
   EXPECT_EQ(dispatcher_.jobs(), 0U);
-  EXPECT_EQ(dispatcher_.held_bytes(), 0);
+  EXPECT_EQ(dispatcher_.frame_bytes(), 0);
 }
 
 TEST_F(DispatcherTest, AStreamedAnswerIsTimedToItsFirstTokenAndThenByToken) {
@@ -143,7 +143,7 @@ TEST_F(DispatcherTest, OfAModelThatCouldNotBeLoadedCallersAreToldSo) {
   wire::Submit message = post();
   message.model = "demo";
   for (const auto& [next_s, retry_s] : {std::pair{30, 30U}, {1, 10U}}) {
-    dispatcher_.roster().failed("demo", now_ns_ + next_s * kNsPerSec);
+    dispatcher_.served().failed("demo", now_ns_ + next_s * kNsPerSec);
     submit(peer, 1, message);
     const auto said = peer.next();
     const auto told = said->as<wire::Failed>();
@@ -291,7 +291,7 @@ TEST_F(DispatcherTest, AJobGoesToTheWorkerWithTheMostCredit) {
 }
 
 TEST_F(DispatcherTest, WorkersOnOneDeviceShareItsSlots) {
-  Seat& seat = share_seat({.slots = 3});
+  DeviceShare& share = share_device({.slots = 3});
   Peer one = worker(2);
   Peer two = worker(2);
   Peer peer = caller();
@@ -307,11 +307,11 @@ TEST_F(DispatcherTest, WorkersOnOneDeviceShareItsSlots) {
   one.send(0, wire::Take{1});
   turn();
   EXPECT_TRUE(one.next().has_value() || two.next().has_value());
-  EXPECT_EQ(seat.budget.busy, 3U);
+  EXPECT_EQ(share.budget.busy, 3U);
 }
 
 TEST_F(DispatcherTest, ACancelledJobHasItsSlotUntilTheWorkerGivesItBack) {
-  Seat& seat = share_seat({.slots = 1});
+  DeviceShare& share = share_device({.slots = 1});
   Peer one = worker(1);
   Peer two = worker(1);
   Peer peer = caller();
@@ -326,11 +326,11 @@ TEST_F(DispatcherTest, ACancelledJobHasItsSlotUntilTheWorkerGivesItBack) {
   busy.send(0, wire::Take{1});
   turn();
   EXPECT_NE(idle.next().has_value(), busy.next().has_value());
-  EXPECT_EQ(seat.budget.busy, 1U);
+  EXPECT_EQ(share.budget.busy, 1U);
 }
 
 TEST_F(DispatcherTest, MemoryIsGrantedOverAllWorkersOfADevice) {
-  Seat& seat = share_seat({.slots = 4, .memory_bytes = 100});
+  DeviceShare& share = share_device({.slots = 4, .memory_bytes = 100});
   Peer one = worker(1);
   Peer two = worker(1);
   Peer peer = caller();
@@ -351,7 +351,7 @@ TEST_F(DispatcherTest, MemoryIsGrantedOverAllWorkersOfADevice) {
   EXPECT_EQ(two.next()->as<wire::Grant>().memory_bytes, 40U);
   two.close();
   turn();
-  EXPECT_EQ(seat.budget.held_bytes, 0);
+  EXPECT_EQ(share.budget.held_bytes, 0);
   one.send(0, wire::Claim{0});
   turn();
   EXPECT_EQ(last_words_,
@@ -656,18 +656,18 @@ TEST_F(DispatcherTest, CallersWaitForANewWorkerDuringTheGrace) {
 }
 
 TEST_F(DispatcherTest, WhoWaitsForAWorkerIsToldWhenItIsExpected) {
-  Roster& roster = dispatcher_.roster();
-  roster.starting("demo", now_ns_);
+  ServedModels& served = dispatcher_.served();
+  served.starting("demo", now_ns_);
   advance(5 * kNsPerSec);
   Peer device = worker(1);  // so that took 5 s
   device.close();
   turn();
-  roster.expect("demo", now_ns_ + 2 * kNsPerSec);
+  served.expect("demo", now_ns_ + 2 * kNsPerSec);
   Peer peer = caller();
   submit(peer, 1);
   EXPECT_NEAR(static_cast<double>(peer.next()->as<wire::Accepted>().eta_ms), 7000, 100);
   advance(3 * kNsPerSec);
-  roster.starting("demo", now_ns_);
+  served.starting("demo", now_ns_);
   advance(kNsPerSec);
   wire::Submit hasty = post();
   hasty.max_wait_ms = 3000;
@@ -825,7 +825,7 @@ TEST_F(DispatcherTest, AWorkersAnswerMustComeInOrder) {
   submit(peer, 1);
   const auto breaks = [&](const std::string& rule, auto&& say) {
     Peer device = worker(1);
-    submit(peer, 100 + wires_.protocol_errors());
+    submit(peer, 100 + connections_.protocol_errors());
     const auto job = device.next();
     ASSERT_TRUE(job);
     say(device, job->id);
@@ -877,7 +877,7 @@ TEST_F(DispatcherTest, AWorkersLastWordsAreKept) {
   device.send(0, wire::Goodbye{"models/demo has no config.json"});
   turn();
   EXPECT_EQ(last_words_, "models/demo has no config.json");
-  EXPECT_EQ(wires_.protocol_errors(), 0U);
+  EXPECT_EQ(connections_.protocol_errors(), 0U);
 }
 
 TEST_F(DispatcherTest, ADrainingWorkerGetsNoMoreJobs) {

@@ -146,7 +146,7 @@ TEST_F(MigrationTest, WhatComesAfterwardsStandsBesideIt) {
   JobRecord after = job();
   after.share = {5, 6};
   after.receipt = "held";
-  ASSERT_EQ(promise(after), Store::Promise::kStored);
+  ASSERT_EQ(promise(after), PromiseOutcome::kStored);
   for (const JobId& id : {before.id, after.id}) {
     finish(StoreFixture::end(id), "done");
   }

@@ -39,7 +39,7 @@ class OperatorApiTest : public PromiseTest {
     return reply.body.find(text) != std::string::npos;
   }
 
-  Supervisor supervisor_{wires_, dispatcher_};
+  Supervisor supervisor_{connections_, dispatcher_};
   StandingOrders orders_{nullptr};
   OperatorApi operator_api_{dispatcher_, jobs_api_, supervisor_, orders_};
   Peer tool_ = connect();
@@ -183,7 +183,7 @@ TEST_F(OperatorApiTest, ADeadLetterOfAQueueThatIsGoneStaysDead) {
   lost.id = *parse_job_id("job_01ARZ3NDEKTSV4RRFFQ69G5FAV");
   lost.queue = "lost";
   lost.created_ms = kWallMs;
-  store_->promise(lost, "", [](Store::Promise) {});
+  store_->promise(lost, "", [](PromiseOutcome) {});
   settle();
   dispatcher_.restore(std::move(lost));
   settle();

@@ -67,7 +67,7 @@ TEST_F(PromiseTest, TheBodyComesFromDiskAndIsWhatWasSent) {
   for (uint64_t i = 0; i < kJobs; ++i) {
     promised(peer, i + 1, async(std::string(100'000 + i, 'x')));
   }
-  EXPECT_LE(dispatcher_.held_bytes(), Dispatcher::kWarmBytes);
+  EXPECT_LE(dispatcher_.frame_bytes(), Dispatcher::kWarmBytes);
   Peer device = worker(1);
   settle();
   for (uint64_t i = 0; i < kJobs; ++i) {
@@ -78,7 +78,7 @@ TEST_F(PromiseTest, TheBodyComesFromDiskAndIsWhatWasSent) {
     EXPECT_EQ(submit.owner, "");
     answer(device, job->id, "done");
   }
-  EXPECT_EQ(dispatcher_.held_bytes(), 0);
+  EXPECT_EQ(dispatcher_.frame_bytes(), 0);
 }
 
 TEST_F(PromiseTest, AnotherOwnersJobIsNotThereInAnyEndpoint) {
@@ -706,7 +706,7 @@ TEST_F(PromiseTest, EventsTellTheWholeStory) {
   const uint64_t number = take(device);
   device.send(number, wire::Progress{.millionths = 500'000, .step = 5, .steps = 10});
   turn();
-  advance(Audience::kProgressNs);
+  advance(Subscribers::kProgressNs);
   device.send(number, wire::Head{.status = 200, .content_type = "text/plain"});
   say(device, number, "half \xC3");
   say(device, number, "\xA4nd");  // a character cut in two
@@ -886,7 +886,7 @@ TEST_F(PromiseTest, AnEdgeThatDoesNotReadIsLeftForTheNext) {
   uint64_t number = 1000;
   for (size_t told = 0; told < EdgeLines::kMaxUnsent + (1U << 20); told += receipt.size()) {
     dispatcher_.edges().over(++number, {.receipt = receipt});
-    wires_.flush();
+    connections_.flush();
   }
   EXPECT_EQ(dispatcher_.edges().size(), 1U);
   turn();
@@ -909,14 +909,14 @@ TEST_F(PromiseTest, AnEdgeThatDoesNotReadIsLeftForTheNext) {
 
 TEST_F(PromiseTest, WithoutAStoreAPreferenceIsNotApplied) {
   // Another dispatcher, which has none.
-  Dispatcher forgetful(wires_, [] { return kWallMs; });
+  Dispatcher forgetful(connections_, [] { return kWallMs; });
   Intake intake(forgetful, 0);
   JobsApi api(forgetful, intake);
   const Handlers handlers{forgetful, intake, api};
   forgetful.apply(config_);
   auto [ours, theirs] = pair();
   CallerSession& session =
-      callers_.emplace_back(wires_, std::move(ours), handlers, *this, credentials_);
+      callers_.emplace_back(connections_, std::move(ours), handlers, *this, credentials_);
   session.self = std::prev(callers_.end());
   ASSERT_TRUE(session.open());
   Peer peer(std::move(theirs));

@@ -95,8 +95,8 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
 
   SessionTest()
       : loop_(*EventLoop::create()),
-        wires_(loop_, {}, [this] { return now_ns_; }),
-        dispatcher_(wires_, [] { return wall_ns_ / kNsPerMs; }),
+        connections_(loop_, {}, [this] { return now_ns_; }),
+        dispatcher_(connections_, [] { return wall_ns_ / kNsPerMs; }),
         intake_(dispatcher_, kWallMs / 1000),
         jobs_api_(dispatcher_, intake_) {
     config_.queues = {QueueConfig{"default"}};
@@ -107,7 +107,7 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
     worker.model = "models/demo";
     worker.model_name = "demo";
     config_.workers = {worker};
-    wires_.set_now(now_ns_);
+    connections_.set_now(now_ns_);
     wall_ns_ = kWallMs * kNsPerMs;
     apply();
   }
@@ -121,7 +121,7 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   Peer connect() {
     auto [ours, theirs] = pair();
     CallerSession& session =
-        callers_.emplace_back(wires_, std::move(ours), handlers_, *this, credentials_);
+        callers_.emplace_back(connections_, std::move(ours), handlers_, *this, credentials_);
     session.self = std::prev(callers_.end());
     EXPECT_TRUE(session.open());
     return Peer(std::move(theirs));
@@ -132,23 +132,23 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
     return peer;
   }
   // A device without a bound of its own, but for what is set here.
-  struct Seat {
+  struct DeviceShare {
     Budget budget{.slots = 1U << 17};
     Claims claims;
   };
-  Seat& share_seat(const Budget& budget) {
-    shared_seat_ = &seats_.emplace_back();
-    shared_seat_->budget = budget;
-    return *shared_seat_;
+  DeviceShare& share_device(const Budget& budget) {
+    shared_ = &shares_.emplace_back();
+    shared_->budget = budget;
+    return *shared_;
   }
   Peer connect_worker(const std::string& name = "demo", const std::string& model = "demo") {
     auto [ours, theirs] = pair();
-    Seat& seat = shared_seat_ != nullptr ? *shared_seat_ : seats_.emplace_back();
-    Tenant& tenant = tenants_.emplace_back(seat.budget, seat.claims);
+    DeviceShare& share = shared_ != nullptr ? *shared_ : shares_.emplace_back();
+    Seat& seat = seats_.emplace_back(share.budget, share.claims);
     Scheduler& scheduler = dispatcher_.scheduler();
-    worker_ = &workers_.emplace_back(wires_, std::move(ours), dispatcher_, *this, name,
-                                     scheduler.lane(*scheduler.find_queue("default"), model),
-                                     tenant, pace_);
+    worker_ = &workers_.emplace_back(connections_, std::move(ours), dispatcher_, *this, name,
+                                     scheduler.lane(*scheduler.find_queue("default"), model), seat,
+                                     pace_);
     EXPECT_TRUE(worker_->open());
     return Peer(std::move(theirs));
   }
@@ -172,20 +172,20 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   void turn() {
     for (int i = 0; i < 50; ++i) {
       loop_.run_once(0, 0);
-      wires_.reap();
-      wires_.flush();
+      connections_.reap();
+      connections_.flush();
     }
-    pass(Wires::kHoldNs);
-    wires_.flush();
+    pass(ConnectionLoop::kDelayNs);
+    connections_.flush();
   }
   void advance(int64_t ns) {
     pass(ns);
     dispatcher_.advance_to(now_ns_);
-    wires_.flush();
+    connections_.flush();
   }
   // Time goes on, and so does the time of day, which may be stepped besides.
   void pass(int64_t ns) {
-    wires_.set_now(now_ns_ += ns);
+    connections_.set_now(now_ns_ += ns);
     wall_ns_ += ns;
   }
   static void step(int64_t ns) { wall_ns_ += ns; }
@@ -202,7 +202,7 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   void on_worker_ready(WorkerSession& session) override { dispatcher_.worker_ready(session); }
   void on_worker_closed(WorkerSession& session) override {
     last_words_ = session.last_words();
-    session.tenant().release();
+    session.seat().release();
     dispatcher_.worker_lost(session, 0, "", ordered_);
     workers_.remove_if([&](const WorkerSession& each) { return &each == &session; });
   }
@@ -210,17 +210,17 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
   static inline int64_t wall_ns_ = 0;
   int64_t now_ns_ = kNsPerSec;
   EventLoop loop_;
-  Wires wires_;
+  ConnectionLoop connections_;
   Dispatcher dispatcher_;
   Intake intake_;
   JobsApi jobs_api_;
   Handlers handlers_{dispatcher_, intake_, jobs_api_};
   Config config_;
   std::list<CallerSession> callers_;
+  std::list<DeviceShare> shares_;
+  Pace* pace_ = nullptr;           // of the workers to come
+  DeviceShare* shared_ = nullptr;  // of the workers to come; nullptr: each has its own
   std::list<Seat> seats_;
-  Pace* pace_ = nullptr;         // of the workers to come
-  Seat* shared_seat_ = nullptr;  // of the workers to come; nullptr: each has its own
-  std::list<Tenant> tenants_;
   std::list<WorkerSession> workers_;
   WorkerSession* worker_ = nullptr;  // the last that connected
   Credentials credentials_{

@@ -101,7 +101,7 @@ TEST_F(SettlementTest, AJobWhoseQueueIsGoneEndsAsAnyOther) {
   config_.queues.pop_back();
   store_.reset();
   store_ = *Store::open({.folder = folder_ + "/state"});
-  Dispatcher next(wires_, [] { return wall_ns_ / kNsPerMs; });
+  Dispatcher next(connections_, [] { return wall_ns_ / kNsPerMs; });
   next.apply(config_);
   next.use(*store_);
   std::vector<std::string> told;

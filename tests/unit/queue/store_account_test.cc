@@ -10,8 +10,6 @@
 namespace penstock::queue {
 namespace {
 
-using Promise = Store::Promise;
-
 class StoreAccountTest : public StoreFixture {
  protected:
   ~StoreAccountTest() override { sqlite3_reset_auto_extension(); }
@@ -35,7 +33,7 @@ class StoreAccountTest : public StoreFixture {
   void ended(int count, const char* owner, JobStatus status = JobStatus::kCompleted) {
     for (int i = 0; i < count; ++i) {
       const JobRecord sent = job(owner);
-      store_->promise(sent, "S", [](Promise) {});
+      store_->promise(sent, "S", [](PromiseOutcome) {});
       store_->finish(end(sent.id, status), 0, "", [](const JobEnd&) {});
     }
     settle();
@@ -61,31 +59,31 @@ TEST_F(StoreAccountTest, OneWhoTakesTooMuchIsRefusedAloneUntilSomethingIsOver) {
   options_.max_share_bytes = 100'000;
   ASSERT_TRUE(open());
   const JobRecord first = job("alice");
-  EXPECT_EQ(promise(first, std::string(60'000, 'x')), Promise::kStored);
-  EXPECT_EQ(promise(job("alice"), std::string(60'000, 'x')), Promise::kShareFull);
-  EXPECT_EQ(promise(job("bob"), std::string(60'000, 'x')), Promise::kStored);
+  EXPECT_EQ(promise(first, std::string(60'000, 'x')), PromiseOutcome::kStored);
+  EXPECT_EQ(promise(job("alice"), std::string(60'000, 'x')), PromiseOutcome::kShareFull);
+  EXPECT_EQ(promise(job("bob"), std::string(60'000, 'x')), PromiseOutcome::kStored);
   EXPECT_TRUE(store_->health());
   finish(end(first.id), std::string(70'000, 'r'));
-  EXPECT_EQ(promise(job("alice"), std::string(60'000, 'x')), Promise::kShareFull)
+  EXPECT_EQ(promise(job("alice"), std::string(60'000, 'x')), PromiseOutcome::kShareFull)
       << "results count";
   store_->drop(first.id, [](bool) {});
   settle();
-  EXPECT_EQ(promise(job("alice"), std::string(60'000, 'x')), Promise::kStored);
+  EXPECT_EQ(promise(job("alice"), std::string(60'000, 'x')), PromiseOutcome::kStored);
 }
 
 TEST_F(StoreAccountTest, WhatEachTakesIsKnownAfterARestart) {
   options_.max_share_bytes = 100'000;
   ASSERT_TRUE(open());
-  EXPECT_EQ(promise(job("alice"), std::string(60'000, 'x')), Promise::kStored);
+  EXPECT_EQ(promise(job("alice"), std::string(60'000, 'x')), PromiseOutcome::kStored);
   const JobRecord large = job("bob");
   promise(large);
   finish(end(large.id), std::string(90'000, 'r'));
   const uint64_t bytes = store_->figures().bytes;
   reopen();
   settle();
-  EXPECT_EQ(promise(job("alice"), std::string(60'000, 'x')), Promise::kShareFull);
-  EXPECT_EQ(promise(job("bob"), std::string(60'000, 'x')), Promise::kShareFull);
-  EXPECT_EQ(promise(job("carol"), std::string(60'000, 'x')), Promise::kStored);
+  EXPECT_EQ(promise(job("alice"), std::string(60'000, 'x')), PromiseOutcome::kShareFull);
+  EXPECT_EQ(promise(job("bob"), std::string(60'000, 'x')), PromiseOutcome::kShareFull);
+  EXPECT_EQ(promise(job("carol"), std::string(60'000, 'x')), PromiseOutcome::kStored);
   EXPECT_GE(store_->figures().bytes, bytes) << "its file, too";
 }
 
@@ -100,10 +98,10 @@ TEST_F(StoreAccountTest, WhatARunningJobHasWrittenCounts) {
   settle();
   EXPECT_EQ(store_->pending_bytes(), 0U);
   EXPECT_GE(store_->figures().bytes, before + (5 << 20));
-  EXPECT_EQ(promise(job()), Promise::kFull);
+  EXPECT_EQ(promise(job()), PromiseOutcome::kFull);
   store_->discard_result(sent.id);
   settle();
-  EXPECT_EQ(promise(job()), Promise::kStored);
+  EXPECT_EQ(promise(job()), PromiseOutcome::kStored);
 }
 
 TEST_F(StoreAccountTest, TheDiskShrinksAgain) {
@@ -111,7 +109,7 @@ TEST_F(StoreAccountTest, TheDiskShrinksAgain) {
   std::vector<JobId> ids;
   for (int i = 0; i < 150; ++i) {
     const JobRecord sent = job();
-    store_->promise(sent, std::string(100'000, 'b'), [](Promise) {});
+    store_->promise(sent, std::string(100'000, 'b'), [](PromiseOutcome) {});
     ids.push_back(sent.id);
   }
   settle();
@@ -132,7 +130,7 @@ TEST_F(StoreAccountTest, AnOwnersListLooksAtWhatItShows) {
   ended(3, "alice", JobStatus::kFailed);
   ended(5000, "alice");
   for (int i = 0; i < 1000; ++i) {
-    store_->promise(job("alice"), "S", [](Promise) {});
+    store_->promise(job("alice"), "S", [](PromiseOutcome) {});
   }
   settle();
   JobQuery query;
@@ -172,7 +170,7 @@ TEST_F(StoreAccountTest, AListOfSeveralStatusesIsInOrderOverItsPages) {
   std::vector<std::string> all;
   for (int i = 0; i < 1500; ++i) {
     const JobRecord sent = job("alice");
-    store_->promise(sent, "S", [](Promise) {});
+    store_->promise(sent, "S", [](PromiseOutcome) {});
     store_->finish(end(sent.id, i % 7 == 0 ? JobStatus::kFailed : JobStatus::kCompleted), 0, "",
                    [](const JobEnd&) {});
     all.insert(all.begin(), std::string(sent.id.view()));
@@ -210,7 +208,7 @@ TEST(EndOnStopTest, AStartEndsWhenItIsToldTo) {
 TEST_F(StoreAccountTest, EveryPageIsReadOnlyWhereItWasLeftOpenInAnEarlierBoot) {
   ASSERT_TRUE(open());
   for (int i = 0; i < 100; ++i) {
-    store_->promise(job(), std::string(20'000, 'b'), [](Promise) {});
+    store_->promise(job(), std::string(20'000, 'b'), [](PromiseOutcome) {});
   }
   settle();
   EXPECT_TRUE(std::filesystem::exists(options_.folder + "/unclean")) << "while it is open";

@@ -35,8 +35,8 @@ class StoreFaultTest : public StoreFixture, public testing::WithParamInterface<F
     for (int i = 0; i < 6; ++i) {
       const JobRecord sent = job();
       ids.push_back(sent.id);
-      store_->promise(sent, std::string(3000, 'b'), [&story, id = sent.id](Store::Promise outcome) {
-        (outcome == Store::Promise::kStored ? story.promised : story.refused).push_back(id);
+      store_->promise(sent, std::string(3000, 'b'), [&story, id = sent.id](PromiseOutcome outcome) {
+        (outcome == PromiseOutcome::kStored ? story.promised : story.refused).push_back(id);
       });
       if (i % 2 == 0) {
         wait_a_moment();
@@ -135,20 +135,20 @@ TEST_F(StoreFaultTest, AWriteErrorStopsPromisesLoudlyAndPasses) {
   const Status opened = open();
   ASSERT_TRUE(opened) << opened.error().message;
   const JobRecord first = job();
-  ASSERT_EQ(promise(first), Store::Promise::kStored);
+  ASSERT_EQ(promise(first), PromiseOutcome::kStored);
   FaultVfs::instance().arm(Fault::kFail, 0);
-  EXPECT_EQ(promise(job()), Store::Promise::kBroken);
+  EXPECT_EQ(promise(job()), PromiseOutcome::kBroken);
   EXPECT_FALSE(store_->health());
   EXPECT_NE(store_->health().error().message.find("failed"), std::string::npos);
   EXPECT_GE(store_->figures().write_errors, 1U);
-  EXPECT_EQ(promise(job()), Store::Promise::kStored) << "the disk is well again";
+  EXPECT_EQ(promise(job()), PromiseOutcome::kStored) << "the disk is well again";
   EXPECT_TRUE(store_->health());
 }
 
 TEST_F(StoreFaultTest, WhatAFlushHasDroppedIsWrittenAgainBeforeItIsTold) {
   ASSERT_TRUE(open());
   const JobRecord sent = job();
-  ASSERT_EQ(promise(sent), Store::Promise::kStored);
+  ASSERT_EQ(promise(sent), PromiseOutcome::kStored);
   FaultVfs::instance().arm(Fault::kDrop, 0, true);
   bool told = false;
   store_->finish(end(sent.id), 0, "result", [&](const JobEnd&) { told = true; });
@@ -172,7 +172,7 @@ TEST_F(StoreFaultTest, ALogThatNobodyKnowsToBeOnDiskIsNotMovedIntoTheDatabase) {
     promise(job(), std::string(3000, 'b'));
   }
   const JobRecord sent = job();
-  ASSERT_EQ(promise(sent), Store::Promise::kStored);
+  ASSERT_EQ(promise(sent), PromiseOutcome::kStored);
   constexpr int kTries = 4;  // the flush, writing it again, and that twice as the store stops
   FaultVfs::instance().arm(Fault::kDrop, 0, true, kTries);
   bool told = false;
@@ -194,17 +194,17 @@ TEST_F(StoreFaultTest, WhileTheDiskFailsAPromiseIsRefusedAndWhoAsksWaits) {
   options_.retry_ms = 60'000;
   ASSERT_TRUE(open());
   const JobRecord kept = job();
-  ASSERT_EQ(promise(kept), Store::Promise::kStored);
+  ASSERT_EQ(promise(kept), PromiseOutcome::kStored);
   FaultVfs::instance().arm(Fault::kDrop, 0, true, 2);
   const JobRecord sent = job();
-  std::optional<Store::Promise> outcome;
-  store_->promise(sent, "SUBMIT", [&](Store::Promise told) { outcome = told; });
+  std::optional<PromiseOutcome> outcome;
+  store_->promise(sent, "SUBMIT", [&](PromiseOutcome told) { outcome = told; });
   while (!outcome) {
     pollfd ready{store_->event_fd(), POLLIN, 0};
     ASSERT_EQ(::poll(&ready, 1, 10'000), 1) << "the store says nothing";
     store_->tell_done();
   }
-  EXPECT_EQ(*outcome, Store::Promise::kBroken);
+  EXPECT_EQ(*outcome, PromiseOutcome::kBroken);
   EXPECT_FALSE(store_->health());
   bool told = false;
   store_->find(kept.id, [&](const std::optional<JobRecord>&) { told = true; });
@@ -221,7 +221,7 @@ TEST_F(StoreFaultTest, APromiseWhoseFlushWasDroppedIsMadeOnceItIsWrittenAgain) {
   ASSERT_TRUE(open());
   FaultVfs::instance().arm(Fault::kDrop, 0, true);
   const JobRecord sent = job();
-  EXPECT_EQ(promise(sent), Store::Promise::kStored);
+  EXPECT_EQ(promise(sent), PromiseOutcome::kStored);
   FaultVfs::instance().crash();
   store_.reset();
   FaultVfs::instance().reset();

@@ -12,7 +12,6 @@ namespace penstock::queue {
 namespace {
 
 using Call = FaultFiles::Call;
-using Promise = Store::Promise;
 
 class StoreFileFaultTest : public StoreFixture {
  protected:
@@ -41,7 +40,7 @@ class StoreFileFaultTest : public StoreFixture {
   }
   JobRecord promised() {
     const JobRecord sent = job();
-    EXPECT_EQ(promise(sent), Promise::kStored);
+    EXPECT_EQ(promise(sent), PromiseOutcome::kStored);
     return sent;
   }
   // How it has ended, as was told.
@@ -84,7 +83,7 @@ TEST_F(StoreFileFaultTest, AResultWhoseFileWasLostFailsItsJobAloneAndIsNotMadeUp
   EXPECT_EQ(store_->figures().lost_results, 1U);
   ASSERT_EQ(lost_.size(), 1U);
   EXPECT_NE(lost_.begin()->second.find("No such file"), std::string::npos);
-  EXPECT_EQ(promise(job()), Promise::kStored);
+  EXPECT_EQ(promise(job()), PromiseOutcome::kStored);
 }
 
 TEST_F(StoreFileFaultTest, AnythingInItsWayFailsItsJobAlone) {
@@ -97,7 +96,7 @@ TEST_F(StoreFileFaultTest, AnythingInItsWayFailsItsJobAlone) {
   store_->finish(end(sent.id), 0, std::string(kLarge, 'r'), [&](const JobEnd& end) { told = end; });
   store_->finish(end(other.id), 0, std::string(kLarge, 's'),
                  [&](const JobEnd& end) { other_told = end.status == JobStatus::kCompleted; });
-  EXPECT_EQ(promise(job()), Promise::kStored);
+  EXPECT_EQ(promise(job()), PromiseOutcome::kStored);
   EXPECT_TRUE(other_told) << "it waits for no other's fault";
   EXPECT_EQ(told.status, JobStatus::kFailed);
 }
@@ -110,7 +109,7 @@ TEST_P(EachCallTest, ThatFailsForEverEndsTheJobsOfItAndStopsNoPromise) {
   files_.fail(GetParam(), EIO);
   JobEnd told;
   store_->finish(end(sent.id), 0, std::string(kLarge, 'r'), [&](const JobEnd& end) { told = end; });
-  EXPECT_EQ(promise(job()), Promise::kStored);
+  EXPECT_EQ(promise(job()), PromiseOutcome::kStored);
   EXPECT_EQ(told.status, JobStatus::kFailed);
   EXPECT_TRUE(store_->health());
   const JobRecord small = promised();
@@ -195,13 +194,14 @@ TEST_F(StoreFileFaultTest, APromiseThatIsTooLargeForTheDatabaseFailsAlone) {
   ASSERT_TRUE(begin());
   sqlite3_reset_auto_extension();
   sqlite3_limit(opened, SQLITE_LIMIT_LENGTH, 10'000);
-  std::vector<Promise> outcomes;
+  std::vector<PromiseOutcome> outcomes;
   for (const size_t bytes : {size_t{100}, size_t{20'000}, size_t{100}}) {
     store_->promise(job(), std::string(bytes, 'b'),
-                    [&](Promise told) { outcomes.push_back(told); });
+                    [&](PromiseOutcome told) { outcomes.push_back(told); });
   }
   settle();
-  EXPECT_EQ(outcomes, (std::vector{Promise::kStored, Promise::kBroken, Promise::kStored}));
+  EXPECT_EQ(outcomes, (std::vector{PromiseOutcome::kStored, PromiseOutcome::kBroken,
+                                   PromiseOutcome::kStored}));
   EXPECT_TRUE(store_->health());
 }
 
@@ -221,26 +221,26 @@ TEST_F(StoreFileFaultTest, OnAFullDiskEndsAreWrittenIntoTheReserveAndPromisesWai
   files_.heal();
   await([&] { return store_->disk() == Disk::kWell; });
   EXPECT_EQ(std::filesystem::file_size(options_.folder + "/reserve"), 1U << 20);
-  EXPECT_EQ(promise(job()), Promise::kStored);
+  EXPECT_EQ(promise(job()), PromiseOutcome::kStored);
 }
 
 TEST_F(StoreFileFaultTest, WithoutRoomForTheReserveNothingIsPromised) {
   options_.reserve_bytes = 1 << 20;
   files_.fail(Call::kAllocate, ENOSPC);
   ASSERT_TRUE(begin());
-  EXPECT_EQ(promise(job()), Promise::kFull);
+  EXPECT_EQ(promise(job()), PromiseOutcome::kFull);
   EXPECT_FALSE(store_->health());
   EXPECT_NE(store_->health().error().message.find("no room"), std::string::npos);
   files_.heal();
   await([&] { return store_->disk() == Disk::kWell; });
-  EXPECT_EQ(promise(job()), Promise::kStored);
+  EXPECT_EQ(promise(job()), PromiseOutcome::kStored);
 }
 
 TEST_F(StoreFileFaultTest, AFileSystemThatKeepsNoRoomIsNoReasonToPromiseNothing) {
   options_.reserve_bytes = 1 << 20;
   files_.fail(Call::kAllocate, EOPNOTSUPP);
   ASSERT_TRUE(begin());
-  EXPECT_EQ(promise(job()), Promise::kStored);
+  EXPECT_EQ(promise(job()), PromiseOutcome::kStored);
 }
 
 TEST_F(StoreFileFaultTest, TheFolderAboveTheStateIsFlushedToo) {

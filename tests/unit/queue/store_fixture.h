@@ -92,11 +92,11 @@ class StoreFixture : public testing::Test {
     job.created_ms = kNowMs;
     return job;
   }
-  Store::Promise promise(const JobRecord& job, const std::string& submit = "SUBMIT") {
-    std::optional<Store::Promise> outcome;
-    store_->promise(job, submit, [&](Store::Promise told) { outcome = told; });
+  PromiseOutcome promise(const JobRecord& job, const std::string& submit = "SUBMIT") {
+    std::optional<PromiseOutcome> outcome;
+    store_->promise(job, submit, [&](PromiseOutcome told) { outcome = told; });
     settle();
-    return outcome.value_or(Store::Promise::kBroken);
+    return outcome.value_or(PromiseOutcome::kBroken);
   }
   static JobEnd end(const JobId& id, JobStatus status = JobStatus::kCompleted) {
     JobEnd end;

@@ -35,7 +35,7 @@ TEST_F(StoreTest, WhatWasPromisedIsThereAfterOpeningAnew) {
   sent.not_before_ms = kNowMs + 5;
   sent.deadline_ms = kNowMs + 6;
   sent.status = JobStatus::kScheduled;
-  ASSERT_EQ(promise(sent, "the frame"), Store::Promise::kStored);
+  ASSERT_EQ(promise(sent, "the frame"), PromiseOutcome::kStored);
   const auto jobs = reopen();
   ASSERT_EQ(jobs.size(), 1U);
   const JobRecord& read = jobs[0];
@@ -67,7 +67,7 @@ TEST_F(StoreTest, JobsComeBackInOrderOfArrival) {
     sent.push_back(job().id);
     JobRecord each = job();
     each.id = sent.back();
-    store_->promise(each, "x", [](Store::Promise) {});
+    store_->promise(each, "x", [](PromiseOutcome) {});
   }
   settle();
   const auto jobs = reopen();
@@ -130,7 +130,7 @@ TEST_F(StoreTest, ALargeResultIsAFileOfItsGroupsAndGoesWithItsJob) {
 TEST_F(StoreTest, WhatHasExpiredIsGoneAfterOneSweepHoweverMuchItIs) {
   for (int i = 0; i < 1000; ++i) {
     const JobRecord sent = job();
-    store_->promise(sent, "SUBMIT", [](Store::Promise) {});
+    store_->promise(sent, "SUBMIT", [](PromiseOutcome) {});
     store_->finish(end(sent.id), 0, "result", [](const JobEnd&) {});
   }
   const JobRecord later = job();
@@ -210,13 +210,13 @@ TEST_F(StoreTest, FilesThatNoJobTellsOfAreRemovedAtTheStart) {
 TEST_F(StoreTest, AKeyNamesOneJobUntilThatFails) {
   JobRecord first = job();
   first.key = {1, 2};
-  EXPECT_EQ(promise(first), Store::Promise::kStored);
+  EXPECT_EQ(promise(first), PromiseOutcome::kStored);
   JobRecord second = job();
   second.key = first.key;
-  EXPECT_EQ(promise(second), Store::Promise::kDuplicate);
+  EXPECT_EQ(promise(second), PromiseOutcome::kDuplicate);
   EXPECT_FALSE(find(second.id));
   finish(end(first.id), "done");
-  EXPECT_EQ(promise(second), Store::Promise::kDuplicate);
+  EXPECT_EQ(promise(second), PromiseOutcome::kDuplicate);
   std::optional<JobRecord> found;
   store_->find_key(first.key, [&](std::optional<JobRecord> job) { found = std::move(job); });
   settle();
@@ -229,7 +229,7 @@ TEST_F(StoreTest, AKeyNamesOneJobUntilThatFails) {
   finish(end(third.id, JobStatus::kFailed), "");
   JobRecord fourth = job();
   fourth.key = third.key;
-  EXPECT_EQ(promise(fourth), Store::Promise::kStored);
+  EXPECT_EQ(promise(fourth), PromiseOutcome::kStored);
 }
 
 TEST_F(StoreTest, AnAnswerThatWasWaitedForIsKeptForItsKey) {
@@ -416,13 +416,13 @@ TEST_F(StoreTest, PastItsBoundNothingMoreIsPromised) {
   store_.reset();
   options_.max_bytes = 1 << 20;
   ASSERT_TRUE(open());
-  Store::Promise outcome = Store::Promise::kStored;
+  PromiseOutcome outcome = PromiseOutcome::kStored;
   int promised = 0;
-  while (outcome == Store::Promise::kStored && promised < 1000) {
+  while (outcome == PromiseOutcome::kStored && promised < 1000) {
     outcome = promise(job(), std::string(10'000, 'x'));
     ++promised;
   }
-  EXPECT_EQ(outcome, Store::Promise::kFull);
+  EXPECT_EQ(outcome, PromiseOutcome::kFull);
   EXPECT_GT(promised, 50);
   EXPECT_TRUE(store_->health()) << "full is not broken";
 }
@@ -459,7 +459,7 @@ TEST_F(StoreTest, ADamagedDatabaseIsSetAsideAndSaid) {
   EXPECT_TRUE(aside.contains("jobs.db"));
   EXPECT_TRUE(std::filesystem::exists(aside["results"] / sent.id.view()))
       << "the results it tells of lie beside it";
-  EXPECT_EQ(promise(job()), Store::Promise::kStored);
+  EXPECT_EQ(promise(job()), PromiseOutcome::kStored);
 }
 
 TEST_F(StoreTest, ADatabaseOfSomethingElseIsNotTaken) {
@@ -487,7 +487,7 @@ class ListTest : public StoreTest {
   void add(const JobRecord& job, int owner) {
     ids_of_[owner].emplace_back(job.id.view());
     std::sort(ids_of_[owner].rbegin(), ids_of_[owner].rend());
-    store_->promise(job, "SUBMIT", [](Store::Promise) {});
+    store_->promise(job, "SUBMIT", [](PromiseOutcome) {});
     store_->finish(end(job.id), 0, "", [](const JobEnd&) {});
   }
   // Page by page.
@@ -641,8 +641,8 @@ TEST_F(StoreTest, WhatWasToldIsThereWhateverMomentTheProcessWasKilledAt) {
         for (int i = 0; i < 10; ++i) {
           JobRecord sent = job();
           sent.id = ids.make(kNowMs);
-          store->promise(sent, "x", [&, sent](Store::Promise outcome) {
-            if (outcome == Store::Promise::kStored) {
+          store->promise(sent, "x", [&, sent](PromiseOutcome outcome) {
+            if (outcome == PromiseOutcome::kStored) {
               [[maybe_unused]] auto n = ::write(pipe[1], sent.id.text, JobId::kBytes);
             }
           });

@@ -23,7 +23,7 @@ class SupervisorTest : public SessionTest {
     ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(worker().pid), &info, WEXITED | WNOWAIT), 0);
   }
 
-  Supervisor supervisor_{wires_, dispatcher_};
+  Supervisor supervisor_{connections_, dispatcher_};
 };
 
 TEST_F(SupervisorTest, AProcessThatDoesNotDieIsGivenUpOnce) {
@@ -34,7 +34,7 @@ TEST_F(SupervisorTest, AProcessThatDoesNotDieIsGivenUpOnce) {
   EXPECT_TRUE(worker().killed) << "it closed its socket";
   let(2 * kNsPerSec);
   EXPECT_EQ(worker().session, nullptr) << "its jobs are back";
-  EXPECT_NE(worker().tenant, nullptr) << "what it uses stays taken";
+  EXPECT_NE(worker().seat, nullptr) << "what it uses stays taken";
   supervisor_.shut_down(now_ns_);
   let(kNsPerSec);
   EXPECT_FALSE(supervisor_.all_gone());

@@ -661,7 +661,7 @@ TEST_F(WebhooksTest, WhatIsGivenUpWritesABoundedNumberOfLines) {
   run_until(50);
   const std::string said = testing::internal::GetCapturedStderr();
   EXPECT_EQ(webhooks_.outcomes().given_up, 50U);
-  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), LogLimit::kPerSecond);
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), BoundedLog::kPerSecond);
 }
 
 TEST_F(WebhooksTest, WhatWaitsForItsHostIsSentInTurn) {

@@ -24,7 +24,7 @@ ThreadPool::ThreadPool(int threads) {
 
 ThreadPool::~ThreadPool() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stop_ = true;
     loops_.fetch_add(1);  // wakes those that watch
   }
@@ -40,16 +40,18 @@ void ThreadPool::run(const Loop& loop) {
     return;
   }
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     loop_ = &loop;
     next_.store(0, std::memory_order_relaxed);
     loops_.fetch_add(1, std::memory_order_release);
   }
   begun_.notify_all();
   take_pieces(loop);
-  std::unique_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   loop_ = nullptr;  // who wakes from here on finds nothing to do
-  left_.wait(lock, [this] { return inside_ == 0; });
+  while (inside_ > 0) {
+    left_.wait(mutex_);
+  }
 }
 
 void ThreadPool::take_pieces(const Loop& loop) {
@@ -67,7 +69,7 @@ void ThreadPool::help() {
   while (wait_for_loop(seen)) {
     const Loop* loop = nullptr;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       seen = loops_.load(std::memory_order_relaxed);
       loop = loop_;
       inside_ += loop != nullptr ? 1 : 0;
@@ -76,7 +78,7 @@ void ThreadPool::help() {
       continue;
     }
     take_pieces(*loop);
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (--inside_ == 0) {
       left_.notify_one();
     }
@@ -91,8 +93,10 @@ bool ThreadPool::wait_for_loop(uint64_t seen) {
     }
     pause_briefly();
   }
-  std::unique_lock lock(mutex_);
-  begun_.wait(lock, [&] { return stop_ || loops_.load(std::memory_order_relaxed) != seen; });
+  const MutexLock lock(mutex_);
+  while (!stop_ && loops_.load(std::memory_order_relaxed) == seen) {
+    begun_.wait(mutex_);
+  }
   return !stop_;
 }
 

@@ -6,11 +6,11 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
 #include <thread>
 #include <vector>
+
+#include "shared/base/mutex.h"
 
 namespace penstock::llama {
 
@@ -51,12 +51,12 @@ class ThreadPool {
   std::atomic<int64_t> next_{0};    // first index nobody has taken
   std::atomic<uint64_t> loops_{0};  // loops begun so far; what idle helpers watch
 
-  std::mutex mutex_;
-  std::condition_variable begun_;  // loops_ grew, or stop_
-  std::condition_variable left_;   // inside_ reached 0
-  const Loop* loop_ = nullptr;     // guarded by mutex_; the loop in progress
-  int inside_ = 0;                 // guarded by mutex_; helpers working on it
-  bool stop_ = false;              // guarded by mutex_
+  Mutex mutex_;
+  CondVar begun_;                                  // loops_ grew, or stop_
+  CondVar left_;                                   // inside_ reached 0
+  const Loop* loop_ GUARDED_BY(mutex_) = nullptr;  // the loop in progress
+  int inside_ GUARDED_BY(mutex_) = 0;              // helpers working on it
+  bool stop_ GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace penstock::llama

@@ -24,12 +24,12 @@
 #include <optional>
 #include <string>
 
-#include "worker/engines/process/bounded_log.h"
 #include "worker/engines/process/guard.h"
 #include "worker/engines/process/line_reader.h"
 #include "worker/engines/process/messages.h"
 #include "worker/engines/process/options.h"
 #include "worker/engines/process/watch.h"
+#include "worker/pool/log.h"
 
 namespace penstock::process {
 

@@ -15,6 +15,8 @@ constexpr int64_t kFirstLookNs = 50 * kNsPerUs;
 constexpr int64_t kLastLookNs = 5 * kNsPerMs;
 constexpr int64_t kMemoryNs = 100 * kNsPerMs;  // memory is looked at that often
 constexpr int64_t kScratchNs = kNsPerSec;      // and so are files
+constexpr double kLogBurst = 100;              // lines of a program at once
+constexpr double kLogPerSecond = 10;           // and then so many
 constexpr const char* kBodyFile = "request.body";
 
 }  // namespace
@@ -24,7 +26,7 @@ Slot::Slot(const Workshop& workshop, SlotFolder folder, int epoll, size_t index)
       folder_(std::move(folder)),
       watch_(epoll, index),
       index_(index),
-      log_(workshop.log) {
+      log_(workshop.log, kLogBurst, kLogPerSecond) {
   relabel();
 }
 

@@ -51,10 +51,10 @@ class CallerSession final : public Caller {
   static constexpr size_t kMaxRequests = 1024;  // in flight
   static constexpr size_t kPauseBytes = 1U << 20;
 
-  CallerSession(Wires& wires, Fd fd, const Handlers& handlers, CallerHost& host,
+  CallerSession(ConnectionLoop& connections, Fd fd, const Handlers& handlers, CallerHost& host,
                 const Credentials& peer)
-      : Caller(wires, std::move(fd), kPauseBytes, peer),
-        arrived_ns(wires.now_ns()),
+      : Caller(connections, std::move(fd), kPauseBytes, peer),
+        arrived_ns(connections.now_ns()),
         handlers_(handlers),
         host_(host) {}
 

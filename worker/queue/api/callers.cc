@@ -41,10 +41,10 @@ size_t raise_descriptor_limit(uint32_t max_connections) {
 
 }  // namespace
 
-Callers::Callers(EventLoop& loop, Wires& wires, Listener listener, Roles roles,
+Callers::Callers(EventLoop& loop, ConnectionLoop& connections, Listener listener, Roles roles,
                  const Handlers& handlers, std::function<std::string()> status)
     : loop_(loop),
-      wires_(wires),
+      connections_(connections),
       listener_(std::move(listener)),
       roles_(std::move(roles)),
       handlers_(handlers),
@@ -99,7 +99,7 @@ int64_t Callers::next_event() const {
 }
 
 void Callers::on_events(uint32_t) {
-  wires_.read_clock();
+  connections_.read_clock();
   for (int i = 0; i < kAcceptsPerTurn; ++i) {
     Fd fd;
     switch (listener_.accept(fd)) {
@@ -117,17 +117,18 @@ void Callers::on_events(uint32_t) {
 void Callers::welcome(Fd fd) {
   const Credentials peer = roles_.peer_of(fd.get());
   const bool has_room = has_room_for(peer);
-  CallerSession& caller = newcomers_.emplace_back(wires_, std::move(fd), handlers_, *this, peer);
+  CallerSession& caller =
+      newcomers_.emplace_back(connections_, std::move(fd), handlers_, *this, peer);
   caller.self = std::prev(newcomers_.end());
   strangers_ += peer.roles == 0 ? 1 : 0;
   if (!has_room) {
-    troubles_.log(Level::kWarn,
-                  peer.roles == 0 ? "a stranger's connection was refused: " + peer.text()
-                                  : "a connection was refused: limits.max_connections is reached",
-                  wires_.now_ns());
+    troubles_.line(Level::kWarn,
+                   peer.roles == 0 ? "a stranger's connection was refused: " + peer.text()
+                                   : "a connection was refused: limits.max_connections is reached",
+                   connections_.now_ns());
     caller.say_goodbye("too many connections");
   } else if (Status opened = caller.open(); !opened) {
-    troubles_.log(Level::kWarn, opened.error().message, wires_.now_ns());
+    troubles_.line(Level::kWarn, opened.error().message, connections_.now_ns());
     caller.close();
   }
 }
@@ -141,10 +142,10 @@ bool Callers::has_room_for(const Credentials& peer) const {
 // Out of descriptors or memory: connections wait in the kernel's backlog, and the loop does not
 // spin on a listener that stays readable.
 void Callers::pause_accepting() {
-  const int64_t now_ns = wires_.now_ns();
-  troubles_.log(Level::kError,
-                "no connection can be accepted: out of descriptors or memory; raise LimitNOFILE",
-                now_ns);
+  const int64_t now_ns = connections_.now_ns();
+  troubles_.line(Level::kError,
+                 "no connection can be accepted: out of descriptors or memory; raise LimitNOFILE",
+                 now_ns);
   loop_.modify(listener_.fd(), 0, this);
   accept_again_ns_ = now_ns + kAcceptPauseNs;
 }
@@ -168,8 +169,8 @@ void Callers::on_worker(CallerSession& session, std::string hello) {
   newcomers_.erase(session.self);
   const Status attached = on_worker_connected(released.fd, hello.append(released.unread), peer.pid);
   if (!attached) {
-    troubles_.log(Level::kWarn, peer.text() + " is no worker: " + attached.error().message,
-                  wires_.now_ns());
+    troubles_.line(Level::kWarn, peer.text() + " is no worker: " + attached.error().message,
+                   connections_.now_ns());
     std::string goodbye;
     wire::append(goodbye, 0, wire::Goodbye{attached.error().message});
     ::send(released.fd.get(), goodbye.data(), goodbye.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -177,13 +178,14 @@ void Callers::on_worker(CallerSession& session, std::string hello) {
 }
 
 void Callers::on_denied(std::string_view reason) {
-  refusals_.log(Level::kWarn, "a connection was closed: " + std::string(reason), wires_.now_ns());
+  refusals_.line(Level::kWarn, "a connection was closed: " + std::string(reason),
+                 connections_.now_ns());
 }
 
 void Callers::on_refused(std::string_view who, std::string_view reason) {
-  refusals_.log(Level::kWarn,
-                "a connection was closed: " + std::string(who) + " sent " + std::string(reason),
-                wires_.now_ns());
+  refusals_.line(Level::kWarn,
+                 "a connection was closed: " + std::string(who) + " sent " + std::string(reason),
+                 connections_.now_ns());
 }
 
 }  // namespace penstock::queue

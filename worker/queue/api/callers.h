@@ -23,8 +23,8 @@ namespace penstock::queue {
 class Callers final : public EventLoop::Handler, public CallerHost {
  public:
   // All outlive this; `status` is what tools are shown.
-  Callers(EventLoop& loop, Wires& wires, Listener listener, Roles roles, const Handlers& handlers,
-          std::function<std::string()> status);
+  Callers(EventLoop& loop, ConnectionLoop& connections, Listener listener, Roles roles,
+          const Handlers& handlers, std::function<std::string()> status);
   Callers(const Callers&) = delete;
   Callers& operator=(const Callers&) = delete;
   ~Callers() override;  // says goodbye to all
@@ -58,7 +58,7 @@ class Callers final : public EventLoop::Handler, public CallerHost {
   void on_denied(std::string_view reason) override;
 
   EventLoop& loop_;
-  Wires& wires_;
+  ConnectionLoop& connections_;
   Listener listener_;
   Roles roles_;
   const Handlers& handlers_;
@@ -69,8 +69,8 @@ class Callers final : public EventLoop::Handler, public CallerHost {
   size_t strangers_ = 0;                 // of the newcomers, who may be nothing here
   size_t most_ = 0;                      // that there are descriptors for
   int64_t accept_again_ns_ = INT64_MAX;  // accepting is paused until then
-  LogLimit refusals_;
-  LogLimit troubles_;
+  BoundedLog refusals_;
+  BoundedLog troubles_;
 };
 
 }  // namespace penstock::queue

@@ -107,7 +107,7 @@ void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
     order.record.queue = order.lane->queue->settings.name;
     order.record.model = order.lane->model;
   }
-  Waiter& waiter = dispatcher_.audience().add(
+  Waiter& waiter = dispatcher_.subscribers().add(
       caller, id, options.async ? Waiter::Kind::kPromise : Waiter::Kind::kAnswer);
   waiter.wait_ns = options.wait_ns;
   if (options.async) {
@@ -147,12 +147,12 @@ Scheduler::Lane* Intake::route(Caller& caller, uint64_t id, const wire::Submit& 
             .headers = asked ? "Allow: GET, HEAD\n" : "Allow: POST\n"});
     return nullptr;
   }
-  const Roster& roster = dispatcher_.roster();
-  Scheduler::Lane* const lane = roster.find(*queue, model);
+  const ServedModels& served = dispatcher_.served();
+  Scheduler::Lane* const lane = served.find(*queue, model);
   if (lane == nullptr) {
     const std::string message = "No worker of queue " + queue->settings.name + " serves model " +
                                 quoted(model) +
-                                ". Models served: " + listed(roster.models(*queue)) + ".";
+                                ". Models served: " + listed(served.models(*queue)) + ".";
     refuse(caller, id, {.status = 404, .code = "not_found", .message = message, .param = "model"});
     return nullptr;
   }
@@ -164,8 +164,8 @@ Scheduler::Lane* Intake::route(Caller& caller, uint64_t id, const wire::Submit& 
     return nullptr;
   }
   std::vector<Model> models;
-  for (const std::string_view each : roster.models(*queue)) {
-    models.push_back({each, roster.find(*queue, each)->context_tokens});
+  for (const std::string_view each : served.models(*queue)) {
+    models.push_back({each, served.find(*queue, each)->context_tokens});
   }
   append_models(caller.out(), id, models, start_unix_s_);
   return nullptr;
@@ -214,7 +214,7 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
   const Scheduler::Lane& lane = *order.lane;
   const Scheduler::Queue& queue = *lane.queue;
   const std::string& name = queue.settings.name;
-  const int64_t now_ns = dispatcher_.wires().now_ns();
+  const int64_t now_ns = dispatcher_.connections().now_ns();
   const Dispatcher::Availability now = dispatcher_.availability(lane);
   if (now.state == wire::QueueState::kDraining) {
     return Refusal{"The service is being stopped or restarted." + try_again(now.retry_after_s),
@@ -266,7 +266,7 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
 // one.
 int64_t Intake::spread(const Order& order, int64_t wait_ns) {
   const Scheduler::Queue& queue = *order.lane->queue;
-  const int64_t now_ns = dispatcher_.wires().now_ns();
+  const int64_t now_ns = dispatcher_.connections().now_ns();
   const uint32_t slots = std::max(1U, dispatcher_.slots(queue));
   const double step = queue.lanes.front()->service.mean_ns() / slots;
   const auto step_ns = static_cast<int64_t>(step);
@@ -323,7 +323,7 @@ void Intake::refuse_all(Job& job, const wire::Failed& failed) {
 }
 
 void Intake::start(Job& job, Order&& order) {
-  const int64_t now_ns = dispatcher_.wires().now_ns();
+  const int64_t now_ns = dispatcher_.connections().now_ns();
   if (order.record.not_before_ms != 0) {
     order.entry.not_before_ns =
         now_ns + (order.record.not_before_ms - dispatcher_.wall_ms()) * kNsPerMs;
@@ -359,8 +359,8 @@ void Intake::refuse_crowded(Caller& caller, uint64_t id) {
 }
 
 bool Intake::has_room_for(uint64_t bytes) const {
-  const uint64_t on_the_way = dispatcher_.wires().unfinished_bytes();
-  return static_cast<uint64_t>(dispatcher_.held_bytes()) + on_the_way + bytes <=
+  const uint64_t on_the_way = dispatcher_.connections().unfinished_bytes();
+  return static_cast<uint64_t>(dispatcher_.frame_bytes()) + on_the_way + bytes <=
          static_cast<uint64_t>(dispatcher_.limits().max_held_bytes);
 }
 

@@ -85,21 +85,21 @@ bool Intake::join(Caller& caller, uint64_t id, const wire::Submit& submit,
     return false;
   }
   // Of what is not promised there is no 202: its answer is shared.
-  const bool promised = job->promise != Job::Promise::kNone || job->looking_up;
+  const bool promised = job->promise != Job::PromiseState::kNone || job->looking_up;
   const bool async = options.async && promised;
-  Waiter& waiter = dispatcher_.audience().add(
+  Waiter& waiter = dispatcher_.subscribers().add(
       caller, id, async || late || job->ending ? Waiter::Kind::kPromise : Waiter::Kind::kAnswer);
   dispatcher_.count(*order.lane->queue, Metrics::Event::kDuplicate);
   waiter.duplicate = true;
   waiter.wait_ns = async ? options.wait_ns : Waiter::kToTheEnd;
   waiter.jobs_path = submit.jobs_path.empty() ? "/jobs" : submit.jobs_path;
-  dispatcher_.audience().join(waiter, *job);
+  dispatcher_.subscribers().join(waiter, *job);
   if (waiter.kind == Waiter::Kind::kAnswer) {
     dispatcher_.replies().accepted(waiter, *job);
     if (job->answer_began) {
-      dispatcher_.audience().replay(waiter, *job);
+      dispatcher_.subscribers().replay(waiter, *job);
     }
-  } else if (async && job->promise == Job::Promise::kMade) {
+  } else if (async && job->promise == Job::PromiseState::kMade) {
     dispatcher_.replies().promised(waiter, *job);
   }
   return true;
@@ -140,7 +140,7 @@ void Intake::replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& 
   }
   while (job.waiters() != nullptr) {
     Waiter& waiter = *job.waiters();
-    Audience::detach(waiter);
+    Subscribers::detach(waiter);
     waiter.duplicate = true;
     dispatcher_.count(queue, Metrics::Event::kDuplicate);
     if (waiter.kind == Waiter::Kind::kPromise && waiter.wait_ns == 0) {
@@ -153,7 +153,7 @@ void Intake::replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& 
       append_reply(waiter.caller->out(), waiter.id,
                    {.status = 202, .content_type = kJson, .headers = headers, .duplicate = 1},
                    render(view));
-      dispatcher_.audience().leave(waiter);
+      dispatcher_.subscribers().leave(waiter);
     } else {
       wire::append(waiter.caller->out(), waiter.id, wire::Accepted{.job_id = earlier.id.view()});
       dispatcher_.replies().stored_result(waiter, earlier, kDuplicateHeader);

@@ -76,7 +76,7 @@ void JobsApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
 
 void JobsApi::fail(Waiter& waiter, const wire::Failed& failed) {
   wire::append(waiter.caller->out(), waiter.id, failed);
-  dispatcher_.audience().leave(waiter);
+  dispatcher_.subscribers().leave(waiter);
 }
 
 // Whoever has left is still to be answered by the store, which may have a disk that fails.
@@ -132,7 +132,7 @@ void JobsApi::list(Caller& caller, uint64_t id, const wire::Ask& ask, bool dead)
   }
   listing.query.queue = listing.all ? std::string(query->get("queue").value_or("")) : "";
   listing.query.dead = dead;
-  Waiter& waiter = dispatcher_.audience().add(caller, id, Waiter::Kind::kQuestion);
+  Waiter& waiter = dispatcher_.subscribers().add(caller, id, Waiter::Kind::kQuestion);
   const bool nobodys = listing.query.owner && *listing.query.owner == limit::Hash128{};
   if (dispatcher_.store() == nullptr || nobodys) {
     listing.rounds = kMostRounds;
@@ -144,11 +144,11 @@ void JobsApi::list(Caller& caller, uint64_t id, const wire::Ask& ask, bool dead)
 }
 
 void JobsApi::list_more(Waiter& waiter, Listing listing) {
-  Audience::ask(waiter);
+  Subscribers::ask(waiter);
   const JobQuery query = listing.query;
   dispatcher_.store()->list(query,
                             [this, &waiter, listing = std::move(listing)](JobPage page) mutable {
-                              if (dispatcher_.audience().answered(waiter)) {
+                              if (dispatcher_.subscribers().answered(waiter)) {
                                 add_live(listing, page);
                                 listed(waiter, std::move(listing), std::move(page));
                               }
@@ -164,13 +164,13 @@ void JobsApi::add_live(const Listing& listing, JobPage& page) const {
       dispatcher_.live_jobs(listing.query.owner->lo, listing.query.before, kMostLiveLooked);
   uint32_t taken = 0;
   for (const Job* const job : jobs) {
-    const JobStatus status = Audience::status_of(*job);
+    const JobStatus status = Subscribers::status_of(*job);
     const JobId id = job->id();
     const bool ended = std::any_of(page.jobs.begin(), page.jobs.end(),
                                    [&](const JobRecord& each) { return each.id == id; });
     const bool queue =
         listing.query.queue.empty() || job->home()->queue->settings.name == listing.query.queue;
-    if (job->promise == Job::Promise::kMade && !ended && queue &&
+    if (job->promise == Job::PromiseState::kMade && !ended && queue &&
         (listing.statuses & bit(status)) != 0) {
       JobRecord& record = page.jobs.emplace_back();
       record.id = id;
@@ -222,7 +222,7 @@ void JobsApi::listed(Waiter& waiter, Listing listing, JobPage page) {
                    .boolean("has_more", more)
                    .text_or_null("last_id", last ? last->view() : std::string_view())
                    .done());
-  dispatcher_.audience().leave(waiter);
+  dispatcher_.subscribers().leave(waiter);
 }
 
 JobView JobsApi::view(const JobRecord& record, std::string_view jobs_path, bool all) const {
@@ -239,7 +239,7 @@ JobView JobsApi::view(const JobRecord& record, std::string_view jobs_path, bool 
 // Of a job that was not promised, there is no record.
 JobView JobsApi::view(const Job& job, std::string_view jobs_path, bool all,
                       const JobRecord* record) const {
-  JobView view = dispatcher_.audience().view(job, jobs_path);
+  JobView view = dispatcher_.subscribers().view(job, jobs_path);
   if (all && record != nullptr) {
     view.origin = operator_view_of(*record).origin;
   } else if (all && job.home() != nullptr) {
@@ -251,7 +251,7 @@ JobView JobsApi::view(const Job& job, std::string_view jobs_path, bool all,
 // ---- one ----
 
 void JobsApi::about_one(Caller& caller, uint64_t id, const wire::Ask& ask) {
-  Waiter& waiter = dispatcher_.audience().add(caller, id, Waiter::Kind::kQuestion);
+  Waiter& waiter = dispatcher_.subscribers().add(caller, id, Waiter::Kind::kQuestion);
   waiter.jobs_path = ask.jobs_path.empty() ? "/jobs" : ask.jobs_path;
   const bool behind = ask.path.front() == '/';  // else it is of another name that begins alike
   const std::string_view path = behind ? ask.path.substr(1, kMaxPathBytes) : std::string_view();
@@ -296,7 +296,7 @@ void JobsApi::about_one(Caller& caller, uint64_t id, const wire::Ask& ask) {
   question.id = *job_id;
   Job* const job = dispatcher_.find(*job_id);
   const bool alive = job != nullptr && !job->ending;
-  if (alive && (question.all ? job->promise == Job::Promise::kNone
+  if (alive && (question.all ? job->promise == Job::PromiseState::kNone
                              : may_see(job->owner, question.owner.lo))) {
     return answer(waiter, *job, question, nullptr);
   }
@@ -306,9 +306,9 @@ void JobsApi::about_one(Caller& caller, uint64_t id, const wire::Ask& ask) {
   if (refuse_while_behind(waiter)) {
     return;
   }
-  Audience::ask(waiter);
+  Subscribers::ask(waiter);
   dispatcher_.store()->find(*job_id, [this, &waiter, question](std::optional<JobRecord> record) {
-    if (!dispatcher_.audience().answered(waiter)) {
+    if (!dispatcher_.subscribers().answered(waiter)) {
       return;
     }
     if (!record || !(question.all || may_see(record->owner, question.owner))) {
@@ -324,10 +324,10 @@ void JobsApi::answer(Waiter& waiter, Job& job, const Question& question, const J
     case About::kEvents:
       waiter.kind = Waiter::Kind::kEvents;
       waiter.websocket = question.websocket;
-      dispatcher_.audience().join(waiter, job);
-      return dispatcher_.audience().begin_events(waiter, job, question.last);
+      dispatcher_.subscribers().join(waiter, job);
+      return dispatcher_.subscribers().begin_events(waiter, job, question.last);
     case About::kCancel:
-      dispatcher_.audience().join(waiter, job);
+      dispatcher_.subscribers().join(waiter, job);
       return dispatcher_.cancel(job);
     case About::kResult:
       return say_job(waiter, view(job, waiter.jobs_path, question.all, record), 202, true);
@@ -351,7 +351,7 @@ void JobsApi::say_preview(Waiter& waiter, const Job& job) {
                 .content_type = last.content_type,
                 .headers = "Cache-Control: private, max-age=60\n"},
                last.body);
-  dispatcher_.audience().leave(waiter);
+  dispatcher_.subscribers().leave(waiter);
 }
 
 void JobsApi::say_job(Waiter& waiter, const JobView& view, uint64_t status, bool poll) {
@@ -361,7 +361,7 @@ void JobsApi::say_job(Waiter& waiter, const JobView& view, uint64_t status, bool
   }
   append_reply(waiter.caller->out(), waiter.id,
                {.status = status, .content_type = kJson, .headers = headers}, render(view));
-  dispatcher_.audience().leave(waiter);
+  dispatcher_.subscribers().leave(waiter);
 }
 
 // The job as the store has it. It may be ending this very moment: it is over once that is written.
@@ -385,12 +385,12 @@ void JobsApi::answer_ended(Waiter& waiter, const Question& question, const JobRe
   }
   if (question.about == About::kEvents && question.last.ended && !question.websocket) {
     append_reply(waiter.caller->out(), waiter.id, {.status = 204}, "");
-    return dispatcher_.audience().leave(waiter);
+    return dispatcher_.subscribers().leave(waiter);
   }
   if (question.about == About::kEvents) {
     waiter.kind = Waiter::Kind::kEvents;
     waiter.websocket = question.websocket;
-    dispatcher_.audience().only_event(waiter, seen);
+    dispatcher_.subscribers().only_event(waiter, seen);
     return;
   }
   if (!record.end.answered()) {

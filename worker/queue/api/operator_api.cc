@@ -143,11 +143,11 @@ void OperatorApi::find_dead(Asker asker, std::string_view id,
   if (dispatcher_.store() == nullptr) {
     return wire::append(asker.caller.out(), asker.id, none);
   }
-  Waiter& waiter = dispatcher_.audience().add(asker.caller, asker.id, Waiter::Kind::kQuestion);
-  Audience::ask(waiter);
+  Waiter& waiter = dispatcher_.subscribers().add(asker.caller, asker.id, Waiter::Kind::kQuestion);
+  Subscribers::ask(waiter);
   dispatcher_.store()->find(*job_id,
                             [this, &waiter, then, none](const std::optional<JobRecord>& job) {
-                              if (!dispatcher_.audience().answered(waiter)) {
+                              if (!dispatcher_.subscribers().answered(waiter)) {
                                 return;
                               }
                               if (!job || !job->end.dead) {
@@ -158,9 +158,9 @@ void OperatorApi::find_dead(Asker asker, std::string_view id,
 }
 
 void OperatorApi::show(Waiter& waiter, const JobRecord& job) {
-  Audience::ask(waiter);
+  Subscribers::ask(waiter);
   dispatcher_.store()->fetch(job.id, [this, &waiter, job](const Result<std::string>& frame) {
-    if (dispatcher_.audience().answered(waiter)) {
+    if (dispatcher_.subscribers().answered(waiter)) {
       const std::string seen = render(operator_view_of(job));
       reply(waiter, seen.substr(0, seen.size() - 1) + R"(,"request":)" +
                         (frame ? request_json(*frame) : "null") + "}");
@@ -177,14 +177,14 @@ void OperatorApi::requeue(Waiter& waiter, const JobRecord& job) {
     return fail(waiter, {.status = 409, .code = "invalid_request", .message = message});
   }
   const int64_t deadline_ms = dispatcher_.wall_ms() + queue->settings.deadline_ns / kNsPerMs;
-  Audience::ask(waiter);
+  Subscribers::ask(waiter);
   dispatcher_.store()->requeue(
       job.id, deadline_ms, [this, &waiter](std::optional<JobRecord> again) {
         if (again) {
           log(Level::kInfo, "job " + std::string(again->id.view()) + ": queued again");
           dispatcher_.restore(JobRecord(*again));
         }
-        if (!dispatcher_.audience().answered(waiter)) {
+        if (!dispatcher_.subscribers().answered(waiter)) {
           return;
         }
         if (!again) {
@@ -197,9 +197,9 @@ void OperatorApi::requeue(Waiter& waiter, const JobRecord& job) {
 }
 
 void OperatorApi::drop(Waiter& waiter, const JobRecord& job) {
-  Audience::ask(waiter);
+  Subscribers::ask(waiter);
   dispatcher_.store()->drop(job.id, [this, &waiter, id = job.id](bool dropped) {
-    if (!dispatcher_.audience().answered(waiter)) {
+    if (!dispatcher_.subscribers().answered(waiter)) {
       return;
     }
     reply(waiter, JsonObject()
@@ -212,12 +212,12 @@ void OperatorApi::drop(Waiter& waiter, const JobRecord& job) {
 
 void OperatorApi::fail(Waiter& waiter, const wire::Failed& failed) {
   wire::append(waiter.caller->out(), waiter.id, failed);
-  dispatcher_.audience().leave(waiter);
+  dispatcher_.subscribers().leave(waiter);
 }
 
 void OperatorApi::reply(Waiter& waiter, const std::string& json) {
   answer(*waiter.caller, waiter.id, json);
-  dispatcher_.audience().leave(waiter);
+  dispatcher_.subscribers().leave(waiter);
 }
 
 // ---- queues ----

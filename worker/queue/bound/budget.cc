@@ -36,7 +36,7 @@ void Claims::advance() {
   std::vector<const Budget*> blocked;
   const auto first_full = [&](const Claim& claim) -> const Budget* {
     const Budget* full = nullptr;  // the widest
-    for (const Budget* each = &claim.tenant->budget_; each != nullptr; each = each->parent) {
+    for (const Budget* each = &claim.seat->budget_; each != nullptr; each = each->parent) {
       const bool behind = std::find(blocked.begin(), blocked.end(), each) != blocked.end();
       full = behind || !each->can_grant(claim.bytes) ? each : full;
     }
@@ -53,41 +53,41 @@ void Claims::advance() {
     }
     const Claim claim = *at;
     at = claims_.erase(at);
-    claim.tenant->add_held(claim.bytes);
-    claim.tenant->claimant_->on_granted(claim.job, claim.bytes);
+    claim.seat->add_held(claim.bytes);
+    claim.seat->claimant_->on_granted(claim.job, claim.bytes);
   }
   granting_ = false;
 }
 
-Tenant::Tenant(Budget& budget, Claims& claims) : budget_(budget), claims_(claims) {
+Seat::Seat(Budget& budget, Claims& claims) : budget_(budget), claims_(claims) {
   for (Budget* each = &budget_; each != nullptr; each = each->parent) {
-    ++each->tenants;
+    ++each->seats;
   }
 }
 
-Tenant::~Tenant() {
+Seat::~Seat() {
   release();
   for (Budget* each = &budget_; each != nullptr; each = each->parent) {
-    --each->tenants;
+    --each->seats;
   }
 }
 
-void Tenant::release() {
+void Seat::release() {
   withdraw_all();
   return_slots(busy_);
   add_reserved(-reserved_bytes_);
   return_bytes(static_cast<uint64_t>(held_bytes_));
 }
 
-void Tenant::take_slot() { add_busy(1); }
+void Seat::take_slot() { add_busy(1); }
 
-void Tenant::return_slots(uint64_t jobs) {
+void Seat::return_slots(uint64_t jobs) {
   add_busy(-static_cast<int64_t>(std::min<uint64_t>(jobs, busy_)));
 }
 
-bool Tenant::claim(uint64_t job, int64_t bytes, Claimant& claimant) {
+bool Seat::claim(uint64_t job, int64_t bytes, Claimant& claimant) {
   if (std::any_of(claims_.claims_.begin(), claims_.claims_.end(), [&](const Claims::Claim& claim) {
-        return claim.tenant == this && claim.job == job;
+        return claim.seat == this && claim.job == job;
       })) {
     return false;
   }
@@ -97,44 +97,44 @@ bool Tenant::claim(uint64_t job, int64_t bytes, Claimant& claimant) {
   return true;
 }
 
-void Tenant::reserve(int64_t bytes) {
+void Seat::reserve(int64_t bytes) {
   add_reserved(bytes);
   add_held(bytes);
 }
 
-void Tenant::withdraw(uint64_t job) {
+void Seat::withdraw(uint64_t job) {
   if (std::erase_if(claims_.claims_, [&](const Claims::Claim& claim) {
-        return claim.tenant == this && claim.job == job;
+        return claim.seat == this && claim.job == job;
       }) > 0) {
     claims_.advance();  // it may have been in the others' way
   }
 }
 
-void Tenant::withdraw_all() {
-  std::erase_if(claims_.claims_, [&](const Claims::Claim& claim) { return claim.tenant == this; });
+void Seat::withdraw_all() {
+  std::erase_if(claims_.claims_, [&](const Claims::Claim& claim) { return claim.seat == this; });
   claims_.advance();
 }
 
-void Tenant::return_bytes(uint64_t bytes) {
+void Seat::return_bytes(uint64_t bytes) {
   add_held(-std::min(static_cast<int64_t>(std::min<uint64_t>(bytes, INT64_MAX)), held_bytes_));
   claims_.advance();
 }
 
-void Tenant::add_busy(int64_t jobs) {
+void Seat::add_busy(int64_t jobs) {
   busy_ = static_cast<uint32_t>(busy_ + jobs);
   for (Budget* each = &budget_; each != nullptr; each = each->parent) {
     each->busy = static_cast<uint32_t>(each->busy + jobs);
   }
 }
 
-void Tenant::add_reserved(int64_t bytes) {
+void Seat::add_reserved(int64_t bytes) {
   reserved_bytes_ += bytes;
   for (Budget* each = &budget_; each != nullptr; each = each->parent) {
     each->reserved_bytes += bytes;
   }
 }
 
-void Tenant::add_held(int64_t bytes) {
+void Seat::add_held(int64_t bytes) {
   held_bytes_ += bytes;
   for (Budget* each = &budget_; each != nullptr; each = each->parent) {
     each->held_bytes += bytes;

@@ -7,7 +7,7 @@
 // A process may take all of its memory when it starts: what is set aside for such ones is not
 // granted to jobs, also while they are not running.
 //
-// A Tenant is one process's part. What it has taken stays counted until the process gives it back
+// A Seat is one process's part. What it has taken stays counted until the process gives it back
 // or is reaped, not when its connection closes: a process that was told to die may still be
 // running. That is why no crash, restart, reload or change of scale passes the bound.
 //
@@ -38,8 +38,8 @@ struct Budget {
   uint32_t running = 0;    // jobs: of the busy slots, those whose job has not ended
   int64_t held_bytes = 0;  // by jobs, and by processes:
   int64_t reserved_bytes = 0;
-  uint32_t tenants = 0;  // while there are any, the budget must stay
-  TurnTags tags;         // whose turn it is, where several share the device
+  uint32_t seats = 0;  // while there are any, the budget must stay
+  TurnTags tags;       // whose turn it is, where several share the device
 
   // `slots: auto`: how many of `slots` are used is found by trying. Told of each job by whoever
   // gives it and sees it end.
@@ -62,9 +62,9 @@ struct Budget {
   bool can_grant(int64_t bytes) const;
 };
 
-class Tenant;
+class Seat;
 
-// Claims to memory that were not granted yet, of all tenants of one device.
+// Claims to memory that were not granted yet, of all seats of one device.
 class Claims {
  public:
   // Grants what fits by now, first come first served.
@@ -72,9 +72,9 @@ class Claims {
   size_t waiting() const { return claims_.size(); }
 
  private:
-  friend class Tenant;
+  friend class Seat;
   struct Claim {
-    Tenant* tenant;
+    Seat* seat;
     uint64_t job;
     int64_t bytes;
   };
@@ -82,7 +82,7 @@ class Claims {
   bool granting_ = false;
 };
 
-class Tenant {
+class Seat {
  public:
   // Told when a claim is granted.
   class Claimant {
@@ -92,10 +92,10 @@ class Tenant {
   };
 
   // Both outlive this.
-  Tenant(Budget& budget, Claims& claims);
-  ~Tenant();
-  Tenant(const Tenant&) = delete;
-  Tenant& operator=(const Tenant&) = delete;
+  Seat(Budget& budget, Claims& claims);
+  ~Seat();
+  Seat(const Seat&) = delete;
+  Seat& operator=(const Seat&) = delete;
 
   Budget& budget() const { return budget_; }
   Claims& claims() const { return claims_; }

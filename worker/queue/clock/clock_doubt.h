@@ -27,7 +27,7 @@ class ClockDoubt {
         off_ms_(newest_ms == 0 ? 0 : wall_ms - newest_ms),
         until_ns_(std::abs(off_ms_) > kMostMs ? now_ns + kMostNs : now_ns) {}
 
-  // Ahead of the latest job (> 0), or behind it.
+  // WorkAhead of the latest job (> 0), or behind it.
   int64_t off_ms() const { return off_ms_; }
   bool holds(int64_t now_ns) {
     if (now_ns < until_ns_ && synchronised_()) {

@@ -140,12 +140,12 @@ void Devices::bound(const Config& config, const std::vector<WorkerConfig>& proce
                     int64_t now_ns) {
   for (auto& [key, device] : devices_) {
     std::erase_if(device.shares, [&](const auto& share) {
-      return share.second.tenants == 0 && find_by_name(config.workers, share.first) == nullptr;
+      return share.second.seats == 0 && find_by_name(config.workers, share.first) == nullptr;
     });
   }
   std::erase_if(devices_, [&](const auto& each) {
     const std::string& id = each.first;
-    return each.second.budget.tenants == 0 && !each.second.out && each.second.shares.empty() &&
+    return each.second.budget.seats == 0 && !each.second.out && each.second.shares.empty() &&
            std::none_of(workers_.begin(), workers_.end(), [&](const auto& worker) {
              const auto all = candidates(worker);
              return std::find(all.begin(), all.end(), id) != all.end();
@@ -175,7 +175,7 @@ void Devices::bound(const Config& config, const std::vector<WorkerConfig>& proce
     device.budget.slots = 0;
     device.budget.memory_bytes = 0;
     for (const auto& [name, share] : device.shares) {  // of workers that are no more, and still run
-      if (share.tenants > 0) {
+      if (share.seats > 0) {
         device.budget.slots = std::max(device.budget.slots, share.slots);
         device.budget.memory_bytes = std::max(device.budget.memory_bytes, share.memory_bytes);
       }
@@ -250,13 +250,13 @@ void Devices::advance_claims() {
   }
 }
 
-std::unique_ptr<Tenant> Devices::seat(const WorkerConfig& process) {
+std::unique_ptr<Seat> Devices::seat(const WorkerConfig& process) {
   Device& device = devices_.at(key_of(process));
-  auto tenant = std::make_unique<Tenant>(device.shares.at(worker_of(process)), device.claims);
+  auto seat = std::make_unique<Seat>(device.shares.at(worker_of(process)), device.claims);
   if (process.reserves_memory()) {
-    tenant->reserve(process.memory_bytes);
+    seat->reserve(process.memory_bytes);
   }
-  return tenant;
+  return seat;
 }
 
 bool Devices::can_start(const WorkerConfig& process) const { return waits_for(process).empty(); }

@@ -73,7 +73,7 @@ class Devices {
   void place(const Config& config, const std::vector<WorkerConfig>& running,
              std::vector<WorkerConfig>& processes, int64_t now_ns);
   // The part of a process that is about to be started. REQUIRES: it was placed.
-  std::unique_ptr<Tenant> seat(const WorkerConfig& process);
+  std::unique_ptr<Seat> seat(const WorkerConfig& process);
   // Whether its device can take it now: it is not out, and has the memory the process reserves.
   bool can_start(const WorkerConfig& process) const;
 

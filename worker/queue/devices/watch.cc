@@ -68,8 +68,8 @@ const char* name_of(wire::DeviceHealth health) {
 // penstockd's end of the socket pair to the process.
 class DeviceWatch::Session final : public Connection {
  public:
-  Session(Wires& wires, Fd fd, DeviceWatch& watch)
-      : Connection(wires, std::move(fd)), watch_(watch) {}
+  Session(ConnectionLoop& connections, Fd fd, DeviceWatch& watch)
+      : Connection(connections, std::move(fd)), watch_(watch) {}
 
  private:
   void on_frame(const wire::Frame& frame, std::string_view) override {
@@ -157,7 +157,7 @@ class DeviceWatch::Session final : public Connection {
   std::string last_words_;
 };
 
-DeviceWatch::DeviceWatch(Wires& wires) : wires_(wires) {}
+DeviceWatch::DeviceWatch(ConnectionLoop& connections) : connections_(connections) {}
 
 DeviceWatch::~DeviceWatch() {
   if (pid_ > 0) {
@@ -175,7 +175,7 @@ void DeviceWatch::apply(const Config& config) {
                   [](const WorkerConfig& worker) { return worker.may_use_a_gpu(); });
   if (wanted && !wanted_) {
     wanted_ = true;
-    start_ns_ = wires_.now_ns();
+    start_ns_ = connections_.now_ns();
     advance_to(start_ns_);
   } else if (!wanted && wanted_) {
     stop();
@@ -216,7 +216,7 @@ void DeviceWatch::start(int64_t now_ns) {
   no_driver_ = false;
   watched_ns_ = 0;
   ended_.clear();
-  session_ = std::make_unique<Session>(wires_, std::move(spawned->socket), *this);
+  session_ = std::make_unique<Session>(connections_, std::move(spawned->socket), *this);
   if (const Status opened = session_->open(); !opened) {
     ended_ = opened.error().message;
     session_->close();
@@ -237,7 +237,7 @@ void DeviceWatch::kill(const std::string& why) {
 
 void DeviceWatch::heard() {
   if (watching()) {
-    kill_ns_ = wires_.now_ns() + patience_ns_;
+    kill_ns_ = connections_.now_ns() + patience_ns_;
   }
 }
 
@@ -248,7 +248,7 @@ void DeviceWatch::round(std::vector<DeviceState> devices, std::string_view messa
   no_driver_ = devices.empty() && !message.empty();
   trouble_ = ended_ = message;
   if (!no_driver_ && !watching()) {
-    watching_since_ns_ = wires_.now_ns();
+    watching_since_ns_ = connections_.now_ns();
     heard();
     if (!told_.empty()) {
       log(Level::kInfo, "devices: watched again");
@@ -294,7 +294,7 @@ void DeviceWatch::tell_changes(const std::vector<DeviceState>& now) const {
 void DeviceWatch::lose_sight() {
   const bool change = watching();
   if (change) {
-    watched_ns_ = wires_.now_ns() - watching_since_ns_;
+    watched_ns_ = connections_.now_ns() - watching_since_ns_;
   }
   watching_since_ns_ = 0;
   for (DeviceState& device : devices_) {
@@ -311,7 +311,7 @@ void DeviceWatch::closed(std::string last_words) {
   }
   session_.reset();
   if (kill_ns_ != INT64_MAX) {  // else it was killed
-    kill_ns_ = std::min(kill_ns_, wires_.now_ns() + kLingerNs);
+    kill_ns_ = std::min(kill_ns_, connections_.now_ns() + kLingerNs);
   }
   settle();
 }
@@ -328,7 +328,7 @@ void DeviceWatch::settle() {
   if (!running_ || pid_ != 0 || session_ != nullptr) {
     return;
   }
-  const int64_t now_ns = wires_.now_ns();
+  const int64_t now_ns = connections_.now_ns();
   running_ = false;
   kill_ns_ = INT64_MAX;
   lose_sight();

@@ -60,8 +60,8 @@ class DeviceWatch {
   static constexpr int64_t kFirstRoundNs = 60 * kNsPerSec;
   static constexpr int64_t kLookAgainNs = 60 * kNsPerSec;
 
-  // `wires` must outlive this.
-  explicit DeviceWatch(Wires& wires);
+  // `connections` must outlive this.
+  explicit DeviceWatch(ConnectionLoop& connections);
   ~DeviceWatch();  // its process is killed
 
   // Devices came, went, or changed in health; or whether they are watched did.
@@ -98,7 +98,7 @@ class DeviceWatch {
   void tell_changes(const std::vector<DeviceState>& now) const;
   int64_t due_ns() const;
 
-  Wires& wires_;
+  ConnectionLoop& connections_;
   std::string binary_;
   int64_t patience_ns_ = 0;
   bool wanted_ = false;

@@ -14,8 +14,8 @@ namespace penstock::queue {
 
 class Caller : public Connection {
  public:
-  Caller(Wires& wires, Fd fd, size_t pause_bytes, const Credentials& peer)
-      : Connection(wires, std::move(fd), pause_bytes), peer_(peer) {}
+  Caller(ConnectionLoop& connections, Fd fd, size_t pause_bytes, const Credentials& peer)
+      : Connection(connections, std::move(fd), pause_bytes), peer_(peer) {}
 
   bool is_tool() const { return has_role(wire::Role::kTool); }
   const Credentials& peer() const { return peer_; }

@@ -16,20 +16,21 @@ bool Checks::have_room(size_t bytes) const {
   return timeout_ns_ > 0 && counted(bytes) <= max_bytes_ - bytes_;
 }
 
-void Checks::ask(WorkerSession& worker, std::string_view frame, Told told) {
+void Checks::ask(WorkerSession& worker, std::string_view frame, OnChecked on_checked) {
   const int64_t bytes = counted(frame.size());
   bytes_ += bytes;
-  asked_.emplace_hint(asked_.end(), ++last_number_,
-                      Asked{&worker, wires_.now_ns() + timeout_ns_, bytes, std::move(told)});
+  asked_.emplace_hint(
+      asked_.end(), ++last_number_,
+      Asked{&worker, connections_.now_ns() + timeout_ns_, bytes, std::move(on_checked)});
   worker.show(frame, last_number_);
 }
 
 // Whoever is told may ask again.
 void Checks::tell(Place asked, const wire::Checked* refusal) {
-  const Told told = std::move(asked->second.told);
+  const OnChecked on_checked = std::move(asked->second.on_checked);
   bytes_ -= asked->second.bytes;
   asked_.erase(asked);
-  told(refusal);
+  on_checked(refusal);
 }
 
 bool Checks::answered(uint64_t number, const wire::Checked& checked) {

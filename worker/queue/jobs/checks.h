@@ -20,12 +20,12 @@ class WorkerSession;
 class Checks {
  public:
   // nullptr: nothing is known against the request. Its views hold during the call.
-  using Told = std::function<void(const wire::Checked* refusal)>;
+  using OnChecked = std::function<void(const wire::Checked* refusal)>;
 
   // What one request counts for at least, in bytes, so that their number is bounded, too.
   static constexpr int64_t kLeastBytes = 4096;
 
-  explicit Checks(Wires& wires) : wires_(wires) {}
+  explicit Checks(ConnectionLoop& connections) : connections_(connections) {}
   Checks(const Checks&) = delete;
   Checks& operator=(const Checks&) = delete;
 
@@ -37,9 +37,9 @@ class Checks {
   // Whether one more request of so many bytes may be shown.
   bool have_room(size_t bytes) const;
 
-  // Shows a SUBMIT frame to the worker. `told` is called once, from one of those below.
+  // Shows a SUBMIT frame to the worker. `on_checked` is called once, from one of those below.
   // REQUIRES: have_room(frame.size()).
-  void ask(WorkerSession& worker, std::string_view frame, Told told);
+  void ask(WorkerSession& worker, std::string_view frame, OnChecked on_checked);
 
   // CHECKED came. False: its number was never given.
   bool answered(uint64_t number, const wire::Checked& checked);
@@ -52,12 +52,12 @@ class Checks {
     const WorkerSession* worker;
     int64_t due_ns;
     int64_t bytes;
-    Told told;
+    OnChecked on_checked;
   };
   using Place = std::map<uint64_t, Asked>::iterator;
   void tell(Place asked, const wire::Checked* refusal);
 
-  Wires& wires_;
+  ConnectionLoop& connections_;
   int64_t timeout_ns_ = 0;
   int64_t max_bytes_ = 0;
   int64_t bytes_ = 0;                // of all that are asked about

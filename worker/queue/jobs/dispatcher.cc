@@ -10,19 +10,19 @@
 
 namespace penstock::queue {
 
-using Promise = Job::Promise;
+using PromiseState = Job::PromiseState;
 using Outcome = Scheduler::Outcome;
 
-Dispatcher::Dispatcher(Wires& wires, int64_t (*wall_clock)())
-    : wires_(wires),
+Dispatcher::Dispatcher(ConnectionLoop& connections, int64_t (*wall_clock)())
+    : connections_(connections),
       time_(wall_clock),
-      audience_(wires, scheduler_, wall_clock),
-      replies_(wires, scheduler_, audience_),
-      checks_(wires),
+      subscribers_(connections, scheduler_, wall_clock),
+      replies_(connections, scheduler_, subscribers_),
+      checks_(connections),
       edges_([this](const auto& hold) {
         jobs_.each([&](const Job& job) {
           if (job.more != nullptr && !job.more->receipt.empty() && !job.ending &&
-              job.promise == Promise::kMade) {
+              job.promise == PromiseState::kMade) {
             hold(job.edge_number(), job.more->receipt);
           }
         });
@@ -32,7 +32,7 @@ void Dispatcher::use(Store& store) {
   store_ = &store;
   store.on_lost_result = [this](const JobId& id, const std::string& why) { lost_result(id, why); };
   replies_.use(store);
-  time_.start(wires_.now_ns());
+  time_.start(connections_.now_ns());
   if (const auto last = store.last_id()) {
     ids_.start_after(*last);
   }
@@ -58,20 +58,20 @@ void Dispatcher::apply(const Config& config) {
       metrics_.retire(queue.settings.name);
     }
   }
-  roster_.assign(config, scheduler_, wires_.now_ns());
-  paces_.set_time({wires_.now_ns(), time_.ms() * kNsPerMs});
+  served_.assign(config, scheduler_, connections_.now_ns());
+  paces_.set_time({connections_.now_ns(), time_.ms() * kNsPerMs});
   paces_.apply(config.paces);
   set_brakes(config);
   limits_ = config.limits;
-  audience_.set_limits(limits_);
+  subscribers_.set_limits(limits_);
   checks_.set_limits(limits_.check_timeout_ns, limits_.max_checking_bytes);
-  wires_.limits().submit_bytes = static_cast<uint32_t>(limits_.max_body_bytes + (64 << 10));
+  connections_.limits().submit_bytes = static_cast<uint32_t>(limits_.max_body_bytes + (64 << 10));
   fail_unserved();
   const auto gone = [this](const Scheduler::Lane& lane) {
-    return roster_.find(*lane.queue, lane.model) == nullptr;
+    return served_.find(*lane.queue, lane.model) == nullptr;
   };
   for (Job* const job : suspects_.release(gone)) {
-    scheduler_.join_again(*job, wires_.now_ns());
+    scheduler_.join_again(*job, connections_.now_ns());
   }
 }
 
@@ -101,8 +101,8 @@ void Dispatcher::note_queue(const QueueConfig& queue) {
 // What was promised waits for a worker to come back.
 void Dispatcher::fail_unserved() {
   jobs_.each([this](Job& job) {
-    if (job.promise == Promise::kNone && job.home() != nullptr && job.worker() == nullptr &&
-        !job.ending && roster_.find(*job.home()->queue, job.home()->model) == nullptr) {
+    if (job.promise == PromiseState::kNone && job.home() != nullptr && job.worker() == nullptr &&
+        !job.ending && served_.find(*job.home()->queue, job.home()->model) == nullptr) {
       end_with(
           job, JobStatus::kFailed,
           {.status = 404, .code = "not_found", .message = "The model is not served any more."});
@@ -119,14 +119,14 @@ Job& Dispatcher::let_in(Waiter& waiter, const limit::Hash128& owner, std::string
   job.owner = owner.lo;
   ++unpromised_;
   hold(job, std::move(frame));
-  audience_.join(waiter, job);
+  subscribers_.join(waiter, job);
   return job;
 }
 
 void Dispatcher::enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Entry& entry) {
-  scheduler_.add(job, lane, entry, wires_.now_ns());
+  scheduler_.add(job, lane, entry, connections_.now_ns());
   if (!lane.queue->paused) {
-    const int64_t wait_ns = scheduler_.predicted_wait_ns(job, wires_.now_ns());
+    const int64_t wait_ns = scheduler_.predicted_wait_ns(job, connections_.now_ns());
     job.extra().predicted_ms =
         static_cast<uint32_t>(std::min<int64_t>(wait_ns / kNsPerMs, UINT32_MAX));
   }
@@ -136,7 +136,7 @@ void Dispatcher::enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Entry
 
 void Dispatcher::promise(Job& job, JobRecord record) {
   record.id = job.id();
-  job.promise = Promise::kAsked;
+  job.promise = PromiseState::kAsked;
   job.keeps_answer = true;
   job.has_callback = !record.callback.empty();
   --unpromised_;
@@ -147,19 +147,19 @@ void Dispatcher::promise(Job& job, JobRecord record) {
     let_go(job);
   }
   store_->promise(std::move(record), std::move(frame),
-                  [this, id = job.id()](Store::Promise outcome) { promised(id, outcome); });
+                  [this, id = job.id()](PromiseOutcome outcome) { promised(id, outcome); });
 }
 
-void Dispatcher::promised(const JobId& id, Store::Promise outcome) {
+void Dispatcher::promised(const JobId& id, PromiseOutcome outcome) {
   Job* const job = find(id);
   if (job == nullptr) {
     return;
   }
-  if (outcome != Store::Promise::kStored) {
-    const std::string message = outcome == Store::Promise::kFull
+  if (outcome != PromiseOutcome::kStored) {
+    const std::string message = outcome == PromiseOutcome::kFull
                                     ? "There is no room on disk for another job."
                                     : "The job could not be written to disk.";
-    if (outcome == Store::Promise::kShareFull) {
+    if (outcome == PromiseOutcome::kShareFull) {
       return withdraw(*job, {.status = 429,
                              .code = "quota_exceeded",
                              .message = "Your jobs and their results take as much room on disk as "
@@ -168,12 +168,12 @@ void Dispatcher::promised(const JobId& id, Store::Promise outcome) {
     }
     return withdraw(*job, {.status = 503, .code = "busy", .message = message, .retry_after_s = 10});
   }
-  job->promise = Promise::kMade;
+  job->promise = PromiseState::kMade;
   count(*job, Metrics::Event::kPromised);
   if (!job->more->receipt.empty() && !job->ending) {
     edges_.hold(job->edge_number(), job->more->receipt);
   }
-  if (held_bytes_ > kWarmBytes && job->worker() == nullptr) {
+  if (frame_bytes_ > kWarmBytes && job->worker() == nullptr) {
     let_go(*job);
   }
   // Its end may have come before this, and may take long to be written: that keeps no promise
@@ -195,7 +195,7 @@ void Dispatcher::withdraw(Job& job, const wire::Failed& failed) {
     store_->discard_result(job.id());
   }
   note_refused();
-  scheduler_.finish(job, Outcome::kCancelled, wires_.now_ns());
+  scheduler_.finish(job, Outcome::kCancelled, connections_.now_ns());
   turn_away(job, failed);
 }
 
@@ -204,7 +204,7 @@ void Dispatcher::turn_away(Job& job, const wire::Failed& failed) {
   while (job.waiters() != nullptr) {
     Waiter& waiter = *job.waiters();
     wire::append(waiter.caller->out(), waiter.id, failed);
-    audience_.leave(waiter);
+    subscribers_.leave(waiter);
   }
   erase(job);
 }
@@ -228,7 +228,7 @@ Job* Dispatcher::find_key(const limit::Hash128& key) const {
 
 void Dispatcher::forget(Job& job) {
   while (job.waiters() != nullptr) {
-    audience_.leave(*job.waiters());
+    subscribers_.leave(*job.waiters());
   }
   erase(job);
 }
@@ -244,7 +244,7 @@ void Dispatcher::restore(JobRecord&& record) {
   Job& job = jobs_.add(ulid_of(record.id));
   job.created_ms = record.created_ms;
   job.owner = record.owner.lo;
-  job.promise = Promise::kMade;
+  job.promise = PromiseState::kMade;
   job.keeps_answer = true;
   job.has_callback = !record.callback.empty();
   show(job);
@@ -255,7 +255,7 @@ void Dispatcher::restore(JobRecord&& record) {
     job.extra().receipt = std::move(record.receipt);
     edges_.hold(job.edge_number(), job.more->receipt);
   }
-  const int64_t now_ns = wires_.now_ns();
+  const int64_t now_ns = connections_.now_ns();
   const int64_t now_ms = time_.ms();
   // If the clock was set back since, nobody knows how long it has been here: its time begins anew.
   // So it does where the time of day is not to be believed (clock_doubt.h).
@@ -291,21 +291,21 @@ void Dispatcher::count(const Scheduler::Queue& queue, Metrics::Event event) {
 
 void Dispatcher::hold(Job& job, std::string frame) {
   Job::More& more = job.extra();
-  more.held_bytes = static_cast<uint32_t>(frame.size());
-  held_bytes_ += more.held_bytes;
+  more.frame_bytes = static_cast<uint32_t>(frame.size());
+  frame_bytes_ += more.frame_bytes;
   more.frame = std::move(frame);
 }
 
 void Dispatcher::let_go(Job& job) {
   if (job.more != nullptr) {
-    held_bytes_ -= std::exchange(job.more->held_bytes, 0);
+    frame_bytes_ -= std::exchange(job.more->frame_bytes, 0);
     job.more->frame = {};
   }
 }
 
 // Of most jobs that are queued, nothing more need be in memory.
 void Dispatcher::trim(Job& job) {
-  if (job.more != nullptr && job.held_bytes() == 0 && job.worker() == nullptr &&
+  if (job.more != nullptr && job.frame_bytes() == 0 && job.worker() == nullptr &&
       job.waiters() == nullptr && !job.answer_began && !job.ending && job.more->receipt.empty() &&
       job.more->key == limit::Hash128{}) {
     job.more.reset();
@@ -319,7 +319,7 @@ void Dispatcher::follow_clock() {
   if (store_ == nullptr) {
     return;
   }
-  const TimeOfDay::Step step = time_.take_step(wires_.now_ns());
+  const TimeOfDay::Step step = time_.take_step(connections_.now_ns());
   if (step.ms == 0) {
     return;
   }
@@ -328,7 +328,8 @@ void Dispatcher::follow_clock() {
   }
   jobs_.each([&](Job& job) {
     if (job.by_date && job.state() == Scheduler::Ticket::State::kScheduled) {
-      scheduler_.reschedule(job, std::max(wires_.now_ns(), job.arrived_ns() - step.ms * kNsPerMs));
+      scheduler_.reschedule(job,
+                            std::max(connections_.now_ns(), job.arrived_ns() - step.ms * kNsPerMs));
     }
   });
 }
@@ -354,7 +355,7 @@ void Dispatcher::advance_to(int64_t now_ns) {
   checks_.advance_to(now_ns);
   over_.clear();
   stuck_.clear();
-  audience_.advance_to(now_ns, over_, stuck_);
+  subscribers_.advance_to(now_ns, over_, stuck_);
   for (Waiter* waiter : stuck_) {
     wire::append(waiter->caller->out(), waiter->id,
                  wire::Failed{.status = 408,
@@ -369,8 +370,8 @@ void Dispatcher::advance_to(int64_t now_ns) {
 }
 
 int64_t Dispatcher::next_event() const {
-  return std::min(
-      {scheduler_.next_event(), audience_.next_event(), checks_.next_event(), workers_.opens_ns()});
+  return std::min({scheduler_.next_event(), subscribers_.next_event(), checks_.next_event(),
+                   workers_.opens_ns()});
 }
 
 }  // namespace penstock::queue

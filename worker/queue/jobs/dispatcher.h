@@ -1,7 +1,7 @@
 // Dispatcher: brings jobs and workers' credit together, and sees each job to its end.
 //
 // It owns every job from when it was let in (intake.h), asks the Scheduler which is next, and
-// speaks through sessions, to workers, and through the Audience, to those who wait. What was
+// speaks through sessions, to workers, and through the Subscribers, to those who wait. What was
 // promised it has the Store write, before anybody is told. It knows no process and opens no socket.
 //
 //     let in ──▶ waiting ──▶ running ──▶ conclude() ──store──▶ ended(): everybody is told; gone
@@ -32,7 +32,6 @@
 #include "shared/wire/status_page.h"
 #include "worker/queue/clock/time_of_day.h"
 #include "worker/queue/config/config.h"
-#include "worker/queue/jobs/audience.h"
 #include "worker/queue/jobs/checks.h"
 #include "worker/queue/jobs/job.h"
 #include "worker/queue/jobs/job_table.h"
@@ -41,7 +40,8 @@
 #include "worker/queue/jobs/paces.h"
 #include "worker/queue/jobs/promise_replies.h"
 #include "worker/queue/jobs/ready_workers.h"
-#include "worker/queue/jobs/roster.h"
+#include "worker/queue/jobs/served_models.h"
+#include "worker/queue/jobs/subscribers.h"
 #include "worker/queue/jobs/suspects.h"
 #include "worker/queue/jobs/worker_session.h"
 #include "worker/queue/link/connection.h"
@@ -63,9 +63,9 @@ class Dispatcher final : public WorkerEvents {
   // Whose jobs take too much room is told to come back then: some will have expired.
   static constexpr uint64_t kShareRetrySeconds = 60;
 
-  // Reads its clock from `wires`, which must outlive it; `wall_clock` tells the time of day in ms,
-  // and may be stepped: dates are by it as it is, all else goes on by elapsed time.
-  explicit Dispatcher(Wires& wires, int64_t (*wall_clock)() = TimeOfDay::unix_ms);
+  // Reads its clock from `connections`, which must outlive it; `wall_clock` tells the time of day
+  // in ms, and may be stepped: dates are by it as it is, all else goes on by elapsed time.
+  explicit Dispatcher(ConnectionLoop& connections, int64_t (*wall_clock)() = TimeOfDay::unix_ms);
   Dispatcher(const Dispatcher&) = delete;
   Dispatcher& operator=(const Dispatcher&) = delete;
 
@@ -162,22 +162,22 @@ class Dispatcher final : public WorkerEvents {
   Job* find(const JobId& id) const { return jobs_.find(ulid_of(id)); }
 
   Scheduler& scheduler() { return scheduler_; }
-  Roster& roster() { return roster_; }
+  ServedModels& served() { return served_; }
   Paces& paces() { return paces_; }
-  Audience& audience() { return audience_; }
+  Subscribers& subscribers() { return subscribers_; }
   PromiseReplies& replies() { return replies_; }
   Checks& checks() { return checks_; }
   EdgeLines& edges() { return edges_; }
-  Wires& wires() { return wires_; }
+  ConnectionLoop& connections() { return connections_; }
   const LimitsConfig& limits() const { return limits_; }
   Metrics& metrics() { return metrics_; }
   // Never accepted: 4xx, 503.
   uint64_t refused() const { return refused_; }
   void note_refused() { ++refused_; }
   void count(const Scheduler::Queue& queue, Metrics::Event event);
-  int64_t held_bytes() const { return held_bytes_; }
+  int64_t frame_bytes() const { return frame_bytes_; }
   int64_t wall_ms() const { return time_.ms(); }
-  int64_t keeping_ms() const { return time_.keeping_ms(wires_.now_ns()); }
+  int64_t keeping_ms() const { return time_.keeping_ms(connections_.now_ns()); }
 
   // Somebody who was refused was told to come back then; until the latest such time.
   void note_return(const Scheduler::Queue& queue, int64_t at_ns) {
@@ -230,7 +230,7 @@ class Dispatcher final : public WorkerEvents {
   void start_anew(Job& job);
   void fail_running(Job& job, const std::string& why);
   void lost_result(const JobId& id, const std::string& why);
-  void promised(const JobId& id, Store::Promise outcome);
+  void promised(const JobId& id, PromiseOutcome outcome);
   void withdraw(Job& job, const wire::Failed& failed);
   void turn_away(Job& job, const wire::Failed& failed);
   JobEnd end_of(const Job& job, JobStatus status) const;
@@ -242,13 +242,13 @@ class Dispatcher final : public WorkerEvents {
   void count(const Job& job, Metrics::Event event) { count(*job.home()->queue, event); }
   void note_started(const Job& job);
 
-  Wires& wires_;
+  ConnectionLoop& connections_;
   TimeOfDay time_;
   Store* store_ = nullptr;
   Scheduler scheduler_;
-  Roster roster_;
+  ServedModels served_;
   Paces paces_;
-  Audience audience_;
+  Subscribers subscribers_;
   PromiseReplies replies_;
   Checks checks_;
   EdgeLines edges_;
@@ -270,9 +270,9 @@ class Dispatcher final : public WorkerEvents {
   std::vector<Waiter*> over_;                // likewise
   std::vector<Waiter*> stuck_;               // likewise
   uint64_t last_number_ = 0;
-  int64_t held_bytes_ = 0;  // of frames
-  size_t unpromised_ = 0;   // jobs
-  size_t ending_ = 0;       // of the promised: their end is being written
+  int64_t frame_bytes_ = 0;  // of frames
+  size_t unpromised_ = 0;    // jobs
+  size_t ending_ = 0;        // of the promised: their end is being written
   bool draining_ = false;
   bool refill_ = false;  // a slot came free without a word of its worker
   Metrics metrics_;

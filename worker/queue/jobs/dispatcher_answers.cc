@@ -5,7 +5,7 @@
 
 namespace penstock::queue {
 
-using Promise = Job::Promise;
+using PromiseState = Job::PromiseState;
 using Outcome = Scheduler::Outcome;
 
 namespace {
@@ -35,22 +35,22 @@ void Dispatcher::on_head(Job& job, const wire::Head& head, std::string_view fram
     answer.content_type = head.content_type.empty() ? kAnyType : head.content_type;
     answer.headers = head.headers;
   }
-  if (job.promise == Promise::kNone) {
+  if (job.promise == PromiseState::kNone) {
     let_go(job);
   }
-  audience_.forward_head(job, head, frame);
+  subscribers_.forward_head(job, head, frame);
 }
 
 void Dispatcher::on_chunk(Job& job, std::string_view bytes, std::string_view frame) {
   job.more->taken_bytes += bytes.size();
-  audience_.forward(job, frame);
+  subscribers_.forward(job, frame);
   if (job.keeps_answer) {
     Answer& answer = job.more->answer;
     answer.append(bytes);
     if (answer.bytes > Store::kInlineBytes) {
       spill(job);
     }
-    audience_.tell_answer(job);
+    subscribers_.tell_answer(job);
     answer.trim(is_stored(job));
     if (is_stored(job) && !bound_answer(job)) {
       return;
@@ -64,7 +64,7 @@ void Dispatcher::on_chunk(Job& job, std::string_view bytes, std::string_view fra
 // What is stored is read by the store. Else the answer goes on as fast as its fastest reader.
 void Dispatcher::widen(Job& job) {
   if (job.worker() == nullptr || job.more->taken_bytes < wire::kFirstWindowBytes / 2 ||
-      (!is_stored(job) && audience_.lags(job))) {
+      (!is_stored(job) && subscribers_.lags(job))) {
     return;
   }
   job.worker()->widen(job, std::exchange(job.more->taken_bytes, 0));
@@ -72,7 +72,7 @@ void Dispatcher::widen(Job& job) {
 
 // Those who read too slowly have left, perhaps all: then the job is gone, and this is true.
 bool Dispatcher::abandon_if_unwanted(Job& job) {
-  const bool unwanted = job.promise == Promise::kNone && !Audience::wanted(job);
+  const bool unwanted = job.promise == PromiseState::kNone && !Subscribers::wanted(job);
   if (unwanted) {
     abandon(job);
   }
@@ -80,7 +80,7 @@ bool Dispatcher::abandon_if_unwanted(Job& job) {
 }
 
 bool Dispatcher::is_stored(const Job& job) {
-  return job.promise != Promise::kNone || (job.more != nullptr && job.more->keep != nullptr);
+  return job.promise != PromiseState::kNone || (job.more != nullptr && job.more->keep != nullptr);
 }
 
 // What is too large for the database goes to its file as it comes.
@@ -99,8 +99,8 @@ void Dispatcher::on_progress(Job& job, const wire::Progress& progress, std::stri
   more.progress = static_cast<double>(std::min(progress.millionths, kMillion)) / kMillion;
   more.step = static_cast<uint32_t>(std::min<uint64_t>(progress.step, UINT32_MAX));
   more.steps = static_cast<uint32_t>(std::min<uint64_t>(progress.steps, UINT32_MAX));
-  audience_.forward(job, frame);
-  audience_.tell_progress(job);
+  subscribers_.forward(job, frame);
+  subscribers_.tell_progress(job);
   abandon_if_unwanted(job);
 }
 
@@ -109,7 +109,7 @@ void Dispatcher::on_preview(Job& job, const wire::Preview& preview) {
   const uint32_t number = last == nullptr ? 1 : last->number + 1;
   last = std::make_unique<Preview>(
       Preview{std::string(preview.content_type), std::string(preview.body), number});
-  audience_.tell_preview(job);
+  subscribers_.tell_preview(job);
 }
 
 void Dispatcher::on_done(Job& job, const wire::Done& done, std::string_view frame) {
@@ -122,9 +122,9 @@ void Dispatcher::on_done(Job& job, const wire::Done& done, std::string_view fram
   // How long a refusal took says nothing of how long jobs take.
   const Outcome outcome = job.answer_fails ? Outcome::kCancelled : Outcome::kCompleted;
   count(job, job.answer_fails ? Metrics::Event::kFailed : Metrics::Event::kCompleted);
-  audience_.complete(job, frame);
+  subscribers_.complete(job, frame);
   if (!job.keeps_answer && job.waiters() == nullptr) {  // as of most that were waited for
-    scheduler_.finish(job, outcome, wires_.now_ns());
+    scheduler_.finish(job, outcome, connections_.now_ns());
     return erase(job);
   }
   JobEnd end = end_of(job, job.answer_fails ? JobStatus::kFailed : JobStatus::kCompleted);
@@ -166,12 +166,12 @@ bool Dispatcher::start_over(Job& job, std::string_view why) {
   if (job.answer_began) {
     const std::string message = std::string(kCutShort) + std::string(why);
     const wire::Failed cut{.status = 502, .code = "engine_failed", .message = message};
-    if (job.promise == Promise::kNone) {
+    if (job.promise == PromiseState::kNone) {
       count(job, Metrics::Event::kFailed);
       end_with(job, JobStatus::kFailed, cut);
       return false;
     }
-    audience_.fail(job, cut);  // whoever joined has seen some of it; the promise stands
+    subscribers_.fail(job, cut);  // whoever joined has seen some of it; the promise stands
     job.answer_began = job.answer_fails = false;
     job.more->answer = {};
   }
@@ -186,9 +186,9 @@ void Dispatcher::take_back(Job& job, std::string_view why) {
     return;
   }
   suspects_.forget(job);
-  scheduler_.requeue(job, wires_.now_ns());
+  scheduler_.requeue(job, connections_.now_ns());
   count(job, Metrics::Event::kRetried);
-  audience_.tell_state(job);
+  subscribers_.tell_state(job);
 }
 
 // The attempt failed. Whoever calls this sees to it that a worker with credit takes the job. False:
@@ -199,12 +199,12 @@ bool Dispatcher::put_back(Job& job, Scheduler::Cause cause, std::string_view why
   }
   suspects_.forget(job);
   job.remember(*job.lane(), Scheduler::owner_of(job));
-  if (scheduler_.retry(job, cause, wires_.now_ns())) {
+  if (scheduler_.retry(job, cause, connections_.now_ns())) {
     count(job, Metrics::Event::kRetried);
-    if (job.promise != Promise::kNone) {
+    if (job.promise != PromiseState::kNone) {
       store_->attempt(job.id(), job.attempts(), "engine_failed", std::string(why));
     }
-    audience_.tell_state(job);
+    subscribers_.tell_state(job);
     return true;
   }
   const uint32_t attempts = job.attempts();
@@ -214,7 +214,7 @@ bool Dispatcher::put_back(Job& job, Scheduler::Cause cause, std::string_view why
       std::string(why);
   count(job, Metrics::Event::kFailed);
   end_with(job, JobStatus::kFailed, {.status = 502, .code = "engine_failed", .message = message},
-           job.promise != Promise::kNone);
+           job.promise != PromiseState::kNone);
   return false;
 }
 

@@ -7,17 +7,17 @@
 
 namespace penstock::queue {
 
-using Promise = Job::Promise;
+using PromiseState = Job::PromiseState;
 using Outcome = Scheduler::Outcome;
 
 Dispatcher::Availability Dispatcher::availability(const Scheduler::Lane& lane) const {
-  const int64_t now_ns = wires_.now_ns();
+  const int64_t now_ns = connections_.now_ns();
   if (draining_) {
     return {wire::QueueState::kDraining, kDrainRetrySeconds};
   }
-  if (!roster_.attended(lane, now_ns, limits_.worker_grace_ns)) {
-    const int64_t retry_after_s = whole_seconds(roster_.next_start_ns(lane, now_ns) - now_ns);
-    if (roster_.cannot_load(lane)) {
+  if (!served_.attended(lane, now_ns, limits_.worker_grace_ns)) {
+    const int64_t retry_after_s = whole_seconds(served_.next_start_ns(lane, now_ns) - now_ns);
+    if (served_.cannot_load(lane)) {
       return {wire::QueueState::kCannotLoad, std::max(retry_after_s, kCannotLoadRetrySeconds)};
     }
     return {wire::QueueState::kNoWorker, retry_after_s};
@@ -29,15 +29,15 @@ Dispatcher::Availability Dispatcher::availability(const Scheduler::Lane& lane) c
 }
 
 int64_t Dispatcher::wait_for_newcomer_ns(Scheduler::Queue& queue) const {
-  return scheduler_.predicted_wait_ns(queue.any_model(), wires_.now_ns());
+  return scheduler_.predicted_wait_ns(queue.any_model(), connections_.now_ns());
 }
 
 void Dispatcher::worker_ready(WorkerSession& worker) {
   workers_.add(worker);
   if (worker.is_out()) {
-    roster_.expect(worker.name(), worker.reopens_ns());
+    served_.expect(worker.name(), worker.reopens_ns());
   } else {
-    roster_.ready(worker.name(), wires_.now_ns());
+    served_.ready(worker.name(), connections_.now_ns());
   }
   recount();
 }
@@ -46,23 +46,23 @@ void Dispatcher::worker_ready(WorkerSession& worker) {
 void Dispatcher::on_slots(WorkerSession& worker) {
   if (worker.ready() && !worker.draining()) {
     if (worker.is_out()) {
-      roster_.lost(worker.name(), wires_.now_ns(), worker.reopens_ns());
+      served_.lost(worker.name(), connections_.now_ns(), worker.reopens_ns());
     } else {
-      roster_.ready(worker.name(), wires_.now_ns());
+      served_.ready(worker.name(), connections_.now_ns());
     }
   }
   recount();
-  fill(worker.tenant().claims());
+  fill(worker.seat().claims());
 }
 
 void Dispatcher::worker_leaving(WorkerSession& worker) {
-  roster_.leaving(worker.name());
+  served_.leaving(worker.name());
   worker.drain();
 }
 
 void Dispatcher::worker_lost(WorkerSession& worker, int64_t next_start_ns, std::string_view why,
                              bool ordered) {
-  roster_.lost(worker.name(), wires_.now_ns(), next_start_ns);
+  served_.lost(worker.name(), connections_.now_ns(), next_start_ns);
   if (workers_.remove(worker)) {
     recount();
   }
@@ -108,7 +108,7 @@ void Dispatcher::crashed(WorkerSession& worker, std::vector<Job*>& jobs, std::st
   }
   suspects_.add(worker.lane(), jobs);
   for (Job* const job : jobs) {
-    audience_.tell_state(*job);
+    subscribers_.tell_state(*job);
   }
 }
 
@@ -135,7 +135,7 @@ bool Dispatcher::give_suspect(const Claims& device) {
   if (job == nullptr) {
     return false;
   }
-  scheduler_.take(*job, worker->lane(), wires_.now_ns());
+  scheduler_.take(*job, worker->lane(), connections_.now_ns());
   give(*worker, *job);
   return true;
 }
@@ -145,9 +145,9 @@ void Dispatcher::fill(const Claims& device) {
     if (give_suspect(device)) {
       continue;
     }
-    WorkerSession* const worker = workers_.next(device, suspects_, wires_.now_ns());
+    WorkerSession* const worker = workers_.next(device, suspects_, connections_.now_ns());
     Scheduler::Ticket* const next =
-        worker == nullptr ? nullptr : scheduler_.take(worker->lane(), wires_.now_ns());
+        worker == nullptr ? nullptr : scheduler_.take(worker->lane(), connections_.now_ns());
     if (next == nullptr) {
       return;
     }
@@ -164,11 +164,11 @@ void Dispatcher::give(WorkerSession& worker, Job& job) {
   const int64_t expected_ns = Scheduler::expected_ns(job);
   worker.assign(job, ++last_number_, Scheduler::rank_of(job),
                 expected_ns > 0 ? expected_ns : kUnknownJobNs);
-  if (Budget& share = worker.tenant().budget(); share.adaptive) {
-    share.adaptive->started(wires_.now_ns(), share.running);
+  if (Budget& share = worker.seat().budget(); share.adaptive) {
+    share.adaptive->started(connections_.now_ns(), share.running);
   }
   note_started(job);
-  if (job.held_bytes() > 0) {
+  if (job.frame_bytes() > 0) {
     deliver(job);
   } else {
     store_->fetch(job.id(),
@@ -176,7 +176,7 @@ void Dispatcher::give(WorkerSession& worker, Job& job) {
                     fetched(id, number, std::move(frame));
                   });
   }
-  audience_.tell_state(job);
+  subscribers_.tell_state(job);
 }
 
 // Of its first attempt: what followed was not foreseen.
@@ -201,7 +201,7 @@ void Dispatcher::fetched(const JobId& id, uint64_t number, Result<std::string> f
     log(Level::kError, frame.error().message);
     revoke(*job);
     put_back(*job, Scheduler::Cause::kJobFailed, "Its request could not be read from disk.");
-    return fill(worker.tenant().claims());
+    return fill(worker.seat().claims());
   }
   hold(*job, *std::move(frame));
   deliver(*job);
@@ -210,7 +210,7 @@ void Dispatcher::fetched(const JobId& id, uint64_t number, Result<std::string> f
 // REQUIRES: its frame is in memory.
 void Dispatcher::deliver(Job& job) {
   job.worker()->send(job, job.more->frame);
-  if (job.promise != Promise::kNone) {  // the store has it
+  if (job.promise != PromiseState::kNone) {  // the store has it
     let_go(job);
   }
 }
@@ -219,9 +219,10 @@ void Dispatcher::deliver(Job& job) {
 void Dispatcher::note_end(const Job& job, AdaptiveSlots::End end, double work) {
   const Pace* const pace = job.worker()->pace();
   refill_ = refill_ || (pace != nullptr && pace->at_once() > 0);  // of others, too
-  Budget& share = job.worker()->tenant().budget();
+  Budget& share = job.worker()->seat().budget();
   if (share.adaptive) {
-    share.adaptive->ended(wires_.now_ns(), share.running - 1,  // this one is about to be forgotten
+    share.adaptive->ended(connections_.now_ns(),
+                          share.running - 1,  // this one is about to be forgotten
                           {.began_ns = job.started_ns(),
                            .work = work > 0 ? work : static_cast<double>(Scheduler::cost_of(job)),
                            .end = end});
@@ -243,14 +244,14 @@ void Dispatcher::resume(Scheduler::Queue& queue) {
 }
 
 void Dispatcher::fill_all() {
-  workers_.each([this](const WorkerSession& worker) { fill(worker.tenant().claims()); });
+  workers_.each([this](const WorkerSession& worker) { fill(worker.seat().claims()); });
 }
 
 // A job came to this lane: the least busy of its workers may take it.
 void Dispatcher::offer(const Scheduler::Lane& lane) {
-  WorkerSession* const best = workers_.least_busy(lane, wires_.now_ns());
+  WorkerSession* const best = workers_.least_busy(lane, connections_.now_ns());
   if (best != nullptr) {
-    fill(best->tenant().claims());
+    fill(best->seat().claims());
   }
 }
 

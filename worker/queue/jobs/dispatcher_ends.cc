@@ -9,7 +9,7 @@
 
 namespace penstock::queue {
 
-using Promise = Job::Promise;
+using PromiseState = Job::PromiseState;
 using Outcome = Scheduler::Outcome;
 
 namespace {
@@ -25,10 +25,10 @@ JobEnd Dispatcher::end_of(const Job& job, JobStatus status) const {
   end.finished_ms = time_.ms();
   end.attempts = job.attempts();
   if (job.state() == Scheduler::Ticket::State::kRunning) {
-    end.started_ms = end.finished_ms - (wires_.now_ns() - job.started_ns()) / kNsPerMs;
+    end.started_ms = end.finished_ms - (connections_.now_ns() - job.started_ns()) / kNsPerMs;
   }
   if (end.started_ms != 0 && status == JobStatus::kCancelled) {  // what was done for it until now
-    end.device_ns = static_cast<uint64_t>(wires_.now_ns() - job.started_ns());
+    end.device_ns = static_cast<uint64_t>(connections_.now_ns() - job.started_ns());
     end.completion_tokens = job.keeps_answer ? job.more->answer.bytes / kBytesPerToken : 0;
     end.estimated = true;
   }
@@ -48,7 +48,7 @@ void Dispatcher::end_with(Job& job, JobStatus status, const wire::Failed& failed
     count(job, Metrics::Event::kDead);
     end.expires_ms = keeping_ms() + limits_.keep_dead_ns / kNsPerMs;
   }
-  audience_.fail(job, failed);
+  subscribers_.fail(job, failed);
   conclude(job, std::move(end), Outcome::kCancelled);
 }
 
@@ -58,18 +58,18 @@ void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
     job.remember(*job.lane(), Scheduler::owner_of(job));
   }
   suspects_.forget(job);
-  scheduler_.finish(job, outcome, wires_.now_ns());
+  scheduler_.finish(job, outcome, connections_.now_ns());
   let_go(job);
-  const bool kept = job.promise == Promise::kNone && job.more != nullptr &&
+  const bool kept = job.promise == PromiseState::kNone && job.more != nullptr &&
                     job.more->keep != nullptr && end.status == JobStatus::kCompleted;
-  if (job.promise == Promise::kNone && !kept) {
+  if (job.promise == PromiseState::kNone && !kept) {
     if (job.more->answer.stored > 0) {
       store_->discard_result(job.id());
     }
     return ended(job, end);
   }
   job.ending = true;
-  ending_ += job.promise == Promise::kNone ? 0 : 1;
+  ending_ += job.promise == PromiseState::kNone ? 0 : 1;
   std::string rest;
   uint64_t offset = 0;
   if (job.more != nullptr && end.answered()) {
@@ -101,9 +101,9 @@ void Dispatcher::ended(Job& job, const JobEnd& end) {
                .finished_ms = end.finished_ms,
                .error_code = end.error_code,
                .error = end.error};
-  audience_.end_events(job, view);
+  subscribers_.end_events(job, view);
   const bool on_disk =
-      job.promise != Promise::kNone || (is_stored(job) && end.status == JobStatus::kCompleted);
+      job.promise != PromiseState::kNone || (is_stored(job) && end.status == JobStatus::kCompleted);
   while (job.waiters() != nullptr) {
     Waiter& waiter = *job.waiters();
     view.jobs_path = waiter.jobs_path;
@@ -118,9 +118,9 @@ void Dispatcher::ended(Job& job, const JobEnd& end) {
     } else {
       replies_.ended(waiter, job, end);
     }
-    audience_.leave(waiter);
+    subscribers_.leave(waiter);
   }
-  if (job.promise != Promise::kNone) {
+  if (job.promise != PromiseState::kNone) {
     let_edge_settle(job, end);
     if (job.has_callback && on_callback_due) {
       on_callback_due(job.id(), job.more->share);
@@ -163,7 +163,7 @@ void Dispatcher::settled(uint64_t number) {
 void Dispatcher::erase(Job& job) {
   suspects_.forget(job);
   let_go(job);
-  if (job.promise != Promise::kNone && job.owner != 0) {
+  if (job.promise != PromiseState::kNone && job.owner != 0) {
     live_.erase(job);
   }
   if (job.more != nullptr && job.more->key != limit::Hash128{}) {
@@ -172,8 +172,8 @@ void Dispatcher::erase(Job& job) {
       keys_.erase(found);
     }
   }
-  unpromised_ -= job.promise == Promise::kNone ? 1 : 0;
-  ending_ -= job.promise != Promise::kNone && job.ending ? 1 : 0;
+  unpromised_ -= job.promise == PromiseState::kNone ? 1 : 0;
+  ending_ -= job.promise != PromiseState::kNone && job.ending ? 1 : 0;
   jobs_.erase(job);
 }
 
@@ -187,10 +187,10 @@ bool Dispatcher::keeps_up() const {
 // What is promised begins only while its end can be written. Until then it stands in its place, and
 // those behind it that are waited for go on.
 bool Dispatcher::postponed(Job& job) {
-  if (job.promise == Promise::kNone || store_ == nullptr || keeps_up()) {
+  if (job.promise == PromiseState::kNone || store_ == nullptr || keeps_up()) {
     return false;
   }
-  scheduler_.postpone(job, wires_.now_ns() + kPostponeNs);
+  scheduler_.postpone(job, connections_.now_ns() + kPostponeNs);
   return true;
 }
 
@@ -201,12 +201,12 @@ bool Dispatcher::bound_answer(Job& job) {
   if (!large && !behind) {
     return true;
   }
-  if (job.promise == Promise::kNone && !Audience::has_late(job)) {  // its readers go on
+  if (job.promise == PromiseState::kNone && !Subscribers::has_late(job)) {  // its readers go on
     store_->discard_result(job.id());
     job.more->keep.reset();
     return true;
   }
-  if (large || job.promise == Promise::kNone) {
+  if (large || job.promise == PromiseState::kNone) {
     fail_running(job, large ? "Its result is larger than is kept: limits.max_result is " +
                                   std::to_string(limits_.max_result_bytes) + " bytes."
                             : "Its result cannot be written to disk fast enough.");
@@ -222,8 +222,8 @@ void Dispatcher::start_anew(Job& job) {
   start_over(job, "It came faster than the disk takes it; the job begins anew.");
   store_->discard_result(job.id());
   suspects_.forget(job);
-  scheduler_.postpone(job, wires_.now_ns() + kPostponeNs);
-  audience_.tell_state(job);
+  scheduler_.postpone(job, connections_.now_ns() + kPostponeNs);
+  subscribers_.tell_state(job);
 }
 
 // It runs, and what would come of it is not wanted.
@@ -236,7 +236,8 @@ void Dispatcher::fail_running(Job& job, const std::string& why) {
 void Dispatcher::lost_result(const JobId& id, const std::string& why) {
   log(Level::kError,
       "job " + std::string(id.view()) + " fails, as its result could not be stored: " + why);
-  if (Job* const job = find(id); job != nullptr && !job->ending && job->promise != Promise::kNone) {
+  if (Job* const job = find(id);
+      job != nullptr && !job->ending && job->promise != PromiseState::kNone) {
     fail_running(*job, "Its result could not be stored.");
   }
 }
@@ -250,8 +251,9 @@ std::vector<Job*> Dispatcher::live_jobs(uint64_t owner, const std::optional<JobI
 
 void Dispatcher::release(Waiter& waiter) {
   Job* const job = waiter.job;
-  audience_.leave(waiter);
-  if (job != nullptr && job->promise == Promise::kNone && !job->ending && !Audience::wanted(*job)) {
+  subscribers_.leave(waiter);
+  if (job != nullptr && job->promise == PromiseState::kNone && !job->ending &&
+      !Subscribers::wanted(*job)) {
     abandon(*job);
   }
 }
@@ -306,7 +308,7 @@ void Dispatcher::give_up() {
       return;
     }
     revoke(job);
-    if (job.promise == Promise::kNone) {
+    if (job.promise == PromiseState::kNone) {
       if (job.looking_up) {
         return turn_away(job, stopping);
       }
@@ -315,12 +317,12 @@ void Dispatcher::give_up() {
     }
     while (job.waiters() != nullptr) {
       Waiter& waiter = *job.waiters();
-      if (waiter.kind == Waiter::Kind::kPromise && job.promise == Promise::kMade) {
+      if (waiter.kind == Waiter::Kind::kPromise && job.promise == PromiseState::kMade) {
         waiter.wait_ns = 0;
         replies_.promised(waiter, job);
       } else {
         wire::append(waiter.caller->out(), waiter.id, stopping);
-        audience_.leave(waiter);
+        subscribers_.leave(waiter);
       }
     }
   });

@@ -34,7 +34,7 @@ struct Job : Scheduler::Ticket {
   struct More {
     std::string
         frame;  // SUBMIT as it goes to a worker; empty: the store has it, or the answer began
-    uint32_t held_bytes = 0;                // of the frame, while it is in memory
+    uint32_t frame_bytes = 0;               // of the frame, while it is in memory
     uint32_t predicted_ms = kNotPredicted;  // how long it would wait, when it came
     Waiter* waiters = nullptr;
     WorkerSession* worker = nullptr;  // while it runs
@@ -57,11 +57,11 @@ struct Job : Scheduler::Ticket {
 
   Ulid ulid;
   int64_t created_ms : 48 = 0;
-  enum class Promise : uint8_t {
+  enum class PromiseState : uint8_t {
     kNone,   // to those who wait for it
     kAsked,  // the store is writing it
     kMade,   // it is on disk
-  } promise : 2 = Promise::kNone;
+  } promise : 2 = PromiseState::kNone;
   bool answer_began : 1 = false;  // HEAD came
   bool answer_fails : 1 = false;  // ... with the status of an error
   bool keeps_answer : 1 = false;  // in `more->answer`
@@ -85,7 +85,7 @@ struct Job : Scheduler::Ticket {
   }
   Waiter* waiters() const noexcept { return more == nullptr ? nullptr : more->waiters; }
   WorkerSession* worker() const noexcept { return more == nullptr ? nullptr : more->worker; }
-  uint32_t held_bytes() const noexcept { return more == nullptr ? 0 : more->held_bytes; }
+  uint32_t frame_bytes() const noexcept { return more == nullptr ? 0 : more->frame_bytes; }
   // Its lane, also once it has ended; nullptr: looking_up.
   Scheduler::Lane* home() const noexcept {
     return more == nullptr || more->home == nullptr ? lane() : more->home;

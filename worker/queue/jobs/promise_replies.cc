@@ -6,7 +6,7 @@
 
 namespace penstock::queue {
 
-using Promise = Job::Promise;
+using PromiseState = Job::PromiseState;
 
 namespace {
 
@@ -19,16 +19,17 @@ std::string jobs_url(const Waiter& waiter, const Job& job) {
 // A job that starts at once will soon be answered; its ACCEPTED leaves with the answer if that is
 // quick. Its caller has nothing to do with it before, and is spared a wake-up.
 void PromiseReplies::accepted(Waiter& waiter, const Job& job, bool at_leisure) const {
-  std::string& out = at_leisure ? waiter.caller->out_held() : waiter.caller->out();
+  std::string& out = at_leisure ? waiter.caller->out_delayed() : waiter.caller->out();
   const bool known = job.home() != nullptr && !job.ending;
   const bool told = known && !job.home()->queue->paused;
-  const int64_t wait_ns = told ? scheduler_.predicted_wait_ns(job, wires_.now_ns()) : 0;
-  wire::append(out, waiter.id,
-               wire::Accepted{
-                   .job_id = job.id().view(),
-                   .position = known ? scheduler_.position(job) : 0,
-                   .eta_ms = static_cast<uint64_t>(wait_ns / kNsPerMs),
-                   .promised = waiter.holds_promise() && job.promise == Promise::kMade ? 1U : 0U});
+  const int64_t wait_ns = told ? scheduler_.predicted_wait_ns(job, connections_.now_ns()) : 0;
+  wire::append(
+      out, waiter.id,
+      wire::Accepted{
+          .job_id = job.id().view(),
+          .position = known ? scheduler_.position(job) : 0,
+          .eta_ms = static_cast<uint64_t>(wait_ns / kNsPerMs),
+          .promised = waiter.holds_promise() && job.promise == PromiseState::kMade ? 1U : 0U});
 }
 
 // With `wait=`, only once that is over.
@@ -37,11 +38,11 @@ void PromiseReplies::promised(Waiter& waiter, const Job& job) {
     return;
   }
   if (waiter.wait_ns > 0) {
-    waiter.wait_ends_ns = wires_.now_ns() + std::exchange(waiter.wait_ns, 0);
+    waiter.wait_ends_ns = connections_.now_ns() + std::exchange(waiter.wait_ns, 0);
     accepted(waiter, job);
-    return audience_.set_wait(waiter);
+    return subscribers_.set_wait(waiter);
   }
-  promised(waiter, job, audience_.view(job, waiter.jobs_path));
+  promised(waiter, job, subscribers_.view(job, waiter.jobs_path));
 }
 
 void PromiseReplies::promised(Waiter& waiter, const Job& job, const JobView& view) {
@@ -57,7 +58,7 @@ void PromiseReplies::promised(Waiter& waiter, const Job& job, const JobView& vie
                 .promised = waiter.holds_promise() ? 1U : 0U,
                 .duplicate = waiter.duplicate ? 1U : 0U},
                render(view));
-  audience_.leave(waiter);
+  subscribers_.leave(waiter);
 }
 
 // The job ended before its 202 was said, or within `wait=`.
@@ -99,12 +100,12 @@ void PromiseReplies::stored_result(Waiter& waiter, const JobRecord& record,
                                    std::string_view headers) {
   if (record.result_in_file) {
     result(waiter, record, {}, headers);
-    return audience_.leave(waiter);
+    return subscribers_.leave(waiter);
   }
-  Audience::ask(waiter);
+  Subscribers::ask(waiter);
   store_->read_result(
       record.id, [this, &waiter, record, headers = std::string(headers)](Result<std::string> body) {
-        if (!audience_.answered(waiter)) {
+        if (!subscribers_.answered(waiter)) {
           return;
         }
         if (body) {
@@ -115,7 +116,7 @@ void PromiseReplies::stored_result(Waiter& waiter, const JobRecord& record,
                                     .code = "not_found",
                                     .message = "The result is not there any more."});
         }
-        audience_.leave(waiter);
+        subscribers_.leave(waiter);
       });
 }
 

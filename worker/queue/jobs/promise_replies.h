@@ -3,9 +3,9 @@
 
 #include <string_view>
 
-#include "worker/queue/jobs/audience.h"
 #include "worker/queue/jobs/job.h"
 #include "worker/queue/jobs/job_view.h"
+#include "worker/queue/jobs/subscribers.h"
 #include "worker/queue/order/scheduler.h"
 #include "worker/queue/store/store.h"
 
@@ -14,8 +14,8 @@ namespace penstock::queue {
 class PromiseReplies {
  public:
   // All outlive this.
-  PromiseReplies(Wires& wires, const Scheduler& scheduler, Audience& audience)
-      : wires_(wires), scheduler_(scheduler), audience_(audience) {}
+  PromiseReplies(ConnectionLoop& connections, const Scheduler& scheduler, Subscribers& subscribers)
+      : connections_(connections), scheduler_(scheduler), subscribers_(subscribers) {}
 
   // Where results are. Before any of them is asked for.
   void use(Store& store) { store_ = &store; }
@@ -34,9 +34,9 @@ class PromiseReplies {
   void result(Waiter& waiter, const JobRecord& record, std::string_view body,
               std::string_view headers) const;
 
-  Wires& wires_;
+  ConnectionLoop& connections_;
   const Scheduler& scheduler_;
-  Audience& audience_;
+  Subscribers& subscribers_;
   Store* store_ = nullptr;
 };
 

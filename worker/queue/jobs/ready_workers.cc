@@ -38,7 +38,7 @@ WorkerSession* ReadyWorkers::next(const Claims& device, const Suspects& suspects
     }
   }
   const bool on_its_turn =
-      first == there || next_there(first->tenant().claims(), suspects, now_ns) == first;
+      first == there || next_there(first->seat().claims(), suspects, now_ns) == first;
   return on_its_turn ? first : there;
 }
 
@@ -46,7 +46,7 @@ WorkerSession* ReadyWorkers::next_there(const Claims& device, const Suspects& su
                                         int64_t now_ns) {
   bidders_.clear();
   for (WorkerSession* const worker : workers_) {
-    if (&worker->tenant().claims() == &device && worker->credit() > 0 &&
+    if (&worker->seat().claims() == &device && worker->credit() > 0 &&
         takes_any(*worker, suspects) && is_open(*worker, now_ns)) {
       bidders_.push_back(worker);
     }
@@ -58,11 +58,11 @@ WorkerSession* ReadyWorkers::next_there(const Claims& device, const Suspects& su
   for (WorkerSession* const worker : bidders_) {
     if (const Scheduler::Ticket* const job = Scheduler::next(worker->lane()); job != nullptr) {
       bidders_[bids_.size()] = worker;  // those without a job are left out
-      bids_.push_back({.worker = &worker->tenant().budget(),
+      bids_.push_back({.worker = &worker->seat().budget(),
                        .priority = Scheduler::rank_of(*job),
                        .arrived_ns = job->arrived_ns(),
                        .aging_ns = worker->lane().queue->settings.aging_ns,
-                       .busy = worker->tenant().busy(),
+                       .busy = worker->seat().busy(),
                        .slots = worker->slots()});
     }
   }
@@ -109,7 +109,7 @@ std::pair<WorkerSession*, Job*> ReadyWorkers::next_suspect(const Claims& device,
                                                            Suspects& suspects) const {
   for (WorkerSession* const worker : workers_) {
     const Scheduler::Lane& lane = worker->lane();
-    if (&worker->tenant().claims() != &device || worker->credit() == 0 || lane.queue->paused ||
+    if (&worker->seat().claims() != &device || worker->credit() == 0 || lane.queue->paused ||
         !(worker->empty() || worker->group() != 0)) {
       continue;
     }
@@ -149,7 +149,7 @@ template <typename Count>
 ReadyWorkers::ByDevice ReadyWorkers::by_device(Count&& count) const {
   std::map<std::pair<const Budget*, const Scheduler::Lane*>, uint32_t> by_worker;
   for (const WorkerSession* const worker : workers_) {
-    by_worker[{&worker->tenant().budget(), &worker->lane()}] += count(*worker);
+    by_worker[{&worker->seat().budget(), &worker->lane()}] += count(*worker);
   }
   ByDevice counted;
   for (const auto& [of, sum] : by_worker) {

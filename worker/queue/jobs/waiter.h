@@ -43,7 +43,7 @@ struct Waiter : TimerHeap::Node {  // due: a sign of life, a change of place, or
   // What was charged for its request is the job's from now on, not the request's.
   bool holds_promise() const noexcept { return kind == Kind::kPromise && !duplicate; }
 
-  std::list<Waiter>::iterator self;  // in the Audience's list, which owns it
+  std::list<Waiter>::iterator self;  // in the Subscribers's list, which owns it
 };
 
 }  // namespace penstock::queue

@@ -41,7 +41,7 @@ const char* check_headers(std::string_view lines) {
 }  // namespace
 
 void WorkerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
-  last_heard_ns_ = wires().now_ns();
+  last_heard_ns_ = connections().now_ns();
   const char* error = nullptr;
   if (frame.header.type == FrameType::kGoodbye) {
     return on_goodbye(frame);
@@ -130,8 +130,8 @@ const char* WorkerSession::on_take(const wire::Frame& frame) {
   }
   credit_ += static_cast<uint32_t>(take.credit);
   // Of jobs that have ended, whatever it says.
-  const auto held = static_cast<uint32_t>(std::min<size_t>(given_.size(), tenant_.busy()));
-  tenant_.return_slots(std::min<uint64_t>(take.credit, tenant_.busy() - held));
+  const auto held = static_cast<uint32_t>(std::min<size_t>(given_.size(), seat_.busy()));
+  seat_.return_slots(std::min<uint64_t>(take.credit, seat_.busy() - held));
   const auto holds = credit_ + static_cast<uint32_t>(given_.size());
   const bool grew = holds > capacity_;
   capacity_ = std::max(capacity_, holds);
@@ -141,8 +141,8 @@ const char* WorkerSession::on_take(const wire::Frame& frame) {
   } else if (grew) {
     events_.recount();
   }
-  tenant_.return_bytes(take.memory_bytes);
-  events_.fill(tenant_.claims());
+  seat_.return_bytes(take.memory_bytes);
+  events_.fill(seat_.claims());
   return nullptr;
 }
 
@@ -156,7 +156,7 @@ const char* WorkerSession::on_claim(const wire::Frame& frame) {
     return "CLAIM of no bytes, or of more than any device has";
   }
   if (find(frame.header.id) != nullptr) {
-    return tenant_.claim(frame.header.id, static_cast<int64_t>(claim.memory_bytes), *this)
+    return seat_.claim(frame.header.id, static_cast<int64_t>(claim.memory_bytes), *this)
                ? nullptr
                : "a second CLAIM for a job";
   }
@@ -175,7 +175,7 @@ const char* WorkerSession::on_slots(const wire::Frame& frame) {
   is_out_ = slots.out != 0;
   why_closed_ = at_most(kMaxLastWords, slots.message);
   const auto retry_ms = static_cast<int64_t>(std::min<uint64_t>(slots.retry_ms, kMaxRetryMs));
-  reopens_ns_ = wires().now_ns() + retry_ms * kNsPerMs;
+  reopens_ns_ = connections().now_ns() + retry_ms * kNsPerMs;
   events_.on_slots(*this);
   return nullptr;
 }
@@ -266,7 +266,7 @@ const char* WorkerSession::on_head(Given& given, const wire::Frame& frame, std::
     return "a second HEAD";
   }
   if (head.content_length_plus1 == 0) {
-    given.head_ns = wires().now_ns();
+    given.head_ns = connections().now_ns();
     serving_->first_token.observe(seconds(given.head_ns - job.arrived_ns()));
   }
   events_.on_head(job, head, bytes);
@@ -310,28 +310,28 @@ void WorkerSession::note_done(Given& given, const wire::Done& done) {
     given.tokens = done.prompt_tokens + done.completion_tokens;
   }
   if (given.head_ns != 0 && done.completion_tokens > 1) {
-    serving_->per_token.observe(seconds(wires().now_ns() - given.head_ns) /
+    serving_->per_token.observe(seconds(connections().now_ns() - given.head_ns) /
                                 static_cast<double>(done.completion_tokens - 1));
   }
 }
 
 void WorkerSession::assign(Job& job, uint64_t number, int64_t priority, int64_t expected_ns) {
   --credit_;
-  tenant_.take_slot();
-  ++tenant_.budget().running;
+  seat_.take_slot();
+  ++seat_.budget().running;
   last_number_ = number;
   job.extra().worker = this;
   job.more->number = number;
   job.more->taken_bytes = 0;
   lane_.braked_turn = pace_ != nullptr ? pace_->next_turn() : 0;
-  const int64_t now_ns = wires().now_ns();
+  const int64_t now_ns = connections().now_ns();
   const uint64_t tokens = Scheduler::cost_of(job);
   given_.push_back({.number = number,
                     .job = &job,
                     .sent = false,
                     .given_ns = now_ns,
                     .priority = priority,
-                    .charged_ns = take_turn(tenant_.budget(), priority, expected_ns, now_ns),
+                    .charged_ns = take_turn(seat_.budget(), priority, expected_ns, now_ns),
                     .paced = pace_ != nullptr ? pace_->start(tokens, now_ns) : Pace::Start{},
                     .tokens = tokens});
 }
@@ -343,7 +343,7 @@ void WorkerSession::send(const Job& job, std::string_view frame) {
   out.append(frame);
   size_t length = frame.size() - wire::kHeaderBytes;
   if (job.deadline_ns() != INT64_MAX) {
-    const int64_t left_ms = (job.deadline_ns() - wires().now_ns()) / kNsPerMs;
+    const int64_t left_ms = (job.deadline_ns() - connections().now_ns()) / kNsPerMs;
     char field[wire::kSubmitSlackBytes];
     wire::write_number(field, wire::Submit::kDeadlineTag,
                        static_cast<uint64_t>(std::max<int64_t>(left_ms, 1)));
@@ -371,9 +371,9 @@ bool WorkerSession::revoke(Job& job) {
   const bool free = !find(job.more->number)->sent;
   if (free) {
     ++credit_;
-    tenant_.return_slots(1);
+    seat_.return_slots(1);
   } else {
-    tenant_.withdraw(job.more->number);
+    seat_.withdraw(job.more->number);
     wire::append_empty(out(), FrameType::kCancel, job.more->number);
   }
   forget(job);
@@ -383,9 +383,9 @@ bool WorkerSession::revoke(Job& job) {
 void WorkerSession::forget(const Job& job) {
   const Given& given = *find(job.more->number);
   given.job->more->worker = nullptr;
-  --tenant_.budget().running;
-  const int64_t now_ns = wires().now_ns();
-  settle_turn(tenant_.budget(), given.priority, given.charged_ns, now_ns - given.given_ns);
+  --seat_.budget().running;
+  const int64_t now_ns = connections().now_ns();
+  settle_turn(seat_.budget(), given.priority, given.charged_ns, now_ns - given.given_ns);
   if (pace_ != nullptr && given.sent) {
     pace_->end(given.paced, given.tokens, now_ns);
   } else if (pace_ != nullptr) {

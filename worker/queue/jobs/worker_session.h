@@ -56,7 +56,7 @@ class WorkerHost {
   virtual void on_worker_closed(WorkerSession& session) = 0;
 };
 
-class WorkerSession final : public Connection, private Tenant::Claimant {
+class WorkerSession final : public Connection, private Seat::Claimant {
  public:
   static constexpr uint32_t kMaxCredit = 1U << 17;
   static constexpr size_t kMaxLastWords = 300;
@@ -67,22 +67,22 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   static constexpr size_t kMaxNameBytes = 200;
   static constexpr uint64_t kMaxClaim = uint64_t{1} << 45;  // bytes; of kMaxCredit jobs, a number
 
-  // `name` is the process's (scaling.h); its jobs come from `lane`, use the device as `tenant`, and
+  // `name` is the process's (scaling.h); its jobs come from `lane`, use the device as `seat`, and
   // start no faster than `pace` lets them, if there is one. All outlive this.
-  WorkerSession(Wires& wires, Fd fd, WorkerEvents& events, WorkerHost& host, std::string name,
-                Scheduler::Lane& lane, Tenant& tenant, Pace* pace = nullptr)
-      : Connection(wires, std::move(fd)),
+  WorkerSession(ConnectionLoop& connections, Fd fd, WorkerEvents& events, WorkerHost& host,
+                std::string name, Scheduler::Lane& lane, Seat& seat, Pace* pace = nullptr)
+      : Connection(connections, std::move(fd)),
         events_(events),
         host_(host),
         name_(std::move(name)),
         lane_(lane),
-        tenant_(tenant),
+        seat_(seat),
         pace_(pace) {}
 
   const std::string& name() const { return name_; }
   Scheduler::Lane& lane() const { return lane_; }
 
-  Tenant& tenant() const { return tenant_; }
+  Seat& seat() const { return seat_; }
   Pace* pace() const { return pace_; }
 
   // Jobs it can be given now, the device's bound observed; none once it drains.
@@ -90,7 +90,7 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
     const auto held = static_cast<uint32_t>(given_.size());
     return draining_ || closed() || held >= open_slots_
                ? 0
-               : std::min({credit_, open_slots_ - held, tenant_.free_slots()});
+               : std::min({credit_, open_slots_ - held, seat_.free_slots()});
   }
   // The most it has held or asked for at once, and can hold now. What has no room for a moment has
   // it again soon.
@@ -127,7 +127,7 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   size_t running() const { return given_.size(); }
   size_t running_promised() const {
     return static_cast<size_t>(std::count_if(given_.begin(), given_.end(), [](const Given& each) {
-      return each.job->promise != Job::Promise::kNone;
+      return each.job->promise != Job::PromiseState::kNone;
     }));
   }
   // REQUIRES: running() > 0.
@@ -135,7 +135,7 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   // Of the suspects that it runs, and then it runs nothing else; 0: none.
   uint32_t group() const { return given_.empty() ? 0 : given_.back().job->more->suspect; }
   // Nothing is in the process, what was cancelled included.
-  bool empty() const { return given_.empty() && tenant_.busy() == 0; }
+  bool empty() const { return given_.empty() && seat_.busy() == 0; }
   // It is in the process. REQUIRES: it is this worker's.
   bool was_sent(const Job& job) const;
 
@@ -193,7 +193,7 @@ class WorkerSession final : public Connection, private Tenant::Claimant {
   WorkerHost& host_;
   std::string name_;
   Scheduler::Lane& lane_;
-  Tenant& tenant_;
+  Seat& seat_;
   Pace* pace_;
   bool device_fault_ = false;
   bool ready_ = false;

@@ -19,7 +19,7 @@ bool try_again() { return errno == EAGAIN || errno == EWOULDBLOCK || errno == EI
 
 }  // namespace
 
-std::string Wires::take_spare() {
+std::string ConnectionLoop::take_spare() {
   if (spare_.empty()) {
     return {};
   }
@@ -28,14 +28,14 @@ std::string Wires::take_spare() {
   return buffer;
 }
 
-void Wires::give_spare(std::string buffer) {
+void ConnectionLoop::give_spare(std::string buffer) {
   if (spare_.size() < kMaxSpare && buffer.capacity() <= kMaxSpareBytes) {
     buffer.clear();
     spare_.push_back(std::move(buffer));
   }
 }
 
-void Wires::reap() {
+void ConnectionLoop::reap() {
   while (!closed_.empty()) {
     Connection* const connection = closed_.back();
     closed_.pop_back();
@@ -43,10 +43,10 @@ void Wires::reap() {
   }
 }
 
-void Wires::flush() {
-  for (; !held_.empty() && held_.front().due_ns <= now_ns_; held_.pop_front()) {
-    if (Connection* const connection = held_.front().connection; connection != nullptr) {
-      connection->held_ = false;
+void ConnectionLoop::flush() {
+  for (; !delayed_.empty() && delayed_.front().due_ns <= now_ns_; delayed_.pop_front()) {
+    if (Connection* const connection = delayed_.front().connection; connection != nullptr) {
+      connection->delayed_ = false;
       if (!connection->out_.empty()) {
         connection->mark_dirty();
       }
@@ -62,46 +62,46 @@ void Wires::flush() {
   dirty_.clear();
 }
 
-int64_t Wires::next_event() const {
+int64_t ConnectionLoop::next_event() const {
   if (!closed_.empty() || !dirty_.empty()) {
     return 0;
   }
-  return held_.empty() ? INT64_MAX : held_.front().due_ns;
+  return delayed_.empty() ? INT64_MAX : delayed_.front().due_ns;
 }
 
 Connection::~Connection() {
   if (!closed() && !handed_over_) {
-    wires_.loop_.remove(fd_.get(), this);
+    connections_.loop_.remove(fd_.get(), this);
   }
   expect(0);
-  if (held_) {
-    for (Wires::Held& held : wires_.held_) {
-      held.connection = held.connection == this ? nullptr : held.connection;
+  if (delayed_) {
+    for (ConnectionLoop::Delayed& delayed : connections_.delayed_) {
+      delayed.connection = delayed.connection == this ? nullptr : delayed.connection;
     }
   }
   if (dirty_) {
-    std::erase(wires_.dirty_, this);
+    std::erase(connections_.dirty_, this);
   }
-  std::erase(wires_.closed_, this);
+  std::erase(connections_.closed_, this);
 }
 
-Status Connection::open() { return wires_.loop_.add(fd_.get(), EPOLLIN, this); }
+Status Connection::open() { return connections_.loop_.add(fd_.get(), EPOLLIN, this); }
 
 void Connection::close() {
   if (!closed()) {
-    wires_.loop_.remove(fd_.get(), this);
+    connections_.loop_.remove(fd_.get(), this);
     fd_.reset();
     recycle();
     partial_ = {};
     expect(0);
-    wires_.closed_.push_back(this);
+    connections_.closed_.push_back(this);
   }
 }
 
 void Connection::hand_over() {
   handed_over_ = true;
-  wires_.loop_.remove(fd_.get(), this);
-  wires_.closed_.push_back(this);
+  connections_.loop_.remove(fd_.get(), this);
+  connections_.closed_.push_back(this);
 }
 
 Connection::Released Connection::release() {
@@ -122,13 +122,13 @@ std::string& Connection::out() {
   return out_;
 }
 
-std::string& Connection::out_held() {
+std::string& Connection::out_delayed() {
   if (out_.empty()) {
-    out_ = wires_.take_spare();
+    out_ = connections_.take_spare();
   }
-  if (!held_ && !dirty_) {
-    held_ = true;
-    wires_.held_.push_back({wires_.now_ns_ + Wires::kHoldNs, this});
+  if (!delayed_ && !dirty_) {
+    delayed_ = true;
+    connections_.delayed_.push_back({connections_.now_ns_ + ConnectionLoop::kDelayNs, this});
   }
   return out_;
 }
@@ -136,16 +136,16 @@ std::string& Connection::out_held() {
 void Connection::mark_dirty() {
   if (!dirty_) {
     dirty_ = true;
-    wires_.dirty_.push_back(this);
+    connections_.dirty_.push_back(this);
     if (out_.empty()) {
-      out_ = wires_.take_spare();
+      out_ = connections_.take_spare();
     }
   }
 }
 
 // Gives back what has been sent.
 void Connection::recycle() {
-  wires_.give_spare(std::move(out_));
+  connections_.give_spare(std::move(out_));
   out_ = {};
   sent_ = 0;
 }
@@ -162,7 +162,7 @@ void Connection::flush() {
   }
   sent_ += static_cast<size_t>(std::max<ssize_t>(0, n));
   if (n > 0 || !clogged()) {
-    moved_ns_ = wires_.now_ns_;
+    moved_ns_ = connections_.now_ns_;
   }
   watch();
   if (unsent() == 0) {
@@ -181,13 +181,13 @@ void Connection::watch() {
   const uint32_t wanted = (unsent() > 0 ? EPOLLOUT : 0U) | (unsent() > pause_bytes_ ? 0U : EPOLLIN);
   if (wanted != events_) {
     events_ = wanted;
-    wires_.loop_.modify(fd_.get(), wanted, this);
+    connections_.loop_.modify(fd_.get(), wanted, this);
   }
 }
 
 void Connection::refuse(std::string_view reason) {
   if (!closed()) {
-    ++wires_.protocol_errors_;
+    ++connections_.protocol_errors_;
     on_refused(reason);
     say_goodbye(reason);
   }
@@ -202,7 +202,7 @@ void Connection::say_goodbye(std::string_view reason) {
 }
 
 void Connection::on_events(uint32_t epoll_events) {
-  wires_.read_clock();
+  connections_.read_clock();
   if ((epoll_events & EPOLLOUT) != 0) {
     flush();
   }
@@ -212,7 +212,7 @@ void Connection::on_events(uint32_t epoll_events) {
 }
 
 void Connection::read() {
-  std::string& scratch = wires_.scratch_;
+  std::string& scratch = connections_.scratch_;
   const ssize_t n = ::recv(fd_.get(), scratch.data(), scratch.size(), MSG_DONTWAIT);
   if (n <= 0) {
     if (n == 0 || !try_again()) {
@@ -231,7 +231,7 @@ void Connection::read() {
 // was announced.
 void Connection::read_rest() {
   const size_t have = partial_.size();
-  const size_t needed = wire::decode(partial_, wires_.limits_).needed;
+  const size_t needed = wire::decode(partial_, connections_.limits_).needed;
   const size_t room = std::clamp(needed - have, kMinReadBytes, kMaxReadBytes);
   partial_.resize(have + room);
   const ssize_t n = ::recv(fd_.get(), partial_.data() + have, room, MSG_DONTWAIT);
@@ -273,7 +273,7 @@ bool Connection::begin(const wire::Decoded& decoded) {
 }
 
 void Connection::expect(size_t bytes) {
-  wires_.unfinished_bytes_ += bytes - expected_;
+  connections_.unfinished_bytes_ += bytes - expected_;
   expected_ = bytes;
 }
 
@@ -281,7 +281,7 @@ void Connection::expect(size_t bytes) {
 size_t Connection::consume(std::string_view buffer) {
   size_t used = skip(buffer);
   while (!closed() && !handed_over_) {
-    const wire::Decoded decoded = wire::decode(buffer.substr(used), wires_.limits_);
+    const wire::Decoded decoded = wire::decode(buffer.substr(used), connections_.limits_);
     if (decoded.kind == wire::Decoded::kBad) {
       if (decoded.error == wire::kOverLimit && on_oversized(decoded.frame.header)) {
         to_skip_ = wire::kHeaderBytes + uint64_t{decoded.frame.header.length};

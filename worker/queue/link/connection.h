@@ -1,9 +1,10 @@
-// Connection: frames over one non-blocking stream socket. Wires: what all connections of a loop
-// share, so that an idle connection costs nothing but itself.
+// Connection: frames over one non-blocking stream socket. ConnectionLoop: what all connections of a
+// loop share, so that an idle connection costs nothing but itself.
 //
 // Reading goes into one buffer shared by all; only an unfinished frame is kept. Writing is
 // gathered: frames are appended to out() and leave with one system call at the end of the loop's
-// turn. Buffers that have been sent go back to the Wires. So an idle connection holds no buffer.
+// turn. Buffers that have been sent go back to the ConnectionLoop. So an idle connection holds no
+// buffer.
 //
 // Life: open() ──▶ on_frame()* ──▶ close() or refuse(), by either side ──▶ on_closed(), at the end
 // of the turn, when no call into the connection is on the stack: there its owner may destroy it.
@@ -27,17 +28,18 @@ namespace penstock::queue {
 
 class Connection;
 
-class Wires {
+class ConnectionLoop {
  public:
   static constexpr size_t kScratchBytes = 256U << 10;
   // How long a frame that was held back waits for company.
-  static constexpr int64_t kHoldNs = 5'000'000;
+  static constexpr int64_t kDelayNs = 5'000'000;
 
   // `clock` is read once for each event.
-  Wires(EventLoop& loop, const wire::Limits& limits, std::function<int64_t()> clock = monotonic_ns)
+  ConnectionLoop(EventLoop& loop, const wire::Limits& limits,
+                 std::function<int64_t()> clock = monotonic_ns)
       : loop_(loop), limits_(limits), clock_(std::move(clock)) {}
-  Wires(const Wires&) = delete;
-  Wires& operator=(const Wires&) = delete;
+  ConnectionLoop(const ConnectionLoop&) = delete;
+  ConnectionLoop& operator=(const ConnectionLoop&) = delete;
 
   // Tells the closed ones; whoever listens may still write to others.
   void reap();
@@ -57,7 +59,7 @@ class Wires {
 
  private:
   friend class Connection;
-  struct Held {
+  struct Delayed {
     int64_t due_ns;
     Connection* connection;  // nullptr: gone
   };
@@ -74,7 +76,7 @@ class Wires {
   std::string scratch_ = std::string(kScratchBytes, '\0');
   std::vector<Connection*> dirty_;   // have something to send this turn
   std::vector<Connection*> closed_;  // on_closed() is still to be told
-  std::deque<Held> held_;            // oldest first
+  std::deque<Delayed> delayed_;      // oldest first
   std::vector<std::string> spare_;
   uint64_t unfinished_bytes_ = 0;
   uint64_t protocol_errors_ = 0;
@@ -84,8 +86,8 @@ class Connection : public EventLoop::Handler {
  public:
   // While more than `pause_bytes` are unsent, nothing is read: a peer that only asks and never
   // listens is not answered without bound.
-  Connection(Wires& wires, Fd fd, size_t pause_bytes = SIZE_MAX)
-      : wires_(wires), fd_(std::move(fd)), pause_bytes_(pause_bytes) {}
+  Connection(ConnectionLoop& connections, Fd fd, size_t pause_bytes = SIZE_MAX)
+      : connections_(connections), fd_(std::move(fd)), pause_bytes_(pause_bytes) {}
   ~Connection() override;
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -97,8 +99,8 @@ class Connection : public EventLoop::Handler {
 
   // Where to append frames. They leave at the end of this turn.
   std::string& out();
-  // The same, but these may wait up to kHoldNs for more to leave with them.
-  std::string& out_held();
+  // The same, but these may wait up to kDelayNs for more to leave with them.
+  std::string& out_delayed();
   size_t unsent() const { return out_.size() - sent_; }
   // The peer reads slower than it is written to.
   bool clogged() const { return (events_ & EPOLLOUT) != 0; }
@@ -139,10 +141,10 @@ class Connection : public EventLoop::Handler {
   virtual void on_drained() {}
   // Said once for each refuse().
   virtual void on_refused(std::string_view /*reason*/) {}
-  Wires& wires() { return wires_; }
+  ConnectionLoop& connections() { return connections_; }
 
  private:
-  friend class Wires;
+  friend class ConnectionLoop;
   void read();
   void read_rest();
   size_t consume(std::string_view buffer);
@@ -154,11 +156,11 @@ class Connection : public EventLoop::Handler {
   void watch();
   void recycle();
 
-  Wires& wires_;
+  ConnectionLoop& connections_;
   Fd fd_;
   size_t pause_bytes_;
   bool dirty_ = false;
-  bool held_ = false;  // in wires_.held_
+  bool delayed_ = false;  // in connections_.delayed_
   bool handed_over_ = false;
   uint32_t events_ = EPOLLIN;  // that the loop watches for
   std::string partial_;        // the beginning of a frame

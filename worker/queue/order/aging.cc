@@ -30,7 +30,7 @@ int64_t Scheduler::promote_one(Lane& lane, int64_t now_ns) {
   Ticket* oldest = nullptr;
   const auto goes_before = [](const Ticket& a, const Ticket& b) {
     return a.arrived_ns_ != b.arrived_ns_ ? a.arrived_ns_ < b.arrived_ns_
-                                          : standing(a).before(standing(b));
+                                          : order_key(a).before(order_key(b));
   };
   for (const auto& each : lane.classes_) {
     if (each->priority < top && each->line.size() > 0) {

@@ -32,7 +32,7 @@ inline OrderTree& Scheduler::line_of(const Ticket& ticket) noexcept {
   return ticket.promoted_ ? its.lane.promoted_ : its.line;
 }
 
-inline Scheduler::Standing Scheduler::standing(const Ticket& ticket) noexcept {
+inline Scheduler::OrderKey Scheduler::order_key(const Ticket& ticket) noexcept {
   return {ticket.promoted_ ? kHighest + 1 : ticket.its_class().priority, ticket.place};
 }
 
@@ -57,11 +57,11 @@ inline const ServiceTime& Scheduler::service_of(const Lane& lane) noexcept {
 inline const OrderTree kNobody;
 
 // Without a branch, as nobody can guess in which class the next one asked for is.
-inline Scheduler::Ahead Scheduler::ahead(const Lane& lane, const Standing& at) noexcept {
+inline Scheduler::WorkAhead Scheduler::ahead(const Lane& lane, const OrderKey& at) noexcept {
   if (at.priority > kHighest) {
     return {{}, &lane.promoted_};
   }
-  Ahead ahead{lane.promoted_.total(), &kNobody};
+  WorkAhead ahead{lane.promoted_.total(), &kNobody};
   for (const auto& each : lane.classes_) {
     const bool higher = each->priority > at.priority;
     const bool same = each->priority == at.priority && each->line.size() > 0;

@@ -13,15 +13,15 @@ using State = Scheduler::Ticket::State;
 class Scheduler::Prediction {
  public:
   // Of a job that would stand there.
-  static int64_t wait_at(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
+  static int64_t wait_at(const Lane& lane, const OrderKey& at, int64_t now_ns) noexcept;
 
  private:
   // What a lane's jobs still need of its workers.
   struct Load {
     double running = 0;      // jobs
-    double waiting = 0;      // likewise, of those before some standing
+    double waiting = 0;      // likewise, of those before some job
     double ns = 0;           // what all these need
-    double same_ns = 0;      // of it, those that wait and are of the standing's class
+    double same_ns = 0;      // of it, those that wait and are of its class
     double residual_ns = 0;  // what all would need in the midst of being run
     uint64_t cost = 0;       // of those that wait
     uint32_t own = 0;        // of those that wait, jobs of the lane's own
@@ -31,7 +31,7 @@ class Scheduler::Prediction {
     double begun_by_others_ns(double slots) const noexcept;
     double over(double slots) const noexcept;
   };
-  static Load load_before(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
+  static Load load_before(const Lane& lane, const OrderKey& at, int64_t now_ns) noexcept;
   static double wait_beside_rivals(const Lane& lane, const Load& own, int64_t priority,
                                    int64_t now_ns) noexcept;
   static double share_of(const Lane& lane) noexcept;
@@ -39,18 +39,18 @@ class Scheduler::Prediction {
   static bool may_take(const Lane& rival, const Lane& lane) noexcept {
     return !rival.queue->paused || rival.queue == lane.queue;
   }
-  static double wait_in(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
-  static double wait_for_slots(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
-  static double wait_for_brakes(const Lane& lane, const Standing& at, int64_t now_ns) noexcept;
+  static double wait_in(const Lane& lane, const OrderKey& at, int64_t now_ns) noexcept;
+  static double wait_for_slots(const Lane& lane, const OrderKey& at, int64_t now_ns) noexcept;
+  static double wait_for_brakes(const Lane& lane, const OrderKey& at, int64_t now_ns) noexcept;
   static OrderTree::Sum started_meanwhile(const Lane& other, const Lane& lane, int64_t priority,
                                           uint32_t turns, bool begins) noexcept;
-  static double wait_by_slots(const Lane& lane, const Standing& at, uint32_t ahead,
+  static double wait_by_slots(const Lane& lane, const OrderKey& at, uint32_t ahead,
                               int64_t now_ns) noexcept;
 };
 
 // A job that names a model waits for that model's workers; one that names none, for the first of
 // any's: nobody need be there, but those that are count before those that are not.
-int64_t Scheduler::Prediction::wait_at(const Lane& lane, const Standing& at,
+int64_t Scheduler::Prediction::wait_at(const Lane& lane, const OrderKey& at,
                                        int64_t now_ns) noexcept {
   constexpr double kMostNs = 1e18;  // some thirty years
   if (!lane.is_any()) {
@@ -92,7 +92,7 @@ double Scheduler::Prediction::share_of(const Lane& lane) noexcept {
   return std::min(1.0, lane.last_capacity_ / all);
 }
 
-Scheduler::Prediction::Load Scheduler::Prediction::load_before(const Lane& lane, const Standing& at,
+Scheduler::Prediction::Load Scheduler::Prediction::load_before(const Lane& lane, const OrderKey& at,
                                                                int64_t now_ns) noexcept {
   const Lane& any = lane.queue->any_model();
   const ServiceTime& service = service_of(lane);
@@ -110,8 +110,8 @@ Scheduler::Prediction::Load Scheduler::Prediction::load_before(const Lane& lane,
     load.ns += work_ns;
     return work_ns;
   };
-  const Ahead own = ahead(lane, at);
-  const Ahead shared = ahead(any, at);
+  const WorkAhead own = ahead(lane, at);
+  const WorkAhead shared = ahead(any, at);
   const OrderTree::Sum own_same = own.line->before(at.place);
   const OrderTree::Sum shared_same = shared.line->before(at.place);
   add(own.lines, service, 1);
@@ -140,8 +140,8 @@ double Scheduler::Prediction::wait_beside_rivals(const Lane& lane, const Load& o
   for (size_t i = 0; i < lane.rivals_.size(); ++i) {
     const Rival& rival = lane.rivals_[i];
     const bool goes_on = may_take(*rival.lane, lane);
-    const Standing at = goes_on ? Standing{priority, {UINT64_MAX, UINT64_MAX}}
-                                : Standing{INT64_MAX, {0, 0}};  // before all that wait
+    const OrderKey at = goes_on ? OrderKey{priority, {UINT64_MAX, UINT64_MAX}}
+                                : OrderKey{INT64_MAX, {0, 0}};  // before all that wait
     const Load load = load_before(*rival.lane, at, now_ns);
     const double arriving =
         rival.lane->arriving_.slots(now_ns) +
@@ -173,7 +173,7 @@ double Scheduler::Prediction::wait_beside_rivals(const Lane& lane, const Load& o
   return wait_ns;
 }
 
-double Scheduler::Prediction::wait_in(const Lane& lane, const Standing& at,
+double Scheduler::Prediction::wait_in(const Lane& lane, const OrderKey& at,
                                       int64_t now_ns) noexcept {
   const int64_t opens_in_ns = lane.capacity == 0 ? std::max<int64_t>(lane.opens_ns - now_ns, 0) : 0;
   const double slots_ns = static_cast<double>(opens_in_ns) + wait_for_slots(lane, at, now_ns);
@@ -185,11 +185,11 @@ double Scheduler::Prediction::wait_in(const Lane& lane, const Standing& at,
 OrderTree::Sum Scheduler::Prediction::started_meanwhile(const Lane& other, const Lane& lane,
                                                         int64_t priority, uint32_t turns,
                                                         bool begins) noexcept {
-  const Standing last{priority, {UINT64_MAX, UINT64_MAX}};
+  const OrderKey last{priority, {UINT64_MAX, UINT64_MAX}};
   OrderTree::Sum higher;
   OrderTree::Sum same;
   const auto add = [&](const Lane& from) {
-    const Ahead there = ahead(from, last);
+    const WorkAhead there = ahead(from, last);
     higher += there.lines;
     same += there.line->total();
   };
@@ -206,15 +206,15 @@ OrderTree::Sum Scheduler::Prediction::started_meanwhile(const Lane& other, const
 
 // The brakes share the jobs evenly. The job itself costs what those before it do. Meanwhile each of
 // the brake's other lanes starts its jobs of higher classes, and of the same as many as this one.
-double Scheduler::Prediction::wait_for_brakes(const Lane& lane, const Standing& at,
+double Scheduler::Prediction::wait_for_brakes(const Lane& lane, const OrderKey& at,
                                               int64_t now_ns) noexcept {
   const Load before = load_before(lane, at, now_ns);
   const uint64_t ahead = uint64_t{before.own} + before.shared;
   const uint64_t brakes = lane.brakes.size();
   const uint64_t jobs = (ahead + brakes) / brakes;
   const uint64_t cost = before.cost / brakes + before.cost / std::max<uint64_t>(ahead, 1);
-  const Ahead own = Scheduler::ahead(lane, at);
-  const Ahead shared = Scheduler::ahead(lane.queue->any_model(), at);
+  const WorkAhead own = Scheduler::ahead(lane, at);
+  const WorkAhead shared = Scheduler::ahead(lane.queue->any_model(), at);
   const uint32_t same = own.line->before(at.place).count + shared.line->before(at.place).count;
   const bool higher = own.lines.count + shared.lines.count > 0;  // then its last turn is the latest
   int64_t at_ns = now_ns;
@@ -231,7 +231,7 @@ double Scheduler::Prediction::wait_for_brakes(const Lane& lane, const Standing& 
   return static_cast<double>(at_ns - now_ns);
 }
 
-double Scheduler::Prediction::wait_for_slots(const Lane& lane, const Standing& at,
+double Scheduler::Prediction::wait_for_slots(const Lane& lane, const OrderKey& at,
                                              int64_t now_ns) noexcept {
   const ServiceTime& service = service_of(lane);
   if (!service.known()) {
@@ -266,7 +266,7 @@ double Scheduler::Prediction::wait_for_slots(const Lane& lane, const Standing& a
 
 // The few jobs ahead are dealt to the slots in their order, each to the one that is free first.
 // REQUIRES: `ahead`, the capacity and what runs are within the bounds above.
-double Scheduler::Prediction::wait_by_slots(const Lane& lane, const Standing& at, uint32_t ahead,
+double Scheduler::Prediction::wait_by_slots(const Lane& lane, const OrderKey& at, uint32_t ahead,
                                             int64_t now_ns) noexcept {
   const ServiceTime& service = service_of(lane);
   std::array<uint32_t, kFewAhead> costs;
@@ -306,7 +306,7 @@ int64_t Scheduler::predicted_wait_ns(const Ticket& ticket, int64_t now_ns) const
     return std::max<int64_t>(0, ticket.arrived_ns_ - now_ns);
   }
   const bool waits = ticket.state() == State::kWaiting || ticket.state() == State::kDelayed;
-  return waits ? Prediction::wait_at(ticket.class_->lane, standing(ticket), now_ns) : 0;
+  return waits ? Prediction::wait_at(ticket.class_->lane, order_key(ticket), now_ns) : 0;
 }
 
 int64_t Scheduler::predicted_wait_ns(const Lane& lane, const Entry& entry,

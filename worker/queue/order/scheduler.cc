@@ -169,7 +169,7 @@ Scheduler::Ticket* Scheduler::first(const Lane& worker_lane) noexcept {
   }
   Ticket* const own = head(worker_lane);
   Ticket* const any = head(*queue.lanes.front());
-  return any != nullptr && (own == nullptr || standing(*any).before(standing(*own))) ? any : own;
+  return any != nullptr && (own == nullptr || order_key(*any).before(order_key(*own))) ? any : own;
 }
 
 Scheduler::Ticket* Scheduler::take(Lane& worker_lane, int64_t now_ns) noexcept {
@@ -386,16 +386,16 @@ int64_t Scheduler::priority_of(const Ticket& ticket) noexcept {
   return ticket.its_class().priority;
 }
 
-int64_t Scheduler::rank_of(const Ticket& ticket) noexcept { return standing(ticket).priority; }
+int64_t Scheduler::rank_of(const Ticket& ticket) noexcept { return order_key(ticket).priority; }
 
 uint32_t Scheduler::position(const Ticket& ticket) const noexcept {
   if (ticket.state() != State::kWaiting && ticket.state() != State::kDelayed) {
     return 0;
   }
-  const Standing at = standing(ticket);
+  const OrderKey at = order_key(ticket);
   uint32_t before = 0;
   each_competing(ticket.class_->lane, [&](const Lane& lane) {
-    const Ahead there = ahead(lane, at);
+    const WorkAhead there = ahead(lane, at);
     before += there.lines.count + there.line->rank(at.place);
   });
   return before + 1;

@@ -347,24 +347,24 @@ class Scheduler {
   class Prediction;
 
   // Where a job stands in its lane.
-  struct Standing {
+  struct OrderKey {
     int64_t priority;  // above kHighest: promoted
     Place place;
 
-    bool before(const Standing& other) const noexcept {
+    bool before(const OrderKey& other) const noexcept {
       return priority != other.priority ? priority > other.priority : place.before(other.place);
     }
   };
   template <typename Visit>
   static void each_competing(const Lane& lane, Visit&& visit);
-  // What of a lane is before a standing: lines, and a part of one more.
-  struct Ahead {
+  // What of a lane is before a job: lines, and a part of one more.
+  struct WorkAhead {
     OrderTree::Sum lines;
     const OrderTree* line;
   };
-  static Ahead ahead(const Lane& lane, const Standing& at) noexcept;
+  static WorkAhead ahead(const Lane& lane, const OrderKey& at) noexcept;
   static const ServiceTime& service_of(const Lane& lane) noexcept;
-  static Standing standing(const Ticket& ticket) noexcept;
+  static OrderKey order_key(const Ticket& ticket) noexcept;
   static Ticket* head(const Lane& lane) noexcept;
   static Ticket* first(const Lane& worker_lane) noexcept;
   static void ask_for_next(const OrderTree& line) noexcept;

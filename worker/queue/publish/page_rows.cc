@@ -8,7 +8,7 @@ void put(wire::WorkerMetrics& row, const Supervisor::Worker& worker) {
   wire::copy_text(row.name, worker.config.name);
   wire::copy_text(row.queue, worker.config.queue);
   wire::copy_text(row.model, worker.config.model_name);
-  row.slots = std::min(worker.session->slots(), worker.tenant->budget().usual());
+  row.slots = std::min(worker.session->slots(), worker.seat->budget().usual());
   row.running = said.running;
   row.waiting = said.waiting;
   row.memory_bytes = said.memory_bytes;

@@ -296,7 +296,7 @@ std::string report_status(const StatusSources& sources) {
       .number("pid", ::getpid())
       .number("uptime_seconds", sources.uptime_s)
       .number("connections", static_cast<int64_t>(sources.connections))
-      .number("held_bytes", sources.dispatcher.held_bytes())
+      .number("held_bytes", sources.dispatcher.frame_bytes())
       .raw("queues", queues.done())
       .raw("workers", workers.done())
       .raw("devices", devices.done())

@@ -110,8 +110,9 @@ class SqliteStore final : public Store {
     write([this, name, value] { return jobs_->tables().set_order(name, value); });
   }
 
-  void promise(JobRecord job, std::string submit, std::function<void(Promise)> on_done) override {
-    auto outcome = std::make_shared<Promise>(Promise::kBroken);
+  void promise(JobRecord job, std::string submit,
+               std::function<void(PromiseOutcome)> on_done) override {
+    auto outcome = std::make_shared<PromiseOutcome>(PromiseOutcome::kBroken);
     const size_t bytes = submit.size();
     const JobId id = job.id;
     queue_->ask({.kind = Operation::kPromise,
@@ -122,7 +123,9 @@ class SqliteStore final : public Store {
                      },
                  .on_done = [outcome, on_done = std::move(on_done)] { on_done(*outcome); },
                  .on_refused =
-                     [outcome](bool full) { *outcome = full ? Promise::kFull : Promise::kBroken; },
+                     [outcome](bool full) {
+                       *outcome = full ? PromiseOutcome::kFull : PromiseOutcome::kBroken;
+                     },
                  .undo = [this, id] { return jobs_->take_back(id); }});
   }
 

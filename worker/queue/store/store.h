@@ -98,9 +98,9 @@ class Store {
   // What these hold in memory until it is on disk.
   virtual size_t pending_bytes() const = 0;
 
-  using Promise = PromiseOutcome;
   // `submit` is the SUBMIT frame. kDuplicate: a job of the same `key` is there.
-  virtual void promise(JobRecord job, std::string submit, std::function<void(Promise)> on_done) = 0;
+  virtual void promise(JobRecord job, std::string submit,
+                       std::function<void(PromiseOutcome)> on_done) = 0;
   // An attempt failed.
   virtual void attempt(const JobId& id, uint32_t attempts, std::string code, std::string error) = 0;
   // Some of the job's result, which will not be small, from `offset` on. 0: the first of this

@@ -73,21 +73,14 @@ void log(Level level, std::string_view text) {
   }
 }
 
-void LogLimit::log(Level level, std::string_view text, int64_t now_ns) {
-  if (const int64_t second = now_ns / kNsPerSec; second != second_) {
-    second_ = second;
-    lines_ = 0;
-    if (left_out_ > 0) {
-      queue::log(level, std::to_string(left_out_) + " more lines like these were left out");
-      left_out_ = 0;
-    }
-  }
-  if (lines_ >= kPerSecond) {
-    ++left_out_;
+void BoundedLog::line(Level level, std::string_view text, int64_t now_ns) {
+  if (!bound_.admits(now_ns)) {
     return;
   }
-  ++lines_;
-  queue::log(level, text);
+  if (const uint64_t left_out = bound_.take_left_out(); left_out > 0) {
+    log(level, std::to_string(left_out) + " more lines like these were left out");
+  }
+  log(level, text);
 }
 
 }  // namespace penstock::queue

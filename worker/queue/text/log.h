@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "shared/base/log_bound.h"
+
 namespace penstock::queue {
 
 enum class Level : uint8_t { kInfo, kWarn, kError };
@@ -16,17 +18,14 @@ enum class Level : uint8_t { kInfo, kWarn, kError };
 // can forge a line.
 void log(Level level, std::string_view text);
 
-// Bounds the lines that a peer can cause: at most kPerSecond a second, and a count of those left
-// out.
-class LogLimit {
+// Bounds the lines that a peer can cause: kPerSecond, and a count of those left out.
+class BoundedLog {
  public:
   static constexpr uint32_t kPerSecond = 5;
-  void log(Level level, std::string_view text, int64_t now_ns);
+  void line(Level level, std::string_view text, int64_t now_ns);
 
  private:
-  int64_t second_ = -1;
-  uint32_t lines_ = 0;
-  uint64_t left_out_ = 0;
+  LogBound bound_{kPerSecond, kPerSecond};
 };
 
 }  // namespace penstock::queue

@@ -352,7 +352,7 @@ void Webhooks::take(const WebhookResponse& response) {
     over(delivery);
   } else if (response.refused || delivery.tries > kSchedule.size()) {
     ++outcomes_.given_up;
-    given_up_.log(
+    given_up_.line(
         Level::kWarn,
         "the webhook of " + std::string(response.id.view()) + " was given up: " +
             (response.refused       ? "its address is private or special"

@@ -183,7 +183,7 @@ class Webhooks {
   std::deque<std::string> gone_;                  // URLs, the oldest first
   std::unordered_set<std::string_view> is_gone_;  // into gone_
   Outcomes outcomes_;
-  LogLimit given_up_;
+  BoundedLog given_up_;
 };
 
 }  // namespace penstock::queue

@@ -35,8 +35,8 @@ const char* Supervisor::name_of(State state) {
   return kNames[static_cast<size_t>(state)];
 }
 
-Supervisor::Supervisor(Wires& wires, Dispatcher& dispatcher, std::string locks)
-    : wires_(wires),
+Supervisor::Supervisor(ConnectionLoop& connections, Dispatcher& dispatcher, std::string locks)
+    : connections_(connections),
       dispatcher_(dispatcher),
       devices_([this](const WorkerConfig& worker, const std::string& device,
                       int lock) { return check_device(worker, device, lock); },
@@ -102,11 +102,11 @@ void Supervisor::arrange() {
   for (const auto& worker : workers_) {
     running.push_back(worker->config);
   }
-  devices_.place(config_, running, scaled.workers, wires_.now_ns());
-  devices_.compare_with_seen(wires_.now_ns());
+  devices_.place(config_, running, scaled.workers, connections_.now_ns());
+  devices_.compare_with_seen(connections_.now_ns());
   dispatcher_.apply(scaled);
   std::erase_if(scaled.workers, [](const WorkerConfig& worker) { return worker.slots == 0; });
-  const int64_t now_ns = wires_.now_ns();
+  const int64_t now_ns = connections_.now_ns();
   const int64_t kill_ns = now_ns + config_.drain_timeout_ns;
   for (const auto& worker : workers_) {
     const auto same = std::find_if(
@@ -140,7 +140,7 @@ void Supervisor::arrange() {
 }
 
 void Supervisor::observe(const DeviceWatch& watch) {
-  devices_.observe(watch.devices(), watch.known(), wires_.now_ns());
+  devices_.observe(watch.devices(), watch.known(), connections_.now_ns());
 }
 
 void Supervisor::shut_down(int64_t kill_ns) {
@@ -150,7 +150,7 @@ void Supervisor::shut_down(int64_t kill_ns) {
     retire(*worker, kill_ns);
   }
   devices_.shut_down();
-  advance_to(wires_.now_ns());
+  advance_to(connections_.now_ns());
 }
 
 bool Supervisor::all_gone() const {
@@ -183,7 +183,7 @@ void Supervisor::on_worker_ready(WorkerSession& session) {
   Worker& worker = worker_of(session);
   if (worker.state == State::kStarting) {
     worker.state = State::kReady;
-    worker.ready_ns = wires_.now_ns();
+    worker.ready_ns = connections_.now_ns();
     log(Level::kInfo, worker.label() + ": ready, process " + std::to_string(worker.pid) +
                           ", model " + worker.config.model_name + ", " +
                           std::to_string(session.slots()) + " slots");
@@ -193,8 +193,8 @@ void Supervisor::on_worker_ready(WorkerSession& session) {
 
 void Supervisor::on_worker_closed(WorkerSession& session) {
   Worker& worker = worker_of(session);
-  worker.tenant->withdraw_all();
-  worker.kill_ns = std::min(worker.kill_ns, wires_.now_ns() + kLingerNs);
+  worker.seat->withdraw_all();
+  worker.kill_ns = std::min(worker.kill_ns, connections_.now_ns() + kLingerNs);
   if (worker.pid == 0) {
     lose(worker);
   }
@@ -207,7 +207,7 @@ void Supervisor::reap() {
       exited(*worker, status);
     }
   }
-  devices_.reap(wires_.now_ns());
+  devices_.reap(connections_.now_ns());
 }
 
 void Supervisor::exited(Worker& worker, int status) {
@@ -219,7 +219,7 @@ void Supervisor::exited(Worker& worker, int status) {
   }
   worker.ordered = worker.ordered || wanted;
   worker.pid = 0;
-  worker.tenant->release();
+  worker.seat->release();
   if (worker.session == nullptr) {
     settle(worker);
   } else if (worker.session->closed()) {
@@ -227,14 +227,14 @@ void Supervisor::exited(Worker& worker, int status) {
   } else {  // its last frames are still to be read
     worker.session->note_gone();
     dispatcher_.recount();
-    worker.kill_ns = std::min(worker.kill_ns, wires_.now_ns() + kLingerNs);
+    worker.kill_ns = std::min(worker.kill_ns, connections_.now_ns() + kLingerNs);
   }
   dispatcher_.fill_all();
 }
 
 // Its jobs go back.
 void Supervisor::lose(Worker& worker) {
-  const int64_t now_ns = wires_.now_ns();
+  const int64_t now_ns = connections_.now_ns();
   if (const std::string& words = worker.session->last_words(); !words.empty()) {
     worker.end = words;
     log(Level::kError, worker.label() + ": " + words);
@@ -255,18 +255,18 @@ void Supervisor::settle(Worker& worker) {
   if (worker.pid != 0 || worker.session != nullptr || worker.state == State::kWaiting) {
     return;
   }
-  const int64_t now_ns = wires_.now_ns();
+  const int64_t now_ns = connections_.now_ns();
   const int64_t ready_ns = worker.ready_ns == 0 ? 0 : now_ns - worker.ready_ns;
-  worker.tenant.reset();
+  worker.seat.reset();
   worker.state = State::kWaiting;
   worker.kill_ns = INT64_MAX;
   worker.start_ns = now_ns;
   if (!worker.retired) {
     ++worker.restarts;
     worker.start_ns += worker.backoff.after(ready_ns);
-    dispatcher_.roster().lost(worker.config.name, now_ns, worker.start_ns);
+    dispatcher_.served().lost(worker.config.name, now_ns, worker.start_ns);
     if (worker.ready_ns == 0) {
-      dispatcher_.roster().failed(worker.config.name, worker.start_ns);
+      dispatcher_.served().failed(worker.config.name, worker.start_ns);
     }
     log(Level::kWarn,
         worker.label() + ": next start in " + format_duration(worker.start_ns - now_ns));
@@ -278,7 +278,7 @@ void Supervisor::kill(Worker& worker, const std::string& why) {
       worker.label() + ": " + why + "; killing process " + std::to_string(worker.pid));
   worker.end = worker.end.empty() ? why : worker.end;
   worker.killed = true;
-  worker.kill_ns = wires_.now_ns() + kLingerNs;
+  worker.kill_ns = connections_.now_ns() + kLingerNs;
   if (worker.pid > 0) {
     ::kill(worker.pid, SIGKILL);
   }
@@ -383,7 +383,7 @@ void Supervisor::advance_to(int64_t now_ns) {
     if (worker->state == State::kWaiting && !startable(*worker)) {
       const int64_t out_until_ns =
           devices_.out_until_ns(worker->next ? *worker->next : worker->config);
-      dispatcher_.roster().expect(worker->config.name,
+      dispatcher_.served().expect(worker->config.name,
                                   std::min(out_until_ns, now_ns + kComeBackNs));
     }
   }

@@ -45,7 +45,7 @@ class Supervisor final : public WorkerHost {
     WorkerConfig config;
     State state = State::kWaiting;
     pid_t pid = 0;                           // 0: no process
-    std::unique_ptr<Tenant> tenant;          // while there is a process
+    std::unique_ptr<Seat> seat;              // while there is a process
     std::unique_ptr<WorkerSession> session;  // nullptr: its jobs are back
     int64_t start_ns = 0;                    // kWaiting: then; else: when it was
     int64_t ready_ns = 0;                    // 0: not ready yet
@@ -63,7 +63,7 @@ class Supervisor final : public WorkerHost {
   };
 
   // All must outlive this. `locks`: see Devices.
-  Supervisor(Wires& wires, Dispatcher& dispatcher, std::string locks = {});
+  Supervisor(ConnectionLoop& connections, Dispatcher& dispatcher, std::string locks = {});
 
   // Starts, drains and replaces workers until they are those of the configuration, as scaled. The
   // dispatcher is given it, too.
@@ -108,7 +108,7 @@ class Supervisor final : public WorkerHost {
 
   const std::vector<std::unique_ptr<Worker>>& workers() const { return workers_; }
   const Devices& devices() const { return devices_; }
-  int64_t now_ns() const { return wires_.now_ns(); }
+  int64_t now_ns() const { return connections_.now_ns(); }
   // Why a worker that waits is not started; empty: its time has not come.
   std::string waits_for(const Worker& worker) const;
   static const char* name_of(Worker::State state);
@@ -132,7 +132,7 @@ class Supervisor final : public WorkerHost {
   int64_t due_ns(const Worker& worker) const;
   bool is_stuck(const Worker& worker) const;
 
-  Wires& wires_;
+  ConnectionLoop& connections_;
   Dispatcher& dispatcher_;
   Config config_;
   Scaling scaling_;

@@ -36,7 +36,7 @@ void Supervisor::start(Worker& worker, int64_t now_ns) {
   if (!spawned) {
     worker.last_error = spawned.error().message;
     worker.start_ns = now_ns + worker.backoff.after(0);
-    dispatcher_.roster().failed(worker.config.name, worker.start_ns);
+    dispatcher_.served().failed(worker.config.name, worker.start_ns);
     log(Level::kError, worker.label() + ": " + worker.last_error + "; next attempt in " +
                            format_duration(worker.start_ns - now_ns));
     return;
@@ -64,10 +64,10 @@ void Supervisor::begin(Worker& worker, Fd socket, int64_t now_ns) {
   worker.killed = false;
   worker.ordered = false;
   worker.end.clear();
-  dispatcher_.roster().starting(worker.config.name, now_ns);
-  worker.tenant = devices_.seat(worker.config);
-  worker.session = std::make_unique<WorkerSession>(wires_, std::move(socket), dispatcher_, *this,
-                                                   worker.config.name, lane, *worker.tenant,
+  dispatcher_.served().starting(worker.config.name, now_ns);
+  worker.seat = devices_.seat(worker.config);
+  worker.session = std::make_unique<WorkerSession>(connections_, std::move(socket), dispatcher_,
+                                                   *this, worker.config.name, lane, *worker.seat,
                                                    dispatcher_.paces().of(worker.config));
   if (const Status opened = worker.session->open(); !opened) {
     worker.last_error = opened.error().message;
@@ -77,7 +77,7 @@ void Supervisor::begin(Worker& worker, Fd socket, int64_t now_ns) {
 
 Status Supervisor::attach(Fd& fd, const std::string& unread, pid_t pid) {
   wire::Hello hello;
-  const wire::Decoded frame = wire::decode(unread, wires_.limits());
+  const wire::Decoded frame = wire::decode(unread, connections_.limits());
   wire::parse(frame.frame.payload, hello);
   const std::string name(hello.name.substr(0, WorkerSession::kMaxNameBytes));
   const WorkerConfig* const known = find(name);
@@ -93,7 +93,7 @@ Status Supervisor::attach(Fd& fd, const std::string& unread, pid_t pid) {
                  " has all the processes that it may have, or its device is out"};
   }
   log(Level::kInfo, (*place)->label() + ": process " + std::to_string(pid) + " has connected");
-  begin(**place, std::move(fd), wires_.now_ns());
+  begin(**place, std::move(fd), connections_.now_ns());
   (*place)->session->read_first(unread);
   return Ok{};
 }

@@ -7,7 +7,8 @@ namespace {
 
 Error named(cudaError_t error, const std::string& what) {
   return Error{"CUDA " + what + ": " + cudaGetErrorName(error) + " (" +
-               std::to_string(static_cast<int>(error)) + "), " + cudaGetErrorString(error)};
+                   std::to_string(static_cast<int>(error)) + "), " + cudaGetErrorString(error),
+               error == cudaErrorMemoryAllocation ? ErrorKind::kBusy : ErrorKind::kRefused};
 }
 
 Status checked(cudaError_t error, const char* what) {
@@ -83,8 +84,9 @@ Result<DeviceMemory> allocate_on_device(int64_t bytes) {
   if (const cudaError_t error = cudaMalloc(&data, static_cast<size_t>(bytes));
       error != cudaSuccess) {
     cudaGetLastError();  // out of memory is not sticky
-    return Error{named(error, "memory of " + std::to_string(bytes) + " bytes").message +
-                 "; give the model less `memory`, or a device with more"};
+    Error failed = named(error, "memory of " + std::to_string(bytes) + " bytes");
+    failed.message += "; give the model less `memory`, or a device with more";
+    return failed;
   }
   return DeviceMemory(static_cast<std::byte*>(data));
 }
@@ -162,9 +164,5 @@ Status launch(CUstream_st* stream, CUgraphExec_st* graph) {
 Status launched() { return checked(cudaGetLastError(), "kernel"); }
 
 Status wait(CUstream_st* stream) { return checked(cudaStreamSynchronize(stream), "step"); }
-
-bool is_out_of_memory(const Error& error) {
-  return error.message.find(cudaGetErrorName(cudaErrorMemoryAllocation)) != std::string::npos;
-}
 
 }  // namespace penstock::llama::cuda

@@ -1,5 +1,6 @@
 // The few things the engine needs of the CUDA runtime, owned by their types and with errors as
-// values that carry CUDA's own name for them.
+// values that carry CUDA's own name for them. An error of ErrorKind::kBusy says that there was no
+// memory: others may have it, and the device is not at fault.
 //
 // The runtime is linked statically and looks for the driver only when it is first asked: a program
 // that holds this starts where no driver is, and is told so here.
@@ -75,8 +76,5 @@ Status launched();
 
 // Waits for the stream alone, not for the device.
 Status wait(CUstream_st* stream);
-
-// Whether there was no memory: others may have it, and the device is not at fault.
-bool is_out_of_memory(const Error& error);
 
 }  // namespace penstock::llama::cuda

@@ -18,7 +18,7 @@ Status self_test(int number) {
   for (const Error* error : {host ? nullptr : &host.error(), device ? nullptr : &device.error(),
                              stream ? nullptr : &stream.error()}) {
     if (error != nullptr) {
-      return Error{name + ": " + error->message};
+      return Error{name + ": " + error->message, error->kind};
     }
   }
   // A table of numbers, looked up from its end to its beginning.
@@ -46,7 +46,7 @@ Status self_test(int number) {
     done = wait(stream->get());
   }
   if (!done) {
-    return Error{name + ": " + done.error().message};
+    return Error{name + ": " + done.error().message, done.error().kind};
   }
   for (int32_t row = 0; row < kRows; ++row) {
     if (found[row] != table[tokens[row]]) {

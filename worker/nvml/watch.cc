@@ -1,4 +1,4 @@
-#include "worker/devices/watch.h"
+#include "worker/nvml/watch.h"
 
 #include <poll.h>
 #include <sys/socket.h>
@@ -7,9 +7,9 @@
 #include <cerrno>
 #include <string>
 
-#include "worker/devices/nvml.h"
+#include "worker/nvml/nvml.h"
 
-namespace penstock::devices {
+namespace penstock::nvml {
 namespace {
 
 constexpr int kEachMs = 1000;
@@ -109,4 +109,4 @@ int watch_devices(Fd socket, const char* library) {
   return look_again_and_again(socket.get(), std::get<Nvml>(opened));
 }
 
-}  // namespace penstock::devices
+}  // namespace penstock::nvml

@@ -1,4 +1,4 @@
-#include "worker/queue/jobs/audience.h"
+#include "worker/queue/jobs/subscribers.h"
 
 #include <algorithm>
 
@@ -20,23 +20,23 @@ static_assert(6 * kMostText + 1024 <= wire::kMaxChunkBytes);
 
 }  // namespace
 
-Waiter& Audience::add(Caller& caller, uint64_t id, Kind kind) {
+Waiter& Subscribers::add(Caller& caller, uint64_t id, Kind kind) {
   Waiter& waiter = waiters_.emplace_back();
   waiter.self = std::prev(waiters_.end());
   waiter.caller = &caller;
   waiter.id = id;
   waiter.kind = kind;
-  timers_.set(waiter, wires_.now_ns() + kSignOfLifeNs);
+  timers_.set(waiter, connections_.now_ns() + kSignOfLifeNs);
   caller.remember(waiter);
   return waiter;
 }
 
-void Audience::join(Waiter& waiter, Job& job) {
+void Subscribers::join(Waiter& waiter, Job& job) {
   waiter.job = &job;
   waiter.next = std::exchange(job.extra().waiters, &waiter);
 }
 
-void Audience::detach(Waiter& waiter) {
+void Subscribers::detach(Waiter& waiter) {
   if (waiter.job == nullptr) {
     return;
   }
@@ -48,7 +48,7 @@ void Audience::detach(Waiter& waiter) {
   waiter.job = nullptr;
 }
 
-void Audience::leave(Waiter& waiter) {
+void Subscribers::leave(Waiter& waiter) {
   detach(waiter);
   timers_.erase(waiter);
   if (waiter.caller != nullptr) {
@@ -60,11 +60,11 @@ void Audience::leave(Waiter& waiter) {
   }
 }
 
-void Audience::set_wait(Waiter& waiter) {
-  timers_.set(waiter, std::min(wires_.now_ns() + kSignOfLifeNs, waiter.wait_ends_ns));
+void Subscribers::set_wait(Waiter& waiter) {
+  timers_.set(waiter, std::min(connections_.now_ns() + kSignOfLifeNs, waiter.wait_ends_ns));
 }
 
-bool Audience::answered(Waiter& waiter) {
+bool Subscribers::answered(Waiter& waiter) {
   --waiter.asking;
   if (waiter.caller != nullptr) {
     return true;
@@ -75,7 +75,7 @@ bool Audience::answered(Waiter& waiter) {
   return false;
 }
 
-bool Audience::wanted(const Job& job) {
+bool Subscribers::wanted(const Job& job) {
   for (const Waiter* waiter = job.waiters(); waiter != nullptr; waiter = waiter->next) {
     if (waiter->kind != Kind::kEvents) {
       return true;
@@ -84,7 +84,7 @@ bool Audience::wanted(const Job& job) {
   return false;
 }
 
-bool Audience::has_late(const Job& job) {
+bool Subscribers::has_late(const Job& job) {
   for (const Waiter* waiter = job.waiters(); waiter != nullptr; waiter = waiter->next) {
     if (waiter->kind == Kind::kPromise) {
       return true;
@@ -95,7 +95,7 @@ bool Audience::has_late(const Job& job) {
 
 // `tell` may make the waiter leave, and no other.
 template <typename Tell>
-void Audience::each(Job& job, Kind kind, Tell&& tell) {
+void Subscribers::each(Job& job, Kind kind, Tell&& tell) {
   for (Waiter* waiter = job.waiters(); waiter != nullptr;) {
     Waiter* const next = waiter->next;
     if (waiter->kind == kind) {
@@ -105,7 +105,7 @@ void Audience::each(Job& job, Kind kind, Tell&& tell) {
   }
 }
 
-bool Audience::lags(const Job& job) const {
+bool Subscribers::lags(const Job& job) const {
   const auto enough = static_cast<size_t>(max_unsent_) / 2;
   bool any = false;
   for (const Waiter* waiter = job.waiters(); waiter != nullptr; waiter = waiter->next) {
@@ -125,7 +125,7 @@ bool Audience::lags(const Job& job) const {
 }
 
 // What is made ahead of the one who reads fastest is within a window.
-void Audience::drop_if_slow(Waiter& waiter) {
+void Subscribers::drop_if_slow(Waiter& waiter) {
   if (waiter.caller->unsent() <= static_cast<size_t>(max_unsent_) + wire::kFirstWindowBytes) {
     return;
   }
@@ -136,7 +136,7 @@ void Audience::drop_if_slow(Waiter& waiter) {
   leave(waiter);
 }
 
-void Audience::forward(Job& job, std::string_view frame) {
+void Subscribers::forward(Job& job, std::string_view frame) {
   each(job, Kind::kAnswer, [&](Waiter& waiter) {
     std::string& out = waiter.caller->out();
     out.append(frame);
@@ -145,7 +145,7 @@ void Audience::forward(Job& job, std::string_view frame) {
   });
 }
 
-void Audience::forward_head(Job& job, const wire::Head& head, std::string_view frame) {
+void Subscribers::forward_head(Job& job, const wire::Head& head, std::string_view frame) {
   each(job, Kind::kAnswer, [&](Waiter& waiter) {
     std::string& out = waiter.caller->out();
     if (waiter.duplicate) {
@@ -161,7 +161,7 @@ void Audience::forward_head(Job& job, const wire::Head& head, std::string_view f
   });
 }
 
-void Audience::replay(Waiter& waiter, const Job& job) {
+void Subscribers::replay(Waiter& waiter, const Job& job) {
   const Answer& answer = job.more->answer;
   std::string& out = waiter.caller->out();
   const std::string headers = std::string(answer.headers).append(kDuplicateHeader);
@@ -173,7 +173,7 @@ void Audience::replay(Waiter& waiter, const Job& job) {
   wire::append_chunk(out, waiter.id, answer.tail);
 }
 
-void Audience::complete(Job& job, std::string_view done_frame) {
+void Subscribers::complete(Job& job, std::string_view done_frame) {
   each(job, Kind::kAnswer, [&](Waiter& waiter) {
     std::string& out = waiter.caller->out();
     out.append(done_frame);
@@ -182,14 +182,14 @@ void Audience::complete(Job& job, std::string_view done_frame) {
   });
 }
 
-void Audience::fail(Job& job, const wire::Failed& failed) {
+void Subscribers::fail(Job& job, const wire::Failed& failed) {
   each(job, Kind::kAnswer, [&](Waiter& waiter) {
     wire::append(waiter.caller->out(), waiter.id, failed);
     leave(waiter);
   });
 }
 
-JobStatus Audience::status_of(const Job& job) {
+JobStatus Subscribers::status_of(const Job& job) {
   using State = Scheduler::Ticket::State;
   if (job.ending || job.state() == State::kRunning) {
     return JobStatus::kProcessing;
@@ -197,9 +197,9 @@ JobStatus Audience::status_of(const Job& job) {
   return job.state() == State::kScheduled ? JobStatus::kScheduled : JobStatus::kQueued;
 }
 
-JobView Audience::view(const Job& job, std::string_view jobs_path) const {
+JobView Subscribers::view(const Job& job, std::string_view jobs_path) const {
   using State = Scheduler::Ticket::State;
-  const int64_t now_ns = wires_.now_ns();
+  const int64_t now_ns = connections_.now_ns();
   const int64_t now_ms = wall_ms_();
   JobView view{.id = job.id(), .jobs_path = jobs_path, .attempts = job.attempts()};
   view.created_ms = job.created_ms;
@@ -243,28 +243,28 @@ JobView Audience::view(const Job& job, std::string_view jobs_path) const {
   return view;
 }
 
-EventId Audience::event_id(const Job& job, uint64_t offset) const {
+EventId Subscribers::event_id(const Job& job, uint64_t offset) const {
   const bool runs = job.state() == Scheduler::Ticket::State::kRunning;
   return {runs ? static_cast<uint64_t>(job.started_ns() / kNsPerMs) : 0, offset};
 }
 
-EventStream Audience::stream(Waiter& waiter) const {
+EventStream Subscribers::stream(Waiter& waiter) const {
   return {waiter.caller->out(), waiter.id, waiter.websocket};
 }
 
-void Audience::say_state(Waiter& waiter, const JobView& view) {
+void Subscribers::say_state(Waiter& waiter, const JobView& view) {
   const bool ended = has_ended(view.status);
   const EventId id = ended || waiter.job == nullptr ? EventId{.ended = ended}
                                                     : event_id(*waiter.job, waiter.told_bytes);
   stream(waiter).event(name_of(view.status), id, render(view));
   waiter.told_position = view.position;
-  waiter.told_ns = wires_.now_ns();
+  waiter.told_ns = connections_.now_ns();
   waiter.progress_due = false;
   const bool moves = view.status == JobStatus::kQueued || view.status == JobStatus::kScheduled;
   timers_.set(waiter, waiter.told_ns + (moves ? kPositionNs : kKeepAliveNs));
 }
 
-void Audience::say_answer(Waiter& waiter) {
+void Subscribers::say_answer(Waiter& waiter) {
   const Job& job = *waiter.job;
   if (!job.keeps_answer || !job.more->answer.is_text() || waiter.caller->clogged()) {
     return;
@@ -279,20 +279,20 @@ void Audience::say_answer(Waiter& waiter) {
     }
     const uint64_t offset = answer.bytes - rest.size();
     waiter.told_bytes = offset + text.size();
-    waiter.told_ns = wires_.now_ns();
+    waiter.told_ns = connections_.now_ns();
     stream(waiter).event("chunk", event_id(job, waiter.told_bytes), chunk_json(offset, text));
   }
   drop_if_slow(waiter);
 }
 
-void Audience::begin_stream(Waiter& waiter) {
+void Subscribers::begin_stream(Waiter& waiter) {
   wire::append(waiter.caller->out(), waiter.id,
                wire::Head{.status = waiter.websocket ? 101U : 200U,
                           .content_type = waiter.websocket ? "" : "text/event-stream"});
   stream(waiter).begin();
 }
 
-void Audience::begin_events(Waiter& waiter, const Job& job, const EventId& last) {
+void Subscribers::begin_events(Waiter& waiter, const Job& job, const EventId& last) {
   begin_stream(waiter);
   if (last.run != 0 && last.run == event_id(job, 0).run) {
     waiter.told_bytes = last.offset;
@@ -302,7 +302,7 @@ void Audience::begin_events(Waiter& waiter, const Job& job, const EventId& last)
   say_answer(waiter);
 }
 
-void Audience::tell_state(Job& job) {
+void Subscribers::tell_state(Job& job) {
   each(job, Kind::kEvents, [&](Waiter& waiter) {
     waiter.told_bytes = 0;
     const JobView now = view(job, waiter.jobs_path);
@@ -311,7 +311,7 @@ void Audience::tell_state(Job& job) {
   });
 }
 
-void Audience::tell_progress(Job& job) {
+void Subscribers::tell_progress(Job& job) {
   each(job, Kind::kEvents, [&](Waiter& waiter) {
     waiter.progress_due = true;
     timers_.set(waiter, waiter.told_ns + kProgressNs);
@@ -319,7 +319,7 @@ void Audience::tell_progress(Job& job) {
 }
 
 // Where it can be had. Whoever reads slowly is told of a later one.
-void Audience::tell_preview(Job& job) {
+void Subscribers::tell_preview(Job& job) {
   each(job, Kind::kEvents, [&](Waiter& waiter) {
     if (!waiter.caller->clogged()) {
       const std::string number = std::to_string(job.more->preview->number);
@@ -335,23 +335,23 @@ void Audience::tell_preview(Job& job) {
   });
 }
 
-void Audience::tell_answer(Job& job) {
+void Subscribers::tell_answer(Job& job) {
   each(job, Kind::kEvents, [&](Waiter& waiter) { say_answer(waiter); });
 }
 
-void Audience::say_end(Waiter& waiter, const JobView& end) {
+void Subscribers::say_end(Waiter& waiter, const JobView& end) {
   say_state(waiter, end);
   stream(waiter).end();
   wire::append(waiter.caller->out(), waiter.id, wire::Done{});
   leave(waiter);
 }
 
-void Audience::only_event(Waiter& waiter, const JobView& end) {
+void Subscribers::only_event(Waiter& waiter, const JobView& end) {
   begin_stream(waiter);
   say_end(waiter, end);
 }
 
-void Audience::end_events(Job& job, const JobView& end) {
+void Subscribers::end_events(Job& job, const JobView& end) {
   each(job, Kind::kEvents, [&](Waiter& waiter) {
     JobView mine = end;
     mine.jobs_path = waiter.jobs_path;
@@ -359,7 +359,7 @@ void Audience::end_events(Job& job, const JobView& end) {
   });
 }
 
-void Audience::look_after_events(Waiter& waiter, int64_t now_ns) {
+void Subscribers::look_after_events(Waiter& waiter, int64_t now_ns) {
   const Job& job = *waiter.job;
   const bool waits = job.state() != Scheduler::Ticket::State::kRunning && !job.ending;
   const bool moved = waits && scheduler_.position(job) != waiter.told_position;
@@ -378,7 +378,7 @@ void Audience::look_after_events(Waiter& waiter, int64_t now_ns) {
   }
 }
 
-void Audience::look_after(Waiter& waiter, int64_t now_ns) {
+void Subscribers::look_after(Waiter& waiter, int64_t now_ns) {
   if (waiter.kind == Kind::kEvents && waiter.job != nullptr) {
     return look_after_events(waiter, now_ns);
   }
@@ -397,12 +397,13 @@ void Audience::look_after(Waiter& waiter, int64_t now_ns) {
   timers_.set(waiter, due_ns);
 }
 
-bool Audience::is_stuck(const Waiter& waiter, int64_t now_ns) const {
+bool Subscribers::is_stuck(const Waiter& waiter, int64_t now_ns) const {
   return waiter.kind == Kind::kAnswer && waiter.caller->clogged() &&
          now_ns - waiter.caller->moved_ns() >= read_timeout_ns_;
 }
 
-void Audience::advance_to(int64_t now_ns, std::vector<Waiter*>& over, std::vector<Waiter*>& stuck) {
+void Subscribers::advance_to(int64_t now_ns, std::vector<Waiter*>& over,
+                             std::vector<Waiter*>& stuck) {
   while (timers_.next_ns() <= now_ns) {
     auto& waiter = static_cast<Waiter&>(*timers_.first());
     if (waiter.kind == Kind::kPromise && waiter.wait_ends_ns <= now_ns) {

@@ -1,11 +1,11 @@
-#include "worker/devices/nvml.h"
+#include "worker/nvml/nvml.h"
 
 #include <dlfcn.h>
 #include <unistd.h>
 
 #include <string_view>
 
-namespace penstock::devices {
+namespace penstock::nvml {
 
 using wire::DeviceHealth;
 
@@ -287,4 +287,4 @@ void Nvml::judge(int result, Reading& reading) {
   }
 }
 
-}  // namespace penstock::devices
+}  // namespace penstock::nvml

@@ -1,11 +1,11 @@
-#include "worker/queue/jobs/roster.h"
+#include "worker/queue/jobs/served_models.h"
 
 #include <algorithm>
 #include <utility>
 
 namespace penstock::queue {
 
-void Roster::assign(const Config& config, Scheduler& scheduler, int64_t now_ns) {
+void ServedModels::assign(const Config& config, Scheduler& scheduler, int64_t now_ns) {
   std::vector<Member> members;
   for (const WorkerConfig& worker : config.workers) {
     Scheduler::Queue* const queue = scheduler.find_queue(worker.queue);
@@ -26,7 +26,7 @@ void Roster::assign(const Config& config, Scheduler& scheduler, int64_t now_ns) 
 }
 
 // When its lane can expect the first of its workers, while none is there.
-void Roster::foresee(const Member& changed) {
+void ServedModels::foresee(const Member& changed) {
   int64_t opens_ns = INT64_MAX;
   for (const Member& each : members_) {
     if (each.lane == changed.lane) {
@@ -38,20 +38,20 @@ void Roster::foresee(const Member& changed) {
   changed.lane->opens_ns = opens_ns;
 }
 
-Roster::Member* Roster::member(std::string_view worker) {
+ServedModels::Member* ServedModels::member(std::string_view worker) {
   const auto it = std::find_if(members_.begin(), members_.end(),
                                [&](const Member& member) { return member.worker == worker; });
   return it == members_.end() ? nullptr : &*it;
 }
 
-void Roster::starting(std::string_view worker, int64_t now_ns) {
+void ServedModels::starting(std::string_view worker, int64_t now_ns) {
   if (Member* const found = member(worker); found != nullptr) {
     found->started_ns = now_ns;
     foresee(*found);
   }
 }
 
-void Roster::ready(std::string_view worker, int64_t now_ns) {
+void ServedModels::ready(std::string_view worker, int64_t now_ns) {
   if (Member* const found = member(worker); found != nullptr) {
     if (const int64_t since_ns = std::exchange(found->started_ns, INT64_MIN);
         since_ns != INT64_MIN) {
@@ -62,7 +62,7 @@ void Roster::ready(std::string_view worker, int64_t now_ns) {
   }
 }
 
-void Roster::failed(std::string_view worker, int64_t next_start_ns) {
+void ServedModels::failed(std::string_view worker, int64_t next_start_ns) {
   if (Member* const found = member(worker); found != nullptr) {
     found->cannot_load = true;
     found->next_start_ns = next_start_ns;
@@ -74,14 +74,14 @@ void Roster::failed(std::string_view worker, int64_t next_start_ns) {
   }
 }
 
-void Roster::leaving(std::string_view worker) {
+void ServedModels::leaving(std::string_view worker) {
   Member* const found = member(worker);
   if (found != nullptr && found->state == Member::State::kReady) {
     found->state = Member::State::kLeaving;
   }
 }
 
-void Roster::lost(std::string_view worker, int64_t now_ns, int64_t next_start_ns) {
+void ServedModels::lost(std::string_view worker, int64_t now_ns, int64_t next_start_ns) {
   if (Member* const found = member(worker); found != nullptr) {
     if (found->state != Member::State::kAbsent) {
       found->lost_ns = now_ns;
@@ -95,7 +95,7 @@ void Roster::lost(std::string_view worker, int64_t now_ns, int64_t next_start_ns
   }
 }
 
-void Roster::expect(std::string_view worker, int64_t next_start_ns) {
+void ServedModels::expect(std::string_view worker, int64_t next_start_ns) {
   Member* const found = member(worker);
   if (found != nullptr && found->state == Member::State::kAbsent) {
     found->next_start_ns = next_start_ns;
@@ -103,7 +103,7 @@ void Roster::expect(std::string_view worker, int64_t next_start_ns) {
   }
 }
 
-Scheduler::Lane* Roster::find(Scheduler::Queue& queue, std::string_view model) const {
+Scheduler::Lane* ServedModels::find(Scheduler::Queue& queue, std::string_view model) const {
   if (model.empty()) {
     return &queue.any_model();
   }
@@ -119,7 +119,7 @@ Scheduler::Lane* Roster::find(Scheduler::Queue& queue, std::string_view model) c
   return by_path;
 }
 
-std::vector<std::string_view> Roster::models(const Scheduler::Queue& queue) const {
+std::vector<std::string_view> ServedModels::models(const Scheduler::Queue& queue) const {
   std::vector<std::string_view> models;
   for (const Member& member : members_) {
     if (member.lane->queue == &queue &&
@@ -130,12 +130,12 @@ std::vector<std::string_view> Roster::models(const Scheduler::Queue& queue) cons
   return models;
 }
 
-bool Roster::serves(const Member& member, const Scheduler::Lane& lane) {
+bool ServedModels::serves(const Member& member, const Scheduler::Lane& lane) {
   return member.lane == &lane ||
          (member.lane->queue == lane.queue && &lane == &lane.queue->any_model());
 }
 
-bool Roster::attended(const Scheduler::Lane& lane, int64_t now_ns, int64_t grace_ns) const {
+bool ServedModels::attended(const Scheduler::Lane& lane, int64_t now_ns, int64_t grace_ns) const {
   return std::any_of(members_.begin(), members_.end(), [&](const Member& member) {
     return serves(member, lane) &&
            (member.state != Member::State::kAbsent ||
@@ -143,7 +143,7 @@ bool Roster::attended(const Scheduler::Lane& lane, int64_t now_ns, int64_t grace
   });
 }
 
-bool Roster::cannot_load(const Scheduler::Lane& lane) const {
+bool ServedModels::cannot_load(const Scheduler::Lane& lane) const {
   bool any = false;
   for (const Member& member : members_) {
     if (serves(member, lane)) {
@@ -156,7 +156,7 @@ bool Roster::cannot_load(const Scheduler::Lane& lane) const {
   return any;
 }
 
-int64_t Roster::next_start_ns(const Scheduler::Lane& lane, int64_t now_ns) const {
+int64_t ServedModels::next_start_ns(const Scheduler::Lane& lane, int64_t now_ns) const {
   int64_t next_ns = INT64_MAX;
   for (const Member& member : members_) {
     if (serves(member, lane)) {

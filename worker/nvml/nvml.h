@@ -20,7 +20,7 @@
 #include "shared/base/result.h"
 #include "shared/wire/messages.h"
 
-namespace penstock::devices {
+namespace penstock::nvml {
 
 // A GPU, or a slice of one, at one moment. Fields as in wire::Device.
 struct Reading {
@@ -76,4 +76,4 @@ class Nvml {
   std::unique_ptr<NvmlApi> api_;
 };
 
-}  // namespace penstock::devices
+}  // namespace penstock::nvml

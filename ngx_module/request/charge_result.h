@@ -1,4 +1,4 @@
-// Judged: a charge with what the table has decided on it, as callers are told of it.
+// ChargeResult: a charge with what the table has decided on it, as callers are told of it.
 #pragma once
 
 #include "ngx_module/conf/conf.h"
@@ -6,7 +6,7 @@
 namespace penstock {
 
 // Without default values, so that room for many costs nothing.
-struct Judged {
+struct ChargeResult {
   const Bound* bound;
   const Limit* limit;
   const limit::Decision* decision;

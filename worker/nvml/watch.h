@@ -10,10 +10,10 @@
 
 #include "shared/base/fd.h"
 
-namespace penstock::devices {
+namespace penstock::nvml {
 
 // Until penstockd closes the socket. `library`: see Nvml::open(). The process's exit status: 0 also
 // when there is no driver.
 int watch_devices(Fd socket, const char* library);
 
-}  // namespace penstock::devices
+}  // namespace penstock::nvml

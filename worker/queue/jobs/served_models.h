@@ -1,4 +1,4 @@
-// Roster: which workers there should be, what they serve, and whether they are there.
+// ServedModels: which workers there should be, what they serve, and whether they are there.
 //
 // It answers three questions about a job before it is queued: is there such a queue, does anybody
 // there serve its model, and is anybody there to wait for. A worker that is being restarted is
@@ -19,7 +19,7 @@
 
 namespace penstock::queue {
 
-class Roster {
+class ServedModels {
  public:
   struct Member {
     std::string worker;         // its name

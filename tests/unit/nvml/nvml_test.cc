@@ -1,5 +1,5 @@
 // What is read of GPUs, by a library that stands in for the driver's (tests/fixtures/fake_nvml.cc).
-#include "worker/devices/nvml.h"
+#include "worker/nvml/nvml.h"
 
 #include <gtest/gtest.h>
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 
 #include <fstream>
 
-namespace penstock::devices {
+namespace penstock::nvml {
 namespace {
 
 using wire::DeviceHealth;
@@ -144,4 +144,4 @@ TEST_F(NvmlTest, ADriverThatIsNotInOrderIsAnError) {
 }
 
 }  // namespace
-}  // namespace penstock::devices
+}  // namespace penstock::nvml

@@ -1,4 +1,4 @@
-// Audience: everybody who waits for something on a caller's connection, and what they are told.
+// Subscribers: everybody who waits for something on a caller's connection, and what they are told.
 //
 // It keeps the Waiters and the time each must hear something by. What becomes of a job when nobody
 // wants it any more is not its business; it tells the Dispatcher that somebody has left.
@@ -19,7 +19,7 @@
 
 namespace penstock::queue {
 
-class Audience {
+class Subscribers {
  public:
   // Each hears of its request at least that often (PROTOCOL: 15 s).
   static constexpr int64_t kSignOfLifeNs = 10 * kNsPerSec;
@@ -28,10 +28,10 @@ class Audience {
   static constexpr int64_t kProgressNs = 250 * kNsPerMs;   // and progress that often
 
   // `wall_ms` tells the time of day, in ms since 1970.
-  Audience(Wires& wires, const Scheduler& scheduler, int64_t (*wall_ms)())
-      : wires_(wires), scheduler_(scheduler), wall_ms_(wall_ms) {}
-  Audience(const Audience&) = delete;
-  Audience& operator=(const Audience&) = delete;
+  Subscribers(ConnectionLoop& connections, const Scheduler& scheduler, int64_t (*wall_ms)())
+      : connections_(connections), scheduler_(scheduler), wall_ms_(wall_ms) {}
+  Subscribers(const Subscribers&) = delete;
+  Subscribers& operator=(const Subscribers&) = delete;
 
   // Somebody asked under this id. Goes by leave().
   Waiter& add(Caller& caller, uint64_t id, Waiter::Kind kind);
@@ -103,7 +103,7 @@ class Audience {
   template <typename Tell>
   static void each(Job& job, Waiter::Kind kind, Tell&& tell);
 
-  Wires& wires_;
+  ConnectionLoop& connections_;
   const Scheduler& scheduler_;
   int64_t (*wall_ms_)();
   int64_t max_unsent_ = int64_t{4} << 20;
