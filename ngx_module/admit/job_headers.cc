@@ -20,6 +20,7 @@ constexpr Known kKnown[] = {
     {"penstock-delay", "Penstock-Delay", &JobHeaders::delay, 32, false},
     {"penstock-not-before", "Penstock-Not-Before", &JobHeaders::not_before, 64, false},
     {"penstock-callback", "Penstock-Callback", &JobHeaders::callback, 2048, false},
+    {"penstock-label", "Penstock-Label", &JobHeaders::label, 1024, false},
 };
 
 const Known* known(const ngx_table_elt_t& header) noexcept {
@@ -106,6 +107,7 @@ void JobHeaders::put(wire::Submit& submit) const noexcept {
   submit.delay = delay;
   submit.not_before = not_before;
   submit.callback = callback;
+  submit.label = label;
 }
 
 bool JobHeaders::want_promise() const noexcept {

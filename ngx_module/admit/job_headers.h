@@ -14,6 +14,7 @@ struct JobHeaders {
   std::string_view delay;            // Penstock-Delay
   std::string_view not_before;       // Penstock-Not-Before
   std::string_view callback;         // Penstock-Callback
+  std::string_view label;            // Penstock-Label
 
   void put(wire::Submit& submit) const noexcept;
   // Whether a promise is asked for, and not an answer.

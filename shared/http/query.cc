@@ -7,11 +7,20 @@
 namespace penstock::http {
 namespace {
 
+// A form's '+' is a space.
 std::optional<std::string> decoded(std::string_view text) {
+  std::string spaced(text);
+  std::replace(spaced.begin(), spaced.end(), '+', ' ');
+  return decode_percent(spaced);
+}
+
+}  // namespace
+
+std::optional<std::string> decode_percent(std::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
     if (text[i] != '%') {
-      out.push_back(text[i] == '+' ? ' ' : text[i]);
+      out.push_back(text[i]);
       continue;
     }
     const int high = i + 2 < text.size() ? hex_digit(text[i + 1]) : -1;
@@ -24,8 +33,6 @@ std::optional<std::string> decoded(std::string_view text) {
   }
   return out;
 }
-
-}  // namespace
 
 Result<Query> Query::parse(std::string_view text) {
   if (text.size() > kMaxBytes) {

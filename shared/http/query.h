@@ -13,6 +13,9 @@
 
 namespace penstock::http {
 
+// RFC 3986, section 2.1. Nothing: a '%' without two hexadecimal digits behind it.
+std::optional<std::string> decode_percent(std::string_view text);
+
 class Query {
  public:
   static constexpr size_t kMaxBytes = 4096;

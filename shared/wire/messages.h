@@ -60,6 +60,7 @@ struct Submit {
   std::string_view delay;            // Penstock-Delay
   std::string_view not_before;       // Penstock-Not-Before
   std::string_view callback;         // Penstock-Callback
+  std::string_view label;            // Penstock-Label
   uint64_t dedupe = 0;               // 1: joins the job of the same owner (of the same share, where
                                      // there is none), queue and body
   uint64_t on_duplicate = 0;         // OnDuplicate
@@ -77,6 +78,7 @@ struct Submit {
     v(13, method), v(14, path), v(49, query), v(15, content_type), v(46, headers);
     v(35, override);
     v(36, prefer), v(37, idempotency_key), v(38, delay), v(39, not_before), v(40, callback);
+    v(94, label);
     v(41, dedupe), v(42, on_duplicate), v(43, max_wait_ms), v(44, jobs_path), v(45, receipt);
     v(kDeadlineTag, deadline_ms);
     v(kBodyTag, body);

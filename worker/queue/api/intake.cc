@@ -205,6 +205,7 @@ void Intake::describe(const wire::Submit& submit, const JobOptions& options, Job
   record.cost = submit.cost;
   record.jobs_path = submit.jobs_path.empty() ? "/jobs" : submit.jobs_path;
   record.callback = options.callback;
+  record.label = options.label;
   record.receipt = submit.receipt;
   record.not_before_ms = options.not_before_ms;
   record.status = options.not_before_ms != 0 ? JobStatus::kScheduled : JobStatus::kQueued;

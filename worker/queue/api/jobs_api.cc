@@ -13,6 +13,8 @@ namespace {
 
 constexpr uint32_t kDefaultPage = 20;
 constexpr uint32_t kLargestPage = 100;
+constexpr uint32_t kStreamedJobs = 50;  // the newest, that a stream begins with
+constexpr uint64_t kStreamRetrySeconds = 10;
 constexpr int kMostRounds = 5;            // pages of the store that one list may take
 constexpr size_t kMostLiveLooked = 1000;  // living jobs, for one
 constexpr size_t kMaxPathBytes = 256;
@@ -70,6 +72,9 @@ void JobsApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
                                      .code = "method_not_allowed",
                                      .message = "Jobs are listed by GET.",
                                      .headers = "Allow: GET, HEAD\n"});
+  }
+  if (ask.path == "/events" && ask.method == "GET" && !caller.is_tool()) {
+    return stream_all(caller, id, ask);
   }
   about_one(caller, id, ask);
 }
@@ -132,7 +137,32 @@ void JobsApi::list(Caller& caller, uint64_t id, const wire::Ask& ask, bool dead)
   }
   listing.query.queue = listing.all ? std::string(query->get("queue").value_or("")) : "";
   listing.query.dead = dead;
+  begin_list(caller, id, std::move(listing));
+}
+
+// All of an owner's, as they are now and as they change.
+void JobsApi::stream_all(Caller& caller, uint64_t id, const wire::Ask& ask) {
+  Listing listing;
+  listing.jobs_path = ask.jobs_path.empty() ? "/jobs" : ask.jobs_path;
+  listing.limit = kStreamedJobs;
+  listing.query.limit = kLargestPage;
+  listing.query.owner = intake_.hash_of(ask.owner);
+  listing.stream = true;
+  listing.websocket = ask.websocket != 0;
+  if (dispatcher_.owner_events().is_full(listing.query.owner->lo)) {
+    return wire::append(
+        caller.out(), id,
+        wire::Failed{.status = 429,
+                     .code = "concurrency_exceeded",
+                     .message = "You have as many streams of your jobs as one caller may.",
+                     .retry_after_s = kStreamRetrySeconds});
+  }
+  begin_list(caller, id, std::move(listing));
+}
+
+void JobsApi::begin_list(Caller& caller, uint64_t id, Listing listing) {
   Waiter& waiter = dispatcher_.subscribers().add(caller, id, Waiter::Kind::kQuestion);
+  waiter.jobs_path = listing.jobs_path;
   const bool nobodys = listing.query.owner && *listing.query.owner == limit::Hash128{};
   if (dispatcher_.store() == nullptr || nobodys) {
     listing.rounds = kMostRounds;
@@ -213,6 +243,11 @@ void JobsApi::listed(Waiter& waiter, Listing listing, JobPage page) {
   for (const std::string& job : listing.jobs) {
     jobs.add(job);
   }
+  if (listing.stream) {
+    waiter.websocket = listing.websocket;
+    return dispatcher_.owner_events().begin(waiter, listing.query.owner->lo, jobs.done(), more,
+                                            dispatcher_.wall_ms());
+  }
   const std::optional<JobId> last = more ? listing.query.before : listing.last;
   append_reply(waiter.caller->out(), waiter.id,
                {.status = 200, .content_type = kJson, .headers = "Cache-Control: no-store\n"},
@@ -243,7 +278,7 @@ JobView JobsApi::view(const Job& job, std::string_view jobs_path, bool all,
   if (all && record != nullptr) {
     view.origin = operator_view_of(*record).origin;
   } else if (all && job.home() != nullptr) {
-    view.origin = {.model = job.home()->model, .priority = Scheduler::priority_of(job)};
+    view.origin = {.priority = Scheduler::priority_of(job)};
   }
   return view;
 }

@@ -53,10 +53,14 @@ class JobsApi {
     std::vector<std::string> jobs;
     std::optional<JobId> last;  // of these
     std::string jobs_path;
-    bool all = false;  // a tool's
+    bool all = false;     // a tool's
+    bool stream = false;  // is a stream's snapshot
+    bool websocket = false;
   };
 
   void list(Caller& caller, uint64_t id, const wire::Ask& ask, bool dead);
+  void begin_list(Caller& caller, uint64_t id, Listing listing);
+  void stream_all(Caller& caller, uint64_t id, const wire::Ask& ask);
   void list_more(Waiter& waiter, Listing listing);
   void listed(Waiter& waiter, Listing listing, JobPage page);
   void add_live(const Listing& listing, JobPage& page) const;

@@ -16,6 +16,7 @@ using Outcome = Scheduler::Outcome;
 Dispatcher::Dispatcher(ConnectionLoop& connections, int64_t (*wall_clock)())
     : connections_(connections),
       time_(wall_clock),
+      owner_events_(connections, subscribers_, live_),
       subscribers_(connections, scheduler_, wall_clock),
       replies_(connections, scheduler_, subscribers_),
       checks_(connections),
@@ -32,6 +33,7 @@ void Dispatcher::use(Store& store) {
   store_ = &store;
   store.on_lost_result = [this](const JobId& id, const std::string& why) { lost_result(id, why); };
   replies_.use(store);
+  owner_events_.use(store);
   time_.start(connections_.now_ns());
   if (const auto last = store.last_id()) {
     ids_.start_after(*last);
@@ -142,6 +144,7 @@ void Dispatcher::promise(Job& job, JobRecord record) {
   --unpromised_;
   show(job);
   job.more->receipt = record.receipt;
+  job.more->label = record.label;
   std::string frame = job.more->frame;
   if (job.worker() != nullptr) {  // a free slot has it already, and need not wait for the disk
     let_go(job);
@@ -169,6 +172,7 @@ void Dispatcher::promised(const JobId& id, PromiseOutcome outcome) {
     return withdraw(*job, {.status = 503, .code = "busy", .message = message, .retry_after_s = 10});
   }
   job->promise = PromiseState::kMade;
+  owner_events_.changed(*job);
   count(*job, Metrics::Event::kPromised);
   if (!job->more->receipt.empty() && !job->ending) {
     edges_.hold(job->edge_number(), job->more->receipt);
@@ -248,6 +252,9 @@ void Dispatcher::restore(JobRecord&& record) {
   job.keeps_answer = true;
   job.has_callback = !record.callback.empty();
   show(job);
+  if (!record.label.empty()) {
+    job.extra().label = std::move(record.label);
+  }
   if (record.key != limit::Hash128{}) {
     register_key(job, record.key, record.digest);
   }
@@ -353,10 +360,11 @@ void Dispatcher::advance_to(int64_t now_ns) {
     fill_all();  // back-offs ended, perhaps
   }
   checks_.advance_to(now_ns);
-  over_.clear();
-  stuck_.clear();
-  subscribers_.advance_to(now_ns, over_, stuck_);
-  for (Waiter* waiter : stuck_) {
+  due_.over.clear();
+  due_.stuck.clear();
+  due_.owners.clear();
+  subscribers_.advance_to(now_ns, due_);
+  for (Waiter* waiter : due_.stuck) {
     wire::append(waiter->caller->out(), waiter->id,
                  wire::Failed{.status = 408,
                               .code = "not_read",
@@ -364,8 +372,11 @@ void Dispatcher::advance_to(int64_t now_ns) {
                                          format_duration(limits_.read_timeout_ns) + "."});
     release(*waiter);
   }
-  for (Waiter* waiter : over_) {
+  for (Waiter* waiter : due_.over) {
     replies_.promised(*waiter, *waiter->job);
+  }
+  for (Waiter* waiter : due_.owners) {
+    owner_events_.look(*waiter);
   }
 }
 

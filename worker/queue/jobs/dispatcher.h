@@ -37,6 +37,7 @@
 #include "worker/queue/jobs/job_table.h"
 #include "worker/queue/jobs/metrics.h"
 #include "worker/queue/jobs/owned_jobs.h"
+#include "worker/queue/jobs/owner_events.h"
 #include "worker/queue/jobs/paces.h"
 #include "worker/queue/jobs/promise_replies.h"
 #include "worker/queue/jobs/ready_workers.h"
@@ -165,6 +166,7 @@ class Dispatcher final : public WorkerEvents {
   ServedModels& served() { return served_; }
   Paces& paces() { return paces_; }
   Subscribers& subscribers() { return subscribers_; }
+  OwnerEvents& owner_events() { return owner_events_; }
   PromiseReplies& replies() { return replies_; }
   Checks& checks() { return checks_; }
   EdgeLines& edges() { return edges_; }
@@ -248,6 +250,8 @@ class Dispatcher final : public WorkerEvents {
   Scheduler scheduler_;
   ServedModels served_;
   Paces paces_;
+  OwnedJobs live_;  // those that were promised
+  OwnerEvents owner_events_;
   Subscribers subscribers_;
   PromiseReplies replies_;
   Checks checks_;
@@ -264,11 +268,9 @@ class Dispatcher final : public WorkerEvents {
   JobTable jobs_;
   std::unordered_map<uint64_t, Job*> keys_;  // by Hash128::lo: of jobs that others may join
   Suspects suspects_;
-  OwnedJobs live_;  // those that were promised
   ReadyWorkers workers_;
   std::vector<Scheduler::Expired> expired_;  // scratch of advance_to()
-  std::vector<Waiter*> over_;                // likewise
-  std::vector<Waiter*> stuck_;               // likewise
+  Subscribers::Due due_;                     // likewise
   uint64_t last_number_ = 0;
   int64_t frame_bytes_ = 0;  // of frames
   size_t unpromised_ = 0;    // jobs

@@ -177,6 +177,7 @@ void Dispatcher::give(WorkerSession& worker, Job& job) {
                   });
   }
   subscribers_.tell_state(job);
+  owner_events_.changed(job);
 }
 
 // Of its first attempt: what followed was not foreseen.

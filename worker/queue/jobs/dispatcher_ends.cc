@@ -126,6 +126,7 @@ void Dispatcher::ended(Job& job, const JobEnd& end) {
       on_callback_due(job.id(), job.more->share);
     }
   }
+  owner_events_.changed(job);
   erase(job);
 }
 

@@ -68,12 +68,25 @@ void EventStream::begin() const {
 }
 
 void EventStream::event(std::string_view name, const EventId& id, std::string_view json) const {
+  say(name, format(id), json);
+}
+
+void EventStream::event(std::string_view name, std::string_view json) const { say(name, {}, json); }
+
+void EventStream::say(std::string_view name, std::string_view id, std::string_view json) const {
   std::string text;
   if (websocket) {
-    text = websocket_message(
-        JsonObject().text("event", name).text("id", format(id)).raw("data", json).done());
+    JsonObject message;
+    message.text("event", name);
+    if (!id.empty()) {
+      message.text("id", id);
+    }
+    text = websocket_message(message.raw("data", json).done());
   } else {
-    text.append("event: ").append(name).append("\nid: ").append(format(id));
+    text.append("event: ").append(name);
+    if (!id.empty()) {
+      text.append("\nid: ").append(id);
+    }
     text.append("\ndata: ").append(json).append("\n\n");
   }
   wire::append_chunk(out, frame_id, text);

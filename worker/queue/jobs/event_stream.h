@@ -34,8 +34,13 @@ struct EventStream {
 
   void begin() const;  // how soon a browser should come back
   void event(std::string_view name, const EventId& id, std::string_view json) const;
+  // One that nobody comes back with.
+  void event(std::string_view name, std::string_view json) const;
   void keep_alive() const;
   void end() const;
+
+ private:
+  void say(std::string_view name, std::string_view id, std::string_view json) const;
 };
 
 // The data of a `chunk` event: where in the answer, and the text.

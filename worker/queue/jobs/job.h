@@ -47,6 +47,7 @@ struct Job : Scheduler::Ticket {
     limit::Hash128 key;               // that others join by; {}: none
     limit::Hash128 digest;            // of what was asked
     std::string receipt;              // the edge's
+    std::string label;                // its owner's words for it
     double progress = 0;              // 0 to 1
     uint32_t step = 0;
     uint32_t steps = 0;

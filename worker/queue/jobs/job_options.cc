@@ -3,9 +3,11 @@
 #include <algorithm>
 
 #include "shared/base/clock.h"
+#include "shared/base/utf8.h"
 #include "shared/http/http_date.h"
 #include "shared/http/idempotency_key.h"
 #include "shared/http/prefer.h"
+#include "shared/http/query.h"
 
 namespace penstock::queue {
 namespace {
@@ -13,6 +15,7 @@ namespace {
 constexpr int64_t kMsPerSec = 1000;
 constexpr int64_t kLatestMs = int64_t{10} * 365 * 86'400 * kMsPerSec;  // from now
 constexpr uint32_t kMaxWaitSeconds = 3600;
+constexpr size_t kMaxLabelBytes = 512;
 
 std::optional<BadOption> read_schedule(const wire::Submit& submit, int64_t now_ms,
                                        JobOptions& options) {
@@ -59,6 +62,13 @@ std::optional<BadOption> read_options(const wire::Submit& submit, int64_t now_ms
     }
     options.key = *std::move(key);
   }
+  auto label = http::decode_percent(submit.label);
+  if (!label || label->size() > kMaxLabelBytes ||
+      utf8_first_invalid(*label) != std::string_view::npos) {
+    return BadOption{"Penstock-Label",
+                     "Penstock-Label is at most 512 bytes of UTF-8, percent-encoded."};
+  }
+  options.label = *std::move(label);
   options.callback = submit.callback;
   options.async = options.async || !submit.callback.empty();
   return read_schedule(submit, now_ms, options);

@@ -1,8 +1,8 @@
 // JobOptions: what the headers of a request ask for, beyond its answer.
 //
 // Prefer (RFC 7240), Idempotency-Key (draft-ietf-httpapi-idempotency-key-header), Penstock-Delay,
-// Penstock-Not-Before and Penstock-Callback (CONTRACT, section 4). Whoever schedules a job or names
-// a callback does not wait for its answer, whether it says so or not.
+// Penstock-Not-Before, Penstock-Callback and Penstock-Label (CONTRACT, section 4). Whoever
+// schedules a job or names a callback does not wait for its answer, whether it says so or not.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +21,7 @@ struct JobOptions {
   int64_t not_before_ms = 0;  // since 1970; 0: at once
   bool by_date = false;       // and that is what was asked for, not how long to wait
   std::string_view callback;  // URL, as in the request
+  std::string label;          // its owner's words for it, decoded
 };
 
 struct BadOption {

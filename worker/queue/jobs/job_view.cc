@@ -44,8 +44,7 @@ void add_origin(JsonObject& json, const JobView::Origin& origin) {
                 static_cast<unsigned long long>(origin.owner.hi),
                 static_cast<unsigned long long>(origin.owner.lo));
   const bool nobodys = origin.owner == limit::Hash128{};
-  json.text_or_null("model", origin.model)
-      .text_or_null("tier", origin.tier)
+  json.text_or_null("tier", origin.tier)
       .number("priority", origin.priority)
       .text_or_null("owner", nobodys ? "" : owner);
 }
@@ -83,6 +82,8 @@ JobView view_of(const JobRecord& record) {
   return {.id = record.id,
           .status = record.status,
           .queue = record.queue,
+          .model = record.model,
+          .label = record.label,
           .jobs_path = record.jobs_path,
           .attempts = record.end.attempts,
           .created_ms = record.created_ms,
@@ -95,7 +96,7 @@ JobView view_of(const JobRecord& record) {
 
 JobView operator_view_of(const JobRecord& record) {
   JobView view = view_of(record);
-  view.origin = {record.model, record.tier, record.priority, record.owner};
+  view.origin = {record.tier, record.priority, record.owner};
   return view;
 }
 
@@ -106,6 +107,8 @@ std::string render(const JobView& job) {
       .text("object", "job")
       .text("status", name_of(job.status))
       .text("queue", job.queue)
+      .text_or_null("model", job.model)
+      .text_or_null("label", job.label)
       .raw("position", queued ? std::to_string(job.position) : "null")
       .raw("eta_seconds", job.eta_seconds ? std::to_string(*job.eta_seconds) : "null")
       .raw("progress", describe_progress(job))

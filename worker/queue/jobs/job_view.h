@@ -14,6 +14,8 @@ struct JobView {
   JobId id;
   JobStatus status = JobStatus::kQueued;
   std::string_view queue;
+  std::string_view model;  // empty: any
+  std::string_view label;  // its owner's words for it; empty: none
   std::string_view jobs_path;
   uint32_t position = 0;               // while kQueued: 1 is the next to start
   std::optional<int64_t> eta_seconds;  // until it starts; while kProcessing: until it is done
@@ -29,7 +31,6 @@ struct JobView {
   std::string_view error;
   // What only the operator sees.
   struct Origin {
-    std::string_view model;
     std::string_view tier;
     int64_t priority = 0;
     limit::Hash128 owner;  // {}: nobody's

@@ -207,6 +207,8 @@ JobView Subscribers::view(const Job& job, std::string_view jobs_path) const {
     return view;  // its key is still being looked up
   }
   view.queue = job.home()->queue->settings.name;
+  view.model = job.home()->model;
+  view.label = job.more == nullptr ? std::string_view() : job.more->label;
   if (job.ending) {
     view.status = JobStatus::kProcessing;  // until its end is on disk
     return view;
@@ -402,17 +404,19 @@ bool Subscribers::is_stuck(const Waiter& waiter, int64_t now_ns) const {
          now_ns - waiter.caller->moved_ns() >= read_timeout_ns_;
 }
 
-void Subscribers::advance_to(int64_t now_ns, std::vector<Waiter*>& over,
-                             std::vector<Waiter*>& stuck) {
+void Subscribers::advance_to(int64_t now_ns, Due& due) {
   while (timers_.next_ns() <= now_ns) {
     auto& waiter = static_cast<Waiter&>(*timers_.first());
     if (waiter.kind == Kind::kPromise && waiter.wait_ends_ns <= now_ns) {
       waiter.wait_ends_ns = INT64_MAX;
       timers_.set(waiter, now_ns + kSignOfLifeNs);
-      over.push_back(&waiter);
+      due.over.push_back(&waiter);
     } else if (is_stuck(waiter, now_ns)) {
       timers_.set(waiter, now_ns + kSignOfLifeNs);
-      stuck.push_back(&waiter);
+      due.stuck.push_back(&waiter);
+    } else if (waiter.kind == Kind::kOwner) {
+      timers_.set(waiter, now_ns + kSignOfLifeNs);
+      due.owners.push_back(&waiter);
     } else {
       look_after(waiter, now_ns);
     }

@@ -68,6 +68,8 @@ class Subscribers {
   void replay(Waiter& waiter, const Job& job);
 
   // To event streams.
+  EventStream stream(Waiter& waiter) const;
+  void begin_stream(Waiter& waiter);
   void begin_events(Waiter& waiter, const Job& job, const EventId& last);
   // The whole stream of a job that has ended.
   void only_event(Waiter& waiter, const JobView& end);
@@ -85,14 +87,20 @@ class Subscribers {
   JobView view(const Job& job, std::string_view jobs_path) const;
   EventId event_id(const Job& job, uint64_t offset) const;
 
-  // Signs of life, changed places. Promises whose `wait=` is over are appended to `over`, and those
-  // who wait for an answer and have read nothing of it for too long to `stuck`.
-  void advance_to(int64_t now_ns, std::vector<Waiter*>& over, std::vector<Waiter*>& stuck);
+  // It is looked at again then.
+  void set_due(Waiter& waiter, int64_t due_ns) { timers_.set(waiter, due_ns); }
+
+  // Who is to be heard of now: see advance_to().
+  struct Due {
+    std::vector<Waiter*> over;    // promises whose `wait=` is over
+    std::vector<Waiter*> stuck;   // waiting for an answer, of which nothing was read for too long
+    std::vector<Waiter*> owners;  // streams of all of an owner's jobs
+  };
+  // Says signs of life and changed places; appends to `due` those that others see to.
+  void advance_to(int64_t now_ns, Due& due);
   int64_t next_event() const { return timers_.next_ns(); }
 
  private:
-  EventStream stream(Waiter& waiter) const;
-  void begin_stream(Waiter& waiter);
   void say_state(Waiter& waiter, const JobView& view);
   void say_end(Waiter& waiter, const JobView& end);
   void say_answer(Waiter& waiter);

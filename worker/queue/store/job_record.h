@@ -60,6 +60,7 @@ struct JobRecord {
   limit::Hash128 digest;  // keyed hash of what was asked, so that one key with another body is seen
   std::string jobs_path;  // where its owner sees it: "/jobs"
   std::string callback;   // webhook URL; empty: none
+  std::string label;      // its owner's words for it; empty: none
   std::string receipt;    // the edge's
   int64_t created_ms = 0;
   int64_t not_before_ms = 0;

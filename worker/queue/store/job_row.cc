@@ -9,9 +9,11 @@ constexpr char kColumns[] =
     "SELECT id, owner, status, key, digest, queue, model, tier, priority, weight, cost, jobs_path,"
     " callback, receipt, created_ms, not_before_ms, deadline_ms, attempts, dead, started_ms,"
     " finished_ms, expires_ms, http_status, content_type, error_code, error, prompt_tokens,"
-    " completion_tokens, device_ns, result_bytes, result_in_file, headers, estimated, share, seq ";
+    " completion_tokens, device_ns, result_bytes, result_in_file, headers, estimated, share, "
+    "label, seq ";
 constexpr int kShareColumn = 33;
-constexpr int kSeqColumn = 34;
+constexpr int kLabelColumn = 34;
+constexpr int kSeqColumn = 35;
 
 }  // namespace
 
@@ -57,6 +59,7 @@ bool read_row(Statement& row, JobRecord& job) {
   job.end.device_ns = static_cast<uint64_t>(row.number(28));
   job.result_bytes = static_cast<uint64_t>(row.number(29));
   job.result_in_file = row.number(30) != 0;
+  job.label = row.bytes(kLabelColumn);
   job.end.headers = row.bytes(31);
   job.end.estimated = row.number(32) != 0;
   return true;

@@ -43,7 +43,7 @@ JobTables::JobTables(Database database)
   prepare(insert_,
           "INSERT INTO jobs(seq, id, owner, status, key, digest, queue, model, tier, priority,"
           " weight, cost, jobs_path, callback, receipt, created_ms, not_before_ms, deadline_ms,"
-          " attempts, submit, share) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+          " attempts, submit, share, label) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
   prepare(erase_, "DELETE FROM jobs WHERE seq=?");
   prepare(end_damaged_,
           "UPDATE jobs SET status=4, key=NULL, submit=NULL, dead=0, started_ms=0, finished_ms=?1,"
@@ -139,6 +139,7 @@ bool JobTables::insert(const JobRecord& job, std::string_view submit, bool& dupl
                    job.not_before_ms, job.deadline_ms, job.end.attempts);
   submit.empty() ? insert_.and_with(nullptr) : insert_.and_with(submit);
   job.share == job.owner ? insert_.and_with(nullptr) : insert_.and_with(as_bytes(job.share));
+  insert_.and_with(job.label);
   if (!insert_.run()) {
     duplicate = (insert_.code() & 0xFF) == SQLITE_CONSTRAINT;
     return duplicate;

@@ -16,7 +16,7 @@ namespace penstock::queue {
 namespace {
 
 constexpr int kApplicationId = 0x50454E53;  // "PENS"
-constexpr int kSchemaVersion = 4;
+constexpr int kSchemaVersion = 5;
 
 // From version N to N + 1. Never edited once released: more are appended.
 constexpr const char* kMigrations[kSchemaVersion] = {
@@ -74,7 +74,9 @@ constexpr const char* kMigrations[kSchemaVersion] = {
     "DROP TABLE owned; DROP TABLE owned_up_to;",
     // Headers of the result, and whether what the job used was told or guessed.
     ("ALTER TABLE jobs ADD COLUMN headers BLOB NOT NULL DEFAULT x'';"
-     "ALTER TABLE jobs ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0;")};
+     "ALTER TABLE jobs ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0;"),
+    // Its owner's words for a job.
+    "ALTER TABLE jobs ADD COLUMN label BLOB NOT NULL DEFAULT x'';"};
 
 // The log is overwritten from its beginning and keeps its length, so that a flush need not write
 // the file's size, too. Nobody else reads the database, so it needs no shared memory.
