@@ -18,6 +18,7 @@
 #include "ngx_module/pages/console.h"
 #include "ngx_module/pages/metrics.h"
 #include "ngx_module/pages/quota.h"
+#include "ngx_module/pages/ui.h"
 #include "ngx_module/reply/reply.h"
 #include "ngx_module/request/body.h"
 #include "ngx_module/request/body_filter.h"
@@ -156,6 +157,8 @@ ngx_command_t commands[] = {
      read_metrics, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
     {ngx_string("penstock_console"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS | NGX_CONF_TAKE1,
      read_console, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+    {ngx_string("penstock_ui"), NGX_HTTP_LOC_CONF | NGX_CONF_TAKE12, read_ui,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
     {ngx_string("penstock_owner"), kAnywhere | NGX_CONF_TAKE1, read_value, NGX_HTTP_LOC_CONF_OFFSET,
      offsetof(LocConf, owner), nullptr},
     {ngx_string("penstock_share"), kAnywhere | NGX_CONF_TAKE1, read_value, NGX_HTTP_LOC_CONF_OFFSET,

@@ -3,6 +3,7 @@
 #include "ngx_module/admit/known_variables.h"
 #include "ngx_module/conf/text.h"
 #include "ngx_module/request/request.h"
+#include "ngx_module/request/session.h"
 
 namespace penstock {
 namespace {
@@ -131,6 +132,11 @@ ngx_int_t get_net(ngx_http_request_t* r, ngx_http_variable_value_t* v, uintptr_t
   return NGX_OK;
 }
 
+ngx_int_t get_session(ngx_http_request_t* r, ngx_http_variable_value_t* v, uintptr_t) noexcept {
+  put(v, session_of(r));
+  return NGX_OK;
+}
+
 // $penstock_body_NAME: a field at the top level of the body.
 ngx_int_t get_body_field(ngx_http_request_t* r, ngx_http_variable_value_t* v,
                          uintptr_t data) noexcept {
@@ -171,12 +177,19 @@ ngx_int_t add_variables(ngx_conf_t* cf) noexcept {
     return NGX_ERROR;
   }
   of_body->get_handler = get_body_field;
-  ngx_str_t net_name = ngx_string("penstock_net");
-  ngx_http_variable_t* net = ngx_http_add_variable(cf, &net_name, NGX_HTTP_VAR_NOCACHEABLE);
-  if (net == nullptr) {
-    return NGX_ERROR;
+  const struct {
+    ngx_str_t name;
+    ngx_http_get_variable_pt get;
+  } of_callers[] = {{ngx_string("penstock_net"), get_net},
+                    {ngx_string("penstock_session"), get_session}};
+  for (const auto& each : of_callers) {
+    ngx_str_t name = each.name;
+    ngx_http_variable_t* variable = ngx_http_add_variable(cf, &name, NGX_HTTP_VAR_NOCACHEABLE);
+    if (variable == nullptr) {
+      return NGX_ERROR;
+    }
+    variable->get_handler = each.get;
   }
-  net->get_handler = get_net;
   for (size_t i = 0; i < sizeof kVariables / sizeof *kVariables; ++i) {
     ngx_str_t name = kVariables[i].name;
     ngx_http_variable_t* variable = ngx_http_add_variable(cf, &name, NGX_HTTP_VAR_NOCACHEABLE);

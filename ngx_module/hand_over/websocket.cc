@@ -142,9 +142,7 @@ bool is_foreign(const ngx_http_request_t* r) noexcept {
       })) {
     return false;
   }
-  const size_t scheme = origin.find("://");
-  return scheme == std::string_view::npos || r->headers_in.host == nullptr ||
-         !http::same_name(origin.substr(scheme + 3), view(r->headers_in.host->value));
+  return !is_own_origin(r, origin);
 }
 
 bool grant_upgrade(ngx_http_request_t* r, RequestState& state) noexcept {

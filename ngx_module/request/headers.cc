@@ -1,5 +1,7 @@
 #include "ngx_module/request/headers.h"
 
+#include "shared/http/header_lines.h"
+
 namespace penstock {
 
 std::string_view find_header(const ngx_http_request_t* r, std::string_view lower) noexcept {
@@ -10,6 +12,12 @@ std::string_view find_header(const ngx_http_request_t* r, std::string_view lower
     return !same;
   });
   return found;
+}
+
+bool is_own_origin(const ngx_http_request_t* r, std::string_view origin) noexcept {
+  const size_t scheme = origin.find("://");
+  return scheme != std::string_view::npos && r->headers_in.host != nullptr &&
+         http::same_name(origin.substr(scheme + 3), view(r->headers_in.host->value));
 }
 
 std::string_view encoding_of(const ngx_http_request_t* r) noexcept {

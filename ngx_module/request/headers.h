@@ -8,6 +8,9 @@ namespace penstock {
 // The first of this name, which is in lower case; empty: there is none.
 std::string_view find_header(const ngx_http_request_t* r, std::string_view lower) noexcept;
 
+// Whether an Origin (https://fetch.spec.whatwg.org/#origin-header) is this request's own host.
+bool is_own_origin(const ngx_http_request_t* r, std::string_view origin) noexcept;
+
 // What the body is encoded by, if that is not identity: empty if by nothing.
 std::string_view encoding_of(const ngx_http_request_t* r) noexcept;
 

@@ -1,0 +1,97 @@
+#include "ngx_module/pages/ui.h"
+
+#include "ngx_module/conf/conf.h"
+#include "ngx_module/conf/directive.h"
+#include "ngx_module/request/headers.h"
+#include "ngx_module/request/session.h"
+
+namespace penstock {
+namespace {
+
+constexpr std::string_view kRoot = "/usr/share/penstock/www";
+
+struct Header {
+  std::string_view name, value;
+};
+constexpr Header kHeaders[] = {
+    {"Content-Security-Policy",
+     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src "
+     "'self'; worker-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; "
+     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types penstock"},
+    {"X-Content-Type-Options", "nosniff"},
+    {"Referrer-Policy", "same-origin"},
+    {"Cross-Origin-Opener-Policy", "same-origin"},
+    {"Cross-Origin-Resource-Policy", "same-origin"},
+    {"Permissions-Policy", "camera=(), microphone=(), geolocation=(), clipboard-read=()"},
+    {"Cache-Control", "no-cache"},
+};
+
+// A type that is wrong is no script for a browser that does not guess, and `types` may lack any.
+constexpr Header kTypes[] = {
+    {"html", "text/html"},    {"js", "text/javascript"},
+    {"css", "text/css"},      {"json", "application/json"},
+    {"svg", "image/svg+xml"}, {"png", "image/png"},
+    {"ico", "image/x-icon"},  {"webmanifest", "application/manifest+json"},
+};
+
+void set_type(ngx_http_request_t* r) noexcept {
+  const std::string_view uri = view(r->uri);
+  const std::string_view extension = uri.substr(uri.rfind('.') + 1);
+  for (const Header& type : kTypes) {
+    if (extension == type.name) {
+      r->headers_out.content_type = str(type.value);
+      r->headers_out.content_type_len = type.value.size();
+      if (type.value.starts_with("text/")) {
+        ngx_str_set(&r->headers_out.charset, "utf-8");
+      }
+      return;
+    }
+  }
+}
+
+// Nginx's own modules go on from here: index, and what serves files.
+ngx_int_t begin_file(ngx_http_request_t* r) noexcept {
+  if (r->uri.data[r->uri.len - 1] == '/') {
+    return NGX_DECLINED;  // comes again as its index
+  }
+  set_type(r);
+  for (const Header& header : kHeaders) {
+    if (push_header(r, header.name, str(header.value)) == nullptr) {
+      return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+  }
+  if (view(r->uri).ends_with(".html") && !renew_session(r)) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  return NGX_DECLINED;
+}
+
+}  // namespace
+
+char* read_ui(ngx_conf_t* cf, ngx_command_t*, void*) noexcept {
+  ngx_http_core_loc_conf_t* core = core_conf(cf);
+  if (core->handler != nullptr) {
+    return refuse(cf,
+                  "\"penstock_ui\" stands where another directive answers already; give it a "
+                  "location of its own");
+  }
+  if (core->root.data != nullptr) {
+    return refuse(cf, "penstock_ui takes its folder as root=PATH; no root or alias stands beside");
+  }
+  std::string_view folder = kRoot;
+  if (cf->args->nelts == 3 && (!option(view(arg(cf, 2)), "root", folder) || folder.empty() ||
+                               folder.find('$') != std::string_view::npos)) {
+    return refuse(cf,
+                  "unknown parameter \"%V\" of penstock_ui; it takes root=PATH, without variables",
+                  &arg(cf, 2));
+  }
+  ngx_str_t root = copy(cf->pool, folder);
+  if (root.data == nullptr || ngx_conf_full_name(cf->cycle, &root, 0) != NGX_OK) {
+    return kConfError;
+  }
+  core->root = root;
+  core->handler = begin_file;
+  return NGX_CONF_OK;
+}
+
+}  // namespace penstock

@@ -1,0 +1,113 @@
+#include "ngx_module/request/session.h"
+
+#include <sys/random.h>
+
+#include <algorithm>
+
+#include "ngx_module/request/headers.h"
+
+namespace penstock {
+namespace {
+
+constexpr std::string_view kOwner = "session:";
+constexpr size_t kRandomBytes = 16;
+constexpr size_t kTextBytes = 22;  // the same in base64url
+
+bool is_secure(const ngx_http_request_t* r) noexcept {
+#if (NGX_HTTP_SSL)
+  return r->connection->ssl != nullptr;
+#else
+  (void)r;
+  return false;
+#endif
+}
+
+std::string_view cookie_name(const ngx_http_request_t* r) noexcept {
+  return is_secure(r) ? "__Host-penstock-session" : "penstock-session";
+}
+
+bool is_text(std::string_view value) noexcept {
+  return value.size() == kTextBytes && std::all_of(value.begin(), value.end(), [](char c) {
+           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                  c == '-' || c == '_';
+         });
+}
+
+// The first cookie of ours that can be one.
+std::string_view find_session(const ngx_http_request_t* r) noexcept {
+  const std::string_view name = cookie_name(r);
+  std::string_view rest = find_header(r, "cookie");
+  while (!rest.empty()) {
+    const size_t end = std::min(rest.find(';'), rest.size());
+    std::string_view pair = rest.substr(0, end);
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+    pair.remove_prefix(std::min(pair.find_first_not_of(' '), pair.size()));
+    if (pair.size() == name.size() + 1 + kTextBytes && pair.starts_with(name) &&
+        pair[name.size()] == '=' && is_text(pair.substr(name.size() + 1))) {
+      return pair.substr(name.size() + 1);
+    }
+  }
+  return {};
+}
+
+bool is_read(const ngx_http_request_t* r) noexcept {
+  return (r->method & (NGX_HTTP_GET | NGX_HTTP_HEAD)) != 0;
+}
+
+// https://fetch.spec.whatwg.org/#origin-header; old browsers and plain http have no Sec-Fetch-Site.
+bool is_from_here(const ngx_http_request_t* r) noexcept {
+  if (const std::string_view site = find_header(r, "sec-fetch-site"); !site.empty()) {
+    return site == "same-origin" || (site == "none" && is_read(r));
+  }
+  const std::string_view origin = find_header(r, "origin");
+  return origin.empty() ? is_read(r) : is_own_origin(r, origin);
+}
+
+}  // namespace
+
+std::string_view session_of(ngx_http_request_t* r) noexcept {
+  const std::string_view text = find_session(r);
+  if (text.empty() || !is_from_here(r)) {
+    return {};
+  }
+  auto* owner = static_cast<char*>(ngx_pnalloc(r->pool, kOwner.size() + text.size()));
+  if (owner == nullptr) {
+    return {};
+  }
+  std::copy(text.begin(), text.end(), std::copy(kOwner.begin(), kOwner.end(), owner));
+  return {owner, kOwner.size() + text.size()};
+}
+
+bool renew_session(ngx_http_request_t* r) noexcept {
+  u_char random[kRandomBytes];
+  u_char fresh[kTextBytes + 2];
+  std::string_view text = find_session(r);
+  if (text.empty()) {
+    if (getrandom(random, sizeof random, 0) != sizeof random) {
+      return false;
+    }
+    ngx_str_t raw{sizeof random, random};
+    ngx_str_t encoded{0, fresh};
+    ngx_encode_base64url(&encoded, &raw);
+    text = view(encoded);
+  }
+  constexpr std::string_view kRest = "; Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax";
+  constexpr std::string_view kSecure = "; Secure";
+  const std::string_view name = cookie_name(r);
+  ngx_str_t cookie{0, static_cast<u_char*>(ngx_pnalloc(
+                          r->pool, name.size() + 1 + kTextBytes + kRest.size() + kSecure.size()))};
+  if (cookie.data == nullptr) {
+    return false;
+  }
+  u_char* end = std::copy(name.begin(), name.end(), cookie.data);
+  *end++ = '=';
+  end = std::copy(text.begin(), text.end(), end);
+  end = std::copy(kRest.begin(), kRest.end(), end);
+  if (is_secure(r)) {
+    end = std::copy(kSecure.begin(), kSecure.end(), end);
+  }
+  cookie.len = static_cast<size_t>(end - cookie.data);
+  return push_header(r, "Set-Cookie", cookie) != nullptr;
+}
+
+}  // namespace penstock
