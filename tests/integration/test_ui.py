@@ -1,4 +1,6 @@
 """penstock_ui: the page's files, what a browser is told beside them, and whose the jobs of a browser are."""
+import http.client
+import json
 import re
 
 import pytest
@@ -76,6 +78,33 @@ def test_a_job_is_its_browsers(service):
     for foreign in ({}, {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "same-site"},
                     {"Sec-Fetch-Site": "none"}):
         assert service.request("DELETE", path, {"Cookie": mine, **foreign}).status == 404
+
+
+def test_all_of_a_browsers_jobs_come_in_one_stream(service):
+    own = {"Cookie": f"penstock-session={cookie_of(service)}", "Sec-Fetch-Site": "same-origin"}
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+    connection.request("GET", "/jobs/events", headers=own)
+    stream = connection.getresponse()
+    assert stream.status == 200 and stream.getheader("Content-Type") == "text/event-stream"
+    assert stream.getheader("X-Accel-Buffering") == "no" and stream.getheader("Cache-Control") == "no-store"
+
+    def event():
+        lines = []
+        while not lines or lines[-1]:
+            lines.append(stream.readline().decode().rstrip("\n"))
+        return lines
+    assert event() == ["retry: 2000", ""]
+    name, data, _ = event()
+    assert name == "event: snapshot" and json.loads(data.removeprefix("data: "))["jobs"] == []
+    asked = {**own, "Prefer": "respond-async", "Penstock-Label": "a%20caf%C3%A9"}
+    job = service.request("POST", "/v1/x", asked, {"model": "sim"}).json()
+    status = None
+    while status != "completed":
+        name, data, _ = event()
+        told = json.loads(data.removeprefix("data: "))
+        assert name == "event: job" and told["id"] == job["id"] and told["label"] == "a café" and told["model"] == "sim"
+        status = told["status"]
+    connection.close()
 
 
 @pytest.mark.parametrize("line, says", [

@@ -53,7 +53,7 @@ TEST_F(OwnerEventsTest, BeginsWithASnapshotAndTellsWhatChanges) {
   EXPECT_TRUE(text.starts_with("retry: ")) << text;
   EXPECT_TRUE(says(
       text,
-      "event: snapshot\ndata: {\"server_time\":1700000000.000,\"jobs\":[{\"id\":\"" + first + "\""))
+      "event: snapshot\ndata: {\"server_time\":1700000000.020,\"jobs\":[{\"id\":\"" + first + "\""))
       << text;
   EXPECT_TRUE(says(text, "\"more\":false}\n\n")) << text;
   EXPECT_EQ(after(peer, 2, kNsPerSec), "");  // nothing has changed
@@ -124,23 +124,29 @@ TEST_F(OwnerEventsTest, SaysThatItIsAliveAndEndsAtLast) {
   EXPECT_TRUE(text.ends_with("(done)")) << text;
 }
 
-TEST_F(OwnerEventsTest, ALabelIsShownAndOutlivesARestart) {
+TEST_F(OwnerEventsTest, ALabelIsShownWhileTheJobLivesAndAfter) {
   Peer peer = caller();
-  worker(0);
+  Peer device = worker(0);
   wire::Submit message = async();
   message.label = "Sieben%20%E2%80%9Cx%22";
   const std::string id = promised(peer, 1, message);
   EXPECT_TRUE(says(get_job(peer, 2, id).body, "\"label\":\"Sieben “x\\\"\""))
       << get_job(peer, 3, id).body;
+  device.send(0, wire::Take{1});
+  settle();
+  answer(device, take(device), "hello");
+  const std::string ended = get_job(peer, 4, id).body;
+  EXPECT_TRUE(says(ended, "\"status\":\"completed\"")) << ended;
+  EXPECT_TRUE(says(ended, "\"label\":\"Sieben")) << ended;
   for (const char* bad : {"%zz", "%ff", "%"}) {
     message.label = bad;
-    submit(peer, 4, message);
-    EXPECT_EQ(reply(peer, 4).status, 400U) << bad;
+    submit(peer, 5, message);
+    EXPECT_EQ(reply(peer, 5).status, 400U) << bad;
   }
   const std::string long_label(513, 'x');
   message.label = long_label;
-  submit(peer, 5, message);
-  EXPECT_EQ(reply(peer, 5).status, 400U);
+  submit(peer, 6, message);
+  EXPECT_EQ(reply(peer, 6).status, 400U);
 }
 
 }  // namespace

@@ -107,8 +107,6 @@ std::string render(const JobView& job) {
       .text("object", "job")
       .text("status", name_of(job.status))
       .text("queue", job.queue)
-      .text_or_null("model", job.model)
-      .text_or_null("label", job.label)
       .raw("position", queued ? std::to_string(job.position) : "null")
       .raw("eta_seconds", job.eta_seconds ? std::to_string(*job.eta_seconds) : "null")
       .raw("progress", describe_progress(job))
@@ -121,6 +119,12 @@ std::string render(const JobView& job) {
       .raw("finished_at", seconds_or_null(job.finished_ms))
       .text_or_null("result_url", result_url(job))
       .raw("error", describe_error(job));
+  if (!job.model.empty() || job.origin) {
+    json.text_or_null("model", job.model);
+  }
+  if (!job.label.empty()) {
+    json.text("label", job.label);
+  }
   if (job.origin) {
     add_origin(json, *job.origin);
   }
