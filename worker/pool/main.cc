@@ -77,11 +77,12 @@ constexpr int64_t kAwakeNs = 120'000;
 
 struct Woken {
   bool by_term = false;
-  bool by_engine = false;
+  Pool::Ready ready;
 };
 
 // Waits for the turn's wake time, the socket, the engine, or TERM. `in_time`: whether the last wait
-// was for the time; then what ended has taken some, and is worth staying awake for.
+// was for the time; then what ended has taken some, and is worth staying awake for. What runs
+// elsewhere ends when it does, and has the core to itself.
 Woken wait(const Pool::Next& next, int socket, int signals, int engine, bool& in_time) {
   pollfd fds[] = {{socket, static_cast<short>(next.wants_write ? POLLIN | POLLOUT : POLLIN), 0},
                   {signals, POLLIN, 0},
@@ -95,8 +96,9 @@ Woken wait(const Pool::Next& next, int socket, int signals, int engine, bool& in
             : std::clamp<int64_t>(next.wake_ns - kAwakeNs - now_ns, 0, kNsPerSec);
     const timespec timeout{asleep_ns / kNsPerSec, asleep_ns % kNsPerSec};
     const int ready = ::ppoll(fds, std::size(fds), &timeout, nullptr);
-    in_time = monotonic_ns() >= next.wake_ns;
-    if (ready != 0 || in_time || asleep_ns == kNsPerSec) {
+    const bool due = monotonic_ns() >= next.wake_ns;
+    in_time = due && engine < 0;
+    if (ready != 0 || due || asleep_ns == kNsPerSec) {
       break;
     }
     if (asleep_ns == 0) {
@@ -105,7 +107,7 @@ Woken wait(const Pool::Next& next, int socket, int signals, int engine, bool& in
   }
   signalfd_siginfo info;
   return {.by_term = (fds[1].revents & POLLIN) != 0 && ::read(signals, &info, sizeof info) > 0,
-          .by_engine = (fds[2].revents & POLLIN) != 0};
+          .ready = {.socket = fds[0].revents != 0, .engine = (fds[2].revents & POLLIN) != 0}};
 }
 
 void say(const WorkerOptions& options, const std::string& text) {
@@ -139,7 +141,7 @@ int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
     const int64_t now_ns = monotonic_ns();
     pulse.begin(now_ns, pool.heartbeat());
     try {
-      next = pool.turn(now_ns, woken.by_engine);
+      next = pool.turn(now_ns, woken.ready);
     } catch (const DeviceLost& fault) {
       // Nothing is freed on a device that may never answer again.
       std::_Exit(give_up(options, link, fault));

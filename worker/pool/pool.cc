@@ -45,9 +45,9 @@ Pool::Pool(Options options, Link& link, FrameSink& sink, std::unique_ptr<Engine>
   running_.reserve(options_.slots);
 }
 
-Pool::Next Pool::turn(int64_t now_ns, bool woken) {
+Pool::Next Pool::turn(int64_t now_ns, Ready ready) {
   greet();
-  if (!link_.receive()) {
+  if (ready.socket && !link_.receive()) {
     return gone();
   }
   if (const char* rule = read_frames(); rule != nullptr) {
@@ -56,7 +56,7 @@ Pool::Next Pool::turn(int64_t now_ns, bool woken) {
   if (std::exchange(checked_, false) && !running_.empty() && !link_.flush()) {
     return gone();  // whoever asked does not wait for the step
   }
-  if (start_waiting() || std::exchange(prodded_, false) || woken) {
+  if (start_waiting() || std::exchange(prodded_, false) || ready.engine) {
     step_due_ns_ = now_ns;
   }
   step(now_ns);

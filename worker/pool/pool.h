@@ -62,8 +62,13 @@ class Pool {
   // writes to the link, and is the one `engine` was made with.
   Pool(Options options, Link& link, FrameSink& sink, std::unique_ptr<Engine> engine);
 
-  // `woken`: the engine's wake_fd() is readable.
-  Next turn(int64_t now_ns, bool woken = false);
+  // What there is to do besides what is due by the time.
+  struct Ready {
+    bool socket = true;   // penstockd may have sent something, or has gone
+    bool engine = false;  // its wake_fd() is readable
+  };
+  Next turn(int64_t now_ns, Ready ready);
+  Next turn(int64_t now_ns) { return turn(now_ns, Ready()); }
 
   // As if penstockd had said DRAIN; it does not know, so no more credit is granted. Over once the
   // last job has ended.

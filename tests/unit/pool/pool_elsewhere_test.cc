@@ -75,7 +75,7 @@ TEST_F(PoolElsewhereTest, TheEngineIsSteppedWhenItIsWokenThoughNothingRuns) {
   EXPECT_GT(before, 0) << "once, to begin with";
   turn();
   EXPECT_EQ(engine_->steps, before);
-  pool_->turn(now_ns_, true);
+  pool_->turn(now_ns_, {.engine = true});
   EXPECT_EQ(engine_->steps, before + 1);
 }
 
@@ -94,7 +94,7 @@ TEST_F(PoolElsewhereTest, AJobThatIsReturnedComesBehindTheSlotsThatAreClosed) {
   receive();
   engine_->closing.push_back({.retry_ms = 250, .why = "429"});
   engine_->returned.push_back(7);
-  pool_->turn(now_ns_, true);
+  pool_->turn(now_ns_, {.engine = true});
   const auto frames = receive();
   EXPECT_EQ(story(frames), "SLOTS 0, FAILED 7, TAKE 1");
   EXPECT_EQ(parsed<wire::Slots>(frames.at(0)).retry_ms, 250U);
@@ -115,7 +115,7 @@ TEST_F(PoolElsewhereTest, AJobThatLeavesLateHoldsItsSlotAndItsMemoryUntilThen) {
   EXPECT_EQ(pool_->waiting(), 1U);
   receive();
   engine_->leaving.push_back(1);
-  pool_->turn(now_ns_, true);
+  pool_->turn(now_ns_, {.engine = true});
   EXPECT_EQ(engine_->running.size(), 1U);
   EXPECT_EQ(story(), "TAKE 1");
 }
@@ -143,7 +143,7 @@ TEST_F(PoolElsewhereTest, AJobThatNeverWasLeavesNothing) {
   make_elsewhere(1);
   turn();
   engine_->leaving.push_back(99);
-  pool_->turn(now_ns_, true);
+  pool_->turn(now_ns_, {.engine = true});
   EXPECT_EQ(pool_->credit_granted(), 1U);
 }
 

@@ -2,10 +2,10 @@
 
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
-#include <algorithm>
-#include <cstring>
 #include <stdexcept>
+#include <utility>
 
 #include "shared/base/clock.h"
 
@@ -36,36 +36,59 @@ bool never_connected(CURLcode code) {
 
 }  // namespace
 
+// A handle, and what it was set to last.
 struct Transfers::Transfer {
+  Transfers& all;
+  CURL* const easy = curl_easy_init();
   uint64_t id = 0;
-  CURL* easy = nullptr;
-  curl_slist* headers = nullptr;
   Receiver* receiver = nullptr;
-  std::string_view body;
+  std::string method;
+  std::string url;
+  std::vector<std::string> lines;  // of the head
+  curl_slist* headers = nullptr;
+  bool sent = false;   // the request
+  bool again = false;  // libcurl would have sent it once more
   bool heard = false;
   char error[CURL_ERROR_SIZE] = "";
 
-  Transfer() = default;
+  explicit Transfer(Transfers& transfers);
   Transfer(const Transfer&) = delete;
   Transfer& operator=(const Transfer&) = delete;
-  ~Transfer() { curl_slist_free_all(headers); }
-
-  static size_t read(char* out, size_t size, size_t count, void* user) {
-    auto& self = *static_cast<Transfer*>(user);
-    const size_t taken = std::min(size * count, self.body.size());
-    std::memcpy(out, self.body.data(), taken);
-    self.body.remove_prefix(taken);
-    return taken;
+  ~Transfer() {
+    curl_easy_cleanup(easy);
+    curl_slist_free_all(headers);
   }
-  static size_t header(char* data, size_t size, size_t count, void* user) {
+  void prepare(const Request& request);
+
+  static size_t on_header(char* data, size_t size, size_t count, void* user) {
     auto& self = *static_cast<Transfer*>(user);
     self.heard = true;
     return self.receiver->on_header({data, size * count}) ? size * count : 0;
   }
-  static size_t write(char* data, size_t size, size_t count, void* user) {
+  static size_t on_body(char* data, size_t size, size_t count, void* user) {
     auto& self = *static_cast<Transfer*>(user);
     self.heard = true;
     return self.receiver->on_body({data, size * count}) ? size * count : 0;
+  }
+  // A connection is there, and the request is about to go.
+  static int on_request(void* user, char*, char*, int, int) {
+    auto& self = *static_cast<Transfer*>(user);
+    self.again = self.sent;
+    self.sent = true;
+    return self.again ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+  }
+  static curl_socket_t on_connect(void* user, curlsocktype, curl_sockaddr* address) {
+    auto& self = *static_cast<Transfer*>(user);
+    self.again = self.sent;
+    if (self.again) {
+      return CURL_SOCKET_BAD;
+    }
+    const int type = address->socktype | SOCK_CLOEXEC;
+    const int socket = ::socket(address->family, type, address->protocol);
+    if (socket >= 0) {
+      self.all.sockets_[socket] = {.connection = true};
+    }
+    return socket;
   }
 };
 
@@ -84,24 +107,16 @@ Transfers::Transfers(const ServerOptions& options)
 Transfers::~Transfers() {
   for (const auto& [id, transfer] : transfers_) {
     curl_multi_remove_handle(multi_, transfer->easy);
-    curl_easy_cleanup(transfer->easy);
   }
-  for (CURL* const easy : idle_) {
-    curl_easy_cleanup(easy);
-  }
+  transfers_.clear();
+  idle_.clear();
   curl_multi_cleanup(multi_);
 }
 
-void Transfers::prepare(Transfer& transfer, const Request& request) {
-  CURL* const easy = transfer.easy;
-  const auto milliseconds = [](int64_t ns) { return static_cast<long>(ns / kNsPerMs); };
-  for (const std::string& line : request.headers) {
-    transfer.headers = curl_slist_append(transfer.headers, line.c_str());
-  }
-  transfer.headers = curl_slist_append(transfer.headers, "Expect:");
-  curl_easy_setopt(easy, CURLOPT_PRIVATE, &transfer);
-  curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer.error);
-  curl_easy_setopt(easy, CURLOPT_URL, request.url.c_str());
+Transfers::Transfer::Transfer(Transfers& transfers) : all(transfers) {
+  const ServerOptions& options = all.options_;
+  curl_easy_setopt(easy, CURLOPT_PRIVATE, this);
+  curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, error);
   curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, kReadBytes);
   curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -114,62 +129,85 @@ void Transfers::prepare(Transfer& transfer, const Request& request) {
   curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "identity");  // and decodes what comes
   curl_easy_setopt(easy, CURLOPT_USERAGENT, "penstock");
   curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, kMaxIdleSeconds);
-  curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, request.fresh ? 1L : 0L);
-  curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, milliseconds(options_.connect_ns));
-  curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transfer.headers);
-  curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, Transfer::header);
-  curl_easy_setopt(easy, CURLOPT_HEADERDATA, &transfer);
-  curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, Transfer::write);
-  curl_easy_setopt(easy, CURLOPT_WRITEDATA, &transfer);
-  if (!options_.socket.empty()) {
-    curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, options_.socket.c_str());
+  curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
+                   static_cast<long>(options.connect_ns / kNsPerMs));
+  curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
+  curl_easy_setopt(easy, CURLOPT_HEADERDATA, this);
+  curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
+  curl_easy_setopt(easy, CURLOPT_WRITEDATA, this);
+  curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_request);
+  curl_easy_setopt(easy, CURLOPT_PREREQDATA, this);
+  curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_connect);
+  curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, this);
+  curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, on_close);
+  curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, &all);
+  if (!options.socket.empty()) {
+    curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, options.socket.c_str());
   }
-  if (!options_.ca.empty()) {
-    curl_easy_setopt(easy, CURLOPT_CAINFO, options_.ca.c_str());
-  }
-  if (request.method == "GET") {
-    return;
-  }
-  curl_easy_setopt(easy, CURLOPT_POST, 1L);
-  curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
-  curl_easy_setopt(easy, CURLOPT_READFUNCTION, Transfer::read);
-  curl_easy_setopt(easy, CURLOPT_READDATA, &transfer);
-  if (request.method != "POST") {
-    curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request.method.c_str());
+  if (!options.ca.empty()) {
+    curl_easy_setopt(easy, CURLOPT_CAINFO, options.ca.c_str());
   }
 }
 
+// What differs from the last request is set.
+void Transfers::Transfer::prepare(const Request& request) {
+  sent = again = heard = false;
+  error[0] = '\0';
+  if (url != request.url) {
+    url = request.url;
+    curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
+  }
+  if (lines != request.headers || headers == nullptr) {
+    lines = request.headers;
+    curl_slist* list = curl_slist_append(nullptr, "Expect:");
+    for (const std::string& line : lines) {
+      curl_slist_append(list, line.c_str());
+    }
+    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, list);
+    curl_slist_free_all(std::exchange(headers, list));
+  }
+  curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, request.fresh ? 1L : 0L);
+  if (method != request.method) {
+    method = request.method;
+    const bool usual = method == "GET" || method == "POST";
+    curl_easy_setopt(easy, method == "GET" ? CURLOPT_HTTPGET : CURLOPT_POST, 1L);
+    curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, usual ? nullptr : method.c_str());
+  }
+  if (method != "GET") {
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request.body.empty() ? "" : request.body.data());
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
+                     static_cast<curl_off_t>(request.body.size()));
+  }
+}
+
+std::unique_ptr<Transfers::Transfer> Transfers::take_idle() {
+  if (idle_.empty()) {
+    return std::make_unique<Transfer>(*this);
+  }
+  auto transfer = std::move(idle_.back());
+  idle_.pop_back();
+  return transfer;
+}
+
 void Transfers::start(uint64_t id, const Request& request, Receiver& receiver) {
-  auto transfer = std::make_unique<Transfer>();
+  auto transfer = take_idle();
   transfer->id = id;
   transfer->receiver = &receiver;
-  transfer->body = request.body;
-  if (idle_.empty()) {
-    transfer->easy = curl_easy_init();
-  } else {
-    transfer->easy = idle_.back();
-    idle_.pop_back();
-  }
-  prepare(*transfer, request);
+  transfer->prepare(request);
   curl_multi_add_handle(multi_, transfer->easy);
   transfers_.emplace(id, std::move(transfer));
 }
 
-std::unique_ptr<Transfers::Transfer> Transfers::remove(uint64_t id) {
+void Transfers::remove(uint64_t id) {
   const auto found = transfers_.find(id);
   if (found == transfers_.end()) {
-    return nullptr;
+    return;
   }
-  auto transfer = std::move(found->second);
-  transfers_.erase(found);
-  curl_multi_remove_handle(multi_, transfer->easy);
-  curl_easy_reset(transfer->easy);
+  curl_multi_remove_handle(multi_, found->second->easy);
   if (idle_.size() < kMostIdle) {
-    idle_.push_back(transfer->easy);
-  } else {
-    curl_easy_cleanup(transfer->easy);
+    idle_.push_back(std::move(found->second));
   }
-  return transfer;
+  transfers_.erase(found);
 }
 
 void Transfers::stop(uint64_t id) { remove(id); }
@@ -181,28 +219,34 @@ void Transfers::pause(uint64_t id, bool paused) {
   }
 }
 
-std::vector<Transfers::Ended> Transfers::step(int64_t now_ns) {
-  now_ns_ = now_ns;
-  epoll_event events[kBatch];
+// Of a kept connection that nobody uses libcurl wants to hear nothing: it looks before it uses it.
+void Transfers::move(int socket, uint32_t events) {
+  const auto watched = sockets_.find(socket);
+  if (watched != sockets_.end() && watched->second.id == 0) {
+    return unwatch(socket);
+  }
+  const auto transfer =
+      watched == sockets_.end() ? transfers_.end() : transfers_.find(watched->second.id);
+  char byte = 0;
+  // libcurl does not tell of a head that was cut in its first line.
+  if (transfer != transfers_.end() && !transfer->second->heard) {
+    transfer->second->heard = ::recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+  }
+  const int mask = ((events & EPOLLIN) != 0 ? CURL_CSELECT_IN : 0) |
+                   ((events & EPOLLOUT) != 0 ? CURL_CSELECT_OUT : 0) |
+                   ((events & (EPOLLERR | EPOLLHUP)) != 0 ? CURL_CSELECT_ERR : 0);
   int running = 0;
+  curl_multi_socket_action(multi_, socket, mask, &running);
+}
+
+std::vector<Transfers::Ended> Transfers::step(int64_t now_ns) {
+  epoll_event events[kBatch];
   const int ready = ::epoll_wait(epoll_.get(), events, kBatch, 0);
   for (int i = 0; i < ready; ++i) {
-    const int socket = events[i].data.fd;
-    const auto found = sockets_.find(socket);
-    const auto transfer =
-        found == sockets_.end() ? transfers_.end() : transfers_.find(found->second);
-    char byte = 0;
-    // libcurl does not tell of a head that was cut in its first line.
-    if (transfer != transfers_.end() && !transfer->second->heard) {
-      transfer->second->heard = ::recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
-    }
-    const uint32_t what = events[i].events;
-    const int mask = ((what & EPOLLIN) != 0 ? CURL_CSELECT_IN : 0) |
-                     ((what & EPOLLOUT) != 0 ? CURL_CSELECT_OUT : 0) |
-                     ((what & (EPOLLERR | EPOLLHUP)) != 0 ? CURL_CSELECT_ERR : 0);
-    curl_multi_socket_action(multi_, socket, mask, &running);
+    move(events[i].data.fd, events[i].events);
   }
   if (due_ns_ <= now_ns) {
+    int running = 0;
     due_ns_ = INT64_MAX;
     curl_multi_socket_action(multi_, CURL_SOCKET_TIMEOUT, 0, &running);
   }
@@ -218,14 +262,14 @@ std::vector<Transfers::Ended> Transfers::step(int64_t now_ns) {
     long connects = 0;
     curl_easy_getinfo(easy, CURLINFO_PRIVATE, &transfer);
     curl_easy_getinfo(easy, CURLINFO_NUM_CONNECTS, &connects);
-    const char* const words =
-        transfer->error[0] != '\0' ? transfer->error : curl_easy_strerror(code);
+    const char* const words = transfer->again              ? "the kept connection was closed"
+                              : transfer->error[0] != '\0' ? transfer->error
+                                                           : curl_easy_strerror(code);
     ended.push_back({transfer->id,
                      {.whole = code == CURLE_OK,
-                      .connected = !never_connected(code),
+                      .connected = transfer->again || !never_connected(code),
                       .heard = transfer->heard,
-                      // To rewind is what it wants when a kept connection was dead.
-                      .reused = connects == 0 || code == CURLE_SEND_FAIL_REWIND,
+                      .reused = connects == 0 || transfer->again,
                       .error = code == CURLE_OK ? "" : words}});
     remove(transfer->id);
   }
@@ -233,35 +277,50 @@ std::vector<Transfers::Ended> Transfers::step(int64_t now_ns) {
 }
 
 int Transfers::on_timer(CURLM*, long after_ms, void* user) {
-  auto& self = *static_cast<Transfers*>(user);
-  self.due_ns_ = after_ms < 0 ? INT64_MAX : monotonic_ns() + after_ms * kNsPerMs;
+  static_cast<Transfers*>(user)->due_ns_ = after_ms < 0    ? INT64_MAX
+                                           : after_ms == 0 ? 0
+                                                           : monotonic_ns() + after_ms * kNsPerMs;
   return 0;
 }
 
-int Transfers::on_socket(CURL* easy, curl_socket_t socket, int what, void* user, void* known) {
-  static_cast<Transfers*>(user)->watch(easy, socket, what, known != nullptr);
+int Transfers::on_socket(CURL* easy, curl_socket_t socket, int what, void* user, void*) {
+  static_cast<Transfers*>(user)->watch(easy, socket, what);
   return 0;
 }
 
-void Transfers::watch(CURL* easy, int socket, int what, bool known) {
+int Transfers::on_close(void* user, curl_socket_t socket) {
+  static_cast<Transfers*>(user)->sockets_.erase(socket);
+  return ::close(socket);  // with which epoll forgets it
+}
+
+void Transfers::watch(CURL* easy, int socket, int what) {
+  Watched& watched = sockets_[socket];
   if (what == CURL_POLL_REMOVE) {
-    sockets_.erase(socket);
-    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, socket, nullptr);  // it may be closed already
-    return;
+    watched.id = 0;
+    return watched.connection ? void() : unwatch(socket);
   }
   Transfer* transfer = nullptr;
   curl_easy_getinfo(easy, CURLINFO_PRIVATE, &transfer);
   if (transfer != nullptr) {
-    sockets_[socket] = transfer->id;
+    watched.id = transfer->id;
   }
-  epoll_event event{};
-  event.events =
+  const uint32_t wanted =
       ((what & CURL_POLL_IN) != 0 ? EPOLLIN : 0U) | ((what & CURL_POLL_OUT) != 0 ? EPOLLOUT : 0U);
-  event.data.fd = socket;
-  if (::epoll_ctl(epoll_.get(), known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, socket, &event) != 0) {
-    ::epoll_ctl(epoll_.get(), known ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, socket, &event);
+  if (watched.events != wanted) {
+    epoll_event event{.events = wanted, .data = {.fd = socket}};
+    ::epoll_ctl(epoll_.get(), watched.events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, socket, &event);
+    watched.events = wanted;
   }
-  curl_multi_assign(multi_, socket, this);  // not null: it is known from now on
+}
+
+// Until a transfer asks for it again.
+void Transfers::unwatch(int socket) {
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, socket, nullptr);
+  Watched& watched = sockets_[socket];
+  watched.events.reset();
+  if (!watched.connection) {
+    sockets_.erase(socket);
+  }
 }
 
 }  // namespace penstock::http_engine

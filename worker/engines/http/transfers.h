@@ -2,17 +2,21 @@
 // own. No thread, and nothing blocks but names, which libcurl resolves on its own thread.
 //
 // What libcurl would do by itself, and must not here: it sends a POST again when a kept connection
-// dies, so the body comes from a function that cannot be rewound; it keeps connections for two
-// minutes, so they are let go before servers that keep them for 5 s close them under our hands; it
-// asks before it sends a large body (Expect), it reads ~/.netrc and the environment's proxies.
-// Redirects are not followed.
+// dies, so it is stopped where it is about to; it keeps connections for two minutes, so they are
+// let go before servers that keep them for 5 s close them under our hands; it asks before it sends
+// a large body (Expect), it reads ~/.netrc and the environment's proxies. Redirects are not
+// followed.
+//
+// What a request costs is mostly libcurl and the kernel, so: a handle keeps its options from one
+// transfer to the next, head and body leave in one write, and a kept connection stays registered
+// with the epoll descriptor while no transfer uses it.
 #pragma once
 
 #include <curl/curl.h>
 
 #include <cstdint>
-#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -75,19 +79,27 @@ class Transfers {
 
  private:
   struct Transfer;
+  // A socket that the epoll descriptor knows, or is to know.
+  struct Watched {
+    bool connection = false;         // else it is libcurl's own, to hear of names
+    std::optional<uint32_t> events;  // that are waited for; none: it is not registered
+    uint64_t id = 0;                 // of the last transfer that asked for it; 0: none uses it
+  };
   static int on_socket(CURL* easy, curl_socket_t socket, int what, void* user, void* known);
   static int on_timer(CURLM* multi, long after_ms, void* user);
-  void watch(CURL* easy, int socket, int what, bool known);
-  void prepare(Transfer& transfer, const Request& request);
-  std::unique_ptr<Transfer> remove(uint64_t id);
+  static int on_close(void* user, curl_socket_t socket);
+  void watch(CURL* easy, int socket, int what);
+  void unwatch(int socket);
+  void move(int socket, uint32_t events);
+  std::unique_ptr<Transfer> take_idle();
+  void remove(uint64_t id);
 
   const ServerOptions options_;
   Fd epoll_;
   CURLM* multi_;
   std::unordered_map<uint64_t, std::unique_ptr<Transfer>> transfers_;
-  std::unordered_map<int, uint64_t> sockets_;  // to the last transfer that asked for it
-  std::vector<CURL*> idle_;
-  int64_t now_ns_ = 0;
+  std::unordered_map<int, Watched> sockets_;
+  std::vector<std::unique_ptr<Transfer>> idle_;
   int64_t due_ns_ = INT64_MAX;
 };
 
