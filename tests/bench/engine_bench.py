@@ -1,21 +1,28 @@
 #!/usr/bin/python3
-"""E7 of the bench: what Nginx, queue and engine http add to a server's answer, beside proxy_pass and a gateway from npm.
+"""E7, E8 and F1 of the bench: what Nginx, queue and engine http add to a server's answers, and what they see to.
 
-One mock, an Nginx that returns a constant answer, stands behind all of them. The cases alternate, medians over the rounds. The
+E7: beside proxy_pass and a gateway from npm. One mock, an Nginx that returns a constant answer, stands behind all of them. The
 time that is added is ours less that of the mock alone, at the same number of clients.
+E8: many streams of tokens at once, beside proxy_pass: the CPU of all of our processes, or of Nginx alone, for each token that
+came to its reader, and the time from one token of a stream to the next.
+F1: a caller who asks now and then beside one who floods, on a backend of 8 slots, beside the same caller alone at the backend.
+The cases alternate, medians over the rounds.
 
-Usage: engine_bench.py BUILD_DIR [--seconds 2] [--rounds 3] [--no-gateway]
+Usage: engine_bench.py BUILD_DIR [--seconds 2] [--rounds 3] [--no-gateway] [--only E7,E8,F1]
 """
 import argparse
+import json
 import os
 import pathlib
 import re
 import statistics
 import subprocess
 import sys
+import time
+import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
-from edge_bench import HERE, Bench, free_port, row, wait_for  # noqa: E402
+from edge_bench import HERE, Bench, free_port, medians, row, wait_for  # noqa: E402
 import npm  # noqa: E402
 
 GATEWAY = HERE / "gateway"
@@ -53,6 +60,9 @@ queues:
 workers:
   - {{ name: mock, engine: http, url: "http://127.0.0.1:{mock}", model: mock, slots: 64 }}
 """
+
+STREAMS, TOKENS_A_SECOND = 1000, 50
+SLOTS, SERVICE_MS, FLOODERS = 8, 100, 64
 
 
 class EngineBench(Bench):
@@ -96,13 +106,57 @@ class EngineBench(Bench):
                 "bad": int(bad.group(1)) if bad else 0}
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("build")
-    parser.add_argument("--seconds", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--no-gateway", action="store_true")
-    arguments = parser.parse_args()
+class StreamBench(Bench):
+    """Streams of so many tokens, so many a second each, from a backend with so many slots."""
+
+    def up(self, tokens, rate, slots):
+        self.ports = {name: free_port() for name in ("mock", "proxy", "ours")}
+        self.start([f"{self.build}/stream_load", "serve", str(self.ports["mock"]), str(tokens), str(rate)])
+        config = PENSTOCKD.format(dir=self.dir, **self.ports).replace("slots: 64", f"slots: {slots}")
+        with open(f"{self.dir}/penstock.yaml", "w") as f:
+            f.write(config)
+        log = open(f"{self.dir}/log", "w")
+        self.penstockd = self.start([f"{self.build}/penstockd", "-c", f"{self.dir}/penstock.yaml"], stderr=log, stdout=log).pid
+        wait_for("penstockd", lambda: os.path.exists(f"{self.dir}/q.sock"))
+        edge = EDGE.format(dir=self.dir, **self.ports).replace("penstock_pass", "penstock_share $http_x_api_key; penstock_pass")
+        self.worker = self.nginx("edge", edge.replace("proxy_pass", "proxy_buffering off; proxy_pass"),
+                                 load=f"load_module {self.build}/ngx_http_penstock_module.so;", extra_temp=f"penstock_temp_path {self.dir}/edge-q;")
+        wait_for("the worker", self.workers)
+        wait_for("the queue", lambda: self.read("ours", "k", 1, 0))
+
+    def workers(self):
+        return [int(pid) for pid in open(f"/proc/{self.penstockd}/task/{self.penstockd}/children").read().split()]
+
+    def cpu_ns(self):
+        """Of the Nginx worker and of all that is ours behind it, each with all of its threads."""
+        return sum(int(open(f"/proc/{pid}/task/{thread}/schedstat").read().split()[0])
+                   for pid in [self.worker, self.penstockd, *self.workers()] for thread in os.listdir(f"/proc/{pid}/task"))
+
+    def begin(self, name, key, callers, seconds, pause_ms=0):
+        reader = subprocess.Popen([f"{self.build}/stream_load", "read", str(self.ports[name]), key, str(callers), str(seconds), str(pause_ms)],
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        reader.begun = reader.stdout.readline() == "begun\n"
+        return reader
+
+    @staticmethod
+    def end(reader):
+        return {name: float(value) for name, value in re.findall(r"(\w+)=([\d.]+)", reader.communicate()[0])}
+
+    def read(self, *arguments):
+        reader = self.begin(*arguments)
+        before = self.cpu_ns()
+        found = self.end(reader)
+        if found:
+            found["cpu_us"] = (self.cpu_ns() - before) / 1000 / max(1, found["events"])
+            found["rate"] = found["events"] / max(found["seconds"], 1e-9)
+        return found
+
+    def backend(self):
+        said = json.load(urllib.request.urlopen(f"http://127.0.0.1:{self.ports['mock']}/"))
+        return said | {"at_ns": time.monotonic_ns()}
+
+
+def added_time(arguments):
     bench = EngineBench(arguments.build, arguments.seconds, arguments.rounds)
     names = ["mock", "proxy", "ours"] + ([] if arguments.no_gateway else ["gateway"])
     try:
@@ -130,6 +184,64 @@ def main():
                 "of proxy_pass's rate >= 0.95: " + f"{ratio:.2f}" if clients == 64 else f"p99 added <= {goal} ms" if goal else "none", met)
     finally:
         bench.down()
+
+
+def many_streams(arguments):
+    bench = StreamBench(arguments.build, arguments.seconds, arguments.rounds)
+    try:
+        bench.up(1_000_000, TOKENS_A_SECOND, STREAMS + 24)
+        seen = {"proxy": [], "ours": []}
+        for _ in range(arguments.rounds):
+            for name, results in seen.items():
+                results.append(bench.read(name, "k", STREAMS, arguments.seconds))
+                wait_for("the slots", lambda: bench.read("ours", "k", 1, 0))  # of those who have just left
+        proxy, ours = medians(seen["proxy"]), medians(seen["ours"])
+        ratio = statistics.median(a["cpu_us"] / b["cpu_us"] for a, b in zip(seen["ours"], seen["proxy"]))
+        added = statistics.median(a["gap_p99"] - b["gap_p99"] for a, b in zip(seen["ours"], seen["proxy"]))
+        told = "{cpu_us:.1f} µs CPU a token; gap {gap_p50:.1f} / {gap_p99:.1f} ms p50 / p99; {rate:.0f} tokens/s"
+        row("E8", f"{STREAMS} streams at once, {TOKENS_A_SECOND} tokens a second each", told.format(**ours), "proxy_pass " + told.format(**proxy),
+            f"CPU <= 1.5 x: {ratio:.2f}; gap p99 <= + 2 ms: {added:+.1f}", ratio <= 1.5 and added <= 2)
+    finally:
+        bench.down()
+
+
+def fairness(arguments):
+    bench = StreamBench(arguments.build, arguments.seconds, arguments.rounds)
+    tokens = 20
+    try:
+        bench.up(tokens, tokens * 1000 / SERVICE_MS, SLOTS)
+        seen, used = {"mock": [], "ours": []}, []
+        for _ in range(arguments.rounds):
+            seen["mock"].append(bench.read("mock", "quiet", 1, arguments.seconds, 37))
+            flood = bench.begin("ours", "flood", FLOODERS, arguments.seconds + 2)
+            before = bench.backend()
+            seen["ours"].append(bench.read("ours", "quiet", 1, arguments.seconds, 37))
+            after = bench.backend()
+            used.append((after["busy_ns"] - before["busy_ns"]) / (after["at_ns"] - before["at_ns"]) / SLOTS)
+            bench.end(flood)
+        alone, beside = medians(seen["mock"]), medians(seen["ours"])
+        bound = 1.10 * alone["first_p99"] + SERVICE_MS
+        slots = statistics.median(used)
+        row("F1", f"a quiet caller beside a flooder with {FLOODERS} requests at once, {SLOTS} slots of {SERVICE_MS} ms",
+            f"time to first token {beside['first_p50']:.0f} / {beside['first_p99']:.0f} ms p50 / p99; slots {100 * slots:.1f} % used, "
+            f"{after['peak']} at once at most",
+            f"alone at the backend {alone['first_p50']:.0f} / {alone['first_p99']:.0f} ms",
+            f"p99 <= {bound:.0f} ms; slots >= 99 %", beside["first_p99"] <= bound and slots >= 0.99 and after["peak"] <= SLOTS)
+    finally:
+        bench.down()
+
+
+def main():
+    rows = {"E7": added_time, "E8": many_streams, "F1": fairness}
+    parser = argparse.ArgumentParser()
+    parser.add_argument("build")
+    parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-gateway", action="store_true")
+    parser.add_argument("--only", default=",".join(rows))
+    arguments = parser.parse_args()
+    for name in arguments.only.split(","):
+        rows[name](arguments)
 
 
 if __name__ == "__main__":
