@@ -47,7 +47,7 @@ size_t FrameSink::send(JobNumber job, Flow& flow, std::string_view bytes) {
 }
 
 void FrameSink::chunk(JobNumber job, std::string_view bytes) {
-  Flow& flow = flows_.try_emplace(job, Flow{.window = wire::kFirstWindowBytes}).first->second;
+  Flow& flow = flows_.try_emplace(job).first->second;
   bytes.remove_prefix(flow.held.empty() ? send(job, flow, bytes) : 0);
   if (!bytes.empty()) {
     flow.held.emplace_back(bytes);

@@ -10,12 +10,13 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
+#include <list>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
+#include "shared/wire/frame.h"
 #include "worker/pool/engine.h"
 
 namespace penstock {
@@ -53,9 +54,9 @@ class FrameSink final : public Sink {
  private:
   // An answer on its way.
   struct Flow {
-    int64_t window;                // bytes that may be sent
-    std::deque<std::string> held;  // what may not, yet
-    std::string end;               // the frame behind that; empty: the job runs
+    int64_t window = wire::kFirstWindowBytes;  // bytes that may be sent
+    std::list<std::string> held;               // what may not, yet; most answers never hold any
+    std::string end;                           // the frame behind that; empty: the job runs
     bool closed = false;
   };
   void end(JobNumber job, std::string_view frame);

@@ -79,6 +79,16 @@ TEST_F(PoolElsewhereTest, TheEngineIsSteppedWhenItIsWokenThoughNothingRuns) {
   EXPECT_EQ(engine_->steps, before + 1);
 }
 
+TEST_F(PoolElsewhereTest, TheSocketIsReadWhenItIsReady) {
+  make_elsewhere(1);
+  turn();
+  submit(1);
+  pool_->turn(now_ns_, {.socket = false, .engine = true});
+  EXPECT_TRUE(engine_->running.empty());
+  turn();
+  EXPECT_EQ(engine_->running.size(), 1U);
+}
+
 TEST_F(PoolElsewhereTest, SlotsAreClosedBeforeAnyCreditIsGiven) {
   make_elsewhere(2);
   engine_->closing.push_back({.out = true, .why = "connection refused"});
