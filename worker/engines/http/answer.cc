@@ -141,9 +141,10 @@ bool Answer::take(std::string_view bytes) {
   }
 }
 
+// What is held is read whole at its end; of what is not, the fields are looked for as it comes.
 bool Answer::take_json(std::string_view bytes) {
-  fields_.feed(bytes);
   if (committed_) {
+    fields_.feed(bytes);
     return pass(bytes);
   }
   held_.append(bytes);
@@ -154,6 +155,7 @@ bool Answer::take_json(std::string_view bytes) {
   const int64_t dropped = body_bytes_ - static_cast<int64_t>(held_.size());
   const bool known = !head_.encoded() && head_.content_length() >= 0;
   commit(head_.status(), known ? head_.content_length() - dropped : -1);
+  fields_.feed(held_);
   return pass(std::exchange(held_, {}));
 }
 

@@ -5,6 +5,14 @@ namespace {
 
 constexpr std::string_view kBom = "\xEF\xBB\xBF";
 
+// Where their first line ends; npos: not here.
+size_t line_end(std::string_view bytes, EventSplitter::Format format) {
+  const size_t feed = bytes.find('\n');
+  const size_t cr =
+      format == EventSplitter::Format::kEvents ? bytes.substr(0, feed).find('\r') : bytes.npos;
+  return cr == bytes.npos ? feed : cr;
+}
+
 }  // namespace
 
 bool EventSplitter::feed(std::string_view bytes) {
@@ -15,7 +23,7 @@ bool EventSplitter::feed(std::string_view bytes) {
       bytes.remove_prefix(1);
     }
     after_cr_ = false;
-    const size_t end = format_ == Format::kLines ? bytes.find('\n') : bytes.find_first_of("\r\n");
+    const size_t end = line_end(bytes, format_);
     const size_t size = end == bytes.npos ? bytes.size() : end;
     line_empty_ = line_empty_ && size == 0;
     held_.append(bytes.substr(0, size));

@@ -40,6 +40,7 @@ bool never_connected(CURLcode code) {
 struct Transfers::Transfer {
   Transfers& all;
   CURL* const easy = curl_easy_init();
+  CURLU* const parsed = curl_url();  // the url
   uint64_t id = 0;
   Receiver* receiver = nullptr;
   std::string method;
@@ -56,6 +57,7 @@ struct Transfers::Transfer {
   Transfer& operator=(const Transfer&) = delete;
   ~Transfer() {
     curl_easy_cleanup(easy);
+    curl_url_cleanup(parsed);
     curl_slist_free_all(headers);
   }
   void prepare(const Request& request);
@@ -118,9 +120,8 @@ Transfers::Transfer::Transfer(Transfers& transfers) : all(transfers) {
   curl_easy_setopt(easy, CURLOPT_PRIVATE, this);
   curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, error);
   curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, kReadBytes);
-  curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-  curl_easy_setopt(easy, CURLOPT_PROXY, "");
+  curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");  // whatever the environment says
   curl_easy_setopt(easy, CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
   curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
@@ -155,7 +156,11 @@ void Transfers::Transfer::prepare(const Request& request) {
   error[0] = '\0';
   if (url != request.url) {
     url = request.url;
-    curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
+    // What is no URL is told as the transfer's end.
+    const bool good =
+        curl_url_set(parsed, CURLUPART_URL, url.c_str(), CURLU_PATH_AS_IS) == CURLUE_OK;
+    curl_easy_setopt(easy, CURLOPT_CURLU, good ? parsed : nullptr);
+    curl_easy_setopt(easy, CURLOPT_URL, good ? nullptr : url.c_str());
   }
   if (lines != request.headers || headers == nullptr) {
     lines = request.headers;
