@@ -9,7 +9,9 @@
 //
 // What a request costs is mostly libcurl and the kernel, so: a handle keeps its options from one
 // transfer to the next, head and body leave in one write, and a kept connection stays registered
-// with the epoll descriptor while no transfer uses it.
+// with the epoll descriptor while no transfer uses it. On two EPYC cores libcurl alone takes 27 us
+// of CPU a request, and a bare socket 11, of some 130 in Nginx, penstockd, worker and server: a
+// client of our own would make all of it 1.15 times as fast.
 #pragma once
 
 #include <curl/curl.h>
