@@ -15,6 +15,7 @@
 #include "ngx_module/hand_over/edge_line.h"
 #include "ngx_module/hand_over/jobs.h"
 #include "ngx_module/hand_over/stored_file.h"
+#include "ngx_module/lease/lessee.h"
 #include "ngx_module/pages/console.h"
 #include "ngx_module/pages/metrics.h"
 #include "ngx_module/pages/quota.h"
@@ -92,9 +93,15 @@ ngx_int_t start_worker(ngx_cycle_t* cycle) noexcept {
   if (ngx_process == NGX_PROCESS_HELPER) {
     return NGX_OK;
   }
-  return start_process(cycle) == NGX_OK && start_status_timer(cycle) == NGX_OK
+  return start_process(cycle) == NGX_OK && start_status_timer(cycle) == NGX_OK &&
+                 start_lessees(cycle) == NGX_OK
              ? start_edge_lines(cycle)
              : NGX_ERROR;
+}
+
+void stop_worker(ngx_cycle_t* cycle) noexcept {
+  stop_edge_lines(cycle);
+  stop_lessees(cycle);
 }
 
 constexpr ngx_uint_t kAnywhere = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
@@ -235,13 +242,13 @@ ngx_module_t ngx_http_penstock_module = {
     &penstock::context,
     penstock::commands,
     NGX_HTTP_MODULE,
-    nullptr,                    // init master
-    penstock::commit,           // init module
-    penstock::start_worker,     // init process
-    nullptr,                    // init thread
-    nullptr,                    // exit thread
-    penstock::stop_edge_lines,  // exit process
-    penstock::close_stores,     // exit master
+    nullptr,                 // init master
+    penstock::commit,        // init module
+    penstock::start_worker,  // init process
+    nullptr,                 // init thread
+    nullptr,                 // exit thread
+    penstock::stop_worker,   // exit process
+    penstock::close_stores,  // exit master
     NGX_MODULE_V1_PADDING,
 };
 

@@ -6,6 +6,7 @@
 #include "ngx_module/admit/job_headers.h"
 #include "ngx_module/admit/refuse.h"
 #include "ngx_module/admit/status_source.h"
+#include "ngx_module/lease/waiting.h"
 #include "ngx_module/request/telemetry.h"
 
 namespace penstock {
@@ -98,7 +99,9 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, Charges& charges) n
   }
   limit::Table& table = charges.table();
   const limit::Instant now = instant(table);
-  const limit::Outcome outcome = limit::charge_all(table, charges.charges(), now);
+  const limit::Outcome outcome = charges.loc().shared
+                                     ? charge_shared(r, charges.zone(), charges.charges(), now)
+                                     : limit::charge_all(table, charges.charges(), now);
   if (++turn % kSampled == 0) {
     observe_decision(*main_conf(r), instant(table).steady_ns - now.steady_ns);
   }
@@ -110,6 +113,10 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, Charges& charges) n
     case limit::Outcome::admitted:
       return admit(r, state, charges);
     case limit::Outcome::refused:
+      if (charges.loc().shared && is_denied(charges.zone())) {
+        return refuse_without_redis(r, state);
+      }
+      [[fallthrough]];
     case limit::Outcome::never_admissible:
       if (degrades && hangs_on_model(r, state, charges.results())) {
         return read_body_then_judge(r, state, charges);
@@ -117,6 +124,8 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, Charges& charges) n
       return degrades && degrade(r, state, charges.results())
                  ? kAnew
                  : refuse_over_limit(r, state, charges);
+    case limit::Outcome::unknown:
+      return wait_for_leases(r, charges.zone(), charges.charges());
     case limit::Outcome::table_full:
       break;
   }

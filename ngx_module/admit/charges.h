@@ -14,7 +14,8 @@ class Charges {
   const LocConf& loc() const noexcept { return loc_; }
   Stage stage() const noexcept { return stage_; }
   // That all of them are in. REQUIRES: the location has limits.
-  limit::Table& table() const noexcept { return *loc_.limits[0]->zone->table; }
+  Zone& zone() const noexcept { return *loc_.limits[0]->zone; }
+  limit::Table& table() const noexcept { return *zone().table; }
 
   // Starts fetching the counter's memory, which arrives while other keys are read.
   [[gnu::always_inline]] void add(const Limit& limit, const Bound& bound,

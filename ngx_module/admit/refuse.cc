@@ -47,7 +47,9 @@ int64_t return_after_ns(ngx_http_request_t* r, const ChargeResult& worst,
                         const limit::Charge& charge) noexcept {
   std::string_view caller;
   const limit::Policy& policy = worst.bound->policy;
-  if (policy.algorithm != limit::Algorithm::gcra || !share_of(r, caller) || caller.empty()) {
+  if ((policy.algorithm != limit::Algorithm::gcra &&
+       policy.algorithm != limit::Algorithm::leased) ||
+      !share_of(r, caller) || caller.empty()) {
     return worst.decision->retry_after_ns;
   }
   const uint64_t who = limit::siphash13_128(worst.limit->zone->key_secret, caller).lo;
@@ -156,6 +158,22 @@ ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Charges&
           .docs = state.tier == nullptr ? view(main_conf(r)->docs) : view(state.tier->docs)});
 }
 
+namespace {
+
+// What lacks comes back, nobody knows when: not all shall return at once.
+ngx_int_t refuse_for_now(ngx_http_request_t* r, RequestState& state, std::string_view why,
+                         int64_t least_s) noexcept {
+  undo_earlier(state);
+  state.outcome = Outcome::kBusy;
+  state.retry_after_s = least_s + static_cast<int64_t>(ngx_random()) % (least_s + 1);
+  char detail[kSentenceBytes + 48];
+  const std::string_view sentence = say_when(why, state.retry_after_s, detail);
+  return refuse_request(
+      r, {.status = 503, .detail = sentence, .code = "busy", .retry_after_s = state.retry_after_s});
+}
+
+}  // namespace
+
 ngx_int_t refuse_full_table(ngx_http_request_t* r, RequestState& state) noexcept {
   static time_t last_said = 0;
   if (may_say(last_said)) {
@@ -163,15 +181,11 @@ ngx_int_t refuse_full_table(ngx_http_request_t* r, RequestState& state) noexcept
                   "zone \"%V\" is full of live limits: new keys are refused; make it larger",
                   &loc_conf(r)->limits[0]->zone->name);
   }
-  undo_earlier(state);
-  state.outcome = Outcome::kBusy;
-  // Room comes as limits fall idle, nobody knows when: not all shall come back at once.
-  state.retry_after_s = 10 + static_cast<int64_t>(ngx_random() % 11);
-  char detail[kSentenceBytes + 48];
-  const std::string_view sentence =
-      say_when("Too many callers at once.", state.retry_after_s, detail);
-  return refuse_request(
-      r, {.status = 503, .detail = sentence, .code = "busy", .retry_after_s = state.retry_after_s});
+  return refuse_for_now(r, state, "Too many callers at once.", 10);
+}
+
+ngx_int_t refuse_without_redis(ngx_http_request_t* r, RequestState& state) noexcept {
+  return refuse_for_now(r, state, "The limits cannot be told now.", 1);
 }
 
 ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state,

@@ -25,12 +25,14 @@
 #include "ngx_module/conf/value.h"
 #include "shared/limit/charge.h"
 #include "shared/limit/formula.h"
+#include "shared/limit/lease.h"
 
 namespace penstock {
 
 struct Counter;
 struct Limit;
 struct LimitMetrics;
+struct Sharing;
 struct ZoneStore;
 
 // A counter as one limit charges it.
@@ -49,6 +51,8 @@ struct Counter {
   Bound own;            // as it is charged where no limit says how
   limit::Hash128 salt;  // of name and unit, under the zone's secret: known once the memory is there
   LimitMetrics* metrics = nullptr;
+  bool bound = false;                  // some limit charges it
+  bool shared = false;                 // by hosts
   mutable int64_t usual_lease_ns = 0;  // of a lease, as this process has learned
   mutable uint64_t most_delay = 0;     // ticks: of all that count by it
 
@@ -63,6 +67,8 @@ struct Zone {
   ngx_str_t file{};  // where the counters survive a restart; empty: nowhere
   ngx_shm_zone_t* shm = nullptr;
   ZoneStore* store = nullptr;
+  Sharing* sharing = nullptr;         // redis=: with whom its limits are shared; nullptr: nobody
+  limit::Lessor* lessor = nullptr;    // where they are
   std::optional<limit::Table> table;  // once the memory is there (not under nginx -t)
   limit::Secret key_secret;           // keys are hashed with it
   PoolArray<Counter*> counters;
@@ -116,7 +122,8 @@ struct Limit {
   ngx_str_t degrade_field{};  // degrade_to=FIELD=VALUE: "model", or a field of the body
   ngx_str_t degrade_value{};
   bool dry_run = false;
-  bool pages = false;  // holds for pages of ours, too
+  bool shared = false;  // by hosts
+  bool pages = false;   // holds for pages of ours, too
   Stage stage = Stage::kPreaccess;
   const void* server = nullptr;  // the server{} or http{} where it stands
   ngx_str_t key_text{};          // as written
@@ -181,6 +188,7 @@ struct LocConf {
   ngx_msec_t max_wait = NGX_CONF_UNSET_MSEC;  // 0: however long
   bool later = false;                         // some limit is judged at Stage::kAccess
   bool degrades = false;                      // some limit says action=degrade
+  bool shared = false;                        // some limit is shared by hosts
   bool own_limits = false;                    // `limits` stand in this very location
   const void* server = nullptr;  // penstock_quota, _pass and _jobs: the server{} where it stands
   ngx_http_upstream_srv_conf_t* watched =

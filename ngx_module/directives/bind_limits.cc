@@ -27,8 +27,31 @@ bool is_bucket(const Rule& rule) noexcept {
   return rule.policy.algorithm == limit::Algorithm::gcra;
 }
 
-bool bind(ngx_pool_t* pool, const Counter& counter, const Limit& limit, Bounds& bounds) noexcept {
+const char* cannot_share(const Rule& rule, const Limit& limit) noexcept {
+  if (limit.action == Action::kDelay) {
+    return "action=delay holds requests back by this host's count alone: add shared=off to the "
+           "penstock_limit, or leave action=delay out";
+  }
+  if (!is_bucket(rule)) {
+    return nullptr;
+  }
+  const uint64_t interval = rule.policy.gcra.interval;
+  constexpr uint64_t kParts = 200;
+  if (limit::shared_interval(rule.policy.gcra) - interval > interval / kParts) {
+    return "it is faster than hosts can count together to half a percent, about 80000 a second: "
+           "add shared=off to the penstock_limit, with each host's part of the rate";
+  }
+  return nullptr;
+}
+
+bool bind(ngx_pool_t* pool, Counter& counter, const Limit& limit, Bounds& bounds) noexcept {
   Bound bound{&counter, counter.rule->policy};
+  if (limit.shared) {
+    limit::make_shared(bound.policy, *limit.zone->lessor);
+  }
+  counter.own = bound;
+  counter.bound = true;
+  counter.shared = limit.shared;
   if (limit.action == Action::kDelay && is_bucket(*counter.rule)) {
     limit::allow_delay(bound.policy.gcra, limit.max_delay * uint64_t{1'000'000});
   }
@@ -74,6 +97,14 @@ ngx_int_t bind_tiers(ngx_conf_t* cf, const MainConf& main, Limit& limit) noexcep
         return refuse_at(cf, rule->file, rule->line,
                          "limit \"%V\" has other terms in %V:%ui; rename one of them by name=NAME",
                          &name, &file, other->line);
+      }
+      if (const char* why = limit.shared ? cannot_share(*rule, limit) : nullptr; why != nullptr) {
+        ngx_str_t name = rule->name;
+        return refuse_at(cf, limit.file, limit.line, "limit \"%V\" of a shared zone: %s", &name,
+                         why);
+      }
+      if (counter != nullptr && counter->bound && counter->shared != limit.shared) {
+        return refuse_at(cf, limit.file, limit.line, kSharedElsewhere, &counter->rule->name);
       }
       if (counter == nullptr || !bind(cf->pool, *counter, limit, bounds)) {
         return NGX_ERROR;

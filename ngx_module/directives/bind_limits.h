@@ -9,8 +9,15 @@ namespace penstock {
 // has the name (`other`).
 Counter* counter_of(ngx_pool_t* pool, Zone& zone, const Rule& rule, const Rule*& other) noexcept;
 
+// Why limits of this kind cannot be shared by hosts, and what to do; nullptr: they can.
+const char* cannot_share(const Rule& rule, const Limit& limit) noexcept;
+
+constexpr char kSharedElsewhere[] =
+    "limit \"%V\" is shared by hosts in one place and not in another: give this one a name= of "
+    "its own";
+
 // The limit charges the counter. False when memory ran out.
-bool bind(ngx_pool_t* pool, const Counter& counter, const Limit& limit, Bounds& bounds) noexcept;
+bool bind(ngx_pool_t* pool, Counter& counter, const Limit& limit, Bounds& bounds) noexcept;
 
 // A bucket can tell when its next is due, and so can be waited for.
 bool is_bucket(const Rule& rule) noexcept;

@@ -12,7 +12,8 @@ namespace {
 // ---- the parts of a limit ----
 
 struct LimitParts {
-  std::string_view zone, key, tier, name, action, max_delay, degrade_to, dry_run, stage, pages;
+  std::string_view zone, key, tier, name, action, max_delay, degrade_to, dry_run, stage, pages,
+      shared;
   Terms terms;
 };
 
@@ -33,12 +34,12 @@ char* read_limit_parts(ngx_conf_t* cf, LimitParts& parts) noexcept {
         !option(text, "action", parts.action) && !option(text, "max_delay", parts.max_delay) &&
         !option(text, "degrade_to", parts.degrade_to) && !option(text, "dry_run", parts.dry_run) &&
         !option(text, "stage", parts.stage) && !option(text, "pages", parts.pages) &&
-        !parts.terms.take(text)) {
+        !option(text, "shared", parts.shared) && !parts.terms.take(text)) {
       return refuse(
           cf,
           "unknown parameter \"%V\" of penstock_limit; it takes zone=, key=, tier= or one "
           "of rate=, quota=, concurrency= (with burst=, algorithm=, name=), and action=, "
-          "max_delay=, degrade_to=, dry_run=, stage=, pages=; or off alone",
+          "max_delay=, degrade_to=, dry_run=, stage=, pages=, shared=; or off alone",
           &arg(cf, i));
     }
   }
@@ -132,6 +133,15 @@ char* read_action(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) noexcep
     return refuse(cf, "pages is on or off");
   }
   limit.pages = parts.pages == "on";
+  if (!parts.shared.empty() && parts.shared != "on" && parts.shared != "off") {
+    return refuse(cf, "shared is on or off");
+  }
+  if (parts.shared == "on" && limit.zone->sharing == nullptr) {
+    return refuse(cf,
+                  "shared=on needs a zone that hosts share: add redis=HOST:PORT to the "
+                  "penstock_zone");
+  }
+  limit.shared = limit.zone->sharing != nullptr && parts.shared != "off";
   if (!parts.stage.empty() && parts.stage != "preaccess" && parts.stage != "access") {
     return refuse(cf, "stage is preaccess or access (after auth_request and the like)");
   }
@@ -164,7 +174,7 @@ char* bind_inline_rule(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) no
                   "nobody when its turn is");
   }
   const Rule* other = nullptr;
-  const Counter* counter = counter_of(cf->pool, *limit.zone, *rule, other);
+  Counter* counter = counter_of(cf->pool, *limit.zone, *rule, other);
   if (other != nullptr) {
     ngx_str_t terms = other->terms;
     ngx_str_t file = other->file;
@@ -173,6 +183,12 @@ char* bind_inline_rule(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) no
         "limit \"%V\" has other terms (%V) in %V:%ui; give this one another name=, or the "
         "same terms",
         &rule->name, &terms, &file, other->line);
+  }
+  if (const char* why = limit.shared ? cannot_share(*rule, limit) : nullptr; why != nullptr) {
+    return refuse(cf, "limit \"%V\" of a shared zone: %s", &rule->name, why);
+  }
+  if (counter != nullptr && counter->bound && counter->shared != limit.shared) {
+    return refuse(cf, kSharedElsewhere, &rule->name);
   }
   if (counter == nullptr || !bind(cf->pool, *counter, limit, limit.bounds)) {
     return kConfError;
@@ -254,6 +270,7 @@ char* read_limit(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   limit->tier_text = str(parts.tier);
   loc.later = loc.later || limit->stage == Stage::kAccess;
   loc.degrades = loc.degrades || limit->action == Action::kDegrade;
+  loc.shared = loc.shared || limit->shared;
   if (limit->zone->limits.push(cf->pool, limit) == nullptr ||
       main.limits.push(cf->pool, limit) == nullptr || loc.limits.push(cf->pool, limit) == nullptr) {
     return kConfError;

@@ -137,6 +137,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
     loc.told = above.told;
     loc.later = above.later;
     loc.degrades = above.degrades;
+    loc.shared = above.shared;
   }
   if (loc.costs.empty()) {
     loc.costs = above.costs;

@@ -1,6 +1,7 @@
 #include "ngx_module/directives/zone_directive.h"
 
 #include "ngx_module/conf/conf.h"
+#include "ngx_module/directives/redis_options.h"
 #include "ngx_module/zone/zone.h"
 
 namespace penstock {
@@ -12,15 +13,24 @@ char* read_zone(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
     return refuse(cf, "invalid zone name \"%V\": %s", &name, kNameRule);
   }
   std::string_view file;
+  Sharing sharing;
   for (size_t i = 3; i < cf->args->nelts; ++i) {
+    bool known = false;
+    if (read_redis_option(cf, i, sharing, known) != NGX_CONF_OK) {
+      return kConfError;
+    }
+    if (known) {
+      continue;
+    }
     if (!file.empty()) {
       return refuse(cf, "parameter \"%V\" of penstock_zone is one too many: file=PATH comes once",
                     &arg(cf, i));
     }
     if (!option(view(arg(cf, i)), "file", file) || file.empty()) {
       return refuse(cf,
-                    "unknown parameter \"%V\" of penstock_zone; this version takes a name, a size "
-                    "and file=PATH",
+                    "unknown parameter \"%V\" of penstock_zone; this version takes a name, a size, "
+                    "file=PATH and redis=HOST:PORT|unix:PATH with db=, user=, password_file=, "
+                    "prefix=, timeout= and on_error=",
                     &arg(cf, i));
     }
   }
@@ -56,7 +66,7 @@ char* read_zone(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   }
   zone->shm->data = zone;
   zone->shm->init = init_zone;
-  return NGX_CONF_OK;
+  return share_zone(cf, sharing, *zone);
 }
 
 }  // namespace penstock

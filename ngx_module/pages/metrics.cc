@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "ngx_module/admit/status_source.h"
+#include "ngx_module/pages/lease_metrics.h"
 #include "ngx_module/pages/queue_metrics.h"
 #include "ngx_module/pages/series_text.h"
 #include "ngx_module/reply/page.h"
@@ -163,6 +164,7 @@ void write_page(Writer& writer, const MainConf& main, const LocConf& loc,
   write_zones(writer, zones, "penstock_zone_full_total", Type::counter,
               "Keys that found no slot, as all were live: their requests were refused with 503.",
               [](const Zone& zone) { return zone.table->full_events(); });
+  write_leases(writer, main);
   if (loc.watched != nullptr) {
     write_penstockds(writer, loc, now_ns);
     write_queue_counts(writer, queues);

@@ -16,7 +16,7 @@ int64_t effective_wait_ns(const ChargeResult& j, const Rule& rule) noexcept {
   if (j.exceeded) {
     return j.decision->never() ? j.decision->reset_ns : j.decision->retry_after_ns;
   }
-  if (j.decision->remaining > 0 || j.bound->policy.algorithm != limit::Algorithm::gcra) {
+  if (j.decision->remaining > 0 || !is_bucket(j.bound->policy)) {
     return j.decision->reset_ns;
   }
   const limit::GcraPolicy& gcra = j.bound->policy.gcra;

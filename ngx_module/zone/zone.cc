@@ -6,6 +6,7 @@
 #include <cstring>
 #include <span>
 
+#include "ngx_module/conf/sharing.h"
 #include "ngx_module/conf/text.h"
 #include "ngx_module/zone/store.h"
 #include "shared/base/clock.h"
@@ -188,11 +189,19 @@ void name_bounds(Bounds& bounds) noexcept {
   }
 }
 
+// All hosts that share have the same, and find the same keys by it.
+limit::Secret shared_secret(const Sharing& sharing) noexcept {
+  constexpr limit::Secret kKind{0x6b636f74736e6570, 0x7372616873};
+  return limit::derive_secret(limit::derive_secret(kKind, view(sharing.prefix)),
+                              view(sharing.password));
+}
+
 void bind_counters(Zone& zone) noexcept {
-  zone.key_secret = limit::derive_secret(zone.table->secret(), "");
+  const limit::Secret own = zone.table->secret();
+  const limit::Secret shared = zone.sharing == nullptr ? own : shared_secret(*zone.sharing);
+  zone.key_secret = limit::derive_secret(shared, "");
   for (Counter* counter : zone.counters) {
-    counter->salt = salt_of(zone.table->secret(), *counter->rule);
-    counter->own = {counter, counter->rule->policy};
+    counter->salt = salt_of(counter->shared ? shared : own, *counter->rule);
     counter->own.policy.name = counter->salt;
   }
   for (Limit* limit : zone.limits) {

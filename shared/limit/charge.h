@@ -52,6 +52,7 @@ enum class Outcome {
   refused,           // at least one limit is exceeded; retry after the largest retry_after_ns
   never_admissible,  // some cost is more than its limit ever admits: no wait will help
   table_full,        // no slot for a new key; nothing was charged
+  unknown,           // the lessor must be asked by those that ask; nothing was charged (lease.h)
 };
 
 // Charges all or none. The same key may occur twice, but the wait told is then that of each charge

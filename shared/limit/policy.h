@@ -6,6 +6,7 @@
 //   sliding_window   one word                                   window.h  O(1)
 //   concurrency      one word                                   window.h  O(1)
 //   sliding_log      one word for each unit of the limit        charge.h  O(limit)
+//   leased, asked    two words                                  lease.h   O(1)
 //
 // The sliding log keeps one lease of a window's length for every unit that was admitted: at most
 // `limit` are live at any moment, so in no window of that length, wherever it begins, are there
@@ -27,21 +28,34 @@ enum class Algorithm : uint8_t {
   fixed_window,
   sliding_window,
   concurrency,
+  // Of no single word:
   sliding_log,
+  // That hosts share:
+  leased,  // a token bucket
+  asked,   // a window, or a log
 };
+
+class Lessor;
 
 constexpr uint64_t kMaxLog = 1000;  // units in a sliding log
 
 struct Policy {
   Algorithm algorithm = Algorithm::gcra;
-  uint64_t limit = 0;     // units that may come at once: the burst, or the window's limit
-  GcraPolicy gcra;        // gcra
-  WindowPolicy window;    // fixed_window, sliding_window, concurrency
-  int64_t length_ns = 0;  // sliding_log
-  uint64_t places = 0;    // sliding_log: so many are looked at, if they are more than `limit`
-  Mark mark;              // what its slots are
-  Hash128 name;           // of the limit, in its zone: its terms are found by it (terms.h)
+  uint64_t limit = 0;        // units that may come at once: the burst, or the window's limit
+  GcraPolicy gcra;           // gcra, leased
+  WindowPolicy window;       // fixed_window, sliding_window, concurrency
+  int64_t length_ns = 0;     // sliding_log
+  uint64_t places = 0;       // sliding_log: so many are looked at, if they are more than `limit`
+  Mark mark;                 // what its slots are
+  Hash128 name;              // of the limit, in its zone: its terms are found by it (terms.h)
+  Lessor* lessor = nullptr;  // leased, asked
+  Algorithm alone = Algorithm::gcra;  // by which these are decided without Redis
 };
+
+// Whether it tells when its next unit comes.
+inline bool is_bucket(const Policy& policy) noexcept {
+  return policy.algorithm == Algorithm::gcra || policy.algorithm == Algorithm::leased;
+}
 
 Policy make_policy(const GcraPolicy& gcra) noexcept;
 Policy make_policy(const WindowPolicy& window) noexcept;

@@ -10,13 +10,14 @@
 
 namespace penstock::limit {
 
-// What a slot holds: the low 3 bits of its key word. 5 is for a further algorithm.
+// What a slot holds: the low 3 bits of its key word.
 enum class Kind : uint8_t {
   empty = 0,    // never used
   gcra = 1,     // state: TAT in ticks (gcra.h)
   fixed = 2,    // state: a window of the calendar and its count (window.h)
   paired = 3,   // state: a window and the counts in it and before it (window.h)
   terms = 4,    // state: what a limit said in one generation (terms.h); its key is the limit's
+  lease = 5,    // state: units held of a bucket that hosts share (lease.h)
   vacated = 6,  // was claimed and given up
   pending = 7,  // state: the number of the claim
 };
@@ -29,6 +30,8 @@ inline bool idle_at(Kind kind, uint64_t state, const Instant& now) noexcept {
       return state <= gcra_ticks(now.steady_ns);
     case Kind::fixed:
       return fixed_window_used(state, now) == 0;
+    case Kind::lease:
+      return static_cast<int64_t>(state >> 25) <= now.steady_ns / 1'000'000;
     case Kind::paired:
       return paired_window_used(state, now) == 0;
     default:

@@ -62,9 +62,18 @@ uint64_t state_of_units(uint64_t terms, uint64_t units, const Instant& at) noexc
 
 }  // namespace
 
+namespace {
+
+// What is shared is kept as if it were not.
+Algorithm kept_as(const Policy& policy) noexcept {
+  return policy.lessor != nullptr ? policy.alone : policy.algorithm;
+}
+
+}  // namespace
+
 uint64_t terms_of(const Policy& policy) noexcept {
-  const uint64_t algorithm = static_cast<uint64_t>(policy.algorithm) << kAlgorithmShift;
-  switch (policy.algorithm) {
+  const uint64_t algorithm = static_cast<uint64_t>(kept_as(policy)) << kAlgorithmShift;
+  switch (kept_as(policy)) {
     case Algorithm::gcra:
       return algorithm | policy.gcra.interval;
     case Algorithm::sliding_log:
@@ -112,10 +121,10 @@ uint64_t carry_over(uint64_t from, uint64_t to, uint64_t state, const Instant& b
 }
 
 Policy with_terms(Policy policy, uint64_t terms) noexcept {
-  if (terms == 0 || algorithm_of(terms) != policy.algorithm) {
+  if (terms == 0 || algorithm_of(terms) != kept_as(policy)) {
     return policy;
   }
-  switch (policy.algorithm) {
+  switch (kept_as(policy)) {
     case Algorithm::gcra: {
       GcraPolicy& gcra = policy.gcra;
       const uint64_t before = gcra.interval;
@@ -141,7 +150,7 @@ Policy with_terms(Policy policy, uint64_t terms) noexcept {
 }
 
 int64_t horizon_ns(const Policy& policy) noexcept {
-  switch (policy.algorithm) {
+  switch (kept_as(policy)) {
     case Algorithm::gcra:
       return gcra_ns_up(policy.gcra.farthest());
     case Algorithm::sliding_log:

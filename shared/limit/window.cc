@@ -343,6 +343,13 @@ uint64_t used(const WindowPolicy& policy, uint64_t state, const Instant& now) no
   return reading.before + reading.in;
 }
 
+void window_begins(Span span, int64_t wall_ns, int64_t (&begins_ns)[4]) noexcept {
+  const int64_t index = window_of(span, wall_ns).index;
+  for (int64_t i = 0; i < 4; ++i) {
+    begins_ns[i] = window_at(span, index - 1 + i).begin_ns;
+  }
+}
+
 int64_t span_ns(Span span) noexcept {
   return span == Span::month ? 31 * kNsPerDay : layout_of(span).length_ns;
 }

@@ -75,6 +75,9 @@ uint64_t renew(const WindowPolicy& policy, uint64_t state, uint64_t held_state, 
 // Units counted at `now`.
 uint64_t used(const WindowPolicy& policy, uint64_t state, const Instant& now) noexcept;
 
+// When the window of the calendar before that of `wall_ns`, this one and the next two begin.
+void window_begins(Span span, int64_t wall_ns, int64_t (&begins_ns)[4]) noexcept;
+
 // How long a window is; a month has 31 days here.
 int64_t span_ns(Span span) noexcept;
 

@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""E1, E2, E3 and D1 of the bench: what the edge costs, beside limit_req and proxy_pass, in one run.
+"""E1 to E4 and D1 of the bench: what the edge costs, beside limit_req and proxy_pass, in one run; of E4, beside our own limits of one host.
 
 The Nginx worker has one core for itself; wrk and all that stands behind Nginx, ours or the peer's, share the other. Cases
 alternate A B A B, medians over the rounds. CPU is read from /proc/PID/schedstat of the Nginx worker, in nanoseconds,
 and divided by the requests that wrk counted.
 
-Usage: edge_bench.py BUILD_DIR [--seconds 3] [--rounds 5] [--only E1,E2,E3,D1]
+Usage: edge_bench.py BUILD_DIR [--seconds 3] [--rounds 5] [--only E1,E2,E3,E4,D1]
 """
 import argparse
 import os
@@ -42,6 +42,8 @@ EDGE = """
   limit_req_zone $server_name zone=ok3:1m rate=10000000r/s;
   penstock_zone edge_rej 4m; penstock_zone edge 16m;  # by the rule of 32000 keys a megabyte; limit_req's nodes fill 13m of its 32m
 
+  penstock_zone shared 16m redis=unix:DIR/redis.sock timeout=500ms;
+
   penstock_tier plan { rate 1000r/s; rate 50000r/m; rate 1000000r/h; }
   upstream direct { server unix:DIR/up.sock; keepalive 64; }
   upstream gpu { server unix:DIR/q.sock; keepalive 64; }
@@ -63,6 +65,9 @@ EDGE = """
       penstock_limit zone=edge key=$http_x_model rate=10000000r/s name=model;
       penstock_limit zone=edge key=all rate=10000000r/s name=site;
       empty_gif; }
+    location = /one_local { penstock_limit zone=edge key=all rate=1000000r/s name=one; empty_gif; }
+    location = /one_shared { penstock_limit zone=shared key=all rate=1000000r/s name=one; empty_gif; }
+    location = /metrics { penstock_metrics; }
     location = /serve_peer { limit_req zone=ok1 burst=1000000 nodelay; proxy_pass http://direct; }
     location = /serve_ours { penstock_limit zone=edge key=$http_x_api_key rate=10000000r/s name=serve; penstock_pass gpu; }
   }
@@ -143,6 +148,9 @@ class Bench:
         self.log = open(f"{self.dir}/penstockd.log", "w")
         self.start(["taskset", "-c", OTHER_CORE, f"{self.build}/penstockd", "-c", f"{self.dir}/penstock.yaml"], stderr=self.log, stdout=self.log)
         wait_for("penstockd", lambda: os.path.exists(f"{self.dir}/q.sock"))
+        self.start(["taskset", "-c", OTHER_CORE, "redis-server", "--port", "0", "--unixsocket", f"{self.dir}/redis.sock", "--unixsocketperm", "777",
+                    "--save", ""], stdout=self.log, stderr=self.log)
+        wait_for("redis-server", lambda: os.path.exists(f"{self.dir}/redis.sock"))
         edge = EDGE.replace("SAME", SAME).replace("DIR", self.dir).replace("PORT", str(self.port))
         self.worker = self.nginx("edge", edge, pin=EDGE_CORE, load=f"load_module {self.build}/ngx_http_penstock_module.so;",
                                  extra_temp=f"penstock_temp_path {self.dir}/edge-q;")
@@ -154,6 +162,10 @@ class Bench:
                               "-H", "X-Api-Key: warm", "-H", "Content-Type: application/json",
                               f"http://127.0.0.1:{self.port}{path}"], capture_output=True, text=True)
         return int(out.stdout or 0)
+
+    def counted(self, series):
+        page = subprocess.run(["curl", "-s", f"http://127.0.0.1:{self.port}/metrics"], capture_output=True, text=True, check=True).stdout
+        return int(re.search(rf"^{re.escape(series)} (\d+)$", page, re.M)[1])
 
     def down(self):
         for process in reversed(self.processes):
@@ -239,7 +251,7 @@ def main():
     parser.add_argument("build")
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="E1,E2,E3,D1")
+    parser.add_argument("--only", default="E1,E2,E3,E4,D1")
     args = parser.parse_args()
     bench = Bench(args.build, args.seconds, args.rounds)
     only = args.only.split(",")
@@ -267,6 +279,19 @@ def main():
             ratio = median_ratio(r["/serve_ours"], r["/serve_peer"], "rps")
             row("E3", "admit and serve, POST 1 KiB, 64 clients", f"{ours['rps']:.0f} req/s, {ours['cpu_us']:.2f} µs Nginx CPU",
                 f"limit_req + proxy_pass {peer['rps']:.0f} req/s, {peer['cpu_us']:.2f} µs", f"ratio {ratio:.3f}, to reach >= 1.0", ratio >= 1.0)
+        if "E4" in only:
+            charges = 'penstock_lease_charges_total{zone="shared",how="%s"}'
+            r = bench.alternate(["/one_local", "/one_shared"])
+            ours, local = medians(r["/one_shared"]), medians(r["/one_local"])
+            assert max(ours["errors"], local["errors"]) < 0.01, "the limits refused"
+            held, waited, alone = (bench.counted(charges % how) for how in ("held", "waited", "alone"))
+            trips = bench.counted('penstock_lease_trips_total{zone="shared"}')
+            assert alone == 0, "Redis was away"
+            ratio = median_ratio(r["/one_shared"], r["/one_local"], "rps")
+            cpu = median_ratio(r["/one_local"], r["/one_shared"], "cpu_us")
+            row("E4", "a limit shared through Redis, one key", f"{ours['rps']:.0f} req/s, {ours['cpu_us']:.2f} µs Nginx CPU",
+                f"the same on one host {local['rps']:.0f} req/s, {local['cpu_us']:.2f} µs; {waited} of {held + waited} waited, "
+                f"{trips / (held + waited):.5f} trips each", f"ratio {ratio:.3f}, CPU {cpu:.3f}, to reach >= 0.95", min(ratio, cpu) >= 0.95)
         if "D1" in only:
             sizes = {side: [] for side in ("peer", "ours")}
             for _ in range(3):

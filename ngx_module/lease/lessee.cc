@@ -1,0 +1,431 @@
+#include "ngx_module/lease/lessee.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "ngx_module/lease/arguments.h"
+#include "ngx_module/lease/lessee_parts.h"
+
+namespace penstock {
+
+namespace {
+
+constexpr int64_t kLifeMs = 2000;  // of a lease
+constexpr int64_t kMarginMs = 50;  // by which its host ends it earlier: clocks differ
+constexpr auto kTicksPerRedisTick = static_cast<int64_t>(limit::kTicksPerRedisTick);
+
+// "PREFIX:1:KIND:HASH"
+class KeyName {
+ public:
+  KeyName(std::string_view prefix, const limit::Policy& policy,
+          const limit::Hash128& key) noexcept {
+    const char* kind = policy.algorithm == limit::Algorithm::leased ? "l"
+                       : is_log(policy)                             ? "g"
+                                                                    : "w";
+    u_char* end = ngx_snprintf(text_, sizeof text_, "%*s%s:%016xL%016xL", prefix.size(),
+                               prefix.data(), kind, key.hi, key.lo);
+    size_ = static_cast<size_t>(end - text_);
+  }
+  operator std::string_view() const noexcept {  // NOLINT(google-explicit-constructor)
+    return {reinterpret_cast<const char*>(text_), size_};
+  }
+
+ private:
+  u_char text_[160];
+  size_t size_;
+};
+
+// Whether it is so many numbers, such as a script answers with.
+bool is_numbers(const redisReply& answer, size_t count) noexcept {
+  constexpr long long kMost = 1LL << 53;
+  if (answer.type != REDIS_REPLY_ARRAY || answer.elements != count) {
+    return false;
+  }
+  for (size_t i = 0; i < count; ++i) {
+    const redisReply& number = *answer.element[i];
+    if (number.type != REDIS_REPLY_INTEGER || number.integer < 0 || number.integer > kMost) {
+      return false;
+    }
+  }
+  return true;
+}
+
+uint64_t number_of(const redisReply& answer, size_t i) noexcept {
+  return static_cast<uint64_t>(answer.element[i]->integer);
+}
+
+// Where others use all there is, a busy key asks no more often than this: what comes meanwhile is
+// taken at once then.
+uint64_t pause_ticks(const limit::Policy& policy) noexcept {
+  constexpr uint64_t kMostTicks = 10'000'000 * limit::kTicksPerNs;
+  return std::min(policy.gcra.tolerance / 4, kMostTicks);
+}
+
+}  // namespace
+
+limit::Instant Lessee::now() const noexcept { return instant(*zone_.table); }
+
+// ---- its life
+
+bool Lessee::start() noexcept {
+  const Sharing& sharing = *zone_.sharing;
+  facts_ = &facts_of(sharing);
+  incarnation = facts_->incarnation;
+  without = sharing.without;
+  ngx_rbtree_init(&groups_, &sentinel_, ngx_rbtree_insert_value);
+  for (ngx_queue_t* queue : {&unsent_, &waits_, &watched_}) {
+    ngx_queue_init(queue);
+  }
+  const auto set = [this](ngx_event_t& event, ngx_event_handler_pt handler) {
+    event.handler = handler;
+    event.data = this;
+    event.log = ngx_cycle->log;
+  };
+  set(unsent_event_, on_unsent);
+  set(deadline_event_, on_deadline);  // requests that wait are waited for
+  set(watch_event_, on_watch);
+  watch_event_.cancelable = 1;
+
+  redis::Settings settings;
+  settings.address = {std::string(view(sharing.path)), std::string(view(sharing.ip)),
+                      static_cast<int>(sharing.port)};
+  settings.database = static_cast<int>(sharing.database);
+  settings.user = view(sharing.user);
+  settings.password = view(sharing.password);
+  settings.prefix = view(sharing.prefix);
+  ngx_snprintf(host_, sizeof host_, "%016xL", incarnation.lo);
+  settings.host = host();
+  settings.patience_ms = static_cast<int64_t>(sharing.timeout);
+  rates_ = new (std::nothrow) Rates;
+  loop_ = new (std::nothrow) NginxLoop;
+  connection_ = loop_ == nullptr ? nullptr
+                                 : new (std::nothrow)
+                                       redis::Connection(std::move(settings), *loop_, *this);
+  if (rates_ == nullptr || connection_ == nullptr) {
+    return false;
+  }
+  connection_->start();
+  return true;
+}
+
+void Lessee::stop() noexcept {
+  if (connection_ == nullptr) {
+    return;
+  }
+  look_at_watched(true);
+  told_ = true;  // it is no news that it ends
+  connection_->leave();
+  delete connection_;
+  delete loop_;
+  delete rates_;
+  connection_ = nullptr;
+  for (ngx_event_t* event : {&deadline_event_, &watch_event_}) {
+    if (event->timer_set) {
+      ngx_del_timer(event);
+    }
+  }
+}
+
+void Lessee::on_ready() noexcept {
+  if (told_) {
+    told_ = false;
+    ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0,
+                  "zone \"%V\": its limits are shared again, by Redis at %V", &zone_.name,
+                  &zone_.sharing->address);
+  }
+}
+
+// All workers of the host together say it once a minute.
+bool Lessee::may_say() noexcept {
+  constexpr int64_t kEveryNs = 60 * kNsPerSec;
+  int64_t said_ns = facts_->said_ns.load();
+  const int64_t at_ns = monotonic_ns();
+  return ngx_exiting == 0 && ngx_terminate == 0 && ngx_quit == 0 &&
+         (said_ns == 0 || at_ns - said_ns >= kEveryNs) &&
+         facts_->said_ns.compare_exchange_strong(said_ns, at_ns);
+}
+
+void Lessee::on_lost(std::string_view why) noexcept {
+  constexpr const char* kInstead[] = {"this host goes by its own share of them",
+                                      "requests pass without them", "requests are refused"};
+  facts_->count(Fact::kLost);
+  if (!may_say()) {
+    return;
+  }
+  told_ = true;
+  ngx_str_t text = str(why);
+  ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                "zone \"%V\": its limits are not shared now, %s: Redis at %V", &zone_.name,
+                kInstead[static_cast<size_t>(without)], &text);
+}
+
+// An answer that is not one: of this key alone.
+void Lessee::on_fault(const redisReply& answer) noexcept {
+  facts_->count(Fact::kFaults);
+  if (!may_say()) {
+    return;
+  }
+  const bool other_time = answer.type == REDIS_REPLY_ARRAY && answer.elements == 2;
+  ngx_str_t text = str(answer.type == REDIS_REPLY_ERROR ? std::string_view(answer.str, answer.len)
+                       : other_time ? "its clock and this host's differ by more than a window"
+                                    : "what is not understood");
+  ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                "zone \"%V\": a limit is not shared now: Redis at %V says: %V", &zone_.name,
+                &zone_.sharing->address, &text);
+}
+
+void Lessee::on_hosts(uint64_t count) noexcept {
+  facts_->hosts.store(count, std::memory_order_relaxed);
+}
+
+void Lessee::look(bool alone, int64_t now_ns) noexcept {
+  hosts = std::max<uint64_t>(facts_->hosts.load(std::memory_order_relaxed), 1);
+  away = alone || !up(now_ns);
+}
+
+// Whatever becomes of it, the call is answered: at once, if it cannot be sent.
+bool Lessee::send(Call* call) noexcept {
+  using redis::Script;
+  const limit::Policy& policy = call->policy;
+  Rates::Key& known = rates_->of(call->key);
+  if (call->correction >= 0) {
+    call->owed = std::exchange(known.owed, 0);
+  }
+  Arguments arguments;
+  arguments.number(0);
+  Script script = Script::kLease;
+  if (policy.algorithm == limit::Algorithm::leased) {
+    put_lease(*call, arguments);
+  } else {
+    script = is_log(policy) ? Script::kLog : Script::kWindow;
+    put_asked(*call, arguments);
+  }
+  facts_->count(Fact::kTrips);
+  facts_->count(Fact::kReturned, call->renewal.back);
+  const bool sent = connection_->ready() &&
+                    connection_->call(script, KeyName(connection_->prefix(), policy, call->key),
+                                      arguments.words(), on_answer, call);
+  if (!sent) {
+    on_answer(call, nullptr);
+  }
+  return sent;
+}
+
+void Lessee::put_lease(Call& call, Arguments& arguments) noexcept {
+  const limit::GcraPolicy& gcra = call.policy.gcra;
+  const limit::Instant at = now();
+  const uint64_t told = limit::told_of(*zone_.table, call.policy, call.key);
+  // What was told is later than true by a trip at most: the longest that one is waited for.
+  const uint64_t from =
+      limit::gcra_ticks(at.steady_ns + static_cast<int64_t>(zone_.sharing->timeout) * kNsPerMs);
+  call.sent_ns = at.steady_ns;
+  arguments.add(host());
+  arguments.number(gcra.interval / limit::kTicksPerRedisTick);
+  arguments.number(gcra.burst);
+  arguments.number(kLifeMs * 16'000);
+  arguments.number(call.renews ? at.steady_ns / 1000 : 0);
+  arguments.number(call.renewal.units);
+  arguments.number(call.renewal.back);
+  arguments.number(call.waiting);
+  arguments.number(call.group == nullptr ? 1 : call.group->cost);
+  arguments.number(call.renews ? call.batch : 0);
+  arguments.number(gcra.burst > 3 ? 1 : 0);
+  arguments.number(call.correction + static_cast<int64_t>(call.owed));
+  arguments.number(gcra.debt / limit::kTicksPerRedisTick);
+  arguments.number((told > from ? told - from : 0) / limit::kTicksPerRedisTick);
+  arguments.number(rates_->of(call.key).born);
+}
+
+void Lessee::put_asked(Call& call, Arguments& arguments) noexcept {
+  const limit::Policy& policy = call.policy;
+  arguments.number(policy.limit);
+  arguments.number(call.waiting);
+  arguments.number(call.group == nullptr ? 1 : call.group->cost);
+  arguments.number(call.correction + static_cast<int64_t>(call.owed));
+  const uint64_t known = limit::known_used(*zone_.table, policy, call.key, now());
+  if (is_log(policy)) {
+    call.logged = facts_->logged.fetch_add(1) + 1;
+    arguments.call_name(host(), call.corrected >> kUnitBits);
+    arguments.number(call.corrected & ((uint64_t{1} << kUnitBits) - 1));
+    arguments.number(policy.length_ns / 1000);
+    arguments.call_name(host(), call.logged);
+    arguments.number(call.holds ? 1 : 0);
+    arguments.number(is_concurrency(policy) ? 0 : known);
+    return;
+  }
+  arguments.number(call.corrected);
+  const bool slides = policy.alone == limit::Algorithm::sliding_window;
+  arguments.number(slides ? limit::span_ns(policy.window.span) / kNsPerMs : 0);
+  arguments.number(known);
+  int64_t begins_ns[4];
+  limit::window_begins(policy.window.span, now().wall_ns, begins_ns);
+  for (const int64_t begin_ns : begins_ns) {
+    arguments.number(begin_ns / kNsPerMs);
+  }
+}
+
+void Lessee::on_answer(void* context, const redisReply* answer) noexcept {
+  auto* call = static_cast<Call*>(context);
+  Lessee& self = *call->lessee;
+  Group* group = call->group;
+  if (group != nullptr) {
+    group->under_way = false;
+  }
+  if (answer == nullptr || !self.understood(*call, *answer)) {
+    self.rates_->of(call->key).owed += call->owed;
+    // What is held stays so, and is told anew by the next call.
+    if (call->renews) {
+      limit::end_renewal(*self.zone_.table, call->policy, call->key, call->renewal, true, 0,
+                         call->renewal.end_ms, self.now());
+    }
+    if (answer != nullptr && (answer->type == REDIS_REPLY_ERROR || !call->renews)) {
+      self.on_fault(*answer);
+    }
+    if (group != nullptr) {
+      self.fail(*group);
+      group = nullptr;
+    }
+  }
+  if (group != nullptr && !group->queued) {
+    if (ngx_queue_empty(&group->hands)) {
+      self.drop(*group);
+    } else {  // others have come meanwhile
+      group->queued = true;
+      ngx_queue_insert_tail(&self.unsent_, &group->unsent);
+      if (!self.unsent_event_.posted) {
+        ngx_post_event(&self.unsent_event_, &ngx_posted_events);
+      }
+    }
+  }
+  ngx_free(call);
+}
+
+// Whether it is an answer to the script; if so it has taken effect.
+bool Lessee::understood(const Call& call, const redisReply& answer) noexcept {
+  const bool leased = call.policy.algorithm == limit::Algorithm::leased;
+  if (!is_numbers(answer, leased ? 6 : 5) || number_of(answer, 0) > call.waiting ||
+      (leased && number_of(answer, 1) > call.batch)) {
+    return false;
+  }
+  leased ? renewed(call, answer) : told(call, answer);
+  return true;
+}
+
+// Of a window or a log.
+void Lessee::told(const Call& call, const redisReply& answer) noexcept {
+  const limit::Instant at = now();
+  const uint64_t each = call.group == nullptr ? 1 : call.group->cost;
+  Hand filled;
+  filled.left = number_of(answer, 1);
+  filled.reset_ns = static_cast<int64_t>(number_of(answer, 3)) * kNsPerMs;
+  filled.admitted = is_log(call.policy) ? call.logged << kUnitBits : number_of(answer, 4);
+  // When one of a concurrency comes free, nobody knows.
+  const auto wait_ms = static_cast<int64_t>(number_of(answer, 2));
+  limit::note_asked(*zone_.table, call.policy, call.key, each,
+                    is_concurrency(call.policy) ? std::min<int64_t>(wait_ms, 1) : wait_ms,
+                    filled.left, filled.reset_ns / kNsPerMs, at);
+  if (call.group != nullptr) {
+    serve(*call.group, number_of(answer, 0), filled);
+  }
+}
+
+void Lessee::renewed(const Call& call, const redisReply& answer) noexcept {
+  const limit::Instant at = now();
+  const uint64_t served = number_of(answer, 0);
+  const uint64_t granted = number_of(answer, 1);
+  const uint64_t ahead = number_of(answer, 2) * limit::kTicksPerRedisTick;
+  const bool valid = number_of(answer, 3) != 0;
+  Rates::Key& known = rates_->of(call.key);
+  known.born = number_of(answer, 4);
+  uint64_t told = ahead;
+  const bool short_of = served < call.waiting || granted < call.batch;
+  if (short_of && limit::batch_of(call.policy, Rates::rate_at(known, monotonic_ns()), hosts) > 0) {
+    told = std::max(
+        told, pause_ticks(call.policy) + call.policy.gcra.tolerance - call.policy.gcra.interval);
+  }
+  limit::note_told(*zone_.table, call.policy, call.key, told, at);
+  if (call.renews) {
+    limit::end_renewal(*zone_.table, call.policy, call.key, call.renewal, valid, granted,
+                       call.sent_ns / kNsPerMs + kLifeMs - kMarginMs, at);
+    facts_->count(Fact::kLeased, granted);
+    if (granted > 0) {
+      watch(call.policy, call.key);
+    }
+  }
+  if (call.group != nullptr) {
+    Hand filled;
+    filled.admitted = limit::gcra_ticks(at.steady_ns) + ahead;
+    serve(*call.group, served, filled);
+  }
+}
+
+void Lessee::correct(const limit::Policy& policy, const limit::Hash128& key, int64_t amount,
+                     uint64_t admitted) noexcept {
+  // Of ticks, what is owed is rounded up, what is given back down.
+  const int64_t correction =
+      policy.algorithm == limit::Algorithm::leased
+          ? (amount > 0 ? amount + kTicksPerRedisTick - 1 : amount) / kTicksPerRedisTick
+          : amount;
+  if (connection_ == nullptr || correction == 0 ||
+      (correction < 0 && admitted == 0 && is_log(policy))) {
+    return;
+  }
+  if (!connection_->ready()) {
+    rates_->of(key).owed += static_cast<uint64_t>(std::max<int64_t>(correction, 0));
+    return;
+  }
+  send_correction(policy, key, correction, admitted, false);
+}
+
+void Lessee::renew(const limit::Policy& policy, const limit::Hash128& key, uint64_t units,
+                   uint64_t admitted) noexcept {
+  if (connection_ != nullptr && connection_->ready() && admitted != 0) {
+    send_correction(policy, key, -static_cast<int64_t>(units), admitted, true);
+  }
+}
+
+void Lessee::send_correction(const limit::Policy& policy, const limit::Hash128& key,
+                             int64_t correction, uint64_t admitted, bool holds) noexcept {
+  if (void* memory = allocate(sizeof(Call)); memory != nullptr) {
+    auto* call = new (memory) Call{.lessee = this, .policy = policy, .key = key};
+    call->correction = correction;
+    call->corrected = policy.algorithm == limit::Algorithm::leased ? 0 : admitted;
+    call->holds = holds;
+    send(call);
+  }
+}
+
+void Lessee::forget(const limit::Policy& policy, const limit::Hash128& key) noexcept {
+  if (connection_ != nullptr && connection_->ready()) {
+    connection_->remove(KeyName(connection_->prefix(), policy, key));
+  }
+}
+
+// ---- all of them
+
+ngx_int_t start_lessees(ngx_cycle_t* cycle) noexcept {
+  const MainConf* main = main_conf(cycle);
+  if (main == nullptr) {
+    return NGX_OK;
+  }
+  for (const Zone* zone : main->zones) {
+    if (zone->sharing != nullptr && !static_cast<Lessee*>(zone->lessor)->start()) {
+      return NGX_ERROR;
+    }
+  }
+  return NGX_OK;
+}
+
+void stop_lessees(ngx_cycle_t* cycle) noexcept {
+  const MainConf* main = main_conf(cycle);
+  if (main == nullptr) {
+    return;
+  }
+  for (const Zone* zone : main->zones) {
+    if (zone->sharing != nullptr) {
+      static_cast<Lessee*>(zone->lessor)->stop();
+    }
+  }
+}
+
+}  // namespace penstock

@@ -1,0 +1,105 @@
+#include "ngx_module/lease/lessee_parts.h"
+
+#include <algorithm>
+
+namespace penstock {
+namespace {
+
+constexpr int64_t kLookEveryMs = 20;
+constexpr int64_t kIdleMs = 20;  // of a busy key
+constexpr int64_t kSlowIdleMs = 50;
+constexpr double kSlowRate = 20;  // units a second
+
+}  // namespace
+
+// ---- what is held
+
+void Lessee::take_more(const limit::Policy& policy, const limit::Hash128& key, uint64_t left,
+                       int64_t now_ns) noexcept {
+  const uint64_t batch = limit::batch_of(policy, Rates::rate_at(rates_->of(key), now_ns), hosts);
+  if (batch == 0 || left > batch / 2 || !connection_->ready()) {
+    return;
+  }
+  const limit::Instant at = now();
+  limit::Renewal renewal;
+  if (!limit::begin_renewal(*zone_.table, policy, key, false, at.steady_ns / kNsPerMs + kLockMs, at,
+                            renewal)) {
+    return;
+  }
+  void* memory = allocate(sizeof(Call));
+  if (memory == nullptr) {
+    return;
+  }
+  auto* call = new (memory) Call{.lessee = this, .policy = policy, .key = key};
+  call->batch = batch - std::min(batch, renewal.units);
+  call->renews = true;
+  call->renewal = renewal;
+  send(call);
+}
+
+void Lessee::watch(const limit::Policy& policy, const limit::Hash128& key) noexcept {
+  Rates::Key& known = rates_->of(key);
+  void* memory = known.watched ? nullptr : allocate(sizeof(Watched));
+  if (memory == nullptr) {
+    return;
+  }
+  known.watched = true;
+  auto* watched = new (memory) Watched{.policy = policy, .key = key};
+  watched->due_ns = monotonic_ns() + kLookEveryMs * kNsPerMs;
+  watched->units = 0;
+  ngx_queue_insert_tail(&watched_, &watched->link);
+  if (!watch_event_.timer_set) {
+    ngx_add_timer(&watch_event_, kLookEveryMs);
+  }
+}
+
+void Lessee::on_watch(ngx_event_t* event) noexcept {
+  auto& self = *static_cast<Lessee*>(event->data);
+  self.look_at_watched(false);
+  if (!ngx_queue_empty(&self.watched_)) {
+    ngx_add_timer(event, kLookEveryMs);
+  }
+}
+
+// Gives back what nobody has spent of for a while, or all.
+void Lessee::look_at_watched(bool all) noexcept {
+  const int64_t now_ns = monotonic_ns();
+  const limit::Instant at = now();
+  const ngx_queue_t* last = ngx_queue_empty(&watched_) ? nullptr : ngx_queue_last(&watched_);
+  for (bool go_on = last != nullptr; go_on;) {
+    auto& watched = *ngx_queue_data(ngx_queue_head(&watched_), Watched, link);
+    if (!all && watched.due_ns > now_ns) {
+      return;
+    }
+    go_on = &watched.link != last;
+    ngx_queue_remove(&watched.link);
+    Rates::Key& known = rates_->of(watched.key);
+    const double rate = Rates::rate_at(known, now_ns);
+    const int64_t idle_ns = rate > kSlowRate
+                                ? std::max(kIdleMs * kNsPerMs, static_cast<int64_t>(4e9 / rate))
+                                : kSlowIdleMs * kNsPerMs;
+    const uint64_t units = limit::held_of(*zone_.table, watched.policy, watched.key, at).units;
+    const bool idle = units == watched.units && now_ns - known.used_ns > idle_ns;
+    limit::Renewal renewal;
+    const bool give_back = units > 0 && (all || idle) &&
+                           limit::begin_renewal(*zone_.table, watched.policy, watched.key, true,
+                                                at.steady_ns / kNsPerMs + kLockMs, at, renewal);
+    if (units > 0 && !give_back && !all) {
+      watched.units = units;
+      watched.due_ns = now_ns + kLookEveryMs * kNsPerMs;
+      ngx_queue_insert_tail(&watched_, &watched.link);
+      continue;
+    }
+    known.watched = false;
+    void* memory = give_back ? allocate(sizeof(Call)) : nullptr;
+    if (memory != nullptr) {
+      auto* call = new (memory) Call{.lessee = this, .policy = watched.policy, .key = watched.key};
+      call->renews = true;
+      call->renewal = renewal;
+      send(call);
+    }
+    ngx_free(&watched);
+  }
+}
+
+}  // namespace penstock

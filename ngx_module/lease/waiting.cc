@@ -1,0 +1,201 @@
+#include "ngx_module/lease/waiting.h"
+
+#include "ngx_module/request/receipt.h"
+#include "shared/base/clock.h"
+
+namespace penstock {
+namespace {
+
+using limit::Charge;
+using limit::Outcome;
+
+constexpr unsigned kMostRounds = 2;  // so often a request asks: others may take what it was told of
+
+void end_request(void* data) noexcept {
+  auto& wait = *static_cast<Wait*>(data);
+  wait.lessee->end_wait(wait);
+}
+
+Wait* find_wait(ngx_http_request_t* r) noexcept {
+  for (ngx_pool_cleanup_t* c = r->pool->cleanup; c != nullptr; c = c->next) {
+    if (c->handler == end_request && static_cast<Wait*>(c->data)->r == r) {
+      return static_cast<Wait*>(c->data);
+    }
+  }
+  return nullptr;
+}
+
+Wait* wait_of(ngx_http_request_t* r, Lessee& lessee) noexcept {
+  Wait* wait = find_wait(r);
+  if (wait == nullptr) {
+    ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(r->pool, sizeof(Wait));
+    if (cleanup == nullptr) {
+      return nullptr;
+    }
+    wait = new (cleanup->data) Wait;
+    wait->r = r;
+    wait->lessee = &lessee;
+    wait->deadline_ns =
+        monotonic_ns() + static_cast<int64_t>(lessee.zone().sharing->timeout) * kNsPerMs;
+    cleanup->handler = end_request;
+  }
+  return wait;
+}
+
+bool is_shared(const Charge& charge) noexcept { return charge.policy->lessor != nullptr; }
+
+Hand* hand_for(const Wait& wait, const Charge& charge) noexcept {
+  for (Hand* hand = wait.hands; hand != nullptr; hand = hand->next) {
+    if (hand->key.lo == charge.hash.lo && hand->key.hi == charge.hash.hi &&
+        hand->cost == charge.cost) {
+      return hand;
+    }
+  }
+  return nullptr;
+}
+
+void take_in_hand(const Wait& wait, std::span<Charge> charges) noexcept {
+  for (Charge& charge : charges) {
+    const Hand* hand = is_shared(charge) ? hand_for(wait, charge) : nullptr;
+    if (hand != nullptr && hand->filled) {
+      charge.found = true;
+      charge.ref = limit::Ref();
+      charge.ref.state = hand->admitted;
+      charge.ref.expect_key = hand->left;
+      charge.ref.expect_state = static_cast<uint64_t>(hand->reset_ns);
+    }
+  }
+}
+
+void count_paid(Lessee& lessee, Wait* wait, std::span<Charge> charges, int64_t now_ns) noexcept {
+  for (Charge& charge : charges) {
+    if (!is_shared(charge) || !charge.charged) {
+      continue;
+    }
+    if (charge.found && charge.ref.slot != nullptr) {
+      lessee.facts().count(Fact::kHeld);
+      const uint64_t held = limit::Held::of(charge.ref.state).units;
+      lessee.take_more(*charge.policy, charge.hash, held - std::min(held, charge.cost), now_ns);
+      continue;
+    }
+    Hand* hand = wait == nullptr ? nullptr : hand_for(*wait, charge);
+    if (hand != nullptr && hand->filled) {
+      hand->filled = false;
+      lessee.facts().count(Fact::kWaited);
+      continue;
+    }
+    lessee.facts().count(Fact::kAlone);
+    // What runs is not spent, and what passes by `allow` is not counted.
+    if (charge.policy->alone != limit::Algorithm::concurrency && !charge.advisory &&
+        lessee.without == limit::Without::kLocal) {
+      lessee.note_alone(*charge.policy, charge.hash, charge.cost);
+    }
+  }
+}
+
+// It has asked often enough: what a dry run would say of it stays unknown.
+void let_dry_runs_pass(std::span<Charge> charges) noexcept {
+  for (Charge& charge : charges) {
+    if (charge.advisory && is_shared(charge) && !charge.found) {
+      charge.found = true;
+      charge.ref = limit::Ref();
+    }
+  }
+}
+
+// It has asked often enough: others were faster each time.
+void refuse_those_that_ask(std::span<Charge> charges) noexcept {
+  for (Charge& charge : charges) {
+    if (charge.decision.asks()) {
+      charge.decision.retry_after_ns = kNsPerMs;
+    }
+  }
+}
+
+// Woken by wake(), or by something else.
+void on_write(ngx_http_request_t* r) noexcept {
+  ngx_event_t* event = r->connection->write;
+  if (const Wait* wait = find_wait(r); wait != nullptr && wait->suspended) {
+    if (ngx_handle_write_event(event, 0) != NGX_OK) {
+      ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+    }
+    return;
+  }
+  if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
+    ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
+    return;
+  }
+  r->read_event_handler = ngx_http_block_reading;
+  r->write_event_handler = ngx_http_core_run_phases;
+  ngx_http_core_run_phases(r);
+}
+
+}  // namespace
+
+Outcome charge_shared(ngx_http_request_t* r, Zone& zone, std::span<Charge> charges,
+                      const limit::Instant& now) noexcept {
+  auto& lessee = *static_cast<Lessee*>(zone.lessor);
+  const int64_t now_ns = monotonic_ns();
+  Wait* wait = find_wait(r);
+  lessee.look(wait != nullptr && wait->failed, now_ns);
+  if (wait != nullptr) {
+    take_in_hand(*wait, charges);
+  }
+  if (wait != nullptr && wait->rounds == kMostRounds) {
+    let_dry_runs_pass(charges);
+  }
+  for (const Charge& charge : charges) {
+    if (is_shared(charge) && (wait == nullptr || wait->rounds == 0)) {
+      lessee.note_use(charge.hash, charge.cost, now_ns);
+    }
+  }
+  const Outcome outcome = limit::charge_all(*zone.table, charges, now);
+  if (outcome == Outcome::admitted) {
+    count_paid(lessee, wait, charges, now_ns);
+  } else if (outcome == Outcome::unknown && wait != nullptr && wait->rounds == kMostRounds) {
+    refuse_those_that_ask(charges);
+    return Outcome::refused;
+  }
+  return outcome;
+}
+
+bool is_denied(const Zone& zone) noexcept {
+  return zone.lessor->away && zone.lessor->without == limit::Without::kDeny;
+}
+
+ngx_int_t wait_for_leases(ngx_http_request_t* r, Zone& zone, std::span<Charge> charges) noexcept {
+  auto& lessee = *static_cast<Lessee*>(zone.lessor);
+  Wait* wait = wait_of(r, lessee);
+  // The caller's leaving is noticed.
+  if (wait == nullptr || ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  ++wait->rounds;
+  for (const Charge& charge : charges) {
+    if (!is_shared(charge) || !charge.decision.asks()) {
+      continue;
+    }
+    Hand* hand = hand_for(*wait, charge);
+    if (hand == nullptr) {
+      hand = make<Hand>(r->pool);
+      if (hand == nullptr) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+      }
+      hand->wait = wait;
+      hand->policy = charge.policy;
+      hand->key = charge.hash;
+      hand->cost = charge.cost;
+      hand->next = wait->hands;
+      wait->hands = hand;
+    }
+    if (hand->group == nullptr && !lessee.ask(*wait, *hand)) {
+      return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+  }
+  lessee.suspend(*wait);
+  r->read_event_handler = ngx_http_test_reading;
+  r->write_event_handler = on_write;
+  return NGX_AGAIN;
+}
+
+}  // namespace penstock

@@ -1,0 +1,89 @@
+"""Several Nginx hosts before one Redis, load on all of them, and how what they admit compares with the limit."""
+
+import http.client
+import threading
+import time
+
+
+class Load:
+    """Requests on each port by threads of its own, for some seconds. Of those that were admitted it keeps when they were asked and
+    answered. With `may_die` hosts may end meanwhile."""
+
+    def __init__(self, ports, seconds, threads=2, path="/?key=a", pause=0.0, may_die=False):
+        self.admitted, self.refused, self.others, self.slowest = [], 0, [], 0.0
+        self._begin = time.monotonic()
+        self._end = self._begin + seconds
+        self._lock = threading.Lock()
+        self._may_die = may_die
+        self._threads = [threading.Thread(target=self._run, args=(port, path, pause)) for port in ports for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def join(self):
+        for thread in self._threads:
+            thread.join()
+        self.admitted.sort()
+        return self
+
+    def with_(self, other):
+        """What both have seen."""
+        self.admitted = sorted(self.admitted + other.admitted)
+        self.refused += other.refused
+        self.others += other.others
+        self.slowest = max(self.slowest, other.slowest)
+        return self
+
+    def _run(self, port, path, pause):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        admitted, refused, others, slowest = [], 0, [], 0.0
+        while (asked := time.monotonic()) < self._end:
+            try:
+                connection.request("GET", path)
+                response = connection.getresponse()
+                response.read()
+            except (OSError, http.client.HTTPException):
+                if not self._may_die:
+                    raise
+                connection.close()
+                time.sleep(0.01)
+                continue
+            now = time.monotonic()
+            slowest = max(slowest, now - asked)
+            if response.status == 200:
+                admitted.append((asked, now))
+            elif response.status == 429:
+                refused += 1
+            else:
+                others.append(response.status)
+            if pause:
+                time.sleep(pause)
+        connection.close()
+        with self._lock:
+            self.admitted += admitted
+            self.refused += refused
+            self.others += others
+            self.slowest = max(self.slowest, slowest)
+
+    def most_over(self, rate, burst):
+        """By how much some window of time admitted more than burst + rate * its length; at most 0 where the limit was kept. What was
+        asked and answered within a window was admitted within it."""
+        by_end = sorted(self.admitted, key=lambda times: times[1])
+        starts = sorted(asked for asked, _ in self.admitted)
+        worst = -float(burst)
+        for start in starts[::max(1, len(starts) // 200)]:
+            count = 0
+            for asked, answered in by_end:
+                if asked >= start:
+                    count += 1
+                    worst = max(worst, count - burst - rate * (answered - start))
+        return worst
+
+    def most_in(self, seconds):
+        """The most that were asked and answered within any so many seconds."""
+        by_end = sorted(self.admitted, key=lambda times: times[1])
+        return max(sum(1 for asked, answered in by_end if asked >= start and answered <= start + seconds)
+                   for start in sorted(asked for asked, _ in self.admitted)[::max(1, len(by_end) // 200)])
+
+    def used(self, rate, burst):
+        """The part of what one bucket would have admitted, from the first request to the last, that was."""
+        return len(self.admitted) / (burst + rate * (self._end - self._begin))
