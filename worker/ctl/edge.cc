@@ -97,16 +97,11 @@ size_t Edge::read_header(const char* bytes, size_t, size_t count, void* context)
 void Edge::set_options(Transfer& transfer) const {
   CURL* const handle = transfer.handle.get();
   const Question& question = *transfer.question;
-  curl_easy_setopt(handle, CURLOPT_PRIVATE, &transfer);
+  curl::set_common_options(handle, &transfer, base_ + question.path);
   curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, transfer.reason);
-  curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
-  curl_easy_setopt(handle, CURLOPT_URL, (base_ + question.path).c_str());
   curl_easy_setopt(handle, CURLOPT_PATH_AS_IS, 1L);
   curl_easy_setopt(handle, CURLOPT_HTTPHEADER, transfer.headers.get());
   curl_easy_setopt(handle, CURLOPT_USERAGENT, "penstockctl");
-  curl_easy_setopt(handle, CURLOPT_FOLLOWLOCATION, 0L);
-  curl_easy_setopt(handle, CURLOPT_PROXY, "");
-  curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT_MS, kConnectTimeoutMs);
   curl_easy_setopt(handle, CURLOPT_TIMEOUT, kTotalTimeoutS);
   curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, receive);
@@ -114,10 +109,7 @@ void Edge::set_options(Transfer& transfer) const {
   curl_easy_setopt(handle, CURLOPT_HEADERFUNCTION, read_header);
   curl_easy_setopt(handle, CURLOPT_HEADERDATA, &transfer);
   if (!question.body.empty()) {
-    curl_easy_setopt(handle, CURLOPT_POST, 1L);
-    curl_easy_setopt(handle, CURLOPT_POSTFIELDS, question.body.data());
-    curl_easy_setopt(handle, CURLOPT_POSTFIELDSIZE_LARGE,
-                     static_cast<curl_off_t>(question.body.size()));
+    curl::set_post(handle, question.body);
   }
   if (!unix_socket_.empty()) {
     curl_easy_setopt(handle, CURLOPT_UNIX_SOCKET_PATH, unix_socket_.c_str());
@@ -136,11 +128,8 @@ Status Edge::ask(Question& question) {
   if (!authorization_.empty()) {
     headers.push_back(authorization_);
   }
-  for (const std::string& header : headers) {
-    transfer->headers.reset(curl_slist_append(transfer->headers.release(), header.c_str()));
-  }
   transfer->handle.reset(curl_easy_init());
-  if (transfer->handle == nullptr || transfer->headers == nullptr) {
+  if (transfer->handle == nullptr || !curl::append(transfer->headers, headers)) {
     return Error{"libcurl cannot be used: there is no memory for it"};
   }
   set_options(*transfer);
@@ -161,27 +150,21 @@ void Edge::finish(Transfer& transfer, CURLcode code) {
                                                : curl_easy_strerror(code);
     return;
   }
-  long status = 0;
-  curl_off_t retry_after_s = 0;
-  curl_easy_getinfo(transfer.handle.get(), CURLINFO_RESPONSE_CODE, &status);
-  curl_easy_getinfo(transfer.handle.get(), CURLINFO_RETRY_AFTER, &retry_after_s);
-  answer.status = static_cast<int>(status);
-  answer.retry_after_s = retry_after_s;
+  answer.status = static_cast<int>(curl::status_of(transfer.handle.get()));
+  answer.retry_after_s = curl::retry_after_s(transfer.handle.get());
 }
 
 std::vector<Edge::Question*> Edge::wait(int64_t timeout_ms) {
   int running = 0;
   curl_multi_perform(multi_.get(), &running);
   std::vector<Question*> told;
-  int left = 0;
-  while (const CURLMsg* const message = curl_multi_info_read(multi_.get(), &left)) {
-    Transfer* transfer = nullptr;
-    curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &transfer);
-    finish(*transfer, message->data.result);
-    told.push_back(transfer->question);
-    curl_multi_remove_handle(multi_.get(), transfer->handle.get());
-    std::erase_if(transfers_, [&](const auto& each) { return each.get() == transfer; });
-  }
+  curl::each_ended(multi_.get(), [&](CURL* easy, CURLcode code) {
+    auto& transfer = curl::transfer_of<Transfer>(easy);
+    finish(transfer, code);
+    told.push_back(transfer.question);
+    curl_multi_remove_handle(multi_.get(), easy);
+    std::erase_if(transfers_, [&](const auto& each) { return each.get() == &transfer; });
+  });
   if (told.empty()) {
     curl_multi_poll(multi_.get(), nullptr, 0, static_cast<int>(timeout_ms), nullptr);
   }

@@ -1,24 +1,15 @@
 // Many questions at once to an edge, over HTTP (libcurl).
 #pragma once
 
-#include <curl/curl.h>
-
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "shared/base/result.h"
+#include "shared/http/curl.h"
 
 namespace penstock::ctl {
-
-struct CurlFree {
-  void operator()(CURL* handle) const { curl_easy_cleanup(handle); }
-  void operator()(curl_slist* list) const { curl_slist_free_all(list); }
-};
-struct CurlMultiFree {
-  void operator()(CURLM* handle) const { curl_multi_cleanup(handle); }
-};
 
 // One answer.
 struct EdgeAnswer {
@@ -57,8 +48,8 @@ class Edge {
 
  private:
   struct Transfer {
-    std::unique_ptr<CURL, CurlFree> handle;
-    std::unique_ptr<curl_slist, CurlFree> headers;
+    curl::Easy handle;
+    curl::Headers headers;
     Question* question = nullptr;
     char reason[CURL_ERROR_SIZE] = "";
   };
@@ -72,7 +63,7 @@ class Edge {
   std::string base_;    // and its path, without a slash at the end
   std::string unix_socket_;
   std::string authorization_;
-  std::unique_ptr<CURLM, CurlMultiFree> multi_;
+  curl::Multi multi_;
   std::vector<std::unique_ptr<Transfer>> transfers_;
 };
 

@@ -51,14 +51,14 @@ class DevicesTest : public testing::Test {
   std::string check_ = "exit 0";  // of sh
   int checks_ = 0;
   pid_t checker_ = 0;
-  Devices devices_{[this](const WorkerConfig&, const std::string&, int) -> Result<pid_t> {
+  Devices devices_{[this](const WorkerConfig&, const std::string&, int) -> Result<Child> {
     ++checks_;
     const char* const argv[] = {"/bin/sh", "-c", check_.c_str(), nullptr};
     if (::posix_spawn(&checker_, argv[0], nullptr, nullptr, const_cast<char**>(argv), environ) !=
         0) {
       return Error{"no shell"};
     }
-    return checker_;
+    return Child(checker_);
   }};
   std::vector<WorkerConfig> processes_;
 };
@@ -272,8 +272,9 @@ TEST_F(DevicesTest, TwoChecksThatEndTogetherAreBothSeen) {
   devices_.advance_to(kNsPerSec);
   for (const auto& [id, device] : devices_.all()) {
     siginfo_t info{};
-    ASSERT_NE(device.checker, none);
-    ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(device.checker), &info, WEXITED | WNOWAIT), 0);
+    ASSERT_NE(device.checker.pid(), none);
+    ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(device.checker.pid()), &info, WEXITED | WNOWAIT),
+              0);
   }
   devices_.reap(kNsPerSec);  // one signal for both
   EXPECT_FALSE(devices_.all().at("0").out || devices_.all().at("1").out);

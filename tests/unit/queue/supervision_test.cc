@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 
 #include "shared/base/restart_backoff.h"
+#include "worker/queue/process/child.h"
 #include "worker/queue/process/worker_command.h"
 
 namespace penstock::queue {
@@ -80,9 +81,9 @@ TEST(WorkerCommandTest, AProcessSeesItsDeviceAlone) {
   EXPECT_EQ(environment_on("2").error().message,
             "there is no device 2: CUDA_VISIBLE_DEVICES is \"5,GPU-7\", and numbers count what it "
             "lists");
-  auto spawned = spawn_worker({"/bin/sh", "-c", "env >&3"}, {"CUDA_VISIBLE_DEVICES=GPU-7"});
+  auto spawned = spawn({"/bin/sh", "-c", "env >&3"}, {"CUDA_VISIBLE_DEVICES=GPU-7"});
   ASSERT_TRUE(spawned);
-  ::waitpid(spawned->pid, nullptr, 0);
+  ::waitpid(spawned->child.pid(), nullptr, 0);
   char said[65536] = {};
   ASSERT_GT(::read(spawned->socket.get(), said, sizeof said - 1), 0);
   const std::string_view all(said);
@@ -101,10 +102,10 @@ TEST(WorkerCommandTest, WhatIsForItsProgramsIsInItsEnvironmentBehindAPrefix) {
 TEST(WorkerCommandTest, AProcessGetsItsSocketAndNoOtherDescriptor) {
   const Fd stray(
       ::fcntl(STDERR_FILENO, F_DUPFD, 50));  // a descriptor that somebody forgot to close on exec
-  auto spawned = spawn_worker({"/bin/sh", "-c", "ls /proc/self/fd | tr '\\n' ' ' >&3"});
+  auto spawned = spawn({"/bin/sh", "-c", "ls /proc/self/fd | tr '\\n' ' ' >&3"});
   ASSERT_TRUE(spawned) << spawned.error().message;
   int status = 0;
-  ASSERT_EQ(::waitpid(spawned->pid, &status, 0), spawned->pid);
+  ASSERT_EQ(::waitpid(spawned->child.pid(), &status, 0), spawned->child.pid());
   EXPECT_EQ(status, 0);
   char said[100] = {};
   ASSERT_GT(::read(spawned->socket.get(), said, sizeof said - 1), 0);
@@ -112,7 +113,7 @@ TEST(WorkerCommandTest, AProcessGetsItsSocketAndNoOtherDescriptor) {
 }
 
 TEST(WorkerCommandTest, AProgramThatIsNotThereIsNamed) {
-  auto spawned = spawn_worker({"/nowhere/penstock-worker"});
+  auto spawned = spawn({"/nowhere/penstock-worker"});
   ASSERT_FALSE(spawned);
   EXPECT_EQ(spawned.error().message,
             "/nowhere/penstock-worker cannot be started: No such file or directory");

@@ -20,7 +20,8 @@ class SupervisorTest : public SessionTest {
   }
   void wait_for_its_end() const {
     siginfo_t info{};
-    ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(worker().pid), &info, WEXITED | WNOWAIT), 0);
+    ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(worker().child.pid()), &info, WEXITED | WNOWAIT),
+              0);
   }
 
   Supervisor supervisor_{connections_, dispatcher_};
@@ -28,7 +29,7 @@ class SupervisorTest : public SessionTest {
 
 TEST_F(SupervisorTest, AProcessThatDoesNotDieIsGivenUpOnce) {
   supervisor_.apply(config_);
-  ASSERT_GT(worker().pid, 0);
+  ASSERT_GT(worker().child.pid(), 0);
   wait_for_its_end();
   let(2 * kNsPerSec);
   EXPECT_TRUE(worker().killed) << "it closed its socket";

@@ -17,8 +17,6 @@
 // penstockd starts none there before it is free, so that two generations never share a device.
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -32,6 +30,7 @@
 #include "worker/queue/bound/budget.h"
 #include "worker/queue/config/config.h"
 #include "worker/queue/devices/watch.h"
+#include "worker/queue/process/child.h"
 
 namespace penstock::queue {
 
@@ -48,7 +47,7 @@ struct Device {
   int64_t lock_ns = 0;       // when it is tried again; 0: it was not tried yet
   std::string fault;         // why it was last taken out
   int64_t check_ns = INT64_MAX;  // when it is checked, or the check is given up
-  pid_t checker = 0;             // 0: no check is under way
+  Child checker;                 // lives: a check is under way
   RestartBackoff backoff;
   int64_t good_ns = 0;  // since when; 0: since the beginning
 };
@@ -63,7 +62,7 @@ class Devices {
   // How a device is checked, on behalf of a worker that would run there. The process inherits
   // `lock`.
   using Command =
-      std::function<Result<pid_t>(const WorkerConfig& worker, const std::string& id, int lock)>;
+      std::function<Result<Child>(const WorkerConfig& worker, const std::string& id, int lock)>;
   // `locks`: the beginning of the names of their files, which are made and stay; empty: none are.
   explicit Devices(Command check, std::string locks = {})
       : check_(std::move(check)), locks_(std::move(locks)) {}
@@ -117,7 +116,7 @@ class Devices {
   void take_out(Device& device, const std::string& why, int64_t now_ns);
   void check(Device& device, int64_t now_ns);
   void take_lock(Device& device, int64_t now_ns);
-  void checked(Device& device, int status, int64_t now_ns);
+  void on_checked(Device& device, int64_t now_ns);
 
   Command check_;
   std::string locks_;

@@ -1,8 +1,6 @@
 // Devices: which of them are well, and whose they are.
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/file.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -91,7 +89,7 @@ void Devices::compare_with_seen(int64_t now_ns) {
       device.watched_bad = !state.healthy();
       if (device.watched_bad) {
         take_out(device, std::string(name_of(state.health)) + ": " + state.message, now_ns);
-      } else if (device.checker == 0) {
+      } else if (!device.checker.lives()) {
         device.check_ns = now_ns;
       }
     }
@@ -109,7 +107,7 @@ void Devices::take_out(Device& device, const std::string& why, int64_t now_ns) {
   const int64_t delay_ns = device.backoff.after(device.good_ns == 0 ? 0 : now_ns - device.good_ns);
   device.good_ns = 0;
   device.fault = device.out ? device.fault : why;  // what it was taken out for
-  if (device.checker == 0) {                       // else it is waited for first
+  if (!device.checker.lives()) {                   // else it is waited for first
     device.check_ns = device.watched_bad ? INT64_MAX : now_ns + delay_ns;
   }
   log(Level::kError, "device " + device.id + (device.out ? " stays out: " : " is taken out: ") +
@@ -150,12 +148,12 @@ void Devices::advance_to(int64_t now_ns) {
     if (device.check_ns > now_ns || stopping_) {
       continue;
     }
-    if (device.checker == 0) {
+    if (!device.checker.lives()) {
       check(device, now_ns);
     } else {
       device.check_ns = INT64_MAX;
       device.check_hung = true;
-      ::kill(device.checker, SIGKILL);  // reaped() comes
+      device.checker.kill();
     }
   }
 }
@@ -176,21 +174,19 @@ int64_t Devices::next_event() const {
 
 void Devices::reap(int64_t now_ns) {
   for (auto& [key, device] : devices_) {
-    int status = 0;
-    if (device.checker > 0 && ::waitpid(device.checker, &status, WNOHANG) == device.checker) {
-      checked(device, status, now_ns);
+    if (device.checker.reap()) {
+      on_checked(device, now_ns);
     }
   }
 }
 
-void Devices::checked(Device& device, int status, int64_t now_ns) {
+void Devices::on_checked(Device& device, int64_t now_ns) {
   const bool hung = std::exchange(device.check_hung, false);
-  device.checker = 0;
   device.check_ns = INT64_MAX;
   if (device.watched_bad) {
     return;  // it is checked once the driver says otherwise
   }
-  if (hung || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+  if (hung || !device.checker.succeeded()) {
     return take_out(device, hung ? "its check hung" : "its check failed", now_ns);
   }
   device.out = false;
@@ -204,9 +200,7 @@ void Devices::checked(Device& device, int status, int64_t now_ns) {
 void Devices::shut_down() {
   stopping_ = true;
   for (auto& [key, device] : devices_) {
-    if (device.checker != 0) {
-      ::kill(device.checker, SIGKILL);
-    }
+    device.checker.kill();
   }
 }
 

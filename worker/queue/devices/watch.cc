@@ -1,8 +1,5 @@
 #include "worker/queue/devices/watch.h"
 
-#include <signal.h>
-#include <sys/wait.h>
-
 #include <algorithm>
 #include <cstdlib>
 
@@ -12,9 +9,6 @@
 
 namespace penstock::queue {
 namespace {
-
-// After its socket closed, the process gets that long to exit by itself.
-constexpr int64_t kLingerNs = kNsPerSec;
 
 DeviceState state_of(const wire::Device& device) {
   DeviceState state{
@@ -159,11 +153,7 @@ class DeviceWatch::Session final : public Connection {
 
 DeviceWatch::DeviceWatch(ConnectionLoop& connections) : connections_(connections) {}
 
-DeviceWatch::~DeviceWatch() {
-  if (pid_ > 0) {
-    ::kill(pid_, SIGKILL);
-  }
-}
+DeviceWatch::~DeviceWatch() { child_.kill(); }
 
 void DeviceWatch::apply(const Config& config) {
   binary_ =
@@ -184,8 +174,8 @@ void DeviceWatch::apply(const Config& config) {
 
 void DeviceWatch::stop() {
   wanted_ = false;
-  if (pid_ > 0) {
-    ::kill(pid_, SIGKILL);
+  if (child_.lives()) {
+    child_.kill();
     kill_ns_ = INT64_MAX;
   }
   if (session_ != nullptr) {
@@ -203,7 +193,7 @@ void DeviceWatch::stop() {
 }
 
 void DeviceWatch::start(int64_t now_ns) {
-  auto spawned = spawn_worker({binary_, "--watch-devices", "--fd", "3"});
+  auto spawned = spawn({binary_, "--watch-devices", "--fd", "3"});
   if (!spawned) {
     trouble_ = spawned.error().message;
     start_ns_ = now_ns + backoff_.after(0);
@@ -211,7 +201,7 @@ void DeviceWatch::start(int64_t now_ns) {
                "devices: " + trouble_ + "; next attempt in " + format_duration(start_ns_ - now_ns));
   }
   running_ = true;
-  pid_ = spawned->pid;
+  child_ = spawned->child;
   kill_ns_ = now_ns + kFirstRoundNs;
   no_driver_ = false;
   watched_ns_ = 0;
@@ -225,10 +215,10 @@ void DeviceWatch::start(int64_t now_ns) {
 
 void DeviceWatch::kill(const std::string& why) {
   trouble_ = ended_ = why;
-  log(Level::kWarn, "devices: " + why + "; killing process " + std::to_string(pid_));
+  log(Level::kWarn, "devices: " + why + "; killing process " + std::to_string(child_.pid()));
   told_ = why;
   kill_ns_ = INT64_MAX;
-  ::kill(pid_, SIGKILL);
+  child_.kill();
   lose_sight();
   if (session_ != nullptr) {
     session_->close();
@@ -311,21 +301,20 @@ void DeviceWatch::closed(std::string last_words) {
   }
   session_.reset();
   if (kill_ns_ != INT64_MAX) {  // else it was killed
-    kill_ns_ = std::min(kill_ns_, connections_.now_ns() + kLingerNs);
+    kill_ns_ = std::min(kill_ns_, connections_.now_ns() + Child::kLingerNs);
   }
   settle();
 }
 
 void DeviceWatch::reap() {
-  if (pid_ > 0 && ::waitpid(pid_, &status_, WNOHANG) == pid_) {
-    pid_ = 0;
+  if (child_.reap()) {
     settle();
   }
 }
 
 // Once the process is reaped and its last frames are read, the next start is known.
 void DeviceWatch::settle() {
-  if (!running_ || pid_ != 0 || session_ != nullptr) {
+  if (!running_ || child_.lives() || session_ != nullptr) {
     return;
   }
   const int64_t now_ns = connections_.now_ns();
@@ -336,10 +325,9 @@ void DeviceWatch::settle() {
     return;
   }
   if (ended_.empty()) {
-    ended_ =
-        WIFSIGNALED(status_)
-            ? "a call to the driver ended the watch by signal " + std::to_string(WTERMSIG(status_))
-            : "the watch exited with status " + std::to_string(WEXITSTATUS(status_));
+    ended_ = child_.signal() != 0 ? "a call to the driver ended the watch by signal " +
+                                        std::to_string(child_.signal())
+                                  : "the watch " + child_.end();
   }
   trouble_ = ended_;
   start_ns_ = now_ns + (no_driver_ ? kLookAgainNs : backoff_.after(watched_ns_));
@@ -361,7 +349,7 @@ void DeviceWatch::advance_to(int64_t now_ns) {
   if (!running_) {
     return start(now_ns);
   }
-  if (pid_ == 0) {
+  if (!child_.lives()) {
     kill_ns_ = INT64_MAX;  // reaped; only its socket is left
     return session_->close();
   }

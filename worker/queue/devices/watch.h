@@ -13,8 +13,6 @@
 // Time is pushed in by advance_to(); child exits by reap().
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -26,6 +24,7 @@
 #include "shared/wire/messages.h"
 #include "worker/queue/config/config.h"
 #include "worker/queue/link/connection.h"
+#include "worker/queue/process/child.h"
 
 namespace penstock::queue {
 
@@ -103,14 +102,13 @@ class DeviceWatch {
   int64_t patience_ns_ = 0;
   bool wanted_ = false;
   bool running_ = false;  // a process, or a socket that is not read to its end
-  pid_t pid_ = 0;
+  Child child_;
   std::unique_ptr<Session> session_;
   int64_t start_ns_ = 0;           // not running: the next start
   int64_t kill_ns_ = INT64_MAX;    // running: it is killed then
   int64_t watching_since_ns_ = 0;  // 0: no round has come from this process, or no more do
   int64_t watched_ns_ = 0;         // it was watching for so long
   bool no_driver_ = false;         // as this process said
-  int status_ = 0;                 // its exit status
   RestartBackoff backoff_;
   std::vector<DeviceState> devices_;
   std::string trouble_;

@@ -91,7 +91,7 @@ std::string describe(const Supervisor& supervisor, const Supervisor::Worker& wor
       .text("engine", worker.config.engine)
       .text("model", worker.config.model_name)
       .text("device", worker.config.device)
-      .number("pid", worker.pid)
+      .number("pid", worker.child.pid())
       .number("running", session != nullptr ? static_cast<int64_t>(session->running()) : 0)
       .number("slots", worker.config.slots)
       .number("memory_bytes",
@@ -133,9 +133,9 @@ std::string describe(const Device& device) {
   }
   JsonObject object;
   object.text("device", device.id)
-      .text("state", !device.out           ? "good"
-                     : device.checker != 0 ? "checking"
-                                           : "out")
+      .text("state", !device.out              ? "good"
+                     : device.checker.lives() ? "checking"
+                                              : "out")
       .number("busy", device.budget.busy)
       .number("slots", device.budget.slots)
       .number("held_bytes", device.budget.held_bytes)

@@ -1,6 +1,5 @@
 #include "worker/queue/webhooks/sender.h"
 
-#include <curl/curl.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -10,6 +9,7 @@
 
 #include "shared/base/fd.h"
 #include "shared/base/mutex.h"
+#include "shared/http/curl.h"
 
 namespace penstock::queue {
 namespace {
@@ -20,20 +20,12 @@ constexpr int kPollMs = 1000;
 struct Transfer {
   WebhookRequest request;
   std::string host;
-  CURL* easy = nullptr;
-  curl_slist* headers = nullptr;
+  curl::Easy easy;
+  curl::Headers headers;
   size_t header_bytes = 0;
   size_t body_bytes = 0;
   bool refused = false;     // an address was
   bool connecting = false;  // to one that may be
-
-  Transfer() = default;
-  Transfer(const Transfer&) = delete;
-  Transfer& operator=(const Transfer&) = delete;
-  ~Transfer() {
-    curl_slist_free_all(headers);
-    curl_easy_cleanup(easy);
-  }
 };
 
 // A name may have several addresses; those that may not be connected to are passed over.
@@ -69,27 +61,15 @@ size_t count_header(char*, size_t size, size_t count, void* user) {
 }
 
 void set_up(Transfer& transfer, const WebhookSender::Patience& patience) {
-  CURL* const easy = transfer.easy = curl_easy_init();
+  transfer.easy.reset(curl_easy_init());
+  CURL* const easy = transfer.easy.get();
   transfer.host = host_of(transfer.request.url);
-  for (const std::string& header : transfer.request.headers) {
-    transfer.headers = curl_slist_append(transfer.headers, header.c_str());
-  }
-  curl_easy_setopt(easy, CURLOPT_PRIVATE, &transfer);
-  curl_easy_setopt(easy, CURLOPT_URL, transfer.request.url.c_str());
-  curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-  curl_easy_setopt(easy, CURLOPT_PROXY, "");
-  curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
-  curl_easy_setopt(easy, CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
-  curl_easy_setopt(easy, CURLOPT_POST, 1L);
-  curl_easy_setopt(easy, CURLOPT_POSTFIELDS, transfer.request.body.data());
-  curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
-                   static_cast<curl_off_t>(transfer.request.body.size()));
-  curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transfer.headers);
+  curl::append(transfer.headers, transfer.request.headers);
+  curl::set_common_options(easy, &transfer, transfer.request.url);
+  curl::set_post(easy, transfer.request.body);
+  curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transfer.headers.get());
   curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, patience.connect_ms);
   curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, patience.total_ms);
-  curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-  // Else whoever is given up while its name is resolved would be waited for, by everyone.
-  curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
   curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
   curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, &transfer);
   curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, judge_again);
@@ -102,16 +82,13 @@ void set_up(Transfer& transfer, const WebhookSender::Patience& patience) {
 
 WebhookResponse outcome(const Transfer& transfer, CURLcode code) {
   WebhookResponse response{.id = transfer.request.id, .url = transfer.request.url};
-  long status = 0;
-  curl_off_t retry_after = 0;
-  curl_easy_getinfo(transfer.easy, CURLINFO_RESPONSE_CODE, &status);
-  curl_easy_getinfo(transfer.easy, CURLINFO_RETRY_AFTER, &retry_after);
   response.refused = transfer.refused && !transfer.connecting;
   // An answer whose body was cut off has said its status all the same.
   const bool cut =
       code == CURLE_WRITE_ERROR && transfer.body_bytes > WebhookSender::kMaxResponseBytes;
-  response.status = code == CURLE_OK || cut ? static_cast<int>(status) : 0;
-  response.retry_after_s = retry_after;
+  response.status =
+      code == CURLE_OK || cut ? static_cast<int>(curl::status_of(transfer.easy.get())) : 0;
+  response.retry_after_s = curl::retry_after_s(transfer.easy.get());
   response.error = code == CURLE_OK || cut ? "" : curl_easy_strerror(code);
   return response;
 }
@@ -124,19 +101,18 @@ class WebhookSender::Thread {
       : patience_(patience),
         multi_(curl_multi_init()),
         event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-    curl_multi_setopt(multi_, CURLMOPT_MAX_TOTAL_CONNECTIONS, kMostAtOnce);
-    curl_multi_setopt(multi_, CURLMOPT_MAX_HOST_CONNECTIONS, kMostPerHost);
+    curl_multi_setopt(multi_.get(), CURLMOPT_MAX_TOTAL_CONNECTIONS, kMostAtOnce);
+    curl_multi_setopt(multi_.get(), CURLMOPT_MAX_HOST_CONNECTIONS, kMostPerHost);
     thread_ = std::thread([this] { work(); });
   }
   ~Thread() {
     stopping_ = true;
-    curl_multi_wakeup(multi_);
+    curl_multi_wakeup(multi_.get());
     thread_.join();
     for (auto& [easy, transfer] : transfers_) {
-      curl_multi_remove_handle(multi_, easy);
+      curl_multi_remove_handle(multi_.get(), easy);
     }
     transfers_.clear();
-    curl_multi_cleanup(multi_);
   }
 
   void send(WebhookRequest request) {
@@ -144,7 +120,7 @@ class WebhookSender::Thread {
       const MutexLock lock(mutex_);
       inbox_.push_back(std::move(request));
     }
-    curl_multi_wakeup(multi_);
+    curl_multi_wakeup(multi_.get());
   }
 
   int event_fd() const { return event_.get(); }
@@ -163,9 +139,9 @@ class WebhookSender::Thread {
     while (!stopping_) {
       begin();
       int running = 0;
-      curl_multi_perform(multi_, &running);
+      curl_multi_perform(multi_.get(), &running);
       finish();
-      curl_multi_poll(multi_, nullptr, 0, kPollMs, nullptr);
+      curl_multi_poll(multi_.get(), nullptr, 0, kPollMs, nullptr);
     }
   }
 
@@ -179,34 +155,28 @@ class WebhookSender::Thread {
       auto transfer = std::make_unique<Transfer>();
       transfer->request = std::move(request);
       set_up(*transfer, patience_);
-      curl_multi_add_handle(multi_, transfer->easy);
-      transfers_[transfer->easy] = std::move(transfer);
+      CURL* const easy = transfer->easy.get();
+      curl_multi_add_handle(multi_.get(), easy);
+      transfers_[easy] = std::move(transfer);
     }
   }
 
   void finish() {
-    int left = 0;
-    while (const CURLMsg* const message = curl_multi_info_read(multi_, &left)) {
-      if (message->msg != CURLMSG_DONE) {
-        continue;
-      }
-      CURL* const easy = message->easy_handle;
-      const CURLcode code = message->data.result;
-      const auto found = transfers_.find(easy);
-      WebhookResponse response = outcome(*found->second, code);
-      curl_multi_remove_handle(multi_, easy);
-      transfers_.erase(found);
+    curl::each_ended(multi_.get(), [this](CURL* easy, CURLcode code) {
+      WebhookResponse response = outcome(curl::transfer_of<Transfer>(easy), code);
+      curl_multi_remove_handle(multi_.get(), easy);
+      transfers_.erase(easy);
       {
         const MutexLock lock(mutex_);
         done_.push_back(std::move(response));
       }
       constexpr uint64_t kOne = 1;
       [[maybe_unused]] const ssize_t n = ::write(event_.get(), &kOne, sizeof kOne);
-    }
+    });
   }
 
   const Patience patience_;
-  CURLM* multi_;
+  curl::Multi multi_;
   Fd event_;
   Mutex mutex_;
   std::vector<WebhookRequest> inbox_ GUARDED_BY(mutex_);

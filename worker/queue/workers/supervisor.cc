@@ -1,10 +1,6 @@
 #include "worker/queue/workers/supervisor.h"
 
-#include <signal.h>
-#include <sys/wait.h>
-
 #include <algorithm>
-#include <cstring>
 
 #include "shared/base/units.h"
 #include "worker/queue/process/worker_command.h"
@@ -15,18 +11,8 @@ namespace {
 
 using State = Supervisor::Worker::State;
 
-// After its socket closed, a process gets that long to exit by itself.
-constexpr int64_t kLingerNs = kNsPerSec;
 // Callers are told to come back then, at the latest, when nobody knows when a device will be.
 constexpr int64_t kComeBackNs = 30 * kNsPerSec;
-
-std::string told(int status) {
-  if (WIFSIGNALED(status)) {
-    const int number = WTERMSIG(status);
-    return "was killed by signal " + std::to_string(number) + " (" + strsignal(number) + ")";
-  }
-  return "exited with status " + std::to_string(WEXITSTATUS(status));
-}
 
 }  // namespace
 
@@ -155,7 +141,7 @@ void Supervisor::shut_down(int64_t kill_ns) {
 
 bool Supervisor::all_gone() const {
   return std::all_of(workers_.begin(), workers_.end(),
-                     [](const auto& worker) { return worker->pid == 0; });
+                     [](const auto& worker) { return !worker->child.lives(); });
 }
 
 // Ends the worker's present process, gently if it has begun to work.
@@ -184,7 +170,7 @@ void Supervisor::on_worker_ready(WorkerSession& session) {
   if (worker.state == State::kStarting) {
     worker.state = State::kReady;
     worker.ready_ns = connections_.now_ns();
-    log(Level::kInfo, worker.label() + ": ready, process " + std::to_string(worker.pid) +
+    log(Level::kInfo, worker.label() + ": ready, process " + std::to_string(worker.child.pid()) +
                           ", model " + worker.config.model_name + ", " +
                           std::to_string(session.slots()) + " slots");
     dispatcher_.worker_ready(session);
@@ -194,31 +180,30 @@ void Supervisor::on_worker_ready(WorkerSession& session) {
 void Supervisor::on_worker_closed(WorkerSession& session) {
   Worker& worker = worker_of(session);
   worker.seat->withdraw_all();
-  worker.kill_ns = std::min(worker.kill_ns, connections_.now_ns() + kLingerNs);
-  if (worker.pid == 0) {
+  worker.kill_ns = std::min(worker.kill_ns, connections_.now_ns() + Child::kLingerNs);
+  if (!worker.child.lives()) {
     lose(worker);
   }
 }
 
 void Supervisor::reap() {
   for (const auto& worker : workers_) {
-    int status = 0;
-    if (worker->pid > 0 && ::waitpid(worker->pid, &status, WNOHANG) == worker->pid) {
-      exited(*worker, status);
+    const pid_t pid = worker->child.pid();
+    if (worker->child.reap()) {
+      on_exit(*worker, pid);
     }
   }
   devices_.reap(connections_.now_ns());
 }
 
-void Supervisor::exited(Worker& worker, int status) {
-  const bool wanted = worker.retired && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+void Supervisor::on_exit(Worker& worker, pid_t pid) {
+  const bool wanted = worker.retired && worker.child.succeeded();
   log(wanted ? Level::kInfo : Level::kWarn,
-      worker.label() + ": process " + std::to_string(worker.pid) + " " + told(status));
+      worker.label() + ": process " + std::to_string(pid) + " " + worker.child.end());
   if (!wanted && worker.end.empty()) {
-    worker.end = told(status);
+    worker.end = worker.child.end();
   }
   worker.ordered = worker.ordered || wanted;
-  worker.pid = 0;
   worker.seat->release();
   if (worker.session == nullptr) {
     settle(worker);
@@ -227,7 +212,7 @@ void Supervisor::exited(Worker& worker, int status) {
   } else {  // its last frames are still to be read
     worker.session->note_gone();
     dispatcher_.recount();
-    worker.kill_ns = std::min(worker.kill_ns, connections_.now_ns() + kLingerNs);
+    worker.kill_ns = std::min(worker.kill_ns, connections_.now_ns() + Child::kLingerNs);
   }
   dispatcher_.fill_all();
 }
@@ -252,7 +237,7 @@ void Supervisor::lose(Worker& worker) {
 
 // Once the process is reaped and its jobs are back, the worker waits for its next start.
 void Supervisor::settle(Worker& worker) {
-  if (worker.pid != 0 || worker.session != nullptr || worker.state == State::kWaiting) {
+  if (worker.child.lives() || worker.session != nullptr || worker.state == State::kWaiting) {
     return;
   }
   const int64_t now_ns = connections_.now_ns();
@@ -275,13 +260,11 @@ void Supervisor::settle(Worker& worker) {
 
 void Supervisor::kill(Worker& worker, const std::string& why) {
   log(Level::kWarn,
-      worker.label() + ": " + why + "; killing process " + std::to_string(worker.pid));
+      worker.label() + ": " + why + "; killing process " + std::to_string(worker.child.pid()));
   worker.end = worker.end.empty() ? why : worker.end;
   worker.killed = true;
-  worker.kill_ns = connections_.now_ns() + kLingerNs;
-  if (worker.pid > 0) {
-    ::kill(worker.pid, SIGKILL);
-  }
+  worker.kill_ns = connections_.now_ns() + Child::kLingerNs;
+  worker.child.kill();
   worker.session->close();  // nothing it may still say counts
 }
 
@@ -342,7 +325,7 @@ void Supervisor::check(Worker& worker, int64_t now_ns) {
     if (!worker.config.external) {
       start(worker, now_ns);
     }
-  } else if (worker.pid == 0 && !worker.config.external) {
+  } else if (!worker.child.lives() && !worker.config.external) {
     worker.kill_ns = INT64_MAX;  // reaped; only its socket is left
     worker.session->close();
   } else if (worker.killed) {
@@ -350,7 +333,7 @@ void Supervisor::check(Worker& worker, int64_t now_ns) {
     if (worker.session == nullptr) {
       return;  // given up before
     }
-    log(Level::kError, worker.label() + ": process " + std::to_string(worker.pid) +
+    log(Level::kError, worker.label() + ": process " + std::to_string(worker.child.pid()) +
                            " does not die; what it uses of its device stays taken until it does");
     lose(worker);
   } else if (worker.kill_ns <= now_ns) {

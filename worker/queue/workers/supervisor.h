@@ -35,6 +35,7 @@
 #include "worker/queue/devices/devices.h"
 #include "worker/queue/jobs/dispatcher.h"
 #include "worker/queue/jobs/worker_session.h"
+#include "worker/queue/process/child.h"
 
 namespace penstock::queue {
 
@@ -44,7 +45,7 @@ class Supervisor final : public WorkerHost {
     enum class State : uint8_t { kWaiting, kStarting, kReady, kDraining };
     WorkerConfig config;
     State state = State::kWaiting;
-    pid_t pid = 0;                           // 0: no process
+    Child child;                             // its process, if we started one
     std::unique_ptr<Seat> seat;              // while there is a process
     std::unique_ptr<WorkerSession> session;  // nullptr: its jobs are back
     int64_t start_ns = 0;                    // kWaiting: then; else: when it was
@@ -120,12 +121,12 @@ class Supervisor final : public WorkerHost {
   Worker& worker_of(const WorkerSession& session);
   void arrange();
   bool startable(const Worker& worker) const;
-  Result<pid_t> check_device(const WorkerConfig& worker, const std::string& device, int lock);
+  Result<Child> check_device(const WorkerConfig& worker, const std::string& device, int lock);
   void start(Worker& worker, int64_t now_ns);
   void begin(Worker& worker, Fd socket, int64_t now_ns);
   void retire(Worker& worker, int64_t kill_ns);
   void check(Worker& worker, int64_t now_ns);
-  void exited(Worker& worker, int status);
+  void on_exit(Worker& worker, pid_t pid);
   void lose(Worker& worker);
   void settle(Worker& worker);
   void kill(Worker& worker, const std::string& why);

@@ -16,22 +16,22 @@ std::string mebibytes(int64_t bytes) { return std::to_string(bytes >> 20) + " Mi
 
 }  // namespace
 
-Result<pid_t> Supervisor::check_device(const WorkerConfig& worker, const std::string& device,
+Result<Child> Supervisor::check_device(const WorkerConfig& worker, const std::string& device,
                                        int lock) {
   WorkerConfig checked = worker;
   checked.device = device;
   auto command = worker_command(binary_, checked, config_.limits);
   command.emplace_back("--check-device");
   auto environment = worker_environment(checked);
-  auto spawned = environment ? spawn_worker(command, *environment, lock)
-                             : Result<Spawned>(environment.error());
-  return spawned ? Result<pid_t>(spawned->pid) : Result<pid_t>(spawned.error());
+  auto spawned =
+      environment ? spawn(command, *environment, lock) : Result<Spawned>(environment.error());
+  return spawned ? Result<Child>(spawned->child) : Result<Child>(spawned.error());
 }
 
 void Supervisor::start(Worker& worker, int64_t now_ns) {
   auto environment = worker_environment(worker.config);
-  auto spawned = environment ? spawn_worker(worker_command(binary_, worker.config, config_.limits),
-                                            *environment, devices_.lock_of(worker.config))
+  auto spawned = environment ? spawn(worker_command(binary_, worker.config, config_.limits),
+                                     *environment, devices_.lock_of(worker.config))
                              : Result<Spawned>(environment.error());
   if (!spawned) {
     worker.last_error = spawned.error().message;
@@ -48,7 +48,7 @@ void Supervisor::start(Worker& worker, int64_t now_ns) {
                           " of its " + mebibytes(as_configured->memory_bytes) +
                           ", as others share device " + worker.config.device);
   }
-  worker.pid = spawned->pid;
+  worker.child = spawned->child;
   begin(worker, std::move(spawned->socket), now_ns);
 }
 
