@@ -514,16 +514,16 @@ class Checks {
     }
     OnDevice<float> out(rows * query_width);
     const size_t partials = splits * rows * shape.heads;
-    OnDevice<float> sums(partials * shape.head_dim);
-    OnDevice<float> tops(partials);
-    OnDevice<float> weights(partials);
+    OnDevice<float> o(partials * shape.head_dim);
+    OnDevice<float> m(partials);
+    OnDevice<float> l(partials);
     attention(stream_.get(),
               {{.f32 = out.data()},
                on_device.data(),
                cache,
                batch,
                shape,
-               {sums.data(), tops.data(), weights.data()},
+               {o.data(), m.data(), l.data()},
                splits},
               filled.tiles, rows);
     std::vector<float> expected(rows * query_width);  // 0 where a row stands nowhere
@@ -531,9 +531,9 @@ class Checks {
         {reinterpret_cast<std::byte*>(expected.data()), DType::kF32, real, query_width},
         tensor(query, real), ref_cache, placement, shape);
     compare(result, out.read(stream_.get()), expected);
-    sums.read(stream_.get());
-    tops.read(stream_.get());
-    weights.read(stream_.get());
+    o.read(stream_.get());
+    m.read(stream_.get());
+    l.read(stream_.get());
   }
 
   std::vector<float> floats(const OnDevice<std::byte>& cache, DType dtype) {

@@ -164,25 +164,27 @@ void swiglu(float* gate, const float* up, int64_t n) {
 
 // ---- attention ---------------------------------------------------------------------------------
 
+// The names are FlashAttention's: s = q k, p = exp(s - m), o = p v; m is the largest s so far and l
+// the sum of p.
+
 constexpr int64_t kVecs = kBlockTokens / kLanes;  // vectors of scores in one block
 
 struct Softmax {  // of one query head so far
-  float top;      // largest score
-  float sum;      // of exp(score - top)
+  float m;
+  float l;
 };
 
-// scores[0 .. 15] = query . keys of one block. Stale slots give whatever they give; the caller
-// ignores them.
-inline void score_block(const float* query, const float* keys, int64_t head_dim, float scale,
-                        float* scores) {
+// s[0 .. 15] = q . k of one block. Stale slots give whatever they give; the caller ignores them.
+inline void score_block(const float* q, const float* keys, int64_t head_dim, float scale,
+                        float* s) {
   Vec even[kVecs];
   Vec odd[kVecs];  // a second chain of sums hides half the latency
   for (int64_t v = 0; v < kVecs; ++v) {
     even[v] = odd[v] = Simd::zero();
   }
   for (int64_t d = 0; d < head_dim; d += 2) {
-    const Vec q0 = Simd::broadcast(query[d]);
-    const Vec q1 = Simd::broadcast(query[d + 1]);
+    const Vec q0 = Simd::broadcast(q[d]);
+    const Vec q1 = Simd::broadcast(q[d + 1]);
     const float* k = keys + d * kBlockTokens;
     for (int64_t v = 0; v < kVecs; ++v) {
       even[v] = Simd::multiply_add(q0, Simd::load(k + v * kLanes), even[v]);
@@ -191,44 +193,43 @@ inline void score_block(const float* query, const float* keys, int64_t head_dim,
   }
   for (int64_t v = 0; v < kVecs; ++v) {
     const Vec sum = Simd::multiply(Simd::add(even[v], odd[v]), Simd::broadcast(scale));
-    Simd::store(scores + v * kLanes, sum);
+    Simd::store(s + v * kLanes, sum);
   }
 }
 
-// Turns scores[0 .. n) into exp(score - top) and returns what earlier sums must be multiplied by
-// now that top has grown.
-inline float weigh(Softmax& state, float* scores, int64_t n) {
-  float top = state.top;
+// Turns s[0 .. n) into p, and returns the alpha that rescales what was summed before m has grown.
+inline float softmax_block(Softmax& state, float* s, int64_t n) {
+  float m = state.m;
   for (int64_t i = 0; i < n; ++i) {
-    top = scores[i] > top ? scores[i] : top;
+    m = s[i] > m ? s[i] : m;
   }
   float shift[kLanes];
-  Simd::store(shift, exp_of(Simd::broadcast(state.top - top)));
-  const float shrink = state.sum == 0 ? 0.0F : shift[0];
+  Simd::store(shift, exp_of(Simd::broadcast(state.m - m)));
+  const float alpha = state.l == 0 ? 0.0F : shift[0];
   for (int64_t v = 0; v < kVecs; ++v) {
-    const Vec s = Simd::load(scores + v * kLanes);
-    Simd::store(scores + v * kLanes, exp_of(Simd::add(s, Simd::broadcast(-top))));
+    const Vec each = Simd::load(s + v * kLanes);
+    Simd::store(s + v * kLanes, exp_of(Simd::add(each, Simd::broadcast(-m))));
   }
   float sum = 0;
   for (int64_t i = 0; i < n; ++i) {
-    sum += scores[i];
+    sum += s[i];
   }
-  state.sum = state.sum * shrink + sum;
-  state.top = top;
-  return shrink;
+  state.l = state.l * alpha + sum;
+  state.m = m;
+  return alpha;
 }
 
-// out = out * shrink + weights . values of n tokens.
-inline void gather_values(float* out, const float* values, const float* weights, int64_t n,
-                          int64_t head_dim, float shrink) {
+// o = alpha o + p . v of n tokens.
+inline void accumulate_o(float* o, const float* values, const float* p, int64_t n, int64_t head_dim,
+                         float alpha) {
   for (int64_t d = 0; d < head_dim; d += kLanes) {
     const int64_t some = head_dim - d < kLanes ? head_dim - d : kLanes;
-    Vec sum = Simd::multiply(load_some(out + d, some), Simd::broadcast(shrink));
+    Vec sum = Simd::multiply(load_some(o + d, some), Simd::broadcast(alpha));
     for (int64_t i = 0; i < n; ++i) {
-      const Vec value = load_some(values + i * head_dim + d, some);
-      sum = Simd::multiply_add(Simd::broadcast(weights[i]), value, sum);
+      const Vec v = load_some(values + i * head_dim + d, some);
+      sum = Simd::multiply_add(Simd::broadcast(p[i]), v, sum);
     }
-    Simd::store_part(out + d, sum, some);
+    Simd::store_part(o + d, sum, some);
   }
 }
 
@@ -249,15 +250,15 @@ void attend(const AttendArgs& args) {
     const int64_t n = args.length - from < kBlockTokens ? args.length - from : kBlockTokens;
     const int64_t block = at * head_dim * kBlockTokens;
     for (int64_t g = 0; g < args.group; ++g) {
-      alignas(64) float scores[kBlockTokens];
-      score_block(args.query + g * head_dim, args.keys + block, head_dim, scale, scores);
-      const float shrink = weigh(states[g], scores, n);
-      gather_values(args.out + g * head_dim, args.values + block, scores, n, head_dim, shrink);
+      alignas(64) float p[kBlockTokens];  // at first s
+      score_block(args.query + g * head_dim, args.keys + block, head_dim, scale, p);
+      const float alpha = softmax_block(states[g], p, n);
+      accumulate_o(args.out + g * head_dim, args.values + block, p, n, head_dim, alpha);
     }
   }
   for (int64_t g = 0; g < args.group; ++g) {
     for (int64_t d = 0; d < head_dim; ++d) {
-      args.out[g * head_dim + d] /= states[g].sum;
+      args.out[g * head_dim + d] /= states[g].l;
     }
   }
 }

@@ -1,16 +1,17 @@
 // Paged grouped-query attention, for prompts and for decoding alike.
 //
-// A thread block takes one tile of rows (up to 8 queries: rows of a sequence times heads that share
-// a key-value head) over one split of the sequence. It walks the split 64 tokens at a time, once,
-// with a running softmax:
+// Names are FlashAttention's: q, k, v; s = q k^T, p = exp(s - m), o = p v; m is the largest s so
+// far and l the sum of p.
 //
-//     scores   eight lanes share a token's key, each reads 16 bytes at a time of it
-//     softmax  a warp for each query: new top, weights exp(score - top), shrink of what was
-//     values   a thread owns 16 bytes of the values' width and every n-th token of the 64
+// A thread block takes up to 8 rows of q (rows of a sequence times heads that slice a key-value
+// head) and one split of the sequence. It walks the split once, in tiles of 64 tokens:
 //
-// so that each key and value is read from memory once for all the queries. Splits, whose number
-// depends on no length, keep the device busy when there are few sequences and long ones; a second
-// kernel merges them.
+//     s          eight lanes slice a token's k; each reads 16 bytes of it at a time
+//     m, p, l    a warp for each row of q; alpha = exp(m before - m) rescales what was
+//     o          a thread owns 16 bytes of the width of v, and every n-th token of the tile
+//
+// So each k and v is read from memory once for all rows of q. The number of splits depends on no
+// length. Splits keep the device busy when sequences are few and long. A second kernel merges them.
 //
 // Sources: Milakov and Gimelshein, "Online normalizer calculation for softmax" (2018); Dao et al.,
 // "FlashAttention" (2022); "Flash-Decoding" (2023) for the splits; Kwon et al., "PagedAttention"
@@ -65,12 +66,12 @@ __device__ inline Part part_of(const Attention& args) {
   return part;
 }
 
-// What the block shares. `queries` and the room behind it are dynamic: head_dim decides.
+// What the block shares. q and the room behind it are dynamic: head_dim decides.
 struct Shared {
-  float scores[kTileQueries][kTileTokens];  // then weights
-  float tops[kTileQueries];
-  float sums[kTileQueries];
-  float shrinks[kTileQueries];
+  float p[kTileQueries][kTileTokens];  // at first s
+  float m[kTileQueries];
+  float l[kTileQueries];
+  float alpha[kTileQueries];
 };
 
 // A token's row of keys or values.
@@ -83,40 +84,40 @@ __device__ inline const K* cache_row(const Attention& args, const void* cache, c
   return static_cast<const K*>(cache) + (row + token % kBlockTokens) * args.shape.head_dim;
 }
 
-// The queries, scaled, into shared memory.
-__device__ inline void read_queries(const Attention& args, const Part& part, float* queries) {
+// q, scaled, into shared memory.
+__device__ inline void load_q(const Attention& args, const Part& part, float* q) {
   const auto dim = static_cast<int32_t>(args.shape.head_dim);
   const int64_t width = (args.shape.heads + 2 * args.shape.kv_heads) * dim;
   const float scale = 1.0F / sqrtf(static_cast<float>(dim));
   for (int32_t i = threadIdx.x; i < part.queries * dim; i += kThreads) {
     const int query = i / dim;
     const float* row = args.qkv + part.row_of(query) * width + part.head_of(query) * dim;
-    queries[i] = row[i % dim] * scale;
+    q[i] = row[i % dim] * scale;
   }
 }
 
-// scores[query][t] for the 64 tokens from `base`; -infinity where a query does not look.
+// s[query][t] for the tile's tokens from `base`; -infinity where a query does not look.
 template <typename K, int kVec>
-__device__ inline void score_tile(const Attention& args, const Part& part, const float* queries,
-                                  int32_t base, Shared& shared) {
+__device__ inline void scores_of_tile(const Attention& args, const Part& part, const float* q,
+                                      int32_t base, Shared& shared) {
   const auto dim = static_cast<int32_t>(args.shape.head_dim);
   const int lane = threadIdx.x % kLanesPerToken;
   for (int t = threadIdx.x / kLanesPerToken; t < kTileTokens; t += kTokensAtOnce) {
     const int32_t token = base + t;
-    float dots[kTileQueries] = {};
+    float s[kTileQueries] = {};
     if (token < part.end) {
-      const K* key = cache_row<K>(args, args.cache.keys, part, token);
+      const K* k_row = cache_row<K>(args, args.cache.keys, part, token);
       for (int32_t at = lane * kVec; at < dim; at += kLanesPerToken * kVec) {
         float k[kVec];
-        load(key + at, k);
+        load(k_row + at, k);
         PENSTOCK_UNROLL
         for (int query = 0; query < kTileQueries; ++query) {
           if (query < part.queries) {
-            float q[kVec];
-            load(queries + query * dim + at, q);
+            float q_part[kVec];
+            load(q + query * dim + at, q_part);
             PENSTOCK_UNROLL
             for (int i = 0; i < kVec; ++i) {
-              dots[query] += q[i] * k[i];
+              s[query] += q_part[i] * k[i];
             }
           }
         }
@@ -126,106 +127,107 @@ __device__ inline void score_tile(const Attention& args, const Part& part, const
     PENSTOCK_UNROLL
     for (int query = 0; query < kTileQueries; ++query) {
       for (int step = kLanesPerToken / 2; step > 0; step /= 2) {
-        dots[query] += __shfl_xor_sync(kAllLanes, dots[query], step);
+        s[query] += __shfl_xor_sync(kAllLanes, s[query], step);
       }
       if (lane == query && query < part.queries) {
         const bool looks = token < part.end && token <= args.batch.positions[part.row_of(query)];
-        shared.scores[query][t] = looks ? dots[query] : -INFINITY;
+        shared.p[query][t] = looks ? s[query] : -INFINITY;
       }
     }
   }
 }
 
-// Scores to weights, and what the sums so far must shrink by.
-__device__ inline void soften_tile(const Part& part, Shared& shared) {
+// s to p, the new m and l, and the alpha that rescales what was summed before.
+__device__ inline void softmax_of_tile(const Part& part, Shared& shared) {
   const int lane = threadIdx.x % kWarp;
   for (int query = threadIdx.x / kWarp; query < part.queries; query += kWarps) {
-    float* scores = shared.scores[query];
-    const float before = shared.tops[query];
-    const float sum_before = shared.sums[query];
-    const float a = scores[lane];
-    const float b = scores[lane + kWarp];
-    const float top = fmaxf(before, warp_max(fmaxf(a, b)));
-    const bool none = top == -INFINITY;  // nothing to look at so far
-    const float weight_a = none ? 0.0F : expf(a - top);
-    const float weight_b = none ? 0.0F : expf(b - top);
-    const float shrink = none ? 0.0F : expf(before - top);
-    const float sum = warp_sum(weight_a + weight_b);
+    float* row = shared.p[query];
+    const float m_before = shared.m[query];
+    const float l_before = shared.l[query];
+    const float s0 = row[lane];
+    const float s1 = row[lane + kWarp];
+    const float m = fmaxf(m_before, warp_max(fmaxf(s0, s1)));
+    const bool none = m == -INFINITY;  // nothing to look at so far
+    const float p0 = none ? 0.0F : expf(s0 - m);
+    const float p1 = none ? 0.0F : expf(s1 - m);
+    const float alpha = none ? 0.0F : expf(m_before - m);
+    const float sum = warp_sum(p0 + p1);
     __syncwarp();  // all have read
-    scores[lane] = weight_a;
-    scores[lane + kWarp] = weight_b;
+    row[lane] = p0;
+    row[lane + kWarp] = p1;
     if (lane == 0) {
-      shared.tops[query] = top;
-      shared.sums[query] = sum_before * shrink + sum;
-      shared.shrinks[query] = shrink;
+      shared.m[query] = m;
+      shared.l[query] = l_before * alpha + sum;
+      shared.alpha[query] = alpha;
     }
   }
 }
 
-// Which part of the values' width is a thread's, and which of every `teams` tokens.
-struct Share {
+// Which part of the width of v is a thread's, and which of every `teams` tokens.
+struct Slice {
   int32_t at;    // first component
   int32_t team;  // -1: this thread has none
   int32_t teams;
 };
 
 template <int kVec>
-__device__ inline Share share_of(int32_t dim) {
+__device__ inline Slice slice_of(int32_t dim) {
   const int32_t pieces = dim / kVec;  // at most kThreads, see can_attend()
   const int32_t teams = min(kThreads / pieces, kMaxTeams);
   const int32_t team = static_cast<int32_t>(threadIdx.x) / pieces;
   return {static_cast<int32_t>(threadIdx.x) % pieces * kVec, team < teams ? team : -1, teams};
 }
 
+// o = alpha o + p v.
 template <typename K, int kVec>
-__device__ inline void add_values(const Attention& args, const Part& part, const Share& share,
-                                  int32_t base, const Shared& shared,
-                                  float (&sums)[kTileQueries][kVec]) {
-  if (share.team < 0) {
+__device__ inline void accumulate_o(const Attention& args, const Part& part, const Slice& slice,
+                                    int32_t base, const Shared& shared,
+                                    float (&o)[kTileQueries][kVec]) {
+  if (slice.team < 0) {
     return;
   }
   PENSTOCK_UNROLL
   for (int query = 0; query < kTileQueries; ++query) {
-    const float shrink = query < part.queries ? shared.shrinks[query] : 0.0F;
+    const float alpha = query < part.queries ? shared.alpha[query] : 0.0F;
     PENSTOCK_UNROLL
     for (int i = 0; i < kVec; ++i) {
-      sums[query][i] *= shrink;
+      o[query][i] *= alpha;
     }
   }
   const int32_t tokens = min(kTileTokens, part.end - base);
-  for (int32_t t = share.team; t < tokens; t += share.teams) {
-    float value[kVec];
-    load(cache_row<K>(args, args.cache.values, part, base + t) + share.at, value);
+  for (int32_t t = slice.team; t < tokens; t += slice.teams) {
+    float v[kVec];
+    load(cache_row<K>(args, args.cache.values, part, base + t) + slice.at, v);
     PENSTOCK_UNROLL
     for (int query = 0; query < kTileQueries; ++query) {
       if (query < part.queries) {
-        const float weight = shared.scores[query][t];
+        const float p = shared.p[query][t];
         PENSTOCK_UNROLL
         for (int i = 0; i < kVec; ++i) {
-          sums[query][i] += weight * value[i];
+          o[query][i] += p * v[i];
         }
       }
     }
   }
 }
 
-// Adds up the teams' sums in shared memory, one team after another so that the order is always the
-// same, and writes the split's partial softmax.
+// Adds up the teams' o in shared memory, one team after another so that the order is always the
+// same, and writes the split's o, m and l.
 template <int kVec>
-__device__ inline void write_partials(const Attention& args, const Part& part, const Share& share,
-                                      const float (&sums)[kTileQueries][kVec], const Shared& shared,
+__device__ inline void write_partials(const Attention& args, const Part& part, const Slice& slice,
+                                      const float (&o)[kTileQueries][kVec], const Shared& shared,
                                       float* room, int64_t rows) {
   const auto dim = static_cast<int32_t>(args.shape.head_dim);
-  for (int32_t team = 0; team < share.teams; ++team) {
-    __syncthreads();  // the first time: nobody reads the queries any more
-    if (share.team == team) {
+  for (int32_t team = 0; team < slice.teams; ++team) {
+    __syncthreads();  // the first time: nobody reads q any more
+    if (slice.team == team) {
       PENSTOCK_UNROLL
       for (int query = 0; query < kTileQueries; ++query) {
         if (query < part.queries) {
-          float* to = room + query * dim + share.at;
+          float* to = room + query * dim + slice.at;
           PENSTOCK_UNROLL
           for (int i = 0; i < kVec; ++i) {
-            to[i] = team == 0 ? sums[query][i] : to[i] + sums[query][i];
+            to[i] = team == 0 ? o[query][i] : to[i] + o[query][i];
           }
         }
       }
@@ -236,38 +238,38 @@ __device__ inline void write_partials(const Attention& args, const Part& part, c
   for (int32_t i = threadIdx.x; i < part.queries * dim; i += kThreads) {
     const int query = i / dim;
     const int64_t at = (split_at + part.row_of(query)) * args.shape.heads + part.head_of(query);
-    args.partials.sums[at * dim + i % dim] = room[i];
+    args.partials.o[at * dim + i % dim] = room[i];
     if (i % dim == 0) {
-      args.partials.tops[at] = shared.tops[query];
-      args.partials.weights[at] = shared.sums[query];
+      args.partials.m[at] = shared.m[query];
+      args.partials.l[at] = shared.l[query];
     }
   }
 }
 
 template <typename K, int kVec>
 __global__ void __launch_bounds__(kThreads) attend(Attention args, int64_t rows) {
-  PENSTOCK_DYNAMIC_SHARED(float, queries);  // [kTileQueries, head_dim]; in the end, sums
+  PENSTOCK_DYNAMIC_SHARED(float, q);  // [kTileQueries, head_dim]; in the end, o
   __shared__ Shared shared;
   const Part part = part_of(args);
   if (part.begin >= part.end) {
     return;
   }
-  read_queries(args, part, queries);
+  load_q(args, part, q);
   if (threadIdx.x < kTileQueries) {
-    shared.tops[threadIdx.x] = -INFINITY;
-    shared.sums[threadIdx.x] = 0;
+    shared.m[threadIdx.x] = -INFINITY;
+    shared.l[threadIdx.x] = 0;
   }
-  const Share share = share_of<kVec>(static_cast<int32_t>(args.shape.head_dim));
-  float sums[kTileQueries][kVec] = {};
+  const Slice slice = slice_of<kVec>(static_cast<int32_t>(args.shape.head_dim));
+  float o[kTileQueries][kVec] = {};
   for (int32_t base = part.begin; base < part.end; base += kTileTokens) {
-    __syncthreads();  // the queries are there; the last tile's weights have been used
-    score_tile<K, kVec>(args, part, queries, base, shared);
+    __syncthreads();  // q is there; the last tile's p has been used
+    scores_of_tile<K, kVec>(args, part, q, base, shared);
     __syncthreads();
-    soften_tile(part, shared);
+    softmax_of_tile(part, shared);
     __syncthreads();
-    add_values<K, kVec>(args, part, share, base, shared, sums);
+    accumulate_o<K, kVec>(args, part, slice, base, shared, o);
   }
-  write_partials<kVec>(args, part, share, sums, shared, queries, rows);
+  write_partials<kVec>(args, part, slice, o, shared, q, rows);
 }
 
 // out[row, head] from the splits that had something to look at. One block for each.
@@ -286,20 +288,20 @@ __global__ void __launch_bounds__(kMergeThreads) merge(Attention args, int64_t r
   const int32_t tokens = split_tokens(reach, args.splits);
   const int32_t splits = (reach + tokens - 1) / tokens;
   const auto at = [&](int32_t split) { return (split * rows + row) * args.shape.heads + head; };
-  float top = -INFINITY;
+  float m = -INFINITY;
   for (int32_t split = 0; split < splits; ++split) {
-    top = fmaxf(top, args.partials.tops[at(split)]);
+    m = fmaxf(m, args.partials.m[at(split)]);
   }
   for (int64_t i = threadIdx.x; i < dim; i += kMergeThreads) {
-    float sum = 0;
-    float weight = 0;
+    float o = 0;
+    float l = 0;
     for (int32_t split = 0; split < splits; ++split) {
       // A split that one row of a tile sees and another does not has nothing for the other.
-      const float scale = expf(args.partials.tops[at(split)] - top);
-      sum += args.partials.sums[at(split) * dim + i] * scale;
-      weight += args.partials.weights[at(split)] * scale;
+      const float alpha = expf(args.partials.m[at(split)] - m);
+      o += args.partials.o[at(split) * dim + i] * alpha;
+      l += args.partials.l[at(split)] * alpha;
     }
-    put(args.out, out_at + i, sum / weight);
+    put(args.out, out_at + i, o / l);
   }
 }
 
@@ -326,17 +328,7 @@ void attention(CUstream_st* stream, const Attention& args, int64_t tiles, int64_
   const int64_t chunks = (group + kTileQueries - 1) / kTileQueries;
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(args.shape.kv_heads * chunks),
                   static_cast<unsigned>(args.splits));
-  switch (args.cache.dtype) {
-    case DType::kF32:
-      launch_attend<float>(stream, args, grid, rows);
-      break;
-    case DType::kF16:
-      launch_attend<F16>(stream, args, grid, rows);
-      break;
-    case DType::kBF16:
-      launch_attend<BF16>(stream, args, grid, rows);
-      break;
-  }
+  visit(args.cache.dtype, [&]<typename K>(K) { launch_attend<K>(stream, args, grid, rows); });
   PENSTOCK_LAUNCH(merge, dim3(static_cast<unsigned>(rows), static_cast<unsigned>(args.shape.heads)),
                   kMergeThreads, 0, stream, args, rows);
 }

@@ -26,6 +26,19 @@ namespace {
 constexpr unsigned kAllLanes = 0xFFFFFFFFU;
 constexpr int kWarp = 32;
 
+// Calls launch() with a value of the type that a DType names: launch([&]<typename T>(T) { ... }).
+template <typename Launch>
+void visit(DType dtype, const Launch& launch) {
+  switch (dtype) {
+    case DType::kF32:
+      return launch(float{});
+    case DType::kF16:
+      return launch(F16{});
+    case DType::kBF16:
+      return launch(BF16{});
+  }
+}
+
 // ---- numbers -----------------------------------------------------------------------------------
 
 #ifdef __CUDACC__

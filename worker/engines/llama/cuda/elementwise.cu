@@ -120,20 +120,10 @@ __global__ void swiglu_rows(Activation out, const float* gate_up, const float* b
 void embed(CUstream_st* stream, float* out, const Matrix& table, const int32_t* tokens,
            int64_t rows) {
   const dim3 grid(static_cast<unsigned>(rows));
-  switch (table.dtype) {
-    case DType::kF32:
-      PENSTOCK_LAUNCH(embed_rows, grid, kThreads, 0, stream, out,
-                      static_cast<const float*>(table.data), tokens, table.cols);
-      return;
-    case DType::kF16:
-      PENSTOCK_LAUNCH(embed_rows, grid, kThreads, 0, stream, out,
-                      static_cast<const F16*>(table.data), tokens, table.cols);
-      return;
-    case DType::kBF16:
-      PENSTOCK_LAUNCH(embed_rows, grid, kThreads, 0, stream, out,
-                      static_cast<const BF16*>(table.data), tokens, table.cols);
-      return;
-  }
+  visit(table.dtype, [&]<typename W>(W) {
+    PENSTOCK_LAUNCH(embed_rows<W>, grid, kThreads, 0, stream, out,
+                    static_cast<const W*>(table.data), tokens, table.cols);
+  });
 }
 
 void add_norm(CUstream_st* stream, const AddNorm& args, int64_t rows) {
@@ -142,17 +132,9 @@ void add_norm(CUstream_st* stream, const AddNorm& args, int64_t rows) {
 
 void rope_and_store(CUstream_st* stream, const RopeAndStore& args, int64_t rows) {
   const dim3 grid(static_cast<unsigned>(rows));
-  switch (args.cache.dtype) {
-    case DType::kF32:
-      PENSTOCK_LAUNCH(rope_and_store_rows<float>, grid, kThreads, 0, stream, args);
-      return;
-    case DType::kF16:
-      PENSTOCK_LAUNCH(rope_and_store_rows<F16>, grid, kThreads, 0, stream, args);
-      return;
-    case DType::kBF16:
-      PENSTOCK_LAUNCH(rope_and_store_rows<BF16>, grid, kThreads, 0, stream, args);
-      return;
-  }
+  visit(args.cache.dtype, [&]<typename K>(K) {
+    PENSTOCK_LAUNCH(rope_and_store_rows<K>, grid, kThreads, 0, stream, args);
+  });
 }
 
 void swiglu(CUstream_st* stream, const Activation& out, const float* gate_up, const float* bias,

@@ -157,26 +157,12 @@ void launch_tiled(CUstream_st* stream, float* out, const float* x, const Matrix&
 }  // namespace
 
 void gemv(CUstream_st* stream, float* out, const float* x, const Matrix& weight, int64_t rows) {
-  switch (weight.dtype) {
-    case DType::kF32:
-      return launch_gemv_of<float>(stream, out, x, weight, rows);
-    case DType::kF16:
-      return launch_gemv_of<F16>(stream, out, x, weight, rows);
-    case DType::kBF16:
-      return launch_gemv_of<BF16>(stream, out, x, weight, rows);
-  }
+  visit(weight.dtype, [&]<typename W>(W) { launch_gemv_of<W>(stream, out, x, weight, rows); });
 }
 
 void matmul_tiled(CUstream_st* stream, float* out, const float* x, const Matrix& weight,
                   int64_t rows) {
-  switch (weight.dtype) {
-    case DType::kF32:
-      return launch_tiled<float>(stream, out, x, weight, rows);
-    case DType::kF16:
-      return launch_tiled<F16>(stream, out, x, weight, rows);
-    case DType::kBF16:
-      return launch_tiled<BF16>(stream, out, x, weight, rows);
-  }
+  visit(weight.dtype, [&]<typename W>(W) { launch_tiled<W>(stream, out, x, weight, rows); });
 }
 
 }  // namespace penstock::llama::cuda
