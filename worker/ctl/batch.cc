@@ -1,6 +1,7 @@
 #include "worker/ctl/batch.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -84,10 +85,11 @@ Result<BatchRequest> parse_request(std::string_view line) {
 
 std::string result_line(const BatchRequest& request, const BatchResponse& response) {
   const bool is_json = bool{check_json(response.body)};
-  return begin_line(request) + R"({"status_code":)" + std::to_string(response.status) +
-         R"(,"request_id":)" +
-         (response.request_id.empty() ? "null" : json_text(response.request_id)) + R"(,"body":)" +
-         (is_json ? compact_json(response.body) : json_text(response.body)) + "},\"error\":null}\n";
+  return fmt::format(R"({}{{"status_code":{},"request_id":{},"body":{}}},"error":null}})"
+                     "\n",
+                     begin_line(request), response.status,
+                     response.request_id.empty() ? "null" : json_text(response.request_id),
+                     is_json ? compact_json(response.body) : json_text(response.body));
 }
 
 std::string error_line(const BatchRequest& request, std::string_view code,
@@ -200,7 +202,7 @@ Status BatchFile::read_all(int input, bool keep) {
   std::string line;
   uint64_t offset = 0;
   for (size_t number = 1; reader.next(line); ++number) {
-    const std::string where = path_ + ":" + std::to_string(number) + ": ";
+    const std::string where = fmt::format("{}:{}: ", path_, number);
     const uint64_t begin = std::exchange(offset, offset + line.size() + 1);
     if (without_mark(line).find_first_not_of(" \t\r") == std::string::npos) {
       offset -= keep ? line.size() + 1 : 0;
@@ -216,8 +218,8 @@ Status BatchFile::read_all(int input, bool keep) {
       return Error{where + request.error().message};
     }
     if (const auto [first, fresh] = numbers.emplace(request->custom_id, number); !fresh) {
-      return Error{where + "custom_id '" + printable(request->custom_id) + "' is that of line " +
-                   std::to_string(first->second) + ", too"};
+      return Error{fmt::format("{}custom_id '{}' is that of line {}, too", where,
+                               printable(request->custom_id), first->second)};
     }
     if (keep && !write_all(file_.get(), line + "\n")) {
       return Error{"what comes by a pipe cannot be kept in $TMPDIR: " + system_error()};
@@ -273,8 +275,10 @@ Status ResultsFile::read_earlier() {
     const auto result = VerbatimObject::read(line);
     const std::string id = result ? result->text("custom_id") : "";
     if (id.empty()) {
-      return Error{path_ + ":" + std::to_string(number) +
-                   ": is no result of a batch; move the file away, or name another by --output"};
+      return Error{
+          fmt::format("{}:{}: is no result of a batch; move the file away, or name "
+                      "another by --output",
+                      path_, number)};
     }
     const auto response = VerbatimObject::read((*result)["response"]);
     done_[id] = response && (*response)["status_code"].starts_with('2');

@@ -1,5 +1,6 @@
 #include "worker/ctl/progress_bar.h"
 
+#include <fmt/format.h>
 #include <cmath>
 
 #include "worker/ctl/table.h"
@@ -9,12 +10,12 @@ namespace penstock::ctl {
 std::string progress_bar(const Progress& progress) {
   constexpr size_t kWidth = 30;
   const size_t filled = progress.all == 0 ? kWidth : kWidth * progress.done / progress.all;
-  std::string line = "[" + std::string(filled, '#') + std::string(kWidth - filled, '-') + "]  " +
-                     std::to_string(progress.done) + "/" + std::to_string(progress.all);
+  std::string line = fmt::format("[{}{}]  {}/{}", std::string(filled, '#'),
+                                 std::string(kWidth - filled, '-'), progress.done, progress.all);
   if (progress.failed > 0) {
-    line += ", " + std::to_string(progress.failed) + " failed";
+    line += fmt::format(", {} failed", progress.failed);
   }
-  line += ", " + std::to_string(progress.at_work) + " at work";
+  line += fmt::format(", {} at work", progress.at_work);
   if (progress.waiting_s > 0) {
     line += ", told to wait " + duration(progress.waiting_s);
   }

@@ -1,4 +1,5 @@
 // submit: a file of requests in, a file of results out.
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <charconv>
@@ -67,19 +68,17 @@ class BarLine {
 };
 
 std::string counted(const Progress& progress, const std::string& path) {
-  return std::to_string(progress.all) + (progress.all == 1 ? " request: " : " requests: ") +
-         std::to_string(progress.done - progress.failed) + " answered, " +
-         std::to_string(progress.failed) + " failed" +
-         (progress.done < progress.all
-              ? ", " + std::to_string(progress.all - progress.done) + " not done"
-              : "") +
-         "; results in " + path;
+  const size_t left = progress.all - progress.done;
+  return fmt::format("{} request{}: {} answered, {} failed{}; results in {}", progress.all,
+                     progress.all == 1 ? "" : "s", progress.done - progress.failed, progress.failed,
+                     left > 0 ? fmt::format(", {} not done", left) : "", path);
 }
 
 std::string as_json(const Progress& progress, const std::string& path) {
-  return R"({"object":"batch","total":)" + std::to_string(progress.all) + R"(,"completed":)" +
-         std::to_string(progress.done - progress.failed) + R"(,"failed":)" +
-         std::to_string(progress.failed) + R"(,"results":)" + json_text(path) + "}\n";
+  return fmt::format(R"({{"object":"batch","total":{},"completed":{},"failed":{},"results":{}}})"
+                     "\n",
+                     progress.all, progress.done - progress.failed, progress.failed,
+                     json_text(path));
 }
 
 Outcome submit(const Arguments& arguments, Edge& edge, const Submission::Pace& pace) {

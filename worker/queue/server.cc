@@ -1,5 +1,6 @@
 #include "worker/queue/server.h"
 
+#include <fmt/format.h>
 #include <algorithm>
 
 #include "shared/base/units.h"
@@ -154,8 +155,8 @@ Status Server::recover_orders() {
   }
   for (const auto& [worker, processes] : found->scaled) {
     supervisor_.was_scaled(worker, processes);
-    log(Level::kWarn, "worker " + worker + ": is scaled to " + std::to_string(processes) +
-                          ", as before this start");
+    log(Level::kWarn,
+        fmt::format("worker {}: is scaled to {}, as before this start", worker, processes));
   }
   return Ok{};
 }
@@ -164,10 +165,11 @@ void Server::doubt_clock() {
   clock_doubt_.emplace(store_->newest_ms(), dispatcher_.wall_ms(), connections_.now_ns());
   dispatcher_.clock_doubted = clock_doubt_->holds(connections_.now_ns());
   if (dispatcher_.clock_doubted) {
-    log(Level::kError, "the clock is " + std::to_string(std::abs(clock_doubt_->off_ms()) / 1000) +
-                           " s " + (clock_doubt_->off_ms() > 0 ? "ahead of" : "behind") +
-                           " the latest job on disk, and not synchronised: nothing expires by it "
-                           "until it is, for 10 minutes at most; deadlines begin anew");
+    log(Level::kError,
+        fmt::format("the clock is {} s {} the latest job on disk, and not synchronised: nothing "
+                    "expires by it until it is, for 10 minutes at most; deadlines begin anew",
+                    std::abs(clock_doubt_->off_ms()) / 1000,
+                    clock_doubt_->off_ms() > 0 ? "ahead of" : "behind"));
   }
 }
 
@@ -393,8 +395,8 @@ void Server::stop() {
     phase_ = Phase::kOver;
     return;
   }
-  log(Level::kInfo, "stopping: " + std::to_string(dispatcher_.unfinished()) + " jobs have " +
-                        format_duration(config_.drain_timeout_ns) + " to finish");
+  log(Level::kInfo, fmt::format("stopping: {} jobs have {} to finish", dispatcher_.unfinished(),
+                                format_duration(config_.drain_timeout_ns)));
   dispatcher_.drain();
   phase_ = Phase::kFinishing;
   phase_ends_ns_ = connections_.now_ns() + config_.drain_timeout_ns;

@@ -1,5 +1,6 @@
 #include "worker/queue/api/callers.h"
 
+#include <fmt/format.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -32,10 +33,10 @@ size_t raise_descriptor_limit(uint32_t max_connections) {
   // Of few, a half is for callers.
   const size_t most = limit.rlim_cur > 2 * kOtherDescriptors ? limit.rlim_cur - kOtherDescriptors
                                                              : limit.rlim_cur / 2;
-  log(Level::kWarn, "only " + std::to_string(limit.rlim_cur) +
-                        " files may be open: " + std::to_string(most) +
-                        " connections are taken, not the " + std::to_string(max_connections) +
-                        " of limits.max_connections; raise LimitNOFILE (ulimit -n)");
+  log(Level::kWarn,
+      fmt::format("only {} files may be open: {} connections are taken, not the {} of "
+                  "limits.max_connections; raise LimitNOFILE (ulimit -n)",
+                  limit.rlim_cur, most, max_connections));
   return most;
 }
 

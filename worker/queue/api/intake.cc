@@ -1,5 +1,6 @@
 #include "worker/queue/api/intake.h"
 
+#include <fmt/format.h>
 #include <sys/random.h>
 
 #include <algorithm>
@@ -56,9 +57,7 @@ limit::Secret draw_secret() {
   return secret;
 }
 
-std::string try_again(int64_t seconds) {
-  return " Try again in " + std::to_string(seconds) + " s.";
-}
+std::string try_again(int64_t seconds) { return fmt::format(" Try again in {} s.", seconds); }
 
 }  // namespace
 
@@ -245,8 +244,9 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
     // one more would stand behind N.
     const int64_t most = queue.settings.max_per_owner;
     const int64_t retry_after_s = whole_seconds(wait_ns / (most + 1));
-    return Refusal{"You have " + std::to_string(most) + " jobs waiting in queue " + name +
-                       ", as many as one caller may have." + try_again(retry_after_s),
+    return Refusal{fmt::format("You have {} jobs waiting in queue {}, as many as one caller may "
+                               "have.{}",
+                               most, name, try_again(retry_after_s)),
                    retry_after_s};
   }
   if (!order.async && order.max_wait_ns > 0 && queue.paused) {
@@ -256,8 +256,8 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
   }
   if (!order.async && order.max_wait_ns > 0 && wait_ns > order.max_wait_ns) {
     const int64_t retry_after_s = spread(order, wait_ns - order.max_wait_ns);
-    return Refusal{"The wait would be " + std::to_string(whole_seconds(wait_ns)) +
-                       " s, longer than is waited for here." + try_again(retry_after_s),
+    return Refusal{fmt::format("The wait would be {} s, longer than is waited for here.{}",
+                               whole_seconds(wait_ns), try_again(retry_after_s)),
                    retry_after_s};
   }
   return std::nullopt;
@@ -374,8 +374,8 @@ void Intake::refuse_for_memory(Caller& caller, uint64_t id) {
 }
 
 void Intake::refuse_oversized(Caller& caller, uint64_t id, uint64_t bytes) {
-  const std::string message = "The body has " + std::to_string(bytes) + " bytes; at most " +
-                              std::to_string(dispatcher_.limits().max_body_bytes) + " are taken.";
+  const std::string message = fmt::format("The body has {} bytes; at most {} are taken.", bytes,
+                                          dispatcher_.limits().max_body_bytes);
   refuse(caller, id, {.status = 413, .code = "too_large", .message = message});
 }
 

@@ -1,5 +1,6 @@
 #include "worker/queue/api/operator_api.h"
 
+#include <fmt/format.h>
 #include <algorithm>
 #include <charconv>
 #include <functional>
@@ -310,10 +311,10 @@ void OperatorApi::scale(Asker asker, const WorkerConfig& worker, std::string_vie
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
   if (text.empty() || error != std::errc() || end != text.data() + text.size() || n > most) {
     return refuse(asker.caller, asker.id, 400,
-                  "n is a number of processes from 0 to " + std::to_string(most) +
-                      ": each needs one of the " + std::to_string(worker.slots) +
-                      " slots that worker '" + worker.name +
-                      "' has; or auto: as penstock.yaml says, or its load.",
+                  fmt::format("n is a number of processes from 0 to {}: each needs one of the {} "
+                              "slots that worker '{}' has; or auto: as penstock.yaml says, or its "
+                              "load.",
+                              most, worker.slots, worker.name),
                   "n");
   }
   supervisor_.scale(worker.name, n);

@@ -1,5 +1,6 @@
 #include "worker/queue/config/config_section.h"
 
+#include <fmt/format.h>
 #include <algorithm>
 #include <charconv>
 #include <set>
@@ -20,7 +21,7 @@ std::string shown(const std::string& text) {
 
 void Complaints::add(int line, const std::string& key, const std::string& what) {
   const std::string subject = key.empty() ? "" : "key " + shown(key) + ": ";
-  lines_.emplace(line, file_ + ":" + std::to_string(line) + ": " + subject + what);
+  lines_.emplace(line, fmt::format("{}:{}: {}{}", file_, line, subject, what));
   if (lines_.size() > kMax) {
     lines_.erase(std::prev(lines_.end()));
   }
@@ -52,7 +53,7 @@ Section::Section(const YAML::Node& node, std::string path, Complaints& complaint
 bool Section::count(int line) {
   if (++keys_ > kMaxKeys) {
     complaints_.add(line, path_,
-                    "has more than " + std::to_string(kMaxKeys) + " keys, with what it merges");
+                    fmt::format("has more than {} keys, with what it merges", kMaxKeys));
   }
   return keys_ <= kMaxKeys;
 }
@@ -149,8 +150,7 @@ void Section::number(const std::string& key, uint32_t& out, uint32_t min, uint32
   uint32_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || value < min || value > max) {
-    complain(key, shown(text) + " is not a whole number from " + std::to_string(min) + " to " +
-                      std::to_string(max));
+    complain(key, fmt::format("{} is not a whole number from {} to {}", shown(text), min, max));
     return;
   }
   out = value;
@@ -209,8 +209,8 @@ void Section::size(const std::string& key, int64_t& out_bytes, int64_t min_bytes
                       " is not a size; write a whole number and a unit, like 512MiB or "
                       "2GiB");
   } else if (*value < min_bytes || *value > max_bytes) {
-    complain(key, shown(text) + " is out of range; from " + std::to_string(min_bytes) + " to " +
-                      std::to_string(max_bytes) + " bytes are possible");
+    complain(key, fmt::format("{} is out of range; from {} to {} bytes are possible", shown(text),
+                              min_bytes, max_bytes));
   } else {
     out_bytes = *value;
   }

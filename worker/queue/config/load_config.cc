@@ -1,5 +1,6 @@
 #include "worker/queue/config/load_config.h"
 
+#include <fmt/format.h>
 #include <sys/un.h>
 #include <yaml-cpp/eventhandler.h>
 
@@ -100,9 +101,8 @@ void read_socket(Section& section, Config& config) {
   if (!section.has("socket")) {
     section.complain("socket", "is missing; write the path of the socket to listen on");
   } else if (config.socket.size() > kMaxSocketBytes) {
-    section.complain("socket", "the path has " + std::to_string(config.socket.size()) +
-                                   " bytes; a socket's path has at most " +
-                                   std::to_string(kMaxSocketBytes));
+    section.complain("socket", fmt::format("the path has {} bytes; a socket's path has at most {}",
+                                           config.socket.size(), kMaxSocketBytes));
   }
   section.text("socket_group", config.socket_group);
   std::string mode;
@@ -131,8 +131,9 @@ AccessConfig read_access(const YAML::Node& node, Complaints& complaints) {
       continue;
     }
     if (!list.IsSequence() || list.size() == 0 || list.size() > kMaxPrincipals) {
-      section.complain(key, "must be a list of users and groups, 1 to " +
-                                std::to_string(kMaxPrincipals) + " of them, like [root, www-data]");
+      section.complain(key, fmt::format("must be a list of users and groups, 1 to {} of them, like "
+                                        "[root, www-data]",
+                                        kMaxPrincipals));
       continue;
     }
     for (const auto& item : list) {
@@ -257,8 +258,8 @@ void check_documents(const std::string& text, Complaints& complaints) {
 
 Result<Config> parse_config(std::string_view text, const std::string& path, NamedFiles files) {
   if (text.size() > kMaxConfigBytes) {
-    return Error{path + ": the file has " + std::to_string(text.size()) +
-                 " bytes; a configuration has at most " + std::to_string(kMaxConfigBytes)};
+    return Error{fmt::format("{}: the file has {} bytes; a configuration has at most {}", path,
+                             text.size(), kMaxConfigBytes)};
   }
   Complaints complaints(path);
   try {  // yaml-cpp speaks by exceptions; this is where they end

@@ -1,5 +1,6 @@
 #include "worker/queue/config/worker_config.h"
 
+#include <fmt/format.h>
 #include <algorithm>
 
 #include "shared/http/body_fields.h"
@@ -105,9 +106,9 @@ void read_model(Section& section, const std::string& file, WorkerConfig& worker)
   }
   if (worker.model_name.size() > http::BodyFields::kMaxValueBytes) {
     section.complain(section.has("model_name") ? "model_name" : "model",
-                     "the model's name has " + std::to_string(worker.model_name.size()) +
-                         " bytes; callers can ask for at most " +
-                         std::to_string(http::BodyFields::kMaxValueBytes) + "; set a model_name");
+                     fmt::format("the model's name has {} bytes; callers can ask for at most {}; "
+                                 "set a model_name",
+                                 worker.model_name.size(), http::BodyFields::kMaxValueBytes));
   }
 }
 
@@ -127,8 +128,9 @@ void read_autoscale(Section& section, const WorkerConfig& worker, Config& config
   section.duration("scale_down_after", scale.bounds.down_ns, kNsPerSec);
   for (const char* const key : {"target_wait", "scale_down_after"}) {
     if (!given && section.has(key)) {
-      section.complain(key, "is for a worker that scales; write max_workers: " +
-                                std::to_string(std::max(devices, 2U)) + " beside it");
+      section.complain(key,
+                       fmt::format("is for a worker that scales; write max_workers: {} beside it",
+                                   std::max(devices, 2U)));
     }
   }
   if (scale.bounds.min > scale.bounds.max) {
@@ -194,7 +196,7 @@ void read_workers(const YAML::Node& node, const std::string& file, Config& confi
     return;
   }
   for (const auto& item : node) {
-    const std::string path = "workers[" + std::to_string(config.workers.size()) + "]";
+    const std::string path = fmt::format("workers[{}]", config.workers.size());
     if (config.workers.size() == kMaxWorkers) {
       complaints.add(line_of(item), path, "one worker too many; the most is 256");
       return;
@@ -206,7 +208,7 @@ void read_workers(const YAML::Node& node, const std::string& file, Config& confi
   for (size_t i = 0; i < config.workers.size(); ++i) {
     const std::string& key = config.workers[i].limit_key;
     if (!key.empty() && find_pace(config, key) == nullptr) {
-      complaints.add(line_of(node[i]), "workers[" + std::to_string(i) + "].limit_key",
+      complaints.add(line_of(node[i]), fmt::format("workers[{}].limit_key", i),
                      "no worker says the limit, quota or concurrency of " + key);
     }
   }

@@ -1,5 +1,7 @@
 #include "worker/queue/jobs/paces.h"
 
+#include <fmt/format.h>
+
 #include "worker/queue/text/log.h"
 
 namespace penstock::queue {
@@ -8,9 +10,10 @@ namespace {
 // Under which it is remembered: another amount is still the same limit.
 limit::Hash128 name_of(const std::string& key, const PaceLimit& limit) {
   constexpr limit::Secret kFixed{};
-  const std::string text = key + '\0' + std::to_string(static_cast<int>(limit.unit)) + ' ' +
-                           (limit.calendar ? std::to_string(static_cast<int>(*limit.calendar))
-                                           : std::to_string(limit.length_ns) + "ns");
+  const std::string text =
+      fmt::format("{}{}{} {}", key, '\0', static_cast<int>(limit.unit),
+                  limit.calendar ? fmt::format("{}", static_cast<int>(*limit.calendar))
+                                 : fmt::format("{}ns", limit.length_ns));
   return limit::siphash13_128(kFixed, text);
 }
 
@@ -35,9 +38,11 @@ void Paces::apply(std::vector<PaceConfig> paces) {
         limits.push_back(limit);
         records.push_back(record);
       } else {
-        log(Level::kError, "limit_key " + wanted.key + ": more than " +
-                               std::to_string(PaceFile::kPlaces) +
-                               " limits cannot be remembered, and one of its own does not hold");
+        log(Level::kError,
+            fmt::format(
+                "limit_key {}: more than {} limits cannot be remembered, and one of its own "
+                "does not hold",
+                wanted.key, PaceFile::kPlaces));
       }
     }
     auto& pace = paces_[wanted.key];

@@ -1,6 +1,7 @@
 #include "worker/queue/process/child.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
@@ -92,9 +93,8 @@ bool Child::succeeded() const { return WIFEXITED(status_) && WEXITSTATUS(status_
 int Child::signal() const { return WIFSIGNALED(status_) ? WTERMSIG(status_) : 0; }
 
 std::string Child::end() const {
-  return signal() == 0 ? "exited with status " + std::to_string(WEXITSTATUS(status_))
-                       : "was killed by signal " + std::to_string(signal()) + " (" +
-                             strsignal(signal()) + ")";
+  return signal() == 0 ? fmt::format("exited with status {}", WEXITSTATUS(status_))
+                       : fmt::format("was killed by signal {} ({})", signal(), strsignal(signal()));
 }
 
 Result<Spawned> spawn(const std::vector<std::string>& command,

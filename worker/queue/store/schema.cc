@@ -1,6 +1,7 @@
 #include "worker/queue/store/schema.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -149,14 +150,15 @@ Status migrate(Database& database) {
   }
   std::sscanf(text->c_str(), "%d", &version);
   if (version > kSchemaVersion) {
-    return Error{"its schema is version " + *text + ", of a newer penstockd; this one knows " +
-                 std::to_string(kSchemaVersion) +
-                 ". Run that version, or set the file aside to begin anew"};
+    return Error{
+        fmt::format("its schema is version {}, of a newer penstockd; this one knows {}. "
+                    "Run that version, or set the file aside to begin anew",
+                    *text, kSchemaVersion)};
   }
   for (; version < kSchemaVersion; ++version) {
-    const std::string sql = std::string("BEGIN IMMEDIATE;") + kMigrations[version] +
-                            "PRAGMA application_id=" + std::to_string(kApplicationId) +
-                            ";PRAGMA user_version=" + std::to_string(version + 1) + ";COMMIT";
+    const std::string sql =
+        fmt::format("BEGIN IMMEDIATE;{}PRAGMA application_id={};PRAGMA user_version={};COMMIT",
+                    kMigrations[version], kApplicationId, version + 1);
     if (Status done = database.execute(sql); !done) {
       return done;
     }

@@ -1,5 +1,6 @@
 #include "worker/queue/workers/supervisor.h"
 
+#include <fmt/format.h>
 #include <algorithm>
 
 #include "shared/base/units.h"
@@ -13,6 +14,10 @@ using State = Supervisor::Worker::State;
 
 // Callers are told to come back then, at the latest, when nobody knows when a device will be.
 constexpr int64_t kComeBackNs = 30 * kNsPerSec;
+
+std::string counted(uint32_t processes) {
+  return fmt::format("{} process{}", processes, processes == 1 ? "" : "es");
+}
 
 }  // namespace
 
@@ -43,15 +48,13 @@ void Supervisor::apply(const Config& config) {
 }
 
 void Supervisor::scale(const std::string& worker, uint32_t processes) {
-  log(Level::kInfo, "worker " + worker + ": scaled to " + std::to_string(processes) +
-                        (processes == 1 ? " process" : " processes"));
+  log(Level::kInfo, fmt::format("worker {}: scaled to {}", worker, counted(processes)));
   scaling_.set(worker, processes);
   arrange();
 }
 
 void Supervisor::autoscale(const std::string& worker, uint32_t processes) {
-  log(Level::kInfo, "worker " + worker + ": scaled to " + std::to_string(processes) +
-                        (processes == 1 ? " process" : " processes") + " by its load");
+  log(Level::kInfo, fmt::format("worker {}: scaled to {} by its load", worker, counted(processes)));
   scaling_.set_by_load(worker, processes);
   arrange();
 }
@@ -170,9 +173,8 @@ void Supervisor::on_worker_ready(WorkerSession& session) {
   if (worker.state == State::kStarting) {
     worker.state = State::kReady;
     worker.ready_ns = connections_.now_ns();
-    log(Level::kInfo, worker.label() + ": ready, process " + std::to_string(worker.child.pid()) +
-                          ", model " + worker.config.model_name + ", " +
-                          std::to_string(session.slots()) + " slots");
+    log(Level::kInfo, fmt::format("{}: ready, process {}, model {}, {} slots", worker.label(),
+                                  worker.child.pid(), worker.config.model_name, session.slots()));
     dispatcher_.worker_ready(session);
   }
 }
@@ -199,7 +201,7 @@ void Supervisor::reap() {
 void Supervisor::on_exit(Worker& worker, pid_t pid) {
   const bool wanted = worker.retired && worker.child.succeeded();
   log(wanted ? Level::kInfo : Level::kWarn,
-      worker.label() + ": process " + std::to_string(pid) + " " + worker.child.end());
+      fmt::format("{}: process {} {}", worker.label(), pid, worker.child.end()));
   if (!wanted && worker.end.empty()) {
     worker.end = worker.child.end();
   }
@@ -260,7 +262,7 @@ void Supervisor::settle(Worker& worker) {
 
 void Supervisor::kill(Worker& worker, const std::string& why) {
   log(Level::kWarn,
-      worker.label() + ": " + why + "; killing process " + std::to_string(worker.child.pid()));
+      fmt::format("{}: {}; killing process {}", worker.label(), why, worker.child.pid()));
   worker.end = worker.end.empty() ? why : worker.end;
   worker.killed = true;
   worker.kill_ns = connections_.now_ns() + Child::kLingerNs;
@@ -333,8 +335,10 @@ void Supervisor::check(Worker& worker, int64_t now_ns) {
     if (worker.session == nullptr) {
       return;  // given up before
     }
-    log(Level::kError, worker.label() + ": process " + std::to_string(worker.child.pid()) +
-                           " does not die; what it uses of its device stays taken until it does");
+    log(Level::kError,
+        fmt::format("{}: process {} does not die; what it uses of its device stays taken until it "
+                    "does",
+                    worker.label(), worker.child.pid()));
     lose(worker);
   } else if (worker.kill_ns <= now_ns) {
     worker.ordered = worker.retired && !worker.session->closed();

@@ -1,4 +1,5 @@
 // Supervisor: how a worker's process begins, ours or one that others have started.
+#include <fmt/format.h>
 #include <algorithm>
 
 #include "shared/base/units.h"
@@ -9,12 +10,6 @@
 namespace penstock::queue {
 
 using State = Supervisor::Worker::State;
-
-namespace {
-
-std::string mebibytes(int64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
-
-}  // namespace
 
 Result<Child> Supervisor::check_device(const WorkerConfig& worker, const std::string& device,
                                        int lock) {
@@ -44,9 +39,9 @@ void Supervisor::start(Worker& worker, int64_t now_ns) {
   const WorkerConfig* const as_configured = find(Scaling::worker_of(worker.config.name));
   if (worker.config.reserves_memory() && as_configured != nullptr &&
       worker.config.memory_bytes < as_configured->memory_bytes) {
-    log(Level::kInfo, worker.label() + ": takes " + mebibytes(worker.config.memory_bytes) +
-                          " of its " + mebibytes(as_configured->memory_bytes) +
-                          ", as others share device " + worker.config.device);
+    log(Level::kInfo, fmt::format("{}: takes {} MiB of its {} MiB, as others share device {}",
+                                  worker.label(), worker.config.memory_bytes >> 20,
+                                  as_configured->memory_bytes >> 20, worker.config.device));
   }
   worker.child = spawned->child;
   begin(worker, std::move(spawned->socket), now_ns);
@@ -92,7 +87,7 @@ Status Supervisor::attach(Fd& fd, const std::string& unread, pid_t pid) {
     return Error{"worker " + name +
                  " has all the processes that it may have, or its device is out"};
   }
-  log(Level::kInfo, (*place)->label() + ": process " + std::to_string(pid) + " has connected");
+  log(Level::kInfo, fmt::format("{}: process {} has connected", (*place)->label(), pid));
   begin(**place, std::move(fd), connections_.now_ns());
   (*place)->session->read_first(unread);
   return Ok{};
