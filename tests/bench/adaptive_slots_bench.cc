@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstdio>
 
-#include "tests/unit/queue/simulated_device.h"
+#include "tests/unit/queue/bound/simulated_device.h"
 
 namespace penstock::queue {
 namespace {

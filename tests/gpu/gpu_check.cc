@@ -21,7 +21,7 @@
 
 #include "tests/gpu/bandwidth.h"
 #include "tests/gpu/flat_model.h"
-#include "tests/unit/llama/kernel_checks.h"
+#include "tests/unit/engines/llama/kernel_checks.h"
 #include "worker/engines/llama/cuda/runner.h"
 #include "worker/engines/llama/cuda/self_test.h"
 #include "worker/engines/llama/kv_cache.h"

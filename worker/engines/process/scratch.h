@@ -47,8 +47,7 @@ class SlotFolder {
   Result<std::string> put(const std::string& name, std::string_view bytes);
   // On disk, of both. O(files).
   int64_t used_bytes() const;
-  // Nothing that lies there is followed out of it. Errors are passed over: what cannot be removed
-  // stays.
+  // No link is followed out of the folder. Errors are passed over: what cannot be removed stays.
   void empty_job();
   void empty_tmp();
 

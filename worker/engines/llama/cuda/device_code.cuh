@@ -1,6 +1,6 @@
 // What every kernel needs: loads that widen to F32, stores that narrow, and sums over a warp or a
 // block. Tests compile kernels without CUDA, for threads made of fibers
-// (tests/unit/llama/cuda_emulation.h, included first), which is why launches go through a macro.
+// (tests/unit/engines/llama/cuda_emulation.h, included first), which is why launches go through a macro.
 #pragma once
 
 #include <cstring>
@@ -17,7 +17,7 @@
 #define PENSTOCK_DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
 #define PENSTOCK_UNROLL _Pragma("unroll")
 #elif !defined(PENSTOCK_CUDA_EMULATION)
-#error "compile with nvcc, or include tests/unit/llama/cuda_emulation.h first"
+#error "compile with nvcc, or include tests/unit/engines/llama/cuda_emulation.h first"
 #endif
 
 namespace penstock::llama::cuda {

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "tests/unit/queue/simulated_device.h"
+#include "tests/unit/queue/bound/simulated_device.h"
 
 namespace penstock::queue {
 namespace {

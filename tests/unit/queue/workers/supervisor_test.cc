@@ -3,7 +3,7 @@
 
 #include <sys/wait.h>
 
-#include "tests/unit/queue/session_fixture.h"
+#include "tests/unit/queue/jobs/session_fixture.h"
 
 namespace penstock::queue {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/unit/llama/fixtures.h"
+#include "tests/unit/engines/llama/fixtures.h"
 
 namespace penstock::llama {
 namespace {

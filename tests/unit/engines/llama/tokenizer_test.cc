@@ -5,7 +5,7 @@
 #include <chrono>
 #include <random>
 
-#include "tests/unit/llama/fixtures.h"
+#include "tests/unit/engines/llama/fixtures.h"
 
 namespace penstock::llama {
 namespace {

@@ -1,6 +1,6 @@
 #include "worker/queue/api/standing_orders.h"
 
-#include "promise_fixture.h"
+#include "tests/unit/queue/jobs/promise_fixture.h"
 
 namespace penstock::queue {
 namespace {

@@ -1,3 +1,3 @@
-#include "tests/unit/llama/cuda_emulation.h"
+#include "tests/unit/engines/llama/cuda_emulation.h"
 
 #include "worker/engines/llama/cuda/elementwise.cu"

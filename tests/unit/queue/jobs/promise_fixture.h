@@ -6,8 +6,8 @@
 #include <deque>
 #include <filesystem>
 
-#include "fault_files.h"
 #include "session_fixture.h"
+#include "tests/unit/queue/store/fault_files.h"
 
 namespace penstock::queue {
 

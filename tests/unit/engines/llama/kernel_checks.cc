@@ -1,4 +1,4 @@
-#include "tests/unit/llama/kernel_checks.h"
+#include "tests/unit/engines/llama/kernel_checks.h"
 
 #include <algorithm>
 #include <cmath>

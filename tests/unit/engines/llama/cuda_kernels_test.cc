@@ -1,8 +1,8 @@
 // The CUDA kernels, run by threads that are fibers, against their references.
 #include <gtest/gtest.h>
 
-#include "tests/unit/llama/cuda_emulation.h"
-#include "tests/unit/llama/kernel_checks.h"
+#include "tests/unit/engines/llama/cuda_emulation.h"
+#include "tests/unit/engines/llama/kernel_checks.h"
 #include "worker/engines/llama/cuda/runtime.h"
 
 namespace penstock::llama::cuda {

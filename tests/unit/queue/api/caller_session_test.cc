@@ -1,6 +1,6 @@
 #include "worker/queue/api/caller_session.h"
 
-#include "session_fixture.h"
+#include "tests/unit/queue/jobs/session_fixture.h"
 
 namespace penstock::queue {
 namespace {

@@ -7,7 +7,7 @@
 #include <set>
 
 #include "shared/base/clock.h"
-#include "tests/unit/llama/fixtures.h"
+#include "tests/unit/engines/llama/fixtures.h"
 #include "worker/engines/llama/cpu_runner.h"
 #include "worker/engines/llama/kv_cache.h"
 #include "worker/engines/llama/tokenizer.h"

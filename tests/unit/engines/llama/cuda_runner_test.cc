@@ -8,8 +8,8 @@
 #include <map>
 #include <set>
 
-#include "tests/unit/llama/cuda_emulation.h"
-#include "tests/unit/llama/fixtures.h"
+#include "tests/unit/engines/llama/cuda_emulation.h"
+#include "tests/unit/engines/llama/fixtures.h"
 #include "worker/engines/llama/cpu_runner.h"
 #include "worker/engines/llama/cuda/open.h"
 #include "worker/engines/llama/device.h"

@@ -1,4 +1,4 @@
-#include "tests/unit/llama/cuda_emulation.h"
+#include "tests/unit/engines/llama/cuda_emulation.h"
 
 #include <algorithm>
 #include <cstdlib>

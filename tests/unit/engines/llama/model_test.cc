@@ -6,7 +6,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "tests/unit/llama/fixtures.h"
+#include "tests/unit/engines/llama/fixtures.h"
 
 namespace penstock::llama {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <random>
 
-#include "tests/unit/llama/fixtures.h"
+#include "tests/unit/engines/llama/fixtures.h"
 #include "worker/engines/llama/config.h"
 #include "worker/engines/llama/model.h"
 #include "worker/engines/llama/safetensors.h"

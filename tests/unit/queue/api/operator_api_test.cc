@@ -1,7 +1,7 @@
 // What tools ask and order, with the real store and the real supervisor beneath.
 #include "worker/queue/api/operator_api.h"
 
-#include "promise_fixture.h"
+#include "tests/unit/queue/jobs/promise_fixture.h"
 
 namespace penstock::queue {
 namespace {

@@ -1,4 +1,4 @@
-// How workers are started: the pure parts, and one real process.
+// The command line of a worker, its environment, and one real process.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>

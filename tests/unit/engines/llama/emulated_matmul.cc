@@ -1,0 +1,3 @@
+#include "tests/unit/engines/llama/cuda_emulation.h"
+
+#include "worker/engines/llama/cuda/matmul.cu"

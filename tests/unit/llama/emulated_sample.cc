@@ -1,3 +1,0 @@
-#include "tests/unit/llama/cuda_emulation.h"
-
-#include "worker/engines/llama/cuda/sample.cu"
