@@ -9,7 +9,7 @@ namespace penstock {
 ngx_int_t judge_before_access(ngx_http_request_t* r) noexcept;
 ngx_int_t judge_after_access(ngx_http_request_t* r) noexcept;
 
-// Of the log phase: only now is it certain what became of the request.
+// Handler of the log phase: only there is it certain what became of the request.
 ngx_int_t count_outcome(ngx_http_request_t* r) noexcept;
 
 }  // namespace penstock

@@ -6,11 +6,11 @@
 
 namespace penstock {
 
-// It goes on, at once or when its time has come, with its charges kept for later and what it is
-// told of them; returns what the phase handler is to return.
+// The request goes on, at once or after its delay. Its charges are kept for later, and its answer
+// gets the headers that tell of them. Returns what the phase handler is to return.
 ngx_int_t admit(ngx_http_request_t* r, RequestState& state, Charges& charges) noexcept;
 
-// No limit had a say in it.
+// No limit applies to the request.
 void pass_uncharged(RequestState& state, const LocConf& loc, bool would_refuse) noexcept;
 
 }  // namespace penstock

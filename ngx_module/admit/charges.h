@@ -1,5 +1,5 @@
-// Charges: what a request is charged in one place at one stage, on the stack; only as many as there
-// are get written.
+// Charges: what a request is charged in one place at one stage. It lies on the stack, and only the
+// charges that there are get written.
 #pragma once
 
 #include "ngx_module/request/request.h"
@@ -13,7 +13,7 @@ class Charges {
 
   const LocConf& loc() const noexcept { return loc_; }
   Stage stage() const noexcept { return stage_; }
-  // That all of them are in. REQUIRES: the location has limits.
+  // The zone and the table that hold all their counters. REQUIRES: the location has limits.
   Zone& zone() const noexcept { return *loc_.limits[0]->zone; }
   limit::Table& table() const noexcept { return *zone().table; }
 

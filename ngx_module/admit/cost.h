@@ -7,8 +7,8 @@
 // penstock_cost formula over the body's fields takes the place of these. What was really used is
 // settled at the end (receipt.h).
 //
-// What is only an estimate, the prompt's tokens too, is never a reason to refuse for good: where
-// `asked` alone is within what a limit holds, the limit is charged no more than that.
+// An estimate, that of the prompt's tokens too, is never a reason to refuse for good: if `asked`
+// alone is within what a limit holds, the limit is charged no more than it holds.
 #pragma once
 
 #include "ngx_module/request/request.h"

@@ -3,8 +3,8 @@
 //   penstock_limit ... action=degrade degrade_to=model=small;         another model
 //   penstock_limit ... action=degrade degrade_to=max_tokens=64;       another value of a field
 //
-// The limit that it was over is not charged for it. It is judged anew as the request that it has
-// become, so limits that count by model count the model that runs, and the answer says so:
+// The limit that it was over is not charged. The request is judged anew as what it has become, so
+// limits that count by model count the model that runs. The answer says so:
 //   Penstock-Degraded: "free-rate";model="small"
 #pragma once
 

@@ -5,9 +5,9 @@
 
 namespace penstock {
 
-// The charges of all limits of one stage that can be told now. NGX_DECLINED: these are all;
-// NGX_AGAIN: some hang on the body, which is still to come; else the request was refused, and that
-// is the handler's result.
+// Makes the charges of all limits of one stage that can be told now. NGX_DECLINED: these are all.
+// NGX_AGAIN: some depend on the body, which is still to come. Else the request was refused, and the
+// handler returns this.
 ngx_int_t gather(ngx_http_request_t* r, Charges& charges) noexcept;
 
 }  // namespace penstock

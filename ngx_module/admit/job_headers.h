@@ -1,6 +1,6 @@
 // The request headers that ask for more than an answer: a promise, a key, a time, a webhook.
 //
-// They go to penstockd as they were sent; here they are found, and bounded.
+// They go to penstockd as they were sent. Here they are found, and their lengths are checked.
 #pragma once
 
 #include "ngx_module/nginx.h"
@@ -30,8 +30,8 @@ struct BadHeader {
 // `found` stays nullptr when there are none. False when memory ran out.
 bool find_job_headers(ngx_http_request_t* r, const JobHeaders*& found, BadHeader& bad) noexcept;
 
-// Whether the answer may be there already, or is not wanted now: how long the queue is says nothing
-// about such a request.
+// Whether the answer may be there already, or is not wanted now. Then the length of the queue says
+// nothing about the request.
 bool may_not_wait(ngx_http_request_t* r) noexcept;
 // Whether it asks for a promise by Prefer or Penstock-Callback.
 bool asks_for_promise(ngx_http_request_t* r) noexcept;

@@ -1,9 +1,9 @@
-// KnownVariables: what variables were known before one was asked for that hangs on the body.
+// KnownVariables: which variables had a value before one was asked for that depends on the body.
 //
-// Nginx keeps what a variable yielded, and so does a map of one: what hung on a body that was still
-// to come, or on the model of a request that may be degraded, must not be kept. Whatever was
-// evaluated before hung on neither, and is evaluated once, as its author expects ($request_id,
-// js_set).
+// Nginx keeps the value of a variable, and of a map of it. A value that depends on a body that is
+// still to come, or on the model of a request that may be degraded, must not be kept. Variables
+// that were evaluated before depend on neither: they are evaluated once, as their authors expect
+// ($request_id, js_set).
 #pragma once
 
 #include "ngx_module/nginx.h"
@@ -15,10 +15,10 @@ class KnownVariables {
   // REQUIRES: r outlives it.
   explicit KnownVariables(ngx_http_request_t* r) noexcept : r_(r) {}
 
-  // Such a variable is asked for: from the first time on, all others that get a value may be made
-  // of it.
+  // A variable that depends on the body is asked for. After the first of these calls, any variable
+  // that gets a value may be made of it.
   void note() noexcept;
-  // Those are forgotten; what is noted next is noted anew.
+  // Forgets the values of those variables, and begins anew.
   void forget_later() noexcept;
 
  private:

@@ -31,7 +31,8 @@ ngx_int_t refuse_too_large(RequestState& state) noexcept;
 ngx_int_t refuse_unknown_tier(ngx_http_request_t* r, const Limit& limit,
                               std::string_view name) noexcept;
 
-// What the last one says, for a page; it is noted in the error log, and in the request's outcome.
+// The message of the last one, for a page. It notes the refusal in the error log and in the
+// request's outcome.
 http::Problem unknown_tier(ngx_http_request_t* r, const Limit& limit,
                            std::string_view name) noexcept;
 // For the error log alone.

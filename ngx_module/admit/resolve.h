@@ -1,5 +1,5 @@
-// Resolve: from a request and a limit to the counters that it is charged against. Key and tier are
-// variables, and some of these hang on the body.
+// Resolve: finds the counters that a limit charges for a request. Key and tier are variables, and
+// some variables depend on the body.
 #pragma once
 
 #include "ngx_module/admit/known_variables.h"
@@ -23,8 +23,8 @@ struct Resolved {
   std::string_view tier_name;
 };
 
-// Reads a value, and forgets what hung on the body. Of a mixture each variable is asked for alone
-// first: else one that hangs on the body would take along those that come after it.
+// Reads a value, and forgets what depended on the body. In a value of several variables each is
+// asked for alone first: else one that depends on the body would take along those behind it.
 inline bool read_value(ngx_http_request_t* r, const Value& value, KnownVariables* known,
                        std::string_view& out) noexcept {
   if (known == nullptr) [[likely]] {

@@ -20,8 +20,8 @@ struct StatusSource {
 // out.
 StatusSource* source_of(ngx_conf_t* cf, std::string_view socket_path) noexcept;
 
-// Reads what a penstockd writes for others, a page of so many bytes. It lies in memory (/run): to
-// read it waits for no disk. False when it is not there whole.
+// Reads a page of `bytes` bytes that a penstockd publishes. The page lies in memory (/run), so
+// reading it waits for no disk. False when it is not there whole.
 bool read_page(const char* path, void* page, size_t bytes) noexcept;
 
 // What it says at this moment; nullptr if it cannot be believed, as its penstockd is gone.

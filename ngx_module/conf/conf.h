@@ -5,12 +5,13 @@
 //
 // A limit has one word for each of its stages:
 //
-//   Rule          the terms as written, "10r/m burst=5": of a plan, or of one penstock_limit
-//   (rule.h) Policy        the same in numbers, which shared/limit decides by Counter       a rule
-//   in a zone Limit         a penstock_limit line: whom to count, under which rules, and what being
-//   over means Bound         a counter as one limit charges it Charge        one bound of one
-//   request: the table is asked for it (shared/limit/charge.h) ChargeResult  a charge and what the
-//   table decided, as callers are told of it
+//   Rule          the terms as written, "10r/m burst=5": of a plan or one penstock_limit (rule.h)
+//   Policy        the same in numbers, which shared/limit decides by
+//   Counter       a rule in a zone
+//   Limit         a penstock_limit line: whom to count, under which rules, and what it does
+//   Bound         a counter as one limit charges it
+//   Charge        one bound of one request: the table is asked for it (shared/limit/charge.h)
+//   ChargeResult  a charge and what the table decided, as callers are told of it
 //                 (request/charge_result.h)
 //   OpenCharge    a charge that was made, until it is settled, given back or released
 //                 (request/receipt.h)
@@ -203,7 +204,7 @@ inline MainConf* main_conf(ngx_http_request_t* r) noexcept {
 inline MainConf* main_conf(ngx_conf_t* cf) noexcept {
   return static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_penstock_module));
 }
-// Of a whole cycle; nullptr if it has no http{}.
+// The configuration of a whole cycle; nullptr if the cycle has no http{}.
 inline MainConf* main_conf(const ngx_cycle_t* cycle) noexcept {
   return static_cast<MainConf*>(
       ngx_http_cycle_get_module_main_conf(cycle, ngx_http_penstock_module));
@@ -212,8 +213,8 @@ inline LocConf* loc_conf(const ngx_http_request_t* r) noexcept {
   return static_cast<LocConf*>(ngx_http_get_module_loc_conf(r, ngx_http_penstock_module));
 }
 
-// Whose share a request takes: what penstock_share yields, or else its owner. False when memory ran
-// out.
+// `who` becomes the one whose share the request takes: what penstock_share yields, or else its
+// owner. False when memory ran out.
 inline bool share_of(ngx_http_request_t* r, std::string_view& who) noexcept {
   const LocConf& loc = *loc_conf(r);
   return loc.share.get(r, who) && (!who.empty() || loc.owner.get(r, who));

@@ -1,5 +1,4 @@
-// Directive: how one is read from nginx.conf, and how what is wrong with it is said, as nginx -t
-// shows it.
+// Directive: how a line of nginx.conf is read, and how `nginx -t` says what is wrong with it.
 #pragma once
 
 #include "ngx_module/nginx.h"
@@ -45,8 +44,8 @@ inline char* check_value(ngx_conf_t* cf, size_t i) noexcept {
                       &arg(cf, i), &arg(cf, 0));
 }
 
-// As refuse(), for something found wrong only once everything was read: where is told by `file` and
-// `line`.
+// Like refuse(), for what is found wrong only after everything was read. `file` and `line` tell
+// where it stands.
 ngx_int_t refuse_at(ngx_conf_t* cf, const ngx_str_t& file, ngx_uint_t line, const char* format,
                     ...) noexcept;
 // Says what is doubtful there, and goes on.
@@ -58,7 +57,8 @@ inline ngx_http_core_loc_conf_t* core_conf(ngx_conf_t* cf) noexcept {
       ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
 }
 
-// The upstream that an argument names; nullptr when memory ran out, or it is none, as is then said.
+// The upstream that an argument names. nullptr when memory ran out, or if it names none: then the
+// error was told.
 ngx_http_upstream_srv_conf_t* upstream_named(ngx_conf_t* cf, size_t i) noexcept;
 
 }  // namespace penstock

@@ -46,7 +46,7 @@ struct Rule {
 
   uint64_t period_s() const noexcept { return period == nullptr ? 0 : period->seconds; }
   uint64_t scale() const noexcept { return unit == Unit::kGpu ? scale_of(unit) : 1; }
-  // As callers are told: whole units of what was written.
+  // What callers are told of a count: whole units, as the rule was written.
   uint64_t told(uint64_t counted) const noexcept {
     return unit == Unit::kGpu ? counted / scale_of(unit) : counted;
   }

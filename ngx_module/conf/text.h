@@ -21,7 +21,7 @@ class Text {
     at_ = std::copy(s.begin(), s.end(), at_);  // memcpy() takes no null, not even of no bytes
     return *this;
   }
-  // The same without a call: what is known beforehand, and short.
+  // The same without a call, for short text that is known when this is compiled.
   template <size_t kSize>
   Text& literal(const char (&s)[kSize]) noexcept {
     __builtin_memcpy(at_, s, kSize - 1);

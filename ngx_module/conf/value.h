@@ -14,8 +14,8 @@ struct Value {
   ngx_http_complex_value_t complex{};
   ngx_str_t header{};  // $http_NAME: the header's name, in lower case
   ngx_uint_t header_hash = 0;
-  // Whether the variable is Nginx's own, and not one that the configuration has given this name:
-  // looked up when it is first read.
+  // Whether the variable is Nginx's own, and not one of the configuration that has its name. Looked
+  // up when it is first read.
   enum class Own : uint8_t { kUnknown, kNo, kYes };
   mutable Own own = Own::kUnknown;
 

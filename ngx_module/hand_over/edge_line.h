@@ -5,15 +5,15 @@
 // here: HOLD while it is alive (this process renews its leases), OVER when it has ended (what was
 // reserved is settled by what was used, and the leases are let go). OVER comes again until SETTLED
 // has answered it; that a receipt was settled is noted in its zone, so no process settles it twice.
-// When a line breaks, what it
-// held is renewed for kPatienceMs more, for penstockd, if it comes back, names it all again. It
-// names it to the same worker, which knows what it holds: were another told, both would count it
-// until the first knew. A worker that dies has a successor under its number, and one that is
-// replaced by a reload lets go as soon as it is told to quit.
+// When a line breaks, the leases it
+// held are renewed for kPatienceMs more: if penstockd comes back, it names them all again. It names
+// them to the same worker, which knows what it holds: if another were told, both would count the
+// leases until the first knew. A worker that dies has a successor under its number. A worker that
+// is replaced by a reload lets go as soon as it is told to quit.
 //
 //   closed ──timer──▶ connecting ──▶ HELLO ──▶ told, frame by frame ──error──▶ closed
 //
-// Bounded: kMostHeld receipts a process; past it a lease is not renewed, and lapses.
+// Bounded: kMostHeld receipts a process. Beyond that a lease is not renewed, and lapses.
 #pragma once
 
 #include "ngx_module/conf/conf.h"

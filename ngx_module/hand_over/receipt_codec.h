@@ -6,20 +6,19 @@
 
 namespace penstock {
 
-// Empty when nothing was charged, or memory ran out. What one place's limits charge fits; of a
-// request that was led on to places with yet other limits, the latest charges that fit.
+// Empty when nothing was charged, or memory ran out. The charges of one place always fit. Of a
+// request that was led on to places with other limits, the latest charges that fit are taken.
 std::string_view encode_receipt(ngx_pool_t* pool, const MainConf& main,
                                 const Receipt& receipt) noexcept;
 
 // A receipt that was handed over, in memory of its own (ngx_alloc) until forget_receipt().
 struct HeldReceipt;
-// What is not in the configuration any more, or was charged in another table (Nginx was restarted,
-// the zone resized: what it counted is gone), is left out. nullptr when nothing is left, or memory
-// ran out.
+// A charge is left out if its rule is not in the configuration any more, or if it was made in
+// another table: Nginx was restarted or the zone resized, so what was counted is gone. nullptr when
+// nothing is left, or memory ran out.
 HeldReceipt* decode_receipt(const MainConf& main, std::string_view bytes, ngx_log_t* log) noexcept;
 Receipt& receipt_of(HeldReceipt& held) noexcept;
-// Its leases are renewed with the others of this process from now on, and taken anew if they had
-// lapsed.
+// Its leases are renewed with the others of this process, and taken anew if they had lapsed.
 void hold_leases(HeldReceipt& held) noexcept;
 // REQUIRES: its leases were released.
 void forget_receipt(HeldReceipt* held) noexcept;

@@ -4,9 +4,9 @@
 //   HEAD with `file` ──turn_to_file()──▶ the upstream is done with; an internal redirect ──▶
 //   serve_stored_file(), the first that runs after it, answers
 //
-// The redirect is Nginx's way out of an upstream, and no more than that: by itself it would be
-// another request, a GET, that all phases judge anew where its path leads. So what it has changed
-// is put back, and nothing that the location says of requests is asked a second time.
+// The redirect only is Nginx's way out of an upstream. By itself it would be another request, a
+// GET, that all phases judge anew where its path leads. So what the redirect has changed is put
+// back, and nothing that the location says of requests is asked a second time.
 #pragma once
 
 #include "ngx_module/request/request.h"

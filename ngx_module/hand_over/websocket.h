@@ -26,7 +26,7 @@ bool is_foreign(const ngx_http_request_t* r) noexcept;
 // For process_header: the answer is 101. False when memory ran out.
 bool grant_upgrade(ngx_http_request_t* r, RequestState& state) noexcept;
 
-// Its head has gone out: what the client sends is taken from now on.
+// Its head has gone out: takes what the client sends.
 void begin_websocket(ngx_http_request_t* r) noexcept;
 
 // Sends a pong that waits, if nothing else is on its way.

@@ -14,8 +14,8 @@ limit::Decision look_at(const Zone& zone, const limit::Policy& policy,
 // A unit's amount in JSON: GPU time in seconds, whatever is counted.
 void write_amount(Page& page, const Rule& rule, uint64_t counted) noexcept;
 
-// What of the limit is used, `,"used":3,"remaining":47,"reset_seconds":41000`. Used and remaining
-// make up what may come at once: the burst, or all of a window.
+// Writes how much of the limit is used: `,"used":3,"remaining":47,"reset_seconds":41000`. Used and
+// remaining add up to what may come at once: the burst, or all of a window.
 void write_standing(Page& page, const Rule& rule, const limit::Policy& policy,
                     const limit::Decision& now) noexcept;
 

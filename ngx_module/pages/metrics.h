@@ -11,8 +11,8 @@
 //
 // and, with the name of an upstream, what its penstockds say of themselves:
 //
-//   penstock_up{socket}                                               1 while it gives signs of
-//   life penstock_queue_length{socket,queue}                               jobs that wait
+//   penstock_up{socket}                                               1 while it lives
+//   penstock_queue_length{socket,queue}                               jobs that wait
 //   penstock_queue_running{socket,queue}                              jobs on workers
 //   penstock_queue_slots{socket,queue}                                jobs that can run at once
 //   penstock_queue_predicted_wait_seconds{socket,queue}

@@ -12,10 +12,11 @@
 // written as. `concurrency` is the tightest of the caller's, null if there is none; `documentation`
 // is there if the plan has some.
 //
-// Told are the limits that stand in the location itself, or, where it has none of the caller's own,
-// those that it inherits and those of its whole server{}: the rules of the caller's plan, and
-// inline limits by a key of the caller's. What everyone shares is nobody's to know, and what hangs
-// on a body is not known here. Nothing is charged, and no limit refuses it.
+// It tells of the limits that stand in the location itself. If none of these is the caller's own,
+// it tells of those that the location inherits and those of its whole server{}: the rules of the
+// caller's plan, and inline limits by a key of the caller's. It does not tell of limits that
+// everyone shares, and a limit that depends on a body is not known here. Nothing is charged, and no
+// limit refuses it.
 #pragma once
 
 #include "ngx_module/nginx.h"

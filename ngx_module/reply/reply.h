@@ -16,8 +16,9 @@ ngx_chain_t* chain_of(ngx_http_request_t* r, ngx_str_t body) noexcept;
 
 constexpr std::string_view kProblemType = "application/problem+json";
 
-// As an upstream's: lists of types, such as gzip_types, have them without parameters, and a charset
-// that is said is not said again. Inlined, as most types are known beforehand.
+// Sets the content type as an upstream's head would. Lists of types, such as gzip_types, have them
+// without parameters, and a charset that is given is not added again. Inlined, as most types are
+// known beforehand.
 inline void set_content_type(ngx_http_request_t* r, std::string_view type) noexcept {
   constexpr std::string_view kCharset = "charset=";
   const size_t end = ngx_min(type.find(';'), type.size());

@@ -68,10 +68,11 @@ void look_into(ngx_http_request_t* r, BodySearch& search, const ngx_chain_t* in)
 // What was found in it. REQUIRES: all of it has come.
 const Body& body_of(ngx_http_request_t* r, BodySearch& search) noexcept;
 
-// Of one that goes to penstockd: a frame's length has 32 bits, and the body is not all of it.
+// The longest body that goes to penstockd: a frame's length has 32 bits, and it holds more than the
+// body.
 constexpr off_t kMaxBodyBytes = 0xFFFFFFFF - (1 << 20);
 
-// Of what is in r->request_body.
+// The size of what is in r->request_body, in bytes.
 size_t body_size(const ngx_http_request_t* r) noexcept;
 
 }  // namespace penstock

@@ -5,7 +5,7 @@
 
 namespace penstock {
 
-// Without default values, so that room for many costs nothing.
+// Without default values, so that room for many of them costs nothing.
 struct ChargeResult {
   const Bound* bound;
   const Limit* limit;

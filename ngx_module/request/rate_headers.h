@@ -2,9 +2,9 @@
 // (draft-ietf-httpapi-ratelimit-headers, structured fields) and the x-ratelimit-* set that OpenAI
 // clients read.
 //
-// Shown are the limits of the caller's plan, or the inline ones where there is no plan; and, on a
-// refusal, those that refused. What everyone shares (a site's total, say) is not shown to one
-// caller without need.
+// They show the limits of the caller's plan, or the inline ones if there is no plan. A refusal also
+// shows the limits that refused. A limit that everyone shares (a site's total, say) is not shown
+// without need.
 #pragma once
 
 #include <span>
@@ -23,11 +23,12 @@ bool push_rate_headers(ngx_http_request_t* r, const Tier* tier,
                        std::span<const ChargeResult> results, bool refused,
                        RateHeaders& pushed) noexcept;
 
-// Of a refusal: when to come back, as HTTP has it, and as the OpenAI clients read it.
+// The headers of a refusal that say when to come back: HTTP's, and those that the OpenAI clients
+// read.
 constexpr size_t kMaxRetryHeaders = 3;
 using RetryHeaders = ngx_table_elt_t* [kMaxRetryHeaders];
 
-// A lease comes free when its holder is done, nobody knows when; on average this soon.
+// A lease comes free when its holder is done, and nobody knows when. This is the average.
 int64_t usual_wait_ns(const Bound& bound) noexcept;
 
 constexpr int64_t seconds_up(int64_t ns) noexcept { return (ns + 999'999'999) / 1'000'000'000; }

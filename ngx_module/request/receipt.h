@@ -59,10 +59,9 @@ struct Usage {
   uint64_t tokens = 0;
   uint64_t gpu_ms = 0;
 };
-// So much is taken of what a message says was used: more than any job reaches, so that sums stay
-// sums.
+// No job is taken to have used more than this, whatever a message says: so no sum overflows.
 constexpr uint64_t kMostUsed = uint64_t{1} << 40;
-// As DONE and OVER say it.
+// What DONE or OVER says was used.
 template <class Message>
 Usage usage_of(const Message& said) noexcept {
   const uint64_t gpu_ms = said.device_ns / kNsPerMs + (said.device_ns % kNsPerMs != 0 ? 1 : 0);
@@ -80,24 +79,25 @@ void settle(Receipt& receipt, const Usage& usage) noexcept;
 void refund(Receipt& receipt, bool requests) noexcept;
 // Its leases are kept alive, or taken anew if they had lapsed.
 void renew(Receipt& receipt) noexcept;
-// What was charged is a promised job's from here on, or may be: nothing of it is settled, given
-// back or released here. Where it is not, what was charged stands, and leases lapse.
+// What was charged belongs to a promised job now, or may do so: nothing of it is settled, given
+// back or released here. If the job was not promised after all, the charges stand and the leases
+// lapse.
 void hand_over(Receipt& receipt) noexcept;
 // Leases are given back: the request is over.
 void release(Receipt& receipt) noexcept;
 // All is given back, leases too, as if it had not been charged.
 void undo(Receipt& receipt) noexcept;
 
-// What the latest place has charged, as its limits would stand if that were given back: for
-// headers. `decisions` and `results` have room for kMaxCharges; returns how many there are.
+// How the limits of the latest place would stand if its charges were given back: for headers.
+// `decisions` and `results` have room for kMaxCharges. Returns how many there are.
 size_t as_given_back(const Receipt& receipt, limit::Decision* decisions,
                      ChargeResult* results) noexcept;
 
 // Called in each worker process.
 ngx_int_t start_process(ngx_cycle_t* cycle) noexcept;
 
-// The moment, on the table's clocks. One reading of the clock; the wall's is kept up by the
-// process's own.
+// Now, on the table's clocks. It reads the steady clock; the time of day is carried on from the
+// last turn of the loop.
 limit::Instant instant(const limit::Table& table) noexcept;
 
 }  // namespace penstock

@@ -38,7 +38,7 @@ class MetLimits {
   }
   bool any(Mark mark) const noexcept { return (all_ & mark) != 0; }
   bool empty() const noexcept { return count_ == 0; }
-  // Of a limit that it has not. False if there is no room.
+  // Adds a limit. REQUIRES: it is not there yet. False if there is no room.
   bool push(const Limit* limit, unsigned marks) noexcept {
     if (count_ == kMost) {
       return false;
@@ -58,7 +58,7 @@ class MetLimits {
     }
     return push(limit, marks);
   }
-  // From all.
+  // Takes the mark off all limits.
   void take_off(Mark mark) noexcept {
     for (size_t i = 0; i < count_; ++i) {
       marks_[i] = static_cast<uint8_t>(marks_[i] & ~mark);
@@ -146,7 +146,7 @@ struct RequestState {
 // All that was charged is given back, as if it had not been.
 void give_all_back(RequestState& state) noexcept;
 
-// Of a request that was redirected internally.
+// The state of a request that was redirected internally; nullptr if there is none.
 RequestState* find_kept_state(ngx_http_request_t* r) noexcept;
 
 // The request's state, found again after internal redirects; nullptr if there is none yet.
@@ -161,7 +161,7 @@ RequestState* state_of(ngx_http_request_t* r) noexcept;
 // wanted.
 std::string_view model_of(ngx_http_request_t* r, RequestState& state) noexcept;
 
-// Of a chunked one nobody knows before it has come.
+// A chunked request counts as having one: nobody knows before it has come.
 inline bool has_body(const ngx_http_request_t* r) noexcept {
   return r->headers_in.content_length_n > 0 || r->headers_in.chunked != 0;
 }

@@ -42,15 +42,15 @@ struct OffenderRow {
   std::string_view limit;
   uint64_t refused = 0;  // in the last minutes, the latest counting most
 };
-// Fills `rows` with those that are refused most, worst first, and returns how many there are. What
-// `limit` points to is good while this request is.
+// Fills `rows` with the keys that are refused most, worst first, and returns how many there are.
+// `limit` is valid while this request is.
 size_t worst_offenders(const MainConf& main, std::span<OffenderRow> rows) noexcept;
 
 // One decision in kSampled is measured.
 constexpr unsigned kSampled = 16;
 void observe_decision(const MainConf& main, int64_t ns) noexcept;
 
-// What is known of a model; before anything was learned, what is most often so.
+// What is known of a model. Before anything was learned, these are usual values.
 using metrics::Estimate;
 Estimate estimate_of(const MainConf& main, std::string_view model) noexcept;
 // One finished request: what it was and what it used. Zeros teach nothing.

@@ -33,7 +33,7 @@ struct Tally {
   uint64_t* word = &nowhere;
 };
 
-// Of what is counted by outcome, the counter of each; of no series where it cannot come about.
+// The counter of each outcome. An outcome that cannot come about has a counter without a series.
 using OutcomeTallies = Tally[kOutcomes];
 
 // One series that the configuration names, and where it is counted.

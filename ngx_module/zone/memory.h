@@ -41,7 +41,7 @@ struct OpenedMemory {
   std::string fault;                  // also: why what was there is not used
 };
 
-// A process waits this often for another one to let go of a file: a second in all.
+// How often a process waits for another one to let go of a file: a second in all.
 constexpr int kAttempts = 20;
 void pause_between_attempts() noexcept;
 
@@ -71,12 +71,12 @@ enum class Standing : uint8_t {
 
 Standing standing_of(const ZoneMemory& memory) noexcept;
 
-// For a master that ends: whether no other Nginx uses it. If so none can start to, until it is
-// dropped. If not, this one's lock is given up: of two masters that end together the other can have
-// it.
+// For a master that ends: whether no other Nginx uses the memory. If so, none can start to use it
+// until it is dropped. If not, this master's lock is given up: when two masters end together, the
+// other can have it.
 bool lock_alone(const ZoneMemory& memory) noexcept;
 
-// One cycle less that uses it. The last one unmaps it; a file that never was published goes too.
+// One cycle less uses the memory. The last one unmaps it; a file that was never published goes too.
 void drop(ZoneMemory* memory) noexcept;
 
 // The same in a worker, which ends: memory and file are the master's.

@@ -1,5 +1,5 @@
-// Files that nobody else may have put there: in /dev/shm and beside a snapshot anybody may make
-// some, a link or a pipe in the place of ours.
+// Files that only we may have made. In /dev/shm and beside a snapshot anybody may put a link or a
+// pipe in the place of ours.
 #pragma once
 
 #include <sys/stat.h>
@@ -14,7 +14,7 @@ std::string failed(const char* what, const char* path);
 // What open() says of a trap: a link, a folder, a pipe, or what another user keeps to himself.
 bool is_in_the_way(int error) noexcept;
 
-// A file of its own, of this process's user; what `other_owner` has is root's, too.
+// Whether it is a plain file of this process's user. Root may also use what `other_owner` has.
 bool is_ours(const struct stat& file, uid_t other_owner) noexcept;
 bool is_ours(int fd) noexcept;
 

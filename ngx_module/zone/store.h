@@ -22,7 +22,7 @@ struct ZoneStore {
   const ngx_core_conf_t* core = nullptr;
   ZoneMemory* memory = nullptr;  // nullptr: the table is in Nginx's own shared memory
 
-  // Of the process that writes.
+  // Used by the process that writes:
   int64_t silent_until_ns = 0;  // errors are told once a minute
   int64_t busy_since_ns = 0;    // 0: it isn't
   bool failing = false;

@@ -31,7 +31,7 @@ class ChainedTable {
     ++size_;
   }
 
-  // Of those of this hash, the one that `is` holds for; nullptr when there is none.
+  // The member of this hash for which `is` is true; nullptr if there is none.
   template <typename Is>
   Member* find(uint64_t hash, Is&& is) const noexcept {
     if (size_ == 0) {

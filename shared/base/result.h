@@ -12,7 +12,7 @@
 
 namespace penstock {
 
-// Whoever handles an error branches on its kind, never on its words.
+// Code that handles an error branches on its kind, never on its words.
 enum class ErrorKind : uint8_t {
   kRefused,  // it can never be done as it was asked: wrong, too large, forbidden, in the way
   kNoSpace,  // the disk is full

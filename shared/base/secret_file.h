@@ -18,7 +18,7 @@ struct SecretFile {
   std::string text;
   struct stat status {};
 
-  // To more than its owner and readers of its group.
+  // Whether more than its owner and readers of its group may open it.
   bool is_too_open() const { return (status.st_mode & 0777 & ~mode_t{0640}) != 0; }
 };
 

@@ -10,7 +10,7 @@
 
 namespace penstock {
 
-// Of the socket at this path; nothing where it is too long for one.
+// The address of the socket at this path; nothing if the path is too long for one.
 inline std::optional<sockaddr_un> unix_address(std::string_view path) noexcept {
   sockaddr_un address{};
   if (path.size() >= sizeof address.sun_path) {

@@ -35,8 +35,8 @@ struct BodyField {
   // and for a string with a broken escape or one of a surrogate (\uD800 to \uDFFF).
   std::string_view text;
 
-  // That the value takes in the body, its quotes or brackets included, but not the white space in
-  // an array or object outside of strings.
+  // How many the value takes in the body, its quotes or brackets included. White space in an array
+  // or object is not counted, unless it is in a string.
   uint64_t bytes = 0;
 
   uint64_t digest = 0;  // of the value as sent: tells apart what has no text, but not for certain

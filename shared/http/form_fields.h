@@ -35,7 +35,7 @@ class FormFields {
   // Feeds the next piece of the body. True once nothing more can change the outcome.
   bool feed(std::string_view piece) noexcept;
 
-  // As of BodyFields.
+  // See BodyFields.
   BodyField operator[](size_t i) const noexcept;
 
   // Where the value of a field that was found begins, in bytes from the beginning of the body; it

@@ -22,7 +22,7 @@ bool is_json_number(std::string_view text) noexcept;
 // Infinity: beyond what a double holds. REQUIRES: is_json_number(text).
 double to_double(std::string_view text) noexcept;
 
-// Of a string's text: a number, or "WxH", whose product it is; NaN: neither.
+// The value of a string's text: a number, or the product if it is "WxH". NaN: it is neither.
 double string_to_double(std::string_view text) noexcept;
 
 }  // namespace penstock::http

@@ -11,8 +11,8 @@
 // Times at the interface are nanoseconds.
 //
 // Exactness. The emission interval is rounded up to a whole tick, once, when the policy is made.
-// From there on all arithmetic is exact: N at once, and never more than the rate asks for. The rate
-// kept is lower than the one asked for by less than 1 / (16 x interval in ns): 2e-10 at 3r/s,
+// After that all arithmetic is exact: N at once, and never more than the rate allows. The rate kept
+// is lower than the one asked for by less than 1 / (16 x interval in ns): 2e-10 at 3r/s,
 // 6e-5 at a million a second.
 //
 // Clocks. `now` is what a process read a moment ago, so a worker may come with one that is earlier

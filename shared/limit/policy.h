@@ -62,7 +62,8 @@ Policy make_policy(const WindowPolicy& window) noexcept;
 // `limit` units in any `length_ns`. An Error names the bound, and what else to use.
 Result<Policy> make_sliding_log(uint64_t limit, int64_t length_ns);
 
-// As the functions of gcra.h and window.h. REQUIRES: not a sliding log, whose state is no one word.
+// Like the functions of gcra.h and window.h. REQUIRES: not a sliding log, whose state takes more
+// than one word.
 inline Decision decide(const Policy& policy, uint64_t state, const Instant& now,
                        uint64_t cost) noexcept {
   return policy.algorithm == Algorithm::gcra ? decide(policy.gcra, state, now.steady_ns, cost)

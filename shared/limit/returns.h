@@ -3,9 +3,9 @@
 // A place (a limit's counter, a full queue) has room again at some moment, and after that for one
 // more each step. Were everybody told that moment, all would come at once, and all but one be
 // refused again. So each who asks is given a time of its own, a step after the one given before.
-// Whoever asks again before its time is told the same; so whoever hammers moves nobody else back,
-// and what is told stays true. One who is alone at a place is always told when there is room, also
-// where that is sooner than it was: it asks for less, or some was given back.
+// A caller that asks again before its time is told the same. So a caller that hammers moves nobody
+// else back, and what was told stays true. A caller that is alone at a place is always told when
+// there is room, even if that is sooner than it was told: it asks for less, or some was given back.
 //
 // Fixed memory, of one process: two who meet in the table forget the earlier's time, which is then
 // given anew. `place` and `who` are hashes.

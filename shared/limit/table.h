@@ -192,7 +192,7 @@ class BasicTable {
     view.adopt(load(header_->generation));
     return view;
   }
-  // As this view knows it.
+  // The generation that this view knows.
   uint64_t generation() const noexcept { return generation_; }
   Generations generations() const noexcept {
     Generations copy;
@@ -201,7 +201,7 @@ class BasicTable {
   }
   // The generation in which a slot of this key word was written.
   uint64_t generation_of(uint64_t key) const noexcept { return generation_ - age_of(key); }
-  // Of one that this view doesn't know yet.
+  // Whether the key is of a generation that this view does not know yet.
   bool is_ahead(uint64_t key) const noexcept {
     return (generation_ - (key >> kGenerationShift)) % kGenerations >= kGenerations / 2;
   }

@@ -50,7 +50,7 @@ class Mark {
               static_cast<uint64_t>(kind)) {}
   constexpr uint64_t bits() const noexcept { return bits_; }
   constexpr Kind kind() const noexcept { return static_cast<Kind>(bits_ & 7); }
-  // Of a calendar's or sliding window: leases have no size.
+  // Whether it is a calendar's or a sliding window. Leases have no size.
   constexpr bool lasts() const noexcept {
     return kind() == Kind::fixed || (kind() == Kind::paired && bits_ >> 3 != 0);
   }

@@ -44,7 +44,7 @@ Policy with_terms(Policy policy, uint64_t terms) noexcept;
 // How long states written by earlier terms may be live at the longest.
 int64_t horizon_ns(const Policy& policy) noexcept;
 
-// Of a sliding log's terms: its limit. 0 of others.
+// The limit of a sliding log's terms; 0 for other terms.
 uint64_t log_limit_of(uint64_t terms) noexcept;
 
 // What the slots of such terms are.

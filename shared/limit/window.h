@@ -52,7 +52,7 @@ Result<WindowPolicy> make_fixed_window(uint64_t limit, Span span);
 Result<WindowPolicy> make_sliding_window(uint64_t limit, Span span);
 Result<WindowPolicy> make_concurrency(uint64_t limit);
 
-// As decide() in gcra.h: pure, O(1), any state is accepted. For leases retry_after_ns is when
+// Like decide() in gcra.h: pure, O(1), any state is accepted. For leases, retry_after_ns is when
 // enough of them lapse if nobody renews them.
 Decision decide(const WindowPolicy& policy, uint64_t state, const Instant& now,
                 uint64_t cost) noexcept;

@@ -77,7 +77,7 @@ class Registry {
   // The registry that is already there. An Error says why it isn't one that this version can use.
   static Result<Registry> attach(std::span<std::byte> memory);
 
-  // From here on a new configuration names its series. Call it when that configuration is certain
+  // A new configuration names its series after this. Call it when that configuration is certain
   // to be used: reloads that fail must not make the running workers' series look unused.
   void begin_generation() noexcept;
 

@@ -156,7 +156,7 @@ struct Head {
   std::string_view content_type;      // "text/event-stream"
   uint64_t content_length_plus1 = 0;  // 0: not known, the answer streams
   std::string_view headers;           // more of them, "Name: value\n" each
-  // From penstockd only:
+  // Only penstockd sends these:
   std::string_view file;   // the answer's body is this file, and no CHUNK comes
   uint64_t promised = 0;   // 1: what was charged is settled by OVER, not by this answer
   uint64_t duplicate = 0;  // 1: the answer of a job that was there already; it cost nothing new
@@ -243,7 +243,7 @@ struct Take {
   }
 };
 
-// So many of the worker's slots can be used now, until it says it again; before that, all.
+// How many of the worker's slots can be used, until its next SLOTS. Before its first: all.
 struct Slots {
   static constexpr FrameType kType = FrameType::kSlots;
   uint64_t slots = 0;        // for all of its jobs together, those that run included
@@ -276,7 +276,7 @@ struct Grant {
   }
 };
 
-// So much more of the job's answer may be sent.
+// How many more bytes of the job's answer may be sent.
 struct Window {
   static constexpr FrameType kType = FrameType::kWindow;
   uint64_t bytes = 0;
@@ -291,16 +291,16 @@ struct Heartbeat {
   uint64_t running = 0;
   uint64_t memory_bytes = 0;
   uint64_t waiting = 0;  // for the memory they need
-  // Of the engine, since the process began; 0 where it does not count them.
+  // What the engine has done since the process began; 0 where it does not count.
   uint64_t steps = 0;
   uint64_t step_jobs = 0;  // jobs in each step, summed over the steps
   uint64_t prompt_tokens = 0;
   uint64_t generation_tokens = 0;
-  // Of its key-value cache, now.
+  // The engine's key-value cache, now.
   uint64_t kv_blocks = 0;
   uint64_t kv_blocks_used = 0;
   uint64_t step_ms = 0;  // for so long its engine has been in one step; 0: it is between two
-  // Of a server that the engine's jobs run on, as it says; 0 where it does not.
+  // What the server says of itself on which the engine's jobs run; 0 where it does not.
   uint64_t server_running = 0;
   uint64_t server_waiting = 0;  // in its own queue
   uint64_t context_tokens = 0;  // that the model reads and writes at most
@@ -351,7 +351,7 @@ struct Device {
   }
 };
 
-// That was all of them.
+// All devices have been told of: the end of a round of DEVICE frames.
 struct Devices {
   static constexpr FrameType kType = FrameType::kDevices;
   uint64_t count = 0;        // of DEVICE frames since the last of these

@@ -22,7 +22,7 @@ constexpr size_t kMaxClasses = 8;                       // priorities told apart
 // Upper bounds of the buckets.
 inline constexpr std::array<double, 12> kWaitBounds = {0.01, 0.05, 0.1, 0.5, 1,   2,
                                                        5,    10,   30,  60,  300, 1800};  // seconds
-// Of streamed answers, seconds: as vLLM's, and shorter times for each token.
+// Streamed answers, in seconds: vLLM's bounds, and shorter ones for the time of each token.
 inline constexpr std::array<double, 22> kFirstTokenBounds = {
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75,
     1,     2.5,   5,    7.5,  10,   20,   40,   80,  160,  640, 2560};
@@ -31,7 +31,7 @@ inline constexpr std::array<double, 20> kPerTokenBounds = {
     0.3,   0.4,    0.5,   0.75, 1,     2.5,  5,     10,  40,   80};
 inline constexpr std::array<double, 6> kErrorBounds = {0.05, 0.1, 0.25, 0.5, 1, 2};  // a ratio
 
-// As much of the text as fits; the rest of `to` is zeros.
+// Copies as much of the text as fits, and fills the rest of `to` with zeros.
 template <size_t kBytes>
 void copy_text(char (&to)[kBytes], std::string_view text) noexcept {
   const size_t size = std::min(text.size(), kBytes - 1);
@@ -78,7 +78,7 @@ struct QueueMetrics {
   uint64_t oldest_wait_ms = 0;
   uint64_t paused = 0;
   uint64_t events[kJobEvents] = {};
-  // Of those that started: by class; classes past the last place are counted in it.
+  // The jobs that started, by class. Classes beyond the last place are counted there.
   ClassMetrics classes[kMaxClasses];
   // |predicted - actual| over the longer of the actual wait and a service time.
   Buckets<kErrorBounds> prediction_error;

@@ -27,7 +27,7 @@ struct ReceiptEntry {
 
 constexpr size_t kMaxReceiptEntries = 128;
 constexpr size_t kMaxReceiptNameBytes = 64;
-// So many entries of such names fit.
+// Room for kMaxReceiptEntries with the longest names.
 constexpr size_t kMaxReceiptBytes = 1 + kMaxReceiptEntries * (2 + 2 * kMaxReceiptNameBytes + 48);
 
 // The bytes of an entry. REQUIRES: names have at most kMaxReceiptNameBytes.

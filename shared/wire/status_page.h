@@ -33,7 +33,7 @@ enum class QueueState : uint32_t {
   kCannotLoad = 5,  // as kNoWorker, and those that were started did not get ready
 };
 
-// Of a queue that is paused: nobody knows.
+// The predicted wait of a queue that is paused: nobody knows.
 constexpr uint64_t kNoPredictedWait = UINT64_MAX;
 
 struct QueueStatus {

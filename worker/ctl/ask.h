@@ -38,7 +38,7 @@ class Penstockd {
   // done all the same.
   Result<std::string> ask(std::string_view method, std::string_view path,
                           std::string_view query = {});
-  // Of an ask() that was an Error: whether penstockd refused it, and may be asked more.
+  // After an ask() that was an Error: whether penstockd refused it, and may be asked more.
   bool refused() const { return refused_; }
 
  private:

@@ -80,7 +80,7 @@ class ResultsFile {
   static Result<ResultsFile> open(const std::string& path);
 
   bool has(const std::string& custom_id) const { return done_.contains(custom_id); }
-  // Of those that are there: whether it was answered with 2xx.
+  // Whether the request was answered with 2xx. REQUIRES: its result is there.
   bool succeeded(const std::string& custom_id) const { return done_.at(custom_id); }
   Status append(std::string_view line);
 

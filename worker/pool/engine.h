@@ -129,7 +129,7 @@ struct Figures {
   uint64_t generation_tokens = 0;  // drawn
   uint64_t kv_blocks = 0;          // of the key-value cache
   uint64_t kv_blocks_used = 0;
-  // Of a server that its jobs run on, as it says.
+  // What the server says of itself on which the engine's jobs run.
   uint64_t server_running = 0;
   uint64_t server_waiting = 0;  // in the server's own queue
   uint64_t context_tokens = 0;  // that its model reads and writes at most
@@ -179,7 +179,7 @@ class Engine {
 
   virtual Figures figures() const { return {}; }
 
-  // By which template chats are asked, or why they are refused, for the operator: "chat is asked in
+  // For the operator: by which template chats are asked, or why they are refused. "chat is asked in
   // the model's own template, of ...". Empty: there is nothing to say. Does not change.
   virtual std::string chat() const { return {}; }
 };

@@ -4,10 +4,10 @@
 // value, with skip() at those it does not need, so that a body that passes is valid JSON as a whole
 // (RFC 8259).
 //
-// Of several fields of one name in an object the last one counts, as at the edge
-// (shared/http/body_fields.h): what was refused of one is forgotten when its name comes again. So
-// whoever reads a field a second time must leave nothing of the first; a top-level field that ends
-// as null is the owner's to undo.
+// Where several fields of an object have one name, the last one counts, as at the edge
+// (shared/http/body_fields.h). What was refused of one is forgotten when its name comes again. So a
+// reader must leave nothing of the first when it reads a field a second time. The owner undoes a
+// top-level field that ends as null.
 #pragma once
 
 #include <simdjson.h>

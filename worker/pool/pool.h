@@ -70,8 +70,8 @@ class Pool {
   Next turn(int64_t now_ns, Ready ready);
   Next turn(int64_t now_ns) { return turn(now_ns, Ready()); }
 
-  // As if penstockd had said DRAIN; it does not know, so no more credit is granted. Over once the
-  // last job has ended.
+  // Does what DRAIN of penstockd does. penstockd does not know, so no more credit is granted. The
+  // pool is over once the last job has ended.
   void drain() { draining_ = silent_ = true; }
 
   const Engine& engine() const { return *engine_; }
@@ -79,7 +79,7 @@ class Pool {
   uint32_t waiting() const { return static_cast<uint32_t>(waiting_.size()); }
   uint32_t credit_granted() const { return granted_; }
   int64_t memory_in_use() const { return memory_in_use_; }
-  // As was said last.
+  // What HEARTBEAT said last.
   const wire::Heartbeat& heartbeat() const { return heartbeat_; }
 
  private:

@@ -4,9 +4,9 @@
 // which jobs ended, so that the pool can free their slots once the engine has returned (the engine
 // is in the middle of a step when it speaks).
 //
-// Of each answer no more is sent than penstockd has room for: kFirstWindowBytes, and what WINDOW
-// asks for. The rest is kept here, the end with it; so that it stays little, the pool has the
-// engine pass over a job whose window is closed().
+// No more of an answer is sent than penstockd has room for: kFirstWindowBytes, and what WINDOW asks
+// for. The rest is kept here, its end too. So that this stays little, the pool has the engine pass
+// over a job whose window is closed().
 #pragma once
 
 #include <cstdint>
@@ -39,9 +39,9 @@ class FrameSink final : public Sink {
   // A job that never started is refused: as failed(), but not among ended().
   void refuse(JobNumber job, const Failure& failure);
 
-  // So much more of the job's answer may go. True: its window was closed, and the engine may go on.
+  // `bytes` more of the job's answer may go. True: its window was closed, and the engine may go on.
   bool widen(JobNumber job, uint64_t bytes);
-  // Nothing more is to be said of it.
+  // Nothing more is to be said of the job.
   void forget(JobNumber job) { flows_.erase(job); }
 
   // Jobs whose end has been sent since the owner last cleared this.

@@ -3,10 +3,10 @@
 //     head ──2xx──▶ sniffing ──▶ events | lines | json | bytes ──▶ (over)
 //       └──else──▶ refusal ───────────────────────────────────▶ (over)
 //
-// Nothing is said to the caller before the commit point: the first event that has a part of an
-// answer; a JSON answer, until it is whole or longer than kMaxHeldBytes; of other types the first
-// byte. Until then every way to fail may still be a status, a return or an attempt; after it, the
-// caller's answer is cut short.
+// Nothing is said to the caller before the commit point. That is the first event with a part of an
+// answer; a JSON answer when it is whole, or longer than kMaxHeldBytes; the first byte of any other
+// type. Before it, a failure may still be a status, a return or an attempt. After it, the caller's
+// answer is cut short.
 //
 // What ends an answer: its transfer; [DONE], or what means it; an error in it; a bound; one of five
 // timers. After [DONE] the transfer has kDrainNs to end by itself, so that its connection can be
@@ -66,7 +66,7 @@ class Answer final : private EventSplitter::Listener {
   // `call` outlives this.
   Answer(JobNumber job, const Call& call, Shared& shared, int64_t now_ns);
 
-  // What comes; false: the transfer is to be stopped.
+  // These take what comes. False: the transfer is to be stopped.
   bool on_header(std::string_view line, int64_t now_ns);
   bool on_body(std::string_view bytes, int64_t now_ns);
   // The transfer is over, stopped by us or not. Says all but the end.
@@ -74,9 +74,9 @@ class Answer final : private EventSplitter::Listener {
 
   // When the next of its timers runs out.
   int64_t due_ns() const;
-  // One has: the transfer is to be stopped, and end() says what comes of it.
+  // A timer has run out: the transfer is to be stopped, and end() says what comes of it.
   void expire(int64_t now_ns);
-  // The caller reads on: what the timers count begins anew.
+  // The caller reads again: the timers begin anew.
   void rewind(int64_t now_ns);
 
   bool committed() const { return committed_; }

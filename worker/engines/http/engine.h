@@ -49,7 +49,7 @@ class HttpEngine final : public Engine {
   bool cancel(JobNumber job) override;
   void pause(JobNumber job) override;
   void resume(JobNumber job) override;
-  // Of the server's own cache, where it tells.
+  // What the server tells of its own cache, where it does.
   Figures figures() const override;
 
  private:

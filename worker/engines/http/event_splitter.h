@@ -1,8 +1,8 @@
 // EventSplitter: cuts an answer that streams into its events, wherever the reads cut it.
 //
-// Of server-sent events (WHATWG HTML, 9.2) an event ends with an empty line, and lines end with LF,
-// CRLF or CR; of JSON lines each line is an event. Whoever is told gets each event whole, and its
-// bytes as they came: all bytes that are fed come out again, once, in their order.
+// A server-sent event (WHATWG HTML, 9.2) ends with an empty line; lines end with LF, CRLF or CR. In
+// JSON lines, each line is an event. The listener gets each event whole, and its bytes as they
+// came: all bytes that are fed come out again, once, in their order.
 //
 // An event is held until it is whole, up to kMaxHeldBytes. Of a longer one the bytes pass as they
 // come, and nobody learns what it says.

@@ -1,4 +1,4 @@
-// The head of a server's answer: what of it counts, and which headers its caller gets.
+// The head of a server's answer: what counts in it, and which headers the caller gets.
 //
 // A caller gets only these: they say how the body is to be read, what it cost against the server's
 // own limits, and under which name the server's operator finds the request. Everything else is
@@ -20,10 +20,10 @@ class Head {
  public:
   static constexpr size_t kMaxBytes = 64U << 10;
 
-  // The next line, its end included, as libcurl gives it: also those of 1xx answers, and of
-  // trailers. False: there are too many.
+  // Takes the next line, its end included, as libcurl gives it: 1xx answers and trailers too.
+  // False: there are too many.
   bool take(std::string_view line);
-  // The body has begun: what comes now are trailers.
+  // The body has begun: lines that come now are trailers.
   void close() { closed_ = true; }
 
   bool begun() const { return bytes_ > 0; }
@@ -36,7 +36,7 @@ class Head {
   const std::string& server() const { return server_; }
   const std::string& retry_after() const { return retry_after_; }
   const std::string& retry_after_ms() const { return retry_after_ms_; }
-  // For the caller, "Name: value\n" each.
+  // The headers for the caller, "Name: value\n" each.
   std::string allowed() const;
 
  private:

@@ -6,7 +6,7 @@
 //
 // Only a worker with a `health:` asks. Without one, nothing is ever sent to a server but jobs.
 //
-// Pure: who drives it sends the questions, and pushes replies and time in.
+// Pure: its owner sends the questions, and pushes replies and time in.
 #pragma once
 
 #include <algorithm>
@@ -35,12 +35,12 @@ class Health {
     std::string_view body;
   };
 
-  // `path`: empty: nothing is asked, ever. `model`: as the server calls it. `speaks_openai`: it may
-  // have /v1/models.
+  // An empty `path` asks nothing, ever. `model` is the server's name for it. `speaks_openai`: the
+  // server may have /v1/models.
   Health(std::string path, std::string model, bool speaks_openai)
       : path_(std::move(path)), model_(std::move(model)), speaks_openai_(speaks_openai) {}
 
-  // True: this is to be asked now, and nothing else before it was replied().
+  // True: ask this now, and nothing else before replied().
   bool ask(int64_t now_ns, Question& question);
   std::string_view path(Question question) const;
   void replied(Question question, const Reply& reply, int64_t now_ns);
@@ -54,7 +54,7 @@ class Health {
   std::optional<uint64_t> take_busy() { return std::exchange(busy_, std::nullopt); }
 
   bool well() const { return well_ || path_.empty(); }
-  // Why it is not, for the operator.
+  // Why the server is not well, for the operator.
   const std::string& why() const { return why_; }
   const ServerLoad& load() const { return load_; }
   uint64_t context_tokens() const { return context_tokens_; }  // 0: not told

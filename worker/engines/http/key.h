@@ -25,7 +25,7 @@ class Key {
   // An Error says what is wrong with the file. An empty path: there is no key.
   static Result<Key> load(const std::string& path, const Log& log);
 
-  // "Name: value", or empty. What cannot be read any more leaves the last key in force.
+  // "Name: value", or empty. The last key stays in force while the file cannot be read.
   const std::string& header(int64_t now_ns, const Log& log);
 
  private:

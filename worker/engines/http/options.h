@@ -19,7 +19,7 @@ enum class Protocol : uint8_t {
   kPlain,   // any service: a request may do something, and is never sent again unasked
 };
 
-// How long each thing may take; nanoseconds. None of them runs while the caller does not read.
+// How long each thing may take, in nanoseconds. No time passes while the caller does not read.
 struct Timeouts {
   int64_t connect_ns = 10 * kNsPerSec;
   int64_t idle_ns = 300 * kNsPerSec;         // without a byte, of whatever kind
@@ -35,10 +35,10 @@ struct Url {
   std::string query;   // that goes with each request: "?api-version=1", or empty
   std::string socket;  // "/run/vllm.sock"; empty: TCP
 
-  // The address of a caller's path, and of what it asks behind that. What both have is there once:
-  // .../v1 and /v1/models make .../v1/models.
+  // The address for a caller's path, and for what it asks behind that. A part that both have is
+  // there once: .../v1 and /v1/models make .../v1/models.
   std::string of(std::string_view path, std::string_view asked = {}) const;
-  // The same for a log: without the query, which may hold a key.
+  // The same for a log, without the query, which may hold a key.
   std::string shown(std::string_view path) const;
 };
 
@@ -63,7 +63,7 @@ struct Options {
 
   bool has_header(std::string_view name) const;
 
-  // From elsewhere on the command line.
+  // Given elsewhere on the command line:
   std::string model;  // as callers call it
   uint32_t slots = 1;
   uint64_t max_body_bytes = 32U << 20;

@@ -24,8 +24,8 @@ class Probe final : private Transfers::Receiver {
                 options.upstream_model.empty() ? options.model : options.upstream_model,
                 options.protocol == Protocol::kOpenai) {}
 
-  // Asks what is to be asked, and gives up on what takes too long. `key`: a header, or empty. True:
-  // something is known anew.
+  // Asks what Health wants to ask, and gives up on what takes too long. `key` is a header, or
+  // empty. True: something new is known.
   bool step(int64_t now_ns, const std::string& key);
   // The transfer of id kId has ended.
   void ended(const TransferEnd& end, int64_t now_ns);

@@ -1,8 +1,8 @@
 // A caller's request as its server is to get it.
 //
-// Only what must be is changed: the model's name (in a JSON body, a multipart form, or a KServe
-// path), the operator's override, and stream_options where we want the usage told and the caller
-// did not ask for it. Every other byte of the body stays as it was sent.
+// Only three things are changed: the model's name (in a JSON body, a multipart form, or a KServe
+// path), what the operator overrides, and stream_options where we want to be told the usage and the
+// caller did not ask for it. Every other byte of the body stays as it was sent.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@
 
 namespace penstock::http_engine {
 
-// One request, ready to be sent; and what of it counts while its answer is read.
+// One request, ready to be sent, and what of it matters while its answer is read.
 struct Call : Plan {
   std::string method;
   std::string url;
@@ -36,12 +36,13 @@ struct Call : Plan {
   uint64_t prompt_bytes = 0;  // of what is text to the model, about
 };
 
-// Judges what needs no server: that the body is a JSON object where it must be, and the override.
+// Judges what can be judged without the server: that the body is a JSON object where it must be,
+// and the override.
 std::variant<std::unique_ptr<Call>, Failure> edit_request(const Request& request,
                                                           const Options& options);
 
-// `json`, an object, with these fields (name without quotes, value as JSON) in the place of its own
-// of the same name, or at its end. Empty: it is no whole JSON object.
+// Replaces fields of `json`, an object, by these (name without quotes, value as JSON). A field that
+// it does not have goes to its end. Empty: it is no whole JSON object.
 std::string with_fields(std::string_view json,
                         const std::vector<std::pair<std::string, std::string>>& fields);
 

@@ -1,4 +1,4 @@
-// Rest: when the url takes jobs, and how many, by what its server does.
+// Rest: whether the url takes jobs now, and how many, by what its server does.
 //
 //              back-pressure, or not there             its time has come
 //     open ───────────────────────────────▶ resting ─────────────────────▶ trying
@@ -6,9 +6,9 @@
 //      │                                       └──── back-pressure again ────┘ │
 //      └───────────── a job was answered, or a second passed well ─────────────┘
 //
-// While it rests no slot is open. While it tries, one more than run. What the server asks for
-// (Retry-After) counts, up to a bound; else the rest doubles each time, from `first` to `most`. A
-// server that queues by itself (crowd) leaves fewer open.
+// While it rests, no slot is open. While it tries, one more is open than run. The server may say
+// how long (Retry-After), up to a bound; else the rest doubles each time, from `first` to `most`.
+// Fewer slots are open while the server queues jobs by itself (crowd).
 //
 // Pure: time is pushed in.
 #pragma once
@@ -48,20 +48,20 @@ class Rest {
     bool quota = false;
     std::optional<int64_t> asked_ns;  // by the server
   };
-  // Jobs that were under way when a rest began do not make it longer: `started_ns` is the job's.
-  // Returns how long the url rests now.
+  // The server has no room for a job that was started at `started_ns`. A job that was under way
+  // when the rest began does not make it longer. Returns how long the url rests now.
   int64_t rest(Cause cause, int64_t started_ns, int64_t now_ns);
-  // A job that was started then was answered.
+  // A job that was started at that time was answered.
   void answered(int64_t started_ns);
-  // The url is out until release(): the server says that it is not well, and then that it is. What
-  // was only not there is there again.
+  // hold(): the server says that it is not well. The url takes no jobs until release(): the server
+  // is well again. release() also ends a rest that began because the server was not there.
   void hold(const std::string& why);
   void release();
 
-  // The server has so many of our jobs waiting, of so many that run: 0 opens slot by slot again.
+  // `waiting` of our `running` jobs wait in the server's own queue. 0 opens slot by slot again.
   void crowd(uint64_t waiting, uint32_t running);
 
-  // What holds now, with `running` jobs under way.
+  // The state now, with `running` jobs under way.
   State state(uint32_t running, int64_t now_ns);
   // When state() changes by itself; INT64_MAX: it does not.
   int64_t next_event(int64_t now_ns) const;

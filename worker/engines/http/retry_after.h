@@ -8,8 +8,8 @@
 
 namespace penstock::http_engine {
 
-// Nanoseconds from `unix_ns` on, 0 or more. Nothing: it says nothing, or what no time is: negative,
-// past, infinite, words. `milliseconds` wins, being finer.
+// Nanoseconds from `unix_ns` on, 0 or more. Nothing: the headers say nothing, or no time that can
+// be: negative, past, infinite, words. `milliseconds` wins, as it is finer.
 std::optional<int64_t> read_retry_after(std::string_view seconds_or_date,
                                         std::string_view milliseconds, int64_t unix_ns);
 

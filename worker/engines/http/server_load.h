@@ -1,5 +1,5 @@
-// How busy a server says it is: its /metrics, in Prometheus's text format, where that has names
-// which are known: vLLM's, SGLang's, TGI's, llama.cpp's, Triton's.
+// How busy a server says it is, in its /metrics (Prometheus's text format). Known are the names
+// that vLLM, SGLang, TGI, llama.cpp and Triton use.
 //
 // Source: the documents of each on its metrics; the format is
 // https://prometheus.io/docs/instrumenting/exposition_formats/.
@@ -18,7 +18,7 @@ struct ServerLoad {
   uint64_t kv_blocks = 0;           // that the cache has; 0: not told
 };
 
-// Of what cannot be read, what could.
+// Reads a page of metrics. A line that cannot be read is passed over.
 ServerLoad read_metrics(std::string_view text);
 
 }  // namespace penstock::http_engine

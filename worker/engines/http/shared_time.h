@@ -1,8 +1,8 @@
 // SharedTime: how much of a server's time each job had, if all that run at once share it evenly.
 //
-// A clock that runs at 1/n of the real one while n jobs run: what it shows at a job's end, less
-// what it showed at the job's start, is the job's share. All shares together are at most the time
-// that passed.
+// It is a clock that runs at 1/n of the real speed while n jobs run. A job's share is what the
+// clock shows at its end, less what it showed at its start. All shares together are at most the
+// time that passed.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ namespace penstock::http_engine {
 
 class SharedTime {
  public:
-  // So many jobs run from now on. Returns what the clock shows, in nanoseconds.
+  // Now `running` jobs run. Returns what the clock shows, in nanoseconds.
   double change(uint32_t running, int64_t now_ns) {
     if (running_ > 0) {
       shown_ns_ += static_cast<double>(now_ns - since_ns_) / running_;

@@ -1,8 +1,8 @@
-// What a job is charged: what its server told, or our own estimate where it told nothing that can
-// be so.
+// What a job is charged: what its server told, or our own estimate where it told nothing, or
+// nothing that can be true.
 //
-// The estimate is bytes of text by the bytes a token has, which is learnt from the answers whose
-// tokens were told, and begins at 4.
+// The estimate is the bytes of text over the bytes of a token. The latter is learnt from answers
+// whose tokens were told, and begins at 4.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ namespace penstock::http_engine {
 
 class TokenSize {
  public:
-  // Text of so many bytes had so many tokens.
+  // A text of `bytes` bytes had `tokens` tokens.
   void learn(uint64_t bytes, uint64_t tokens);
   // 0 for no bytes; else at least 1.
   uint64_t tokens(uint64_t bytes) const;

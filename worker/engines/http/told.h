@@ -1,7 +1,7 @@
-// What a server tells in one event of a stream, in one line, or in a whole answer: is it a part of
-// the answer, does it end it, what was used, is it an error. Shapes that are known: OpenAI's
-// completions, chats, responses and embeddings, Anthropic's messages, Ollama, TGI, KServe's
-// generate. What is of no known shape is a part of the answer.
+// What a server tells in one event of a stream, in one line, or in a whole answer: whether it is a
+// part of the answer, whether it ends it, what was used, and whether it is an error. These shapes
+// are known: OpenAI's completions, chats, responses and embeddings, Anthropic's messages, Ollama,
+// TGI, KServe's generate. Any other shape is a part of the answer.
 //
 // Sources: the API references of OpenAI and Anthropic, Ollama's docs/api.md, TGI's OpenAPI file,
 // Triton's extension_generate.md.
@@ -35,7 +35,7 @@ struct Told {
   std::optional<ToldError> error;
 };
 
-// Reads, and keeps its buffers. Not for several threads.
+// A reader that keeps its buffers between calls. For one thread.
 class TellTale {
  public:
   // `type` is the event's own, where it has one. `is_error`: see Event.

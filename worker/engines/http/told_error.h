@@ -1,4 +1,4 @@
-// The errors that servers tell in a body, whatever their status was, and what each amounts to.
+// The errors that servers tell in a body, whatever the status was, and what each means.
 #pragma once
 
 #include <simdjson.h>
@@ -16,13 +16,13 @@ struct ToldError {
   std::string message;  // for people
   std::string json;     // the object, or text, that tells it
 
-  // More of the same fails as well, until somebody pays.
+  // Whether all further requests fail too, until somebody pays.
   bool out_of_quota() const;
 };
 
-// Of one event, line or whole answer; nothing: it tells of none.
+// The error that one event, line or whole answer tells of; nothing: there is none.
 std::optional<ToldError> read_error(simdjson::dom::object object);
-// Of what stood in an event's own field called error.
+// The error in the value of an event's own field `error`.
 ToldError error_of(simdjson::dom::element value);
 
 }  // namespace penstock::http_engine

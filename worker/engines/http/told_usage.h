@@ -15,11 +15,11 @@ struct ToldUsage {
   std::optional<uint64_t> completion;
   bool lies = false;
 
-  // The last that is told counts: servers tell running totals, which are not to be added up.
+  // Takes over what is told later: servers tell running totals, which are not to be added up.
   void update(const ToldUsage& later);
 };
 
-// Of one event, line or whole answer; nothing: it does not speak of usage.
+// The usage that one event, line or whole answer tells of; nothing: it tells of none.
 std::optional<ToldUsage> read_usage(simdjson::dom::object object);
 
 }  // namespace penstock::http_engine

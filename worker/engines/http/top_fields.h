@@ -1,11 +1,11 @@
 // TopFields: finds the fields of a JSON object's top level, while it comes, without holding it.
 //
-// Two things need it. A request is edited by replacing some values and leaving all other bytes as
-// they are: for that it says where each field begins and ends. An answer may be megabytes of
-// pictures, with the usage behind them: for that it keeps the values that are small.
+// Two things need it. A request is edited: some values are replaced, and all other bytes stay. For
+// that it says where each field begins and ends. An answer may be megabytes of pictures, with the
+// usage behind them. For that it keeps the values that are small.
 //
-// The JSON is not judged; of what is malformed it finds what was there before. Each byte is looked
-// at once, and memory is bounded. Format: RFC 8259.
+// The JSON is not judged: in a malformed one it finds what is there before the fault. Each byte is
+// looked at once, and memory is bounded. Format: RFC 8259.
 #pragma once
 
 #include <cstddef>

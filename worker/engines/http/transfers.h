@@ -1,13 +1,13 @@
 // Transfers: HTTP requests under way, by libcurl's multi interface on an epoll descriptor of its
-// own. No thread, and nothing blocks but names, which libcurl resolves on its own thread.
+// own. There is no thread, and nothing blocks: libcurl resolves names on a thread of its own.
 //
-// What libcurl would do by itself, and must not here: it sends a POST again when a kept connection
-// dies, so it is stopped where it is about to; it keeps connections for two minutes, so they are
-// let go before servers that keep them for 5 s close them under our hands; it asks before it sends
-// a large body (Expect), it reads ~/.netrc and the environment's proxies. Redirects are not
-// followed.
+// Some things libcurl does by itself are prevented here. It sends a POST again when a kept
+// connection dies: it is stopped where it is about to. It keeps connections for two minutes: they
+// are let go earlier, as servers that keep them for 5 s would close them under our hands. It asks
+// before it sends a large body (Expect), reads ~/.netrc and uses the environment's proxies: all
+// that is off. Redirects are not followed.
 //
-// What a request costs is mostly libcurl and the kernel, so: a handle keeps its options from one
+// What a request costs is mostly libcurl and the kernel. So a handle keeps its options from one
 // transfer to the next, head and body leave in one write, and a kept connection stays registered
 // with the epoll descriptor while no transfer uses it. On two EPYC cores libcurl alone takes 27 us
 // of CPU a request, and a bare socket 11, of some 130 in Nginx, penstockd, worker and server: a
@@ -29,7 +29,7 @@
 
 namespace penstock::http_engine {
 
-// Of all requests.
+// What holds for all requests.
 struct ServerOptions {
   std::string socket;  // a Unix socket, or empty
   std::string ca;      // a file, or empty: the system's
@@ -71,7 +71,7 @@ class Transfers {
   void start(uint64_t id, const Request& request, Receiver& receiver);
   // Ends it without another word: its connection is closed, its HTTP/2 stream reset.
   void stop(uint64_t id);
-  // Nothing of it is read while it is paused. May tell the receiver of what was there already.
+  // Nothing is read while it is paused. The call may tell the receiver of what was there already.
   void pause(uint64_t id, bool paused);
 
   // Moves all of them, and returns those that have ended.

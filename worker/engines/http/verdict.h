@@ -27,8 +27,8 @@ struct Verdict {
   bool quota = false;              // kReturned: for want of money
 };
 
-// By the status of an answer, or the one that an error in a 200 amounts to. `retry_after_ns`: as
-// read_retry_after() says. REQUIRES: status is no 2xx.
+// Judges by the status of an answer, or by the one that an error in a 200 amounts to.
+// `retry_after_ns` is what read_retry_after() says. REQUIRES: status is no 2xx.
 Verdict verdict_of(int status, const std::optional<ToldError>& error,
                    std::optional<int64_t> retry_after_ns);
 

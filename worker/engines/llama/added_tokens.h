@@ -7,9 +7,9 @@
 // with Hugging Face's library. Nor can a caller spoil a token of the template's: what stands beside
 // it in another hand is not looked at.
 //
-// Of tokens that begin together the longest is found, and those that are not "normalized" go first.
-// "single_word": not beside a letter, digit or underscore. "lstrip", "rstrip": the token takes the
-// white space before or after it.
+// The longest of the tokens that begin at a place is found. Tokens that are not "normalized" go
+// first. "single_word": not beside a letter, digit or underscore. "lstrip", "rstrip": the token
+// takes the white space before or after it.
 //
 // Source: Hugging Face tokenizers, AddedVocabulary.
 #pragma once
@@ -38,7 +38,7 @@ struct AddedToken {
 
 class AddedTokens {
  public:
-  // Of all contents together, at most; false once that is passed.
+  // The contents of all tokens together have at most so many bytes. add() is false beyond that.
   static constexpr size_t kMaxBytes = 4 << 20;
   bool add(AddedToken token);
 

@@ -27,7 +27,7 @@ struct GenerationConfig {
 Result<GenerationConfig> parse_generation_config(const std::string& text, const std::string& name,
                                                  int64_t vocabulary);
 
-// Of a folder; one without the file wants nothing.
+// Reads the file of a model's folder. A folder without the file sets no defaults.
 Result<GenerationConfig> load_generation_config(const std::string& folder, int64_t vocabulary);
 
 // The defaults in words, "temperature 0.7, top_p 0.9"; empty if there are none.

@@ -14,7 +14,8 @@ namespace penstock::llama {
 
 class KvCache : public BlockPool {
  public:
-  // As many blocks as `memory_bytes` holds; an Error if that is none. `backend` must outlive this.
+  // Makes as many blocks as `memory_bytes` holds; an Error if that is none. `backend` must outlive
+  // this.
   static Result<KvCache> create(const ModelConfig& config, int64_t memory_bytes, Backend& backend);
 
   // Bytes of one block over all layers, keys and values.

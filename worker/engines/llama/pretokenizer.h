@@ -23,7 +23,7 @@ namespace penstock::llama {
 
 class Pretokenizer {
  public:
-  // From the "pre_tokenizer" element; `file` is for messages.
+  // Reads the element "pre_tokenizer"; `file` is for messages.
   static Result<Pretokenizer> parse(simdjson::dom::element element, const std::string& file);
 
   // A space goes before text that does not begin with one.

@@ -50,8 +50,8 @@ class Runner {
   // is the device's and final: it names what happened there, and the process is best ended.
   virtual Result<std::span<const int32_t>> step(std::span<const SequencePart> parts) = 0;
 
-  // Of the tokens that the last step drew, where it was wanted; else 0. As many as there are
-  // tokens, or none if it was wanted of none. Valid until the next step.
+  // The log-probability of each token that the last step drew; 0 where it was not wanted. Empty if
+  // it was wanted nowhere. Valid until the next step.
   virtual std::span<const float> logprobs() const = 0;
 };
 

@@ -51,7 +51,7 @@ class Safetensors {
 
   const std::string& name() const { return name_; }
 
-  // By name, in order.
+  // All tensors by name, in the order of names.
   const std::map<std::string, TensorEntry, std::less<>>& tensors() const { return tensors_; }
 
  private:

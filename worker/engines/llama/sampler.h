@@ -4,7 +4,7 @@
 // Randomness is counted, not streamed: the number for a job's n-th token is a hash of its seed and
 // n, so it does not matter when, or beside which other jobs, the token is drawn.
 //
-// Of several bounds on what may be drawn (top_p, top_k, min_p) the narrowest counts. What they
+// Where several bounds say what may be drawn (top_p, top_k, min_p), the narrowest counts. What they
 // leave is drawn in order of ids, on the CPU as on a GPU (cuda/sample.cu).
 //
 // Sources: nucleus sampling ("top_p"): Holtzman et al., "The Curious Case of Neural Text

@@ -26,7 +26,7 @@ class Text {
   void append_part(const Text& other, size_t from, size_t count);
   Text part(size_t from, size_t count) const;
 
-  // Whose the byte at `at` is. O(log runs). REQUIRES: at < size().
+  // Who wrote the byte at `at`. O(log runs). REQUIRES: at < size().
   Hand hand_at(size_t at) const { return runs_[run_at(at)].hand; }
 
   // Calls run(from, end, hand) for each stretch of one hand, in order.

@@ -34,20 +34,20 @@ namespace penstock::llama {
 class Tokenizer {
  public:
   static Result<Tokenizer> open(const std::string& path);
-  // From memory; `name` is for messages. The file is taken for hostile: every number, name and
-  // reference in it is checked.
+  // Reads a file that is in memory; `name` is for messages. The file may be hostile: every number,
+  // name and reference in it is checked.
   static Result<Tokenizer> parse(std::string_view json, const std::string& name);
 
   // One more than the largest id.
   int64_t size() const { return static_cast<int64_t>(tokens_.size()); }
 
-  // Of a text that knows who wrote it. O(n log n).
+  // The tokens of a text that knows who wrote it. O(n log n).
   std::vector<int32_t> encode(const Text& text) const;
-  // Of a caller's: no control token comes out of this.
+  // The tokens of a caller's text: no control token is among them.
   std::vector<int32_t> encode(std::string_view text) const {
     return encode(Text(text, Hand::kCaller));
   }
-  // Of text that the operator wrote.
+  // The tokens of a text that the operator wrote; its control tokens are among them.
   std::vector<int32_t> encode_with_control(std::string_view text) const {
     return encode(Text(text, Hand::kTemplate));
   }

@@ -9,8 +9,8 @@ namespace penstock::llama {
 
 enum class CharClass : uint8_t { kOther, kLetter, kNumber, kSpace };  // else, \p{L}, \p{N}, \s
 
-// By the table made from the Unicode database (make_unicode_class.py). O(log ranges), ASCII at
-// once.
+// The class in the table that was made from the Unicode database (make_unicode_class.py).
+// O(log ranges), O(1) for ASCII.
 CharClass class_of(uint32_t code_point);
 
 struct Char {

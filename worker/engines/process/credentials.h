@@ -1,7 +1,7 @@
-// Credentials: the user a program runs as, where that is another than the worker's own.
+// Credentials: the user that a program runs as, if it is not the worker's own.
 //
-// Whether it may be is checked by penstockd (needs root, or CAP_SETUID, CAP_SETGID and CAP_KILL);
-// here it is tried, and the program is not started where it fails.
+// penstockd checks whether that is possible: it needs root, or CAP_SETUID, CAP_SETGID and CAP_KILL.
+// Here it is tried. If it fails, the program is not started.
 #pragma once
 
 #include <sys/types.h>
@@ -24,7 +24,7 @@ struct Account {
   std::string home;
 };
 
-// Of that name; of the worker's own user where it is empty.
+// The account of that name; that of the worker's own user if the name is empty.
 Result<Account> find_account(const std::string& user);
 
 }  // namespace penstock::process

@@ -1,10 +1,10 @@
 // The process engine: any program that reads JSON lines and writes JSON lines, one a slot.
 //
-// docs/PROCESS_PROTOCOL.md is the protocol; slot.h how a job goes, program.h how a program lives,
-// guard.h how it is made sure that nothing of it outlives its end.
+// docs/PROCESS_PROTOCOL.md is the protocol. slot.h tells how a job goes, program.h how a program
+// lives, and guard.h how nothing of a program outlives it.
 //
-// All programs' descriptors are in one epoll, which is the engine's wake_fd; its timers are what
-// step() returns. It is stepped also while no job runs.
+// The descriptors of all programs are in one epoll, which is the engine's wake_fd. step() returns
+// when its next timer is due. It is called also while no job runs.
 #pragma once
 
 #include <memory>
@@ -19,15 +19,15 @@ namespace penstock::process {
 
 class ProcessEngine final : public Engine {
  public:
-  // `worker`: its name, for the scratch folder's. An Error: there is no such user, or no place for
-  // scratch. `sink` must outlive this.
+  // The scratch folder is named by the name of the `worker`. An Error: there is no such user, or no
+  // place for scratch. `sink` must outlive this.
   static Result<std::unique_ptr<Engine>> open(Options options, const std::string& worker,
                                               uint32_t slots, Sink& sink, Log log);
   // All programs are asked to end, and are killed soon.
   ~ProcessEngine() override;
 
   std::variant<std::unique_ptr<Plan>, Failure> admit(const Request& request) override;
-  // It refuses nothing: the program does.
+  // Refuses nothing: the program does.
   bool judges_completions_only() const override { return true; }
   void start(JobNumber job, std::unique_ptr<Plan> plan) override;
   int64_t step(int64_t now_ns) override;
@@ -51,7 +51,7 @@ class ProcessEngine final : public Engine {
   std::vector<std::unique_ptr<Slot>> slots_;
   std::vector<std::pair<JobNumber, std::unique_ptr<ProcessPlan>>> fresh_;  // since the last step
   std::vector<Slot::Loss> losses_;
-  // As in the last Opening.
+  // What the last Opening said.
   uint32_t said_slots_ = UINT32_MAX;
   std::string said_why_;
   int64_t said_retry_ns_ = 0;

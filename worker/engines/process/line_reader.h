@@ -1,9 +1,9 @@
 // LineReader: lines out of what a program writes, cut anywhere.
 //
-// A line ends with LF or CR LF; nothing else ends one (U+2028 may stand in a text, and a progress
-// bar's CR is part of its line). Held is at most one line: of one that begins with '{' up to a
-// bound, of any other (noise, for the log) its beginning; the rest is skipped to the line's end
-// without being held.
+// A line ends with LF or CR LF, and with nothing else: U+2028 may stand in a text, and the CR of a
+// progress bar is part of its line. At most one line is kept. A line that begins with '{' is kept
+// up to a bound. Of any other line (noise, for the log) only the beginning is kept. The rest is
+// skipped to the line's end.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ namespace penstock::process {
 
 class LineReader {
  public:
-  // Of a line that is not kept whole, as many bytes of its beginning are.
+  // So many bytes are kept of the beginning of a line that is too long.
   static constexpr size_t kBeginningBytes = 1024;
 
   struct Line {
@@ -29,7 +29,7 @@ class LineReader {
 
   // Calls on_line for each line that ends in `bytes`.
   void feed(std::string_view bytes, const OnLine& on_line);
-  // No more comes: what was begun is a line, too.
+  // No more comes: what has begun is a line too.
   void finish(const OnLine& on_line);
 
  private:

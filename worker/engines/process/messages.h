@@ -1,9 +1,12 @@
 // What a program says: one JSON object a line (docs/PROCESS_PROTOCOL.md).
 //
-// A reader that never throws: a line is one of the messages, or it is Noise (an object with none of
-// the protocol's keys, such as a library's own log), Dropped (a progress or a preview that cannot
-// be read: nothing depends on it), or Broken (anything else that cannot be read: its job fails).
-// Of several members of one name the last counts.
+// The reader never throws. A line is one of the messages, or one of these:
+//
+//   Noise    an object with none of the protocol's keys, such as a library's own log
+//   Dropped  a progress or a preview that cannot be read; nothing depends on it
+//   Broken   anything else that cannot be read; its job fails
+//
+// Where several members have one name, the last counts.
 #pragma once
 
 #include <simdjson.h>

@@ -31,8 +31,8 @@ struct Options {
 // An Error names the option.
 Result<Options> parse_options(const std::map<std::string, std::string>& options);
 
-// What the environment of this process has of `env:`: each of its variables is there behind this
-// prefix, since the command line can be read by everybody on the host.
+// The variables of `env:` are in the environment of this process, each behind this prefix:
+// everybody on the host can read a command line.
 constexpr const char* kEnvironmentPrefix = "PENSTOCK_PROGRAM_";
 std::vector<std::string> program_environment(const char* const* environment);
 

@@ -12,11 +12,12 @@
 //                                                    ▼
 //                                                  kGone
 //
-// What it had written when it exited is read to the end first, so a result that is its last word
-// counts. After stop() nothing that it says does. It knows nothing of jobs: see slot.h.
+// What a program had written when it exited is read to the end first: so a result counts that is
+// its last word. After stop() nothing counts that it says. This class knows nothing of jobs: see
+// slot.h.
 //
-// Never waits: pipes are non-blocking both ways, so a program that writes before it reads, or reads
-// nothing, holds up nobody.
+// It never waits. Pipes are non-blocking both ways, so a program that writes before it reads, or
+// reads nothing, holds up nobody.
 #pragma once
 
 #include <cstdint>
@@ -45,7 +46,7 @@ class Program {
     virtual void on_long_line() = 0;                 // likewise, over max_line
   };
 
-  // How it ended; holds once it is kGone.
+  // How it ended. Valid once it is kGone.
   struct End {
     std::string words;               // "exited with status 1", "was ended by signal 9 (Killed)"
     std::optional<int> exit_status;  // nothing: by a signal, or not started
@@ -73,9 +74,9 @@ class Program {
   int64_t due_ns() const;
 
   void send(std::string_view line);
-  // All that was sent has been read by it.
+  // Whether it has read all that was sent.
   bool has_read_all() const;
-  // Whether its standard output is read. What it has written is kept in the pipe.
+  // Sets whether its standard output is read. Else what it writes stays in the pipe.
   void listen(bool on);
   // Reads what it has written so far.
   void read_output(int64_t now_ns);

@@ -7,9 +7,9 @@
 
 namespace penstock::process {
 
-// Their resident anonymous and shared memory (RssAnon + RssShmem of /proc/PID/status, proc(5)),
-// summed; what forks share counts for each. Files that are mapped (weights, libraries) do not
-// count: the kernel can drop those. O(descendants).
+// The sum of their resident anonymous and shared memory in bytes (RssAnon + RssShmem of
+// /proc/PID/status, proc(5)). What forks share counts for each. Mapped files (weights, libraries)
+// do not count: the kernel can drop those. O(descendants).
 int64_t resident_bytes_below(pid_t root);
 
 }  // namespace penstock::process

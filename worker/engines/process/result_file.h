@@ -1,9 +1,9 @@
 // ResultFile: a file that a program has left in its job's folder, and that becomes an answer.
 //
-// The program chose its name, and may be hostile, or carry out a hostile caller's wish. So nothing
-// that leads out of the folder is followed (openat2(2): RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS), and
-// nothing is opened but a plain file of one name: a hard link may be of somebody else's file, a
-// FIFO would be waited for, a device may act when it is opened.
+// The program chose the name. It may be hostile, or carry out a hostile caller's wish. So nothing
+// is followed that leads out of the folder (openat2(2): RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS).
+// Nothing is opened but a plain file with one name: a hard link may be to somebody else's file, a
+// FIFO would block, and a device may act when it is opened.
 #pragma once
 
 #include <cstdint>

@@ -5,7 +5,8 @@
 //             job/                     a program's working folder, and each job's: emptied after it
 //             tmp/                     its TMPDIR: emptied when the program starts
 //
-// What a worker leaves behind that was killed, the next of that name removes: its lock is free.
+// A worker that is killed leaves its folder behind. The next worker of that name removes it, as its
+// lock is free.
 #pragma once
 
 #include <optional>

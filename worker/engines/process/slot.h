@@ -10,12 +10,12 @@
 //                                           │            │ the grace is over
 //                          timeout, death   └────────────┴─▶ kLost ── it is gone ────▶ (none)
 //
-// A knock: a program says whose answer it gives only if it wants to, and no answer may become
-// another caller's. So the first byte of a job's line is sent alone. Once that has been read, the
-// program waits for a job; what it had said before was of no job, or of one that is over, and is
-// dropped. Then the rest of the line follows. It costs one more wake-up of the program, about 0.1
-// ms a job. One that may not be done with its last job (a line over max_line, an answer that nobody
-// asked for) has the grace to read it, and is started again then.
+// Why a knock: a program need not say whose answer it gives, and no answer may become another
+// caller's. So the first byte of a job's line is sent alone. Once the program has read it, it waits
+// for a job: all that it said before was of no job, or of one that is over, and is dropped. Then
+// the rest of the line follows. This costs one more wake-up of the program, about 0.1 ms a job. A
+// program that may not be done with its last job (a line over max_line, an answer that nobody asked
+// for) has the grace to read the byte; else it is started again.
 #pragma once
 
 #include <cstdint>
@@ -42,8 +42,8 @@ struct Workshop {
 
 class Slot final : private Program::Listener {
  public:
-  // A job that has ended, though its program is not there any more. It is told once the operator's
-  // and penstockd's view of the slots is right again.
+  // A job that ended because its program is gone. Its end is told only after penstockd knows how
+  // many slots there are now.
   struct Loss {
     JobNumber job;
     std::optional<Failure> failure;  // nothing: it was cancelled, and has left
@@ -58,9 +58,10 @@ class Slot final : private Program::Listener {
 
   // Whether start() may be called.
   bool is_free() const { return !job_ && program_ && program_->is_ready(); }
-  // Whether it counts as one of the worker's slots: it is free, or its job is one that counts.
+  // Whether it counts as one of the worker's slots: it is free, or it has a job that counts.
   bool is_open() const { return job_ ? !job_->cancelled : is_free(); }
-  // Why it is not, for the operator, and when it will be tried again (INT64_MAX: it is being).
+  // Why it does not count, for the operator, and when it is tried again (INT64_MAX: it is being
+  // tried).
   const std::string& trouble() const { return trouble_; }
   int64_t restart_ns() const { return program_ ? INT64_MAX : restart_ns_; }
   // The tokens of all its answers.
@@ -69,7 +70,7 @@ class Slot final : private Program::Listener {
   // REQUIRES: is_free().
   void start(JobNumber job, std::unique_ptr<ProcessPlan> plan, int64_t now_ns);
   bool has(JobNumber job) const { return job_ && job_->number == job; }
-  // REQUIRES: has(the job). False: its place is not free yet; advance() is to be called.
+  // REQUIRES: has(the job). False: its place is not free yet; call advance().
   bool cancel();
   void pause(bool on);
 
@@ -101,7 +102,7 @@ class Slot final : private Program::Listener {
   void on_message(Message&& message) override;
   void on_long_line() override;
 
-  // Of a job that runs.
+  // What the program says of a job that runs.
   void take(Progress&& progress);
   void take(Preview&& preview);
   void take(Chunk&& chunk);

@@ -49,7 +49,8 @@ class Occupancy {
   Occupancy(const Occupancy&) = delete;
   Occupancy& operator=(const Occupancy&) = delete;
 
-  // So many more (or fewer) jobs run on this process's device, and hold so much more (or less).
+  // Changes how many jobs run on this process's device and how much memory they hold. Both may be
+  // negative.
   void add(int64_t jobs, int64_t bytes);
 
  private:

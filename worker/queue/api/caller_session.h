@@ -1,7 +1,7 @@
 // CallerSession: what a Caller sends, frame by frame.
 //
-// Checks what comes in, and that whoever sends it may (Roles), and hands requests to the Handlers.
-// When the connection closes, all who waited on it have left.
+// It checks what comes in and whether the sender may send it (Roles), and hands requests to the
+// Handlers. When the connection closes, all who waited on it leave.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ struct Handlers {
   OperatorApi* operator_api = nullptr;  // nullptr: tools ask as callers do
 };
 
-// Who keeps the sessions. Outlives them.
+// CallerHost keeps the sessions, and outlives them.
 class CallerHost {
  public:
   virtual ~CallerHost() = default;
@@ -59,7 +59,7 @@ class CallerSession final : public Caller {
         host_(host) {}
 
   bool greeted() const { return role_ != 0; }  // HELLO has come
-  // `access:` was changed: ends the connection if what it is may no longer be.
+  // `access:` was changed: ends the connection if the peer may no longer have its role.
   void set_roles(uint8_t roles);
 
   // Where to find the session among its host's.

@@ -1,7 +1,8 @@
 // Callers: every connection to penstockd's socket, from when it is accepted to its end.
 //
-// Who connects is looked at first (Roles), then listened to. Connections are bounded, with seats
-// kept for operators; who says nothing is sent away; strangers take nobody's place.
+// A peer that connects is looked at first (Roles), then listened to. Connections are bounded, and
+// some places are kept for operators. A peer that says nothing is sent away. Strangers take
+// nobody's place.
 #pragma once
 
 #include <cstddef>
@@ -29,10 +30,10 @@ class Callers final : public EventLoop::Handler, public CallerHost {
   Callers& operator=(const Callers&) = delete;
   ~Callers() override;  // says goodbye to all
 
-  // The socket is there from now on. The error names it.
+  // Opens the socket. The Error names it.
   Status listen(const Access& access);
   void set_limits(const LimitsConfig& limits);
-  // `access:` was changed: who may no longer be what it is leaves.
+  // `access:` was changed: peers that may no longer have their role leave.
   void set_roles(Roles roles);
 
   // A process that may be a worker has said HELLO: `unread` is what it has said so far. An Error:

@@ -1,9 +1,9 @@
 // Intake: from a caller's SUBMIT to a job in its queue, or a refusal that says why.
 //
-// It answers what penstockd answers itself (models), finds the lane, reads what the headers ask
-// for, joins requests that ask for the same to the job that is there, and refuses what would not be
-// served: by bounds, by predicted wait, or while draining. What is to be promised is shown to a
-// worker first (checks.h).
+// It answers what penstockd answers itself (models), finds the lane, and reads what the headers ask
+// for. It joins a request to the job that is there, if both ask for the same. It refuses what would
+// not be served: by bounds, by predicted wait, or while draining. A request that is to be promised
+// is shown to a worker first (checks.h).
 #pragma once
 
 #include <cstdint>
@@ -25,9 +25,9 @@ class Intake {
   Intake(const Intake&) = delete;
   Intake& operator=(const Intake&) = delete;
 
-  // Owners and keys are hashed under it; the store's outlives this process.
+  // Owners and keys are hashed under this secret. The store keeps it over restarts.
   void set_secret(const limit::Secret& secret) { secret_ = secret; }
-  // Says what is wrong with a webhook's target; without it, there are none.
+  // Says what is wrong with the target of a webhook. Without it, webhooks are refused.
   std::function<Status(std::string_view url)> check_callback;
 
   // `bytes` is the whole SUBMIT frame that `submit` points into.
@@ -36,12 +36,12 @@ class Intake {
   // 413: the body, or the frame about it, has `bytes` bytes.
   void refuse_oversized(Caller& caller, uint64_t id, uint64_t bytes);
 
-  // A frame of `bytes` bytes may be held beside what is held, and what is on its way.
+  // Whether a frame of `bytes` bytes fits into memory beside those that are there or on their way.
   bool has_room_for(uint64_t bytes) const;
   void refuse_for_memory(Caller& caller, uint64_t id);
 
-  // Of an owner, or of whose share it is. {}: nobody. Nobody's job is seen by whoever knows its id,
-  // and in no list.
+  // The keyed hash of an owner, or of a share. {}: nobody. A job that is nobody's is in no list;
+  // whoever knows its id sees it.
   limit::Hash128 hash_of(std::string_view who) const;
 
  private:
@@ -58,7 +58,7 @@ class Intake {
     JobRecord record;  // of one that is promised, or kept for its key
   };
 
-  // Answers what penstockd answers itself, or refuses; nullptr then. Else the job's lane.
+  // The job's lane. nullptr: penstockd has answered the request itself, or refused it.
   Scheduler::Lane* route(Caller& caller, uint64_t id, const wire::Submit& submit);
   bool read(Caller& caller, uint64_t id, const wire::Submit& submit, JobOptions& options);
   void hash_key(const wire::Submit& submit, const JobOptions& options, Order& order) const;

@@ -1,9 +1,9 @@
 // JobsApi: what owners may ask of their jobs (CONTRACT, section 4): list, one, events, result,
 // cancel.
 //
-// Whoever asks for a job that is not there, or for another's, gets the same 404, after the same
-// question to the store. A tool asks for the operator: it sees everybody's (operator_api.h), and is
-// answered by the store first, which knows whose a job is.
+// A job that is not there and a job of another owner give the same 404, after the same question to
+// the store. A tool asks for the operator and sees everybody's jobs (operator_api.h). The store
+// answers it first, as it knows whose a job is.
 #pragma once
 
 #include <cstdint>
@@ -25,10 +25,10 @@ class JobsApi {
   JobsApi(const JobsApi&) = delete;
   JobsApi& operator=(const JobsApi&) = delete;
 
-  // Whoever asks: a tool is shown everybody's, and whose they are.
+  // Answers an owner, or a tool: a tool is shown everybody's jobs, and whose they are.
   void ask(Caller& caller, uint64_t id, const wire::Ask& ask);
   void list_dead(Caller& caller, uint64_t id, const wire::Ask& ask) { list(caller, id, ask, true); }
-  // The job as it is now, for a tool. Valid while `record` is, and nothing happens.
+  // The job as it is now, for a tool. Valid while `record` is, until anything changes.
   JobView operator_view(const JobRecord& record) const {
     return view(record, record.jobs_path, true);
   }
@@ -70,7 +70,7 @@ class JobsApi {
   void say_preview(Waiter& waiter, const Job& job);
   void say_job(Waiter& waiter, const JobView& view, uint64_t status, bool poll);
   void fail(Waiter& waiter, const wire::Failed& failed);
-  // The store has too much to answer: so it has been said, and the waiter is done.
+  // Whether the store has too much to answer. Then the waiter was told so and is done.
   bool refuse_while_behind(Waiter& waiter);
   JobView view(const JobRecord& record, std::string_view jobs_path, bool all) const;
   JobView view(const Job& job, std::string_view jobs_path, bool all, const JobRecord* record) const;

@@ -22,9 +22,10 @@
 //
 // Each order is in the log, with the user and process that gave it.
 //
-// `owner` is what the edge sends as the owner, in plain text; it is hashed here, and only the hash
-// is shown. Answers are JSON; refusals say what would be right. What is paused or scaled stays so
-// over a reload, and over a restart with the same penstock.yaml (standing_orders.h).
+// `owner` is what the edge sends as the owner, in plain text. It is hashed here, and only the hash
+// is shown. Answers are JSON, and refusals say what would be right. A queue that is paused and a
+// worker that is scaled stay so over a reload, and over a restart with the same penstock.yaml
+// (standing_orders.h).
 #pragma once
 
 #include <cstdint>
@@ -42,7 +43,7 @@ namespace penstock::queue {
 
 class OperatorApi {
  public:
-  // Of a dead job's request, so much is shown.
+  // So much of a dead job's request is shown.
   static constexpr size_t kMostShownBytes = 64U << 10;
 
   // All must outlive this.

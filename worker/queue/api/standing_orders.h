@@ -1,7 +1,8 @@
 // StandingOrders: what an operator ordered (a queue paused, a worker scaled) holds over a restart.
 //
-// A crash must not resume a queue that was paused for a reason. But whoever changes penstock.yaml
-// and starts anew has said what is wanted: then the file wins, and the orders are forgotten.
+// A crash must not resume a queue that was paused for a reason. But an operator that changes
+// penstock.yaml and starts penstockd anew has said what is wanted: then the file wins, and the
+// orders are forgotten.
 #pragma once
 
 #include <cstdint>
@@ -24,9 +25,9 @@ class StandingOrders {
     std::map<std::string, uint32_t> scaled;  // workers, to so many processes
     bool forgotten = false;                  // there were some; the file has changed since
   };
-  // At the start: those that hold. `file`: a digest of the configuration.
+  // The orders that hold at the start. `file` is a digest of the configuration.
   Result<Found> recover(uint64_t file);
-  // The configuration is another from now on, and the orders hold on.
+  // The configuration was changed by a reload, and the orders still hold.
   void reloaded(uint64_t file);
 
   void paused(const std::string& queue, bool is);

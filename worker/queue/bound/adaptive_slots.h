@@ -15,10 +15,10 @@
 // concurrency-limits) and TCP Vegas, but by trial: their least latency is that of an idle device,
 // which a batching GPU never shows, and which changes with the mix.
 //
-// Promised: never above `most`, never below 1. Nothing is concluded while a tenth of the slots was
-// idle, so that a load which comes and goes moves nothing. When jobs fail that did not before, the
-// limit steps down at once and stays below for a while, longer each time; a share of failures that
-// is the same at every limit is got used to. Memory is constant, every call O(1).
+// Promised: never above `most`, never below 1. Nothing is concluded while a tenth of the slots is
+// idle, so a load that comes and goes moves nothing. When jobs fail that did not before, the limit
+// steps down at once and stays below for a while, longer each time. A share of failures that is the
+// same at every limit does not count. Memory is constant, every call is O(1).
 //
 // Not promised: a difference below the noise of 16,384 jobs. How soon it settles is a matter of
 // noise: tens of jobs a step where their time follows from their work, thousands where it is
@@ -80,16 +80,16 @@ class AdaptiveSlots {
 
   explicit AdaptiveSlots(uint32_t most, uint32_t first = 1);
 
-  // The bound is another now.
+  // The bound has changed.
   void allow(uint32_t most, int64_t now_ns);
   // A job was started or ended; `running` are running now. REQUIRES: time never goes back.
   void started(int64_t now_ns, uint32_t running);
   void ended(int64_t now_ns, uint32_t running, const EndedJob& job);
-  // To be called at next_event(), at the latest when something is to be started.
+  // Call it at next_event(), and before something is started.
   void advance_to(int64_t now_ns);
   int64_t next_event() const noexcept;  // INT64_MAX: none
 
-  // How many may run now; while something is tried, not settled().
+  // How many may run now. While something is tried, it differs from settled().
   uint32_t limit() const noexcept { return limit_; }
   uint32_t settled() const noexcept { return base_; }
   bool resting() const noexcept { return phase_ == Phase::kResting; }

@@ -1,11 +1,11 @@
-// Autoscale: how many processes a worker should have, by what its callers would wait.
+// Autoscale: how many processes a worker should have, by how long its callers would wait.
 //
-// Each second it is told how it is. A wait that is longer than wanted asks for more processes in
-// proportion (half the wait, twice the processes), as the waits of jobs in line are; none at all,
-// for as many as what runs needs. More are wanted once that has been so for kUpNs, fewer once fewer
-// have been enough for `down_ns`, so that neither a burst nor a lull between two sets anything in
-// motion. The shape is that of Kubernetes' horizontal autoscaler: the least that was wanted in a
-// short window, the most that was wanted in a long one.
+// It is told the load each second. A wait that is longer than the target asks for more processes,
+// in proportion: for half the wait, twice as many. No wait asks for as many as the running jobs
+// need. More are wanted only after that was so for kUpNs, and fewer only after fewer were enough
+// for `down_ns`. So neither a burst nor a lull sets anything in motion. Kubernetes' horizontal
+// autoscaler works the same way: it takes the least that was wanted in a short window, and the most
+// in a long one.
 // https://kubernetes.io/docs/concepts/workloads/autoscaling/horizontal-pod-autoscale/
 //
 // Pure: time is pushed in.
@@ -34,7 +34,7 @@ class Autoscale {
     uint32_t running = 0;    // jobs
     int64_t wait_ns = 0;     // predicted, of a job that came now
   };
-  // How many there should be from now on. Calls come in the order of time.
+  // How many there should be now. Calls come in the order of time.
   uint32_t desired(const AutoscaleBounds& bounds, const Load& load, int64_t now_ns);
 
  private:

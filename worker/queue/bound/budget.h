@@ -4,16 +4,16 @@
 // process only while every budget above it has a free slot, and holds memory there only once that
 // was granted. penstockd counts, and nobody else.
 //
-// A process may take all of its memory when it starts: what is set aside for such ones is not
-// granted to jobs, also while they are not running.
+// A process may take all of its memory when it starts. What is set aside for such processes is not
+// granted to jobs, even while they do not run.
 //
 // A Seat is one process's part. What it has taken stays counted until the process gives it back
 // or is reaped, not when its connection closes: a process that was told to die may still be
 // running. That is why no crash, restart, reload or change of scale passes the bound.
 //
-// Memory is granted in the order it was asked for: a job that fits does not overtake one that does
-// not, so the latter's wait is bounded by what runs. Only what no longer fits in a worker's own
-// budget lets other workers' jobs on the device pass.
+// Memory is granted in the order in which it was asked for. A job that fits does not overtake one
+// that does not, so no wait is longer than what runs. There is one exception: while a worker's own
+// budget is full, its job lets the jobs of other workers on the device pass.
 #pragma once
 
 #include <algorithm>
@@ -41,33 +41,33 @@ struct Budget {
   uint32_t seats = 0;  // while there are any, the budget must stay
   TurnTags tags;       // whose turn it is, where several share the device
 
-  // `slots: auto`: how many of `slots` are used is found by trying. Told of each job by whoever
-  // gives it and sees it end.
+  // `slots: auto`: finds by trying how many of `slots` to use. It is told when each job starts and
+  // ends.
   std::optional<AdaptiveSlots> adaptive;
   uint32_t told_limit = 0;  // as was last seen, and said
   uint32_t told_usual = 1;
   int64_t told_ns = INT64_MIN / 2;
   uint32_t limit() const { return adaptive ? std::min(slots, adaptive->limit()) : slots; }
-  // The same without what is tried just now, for predictions.
+  // The same for predictions: without what is only tried just now.
   uint32_t usual() const { return adaptive ? std::min(slots, adaptive->settled()) : slots; }
 
   // The widest: the device's.
   Budget& device() { return parent == nullptr ? *this : *parent; }
   const Budget& device() const { return parent == nullptr ? *this : *parent; }
-  // Of this one and all above.
+  // Free in this one and in all above it.
   uint32_t free_slots() const;
-  // For a process that takes so much.
+  // Whether a process that takes `bytes` when it starts fits.
   bool has_room(int64_t bytes) const;
-  // For a job that does, of this budget alone.
+  // Whether a job that takes `bytes` fits into this budget, whatever is above it.
   bool can_grant(int64_t bytes) const;
 };
 
 class Seat;
 
-// Claims to memory that were not granted yet, of all seats of one device.
+// Claims: what the seats of one device have asked for and were not granted yet.
 class Claims {
  public:
-  // Grants what fits by now, first come first served.
+  // Grants what fits now, first come first served.
   void advance();
   size_t waiting() const { return claims_.size(); }
 
@@ -105,18 +105,18 @@ class Seat {
 
   // REQUIRES: free_slots() > 0.
   void take_slot();
-  // So many jobs are out of the process: at most busy() count.
+  // `jobs` jobs are out of the process. At most busy() of them count.
   void return_slots(uint64_t jobs);
 
   // Asks for a job's memory: on_granted() is called, now or later. False: it has asked already.
   bool claim(uint64_t job, int64_t bytes, Claimant& claimant);
-  // It is not wanted any more. Nothing happens if it was granted.
+  // The job's memory is not wanted any more. Nothing happens if it was granted.
   void withdraw(uint64_t job);
-  // Nobody is left to be told.
+  // Nobody is left who would be told: all claims are dropped.
   void withdraw_all();
   // The process is gone: all is given back.
   void release();
-  // Held as long as the process lives, whatever it runs.
+  // Memory that is held as long as the process lives, whatever it runs.
   void reserve(int64_t bytes);
   void return_bytes(uint64_t bytes);
 

@@ -1,26 +1,26 @@
-// Pace: how fast what is behind a worker may be used, so that its own limits are never met.
+// Pace: how fast the server behind a worker may be used, so that its own limits are never met.
 //
-// A paid API, or a server that somebody else bounds, refuses what comes too fast. So a job is
-// started only once all of these have room for it:
+// A paid API, or a server that somebody else bounds, refuses what comes too fast. So a job starts
+// only once all of these have room for it:
 //
 //   rolling    never more than `amount` in any span of `length_ns`, wherever it begins
 //   calendar   never more than `amount` in each minute, hour, day ... of the calendar, in UTC
 //              (limit::WindowPolicy, fixed)
-//   at once    never more than so many that run
+//   at once    never more than so many running jobs
 //
-// of requests, or of tokens (what a job says it will cost, and what it used once that is known).
-// Of several workers the one starts whose job is of the highest class; between equals they take
-// turns, model by model.
+// The first two count requests, or tokens: what a job says it will cost, and what it used once that
+// is known. Where several workers share a pace, the one starts whose job is of the highest class.
+// Between equals they take turns, model by model.
 //
-// The rolling window is a log of what was started (the sliding log of shared/limit: each unit
-// counts for a window's length), with units that come close together in one entry, which counts
-// until the last of them is over. So it errs on the safe side, by a thousandth of the length at
-// most. An entry counts for a moment longer than the window (kLateNs): the other side counts a
-// request when it arrives, and one may be late where the next is not.
+// The rolling window is a log of what was started, as in shared/limit's sliding log: each unit
+// counts for a window's length. Units that come close together share an entry, which counts until
+// the last of them is over. So the error is on the safe side, and at most a thousandth of the
+// length. An entry counts a moment longer than the window (kLateNs): the server counts a request
+// when it arrives, and one may be late where the next is not.
 //
-// All that must outlive the process is in plain records, in memory that its owner brings, which may
-// be a file's: a kill at any instruction leaves at most the newest entry uncounted, and that one
-// had not been started yet. Time is pushed in.
+// What must outlive the process is in plain records, in memory that the owner brings, which may be
+// a file's. A kill at any instruction leaves at most the newest entry uncounted, whose job had not
+// started yet. Time is pushed in.
 #pragma once
 
 #include <array>
@@ -60,16 +60,15 @@ class Pace final : public Scheduler::Brake {
  public:
   static constexpr size_t kMostLimits = 4;
   static constexpr int64_t kMostLateNs = 100'000'000;
-  // How much longer a unit counts than the window is.
+  // How much longer than the window a unit counts.
   static constexpr int64_t late_ns(int64_t length_ns) {
     return length_ns / 50 < kMostLateNs ? length_ns / 50 : kMostLateNs;
   }
 
-  // `records`: one for each of the limits; they outlive this. `at_once`: 0: any number. May be
-  // called again: what runs goes on.
-  // REQUIRES: at most kMostLimits.
+  // `records` has one for each of the limits, and outlives this. `at_once` 0: any number. May be
+  // called again: running jobs go on. REQUIRES: at most kMostLimits.
   void set(std::vector<PaceLimit> limits, uint32_t at_once, std::vector<PaceRecord*> records);
-  // What the calendar says, from now on. All other times are steady.
+  // The time by the calendar. All other times are steady.
   void set_time(const limit::Instant& now) { time_ = now; }
 
   // What a job was counted as.
@@ -79,26 +78,26 @@ class Pace final : public Scheduler::Brake {
     std::array<uint64_t, kMostLimits> windows{};  // calendar: the states that it left
   };
 
-  // When a job that will cost so many tokens may start: now, or earlier: at once. One that costs
-  // more than a limit ever lets through starts when nothing of that is used. INT64_MAX: when
+  // When a job that will cost `tokens` may start; a time that is over: at once. A job that costs
+  // more than a limit ever admits starts when nothing of that limit is used. INT64_MAX: when
   // another ends.
   int64_t opens_ns(uint64_t tokens, int64_t now_ns) const;
-  // Whether or not there is room.
+  // Counts a job that starts, whether or not there is room.
   Start start(uint64_t tokens, int64_t now_ns);
-  // Of the lanes that share it, each job's turn: 1, 2, ...
+  // A number for each job of the lanes that share the pace: 1, 2, ...
   uint64_t next_turn() { return ++turns_; }
-  // It ended, having used so many.
+  // The job ended, and used so many tokens.
   void end(const Start& start, uint64_t tokens, int64_t now_ns);
-  // It was never sent.
+  // The job was never sent: it does not count.
   void take_back(const Start& start, int64_t now_ns);
 
-  // When the last of so many jobs, with so many tokens together, could start, if nobody else's do.
+  // When the last of `jobs` jobs, with `tokens` together, could start if no others do.
   int64_t starts_ns(uint64_t jobs, uint64_t tokens, int64_t now_ns) const override;
 
   uint32_t running() const { return running_; }
   const std::vector<PaceLimit>& limits() const { return limits_; }
   uint32_t at_once() const { return at_once_; }
-  // Used of a limit now.
+  // How much of a limit is used now.
   uint64_t used(size_t limit, int64_t now_ns) const;
 
  private:

@@ -1,10 +1,10 @@
-// Scaling: how many processes there are of each worker, when an operator wants another number than
-// the one of the configuration.
+// Scaling: how many processes each worker has, where an operator or its load asks for another
+// number than the configuration.
 //
-// Without a wish there is one for each device that the worker lists. What the configuration allows
-// a worker on a device is all that its processes there may use together, whatever their number
-// (devices.h). The first goes on under the worker's name; the others are called NAME#2, NAME#3 and
-// so on, which no configuration can.
+// Else there is one for each device that the worker lists. What the configuration allows a worker
+// on a device is for all its processes there together, whatever their number (devices.h). The first
+// process has the worker's name. The others are called NAME#2, NAME#3 and so on: no worker in a
+// configuration can have such a name.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ class Scaling {
     uint32_t devices = 1;  // that it lists
     bool any_gpu = false;  // it may be on whatever GPU there is
 
-    // Each process can have a slot of its own.
+    // The most processes: each needs a slot of its own.
     uint32_t most() const;
   };
   struct Process {
@@ -36,20 +36,20 @@ class Scaling {
 
   // 0: it is stopped.
   void set(const std::string& worker, uint32_t processes) { wanted_[worker] = processes; }
-  // The same, where no operator has said so.
+  // The same by its load: it does not count where an operator has ordered a number.
   void set_by_load(const std::string& worker, uint32_t processes) { by_load_[worker] = processes; }
-  // These scale by their load, and no others: each begins with so many.
+  // Only these workers scale by their load. Each begins with so many processes.
   void begin_by_load(std::map<std::string, uint32_t> least);
   bool is_ordered(const std::string& worker) const { return wanted_.contains(worker); }
   void forget_order(const std::string& worker) { wanted_.erase(worker); }
   uint32_t of(const Worker& worker) const;
 
-  // The processes of these workers, in their order. A worker that is stopped keeps one, with no
-  // slots: callers may still name its model. Wishes about workers that are not there, or are too
-  // many, are forgotten.
+  // The processes of these workers, in their order. A worker that is stopped keeps one without
+  // slots: callers may still name its model. Orders for workers that are not there, or of too many
+  // processes, are forgotten.
   std::vector<Process> apply(const std::vector<Worker>& workers);
 
-  // The worker that a process is one of.
+  // The name of the worker that a process belongs to.
   static std::string_view worker_of(std::string_view process) {
     return process.substr(0, process.find('#'));
   }

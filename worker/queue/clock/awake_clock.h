@@ -1,9 +1,9 @@
 // AwakeClock: elapsed time in which this process ran.
 //
-// Whoever is stopped (SIGSTOP, a frozen cgroup, a host that stands still, a write that blocks) has
-// not heard what others said meanwhile, and must not blame them for it. So a stall is left out: all
-// time limits go on from where they were when it began. (Redis Sentinel's TILT mode has the same
-// reason; https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/.)
+// A process that is stopped (SIGSTOP, a frozen cgroup, a host that stands still, a write that
+// blocks) does not hear what others say meanwhile, and must not blame them for it. So a stall is
+// left out: all time limits go on from where they were when it began. (Redis Sentinel's TILT mode
+// has the same reason; https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/.)
 #pragma once
 
 #include <cstdint>

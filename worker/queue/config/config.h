@@ -65,14 +65,14 @@ struct WorkerConfig {
   }
 };
 
-// How fast what is behind some workers may be used (bound/pace.h), by all of them together.
+// How fast several workers together may use the server behind them (bound/pace.h).
 struct PaceConfig {
   std::string key;
   std::vector<PaceLimit> limits;
   uint32_t at_once = 0;  // 0: any number
 };
 
-// That a worker has as many processes as its callers' waits ask for.
+// A worker that has as many processes as the waits of its callers ask for.
 struct AutoscaleConfig {
   static constexpr int64_t kTargetWaitNs = 30 * kNsPerSec;
   static constexpr int64_t kDownNs = 300 * kNsPerSec;
@@ -100,7 +100,7 @@ struct LimitsConfig {
   int64_t hello_timeout_ns = 10 * kNsPerSec;       // a peer that has said nothing by then leaves
   int64_t step_timeout_ns = 60 * kNsPerSec;  // a worker is killed whose engine is longer at a step
   int64_t read_timeout_ns = 60 * kNsPerSec;  // an answer of which nothing is read is cut short
-  // Of max_state, one caller's; past it: 429; 0: half.
+  // The part of max_state that one caller may take; beyond it: 429. 0: half.
   int64_t max_state_per_owner_bytes = 0;
   int64_t max_result_bytes = int64_t{1} << 30;       // of a promised job; past it the job fails
   int64_t max_unwritten_bytes = int64_t{256} << 20;  // of results that wait for the disk

@@ -4,8 +4,8 @@
 // there and wrong, and remembers that the key is known either way. done() then complains about the
 // keys nobody asked for, each with the nearest that somebody did.
 //
-// What a map merges (`<<: *base`, or a list of these) counts as if it stood there, but for the keys
-// that the map has itself.
+// Keys that a map merges (`<<: *base`, or a list of these) count as if they stood there, unless the
+// map has them itself.
 #pragma once
 
 #include <yaml-cpp/yaml.h>
@@ -41,7 +41,8 @@ int line_of(const YAML::Node& node);  // from 1
 
 class Section {
  public:
-  // Of one map, what it merges included: an alias costs a few bytes, and may bring in many.
+  // The most keys of one map, with those that it merges: an alias costs a few bytes, and may bring
+  // in many.
   static constexpr size_t kMaxKeys = 1000;
   static constexpr int kMaxMergeDepth = 16;  // of maps that merge others; a map may merge itself
   // 100 years: what is that far away is still a time.

@@ -9,10 +9,10 @@
 
 namespace penstock::queue {
 
-// `engine:`. Before the others.
+// Reads `engine:`. Call it before the others.
 void read_engine(Section& section, WorkerConfig& worker);
-// What only some engines have; another engine's are complained about. `file` is the
-// configuration's, which paths are relative to.
+// Reads the keys that only some engines have, and complains about those of another engine. `file`
+// is the configuration's; paths are relative to it.
 void read_engine_keys(Section& section, const std::string& file, WorkerConfig& worker);
 
 }  // namespace penstock::queue

@@ -1,7 +1,6 @@
 // The keys of workers of engine http. They become options of the worker's command line
-// (worker/engines/http/options.h), but for two: each url is a device of its own, so that slots,
-// placement and what is out are each url's; and headers, which may be secret, go by the
-// environment.
+// (worker/engines/http/options.h), but for two. Each url is a device of its own: so slots,
+// placement and health are those of each url. Headers may be secret, so they go by the environment.
 #pragma once
 
 #include <string>

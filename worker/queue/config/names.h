@@ -11,7 +11,7 @@ namespace penstock::queue {
 
 constexpr size_t kMaxNameBytes = wire::kQueueNameBytes - 1;
 
-// Of a queue, or a worker.
+// Whether a queue or a worker may have this name.
 inline bool good_name(std::string_view name) {
   constexpr std::string_view kAllowed =
       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";

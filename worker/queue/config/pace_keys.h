@@ -1,4 +1,4 @@
-// The keys of a worker that bound how fast what is behind it is used: limit, quota, concurrency,
+// The keys of a worker that bound how fast the server behind it is used: limit, quota, concurrency,
 // limit_key.
 #pragma once
 
@@ -7,8 +7,8 @@
 
 namespace penstock::queue {
 
-// The limits are the key's, which is the worker's name if it gives none. Of several workers with
-// one key, one at least says them, and none says others.
+// The limits belong to the limit_key, which is the worker's name if it gives none. At least one of
+// the workers with one key says the limits, and no other worker may say different ones.
 void read_pace(Section& section, WorkerConfig& worker, Config& config);
 // nullptr: there is none.
 const PaceConfig* find_pace(const Config& config, const std::string& key);

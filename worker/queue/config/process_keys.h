@@ -8,10 +8,10 @@
 
 namespace penstock::queue {
 
-// They become the worker's options and environment. Complained about are also: a program that is
-// not there or may not be executed, a user whom nobody knows or whom we may not become, and any of
-// these keys where the worker has another engine. `file` is the configuration's: words of the
-// command that name a file beside it mean that file.
+// They become the worker's options and environment. These are also complained about: a program that
+// is not there or may not be executed, a user who is not known or whom we may not become, and any
+// of these keys if the worker has another engine. `file` is the configuration's: a word of the
+// command that names a file beside it means that file.
 void read_process_keys(Section& section, const std::string& file, WorkerConfig& worker);
 
 }  // namespace penstock::queue

@@ -8,7 +8,7 @@
 
 namespace penstock::queue {
 
-// What scaling has to know of it.
+// What Scaling has to know of a worker.
 Scaling::Worker scaling_of(const WorkerConfig& worker);
 std::vector<WorkerConfig> scaled_workers(const std::vector<WorkerConfig>& workers,
                                          Scaling& scaling);

@@ -4,10 +4,11 @@
 // could reach what only the inside can (server-side request forgery). So an address is judged when
 // the connection is made, after the name was resolved: no later answer of a name server's counts.
 //
-// Refused unless allowed: what IANA's special-purpose registries (RFC 6890) call not globally
-// reachable, multicast, IPv4 addresses that are carried within IPv6 ones, what cloud platforms
-// serve their machines by in public space, and this machine's own addresses, as its interfaces have
-// them. What it does not know of itself, an address that a router translates, it cannot refuse.
+// These are refused unless allowed: addresses that IANA's special-purpose registries (RFC 6890)
+// call not globally reachable, multicast, IPv4 addresses carried within IPv6 ones, addresses in
+// public space by which cloud platforms serve their machines, and the addresses of this machine's
+// own interfaces. An address that a router translates to this machine is not known here, and cannot
+// be refused.
 #pragma once
 
 #include <sys/socket.h>
@@ -24,7 +25,7 @@ namespace penstock::queue {
 
 // The host of a URL, in lower case; empty when that is none.
 std::string host_of(const std::string& url);
-// What is connected to for it: "host:port".
+// The "host:port" that is connected to for a URL.
 std::string address_of(const std::string& url);
 
 class WebhookTargets {
@@ -32,14 +33,14 @@ class WebhookTargets {
   static constexpr size_t kMaxUrlBytes = 2048;
 
   WebhookTargets() = default;
-  // From `webhooks.allow`: addresses, blocks ("10.0.0.0/8", "fd00::/8") and names of hosts. The
-  // error names what is none of these.
+  // Reads `webhooks.allow`: addresses, blocks ("10.0.0.0/8", "fd00::/8") and names of hosts. The
+  // Error names what is none of these.
   static Result<WebhookTargets> create(const std::vector<std::string>& allow);
 
   // Whether a callback may be asked for: an http or https URL without credentials, and not of an
   // address that would be refused. What its name resolves to is seen later.
   Status check(std::string_view url) const;
-  // Whether a connection to this address, given in either form, may be made for that host's sake.
+  // Whether a connection to this address, given in either form, may be made for that host.
   bool allows(std::string_view host, const sockaddr& address) const;
   bool allows(std::string_view host, const char* address) const;
 

@@ -1,20 +1,21 @@
 // Devices: what workers run on, how much of it they may use, and which of it can be used.
 //
-// A device that is named ("0", "GPU-…", "MIG-…") is one, whoever runs there, and all of them
-// together keep within its bound: of slots and of memory. That is the largest of its workers', or
-// what `devices:` says of it. A worker that names none (`auto` where no GPU is known, `cpu`) has a
-// device of its own.
+// A device that is named ("0", "GPU-…", "MIG-…") is one device for all workers. Together they keep
+// within its bounds of slots and memory. A bound is the largest of its workers', or what `devices:`
+// says. A worker that names no device (`auto` where no GPU is known, `cpu`) has one of its own.
 //
 //            fault, or a check that failed                     check passed
 //   good ───────────────────────────────▶ out ──back-off──▶ checking ─────────▶ good
 //                                          ▲                   │
 //                                          └─── failed, hung ──┘
 //
-// While a device is out, no process is started on it; those that run there go on. The check is a
-// process of its own (penstock-worker --check-device), for a device may hang whoever asks it.
+// While a device is out, no process is started on it; processes that run there go on. The check is
+// a process of its own (penstock-worker --check-device), as a device may hang the process that asks
+// it.
 //
-// Workers die with penstockd, but not at once. They inherit a lock, one for each device: the next
-// penstockd starts none there before it is free, so that two generations never share a device.
+// Workers die with penstockd, but not at once. They inherit a lock, one for each device. The next
+// penstockd starts no worker there before the lock is free: so two generations never share a
+// device.
 #pragma once
 
 #include <cstdint>
@@ -56,28 +57,30 @@ class Devices {
  public:
   static constexpr int64_t kCheckTimeoutNs = 60 * kNsPerSec;
 
-  // Told when a device is taken out, or is back; not to change anything here at once.
+  // Called when a device is taken out, or is back. It must not change anything here at once.
   std::function<void()> on_change;
 
   // How a device is checked, on behalf of a worker that would run there. The process inherits
   // `lock`.
   using Command =
       std::function<Result<Child>(const WorkerConfig& worker, const std::string& id, int lock)>;
-  // `locks`: the beginning of the names of their files, which are made and stay; empty: none are.
+  // The names of the lock files begin with `locks`; they are made and stay. Empty: there are no
+  // locks.
   explicit Devices(Command check, std::string locks = {})
       : check_(std::move(check)), locks_(std::move(locks)) {}
 
-  // Chooses a device for each process, and sets the bounds; `running` are the processes there are,
-  // which stay where they are if that is as good. Fills in device, slots and memory.
+  // Chooses a device for each process, and sets the bounds. `running` are the processes that exist:
+  // they stay where they are if that is as good. Fills in device, slots and memory.
   void place(const Config& config, const std::vector<WorkerConfig>& running,
              std::vector<WorkerConfig>& processes, int64_t now_ns);
-  // The part of a process that is about to be started. REQUIRES: it was placed.
+  // The seat for a process that is about to be started. REQUIRES: it was placed.
   std::unique_ptr<Seat> seat(const WorkerConfig& process);
   // Whether its device can take it now: it is not out, and has the memory the process reserves.
   bool can_start(const WorkerConfig& process) const;
 
-  // What the driver says of this host's devices; `known`: that is all there is to know by now.
-  // Before, no process that would take any GPU is started. A device that it finds bad is out.
+  // What the driver says of this host's devices. `known`: that is all there is to know by now;
+  // before, no process that would take any GPU is started. A device that the driver finds bad is
+  // out.
   void observe(const std::vector<DeviceState>& seen, bool known, int64_t now_ns);
 
   void compare_with_seen(int64_t now_ns);  // again, for devices that were placed on meanwhile
@@ -87,7 +90,7 @@ class Devices {
 
   void advance_to(int64_t now_ns);
   int64_t next_event() const;
-  // What a process there inherits; -1: nothing. REQUIRES: it was placed.
+  // The lock that a process there inherits; -1: none. REQUIRES: it was placed.
   int lock_of(const WorkerConfig& process) const;
   // Grants what fits by now, after place().
   void advance_claims();

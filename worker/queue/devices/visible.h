@@ -17,7 +17,7 @@ inline bool lists(const WorkerConfig& worker, std::string_view device) {
   return std::find(worker.devices.begin(), worker.devices.end(), device) != worker.devices.end();
 }
 
-// Where our own environment says which devices there are, numbers count those.
+// Numbers of devices count those that our own environment lists, if it lists any.
 inline bool numbers_are_the_drivers() { return std::getenv("CUDA_VISIBLE_DEVICES") == nullptr; }
 inline std::vector<std::string> visible_numbers() {
   std::vector<std::string> numbers;

@@ -1,9 +1,9 @@
 // DeviceWatch: what is known of this host's GPUs, and the process that looks at them.
 //
-// The driver may hang or crash with a wedged GPU, so penstockd never calls it: it starts
-// `penstock-worker --watch-devices`, hears of all devices once a second, and kills and replaces
-// that process when it falls silent. The queue goes on meanwhile; of devices that nobody looks at,
-// health stays as it was last seen, and figures are not known.
+// The driver may hang or crash with a wedged GPU, so penstockd never calls it. It starts
+// `penstock-worker --watch-devices`, which tells of all devices once a second. When that process
+// falls silent, it is killed and replaced. The queue goes on meanwhile: the health of devices stays
+// as it was last seen, and their figures are not known.
 //
 //                spawn            DEVICES                 reaped and socket read to its end
 //   waiting ──────────▶ running ───────────▶ watching ──────────────────────────────────▶ waiting
@@ -63,7 +63,7 @@ class DeviceWatch {
   explicit DeviceWatch(ConnectionLoop& connections);
   ~DeviceWatch();  // its process is killed
 
-  // Devices came, went, or changed in health; or whether they are watched did.
+  // Called when devices came, went or changed in health, or when watching them began or ended.
   std::function<void()> on_change;
 
   // Devices are watched while a worker of the configuration may use one, or where $PENSTOCK_NVML
@@ -75,7 +75,7 @@ class DeviceWatch {
   void advance_to(int64_t now_ns);
   int64_t next_event() const;
 
-  // As of the last round; GPUs in order, each followed by its slices.
+  // What the last round told: GPUs in order, each followed by its slices.
   const std::vector<DeviceState>& devices() const { return devices_; }
   bool wanted() const { return wanted_; }
   bool watching() const { return watching_since_ns_ != 0; }

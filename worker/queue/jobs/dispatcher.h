@@ -1,8 +1,8 @@
 // Dispatcher: brings jobs and workers' credit together, and sees each job to its end.
 //
-// It owns every job from when it was let in (intake.h), asks the Scheduler which is next, and
-// speaks through sessions, to workers, and through the Subscribers, to those who wait. What was
-// promised it has the Store write, before anybody is told. It knows no process and opens no socket.
+// It owns every job from when it was let in (intake.h) and asks the Scheduler which is next. It
+// speaks to workers through sessions, and to those who wait through the Subscribers. A promise is
+// written by the Store before anybody is told of it. It knows no process and opens no socket.
 //
 //     let in ──▶ waiting ──▶ running ──▶ conclude() ──store──▶ ended(): everybody is told; gone
 //                  ▲  put_back() │            ▲
@@ -14,7 +14,7 @@
 //   - a job is in jobs_ and known to the scheduler; or in jobs_, and the store is looking up its
 //     key or writing its end; or gone;
 //   - it is in a worker's list exactly while the scheduler calls it running;
-//   - one that was not promised is gone when nobody waits for it any more.
+//   - a job that was not promised is gone when nobody waits for it any more.
 #pragma once
 
 #include <cstdint>
@@ -59,9 +59,9 @@ class Dispatcher final : public WorkerEvents {
 
   // While the disk fails, a promised job that could start is looked at again so often.
   static constexpr int64_t kPostponeNs = 2 * kNsPerSec;
-  // So many of them before others are heard.
+  // The most postponed jobs that are looked at before others are heard.
   static constexpr int kMostPostponed = 1000;
-  // Whose jobs take too much room is told to come back then: some will have expired.
+  // An owner whose jobs take too much room is told to come back then: some will have expired.
   static constexpr uint64_t kShareRetrySeconds = 60;
 
   // Reads its clock from `connections`, which must outlive it; `wall_clock` tells the time of day
@@ -70,7 +70,7 @@ class Dispatcher final : public WorkerEvents {
   Dispatcher(const Dispatcher&) = delete;
   Dispatcher& operator=(const Dispatcher&) = delete;
 
-  // Where promises are written; without it, none are made. Outlives this. Before all else.
+  // The store that writes promises. Without it, none are made. It outlives this. Call this first.
   void use(Store& store);
   Store* store() { return store_; }
   // Told of each promised job that asked for a webhook, once its end is on disk.
@@ -79,21 +79,22 @@ class Dispatcher final : public WorkerEvents {
   // Takes over queues, workers and limits. Callers whose job nobody serves any more get 404.
   void apply(const Config& config);
 
-  // From the intake. The job comes in, under a new id, and its first waiter with it; next is
-  // enqueue(), or, when its key must be looked up first, whatever that shows.
+  // ---- called by the intake ----
+  // The job comes in under a new id, with its first waiter. Next is enqueue(), or, when its key
+  // must be looked up first, whatever that shows.
   Job& let_in(Waiter& waiter, const limit::Hash128& owner, std::string frame);
   // REQUIRES: the scheduler's bounds have room, or entry.force.
   void enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Entry& entry);
   // Has the store write it; those who wait for the promise are told then. After enqueue().
   void promise(Job& job, JobRecord record);
-  // Others may join it by `key` from now on, until it has ended.
+  // Others may join the job by `key` until it has ended.
   void register_key(Job& job, const limit::Hash128& key, const limit::Hash128& digest);
   Job* find_key(const limit::Hash128& key) const;
   // Whether its answer goes to the store.
   static bool is_stored(const Job& job);
   // Whether the store can take more answers. REQUIRES: there is one.
   bool keeps_up() const;
-  // Promised jobs of an owner that have not ended, newest first, older than that one.
+  // Promised jobs of an owner that have not ended and are older than that one; newest first.
   std::vector<Job*> live_jobs(uint64_t owner, const std::optional<JobId>& before,
                               size_t most) const;
   // The worker to show a job of this lane to before it is promised; nullptr: none, or not now.
@@ -109,16 +110,17 @@ class Dispatcher final : public WorkerEvents {
   // The edge has seen to the receipt of that job.
   void settled(uint64_t number);
 
-  // From callers. Whoever asked has left, or need not be answered any more.
+  // ---- called by callers ----
+  // The waiter has left, or need not be answered any more.
   void release(Waiter& waiter);
-  // The owner's or the operator's wish. Those who wait for the answer are told.
+  // The owner or the operator wants it. Those who wait for the answer are told.
   void cancel(Job& job);
 
-  // From workers.
+  // ---- called by workers ----
   void worker_ready(WorkerSession& worker);
-  // Its jobs go back, or fail, `why` being what became of the worker: "was killed by ...".
-  // `next_start_ns`: when another is started. `ordered`: it was we who ended it, for no fault of
-  // its jobs: that is no attempt of theirs.
+  // Its jobs go back, or fail. `why` says what became of the worker: "was killed by ...".
+  // `next_start_ns`: when another is started. `ordered`: we ended it, and its jobs are not at
+  // fault: that does not count as an attempt.
   void worker_lost(WorkerSession& worker, int64_t next_start_ns, std::string_view why,
                    bool ordered = false);
   void worker_leaving(WorkerSession& worker);
@@ -139,13 +141,13 @@ class Dispatcher final : public WorkerEvents {
   wire::ServingMetrics& serving(const Scheduler::Lane& lane) override {
     return metrics_.serving(lane.queue->settings.name, lane.model);
   }
-  // Asks the job's worker for more of its answer, if enough was taken of what came, and somebody
-  // reads on. Told again when a reader has caught up.
+  // Asks the job's worker for more of its answer, if enough of what came was taken and somebody
+  // reads on. Called again when a reader has caught up.
   void widen(Job& job);
 
   // Deadlines, back-offs and signs of life.
   void advance_to(int64_t now_ns);
-  // So much elapsed while nothing of ours ran, and is not in the time that is pushed in.
+  // penstockd did not run for `ns`. The time that is pushed in leaves that out.
   void note_stall(int64_t ns) { time_.note_stall(ns); }
   int64_t next_event() const;
 
@@ -155,7 +157,7 @@ class Dispatcher final : public WorkerEvents {
 
   void drain() { draining_ = true; }  // from now on, new jobs get 503
   bool draining() const { return draining_; }
-  // Jobs that a stop should wait for: those that run, and those that somebody waits for.
+  // How many jobs a stop should wait for: those that run, and those that somebody waits for.
   size_t unfinished() const;
   // The time to finish is over: whoever still waits is told. What was promised stays on disk.
   void give_up();
@@ -181,7 +183,7 @@ class Dispatcher final : public WorkerEvents {
   int64_t wall_ms() const { return time_.ms(); }
   int64_t keeping_ms() const { return time_.keeping_ms(connections_.now_ns()); }
 
-  // Somebody who was refused was told to come back then; until the latest such time.
+  // The latest time at which callers that were refused were told to come back.
   void note_return(const Scheduler::Queue& queue, int64_t at_ns) {
     int64_t& until_ns = notes_.at(&queue).returns_until_ns;
     until_ns = std::max(until_ns, at_ns);
@@ -198,7 +200,7 @@ class Dispatcher final : public WorkerEvents {
     wire::QueueState state = wire::QueueState::kOpen;
     int64_t retry_after_s = 1;  // when it is not open
   };
-  // Who is told of a model that cannot be loaded comes back no sooner.
+  // A caller that is told of a model that cannot be loaded is to come back no sooner.
   static constexpr int64_t kCannotLoadRetrySeconds = 10;
   // For a job of this lane that came now.
   Availability availability(const Scheduler::Lane& lane) const;

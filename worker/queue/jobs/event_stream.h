@@ -5,9 +5,10 @@
 // shaken hands and takes what comes from the client.
 //
 // An event's id tells how far the stream has come: which run of the job, and how much of its
-// answer. Whoever comes back with it as Last-Event-ID goes on from there; if the job has been
-// started anew meanwhile, from that run's beginning. That of the last event is "end": who comes
-// back with it, as a browser does of itself, has seen all, and is told not to (204).
+// answer. A client that comes back with it as Last-Event-ID goes on from there, or from the
+// beginning of the present run if the job was started anew meanwhile. The last event's id is "end".
+// A client that comes back with that, as browsers do by themselves, has seen all and is told so
+// (204).
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,7 @@ struct EventId {
   bool ended = false;   // it was the last
 };
 std::string format(const EventId& id);
-// Empty text is {0, 0}; nothing is what is no event's id.
+// Reads an id. Empty text is {0, 0}. Nothing: the text is no event's id.
 std::optional<EventId> parse_event_id(std::string_view text) noexcept;
 
 // All of these append one CHUNK frame of the caller's request `frame_id`.

@@ -29,8 +29,8 @@ struct Preview {
 struct Job : Scheduler::Ticket {
   static constexpr uint32_t kNotPredicted = UINT32_MAX;
 
-  // What only some jobs have: those that run or have ended, that somebody waits for, that others
-  // may join, or that hold something at the edge. Of most that are queued, the store has all else.
+  // What only some jobs have: jobs that run or have ended, that somebody waits for, that others may
+  // join, or that hold something at the edge. The store has all of this for most queued jobs.
   struct More {
     std::string
         frame;  // SUBMIT as it goes to a worker; empty: the store has it, or the answer began
@@ -87,7 +87,7 @@ struct Job : Scheduler::Ticket {
   Waiter* waiters() const noexcept { return more == nullptr ? nullptr : more->waiters; }
   WorkerSession* worker() const noexcept { return more == nullptr ? nullptr : more->worker; }
   uint32_t frame_bytes() const noexcept { return more == nullptr ? 0 : more->frame_bytes; }
-  // Its lane, also once it has ended; nullptr: looking_up.
+  // Its lane, even after it has ended. nullptr: looking_up.
   Scheduler::Lane* home() const noexcept {
     return more == nullptr || more->home == nullptr ? lane() : more->home;
   }
@@ -96,7 +96,7 @@ struct Job : Scheduler::Ticket {
     extra().home = &lane;
     more->share = share;
   }
-  // By which the edge knows it.
+  // The number by which the edge knows it.
   uint64_t edge_number() const noexcept { return ulid.sequence(); }
 };
 static_assert(sizeof(Job) <= 128, "hundreds of thousands may be queued");

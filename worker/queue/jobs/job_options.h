@@ -1,8 +1,8 @@
 // JobOptions: what the headers of a request ask for, beyond its answer.
 //
 // Prefer (RFC 7240), Idempotency-Key (draft-ietf-httpapi-idempotency-key-header), Penstock-Delay,
-// Penstock-Not-Before, Penstock-Callback and Penstock-Label (CONTRACT, section 4). Whoever
-// schedules a job or names a callback does not wait for its answer, whether it says so or not.
+// Penstock-Not-Before, Penstock-Callback and Penstock-Label (CONTRACT, section 4). A caller that
+// schedules a job or names a callback does not wait for the answer, whether it says so or not.
 #pragma once
 
 #include <cstdint>

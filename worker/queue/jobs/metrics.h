@@ -17,10 +17,10 @@ class Metrics {
   // The queue's numbers; found once, they stay where they are. Queues past wire::kMaxQueues get the
   // place of one that was retired, or share the last.
   wire::QueueMetrics& of(std::string_view queue);
-  // Nothing is counted of it any more, unless it is found again.
+  // The queue is not counted any more, unless it is found again.
   void retire(std::string_view queue);
-  // The numbers of a model in a queue; likewise. Those past wire::kMaxModels share the last place,
-  // which is called "other".
+  // The numbers of a model in a queue, which stay where they are, too. Models beyond
+  // wire::kMaxModels share the last place, which is called "other".
   wire::ServingMetrics& serving(std::string_view queue, std::string_view model);
   wire::MetricsPage& page() { return *page_; }
   // Over all queues.

@@ -58,8 +58,8 @@ class OwnedJobs {
     *link = before != nullptr ? before : after;
   }
 
-  // Those of an owner whose sequence is less than that, the newest first; at most so many. O(log n)
-  // and what is returned.
+  // At most `most` jobs of an owner whose sequence is less than `before`, the newest first. O(log
+  // n), and O(1) for each that is returned.
   std::vector<Job*> list(uint64_t owner, uint64_t before, size_t most) const {
     std::vector<Job*> jobs;
     append(root_, {owner, 0}, {owner, before}, most, jobs);

@@ -14,14 +14,14 @@ namespace penstock::queue {
 
 class Paces {
  public:
-  // What is used from now on is kept there.
+  // The file that keeps what is used. Without it, all is forgotten with the process.
   void keep_in(PaceFile file);
-  // Takes over the limits of a configuration. Which lanes they bound is for the caller to say
+  // Takes over the limits of a configuration. The caller says which lanes they bound
   // (Scheduler::Brake).
   void apply(std::vector<PaceConfig> paces);
-  // That of the worker, for as long as this; nullptr: nothing bounds it.
+  // The pace of a worker, which lives as long as this; nullptr: nothing bounds the worker.
   Pace* of(const WorkerConfig& worker) const;
-  // What the calendar goes by.
+  // The time that the calendar goes by.
   void set_time(const limit::Instant& now);
 
  private:

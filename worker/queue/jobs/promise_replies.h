@@ -1,4 +1,4 @@
-// PromiseReplies: what those are told who wait for a promise, or for what was promised.
+// PromiseReplies: what is told to those who wait for a promise, or for what was promised.
 #pragma once
 
 #include <string_view>
@@ -17,12 +17,12 @@ class PromiseReplies {
   PromiseReplies(ConnectionLoop& connections, const Scheduler& scheduler, Subscribers& subscribers)
       : connections_(connections), scheduler_(scheduler), subscribers_(subscribers) {}
 
-  // Where results are. Before any of them is asked for.
+  // The store that has the results. Call it before any result is asked for.
   void use(Store& store) { store_ = &store; }
 
   // ACCEPTED. `at_leisure`: it may leave together with what follows.
   void accepted(Waiter& waiter, const Job& job, bool at_leisure = false) const;
-  // 202, with the job as body; the waiter is done. With `wait=`, once that is over.
+  // 202, with the job as body; the waiter is done. With `wait=`, that comes once the wait is over.
   void promised(Waiter& waiter, const Job& job);
   void promised(Waiter& waiter, const Job& job, const JobView& view);
   // The job ended before its 202 was said, or within `wait=`: what came of it.

@@ -27,15 +27,16 @@ class ReadyWorkers {
     }
   }
 
-  // Of those on a device that have a free slot, the one whose turn it is; nullptr when there is
-  // none. It may have no job, if it is the only one. Where it shares a pace with others, the one
-  // whose turn it is there, though that be on another device.
+  // The worker on a device whose turn it is, of those with a free slot; nullptr when there is none.
+  // A worker that is the only one may have no job. A worker that shares a pace with others goes
+  // when it is its turn there, even among workers of other devices.
   WorkerSession* next(const Claims& device, const Suspects& suspects, int64_t now_ns);
-  // A worker on the device that runs nothing else, and the suspect for it; nullptrs: neither.
+  // A worker on the device that runs nothing, and the suspect for it; two nullptrs if there are
+  // none.
   std::pair<WorkerSession*, Job*> next_suspect(const Claims& device, Suspects& suspects) const;
-  // The one with the most free slots that may take the lane's jobs; nullptr: all are busy.
+  // The worker with the most free slots that may take the lane's jobs; nullptr: all are busy.
   WorkerSession* least_busy(const Scheduler::Lane& lane, int64_t now_ns);
-  // The one to show a request of this lane to (checks.h); nullptr: there is none.
+  // The worker to show a request of this lane to (checks.h); nullptr: there is none.
   WorkerSession* checker(const Scheduler::Lane& lane, bool completion) const;
 
   // When a worker that next() or least_busy() has passed over for its pace may be given its job; it

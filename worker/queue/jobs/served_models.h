@@ -55,7 +55,7 @@ class ServedModels {
 
   // May callers of this lane wait? `grace_ns` bounds how long for workers that were lost.
   bool attended(const Scheduler::Lane& lane, int64_t now_ns, int64_t grace_ns) const;
-  // Of a lane that is not attended: whether its workers were started, and none got ready.
+  // Whether the lane's workers were started and none got ready. REQUIRES: the lane is not attended.
   bool cannot_load(const Scheduler::Lane& lane) const;
   // When attended() ends or may begin by itself: the earliest restart, else now.
   int64_t next_start_ns(const Scheduler::Lane& lane, int64_t now_ns) const;

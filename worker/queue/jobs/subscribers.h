@@ -1,7 +1,7 @@
 // Subscribers: everybody who waits for something on a caller's connection, and what they are told.
 //
-// It keeps the Waiters and the time each must hear something by. What becomes of a job when nobody
-// wants it any more is not its business; it tells the Dispatcher that somebody has left.
+// It keeps the Waiters, and the time by which each must hear something. It tells the Dispatcher
+// that a waiter has left; what becomes of a job that nobody wants is the Dispatcher's business.
 #pragma once
 
 #include <cstdint>
@@ -33,12 +33,12 @@ class Subscribers {
   Subscribers(const Subscribers&) = delete;
   Subscribers& operator=(const Subscribers&) = delete;
 
-  // Somebody asked under this id. Goes by leave().
+  // A caller has asked under this id. The waiter stays until leave().
   Waiter& add(Caller& caller, uint64_t id, Waiter::Kind kind);
   void join(Waiter& waiter, Job& job);
-  // It is told by `wait_ends_ns`.
+  // The waiter is told at its `wait_ends_ns`, at the latest.
   void set_wait(Waiter& waiter);
-  // It waits for that job no longer.
+  // The waiter waits for its job no longer.
   static void detach(Waiter& waiter);
   // Its request is over; nothing more is said to it.
   void leave(Waiter& waiter);
@@ -46,19 +46,19 @@ class Subscribers {
   static void ask(Waiter& waiter) { ++waiter.asking; }
   bool answered(Waiter& waiter);
 
-  // Somebody who waits for the job itself, not for news of it.
+  // Whether anybody waits for the job itself, and not only for news of it.
   static bool wanted(const Job& job);
 
   void set_limits(const LimitsConfig& limits) {
     max_unsent_ = limits.max_unsent_bytes;
     read_timeout_ns_ = limits.read_timeout_ns;
   }
-  // Whether all who wait for the answer have so much to read that no more need be made now. Their
-  // sessions say when that changes (Dispatcher::widen()).
+  // Whether all who wait for the answer have so much to read that the worker need make no more now.
+  // Their sessions say when that changes (Dispatcher::widen()).
   bool lags(const Job& job) const;
 
-  // To those who wait for the answer: a frame of the worker's. Those who fall behind others are
-  // told so and leave.
+  // Sends a frame of the worker's to those who wait for the answer. Those who fall behind others
+  // are told so and leave.
   void forward(Job& job, std::string_view frame);
   void forward_head(Job& job, const wire::Head& head, std::string_view frame);
   // The answer is complete, or there is none: those who wait for it leave.
@@ -67,7 +67,7 @@ class Subscribers {
   // The answer so far, to one who came late. REQUIRES: all of it is in memory.
   void replay(Waiter& waiter, const Job& job);
 
-  // To event streams.
+  // What event streams are told:
   EventStream stream(Waiter& waiter) const;
   void begin_stream(Waiter& waiter);
   void begin_events(Waiter& waiter, const Job& job, const EventId& last);

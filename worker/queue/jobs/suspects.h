@@ -1,7 +1,7 @@
 // Suspects: jobs that ran together when their worker crashed. One of them may have done it.
 //
-// A request that brings down whatever runs it must not take along those beside it. So nobody pays
-// for a crash who was not alone:
+// A request that crashes its worker must not take others along. So a job that did not run alone
+// does not pay for a crash:
 //
 //     n run, the worker crashes ──▶ two groups, each half of them
 //     a group runs, by itself, on a worker that runs nothing else:
@@ -12,8 +12,8 @@
 // after as many more; the others are never charged. ("Group testing", R. Dorfman, "The Detection of
 // Defective Members of Large Populations", 1943, by halves.)
 //
-// Groups are of the lane whose worker crashed, and go before all that waits there: each of their
-// jobs had been taken already. While they wait they are set apart in the Scheduler.
+// Groups belong to the lane whose worker crashed, and go before all that waits there: each of their
+// jobs had been taken already. While they wait, the Scheduler sets them apart.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +36,7 @@ class Suspects {
   bool waiting(const Scheduler::Lane& lane) const;
   // It has ended, or is no suspect any more. Nothing happens if it is none.
   void forget(Job& job);
-  // Those that `gone` says nobody will take are suspects no longer.
+  // Jobs of lanes for which `gone` is true are suspects no longer: nobody will take them.
   std::vector<Job*> release(const std::function<bool(const Scheduler::Lane&)>& gone);
 
  private:

@@ -6,8 +6,8 @@
 //   kOwner     is told what happens to all of an owner's (owner_events.h)
 //   kQuestion  waits for the store
 //
-// Whoever leaves in the middle of a question to the store is told nothing: `caller` is nullptr
-// then, and the waiter goes when the store has spoken.
+// A waiter that leaves while the store is still asked is told nothing: `caller` is nullptr then,
+// and the waiter goes when the store has spoken.
 #pragma once
 
 #include <cstdint>

@@ -2,9 +2,9 @@
 //
 //    HELLO ──▶ said hello ──TAKE──▶ ready ──▶ (closed)
 //
-// The worker asks for jobs by credit; answers are passed on to the callers frame by frame, as they
-// are, with the id replaced. Numbers on this connection only grow, so a frame for a number that was
-// given but is known no more belongs to a job that was cancelled a moment ago, and is dropped.
+// The worker asks for jobs by credit. Answers are passed on to the callers frame by frame, as they
+// are, with the id replaced. Numbers on this connection only grow. So a frame for a number that was
+// given and is not known any more belongs to a job that was just cancelled, and is dropped.
 #pragma once
 
 #include <algorithm>
@@ -47,7 +47,7 @@ class WorkerEvents {
   virtual wire::ServingMetrics& serving(const Scheduler::Lane& lane) = 0;
 };
 
-// Who started the worker. Outlives the session.
+// WorkerHost started the worker, and outlives the session.
 class WorkerHost {
  public:
   virtual ~WorkerHost() = default;
@@ -85,21 +85,21 @@ class WorkerSession final : public Connection, private Seat::Claimant {
   Seat& seat() const { return seat_; }
   Pace* pace() const { return pace_; }
 
-  // Jobs it can be given now, the device's bound observed; none once it drains.
+  // How many jobs it can be given now, within the bound of the device. None once it drains.
   uint32_t credit() const {
     const auto held = static_cast<uint32_t>(given_.size());
     return draining_ || closed() || held >= open_slots_
                ? 0
                : std::min({credit_, open_slots_ - held, seat_.free_slots()});
   }
-  // The most it has held or asked for at once, and can hold now. What has no room for a moment has
-  // it again soon.
+  // The most jobs that it has held or asked for at once, and can hold now. A moment without room
+  // does not count: there is room again soon.
   uint32_t capacity() const {
     return draining_ || closed() || is_out_ ? 0
            : open_slots_ == 0               ? capacity_
                                             : std::min(capacity_, open_slots_);
   }
-  // Of its slots, those that can be used now; why it is not all, and until when at least.
+  // How many of its slots can be used now. If not all: why, and until when at least.
   uint32_t open_slots() const { return std::min(open_slots_, slots_); }
   const std::string& why_closed() const { return why_closed_; }
   int64_t reopens_ns() const { return reopens_ns_; }
@@ -109,7 +109,7 @@ class WorkerSession final : public Connection, private Seat::Claimant {
   bool said_hello() const { return slots_ > 0; }
   bool ready() const { return ready_; }
   bool draining() const { return draining_; }
-  // Whether it is to be shown such a request before it is promised, and can be.
+  // Whether such a request is to be shown to it before it is promised, and can be.
   bool checks(bool completion) const {
     const bool may_refuse =
         checks_ == wire::Checking::kAll || (checks_ == wire::Checking::kCompletions && completion);
@@ -132,24 +132,25 @@ class WorkerSession final : public Connection, private Seat::Claimant {
   }
   // REQUIRES: running() > 0.
   Job& any_job() const { return *given_.back().job; }
-  // Of the suspects that it runs, and then it runs nothing else; 0: none.
+  // The group of the suspects that it runs; 0: it runs none. A worker that runs suspects runs
+  // nothing else.
   uint32_t group() const { return given_.empty() ? 0 : given_.back().job->more->suspect; }
   // Nothing is in the process, what was cancelled included.
   bool empty() const { return given_.empty() && seat_.busy() == 0; }
   // It is in the process. REQUIRES: it is this worker's.
   bool was_sent(const Job& job) const;
 
-  // The job is this worker's from now on, under a new number. REQUIRES: credit() > 0.
+  // The job is this worker's now, under a new number. REQUIRES: credit() > 0.
   void assign(Job& job, uint64_t number, int64_t priority, int64_t expected_ns);
   // Sends its SUBMIT frame. REQUIRES: it was assigned, and not sent yet.
   void send(const Job& job, std::string_view frame);
   // Shows it a SUBMIT frame, as the check of that number (checks.h).
   void show(std::string_view frame, uint64_t number);
-  // The job is no longer wanted; its slot comes back with the worker's next TAKE, or at once if it
-  // was not sent: then true.
+  // The job is no longer wanted. True: it was not sent, and its slot is free at once. Else the slot
+  // comes back with the worker's next TAKE.
   bool revoke(Job& job);
   void forget(const Job& job);
-  // So much more of its answer may come. REQUIRES: it is this worker's.
+  // `bytes` more of the job's answer may come. REQUIRES: the job runs on this worker.
   void widen(const Job& job, uint64_t bytes) {
     wire::append(out(), job.more->number, wire::Window{bytes});
   }

@@ -31,7 +31,7 @@ class Connection;
 class ConnectionLoop {
  public:
   static constexpr size_t kScratchBytes = 256U << 10;
-  // How long a frame that was held back waits for company.
+  // How long a frame of out_delayed() may wait for others to leave with it.
   static constexpr int64_t kDelayNs = 5'000'000;
 
   // `clock` is read once for each event.
@@ -41,7 +41,7 @@ class ConnectionLoop {
   ConnectionLoop(const ConnectionLoop&) = delete;
   ConnectionLoop& operator=(const ConnectionLoop&) = delete;
 
-  // Tells the closed ones; whoever listens may still write to others.
+  // Calls on_closed() of connections that were closed. It may still write to others.
   void reap();
   // Writes what was gathered.
   void flush();
@@ -53,7 +53,8 @@ class ConnectionLoop {
   void read_clock() { now_ns_ = clock_(); }
 
   wire::Limits& limits() { return limits_; }
-  // That frames will have which have begun and are not whole: what is read of them is kept.
+  // The size, when whole, of all frames that have begun and are not whole yet. What was read of
+  // them is kept.
   uint64_t unfinished_bytes() const { return unfinished_bytes_; }
   uint64_t protocol_errors() const { return protocol_errors_; }
 
@@ -84,8 +85,8 @@ class ConnectionLoop {
 
 class Connection : public EventLoop::Handler {
  public:
-  // While more than `pause_bytes` are unsent, nothing is read: a peer that only asks and never
-  // listens is not answered without bound.
+  // While more than `pause_bytes` are unsent, nothing is read: so a peer that asks and never reads
+  // is not answered without bound.
   Connection(ConnectionLoop& connections, Fd fd, size_t pause_bytes = SIZE_MAX)
       : connections_(connections), fd_(std::move(fd)), pause_bytes_(pause_bytes) {}
   ~Connection() override;
@@ -106,7 +107,7 @@ class Connection : public EventLoop::Handler {
   bool clogged() const { return (events_ & EPOLLOUT) != 0; }
   // While it is clogged: when it last took anything.
   int64_t moved_ns() const { return moved_ns_; }
-  // on_drained() is told once, when no more than so many bytes are unsent. REQUIRES: more are.
+  // on_drained() is called once, when at most so many bytes are unsent. REQUIRES: more are.
   void tell_when_drained(size_t bytes) { drained_at_ = bytes; }
 
   // The peer broke a rule: GOODBYE with the reason, and close.
@@ -114,8 +115,8 @@ class Connection : public EventLoop::Handler {
   // GOODBYE and close, without blame.
   void say_goodbye(std::string_view reason);
 
-  // The peer is somebody else's to talk to: nothing more is read here, and on_closed() comes at the
-  // end of the turn. There release() gives the socket, and what was read of it and not told.
+  // Somebody else is to talk to the peer: nothing more is read here, and on_closed() comes at the
+  // end of the turn. There release() gives the socket, and what was read and not handled.
   void hand_over();
   struct Released {
     Fd fd;
@@ -123,7 +124,7 @@ class Connection : public EventLoop::Handler {
   };
   Released release();
   bool handed_over() const { return handed_over_; }
-  // As if these bytes had just come. REQUIRES: open, and nothing has come yet.
+  // Reads these bytes as if they had just come. REQUIRES: open, and nothing has come yet.
   void read_first(std::string_view bytes);
 
   void on_events(uint32_t epoll_events) final;

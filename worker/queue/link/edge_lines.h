@@ -1,13 +1,13 @@
 // EdgeLines: the edge's own lines, over which it hears of promised jobs that hold something there.
 //
-// Each Nginx keeps one; there are two while one takes another's place, in a reload. The one that
-// came first is told of all: HOLD for each job that is alive, OVER when it has ended. When it goes,
-// or does not read, the next is told of all anew.
+// Each Nginx keeps one. There are two during a reload, while one takes the other's place. The line
+// that came first is told of all: HOLD for each job that is alive, OVER when it has ended. When
+// that line goes, or does not read, the next is told of all anew.
 //
-// What ended is told again to whoever is next, until SETTLED says that the edge has seen to it: at
-// least once, therefore, and the edge settles no receipt twice. Up to kMaxPending are kept for
-// that, the latest; what is lost then lapses at the edge by itself, or is told after the next
-// start, as the store keeps it, too.
+// OVER is repeated to the next line until SETTLED says that the edge has seen to it. So it is told
+// at least once, and the edge settles no receipt twice. The latest kMaxPending are kept for that.
+// What is lost beyond them lapses at the edge by itself, or is told after the next start, as the
+// store keeps it, too.
 #pragma once
 
 #include <cstdint>
@@ -66,7 +66,7 @@ class EdgeLines {
   size_t pending() const { return pending_.size(); }
 
  private:
-  // The first that reads; nullptr: there is none.
+  // The first line that reads; nullptr: there is none.
   Connection* listening() {
     while (!lines_.empty() && lines_.front()->clogged() &&
            lines_.front()->unsent() > most_unsent_) {

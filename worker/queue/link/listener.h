@@ -1,7 +1,7 @@
 // Listener: the Unix socket that callers connect to, and the proof that it is ours alone.
 //
-// A lock on SOCKET.lock says which penstockd owns the path; the lock goes with its process however
-// it dies, so a socket file without a living owner is recognised and replaced.
+// A lock on SOCKET.lock says which penstockd owns the path. The lock goes with its process, however
+// that dies. So a socket file without a living owner is recognised and replaced.
 #pragma once
 
 #include <cstdint>

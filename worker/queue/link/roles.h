@@ -1,16 +1,16 @@
 // Roles: what a process that connects to the socket may be, by what the kernel says of it.
 //
-// HELLO only says what a peer wants to be. Who it is, the kernel noted when it connected: its user,
-// its group, and its other groups (SO_PEERCRED and SO_PEERGROUPS, unix(7), socket(7)). Roles are
-// given by `access:` in penstock.yaml, to users and groups:
+// HELLO only says what a peer wants to be. The kernel noted who it is when it connected: its user,
+// its group, and its other groups (SO_PEERCRED and SO_PEERGROUPS, unix(7), socket(7)). `access:` in
+// penstock.yaml gives roles to users and groups:
 //
 //   operators  may do everything
 //   edges      are Nginx: they bring requests in any owner's name, and keep the edge's lines
 //   viewers    may look at the status, and nothing else
 //   workers    may be a worker that the configuration calls external: they see requests, and answer
 //
-// Left out: operators and workers are penstockd's own user, edges are the members of the socket's
-// group, and nobody is a viewer. Root is always an operator and a worker.
+// Where a role is left out: operators and workers are penstockd's own user, edges are the members
+// of the socket's group, and nobody is a viewer. Root is always an operator and a worker.
 #pragma once
 
 #include <sys/types.h>
@@ -59,7 +59,7 @@ class Roles {
   // `socket_group` as in penstock.yaml; empty: penstockd's own.
   static Result<Roles> create(const AccessConfig& access, const std::string& socket_group);
 
-  // Whoever connected `fd`. What the kernel does not tell of makes a stranger.
+  // The peer at the other end of `fd`. A peer of whom the kernel tells nothing is a stranger.
   Credentials peer_of(int fd) const;
   uint8_t of(uid_t user, const std::vector<gid_t>& groups) const;
 

@@ -1,4 +1,4 @@
-// ArrivalRate: how much work comes in, as of late: over a window that fades exponentially.
+// ArrivalRate: how much work has come in lately, over a window that fades exponentially.
 #pragma once
 
 #include <algorithm>

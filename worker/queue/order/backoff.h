@@ -1,4 +1,4 @@
-// With jitter: jobs that failed together do not come back together.
+// Back-off with jitter: jobs that failed together do not come back together.
 #pragma once
 
 #include <cstdint>

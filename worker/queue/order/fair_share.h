@@ -10,7 +10,8 @@
 // An owner who has jobs waiting goes on from F whatever V says, so the first of these bounds does
 // not depend on V at all; V only says where newcomers begin.
 //
-// What an owner took back before it was taken is not charged, once nothing of it is left waiting.
+// A job that its owner took back before it was taken is not charged, once the owner has none
+// waiting.
 //
 // Memory: an owner has a flow here while it has jobs, or while F > V: a newcomer would begin at V
 // anyway. When the last job of the class is gone, all is forgotten and V begins at 0 again. Flows
@@ -38,7 +39,7 @@ class FairShare {
   static constexpr uint64_t kMaxSpan = (kMaxCost << 16) + kMaxWeight;  // of a job: end - start
   static constexpr size_t kMaxIdle = 1U << 16;
 
-  // A job's tags. Whoever holds it gives it back by leave().
+  // A job's tags. The one who holds them gives them back by leave().
   struct Tags {
     Flow* flow = nullptr;
     uint64_t start = 0;
@@ -55,7 +56,7 @@ class FairShare {
 
   // A job came. O(1), and so are the others, beside the forgetting of those that matter no more.
   Tags arrive(Owner& owner, uint64_t cost, uint64_t weight);
-  // The tag that a job of this owner would get now; of one who is not known when nullptr.
+  // The tag that a job of this owner would get now. nullptr: an owner who is not known yet.
   uint64_t next_start(const Owner* owner) const noexcept;
   void take(const Tags& tags) noexcept;       // it waits no longer, and is being served
   void come_back(const Tags& tags) noexcept;  // it waits again, at the tag it has

@@ -56,7 +56,7 @@ inline const ServiceTime& Scheduler::service_of(const Lane& lane) noexcept {
 
 inline const OrderTree kNobody;
 
-// Without a branch, as nobody can guess in which class the next one asked for is.
+// Without a branch: the processor could not guess in which class the next job is.
 inline Scheduler::WorkAhead Scheduler::ahead(const Lane& lane, const OrderKey& at) noexcept {
   if (at.priority > kHighest) {
     return {{}, &lane.promoted_};

@@ -65,11 +65,12 @@ class OrderTree {
   // last there. nullptr when empty.
   Node* soon(uint32_t later) const noexcept;
 
-  // What stands before a place; nobody need stand there.
+  // The sum of what stands before a place. The place itself may be empty.
   uint32_t rank(const Place& place) const noexcept;
   Sum before(const Place& place) const noexcept;
 
-  // Writes what the first members cost, in their order, at most so many. Returns how many it wrote.
+  // Writes the costs of the first members, in their order, as many as there is room for. Returns
+  // how many it wrote.
   uint32_t first_costs(uint32_t* costs, uint32_t most) const noexcept;
 
  private:

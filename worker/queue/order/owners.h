@@ -1,8 +1,8 @@
-// Owners: who has jobs in a queue, or owes for some (fair_share.h): those whose shares jobs take,
-// which need not be who may see them.
+// Owners: those who have jobs in a queue, or owe for some (fair_share.h). They are the ones whose
+// shares the jobs take, who need not be those that may see them.
 //
-// An owner's first flow is in the same piece of memory, and so is its link in the table: whoever is
-// found was looked for in two places, not in six.
+// An owner's first flow is in the same piece of memory as the owner, and so is its link in the
+// table: a look-up touches two places in memory, not six.
 #pragma once
 
 #include <cstddef>

@@ -10,7 +10,7 @@
 //        ▼    advance_to │  └────────────────┤ at once
 //    scheduled ─────────▶├──── delayed ◀─────┘ after a back-off; at `attempts`: (unknown)
 //
-// One that was set apart is delayed, too, until it is taken by name, or joins the others again.
+// A job that was set apart is delayed, too, until it is taken by name or joins the others again.
 //
 //    from any state: finish (cancelled) or the deadline (advance_to) ──▶ (unknown)
 //
@@ -99,7 +99,7 @@ class Scheduler {
     uint64_t cost = 1;     // in the limiter's units; 1 to FairShare::kMaxCost, else cut
     uint64_t weight = 1;   // the owner's share; 1 to FairShare::kMaxWeight, else cut
 
-    // Times are of the clock that is pushed in; of those before its 0 they are negative.
+    // Times are of the clock that is pushed in; times before its 0 are negative.
     int64_t not_before_ns = 0;  // scheduled until then; 0: at once
     int64_t arrived_ns = 0;     // 0: now
     int64_t deadline_ns = 0;    // 0: the queue's own, from its arrival, or from when it is due
@@ -217,7 +217,7 @@ class Scheduler {
     bool has_rivals_ = false;  // some lane has, or had
   };
 
-  // The seed is of the jitter of back-offs.
+  // `seed` is for the jitter of back-offs.
   explicit Scheduler(uint64_t seed = 1);
   ~Scheduler();
   Scheduler(const Scheduler&) = delete;
@@ -226,9 +226,9 @@ class Scheduler {
   // Adds a queue, or changes the settings of the one of that name; jobs already in it keep their
   // deadlines.
   Queue& set_queue(const QueueSettings& settings);
-  // One that is not retired; nullptr: there is none of that name.
+  // The queue of that name that is not retired; nullptr: there is none.
   Queue* find_queue(std::string_view name) noexcept;
-  // Retired ones, too.
+  // All queues, retired ones too.
   std::deque<Queue>& queues() noexcept { return queues_; }
   // All queues but these, by name, are retired; what is in them stays.
   void retire_all_but(const std::function<bool(std::string_view)>& stays);
@@ -236,8 +236,8 @@ class Scheduler {
   Lane& lane(Queue& queue, std::string_view model);
   // What the live workers of a model's lane can hold now, in all.
   void set_capacity(Lane& lane, uint32_t jobs) noexcept;
-  // What the devices hold that those are on, whoever's it is, and who else has workers there: of
-  // more than kMostRivals, those with the most slots.
+  // How many jobs the devices of this lane hold, of whatever lane, and which other lanes have
+  // workers there. If those are more than kMostRivals: the ones with the most slots.
   static constexpr size_t kMostRivals = 16;
   void set_rivals(Lane& lane, uint32_t device_slots, std::vector<Rival> rivals) noexcept;
 
@@ -282,8 +282,8 @@ class Scheduler {
   // A running job goes back to its old place at once, and no attempt is counted: its worker was
   // told to stop, say. REQUIRES: ticket is running.
   void requeue(Ticket& ticket, int64_t now_ns);
-  // The same, but it stands in no line: whoever set it apart takes it by name, or has it join the
-  // others. Its deadline runs. REQUIRES: ticket is running.
+  // The same, but it stands in no line: the one who set it apart takes it by name, or has it join
+  // the others. Its deadline runs. REQUIRES: ticket is running.
   void set_apart(Ticket& ticket) noexcept { come_back(ticket); }
   // REQUIRES: it was set apart.
   void join_again(Ticket& ticket, int64_t now_ns) { wait(ticket, now_ns); }
@@ -309,14 +309,14 @@ class Scheduler {
   static int64_t priority_of(const Ticket& ticket) noexcept;
   // The same, but above kHighest while it is let before. REQUIRES: as of priority_of().
   static int64_t rank_of(const Ticket& ticket) noexcept;
-  // Whose share it takes. REQUIRES: ticket is known.
+  // The owner whose share the ticket takes. REQUIRES: ticket is known.
   static uint64_t owner_of(const Ticket& ticket) noexcept { return ticket.owner().id; }
-  // As its entry says. REQUIRES: ticket is running.
+  // The cost that its entry gave. REQUIRES: ticket is running.
   static uint32_t cost_of(const Ticket& ticket) noexcept { return ticket.run_->cost; }
-  // How long until the job starts: what the jobs before it and those that run still need, over
-  // the slots that may take them; with few before it, slot by slot, as far as the cost of a job
-  // says what it takes. Where other lanes have jobs for the same devices, their turns are counted,
-  // too. 0 when it runs, when a slot is free for it, or when nothing has
+  // How long until the job starts: the time that the jobs before it and the running ones still
+  // need, over the slots that may take them. With few jobs before it, this is done slot by slot, as
+  // far as the cost of a job tells its time. Where other lanes have jobs for the same devices,
+  // their turns are counted, too. 0 when it runs, when a slot is free for it, or when nothing has
   // been learned yet. What may yet come and go before it is not foreseen. Of a scheduled job: how
   // long until it is due. O(log n) per lane.
   int64_t predicted_wait_ns(const Ticket& ticket, int64_t now_ns) const noexcept;
@@ -326,13 +326,13 @@ class Scheduler {
   int64_t predicted_wait_ns(const Lane& lane, int64_t now_ns) const noexcept;
   // What a running job of its cost takes; 0: nothing is known. REQUIRES: ticket is running.
   static int64_t expected_ns(const Ticket& ticket) noexcept;
-  // How much longer a running job will take: by what it has done of itself, 0 to 1, the more so the
-  // more that is, and by what jobs of its cost take. 0 when it does not run, or nothing is known.
+  // How much longer a running job will take. Its own progress (0 to 1) counts the more, the further
+  // it is; the rest is by what jobs of its cost take. 0 when it does not run, or nothing is known.
   int64_t remaining_ns(const Ticket& ticket, int64_t now_ns, double progress = 0) const noexcept;
 
-  // How long the oldest has waited that is waiting now: exact while all deadlines are the queue's
-  // own and no job came back; of jobs with other deadlines, those count that lead their class.
-  // O(jobs that came before it and run).
+  // How long the oldest waiting job has waited. Exact while all deadlines are the queue's own and
+  // no job came back. Of jobs with other deadlines, only those count that lead their class. O(jobs
+  // that came before it and run).
   static int64_t oldest_wait_ns(const Queue& queue, int64_t now_ns) noexcept;
   // Jobs waiting or delayed by class, highest first; the last of kMostClasses stands for all below,
   // too. O(classes).
@@ -357,7 +357,7 @@ class Scheduler {
   };
   template <typename Visit>
   static void each_competing(const Lane& lane, Visit&& visit);
-  // What of a lane is before a job: lines, and a part of one more.
+  // What is before a job in a lane: whole lines, and a part of one more.
   struct WorkAhead {
     OrderTree::Sum lines;
     const OrderTree* line;

@@ -1,11 +1,11 @@
 // ServiceTime: how long a job of a given cost takes, learned from those that were completed.
 //
-// A straight line, so much a job and so much a unit of cost, fitted to the last few hundred by
-// exponentially weighted least squares. The line goes through the mean, so that a mix of jobs is
-// right in sum however well its slope is known; as long as all jobs cost about the same, half of
-// the mean is put down to the job and half to its cost. Neither part is ever negative. Because it
-// is a line, the work of a million jobs follows from their number and the sum of their costs, and
-// all of it moves at once when something is learned.
+// It is a straight line: so much a job, and so much a unit of cost. It is fitted to the last few
+// hundred jobs by exponentially weighted least squares. The line goes through the mean, so that a
+// mix of jobs is right in sum however well its slope is known; as long as all jobs cost about the
+// same, half of the mean is put down to the job and half to its cost. Neither part is ever
+// negative. Because it is a line, the work of a million jobs follows from their number and the sum
+// of their costs, and all of it moves at once when something is learned.
 //
 // One odd job does not spoil it (what is far out is cut off), and a lasting change is followed
 // fast: when the last errors all point one way, older jobs are given up.
@@ -68,8 +68,8 @@ class ServiceTime {
     }
     return std::max(0.0, mean * std::erfc((z - sigma) / M_SQRT2) / std::erfc(z / M_SQRT2) - age_ns);
   }
-  // From 0 to 1: how much may be built on what single jobs are thought to take. 1 when they all
-  // take that, 0 when what they take has nothing to do with what they cost.
+  // How far the estimate for a single job can be trusted, from 0 to 1. 1: every job takes what is
+  // estimated. 0: what a job takes has nothing to do with its cost.
   double certainty() const noexcept {
     const double square = mean_ns_ * mean_ns_;
     const double known = 0.01 + (square > 0 ? std::max(0.0, per_unit_ns_ * cov_ / square) : 0);

@@ -50,7 +50,7 @@ class TimerHeap {
   }
 
   Node* first() const noexcept { return entries_.empty() ? nullptr : entries_.front().node; }
-  // Whoever leaves at the least cost. REQUIRES: not empty.
+  // The node that leaves at the least cost. REQUIRES: not empty.
   Node* last() const noexcept { return entries_.back().node; }
   int64_t next_ns() const noexcept {
     return entries_.empty() ? INT64_MAX : entries_.front().due_ns;

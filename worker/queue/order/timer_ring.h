@@ -2,8 +2,8 @@
 // deadlines of one queue's jobs do.
 //
 // A member costs one pointer, and is added and erased in O(1) without a look at any other; a heap
-// would have to look at many. Who leaves from the middle leaves a hole, which is gone when it comes
-// first, or when there are more holes than members. It owns nothing.
+// would have to look at many. A member that leaves from the middle leaves a hole. The hole is gone
+// when it comes first, or when there are more holes than members. The ring owns nothing.
 //
 // A Member is a TimerHeap::Node and has `int64_t due_ns() const`, which must not change while it is
 // in. It is in at most one heap or ring at a time, and says itself in which kind.

@@ -33,7 +33,7 @@ class Child {
 
   // Whether it has ended since the last call.
   bool reap();
-  // By SIGKILL; nothing happens if it does not live.
+  // Sends SIGKILL. Nothing happens if it does not live.
   void kill() const;
 
   // REQUIRES of these: it was reaped.

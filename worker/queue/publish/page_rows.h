@@ -8,7 +8,7 @@
 
 namespace penstock::queue {
 
-// Those that are ready. Of more than the page has room for, the first.
+// Writes the rows of the workers that are ready: the first ones, if the page has no room for all.
 void put_workers(wire::MetricsPage& page, const Supervisor& supervisor);
 void put_desired(wire::MetricsPage& page, const Supervisor& supervisor,
                  const Autoscaler& autoscaler);

@@ -12,16 +12,17 @@ namespace penstock::queue {
 
 class PublishedFile {
  public:
-  // Makes the file under another name and renames it into place, so that no reader ever sees half
-  // a page, and readers of an older one keep theirs. Who may connect by `access` may read it.
+  // Makes the file under another name and renames it into place. So no reader ever sees half a
+  // page, and readers of an older one keep theirs. Those who may connect by `access` may read it.
   static Result<PublishedFile> create(const std::string& path, const Access& access,
                                       std::string_view page);
   PublishedFile(PublishedFile&&) = default;
   PublishedFile& operator=(PublishedFile&&) = delete;
   ~PublishedFile();  // removes the file
 
-  // Over what was there; as long as every other. Written, not mapped: a file that someone cuts
-  // short must not kill the writer. One that cannot be written grows stale, as its page tells.
+  // Overwrites the page. REQUIRES: all pages are of one length. The file is written, not mapped: a
+  // file that someone cuts short must not kill the writer. A file that cannot be written grows
+  // stale, as its page tells.
   void write(std::string_view page) const;
 
  private:

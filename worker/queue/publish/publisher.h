@@ -22,7 +22,7 @@ class Publisher {
   // SOCKET.status and SOCKET.metrics, for whoever may connect by `access`.
   static Result<Publisher> create(const std::string& socket, const Access& access);
 
-  // What is told of. `webhooks` may be nullptr.
+  // What the pages tell of. `webhooks` may be nullptr.
   struct Sources {
     Dispatcher& dispatcher;
     const Supervisor& supervisor;

@@ -40,7 +40,7 @@ class StatusPageWriter {
   // Rows of queues are added in the order they are first named, at most kMaxQueues. Past them a
   // queue gets the row of one that was retired.
   void set(std::string_view queue, const Row& row);
-  // It is in no configuration any more, and has no jobs.
+  // The queue is in no configuration any more, and has no jobs.
   void retire(std::string_view queue);
 
  private:

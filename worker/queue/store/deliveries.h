@@ -18,7 +18,7 @@ class Deliveries {
   // The database outlives this.
   explicit Deliveries(Database& database);
 
-  // The job has ended: if it wants a webhook, that is due.
+  // The job has ended. If it wants a webhook, that is due now.
   bool insert(int64_t seq, int64_t due_ms);
   bool erase(int64_t seq);
   // `tries` were made; due again at `due_ms`, or over (0).

@@ -7,7 +7,7 @@
 //       ├── the log cannot be moved into the database ──▶ kStuck ── it can be ──▶ kWell
 //       └── a flush fails (in any state) ──▶ kLost ── the log is written once more ──▶ kWell
 //
-// It is the worst that is so, and promises are made in kWell alone.
+// The state is the worst of those that apply. Promises are made in kWell alone.
 #pragma once
 
 #include <atomic>
@@ -32,19 +32,19 @@ class DiskState {
     return fault_;
   }
   uint64_t faults() const { return faults_; }
-  // A write has failed. No state follows from that alone.
+  // A write has failed. That alone does not change the state.
   void note_fault(std::string what) {
     const MutexLock lock(mutex_);
     fault_ = std::move(what);
     ++faults_;
   }
-  // Not counted: nothing has failed, but something is wanting.
+  // Something is missing, but nothing has failed: it is not counted.
   void note_want(std::string what) {
     const MutexLock lock(mutex_);
     fault_ = std::move(what);
   }
 
-  // Leaves kLost alone: that a flush has failed is not forgotten before recover().
+  // Does not change kLost: a flush that failed is not forgotten before recover().
   void become(Disk next) {
     Disk now = now_;
     while (now != Disk::kLost && !now_.compare_exchange_weak(now, next)) {
@@ -53,9 +53,9 @@ class DiskState {
   void lose() { now_ = Disk::kLost; }
 
   // The store's thread's, as is the reserve:
-  // What was wrong has passed.
+  // The fault has passed.
   void become_well() { become(best()); }
-  // What a flush has lost is written again.
+  // What a flush may have lost is written again.
   void recover() { now_ = best(); }
   Reserve& reserve() { return reserve_; }
 

@@ -7,8 +7,9 @@ namespace penstock::queue {
 
 struct Fault {
   Error error;
-  // Of one operation: its file is gone, on a bad block, in the way. That operation fails alone, and
-  // others go on. One of the disk or of the database stops every promise until it has passed.
+  // The fault of one operation: its file is gone, on a bad block, in the way. Then that operation
+  // fails alone, and others go on. A fault of the disk or the database stops every promise until it
+  // has passed.
   bool own = false;
 };
 

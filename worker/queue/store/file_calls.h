@@ -1,5 +1,5 @@
-// FileCalls: the system calls by which files under STATE are written, so that a test can make each
-// of them fail, or a file vanish. As the calls of those names: -1 and errno.
+// FileCalls: the system calls that write files under STATE. A test can make each of them fail, or a
+// file vanish. They return what the calls of those names return: -1, and errno.
 #pragma once
 
 #include <fcntl.h>

@@ -43,7 +43,7 @@ class GroupFlusher {
   GroupFlusher(const GroupFlusher&) = delete;
   GroupFlusher& operator=(const GroupFlusher&) = delete;
 
-  // `alone`: nothing else is to be done meanwhile, so that the caller itself may wait for the disk.
+  // `alone`: there is nothing else to do meanwhile, so the caller itself may wait for the disk.
   void add(Group group, bool alone) {
     const MutexLock lock(mutex_);
     const bool idle = waiting_.empty() && !busy_ && !lost_;
@@ -55,7 +55,7 @@ class GroupFlusher {
     }
   }
 
-  // Until all are on disk; false: that cannot be.
+  // Waits until all groups are on disk. False: that cannot be.
   bool drain() {
     const MutexLock lock(mutex_);
     while (busy_ || !(waiting_.empty() || lost_)) {

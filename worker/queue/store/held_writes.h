@@ -1,6 +1,6 @@
-// HeldWrites: operations of jobs whose result cannot be stored, each job for itself, while others
-// go on. They are tried again, in the order they were asked; what comes behind them of the same job
-// waits, too. After so many tries the job's result is given up.
+// HeldWrites: operations of jobs whose result cannot be stored, kept by job, while others go on.
+// They are tried again in the order in which they were asked. Later operations of the same job wait
+// behind them. After `most_tries` tries the job's result is given up.
 #pragma once
 
 #include <cstdint>
@@ -24,11 +24,11 @@ class HeldWrites {
   bool holds_up(const Operation& op) const;
   // REQUIRES: op.job.
   void hold(Operation&& op) { held_[sequence_of(*op.job)].ops.push_back(std::move(op)); }
-  // Of what passes by itself, no try is counted.
+  // A failure that passes by itself does not count as a try.
   void note_failure(const JobId& id, const Error& error);
-  // All of them, to be tried again.
+  // Takes all of them, to be tried again.
   std::vector<Operation> take_all();
-  // Those that have failed too often; jobs of which none is left are forgotten.
+  // Gives up the jobs that have failed too often, and forgets jobs that have no operation left.
   using OnGivenUp =
       std::function<void(const JobId&, std::vector<Operation>&& ops, std::string&& why)>;
   void give_up_some(const OnGivenUp& on_given_up);

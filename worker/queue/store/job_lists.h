@@ -1,8 +1,8 @@
 // JobLists: pages of jobs, and the index by which those of one owner that have ended are found.
 //
-// Written to for each end, such an index would change in as many places as there are owners. So
-// what ends is noted in a short list first, which is looked through; from time to time all of it is
-// indexed at once.
+// If such an index were written at each end, it would change in as many places as there are owners.
+// So a job that ends is noted in a short list first, which is searched as a whole. From time to
+// time all of the list is indexed at once.
 //
 // Every function works within whatever transaction is open; false says that the database failed.
 #pragma once
@@ -24,13 +24,13 @@ class JobLists {
 
   bool add(int64_t seq);  // it has ended
   bool erase(int64_t seq, std::string_view owner, JobStatus status);
-  // Whatever its status says.
+  // Forgets a job, whatever its status.
   bool erase(int64_t seq, std::string_view owner);
   // Before a commit: indexes what has ended, if that is much.
   bool index_if_many();
   // The commit succeeded.
   void note_commit() { unindexed_ = indexed_ ? 0 : unindexed_; }
-  // Few rows are looked at, whatever is asked for.
+  // A page of jobs. Few rows are looked at, whatever is asked for.
   bool list(const JobQuery& query, JobPage& page);
 
  private:

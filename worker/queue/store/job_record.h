@@ -9,8 +9,8 @@
 
 namespace penstock::queue {
 
-// As CONTRACT names them. On disk a job is kScheduled or kQueued until it has ended: that it runs
-// is true only of the penstockd that runs it.
+// CONTRACT's names. On disk a job is kScheduled or kQueued until it has ended: only the penstockd
+// that runs it knows that it runs.
 enum class JobStatus : uint8_t {
   kScheduled = 0,
   kQueued = 1,

@@ -4,9 +4,9 @@
 // needed to find one. Its body and its small result are rows of tables of their own, so that
 // dropping one does not rewrite the job.
 //
-// Every function works within whatever transaction is open; false says that the database failed,
-// and error() why. What is read back is hostile until parsed: a row that cannot be is passed over,
-// and counted; see DamagedRow.
+// Every function works within the transaction that is open, if any. False: the database failed, and
+// error() says why. What is read back may be hostile: a row that cannot be parsed is passed over
+// and counted (DamagedRow).
 #pragma once
 
 #include <functional>
@@ -40,7 +40,7 @@ class JobTables {
   bool begin();
   bool commit();
   void roll_back();
-  // Within a transaction: what comes after savepoint() is kept by release(), or undone.
+  // Within a transaction: release() keeps what was done since savepoint(); undo() undoes it.
   bool savepoint();
   bool release();
   bool undo();
@@ -62,10 +62,11 @@ class JobTables {
   // Up to `most` of those that had expired by then.
   bool expired(int64_t now_ms, uint32_t most, std::vector<JobRecord>& jobs,
                std::vector<DamagedRow>& damaged);
-  // It has failed; what can be made sense of is kept for who asks, and the rest put in order.
+  // A damaged job has failed. What can be read of it is kept for those who ask, and the rest is put
+  // in order.
   bool end_damaged(const DamagedRow& row, int64_t now_ms);
   bool erase_damaged(const DamagedRow& row);
-  // What was made while the clock was wrong is not kept for ever: what has ended more than a day
+  // What was made while the clock was wrong is not kept for ever: a job that ended more than a day
   // after `now_ms` expires as if it had ended now.
   bool clamp_expiries(int64_t now_ms);
   // Gives some of the free pages back to the disk, if there are many.
@@ -79,9 +80,9 @@ class JobTables {
     int64_t bytes = 0;
     int64_t file_bytes = 0;  // of these, in a file
   };
-  // Of one job; `bytes` 0: there is none.
+  // What one job takes; `bytes` is 0 if there is no such job.
   bool charge_of(const JobId& id, Charge& charge);
-  // Of up to `most` jobs behind that one.
+  // What each of up to `most` jobs behind sequence `after` takes.
   bool charges(uint64_t after, uint32_t most, std::vector<Charge>& charges);
 
   bool submit_of(const JobId& id, std::optional<std::string>& submit);

@@ -1,4 +1,4 @@
-// Operation: something that the store's thread is to do, and whoever is told of it.
+// Operation: something that the store's thread is to do, and who is told of it.
 #pragma once
 
 #include <cstddef>

@@ -30,12 +30,12 @@ class PaceFile {
 
   static Result<PaceFile> open(const std::string& path, int64_t steady_ns, int64_t wall_ns);
 
-  // That of the name; one that nobody has used for longest if there is none yet. nullptr: all are
-  // somebody's whom note_used() has named.
+  // The record of the name. If there is none yet, it takes the place that nobody has used for
+  // longest. nullptr: all places are in use.
   PaceRecord* find(const limit::Hash128& name);
-  // From now on, only those that find() is asked for are somebody's.
+  // No place is in use any more, until find() is asked for it again.
   void forget_users();
-  // The clocks go on together.
+  // Notes both clocks, so that the next opening can tell how far the steady one has moved.
   void note_time(int64_t steady_ns, int64_t wall_ns);
 
  private:

@@ -31,10 +31,10 @@ struct JobPage {
   bool more = false;            // there may be others, before `last`
   std::optional<JobId> last;    // down to where was looked
 
-  // In one of the places where jobs are kept, nothing older was looked at.
+  // In one of the places where jobs are kept, nothing older than `at` was looked at.
   void cut(const std::optional<JobId>& at);
-  // What comes from several places: down to where all of them were looked at, and no more than
-  // `limit`.
+  // Sorts jobs that come from several places. Only jobs down to where all places were looked at
+  // stay, and at most `limit` of them.
   void put_in_order(uint32_t limit);
 };
 
@@ -55,16 +55,16 @@ struct DueQuery {
 };
 struct DuePage {
   std::vector<DueDelivery> due;
-  // Of the last page, whose limit was not reached:
+  // Given with the last page, whose limit was not reached:
   int64_t next_ms = 0;          // when the first is due that was not by then; 0: there is none
   std::optional<uint64_t> all;  // how many are to be delivered
 };
-// While its webhook is to be delivered, a job is kept for so much longer at most.
+// A job whose webhook is still to be delivered is kept so much longer, at most.
 constexpr int64_t kDeliveryMs = int64_t{4} * 86'400'000;
-// URLs that want no more webhooks: the last so many are kept.
+// How many URLs that want no more webhooks are kept: the latest.
 constexpr size_t kMostGoneUrls = 1000;
 
-// What an operator ordered, and is to hold in the next life (standing_orders.h).
+// What an operator ordered, which holds over a restart (standing_orders.h).
 using Orders = std::map<std::string, int64_t>;
 
 }  // namespace penstock::queue

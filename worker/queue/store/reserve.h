@@ -23,8 +23,8 @@ class Reserve {
 
   bool whole() const { return whole_; }
   uint64_t bytes() const { return whole_ ? static_cast<uint64_t>(bytes_) : 0; }
-  // Takes the room, if the disk has it and as much again, lest it be given up the next moment.
-  // False: it has not.
+  // Takes the room, if the disk has twice as much: else it would be given up the next moment.
+  // False: the disk does not have it.
   bool take() {
     if (!whole_) {
       whole_ =

@@ -1,7 +1,7 @@
 // ResultFiles: results too large for the database, one file each, named by the job's id.
 //
-// A file is written while its job runs, and is a result only once seal() has flushed it and its
-// name: before that it may be cut off anywhere, and what nobody tells of is removed.
+// A file is written while its job runs. It is a result only once seal() has flushed it and its
+// name: before that it may be cut off anywhere. A file that no job tells of is removed.
 #pragma once
 
 #include <dirent.h>
@@ -29,14 +29,14 @@ class ResultFiles {
                                   FileCalls& calls = FileCalls::system());
 
   std::string path(const JobId& id) const { return folder_ + "/" + std::string(id.view()); }
-  // Writes at `offset`; 0 begins anew. Further on, the file must be there, and be that long: what
-  // was lost is not made up for by zeros.
+  // Writes at `offset`; 0 begins anew. At any other offset the file must be there and that long:
+  // what was lost must not become zeros.
   Status write(const JobId& id, uint64_t offset, std::string_view bytes);
   // It is `size` bytes long, and on disk. Errors: a name or a size that is not there. A file whose
   // flush has failed is copied to another, as a second flush would say nothing of what the first
   // has dropped.
   Status seal(const JobId& id, uint64_t size);
-  // Gone, if it was there. Any thread may call it.
+  // Removes the file, if it is there. Any thread may call it.
   void remove(const JobId& id);
 
   // A look at all files, some at a time, while others come and go.

@@ -9,10 +9,10 @@
 
 namespace penstock::queue {
 
-// Whatever its path had: a file that is damaged, or is no database of ours, is set aside together
-// with the results it tells of, said in `notices`, and a new one begun. `check`: every page is read
-// to find that out; else only what opening it needs. Errors: it cannot be read, and may be as good
-// as ever; it is of a newer schema. `vfs`: SQLite's; empty: the default.
+// Opens the database, or begins a new one. A file that is damaged, or is no database of ours, is
+// set aside together with the results it tells of, and `notices` says so. `check`: every page is
+// read to find that out; else only what opening it needs. Errors: the file cannot be read, and may
+// be as good as ever; or it is of a newer schema. `vfs` is SQLite's; empty: the default.
 Result<Database> open_database(const std::string& path, const std::string& vfs, bool check,
                                std::vector<std::string>& notices);
 

@@ -21,7 +21,7 @@ class Statement {
   Statement() = default;
   Statement(Database& database, const std::string& sql);
 
-  // In the order of the statement's parameters, from the first after reset().
+  // Binds the statement's parameters in their order, from the first after reset().
   template <typename... Values>
   Statement& with(const Values&... values) {
     reset();
@@ -50,7 +50,7 @@ class Statement {
   struct Finalize {
     void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
   };
-  // The first that fails is what step() tells; those after it are not tried.
+  // step() tells of the first that fails; those after it are not tried.
   template <typename Bind>
   void bind_next(Bind&& bind) {
     ++bound_;
@@ -79,8 +79,8 @@ class Database {
 
   Status execute(const std::string& sql);
   sqlite3* get() { return database_.get(); }
-  // What SQLite says of the last error. kCorrupt: of what the file holds, and not of a file that
-  // cannot be had; kRefused: of what it was asked.
+  // What SQLite says of the last error. kCorrupt: what the file holds is wrong, not only that the
+  // file cannot be had. kRefused: what was asked is wrong.
   Error error(const std::string& doing) const;
   int64_t changes() const { return sqlite3_changes64(database_.get()); }
   // The first column of the only row.

@@ -1,9 +1,9 @@
 // StateAccount: what the jobs on disk take of it, in all and for each share.
 //
-// What was there at the start is counted while others are served, in order of arrival; what has
-// come or gone since is counted at once. What a transaction charges is taken back if it is undone.
+// Jobs that were there at the start are counted in order of arrival, while others are served. What
+// comes or goes later is counted at once. What a transaction charges is taken back if it is undone.
 //
-// The store's thread's alone.
+// For the store's thread alone.
 #pragma once
 
 #include <algorithm>
@@ -63,7 +63,7 @@ class StateAccount {
     const auto found = shares_.find(share);
     return found == shares_.end() ? 0 : found->second;
   }
-  // Of results that are whole, and in files.
+  // What whole results take in files.
   uint64_t file_bytes() const { return static_cast<uint64_t>(std::max<int64_t>(file_bytes_, 0)); }
 
  private:

@@ -1,10 +1,11 @@
 // StateFolder: the folder where promised jobs live, and whose it is.
 //
 //   STATE/lock     held by the one penstockd that uses it
-//   STATE/unclean  there while it does, and after an end that was none: the id of the boot it was
-//   in STATE/reserve  room on disk that is kept for ends (reserve.h) STATE/secret   under which
-//   owners and keys are hashed STATE/jobs.db  the database, with -wal beside it STATE/results large
-//   results
+//   STATE/unclean  there while it does, and after a crash: the id of that boot
+//   STATE/reserve  room on disk that is kept for ends (reserve.h)
+//   STATE/secret   the secret that owners and keys are hashed under
+//   STATE/jobs.db  the database, with -wal beside it
+//   STATE/results  large results
 #pragma once
 
 #include <sys/types.h>
@@ -23,8 +24,8 @@ struct StateFolder {
   Fd lock;
   Fd directory;
   FileCalls* calls = nullptr;
-  // Its last penstockd has not closed it, and what the kernel had of it is gone, too, as the
-  // machine has started anew; or somebody wants it looked at.
+  // Its last penstockd did not close it, and the machine has started anew since, so what the kernel
+  // had not written is lost; or somebody wants the folder checked.
   bool unclean = false;
   limit::Secret secret;
   gid_t group = static_cast<gid_t>(-1);  // of those who may read results
@@ -33,7 +34,7 @@ struct StateFolder {
   // whole.
   static Result<StateFolder> open(const std::string& path, const std::string& group,
                                   FileCalls& calls = FileCalls::system());
-  // From now on it is in use; it is not any more, and all of it is on disk.
+  // note_open(): the folder is in use. note_closed(): it is not any more, and all of it is on disk.
   void note_open() const;
   void note_closed() const;
   // The names of its files are on disk, too, and its own.

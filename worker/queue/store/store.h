@@ -1,11 +1,11 @@
 // Store: the jobs that were promised, and their results, on disk.
 //
 // SQLite (https://sqlite.org/wal.html: WAL) in STATE/jobs.db, and results too large for it in
-// STATE/results/ID. One thread of its own does all the work, in the order it was asked; whatever
-// has gathered meanwhile is one transaction. Another flushes the log, for many jobs at once, while
-// the next transaction is under way (WriteQueue). Whoever asked is told on its own thread, by
-// tell_done(), after the flush: as with synchronous=FULL, but that nobody waits for the disk who
-// has something to do.
+// STATE/results/ID. A thread of its own does all the work, in the order in which it was asked.
+// What has gathered meanwhile is one transaction. Another thread flushes the log, for many jobs at
+// once, while the next transaction is under way (WriteQueue). Callers are told on their own thread,
+// by tell_done(), after the flush. That is as safe as synchronous=FULL, but nobody waits for the
+// disk who has something to do.
 //
 // What holds:
 //   - on_done(kStored) comes after the job is on the disk (fdatasync), whatever is killed next.
@@ -14,12 +14,12 @@
 //     health() says what is wrong, and promises are refused.
 //   - What fails by itself (its result's file is gone, on a bad block, in the way) fails alone:
 //     others go on. After `file_tries` its job ends as failed, and on_lost_result tells of it. A
-//     result that is not whole is never made up.
+//     result that is not whole is never served as if it were.
 //   - Room on disk is kept for the ends of what was promised (reserve.h). Once the disk is full,
 //     they are written into it; promises are made again when it is free again.
 //   - A flush that failed is never believed to have succeeded the second time: what it was to write
-//     is written again first. Of a promise that was refused for that, the job may be there after
-//     all if the process ends before it could be taken back.
+//     is written again first. A promise that was refused for that may be there after all, if the
+//     process ends before it could be taken back.
 //   - A job has one end: a second finish() of the same job changes nothing.
 //   - Results in files are flushed, and their names with them, before the end that tells of them.
 //   - A database that is damaged, or is none, is set aside under another name, said in notices(),
@@ -68,20 +68,20 @@ class Store {
   virtual const std::vector<std::string>& notices() const = 0;
   // The secret that owners and keys are hashed under: STATE/secret, made at the first start.
   virtual const limit::Secret& secret() const = 0;
-  // Every job that has not ended, in order of arrival, then every URL that disable_url() named.
-  // Once, before all else.
+  // Gives every job that has not ended, in order of arrival, then every URL that disable_url()
+  // named. Call it once, before all else.
   virtual Status recover(const std::function<void(JobRecord&&)>& job,
                          const std::function<void(const std::string&)>& gone_url) = 0;
-  // Every job that has ended, and whose receipt the edge has not settled, up to `most`, the latest
-  // first. Once, before all else.
+  // Gives the jobs that have ended and whose receipt the edge has not settled: up to `most`, the
+  // latest first. Call it once, before all else.
   virtual Status unsettled(size_t most, const std::function<void(JobRecord&&)>& each) = 0;
-  // What an operator ordered, and is to hold in the next life.
+  // What an operator ordered, which holds over a restart.
   virtual Result<Orders> orders() = 0;
   // nothing: it holds no more.
   virtual void set_order(const std::string& name, std::optional<int64_t> value) = 0;
   // The latest id that any job had at open(); ids of new ones must be greater.
   virtual std::optional<JobId> last_id() const = 0;
-  // The latest time of day that the latest job told of then; 0: there was none.
+  // The latest time of day in the record of that job; 0: there was none.
   virtual int64_t newest_ms() const = 0;
   // The result of a job cannot be stored. It has ended as failed, or, if it still runs, its owner
   // is to end it so: whatever comes of it is not stored.
@@ -90,12 +90,12 @@ class Store {
   // Readable when somebody can be told.
   virtual int event_fd() const = 0;
   virtual void tell_done() = 0;
-  // Of everything on disk, and of one share's (0: no bound of its own), from now on.
+  // Bounds everything on disk, and what one share takes of it (0: no bound of its own).
   virtual void set_max_bytes(int64_t bytes, int64_t of_a_share) = 0;
-  // Asked, but not yet told. Bounded by whoever asks: with so many, no more questions.
+  // How many questions are not answered yet. Callers of this class bound it: they ask no more then.
   virtual size_t pending() const = 0;
   static constexpr size_t kMostPending = 50'000;
-  // What these hold in memory until it is on disk.
+  // How many bytes are held in memory until they are on disk.
   virtual size_t pending_bytes() const = 0;
 
   // `submit` is the SUBMIT frame. kDuplicate: a job of the same `key` is there.
@@ -108,15 +108,16 @@ class Store {
   virtual void append_result(const JobId& id, uint64_t offset, std::string bytes) = 0;
   // There will be none after all.
   virtual void discard_result(const JobId& id) = 0;
-  // The job is over, `rest` being what its result has from `offset` on: all of it (0), or what
-  // comes behind append_result()'s. Its webhook becomes due. The body is dropped, but for the dead.
-  // Told how it has ended: as failed, if its result could not be stored.
+  // The job is over. `rest` is its result from `offset` on: all of it (0), or what comes behind
+  // that of append_result(). Its webhook becomes due. Its body is dropped, unless it is dead.
+  // on_done() tells how it has ended: as failed, if its result could not be stored.
   virtual void finish(JobEnd end, uint64_t offset, std::string rest,
                       std::function<void(const JobEnd&)> on_done) = 0;
   // The same for a job that was never promised, but is kept for its key.
   virtual void keep(JobRecord job, uint64_t offset, std::string rest,
                     std::function<void(const JobEnd&)> on_done) = 0;
-  // Dead, and wanted again: queued as if new. Told nothing when it is not among the dead.
+  // A dead job is wanted again: it is queued as if new. on_done() gets nothing if it is not among
+  // the dead.
   virtual void requeue(const JobId& id, int64_t deadline_ms,
                        std::function<void(std::optional<JobRecord>)> on_done) = 0;
   // Forgets a job that has ended.
@@ -142,14 +143,14 @@ class Store {
   virtual void read_result(const JobId& id, std::function<void(Result<std::string>)> on_done) = 0;
   // The file of a result that is.
   virtual std::string result_path(const JobId& id) const = 0;
-  // Few rows are looked at, whatever is asked for. Of an owner, only what has ended: whoever asks
-  // knows the living.
+  // A page of jobs. Few rows are looked at, whatever is asked for. With an owner, only jobs that
+  // have ended: the caller knows the living.
   virtual void list(const JobQuery& query, std::function<void(JobPage)> on_done) = 0;
 
   // disk_state.h draws it.
   virtual Disk disk() const = 0;
-  // Nothing is wrong, or what the last write ran into. A write that fails and one that succeeds may
-  // both lie between two looks: figures().write_errors misses none, and last_fault() names it.
+  // What the last write ran into, or Ok. A write that fails and one that succeeds may both come
+  // between two calls. figures().write_errors misses none, and last_fault() names the last.
   virtual Status health() const = 0;
   virtual std::string last_fault() const = 0;
   struct Figures {

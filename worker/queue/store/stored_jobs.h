@@ -1,8 +1,8 @@
 // StoredJobs: the jobs on disk, changed in transactions: their rows, the files of their results,
 // and the account of what they take.
 //
-// The store's thread's alone, but for figures() and remove_files(). Every change returns false when
-// it failed; fault() says why, and whether the change itself is to blame.
+// For the store's thread alone, but for figures() and remove_files(). A change returns false if it
+// failed. fault() says why, and whether the change itself is to blame.
 #pragma once
 
 #include <atomic>
@@ -30,7 +30,7 @@ struct Ending {
   uint64_t offset = 0;  // of `rest` in the result
   std::string rest;
 
-  // From now on, that of a job whose result could not be stored.
+  // Makes it the end of a job whose result could not be stored.
   void lose();
 };
 
@@ -41,31 +41,31 @@ class StoredJobs {
   JobTables& tables() { return *tables_; }
   ResultFiles& files() { return files_; }
   const ResultFiles& files() const { return files_; }
-  // Of the latest job that was there at the start; 0: there was none.
+  // The sequence of the latest job that was there at the start; 0: there was none.
   uint64_t last_sequence() const { return account_.last_sequence(); }
 
   // A transaction. One that only reads needs none of the database.
   bool begin(bool writes);
   bool commit(bool writes);  // settles, too
   void roll_back();
-  // What comes after savepoint() is kept by release(), or undone.
+  // release() keeps what was done since savepoint(); undo() undoes it.
   bool savepoint();
   bool release() { return tables_->release(); }
   bool undo();
-  // What was done beside the database holds.
+  // The transaction is committed: what was done beside the database holds.
   void settle();
   Fault fault() const;
 
-  // Of everything, and of one share's jobs (0: no bound of its own).
+  // Bounds on everything, and on the jobs of one share (0: no bound of its own).
   struct Bounds {
     uint64_t bytes = 0;
     int64_t share_bytes = 0;
   };
   bool promise(const JobRecord& job, const std::string& submit, const Bounds& bounds,
                PromiseOutcome& outcome);
-  // One that is not to be: nothing happens if it is not there.
+  // Takes a job back. Nothing happens if it is not there.
   bool take_back(const JobId& id);
-  // One that was never promised, but is to be finished.
+  // Adds a job that was never promised, but is to be finished.
   bool insert(const JobRecord& job);
   // Some of its result, at that offset.
   bool write_result(const JobId& id, uint64_t offset, std::string_view bytes);
@@ -75,7 +75,7 @@ class StoredJobs {
   bool drop(const JobId& id, bool& dropped);
   // `more`: others have expired, too.
   bool sweep(int64_t now_ms, bool& more);
-  // Whatever comes of its result is not stored.
+  // Nothing more of its result is stored.
   void spoil(uint64_t sequence) { spoiled_.insert(sequence); }
 
   // What was there at the start, some at a time: `more` says whether that was not all.

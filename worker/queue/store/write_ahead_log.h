@@ -18,14 +18,15 @@ class WriteAheadLog {
   WriteAheadLog(const WriteAheadLog&) = delete;
   WriteAheadLog& operator=(const WriteAheadLog&) = delete;
 
-  // Of this database, which outlives the log. Makes it `bytes` long at least.
+  // Opens the log of this database, which outlives it, and makes it at least `bytes` long.
   Status open(Database& database, uint64_t bytes);
   // A transaction was committed, and nothing has been written since.
   void note_commit();
-  // What was committed so far is on disk. Any thread may call it, whatever else is done meanwhile.
+  // Flushes what was committed so far. Any thread may call it, whatever else is done meanwhile.
   bool flush();
-  // The same, where a flush has failed and another would say nothing of what the first has dropped:
-  // the log is written over with what it holds. False too if it does not hold all any more.
+  // The same after a flush that failed: another flush would say nothing of what the first has
+  // dropped, so the log is overwritten with what it holds. False also if it does not hold all any
+  // more.
   bool rewrite();
 
   uint64_t pages() const { return pages_; }  // in use, at the last commit

@@ -1,8 +1,9 @@
-// WriteQueue: what the store is asked, done by a thread of its own in the order it was asked.
+// WriteQueue: does what the store is asked, on a thread of its own, in the order in which it was
+// asked.
 //
-// Group commit: whatever has gathered meanwhile is one transaction, and another thread flushes the
-// log, for many jobs at once, while the next is under way (GroupFlusher). Whoever asked is told on
-// its own thread, by tell_done(), after the flush.
+// Group commit: what has gathered meanwhile is one transaction, and another thread flushes the log,
+// for many jobs at once, while the next transaction is under way (GroupFlusher). Callers are told
+// on their own thread, by tell_done(), after the flush.
 //
 // A transaction that fails (kBroken of DiskState) is tried again: its promises are refused, its
 // reads done alone, and all else waits, in order. One in which an operation fails by itself is done
@@ -37,7 +38,7 @@ class WriteQueue {
     std::function<void(const JobId&, const std::string& why)> on_lost_result;
   };
 
-  // Both outlive this, and the jobs are its thread's as long as it lives.
+  // Both outlive this. Only its thread uses the jobs as long as it lives.
   WriteQueue(StoredJobs& jobs, DiskState& disk, Options options);
   // What was asked is written first.
   ~WriteQueue();
@@ -45,7 +46,7 @@ class WriteQueue {
   WriteQueue& operator=(const WriteQueue&) = delete;
 
   void ask(Operation op);
-  // Waits until it has run: at the start, as the database is the thread's own.
+  // Waits until `run` has run on the thread. For the start: only the thread uses the database.
   bool ask_and_wait(const std::function<bool()>& run);
   // Readable when somebody can be told.
   int event_fd() const { return event_.get(); }

@@ -1,8 +1,8 @@
 // Log lines: "2026-11-22T10:20:30Z [warn] text" on stderr, where systemd and `make run` collect
 // them.
 //
-// Nobody waits for whoever reads them: a pipe, a socket or a terminal that takes no more loses
-// lines, and the next that it takes is behind a count of those. A file is written as it is.
+// Nobody waits for the reader: a pipe, a socket or a terminal that takes no more loses lines. The
+// next line that it takes comes behind a count of those. A file is written as it is.
 #pragma once
 
 #include <cstdint>

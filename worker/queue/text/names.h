@@ -14,8 +14,8 @@ inline std::string quoted(std::string_view name) {
   return "'" + std::string(name.substr(0, kMostBytes)) + "'";
 }
 
-// "a, b, c", the first few hundred bytes of it; "none". `name_of` tells each one's name; "": it is
-// left out.
+// "a, b, c", or the first few hundred bytes of it; "none" if there are none. `name_of` gives the
+// name of each; one with an empty name is left out.
 template <typename Range, typename NameOf = std::identity>
 std::string listed(const Range& range, NameOf&& name_of = {}) {
   constexpr size_t kMostBytes = 600;

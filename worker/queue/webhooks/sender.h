@@ -1,9 +1,9 @@
 // WebhookSender: POSTs, one thread's worth of them at once, by libcurl.
 //
-// A thread of its own, so that no name server and no receiver can hold up the queue. No proxy of
-// the environment's, no redirects, nothing but HTTP; each connection's address is judged when it is
-// made, and again before each request on it, as the operator may have changed his mind since
-// (webhook_target.h). Receivers that never answer, or never stop, are cut off.
+// It has a thread of its own, so that no name server and no receiver can hold up the queue. It uses
+// no proxy of the environment, no redirects, and nothing but HTTP. The address of a connection is
+// judged when it is made, and again before each request on it, as the configuration may have
+// changed since (webhook_target.h). Receivers that never answer, or never stop, are cut off.
 #pragma once
 
 #include <cstdint>

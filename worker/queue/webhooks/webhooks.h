@@ -1,19 +1,19 @@
 // Webhooks: tells the URL that a job's owner named that the job is over (Standard Webhooks 1.0.0).
 //
-// A delivery is on disk from the job's end until it was taken (2xx), or given up: after the tries
-// of kSchedule, or at once by 410 Gone, which ends the URL's other deliveries, too, over restarts.
-// 429 and 503 may ask for more time (Retry-After). Times are pushed in; what is sent goes by
-// WebhookSender.
+// A delivery is on disk from the job's end until it is taken (2xx) or given up. It is given up
+// after the tries of kSchedule, or at once by 410 Gone, which ends the other deliveries to that
+// URL, too, over restarts. 429 and 503 may ask for more time (Retry-After). Times are pushed in.
+// WebhookSender sends.
 //
 //   on disk, due later ──▶ ready ──▶ (its job is read) ──▶ under way ──2xx──▶ (over)
 //    ▲                      │ ▲ ╲                              │ else
 //    │         waits for a place  ◀─────────╮                  │
 //    └────────────────── kSchedule ◀────────┴──────────────────┘ tries + 1
 //
-// The disk is the queue, and only what is due is in memory, a bounded part of it: the rest is read
-// when there is room again. An owner holds a part of that room and of the places under way, and an
-// address (a host and its port) fewer still, so that no receiver that hangs, and no owner of many,
-// holds up anybody else's. What waits for a place is without its body.
+// The disk is the queue. Only what is due is in memory, and only a bounded part of it: the rest is
+// read when there is room again. An owner gets a part of that room and of the places under way. An
+// address (a host and its port) gets fewer still. So no receiver that hangs, and no owner of many
+// deliveries, holds up those of others. A delivery that waits for a place is kept without its body.
 #pragma once
 
 #include <array>
@@ -42,7 +42,8 @@ class Webhooks {
   static constexpr std::array<int64_t, 9> kSchedule = {5,      300,    1800,   7200,  18'000,
                                                        36'000, 50'400, 72'000, 86'400};
   static constexpr int64_t kLongestRetryAfterSeconds = 86'400;
-  // Of both; a delivery that is due later than this is due by a clock that was set back since.
+  // The longest of both waits. A delivery that is due later is due by a clock that was set back
+  // since.
   static constexpr int64_t kLongestWaitMs = kSchedule.back() * 1100;
   static constexpr size_t kMostGone = 1000;  // URLs that said 410
   // In memory.
@@ -82,23 +83,24 @@ class Webhooks {
       : Webhooks(std::move(calls), seed, Bounds()) {}
   Webhooks(Calls calls, uint32_t seed, const Bounds& bounds);
 
-  // What is wrong is said, and nothing changes.
+  // An Error says what is wrong, and nothing changes.
   Status apply(const WebhooksConfig& config);
   bool enabled() const { return !secrets_.empty(); }
   // Whether a callback to this URL may be asked for.
   Status check(std::string_view url) const;
-  // It said 410 once.
+  // The URL said 410 once.
   void set_gone(const std::string& url);
 
-  // A new one, due at once. Of a job that is pending already, as it was requeued from the dead
-  // letters: begins anew.
+  // A new delivery, due at once. It begins anew if the job has one already, as it was requeued from
+  // the dead letters.
   void add(const DueDelivery& delivery);
   void advance_to(int64_t now_ns, int64_t now_ms);
   int64_t next_event() const;
   int event_fd() const { return sender_.event_fd(); }
   void take_responses(int64_t now_ns, int64_t now_ms);
 
-  // To be delivered, on disk or in memory; looked up each minute, and counted in between.
+  // How many are to be delivered, on disk or in memory. Looked up each minute, and counted in
+  // between.
   uint64_t pending() const { return pending_; }
   size_t in_memory() const { return deliveries_.size(); }
   const Outcomes& outcomes() const { return outcomes_; }
@@ -148,7 +150,7 @@ class Webhooks {
   int64_t wait_ms(uint32_t tries, const WebhookResponse& response);
   void take(const WebhookResponse& response);
   void set_now(int64_t now_ns, int64_t now_ms);
-  // The time of day, had it not been stepped since the first: what is due is by it.
+  // The time of day as if it had never been stepped: deliveries are due by it.
   int64_t steady_ms() const { return began_ms_ + now_ns_ / kNsPerMs; }
 
   Calls calls_;

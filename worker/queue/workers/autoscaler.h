@@ -1,6 +1,6 @@
-// Autoscaler: has the Supervisor run as many processes of each worker as its callers' waits ask
-// for, where `min_workers` or `max_workers` says that it may; and tells how many that would be of
-// every worker, for an autoscaler outside.
+// Autoscaler: has the Supervisor run as many processes of a worker as the waits of its callers ask
+// for, if `min_workers` or `max_workers` allows it. For an autoscaler outside, it also tells how
+// many every worker would need.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ class Autoscaler {
 
   void advance_to(const Config& config, int64_t now_ns);
   int64_t next_event() const { return due_ns_; }
-  // By worker: how many processes it should have.
+  // How many processes each worker should have, by its name.
   const std::map<std::string, uint32_t>& desired() const { return desired_; }
 
  private:

@@ -8,15 +8,15 @@
 //
 // A worker is killed when it says nothing for heartbeat_timeout, is in one step of its engine for
 // longer than step_timeout, does not get ready within start_timeout, does not exit within
-// drain_timeout of DRAIN, or lingers after its socket closed. The next process of a worker is
-// started only after the last one was reaped, on a device that is not out and has the memory it
-// reserves (devices.h). The jobs of one that died go back when it is reaped; or a second after it
-// was killed, if a wedged driver keeps it, and then what it used of the device stays counted until
-// it is gone.
+// drain_timeout of DRAIN, or lingers after its socket closed. The next process of a worker starts
+// only after the last one was reaped, on a device that is not out and has the memory it reserves
+// (devices.h). The jobs of a process that died go back when it is reaped. If a wedged driver keeps
+// it, they go back a second after it was killed; what it uses of the device stays counted until it
+// is gone.
 //
-// A worker that is external is not started: it is kWaiting until a process of its name connects to
-// the socket, and again once that connection has ended. It is nobody's child here: to kill it is to
-// end its connection.
+// A worker that is external is not started. It is kWaiting until a process of its name connects to
+// the socket, and again once that connection has ended. That process is not our child: its
+// connection is closed where another would be killed.
 //
 // Time is pushed in by advance_to(); child exits by reap().
 #pragma once
@@ -70,20 +70,20 @@ class Supervisor final : public WorkerHost {
   // dispatcher is given it, too.
   void apply(const Config& config);
 
-  // Runs so many processes of a worker: from 0 to Scaling::Worker::most(). Holds over apply(), as
-  // long as there is such a worker. REQUIRES: find() knows it.
+  // Runs `processes` processes of a worker: from 0 to Scaling::Worker::most(). apply() does not
+  // change that as long as there is such a worker. REQUIRES: find() knows it.
   void scale(const std::string& worker, uint32_t processes);
   // The same, until an operator says otherwise.
   void autoscale(const std::string& worker, uint32_t processes);
-  // An operator has said how many.
+  // Whether an operator has said how many.
   bool is_ordered(const std::string& worker) const { return scaling_.is_ordered(worker); }
-  // That holds no longer.
+  // The operator's word holds no longer.
   void forget_order(const std::string& worker);
   // How many there should be.
   uint32_t processes_of(const WorkerConfig& worker) const {
     return scaling_.of(scaling_of(worker));
   }
-  // The same, before apply(): it was so in an earlier life.
+  // The number of an earlier life of penstockd. Call it before apply().
   void was_scaled(const std::string& worker, uint32_t processes) {
     scaling_.set(worker, processes);
   }
@@ -92,7 +92,7 @@ class Supervisor final : public WorkerHost {
   // A process that was started by others says HELLO as a worker that is external; `unread` begins
   // with that. An Error: there is no place for it.
   Status attach(Fd& fd, const std::string& unread, pid_t pid);
-  // As configured; nullptr: there is none of that name.
+  // The worker as configured; nullptr: there is none of that name.
   const WorkerConfig* find(std::string_view worker) const;
   const std::vector<WorkerConfig>& configured() const { return config_.workers; }
 

@@ -1,6 +1,7 @@
 // What every kernel needs: loads that widen to F32, stores that narrow, and sums over a warp or a
 // block. Tests compile kernels without CUDA, for threads made of fibers
-// (tests/unit/engines/llama/cuda_emulation.h, included first), which is why launches go through a macro.
+// (tests/unit/engines/llama/cuda_emulation.h, included first), which is why launches go through a
+// macro.
 #pragma once
 
 #include <cstring>

@@ -14,7 +14,7 @@
 
 namespace penstock::llama::jinja {
 
-// Of one rendering.
+// Bounds of one rendering.
 struct Limits {
   int64_t steps = 2'000'000;  // statements and expressions evaluated, items looked at
   int64_t bytes = 128 << 20;  // of all texts and lists made on the way, the result included

@@ -1,4 +1,4 @@
-// From a template's text to its statements.
+// Parser: reads a template's text and gives its statements.
 #pragma once
 
 #include <string_view>

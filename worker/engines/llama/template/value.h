@@ -120,15 +120,15 @@ bool order(const Value& a, const Value& b, int& result);
 // "a string", "a list" ...
 const char* kind_of(const Value& value);
 
-// As Python's str() has it, and repr(): a text within quotes. `depth` bounds what nests; what is
-// deeper is "...".
+// Prints a value as Python's str() does, or as repr() does: with quotes around a text. What nests
+// deeper than `depth` is "...".
 constexpr int kPrintDepth = 32;
 void print(const Value& value, Text& out);
 void represent(const Value& value, Text& out, int depth = kPrintDepth);
 std::string represent_float(double number);
 
-// As json.dumps() has it, spelling non-ASCII characters as they are. `indent` below 0: on one line.
-// False for what JSON has no word for, and for what nests too deeply.
+// Prints a value as json.dumps() does, with non-ASCII characters as they are. `indent` below 0: on
+// one line. False for what JSON cannot say, and for what nests too deeply.
 bool to_json(const Value& value, int indent, bool sort_keys, Text& out, int depth = 0);
 
 }  // namespace penstock::llama::jinja
