@@ -63,8 +63,10 @@ class EngineTest : public testing::Test {
   }
 
   std::variant<std::unique_ptr<Plan>, Failure> admit(const std::string& body, bool chat = false) {
-    return engine_->admit({"POST", chat ? "/v1/chat/completions" : "/v1/completions",
-                           "application/json", "", body, 0});
+    return engine_->admit({.method = "POST",
+                           .path = chat ? "/v1/chat/completions" : "/v1/completions",
+                           .content_type = "application/json",
+                           .body = body});
   }
 
   std::unique_ptr<Plan> plan(const std::string& body, bool chat = false) {
