@@ -47,7 +47,7 @@ run: all
 	@scripts/run $(BUILD) $(PORT)
 
 test: $(BUILD)/build.ninja
-	@scripts/setup build test
+	@scripts/setup build test browser
 	$(BUILD_IN) $(BUILD)
 	$(CTEST) --test-dir $(BUILD)
 
