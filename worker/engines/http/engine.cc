@@ -272,7 +272,7 @@ bool HttpEngine::cancel(JobNumber number) {
   if (linger > 0) {
     log_(LogLevel::kDebug, found->second->call->shown + ": cancelled; its slot may linger for " +
                                std::to_string(linger / kNsPerMs) + " ms");
-    lingering_.add(number, now_ns_, linger);
+    lingering_.add(number, now_ns_, linger, options_.linger_ns >= 0 ? linger : Lingering::kMostNs);
     cancelled_ns_ = now_ns_;
     probe_.look_at_slots(now_ns_, server_ == kLlamaCpp);
   }

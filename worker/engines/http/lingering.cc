@@ -4,8 +4,8 @@
 
 namespace penstock::http_engine {
 
-void Lingering::add(JobNumber job, int64_t now_ns, int64_t linger_ns) {
-  jobs_.push_back({job, now_ns, now_ns + linger_ns});
+void Lingering::add(JobNumber job, int64_t now_ns, int64_t linger_ns, int64_t most_ns) {
+  jobs_.push_back({job, now_ns + linger_ns, now_ns + most_ns});
   free_ = 0;
 }
 
@@ -16,9 +16,9 @@ void Lingering::told(uint64_t busy, uint64_t ours, int64_t now_ns) {
   for (uint64_t i = 0; i < held; ++i) {
     Held& each = jobs_[i];
     // Until it is asked again, and a while longer.
-    each.until_ns = i < leave ? now_ns
-                              : std::clamp(now_ns + 10 * kAskEveryNs, each.until_ns,
-                                           std::max(each.until_ns, each.since_ns + kMostNs));
+    each.until_ns =
+        i < leave ? now_ns
+                  : std::min(std::max(now_ns + 10 * kAskEveryNs, each.until_ns), each.latest_ns);
   }
   free_ = free - leave;
 }

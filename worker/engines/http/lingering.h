@@ -21,11 +21,12 @@ class Lingering {
   static constexpr int64_t kAskEveryNs = 100 * kNsPerMs;
   // A job that was sent longer ago is at work there, if it was not answered.
   static constexpr int64_t kArrivedNs = 250 * kNsPerMs;
-  // However busy the server says it is: others may use it, too.
+  // However busy the server says it is, as others may use it, too, where the operator does not say.
   static constexpr int64_t kMostNs = 60 * kNsPerSec;
 
-  // The slot of a job that is cancelled now is held so long, or as the server tells.
-  void add(JobNumber job, int64_t now_ns, int64_t linger_ns);
+  // The slot of a job that is cancelled now is held so long, or as the server tells, `most_ns` at
+  // most.
+  void add(JobNumber job, int64_t now_ns, int64_t linger_ns, int64_t most_ns = kMostNs);
 
   // Asked after all of them were cancelled, the server said that so many of its slots are busy;
   // `ours`: at least so many of these have jobs that run. What is free counts when it was told
@@ -42,8 +43,8 @@ class Lingering {
  private:
   struct Held {
     JobNumber job;
-    int64_t since_ns;
     int64_t until_ns;
+    int64_t latest_ns;
   };
   std::vector<Held> jobs_;  // the longest first
   uint64_t free_ = 0;       // as was told last

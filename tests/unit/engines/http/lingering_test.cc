@@ -48,6 +48,12 @@ TEST_F(LingeringTest, ItIsHeldForAsLongAsTheServerSaysButNotForEver) {
   EXPECT_NEAR(static_cast<double>(now_ns - began_ns), Lingering::kMostNs, kLinger);
 }
 
+TEST_F(LingeringTest, WhereTheOperatorSaysHowLongItIsNoLonger) {
+  lingering.add(1, now_ns, kLinger, kLinger);
+  EXPECT_EQ(told(1, 0), Jobs{});
+  EXPECT_EQ(after(kLinger - Lingering::kAskEveryNs), Jobs{1});
+}
+
 TEST_F(LingeringTest, AServerThatFallsSilentIsNotWaitedFor) {
   lingering.add(1, now_ns, kLinger);
   after(kLinger - 1);
