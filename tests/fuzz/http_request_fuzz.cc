@@ -24,7 +24,7 @@ void edit_form(std::string_view text, const penstock::http_engine::Options& opti
       {.method = "POST", .path = "/v1/audio/translations", .content_type = kType, .body = text},
       options);
   const auto& call = std::get<std::unique_ptr<penstock::http_engine::Call>>(edited);
-  if (!model_in(text).empty() && model_in(call->body) != options.upstream_model) {
+  if (!model_in(text).empty() && model_in(call->text) != options.upstream_model) {
     std::abort();
   }
 }
@@ -56,7 +56,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::string_view model;
   const bool good = before.parse(std::string(text.substr(0, cut))).get(object) == 0 &&
                     (override.empty() || before.parse(std::string(override)).get(object) == 0);
-  if (good && (after.parse((*call)->body).get(object) != 0 ||
+  if (good && (after.parse((*call)->text).get(object) != 0 ||
                (override.empty() && object["model"].get(model) != 0))) {
     std::abort();
   }

@@ -33,7 +33,7 @@ namespace penstock {
 using JobNumber = uint64_t;
 
 // What the caller sent. The views are valid during the call they are
-// passed to; an engine copies what it keeps.
+// passed to; an engine copies what it keeps, or holds `storage`.
 struct Request {
   std::string_view method;        // "POST"
   std::string_view path;          // "/v1/completions", without the query
@@ -43,7 +43,8 @@ struct Request {
   std::string_view model;         // the model the job was routed by; empty if it names none.
                                   // Engines obey this, not the body's own "model" field.
   std::string_view body;
-  int32_t priority = 0;       // class; higher goes first
+  std::shared_ptr<const void> storage;  // of a large request: the views are valid while it is held
+  int32_t priority = 0;                 // class; higher goes first
   std::string_view override;  // a JSON object of the operator's: its fields take the place of those
                               // in the body. Engines that read no fields pass over it.
   int64_t deadline_ns = 0;    // then it is cancelled, on the monotonic clock; 0: not known

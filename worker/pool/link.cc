@@ -11,14 +11,14 @@ namespace penstock {
 Link::Link(Fd socket, wire::Limits limits)
     : socket_(std::move(socket)),
       limits_(limits),
-      in_(std::make_unique_for_overwrite<char[]>(kUsualBytes)) {}
+      in_(std::make_shared_for_overwrite<char[]>(kUsualBytes)) {}
 
 // Ensures room for the frame at begin_, and for at least one byte.
 void Link::make_room() {
   const size_t held = end_ - begin_;
   const size_t want = std::max({needed_, held + 1, kUsualBytes});
   if (want > capacity_ || (held == 0 && capacity_ > kUsualBytes && want == kUsualBytes)) {
-    auto other = std::make_unique_for_overwrite<char[]>(want);
+    auto other = std::make_shared_for_overwrite<char[]>(want);
     std::memcpy(other.get(), in_.get() + begin_, held);
     in_ = std::move(other);
     capacity_ = want;
@@ -53,6 +53,20 @@ wire::Decoded Link::next() {
   needed_ = decoded.needed;
   begin_ += decoded.consumed;
   return decoded;
+}
+
+std::shared_ptr<const void> Link::keep() {
+  if (capacity_ <= kUsualBytes) {
+    return nullptr;
+  }
+  const std::shared_ptr<char[]> kept = in_;
+  const size_t held = end_ - begin_;
+  capacity_ = std::max(held, kUsualBytes);
+  in_ = std::make_shared_for_overwrite<char[]>(capacity_);
+  std::memcpy(in_.get(), kept.get() + begin_, held);
+  begin_ = 0;
+  end_ = held;
+  return kept;
 }
 
 bool Link::flush() {

@@ -30,6 +30,10 @@ class Link {
   // The next whole frame; its views are valid until the next receive().
   wire::Decoded next();
 
+  // The memory in which what next() told of last lies, to keep it; nullptr: it is not large, and
+  // better copied.
+  std::shared_ptr<const void> keep();
+
   // Frames to be sent are appended here.
   std::string& out() { return out_; }
   size_t unsent_bytes() const { return out_.size() + left_; }
@@ -48,7 +52,7 @@ class Link {
 
   Fd socket_;
   wire::Limits limits_;
-  std::unique_ptr<char[]> in_;  // [begin_, end_) is read and not yet decoded
+  std::shared_ptr<char[]> in_;  // [begin_, end_) is read and not yet decoded
   size_t capacity_ = kUsualBytes;
   size_t begin_ = 0;
   size_t end_ = 0;

@@ -18,7 +18,7 @@ Failure too_big(int64_t asked_bytes, int64_t budget_bytes) {
 }
 
 // REQUIRES: it has just come.
-Request request_of(const wire::Submit& submit) {
+Request request_of(const wire::Submit& submit, std::shared_ptr<const void> storage) {
   constexpr uint64_t kMostMs = 1ULL << 40;
   const auto left_ms = static_cast<int64_t>(std::min(submit.deadline_ms, kMostMs));
   return {
@@ -29,6 +29,7 @@ Request request_of(const wire::Submit& submit) {
       .headers = submit.headers,
       .model = submit.model,
       .body = submit.body,
+      .storage = std::move(storage),
       .priority = static_cast<int32_t>(std::clamp<int64_t>(submit.priority, INT32_MIN, INT32_MAX)),
       .override = submit.override,
       .deadline_ns = left_ms == 0 ? 0 : monotonic_ns() + left_ms * kNsPerMs};
@@ -160,8 +161,9 @@ const char* Pool::on_check(const wire::Frame& frame) {
   return nullptr;
 }
 
-std::variant<std::unique_ptr<Plan>, Failure> Pool::judge(const wire::Submit& submit) {
-  auto verdict = engine_->admit(request_of(submit));
+std::variant<std::unique_ptr<Plan>, Failure> Pool::judge(const wire::Submit& submit,
+                                                         std::shared_ptr<const void> storage) {
+  auto verdict = engine_->admit(request_of(submit, std::move(storage)));
   if (const auto* plan = std::get_if<std::unique_ptr<Plan>>(&verdict);
       plan != nullptr && options_.memory_bytes > 0 &&
       (*plan)->memory_bytes > options_.memory_bytes) {
@@ -171,7 +173,7 @@ std::variant<std::unique_ptr<Plan>, Failure> Pool::judge(const wire::Submit& sub
 }
 
 void Pool::admit(JobNumber job, const wire::Submit& submit) {
-  auto verdict = judge(submit);
+  auto verdict = judge(submit, link_.keep());
   if (const auto* failure = std::get_if<Failure>(&verdict)) {
     sink_.refuse(job, *failure);
     ++owed_;

@@ -95,7 +95,8 @@ class Pool {
   const char* on_submit(const wire::Frame& frame);
   const char* on_check(const wire::Frame& frame);
 
-  std::variant<std::unique_ptr<Plan>, Failure> judge(const wire::Submit& submit);
+  std::variant<std::unique_ptr<Plan>, Failure> judge(const wire::Submit& submit,
+                                                     std::shared_ptr<const void> storage = {});
   void admit(JobNumber job, const wire::Submit& submit);
   void on_cancel(JobNumber job);
   void on_grant(JobNumber job, uint64_t bytes);

@@ -171,30 +171,92 @@ std::string path_for(const Request& request, const Options& options) {
   return path;
 }
 
+// A text in the place of [begin, end).
+struct Edit {
+  size_t begin;
+  size_t end;
+  std::string text;
+};
+using Edits = std::vector<Edit>;  // in their order
+
 // The field `model` of a multipart form; a form that has none begins with one.
-std::string form_for(const Request& request, const Options& options) {
+Edits edit_form(const Request& request, const Options& options) {
   constexpr std::string_view kModel = "model";
-  const std::string_view model = model_for(request, options);
+  const std::string model(model_for(request, options));
   http::FormFields fields(std::span(&kModel, 1), request.content_type);
   fields.feed(request.body);
-  std::string body;
-  body.reserve(request.body.size() + model.size() + 128);
   if (model.empty() || fields.delimiter().empty()) {
-    return body.append(request.body);
+    return {};
   }
-  if (fields[0].type == http::BodyField::Type::kMissing) {
-    if (!options.upstream_model.empty()) {
-      body.append(fields.delimiter())
-          .append("\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n")
-          .append(model)
-          .append("\r\n");
+  if (fields[0].type != http::BodyField::Type::kMissing) {
+    const uint64_t begin = fields.begin(0);
+    return {{begin, begin + fields[0].bytes, model}};
+  }
+  if (options.upstream_model.empty()) {
+    return {};
+  }
+  std::string part(fields.delimiter());
+  part.append("\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n").append(model);
+  return {{0, 0, part.append("\r\n")}};
+}
+
+// What these fields change in an object, which has `fields`.
+Edits edits_of(const TopFields& fields, const Fields& changes) {
+  Edits edits;
+  for (const TopField& field : fields.fields()) {
+    const auto change = std::find_if(changes.rbegin(), changes.rend(),
+                                     [&](const auto& each) { return each.first == field.name; });
+    if (change != changes.rend()) {  // each time that it comes
+      edits.push_back({field.value, field.end, change->second});
     }
-    return body.append(request.body);
   }
-  const uint64_t begin = fields.begin(0);
-  return body.append(request.body.substr(0, begin))
-      .append(model)
-      .append(request.body.substr(begin + fields[0].bytes));
+  std::string more;
+  bool first = fields.fields().empty();
+  for (auto each = changes.begin(); each != changes.end(); ++each) {
+    const bool later = std::any_of(each + 1, changes.end(),
+                                   [&](const auto& other) { return other.first == each->first; });
+    if (fields.find(each->first) == nullptr && !later) {
+      more.append(std::exchange(first, false) ? "\"" : ",\"").append(each->first);
+      more.append("\":").append(each->second);
+    }
+  }
+  if (!more.empty()) {
+    edits.push_back({fields.closed_at(), fields.closed_at(), std::move(more)});
+  }
+  return edits;
+}
+
+std::string with_edits(std::string_view text, const Edits& edits) {
+  std::string out;
+  out.reserve(text.size() + 256);
+  size_t from = 0;
+  for (const Edit& each : edits) {
+    out.append(text.substr(from, each.begin - from)).append(each.text);
+    from = each.end;
+  }
+  return out.append(text.substr(from));
+}
+
+// A large body is not copied.
+void set_body(const Request& request, const Edits& edits, Call& call) {
+  if (request.storage == nullptr) {
+    call.text = with_edits(request.body, edits);
+    call.body = {call.text};
+    return;
+  }
+  call.storage = request.storage;
+  for (const Edit& each : edits) {
+    call.text += each.text;
+  }
+  std::string_view texts = call.text;
+  size_t from = 0;
+  for (const Edit& each : edits) {
+    call.body.push_back(request.body.substr(from, each.begin - from));
+    call.body.push_back(texts.substr(0, each.text.size()));
+    texts.remove_prefix(each.text.size());
+    from = each.end;
+  }
+  call.body.push_back(request.body.substr(from));
 }
 
 // Changes the body, and reads what of it counts.
@@ -225,7 +287,7 @@ std::optional<Failure> edit_body(const Request& request, const Options& options,
       call.prompt_bytes += field.end - field.value;
     }
   }
-  call.body = changes.empty() ? std::string(request.body) : with_fields(request.body, changes);
+  set_body(request, edits_of(fields, changes), call);
   return std::nullopt;
 }
 
@@ -233,31 +295,7 @@ std::optional<Failure> edit_body(const Request& request, const Options& options,
 
 std::string with_fields(std::string_view json, const Fields& changes) {
   TopFields fields;
-  if (!read_object(json, fields)) {
-    return {};
-  }
-  std::string out;
-  out.reserve(json.size() + 256);
-  size_t from = 0;
-  for (const TopField& field : fields.fields()) {
-    const auto change = std::find_if(changes.rbegin(), changes.rend(),
-                                     [&](const auto& each) { return each.first == field.name; });
-    if (change != changes.rend()) {  // each time that it comes
-      out.append(json.substr(from, field.value - from)).append(change->second);
-      from = field.end;
-    }
-  }
-  out.append(json.substr(from, fields.closed_at() - from));
-  bool first = fields.fields().empty();
-  for (auto each = changes.begin(); each != changes.end(); ++each) {
-    const bool later = std::any_of(each + 1, changes.end(),
-                                   [&](const auto& other) { return other.first == each->first; });
-    if (fields.find(each->first) == nullptr && !later) {
-      out.append(std::exchange(first, false) ? "\"" : ",\"").append(each->first);
-      out.append("\":").append(each->second);
-    }
-  }
-  return out.append(json.substr(fields.closed_at()));
+  return read_object(json, fields) ? with_edits(json, edits_of(fields, changes)) : std::string();
 }
 
 std::variant<std::unique_ptr<Call>, Failure> edit_request(const Request& request,
@@ -278,7 +316,7 @@ std::variant<std::unique_ptr<Call>, Failure> edit_request(const Request& request
   if (!edits) {
     const bool form =
         options.protocol == Protocol::kOpenai && http::FormFields::is_form(request.content_type);
-    call->body = form ? form_for(request, options) : std::string(request.body);
+    set_body(request, form ? edit_form(request, options) : Edits(), *call);
     call->prompt_bytes = request.body.size();
   } else if (auto failure = edit_body(request, options, *call)) {
     return std::move(*failure);

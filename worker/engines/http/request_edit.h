@@ -24,8 +24,10 @@ struct Call : Plan {
   std::string url;
   std::string shown;  // the url, for a log
   std::string content_type;
-  std::vector<std::string> headers;  // others of the caller's, "Name: value"
-  std::string body;
+  std::vector<std::string> headers;     // others of the caller's, "Name: value"
+  std::vector<std::string_view> body;   // in pieces, of these:
+  std::string text;                     // what takes the place of the caller's, or the whole
+  std::shared_ptr<const void> storage;  // the caller's, if that is large
 
   bool reads_json = false;    // the server answers it in JSON, or events of it, whatever it says
   bool makes_text = false;    // tokens are used, also where nobody tells them

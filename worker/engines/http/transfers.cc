@@ -45,7 +45,8 @@ struct Transfers::Transfer {
   Receiver* receiver = nullptr;
   std::string method;
   std::string url;
-  std::vector<std::string> lines;  // of the head
+  std::vector<std::string> lines;      // of the head
+  std::vector<std::string_view> body;  // what on_read() is to give, the next piece last
   curl_slist* headers = nullptr;
   bool sent = false;   // the request
   bool again = false;  // libcurl would have sent it once more
@@ -71,6 +72,17 @@ struct Transfers::Transfer {
     auto& self = *static_cast<Transfer*>(user);
     self.heard = true;
     return self.receiver->on_body({data, size * count}) ? size * count : 0;
+  }
+  static size_t on_read(char* out, size_t size, size_t count, void* user) {
+    auto& body = static_cast<Transfer*>(user)->body;
+    while (!body.empty() && body.back().empty()) {
+      body.pop_back();
+    }
+    const size_t taken = body.empty() ? 0 : body.back().copy(out, size * count);
+    if (taken > 0) {
+      body.back().remove_prefix(taken);
+    }
+    return taken;
   }
   // A connection is there, and the request is about to go.
   static int on_request(void* user, char*, char*, int, int) {
@@ -136,6 +148,8 @@ Transfers::Transfer::Transfer(Transfers& transfers) : all(transfers) {
   curl_easy_setopt(easy, CURLOPT_HEADERDATA, this);
   curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
   curl_easy_setopt(easy, CURLOPT_WRITEDATA, this);
+  curl_easy_setopt(easy, CURLOPT_READFUNCTION, on_read);
+  curl_easy_setopt(easy, CURLOPT_READDATA, this);
   curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_request);
   curl_easy_setopt(easy, CURLOPT_PREREQDATA, this);
   curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_connect);
@@ -179,9 +193,17 @@ void Transfers::Transfer::prepare(const Request& request) {
     curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, usual ? nullptr : method.c_str());
   }
   if (method != "GET") {
-    curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request.body.empty() ? "" : request.body.data());
-    curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE,
-                     static_cast<curl_off_t>(request.body.size()));
+    size_t bytes = 0;
+    for (const std::string_view piece : request.body) {
+      bytes += piece.size();
+    }
+    // One piece leaves with the head; of several libcurl reads as it goes.
+    const char* const whole = bytes == 0                 ? ""
+                              : request.body.size() == 1 ? request.body.front().data()
+                                                         : nullptr;
+    body.assign(request.body.rbegin(), request.body.rend());
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDS, whole);
+    curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(bytes));
   }
 }
 
@@ -267,14 +289,16 @@ std::vector<Transfers::Ended> Transfers::step(int64_t now_ns) {
     long connects = 0;
     curl_easy_getinfo(easy, CURLINFO_PRIVATE, &transfer);
     curl_easy_getinfo(easy, CURLINFO_NUM_CONNECTS, &connects);
-    const char* const words = transfer->again              ? "the kept connection was closed"
+    // To read a body from its beginning is what it wants first, where that comes in pieces.
+    const bool again = transfer->again || code == CURLE_SEND_FAIL_REWIND;
+    const char* const words = again                        ? "the kept connection was closed"
                               : transfer->error[0] != '\0' ? transfer->error
                                                            : curl_easy_strerror(code);
     ended.push_back({transfer->id,
                      {.whole = code == CURLE_OK,
-                      .connected = transfer->again || !never_connected(code),
+                      .connected = again || !never_connected(code),
                       .heard = transfer->heard,
-                      .reused = connects == 0 || transfer->again,
+                      .reused = connects == 0 || again,
                       .error = code == CURLE_OK ? "" : words}});
     remove(transfer->id);
   }

@@ -51,9 +51,9 @@ class Transfers {
   struct Request {
     std::string method;
     std::string url;
-    std::vector<std::string> headers;  // "Name: value"
-    std::string_view body;             // outlives the transfer
-    bool fresh = false;                // on a connection of its own
+    std::vector<std::string> headers;    // "Name: value"
+    std::vector<std::string_view> body;  // in pieces, which outlive the transfer
+    bool fresh = false;                  // on a connection of its own
   };
   struct Ended {
     uint64_t id;

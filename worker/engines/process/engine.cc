@@ -138,7 +138,9 @@ std::variant<std::unique_ptr<Plan>, Failure> ProcessEngine::admit(const Request&
   plan->query = request.query;
   plan->content_type = request.content_type;
   plan->model = request.model;
-  plan->body = request.body;
+  plan->storage = request.storage;
+  plan->copied = request.storage == nullptr ? request.body : std::string_view();
+  plan->body = request.storage == nullptr ? plan->copied : request.body;
   plan->override = request.override;
   plan->deadline_ns = request.deadline_ns;
   return plan;

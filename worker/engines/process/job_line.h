@@ -19,7 +19,9 @@ struct ProcessPlan final : Plan {
   std::string query;  // empty: none
   std::string content_type;
   std::string model;
-  std::string body;
+  std::string_view body;
+  std::string copied;                   // where the body lies,
+  std::shared_ptr<const void> storage;  // unless there
   std::string override;
   int64_t deadline_ns = 0;  // as in Request
 };

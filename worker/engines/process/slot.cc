@@ -203,7 +203,7 @@ void Slot::start(JobNumber number, std::unique_ptr<ProcessPlan> plan, int64_t no
                               : std::min(shop_.options.timeout_ns, deadline_ns - now_ns);
   job_->line = job_line(number, *job_->plan, body_file, folder_.job(),
                         std::max<int64_t>(left_ns / kNsPerMs, 1));
-  job_->plan->body = {};
+  job_->plan.reset();  // the line, or the file, has it all
   knock(now_ns);
 }
 

@@ -29,8 +29,8 @@ void wipe(std::string& frame, const char* begin, std::string_view field) {
 
 // The frame as it is kept and as workers see it: they have no use for who asked, by which key, and
 // what was charged.
-std::string anonymous(const wire::Submit& submit, std::string_view bytes) {
-  std::string frame(bytes);
+// `frame` are the same bytes, where they are to stay.
+std::string anonymous(const wire::Submit& submit, std::string_view bytes, std::string frame) {
   for (const std::string_view field :
        {submit.owner, submit.share, submit.idempotency_key, submit.callback, submit.receipt}) {
     wipe(frame, bytes.data(), field);
@@ -112,7 +112,7 @@ void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
   if (options.async) {
     waiter.jobs_path = submit.jobs_path.empty() ? "/jobs" : submit.jobs_path;
   }
-  Job& job = dispatcher_.let_in(waiter, order.owner, anonymous(submit, bytes));
+  Job& job = dispatcher_.let_in(waiter, order.owner, anonymous(submit, bytes, caller.take(bytes)));
   job.by_date = options.by_date;
   order.record.created_ms = job.created_ms;
   if (order.record.digest != limit::Hash128{}) {
@@ -284,7 +284,7 @@ int64_t Intake::spread(const Order& order, int64_t wait_ns) {
 
 // Who waits for the answer itself is told of a fault by the worker that the job is given to.
 void Intake::check(Job& job, Order order) {
-  const std::string_view frame = job.more->frame;
+  const SharedBytes frame = job.more->frame;
   WorkerSession* const worker =
       order.async ? dispatcher_.checker(*order.lane, order.completion, frame.size()) : nullptr;
   if (worker == nullptr) {

@@ -16,7 +16,7 @@ bool Checks::have_room(size_t bytes) const {
   return timeout_ns_ > 0 && counted(bytes) <= max_bytes_ - bytes_;
 }
 
-void Checks::ask(WorkerSession& worker, std::string_view frame, OnChecked on_checked) {
+void Checks::ask(WorkerSession& worker, const SharedBytes& frame, OnChecked on_checked) {
   const int64_t bytes = counted(frame.size());
   bytes_ += bytes;
   asked_.emplace_hint(

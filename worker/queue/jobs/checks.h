@@ -10,6 +10,7 @@
 #include <map>
 #include <string_view>
 
+#include "shared/base/shared_bytes.h"
 #include "shared/wire/messages.h"
 #include "worker/queue/link/connection.h"
 
@@ -39,7 +40,7 @@ class Checks {
 
   // Shows a SUBMIT frame to the worker. `on_checked` is called once, from one of those below.
   // REQUIRES: have_room(frame.size()).
-  void ask(WorkerSession& worker, std::string_view frame, OnChecked on_checked);
+  void ask(WorkerSession& worker, const SharedBytes& frame, OnChecked on_checked);
 
   // CHECKED came. False: its number was never given.
   bool answered(uint64_t number, const wire::Checked& checked);

@@ -145,7 +145,7 @@ void Dispatcher::promise(Job& job, JobRecord record) {
   show(job);
   job.more->receipt = record.receipt;
   job.more->label = record.label;
-  std::string frame = job.more->frame;
+  SharedBytes frame = job.more->frame;
   if (job.worker() != nullptr) {  // a free slot has it already, and need not wait for the disk
     let_go(job);
   }

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "shared/base/job_id.h"
+#include "shared/base/shared_bytes.h"
 #include "shared/limit/siphash.h"
 #include "worker/queue/jobs/answer.h"
 #include "worker/queue/jobs/waiter.h"
@@ -32,8 +33,8 @@ struct Job : Scheduler::Ticket {
   // What only some jobs have: jobs that run or have ended, that somebody waits for, that others may
   // join, or that hold something at the edge. The store has all of this for most queued jobs.
   struct More {
-    std::string
-        frame;  // SUBMIT as it goes to a worker; empty: the store has it, or the answer began
+    SharedBytes
+        frame;  // SUBMIT as it goes to a worker; none: the store has it, or the answer began
     uint32_t frame_bytes = 0;               // of the frame, while it is in memory
     uint32_t predicted_ms = kNotPredicted;  // how long it would wait, when it came
     Waiter* waiters = nullptr;

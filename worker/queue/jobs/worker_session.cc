@@ -336,22 +336,31 @@ void WorkerSession::assign(Job& job, uint64_t number, int64_t priority, int64_t 
                     .tokens = tokens});
 }
 
-void WorkerSession::send(const Job& job, std::string_view frame) {
+// What follows the header. A large one is not copied.
+void WorkerSession::append_payload(const SharedBytes& frame) {
+  constexpr size_t kSmallBytes = 64U << 10;
+  if (frame.size() <= kSmallBytes) {
+    out().append(frame.view().substr(wire::kHeaderBytes));
+  } else {
+    send_shared(frame, wire::kHeaderBytes);
+  }
+}
+
+void WorkerSession::send(const Job& job, const SharedBytes& frame) {
   find(job.more->number)->sent = true;
-  std::string& out = this->out();
-  const size_t begin = out.size();
-  out.append(frame);
-  size_t length = frame.size() - wire::kHeaderBytes;
-  if (job.deadline_ns() != INT64_MAX) {
+  const bool ends = job.deadline_ns() != INT64_MAX;
+  const size_t length = frame.size() - wire::kHeaderBytes + (ends ? wire::kSubmitSlackBytes : 0);
+  char header[wire::kHeaderBytes];
+  wire::encode_header(header, FrameType::kSubmit, job.more->number, static_cast<uint32_t>(length));
+  out().append(header, sizeof header);
+  append_payload(frame);
+  if (ends) {
     const int64_t left_ms = (job.deadline_ns() - connections().now_ns()) / kNsPerMs;
     char field[wire::kSubmitSlackBytes];
     wire::write_number(field, wire::Submit::kDeadlineTag,
                        static_cast<uint64_t>(std::max<int64_t>(left_ms, 1)));
-    out.append(field, sizeof field);
-    length += sizeof field;
+    out().append(field, sizeof field);
   }
-  wire::encode_header(out.data() + begin, FrameType::kSubmit, job.more->number,
-                      static_cast<uint32_t>(length));
 }
 
 bool WorkerSession::was_sent(const Job& job) const {
@@ -359,12 +368,12 @@ bool WorkerSession::was_sent(const Job& job) const {
                      [&](const Given& each) { return each.job == &job && each.sent; });
 }
 
-void WorkerSession::show(std::string_view frame, uint64_t number) {
-  std::string& out = this->out();
-  const size_t begin = out.size();
-  out.append(frame);
-  wire::encode_header(out.data() + begin, FrameType::kCheck, number,
+void WorkerSession::show(const SharedBytes& frame, uint64_t number) {
+  char header[wire::kHeaderBytes];
+  wire::encode_header(header, FrameType::kCheck, number,
                       static_cast<uint32_t>(frame.size() - wire::kHeaderBytes));
+  out().append(header, sizeof header);
+  append_payload(frame);
 }
 
 bool WorkerSession::revoke(Job& job) {

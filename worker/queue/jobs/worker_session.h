@@ -143,9 +143,9 @@ class WorkerSession final : public Connection, private Seat::Claimant {
   // The job is this worker's now, under a new number. REQUIRES: credit() > 0.
   void assign(Job& job, uint64_t number, int64_t priority, int64_t expected_ns);
   // Sends its SUBMIT frame. REQUIRES: it was assigned, and not sent yet.
-  void send(const Job& job, std::string_view frame);
+  void send(const Job& job, const SharedBytes& frame);
   // Shows it a SUBMIT frame, as the check of that number (checks.h).
-  void show(std::string_view frame, uint64_t number);
+  void show(const SharedBytes& frame, uint64_t number);
   // The job is no longer wanted. True: it was not sent, and its slot is free at once. Else the slot
   // comes back with the worker's next TAKE.
   bool revoke(Job& job);
@@ -189,6 +189,7 @@ class WorkerSession final : public Connection, private Seat::Claimant {
   const char* on_head(Given& given, const wire::Frame& frame, std::string_view bytes);
   void note_done(Given& given, const wire::Done& done);
   Given* find(uint64_t number);
+  void append_payload(const SharedBytes& frame);
 
   WorkerEvents& events_;
   WorkerHost& host_;

@@ -148,6 +148,36 @@ void Connection::recycle() {
   connections_.give_spare(std::move(out_));
   out_ = {};
   sent_ = 0;
+  shared_.clear();
+  shared_bytes_ = 0;
+}
+
+void Connection::send_shared(const SharedBytes& bytes, size_t from) {
+  const size_t at = out().size();
+  shared_bytes_ += bytes.size() - from;
+  shared_.push_back({at, bytes, from});
+}
+
+std::string_view Connection::next_unsent() const {
+  const std::string_view own = out_;
+  if (shared_.empty()) {
+    return own.substr(sent_);
+  }
+  const Shared& next = shared_.front();
+  return sent_ < next.at ? own.substr(sent_, next.at - sent_) : next.bytes.view().substr(next.sent);
+}
+
+void Connection::note_sent(size_t bytes) {
+  if (shared_.empty() || sent_ < shared_.front().at) {
+    sent_ += bytes;
+    return;
+  }
+  Shared& next = shared_.front();
+  shared_bytes_ -= bytes;
+  next.sent += bytes;
+  if (next.sent == next.bytes.size()) {
+    shared_.pop_front();
+  }
 }
 
 void Connection::flush() {
@@ -155,20 +185,27 @@ void Connection::flush() {
     recycle();
     return;
   }
-  const ssize_t n = ::send(fd_.get(), out_.data() + sent_, unsent(), MSG_NOSIGNAL | MSG_DONTWAIT);
-  if (n < 0 && !try_again()) {
-    close();
-    return;
-  }
-  sent_ += static_cast<size_t>(std::max<ssize_t>(0, n));
-  if (n > 0 || !clogged()) {
-    moved_ns_ = connections_.now_ns_;
+  for (bool more = true; more && unsent() > 0;) {
+    const std::string_view next = next_unsent();
+    const ssize_t n = ::send(fd_.get(), next.data(), next.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n < 0 && !try_again()) {
+      close();
+      return;
+    }
+    if (n > 0 || !clogged()) {
+      moved_ns_ = connections_.now_ns_;
+    }
+    note_sent(static_cast<size_t>(std::max<ssize_t>(0, n)));
+    more = n == static_cast<ssize_t>(next.size());
   }
   watch();
   if (unsent() == 0) {
     recycle();
   } else if (sent_ > kCompactBytes) {
     out_.erase(0, sent_);
+    for (Shared& each : shared_) {
+      each.at -= sent_;
+    }
     sent_ = 0;
   }
   if (drained_at_ != SIZE_MAX && unsent() <= drained_at_) {
@@ -233,6 +270,9 @@ void Connection::read_rest() {
   const size_t have = partial_.size();
   const size_t needed = wire::decode(partial_, connections_.limits_).needed;
   const size_t room = std::clamp(needed - have, kMinReadBytes, kMaxReadBytes);
+  if (have >= needed / 2) {  // once: doubling would hold a large one twice at its end
+    partial_.reserve(std::max(needed, have + room));
+  }
   partial_.resize(have + room);
   const ssize_t n = ::recv(fd_.get(), partial_.data() + have, room, MSG_DONTWAIT);
   partial_.resize(have + static_cast<size_t>(std::max<ssize_t>(0, n)));
@@ -244,11 +284,19 @@ void Connection::read_rest() {
   }
   std::string whole = std::move(partial_);
   partial_ = {};
+  whole_ = &whole;
   const size_t used = consume(whole);
+  whole_ = nullptr;
   if (!closed() && used < whole.size()) {
     whole.erase(0, used);
     partial_ = std::move(whole);
   }
+}
+
+std::string Connection::take(std::string_view bytes) {
+  const bool is_all = whole_ != nullptr && bytes.data() == whole_->data() &&
+                      bytes.size() == whole_->size() && bytes.size() >= kMinReadBytes;
+  return is_all ? std::exchange(*whole_, {}) : std::string(bytes);
 }
 
 // Passes over what is left of an oversized frame. Returns the bytes it took.

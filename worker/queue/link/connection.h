@@ -22,6 +22,7 @@
 #include "shared/base/event_loop.h"
 #include "shared/base/fd.h"
 #include "shared/base/result.h"
+#include "shared/base/shared_bytes.h"
 #include "shared/wire/frame.h"
 
 namespace penstock::queue {
@@ -100,9 +101,11 @@ class Connection : public EventLoop::Handler {
 
   // Where to append frames. They leave at the end of this turn.
   std::string& out();
+  // These leave behind what is in out() by now, as they are.
+  void send_shared(const SharedBytes& bytes, size_t from);
   // The same, but these may wait up to kDelayNs for more to leave with them.
   std::string& out_delayed();
-  size_t unsent() const { return out_.size() - sent_; }
+  size_t unsent() const { return out_.size() - sent_ + shared_bytes_; }
   // The peer reads slower than it is written to.
   bool clogged() const { return (events_ & EPOLLOUT) != 0; }
   // While it is clogged: when it last took anything.
@@ -124,6 +127,8 @@ class Connection : public EventLoop::Handler {
   };
   Released release();
   bool handed_over() const { return handed_over_; }
+  // What on_frame() is told of, to keep: a large frame is not copied, and views of it stay valid.
+  std::string take(std::string_view bytes);
   // Reads these bytes as if they had just come. REQUIRES: open, and nothing has come yet.
   void read_first(std::string_view bytes);
 
@@ -156,6 +161,8 @@ class Connection : public EventLoop::Handler {
   void flush();
   void watch();
   void recycle();
+  std::string_view next_unsent() const;
+  void note_sent(size_t bytes);
 
   ConnectionLoop& connections_;
   Fd fd_;
@@ -163,12 +170,20 @@ class Connection : public EventLoop::Handler {
   bool dirty_ = false;
   bool delayed_ = false;  // in connections_.delayed_
   bool handed_over_ = false;
-  uint32_t events_ = EPOLLIN;  // that the loop watches for
-  std::string partial_;        // the beginning of a frame
-  size_t expected_ = 0;        // that it will have in all, once its header is here
-  uint64_t to_skip_ = 0;       // bytes of an oversized frame still to come
+  uint32_t events_ = EPOLLIN;     // that the loop watches for
+  std::string partial_;           // the beginning of a frame
+  size_t expected_ = 0;           // that it will have in all, once its header is here
+  uint64_t to_skip_ = 0;          // bytes of an oversized frame still to come
+  std::string* whole_ = nullptr;  // in read_rest(): where what is told lies
   std::string out_;
   size_t sent_ = 0;  // of out_
+  struct Shared {
+    size_t at;  // in out_, before which they go
+    SharedBytes bytes;
+    size_t sent;
+  };
+  std::deque<Shared> shared_;
+  size_t shared_bytes_ = 0;  // of these, unsent
   int64_t moved_ns_ = 0;
   size_t drained_at_ = SIZE_MAX;  // nobody wants to know
 };

@@ -110,23 +110,24 @@ class SqliteStore final : public Store {
     write([this, name, value] { return jobs_->tables().set_order(name, value); });
   }
 
-  void promise(JobRecord job, std::string submit,
+  void promise(JobRecord job, SharedBytes submit,
                std::function<void(PromiseOutcome)> on_done) override {
     auto outcome = std::make_shared<PromiseOutcome>(PromiseOutcome::kBroken);
     const size_t bytes = submit.size();
     const JobId id = job.id;
-    queue_->ask({.kind = Operation::kPromise,
-                 .bytes = bytes,
-                 .run =
-                     [this, job = std::move(job), submit = std::move(submit), outcome] {
-                       return jobs_->promise(job, submit, {max_bytes_, max_share_bytes_}, *outcome);
-                     },
-                 .on_done = [outcome, on_done = std::move(on_done)] { on_done(*outcome); },
-                 .on_refused =
-                     [outcome](bool full) {
-                       *outcome = full ? PromiseOutcome::kFull : PromiseOutcome::kBroken;
-                     },
-                 .undo = [this, id] { return jobs_->take_back(id); }});
+    queue_->ask(
+        {.kind = Operation::kPromise,
+         .bytes = bytes,
+         .run =
+             [this, job = std::move(job), submit = std::move(submit), outcome] {
+               return jobs_->promise(job, submit.view(), {max_bytes_, max_share_bytes_}, *outcome);
+             },
+         .on_done = [outcome, on_done = std::move(on_done)] { on_done(*outcome); },
+         .on_refused =
+             [outcome](bool full) {
+               *outcome = full ? PromiseOutcome::kFull : PromiseOutcome::kBroken;
+             },
+         .undo = [this, id] { return jobs_->take_back(id); }});
   }
 
   void attempt(const JobId& id, uint32_t attempts, std::string code, std::string error) override {

@@ -36,6 +36,7 @@
 #include <vector>
 
 #include "shared/base/result.h"
+#include "shared/base/shared_bytes.h"
 #include "worker/queue/store/disk_state.h"
 #include "worker/queue/store/job_record.h"
 #include "worker/queue/store/queries.h"
@@ -99,7 +100,7 @@ class Store {
   virtual size_t pending_bytes() const = 0;
 
   // `submit` is the SUBMIT frame. kDuplicate: a job of the same `key` is there.
-  virtual void promise(JobRecord job, std::string submit,
+  virtual void promise(JobRecord job, SharedBytes submit,
                        std::function<void(PromiseOutcome)> on_done) = 0;
   // An attempt failed.
   virtual void attempt(const JobId& id, uint32_t attempts, std::string code, std::string error) = 0;

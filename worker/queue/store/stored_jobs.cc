@@ -106,7 +106,7 @@ void StoredJobs::measure() {
   disk_bytes_ = files + tables_->disk_bytes() + disk_.reserve().bytes();
 }
 
-bool StoredJobs::promise(const JobRecord& job, const std::string& submit, const Bounds& bounds,
+bool StoredJobs::promise(const JobRecord& job, std::string_view submit, const Bounds& bounds,
                          PromiseOutcome& outcome) {
   const int64_t bytes = static_cast<int64_t>(submit.size()) + JobTables::kRowBytes;
   const uint64_t whose = job.share.lo;

@@ -61,7 +61,7 @@ class StoredJobs {
     uint64_t bytes = 0;
     int64_t share_bytes = 0;
   };
-  bool promise(const JobRecord& job, const std::string& submit, const Bounds& bounds,
+  bool promise(const JobRecord& job, std::string_view submit, const Bounds& bounds,
                PromiseOutcome& outcome);
   // Takes a job back. Nothing happens if it is not there.
   bool take_back(const JobId& id);

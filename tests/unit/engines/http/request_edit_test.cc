@@ -49,50 +49,74 @@ class RequestEditTest : public ::testing::Test {
 
 TEST_F(RequestEditTest, WhatNeedsNoChangeIsNotChanged) {
   const std::string body = " {\"model\" : \"m\",\n \"messages\": [ {\"x\":\"\\\"}\"} ] }\n";
-  EXPECT_EQ(edit(body)->body, body);
+  EXPECT_EQ(edit(body)->text, body);
 }
 
 TEST_F(RequestEditTest, TheModelIsCalledWhatTheServerCallsIt) {
   options.upstream_model = "org/\"x";
-  EXPECT_EQ(edit(R"({ "model" : "m" , "n":1})")->body, R"({ "model" : "org/\"x" , "n":1})");
-  EXPECT_EQ(edit("{}")->body, R"({"model":"org/\"x"})");
-  EXPECT_EQ(edit(R"({"model":"a","b":1,"model":"m"})")->body,
+  EXPECT_EQ(edit(R"({ "model" : "m" , "n":1})")->text, R"({ "model" : "org/\"x" , "n":1})");
+  EXPECT_EQ(edit("{}")->text, R"({"model":"org/\"x"})");
+  EXPECT_EQ(edit(R"({"model":"a","b":1,"model":"m"})")->text,
             R"({"model":"org/\"x","b":1,"model":"org/\"x"})");
 }
 
 TEST_F(RequestEditTest, TheModelOfTheJobWinsOverTheBodys) {
-  EXPECT_EQ(edit(R"({"model":"other"})")->body, R"({"model":"m"})");
+  EXPECT_EQ(edit(R"({"model":"other"})")->text, R"({"model":"m"})");
 }
 
 TEST_F(RequestEditTest, TheUsageOfAStreamIsAskedFor) {
-  EXPECT_EQ(edit(R"({"stream":true})")->body,
+  EXPECT_EQ(edit(R"({"stream":true})")->text,
             R"({"stream":true,"stream_options":{"include_usage":true}})");
-  EXPECT_EQ(edit(R"({"stream":true,"stream_options":null})")->body,
+  EXPECT_EQ(edit(R"({"stream":true,"stream_options":null})")->text,
             R"({"stream":true,"stream_options":{"include_usage":true}})");
-  EXPECT_EQ(edit(R"({"stream_options":{"a":1},"stream":true})")->body,
+  EXPECT_EQ(edit(R"({"stream_options":{"a":1},"stream":true})")->text,
             R"({"stream_options":{"a":1,"include_usage":true},"stream":true})");
-  EXPECT_EQ(edit(R"({"stream_options":{"include_usage":false},"stream":true})")->body,
+  EXPECT_EQ(edit(R"({"stream_options":{"include_usage":false},"stream":true})")->text,
             R"({"stream_options":{"include_usage":true},"stream":true})");
   EXPECT_TRUE(edit(R"({"stream":true})")->hides_usage);
   const auto asked = edit(R"({"stream":true,"stream_options":{"include_usage":true}})");
   EXPECT_FALSE(asked->hides_usage);
-  EXPECT_EQ(asked->body, R"({"stream":true,"stream_options":{"include_usage":true}})");
-  EXPECT_EQ(edit(R"({"stream":false})")->body, R"({"stream":false})");
-  EXPECT_EQ(edit(R"({"stream":true})", "", "/v1/messages")->body, R"({"stream":true})");
+  EXPECT_EQ(asked->text, R"({"stream":true,"stream_options":{"include_usage":true}})");
+  EXPECT_EQ(edit(R"({"stream":false})")->text, R"({"stream":false})");
+  EXPECT_EQ(edit(R"({"stream":true})", "", "/v1/messages")->text, R"({"stream":true})");
 }
 
 TEST_F(RequestEditTest, TheOverridesFieldsTakeThePlaceOfTheBodys) {
-  EXPECT_EQ(edit(R"({"temperature":1,"a":[1,{}]})", R"({"temperature":0.5,"b":{"c":"}"}})")->body,
+  EXPECT_EQ(edit(R"({"temperature":1,"a":[1,{}]})", R"({"temperature":0.5,"b":{"c":"}"}})")->text,
             R"({"temperature":0.5,"a":[1,{}],"b":{"c":"}"}})");
 }
 
 TEST_F(RequestEditTest, AnOverrideOnlyLowersTheBoundOnTokens) {
   const std::string bound = R"({"max_tokens":100})";
-  EXPECT_EQ(edit(R"({"max_tokens":500})", bound)->body, R"({"max_tokens":100})");
-  EXPECT_EQ(edit(R"({"max_tokens":5})", bound)->body, R"({"max_tokens":5})");
-  EXPECT_EQ(edit(R"({"max_completion_tokens":500})", bound)->body,
+  EXPECT_EQ(edit(R"({"max_tokens":500})", bound)->text, R"({"max_tokens":100})");
+  EXPECT_EQ(edit(R"({"max_tokens":5})", bound)->text, R"({"max_tokens":5})");
+  EXPECT_EQ(edit(R"({"max_completion_tokens":500})", bound)->text,
             R"({"max_completion_tokens":100})");
-  EXPECT_EQ(edit("{}", bound)->body, R"({"max_tokens":100})");
+  EXPECT_EQ(edit("{}", bound)->text, R"({"max_tokens":100})");
+}
+
+TEST_F(RequestEditTest, ALargeBodyIsSentInPiecesOfItself) {
+  options.upstream_model = "theirs";
+  const std::string body = R"({"model":"m","stream":true,"prompt":"long","model":"m"})";
+  const auto whole = edit(body, R"({"max_tokens":5})");
+  auto edited = edit_request({.method = "POST",
+                              .path = "/v1/chat/completions",
+                              .content_type = "application/json",
+                              .model = "m",
+                              .body = body,
+                              .storage = std::make_shared<int>(),
+                              .override = R"({"max_tokens":5})"},
+                             options);
+  const auto call = std::get<std::unique_ptr<Call>>(std::move(edited));
+  std::string joined;
+  size_t views = 0;
+  for (const std::string_view piece : call->body) {
+    joined += piece;
+    views += piece.data() >= body.data() && piece.data() <= body.data() + body.size() ? 1 : 0;
+  }
+  EXPECT_EQ(joined, whole->text);
+  EXPECT_EQ(views, 4U);
+  EXPECT_NE(call->storage, nullptr);
 }
 
 TEST_F(RequestEditTest, WhatIsNoWholeObjectIsRefused) {
@@ -106,7 +130,7 @@ TEST_F(RequestEditTest, WhatIsNoWholeObjectIsRefused) {
 TEST_F(RequestEditTest, WhatIsNoJsonPassesAsItIs) {
   options.protocol = Protocol::kPlain;
   options.upstream_model = "x";
-  EXPECT_EQ(edit("anything")->body, "anything");
+  EXPECT_EQ(edit("anything")->text, "anything");
 }
 
 TEST_F(RequestEditTest, TheModelOfAFormIsCalledWhatTheServerCallsIt) {
@@ -114,7 +138,7 @@ TEST_F(RequestEditTest, TheModelOfAFormIsCalledWhatTheServerCallsIt) {
   const std::string file =
       "--b\r\nContent-Disposition: form-data; name=\"file\"; "
       "filename=\"a.wav\"\r\n\r\nRIFF\n--\r\n";
-  const auto edited = [&](const std::string& body) { return edit_form(body)->body; };
+  const auto edited = [&](const std::string& body) { return edit_form(body)->text; };
   const auto form = [&](const std::string& model) {
     return file + "--b\r\n" + name + model + "\r\n--b--\r\n";
   };

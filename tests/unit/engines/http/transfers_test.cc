@@ -37,7 +37,7 @@ class TransfersTest : public ::testing::Test, private Transfers::Receiver {
 
   void start(uint64_t id, std::string_view method = "POST", std::string_view body = "{}") {
     transfers_.start(
-        id, {.method = std::string(method), .url = url_, .headers = {"X-A: b"}, .body = body},
+        id, {.method = std::string(method), .url = url_, .headers = {"X-A: b"}, .body = {body}},
         *this);
   }
 
