@@ -211,6 +211,14 @@ bool Lessee::send(Call* call) noexcept {
   return sent;
 }
 
+uint64_t Lessee::batch_of(const limit::Policy& policy, const limit::Hash128& key,
+                          int64_t now_ns) noexcept {
+  Rates::Key& known = rates_->of(key);
+  const uint64_t batch = limit::batch_of(policy, Rates::rate_at(known, now_ns), hosts, trip_ns_);
+  known.enough = batch / 2;
+  return batch;
+}
+
 void Lessee::put_lease(Call& call, Arguments& arguments) noexcept {
   const limit::GcraPolicy& gcra = call.policy.gcra;
   const limit::Instant at = now();
@@ -337,9 +345,10 @@ void Lessee::renewed(const Call& call, const redisReply& answer) noexcept {
   const bool valid = number_of(answer, 3) != 0;
   Rates::Key& known = rates_->of(call.key);
   known.born = number_of(answer, 4);
+  trip_ns_ += (at.steady_ns - call.sent_ns - trip_ns_) / 8;
   uint64_t told = ahead;
   const bool short_of = served < call.waiting || granted < call.batch;
-  if (short_of && limit::batch_of(call.policy, Rates::rate_at(known, monotonic_ns()), hosts) > 0) {
+  if (short_of && batch_of(call.policy, call.key, monotonic_ns()) > 0) {
     told = std::max(
         told, pause_ticks(call.policy) + call.policy.gcra.tolerance - call.policy.gcra.interval);
   }

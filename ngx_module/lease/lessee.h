@@ -135,6 +135,9 @@ class Lessee final : public limit::Lessor, redis::Connection::User {
   void watch(const limit::Policy& policy, const limit::Hash128& key) noexcept;
   void look_at_watched(bool all) noexcept;
   limit::Instant now() const noexcept;
+  // Of what is used of the key now.
+  uint64_t batch_of(const limit::Policy& policy, const limit::Hash128& key,
+                    int64_t now_ns) noexcept;
   // As Redis knows this host.
   std::string_view host() const noexcept {
     return {reinterpret_cast<const char*>(host_), sizeof host_};
@@ -152,7 +155,8 @@ class Lessee final : public limit::Lessor, redis::Connection::User {
   ngx_queue_t watched_{};  // keys of which some is held, by when they are looked at
   ngx_event_t unsent_event_{}, deadline_event_{}, watch_event_{};
   u_char host_[16];
-  bool told_ = false;  // that it is away
+  int64_t trip_ns_ = 0;  // of a call for a bucket, as they were lately
+  bool told_ = false;    // that it is away
 };
 
 // Those of all zones, in a worker process.

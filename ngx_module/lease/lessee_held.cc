@@ -16,8 +16,12 @@ constexpr double kSlowRate = 20;  // units a second
 
 void Lessee::take_more(const limit::Policy& policy, const limit::Hash128& key, uint64_t left,
                        int64_t now_ns) noexcept {
-  const uint64_t batch = limit::batch_of(policy, Rates::rate_at(rates_->of(key), now_ns), hosts);
-  if (batch == 0 || left > batch / 2 || !connection_->ready()) {
+  // Most often a look at what was enough last is enough.
+  if (left > rates_->of(key).enough || !connection_->ready()) {
+    return;
+  }
+  const uint64_t batch = batch_of(policy, key, now_ns);
+  if (left > batch / 2 || batch == 0) {
     return;
   }
   const limit::Instant at = now();

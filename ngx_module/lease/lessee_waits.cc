@@ -109,8 +109,7 @@ void Lessee::send_unsent() noexcept {
       send(call);
       continue;
     }
-    call->batch =
-        limit::batch_of(group.policy, Rates::rate_at(rates_->of(group.key), now_ns), hosts);
+    call->batch = batch_of(group.policy, group.key, now_ns);
     // A little that is held, and not enough for any of these, goes back first.
     const uint64_t held = limit::held_of(*zone_.table, group.policy, group.key, at).units;
     const bool give_back = held > 0 && held < group.cost;

@@ -15,11 +15,12 @@ class Rates {
  public:
   struct Key {
     uint64_t name = 0;
-    uint64_t born = 0;     // of the bucket in Redis that was last heard of
-    int64_t used_ns = 0;   // steady
-    uint64_t owed = 0;     // admitted without Redis, and not told yet: Redis's ticks, or units
-    float rate = 0;        // units a second, then
-    bool watched = false;  // what is held of it is given back when it is idle
+    uint64_t born = 0;    // of the bucket in Redis that was last heard of
+    int64_t used_ns = 0;  // steady
+    uint64_t owed = 0;    // admitted without Redis, and not told yet: Redis's ticks, or units
+    uint64_t enough = ~uint64_t{0};  // held of it, when it was reckoned last
+    float rate = 0;                  // units a second, then
+    bool watched = false;            // what is held of it is given back when it is idle
   };
 
   Key& of(const limit::Hash128& key) noexcept {
@@ -35,7 +36,9 @@ class Rates {
     found.used_ns = now_ns;
   }
   static double rate_at(const Key& key, int64_t now_ns) noexcept {
-    return key.rate * std::exp(-static_cast<double>(now_ns - key.used_ns) / (kMeanS * 1e9));
+    const double ago = static_cast<double>(now_ns - key.used_ns) / (kMeanS * 1e9);
+    constexpr double kNearly = 0.01;  // here a line is as good
+    return key.rate * (ago < kNearly ? 1 - ago : std::exp(-ago));
   }
 
  private:

@@ -47,7 +47,7 @@ Policy share_of(const Policy& policy, uint64_t cost) noexcept {
   return share;
 }
 
-uint64_t batch_of(const Policy& policy, double rate, uint64_t hosts) noexcept {
+uint64_t batch_of(const Policy& policy, double rate, uint64_t hosts, int64_t trip_ns) noexcept {
   constexpr double kLeastRate = 20;        // units a second
   constexpr double kLeastBucketNs = 20e6;  // a bucket's worth of time
   constexpr double kMostBetweenNs = 10e6;  // renewals of a busy key
@@ -56,7 +56,8 @@ uint64_t batch_of(const Policy& policy, double rate, uint64_t hosts) noexcept {
   if (share == 0 || bucket_ns < kLeastBucketNs || rate < kLeastRate) {
     return 0;
   }
-  const double between_ns = std::min(kMostBetweenNs, bucket_ns / 4);
+  const double between_ns =
+      std::max(2.0 * static_cast<double>(trip_ns), std::min(kMostBetweenNs, bucket_ns / 4));
   const double used = std::ceil(rate * 2 * between_ns / 1e9);
   return std::min({used < 1e9 ? static_cast<uint64_t>(used) : kMostHeld, share, kMostHeld});
 }

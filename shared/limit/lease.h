@@ -108,9 +108,10 @@ void note_told(Table& table, const Policy& policy, const Hash128& key, uint64_t 
 template <class Table>
 uint64_t told_of(const Table& table, const Policy& policy, const Hash128& key) noexcept;
 
-// How much of a batch a host holds of a key that it uses `rate` units a second of: 0 where it asks
-// for each request. A unit that lies idle at one host is one that another refuses a caller who came
-// just when it was told to, so slow keys and small buckets are not hoarded.
-uint64_t batch_of(const Policy& policy, double rate, uint64_t hosts) noexcept;
+// How much of a batch a host holds of a key that it uses `rate` units a second of, where a call
+// takes `trip_ns`: 0 where it asks for each request. A unit that lies idle at one host is one that
+// another refuses a caller who came just when it was told to, so slow keys and small buckets are
+// not hoarded.
+uint64_t batch_of(const Policy& policy, double rate, uint64_t hosts, int64_t trip_ns) noexcept;
 
 }  // namespace penstock::limit

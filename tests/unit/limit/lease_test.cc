@@ -304,11 +304,12 @@ TEST_F(AskedTest, AResetForgetsWhatWasTold) {
 
 TEST_F(LeaseTest, BatchesFollowTheRateAndLeaveOthersTheirs) {
   const Policy fast = policy(10'000, kSecond, 10'000);
-  EXPECT_EQ(batch_of(fast, 5000, 4), 100u);
-  EXPECT_EQ(batch_of(fast, 5e6, 4), 1250u);
-  EXPECT_EQ(batch_of(fast, 10, 4), 0u);
-  EXPECT_EQ(batch_of(policy(10, kSecond, 10), 5000, 4), 1u);
-  EXPECT_EQ(batch_of(policy(10, kSecond, 7), 5000, 4), 0u);
+  EXPECT_EQ(batch_of(fast, 5000, 4, 0), 100u);
+  EXPECT_EQ(batch_of(fast, 5000, 4, 20 * kMs), 400u);  // calls are slow: half lasts for two
+  EXPECT_EQ(batch_of(fast, 5e6, 4, 0), 1250u);
+  EXPECT_EQ(batch_of(fast, 10, 4, 0), 0u);
+  EXPECT_EQ(batch_of(policy(10, kSecond, 10), 5000, 4, 0), 1u);
+  EXPECT_EQ(batch_of(policy(10, kSecond, 7), 5000, 4, 0), 0u);
 }
 
 }  // namespace
