@@ -299,7 +299,8 @@ export class Create {
       const { error } = this.#refused;
       const reason = reasonOf(error, store.quota, words);
       const plans = error.status === 429 ? linkTo(error.documentation || store.quota?.documentation, words.say("refused.plans")) : null;
-      parts = [el("b", {}, reason.why), " ", words.say(reason.whenKey, { t: words.time(left) }), ...(plans ? [" ", plans] : [])];
+      const gap = words.say("join");
+      parts = [el("b", {}, reason.why), gap, words.say(reason.whenKey, { t: words.time(left) }), ...(plans ? [gap, plans] : [])];
     } else if (this.#problem) {
       parts = [this.#problem];
     } else if (this.#modelsState) {
@@ -337,6 +338,6 @@ export class Create {
       const calendar = CALENDAR[calendarOf(limit.name)];
       hints.push(words.say(calendar ? `form.nth.${calendar}` : "form.nth", { n: limit.used + 1, m: limit.limit }));
     }
-    return hints.join(" ");
+    return words.join(...hints);
   }
 }

@@ -84,12 +84,12 @@ const SAY = {
         : words.say("run.left", { t: words.guess(left, shifted(job.eta_range, gone)) });
     }
     saying.progress = progress ? progress.fraction : NaN;
-    saying.notes.push([
+    saying.notes.push(words.join(
       progress?.steps ? words.say("run.step", { n: progress.step, m: progress.steps })
         : progress ? words.say("run.done", { n: Math.floor(progress.fraction * 100) })
           : words.say("run.for", { t: words.time(ran) }),
       waited >= 1 ? words.say("run.waited", { t: words.time(waited) }) : "",
-    ].filter(Boolean).join(" "));
+    ));
     saying.acts = answered === null ? ["watch", "cancel"] : ["cancel"];
   },
 
@@ -106,7 +106,7 @@ const SAY = {
     } else if (job.expires_at) {
       times.push(words.say("done.kept", { at: words.moment(job.expires_at, serverNow) }));
     }
-    saying.notes.push(times.join(" "));
+    saying.notes.push(words.join(...times));
     saying.acts = gone ? ["again"] : [open ? "close" : "open", "download", "again"];
   },
 

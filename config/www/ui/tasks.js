@@ -77,7 +77,7 @@ class Card {
     }
     say(part.title, saying.title);
     say(part.detail, saying.detail);
-    say(part.notes, saying.notes.map((note) => plain(note)).join(" "));
+    say(part.notes, words.join(...saying.notes.map((note) => plain(note))));
     part.spinner.hidden = saying.state !== "processing" || !Number.isNaN(saying.progress);
     this.#showPlace(saying.place);
     this.#showBand(saying.band);
@@ -139,6 +139,12 @@ class Card {
     const { acts: box, ask } = this.#parts;
     const { words } = this.#page;
     const hadFocus = box.contains(document.activeElement);
+    for (const [act, button] of this.#buttons) {
+      if (!acts.includes(act)) {
+        button.remove();
+      }
+    }
+    let behind = null;
     for (const act of acts) {
       if (!this.#buttons.has(act)) {
         this.#buttons.set(act, el("button", { type: "button", "data-act": act, "aria-describedby": ask.id,
@@ -146,14 +152,11 @@ class Card {
       }
       const button = this.#buttons.get(act);
       say(button, words.say(`act.${act}`, { n: undo }));
-      if (!button.isConnected) {
-        box.append(button);
+      const wanted = behind ? behind.nextElementSibling : box.firstElementChild;
+      if (button !== wanted) {
+        box.insertBefore(button, wanted);
       }
-    }
-    for (const [act, button] of this.#buttons) {
-      if (!acts.includes(act)) {
-        button.remove();
-      }
+      behind = button;
     }
     box.hidden = acts.length === 0;
     if (hadFocus && !box.contains(document.activeElement)) {

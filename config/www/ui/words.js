@@ -58,6 +58,11 @@ export class Words {
     });
   }
 
+  /** Sentences, one behind the other. */
+  join(...sentences) {
+    return sentences.filter(Boolean).join(this.say("join"));
+  }
+
   number(value) {
     return this.#number.format(value);
   }
