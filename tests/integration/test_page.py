@@ -14,7 +14,7 @@ HTTP = """
     map $http_authorization $plan { default others; "" free; }
     penstock_zone edge 1m;
     penstock_docs /plans;
-    penstock_tier free { rate 60r/m burst=20; quota 7r/d; concurrency 5; }
+    penstock_tier free { rate 60r/m burst=20; quota 8r/d; concurrency 5; }
     penstock_tier others { rate 100r/s; }
 """
 SERVER = f"""

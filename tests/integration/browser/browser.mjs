@@ -72,9 +72,9 @@ export async function assertUsable(page) {
 }
 
 export function photographer(folder) {
-  return async (page, name) => {
+  return async (page, name, fullPage = true) => {
     await mkdir(folder, { recursive: true });
-    await page.screenshot({ path: `${folder}/${name}.png`, fullPage: true, animations: "disabled" });
+    await page.screenshot({ path: `${folder}/${name}.png`, fullPage, animations: "disabled" });
   };
 }
 

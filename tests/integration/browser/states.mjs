@@ -65,10 +65,14 @@ async function open(browser, options, answers = {}) {
     return pathname.includes(jobs[9].id) ? { contentType: "image/png", body: Buffer.from(PICTURE, "base64") }
       : { contentType: "application/json", body: JSON.stringify({ choices: [{ message: { content: "Because it cannot stop at once. ".repeat(200) } }] }) };
   });
-  await answer(/^\/jobs\/events$/, () => stream(event("snapshot", { seq: 1, server_time: NOW, jobs: answers.jobs ?? jobs, more: true })));
-  await answer(/^\/quota$/, () => ({ json: answers.quota ?? quota }));
+  await answer(/^\/jobs\/events$/, () => answers.events ?? stream(event("snapshot", { server_time: NOW, jobs, more: true })));
+  await answer(/^\/jobs$/, () => ({ json: { object: "list", data: answers.list, has_more: false } }));
+  await answer(/^\/quota$/, () => ({ json: quota }));
   await answer(/^\/v1\/models$/, () => ({ json: { object: "list", data: models } }));
   await page.goto(`${base}/`);
+  if (answers.events) {
+    return { context, page };
+  }
   await sees(page, "#link", /Live|实时/);
   await sees(page, ".out", "水锤");
   await page.locator(`[data-id=${jobs[9].id}]`).scrollIntoViewIfNeeded();  // a picture is read when it is seen
@@ -85,6 +89,7 @@ const looks = {
     assert.equal(await page.locator(".ask b").count(), 0);
     await assertUsable(page);
     await photograph(page, "states-1440");
+    await photograph(page, "page", false);  // these two are in README
     return { context, page };
   },
 
@@ -100,6 +105,8 @@ const looks = {
     const { context, page } = await open(browser, { viewport: { width: 390, height: 844 }, hasTouch: true });
     await assertUsable(page);
     await photograph(page, "states-390");
+    await page.locator("#tasks").evaluate((tasks) => tasks.scrollIntoView({ block: "start" }));
+    await photograph(page, "page-narrow", false);
     return { context, page };
   },
 
@@ -131,6 +138,28 @@ const looks = {
     assert.equal(await page.evaluate(() => document.activeElement.id), "prompt");
     await page.keyboard.type("g t");  // in a field a key is a letter
     assert.equal(await page.inputValue("#prompt"), "g t");
+    return { context, page };
+  },
+
+  async "a server without the stream is asked again and again"(browser) {
+    const answers = { events: { status: 404, json: { error: { code: "not_found" } } }, list: [jobs[0], jobs[5]] };
+    const { context, page } = await open(browser, {}, answers);
+    await sees(page, "#link", "Live");
+    await sees(page, `[data-id=${jobs[5].id}]`, "Queued, 5th in line");
+    answers.list = [jobs[0], { ...jobs[5], position: 6 }];
+    await sees(page, `[data-id=${jobs[5].id}]`, "Queued, 6th in line");
+    await sees(page, `[data-id=${jobs[5].id}]`, "Was 5th: another task went ahead");
+    return { context, page };
+  },
+
+  async "a server that restarts is waited for, and tried at once when there is news"(browser) {
+    const answers = { events: { status: 503, headers: { "Retry-After": "300" }, json: {} } };
+    const { context, page } = await open(browser, {}, answers);
+    await sees(page, "#link", /The server restarts. Tried again in (5 min|4 min \d+ s)/);
+    await photograph(page, "restarting");
+    answers.events = undefined;
+    await page.evaluate(() => window.dispatchEvent(new Event("online")));
+    await sees(page, "#link", "Live");
     return { context, page };
   },
 

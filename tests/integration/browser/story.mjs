@@ -41,7 +41,7 @@ const chapters = {
     await page.goto(`${base}/`);
     await sees(page, "#empty", "Nothing here yet");
     await sees(page, "#link", "Live");
-    await sees(page, "#hint", "This is number 1 of 7 today.");
+    await sees(page, "#hint", "This is number 1 of 8 today.");
     await assertUsable(page);
     await photograph(page, "empty");
     await page.click("#send");
@@ -159,6 +159,25 @@ const chapters = {
     assert.equal(running.cancelled, false);
   },
 
+  async "who wants a notice is told of the end, and nobody else"() {
+    assert.equal(await page.evaluate(() => navigator.serviceWorker.getRegistration("/ui/").then(Boolean)), false);
+    await context.grantPermissions(["notifications"]);
+    await page.selectOption("#done", "notify");
+    await becomes(page, () => navigator.serviceWorker.getRegistration("/ui/").then((worker) => Boolean(worker?.active)));
+    await send("Tell me of it", "words");
+    const part = await stage.next();
+    await page.evaluate(() => {
+      ServiceWorkerRegistration.prototype.showNotification = async (...told) => (window.told = told);
+      Object.defineProperty(document, "hidden", { get: () => true });
+    });
+    part.end();
+    await becomes(page, () => window.told !== undefined);
+    const [title, { body }] = await page.evaluate(() => window.told);
+    assert.deepEqual([title, body], ["Completed", "Tell me of it"]);
+    await page.reload();
+    assert.equal(await page.inputValue("#done"), "notify");  // it is remembered
+  },
+
   async "a second tab shows the same, and asks for none of it"() {
     const second = await context.newPage();
     const asked = [];
@@ -191,12 +210,12 @@ const chapters = {
 
   async "the day's quota is used up"() {
     await page.reload();
-    await sees(page, "#hint", "This is number 7 of 7 today.");
+    await sees(page, "#hint", "This is number 8 of 8 today.");
     await send("The last one", "words");
     (await stage.next()).end();
     await sees(page, card("The last one"), "Completed");
     await send("One too many");
-    await sees(page, "#why", "Today's 7 are used. It starts again in");
+    await sees(page, "#why", "Today's 8 are used. It starts again in");
     await sees(page, "#why", "See plans");
     await sees(page, "#limits", "Used up. Starts again in");
     await sees(page, "#send", "Try again in");
@@ -207,7 +226,7 @@ const chapters = {
   async "in Chinese, dark, and on a narrow screen"() {
     await page.click("#language");
     await sees(page, "nav", "我的任务");
-    await sees(page, "#why", "今日 7 次已用完。");
+    await sees(page, "#why", "今日 8 次已用完。");
     await page.click("#theme");
     await assertUsable(page);
     await photograph(page, "chinese-dark");
