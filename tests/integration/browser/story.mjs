@@ -175,7 +175,7 @@ const chapters = {
     const [title, { body }] = await page.evaluate(() => window.told);
     assert.deepEqual([title, body], ["Completed", "Tell me of it"]);
     await page.reload();
-    assert.equal(await page.inputValue("#done"), "notify");  // it is remembered
+    await becomes(page, () => document.querySelector("#done").value === "notify");  // it is remembered
   },
 
   async "a second tab shows the same, and asks for none of it"() {
