@@ -97,12 +97,20 @@ def test_every_curl_and_penstockctl_line_answers_as_it_says(run, monkeypatch):  
     assert re.search(r"HTTP/1.1 429", said) and re.search(r"Retry-After: \d+", said, re.I)
 
 
+def command_of(pid):
+    """Empty: it has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 def test_the_chapter_on_jobs_tells_the_whole_way_of_one(run, receiver):  # noqa: F811
     service, here = run().wait_until_ready(), receiver()
     flow = [block for block in blocks("sh") if "respond-async" in block or "$job" in block]
     assert len(flow) == 2
     submit, *look = "".join(flow).replace("127.0.0.1:8080", f"127.0.0.1:{service.port}").splitlines()
-    worker = next(pid for pid in service.family() if b"llama" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    worker = next(pid for pid in service.family() if b"llama" in command_of(pid))
     os.kill(worker, signal.SIGSTOP)  # so that there is time to look
     said = shell(submit.replace("-H 'Prefer:", f"-H 'Penstock-Callback: {here.url}' -H 'Prefer:"))
     (job,) = set(re.findall(r"job_[0-9A-Z]{26}", said))
