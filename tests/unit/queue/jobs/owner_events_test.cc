@@ -51,10 +51,8 @@ TEST_F(OwnerEventsTest, BeginsWithASnapshotAndTellsWhatChanges) {
   const std::string first = promised(peer, 1);
   std::string text = listen(peer, 2);
   EXPECT_TRUE(text.starts_with("retry: ")) << text;
-  EXPECT_TRUE(says(
-      text,
-      "event: snapshot\ndata: {\"server_time\":1700000000.020,\"jobs\":[{\"id\":\"" + first + "\""))
-      << text;
+  EXPECT_TRUE(says(text, "event: snapshot\ndata: {\"server_time\":1700000000.")) << text;
+  EXPECT_TRUE(says(text, ",\"jobs\":[{\"id\":\"" + first + "\"")) << text;
   EXPECT_TRUE(says(text, "\"more\":false}\n\n")) << text;
   EXPECT_EQ(after(peer, 2, kNsPerSec), "");  // nothing has changed
 
