@@ -133,7 +133,7 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, Charges& charges) n
 }
 
 // The body is here: the phases go on with the handler that asked for it.
-void resume_phases(ngx_http_request_t* r) noexcept {
+void on_body(ngx_http_request_t* r) noexcept {
   RequestState* state = find_state(r);
   if (state != nullptr) {
     state->body_read = true;
@@ -156,7 +156,7 @@ ngx_int_t read_body_then_judge(ngx_http_request_t* r, RequestState& state,
   if (charges.loc().passes && r->headers_in.content_length_n > kMaxBodyBytes) {
     return refuse_too_large(state);
   }
-  const ngx_int_t rc = ngx_http_read_client_request_body(r, resume_phases);
+  const ngx_int_t rc = ngx_http_read_client_request_body(r, on_body);
   if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
     return rc;
   }

@@ -1,5 +1,6 @@
 #include "ngx_module/admit/delay.h"
 
+#include "ngx_module/request/suspend.h"
 #include "shared/base/clock.h"
 
 namespace penstock {
@@ -16,24 +17,14 @@ ngx_msec_t behind_ms() noexcept {
 }
 
 void on_delay_timer(ngx_http_request_t* r) noexcept {
-  ngx_event_t* timer = r->connection->write;
-  if (timer->delayed != 0) {  // woken by something else
-    if (ngx_handle_write_event(timer, 0) != NGX_OK) {
-      ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
-    }
-    return;
+  if (r->connection->write->delayed != 0) {
+    return stay_suspended(r);
   }
   if (RequestState* state = find_state(r); state != nullptr && state->delayed) {
     state->delayed = false;
     --state->receipt.main->process->delayed;
   }
-  if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
-    ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
-    return;
-  }
-  r->read_event_handler = ngx_http_block_reading;
-  r->write_event_handler = ngx_http_core_run_phases;
-  ngx_http_core_run_phases(r);
+  resume_phases(r);
 }
 
 }  // namespace
@@ -44,14 +35,11 @@ bool may_delay(const MainConf& main) noexcept {
 }
 
 ngx_int_t delay_request(ngx_http_request_t* r, RequestState& state, int64_t delay_ns) noexcept {
-  // The caller's leaving is noticed.
-  if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
+  if (!suspend_phases(r, on_delay_timer)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   state.delayed = true;
   ++state.receipt.main->process->delayed;
-  r->read_event_handler = ngx_http_test_reading;
-  r->write_event_handler = on_delay_timer;
   r->connection->write->delayed = 1;
   ngx_add_timer(r->connection->write,
                 static_cast<ngx_msec_t>((delay_ns + kNsPerMs - 1) / kNsPerMs) + behind_ms());

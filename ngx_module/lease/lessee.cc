@@ -298,11 +298,7 @@ void Lessee::on_answer(void* context, const redisReply* answer) noexcept {
     if (ngx_queue_empty(&group->hands)) {
       self.drop(*group);
     } else {  // others have come meanwhile
-      group->queued = true;
-      ngx_queue_insert_tail(&self.unsent_, &group->unsent);
-      if (!self.unsent_event_.posted) {
-        ngx_post_event(&self.unsent_event_, &ngx_posted_events);
-      }
+      self.queue(*group);
     }
   }
   ngx_free(call);

@@ -131,6 +131,7 @@ class Lessee final : public limit::Lessor, redis::Connection::User {
   void wake(Wait& wait) noexcept;
   Group* group_of(const limit::Policy& policy, const limit::Hash128& key, uint64_t cost) noexcept;
   void drop(Group& group) noexcept;
+  void queue(Group& group) noexcept;
   void set_deadline() noexcept;
   void watch(const limit::Policy& policy, const limit::Hash128& key) noexcept;
   void look_at_watched(bool all) noexcept;

@@ -46,6 +46,13 @@ void Lessee::drop(Group& group) noexcept {
   ngx_free(&group);
 }
 
+// It is sent at the end of this turn of the loop.
+void Lessee::queue(Group& group) noexcept {
+  group.queued = true;
+  ngx_queue_insert_tail(&unsent_, &group.unsent);
+  ngx_post_event(&unsent_event_, &ngx_posted_events);
+}
+
 bool Lessee::ask(Wait& wait, Hand& hand) noexcept {
   Group* group = group_of(*hand.policy, hand.key, hand.cost);
   if (group == nullptr) {
@@ -56,11 +63,7 @@ bool Lessee::ask(Wait& wait, Hand& hand) noexcept {
   ++wait.open;
   ngx_queue_insert_tail(&group->hands, &hand.link);
   if (!group->queued && !group->under_way) {
-    group->queued = true;
-    ngx_queue_insert_tail(&unsent_, &group->unsent);
-    if (!unsent_event_.posted) {
-      ngx_post_event(&unsent_event_, &ngx_posted_events);
-    }
+    queue(*group);
   }
   return true;
 }

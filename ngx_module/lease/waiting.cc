@@ -1,6 +1,7 @@
 #include "ngx_module/lease/waiting.h"
 
 #include "ngx_module/request/receipt.h"
+#include "ngx_module/request/suspend.h"
 #include "shared/base/clock.h"
 
 namespace penstock {
@@ -114,20 +115,8 @@ void refuse_those_that_ask(std::span<Charge> charges) noexcept {
 
 // Woken by wake(), or by something else.
 void on_write(ngx_http_request_t* r) noexcept {
-  ngx_event_t* event = r->connection->write;
-  if (const Wait* wait = find_wait(r); wait != nullptr && wait->suspended) {
-    if (ngx_handle_write_event(event, 0) != NGX_OK) {
-      ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
-    }
-    return;
-  }
-  if (ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
-    ngx_http_finalize_request(r, NGX_HTTP_INTERNAL_SERVER_ERROR);
-    return;
-  }
-  r->read_event_handler = ngx_http_block_reading;
-  r->write_event_handler = ngx_http_core_run_phases;
-  ngx_http_core_run_phases(r);
+  const Wait* wait = find_wait(r);
+  wait != nullptr && wait->suspended ? stay_suspended(r) : resume_phases(r);
 }
 
 }  // namespace
@@ -166,8 +155,7 @@ bool is_denied(const Zone& zone) noexcept {
 ngx_int_t wait_for_leases(ngx_http_request_t* r, Zone& zone, std::span<Charge> charges) noexcept {
   auto& lessee = *static_cast<Lessee*>(zone.lessor);
   Wait* wait = wait_of(r, lessee);
-  // The caller's leaving is noticed.
-  if (wait == nullptr || ngx_handle_read_event(r->connection->read, 0) != NGX_OK) {
+  if (wait == nullptr || !suspend_phases(r, on_write)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   ++wait->rounds;
@@ -193,8 +181,6 @@ ngx_int_t wait_for_leases(ngx_http_request_t* r, Zone& zone, std::span<Charge> c
     }
   }
   lessee.suspend(*wait);
-  r->read_event_handler = ngx_http_test_reading;
-  r->write_event_handler = on_write;
   return NGX_AGAIN;
 }
 

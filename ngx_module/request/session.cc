@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "ngx_module/conf/text.h"
 #include "ngx_module/request/headers.h"
 
 namespace penstock {
@@ -74,7 +75,7 @@ std::string_view session_of(ngx_http_request_t* r) noexcept {
   if (owner == nullptr) {
     return {};
   }
-  std::copy(text.begin(), text.end(), std::copy(kOwner.begin(), kOwner.end(), owner));
+  Text(owner).raw(kOwner).raw(text);
   return {owner, kOwner.size() + text.size()};
 }
 
@@ -94,20 +95,17 @@ bool renew_session(ngx_http_request_t* r) noexcept {
   constexpr std::string_view kRest = "; Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax";
   constexpr std::string_view kSecure = "; Secure";
   const std::string_view name = cookie_name(r);
-  ngx_str_t cookie{0, static_cast<u_char*>(ngx_pnalloc(
-                          r->pool, name.size() + 1 + kTextBytes + kRest.size() + kSecure.size()))};
-  if (cookie.data == nullptr) {
+  auto* cookie = static_cast<char*>(
+      ngx_pnalloc(r->pool, name.size() + 1 + kTextBytes + kRest.size() + kSecure.size()));
+  if (cookie == nullptr) {
     return false;
   }
-  u_char* end = std::copy(name.begin(), name.end(), cookie.data);
-  *end++ = '=';
-  end = std::copy(text.begin(), text.end(), end);
-  end = std::copy(kRest.begin(), kRest.end(), end);
+  Text written = Text(cookie).raw(name).raw("=").raw(text).raw(kRest);
   if (is_secure(r)) {
-    end = std::copy(kSecure.begin(), kSecure.end(), end);
+    written.raw(kSecure);
   }
-  cookie.len = static_cast<size_t>(end - cookie.data);
-  return push_header(r, "Set-Cookie", cookie) != nullptr;
+  return push_header(r, "Set-Cookie", str({cookie, static_cast<size_t>(written.at() - cookie)})) !=
+         nullptr;
 }
 
 }  // namespace penstock

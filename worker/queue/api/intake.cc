@@ -9,6 +9,7 @@
 
 #include "worker/queue/api/models_answer.h"
 #include "worker/queue/jobs/caller.h"
+#include "worker/queue/text/jobs_path.h"
 #include "worker/queue/text/names.h"
 #include "worker/queue/text/reply.h"
 #include "worker/queue/text/seconds.h"
@@ -110,7 +111,7 @@ void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
       caller, id, options.async ? Waiter::Kind::kPromise : Waiter::Kind::kAnswer);
   waiter.wait_ns = options.wait_ns;
   if (options.async) {
-    waiter.jobs_path = submit.jobs_path.empty() ? "/jobs" : submit.jobs_path;
+    waiter.jobs_path = jobs_path_or_default(submit.jobs_path);
   }
   Job& job = dispatcher_.let_in(waiter, order.owner, anonymous(submit, bytes, caller.take(bytes)));
   job.by_date = options.by_date;
@@ -202,7 +203,7 @@ void Intake::describe(const wire::Submit& submit, const JobOptions& options, Job
   record.priority = submit.priority;
   record.weight = submit.weight;
   record.cost = submit.cost;
-  record.jobs_path = submit.jobs_path.empty() ? "/jobs" : submit.jobs_path;
+  record.jobs_path = jobs_path_or_default(submit.jobs_path);
   record.callback = options.callback;
   record.label = options.label;
   record.receipt = submit.receipt;

@@ -1,6 +1,7 @@
 // Intake: requests that ask for the same, by an Idempotency-Key or by what they are.
 #include "worker/queue/api/intake.h"
 #include "worker/queue/jobs/caller.h"
+#include "worker/queue/text/jobs_path.h"
 #include "worker/queue/text/reply.h"
 
 namespace penstock::queue {
@@ -92,7 +93,7 @@ bool Intake::join(Caller& caller, uint64_t id, const wire::Submit& submit,
   dispatcher_.count(*order.lane->queue, Metrics::Event::kDuplicate);
   waiter.duplicate = true;
   waiter.wait_ns = async ? options.wait_ns : Waiter::kToTheEnd;
-  waiter.jobs_path = submit.jobs_path.empty() ? "/jobs" : submit.jobs_path;
+  waiter.jobs_path = jobs_path_or_default(submit.jobs_path);
   dispatcher_.subscribers().join(waiter, *job);
   if (waiter.kind == Waiter::Kind::kAnswer) {
     dispatcher_.replies().accepted(waiter, *job);

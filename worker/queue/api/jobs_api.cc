@@ -4,6 +4,7 @@
 
 #include "shared/http/query.h"
 #include "worker/queue/jobs/caller.h"
+#include "worker/queue/text/jobs_path.h"
 #include "worker/queue/text/json.h"
 #include "worker/queue/text/reply.h"
 #include "worker/queue/text/seconds.h"
@@ -107,7 +108,7 @@ void JobsApi::list(Caller& caller, uint64_t id, const wire::Ask& ask, bool dead)
     return refuse(query.error().message, {});
   }
   Listing listing;
-  listing.jobs_path = ask.jobs_path.empty() ? "/jobs" : ask.jobs_path;
+  listing.jobs_path = jobs_path_or_default(ask.jobs_path);
   const auto statuses = parse_statuses(query->get("status").value_or(""));
   if (!statuses) {
     return refuse(
@@ -143,7 +144,7 @@ void JobsApi::list(Caller& caller, uint64_t id, const wire::Ask& ask, bool dead)
 // All of an owner's, as they are now and as they change.
 void JobsApi::stream_all(Caller& caller, uint64_t id, const wire::Ask& ask) {
   Listing listing;
-  listing.jobs_path = ask.jobs_path.empty() ? "/jobs" : ask.jobs_path;
+  listing.jobs_path = jobs_path_or_default(ask.jobs_path);
   listing.limit = kStreamedJobs;
   listing.query.limit = kLargestPage;
   listing.query.owner = intake_.hash_of(ask.owner);
@@ -287,7 +288,7 @@ JobView JobsApi::view(const Job& job, std::string_view jobs_path, bool all,
 
 void JobsApi::about_one(Caller& caller, uint64_t id, const wire::Ask& ask) {
   Waiter& waiter = dispatcher_.subscribers().add(caller, id, Waiter::Kind::kQuestion);
-  waiter.jobs_path = ask.jobs_path.empty() ? "/jobs" : ask.jobs_path;
+  waiter.jobs_path = jobs_path_or_default(ask.jobs_path);
   const bool behind = ask.path.front() == '/';  // else it is of another name that begins alike
   const std::string_view path = behind ? ask.path.substr(1, kMaxPathBytes) : std::string_view();
   const size_t slash = std::min(path.find('/'), path.size());
