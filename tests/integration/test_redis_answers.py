@@ -1,5 +1,6 @@
 """What a server may answer in a Redis's place, and what then becomes of requests: never a crash, never a long wait, always the fallback."""
 
+import itertools
 import re
 import socketserver
 import threading
@@ -118,7 +119,9 @@ def test_whatever_is_answered_requests_go_on(beside, answer):
     statuses = service.statuses(12, "/?key=a")
     took = time.monotonic() - began
     assert set(statuses) <= {200, 429} and statuses.count(200) >= 1
-    assert server.calls >= 1
+    # On a busy machine the heartbeat too may come late, and the server be given up for a while: it is asked again after that.
+    others = itertools.count()
+    until(lambda: service.get(f"/?key=other-{next(others)}") and server.calls >= 1, "the server is asked")
     assert took < 12 * 0.02 + 2
     assert service.get("/?key=b").status in (200, 429)
 
