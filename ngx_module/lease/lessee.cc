@@ -235,7 +235,7 @@ void Lessee::put_lease(Call& call, Arguments& arguments) noexcept {
   arguments.number(call.renewal.units);
   arguments.number(call.renewal.back);
   arguments.number(call.waiting);
-  arguments.number(call.group == nullptr ? 1 : call.group->cost);
+  arguments.number(call.each);
   arguments.number(call.renews ? call.batch : 0);
   arguments.number(gcra.burst > 3 ? 1 : 0);
   arguments.number(call.correction + static_cast<int64_t>(call.owed));
@@ -248,7 +248,7 @@ void Lessee::put_asked(Call& call, Arguments& arguments) noexcept {
   const limit::Policy& policy = call.policy;
   arguments.number(policy.limit);
   arguments.number(call.waiting);
-  arguments.number(call.group == nullptr ? 1 : call.group->cost);
+  arguments.number(call.each);
   arguments.number(call.correction + static_cast<int64_t>(call.owed));
   const uint64_t known = limit::known_used(*zone_.table, policy, call.key, now());
   if (is_log(policy)) {
@@ -279,6 +279,7 @@ void Lessee::on_answer(void* context, const redisReply* answer) noexcept {
   if (group != nullptr) {
     group->under_way = false;
   }
+  self.refreshing_ = self.refreshing_ && !call->refreshes;
   if (answer == nullptr || !self.understood(*call, *answer)) {
     self.rates_->of(call->key).owed += call->owed;
     // What is held stays so, and is told anew by the next call.
@@ -311,6 +312,7 @@ bool Lessee::understood(const Call& call, const redisReply& answer) noexcept {
       (leased && number_of(answer, 1) > call.batch)) {
     return false;
   }
+  rates_->of(call.key).heard_ns = monotonic_ns();
   leased ? renewed(call, answer) : told(call, answer);
   return true;
 }
@@ -318,14 +320,13 @@ bool Lessee::understood(const Call& call, const redisReply& answer) noexcept {
 // Of a window or a log.
 void Lessee::told(const Call& call, const redisReply& answer) noexcept {
   const limit::Instant at = now();
-  const uint64_t each = call.group == nullptr ? 1 : call.group->cost;
   Hand filled;
   filled.left = number_of(answer, 1);
   filled.reset_ns = static_cast<int64_t>(number_of(answer, 3)) * kNsPerMs;
   filled.admitted = is_log(call.policy) ? call.logged << kUnitBits : number_of(answer, 4);
   // When one of a concurrency comes free, nobody knows.
   const auto wait_ms = static_cast<int64_t>(number_of(answer, 2));
-  limit::note_asked(*zone_.table, call.policy, call.key, each,
+  limit::note_asked(*zone_.table, call.policy, call.key, call.each,
                     is_concurrency(call.policy) ? std::min<int64_t>(wait_ms, 1) : wait_ms,
                     filled.left, filled.reset_ns / kNsPerMs, at);
   if (call.group != nullptr) {
@@ -344,9 +345,9 @@ void Lessee::renewed(const Call& call, const redisReply& answer) noexcept {
   trip_ns_ += (at.steady_ns - call.sent_ns - trip_ns_) / 8;
   uint64_t told = ahead;
   const bool short_of = served < call.waiting || granted < call.batch;
-  if (short_of && batch_of(call.policy, call.key, monotonic_ns()) > 0) {
-    told = std::max(
-        told, pause_ticks(call.policy) + call.policy.gcra.tolerance - call.policy.gcra.interval);
+  if (short_of && batch_of(call.policy, call.key, monotonic_ns()) >= call.each) {
+    told = std::max(told, pause_ticks(call.policy) + call.policy.gcra.tolerance -
+                              call.each * call.policy.gcra.interval);
   }
   limit::note_told(*zone_.table, call.policy, call.key, told, at);
   if (call.renews) {

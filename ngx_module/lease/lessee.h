@@ -82,9 +82,13 @@ class Lessee final : public limit::Lessor, redis::Connection::User {
                                 ? units * (policy.gcra.interval / limit::kTicksPerRedisTick)
                                 : units;
   }
-  // So much is still held of it: asks for more where that is little.
-  void take_more(const limit::Policy& policy, const limit::Hash128& key, uint64_t left,
-                 int64_t now_ns) noexcept;
+  // A request of `cost` was paid, and so much is still held: asks for more where that is little.
+  void take_more(const limit::Policy& policy, const limit::Hash128& key, uint64_t cost,
+                 uint64_t left, int64_t now_ns) noexcept;
+  // A request of `cost` was refused by what Redis said earlier. If that is a while ago Redis is
+  // asked anew, for those who come later: other hosts may have given back what they did not use.
+  void refresh(const limit::Policy& policy, const limit::Hash128& key, uint64_t cost,
+               int64_t now_ns) noexcept;
 
   void correct(const limit::Policy& policy, const limit::Hash128& key, int64_t amount,
                uint64_t admitted) noexcept override;
@@ -158,6 +162,7 @@ class Lessee final : public limit::Lessor, redis::Connection::User {
   u_char host_[16];
   int64_t trip_ns_ = 0;  // of a call for a bucket, as they were lately
   bool told_ = false;    // that it is away
+  bool refreshing_ = false;
 };
 
 // Those of all zones, in a worker process.

@@ -14,14 +14,14 @@ constexpr double kSlowRate = 20;  // units a second
 
 // ---- what is held
 
-void Lessee::take_more(const limit::Policy& policy, const limit::Hash128& key, uint64_t left,
-                       int64_t now_ns) noexcept {
+void Lessee::take_more(const limit::Policy& policy, const limit::Hash128& key, uint64_t cost,
+                       uint64_t left, int64_t now_ns) noexcept {
   // Most often a look at what was enough last is enough.
   if (left > rates_->of(key).enough || !connection_->ready()) {
     return;
   }
   const uint64_t batch = batch_of(policy, key, now_ns);
-  if (left > batch / 2 || batch == 0) {
+  if (left > batch / 2 || batch < cost) {
     return;
   }
   const limit::Instant at = now();
@@ -34,7 +34,7 @@ void Lessee::take_more(const limit::Policy& policy, const limit::Hash128& key, u
   if (memory == nullptr) {
     return;
   }
-  auto* call = new (memory) Call{.lessee = this, .policy = policy, .key = key};
+  auto* call = new (memory) Call{.lessee = this, .policy = policy, .key = key, .each = cost};
   call->batch = batch - std::min(batch, renewal.units);
   call->renews = true;
   call->renewal = renewal;

@@ -41,9 +41,11 @@ struct Lessee::Call {
   limit::Policy policy;
   limit::Hash128 key;
   Group* group = nullptr;
+  uint64_t each = 1;  // units of a request
   uint64_t waiting = 0;
   uint64_t batch = 0;
   bool renews = false;
+  bool refreshes = false;  // it is Lessee::refresh's
   limit::Renewal renewal;
   int64_t correction = 0;  // Redis's ticks, or units
   uint64_t corrected = 0;  // whose: Hand::admitted

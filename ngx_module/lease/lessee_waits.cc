@@ -97,7 +97,8 @@ void Lessee::send_unsent() noexcept {
       fail(group);
       continue;
     }
-    auto* call = new (memory) Call{.lessee = this, .policy = group.policy, .key = group.key};
+    auto* call = new (memory)
+        Call{.lessee = this, .policy = group.policy, .key = group.key, .each = group.cost};
     for (ngx_queue_t* q = ngx_queue_head(&group.hands); q != ngx_queue_sentinel(&group.hands);
          q = ngx_queue_next(q)) {
       if (is_log(group.policy) && (call->waiting + 1) * group.cost > uint64_t{1} << kUnitBits) {
@@ -112,7 +113,8 @@ void Lessee::send_unsent() noexcept {
       send(call);
       continue;
     }
-    call->batch = batch_of(group.policy, group.key, now_ns);
+    const uint64_t batch = batch_of(group.policy, group.key, now_ns);
+    call->batch = batch < group.cost ? 0 : batch;  // else it pays for none of these
     // A little that is held, and not enough for any of these, goes back first.
     const uint64_t held = limit::held_of(*zone_.table, group.policy, group.key, at).units;
     const bool give_back = held > 0 && held < group.cost;
@@ -124,6 +126,25 @@ void Lessee::send_unsent() noexcept {
     send(call);
   }
 }
+
+// ---- asking for nobody
+
+void Lessee::refresh(const limit::Policy& policy, const limit::Hash128& key, uint64_t cost,
+                     int64_t now_ns) noexcept {
+  constexpr int64_t kEveryNs = kNsPerSec;
+  Rates::Key& known = rates_->of(key);
+  if (refreshing_ || now_ns - known.heard_ns < kEveryNs) {
+    return;  // one at a time: a flood of refused keys is no flood of calls
+  }
+  if (void* memory = allocate(sizeof(Call)); memory != nullptr) {
+    auto* call = new (memory) Call{.lessee = this, .policy = policy, .key = key, .each = cost};
+    known.heard_ns = now_ns;
+    refreshing_ = call->refreshes = true;
+    send(call);
+  }
+}
+
+// ---- answers
 
 // The first that were asked for get what there is; the rest know now that there is no more.
 void Lessee::serve(Group& group, uint64_t served, const Hand& filled) noexcept {

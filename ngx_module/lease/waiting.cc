@@ -68,15 +68,23 @@ void take_in_hand(const Wait& wait, std::span<Charge> charges) noexcept {
   }
 }
 
-void count_paid(Lessee& lessee, Wait* wait, std::span<Charge> charges, int64_t now_ns) noexcept {
+// What was paid is counted; what Redis said earlier, and refuses by, may be otherwise by now.
+void follow_up(Lessee& lessee, Wait* wait, std::span<Charge> charges, int64_t now_ns) noexcept {
   for (Charge& charge : charges) {
-    if (!is_shared(charge) || !charge.charged) {
+    if (!is_shared(charge)) {
+      continue;
+    }
+    if (!charge.charged) {
+      if (!charge.decision.admit && charge.decision.retry_after_ns > 0 && !lessee.away) {
+        lessee.refresh(*charge.policy, charge.hash, charge.cost, now_ns);
+      }
       continue;
     }
     if (charge.found && charge.ref.slot != nullptr) {
       lessee.facts().count(Fact::kHeld);
       const uint64_t held = limit::Held::of(charge.ref.state).units;
-      lessee.take_more(*charge.policy, charge.hash, held - std::min(held, charge.cost), now_ns);
+      lessee.take_more(*charge.policy, charge.hash, charge.cost, held - std::min(held, charge.cost),
+                       now_ns);
       continue;
     }
     Hand* hand = wait == nullptr ? nullptr : hand_for(*wait, charge);
@@ -139,8 +147,8 @@ Outcome charge_shared(ngx_http_request_t* r, Zone& zone, std::span<Charge> charg
     }
   }
   const Outcome outcome = limit::charge_all(*zone.table, charges, now);
-  if (outcome == Outcome::admitted) {
-    count_paid(lessee, wait, charges, now_ns);
+  if (outcome == Outcome::admitted || outcome == Outcome::refused) {
+    follow_up(lessee, wait, charges, now_ns);
   } else if (outcome == Outcome::unknown && wait != nullptr && wait->rounds == kMostRounds) {
     refuse_those_that_ask(charges);
     return Outcome::refused;

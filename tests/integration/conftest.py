@@ -18,6 +18,7 @@ import pytest
 
 from client import Client
 from processes import MODULE, Nginx, Penstockd, sanitizer_reports
+from redis_server import RedisServer
 from scripted import Scripted
 from waiting import Port
 
@@ -213,6 +214,13 @@ def peer(folder):
 
     yield play
     assert not [fault for one in peers for fault in one.close()]
+
+
+@pytest.fixture
+def redis(request):
+    server = RedisServer(*getattr(request, "param", ()))
+    yield server
+    server.close()
 
 
 @pytest.fixture

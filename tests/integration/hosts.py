@@ -1,8 +1,29 @@
 """Several Nginx hosts before one Redis, load on all of them, and how what they admit compares with the limit."""
 
 import http.client
+import re
 import threading
 import time
+
+from waiting import until
+
+# On a machine that is busy with other things Redis may be slow to answer: here nobody goes without it.
+PATIENT = "timeout=500ms"
+
+
+def counted(service, name, **labels):
+    """A metric of the zone's."""
+    labels = ",".join(f'{label}="{value}"' for label, value in {"zone": "edge", **labels}.items())
+    return int(re.search(rf"^{name}{{{labels}}} (\d+)$", service.get("/metrics").text(), re.M)[1])
+
+
+def counted_by_all(services, name, **labels):
+    return sum(counted(service, name, **labels) for service in services)
+
+
+def until_they_know_each_other(hosts):
+    until(lambda: all(counted(host, "penstock_lease_up") and counted(host, "penstock_lease_hosts") == len(hosts) for host in hosts),
+          "all hosts know each other")
 
 
 class Load:

@@ -49,6 +49,21 @@ def answer(text, job_id="job_1", **used):
     return accepted(job_id) + head(length=len(text)) + chunk(text) + done(**used)
 
 
+class Gate:
+    """A step of a script that waits until it is opened."""
+
+    def __init__(self):
+        self._open = threading.Event()
+        self.reached = threading.Event()
+
+    def __call__(self, caller):
+        self.reached.set()
+        assert self._open.wait(20)
+
+    def open(self):
+        self._open.set()
+
+
 class Caller(Connection):
     """penstockd's side of a caller's connection."""
 

@@ -10,21 +10,13 @@ import time
 import pytest
 
 from client import Client
-from hosts import Load
+from hosts import PATIENT, Load, counted, counted_by_all, until_they_know_each_other
 from processes import children, state_of
-from redis_server import RedisServer
 from server import ModelServer
 from waiting import until
 
 SERVER = "location / { penstock_limit zone=edge key=$arg_key %s name=a; empty_gif; }\n" \
          "location = /metrics { penstock_metrics; }"
-
-
-@pytest.fixture
-def redis(request):
-    server = RedisServer(*getattr(request, "param", ()))
-    yield server
-    server.close()
 
 
 @pytest.fixture
@@ -40,23 +32,12 @@ def hosts(penstock, redis):
     return build
 
 
-def until_they_know_each_other(hosts):
-    until(lambda: all(counted(host, "penstock_lease_up") and counted(host, "penstock_lease_hosts") == len(hosts) for host in hosts),
-          "all hosts know each other")
-
-
 def known_hosts(redis):
     connection = redis.connect()
     try:
         return connection("ZCARD", "penstock:1:hosts")
     finally:
         connection.close()
-
-
-def counted(service, name, **labels):
-    """A metric of the zone's."""
-    labels = ",".join(f'{label}="{value}"' for label, value in {"zone": "edge", **labels}.items())
-    return int(re.search(rf"^{name}{{{labels}}} (\d+)$", service.get("/metrics").text(), re.M)[1])
 
 
 def signal_all(service, number):
@@ -68,14 +49,6 @@ def signal_all(service, number):
 def pids_of(service):
     master = service.nginx.process.pid
     return [master, *children(master)]
-
-
-def counted_by_all(services, name, **labels):
-    return sum(counted(service, name, **labels) for service in services)
-
-
-# On a machine that is busy with other things Redis may be slow to answer: here nobody goes without it.
-PATIENT = "timeout=500ms"
 
 
 @pytest.mark.parametrize("limit,wait", [("rate=10r/m burst=4", (5, 6)), ("rate=4r/h algorithm=sliding_log", (3590, 3600)),

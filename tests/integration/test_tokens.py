@@ -8,7 +8,7 @@ import pytest
 
 from client import Client, exchange
 from conftest import simulate
-from scripted import Caller, accepted, answer, chunk, done, failed, head
+from scripted import Caller, Gate, accepted, answer, chunk, done, failed, head
 from structured import parse_list
 from waiting import until
 from wire import DONE, HEAD, frame
@@ -42,21 +42,6 @@ def leave_after(service, **body):
     client = Client(service.port)
     client._connection.request("POST", "/?key=k", json.dumps({"prompt": PROMPT, "max_tokens": 50, **body}))
     return client
-
-
-class Gate:
-    """A step of a script that waits until it is opened."""
-
-    def __init__(self):
-        self._open = threading.Event()
-        self.reached = threading.Event()
-
-    def __call__(self, caller):
-        self.reached.set()
-        assert self._open.wait(20)
-
-    def open(self):
-        self._open.set()
 
 
 # --- Reserved and settled
