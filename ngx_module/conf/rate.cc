@@ -1,17 +1,21 @@
 #include "ngx_module/conf/rate.h"
 
+#include <algorithm>
 #include <charconv>
+#include <iterator>
+
+#include "shared/limit/span_letter.h"
 
 namespace penstock {
 namespace {
 
 constexpr Period kPeriods[] = {
-    {'s', limit::Span::second, 1, "a second", "This second's"},
-    {'m', limit::Span::minute, 60, "a minute", "This minute's"},
-    {'h', limit::Span::hour, 3600, "an hour", "This hour's"},
-    {'d', limit::Span::day, 86400, "a day", "Today's"},
-    {'w', limit::Span::week, 604800, "a week", "This week's"},
-    {'M', limit::Span::month, 2592000, "a month", "This month's"},
+    {limit::Span::second, 1, "a second", "This second's"},
+    {limit::Span::minute, 60, "a minute", "This minute's"},
+    {limit::Span::hour, 3600, "an hour", "This hour's"},
+    {limit::Span::day, 86400, "a day", "Today's"},
+    {limit::Span::week, 604800, "a week", "This week's"},
+    {limit::Span::month, 2592000, "a month", "This month's"},
 };
 
 struct UnitWords {
@@ -64,13 +68,13 @@ const char* parse_rate(std::string_view text, Rate& rate) noexcept {
   if (!parse_number(text.substr(0, unit), 1'000'000'000, rate.amount) || rate.amount == 0) {
     return "the amount is a whole number from 1 to 1000000000";
   }
-  for (const Period& period : kPeriods) {
-    if (period.letter == text.back()) {
-      rate.period = &period;
-      return nullptr;
-    }
+  const auto span = limit::span_of(text.substr(slash + 1));
+  if (!span) {
+    return "the period is one of s, m, h, d, w, M (second, minute, hour, day, week, month)";
   }
-  return "the period is one of s, m, h, d, w, M (second, minute, hour, day, week, month)";
+  rate.period = std::find_if(std::begin(kPeriods), std::end(kPeriods),
+                             [&](const Period& period) { return period.span == *span; });
+  return nullptr;
 }
 
 }  // namespace penstock

@@ -22,7 +22,6 @@ std::string_view label_of(Unit unit) noexcept;
 bool parse_unit(std::string_view text, Unit& unit) noexcept;
 
 struct Period {
-  char letter;
   limit::Span span;
   uint64_t seconds;   // a month is 30 days here
   const char* each;   // "a minute"

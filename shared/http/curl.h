@@ -12,12 +12,14 @@ namespace penstock::curl {
 
 struct Free {
   void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
+  void operator()(CURLU* url) const { curl_url_cleanup(url); }
   void operator()(curl_slist* list) const { curl_slist_free_all(list); }
 };
 struct FreeMulti {
   void operator()(CURLM* multi) const { curl_multi_cleanup(multi); }
 };
 using Easy = std::unique_ptr<CURL, Free>;
+using Url = std::unique_ptr<CURLU, Free>;
 using Headers = std::unique_ptr<curl_slist, Free>;
 using Multi = std::unique_ptr<CURLM, FreeMulti>;
 
@@ -34,17 +36,21 @@ inline bool append(Headers& headers, const std::vector<std::string>& lines) {
   return true;
 }
 
-// HTTP alone, no proxy and no password of the environment, no redirects. A request that is given up
-// does not wait for its name to be resolved. transfer_of() gives `transfer` back.
-inline void set_common_options(CURL* easy, void* transfer, const std::string& url) {
+// Of a handle, which keeps them: HTTP alone, no proxy and no password of the environment, no
+// redirects. A request that is given up does not wait for its name to be resolved. transfer_of()
+// gives `transfer` back.
+inline void set_common_options(CURL* easy, void* transfer) {
   curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer);
-  curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
   curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(easy, CURLOPT_PROXY, "");
   curl_easy_setopt(easy, CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
   curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
   curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+}
+
+inline void set_url(CURL* easy, const std::string& url) {
+  curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
 }
 
 // `body` outlives the request.

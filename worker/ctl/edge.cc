@@ -97,7 +97,8 @@ size_t Edge::read_header(const char* bytes, size_t, size_t count, void* context)
 void Edge::set_options(Transfer& transfer) const {
   CURL* const handle = transfer.handle.get();
   const Question& question = *transfer.question;
-  curl::set_common_options(handle, &transfer, base_ + question.path);
+  curl::set_common_options(handle, &transfer);
+  curl::set_url(handle, base_ + question.path);
   curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, transfer.reason);
   curl_easy_setopt(handle, CURLOPT_PATH_AS_IS, 1L);
   curl_easy_setopt(handle, CURLOPT_HTTPHEADER, transfer.headers.get());

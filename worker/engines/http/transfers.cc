@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "shared/base/clock.h"
+#include "shared/http/curl.h"
 
 namespace penstock::http_engine {
 namespace {
@@ -39,15 +40,16 @@ bool never_connected(CURLcode code) {
 // A handle, and what it was set to last.
 struct Transfers::Transfer {
   Transfers& all;
-  CURL* const easy = curl_easy_init();
-  CURLU* const parsed = curl_url();  // the url
+  const curl::Easy handle{curl_easy_init()};
+  CURL* const easy = handle.get();
+  const curl::Url parsed{curl_url()};
   uint64_t id = 0;
   Receiver* receiver = nullptr;
   std::string method;
   std::string url;
   std::vector<std::string> lines;      // of the head
   std::vector<std::string_view> body;  // what on_read() is to give, the next piece last
-  curl_slist* headers = nullptr;
+  curl::Headers headers;
   bool sent = false;   // the request
   bool again = false;  // libcurl would have sent it once more
   bool heard = false;
@@ -56,11 +58,6 @@ struct Transfers::Transfer {
   explicit Transfer(Transfers& transfers);
   Transfer(const Transfer&) = delete;
   Transfer& operator=(const Transfer&) = delete;
-  ~Transfer() {
-    curl_easy_cleanup(easy);
-    curl_url_cleanup(parsed);
-    curl_slist_free_all(headers);
-  }
   void prepare(const Request& request);
 
   static size_t on_header(char* data, size_t size, size_t count, void* user) {
@@ -111,32 +108,26 @@ Transfers::Transfers(const ServerOptions& options)
   if (!epoll_.valid() || multi_ == nullptr) {
     throw std::runtime_error("no descriptor or memory left for requests");
   }
-  curl_multi_setopt(multi_, CURLMOPT_SOCKETFUNCTION, on_socket);
-  curl_multi_setopt(multi_, CURLMOPT_SOCKETDATA, this);
-  curl_multi_setopt(multi_, CURLMOPT_TIMERFUNCTION, on_timer);
-  curl_multi_setopt(multi_, CURLMOPT_TIMERDATA, this);
-  curl_multi_setopt(multi_, CURLMOPT_MAXCONNECTS, static_cast<long>(options.connections));
+  curl_multi_setopt(multi_.get(), CURLMOPT_SOCKETFUNCTION, on_socket);
+  curl_multi_setopt(multi_.get(), CURLMOPT_SOCKETDATA, this);
+  curl_multi_setopt(multi_.get(), CURLMOPT_TIMERFUNCTION, on_timer);
+  curl_multi_setopt(multi_.get(), CURLMOPT_TIMERDATA, this);
+  curl_multi_setopt(multi_.get(), CURLMOPT_MAXCONNECTS, static_cast<long>(options.connections));
 }
 
 Transfers::~Transfers() {
   for (const auto& [id, transfer] : transfers_) {
-    curl_multi_remove_handle(multi_, transfer->easy);
+    curl_multi_remove_handle(multi_.get(), transfer->easy);
   }
   transfers_.clear();
   idle_.clear();
-  curl_multi_cleanup(multi_);
 }
 
 Transfers::Transfer::Transfer(Transfers& transfers) : all(transfers) {
   const ServerOptions& options = all.options_;
-  curl_easy_setopt(easy, CURLOPT_PRIVATE, this);
+  curl::set_common_options(easy, this);
   curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, error);
   curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, kReadBytes);
-  curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-  curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");  // whatever the environment says
-  curl_easy_setopt(easy, CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
-  curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
   curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_2TLS));
   curl_easy_setopt(easy, CURLOPT_HTTP09_ALLOWED, 1L);  // else what is no HTTP is not shown to us
   curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "identity");  // and decodes what comes
@@ -172,18 +163,16 @@ void Transfers::Transfer::prepare(const Request& request) {
     url = request.url;
     // What is no URL is told as the transfer's end.
     const bool good =
-        curl_url_set(parsed, CURLUPART_URL, url.c_str(), CURLU_PATH_AS_IS) == CURLUE_OK;
-    curl_easy_setopt(easy, CURLOPT_CURLU, good ? parsed : nullptr);
+        curl_url_set(parsed.get(), CURLUPART_URL, url.c_str(), CURLU_PATH_AS_IS) == CURLUE_OK;
+    curl_easy_setopt(easy, CURLOPT_CURLU, good ? parsed.get() : nullptr);
     curl_easy_setopt(easy, CURLOPT_URL, good ? nullptr : url.c_str());
   }
   if (lines != request.headers || headers == nullptr) {
     lines = request.headers;
-    curl_slist* list = curl_slist_append(nullptr, "Expect:");
-    for (const std::string& line : lines) {
-      curl_slist_append(list, line.c_str());
-    }
-    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, list);
-    curl_slist_free_all(std::exchange(headers, list));
+    curl::Headers list{curl_slist_append(nullptr, "Expect:")};
+    curl::append(list, lines);
+    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, list.get());
+    headers = std::move(list);
   }
   curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, request.fresh ? 1L : 0L);
   if (method != request.method) {
@@ -221,7 +210,7 @@ void Transfers::start(uint64_t id, const Request& request, Receiver& receiver) {
   transfer->id = id;
   transfer->receiver = &receiver;
   transfer->prepare(request);
-  curl_multi_add_handle(multi_, transfer->easy);
+  curl_multi_add_handle(multi_.get(), transfer->easy);
   transfers_.emplace(id, std::move(transfer));
 }
 
@@ -230,7 +219,7 @@ void Transfers::remove(uint64_t id) {
   if (found == transfers_.end()) {
     return;
   }
-  curl_multi_remove_handle(multi_, found->second->easy);
+  curl_multi_remove_handle(multi_.get(), found->second->easy);
   if (idle_.size() < kMostIdle) {
     idle_.push_back(std::move(found->second));
   }
@@ -263,7 +252,7 @@ void Transfers::move(int socket, uint32_t events) {
                    ((events & EPOLLOUT) != 0 ? CURL_CSELECT_OUT : 0) |
                    ((events & (EPOLLERR | EPOLLHUP)) != 0 ? CURL_CSELECT_ERR : 0);
   int running = 0;
-  curl_multi_socket_action(multi_, socket, mask, &running);
+  curl_multi_socket_action(multi_.get(), socket, mask, &running);
 }
 
 std::vector<Transfers::Ended> Transfers::step(int64_t now_ns) {
@@ -275,33 +264,26 @@ std::vector<Transfers::Ended> Transfers::step(int64_t now_ns) {
   if (due_ns_ <= now_ns) {
     int running = 0;
     due_ns_ = INT64_MAX;
-    curl_multi_socket_action(multi_, CURL_SOCKET_TIMEOUT, 0, &running);
+    curl_multi_socket_action(multi_.get(), CURL_SOCKET_TIMEOUT, 0, &running);
   }
   std::vector<Ended> ended;
-  int left = 0;
-  while (const CURLMsg* const message = curl_multi_info_read(multi_, &left)) {
-    if (message->msg != CURLMSG_DONE) {
-      continue;
-    }
-    const CURLcode code = message->data.result;
-    CURL* const easy = message->easy_handle;
-    Transfer* transfer = nullptr;
+  curl::each_ended(multi_.get(), [&](CURL* easy, CURLcode code) {
+    const Transfer& transfer = curl::transfer_of<Transfer>(easy);
     long connects = 0;
-    curl_easy_getinfo(easy, CURLINFO_PRIVATE, &transfer);
     curl_easy_getinfo(easy, CURLINFO_NUM_CONNECTS, &connects);
     // To read a body from its beginning is what it wants first, where that comes in pieces.
-    const bool again = transfer->again || code == CURLE_SEND_FAIL_REWIND;
-    const char* const words = again                        ? "the kept connection was closed"
-                              : transfer->error[0] != '\0' ? transfer->error
-                                                           : curl_easy_strerror(code);
-    ended.push_back({transfer->id,
+    const bool again = transfer.again || code == CURLE_SEND_FAIL_REWIND;
+    const char* const words = again                       ? "the kept connection was closed"
+                              : transfer.error[0] != '\0' ? transfer.error
+                                                          : curl_easy_strerror(code);
+    ended.push_back({transfer.id,
                      {.whole = code == CURLE_OK,
                       .connected = again || !never_connected(code),
-                      .heard = transfer->heard,
+                      .heard = transfer.heard,
                       .reused = connects == 0 || again,
                       .error = code == CURLE_OK ? "" : words}});
-    remove(transfer->id);
-  }
+    remove(transfer.id);
+  });
   return ended;
 }
 
@@ -328,7 +310,7 @@ void Transfers::watch(CURL* easy, int socket, int what) {
     watched.id = 0;
     return watched.connection ? void() : unwatch(socket);
   }
-  Transfer* transfer = nullptr;
+  Transfer* transfer = nullptr;  // none of a handle of libcurl's own
   curl_easy_getinfo(easy, CURLINFO_PRIVATE, &transfer);
   if (transfer != nullptr) {
     watched.id = transfer->id;

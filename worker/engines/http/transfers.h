@@ -14,8 +14,6 @@
 // client of our own would make all of it 1.15 times as fast.
 #pragma once
 
-#include <curl/curl.h>
-
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -25,6 +23,7 @@
 #include <vector>
 
 #include "shared/base/fd.h"
+#include "shared/http/curl.h"
 #include "worker/engines/http/answer.h"
 
 namespace penstock::http_engine {
@@ -98,11 +97,11 @@ class Transfers {
 
   const ServerOptions options_;
   Fd epoll_;
-  CURLM* multi_;
   std::unordered_map<uint64_t, std::unique_ptr<Transfer>> transfers_;
   std::unordered_map<int, Watched> sockets_;
   std::vector<std::unique_ptr<Transfer>> idle_;
   int64_t due_ns_ = INT64_MAX;
+  const curl::Multi multi_;  // tells of its sockets until it has gone
 };
 
 }  // namespace penstock::http_engine

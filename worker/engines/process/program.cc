@@ -1,6 +1,5 @@
 #include "worker/engines/process/program.h"
 
-#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
 
@@ -8,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "shared/base/exit_status.h"
 #include "shared/base/units.h"
 
 namespace penstock::process {
@@ -19,24 +19,6 @@ constexpr int kReadsAtOnce = 16;  // one program that floods holds up the others
 constexpr int64_t kDeathNs = 500 * kNsPerMs;
 constexpr size_t kLastErrors = 3;
 constexpr size_t kLastErrorBytes = 300;
-constexpr int kShellSignalBase = 128;  // of a shell's exit status: the signal that ended its child
-
-std::string name_of_signal(int number) {
-  const char* const name = ::strsignal(number);
-  return "signal " + std::to_string(number) + " (" + (name == nullptr ? "?" : name) + ")";
-}
-
-std::string words_of(int status) {
-  if (WIFSIGNALED(status)) {
-    return "was ended by " + name_of_signal(WTERMSIG(status));
-  }
-  const int code = WEXITSTATUS(status);
-  const bool shell = code > kShellSignalBase && code < kShellSignalBase + NSIG;
-  return "exited with status " + std::to_string(code) +
-         (shell ? ", as a shell does whose program was ended by " +
-                      name_of_signal(code - kShellSignalBase)
-                : "");
-}
 
 // Reads what is there, a bounded part of it. False: it has ended.
 template <typename F>
@@ -274,7 +256,7 @@ void Program::exited(int status, int64_t now_ns) {
   read_output(now_ns);
   lines_.finish([this](const LineReader::Line& line) { on_line(line); });
   if (end_.words.empty()) {
-    end_.words = words_of(status);
+    end_.words = exit_words(status);
   }
   if (WIFEXITED(status)) {
     end_.exit_status = WEXITSTATUS(status);

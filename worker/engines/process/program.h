@@ -48,7 +48,7 @@ class Program {
 
   // How it ended. Valid once it is kGone.
   struct End {
-    std::string words;               // "exited with status 1", "was ended by signal 9 (Killed)"
+    std::string words;               // "exited with status 1", "was killed by signal 9 (Killed)"
     std::optional<int> exit_status;  // nothing: by a signal, or not started
     bool stopped = false;            // by stop()
     int64_t ready_ns = 0;            // how long it was ready; 0: it never was

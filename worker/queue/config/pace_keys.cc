@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "shared/base/units.h"
+#include "shared/limit/span_letter.h"
 #include "worker/queue/config/names.h"
 
 namespace penstock::queue {
@@ -31,21 +32,6 @@ std::optional<int64_t> length_of(std::string_view text) {
   return parse_duration_ns(with_number);
 }
 
-std::optional<limit::Span> span_of(std::string_view text) {
-  using limit::Span;
-  for (const auto& [letter, span] : {std::pair{"s", Span::second},
-                                     {"m", Span::minute},
-                                     {"h", Span::hour},
-                                     {"d", Span::day},
-                                     {"w", Span::week},
-                                     {"M", Span::month}}) {
-    if (text == letter) {
-      return span;
-    }
-  }
-  return std::nullopt;
-}
-
 // "10r/120s"
 const char* read_rolling(std::string_view text, PaceLimit& limit) {
   const size_t slash = std::min(text.find('/'), text.size());
@@ -62,7 +48,7 @@ const char* read_rolling(std::string_view text, PaceLimit& limit) {
 // "1000r/d"
 const char* read_calendar(std::string_view text, PaceLimit& limit) {
   const size_t slash = std::min(text.find('/'), text.size());
-  limit.calendar = span_of(text.substr(std::min(slash + 1, text.size())));
+  limit.calendar = limit::span_of(text.substr(std::min(slash + 1, text.size())));
   if (!read_amount(text.substr(0, slash), limit) || !limit.calendar) {
     return "must be such as 1000r/d: an amount of requests (r) or tokens (t), up to 1000000000, in "
            "each s, m, h, d, w or M of the calendar (UTC)";

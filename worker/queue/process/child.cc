@@ -1,7 +1,6 @@
 #include "worker/queue/process/child.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
@@ -13,6 +12,8 @@
 #include <cstring>
 #include <string_view>
 #include <utility>
+
+#include "shared/base/exit_status.h"
 
 namespace penstock::queue {
 namespace {
@@ -92,10 +93,7 @@ bool Child::succeeded() const { return WIFEXITED(status_) && WEXITSTATUS(status_
 
 int Child::signal() const { return WIFSIGNALED(status_) ? WTERMSIG(status_) : 0; }
 
-std::string Child::end() const {
-  return signal() == 0 ? fmt::format("exited with status {}", WEXITSTATUS(status_))
-                       : fmt::format("was killed by signal {} ({})", signal(), strsignal(signal()));
-}
+std::string Child::end() const { return exit_words(status_); }
 
 Result<Spawned> spawn(const std::vector<std::string>& command,
                       const std::vector<std::string>& environment, int lock) {

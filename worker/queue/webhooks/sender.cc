@@ -65,7 +65,8 @@ void set_up(Transfer& transfer, const WebhookSender::Patience& patience) {
   CURL* const easy = transfer.easy.get();
   transfer.host = host_of(transfer.request.url);
   curl::append(transfer.headers, transfer.request.headers);
-  curl::set_common_options(easy, &transfer, transfer.request.url);
+  curl::set_common_options(easy, &transfer);
+  curl::set_url(easy, transfer.request.url);
   curl::set_post(easy, transfer.request.body);
   curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transfer.headers.get());
   curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, patience.connect_ms);
