@@ -2,6 +2,8 @@
 
 #include <sys/random.h>
 
+#include <algorithm>
+
 #include "ngx_module/conf/text.h"
 
 namespace penstock {
@@ -33,6 +35,23 @@ ngx_int_t init_facts(ngx_shm_zone_t* shm, void* previous) noexcept {
 }
 
 }  // namespace
+
+void Waits::observe(uint64_t ns) noexcept {
+  const auto* bound = std::lower_bound(kBoundsNs.begin(), kBoundsNs.end(), ns);
+  counts[bound - kBoundsNs.begin()].fetch_add(1, std::memory_order_relaxed);
+  sum_ns.fetch_add(ns, std::memory_order_relaxed);
+}
+
+LimitFacts& Facts::of(const limit::Hash128& name) noexcept {
+  for (size_t i = 0; i < kMostLimits; ++i) {
+    LimitFacts& place = limits[(name.lo + i) % kMostLimits];
+    uint64_t there = 0;
+    if (place.name.compare_exchange_strong(there, name.lo) || there == name.lo) {
+      return place;
+    }
+  }
+  return limits[kMostLimits];
+}
 
 ngx_int_t add_facts(ngx_conf_t* cf, Zone& zone) noexcept {
   ngx_str_t name = print(cf->pool, "%V redis", &zone.name);  // no zone's own name has a space

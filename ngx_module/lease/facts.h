@@ -2,6 +2,7 @@
 // own, which a reload keeps and a restart makes anew.
 #pragma once
 
+#include <array>
 #include <atomic>
 
 #include "ngx_module/conf/conf.h"
@@ -9,21 +10,61 @@
 
 namespace penstock {
 
+// Of a worker process: whether it asks Redis.
+enum class Breaker : uint8_t { kNone, kClosed, kOpen };
+
 enum class Fact : uint8_t {
   kHeld,      // requests' shares of a limit that were paid from what was held
   kWaited,    // ... for which Redis was asked while the request waited
   kAlone,     // ... decided without Redis
   kTimedOut,  // requests that waited in vain
   kTrips,     // calls
-  kLeased,    // units taken to be held
-  kReturned,  // of these, given back
+  kNeedless,  // requests that waited though the key held enough, or was known to be empty
   kFaults,    // answers that were errors
   kLost,      // connections that ended
 };
-constexpr size_t kFacts = 9;
+constexpr size_t kFacts = 8;
+
+// Units of one limit.
+enum class Units : uint8_t {
+  kLeased,    // taken to be held
+  kUsed,      // of these, spent, as Redis was told
+  kReturned,  // given back
+  kLapsed,    // of leases that ended, of any host, as this one's call found
+  kOver,      // admitted without Redis, and more than it had room for when it was told
+  kUnder,     // refused without Redis, though it had room when it was asked again
+};
+constexpr size_t kUnitEvents = 6;
+
+struct LimitFacts {
+  std::atomic<uint64_t> name{0};  // its policy's first half; 0: of no limit yet
+  std::atomic<uint64_t> units[kUnitEvents]{};
+
+  void count(Units event, uint64_t by) noexcept {
+    if (by != 0) {
+      units[static_cast<size_t>(event)].fetch_add(by, std::memory_order_relaxed);
+    }
+  }
+  uint64_t counted(Units event) const noexcept {
+    return units[static_cast<size_t>(event)].load(std::memory_order_relaxed);
+  }
+};
+
+// How long requests waited.
+struct Waits {
+  static constexpr std::array<uint64_t, 11> kBoundsNs = {
+      100'000,    200'000,    500'000,    1'000'000,   2'000'000,  5'000'000,
+      10'000'000, 20'000'000, 50'000'000, 100'000'000, 500'000'000};
+
+  std::atomic<uint64_t> counts[kBoundsNs.size() + 1]{};  // of each bucket alone; the last: longer
+  std::atomic<uint64_t> sum_ns{0};
+
+  void observe(uint64_t ns) noexcept;
+};
 
 struct Facts {
-  static constexpr uint64_t kMagic = 0x31'63'66'6b'74'73'6e'70;  // "pnstkfc1"
+  static constexpr uint64_t kMagic = 0x32'63'66'6b'74'73'6e'70;  // "pnstkfc2"
+  static constexpr size_t kMostLimits = 128;
 
   uint64_t magic = kMagic;
   limit::Hash128 incarnation;  // of this host: random, of this start of Nginx
@@ -31,10 +72,15 @@ struct Facts {
   std::atomic<uint64_t> logged{0};  // calls so far that have added to logs
   std::atomic<int64_t> said_ns{0};  // when a failure was last told
   std::atomic<uint64_t> counts[kFacts]{};
+  std::atomic<Breaker> breakers[NGX_MAX_PROCESSES]{};  // by ngx_process_slot
+  Waits waits;
+  LimitFacts limits[kMostLimits + 1]{};  // the last: of those that found no place
 
   void count(Fact fact, uint64_t by = 1) noexcept {
     counts[static_cast<size_t>(fact)].fetch_add(by, std::memory_order_relaxed);
   }
+  // Of the limit of this name.
+  LimitFacts& of(const limit::Hash128& name) noexcept;
 };
 
 // Adds the memory of a zone that is shared. REQUIRES: zone.sharing.

@@ -104,6 +104,7 @@ bool Lessee::start() noexcept {
   if (rates_ == nullptr || connection_ == nullptr) {
     return false;
   }
+  note_breaker(true);
   connection_->start();
   return true;
 }
@@ -115,6 +116,7 @@ void Lessee::stop() noexcept {
   look_at_watched(true);
   told_ = true;  // it is no news that it ends
   connection_->leave();
+  facts_->breakers[ngx_process_slot].store(Breaker::kNone);
   delete connection_;
   delete loop_;
   delete rates_;
@@ -127,6 +129,7 @@ void Lessee::stop() noexcept {
 }
 
 void Lessee::on_ready() noexcept {
+  note_breaker(false);
   if (told_) {
     told_ = false;
     ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0,
@@ -149,6 +152,7 @@ void Lessee::on_lost(std::string_view why) noexcept {
   constexpr const char* kInstead[] = {"this host goes by its own share of them",
                                       "requests pass without them", "requests are refused"};
   facts_->count(Fact::kLost);
+  note_breaker(true);
   if (!may_say()) {
     return;
   }
@@ -180,7 +184,11 @@ void Lessee::on_hosts(uint64_t count) noexcept {
 
 void Lessee::look(bool alone, int64_t now_ns) noexcept {
   hosts = std::max<uint64_t>(facts_->hosts.load(std::memory_order_relaxed), 1);
-  away = alone || !up(now_ns);
+  const bool open = !up(now_ns);
+  if (open != open_) {
+    note_breaker(open);
+  }
+  away = alone || open;
 }
 
 // Whatever becomes of it, the call is answered: at once, if it cannot be sent.
@@ -188,8 +196,9 @@ bool Lessee::send(Call* call) noexcept {
   using redis::Script;
   const limit::Policy& policy = call->policy;
   Rates::Key& known = rates_->of(call->key);
-  if (call->correction >= 0) {
+  if (call->correction == 0) {
     call->owed = std::exchange(known.owed, 0);
+    call->refused = std::exchange(known.refused, 0);
   }
   Arguments arguments;
   arguments.number(0);
@@ -201,7 +210,6 @@ bool Lessee::send(Call* call) noexcept {
     put_asked(*call, arguments);
   }
   facts_->count(Fact::kTrips);
-  facts_->count(Fact::kReturned, call->renewal.back);
   const bool sent = connection_->ready() &&
                     connection_->call(script, KeyName(connection_->prefix(), policy, call->key),
                                       arguments.words(), on_answer, call);
@@ -209,14 +217,6 @@ bool Lessee::send(Call* call) noexcept {
     on_answer(call, nullptr);
   }
   return sent;
-}
-
-uint64_t Lessee::batch_of(const limit::Policy& policy, const limit::Hash128& key,
-                          int64_t now_ns) noexcept {
-  Rates::Key& known = rates_->of(key);
-  const uint64_t batch = limit::batch_of(policy, Rates::rate_at(known, now_ns), hosts, trip_ns_);
-  known.enough = batch / 2;
-  return batch;
 }
 
 void Lessee::put_lease(Call& call, Arguments& arguments) noexcept {
@@ -282,6 +282,7 @@ void Lessee::on_answer(void* context, const redisReply* answer) noexcept {
   self.refreshing_ = self.refreshing_ && !call->refreshes;
   if (answer == nullptr || !self.understood(*call, *answer)) {
     self.rates_->of(call->key).owed += call->owed;
+    self.rates_->of(call->key).refused += call->refused;
     // What is held stays so, and is told anew by the next call.
     if (call->renews) {
       limit::end_renewal(*self.zone_.table, call->policy, call->key, call->renewal, true, 0,
@@ -308,7 +309,7 @@ void Lessee::on_answer(void* context, const redisReply* answer) noexcept {
 // Whether it is an answer to the script; if so it has taken effect.
 bool Lessee::understood(const Call& call, const redisReply& answer) noexcept {
   const bool leased = call.policy.algorithm == limit::Algorithm::leased;
-  if (!is_numbers(answer, leased ? 6 : 5) || number_of(answer, 0) > call.waiting ||
+  if (!is_numbers(answer, leased ? 9 : 6) || number_of(answer, 0) > call.waiting ||
       (leased && number_of(answer, 1) > call.batch)) {
     return false;
   }
@@ -323,6 +324,8 @@ void Lessee::told(const Call& call, const redisReply& answer) noexcept {
   Hand filled;
   filled.left = number_of(answer, 1);
   filled.reset_ns = static_cast<int64_t>(number_of(answer, 3)) * kNsPerMs;
+  account(call,
+          {.over = number_of(answer, 5), .room = filled.left + number_of(answer, 0) * call.each});
   filled.admitted = is_log(call.policy) ? call.logged << kUnitBits : number_of(answer, 4);
   // When one of a concurrency comes free, nobody knows.
   const auto wait_ms = static_cast<int64_t>(number_of(answer, 2));
@@ -342,6 +345,14 @@ void Lessee::renewed(const Call& call, const redisReply& answer) noexcept {
   const bool valid = number_of(answer, 3) != 0;
   Rates::Key& known = rates_->of(call.key);
   known.born = number_of(answer, 4);
+  const limit::GcraPolicy& gcra = call.policy.gcra;
+  account(call, {.granted = granted,
+                 .lapsed = number_of(answer, 6),
+                 .spent = number_of(answer, 7),
+                 .over = number_of(answer, 8),
+                 .room = served * call.each + granted +
+                         limit::gcra_units(gcra, gcra.tolerance - std::min(gcra.tolerance, ahead)),
+                 .valid = valid});
   trip_ns_ += (at.steady_ns - call.sent_ns - trip_ns_) / 8;
   uint64_t told = ahead;
   const bool short_of = served < call.waiting || granted < call.batch;
@@ -353,7 +364,6 @@ void Lessee::renewed(const Call& call, const redisReply& answer) noexcept {
   if (call.renews) {
     limit::end_renewal(*zone_.table, call.policy, call.key, call.renewal, valid, granted,
                        call.sent_ns / kNsPerMs + kLifeMs - kMarginMs, at);
-    facts_->count(Fact::kLeased, granted);
     if (granted > 0) {
       watch(call.policy, call.key);
     }

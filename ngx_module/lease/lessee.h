@@ -47,6 +47,7 @@ struct Wait {
   Lessee* lessee = nullptr;
   ngx_queue_t link;  // among those that wait, by their deadlines
   int64_t deadline_ns = 0;
+  int64_t began_ns = 0;  // this round
   Hand* hands = nullptr;
   size_t open = 0;         // hands that are in groups
   unsigned rounds = 0;     // so often it was asked for
@@ -82,6 +83,10 @@ class Lessee final : public limit::Lessor, redis::Connection::User {
                                 ? units * (policy.gcra.interval / limit::kTicksPerRedisTick)
                                 : units;
   }
+  // So much was refused without Redis.
+  void note_refused(const limit::Hash128& key, uint64_t units) noexcept {
+    rates_->of(key).refused += units;
+  }
   // A request of `cost` was paid, and so much is still held: asks for more where that is little.
   void take_more(const limit::Policy& policy, const limit::Hash128& key, uint64_t cost,
                  uint64_t left, int64_t now_ns) noexcept;
@@ -105,6 +110,7 @@ class Lessee final : public limit::Lessor, redis::Connection::User {
 
  private:
   struct Call;
+  struct Account;
   struct Watched;
 
   void on_ready() noexcept override;
@@ -127,6 +133,8 @@ class Lessee final : public limit::Lessor, redis::Connection::User {
   bool understood(const Call& call, const redisReply& answer) noexcept;
   void renewed(const Call& call, const redisReply& answer) noexcept;
   void told(const Call& call, const redisReply& answer) noexcept;
+  void account(const Call& call, const Account& account) noexcept;
+  void note_breaker(bool open) noexcept;
   void serve(Group& group, uint64_t served, const Hand& filled) noexcept;
   void give_back(const limit::Policy& policy, const limit::Hash128& key, uint64_t units,
                  uint64_t admitted) noexcept;
@@ -163,6 +171,7 @@ class Lessee final : public limit::Lessor, redis::Connection::User {
   int64_t trip_ns_ = 0;  // of a call for a bucket, as they were lately
   bool told_ = false;    // that it is away
   bool refreshing_ = false;
+  bool open_ = true;  // the breaker, as facts_ has it
 };
 
 // Those of all zones, in a worker process.

@@ -14,6 +14,14 @@ constexpr double kSlowRate = 20;  // units a second
 
 // ---- what is held
 
+uint64_t Lessee::batch_of(const limit::Policy& policy, const limit::Hash128& key,
+                          int64_t now_ns) noexcept {
+  Rates::Key& known = rates_->of(key);
+  const uint64_t batch = limit::batch_of(policy, Rates::rate_at(known, now_ns), hosts, trip_ns_);
+  known.enough = batch / 2;
+  return batch;
+}
+
 void Lessee::take_more(const limit::Policy& policy, const limit::Hash128& key, uint64_t cost,
                        uint64_t left, int64_t now_ns) noexcept {
   // Most often a look at what was enough last is enough.
@@ -64,6 +72,25 @@ void Lessee::on_watch(ngx_event_t* event) noexcept {
     ngx_add_timer(event, kLookEveryMs);
   }
 }
+
+// ---- what is counted
+
+void Lessee::note_breaker(bool open) noexcept {
+  open_ = open;
+  facts_->breakers[ngx_process_slot].store(open ? Breaker::kOpen : Breaker::kClosed);
+}
+
+void Lessee::account(const Call& call, const Account& account) noexcept {
+  LimitFacts& facts = facts_->of(call.policy.name);
+  facts.count(Units::kLeased, account.granted);
+  facts.count(Units::kUsed, account.spent);
+  facts.count(Units::kReturned, account.valid ? call.renewal.back : 0);
+  facts.count(Units::kLapsed, account.lapsed);
+  facts.count(Units::kOver, call.owed == 0 ? 0 : account.over);
+  facts.count(Units::kUnder, std::min(call.refused, account.room));
+}
+
+// ---- what lies idle
 
 // Gives back what nobody has spent of for a while, or all.
 void Lessee::look_at_watched(bool all) noexcept {

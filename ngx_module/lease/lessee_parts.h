@@ -50,9 +50,16 @@ struct Lessee::Call {
   int64_t correction = 0;  // Redis's ticks, or units
   uint64_t corrected = 0;  // whose: Hand::admitted
   uint64_t owed = 0;       // besides
+  uint64_t refused = 0;    // units, without Redis, since it was asked last
   bool holds = false;      // what it corrects is not given back, but held still
   uint64_t logged = 0;     // this call's number among those that add to logs
   int64_t sent_ns = 0;
+};
+
+// What an answer tells of units, and of how many more there is room for.
+struct Lessee::Account {
+  uint64_t granted = 0, lapsed = 0, spent = 0, over = 0, room = 0;
+  bool valid = true;
 };
 
 // Of what a key holds, until it is used up or given back.

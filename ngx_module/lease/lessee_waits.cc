@@ -201,6 +201,7 @@ void Lessee::done(Hand& hand) noexcept {
 // Most wait for the first time, and longest of all.
 void Lessee::suspend(Wait& wait) noexcept {
   wait.suspended = true;
+  wait.began_ns = monotonic_ns();
   ngx_queue_t* before = ngx_queue_last(&waits_);
   while (before != ngx_queue_sentinel(&waits_) &&
          (ngx_queue_data(before, Wait, link))->deadline_ns > wait.deadline_ns) {
@@ -248,6 +249,7 @@ void Lessee::wake(Wait& wait) noexcept {
     return;
   }
   wait.suspended = false;
+  facts_->waits.observe(static_cast<uint64_t>(monotonic_ns() - wait.began_ns));
   ngx_queue_remove(&wait.link);
   ngx_post_event(wait.r->connection->write, &ngx_posted_events);
 }

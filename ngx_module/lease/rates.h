@@ -19,6 +19,7 @@ class Rates {
     int64_t used_ns = 0;   // steady
     int64_t heard_ns = 0;  // when Redis last said what is left of it, or was asked for just that
     uint64_t owed = 0;     // admitted without Redis, and not told yet: Redis's ticks, or units
+    uint64_t refused = 0;  // units, without Redis
     uint64_t enough = ~uint64_t{0};  // held of it, when it was reckoned last
     float rate = 0;                  // units a second, then
     bool watched = false;            // what is held of it is given back when it is idle

@@ -75,8 +75,9 @@ void follow_up(Lessee& lessee, Wait* wait, std::span<Charge> charges, int64_t no
       continue;
     }
     if (!charge.charged) {
-      if (!charge.decision.admit && charge.decision.retry_after_ns > 0 && !lessee.away) {
-        lessee.refresh(*charge.policy, charge.hash, charge.cost, now_ns);
+      if (!charge.decision.admit && charge.decision.retry_after_ns > 0) {
+        lessee.away ? lessee.note_refused(charge.hash, charge.cost)
+                    : lessee.refresh(*charge.policy, charge.hash, charge.cost, now_ns);
       }
       continue;
     }
@@ -119,6 +120,12 @@ void refuse_those_that_ask(std::span<Charge> charges) noexcept {
       charge.decision.retry_after_ns = kNsPerMs;
     }
   }
+}
+
+// It is judged once more, to see that nobody waits for what this host knows.
+bool asks_still(const limit::Table& table, const Charge& charge) noexcept {
+  Charge again(charge.policy, charge.hash, charge.cost);
+  return limit::peek_all(table, std::span(&again, 1), instant(table)) == Outcome::unknown;
 }
 
 // Woken by wake(), or by something else.
@@ -167,10 +174,12 @@ ngx_int_t wait_for_leases(ngx_http_request_t* r, Zone& zone, std::span<Charge> c
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   ++wait->rounds;
+  bool needed = false;
   for (const Charge& charge : charges) {
     if (!is_shared(charge) || !charge.decision.asks()) {
       continue;
     }
+    needed = needed || asks_still(*zone.table, charge);
     Hand* hand = hand_for(*wait, charge);
     if (hand == nullptr) {
       hand = make<Hand>(r->pool);
@@ -187,6 +196,9 @@ ngx_int_t wait_for_leases(ngx_http_request_t* r, Zone& zone, std::span<Charge> c
     if (hand->group == nullptr && !lessee.ask(*wait, *hand)) {
       return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
+  }
+  if (!needed) {
+    lessee.facts().count(Fact::kNeedless);
   }
   lessee.suspend(*wait);
   return NGX_AGAIN;

@@ -14,7 +14,7 @@ PATIENT = "timeout=500ms"
 def counted(service, name, **labels):
     """A metric of the zone's."""
     labels = ",".join(f'{label}="{value}"' for label, value in {"zone": "edge", **labels}.items())
-    return int(re.search(rf"^{name}{{{labels}}} (\d+)$", service.get("/metrics").text(), re.M)[1])
+    return int(re.search(rf"^{name}{{{re.escape(labels)}}} (\d+)$", service.get("/metrics").text(), re.M)[1])
 
 
 def counted_by_all(services, name, **labels):

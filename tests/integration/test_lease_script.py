@@ -74,20 +74,24 @@ class Bucket:
             self.fill(now)
             self.level = min(self.level, self.burst - Fraction(ahead, self.interval))
         self.fill(now)
+        self.lapsed = sum(units for units, end, _ in self.leases.values() if end <= now)
         self.leases = {h: lease for h, lease in self.leases.items() if lease[1] > now}
         own, _, last = self.leases.get(host, (0, 0, 0))
-        valid = 1
+        valid, spent, over = 1, 0, 0
         if seq:
             if seq <= last:
                 return [-1]
             if holds + back > own:
-                valid, holds, back = 0, 0, 0
+                self.lapsed += own
+                valid, holds, back, own = 0, 0, 0, 0
+            spent = own - holds - back
             self.level += back
             own = holds
             self.leases.pop(host, None)
             if own:
                 self.leases[host] = (own, now + LIFE, seq)
         if correction > 0 and born == self.born:
+            over = max(0, correction // self.interval - max(0, int(max(self.level, 0))))
             floor = -Fraction(debt, self.interval)
             self.level = min(self.level, max(self.level - Fraction(correction, self.interval), floor))
         if correction < 0 and born == self.born:
@@ -101,7 +105,7 @@ class Bucket:
             self.leases[host] = (own, now + LIFE, seq)
         fills = (self.burst - self.level) * self.interval
         assert fills.denominator == 1
-        return [served, granted, int(fills), valid, self.born, self.out()]
+        return [served, granted, int(fills), valid, self.born, self.out(), self.lapsed, spent, over]
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -187,7 +191,7 @@ def test_no_window_admits_more_than_the_burst_and_the_rate_whatever_dies_or_is_l
                 late.append(call)
                 continue
             sent = now
-            served, granted, _, valid, _, _ = lease(now, *call)
+            served, granted, _, valid, *_ = lease(now, *call)
             if random_.random() < 0.05:
                 continue  # the answer is lost
             host.holds = granted + (host.holds if valid else 0)
@@ -202,13 +206,13 @@ def test_no_window_admits_more_than_the_burst_and_the_rate_whatever_dies_or_is_l
 
 def test_a_batch_and_those_who_wait_share_what_there_is(redis):
     lease = Lease(redis)
-    served, granted, fills, valid, _, out = lease(10**15, "a", 1_600_000, 10, seq=1, waiting=3, batch=20, keep=2)
+    served, granted, fills, valid, _, out, *_ = lease(10**15, "a", 1_600_000, 10, seq=1, waiting=3, batch=20, keep=2)
     assert (served, granted, fills, valid, out) == (3, 5, 8 * 1_600_000, 1, 5)
 
 
 def test_a_bucket_that_redis_has_lost_goes_on_where_the_host_last_knew_it(redis):
     lease = Lease(redis)
-    *_, fills, _, born, _ = lease(10**15, "a", 1_600_000, 10, waiting=10)
+    _, _, fills, _, born, *_ = lease(10**15, "a", 1_600_000, 10, waiting=10)
     redis("FLUSHALL")
     assert lease(10**15 + 16, "a", 1_600_000, 10, waiting=10, ahead=fills, born=born)[0] == 0
     assert lease(10**15 + 1_600_000 + 16, "a", 1_600_000, 10, waiting=10)[0] == 1

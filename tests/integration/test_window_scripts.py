@@ -69,6 +69,7 @@ def test_windows_admit_what_the_exact_model_does(redis, seed, sliding):
         waiting, each = random_.randrange(4), random_.choice([1, 1, 2, max(1, limit // 3), limit])
         told = now - random_.choice([0] * 30 + [3 * length])
         correction = random_.choice([0] * 8 + [1, 5, -1])
+        over = max(0, correction - max(0, math.floor(limit - model.used(told)))) if correction > 0 else 0
         model.add(told, correction)
         served = 0
         while served < waiting and model.used(told) + each <= limit:
@@ -76,7 +77,7 @@ def test_windows_admit_what_the_exact_model_does(redis, seed, sliding):
             served += 1
         answer = window(told, limit, waiting, each, correction)
         left = max(0, math.floor(limit - model.used(told)))
-        assert answer[:2] == [served, left], f"step {step}"
+        assert answer[:2] == [served, left] and answer[5] == over, f"step {step}"
         if answer[2] and told == now:  # a true wait, and a tight one
             at, _ = model.at(now)
             future = Counts(length, limit, sliding)
@@ -95,14 +96,14 @@ def test_a_window_of_a_month_is_reckoned_in_seconds(redis):
     window = Window(redis, length=month)
     begin = NOW // month * month
     assert window(begin, 200_000_000, waiting=1, each=200_000_000)[:2] == [1, 0]
-    served, left, wait, _, _ = window(begin + month + month // 2, 200_000_000, waiting=1, each=100_000_000)
+    served, left, wait, *_ = window(begin + month + month // 2, 200_000_000, waiting=1, each=100_000_000)
     assert (served, left) == (1, 0) and wait > 0
 
 
 def test_what_is_given_back_belongs_to_its_window(redis):
     window = Window(redis, bounds=calendar(DAY))
     first = NOW // DAY * DAY
-    *_, mark = window(first, 10, waiting=1, each=8)
+    mark = window(first, 10, waiting=1, each=8)[4]
     assert mark == first
     assert window(first + DAY, 10, waiting=1, each=8)[:2] == [1, 2]
     assert window(first + DAY, 10, correction=-8, of=mark)[:2] == [0, 2]  # of yesterday's
@@ -140,18 +141,21 @@ def test_the_log_admits_what_the_exact_model_does(redis, seed):
         if calls and random_.random() < 0.2:
             of, back = calls.pop(random_.randrange(len(calls)))
             units = [unit for unit in units if unit[1] != of or unit[2] >= back]
+        besides = random_.choice([0] * 8 + [1, 3]) if not back and units else 0
+        over = max(0, besides - max(0, limit - len(units))) if besides else 0
+        units += [(at, f"h:{step}:besides", i) for i in range(besides)]
         waiting, each = random_.randrange(4), random_.choice([1, 1, 2, limit])
         served = min(waiting, max(0, limit - len(units)) // each)
         units += [(at, f"h:{step}", i) for i in range(served * each)]
         if served:
             calls.append((f"h:{step}", served * each))
-        left = limit - len(units)
+        left = max(0, limit - len(units))
         wait = 0
-        if left < each <= limit:
+        if len(units) + each > limit >= each:
             nth = sorted(unit[0] for unit in units)[len(units) + each - limit - 1]
             wait = max(1, math.ceil((nth + length - at) / 1000))
-        answer = log("log", told, limit, waiting, each, -back, of, 0, length, f"h:{step}", 0, 0)
-        assert answer[:3] == [served, left, wait], f"step {step}"
+        answer = log("log", told, limit, waiting, each, besides - back, of, 0, length, f"h:{step}", 0, 0)
+        assert answer[:3] == [served, left, wait] and answer[5] == over, f"step {step}"
 
 
 def test_what_redis_has_lost_counts_as_the_host_last_heard_of_it(redis):

@@ -17,7 +17,9 @@
 --       11 units to hold   12 units that those leave in the bucket
 --       13 correction, ticks: above 0 owed, below 0 given back of what was spent   14 debt: how far beyond empty it may go, ticks
 --       15 how long, by what the host last heard, the bucket takes to fill, ticks   16 b as it last heard it (0: never)
--- Answer {requests served, units to hold, ticks until the bucket is full, 1 (0: what it held had lapsed), b, units out};
+-- Answer {requests served, units to hold, ticks until the bucket is full, 1 (0: what it held had lapsed), b, units out,
+--        units of leases that were found to have ended, of all hosts, units that this host has spent since it last called,
+--        units of what is owed that there was no room for};
 --       {-1} a call that a later one of this host has overtaken: nothing was done
 -- Errors FOREIGN: the key holds what is not ours
 -- O(1); O(hosts) where a lease has ended or Redis's clock was set back.
@@ -53,6 +55,7 @@ if tat < now + out * T then tat = now + out * T end
 
 -- Leases that have ended: what they held is gone for good.
 local held, last
+local lapsed = 0
 if now >= first or shift > 0 then
   local all = call('HGETALL', k)
   first = now + life
@@ -62,7 +65,7 @@ if now >= first or shift > 0 then
       if not units then return redis.error_reply('FOREIGN ' .. k .. ' is not a bucket of Penstock') end
       ends = ends - shift
       if ends <= now then
-        out = out - units
+        out, lapsed = out - units, lapsed + units
         call('HDEL', k, all[i])
       else
         if ends < first then first = ends end
@@ -78,27 +81,20 @@ elseif s[6] then
 end
 
 local late = seq > 0 and held and seq <= last
-local valid, own, served, granted = 1, held, 0, 0
+local valid, own, served, granted, spent, over = 1, held, 0, 0, 0, 0
 if not late then
   -- What the host no longer holds, it has spent or gives back. What it says of a lease that has ended is not believed.
   if seq > 0 then
     own = held or 0
     if holds + a[8] > own then
       valid, holds = 0, 0
+      lapsed = lapsed + own
     else
+      spent = own - holds - a[8]
       tat = tat - a[8] * T
     end
     out = out - own + holds
     own = holds
-  end
-
-  -- Reservations that are settled, and what was admitted without us. Of a bucket that the host did not know, a[15] has it.
-  local owed = a[16] + 0 == born and a[13] + 0 or 0
-  if owed > 0 then
-    local limit = now + most + a[14]
-    if tat < limit then tat = math.min(tat + owed, limit) end
-  elseif owed < 0 then
-    tat = math.max(tat + owed, now + out * T)
   end
 
   local function room()
@@ -107,6 +103,17 @@ if not late then
     local units = floor(ticks / T)
     return units * T > ticks and units - 1 or units
   end
+
+  -- Reservations that are settled, and what was admitted without us. Of a bucket that the host did not know, a[15] has it.
+  local owed = a[16] + 0 == born and a[13] + 0 or 0
+  if owed > 0 then
+    over = math.max(0, floor(owed / T) - room())
+    local limit = now + most + a[14]
+    if tat < limit then tat = math.min(tat + owed, limit) end
+  elseif owed < 0 then
+    tat = math.max(tat + owed, now + out * T)
+  end
+
   if a[9] + 0 > 0 then
     served = math.min(a[9] + 0, floor(room() / a[10]))
     tat = tat + served * a[10] * T
@@ -128,4 +135,4 @@ if seq > 0 then
   end
 end
 call('PEXPIRE', k, math.ceil((math.max(tat - now, 0) + life) / 16000) + 1000)
-return {served, granted, tat - now, valid, born, out}
+return {served, granted, tat - now, valid, born, out, lapsed, spent, over}

@@ -9,7 +9,8 @@
 --       7 and the first one's number in it
 --       8 length, us   9 HOST:SEQ of this call: unlike any other   10 1: what is below 0 in 5 is not given back but renewed,
 --       and held again if it was no more   11 units there by what the host last heard: they count where Redis has lost them
--- Answer {requests served, units left, ms until so many units as one asks for fit (0: now), ms until nothing is used, 0}
+-- Answer {requests served, units left, ms until so many units as one asks for fit (0: now), ms until nothing is used, 0,
+--        units used besides that there was no room for}
 -- O(units that are admitted, given back or too old; log limit each); O(limit) where Redis's clock was set back.
 local call, floor = redis.call, math.floor
 local k, a = KEYS[1], ARGV
@@ -34,6 +35,7 @@ for i = 0, -a[5] - 1 do
   local unit = a[6] .. ':' .. string.format('%d', a[7] + i)
   if a[10] == '1' then call('ZADD', k, score, unit) else call('ZREM', k, unit) end
 end
+local over = a[5] + 0 > 0 and math.max(0, a[5] - math.max(0, limit - call('ZCARD', k))) or 0
 for i = 1, a[5] + (latest[2] and 0 or a[11]) do call('ZADD', k, score, a[9] .. ':besides:' .. i) end
 
 local count = call('ZCARD', k)
@@ -55,4 +57,4 @@ if count > 0 then
   reset = math.ceil((latest[2] + length - now) / 1000)
   call('PEXPIRE', k, reset + 1000)
 end
-return {served, math.max(0, limit - count), wait, reset, 0}
+return {served, math.max(0, limit - count), wait, reset, 0, over}

@@ -11,7 +11,8 @@
 --       7 length of a sliding window, ms; 0: the calendar's, by
 --       8 units used of it by what the host last heard: they count where Redis has lost them
 --       9 10 11 12 when the window before, this one, the next and the one behind it begin, as the host reckons
--- Answer {requests served, units left, ms until so many units as one asks for fit (0: now), ms until nothing is used, begin};
+-- Answer {requests served, units left, ms until so many units as one asks for fit (0: now), ms until nothing is used, begin,
+--        units used besides that there was no room for};
 --       {-1, now}: the host's calendar is off by more than a window: nothing was done
 -- Errors FOREIGN: the key holds what is not ours
 -- O(1).
@@ -54,13 +55,6 @@ elseif begin < from then
 end
 if length == 0 then before = 0 end
 
-local fix, of = a[5] + 0, a[6] + 0
-if fix > 0 or of == 0 or of == begin then
-  count = max(0, count + fix)
-elseif of == last then
-  before = max(0, before + fix)
-end
-
 -- In parts, so that products stay whole: of a second where a window is longer than a day.
 local part = ends - from > 86400000 and 1000 or 1
 local whole, covered = floor((ends - from) / part), math.ceil((ends - now) / part)
@@ -70,6 +64,15 @@ local function room()
   local units = floor(free / whole)
   return units * whole > free and units - 1 or units
 end
+
+local fix, of = a[5] + 0, a[6] + 0
+local over = fix > 0 and max(0, fix - room()) or 0
+if fix > 0 or of == 0 or of == begin then
+  count = max(0, count + fix)
+elseif of == last then
+  before = max(0, before + fix)
+end
+
 local served = 0
 if a[3] + 0 > 0 then
   served = min(a[3] + 0, floor(room() / each))
@@ -92,4 +95,4 @@ local reset = count > 0 and ends - now + length or before > 0 and ends - now or 
 
 call('HSET', k, 'p', string.format('%.0f', begin), 'c', string.format('%.0f', count), 'q', string.format('%.0f', before))
 call('PEXPIRE', k, ends - now + length + 1000)
-return {served, left, wait, reset, begin}
+return {served, left, wait, reset, begin, over}
