@@ -160,34 +160,43 @@ class Host:
 
 
 @pytest.mark.parametrize("seed,hosts,interval,burst", [(1, 2, 1_600_000, 10), (2, 4, 16_000_000, 1), (3, 4, 160_000, 100),
-                                                       (4, 16, 1_600_000, 20), (5, 3, 1601, 1000), (6, 16, 16_000_000, 3)])
+                                                       (4, 16, 1_600_000, 20), (5, 3, 1601, 1000), (6, 16, 16_000_000, 3),
+                                                       *((seed, 2, 1_600_000, 4) for seed in range(7, 13))])
 def test_no_window_admits_more_than_the_burst_and_the_rate_whatever_dies_or_is_lost(redis, seed, hosts, interval, burst):
     random_ = random.Random(seed)
     lease = Lease(redis)
     now, all_hosts = 10**15, [Host(i) for i in range(hosts)]
     admitted, late = [], []
     for _ in range(4000):
-        now += int(random_.expovariate(1 / (interval / 3)))
-        if random_.random() < 0.01:
-            now += burst * interval  # all is quiet: who hoards now has a full bucket beside it
+        if random_.random() < 0.3:  # else much happens at one moment
+            now += int(random_.expovariate(1 / interval))
+        if random_.random() < 0.1:
+            now += random_.randrange(1, burst + 1) * interval  # all is quiet: who hoards now has a full bucket beside it
+        if random_.random() < 0.03:
+            now += LIFE  # all that was held has lapsed
         host = random_.choice(all_hosts)
         if now >= host.ends:
             host.holds = 0
         what = random_.random()
-        if what < 0.45 and host.holds:
+        if what < 0.25:  # all that is there is wanted at once
+            if random_.random() < 0.8:
+                admitted += [now] * host.holds
+                host.holds = 0
+            admitted += [now] * lease(now, "another", interval, burst, waiting=burst)[0]
+        elif what < 0.35 and host.holds:
             host.holds -= 1
             admitted.append(now)
-        elif what < 0.47:
+        elif what < 0.37:
             host.begin_anew()
         elif what < 0.50 and late:  # a call that lay in a socket until now; nobody hears its answer
             lease(now, *late.pop(random_.randrange(len(late))))
         else:
             host.seq += 1
-            back = random_.randrange(host.holds + 1) if random_.random() < 0.2 else 0
+            back = random_.choice([0, host.holds, random_.randrange(host.holds + 1)])
             host.holds -= back
-            call = (str(host.number), interval, burst, host.seq, host.holds, back, random_.randrange(3), 1,
-                    random_.choice([0, 1, max(1, burst // (2 * hosts)), burst]), 0)
-            if random_.random() < 0.03:
+            call = (str(host.number), interval, burst, host.seq, host.holds, back, random_.choice([0, 0, 1, 2]), 1,
+                    random_.choice([0, 0, max(1, burst // (2 * hosts)), burst]), 0)
+            if random_.random() < 0.3:
                 late.append(call)
                 continue
             sent = now
