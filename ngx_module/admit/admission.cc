@@ -113,7 +113,7 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, Charges& charges) n
     case limit::Outcome::admitted:
       return admit(r, state, charges);
     case limit::Outcome::refused:
-      if (charges.loc().shared && is_denied(charges.zone())) {
+      if (charges.loc().shared && is_denied(charges.zone(), charges.charges())) {
         return refuse_without_redis(r, state);
       }
       [[fallthrough]];

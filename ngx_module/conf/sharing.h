@@ -8,11 +8,17 @@ namespace penstock {
 
 struct Facts;
 
-struct Sharing {
-  ngx_str_t address{};  // as written
-  ngx_str_t path{};     // of a Unix socket; empty: TCP
+// Of a Redis, a Sentinel, or a node of a cluster.
+struct RedisAddress {
+  ngx_str_t path{};  // of a Unix socket; empty: TCP
   ngx_str_t ip{};
   ngx_int_t port = 0;
+};
+
+struct Sharing {
+  PoolArray<RedisAddress> addresses;  // one Redis; several nodes of a cluster; Sentinels
+  ngx_str_t sentinel{};               // the master's name, as Sentinels know it
+  ngx_str_t text{};                   // what it is, for messages: "Redis at 127.0.0.1:6379"
   ngx_int_t database = 0;
   ngx_str_t user{};
   ngx_str_t password{};

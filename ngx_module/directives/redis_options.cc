@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "ngx_module/conf/text.h"
 #include "ngx_module/lease/facts.h"
 #include "ngx_module/lease/lessee.h"
 #include "shared/base/secret_file.h"
@@ -14,11 +15,10 @@ constexpr std::string_view kOptions[] = {
     "redis", "db", "user", "password_file", "prefix", "timeout", "on_error", "sentinel", "tls"};
 
 char* read_address(ngx_conf_t* cf, size_t i, ngx_str_t text, Sharing& sharing) noexcept {
-  if (sharing.address.len != 0) {
-    return refuse(cf,
-                  "\"%V\" of penstock_zone is one too many: this version shares by one Redis, and "
-                  "knows no cluster",
-                  &arg(cf, i));
+  for (size_t earlier = 3; earlier < i; ++earlier) {
+    if (view(arg(cf, earlier)) == view(arg(cf, i))) {
+      return refuse(cf, "parameter \"%V\" of penstock_zone comes twice", &arg(cf, i));
+    }
   }
   ngx_url_t url;
   ngx_memzero(&url, sizeof url);
@@ -29,17 +29,22 @@ char* read_address(ngx_conf_t* cf, size_t i, ngx_str_t text, Sharing& sharing) n
     return refuse(cf, "\"%V\" of penstock_zone: %V; give redis=HOST:PORT or redis=unix:PATH",
                   &arg(cf, i), &why);
   }
-  sharing.address = text;
+  RedisAddress address;
   const ngx_addr_t& at = url.addrs[0];
   if (at.sockaddr->sa_family == AF_UNIX) {
-    sharing.path = copy(cf->pool, reinterpret_cast<sockaddr_un*>(at.sockaddr)->sun_path);
-    return sharing.path.data == nullptr ? kConfError : NGX_CONF_OK;
+    address.path = copy(cf->pool, reinterpret_cast<sockaddr_un*>(at.sockaddr)->sun_path);
+  } else {
+    u_char ip[NGX_SOCKADDR_STRLEN];
+    address.ip = copy(cf->pool, {reinterpret_cast<char*>(ip),
+                                 ngx_sock_ntop(at.sockaddr, at.socklen, ip, sizeof ip, 0)});
+    address.port = ngx_inet_get_port(at.sockaddr);
   }
-  u_char ip[NGX_SOCKADDR_STRLEN];
-  sharing.ip = copy(cf->pool, {reinterpret_cast<char*>(ip),
-                               ngx_sock_ntop(at.sockaddr, at.socklen, ip, sizeof ip, 0)});
-  sharing.port = ngx_inet_get_port(at.sockaddr);
-  return sharing.ip.data == nullptr ? kConfError : NGX_CONF_OK;
+  sharing.text = print(cf->pool, "Redis at %V", &text);
+  return (address.path.data == nullptr && address.ip.data == nullptr) ||
+                 sharing.text.data == nullptr ||
+                 sharing.addresses.push(cf->pool, address) == nullptr
+             ? kConfError
+             : NGX_CONF_OK;
 }
 
 char* read_password(ngx_conf_t* cf, ngx_str_t path, Sharing& sharing) noexcept {
@@ -119,15 +124,42 @@ char* read_one(ngx_conf_t* cf, size_t i, std::string_view name, ngx_str_t value,
                         &arg(cf, i));
   }
   if (name == "sentinel") {
-    return refuse(cf,
-                  "\"%V\" of penstock_zone: this version asks no Sentinel; give the address of one "
-                  "Redis, or of a proxy that follows the master",
-                  &arg(cf, i));
+    sharing.sentinel = value;
+    return NGX_CONF_OK;
   }
   return refuse(cf,
                 "\"%V\" of penstock_zone: this module was built with a hiredis that has no TLS; "
                 "put stunnel or another local proxy between, and give its address",
                 &arg(cf, i));
+}
+
+// What the parts of it are together.
+char* check_together(ngx_conf_t* cf, Sharing& sharing) noexcept {
+  const bool cluster = sharing.sentinel.len == 0 && sharing.addresses.size() > 1;
+  if (sharing.user.len != 0 && sharing.password.len == 0) {
+    return refuse(cf, "user=%V of penstock_zone has no password: add password_file=PATH",
+                  &sharing.user);
+  }
+  if (cluster && sharing.database != 0) {
+    return refuse(cf,
+                  "db=%i of penstock_zone: several redis= are the nodes of a cluster, which has "
+                  "only database 0; for Sentinels add sentinel=NAME",
+                  sharing.database);
+  }
+  for (const RedisAddress& address : sharing.addresses) {
+    if (address.path.len != 0 && (cluster || sharing.sentinel.len != 0)) {
+      return refuse(cf,
+                    "redis=unix:%V of penstock_zone: nodes of a cluster and Sentinels have "
+                    "addresses, HOST:PORT",
+                    &address.path);
+    }
+  }
+  if (cluster) {
+    sharing.text = str("the cluster of Redis");
+  } else if (sharing.sentinel.len != 0) {
+    sharing.text = print(cf->pool, "the Redis that Sentinels call %V", &sharing.sentinel);
+  }
+  return sharing.text.data == nullptr ? kConfError : NGX_CONF_OK;
 }
 
 }  // namespace
@@ -155,7 +187,7 @@ char* read_redis_option(ngx_conf_t* cf, size_t i, Sharing& sharing, bool& known)
 }
 
 char* share_zone(ngx_conf_t* cf, const Sharing& read, Zone& zone) noexcept {
-  if (read.address.len == 0) {
+  if (read.addresses.size() == 0) {
     for (size_t i = 3; i < cf->args->nelts; ++i) {
       std::string_view value;
       if (!option(view(arg(cf, i)), "file", value)) {
@@ -165,16 +197,15 @@ char* share_zone(ngx_conf_t* cf, const Sharing& read, Zone& zone) noexcept {
     }
     return NGX_CONF_OK;
   }
-  if (read.user.len != 0 && read.password.len == 0) {
-    return refuse(cf, "user=%V of penstock_zone has no password: add password_file=PATH",
-                  &read.user);
-  }
   zone.sharing = make<Sharing>(cf->pool);
   void* memory = ngx_palloc(cf->pool, sizeof(Lessee));
   if (zone.sharing == nullptr || memory == nullptr) {
     return kConfError;
   }
   *zone.sharing = read;
+  if (check_together(cf, *zone.sharing) != NGX_CONF_OK) {
+    return kConfError;
+  }
   zone.lessor = new (memory) Lessee(zone);
   return add_facts(cf, zone) == NGX_OK ? NGX_CONF_OK : kConfError;
 }

@@ -29,8 +29,8 @@ char* read_zone(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
     if (!option(view(arg(cf, i)), "file", file) || file.empty()) {
       return refuse(cf,
                     "unknown parameter \"%V\" of penstock_zone; this version takes a name, a size, "
-                    "file=PATH and redis=HOST:PORT|unix:PATH with db=, user=, password_file=, "
-                    "prefix=, timeout= and on_error=",
+                    "file=PATH and redis=HOST:PORT|unix:PATH with sentinel=, db=, user=, "
+                    "password_file=, prefix=, timeout= and on_error=",
                     &arg(cf, i));
     }
   }

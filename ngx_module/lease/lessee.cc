@@ -5,54 +5,45 @@
 
 #include "ngx_module/lease/arguments.h"
 #include "ngx_module/lease/lessee_parts.h"
+#include "shared/redis/answer.h"
 
 namespace penstock {
-
 namespace {
+
+using redis::is_numbers;
+using redis::number_of;
 
 constexpr int64_t kLifeMs = 2000;  // of a lease
 constexpr int64_t kMarginMs = 50;  // by which its host ends it earlier: clocks differ
 constexpr auto kTicksPerRedisTick = static_cast<int64_t>(limit::kTicksPerRedisTick);
 
-// "PREFIX:1:KIND:HASH"
+// "PREFIX:1:KIND:{HASH}"; of a cluster, the braces have the slot.
 class KeyName {
  public:
   KeyName(std::string_view prefix, const limit::Policy& policy,
           const limit::Hash128& key) noexcept {
-    const char* kind = policy.algorithm == limit::Algorithm::leased ? "l"
-                       : is_log(policy)                             ? "g"
-                                                                    : "w";
-    u_char* end = ngx_snprintf(text_, sizeof text_, "%*s%s:%016xL%016xL", prefix.size(),
-                               prefix.data(), kind, key.hi, key.lo);
-    size_ = static_cast<size_t>(end - text_);
+    print(prefix,
+          policy.algorithm == limit::Algorithm::leased ? "l:"
+          : is_log(policy)                             ? "g:"
+                                                       : "w:",
+          key);
   }
+  // Of no kind: for its slot.
+  explicit KeyName(const limit::Hash128& key) noexcept { print({}, "", key); }
   operator std::string_view() const noexcept {  // NOLINT(google-explicit-constructor)
     return {reinterpret_cast<const char*>(text_), size_};
   }
 
  private:
+  void print(std::string_view prefix, const char* kind, const limit::Hash128& key) noexcept {
+    u_char* end = ngx_snprintf(text_, sizeof text_, "%*s%s{%016xL%016xL}", prefix.size(),
+                               prefix.data(), kind, key.hi, key.lo);
+    size_ = static_cast<size_t>(end - text_);
+  }
+
   u_char text_[160];
   size_t size_;
 };
-
-// Whether it is so many numbers, such as a script answers with.
-bool is_numbers(const redisReply& answer, size_t count) noexcept {
-  constexpr long long kMost = 1LL << 53;
-  if (answer.type != REDIS_REPLY_ARRAY || answer.elements != count) {
-    return false;
-  }
-  for (size_t i = 0; i < count; ++i) {
-    const redisReply& number = *answer.element[i];
-    if (number.type != REDIS_REPLY_INTEGER || number.integer < 0 || number.integer > kMost) {
-      return false;
-    }
-  }
-  return true;
-}
-
-uint64_t number_of(const redisReply& answer, size_t i) noexcept {
-  return static_cast<uint64_t>(answer.element[i]->integer);
-}
 
 // Where others use all there is, a busy key asks no more often than this: what comes meanwhile is
 // taken at once then.
@@ -87,8 +78,6 @@ bool Lessee::start() noexcept {
   watch_event_.cancelable = 1;
 
   redis::Settings settings;
-  settings.address = {std::string(view(sharing.path)), std::string(view(sharing.ip)),
-                      static_cast<int>(sharing.port)};
   settings.database = static_cast<int>(sharing.database);
   settings.user = view(sharing.user);
   settings.password = view(sharing.password);
@@ -97,30 +86,34 @@ bool Lessee::start() noexcept {
   settings.host = host();
   settings.patience_ms = static_cast<int64_t>(sharing.timeout);
   rates_ = new (std::nothrow) Rates;
-  loop_ = new (std::nothrow) NginxLoop;
-  connection_ = loop_ == nullptr ? nullptr
-                                 : new (std::nothrow)
-                                       redis::Connection(std::move(settings), *loop_, *this);
-  if (rates_ == nullptr || connection_ == nullptr) {
+  redis::Whereabouts where;
+  for (const RedisAddress& address : sharing.addresses) {
+    where.addresses.push_back({std::string(view(address.path)), std::string(view(address.ip)),
+                               static_cast<int>(address.port)});
+  }
+  where.master = view(sharing.sentinel);
+  servers_ = new (std::nothrow) redis::Servers(
+      std::move(settings), std::move(where),
+      []() -> std::unique_ptr<redis::Loop> { return std::make_unique<NginxLoop>(); }, *this);
+  if (rates_ == nullptr || servers_ == nullptr) {
     return false;
   }
   note_breaker(true);
-  connection_->start();
+  servers_->start();
   return true;
 }
 
 void Lessee::stop() noexcept {
-  if (connection_ == nullptr) {
+  if (servers_ == nullptr) {
     return;
   }
   look_at_watched(true);
   told_ = true;  // it is no news that it ends
-  connection_->leave();
+  servers_->leave();
   facts_->breakers[ngx_process_slot].store(Breaker::kNone);
-  delete connection_;
-  delete loop_;
+  delete servers_;
   delete rates_;
-  connection_ = nullptr;
+  servers_ = nullptr;
   for (ngx_event_t* event : {&deadline_event_, &watch_event_}) {
     if (event->timer_set) {
       ngx_del_timer(event);
@@ -128,13 +121,13 @@ void Lessee::stop() noexcept {
   }
 }
 
-void Lessee::on_ready() noexcept {
+void Lessee::on_ready(std::string_view who) noexcept {
   note_breaker(false);
   if (told_) {
     told_ = false;
+    ngx_str_t text = str(who);
     ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0,
-                  "zone \"%V\": its limits are shared again, by Redis at %V", &zone_.name,
-                  &zone_.sharing->address);
+                  "zone \"%V\": its limits are shared again, by %V", &zone_.name, &text);
   }
 }
 
@@ -159,7 +152,8 @@ void Lessee::on_lost(std::string_view why) noexcept {
   told_ = true;
   ngx_str_t text = str(why);
   ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
-                "zone \"%V\": its limits are not shared now, %s: Redis at %V", &zone_.name,
+                "zone \"%V\": %sits limits are not shared now, %s: %V", &zone_.name,
+                servers_->reach(monotonic_ns()) == redis::Servers::Reach::kNone ? "" : "some of ",
                 kInstead[static_cast<size_t>(without)], &text);
 }
 
@@ -174,8 +168,8 @@ void Lessee::on_fault(const redisReply& answer) noexcept {
                        : other_time ? "its clock and this host's differ by more than a window"
                                     : "what is not understood");
   ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
-                "zone \"%V\": a limit is not shared now: Redis at %V says: %V", &zone_.name,
-                &zone_.sharing->address, &text);
+                "zone \"%V\": a limit is not shared now: %V says: %V", &zone_.name,
+                &zone_.sharing->text, &text);
 }
 
 void Lessee::on_hosts(uint64_t count) noexcept {
@@ -184,11 +178,17 @@ void Lessee::on_hosts(uint64_t count) noexcept {
 
 void Lessee::look(bool alone, int64_t now_ns) noexcept {
   hosts = std::max<uint64_t>(facts_->hosts.load(std::memory_order_relaxed), 1);
-  const bool open = !up(now_ns);
+  const redis::Servers::Reach reach = servers_->reach(now_ns);
+  const bool open = reach != redis::Servers::Reach::kAll;
   if (open != open_) {
     note_breaker(open);
   }
-  away = alone || open;
+  away = alone || reach == redis::Servers::Reach::kNone;
+  some_away = reach == redis::Servers::Reach::kSome;
+}
+
+bool Lessee::is_lost(const limit::Hash128& key) const noexcept {
+  return !servers_->reaches(KeyName(key), monotonic_ns());
 }
 
 // Whatever becomes of it, the call is answered: at once, if it cannot be sent.
@@ -210,9 +210,8 @@ bool Lessee::send(Call* call) noexcept {
     put_asked(*call, arguments);
   }
   facts_->count(Fact::kTrips);
-  const bool sent = connection_->ready() &&
-                    connection_->call(script, KeyName(connection_->prefix(), policy, call->key),
-                                      arguments.words(), on_answer, call);
+  const bool sent = servers_->call(script, KeyName(servers_->prefix(), policy, call->key),
+                                   arguments.words(), on_answer, call);
   if (!sent) {
     on_answer(call, nullptr);
   }
@@ -382,11 +381,11 @@ void Lessee::correct(const limit::Policy& policy, const limit::Hash128& key, int
       policy.algorithm == limit::Algorithm::leased
           ? (amount > 0 ? amount + kTicksPerRedisTick - 1 : amount) / kTicksPerRedisTick
           : amount;
-  if (connection_ == nullptr || correction == 0 ||
+  if (servers_ == nullptr || correction == 0 ||
       (correction < 0 && admitted == 0 && is_log(policy))) {
     return;
   }
-  if (!connection_->ready()) {
+  if (!servers_->ready(KeyName(key))) {
     rates_->of(key).owed += static_cast<uint64_t>(std::max<int64_t>(correction, 0));
     return;
   }
@@ -395,7 +394,7 @@ void Lessee::correct(const limit::Policy& policy, const limit::Hash128& key, int
 
 void Lessee::renew(const limit::Policy& policy, const limit::Hash128& key, uint64_t units,
                    uint64_t admitted) noexcept {
-  if (connection_ != nullptr && connection_->ready() && admitted != 0) {
+  if (servers_ != nullptr && servers_->ready(KeyName(key)) && admitted != 0) {
     send_correction(policy, key, -static_cast<int64_t>(units), admitted, true);
   }
 }
@@ -412,8 +411,8 @@ void Lessee::send_correction(const limit::Policy& policy, const limit::Hash128& 
 }
 
 void Lessee::forget(const limit::Policy& policy, const limit::Hash128& key) noexcept {
-  if (connection_ != nullptr && connection_->ready()) {
-    connection_->remove(KeyName(connection_->prefix(), policy, key));
+  if (servers_ != nullptr) {
+    servers_->remove(KeyName(servers_->prefix(), policy, key));
   }
 }
 

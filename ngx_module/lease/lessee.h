@@ -18,7 +18,7 @@
 #include "ngx_module/lease/facts.h"
 #include "ngx_module/lease/nginx_loop.h"
 #include "ngx_module/lease/rates.h"
-#include "shared/redis/connection.h"
+#include "shared/redis/servers.h"
 
 namespace penstock {
 
@@ -55,7 +55,7 @@ struct Wait {
   bool failed = false;     // it is to be judged without Redis
 };
 
-class Lessee final : public limit::Lessor, redis::Connection::User {
+class Lessee final : public limit::Lessor, redis::Servers::User {
  public:
   explicit Lessee(Zone& zone) noexcept : zone_(zone) {}
 
@@ -101,10 +101,11 @@ class Lessee final : public limit::Lessor, redis::Connection::User {
              uint64_t admitted) noexcept override;
   void forget(const limit::Policy& policy, const limit::Hash128& key) noexcept override;
 
-  // Whether Redis can be asked.
+  // Whether Redis can be asked for all keys.
   bool up(int64_t now_ns) const noexcept {
-    return connection_->ready() && !connection_->stalled(now_ns);
+    return servers_->reach(now_ns) == redis::Servers::Reach::kAll;
   }
+  bool is_lost(const limit::Hash128& key) const noexcept override;
   Facts& facts() const noexcept { return *facts_; }
   const Zone& zone() const noexcept { return zone_; }
 
@@ -113,7 +114,7 @@ class Lessee final : public limit::Lessor, redis::Connection::User {
   struct Account;
   struct Watched;
 
-  void on_ready() noexcept override;
+  void on_ready(std::string_view who) noexcept override;
   void on_lost(std::string_view why) noexcept override;
   void on_hosts(uint64_t hosts) noexcept override;
   void on_fault(const redisReply& answer) noexcept;
@@ -158,8 +159,7 @@ class Lessee final : public limit::Lessor, redis::Connection::User {
 
   Zone& zone_;
   Facts* facts_ = nullptr;
-  NginxLoop* loop_ = nullptr;
-  redis::Connection* connection_ = nullptr;
+  redis::Servers* servers_ = nullptr;
   Rates* rates_ = nullptr;
   ngx_rbtree_t groups_{};
   ngx_rbtree_node_t sentinel_{};

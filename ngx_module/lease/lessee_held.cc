@@ -25,7 +25,7 @@ uint64_t Lessee::batch_of(const limit::Policy& policy, const limit::Hash128& key
 void Lessee::take_more(const limit::Policy& policy, const limit::Hash128& key, uint64_t cost,
                        uint64_t left, int64_t now_ns) noexcept {
   // Most often a look at what was enough last is enough.
-  if (left > rates_->of(key).enough || !connection_->ready()) {
+  if (left > rates_->of(key).enough || away || (some_away && is_lost(key))) {
     return;
   }
   const uint64_t batch = batch_of(policy, key, now_ns);

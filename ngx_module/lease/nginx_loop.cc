@@ -1,5 +1,9 @@
 #include "ngx_module/lease/nginx_loop.h"
 
+#include <utility>
+
+#include "ngx_module/conf/text.h"
+
 namespace penstock {
 namespace {
 
@@ -27,6 +31,11 @@ NginxLoop::NginxLoop() noexcept {
   timer_.cancelable = 1;
 }
 
+NginxLoop::~NginxLoop() {
+  close();
+  clear_timer();
+}
+
 bool NginxLoop::open(int fd, redis::Events& events) noexcept {
   connection_ = ngx_get_connection(fd, ngx_cycle->log);
   if (connection_ == nullptr) {
@@ -46,8 +55,47 @@ void NginxLoop::want(bool reading, bool writing) noexcept {
   }
 }
 
+bool NginxLoop::find(std::string_view name, redis::Events& events) noexcept {
+  constexpr ngx_msec_t kPatienceMs = 1000;
+  const auto* http =
+      reinterpret_cast<ngx_http_conf_ctx_t*>(ngx_get_conf(ngx_cycle->conf_ctx, ngx_http_module));
+  const auto* core =
+      static_cast<ngx_http_core_loc_conf_t*>(http->loc_conf[ngx_http_core_module.ctx_index]);
+  ngx_resolver_ctx_t* finding = ngx_resolve_start(core->resolver, nullptr);
+  if (finding == nullptr || finding == NGX_NO_RESOLVER) {
+    return false;
+  }
+  name_ = name;
+  finding->name = str(name_);
+  finding->handler = on_found;
+  finding->data = this;
+  finding->timeout = kPatienceMs;
+  finder_ = &events;
+  finding_ = finding;
+  if (ngx_resolve_name(finding) != NGX_OK) {  // it has freed it
+    finding_ = nullptr;
+    return false;
+  }
+  return true;
+}
+
+void NginxLoop::on_found(ngx_resolver_ctx_t* found) noexcept {
+  auto& self = *static_cast<NginxLoop*>(found->data);
+  u_char ip[NGX_SOCKADDR_STRLEN];
+  const size_t size =
+      found->state == NGX_OK && found->naddrs > 0
+          ? ngx_sock_ntop(found->addrs[0].sockaddr, found->addrs[0].socklen, ip, sizeof ip, 0)
+          : 0;
+  self.finding_ = nullptr;
+  ngx_resolve_name_done(found);
+  self.finder_->on_found({reinterpret_cast<char*>(ip), size});
+}
+
 // The descriptor is hiredis's, which closes it next.
 void NginxLoop::close() noexcept {
+  if (finding_ != nullptr) {
+    ngx_resolve_name_done(std::exchange(finding_, nullptr));
+  }
   ngx_connection_t* c = connection_;
   if (c == nullptr) {
     return;

@@ -1,5 +1,7 @@
 #include "ngx_module/lease/waiting.h"
 
+#include <algorithm>
+
 #include "ngx_module/request/receipt.h"
 #include "ngx_module/request/suspend.h"
 #include "shared/base/clock.h"
@@ -163,8 +165,11 @@ Outcome charge_shared(ngx_http_request_t* r, Zone& zone, std::span<Charge> charg
   return outcome;
 }
 
-bool is_denied(const Zone& zone) noexcept {
-  return zone.lessor->away && zone.lessor->without == limit::Without::kDeny;
+bool is_denied(const Zone& zone, std::span<const Charge> charges) noexcept {
+  return zone.lessor->without == limit::Without::kDeny &&
+         std::any_of(charges.begin(), charges.end(), [](const Charge& charge) {
+           return is_shared(charge) && charge.policy->lessor->is_away(charge.hash);
+         });
 }
 
 ngx_int_t wait_for_leases(ngx_http_request_t* r, Zone& zone, std::span<Charge> charges) noexcept {

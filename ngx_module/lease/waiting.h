@@ -9,8 +9,9 @@ namespace penstock {
 limit::Outcome charge_shared(ngx_http_request_t* r, Zone& zone, std::span<limit::Charge> charges,
                              const limit::Instant& now) noexcept;
 
-// Whether Redis is away, and nothing passes without it. REQUIRES: charge_shared has decided.
-bool is_denied(const Zone& zone) noexcept;
+// Whether Redis is away for one of these, and nothing passes without it. REQUIRES: charge_shared
+// has decided.
+bool is_denied(const Zone& zone, std::span<const limit::Charge> charges) noexcept;
 
 // Suspends the request until Redis has answered, or the zone's timeout has passed; the phases then
 // go on behind the handler that asked. Give the result to Nginx as that handler's own.

@@ -99,7 +99,7 @@ template <class Table>
     decision.retry_after_ns = kNever;
     return decision;
   }
-  if (policy.lessor->away) {
+  if (policy.lessor->is_away(charge.hash)) {
     return lease_detail::decide_alone(table, charge, now);
   }
   const Held refused = read(table, refused_place(policy, charge.hash), now);

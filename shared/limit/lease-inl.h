@@ -131,7 +131,7 @@ template <class Table>
     return decision;
   }
   Decision decision = decide(policy.gcra, with_held, now.steady_ns, charge.cost);
-  if (policy.lessor->away && charge.cost != 0 && !decision.never()) {
+  if (policy.lessor->is_away(charge.hash) && charge.cost != 0 && !decision.never()) {
     return decide_alone(table, charge, now);
   }
   decision.next_state = charge.ref.state;

@@ -15,7 +15,7 @@
 // Only one call at a time renews what is held of a key, so that it can say how much that is: the
 // mark in the word is its lock, which ends with the lease, whoever dies.
 //
-// While Redis is away (Lessor::away) a host goes by its own share: the same bucket at 1/hosts of
+// While Redis is away (Lessor::is_away) a host goes by its own share: the same bucket at 1/hosts of
 // the rate, on `told`, so that it begins with its share of what was left.
 #pragma once
 
@@ -55,10 +55,15 @@ class Lessor {
   // The operator's word: nothing is charged to the key any more.
   virtual void forget(const Policy& policy, const Hash128& key) noexcept = 0;
 
+  // Of Redis's servers the one that has this key is away, while others are not.
+  virtual bool is_lost(const Hash128& /*key*/) const noexcept { return false; }
+  bool is_away(const Hash128& key) const noexcept { return away || (some_away && is_lost(key)); }
+
   Hash128 incarnation;  // of this host: what an earlier one held is not found
   uint64_t hosts = 1;   // that share, as last heard
   Without without = Without::kLocal;
-  bool away = true;
+  bool away = true;        // all of Redis
+  bool some_away = false;  // some of its servers
 
  protected:
   ~Lessor() = default;

@@ -7,6 +7,9 @@ import time
 
 from waiting import until
 
+SERVER = "location / { penstock_limit zone=edge key=$arg_key %s name=a; empty_gif; }\n" \
+         "location = /metrics { penstock_metrics; }"
+
 # On a machine that is busy with other things Redis may be slow to answer: here nobody goes without it.
 PATIENT = "timeout=500ms"
 

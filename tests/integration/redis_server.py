@@ -63,14 +63,18 @@ class Connection:
 class RedisServer:
     """`options` as on redis-server's command line: ("--maxmemory-policy", "allkeys-lru")."""
 
-    def __init__(self, *options, tcp=False):
+    def __init__(self, *options, tcp=False, cluster=False):
         self.folder = Path(tempfile.mkdtemp(prefix="penstock-redis-"))
         self.folder.chmod(0o755)
         self.socket = self.folder / "redis.sock"
-        self._port = Port() if tcp else None
-        self.options = options
+        self._port = Port(and_above=10_000 if cluster else 0) if tcp else None  # a cluster's nodes meet above their ports
+        self.options = [str(option) for option in options]
         self.process = None
         self.start()
+
+    @property
+    def port(self):
+        return self._port.number
 
     @property
     def address(self):
@@ -97,6 +101,14 @@ class RedisServer:
 
     def connect(self):
         return Connection(str(self.socket))
+
+    def ask(self, *words):
+        """One command on a connection of its own."""
+        connection = self.connect()
+        try:
+            return connection(*words)
+        finally:
+            connection.close()
 
     def stop_answering(self):
         self.process.send_signal(signal.SIGSTOP)

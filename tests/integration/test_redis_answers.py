@@ -28,6 +28,8 @@ class FalseRedis:
                     command = words[0].upper()
                     if command == b"CONFIG":
                         self._say(b"*2\r\n$16\r\nmaxmemory-policy\r\n$%d\r\n%s\r\n" % (len(policy), policy))
+                    elif command == b"ROLE":
+                        self._say(b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n")
                     elif command == b"SCRIPT":
                         shas.append(b"%040x" % len(shas))
                         self._say(b"$40\r\n%s\r\n" % shas[-1])

@@ -17,8 +17,12 @@ MISTAKES = [
     ("no port that is one", "penstock_zone edge 1m redis=127.0.0.1:none;", "", r'"redis=127\.0\.0\.1:none".*HOST:PORT'),
     ("a path without unix:", "penstock_zone edge 1m redis=/run/redis.sock;", "", r'"redis=/run/redis\.sock".*unix:PATH'),
     ("an empty address", "penstock_zone edge 1m redis=;", "", r'"redis=".*no value'),
-    ("a cluster", "penstock_zone edge 1m redis=127.0.0.1:1 redis=127.0.0.1:2;", "", r'"redis=127\.0\.0\.1:2".*no cluster'),
-    ("a Sentinel", "penstock_zone edge 1m redis=127.0.0.1:1 sentinel=main;", "", r'"sentinel=main".*no Sentinel'),
+    ("one of several twice", "penstock_zone edge 1m redis=127.0.0.1:1 redis=127.0.0.1:1;", "", r'"redis=127\.0\.0\.1:1".*twice'),
+    ("a database of a cluster", "penstock_zone edge 1m redis=127.0.0.1:1 redis=127.0.0.1:2 db=2;", "", r"db=2.*database 0.*sentinel=NAME"),
+    ("a node of a cluster by its socket", "penstock_zone edge 1m redis=127.0.0.1:1 redis=unix:/run/b.sock;", "", r"unix:/run/b\.sock.*HOST:PORT"),
+    ("a Sentinel by its socket", "penstock_zone edge 1m redis=unix:/run/b.sock sentinel=main;", "", r"unix:/run/b\.sock.*HOST:PORT"),
+    ("a Sentinel's master without a name", "penstock_zone edge 1m redis=127.0.0.1:1 sentinel=;", "", r'"sentinel=".*no value'),
+    ("Sentinels that nobody can ask", "penstock_zone edge 1m sentinel=main;", "", r'"sentinel=main".*redis=HOST:PORT'),
     ("TLS", "penstock_zone edge 1m redis=127.0.0.1:1 tls=on;", "", r'"tls=on".*stunnel'),
     ("a password without Redis", "penstock_zone edge 1m db=1;", "", r'"db=1".*redis=HOST:PORT'),
     ("a user without a password", "penstock_zone edge 1m redis=127.0.0.1:1 user=a;", "", r"user=a.*password_file=PATH"),
@@ -47,7 +51,8 @@ def test_a_mistake_is_told_with_its_place_and_its_remedy(penstock, http, server,
     assert re.search(r"\[emerg\].*" + says + r".*nginx\.conf:\d+", said), said
 
 
-@pytest.mark.parametrize("options", ["", "db=3 prefix=shop timeout=2ms on_error=deny", "file=edge.zone on_error=allow"])
+@pytest.mark.parametrize("options", ["", "db=3 prefix=shop timeout=2ms on_error=deny", "file=edge.zone on_error=allow",
+                                     "redis=127.0.0.1:2 redis=[::1]:3", "redis=127.0.0.1:2 sentinel=main db=1"])
 def test_what_is_right_is_accepted_without_a_redis(penstock, options):
     service = penstock(start=False, http=f"penstock_zone edge 1m redis=127.0.0.1:1 {options};", server=LIMIT)
     accepted, said = service.nginx.check()

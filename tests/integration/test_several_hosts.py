@@ -10,13 +10,10 @@ import time
 import pytest
 
 from client import Client
-from hosts import PATIENT, Load, counted, counted_by_all, until_they_know_each_other
+from hosts import PATIENT, SERVER, Load, counted, counted_by_all, until_they_know_each_other
 from processes import children, state_of
 from server import ModelServer
 from waiting import until
-
-SERVER = "location / { penstock_limit zone=edge key=$arg_key %s name=a; empty_gif; }\n" \
-         "location = /metrics { penstock_metrics; }"
 
 
 @pytest.fixture

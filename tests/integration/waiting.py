@@ -23,13 +23,14 @@ def until(condition, what, seconds=20):
 class Port:
     """A TCP port that no other test holds, below those the kernel gives to outgoing connections."""
 
-    def __init__(self):
+    def __init__(self, and_above=0):
+        """`and_above`: the one that many above is free as well."""
         folder = os.path.join(tempfile.gettempdir(), f"penstock-ports-{os.getuid()}")
         os.makedirs(folder, exist_ok=True)
         while True:
-            self.number = random.randrange(15000, 32000)
+            self.number = random.randrange(15000, 32000 - and_above)
             self._lock = open(os.path.join(folder, str(self.number)), "w")
-            if self._taken() and self._free():
+            if self._taken() and self._free(self.number) and (not and_above or self._free(self.number + and_above)):
                 return
             self._lock.close()
 
@@ -40,11 +41,12 @@ class Port:
         except OSError:
             return False
 
-    def _free(self):
+    @staticmethod
+    def _free(number):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", self.number))
+                probe.bind(("127.0.0.1", number))
                 return True
             except OSError:
                 return False
