@@ -4,6 +4,7 @@ import http.client
 import re
 import threading
 import time
+from contextlib import nullcontext
 
 from waiting import until
 
@@ -31,14 +32,15 @@ def until_they_know_each_other(hosts):
 
 class Load:
     """Requests on each port by threads of its own, for some seconds. Of those that were admitted it keeps when they were asked and
-    answered. With `may_die` hosts may end meanwhile."""
+    answered. With `may_die` hosts may end meanwhile; `within` gives what each thread is in while it asks."""
 
-    def __init__(self, ports, seconds, threads=2, path="/?key=a", pause=0.0, may_die=False):
+    def __init__(self, ports, seconds, threads=2, path="/?key=a", pause=0.0, may_die=False, within=nullcontext):
         self.admitted, self.refused, self.others, self.slowest = [], 0, [], 0.0
         self._begin = time.monotonic()
         self._end = self._begin + seconds
         self._lock = threading.Lock()
         self._may_die = may_die
+        self._within = within
         self._threads = [threading.Thread(target=self._run, args=(port, path, pause)) for port in ports for _ in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -58,6 +60,10 @@ class Load:
         return self
 
     def _run(self, port, path, pause):
+        with self._within():
+            self._ask(port, path, pause)
+
+    def _ask(self, port, path, pause):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         admitted, refused, others, slowest = [], 0, [], 0.0
         while (asked := time.monotonic()) < self._end:

@@ -310,6 +310,47 @@ def test_what_is_no_redis_is_told(hosts, penstock, redis):
     assert service.statuses(5, "/?key=a").count(200) == 4
 
 
+def test_what_another_version_has_there_is_not_met_and_what_is_not_ours_is_told(hosts, redis):
+    connection = redis.connect()
+    for version in (0, 2):
+        connection("SET", f"penstock:{version}:hosts", "x")
+    connection("SET", "penstock:1:hosts", "x")
+    service, = hosts(1, "rate=10r/m burst=4", ready=False)
+    until(lambda: re.search("not shared now.*WRONGTYPE", service.nginx.log()), "it says so")
+    assert service.statuses(5, "/?key=a").count(200) == 4
+    connection("DEL", "penstock:1:hosts")
+    until(lambda: counted(service, "penstock_lease_up"), "it is used")
+    assert service.statuses(5, "/?key=b") == [200] * 4 + [429]
+    assert [connection("GET", f"penstock:{version}:hosts") for version in (0, 2)] == [b"x", b"x"]
+
+
+def ahead_by_an_hour(connection, key):
+    """What is kept is of a clock that has since been set back by an hour."""
+    if connection("TYPE", key) == "zset":
+        for unit in connection("ZRANGE", key, 0, -1):
+            connection("ZINCRBY", key, 3600 * 1_000_000, unit)
+        return
+    fields = connection("HGETALL", key)
+    for name, value in zip(fields[::2], fields[1::2]):
+        if name in (b"t", b"n", b"l"):
+            connection("HSET", key, name, int(value) + 3600 * 16_000_000)
+        elif name == b"p":
+            connection("HSET", key, name, int(value) + 3600 * 1000)
+
+
+@pytest.mark.parametrize("limit", ["rate=4r/h burst=4", "quota=4r/h", "rate=4r/h algorithm=sliding_log", "rate=4r/h algorithm=sliding_window"])
+def test_a_clock_that_steps_back_in_redis_gives_nothing_anew_and_keeps_nobody_out_for_long(hosts, redis, limit):
+    first, second = hosts(2, limit, PATIENT)
+    assert first.statuses(4, "/?key=a") == [200] * 4
+    connection = redis.connect()
+    key, = connection("KEYS", "penstock:1:[lwg]:*")
+    ahead_by_an_hour(connection, key)
+    refused = second.get("/?key=a")
+    assert refused.status == 429
+    assert 0 < int(refused.headers["Retry-After"]) <= 7200
+    assert second.get("/?key=b").status == 200
+
+
 # ---- leases come and go
 
 
