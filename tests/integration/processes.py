@@ -65,11 +65,11 @@ def state_of(pid):
 class Process:
     """A program in the foreground, its stdout and stderr in one file."""
 
-    def __init__(self, folder, name, command):
+    def __init__(self, folder, name, command, pass_fds=()):
         self.output = folder / f"{name}.out"
         self._file = open(self.output, "ab")
         self._process = subprocess.Popen([str(part) for part in command], stdin=subprocess.DEVNULL, stdout=self._file,
-                                         stderr=self._file, cwd=folder, env=environment(folder))
+                                         stderr=self._file, cwd=folder, env=environment(folder), pass_fds=pass_fds)
         self.pid = self._process.pid
 
     def alive(self):
@@ -122,6 +122,10 @@ class Penstockd:
     def start(self):
         self.process = Process(self.folder, self.name, [BUILD / "penstockd", "-c", self.config])
         until(self._answers, f"{self.name} listens on {self.socket}")
+
+    def start_by(self, command, pass_fds=()):
+        """Another command than its own starts it; nobody waits until it answers."""
+        self.process = Process(self.folder, self.name, command, pass_fds)
 
     def _answers(self):
         if not self.process.alive():

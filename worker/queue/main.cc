@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <string>
+#include <string_view>
 
 #include "shared/base/version.h"
 #include "worker/queue/config/load_config.h"
@@ -13,13 +14,14 @@ namespace {
 constexpr int kFailed = 1;
 constexpr int kUsageError = 2;
 
+constexpr char kUsage[] =
+    "usage: penstockd -c FILE      serve as FILE says\n"
+    "       penstockd -t -c FILE   check FILE and say what is wrong with it\n"
+    "       penstockd --version    say which penstockd this is (-V)\n"
+    "HUP reloads FILE, TERM lets jobs finish and stops.\n";
+
 int usage() {
-  std::fputs(
-      "usage: penstockd -c FILE      serve as FILE says\n"
-      "       penstockd -t -c FILE   check FILE and say what is wrong with it\n"
-      "       penstockd --version    say which penstockd this is (-V)\n"
-      "HUP reloads FILE, TERM lets jobs finish and stops.\n",
-      stderr);
+  std::fputs(kUsage, stderr);
   return kUsageError;
 }
 
@@ -36,6 +38,10 @@ int serve(penstock::queue::Config config, const std::string& path) {
 
 int main(int argc, char** argv) {
   if (penstock::say_version("penstockd", argc, argv)) {
+    return 0;
+  }
+  if (argc == 2 && std::string_view(argv[1]) == "--help") {
+    std::fputs(kUsage, stdout);
     return 0;
   }
   std::string path;

@@ -28,6 +28,10 @@ wire::Limits wire_limits(const Config& config) {
 
 Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_path) {
   const Access access{config.socket_mode, config.socket_group};
+  auto manager = ServiceManager::from_environment();
+  if (!manager) {
+    return manager.error();
+  }
   auto signals = open_signals();
   if (!signals) {
     return signals.error();
@@ -41,7 +45,7 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
   if (!roles) {
     return roles.error();
   }
-  auto listener = Listener::claim(config.socket);
+  auto listener = Listener::claim(config.socket, manager->take_socket());
   if (!listener) {
     return listener.error();
   }
@@ -63,8 +67,9 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
     store = *std::move(opened);
   }
   std::unique_ptr<Server> server(
-      new Server(std::move(config), std::move(config_path), *std::move(loop), *std::move(listener),
-                 *std::move(publisher), *std::move(signals), std::move(store), *std::move(roles)));
+      new Server(std::move(config), std::move(config_path), *std::move(manager), *std::move(loop),
+                 *std::move(listener), *std::move(publisher), *std::move(signals), std::move(store),
+                 *std::move(roles)));
   if (Status recovered = server->recover(); !recovered) {
     return recovered.error();
   }
@@ -213,10 +218,12 @@ void Server::tell_store_done() {
   store_->tell_done();
 }
 
-Server::Server(Config config, std::string config_path, EventLoop loop, Listener listener,
-               Publisher publisher, Fd signals, std::unique_ptr<Store> store, Roles roles)
+Server::Server(Config config, std::string config_path, ServiceManager manager, EventLoop loop,
+               Listener listener, Publisher publisher, Fd signals, std::unique_ptr<Store> store,
+               Roles roles)
     : config_(std::move(config)),
       config_path_(std::move(config_path)),
+      manager_(std::move(manager)),
       loop_(std::move(loop)),
       publisher_(std::move(publisher)),
       signals_(std::move(signals)),
@@ -239,6 +246,7 @@ int Server::run() {
   supervisor_.apply(config_);
   publish(connections_.now_ns());
   log(Level::kInfo, "penstockd: ready on " + config_.socket);
+  manager_.ready();
   turned_ns_ = clock_.now_ns();
   while (phase_ != Phase::kOver) {
     turn();
@@ -275,6 +283,7 @@ void Server::turn() {
     webhooks_->advance_to(now_ns, dispatcher_.wall_ms());
   }
   publish(now_ns);
+  manager_.advance_to(now_ns, [this] { return status_line(); });
   connections_.flush();
 }
 
@@ -318,7 +327,7 @@ void Server::note_health(int64_t now_ns) {
 int64_t Server::next_event() const {
   return std::min({connections_.next_event(), callers_.next_event(), dispatcher_.next_event(),
                    supervisor_.next_event(), autoscaler_.next_event(), device_watch_.next_event(),
-                   publisher_.next_event(), phase_ends_ns_,
+                   publisher_.next_event(), manager_.next_event(), phase_ends_ns_,
                    store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
                    webhooks_ != nullptr ? webhooks_->next_event() : INT64_MAX});
 }
@@ -344,6 +353,12 @@ void Server::reload() {
   if (phase_ != Phase::kServing) {
     return;
   }
+  manager_.reloading(monotonic_ns());
+  apply_new_config();
+  manager_.ready();
+}
+
+void Server::apply_new_config() {
   auto fresh = load_config(config_path_);
   if (!fresh) {
     log(Level::kError, "reload refused, the configuration before it stays in force:");
@@ -397,6 +412,7 @@ void Server::stop() {
   }
   log(Level::kInfo, fmt::format("stopping: {} jobs have {} to finish", dispatcher_.unfinished(),
                                 format_duration(config_.drain_timeout_ns)));
+  manager_.stopping();
   dispatcher_.drain();
   phase_ = Phase::kFinishing;
   phase_ends_ns_ = connections_.now_ns() + config_.drain_timeout_ns;
@@ -426,6 +442,15 @@ void Server::publish(int64_t now_ns) {
                       .device_watch = device_watch_,
                       .webhooks = webhooks_.get()},
                      clock_, now_ns);
+}
+
+std::string Server::status_line() const {
+  const auto& workers = supervisor_.workers();
+  const auto ready = std::count_if(workers.begin(), workers.end(), [](const auto& worker) {
+    return worker->state == Supervisor::Worker::State::kReady;
+  });
+  return fmt::format("{} jobs; {} of {} workers ready{}", dispatcher_.jobs(), ready, workers.size(),
+                     state_broken_ ? "; no jobs are promised, as writing fails" : "");
 }
 
 std::string Server::status_json() {

@@ -26,6 +26,7 @@
 #include "worker/queue/link/connection.h"
 #include "worker/queue/link/listener.h"
 #include "worker/queue/link/roles.h"
+#include "worker/queue/link/service_manager.h"
 #include "worker/queue/publish/publisher.h"
 #include "worker/queue/store/store.h"
 #include "worker/queue/text/log.h"
@@ -57,8 +58,9 @@ class Server final {
     void (Server::*told_)();
   };
 
-  Server(Config config, std::string config_path, EventLoop loop, Listener listener,
-         Publisher publisher, Fd signals, std::unique_ptr<Store> store, Roles roles);
+  Server(Config config, std::string config_path, ServiceManager manager, EventLoop loop,
+         Listener listener, Publisher publisher, Fd signals, std::unique_ptr<Store> store,
+         Roles roles);
 
   Status recover();
   Status recover_orders();
@@ -70,6 +72,7 @@ class Server final {
   int64_t next_event() const;
   void read_signals();
   void reload();
+  void apply_new_config();
   void stop();
   void advance_stop(int64_t now_ns);
   void publish(int64_t now_ns);
@@ -78,9 +81,11 @@ class Server final {
   void sweep(int64_t now_ns);
 
   std::string status_json();
+  std::string status_line() const;
 
   Config config_;
   std::string config_path_;
+  ServiceManager manager_;
   EventLoop loop_;
   Publisher publisher_;
   Fd signals_;

@@ -49,6 +49,13 @@ Status remove_stale(const std::string& path) {
   return Ok{};
 }
 
+std::string name_of(const Fd& socket) {
+  sockaddr_un address{};
+  socklen_t size = sizeof address - 1;
+  ::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&address), &size);
+  return address.sun_path;
+}
+
 Result<Fd> bind_and_listen(const std::string& path, const Access& access) {
   Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   const sockaddr_un address = *unix_address(path);  // its length was looked at before
@@ -96,18 +103,31 @@ Result<Listener> Listener::open(const std::string& path, const Access& access) {
   return *std::move(listener);
 }
 
-Result<Listener> Listener::claim(const std::string& path) {
-  auto held = lock(path);
-  if (!held) {
-    return held.error();
+Result<Listener> Listener::claim(const std::string& path, Fd held) {
+  auto locked = lock(path);
+  if (!locked) {
+    return locked.error();
+  }
+  if (held.valid()) {
+    if (const std::string name = name_of(held); name != path) {
+      return Error{"the socket that was handed over is " + name + ", and `socket` is " + path +
+                   "; write the same path in both"};
+    }
+    Listener listener(path, *std::move(locked));
+    listener.socket_ = std::move(held);
+    listener.held_ = true;
+    return listener;
   }
   if (Status removed = remove_stale(path); !removed) {
     return removed.error();
   }
-  return Listener(path, *std::move(held));
+  return Listener(path, *std::move(locked));
 }
 
 Status Listener::listen(const Access& access) {
+  if (held_) {
+    return Ok{};
+  }
   auto socket = bind_and_listen(path_, access);
   if (!socket) {
     return socket.error();
@@ -117,7 +137,7 @@ Status Listener::listen(const Access& access) {
 }
 
 Listener::~Listener() {
-  if (socket_.valid()) {
+  if (socket_.valid() && !held_) {
     ::unlink(path_.c_str());
   }
 }

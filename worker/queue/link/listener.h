@@ -1,7 +1,8 @@
 // Listener: the Unix socket that callers connect to, and the proof that it is ours alone.
 //
 // A lock on SOCKET.lock says which penstockd owns the path. The lock goes with its process, however
-// that dies. So a socket file without a living owner is recognised and replaced.
+// that dies. So a socket file without a living owner is recognised and replaced. A socket that a
+// service manager holds stays its own: file, mode and group are left as they are.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +25,8 @@ class Listener {
  public:
   // claim() and listen().
   static Result<Listener> open(const std::string& path, const Access& access);
-  // The path is ours; nobody can connect yet.
-  static Result<Listener> claim(const std::string& path);
+  // The path is ours; nobody can connect yet. `held`: a service manager's socket, which listens.
+  static Result<Listener> claim(const std::string& path, Fd held = {});
   Status listen(const Access& access);
   Listener(Listener&&) = default;
   Listener& operator=(Listener&&) = delete;
@@ -45,6 +46,7 @@ class Listener {
   std::string path_;
   Fd lock_;
   Fd socket_;
+  bool held_ = false;  // by a service manager
 };
 
 }  // namespace penstock::queue

@@ -1,0 +1,55 @@
+// ServiceManager: systemd, or whatever else started penstockd and wants to hear how it is.
+//
+// It says in the environment what it wants, and that is taken out of it, so that no worker inherits
+// it. Without such words every call here does nothing. Nothing blocks: a word that finds no room is
+// said again with the next one.
+//
+// Protocol: sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "shared/base/fd.h"
+#include "shared/base/result.h"
+
+namespace penstock::queue {
+
+class ServiceManager {
+ public:
+  // NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID; LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES. An
+  // Error: sockets were handed over, but not one Unix socket alone. It says what was.
+  static Result<ServiceManager> from_environment();
+
+  // The socket that was handed over, which is bound and listens already. It is invalid where there
+  // was none, and from the second call on.
+  Fd take_socket() { return std::move(socket_); }
+
+  void ready();
+  void reloading(int64_t monotonic_ns);  // until ready()
+  void stopping();
+  // Tells that the loop turns, as often as is wanted of it, and with it the status line, if it has
+  // changed. Call it in each turn.
+  template <class Status>
+  void advance_to(int64_t now_ns, const Status& status) {
+    if (due_ns_ <= now_ns) {
+      tell_alive(now_ns, status());
+    }
+  }
+  int64_t next_event() const { return due_ns_; }  // INT64_MAX: never
+
+ private:
+  bool say(std::string_view words) const;
+  void tell_alive(int64_t now_ns, std::string status);
+
+  Fd notify_;
+  std::string to_;  // the notify socket's address, as sun_path has it
+  Fd socket_;
+  bool watched_ = false;
+  int64_t every_ns_ = 0;
+  int64_t due_ns_ = INT64_MAX;
+  std::string status_;  // that was said last
+};
+
+}  // namespace penstock::queue
