@@ -3,6 +3,8 @@
 #   make             everything that is installed: the module, penstockd, penstock-worker, penstockctl
 #   make run         all of it at work on 127.0.0.1:8080, or PORT=
 #   make test        every test
+#   make install     what was built, below PREFIX (/usr/local), for packages below DESTDIR; make uninstall takes it away
+#   make deb         Debian packages, in build/deb; make test-deb tries them in a bare Debian
 #   make bench       measured against the peers
 #   make storm       everything killed at random, KILLS (1000) times over JOBS (50000) promised jobs
 #   make sanitize    the tests under ASan+UBSan, the multi-threaded units under TSan
@@ -14,6 +16,7 @@
 
 BUILD ?= build
 PORT ?= 8080
+PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 60
 JOBS ?= $(shell nproc)
 # Tests wait more than they compute.
@@ -29,7 +32,7 @@ BUILD_IN = cmake --build
 CTEST = ctest --output-on-failure --no-label-summary --no-tests=error -j $(TEST_JOBS)
 
 .DELETE_ON_ERROR:
-.PHONY: all run test test-http3 bench storm gpu-check format lint sanitize asan tsan fuzz module clean setup-build
+.PHONY: all run test install uninstall dist deb test-deb test-http3 bench storm gpu-check format lint sanitize asan tsan fuzz module clean setup-build
 
 all: $(BUILD)/build.ninja
 	$(BUILD_IN) $(BUILD) --target $(PROGRAMS)
@@ -46,8 +49,31 @@ run: all
 	@scripts/setup run || true
 	@scripts/run $(BUILD) $(PORT)
 
+install: all
+	@scripts/setup install
+	scripts/install $(BUILD) $(PREFIX) $(DESTDIR)
+
+uninstall:
+	scripts/install --remove $(PREFIX) $(DESTDIR)
+
+# The sources of a release, of what is committed.
+dist: NAME = penstock-$(shell sed -n 's/^project(penstock VERSION \([0-9.]*\).*/\1/p' CMakeLists.txt)
+dist:
+	@mkdir -p $(BUILD)
+	git archive --prefix=$(NAME)/ -o $(BUILD)/$(NAME).tar.gz HEAD
+
+# The packages, in $(BUILD)/deb.
+deb: setup-build
+	@scripts/setup install deb
+	scripts/deb $(BUILD)
+
+# ... and their life in a bare Debian.
+test-deb: deb
+	@scripts/setup test-deb
+	tests/packages/test_deb $(BUILD)/deb
+
 test: $(BUILD)/build.ninja
-	@scripts/setup build test browser
+	@scripts/setup build install test browser
 	$(BUILD_IN) $(BUILD)
 	$(CTEST) --test-dir $(BUILD)
 

@@ -1,0 +1,118 @@
+"""`make install`'s script: all that is needed lies where it belongs, works there, and goes again."""
+
+import base64
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from processes import ASAN, BUILD
+
+ROOT = Path(__file__).parents[2]
+PREFIX = "/opt/penstock"
+WANTED = """
+bin/penstockctl
+lib/nginx/modules/ngx_http_penstock_module.so
+lib/systemd/system/penstockd.service
+lib/systemd/system/penstockd.socket
+lib/sysusers.d/penstock.conf
+lib/tmpfiles.d/penstock.conf
+sbin/penstock-worker
+sbin/penstockd
+share/bash-completion/completions/penstockctl
+share/doc/penstock/nginx.conf
+share/man/man1/penstockctl.1.gz
+share/man/man8/penstock-worker.8.gz
+share/man/man8/penstockd.8.gz
+share/penstock/engines/digits/digits.py
+share/penstock/models/demo/model.safetensors
+share/penstock/www/index.html
+share/zsh/vendor-completions/_penstockctl
+""".split()
+pytestmark = pytest.mark.skipif(ASAN or shutil.which("help2man") is None, reason="needs help2man, and programs that start anywhere")
+
+
+def script(*arguments):
+    return subprocess.run([ROOT / "scripts" / "install", *map(str, arguments)], capture_output=True, text=True)
+
+
+@pytest.fixture
+def installed(folder):
+    """The folder that stands for / there."""
+    said = script(BUILD, PREFIX, folder)
+    assert said.returncode == 0, said.stderr
+    return folder
+
+
+def files(root):
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def test_everything_lies_where_it_belongs_and_goes_again(installed):
+    below = installed / PREFIX[1:]
+    assert set(WANTED) <= files(below)
+    config = installed / "etc/penstock/penstock.yaml"
+    config.write_text("# mine\n")
+    assert script(BUILD, PREFIX, installed).returncode == 0
+    assert config.read_text() == "# mine\n", "what an operator wrote is kept"
+    assert script("--remove", PREFIX, installed).returncode == 0
+    assert files(installed) == {"etc/penstock/penstock.yaml"}
+    again = script("--remove", PREFIX, installed)
+    assert again.returncode == 1 and "nothing is installed under /opt/penstock" in again.stderr
+
+
+def test_the_configuration_names_what_was_installed(installed):
+    config = installed / "etc/penstock/penstock.yaml"
+    named = set(re.findall(rf"{PREFIX}/[\w/.]+", config.read_text()))
+    assert {f"{PREFIX}/share/penstock/models/demo", f"{PREFIX}/share/penstock/engines/digits/digits.py"} <= named
+    assert all((installed / path[1:]).exists() for path in named)
+    secret = installed / "etc/penstock/webhook.secret"
+    secret.write_text("whsec_" + base64.b64encode(b"0" * 32).decode())
+    secret.chmod(0o640)
+    config.write_text(config.read_text().replace(PREFIX, f"{installed}{PREFIX}").replace("/etc/penstock/webhook", f"{installed}/etc/penstock/webhook"))
+    said = subprocess.run([installed / f"{PREFIX[1:]}/sbin/penstockd", "-t", "-c", config], capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    nginx = (installed / f"{PREFIX[1:]}/share/doc/penstock/nginx.conf").read_text()
+    assert f"load_module {PREFIX}/lib/nginx/modules/ngx_http_penstock_module.so;" in nginx
+    assert f"penstock_ui gpu root={PREFIX}/share/penstock/www;" in nginx
+
+
+def test_the_units_start_what_was_installed(installed):
+    units = installed / f"{PREFIX[1:]}/lib/systemd/system"
+    service = units / "penstockd.service"
+    assert f"ExecStart={PREFIX}/sbin/penstockd -c /etc/penstock/penstock.yaml" in service.read_text()
+    service.write_text(service.read_text().replace(PREFIX, f"{installed}{PREFIX}"))
+    said = subprocess.run(["systemd-analyze", "verify", "--man=no", service], capture_output=True, text=True,
+                          env={**os.environ, "SYSTEMD_UNIT_PATH": f"{units}:"})
+    assert said.returncode == 0 and "penstockd" not in said.stderr, said.stderr
+
+
+def test_manuals_tell_what_help_tells(installed):
+    for program, section, words in (("penstockctl", 1, "offenders"), ("penstockd", 8, "/var/lib/penstock"), ("penstock-worker", 8, "--slots")):
+        page = installed / f"{PREFIX[1:]}/share/man/man{section}/{program}.{section}.gz"
+        text = subprocess.run(["gunzip", "-c", page], capture_output=True, text=True).stdout.replace("\\-", "-")
+        assert words in text and ".SH SYNOPSIS" in text and "/tmp" not in text
+
+
+def test_commands_and_options_are_completed(installed):
+    completion = installed / f"{PREFIX[1:]}/share/bash-completion/completions/penstockctl"
+
+    def completed(*words):
+        line = " ".join(f"'{word}'" for word in ("penstockctl", *words))
+        said = subprocess.run(["bash", "-c", f"source {completion}; COMP_WORDS=({line}); COMP_CWORD={len(words)}; _penstockctl; echo ${{COMPREPLY[@]}}"],
+                              capture_output=True, text=True, env={**os.environ, "PATH": f"{BUILD}:{os.environ['PATH']}"})
+        assert not said.stderr, said.stderr
+        return said.stdout.split()
+
+    assert completed("of") == ["offenders"]
+    assert "status" in completed("") and "--version" in completed("")
+    assert completed("status", "--js") == ["--json"]
+    assert completed("dead", "re") == ["requeue"]
+
+
+def test_a_relative_prefix_is_refused(folder):
+    said = script(BUILD, "opt", folder)
+    assert said.returncode == 1 and "absolute path, not 'opt'" in said.stderr
