@@ -181,6 +181,9 @@ ngx_command_t commands[] = {
     {ngx_string("penstock_max_wait"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_msec_slot,
      NGX_HTTP_LOC_CONF_OFFSET, offsetof(LocConf, max_wait), nullptr},
 
+    {ngx_string("penstock_waiting_events"), kAnywhere | NGX_CONF_TAKE12, read_waiting_events,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
     {ngx_string("penstock_origins"), kAnywhere | NGX_CONF_1MORE, read_origins,
      NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
 

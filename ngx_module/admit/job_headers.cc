@@ -21,11 +21,16 @@ constexpr Known kKnown[] = {
     {"penstock-not-before", "Penstock-Not-Before", &JobHeaders::not_before, 64, false},
     {"penstock-callback", "Penstock-Callback", &JobHeaders::callback, 2048, false},
     {"penstock-label", "Penstock-Label", &JobHeaders::label, 1024, false},
+    {"penstock-start-within", "Penstock-Start-Within", &JobHeaders::start_within, 32, false},
+    {"penstock-finish-within", "Penstock-Finish-Within", &JobHeaders::finish_within, 32, false},
+    {"cancel-after", "Cancel-After", &JobHeaders::cancel_after, 32, false},
+    {"x-stainless-read-timeout", "X-Stainless-Read-Timeout", &JobHeaders::read_timeout, 32, true},
+    {"penstock-events", "Penstock-Events", &JobHeaders::events, 32, false},
 };
 
 const Known* known(const ngx_table_elt_t& header) noexcept {
   const char first = header.key.len == 0 ? '\0' : static_cast<char>(header.lowcase_key[0]);
-  if (first != 'p' && first != 'i') {
+  if (first != 'p' && first != 'i' && first != 'c' && first != 'x') {
     return nullptr;
   }
   const std::string_view name = lower_name(header);
@@ -99,16 +104,52 @@ bool take(ngx_pool_t* pool, const Known& header, std::string_view text, std::str
   return true;
 }
 
+// 0 is none.
+uint64_t least(uint64_t a, uint64_t b) noexcept { return a == 0 || (b != 0 && b < a) ? b : a; }
+
+constexpr std::string_view kHowToSay =
+    " is a number of seconds above 0, as in 30 or 0.5, ten years at most.";
+
+// Makes numbers of what was sent. What an SDK says of itself is no mistake of the caller's: if it
+// is none it is passed over.
+bool read(ngx_pool_t* pool, JobHeaders& headers, BadHeader& bad) noexcept {
+  const struct {
+    std::string_view name;
+    std::string_view text;
+    uint64_t& ms;
+  } each[] = {{"Penstock-Start-Within", headers.start_within, headers.start_within_ms},
+              {"Penstock-Finish-Within", headers.finish_within, headers.finish_within_ms},
+              {"Cancel-After", headers.cancel_after, headers.finish_within_ms}};
+  for (const auto& [name, text, ms] : each) {
+    const auto within_ms = http::parse_within_ms(text);
+    if (!text.empty() && !within_ms) {
+      bad = {say(pool, name, kHowToSay), name};
+      return false;
+    }
+    ms = least(ms, within_ms.value_or(0));
+  }
+  headers.read_timeout_ms = http::parse_within_ms(headers.read_timeout).value_or(0);
+  if (!headers.events.empty() && headers.events != "queue") {
+    bad = {"Penstock-Events takes queue.", "Penstock-Events"};
+    return false;
+  }
+  return true;
+}
+
 }  // namespace
 
-void JobHeaders::put(wire::Submit& submit) const noexcept {
+void JobHeaders::put(wire::Submit& submit, bool waits) const noexcept {
   submit.prefer = prefer;
   submit.idempotency_key = idempotency_key;
   submit.delay = delay;
   submit.not_before = not_before;
   submit.callback = callback;
   submit.label = label;
+  submit.start_within_ms = start_within_ms;
+  submit.finish_within_ms = least(finish_within_ms, waits ? read_timeout_ms : 0);
 }
+
+bool JobHeaders::may_outlive() const noexcept { return !idempotency_key.empty() || want_promise(); }
 
 bool JobHeaders::want_promise() const noexcept {
   return !delay.empty() || !not_before.empty() || !callback.empty() ||
@@ -124,7 +165,7 @@ bool find_job_headers(ngx_http_request_t* r, const JobHeaders*& found, BadHeader
     return take(r->pool, header, text, headers->*header.value, bad);
   });
   found = headers;
-  return whole || !bad.detail.empty();
+  return (whole && (headers == nullptr || read(r->pool, *headers, bad))) || !bad.detail.empty();
 }
 
 bool may_not_wait(ngx_http_request_t* r) noexcept {

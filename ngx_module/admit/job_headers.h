@@ -15,8 +15,20 @@ struct JobHeaders {
   std::string_view not_before;       // Penstock-Not-Before
   std::string_view callback;         // Penstock-Callback
   std::string_view label;            // Penstock-Label
+  std::string_view start_within;     // Penstock-Start-Within
+  std::string_view finish_within;    // Penstock-Finish-Within
+  std::string_view cancel_after;     // Cancel-After: means the same
+  std::string_view read_timeout;     // X-Stainless-Read-Timeout: likewise, if all comes at once
+  std::string_view events;           // Penstock-Events: "queue", or empty
+  // Read: in ms; 0: whenever.
+  uint64_t start_within_ms = 0;
+  uint64_t finish_within_ms = 0;
+  uint64_t read_timeout_ms = 0;
 
-  void put(wire::Submit& submit) const noexcept;
+  // `waits`: the answer comes as a whole, to who waits for it.
+  void put(wire::Submit& submit, bool waits) const noexcept;
+  // Whether the request may become a job that outlives it.
+  bool may_outlive() const noexcept;
   // Whether a promise is asked for, and not an answer.
   bool want_promise() const noexcept;
 };

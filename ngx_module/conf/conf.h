@@ -186,11 +186,13 @@ struct LocConf {
   ngx_str_t jobs_path{};            // where callers see their jobs: "/jobs"
   ngx_flag_t dedupe = NGX_CONF_UNSET;
   bool reject_duplicates = false;
-  ngx_msec_t max_wait = NGX_CONF_UNSET_MSEC;  // 0: however long
-  bool later = false;                         // some limit is judged at Stage::kAccess
-  bool degrades = false;                      // some limit says action=degrade
-  bool shared = false;                        // some limit is shared by hosts
-  bool own_limits = false;                    // `limits` stand in this very location
+  ngx_msec_t max_wait = NGX_CONF_UNSET_MSEC;        // 0: however long
+  ngx_msec_t waiting_events = NGX_CONF_UNSET_MSEC;  // streams speak so often; 0: not
+  bool waiting_as_events = false;                   // and not by comments only
+  bool later = false;                               // some limit is judged at Stage::kAccess
+  bool degrades = false;                            // some limit says action=degrade
+  bool shared = false;                              // some limit is shared by hosts
+  bool own_limits = false;                          // `limits` stand in this very location
   const void* server = nullptr;  // penstock_quota, _pass and _jobs: the server{} where it stands
   ngx_http_upstream_srv_conf_t* watched =
       nullptr;                         // penstock_metrics: whose penstockds it tells of

@@ -156,6 +156,11 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
     loc.reject_duplicates = above.reject_duplicates;
   }
   ngx_conf_merge_msec_value(loc.max_wait, above.max_wait, 0);
+  if (loc.waiting_events == NGX_CONF_UNSET_MSEC) {
+    constexpr ngx_msec_t kUsualMs = 5000;
+    ngx_conf_merge_msec_value(loc.waiting_events, above.waiting_events, kUsualMs);
+    loc.waiting_as_events = above.waiting_as_events;
+  }
   if (loc.passes && core->handler != nullptr && core->handler != pass_request &&
       core->handler != ask_about_jobs) {
     return refuse_second_answer(cf);

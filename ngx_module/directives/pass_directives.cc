@@ -96,6 +96,28 @@ char* read_dedupe(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   return NGX_CONF_OK;
 }
 
+char* read_waiting_events(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
+  auto& loc = *static_cast<LocConf*>(conf);
+  constexpr ngx_int_t kLeastMs = 100;
+  if (loc.waiting_events != NGX_CONF_UNSET_MSEC) {
+    return const_cast<char*>("is duplicate");
+  }
+  const bool more = cf->args->nelts == 3;
+  if (view(arg(cf, 1)) == "off" && !more) {
+    loc.waiting_events = 0;
+    return NGX_CONF_OK;
+  }
+  const ngx_int_t ms = ngx_parse_time(&arg(cf, 1), 0);
+  if (ms == NGX_ERROR || ms < kLeastMs || (more && view(arg(cf, 2)) != "as=event")) {
+    return refuse(cf,
+                  "penstock_waiting_events takes off, or a time of at least 100ms such as 5s, then "
+                  "as=event");
+  }
+  loc.waiting_events = static_cast<ngx_msec_t>(ms);
+  loc.waiting_as_events = more;
+  return NGX_CONF_OK;
+}
+
 char* read_value(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept {
   auto& value = *reinterpret_cast<Value*>(static_cast<char*>(conf) + command->offset);
   return value.kind != Value::Kind::kNone ? const_cast<char*>("is duplicate")

@@ -7,6 +7,7 @@
 #include "ngx_module/hand_over/websocket.h"
 #include "ngx_module/reply/reply.h"
 #include "ngx_module/request/request.h"
+#include "shared/base/clock.h"
 #include "shared/wire/messages.h"
 
 namespace penstock {
@@ -138,18 +139,23 @@ struct Piped {
 
 // ---- the frames ----
 
-// `data: {problem}\n\n`, the way OpenAI tells of an error in an open stream.
+// `data: {problem}\n\n`, the way OpenAI tells of an error in an open stream. What the engine said
+// is one line: penstockd has seen to that.
 ngx_str_t render_error_event(ngx_pool_t* pool, const wire::Failed& failed) noexcept {
   static constexpr std::string_view kBefore = "data: ";
-  const ngx_str_t body = render_problem(pool, problem_of(failed));
-  auto* out = static_cast<u_char*>(ngx_pnalloc(pool, kBefore.size() + body.len + 1));
-  if (body.data == nullptr || out == nullptr) {
+  static constexpr std::string_view kAfter = "\n\n";
+  const ngx_str_t made =
+      failed.json.empty() ? render_problem(pool, problem_of(failed)) : ngx_str_t{};
+  std::string_view body = failed.json.empty() ? view(made) : failed.json;
+  while (body.ends_with('\n')) {
+    body.remove_suffix(1);
+  }
+  auto* out = static_cast<char*>(ngx_pnalloc(pool, kBefore.size() + body.size() + kAfter.size()));
+  if (body.empty() || out == nullptr) {
     return {0, nullptr};
   }
-  ngx_memcpy(out, kBefore.data(), kBefore.size());
-  ngx_memcpy(out + kBefore.size(), body.data, body.len);  // ends in a newline
-  out[kBefore.size() + body.len] = '\n';
-  return {kBefore.size() + body.len + 1, out};
+  const char* end = Text(out).raw(kBefore).raw(body).raw(kAfter).at();
+  return str({out, static_cast<size_t>(end - out)});
 }
 
 // Takes some bytes off what was promised. False when they are more: the client's connection would
@@ -183,14 +189,48 @@ Ending on_done(ngx_http_request_t* r, RequestState& state) noexcept {
   return Ending::kComplete;
 }
 
-// A frame in the middle of the answer. `event` is set when something is to be said to the client.
-Ending on_frame(ngx_http_request_t* r, RequestState& state, ngx_str_t& event) noexcept {
+// The answer begins, in a stream that has told of the wait until now.
+Ending on_beginning(ngx_http_request_t* r, RequestState& state) noexcept {
+  wire::Head head;
+  const char* const error = wire::parse(state.answer.payload(), head);
+  if (error != nullptr || !state.answer_waits || head.status != NGX_HTTP_OK || head.opens != 0) {
+    invalid(r, error != nullptr ? error : "a HEAD that does not belong into a stream");
+    return Ending::kInvalid;
+  }
+  state.answer_waits = false;
+  state.begun_ns = monotonic_ns();
+  return Ending::kGoesOn;
+}
+
+// What is told of the wait; empty: nothing can be told now.
+Ending on_note(ngx_http_request_t* r, RequestState& state, std::string_view& text) noexcept {
+  wire::Note note;
+  const char* const error = wire::parse(state.answer.payload(), note);
+  if (error != nullptr || !state.answer_waits) {
+    invalid(r, error != nullptr ? error : "a NOTE in an answer");
+    return Ending::kInvalid;
+  }
+  text = note.text;
+  state.eta_ms = note.eta_ms;
+  state.accepted_ns = monotonic_ns();
+  state.started_at_once = note.position == 0;
+  return Ending::kGoesOn;
+}
+
+// A frame in the middle of the answer. `event` is set when something is to be said to the client,
+// and `news` to what is in the frame for it.
+Ending on_frame(ngx_http_request_t* r, RequestState& state, ngx_str_t& event,
+                std::string_view& news) noexcept {
   switch (state.answer.type()) {
+    case wire::FrameType::kHead:
+      return on_beginning(r, state);
+    case wire::FrameType::kNote:
+      return on_note(r, state, news);
     case wire::FrameType::kProgress:
       return Ending::kGoesOn;
     case wire::FrameType::kDone:
-      if (state.answer_left > 0) {
-        invalid(r, "fewer bytes than its content_length");
+      if (state.answer_left > 0 || state.answer_waits) {
+        invalid(r, state.answer_waits ? "DONE before HEAD" : "fewer bytes than its content_length");
         return Ending::kInvalid;
       }
       return on_done(r, state);
@@ -204,6 +244,10 @@ Ending on_frame(ngx_http_request_t* r, RequestState& state, ngx_str_t& event) no
       ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "job failed in mid-answer: %V", &message);
       if (!state.answer_is_events) {
         return Ending::kCutShort;
+      }
+      state.failed_status = failed.status;
+      if (failed.status == NGX_HTTP_SERVICE_UNAVAILABLE) {
+        state.outcome = Outcome::kBusy;
       }
       event = render_error_event(r->pool, failed);
       return Ending::kComplete;
@@ -232,7 +276,10 @@ bool take_frames(ngx_http_request_t* r, RequestState& state, u_char* at, u_char*
       case AnswerStream::Event::kBytes: {
         const std::string_view part = state.answer.bytes();
         state.chunks += state.answer.begins() ? 1 : 0;
-        if (!keeps_promise(r, state, part.size())) {
+        if (state.answer_waits) {
+          invalid(r, "CHUNK before HEAD");
+        }
+        if (state.answer_waits || !keeps_promise(r, state, part.size())) {
           out.end(Ending::kInvalid, false);
           return true;
         }
@@ -244,8 +291,11 @@ bool take_frames(ngx_http_request_t* r, RequestState& state, u_char* at, u_char*
       }
       case AnswerStream::Event::kFrame: {
         ngx_str_t event{0, nullptr};
-        const Ending ending = on_frame(r, state, event);
-        if (event.len > 0 && !out.put_own(event)) {
+        std::string_view news;
+        const Ending ending = on_frame(r, state, event, news);
+        auto* from = reinterpret_cast<u_char*>(const_cast<char*>(news.data()));
+        if ((event.len > 0 && !out.put_own(event)) ||
+            (!news.empty() && !out.put(from, from + news.size()))) {
           return false;
         }
         if (ending != Ending::kGoesOn) {
@@ -259,6 +309,18 @@ bool take_frames(ngx_http_request_t* r, RequestState& state, u_char* at, u_char*
 }
 
 }  // namespace
+
+void end_in_waiting(ngx_http_request_t* r) noexcept {
+  const ngx_str_t event =
+      render_error_event(r->pool, {.status = NGX_HTTP_SERVICE_UNAVAILABLE,
+                                   .code = "busy",
+                                   .message = "The queue was lost before the job began. Try again.",
+                                   .retry_after_s = 1});
+  ngx_chain_t* const chain = event.len == 0 ? nullptr : chain_of(r, event);
+  if (chain != nullptr) {
+    ngx_http_output_filter(r, chain);
+  }
+}
 
 ngx_int_t begin_answer(void* request) noexcept {
   auto* r = static_cast<ngx_http_request_t*>(request);

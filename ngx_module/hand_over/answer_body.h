@@ -15,4 +15,7 @@ ngx_int_t read_answer(void* request, ssize_t bytes) noexcept;
 // With buffering: Nginx's event pipe reads ahead, to its temporary file if need be.
 ngx_int_t read_answer_buffered(ngx_event_pipe_t* pipe, ngx_buf_t* buf) noexcept;
 
+// The queue is lost while the caller hears of it: that is told, as the stream's end.
+void end_in_waiting(ngx_http_request_t* r) noexcept;
+
 }  // namespace penstock

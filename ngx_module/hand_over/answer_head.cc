@@ -75,6 +75,9 @@ ngx_int_t push_head(ngx_http_request_t* r, RequestState& state, const wire::Head
   if (const ngx_int_t rc = push_given_headers(r, state, head.headers); rc != NGX_OK) {
     return rc;
   }
+  if (!loc_conf(r)->asks && !push_timing(r, state, head)) {
+    return NGX_ERROR;
+  }
   if (head.status == NGX_HTTP_NO_CONTENT || head.status == NGX_HTTP_SWITCHING_PROTOCOLS) {
     return NGX_OK;
   }
@@ -122,6 +125,10 @@ ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view p
     return invalid(r, "content_length is impossible");
   }
   state.answer_begun = true;
+  state.answer_waits = head.opens != 0;
+  if (state.answer_waits && !state.answer_is_events) {
+    return invalid(r, "a stream that waits and has no events");
+  }
   state.begun_ns = monotonic_ns();
   state.answer_left = u->headers_in.content_length_n;
   if (head.promised != 0) {

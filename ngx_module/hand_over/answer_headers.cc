@@ -63,6 +63,13 @@ ngx_str_t disposition(ngx_http_request_t* r, const RequestState& state) noexcept
   return copy(r->pool, {text, static_cast<size_t>(end - text)});
 }
 
+// Milliseconds, to the microsecond.
+Text& add_ms(Text& text, uint64_t us) noexcept {
+  const uint64_t part = us % 1000;
+  text.number(us / 1000).literal(".");
+  return text.number(part / 100).number(part / 10 % 10).number(part % 10);
+}
+
 bool has_answer_header(const RequestState& state, std::string_view name) noexcept {
   return std::any_of(
       state.answer_headers, state.answer_headers + state.answer_header_count,
@@ -91,6 +98,19 @@ ngx_int_t push_given_headers(ngx_http_request_t* r, RequestState& state,
 ngx_int_t push_refusal_headers(ngx_http_request_t* r, RequestState& state,
                                std::string_view lines) noexcept {
   return push_lines(r, state, lines, of_refusals);
+}
+
+bool push_timing(ngx_http_request_t* r, RequestState& state, const wire::Head& head) noexcept {
+  constexpr std::string_view kNames = "limit;dur=.000, queue;dur=.000, run;dur=.000";
+  char bytes[kNames.size() + 3 * Text::kMaxDigits];
+  Text text(bytes);
+  add_ms(text.literal("limit;dur="), static_cast<uint64_t>(state.limit_ns / kNsPerUs));
+  if (head.run_us != 0) {  // else nobody told
+    add_ms(text.literal(", queue;dur="), head.queue_us);
+    add_ms(text.literal(", run;dur="), head.run_us);
+  }
+  const ngx_str_t value = copy(r->pool, {bytes, static_cast<size_t>(text.at() - bytes)});
+  return value.data != nullptr && state.push_answer_header(r, "Server-Timing", value);
 }
 
 bool push_guards(ngx_http_request_t* r, RequestState& state, std::string_view type,

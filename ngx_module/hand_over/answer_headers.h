@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ngx_module/request/request.h"
+#include "shared/wire/messages.h"
 
 namespace penstock {
 
@@ -17,6 +18,10 @@ ngx_int_t push_given_headers(ngx_http_request_t* r, RequestState& state,
 // The same of a refusal, which may have few of them; the others are passed over.
 ngx_int_t push_refusal_headers(ngx_http_request_t* r, RequestState& state,
                                std::string_view lines) noexcept;
+
+// Adds Server-Timing: how long the limits took, the queue, and the engine until its head. False
+// when memory ran out.
+bool push_timing(ngx_http_request_t* r, RequestState& state, const wire::Head& head) noexcept;
 
 // Adds the headers that keep an answer harmless in a browser, whoever made it up: it has the type
 // that it says, runs nothing, loads nothing, belongs to no other site, and is saved, not shown,

@@ -56,6 +56,22 @@ bool pass_headers(ngx_http_request_t* r, std::string_view& lines) noexcept {
   return true;
 }
 
+bool asks_for_stream(ngx_http_request_t* r, RequestState& state) noexcept {
+  if (!state.body_read || !has_body(r)) {
+    return false;
+  }
+  const http::BodyField stream = body_of(r, state.search)[Body::kStream];
+  return stream.type == http::BodyField::Type::kBoolean && stream.text == "true";
+}
+
+// Where `stream` means server-sent events: those of OpenAI's and Anthropic's APIs. Elsewhere it may
+// be anything.
+bool streams_events(std::string_view path) noexcept {
+  constexpr std::string_view kEnds[] = {"/completions", "/responses", "/messages"};
+  return std::any_of(std::begin(kEnds), std::end(kEnds),
+                     [&](std::string_view end) { return path.ends_with(end); });
+}
+
 // The submit message without the body, which follows in the chain.
 bool describe(ngx_http_request_t* r, RequestState& state, wire::Submit& submit) noexcept {
   const LocConf& loc = *loc_conf(r);
@@ -78,10 +94,20 @@ bool describe(ngx_http_request_t* r, RequestState& state, wire::Submit& submit) 
   submit.on_duplicate = static_cast<uint64_t>(loc.reject_duplicates ? wire::OnDuplicate::kReject
                                                                     : wire::OnDuplicate::kJoin);
   submit.max_wait_ms = loc.max_wait;
-  if (state.job_headers != nullptr) {
-    state.job_headers->put(submit);
+  const bool streams = asks_for_stream(r, state);
+  const JobHeaders* const more = state.job_headers;
+  if (more != nullptr) {
+    more->put(submit, !streams && !more->want_promise());
     submit.jobs_path = view(loc.jobs_path);
-    submit.receipt = encode_receipt(r->pool, *main_conf(r), state.receipt);
+    if (more->may_outlive()) {
+      submit.receipt = encode_receipt(r->pool, *main_conf(r), state.receipt);
+    }
+  }
+  if (streams && streams_events(submit.path)) {
+    submit.news_ms = loc.waiting_events;
+    submit.news_events =
+        loc.waiting_as_events || (more != nullptr && !more->events.empty()) ? 1 : 0;
+    submit.jobs_path = view(loc.jobs_path);
   }
   return pass_headers(r, submit.headers) && loc.owner.get(r, submit.owner) &&
          loc.share.get(r, submit.share);
@@ -168,6 +194,7 @@ ngx_int_t create_request(ngx_http_request_t* r) noexcept {
   if (!describe(r, *state, submit)) {
     return NGX_ERROR;
   }
+  state->limit_ns = monotonic_ns() - state->came_ns;
   const size_t body = body_size(r);
   const size_t trailing = body == 0 ? 0 : wire::kFieldHeaderBytes + body;
   ngx_chain_t* link = write_message(r->pool, submit, trailing, wire::kFieldHeaderBytes);
@@ -291,8 +318,12 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t rc) noexcept {
                  state->usage.tokens, state->usage.gpu_ms);
   state->settled = true;
   settle_up(r, *state,
-            broken || (answered && r->upstream->headers_in.status_n >= kFirstServerError),
+            broken || state->failed_status >= kFirstServerError ||
+                (answered && r->upstream->headers_in.status_n >= kFirstServerError),
             rc == NGX_HTTP_CLIENT_CLOSED_REQUEST);
+  if (broken && answered && state->answer_waits) {
+    end_in_waiting(r);
+  }
   if (!answered && rc != NGX_DECLINED) {  // declined: a file is
     state->forget_answer();               // Nginx has the word
   }

@@ -9,7 +9,7 @@ namespace penstock {
 namespace {
 
 constexpr std::string_view kKnownNames[Body::kKnownFields] = {
-    "model", "max_tokens", "max_completion_tokens", "n", "prompt", "messages", "input"};
+    "model", "max_tokens", "max_completion_tokens", "n", "prompt", "messages", "input", "stream"};
 
 constexpr Body kUnreadable{.readable = false, .fields = {}, .files = 0};
 

@@ -33,6 +33,7 @@ struct Body {
     kPrompt,
     kMessages,
     kInput,
+    kStream,
     kKnownFields
   };
 

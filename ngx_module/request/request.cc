@@ -1,5 +1,7 @@
 #include "ngx_module/request/request.h"
 
+#include "shared/base/clock.h"
+
 namespace penstock {
 namespace {
 
@@ -23,7 +25,8 @@ void end_request(void* data) noexcept {
 }  // namespace
 
 void RequestState::forget_answer() noexcept {
-  answer_begun = answer_is_problem = answer_is_events = false;
+  answer_begun = answer_is_problem = answer_is_events = answer_waits = false;
+  failed_status = 0;
   answer_left = -1;
   chunks = 0;
   eta_ms = 0;
@@ -117,6 +120,7 @@ RequestState* state_of(ngx_http_request_t* r) noexcept {
     state =
         new (cleanup->data) RequestState;  // without (): what has no default value costs nothing
     state->request = r;
+    state->came_ns = monotonic_ns();
     cleanup->handler = end_request;
     ngx_http_set_ctx(r, state, ngx_http_penstock_module);
   }

@@ -93,7 +93,8 @@ struct RequestState {
   const LocConf* judged_in[kStages] = {};  // where it was judged last
   const LocConf* costed_in = nullptr;      // by whose formulas its cost was reckoned
   MetLimits met;
-  int64_t accepted_ns = 0;  // when it came into the queue, steady
+  int64_t came_ns = 0;      // when it was first looked at, steady
+  int64_t accepted_ns = 0;  // when it came into the queue; or as was last told of it
   RetryHeaders retry = {};  // of a refusal
   BodySearch search;        // for fields of the body
   ngx_str_t model{};
@@ -113,6 +114,7 @@ struct RequestState {
   size_t job_id_size = 0;
   uint64_t eta_ms = 0;
   uint64_t chunks = 0;   // pieces of the answer that have come
+  int64_t limit_ns = 0;  // from when it came until it was handed over
   int64_t begun_ns = 0;  // when its head came, steady
   Usage usage;
   bool usage_estimated = false;  // by the engine: nothing is learned by it
@@ -122,6 +124,8 @@ struct RequestState {
   bool answer_begun = false;  // a head or a failure has come: no error page of Nginx's goes out
   bool answer_is_problem = false;  // u->buffer holds a body of ours, not frames
   bool answer_is_events = false;   // text/event-stream
+  bool answer_waits = false;       // of these, only news of the job have come yet
+  uint64_t failed_status = 0;      // what came in place of the rest of it
   bool asks_upgrade = false;       // by a valid handshake of RFC 6455
   bool duplicate = false;          // of a job that was there already
   off_t answer_left = -1;          // bytes that its content_length still promises; -1: no promise

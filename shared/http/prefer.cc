@@ -77,6 +77,30 @@ Prefer parse_prefer(std::string_view text) noexcept {
   return prefer;
 }
 
+std::optional<uint64_t> parse_within_ms(std::string_view text) noexcept {
+  constexpr uint64_t kMsPerSecond = 1000;
+  constexpr size_t kMostDigits = 9;
+  const size_t point = std::min(text.find('.'), text.size());
+  int64_t seconds = 0;
+  if (!read_digits(text.substr(0, point), seconds) || seconds > kTenYears) {
+    return std::nullopt;
+  }
+  uint64_t ms = static_cast<uint64_t>(seconds) * kMsPerSecond;
+  if (point < text.size()) {
+    const std::string_view part = text.substr(point + 1);
+    int64_t digits = 0;
+    if (part.size() > kMostDigits || !read_digits(part, digits)) {
+      return std::nullopt;
+    }
+    auto parts = static_cast<uint64_t>(digits) * kMsPerSecond;
+    for (size_t i = 0; i < part.size(); ++i) {
+      parts = (parts + 9) / 10;  // rounded up: something is not nothing
+    }
+    ms += parts;
+  }
+  return ms == 0 ? std::nullopt : std::optional(ms);
+}
+
 std::optional<int64_t> parse_delay_seconds(std::string_view text) noexcept {
   int64_t seconds = 0;
   return read_digits(text, seconds) && seconds <= kTenYears ? std::optional(seconds) : std::nullopt;

@@ -18,6 +18,10 @@ struct Prefer {
 // `text` may be several header fields, joined by commas.
 Prefer parse_prefer(std::string_view text) noexcept;
 
+// Seconds of `Penstock-Start-Within` and the like, in ms: digits, perhaps a point and more of them;
+// more than 0, ten years at most.
+std::optional<uint64_t> parse_within_ms(std::string_view text) noexcept;
+
 // Whole seconds of `Penstock-Delay`: digits only, ten years at most.
 std::optional<int64_t> parse_delay_seconds(std::string_view text) noexcept;
 

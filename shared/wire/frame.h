@@ -42,8 +42,9 @@ enum class FrameType : uint8_t {
   kSettled = 25,
   kSlots = 26,
   kPreview = 27,
+  kNote = 28,
 };
-constexpr uint8_t kLastFrameType = 27;
+constexpr uint8_t kLastFrameType = 28;
 
 // A worker sends so much of a job's answer (bytes of CHUNK) without being asked for more (WINDOW).
 constexpr uint64_t kFirstWindowBytes = 1U << 20;

@@ -65,10 +65,17 @@ struct Submit {
                                      // there is none), queue and body
   uint64_t on_duplicate = 0;         // OnDuplicate
   uint64_t max_wait_ms = 0;          // refuse what would wait longer; 0: however long
-  std::string_view jobs_path;        // where the owner sees its jobs: "/jobs"
-  std::string_view receipt;          // what the edge has charged, for HOLD and OVER; opaque here
-  uint64_t deadline_ms = 0;  // penstockd → worker: so long it may take from now; 0: unsaid
-  std::string_view body;     // last, so that a sender can stream it behind the rest
+  // Of the caller's own: by when it is to have started, and to be done, from now. Refused if that
+  // is not foreseen, dropped once it is late. 0: whenever.
+  uint64_t start_within_ms = 0;
+  uint64_t finish_within_ms = 0;
+  uint64_t news_ms = 0;        // its answer is a stream that may begin with NOTEs, each so
+                               // long after the one before at least; 0: without
+  uint64_t news_events = 0;    // 1: events in them, too, and not only comments
+  std::string_view jobs_path;  // where the owner sees its jobs: "/jobs"
+  std::string_view receipt;    // what the edge has charged, for HOLD and OVER; opaque here
+  uint64_t deadline_ms = 0;    // penstockd → worker: so long it may take from now; 0: unsaid
+  std::string_view body;       // last, so that a sender can stream it behind the rest
   static constexpr uint32_t kBodyTag = 31;
   static constexpr uint32_t kDeadlineTag = 93;
   template <typename V>
@@ -79,7 +86,9 @@ struct Submit {
     v(35, override);
     v(36, prefer), v(37, idempotency_key), v(38, delay), v(39, not_before), v(40, callback);
     v(94, label);
-    v(41, dedupe), v(42, on_duplicate), v(43, max_wait_ms), v(44, jobs_path), v(45, receipt);
+    v(41, dedupe), v(42, on_duplicate), v(43, max_wait_ms);
+    v(95, start_within_ms), v(96, finish_within_ms), v(97, news_ms), v(98, news_events);
+    v(44, jobs_path), v(45, receipt);
     v(kDeadlineTag, deadline_ms);
     v(kBodyTag, body);
   }
@@ -160,10 +169,26 @@ struct Head {
   std::string_view file;   // the answer's body is this file, and no CHUNK comes
   uint64_t promised = 0;   // 1: what was charged is settled by OVER, not by this answer
   uint64_t duplicate = 0;  // 1: the answer of a job that was there already; it cost nothing new
+  uint64_t opens = 0;      // 1: NOTEs follow, and the HEAD with which the answer really begins
+  uint64_t queue_us = 0;   // how long the job has waited ...
+  uint64_t run_us = 0;     // ... and run until now; 0: not told
   template <typename V>
   void visit(V&& v) {
     v(19, status), v(15, content_type), v(20, content_length_plus1);
     v(46, headers), v(47, file), v(48, promised), v(53, duplicate);
+    v(99, opens), v(100, queue_us), v(101, run_us);
+  }
+};
+
+// News of a job for the stream in which its answer will come.
+struct Note {
+  static constexpr FrameType kType = FrameType::kNote;
+  std::string_view text;  // for the stream as it is: whole comments and events
+  uint64_t position = 0;  // 0: it runs
+  uint64_t eta_ms = 0;    // as in ACCEPTED
+  template <typename V>
+  void visit(V&& v) {
+    v(31, text), v(17, position), v(18, eta_ms);
   }
 };
 
@@ -213,10 +238,11 @@ struct Failed {
   uint64_t retryable = 0;      // worker → penstockd: another attempt may succeed
   uint64_t returned = 0;       // worker → penstockd: there is no room; it was no attempt
   std::string_view headers;    // from penstockd only: as in HEAD; of some names, see PROTOCOL
+  std::string_view json;       // from penstockd only: the engine's own words, an OpenAI error
   template <typename V>
   void visit(V&& v) {
     v(19, status), v(25, code), v(26, message), v(27, param), v(28, retry_after_s);
-    v(29, retryable), v(87, returned), v(46, headers);
+    v(29, retryable), v(87, returned), v(46, headers), v(31, json);
   }
 };
 

@@ -46,6 +46,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     round_trip<Over>(payload);
     round_trip<Accepted>(payload);
     round_trip<Head>(payload);
+    round_trip<Note>(payload);
     round_trip<Progress>(payload);
     round_trip<Done>(payload);
     round_trip<Failed>(payload);

@@ -35,7 +35,7 @@ def test_openai_package(penstock, package, case):
             penstock_tier second { rate 1r/s burst=2; }
             penstock_tier pro { rate 100r/s; }
         """,
-        server="location /v1/ { penstock_limit zone=edge key=$http_authorization tier=$plan; penstock_pass gpu; }")
+        server="location /v1/ { penstock_limit zone=edge key=$http_authorization tier=$plan; penstock_waiting_events 100ms; penstock_pass gpu; }")
     done = subprocess.run(["node", package / "test.mjs", case, f"http://127.0.0.1:{service.port}/v1"], capture_output=True, text=True,
                           timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]

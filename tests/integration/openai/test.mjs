@@ -41,6 +41,19 @@ const cases = {
     assert.deepEqual(usage, whole.usage);
   },
 
+  async hears_nothing_of_the_wait_but_the_answer() {
+    const options = { model: "slow", prompt, stream: true };
+    const first = await openai.completions.create({ ...options, max_tokens: 40 });
+    const waits = Date.now();
+    const stream = await openai.completions.create({ ...options, max_tokens: 4 });
+    assert.ok(Date.now() - waits < 1000, "its head came while it waited");
+    let text = "";
+    const read = async () => { for await (const part of stream) text += part.choices[0]?.text ?? ""; };
+    const other = async () => { for await (const part of first) assert.ok(part.choices); };
+    await Promise.all([read(), other()]);
+    assert.ok(text.length > 0);
+  },
+
   async chats() {
     const answer = await openai.chat.completions.create({ model: "demo", messages, max_tokens: 16 });
     assert.equal(answer.object, "chat.completion");

@@ -58,6 +58,13 @@ limit::Secret draw_secret() {
   return secret;
 }
 
+bool is_completion(const wire::Submit& submit) { return submit.path.ends_with("/completions"); }
+
+// In ns, of what a caller says.
+int64_t milliseconds(uint64_t ms) {
+  return static_cast<int64_t>(std::min<uint64_t>(ms, 1ULL << 40)) * kNsPerMs;
+}
+
 std::string try_again(int64_t seconds) { return fmt::format(" Try again in {} s.", seconds); }
 
 }  // namespace
@@ -90,9 +97,8 @@ void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
                  .cost = submit.cost,
                  .weight = submit.weight};
   order.async = options.async;
-  order.completion = submit.path.ends_with("/completions");
-  order.max_wait_ns =
-      static_cast<int64_t>(std::min<uint64_t>(submit.max_wait_ms, 1ULL << 40)) * kNsPerMs;
+  order.completion = is_completion(submit);
+  order.max_wait_ns = milliseconds(submit.max_wait_ms);
   hash_key(submit, options, order);
   if (join(caller, id, submit, options, order)) {
     return;
@@ -113,6 +119,7 @@ void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
   if (options.async) {
     waiter.jobs_path = jobs_path_or_default(submit.jobs_path);
   }
+  want_news(waiter, submit);
   Job& job = dispatcher_.let_in(waiter, order.owner, anonymous(submit, bytes, caller.take(bytes)));
   job.by_date = options.by_date;
   order.record.created_ms = job.created_ms;
@@ -315,6 +322,18 @@ void Intake::checked(const JobId& id, Order order, const wire::Checked* refusal)
     return refuse_all(*job, full->failed());
   }
   start(*job, std::move(order));
+}
+
+void Intake::want_news(Waiter& waiter, const wire::Submit& submit) {
+  if (submit.news_ms == 0 || waiter.kind != Waiter::Kind::kAnswer) {
+    return;
+  }
+  auto news = std::make_unique<QueueNews>();
+  news->every_ns = milliseconds(submit.news_ms);
+  news->events = submit.news_events != 0;
+  news->completion = is_completion(submit);
+  news->jobs_path = jobs_path_or_default(submit.jobs_path);
+  dispatcher_.subscribers().want_news(waiter, std::move(news));
 }
 
 void Intake::refuse_all(Job& job, const wire::Failed& failed) {

@@ -86,6 +86,7 @@ class Intake {
   std::optional<Refusal> busy(const Order& order, size_t bytes);
   int64_t spread(const Order& order, int64_t wait_ns);
   void refuse(Caller& caller, uint64_t id, const wire::Failed& failed);
+  void want_news(Waiter& waiter, const wire::Submit& submit);
   void refuse_all(Job& job, const wire::Failed& failed);
 
   Dispatcher& dispatcher_;

@@ -94,6 +94,7 @@ bool Intake::join(Caller& caller, uint64_t id, const wire::Submit& submit,
   waiter.duplicate = true;
   waiter.wait_ns = async ? options.wait_ns : Waiter::kToTheEnd;
   waiter.jobs_path = jobs_path_or_default(submit.jobs_path);
+  want_news(waiter, submit);
   dispatcher_.subscribers().join(waiter, *job);
   if (waiter.kind == Waiter::Kind::kAnswer) {
     dispatcher_.replies().accepted(waiter, *job);

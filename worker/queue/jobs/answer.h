@@ -13,6 +13,15 @@
 
 namespace penstock::queue {
 
+// error.code of CONTRACT, section 4, for what an engine answered with status 400 or above.
+constexpr std::string_view code_of_answer(uint64_t status) noexcept {
+  constexpr uint64_t kNotFound = 404;
+  constexpr uint64_t kFirstServerError = 500;
+  return status == kNotFound           ? "not_found"
+         : status >= kFirstServerError ? "engine_failed"
+                                       : "invalid_request";
+}
+
 struct Answer {
   static constexpr size_t kWindowBytes = 256U << 10;
 

@@ -363,6 +363,7 @@ void Dispatcher::advance_to(int64_t now_ns) {
   due_.over.clear();
   due_.stuck.clear();
   due_.owners.clear();
+  due_.quiet.clear();
   subscribers_.advance_to(now_ns, due_);
   for (Waiter* waiter : due_.stuck) {
     wire::append(waiter->caller->out(), waiter->id,
@@ -377,6 +378,9 @@ void Dispatcher::advance_to(int64_t now_ns) {
   }
   for (Waiter* waiter : due_.owners) {
     owner_events_.look(*waiter);
+  }
+  for (Waiter* waiter : due_.quiet) {
+    let_speak(*waiter);
   }
 }
 

@@ -128,7 +128,7 @@ class Dispatcher final : public WorkerEvents {
   void fill(const Claims& device) override;
   void fill_all();
   void recount() override;
-  void on_head(Job& job, const wire::Head& head, std::string_view frame) override;
+  void on_head(Job& job, const wire::Head& head) override;
   void on_chunk(Job& job, std::string_view bytes, std::string_view frame) override;
   void on_progress(Job& job, const wire::Progress& progress, std::string_view frame) override;
   void on_preview(Job& job, const wire::Preview& preview) override;
@@ -245,6 +245,8 @@ class Dispatcher final : public WorkerEvents {
   void erase(Job& job);
   void count(const Job& job, Metrics::Event event) { count(*job.home()->queue, event); }
   void note_started(const Job& job);
+  void let_speak(Waiter& waiter);
+  void seen(const JobId& id, const wire::Checked* refusal);
 
   ConnectionLoop& connections_;
   TimeOfDay time_;

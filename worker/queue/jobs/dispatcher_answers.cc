@@ -14,18 +14,9 @@ constexpr std::string_view kCutShort = "The answer was cut short. ";
 constexpr uint64_t kFirstErrorStatus = 400;
 constexpr std::string_view kAnyType = "application/octet-stream";
 
-// error.code of CONTRACT, section 4, for what an engine answered.
-std::string_view code_of(uint16_t status) {
-  constexpr uint16_t kNotFound = 404;
-  constexpr uint16_t kFirstServerError = 500;
-  return status == kNotFound           ? "not_found"
-         : status >= kFirstServerError ? "engine_failed"
-                                       : "invalid_request";
-}
-
 }  // namespace
 
-void Dispatcher::on_head(Job& job, const wire::Head& head, std::string_view frame) {
+void Dispatcher::on_head(Job& job, const wire::Head& head) {
   job.answer_began = true;
   job.answer_fails = head.status >= kFirstErrorStatus;
   if (job.keeps_answer) {
@@ -38,12 +29,12 @@ void Dispatcher::on_head(Job& job, const wire::Head& head, std::string_view fram
   if (job.promise == PromiseState::kNone) {
     let_go(job);
   }
-  subscribers_.forward_head(job, head, frame);
+  subscribers_.forward_head(job, head);
 }
 
 void Dispatcher::on_chunk(Job& job, std::string_view bytes, std::string_view frame) {
   job.more->taken_bytes += bytes.size();
-  subscribers_.forward(job, frame);
+  subscribers_.forward(job, frame, bytes);
   if (job.keeps_answer) {
     Answer& answer = job.more->answer;
     answer.append(bytes);
@@ -138,7 +129,7 @@ void Dispatcher::on_done(Job& job, const wire::Done& done, std::string_view fram
     end.headers = job.more->answer.headers;
   }
   if (job.answer_fails) {
-    end.error_code = code_of(end.http_status);
+    end.error_code = code_of_answer(end.http_status);
     end.error = "The engine answered " + std::to_string(end.http_status) + ".";
   }
   conclude(job, std::move(end), outcome);

@@ -117,6 +117,46 @@ WorkerSession* Dispatcher::checker(const Scheduler::Lane& lane, bool completion,
   return checks_.have_room(bytes) ? workers_.checker(lane, completion) : nullptr;
 }
 
+// Before its stream may begin with 200, a worker says whether the engine would refuse it. What is
+// promised was shown before.
+void Dispatcher::let_speak(Waiter& waiter) {
+  Job& job = *waiter.job;
+  if (job.shown && !job.passed) {
+    return;  // it is being asked
+  }
+  WorkerSession* const worker =
+      job.passed || job.frame_bytes() == 0 || job.promise != PromiseState::kNone
+          ? nullptr
+          : checker(*job.home(), waiter.news->completion, job.frame_bytes());
+  if (worker == nullptr) {
+    return subscribers_.open(waiter);
+  }
+  job.shown = true;
+  checks_.ask(*worker, job.more->frame,
+              [this, id = job.id()](const wire::Checked* refusal) { seen(id, refusal); });
+}
+
+void Dispatcher::seen(const JobId& id, const wire::Checked* refusal) {
+  Job* const job = find(id);
+  if (job == nullptr || job->ending) {
+    return;
+  }
+  job->passed = refusal == nullptr;
+  job->shown = job->passed;
+  if (Subscribers::status_of(*job) != JobStatus::kQueued) {
+    return;  // it runs, and its answer says the same
+  }
+  if (job->passed) {
+    return subscribers_.speak_soon(*job);
+  }
+  count(*job, Metrics::Event::kFailed);
+  end_with(*job, JobStatus::kFailed,
+           {.status = refusal->status,
+            .code = refusal->code,
+            .message = refusal->message,
+            .param = refusal->param});
+}
+
 void Dispatcher::recount() {
   workers_.count_capacity(scheduler_);
   const auto slots = workers_.slots_by_queue();

@@ -71,6 +71,8 @@ struct Job : Scheduler::Ticket {
   bool has_callback : 1 = false;  // a webhook is to be sent of its end
   bool by_date : 1 = false;       // while scheduled: due when the time of day says so
   bool looking_up : 1 = false;    // the store or a worker is asked about it; it is in no queue yet
+  bool shown : 1 = false;         // it waits, and a worker is asked whether it would refuse it
+  bool passed : 1 = false;        // ... and would not
   uint64_t owner = 0;             // who may see it: of the keyed hash, the lower half; 0: nobody's
   std::unique_ptr<More> more;
   Job* next_in_table = nullptr;  // see JobTable

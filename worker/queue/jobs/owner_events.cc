@@ -1,12 +1,12 @@
 #include "worker/queue/jobs/owner_events.h"
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <utility>
 #include <vector>
 
 #include "worker/queue/jobs/caller.h"
+#include "worker/queue/jobs/told_wait.h"
 #include "worker/queue/text/json.h"
 
 namespace penstock::queue {
@@ -20,38 +20,22 @@ struct Told {
   bool said = false;   // or it is known only that something has happened to it
   bool asked = false;  // the store is, as it has ended
   uint64_t round = 0;  // when it was last seen alive
-  JobStatus status = JobStatus::kQueued;
-  uint32_t position = 0;
   uint32_t attempts = 0;
   double progress = 0;
-  std::optional<int64_t> foretold_s;  // on the loop's clock: when it starts, or is done
-  int64_t eta_s = 0;
+  ToldWait wait;
 };
 
 Told told_of(const JobView& view, int64_t now_ns) {
-  Told told{.id = view.id,
-            .said = true,
-            .status = view.status,
-            .position = view.position,
-            .attempts = view.attempts,
-            .progress = view.progress.value_or(-1)};
-  if (view.eta_seconds) {
-    told.eta_s = *view.eta_seconds;
-    told.foretold_s = now_ns / kNsPerSec + told.eta_s;
-  }
-  return told;
+  return {.id = view.id,
+          .said = true,
+          .attempts = view.attempts,
+          .progress = view.progress.value_or(-1),
+          .wait = ToldWait::of(view, now_ns)};
 }
 
 bool differs(const Told& before, const Told& now) {
-  constexpr int64_t kSeconds = 5;
-  constexpr int64_t kPart = 10;
-  if (!before.said || before.status != now.status || before.position != now.position ||
-      before.attempts != now.attempts || before.progress != now.progress ||
-      before.foretold_s.has_value() != now.foretold_s.has_value()) {
-    return true;
-  }
-  return now.foretold_s &&
-         std::abs(*before.foretold_s - *now.foretold_s) > std::max(kSeconds, now.eta_s / kPart);
+  return !before.said || before.attempts != now.attempts || before.progress != now.progress ||
+         before.wait.differs(now.wait);
 }
 
 }  // namespace

@@ -93,102 +93,6 @@ bool Subscribers::has_late(const Job& job) {
   return false;
 }
 
-// `tell` may make the waiter leave, and no other.
-template <typename Tell>
-void Subscribers::each(Job& job, Kind kind, Tell&& tell) {
-  for (Waiter* waiter = job.waiters(); waiter != nullptr;) {
-    Waiter* const next = waiter->next;
-    if (waiter->kind == kind) {
-      tell(*waiter);
-    }
-    waiter = next;
-  }
-}
-
-bool Subscribers::lags(const Job& job) const {
-  const auto enough = static_cast<size_t>(max_unsent_) / 2;
-  bool any = false;
-  for (const Waiter* waiter = job.waiters(); waiter != nullptr; waiter = waiter->next) {
-    if (waiter->kind == Kind::kAnswer) {
-      if (waiter->caller->unsent() <= enough) {
-        return false;
-      }
-      any = true;
-    }
-  }
-  for (const Waiter* waiter = job.waiters(); any && waiter != nullptr; waiter = waiter->next) {
-    if (waiter->kind == Kind::kAnswer) {
-      waiter->caller->tell_when_drained(enough);
-    }
-  }
-  return any;
-}
-
-// What is made ahead of the one who reads fastest is within a window.
-void Subscribers::drop_if_slow(Waiter& waiter) {
-  if (waiter.caller->unsent() <= static_cast<size_t>(max_unsent_) + wire::kFirstWindowBytes) {
-    return;
-  }
-  wire::append(waiter.caller->out(), waiter.id,
-               wire::Failed{.status = 502,
-                            .code = "engine_failed",
-                            .message = "The answer was cut short: it was not read fast enough."});
-  leave(waiter);
-}
-
-void Subscribers::forward(Job& job, std::string_view frame) {
-  each(job, Kind::kAnswer, [&](Waiter& waiter) {
-    std::string& out = waiter.caller->out();
-    out.append(frame);
-    wire::set_frame_id(out.data() + out.size() - frame.size(), waiter.id);
-    drop_if_slow(waiter);
-  });
-}
-
-void Subscribers::forward_head(Job& job, const wire::Head& head, std::string_view frame) {
-  each(job, Kind::kAnswer, [&](Waiter& waiter) {
-    std::string& out = waiter.caller->out();
-    if (waiter.duplicate) {
-      wire::Head marked = head;
-      const std::string headers = std::string(head.headers).append(kDuplicateHeader);
-      marked.headers = headers;
-      marked.duplicate = 1;
-      wire::append(out, waiter.id, marked);
-    } else {
-      out.append(frame);
-      wire::set_frame_id(out.data() + out.size() - frame.size(), waiter.id);
-    }
-  });
-}
-
-void Subscribers::replay(Waiter& waiter, const Job& job) {
-  const Answer& answer = job.more->answer;
-  std::string& out = waiter.caller->out();
-  const std::string headers = std::string(answer.headers).append(kDuplicateHeader);
-  wire::append(out, waiter.id,
-               wire::Head{.status = answer.status,
-                          .content_type = answer.content_type,
-                          .headers = headers,
-                          .duplicate = 1});
-  wire::append_chunk(out, waiter.id, answer.tail);
-}
-
-void Subscribers::complete(Job& job, std::string_view done_frame) {
-  each(job, Kind::kAnswer, [&](Waiter& waiter) {
-    std::string& out = waiter.caller->out();
-    out.append(done_frame);
-    wire::set_frame_id(out.data() + out.size() - done_frame.size(), waiter.id);
-    leave(waiter);
-  });
-}
-
-void Subscribers::fail(Job& job, const wire::Failed& failed) {
-  each(job, Kind::kAnswer, [&](Waiter& waiter) {
-    wire::append(waiter.caller->out(), waiter.id, failed);
-    leave(waiter);
-  });
-}
-
 JobStatus Subscribers::status_of(const Job& job) {
   using State = Scheduler::Ticket::State;
   if (job.ending || job.state() == State::kRunning) {
@@ -381,6 +285,9 @@ void Subscribers::look_after_events(Waiter& waiter, int64_t now_ns) {
 }
 
 void Subscribers::look_after(Waiter& waiter, int64_t now_ns) {
+  if (wants_to_speak(waiter) && waiter.news->opened) {
+    return look_after_news(waiter, now_ns);
+  }
   if (waiter.kind == Kind::kEvents && waiter.job != nullptr) {
     return look_after_events(waiter, now_ns);
   }
@@ -417,6 +324,10 @@ void Subscribers::advance_to(int64_t now_ns, Due& due) {
     } else if (waiter.kind == Kind::kOwner) {
       timers_.set(waiter, now_ns + kSignOfLifeNs);
       due.owners.push_back(&waiter);
+    } else if (wants_to_speak(waiter) && !waiter.news->opened && waiter.news->speaks_ns <= now_ns &&
+               status_of(*waiter.job) == JobStatus::kQueued) {
+      timers_.set(waiter, now_ns + kSignOfLifeNs);
+      due.quiet.push_back(&waiter);
     } else {
       look_after(waiter, now_ns);
     }

@@ -33,9 +33,12 @@ class Subscribers {
   Subscribers(const Subscribers&) = delete;
   Subscribers& operator=(const Subscribers&) = delete;
 
-  // A caller has asked under this id. The waiter stays until leave().
+  // A caller has asked under this id. The waiter stays until leave(). One that waits for an answer
+  // may want news: see want_news().
   Waiter& add(Caller& caller, uint64_t id, Waiter::Kind kind);
   void join(Waiter& waiter, Job& job);
+  // Its stream speaks from then on, unless its answer has begun.
+  void want_news(Waiter& waiter, std::unique_ptr<QueueNews> news);
   // The waiter is told at its `wait_ends_ns`, at the latest.
   void set_wait(Waiter& waiter);
   // The waiter waits for its job no longer.
@@ -58,14 +61,20 @@ class Subscribers {
   bool lags(const Job& job) const;
 
   // Sends a frame of the worker's to those who wait for the answer. Those who fall behind others
-  // are told so and leave.
-  void forward(Job& job, std::string_view frame);
-  void forward_head(Job& job, const wire::Head& head, std::string_view frame);
+  // are told so and leave. `answer`: the bytes of it that the frame has.
+  void forward(Job& job, std::string_view frame, std::string_view answer = {});
+  void forward_head(Job& job, const wire::Head& head);
   // The answer is complete, or there is none: those who wait for it leave.
   void complete(Job& job, std::string_view done_frame);
   void fail(Job& job, const wire::Failed& failed);
   // The answer so far, to one who came late. REQUIRES: all of it is in memory.
   void replay(Waiter& waiter, const Job& job);
+
+  // The stream in which the answer will come begins, and tells of the wait. REQUIRES: it wants
+  // news, and no answer has begun.
+  void open(Waiter& waiter);
+  // Those who may do so next are looked at again.
+  void speak_soon(Job& job);
 
   // What event streams are told:
   EventStream stream(Waiter& waiter) const;
@@ -95,6 +104,7 @@ class Subscribers {
     std::vector<Waiter*> over;    // promises whose `wait=` is over
     std::vector<Waiter*> stuck;   // waiting for an answer, of which nothing was read for too long
     std::vector<Waiter*> owners;  // streams of all of an owner's jobs
+    std::vector<Waiter*> quiet;   // waiting for an answer whose stream may speak: see open()
   };
   // Says signs of life and changed places; appends to `due` those that others see to.
   void advance_to(int64_t now_ns, Due& due);
@@ -104,12 +114,24 @@ class Subscribers {
   void say_state(Waiter& waiter, const JobView& view);
   void say_end(Waiter& waiter, const JobView& end);
   void say_answer(Waiter& waiter);
+  void say_news(Waiter& waiter, const JobView& now);
+  void look_after_news(Waiter& waiter, int64_t now_ns);
+  bool wants_to_speak(const Waiter& waiter) const;
   void drop_if_slow(Waiter& waiter);
   bool is_stuck(const Waiter& waiter, int64_t now_ns) const;
   void look_after(Waiter& waiter, int64_t now_ns);
   void look_after_events(Waiter& waiter, int64_t now_ns);
+  // `tell` may make the waiter leave, and no other.
   template <typename Tell>
-  static void each(Job& job, Waiter::Kind kind, Tell&& tell);
+  static void each(Job& job, Waiter::Kind kind, Tell&& tell) {
+    for (Waiter* waiter = job.waiters(); waiter != nullptr;) {
+      Waiter* const next = waiter->next;
+      if (waiter->kind == kind) {
+        tell(*waiter);
+      }
+      waiter = next;
+    }
+  }
 
   ConnectionLoop& connections_;
   const Scheduler& scheduler_;

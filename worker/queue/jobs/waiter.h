@@ -15,6 +15,7 @@
 #include <memory>
 #include <string>
 
+#include "worker/queue/jobs/queue_news.h"
 #include "worker/queue/order/timer_heap.h"
 
 namespace penstock::queue {
@@ -43,6 +44,7 @@ struct Waiter : TimerHeap::Node {  // due: a sign of life, a change of place, or
   bool progress_due = false;            // kEvents: there is something to say, but not so soon
   std::string jobs_path;                // where its asker sees jobs
   std::shared_ptr<OwnerStream> stream;  // kOwner
+  std::unique_ptr<QueueNews> news;      // kAnswer: its stream speaks while the job waits
 
   // What was charged for its request is the job's from now on, not the request's.
   bool holds_promise() const noexcept { return kind == Kind::kPromise && !duplicate; }

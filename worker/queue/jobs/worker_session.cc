@@ -216,7 +216,7 @@ const char* WorkerSession::on_answer(const wire::Frame& frame, std::string_view 
   Job* const job = given->job;
   switch (frame.header.type) {
     case FrameType::kHead:
-      return on_head(*given, frame, bytes);
+      return on_head(*given, frame);
     case FrameType::kChunk:
       if (!job->answer_began) {
         return "CHUNK before HEAD";
@@ -247,7 +247,7 @@ const char* WorkerSession::on_answer(const wire::Frame& frame, std::string_view 
   }
 }
 
-const char* WorkerSession::on_head(Given& given, const wire::Frame& frame, std::string_view bytes) {
+const char* WorkerSession::on_head(Given& given, const wire::Frame& frame) {
   wire::Head head;
   if (const char* const error = wire::parse(frame.payload, head); error != nullptr) {
     return error;
@@ -255,7 +255,8 @@ const char* WorkerSession::on_head(Given& given, const wire::Frame& frame, std::
   if (head.status < 200 || head.status > 599) {
     return "HEAD without a status";
   }
-  if (!head.file.empty() || head.promised != 0 || head.duplicate != 0) {
+  if (!head.file.empty() || head.promised != 0 || head.duplicate != 0 || head.opens != 0 ||
+      head.queue_us != 0 || head.run_us != 0) {
     return "HEAD with what is for penstockd to say";
   }
   if (const char* const error = check_headers(head.headers); error != nullptr) {
@@ -269,7 +270,7 @@ const char* WorkerSession::on_head(Given& given, const wire::Frame& frame, std::
     given.head_ns = connections().now_ns();
     serving_->first_token.observe(seconds(given.head_ns - job.arrived_ns()));
   }
-  events_.on_head(job, head, bytes);
+  events_.on_head(job, head);
   return nullptr;
 }
 
@@ -294,7 +295,7 @@ const char* WorkerSession::on_end(Given& given, const wire::Frame& frame, std::s
   if (failed.status < 400 || failed.status > 599) {
     return "FAILED without an error status";
   }
-  if (!failed.headers.empty()) {
+  if (!failed.headers.empty() || !failed.json.empty()) {
     return "FAILED with what is for penstockd to say";
   }
   failed.code = at_most(kMaxNameBytes, failed.code);

@@ -29,7 +29,7 @@ class WorkerSession;
 class WorkerEvents {
  public:
   virtual ~WorkerEvents() = default;
-  virtual void on_head(Job& job, const wire::Head& head, std::string_view frame) = 0;
+  virtual void on_head(Job& job, const wire::Head& head) = 0;
   virtual void on_chunk(Job& job, std::string_view bytes, std::string_view frame) = 0;
   virtual void on_progress(Job& job, const wire::Progress& progress, std::string_view frame) = 0;
   virtual void on_preview(Job& job, const wire::Preview& preview) = 0;
@@ -186,7 +186,7 @@ class WorkerSession final : public Connection, private Seat::Claimant {
   const char* on_checked(const wire::Frame& frame);
   const char* on_answer(const wire::Frame& frame, std::string_view bytes);
   const char* on_end(Given& given, const wire::Frame& frame, std::string_view bytes);
-  const char* on_head(Given& given, const wire::Frame& frame, std::string_view bytes);
+  const char* on_head(Given& given, const wire::Frame& frame);
   void note_done(Given& given, const wire::Done& done);
   Given* find(uint64_t number);
   void append_payload(const SharedBytes& frame);
