@@ -1,0 +1,178 @@
+// How a Server comes up: what it holds is opened, and what was promised is read back.
+#include <fmt/format.h>
+
+#include "worker/queue/link/signals.h"
+#include "worker/queue/server.h"
+
+namespace penstock::queue {
+namespace {
+
+wire::Limits wire_limits(const Config& config) {
+  wire::Limits limits;
+  limits.submit_bytes = static_cast<uint32_t>(config.limits.max_body_bytes + (64 << 10));
+  return limits;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_path) {
+  const Access access{config.socket_mode, config.socket_group};
+  auto manager = ServiceManager::from_environment();
+  if (!manager) {
+    return manager.error();
+  }
+  auto signals = open_signals();
+  if (!signals) {
+    return signals.error();
+  }
+  const EndOnStop end_on_stop(*signals);
+  auto loop = EventLoop::create();
+  if (!loop) {
+    return loop.error();
+  }
+  auto roles = Roles::create(config.access, config.socket_group);
+  if (!roles) {
+    return roles.error();
+  }
+  auto listener = Listener::claim(config.socket, manager->take_socket());
+  if (!listener) {
+    return listener.error();
+  }
+  auto publisher = Publisher::create(config.socket, access);
+  if (!publisher) {
+    return publisher.error();
+  }
+  std::unique_ptr<Store> store;
+  if (!config.state.empty()) {
+    auto opened =
+        Store::open({.folder = config.state,
+                     .group = config.socket_group,
+                     .max_bytes = config.limits.max_state_bytes,
+                     .max_share_bytes = config.limits.max_share_bytes(),
+                     .reserve_bytes = static_cast<uint64_t>(config.limits.reserve_bytes)});
+    if (!opened) {
+      return opened.error();
+    }
+    store = *std::move(opened);
+  }
+  std::unique_ptr<Server> server(
+      new Server(std::move(config), std::move(config_path), *std::move(manager), *std::move(loop),
+                 *std::move(listener), *std::move(publisher), *std::move(signals), std::move(store),
+                 *std::move(roles)));
+  if (Status recovered = server->recover(); !recovered) {
+    return recovered.error();
+  }
+  server->callers_.on_worker_connected = [&to = server->supervisor_](auto&&... said) {
+    return to.attach(said...);
+  };
+  if (Status listens = server->callers_.listen(access); !listens) {
+    return listens.error();
+  }
+  for (const auto& [fd, watch] :
+       {std::pair{server->signals_.get(), &server->signal_watch_},
+        {server->store_ != nullptr ? server->store_->event_fd() : -1, &server->store_watch_}}) {
+    if (Status added = fd < 0 ? Ok{} : server->loop_.add(fd, EPOLLIN, watch); !added) {
+      return added.error();
+    }
+  }
+  return server;
+}
+
+Server::Server(Config config, std::string config_path, ServiceManager manager, EventLoop loop,
+               Listener listener, Publisher publisher, Fd signals, std::unique_ptr<Store> store,
+               Roles roles)
+    : config_(std::move(config)),
+      config_path_(std::move(config_path)),
+      manager_(std::move(manager)),
+      loop_(std::move(loop)),
+      publisher_(std::move(publisher)),
+      signals_(std::move(signals)),
+      connections_(loop_, wire_limits(config_), [this] { return clock_.now_ns(); }),
+      store_(std::move(store)),
+      dispatcher_(connections_),
+      intake_(dispatcher_, realtime_ns() / kNsPerSec),
+      supervisor_(connections_, dispatcher_, config_.socket + ".device."),
+      callers_(loop_, connections_, std::move(listener), std::move(roles), handlers_,
+               [this] { return status_json(); }),
+      start_ns_(clock_.now_ns()) {
+  callers_.set_limits(config_.limits);
+}
+
+// What was promised in an earlier life stands in its queue before anybody is listened to.
+Status Server::recover() {
+  connections_.read_clock();
+  dispatcher_.apply(config_);
+  if (store_ == nullptr) {
+    return Ok{};
+  }
+  for (const std::string& notice : store_->notices()) {
+    log(Level::kWarn, notice);
+  }
+  dispatcher_.use(*store_);
+  auto paces = PaceFile::open(config_.state + "/paces", connections_.now_ns(),
+                              dispatcher_.wall_ms() * kNsPerMs);
+  if (paces) {
+    dispatcher_.paces().keep_in(*std::move(paces));
+  } else {
+    log(Level::kError, paces.error().message + "; what workers used of their limits is forgotten");
+  }
+  intake_.set_secret(store_->secret());
+  webhooks_ = std::make_unique<Webhooks>(Webhooks::Calls{
+      .message = [this](const JobId& id, auto told) { ask_message(id, std::move(told)); },
+      .tried = [this](const JobId& id, uint32_t tries,
+                      int64_t due_ms) { store_->delivered(id, tries, due_ms); },
+      .due = [this](const DueQuery& query, auto told) { store_->due(query, std::move(told)); },
+      .gone = [this](const std::string& url) { store_->disable_url(url); }});
+  if (Status added = loop_.add(webhooks_->event_fd(), EPOLLIN, &webhook_watch_); !added) {
+    return added;
+  }
+  if (Status applied = webhooks_->apply(config_.webhooks); !applied) {
+    return applied;
+  }
+  intake_.check_callback = [this](std::string_view url) { return webhooks_->check(url); };
+  dispatcher_.on_callback_due = [this](const JobId& id, uint64_t share) {
+    webhooks_->add({.id = id, .owner = share});
+  };
+  doubt_clock();
+  size_t jobs = 0;
+  Status recovered = store_->recover(
+      [&](JobRecord&& record) {
+        ++jobs;
+        dispatcher_.restore(std::move(record));
+      },
+      [this](const std::string& url) { webhooks_->set_gone(url); });
+  if (jobs > 0) {
+    log(Level::kInfo, std::to_string(jobs) + " promised jobs are queued again");
+  }
+  if (!recovered) {
+    return recovered;
+  }
+  recovered = store_->unsettled(EdgeLines::kMaxPending,
+                                [this](JobRecord&& record) { dispatcher_.restore_over(record); });
+  return recovered ? recover_orders() : recovered;
+}
+
+Status Server::recover_orders() {
+  auto found = orders_.recover(config_.digest);
+  if (!found) {
+    return found.error();
+  }
+  if (found->forgotten) {
+    log(Level::kWarn,
+        config_path_ + " has changed: what was paused or scaled before this start is as it says");
+  }
+  for (const std::string& name : found->paused) {
+    if (Scheduler::Queue* const queue = dispatcher_.scheduler().find_queue(name)) {
+      dispatcher_.pause(*queue);
+      log(Level::kWarn, "queue " + name + ": is paused, as before this start");
+    }
+  }
+  for (const auto& [worker, processes] : found->scaled) {
+    supervisor_.was_scaled(worker, processes);
+    log(Level::kWarn,
+        fmt::format("worker {}: is scaled to {}, as before this start", worker, processes));
+  }
+  return Ok{};
+}
+
+}  // namespace penstock::queue
