@@ -352,7 +352,7 @@ void Lessee::renewed(const Call& call, const redisReply& answer) noexcept {
                  .room = served * call.each + granted +
                          limit::gcra_units(gcra, gcra.tolerance - std::min(gcra.tolerance, ahead)),
                  .valid = valid});
-  trip_ns_ += (at.steady_ns - call.sent_ns - trip_ns_) / 8;
+  note_trip(at.steady_ns - call.sent_ns);
   uint64_t told = ahead;
   const bool short_of = served < call.waiting || granted < call.batch;
   if (short_of && batch_of(call.policy, call.key, monotonic_ns()) >= call.each) {

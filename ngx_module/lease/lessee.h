@@ -136,6 +136,7 @@ class Lessee final : public limit::Lessor, redis::Servers::User {
   void told(const Call& call, const redisReply& answer) noexcept;
   void account(const Call& call, const Account& account) noexcept;
   void note_breaker(bool open) noexcept;
+  void note_trip(int64_t took_ns) noexcept;
   void serve(Group& group, uint64_t served, const Hand& filled) noexcept;
   void give_back(const limit::Policy& policy, const limit::Hash128& key, uint64_t units,
                  uint64_t admitted) noexcept;
@@ -168,8 +169,9 @@ class Lessee final : public limit::Lessor, redis::Servers::User {
   ngx_queue_t watched_{};  // keys of which some is held, by when they are looked at
   ngx_event_t unsent_event_{}, deadline_event_{}, watch_event_{};
   u_char host_[16];
-  int64_t trip_ns_ = 0;  // of a call for a bucket, as they were lately
-  bool told_ = false;    // that it is away
+  int64_t trip_ns_ = 0;    // of a call for a bucket, as they were lately
+  int64_t spread_ns_ = 0;  // by how much they differed from that
+  bool told_ = false;      // that it is away
   bool refreshing_ = false;
   bool open_ = true;  // the breaker, as facts_ has it
 };

@@ -1,6 +1,7 @@
 #include "ngx_module/lease/lessee_parts.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 namespace penstock {
 namespace {
@@ -17,7 +18,9 @@ constexpr double kSlowRate = 20;  // units a second
 uint64_t Lessee::batch_of(const limit::Policy& policy, const limit::Hash128& key,
                           int64_t now_ns) noexcept {
   Rates::Key& known = rates_->of(key);
-  const uint64_t batch = limit::batch_of(policy, Rates::rate_at(known, now_ns), hosts, trip_ns_);
+  // Of a trip as slow as nearly all are not: the mean and four times the spread, as TCP waits.
+  const uint64_t batch =
+      limit::batch_of(policy, Rates::rate_at(known, now_ns), hosts, trip_ns_ + 4 * spread_ns_);
   known.enough = batch / 2;
   return batch;
 }
@@ -78,6 +81,12 @@ void Lessee::on_watch(ngx_event_t* event) noexcept {
 void Lessee::note_breaker(bool open) noexcept {
   open_ = open;
   facts_->breakers[ngx_process_slot].store(open ? Breaker::kOpen : Breaker::kClosed);
+}
+
+void Lessee::note_trip(int64_t took_ns) noexcept {
+  const int64_t off_ns = took_ns - trip_ns_;
+  trip_ns_ += off_ns / 8;
+  spread_ns_ += (std::abs(off_ns) - spread_ns_) / 4;
 }
 
 void Lessee::account(const Call& call, const Account& account) noexcept {

@@ -141,7 +141,7 @@ void on_write(ngx_http_request_t* r) noexcept {
 Outcome charge_shared(ngx_http_request_t* r, Zone& zone, std::span<Charge> charges,
                       const limit::Instant& now) noexcept {
   auto& lessee = *static_cast<Lessee*>(zone.lessor);
-  const int64_t now_ns = monotonic_ns();
+  const int64_t now_ns = zone.table->monotonic_ns(now);
   Wait* wait = find_wait(r);
   lessee.look(wait != nullptr && wait->failed, now_ns);
   if (wait != nullptr) {

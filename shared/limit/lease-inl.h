@@ -108,7 +108,8 @@ Outcome charge_alone(Table& table, Charge& charge, const Instant& now) noexcept 
 
 }  // namespace lease_detail
 
-// What is spent of `held` is in charge.ref. Not inlined: the other algorithms need no such frame.
+// What is spent of `held` is in charge.ref; an admission's state is what was told. Not inlined: the
+// other algorithms need no such frame.
 template <class Table>
 [[gnu::noinline]] Decision decide_leased(const Table& table, Charge& charge,
                                          const Instant& now) noexcept {
@@ -126,7 +127,7 @@ template <class Table>
   if (charge.cost != 0 && charge.cost <= held.units) {
     Decision decision = decide(policy.gcra, with_held, now.steady_ns, 0);
     decision.admit = true;
-    decision.next_state = charge.ref.state - charge.cost;
+    decision.next_state = told.state;
     decision.remaining -= std::min(decision.remaining, charge.cost);
     return decision;
   }
@@ -145,13 +146,11 @@ template <class Table>
 // What has none found in `held` is of the host's share.
 template <class Table>
 [[gnu::noinline]] Outcome charge_leased(Table& table, Charge& charge, const Instant& now) noexcept {
-  const Policy& policy = *charge.policy;
   for (unsigned attempt = 0; !lease_detail::in_hand(charge); ++attempt) {
     if (!charge.found) {
       return lease_detail::charge_alone(table, charge, now);
     }
-    if (table.commit(charge.ref, charge.decision.next_state)) {
-      charge.decision.next_state = told_of(table, policy, charge.hash);
+    if (table.commit(charge.ref, charge.ref.state - charge.cost)) {
       break;
     }
     Table::back_off(attempt, charge.ref.expect_state);

@@ -158,6 +158,10 @@ class BasicTable {
   Instant instant(int64_t monotonic_ns, int64_t realtime_ns) const noexcept {
     return {monotonic_ns + header_->clock_offset_ns, realtime_ns};
   }
+  // The reading that a moment was made of.
+  int64_t monotonic_ns(const Instant& now) const noexcept {
+    return now.steady_ns - header_->clock_offset_ns;
+  }
   // `now`, or the time at which a window was given up if that is later: see (4).
   Instant not_before(const Instant& now) const noexcept {
     const auto floor =
