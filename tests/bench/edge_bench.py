@@ -5,7 +5,10 @@ The Nginx worker has one core for itself; wrk and all that stands behind Nginx, 
 alternate A B A B, medians over the rounds. CPU is read from /proc/PID/schedstat of the Nginx worker, in nanoseconds,
 and divided by the requests that wrk counted.
 
-Usage: edge_bench.py BUILD_DIR [--seconds 3] [--rounds 5] [--only E1,E2,E3,E4,D1]
+E4's peer is a hand-written script called by EVALSHA for each request, by ngx_http_lua_module and Debian's lua-nginx-redis, where they
+are installed, or unpacked below PENSTOCK_LUA.
+
+Usage: edge_bench.py BUILD_DIR [--seconds 3] [--rounds 5] [--only E1,E2,E3,E4,D1] [--counted 0]
 """
 import argparse
 import os
@@ -67,10 +70,48 @@ EDGE = """
       empty_gif; }
     location = /one_local { penstock_limit zone=edge key=all rate=1000000r/s name=one; empty_gif; }
     location = /one_shared { penstock_limit zone=shared key=all rate=1000000r/s name=one; empty_gif; }
+    location = /shared_1000 { penstock_limit zone=shared key=all rate=1000r/s name=some; empty_gif; }
+    location = /shared_10000 { penstock_limit zone=shared key=all rate=10000r/s name=more; empty_gif; }
+    LUA_LOCATIONS
     location = /metrics { penstock_metrics; }
     location = /serve_peer { limit_req zone=ok1 burst=1000000 nodelay; proxy_pass http://direct; }
     location = /serve_ours { penstock_limit zone=edge key=$http_x_api_key rate=10000000r/s name=serve; penstock_pass gpu; }
   }
+"""
+
+# The peer of E4: a token bucket as such scripts are written, and a counter by INCREX (redis-server 8.8).
+LUA = """
+  lua_package_path "ROOT/usr/share/lua/5.1/?.lua;;";
+  init_by_lua_block {
+    local redis = require "nginx.redis"
+    local BUCKET = [[
+      local t = redis.call('HMGET', KEYS[1], 'v', 't')
+      local now, rate, burst = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+      local v = math.min(burst, (tonumber(t[1]) or burst) + (now - (tonumber(t[2]) or now)) * rate)
+      local ok = 0
+      if v >= 1 then v = v - 1 ok = 1 end
+      redis.call('HSET', KEYS[1], 'v', v, 't', now)
+      redis.call('EXPIRE', KEYS[1], 120)
+      return ok]]
+    local COUNTER = [[
+      return redis.call('INCREX', KEYS[1], 'BYINT', 1, 'UBOUND', ARGV[3], 'SATURATE', 'EX', 1, 'ENX')[2] ]]
+    local shas = {}
+    local function limit(text, key, rate, burst)
+      local c = redis:new()
+      c:set_timeout(1000)
+      if not c:connect("unix:DIR/redis.sock") then return ngx.exit(500) end
+      shas[text] = shas[text] or c:script("load", text)
+      local ok = c:evalsha(shas[text], 1, key, ngx.now(), rate, burst)
+      c:set_keepalive(60000, 256)
+      if ok == 0 then return ngx.exit(429) elseif ok ~= 1 then return ngx.exit(500) end
+    end
+    function by_bucket() limit(BUCKET, "bucket", 1000000, 1000000) end
+    function by_increx() limit(COUNTER, "counter", 1000000, 1000000) end
+  }
+"""
+LUA_LOCATIONS = """
+    location = /one_lua { access_by_lua_block { by_bucket() } empty_gif; }
+    location = /one_increx { access_by_lua_block { by_increx() } empty_gif; }
 """
 
 # What a refusal says, as constants: the least that Nginx itself takes to send it, nothing judged.
@@ -151,8 +192,16 @@ class Bench:
         self.start(["taskset", "-c", OTHER_CORE, "redis-server", "--port", "0", "--unixsocket", f"{self.dir}/redis.sock", "--unixsocketperm", "777",
                     "--save", ""], stdout=self.log, stderr=self.log)
         wait_for("redis-server", lambda: os.path.exists(f"{self.dir}/redis.sock"))
-        edge = EDGE.replace("SAME", SAME).replace("DIR", self.dir).replace("PORT", str(self.port))
-        self.worker = self.nginx("edge", edge, pin=EDGE_CORE, load=f"load_module {self.build}/ngx_http_penstock_module.so;",
+        load = f"load_module {self.build}/ngx_http_penstock_module.so;"
+        root = os.environ.get("PENSTOCK_LUA", "")
+        modules = [f"{root}/usr/lib/nginx/modules/{name}.so" for name in ("ndk_http_module", "ngx_http_lua_module")]
+        self.lua = all(os.path.exists(path) for path in (*modules, f"{root}/usr/share/lua/5.1/nginx/redis.lua"))
+        edge = EDGE.replace("LUA_LOCATIONS", LUA_LOCATIONS if self.lua else "").replace("SAME", SAME)
+        if self.lua:
+            load += "".join(f" load_module {path};" for path in modules)
+            edge = LUA.replace("ROOT", root) + edge
+        edge = edge.replace("DIR", self.dir).replace("PORT", str(self.port))
+        self.worker = self.nginx("edge", edge, pin=EDGE_CORE, load=load,
                                  extra_temp=f"penstock_temp_path {self.dir}/edge-q;")
         wait_for("the queue", lambda: self.status("/serve_ours") == 200)
 
@@ -162,6 +211,13 @@ class Bench:
                               "-H", "X-Api-Key: warm", "-H", "Content-Type: application/json",
                               f"http://127.0.0.1:{self.port}{path}"], capture_output=True, text=True)
         return int(out.stdout or 0)
+
+    def redis(self, *words):
+        """The first bytes of an answer."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(f"{self.dir}/redis.sock")
+            s.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word.encode()) for word in words))
+            return s.recv(65536).decode()
 
     def counted(self, series):
         page = subprocess.run(["curl", "-s", f"http://127.0.0.1:{self.port}/metrics"], capture_output=True, text=True, check=True).stdout
@@ -187,7 +243,7 @@ class Bench:
         cpu = self.cpu_ns() - before
         requests = int(re.search(r"(\d+) requests in", out).group(1))
         errors = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
-        return {"rps": float(re.search(r"Requests/sec: +([\d.]+)", out).group(1)), "cpu_us": cpu / requests / 1000,
+        return {"requests": requests, "rps": float(re.search(r"Requests/sec: +([\d.]+)", out).group(1)), "cpu_us": cpu / requests / 1000,
                 "errors": int(errors.group(1)) / requests if errors else 0.0}
 
     def waiting_bytes(self, side, waiting):
@@ -246,12 +302,65 @@ def row(name, work, ours, peer, goal, met):
     print(f"| {name} | {work} | {ours} | {peer} | {goal} | {'yes' if met else 'NO'} |", flush=True)
 
 
+CHARGES = 'penstock_lease_charges_total{zone="shared",how="%s"}'
+TRIPS = 'penstock_lease_trips_total{zone="shared"}'
+
+
+def charged(bench):
+    """(charges that were admitted, calls of Redis) so far."""
+    return sum(bench.counted(CHARGES % how) for how in ("held", "waited")), bench.counted(TRIPS)
+
+
+def shared_rows(bench, to_count):
+    increx = bench.lua and "increx" in bench.redis("COMMAND", "INFO", "increx")
+    peers = ["/one_lua"] * bench.lua + ["/one_increx"] * increx
+    r = bench.alternate(["/one_local", "/one_shared", *peers])
+    seen = {path: medians(results) for path, results in r.items()}
+    assert max(one["errors"] for one in seen.values()) < 0.01, "the limits refused"
+    charges, trips = charged(bench)
+    waited = bench.counted(CHARGES % "waited")
+    assert bench.counted(CHARGES % "alone") == 0, "Redis was away"
+    ours, local = seen["/one_shared"], seen["/one_local"]
+    ratio = median_ratio(r["/one_shared"], r["/one_local"], "rps")
+    cpu = median_ratio(r["/one_local"], r["/one_shared"], "cpu_us")
+
+    def figures(one):
+        return f"{one['rps']:.0f} req/s, {one['cpu_us']:.2f} µs"
+    row("E4", "a limit shared through Redis, one key", f"{figures(ours)} Nginx CPU",
+        f"the same on one host {figures(local)}; {waited} of {charges} waited, {trips / charges:.5f} trips each",
+        f"ratio {ratio:.3f}, CPU {cpu:.3f}, to reach >= 0.95", min(ratio, cpu) >= 0.95)
+    for path, peer in (("/one_lua", "Lua + EVALSHA a request"), ("/one_increx", "Lua + INCREX a request")):
+        if path in seen:
+            ratio = median_ratio(r["/one_shared"], r[path], "rps")
+            row("E4", "the same", f"{figures(ours)}", f"{peer} {figures(seen[path])}", f"ratio {ratio:.2f}, to reach >= 1.0", ratio >= 1)
+        else:
+            version = re.search(r"redis_version:(\S+)", bench.redis("INFO", "server"))[1]
+            why = "ngx_http_lua_module and lua-nginx-redis are not installed" if not bench.lua else f"redis-server {version} < 8.8"
+            print(f"| E4 | the same | | {peer}: not to be had: {why} | | |", flush=True)
+    for rate, goal in ((1000, 1.4), (10000, 0.15)):
+        bench.load(f"/shared_{rate}", 1)  # the burst is gone
+        before = charged(bench)
+        bench.load(f"/shared_{rate}", 2 * bench.seconds)
+        admitted, trips = (b - a for a, b in zip(before, charged(bench)))
+        row("E4", f"trips an admitted request at {rate} r/s a key, more being asked for", f"{trips / admitted:.3f}", "",
+            f"to reach <= {goal}", trips / admitted <= goal)
+    looked = 0
+    while looked < to_count:
+        for path in ("/one_shared", "/shared_1000"):
+            looked += bench.load(path, 20)["requests"]
+    looked += sum(one["requests"] for one in r["/one_shared"])
+    needless = bench.counted('penstock_lease_needless_waits_total{zone="shared"}')
+    row("E4", "requests that waited on a key that held units or was known to be empty", f"{needless} of {looked}", "", "to reach 0",
+        needless == 0)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("build")
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="E1,E2,E3,E4,D1")
+    parser.add_argument("--counted", type=int, default=0, help="E4: so many requests are looked at to see whether any waits needlessly")
     args = parser.parse_args()
     bench = Bench(args.build, args.seconds, args.rounds)
     only = args.only.split(",")
@@ -280,18 +389,7 @@ def main():
             row("E3", "admit and serve, POST 1 KiB, 64 clients", f"{ours['rps']:.0f} req/s, {ours['cpu_us']:.2f} µs Nginx CPU",
                 f"limit_req + proxy_pass {peer['rps']:.0f} req/s, {peer['cpu_us']:.2f} µs", f"ratio {ratio:.3f}, to reach >= 1.0", ratio >= 1.0)
         if "E4" in only:
-            charges = 'penstock_lease_charges_total{zone="shared",how="%s"}'
-            r = bench.alternate(["/one_local", "/one_shared"])
-            ours, local = medians(r["/one_shared"]), medians(r["/one_local"])
-            assert max(ours["errors"], local["errors"]) < 0.01, "the limits refused"
-            held, waited, alone = (bench.counted(charges % how) for how in ("held", "waited", "alone"))
-            trips = bench.counted('penstock_lease_trips_total{zone="shared"}')
-            assert alone == 0, "Redis was away"
-            ratio = median_ratio(r["/one_shared"], r["/one_local"], "rps")
-            cpu = median_ratio(r["/one_local"], r["/one_shared"], "cpu_us")
-            row("E4", "a limit shared through Redis, one key", f"{ours['rps']:.0f} req/s, {ours['cpu_us']:.2f} µs Nginx CPU",
-                f"the same on one host {local['rps']:.0f} req/s, {local['cpu_us']:.2f} µs; {waited} of {held + waited} waited, "
-                f"{trips / (held + waited):.5f} trips each", f"ratio {ratio:.3f}, CPU {cpu:.3f}, to reach >= 0.95", min(ratio, cpu) >= 0.95)
+            shared_rows(bench, args.counted)
         if "D1" in only:
             sizes = {side: [] for side in ("peer", "ours")}
             for _ in range(3):
