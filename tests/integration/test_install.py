@@ -116,3 +116,20 @@ def test_commands_and_options_are_completed(installed):
 def test_a_relative_prefix_is_refused(folder):
     said = script(BUILD, "opt", folder)
     assert said.returncode == 1 and "absolute path, not 'opt'" in said.stderr
+
+
+def commands_of(chapter):
+    text = (ROOT / "docs/INSTALL.md").read_text().split(f"## {chapter}")[1]
+    return re.search(r"```sh\n(.*?)```", text, re.S)[1].splitlines()
+
+
+def test_the_commands_of_the_chapter_are_those_that_are_tried():
+    made = subprocess.run(["make", "-n", "-C", ROOT, "install", "uninstall", "PREFIX=/opt/a", "DESTDIR=/b"], capture_output=True, text=True).stdout
+    assert re.search(r"scripts/install build /opt/a /b\n(.*\n)*scripts/install --remove /opt/a /b\n", made), made
+    assert commands_of("From source") == ["make", "make install PREFIX=/usr/local", "make uninstall PREFIX=/usr/local"]
+    tried = (ROOT / "tests/packages/test_deb").read_text()
+    steps = tried.split('step "five commands"')[1].split("\nstep")[0]
+    for command in commands_of("From packages"):
+        what = command.replace("./build/deb/", "/packages/").replace("apt-get", "apt-get -q -y").removesuffix("/v1/models")
+        what = what.replace("curl -s http://127.0.0.1:8080", "curl -sf \"http://127.0.0.1:$port")
+        assert what in steps, command
