@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "ngx_module/lease/arguments.h"
+#include "ngx_module/lease/key_name.h"
 #include "ngx_module/lease/lessee_parts.h"
 #include "shared/redis/answer.h"
 
@@ -16,34 +17,6 @@ using redis::number_of;
 constexpr int64_t kLifeMs = 2000;  // of a lease
 constexpr int64_t kMarginMs = 50;  // by which its host ends it earlier: clocks differ
 constexpr auto kTicksPerRedisTick = static_cast<int64_t>(limit::kTicksPerRedisTick);
-
-// "PREFIX:1:KIND:{HASH}"; of a cluster, the braces have the slot.
-class KeyName {
- public:
-  KeyName(std::string_view prefix, const limit::Policy& policy,
-          const limit::Hash128& key) noexcept {
-    print(prefix,
-          policy.algorithm == limit::Algorithm::leased ? "l:"
-          : is_log(policy)                             ? "g:"
-                                                       : "w:",
-          key);
-  }
-  // Of no kind: for its slot.
-  explicit KeyName(const limit::Hash128& key) noexcept { print({}, "", key); }
-  operator std::string_view() const noexcept {  // NOLINT(google-explicit-constructor)
-    return {reinterpret_cast<const char*>(text_), size_};
-  }
-
- private:
-  void print(std::string_view prefix, const char* kind, const limit::Hash128& key) noexcept {
-    u_char* end = ngx_snprintf(text_, sizeof text_, "%*s%s{%016xL%016xL}", prefix.size(),
-                               prefix.data(), kind, key.hi, key.lo);
-    size_ = static_cast<size_t>(end - text_);
-  }
-
-  u_char text_[160];
-  size_t size_;
-};
 
 // Where others use all there is, a busy key asks no more often than this: what comes meanwhile is
 // taken at once then.

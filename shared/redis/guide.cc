@@ -42,7 +42,8 @@ const Address& Guide::at() const noexcept {
   return turn < given_.size() ? given_[turn] : told_[turn - given_.size()];
 }
 
-void Guide::hurry() noexcept {
+void Guide::doubt() noexcept {
+  doubted_ = true;
   if (open_ && !asking_) {
     const int64_t least_ms = asks_sentinels() ? kOfSentinel.least_ms : kOfCluster.least_ms;
     ask_in(least_ms - (monotonic_ns() - asked_ns_) / kNsPerMs);
@@ -88,10 +89,14 @@ void Guide::on_time() noexcept {
   if (asking_) {
     return give_up(link_.is_connected() ? "no answer" : "no connection");
   }
-  if (open_) {
+  if (open_ && !doubted_) {
     return ask();
   }
+  if (open_) {
+    leave();
+  }
   asking_ = true;
+  doubted_ = false;
   link_.set_timer(kSilentMs);
   link_.open(at());
 }
@@ -120,16 +125,20 @@ void Guide::on_reply(void* what, const redisReply* reply) noexcept {
   user_.on_places(std::move(*places));
 }
 
+// The next one has its turn.
+void Guide::leave() noexcept {
+  open_ = asking_ = false;
+  link_.close();
+  turn_ = (turn_ + 1) % (given_.size() + told_.size());
+}
+
 // The next one is asked: at once, or, after all of them, later.
 void Guide::give_up(std::string_view why) noexcept {
   std::string text = (asks_sentinels() ? "Sentinel at " : "Redis at ") + text_of(at());
   text += ", asked for " + (asks_sentinels() ? "master " + master_ : std::string("its cluster"));
   text += ": " + std::string(why);
-  open_ = asking_ = false;
-  link_.close();
-  const size_t count = given_.size() + told_.size();
-  turn_ = (turn_ + 1) % count;
-  const bool all = turn_ % count == 0;
+  leave();
+  const bool all = turn_ == 0;
   ask_in(all ? jittered(pause_ms_) : 1);
   if (all) {
     pause_ms_ = std::min(2 * pause_ms_, kLongestPauseMs);

@@ -1,9 +1,9 @@
 // Guide: asks the servers it was given where keys are, again and again: Sentinels for their master,
 // or the nodes of a cluster for its slots.
 //
-// One is asked at a time, for as long as it answers; then the next, and after all of them a pause,
-// doubled each time, drawn at random. What it says is believed until something else is said: who
-// has the keys is confirmed by the connection to it.
+// One is asked at a time, for as long as it answers and nobody doubts it; then the next, and after
+// all of them a pause, doubled each time, drawn at random. Whether a server has the keys, and takes
+// writes, is found out by the connection to it.
 #pragma once
 
 #include <string>
@@ -33,8 +33,8 @@ class Guide final : Link::User {
 
   void start() noexcept { on_time(); }
   void stop() noexcept;
-  // What was said may be so no longer: asks soon.
-  void hurry() noexcept;
+  // What was said may not be so: asks soon, and another.
+  void doubt() noexcept;
 
  private:
   static constexpr int64_t kSilentMs = 500;
@@ -50,6 +50,7 @@ class Guide final : Link::User {
   const Address& at() const noexcept;
   void ask() noexcept;
   void ask_in(int64_t ms) noexcept;
+  void leave() noexcept;
   void give_up(std::string_view why) noexcept;
   int64_t jittered(int64_t ms) noexcept;
 
@@ -60,7 +61,7 @@ class Guide final : Link::User {
   User& user_;
   Link link_;
   size_t turn_ = 0;
-  bool open_ = false, asking_ = false;
+  bool open_ = false, asking_ = false, doubted_ = false;
   int64_t asked_ns_ = 0;
   int64_t pause_ms_ = kFirstPauseMs;
   uint64_t random_;

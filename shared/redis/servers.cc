@@ -19,7 +19,7 @@ struct Servers::Server final : Connection::User {
       servers.user_.on_lost(why);
     }
     if (servers.guide_ != nullptr) {
-      servers.guide_->hurry();
+      servers.guide_->doubt();
     }
   }
   void on_hosts(Connection&, uint64_t count) noexcept override {
@@ -149,7 +149,25 @@ std::string Servers::roster_of(const Server& server) const {
   return {};
 }
 
+// One Sentinel's word parts nobody from a master that works: another has to say the same.
+bool Servers::is_rumour(const Places& places) noexcept {
+  if (is_cluster() || guide_ == nullptr || !has_all() ||
+      slots_.front()->connection.at() == places.servers.front()) {
+    rumour_ = Address();
+    return false;
+  }
+  if (rumour_ == places.servers.front()) {
+    return false;
+  }
+  rumour_ = places.servers.front();
+  guide_->doubt();
+  return true;
+}
+
 void Servers::on_places(Places places) noexcept {
+  if (is_rumour(places)) {
+    return;
+  }
   for (const auto& server : servers_) {
     server->has_slots = false;
   }
@@ -203,7 +221,7 @@ Connection* Servers::moved(Connection& connection, std::string_view error) noexc
   if (!moved) {
     return nullptr;
   }
-  guide_->hurry();
+  guide_->doubt();
   const size_t count = servers_.size();
   Server& server = at(moved->server);
   if (servers_.size() > count) {

@@ -74,6 +74,7 @@ class Servers final : Guide::User {
   Server& at(const Address& address) noexcept;
   std::string roster_of(const Server& server) const;
   bool has_all() const noexcept;
+  bool is_rumour(const Places& places) noexcept;
   void tell_hosts() noexcept;
   Connection* moved(Connection& connection, std::string_view error) noexcept;
 
@@ -87,6 +88,7 @@ class Servers final : Guide::User {
   std::vector<std::unique_ptr<Server>> servers_;
   std::vector<Server*> slots_;  // nullptr: nobody has it
   bool covered_ = false;        // each slot is somebody's
+  Address rumour_;              // of another master
 };
 
 }  // namespace penstock::redis

@@ -11,7 +11,8 @@ from waiting import Port, until
 
 
 class Sentinel:
-    def __init__(self):
+    def __init__(self, password=None):
+        self._password = password
         self.folder = Path(tempfile.mkdtemp(prefix="penstock-sentinel-"))
         self._port = Port()
         self.port = self._port.number
@@ -25,7 +26,8 @@ class Sentinel:
             f"port {self.port}", f"dir {self.folder}", f"logfile {self.folder}/log", "protected-mode no", f"sentinel myid {self.name}",
             f"sentinel monitor main 127.0.0.1 {master} 2", "sentinel down-after-milliseconds main 500",
             "sentinel failover-timeout main 4000", f"sentinel known-replica main 127.0.0.1 {replica}",
-            *(f"sentinel known-sentinel main 127.0.0.1 {other.port} {other.name}" for other in others), ""]))
+            *(f"sentinel known-sentinel main 127.0.0.1 {other.port} {other.name}" for other in others),
+            *([f"requirepass {self._password}", f"sentinel auth-pass main {self._password}"] if self._password else []), ""]))
         self.process = subprocess.Popen(["redis-server", conf, "--sentinel"])
         until(self._answers, "a Sentinel answers")
 
@@ -38,6 +40,8 @@ class Sentinel:
     def __call__(self, *words):
         connection = Connection(("127.0.0.1", self.port))
         try:
+            if self._password:
+                connection("AUTH", self._password)
             return connection(*words)
         finally:
             connection.close()
@@ -56,18 +60,30 @@ class Sentinel:
 
 
 class Watched:
-    """A master, a replica, and three Sentinels that call it `main`."""
+    """A master, a replica, and three Sentinels that call it `main`; all with one password, or none."""
 
-    def __init__(self, *options):
-        options = (*options, "--repl-diskless-sync-delay", "0")
+    def __init__(self, password=None):
+        options = ["--repl-diskless-sync-delay", "0"]
+        if password:
+            options += ["--requirepass", password, "--masterauth", password]
         first = RedisServer(*options, tcp=True)
         second = RedisServer(*options, "--replicaof", "127.0.0.1", first.port, tcp=True)
         self.servers = [first, second]
-        until(lambda: b"master_link_status:up" in second.ask("INFO", "replication"), "the replica follows")
-        self.sentinels = [Sentinel() for _ in range(3)]
+        until(lambda: b"master_link_status:up" in self._info(second, password), "the replica follows")
+        self.sentinels = [Sentinel(password) for _ in range(3)]
         for sentinel in self.sentinels:
             sentinel.start(first.port, second.port, [other for other in self.sentinels if other is not sentinel])
         until(lambda: all(sentinel.is_fit() for sentinel in self.sentinels), "the Sentinels know all")
+
+    @staticmethod
+    def _info(server, password):
+        connection = server.connect()
+        try:
+            if password:
+                connection("AUTH", password)
+            return connection("INFO", "replication")
+        finally:
+            connection.close()
 
     @property
     def address(self):

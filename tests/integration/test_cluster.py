@@ -157,6 +157,22 @@ def test_where_a_node_is_gone_keys_of_the_others_go_on_untouched(hosts, cluster,
     until(lambda: all(counted(service, "penstock_lease_up") for service in services), "all is back", 30)
 
 
+@pytest.mark.parametrize("cluster", [{"count": 4}], indirect=True)
+def test_where_a_node_is_gone_its_replica_takes_its_place(hosts, cluster):
+    dead, replica = cluster.servers[2:]
+    replica.ask("CLUSTER", "REPLICATE", dead.ask("CLUSTER", "MYID"))
+    until(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"), "it follows", 30)
+    services = hosts(2, "rate=4r/h burst=4")
+    name, key = key_at(cluster, services, dead, "r")
+    assert services[1].get(f"/?key={name}").status == 200
+    dead.ask("WAIT", 1, 1000)
+    dead.kill()
+    until(lambda: replica.ask("ROLE")[0] == b"master", "the replica is the master", 30)
+    until_they_know_each_other(services)
+    assert [service.statuses(2, f"/?key={name}").count(200) for service in services] == [2, 0]
+    assert key.encode() in keys_of(replica)
+
+
 def test_a_database_is_no_cluster_and_is_told(hosts, cluster):
     other = RedisServer(tcp=True)
     service, = hosts(1, "rate=10r/m burst=4", address=f"redis={other.address} redis=127.0.0.1:1", ready=False)

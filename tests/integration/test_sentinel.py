@@ -93,6 +93,16 @@ def test_a_sentinel_that_is_silent_is_passed_over(hosts, watched):
             sentinel.process.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.parametrize("watched", [("secret",)], indirect=True)
+def test_a_password_is_told_to_sentinels_too(hosts, watched, folder):
+    (folder / "password").write_text("secret\n")
+    (folder / "password").chmod(0o600)
+    service, = hosts(1, "rate=10r/m burst=4", f"timeout=500ms password_file={folder}/password")
+    assert service.statuses(5, "/?key=a") == [200] * 4 + [429]
+    without, = hosts(1, "rate=10r/m burst=4", "timeout=20ms", ready=False)
+    until(lambda: re.search("not shared now.*Sentinel at .*NOAUTH", without.nginx.log()), "it says so")
+
+
 def test_without_sentinels_the_master_is_kept(hosts, watched):
     service, = hosts(1, "rate=10r/m burst=4", "timeout=500ms")
     for sentinel in watched.sentinels:
@@ -128,13 +138,16 @@ class FalseSentinel:
     """Answers each question with `answer`, bytes."""
 
     def __init__(self, answer):
+        outer = self
+        self.answer, self.asked = answer, 0
         class Handler(socketserver.StreamRequestHandler):
             def handle(self):
                 while line := self.rfile.readline():
                     for _ in range(int(line[1:])):
                         size = int(self.rfile.readline()[1:])
                         self.rfile.read(size + 2)
-                    self.wfile.write(answer)
+                    outer.asked += 1
+                    self.wfile.write(outer.answer)
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
@@ -143,7 +156,7 @@ class FalseSentinel:
                 pass  # the other side has gone
 
         self._server = Server(("127.0.0.1", 0), Handler)
-        self.address = f"sentinel=main redis=127.0.0.1:{self._server.server_address[1]}"
+        self.place = f"redis=127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self):
@@ -162,7 +175,7 @@ def beside(penstock):
 
     def build(answer, http=""):
         sentinels.append(FalseSentinel(answer))
-        return penstock(http=f"{http}penstock_zone edge 1m {sentinels[-1].address} timeout=20ms;", server=SERVER % "rate=10r/m burst=4")
+        return penstock(http=f"{http}penstock_zone edge 1m sentinel=main {sentinels[-1].place} timeout=20ms;", server=SERVER % "rate=10r/m burst=4")
     yield build
     for sentinel in sentinels:
         sentinel.close()
@@ -194,6 +207,23 @@ def test_a_name_that_cannot_be_looked_up_is_told(beside, resolver, says):
     until(lambda: re.search("not shared now.*Redis at redis.test:1: .*" + says, service.nginx.log()),
           lambda: "it says so: " + service.nginx.log())
     dns.close()
+
+
+def test_one_sentinel_alone_parts_nobody_from_a_master_that_works(penstock, redis):
+    other = RedisServer(tcp=True)
+    sentinels = [FalseSentinel(at("127.0.0.1", redis.port)) for _ in range(3)]
+    service = penstock(http="penstock_zone edge 1m sentinel=main %s timeout=500ms;" % " ".join(sentinel.place for sentinel in sentinels),
+                       server=SERVER % "rate=10r/m burst=4")
+    until(lambda: counted(service, "penstock_lease_up"), "the master is found")
+    liar = max(sentinels, key=lambda sentinel: sentinel.asked)
+    liar.answer = at("127.0.0.1", other.port)
+    until(lambda: sum(sentinel.asked for sentinel in sentinels if sentinel is not liar) >= 2, "another is asked, and asked again")
+    assert counted(service, "penstock_lease_up") and not other.ask("EXISTS", "penstock:1:hosts")
+    for sentinel in sentinels:
+        sentinel.answer = liar.answer
+    until(lambda: other.ask("EXISTS", "penstock:1:hosts"), "two are believed")
+    for closing in (*sentinels, other):
+        closing.close()
 
 
 @pytest.mark.parametrize("answer", [b"$-1\r\n", b":1\r\n", b"*0\r\n", b"*1\r\n$1\r\na\r\n", at("127.0.0.1", 0), at("127.0.0.1", 99999), at("", 1),
