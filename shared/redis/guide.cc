@@ -114,6 +114,7 @@ void Guide::on_reply(void* what, const redisReply* reply) noexcept {
                                       : "it knows no slots: is it in a cluster?");
   }
   pause_ms_ = kFirstPauseMs;
+  misses_ = 0;
   const Pace pace = asks_sentinels() ? kOfSentinel : kOfCluster;
   ask_in(std::max(pace.least_ms, jittered(pace.every_ms)));
   if (!asks_sentinels()) {
@@ -138,11 +139,11 @@ void Guide::give_up(std::string_view why) noexcept {
   text += ", asked for " + (asks_sentinels() ? "master " + master_ : std::string("its cluster"));
   text += ": " + std::string(why);
   leave();
-  const bool all = turn_ == 0;
-  ask_in(all ? jittered(pause_ms_) : 1);
-  if (all) {
-    pause_ms_ = std::min(2 * pause_ms_, kLongestPauseMs);
+  if (++misses_ % (given_.size() + told_.size()) != 0) {
+    return ask_in(1);
   }
+  ask_in(jittered(pause_ms_));
+  pause_ms_ = std::min(2 * pause_ms_, kLongestPauseMs);
   user_.on_no_places(text);
 }
 

@@ -19,7 +19,7 @@ class Guide final : Link::User {
   class User {
    public:
     virtual void on_places(Places places) noexcept = 0;
-    // One does not tell; `why` is a sentence's beginning: "Sentinel at 10.0.0.5:26379: …".
+    // None tells; `why` is a sentence's beginning: "Sentinel at 10.0.0.5:26379, …: no answer".
     virtual void on_no_places(std::string_view why) noexcept = 0;
 
    protected:
@@ -61,6 +61,7 @@ class Guide final : Link::User {
   User& user_;
   Link link_;
   size_t turn_ = 0;
+  size_t misses_ = 0;  // in a row
   bool open_ = false, asking_ = false, doubted_ = false;
   int64_t asked_ns_ = 0;
   int64_t pause_ms_ = kFirstPauseMs;

@@ -135,7 +135,9 @@ def test_where_a_node_is_gone_keys_of_the_others_go_on_untouched(hosts, cluster,
     until(lambda: [service.get(f"/?key={lost}") and counted(service, "penstock_lease_up") for service in services] == [0, 0],
           "it is missed")
     alone = counted_by_all(services, "penstock_lease_charges_total", how="alone")
+    waited = counted_by_all(services, "penstock_lease_timeouts_total")
     answers = [service.statuses(8, f"/?key={lost}") for service in services]
+    assert counted_by_all(services, "penstock_lease_timeouts_total") == waited  # nobody waits for what hangs
     if on_error == "deny":
         assert {status for part in answers for status in part} == {503}
     else:
