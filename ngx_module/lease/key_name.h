@@ -1,9 +1,18 @@
-// KeyName: what a limit's key is called in Redis, on the stack.
+// KeyName: what a limit's key is called in Redis, on the stack; and which of the scripts keeps it.
 #pragma once
 
-#include "ngx_module/lease/lessee_parts.h"
+#include "ngx_module/nginx.h"
+#include "shared/limit/policy.h"
 
 namespace penstock {
+
+inline bool is_concurrency(const limit::Policy& policy) noexcept {
+  return policy.alone == limit::Algorithm::concurrency;
+}
+// Of each unit Redis knows who took it.
+inline bool is_log(const limit::Policy& policy) noexcept {
+  return policy.alone == limit::Algorithm::sliding_log || is_concurrency(policy);
+}
 
 // "PREFIX:1:KIND:{HASH}"; of a cluster, the braces have the slot.
 class KeyName {

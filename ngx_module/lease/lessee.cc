@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "ngx_module/lease/arguments.h"
-#include "ngx_module/lease/key_name.h"
 #include "ngx_module/lease/lessee_parts.h"
 #include "shared/redis/answer.h"
 

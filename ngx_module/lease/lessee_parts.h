@@ -2,6 +2,7 @@
 // lessee_held renews and gives back what is held, lessee does the calls.
 #pragma once
 
+#include "ngx_module/lease/key_name.h"
 #include "ngx_module/lease/lessee.h"
 #include "ngx_module/request/receipt.h"
 #include "shared/base/clock.h"
@@ -13,14 +14,6 @@ constexpr int64_t kLockMs = 1500;  // no call is under way for longer
 // Of a log: which call has admitted a unit, and as which of its units.
 constexpr unsigned kUnitBits = 10;
 static_assert(limit::kMaxLog <= uint64_t{1} << kUnitBits);
-
-inline bool is_concurrency(const limit::Policy& policy) noexcept {
-  return policy.alone == limit::Algorithm::concurrency;
-}
-// Of each unit Redis knows who took it.
-inline bool is_log(const limit::Policy& policy) noexcept {
-  return policy.alone == limit::Algorithm::sliding_log || is_concurrency(policy);
-}
 
 inline void* allocate(size_t bytes) noexcept { return ngx_alloc(bytes, ngx_cycle->log); }
 
