@@ -248,7 +248,8 @@ def test_scripts_that_were_flushed_are_loaded_again(hosts, redis):
 
 @pytest.mark.parametrize("redis,says", [(("--maxmemory-policy", "allkeys-lru"), "maxmemory-policy is allkeys-lru.*noeviction"),
                                         (("--requirepass", "secret"), "NOAUTH"),
-                                        (("--replicaof", "127.0.0.1", "1"), "READONLY|MASTERDOWN|LOADING")], indirect=["redis"])
+                                        (("--replicaof", "127.0.0.1", "1"), "READONLY: it is a replica"),
+                                        (("--replicaof", "127.0.0.1", "1", "--replica-read-only", "no"), "READONLY: it is a replica")], indirect=["redis"])
 def test_a_redis_that_cannot_be_relied_on_is_not_used(hosts, says):
     service, = hosts(1, "rate=10r/m burst=4", ready=False)
     until(lambda: re.search("not shared now.*" + says, service.nginx.log()), lambda: "it says so: " + service.nginx.log())
