@@ -11,8 +11,8 @@ from waiting import Port, until
 
 
 class Sentinel:
-    def __init__(self, password=None):
-        self._password = password
+    def __init__(self, password=None, asks_for_it=True):
+        self._password, self._own = password, password if asks_for_it else None
         self.folder = Path(tempfile.mkdtemp(prefix="penstock-sentinel-"))
         self._port = Port()
         self.port = self._port.number
@@ -27,7 +27,8 @@ class Sentinel:
             f"sentinel monitor main 127.0.0.1 {master} 2", "sentinel down-after-milliseconds main 500",
             "sentinel failover-timeout main 4000", f"sentinel known-replica main 127.0.0.1 {replica}",
             *(f"sentinel known-sentinel main 127.0.0.1 {other.port} {other.name}" for other in others),
-            *([f"requirepass {self._password}", f"sentinel auth-pass main {self._password}"] if self._password else []), ""]))
+            *([f"requirepass {self._own}"] if self._own else []),
+            *([f"sentinel auth-pass main {self._password}"] if self._password else []), ""]))
         self.process = subprocess.Popen(["redis-server", conf, "--sentinel"])
         until(self._answers, "a Sentinel answers")
 
@@ -40,8 +41,8 @@ class Sentinel:
     def __call__(self, *words):
         connection = Connection(("127.0.0.1", self.port))
         try:
-            if self._password:
-                connection("AUTH", self._password)
+            if self._own:
+                connection("AUTH", self._own)
             return connection(*words)
         finally:
             connection.close()
@@ -60,9 +61,9 @@ class Sentinel:
 
 
 class Watched:
-    """A master, a replica, and three Sentinels that call it `main`; all with one password, or none."""
+    """A master, a replica, and three Sentinels that call it `main`; all with one password, or none. Sentinels may have none."""
 
-    def __init__(self, password=None):
+    def __init__(self, password=None, of_sentinels=True):
         options = ["--repl-diskless-sync-delay", "0"]
         if password:
             options += ["--requirepass", password, "--masterauth", password]
@@ -70,7 +71,7 @@ class Watched:
         second = RedisServer(*options, "--replicaof", "127.0.0.1", first.port, tcp=True)
         self.servers = [first, second]
         until(lambda: b"master_link_status:up" in self._info(second, password), "the replica follows")
-        self.sentinels = [Sentinel(password) for _ in range(3)]
+        self.sentinels = [Sentinel(password, of_sentinels) for _ in range(3)]
         for sentinel in self.sentinels:
             sentinel.start(first.port, second.port, [other for other in self.sentinels if other is not sentinel])
         until(lambda: all(sentinel.is_fit() for sentinel in self.sentinels), "the Sentinels know all")

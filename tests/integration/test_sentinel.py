@@ -93,14 +93,14 @@ def test_a_sentinel_that_is_silent_is_passed_over(hosts, watched):
             sentinel.process.send_signal(signal.SIGCONT)
 
 
-@pytest.mark.parametrize("watched", [("secret",)], indirect=True)
-def test_a_password_is_told_to_sentinels_too(hosts, watched, folder):
+@pytest.mark.parametrize("watched,says", [(("secret", True), "Sentinel"), (("secret", False), "Redis")], indirect=["watched"])
+def test_a_password_is_told_to_sentinels_that_want_it(hosts, watched, says, folder):
     (folder / "password").write_text("secret\n")
     (folder / "password").chmod(0o600)
     service, = hosts(1, "rate=10r/m burst=4", f"timeout=500ms password_file={folder}/password")
     assert service.statuses(5, "/?key=a") == [200] * 4 + [429]
     without, = hosts(1, "rate=10r/m burst=4", "timeout=20ms", ready=False)
-    until(lambda: re.search("not shared now.*Sentinel at .*NOAUTH", without.nginx.log()), "it says so")
+    until(lambda: re.search("not shared now.*: " + says + " at .*NOAUTH", without.nginx.log()), "it says so")
 
 
 def test_without_sentinels_the_master_is_kept(hosts, watched):

@@ -288,6 +288,16 @@ def test_a_full_memory_is_told_and_got_over(hosts, redis):
     assert service.get("/?key=b").status == 200
 
 
+def test_a_master_that_its_replicas_have_left_is_not_used(hosts, redis):
+    service, = hosts(1, "rate=10r/m burst=4")
+    redis.ask("CONFIG", "SET", "min-replicas-to-write", "1")
+    assert service.statuses(6, "/?key=a").count(200) == 4
+    until(lambda: re.search("not shared now.*NOREPLICAS", service.nginx.log()), "it says so")
+    redis.ask("CONFIG", "SET", "min-replicas-to-write", "0")
+    until(lambda: counted(service, "penstock_lease_up"), "it is used again")
+    assert service.get("/?key=b").status == 200
+
+
 def test_a_key_that_is_not_ours_is_left_alone_and_only_it_falls_back(hosts, redis):
     service, = hosts(1, "rate=10r/m burst=4", PATIENT)
     connection = redis.connect()
