@@ -63,10 +63,13 @@ ngx_int_t postconfiguration(ngx_conf_t* cf) noexcept {
     return NGX_ERROR;
   }
   bind_jobs(cf);
+  if (!bind_consoles(cf)) {
+    return NGX_ERROR;
+  }
   // Behind realip, limit_req and limit_conn; and before anything else that follows the access
   // phase, whose own handlers are passed over when `satisfy any` is.
   const MainConf& main = *main_conf(cf);
-  const bool hands_over = !main.passes.empty() || !main.jobs.empty();
+  const bool hands_over = !main.passes.empty() || !main.jobs.empty() || !main.consoles.empty();
   if ((hands_over && !add_handler(cf, NGX_HTTP_SERVER_REWRITE_PHASE, serve_stored_file, false)) ||
       !add_handler(cf, NGX_HTTP_PREACCESS_PHASE, judge_before_access, true) ||
       !add_handler(cf, NGX_HTTP_PRECONTENT_PHASE, judge_after_access, false) ||
@@ -162,7 +165,7 @@ ngx_command_t commands[] = {
      NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
     {ngx_string("penstock_metrics"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS | NGX_CONF_TAKE1,
      read_metrics, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
-    {ngx_string("penstock_console"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS | NGX_CONF_TAKE1,
+    {ngx_string("penstock_console"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS | NGX_CONF_TAKE123,
      read_console, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
     {ngx_string("penstock_ui"), NGX_HTTP_LOC_CONF | NGX_CONF_TAKE12, read_ui,
      NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},

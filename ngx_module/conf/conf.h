@@ -145,6 +145,15 @@ struct LocConf;
 struct Telemetry;
 struct Process;
 
+// penstock_console: what a location tells the operator, and takes orders for.
+struct Console {
+  ngx_str_t prefix{};  // "/console"
+  ngx_str_t jobs{};    // "/console/jobs"
+  bool read_only = false;
+  limit::Secret secret;        // of its tokens
+  PoolArray<ngx_str_t> hosts;  // the server's names
+};
+
 constexpr std::string_view kAnyOrigin = "any";  // penstock_origins
 
 struct MainConf {
@@ -155,6 +164,7 @@ struct MainConf {
   PoolArray<LocConf*> passes;    // where penstock_pass stands
   PoolArray<LocConf*> jobs;      // where penstock_jobs stands
   PoolArray<LocConf*> quotas;    // where penstock_quota stands
+  PoolArray<LocConf*> consoles;  // where penstock_console stands
   PoolArray<LocConf*> watchers;  // where penstock_metrics tells of penstockds
   PoolArray<StatusSource*> sources;
   PoolArray<std::string_view> body_fields;  // looked for in bodies (body.h)
@@ -196,6 +206,7 @@ struct LocConf {
   const void* server = nullptr;  // penstock_quota, _pass and _jobs: the server{} where it stands
   ngx_http_upstream_srv_conf_t* watched =
       nullptr;                         // penstock_metrics: whose penstockds it tells of
+  Console* console = nullptr;          // penstock_console stands in this very location
   bool quota = false;                  // penstock_quota stands in this very location
   ngx_http_handler_pt page = nullptr;  // penstock_quota, _metrics and _console: what answers here
 };

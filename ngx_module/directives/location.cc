@@ -171,7 +171,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   // `if` and `limit_except` blocks hand over where their location does, but for those in which
   // another directive answers.
   if (core->noname && core->handler == nullptr && loc.upstream.upstream == nullptr &&
-      above.upstream.upstream != nullptr) {
+      above.upstream.upstream != nullptr && above.console == nullptr) {
     loc.upstream.upstream = above.upstream.upstream;
     loc.queue = above.queue;
     loc.passes = above.passes;
@@ -180,7 +180,8 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
     loc.server = above.server;
     (main_conf(cf)->*(loc.asks ? &MainConf::jobs : &MainConf::passes)).push(cf->pool, &loc);
   }
-  if (core->lmt_excpt && core->handler == nullptr && loc.upstream.upstream != nullptr) {
+  if (core->lmt_excpt && core->handler == nullptr && loc.upstream.upstream != nullptr &&
+      loc.console == nullptr) {
     core->handler = loc.asks ? ask_about_jobs : pass_request;
   }
   if (merge_page(cf, above, loc) != NGX_CONF_OK) {

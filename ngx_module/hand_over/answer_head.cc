@@ -183,6 +183,13 @@ ngx_int_t on_goodbye(ngx_http_request_t* r, RequestState& state,
   if (!log_goodbye(r, payload)) {
     return NGX_HTTP_UPSTREAM_INVALID_HEADER;
   }
+  if (loc_conf(r)->console != nullptr) {  // whoever asks here is to know why
+    wire::Goodbye goodbye;
+    wire::parse(payload, goodbye);
+    return answer_with_problem(
+        r, state, {.status = NGX_HTTP_FORBIDDEN, .code = "forbidden", .message = goodbye.message},
+        false);
+  }
   return answer_with_problem(r, state,
                              {.status = NGX_HTTP_SERVICE_UNAVAILABLE,
                               .code = "busy",

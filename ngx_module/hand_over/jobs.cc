@@ -40,6 +40,11 @@ ngx_int_t ask_about_jobs(ngx_http_request_t* r) noexcept {
   return hand_to_upstream(r, *state);
 }
 
+ngx_int_t ask_as_operator(ngx_http_request_t* r) noexcept {
+  RequestState* state = state_of(r);
+  return state == nullptr ? NGX_HTTP_INTERNAL_SERVER_ERROR : hand_to_upstream(r, *state);
+}
+
 void bind_jobs(ngx_conf_t* cf) noexcept {
   const MainConf& main = *main_conf(cf);
   for (LocConf* pass : main.passes) {

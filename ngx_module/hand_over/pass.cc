@@ -19,10 +19,12 @@ namespace {
 
 constexpr uint64_t kJob = 1;  // one job at a time on a connection
 
-wire::Hello hello() noexcept {
+// A console's location asks as an operator's tool: penstockd says whether this Nginx may be one.
+wire::Hello hello(const LocConf& loc) noexcept {
   wire::Hello hello;
   hello.version = wire::kVersion;
-  hello.role = static_cast<uint64_t>(wire::Role::kCaller);
+  hello.role =
+      static_cast<uint64_t>(loc.console != nullptr ? wire::Role::kTool : wire::Role::kCaller);
   return hello;
 }
 
@@ -113,31 +115,54 @@ bool describe(ngx_http_request_t* r, RequestState& state, wire::Submit& submit) 
          loc.share.get(r, submit.share);
 }
 
+// Who gives an order, for penstockd's log: "alice at 127.0.0.1". False when memory ran out.
+bool describe_who(ngx_http_request_t* r, std::string_view& who) noexcept {
+  constexpr std::string_view kAt = " at ";
+  if (ngx_http_auth_basic_user(r) == NGX_ERROR) {
+    return false;
+  }
+  const std::string_view user = view(r->headers_in.user);
+  const std::string_view address = view(r->connection->addr_text);
+  auto* begin = static_cast<char*>(ngx_pnalloc(r->pool, user.size() + kAt.size() + address.size()));
+  if (begin == nullptr) {
+    return false;
+  }
+  Text text(begin);
+  if (!user.empty()) {
+    text.raw(user).raw(kAt);
+  }
+  text.raw(address);
+  who = {begin, static_cast<size_t>(text.at() - begin)};
+  return true;
+}
+
 // What is asked about jobs: the part of the path behind the location's own.
 bool describe(ngx_http_request_t* r, const RequestState& state, wire::Ask& ask) noexcept {
   const LocConf& loc = *loc_conf(r);
   const std::string_view path = view(r->uri);
-  const std::string_view prefix = view(loc.jobs_path);
+  const Console* console = loc.console;
+  const std::string_view prefix = view(console != nullptr ? console->prefix : loc.jobs_path);
   ask.method = view(r->method_name);
   ask.path = path.substr(0, prefix.size()) == prefix ? path.substr(prefix.size()) : "/?";
   ask.query = view(r->args);
   ask.last_event_id = find_header(r, "last-event-id");
   ask.websocket = state.asks_upgrade ? 1 : 0;
-  ask.jobs_path = prefix;
-  return loc.owner.get(r, ask.owner);
+  ask.jobs_path = console != nullptr ? view(console->jobs) : prefix;
+  return console != nullptr ? describe_who(r, ask.owner) : loc.owner.get(r, ask.owner);
 }
 
 // HELLO and the message, `trailing` bytes of which follow in the chain.
 template <typename M>
-ngx_chain_t* write_message(ngx_pool_t* pool, const M& message, size_t trailing,
+ngx_chain_t* write_message(ngx_http_request_t* r, const M& message, size_t trailing,
                            size_t spare) noexcept {
-  const size_t size = wire::encoded_size(hello()) + wire::encoded_size(message) + spare;
-  ngx_buf_t* buf = ngx_create_temp_buf(pool, size);
-  ngx_chain_t* link = ngx_alloc_chain_link(pool);
+  const wire::Hello greeting = hello(*loc_conf(r));
+  const size_t size = wire::encoded_size(greeting) + wire::encoded_size(message) + spare;
+  ngx_buf_t* buf = ngx_create_temp_buf(r->pool, size);
+  ngx_chain_t* link = ngx_alloc_chain_link(r->pool);
   if (buf == nullptr || link == nullptr) {
     return nullptr;
   }
-  char* out = wire::encode(reinterpret_cast<char*>(buf->last), 0, hello());
+  char* out = wire::encode(reinterpret_cast<char*>(buf->last), 0, greeting);
   out = wire::encode(out, kJob, message, trailing);
   buf->last = reinterpret_cast<u_char*>(out);
   link->buf = buf;
@@ -150,7 +175,7 @@ ngx_int_t create_question(ngx_http_request_t* r, const RequestState& state) noex
   if (!describe(r, state, ask)) {
     return NGX_ERROR;
   }
-  r->upstream->request_bufs = write_message(r->pool, ask, 0, 0);
+  r->upstream->request_bufs = write_message(r, ask, 0, 0);
   return r->upstream->request_bufs == nullptr ? NGX_ERROR : NGX_OK;
 }
 
@@ -197,7 +222,7 @@ ngx_int_t create_request(ngx_http_request_t* r) noexcept {
   state->limit_ns = monotonic_ns() - state->came_ns;
   const size_t body = body_size(r);
   const size_t trailing = body == 0 ? 0 : wire::kFieldHeaderBytes + body;
-  ngx_chain_t* link = write_message(r->pool, submit, trailing, wire::kFieldHeaderBytes);
+  ngx_chain_t* link = write_message(r, submit, trailing, wire::kFieldHeaderBytes);
   if (link == nullptr) {
     return NGX_ERROR;
   }

@@ -1,233 +1,27 @@
 #include "ngx_module/pages/console.h"
 
-#include <arpa/inet.h>
+#include <sys/random.h>
 
 #include <algorithm>
 
-#include "ngx_module/pages/limit_report.h"
-#include "ngx_module/request/request.h"
-#include "ngx_module/request/telemetry.h"
+#include "ngx_module/conf/conf.h"
+#include "ngx_module/conf/directive.h"
+#include "ngx_module/conf/text.h"
+#include "ngx_module/hand_over/jobs.h"
+#include "ngx_module/pages/console_guard.h"
+#include "ngx_module/pages/key_counters.h"
+#include "ngx_module/pages/metrics.h"
+#include "ngx_module/pages/ui.h"
+#include "ngx_module/reply/page.h"
+#include "ngx_module/request/headers.h"
 
 namespace penstock {
 namespace {
 
-constexpr size_t kOffenders = 20;
-
-// ---- the question ----
-
-struct Key {
-  std::string_view text;
-  char address_bytes[sizeof(in6_addr)];
-  size_t address_size = 0;  // 0: it is no IP address
-
-  std::string_view address() const noexcept { return {address_bytes, address_size}; }
-};
-
-void read_address(Key& key) noexcept {
-  char text[INET6_ADDRSTRLEN] = {};
-  if (key.text.size() >= sizeof text) {
-    return;
-  }
-  key.text.copy(text, sizeof text - 1);
-  if (inet_pton(AF_INET, text, key.address_bytes) == 1) {
-    key.address_size = sizeof(in_addr);
-  } else if (inet_pton(AF_INET6, text, key.address_bytes) == 1) {
-    key.address_size = sizeof(in6_addr);
-  }
-}
-
-// How many headers of this name there are; `value` is the last one's. `name` is in lower case.
-size_t count_headers(ngx_http_request_t* r, std::string_view name,
-                     std::string_view& value) noexcept {
-  size_t count = 0;
-  each_of<ngx_table_elt_t>(r->headers_in.headers, [&](const ngx_table_elt_t& header) noexcept {
-    if (header.hash != 0 && lower_name(header) == name) {
-      value = view(header.value);
-      ++count;
-    }
-    return true;
-  });
-  return count;
-}
-
-bool find_argument(ngx_http_request_t* r, std::string_view name, std::string_view& value) noexcept {
-  ngx_str_t key = str(name);
-  ngx_str_t found;
-  if (r->args.len == 0 || ngx_http_arg(r, key.data, key.len, &found) != NGX_OK) {
-    return false;
-  }
-  value = view(found);
-  return true;
-}
-
-struct Question {
-  Key key;
-  const Zone* zone = nullptr;  // nullptr: all of them
-};
-
-// NGX_DECLINED: it is read; else what the handler is to return.
-ngx_int_t read_question(ngx_http_request_t* r, Question& question) noexcept {
-  const size_t keys = count_headers(r, "penstock-key", question.key.text);
-  if (keys != 1 || question.key.text.empty()) {
-    return refuse_page(r, {.status = 400,
-                           .detail = keys > 1 ? "There is more than one Penstock-Key header."
-                                              : "Say whose limits in the header Penstock-Key: what "
-                                                "a limit's key= comes to, such as a whole "
-                                                "Authorization header or an address.",
-                           .code = "invalid_request"});
-  }
-  read_address(question.key);
-  std::string_view name;
-  if (find_argument(r, "zone", name)) {
-    question.zone = find_named(main_conf(r)->zones, name);
-    if (question.zone == nullptr) {
-      return refuse_page(
-          r, {.status = 404, .detail = "There is no zone of that name.", .code = "not_found"});
-    }
-  }
-  return NGX_DECLINED;
-}
-
-// ---- a key's counters ----
-
-// One counter as a key has used it.
-struct Standing {
-  const Zone* zone;
-  const Counter* counter;
-  bool address;  // it is the key's binary form
-  limit::Hash128 place;
-  limit::Decision now;
-
-  const Rule& rule() const noexcept { return *counter->rule; }
-  bool live() const noexcept { return now.reset_ns > 0; }
-};
-
-template <typename Visit>
-void visit_form(const Zone& zone, std::string_view key, bool address, const Visit& visit) noexcept {
-  const limit::Hash128 hash = limit::siphash13_128(zone.key_secret, key);
-  for (const Counter* counter : zone.counters) {
-    const limit::Hash128 place = counter->place_of(hash);
-    visit(Standing{&zone, counter, address, place, look_at(zone, counter->own.policy, place)});
-  }
-}
-
-template <typename Visit>
-void visit_counters(ngx_http_request_t* r, const Question& question, const Visit& visit) noexcept {
-  for (const Zone* zone : main_conf(r)->zones) {
-    if (question.zone != nullptr && question.zone != zone) {
-      continue;
-    }
-    visit_form(*zone, question.key.text, false, visit);
-    if (question.key.address_size != 0) {
-      visit_form(*zone, question.key.address(), true, visit);
-    }
-  }
-}
-
-// ---- the answers ----
-
-// {"key":"9f3a5c0b7d1e2f48"
-void begin(Page& page, ngx_http_request_t* r, const Question& question) noexcept {
-  const PoolArray<Zone*>& zones = main_conf(r)->zones;
-  const Zone* zone = question.zone != nullptr || zones.empty() ? question.zone : zones[0];
-  page.raw(R"({"key":)");
-  if (zone == nullptr) {
-    page.raw("null");
-  } else {
-    page.raw("\"").hex(limit::siphash13_128(zone->key_secret, question.key.text).hi).raw("\"");
-  }
-}
-
-void write_row(Page& page, const Standing& standing) noexcept {
-  const Rule& rule = standing.rule();
-  page.raw(R"({"zone":")").raw(view(standing.zone->name));
-  page.raw(R"(","name":")").raw(view(rule.name));
-  page.raw(R"(","unit":")").raw(label_of(rule.unit));
-  page.raw(R"(","algorithm":")").raw(rule.algorithm);
-  page.raw(R"(","limit":)").number(rule.amount);
-  if (rule.policy.algorithm == limit::Algorithm::gcra) {
-    page.raw(R"(,"burst":)");
-    write_amount(page, rule, rule.policy.limit);
-  }
-  write_standing(page, rule, rule.policy, standing.now);
-  page.raw(R"(,"live":)").raw(standing.live() ? "true" : "false");
-  page.raw(R"(,"hash":")").hex(standing.place.hi);
-  page.raw(R"(","key_form":")").raw(standing.address ? "address" : "text").raw("\"}");
-}
-
-ngx_int_t show_limits(ngx_http_request_t* r, const Question& question) noexcept {
-  Page page(r);
-  begin(page, r, question);
-  page.raw(R"(,"limits":[)");
-  bool first = true;
-  visit_counters(r, question, [&](const Standing& standing) noexcept {
-    page.raw(first ? "" : ",");
-    first = false;
-    write_row(page, standing);
-  });
-  return page.raw("]}\n").send();
-}
-
-// Forgets what is counted; true if something was.
-bool forget(const Standing& standing) noexcept {
-  limit::Table table = *standing.zone->table;  // a view
-  return standing.live() && limit::reset_one(table, standing.rule().policy, standing.place);
-}
-
-ngx_int_t reset_limits(ngx_http_request_t* r, const Question& question) noexcept {
-  Page page(r);
-  Page kept(r);
-  begin(page, r, question);
-  page.raw(R"(,"reset":[)");
-  bool first = true;
-  bool first_kept = true;
-  visit_counters(r, question, [&](const Standing& standing) noexcept {
-    const bool lease = standing.rule().kind == RuleKind::kConcurrency;
-    if (lease ? !standing.live() : !forget(standing)) {
-      return;
-    }
-    bool& none = lease ? first_kept : first;
-    (lease ? kept : page).raw(none ? "\"" : ",\"").raw(view(standing.rule().name)).raw("\"");
-    none = false;
-  });
-  return page.raw(R"(],"kept":[)").append(kept).raw("]}\n").send();
-}
-
-ngx_int_t answer_limits(ngx_http_request_t* r) noexcept {
-  ngx_int_t rc =
-      check_method(r, NGX_HTTP_GET | NGX_HTTP_HEAD | NGX_HTTP_DELETE, "GET, HEAD, DELETE");
-  Question question;
-  if (rc == NGX_DECLINED) {
-    rc = read_question(r, question);
-  }
-  if (rc != NGX_DECLINED) {
-    return rc;
-  }
-  return r->method == NGX_HTTP_DELETE ? reset_limits(r, question) : show_limits(r, question);
-}
-
-ngx_int_t answer_offenders(ngx_http_request_t* r) noexcept {
-  if (const ngx_int_t rc = check_method(r, NGX_HTTP_GET | NGX_HTTP_HEAD, "GET, HEAD");
-      rc != NGX_DECLINED) {
-    return rc;
-  }
-  OffenderRow rows[kOffenders];
-  const size_t count = worst_offenders(*main_conf(r), rows);
-  Page page(r);
-  page.raw(R"({"offenders":[)");
-  for (size_t i = 0; i < count; ++i) {
-    page.raw(i == 0 ? R"({"key":")" : R"(,{"key":")").hex(rows[i].key);
-    page.raw(R"(","limit":")").escaped(rows[i].limit);
-    page.raw(R"(","refused":)").number(rows[i].refused).raw("}");
-  }
-  return page.raw("]}\n").send();
-}
+constexpr ngx_uint_t kReads = NGX_HTTP_GET | NGX_HTTP_HEAD;
+constexpr std::string_view kIndex = "/console/index.html";
 
 ngx_int_t answer_index(ngx_http_request_t* r, std::string_view prefix) noexcept {
-  if (const ngx_int_t rc = check_method(r, NGX_HTTP_GET | NGX_HTTP_HEAD, "GET, HEAD");
-      rc != NGX_DECLINED) {
-    return rc;
-  }
   Page page(r);
   page.raw(R"({"endpoints":[{"path":")").escaped(prefix);
   page.raw(R"(/limits","methods":["GET","DELETE"],"header":"Penstock-Key"},{"path":")");
@@ -235,13 +29,87 @@ ngx_int_t answer_index(ngx_http_request_t* r, std::string_view prefix) noexcept 
   return page.send();
 }
 
+// "PREFIX/console/index.html", or, where the location's name has no slash at its end, "PREFIX/":
+// what the page names lies below that.
+ngx_int_t show_page(ngx_http_request_t* r, std::string_view prefix, bool slash) noexcept {
+  const std::string_view rest = slash ? kIndex : "/";
+  auto* begin = static_cast<char*>(ngx_pnalloc(r->pool, prefix.size() + rest.size()));
+  if (begin == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  const char* const end = Text(begin).raw(prefix).raw(rest).at();
+  ngx_str_t uri = str({begin, static_cast<size_t>(end - begin)});
+  if (slash) {
+    return ngx_http_internal_redirect(r, &uri, nullptr);
+  }
+  ngx_http_clear_location(r);
+  r->headers_out.location = push_header(r, "Location", uri);
+  return r->headers_out.location == nullptr ? NGX_HTTP_INTERNAL_SERVER_ERROR
+                                            : NGX_HTTP_MOVED_PERMANENTLY;
+}
+
+ngx_int_t answer_root(ngx_http_request_t* r, std::string_view prefix, bool slash) noexcept {
+  if (const ngx_int_t rc = check_method(r, kReads, "GET, HEAD"); rc != NGX_DECLINED) {
+    return rc;
+  }
+  if (push_header(r, "Vary", str("Accept")) == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  const bool page = loc_conf(r)->upstream.upstream != nullptr &&
+                    find_header(r, "accept").find("text/html") != std::string_view::npos;
+  return page ? show_page(r, prefix, slash) : answer_index(r, prefix);
+}
+
+// A file of the page, for Nginx's static module.
+ngx_int_t answer_file(ngx_http_request_t* r) noexcept {
+  if (const ngx_int_t rc = check_method(r, kReads, "GET, HEAD"); rc != NGX_DECLINED) {
+    return rc;
+  }
+  return prepare_file(r) ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
+}
+
+bool is_own(std::string_view path) noexcept { return path == "/limits" || path == "/offenders"; }
+
+bool is_below(std::string_view path, std::string_view part) noexcept {
+  return path.starts_with(part) && (path.size() == part.size() || path[part.size()] == '/');
+}
+
+// Where there is an upstream.
+ngx_int_t answer_more(ngx_http_request_t* r, std::string_view path) noexcept {
+  if (is_below(path, "/ui") || is_below(path, "/console")) {
+    return answer_file(r);
+  }
+  if (path == "/metrics") {
+    return show_metrics(r);
+  }
+  if (path == "/session") {
+    const ngx_int_t rc = check_method(r, kReads, "GET, HEAD");
+    return rc == NGX_DECLINED ? answer_session(r) : rc;
+  }
+  for (const std::string_view part :
+       {"/status", "/history", "/orders", "/jobs", "/dead", "/queues", "/workers"}) {
+    if (is_below(path, part)) {
+      return ask_as_operator(r);
+    }
+  }
+  return NGX_DECLINED;
+}
+
+// One that is not told of by Nginx alone has a page.
+ngx_int_t refuse_unknown(ngx_http_request_t* r) noexcept {
+  return refuse_page(
+      r, {.status = 404,
+          .detail = loc_conf(r)->upstream.upstream == nullptr
+                        ? "The console has limits and offenders, and nothing else."
+                        : "The console has limits, offenders, session, metrics, status, history, "
+                          "orders, jobs, dead, queues and workers, and nothing else.",
+          .code = "not_found"});
+}
+
 }  // namespace
 
 ngx_int_t tell_operator(ngx_http_request_t* r) noexcept {
-  const auto& core = *static_cast<ngx_http_core_loc_conf_t*>(
-      ngx_http_get_module_loc_conf(r, ngx_http_core_module));
-  std::string_view prefix = view(core.name);
-  prefix.remove_suffix(prefix.ends_with('/') ? 1 : 0);
+  const std::string_view prefix = view(loc_conf(r)->console->prefix);
   std::string_view path = view(r->uri);
   path.remove_prefix(std::min(path.size(), prefix.size()));
   std::string_view key;
@@ -251,8 +119,16 @@ ngx_int_t tell_operator(ngx_http_request_t* r) noexcept {
                                      "it as the header Penstock-Key.",
                            .code = "invalid_request"});
   }
-  if (path.empty() || path == "/") {
-    return answer_index(r, prefix);
+  const bool root = path.empty() || path == "/";
+  if (!root && !is_own(path) && loc_conf(r)->upstream.upstream == nullptr) {
+    return refuse_unknown(r);
+  }
+  if (const ngx_int_t rc = guard_console(r, (r->method & kReads) == 0, root || is_own(path));
+      rc != NGX_DECLINED) {
+    return rc;
+  }
+  if (root) {
+    return answer_root(r, prefix, !path.empty());
   }
   if (path == "/limits") {
     return answer_limits(r);
@@ -260,26 +136,84 @@ ngx_int_t tell_operator(ngx_http_request_t* r) noexcept {
   if (path == "/offenders") {
     return answer_offenders(r);
   }
-  return refuse_page(r, {.status = 404,
-                         .detail = "The console has limits and offenders, and nothing else.",
-                         .code = "not_found"});
+  const ngx_int_t rc = answer_more(r, path);
+  const bool file = is_below(path, "/ui") || is_below(path, "/console");
+  return rc == NGX_DECLINED && !file ? refuse_unknown(r) : rc;
+}
+
+bool bind_consoles(ngx_conf_t* cf) noexcept {
+  for (LocConf* loc : main_conf(cf)->consoles) {
+    const auto& server = *static_cast<const ngx_http_core_srv_conf_t*>(loc->server);
+    const auto* names = static_cast<const ngx_http_server_name_t*>(server.server_names.elts);
+    for (ngx_uint_t i = 0; i < server.server_names.nelts; ++i) {
+      if (loc->console->hosts.push(cf->pool, copy(cf->pool, view(names[i].name))) == nullptr) {
+        return false;
+      }
+    }
+  }
+  return true;
 }
 
 char* read_console(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
+  auto& loc = *static_cast<LocConf*>(conf);
   ngx_http_core_loc_conf_t& core = *core_conf(cf);
   if (!is_prefix_location(core)) {
     return refuse(cf,
                   "penstock_console needs a location by prefix, such as location /console/: "
                   "what it tells lies below that");
   }
-  // Whose queue it belongs to: looked up, so that a wrong name is told now.
-  if (cf->args->nelts == 2 && upstream_named(cf, 1) == nullptr) {
+  if (char* const failed = set_page(cf, loc, tell_operator); failed != NGX_CONF_OK) {
+    return failed;
+  }
+  Console* const console = make<Console>(cf->pool);
+  if (console == nullptr || getrandom(&console->secret, sizeof console->secret, 0) !=
+                                static_cast<ssize_t>(sizeof console->secret)) {
     return kConfError;
   }
-  if (core.name.len > 0 && core.name.data[core.name.len - 1] == '/') {
-    core.auto_redirect = 1;
+  std::string_view folder = kPageRoot;
+  for (size_t i = 1; i < cf->args->nelts; ++i) {
+    const std::string_view word = view(arg(cf, i));
+    if (word == "read_only") {
+      console->read_only = true;
+    } else if (!option(word, "root", folder)) {
+      loc.watched = loc.upstream.upstream = upstream_named(cf, i);
+      if (loc.watched == nullptr) {
+        return kConfError;
+      }
+    }
   }
-  return set_page(cf, *static_cast<LocConf*>(conf), tell_operator);
+  if (folder.empty() || folder.find('$') != std::string_view::npos) {
+    return refuse(cf, "penstock_console takes root=PATH, without variables");
+  }
+  const bool slash = core.name.len > 0 && core.name.data[core.name.len - 1] == '/';
+  core.auto_redirect = slash ? 1 : 0;
+  console->prefix = {core.name.len - (slash ? 1 : 0), core.name.data};
+  console->jobs.data = static_cast<u_char*>(ngx_pnalloc(cf->pool, core.name.len + 8));
+  ngx_str_t root{folder.size() + 1, static_cast<u_char*>(ngx_pnalloc(cf->pool, folder.size() + 2))};
+  if (console->jobs.data == nullptr || root.data == nullptr) {
+    return kConfError;
+  }
+  console->jobs.len = static_cast<size_t>(
+      ngx_sprintf(console->jobs.data, "%V/jobs", &console->prefix) - console->jobs.data);
+  loc.console = console;
+  loc.server = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
+  loc.asks = loc.upstream.upstream != nullptr;
+  if (!loc.asks || core.root.data != nullptr) {
+    return loc.asks ? refuse(cf,
+                             "penstock_console takes its folder as root=PATH; no root or alias "
+                             "stands beside")
+                    : NGX_CONF_OK;
+  }
+  // Its files are found by what follows the location's name.
+  const ngx_str_t given = str(folder);
+  root.len =
+      static_cast<size_t>(ngx_sprintf(root.data, slash ? "%V/%Z" : "%V%Z", &given) - root.data) - 1;
+  if (ngx_conf_full_name(cf->cycle, &root, 0) != NGX_OK) {
+    return kConfError;
+  }
+  core.root = root;
+  core.alias = core.name.len;
+  return NGX_CONF_OK;
 }
 
 }  // namespace penstock

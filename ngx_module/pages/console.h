@@ -22,9 +22,25 @@
 // in its binary form too, as $binary_remote_addr has it: "key_form" is "text" or "address". `kept`
 // are the requests that run now: what they hold they give back at their end.
 //
-// It guards nothing: the location's allow, deny and auth_basic do. A page of another site that an
-// operator's browser has open cannot ask it to DELETE: for a header of its own the browser would
-// ask by OPTIONS first, and is not allowed to.
+// Where it names an upstream, penstock_console gpu, it is a page, too (docs/CONSOLE.md):
+//
+//   GET PREFIX/                the page, for browsers; its files are below PREFIX/ui,
+//   PREFIX/console GET PREFIX/session {"token":"…","read_only":false,"orders":true,"user":"alice"}
+//   GET PREFIX/metrics         as penstock_metrics
+//   anything else              is penstockd's to answer (worker/queue/api/operator_api.h): /status,
+//                              /history, /orders, /jobs, /dead, /queues/NAME/…, /workers/NAME/…
+//
+// Who may look is the location's to say, by allow, deny and auth_basic. penstockd is asked in the
+// role of a tool: it answers if `access.operators` names this Nginx's user, who is the kernel's to
+// tell.
+//
+// An order (what is not GET or HEAD) must come from a page of this host and bring the header
+// Penstock-Order with the token of PREFIX/session, which is made for its user and for an hour. So a
+// page of another site that an operator's browser has open gives none: for a header of its own the
+// browser would ask by OPTIONS first, and is not allowed to; nor can it read the token. A name that
+// was pointed at this host to make its pages seem to be ours (DNS rebinding) is refused: a Host is
+// an address, localhost or a name of the server. DELETE PREFIX/limits needs no token of a program,
+// which says neither Origin nor Sec-Fetch-Site.
 #pragma once
 
 #include "ngx_module/nginx.h"
@@ -33,7 +49,10 @@ namespace penstock {
 
 ngx_int_t tell_operator(ngx_http_request_t* r) noexcept;
 
-// Reads the directive.
+// Once all servers' names are known. False when memory ran out.
+bool bind_consoles(ngx_conf_t* cf) noexcept;
+
+// Reads the directive: penstock_console [UPSTREAM] [root=PATH] [read_only].
 char* read_console(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
 
 }  // namespace penstock

@@ -8,8 +8,6 @@
 namespace penstock {
 namespace {
 
-constexpr std::string_view kRoot = "/usr/share/penstock/www";
-
 struct Header {
   std::string_view name, value;
 };
@@ -54,19 +52,20 @@ ngx_int_t begin_file(ngx_http_request_t* r) noexcept {
   if (r->uri.data[r->uri.len - 1] == '/') {
     return NGX_DECLINED;  // comes again as its index
   }
-  set_type(r);
-  for (const Header& header : kHeaders) {
-    if (push_header(r, header.name, str(header.value)) == nullptr) {
-      return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-  }
-  if (view(r->uri).ends_with(".html") && !renew_session(r)) {
+  if (!prepare_file(r) || (view(r->uri).ends_with(".html") && !renew_session(r))) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   return NGX_DECLINED;
 }
 
 }  // namespace
+
+bool prepare_file(ngx_http_request_t* r) noexcept {
+  set_type(r);
+  return std::all_of(std::begin(kHeaders), std::end(kHeaders), [&](const Header& header) noexcept {
+    return push_header(r, header.name, str(header.value)) != nullptr;
+  });
+}
 
 char* read_ui(ngx_conf_t* cf, ngx_command_t*, void*) noexcept {
   ngx_http_core_loc_conf_t* core = core_conf(cf);
@@ -78,7 +77,7 @@ char* read_ui(ngx_conf_t* cf, ngx_command_t*, void*) noexcept {
   if (core->root.data != nullptr) {
     return refuse(cf, "penstock_ui takes its folder as root=PATH; no root or alias stands beside");
   }
-  std::string_view folder = kRoot;
+  std::string_view folder = kPageRoot;
   if (cf->args->nelts == 3 && (!option(view(arg(cf, 2)), "root", folder) || folder.empty() ||
                                folder.find('$') != std::string_view::npos)) {
     return refuse(cf,

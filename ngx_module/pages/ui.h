@@ -10,6 +10,13 @@
 
 namespace penstock {
 
+// The type and the headers of a file of ours, which Nginx's static module serves. False when memory
+// ran out.
+bool prepare_file(ngx_http_request_t* r) noexcept;
+
+// Where the files are unless root= says so.
+constexpr std::string_view kPageRoot = "/usr/share/penstock/www";
+
 // Reads the directive.
 char* read_ui(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
 

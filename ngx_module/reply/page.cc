@@ -176,6 +176,9 @@ char* merge_page(ngx_conf_t* cf, const LocConf& above, LocConf& loc) noexcept {
     loc.quota = above.quota;
     loc.server = above.server;
     loc.watched = above.watched;
+    loc.console = above.console;
+    loc.asks = above.asks;
+    loc.upstream.upstream = above.upstream.upstream;
   }
   if (loc.page != nullptr && core.handler != loc.page) {
     return refuse_second_answer(cf);
@@ -191,7 +194,8 @@ char* merge_page(ngx_conf_t* cf, const LocConf& above, LocConf& loc) noexcept {
     return kConfError;
   }
   MainConf& main = *main_conf(cf);
-  if ((loc.quota && main.quotas.push(cf->pool, &loc) == nullptr) ||
+  if ((loc.console != nullptr && main.consoles.push(cf->pool, &loc) == nullptr) ||
+      (loc.quota && main.quotas.push(cf->pool, &loc) == nullptr) ||
       (loc.watched != nullptr && main.watchers.push(cf->pool, &loc) == nullptr)) {
     return kConfError;
   }

@@ -14,6 +14,16 @@ std::string_view find_header(const ngx_http_request_t* r, std::string_view lower
   return found;
 }
 
+bool find_argument(ngx_http_request_t* r, std::string_view name, std::string_view& value) noexcept {
+  ngx_str_t key = str(name);
+  ngx_str_t found;
+  if (r->args.len == 0 || ngx_http_arg(r, key.data, key.len, &found) != NGX_OK) {
+    return false;
+  }
+  value = view(found);
+  return true;
+}
+
 bool is_own_origin(const ngx_http_request_t* r, std::string_view origin) noexcept {
   const size_t scheme = origin.find("://");
   return scheme != std::string_view::npos && r->headers_in.host != nullptr &&

@@ -8,6 +8,9 @@ namespace penstock {
 // The first of this name, which is in lower case; empty: there is none.
 std::string_view find_header(const ngx_http_request_t* r, std::string_view lower) noexcept;
 
+// The value of an argument of the query, as it came. False: there is none.
+bool find_argument(ngx_http_request_t* r, std::string_view name, std::string_view& value) noexcept;
+
 // Whether an Origin (https://fetch.spec.whatwg.org/#origin-header) is this request's own host.
 bool is_own_origin(const ngx_http_request_t* r, std::string_view origin) noexcept;
 

@@ -55,6 +55,8 @@ bool is_read(const ngx_http_request_t* r) noexcept {
   return (r->method & (NGX_HTTP_GET | NGX_HTTP_HEAD)) != 0;
 }
 
+}  // namespace
+
 // https://fetch.spec.whatwg.org/#origin-header; old browsers and plain http have no Sec-Fetch-Site.
 bool is_from_here(const ngx_http_request_t* r) noexcept {
   if (const std::string_view site = find_header(r, "sec-fetch-site"); !site.empty()) {
@@ -63,8 +65,6 @@ bool is_from_here(const ngx_http_request_t* r) noexcept {
   const std::string_view origin = find_header(r, "origin");
   return origin.empty() ? is_read(r) : is_own_origin(r, origin);
 }
-
-}  // namespace
 
 std::string_view session_of(ngx_http_request_t* r) noexcept {
   const std::string_view text = find_session(r);

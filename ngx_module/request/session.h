@@ -11,9 +11,12 @@
 
 namespace penstock {
 
-// "session:TEXT", empty if there is none. A cookie counts only in a request from a page of this
-// host, by Sec-Fetch-Site, else by Origin; in others it is passed over. A GET that tells neither,
-// as over plain http, is taken: no page of another host can read its answer.
+// Whether a page of this host asks, by Sec-Fetch-Site, else by Origin. A GET that tells neither, as
+// over plain http, may be one's: no page of another host can read its answer.
+bool is_from_here(const ngx_http_request_t* r) noexcept;
+
+// "session:TEXT", empty if there is none. A cookie counts only in a request that is_from_here(); in
+// others it is passed over.
 std::string_view session_of(ngx_http_request_t* r) noexcept;
 
 // Sets the cookie for 30 days: the one that came, or a new one. False when memory ran out, or no

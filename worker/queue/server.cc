@@ -161,8 +161,8 @@ void Server::note_health(int64_t now_ns) {
 int64_t Server::next_event() const {
   return std::min({connections_.next_event(), callers_.next_event(), dispatcher_.next_event(),
                    supervisor_.next_event(), autoscaler_.next_event(), device_watch_.next_event(),
-                   publisher_.next_event(), manager_.next_event(), phase_ends_ns_,
-                   store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
+                   publisher_.next_event(), history_.next_event(), manager_.next_event(),
+                   phase_ends_ns_, store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
                    webhooks_ != nullptr ? webhooks_->next_event() : INT64_MAX});
 }
 
@@ -276,6 +276,7 @@ void Server::publish(int64_t now_ns) {
                       .device_watch = device_watch_,
                       .webhooks = webhooks_.get()},
                      clock_, now_ns);
+  history_.advance(dispatcher_, now_ns);
 }
 
 std::string Server::status_line() const {

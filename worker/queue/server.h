@@ -27,6 +27,7 @@
 #include "worker/queue/link/listener.h"
 #include "worker/queue/link/roles.h"
 #include "worker/queue/link/service_manager.h"
+#include "worker/queue/publish/history.h"
 #include "worker/queue/publish/publisher.h"
 #include "worker/queue/store/store.h"
 #include "worker/queue/text/log.h"
@@ -108,6 +109,7 @@ class Server final {
   OperatorApi operator_api_{dispatcher_, jobs_api_, supervisor_, orders_};
   Handlers handlers_{dispatcher_, intake_, jobs_api_, &operator_api_};
   Callers callers_;
+  History history_;
   int64_t start_ns_;
   int64_t turned_ns_ = 0;  // the last turn's time
   int64_t sweep_due_ns_ = 0;

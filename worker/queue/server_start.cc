@@ -96,6 +96,9 @@ Server::Server(Config config, std::string config_path, ServiceManager manager, E
                [this] { return status_json(); }),
       start_ns_(clock_.now_ns()) {
   callers_.set_limits(config_.limits);
+  operator_api_.tell("/status", [this] { return status_json(); });
+  operator_api_.tell("/history",
+                     [this] { return history_.json(dispatcher_, connections_.now_ns()); });
 }
 
 // What was promised in an earlier life stands in its queue before anybody is listened to.

@@ -5,7 +5,7 @@ import net from "node:net";
 class Part {
   constructor(socket, job) {
     this.job = job;
-    this.body = JSON.parse(job.body);
+    this.body = JSON.parse(job.body ?? '{"prompt":""}');  // a long one comes as a file
     this.prompt = this.body.prompt ?? this.body.messages.at(-1).content;
     this.cancelled = false;
     this.socket = socket;

@@ -8,9 +8,11 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 export const WWW = fileURLToPath(new URL("../../../config/www/", import.meta.url));
 const folder = await mkdtemp(join(tmpdir(), "penstock-ui-"));
 process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
-await cp(join(WWW, "ui"), folder, { recursive: true });
+for (const part of ["ui", "console"]) {
+  await cp(join(WWW, part), join(folder, part), { recursive: true });
+}
 await writeFile(join(folder, "package.json"), '{"type":"module"}');
 
-export const load = (name) => import(pathToFileURL(join(folder, name)));
+export const load = (name, part = "ui") => import(pathToFileURL(join(folder, part, name)));
 export const textOf = (name) => readFile(join(WWW, name), "utf8");
-export const entries = async (language) => JSON.parse(await textOf(`ui/words.${language}.json`));
+export const entries = async (language, part = "ui") => JSON.parse(await textOf(`${part}/words.${language}.json`));

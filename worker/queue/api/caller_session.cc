@@ -49,7 +49,7 @@ void CallerSession::on_hello(const wire::Frame& frame, std::string_view bytes) {
   if (!known) {
     return refuse("HELLO names no role that may connect here");
   }
-  if (role_ != 0 && role_ != hello.role) {
+  if (role_ != 0 && role_ != hello.role && !may_turn(hello.role)) {
     return refuse("HELLO was repeated with another role");
   }
   if (!may_be(hello.role)) {
@@ -67,6 +67,15 @@ void CallerSession::on_hello(const wire::Frame& frame, std::string_view bytes) {
   if (first && is(wire::Role::kEdge)) {
     handlers_.dispatcher.edges().joined(*this);
   }
+}
+
+// An Nginx has one set of kept connections for its callers' requests and for its console's.
+bool CallerSession::may_turn(uint64_t role) const {
+  const auto turns = [](uint64_t each) {
+    return each == static_cast<uint64_t>(wire::Role::kCaller) ||
+           each == static_cast<uint64_t>(wire::Role::kTool);
+  };
+  return turns(role_) && turns(role) && requests().empty();
 }
 
 bool CallerSession::may_be(uint64_t role) const {
@@ -116,7 +125,8 @@ void CallerSession::on_ask(const wire::Frame& frame) {
   if (const char* const error = wire::parse(frame.payload, ask); error != nullptr) {
     return refuse(error);
   }
-  if (is_tool() && !peer_.is(kOperator)) {
+  if (is_tool() && !peer_.is(kOperator) &&
+      (handlers_.operator_api == nullptr || !handlers_.operator_api->is_status(ask))) {
     return wire::append(out(), frame.header.id,
                         wire::Failed{.status = 403,
                                      .code = "forbidden",

@@ -78,6 +78,7 @@ class CallerSession final : public Caller {
   void on_ask(const wire::Frame& frame);
   void on_status(const wire::Frame& frame);
   bool may_be(uint64_t role) const;
+  bool may_turn(uint64_t role) const;
   void deny(uint64_t role);
   bool good_id(uint64_t id);
 

@@ -77,9 +77,13 @@ void OperatorApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
   const Path path = parts_of(ask.path);
   const std::string_view about = path.empty() ? "" : path.front();
   if (ask.method != "GET") {
-    log(Level::kInfo, "an order of " + caller.peer().text() + ": " + std::string(ask.method) + " " +
-                          std::string(ask.path) + (ask.query.empty() ? "" : "?") +
-                          std::string(ask.query));
+    note_order(caller, ask);
+  }
+  if (is_status(ask)) {
+    return answer(caller, id, reports_.find(ask.path)->second());
+  }
+  if (about == "orders" && path.size() == 1 && ask.method == "GET") {
+    return answer(caller, id, orders_json());
   }
   if (about == "jobs") {
     wire::Ask stripped = ask;
@@ -102,8 +106,35 @@ void OperatorApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
   }
   refuse(caller, id, 404,
          "There is nothing at " + quoted(ask.path) +
-             ". There are /jobs, /dead, /queues/NAME/pause, /queues/NAME/resume, "
+             ". There are /status, /history, /orders, /jobs, /dead, /queues/NAME/pause, "
+             "/queues/NAME/resume, "
              "/workers/NAME/drain, /workers/NAME/scale and /workers/drain.");
+}
+
+// ---- orders that were given ----
+
+void OperatorApi::note_order(const Caller& caller, const wire::Ask& ask) {
+  const std::string who =
+      (ask.owner.empty() ? std::string() : quoted(ask.owner) + ", by ") + caller.peer().text();
+  const std::string text = std::string(ask.method) + " " + std::string(ask.path) +
+                           (ask.query.empty() ? "" : "?") + std::string(ask.query);
+  log(Level::kInfo, "an order of " + who + ": " + text);
+  given_.push_front({dispatcher_.wall_ms(), who, text});
+  if (given_.size() > kKeptOrders) {
+    given_.pop_back();
+  }
+}
+
+std::string OperatorApi::orders_json() const {
+  JsonList orders;
+  for (const Order& order : given_) {
+    orders.add(JsonObject()
+                   .number("at", order.at_ms / 1000)
+                   .text("who", order.who)
+                   .text("order", order.text)
+                   .done());
+  }
+  return JsonObject().raw("orders", orders.done()).done();
 }
 
 // ---- dead letters ----

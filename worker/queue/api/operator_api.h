@@ -1,5 +1,9 @@
 // OperatorApi: what a tool may ask of penstockd, and tell it to do (CONTRACT, section 6).
 //
+//   GET    /status, /history
+//              as for penstockctl status; the last hour (publish/history.h). For viewers, too
+//   GET    /orders
+//              the last orders: {"orders":[{"at":1795960980,"who":"…","order":"POST /…"}]}
 //   GET    /jobs?owner=&queue=&status=&limit=&after=
 //              everybody's jobs that were promised
 //   GET    /jobs/ID, /jobs/ID/events, /jobs/ID/result
@@ -20,7 +24,8 @@
 //   POST   /workers/NAME/scale?n=N
 //              so many processes share what it may use
 //
-// Each order is in the log, with the user and process that gave it.
+// Each order is in the log, with the user and process that gave it, and, where an Nginx's console
+// did, with whom the console's location knew: that is the ASK's `owner`.
 //
 // `owner` is what the edge sends as the owner, in plain text. It is hashed here, and only the hash
 // is shown. Answers are JSON, and refusals say what would be right. A queue that is paused and a
@@ -29,6 +34,9 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,6 +53,7 @@ class OperatorApi {
  public:
   // So much of a dead job's request is shown.
   static constexpr size_t kMostShownBytes = 64U << 10;
+  static constexpr size_t kKeptOrders = 200;
 
   // All must outlive this.
   OperatorApi(Dispatcher& dispatcher, JobsApi& jobs_api, Supervisor& supervisor,
@@ -53,6 +62,14 @@ class OperatorApi {
 
   void ask(Caller& caller, uint64_t id, const wire::Ask& ask);
 
+  // GET `path` is answered by what this makes, a JSON object, for viewers as for operators.
+  void tell(std::string path, std::function<std::string()> report) {
+    reports_[std::move(path)] = std::move(report);
+  }
+  bool is_status(const wire::Ask& ask) const {
+    return ask.method == "GET" && reports_.find(ask.path) != reports_.end();
+  }
+
  private:
   // Somebody's question, before it waits for anything.
   struct Asker {
@@ -60,7 +77,14 @@ class OperatorApi {
     uint64_t id;
   };
   using Path = std::vector<std::string_view>;
+  struct Order {
+    int64_t at_ms;
+    std::string who;
+    std::string text;  // "POST /queues/default/pause"
+  };
 
+  void note_order(const Caller& caller, const wire::Ask& ask);
+  std::string orders_json() const;
   void about_dead(Asker asker, const Path& path, const wire::Ask& ask);
   void about_queue(Asker asker, const Path& path);
   void about_workers(Asker asker, const Path& path, const wire::Ask& ask);
@@ -78,6 +102,8 @@ class OperatorApi {
   JobsApi& jobs_api_;
   Supervisor& supervisor_;
   StandingOrders& orders_;
+  std::map<std::string, std::function<std::string()>, std::less<>> reports_;
+  std::deque<Order> given_;  // the newest first
 };
 
 }  // namespace penstock::queue

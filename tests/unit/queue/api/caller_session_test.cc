@@ -68,8 +68,37 @@ TEST_F(CallerSessionTest, AWorkerWhoMayIsHandedOverWithAllThatItHasSaid) {
 }
 
 TEST_F(CallerSessionTest, AnotherRoleThanBeforeEndsTheConnection) {
-  expect_refused(frame(0, wire::Hello{.version = 1, .role = 3}),
+  expect_refused(frame(0, wire::Hello{.version = 1, .role = 4}),
                  "HELLO was repeated with another role");
+}
+
+TEST_F(CallerSessionTest, ACallerThatMayTurnsToolBetweenRequestsAndBack) {
+  Peer ready = worker(1);
+  Peer peer = caller();
+  for (int i = 0; i < 2; ++i) {
+    peer.send(0, wire::Hello{.version = 1, .role = 3});
+    peer.send_empty(FrameType::kStatus, 1);
+    turn();
+    EXPECT_EQ(peer.next()->type, FrameType::kStatus);
+    peer.send(0, wire::Hello{.version = 1, .role = 1});
+  }
+  peer.send(2, post());
+  turn();
+  EXPECT_EQ(peer.next()->type, FrameType::kAccepted);
+  peer.send(0, wire::Hello{.version = 1, .role = 3});
+  turn();
+  EXPECT_EQ(peer.next()->as<wire::Goodbye>().message, "HELLO was repeated with another role")
+      << "a request is on its way";
+}
+
+TEST_F(CallerSessionTest, AnEdgeThatIsNoOperatorTurnsNoTool) {
+  credentials_ = {.pid = 1, .uid = 33, .roles = kEdge};
+  Peer edge = caller();
+  edge.send(0, wire::Hello{.version = 1, .role = 3});
+  edge.send(1, wire::Ask{.method = "POST", .path = "/queues/default/pause"});
+  turn();
+  EXPECT_NE(edge.next()->as<wire::Goodbye>().message.find("access.operators"), std::string::npos);
+  EXPECT_TRUE(edge.hung_up());
 }
 
 TEST_F(CallerSessionTest, AnUnknownFrameTypeEndsTheConnection) {

@@ -46,6 +46,32 @@ class OperatorApiTest : public PromiseTest {
   uint64_t number_ = 0;
 };
 
+TEST_F(OperatorApiTest, TellsViewersTheStatusAndNothingElse) {
+  operator_api_.tell("/status", [] { return std::string(R"({"status":"serving"})"); });
+  EXPECT_EQ(order("GET", "/status").body, R"({"status":"serving"})");
+  EXPECT_EQ(order("POST", "/status").status, 404U);
+  credentials_ = {.pid = 1, .uid = 500, .roles = kViewer};
+  Peer viewer = connect();
+  viewer.send(0, wire::Hello{.version = 1, .role = 3});
+  EXPECT_EQ(ask(viewer, 1, {.method = "GET", .path = "/status"}).status, 200U);
+  for (const char* path : {"/jobs", "/orders", "/dead", "/status/"}) {
+    EXPECT_EQ(ask(viewer, ++number_, {.method = "GET", .path = path}).status, 403U) << path;
+  }
+}
+
+TEST_F(OperatorApiTest, RemembersTheLastOrdersAndWhoGaveThem) {
+  order("GET", "/jobs");
+  ask(tool_, ++number_,
+      {.owner = "alice\n at 127.0.0.1", .method = "POST", .path = "/queues/default/pause"});
+  const Reply given = order("GET", "/orders");
+  EXPECT_TRUE(holds(given, R"("who":"'alice\n at 127.0.0.1', by uid )")) << given.body;
+  EXPECT_TRUE(holds(given, R"("order":"POST /queues/default/pause"}]})")) << given.body;
+  for (size_t i = 0; i < OperatorApi::kKeptOrders; ++i) {
+    order("POST", "/queues/none/pause");
+  }
+  EXPECT_FALSE(holds(order("GET", "/orders"), "alice"));
+}
+
 TEST_F(OperatorApiTest, SeesEverybodysJobsAndWhoseTheyAre) {
   Peer peer = caller();
   wire::Submit pro = async();
