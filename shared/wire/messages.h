@@ -99,7 +99,7 @@ enum class OnDuplicate : uint64_t { kJoin = 0, kReject = 1 };
 // A question about jobs: from the edge for one owner, or from a tool for the operator.
 struct Ask {
   static constexpr FrameType kType = FrameType::kAsk;
-  std::string_view owner;   // as in SUBMIT; a tool's is not looked at
+  std::string_view owner;   // as in SUBMIT; a tool's: who asks, for the log
   std::string_view method;  // "GET", "DELETE"; tools: "POST" too
   std::string_view path;  // behind the place where jobs are seen: "", "/job_…", "/job_…/events"
   std::string_view query;          // "status=queued&limit=20", as it came

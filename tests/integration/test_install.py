@@ -77,7 +77,7 @@ def test_the_configuration_names_what_was_installed(installed):
     assert said.returncode == 0, said.stderr
     nginx = (installed / f"{PREFIX[1:]}/share/doc/penstock/nginx.conf").read_text()
     assert f"load_module {PREFIX}/lib/nginx/modules/ngx_http_penstock_module.so;" in nginx
-    assert f"penstock_ui gpu root={PREFIX}/share/penstock/www;" in nginx
+    assert all(f"penstock_{page} gpu root={PREFIX}/share/penstock/www;" in nginx for page in ("ui", "console"))
 
 
 def test_the_units_start_what_was_installed(installed):

@@ -190,3 +190,7 @@ def test_an_operators_night(penstock, folder):
     worker = dict(name="words", model="words", engine="process", command=f"[/usr/bin/python3, {SOURCE / 'relay.py'}, {stage}]", device="cpu", slots=1)
     service = penstock(http=HTTP, server=SERVER, workers=[worker], queue={"max_length": 5, "attempts": 1}, yaml="state: state\n")
     play("console.mjs", f"http://127.0.0.1:{service.port}", stage)
+
+
+def test_every_state_of_the_console_as_it_looks(penstock):
+    play("console_states.mjs", f"http://127.0.0.1:{penstock(http=HTTP, server=SERVER).port}")

@@ -69,7 +69,7 @@ export class Callers {
       items: this.#offenders,
       key: ({ key, limit }) => `${key} ${limit}`,
       columns: [
-        { head: word("con.hash"), cell: ({ key }) => ({ node: el("code", {}, key) }) },
+        { head: word("con.hash"), cell: ({ key }) => ({ node: el("code", {}, plain(key, 32)) }) },
         { head: word("con.limit"), cell: ({ limit }) => ({ node: bdi(limit) }) },
         { head: word("con.refusals"), number: true, cell: ({ refused }) => words.number(refused) },
       ],

@@ -153,6 +153,9 @@ class Console {
 
   async #read() {
     this.session ??= await read("session");
+    if (this.place === "callers") {  // is Nginx's own, whatever penstockd says
+      await this.places.callers.read();
+    }
     const [status, text] = await Promise.all([read("status"), readText("metrics")]);
     const now = performance.now();
     if (now - this.#history.at > HISTORY_MS) {
@@ -161,15 +164,19 @@ class Console {
     const figures = new Figures(text, now);
     this.#readings = [...this.#readings.filter(({ at }) => now - at < REMEMBERED_MS), figures];
     this.seen = { status, figures, before: this.#readings.length > 1 ? this.#readings[0] : new Figures(), history: this.#history.value };
-    await this.places[this.place].read?.();
+    await (this.place === "callers" ? null : this.places[this.place].read?.());
   }
 
   #render() {
     this.#showLink();
+    if (this.place === "callers") {
+      this.places.callers.render();
+    } else if (this.seen) {
+      this.places[this.place].render();
+    }
     if (this.seen) {
       const { dead_letters: dead = 0 } = this.seen.status.state ?? {};
       say($("#dead-count"), dead > 0 ? this.words.number(dead) : "");
-      this.places[this.place].render();
     }
   }
 

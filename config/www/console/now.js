@@ -213,7 +213,7 @@ export class Now {
   #showSide() {
     const lines = (list, items, none) => list.replaceChildren(...(items.length > 0 ? items : [el("li", { class: "mute" }, this.#say(none))]));
     lines($("#who"), this.#offenders.slice(0, 5).map(({ key, limit, refused }) =>
-      el("li", {}, el("code", {}, key.slice(0, 8)), " ", bdi(limit), el("span", { class: "mute" }, this.#say("con.who.n", { n: refused })))), "con.offenders.none");
+      el("li", {}, el("code", {}, plain(key, 8)), " ", bdi(limit), el("span", { class: "mute" }, this.#say("con.who.n", { n: refused })))), "con.offenders.none");
     lines($("#errors"), counted(this.#dead, ({ error }) => plain(error?.message ?? error?.code ?? "", 120)).slice(0, 5).map(([error, n]) =>
       el("li", {}, el("b", {}, this.#console.words.number(n)), " ", bdi(error))), "con.dead.none");
     lines($("#changes"), this.#orders.slice(0, MOST_LINES).map(({ at, who, order }) =>
