@@ -132,7 +132,9 @@ ngx_int_t answer_session(ngx_http_request_t* r) noexcept {
   page.raw(R"({"token":")").raw({token.text, kTokenBytes});
   page.raw(R"(","read_only":)").raw(console.read_only ? "true" : "false");
   page.raw(R"(,"user":")").escaped(view(r->headers_in.user));
-  page.raw(R"(","host":")").escaped(view(const_cast<ngx_cycle_t*>(ngx_cycle)->hostname)).raw("\"}\n");
+  page.raw(R"(","host":")")
+      .escaped(view(const_cast<ngx_cycle_t*>(ngx_cycle)->hostname))
+      .raw("\"}\n");
   return page.send();
 }
 
