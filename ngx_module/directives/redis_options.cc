@@ -187,7 +187,7 @@ char* read_redis_option(ngx_conf_t* cf, size_t i, Sharing& sharing, bool& known)
 }
 
 char* share_zone(ngx_conf_t* cf, const Sharing& read, Zone& zone) noexcept {
-  if (read.addresses.size() == 0) {
+  if (read.addresses.empty()) {
     for (size_t i = 3; i < cf->args->nelts; ++i) {
       std::string_view value;
       if (!option(view(arg(cf, i)), "file", value)) {

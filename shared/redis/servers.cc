@@ -136,7 +136,7 @@ Servers::Server& Servers::at(const Address& address) noexcept {
 // Where hosts are told of. Of a cluster each server has a roster of its own, in the slots it has.
 std::string Servers::roster_of(const Server& server) const {
   constexpr unsigned kMostTags = 1'000'000;  // by then each slot has come
-  const std::string key = prefix_ + "hosts";
+  std::string key = prefix_ + "hosts";
   if (!is_cluster()) {
     return key;
   }
