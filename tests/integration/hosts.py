@@ -1,11 +1,14 @@
 """Several Nginx hosts before one Redis, load on all of them, and how what they admit compares with the limit."""
 
 import http.client
+import os
 import re
+import signal
 import threading
 import time
 from contextlib import nullcontext
 
+from processes import children, state_of
 from waiting import until
 
 SERVER = "location / { penstock_limit zone=edge key=$arg_key %s name=a; empty_gif; }\n" \
@@ -28,6 +31,26 @@ def counted_by_all(services, name, **labels):
 def until_they_know_each_other(hosts):
     until(lambda: all(counted(host, "penstock_lease_up") and counted(host, "penstock_lease_hosts") == len(hosts) for host in hosts),
           "all hosts know each other")
+
+
+def signal_all(service, number):
+    """Every process of a host, the master first, so that it starts no others."""
+    for pid in pids_of(service):
+        os.kill(pid, number)
+
+
+def pids_of(service):
+    master = service.nginx.process.pid
+    return [master, *children(master)]
+
+
+def kill_and_start(service):
+    """The whole host, as when its power fails, and a new one in its place."""
+    pids = pids_of(service)
+    signal_all(service, signal.SIGKILL)
+    service.nginx.process.kill()
+    until(lambda: all(state_of(pid) in ("", "Z") for pid in pids), "it is gone")
+    service.nginx.start(service.port)
 
 
 class Load:

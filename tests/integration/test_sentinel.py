@@ -1,5 +1,6 @@
 """Hosts that share through a master which Sentinels watch: who it is now they find by themselves."""
 
+import random
 import re
 import signal
 import socketserver
@@ -9,7 +10,7 @@ import time
 import pytest
 
 from dns import FalseDns
-from hosts import SERVER, Load, counted, counted_by_all, until_they_know_each_other
+from hosts import SERVER, Load, counted, counted_by_all, kill_and_start, until_they_know_each_other
 from redis_groups import Watched
 from redis_server import RedisServer
 from waiting import until
@@ -67,6 +68,32 @@ def test_a_new_master_is_found_under_load(hosts, watched, how, on_error):
         log = service.nginx.log()
         assert len(re.findall("limits are not shared now", log)) == 1, log
         assert f"shared again, by Redis at 127.0.0.1:{watched.master.port}" in log
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_four_hosts_keep_the_limit_while_they_and_masters_are_killed(hosts, watched, seed):
+    random_ = random.Random(seed)
+    services = hosts(4, f"rate={RATE}r/s burst={BURST}", "timeout=20ms on_error=deny")
+    load = Load([service.port for service in services], seconds=14, threads=1, may_die=True)
+    end = time.monotonic() + 12
+    failovers = 0
+    while time.monotonic() < end:
+        time.sleep(random_.uniform(0.1, 0.6))
+        if random_.random() < 0.7:
+            kill_and_start(random_.choice(services))
+            continue
+        old = watched.master
+        if not watched.is_replica(next(server for server in watched.servers if server is not old)):
+            continue  # nobody could follow it yet
+        old.kill()
+        kill_and_start(random_.choice(services))
+        until(lambda: watched.master is not old, "there is another master", 30)
+        old.start()  # Sentinels make it a replica
+        failovers += 1
+    load.join()
+    assert failovers >= 1 and len(load.admitted) > RATE
+    assert load.most_over(RATE, BURST) <= RATE * LAG_S * failovers
+    assert set(load.others) <= {503}
 
 
 def test_a_failover_that_is_asked_for_is_followed_and_keeps_what_was_counted(hosts, watched):

@@ -1,6 +1,5 @@
 """One limit over several Nginx hosts, shared through a real Redis: counted exactly."""
 
-import os
 import random
 import re
 import signal
@@ -10,8 +9,7 @@ import time
 import pytest
 
 from client import Client
-from hosts import PATIENT, SERVER, Load, counted, counted_by_all, until_they_know_each_other
-from processes import children, state_of
+from hosts import PATIENT, SERVER, Load, counted, counted_by_all, kill_and_start, signal_all, until_they_know_each_other
 from server import ModelServer
 from waiting import until
 
@@ -35,17 +33,6 @@ def known_hosts(redis):
         return connection("ZCARD", "penstock:1:hosts")
     finally:
         connection.close()
-
-
-def signal_all(service, number):
-    """Every process of a host, the master first, so that it starts no others."""
-    for pid in pids_of(service):
-        os.kill(pid, number)
-
-
-def pids_of(service):
-    master = service.nginx.process.pid
-    return [master, *children(master)]
 
 
 @pytest.mark.parametrize("limit,wait", [("rate=10r/m burst=4", (5, 6)), ("rate=4r/h algorithm=sliding_log", (3590, 3600)),
@@ -470,12 +457,7 @@ def test_four_hosts_keep_the_limit_while_they_and_redis_are_killed_and_stopped(h
         time.sleep(random_.uniform(0.1, 0.6))
         what = random_.random()
         if what < 0.5:
-            victim = random_.choice(services)
-            pids = pids_of(victim)
-            signal_all(victim, signal.SIGKILL)
-            victim.nginx.process.kill()
-            until(lambda: all(state_of(pid) in ("", "Z") for pid in pids), "it is gone")
-            victim.nginx.start(victim.port)
+            kill_and_start(random_.choice(services))
         elif what < 0.8:
             redis.stop_answering()
             time.sleep(random_.uniform(0.005, 0.3))
