@@ -384,7 +384,10 @@ void Lessee::send_correction(const limit::Policy& policy, const limit::Hash128& 
 
 void Lessee::forget(const limit::Policy& policy, const limit::Hash128& key) noexcept {
   if (servers_ != nullptr) {
-    servers_->remove(KeyName(servers_->prefix(), policy, key));
+    Arguments arguments;
+    arguments.number(policy.length_ns / kNsPerMs);
+    servers_->call(redis::Script::kReset, KeyName(servers_->prefix(), policy, key),
+                   arguments.words(), [](void*, const redisReply*) noexcept {}, nullptr);
   }
 }
 

@@ -33,7 +33,7 @@ struct Hand {
   Hand* next = nullptr;
   const limit::Policy* policy = nullptr;
   limit::Hash128 key;
-  uint64_t cost = 0;
+  uint64_t cost = 0;    // 0: Redis shall only tell what there is
   bool asked = false;   // a call for it is under way
   bool filled = false;  // the units are here, to be spent
   uint64_t left = 0;    // of a window or a log, then

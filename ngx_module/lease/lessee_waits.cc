@@ -97,15 +97,17 @@ void Lessee::send_unsent() noexcept {
       fail(group);
       continue;
     }
-    auto* call = new (memory)
-        Call{.lessee = this, .policy = group.policy, .key = group.key, .each = group.cost};
+    auto* call = new (memory) Call{.lessee = this,
+                                   .policy = group.policy,
+                                   .key = group.key,
+                                   .each = std::max(group.cost, uint64_t{1})};
     for (ngx_queue_t* q = ngx_queue_head(&group.hands); q != ngx_queue_sentinel(&group.hands);
          q = ngx_queue_next(q)) {
       if (is_log(group.policy) && (call->waiting + 1) * group.cost > uint64_t{1} << kUnitBits) {
         break;  // the rest by the next call
       }
       (ngx_queue_data(q, Hand, link))->asked = true;
-      ++call->waiting;
+      call->waiting += group.cost == 0 ? 0 : 1;
     }
     call->group = &group;
     group.under_way = true;
@@ -114,7 +116,7 @@ void Lessee::send_unsent() noexcept {
       continue;
     }
     const uint64_t batch = batch_of(group.policy, group.key, now_ns);
-    call->batch = batch < group.cost ? 0 : batch;  // else it pays for none of these
+    call->batch = group.cost == 0 || batch < group.cost ? 0 : batch;  // else it pays for nobody
     // A little that is held, and not enough for any of these, goes back first.
     const uint64_t held = limit::held_of(*zone_.table, group.policy, group.key, at).units;
     const bool give_back = held > 0 && held < group.cost;

@@ -19,17 +19,19 @@ void end_request(void* data) noexcept {
   wait.lessee->end_wait(wait);
 }
 
-Wait* find_wait(ngx_http_request_t* r) noexcept {
+// That of a lessee's, or any.
+Wait* find_wait(ngx_http_request_t* r, const Lessee* of = nullptr) noexcept {
   for (ngx_pool_cleanup_t* c = r->pool->cleanup; c != nullptr; c = c->next) {
-    if (c->handler == end_request && static_cast<Wait*>(c->data)->r == r) {
-      return static_cast<Wait*>(c->data);
+    auto* wait = static_cast<Wait*>(c->data);
+    if (c->handler == end_request && wait->r == r && (of == nullptr || wait->lessee == of)) {
+      return wait;
     }
   }
   return nullptr;
 }
 
 Wait* wait_of(ngx_http_request_t* r, Lessee& lessee) noexcept {
-  Wait* wait = find_wait(r);
+  Wait* wait = find_wait(r, &lessee);
   if (wait == nullptr) {
     ngx_pool_cleanup_t* cleanup = ngx_pool_cleanup_add(r->pool, sizeof(Wait));
     if (cleanup == nullptr) {
@@ -43,6 +45,20 @@ Wait* wait_of(ngx_http_request_t* r, Lessee& lessee) noexcept {
     cleanup->handler = end_request;
   }
   return wait;
+}
+
+Hand* add_hand(Wait& wait, const limit::Policy& policy, const limit::Hash128& key,
+               uint64_t cost) noexcept {
+  auto* hand = make<Hand>(wait.r->pool);
+  if (hand != nullptr) {
+    hand->wait = &wait;
+    hand->policy = &policy;
+    hand->key = key;
+    hand->cost = cost;
+    hand->next = wait.hands;
+    wait.hands = hand;
+  }
+  return hand;
 }
 
 bool is_shared(const Charge& charge) noexcept { return charge.policy->lessor != nullptr; }
@@ -187,16 +203,10 @@ ngx_int_t wait_for_leases(ngx_http_request_t* r, Zone& zone, std::span<Charge> c
     needed = needed || asks_still(*zone.table, charge);
     Hand* hand = hand_for(*wait, charge);
     if (hand == nullptr) {
-      hand = make<Hand>(r->pool);
+      hand = add_hand(*wait, *charge.policy, charge.hash, charge.cost);
       if (hand == nullptr) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
       }
-      hand->wait = wait;
-      hand->policy = charge.policy;
-      hand->key = charge.hash;
-      hand->cost = charge.cost;
-      hand->next = wait->hands;
-      wait->hands = hand;
     }
     if (hand->group == nullptr && !lessee.ask(*wait, *hand)) {
       return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -207,6 +217,31 @@ ngx_int_t wait_for_leases(ngx_http_request_t* r, Zone& zone, std::span<Charge> c
   }
   lessee.suspend(*wait);
   return NGX_AGAIN;
+}
+
+bool hears_redis(const Zone& zone) noexcept {
+  return static_cast<const Lessee*>(zone.lessor)->up(monotonic_ns());
+}
+
+ngx_int_t wait_to_hear(ngx_http_request_t* r, Zone& zone,
+                       std::span<const Asked> counters) noexcept {
+  auto& lessee = *static_cast<Lessee*>(zone.lessor);
+  if (counters.empty() || find_wait(r, &lessee) != nullptr || !lessee.up(monotonic_ns())) {
+    return NGX_OK;
+  }
+  Wait* wait = wait_of(r, lessee);
+  if (wait == nullptr || !suspend_phases(r, on_write)) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  for (const Asked& asked : counters) {
+    Hand* hand = add_hand(*wait, *asked.policy, asked.key, 0);
+    if (hand == nullptr || !lessee.ask(*wait, *hand)) {
+      return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+  }
+  lessee.suspend(*wait);
+  ++r->main->count;
+  return NGX_DONE;
 }
 
 }  // namespace penstock

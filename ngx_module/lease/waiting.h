@@ -19,4 +19,15 @@ bool is_denied(const Zone& zone, std::span<const limit::Charge> charges) noexcep
 ngx_int_t wait_for_leases(ngx_http_request_t* r, Zone& zone,
                           std::span<limit::Charge> charges) noexcept;
 
+// Whether Redis can be asked.
+bool hears_redis(const Zone& zone) noexcept;
+
+// Has Redis tell how these counters of a page's zone stand, once a request: NGX_DONE, return it and
+// be called again; NGX_OK, it has told, or is away. REQUIRES: zone.sharing.
+struct Asked {
+  const limit::Policy* policy;
+  limit::Hash128 key;
+};
+ngx_int_t wait_to_hear(ngx_http_request_t* r, Zone& zone, std::span<const Asked> counters) noexcept;
+
 }  // namespace penstock

@@ -2,6 +2,9 @@
 
 #include <arpa/inet.h>
 
+#include <algorithm>
+
+#include "ngx_module/lease/waiting.h"
 #include "ngx_module/pages/limit_report.h"
 #include "ngx_module/request/request.h"
 #include "ngx_module/request/telemetry.h"
@@ -112,6 +115,37 @@ void visit_counters(ngx_http_request_t* r, const Question& question, const Visit
   }
 }
 
+// What is shared is asked for: what this host knows may be old. NGX_OK: it is known.
+ngx_int_t hear_of_shared(ngx_http_request_t* r, const Question& question) noexcept {
+  for (Zone* zone : main_conf(r)->zones) {
+    if (zone->sharing == nullptr) {
+      continue;
+    }
+    PoolArray<Asked> counters;
+    bool kept = true;
+    visit_counters(r, question, [&](const Standing& standing) noexcept {
+      const limit::Policy& policy = standing.counter->own.policy;
+      if (standing.zone == zone && standing.counter->shared) {
+        kept = kept && counters.push(r->pool, {&policy, standing.place}) != nullptr;
+      }
+    });
+    const ngx_int_t rc = kept ? wait_to_hear(r, *zone, std::span(counters.begin(), counters.size()))
+                              : NGX_HTTP_INTERNAL_SERVER_ERROR;
+    if (rc != NGX_OK) {
+      return rc;
+    }
+  }
+  return NGX_OK;
+}
+
+bool misses_redis(ngx_http_request_t* r, const Question& question) noexcept {
+  const PoolArray<Zone*>& zones = main_conf(r)->zones;
+  return std::any_of(zones.begin(), zones.end(), [&](const Zone* zone) noexcept {
+    return (question.zone == nullptr || question.zone == zone) && zone->sharing != nullptr &&
+           !hears_redis(*zone);
+  });
+}
+
 // ---- the answers ----
 
 // {"key":"9f3a5c0b7d1e2f48"
@@ -159,7 +193,7 @@ ngx_int_t show_limits(ngx_http_request_t* r, const Question& question) noexcept 
 // Forgets what is counted; true if something was.
 bool forget(const Standing& standing) noexcept {
   limit::Table table = *standing.zone->table;  // a view
-  return standing.live() && limit::reset_one(table, standing.rule().policy, standing.place);
+  return standing.live() && limit::reset_one(table, standing.counter->own.policy, standing.place);
 }
 
 ngx_int_t reset_limits(ngx_http_request_t* r, const Question& question) noexcept {
@@ -192,6 +226,16 @@ ngx_int_t answer_limits(ngx_http_request_t* r) noexcept {
   }
   if (rc != NGX_DECLINED) {
     return rc;
+  }
+  rc = hear_of_shared(r, question);
+  if (rc != NGX_OK) {
+    return rc;
+  }
+  if (r->method == NGX_HTTP_DELETE && misses_redis(r, question)) {
+    return refuse_page(r, {.status = 503,
+                           .detail = "The Redis that these limits are shared by is away, and would "
+                                     "not hear of it.",
+                           .code = "busy"});
   }
   return r->method == NGX_HTTP_DELETE ? reset_limits(r, question) : show_limits(r, question);
 }

@@ -8,8 +8,8 @@
 
 namespace penstock::redis {
 
-enum class Script : uint8_t { kHosts, kLease, kWindow, kLog };
-constexpr size_t kScripts = 4;
+enum class Script : uint8_t { kHosts, kLease, kWindow, kLog, kReset };
+constexpr size_t kScripts = 5;
 
 // Part of each key: what another version of the scripts has put there is not met.
 constexpr char kLayout[] = "1";

@@ -258,3 +258,11 @@ def test_hosts_are_counted_while_they_call(redis):
     assert hosts("hosts", 2000, "b", 3000) == 2
     assert hosts("hosts", 4500, "b", 3000) == 1
     assert hosts("hosts", 4600, "b", 0) == 0
+
+
+def test_a_reset_fills_the_bucket_to_what_is_not_held(redis):
+    lease = Lease(redis)
+    _, _, fills, _, born, *_ = lease(10**15, "a", 1_600_000, 10, seq=1, waiting=5, batch=3)
+    assert Script(redis, "reset")("bucket", 0) == 1
+    assert lease(10**15, "b", 1_600_000, 10, waiting=10, ahead=fills, born=born)[0] == 7
+    assert lease(10**15, "a", 1_600_000, 10, seq=2, holds=3, born=born)[3] == 1

@@ -173,3 +173,21 @@ def test_units_are_renewed_and_taken_anew_where_they_had_lapsed(redis):
     assert log("log", NOW + 6_000_000, 2, 0, 1, -1, "h:1", 0, 10_000_000, "h:2", 1, 0)[:2] == [0, 0]
     assert log("log", NOW + 11_000_000, 2, 0, 1, 0, "-", 0, 10_000_000, "h:3", 0, 0)[:2] == [0, 1]
     assert log("log", NOW + 30_000_000, 2, 0, 1, -1, "h:1", 1, 10_000_000, "h:4", 1, 0)[:2] == [0, 1]
+
+
+def test_what_is_reset_is_not_brought_back_by_what_hosts_knew(redis):
+    reset = Script(redis, "reset")
+    window = Window(redis, bounds=calendar(DAY))
+    assert window(NOW, 10, waiting=1, each=8)[:2] == [1, 2]
+    assert reset("window", 0) == 1
+    assert window(NOW, 10, waiting=1, each=3, known=8)[:2] == [1, 7]
+    log = Script(redis, "log")
+    minute = MINUTE * 1000
+    assert log("log", NOW * 1000, 4, 4, 1, 0, "-", 0, minute, "h:1", 0, 0)[:2] == [4, 0]
+    assert reset("log", MINUTE) == 1
+    assert log("log", NOW * 1000, 4, 0, 1, 0, "-", 0, minute, "h:2", 0, 4)[:4] == [0, 4, 0, 0]
+    assert log("log", NOW * 1000 + 1, 4, 5, 1, 0, "-", 0, minute, "h:3", 0, 4)[:4] == [4, 0, MINUTE, MINUTE]
+    assert log("log", NOW * 1000 + minute, 4, 0, 1, 0, "-", 0, minute, "h:4", 0, 0)[:3] == [0, 0, 1]
+    assert log("log", NOW * 1000 + minute + 1, 4, 0, 1, 0, "-", 0, minute, "h:5", 0, 4)[:3] == [0, 4, 0]
+    assert redis("PTTL", "log") > 0
+    assert reset("none", 0) == 0 and redis("EXISTS", "none") == 0

@@ -3,7 +3,8 @@
 --
 --   Invariant   in no window of this length, wherever it begins, are there more than `limit` units.
 --
--- KEYS  1 zset: HOST:SEQ:NUMBER of each unit, by when it was admitted, us since 1970 by Redis's clock
+-- KEYS  1 zset: HOST:SEQ:NUMBER of each unit, by when it was admitted, us since 1970 by Redis's clock; what is not above 0 is no unit,
+--        but tells that the log was reset (reset.lua)
 -- ARGV  1 now, us (0: Redis's own; a test brings its own)   2 limit   3 how many requests wait for   4 so many units each
 --       5 correction, units: above 0 used besides, below 0 given back   6 of these, HOST:SEQ of the call that admitted them
 --       7 and the first one's number in it
@@ -29,16 +30,16 @@ if ahead > 1000000 then
 elseif ahead > 0 then
   now = now + ahead
 end
-call('ZREMRANGEBYSCORE', k, '-inf', now - length)
+call('ZREMRANGEBYSCORE', k, '(0', now - length)
 local score = string.format('%.0f', now)
 for i = 0, -a[5] - 1 do
   local unit = a[6] .. ':' .. string.format('%d', a[7] + i)
   if a[10] == '1' then call('ZADD', k, score, unit) else call('ZREM', k, unit) end
 end
-local over = a[5] + 0 > 0 and math.max(0, a[5] - math.max(0, limit - call('ZCARD', k))) or 0
+local over = a[5] + 0 > 0 and math.max(0, a[5] - math.max(0, limit - call('ZCOUNT', k, '(0', '+inf'))) or 0
 for i = 1, a[5] + (latest[2] and 0 or a[11]) do call('ZADD', k, score, a[9] .. ':besides:' .. i) end
 
-local count = call('ZCARD', k)
+local count = call('ZCOUNT', k, '(0', '+inf')
 local served = 0
 if a[3] + 0 > 0 then
   served = math.min(a[3] + 0, math.max(0, floor((limit - count) / each)))
@@ -48,7 +49,7 @@ end
 
 local wait, reset = 0, 0
 if count + each > limit and each <= limit then
-  local rank = count + each - limit - 1
+  local rank = call('ZCARD', k) + each - limit - 1
   local first = call('ZRANGE', k, rank, rank, 'WITHSCORES')
   wait = math.max(1, math.ceil((first[2] + length - now) / 1000))
 end
