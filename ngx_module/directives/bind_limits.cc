@@ -27,11 +27,7 @@ bool is_bucket(const Rule& rule) noexcept {
   return rule.policy.algorithm == limit::Algorithm::gcra;
 }
 
-const char* cannot_share(const Rule& rule, const Limit& limit) noexcept {
-  if (limit.action == Action::kDelay) {
-    return "action=delay holds requests back by this host's count alone: add shared=off to the "
-           "penstock_limit, or leave action=delay out";
-  }
+const char* cannot_share(const Rule& rule) noexcept {
   if (!is_bucket(rule)) {
     return nullptr;
   }
@@ -98,7 +94,7 @@ ngx_int_t bind_tiers(ngx_conf_t* cf, const MainConf& main, Limit& limit) noexcep
                          "limit \"%V\" has other terms in %V:%ui; rename one of them by name=NAME",
                          &name, &file, other->line);
       }
-      if (const char* why = limit.shared ? cannot_share(*rule, limit) : nullptr; why != nullptr) {
+      if (const char* why = limit.shared ? cannot_share(*rule) : nullptr; why != nullptr) {
         ngx_str_t name = rule->name;
         return refuse_at(cf, limit.file, limit.line, "limit \"%V\" of a shared zone: %s", &name,
                          why);

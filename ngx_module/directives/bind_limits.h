@@ -10,7 +10,7 @@ namespace penstock {
 Counter* counter_of(ngx_pool_t* pool, Zone& zone, const Rule& rule, const Rule*& other) noexcept;
 
 // Why limits of this kind cannot be shared by hosts, and what to do; nullptr: they can.
-const char* cannot_share(const Rule& rule, const Limit& limit) noexcept;
+const char* cannot_share(const Rule& rule) noexcept;
 
 constexpr char kSharedElsewhere[] =
     "limit \"%V\" is shared by hosts in one place and not in another: give this one a name= of "

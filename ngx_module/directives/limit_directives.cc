@@ -184,7 +184,7 @@ char* bind_inline_rule(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) no
         "same terms",
         &rule->name, &terms, &file, other->line);
   }
-  if (const char* why = limit.shared ? cannot_share(*rule, limit) : nullptr; why != nullptr) {
+  if (const char* why = limit.shared ? cannot_share(*rule) : nullptr; why != nullptr) {
     return refuse(cf, "limit \"%V\" of a shared zone: %s", &rule->name, why);
   }
   if (counter != nullptr && counter->bound && counter->shared != limit.shared) {

@@ -29,7 +29,7 @@ class Arguments {
   std::span<const std::string_view> words() const noexcept { return {words_, count_}; }
 
  private:
-  static constexpr size_t kMost = 16;
+  static constexpr size_t kMost = 20;
   std::string_view words_[kMost];
   size_t count_ = 0;
   char text_[kMost * 24];

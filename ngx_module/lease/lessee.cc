@@ -213,6 +213,7 @@ void Lessee::put_lease(Call& call, Arguments& arguments) noexcept {
   arguments.number(gcra.debt / limit::kTicksPerRedisTick);
   arguments.number((told > from ? told - from : 0) / limit::kTicksPerRedisTick);
   arguments.number(rates_->of(call.key).born);
+  arguments.number(gcra.delay / limit::kTicksPerRedisTick);
 }
 
 void Lessee::put_asked(Call& call, Arguments& arguments) noexcept {
@@ -341,7 +342,9 @@ void Lessee::renewed(const Call& call, const redisReply& answer) noexcept {
   }
   if (call.group != nullptr) {
     Hand filled;
-    filled.admitted = limit::gcra_ticks(at.steady_ns) + ahead;
+    // The first's: what the others and the batch took comes behind it.
+    const uint64_t behind = (std::max<uint64_t>(served, 1) - 1) * call.each + granted;
+    filled.admitted = limit::gcra_ticks(at.steady_ns) + ahead - behind * gcra.interval;
     serve(*call.group, served, filled);
   }
 }
@@ -386,8 +389,9 @@ void Lessee::forget(const limit::Policy& policy, const limit::Hash128& key) noex
   if (servers_ != nullptr) {
     Arguments arguments;
     arguments.number(policy.length_ns / kNsPerMs);
-    servers_->call(redis::Script::kReset, KeyName(servers_->prefix(), policy, key),
-                   arguments.words(), [](void*, const redisReply*) noexcept {}, nullptr);
+    servers_->call(
+        redis::Script::kReset, KeyName(servers_->prefix(), policy, key), arguments.words(),
+        [](void*, const redisReply*) noexcept {}, nullptr);
   }
 }
 

@@ -23,7 +23,8 @@ Group* Lessee::group_of(const limit::Policy& policy, const limit::Hash128& key,
   for (ngx_rbtree_node_t* node = groups_.root; node != &sentinel_;
        node = in_tree < node->key ? node->left : node->right) {
     auto* group = reinterpret_cast<Group*>(node);
-    if (node->key == in_tree && same(group->key, key) && group->cost == cost) {
+    if (node->key == in_tree && same(group->key, key) && group->cost == cost &&
+        group->policy.gcra.delay == policy.gcra.delay) {
       return group;
     }
   }
@@ -150,7 +151,11 @@ void Lessee::refresh(const limit::Policy& policy, const limit::Hash128& key, uin
 
 // The first that were asked for get what there is; the rest know now that there is no more.
 void Lessee::serve(Group& group, uint64_t served, const Hand& filled) noexcept {
-  const uint64_t unit = is_log(group.policy) ? group.cost : 0;  // of a log each has its own
+  // Of a log each has units of its own, and of a bucket a time.
+  const uint64_t unit = is_log(group.policy) ? group.cost
+                        : group.policy.algorithm == limit::Algorithm::leased
+                            ? group.cost * group.policy.gcra.interval
+                            : 0;
   uint64_t next = 0;
   ngx_queue_t* q = ngx_queue_head(&group.hands);
   group.under_way = true;  // it stays until all are told

@@ -118,7 +118,10 @@ template <class Table>
   Ref told;
   find_told(table, policy, charge.hash, told);
   if (in_hand(charge)) {
-    return admit_free(charge, charge.ref.state, decide(policy.gcra, told.state, now.steady_ns, 0));
+    Decision decision = decide(policy.gcra, told.state, now.steady_ns, 0);
+    const uint64_t turn = gcra_ticks(now.steady_ns) + policy.gcra.tolerance;
+    decision.delay_ns = charge.ref.state > turn ? gcra_ns_up(charge.ref.state - turn) : 0;
+    return admit_free(charge, charge.ref.state, decision);
   }
   charge.found = find_held(table, policy, charge.hash, charge.ref);
   const Held held = live_at(charge.ref.state, now);
@@ -138,6 +141,7 @@ template <class Table>
   decision.next_state = charge.ref.state;
   if (decision.admit && charge.cost != 0) {
     decision.admit = false;
+    decision.delay_ns = 0;
     decision.retry_after_ns = kAsk;
   }
   return decision;

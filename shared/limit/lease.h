@@ -15,6 +15,9 @@
 // Only one call at a time renews what is held of a key, so that it can say how much that is: the
 // mark in the word is its lock, which ends with the lease, whoever dies.
 //
+// A request that is held back (action=delay) takes a unit that the bucket will have: only Redis can
+// say which, so each asks, and goes on at its turn.
+//
 // While Redis is away (Lessor::is_away) a host goes by its own share: the same bucket at 1/hosts of
 // the rate, on `told`, so that it begins with its share of what was left.
 #pragma once

@@ -42,9 +42,9 @@ class Lease(Script):
         super().__init__(redis, "lease")
 
     def __call__(self, now, host, interval, burst, seq=0, holds=0, back=0, waiting=0, each=1, batch=0, keep=0, correction=0, debt=0,
-                 ahead=0, born=0, key="bucket", life=LIFE):
+                 ahead=0, born=0, delay=0, key="bucket", life=LIFE):
         return super().__call__(key, now, host, interval, burst, life, seq, holds, back, waiting, each, batch, keep, correction, debt,
-                                ahead, born)
+                                ahead, born, delay)
 
 
 class Bucket:
@@ -62,7 +62,7 @@ class Bucket:
         self.level = min(self.level + Fraction(now - self.seen, self.interval), Fraction(self.burst - self.out()))
         self.seen = now
 
-    def call(self, now, host, seq=0, holds=0, back=0, waiting=0, each=1, batch=0, keep=0, correction=0, debt=0, ahead=0, born=0):
+    def call(self, now, host, seq=0, holds=0, back=0, waiting=0, each=1, batch=0, keep=0, correction=0, debt=0, ahead=0, born=0, delay=0):
         if not self.exists:
             self.exists, self.level, self.leases, self.seen, self.born = True, Fraction(self.burst), {}, now, now
         if now < self.seen - SECOND:
@@ -96,7 +96,7 @@ class Bucket:
             self.level = min(self.level, max(self.level - Fraction(correction, self.interval), floor))
         if correction < 0 and born == self.born:
             self.level = min(self.level - Fraction(correction, self.interval), Fraction(self.burst - self.out()))
-        served = max(0, min(waiting, int(max(self.level, 0)) // each)) if waiting else 0
+        served = max(0, min(waiting, int(max(self.level + Fraction(delay, self.interval), 0)) // each)) if waiting else 0
         self.level -= served * each
         granted = max(0, min(batch, int(max(self.level, 0)) - keep)) if seq and batch else 0
         self.level -= granted
@@ -135,6 +135,7 @@ def test_the_script_answers_as_the_exact_model_does(redis, seed):
             words["keep"] = random_.choice([0, 0, 1])
         if random_.random() < 0.5:
             words["waiting"], words["each"] = random_.randrange(4), random_.choice([1, 1, 2, burst])
+            words["delay"] = random_.choice([0, 0, random_.randrange(2 * burst * interval)])
         if random_.random() < 0.2:
             words["correction"] = random_.choice([-1, 1]) * random_.randrange(3 * interval)
             words["debt"] = random_.randrange(burst * interval)

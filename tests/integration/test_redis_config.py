@@ -34,7 +34,6 @@ MISTAKES = [
     ("another word for what to do without", "penstock_zone edge 1m redis=127.0.0.1:1 on_error=open;", "",
      r'"on_error=open".*local.*allow.*deny'),
     ("two of one", "penstock_zone edge 1m redis=127.0.0.1:1 db=1 db=2;", "", r'"db=2".*twice'),
-    ("delay", SHARED, limit("rate=10r/m action=delay max_delay=1s"), r"action=delay.*shared=off"),
     ("a rate too high to be counted together", SHARED, limit("rate=9999999r/s burst=10"), r'"a".*half a percent.*shared=off'),
     ("shared where nobody shares", "penstock_zone edge 1m;", limit("rate=1r/s shared=on"), r"shared=on.*redis=HOST:PORT"),
     ("neither on nor off", SHARED, limit("rate=1r/s shared=maybe"), r"shared is on or off"),

@@ -17,6 +17,7 @@
 --       11 units to hold   12 units that those leave in the bucket
 --       13 correction, ticks: above 0 owed, below 0 given back of what was spent   14 debt: how far beyond empty it may go, ticks
 --       15 how long, by what the host last heard, the bucket takes to fill, ticks   16 b as it last heard it (0: never)
+--       17 how far beyond empty those who wait may take it, ticks: they go on only when it has what they took
 -- Answer {requests served, units to hold, ticks until the bucket is full, 1 (0: what it held had lapsed), b, units out,
 --        units of leases that were found to have ended, of all hosts, units that this host has spent since it last called,
 --        units of what is owed that there was no room for};
@@ -97,8 +98,8 @@ if not late then
     own = holds
   end
 
-  local function room()
-    local ticks = most - (tat - now)
+  local function room(beyond)
+    local ticks = most + beyond - (tat - now)
     if ticks <= 0 then return 0 end
     local units = floor(ticks / T)
     return units * T > ticks and units - 1 or units
@@ -107,7 +108,7 @@ if not late then
   -- Reservations that are settled, and what was admitted without us. Of a bucket that the host did not know, a[15] has it.
   local owed = a[16] + 0 == born and a[13] + 0 or 0
   if owed > 0 then
-    over = math.max(0, floor(owed / T) - room())
+    over = math.max(0, floor(owed / T) - room(0))
     local limit = now + most + a[14]
     if tat < limit then tat = math.min(tat + owed, limit) end
   elseif owed < 0 then
@@ -115,11 +116,11 @@ if not late then
   end
 
   if a[9] + 0 > 0 then
-    served = math.min(a[9] + 0, floor(room() / a[10]))
+    served = math.min(a[9] + 0, floor(room(a[17] + 0) / a[10]))
     tat = tat + served * a[10] * T
   end
   if seq > 0 and a[11] + 0 > 0 then
-    granted = math.max(0, math.min(a[11] + 0, room() - a[12]))
+    granted = math.max(0, math.min(a[11] + 0, room(0) - a[12]))
     tat, out, own = tat + granted * T, out + granted, own + granted
   end
 end
