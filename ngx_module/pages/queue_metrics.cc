@@ -62,6 +62,19 @@ void write_waits(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept 
   });
 }
 
+// Of queues where anybody was told.
+void write_ranges(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept {
+  constexpr std::string_view kName = "penstock_prediction_inside_ratio";
+  writer.family(kName, Type::gauge,
+                "Of the last thousand jobs that waited, those that started between the times they "
+                "were told (eta_range): 0.8 is right.");
+  each_queue(counts, [&](std::string_view socket, std::string_view name, const auto& queue) {
+    if (queue.ranges > 0) {
+      writer.sample(SeriesText(kName, {{"socket", socket}, {"queue", name}}), queue.inside_ratio);
+    }
+  });
+}
+
 template <class Get>
 void write_queues(Writer& writer, const PoolArray<QueueCounts>& counts, std::string_view name,
                   std::string_view help, const Get& get) noexcept {
@@ -130,6 +143,7 @@ void write_store(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept 
 void write_queue_counts(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept {
   write_events(writer, counts);
   write_waits(writer, counts);
+  write_ranges(writer, counts);
   write_queues(writer, counts, "penstock_queue_oldest_wait_seconds",
                "How long the job has waited that waits longest.",
                [](const auto& queue) { return static_cast<double>(queue.oldest_wait_ms) / 1000; });

@@ -16,7 +16,7 @@
 
 namespace penstock::wire {
 
-constexpr uint64_t kMetricsMagic = 0x3347504d434f5453;  // "STOCMPG3"
+constexpr uint64_t kMetricsMagic = 0x3447504d434f5453;  // "STOCMPG4"
 constexpr size_t kMaxClasses = 8;                       // priorities told apart in one queue
 
 // Upper bounds of the buckets.
@@ -82,6 +82,8 @@ struct QueueMetrics {
   ClassMetrics classes[kMaxClasses];
   // |predicted - actual| over the longer of the actual wait and a service time.
   Buckets<kErrorBounds> prediction_error;
+  uint64_t ranges = 0;      // jobs that waited, and were told between which times they would start
+  double inside_ratio = 0;  // of the last thousand of them: those that did
 };
 
 constexpr size_t kModelNameBytes = 132;  // longest model's name + 1, and more

@@ -12,6 +12,8 @@
  * @property {?number} position         1 is the next to start; null unless it is queued
  * @property {?number} eta_seconds      until it starts; while it runs, until it is done; null: not known
  * @property {?[number, number]} [eta_range]  between these, four times of five
+ * @property {string} [eta_reason]  why it is not known: "loading", "paused", "no_worker"
+ * @property {{from: number, by: string}} [moved]  others went ahead, by their "class" or "share"
  * @property {?{fraction: number, step?: number, steps?: number}} progress
  * @property {number} attempts          tries that failed
  * @property {number} created_at        Unix seconds, as all times here
@@ -20,6 +22,8 @@
  * @property {?number} finished_at
  * @property {?string} result_url
  * @property {?{code: string, message: string}} error
+ * @property {?number} [expires_at]   of one that has ended: how long its result is kept
+ * @property {boolean} [counted]       likewise: whether it counts against its limits
  * @property {?string} [model]
  * @property {?string} [label]          what the submitter called it: text from anybody
  *

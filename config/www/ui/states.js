@@ -51,7 +51,7 @@ const SAY = {
   },
 
   queued(saying, task, page) {
-    const { job, moved } = task;
+    const { job, moved, movedBy } = task;
     const { words } = page;
     saying.title = job.position === null ? words.say("queued")
       : job.position === 1 ? words.say("queued.next") : words.say("queued.place", { n: job.position });
@@ -60,7 +60,7 @@ const SAY = {
     if (job.attempts > 0) {
       saying.notes.push(words.say("again.try", { n: job.attempts + 1 }));
     } else if (moved > 0) {
-      saying.notes.push(words.say("moved.up", { n: moved }));
+      saying.notes.push(words.say(words.has(`moved.${movedBy}`) ? `moved.${movedBy}` : "moved.up", { n: moved }));
     }
     saying.acts = ["cancel"];
   },

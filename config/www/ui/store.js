@@ -20,6 +20,7 @@ const PAGE = 50;
  * @property {import("./penstock.js").Job} job
  * @property {number} told       when that was heard, ms of this page's clock
  * @property {number} moved      the place it had before others went ahead; 0: none did
+ * @property {string} movedBy    by their "class" or their "share"; "": not told
  * @property {number} promised   server's seconds by which it was to start, as first said; 0: never said
  * @property {number} undoUntil  ms of this page's clock: until then its cancel can be taken back; 0: none
  * @property {boolean} leaving   its cancel is on the way
@@ -50,7 +51,7 @@ export function connectionState({ online, signedOut, heard, failures, retryAt },
 /** What is known of a task once the server has told of it again.
  * @param {Task|undefined} before @param {import("./penstock.js").Job} job @returns {Task} */
 export function withNews(before, job, now, serverNow) {
-  const task = { told: now, moved: 0, promised: 0, undoUntil: 0, leaving: false, ...before, job };
+  const task = { told: now, moved: 0, movedBy: "", promised: 0, undoUntil: 0, leaving: false, ...before, job };
   task.told = now;
   const old = before?.job;
   if (job.status !== "queued") {
@@ -58,6 +59,7 @@ export function withNews(before, job, now, serverNow) {
   } else if (old?.status === "queued" && job.attempts === old.attempts) {
     if (job.position > old.position) {
       task.moved = old.position;
+      task.movedBy = job.moved?.by ?? "";
     } else if (job.position <= task.moved) {
       task.moved = 0;
     }

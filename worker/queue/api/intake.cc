@@ -65,8 +65,6 @@ int64_t milliseconds(uint64_t ms) {
   return static_cast<int64_t>(std::min<uint64_t>(ms, 1ULL << 40)) * kNsPerMs;
 }
 
-std::string try_again(int64_t seconds) { return fmt::format(" Try again in {} s.", seconds); }
-
 }  // namespace
 
 Intake::Intake(Dispatcher& dispatcher, int64_t start_unix_s)
@@ -97,8 +95,11 @@ void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
                  .cost = submit.cost,
                  .weight = submit.weight};
   order.async = options.async;
+  order.record.not_before_ms = options.not_before_ms;
   order.completion = is_completion(submit);
   order.max_wait_ns = milliseconds(submit.max_wait_ms);
+  order.start_within_ns = milliseconds(submit.start_within_ms);
+  order.finish_within_ns = milliseconds(submit.finish_within_ms);
   hash_key(submit, options, order);
   if (join(caller, id, submit, options, order)) {
     return;
@@ -167,15 +168,27 @@ Scheduler::Lane* Intake::route(Caller& caller, uint64_t id, const wire::Submit& 
     return lane;
   }
   if (!model.empty()) {
-    append_model(caller.out(), id, {lane->model, lane->context_tokens}, start_unix_s_);
+    append_model(caller.out(), id, describe(*lane), start_unix_s_);
     return nullptr;
   }
   std::vector<Model> models;
   for (const std::string_view each : served.models(*queue)) {
-    models.push_back({each, served.find(*queue, each)->context_tokens});
+    models.push_back(describe(*served.find(*queue, each)));
   }
   append_models(caller.out(), id, models, start_unix_s_);
   return nullptr;
+}
+
+Model Intake::describe(const Scheduler::Lane& lane) const {
+  const int64_t now_ns = dispatcher_.connections().now_ns();
+  Model model{.id = lane.model, .context_tokens = lane.context_tokens, .kind = lane.kind};
+  model.eta_reason = Subscribers::unknown_because(lane, now_ns);
+  if (model.eta_reason.empty()) {
+    const Scheduler::Foretold foretold = dispatcher_.scheduler().foretell(lane, now_ns);
+    model.eta_seconds = seconds_up(foretold.wait_ns);
+    model.eta_range = JobView::Range{foretold.soon_ns / kNsPerSec, seconds_up(foretold.late_ns)};
+  }
+  return model;
 }
 
 // What the headers ask for; false when that was refused.
@@ -216,78 +229,6 @@ void Intake::describe(const wire::Submit& submit, const JobOptions& options, Job
   record.receipt = submit.receipt;
   record.not_before_ms = options.not_before_ms;
   record.status = options.not_before_ms != 0 ? JobStatus::kScheduled : JobStatus::kQueued;
-}
-
-std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
-  const Scheduler::Lane& lane = *order.lane;
-  const Scheduler::Queue& queue = *lane.queue;
-  const std::string& name = queue.settings.name;
-  const int64_t now_ns = dispatcher_.connections().now_ns();
-  const Dispatcher::Availability now = dispatcher_.availability(lane);
-  if (now.state == wire::QueueState::kDraining) {
-    return Refusal{"The service is being stopped or restarted." + try_again(now.retry_after_s),
-                   now.retry_after_s};
-  }
-  // Whoever sends a key is promised that its answer is kept.
-  if ((order.async || order.durable) && !dispatcher_.keeps_up()) {
-    return Refusal{"Jobs cannot be kept at the moment, as they cannot be written to disk.", 10};
-  }
-  if (!order.async && now.state == wire::QueueState::kCannotLoad) {
-    const std::string what = lane.model.empty() ? "No model" : "Model " + quoted(lane.model);
-    return Refusal{what + " of queue " + name + " could " + (lane.model.empty() ? "" : "not ") +
-                       "be loaded." + try_again(now.retry_after_s),
-                   now.retry_after_s};
-  }
-  if (!order.async && now.state == wire::QueueState::kNoWorker) {
-    return Refusal{"No worker of queue " + name + " is up." + try_again(now.retry_after_s),
-                   now.retry_after_s};
-  }
-  if (Scheduler::full(queue) || !has_room_for(bytes)) {
-    const int64_t retry_after_s = spread(order, 0);
-    return Refusal{"Queue " + name + " is full." + try_again(retry_after_s), retry_after_s};
-  }
-  const int64_t wait_ns = dispatcher_.scheduler().predicted_wait_ns(lane, order.entry, now_ns);
-  if (Scheduler::full(queue, order.entry.owner)) {
-    // A place of the caller's is free when its next job starts: about one N-th of the way to where
-    // one more would stand behind N.
-    const int64_t most = queue.settings.max_per_owner;
-    const int64_t retry_after_s = whole_seconds(wait_ns / (most + 1));
-    return Refusal{fmt::format("You have {} jobs waiting in queue {}, as many as one caller may "
-                               "have.{}",
-                               most, name, try_again(retry_after_s)),
-                   retry_after_s};
-  }
-  if (!order.async && order.max_wait_ns > 0 && queue.paused) {
-    return Refusal{"Queue " + name + " is paused, and nobody knows for how long." +
-                       try_again(kPausedRetrySeconds),
-                   kPausedRetrySeconds};
-  }
-  if (!order.async && order.max_wait_ns > 0 && wait_ns > order.max_wait_ns) {
-    const int64_t retry_after_s = spread(order, wait_ns - order.max_wait_ns);
-    return Refusal{fmt::format("The wait would be {} s, longer than is waited for here.{}",
-                               whole_seconds(wait_ns), try_again(retry_after_s)),
-                   retry_after_s};
-  }
-  return std::nullopt;
-}
-
-// When to come back after `wait_ns`: each caller at a time of its own, as places become free one by
-// one.
-int64_t Intake::spread(const Order& order, int64_t wait_ns) {
-  const Scheduler::Queue& queue = *order.lane->queue;
-  const int64_t now_ns = dispatcher_.connections().now_ns();
-  const uint32_t slots = std::max(1U, dispatcher_.slots(queue));
-  const double step = queue.lanes.front()->service.mean_ns() / slots;
-  const auto step_ns = static_cast<int64_t>(step);
-  // All that wait now will have left by then, so that nobody is told a later time, however many
-  // are told one, or seem to be many.
-  const double drained = std::min<double>(step * queue.waiting, kMaxRetrySeconds * kNsPerSec);
-  const int64_t latest_ns = now_ns + std::max(wait_ns, static_cast<int64_t>(drained));
-  const auto place = reinterpret_cast<uintptr_t>(&queue);
-  const int64_t at_ns = returns_.tell(place, order.share.lo, now_ns,
-                                      now_ns + std::max(wait_ns, step_ns), step_ns, latest_ns);
-  dispatcher_.note_return(queue, at_ns);
-  return whole_seconds(at_ns - now_ns);
 }
 
 // Who waits for the answer itself is told of a fault by the worker that the job is given to.
@@ -349,11 +290,7 @@ void Intake::start(Job& job, Order&& order) {
     order.entry.not_before_ns =
         now_ns + (order.record.not_before_ms - dispatcher_.wall_ms()) * kNsPerMs;
   }
-  if (order.async) {
-    const int64_t deadline_ns = order.lane->queue->settings.deadline_ns;
-    const int64_t begins_ms = std::max(order.record.not_before_ms, order.record.created_ms);
-    order.record.deadline_ms = deadline_ns > 0 ? begins_ms + deadline_ns / kNsPerMs : 0;
-  }
+  set_deadlines(job, order);
   dispatcher_.enqueue(job, *order.lane, order.entry);
   if (order.async) {
     if (!order.durable) {

@@ -14,6 +14,7 @@
 #include "shared/limit/returns.h"
 #include "shared/limit/siphash.h"
 #include "shared/wire/messages.h"
+#include "worker/queue/api/models_answer.h"
 #include "worker/queue/jobs/dispatcher.h"
 #include "worker/queue/jobs/job_options.h"
 
@@ -55,12 +56,15 @@ class Intake {
     bool durable = false;     // its key was the client's own, and is kept
     bool completion = false;  // as its path says
     int64_t max_wait_ns = 0;
-    JobRecord record;  // of one that is promised, or kept for its key
+    int64_t start_within_ns = 0;   // of the caller's own; 0: whenever
+    int64_t finish_within_ns = 0;  // likewise
+    JobRecord record;              // of one that is promised, or kept for its key
   };
 
   // The job's lane. nullptr: penstockd has answered the request itself, or refused it.
   Scheduler::Lane* route(Caller& caller, uint64_t id, const wire::Submit& submit);
   bool read(Caller& caller, uint64_t id, const wire::Submit& submit, JobOptions& options);
+  Model describe(const Scheduler::Lane& lane) const;
   void hash_key(const wire::Submit& submit, const JobOptions& options, Order& order) const;
   static void describe(const wire::Submit& submit, const JobOptions& options, JobRecord& record);
   bool join(Caller& caller, uint64_t id, const wire::Submit& submit, const JobOptions& options,
@@ -84,6 +88,8 @@ class Intake {
     }
   };
   std::optional<Refusal> busy(const Order& order, size_t bytes);
+  std::optional<Refusal> late(const Order& order, int64_t wait_ns);
+  void set_deadlines(Job& job, Order& order);
   int64_t spread(const Order& order, int64_t wait_ns);
   void refuse(Caller& caller, uint64_t id, const wire::Failed& failed);
   void want_news(Waiter& waiter, const wire::Submit& submit);

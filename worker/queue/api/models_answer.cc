@@ -15,6 +15,14 @@ std::string describe(const Model& model, int64_t created_unix_s) {
   if (model.context_tokens > 0) {
     object.number("context_length", static_cast<int64_t>(model.context_tokens));
   }
+  if (!model.kind.empty()) {
+    object.text("kind", model.kind);
+  }
+  object.raw("eta_seconds", model.eta_seconds ? std::to_string(*model.eta_seconds) : "null")
+      .raw("eta_range", render(model.eta_range));
+  if (!model.eta_reason.empty()) {
+    object.text("eta_reason", model.eta_reason);
+  }
   return object.done();
 }
 

@@ -54,6 +54,7 @@ struct WorkerConfig {
   // "NAME=value", on no command line and in no log; process: its `env`; http: its headers.
   std::vector<std::string> environment;
   bool external = false;  // penstockd does not start it: it connects to the socket
+  std::string kind;       // of what it makes: "text", "image"; empty: not told
   std::string limit_key;  // of the PaceConfig that bounds what is behind it; empty: nothing does
   bool operator==(const WorkerConfig&) const = default;
 

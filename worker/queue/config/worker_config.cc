@@ -159,6 +159,8 @@ WorkerConfig read_worker(const YAML::Node& node, const std::string& path, const 
   section.text("queue", worker.queue);
   section.number("threads", worker.threads, 1, 1024);
   read_engine_keys(section, file, worker);
+  worker.kind = worker.engine == "process" ? "" : "text";
+  section.choice("kind", worker.kind, {"text", "image"});
   section.boolean("external", worker.external);
   read_pace(section, worker, config);
   read_autoscale(section, worker, config);

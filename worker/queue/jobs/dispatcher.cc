@@ -27,7 +27,9 @@ Dispatcher::Dispatcher(ConnectionLoop& connections, int64_t (*wall_clock)())
             hold(job.edge_number(), job.more->receipt);
           }
         });
-      }) {}
+      }) {
+  owner_events_.is_draining = [this] { return draining_; };
+}
 
 void Dispatcher::use(Store& store) {
   store_ = &store;
@@ -128,9 +130,8 @@ Job& Dispatcher::let_in(Waiter& waiter, const limit::Hash128& owner, std::string
 void Dispatcher::enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Entry& entry) {
   scheduler_.add(job, lane, entry, connections_.now_ns());
   if (!lane.queue->paused) {
-    const int64_t wait_ns = scheduler_.predicted_wait_ns(job, connections_.now_ns());
-    job.extra().predicted_ms =
-        static_cast<uint32_t>(std::min<int64_t>(wait_ns / kNsPerMs, UINT32_MAX));
+    job.extra().foretold = scheduler_.foretell(job, connections_.now_ns());
+    job.more->is_foretold = true;
   }
   count(job, Metrics::Event::kAccepted);
   offer(lane);
@@ -310,8 +311,14 @@ void Dispatcher::let_go(Job& job) {
   }
 }
 
-// Of most jobs that are queued, nothing more need be in memory.
+// Of most jobs that are queued, nothing more need be in memory. Of some, what was foretold is: how
+// true that is can be learned from a part as well.
 void Dispatcher::trim(Job& job) {
+  constexpr uint64_t kOneOf = 16;
+  if (job.more != nullptr &&
+      (job.more->ends_by_ns != 0 || (job.more->is_foretold && job.edge_number() % kOneOf == 0))) {
+    return;
+  }
   if (job.more != nullptr && job.frame_bytes() == 0 && job.worker() == nullptr &&
       job.waiters() == nullptr && !job.answer_began && !job.ending && job.more->receipt.empty() &&
       job.more->key == limit::Hash128{}) {

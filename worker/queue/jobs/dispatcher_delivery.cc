@@ -208,6 +208,9 @@ void Dispatcher::give(WorkerSession& worker, Job& job) {
     share.adaptive->started(connections_.now_ns(), share.running);
   }
   note_started(job);
+  if (const int64_t ends_by_ns = std::exchange(job.more->ends_by_ns, 0); ends_by_ns != 0) {
+    scheduler_.set_deadline(job, ends_by_ns);
+  }
   if (job.frame_bytes() > 0) {
     deliver(job);
   } else {
@@ -225,11 +228,17 @@ void Dispatcher::note_started(const Job& job) {
   if (job.attempts() > 0) {
     return;
   }
-  const bool predicted = job.more->predicted_ms != Job::kNotPredicted;
-  Metrics::started(*notes_.at(job.home()->queue).metrics, Scheduler::priority_of(job),
-                   job.started_ns() - job.arrived_ns(),
-                   predicted ? int64_t{job.more->predicted_ms} * kNsPerMs : -1,
+  const int64_t waited_ns = job.started_ns() - job.arrived_ns();
+  const Scheduler::Foretold& foretold = job.more->foretold;
+  const bool predicted = job.more->is_foretold;
+  wire::QueueMetrics& metrics = *notes_.at(job.home()->queue).metrics;
+  Metrics::started(metrics, Scheduler::priority_of(job), waited_ns,
+                   predicted ? foretold.told_ns() : -1,
                    job.home()->queue->any_model().service.mean_ns());
+  if (predicted && waited_ns > 0 && foretold.told.scale_ns > 0) {
+    Metrics::came_true(metrics, foretold.soon_ns <= waited_ns && waited_ns <= foretold.late_ns);
+    Scheduler::came_true(*job.lane(), foretold, waited_ns, job.started_ns());
+  }
 }
 
 void Dispatcher::fetched(const JobId& id, uint64_t number, Result<std::string> frame) {

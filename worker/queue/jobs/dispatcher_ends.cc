@@ -99,6 +99,7 @@ void Dispatcher::ended(Job& job, const JobEnd& end) {
                .created_ms = job.created_ms,
                .started_ms = end.started_ms,
                .finished_ms = end.finished_ms,
+               .expires_ms = end.expires_ms,
                .error_code = end.error_code,
                .error = end.error};
   subscribers_.end_events(job, view);
@@ -287,10 +288,12 @@ void Dispatcher::expire(Job& job) {
   revoke(job);
   count(job, Metrics::Event::kExpired);
   count(job, Metrics::Event::kFailed);
+  const bool to_start = job.more != nullptr && job.more->ends_by_ns != 0;
   end_with(job, JobStatus::kExpired,
            {.status = 504,
             .code = "deadline_exceeded",
-            .message = "The job was not done by its deadline."});
+            .message = to_start ? "The job had not started by the time that was asked for."
+                                : "The job was not done by its deadline."});
 }
 
 size_t Dispatcher::unfinished() const {

@@ -28,15 +28,16 @@ struct Preview {
 };
 
 struct Job : Scheduler::Ticket {
-  static constexpr uint32_t kNotPredicted = UINT32_MAX;
-
   // What only some jobs have: jobs that run or have ended, that somebody waits for, that others may
   // join, or that hold something at the edge. The store has all of this for most queued jobs.
   struct More {
     SharedBytes
         frame;  // SUBMIT as it goes to a worker; none: the store has it, or the answer began
-    uint32_t frame_bytes = 0;               // of the frame, while it is in memory
-    uint32_t predicted_ms = kNotPredicted;  // how long it would wait, when it came
+    uint32_t frame_bytes = 0;      // of the frame, while it is in memory
+    Scheduler::Foretold foretold;  // when it came
+    bool is_foretold = false;
+    int64_t ends_by_ns = 0;  // its deadline once it has started, which is later than that until
+                             // then; 0: they are one
     Waiter* waiters = nullptr;
     WorkerSession* worker = nullptr;  // while it runs
     uint64_t number = 0;              // while it runs: its id on the worker's connection

@@ -90,6 +90,7 @@ JobView view_of(const JobRecord& record) {
           .not_before_ms = record.not_before_ms,
           .started_ms = record.end.started_ms,
           .finished_ms = record.end.finished_ms,
+          .expires_ms = has_ended(record.status) ? record.end.expires_ms : 0,
           .error_code = has_ended(record.status) ? record.end.error_code : std::string_view(),
           .error = record.end.error};
 }
@@ -98,6 +99,11 @@ JobView operator_view_of(const JobRecord& record) {
   JobView view = view_of(record);
   view.origin = {record.tier, record.priority, record.owner};
   return view;
+}
+
+std::string render(const std::optional<JobView::Range>& range) {
+  return range ? "[" + std::to_string(range->soon) + "," + std::to_string(range->late) + "]"
+               : "null";
 }
 
 std::string render(const JobView& job) {
@@ -109,7 +115,11 @@ std::string render(const JobView& job) {
       .text("queue", job.queue)
       .raw("position", queued ? std::to_string(job.position) : "null")
       .raw("eta_seconds", job.eta_seconds ? std::to_string(*job.eta_seconds) : "null")
-      .raw("progress", describe_progress(job))
+      .raw("eta_range", render(job.eta_range));
+  if (!job.eta_reason.empty()) {
+    json.text("eta_reason", job.eta_reason);
+  }
+  json.raw("progress", describe_progress(job))
       .number("attempts", job.attempts)
       .number("created_at", job.created_ms / kMsPerSec);
   if (job.not_before_ms != 0) {
@@ -119,6 +129,15 @@ std::string render(const JobView& job) {
       .raw("finished_at", seconds_or_null(job.finished_ms))
       .text_or_null("result_url", result_url(job))
       .raw("error", describe_error(job));
+  if (job.moved) {
+    json.raw("moved",
+             JsonObject().number("from", job.moved->from).text("by", job.moved->by).done());
+  }
+  if (has_ended(job.status)) {
+    // What failed of our own doing, and what came too late, is given back (SETTLED).
+    const bool back = job.status == JobStatus::kFailed || job.status == JobStatus::kExpired;
+    json.raw("expires_at", seconds_or_null(job.expires_ms)).boolean("counted", !back);
+  }
   if (!job.model.empty() || job.origin) {
     json.text_or_null("model", job.model);
   }

@@ -17,16 +17,31 @@ struct JobView {
   std::string_view model;  // empty: any
   std::string_view label;  // its owner's words for it; empty: none
   std::string_view jobs_path;
-  uint32_t position = 0;               // while kQueued: 1 is the next to start
+  uint32_t position = 0;        // while kQueued: 1 is the next to start
+  uint32_t ahead_by_class = 0;  // of those before it
+  // Others went ahead since its owner was told last: where it stood, and whether they did so by
+  // their "class" or by their fair "share".
+  struct Moved {
+    uint32_t from = 0;
+    std::string_view by;
+  };
+  std::optional<Moved> moved;
   std::optional<int64_t> eta_seconds;  // until it starts; while kProcessing: until it is done
-  std::optional<double> progress;      // 0 to 1
-  uint32_t step = 0;                   // of so many; 0: not known
+  struct Range {
+    int64_t soon = 0;
+    int64_t late = 0;
+  };
+  std::optional<Range> eta_range;  // in seconds: between these, four times of five
+  std::string_view eta_reason;     // why nobody knows: "loading", "paused", "no_worker"; or empty
+  std::optional<double> progress;  // 0 to 1
+  uint32_t step = 0;               // of so many; 0: not known
   uint32_t steps = 0;
   uint32_t attempts = 0;
   int64_t created_ms = 0;
   int64_t not_before_ms = 0;
   int64_t started_ms = 0;
   int64_t finished_ms = 0;
+  int64_t expires_ms = 0;  // its result is kept until then
   std::string_view error_code;
   std::string_view error;
   // What only the operator sees.
@@ -44,6 +59,8 @@ JobView operator_view_of(const JobRecord& record);
 
 // One JSON object.
 std::string render(const JobView& job);
+// Of the same: "[30,70]", or "null".
+std::string render(const std::optional<JobView::Range>& range);
 
 // "2026-11-25T18:09:00.123Z"
 std::string iso_time(int64_t unix_ms);

@@ -98,4 +98,11 @@ void Metrics::started(wire::QueueMetrics& queue, int64_t priority, int64_t waite
   }
 }
 
+void Metrics::came_true(wire::QueueMetrics& queue, bool inside) {
+  constexpr double kWindow = 1000;  // of jobs, the last; until then all
+  ++queue.ranges;
+  queue.inside_ratio += ((inside ? 1.0 : 0.0) - queue.inside_ratio) /
+                        std::min(static_cast<double>(queue.ranges), kWindow);
+}
+
 }  // namespace penstock::queue

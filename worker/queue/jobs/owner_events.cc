@@ -75,6 +75,8 @@ struct OwnerStream {
   int64_t ends_ns;
   int64_t looked_ns = 0;
   uint64_t round = 0;
+  bool draining = false;   // as was told
+  bool paused = false;     // likewise
   std::vector<Told> told;  // of those that are alive, or were when it last looked
 };
 
@@ -108,6 +110,7 @@ bool OwnerEvents::follow(Waiter& waiter, bool silently) {
   }
   const int64_t now_ns = stream.looked_ns = connections_.now_ns();
   ++stream.round;
+  bool paused = false;
   for (Job* const job : live_.list(stream.owner, UINT64_MAX, kMostLive)) {
     if (job->promise != Job::PromiseState::kMade) {
       continue;
@@ -117,7 +120,9 @@ bool OwnerEvents::follow(Waiter& waiter, bool silently) {
     if (job->ending) {
       continue;
     }
-    const JobView view = subscribers_.view(*job, waiter.jobs_path);
+    JobView view = subscribers_.view(*job, waiter.jobs_path);
+    view.moved = told.wait.moved(view);
+    paused = paused || (job->home()->queue->paused && view.status == JobStatus::kQueued);
     Told now = told_of(view, now_ns);
     if (!silently && differs(told, now)) {
       say(waiter, "job", render(view));
@@ -127,6 +132,7 @@ bool OwnerEvents::follow(Waiter& waiter, bool silently) {
     now.round = stream.round;
     told = now;
   }
+  notice(waiter, paused);
   for (Told& told : stream.told) {
     if (told.round != stream.round && !told.asked && store_->pending() < Store::kMostPending) {
       told.asked = true;
@@ -134,6 +140,18 @@ bool OwnerEvents::follow(Waiter& waiter, bool silently) {
     }
   }
   return !stream.told.empty();
+}
+
+void OwnerEvents::notice(Waiter& waiter, bool paused) {
+  OwnerStream& stream = *waiter.stream;
+  const bool draining = is_draining();
+  if (draining == stream.draining && paused == stream.paused) {
+    return;
+  }
+  stream.draining = draining;
+  stream.paused = paused;
+  say(waiter, "notice",
+      JsonObject().boolean("draining", draining).boolean("paused", paused).done());
 }
 
 void OwnerEvents::ask_about(Waiter& waiter, const JobId& id) {

@@ -4,6 +4,9 @@
 //   snapshot   {"server_time":…,"jobs":[…],"more":false}   first: the newest, as a list has them
 //   job        one job, whole, as it is now: when it has come, changed or ended
 //   gone       {"id":…}   it is not kept any more
+//   notice     {"draining":false,"paused":true}   when it has changed: penstockd is about to stop;
+//   a
+//              queue in which a job of these waits is paused
 //
 // It tells a state, and is no log: its events have no ids, and who comes back begins with a
 // snapshot, so nothing can be missed. A job is told of when its status, its place or its progress
@@ -13,6 +16,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string_view>
 #include <unordered_map>
 
@@ -38,6 +42,9 @@ class OwnerEvents {
   OwnerEvents(const OwnerEvents&) = delete;
   OwnerEvents& operator=(const OwnerEvents&) = delete;
 
+  // Whether penstockd is about to stop.
+  std::function<bool()> is_draining = [] { return false; };
+
   // Where the ended ones are. Without it none is promised.
   void use(Store& store) { store_ = &store; }
 
@@ -55,6 +62,7 @@ class OwnerEvents {
   friend struct OwnerStream;
 
   bool follow(Waiter& waiter, bool silently);
+  void notice(Waiter& waiter, bool paused);
   void ask_about(Waiter& waiter, const JobId& id);
   void say(Waiter& waiter, std::string_view event, std::string_view json);
 

@@ -13,6 +13,12 @@ std::string news_text(const QueueNews& news, const JobView& view) {
   }
   if (view.eta_seconds) {
     add("eta", *view.eta_seconds);
+  } else if (!view.eta_reason.empty()) {
+    text.append(" reason=").append(view.eta_reason);
+  }
+  if (view.eta_range) {
+    text.append(" range=" + std::to_string(view.eta_range->soon) + "-" +
+                std::to_string(view.eta_range->late));
   }
   text.append("\n\n");
   if (news.events) {

@@ -17,6 +17,7 @@ void ServedModels::assign(const Config& config, Scheduler& scheduler, int64_t no
     fresh.model = worker.model_name;
     fresh.model_written = worker.model;
     fresh.lane = &scheduler.lane(*queue, worker.model_name);
+    fresh.lane->kind = worker.kind;
     members.push_back(std::move(fresh));
   }
   members_ = std::move(members);
@@ -28,14 +29,17 @@ void ServedModels::assign(const Config& config, Scheduler& scheduler, int64_t no
 // When its lane can expect the first of its workers, while none is there.
 void ServedModels::foresee(const Member& changed) {
   int64_t opens_ns = INT64_MAX;
+  bool starting = false;
   for (const Member& each : members_) {
     if (each.lane == changed.lane) {
       const int64_t from_ns =
           each.started_ns != INT64_MIN ? each.started_ns : std::max<int64_t>(each.next_start_ns, 0);
       opens_ns = std::min(opens_ns, from_ns + each.start_took_ns);
+      starting = starting || each.started_ns != INT64_MIN;
     }
   }
   changed.lane->opens_ns = opens_ns;
+  changed.lane->starting = starting;
 }
 
 ServedModels::Member* ServedModels::member(std::string_view worker) {

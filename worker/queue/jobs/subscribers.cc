@@ -6,6 +6,7 @@
 #include "worker/queue/jobs/caller.h"
 #include "worker/queue/text/json.h"
 #include "worker/queue/text/reply.h"
+#include "worker/queue/text/seconds.h"
 
 namespace penstock::queue {
 
@@ -17,6 +18,12 @@ namespace {
 // one frame, within which the edge lets no pong go.
 constexpr size_t kMostText = 32U << 10;
 static_assert(6 * kMostText + 1024 <= wire::kMaxChunkBytes);
+
+// In whole seconds: what is foretold is between them.
+void foretell(JobView& view, const Scheduler::Foretold& foretold) {
+  view.eta_seconds = seconds_up(foretold.wait_ns);
+  view.eta_range = JobView::Range{foretold.soon_ns / kNsPerSec, seconds_up(foretold.late_ns)};
+}
 
 }  // namespace
 
@@ -101,6 +108,23 @@ JobStatus Subscribers::status_of(const Job& job) {
   return job.state() == State::kScheduled ? JobStatus::kScheduled : JobStatus::kQueued;
 }
 
+std::string_view Subscribers::unknown_because(const Scheduler::Lane& lane, int64_t now_ns) {
+  if (lane.queue->paused) {
+    return "paused";
+  }
+  const bool any = &lane == &lane.queue->any_model();
+  bool starting = false;
+  for (const auto& each : lane.queue->lanes) {
+    const bool serves = (any && each.get() != &lane) || each.get() == &lane;
+    const bool expected = each->opens_ns > now_ns && each->opens_ns != INT64_MAX;
+    if (serves && (each->capacity > 0 || expected)) {
+      return {};
+    }
+    starting = starting || (serves && each->starting);
+  }
+  return starting ? "loading" : "no_worker";
+}
+
 JobView Subscribers::view(const Job& job, std::string_view jobs_path) const {
   using State = Scheduler::Ticket::State;
   const int64_t now_ns = connections_.now_ns();
@@ -118,7 +142,6 @@ JobView Subscribers::view(const Job& job, std::string_view jobs_path) const {
     return view;
   }
   const bool known = job.home()->service.known() || job.home()->queue->any_model().service.known();
-  const auto seconds = [](int64_t ns) { return (ns + kNsPerSec - 1) / kNsPerSec; };
   switch (job.state()) {
     case State::kScheduled:
       view.status = JobStatus::kScheduled;
@@ -134,16 +157,17 @@ JobView Subscribers::view(const Job& job, std::string_view jobs_path) const {
         view.steps = job.more->steps;
       }
       if (known || told) {
-        view.eta_seconds =
-            seconds(scheduler_.remaining_ns(job, now_ns, told ? job.more->progress : 0));
+        foretell(view, scheduler_.foretell_end(job, now_ns, told ? job.more->progress : 0));
       }
       break;
     }
     default:
       view.status = JobStatus::kQueued;
       view.position = scheduler_.position(job);
-      if (known && !job.home()->queue->paused) {
-        view.eta_seconds = seconds(scheduler_.predicted_wait_ns(job, now_ns));
+      view.ahead_by_class = scheduler_.ahead_by_class(job);
+      view.eta_reason = unknown_because(*job.home(), now_ns);
+      if (known && view.eta_reason.empty()) {
+        foretell(view, scheduler_.foretell(job, now_ns));
       }
   }
   return view;
@@ -159,12 +183,14 @@ EventStream Subscribers::stream(Waiter& waiter) const {
 }
 
 void Subscribers::say_state(Waiter& waiter, const JobView& view) {
+  JobView now = view;
+  now.moved = waiter.told.moved(view);
   const bool ended = has_ended(view.status);
   const EventId id = ended || waiter.job == nullptr ? EventId{.ended = ended}
                                                     : event_id(*waiter.job, waiter.told_bytes);
-  stream(waiter).event(name_of(view.status), id, render(view));
-  waiter.told_position = view.position;
+  stream(waiter).event(name_of(view.status), id, render(now));
   waiter.told_ns = connections_.now_ns();
+  waiter.told = ToldWait::of(view, waiter.told_ns);
   waiter.progress_due = false;
   const bool moves = view.status == JobStatus::kQueued || view.status == JobStatus::kScheduled;
   timers_.set(waiter, waiter.told_ns + (moves ? kPositionNs : kKeepAliveNs));
@@ -205,6 +231,7 @@ void Subscribers::begin_events(Waiter& waiter, const Job& job, const EventId& la
   }
   const JobView now = view(job, waiter.jobs_path);
   say_state(waiter, now);
+  say_preview(waiter, job);
   say_answer(waiter);
 }
 
@@ -226,19 +253,21 @@ void Subscribers::tell_progress(Job& job) {
 
 // Where it can be had. Whoever reads slowly is told of a later one.
 void Subscribers::tell_preview(Job& job) {
-  each(job, Kind::kEvents, [&](Waiter& waiter) {
-    if (!waiter.caller->clogged()) {
-      const std::string number = std::to_string(job.more->preview->number);
-      const std::string url = std::string(waiter.jobs_path) + "/" + std::string(job.id().view()) +
-                              "/preview?number=" + number;
-      stream(waiter).event("preview", event_id(job, waiter.told_bytes),
-                           JsonObject()
-                               .text("url", url)
-                               .number("number", job.more->preview->number)
-                               .number("step", job.more->step)
-                               .done());
-    }
-  });
+  each(job, Kind::kEvents, [&](Waiter& waiter) { say_preview(waiter, job); });
+}
+
+void Subscribers::say_preview(Waiter& waiter, const Job& job) const {
+  if (job.more != nullptr && job.more->preview != nullptr && !waiter.caller->clogged()) {
+    const std::string number = std::to_string(job.more->preview->number);
+    const std::string url = std::string(waiter.jobs_path) + "/" + std::string(job.id().view()) +
+                            "/preview?number=" + number;
+    stream(waiter).event("preview", event_id(job, waiter.told_bytes),
+                         JsonObject()
+                             .text("url", url)
+                             .number("number", job.more->preview->number)
+                             .number("step", job.more->step)
+                             .done());
+  }
 }
 
 void Subscribers::tell_answer(Job& job) {
@@ -268,7 +297,7 @@ void Subscribers::end_events(Job& job, const JobView& end) {
 void Subscribers::look_after_events(Waiter& waiter, int64_t now_ns) {
   const Job& job = *waiter.job;
   const bool waits = job.state() != Scheduler::Ticket::State::kRunning && !job.ending;
-  const bool moved = waits && scheduler_.position(job) != waiter.told_position;
+  const bool moved = waits && scheduler_.position(job) != waiter.told.position;
   if (waiter.caller->clogged()) {
     timers_.set(waiter, now_ns + kPositionNs);
   } else if (moved || waiter.progress_due) {

@@ -95,6 +95,8 @@ class Subscribers {
   // The job as it is now. The views in it hold while the job lives.
   JobView view(const Job& job, std::string_view jobs_path) const;
   EventId event_id(const Job& job, uint64_t offset) const;
+  // Why nobody knows when a job of this lane would start, as JobView has it; empty: somebody may.
+  static std::string_view unknown_because(const Scheduler::Lane& lane, int64_t now_ns);
 
   // It is looked at again then.
   void set_due(Waiter& waiter, int64_t due_ns) { timers_.set(waiter, due_ns); }
@@ -114,7 +116,8 @@ class Subscribers {
   void say_state(Waiter& waiter, const JobView& view);
   void say_end(Waiter& waiter, const JobView& end);
   void say_answer(Waiter& waiter);
-  void say_news(Waiter& waiter, const JobView& now);
+  void say_preview(Waiter& waiter, const Job& job) const;
+  void say_news(Waiter& waiter, JobView now);
   void look_after_news(Waiter& waiter, int64_t now_ns);
   bool wants_to_speak(const Waiter& waiter) const;
   void drop_if_slow(Waiter& waiter);

@@ -179,9 +179,10 @@ bool Subscribers::wants_to_speak(const Waiter& waiter) const {
          !waiter.job->looking_up && !waiter.job->ending;
 }
 
-void Subscribers::say_news(Waiter& waiter, const JobView& now) {
+void Subscribers::say_news(Waiter& waiter, JobView now) {
   QueueNews& news = *waiter.news;
   const int64_t now_ns = waiter.told_ns = connections_.now_ns();
+  now.moved = news.told.moved(now);
   news.told = ToldWait::of(now, now_ns);
   wire::append(waiter.caller->out(), waiter.id,
                wire::Note{.text = news_text(news, now),

@@ -39,7 +39,7 @@ struct Waiter : TimerHeap::Node {  // due: a sign of life, a change of place, or
   int64_t wait_ns = 0;     // kPromise: so long it would rather have the answer; or kToTheEnd
   int64_t wait_ends_ns = INT64_MAX;     // kPromise: 202 then, and no later
   uint64_t told_bytes = 0;              // kEvents: of the answer
-  uint32_t told_position = 0;           // kEvents: that was said last
+  ToldWait told;                        // kEvents: that was said last
   int64_t told_ns = 0;                  // kEvents, kOwner: when anything was said last
   bool progress_due = false;            // kEvents: there is something to say, but not so soon
   std::string jobs_path;                // where its asker sees jobs

@@ -319,14 +319,54 @@ int64_t Scheduler::predicted_wait_ns(const Lane& lane, const Entry& entry,
   return Prediction::wait_at(lane, {priority, {tag, UINT64_MAX}}, now_ns);
 }
 
-int64_t Scheduler::predicted_wait_ns(const Lane& lane, int64_t now_ns) const noexcept {
+int64_t Scheduler::lowest_priority(const Lane& lane) noexcept {
   int64_t lowest = 0;
   each_competing(lane, [&](const Lane& each) {
     for (const auto& its : each.classes_) {
       lowest = std::min(lowest, its->share.empty() ? 0 : its->priority);
     }
   });
-  return Prediction::wait_at(lane, {lowest, {UINT64_MAX, UINT64_MAX}}, now_ns);
+  return lowest;
+}
+
+int64_t Scheduler::predicted_wait_ns(const Lane& lane, int64_t now_ns) const noexcept {
+  return Prediction::wait_at(lane, {lowest_priority(lane), {UINT64_MAX, UINT64_MAX}}, now_ns);
+}
+
+Scheduler::Foretold Scheduler::range_of(const Lane& lane, int64_t wait_ns,
+                                        int64_t priority) noexcept {
+  const ServiceTime& service = service_of(lane);
+  if (!service.known()) {
+    return {wait_ns, wait_ns, wait_ns, {}};
+  }
+  const bool alone = lane.rivals_.empty();
+  const WaitSpread::Told told = lane.spread.tell(
+      static_cast<double>(wait_ns), std::max(service.mean_ns(), 1.0), service.spread(),
+      service.seen(), std::max(1U, alone ? lane.last_capacity_ : lane.device_slots_),
+      priority < lane.highest_taken_);
+  const auto soon_ns = static_cast<int64_t>(lane.spread.soon_ns(told));
+  const auto late_ns = static_cast<int64_t>(lane.spread.late_ns(told));
+  return {std::clamp(wait_ns, std::min(soon_ns, late_ns), std::max(soon_ns, late_ns)),
+          std::min(soon_ns, late_ns), std::max(soon_ns, late_ns), told};
+}
+
+Scheduler::Foretold Scheduler::foretell(const Ticket& ticket, int64_t now_ns) const noexcept {
+  const int64_t wait_ns = predicted_wait_ns(ticket, now_ns);
+  const bool waits = ticket.state() == State::kWaiting || ticket.state() == State::kDelayed;
+  return waits ? range_of(ticket.class_->lane, wait_ns, order_key(ticket).priority)
+               : Foretold{wait_ns, wait_ns, wait_ns, {}};
+}
+
+Scheduler::Foretold Scheduler::foretell(const Lane& lane, int64_t now_ns) const noexcept {
+  const int64_t wait_ns = predicted_wait_ns(lane, now_ns);
+  return wait_ns == 0 ? Foretold{} : range_of(lane, wait_ns, lowest_priority(lane));
+}
+
+int64_t Scheduler::usual_ns(const Lane& lane, uint64_t cost) noexcept {
+  constexpr double kMostNs = 1e18;
+  const uint64_t counted = std::clamp<uint64_t>(cost, 1, FairShare::kMaxCost);
+  const double ns = service_of(lane).work_ns(1, static_cast<double>(counted));
+  return static_cast<int64_t>(std::min(ns, kMostNs));
 }
 
 int64_t Scheduler::expected_ns(const Ticket& ticket) noexcept {
@@ -347,6 +387,29 @@ int64_t Scheduler::remaining_ns(const Ticket& ticket, int64_t now_ns,
   const double seen_ns = progress > 0 ? age_ns * (1 - progress) / progress : 0;
   return static_cast<int64_t>(service.known() ? progress * seen_ns + (1 - progress) * usual_ns
                                               : seen_ns);
+}
+
+// What the job tells of itself is off by a tenth or so of what is left, what jobs take by its own
+// spread.
+Scheduler::Foretold Scheduler::foretell_end(const Ticket& ticket, int64_t now_ns,
+                                            double progress) const noexcept {
+  const int64_t left_ns = remaining_ns(ticket, now_ns, progress);
+  if (ticket.state() != State::kRunning || !service_of(*ticket.run_->served_by).known()) {
+    return {left_ns, left_ns, left_ns, {}};
+  }
+  constexpr double kSoon = 0.1;
+  constexpr double kLate = 0.9;
+  const ServiceTime& service = service_of(*ticket.run_->served_by);
+  const auto age_ns = static_cast<double>(std::max<int64_t>(0, now_ns - ticket.run_->started_ns));
+  const double part = progress > 0 ? std::min(progress, 1.0) : 0;
+  const double seen_ns = part > 0 ? age_ns * (1 - part) / part : 0;
+  const auto by = [&](double chance, double around) {
+    const double usual_ns = service.done_by_ns(ticket.run_->cost, age_ns, chance) - age_ns;
+    return static_cast<int64_t>(part * seen_ns * around + (1 - part) * usual_ns);
+  };
+  const int64_t soon_ns = by(kSoon, 1 - kSoon);
+  const int64_t late_ns = by(kLate, 1 + kSoon);
+  return {std::clamp(left_ns, soon_ns, late_ns), soon_ns, late_ns, {}};
 }
 
 }  // namespace penstock::queue

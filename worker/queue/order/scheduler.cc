@@ -153,6 +153,13 @@ void Scheduler::watch_deadline(Ticket& ticket) {
   }
 }
 
+void Scheduler::set_deadline(Ticket& ticket, int64_t deadline_ns) {
+  assert(ticket.state() == State::kRunning);
+  unwatch(ticket);
+  ticket.deadline_ns_ = deadline_ns;
+  watch_deadline(ticket);
+}
+
 void Scheduler::unwatch(Ticket& ticket) noexcept {
   if (TimerRing<Ticket>::has(ticket)) {
     ticket.lane()->queue->deadlines_.erase(ticket);
@@ -399,6 +406,17 @@ uint32_t Scheduler::position(const Ticket& ticket) const noexcept {
     before += there.lines.count + there.line->rank(at.place);
   });
   return before + 1;
+}
+
+uint32_t Scheduler::ahead_by_class(const Ticket& ticket) const noexcept {
+  if (ticket.state() != State::kWaiting && ticket.state() != State::kDelayed) {
+    return 0;
+  }
+  const OrderKey at = order_key(ticket);
+  uint32_t before = 0;
+  each_competing(ticket.class_->lane,
+                 [&](const Lane& lane) { before += ahead(lane, at).lines.count; });
+  return before;
 }
 
 }  // namespace penstock::queue

@@ -57,6 +57,7 @@
 #include "worker/queue/order/service_time.h"
 #include "worker/queue/order/timer_heap.h"
 #include "worker/queue/order/timer_ring.h"
+#include "worker/queue/order/wait_spread.h"
 
 namespace penstock::queue {
 
@@ -175,7 +176,10 @@ class Scheduler {
     uint32_t capacity = 0;        // jobs its live workers can hold at once
     uint32_t running = 0;         // jobs its workers hold
     int64_t opens_ns = 0;         // while nobody is there: not before then, as far as is known
+    bool starting = false;        // while nobody is there: somebody is getting ready
+    std::string kind;             // of what its workers make, for whoever asks: "text"; empty: any
     ServiceTime service;  // of what its workers completed; the any-model lane: of all the queue
+    WaitSpread spread;    // of the waits that were foretold for its jobs
     std::vector<const Brake*> brakes;  // each of a part of its workers; none: some have none
     uint64_t braked_turn = 0;          // its last turn, counted over all lanes of a brake
 
@@ -304,6 +308,8 @@ class Scheduler {
   // Rank among the jobs that compete for the same workers: 1 is the next to start; 0 is running or
   // scheduled. Exact. O(log n) per competing lane.
   uint32_t position(const Ticket& ticket) const noexcept;
+  // Of those before it, the ones that are so by their class, or as they had waited for long.
+  uint32_t ahead_by_class(const Ticket& ticket) const noexcept;
   // The class it came in, also while it is let before. REQUIRES: ticket is known, and not
   // scheduled.
   static int64_t priority_of(const Ticket& ticket) noexcept;
@@ -324,11 +330,33 @@ class Scheduler {
   // or lower if there are such), whom all there precede.
   int64_t predicted_wait_ns(const Lane& lane, const Entry& entry, int64_t now_ns) const noexcept;
   int64_t predicted_wait_ns(const Lane& lane, int64_t now_ns) const noexcept;
+  // The same, and between which times four of five jobs will start (wait_spread.h).
+  struct Foretold {
+    int64_t wait_ns = 0;
+    int64_t soon_ns = 0;
+    int64_t late_ns = 0;
+    WaitSpread::Told told;  // for came_true()
+    int64_t told_ns() const noexcept { return static_cast<int64_t>(told.eta_ns); }
+  };
+  Foretold foretell(const Ticket& ticket, int64_t now_ns) const noexcept;
+  Foretold foretell(const Lane& lane, int64_t now_ns) const noexcept;
+  // A job of that lane, of which that was foretold, has started after so long.
+  static void came_true(Lane& lane, const Foretold& foretold, int64_t waited_ns,
+                        int64_t now_ns) noexcept {
+    lane.spread.came_true(foretold.told, static_cast<double>(waited_ns),
+                          static_cast<double>(now_ns));
+  }
+  // What a job of that cost usually takes there; 0: nothing is known.
+  static int64_t usual_ns(const Lane& lane, uint64_t cost) noexcept;
+  // The job is over by then, at the latest. O(log n). REQUIRES: ticket is running.
+  void set_deadline(Ticket& ticket, int64_t deadline_ns);
   // What a running job of its cost takes; 0: nothing is known. REQUIRES: ticket is running.
   static int64_t expected_ns(const Ticket& ticket) noexcept;
   // How much longer a running job will take. Its own progress (0 to 1) counts the more, the further
   // it is; the rest is by what jobs of its cost take. 0 when it does not run, or nothing is known.
   int64_t remaining_ns(const Ticket& ticket, int64_t now_ns, double progress = 0) const noexcept;
+  // The same, and between which times, four times of five.
+  Foretold foretell_end(const Ticket& ticket, int64_t now_ns, double progress = 0) const noexcept;
 
   // How long the oldest waiting job has waited. Exact while all deadlines are the queue's own and
   // no job came back. Of jobs with other deadlines, only those count that lead their class. O(jobs
@@ -364,6 +392,8 @@ class Scheduler {
   };
   static WorkAhead ahead(const Lane& lane, const OrderKey& at) noexcept;
   static const ServiceTime& service_of(const Lane& lane) noexcept;
+  static Foretold range_of(const Lane& lane, int64_t wait_ns, int64_t priority) noexcept;
+  static int64_t lowest_priority(const Lane& lane) noexcept;
   static OrderKey order_key(const Ticket& ticket) noexcept;
   static Ticket* head(const Lane& lane) noexcept;
   static Ticket* first(const Lane& worker_lane) noexcept;

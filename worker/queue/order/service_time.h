@@ -43,6 +43,7 @@ class ServiceTime {
   }
 
   bool known() const noexcept { return seen_ > 0; }
+  double seen() const noexcept { return seen_; }        // jobs it is learned from, at most kWindow
   double mean_ns() const noexcept { return mean_ns_; }  // 0 until something was observed
 
   // What `jobs` waiting jobs need, of that cost in sum.
@@ -68,6 +69,22 @@ class ServiceTime {
     }
     return std::max(0.0, mean * std::erfc((z - sigma) / M_SQRT2) / std::erfc(z / M_SQRT2) - age_ns);
   }
+  // The age at which it will be done with this chance, of one that has lasted `age_ns`; by the
+  // same.
+  double done_by_ns(double cost, double age_ns, double chance) const noexcept {
+    const double mean = work_ns(1, cost);
+    const double sigma = std::sqrt(std::log1p(std::max(spread(), 0.01)));
+    const double mu = std::log(std::max(mean, 1.0)) - sigma * sigma / 2;
+    const auto lasts = [&](double z) { return std::erfc(z / M_SQRT2) / 2; };
+    double low = age_ns > 0 ? std::max((std::log(age_ns) - mu) / sigma, -8.0) : -8;
+    const double left = lasts(low) * (1 - chance);
+    double high = low + 16;
+    for (int i = 0; i < 40; ++i) {
+      const double middle = (low + high) / 2;
+      (lasts(middle) > left ? low : high) = middle;
+    }
+    return std::max(age_ns, std::exp(mu + sigma * high));
+  }
   // How far the estimate for a single job can be trusted, from 0 to 1. 1: every job takes what is
   // estimated. 0: what a job takes has nothing to do with its cost.
   double certainty() const noexcept {
@@ -78,11 +95,12 @@ class ServiceTime {
   // What a running job needs still, seen at a moment that has nothing to do with it.
   double residual_ns() const noexcept { return mean_ns_ * (1 + spread()) / 2; }
 
- private:
   // Variance over the squared mean, of what the cost does not explain.
   double spread() const noexcept {
     return mean_ns_ > 0 ? std::max(0.0, var_t_ - per_unit_ns_ * cov_) / (mean_ns_ * mean_ns_) : 0;
   }
+
+ private:
   void watch(double error) noexcept {
     recent_error_ += (error - recent_error_) / kRecent;
     const double deviation = std::sqrt(var_t_ / (2 * kRecent - 1));

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 
 #include "shared/base/clock.h"
 
@@ -15,6 +16,14 @@ constexpr int64_t kMaxRetrySeconds = 3600;
 // Rounded up, 1 at least.
 inline int64_t whole_seconds(int64_t ns) {
   return std::clamp<int64_t>((ns + kNsPerSec - 1) / kNsPerSec, 1, kMaxRetrySeconds);
+}
+
+// Rounded up.
+inline int64_t seconds_up(int64_t ns) { return (ns + kNsPerSec - 1) / kNsPerSec; }
+
+// The end of what somebody is told who may come back.
+inline std::string try_again(int64_t seconds) {
+  return " Try again in " + std::to_string(seconds) + " s.";
 }
 
 // When to ask again after a job that has so much to go: a few times until it is done.

@@ -440,7 +440,8 @@ TEST_F(DispatcherTest, ModelsAreListedWithoutAWorker) {
   EXPECT_EQ(peer.next()->as<wire::Head>().status, 200U);
   EXPECT_EQ(peer.next()->payload,
             "{\"object\":\"list\",\"data\":[{\"id\":\"demo\",\"object\":\"model\",\"created\":"
-            "1700000000,\"owned_by\":\"penstock\"}]}");
+            "1700000000,\"owned_by\":\"penstock\",\"eta_seconds\":null,\"eta_range\":null,\"eta_"
+            "reason\":\"no_worker\"}]}");
   EXPECT_EQ(peer.next()->type, FrameType::kDone);
   submit(peer, 2, {.method = "GET", .path = "/v1/models/demo"});
   EXPECT_EQ(peer.next()->as<wire::Head>().status, 200U);

@@ -214,6 +214,11 @@ TEST_F(EngineElsewhereTest, TheLastPreviewIsShownWhileTheJobRuns) {
   const std::string events = reply(watcher, 1).body;
   EXPECT_NE(events.find("event: preview"), std::string::npos) << events;
   EXPECT_NE(events.find("/jobs/" + id + "/preview?number=2"), std::string::npos) << events;
+  Peer late = caller();
+  late.send(1, get("/" + id + "/events"));
+  settle();
+  EXPECT_NE(reply(late, 1).body.find("preview?number=2"), std::string::npos)
+      << "it is not repeated";
   answer(device, number, "done");
   EXPECT_EQ(get_job(peer, ++last_id_, id, "/preview").status, 404U);
 }

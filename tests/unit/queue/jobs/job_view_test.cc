@@ -11,13 +11,34 @@ TEST(JobViewTest, AQueuedJobSaysWhereItStands) {
   const JobId id = id_at(1'763'780'000'000);
   JobView view{.id = id, .queue = "demo", .jobs_path = "/jobs", .position = 5};
   view.eta_seconds = 42;
+  view.eta_range = JobView::Range{30, 70};
   view.created_ms = created_ms(id);
   EXPECT_EQ(
       render(view),
       R"({"id":")" + std::string(id.view()) +
-          R"(","object":"job","status":"queued","queue":"demo","position":5,"eta_seconds":42,)"
+          R"(","object":"job","status":"queued","queue":"demo","position":5,"eta_seconds":42,"eta_range":[30,70],)"
           R"("progress":null,"attempts":0,"created_at":1763780000,"started_at":null,)"
           R"("finished_at":null,"result_url":null,"error":null})");
+}
+
+TEST(JobViewTest, WhereNobodyKnowsTheWaitItSaysWhy) {
+  JobView view{.id = "job_1", .position = 5};
+  view.eta_reason = "paused";
+  EXPECT_NE(render(view).find(R"("eta_seconds":null,"eta_range":null,"eta_reason":"paused")"),
+            std::string::npos);
+}
+
+TEST(JobViewTest, AnEndedJobSaysHowLongItIsKeptAndWhetherItCounts) {
+  JobView view{.id = "job_1", .expires_ms = 5000};
+  for (int i = 0; i <= static_cast<int>(JobStatus::kExpired); ++i) {
+    view.status = static_cast<JobStatus>(i);
+    const std::string json = render(view);
+    const bool counted =
+        view.status == JobStatus::kCompleted || view.status == JobStatus::kCancelled;
+    EXPECT_EQ(json.find(R"("expires_at":5,"counted":)") != std::string::npos,
+              has_ended(view.status));
+    EXPECT_EQ(json.find(R"("counted":true)") != std::string::npos, counted) << json;
+  }
 }
 
 TEST(JobViewTest, OnlyACompletedJobHasAResult) {

@@ -45,6 +45,21 @@ class OwnerEventsTest : public PromiseTest {
   }
 };
 
+TEST_F(OwnerEventsTest, NoticesAPauseAndThatPenstockdStops) {
+  Peer peer = caller();
+  Peer device = worker(0);
+  promised(peer, 1);
+  listen(peer, 2);
+  Scheduler::Queue& queue = *dispatcher_.scheduler().find_queue("default");
+  dispatcher_.pause(queue);
+  EXPECT_TRUE(says(after(peer, 2, kNsPerSec),
+                   "event: notice\ndata: {\"draining\":false,\"paused\":true}\n\n"));
+  EXPECT_FALSE(says(after(peer, 2, kNsPerSec), "notice")) << "once";
+  dispatcher_.resume(queue);
+  dispatcher_.drain();
+  EXPECT_TRUE(says(after(peer, 2, kNsPerSec), "{\"draining\":true,\"paused\":false}"));
+}
+
 TEST_F(OwnerEventsTest, BeginsWithASnapshotAndTellsWhatChanges) {
   Peer peer = caller();
   Peer device = worker(0);

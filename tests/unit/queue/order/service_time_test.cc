@@ -142,5 +142,27 @@ TEST(ServiceTimeTest, WhatIsLeftIsAFiniteNumberHoweverLongAJobTakes) {
   }
 }
 
+TEST(ServiceTimeTest, FourOfFiveRunningJobsAreDoneBetweenTheTenthAndTheNinthTenth) {
+  std::mt19937_64 random(3);
+  std::lognormal_distribution<double> takes(std::log(1e9) - 0.125, 0.5);
+  ServiceTime service;
+  for (int i = 0; i < 2000; ++i) {
+    service.observe(static_cast<int64_t>(takes(random)), 1);
+  }
+  for (const double age_ns : {0.0, 0.5e9, 1e9, 2e9}) {
+    const double soon_ns = service.done_by_ns(1, age_ns, 0.1);
+    const double late_ns = service.done_by_ns(1, age_ns, 0.9);
+    EXPECT_GE(soon_ns, age_ns);
+    int last = 0;
+    int inside = 0;
+    for (int i = 0; i < 200'000; ++i) {
+      const double took_ns = takes(random);
+      last += took_ns > age_ns ? 1 : 0;
+      inside += took_ns > age_ns && soon_ns <= took_ns && took_ns <= late_ns ? 1 : 0;
+    }
+    EXPECT_NEAR(static_cast<double>(inside) / last, 0.8, 0.05) << age_ns;
+  }
+}
+
 }  // namespace
 }  // namespace penstock::queue
