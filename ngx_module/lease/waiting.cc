@@ -94,8 +94,9 @@ void follow_up(Lessee& lessee, Wait* wait, std::span<Charge> charges, int64_t no
     }
     if (!charge.charged) {
       if (!charge.decision.admit && charge.decision.retry_after_ns > 0) {
-        lessee.away ? lessee.note_refused(charge.hash, charge.cost)
-                    : lessee.refresh(*charge.policy, charge.hash, charge.cost, now_ns);
+        lessee.is_away(charge.hash)
+            ? lessee.note_refused(charge.hash, charge.cost)
+            : lessee.refresh(*charge.policy, charge.hash, charge.cost, now_ns);
       }
       continue;
     }

@@ -131,12 +131,6 @@ bool Connection::call(Script script, std::string_view key,
   return call != nullptr && send(call, {words.data(), 4 + arguments.size()});
 }
 
-bool Connection::remove(std::string_view key) noexcept {
-  const std::string_view words[] = {"UNLINK", key};
-  Call* call = make(nullptr, nullptr, Script::kLease);
-  return call != nullptr && send(call, words);
-}
-
 void Connection::on_reply(void* what, const redisReply* answer) noexcept {
   auto* call = static_cast<Call*>(what);
   // In order: it is the first.

@@ -78,7 +78,6 @@ class Connection final : Link::User {
   // Runs a script on one key. False: it was not sent, and is not answered. REQUIRES: ready().
   bool call(Script script, std::string_view key, std::span<const std::string_view> arguments,
             Answered answered, void* context) noexcept;
-  bool remove(std::string_view key) noexcept;
 
  private:
   enum class State : uint8_t { kClosed, kGreeting, kReady };

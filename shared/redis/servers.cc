@@ -105,11 +105,6 @@ bool Servers::call(Script script, std::string_view key, std::span<const std::str
          server->connection.call(script, key, arguments, answered, context);
 }
 
-bool Servers::remove(std::string_view key) noexcept {
-  Server* server = of(key);
-  return server != nullptr && server->connection.ready() && server->connection.remove(key);
-}
-
 // The host is told to each of them.
 void Servers::tell_hosts() noexcept {
   uint64_t most = 0;

@@ -61,7 +61,6 @@ class Servers final : Guide::User {
   // As Connection's. False: it was not sent, and is not answered.
   bool call(Script script, std::string_view key, std::span<const std::string_view> arguments,
             Connection::Answered answered, void* context) noexcept;
-  bool remove(std::string_view key) noexcept;
 
  private:
   struct Server;
