@@ -193,7 +193,7 @@ Ending on_done(ngx_http_request_t* r, RequestState& state) noexcept {
 Ending on_beginning(ngx_http_request_t* r, RequestState& state) noexcept {
   wire::Head head;
   const char* const error = wire::parse(state.answer.payload(), head);
-  if (error != nullptr || !state.answer_waits || head.status != NGX_HTTP_OK || head.opens != 0) {
+  if (error != nullptr || !state.answer_waits || head.status / 100 != 2 || head.opens != 0) {
     invalid(r, error != nullptr ? error : "a HEAD that does not belong into a stream");
     return Ending::kInvalid;
   }
@@ -211,9 +211,12 @@ Ending on_note(ngx_http_request_t* r, RequestState& state, std::string_view& tex
     return Ending::kInvalid;
   }
   text = note.text;
-  state.eta_ms = note.eta_ms;
-  state.accepted_ns = monotonic_ns();
-  state.started_at_once = note.position == 0;
+  const bool runs = note.position == 0;  // then its eta is that of its end
+  if (!runs || !state.started_at_once) {
+    state.accepted_ns = monotonic_ns();  // of one that runs: when that was first told
+  }
+  state.eta_ms = runs ? 0 : note.eta_ms;
+  state.started_at_once = runs;
   return Ending::kGoesOn;
 }
 

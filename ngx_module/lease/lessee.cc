@@ -344,7 +344,8 @@ void Lessee::renewed(const Call& call, const redisReply& answer) noexcept {
     Hand filled;
     // The first's: what the others and the batch took comes behind it.
     const uint64_t behind = (std::max<uint64_t>(served, 1) - 1) * call.each + granted;
-    filled.admitted = limit::gcra_ticks(at.steady_ns) + ahead - behind * gcra.interval;
+    filled.admitted =
+        limit::gcra_ticks(at.steady_ns) + ahead - std::min(ahead, behind * gcra.interval);
     serve(*call.group, served, filled);
   }
 }

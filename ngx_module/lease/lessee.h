@@ -53,6 +53,7 @@ struct Wait {
   unsigned rounds = 0;     // so often it was asked for
   bool suspended = false;  // `link` is in use
   bool failed = false;     // it is to be judged without Redis
+  bool heard = false;      // it has waited to hear of keys
 };
 
 class Lessee final : public limit::Lessor, redis::Servers::User {

@@ -9,8 +9,8 @@ bool same(const limit::Hash128& a, const limit::Hash128& b) noexcept {
   return a.lo == b.lo && a.hi == b.hi;
 }
 
-ngx_rbtree_key_t tree_key(const limit::Hash128& key, uint64_t cost) noexcept {
-  return key.lo ^ cost * 0x9E3779B97F4A7C15U;
+ngx_rbtree_key_t tree_key(const limit::Hash128& key, uint64_t cost, uint64_t delay) noexcept {
+  return key.lo ^ cost * 0x9E3779B97F4A7C15U ^ delay * 0xC2B2AE3D27D4EB4FU;
 }
 
 }  // namespace
@@ -19,7 +19,7 @@ ngx_rbtree_key_t tree_key(const limit::Hash128& key, uint64_t cost) noexcept {
 
 Group* Lessee::group_of(const limit::Policy& policy, const limit::Hash128& key,
                         uint64_t cost) noexcept {
-  const ngx_rbtree_key_t in_tree = tree_key(key, cost);
+  const ngx_rbtree_key_t in_tree = tree_key(key, cost, policy.gcra.delay);
   for (ngx_rbtree_node_t* node = groups_.root; node != &sentinel_;
        node = in_tree < node->key ? node->left : node->right) {
     auto* group = reinterpret_cast<Group*>(node);

@@ -70,6 +70,7 @@ bool NginxLoop::find(std::string_view name, redis::Events& events) noexcept {
   finding->handler = on_found;
   finding->data = this;
   finding->timeout = kPatienceMs;
+  finding->cancelable = 1;
   finder_ = &events;
   finding_ = finding;
   if (ngx_resolve_name(finding) != NGX_OK) {  // it has freed it

@@ -30,6 +30,21 @@ Wait* find_wait(ngx_http_request_t* r, const Lessee* of = nullptr) noexcept {
   return nullptr;
 }
 
+bool is_suspended(ngx_http_request_t* r) noexcept {
+  for (ngx_pool_cleanup_t* c = r->pool->cleanup; c != nullptr; c = c->next) {
+    const auto* wait = static_cast<Wait*>(c->data);
+    if (c->handler == end_request && wait->r == r && wait->suspended) {
+      return true;
+    }
+  }
+  return false;
+}
+
+void begin(Wait& wait) noexcept {
+  wait.deadline_ns =
+      monotonic_ns() + static_cast<int64_t>(wait.lessee->zone().sharing->timeout) * kNsPerMs;
+}
+
 Wait* wait_of(ngx_http_request_t* r, Lessee& lessee) noexcept {
   Wait* wait = find_wait(r, &lessee);
   if (wait == nullptr) {
@@ -40,8 +55,6 @@ Wait* wait_of(ngx_http_request_t* r, Lessee& lessee) noexcept {
     wait = new (cleanup->data) Wait;
     wait->r = r;
     wait->lessee = &lessee;
-    wait->deadline_ns =
-        monotonic_ns() + static_cast<int64_t>(lessee.zone().sharing->timeout) * kNsPerMs;
     cleanup->handler = end_request;
   }
   return wait;
@@ -149,8 +162,7 @@ bool asks_still(const limit::Table& table, const Charge& charge) noexcept {
 
 // Woken by wake(), or by something else.
 void on_write(ngx_http_request_t* r) noexcept {
-  const Wait* wait = find_wait(r);
-  wait != nullptr && wait->suspended ? stay_suspended(r) : resume_phases(r);
+  is_suspended(r) ? stay_suspended(r) : resume_phases(r);
 }
 
 }  // namespace
@@ -159,7 +171,7 @@ Outcome charge_shared(ngx_http_request_t* r, Zone& zone, std::span<Charge> charg
                       const limit::Instant& now) noexcept {
   auto& lessee = *static_cast<Lessee*>(zone.lessor);
   const int64_t now_ns = zone.table->monotonic_ns(now);
-  Wait* wait = find_wait(r);
+  Wait* wait = find_wait(r, &lessee);
   lessee.look(wait != nullptr && wait->failed, now_ns);
   if (wait != nullptr) {
     take_in_hand(*wait, charges);
@@ -177,7 +189,12 @@ Outcome charge_shared(ngx_http_request_t* r, Zone& zone, std::span<Charge> charg
     follow_up(lessee, wait, charges, now_ns);
   } else if (outcome == Outcome::unknown && wait != nullptr && wait->rounds == kMostRounds) {
     refuse_those_that_ask(charges);
+    wait->rounds = 0;
     return Outcome::refused;
+  }
+  if (wait != nullptr && outcome != Outcome::unknown) {  // what is judged next waits anew
+    wait->rounds = 0;
+    wait->failed = false;
   }
   return outcome;
 }
@@ -195,7 +212,9 @@ ngx_int_t wait_for_leases(ngx_http_request_t* r, Zone& zone, std::span<Charge> c
   if (wait == nullptr || !suspend_phases(r, on_write)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
-  ++wait->rounds;
+  if (wait->rounds++ == 0) {
+    begin(*wait);
+  }
   bool needed = false;
   for (const Charge& charge : charges) {
     if (!is_shared(charge) || !charge.decision.asks()) {
@@ -227,7 +246,8 @@ bool hears_redis(const Zone& zone) noexcept {
 ngx_int_t wait_to_hear(ngx_http_request_t* r, Zone& zone,
                        std::span<const Asked> counters) noexcept {
   auto& lessee = *static_cast<Lessee*>(zone.lessor);
-  if (counters.empty() || find_wait(r, &lessee) != nullptr || !lessee.up(monotonic_ns())) {
+  const Wait* before = find_wait(r, &lessee);
+  if (counters.empty() || (before != nullptr && before->heard) || !lessee.up(monotonic_ns())) {
     return NGX_OK;
   }
   Wait* wait = wait_of(r, lessee);
@@ -240,6 +260,8 @@ ngx_int_t wait_to_hear(ngx_http_request_t* r, Zone& zone,
       return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
   }
+  wait->heard = true;
+  begin(*wait);
   lessee.suspend(*wait);
   ++r->main->count;
   return NGX_DONE;

@@ -120,7 +120,9 @@ template <class Table>
   if (in_hand(charge)) {
     Decision decision = decide(policy.gcra, told.state, now.steady_ns, 0);
     const uint64_t turn = gcra_ticks(now.steady_ns) + policy.gcra.tolerance;
-    decision.delay_ns = charge.ref.state > turn ? gcra_ns_up(charge.ref.state - turn) : 0;
+    const uint64_t most = policy.gcra.delay + policy.gcra.interval;  // whatever Redis says
+    decision.delay_ns =
+        charge.ref.state > turn ? gcra_ns_up(std::min(charge.ref.state - turn, most)) : 0;
     return admit_free(charge, charge.ref.state, decision);
   }
   charge.found = find_held(table, policy, charge.hash, charge.ref);

@@ -64,7 +64,7 @@ class Connection final : Link::User {
   // This host leaves: what was called before is sent, its answers are not waited for.
   void leave() noexcept;
 
-  const Address& at() const noexcept { return at_; }
+  const Address& address() const noexcept { return at_; }
   bool ready() const noexcept { return state_ == State::kReady; }
   // Whether a call has been without an answer for too long.
   bool stalled(int64_t now_ns) const noexcept;

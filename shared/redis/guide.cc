@@ -116,7 +116,7 @@ void Guide::on_reply(void* what, const redisReply* reply) noexcept {
   pause_ms_ = kFirstPauseMs;
   misses_ = 0;
   const Pace pace = asks_sentinels() ? kOfSentinel : kOfCluster;
-  ask_in(std::max(pace.least_ms, jittered(pace.every_ms)));
+  ask_in(doubted_ ? pace.least_ms : std::max(pace.least_ms, jittered(pace.every_ms)));
   if (!asks_sentinels()) {
     turn_ = turn_ % (given_.size() + told_.size());
     if (turn_ < given_.size()) {

@@ -1,9 +1,17 @@
 #include "shared/redis/link.h"
 
+#include <sys/socket.h>
+
 #include <array>
 #include <string>
 
 namespace penstock::redis {
+namespace {
+
+// hiredis ends the process by that.
+constexpr char kUnasked[] = "it answers what it was not asked";
+
+}  // namespace
 
 Link::~Link() {
   close();
@@ -31,6 +39,7 @@ void Link::connect(const char* host) noexcept {
     return end(redis_ == nullptr ? "no memory" : redis_->errstr);
   }
   reading_ = writing_ = false;
+  pending_ = 0;
   if (!loop_.open(redis_->c.fd, *this)) {
     return end("no connections are left in this process: raise worker_connections");
   }
@@ -81,7 +90,20 @@ void Link::attach() noexcept {
   });
 }
 
+void Link::on_reply(redisAsyncContext* redis, void* reply, void* what) noexcept {
+  auto& self = *static_cast<Link*>(redis->data);
+  self.user_.on_reply(what, static_cast<const redisReply*>(reply));
+  if (reply != nullptr && --self.pending_ == 0 && redis->c.reader->pos < redis->c.reader->len) {
+    self.end(kUnasked);
+    redisAsyncFree(redis);  // once this has returned
+  }
+}
+
 void Link::on_readable() noexcept {
+  char byte = 0;
+  if (connected_ && pending_ == 0 && ::recv(redis_->c.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0) {
+    return end(kUnasked);
+  }
   inside_ = true;
   redisAsyncHandleRead(redis_);
   inside_ = false;
@@ -115,14 +137,11 @@ bool Link::send(std::span<const std::string_view> words, void* what) noexcept {
 }
 
 bool Link::send(std::string_view bytes, void* what) noexcept {
-  return !ended_ && redis_ != nullptr &&
-         redisAsyncFormattedCommand(
-             redis_,
-             [](redisAsyncContext* redis, void* reply, void* mine) {
-               static_cast<Link*>(redis->data)
-                   ->user_.on_reply(mine, static_cast<const redisReply*>(reply));
-             },
-             what, bytes.data(), bytes.size()) == REDIS_OK;
+  const bool sent =
+      !ended_ && redis_ != nullptr &&
+      redisAsyncFormattedCommand(redis_, on_reply, what, bytes.data(), bytes.size()) == REDIS_OK;
+  pending_ += sent ? 1 : 0;
+  return sent;
 }
 
 void Link::flush() noexcept {

@@ -58,6 +58,7 @@ class Link final : Events {
   void on_writable() noexcept override;
   void on_time() noexcept override { user_.on_time(); }
   void on_found(std::string_view ip) noexcept override;
+  static void on_reply(redisAsyncContext* redis, void* reply, void* what) noexcept;
 
   void connect(const char* host) noexcept;
   void attach() noexcept;
@@ -70,6 +71,7 @@ class Link final : Events {
   redisAsyncContext* redis_ = nullptr;
   bool inside_ = false;  // hiredis is at work: it must not be freed now
   bool ended_ = true;    // to be freed as soon as it isn't
+  size_t pending_ = 0;   // answers that are to come
   bool connected_ = false;
   bool reading_ = false, writing_ = false;
 };

@@ -4,6 +4,11 @@
 #include <utility>
 
 namespace penstock::redis {
+namespace {
+
+constexpr size_t kMostServers = 1024;  // that are known at once
+
+}  // namespace
 
 struct Servers::Server final : Connection::User {
   Server(Servers& all, const Address& address)
@@ -11,7 +16,7 @@ struct Servers::Server final : Connection::User {
 
   void on_ready(Connection&) noexcept override {
     if (servers.has_all()) {
-      servers.user_.on_ready("Redis at " + text_of(connection.at()));
+      servers.user_.on_ready("Redis at " + text_of(connection.address()));
     }
   }
   void on_lost(Connection&, std::string_view why) noexcept override {
@@ -118,9 +123,9 @@ void Servers::tell_hosts() noexcept {
 
 // ---- they move
 
-Servers::Server& Servers::at(const Address& address) noexcept {
+Servers::Server& Servers::of_address(const Address& address) noexcept {
   for (const auto& server : servers_) {
-    if (server->connection.at() == address) {
+    if (server->connection.address() == address) {
       return *server;
     }
   }
@@ -147,7 +152,7 @@ std::string Servers::roster_of(const Server& server) const {
 // One Sentinel's word parts nobody from a master that works: another has to say the same.
 bool Servers::is_rumour(const Places& places) noexcept {
   if (is_cluster() || guide_ == nullptr || !has_all() ||
-      slots_.front()->connection.at() == places.servers.front()) {
+      slots_.front()->connection.address() == places.servers.front()) {
     rumour_ = Address();
     return false;
   }
@@ -170,8 +175,7 @@ void Servers::on_places(Places places) noexcept {
   std::vector<Server*> fresh;
   for (size_t number = 0; number < places.servers.size(); ++number) {
     const size_t count = servers_.size();
-    Server& server = at(places.servers[number]);
-    server.has_slots = true;
+    Server& server = of_address(places.servers[number]);
     for (const Places::Range& range : places.ranges) {
       if (range.server == number) {
         std::fill(slots_.begin() + range.first, slots_.begin() + range.last + 1, &server);
@@ -181,6 +185,12 @@ void Servers::on_places(Places places) noexcept {
       fresh.push_back(&server);
     }
   }
+  for (Server* server : slots_) {
+    if (server != nullptr) {
+      server->has_slots = true;
+    }
+  }
+  std::erase_if(fresh, [](const Server* server) { return !server->has_slots; });
   covered_ = std::find(slots_.begin(), slots_.end(), nullptr) == slots_.end();
   for (const auto& server : servers_) {
     if (server->has_slots) {
@@ -212,13 +222,16 @@ Connection* Servers::moved(Connection& connection, std::string_view error) noexc
   if (!is_cluster()) {
     return nullptr;
   }
-  const std::optional<Moved> moved = read_moved(error, connection.at());
+  const std::optional<Moved> moved = read_moved(error, connection.address());
   if (!moved) {
     return nullptr;
   }
   guide_->doubt();
   const size_t count = servers_.size();
-  Server& server = at(moved->server);
+  if (count >= kMostServers) {
+    return nullptr;
+  }
+  Server& server = of_address(moved->server);
   if (servers_.size() > count) {
     server.connection.start();
   }

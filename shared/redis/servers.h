@@ -70,7 +70,7 @@ class Servers final : Guide::User {
 
   bool is_cluster() const noexcept { return where_.master.empty() && where_.addresses.size() > 1; }
   Server* of(std::string_view key) const noexcept;
-  Server& at(const Address& address) noexcept;
+  Server& of_address(const Address& address) noexcept;
   std::string roster_of(const Server& server) const;
   bool has_all() const noexcept;
   bool is_rumour(const Places& places) noexcept;

@@ -76,23 +76,20 @@ def test_four_hosts_keep_the_limit_while_they_and_masters_are_killed(hosts, watc
     services = hosts(4, f"rate={RATE}r/s burst={BURST}", "timeout=20ms on_error=deny")
     load = Load([service.port for service in services], seconds=14, threads=1, may_die=True)
     end = time.monotonic() + 12
-    failovers = 0
+    # One that comes back before the Sentinels have made it a replica is a master to whoever asks it: it stays away.
+    old = None
     while time.monotonic() < end:
         time.sleep(random_.uniform(0.1, 0.6))
-        if random_.random() < 0.7:
+        if old is not None or random_.random() < 0.7 or not watched.is_replica(next(server for server in watched.servers if server is not watched.master)):
             kill_and_start(random_.choice(services))
             continue
         old = watched.master
-        if not watched.is_replica(next(server for server in watched.servers if server is not old)):
-            continue  # nobody could follow it yet
         old.kill()
         kill_and_start(random_.choice(services))
         until(lambda: watched.master is not old, "there is another master", 30)
-        old.start()  # Sentinels make it a replica
-        failovers += 1
     load.join()
-    assert failovers >= 1 and len(load.admitted) > RATE
-    assert load.most_over(RATE, BURST) <= RATE * LAG_S * failovers
+    assert old is not None and len(load.admitted) > RATE
+    assert load.most_over(RATE, BURST) <= RATE * LAG_S
     assert set(load.others) <= {503}
 
 

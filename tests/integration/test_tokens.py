@@ -3,6 +3,7 @@
 import json
 import struct
 import threading
+import time
 
 import pytest
 
@@ -11,7 +12,7 @@ from conftest import simulate
 from scripted import Caller, Gate, accepted, answer, chunk, done, failed, head
 from structured import parse_list
 from waiting import until
-from wire import DONE, HEAD, frame
+from wire import DONE, HEAD, NOTE, frame
 
 BUFFERING = pytest.mark.parametrize("buffering", ["off", "on"])
 LIMIT = "penstock_limit zone=edge key=$arg_key rate=1000t/M name=tokens;"
@@ -163,6 +164,22 @@ def test_a_caller_that_leaves_before_the_answer_pays_nothing(peer, edge, bufferi
     client.close()
     until(lambda: left(service) == 1000, "the reservation is given back")
     gate.open()
+
+
+def test_a_caller_that_leaves_a_stream_that_waits_pays_for_the_run_it_was_told_of(peer, edge):
+    gate = Gate()
+    opened = frame(HEAD, 1, status=200, content_type="text/event-stream", opens=1)
+    runs = [frame(NOTE, 1, body=b": processing eta=60\n\n", position=0, eta_ms=60000)] * 2  # that is until its end
+    service = edge(peer("a", accepted("job_1") + opened + runs[0], Caller.wait_until_read, gate, runs[1]),
+                   server=server(more="penstock_waiting_events 100ms;"))
+    client = leave_after(service, stream=True)
+    until(gate.reached.is_set, "it is told that it runs")
+    started = time.monotonic()
+    until(lambda: time.monotonic() - started > 0.2, "it has run")
+    gate.open()
+    client.close()
+    until(lambda: left(service) != 925, "it is settled")
+    assert left(service) < 1000 - 5
 
 
 @BUFFERING

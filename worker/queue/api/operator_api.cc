@@ -76,7 +76,7 @@ std::string request_json(std::string_view frame) {
 void OperatorApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
   const Path path = parts_of(ask.path);
   const std::string_view about = path.empty() ? "" : path.front();
-  if (ask.method != "GET") {
+  if (ask.method != "GET" && ask.method != "HEAD") {
     note_order(caller, ask);
   }
   if (is_status(ask)) {

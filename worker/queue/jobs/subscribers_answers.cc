@@ -16,7 +16,7 @@ constexpr uint64_t kFirstErrorStatus = 400;
 
 // Whether an answer may follow in a stream of events that has begun with status 200.
 bool fits_a_stream(const wire::Head& head) {
-  return head.status < kFirstErrorStatus && head.content_type.starts_with("text/event-stream");
+  return head.status / 100 == 2 && head.content_type.starts_with("text/event-stream");
 }
 
 // Some of what the engine said.

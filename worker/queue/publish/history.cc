@@ -35,8 +35,7 @@ std::vector<QueueLook> look_at(Dispatcher& dispatcher) {
       look.promised_ms = static_cast<int64_t>(row.predicted_wait_ms);
     }
     look.arrived = count_of(counts, Event::kAccepted);
-    for (const Event event :
-         {Event::kCompleted, Event::kFailed, Event::kCancelled, Event::kExpired}) {
+    for (const Event event : {Event::kCompleted, Event::kFailed, Event::kCancelled}) {
       look.ended += count_of(counts, event);
     }
     for (const wire::ClassMetrics& each : counts.classes) {
