@@ -1,7 +1,8 @@
 // The operator's console: reads what is there every two seconds, shows one of five places, and gives orders.
 
 import { plain, say } from "../ui/el.js";
-import { chosenLanguage, Words } from "../ui/words.js";
+import { changeTheme, inOtherLanguage, readersLanguage, remembered, translateDocument } from "../ui/reader.js";
+import { Words } from "../ui/words.js";
 import { Callers } from "./callers.js";
 import { DeadLetters } from "./dead.js";
 import { Figures } from "./figures.js";
@@ -12,8 +13,6 @@ import { Predictions } from "./predictions.js";
 import { Question } from "./question.js";
 import { order, read, readText, Refused } from "./server.js";
 
-const LANGUAGE = "penstock.language";
-const THEME = "penstock.theme";
 const LOCK = "penstock.console.lock";
 const POLL_MS = 2000;
 const POLL_REFUSED_MS = 10_000;
@@ -25,31 +24,12 @@ const PLACES = ["now", "jobs", "dead", "callers", "predictions"];
 
 const $ = (selector) => document.querySelector(selector);
 
-/** The reader's choices; without storage they hold until the page goes. */
-const remembered = {
-  get(key) {
-    try {
-      return localStorage.getItem(key);
-    } catch {
-      return null;
-    }
-  },
-  set(key, value) {
-    try {
-      value === null ? localStorage.removeItem(key) : localStorage.setItem(key, value);
-    } catch {
-      // As above.
-    }
-  },
-};
-
 async function wordsOf(language) {
   const files = ["../ui/words", "words"].map((name) => new URL(`${name}.${language}.json`, import.meta.url));
   return new Words(language, Object.assign({}, ...await Promise.all(files.map(async (file) => (await fetch(file)).json()))));
 }
 
 class Console {
-  remembered = remembered;
   /** What was read last; null before. */
   seen = null;
   session = null;
@@ -224,37 +204,18 @@ class Console {
   }
 
   async #changeLanguage() {
-    const language = this.words.language === "en" ? "zh" : "en";
-    this.words = await wordsOf(language);
-    remembered.set(LANGUAGE, language);
+    this.words = await inOtherLanguage(this.words, wordsOf);
     this.#translate();
     this.#show();
   }
 
-  get #isDark() {
-    return (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-  }
-
   #changeTheme() {
-    const theme = this.#isDark ? "light" : "dark";
-    document.documentElement.dataset.theme = theme;
-    remembered.set(THEME, theme);
+    changeTheme();
     this.#translate();
   }
 
   #translate() {
-    const { words } = this;
-    document.documentElement.lang = words.language === "zh" ? "zh-Hans" : words.language;
-    for (const node of document.querySelectorAll("[data-word]")) {
-      node.textContent = words.say(node.dataset.word);
-    }
-    for (const node of document.querySelectorAll("[data-label]")) {
-      node.setAttribute("aria-label", words.say(node.dataset.label));
-    }
-    const language = $("#language");
-    language.textContent = words.language === "en" ? "中文" : "English";
-    language.lang = words.language === "en" ? "zh-Hans" : "en";
-    $("#theme").textContent = words.say(this.#isDark ? "set.light" : "set.dark");
+    translateDocument(this.words);
     this.keys.render();
     for (const place of Object.values(this.places)) {
       place.translate?.();
@@ -262,4 +223,4 @@ class Console {
   }
 }
 
-new Console(await wordsOf(chosenLanguage([remembered.get(LANGUAGE), ...navigator.languages].filter(Boolean)))).start();
+new Console(await wordsOf(readersLanguage())).start();

@@ -6,38 +6,18 @@ import { Keys } from "./keys.js";
 import { Limits } from "./limits.js";
 import { Notices } from "./notices.js";
 import { Penstock } from "./penstock.js";
+import { changeTheme, inOtherLanguage, readersLanguage, remembered, translateDocument } from "./reader.js";
 import { titleOf } from "./states.js";
 import { Store } from "./store.js";
 import { Tasks } from "./tasks.js";
-import { chosenLanguage, Words } from "./words.js";
+import { Words } from "./words.js";
 
-const LANGUAGE = "penstock.language";
-const THEME = "penstock.theme";
 const LIMITS_AGAIN_MS = 30_000;
 const SAY_AGAIN_MS = 200;
 const SHOWN_MS = 8000;
 
-/** The reader's choices; without storage they hold until the page goes. */
-const remembered = {
-  get(key) {
-    try {
-      return localStorage.getItem(key);
-    } catch {
-      return null;
-    }
-  },
-  set(key, value) {
-    try {
-      value === null ? localStorage.removeItem(key) : localStorage.setItem(key, value);
-    } catch {
-      // As above.
-    }
-  },
-};
-
 class Page {
   client = new Penstock();
-  remembered = remembered;
   sent = new Sent();
   notices = new Notices(remembered);
   #limitsRead = 0;
@@ -213,41 +193,22 @@ class Page {
   }
 
   async #changeLanguage() {
-    const language = this.words.language === "en" ? "zh" : "en";
-    this.words = await Words.load(language);
-    remembered.set(LANGUAGE, language);
+    this.words = await inOtherLanguage(this.words, (language) => Words.load(language));
     this.#translate();
     this.limits.render();
     this.#draw();
   }
 
-  get #isDark() {
-    return (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-  }
-
   #changeTheme() {
-    const theme = this.#isDark ? "light" : "dark";
-    document.documentElement.dataset.theme = theme;
-    remembered.set(THEME, theme);
+    changeTheme();
     this.#translate();
   }
 
   #translate() {
-    const { words } = this;
-    document.documentElement.lang = words.language === "zh" ? "zh-Hans" : words.language;
-    for (const node of document.querySelectorAll("[data-word]")) {
-      node.textContent = words.say(node.dataset.word);
-    }
-    for (const node of document.querySelectorAll("[data-label]")) {
-      node.setAttribute("aria-label", words.say(node.dataset.label));
-    }
-    const language = document.querySelector("#language");
-    language.textContent = words.language === "en" ? "中文" : "English";
-    language.lang = words.language === "en" ? "zh-Hans" : "en";
-    document.querySelector("#theme").textContent = words.say(this.#isDark ? "set.light" : "set.dark");
+    translateDocument(this.words);
     this.keys.render();
   }
 }
 
-const words = await Words.load(chosenLanguage([remembered.get(LANGUAGE), ...navigator.languages].filter(Boolean)));
+const words = await Words.load(readersLanguage());
 new Page(words).start();

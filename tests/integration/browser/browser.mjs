@@ -78,6 +78,48 @@ export function photographer(folder) {
   };
 }
 
+/** Plays the chapters in their order, on one page, and ends the process. A picture named `fault` is taken where one fails. */
+export async function play(chapters, { browser, context, page, photograph, fault }) {
+  let chapter = "";
+  try {
+    for (chapter of Object.keys(chapters)) {
+      const started = performance.now();
+      await chapters[chapter]();
+      assert.deepEqual(context.faults, []);
+      console.log(`${chapter} (${((performance.now() - started) / 1000).toFixed(1)} s)`);
+    }
+  } catch (error) {
+    await photograph(page, fault);
+    console.error(`in the chapter "${chapter}": ${error.stack}\n${context.faults.join("\n")}\n${(await page.locator("body").innerText()).slice(0, 3000)}`);
+    process.exitCode = 1;
+  } finally {
+    await browser.close();
+    process.exit();
+  }
+}
+
+/** Shows each look, which gives its context if it is to be judged here, and ends the process with the number of those that failed. */
+export async function show(looks) {
+  const browser = await launch();
+  let faults = 0;
+  for (const [name, look] of Object.entries(looks)) {
+    const started = performance.now();
+    try {
+      const context = await look(browser);
+      if (context) {
+        assert.deepEqual(context.faults, []);
+        await context.close();
+      }
+      console.log(`${name} (${((performance.now() - started) / 1000).toFixed(1)} s)`);
+    } catch (error) {
+      ++faults;
+      console.error(`in "${name}": ${error.stack}`);
+    }
+  }
+  await browser.close();
+  process.exit(faults);
+}
+
 // Hills by moonlight, 48 x 48 pixels, and as one sees them in the midst of being made.
 export const PICTURE = "iVBORw0KGgoAAAANSUhEUgAAADAAAAAwCAIAAADYYG7QAAAAqklEQVR42u3Vzw1AMBzF8beICZxcTWAIg9hCrOBgA4vYwskKbjTVf6H8Kn3J995PXkpRlH" +
   "VSgSCCCCIoZtu6aEmCrpoQUzYgm8ZrIkgKxEv9x/8Qnw6CYlY17ZE8SNV4WRDROEyQ0thMENQYTZDVXFnwXvsPNGoI+RSNx7yhOUFuU+DaDyk6yGaKcsxN" +

@@ -1,6 +1,6 @@
 // An operator's night: node console.mjs BASE_URL SOCKET SCREENSHOTS. The test plays the model.
 import assert from "node:assert/strict";
-import { assertUsable, becomes, launch, photographer, sees, watched } from "./browser.mjs";
+import { assertUsable, becomes, launch, photographer, play, sees, watched } from "./browser.mjs";
 import { Stage } from "./stage.mjs";
 
 const [, , base, socket, screenshots] = process.argv;
@@ -244,19 +244,4 @@ const chapters = {
   },
 };
 
-let chapter = "";
-try {
-  for (chapter of Object.keys(chapters)) {
-    const started = performance.now();
-    await chapters[chapter]();
-    assert.deepEqual(context.faults, []);
-    console.log(`${chapter} (${((performance.now() - started) / 1000).toFixed(1)} s)`);
-  }
-} catch (error) {
-  await photograph(page, "console-fault");
-  console.error(`in the chapter "${chapter}": ${error.stack}\n${context.faults.join("\n")}\n${(await page.locator("body").innerText()).slice(0, 3000)}`);
-  process.exitCode = 1;
-} finally {
-  await browser.close();
-  process.exit();
-}
+await play(chapters, { browser, context, page, photograph, fault: "console-fault" });

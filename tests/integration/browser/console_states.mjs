@@ -1,7 +1,7 @@
 // The console as it looks: node console_states.mjs BASE_URL SCREENSHOTS. The server's answers are written here; only the page's files are
 // the server's own.
 import assert from "node:assert/strict";
-import { assertUsable, becomes, launch, photographer, sees, watched } from "./browser.mjs";
+import { assertUsable, becomes, photographer, sees, show, watched } from "./browser.mjs";
 
 const [, , base, screenshots] = process.argv;
 const photograph = photographer(screenshots);
@@ -165,21 +165,4 @@ const looks = {
   },
 };
 
-const browser = await launch();
-let faults = 0;
-for (const [name, look] of Object.entries(looks)) {
-  const started = performance.now();
-  try {
-    const context = await look(browser);
-    if (context) {
-      assert.deepEqual(context.faults, []);
-      await context.close();
-    }
-    console.log(`${name} (${((performance.now() - started) / 1000).toFixed(1)} s)`);
-  } catch (error) {
-    ++faults;
-    console.error(`in "${name}": ${error.stack}`);
-  }
-}
-await browser.close();
-process.exit(faults);
+await show(looks);

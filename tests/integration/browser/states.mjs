@@ -1,7 +1,7 @@
 // Every state of a task and of a limit, as it looks: node states.mjs BASE_URL SCREENSHOTS. The server's answers are written here;
 // only the page's files are the server's own.
 import assert from "node:assert/strict";
-import { assertUsable, becomes, launch, photographer, PICTURE, PREVIEW, sees, watched } from "./browser.mjs";
+import { assertUsable, becomes, photographer, PICTURE, PREVIEW, sees, show, watched } from "./browser.mjs";
 
 const [, , base, screenshots] = process.argv;
 const photograph = photographer(screenshots);
@@ -90,7 +90,7 @@ const looks = {
     await assertUsable(page);
     await photograph(page, "states-1440");
     await photograph(page, "page", false);  // these two are in README
-    return { context, page };
+    return context;
   },
 
   async "states-1440-dark-chinese"(browser) {
@@ -98,7 +98,7 @@ const looks = {
     await sees(page, "nav", "我的任务");
     await assertUsable(page);
     await photograph(page, "states-1440-dark-chinese");
-    return { context, page };
+    return context;
   },
 
   async "states-390"(browser) {
@@ -107,14 +107,14 @@ const looks = {
     await photograph(page, "states-390");
     await page.locator("#tasks").evaluate((tasks) => tasks.scrollIntoView({ block: "start" }));
     await photograph(page, "page-narrow", false);
-    return { context, page };
+    return context;
   },
 
   async "states-320-dark"(browser) {
     const { context, page } = await open(browser, { viewport: { width: 320, height: 700 }, colorScheme: "dark", hasTouch: true });
     await assertUsable(page);
     await photograph(page, "states-320-dark");
-    return { context, page };
+    return context;
   },
 
   async "an answer is opened, and watched, by keys"(browser) {
@@ -138,7 +138,7 @@ const looks = {
     assert.equal(await page.evaluate(() => document.activeElement.id), "prompt");
     await page.keyboard.type("g t");  // in a field a key is a letter
     assert.equal(await page.inputValue("#prompt"), "g t");
-    return { context, page };
+    return context;
   },
 
   async "a server without the stream is asked again and again"(browser) {
@@ -149,7 +149,7 @@ const looks = {
     answers.list = [jobs[0], { ...jobs[5], position: 6 }];
     await sees(page, `[data-id=${jobs[5].id}]`, "Queued, 6th in line");
     await sees(page, `[data-id=${jobs[5].id}]`, "Was 5th: another task went ahead");
-    return { context, page };
+    return context;
   },
 
   async "a server that restarts is waited for, and tried at once when there is news"(browser) {
@@ -160,7 +160,7 @@ const looks = {
     answers.events = undefined;
     await page.evaluate(() => window.dispatchEvent(new Event("online")));
     await sees(page, "#link", "Live");
-    return { context, page };
+    return context;
   },
 
   async "markup of any kind is refused by the page's policy"(browser) {
@@ -180,23 +180,8 @@ const looks = {
     assert.deepEqual(refused, Array(4).fill("TypeError"));
     assert.ok(context.faults.length > 0);  // and it was seen
     context.faults.length = 0;
-    return { context, page };
+    return context;
   },
 };
 
-const browser = await launch();
-let faults = 0;
-for (const [name, look] of Object.entries(looks)) {
-  const started = performance.now();
-  try {
-    const { context } = await look(browser);
-    assert.deepEqual(context.faults, []);
-    await context.close();
-    console.log(`${name} (${((performance.now() - started) / 1000).toFixed(1)} s)`);
-  } catch (error) {
-    ++faults;
-    console.error(`in "${name}": ${error.stack}`);
-  }
-}
-await browser.close();
-process.exit(faults);
+await show(looks);
