@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "shared/base/clock.h"
 #include "shared/redis/answer.h"
@@ -201,6 +202,7 @@ void Connection::load(Script script) noexcept {
 
 void Connection::open() noexcept {
   opened_ns_ = monotonic_ns();
+  was_silent_ = false;
   state_ = State::kGreeting;
   link_.set_timer(kTickMs);
   link_.open(at_);
@@ -330,8 +332,10 @@ void Connection::on_time() noexcept {
     return open();
   }
   const bool silent = first_ != nullptr && now_ns - first_->sent_ns > kDeadMs * kNsPerMs;
+  // Who was stopped itself finds in its next turn what was said meanwhile.
+  const bool lost = std::exchange(was_silent_, silent) && silent;
   const bool late = state_ != State::kReady && now_ns - opened_ns_ > kDeadMs * kNsPerMs;
-  if (silent || late) {
+  if (lost || late) {
     lose(link_.is_connected() ? "no answer within a second" : "no connection within a second");
     return;
   }

@@ -120,6 +120,7 @@ class Connection final : Link::User {
   Call* first_ = nullptr;  // unanswered, oldest first
   Call* last_ = nullptr;
   int64_t opened_ns_ = 0;
+  bool was_silent_ = false;  // as time was last looked at
   int64_t hosts_called_ns_ = 0;
   int64_t pause_ms_ = kFirstPauseMs;
   uint64_t random_;

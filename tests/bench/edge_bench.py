@@ -246,6 +246,29 @@ class Bench:
         return {"requests": requests, "rps": float(re.search(r"Requests/sec: +([\d.]+)", out).group(1)), "cpu_us": cpu / requests / 1000,
                 "errors": int(errors.group(1)) / requests if errors else 0.0}
 
+    def instructions(self, paths):
+        """{path: instructions of Nginx a request}, as callgrind counts them: the difference of two runs, so that starting up cancels out."""
+        def counted(path, requests):
+            port = free_port()
+            conf = f"{self.dir}/counted.conf"
+            with open(conf, "w") as f:
+                f.write("master_process off;" + open(f"{self.dir}/edge.conf").read().replace(f":{self.port} ", f":{port} "))
+            said = f"{self.dir}/counted.log"
+            with open(said, "w") as f:
+                process = self.start(["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", "nginx", "-c", conf], stderr=f)
+            wait_for("nginx under callgrind", lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                for i in range(requests):
+                    client.sendall(b"GET %s HTTP/1.1\r\nHost: bench\r\nX-Api-Key: key-%d\r\n\r\n" % (path.encode(), i % 100))
+                    assert client.recv(65536).startswith(b"HTTP/1.1 ")
+            process.send_signal(signal.SIGQUIT)
+            process.wait()
+            self.processes.remove(process)
+            return int(re.search(r"Collected : (\d+)", open(said).read()).group(1))
+
+        few, many = 500, 2500
+        return {path: (counted(path, many) - counted(path, few)) / (many - few) for path in paths}
+
     def waiting_bytes(self, side, waiting):
         """Resident memory of a fresh Nginx worker for each request that it holds back."""
         port = free_port()
@@ -381,6 +404,16 @@ def main():
             assert max(x["errors"] for results in r.values() for x in results) < 0.01, "the limits refused"
             row("E2", f"admit: six rules over none ({medians(r['/none'])['cpu_us']:.2f} µs)", f"+{six:.2f} µs",
                 f"three limit_req +{three:.2f} µs", f"{six:.2f} µs, to reach <= 0.5", six <= 0.5)
+        if "E1" in only or "E2" in only:
+            n = bench.instructions(["/none", "/return429", "/same_bytes", "/reject_peer", "/reject_ours", "/three_peer", "/six_ours"])
+            ours, peer, same = n["/reject_ours"], n["/reject_peer"], n["/same_bytes"]
+            row("E1", "the same in instructions of Nginx", f"{ours:.0f}",
+                f"limit_req {peer:.0f} (bare return 429: {n['/return429']:.0f}; our answer as constants: {same:.0f})",
+                f"ratio {ours / peer:.3f}, to reach <= 1.00; {ours - same:+.0f} over the constants, to reach <= 300",
+                ours <= peer and ours - same <= 300)
+            six, three = (n[path] - n["/none"] for path in ("/six_ours", "/three_peer"))
+            row("E2", f"the same in instructions, over none ({n['/none']:.0f})", f"+{six:.0f}", f"three limit_req +{three:.0f}",
+                f"ratio {six / three:.2f}, to reach <= 0.5", six <= 0.5 * three)
         if "E3" in only:
             r = bench.alternate(["/serve_peer", "/serve_ours"], body=1024, keys=10000)
             ours, peer = medians(r["/serve_ours"]), medians(r["/serve_peer"])
