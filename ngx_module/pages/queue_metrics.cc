@@ -141,6 +141,10 @@ void write_store(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept 
 }  // namespace
 
 void write_queue_counts(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept {
+  write_each(writer, counts, "penstock_config_refused", Type::gauge,
+             "1: something in the last reload of penstock.yaml could not be used; what was before "
+             "is in force.",
+             [](const auto& page) { return page.config_refused; });
   write_events(writer, counts);
   write_waits(writer, counts);
   write_ranges(writer, counts);

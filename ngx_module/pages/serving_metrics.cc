@@ -35,12 +35,16 @@ void each_model(const PoolArray<QueueCounts>& counts, const Visit& visit) noexce
   }
 }
 
+enum class Of : uint8_t { kReady, kAll };  // the workers
+
 template <class Visit>
-void each_worker(const PoolArray<QueueCounts>& counts, const Visit& visit) noexcept {
+void each_worker(const PoolArray<QueueCounts>& counts, Of which, const Visit& visit) noexcept {
   for (const QueueCounts& each : counts) {
     const uint64_t used = std::min<uint64_t>(each.page->workers_used, wire::kMaxWorkers);
     for (uint64_t i = 0; i < used; ++i) {
-      visit(each.socket, each.page->workers[i]);
+      if (which == Of::kAll || each.page->workers[i].ready != 0) {
+        visit(each.socket, each.page->workers[i]);
+      }
     }
   }
 }
@@ -48,9 +52,10 @@ void each_worker(const PoolArray<QueueCounts>& counts, const Visit& visit) noexc
 // One family; `get` tells of a worker what is sampled.
 template <class Get>
 void write_family(Writer& writer, const PoolArray<QueueCounts>& counts, std::string_view name,
-                  Type type, std::string_view help, const Get& get) noexcept {
+                  Type type, std::string_view help, const Get& get,
+                  Of which = Of::kReady) noexcept {
   writer.family(name, type, help);
-  each_worker(counts, [&](std::string_view socket, const wire::WorkerMetrics& worker) {
+  each_worker(counts, which, [&](std::string_view socket, const wire::WorkerMetrics& worker) {
     writer.sample(SeriesText(name, {{"socket", socket},
                                     {"worker", Label(worker.name)},
                                     {"queue", Label(worker.queue)},
@@ -105,6 +110,13 @@ void write_serving(Writer& writer, const PoolArray<QueueCounts>& counts) noexcep
 
 void write_workers(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept {
   using Worker = wire::WorkerMetrics;
+  write_family(
+      writer, counts, "penstock_worker_ready", Type::gauge, "Whether the worker process is ready.",
+      [](const Worker& worker) { return worker.ready; }, Of::kAll);
+  write_family(
+      writer, counts, "penstock_worker_restarts_total", Type::counter,
+      "Times that the worker process ended without being told to.",
+      [](const Worker& worker) { return worker.restarts; }, Of::kAll);
   write_family(writer, counts, "penstock_slots", Type::gauge,
                "Jobs that the worker process can run at once.",
                [](const Worker& worker) { return worker.slots; });
@@ -145,7 +157,7 @@ void write_workers(Writer& writer, const PoolArray<QueueCounts>& counts) noexcep
   }
   constexpr std::string_view kBatch = "penstock_batch_size";
   writer.family(kBatch, Type::summary, "Jobs in each step of its engine.");
-  each_worker(counts, [&](std::string_view socket, const Worker& worker) {
+  each_worker(counts, Of::kReady, [&](std::string_view socket, const Worker& worker) {
     const Label name(worker.name);
     const Label queue(worker.queue);
     const Label model(worker.model);

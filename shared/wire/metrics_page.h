@@ -16,7 +16,7 @@
 
 namespace penstock::wire {
 
-constexpr uint64_t kMetricsMagic = 0x3447504d434f5453;  // "STOCMPG4"
+constexpr uint64_t kMetricsMagic = 0x3547504d434f5453;  // "STOCMPG5"
 constexpr size_t kMaxClasses = 8;                       // priorities told apart in one queue
 
 // Upper bounds of the buckets.
@@ -99,11 +99,13 @@ struct ServingMetrics {
   Buckets<kPerTokenBounds> per_token;
 };
 
-// One worker process, as it said last.
+// One worker process, as it said last; one that is awaited as well.
 struct WorkerMetrics {
   char name[48] = {};
   char queue[kQueueNameBytes] = {};
   char model[kModelNameBytes] = {};
+  uint64_t ready = 0;     // 1; 0: what it said is nothing
+  uint64_t restarts = 0;  // times that it ended without being told to
   uint64_t slots = 0;
   uint64_t running = 0;
   uint64_t waiting = 0;
@@ -141,6 +143,7 @@ struct DeviceMetrics {
 struct MetricsPage {
   uint64_t magic = kMetricsMagic;
   uint64_t bytes = sizeof(MetricsPage);
+  uint64_t config_refused = 0;  // 1: in whole or in part, at the last HUP
   uint64_t queues_used = 0;
   QueueMetrics queues[kMaxQueues];
   uint64_t dead_letters = 0;  // kept now

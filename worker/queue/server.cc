@@ -188,11 +188,11 @@ void Server::reload() {
     return;
   }
   manager_.reloading(monotonic_ns());
-  apply_new_config();
+  dispatcher_.metrics().page().config_refused = apply_new_config() ? 0 : 1;
   manager_.ready();
 }
 
-void Server::apply_new_config() {
+bool Server::apply_new_config() {
   auto fresh = load_config(config_path_);
   if (!fresh) {
     log(Level::kError, "reload refused, the configuration before it stays in force:");
@@ -202,7 +202,7 @@ void Server::apply_new_config() {
       log(Level::kError, text.substr(at, end - at));
       at = end + 1;
     }
-    return;
+    return false;
   }
   if (fresh->socket != config_.socket || fresh->socket_mode != config_.socket_mode ||
       fresh->socket_group != config_.socket_group) {
@@ -211,7 +211,9 @@ void Server::apply_new_config() {
     fresh->socket_mode = config_.socket_mode;
     fresh->socket_group = config_.socket_group;
   }
+  bool usable = true;
   if (auto roles = Roles::create(fresh->access, fresh->socket_group); !roles) {
+    usable = false;
     log(Level::kError, roles.error().message + "; access goes on as before");
   } else {
     callers_.set_roles(*std::move(roles));
@@ -222,6 +224,7 @@ void Server::apply_new_config() {
   }
   if (webhooks_ != nullptr) {
     if (Status applied = webhooks_->apply(fresh->webhooks); !applied) {
+      usable = false;
       log(Level::kError, applied.error().message + "; webhooks go on as before");
     }
   }
@@ -235,6 +238,7 @@ void Server::apply_new_config() {
   supervisor_.observe(device_watch_);
   supervisor_.apply(config_);
   log(Level::kInfo, "reloaded " + config_path_);
+  return usable;
 }
 
 // TERM or INT. The first lets jobs finish; the second does not.

@@ -73,7 +73,7 @@ class Server final {
   int64_t next_event() const;
   void read_signals();
   void reload();
-  void apply_new_config();
+  bool apply_new_config();  // false: something in it could not be used
   void stop();
   void advance_stop(int64_t now_ns);
   void publish(int64_t now_ns);

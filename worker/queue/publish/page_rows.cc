@@ -3,11 +3,21 @@
 namespace penstock::queue {
 namespace {
 
+bool is_ready(const Supervisor::Worker& worker) {
+  return worker.session != nullptr && worker.session->ready();
+}
+
 void put(wire::WorkerMetrics& row, const Supervisor::Worker& worker) {
-  const wire::Heartbeat& said = worker.session->heartbeat();
+  row = {};
   wire::copy_text(row.name, worker.config.name);
   wire::copy_text(row.queue, worker.config.queue);
   wire::copy_text(row.model, worker.config.model_name);
+  row.restarts = worker.restarts;
+  if (!is_ready(worker)) {
+    return;
+  }
+  const wire::Heartbeat& said = worker.session->heartbeat();
+  row.ready = 1;
   row.slots = std::min(worker.session->slots(), worker.seat->budget().usual());
   row.running = said.running;
   row.waiting = said.waiting;
@@ -38,8 +48,8 @@ void put(wire::DeviceMetrics& row, const DeviceState& device) {
 void put_workers(wire::MetricsPage& page, const Supervisor& supervisor) {
   page.workers_used = 0;
   for (const auto& worker : supervisor.workers()) {
-    if (page.workers_used < wire::kMaxWorkers && worker->session != nullptr &&
-        worker->session->ready()) {
+    const bool awaited = !worker->retired || worker->next;
+    if (page.workers_used < wire::kMaxWorkers && (awaited || is_ready(*worker))) {
       put(page.workers[page.workers_used++], *worker);
     }
   }

@@ -8,7 +8,8 @@
 
 namespace penstock::queue {
 
-// Writes the rows of the workers that are ready: the first ones, if the page has no room for all.
+// Writes the rows of the workers that are ready or awaited: the first ones, if the page has no room
+// for all.
 void put_workers(wire::MetricsPage& page, const Supervisor& supervisor);
 void put_desired(wire::MetricsPage& page, const Supervisor& supervisor,
                  const Autoscaler& autoscaler);
