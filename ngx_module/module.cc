@@ -184,6 +184,10 @@ ngx_command_t commands[] = {
     {ngx_string("penstock_max_wait"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_msec_slot,
      NGX_HTTP_LOC_CONF_OFFSET, offsetof(LocConf, max_wait), nullptr},
 
+    {ngx_string("penstock_earlier"), kAnywhere | NGX_CONF_TAKE12, read_earlier,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+    {ngx_string("penstock_busy"), kAnywhere | NGX_CONF_TAKE1, read_busy, NGX_HTTP_LOC_CONF_OFFSET,
+     0, nullptr},
     {ngx_string("penstock_waiting_events"), kAnywhere | NGX_CONF_TAKE12, read_waiting_events,
      NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
 

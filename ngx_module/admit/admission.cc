@@ -61,6 +61,7 @@ ngx_int_t judge(ngx_http_request_t* r, const LocConf& loc, Stage stage) noexcept
   QueueRefusal why;
   const bool busy = stage == Stage::kPreaccess && loc.passes && r->method == NGX_HTTP_POST &&
                     queue_refuses(loc, why) && !may_not_wait(r) &&
+                    !(loc.earlier_if_busy == 1 && may_be_earlier(r)) &&
                     !(why.may_promise && asks_for_promise(r));
   Charges charges(loc, stage);
   for (;;) {
@@ -121,9 +122,7 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, Charges& charges) n
       if (degrades && hangs_on_model(r, state, charges.results())) {
         return read_body_then_judge(r, state, charges);
       }
-      return degrades && degrade(r, state, charges.results())
-                 ? kAnew
-                 : refuse_over_limit(r, state, charges);
+      return degrades && degrade(r, state, charges) ? kAnew : refuse_over_limit(r, state, charges);
     case limit::Outcome::unknown:
       return wait_for_leases(r, charges.zone(), charges.charges());
     case limit::Outcome::table_full:

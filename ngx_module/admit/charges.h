@@ -34,6 +34,16 @@ class Charges {
   }
   std::span<ChargeResult> results() noexcept { return {results_, count_}; }
   bool empty() const noexcept { return count_ == 0; }
+  // What was charged and decided, so that it can be told later.
+  void copy_from(Charges& other) noexcept {
+    tier = other.tier;
+    for (count_ = 0; count_ < other.count_; ++count_) {
+      auto* charge =
+          new (memory_ + count_ * sizeof(limit::Charge)) limit::Charge(other.charges()[count_]);
+      results_[count_] = other.results_[count_];
+      results_[count_].decision = &charge->decision;
+    }
+  }
   void clear() noexcept {
     count_ = 0;
     tier = nullptr;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ngx_module/admit/status_source.h"
 #include "ngx_module/conf/text.h"
 #include "ngx_module/request/telemetry.h"
 #include "shared/http/json_number.h"
@@ -53,6 +54,17 @@ bool add_replacement(ngx_pool_t* pool, RequestState& state, const Limit& limit) 
   return true;
 }
 
+// What was decided is there to be told later.
+bool hold(ngx_pool_t* pool, RequestState& state, Charges& charges) noexcept {
+  void* const memory = ngx_palloc(pool, sizeof(Charges));
+  if (memory == nullptr) {
+    return false;
+  }
+  state.held = new (memory) Charges(charges.loc(), charges.stage());
+  state.held->copy_from(charges);
+  return true;
+}
+
 }  // namespace
 
 bool may_degrade(ngx_http_request_t* r, const RequestState& state,
@@ -67,8 +79,30 @@ bool may_degrade(ngx_http_request_t* r, const RequestState& state,
     // A request for the lesser model already cannot become less.
     const bool same =
         view(j.limit->degrade_field) == kModel && view(j.limit->degrade_value) == view(state.model);
-    return j.limit->action == Action::kDegrade && !same;
+    return j.limit->action == Action::kDegrade && (j.limit->to_earlier ? may_be_earlier(r) : !same);
   });
+}
+
+// An owner that is nobody has no answers of its own.
+bool may_be_earlier(ngx_http_request_t* r) noexcept {
+  const LocConf& loc = *loc_conf(r);
+  std::string_view owner;
+  return loc.passes && r->method == NGX_HTTP_POST && loc.earlier_of != wire::Earlier::kNone &&
+         (loc.earlier_of == wire::Earlier::kShared ||
+          (loc.owner.get(r, owner) && !owner.empty())) &&
+         queue_answers(loc);
+}
+
+bool note_earlier(ngx_http_request_t* r, RequestState& state) noexcept {
+  state.outcome = Outcome::kDegraded;
+  if (state.held != nullptr) {
+    for (const ChargeResult& j : state.held->results()) {
+      if (refused(j)) {
+        count_limit(*main_conf(r), *j.bound->counter, Outcome::kDegraded, 0);
+      }
+    }
+  }
+  return state.push_answer_header(r, "Penstock-Degraded", str("earlier"));
 }
 
 bool hangs_on_model(ngx_http_request_t* r, RequestState& state,
@@ -85,17 +119,22 @@ bool hangs_on_model(ngx_http_request_t* r, RequestState& state,
   return false;
 }
 
-bool degrade(ngx_http_request_t* r, RequestState& state,
-             std::span<const ChargeResult> results) noexcept {
-  if (!may_degrade(r, state, results)) {
+bool degrade(ngx_http_request_t* r, RequestState& state, Charges& charges) noexcept {
+  if (!may_degrade(r, state, charges.results())) {
     return false;
   }
-  for (const ChargeResult& j : results) {
+  for (const ChargeResult& j : charges.results()) {
     if (!refused(j) || state.met.has(j.limit, MetLimits::kDegraded)) {
       continue;
     }
     if (!state.met.add(j.limit, MetLimits::kDegraded)) {
       return false;
+    }
+    if (j.limit->to_earlier) {
+      if (!hold(r->pool, state, charges)) {
+        return false;
+      }
+      continue;  // counted once it is known what becomes of it
     }
     if (view(j.limit->degrade_field) == kModel) {
       state.model = j.limit->degrade_value;
@@ -118,7 +157,7 @@ bool push_degraded(ngx_http_request_t* r, RequestState& state, const LocConf& lo
   }
   Text text(memory);
   for (const Limit* limit : loc.limits) {
-    if (limit->stage != stage || !state.met.has(limit, MetLimits::kDegraded)) {
+    if (limit->to_earlier || limit->stage != stage || !state.met.has(limit, MetLimits::kDegraded)) {
       continue;
     }
     text.raw(text.at() == memory ? "" : ", ")

@@ -106,7 +106,7 @@ const ChargeResult& mark_exceeded(const MainConf& main, Charges& charges,
 }
 
 // No wait makes room for this request.
-ngx_int_t refuse_too_costly(ngx_http_request_t* r, const ChargeResult& worst) noexcept {
+ngx_str_t tell_too_costly(ngx_http_request_t* r, const ChargeResult& worst) noexcept {
   const bool gpu = worst.rule().unit == Unit::kGpu;
   const uint64_t cost = (worst.cost + worst.rule().scale() - 1) / worst.rule().scale();
   ngx_str_t allows = worst.rule().allows;
@@ -116,7 +116,7 @@ ngx_int_t refuse_too_costly(ngx_http_request_t* r, const ChargeResult& worst) no
             "%V This request is reckoned at %uL %V, and at most %uL may come at once: ask "
             "for less.",
             &allows, cost, &unit, worst.bound->policy.limit / worst.rule().scale());
-  return refuse_request(r,
+  return render_problem(r->pool,
                         {.status = 400,
                          .detail = view(detail),
                          .code = "invalid_request",
@@ -126,6 +126,14 @@ ngx_int_t refuse_too_costly(ngx_http_request_t* r, const ChargeResult& worst) no
 }  // namespace
 
 ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Charges& charges) noexcept {
+  OverLimit told;
+  return tell_over_limit(r, state, charges, told)
+             ? refuse_request(r, told.status, told.retry_after_s, told.body)
+             : NGX_HTTP_INTERNAL_SERVER_ERROR;
+}
+
+bool tell_over_limit(ngx_http_request_t* r, RequestState& state, Charges& charges,
+                     OverLimit& told) noexcept {
   size_t exceeded = 0;
   const ChargeResult& worst = mark_exceeded(*main_conf(r), charges, exceeded);
   undo_earlier(state);
@@ -133,29 +141,32 @@ ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Charges&
   state.outcome = Outcome::kRejected;
   state.exceeded = &worst.rule();
   if (!push_rate_headers(r, state.tier, charges.results(), true, state.rate_headers)) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    return false;
   }
   if (worst.decision->never()) {
     log_refusal(r, state, 400, view(worst.rule().name));
-    return refuse_too_costly(r, worst);
+    told = {.status = 400, .body = tell_too_costly(r, worst)};
+    return told.body.data != nullptr;
   }
   const auto index = static_cast<size_t>(&worst - charges.results().data());
   state.retry_after_s = seconds_up(return_after_ns(r, worst, charges.charges()[index]));
   log_refusal(r, state, 429, view(worst.rule().name));
+  told = {.status = 429, .retry_after_s = state.retry_after_s};
   if (exceeded == 1) {
-    return refuse_request(r, 429, state.retry_after_s,
-                          worst.rule().refusal.with(r->pool, state.retry_after_s));
+    told.body = worst.rule().refusal.with(r->pool, state.retry_after_s);
+    return told.body.data != nullptr;
   }
   char names[1024];
   const size_t names_size = list_exceeded(charges.results(), names, sizeof names);
   char detail[kSentenceBytes + 48];
-  return refuse_request(
-      r, {.status = 429,
-          .detail = say_when(view(worst.rule().sentence), state.retry_after_s, detail),
-          .code = worst.rule().code(),
-          .retry_after_s = state.retry_after_s,
-          .violated_policies = {names, names_size},
-          .docs = state.tier == nullptr ? view(main_conf(r)->docs) : view(state.tier->docs)});
+  told.body = render_problem(
+      r->pool, {.status = 429,
+                .detail = say_when(view(worst.rule().sentence), state.retry_after_s, detail),
+                .code = worst.rule().code(),
+                .retry_after_s = state.retry_after_s,
+                .violated_policies = {names, names_size},
+                .docs = state.tier == nullptr ? view(main_conf(r)->docs) : view(state.tier->docs)});
+  return told.body.data != nullptr;
 }
 
 namespace {

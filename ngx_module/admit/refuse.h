@@ -14,6 +14,14 @@ namespace penstock {
 // 429 by the limit to wait for longest, or 400 where no wait makes room. REQUIRES: some charge was
 // refused.
 ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Charges& charges) noexcept;
+// The same, to be said by who calls this. False when memory ran out.
+struct OverLimit {
+  int status = 0;
+  int64_t retry_after_s = 0;  // 0: no wait helps
+  ngx_str_t body{};           // a problem
+};
+bool tell_over_limit(ngx_http_request_t* r, RequestState& state, Charges& charges,
+                     OverLimit& told) noexcept;
 // 503: all slots of the zone are in use.
 ngx_int_t refuse_full_table(ngx_http_request_t* r, RequestState& state) noexcept;
 // 503: Redis is away, and its zone says deny.

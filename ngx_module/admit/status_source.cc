@@ -130,6 +130,14 @@ bool queue_refuses(const LocConf& loc, QueueRefusal& why) noexcept {
   return true;
 }
 
+bool queue_answers(const LocConf& loc) noexcept {
+  const int64_t now_ns = monotonic_ns();
+  return loc.status.empty() ||
+         std::any_of(loc.status.begin(), loc.status.end(), [&](const StatusSource* source) {
+           return fresh_page(*source, now_ns) != nullptr;
+         });
+}
+
 ngx_int_t start_status_timer(ngx_cycle_t* cycle) noexcept {
   MainConf* main = main_conf(cycle);
   if (main == nullptr || main->sources.empty()) {

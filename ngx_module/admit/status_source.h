@@ -40,6 +40,9 @@ struct QueueRefusal {
 // now.
 bool queue_refuses(const LocConf& loc, QueueRefusal& why) noexcept;
 
+// False when no penstockd that the location may use is up.
+bool queue_answers(const LocConf& loc) noexcept;
+
 // Called in each worker process.
 ngx_int_t start_status_timer(ngx_cycle_t* cycle) noexcept;
 

@@ -27,6 +27,7 @@
 #include "shared/limit/charge.h"
 #include "shared/limit/formula.h"
 #include "shared/limit/lease.h"
+#include "shared/wire/messages.h"
 
 namespace penstock {
 
@@ -122,6 +123,7 @@ struct Limit {
   ngx_msec_t max_delay = 0;
   ngx_str_t degrade_field{};  // degrade_to=FIELD=VALUE: "model", or a field of the body
   ngx_str_t degrade_value{};
+  bool to_earlier = false;  // degrade_to=earlier: an answer that was kept
   bool dry_run = false;
   bool shared = false;  // by hosts
   bool pages = false;   // holds for pages of ours, too
@@ -196,11 +198,16 @@ struct LocConf {
   ngx_str_t jobs_path{};            // where callers see their jobs: "/jobs"
   ngx_flag_t dedupe = NGX_CONF_UNSET;
   bool reject_duplicates = false;
+  ngx_uint_t earlier = NGX_CONF_UNSET_UINT;  // wire::Earlier: whose earlier answers may do
+  uint64_t earlier_age_s = 0;                // no older than that; 0: however old
+  ngx_flag_t earlier_if_busy = NGX_CONF_UNSET;
+  wire::Earlier earlier_of = wire::Earlier::kNone;  // what all of that comes to
   ngx_msec_t max_wait = NGX_CONF_UNSET_MSEC;        // 0: however long
   ngx_msec_t waiting_events = NGX_CONF_UNSET_MSEC;  // streams speak so often; 0: not
   bool waiting_as_events = false;                   // and not by comments only
   bool later = false;                               // some limit is judged at Stage::kAccess
   bool degrades = false;                            // some limit says action=degrade
+  bool to_earlier = false;                          // and degrade_to=earlier
   bool shared = false;                              // some limit is shared by hosts
   bool own_limits = false;                          // `limits` stand in this very location
   const void* server = nullptr;  // penstock_quota, _pass and _jobs: the server{} where it stands

@@ -99,6 +99,10 @@ char* read_degrade(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) noexce
     return parts.degrade_to.empty() ? NGX_CONF_OK
                                     : refuse(cf, "degrade_to= belongs to action=degrade");
   }
+  limit.to_earlier = parts.degrade_to == "earlier";
+  if (limit.to_earlier) {
+    return NGX_CONF_OK;
+  }
   const size_t equals = parts.degrade_to.find('=');
   const std::string_view field = parts.degrade_to.substr(0, equals);
   if (equals == std::string_view::npos || !is_degrade_field(field) ||
@@ -106,7 +110,8 @@ char* read_degrade(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) noexce
     return refuse(
         cf,
         "action=degrade needs degrade_to=FIELD=VALUE, what to run instead, such as "
-        "degrade_to=model=small or degrade_to=max_tokens=64; a field is 1 to 64 of a-z 0-9 "
+        "degrade_to=model=small or degrade_to=max_tokens=64, or degrade_to=earlier, an answer that "
+        "was kept; a field is 1 to 64 of a-z 0-9 "
         "- _ . and begins with a letter, a value 1 to %uz visible characters without "
         "quotes or backslashes",
         kMaxDegradeValue);
@@ -270,6 +275,7 @@ char* read_limit(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   limit->tier_text = str(parts.tier);
   loc.later = loc.later || limit->stage == Stage::kAccess;
   loc.degrades = loc.degrades || limit->action == Action::kDegrade;
+  loc.to_earlier = loc.to_earlier || limit->to_earlier;
   loc.shared = loc.shared || limit->shared;
   if (limit->zone->limits.push(cf->pool, limit) == nullptr ||
       main.limits.push(cf->pool, limit) == nullptr || loc.limits.push(cf->pool, limit) == nullptr) {

@@ -114,6 +114,21 @@ char* merge_upstream(ngx_conf_t* cf, ngx_http_upstream_conf_t& u,
                                                                                       : kConfError;
 }
 
+// Whoever wants earlier answers in place of none, and does not say whose, wants the caller's own.
+void merge_earlier(LocConf& loc, const LocConf& above) noexcept {
+  if (loc.earlier == NGX_CONF_UNSET_UINT) {
+    loc.earlier = above.earlier;
+    loc.earlier_age_s = above.earlier_age_s;
+  }
+  if (loc.earlier_if_busy == NGX_CONF_UNSET) {
+    loc.earlier_if_busy = above.earlier_if_busy;
+  }
+  const bool wanted = loc.earlier_if_busy == 1 || loc.to_earlier;
+  loc.earlier_of = loc.earlier != NGX_CONF_UNSET_UINT ? static_cast<wire::Earlier>(loc.earlier)
+                   : wanted                           ? wire::Earlier::kOwn
+                                                      : wire::Earlier::kNone;
+}
+
 }  // namespace
 
 void* create_loc_conf(ngx_conf_t* cf) noexcept {
@@ -137,6 +152,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
     loc.told = above.told;
     loc.later = above.later;
     loc.degrades = above.degrades;
+    loc.to_earlier = above.to_earlier;
     loc.shared = above.shared;
   }
   if (loc.costs.empty()) {
@@ -155,6 +171,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
     loc.dedupe = above.dedupe == NGX_CONF_UNSET ? 0 : above.dedupe;
     loc.reject_duplicates = above.reject_duplicates;
   }
+  merge_earlier(loc, above);
   ngx_conf_merge_msec_value(loc.max_wait, above.max_wait, 0);
   if (loc.waiting_events == NGX_CONF_UNSET_MSEC) {
     constexpr ngx_msec_t kUsualMs = 5000;

@@ -96,6 +96,48 @@ char* read_dedupe(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   return NGX_CONF_OK;
 }
 
+char* read_earlier(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
+  auto& loc = *static_cast<LocConf*>(conf);
+  if (loc.earlier != NGX_CONF_UNSET_UINT) {
+    return const_cast<char*>("is duplicate");
+  }
+  const std::string_view word = view(arg(cf, 1));
+  std::string_view age;
+  ngx_int_t seconds = 0;
+  bool good = word == "own" || word == "shared" || word == "off";
+  if (good && cf->args->nelts == 3) {
+    good = word != "off" && option(view(arg(cf, 2)), "max_age", age);
+    ngx_str_t text = str(age);
+    seconds = good && !age.empty() ? ngx_parse_time(&text, 1) : NGX_ERROR;
+    good = seconds != NGX_ERROR && seconds > 0;
+  }
+  if (!good) {
+    return refuse(
+        cf,
+        "penstock_earlier takes own, shared or off, and after the first two max_age=TIME, "
+        "at least a second, such as max_age=24h");
+  }
+  loc.earlier = static_cast<ngx_uint_t>(word == "own"      ? wire::Earlier::kOwn
+                                        : word == "shared" ? wire::Earlier::kShared
+                                                           : wire::Earlier::kNone);
+  loc.earlier_age_s = static_cast<uint64_t>(seconds);
+  return NGX_CONF_OK;
+}
+
+char* read_busy(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
+  auto& loc = *static_cast<LocConf*>(conf);
+  const std::string_view word = view(arg(cf, 1));
+  if (loc.earlier_if_busy != NGX_CONF_UNSET) {
+    return const_cast<char*>("is duplicate");
+  }
+  if (word != "earlier" && word != "refuse") {
+    return refuse(
+        cf, "penstock_busy takes earlier, for an answer that was kept, or refuse (the default)");
+  }
+  loc.earlier_if_busy = word == "earlier" ? 1 : 0;
+  return NGX_CONF_OK;
+}
+
 char* read_waiting_events(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   auto& loc = *static_cast<LocConf*>(conf);
   constexpr ngx_int_t kLeastMs = 100;

@@ -1,7 +1,10 @@
 #include "ngx_module/hand_over/answer_head.h"
 
 #include <algorithm>
+#include <utility>
 
+#include "ngx_module/admit/degrade.h"
+#include "ngx_module/admit/refuse.h"
 #include "ngx_module/hand_over/answer_body.h"
 #include "ngx_module/hand_over/answer_headers.h"
 #include "ngx_module/hand_over/failure.h"
@@ -117,6 +120,9 @@ ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view p
   if (loc_conf(r)->asks && state.answer_is_events) {
     u->buffering = 0;  // whatever penstock_buffering says: each event is wanted when it happens
   }
+  if (head.earlier != 0 && !note_earlier(r, state)) {
+    return NGX_ERROR;
+  }
   state.duplicate = head.duplicate != 0;
   u->headers_in.status_n = static_cast<ngx_uint_t>(head.status);
   u->state->status = u->headers_in.status_n;
@@ -138,34 +144,59 @@ ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view p
 }
 
 // The whole answer is a problem: it takes the place of the frames in the upstream's buffer.
-ngx_int_t answer_with_problem(ngx_http_request_t* r, RequestState& state,
-                              const wire::Failed& failed, bool last_frame) noexcept {
+void put_problem(ngx_http_request_t* r, RequestState& state, ngx_uint_t status, ngx_str_t body,
+                 bool last_frame) noexcept {
   ngx_http_upstream_t* u = r->upstream;
-  const ngx_str_t body = render_problem(r->pool, problem_of(failed));
-  if (body.data == nullptr) {
-    return NGX_ERROR;
-  }
-  u->headers_in.status_n = static_cast<ngx_uint_t>(failed.status);
-  u->state->status = u->headers_in.status_n;
+  u->headers_in.status_n = status;
+  u->state->status = status;
   u->headers_in.content_length_n = static_cast<off_t>(body.len);
-  state.retry_after_s = static_cast<int64_t>(failed.retry_after_s);
   state.answer_begun = true;
   state.answer_is_problem = true;
-  if (state.job_id_size == 0) {
-    u->conf = &loc_conf(r)->upstream;  // it has refused: another may be asked, also for a promise
-  }
   u->keepalive = last_frame ? 1 : 0;
   u->buffering = 0;
   u->buffer.start = u->buffer.pos = body.data;
   u->buffer.last = u->buffer.end = body.data + body.len;
+  set_content_type(r, kProblemType);
+}
+
+ngx_int_t answer_with_problem(ngx_http_request_t* r, RequestState& state,
+                              const wire::Failed& failed, bool last_frame) noexcept {
+  const ngx_str_t body = render_problem(r->pool, problem_of(failed));
+  if (body.data == nullptr) {
+    return NGX_ERROR;
+  }
+  put_problem(r, state, static_cast<ngx_uint_t>(failed.status), body, last_frame);
+  state.retry_after_s = static_cast<int64_t>(failed.retry_after_s);
+  if (state.job_id_size == 0) {
+    // It has refused: another may be asked, also for a promise.
+    r->upstream->conf = &loc_conf(r)->upstream;
+  }
   if (failed.status == NGX_HTTP_SERVICE_UNAVAILABLE) {
     state.outcome = Outcome::kBusy;
   }
-  set_content_type(r, kProblemType);
   return tell_of_what_is_given_back(r, state, static_cast<int>(failed.status)) &&
                  push_answer_headers(r, state, state.retry_after_s)
              ? push_refusal_headers(r, state, failed.headers)
              : NGX_ERROR;
+}
+
+// No earlier answer is kept: what its limits have said is said now, and the operator's error_page
+// has the word as it would have had then.
+ngx_int_t refuse_after_all(ngx_http_request_t* r, RequestState& state, bool last_frame) noexcept {
+  Charges& held = *std::exchange(state.held, nullptr);
+  state.met.take_off(MetLimits::kDegraded);
+  auto* conf =
+      static_cast<ngx_http_upstream_conf_t*>(ngx_palloc(r->pool, sizeof *r->upstream->conf));
+  OverLimit told;
+  if (conf == nullptr || !tell_over_limit(r, state, held, told) ||
+      (told.retry_after_s > 0 && !push_retry_headers(r, told.retry_after_s))) {
+    return NGX_ERROR;
+  }
+  *conf = *r->upstream->conf;
+  conf->intercept_errors = 1;
+  r->upstream->conf = conf;
+  put_problem(r, state, static_cast<ngx_uint_t>(told.status), told.body, last_frame);
+  return NGX_OK;
 }
 
 ngx_int_t on_failed(ngx_http_request_t* r, RequestState& state, std::string_view payload,
@@ -174,7 +205,9 @@ ngx_int_t on_failed(ngx_http_request_t* r, RequestState& state, std::string_view
   if (const char* error = parse_failed(payload, failed); error != nullptr) {
     return invalid(r, error);
   }
-  return answer_with_problem(r, state, failed, last_frame);
+  return state.held != nullptr && failed.code == wire::kNoEarlierAnswer
+             ? refuse_after_all(r, state, last_frame)
+             : answer_with_problem(r, state, failed, last_frame);
 }
 
 // penstockd will not serve this connection; another one, or another server, may do.

@@ -96,6 +96,12 @@ bool describe(ngx_http_request_t* r, RequestState& state, wire::Submit& submit) 
   submit.on_duplicate = static_cast<uint64_t>(loc.reject_duplicates ? wire::OnDuplicate::kReject
                                                                     : wire::OnDuplicate::kJoin);
   submit.max_wait_ms = loc.max_wait;
+  submit.earlier = static_cast<uint64_t>(loc.earlier_of);
+  submit.earlier_age_s = loc.earlier_age_s;
+  submit.earlier_when =
+      static_cast<uint64_t>(state.held != nullptr      ? wire::EarlierWhen::kOnly
+                            : loc.earlier_if_busy == 1 ? wire::EarlierWhen::kBusy
+                                                       : wire::EarlierWhen::kNever);
   const bool streams = asks_for_stream(r, state);
   const JobHeaders* const more = state.job_headers;
   if (more != nullptr) {

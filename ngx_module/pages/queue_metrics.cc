@@ -9,9 +9,9 @@ namespace {
 using metrics::Type;
 using metrics::Writer;
 
-constexpr std::string_view kEvents[wire::kJobEvents] = {"accepted",  "promised", "duplicate",
-                                                        "completed", "failed",   "dead",
-                                                        "cancelled", "expired",  "retried"};
+constexpr std::string_view kEvents[wire::kJobEvents] = {
+    "accepted", "promised",  "duplicate", "completed", "failed",
+    "dead",     "cancelled", "expired",   "retried",   "earlier"};
 constexpr std::string_view kWebhooks[] = {"delivered", "retried", "given_up", "refused_target",
                                           "disabled"};
 

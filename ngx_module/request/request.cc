@@ -88,6 +88,7 @@ namespace {
 // say again. A header filter that failed has emptied the list of headers.
 void begin_anew(RequestState& state, bool headers_are_gone) noexcept {
   std::fill(std::begin(state.judged_in), std::end(state.judged_in), nullptr);
+  state.held = nullptr;
   if (headers_are_gone) {
     std::fill(std::begin(state.rate_headers), std::end(state.rate_headers), nullptr);
     std::fill(std::begin(state.retry), std::end(state.retry), nullptr);

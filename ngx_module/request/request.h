@@ -14,6 +14,7 @@
 
 namespace penstock {
 
+class Charges;
 class KnownVariables;
 struct JobHeaders;
 struct StoredFile;
@@ -108,6 +109,7 @@ struct RequestState {
   const JobHeaders* job_headers = nullptr;  // nullptr: it asks for an answer and no more
   RateHeaders rate_headers = {};
   ngx_table_elt_t* degraded_header = nullptr;
+  Charges* held = nullptr;  // by what it is refused if no earlier answer is there (degrade.h)
 
   // The job, once handed over.
   char job_id_bytes[40];

@@ -69,9 +69,13 @@ struct Submit {
   // is not foreseen, dropped once it is late. 0: whenever.
   uint64_t start_within_ms = 0;
   uint64_t finish_within_ms = 0;
-  uint64_t news_ms = 0;        // its answer is a stream that may begin with NOTEs, each so
-                               // long after the one before at least; 0: without
-  uint64_t news_events = 0;    // 1: events in them, too, and not only comments
+  uint64_t news_ms = 0;      // its answer is a stream that may begin with NOTEs, each so
+                             // long after the one before at least; 0: without
+  uint64_t news_events = 0;  // 1: events in them, too, and not only comments
+  // The answer of an earlier request that asked the same may do, and this one's is kept for that.
+  uint64_t earlier = 0;        // Earlier: whose; 0: none
+  uint64_t earlier_when = 0;   // EarlierWhen
+  uint64_t earlier_age_s = 0;  // no older than that; 0: however old
   std::string_view jobs_path;  // where the owner sees its jobs: "/jobs"
   std::string_view receipt;    // what the edge has charged, for HOLD and OVER; opaque here
   uint64_t deadline_ms = 0;    // penstockd → worker: so long it may take from now; 0: unsaid
@@ -88,6 +92,7 @@ struct Submit {
     v(94, label);
     v(41, dedupe), v(42, on_duplicate), v(43, max_wait_ms);
     v(95, start_within_ms), v(96, finish_within_ms), v(97, news_ms), v(98, news_events);
+    v(102, earlier), v(103, earlier_when), v(104, earlier_age_s);
     v(44, jobs_path), v(45, receipt);
     v(kDeadlineTag, deadline_ms);
     v(kBodyTag, body);
@@ -95,6 +100,13 @@ struct Submit {
 };
 
 enum class OnDuplicate : uint64_t { kJoin = 0, kReject = 1 };
+
+// Whose earlier answers may do: those of the request's owner, or of all who asked so.
+enum class Earlier : uint64_t { kNone = 0, kOwn = 1, kShared = 2 };
+// kBusy: in place of a 503. kOnly: the request is not to run at all; FAILED with the code
+// kNoEarlierAnswer where there is none.
+enum class EarlierWhen : uint64_t { kNever = 0, kBusy = 1, kOnly = 2 };
+constexpr std::string_view kNoEarlierAnswer = "no_earlier_answer";
 
 // A question about jobs: from the edge for one owner, or from a tool for the operator.
 struct Ask {
@@ -169,6 +181,7 @@ struct Head {
   std::string_view file;   // the answer's body is this file, and no CHUNK comes
   uint64_t promised = 0;   // 1: what was charged is settled by OVER, not by this answer
   uint64_t duplicate = 0;  // 1: the answer of a job that was there already; it cost nothing new
+  uint64_t earlier = 0;    // 1: `duplicate`, and it was answered before this one came
   uint64_t opens = 0;      // 1: NOTEs follow, and the HEAD with which the answer really begins
   uint64_t queue_us = 0;   // how long the job has waited ...
   uint64_t run_us = 0;     // ... and run until now; 0: not told
@@ -176,7 +189,7 @@ struct Head {
   void visit(V&& v) {
     v(19, status), v(15, content_type), v(20, content_length_plus1);
     v(46, headers), v(47, file), v(48, promised), v(53, duplicate);
-    v(99, opens), v(100, queue_us), v(101, run_us);
+    v(105, earlier), v(99, opens), v(100, queue_us), v(101, run_us);
   }
 };
 

@@ -70,8 +70,9 @@ enum class JobEvent : uint8_t {
   kCancelled,
   kExpired,
   kRetried,
+  kEarlier,  // answered as an earlier one was
 };
-constexpr size_t kJobEvents = 9;
+constexpr size_t kJobEvents = 10;
 
 struct QueueMetrics {
   char name[kQueueNameBytes] = {};

@@ -101,14 +101,17 @@ void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
   order.start_within_ns = milliseconds(submit.start_within_ms);
   order.finish_within_ns = milliseconds(submit.finish_within_ms);
   hash_key(submit, options, order);
-  if (join(caller, id, submit, options, order)) {
+  hash_earlier(submit, order);
+  if (join(caller, id, submit, options, order) ||
+      turn_away(caller, id, submit, options, order, bytes.size())) {
     return;
   }
-  if (const auto refusal = busy(order, bytes.size())) {
-    return refuse(caller, id, refusal->failed());
-  }
-  if (order.async || order.durable) {
+  const bool spare = is_kept_for_others(order);
+  if (order.async || order.durable || spare) {
     describe(submit, options, order.record);
+    if (!order.async) {
+      order.record.receipt.clear();  // what was charged is settled by the answer
+    }
     order.record.owner = order.owner;
     order.record.share = order.share;
     order.record.queue = order.lane->queue->settings.name;
@@ -126,6 +129,10 @@ void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
   order.record.created_ms = job.created_ms;
   if (order.record.digest != limit::Hash128{}) {
     dispatcher_.register_key(job, order.record.key, order.record.digest);
+    job.keeps_answer = true;
+  }
+  if (spare) {
+    order.record.key = order.record.earlier;
     job.keeps_answer = true;
   }
   order.durable ? look_up(job, std::move(order)) : check(job, std::move(order));
@@ -260,7 +267,7 @@ void Intake::checked(const JobId& id, Order order, const wire::Checked* refusal)
                              .param = refusal->param});
   }
   if (const auto full = busy(order, 0)) {
-    return refuse_all(*job, full->failed());
+    return turn_away(*job, order, full->failed());
   }
   start(*job, std::move(order));
 }
@@ -298,7 +305,7 @@ void Intake::start(Job& job, Order&& order) {
     }
     return dispatcher_.promise(job, std::move(order.record));
   }
-  if (order.durable) {
+  if (order.durable || order.record.is_spare()) {
     job.more->keep = std::make_unique<JobRecord>(std::move(order.record));
   }
   for (Waiter* waiter = job.waiters(); waiter != nullptr; waiter = waiter->next) {

@@ -55,6 +55,8 @@ class Intake {
     bool async = false;
     bool durable = false;     // its key was the client's own, and is kept
     bool completion = false;  // as its path says
+    bool earlier_if_busy = false;
+    int64_t earliest_ms = 0;  // no answer of before that may do
     int64_t max_wait_ns = 0;
     int64_t start_within_ns = 0;   // of the caller's own; 0: whenever
     int64_t finish_within_ns = 0;  // likewise
@@ -74,6 +76,13 @@ class Intake {
   void check(Job& job, Order order);
   void checked(const JobId& id, Order order, const wire::Checked* refusal);
   void replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& queue);
+  void hash_earlier(const wire::Submit& submit, Order& order) const;
+  // Nobody is promised its answer.
+  bool is_kept_for_others(const Order& order) const;
+  bool turn_away(Caller& caller, uint64_t id, const wire::Submit& submit, const JobOptions& options,
+                 const Order& order, size_t bytes);
+  void turn_away(Job& job, const Order& order, const wire::Failed& failed);
+  void seek_earlier(Waiter& waiter, const Order& order, const wire::Failed& failed);
   void start(Job& job, Order&& order);
   // Nothing: there is room. Else why not.
   struct Refusal {
@@ -94,6 +103,8 @@ class Intake {
   void refuse(Caller& caller, uint64_t id, const wire::Failed& failed);
   void want_news(Waiter& waiter, const wire::Submit& submit);
   void refuse_all(Job& job, const wire::Failed& failed);
+  // What was asked, whoever asked it, and without what says when and how it is to be answered.
+  static void append_asked(std::string& text, const wire::Submit& submit);
 
   Dispatcher& dispatcher_;
   int64_t start_unix_s_;

@@ -25,6 +25,13 @@ void append_scope(std::string& text, const wire::Submit& submit) {
 
 }  // namespace
 
+void Intake::append_asked(std::string& text, const wire::Submit& submit) {
+  for (const std::string_view part : {submit.queue, submit.model, submit.path, submit.content_type,
+                                      submit.override, submit.body}) {
+    append_part(text, part);
+  }
+}
+
 // A client's own key names one request of one caller's; without one, `penstock_dedupe` makes the
 // request its own key.
 void Intake::hash_key(const wire::Submit& submit, const JobOptions& options, Order& order) const {
@@ -34,10 +41,7 @@ void Intake::hash_key(const wire::Submit& submit, const JobOptions& options, Ord
   }
   std::string asked;
   append_scope(asked, submit);
-  for (const std::string_view part : {submit.queue, submit.model, submit.path, submit.content_type,
-                                      submit.override, submit.body}) {
-    append_part(asked, part);
-  }
+  append_asked(asked, submit);
   // Who wants a webhook, or another time to start, asks for something else than who wants none.
   for (const auto& [name, value] : {std::pair{"callback", submit.callback},
                                     {"delay", submit.delay},
@@ -127,7 +131,7 @@ void Intake::found(const JobId& id, Order order, std::optional<JobRecord> earlie
     return replay(*job, *earlier, *order.lane->queue);
   }
   if (const auto refusal = busy(order, 0)) {
-    return refuse_all(*job, refusal->failed());
+    return turn_away(*job, order, refusal->failed());
   }
   check(*job, std::move(order));
 }

@@ -92,6 +92,8 @@ class Dispatcher final : public WorkerEvents {
   Job* find_key(const limit::Hash128& key) const;
   // Whether its answer goes to the store.
   static bool is_stored(const Job& job);
+  // ... for others alone, who ask the same later.
+  static bool is_spare(const Job& job);
   // Whether the store can take more answers. REQUIRES: there is one.
   bool keeps_up() const;
   // Promised jobs of an owner that have not ended and are older than that one; newest first.
@@ -240,6 +242,7 @@ class Dispatcher final : public WorkerEvents {
   JobEnd end_of(const Job& job, JobStatus status) const;
   void end_with(Job& job, JobStatus status, const wire::Failed& failed, bool dead = false);
   void conclude(Job& job, JobEnd end, Scheduler::Outcome outcome);
+  void keep(const Job& job, const JobEnd& end, std::function<void(const JobEnd&)> on_done);
   void ended(Job& job, const JobEnd& end);
   void let_edge_settle(Job& job, const JobEnd& end);
   void erase(Job& job);

@@ -52,10 +52,11 @@ void Dispatcher::on_chunk(Job& job, std::string_view bytes, std::string_view fra
   }
 }
 
-// What is stored is read by the store. Else the answer goes on as fast as its fastest reader.
+// What is stored is read by the store. Else, and where it is stored for others alone, the answer
+// goes on as fast as its fastest reader.
 void Dispatcher::widen(Job& job) {
   if (job.worker() == nullptr || job.more->taken_bytes < wire::kFirstWindowBytes / 2 ||
-      (!is_stored(job) && subscribers_.lags(job))) {
+      ((!is_stored(job) || is_spare(job)) && subscribers_.lags(job))) {
     return;
   }
   job.worker()->widen(job, std::exchange(job.more->taken_bytes, 0));
@@ -72,6 +73,10 @@ bool Dispatcher::abandon_if_unwanted(Job& job) {
 
 bool Dispatcher::is_stored(const Job& job) {
   return job.promise != PromiseState::kNone || (job.more != nullptr && job.more->keep != nullptr);
+}
+
+bool Dispatcher::is_spare(const Job& job) {
+  return job.more != nullptr && job.more->keep != nullptr && job.more->keep->is_spare();
 }
 
 // What is too large for the database goes to its file as it comes.

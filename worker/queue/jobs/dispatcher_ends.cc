@@ -62,33 +62,46 @@ void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
   let_go(job);
   const bool kept = job.promise == PromiseState::kNone && job.more != nullptr &&
                     job.more->keep != nullptr && end.status == JobStatus::kCompleted;
-  if (job.promise == PromiseState::kNone && !kept) {
+  // Nobody waits for the disk on account of what is kept for others.
+  const bool spare = kept && job.more->keep->is_spare() && !Subscribers::has_late(job);
+  if (job.promise == PromiseState::kNone && (!kept || (spare && !keeps_up()))) {
     if (job.more->answer.stored > 0) {
       store_->discard_result(job.id());
     }
     return ended(job, end);
   }
+  if (spare) {
+    keep(job, end, [](const JobEnd&) {});
+    return ended(job, end);
+  }
   job.ending = true;
   ending_ += job.promise == PromiseState::kNone ? 0 : 1;
+  const auto told = [this](const JobEnd& written) {
+    if (Job* const over = find(written.id); over != nullptr) {
+      ended(*over, written);
+    }
+  };
+  if (kept) {
+    return keep(job, end, told);
+  }
   std::string rest;
   uint64_t offset = 0;
   if (job.more != nullptr && end.answered()) {
     offset = job.more->answer.stored;
     rest = job.more->answer.unstored();
   }
-  const auto told = [this](const JobEnd& written) {
-    if (Job* const over = find(written.id); over != nullptr) {
-      ended(*over, written);
-    }
-  };
-  if (!kept) {
-    return store_->finish(std::move(end), offset, std::move(rest), told);
-  }
-  JobRecord record = std::move(*job.more->keep);
+  store_->finish(std::move(end), offset, std::move(rest), told);
+}
+
+// What was not promised goes to the store, too. REQUIRES: it has completed, and `more->keep`.
+void Dispatcher::keep(const Job& job, const JobEnd& end,
+                      std::function<void(const JobEnd&)> on_done) {
+  JobRecord record = *job.more->keep;
   record.id = job.id();
   record.status = end.status;
-  record.end = std::move(end);
-  store_->keep(std::move(record), offset, std::move(rest), told);
+  record.end = end;
+  store_->keep(std::move(record), job.more->answer.stored, std::string(job.more->answer.unstored()),
+               std::move(on_done));
 }
 
 void Dispatcher::ended(Job& job, const JobEnd& end) {

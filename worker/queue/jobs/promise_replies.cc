@@ -1,5 +1,7 @@
 #include "worker/queue/jobs/promise_replies.h"
 
+#include <algorithm>
+
 #include "worker/queue/jobs/caller.h"
 #include "worker/queue/text/reply.h"
 #include "worker/queue/text/seconds.h"
@@ -9,6 +11,8 @@ namespace penstock::queue {
 using PromiseState = Job::PromiseState;
 
 namespace {
+
+constexpr int64_t kMsPerSecond = 1000;
 
 std::string jobs_url(const Waiter& waiter, const Job& job) {
   return waiter.jobs_path + "/" + std::string(job.id().view());
@@ -80,20 +84,31 @@ void PromiseReplies::ended(Waiter& waiter, Job& job, const JobEnd& end) const {
          waiter.duplicate ? kDuplicateHeader : std::string_view());
 }
 
-void PromiseReplies::result(Waiter& waiter, const JobRecord& record, std::string_view body,
-                            std::string_view headers) const {
+void PromiseReplies::result(const Waiter& waiter, const JobRecord& record, std::string_view body,
+                            std::string_view headers, bool earlier) const {
   std::string& out = waiter.caller->out();
   const std::string all = std::string(record.end.headers).append(headers);
   const wire::Head head{.status = record.end.http_status,
                         .content_type = record.end.content_type,
                         .headers = all,
                         .promised = waiter.holds_promise() ? 1U : 0U,
-                        .duplicate = waiter.duplicate ? 1U : 0U};
+                        .duplicate = waiter.duplicate ? 1U : 0U,
+                        .earlier = earlier ? 1U : 0U};
   if (record.result_in_file) {
     append_file_reply(out, waiter.id, head, store_->result_path(record.id), record.result_bytes);
   } else {
     append_reply(out, waiter.id, head, body);
   }
+}
+
+void PromiseReplies::earlier(const Waiter& waiter, const KeptAnswer& kept, bool own,
+                             int64_t now_ms) const {
+  const JobRecord& job = kept.job;
+  if (own) {
+    wire::append(waiter.caller->out(), waiter.id, wire::Accepted{.job_id = job.id.view()});
+  }
+  const int64_t age_s = std::max<int64_t>(now_ms - job.end.finished_ms, 0) / kMsPerSecond;
+  result(waiter, job, kept.body, "Age: " + std::to_string(age_s) + "\n", true);
 }
 
 void PromiseReplies::stored_result(Waiter& waiter, const JobRecord& record,

@@ -211,7 +211,8 @@ std::string describe(const StatusSources& sources) {
                                     {"dead", Event::kDead},
                                     {"cancelled", Event::kCancelled},
                                     {"expired", Event::kExpired},
-                                    {"requeued", Event::kRetried}}) {
+                                    {"requeued", Event::kRetried},
+                                    {"earlier", Event::kEarlier}}) {
     object.number(name, static_cast<int64_t>(metrics.total(event)));
   }
   uint64_t prompt_tokens = 0;

@@ -58,10 +58,12 @@ struct JobRecord {
   limit::Hash128 key;     // keyed hash of owner (or share) and Idempotency-Key, or of what is
                           // deduplicated; {}: none
   limit::Hash128 digest;  // keyed hash of what was asked, so that one key with another body is seen
-  std::string jobs_path;  // where its owner sees it: "/jobs"
-  std::string callback;   // webhook URL; empty: none
-  std::string label;      // its owner's words for it; empty: none
-  std::string receipt;    // the edge's
+  limit::Hash128 earlier;  // keyed hash of what was asked and of whom its answer may be given to;
+                           // {}: to nobody
+  std::string jobs_path;   // where its owner sees it: "/jobs"
+  std::string callback;    // webhook URL; empty: none
+  std::string label;       // its owner's words for it; empty: none
+  std::string receipt;     // the edge's
   int64_t created_ms = 0;
   int64_t not_before_ms = 0;
   int64_t deadline_ms = 0;
@@ -69,6 +71,10 @@ struct JobRecord {
   JobEnd end;  // once has_ended(status); `id`, `attempts`, `error` and `error_code` also before
   uint64_t result_bytes = 0;
   bool result_in_file = false;
+
+  // It is kept for those who ask the same later, and for nothing else: the next such takes its
+  // place.
+  bool is_spare() const noexcept { return key == earlier && key != limit::Hash128{}; }
 };
 
 }  // namespace penstock::queue

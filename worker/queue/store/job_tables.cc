@@ -43,7 +43,8 @@ JobTables::JobTables(Database database)
   prepare(insert_,
           "INSERT INTO jobs(seq, id, owner, status, key, digest, queue, model, tier, priority,"
           " weight, cost, jobs_path, callback, receipt, created_ms, not_before_ms, deadline_ms,"
-          " attempts, submit, share, label) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+          " attempts, submit, share, label, earlier)"
+          " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
   prepare(erase_, "DELETE FROM jobs WHERE seq=?");
   prepare(end_damaged_,
           "UPDATE jobs SET status=4, key=NULL, submit=NULL, dead=0, started_ms=0, finished_ms=?1,"
@@ -86,6 +87,9 @@ JobTables::JobTables(Database database)
   prepare(result_of_, "SELECT body FROM results WHERE seq=?");
   prepare(find_, select_jobs("FROM jobs WHERE seq=?"));
   prepare(find_key_, select_jobs("FROM jobs WHERE key=?"));
+  prepare(find_earlier_,
+          select_jobs("FROM jobs INDEXED BY jobs_earlier WHERE earlier=? AND status=3"
+                      " ORDER BY seq DESC LIMIT 1"));
 }
 
 Status JobTables::begin_use(uint64_t log_bytes) {
@@ -140,6 +144,7 @@ bool JobTables::insert(const JobRecord& job, std::string_view submit, bool& dupl
   submit.empty() ? insert_.and_with(nullptr) : insert_.and_with(submit);
   job.share == job.owner ? insert_.and_with(nullptr) : insert_.and_with(as_bytes(job.share));
   insert_.and_with(job.label);
+  job.earlier == none ? insert_.and_with(nullptr) : insert_.and_with(as_bytes(job.earlier));
   if (!insert_.run()) {
     duplicate = (insert_.code() & 0xFF) == SQLITE_CONSTRAINT;
     return duplicate;
@@ -270,6 +275,19 @@ bool JobTables::submit_of(const JobId& id, std::optional<std::string>& submit) {
 
 bool JobTables::result_of(const JobId& id, std::optional<std::string>& result) {
   return read_blob(result_of_.with(seq_of(id)), result);
+}
+
+bool JobTables::find_earlier(const limit::Hash128& earlier, std::optional<KeptAnswer>& kept) {
+  std::optional<JobRecord> job;
+  std::optional<std::string> body;
+  if (!read_one(find_earlier_.with(as_bytes(earlier)), job) ||
+      (job && !job->result_in_file && !result_of(job->id, body))) {
+    return false;
+  }
+  if (job && (job->result_in_file || body || job->result_bytes == 0)) {
+    kept = KeptAnswer{*std::move(job), std::move(body).value_or("")};
+  }
+  return true;
 }
 
 bool JobTables::expired(int64_t now_ms, uint32_t most, std::vector<JobRecord>& jobs,

@@ -89,6 +89,7 @@ class JobTables {
   bool result_of(const JobId& id, std::optional<std::string>& result);
   bool find(const JobId& id, std::optional<JobRecord>& job);
   bool find_key(const limit::Hash128& key, std::optional<JobRecord>& job);
+  bool find_earlier(const limit::Hash128& earlier, std::optional<KeptAnswer>& kept);
   bool unfinished(const std::function<void(JobRecord&&)>& each, std::vector<DamagedRow>& damaged);
   bool set_settled(uint64_t number);
   // The latest `most` of those that have ended, whose receipt is not settled.
@@ -119,7 +120,7 @@ class JobTables {
   Statement begin_, commit_, savepoint_, release_, undo_, page_count_, freelist_count_, shrink_,
       insert_, erase_, end_damaged_, clamp_, charge_of_, charges_, erase_result_, set_attempt_,
       finish_, insert_result_, requeue_, expired_, submit_of_, result_of_, find_, find_key_,
-      set_settled_, set_order_, erase_order_;
+      find_earlier_, set_settled_, set_order_, erase_order_;
 };
 
 }  // namespace penstock::queue

@@ -38,6 +38,12 @@ struct JobPage {
   void put_in_order(uint32_t limit);
 };
 
+// A job that has completed, with its result unless that is in a file.
+struct KeptAnswer {
+  JobRecord job;
+  std::string body;
+};
+
 // A webhook that is still to be delivered.
 struct DueDelivery {
   JobId id;

@@ -17,7 +17,7 @@ namespace penstock::queue {
 namespace {
 
 constexpr int kApplicationId = 0x50454E53;  // "PENS"
-constexpr int kSchemaVersion = 5;
+constexpr int kSchemaVersion = 6;
 
 // From version N to N + 1. Never edited once released: more are appended.
 constexpr const char* kMigrations[kSchemaVersion] = {
@@ -77,7 +77,10 @@ constexpr const char* kMigrations[kSchemaVersion] = {
     ("ALTER TABLE jobs ADD COLUMN headers BLOB NOT NULL DEFAULT x'';"
      "ALTER TABLE jobs ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0;"),
     // Its owner's words for a job.
-    "ALTER TABLE jobs ADD COLUMN label BLOB NOT NULL DEFAULT x'';"};
+    "ALTER TABLE jobs ADD COLUMN label BLOB NOT NULL DEFAULT x'';",
+    // What was asked, of those whose answer others that ask the same may have.
+    ("ALTER TABLE jobs ADD COLUMN earlier BLOB;"
+     "CREATE INDEX jobs_earlier ON jobs(earlier) WHERE earlier IS NOT NULL AND status=3;")};
 
 // The log is overwritten from its beginning and keeps its length, so that a flush need not write
 // the file's size, too. Nobody else reads the database, so it needs no shared memory.

@@ -165,7 +165,10 @@ class SqliteStore final : public Store {
     job.status = JobStatus::kQueued;
     end_job(
         {std::move(end), offset, std::move(rest)},
-        [this, job = std::move(job)] { return jobs_->insert(job); }, std::move(on_done));
+        [this, job = std::move(job)] {
+          return jobs_->insert(job, {max_bytes_, max_share_bytes_});
+        },
+        std::move(on_done));
   }
 
   void requeue(const JobId& id, int64_t deadline_ms,
@@ -234,6 +237,13 @@ class SqliteStore final : public Store {
                 std::function<void(std::optional<JobRecord>)> on_done) override {
     ask_for<std::optional<JobRecord>>(
         Operation::kRead, [this, key](auto& job) { return jobs_->tables().find_key(key, job); },
+        std::move(on_done));
+  }
+  void find_earlier(const limit::Hash128& earlier,
+                    std::function<void(std::optional<KeptAnswer>)> on_done) override {
+    ask_for<std::optional<KeptAnswer>>(
+        Operation::kRead,
+        [this, earlier](auto& kept) { return jobs_->tables().find_earlier(earlier, kept); },
         std::move(on_done));
   }
   void list(const JobQuery& query, std::function<void(JobPage)> on_done) override {

@@ -114,7 +114,9 @@ class Store {
   // on_done() tells how it has ended: as failed, if its result could not be stored.
   virtual void finish(JobEnd end, uint64_t offset, std::string rest,
                       std::function<void(const JobEnd&)> on_done) = 0;
-  // The same for a job that was never promised, but is kept for its key.
+  // The same for a job that was never promised, but is kept for its key. A spare one takes the
+  // place of the spare one before it; where half of all room, or of its share's, is taken, there is
+  // none of it.
   virtual void keep(JobRecord job, uint64_t offset, std::string rest,
                     std::function<void(const JobEnd&)> on_done) = 0;
   // A dead job is wanted again: it is queued as if new. on_done() gets nothing if it is not among
@@ -140,6 +142,9 @@ class Store {
   virtual void find(const JobId& id, std::function<void(std::optional<JobRecord>)> on_done) = 0;
   virtual void find_key(const limit::Hash128& key,
                         std::function<void(std::optional<JobRecord>)> on_done) = 0;
+  // The newest that has completed of those whose `earlier` is this.
+  virtual void find_earlier(const limit::Hash128& earlier,
+                            std::function<void(std::optional<KeptAnswer>)> on_done) = 0;
   // A result that is not in a file.
   virtual void read_result(const JobId& id, std::function<void(Result<std::string>)> on_done) = 0;
   // The file of a result that is.

@@ -132,8 +132,17 @@ bool StoredJobs::take_back(const JobId& id) {
   return tables_->find(id, job) && (!job || forget(*job));
 }
 
-bool StoredJobs::insert(const JobRecord& job) {
+bool StoredJobs::insert(const JobRecord& job, const Bounds& bounds) {
   bool duplicate = false;
+  std::optional<JobRecord> before;
+  if (job.is_spare() && (!tables_->find_key(job.key, before) || (before && !forget(*before)))) {
+    return false;
+  }
+  if (job.is_spare() &&
+      (bytes_ >= bounds.bytes / 2 ||
+       (bounds.share_bytes > 0 && account_.of_share(job.share.lo) >= bounds.share_bytes / 2))) {
+    return discard_result(job.id);
+  }
   if (!tables_->insert(job, {}, duplicate)) {
     return false;
   }

@@ -65,8 +65,9 @@ class StoredJobs {
                PromiseOutcome& outcome);
   // Takes a job back. Nothing happens if it is not there.
   bool take_back(const JobId& id);
-  // Adds a job that was never promised, but is to be finished.
-  bool insert(const JobRecord& job);
+  // Adds a job that was never promised, but is to be finished. A spare one takes the place of the
+  // one before it; there is none of it where half of all room, or of its share's, is taken.
+  bool insert(const JobRecord& job, const Bounds& bounds);
   // Some of its result, at that offset.
   bool write_result(const JobId& id, uint64_t offset, std::string_view bytes);
   bool discard_result(const JobId& id);

@@ -66,6 +66,7 @@ class PromiseTest : public SessionTest {
     std::string code;  // of FAILED
     bool promised = false;
     bool duplicate = false;
+    bool earlier = false;
     bool done = false;
   };
   static Reply reply(Peer& peer, uint64_t id) {
@@ -83,6 +84,7 @@ class PromiseTest : public SessionTest {
           reply.file = head.file;
           reply.promised = head.promised != 0;
           reply.duplicate = head.duplicate != 0;
+          reply.earlier = head.earlier != 0;
           break;
         }
         case wire::FrameType::kChunk:

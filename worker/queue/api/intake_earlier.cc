@@ -1,0 +1,107 @@
+// Intake: the answer of an earlier request that asked the same, in place of none.
+//
+// Whose it may be, the edge says: of the same owner, or of all (wire::Earlier). It is answered from
+// the store, whatever became of penstockd since; only what completed is kept, and no worker hears
+// of the request.
+#include <algorithm>
+
+#include "worker/queue/api/intake.h"
+#include "worker/queue/jobs/caller.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr int64_t kMsPerSecond = 1000;
+
+}  // namespace
+
+// An owner that is nobody has no answers of its own.
+void Intake::hash_earlier(const wire::Submit& submit, Order& order) const {
+  const auto whose = static_cast<wire::Earlier>(submit.earlier);
+  const bool own = whose == wire::Earlier::kOwn && !submit.owner.empty();
+  if ((!own && whose != wire::Earlier::kShared) || dispatcher_.store() == nullptr) {
+    return;
+  }
+  std::string asked = own ? "own" : "shared";
+  for (const std::string_view part : {own ? submit.owner : std::string_view(), submit.query}) {
+    const uint64_t size = part.size();
+    asked.append(reinterpret_cast<const char*>(&size), sizeof size).append(part);
+  }
+  append_asked(asked, submit);
+  order.record.earlier = limit::siphash13_128(secret_, asked);
+  order.earlier_if_busy = submit.earlier_when == static_cast<uint64_t>(wire::EarlierWhen::kBusy) &&
+                          submit.callback.empty() && order.record.not_before_ms == 0;
+  if (submit.earlier_age_s > 0) {
+    const auto age_s = static_cast<int64_t>(std::min<uint64_t>(submit.earlier_age_s, 1U << 31));
+    order.earliest_ms = dispatcher_.wall_ms() - age_s * kMsPerSecond;
+  }
+}
+
+bool Intake::is_kept_for_others(const Order& order) const {
+  return !order.async && !order.durable && order.record.earlier != limit::Hash128{} &&
+         dispatcher_.keeps_up();
+}
+
+// True: the request is not let in, and has been seen to.
+bool Intake::turn_away(Caller& caller, uint64_t id, const wire::Submit& submit,
+                       const JobOptions& options, const Order& order, size_t bytes) {
+  const bool only = submit.earlier_when == static_cast<uint64_t>(wire::EarlierWhen::kOnly);
+  const auto refusal = only ? std::nullopt : busy(order, bytes);
+  if (!only && !refusal) {
+    return false;
+  }
+  const wire::Failed failed = only ? wire::Failed{.status = 429,
+                                                  .code = wire::kNoEarlierAnswer,
+                                                  .message = "Nothing was kept of such a request."}
+                                   : refusal->failed();
+  const bool waits = options.callback.empty() && options.not_before_ms == 0;
+  if (order.record.earlier == limit::Hash128{} || !waits || (!only && !order.earlier_if_busy)) {
+    refuse(caller, id, failed);
+  } else {
+    seek_earlier(dispatcher_.subscribers().add(caller, id, Waiter::Kind::kQuestion), order, failed);
+  }
+  return true;
+}
+
+// Of a job that no worker has seen.
+void Intake::turn_away(Job& job, const Order& order, const wire::Failed& failed) {
+  while (order.earlier_if_busy && job.waiters() != nullptr) {
+    Waiter& waiter = *job.waiters();
+    Subscribers::detach(waiter);
+    seek_earlier(waiter, order, failed);
+  }
+  refuse_all(job, failed);
+}
+
+// Answers the waiter, or fails it as it would have been.
+void Intake::seek_earlier(Waiter& waiter, const Order& order, const wire::Failed& failed) {
+  if (dispatcher_.store()->pending() >= Store::kMostPending) {
+    refuse(*waiter.caller, waiter.id, failed);
+    return dispatcher_.subscribers().leave(waiter);
+  }
+  Subscribers::ask(waiter);
+  waiter.duplicate = true;
+  dispatcher_.store()->find_earlier(
+      order.record.earlier,
+      [this, &waiter, earliest_ms = order.earliest_ms, owner = order.owner,
+       queue = order.lane->queue, failed, code = std::string(failed.code),
+       message = std::string(failed.message)](const std::optional<KeptAnswer>& kept) mutable {
+        if (!dispatcher_.subscribers().answered(waiter)) {
+          return;
+        }
+        const JobEnd* const end = kept ? &kept->job.end : nullptr;
+        if (end == nullptr || end->http_status / 100 != 2 || end->finished_ms < earliest_ms ||
+            end->expires_ms <= dispatcher_.keeping_ms()) {
+          failed.code = code;
+          failed.message = message;
+          refuse(*waiter.caller, waiter.id, failed);
+        } else {
+          dispatcher_.count(*queue, Metrics::Event::kEarlier);
+          dispatcher_.replies().earlier(waiter, *kept, kept->job.owner == owner,
+                                        dispatcher_.wall_ms());
+        }
+        dispatcher_.subscribers().leave(waiter);
+      });
+}
+
+}  // namespace penstock::queue
