@@ -219,8 +219,13 @@ ngx_int_t on_goodbye(ngx_http_request_t* r, RequestState& state,
   if (loc_conf(r)->console != nullptr) {  // whoever asks here is to know why
     wire::Goodbye goodbye;
     wire::parse(payload, goodbye);
+    const bool denied = goodbye.denied != 0;
     return answer_with_problem(
-        r, state, {.status = NGX_HTTP_FORBIDDEN, .code = "forbidden", .message = goodbye.message},
+        r, state,
+        {.status = denied ? NGX_HTTP_FORBIDDEN : NGX_HTTP_SERVICE_UNAVAILABLE,
+         .code = denied ? "forbidden" : "busy",
+         .message = goodbye.message,
+         .retry_after_s = denied ? 0U : 1U},
         false);
   }
   return answer_with_problem(r, state,

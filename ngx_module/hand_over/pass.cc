@@ -148,7 +148,8 @@ bool describe(ngx_http_request_t* r, const RequestState& state, wire::Ask& ask) 
   const std::string_view path = view(r->uri);
   const Console* console = loc.console;
   const std::string_view prefix = view(console != nullptr ? console->prefix : loc.jobs_path);
-  ask.method = view(r->method_name);
+  // What operators are told has a head as Nginx makes it.
+  ask.method = console != nullptr && r->method == NGX_HTTP_HEAD ? "GET" : view(r->method_name);
   ask.path = path.substr(0, prefix.size()) == prefix ? path.substr(prefix.size()) : "/?";
   ask.query = view(r->args);
   ask.last_event_id = find_header(r, "last-event-id");

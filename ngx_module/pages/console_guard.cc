@@ -103,13 +103,13 @@ ngx_int_t guard_console(ngx_http_request_t* r, bool order, bool for_programs) no
   if (order && loc_conf(r)->console->read_only) {
     return forbid(r, "This console takes no orders: it is read_only in nginx.conf.");
   }
-  if (for_programs && is_program(r)) {
-    return NGX_DECLINED;
-  }
   if (!is_our_name(r)) {
     return forbid(r,
                   "The console is asked by an address, as localhost, or by a server_name of its "
                   "server.");
+  }
+  if (for_programs && is_program(r)) {
+    return NGX_DECLINED;
   }
   // The page itself may be come to from a link.
   const bool visit = !order && find_header(r, "sec-fetch-mode") == "navigate";

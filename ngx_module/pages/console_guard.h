@@ -6,7 +6,7 @@
 namespace penstock {
 
 // NGX_DECLINED: the request may go on; else what the handler is to return. `order`: it changes
-// something. `for_programs`: programs may ask without more ado.
+// something. `for_programs`: programs need no token.
 ngx_int_t guard_console(ngx_http_request_t* r, bool order, bool for_programs) noexcept;
 
 // What PREFIX/session says.

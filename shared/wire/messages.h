@@ -414,9 +414,10 @@ struct Goodbye {
   static constexpr FrameType kType = FrameType::kGoodbye;
   std::string_view message;
   uint64_t device_fault = 0;  // worker → penstockd: 1: the device failed, not the worker
+  uint64_t denied = 0;        // from penstockd: 1: the peer may not be what it said it is
   template <typename V>
   void visit(V&& v) {
-    v(26, message), v(63, device_fault);
+    v(26, message), v(63, device_fault), v(106, denied);
   }
 };
 

@@ -40,8 +40,8 @@ def failed(status, message="It failed.", code="busy", retry_after_s=0, **more):
     return frame(FAILED, JOB, status=status, code=code, message=message, retry_after_s=retry_after_s, **more)
 
 
-def goodbye(message="Enough."):
-    return frame(GOODBYE, 0, message=message)
+def goodbye(message="Enough.", **more):
+    return frame(GOODBYE, 0, message=message, **more)
 
 
 def answer(text, job_id="job_1", **used):

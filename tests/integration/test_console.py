@@ -186,7 +186,7 @@ def test_the_key_has_to_be_said_once(penstock):
             assert answer.status == 400 and "Penstock-Key" in answer.json()["detail"]
             assert answer.headers["Content-Type"] == "application/problem+json"
     from client import exchange
-    twice = exchange(service.port, b"GET /console/limits HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+    twice = exchange(service.port, b"GET /console/limits HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
                                    b"Penstock-Key: a\r\npenstock-key: b\r\n\r\n")
     assert twice.startswith(b"HTTP/1.1 400") and b"more than one" in twice
 

@@ -8,6 +8,7 @@ import pytest
 
 from client import exchange
 from conftest import simulate
+from scripted import goodbye
 from test_page import SOURCE, WWW, play
 from waiting import until
 
@@ -123,6 +124,31 @@ def test_a_name_that_was_pointed_here_is_refused(penstock):
         assert got.split()[1] == str(status).encode(), host
     page = exchange(service.port, b"GET /console/ HTTP/1.1\r\nHost: evil.example\r\nSec-Fetch-Site: none\r\nConnection: close\r\n\r\n")
     assert page.split()[1] == b"403"
+
+
+def test_programs_too_ask_it_by_its_name(service):
+    for path in ("limits", "offenders", ""):
+        for host, status in (("evil.example", b"403"), ("localhost", b"200")):
+            got = exchange(service.port, f"GET /console/{path} HTTP/1.1\r\nHost: {host}\r\nPenstock-Key: a\r\nConnection: close\r\n\r\n".encode())
+            assert got.split()[1] == status, (path, host)
+
+
+@pytest.mark.parametrize("path", ["status", "history", "orders", "jobs", "dead", "session", "limits", "offenders", "metrics", ""])
+def test_its_answers_have_heads_without_a_body(service, path):
+    key = {"Penstock-Key": "a"}
+    head, whole = (service.request(method, f"/console/{path}", key) for method in ("HEAD", "GET"))
+    assert head.status == whole.status == 200 and head.body == b"" and head.headers["Content-Type"] == whole.headers["Content-Type"]
+    assert "Content-Length" in head.headers, head
+
+
+def test_a_penstockd_that_stops_or_is_full_is_away_and_forbids_nothing(edge, peer):
+    stops = peer("a", goodbye("penstockd is being stopped"))
+    service = edge(stops, server=f"location /console/ {{ penstock_console a root={WWW}; }}")
+    answer = service.get("/console/status")
+    assert answer.status == 503 and answer.headers["Retry-After"] == "1" and "being stopped" in answer.json()["detail"]
+    denies = peer("b", goodbye("uid 33 is no operator", denied=1))
+    service = edge(denies, server=f"location /console/ {{ penstock_console b root={WWW}; }}")
+    assert service.get("/console/status").status == 403
 
 
 def test_a_console_that_is_read_only_takes_no_orders(service):

@@ -17,12 +17,14 @@ TAGS = {
     "name": 3, "index": 70, "parent_plus1": 71, "uuid": 72, "known": 73, "utilization_percent": 74, "memory_used_bytes": 75,
     "memory_total_bytes": 76, "temperature_celsius": 77, "power_mw": 78, "health": 79, "count": 80,
     "start_within_ms": 95, "finish_within_ms": 96, "news_ms": 97, "news_events": 98, "opens": 99, "queue_us": 100, "run_us": 101,
+    "earlier": 102, "earlier_when": 103, "earlier_age_s": 104, "is_earlier": 105, "denied": 106,
 }
 NUMBERS = {"version", "role", "priority", "weight", "cost", "position", "eta_ms", "status", "content_length_plus1",
            "prompt_tokens", "completion_tokens", "device_ns", "retry_after_s", "dedupe", "on_duplicate", "max_wait_ms", "promised",
            "websocket", "refund", "duplicate", "index", "parent_plus1", "known", "utilization_percent", "memory_used_bytes",
            "memory_total_bytes", "temperature_celsius", "power_mw", "health", "count",
-           "start_within_ms", "finish_within_ms", "news_ms", "news_events", "opens", "queue_us", "run_us"}
+           "start_within_ms", "finish_within_ms", "news_ms", "news_events", "opens", "queue_us", "run_us",
+           "earlier", "earlier_when", "earlier_age_s", "is_earlier", "denied"}
 
 
 def frame(kind, id=0, payload=b"", **fields):

@@ -97,7 +97,7 @@ void CallerSession::deny(uint64_t role) {
                           ? " may be no worker; `access.workers` names who may"
                           : " is no edge; `access.edges` or `socket_group` says who is");
   host_.on_denied(reason);
-  say_goodbye(reason);
+  say_goodbye(reason, true);
 }
 
 void CallerSession::set_roles(uint8_t roles) {

@@ -230,9 +230,9 @@ void Connection::refuse(std::string_view reason) {
   }
 }
 
-void Connection::say_goodbye(std::string_view reason) {
+void Connection::say_goodbye(std::string_view reason, bool denied) {
   if (!closed()) {
-    wire::append(out_, 0, wire::Goodbye{reason});
+    wire::append(out_, 0, wire::Goodbye{.message = reason, .denied = denied ? 1U : 0U});
     flush();
     close();
   }

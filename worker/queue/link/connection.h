@@ -116,7 +116,7 @@ class Connection : public EventLoop::Handler {
   // The peer broke a rule: GOODBYE with the reason, and close.
   void refuse(std::string_view reason);
   // GOODBYE and close, without blame.
-  void say_goodbye(std::string_view reason);
+  void say_goodbye(std::string_view reason, bool denied = false);
 
   // Somebody else is to talk to the peer: nothing more is read here, and on_closed() comes at the
   // end of the turn. There release() gives the socket, and what was read and not handled.

@@ -78,9 +78,14 @@ constexpr const char* kMigrations[kSchemaVersion] = {
      "ALTER TABLE jobs ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0;"),
     // Its owner's words for a job.
     "ALTER TABLE jobs ADD COLUMN label BLOB NOT NULL DEFAULT x'';",
-    // What was asked, of those whose answer others that ask the same may have.
+    // What was asked, of those whose answer others that ask the same may have. And what an
+    // operator's hooks are still to be told.
     ("ALTER TABLE jobs ADD COLUMN earlier BLOB;"
-     "CREATE INDEX jobs_earlier ON jobs(earlier) WHERE earlier IS NOT NULL AND status=3;")};
+     "CREATE INDEX jobs_earlier ON jobs(earlier) WHERE earlier IS NOT NULL AND status=3;"
+     "CREATE TABLE notices(hook BLOB NOT NULL, seq INTEGER NOT NULL, id BLOB NOT NULL,"
+     "  made_ms INTEGER NOT NULL, tries INTEGER NOT NULL, due_ms INTEGER NOT NULL,"
+     "  fields BLOB NOT NULL, json BLOB NOT NULL, PRIMARY KEY(hook, seq)) WITHOUT ROWID;"
+     "CREATE INDEX notices_due ON notices(hook, due_ms);")};
 
 // The log is overwritten from its beginning and keeps its length, so that a flush need not write
 // the file's size, too. Nobody else reads the database, so it needs no shared memory.

@@ -240,6 +240,7 @@ TEST_F(CallerSessionTest, WhoIsNeitherOperatorNorEdgeIsToldSoAndLeaves) {
     const auto goodbye = peer.next();
     ASSERT_TRUE(goodbye) << role;
     EXPECT_EQ(goodbye->as<wire::Goodbye>().message, denied_);
+    EXPECT_EQ(goodbye->as<wire::Goodbye>().denied, 1U);
     EXPECT_NE(denied_.find("uid 33, pid 4711 is no "), std::string::npos) << denied_;
     EXPECT_TRUE(peer.hung_up());
   }
