@@ -101,9 +101,14 @@ test("each state says what is so, what it means, and what can be done", () => {
     [[{ ...queued, position: 1, eta_range: undefined }], ["queued", "Queued, next in line | about 40 s", "cancel"]],
     [[queued, { told: NOW - 34_000 }], ["queued", "Queued, 5th in line | any moment", "cancel"]],
     [[queued, { moved: 4 }], ["queued", "Queued, 5th in line | about 40 s (30 to 70) | Was 4th: another task went ahead, by its plan or its fair share.", "cancel"]],
+    [[queued, { moved: 4, movedBy: "class" }], ["queued", "Queued, 5th in line | about 40 s (30 to 70) | Was 4th: a task of a higher plan went ahead.", "cancel"]],
+    [[queued, { moved: 4, movedBy: "share" }], ["queued", "Queued, 5th in line | about 40 s (30 to 70) | Was 4th: a task of someone who had less of the queue went ahead.", "cancel"]],
+    [[queued, { moved: 4, movedBy: "constructor" }], ["queued", "Queued, 5th in line | about 40 s (30 to 70) | Was 4th: another task went ahead, by its plan or its fair share.", "cancel"]],
     [[queued, { promised: SERVER + 20 }], ["late", "Queued, 5th in line | Later than we said: about 40 s (30 to 70) more", "cancel"]],
     [[{ ...queued, eta_seconds: null }], ["queued", "Queued, 5th in line | no estimate yet", "cancel"]],
     [[{ ...queued, eta_seconds: null, eta_reason: "paused" }], ["queued", "Queued, 5th in line | no estimate: the queue is paused", "cancel"]],
+    [[{ ...queued, eta_seconds: null, eta_reason: "loading" }], ["queued", "Queued, 5th in line | no estimate: the model is still loading", "cancel"]],
+    [[{ ...queued, eta_seconds: null, eta_reason: "no_worker" }], ["queued", "Queued, 5th in line | no estimate: no worker is up for this model", "cancel"]],
     [[{ ...queued, eta_seconds: null, eta_reason: "constructor" }], ["queued", "Queued, 5th in line | no estimate yet", "cancel"]],
     [[{ ...queued, attempts: 1 }], ["queued", "Queued, 5th in line | about 40 s (30 to 70) | Starts again (2nd try): the one before did not finish, and it is not your fault.", "cancel"]],
     [[queued, { undoUntil: NOW + 3200 }], ["undo", "Cancelled", "undo"]],
@@ -149,10 +154,10 @@ test("a place that rises is remembered until it is had again", () => {
   const at = (position, more = {}) => ({ id: "job_1", status: "queued", position, eta_seconds: 10, attempts: 0, ...more });
   let now = withNews(undefined, at(4), 0, SERVER);
   assert.equal(now.moved, 0);
+  now = withNews(now, at(5, { moved: { from: 4, by: "class" } }), 0, SERVER);
+  assert.deepEqual([now.moved, now.movedBy], [4, "class"]);
   now = withNews(now, at(5), 0, SERVER);
-  assert.equal(now.moved, 4);
-  now = withNews(now, at(5), 0, SERVER);
-  assert.equal(now.moved, 4);
+  assert.deepEqual([now.moved, now.movedBy], [4, "class"]);
   now = withNews(now, at(4), 0, SERVER);
   assert.equal(now.moved, 0);
   assert.equal(withNews(now, at(9, { attempts: 1 }), 0, SERVER).moved, 0);  // put back after a try

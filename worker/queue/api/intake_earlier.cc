@@ -84,7 +84,7 @@ void Intake::seek_earlier(Waiter& waiter, const Order& order, const wire::Failed
   dispatcher_.store()->find_earlier(
       order.record.earlier,
       [this, &waiter, earliest_ms = order.earliest_ms, owner = order.owner,
-       queue = order.lane->queue, failed, code = std::string(failed.code),
+       queue = order.lane->queue, failed = wire::Failed(failed), code = std::string(failed.code),
        message = std::string(failed.message)](const std::optional<KeptAnswer>& kept) mutable {
         if (!dispatcher_.subscribers().answered(waiter)) {
           return;

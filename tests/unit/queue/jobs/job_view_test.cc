@@ -28,6 +28,14 @@ TEST(JobViewTest, WhereNobodyKnowsTheWaitItSaysWhy) {
             std::string::npos);
 }
 
+TEST(JobViewTest, AJobThatMovedBackSaysFromWhereAndWhy) {
+  JobView view{.id = "job_1", .position = 5};
+  EXPECT_EQ(render(view).find("moved"), std::string::npos);
+  EXPECT_EQ(render(view).find("eta_reason"), std::string::npos);
+  view.moved = JobView::Moved{4, "class"};
+  EXPECT_NE(render(view).find(R"("moved":{"from":4,"by":"class"})"), std::string::npos);
+}
+
 TEST(JobViewTest, AnEndedJobSaysHowLongItIsKeptAndWhetherItCounts) {
   JobView view{.id = "job_1", .expires_ms = 5000};
   for (int i = 0; i <= static_cast<int>(JobStatus::kExpired); ++i) {

@@ -90,6 +90,44 @@ TEST_F(OwnerEventsTest, BeginsWithASnapshotAndTellsWhatChanges) {
   EXPECT_TRUE(says(text, "\"result_url\":\"/jobs/" + first + "/result\"")) << text;
 }
 
+TEST_F(OwnerEventsTest, WhoMovesBackIsToldFromWhereAndWhy) {
+  Peer peer = caller();
+  Peer device = worker(0);
+  promised(peer, 1);
+  promised(peer, 2);
+  listen(peer, 3);
+  wire::Submit others = async();
+  others.owner = "bob";
+  promised(peer, 4, others);
+  std::string text = after(peer, 3, kNsPerSec);
+  EXPECT_TRUE(says(text, R"("moved":{"from":2,"by":"share"})")) << text;
+  EXPECT_EQ(count(text, "\"moved\""), 1U) << "the first stands where it stood: " << text;
+  others.priority = 10;
+  promised(peer, 5, others);
+  text = after(peer, 3, kNsPerSec);
+  EXPECT_TRUE(says(text, R"("moved":{"from":1,"by":"class"})")) << text;
+  EXPECT_TRUE(says(text, R"("moved":{"from":3,"by":"class"})")) << text;
+  device.send(0, wire::Take{1});
+  settle();
+  EXPECT_FALSE(says(after(peer, 3, kNsPerSec), "moved")) << "they move up again";
+}
+
+TEST_F(OwnerEventsTest, WhyNobodyKnowsTheWaitIsTold) {
+  Peer peer = caller();
+  const std::string id = promised(peer, 1);
+  EXPECT_TRUE(says(get_job(peer, 2, id).body,
+                   R"("eta_seconds":null,"eta_range":null,"eta_reason":"no_worker")"));
+  Scheduler::Queue& queue = *dispatcher_.scheduler().find_queue("default");
+  dispatcher_.pause(queue);
+  EXPECT_TRUE(says(get_job(peer, 3, id).body, R"("eta_reason":"paused")"));
+  dispatcher_.resume(queue);
+  queue.any_model().starting = true;
+  for (const auto& lane : queue.lanes) {
+    lane->starting = true;
+  }
+  EXPECT_TRUE(says(get_job(peer, 4, id).body, R"("eta_reason":"loading")"));
+}
+
 TEST_F(OwnerEventsTest, AJobThatEndsBeforeTheNextLookIsToldOf) {
   Peer peer = caller();
   Peer device = worker(1);
