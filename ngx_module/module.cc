@@ -17,6 +17,7 @@
 #include "ngx_module/hand_over/stored_file.h"
 #include "ngx_module/lease/lessee.h"
 #include "ngx_module/pages/console.h"
+#include "ngx_module/pages/limits_events.h"
 #include "ngx_module/pages/metrics.h"
 #include "ngx_module/pages/quota.h"
 #include "ngx_module/pages/ui.h"
@@ -63,6 +64,7 @@ ngx_int_t postconfiguration(ngx_conf_t* cf) noexcept {
     return NGX_ERROR;
   }
   bind_jobs(cf);
+  bind_limits_events(cf);
   if (!bind_consoles(cf)) {
     return NGX_ERROR;
   }

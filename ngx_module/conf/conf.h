@@ -142,6 +142,7 @@ struct CostFormula {
   limit::Formula formula;
 };
 
+struct RequestState;
 struct StatusSource;
 struct LocConf;
 struct Telemetry;
@@ -212,8 +213,12 @@ struct LocConf {
   bool own_limits = false;                          // `limits` stand in this very location
   const void* server = nullptr;  // penstock_quota, _pass and _jobs: the server{} where it stands
   ngx_http_upstream_srv_conf_t* watched =
-      nullptr;                         // penstock_metrics: whose penstockds it tells of
-  Console* console = nullptr;          // penstock_console stands in this very location
+      nullptr;                 // penstock_metrics: whose penstockds it tells of
+  Console* console = nullptr;  // penstock_console stands in this very location
+  // penstock_jobs: the penstock_quota of its server{}, and what adds its limits to a stream: yields
+  // an event for it, or nothing.
+  const LocConf* quota_shown = nullptr;
+  ngx_str_t (*limits_event)(ngx_http_request_t* r, RequestState& state) noexcept = nullptr;
   bool quota = false;                  // penstock_quota stands in this very location
   ngx_http_handler_pt page = nullptr;  // penstock_quota, _metrics and _console: what answers here
 };

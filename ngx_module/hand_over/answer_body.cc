@@ -263,6 +263,21 @@ Ending on_frame(ngx_http_request_t* r, RequestState& state, ngx_str_t& event,
   }
 }
 
+// Behind a whole event of an owner's stream there may be one of its limits. False when memory ran
+// out.
+template <class Out>
+bool add_limits_event(ngx_http_request_t* r, RequestState& state, std::string_view part,
+                      Out& out) noexcept {
+  const LocConf& loc = *loc_conf(r);
+  if (loc.limits_event == nullptr || !state.answer_is_events || !part.ends_with("\n\n") ||
+      part.starts_with("retry:") ||
+      view(r->uri).substr(std::min(loc.jobs_path.len, r->uri.len)) != "/events") {
+    return true;
+  }
+  const ngx_str_t event = loc.limits_event(r, state);
+  return event.len == 0 || out.put_own(event);
+}
+
 // Takes all frames off [at, end), and gives the client's part of them to `out`. False when memory
 // ran out.
 template <class Out>
@@ -287,7 +302,7 @@ bool take_frames(ngx_http_request_t* r, RequestState& state, u_char* at, u_char*
           return true;
         }
         auto* from = reinterpret_cast<u_char*>(const_cast<char*>(part.data()));
-        if (!out.put(from, from + part.size())) {
+        if (!out.put(from, from + part.size()) || !add_limits_event(r, state, part, out)) {
           return false;
         }
         break;

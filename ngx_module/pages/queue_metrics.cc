@@ -138,6 +138,18 @@ void write_store(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept 
              [](const auto& page) { return page.webhooks_pending; });
 }
 
+void write_notices(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept {
+  constexpr std::string_view kName = "penstock_notices_total";
+  writer.family(kName, Type::counter,
+                "Tries to tell the operator's hooks (notify), by what came of them.");
+  for (const QueueCounts& each : counts) {
+    for (size_t i = 0; i < std::size(each.page->notices); ++i) {
+      writer.sample(SeriesText(kName, {{"socket", each.socket}, {"outcome", kWebhooks[i]}}),
+                    each.page->notices[i]);
+    }
+  }
+}
+
 }  // namespace
 
 void write_queue_counts(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept {
@@ -154,6 +166,7 @@ void write_queue_counts(Writer& writer, const PoolArray<QueueCounts>& counts) no
   write_queues(writer, counts, "penstock_queue_paused", "1 while the operator has paused it.",
                [](const auto& queue) { return queue.paused; });
   write_store(writer, counts);
+  write_notices(writer, counts);
   write_serving(writer, counts);
   write_workers(writer, counts);
   write_devices(writer, counts);

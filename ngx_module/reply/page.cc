@@ -36,6 +36,10 @@ u_char* Page::room_for(size_t bytes) noexcept {
   if (last_ != nullptr && static_cast<size_t>(last_->buf->end - last_->buf->last) >= bytes) {
     return last_->buf->last;
   }
+  if (bounded_) {
+    failed_ = true;
+    return nullptr;
+  }
   ngx_chain_t* link = ngx_alloc_chain_link(r_->pool);
   ngx_buf_t* buf = ngx_create_temp_buf(r_->pool, ngx_max(bytes, kBufferBytes));
   failed_ = link == nullptr || buf == nullptr;

@@ -19,6 +19,12 @@ class Page {
  public:
   // REQUIRES: r outlives it.
   explicit Page(ngx_http_request_t* r) noexcept : r_(r) {}
+  // The same into this buffer, and no further. It outlives the page.
+  Page(ngx_http_request_t* r, ngx_buf_t& only) noexcept
+      : r_(r), first_(&only_), last_(&only_), bounded_(true) {
+    only_.buf = &only;
+    only_.next = nullptr;
+  }
 
   // What is appended. Once memory ran out nothing more is, and send() says so.
   Page& raw(std::string_view text) noexcept;
@@ -29,6 +35,12 @@ class Page {
   Page& hex(uint64_t number) noexcept;       // 16 digits
   Page& append(const Page& other) noexcept;  // which is not written to any more
 
+  // What is in the buffer of a page that has one; empty: it did not fit.
+  ngx_str_t text() const noexcept {
+    return failed_
+               ? ngx_str_t{}
+               : ngx_str_t{static_cast<size_t>(only_.buf->last - only_.buf->pos), only_.buf->pos};
+  }
   // Answers the request with 200. Call it once, from a content handler, and return what it returns.
   ngx_int_t send() noexcept;
 
@@ -43,6 +55,8 @@ class Page {
   ngx_chain_t* first_ = nullptr;
   ngx_chain_t* last_ = nullptr;
   bool failed_ = false;
+  bool bounded_ = false;
+  ngx_chain_t only_{};
 };
 
 // Answers with 200 and a body that is ready, as Page does.

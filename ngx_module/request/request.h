@@ -17,6 +17,7 @@ namespace penstock {
 class Charges;
 class KnownVariables;
 struct JobHeaders;
+struct LimitsTold;
 struct StoredFile;
 struct WebSocket;
 
@@ -132,6 +133,7 @@ struct RequestState {
   bool duplicate = false;          // of a job that was there already
   off_t answer_left = -1;          // bytes that its content_length still promises; -1: no promise
   AnswerStream answer;
+  LimitsTold* limits_told = nullptr;  // in an owner's stream (pages/limits_events.h)
   u_char first_buffer[512];  // while the job waits: most that wait get a sign of life, no more
   WebSocket* websocket = nullptr;  // the client's side, once its upgrade was granted
   static constexpr size_t kMostAnswerHeaders = http::kMaxHeaderLines + 12;

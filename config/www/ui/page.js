@@ -141,7 +141,7 @@ class Page {
     this.store.tick();
     this.create.tick();
     this.limits.render();
-    if (performance.now() - this.#limitsRead > LIMITS_AGAIN_MS && navigator.onLine) {
+    if (performance.now() - this.#limitsRead > LIMITS_AGAIN_MS && navigator.onLine && !this.store.hearsLimits()) {
       this.#readLimits();
     }
     this.#draw();

@@ -87,6 +87,7 @@ export class Store {
   #watching = null;    // {id, stop} of the one task whose output is listened to
   #untold = new Set(); // tasks whose output the server does not tell
   #stole = -Infinity;  // when this tab took the lock from one that had fallen silent
+  #limitsHeard = false;
   #offset = 0;         // server's seconds minus this page's
   #link = { signedOut: false, heard: null, failures: 0, retryAt: 0 };
 
@@ -193,7 +194,12 @@ export class Store {
   async readQuota() {
     const quota = await this.#client.quota();
     this.#take("limits", quota);
-    this.#channel?.postMessage({ type: "limits", data: quota });
+    this.#say("quota", quota);
+  }
+
+  /** The stream tells of the limits when they change: they need not be asked for. */
+  hearsLimits() {
+    return this.#limitsHeard && this.connection().state === "live";
   }
 
   /** Listens to the words and previews of one task, the one in view; "" of none. */
@@ -279,6 +285,7 @@ export class Store {
 
   // A message of another tab.
   #hear({ type, data }) {
+    this.#limitsHeard ||= type === "limits";
     if (type === "who") {
       if (this.#leading?.listens) {
         this.#channel.postMessage({ type: "here" });
@@ -288,6 +295,8 @@ export class Store {
       ++this.#neighbours;
     } else if (type === "trouble") {
       this.#trouble(data);
+    } else if (type === "quota") {
+      this.#take("limits", data);
     } else {
       this.#heard();
       this.#take(type, data);
@@ -356,6 +365,7 @@ export class Store {
     try {
       for await (const { type, data } of this.#client.events({ signal: stream.signal, onTrouble })) {
         this.#heard();
+        this.#limitsHeard = type === "limits" || (this.#limitsHeard && type !== "snapshot");
         this.#take(type, data);
         this.#say(type, data);
       }
