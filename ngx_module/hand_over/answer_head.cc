@@ -220,13 +220,12 @@ ngx_int_t on_goodbye(ngx_http_request_t* r, RequestState& state,
     wire::Goodbye goodbye;
     wire::parse(payload, goodbye);
     const bool denied = goodbye.denied != 0;
-    return answer_with_problem(
-        r, state,
-        {.status = denied ? NGX_HTTP_FORBIDDEN : NGX_HTTP_SERVICE_UNAVAILABLE,
-         .code = denied ? "forbidden" : "busy",
-         .message = goodbye.message,
-         .retry_after_s = denied ? 0U : 1U},
-        false);
+    return answer_with_problem(r, state,
+                               {.status = denied ? 403U : 503U,
+                                .code = denied ? "forbidden" : "busy",
+                                .message = goodbye.message,
+                                .retry_after_s = denied ? 0U : 1U},
+                               false);
   }
   return answer_with_problem(r, state,
                              {.status = NGX_HTTP_SERVICE_UNAVAILABLE,

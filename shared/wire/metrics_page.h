@@ -160,6 +160,7 @@ struct MetricsPage {
   uint64_t commit_ns = 0;         // ... which took so long in all
   uint64_t webhooks[5] = {};      // delivered, retried, given up, refused target, disabled
   uint64_t webhooks_pending = 0;
+  uint64_t notices[3] = {};  // tries to tell hooks: delivered, retried, given up
   ServingMetrics serving[kMaxModels];
   uint64_t workers_used = 0;
   WorkerMetrics workers[kMaxWorkers];

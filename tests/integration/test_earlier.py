@@ -1,5 +1,7 @@
 """The answer of an earlier request that asked the same, where there would be none: over a limit, and where the queue is busy."""
 
+import re
+
 from conftest import simulate
 from test_actions import logged, with_log
 from test_jobs import standing_still
@@ -32,6 +34,17 @@ def kept(service, who=ALICE):
     until(lambda: service.request("GET", "/jobs", who).json()["data"], "its answer is kept")
 
 
+def statuses(service, count):
+    """$penstock_status of the requests for answers, once there are so many."""
+    return [line.split()[2] for line in logged(service, count) if line.startswith("/v1/")]
+
+
+def counted(service, outcome):
+    """How many requests the limit has made that of."""
+    found = re.search(rf'^penstock_limit_requests_total{{[^}}]*limit="one"[^}}]*outcome="{outcome}"}} (\d+)$', service.get("/metrics").text(), re.M)
+    return int(found[1]) if found else 0
+
+
 def is_earlier(reply):
     return reply.status == 200 and reply.headers["Penstock-Degraded"] == "earlier" and reply.headers["Age"].isdigit()
 
@@ -45,10 +58,8 @@ def test_who_is_over_a_limit_gets_what_was_answered_before(penstock):
     assert is_earlier(again) and again.body == first.body, again
     assert again.headers["Penstock-Job-Id"] == first.headers["Penstock-Job-Id"]
     assert again.headers["Content-Security-Policy"].startswith("sandbox") and again.headers["Retry-After"] is None
-    assert [line.split()[2] for line in logged(service, 2)] == ["PASSED", "DEGRADED"]
-    metrics = service.get("/metrics").text()
-    assert 'penstock_limit_requests_total{zone="edge",limit="one",outcome="degraded"} 1' in metrics
-    assert 'outcome="rejected"} 1' not in metrics
+    until(lambda: statuses(service, 2) == ["PASSED", "DEGRADED"], "both are in the log")
+    assert counted(service, "degraded") == 1 and counted(service, "rejected") == 0
     until(lambda: 'queue="default",event="earlier"} 1' in service.get("/metrics").text(), "penstockd counted it")
 
 
@@ -60,8 +71,8 @@ def test_where_none_was_kept_the_refusal_is_as_without(penstock):
     assert int(refused.headers["Retry-After"]) > 3000 and refused.headers["retry-after-ms"].endswith("000")
     assert refused.headers["Content-Type"] == "application/problem+json" and refused.json()["violated-policies"] == ["one"]
     assert refused.json()["error"]["code"] == "rate_limit_exceeded" and '"one";r=0' in refused.headers["RateLimit"]
-    assert logged(service, 2)[1].split()[2] == "REJECTED" and "limit=one" in logged(service, 2)[1]
-    assert 'penstock_limit_requests_total{zone="edge",limit="one",outcome="rejected"} 1' in service.get("/metrics").text()
+    assert statuses(service, 2) == ["PASSED", "REJECTED"] and "limit=one" in logged(service, 2)[1]
+    assert counted(service, "rejected") == 1 and counted(service, "degraded") == 0
 
 
 def test_an_operators_error_page_has_the_word_where_none_was_kept(penstock):
@@ -79,7 +90,7 @@ def test_it_costs_no_tokens_and_other_limits_still_count_it(penstock):
     kept(service)
     assert is_earlier(ask(service)) and is_earlier(ask(service))
     refused = ask(service)
-    assert refused.status == 429 and refused.json()["violated-policies"] == ["all"], "three came, of three"
+    assert refused.status == 429 and "all" in refused.json()["violated-policies"], "three came, of three"
     left = int(first.headers["x-ratelimit-remaining-tokens"])
     assert first.status == 200 and left > 900, first
 
@@ -139,7 +150,7 @@ def test_a_full_queue_gives_what_was_answered_before(penstock):
         again = ask(service)
         assert is_earlier(again) and again.body == first.body
         assert ask(service, BOB).json()["error"]["code"] == "busy"
-    assert "DEGRADED" in [line.split()[2] for line in logged(service, 3)]
+    assert "DEGRADED" in statuses(service, 3)
 
 
 def test_a_wait_that_is_too_long_does_so_too(penstock):
@@ -162,8 +173,8 @@ def test_they_are_there_after_a_restart(penstock):
     assert service.penstockd.stop() == 0
     service.penstockd.start()
     service.wait_for_workers(service.penstockd)
-    again = ask(service)
-    assert is_earlier(again) and again.body == first.body
+    until(lambda: is_earlier(ask(service)), "Nginx sees that it is back")
+    assert ask(service).body == first.body
 
 
 def test_without_a_penstockd_the_refusal_stands(penstock):

@@ -53,12 +53,7 @@ void Server::ask_message(const JobId& id,
     if (!job || !has_ended(job->status) || job->callback.empty()) {
       return told(std::nullopt);
     }
-    told(Webhooks::Message{job->callback,
-                           JsonObject()
-                               .text("type", "job." + std::string(name_of(job->status)))
-                               .text("timestamp", iso_time(job->end.finished_ms))
-                               .raw("data", render(view_of(*job)))
-                               .done()});
+    told(Webhooks::Message{job->callback, ending_json(view_of(*job), name_of(job->status))});
   });
 }
 
@@ -115,6 +110,7 @@ void Server::turn() {
   }
   if (webhooks_ != nullptr) {
     webhooks_->advance_to(now_ns, dispatcher_.wall_ms());
+    notices_->advance_to(now_ns, dispatcher_.wall_ms());
   }
   publish(now_ns);
   manager_.advance_to(now_ns, [this] { return status_line(); });
@@ -163,7 +159,8 @@ int64_t Server::next_event() const {
                    supervisor_.next_event(), autoscaler_.next_event(), device_watch_.next_event(),
                    publisher_.next_event(), history_.next_event(), manager_.next_event(),
                    phase_ends_ns_, store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
-                   webhooks_ != nullptr ? webhooks_->next_event() : INT64_MAX});
+                   webhooks_ != nullptr ? webhooks_->next_event() : INT64_MAX,
+                   notices_ != nullptr ? notices_->next_event() : INT64_MAX});
 }
 
 void Server::read_signals() {
@@ -173,6 +170,9 @@ void Server::read_signals() {
       case SIGCHLD:
         supervisor_.reap();
         device_watch_.reap();
+        if (notices_ != nullptr) {
+          notices_->reap();
+        }
         break;
       case SIGHUP:
         reload();
@@ -227,6 +227,7 @@ bool Server::apply_new_config() {
       usable = false;
       log(Level::kError, applied.error().message + "; webhooks go on as before");
     }
+    notices_->apply(fresh->notify);
   }
   config_ = *std::move(fresh);
   orders_.reloaded(config_.digest);
@@ -278,7 +279,8 @@ void Server::publish(int64_t now_ns) {
                       .supervisor = supervisor_,
                       .autoscaler = autoscaler_,
                       .device_watch = device_watch_,
-                      .webhooks = webhooks_.get()},
+                      .webhooks = webhooks_.get(),
+                      .notices = notices_.get()},
                      clock_, now_ns);
   history_.advance(dispatcher_, now_ns);
 }

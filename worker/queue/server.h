@@ -31,6 +31,7 @@
 #include "worker/queue/publish/publisher.h"
 #include "worker/queue/store/store.h"
 #include "worker/queue/text/log.h"
+#include "worker/queue/webhooks/notices.h"
 #include "worker/queue/webhooks/webhooks.h"
 #include "worker/queue/workers/autoscaler.h"
 #include "worker/queue/workers/supervisor.h"
@@ -65,6 +66,7 @@ class Server final {
 
   Status recover();
   Status recover_orders();
+  void open_notices();
   void tell_store_done();
   void tell_webhooks();
   void ask_message(const JobId& id, std::function<void(std::optional<Webhooks::Message>)> told);
@@ -100,6 +102,7 @@ class Server final {
   Intake intake_;
   JobsApi jobs_api_{dispatcher_, intake_};
   std::unique_ptr<Webhooks> webhooks_;  // nullptr: as there is no store
+  std::unique_ptr<Notices> notices_;    // likewise
   Supervisor supervisor_;
   Autoscaler autoscaler_{dispatcher_, supervisor_};
   DeviceWatch device_watch_{connections_};

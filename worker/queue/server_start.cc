@@ -1,11 +1,31 @@
 // How a Server comes up: what it holds is opened, and what was promised is read back.
 #include <fmt/format.h>
 
+#include "worker/queue/jobs/job_view.h"
 #include "worker/queue/link/signals.h"
 #include "worker/queue/server.h"
+#include "worker/queue/text/jobs_path.h"
 
 namespace penstock::queue {
 namespace {
+
+// As kNoticeFields has them.
+NoticeFields fields_of(const JobView& job, bool dead) {
+  const auto seconds = [](int64_t ms) { return ms == 0 ? "" : std::to_string(ms / 1000); };
+  const std::string_view status = name_of(job.status);
+  return {std::string(dead ? "dead" : status),
+          std::string(job.id.view()),
+          std::string(status),
+          std::string(job.queue),
+          std::string(job.model),
+          std::string(job.label),
+          std::string(job.error),
+          std::string(job.error_code),
+          std::to_string(job.attempts),
+          seconds(job.created_ms),
+          seconds(job.started_ms),
+          seconds(job.finished_ms)};
+}
 
 wire::Limits wire_limits(const Config& config) {
   wire::Limits limits;
@@ -136,6 +156,7 @@ Status Server::recover() {
   dispatcher_.on_callback_due = [this](const JobId& id, uint64_t share) {
     webhooks_->add({.id = id, .owner = share});
   };
+  open_notices();
   doubt_clock();
   size_t jobs = 0;
   Status recovered = store_->recover(
@@ -152,7 +173,26 @@ Status Server::recover() {
   }
   recovered = store_->unsettled(EdgeLines::kMaxPending,
                                 [this](JobRecord&& record) { dispatcher_.restore_over(record); });
+  notices_->apply(config_.notify);
   return recovered ? recover_orders() : recovered;
+}
+
+void Server::open_notices() {
+  notices_ = std::make_unique<Notices>(
+      loop_,
+      Notices::Calls{.due = [this](const NoticeQuery& query,
+                                   auto told) { store_->due_notices(query, std::move(told)); },
+                     .tried = [this](const DueNotice& notice, uint32_t tries,
+                                     int64_t due_ms) { store_->noticed(notice, tries, due_ms); },
+                     .keep = [this](auto names) { store_->keep_hooks(std::move(names)); }});
+  notices_->advance_to(connections_.now_ns(), dispatcher_.wall_ms());
+  dispatcher_.notices = [this](JobView job, bool dead) {
+    job.jobs_path = jobs_path_or_default({});
+    return notices_->wanted() ? notices_->of(job.status, dead, fields_of(job, dead),
+                                             ending_json(job, dead ? "dead" : name_of(job.status)))
+                              : std::vector<Notice>();
+  };
+  dispatcher_.on_notices_due = [this] { notices_->added(); };
 }
 
 Status Server::recover_orders() {

@@ -15,6 +15,7 @@
 #include "shared/base/clock.h"
 #include "worker/queue/bound/autoscale.h"
 #include "worker/queue/bound/pace.h"
+#include "worker/queue/config/notify_config.h"
 #include "worker/queue/link/roles.h"
 
 namespace penstock::queue {
@@ -137,6 +138,7 @@ struct Config {
   std::vector<AutoscaleConfig> autoscales;
   LimitsConfig limits;
   WebhooksConfig webhooks;
+  std::vector<HookConfig> notify;
 };
 
 }  // namespace penstock::queue

@@ -16,6 +16,7 @@
 #include "shared/wire/status_page.h"
 #include "worker/queue/config/config_section.h"
 #include "worker/queue/config/names.h"
+#include "worker/queue/config/notify_keys.h"
 #include "worker/queue/config/webhook_secrets.h"
 #include "worker/queue/config/webhook_target.h"
 #include "worker/queue/config/worker_config.h"
@@ -194,6 +195,10 @@ Config read_file(const YAML::Node& root, const std::string& path, NamedFiles fil
   config.devices = read_devices(section.take("devices"), complaints);
   config.limits = read_limits(section.take("limits"), complaints);
   config.webhooks = read_webhooks(section.take("webhooks"), path, files, complaints);
+  config.notify = read_notify(section.take("notify"), path, complaints);
+  if (!config.notify.empty() && config.state.empty()) {
+    section.complain("notify", "needs `state`: what is to be told is kept there until it was");
+  }
   config.access = read_access(section.take("access"), complaints);
   section.done();
   return config;

@@ -35,6 +35,7 @@
 #include "worker/queue/jobs/checks.h"
 #include "worker/queue/jobs/job.h"
 #include "worker/queue/jobs/job_table.h"
+#include "worker/queue/jobs/job_view.h"
 #include "worker/queue/jobs/metrics.h"
 #include "worker/queue/jobs/owned_jobs.h"
 #include "worker/queue/jobs/owner_events.h"
@@ -75,6 +76,10 @@ class Dispatcher final : public WorkerEvents {
   Store* store() { return store_; }
   // Told of each promised job that asked for a webhook, once its end is on disk.
   std::function<void(const JobId&, uint64_t share)> on_callback_due;
+  // What an operator's hooks are to be told of the end of a promised job, for the store to keep
+  // with it; and told when that is on disk.
+  std::function<std::vector<Notice>(const JobView&, bool dead)> notices;
+  std::function<void()> on_notices_due;
 
   // Takes over queues, workers and limits. Callers whose job nobody serves any more get 404.
   void apply(const Config& config);
@@ -240,10 +245,12 @@ class Dispatcher final : public WorkerEvents {
   void withdraw(Job& job, const wire::Failed& failed);
   void turn_away(Job& job, const wire::Failed& failed);
   JobEnd end_of(const Job& job, JobStatus status) const;
+  static JobView view_at_end(const Job& job, const JobEnd& end);
   void end_with(Job& job, JobStatus status, const wire::Failed& failed, bool dead = false);
   void conclude(Job& job, JobEnd end, Scheduler::Outcome outcome);
   void keep(const Job& job, const JobEnd& end, std::function<void(const JobEnd&)> on_done);
   void ended(Job& job, const JobEnd& end);
+  void tell_hooks(const Job& job, const JobEnd& end);
   void let_edge_settle(Job& job, const JobEnd& end);
   void erase(Job& job);
   void count(const Job& job, Metrics::Event event) { count(*job.home()->queue, event); }

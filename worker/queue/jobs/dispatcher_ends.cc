@@ -74,6 +74,9 @@ void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
     keep(job, end, [](const JobEnd&) {});
     return ended(job, end);
   }
+  if (notices && job.promise != PromiseState::kNone) {
+    end.notices = notices(view_at_end(job, end), end.dead);
+  }
   job.ending = true;
   ending_ += job.promise == PromiseState::kNone ? 0 : 1;
   const auto told = [this](const JobEnd& written) {
@@ -104,17 +107,23 @@ void Dispatcher::keep(const Job& job, const JobEnd& end,
                std::move(on_done));
 }
 
+JobView Dispatcher::view_at_end(const Job& job, const JobEnd& end) {
+  return {.id = job.id(),
+          .status = end.status,
+          .queue = job.home()->queue->settings.name,
+          .model = job.home()->model,
+          .label = job.more == nullptr ? std::string_view() : job.more->label,
+          .attempts = end.attempts,
+          .created_ms = job.created_ms,
+          .started_ms = end.started_ms,
+          .finished_ms = end.finished_ms,
+          .expires_ms = end.expires_ms,
+          .error_code = end.error_code,
+          .error = end.error};
+}
+
 void Dispatcher::ended(Job& job, const JobEnd& end) {
-  JobView view{.id = job.id(),
-               .status = end.status,
-               .queue = job.home()->queue->settings.name,
-               .attempts = end.attempts,
-               .created_ms = job.created_ms,
-               .started_ms = end.started_ms,
-               .finished_ms = end.finished_ms,
-               .expires_ms = end.expires_ms,
-               .error_code = end.error_code,
-               .error = end.error};
+  JobView view = view_at_end(job, end);
   subscribers_.end_events(job, view);
   const bool on_disk =
       job.promise != PromiseState::kNone || (is_stored(job) && end.status == JobStatus::kCompleted);
@@ -139,9 +148,26 @@ void Dispatcher::ended(Job& job, const JobEnd& end) {
     if (job.has_callback && on_callback_due) {
       on_callback_due(job.id(), job.more->share);
     }
+    tell_hooks(job, end);
   }
   owner_events_.changed(job);
   erase(job);
+}
+
+// They were stored with the end, unless it is another than was asked for.
+void Dispatcher::tell_hooks(const Job& job, const JobEnd& end) {
+  if (!notices) {
+    return;
+  }
+  if (end.notices.empty()) {
+    JobEnd told = end;
+    told.notices = notices(view_at_end(job, end), end.dead);
+    if (told.notices.empty()) {
+      return;
+    }
+    store_->notify(told);
+  }
+  on_notices_due();
 }
 
 void Dispatcher::let_edge_settle(Job& job, const JobEnd& end) {

@@ -150,4 +150,12 @@ std::string render(const JobView& job) {
   return json.done();
 }
 
+std::string ending_json(const JobView& job, std::string_view event) {
+  return JsonObject()
+      .text("type", "job." + std::string(event))
+      .text("timestamp", iso_time(job.finished_ms))
+      .raw("data", render(job))
+      .done();
+}
+
 }  // namespace penstock::queue

@@ -65,6 +65,9 @@ std::string render(const std::optional<JobView::Range>& range);
 // "2026-11-25T18:09:00.123Z"
 std::string iso_time(int64_t unix_ms);
 
+// What webhooks and notices say of a job's end: {"type":"job.EVENT","timestamp":...,"data":{job}}.
+std::string ending_json(const JobView& job, std::string_view event);
+
 std::string_view name_of(JobStatus status) noexcept;
 std::optional<JobStatus> status_named(std::string_view name) noexcept;
 

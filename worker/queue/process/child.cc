@@ -35,15 +35,31 @@ struct SpawnSettings {
   posix_spawnattr_t attributes;
 };
 
-void prepare(SpawnSettings& settings, int socket, int lock) {
-  posix_spawn_file_actions_addopen(&settings.actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_adddup2(&settings.actions, STDERR_FILENO, STDOUT_FILENO);
-  posix_spawn_file_actions_adddup2(&settings.actions, socket, Child::kSocketFd);
-  if (lock >= 0) {
-    posix_spawn_file_actions_adddup2(&settings.actions, lock, Child::kLockFd);
+// Which descriptors of ours the child has.
+struct Descriptors {
+  int socket = -1;
+  int lock = -1;
+  int input = -1;  // the child's standard input; the socket is its output then
+};
+
+void prepare(SpawnSettings& settings, const Descriptors& ours) {
+  posix_spawn_file_actions_t* const actions = &settings.actions;
+  int last = STDERR_FILENO;
+  if (ours.input >= 0) {
+    posix_spawn_file_actions_adddup2(actions, ours.input, STDIN_FILENO);
+    posix_spawn_file_actions_adddup2(actions, ours.socket, STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(actions, ours.socket, STDERR_FILENO);
+  } else {
+    posix_spawn_file_actions_addopen(actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_adddup2(actions, STDERR_FILENO, STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(actions, ours.socket, Child::kSocketFd);
+    last = Child::kSocketFd;
   }
-  posix_spawn_file_actions_addclosefrom_np(&settings.actions,
-                                           Child::kSocketFd + (lock >= 0 ? 2 : 1));
+  if (ours.lock >= 0) {
+    posix_spawn_file_actions_adddup2(actions, ours.lock, Child::kLockFd);
+    last = Child::kLockFd;
+  }
+  posix_spawn_file_actions_addclosefrom_np(actions, last + 1);
   sigset_t none;
   sigset_t all;
   sigemptyset(&none);
@@ -73,6 +89,34 @@ std::vector<const char*> with_ours(const std::vector<std::string>& environment) 
   return all;
 }
 
+Result<Spawned> start(const std::vector<std::string>& command,
+                      const std::vector<std::string>& environment, Descriptors descriptors) {
+  int pair[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
+    return Error{std::string("socketpair failed: ") + std::strerror(errno)};
+  }
+  Fd ours(pair[0]);
+  const Fd theirs(pair[1]);
+  ::fcntl(ours.get(), F_SETFL, O_NONBLOCK);
+  descriptors.socket = theirs.get();
+  SpawnSettings settings;
+  prepare(settings, descriptors);
+  std::vector<char*> argv;
+  argv.reserve(command.size() + 1);
+  for (const std::string& word : command) {
+    argv.push_back(const_cast<char*>(word.c_str()));  // posix_spawn does not write to it
+  }
+  argv.push_back(nullptr);
+  pid_t pid = 0;
+  auto all = with_ours(environment);
+  const int error = ::posix_spawn(&pid, argv[0], &settings.actions, &settings.attributes,
+                                  argv.data(), const_cast<char**>(all.data()));  // likewise
+  if (error != 0) {
+    return Error{command.front() + " cannot be started: " + std::strerror(error)};
+  }
+  return Spawned{Child(pid), std::move(ours)};
+}
+
 }  // namespace
 
 bool Child::reap() {
@@ -89,6 +133,12 @@ void Child::kill() const {
   }
 }
 
+void Child::kill_group() const {
+  if (group_ > 0) {
+    ::kill(-group_, SIGKILL);
+  }
+}
+
 bool Child::succeeded() const { return WIFEXITED(status_) && WEXITSTATUS(status_) == 0; }
 
 int Child::signal() const { return WIFSIGNALED(status_) ? WTERMSIG(status_) : 0; }
@@ -97,29 +147,12 @@ std::string Child::end() const { return exit_words(status_); }
 
 Result<Spawned> spawn(const std::vector<std::string>& command,
                       const std::vector<std::string>& environment, int lock) {
-  int pair[2];
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
-    return Error{std::string("socketpair failed: ") + std::strerror(errno)};
-  }
-  Fd ours(pair[0]);
-  const Fd theirs(pair[1]);
-  ::fcntl(ours.get(), F_SETFL, O_NONBLOCK);
-  SpawnSettings settings;
-  prepare(settings, theirs.get(), lock);
-  std::vector<char*> argv;
-  argv.reserve(command.size() + 1);
-  for (const std::string& word : command) {
-    argv.push_back(const_cast<char*>(word.c_str()));  // posix_spawn does not write to it
-  }
-  argv.push_back(nullptr);
-  pid_t pid = 0;
-  auto all = with_ours(environment);
-  const int error = ::posix_spawn(&pid, argv[0], &settings.actions, &settings.attributes,
-                                  argv.data(), const_cast<char**>(all.data()));  // likewise
-  if (error != 0) {
-    return Error{command.front() + " cannot be started: " + std::strerror(error)};
-  }
-  return Spawned{Child(pid), std::move(ours)};
+  return start(command, environment, {.lock = lock});
+}
+
+Result<Spawned> spawn_reader(const std::vector<std::string>& command,
+                             const std::vector<std::string>& environment, int input) {
+  return start(command, environment, {.input = input});
 }
 
 }  // namespace penstock::queue

@@ -25,7 +25,7 @@ class Child {
   static constexpr int kLockFd = 4;
 
   Child() = default;  // none
-  explicit Child(pid_t pid) : pid_(pid) {}
+  explicit Child(pid_t pid) : pid_(pid), group_(pid) {}
 
   // There is one, and it was not reaped yet.
   bool lives() const { return pid_ > 0; }
@@ -35,6 +35,8 @@ class Child {
   bool reap();
   // Sends SIGKILL. Nothing happens if it does not live.
   void kill() const;
+  // The same to all of its process group, also once it has ended. Nothing happens if it was none.
+  void kill_group() const;
 
   // REQUIRES of these: it was reaped.
   bool succeeded() const;   // it exited with status 0
@@ -43,6 +45,7 @@ class Child {
 
  private:
   pid_t pid_ = 0;
+  pid_t group_ = 0;
   int status_ = 0;  // as of waitpid(2)
 };
 
@@ -56,5 +59,10 @@ struct Spawned {
 // ours of the same name.
 Result<Spawned> spawn(const std::vector<std::string>& command,
                       const std::vector<std::string>& environment = {}, int lock = -1);
+
+// The same of a program that knows nothing of us: it reads `input` as its standard input, and what
+// it writes there and to stderr comes out of the socket.
+Result<Spawned> spawn_reader(const std::vector<std::string>& command,
+                             const std::vector<std::string>& environment, int input);
 
 }  // namespace penstock::queue

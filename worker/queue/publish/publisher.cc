@@ -88,6 +88,11 @@ void Publisher::publish_metrics(const Sources& sources, int64_t now_ns) {
     std::copy(std::begin(counts), std::end(counts), page.webhooks);
     page.webhooks_pending = sources.webhooks->pending();
   }
+  if (sources.notices != nullptr) {
+    const Notices::Outcomes& outcomes = sources.notices->outcomes();
+    const uint64_t counts[] = {outcomes.delivered, outcomes.retried, outcomes.given_up};
+    std::copy(std::begin(counts), std::end(counts), page.notices);
+  }
   put_workers(page, sources.supervisor);
   put_desired(page, sources.supervisor, sources.autoscaler);
   put_devices(page, sources.device_watch);

@@ -11,6 +11,7 @@
 #include "worker/queue/link/listener.h"
 #include "worker/queue/publish/published_file.h"
 #include "worker/queue/publish/status_page_writer.h"
+#include "worker/queue/webhooks/notices.h"
 #include "worker/queue/webhooks/webhooks.h"
 #include "worker/queue/workers/autoscaler.h"
 #include "worker/queue/workers/supervisor.h"
@@ -29,6 +30,7 @@ class Publisher {
     const Autoscaler& autoscaler;
     const DeviceWatch& device_watch;
     const Webhooks* webhooks;
+    const Notices* notices;  // likewise
   };
   // A queue's state is published at once, numbers from time to time.
   void publish(const Sources& sources, const AwakeClock& clock, int64_t now_ns);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "shared/base/job_id.h"
 #include "shared/limit/siphash.h"
@@ -22,6 +23,13 @@ enum class JobStatus : uint8_t {
 };
 constexpr bool has_ended(JobStatus status) noexcept { return status >= JobStatus::kCompleted; }
 
+// What an operator's hook is to be told of a job's end; both texts are its own business.
+struct Notice {
+  std::string hook;
+  std::string fields;
+  std::string json;
+};
+
 // Times are milliseconds since 1970 UTC; 0: not set.
 struct JobEnd {
   JobId id;
@@ -39,7 +47,8 @@ struct JobEnd {
   uint64_t prompt_tokens = 0;
   uint64_t completion_tokens = 0;
   uint64_t device_ns = 0;
-  bool estimated = false;  // nobody told the tokens
+  bool estimated = false;       // nobody told the tokens
+  std::vector<Notice> notices;  // to be kept with it
 
   // An engine has answered, with whatever status.
   bool answered() const noexcept { return !content_type.empty(); }

@@ -28,7 +28,10 @@ Result<std::unique_ptr<JobTables>> JobTables::open(const Opening& opening,
 }
 
 JobTables::JobTables(Database database)
-    : database_(std::move(database)), lists_(database_), deliveries_(database_) {
+    : database_(std::move(database)),
+      lists_(database_),
+      deliveries_(database_),
+      notices_(database_) {
   const auto prepare = [this](Statement& statement, const std::string& sql) {
     statement = Statement(database_, sql);
   };

@@ -70,6 +70,26 @@ constexpr int64_t kDeliveryMs = int64_t{4} * 86'400'000;
 // How many URLs that want no more webhooks are kept: the latest.
 constexpr size_t kMostGoneUrls = 1000;
 
+// A notice that is still to be told.
+struct DueNotice {
+  JobId id;
+  std::string hook;
+  int64_t made_ms = 0;
+  uint32_t tries = 0;
+  std::string fields;
+  std::string json;
+};
+// Those of a hook that are due by then, the earliest first.
+struct NoticeQuery {
+  std::string hook;
+  int64_t until_ms = 0;
+  uint32_t limit = 100;
+};
+struct NoticePage {
+  std::vector<DueNotice> due;
+  int64_t next_ms = 0;  // when the first is due that was not by then; 0: there is none
+};
+
 // What an operator ordered, which holds over a restart (standing_orders.h).
 using Orders = std::map<std::string, int64_t>;
 

@@ -203,6 +203,24 @@ class SqliteStore final : public Store {
     write([this, url = std::move(url)] { return jobs_->tables().deliveries().disable_url(url); });
   }
 
+  void due_notices(const NoticeQuery& query, std::function<void(NoticePage)> on_done) override {
+    ask_for<NoticePage>(
+        Operation::kRead,
+        [this, query](NoticePage& page) { return jobs_->tables().notices().due(query, page); },
+        std::move(on_done));
+  }
+  void noticed(const DueNotice& notice, uint32_t tries, int64_t due_ms) override {
+    write([this, notice, tries, due_ms] {
+      return jobs_->tables().notices().set(notice, tries, due_ms);
+    });
+  }
+  void notify(const JobEnd& end) override {
+    write([this, end] { return jobs_->tables().notices().insert(end); });
+  }
+  void keep_hooks(std::vector<std::string> names) override {
+    write([this, names = std::move(names)] { return jobs_->tables().notices().keep(names); });
+  }
+
   // A transaction removes no more than some, so that promises need not wait for all of them.
   void sweep(int64_t now_ms) override {
     if (std::exchange(sweeping_, true)) {
@@ -279,8 +297,10 @@ class SqliteStore final : public Store {
     queue_->ask({.kind = Operation::kWrite,
                  .job = shared->end.id,
                  .bytes = shared->rest.size(),
-                 .run = [this, shared,
-                         before = std::move(before)] { return before() && jobs_->finish(*shared); },
+                 .run =
+                     [this, shared, before = std::move(before)] {
+                       return before() && jobs_->finish(*shared, max_bytes_);
+                     },
                  .on_done = [shared, on_done = std::move(on_done)] { on_done(shared->end); },
                  .lose_result = [shared] { shared->lose(); }});
   }

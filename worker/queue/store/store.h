@@ -111,7 +111,8 @@ class Store {
   virtual void discard_result(const JobId& id) = 0;
   // The job is over. `rest` is its result from `offset` on: all of it (0), or what comes behind
   // that of append_result(). Its webhook becomes due. Its body is dropped, unless it is dead.
-  // on_done() tells how it has ended: as failed, if its result could not be stored.
+  // on_done() tells how it has ended: as failed, if its result could not be stored. Its notices
+  // are due then, unless it has ended otherwise, or all of the state's room is taken.
   virtual void finish(JobEnd end, uint64_t offset, std::string rest,
                       std::function<void(const JobEnd&)> on_done) = 0;
   // The same for a job that was never promised, but is kept for its key. A spare one takes the
@@ -130,6 +131,13 @@ class Store {
   virtual void due(const DueQuery& query, std::function<void(DuePage)> on_done) = 0;
   // It wants no webhooks any more. The last kMostGoneUrls are kept.
   virtual void disable_url(std::string url) = 0;
+  virtual void due_notices(const NoticeQuery& query, std::function<void(NoticePage)> on_done) = 0;
+  // `tries` were made of the notice; due again at `due_ms`, or over (0).
+  virtual void noticed(const DueNotice& notice, uint32_t tries, int64_t due_ms) = 0;
+  // Of a job that has ended otherwise than was asked.
+  virtual void notify(const JobEnd& end) = 0;
+  // What other hooks were to be told is dropped.
+  virtual void keep_hooks(std::vector<std::string> names) = 0;
   // The edge has settled the receipt of that job (sequence_of() its id): it is not told again.
   virtual void settled(uint64_t number) = 0;
   // Removes all that has expired by `now_ms`, some at a time; asked again meanwhile, it goes on.

@@ -25,6 +25,7 @@ void Ending::lose() {
   end.headers.clear();
   end.error_code = "engine_failed";
   end.error = kResultLost;
+  end.notices.clear();
   offset = 0;
   rest = {};
 }
@@ -167,7 +168,7 @@ bool StoredJobs::discard_result(const JobId& id) {
   return true;
 }
 
-bool StoredJobs::finish(Ending& ending) {
+bool StoredJobs::finish(Ending& ending, uint64_t max_bytes) {
   JobEnd& end = ending.end;
   if (end.status == JobStatus::kCompleted && spoiled_.contains(sequence_of(end.id))) {
     ending.lose();
@@ -187,7 +188,8 @@ bool StoredJobs::finish(Ending& ending) {
                   !note(files_.seal(end.id, bytes)))) {
     return false;
   }
-  if (!tables_->charge_of(end.id, after)) {
+  if (!tables_->charge_of(end.id, after) ||
+      (bytes_ < max_bytes && !tables_->notices().insert(end))) {
     return false;
   }
   account_.charge({after.seq, after.whose, after.bytes - before.bytes, after.file_bytes});

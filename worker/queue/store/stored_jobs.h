@@ -71,7 +71,8 @@ class StoredJobs {
   // Some of its result, at that offset.
   bool write_result(const JobId& id, uint64_t offset, std::string_view bytes);
   bool discard_result(const JobId& id);
-  bool finish(Ending& ending);
+  // Its notices are kept where less than `max_bytes` are taken.
+  bool finish(Ending& ending, uint64_t max_bytes);
   bool requeue(const JobId& id, int64_t deadline_ms, std::optional<JobRecord>& job);
   bool drop(const JobId& id, bool& dropped);
   // `more`: others have expired, too.

@@ -555,7 +555,8 @@ TEST_F(ListTest, ADatabaseOfTheFirstSchemaIsMigrated) {
       "DROP TABLE ended; DROP TABLE recently_ended; DROP INDEX jobs_live;"
       "CREATE INDEX jobs_owner ON jobs(owner); ALTER TABLE jobs DROP COLUMN share;"
       "ALTER TABLE jobs DROP COLUMN headers; ALTER TABLE jobs DROP COLUMN estimated;"
-      "ALTER TABLE jobs DROP COLUMN label;"
+      "ALTER TABLE jobs DROP COLUMN label; DROP INDEX jobs_earlier;"
+      "ALTER TABLE jobs DROP COLUMN earlier; DROP TABLE notices;"
       "PRAGMA user_version=1");
   reopen();
   const auto migrated = find(*parse_job_id(ids_of_[0].front()));

@@ -1,0 +1,275 @@
+// An operator's hooks, with real programs; the store is the test's.
+#include "worker/queue/webhooks/notices.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <sstream>
+
+namespace penstock::queue {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kNowMs = 1'763'780'000'000;
+
+class NoticesTest : public testing::Test {
+ protected:
+  NoticesTest() {
+    fs::create_directories(folder_);
+    notices_.advance_to(now_ns_, kNowMs);
+  }
+  ~NoticesTest() override { fs::remove_all(folder_); }
+
+  // A hook that runs this script.
+  HookConfig script(const std::string& text, const std::string& name = "tell") {
+    const std::string path = folder_ + "/" + name;
+    std::ofstream(path) << "#!/bin/sh\n" << text << "\n";
+    fs::permissions(path, fs::perms::owner_all);
+    HookConfig hook;
+    hook.name = name;
+    hook.on = 1U << static_cast<unsigned>(NoticeEvent::kFailed);
+    hook.command = {path, folder_};
+    return hook;
+  }
+  void apply(const HookConfig& hook) { notices_.apply({hook}); }
+  static NoticeFields fields(const std::string& label = "a label") {
+    return {"failed",     "job_1",         "failed", "default", "sim", label,
+            "It failed.", "engine_failed", "3",      "10",      "",    "30"};
+  }
+  // The store keeps what is to be told of a failed job.
+  JobId fails(const std::string& label = "a label") {
+    const JobId id = ids_.make(kNowMs);
+    for (Notice& each : notices_.of(JobStatus::kFailed, false, fields(label), "{\"a\":1}")) {
+      stored_.push_back({{.id = id,
+                          .hook = each.hook,
+                          .made_ms = kNowMs,
+                          .fields = each.fields,
+                          .json = each.json},
+                         kNowMs});
+    }
+    notices_.added();
+    return id;
+  }
+  void advance(int64_t ns = 0) {
+    now_ns_ += ns;
+    notices_.advance_to(now_ns_, kNowMs + now_ns_ / kNsPerMs);
+  }
+  // Until so many tries were made in all.
+  void wait(size_t tries) {
+    for (int i = 0; i < 2000 && tries_.size() < tries; ++i) {
+      loop_.run_once(0, 10 * kNsPerMs);
+      notices_.reap();
+      advance();
+    }
+    ASSERT_EQ(tries_.size(), tries);
+  }
+  std::string file(const std::string& name) const {
+    std::ifstream in(folder_ + "/" + name);
+    std::stringstream text;
+    text << in.rdbuf();
+    return text.str();
+  }
+  bool wait_for_file(const std::string& name) const {
+    for (int i = 0; i < 2000 && file(name).empty(); ++i) {
+      loop_.run_once(0, 10 * kNsPerMs);
+    }
+    return !file(name).empty();
+  }
+
+  struct Stored {
+    DueNotice notice;
+    int64_t due_ms;
+  };
+  struct Try {
+    uint32_t tries;
+    int64_t due_ms;  // 0: over
+  };
+  std::string folder_ = fs::temp_directory_path() / ("notices." + std::to_string(::getpid()));
+  mutable EventLoop loop_ = *EventLoop::create();
+  JobIdMaker ids_;
+  int64_t now_ns_ = 0;
+  std::vector<Stored> stored_;
+  std::vector<Try> tries_;
+  std::vector<std::string> kept_;
+  Notices notices_{
+      loop_,
+      {.due =
+           [this](const NoticeQuery& query, auto told) {
+             NoticePage page;
+             for (const Stored& each : stored_) {
+               if (each.notice.hook == query.hook && each.due_ms <= query.until_ms &&
+                   page.due.size() < query.limit) {
+                 page.due.push_back(each.notice);
+               } else if (each.notice.hook == query.hook && each.due_ms > query.until_ms) {
+                 page.next_ms = each.due_ms;
+               }
+             }
+             told(page);
+           },
+       .tried =
+           [this](const DueNotice& notice, uint32_t tries, int64_t due_ms) {
+             tries_.push_back({tries, due_ms});
+             std::erase_if(stored_, [&](Stored& each) {
+               const bool same = each.notice.id == notice.id;
+               each.notice.tries = same ? tries : each.notice.tries;
+               each.due_ms = same ? due_ms : each.due_ms;
+               return same && due_ms == 0;
+             });
+           },
+       .keep = [this](auto names) { kept_ = names; }},
+      1};
+};
+
+TEST_F(NoticesTest, AProgramReadsTheJsonAndHasTheFieldsAsVariables) {
+  apply(script("cat > $1/json; env > $1/env.new; mv $1/env.new $1/env"));
+  fails("two\nlines; $(touch " + folder_ + "/shell)");
+  advance();
+  wait(1);
+  EXPECT_EQ(tries_[0].due_ms, 0);
+  EXPECT_EQ(file("json"), "{\"a\":1}");
+  const std::string variables = file("env");
+  for (const char* const each :
+       {"PENSTOCK_EVENT=failed\n", "PENSTOCK_JOB_ID=job_1\n", "PENSTOCK_ERROR_CODE=engine_failed\n",
+        "PENSTOCK_ATTEMPTS=3\n", "PENSTOCK_STARTED_AT=\n", "PENSTOCK_LABEL=two\nlines; $("}) {
+    EXPECT_NE(variables.find(each), std::string::npos) << each << "\n" << variables;
+  }
+  EXPECT_FALSE(fs::exists(folder_ + "/shell")) << "no shell reads what others said";
+  EXPECT_EQ(notices_.outcomes().delivered, 1U);
+}
+
+TEST_F(NoticesTest, OnlyWhatAHookWantsIsToldIt) {
+  HookConfig hook = script("true");
+  hook.on = 1U << static_cast<unsigned>(NoticeEvent::kDead);
+  apply(hook);
+  EXPECT_EQ(kept_, std::vector<std::string>{"tell"});
+  EXPECT_TRUE(notices_.of(JobStatus::kFailed, false, fields(), "").empty());
+  EXPECT_TRUE(notices_.of(JobStatus::kCompleted, false, fields(), "").empty());
+  EXPECT_EQ(notices_.of(JobStatus::kFailed, true, fields(), "").size(), 1U);
+}
+
+TEST_F(NoticesTest, WhatFailsIsTriedAgainLaterAndGivenUpAtLast) {
+  HookConfig hook = script("echo no; exit 3");
+  hook.tries = 3;
+  apply(hook);
+  fails();
+  advance();
+  wait(1);
+  EXPECT_GE(tries_[0].due_ms, kNowMs + 4500);
+  EXPECT_LE(tries_[0].due_ms, kNowMs + 5500);
+  advance(4 * kNsPerSec);
+  EXPECT_EQ(notices_.next_event(), (tries_[0].due_ms - kNowMs) * kNsPerMs);
+  advance(2 * kNsPerSec);
+  wait(2);
+  EXPECT_GE(tries_[1].due_ms, kNowMs + 6000 + 270'000);
+  advance(400 * kNsPerSec);
+  advance();
+  wait(3);
+  EXPECT_EQ(tries_[2].tries, 3U);
+  EXPECT_EQ(tries_[2].due_ms, 0);
+  EXPECT_EQ(notices_.outcomes().retried, 2U);
+  EXPECT_EQ(notices_.outcomes().given_up, 1U);
+}
+
+TEST_F(NoticesTest, AProgramThatHangsIsKilledWithAllThatItStarted) {
+  HookConfig hook = script("sleep 1000 & echo $! > $1/pid.new; mv $1/pid.new $1/pid; wait");
+  hook.timeout_ns = kNsPerSec;
+  apply(hook);
+  fails();
+  advance();
+  ASSERT_TRUE(wait_for_file("pid"));
+  const pid_t grandchild = std::stoi(file("pid"));
+  EXPECT_EQ(::kill(grandchild, 0), 0);
+  EXPECT_EQ(notices_.next_event(), kNsPerSec);
+  advance(kNsPerSec);
+  wait(1);
+  EXPECT_NE(tries_[0].due_ms, 0) << "it is tried again";
+  for (int i = 0; i < 2000 && ::kill(grandchild, 0) == 0; ++i) {
+    loop_.run_once(0, kNsPerMs);  // whoever adopts it reaps it
+    std::ifstream stat("/proc/" + std::to_string(grandchild) + "/stat");
+    std::string pid, name, state;
+    stat >> pid >> name >> state;
+    if (state == "Z") {
+      break;
+    }
+  }
+  std::ifstream stat("/proc/" + std::to_string(grandchild) + "/stat");
+  std::string pid, name, state;
+  stat >> pid >> name >> state;
+  EXPECT_TRUE(state.empty() || state == "Z") << state;
+}
+
+TEST_F(NoticesTest, AProgramThatSaysMuchIsHeardAndCut) {
+  apply(
+      script("i=0; while [ $i -lt 2000 ]; do echo 0123456789012345678901234567890123456789012345678"
+             "901234567890123456789012345678901234567890123456789; i=$((i+1)); done; exit 0"));
+  fails();
+  advance();
+  wait(1);
+  EXPECT_EQ(tries_[0].due_ms, 0) << "it did not hang, as it was read to its end";
+}
+
+TEST_F(NoticesTest, AProgramThatCannotBeStartedIsTriedAgain) {
+  HookConfig hook = script("true");
+  hook.command = {folder_ + "/none"};
+  apply(hook);
+  fails();
+  advance();
+  ASSERT_EQ(tries_.size(), 1U);
+  EXPECT_NE(tries_[0].due_ms, 0);
+}
+
+TEST_F(NoticesTest, SoManyRunAtOnce) {
+  HookConfig hook = script("echo $$ >> $1/started; while [ ! -e $1/go ]; do sleep 0.01; done");
+  hook.at_once = 2;
+  apply(hook);
+  for (int i = 0; i < 5; ++i) {
+    fails();
+  }
+  advance();
+  for (int i = 0; i < 2000 && file("started").size() < 4; ++i) {
+    loop_.run_once(0, kNsPerMs);
+    advance();
+  }
+  const std::string started = file("started");
+  EXPECT_EQ(std::count(started.begin(), started.end(), '\n'), 2);
+  std::ofstream(folder_ + "/go") << "go";
+  wait(5);
+  EXPECT_EQ(notices_.outcomes().delivered, 5U);
+}
+
+TEST_F(NoticesTest, WhoseHookIsGoneIsEndedAndToldNoMore) {
+  apply(script("echo $$ > $1/pid.new; mv $1/pid.new $1/pid; sleep 1000"));
+  fails();
+  advance();
+  ASSERT_TRUE(wait_for_file("pid"));
+  const pid_t program = std::stoi(file("pid"));
+  notices_.apply({});
+  EXPECT_TRUE(kept_.empty());
+  for (int i = 0; i < 2000 && ::kill(program, 0) == 0; ++i) {
+    loop_.run_once(0, kNsPerMs);
+    notices_.reap();
+  }
+  EXPECT_NE(::kill(program, 0), 0) << "killed, and reaped";
+  EXPECT_TRUE(tries_.empty());
+  EXPECT_FALSE(notices_.wanted());
+}
+
+TEST_F(NoticesTest, AnotherConfigurationTriesAnew) {
+  apply(script("echo $$ > $1/pid.new; mv $1/pid.new $1/pid; sleep 1000"));
+  fails();
+  advance();
+  ASSERT_TRUE(wait_for_file("pid"));
+  apply(script("echo told > $1/second", "other"));
+  HookConfig hook = script("echo told > $1/second");
+  apply(hook);
+  advance();
+  wait(1);
+  EXPECT_EQ(file("second"), "told\n");
+}
+
+}  // namespace
+}  // namespace penstock::queue
