@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""What streams that wait cost others: the time of Nginx's other answers, with and without so many GET /jobs/events open, A B A B.
+"""What streams that wait cost others: the time of Nginx's other answers, with and without so many GET /jobs/events open, A B A B A B.
 
 Nginx, penstockd, those who hold the streams and the one who asks share the machine. The one who asks sends so many requests a second,
 for a picture behind a limit, over connections that are kept; a time is from when a request was due, so that a stall counts for all
 that it held up.
 
-Usage: waiting_bench.py BUILD_DIR [--streams 10000] [--seconds 10] [--rate 500] [--rounds 2]
+Usage: waiting_bench.py BUILD_DIR [--streams 10000] [--seconds 10] [--rate 500] [--rounds 3]
 """
 import argparse
 import http.client
@@ -25,9 +25,9 @@ import time
 from edge_bench import free_port, wait_for
 
 PER_OWNER = 8  # streams that one may have
+AT_ONCE = 32  # are opened
 CONF = """
-worker_processes 1;
-worker_rlimit_nofile 65536;
+worker_processes 2;  # a stream takes two descriptors
 daemon off;
 user root;
 pid {dir}/nginx.pid;
@@ -40,7 +40,7 @@ http {{
   penstock_zone edge 8m;
   upstream gpu {{ server unix:{dir}/q.sock; keepalive 8; }}
   server {{
-    listen 127.0.0.1:{port} backlog=16384;
+    listen 127.0.0.1:{port} backlog=16384 reuseport;
     penstock_owner $http_authorization;
     location /v1/ {{ penstock_limit zone=edge key=$http_authorization rate=100000r/s name=caller; penstock_pass gpu; }}
     location /jobs {{ penstock_jobs gpu; }}
@@ -62,16 +62,16 @@ def raise_limit():
 
 
 def hold(port, streams):
-    """Opens them, says "open" once each has its snapshot, and reads on until it is ended."""
+    """Opens them, a few at once, says "open" once each has its snapshot, and reads on until it is ended."""
     raise_limit()
-    selector, waiting = selectors.DefaultSelector(), 0
-    for i in range(streams):
-        client = socket.create_connection(("127.0.0.1", port))
-        client.sendall(b"GET /jobs/events HTTP/1.1\r\nHost: bench\r\nAuthorization: o%d\r\n\r\n" % (i // PER_OWNER))
-        client.setblocking(False)
-        selector.register(client, selectors.EVENT_READ, [b""])
-        waiting += 1
+    selector, opened, waiting = selectors.DefaultSelector(), 0, 0
     while True:
+        while opened < streams and waiting < AT_ONCE:
+            client = socket.create_connection(("127.0.0.1", port))
+            client.sendall(b"GET /jobs/events HTTP/1.1\r\nHost: bench\r\nAuthorization: o%d\r\n\r\n" % (opened // PER_OWNER))
+            client.setblocking(False)
+            selector.register(client, selectors.EVENT_READ, [b""])
+            opened, waiting = opened + 1, waiting + 1
         for key, _ in selector.select():
             data = key.fileobj.recv(65536)
             if not data:
@@ -81,7 +81,7 @@ def hold(port, streams):
                 if b"event: snapshot" in key.data[0]:
                     selector.modify(key.fileobj, selectors.EVENT_READ, None)
                     waiting -= 1
-                    if waiting == 0:
+                    if waiting == 0 and opened == streams:
                         print("open", flush=True)
 
 
@@ -146,7 +146,7 @@ def main():
     parser.add_argument("--streams", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rate", type=float, default=500)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     raise_limit()
     without, held = measure(pathlib.Path(args.build).resolve(), args.streams, args.seconds, args.rate, args.rounds)
