@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "shared/http/header_lines.h"
 #include "worker/queue/jobs/caller.h"
 #include "worker/queue/text/reply.h"
 #include "worker/queue/text/seconds.h"
@@ -13,6 +14,23 @@ using PromiseState = Job::PromiseState;
 namespace {
 
 constexpr int64_t kMsPerSecond = 1000;
+
+// Those that say how the answer is to be read. What was of that one request, such as its id and
+// what it left of an engine's limits, is not told again.
+std::string of_content(std::string_view lines) {
+  std::string kept;
+  for (http::HeaderLine line; !lines.empty();) {
+    if (http::next_header_line(lines, line) != nullptr) {
+      break;
+    }
+    const std::string_view name = line.name;
+    if (http::same_name(name.substr(0, 8), "content-") ||
+        http::same_name(name.substr(0, 10), "inference-")) {
+      kept.append(name).append(": ").append(line.value).append("\n");
+    }
+  }
+  return kept;
+}
 
 std::string jobs_url(const Waiter& waiter, const Job& job) {
   return waiter.jobs_path + "/" + std::string(job.id().view());
@@ -103,7 +121,8 @@ void PromiseReplies::result(const Waiter& waiter, const JobRecord& record, std::
 
 void PromiseReplies::earlier(const Waiter& waiter, const KeptAnswer& kept, bool own,
                              int64_t now_ms) const {
-  const JobRecord& job = kept.job;
+  JobRecord job = kept.job;
+  job.end.headers = of_content(job.end.headers);
   if (own) {
     wire::append(waiter.caller->out(), waiter.id, wire::Accepted{.job_id = job.id.view()});
   }

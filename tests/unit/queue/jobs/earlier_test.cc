@@ -118,6 +118,22 @@ TEST_F(EarlierTest, WhatIsSharedIsToldToAllAndNotWhoseItWas) {
   EXPECT_EQ(told.job_id, "");
 }
 
+TEST_F(EarlierTest, WhatWasOfThatOneRequestIsNotToldAgain) {
+  submit(peer_, ++last_, kept());
+  const uint64_t number = take(device_);
+  device_.send(number, wire::Head{.status = 200,
+                                  .content_type = "text/plain",
+                                  .headers = "x-request-id: secret\nContent-Language: en\n"});
+  device_.send(number, wire::Done{});
+  device_.send(0, wire::Take{1});
+  settle();
+  EXPECT_TRUE(reply(peer_, last_).done);
+  settle();
+  const Reply earlier = asked(only());
+  EXPECT_EQ(earlier.status, 200U) << "an empty answer is one, too";
+  EXPECT_EQ(earlier.headers, "Content-Language: en\nAge: 0\n");
+}
+
 TEST_F(EarlierTest, OneThatFailedIsNoAnswer) {
   submit(peer_, ++last_, kept());
   const uint64_t first = take(device_);
