@@ -1,11 +1,12 @@
 // The module as Nginx sees it: directives, phases, life cycle. Read from here.
 // The folders, from the top down; each has a README of what it is:
-//   directives   pages   hand_over   admit   reply   request   zone   conf
+//   directives   pages   hand_over   admit   challenge   lease   reply   request   zone   conf
 #include "ngx_module/admit/admission.h"
 #include "ngx_module/admit/status_source.h"
 #include "ngx_module/conf/conf.h"
 #include "ngx_module/directives/bind_limits.h"
 #include "ngx_module/directives/bind_sources.h"
+#include "ngx_module/directives/challenge_directive.h"
 #include "ngx_module/directives/cost_directives.h"
 #include "ngx_module/directives/limit_directives.h"
 #include "ngx_module/directives/location.h"
@@ -16,6 +17,7 @@
 #include "ngx_module/hand_over/jobs.h"
 #include "ngx_module/hand_over/stored_file.h"
 #include "ngx_module/lease/lessee.h"
+#include "ngx_module/pages/challenge_answer.h"
 #include "ngx_module/pages/console.h"
 #include "ngx_module/pages/limits_events.h"
 #include "ngx_module/pages/metrics.h"
@@ -151,6 +153,10 @@ ngx_command_t commands[] = {
      NGX_HTTP_MAIN_CONF_OFFSET, 0, nullptr},
     {ngx_string("penstock_limit"), kAnywhere | NGX_CONF_1MORE, read_limit, NGX_HTTP_LOC_CONF_OFFSET,
      0, nullptr},
+    {ngx_string("penstock_challenge"), kAnywhere | NGX_CONF_1MORE, read_challenge,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+    {ngx_string("penstock_verify"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, read_verify,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
     {ngx_string("penstock_cost"), kAnywhere | NGX_CONF_TAKE2, read_cost, NGX_HTTP_LOC_CONF_OFFSET,
      0, nullptr},
     {ngx_string("penstock_image_cost"), kAnywhere | NGX_CONF_TAKE1, read_image_cost,

@@ -26,7 +26,7 @@ PARTS = {
 # Within a part, a room may include itself and those after it. "": what lies in no room.
 ROOMS = {
     "shared": ["metrics", "redis", "challenge", "limit", "wire", "http", "base"],
-    "ngx_module": ["", "directives", "pages", "hand_over", "admit", "lease", "reply", "request", "zone", "conf"],
+    "ngx_module": ["", "directives", "pages", "hand_over", "admit", "challenge", "lease", "reply", "request", "zone", "conf"],
     "worker/queue": ["", "publish", "api", "workers", "jobs", "webhooks", "devices", "process", "store", "config", "link", "bound",
                      "order", "clock", "text"],
 }

@@ -4,6 +4,7 @@
 #include "ngx_module/admit/degrade.h"
 #include "ngx_module/admit/gather.h"
 #include "ngx_module/admit/job_headers.h"
+#include "ngx_module/admit/prove.h"
 #include "ngx_module/admit/refuse.h"
 #include "ngx_module/admit/status_source.h"
 #include "ngx_module/lease/waiting.h"
@@ -18,8 +19,10 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, Charges& charges) n
 ngx_int_t read_body_then_judge(ngx_http_request_t* r, RequestState& state,
                                Charges& charges) noexcept;
 bool is_over_some(ngx_http_request_t* r, const RequestState& state, Charges& charges) noexcept;
+ngx_int_t prove_or_refuse(ngx_http_request_t* r, RequestState& state, Charges& charges) noexcept;
 
-constexpr ngx_int_t kAnew = NGX_MAX_INT_T_VALUE;  // degraded: it is another request now
+// It is another request now: degraded, or its caller has shown a pass.
+constexpr ngx_int_t kAnew = NGX_MAX_INT_T_VALUE;
 
 }  // namespace
 
@@ -75,14 +78,13 @@ ngx_int_t judge(ngx_http_request_t* r, const LocConf& loc, Stage stage) noexcept
       return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
     state->tier = charges.tier == nullptr ? state->tier : charges.tier;
-    if (busy) {
-      // Whoever is over a limit of its own is told that, and takes no place among those who are
-      // told when there is room.
-      return is_over_some(r, *state, charges) ? refuse_over_limit(r, *state, charges)
-                                              : refuse_busy(r, *state, why);
-    }
-    const ngx_int_t done =
-        rc == NGX_AGAIN ? read_body_then_judge(r, *state, charges) : charge(r, *state, charges);
+    // Whoever is over a limit of its own is told that, even if the queue is busy, and takes no
+    // place among those who are told when there is room.
+    const ngx_int_t done = busy              ? is_over_some(r, *state, charges)
+                                                   ? prove_or_refuse(r, *state, charges)
+                                                   : refuse_busy(r, *state, why)
+                                        : rc == NGX_AGAIN ? read_body_then_judge(r, *state, charges)
+                                             : charge(r, *state, charges);
     if (done != kAnew) {
       return done;
     }
@@ -122,7 +124,7 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, Charges& charges) n
       if (degrades && hangs_on_model(r, state, charges.results())) {
         return read_body_then_judge(r, state, charges);
       }
-      return degrades && degrade(r, state, charges) ? kAnew : refuse_over_limit(r, state, charges);
+      return degrades && degrade(r, state, charges) ? kAnew : prove_or_refuse(r, state, charges);
     case limit::Outcome::unknown:
       return wait_for_leases(r, charges.zone(), charges.charges());
     case limit::Outcome::table_full:
@@ -147,7 +149,7 @@ void on_body(ngx_http_request_t* r) noexcept {
 ngx_int_t read_body_then_judge(ngx_http_request_t* r, RequestState& state,
                                Charges& charges) noexcept {
   if (is_over_some(r, state, charges)) {
-    return refuse_over_limit(r, state, charges);
+    return prove_or_refuse(r, state, charges);
   }
   if (const std::string_view encoding = encoding_of(r); !encoding.empty()) {
     return refuse_encoded(r, state, encoding);
@@ -161,6 +163,21 @@ ngx_int_t read_body_then_judge(ngx_http_request_t* r, RequestState& state,
   }
   ngx_http_finalize_request(r, NGX_DONE);
   return NGX_DONE;
+}
+
+// Whoever has a pass goes on under a second limit. REQUIRES: some charge was refused.
+ngx_int_t prove_or_refuse(ngx_http_request_t* r, RequestState& state, Charges& charges) noexcept {
+  if (charges.loc().challenges) {
+    switch (prove(r, state, charges.results())) {
+      case Answered::kRight:
+        return kAnew;
+      case Answered::kNoRoom:
+        return refuse_full_table(r, state);
+      case Answered::kWrong:
+        break;
+    }
+  }
+  return refuse_over_limit(r, state, charges);
 }
 
 // Whether it is over a limit that can be told of now, and no lesser request will do.

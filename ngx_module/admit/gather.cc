@@ -55,7 +55,9 @@ ngx_int_t add_reckoned(ngx_http_request_t* r, const Limit& limit, const limit::H
 ngx_int_t add_bounds(ngx_http_request_t* r, const Limit& limit, const Resolved& found,
                      Charges& charges) noexcept {
   const LocConf& loc = charges.loc();
-  const Bounds& bounds = *found.bounds;
+  const RequestState* state = limit.action == Action::kChallenge ? find_state(r) : nullptr;
+  const bool verified = state != nullptr && state->met.has(&limit, MetLimits::kVerified);
+  const Bounds& bounds = verified ? limit.verified : *found.bounds;
   const bool of_tier = found.tier != nullptr;
   const bool reckoned = bounds.reckoned || !loc.costs.empty();
   charges.lasting |= bounds.reckoned || bounds.leases;

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "ngx_module/admit/prove.h"
 #include "ngx_module/admit/refusal_log.h"
+#include "ngx_module/challenge/tell_challenge.h"
 #include "ngx_module/conf/text.h"
 #include "ngx_module/reply/reply.h"
 #include "ngx_module/request/telemetry.h"
@@ -80,7 +82,7 @@ size_t list_exceeded(std::span<const ChargeResult> results, char* out, size_t ca
 }
 
 // Marks the limits that refused; returns the one to wait for longest.
-const ChargeResult& mark_exceeded(const MainConf& main, Charges& charges,
+const ChargeResult& mark_exceeded(const MainConf& main, const RequestState& state, Charges& charges,
                                   size_t& exceeded) noexcept {
   const std::span<ChargeResult> results = charges.results();
   const ChargeResult* worst = results.data();  // if none were: one at least has refused
@@ -100,9 +102,18 @@ const ChargeResult& mark_exceeded(const MainConf& main, Charges& charges,
          j.decision->retry_after_ns >= worst->decision->retry_after_ns)) {
       worst = &j;
     }
-    count_limit(main, *j.bound->counter, Outcome::kRejected, charge.hash.hi);
+    count_limit(main, *j.bound->counter,
+                asks_challenge(state, j) ? Outcome::kChallenged : Outcome::kRejected,
+                charge.hash.hi);
   }
   return *worst;
+}
+
+// Whether a challenge is all that keeps the caller out.
+bool may_be_challenged(const RequestState& state, std::span<const ChargeResult> results) noexcept {
+  return std::all_of(results.begin(), results.end(), [&](const ChargeResult& j) noexcept {
+    return !j.exceeded || asks_challenge(state, j);
+  });
 }
 
 // No wait makes room for this request.
@@ -128,17 +139,18 @@ ngx_str_t tell_too_costly(ngx_http_request_t* r, const ChargeResult& worst) noex
 ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Charges& charges) noexcept {
   OverLimit told;
   return tell_over_limit(r, state, charges, told)
-             ? refuse_request(r, told.status, told.retry_after_s, told.body)
+             ? refuse_request(r, told.status, told.retry_after_s, told.body, told.type)
              : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
 bool tell_over_limit(ngx_http_request_t* r, RequestState& state, Charges& charges,
                      OverLimit& told) noexcept {
   size_t exceeded = 0;
-  const ChargeResult& worst = mark_exceeded(*main_conf(r), charges, exceeded);
+  const ChargeResult& worst = mark_exceeded(*main_conf(r), state, charges, exceeded);
+  const bool challenged = may_be_challenged(state, charges.results());
   undo_earlier(state);
   note_judged(state, charges, false);
-  state.outcome = Outcome::kRejected;
+  state.outcome = challenged ? Outcome::kChallenged : Outcome::kRejected;
   state.exceeded = &worst.rule();
   if (!push_rate_headers(r, state.tier, charges.results(), true, state.rate_headers)) {
     return false;
@@ -150,13 +162,18 @@ bool tell_over_limit(ngx_http_request_t* r, RequestState& state, Charges& charge
   }
   const auto index = static_cast<size_t>(&worst - charges.results().data());
   state.retry_after_s = seconds_up(return_after_ns(r, worst, charges.charges()[index]));
-  log_refusal(r, state, 429, view(worst.rule().name));
-  told = {.status = 429, .retry_after_s = state.retry_after_s};
+  log_refusal(r, state, challenged ? 403 : 429, view(worst.rule().name));
+  told = {.status = challenged ? 403 : 429, .retry_after_s = state.retry_after_s};
+  char names[1024];
+  if (challenged) {
+    const size_t size = list_exceeded(charges.results(), names, sizeof names);
+    told.body = tell_challenge(r, state, *worst.limit, {names, size}, told.type);
+    return told.body.data != nullptr;
+  }
   if (exceeded == 1) {
     told.body = worst.rule().refusal.with(r->pool, state.retry_after_s);
     return told.body.data != nullptr;
   }
-  char names[1024];
   const size_t names_size = list_exceeded(charges.results(), names, sizeof names);
   char detail[kSentenceBytes + 48];
   told.body = render_problem(

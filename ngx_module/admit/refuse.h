@@ -6,19 +6,22 @@
 #include "ngx_module/admit/charges.h"
 #include "ngx_module/admit/cost.h"
 #include "ngx_module/admit/status_source.h"
+#include "ngx_module/reply/reply.h"
 #include "ngx_module/request/request.h"
 #include "shared/http/problem.h"
 
 namespace penstock {
 
-// 429 by the limit to wait for longest, or 400 where no wait makes room. REQUIRES: some charge was
+// 429 by the limit to wait for longest, 403 where all that refuse ask for a challenge, or 400 where
+// no wait makes room. REQUIRES: some charge was
 // refused.
 ngx_int_t refuse_over_limit(ngx_http_request_t* r, RequestState& state, Charges& charges) noexcept;
 // The same, to be said by who calls this. False when memory ran out.
 struct OverLimit {
   int status = 0;
   int64_t retry_after_s = 0;  // 0: no wait helps
-  ngx_str_t body{};           // a problem
+  ngx_str_t body{};           // a problem, or a page with a challenge
+  std::string_view type = kProblemType;
 };
 bool tell_over_limit(ngx_http_request_t* r, RequestState& state, Charges& charges,
                      OverLimit& told) noexcept;

@@ -24,6 +24,8 @@
 #include "ngx_module/conf/directive.h"
 #include "ngx_module/conf/rule.h"
 #include "ngx_module/conf/value.h"
+#include "shared/challenge/keys.h"
+#include "shared/challenge/load.h"
 #include "shared/limit/charge.h"
 #include "shared/limit/formula.h"
 #include "shared/limit/lease.h"
@@ -57,6 +59,7 @@ struct Counter {
   bool shared = false;                 // by hosts
   mutable int64_t usual_lease_ns = 0;  // of a lease, as this process has learned
   mutable uint64_t most_delay = 0;     // ticks: of all that count by it
+  mutable challenge::Load challenged;  // of action=challenge, as this process has learned
 
   limit::Hash128 place_of(const limit::Hash128& key_hash) const noexcept {
     return {key_hash.lo ^ salt.lo, key_hash.hi ^ salt.hi};
@@ -73,6 +76,8 @@ struct Zone {
   limit::Lessor* lessor = nullptr;    // where they are
   std::optional<limit::Table> table;  // once the memory is there (not under nginx -t)
   limit::Secret key_secret;           // keys are hashed with it
+  ngx_str_t secret{};                 // secret_file=: what challenges are signed by; empty: its own
+  challenge::Keys challenge_keys;
   PoolArray<Counter*> counters;
   PoolArray<Limit*> limits;  // that use it
   ngx_str_t conf_file{};     // where it stands
@@ -95,7 +100,7 @@ struct Tier {
 // Which answers carry RateLimit and its kind.
 enum RateHeadersOn : ngx_uint_t { kRateHeadersAll, kRateHeadersRefused, kRateHeadersNone };
 
-enum class Action : uint8_t { kReject, kDelay, kDegrade };
+enum class Action : uint8_t { kReject, kDelay, kDegrade, kChallenge };
 
 // When a limit is judged: before access modules such as auth_request, or after them.
 enum class Stage : uint8_t { kPreaccess, kAccess };
@@ -124,6 +129,7 @@ struct Limit {
   ngx_str_t degrade_field{};  // degrade_to=FIELD=VALUE: "model", or a field of the body
   ngx_str_t degrade_value{};
   bool to_earlier = false;  // degrade_to=earlier: an answer that was kept
+  Bounds verified;          // of action=challenge: what counts a key that has shown a pass
   bool dry_run = false;
   bool shared = false;  // by hosts
   bool pages = false;   // holds for pages of ours, too
@@ -155,6 +161,16 @@ struct Console {
   bool read_only = false;
   limit::Secret secret;        // of its tokens
   PoolArray<ngx_str_t> hosts;  // the server's names
+};
+
+// penstock_challenge: what a caller over a limit with action=challenge has to solve.
+struct Challenging {
+  ngx_uint_t level = NGX_CONF_UNSET_UINT;   // of difficulty, from 1
+  ngx_uint_t format = NGX_CONF_UNSET_UINT;  // of challenge::Format; kFormatBySecurity
+  time_t pass_s = NGX_CONF_UNSET;           // for how long whoever solved it goes on
+
+  // Browsers derive keys fast over TLS alone.
+  static constexpr ngx_uint_t kFormatBySecurity = 100;
 };
 
 constexpr std::string_view kAnyOrigin = "any";  // penstock_origins
@@ -209,8 +225,10 @@ struct LocConf {
   bool later = false;                               // some limit is judged at Stage::kAccess
   bool degrades = false;                            // some limit says action=degrade
   bool to_earlier = false;                          // and degrade_to=earlier
-  bool shared = false;                              // some limit is shared by hosts
-  bool own_limits = false;                          // `limits` stand in this very location
+  bool challenges = false;                          // some limit says action=challenge
+  Challenging challenging;
+  bool shared = false;           // some limit is shared by hosts
+  bool own_limits = false;       // `limits` stand in this very location
   const void* server = nullptr;  // penstock_quota, _pass and _jobs: the server{} where it stands
   ngx_http_upstream_srv_conf_t* watched =
       nullptr;                 // penstock_metrics: whose penstockds it tells of

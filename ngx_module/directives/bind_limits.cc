@@ -65,6 +65,9 @@ void spread_delays(const MainConf& main) noexcept {
       for (Bound& bound : limit->bounds.all) {
         act(bound);
       }
+      for (Bound& bound : limit->verified.all) {
+        act(bound);
+      }
       for (Bounds& bounds : limit->tier_bounds) {
         for (Bound& bound : bounds.all) {
           act(bound);
@@ -140,6 +143,15 @@ void warn_of_small_zones(ngx_conf_t* cf, const MainConf& main) noexcept {
   }
 }
 
+void warn_of_passes_of_one_host(ngx_conf_t* cf, const Limit& limit) noexcept {
+  if (limit.action == Action::kChallenge && limit.shared && limit.zone->secret.len == 0) {
+    warn_at(cf, limit.file, limit.line,
+            "hosts that share this limit do not know each other's passes: add secret_file=PATH to "
+            "penstock_zone %V, the same file on all of them",
+            &limit.zone->name);
+  }
+}
+
 }  // namespace
 
 ngx_int_t bind_limits(ngx_conf_t* cf) noexcept {
@@ -150,6 +162,7 @@ ngx_int_t bind_limits(ngx_conf_t* cf) noexcept {
     }
   }
   for (Limit* limit : main.limits) {
+    warn_of_passes_of_one_host(cf, *limit);
     if (limit->tier.kind == Value::Kind::kNone) {
       continue;
     }

@@ -12,8 +12,8 @@ namespace {
 // ---- the parts of a limit ----
 
 struct LimitParts {
-  std::string_view zone, key, tier, name, action, max_delay, degrade_to, dry_run, stage, pages,
-      shared;
+  std::string_view zone, key, tier, name, action, max_delay, degrade_to, verified, dry_run, stage,
+      pages, shared;
   Terms terms;
 };
 
@@ -33,13 +33,14 @@ char* read_limit_parts(ngx_conf_t* cf, LimitParts& parts) noexcept {
         !option(text, "tier", parts.tier) && !option(text, "name", parts.name) &&
         !option(text, "action", parts.action) && !option(text, "max_delay", parts.max_delay) &&
         !option(text, "degrade_to", parts.degrade_to) && !option(text, "dry_run", parts.dry_run) &&
-        !option(text, "stage", parts.stage) && !option(text, "pages", parts.pages) &&
-        !option(text, "shared", parts.shared) && !parts.terms.take(text)) {
+        !option(text, "verified", parts.verified) && !option(text, "stage", parts.stage) &&
+        !option(text, "pages", parts.pages) && !option(text, "shared", parts.shared) &&
+        !parts.terms.take(text)) {
       return refuse(
           cf,
           "unknown parameter \"%V\" of penstock_limit; it takes zone=, key=, tier= or one "
           "of rate=, quota=, concurrency= (with burst=, algorithm=, name=), and action=, "
-          "max_delay=, degrade_to=, dry_run=, stage=, pages=, shared=; or off alone",
+          "max_delay=, degrade_to=, verified=, dry_run=, stage=, pages=, shared=; or off alone",
           &arg(cf, i));
     }
   }
@@ -121,14 +122,38 @@ char* read_degrade(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) noexce
   return NGX_CONF_OK;
 }
 
+// The second limit is of whoever has shown a pass.
+char* check_challenge(ngx_conf_t* cf, const LimitParts& parts, const Limit& limit) noexcept {
+  if (limit.action != Action::kChallenge) {
+    return parts.verified.empty() ? NGX_CONF_OK
+                                  : refuse(cf, "verified= belongs to action=challenge");
+  }
+  if (parts.verified.empty()) {
+    return refuse(cf,
+                  "action=challenge needs verified=RATE, the limit of those who have solved a "
+                  "challenge, such as verified=50r/h");
+  }
+  if ((parts.terms.rate.empty() && parts.terms.quota.empty()) || parts.key == "$penstock_model") {
+    return refuse(cf,
+                  "action=challenge needs a rate= or a quota= of its own, by a key that tells who "
+                  "asks, such as key=$penstock_net rate=10r/h");
+  }
+  return NGX_CONF_OK;
+}
+
 char* read_action(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) noexcept {
   if (parts.action == "delay") {
     limit.action = Action::kDelay;
   } else if (parts.action == "degrade") {
     limit.action = Action::kDegrade;
+  } else if (parts.action == "challenge") {
+    limit.action = Action::kChallenge;
   } else if (!parts.action.empty() && parts.action != "reject") {
     ngx_str_t text = str(parts.action);
-    return refuse(cf, "unknown action \"%V\": this version knows reject, delay and degrade", &text);
+    return refuse(cf,
+                  "unknown action \"%V\": this version knows reject, delay, degrade and "
+                  "challenge",
+                  &text);
   }
   if (!parts.dry_run.empty() && parts.dry_run != "on" && parts.dry_run != "off") {
     return refuse(cf, "dry_run is on or off");
@@ -151,26 +176,25 @@ char* read_action(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) noexcep
     return refuse(cf, "stage is preaccess or access (after auth_request and the like)");
   }
   limit.stage = parts.stage == "access" ? Stage::kAccess : Stage::kPreaccess;
-  return read_delay(cf, parts, limit) == NGX_CONF_OK ? read_degrade(cf, parts, limit) : kConfError;
+  return read_delay(cf, parts, limit) == NGX_CONF_OK &&
+                 check_challenge(cf, parts, limit) == NGX_CONF_OK
+             ? read_degrade(cf, parts, limit)
+             : kConfError;
 }
 
-char* bind_inline_rule(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) noexcept {
+// Binds a rule of the limit's own to a counter of its zone, as one of `bounds`.
+char* bind_rule(ngx_conf_t* cf, std::string_view name, const Terms& terms, Limit& limit,
+                Bounds& bounds) noexcept {
   auto* rule = make<Rule>(cf->pool);
   if (rule == nullptr) {
     return kConfError;
-  }
-  // Without a name the key names it: key=$binary_remote_addr is "binary_remote_addr".
-  std::string_view name = parts.name;
-  if (name.empty()) {
-    name = parts.key;
-    name.remove_prefix(name.front() == '$' ? 1 : 0);
   }
   rule->name = str(name);
   if (!is_name(name)) {
     return refuse(cf, "invalid name \"%V\": %s; add name=NAME", &rule->name, kNameRule);
   }
   const ngx_str_t who = print(cf->pool, "Limit %V", &rule->name);
-  if (make_rule(cf, parts.terms, view(who), *rule) != NGX_CONF_OK) {
+  if (make_rule(cf, terms, view(who), *rule) != NGX_CONF_OK) {
     return kConfError;
   }
   if (limit.action == Action::kDelay && !is_bucket(*rule)) {
@@ -181,13 +205,13 @@ char* bind_inline_rule(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) no
   const Rule* other = nullptr;
   Counter* counter = counter_of(cf->pool, *limit.zone, *rule, other);
   if (other != nullptr) {
-    ngx_str_t terms = other->terms;
+    ngx_str_t other_terms = other->terms;
     ngx_str_t file = other->file;
     return refuse(
         cf,
         "limit \"%V\" has other terms (%V) in %V:%ui; give this one another name=, or the "
         "same terms",
-        &rule->name, &terms, &file, other->line);
+        &rule->name, &other_terms, &file, other->line);
   }
   if (const char* why = limit.shared ? cannot_share(*rule) : nullptr; why != nullptr) {
     return refuse(cf, "limit \"%V\" of a shared zone: %s", &rule->name, why);
@@ -195,11 +219,27 @@ char* bind_inline_rule(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) no
   if (counter != nullptr && counter->bound && counter->shared != limit.shared) {
     return refuse(cf, kSharedElsewhere, &rule->name);
   }
-  if (counter == nullptr || !bind(cf->pool, *counter, limit, limit.bounds)) {
+  if (counter == nullptr || !bind(cf->pool, *counter, limit, bounds)) {
     return kConfError;
   }
   return counter->rule != rule || main_conf(cf)->rules.push(cf->pool, rule) != nullptr ? NGX_CONF_OK
                                                                                        : kConfError;
+}
+
+// Without a name the key names it: key=$binary_remote_addr is "binary_remote_addr".
+char* bind_inline_rule(ngx_conf_t* cf, const LimitParts& parts, Limit& limit) noexcept {
+  std::string_view name = parts.name;
+  if (name.empty()) {
+    name = parts.key;
+    name.remove_prefix(name.front() == '$' ? 1 : 0);
+  }
+  if (char* const bound = bind_rule(cf, name, parts.terms, limit, limit.bounds);
+      bound != NGX_CONF_OK || limit.action != Action::kChallenge) {
+    return bound;
+  }
+  ngx_str_t own = str(name);
+  const ngx_str_t second = print(cf->pool, "%V-verified", &own);
+  return bind_rule(cf, view(second), {.rate = parts.verified}, limit, limit.verified);
 }
 
 // Whether two limits of a location would charge one counter twice for one key.
@@ -276,6 +316,7 @@ char* read_limit(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   loc.later = loc.later || limit->stage == Stage::kAccess;
   loc.degrades = loc.degrades || limit->action == Action::kDegrade;
   loc.to_earlier = loc.to_earlier || limit->to_earlier;
+  loc.challenges = loc.challenges || limit->action == Action::kChallenge;
   loc.shared = loc.shared || limit->shared;
   if (limit->zone->limits.push(cf->pool, limit) == nullptr ||
       main.limits.push(cf->pool, limit) == nullptr || loc.limits.push(cf->pool, limit) == nullptr) {

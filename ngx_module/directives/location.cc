@@ -153,6 +153,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
     loc.later = above.later;
     loc.degrades = above.degrades;
     loc.to_earlier = above.to_earlier;
+    loc.challenges = above.challenges;
     loc.shared = above.shared;
   }
   if (loc.costs.empty()) {
@@ -172,6 +173,10 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
     loc.reject_duplicates = above.reject_duplicates;
   }
   merge_earlier(loc, above);
+  ngx_conf_merge_uint_value(loc.challenging.level, above.challenging.level, 1);
+  ngx_conf_merge_uint_value(loc.challenging.format, above.challenging.format,
+                            Challenging::kFormatBySecurity);
+  ngx_conf_merge_sec_value(loc.challenging.pass_s, above.challenging.pass_s, 3600);
   ngx_conf_merge_msec_value(loc.max_wait, above.max_wait, 0);
   if (loc.waiting_events == NGX_CONF_UNSET_MSEC) {
     constexpr ngx_msec_t kUsualMs = 5000;

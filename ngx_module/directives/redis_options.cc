@@ -190,7 +190,8 @@ char* share_zone(ngx_conf_t* cf, const Sharing& read, Zone& zone) noexcept {
   if (read.addresses.empty()) {
     for (size_t i = 3; i < cf->args->nelts; ++i) {
       std::string_view value;
-      if (!option(view(arg(cf, i)), "file", value)) {
+      if (!option(view(arg(cf, i)), "file", value) &&
+          !option(view(arg(cf, i)), "secret_file", value)) {
         return refuse(cf, "parameter \"%V\" of penstock_zone belongs to redis=HOST:PORT",
                       &arg(cf, i));
       }

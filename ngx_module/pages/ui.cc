@@ -2,30 +2,19 @@
 
 #include "ngx_module/conf/conf.h"
 #include "ngx_module/conf/directive.h"
+#include "ngx_module/reply/page_policy.h"
 #include "ngx_module/request/headers.h"
 #include "ngx_module/request/session.h"
 
 namespace penstock {
 namespace {
 
-struct Header {
-  std::string_view name, value;
-};
-constexpr Header kHeaders[] = {
-    {"Content-Security-Policy",
-     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src "
-     "'self'; worker-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; "
-     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types penstock"},
-    {"X-Content-Type-Options", "nosniff"},
-    {"Referrer-Policy", "same-origin"},
-    {"Cross-Origin-Opener-Policy", "same-origin"},
-    {"Cross-Origin-Resource-Policy", "same-origin"},
-    {"Permissions-Policy", "camera=(), microphone=(), geolocation=(), clipboard-read=()"},
-    {"Cache-Control", "no-cache"},
+struct Type {
+  std::string_view extension, type;
 };
 
 // A type that is wrong is no script for a browser that does not guess, and `types` may lack any.
-constexpr Header kTypes[] = {
+constexpr Type kTypes[] = {
     {"html", "text/html"},    {"js", "text/javascript"},
     {"css", "text/css"},      {"json", "application/json"},
     {"svg", "image/svg+xml"}, {"png", "image/png"},
@@ -35,11 +24,11 @@ constexpr Header kTypes[] = {
 void set_type(ngx_http_request_t* r) noexcept {
   const std::string_view uri = view(r->uri);
   const std::string_view extension = uri.substr(uri.rfind('.') + 1);
-  for (const Header& type : kTypes) {
-    if (extension == type.name) {
-      r->headers_out.content_type = str(type.value);
-      r->headers_out.content_type_len = type.value.size();
-      if (type.value.starts_with("text/")) {
+  for (const Type& type : kTypes) {
+    if (extension == type.extension) {
+      r->headers_out.content_type = str(type.type);
+      r->headers_out.content_type_len = type.type.size();
+      if (type.type.starts_with("text/")) {
         ngx_str_set(&r->headers_out.charset, "utf-8");
       }
       return;
@@ -62,9 +51,7 @@ ngx_int_t begin_file(ngx_http_request_t* r) noexcept {
 
 bool prepare_file(ngx_http_request_t* r) noexcept {
   set_type(r);
-  return std::all_of(std::begin(kHeaders), std::end(kHeaders), [&](const Header& header) noexcept {
-    return push_header(r, header.name, str(header.value)) != nullptr;
-  });
+  return push_page_policy(r) && push_header(r, "Cache-Control", str("no-cache")) != nullptr;
 }
 
 char* read_ui(ngx_conf_t* cf, ngx_command_t*, void*) noexcept {

@@ -16,12 +16,13 @@ bool forbid_storing(ngx_http_request_t* r) noexcept {
 // ran out.
 bool part_limits(ngx_pool_t* pool, LocConf& loc) noexcept {
   PoolArray<Limit*> judged;
-  loc.later = loc.degrades = false;
+  loc.later = loc.degrades = loc.challenges = false;
   for (Limit* limit : loc.limits) {
     if ((limit->pages ? judged : loc.told).push(pool, limit) == nullptr) {
       return false;
     }
     loc.later = loc.later || (limit->pages && limit->stage == Stage::kAccess);
+    loc.challenges = loc.challenges || (limit->pages && limit->action == Action::kChallenge);
   }
   loc.limits = judged;
   return true;

@@ -170,8 +170,8 @@ ngx_int_t refuse_request(ngx_http_request_t* r, const http::Problem& problem) no
   return refuse_request(r, problem.status, problem.retry_after_s, render_problem(r->pool, problem));
 }
 
-ngx_int_t refuse_request(ngx_http_request_t* r, int status, int64_t retry_after_s,
-                         ngx_str_t body) noexcept {
+ngx_int_t refuse_request(ngx_http_request_t* r, int status, int64_t retry_after_s, ngx_str_t body,
+                         std::string_view type) noexcept {
   if (retry_after_s > 0 && !push_retry_headers(r, retry_after_s)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
@@ -194,7 +194,7 @@ ngx_int_t refuse_request(ngx_http_request_t* r, int status, int64_t retry_after_
   r->err_status = 0;
   r->headers_out.status = static_cast<ngx_uint_t>(status);
   r->headers_out.content_length_n = static_cast<off_t>(body.len);
-  set_content_type(r, kProblemType);
+  set_content_type(r, type);
   ngx_int_t rc = ngx_http_send_header(r);
   if (rc == NGX_OK && !r->header_only) {
     rc = ngx_http_output_filter(r, chain);

@@ -53,9 +53,9 @@ bool push_retry_headers(ngx_http_request_t* r, int64_t seconds) noexcept;
 // Answers a request that is still in a phase handler; give the result to Nginx as that handler's
 // own. The operator's error_page for the status, if there is one, has the word instead.
 ngx_int_t refuse_request(ngx_http_request_t* r, const http::Problem& problem) noexcept;
-// The same with the problem's body at hand.
-ngx_int_t refuse_request(ngx_http_request_t* r, int status, int64_t retry_after_s,
-                         ngx_str_t body) noexcept;
+// The same with the problem's body at hand, or another in its place.
+ngx_int_t refuse_request(ngx_http_request_t* r, int status, int64_t retry_after_s, ngx_str_t body,
+                         std::string_view type = kProblemType) noexcept;
 
 // Puts a problem in place of the error pages that Nginx itself would send from a Penstock location
 // (413, 502 ...).

@@ -8,6 +8,34 @@ namespace penstock {
 // The first of this name, which is in lower case; empty: there is none.
 std::string_view find_header(const ngx_http_request_t* r, std::string_view lower) noexcept;
 
+// Whether some cookie of this name has a value that fits(value).
+template <class Fits>
+bool any_cookie(const ngx_http_request_t* r, std::string_view name, const Fits& fits) noexcept {
+  std::string_view rest = find_header(r, "cookie");
+  while (!rest.empty()) {
+    const size_t end = std::min(rest.find(';'), rest.size());
+    std::string_view pair = rest.substr(0, end);
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+    pair.remove_prefix(std::min(pair.find_first_not_of(' '), pair.size()));
+    if (pair.size() > name.size() && pair.starts_with(name) && pair[name.size()] == '=' &&
+        fits(pair.substr(name.size() + 1))) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Whether the connection is TLS: then cookies have "__Host-" before their names, which no other
+// host, and no plain http, can set (RFC 6265bis).
+inline bool is_secure(const ngx_http_request_t* r) noexcept {
+#if (NGX_HTTP_SSL)
+  return r->connection->ssl != nullptr;
+#else
+  (void)r;
+  return false;
+#endif
+}
+
 // The value of an argument of the query, as it came. False: there is none.
 bool find_argument(ngx_http_request_t* r, std::string_view name, std::string_view& value) noexcept;
 

@@ -10,13 +10,15 @@ enum class Outcome : uint8_t {
   kRejected,
   kDelayed,
   kDegraded,
+  kChallenged,
   kBusy,            // a whole request only: the queue refused it, or the zone was full
   kRejectedDryRun,  // passed; a dry run would have done this
   kDelayedDryRun,
   kDegradedDryRun,
+  kChallengedDryRun,
   kNone,  // no limit has judged yet; it is not counted
 };
-constexpr size_t kOutcomes = 8;  // that are counted
+constexpr size_t kOutcomes = 10;  // that are counted
 
 struct OutcomeWords {
   std::string_view label;   // in metrics
@@ -28,10 +30,12 @@ constexpr OutcomeWords kOutcomeWords[] = {
     {"rejected", "REJECTED"},
     {"delayed", "DELAYED"},
     {"degraded", "DEGRADED"},
+    {"challenged", "CHALLENGED"},
     {"busy", "BUSY"},
     {"rejected_dry_run", "REJECTED_DRY_RUN"},
     {"delayed_dry_run", "DELAYED_DRY_RUN"},
     {"degraded_dry_run", "DEGRADED_DRY_RUN"},
+    {"challenged_dry_run", "CHALLENGED_DRY_RUN"},
     {"", ""},
 };
 
@@ -40,16 +44,22 @@ constexpr const OutcomeWords& words_of(Outcome outcome) noexcept {
 }
 
 constexpr bool is_refused(Outcome outcome) noexcept {
-  return outcome == Outcome::kRejected || outcome == Outcome::kBusy;
+  return outcome == Outcome::kRejected || outcome == Outcome::kChallenged ||
+         outcome == Outcome::kBusy;
 }
 
 // What a limit makes of a request that is over it, if it can.
 constexpr Outcome outcome_of(Action action, bool dry_run) noexcept {
   constexpr Outcome kOf[][2] = {{Outcome::kRejected, Outcome::kRejectedDryRun},
                                 {Outcome::kDelayed, Outcome::kDelayedDryRun},
-                                {Outcome::kDegraded, Outcome::kDegradedDryRun}};
+                                {Outcome::kDegraded, Outcome::kDegradedDryRun},
+                                {Outcome::kChallenged, Outcome::kChallengedDryRun}};
   return kOf[static_cast<size_t>(action)][dry_run ? 1 : 0];
 }
+
+// What became of challenges: given to a caller; answered rightly; answered in any other way.
+enum class ChallengeEvent : uint8_t { kIssued, kPassed, kFailed };
+constexpr size_t kChallengeEvents = 3;
 
 // What happened to cost: put aside at admission; what was used in the end; given back.
 enum class CostEvent : uint8_t { kReserved, kSettled, kRefunded };

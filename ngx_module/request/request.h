@@ -29,6 +29,7 @@ class MetLimits {
     kJudged = 1,    // not again after an internal redirect
     kCharged = 2,   // and is still
     kDegraded = 4,  // made the request less
+    kVerified = 8,  // of action=challenge: the caller has shown a pass
   };
   bool has(const Limit* limit, Mark mark) const noexcept {
     for (size_t i = 0; i < count_; ++i) {

@@ -14,15 +14,6 @@ constexpr std::string_view kOwner = "session:";
 constexpr size_t kRandomBytes = 16;
 constexpr size_t kTextBytes = 22;  // the same in base64url
 
-bool is_secure(const ngx_http_request_t* r) noexcept {
-#if (NGX_HTTP_SSL)
-  return r->connection->ssl != nullptr;
-#else
-  (void)r;
-  return false;
-#endif
-}
-
 std::string_view cookie_name(const ngx_http_request_t* r) noexcept {
   return is_secure(r) ? "__Host-penstock-session" : "penstock-session";
 }
@@ -36,19 +27,12 @@ bool is_text(std::string_view value) noexcept {
 
 // The first cookie of ours that can be one.
 std::string_view find_session(const ngx_http_request_t* r) noexcept {
-  const std::string_view name = cookie_name(r);
-  std::string_view rest = find_header(r, "cookie");
-  while (!rest.empty()) {
-    const size_t end = std::min(rest.find(';'), rest.size());
-    std::string_view pair = rest.substr(0, end);
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-    pair.remove_prefix(std::min(pair.find_first_not_of(' '), pair.size()));
-    if (pair.size() == name.size() + 1 + kTextBytes && pair.starts_with(name) &&
-        pair[name.size()] == '=' && is_text(pair.substr(name.size() + 1))) {
-      return pair.substr(name.size() + 1);
-    }
-  }
-  return {};
+  std::string_view found;
+  any_cookie(r, cookie_name(r), [&](std::string_view value) noexcept {
+    found = is_text(value) ? value : std::string_view{};
+    return !found.empty();
+  });
+  return found;
 }
 
 bool is_read(const ngx_http_request_t* r) noexcept {

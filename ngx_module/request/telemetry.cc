@@ -71,7 +71,7 @@ void count_limit(const MainConf& main, const Counter& counter, Outcome outcome,
                  uint64_t key) noexcept {
   const Tally& tally = counter.metrics->tallies[index_of(outcome)];
   add(tally);
-  if (outcome == Outcome::kRejected) {
+  if (outcome == Outcome::kRejected || outcome == Outcome::kChallenged) {
     note_offender(*main.telemetry, key, tally.id);
   }
 }
@@ -80,6 +80,15 @@ void count_passed(std::span<const ChargeResult> results) noexcept {
   for (const ChargeResult& j : results) {
     add(j.bound->counter->metrics->tallies[index_of(Outcome::kPassed)]);
   }
+}
+
+void count_challenge(const Counter& counter, ChallengeEvent event) noexcept {
+  add(counter.metrics->challenged[static_cast<size_t>(event)]);
+}
+
+uint64_t challenges_passed(const MainConf& main, const Counter& counter) noexcept {
+  const uint32_t id = counter.metrics->challenged[static_cast<size_t>(ChallengeEvent::kPassed)].id;
+  return id == metrics::kNoSeries ? 0 : main.telemetry->registry.sum(id);
 }
 
 void count_cost(const MainConf& main, Unit unit, CostEvent event, uint64_t amount) noexcept {
@@ -123,6 +132,9 @@ void write_counts(const MainConf& main, metrics::Writer& writer) noexcept {
   write_counters(writer, registry, kLimitsName,
                  "What each limit said of the requests it judged. A request that another limit "
                  "refused is not counted here.");
+  write_counters(writer, registry, kChallengesName,
+                 "Challenges of limits with action=challenge: issued; passed, by the answer that "
+                 "was asked for; and failed, by any other.");
   writer.family(kCostName, metrics::Type::counter,
                 "Model tokens and GPU seconds: reserved at admission, settled by what was used, "
                 "and refunded of what was reserved.");

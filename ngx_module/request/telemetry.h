@@ -29,6 +29,9 @@ void count_limit(const MainConf& main, const Counter& counter, Outcome outcome,
                  uint64_t key) noexcept;
 // The same of limits that have all let a request pass.
 void count_passed(std::span<const ChargeResult> results) noexcept;
+// A challenge by the limit of this counter, and how many of them were answered rightly so far.
+void count_challenge(const Counter& counter, ChallengeEvent event) noexcept;
+uint64_t challenges_passed(const MainConf& main, const Counter& counter) noexcept;
 // Once a request and unit, under however many limits it was charged. `amount` is in the unit's
 // counts; requests themselves are no cost.
 void count_cost(const MainConf& main, Unit unit, CostEvent event, uint64_t amount) noexcept;

@@ -19,6 +19,17 @@ std::string_view name_of(CostEvent event) noexcept {
   }
 }
 
+std::string_view name_of(ChallengeEvent event) noexcept {
+  switch (event) {
+    case ChallengeEvent::kIssued:
+      return "issued";
+    case ChallengeEvent::kPassed:
+      return "passed";
+    default:
+      return "failed";
+  }
+}
+
 // What a limit can say.
 Outcomes outcomes_of(const Limit& limit) noexcept {
   const Outcomes either = one(Outcome::kPassed) | one(outcome_of(limit.action, limit.dry_run));
@@ -39,6 +50,12 @@ bool note_outcomes(ngx_conf_t* cf, const MainConf& main, Outcomes& all) noexcept
   for (const Limit* limit : main.limits) {
     const Outcomes outcomes = outcomes_of(*limit);
     all |= outcomes;
+    if (limit->action == Action::kChallenge) {
+      limit->bounds[0].counter->metrics->challenges = true;
+    }
+    for (const Bound& bound : limit->verified) {
+      bound.counter->metrics->possible |= one(Outcome::kPassed) | one(Outcome::kRejected);
+    }
     for (const Bound& bound : limit->bounds) {
       bound.counter->metrics->possible |= outcomes;
     }
@@ -104,6 +121,20 @@ class Namer {
     });
   }
 
+  bool name_challenges(const Zone& zone, const Counter& counter) noexcept {
+    ngx_str_t in = zone.name;
+    ngx_str_t name = counter.rule->name;
+    for (size_t i = 0; i < kChallengeEvents && counter.metrics->challenges; ++i) {
+      ngx_str_t event = str(name_of(static_cast<ChallengeEvent>(i)));
+      if (!add(print(cf_->pool, "%s{zone=\"%V\",limit=\"%V\",event=\"%V\"}", kChallengesName, &in,
+                     &name, &event),
+               counter.metrics->challenged[i])) {
+        return false;
+      }
+    }
+    return true;
+  }
+
  private:
   template <class Do>
   static bool for_each(Outcomes outcomes, const Do& act) noexcept {
@@ -152,7 +183,8 @@ bool name_all(ngx_conf_t* cf, const MainConf& main, Telemetry& telemetry) noexce
   }
   for (const Zone* zone : main.zones) {
     for (const Counter* counter : zone->counters) {
-      done = done && namer.name_limit(*zone, *counter, tier_of(main, counter->rule));
+      done = done && namer.name_limit(*zone, *counter, tier_of(main, counter->rule)) &&
+             namer.name_challenges(*zone, *counter);
     }
   }
   return done;

@@ -12,6 +12,7 @@ namespace penstock {
 
 inline constexpr char kRequestsName[] = "penstock_requests_total";
 inline constexpr char kLimitsName[] = "penstock_limit_requests_total";
+inline constexpr char kChallengesName[] = "penstock_challenges_total";
 inline constexpr char kCostName[] = "penstock_cost_total";
 inline constexpr char kDecisionName[] = "penstock_decision_seconds";
 
@@ -45,6 +46,8 @@ struct Series {
 struct LimitMetrics {
   Outcomes possible = 0;
   OutcomeTallies tallies;
+  bool challenges = false;
+  Tally challenged[kChallengeEvents];
 };
 
 struct Telemetry {

@@ -200,12 +200,16 @@ void bind_counters(Zone& zone) noexcept {
   const limit::Secret own = zone.table->secret();
   const limit::Secret shared = zone.sharing == nullptr ? own : shared_secret(*zone.sharing);
   zone.key_secret = limit::derive_secret(shared, "");
+  zone.challenge_keys = challenge::make_keys(
+      zone.secret.len > 0 ? view(zone.secret)
+                          : std::string_view(reinterpret_cast<const char*>(&own), sizeof own));
   for (Counter* counter : zone.counters) {
     counter->salt = salt_of(counter->shared ? shared : own, *counter->rule);
     counter->own.policy.name = counter->salt;
   }
   for (Limit* limit : zone.limits) {
     name_bounds(limit->bounds);
+    name_bounds(limit->verified);
     for (Bounds& bounds : limit->tier_bounds) {
       name_bounds(bounds);
     }
@@ -236,6 +240,9 @@ ngx_int_t begin_terms(ngx_pool_t* pool, Zone& zone) noexcept {
   }
   for (Limit* limit : zone.limits) {
     for (Bound& bound : limit->bounds.all) {
+      look_at_former_places(table, bound);
+    }
+    for (Bound& bound : limit->verified.all) {
       look_at_former_places(table, bound);
     }
     for (Bounds& bounds : limit->tier_bounds) {

@@ -189,6 +189,9 @@ size_t render(const Problem& problem, char* out, size_t capacity) noexcept {
   if (problem.retry_after_s > 0) {
     w.raw(R"(,"retry_after":)").number(problem.retry_after_s);
   }
+  if (!problem.challenge.empty()) {
+    w.raw(R"(,"challenge":)").raw(problem.challenge);
+  }
   if (!problem.docs.empty()) {
     w.raw(R"(,"documentation":")").escaped(problem.docs).raw("\"");
   }

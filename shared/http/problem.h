@@ -16,6 +16,7 @@ struct Problem {
   std::string_view param;     // offending request field; empty: null
   int64_t retry_after_s = 0;  // 0: left out
   std::string_view violated_policies;  // the names as JSON, `"free-rate","ip"`; empty: left out
+  std::string_view challenge;          // an object of JSON, to be solved; empty: left out
   std::string_view docs;               // a URL that explains; empty: left out
 };
 
@@ -23,7 +24,7 @@ struct Problem {
 inline size_t bound(const Problem& problem) noexcept {
   return 12 * problem.detail.size() +
          6 * (problem.code.size() + problem.param.size() + problem.docs.size()) +
-         problem.violated_policies.size() + 512;
+         problem.violated_policies.size() + problem.challenge.size() + 512;
 }
 
 // Writes the object into `out`; strings are escaped. Returns its size, or 0 when it does not fit.

@@ -7,6 +7,7 @@
 import { el, plain, say } from "./el.js";
 import { calendarOf, linkTo, reasonOf } from "./limits.js";
 import { newKey, PenstockError } from "./penstock.js";
+import { solve } from "./solver.js";
 
 const DRAFT = "penstock.draft";
 const PENDING = "penstock.pending";
@@ -14,6 +15,7 @@ const SENT = "penstock.sent";
 const LONGEST_KEPT = 64 << 10;
 const RESEND_MS = [1000, 2000, 4000, 8000, 15_000];
 const MODELS_AGAIN_MS = 30_000;
+const SLOW_CHECK_MS = 20_000;
 const CALENDAR = { d: "day", w: "week", M: "month" };
 // Where a server does not say what a model makes, its name may.
 const PICTURE_NAMES = /image|picture|draw|paint|flux|diffusion|sdxl|\bsd\d|dall|digits|photo/i;
@@ -81,10 +83,11 @@ export class Create {
   #trying = null;     // an AbortController while it is being sent
   #unsure = false;
   #slow = false;
+  #checking = null;   // a challenge that is being solved: {fraction, seconds, began, until}
   #problem = "";
   #asked = 0;
   #parts = Object.fromEntries(["form", "model", "kind", "kind-label", "length", "size", "steps", "done", "prompt", "why", "send",
-    "stop", "hint"].map((id) => [id, document.getElementById(id)]));
+    "stop", "hint", "check"].map((id) => [id, document.getElementById(id)]));
 
   constructor(page) {
     this.#page = page;
@@ -245,6 +248,20 @@ export class Create {
     this.render();
   }
 
+  /** Solves a challenge, in sight; Stop ends it. @returns {Promise<string>} */
+  async check(challenge, { signal, retryAfter }) {
+    const now = performance.now();
+    const checking = { fraction: NaN, seconds: null, began: now, until: now + (retryAfter ?? 0) * 1000 };
+    this.#checking = checking;
+    this.render();
+    try {
+      return await solve(challenge, { signal, onProgress: (progress) => (Object.assign(checking, progress), this.render()) });
+    } finally {
+      this.#checking = null;
+      this.render();
+    }
+  }
+
   #pause(ms) {
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, navigator.onLine ? ms : 60_000);
@@ -279,16 +296,30 @@ export class Create {
     part.prompt.placeholder = words.say(`form.prompt.${kind}`);
     const left = this.#refused ? (this.#refused.until - performance.now()) / 1000 : 0;
     const offline = !navigator.onLine;
-    const state = this.#pending ? "sending" : offline ? "offline" : this.#refused ? "refused" : "ready";
+    const state = this.#pending && this.#checking ? "checking" : this.#pending ? "sending" : offline ? "offline" : this.#refused ? "refused" : "ready";
     part.form.dataset.state = state;
     const blocked = state !== "ready" || this.#models.length === 0;
     blocked ? part.send.setAttribute("aria-disabled", "true") : part.send.removeAttribute("aria-disabled");
     say(part.send, this.#pending && this.#slow ? words.say("form.sending")
       : state === "refused" ? words.say("form.again", { t: words.clock(left) }) : words.say(`form.send.${kind}`));
-    part.stop.hidden = !(this.#pending && this.#unsure);
+    part.stop.hidden = !(this.#pending && (this.#unsure || this.#checking));
+    this.#renderCheck(part.check);
     this.#renderWhy(state, left);
     part.prompt.toggleAttribute("aria-invalid", this.#problem !== "");
     say(part.hint, this.#hint(state));
+  }
+
+  #renderCheck(bar) {
+    bar.hidden = !this.#checking;
+    const fraction = this.#checking?.fraction ?? 0;
+    Number.isNaN(fraction) ? bar.removeAttribute("value") : (bar.value = fraction);
+  }
+
+  #checkWords({ seconds, began, until }) {
+    const { words } = this.#page;
+    const now = performance.now();
+    return now - began > SLOW_CHECK_MS && until > now ? words.say("check.slow", { t: words.time((until - now) / 1000) })
+      : words.say("check.run", { t: seconds === null ? words.say("eta.few") : words.about(seconds) });
   }
 
   #renderWhy(state, left) {
@@ -319,6 +350,9 @@ export class Create {
   // How long it would take, and which of how many it would be.
   #hint(state) {
     const { words, store, notices } = this.#page;
+    if (this.#checking) {
+      return this.#checkWords(this.#checking);
+    }
     if (state === "offline") {
       return words.say("form.offline");
     }

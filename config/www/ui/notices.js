@@ -2,19 +2,9 @@
 // before the reader chooses it.
 
 import { plain } from "./el.js";
+import { NOTIFIER, scriptUrl } from "./workers.js";
 
 const WANTED = "penstock.notify";
-const WORKER = "/ui/notify.js";
-
-// The one thing that may become code by a name: these paths, and no others.
-const policy = globalThis.trustedTypes?.createPolicy("penstock", {
-  createScriptURL: (url) => {
-    if (url !== WORKER) {
-      throw new TypeError(`${url} is no script of this page`);
-    }
-    return url;
-  },
-}) ?? { createScriptURL: (url) => url };
 
 export class Notices {
   #worker = null;
@@ -48,7 +38,7 @@ export class Notices {
 
   async #prepare() {
     try {
-      this.#worker = await navigator.serviceWorker?.register(policy.createScriptURL(WORKER), { scope: "/ui/" });
+      this.#worker = await navigator.serviceWorker?.register(scriptUrl(NOTIFIER), { scope: "/ui/" });
     } catch {
       this.#worker = null;  // then the page shows them itself, where the browser lets it
     }

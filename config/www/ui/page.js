@@ -17,7 +17,7 @@ const SAY_AGAIN_MS = 200;
 const SHOWN_MS = 8000;
 
 class Page {
-  client = new Penstock();
+  client = new Penstock({ challenge: (challenge, about) => this.create.check(challenge, about) });
   sent = new Sent();
   notices = new Notices(remembered);
   #limitsRead = 0;

@@ -1,5 +1,5 @@
 /**
- * A client of Penstock: submit, stream, follow, cancel, quota. It needs nothing but `fetch`, so it
+ * A client of Penstock: submit, stream, follow, cancel, quota, challenge. It needs nothing but `fetch`, so it
  * runs in browsers and in Node.js 18 or later. Copy the file. docs/CLIENT.md shows it at work.
  *
  * Whatever the server refuses is a PenstockError. What comes as a stream is an async generator.
@@ -58,6 +58,8 @@ export class PenstockError extends Error {
     this.retryAfter = retryAfter;
     /** Names of the limits that were exceeded, as `quota()` has them. */
     this.policies = problem["violated-policies"] ?? [];
+    /** What is to be solved, where the code is challenge_required; else null. */
+    this.challenge = problem.challenge ?? null;
     /** Where the operator explains the plans, or "". */
     this.documentation = problem.documentation ?? "";
   }
@@ -289,6 +291,8 @@ function labelHeader(text) {
 export class Penstock {
   #fetch;
   #headers;
+  #solve;
+  #pass = "";
   #naps = new Set();
   #checks = new Set();
 
@@ -296,11 +300,15 @@ export class Penstock {
    * @param {Object} [options]
    * @param {string} [options.base]     where Penstock is: "https://api.example"; "": this page's origin
    * @param {Object|function(): Object} [options.headers]  for each request, such as Authorization
+   * @param {function(Object, {signal: ?AbortSignal, retryAfter: ?number}): Promise<string>}
+   *     [options.challenge]  solves a challenge, as solver.js does in a browser; what was asked is
+   *     then asked once more with the payload. Without it a challenge is a PenstockError
    * @param {typeof fetch} [options.fetch]
    */
-  constructor({ base = "", headers = {}, fetch = globalThis.fetch.bind(globalThis) } = {}) {
+  constructor({ base = "", headers = {}, challenge = null, fetch = globalThis.fetch.bind(globalThis) } = {}) {
     this.base = base.replace(/\/$/, "");
     this.#headers = typeof headers === "function" ? headers : () => headers;
+    this.#solve = challenge;
     this.#fetch = fetch;
   }
 
@@ -449,12 +457,24 @@ export class Penstock {
     return (await this.#ask("GET", path)).json();
   }
 
-  async #ask(method, path, { headers = {}, ...rest } = {}) {
+  async #ask(method, path, options = {}) {
+    try {
+      return await this.#askOnce(method, path, options);
+    } catch (error) {
+      if (!error.challenge || !this.#solve) {
+        throw error;
+      }
+      const payload = await this.#solve(error.challenge, { signal: options.signal, retryAfter: error.retryAfter });
+      return this.#askOnce(method, path, { ...options, headers: { ...options.headers, "Penstock-Solution": payload } });
+    }
+  }
+
+  async #askOnce(method, path, { headers = {}, ...rest }) {
     let reply;
     try {
       reply = await this.#fetch(this.base + path, {
         method,
-        headers: { ...this.#headers(), ...headers },
+        headers: { ...this.#headers(), ...(this.#pass && { "Penstock-Pass": this.#pass }), ...headers },
         cache: "no-store",
         ...rest,
       });
@@ -464,6 +484,7 @@ export class Penstock {
       }
       throw new PenstockError(0, { detail: "The server could not be reached." });
     }
+    this.#pass = reply.headers.get("penstock-pass") ?? this.#pass;
     if (!reply.ok) {
       throw await PenstockError.from(reply);
     }

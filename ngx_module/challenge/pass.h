@@ -1,0 +1,31 @@
+// Passes of a request: it brings them as the header Penstock-Pass or as a cookie, and is given one
+// for a challenge that it has solved. Of several, for several limits, each stands behind the last,
+// with "~" between.
+#pragma once
+
+#include "ngx_module/conf/conf.h"
+#include "shared/challenge/pass.h"
+#include "shared/challenge/solution.h"
+
+namespace penstock {
+
+// The name by which a limit's challenges and passes know it.
+std::string_view challenge_name(const Limit& limit) noexcept;
+
+// For whom a challenge by this limit would be, or a pass is. False when memory ran out, or the
+// limit's key is empty.
+bool holder_of(ngx_http_request_t* r, const Limit& limit, challenge::Holder& holder) noexcept;
+
+// Whether the request brings a pass for this holder.
+bool has_pass(const ngx_http_request_t* r, const Limit& limit,
+              const challenge::Holder& holder) noexcept;
+
+// What came of the answer to a challenge.
+enum class Answered : uint8_t { kWrong, kRight, kNoRoom };
+
+// Takes an answer for the holder: it is spent by that, and if it is right the request's answer
+// bears the pass, as a header and a cookie. kNoRoom: the zone is full, so nothing was taken.
+Answered take_answer(ngx_http_request_t* r, const Limit& limit, const challenge::Holder& holder,
+                     const challenge::Solution& solution) noexcept;
+
+}  // namespace penstock

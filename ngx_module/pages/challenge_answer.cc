@@ -1,0 +1,114 @@
+#include "ngx_module/pages/challenge_answer.h"
+
+#include "ngx_module/admit/refuse.h"
+#include "ngx_module/challenge/pass.h"
+#include "ngx_module/conf/text.h"
+#include "ngx_module/reply/page.h"
+#include "ngx_module/request/session.h"
+#include "shared/http/query.h"
+
+namespace penstock {
+namespace {
+
+constexpr off_t kMostBytes = http::Query::kMaxBytes;
+
+ngx_int_t refuse(ngx_http_request_t* r, int status, std::string_view detail,
+                 std::string_view code) noexcept {
+  return refuse_page(r, {.status = status, .detail = detail, .code = code});
+}
+
+// A place of this host: no other host's, which "//host" is, and "/\\host" for browsers.
+bool is_own_path(std::string_view to) noexcept {
+  return to.starts_with('/') && !to.starts_with("//") && !to.starts_with("/\\") &&
+         std::none_of(to.begin(), to.end(), is_control);
+}
+
+// The limit by which the challenge was issued; nullptr: none of ours.
+const Limit* limit_of(ngx_http_request_t* r, const challenge::Solution& solution) noexcept {
+  for (const Limit* limit : main_conf(r)->limits) {
+    if (limit->action == Action::kChallenge &&
+        challenge::make_holder(limit->zone->challenge_keys, challenge_name(*limit), "").limit ==
+            solution.holder().limit) {
+      return limit;
+    }
+  }
+  return nullptr;
+}
+
+Answered take(ngx_http_request_t* r, std::string_view payload) noexcept {
+  const auto solution = challenge::read_solution(payload);
+  const Limit* const limit = solution ? limit_of(r, *solution) : nullptr;
+  challenge::Holder holder;
+  return limit != nullptr && holder_of(r, *limit, holder)
+             ? take_answer(r, *limit, holder, *solution)
+             : Answered::kWrong;
+}
+
+ngx_int_t send_on(ngx_http_request_t* r, std::string_view to) noexcept {
+  const ngx_str_t place = copy(r->pool, to);
+  ngx_http_clear_location(r);
+  r->headers_out.location = place.data == nullptr ? nullptr : push_header(r, "Location", place);
+  return r->headers_out.location == nullptr ||
+                 push_header(r, "Cache-Control", str("no-store")) == nullptr
+             ? NGX_HTTP_INTERNAL_SERVER_ERROR
+             : NGX_HTTP_SEE_OTHER;
+}
+
+ngx_int_t answer(ngx_http_request_t* r) noexcept {
+  char body[kMostBytes];
+  Text text(body);
+  for (const ngx_chain_t* link = r->request_body->bufs; link != nullptr; link = link->next) {
+    const auto size = static_cast<size_t>(ngx_buf_size(link->buf));
+    if (link->buf->in_file || size > static_cast<size_t>(body + kMostBytes - text.at())) {
+      return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
+    }
+    text.raw({reinterpret_cast<const char*>(link->buf->pos), size});
+  }
+  const auto form = http::Query::parse({body, static_cast<size_t>(text.at() - body)});
+  const std::string_view to = form ? form->get("to").value_or("/") : "";
+  if (!is_own_path(to)) {
+    return refuse(r, 400,
+                  "A form with altcha=ANSWER and to=PATH is wanted, whose path begins with one /.",
+                  "invalid_request");
+  }
+  switch (take(r, form->get("altcha").value_or(""))) {
+    case Answered::kRight:
+      return send_on(r, to);
+    case Answered::kNoRoom: {
+      RequestState* state = state_of(r);
+      return state == nullptr ? NGX_HTTP_INTERNAL_SERVER_ERROR
+                              : refuse(r, 503, "Too many callers at once.", "busy");
+    }
+    case Answered::kWrong:
+      break;
+  }
+  return refuse(r, 403,
+                "This answer is wrong, too old, used already or another's: ask again for what you "
+                "wanted, and solve the new challenge.",
+                "challenge_required");
+}
+
+void on_body(ngx_http_request_t* r) noexcept { ngx_http_finalize_request(r, answer(r)); }
+
+ngx_int_t verify(ngx_http_request_t* r) noexcept {
+  if (const ngx_int_t rc = check_method(r, NGX_HTTP_POST, "POST"); rc != NGX_DECLINED) {
+    return rc;
+  }
+  if (!is_from_here(r)) {
+    return refuse(r, 403, "A page of another site may not answer for this one.", "forbidden");
+  }
+  if (r->headers_in.content_length_n > kMostBytes) {
+    return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
+  }
+  r->request_body_in_single_buf = 1;
+  const ngx_int_t rc = ngx_http_read_client_request_body(r, on_body);
+  return rc >= NGX_HTTP_SPECIAL_RESPONSE ? rc : NGX_DONE;
+}
+
+}  // namespace
+
+char* read_verify(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
+  return set_page(cf, *static_cast<LocConf*>(conf), verify);
+}
+
+}  // namespace penstock
