@@ -1,9 +1,9 @@
 #include "ngx_module/pages/challenge_answer.h"
 
-#include "ngx_module/admit/refuse.h"
 #include "ngx_module/challenge/pass.h"
 #include "ngx_module/conf/text.h"
 #include "ngx_module/reply/page.h"
+#include "ngx_module/request/headers.h"
 #include "ngx_module/request/session.h"
 #include "shared/http/query.h"
 
@@ -74,11 +74,11 @@ ngx_int_t answer(ngx_http_request_t* r) noexcept {
   switch (take(r, form->get("altcha").value_or(""))) {
     case Answered::kRight:
       return send_on(r, to);
-    case Answered::kNoRoom: {
-      RequestState* state = state_of(r);
-      return state == nullptr ? NGX_HTTP_INTERNAL_SERVER_ERROR
-                              : refuse(r, 503, "Too many callers at once.", "busy");
-    }
+    case Answered::kNoRoom:
+      return refuse_page(r, {.status = 503,
+                             .detail = "Too many callers at once.",
+                             .code = "busy",
+                             .retry_after_s = 10});
     case Answered::kWrong:
       break;
   }

@@ -17,7 +17,7 @@ def open_at(folder):
     """A page that is limited."""
     (folder / "open").mkdir()
     (folder / "open/index.html").write_text("<!DOCTYPE html><title>open</title><link rel=icon href=/ui/icon.svg>through")
-    return f"location /open/ {{ {LIMIT.format(key='$arg_key', name='open')}; root {folder}; }}"
+    return f"location /open/ {{ {LIMIT.format(key='$arg_key', name='open')}; root {folder}; add_header Cache-Control no-store; }}"
 
 
 @pytest.mark.parametrize("algorithm", ["sha-256", "pbkdf2"])

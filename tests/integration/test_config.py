@@ -83,7 +83,7 @@ MISTAKES = [
     ("concurrency of nothing", ZONE, limit("zone=edge key=a concurrency=0 name=a"), r'concurrency "0"'),
     ("concurrency beyond what is counted", ZONE, limit("zone=edge key=a concurrency=2000000 name=a"), r'"2000000".*1048575'),
     ("concurrency with a burst", ZONE, limit("zone=edge key=a concurrency=2 burst=3 name=a"), r"concurrency has no burst="),
-    ("unknown action", ZONE, limit("zone=edge key=a rate=1r/m name=a action=wait"), r'"wait".*reject, delay and degrade'),
+    ("unknown action", ZONE, limit("zone=edge key=a rate=1r/m name=a action=wait"), r'"wait".*reject, delay, degrade and challenge'),
     ("delay without a bound", ZONE, limit("zone=edge key=a rate=1r/m name=a action=delay"), r"max_delay=TIME.*max_delay=5s"),
     ("a bound that is no time", ZONE, limit("zone=edge key=a rate=1r/m name=a action=delay max_delay=soon"), r"max_delay=5s"),
     ("a bound of nothing", ZONE, limit("zone=edge key=a rate=1r/m name=a action=delay max_delay=0"), r"max_delay=5s"),

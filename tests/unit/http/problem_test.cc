@@ -32,6 +32,13 @@ TEST(ProblemTest, EscapesWhatCallersMaySendBack) {
   EXPECT_NE(text.find(R"("param":"m")"), std::string::npos);
 }
 
+TEST(ProblemTest, HasAChallengeAsItIs) {
+  const std::string challenge = R"({"salt":"?expires=1&l=2&"})";
+  const std::string text = rendered(
+      {.status = 403, .detail = "d", .code = "challenge_required", .challenge = challenge});
+  EXPECT_NE(text.find(R"(,"challenge":)" + challenge + R"(,"error":)"), std::string::npos) << text;
+}
+
 TEST(ProblemTest, GivesNothingRatherThanHalf) {
   const Problem problem{.status = 400, .detail = "why", .code = "invalid_request"};
   char out[4096];
