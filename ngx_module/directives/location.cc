@@ -1,5 +1,9 @@
 #include "ngx_module/directives/location.h"
 
+#include <algorithm>
+#include <array>
+#include <string_view>
+
 #include "ngx_module/conf/conf.h"
 #include "ngx_module/hand_over/jobs.h"
 #include "ngx_module/hand_over/pass.h"
@@ -7,6 +11,16 @@
 
 namespace penstock {
 namespace {
+
+// Beside what Nginx was built to take for its own: "/var/lib/nginx/penstock_temp".
+constexpr auto kTempPath = [] {
+  constexpr std::string_view kProxy = NGX_HTTP_PROXY_TEMP_PATH;
+  constexpr std::string_view kName = "penstock_temp";
+  constexpr size_t kFolder = kProxy.rfind('/') + 1;  // 0 where there is none
+  std::array<char, kFolder + kName.size() + 1> path{};
+  std::copy(kName.begin(), kName.end(), std::copy_n(kProxy.begin(), kFolder, path.begin()));
+  return path;
+}();
 
 void unset(ngx_http_upstream_conf_t& u) noexcept {
   u.store = 0;
@@ -100,7 +114,7 @@ char* merge_upstream(ngx_conf_t* cf, ngx_http_upstream_conf_t& u,
   if (merge_buffers(cf, u, above) != NGX_CONF_OK) {
     return kConfError;
   }
-  static ngx_path_init_t temp_path = {ngx_string("penstock_temp"), {1, 2, 0}};
+  static ngx_path_init_t temp_path = {str({kTempPath.data(), kTempPath.size() - 1}), {1, 2, 0}};
   if (ngx_conf_merge_path_value(cf, &u.temp_path, above.temp_path, &temp_path) != NGX_OK) {
     return kConfError;
   }

@@ -67,7 +67,7 @@ daemon off; worker_processes 2; pid {folder}/nginx.pid; error_log {folder}/error
 events {{ worker_connections 512; }}
 http {{
   access_log off; keepalive_requests 1000000; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
-  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; penstock_temp_path {folder}/t;
   penstock_zone edge 1m;
   upstream gpu {{ server unix:{folder}/p.sock; keepalive 8; }}
   server {{

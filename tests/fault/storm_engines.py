@@ -174,7 +174,7 @@ worker_processes 1; pid {folder}/nginx.pid;
 events {{ worker_connections 512; }}
 http {{
   access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
-  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; penstock_temp_path {folder}/t;
   penstock_zone edge 1m;
   upstream gpu {{ server unix:{socket}; keepalive 8; }}
   server {{ listen 127.0.0.1:{port}; location / {{ penstock_pass gpu; }} }}

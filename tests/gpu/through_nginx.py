@@ -46,7 +46,7 @@ events {{ worker_connections 4096; }}
 http {{
     access_log off;
     client_body_temp_path {work}/a; proxy_temp_path {work}/b; fastcgi_temp_path {work}/c;
-    uwsgi_temp_path {work}/d; scgi_temp_path {work}/e;
+    uwsgi_temp_path {work}/d; scgi_temp_path {work}/e; penstock_temp_path {work}/f;
     upstream gpu {{ server unix:{work}/penstock.sock; keepalive 256; }}
     server {{ listen 127.0.0.1:{port} backlog=1024; location / {{ penstock_pass gpu; }} }}
 }}

@@ -36,6 +36,7 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+    penstock_temp_path {folder}/penstock;
     access_log off;
     upstream gpu {{ {servers} keepalive 8; }}
 {http}
