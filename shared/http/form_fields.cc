@@ -5,8 +5,6 @@
 namespace penstock::http {
 namespace {
 
-constexpr size_t kMaxPadding = 64;  // white space behind a boundary
-
 bool is_blank(char c) noexcept { return c == ' ' || c == '\t'; }
 
 char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c; }
@@ -141,7 +139,7 @@ size_t FormFields::content(std::string_view piece, size_t i) noexcept {
   }
   if (++matched_ == delimiter_size_) {
     state_ = State::kDelimiter;
-    padding_ = dashes_ = 0;
+    padding_size_ = dashes_ = 0;
   }
   return i + 1;
 }
@@ -149,8 +147,8 @@ size_t FormFields::content(std::string_view piece, size_t i) noexcept {
 // A boundary that others begin with is not theirs: it is one when its line ends, or it has two more
 // dashes, which end the form.
 void FormFields::delimiter(char c) noexcept {
-  if (c == '-' && padding_ == dashes_) {
-    ++padding_;
+  if (c == '-' && padding_size_ == dashes_) {
+    padding_[padding_size_++] = c;
     if (++dashes_ == 2) {
       end_part();
       state_ = State::kEnd;
@@ -158,14 +156,12 @@ void FormFields::delimiter(char c) noexcept {
   } else if (c == '\n' && dashes_ == 0) {
     end_part();
     begin_part();
-  } else if ((is_blank(c) || c == '\r') && dashes_ == 0 && padding_ < kMaxPadding) {
-    ++padding_;
+  } else if ((is_blank(c) || c == '\r') && dashes_ == 0 && padding_size_ < kMaxPaddingBytes) {
+    padding_[padding_size_++] = c;
   } else {
     state_ = State::kContent;
     add_matched();
-    for (; padding_ > 0; --padding_) {
-      add(dashes_ > 0 ? "-" : " ");
-    }
+    add({padding_, padding_size_});
     matched_ = c == '\n' ? 1 : 0;
     add({&c, 1 - matched_});
   }

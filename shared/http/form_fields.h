@@ -25,6 +25,7 @@ class FormFields {
   static constexpr size_t kMaxValueBytes = BodyFields::kMaxValueBytes;
   static constexpr size_t kMaxHeaderBytes = 512;  // of one header field, as one line
   static constexpr size_t kMaxBoundaryBytes = 70;
+  static constexpr size_t kMaxPaddingBytes = 64;  // white space behind a boundary
 
   // Whether that is the type of a form, whatever else it says.
   static bool is_form(std::string_view content_type) noexcept;
@@ -81,10 +82,11 @@ class FormFields {
   // leave the LF out.
   char delimiter_[kMaxBoundaryBytes + 3];
   size_t delimiter_size_ = 0;
-  size_t matched_ = 1;  // of it
-  bool bare_ = true;    // its LF is none of the body's
-  size_t padding_ = 0;  // bytes behind it in its line ...
-  size_t dashes_ = 0;   // ... that are dashes, at its beginning
+  size_t matched_ = 1;              // of it
+  bool bare_ = true;                // its LF is none of the body's
+  char padding_[kMaxPaddingBytes];  // what is behind it in its line ...
+  size_t padding_size_ = 0;
+  size_t dashes_ = 0;  // ... of which so many are dashes, at its beginning
 
   char header_[kMaxHeaderBytes];
   size_t header_size_ = 0;

@@ -54,6 +54,13 @@ TEST(FormFieldsTest, FindsFieldsBetweenFilesWhereverTheBodyIsCut) {
   EXPECT_EQ(seen, (Seen{"whisper-1", "two\r\nlines", 1}));
 }
 
+TEST(FormFieldsTest, WhatStandsBehindABoundaryThatIsNoneIsTheValuesOwn) {
+  for (const std::string value :
+       {"a\n--AaB03x\rb", "a\n--AaB03x \t\rb", "a\n--AaB03x-b", "a\n--AaB03x- -b"}) {
+    EXPECT_EQ(read(part("name=\"model\"", value) + kEnd).model, value);
+  }
+}
+
 TEST(FormFieldsTest, ReadsWhatOtherServersRead) {
   const std::string model =
       "--AaB03x\nContent-Disposition: form-data; name=\"model\"\n\nm\n--AaB03x--";
