@@ -23,12 +23,12 @@ constexpr Unit kDurations[] = {
     {"ns", 1},
 };
 constexpr Unit kSizes[] = {
+    {"TiB", int64_t{1} << 40},
+    {"GiB", int64_t{1} << 30},
+    {"MiB", int64_t{1} << 20},
+    {"KiB", int64_t{1} << 10},
     {"B", 1},
     {"", 1},
-    {"KiB", int64_t{1} << 10},
-    {"MiB", int64_t{1} << 20},
-    {"GiB", int64_t{1} << 30},
-    {"TiB", int64_t{1} << 40},
 };
 
 template <size_t N>
@@ -50,6 +50,17 @@ std::optional<int64_t> parse(std::string_view text, const Unit (&units)[N]) noex
   return std::nullopt;
 }
 
+// In the largest that divides it.
+template <size_t N>
+std::string format(int64_t number, const Unit (&units)[N], const char* nothing) {
+  for (const Unit& unit : units) {
+    if (number != 0 && number % unit.factor == 0) {
+      return std::to_string(number / unit.factor).append(unit.name);
+    }
+  }
+  return nothing;
+}
+
 }  // namespace
 
 std::optional<int64_t> parse_duration_ns(std::string_view text) noexcept {
@@ -60,13 +71,8 @@ std::optional<int64_t> parse_size_bytes(std::string_view text) noexcept {
   return parse(text, kSizes);
 }
 
-std::string format_duration(int64_t ns) {
-  for (const Unit& unit : kDurations) {
-    if (ns != 0 && ns % unit.factor == 0) {
-      return std::to_string(ns / unit.factor).append(unit.name);
-    }
-  }
-  return "0s";
-}
+std::string format_duration(int64_t ns) { return format(ns, kDurations, "0s"); }
+
+std::string format_size(int64_t bytes) { return format(bytes, kSizes, "0B"); }
 
 }  // namespace penstock

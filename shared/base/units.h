@@ -19,5 +19,7 @@ std::optional<int64_t> parse_size_bytes(std::string_view text) noexcept;
 
 // The other way, in the largest unit that divides it: 1500000000 is "1500ms".
 std::string format_duration(int64_t ns);
+// Likewise: 1536 is "1536B", 2048 is "2KiB".
+std::string format_size(int64_t bytes);
 
 }  // namespace penstock

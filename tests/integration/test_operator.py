@@ -132,6 +132,22 @@ def test_a_paused_queue_takes_jobs_in_and_gives_none_out(jobs, said, ctl):  # no
     assert unknown.returncode == 1 and "Queues: default" in unknown.stderr
 
 
+def test_a_reload_says_what_it_changes(jobs, said):  # noqa: F811
+    service = jobs()
+    daemon = service.penstockd
+    before, config = daemon.folder / "before.yaml", daemon.config.read_text()
+    before.write_text(config)
+    daemon.config.write_text(re.sub(r"^limits:.*", "limits: { max_held: 3MiB }", config, flags=re.M))
+    changed = "limits.max_held: 3MiB (was 1GiB)"
+    compared = subprocess.run([BUILD / "penstockd", "-d", before, "-c", daemon.config], capture_output=True, text=True, check=True)
+    assert changed in compared.stdout.splitlines()
+    shown = subprocess.run([BUILD / "penstockd", "-T", "-c", daemon.config], capture_output=True, text=True, check=True).stdout
+    assert "limits.max_held: 3MiB\n" in shown and "limits.max_body: 32MiB  # not written\n" in shown
+    daemon.process.signal(signal.SIGHUP)
+    until(lambda: "reloaded" in daemon.process.text(), "it has reloaded")
+    assert f"changed: {changed}\n" in daemon.process.text()
+
+
 def test_a_drained_worker_ends_its_job_first_and_comes_back_when_told(jobs, said):  # noqa: F811
     service = jobs(workers=[simulate(slots=1, service_time="1500ms")], yaml="drain_timeout: 0s\n")
     first, second = (promise(service).json()["id"] for _ in range(2))

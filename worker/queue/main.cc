@@ -15,9 +15,11 @@ constexpr int kFailed = 1;
 constexpr int kUsageError = 2;
 
 constexpr char kUsage[] =
-    "usage: penstockd -c FILE      serve as FILE says\n"
-    "       penstockd -t -c FILE   check FILE and say what is wrong with it\n"
-    "       penstockd --version    say which penstockd this is (-V)\n"
+    "usage: penstockd -c FILE          serve as FILE says\n"
+    "       penstockd -t -c FILE       check FILE and say what is wrong with it\n"
+    "       penstockd -T -c FILE       ... and what is in force by it, with what it leaves out\n"
+    "       penstockd -d OLD -c FILE   ... and what it changes of OLD\n"
+    "       penstockd --version        say which penstockd this is (-V)\n"
     "HUP reloads FILE, TERM lets jobs finish and stops.\n";
 
 int usage() {
@@ -45,25 +47,55 @@ int main(int argc, char** argv) {
     return 0;
   }
   std::string path;
+  std::string old_path;
   bool check_only = false;
-  for (int option; (option = ::getopt(argc, argv, "c:t")) != -1;) {
-    if (option == 'c') {
-      path = optarg;
-    } else if (option == 't') {
-      check_only = true;
-    } else {
-      return usage();
+  bool show = false;
+  for (int option; (option = ::getopt(argc, argv, "c:d:tT")) != -1;) {
+    switch (option) {
+      case 'c':
+        path = optarg;
+        break;
+      case 'd':
+        old_path = optarg;
+        break;
+      case 't':
+        check_only = true;
+        break;
+      case 'T':
+        show = true;
+        break;
+      default:
+        return usage();
     }
   }
   if (path.empty() || optind != argc) {
     return usage();
   }
-  auto config =
-      penstock::queue::load_config(path, check_only ? penstock::queue::NamedFiles::kOpened
-                                                    : penstock::queue::NamedFiles::kTrusted);
+  check_only = check_only || show || !old_path.empty();
+  const auto load = [&](const std::string& file) {
+    auto config =
+        penstock::queue::load_config(file, check_only ? penstock::queue::NamedFiles::kOpened
+                                                      : penstock::queue::NamedFiles::kTrusted);
+    if (!config) {
+      std::fprintf(stderr, "%s\n", config.error().message.c_str());
+    }
+    return config;
+  };
+  auto config = load(path);
   if (!config) {
-    std::fprintf(stderr, "%s\n", config.error().message.c_str());
     return kFailed;
+  }
+  if (show) {
+    std::fputs(config->settings.text().c_str(), stdout);
+  }
+  if (!old_path.empty()) {
+    const auto old = load(old_path);
+    if (!old) {
+      return kFailed;
+    }
+    for (const std::string& change : config->settings.changes_since(old->settings)) {
+      std::printf("%s\n", change.c_str());
+    }
   }
   if (check_only) {
     std::fprintf(stderr, "%s: configuration is good\n", path.c_str());

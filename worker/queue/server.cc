@@ -210,6 +210,7 @@ bool Server::apply_new_config() {
     fresh->socket = config_.socket;
     fresh->socket_mode = config_.socket_mode;
     fresh->socket_group = config_.socket_group;
+    fresh->settings.keep({"socket", "socket_mode", "socket_group"}, config_.settings);
   }
   bool usable = true;
   if (auto roles = Roles::create(fresh->access, fresh->socket_group); !roles) {
@@ -221,6 +222,7 @@ bool Server::apply_new_config() {
   if (fresh->state != config_.state) {
     log(Level::kWarn, "state changes with a restart only");
     fresh->state = config_.state;
+    fresh->settings.keep({"state"}, config_.settings);
   }
   if (webhooks_ != nullptr) {
     if (Status applied = webhooks_->apply(fresh->webhooks); !applied) {
@@ -229,6 +231,7 @@ bool Server::apply_new_config() {
     }
     notices_->apply(fresh->notify);
   }
+  tell_changes(*fresh);
   config_ = *std::move(fresh);
   orders_.reloaded(config_.digest);
   if (store_ != nullptr) {
@@ -240,6 +243,21 @@ bool Server::apply_new_config() {
   supervisor_.apply(config_);
   log(Level::kInfo, "reloaded " + config_path_);
   return usable;
+}
+
+void Server::tell_changes(const Config& fresh) {
+  constexpr size_t kMost = 50;
+  std::vector<std::string> changes = fresh.settings.changes_since(config_.settings);
+  const size_t left_out = changes.size() - std::min(changes.size(), kMost);
+  if (left_out > 0) {
+    changes.resize(kMost);
+    changes.push_back(std::to_string(left_out) +
+                      " more changes; penstockd -d OLD -c NEW tells all");
+  }
+  for (const std::string& change : changes) {
+    log(Level::kInfo, "changed: " + change);
+    operator_api_.note_change(config_path_, change);
+  }
 }
 
 // TERM or INT. The first lets jobs finish; the second does not.

@@ -76,6 +76,7 @@ class Server final {
   void read_signals();
   void reload();
   bool apply_new_config();  // false: something in it could not be used
+  void tell_changes(const Config& fresh);
   void stop();
   void advance_stop(int64_t now_ns);
   void publish(int64_t now_ns);

@@ -43,6 +43,9 @@ TEST(UnitsTest, WritesDurationsInTheLargestUnitThatDividesThem) {
   EXPECT_EQ(format_duration(30'000'000'000), "30s");
   EXPECT_EQ(format_duration(600'000'000'000), "10m");
   EXPECT_EQ(format_duration(0), "0s");
+  EXPECT_EQ(format_size(int64_t{3} << 30), "3GiB");
+  EXPECT_EQ(format_size(1536), "1536B");
+  EXPECT_EQ(format_size(0), "0B");
 }
 
 }  // namespace

@@ -119,7 +119,11 @@ void OperatorApi::note_order(const Caller& caller, const wire::Ask& ask) {
   const std::string text = std::string(ask.method) + " " + std::string(ask.path) +
                            (ask.query.empty() ? "" : "?") + std::string(ask.query);
   log(Level::kInfo, "an order of " + who + ": " + text);
-  given_.push_front({dispatcher_.wall_ms(), who, text});
+  note_change(who, text);
+}
+
+void OperatorApi::note_change(std::string who, std::string what) {
+  given_.push_front({dispatcher_.wall_ms(), std::move(who), std::move(what)});
   if (given_.size() > kKeptOrders) {
     given_.pop_back();
   }

@@ -3,7 +3,9 @@
 //   GET    /status, /history
 //              as for penstockctl status; the last hour (publish/history.h). For viewers, too
 //   GET    /orders
-//              the last orders: {"orders":[{"at":1795960980,"who":"…","order":"POST /…"}]}
+//              the last orders: {"orders":[{"at":1795960980,"who":"…","order":"POST /…"}]}; and
+//              what reloads changed:
+//              {"at":…,"who":"/etc/penstock/penstock.yaml","order":"limits.…"}
 //   GET    /jobs?owner=&queue=&status=&limit=&after=
 //              everybody's jobs that were promised
 //   GET    /jobs/ID, /jobs/ID/events, /jobs/ID/result
@@ -61,6 +63,9 @@ class OperatorApi {
       : dispatcher_(dispatcher), jobs_api_(jobs_api), supervisor_(supervisor), orders_(orders) {}
 
   void ask(Caller& caller, uint64_t id, const wire::Ask& ask);
+
+  // Something else than an order has changed what penstockd does.
+  void note_change(std::string who, std::string what);
 
   // GET `path` is answered by what this makes, a JSON object, for viewers as for operators.
   void tell(std::string path, std::function<std::string()> report) {

@@ -16,6 +16,7 @@
 #include "worker/queue/bound/autoscale.h"
 #include "worker/queue/bound/pace.h"
 #include "worker/queue/config/notify_config.h"
+#include "worker/queue/config/settings.h"
 #include "worker/queue/link/roles.h"
 
 namespace penstock::queue {
@@ -124,6 +125,7 @@ struct WebhooksConfig {
 
 struct Config {
   uint64_t digest = 0;  // of the file's text
+  Settings settings;    // all of it, for people
   std::string socket;
   uint32_t socket_mode = 0660;
   std::string socket_group;  // empty: left as it is

@@ -12,9 +12,26 @@ namespace penstock::queue {
 namespace {
 
 constexpr size_t kMaxShownBytes = 60;  // of what the user wrote, in a message
+constexpr size_t kMaxNotedBytes =
+    4096;  // of a value that is in force: an alias may repeat a long one
 
 std::string shown(const std::string& text) {
   return "'" + (text.size() > kMaxShownBytes ? text.substr(0, kMaxShownBytes) + "..." : text) + "'";
+}
+
+// A word, or a list of words; of maps in a list their own keys tell.
+std::string written(const YAML::Node& value) {
+  if (value.IsScalar()) {
+    return value.Scalar();
+  }
+  std::string list;
+  for (const auto& item : value) {
+    list += (list.empty() ? "" : ", ") + (item.IsScalar() ? item.Scalar() : "...");
+    if (list.size() > kMaxNotedBytes) {
+      break;
+    }
+  }
+  return "[" + list + "]";
 }
 
 }  // namespace
@@ -35,11 +52,13 @@ std::string Complaints::text() const {
   return all;
 }
 
-int line_of(const YAML::Node& node) { return std::max(0, node.Mark().line) + 1; }
+int line_of(const YAML::Node& node) {
+  return node.IsDefined() ? std::max(0, node.Mark().line) + 1 : 1;
+}
 
 Section::Section(const YAML::Node& node, std::string path, Complaints& complaints)
     : path_(std::move(path)), line_(line_of(node)), complaints_(complaints) {
-  if (node.IsNull()) {
+  if (!node.IsDefined() || node.IsNull()) {
     return;
   }
   if (!node.IsMap()) {
@@ -114,7 +133,17 @@ YAML::Node Section::take(const std::string& key) {
     return YAML::Node(YAML::NodeType::Undefined);
   }
   it->second.known = true;
+  if (const YAML::Node& value = it->second.value; value.IsScalar() || value.IsSequence()) {
+    note(key, written(value));
+  }
   return it->second.value;
+}
+
+void Section::note(const std::string& key, std::string value) {
+  if (value.size() > kMaxNotedBytes) {
+    value.replace(kMaxNotedBytes, value.npos, "...");
+  }
+  complaints_.settings().set(path_of(key), std::move(value), has(key));
 }
 
 bool Section::scalar(const std::string& key, std::string& out) {
@@ -131,45 +160,41 @@ bool Section::scalar(const std::string& key, std::string& out) {
 }
 
 void Section::text(const std::string& key, std::string& out) {
-  std::string value;
-  if (!scalar(key, value)) {
-    return;
+  if (std::string value; scalar(key, value)) {
+    if (value.find('\0') != std::string::npos) {
+      complain(key, "must not contain a zero byte");
+    } else {
+      out = std::move(value);
+    }
   }
-  if (value.find('\0') != std::string::npos) {
-    complain(key, "must not contain a zero byte");
-    return;
-  }
-  out = std::move(value);
+  note(key, out);
 }
 
 void Section::number(const std::string& key, uint32_t& out, uint32_t min, uint32_t max) {
-  std::string text;
-  if (!scalar(key, text)) {
-    return;
+  if (std::string text; scalar(key, text)) {
+    uint32_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() || value < min || value > max) {
+      complain(key, fmt::format("{} is not a whole number from {} to {}", shown(text), min, max));
+    } else {
+      out = value;
+    }
   }
-  uint32_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value < min || value > max) {
-    complain(key, fmt::format("{} is not a whole number from {} to {}", shown(text), min, max));
-    return;
-  }
-  out = value;
+  note(key, std::to_string(out));
 }
 
 void Section::fraction(const std::string& key, double& out, double min, double max) {
-  std::string text;
-  if (!scalar(key, text)) {
-    return;
+  if (std::string text; scalar(key, text)) {
+    double value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() ||
+        !(value >= min && value <= max)) {
+      complain(key, fmt::format("{} is not a number from {:g} to {:g}", shown(text), min, max));
+    } else {
+      out = value;
+    }
   }
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || !(value >= min && value <= max)) {
-    char range[64];
-    snprintf(range, sizeof range, "%g to %g", min, max);
-    complain(key, shown(text) + " is not a number from " + range);
-    return;
-  }
-  out = value;
+  note(key, fmt::format("{:g}", out));
 }
 
 void Section::boolean(const std::string& key, bool& out) {
@@ -179,58 +204,55 @@ void Section::boolean(const std::string& key, bool& out) {
 }
 
 void Section::duration(const std::string& key, int64_t& out_ns, int64_t min_ns) {
-  std::string text;
-  if (!scalar(key, text)) {
-    return;
+  if (std::string text; scalar(key, text)) {
+    const auto value = parse_duration_ns(text);
+    if (!value) {
+      complain(key, shown(text) +
+                        " is not a duration; write a whole number and a unit, like 20ms, "
+                        "2s, 10m or 24h");
+    } else if (*value < min_ns) {
+      complain(key, shown(text) + " is too short; the least is " + format_duration(min_ns));
+    } else if (*value > kMaxDurationNs) {
+      complain(key, shown(text) + " is too long; the most is " + format_duration(kMaxDurationNs));
+    } else {
+      out_ns = *value;
+    }
   }
-  const auto value = parse_duration_ns(text);
-  if (!value) {
-    complain(key, shown(text) +
-                      " is not a duration; write a whole number and a unit, like 20ms, "
-                      "2s, 10m or 24h");
-  } else if (*value < min_ns) {
-    complain(key, shown(text) + " is too short; the least is " + format_duration(min_ns));
-  } else if (*value > kMaxDurationNs) {
-    complain(key, shown(text) + " is too long; the most is " + format_duration(kMaxDurationNs));
-  } else {
-    out_ns = *value;
-  }
+  note(key, format_duration(out_ns));
 }
 
 void Section::size(const std::string& key, int64_t& out_bytes, int64_t min_bytes,
                    int64_t max_bytes) {
-  std::string text;
-  if (!scalar(key, text)) {
-    return;
+  if (std::string text; scalar(key, text)) {
+    const auto value = parse_size_bytes(text);
+    if (!value) {
+      complain(key, shown(text) +
+                        " is not a size; write a whole number and a unit, like 512MiB or "
+                        "2GiB");
+    } else if (*value < min_bytes || *value > max_bytes) {
+      complain(key, fmt::format("{} is out of range; from {} to {} bytes are possible", shown(text),
+                                min_bytes, max_bytes));
+    } else {
+      out_bytes = *value;
+    }
   }
-  const auto value = parse_size_bytes(text);
-  if (!value) {
-    complain(key, shown(text) +
-                      " is not a size; write a whole number and a unit, like 512MiB or "
-                      "2GiB");
-  } else if (*value < min_bytes || *value > max_bytes) {
-    complain(key, fmt::format("{} is out of range; from {} to {} bytes are possible", shown(text),
-                              min_bytes, max_bytes));
-  } else {
-    out_bytes = *value;
-  }
+  note(key, format_size(out_bytes));
 }
 
 void Section::choice(const std::string& key, std::string& out,
                      const std::vector<std::string>& choices) {
-  std::string text;
-  if (!scalar(key, text)) {
-    return;
-  }
-  if (std::find(choices.begin(), choices.end(), text) == choices.end()) {
-    std::string list;
-    for (const std::string& each : choices) {
-      list += (list.empty() ? "" : &each == &choices.back() ? " or " : ", ") + each;
+  if (std::string text; scalar(key, text)) {
+    if (std::find(choices.begin(), choices.end(), text) == choices.end()) {
+      std::string list;
+      for (const std::string& each : choices) {
+        list += (list.empty() ? "" : &each == &choices.back() ? " or " : ", ") + each;
+      }
+      complain(key, shown(text) + " is not known; write " + list);
+    } else {
+      out = std::move(text);
     }
-    complain(key, shown(text) + " is not known; write " + list);
-    return;
   }
-  out = std::move(text);
+  note(key, out);
 }
 
 void Section::complain(const std::string& key, const std::string& what) {

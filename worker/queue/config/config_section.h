@@ -19,10 +19,12 @@
 
 #include "shared/base/clock.h"
 #include "shared/base/nearest.h"
+#include "worker/queue/config/settings.h"
 
 namespace penstock::queue {
 
-// Complaints about one file, in the order of its lines, a bounded number of them.
+// Complaints about one file, in the order of its lines, a bounded number of them; and what was read
+// of it.
 class Complaints {
  public:
   static constexpr size_t kMax = 20;
@@ -31,10 +33,12 @@ class Complaints {
   void add(int line, const std::string& key, const std::string& what);
   bool empty() const { return lines_.empty(); }
   std::string text() const;  // "FILE:LINE: key 'KEY': WHAT", one a line
+  Settings& settings() { return settings_; }
 
  private:
   std::string file_;
   std::multimap<int, std::string> lines_;
+  Settings settings_;
 };
 
 int line_of(const YAML::Node& node);  // from 1
@@ -48,7 +52,8 @@ class Section {
   // 100 years: what is that far away is still a time.
   static constexpr int64_t kMaxDurationNs = int64_t{36'500} * 86'400 * kNsPerSec;
 
-  // `path` is the section's own key, "workers[0]"; empty for the whole file.
+  // `path` is the section's own key, "workers[0]"; empty for the whole file. A node that is not
+  // there is an empty map.
   Section(const YAML::Node& node, std::string path, Complaints& complaints);
 
   // The value of a key, or an undefined node. Every reader below goes through here.
@@ -73,6 +78,8 @@ class Section {
 
   // The scalar of a key; false when it is absent, or is no scalar (which is complained about).
   bool scalar(const std::string& key, std::string& out);
+  // The value of a key that is in force; the readers above note theirs themselves.
+  void note(const std::string& key, std::string value);
   // Complains about a key of this section.
   void complain(const std::string& key, const std::string& what);
   std::string path_of(const std::string& key) const {

@@ -29,6 +29,8 @@ constexpr size_t kMaxPrincipals = 64;
 // Beside the socket lie its lock and its status page, whose names are longer.
 constexpr size_t kMaxSocketBytes = sizeof(sockaddr_un{}.sun_path) - 1;
 
+YAML::Node absent() { return YAML::Node(YAML::NodeType::Undefined); }
+
 QueueConfig read_queue(const YAML::Node& node, const std::string& name, Complaints& complaints) {
   Section section(node, "queues." + name, complaints);
   QueueConfig queue;
@@ -61,7 +63,7 @@ std::vector<QueueConfig> read_queues(const YAML::Node& node, Complaints& complai
   }
   const auto is_default = [](const QueueConfig& queue) { return queue.name == "default"; };
   if (std::none_of(queues.begin(), queues.end(), is_default)) {
-    queues.insert(queues.begin(), QueueConfig{"default"});
+    queues.insert(queues.begin(), read_queue(absent(), "default", complaints));
   }
   return queues;
 }
@@ -70,9 +72,6 @@ std::vector<QueueConfig> read_queues(const YAML::Node& node, Complaints& complai
 // driver writes it, so that one device has one name; empty: it is neither.
 LimitsConfig read_limits(const YAML::Node& node, Complaints& complaints) {
   LimitsConfig limits;
-  if (!node.IsDefined()) {
-    return limits;
-  }
   Section section(node, "limits", complaints);
   section.size("max_body", limits.max_body_bytes, 1, int64_t{512} << 20);
   section.size("max_held", limits.max_held_bytes, 1, int64_t{1} << 46);
@@ -114,14 +113,12 @@ void read_socket(Section& section, Config& config) {
       section.complain("socket_mode", "must be an octal mode, like 0660");
     }
   }
+  section.note("socket_mode", fmt::format("{:04o}", config.socket_mode));
 }
 
 // access: { operators: [...], edges: [...], viewers: [...], workers: [...] }
 AccessConfig read_access(const YAML::Node& node, Complaints& complaints) {
   AccessConfig access;
-  if (!node.IsDefined()) {
-    return access;
-  }
   Section section(node, "access", complaints);
   for (const auto& [key, names] : {std::pair{"operators", &access.operators},
                                    {"edges", &access.edges},
@@ -151,9 +148,6 @@ AccessConfig read_access(const YAML::Node& node, Complaints& complaints) {
 WebhooksConfig read_webhooks(const YAML::Node& node, const std::string& file, NamedFiles files,
                              Complaints& complaints) {
   WebhooksConfig webhooks;
-  if (!node.IsDefined()) {
-    return webhooks;
-  }
   Section section(node, "webhooks", complaints);
   section.text("secret_file", webhooks.secret_file);
   if (!webhooks.secret_file.empty()) {
@@ -272,6 +266,7 @@ Result<Config> parse_config(std::string_view text, const std::string& path, Name
     check_documents(whole, complaints);
     Config config = read_file(YAML::Load(whole), path, files, complaints);
     config.digest = limit::siphash13_128({}, text).lo;
+    config.settings = std::move(complaints.settings());
     if (complaints.empty()) {
       return config;
     }

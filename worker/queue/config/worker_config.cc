@@ -165,6 +165,7 @@ WorkerConfig read_worker(const YAML::Node& node, const std::string& path, const 
   read_pace(section, worker, config);
   read_autoscale(section, worker, config);
   section.done();
+  complaints.settings().rename(path + ".", "workers." + worker.name + ".");
   return worker;
 }
 

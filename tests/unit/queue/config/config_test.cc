@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "worker/queue/config/config_section.h"
+
 namespace penstock::queue {
 namespace {
 
@@ -382,6 +384,51 @@ TEST(ConfigTest, AKeyThatComesTwiceIsAnErrorWhereverItIs) {
         "socket: /s\nwebhooks: { allow: [], allow: [] }\n", "socket: /s\n\"socket\": /s\n"}) {
     EXPECT_NE(complaint(text).find("comes twice; keep one"), std::string::npos) << text;
   }
+}
+
+TEST(SettingsTest, TellWhatIsInForceWithWhatIsLeftOut) {
+  const std::string text = good(R"(
+socket: /s
+limits: { max_held: 2048MiB }
+workers: [ { name: chat, engine: http, url: "http://127.0.0.1:8000", headers: { X-Key: hush } } ]
+)")
+                               .settings.text();
+  for (const char* const line :
+       {"limits.max_held: 2GiB\n", "limits.max_body: 32MiB  # not written\n",
+        "queues.default.deadline: 10m  # not written\n", "socket_mode: 0660  # not written\n",
+        "workers.chat.url: http://127.0.0.1:8000\n"}) {
+    EXPECT_NE(text.find(line), std::string::npos) << line << text;
+  }
+  EXPECT_EQ(text.find("hush"), std::string::npos) << text;
+}
+
+TEST(SettingsTest, ChangesAreTold) {
+  const auto settings = [](const std::string& more) {
+    return good("socket: /s\n" + more).settings;
+  };
+  const Settings before = settings(
+      "limits: { max_held: 1GiB }\nworkers: [ { name: a, engine: simulate, slots: 2 } ]\n");
+  EXPECT_TRUE(settings("workers: [ { name: a, slots: 2, engine: simulate } ]\n")
+                  .changes_since(before)
+                  .empty());
+  EXPECT_EQ(settings("limits: { max_held: 2GiB }\nworkers: [ { name: b, engine: simulate } ]\n")
+                .changes_since(before),
+            (std::vector<std::string>{
+                "workers.a.engine: gone (was simulate)", "workers.a.name: gone (was a)",
+                "workers.a.slots: gone (was 2)", "limits.max_held: 2GiB (was 1GiB)",
+                "workers.b.engine: simulate (new)", "workers.b.name: b (new)"}));
+}
+
+TEST(SettingsTest, AreBoundedHoweverOftenALongValueIsRepeated) {
+  std::string file =
+      "socket: /s\nstate: &long " + std::string(100'000, 'x') + "\nwebhooks: { allow: [";
+  for (int i = 0; i < 10'000; ++i) {
+    file += "*long,";
+  }
+  Complaints complaints("p.yaml");
+  const YAML::Node root = YAML::Load(file + "] }\n");
+  Section(root["webhooks"], "webhooks", complaints).take("allow");
+  EXPECT_LT(complaints.settings().text().size(), 5000U);
 }
 
 TEST(ConfigTest, RefusesAFileThatIsTooLarge) {

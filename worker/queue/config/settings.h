@@ -1,0 +1,39 @@
+// Settings: what a configuration comes to, key by key, as one would write it: with what the file
+// leaves out, and without what is secret. For people, who ask what is in force and what a change of
+// the file changes.
+//
+//     limits.max_held: 1GiB
+//     workers.chat.slots: 8
+#pragma once
+
+#include <initializer_list>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace penstock::queue {
+
+class Settings {
+ public:
+  // A value that is in force; `given`: the file says it. Said again, the last counts.
+  void set(const std::string& key, std::string value, bool given);
+  // What begins with `key` goes by another name from here on.
+  void rename(const std::string& key, const std::string& name);
+  // These keys have the values that they have in `before`.
+  void keep(std::initializer_list<const char*> keys, const Settings& before);
+
+  // One line a key: "KEY: VALUE", and behind what the file leaves out "  # not written".
+  std::string text() const;
+  // What is different from `before`, one line a key: "limits.max_held: 2GiB (was 1GiB)". Keys that
+  // only one of both has are told if its file says them.
+  std::vector<std::string> changes_since(const Settings& before) const;
+
+ private:
+  struct Value {
+    std::string text;
+    bool given = false;
+  };
+  std::map<std::string, Value> values_;
+};
+
+}  // namespace penstock::queue
