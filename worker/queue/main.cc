@@ -17,8 +17,8 @@ constexpr int kUsageError = 2;
 constexpr char kUsage[] =
     "usage: penstockd -c FILE          serve as FILE says\n"
     "       penstockd -t -c FILE       check FILE and say what is wrong with it\n"
-    "       penstockd -T -c FILE       ... and what is in force by it, with what it leaves out\n"
-    "       penstockd -d OLD -c FILE   ... and what it changes of OLD\n"
+    "       penstockd -T -c FILE       show what is in force by FILE, with what it leaves out\n"
+    "       penstockd -d OLD -c FILE   show what FILE changes of OLD\n"
     "       penstockd --version        say which penstockd this is (-V)\n"
     "HUP reloads FILE, TERM lets jobs finish and stops.\n";
 
@@ -96,6 +96,9 @@ int main(int argc, char** argv) {
     for (const std::string& change : config->settings.changes_since(old->settings)) {
       std::printf("%s\n", change.c_str());
     }
+  }
+  if (show || !old_path.empty()) {
+    return 0;
   }
   if (check_only) {
     std::fprintf(stderr, "%s: configuration is good\n", path.c_str());
