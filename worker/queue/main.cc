@@ -71,7 +71,6 @@ int main(int argc, char** argv) {
   if (path.empty() || optind != argc) {
     return usage();
   }
-  check_only = check_only || show || !old_path.empty();
   const auto load = [&](const std::string& file) {
     auto config =
         penstock::queue::load_config(file, check_only ? penstock::queue::NamedFiles::kOpened

@@ -19,14 +19,20 @@ std::string shown(const std::string& text) {
   return "'" + (text.size() > kMaxShownBytes ? text.substr(0, kMaxShownBytes) + "..." : text) + "'";
 }
 
-// A word, or a list of words; of maps in a list their own keys tell.
+// A word, or a list of words. Empty: of something else, whose own keys tell.
 std::string written(const YAML::Node& value) {
   if (value.IsScalar()) {
     return value.Scalar();
   }
+  if (!value.IsSequence()) {
+    return "";
+  }
   std::string list;
   for (const auto& item : value) {
-    list += (list.empty() ? "" : ", ") + (item.IsScalar() ? item.Scalar() : "...");
+    if (!item.IsScalar()) {
+      return "";
+    }
+    list += (list.empty() ? "" : ", ") + item.Scalar();
     if (list.size() > kMaxNotedBytes) {
       break;
     }
@@ -133,8 +139,8 @@ YAML::Node Section::take(const std::string& key) {
     return YAML::Node(YAML::NodeType::Undefined);
   }
   it->second.known = true;
-  if (const YAML::Node& value = it->second.value; value.IsScalar() || value.IsSequence()) {
-    note(key, written(value));
+  if (std::string text = written(it->second.value); !text.empty()) {
+    note(key, std::move(text));
   }
   return it->second.value;
 }
