@@ -16,6 +16,8 @@
 namespace penstock::redis {
 namespace {
 
+constexpr size_t kMostWords = 4 + Connection::kMostArguments;  // of a command
+
 // Errors that say that the server as a whole cannot be used, whatever is asked.
 bool is_unwell(const redisReply& answer) noexcept {
   constexpr std::string_view kKinds[] = {"READONLY",   "OOM",        "LOADING", "MASTERDOWN",
@@ -59,6 +61,7 @@ Connection::Connection(const Settings& settings, Address at, Loop& loop, User& u
       at_(std::move(at)),
       user_(user),
       link_(loop, *this),
+      scripts_(settings.scripts.size()),
       random_(static_cast<uint64_t>(monotonic_ns()) ^ static_cast<uint64_t>(getpid()) << 40) {}
 
 // What is pending is answered now; nobody is told that it is lost.
@@ -71,8 +74,8 @@ void Connection::start() noexcept { open(); }
 
 void Connection::leave() noexcept {
   if (ready() && !roster_.empty()) {
-    const std::string_view words[] = {"EVALSHA", {shas_[0], 40}, "1", roster_,
-                                      "0",       settings_.host, "0"};
+    const std::string_view words[] = {"EVALSHA", sha_of(Script::kHosts), "1", roster_,
+                                      "0",       settings_.host,         "0"};
     if (Call* call = make(nullptr, nullptr, Script::kHosts); call != nullptr) {
       send(call, words);
     }
@@ -95,9 +98,8 @@ Connection::Call* Connection::make(Answered answered, void* context, Script scri
 
 // The call is the connection's from here on, whatever becomes of it.
 bool Connection::send(Call* call, std::span<const std::string_view> words) noexcept {
-  constexpr size_t kMost = 32;
-  const char* texts[kMost];
-  size_t sizes[kMost];
+  const char* texts[kMostWords];
+  size_t sizes[kMostWords];
   for (size_t i = 0; i < words.size(); ++i) {
     texts[i] = words[i].data();
     sizes[i] = words[i].size();
@@ -125,8 +127,7 @@ bool Connection::send_again(Call* call) noexcept {
 bool Connection::call(Script script, std::string_view key,
                       std::span<const std::string_view> arguments, Answered answered,
                       void* context) noexcept {
-  std::array<std::string_view, 32> words{
-      "EVALSHA", {shas_[static_cast<size_t>(script)], 40}, "1", key};
+  std::array<std::string_view, kMostWords> words{"EVALSHA", sha_of(script), "1", key};
   std::copy(arguments.begin(), arguments.end(), words.begin() + 4);
   Call* call = make(answered, context, script);
   return call != nullptr && send(call, {words.data(), 4 + arguments.size()});
@@ -139,8 +140,9 @@ void Connection::on_reply(void* what, const redisReply* answer) noexcept {
   if (answer != nullptr && repeat(call, *answer)) {
     return;
   }
-  if (answer != nullptr && is_unwell(*answer) && call->step != Call::Step::kPolicy &&
-      call->step != Call::Step::kRole) {
+  const bool may_be_full = answer != nullptr && !settings_.counts_hosts && is_error(*answer, "OOM");
+  if (answer != nullptr && is_unwell(*answer) && !may_be_full &&
+      call->step != Call::Step::kPolicy && call->step != Call::Step::kRole) {
     lose(text_of(*answer));
     answer = nullptr;
   }
@@ -160,8 +162,8 @@ bool Connection::repeat(Call* call, const redisReply& answer) noexcept {
   }
   // NOSCRIPT: the server was restarted, or its scripts were flushed. It goes behind the script.
   if (is_error(answer, "NOSCRIPT") && !call->again) {
-    if (!loading_[static_cast<size_t>(call->script)]) {
-      loading_[static_cast<size_t>(call->script)] = true;
+    if (bool& loading = scripts_[static_cast<size_t>(call->script)].loading; !loading) {
+      loading = true;
       load(call->script);
     }
     call->again = true;
@@ -191,7 +193,8 @@ bool Connection::take(Call* call, bool asking) noexcept {
 }
 
 void Connection::load(Script script) noexcept {
-  const std::string_view words[] = {"SCRIPT", "LOAD", text_of(script)};
+  const std::string_view words[] = {"SCRIPT", "LOAD",
+                                    settings_.scripts[static_cast<size_t>(script)]};
   if (Call* call = make(nullptr, nullptr, script); call != nullptr) {
     call->step = Call::Step::kLoad;
     send(call, words);
@@ -228,7 +231,7 @@ void Connection::greet() noexcept {
     ask(Step::kPlain, {"SELECT", std::to_string(settings_.database)});
   }
   ask(Step::kRole, {"ROLE"});
-  for (size_t script = 0; script < kScripts; ++script) {
+  for (size_t script = 0; script < scripts_.size(); ++script) {
     load(static_cast<Script>(script));
   }
   ask(Step::kPolicy, {"CONFIG", "GET", "maxmemory-policy"});
@@ -265,15 +268,15 @@ void Connection::on_greeted(const Call& call, const redisReply& answer) noexcept
       }
       return;
     case Step::kLoad: {
-      const auto script = static_cast<size_t>(call.script);
-      loading_[script] = false;
+      Loaded& script = scripts_[static_cast<size_t>(call.script)];
+      script.loading = false;
       if (error) {
         return lose(text_of(answer));
       }
-      if (answer.type != REDIS_REPLY_STRING || answer.len != sizeof shas_[script]) {
+      if (answer.type != REDIS_REPLY_STRING || answer.len != sizeof script.sha) {
         return lose("it loads no scripts: is it a Redis?");
       }
-      std::memcpy(shas_[script], answer.str, sizeof shas_[script]);
+      std::memcpy(script.sha, answer.str, sizeof script.sha);
       return;
     }
     case Step::kPolicy:
@@ -317,8 +320,8 @@ void Connection::be_ready() noexcept {
 void Connection::call_hosts() noexcept {
   hosts_called_ns_ = monotonic_ns();
   const std::string stays = std::to_string(kHostStaysMs);
-  const std::string_view words[] = {"EVALSHA", {shas_[0], 40}, "1",  roster_,
-                                    "0",       settings_.host, stays};
+  const std::string_view words[] = {"EVALSHA", sha_of(Script::kHosts), "1",  roster_,
+                                    "0",       settings_.host,         stays};
   if (Call* call = make(nullptr, nullptr, Script::kHosts); call != nullptr) {
     call->step = Call::Step::kHosts;
     send(call, words);

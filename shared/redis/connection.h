@@ -18,6 +18,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "shared/redis/link.h"
 #include "shared/redis/scripts.h"
@@ -28,8 +29,13 @@ struct Settings {
   int database = 0;
   std::string user, password;  // empty: none
   std::string prefix;          // of all keys
-  std::string host;            // who calls: unlike any other, and any that was before
+  std::string layout = kLayout;
+  std::span<const std::string_view> scripts = limit_scripts();  // they live longer
+  std::string host;  // who calls: unlike any other, and any that was before
   int64_t patience_ms = 5;
+  // How many hosts share is found out each second, by a call that writes; a server whose memory is
+  // full cannot be used then. Else that is an answer like others.
+  bool counts_hosts = true;
 };
 
 class Connection final : Link::User {
@@ -71,11 +77,14 @@ class Connection final : Link::User {
   // No call is without an answer.
   bool idle() const noexcept { return first_ == nullptr; }
 
+  static constexpr size_t kMostArguments = 60;
+
   // The key where hosts are told of; a server has it that has the key's slot. Empty: it is told
   // none.
   void set_roster(std::string key) noexcept { roster_ = std::move(key); }
 
-  // Runs a script on one key. False: it was not sent, and is not answered. REQUIRES: ready().
+  // Runs a script on one key. False: it was not sent, and is not answered. REQUIRES: ready(); at
+  // most kMostArguments.
   bool call(Script script, std::string_view key, std::span<const std::string_view> arguments,
             Answered answered, void* context) noexcept;
 
@@ -89,6 +98,10 @@ class Connection final : Link::User {
   static constexpr int64_t kHostStaysMs = 5000;
 
   struct Call;
+  struct Loaded {
+    char sha[40] = {};
+    bool loading = false;
+  };
 
   void on_open() noexcept override { greet(); }
   void on_reply(void* call, const redisReply* answer) noexcept override;
@@ -110,6 +123,9 @@ class Connection final : Link::User {
   void load(Script script) noexcept;
   bool repeat(Call* call, const redisReply& answer) noexcept;
   bool take(Call* call, bool asking) noexcept;
+  std::string_view sha_of(Script script) const noexcept {
+    return {scripts_[static_cast<size_t>(script)].sha, sizeof(Loaded::sha)};
+  }
 
   const Settings& settings_;
   const Address at_;
@@ -123,9 +139,8 @@ class Connection final : Link::User {
   bool was_silent_ = false;  // as time was last looked at
   int64_t hosts_called_ns_ = 0;
   int64_t pause_ms_ = kFirstPauseMs;
+  std::vector<Loaded> scripts_;
   uint64_t random_;
-  char shas_[kScripts][40] = {};
-  bool loading_[kScripts] = {};
 };
 
 }  // namespace penstock::redis

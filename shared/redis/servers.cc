@@ -45,8 +45,8 @@ struct Servers::Server final : Connection::User {
 Servers::Servers(Settings settings, Whereabouts where, MakeLoop make_loop, User& user)
     : settings_(std::move(settings)),
       where_(std::move(where)),
-      prefix_(settings_.prefix + ":" + kLayout + ":"),
-      make_loop_(make_loop),
+      prefix_(settings_.prefix + ":" + settings_.layout + ":"),
+      make_loop_(std::move(make_loop)),
       user_(user),
       slots_(kSlots) {
   if (is_cluster() || !where_.master.empty()) {
@@ -193,7 +193,7 @@ void Servers::on_places(Places places) noexcept {
   std::erase_if(fresh, [](const Server* server) { return !server->has_slots; });
   covered_ = std::find(slots_.begin(), slots_.end(), nullptr) == slots_.end();
   for (const auto& server : servers_) {
-    if (server->has_slots) {
+    if (server->has_slots && settings_.counts_hosts) {
       server->connection.set_roster(roster_of(*server));
     }
   }

@@ -8,6 +8,7 @@
 // connections follow; what a server no longer has (MOVED, ASK) is asked once more where it says.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -36,7 +37,7 @@ class Servers final : Guide::User {
    protected:
     ~User() = default;
   };
-  using MakeLoop = std::unique_ptr<Loop> (*)();
+  using MakeLoop = std::function<std::unique_ptr<Loop>()>;
 
   // The user lives longer.
   Servers(Settings settings, Whereabouts where, MakeLoop make_loop, User& user);
