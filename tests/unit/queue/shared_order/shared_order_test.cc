@@ -1,0 +1,259 @@
+// What histories do not show of the shared order: what is said again, who is told, what Redis loses
+// or cannot take, tags beyond what a double holds.
+#include "worker/queue/shared_order/shared_order.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/fixtures/redis_server.h"
+#include "tests/unit/queue/shared_order/order_client.h"
+
+namespace penstock::queue {
+namespace {
+
+using Admission = SharedOrder::Admission;
+using End = SharedOrder::End;
+using State = SharedOrder::Known::State;
+
+constexpr char kHost[] = "host-one";
+constexpr char kOther[] = "host-two";
+
+class SharedOrderTest : public testing::Test {
+ protected:
+  explicit SharedOrderTest(std::vector<std::string> options = {}) : server_(std::move(options)) {
+    join(kHost);
+    join(kOther);
+  }
+
+  void join(const std::string& host) {
+    client_.get<SharedOrder::Renewed>(
+        [&](auto then) { return order_.renew(host, SharedOrder::Life::kJoins, 60'000'000, then); });
+  }
+  SharedOrder::Added add(const SharedOrder::Job& job) {
+    return client_.get<SharedOrder::Added>([&](auto then) { return order_.add(job, then); });
+  }
+  SharedOrder::Added add(std::string_view id) { return add({.id = id, .lane = "m", .body = "b"}); }
+  SharedOrder::Served serve(std::string_view host, size_t most,
+                            std::vector<SharedOrder::Finished> finished = {}) {
+    return client_.get<SharedOrder::Served>(
+        [&](auto then) { return order_.serve(host, "m", most, finished, then); });
+  }
+  SharedOrder::Known look(std::string_view id) {
+    return client_.get<SharedOrder::Known>([&](auto then) { return order_.look(id, then); });
+  }
+  End cancel(std::string_view id) {
+    return client_.get<End>([&](auto then) { return order_.cancel(id, "", then); });
+  }
+  std::vector<int64_t> positions(std::vector<std::string_view> ids) {
+    return client_.get<std::vector<int64_t>>(
+        [&](auto then) { return order_.positions(ids, then); });
+  }
+
+  RedisServer server_;
+  OrderClient client_{server_.socket()};
+  SharedOrder order_{client_.servers(), {.name = "q", .max_length = 100'000}, 60'000};
+};
+
+TEST_F(SharedOrderTest, AJobThatIsAddedAgainIsThereOnce) {
+  EXPECT_EQ(add("a").admission, Admission::kAdded);
+  const auto again = add("a");
+  EXPECT_EQ(again.admission, Admission::kThere);
+  EXPECT_EQ(again.job, "a");
+  EXPECT_EQ(serve(kHost, 2).taken.size(), 1U);
+  EXPECT_EQ(add("a").admission, Admission::kThere);
+  serve(kHost, 0, {{"a", 1, "answer"}});
+  EXPECT_EQ(add("a").admission, Admission::kThere);
+}
+
+TEST_F(SharedOrderTest, AKeyIsForOneJobUntilThatIsForgotten) {
+  const SharedOrder::Job job{
+      .id = "a", .lane = "m", .key = "k", .key_is = "digest 1", .key_ms = 60'000};
+  EXPECT_EQ(add(job).admission, Admission::kAdded);
+  auto other = job;
+  other.id = "b";
+  other.key_is = "digest 2";
+  const auto told = add(other);
+  EXPECT_EQ(told.admission, Admission::kKeyUsed);
+  EXPECT_EQ(told.job, "a");
+  EXPECT_EQ(told.key_is, "digest 1");
+  EXPECT_EQ(look("b").state, State::kUnknown);
+  server_.ask("DEL test:q1:{q}:j|a");
+  EXPECT_EQ(add(other).admission, Admission::kAdded);
+}
+
+TEST_F(SharedOrderTest, WhatAHostSaysOfAJobThatItLostIsDropped) {
+  add("a");
+  const auto taken = serve(kHost, 1).taken.at(0);
+  EXPECT_EQ(taken.body, "b");
+  client_.get<End>([&](auto then) {
+    return order_.requeue({.id = "a", .host = kHost, .fence = taken.fence, .result = ""}, 0, then);
+  });
+  const auto again = serve(kOther, 1).taken.at(0);
+  EXPECT_EQ(again.fence, taken.fence + 1);
+  EXPECT_EQ(serve(kHost, 0, {{"a", taken.fence, "late"}}).ended, std::vector{End::kNotOurs});
+  EXPECT_EQ(serve(kOther, 0, {{"a", again.fence, "right"}}).ended, std::vector{End::kEnded});
+  EXPECT_EQ(serve(kOther, 0, {{"a", again.fence, "twice"}}).ended, std::vector{End::kOver});
+  const auto known = look("a");
+  EXPECT_EQ(known.state, State::kOver);
+  EXPECT_EQ(known.how, 'D');
+  EXPECT_EQ(known.result, "right");
+}
+
+TEST_F(SharedOrderTest, AHostThatHasNotJoinedGetsNothing) {
+  add("a");
+  const auto served = serve("stranger", 1);
+  EXPECT_FALSE(served.known);
+  EXPECT_TRUE(served.taken.empty());
+  EXPECT_EQ(positions({"a"}), std::vector<int64_t>{1});
+}
+
+TEST_F(SharedOrderTest, OnlyOnce_AnEndIsAnEnd) {
+  add("a");
+  EXPECT_EQ(cancel("a"), End::kEnded);
+  EXPECT_EQ(cancel("a"), End::kOver);
+  EXPECT_EQ(cancel("never"), End::kOver);
+  EXPECT_EQ(look("a").how, 'C');
+}
+
+// A connection that hears a host's channel.
+class Channel {
+ public:
+  Channel(const std::string& socket, const std::string& name)
+      : redis_(::redisConnectUnix(socket.c_str())) {
+    ::freeReplyObject(::redisCommand(redis_, "SUBSCRIBE %s", name.c_str()));
+  }
+  ~Channel() { ::redisFree(redis_); }
+  std::string next() {
+    void* reply = nullptr;
+    if (::redisGetReply(redis_, &reply) != REDIS_OK) {
+      return "gone";
+    }
+    const auto* const told = static_cast<redisReply*>(reply);
+    std::string text(told->element[2]->str, told->element[2]->len);
+    ::freeReplyObject(reply);
+    return text;
+  }
+
+ private:
+  redisContext* redis_;
+};
+
+TEST_F(SharedOrderTest, WhoMustKnowIsTold) {
+  const std::string c = "test:q1:{q}:c|";
+  Channel host(server_.socket(), c + kHost);
+  Channel home(server_.socket(), c + kOther);
+  EXPECT_TRUE(serve(kHost, 1).taken.empty());  // it waits for a job
+  add({.id = "a", .lane = "m", .home = kOther});
+  EXPECT_EQ(host.next(), "wake m");
+  add("unasked");  // it is woken once
+  serve(kHost, 1);
+  EXPECT_EQ(cancel("a"), End::kEnded);
+  EXPECT_EQ(home.next(), "over a");
+  EXPECT_EQ(host.next(), "stop a 1");
+}
+
+TEST_F(SharedOrderTest, AScriptThatIsLostIsLoadedAgain) {
+  add("a");
+  server_.ask("SCRIPT FLUSH");
+  EXPECT_EQ(serve(kHost, 1).taken.size(), 1U);
+  EXPECT_EQ(add("b").admission, Admission::kAdded);
+}
+
+// Beyond 2^53 a double skips numbers: an order that is kept in one goes wrong there.
+TEST_F(SharedOrderTest, TagsBeyondADoubleAreExact) {
+  constexpr int kBehind = 8300;  // each moves the owner's tag by 2^40
+  Scheduler scheduler;
+  auto& queue = scheduler.set_queue({.name = "q", .max_length = 100'000});
+  auto& lane = scheduler.lane(queue, "m");
+  std::vector<std::unique_ptr<Scheduler::Ticket>> tickets;
+  const auto add_both = [&](uint64_t owner, uint64_t cost, uint64_t weight) {
+    const std::string id = "j" + std::to_string(tickets.size());
+    tickets.push_back(std::make_unique<Scheduler::Ticket>());
+    scheduler.add(*tickets.back(), lane, {.owner = owner, .cost = cost, .weight = weight}, 1);
+    add({.id = id, .lane = "m", .owner = owner, .cost = cost, .weight = weight});
+  };
+  for (int i = 0; i < kBehind; ++i) {
+    add_both(1, FairShare::kMaxCost, 1);
+  }
+  const auto take_both = [&](size_t most) {
+    for (const auto& taken : serve(kHost, most).taken) {
+      ASSERT_EQ(scheduler.take(lane, 1), tickets.at(std::stoul(taken.id.substr(1))).get());
+    }
+  };
+  for (int i = 0; i < kBehind / 50; ++i) {
+    take_both(50);  // virtual time is as far
+  }
+  for (int i = 0; i < 40; ++i) {
+    add_both(2 + static_cast<uint64_t>(i % 3), 1 + static_cast<uint64_t>(i % 2), 65'536);
+    add_both(1, 1, 65'535);
+  }
+  take_both(64);
+  take_both(64);
+  EXPECT_EQ(queue.waiting, 0U);
+}
+
+TEST_F(SharedOrderTest, WhatIsFullTakesNothingInAndGoesOnEnding) {
+  for (const char* const id : {"a", "b", "c", "d", "e"}) {
+    add(id);
+  }
+  const auto taken = serve(kHost, 3).taken;
+  server_.ask("CONFIG SET maxmemory 1");
+  bool refused = false;
+  std::string why;
+  order_.add({.id = "f", .lane = "m"}, [&](const SharedOrder::Answer<SharedOrder::Added>& answer) {
+    refused = answer.trouble == SharedOrder::Trouble::kRefused;
+    why = answer.why;
+  });
+  ASSERT_TRUE(client_.until([&] { return !why.empty(); })) << client_.lost();
+  EXPECT_TRUE(refused);
+  EXPECT_NE(why.find("OOM"), std::string::npos) << why;
+  const auto served = serve(kHost, 1, {{"a", taken[0].fence, "ok"}});
+  EXPECT_EQ(served.ended, std::vector{End::kEnded});
+  ASSERT_EQ(served.taken.size(), 1U);
+  EXPECT_EQ(served.taken[0].id, "d");
+  EXPECT_EQ(client_.get<End>([&](auto then) {
+    return order_.requeue({.id = "b", .host = kHost, .fence = taken[1].fence, .result = ""}, 0,
+                          then);
+  }),
+            End::kEnded);
+  EXPECT_EQ(client_.get<End>([&](auto then) {
+    return order_.retry({.id = "c", .host = kHost, .fence = taken[2].fence, .result = ""}, 0,
+                        Scheduler::Cause::kJobFailed, then);
+  }),
+            End::kEnded);
+  EXPECT_EQ(cancel("e"), End::kEnded);
+  EXPECT_TRUE(client_
+                  .get<SharedOrder::Renewed>([&](auto then) {
+                    return order_.renew(kHost, SharedOrder::Life::kStays, 60'000'000, then);
+                  })
+                  .known);
+  EXPECT_EQ(look("f").state, State::kUnknown);
+  server_.ask("CONFIG SET maxmemory 0");
+  EXPECT_EQ(positions({"b", "c", "f"}), (std::vector<int64_t>{1, 2, -1}));
+  EXPECT_EQ(add("f").admission, Admission::kAdded);
+}
+
+class SafeOrderTest : public SharedOrderTest {
+ protected:
+  SafeOrderTest() : SharedOrderTest({"--appendonly", "yes", "--appendfsync", "always"}) {}
+};
+
+TEST_F(SafeOrderTest, APromiseOutlivesRedis) {
+  for (const char* const id : {"a", "b", "c"}) {
+    add(id);
+  }
+  const uint64_t fence = serve(kHost, 1).taken.at(0).fence;
+  server_.kill();
+  ASSERT_TRUE(client_.until([&] { return !order_.ready(); }));
+  server_.start();
+  EXPECT_EQ(positions({"a", "b", "c"}), (std::vector<int64_t>{0, 1, 2}));
+  const auto served = serve(kHost, 1, {{"a", fence, "answer"}});
+  EXPECT_EQ(served.ended, std::vector{End::kEnded});
+  EXPECT_EQ(served.taken.at(0).id, "b");
+}
+
+}  // namespace
+}  // namespace penstock::queue

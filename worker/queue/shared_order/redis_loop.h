@@ -1,0 +1,34 @@
+// RedisLoops: penstockd's event loop, as connections to Redis need it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "shared/base/event_loop.h"
+#include "shared/redis/loop.h"
+
+namespace penstock::queue {
+
+// One for all connections of a process. It outlives the loops that it made.
+class RedisLoops {
+ public:
+  // The event loop lives longer.
+  explicit RedisLoops(EventLoop& events) : events_(events) {}
+  RedisLoops(const RedisLoops&) = delete;
+  RedisLoops& operator=(const RedisLoops&) = delete;
+
+  std::unique_ptr<redis::Loop> make();
+
+  // Calls those whose time has come. The clock is monotonic.
+  void advance_to(int64_t now_ns);
+  int64_t next_event() const;  // INT64_MAX: never
+
+ private:
+  class One;
+
+  EventLoop& events_;
+  std::vector<One*> loops_;
+};
+
+}  // namespace penstock::queue

@@ -1,0 +1,22 @@
+// The scripts that keep a queue's order in Redis, as they are in scripts/: each says there what it
+// takes and answers.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "shared/redis/scripts.h"
+
+namespace penstock::queue::order_script {
+
+using redis::Script;
+constexpr Script kAdd{1}, kServe{2}, kBack{3}, kCancel{4}, kAdvance{5}, kPosition{6}, kRenew{7},
+    kReap{8}, kPause{9}, kLook{10}, kHeld{11};
+
+// Part of each key: what another version of the scripts has put there is not met.
+constexpr char kLayout[] = "q1";
+
+// For redis::Settings; the first is the roster's.
+std::span<const std::string_view> all() noexcept;
+
+}  // namespace penstock::queue::order_script

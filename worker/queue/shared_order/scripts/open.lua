@@ -1,0 +1,49 @@
+-- open: what each script of the order begins with.
+--
+-- The order is the one of order/scheduler.h, and each script does what one call there does. A queue's keys have one name in braces,
+-- and so are in one slot of a cluster: PREFIX:q1:{QUEUE}: and then
+--
+--   s         hash: b when it was made, us; n arrivals; w jobs that wait; k jobs that were taken; p 1 while paused; d nothing is due
+--             before it, us; CLASS jobs and V of each class that has jobs; h|LANE the highest rank taken since its aging was
+--             looked at; a|LANE k at its last promotion
+--   n         set: lanes, by model; "" is the lane of jobs that name none
+--   l|LANE    zset of those that may be taken, all scores 0: the bytes of a member are the order. rank, tag, arrival, id; of one that
+--             was let before: 0, arrival, tag, id. Numbers are of 8 bytes, the highest first; a rank is 2^52 - priority
+--   f|CLASS   hash: an owner's flow (order/fair_share.h); CLASS is the rank's 8 bytes and the lane
+--   i|CLASS   zset: its flows without jobs, by their end
+--   j|ID      string: a job (JOB below), then its body; once it is over, a letter that says how, and its result
+--   t         zset: jobs by the time at which something happens to them: the deadline, or when they may be taken
+--   a         zset: lanes by when aging is looked at
+--   o         hash: how many jobs of each owner wait
+--   H         zset: hosts by when their leases end, us; 0: it has ended, and its jobs are being taken back
+--   h|HOST    hash: the jobs that it runs, and their fences
+--   w|LANE    set: hosts whose workers of that lane wait for a job
+--   k|KEY     string: the job that has this idempotency key, and what the key stands for
+--   c|HOST    channel: what a host must hear at once ("over ID", "stop ID FENCE", "wake LANE")
+--
+-- Times are us since 1970 by Redis's clock. Where that is stepped, what is due comes so much earlier or later; the order does not
+-- depend on it.
+--
+-- When Redis's memory is full, only what comes in is refused: the first write of each other script is one that removes something, which
+-- Redis lets pass, and with it the rest of the script.
+--
+-- It makes no closure, for each costs a script that is called for every job 0.2 us. No texts are compared by < in any script: Lua
+-- compares by the server's locale.
+--
+-- KEYS  1 what all keys begin with
+-- ARGV  1 now, us (0: Redis's own; a test brings its own)   2 aging, us (0: none)   3 how long what is over is kept, ms
+local P, a = KEYS[1], ARGV
+local call, pack, unpack_, floor = redis.call, struct.pack, struct.unpack, math.floor
+local now, aging = a[1] + 0, a[2] + 0
+if now == 0 then
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2]
+end
+local B32, NEVER, NOBODY = 4294967296, 9007199254740991, '--------'
+-- jobs, V; jobs, those that wait, weight, rest of the last division, end, end of the last that was taken. Tags have 63 bits, of which
+-- a double keeps 53: they are kept in two.
+local CLASS, FLOW = '>I4I4I4', '>I4I4I4I4I4I4I4I4'
+-- state, let before, failed attempts, fence, rank, cost, weight, tag, end, arrival, came, deadline, deadline once it has been taken (0: the
+-- same), owner, host, home, lane
+local JOB, JOB_MOST = '>BBI2I4c8I4I4I4I4I4I4I8I8I8I8c8c8c8Bc0', 351
+local SCHEDULED, WAITING, DELAYED, RUNNING, OVER = 1, 2, 3, 4, 5

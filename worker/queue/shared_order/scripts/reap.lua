@@ -1,0 +1,36 @@
+-- reap: what hosts ran whose lease has ended goes back to its place. Anybody may call it, and two at once.
+--
+-- ARGV  4 most attempts   5 back-off from the second time on, us, doubled each time   6 a number at random, for its jitter   7 most jobs
+-- Answer {jobs that are back, jobs that are over, hosts that are still to be looked at}
+-- O(log hosts + jobs log n)
+@open@
+@over@
+@stand@
+@come_back@
+local most, back, ended = a[7] + 0, 0, 0
+for _, host in ipairs(call('ZRANGEBYSCORE', P .. 'H', '-inf', now, 'LIMIT', 0, 4)) do
+  call('ZREM', P .. 'H', host)
+  call('ZADD', P .. 'H', 0, host)
+  local jobs = call('HKEYS', P .. 'h|' .. host)
+  for _, id in ipairs(jobs) do
+    if back + ended == most then break end
+    local text = call('GETRANGE', P .. 'j|' .. id, 0, JOB_MOST)
+    local attempts = 1 + select(3, unpack_(JOB, text))
+    if attempts >= a[4] + 0 then
+      over(id, string.sub(text, 1, 2) .. pack('>I2', math.min(attempts, 65535)) .. string.sub(text, 5), 'L', '')
+      ended = ended + 1
+    else
+      local delay = 0  -- the first time it was not its fault
+      if attempts > 1 then
+        delay = math.min(a[5] * 2 ^ math.min(attempts - 2, 20), 300000000)
+        local half = floor(delay / 2)
+        delay = delay - half + (a[6] + back) % (half + 1)
+      end
+      come_back(id, text, attempts, delay)
+      back = back + 1
+    end
+  end
+  if call('HLEN', P .. 'h|' .. host) == 0 then call('ZREM', P .. 'H', host) end
+  if back + ended == most then break end
+end
+return {back, ended, call('ZCOUNT', P .. 'H', '-inf', now)}

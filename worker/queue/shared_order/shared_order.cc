@@ -1,0 +1,338 @@
+#include "worker/queue/shared_order/shared_order.h"
+
+#include <sys/random.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <deque>
+#include <memory>
+#include <utility>
+
+#include "shared/base/clock.h"
+#include "shared/redis/answer.h"
+#include "worker/queue/order/backoff.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr std::string_view kNobody = "--------";
+
+// A double has not all of its bits: to a script it is a text.
+std::string bytes_of(uint64_t number) {
+  std::string bytes(sizeof number, '\0');
+  for (size_t i = bytes.size(); i-- > 0; number >>= 8) {
+    bytes[i] = static_cast<char>(number);
+  }
+  return bytes;
+}
+uint64_t number_of(std::string_view bytes) {
+  uint64_t number = 0;
+  for (const char byte : bytes) {
+    number = number << 8 | static_cast<uint8_t>(byte);
+  }
+  return number;
+}
+
+bool is_number(const redisReply& answer) { return answer.type == REDIS_REPLY_INTEGER; }
+bool is_array(const redisReply& answer, size_t least) {
+  return answer.type == REDIS_REPLY_ARRAY && answer.elements >= least;
+}
+int64_t number_at(const redisReply& answer, size_t i) {
+  return is_number(*answer.element[i]) ? answer.element[i]->integer : 0;
+}
+std::string text_at(const redisReply& answer, size_t i) {
+  return redis::is_text(*answer.element[i]) ? std::string(redis::text_of(*answer.element[i]))
+                                            : std::string();
+}
+
+bool read_end(const redisReply& answer, SharedOrder::End& end) {
+  end = static_cast<SharedOrder::End>(answer.integer);
+  return is_number(answer) && answer.integer >= -1 && answer.integer <= 2;
+}
+
+}  // namespace
+
+// A script's arguments, and the texts of those that were numbers.
+class SharedOrder::Words {
+ public:
+  Words& text(std::string_view text) {
+    words_.push_back(text);
+    return *this;
+  }
+  Words& own(std::string text) { return this->text(texts_.emplace_back(std::move(text))); }
+  Words& number(int64_t number) { return own(std::to_string(number)); }
+  std::span<const std::string_view> all() const { return words_; }
+
+ private:
+  std::deque<std::string> texts_;
+  std::vector<std::string_view> words_;
+};
+
+SharedOrder::SharedOrder(redis::Servers& servers, Scheduler::QueueSettings queue, int64_t keep_ms,
+                         uint64_t seed)
+    : servers_(servers),
+      queue_(std::move(queue)),
+      key_(std::string(servers.prefix()) + "{" + queue_.name + "}:"),
+      keep_ms_(keep_ms),
+      random_(seed) {}
+
+std::string SharedOrder::new_host() {
+  constexpr std::string_view kLetters = "abcdefghijklmnopqrstuvwxyz234567";
+  uint64_t random = 0;
+  if (getrandom(&random, sizeof random, 0) != sizeof random) {
+    std::abort();  // as JobIdMaker: a kernel that has booted has some
+  }
+  std::string name;
+  for (; name.size() < kHostBytes; random >>= 5) {
+    name.push_back(kLetters[random % kLetters.size()]);
+  }
+  return name;
+}
+
+SharedOrder::Words SharedOrder::words() const {
+  Words words;
+  words.number(now_us_).number(queue_.aging_ns / kNsPerUs).number(keep_ms_);
+  return words;
+}
+
+template <typename T>
+bool SharedOrder::ask(redis::Script script, const Words& words, bool (*read)(const redisReply&, T&),
+                      Then<T> then) {
+  struct Asked {
+    bool (*read)(const redisReply&, T&);
+    Then<T> then;
+  };
+  auto asked = std::make_unique<Asked>(Asked{read, std::move(then)});
+  const auto answered = [](void* context, const redisReply* reply) noexcept {
+    const std::unique_ptr<Asked> self(static_cast<Asked*>(context));
+    Answer<T> answer;
+    if (reply == nullptr) {
+      answer.trouble = Trouble::kUnknown;
+    } else if (redis::is_error(*reply)) {
+      answer.trouble = Trouble::kRefused;
+      answer.why = redis::text_of(*reply);
+    } else if (!self->read(*reply, answer.value)) {
+      answer.trouble = Trouble::kRefused;
+      answer.why = "its answer is not understood: is it a Redis?";
+    }
+    self->then(answer);
+  };
+  if (!servers_.call(script, key_, words.all(), answered, asked.get())) {
+    return false;
+  }
+  static_cast<void>(asked.release());
+  return true;
+}
+
+bool SharedOrder::add(const Job& job, Then<Added> then) {
+  Words words = this->words();
+  words.text(job.id).text(job.lane).own(bytes_of(job.owner));
+  words.number(std::clamp(job.priority, -kHighest, kHighest));
+  words.number(static_cast<int64_t>(std::clamp<uint64_t>(job.cost, 1, FairShare::kMaxCost)));
+  words.number(static_cast<int64_t>(std::clamp<uint64_t>(job.weight, 1, FairShare::kMaxWeight)));
+  words.number(job.not_before_us).number(job.came_us).number(job.deadline_us);
+  words.number(queue_.deadline_ns / kNsPerUs);
+  words.number(std::min(job.attempts, Scheduler::kMaxAttempts));
+  words.number(job.force ? 0 : queue_.max_length).number(queue_.max_per_owner);
+  words.text(job.home.empty() ? kNobody : job.home);
+  words.text(job.key).text(job.key_is).number(job.key_ms).number(job.ends_by_us).text(job.body);
+  const auto read = [](const redisReply& answer, Added& added) {
+    if (!is_array(answer, 1)) {
+      return false;
+    }
+    const int64_t admission = number_at(answer, 0);
+    added.admission = static_cast<Admission>(admission);
+    switch (added.admission) {
+      case Admission::kAdded:
+        added.due_us = answer.elements > 1 ? number_at(answer, 1) : kNever;
+        return answer.elements > 1;
+      case Admission::kQueueFull:
+      case Admission::kOwnerFull:
+        return true;
+      case Admission::kThere:
+      case Admission::kKeyUsed:
+        added.job = answer.elements > 1 ? text_at(answer, 1) : std::string();
+        added.key_is = answer.elements > 2 ? text_at(answer, 2) : std::string();
+        return !added.job.empty();
+    }
+    return false;
+  };
+  return ask<Added>(order_script::kAdd, words, read, std::move(then));
+}
+
+bool SharedOrder::serve(std::string_view host, std::string_view lane, size_t most,
+                        std::span<const Finished> finished, Then<Served> then) {
+  Words words = this->words();
+  words.text(host).text(lane).number(static_cast<int64_t>(std::min(most, kMostTaken)));
+  for (const Finished& each : finished) {
+    words.text(each.id).number(static_cast<int64_t>(each.fence)).text(each.result);
+  }
+  const auto read = [](const redisReply& answer, Served& served) {
+    constexpr size_t kEach = 8;
+    if (!is_array(answer, 4) || !is_array(*answer.element[2], 0) ||
+        !is_array(*answer.element[3], 0) || answer.element[3]->elements % kEach != 0) {
+      return false;
+    }
+    served.known = number_at(answer, 0) == 1;
+    served.due_us = number_at(answer, 1);
+    const redisReply& ended = *answer.element[2];
+    for (size_t i = 0; i < ended.elements; ++i) {
+      served.ended.push_back(static_cast<End>(number_at(ended, i)));
+    }
+    const redisReply& jobs = *answer.element[3];
+    for (size_t i = 0; i < jobs.elements; i += kEach) {
+      served.taken.push_back({.id = text_at(jobs, i),
+                              .fence = static_cast<uint64_t>(number_at(jobs, i + 1)),
+                              .attempts = static_cast<uint32_t>(number_at(jobs, i + 2)),
+                              .came_us = number_at(jobs, i + 3),
+                              .deadline_us = number_at(jobs, i + 4),
+                              .owner = number_of(text_at(jobs, i + 5)),
+                              .lane = text_at(jobs, i + 6),
+                              .body = text_at(jobs, i + 7)});
+    }
+    return true;
+  };
+  return ask<Served>(order_script::kServe, words, read, std::move(then));
+}
+
+bool SharedOrder::retry(const Return& job, uint32_t attempts, Scheduler::Cause cause,
+                        Then<End> then) {
+  const uint32_t waits = attempts + (cause == Scheduler::Cause::kJobFailed ? 1 : 0);
+  const bool last = attempts + 1 >= queue_.attempts;
+  int64_t delay_ns = 0;
+  if (!last && cause != Scheduler::Cause::kWorkerLostAlone && waits > 0 && queue_.backoff_ns > 0) {
+    const int64_t factor = int64_t{1} << std::min<uint32_t>(waits - 1, 20);
+    const int64_t most_ns = std::min(queue_.backoff_ns, Scheduler::kMaxBackoffNs / factor) * factor;
+    delay_ns = with_jitter(most_ns, random_);
+  }
+  Words words = this->words();
+  words.text(job.id).text(job.host).number(static_cast<int64_t>(job.fence)).number(1);
+  words.number(queue_.attempts).number((delay_ns + kNsPerUs - 1) / kNsPerUs).text(job.result);
+  return ask<End>(order_script::kBack, words, read_end, std::move(then));
+}
+
+bool SharedOrder::requeue(const Return& job, int64_t after_us, Then<End> then) {
+  Words words = this->words();
+  words.text(job.id).text(job.host).number(static_cast<int64_t>(job.fence)).number(0);
+  words.number(queue_.attempts).number(after_us).text(job.result);
+  return ask<End>(order_script::kBack, words, read_end, std::move(then));
+}
+
+bool SharedOrder::cancel(std::string_view id, std::string_view result, Then<End> then) {
+  Words words = this->words();
+  words.text(id).text(result);
+  return ask<End>(order_script::kCancel, words, read_end, std::move(then));
+}
+
+bool SharedOrder::positions(std::span<const std::string_view> ids,
+                            Then<std::vector<int64_t>> then) {
+  std::string all;
+  for (const std::string_view id : ids) {
+    all.append(id).push_back(' ');
+  }
+  Words words = this->words();
+  words.own(std::move(all));
+  const auto read = [](const redisReply& answer, std::vector<int64_t>& positions) {
+    for (size_t i = 0; is_array(answer, 0) && i < answer.elements; ++i) {
+      positions.push_back(number_at(answer, i));
+    }
+    return is_array(answer, 0);
+  };
+  return ask<std::vector<int64_t>>(order_script::kPosition, words, read, std::move(then));
+}
+
+bool SharedOrder::advance(Then<Advanced> then) {
+  const auto read = [](const redisReply& answer, Advanced& advanced) {
+    if (!is_array(answer, 1)) {
+      return false;
+    }
+    advanced.due_us = number_at(answer, 0);
+    for (size_t i = 1; i < answer.elements; ++i) {
+      advanced.expired.push_back(text_at(answer, i));
+    }
+    return true;
+  };
+  return ask<Advanced>(order_script::kAdvance, words(), read, std::move(then));
+}
+
+bool SharedOrder::renew(std::string_view host, Life life, int64_t lease_us, Then<Renewed> then) {
+  Words words = this->words();
+  words.text(host).number(lease_us).number(static_cast<int64_t>(life));
+  const auto read = [](const redisReply& answer, Renewed& renewed) {
+    if (!is_array(answer, 1)) {
+      return false;
+    }
+    renewed.known = number_at(answer, 0) == 1;
+    if (!renewed.known || answer.elements < 5) {
+      return !renewed.known;
+    }
+    renewed.running = static_cast<uint64_t>(number_at(answer, 1));
+    renewed.hosts = static_cast<uint64_t>(number_at(answer, 2));
+    renewed.made_us = number_at(answer, 3);
+    renewed.due_us = number_at(answer, 4);
+    return true;
+  };
+  return ask<Renewed>(order_script::kRenew, words, read, std::move(then));
+}
+
+bool SharedOrder::reap(size_t most, Then<Reaped> then) {
+  constexpr uint64_t kBelow = uint64_t{1} << 52;  // a double has it
+  random_ = random_ * 6364136223846793005U + 1442695040888963407U;
+  Words words = this->words();
+  words.number(queue_.attempts).number(queue_.backoff_ns / kNsPerUs);
+  words.number(static_cast<int64_t>((random_ >> 11) % kBelow)).number(static_cast<int64_t>(most));
+  const auto read = [](const redisReply& answer, Reaped& reaped) {
+    if (!redis::is_numbers(answer, 3)) {
+      return false;
+    }
+    reaped = {redis::number_of(answer, 0), redis::number_of(answer, 1),
+              redis::number_of(answer, 2)};
+    return true;
+  };
+  return ask<Reaped>(order_script::kReap, words, read, std::move(then));
+}
+
+bool SharedOrder::held(std::string_view host, Then<std::vector<Held>> then) {
+  Words words = this->words();
+  words.text(host);
+  const auto read = [](const redisReply& answer, std::vector<Held>& held) {
+    for (size_t i = 0; is_array(answer, 0) && i + 1 < answer.elements; i += 2) {
+      held.push_back(
+          {text_at(answer, i), std::strtoull(text_at(answer, i + 1).c_str(), nullptr, 10)});
+    }
+    return is_array(answer, 0);
+  };
+  return ask<std::vector<Held>>(order_script::kHeld, words, read, std::move(then));
+}
+
+bool SharedOrder::pause(bool paused, Then<bool> then) {
+  Words words = this->words();
+  words.number(paused ? 1 : 0);
+  const auto read = [](const redisReply& answer, bool& done) { return done = is_number(answer); };
+  return ask<bool>(order_script::kPause, words, read, std::move(then));
+}
+
+bool SharedOrder::look(std::string_view id, Then<Known> then) {
+  Words words = this->words();
+  words.text(id);
+  const auto read = [](const redisReply& answer, Known& known) {
+    if (!is_array(answer, 1)) {
+      return false;
+    }
+    const int64_t state = number_at(answer, 0);
+    known.state = static_cast<Known::State>(state);
+    if (state < 1 || state > 5 || answer.elements < 6) {
+      return state == 0;
+    }
+    known.attempts = static_cast<uint32_t>(number_at(answer, 1));
+    known.fence = static_cast<uint64_t>(number_at(answer, 2));
+    known.host = text_at(answer, 3);
+    const std::string how = text_at(answer, 4);
+    known.how = how.empty() ? '\0' : how.front();
+    known.result = text_at(answer, 5);
+    return true;
+  };
+  return ask<Known>(order_script::kLook, words, read, std::move(then));
+}
+
+}  // namespace penstock::queue
