@@ -15,41 +15,53 @@ std::string_view cookie_name(const ngx_http_request_t* r) noexcept {
   return is_secure(r) ? "__Host-penstock-pass" : "penstock-pass";
 }
 
-// Visits the good passes of a list until visit(text, pass) says true.
+// Visits what the request brings as passes until visit(text) says true.
 template <class Visit>
-bool any_pass(const challenge::Keys& keys, std::string_view list, const Visit& visit) noexcept {
-  for (size_t i = 0; i < kMostPasses && !list.empty(); ++i) {
-    const size_t end = std::min(list.find(kBetween), list.size());
-    const std::string_view text = list.substr(0, end);
-    list.remove_prefix(std::min(end + 1, list.size()));
-    if (const auto pass = challenge::read_pass(keys, text, ngx_time());
-        pass && visit(text, *pass)) {
-      return true;
+bool any_pass(const ngx_http_request_t* r, const Visit& visit) noexcept {
+  const auto any_of = [&](std::string_view list) noexcept {
+    for (size_t i = 0; i < kMostPasses && !list.empty(); ++i) {
+      const size_t end = std::min(list.find(kBetween), list.size());
+      if (visit(list.substr(0, end))) {
+        return true;
+      }
+      list.remove_prefix(std::min(end + 1, list.size()));
+    }
+    return false;
+  };
+  return any_header(r, "penstock-pass", any_of) || any_cookie(r, cookie_name(r), any_of);
+}
+
+// Each zone signs with keys of its own.
+std::optional<challenge::Pass> read_pass_of_any_zone(const MainConf& main,
+                                                     std::string_view text) noexcept {
+  for (const Zone* zone : main.zones) {
+    if (auto pass = challenge::read_pass(zone->challenge_keys, text, ngx_time()); pass) {
+      return pass;
     }
   }
-  return false;
+  return std::nullopt;
 }
 
-template <class Visit>
-bool any_pass_of(const ngx_http_request_t* r, const challenge::Keys& keys,
-                 const Visit& visit) noexcept {
-  return any_pass(keys, find_header(r, "penstock-pass"), visit) ||
-         any_cookie(r, cookie_name(r),
-                    [&](std::string_view list) noexcept { return any_pass(keys, list, visit); });
-}
-
-// Each challenge is answered once: its id is a key of its own in the zone, until it would have
-// ended anyway. Only what we have signed gets there.
-limit::Outcome spend(Zone& zone, std::string_view id) noexcept {
+// Each challenge is good once: its id is a key of its own in the zone, until it would have ended
+// anyway. No caller has more than kMostSolved of them, so none fills the zone, or makes it harder
+// for all.
+limit::Outcome spend(Zone& zone, const challenge::Solution& solution) noexcept {
   constexpr uint64_t kLongestNs =
       (challenge::kLifeSeconds + challenge::kClockSkewSeconds) * uint64_t{1'000'000'000};
+  constexpr uint64_t kMostSolved = 60;
   static const limit::Policy once = limit::make_policy(*limit::make_gcra(1, kLongestNs, 1));
+  static const limit::Policy many =
+      limit::make_policy(*limit::make_gcra(kMostSolved, kLongestNs, kMostSolved));
   const limit::Secret secret = limit::derive_secret(zone.key_secret, "challenges that are spent");
-  limit::Charge charge[] = {{&once, limit::siphash13_128(secret, id), 1}};
-  return limit::charge_all(*zone.table, charge, instant(*zone.table));
+  const limit::Hash128 who = limit::siphash13_128(
+      limit::derive_secret(secret, challenge::text_of(solution.holder().limit)),
+      challenge::text_of(solution.holder().subject));
+  limit::Charge charges[] = {{&once, limit::siphash13_128(secret, solution.id()), 1},
+                             {&many, who, 1}};
+  return limit::charge_all(*zone.table, charges, instant(*zone.table));
 }
 
-// The new pass, and those that came with the request and are for other limits.
+// The new pass, and those that came with the request and are for others or for other limits.
 bool give_pass(ngx_http_request_t* r, const challenge::Keys& keys,
                const challenge::Pass& pass) noexcept {
   const challenge::PassText fresh = challenge::write_pass(keys, pass);
@@ -67,18 +79,21 @@ bool give_pass(ngx_http_request_t* r, const challenge::Keys& keys,
   const char* const value = text.at();
   text.raw(fresh.view());
   size_t count = 1;
-  any_pass_of(r, keys, [&](std::string_view other, const challenge::Pass& of) noexcept {
-    if (count < kMostPasses && of.holder.limit != pass.holder.limit) {
+  any_pass(r, [&](std::string_view other) noexcept {
+    const std::string_view so_far(value, static_cast<size_t>(text.at() - value));
+    const auto of = read_pass_of_any_zone(*main_conf(r), other);
+    if (of && of->holder != pass.holder && so_far.find(other) == std::string_view::npos) {
       text.raw({&kBetween, 1}).raw(other);
       ++count;
     }
-    return false;
+    return count == kMostPasses;
   });
   const ngx_str_t passes = str({value, static_cast<size_t>(text.at() - value)});
   const int64_t left_s = pass.issued_s + pass.seconds - ngx_time();
   text.raw(kAge).number(static_cast<uint64_t>(std::max(left_s, int64_t{0})));
   text.raw(is_secure(r) ? kTail : kTail.substr(0, kTail.rfind(';')));
-  return push_header(r, "Penstock-Pass", passes) != nullptr &&
+  return push_header(r, "Cache-Control", str("no-store")) != nullptr &&
+         push_header(r, "Penstock-Pass", passes) != nullptr &&
          push_header(r, "Set-Cookie", str({memory, static_cast<size_t>(text.at() - memory)})) !=
              nullptr;
 }
@@ -100,29 +115,26 @@ bool holder_of(ngx_http_request_t* r, const Limit& limit, challenge::Holder& hol
 
 bool has_pass(const ngx_http_request_t* r, const Limit& limit,
               const challenge::Holder& holder) noexcept {
-  return any_pass_of(r, limit.zone->challenge_keys,
-                     [&](std::string_view, const challenge::Pass& pass) noexcept {
-                       return pass.holder == holder;
-                     });
+  return any_pass(r, [&](std::string_view text) noexcept {
+    const auto pass = challenge::read_pass(limit.zone->challenge_keys, text, ngx_time());
+    return pass && pass->holder == holder &&
+           ngx_time() - pass->issued_s < loc_conf(r)->challenging.pass_s;
+  });
 }
 
 Answered take_answer(ngx_http_request_t* r, const Limit& limit, const challenge::Holder& holder,
                      const challenge::Solution& solution) noexcept {
   const challenge::Keys& keys = limit.zone->challenge_keys;
-  bool right = challenge::is_ours(keys, solution, holder, ngx_time());
+  bool right = challenge::is_ours(keys, solution, holder, ngx_time()) &&
+               challenge::is_solved(keys, solution);
   if (right) {
-    switch (spend(*limit.zone, solution.id())) {
-      case limit::Outcome::admitted:
-        right = challenge::is_solved(keys, solution);
-        break;
-      case limit::Outcome::table_full:
-        return Answered::kNoRoom;
-      default:
-        right = false;
+    const limit::Outcome spent = spend(*limit.zone, solution);
+    if (spent == limit::Outcome::table_full) {
+      return Answered::kNoRoom;
     }
+    right = spent == limit::Outcome::admitted &&
+            give_pass(r, keys, challenge::pass_for(solution, loc_conf(r)->challenging.pass_s));
   }
-  right =
-      right && give_pass(r, keys, challenge::pass_for(solution, loc_conf(r)->challenging.pass_s));
   count_challenge(*limit.bounds[0].counter,
                   right ? ChallengeEvent::kPassed : ChallengeEvent::kFailed);
   return right ? Answered::kRight : Answered::kWrong;

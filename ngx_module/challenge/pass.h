@@ -16,14 +16,14 @@ std::string_view challenge_name(const Limit& limit) noexcept;
 // limit's key is empty.
 bool holder_of(ngx_http_request_t* r, const Limit& limit, challenge::Holder& holder) noexcept;
 
-// Whether the request brings a pass for this holder.
+// Whether the request brings a pass for this holder, no older than pass= has it here.
 bool has_pass(const ngx_http_request_t* r, const Limit& limit,
               const challenge::Holder& holder) noexcept;
 
 // What came of the answer to a challenge.
 enum class Answered : uint8_t { kWrong, kRight, kNoRoom };
 
-// Takes an answer for the holder: it is spent by that, and if it is right the request's answer
+// Takes an answer for the holder: if it is right it is spent by that, and the request's answer
 // bears the pass, as a header and a cookie. kNoRoom: the zone is full, so nothing was taken.
 Answered take_answer(ngx_http_request_t* r, const Limit& limit, const challenge::Holder& holder,
                      const challenge::Solution& solution) noexcept;

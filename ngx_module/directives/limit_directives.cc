@@ -5,6 +5,7 @@
 #include "ngx_module/conf/conf.h"
 #include "ngx_module/conf/text.h"
 #include "ngx_module/directives/bind_limits.h"
+#include "shared/challenge/digest.h"
 
 namespace penstock {
 namespace {
@@ -137,6 +138,14 @@ char* check_challenge(ngx_conf_t* cf, const LimitParts& parts, const Limit& limi
     return refuse(cf,
                   "action=challenge needs a rate= or a quota= of its own, by a key that tells who "
                   "asks, such as key=$penstock_net rate=10r/h");
+  }
+  if (!challenge::can_digest()) {
+    return refuse(cf, "action=challenge needs SHA-256, HMAC and PBKDF2 of OpenSSL's libcrypto");
+  }
+  if (limit.pages) {
+    return refuse(cf,
+                  "pages=on does not go with action=challenge: the page that takes the answers "
+                  "would itself ask for one");
   }
   return NGX_CONF_OK;
 }

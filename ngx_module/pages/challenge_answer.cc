@@ -35,23 +35,20 @@ const Limit* limit_of(ngx_http_request_t* r, const challenge::Solution& solution
   return nullptr;
 }
 
+// The limit's key may have another value here than where it stands. For whom the challenge is has
+// been signed, and the pass is good there for nobody else.
 Answered take(ngx_http_request_t* r, std::string_view payload) noexcept {
   const auto solution = challenge::read_solution(payload);
   const Limit* const limit = solution ? limit_of(r, *solution) : nullptr;
-  challenge::Holder holder;
-  return limit != nullptr && holder_of(r, *limit, holder)
-             ? take_answer(r, *limit, holder, *solution)
-             : Answered::kWrong;
+  return limit != nullptr ? take_answer(r, *limit, solution->holder(), *solution)
+                          : Answered::kWrong;
 }
 
 ngx_int_t send_on(ngx_http_request_t* r, std::string_view to) noexcept {
   const ngx_str_t place = copy(r->pool, to);
   ngx_http_clear_location(r);
   r->headers_out.location = place.data == nullptr ? nullptr : push_header(r, "Location", place);
-  return r->headers_out.location == nullptr ||
-                 push_header(r, "Cache-Control", str("no-store")) == nullptr
-             ? NGX_HTTP_INTERNAL_SERVER_ERROR
-             : NGX_HTTP_SEE_OTHER;
+  return r->headers_out.location == nullptr ? NGX_HTTP_INTERNAL_SERVER_ERROR : NGX_HTTP_SEE_OTHER;
 }
 
 ngx_int_t answer(ngx_http_request_t* r) noexcept {

@@ -22,7 +22,6 @@ bool part_limits(ngx_pool_t* pool, LocConf& loc) noexcept {
       return false;
     }
     loc.later = loc.later || (limit->pages && limit->stage == Stage::kAccess);
-    loc.challenges = loc.challenges || (limit->pages && limit->action == Action::kChallenge);
   }
   loc.limits = judged;
   return true;

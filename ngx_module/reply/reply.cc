@@ -23,6 +23,12 @@ bool operator_has_page_for(ngx_http_request_t* r, int status) noexcept {
   return false;
 }
 
+// No page of the operator's has what a challenge has: what to solve to go on.
+bool is_challenged(ngx_http_request_t* r) noexcept {
+  const RequestState* state = find_state(r);
+  return state != nullptr && state->outcome == Outcome::kChallenged;
+}
+
 struct PageWords {
   std::string_view code, detail;
 };
@@ -175,7 +181,7 @@ ngx_int_t refuse_request(ngx_http_request_t* r, int status, int64_t retry_after_
   if (retry_after_s > 0 && !push_retry_headers(r, retry_after_s)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
-  if (operator_has_page_for(r, status)) {
+  if (operator_has_page_for(r, status) && !is_challenged(r)) {
     return status;
   }
   ngx_chain_t* chain = body.data == nullptr ? nullptr : chain_of(r, body);

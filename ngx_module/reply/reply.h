@@ -51,7 +51,8 @@ bool push_retry(ngx_pool_t* pool, int64_t seconds, const Push& push) noexcept {
 bool push_retry_headers(ngx_http_request_t* r, int64_t seconds) noexcept;
 
 // Answers a request that is still in a phase handler; give the result to Nginx as that handler's
-// own. The operator's error_page for the status, if there is one, has the word instead.
+// own. The operator's error_page for the status, if there is one, has the word instead, but not
+// instead of a challenge.
 ngx_int_t refuse_request(ngx_http_request_t* r, const http::Problem& problem) noexcept;
 // The same with the problem's body at hand, or another in its place.
 ngx_int_t refuse_request(ngx_http_request_t* r, int status, int64_t retry_after_s, ngx_str_t body,

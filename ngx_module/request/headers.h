@@ -8,21 +8,34 @@ namespace penstock {
 // The first of this name, which is in lower case; empty: there is none.
 std::string_view find_header(const ngx_http_request_t* r, std::string_view lower) noexcept;
 
-// Whether some cookie of this name has a value that fits(value).
+// Whether some header of this name, which is in lower case, has a value that fits(value).
+template <class Fits>
+bool any_header(const ngx_http_request_t* r, std::string_view lower, const Fits& fits) noexcept {
+  bool found = false;
+  each_of<ngx_table_elt_t>(r->headers_in.headers, [&](const ngx_table_elt_t& header) noexcept {
+    found = lower_name(header) == lower && fits(view(header.value));
+    return !found;
+  });
+  return found;
+}
+
+// Whether some cookie of this name has a value that fits(value). HTTP/2 may bring each cookie as a
+// line of its own (RFC 9113, 8.2.3).
 template <class Fits>
 bool any_cookie(const ngx_http_request_t* r, std::string_view name, const Fits& fits) noexcept {
-  std::string_view rest = find_header(r, "cookie");
-  while (!rest.empty()) {
-    const size_t end = std::min(rest.find(';'), rest.size());
-    std::string_view pair = rest.substr(0, end);
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-    pair.remove_prefix(std::min(pair.find_first_not_of(' '), pair.size()));
-    if (pair.size() > name.size() && pair.starts_with(name) && pair[name.size()] == '=' &&
-        fits(pair.substr(name.size() + 1))) {
-      return true;
+  return any_header(r, "cookie", [&](std::string_view rest) noexcept {
+    while (!rest.empty()) {
+      const size_t end = std::min(rest.find(';'), rest.size());
+      std::string_view pair = rest.substr(0, end);
+      rest.remove_prefix(std::min(end + 1, rest.size()));
+      pair.remove_prefix(std::min(pair.find_first_not_of(' '), pair.size()));
+      if (pair.size() > name.size() && pair.starts_with(name) && pair[name.size()] == '=' &&
+          fits(pair.substr(name.size() + 1))) {
+        return true;
+      }
     }
-  }
-  return false;
+    return false;
+  });
 }
 
 // Whether the connection is TLS: then cookies have "__Host-" before their names, which no other

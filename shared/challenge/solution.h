@@ -50,7 +50,8 @@ std::optional<Solution> read_solution(std::string_view payload) noexcept;
 bool is_ours(const Keys& keys, const Solution& solution, const Holder& holder,
              int64_t now_s) noexcept;
 
-// Whether it is solved, too. REQUIRES: it is_ours(), and has not been spent before.
+// Whether it is solved, too: one hash, or, of a prefix only, a derivation of a few hundred rounds,
+// which the signature bounds. REQUIRES: it is_ours().
 bool is_solved(const Keys& keys, const Solution& solution) noexcept;
 
 // What it is worth: the same pass each time, good for `seconds` from when the challenge was issued.

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import pytest
 
 from proof_of_work import Keys, payload, solved
-from client import Client
+from client import Client, exchange
 from conftest import simulate
 from test_actions import logged, with_log
 from test_large_bodies import resident
@@ -74,10 +74,11 @@ def test_a_program_solves_the_challenge_and_goes_on(service):
     assert problem["error"]["code"] == "challenge_required" and problem["violated-policies"] == ["a"]
     assert int(refused.headers["Retry-After"]) == problem["retry_after"] > 3500
     assert refused.headers["Cache-Control"] == "no-store" and refused.headers["Vary"] == "Accept, Cookie"
-    assert "Set-Cookie" not in refused.headers
+    assert "Set-Cookie" not in refused.headers and "no-store" not in str(service.get("/?key=other").headers)
     went_on = service.get("/?key=k", Penstock_Solution=payload(solved(problem["challenge"])))
     assert went_on.status == 200
     carried = went_on.headers["Penstock-Pass"]
+    assert went_on.headers["Cache-Control"] == "no-store"
     assert re.fullmatch(r"p1\.\d{4}\.[\w-]{38}\.[\w-]{22}", carried)
     assert re.fullmatch(re.escape(f"penstock-pass={carried}; Path=/; Max-Age=") + r"3(600|59\d); HttpOnly; SameSite=Lax",
                         went_on.headers["Set-Cookie"])
@@ -109,11 +110,42 @@ def test_an_answer_is_good_once(service):
     assert events(service)["failed"] == 1
 
 
-def test_a_wrong_answer_spends_the_challenge(penstock, folder):
+def live(service):
+    """How many keys the zone holds."""
+    return int(re.search(r'penstock_zone_slots{zone="edge",state="live"} (\d+)', service.get("/metrics").text())[1])
+
+
+def test_wrong_answers_take_no_place_in_the_zone(forged):
+    keys, service, client = forged.keys, forged.service, forged.service.client()
+    before = live(service)
+    for i in range(300):
+        salt = f"{i:024x}?expires={forged.now + 200}&l={forged.holder[0].hex()}&s={forged.holder[1].hex()}&"
+        wrong = {**solved(keys.challenge(forged.holder, 0, salt=salt)), "number": 78}
+        assert client.request("GET", "/?key=k", {"Penstock-Solution": payload(wrong)}).status == 403
+    by_prefix = solved(keys.one_of_keys(forged.holder, forged.now + 200, prefix="00"))
+    by_prefix["solution"]["counter"] += 1
+    assert service.get("/?key=k", Penstock_Solution=payload(by_prefix)).status == 403
+    assert live(service) == before
+
+
+def test_a_caller_solves_sixty_and_no_more_at_once(forged):
+    def answer(i, who):
+        holder = forged.keys.holder(b"a", who)
+        salt = f"{i:024x}?expires={forged.now + 200}&l={holder[0].hex()}&s={holder[1].hex()}&"
+        return payload(solved(forged.keys.challenge(holder, 0, salt=salt)))
+    client = forged.service.client()
+    gave = ["Penstock-Pass" in client.request("GET", "/?key=k", {"Penstock-Solution": answer(i, b"k")}).headers for i in range(62)]
+    assert gave == [True] * 60 + [False] * 2
+    asked(forged.service, "/?key=other")
+    assert forged.service.get("/?key=other", Penstock_Solution=answer(0, b"other")).status == 200
+
+
+def test_a_wrong_answer_may_be_mended(penstock, folder):
     service = penstock(http=zone(folder), server=server("algorithm=sha-256"))
     right = solved(asked(service))
-    for answer in ({**right, "number": right["number"] + 1}, right):
-        assert service.get("/?key=k", Penstock_Solution=payload(answer)).status == 403
+    wrong = {**right, "number": right["number"] + 1}
+    assert [service.get("/?key=k", Penstock_Solution=payload(answer)).status for answer in (wrong, right, right)] == [403, 200, 403]
+    assert events(service)["failed"] == 2
 
 
 def test_an_answer_is_its_callers_and_its_limits(penstock, folder):
@@ -134,11 +166,47 @@ def test_a_pass_is_its_callers_and_its_limits(penstock, folder):
     for other in ("/b?key=other", "/c?key=k"):
         asked(service, other)
         assert service.get(other, Penstock_Pass=first).status == 403
-    # A browser's cookie keeps both.
-    answer = service.get("/c?key=k", Cookie=f"penstock-pass={first}", Penstock_Solution=solve(service, "/c?key=k"))
+    # A browser's cookie keeps both, and those of another caller, which it may be again.
+    other = service.get("/b?key=other", Cookie=f"penstock-pass={first}", Penstock_Solution=solve(service, "/b?key=other"))
+    assert other.headers["Penstock-Pass"].split("~")[1] == first
+    answer = service.get("/c?key=k", Penstock_Pass=first, Cookie=f"penstock-pass={first}", Penstock_Solution=solve(service, "/c?key=k"))
     both = answer.headers["Penstock-Pass"]
-    assert both.split("~")[1] == first
+    assert both.split("~")[1:] == [first]
     assert [service.get(f"/{name}?key=k", Cookie=f"penstock-pass={both}").status for name in "bc"] == [200, 200]
+
+
+def test_a_pass_of_another_zone_stays(penstock, folder):
+    other = f"location /b {{ {LIMIT.replace('edge', 'other').replace('name=a', 'name=b')}; empty_gif; }}"
+    service = penstock(http=zone(folder, "penstock_zone other 1m;"), server=server("algorithm=sha-256", more=other))
+    first = passed(service, "/b?key=k")
+    both = service.get("/?key=k", Cookie=f"penstock-pass={first}", Penstock_Solution=solve(service)).headers["Penstock-Pass"]
+    assert both.split("~")[1] == first
+    assert [service.get(path, Cookie=f"penstock-pass={both}").status for path in ("/?key=k", "/b?key=k")] == [200, 200]
+
+
+def test_a_pass_may_come_in_any_of_several_lines(forged):
+    carried = forged.keys.passed(forged.holder, forged.now, 600)
+    for lines in (("Cookie: a=b", f"Cookie: penstock-pass={carried}"), ("Penstock-Pass: x", f"Penstock-Pass: {carried}")):
+        head = "\r\n".join(("GET /?key=k HTTP/1.1", "Host: a", "Connection: close", *lines, "", ""))
+        assert exchange(forged.service.port, head.encode()).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_pass_is_good_for_as_long_as_its_place_says(penstock, folder):
+    short = f"location /short {{ penstock_challenge pow algorithm=sha-256 pass=10m; {LIMIT}; empty_gif; }}"
+    service = penstock(http=zone(folder), server=server("algorithm=sha-256 pass=1h", more=short))
+    keys = Keys(SECRET)
+    old = keys.passed(keys.holder(b"a", b"k"), time.time() - 700, 3600)
+    asked(service)
+    assert service.get("/?key=k", Penstock_Pass=old).status == 200
+    assert service.get("/short?key=k", Penstock_Pass=old).status == 403
+
+
+def test_an_operators_page_does_not_hide_a_challenge(penstock, folder):
+    pages = "error_page 403 /sorry; location = /sorry { return 200 sorry; } location = /closed { deny all; }"
+    service = penstock(http=zone(folder), server=server("algorithm=sha-256", more=pages))
+    assert service.get("/?key=k", Penstock_Solution=solve(service)).status == 200
+    assert 'id="challenge"' in page_of(service).text()
+    assert service.get("/closed").text() == "sorry"
 
 
 def test_an_address_is_a_caller(penstock, folder):
@@ -250,7 +318,7 @@ FROM_HERE = {"Sec-Fetch-Site": "same-origin"}
 
 
 def post(service, form, headers=FROM_HERE):
-    return service.request("POST", "/challenge?key=k", {"Content-Type": "application/x-www-form-urlencoded", **headers},
+    return service.request("POST", "/challenge", {"Content-Type": "application/x-www-form-urlencoded", **headers},
                            form if isinstance(form, str) else urlencode(form))
 
 
@@ -272,6 +340,16 @@ def test_a_browser_gets_a_page(service):
     assert f'try again in {page.headers["Retry-After"]} seconds' in page.text()
     problem = service.get("/?key=k", Accept="*/*")
     assert problem.headers["Content-Type"] == "application/problem+json" and "Content-Security-Policy" not in problem.headers
+
+
+def test_a_form_is_for_whom_the_challenge_names(penstock, folder):
+    # One name, by two keys; neither has the same value where the answer is brought.
+    limits = "".join(f"location /{name} {{ {LIMIT.replace('$arg_key', key)}; empty_gif; }}" for name, key in (("b", "$uri"), ("c", "$arg_who")))
+    service = penstock(http=zone(folder), server=server("algorithm=sha-256", limit=LIMIT, more=limits))
+    for path in ("/b", "/c?who=me", "/?key=k"):
+        went_on = post(service, {"altcha": solve(service, path), "to": path})
+        assert went_on.status == 303, path
+        assert service.get(path, Cookie=went_on.headers["Set-Cookie"].split(";")[0]).status == 200
 
 
 def test_the_answer_of_a_form_leads_on_with_a_cookie(service):
@@ -403,6 +481,7 @@ def test_without_a_file_the_zone_has_a_secret_of_its_own(penstock):
     ("", LIMIT.replace("challenge", "reject"), "", "verified= belongs to action=challenge"),
     ("", LIMIT.replace("rate=1r/h", "concurrency=2"), "", "action=challenge needs a rate= or a quota="),
     ("", LIMIT.replace("$arg_key", "$penstock_model"), "", "by a key that tells who asks"),
+    ("", LIMIT + " pages=on", "", "pages=on does not go with action=challenge"),
     ("", LIMIT, "difficulty=5", "difficulty=5"),
     ("", LIMIT, "difficulty=0", "difficulty=0"),
     ("", LIMIT, "algorithm=md5", "sha-256 or pbkdf2"),
@@ -431,19 +510,29 @@ def test_a_secret_that_is_none_is_refused(penstock, folder):
 CHAPTER = (Path(__file__).parents[2] / "docs/CHALLENGE.md").read_text()
 
 
+def run_program(folder, service, path):
+    """What the chapter's program prints."""
+    program = folder / "program.py"
+    program.write_text(re.search(r"```python\n(.*?)```", CHAPTER, re.S)[1])
+    done = subprocess.run(["/usr/bin/python3", program, f"http://127.0.0.1:{service.port}{path}"], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
 def test_the_chapters_configuration_and_program_work(penstock, folder):
     (folder / "secret").write_bytes(SECRET)
     (folder / "secret").chmod(0o600)
     http, rest = re.search(r"```nginx\nhttp {\n(.*?)\n\n    server {\n(.*)\n    }\n}\n```", CHAPTER, re.S).groups()
     service = penstock(http=http.replace("secret_file=/etc/penstock/challenge", f"secret_file={folder}/secret"), workers=[simulate()],
                        server=rest.replace("penstock_ui gpu;", f"penstock_ui gpu root={folder};").replace("rate=10r/h", "rate=1r/h"))
-    program = folder / "program.py"
-    program.write_text(re.search(r"```python\n(.*?)```", CHAPTER, re.S)[1])
-
-    def run():
-        done = subprocess.run(["/usr/bin/python3", program, f"http://127.0.0.1:{service.port}/v1/models"], capture_output=True, text=True, timeout=30)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.split()
-    assert run() == ["200", "None"]
-    status, carried = run()
+    assert run_program(folder, service, "/v1/models") == ["200", "None"]
+    status, carried = run_program(folder, service, "/v1/models")
     assert status == "200" and carried.startswith("p1.")
+
+
+def test_the_chapters_program_solves_the_challenges_of_several_limits(penstock, folder):
+    limits = "; ".join(LIMIT.replace("name=a", f"name={name}") for name in "abc")
+    service = penstock(http=zone(folder), server=server("algorithm=sha-256", limit=limits))
+    assert service.get("/?key=k").status == 200
+    status, carried = run_program(folder, service, "/?key=k")
+    assert status == "200" and len(carried.split("~")) == 3

@@ -17,9 +17,9 @@ const words = await Words.load(readersLanguage());
 const left = () => asked.retry_after - (performance.now() - began) / 1000;
 
 async function answer(payload) {
-  const body = new URLSearchParams({ altcha: payload, to: location.pathname + location.search });
-  // With the same arguments, by which a limit may count. Where it leads to is asked for by the browser itself, below.
-  const reply = await fetch(`/challenge${location.search}`, { method: "POST", body, redirect: "manual" });
+  // Where it leads to does not matter: this page asks for its own address again.
+  const body = new URLSearchParams({ altcha: payload, to: "/" });
+  const reply = await fetch("/challenge", { method: "POST", body, redirect: "manual" });
   return reply.type === "opaqueredirect";
 }
 

@@ -40,6 +40,7 @@ export const QUIET_MS = 2 * KEEP_ALIVE_MS + 4_000;
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 30_000;
 const LONGEST_LABEL = 120;
+const MOST_CHALLENGES = 4;  // of one request: each of several limits may have its own
 const ENDED = new Set(["completed", "failed", "cancelled", "expired"]);
 
 /** @param {Job} job */
@@ -302,7 +303,8 @@ export class Penstock {
    * @param {Object|function(): Object} [options.headers]  for each request, such as Authorization
    * @param {function(Object, {signal: ?AbortSignal, retryAfter: ?number}): Promise<string>}
    *     [options.challenge]  solves a challenge, as solver.js does in a browser; what was asked is
-   *     then asked once more with the payload. Without it a challenge is a PenstockError
+   *     then asked again with the payload, four times at most, as several limits may each have a
+   *     challenge. Without it a challenge is a PenstockError
    * @param {typeof fetch} [options.fetch]
    */
   constructor({ base = "", headers = {}, challenge = null, fetch = globalThis.fetch.bind(globalThis) } = {}) {
@@ -458,14 +460,17 @@ export class Penstock {
   }
 
   async #ask(method, path, options = {}) {
-    try {
-      return await this.#askOnce(method, path, options);
-    } catch (error) {
-      if (!error.challenge || !this.#solve) {
-        throw error;
+    let headers = options.headers;
+    for (let solved = 0; ; ++solved) {
+      try {
+        return await this.#askOnce(method, path, { ...options, headers });
+      } catch (error) {
+        if (!error.challenge || !this.#solve || solved === MOST_CHALLENGES) {
+          throw error;
+        }
+        const payload = await this.#solve(error.challenge, { signal: options.signal, retryAfter: error.retryAfter });
+        headers = { ...options.headers, "Penstock-Solution": payload };
       }
-      const payload = await this.#solve(error.challenge, { signal: options.signal, retryAfter: error.retryAfter });
-      return this.#askOnce(method, path, { ...options, headers: { ...options.headers, "Penstock-Solution": payload } });
     }
   }
 

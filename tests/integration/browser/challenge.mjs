@@ -48,6 +48,14 @@ await play({
     await sees(page, "body", "through");
     await page.reload();
     await sees(page, "body", "through");
+    // An address that no form may lead to, and one that is longer than a form.
+    for (const [path, more] of [["//open/", "key=slashes"], ["/open/", `key=long&more=${"x".repeat(5000)}`]]) {
+      await page.goto(`${base}${path}?${more}`);
+      await sees(page, "body", "through");
+      await page.reload();
+      await page.click("#check-go");
+      await sees(page, "body", "through");
+    }
     const cookies = await context.cookies();
     assert.equal(cookies.filter(({ name, httpOnly, sameSite }) => name === "penstock-pass" && httpOnly && sameSite === "Lax").length, 1);
   },

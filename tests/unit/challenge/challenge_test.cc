@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <openssl/evp.h>
 
+#include <set>
 #include <string>
 
 #include "shared/challenge/solution.h"
@@ -233,6 +234,15 @@ TEST(Pbkdf2Test, AgreesWithAnotherImplementation) {
   // 2).hex())'
   EXPECT_EQ(hex(pbkdf2("password", "salt", 2)),
             "ae4d0c95af6b46d32d0adff928f06dd02a303f8ef3c251dfd6e2d85a95474c43");
+}
+
+TEST(DigestTest, WhatFailsIsLikeNothing) {
+  EXPECT_TRUE(can_digest());
+  std::set<Digest> made;
+  for (int i = 0; i < 8; ++i) {
+    made.insert(pbkdf2("a", "b", 0));  // libcrypto makes no key in no rounds
+  }
+  EXPECT_EQ(made.size(), 8u);
 }
 
 }  // namespace

@@ -73,10 +73,27 @@ test("the client asks once more with what solves it, and goes on under the pass"
     [[undefined, undefined], ["right", undefined], [undefined, "p1"]]);
 });
 
-test("a wrong answer is not repeated, and without a solver a challenge is an error", async () => {
+test("each of several limits may have a challenge", async () => {
+  const asked = [];
+  const fetch = async (url, { headers }) => {
+    const passes = (headers["Penstock-Pass"] ?? "").split("~").filter(Boolean);
+    asked.push(headers["Penstock-Solution"]);
+    const wanted = ["a", "b", "c"].find((limit) => !passes.includes(limit));
+    if (headers["Penstock-Solution"] === wanted) {
+      passes.push(wanted);
+    }
+    const next = ["a", "b", "c"].find((limit) => !passes.includes(limit));
+    return next === undefined ? Response.json({ data: [] })
+      : Response.json({ challenge: { salt: next } }, { status: 403, headers: { "Penstock-Pass": passes.join("~") } });
+  };
+  await new Penstock({ fetch, challenge: async ({ salt }) => salt }).models();
+  assert.deepEqual(asked, [undefined, "a", "b", "c"]);
+});
+
+test("wrong answers come to an end, and without a solver a challenge is an error", async () => {
   const wrong = behindChallenge(async () => "wrong");
   await assert.rejects(wrong.client.models(), { code: "challenge_required" });
-  assert.equal(wrong.asked.length, 2);
+  assert.equal(wrong.asked.length, 5);
   const { client, asked } = behindChallenge(null);
   const error = await client.models().catch((each) => each);
   assert.ok(error instanceof PenstockError);
