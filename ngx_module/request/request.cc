@@ -85,10 +85,12 @@ void give_all_back(RequestState& state) noexcept {
 namespace {
 
 // An internal redirect has led here. Where it leads, even to where it began, the limits have their
-// say again. A header filter that failed has emptied the list of headers.
+// say again; also those that an earlier answer was to do for, as none has come. A header filter
+// that failed has emptied the list of headers.
 void begin_anew(RequestState& state, bool headers_are_gone) noexcept {
   std::fill(std::begin(state.judged_in), std::end(state.judged_in), nullptr);
   state.held = nullptr;
+  state.met.no_earlier();
   if (headers_are_gone) {
     std::fill(std::begin(state.rate_headers), std::end(state.rate_headers), nullptr);
     std::fill(std::begin(state.retry), std::end(state.retry), nullptr);

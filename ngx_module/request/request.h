@@ -68,6 +68,16 @@ class MetLimits {
     }
     all_ = static_cast<uint8_t>(all_ & ~mark);
   }
+  // The same for kDegraded, of those that an earlier answer was to do for.
+  void no_earlier() noexcept {
+    all_ = 0;
+    for (size_t i = 0; i < count_; ++i) {
+      if (limits_[i]->to_earlier) {
+        marks_[i] = static_cast<uint8_t>(marks_[i] & ~kDegraded);
+      }
+      all_ = static_cast<uint8_t>(all_ | marks_[i]);
+    }
+  }
 
  private:
   static constexpr size_t kMost = kMaxLimits + kMaxLimits / 2;  // of more than one location

@@ -210,3 +210,14 @@ def test_a_lesser_request_that_fails_may_lead_to_where_no_limit_is(peer, edge):
         location @fallback { penstock_pass b; }""")
     assert service.get("/use").status == 200
     assert (post(service).status, post(service).body) == (200, b"hello")
+
+
+def test_who_was_to_get_an_earlier_answer_is_judged_again_where_a_failure_leads(peer, edge):
+    service = edge(peer("a", failed(502, code="engine_failed")), peer("b", answer(b"hello")), server="""
+        penstock_owner $server_port;
+        penstock_limit zone=edge key=$server_port rate=1r/d name=one action=degrade degrade_to=earlier;
+        location = /use { empty_gif; }
+        location / { error_page 502 = @fallback; penstock_intercept_errors on; penstock_pass a; }
+        location @fallback { penstock_earlier off; penstock_pass b; }""")
+    assert service.get("/use").status == 200
+    assert post(service).status == 429

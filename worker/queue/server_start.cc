@@ -173,18 +173,19 @@ Status Server::recover() {
   }
   recovered = store_->unsettled(EdgeLines::kMaxPending,
                                 [this](JobRecord&& record) { dispatcher_.restore_over(record); });
-  notices_->apply(config_.notify);
   return recovered ? recover_orders() : recovered;
 }
 
 void Server::open_notices() {
   notices_ = std::make_unique<Notices>(
-      loop_,
-      Notices::Calls{.due = [this](const NoticeQuery& query,
-                                   auto told) { store_->due_notices(query, std::move(told)); },
-                     .tried = [this](const DueNotice& notice, uint32_t tries,
-                                     int64_t due_ms) { store_->noticed(notice, tries, due_ms); },
-                     .keep = [this](auto names) { store_->keep_hooks(std::move(names)); }});
+      loop_, Notices::Calls{
+                 .due = [this](const NoticeQuery& query,
+                               auto told) { store_->due_notices(query, std::move(told)); },
+                 .tried =
+                     [this](const DueNotice& notice, uint32_t tries, int64_t due_ms, auto on_done) {
+                       store_->noticed(notice, tries, due_ms, std::move(on_done));
+                     },
+                 .keep = [this](auto names) { store_->keep_hooks(std::move(names)); }});
   notices_->advance_to(connections_.now_ns(), dispatcher_.wall_ms());
   dispatcher_.notices = [this](JobView job, bool dead) {
     job.jobs_path = jobs_path_or_default({});
@@ -193,6 +194,7 @@ void Server::open_notices() {
                               : std::vector<Notice>();
   };
   dispatcher_.on_notices_due = [this] { notices_->added(); };
+  notices_->apply(config_.notify);  // before jobs are recovered, as some may end at once
 }
 
 Status Server::recover_orders() {

@@ -97,8 +97,8 @@ void Intake::seek_earlier(Waiter& waiter, const Order& order, const wire::Failed
           refuse(*waiter.caller, waiter.id, failed);
         } else {
           dispatcher_.count(*queue, Metrics::Event::kEarlier);
-          dispatcher_.replies().earlier(waiter, *kept, kept->job.owner == owner,
-                                        dispatcher_.wall_ms());
+          const bool own = owner != limit::Hash128{} && kept->job.owner == owner;
+          dispatcher_.replies().earlier(waiter, *kept, own, dispatcher_.wall_ms());
         }
         dispatcher_.subscribers().leave(waiter);
       });

@@ -69,6 +69,7 @@ void read_command(Section& section, const std::string& file, HookConfig& hook) {
     }
     hook.command.push_back(word.Scalar());
   }
+  section.note("command", hook.command.front());  // others may be secrets
   std::string& program = hook.command.front();
   program = relative_to(file, program);
   std::error_code error;
@@ -226,8 +227,14 @@ void read_headers(Section& section, const std::string& file, HookConfig& hook) {
   }
 }
 
+// To be shown: of many services the rest of it is the key.
+std::string without_path(const std::string& url) {
+  return url.substr(0, url.find("://")) + "://" + host_of(url) + "/...";
+}
+
 void read_url(Section& section, const std::string& file, HookConfig& hook) {
   section.text("url", hook.url);
+  section.note("url", without_path(hook.url));
   if (!hook.url.empty() && (host_of(hook.url).empty() || !hook.url.starts_with("http"))) {
     section.complain("url", "must be http://HOST/PATH or https://HOST/PATH");
   }

@@ -103,8 +103,8 @@ void Dispatcher::keep(const Job& job, const JobEnd& end,
   record.id = job.id();
   record.status = end.status;
   record.end = end;
-  store_->keep(std::move(record), job.more->answer.stored, std::string(job.more->answer.unstored()),
-               std::move(on_done));
+  store_->keep(std::move(record), Subscribers::has_late(job), job.more->answer.stored,
+               std::string(job.more->answer.unstored()), std::move(on_done));
 }
 
 JobView Dispatcher::view_at_end(const Job& job, const JobEnd& end) {
@@ -238,7 +238,9 @@ bool Dispatcher::postponed(Job& job) {
 // More of its answer than is kept, or than the disk takes now. False: the job is over.
 bool Dispatcher::bound_answer(Job& job) {
   const bool large = job.more->answer.bytes > static_cast<uint64_t>(limits_.max_result_bytes);
-  const bool behind = static_cast<int64_t>(store_->pending_bytes()) > limits_.max_unwritten_bytes;
+  // What is kept for others gives way before what is promised does.
+  const int64_t most = limits_.max_unwritten_bytes / (is_spare(job) ? 2 : 1);
+  const bool behind = static_cast<int64_t>(store_->pending_bytes()) > most;
   if (!large && !behind) {
     return true;
   }

@@ -88,6 +88,8 @@ JobTables::JobTables(Database database)
   prepare(expired_, select_jobs("FROM jobs WHERE expires_ms<=? ORDER BY expires_ms LIMIT ?"));
   prepare(submit_of_, "SELECT submit FROM jobs WHERE seq=? AND submit IS NOT NULL");
   prepare(result_of_, "SELECT body FROM results WHERE seq=?");
+  prepare(retire_,
+          "UPDATE jobs SET key=NULL, earlier=NULL, expires_ms=min(expires_ms, ?) WHERE seq=?");
   prepare(find_, select_jobs("FROM jobs WHERE seq=?"));
   prepare(find_key_, select_jobs("FROM jobs WHERE key=?"));
   prepare(find_earlier_,
@@ -245,6 +247,10 @@ bool JobTables::requeue(const JobId& id, int64_t deadline_ms, std::optional<JobR
   const int64_t seq = seq_of(id);
   return deliveries_.erase(seq) && find(id, job) &&
          (!job || lists_.erase(seq, as_bytes(job->owner), JobStatus::kFailed));
+}
+
+bool JobTables::retire(const JobId& id, int64_t expires_ms) {
+  return retire_.with(expires_ms, seq_of(id)).run();
 }
 
 bool JobTables::find(const JobId& id, std::optional<JobRecord>& job) {

@@ -61,6 +61,8 @@ class JobTables {
   bool finish(const JobEnd& end, std::string_view result, uint64_t result_bytes, bool in_file,
               bool& changed);
   bool requeue(const JobId& id, int64_t deadline_ms, std::optional<JobRecord>& job);
+  // Another takes its place: nobody finds it by its key any more, and it expires by then.
+  bool retire(const JobId& id, int64_t expires_ms);
   // Up to `most` of those that had expired by then.
   bool expired(int64_t now_ms, uint32_t most, std::vector<JobRecord>& jobs,
                std::vector<DamagedRow>& damaged);
@@ -123,7 +125,7 @@ class JobTables {
   Statement begin_, commit_, savepoint_, release_, undo_, page_count_, freelist_count_, shrink_,
       insert_, erase_, end_damaged_, clamp_, charge_of_, charges_, erase_result_, set_attempt_,
       finish_, insert_result_, requeue_, expired_, submit_of_, result_of_, find_, find_key_,
-      find_earlier_, set_settled_, set_order_, erase_order_;
+      find_earlier_, set_settled_, set_order_, erase_order_, retire_;
 };
 
 }  // namespace penstock::queue

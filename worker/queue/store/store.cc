@@ -159,14 +159,14 @@ class SqliteStore final : public Store {
         {std::move(end), offset, std::move(rest)}, [] { return true; }, std::move(on_done));
   }
 
-  void keep(JobRecord job, uint64_t offset, std::string rest,
+  void keep(JobRecord job, bool needed, uint64_t offset, std::string rest,
             std::function<void(const JobEnd&)> on_done) override {
     JobEnd end = job.end;
     job.status = JobStatus::kQueued;
     end_job(
         {std::move(end), offset, std::move(rest)},
-        [this, job = std::move(job)] {
-          return jobs_->insert(job, {max_bytes_, max_share_bytes_});
+        [this, job = std::move(job), needed] {
+          return jobs_->insert(job, needed, {max_bytes_, max_share_bytes_});
         },
         std::move(on_done));
   }
@@ -209,10 +209,11 @@ class SqliteStore final : public Store {
         [this, query](NoticePage& page) { return jobs_->tables().notices().due(query, page); },
         std::move(on_done));
   }
-  void noticed(const DueNotice& notice, uint32_t tries, int64_t due_ms) override {
-    write([this, notice, tries, due_ms] {
-      return jobs_->tables().notices().set(notice, tries, due_ms);
-    });
+  void noticed(const DueNotice& notice, uint32_t tries, int64_t due_ms,
+               std::function<void()> on_done) override {
+    write([this, notice, tries,
+           due_ms] { return jobs_->tables().notices().set(notice, tries, due_ms); },
+          std::move(on_done));
   }
   void notify(const JobEnd& end) override {
     write([this, end] { return jobs_->tables().notices().insert(end); });

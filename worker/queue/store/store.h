@@ -112,13 +112,13 @@ class Store {
   // The job is over. `rest` is its result from `offset` on: all of it (0), or what comes behind
   // that of append_result(). Its webhook becomes due. Its body is dropped, unless it is dead.
   // on_done() tells how it has ended: as failed, if its result could not be stored. Its notices
-  // are due then, unless it has ended otherwise, or all of the state's room is taken.
+  // are due then, unless it has ended otherwise, or three quarters of the state's room are taken.
   virtual void finish(JobEnd end, uint64_t offset, std::string rest,
                       std::function<void(const JobEnd&)> on_done) = 0;
   // The same for a job that was never promised, but is kept for its key. A spare one takes the
-  // place of the spare one before it; where half of all room, or of its share's, is taken, there is
-  // none of it.
-  virtual void keep(JobRecord job, uint64_t offset, std::string rest,
+  // place of the spare one before it. Where half of all room, or of its share's, is taken, it is
+  // not kept, and the one before stays; unless it is `needed`, as somebody reads it from here.
+  virtual void keep(JobRecord job, bool needed, uint64_t offset, std::string rest,
                     std::function<void(const JobEnd&)> on_done) = 0;
   // A dead job is wanted again: it is queued as if new. on_done() gets nothing if it is not among
   // the dead.
@@ -132,8 +132,10 @@ class Store {
   // It wants no webhooks any more. The last kMostGoneUrls are kept.
   virtual void disable_url(std::string url) = 0;
   virtual void due_notices(const NoticeQuery& query, std::function<void(NoticePage)> on_done) = 0;
-  // `tries` were made of the notice; due again at `due_ms`, or over (0).
-  virtual void noticed(const DueNotice& notice, uint32_t tries, int64_t due_ms) = 0;
+  // `tries` were made of the notice; due again at `due_ms`, or over (0). Until on_done() it may
+  // still be read as it was.
+  virtual void noticed(const DueNotice& notice, uint32_t tries, int64_t due_ms,
+                       std::function<void()> on_done) = 0;
   // Of a job that has ended otherwise than was asked.
   virtual void notify(const JobEnd& end) = 0;
   // What other hooks were to be told is dropped.

@@ -9,6 +9,7 @@ constexpr uint32_t kSweepRows = 200;
 // At the start, so much is looked at between what is asked.
 constexpr uint32_t kRowsAtOnce = 2000;
 constexpr size_t kFilesAtOnce = 500;
+constexpr int64_t kToldMs = 60'000;  // a file is opened by then by whoever was told of it
 constexpr char kResultLost[] = "Its result could not be stored.";
 
 uint64_t last_sequence_of(JobTables& tables) {
@@ -133,16 +134,20 @@ bool StoredJobs::take_back(const JobId& id) {
   return tables_->find(id, job) && (!job || forget(*job));
 }
 
-bool StoredJobs::insert(const JobRecord& job, const Bounds& bounds) {
+bool StoredJobs::insert(const JobRecord& job, bool needed, const Bounds& bounds) {
   bool duplicate = false;
-  std::optional<JobRecord> before;
-  if (job.is_spare() && (!tables_->find_key(job.key, before) || (before && !forget(*before)))) {
-    return false;
-  }
-  if (job.is_spare() &&
-      (bytes_ >= bounds.bytes / 2 ||
-       (bounds.share_bytes > 0 && account_.of_share(job.share.lo) >= bounds.share_bytes / 2))) {
-    return discard_result(job.id);
+  if (job.is_spare()) {
+    std::optional<JobRecord> before;
+    JobTables::Charge had;
+    if (!tables_->find_key(job.key, before) || (before && !tables_->charge_of(before->id, had))) {
+      return false;
+    }
+    if (!needed && !has_room_for_spare(job.share.lo, had, bounds)) {
+      return discard_result(job.id);
+    }
+    if (before && !replace(*before, job.end.finished_ms)) {
+      return false;
+    }
   }
   if (!tables_->insert(job, {}, duplicate)) {
     return false;
@@ -151,6 +156,20 @@ bool StoredJobs::insert(const JobRecord& job, const Bounds& bounds) {
     account_.charge({sequence_of(job.id), job.share.lo, JobTables::kRowBytes});
   }
   return true;
+}
+
+// `had`: what the one before it takes.
+bool StoredJobs::has_room_for_spare(uint64_t whose, const JobTables::Charge& had,
+                                    const Bounds& bounds) const {
+  const auto freed = static_cast<uint64_t>(had.bytes);
+  const int64_t of_share = account_.of_share(whose) - (had.whose == whose ? had.bytes : 0);
+  return bytes_ < bounds.bytes / 2 + freed &&
+         (bounds.share_bytes == 0 || of_share < bounds.share_bytes / 2);
+}
+
+// Somebody may just have been told of its file: that stays for a moment.
+bool StoredJobs::replace(const JobRecord& spare, int64_t now_ms) {
+  return spare.result_in_file ? tables_->retire(spare.id, now_ms + kToldMs) : forget(spare);
 }
 
 bool StoredJobs::write_result(const JobId& id, uint64_t offset, std::string_view bytes) {
@@ -189,7 +208,7 @@ bool StoredJobs::finish(Ending& ending, uint64_t max_bytes) {
     return false;
   }
   if (!tables_->charge_of(end.id, after) ||
-      (bytes_ < max_bytes && !tables_->notices().insert(end))) {
+      (bytes_ < max_bytes / 4 * 3 && !tables_->notices().insert(end))) {
     return false;
   }
   account_.charge({after.seq, after.whose, after.bytes - before.bytes, after.file_bytes});

@@ -66,12 +66,13 @@ class StoredJobs {
   // Takes a job back. Nothing happens if it is not there.
   bool take_back(const JobId& id);
   // Adds a job that was never promised, but is to be finished. A spare one takes the place of the
-  // one before it; there is none of it where half of all room, or of its share's, is taken.
-  bool insert(const JobRecord& job, const Bounds& bounds);
+  // one before it; unless it is `needed`, there is none of it where half of all room, or of its
+  // share's, is taken.
+  bool insert(const JobRecord& job, bool needed, const Bounds& bounds);
   // Some of its result, at that offset.
   bool write_result(const JobId& id, uint64_t offset, std::string_view bytes);
   bool discard_result(const JobId& id);
-  // Its notices are kept where less than `max_bytes` are taken.
+  // Its notices are kept where less than three quarters of `max_bytes` are taken.
   bool finish(Ending& ending, uint64_t max_bytes);
   bool requeue(const JobId& id, int64_t deadline_ms, std::optional<JobRecord>& job);
   bool drop(const JobId& id, bool& dropped);
@@ -103,6 +104,8 @@ class StoredJobs {
   };
   bool note(const Status& of_file);
   bool forget(const JobRecord& job);
+  bool has_room_for_spare(uint64_t whose, const JobTables::Charge& had, const Bounds& bounds) const;
+  bool replace(const JobRecord& spare, int64_t now_ms);
   void measure();
 
   std::unique_ptr<JobTables> tables_;

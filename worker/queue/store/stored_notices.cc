@@ -9,7 +9,7 @@ namespace penstock::queue {
 StoredNotices::StoredNotices(Database& database)
     : insert_(database,
               "INSERT OR REPLACE INTO notices(hook, seq, id, made_ms, tries, due_ms, fields, json)"
-              " VALUES(?1,?2,?3,?4,0,?4,?5,?6)"),
+              " VALUES(?,?,?,?,0,0,?,?)"),
       set_(database, "UPDATE notices SET tries=?, due_ms=? WHERE hook=? AND seq=? AND made_ms=?"),
       erase_(database, "DELETE FROM notices WHERE hook=? AND seq=? AND made_ms=?"),
       due_(database,

@@ -14,7 +14,7 @@ class StoredNotices {
  public:
   explicit StoredNotices(Database& database);
 
-  // The job has ended: its notices are due now, in place of those of an earlier end.
+  // The job has ended: its notices are due, whatever the time, in place of those of an earlier end.
   bool insert(const JobEnd& end);
   // `tries` were made; due again at `due_ms`, or over (0). Nothing happens to one made since.
   bool set(const DueNotice& notice, uint32_t tries, int64_t due_ms);

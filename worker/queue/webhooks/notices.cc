@@ -134,19 +134,29 @@ void Notices::apply(const std::vector<HookConfig>& hooks) {
                              : std::make_shared<Hook>(*this, config);
   }
   for (const auto& [name, hook] : hooks_) {
-    const auto stays = fresh.find(name);
-    if ((stays == fresh.end() || stays->second != hook) && !hook->runs.empty()) {
-      for (const auto& [sequence, run] : hook->runs) {
-        if (run.program != nullptr) {
-          run.program->kill();
-        }
-      }
-      leaving_.push_back(hook);
+    const auto next = fresh.find(name);
+    if (next == fresh.end() || next->second != hook) {
+      leave(hook, next == fresh.end() ? nullptr : next->second.get());
     }
   }
   hooks_ = std::move(fresh);
   calls_.keep(std::move(names));
   look_soon();
+}
+
+// A POST is given up with its hook, a program when it is reaped. What is over stays so.
+void Notices::leave(const std::shared_ptr<Hook>& hook, Hook* next) {
+  for (auto& [sequence, run] : hook->runs) {
+    if (run.program != nullptr) {
+      run.program->kill();
+    } else if (run.over && next != nullptr) {
+      next->runs[sequence].over = true;
+    }
+  }
+  std::erase_if(hook->runs, [](const auto& each) { return each.second.program == nullptr; });
+  if (!hook->runs.empty()) {
+    leaving_.push_back(hook);
+  }
 }
 
 std::vector<Notice> Notices::of(JobStatus status, bool dead, const NoticeFields& fields,
@@ -257,9 +267,7 @@ void Notices::reap() {
     }
   }
   std::erase_if(leaving_, [](const std::shared_ptr<Hook>& hook) {
-    std::erase_if(hook->runs, [](const auto& each) {
-      return each.second.program == nullptr || each.second.program->reap();
-    });
+    std::erase_if(hook->runs, [](const auto& each) { return each.second.program->reap(); });
     return hook->runs.empty();
   });
 }
@@ -268,21 +276,34 @@ void Notices::reap() {
 void Notices::ended(Hook& hook, uint64_t sequence, const std::string& trouble,
                     int64_t retry_after_s) {
   const auto found = hook.runs.find(sequence);
-  if (found == hook.runs.end()) {
+  if (found == hook.runs.end() || found->second.over) {
     return;
   }
   const DueNotice notice = std::move(found->second.notice);
-  hook.runs.erase(found);
-  hook.look_ns = now_ns_;
+  found->second = {.over = true};
   const uint32_t tries = notice.tries + 1;
   const bool over = trouble.empty() || tries >= hook.config.tries;
-  calls_.tried(notice, tries, over ? 0 : steady_ms() + wait_ms(tries, retry_after_s));
+  calls_.tried(notice, tries, over ? 0 : steady_ms() + wait_ms(tries, retry_after_s),
+               [this, name = hook.config.name, sequence] { written(name, sequence); });
   ++(trouble.empty() ? outcomes_.delivered : over ? outcomes_.given_up : outcomes_.retried);
   if (!trouble.empty()) {
     troubles_.line(Level::kWarn,
                    "notify " + hook.config.name + ", of " + std::string(notice.id.view()) + ": " +
                        trouble + (over ? "; it was given up" : ""),
                    now_ns_);
+  }
+}
+
+// There is a place again.
+void Notices::written(const std::string& name, uint64_t sequence) {
+  const auto found = hooks_.find(name);
+  if (found == hooks_.end()) {
+    return;
+  }
+  Hook& hook = *found->second;
+  if (const auto run = hook.runs.find(sequence); run != hook.runs.end() && run->second.over) {
+    hook.runs.erase(run);
+    hook.look_ns = now_ns_;
   }
 }
 

@@ -3,7 +3,9 @@
 // What is to be told is on disk from the job's end until it was taken (a program that exits with 0,
 // a 2xx) or given up: so each hook hears of each end at least once, whatever is killed meanwhile. A
 // try that fails is made again as webhooks are (Webhooks::kSchedule), up to the hook's `tries`. Of
-// each hook a bounded number is under way; the rest stays on disk. Times are pushed in.
+// each hook a bounded number is under way; the rest stays on disk. What came of a try is written
+// before its place is free: so nothing is told again while the disk takes no writes. Times are
+// pushed in.
 //
 //   on disk ──due──▶ under way ──taken──▶ (over)
 //      ▲                 │ failed, or took longer than `timeout`
@@ -32,8 +34,10 @@ class Notices {
   // What the store is asked.
   struct Calls {
     std::function<void(const NoticeQuery&, std::function<void(NoticePage)>)> due;
-    // A try was made; the next is due then (ms since 1970), or never (0).
-    std::function<void(const DueNotice&, uint32_t tries, int64_t due_ms)> tried;
+    // A try was made; the next is due then (ms since 1970), or never (0). on_done: due() knows.
+    std::function<void(const DueNotice&, uint32_t tries, int64_t due_ms,
+                       std::function<void()> on_done)>
+        tried;
     // All other hooks are gone.
     std::function<void(std::vector<std::string> names)> keep;
   };
@@ -49,8 +53,8 @@ class Notices {
   Notices(const Notices&) = delete;
   Notices& operator=(const Notices&) = delete;
 
-  // What runs goes on, unless its hook is gone or another now: then it is ended, and tried anew by
-  // the other.
+  // What is under way goes on, unless its hook is gone or another now: then it is ended, and tried
+  // anew by the other.
   void apply(const std::vector<HookConfig>& hooks);
   bool wanted() const { return !hooks_.empty(); }
   // What is to be told of such an end, for the store to keep with it.
@@ -68,16 +72,19 @@ class Notices {
   // One try.
   struct Run {
     DueNotice notice;
-    std::unique_ptr<Program> program;  // nullptr: it is a POST
+    std::unique_ptr<Program> program;  // nullptr: it is a POST, or over
     int64_t ends_by_ns = INT64_MAX;    // of a program
     bool late = false;                 // and was killed for that
+    bool over = false;                 // which is being written
   };
   class Hook;
 
+  void leave(const std::shared_ptr<Hook>& hook, Hook* next);
   void look_soon();
   void ask(const std::shared_ptr<Hook>& hook);
   void start(Hook& hook, DueNotice&& notice);
   void ended(Hook& hook, uint64_t sequence, const std::string& trouble, int64_t retry_after_s);
+  void written(const std::string& name, uint64_t sequence);
   int64_t wait_ms(uint32_t tries, int64_t retry_after_s);
   int64_t steady_ms() const { return began_ms_ + now_ns_ / kNsPerMs; }
 

@@ -46,6 +46,17 @@ TEST(NotifyConfigTest, ReadsProgramsAndUrls) {
   EXPECT_TRUE(url.body.empty());
 }
 
+TEST(NotifyConfigTest, WhatMayBeAKeyIsNotShown) {
+  const auto config = parsed(
+      "  - { on: [dead], command: [/bin/true, --token, hidden] }\n"
+      "  - { on: [dead], url: \"https://me:hidden@chat.example/services/hidden\" }\n");
+  ASSERT_TRUE(config) << config.error().message;
+  const std::string all = config->settings.text();
+  EXPECT_EQ(all.find("hidden"), std::string::npos) << all;
+  EXPECT_NE(all.find("https://chat.example/..."), std::string::npos) << all;
+  EXPECT_NE(all.find("/bin/true"), std::string::npos) << all;
+}
+
 TEST(NotifyConfigTest, JsonIsQuotedWhateverIsFilledIn) {
   EXPECT_EQ(filled("json: { text: \"{{id}} of {{queue}}: {{label}}\", n: \"{{attempts}}\" }"),
             R"({"text":"job_1 of default: a \"b\"\n","n":3})");

@@ -118,6 +118,17 @@ TEST_F(EarlierTest, WhatIsSharedIsToldToAllAndNotWhoseItWas) {
   EXPECT_EQ(told.job_id, "");
 }
 
+TEST_F(EarlierTest, OfWhatIsSharedTheJobOfNobodyIsNobodys) {
+  wire::Submit nobodys = kept("{}", Earlier::kShared);
+  nobodys.owner = "";
+  nobodys.share = "192.0.2.1";
+  made("for all", nobodys);
+  nobodys.share = "192.0.2.2";
+  const Reply told = asked(only(nobodys));
+  EXPECT_EQ(told.body, "for all");
+  EXPECT_EQ(told.job_id, "");
+}
+
 TEST_F(EarlierTest, WhatWasOfThatOneRequestIsNotToldAgain) {
   submit(peer_, ++last_, kept());
   const uint64_t number = take(device_);
@@ -226,7 +237,11 @@ TEST_F(EarlierTest, ALargeOneIsAFile) {
   answer(device_, take(device_), "small");
   EXPECT_TRUE(reply(peer_, last_).done);
   settle();
-  EXPECT_FALSE(std::filesystem::exists(earlier.file)) << "another has taken its place";
+  EXPECT_EQ(asked(only()).body, "small") << "another has taken its place";
+  EXPECT_TRUE(std::filesystem::exists(earlier.file)) << "whoever was told of it opens it now";
+  store_->sweep(dispatcher_.wall_ms() + 61'000);
+  settle();
+  EXPECT_FALSE(std::filesystem::exists(earlier.file));
 }
 
 TEST_F(EarlierTest, OneThatIsDroppedIsGone) {
@@ -253,14 +268,33 @@ TEST_F(EarlierTest, TheDiskHoldsUpNobodyOnAccountOfOthers) {
 
 TEST_F(EarlierTest, WhatIsKeptForOthersLeavesHalfOfTheRoom) {
   made("the first");
-  store_->set_max_bytes(2 * static_cast<int64_t>(store_->figures().bytes), 0);
+  store_->set_max_bytes(static_cast<int64_t>(store_->figures().bytes), 0);
   made("the second");
-  EXPECT_EQ(listed(), 0U) << "the first has made room, and no other takes it";
+  EXPECT_EQ(asked(only()).body, "the first") << "it stays, as there is no room for another";
   store_->set_max_bytes(int64_t{1} << 30, 1000);
   made("the third");
+  EXPECT_EQ(asked(only()).body, "the third") << "it takes the room of the first";
   EXPECT_EQ(listed(), 1U);
   made("another's", kept("{\"b\":1}"));
   EXPECT_EQ(listed(), 1U) << "half of its share is taken";
+}
+
+TEST_F(EarlierTest, WhoReadsItFromTheDiskHasItHoweverLittleRoomThereIs) {
+  Peer late = caller();
+  submit(peer_, 1, keyed(kept()));
+  const uint64_t number = take(device_);
+  device_.send(number, wire::Head{.status = 200, .content_type = "text/plain"});
+  for (int i = 0; i < 6; ++i) {
+    say(device_, number, std::string(Store::kInlineBytes / 2, 'a'));
+    settle();
+  }
+  store_->set_max_bytes(1, 0);
+  submit(late, 1, keyed(kept()));
+  device_.send(number, wire::Done{});
+  settle();
+  const Reply told = reply(late, 1);
+  EXPECT_EQ(told.status, 200U) << told.code;
+  EXPECT_FALSE(told.file.empty());
 }
 
 }  // namespace

@@ -175,7 +175,7 @@ TEST_F(StoreFileFaultTest, AnAnswerThatWasWaitedForAndCannotBeKeptIsNotReplayed)
   kept.end = end(kept.id);
   files_.fail(Call::kOpen, EIO);
   JobEnd told;
-  store_->keep(kept, 0, std::string(kLarge, 'r'), [&](const JobEnd& end) { told = end; });
+  store_->keep(kept, false, 0, std::string(kLarge, 'r'), [&](const JobEnd& end) { told = end; });
   settle();
   EXPECT_EQ(told.status, JobStatus::kFailed);
   std::optional<JobRecord> found;

@@ -237,7 +237,7 @@ TEST_F(StoreTest, AnAnswerThatWasWaitedForIsKeptForItsKey) {
   kept.key = {1, 2};
   kept.end = end(kept.id);
   kept.status = JobStatus::kCompleted;
-  store_->keep(kept, 0, "the answer", [](const JobEnd&) {});
+  store_->keep(kept, false, 0, "the answer", [](const JobEnd&) {});
   settle();
   EXPECT_TRUE(reopen().empty());
   EXPECT_EQ(result(kept.id), "the answer");
@@ -364,6 +364,33 @@ TEST_F(StoreTest, DeliveriesAreReadInPagesOrAnOwnersAlone) {
   ASSERT_EQ(alices.due.size(), 2U);
   EXPECT_EQ(alices.due[1].id, ids[3]);
   EXPECT_EQ(alices.next_ms, 0) << "there is no other";
+}
+
+TEST_F(StoreTest, ANoticeIsDueAtOnceWhateverTheClockSaid) {
+  const auto ends = [this] {
+    const JobRecord told = job();
+    promise(told);
+    JobEnd over = end(told.id);
+    over.notices = {{"tell", "fields", "{}"}};
+    finish(over, "");
+  };
+  const auto due_now = [this] {
+    NoticePage page;
+    store_->due_notices({.hook = "tell", .until_ms = kNowMs - 1},
+                        [&](NoticePage told) { page = std::move(told); });
+    settle();
+    return page.due.size();
+  };
+  reopen();
+  ends();
+  EXPECT_EQ(due_now(), 1U);
+  const auto bytes = static_cast<int64_t>(store_->figures().bytes);
+  store_->set_max_bytes(bytes + bytes / 4, 0);
+  ends();
+  EXPECT_EQ(due_now(), 1U) << "the last quarter of the room is for promises";
+  store_->set_max_bytes(2 * bytes, 0);
+  ends();
+  EXPECT_EQ(due_now(), 2U);
 }
 
 TEST_F(StoreTest, AUrlThatIsDisabledStaysSoAndTheLastOnesAreKept) {

@@ -95,6 +95,8 @@ class NoticesTest : public testing::Test {
   std::vector<Stored> stored_;
   std::vector<Try> tries_;
   std::vector<std::string> kept_;
+  bool writes_ = true;  // else what comes of tries does not come to the disk
+  std::vector<std::function<void()>> unwritten_;
   Notices notices_{
       loop_,
       {.due =
@@ -111,14 +113,18 @@ class NoticesTest : public testing::Test {
              told(page);
            },
        .tried =
-           [this](const DueNotice& notice, uint32_t tries, int64_t due_ms) {
+           [this](const DueNotice& notice, uint32_t tries, int64_t due_ms, auto on_done) {
              tries_.push_back({tries, due_ms});
+             if (!writes_) {
+               return unwritten_.push_back(on_done);
+             }
              std::erase_if(stored_, [&](Stored& each) {
                const bool same = each.notice.id == notice.id;
                each.notice.tries = same ? tries : each.notice.tries;
                each.due_ms = same ? due_ms : each.due_ms;
                return same && due_ms == 0;
              });
+             on_done();
            },
        .keep = [this](auto names) { kept_ = names; }},
       1};
@@ -242,6 +248,35 @@ TEST_F(NoticesTest, SoManyRunAtOnce) {
   std::ofstream(folder_ + "/go") << "go";
   wait(5);
   EXPECT_EQ(notices_.outcomes().delivered, 5U);
+}
+
+TEST_F(NoticesTest, WhatWasToldIsNotToldAgainWhileTheDiskTakesNoWrites) {
+  HookConfig hook = script("echo told >> $1/told");
+  hook.at_once = 2;
+  apply(hook);
+  writes_ = false;
+  for (int i = 0; i < 3; ++i) {
+    fails();
+  }
+  advance();
+  wait(2);
+  for (int i = 0; i < 3; ++i) {
+    notices_.added();
+    advance(61 * kNsPerSec);
+  }
+  hook.timeout_ns = 7 * kNsPerSec;
+  apply(hook);  // nor by another configuration
+  advance(61 * kNsPerSec);
+  EXPECT_EQ(notices_.next_event(), INT64_MAX) << "both places are taken, and nothing runs";
+  EXPECT_EQ(file("told"), "told\ntold\n");
+  stored_.erase(stored_.begin(), stored_.begin() + 2);
+  writes_ = true;
+  for (const auto& on_done : unwritten_) {
+    on_done();
+  }
+  advance();
+  wait(3);
+  EXPECT_EQ(file("told"), "told\ntold\ntold\n");
 }
 
 TEST_F(NoticesTest, WhoseHookIsGoneIsEndedAndToldNoMore) {
