@@ -281,15 +281,17 @@ TEST_F(EarlierTest, WhatIsKeptForOthersLeavesHalfOfTheRoom) {
 
 TEST_F(EarlierTest, WhoReadsItFromTheDiskHasItHoweverLittleRoomThereIs) {
   Peer late = caller();
-  submit(peer_, 1, keyed(kept()));
+  wire::Submit message = kept();
+  message.dedupe = 1;
+  submit(peer_, 1, message);
   const uint64_t number = take(device_);
   device_.send(number, wire::Head{.status = 200, .content_type = "text/plain"});
-  for (int i = 0; i < 6; ++i) {
-    say(device_, number, std::string(Store::kInlineBytes / 2, 'a'));
+  for (int i = 0; i < 20; ++i) {
+    say(device_, number, std::string(Store::kInlineBytes, 'a'));
     settle();
   }
   store_->set_max_bytes(1, 0);
-  submit(late, 1, keyed(kept()));
+  submit(late, 1, message);
   device_.send(number, wire::Done{});
   settle();
   const Reply told = reply(late, 1);
