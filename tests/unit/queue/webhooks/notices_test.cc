@@ -2,12 +2,17 @@
 #include "worker/queue/webhooks/notices.h"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/socket.h>
 
 #include <filesystem>
 #include <fstream>
 #include <optional>
 #include <sstream>
+
+#include "shared/base/fd.h"
 
 namespace penstock::queue {
 namespace {
@@ -294,6 +299,30 @@ TEST_F(NoticesTest, WhoseHookIsGoneIsEndedAndToldNoMore) {
   EXPECT_NE(::kill(program, 0), 0) << "killed, and reaped";
   EXPECT_TRUE(tries_.empty());
   EXPECT_FALSE(notices_.wanted());
+}
+
+TEST_F(NoticesTest, APostWhoseHookIsGoneIsEnded) {
+  const Fd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  socklen_t size = sizeof address;
+  ASSERT_EQ(::bind(listener.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(::listen(listener.get(), 1), 0);
+  ::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size);
+  HookConfig hook = script("true");
+  hook.command.clear();
+  hook.url = "http://127.0.0.1:" + std::to_string(ntohs(address.sin_port)) + "/";
+  hook.timeout_ns = 60 * kNsPerSec;
+  apply(hook);
+  fails();
+  advance();
+  const Fd connection(::accept(listener.get(), nullptr, nullptr));
+  notices_.apply({});
+  char bytes[4096];
+  ssize_t count = 1;
+  for (pollfd ready{connection.get(), POLLIN, 0}; count > 0 && ::poll(&ready, 1, 5000) == 1;) {
+    count = ::recv(connection.get(), bytes, sizeof bytes, 0);
+  }
+  EXPECT_LE(count, 0) << "its connection is closed";
 }
 
 TEST_F(NoticesTest, AnotherConfigurationTriesAnew) {
