@@ -2,13 +2,12 @@
 
 import json
 import os
-import re
 import stat
 
 import pytest
 
 from conftest import simulate
-from test_webhooks import Receiver
+from test_webhooks import outcomes, receiver  # noqa: F401 (receiver is a fixture)
 from waiting import until
 
 
@@ -42,11 +41,6 @@ def promised(service, **headers):
     return reply.json()["id"]
 
 
-def outcomes(service):
-    return {name: int(count) for name, count in
-            re.findall(r'^penstock_notices_total\{.*outcome="(\w+)".*\} (\d+)$', service.get("/metrics").text(), re.M)}
-
-
 def test_a_program_is_told_of_a_jobs_end(service, folder):
     started = service({"on": ["completed"], "command": [str(program(folder, WRITE))]})
     id = promised(started, Penstock_Label="the%20label")
@@ -56,42 +50,29 @@ def test_a_program_is_told_of_a_jobs_end(service, folder):
     told = json.loads(said)
     assert told["type"] == "job.completed" and told["data"]["id"] == id and told["data"]["label"] == "the label"
     assert told["data"]["result_url"] == f"/jobs/{id}/result"
-    until(lambda: outcomes(started) == {"delivered": 1, "retried": 0, "given_up": 0}, "it is counted")
+    until(lambda: outcomes(started, of="notices") == {"delivered": 1, "retried": 0, "given_up": 0}, "it is counted")
     assert started.complete().status == 200, "nobody is told of what is waited for"
     assert json.loads((folder / "told").read_text().rpartition("\n")[0])["data"]["id"] == id
 
 
-@pytest.fixture
-def listener():
-    receivers = []
-
-    def listen(*statuses):
-        receivers.append(Receiver(*(statuses or (204,))))
-        return receivers[-1]
-
-    yield listen
-    for one in receivers:
-        one.close()
-
-
-def test_a_service_is_told_by_a_template_that_quotes_rightly(service, listener):
-    receiver = listener()
-    started = service({"on": ["completed"], "url": receiver.url, "headers": {"X-Team": "a"},
+def test_a_service_is_told_by_a_template_that_quotes_rightly(service, receiver):  # noqa: F811
+    here = receiver()
+    started = service({"on": ["completed"], "url": here.url, "headers": {"X-Team": "a"},
                        "json": {"text": "{{id}}: {{label}}", "tries": "{{attempts}}", "model": "{{ model }}", "n": 7}})
     id = promised(started, Penstock_Label="%22,%22x%22:%22%0A%5C%3C/script%3E")
-    until(lambda: receiver.posts, "it was told")
-    headers, body = receiver.posts[0]
+    until(lambda: here.posts, "it was told")
+    headers, body = here.posts[0]
     assert json.loads(body) == {"text": f'{id}: ","x":"\n\\</script>', "tries": 0, "model": "sim", "n": 7}
     assert headers["x-team"] == "a" and headers["content-type"] == "application/json"
 
 
-def test_a_service_that_is_away_is_told_later_and_not_given_up(service, listener):
-    receiver = listener(503, 204)
-    started = service({"on": ["completed"], "url": receiver.url})
+def test_a_service_that_is_away_is_told_later_and_not_given_up(service, receiver):  # noqa: F811
+    here = receiver(503, 204)
+    started = service({"on": ["completed"], "url": here.url})
     id = promised(started)
-    until(lambda: outcomes(started).get("retried") == 1, "the first try failed")
-    until(lambda: len(receiver.posts) == 2, "it was tried again", 20)
-    assert [json.loads(body)["data"]["id"] for _, body in receiver.posts] == [id, id]
+    until(lambda: outcomes(started, of="notices").get("retried") == 1, "the first try failed")
+    until(lambda: len(here.posts) == 2, "it was tried again", 20)
+    assert [json.loads(body)["data"]["id"] for _, body in here.posts] == [id, id]
 
 
 def test_a_job_whose_every_try_failed_is_told_as_dead(service, folder):
@@ -102,13 +83,13 @@ def test_a_job_whose_every_try_failed_is_told_as_dead(service, folder):
     assert json.loads((folder / "told").read_text().rpartition("\n")[0])["type"] == "job.dead"
 
 
-def test_a_program_that_hangs_is_killed_and_holds_up_nobody(service, folder, listener):
-    receiver = listener()
+def test_a_program_that_hangs_is_killed_and_holds_up_nobody(service, folder, receiver):  # noqa: F811
+    here = receiver()
     hangs = program(folder, "open(here + '/started', 'w').close()\ntime.sleep(1000)", "hangs")
-    started = service({"on": ["completed"], "command": [str(hangs)], "timeout": "300ms"}, {"on": ["completed"], "url": receiver.url})
+    started = service({"on": ["completed"], "command": [str(hangs)], "timeout": "300ms"}, {"on": ["completed"], "url": here.url})
     promised(started)
-    until(lambda: receiver.posts, "the other hook was told meanwhile")
-    until(lambda: outcomes(started).get("retried") == 1, "it was killed, and is tried again")
+    until(lambda: here.posts, "the other hook was told meanwhile")
+    until(lambda: outcomes(started, of="notices").get("retried") == 1, "it was killed, and is tried again")
     assert "took too long, and was killed by signal 9" in started.penstockd.process.text()
 
 
@@ -124,7 +105,7 @@ def test_what_a_killed_penstockd_had_not_told_is_told_by_the_next(service, folde
     (folder / "go").touch()
     until((folder / "told").exists, "it was told")
     assert (folder / "told").read_text().endswith(f"completed {id}")
-    until(lambda: outcomes(started).get("delivered") == 1, "and that is all")
+    until(lambda: outcomes(started, of="notices").get("delivered") == 1, "and that is all")
 
 
 def test_a_hook_may_be_changed_by_a_reload(service, folder):

@@ -72,9 +72,10 @@ def service(penstock, folder):
     return start
 
 
-def outcomes(service):
+def outcomes(service, of="webhooks"):
     """How many tries ended in which way."""
-    return {name: int(count) for name, count in re.findall(r'^penstock_webhooks_total\{.*outcome="(\w+)".*\} (\d+)$', service.get("/metrics").text(), re.M)}
+    series = re.findall(rf'^penstock_{of}_total\{{.*outcome="(\w+)".*\}} (\d+)$', service.get("/metrics").text(), re.M)
+    return {name: int(count) for name, count in series}
 
 
 def submit(service, callback, id=1):
