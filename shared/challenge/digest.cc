@@ -2,26 +2,13 @@
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <openssl/sha.h>
-#include <sys/random.h>
-
-#include <cstdlib>
 
 namespace penstock::challenge {
 namespace {
 
 const uint8_t* bytes_of(std::string_view text) noexcept {
   return reinterpret_cast<const uint8_t*>(text.data());
-}
-
-// In place of what could not be computed: nothing compares equal to it.
-Digest unlike_any() noexcept {
-  Digest digest;
-  if (getrandom(digest.data(), digest.size(), 0) != static_cast<ssize_t>(digest.size())) {
-    std::abort();
-  }
-  return digest;
 }
 
 // 0 to 15; -1: it is none.
@@ -34,15 +21,6 @@ int digit(char c) noexcept {
 Digest sha256(std::string_view text) noexcept {
   Digest digest;
   return SHA256(bytes_of(text), text.size(), digest.data()) != nullptr ? digest : unlike_any();
-}
-
-Digest hmac(std::string_view key, std::string_view text) noexcept {
-  Digest digest;
-  unsigned size = 0;
-  return HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), bytes_of(text), text.size(),
-              digest.data(), &size) != nullptr
-             ? digest
-             : unlike_any();
 }
 
 Digest pbkdf2(std::string_view password, std::string_view salt, uint32_t rounds) noexcept {

@@ -1,20 +1,18 @@
 // The cryptography that challenges and passes are made of, by OpenSSL's libcrypto.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
 
+#include "shared/base/hmac.h"
+
 namespace penstock::challenge {
 
-using Digest = std::array<uint8_t, 32>;
-
-// Where libcrypto fails, each of these is random bytes: then nothing is ours, and nothing solved.
+// Where libcrypto fails, each of these is random bytes, as hmac() is: then nothing is ours, and
+// nothing solved.
 Digest sha256(std::string_view text) noexcept;
-// RFC 2104, with SHA-256.
-Digest hmac(std::string_view key, std::string_view text) noexcept;
 // RFC 8018, with HMAC-SHA-256: `rounds` of two compressions each.
 Digest pbkdf2(std::string_view password, std::string_view salt, uint32_t rounds) noexcept;
 

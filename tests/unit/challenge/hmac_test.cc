@@ -1,0 +1,19 @@
+#include "shared/base/hmac.h"
+
+#include <gtest/gtest.h>
+
+namespace penstock {
+namespace {
+
+TEST(HmacTest, AgreesWithRfc4231) {
+  // Its test case 2.
+  const Digest told = {0x5b, 0xdc, 0xc1, 0x46, 0xbf, 0x60, 0x75, 0x4e, 0x6a, 0x04, 0x24,
+                       0x26, 0x08, 0x95, 0x75, 0xc7, 0x5a, 0x00, 0x3f, 0x08, 0x9d, 0x27,
+                       0x39, 0x83, 0x9d, 0xec, 0x58, 0xb9, 0x64, 0xec, 0x38, 0x43};
+  EXPECT_EQ(hmac("Jefe", "what do ya want for nothing?"), told);
+}
+
+TEST(HmacTest, WhatCouldNotBeComputedIsLikeNothing) { EXPECT_NE(unlike_any(), unlike_any()); }
+
+}  // namespace
+}  // namespace penstock
