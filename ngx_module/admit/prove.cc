@@ -1,23 +1,27 @@
 #include "ngx_module/admit/prove.h"
 
+#include "ngx_module/lease/shared_secret.h"
+
 namespace penstock {
 namespace {
 
 Answered prove_one(ngx_http_request_t* r, const Limit& limit) noexcept {
-  challenge::Holder holder;
-  if (!holder_of(r, limit, holder)) {
+  const std::string_view who = caller_of(r, limit);
+  if (who.empty()) {
     return Answered::kWrong;
   }
-  if (has_pass(r, limit, holder)) {
+  if (has_pass(r, limit, who)) {
     return Answered::kRight;
   }
   const std::string_view payload = find_header(r, "penstock-solution");
   const auto solution = challenge::read_solution(payload);
+  const challenge::Keys* const keys =
+      solution ? keys_of(limit, solution->holder()) : keys_of(*limit.zone).begin();
   // An answer to another limit's challenge is that limit's to take.
-  if (!payload.empty() && (!solution || solution->holder().limit == holder.limit)) {
-    return take_answer(r, limit, holder, solution.value_or(challenge::Solution{}));
-  }
-  return Answered::kWrong;
+  return payload.empty() || keys == nullptr
+             ? Answered::kWrong
+             : take_answer(r, limit, *keys, holder_of(limit, *keys, who),
+                           solution.value_or(challenge::Solution{}));
 }
 
 }  // namespace

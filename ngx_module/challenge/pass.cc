@@ -1,6 +1,7 @@
 #include "ngx_module/challenge/pass.h"
 
 #include "ngx_module/conf/text.h"
+#include "ngx_module/lease/shared_secret.h"
 #include "ngx_module/request/headers.h"
 #include "ngx_module/request/receipt.h"
 #include "ngx_module/request/telemetry.h"
@@ -34,9 +35,11 @@ bool any_pass(const ngx_http_request_t* r, const Visit& visit) noexcept {
 // Each zone signs with keys of its own.
 std::optional<challenge::Pass> read_pass_of_any_zone(const MainConf& main,
                                                      std::string_view text) noexcept {
-  for (const Zone* zone : main.zones) {
-    if (auto pass = challenge::read_pass(zone->challenge_keys, text, ngx_time()); pass) {
-      return pass;
+  for (Zone* zone : main.zones) {
+    for (const challenge::Keys& keys : keys_of(*zone)) {
+      if (auto pass = challenge::read_pass(keys, text, ngx_time()); pass) {
+        return pass;
+      }
     }
   }
   return std::nullopt;
@@ -104,27 +107,40 @@ std::string_view challenge_name(const Limit& limit) noexcept {
   return view(limit.bounds[0].counter->rule->name);
 }
 
-bool holder_of(ngx_http_request_t* r, const Limit& limit, challenge::Holder& holder) noexcept {
+std::string_view caller_of(ngx_http_request_t* r, const Limit& limit) noexcept {
   std::string_view who;
-  if (!limit.key.get(r, who) || who.empty()) {
-    return false;
-  }
-  holder = challenge::make_holder(limit.zone->challenge_keys, challenge_name(limit), who);
-  return true;
+  return limit.key.get(r, who) ? who : std::string_view{};
 }
 
-bool has_pass(const ngx_http_request_t* r, const Limit& limit,
-              const challenge::Holder& holder) noexcept {
+challenge::Holder holder_of(const Limit& limit, const challenge::Keys& keys,
+                            std::string_view who) noexcept {
+  return challenge::make_holder(keys, challenge_name(limit), who);
+}
+
+const challenge::Keys* keys_of(const Limit& limit, const challenge::Holder& holder) noexcept {
+  for (const challenge::Keys& keys : keys_of(*limit.zone)) {
+    if (holder_of(limit, keys, "").limit == holder.limit) {
+      return &keys;
+    }
+  }
+  return nullptr;
+}
+
+bool has_pass(const ngx_http_request_t* r, const Limit& limit, std::string_view who) noexcept {
   return any_pass(r, [&](std::string_view text) noexcept {
-    const auto pass = challenge::read_pass(limit.zone->challenge_keys, text, ngx_time());
-    return pass && pass->holder == holder &&
-           ngx_time() - pass->issued_s < loc_conf(r)->challenging.pass_s;
+    for (const challenge::Keys& keys : keys_of(*limit.zone)) {
+      const auto pass = challenge::read_pass(keys, text, ngx_time());
+      if (pass && pass->holder == holder_of(limit, keys, who)) {
+        return ngx_time() - pass->issued_s < loc_conf(r)->challenging.pass_s;
+      }
+    }
+    return false;
   });
 }
 
-Answered take_answer(ngx_http_request_t* r, const Limit& limit, const challenge::Holder& holder,
+Answered take_answer(ngx_http_request_t* r, const Limit& limit, const challenge::Keys& keys,
+                     const challenge::Holder& holder,
                      const challenge::Solution& solution) noexcept {
-  const challenge::Keys& keys = limit.zone->challenge_keys;
   bool right = challenge::is_ours(keys, solution, holder, ngx_time()) &&
                challenge::is_solved(keys, solution);
   if (right) {

@@ -12,20 +12,25 @@ namespace penstock {
 // The name by which a limit's challenges and passes know it.
 std::string_view challenge_name(const Limit& limit) noexcept;
 
-// For whom a challenge by this limit would be, or a pass is. False when memory ran out, or the
-// limit's key is empty.
-bool holder_of(ngx_http_request_t* r, const Limit& limit, challenge::Holder& holder) noexcept;
+// Whom the limit counts; empty: nobody, or memory ran out.
+std::string_view caller_of(ngx_http_request_t* r, const Limit& limit) noexcept;
 
-// Whether the request brings a pass for this holder, no older than pass= has it here.
-bool has_pass(const ngx_http_request_t* r, const Limit& limit,
-              const challenge::Holder& holder) noexcept;
+// For whom a challenge by this limit would be, or a pass is, under these keys of its zone.
+challenge::Holder holder_of(const Limit& limit, const challenge::Keys& keys,
+                            std::string_view who) noexcept;
+
+// The keys of the limit's zone by which the holder is one of the limit; nullptr: none of them.
+const challenge::Keys* keys_of(const Limit& limit, const challenge::Holder& holder) noexcept;
+
+// Whether the request brings a pass of this caller, no older than pass= has it here.
+bool has_pass(const ngx_http_request_t* r, const Limit& limit, std::string_view who) noexcept;
 
 // What came of the answer to a challenge.
 enum class Answered : uint8_t { kWrong, kRight, kNoRoom };
 
 // Takes an answer for the holder: if it is right it is spent by that, and the request's answer
 // bears the pass, as a header and a cookie. kNoRoom: the zone is full, so nothing was taken.
-Answered take_answer(ngx_http_request_t* r, const Limit& limit, const challenge::Holder& holder,
-                     const challenge::Solution& solution) noexcept;
+Answered take_answer(ngx_http_request_t* r, const Limit& limit, const challenge::Keys& keys,
+                     const challenge::Holder& holder, const challenge::Solution& solution) noexcept;
 
 }  // namespace penstock

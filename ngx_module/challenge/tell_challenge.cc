@@ -4,6 +4,7 @@
 
 #include "ngx_module/challenge/pass.h"
 #include "ngx_module/conf/text.h"
+#include "ngx_module/lease/shared_secret.h"
 #include "ngx_module/reply/page_policy.h"
 #include "ngx_module/reply/reply.h"
 #include "ngx_module/request/telemetry.h"
@@ -35,15 +36,16 @@ challenge::Format format_of(const ngx_http_request_t* r, const Challenging& chal
 
 bool issue(ngx_http_request_t* r, const Limit& limit, challenge::ChallengeText& text) noexcept {
   const Challenging& challenging = loc_conf(r)->challenging;
-  challenge::Holder holder;
+  const challenge::Keys& keys = keys_of(*limit.zone).signing();
+  const std::string_view who = caller_of(r, limit);
   challenge::Random random;
-  if (!holder_of(r, limit, holder) ||
+  if (who.empty() ||
       getrandom(random.data(), random.size(), 0) != static_cast<ssize_t>(random.size())) {
     return false;
   }
-  text = challenge::write_challenge(limit.zone->challenge_keys, format_of(r, challenging),
-                                    level_of(*main_conf(r), limit, challenging), holder, random,
-                                    ngx_time());
+  text = challenge::write_challenge(keys, format_of(r, challenging),
+                                    level_of(*main_conf(r), limit, challenging),
+                                    holder_of(limit, keys, who), random, ngx_time());
   count_challenge(*limit.bounds[0].counter, ChallengeEvent::kIssued);
   return true;
 }

@@ -19,6 +19,7 @@
 
 #include "ngx_module/nginx.h"
 
+#include <array>
 #include <optional>
 
 #include "ngx_module/conf/directive.h"
@@ -66,6 +67,19 @@ struct Counter {
   }
 };
 
+// What a zone's challenges and passes are signed by.
+struct ChallengeKeys {
+  challenge::Keys own;
+  // The first signs; what any of them has signed is good.
+  std::array<challenge::Keys, 3> all;
+  size_t count = 0;
+  uint64_t turn = 0;  // of what hosts share, as it was seen last (lease/shared_secret.h)
+
+  const challenge::Keys& signing() const noexcept { return all[0]; }
+  const challenge::Keys* begin() const noexcept { return all.data(); }
+  const challenge::Keys* end() const noexcept { return all.data() + count; }
+};
+
 // penstock_zone: the shared memory that holds counters.
 struct Zone {
   ngx_str_t name{};
@@ -77,7 +91,7 @@ struct Zone {
   std::optional<limit::Table> table;  // once the memory is there (not under nginx -t)
   limit::Secret key_secret;           // keys are hashed with it
   ngx_str_t secret{};                 // secret_file=: what challenges are signed by; empty: its own
-  challenge::Keys challenge_keys;
+  ChallengeKeys challenge_keys;
   PoolArray<Counter*> counters;
   PoolArray<Limit*> limits;  // that use it
   ngx_str_t conf_file{};     // where it stands

@@ -143,15 +143,6 @@ void warn_of_small_zones(ngx_conf_t* cf, const MainConf& main) noexcept {
   }
 }
 
-void warn_of_passes_of_one_host(ngx_conf_t* cf, const Limit& limit) noexcept {
-  if (limit.action == Action::kChallenge && limit.shared && limit.zone->secret.len == 0) {
-    warn_at(cf, limit.file, limit.line,
-            "hosts that share this limit do not know each other's passes: add secret_file=PATH to "
-            "penstock_zone %V, the same file on all of them",
-            &limit.zone->name);
-  }
-}
-
 }  // namespace
 
 ngx_int_t bind_limits(ngx_conf_t* cf) noexcept {
@@ -162,7 +153,6 @@ ngx_int_t bind_limits(ngx_conf_t* cf) noexcept {
     }
   }
   for (Limit* limit : main.limits) {
-    warn_of_passes_of_one_host(cf, *limit);
     if (limit->tier.kind == Value::Kind::kNone) {
       continue;
     }

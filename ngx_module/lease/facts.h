@@ -62,8 +62,16 @@ struct Waits {
   void observe(uint64_t ns) noexcept;
 };
 
+// What hosts sign challenges and passes by, as Redis has it (shared_secret.h). Read and written
+// under the mutex of its memory's pool.
+struct KnownSecret {
+  using Bytes = std::array<uint8_t, 32>;
+  std::atomic<uint64_t> turn{0};  // how often it was another; 0: it is not known
+  Bytes now{}, before{};
+};
+
 struct Facts {
-  static constexpr uint64_t kMagic = 0x32'63'66'6b'74'73'6e'70;  // "pnstkfc2"
+  static constexpr uint64_t kMagic = 0x33'63'66'6b'74'73'6e'70;  // "pnstkfc3"
   static constexpr size_t kMostLimits = 128;
 
   uint64_t magic = kMagic;
@@ -73,6 +81,7 @@ struct Facts {
   std::atomic<int64_t> said_ns{0};  // when a failure was last told
   std::atomic<uint64_t> counts[kFacts]{};
   std::atomic<Breaker> breakers[NGX_MAX_PROCESSES]{};  // by ngx_process_slot
+  KnownSecret secret;
   Waits waits;
   LimitFacts limits[kMostLimits + 1]{};  // the last: of those that found no place
 

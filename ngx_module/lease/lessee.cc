@@ -5,6 +5,7 @@
 
 #include "ngx_module/lease/arguments.h"
 #include "ngx_module/lease/lessee_parts.h"
+#include "ngx_module/lease/shared_secret.h"
 #include "shared/redis/answer.h"
 
 namespace penstock {
@@ -95,6 +96,7 @@ void Lessee::stop() noexcept {
 
 void Lessee::on_ready(std::string_view who) noexcept {
   note_breaker(false);
+  secret_due_ns_ = 0;
   if (told_) {
     told_ = false;
     ngx_str_t text = str(who);
@@ -146,6 +148,10 @@ void Lessee::on_fault(const redisReply& answer) noexcept {
 
 void Lessee::on_hosts(uint64_t count) noexcept {
   facts_->hosts.store(count, std::memory_order_relaxed);
+  if (const int64_t at_ns = monotonic_ns(); at_ns >= secret_due_ns_) {
+    secret_due_ns_ = at_ns + kSecretEveryNs;
+    ask_secret(zone_, *servers_);
+  }
 }
 
 void Lessee::look(bool alone, int64_t now_ns) noexcept {

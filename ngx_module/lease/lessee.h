@@ -170,9 +170,10 @@ class Lessee final : public limit::Lessor, redis::Servers::User {
   ngx_queue_t watched_{};  // keys of which some is held, by when they are looked at
   ngx_event_t unsent_event_{}, deadline_event_{}, watch_event_{};
   u_char host_[16];
-  int64_t trip_ns_ = 0;    // of a call for a bucket, as they were lately
-  int64_t spread_ns_ = 0;  // by how much they differed from that
-  bool told_ = false;      // that it is away
+  int64_t secret_due_ns_ = 0;  // when Redis is asked for it next (shared_secret.h)
+  int64_t trip_ns_ = 0;        // of a call for a bucket, as they were lately
+  int64_t spread_ns_ = 0;      // by how much they differed from that
+  bool told_ = false;          // that it is away
   bool refreshing_ = false;
   bool open_ = true;  // the breaker, as facts_ has it
 };

@@ -23,12 +23,12 @@ bool is_own_path(std::string_view to) noexcept {
          std::none_of(to.begin(), to.end(), is_control);
 }
 
-// The limit by which the challenge was issued; nullptr: none of ours.
-const Limit* limit_of(ngx_http_request_t* r, const challenge::Solution& solution) noexcept {
+// The limit by which the challenge was issued, and by which keys; nullptr: none of ours.
+const Limit* limit_of(ngx_http_request_t* r, const challenge::Holder& holder,
+                      const challenge::Keys*& keys) noexcept {
   for (const Limit* limit : main_conf(r)->limits) {
-    if (limit->action == Action::kChallenge &&
-        challenge::make_holder(limit->zone->challenge_keys, challenge_name(*limit), "").limit ==
-            solution.holder().limit) {
+    keys = limit->action == Action::kChallenge ? keys_of(*limit, holder) : nullptr;
+    if (keys != nullptr) {
       return limit;
     }
   }
@@ -39,8 +39,9 @@ const Limit* limit_of(ngx_http_request_t* r, const challenge::Solution& solution
 // been signed, and the pass is good there for nobody else.
 Answered take(ngx_http_request_t* r, std::string_view payload) noexcept {
   const auto solution = challenge::read_solution(payload);
-  const Limit* const limit = solution ? limit_of(r, *solution) : nullptr;
-  return limit != nullptr ? take_answer(r, *limit, solution->holder(), *solution)
+  const challenge::Keys* keys = nullptr;
+  const Limit* const limit = solution ? limit_of(r, solution->holder(), keys) : nullptr;
+  return limit != nullptr ? take_answer(r, *limit, *keys, solution->holder(), *solution)
                           : Answered::kWrong;
 }
 

@@ -200,7 +200,9 @@ void bind_counters(Zone& zone) noexcept {
   const limit::Secret own = zone.table->secret();
   const limit::Secret shared = zone.sharing == nullptr ? own : shared_secret(*zone.sharing);
   zone.key_secret = limit::derive_secret(shared, "");
-  zone.challenge_keys = challenge::make_keys(
+  ChallengeKeys& keys = zone.challenge_keys;
+  keys = {};
+  keys.own = keys.all[keys.count++] = challenge::make_keys(
       zone.secret.len > 0 ? view(zone.secret)
                           : std::string_view(reinterpret_cast<const char*>(&own), sizeof own));
   for (Counter* counter : zone.counters) {

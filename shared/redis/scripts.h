@@ -9,7 +9,7 @@
 namespace penstock::redis {
 
 // A script by its number among those of a connection. kHosts is the first of each.
-enum class Script : uint8_t { kHosts, kLease, kWindow, kLog, kReset };
+enum class Script : uint8_t { kHosts, kLease, kWindow, kLog, kReset, kSecret };
 
 // Part of each key: what another version of the scripts has put there is not met.
 constexpr char kLayout[] = "1";

@@ -1,0 +1,22 @@
+// Shared secret: by which hosts of one Redis sign challenges and passes, so that each takes what
+// another has signed. Redis has it, a random one that the first host made, and each host knows it
+// (facts.h): a reload keeps it, and so does a Redis that comes back empty, as the first host puts
+// it back. Until it is known, a host signs by a secret of its own; what that has signed stays good.
+//
+// A zone with a secret_file= has its secret there.
+#pragma once
+
+#include "ngx_module/conf/conf.h"
+#include "shared/redis/servers.h"
+
+namespace penstock {
+
+constexpr int64_t kSecretEveryNs = 5'000'000'000;  // Redis is asked so often, by each worker
+
+// Asks Redis, without waiting, if the zone's secret is there.
+void ask_secret(Zone& zone, redis::Servers& servers) noexcept;
+
+// What the zone signs by, and takes, by all that this host knows now.
+const ChallengeKeys& keys_of(Zone& zone) noexcept;
+
+}  // namespace penstock
