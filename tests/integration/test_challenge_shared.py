@@ -3,7 +3,7 @@
 import pytest
 
 from hosts import until_they_know_each_other
-from proof_of_work import payload, solved
+from proof_of_work import Keys, mac, payload, solved
 from test_challenge import LIMIT, asked, passed, server
 from waiting import until
 
@@ -24,9 +24,15 @@ def takes(service, carried):
     return service.get("/?key=k", Penstock_Pass=carried).status == 200
 
 
+def signs_by(service, secret):
+    challenge = asked(service)
+    return mac(Keys(secret).signature, challenge["challenge"].encode()).hexdigest() == challenge["signature"]
+
+
 def agreed(redis, *services):
     until_they_know_each_other(services)
     until(lambda: redis.ask("EXISTS", KEY), "Redis has the secret")
+    until(lambda: all(signs_by(service, redis.ask("GET", KEY)) for service in services), "all have it")
 
 
 def until_taken(service, carried):
@@ -38,7 +44,7 @@ def test_a_pass_of_one_host_is_good_on_another(redis, host):
     agreed(redis, one, two)
     secret = redis.ask("GET", KEY)
     assert len(secret) == 32 and redis.ask("TTL", KEY) == -1
-    until(lambda: takes(two, passed(one)), "the hosts have the same secret")
+    assert takes(two, passed(one))
     challenge = asked(one)
     answer = two.get("/?key=k", Penstock_Solution=payload(solved(challenge)))
     assert answer.status == 200
@@ -54,14 +60,14 @@ def test_what_was_signed_before_redis_came_stays_good(redis, host):
     assert takes(one, early) and not takes(two, early)
     redis.start()
     agreed(redis, one, two)
-    until(lambda: takes(two, passed(one)), "the hosts have the same secret")
+    assert takes(two, passed(one))
     assert takes(one, early) and not takes(two, early)
 
 
 def test_a_redis_that_comes_back_empty_gets_the_secret_again(redis, host):
     one, two = host(), host()
     agreed(redis, one, two)
-    until(lambda: takes(two, passed(one)), "the hosts have the same secret")
+    assert takes(two, passed(one))
     carried, secret = passed(one), redis.ask("GET", KEY)
     redis.kill()
     assert takes(two, carried)
@@ -78,9 +84,8 @@ def test_another_secret_is_learned_and_the_last_one_stays_good(redis, host):
     agreed(redis, one)
     carried = passed(one)
     redis.ask("SET", KEY, bytes(range(32)))
-    two = host()
-    until(lambda: takes(one, passed(two)), "it has the other secret")
-    assert takes(one, carried)
+    until(lambda: signs_by(one, bytes(range(32))), "it has the other secret")
+    assert takes(one, carried) and takes(one, passed(one))
 
 
 @pytest.mark.parametrize("what", [b"short", b"x" * 33])
