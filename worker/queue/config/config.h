@@ -16,6 +16,7 @@
 #include "worker/queue/bound/autoscale.h"
 #include "worker/queue/bound/pace.h"
 #include "worker/queue/config/notify_config.h"
+#include "worker/queue/config/redis_config.h"
 #include "worker/queue/config/settings.h"
 #include "worker/queue/link/roles.h"
 
@@ -30,6 +31,7 @@ struct QueueConfig {
   int64_t backoff_ns = 2 * kNsPerSec;
   int64_t keep_results_ns = 86'400 * kNsPerSec;
   int64_t aging_ns = kNsPerSec;  // a lower class is let before that often; 0: never
+  bool shared = false;           // its order is in Redis, for all hosts that serve it
   bool operator==(const QueueConfig&) const = default;
 };
 
@@ -141,6 +143,7 @@ struct Config {
   LimitsConfig limits;
   WebhooksConfig webhooks;
   std::vector<HookConfig> notify;
+  RedisConfig redis;
 };
 
 }  // namespace penstock::queue

@@ -17,6 +17,7 @@
 #include "worker/queue/config/config_section.h"
 #include "worker/queue/config/names.h"
 #include "worker/queue/config/notify_keys.h"
+#include "worker/queue/config/redis_keys.h"
 #include "worker/queue/config/webhook_secrets.h"
 #include "worker/queue/config/webhook_target.h"
 #include "worker/queue/config/worker_config.h"
@@ -31,7 +32,8 @@ constexpr size_t kMaxSocketBytes = sizeof(sockaddr_un{}.sun_path) - 1;
 
 YAML::Node absent() { return YAML::Node(YAML::NodeType::Undefined); }
 
-QueueConfig read_queue(const YAML::Node& node, const std::string& name, Complaints& complaints) {
+QueueConfig read_queue(const YAML::Node& node, const std::string& name, bool has_redis,
+                       Complaints& complaints) {
   Section section(node, "queues." + name, complaints);
   QueueConfig queue;
   queue.name = name;
@@ -42,11 +44,16 @@ QueueConfig read_queue(const YAML::Node& node, const std::string& name, Complain
   section.number("attempts", queue.attempts, 1, 100);
   section.duration("backoff", queue.backoff_ns, 0);
   section.duration("keep_results", queue.keep_results_ns, 0);
+  section.boolean("shared", queue.shared);
+  if (queue.shared && !has_redis) {
+    section.complain("shared", "needs `redis`: its jobs are kept there, for all hosts");
+  }
   section.done();
   return queue;
 }
 
-std::vector<QueueConfig> read_queues(const YAML::Node& node, Complaints& complaints) {
+std::vector<QueueConfig> read_queues(const YAML::Node& node, bool has_redis,
+                                     Complaints& complaints) {
   std::vector<QueueConfig> queues;
   const auto read = [&](const std::string& name, const YAML::Node& value, int line) {
     if (!good_name(name)) {
@@ -55,7 +62,7 @@ std::vector<QueueConfig> read_queues(const YAML::Node& node, Complaints& complai
       complaints.add(line, "queues." + name,
                      "one queue too many; the most is " + std::to_string(wire::kMaxQueues - 1));
     } else {
-      queues.push_back(read_queue(value, name, complaints));
+      queues.push_back(read_queue(value, name, has_redis, complaints));
     }
   };
   if (node.IsDefined()) {
@@ -63,7 +70,7 @@ std::vector<QueueConfig> read_queues(const YAML::Node& node, Complaints& complai
   }
   const auto is_default = [](const QueueConfig& queue) { return queue.name == "default"; };
   if (std::none_of(queues.begin(), queues.end(), is_default)) {
-    queues.insert(queues.begin(), read_queue(absent(), "default", complaints));
+    queues.insert(queues.begin(), read_queue(absent(), "default", has_redis, complaints));
   }
   return queues;
 }
@@ -184,7 +191,8 @@ Config read_file(const YAML::Node& root, const std::string& path, NamedFiles fil
   }
   section.text("worker_binary", config.worker_binary);
   section.duration("drain_timeout", config.drain_timeout_ns, 0);
-  config.queues = read_queues(section.take("queues"), complaints);
+  config.redis = read_redis(section.take("redis"), path, files == NamedFiles::kOpened, complaints);
+  config.queues = read_queues(section.take("queues"), !config.redis.at.empty(), complaints);
   read_workers(section.take("workers"), path, config, complaints);
   config.devices = read_devices(section.take("devices"), complaints);
   config.limits = read_limits(section.take("limits"), complaints);
