@@ -97,6 +97,10 @@ bool Servers::ready(std::string_view key) const noexcept {
   return server != nullptr && server->connection.ready();
 }
 
+const Address* Servers::server_of(std::string_view key) const noexcept {
+  return ready(key) ? &of(key)->connection.address() : nullptr;
+}
+
 bool Servers::has_all() const noexcept {
   return covered_ && std::all_of(servers_.begin(), servers_.end(), [](const auto& server) {
            return !server->has_slots || server->connection.ready();

@@ -51,6 +51,7 @@ class Servers final : Guide::User {
 
   // What each key's name begins with: prefix and layout.
   std::string_view prefix() const noexcept { return prefix_; }
+  const Settings& settings() const noexcept { return settings_; }
 
   enum class Reach : uint8_t { kNone, kSome, kAll };
   // How many of the keys can be asked for, without a long wait.
@@ -58,6 +59,8 @@ class Servers final : Guide::User {
   bool reaches(std::string_view key, int64_t now_ns) const noexcept;
   // Whether calls for the key are taken.
   bool ready(std::string_view key) const noexcept;
+  // The server that they go to; nullptr: none are taken.
+  const Address* server_of(std::string_view key) const noexcept;
 
   // As Connection's. False: it was not sent, and is not answered.
   bool call(Script script, std::string_view key, std::span<const std::string_view> arguments,

@@ -19,7 +19,8 @@
 --   h|HOST    hash: the jobs that it runs, and their fences
 --   w|LANE    set: hosts whose workers of that lane wait for a job
 --   k|KEY     string: the job that has this idempotency key, and what the key stands for
---   c|HOST    channel: what a host must hear at once ("over ID", "stop ID FENCE", "wake LANE")
+--   c|HOST    channel: what a host must hear at once ("over ID", "stop ID FENCE", "wake LANE"; "parts …": shared_answers/parts.h)
+--   e|ID      stream: a job's answer so far (shared_answers/parts.h); and a channel: it has an entry more
 --
 -- Times are us since 1970 by Redis's clock. Where that is stepped, what is due comes so much earlier or later; the order does not
 -- depend on it.
