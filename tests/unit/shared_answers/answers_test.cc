@@ -109,6 +109,7 @@ TEST_F(AnswersTest, AHoleThatIsNotInTheStreamIsALoss) {
   const auto following = home_.reader.follow("a", {}, true, told_);
   writer_.begin("a", 3, "home-one", true);
   ASSERT_TRUE(until([&] { return told_.words.size() == 1; }));
+  ASSERT_TRUE(until_kept(1));
   home_.deaf = true;
   writer_.say("a", Kind::kChunk, "one");
   ASSERT_TRUE(until_kept(2));

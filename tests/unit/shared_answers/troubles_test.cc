@@ -86,6 +86,23 @@ TEST_F(AnswersWhileRedisIsAwayTest, ManyShortAnswersAreNotKeptBeyondTheBoundEith
   EXPECT_GT(writer_.counts().dropped, 5000U);
 }
 
+TEST_F(AnswersWhileRedisIsAwayTest, WhatIsDroppedInBetweenIsAHoleInTheStream) {
+  kill();
+  writer_.begin("large", 1, "home-one", false);
+  writer_.say("large", Kind::kChunk, std::string(50'000, 'x'));
+  writer_.say("large", Kind::kChunk, std::string(45'000, 'x'));
+  writer_.begin("a", 3, "", true);
+  writer_.say("a", Kind::kChunk, "one");
+  writer_.say("a", Kind::kChunk, std::string(6000, 'x'));
+  ASSERT_EQ(writer_.counts().dropped, 1U);
+  writer_.say("a", Kind::kChunk, "three");
+  start();
+  ASSERT_TRUE(until([&] { return writer_.waiting_bytes() == 0; }));
+  const auto reading = other_.reader.read("a", {}, told_);
+  ASSERT_TRUE(until([&] { return told_.has("lost"); }));
+  EXPECT_EQ(told_.all(), "b: c:one lost");
+}
+
 TEST_F(AnswersWhileRedisIsAwayTest, TheStreamTakesOnceWhatIsSentAgain) {
   writer_.begin("a", 3, "", true);
   ASSERT_TRUE(until_kept(1));
@@ -107,13 +124,17 @@ TEST_F(AnswersWhileRedisIsAwayTest, AreNotLostForWantOfAnAnswer) {
   writer_.begin("a", 3, "home-one", true);
   ASSERT_TRUE(until([&] { return told_.words.size() == 1; }));
   ASSERT_TRUE(until_kept(1));
-  kill();
+  home_.deaf = true;
   following->over();
-  ASSERT_TRUE(for_ms(2 * reading_.fill_for_ns / kNsPerMs));
+  ASSERT_TRUE(until([&] { return home_.reader.counts().fills > 1; }));
+  server_.stop_answering();
+  ASSERT_TRUE(until([&] { return !home_.host.servers.ready(kKey); }));
+  ASSERT_TRUE(for_ms(reading_.fill_for_ns / kNsPerMs));
   EXPECT_FALSE(told_.has("lost"));
-  start();
   writer_.end("a");
-  ASSERT_TRUE(until([&] { return told_.has("e:"); }));
+  server_.go_on();
+  ASSERT_TRUE(until([&] { return told_.words.size() > 1; }));
+  EXPECT_EQ(told_.all(), "b: e:");
 }
 
 class AnswersOfFullMemoryTest : public AnswersTest {};

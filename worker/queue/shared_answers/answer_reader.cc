@@ -337,6 +337,8 @@ void AnswerReader::fill(State& state) {
   } else if (state.asking) {
     state.ask_again = true;
   } else {
+    // Nothing is lost for want of an answer.
+    state.looks_until_ns = servers_.ready(key_) ? state.looks_until_ns : 0;
     state.asking = true;
     to_fill_.push_back(state.weak_from_this());
     ask();

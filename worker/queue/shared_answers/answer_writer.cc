@@ -106,15 +106,21 @@ void AnswerWriter::publish(std::string_view id, const Job& job, const Part& part
   }
 }
 
+// Those that were sent are gone from the front.
+bool AnswerWriter::is_open(const Job& job) const noexcept {
+  return job.open != nullptr && job.opened + entries_.size() > opened_;
+}
+
 void AnswerWriter::keep(std::string_view id, Job& job, const Part& part) {
-  if (job.open == nullptr || job.turn != turn_ || job.open->parts.size() >= kEntryBytes) {
+  if (!is_open(job) || job.open->parts.size() >= kEntryBytes) {
     const uint64_t mean = job.kept_bytes / std::max<uint64_t>(job.kept_entries, 1);
     job.open = &entries_.emplace_back(
         Entry{.id = std::string(id),
               .last = {},
               .most = std::max(settings_.most_stream_bytes / (mean + kKeptOverhead), kFewestKept),
+              .due_ns = now_ns_ + settings_.gather_kept_ns,
               .parts = {}});
-    job.turn = turn_;
+    job.opened = ++opened_;
     ++job.kept_entries;
     waiting_bytes_ += size_of(*job.open);
   }
@@ -124,27 +130,32 @@ void AnswerWriter::keep(std::string_view id, Job& job, const Part& part) {
   const size_t more = job.open->parts.size() - before;
   job.kept_bytes += more;
   waiting_bytes_ += more;
-  if (job.open->parts.size() >= kEntryBytes) {
-    keep_ns_ = std::min(keep_ns_, send_ns_);
-  }
 }
 
 // ---- time
 
 void AnswerWriter::advance_to(int64_t now_ns) {
+  now_ns_ = now_ns;
   if (!messages_.empty() && now_ns >= send_ns_) {
     send_ns_ = now_ns + (may_send() ? settings_.gather_ns : kAwayNs);
     send_messages();
   }
-  if (!(entries_.empty() && again_.empty()) && now_ns >= keep_ns_) {
-    keep_ns_ = now_ns + (may_send() ? settings_.gather_kept_ns : kAwayNs);
-    send_entries();
+  if (is_due(now_ns) && now_ns >= keep_ns_) {
+    keep_ns_ = now_ns + (may_send() ? settings_.gather_ns : kAwayNs);
+    while (is_due(now_ns) && send_entries(now_ns)) {
+    }
   }
 }
 
+bool AnswerWriter::is_due(int64_t now_ns) const noexcept {
+  return !again_.empty() || (!entries_.empty() && entries_.front().due_ns <= now_ns);
+}
+
 int64_t AnswerWriter::next_event() const noexcept {
-  return std::min(messages_.empty() ? INT64_MAX : send_ns_,
-                  entries_.empty() && again_.empty() ? INT64_MAX : keep_ns_);
+  const int64_t entries_ns = !again_.empty()     ? 0
+                             : !entries_.empty() ? entries_.front().due_ns
+                                                 : INT64_MAX;
+  return std::min(messages_.empty() ? INT64_MAX : send_ns_, std::max(entries_ns, keep_ns_));
 }
 
 // ---- requests
@@ -163,22 +174,15 @@ void AnswerWriter::send_messages() {
                 [&](const auto& message) { return send(message.first, message.second); });
 }
 
-void AnswerWriter::send_entries() {
-  if (may_send()) {
-    ++turn_;
-  }
-  while (!(again_.empty() && entries_.empty()) && send_some()) {
-  }
-}
-
-// As many as a request holds.
-bool AnswerWriter::send_some() {
+// Of those that are due, as many as a request holds.
+bool AnswerWriter::send_entries(int64_t now_ns) {
   if (!may_send()) {
     return false;
   }
   std::deque<Entry>& from = again_.empty() ? entries_ : again_;
   auto sent = std::make_unique<Sent>(Sent{*this, alive_, 0, 0, {}});
-  while (!from.empty() && sent->entries.size() < kEntries && sent->bytes < kRequestBytes) {
+  while (!from.empty() && from.front().due_ns <= now_ns && sent->entries.size() < kEntries &&
+         sent->bytes < kRequestBytes) {
     sent->bytes += size_of(from.front());
     sent->entries.push_back(std::move(from.front()));
     from.pop_front();

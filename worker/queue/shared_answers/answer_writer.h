@@ -5,7 +5,7 @@
 //   for whoever comes later (resumable): XADD to the job's own stream, gathered for 40 ms
 //
 // So Redis has one request for many parts: 200 a second for each home, and one for each 14 entries.
-// What is said after a pause goes out at the end of the turn of the loop.
+// What is published after a pause goes out at the end of the turn of the loop.
 //
 // Redis away: what is said waits, up to a bound; beyond it, it is dropped and counted. What was
 // sent and not answered is not published again, as nobody may have heard, but goes to the stream
@@ -83,6 +83,7 @@ class AnswerWriter {
     std::string id;
     Place last;
     size_t most = 0;  // entries of the stream
+    int64_t due_ns = 0;
     std::string parts;
   };
   struct Job {
@@ -90,8 +91,8 @@ class AnswerWriter {
     uint64_t next = 1;
     std::string home;
     bool resumable = false;
-    Entry* open = nullptr;  // in entries_, while it is this `turn`
-    uint64_t turn = 0;
+    Entry* open = nullptr;  // in entries_, while it is not sent
+    uint64_t opened = 0;    // its number among all entries
     uint64_t kept_bytes = 0, kept_entries = 0;
   };
   struct Sent;
@@ -100,11 +101,12 @@ class AnswerWriter {
   void say(std::string_view id, Job& job, Part::Kind kind, std::string_view bytes);
   void publish(std::string_view id, const Job& job, const Part& part);
   void keep(std::string_view id, Job& job, const Part& part);
+  bool is_open(const Job& job) const noexcept;
+  bool is_due(int64_t now_ns) const noexcept;
   bool may_send() const noexcept;
   bool send(const std::string& home, const Message& message);
   void send_messages();
-  void send_entries();
-  bool send_some();
+  bool send_entries(int64_t now_ns);
   bool call(redis::Script script, std::span<const std::string_view> words,
             std::unique_ptr<Sent>& sent);
   void answered(Sent& sent, const redisReply* reply);
@@ -117,11 +119,12 @@ class AnswerWriter {
   std::map<std::string, Message, std::less<>> messages_;  // by home
   std::deque<Entry> entries_;
   std::deque<Entry> again_;  // before those: sent, and not answered
-  uint64_t turn_ = 1;        // of entries: those of earlier ones are closed
+  uint64_t opened_ = 0;      // entries so far
   size_t waiting_bytes_ = 0;
   size_t sent_bytes_ = 0;  // of those
-  int64_t send_ns_ = 0;    // when the next messages may go, at the earliest
-  int64_t keep_ns_ = 0;    // likewise entries
+  int64_t now_ns_ = 0;
+  int64_t send_ns_ = 0;  // when the next messages may go, at the earliest
+  int64_t keep_ns_ = 0;  // likewise entries that are due
   Counts counts_;
 };
 
