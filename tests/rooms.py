@@ -27,7 +27,7 @@ PARTS = {
 ROOMS = {
     "shared": ["metrics", "redis", "challenge", "limit", "wire", "http", "base"],
     "ngx_module": ["", "directives", "pages", "hand_over", "admit", "challenge", "lease", "reply", "request", "zone", "conf"],
-    "worker/queue": ["", "publish", "api", "workers", "jobs", "webhooks", "devices", "process", "store", "config", "link", "shared_answers",
+    "worker/queue": ["", "publish", "api", "workers", "jobs", "webhooks", "devices", "process", "store", "config", "link", "results", "shared_answers",
                      "shared_order", "bound", "order", "clock", "text"],
 }
 # Included by everybody, or including everything.
