@@ -212,10 +212,12 @@ TEST_F(AnswersTest, ALongStreamIsReadInSteps) {
   }
   writer_.end("a");
   ASSERT_TRUE(until([&] { return writer_.waiting_bytes() == 0; }));
+  const int64_t begin_ns = monotonic_ns();
   const auto reading = other_.reader.read("a", {}, told_);
   ASSERT_TRUE(until([&] { return told_.last.number == kParts + 2; }));
   EXPECT_EQ(told_.bytes, kParts * 2000);
   EXPECT_GT(other_.reader.counts().fills, 1U);
+  EXPECT_LT(monotonic_ns() - begin_ns, reading_.look_every_ns) << "one step follows the other";
 }
 
 TEST_F(AnswersTest, OfALongAnswerTheStreamKeepsTheEnd) {
