@@ -63,6 +63,7 @@ class Home final : redis::Subscription::Listener {
   AnswerReader reader;
   int listening = 0;
   bool deaf = false;  // messages are lost on the way
+  int missed = 0;     // those
 
  private:
   void on_listening(std::string_view) override {
@@ -70,6 +71,7 @@ class Home final : redis::Subscription::Listener {
     reader.on_listening();
   }
   void on_message(std::string_view, std::string_view text) override {
+    missed += deaf ? 1 : 0;
     if (!deaf) {
       reader.on_message(text);
     }
@@ -79,7 +81,9 @@ class Home final : redis::Subscription::Listener {
 class AnswersTest : public testing::Test {
  protected:
   explicit AnswersTest(AnswerWriter::Settings settings = {},
-                       AnswerReader::Settings reading = {.fill_for_ns = 300 * kNsPerMs})
+                       AnswerReader::Settings reading = {.fill_for_ns = kNsPerSec,
+                                                         .grace_ns = 500 * kNsPerMs,
+                                                         .look_every_ns = 3 * kNsPerSec})
       : reading_(reading), writer_(runner_.servers, kKey, settings) {
     turns_.on_turn = [this](int64_t now_ns) {
       writer_.advance_to(now_ns);
