@@ -47,10 +47,10 @@ class Server:
 
 
 class Front:
-    """Stands before a server and checks signatures, by its own reckoning, as S3 does and s3rver does not. The first requests by `method` it
-    answers itself."""
+    """Stands before a server and checks signatures, by its own reckoning, as S3 does and s3rver does not. The first requests by `method`, with
+    `where` in their address, it answers itself."""
 
-    def __init__(self, server, times=0, method="PUT", status=503, body=b""):
+    def __init__(self, server, times=0, method="PUT", where="", status=503, body=b""):
         front, self.asked, self.refused, self.file = self, [], 0, server.file
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -59,7 +59,7 @@ class Front:
             def _answer(self):
                 sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 front.asked.append((self.command, self.path))
-                if self.command == method and front.refused < times:
+                if self.command == method and where in self.path and front.refused < times:
                     front.refused += 1
                     return self._say(status, {}, body)
                 if hashlib.sha256(sent).hexdigest() != self.headers["x-amz-content-sha256"]:
@@ -240,6 +240,6 @@ def test_an_upload_that_fails_leaves_no_parts(s3, tmp_path):
 
 def test_an_upload_that_ends_with_an_error_behind_a_200_has_failed(s3, tmp_path):
     (tmp_path / "from").write_bytes(os.urandom(6 << 20))
-    with Front(s3, times=1, method="POST", status=200, body=b"<Error><Code>InternalError</Code></Error>") as front:
+    with Front(s3, times=1, method="POST", where="uploadId=", status=200, body=b"<Error><Code>InternalError</Code></Error>") as front:
         good, said = client(front.url, "put", "ended", tmp_path / "from", 5 << 20)
         assert not good and b"InternalError" in said
