@@ -11,7 +11,11 @@
 
 namespace penstock::wire {
 
+// A peer says the least version that has what it needs; penstockd takes each from the first to the
+// newest. 2: VERIFY and VERIFIED.
 constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersionOfVerify = 2;
+constexpr uint32_t kNewestVersion = 2;
 constexpr size_t kHeaderBytes = 16;
 
 enum class FrameType : uint8_t {
@@ -43,8 +47,10 @@ enum class FrameType : uint8_t {
   kSlots = 26,
   kPreview = 27,
   kNote = 28,
+  kVerify = 29,
+  kVerified = 30,
 };
-constexpr uint8_t kLastFrameType = 28;
+constexpr uint8_t kLastFrameType = 30;
 
 // A worker sends so much of a job's answer (bytes of CHUNK) without being asked for more (WINDOW).
 constexpr uint64_t kFirstWindowBytes = 1U << 20;

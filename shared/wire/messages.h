@@ -22,7 +22,7 @@ enum class Checking : uint64_t { kNone = 0, kAll = 1, kCompletions = 2 };
 
 struct Hello {
   static constexpr FrameType kType = FrameType::kHello;
-  uint64_t version = 0;    // must be kVersion
+  uint64_t version = 0;    // kVersion to kNewestVersion
   uint64_t role = 0;       // Role
   std::string_view name;   // worker: as in penstock.yaml
   std::string_view model;  // worker: the model it serves
@@ -407,6 +407,32 @@ struct StatusReport {  // no fields when it is the question
   template <typename V>
   void visit(V&& v) {
     v(31, json);
+  }
+};
+
+// The answer to a provider's challenge: is it a good one?
+struct Verify {
+  static constexpr FrameType kType = FrameType::kVerify;
+  std::string_view provider;   // "turnstile", "hcaptcha", "recaptcha"
+  std::string_view sitekey;    // of the widget that it is to come from
+  std::string_view token;      // as the widget made it
+  std::string_view caller;     // who brings it: the same bytes for the same caller
+  std::string_view remote_ip;  // told to the provider only where penstock.yaml says so
+  template <typename V>
+  void visit(V&& v) {
+    v(107, provider), v(108, sitekey), v(109, token), v(110, caller), v(111, remote_ip);
+  }
+};
+
+// kUnknown: the provider could not be asked, or its answer is no answer.
+enum class Verdict : uint64_t { kUnknown = 0, kGood = 1, kBad = 2 };
+
+struct Verified {
+  static constexpr FrameType kType = FrameType::kVerified;
+  uint64_t verdict = 0;  // Verdict
+  template <typename V>
+  void visit(V&& v) {
+    v(112, verdict);
   }
 };
 

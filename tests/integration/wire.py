@@ -5,7 +5,7 @@ import struct
 
 HELLO, SUBMIT, ACCEPTED, HEAD, CHUNK, PROGRESS, DONE, FAILED, CANCEL, TAKE, HEARTBEAT, STATUS, DRAIN, GOODBYE, \
     ASK, HOLD, OVER, DEVICE, DEVICES = range(1, 20)
-WINDOW, SETTLED, SLOTS, PREVIEW, NOTE = range(24, 29)
+WINDOW, SETTLED, SLOTS, PREVIEW, NOTE, VERIFY, VERIFIED = range(24, 31)
 CALLER, TOOL, EDGE, WATCH = 1, 3, 4, 5
 TAGS = {
     "version": 1, "role": 2, "queue": 6, "model": 7, "owner": 8, "tier": 9, "priority": 10, "weight": 11, "cost": 12,
@@ -18,13 +18,14 @@ TAGS = {
     "memory_total_bytes": 76, "temperature_celsius": 77, "power_mw": 78, "health": 79, "count": 80,
     "start_within_ms": 95, "finish_within_ms": 96, "news_ms": 97, "news_events": 98, "opens": 99, "queue_us": 100, "run_us": 101,
     "earlier": 102, "earlier_when": 103, "earlier_age_s": 104, "is_earlier": 105, "denied": 106,
+    "provider": 107, "sitekey": 108, "token": 109, "caller": 110, "remote_ip": 111, "verdict": 112,
 }
 NUMBERS = {"version", "role", "priority", "weight", "cost", "position", "eta_ms", "status", "content_length_plus1",
            "prompt_tokens", "completion_tokens", "device_ns", "retry_after_s", "dedupe", "on_duplicate", "max_wait_ms", "promised",
            "websocket", "refund", "duplicate", "index", "parent_plus1", "known", "utilization_percent", "memory_used_bytes",
            "memory_total_bytes", "temperature_celsius", "power_mw", "health", "count",
            "start_within_ms", "finish_within_ms", "news_ms", "news_events", "opens", "queue_us", "run_us",
-           "earlier", "earlier_when", "earlier_age_s", "is_earlier", "denied"}
+           "earlier", "earlier_when", "earlier_age_s", "is_earlier", "denied", "verdict"}
 
 
 def frame(kind, id=0, payload=b"", **fields):

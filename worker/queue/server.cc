@@ -231,6 +231,7 @@ bool Server::apply_new_config() {
     }
     notices_->apply(fresh->notify);
   }
+  checks_.apply(fresh->challenges);
   tell_changes(*fresh);
   config_ = *std::move(fresh);
   orders_.reloaded(config_.digest);

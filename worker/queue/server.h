@@ -18,6 +18,7 @@
 #include "worker/queue/api/jobs_api.h"
 #include "worker/queue/api/operator_api.h"
 #include "worker/queue/api/standing_orders.h"
+#include "worker/queue/challenges/provider_checks.h"
 #include "worker/queue/clock/awake_clock.h"
 #include "worker/queue/clock/clock_doubt.h"
 #include "worker/queue/config/config.h"
@@ -111,7 +112,8 @@ class Server final {
   bool devices_known_ = false;
   StandingOrders orders_{store_.get()};
   OperatorApi operator_api_{dispatcher_, jobs_api_, supervisor_, orders_};
-  Handlers handlers_{dispatcher_, intake_, jobs_api_, &operator_api_};
+  ProviderChecks checks_{loop_};
+  Handlers handlers_{dispatcher_, intake_, jobs_api_, &operator_api_, &checks_};
   Callers callers_;
   History history_;
   int64_t start_ns_;

@@ -125,6 +125,7 @@ Server::Server(Config config, std::string config_path, ServiceManager manager, E
 Status Server::recover() {
   connections_.read_clock();
   dispatcher_.apply(config_);
+  checks_.apply(config_.challenges);
   if (store_ == nullptr) {
     return Ok{};
   }

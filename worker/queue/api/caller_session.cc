@@ -3,6 +3,7 @@
 #include "worker/queue/api/intake.h"
 #include "worker/queue/api/jobs_api.h"
 #include "worker/queue/api/operator_api.h"
+#include "worker/queue/challenges/provider_checks.h"
 #include "worker/queue/jobs/dispatcher.h"
 
 namespace penstock::queue {
@@ -30,6 +31,8 @@ void CallerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
     case FrameType::kSettled:
       return has_role(wire::Role::kEdge) ? handlers_.dispatcher.settled(frame.header.id)
                                          : refuse("SETTLED is for the edge's own line");
+    case FrameType::kVerify:
+      return on_verify(frame);
     default:
       return refuse("a frame that callers do not send");
   }
@@ -40,8 +43,8 @@ void CallerSession::on_hello(const wire::Frame& frame, std::string_view bytes) {
   if (const char* const error = wire::parse(frame.payload, hello); error != nullptr) {
     return refuse(error);
   }
-  if (hello.version != wire::kVersion) {
-    return refuse("another version of the protocol; this is version 1");
+  if (hello.version < wire::kVersion || hello.version > wire::kNewestVersion) {
+    return refuse("another version of the protocol; these are versions 1 and 2");
   }
   const auto is = [&](wire::Role role) { return hello.role == static_cast<uint64_t>(role); };
   const bool known = is(wire::Role::kCaller) || is(wire::Role::kTool) || is(wire::Role::kEdge) ||
@@ -155,6 +158,20 @@ void CallerSession::on_submit(const wire::Frame& frame, std::string_view bytes) 
   }
 }
 
+void CallerSession::on_verify(const wire::Frame& frame) {
+  wire::Verify verify;
+  if (const char* const error = wire::parse(frame.payload, verify); error != nullptr) {
+    return refuse(error);
+  }
+  if (!has_role(wire::Role::kCaller)) {
+    return refuse("VERIFY is for callers");
+  }
+  if (handlers_.checks == nullptr) {
+    return wire::append(out(), frame.header.id, wire::Verified{});
+  }
+  handlers_.checks->ask(*this, frame.header.id, verify);
+}
+
 // A body over the limit is the client's doing, not the caller's: it is told, and the connection
 // lives on.
 bool CallerSession::on_oversized(const wire::FrameHeader& header) {
@@ -205,6 +222,9 @@ void CallerSession::on_refused(std::string_view reason) {
 void CallerSession::on_closed() {
   if (handed_over()) {
     return host_.on_worker(*this, std::move(hello_));
+  }
+  if (handlers_.checks != nullptr) {
+    handlers_.checks->left(*this);
   }
   while (!requests().empty()) {
     handlers_.dispatcher.release(*requests().back().waiter);

@@ -20,6 +20,7 @@ class Dispatcher;
 class Intake;
 class JobsApi;
 class OperatorApi;
+class ProviderChecks;
 
 // Where a session brings what it is asked. Outlives the sessions.
 struct Handlers {
@@ -27,6 +28,7 @@ struct Handlers {
   Intake& intake;
   JobsApi& jobs_api;
   OperatorApi* operator_api = nullptr;  // nullptr: tools ask as callers do
+  ProviderChecks* checks = nullptr;     // nullptr: no provider is asked
 };
 
 // CallerHost keeps the sessions, and outlives them.
@@ -76,6 +78,7 @@ class CallerSession final : public Caller {
   void on_hello(const wire::Frame& frame, std::string_view bytes);
   void on_submit(const wire::Frame& frame, std::string_view bytes);
   void on_ask(const wire::Frame& frame);
+  void on_verify(const wire::Frame& frame);
   void on_status(const wire::Frame& frame);
   bool may_be(uint64_t role) const;
   bool may_turn(uint64_t role) const;

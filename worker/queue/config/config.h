@@ -16,6 +16,7 @@
 #include "worker/queue/bound/autoscale.h"
 #include "worker/queue/bound/pace.h"
 #include "worker/queue/config/notify_config.h"
+#include "worker/queue/config/provider_config.h"
 #include "worker/queue/config/redis_config.h"
 #include "worker/queue/config/settings.h"
 #include "worker/queue/link/roles.h"
@@ -144,6 +145,7 @@ struct Config {
   WebhooksConfig webhooks;
   std::vector<HookConfig> notify;
   RedisConfig redis;
+  std::vector<ProviderConfig> challenges;
 };
 
 }  // namespace penstock::queue

@@ -17,6 +17,7 @@
 #include "worker/queue/config/config_section.h"
 #include "worker/queue/config/names.h"
 #include "worker/queue/config/notify_keys.h"
+#include "worker/queue/config/provider_keys.h"
 #include "worker/queue/config/redis_keys.h"
 #include "worker/queue/config/webhook_secrets.h"
 #include "worker/queue/config/webhook_target.h"
@@ -201,6 +202,7 @@ Config read_file(const YAML::Node& root, const std::string& path, NamedFiles fil
   if (!config.notify.empty() && config.state.empty()) {
     section.complain("notify", "needs `state`: what is to be told is kept there until it was");
   }
+  config.challenges = read_providers(section.take("challenges"), path, complaints);
   config.access = read_access(section.take("access"), complaints);
   section.done();
   return config;

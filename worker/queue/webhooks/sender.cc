@@ -24,6 +24,7 @@ struct Transfer {
   curl::Headers headers;
   size_t header_bytes = 0;
   size_t body_bytes = 0;
+  std::string body;
   bool refused = false;     // an address was
   bool connecting = false;  // to one that may be
 };
@@ -47,11 +48,17 @@ int judge_again(void* user, char* address, char*, int, int) {
   return transfer.refused ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
-// What a receiver says is of no interest, nor is more than a little of it waited for.
-size_t discard(char*, size_t size, size_t count, void* user) {
+// No more than a little of what a receiver says is waited for.
+size_t take_body(char* bytes, size_t size, size_t count, void* user) {
   auto& transfer = *static_cast<Transfer*>(user);
   transfer.body_bytes += size * count;
-  return transfer.body_bytes > WebhookSender::kMaxResponseBytes ? 0 : size * count;
+  if (transfer.body_bytes > WebhookSender::kMaxResponseBytes) {
+    return 0;
+  }
+  if (transfer.request.wants_body) {
+    transfer.body.append(bytes, size * count);
+  }
+  return size * count;
 }
 
 size_t count_header(char*, size_t size, size_t count, void* user) {
@@ -77,20 +84,21 @@ void set_up(Transfer& transfer, const WebhookSender::Patience& patience) {
   curl_easy_setopt(easy, CURLOPT_PREREQDATA, &transfer);
   curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, count_header);
   curl_easy_setopt(easy, CURLOPT_HEADERDATA, &transfer);
-  curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, discard);
+  curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
   curl_easy_setopt(easy, CURLOPT_WRITEDATA, &transfer);
 }
 
-WebhookResponse outcome(const Transfer& transfer, CURLcode code) {
+WebhookResponse outcome(Transfer& transfer, CURLcode code) {
   WebhookResponse response{.id = transfer.request.id, .url = transfer.request.url};
   response.refused = transfer.refused && !transfer.connecting;
   // An answer whose body was cut off has said its status all the same.
-  const bool cut =
+  response.cut =
       code == CURLE_WRITE_ERROR && transfer.body_bytes > WebhookSender::kMaxResponseBytes;
   response.status =
-      code == CURLE_OK || cut ? static_cast<int>(curl::status_of(transfer.easy.get())) : 0;
+      code == CURLE_OK || response.cut ? static_cast<int>(curl::status_of(transfer.easy.get())) : 0;
   response.retry_after_s = curl::retry_after_s(transfer.easy.get());
-  response.error = code == CURLE_OK || cut ? "" : curl_easy_strerror(code);
+  response.error = code == CURLE_OK || response.cut ? "" : curl_easy_strerror(code);
+  response.body = std::move(transfer.body);
   return response;
 }
 
@@ -103,7 +111,7 @@ class WebhookSender::Thread {
         multi_(curl_multi_init()),
         event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     curl_multi_setopt(multi_.get(), CURLMOPT_MAX_TOTAL_CONNECTIONS, kMostAtOnce);
-    curl_multi_setopt(multi_.get(), CURLMOPT_MAX_HOST_CONNECTIONS, kMostPerHost);
+    curl_multi_setopt(multi_.get(), CURLMOPT_MAX_HOST_CONNECTIONS, patience.per_host);
     thread_ = std::thread([this] { work(); });
   }
   ~Thread() {

@@ -23,6 +23,7 @@ struct WebhookRequest {
   std::vector<std::string> headers;  // "name: value"
   std::string body;
   std::shared_ptr<const WebhookTargets> targets;
+  bool wants_body = false;  // of the answer; else it is of no interest
 };
 
 struct WebhookResponse {
@@ -32,18 +33,21 @@ struct WebhookResponse {
   bool refused = false;       // none of its addresses may be connected to
   int64_t retry_after_s = 0;  // as the receiver says; 0: it doesn't
   std::string error;          // of the connection
+  std::string body;           // if it was wanted
+  bool cut = false;           // the body is longer than is read
 };
 
 class WebhookSender {
  public:
+  static constexpr long kMostPerHost = 4;  // and port
   struct Patience {
     long connect_ms = 5000;  // name server included
     long total_ms = 15'000;
+    long per_host = kMostPerHost;
   };
   static constexpr size_t kMaxResponseBytes = 16U << 10;  // of its body
   static constexpr size_t kMaxHeaderBytes = 64U << 10;
   static constexpr long kMostAtOnce = 64;
-  static constexpr long kMostPerHost = 4;  // and port
 
   WebhookSender() : WebhookSender(Patience()) {}
   explicit WebhookSender(const Patience& patience);
@@ -51,7 +55,7 @@ class WebhookSender {
   WebhookSender(const WebhookSender&) = delete;
   WebhookSender& operator=(const WebhookSender&) = delete;
 
-  // REQUIRES: fewer than kMostAtOnce are under way, and fewer than kMostPerHost to that host; what
+  // REQUIRES: fewer than kMostAtOnce are under way, and fewer than per_host to that host; what
   // is more would wait with its time running.
   void send(WebhookRequest request);
   int event_fd() const;  // readable when something has come of one

@@ -42,8 +42,20 @@ TEST_F(CallerSessionTest, AFirstFrameOtherThanHelloEndsTheConnection) {
 }
 
 TEST_F(CallerSessionTest, AnotherVersionEndsTheConnection) {
-  expect_refused(frame(0, wire::Hello{.version = 2, .role = 1}),
-                 "another version of the protocol; this is version 1", false);
+  expect_refused(frame(0, wire::Hello{.version = 3, .role = 1}),
+                 "another version of the protocol; these are versions 1 and 2", false);
+}
+
+TEST_F(CallerSessionTest, WhoNeedsVersion2SaysSoAndIsAnswered) {
+  Peer peer = connect();
+  peer.send_bytes(frame(0, wire::Hello{.version = 2, .role = 1}) +
+                  frame(7, wire::Verify{.provider = "turnstile", .token = "a"}));
+  turn();
+  const auto answer = peer.next();
+  ASSERT_TRUE(answer);
+  ASSERT_EQ(answer->type, FrameType::kVerified);
+  EXPECT_EQ(answer->id, 7u);
+  EXPECT_EQ(answer->as<wire::Verified>().verdict, static_cast<uint64_t>(wire::Verdict::kUnknown));
 }
 
 TEST_F(CallerSessionTest, ARoleThatMayNotConnectEndsTheConnection) {

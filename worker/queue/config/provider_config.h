@@ -1,0 +1,26 @@
+// `challenges` of penstock.yaml, read: providers of challenges (Turnstile and the like), each asked
+// whether an answer that a caller brings is good.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "shared/base/clock.h"
+
+namespace penstock::queue {
+
+struct ProviderConfig {
+  std::string name;                    // "turnstile", "hcaptcha", "recaptcha"
+  std::string secret;                  // never shown
+  std::vector<std::string> hostnames;  // of the pages whose widgets count, in lower case
+  std::string action;                  // that the widget has to have; empty: any
+  double least_score = 0;              // of reCAPTCHA v3; 0: none is asked for
+  int64_t timeout_ns = 5 * kNsPerSec;
+  int64_t max_age_ns = 300 * kNsPerSec;  // since the challenge was solved
+  bool sends_remote_ip = false;
+  std::string url;
+  bool operator==(const ProviderConfig&) const = default;
+};
+
+}  // namespace penstock::queue
