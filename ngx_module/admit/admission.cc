@@ -173,6 +173,8 @@ ngx_int_t prove_or_refuse(ngx_http_request_t* r, RequestState& state, Charges& c
         return kAnew;
       case Answered::kNoRoom:
         return refuse_full_table(r, state);
+      case Answered::kAsked:
+        return NGX_AGAIN;
       case Answered::kWrong:
         break;
     }

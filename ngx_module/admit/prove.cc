@@ -1,19 +1,21 @@
 #include "ngx_module/admit/prove.h"
 
+#include "ngx_module/challenge/token.h"
 #include "ngx_module/lease/shared_secret.h"
+#include "ngx_module/request/suspend.h"
 
 namespace penstock {
 namespace {
 
-Answered prove_one(ngx_http_request_t* r, const Limit& limit) noexcept {
-  const std::string_view who = caller_of(r, limit);
-  if (who.empty()) {
-    return Answered::kWrong;
-  }
-  if (has_pass(r, limit, who)) {
-    return Answered::kRight;
-  }
-  const std::string_view payload = find_header(r, "penstock-solution");
+// Woken as a check is over, or by something else.
+void on_write(ngx_http_request_t* r) noexcept {
+  const RequestState* state = find_state(r);
+  state != nullptr && state->check != nullptr && !state->check->over ? stay_suspended(r)
+                                                                     : resume_phases(r);
+}
+
+Answered prove_by_work(ngx_http_request_t* r, const Limit& limit, std::string_view who,
+                       std::string_view payload) noexcept {
   const auto solution = challenge::read_solution(payload);
   const challenge::Keys* const keys =
       solution ? keys_of(limit, solution->holder()) : keys_of(*limit.zone).begin();
@@ -22,6 +24,43 @@ Answered prove_one(ngx_http_request_t* r, const Limit& limit) noexcept {
              ? Answered::kWrong
              : take_answer(r, limit, *keys, holder_of(limit, *keys, who),
                            solution.value_or(challenge::Solution{}));
+}
+
+Answered prove_by_token(ngx_http_request_t* r, RequestState& state, const Limit& limit,
+                        std::string_view who, std::string_view token) noexcept {
+  const challenge::Keys& keys = keys_of(*limit.zone).signing();
+  const challenge::Holder holder = holder_of(limit, keys, who);
+  if (state.check == nullptr && !token.empty()) {
+    const Answered asked = ask_about(r, state, limit, holder, token);
+    if (asked != Answered::kAsked) {
+      return asked;
+    }
+    if (!state.check->over) {
+      return suspend_phases(r, on_write) ? Answered::kAsked : Answered::kWrong;
+    }
+  }
+  // Of several limits one takes it.
+  return state.check != nullptr && state.check->limit == &limit
+             ? settle_check(r, *state.check, keys, holder)
+             : Answered::kWrong;
+}
+
+Answered prove_one(ngx_http_request_t* r, RequestState& state, const Limit& limit) noexcept {
+  const std::string_view who = caller_of(r, limit);
+  if (who.empty()) {
+    return Answered::kWrong;
+  }
+  if (has_pass(r, limit, who)) {
+    return Answered::kRight;
+  }
+  const ChallengeProvider* const provider = loc_conf(r)->challenging.provider;
+  const std::string_view payload = find_header(r, "penstock-solution");
+  if (provider == nullptr ||
+      (provider->on_away == OnAway::kPow && challenge::read_solution(payload))) {
+    return prove_by_work(r, limit, who, payload);
+  }
+  return goes_on_without(r, limit, who) ? Answered::kRight
+                                        : prove_by_token(r, state, limit, who, payload);
 }
 
 }  // namespace
@@ -33,12 +72,13 @@ Answered prove(ngx_http_request_t* r, RequestState& state,
     if (j.decision->admit || j.advisory || !asks_challenge(state, j)) {
       continue;
     }
-    switch (prove_one(r, *j.limit)) {
+    switch (const Answered one = prove_one(r, state, *j.limit)) {
       case Answered::kRight:
         answered = state.met.add(j.limit, MetLimits::kVerified) ? Answered::kRight : answered;
         break;
       case Answered::kNoRoom:
-        return Answered::kNoRoom;
+      case Answered::kAsked:
+        return one;
       case Answered::kWrong:
         break;
     }

@@ -14,6 +14,7 @@ inline bool asks_challenge(const RequestState& state, const ChargeResult& result
 
 // Looks for the passes and the answer that the request brings, for each limit that has refused it.
 // kRight: for one at least there is a pass, and it is judged by its second limit from now on.
+// kAsked: the request is suspended, and judged anew once the provider has said what it says.
 Answered prove(ngx_http_request_t* r, RequestState& state,
                std::span<const ChargeResult> results) noexcept;
 

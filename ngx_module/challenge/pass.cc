@@ -45,10 +45,9 @@ std::optional<challenge::Pass> read_pass_of_any_zone(const MainConf& main,
   return std::nullopt;
 }
 
-// Each challenge is good once: its id is a key of its own in the zone, until it would have ended
-// anyway. No caller has more than kMostSolved of them, so none fills the zone, or makes it harder
-// for all.
-limit::Outcome spend(Zone& zone, const challenge::Solution& solution) noexcept {
+}  // namespace
+
+limit::Outcome spend(Zone& zone, const challenge::Holder& holder, std::string_view id) noexcept {
   constexpr uint64_t kLongestNs =
       (challenge::kLifeSeconds + challenge::kClockSkewSeconds) * uint64_t{1'000'000'000};
   constexpr uint64_t kMostSolved = 60;
@@ -56,15 +55,13 @@ limit::Outcome spend(Zone& zone, const challenge::Solution& solution) noexcept {
   static const limit::Policy many =
       limit::make_policy(*limit::make_gcra(kMostSolved, kLongestNs, kMostSolved));
   const limit::Secret secret = limit::derive_secret(zone.key_secret, "challenges that are spent");
-  const limit::Hash128 who = limit::siphash13_128(
-      limit::derive_secret(secret, challenge::text_of(solution.holder().limit)),
-      challenge::text_of(solution.holder().subject));
-  limit::Charge charges[] = {{&once, limit::siphash13_128(secret, solution.id()), 1},
-                             {&many, who, 1}};
+  const limit::Hash128 who =
+      limit::siphash13_128(limit::derive_secret(secret, challenge::text_of(holder.limit)),
+                           challenge::text_of(holder.subject));
+  limit::Charge charges[] = {{&once, limit::siphash13_128(secret, id), 1}, {&many, who, 1}};
   return limit::charge_all(*zone.table, charges, instant(*zone.table));
 }
 
-// The new pass, and those that came with the request and are for others or for other limits.
 bool give_pass(ngx_http_request_t* r, const challenge::Keys& keys,
                const challenge::Pass& pass) noexcept {
   const challenge::PassText fresh = challenge::write_pass(keys, pass);
@@ -100,8 +97,6 @@ bool give_pass(ngx_http_request_t* r, const challenge::Keys& keys,
          push_header(r, "Set-Cookie", str({memory, static_cast<size_t>(text.at() - memory)})) !=
              nullptr;
 }
-
-}  // namespace
 
 std::string_view challenge_name(const Limit& limit) noexcept {
   return view(limit.bounds[0].counter->rule->name);
@@ -144,7 +139,7 @@ Answered take_answer(ngx_http_request_t* r, const Limit& limit, const challenge:
   bool right = challenge::is_ours(keys, solution, holder, ngx_time()) &&
                challenge::is_solved(keys, solution);
   if (right) {
-    const limit::Outcome spent = spend(*limit.zone, solution);
+    const limit::Outcome spent = spend(*limit.zone, solution.holder(), solution.id());
     if (spent == limit::Outcome::table_full) {
       return Answered::kNoRoom;
     }

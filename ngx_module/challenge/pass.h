@@ -25,8 +25,17 @@ const challenge::Keys* keys_of(const Limit& limit, const challenge::Holder& hold
 // Whether the request brings a pass of this caller, no older than pass= has it here.
 bool has_pass(const ngx_http_request_t* r, const Limit& limit, std::string_view who) noexcept;
 
-// What came of the answer to a challenge.
-enum class Answered : uint8_t { kWrong, kRight, kNoRoom };
+// What came of the answer to a challenge. kAsked: a provider is being asked about it.
+enum class Answered : uint8_t { kWrong, kRight, kNoRoom, kAsked };
+
+// Each answer is good once: its id is a key of its own in the zone, until it would have ended
+// anyway. No holder has more than 60 of them, so none fills the zone, or makes it harder for all.
+limit::Outcome spend(Zone& zone, const challenge::Holder& holder, std::string_view id) noexcept;
+
+// The request's answer bears the new pass, and those that came with the request and are for others
+// or for other limits, as a header and a cookie. False when memory ran out.
+bool give_pass(ngx_http_request_t* r, const challenge::Keys& keys,
+               const challenge::Pass& pass) noexcept;
 
 // Takes an answer for the holder: if it is right it is spent by that, and the request's answer
 // bears the pass, as a header and a cookie. kNoRoom: the zone is full, so nothing was taken.

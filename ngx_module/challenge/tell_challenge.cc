@@ -2,7 +2,9 @@
 
 #include <sys/random.h>
 
-#include "ngx_module/challenge/pass.h"
+#include "ngx_module/challenge/challenge_page.h"
+#include "ngx_module/challenge/provider.h"
+#include "ngx_module/challenge/token.h"
 #include "ngx_module/conf/text.h"
 #include "ngx_module/lease/shared_secret.h"
 #include "ngx_module/reply/page_policy.h"
@@ -50,64 +52,38 @@ bool issue(ngx_http_request_t* r, const Limit& limit, challenge::ChallengeText& 
   return true;
 }
 
-// Its words are put in by ui/challenge.js, in the reader's language; what it needs is in it as
-// data, which is no script for a browser.
-constexpr std::string_view kPage[] = {
-    R"(<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="robots" content="noindex">
-<title>Penstock</title>
-<link rel="icon" href="/ui/icon.svg" type="image/svg+xml">
-<link rel="stylesheet" href="/ui/style.css">
-<script src="/ui/theme.js"></script>
-<script id="challenge" type="application/json">{"retry_after":)",
-    R"(,"challenge":)",
-    R"(}</script>
-<script type="module" src="/ui/challenge.js"></script>
-</head>
-<body>
-<main class="alone">
-<section class="card" aria-labelledby="h-check">
-<h1 id="h-check" data-word="check.title">A short check</h1>
-<p id="check-say" role="status"></p>
-<progress id="check-bar" max="1" value="0" aria-labelledby="h-check" hidden></progress>
-<p class="go"><button type="button" id="check-go" class="main" data-word="check.go">Go on</button></p>
-<noscript><p>This check needs JavaScript. Without it you can try again in )",
-    R"( seconds.</p></noscript>
-</section>
-</main>
-</body>
-</html>
-)"};
-
-ngx_str_t write_page(ngx_pool_t* pool, int64_t retry_after_s, std::string_view challenge) noexcept {
-  size_t size = 2 * Text::kMaxDigits + challenge.size();
-  for (const std::string_view piece : kPage) {
-    size += piece.size();
-  }
-  auto* memory = static_cast<char*>(ngx_pnalloc(pool, size));
-  if (memory == nullptr) {
-    return {0, nullptr};
-  }
-  const auto seconds = static_cast<uint64_t>(retry_after_s);
-  const char* const end = Text(memory)
-                              .raw(kPage[0])
-                              .number(seconds)
-                              .raw(kPage[1])
-                              .raw(challenge)
-                              .raw(kPage[2])
-                              .number(seconds)
-                              .raw(kPage[3])
-                              .at();
-  return str({memory, static_cast<size_t>(end - memory)});
-}
-
 bool wants_page(const ngx_http_request_t* r) noexcept {
   return find_header(r, "accept").find("text/html") != std::string_view::npos;
+}
+
+// For a page, whom it was for; for a program, which widget to bring the answer of.
+bool issue_of(ngx_http_request_t* r, const Limit& limit, const ChallengeProvider& provider,
+              challenge::PassText& ticket, ngx_str_t& json) noexcept {
+  const challenge::Keys& keys = keys_of(*limit.zone).signing();
+  const std::string_view who = caller_of(r, limit);
+  ngx_str_t name = str(known_provider(provider.kind).name);
+  ngx_str_t sitekey = provider.sitekey;
+  ngx_str_t action = provider.action;
+  json = print(r->pool, "{\"kind\":\"%V\",\"sitekey\":\"%V\"%s%V%s}", &name, &sitekey,
+               action.len == 0 ? "" : ",\"action\":\"", &action, action.len == 0 ? "" : "\"");
+  if (who.empty() || json.data == nullptr) {
+    return false;
+  }
+  ticket = challenge::write_pass(
+      keys,
+      {.holder = holder_of(limit, keys, who), .issued_s = ngx_time(), .seconds = kTicketSeconds},
+      challenge::Kind::kTicket);
+  count_challenge(*limit.bounds[0].counter, ChallengeEvent::kIssued);
+  return true;
+}
+
+// Whose challenge it is now; nullptr: our own.
+const ChallengeProvider* provider_for(ngx_http_request_t* r, const Limit& limit) noexcept {
+  const ChallengeProvider* const provider = loc_conf(r)->challenging.provider;
+  return provider != nullptr && provider->on_away == OnAway::kPow &&
+                 found_away(r, limit, caller_of(r, limit))
+             ? nullptr
+             : provider;
 }
 
 }  // namespace
@@ -115,15 +91,22 @@ bool wants_page(const ngx_http_request_t* r) noexcept {
 ngx_str_t tell_challenge(ngx_http_request_t* r, const RequestState& state, const Limit& limit,
                          std::string_view violated, std::string_view& type) noexcept {
   challenge::ChallengeText challenge;
+  challenge::PassText ticket;
+  ngx_str_t widget{};
   const bool page = wants_page(r);
+  const ChallengeProvider* const provider = provider_for(r, limit);
   if (push_header(r, "Cache-Control", str("no-store")) == nullptr ||
-      push_header(r, "Vary", str("Accept, Cookie")) == nullptr || (page && !push_page_policy(r)) ||
-      !issue(r, limit, challenge)) {
+      push_header(r, "Vary", str("Accept, Cookie")) == nullptr ||
+      (page && !push_page_policy(
+                   r, provider == nullptr ? kOwnPolicy : known_provider(provider->kind).policy)) ||
+      !(provider == nullptr ? issue(r, limit, challenge)
+                            : issue_of(r, limit, *provider, ticket, widget))) {
     return {0, nullptr};
   }
   if (page) {
     type = "text/html; charset=utf-8";
-    return write_page(r->pool, state.retry_after_s, challenge.view());
+    return provider == nullptr ? write_page(r->pool, state.retry_after_s, challenge.view())
+                               : write_page(r->pool, state.retry_after_s, *provider, ticket.view());
   }
   ngx_str_t sentence = limit.bounds[0].counter->rule->sentence;
   const ngx_str_t detail =
@@ -131,13 +114,14 @@ ngx_str_t tell_challenge(ngx_http_request_t* r, const RequestState& state, const
             "%V Send what solves the challenge as Penstock-Solution to go on now, or try again in "
             "%L s.",
             &sentence, state.retry_after_s);
-  return render_problem(r->pool, {.status = NGX_HTTP_FORBIDDEN,
-                                  .detail = view(detail),
-                                  .code = "challenge_required",
-                                  .retry_after_s = state.retry_after_s,
-                                  .violated_policies = violated,
-                                  .challenge = challenge.view(),
-                                  .docs = view(main_conf(r)->docs)});
+  return render_problem(r->pool,
+                        {.status = NGX_HTTP_FORBIDDEN,
+                         .detail = view(detail),
+                         .code = "challenge_required",
+                         .retry_after_s = state.retry_after_s,
+                         .violated_policies = violated,
+                         .challenge = provider == nullptr ? challenge.view() : view(widget),
+                         .docs = view(main_conf(r)->docs)});
 }
 
 }  // namespace penstock

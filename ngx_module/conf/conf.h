@@ -38,6 +38,7 @@ struct Counter;
 struct Limit;
 struct LimitMetrics;
 struct Sharing;
+struct VerifyLine;
 struct ZoneStore;
 
 // A counter as one limit charges it.
@@ -177,11 +178,26 @@ struct Console {
   PoolArray<ngx_str_t> hosts;  // the server's names
 };
 
+enum class ProviderKind : uint8_t { kTurnstile, kHcaptcha, kRecaptcha, kRecaptcha3 };
+enum class OnAway : uint8_t { kPow, kAllow, kDeny };
+
+// Whose challenge it is, if it is somebody else's: a provider's widget asks, and penstockd asks the
+// provider.
+struct ChallengeProvider {
+  ProviderKind kind = ProviderKind::kTurnstile;
+  ngx_str_t sitekey{};
+  ngx_str_t action{};             // of the widget; empty: none
+  OnAway on_away = OnAway::kPow;  // the provider cannot be asked
+  ngx_http_upstream_srv_conf_t* upstream = nullptr;
+  PoolArray<VerifyLine*> lines;  // to its penstockds
+};
+
 // penstock_challenge: what a caller over a limit with action=challenge has to solve.
 struct Challenging {
-  ngx_uint_t level = NGX_CONF_UNSET_UINT;   // of difficulty, from 1
-  ngx_uint_t format = NGX_CONF_UNSET_UINT;  // of challenge::Format; kFormatBySecurity
-  time_t pass_s = NGX_CONF_UNSET;           // for how long whoever solved it goes on
+  ngx_uint_t level = NGX_CONF_UNSET_UINT;       // of difficulty, from 1
+  ngx_uint_t format = NGX_CONF_UNSET_UINT;      // of challenge::Format; kFormatBySecurity
+  time_t pass_s = NGX_CONF_UNSET;               // for how long whoever solved it goes on
+  const ChallengeProvider* provider = nullptr;  // nullptr: a proof of work is all there is
 
   // Browsers derive keys fast over TLS alone.
   static constexpr ngx_uint_t kFormatBySecurity = 100;
@@ -200,6 +216,8 @@ struct MainConf {
   PoolArray<LocConf*> consoles;  // where penstock_console stands
   PoolArray<LocConf*> watchers;  // where penstock_metrics tells of penstockds
   PoolArray<StatusSource*> sources;
+  PoolArray<ChallengeProvider*> providers;
+  PoolArray<VerifyLine*> verify_lines;
   PoolArray<std::string_view> body_fields;  // looked for in bodies (body.h)
   ngx_str_t docs{};                         // penstock_docs
   ngx_int_t max_delayed = NGX_CONF_UNSET;   // requests delayed in one worker

@@ -4,6 +4,7 @@
 #include <span>
 
 #include "ngx_module/admit/status_source.h"
+#include "ngx_module/challenge/verify_line.h"
 #include "ngx_module/conf/conf.h"
 
 namespace penstock {
@@ -63,6 +64,28 @@ ngx_int_t bind_pass(ngx_conf_t* cf, LocConf& loc) noexcept {
   return NGX_OK;
 }
 
+// Those that ask a provider of challenges.
+ngx_int_t bind_provider(ngx_conf_t* cf, ChallengeProvider& provider) noexcept {
+  for (const ngx_http_upstream_server_t& server : servers_of(*provider.upstream)) {
+    const std::string_view socket = socket_of(server);
+    if (server.down != 0 || socket.empty()) {
+      continue;
+    }
+    VerifyLine* line = verify_line_of(cf, socket);
+    if (line == nullptr || provider.lines.push(cf->pool, line) == nullptr) {
+      return NGX_ERROR;
+    }
+  }
+  if (provider.lines.empty()) {
+    ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                  "upstream=%V of penstock_challenge has no penstockd on this machine: it needs a "
+                  "server unix:PATH that is not down",
+                  &provider.upstream->host);
+    return NGX_ERROR;
+  }
+  return NGX_OK;
+}
+
 }  // namespace
 
 ngx_int_t bind_sources(ngx_conf_t* cf) noexcept {
@@ -74,6 +97,11 @@ ngx_int_t bind_sources(ngx_conf_t* cf) noexcept {
   }
   for (LocConf* loc : main.passes) {
     if (bind_pass(cf, *loc) != NGX_OK) {
+      return NGX_ERROR;
+    }
+  }
+  for (ChallengeProvider* provider : main.providers) {
+    if (bind_provider(cf, *provider) != NGX_OK) {
       return NGX_ERROR;
     }
   }

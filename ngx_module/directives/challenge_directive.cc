@@ -42,6 +42,88 @@ char* read_pass_time(ngx_conf_t* cf, std::string_view text, time_t& seconds) noe
                       &time);
 }
 
+char* read_provider_option(ngx_conf_t* cf, size_t i, ChallengeProvider& provider,
+                           bool& known) noexcept {
+  std::string_view value;
+  const std::string_view text = view(arg(cf, i));
+  known = true;
+  if (option(text, "sitekey", value)) {
+    provider.sitekey = str(value);
+    return is_name(value) ? NGX_CONF_OK
+                          : refuse(cf,
+                                   "\"%V\" of penstock_challenge: it is the key that the "
+                                   "provider gives for pages",
+                                   &arg(cf, i));
+  }
+  if (option(text, "action", value)) {
+    provider.action = str(value);
+    return is_name(value) ? NGX_CONF_OK
+                          : refuse(cf, "\"%V\" of penstock_challenge: %s", &arg(cf, i), kNameRule);
+  }
+  if (option(text, "version", value) && provider.kind >= ProviderKind::kRecaptcha) {
+    provider.kind = value == "3" ? ProviderKind::kRecaptcha3 : ProviderKind::kRecaptcha;
+    return value == "2" || value == "3"
+               ? NGX_CONF_OK
+               : refuse(cf, "\"%V\" of penstock_challenge: reCAPTCHA has versions 2 and 3",
+                        &arg(cf, i));
+  }
+  if (option(text, "on_error", value)) {
+    provider.on_away = value == "allow"  ? OnAway::kAllow
+                       : value == "deny" ? OnAway::kDeny
+                                         : OnAway::kPow;
+    return value == "allow" || value == "deny" || value == "pow"
+               ? NGX_CONF_OK
+               : refuse(cf,
+                        "\"%V\" of penstock_challenge: while the provider cannot be asked, a proof "
+                        "of work does (pow), all go on (allow) or nobody does (deny)",
+                        &arg(cf, i));
+  }
+  if (option(text, "upstream", value) && !value.empty()) {
+    arg(cf, i) = str(value);
+    provider.upstream = upstream_named(cf, i);
+    return provider.upstream == nullptr ? kConfError : NGX_CONF_OK;
+  }
+  known = false;
+  return NGX_CONF_OK;
+}
+
+// turnstile, hcaptcha or recaptcha; nullptr: pow.
+char* read_means(ngx_conf_t* cf, ChallengeProvider*& provider) noexcept {
+  const std::string_view means = view(arg(cf, 1));
+  if (means == "pow") {
+    return NGX_CONF_OK;
+  }
+  if (means != "turnstile" && means != "hcaptcha" && means != "recaptcha") {
+    return refuse(cf,
+                  "\"%V\" of penstock_challenge: it is pow, a proof of work, which asks nobody "
+                  "else, or turnstile, hcaptcha or recaptcha",
+                  &arg(cf, 1));
+  }
+  provider = make<ChallengeProvider>(cf->pool);
+  if (provider == nullptr || main_conf(cf)->providers.push(cf->pool, provider) == nullptr) {
+    return kConfError;
+  }
+  provider->kind = means == "turnstile"  ? ProviderKind::kTurnstile
+                   : means == "hcaptcha" ? ProviderKind::kHcaptcha
+                                         : ProviderKind::kRecaptcha;
+  return NGX_CONF_OK;
+}
+
+char* check_provider(ngx_conf_t* cf, const ChallengeProvider& provider) noexcept {
+  if (provider.sitekey.len == 0) {
+    return refuse(cf, "penstock_challenge %V needs sitekey=KEY, as the provider gives it",
+                  &arg(cf, 1));
+  }
+  if (provider.upstream == nullptr) {
+    return refuse(
+        cf,
+        "penstock_challenge %V needs upstream=NAME: its penstockd asks the provider, whose "
+        "secret is in penstock.yaml under challenges",
+        &arg(cf, 1));
+  }
+  return NGX_CONF_OK;
+}
+
 }  // namespace
 
 char* read_challenge(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
@@ -49,30 +131,37 @@ char* read_challenge(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   if (challenging.level != NGX_CONF_UNSET_UINT) {
     return const_cast<char*>("is duplicate");
   }
-  if (view(arg(cf, 1)) != "pow") {
-    return refuse(cf,
-                  "\"%V\" of penstock_challenge: this version knows pow, a proof of work, and asks "
-                  "nobody else",
-                  &arg(cf, 1));
+  ChallengeProvider* provider = nullptr;
+  if (read_means(cf, provider) != NGX_CONF_OK) {
+    return kConfError;
   }
+  challenging.provider = provider;
   challenging.level = 1;
   for (size_t i = 2; i < cf->args->nelts; ++i) {
     const std::string_view text = view(arg(cf, i));
     std::string_view value;
+    bool known = false;
+    if (provider != nullptr && read_provider_option(cf, i, *provider, known) != NGX_CONF_OK) {
+      return kConfError;
+    }
+    if (known) {
+      continue;
+    }
     char* const read =
         option(text, "difficulty", value)  ? read_difficulty(cf, value, challenging.level)
         : option(text, "algorithm", value) ? read_algorithm(cf, value, challenging.format)
         : option(text, "pass", value)
             ? read_pass_time(cf, value, challenging.pass_s)
             : refuse(cf,
-                     "unknown parameter \"%V\" of penstock_challenge; after pow it "
-                     "takes difficulty=1 to 4, algorithm=sha-256|pbkdf2 and pass=1h",
+                     "unknown parameter \"%V\" of penstock_challenge; it takes difficulty=1 to 4, "
+                     "algorithm=sha-256|pbkdf2 and pass=1h, and after a provider sitekey=, "
+                     "upstream=, on_error=pow|allow|deny, action= and of recaptcha version=2|3",
                      &arg(cf, i));
     if (read != NGX_CONF_OK) {
       return read;
     }
   }
-  return NGX_CONF_OK;
+  return provider == nullptr ? NGX_CONF_OK : check_provider(cf, *provider);
 }
 
 }  // namespace penstock

@@ -187,6 +187,9 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
     loc.reject_duplicates = above.reject_duplicates;
   }
   merge_earlier(loc, above);
+  if (loc.challenging.level == NGX_CONF_UNSET_UINT) {
+    loc.challenging.provider = above.challenging.provider;
+  }
   ngx_conf_merge_uint_value(loc.challenging.level, above.challenging.level, 1);
   ngx_conf_merge_uint_value(loc.challenging.format, above.challenging.format,
                             Challenging::kFormatBySecurity);

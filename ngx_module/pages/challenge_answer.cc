@@ -1,16 +1,24 @@
 #include "ngx_module/pages/challenge_answer.h"
 
-#include "ngx_module/challenge/pass.h"
+#include "ngx_module/challenge/provider.h"
+#include "ngx_module/challenge/token.h"
 #include "ngx_module/conf/text.h"
+#include "ngx_module/lease/shared_secret.h"
 #include "ngx_module/reply/page.h"
 #include "ngx_module/request/headers.h"
 #include "ngx_module/request/session.h"
+#include "ngx_module/request/suspend.h"
 #include "shared/http/query.h"
 
 namespace penstock {
 namespace {
 
-constexpr off_t kMostBytes = http::Query::kMaxBytes;
+constexpr size_t kMostBytes = 20 << 10;
+
+// Of the form. hCaptcha's widget sends its token twice.
+size_t most_bytes(const ngx_http_request_t* r) noexcept {
+  return loc_conf(r)->challenging.provider == nullptr ? http::Query::kMaxBytes : kMostBytes;
+}
 
 ngx_int_t refuse(ngx_http_request_t* r, int status, std::string_view detail,
                  std::string_view code) noexcept {
@@ -45,6 +53,25 @@ Answered take(ngx_http_request_t* r, std::string_view payload) noexcept {
                           : Answered::kWrong;
 }
 
+// The limit by which a provider's page was given, for whom, and by which keys; nullptr: none.
+const Limit* limit_of(ngx_http_request_t* r, std::string_view ticket, challenge::Holder& holder,
+                      const challenge::Keys*& keys) noexcept {
+  for (const Limit* limit : main_conf(r)->limits) {
+    if (limit->action != Action::kChallenge) {
+      continue;
+    }
+    for (const challenge::Keys& each : keys_of(*limit->zone)) {
+      const auto read = challenge::read_pass(each, ticket, ngx_time(), challenge::Kind::kTicket);
+      if (read && holder_of(*limit, each, "").limit == read->holder.limit) {
+        holder = read->holder;
+        keys = &each;
+        return limit;
+      }
+    }
+  }
+  return nullptr;
+}
+
 ngx_int_t send_on(ngx_http_request_t* r, std::string_view to) noexcept {
   const ngx_str_t place = copy(r->pool, to);
   ngx_http_clear_location(r);
@@ -52,24 +79,8 @@ ngx_int_t send_on(ngx_http_request_t* r, std::string_view to) noexcept {
   return r->headers_out.location == nullptr ? NGX_HTTP_INTERNAL_SERVER_ERROR : NGX_HTTP_SEE_OTHER;
 }
 
-ngx_int_t answer(ngx_http_request_t* r) noexcept {
-  char body[kMostBytes];
-  Text text(body);
-  for (const ngx_chain_t* link = r->request_body->bufs; link != nullptr; link = link->next) {
-    const auto size = static_cast<size_t>(ngx_buf_size(link->buf));
-    if (link->buf->in_file || size > static_cast<size_t>(body + kMostBytes - text.at())) {
-      return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
-    }
-    text.raw({reinterpret_cast<const char*>(link->buf->pos), size});
-  }
-  const auto form = http::Query::parse({body, static_cast<size_t>(text.at() - body)});
-  const std::string_view to = form ? form->get("to").value_or("/") : "";
-  if (!is_own_path(to)) {
-    return refuse(r, 400,
-                  "A form with altcha=ANSWER and to=PATH is wanted, whose path begins with one /.",
-                  "invalid_request");
-  }
-  switch (take(r, form->get("altcha").value_or(""))) {
+ngx_int_t tell(ngx_http_request_t* r, Answered answered, std::string_view to) noexcept {
+  switch (answered) {
     case Answered::kRight:
       return send_on(r, to);
     case Answered::kNoRoom:
@@ -77,6 +88,8 @@ ngx_int_t answer(ngx_http_request_t* r) noexcept {
                              .detail = "Too many callers at once.",
                              .code = "busy",
                              .retry_after_s = 10});
+    case Answered::kAsked:
+      return NGX_AGAIN;
     case Answered::kWrong:
       break;
   }
@@ -86,7 +99,89 @@ ngx_int_t answer(ngx_http_request_t* r) noexcept {
                 "challenge_required");
 }
 
-void on_body(ngx_http_request_t* r) noexcept { ngx_http_finalize_request(r, answer(r)); }
+// A form whose token a provider is asked about, in the request's pool.
+struct Waiting {
+  challenge::Holder holder;
+  const challenge::Keys* keys = nullptr;
+  ngx_str_t to{};
+};
+
+// Nobody knows of its token: where it leads to, on_error= is heeded.
+ngx_int_t tell_of_check(ngx_http_request_t* r, RequestState& state,
+                        const Waiting& waiting) noexcept {
+  const Answered answered = settle_check(r, *state.check, *waiting.keys, waiting.holder);
+  const bool away = state.check->verdict == wire::Verdict::kUnknown;
+  if (!away || loc_conf(r)->challenging.provider->on_away == OnAway::kDeny) {
+    return tell(r, answered, view(waiting.to));
+  }
+  return note_away(r, *waiting.keys, waiting.holder) ? send_on(r, view(waiting.to))
+                                                     : NGX_HTTP_INTERNAL_SERVER_ERROR;
+}
+
+void on_checked(ngx_http_request_t* r) noexcept {
+  RequestState& state = *find_state(r);
+  if (!state.check->over) {
+    return stay_suspended(r);
+  }
+  r->write_event_handler = ngx_http_request_empty_handler;
+  ngx_http_finalize_request(
+      r, tell_of_check(r, state, *static_cast<const Waiting*>(state.check->form)));
+}
+
+ngx_int_t take_token(ngx_http_request_t* r, const http::Query& form, std::string_view token,
+                     std::string_view to) noexcept {
+  RequestState* state = state_of(r);
+  auto* waiting = make<Waiting>(r->pool);
+  if (state == nullptr || waiting == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  const Limit* const limit =
+      limit_of(r, form.get("ticket").value_or(""), waiting->holder, waiting->keys);
+  waiting->to = copy(r->pool, to);
+  const Answered asked = limit == nullptr || waiting->to.data == nullptr
+                             ? Answered::kWrong
+                             : ask_about(r, *state, *limit, waiting->holder, token);
+  if (asked != Answered::kAsked) {
+    return tell(r, asked, to);
+  }
+  state->check->form = waiting;
+  if (state->check->over) {
+    return tell_of_check(r, *state, *waiting);
+  }
+  return suspend_phases(r, on_checked) ? NGX_AGAIN : NGX_HTTP_INTERNAL_SERVER_ERROR;
+}
+
+ngx_int_t answer(ngx_http_request_t* r) noexcept {
+  char body[kMostBytes];
+  Text text(body);
+  for (const ngx_chain_t* link = r->request_body->bufs; link != nullptr; link = link->next) {
+    const auto size = static_cast<size_t>(ngx_buf_size(link->buf));
+    if (link->buf->in_file || size > static_cast<size_t>(body + most_bytes(r) - text.at())) {
+      return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
+    }
+    text.raw({reinterpret_cast<const char*>(link->buf->pos), size});
+  }
+  const auto form =
+      http::Query::parse({body, static_cast<size_t>(text.at() - body)}, most_bytes(r));
+  const std::string_view to = form ? form->get("to").value_or("/") : "";
+  if (!is_own_path(to)) {
+    return refuse(r, 400,
+                  "A form with altcha=ANSWER and to=PATH is wanted, whose path begins with one /.",
+                  "invalid_request");
+  }
+  const ChallengeProvider* const provider = loc_conf(r)->challenging.provider;
+  const auto token =
+      provider == nullptr ? std::nullopt : form->get(known_provider(provider->kind).field);
+  return token ? take_token(r, *form, *token, to)
+               : tell(r, take(r, form->get("altcha").value_or("")), to);
+}
+
+// NGX_AGAIN: it waits for what a provider says.
+void on_body(ngx_http_request_t* r) noexcept {
+  if (const ngx_int_t rc = answer(r); rc != NGX_AGAIN) {
+    ngx_http_finalize_request(r, rc);
+  }
+}
 
 ngx_int_t verify(ngx_http_request_t* r) noexcept {
   if (const ngx_int_t rc = check_method(r, NGX_HTTP_POST, "POST"); rc != NGX_DECLINED) {
@@ -95,7 +190,7 @@ ngx_int_t verify(ngx_http_request_t* r) noexcept {
   if (!is_from_here(r)) {
     return refuse(r, 403, "A page of another site may not answer for this one.", "forbidden");
   }
-  if (r->headers_in.content_length_n > kMostBytes) {
+  if (r->headers_in.content_length_n > static_cast<off_t>(most_bytes(r))) {
     return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
   }
   r->request_body_in_single_buf = 1;

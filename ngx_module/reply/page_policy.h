@@ -7,7 +7,13 @@
 
 namespace penstock {
 
+// Of pages that ask no other host for anything.
+inline constexpr std::string_view kOwnPolicy =
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src "
+    "'self'; worker-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types penstock";
+
 // False when memory ran out.
-bool push_page_policy(ngx_http_request_t* r) noexcept;
+bool push_page_policy(ngx_http_request_t* r, std::string_view policy = kOwnPolicy) noexcept;
 
 }  // namespace penstock

@@ -57,9 +57,10 @@ constexpr Outcome outcome_of(Action action, bool dry_run) noexcept {
   return kOf[static_cast<size_t>(action)][dry_run ? 1 : 0];
 }
 
-// What became of challenges: given to a caller; answered rightly; answered in any other way.
-enum class ChallengeEvent : uint8_t { kIssued, kPassed, kFailed };
-constexpr size_t kChallengeEvents = 3;
+// What became of challenges: given to a caller; answered rightly; answered in any other way;
+// answered, but the provider could not be asked.
+enum class ChallengeEvent : uint8_t { kIssued, kPassed, kFailed, kProviderError };
+constexpr size_t kChallengeEvents = 4;
 
 // What happened to cost: put aside at admission; what was used in the end; given back.
 enum class CostEvent : uint8_t { kReserved, kSettled, kRefunded };

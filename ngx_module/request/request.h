@@ -19,6 +19,7 @@ class KnownVariables;
 struct JobHeaders;
 struct LimitsTold;
 struct StoredFile;
+struct TokenCheck;
 struct WebSocket;
 
 // The limits that a request has met, and what became of each. Past its bound it forgets: a limit is
@@ -121,7 +122,8 @@ struct RequestState {
   const JobHeaders* job_headers = nullptr;  // nullptr: it asks for an answer and no more
   RateHeaders rate_headers = {};
   ngx_table_elt_t* degraded_header = nullptr;
-  Charges* held = nullptr;  // by what it is refused if no earlier answer is there (degrade.h)
+  TokenCheck* check = nullptr;  // of the answer that it brings to a provider's challenge
+  Charges* held = nullptr;      // by what it is refused if no earlier answer is there (degrade.h)
 
   // The job, once handed over.
   char job_id_bytes[40];

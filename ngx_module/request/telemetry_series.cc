@@ -25,8 +25,10 @@ std::string_view name_of(ChallengeEvent event) noexcept {
       return "issued";
     case ChallengeEvent::kPassed:
       return "passed";
-    default:
+    case ChallengeEvent::kFailed:
       return "failed";
+    default:
+      return "provider_error";
   }
 }
 

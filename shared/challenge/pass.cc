@@ -6,7 +6,8 @@
 namespace penstock::challenge {
 namespace {
 
-constexpr std::string_view kVersion = "p1.";
+constexpr std::string_view kVersions[] = {"p1.", "t1.", "a1."};
+constexpr size_t kVersionText = 3;
 constexpr int64_t kEpochSeconds = 7 * 86400;
 constexpr size_t kSaidBytes = 28;
 constexpr size_t kSaidText = 38;  // the same in base64url
@@ -63,7 +64,7 @@ int64_t number_at(const uint8_t* at) noexcept {
 // Writes the mac of `said`, all of a pass before its last point.
 char* write_mac(const Keys& keys, std::string_view epoch, std::string_view said,
                 char* out) noexcept {
-  char text[16 + kVersion.size() + 20 + kSaidText];
+  char text[16 + kVersionText + 20 + kSaidText];
   char* end = std::copy(epoch.begin(), epoch.end(), std::copy_n("pass", 4, text));
   const Digest key = hmac(text_of(keys.master), {text, static_cast<size_t>(end - text)});
   constexpr std::string_view kDomain{"penstock-pass\0", 14};
@@ -74,13 +75,14 @@ char* write_mac(const Keys& keys, std::string_view epoch, std::string_view said,
 
 }  // namespace
 
-PassText write_pass(const Keys& keys, const Pass& pass) noexcept {
+PassText write_pass(const Keys& keys, const Pass& pass, Kind kind) noexcept {
+  const std::string_view version = kVersions[static_cast<size_t>(kind)];
   uint8_t said[kSaidBytes];
   put(pass.seconds,
       put(pass.issued_s, put(pass.id, put(pass.holder.subject, put(pass.holder.limit, said)))));
   PassText text;
   char* const begin = text.bytes.data();
-  char* at = std::copy(kVersion.begin(), kVersion.end(), begin);
+  char* at = std::copy(version.begin(), version.end(), begin);
   char* const epoch = at;
   at = std::to_chars(at, at + 20, pass.issued_s / kEpochSeconds).ptr;
   const std::string_view of_epoch(epoch, static_cast<size_t>(at - epoch));
@@ -93,15 +95,15 @@ PassText write_pass(const Keys& keys, const Pass& pass) noexcept {
   return text;
 }
 
-std::optional<Pass> read_pass(const Keys& keys, std::string_view text, int64_t now_s) noexcept {
+std::optional<Pass> read_pass(const Keys& keys, std::string_view text, int64_t now_s,
+                              Kind kind) noexcept {
   constexpr size_t kTail = 1 + kSaidText + 1 + kMacText;
   constexpr size_t kLongestEpoch = 8;
-  if (!text.starts_with(kVersion) || text.size() <= kVersion.size() + kTail ||
-      text.size() > kVersion.size() + kLongestEpoch + kTail) {
+  if (!text.starts_with(kVersions[static_cast<size_t>(kind)]) ||
+      text.size() <= kVersionText + kTail || text.size() > kVersionText + kLongestEpoch + kTail) {
     return std::nullopt;
   }
-  const std::string_view epoch =
-      text.substr(kVersion.size(), text.size() - kVersion.size() - kTail);
+  const std::string_view epoch = text.substr(kVersionText, text.size() - kVersionText - kTail);
   const std::string_view before = text.substr(0, text.size() - kMacText - 1);
   char mac[kMacText];
   write_mac(keys, epoch, before, mac);

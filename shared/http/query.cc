@@ -34,10 +34,10 @@ std::optional<std::string> decode_percent(std::string_view text) {
   return out;
 }
 
-Result<Query> Query::parse(std::string_view text) {
-  if (text.size() > kMaxBytes) {
+Result<Query> Query::parse(std::string_view text, size_t most) {
+  if (text.size() > most) {
     return Error{"The query has " + std::to_string(text.size()) + " bytes; at most " +
-                 std::to_string(kMaxBytes) + " are read."};
+                 std::to_string(most) + " are read."};
   }
   Query query;
   while (!text.empty()) {

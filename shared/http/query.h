@@ -22,7 +22,7 @@ class Query {
   static constexpr size_t kMaxPairs = 32;
 
   // Errors: too long, too many, a '%' without two hexadecimal digits, a name that comes twice.
-  static Result<Query> parse(std::string_view text);
+  static Result<Query> parse(std::string_view text, size_t most = kMaxBytes);
 
   // Nothing: no such name. Valid while this lives.
   std::optional<std::string_view> get(std::string_view name) const noexcept;

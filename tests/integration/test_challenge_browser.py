@@ -8,6 +8,7 @@ from proof_of_work import Keys, mac
 from conftest import simulate
 from npm import installed
 from test_challenge import SECRET, server, zone
+from test_challenge_provider import provider, start  # noqa: F401 (they are fixtures)
 from test_page import WWW, play
 
 LIMIT = "penstock_limit zone=edge key={key} rate=1r/h name={name} action=challenge verified=50r/h"
@@ -84,3 +85,11 @@ def test_who_is_over_the_limit_is_checked_and_goes_on(penstock, folder):
         location = /quota {{ penstock_quota; }}
         location / {{ penstock_ui gpu root={WWW}; }}""")
     play("challenge.mjs", f"http://127.0.0.1:{service.port}")
+
+
+def test_a_providers_widget_leads_on(penstock, folder, provider, start):  # noqa: F811
+    """Its script is the test's, in place of the provider's own."""
+    usual = provider.usual
+    provider.answer = lambda form: (500, {}, b"") if form["response"].startswith("unavailable") else usual(form)
+    service = start(more="algorithm=pbkdf2", server=f"{open_at(folder)} location /ui/ {{ penstock_ui gpu root={WWW}; }}", http="include /etc/nginx/mime.types;")
+    play("provider.mjs", f"http://127.0.0.1:{service.port}")

@@ -71,5 +71,18 @@ TEST_F(PassTest, OfAnotherSecretIsNone) {
   EXPECT_FALSE(read_pass(make_keys("another"), issue(), kNow));
 }
 
+TEST_F(PassTest, OfOneKindIsNoneOfAnother) {
+  constexpr Kind kAll[] = {Kind::kPass, Kind::kTicket, Kind::kAway};
+  for (const Kind written : kAll) {
+    const PassText text = write_pass(keys_, {make_holder(keys_, "ip", "a"), {}, kNow, 60}, written);
+    for (const Kind read : kAll) {
+      EXPECT_EQ(read_pass(keys_, text.view(), kNow, read).has_value(), read == written);
+      std::string renamed(text.view());
+      renamed[0] = "pta"[static_cast<size_t>(read)];
+      EXPECT_EQ(read_pass(keys_, renamed, kNow, read).has_value(), read == written);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace penstock::challenge
