@@ -1,6 +1,6 @@
 // The module as Nginx sees it: directives, phases, life cycle. Read from here.
 // The folders, from the top down; each has a README of what it is:
-//   directives   pages   hand_over   admit   challenge   lease   reply   request   zone   conf
+//   directives   pages   hand_over   admit   keys   challenge   lease   reply   request   zone conf
 #include "ngx_module/admit/admission.h"
 #include "ngx_module/admit/status_source.h"
 #include "ngx_module/conf/conf.h"
@@ -8,6 +8,7 @@
 #include "ngx_module/directives/bind_sources.h"
 #include "ngx_module/directives/challenge_directive.h"
 #include "ngx_module/directives/cost_directives.h"
+#include "ngx_module/directives/key_directives.h"
 #include "ngx_module/directives/limit_directives.h"
 #include "ngx_module/directives/location.h"
 #include "ngx_module/directives/pass_directives.h"
@@ -16,12 +17,15 @@
 #include "ngx_module/hand_over/edge_line.h"
 #include "ngx_module/hand_over/jobs.h"
 #include "ngx_module/hand_over/stored_file.h"
+#include "ngx_module/keys/issued_keys.h"
+#include "ngx_module/keys/known_key.h"
 #include "ngx_module/lease/lessee.h"
 #include "ngx_module/pages/challenge_answer.h"
 #include "ngx_module/pages/console.h"
 #include "ngx_module/pages/limits_events.h"
 #include "ngx_module/pages/metrics.h"
 #include "ngx_module/pages/quota.h"
+#include "ngx_module/pages/sign_in.h"
 #include "ngx_module/pages/ui.h"
 #include "ngx_module/reply/reply.h"
 #include "ngx_module/request/body.h"
@@ -75,6 +79,7 @@ ngx_int_t postconfiguration(ngx_conf_t* cf) noexcept {
   const MainConf& main = *main_conf(cf);
   const bool hands_over = !main.passes.empty() || !main.jobs.empty() || !main.consoles.empty();
   if ((hands_over && !add_handler(cf, NGX_HTTP_SERVER_REWRITE_PHASE, serve_stored_file, false)) ||
+      (main.keys != nullptr && !add_handler(cf, NGX_HTTP_ACCESS_PHASE, require_key, false)) ||
       !add_handler(cf, NGX_HTTP_PREACCESS_PHASE, judge_before_access, true) ||
       !add_handler(cf, NGX_HTTP_PRECONTENT_PHASE, judge_after_access, false) ||
       !add_handler(cf, NGX_HTTP_LOG_PHASE, count_outcome, false)) {
@@ -96,6 +101,9 @@ ngx_int_t commit(ngx_cycle_t* cycle) noexcept {
 ngx_int_t start_worker(ngx_cycle_t* cycle) noexcept {
   if (const MainConf* main = main_conf(cycle); main != nullptr) {
     start_counting(*main);
+    if (main->keys != nullptr && ngx_process != NGX_PROCESS_HELPER) {
+      main->keys->check_readable(cycle->log);
+    }
   }
   if (ngx_process == NGX_PROCESS_HELPER) {
     return NGX_OK;
@@ -156,6 +164,12 @@ ngx_command_t commands[] = {
     {ngx_string("penstock_challenge"), kAnywhere | NGX_CONF_1MORE, read_challenge,
      NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
     {ngx_string("penstock_verify"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, read_verify,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+    {ngx_string("penstock_keys"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1, read_keys,
+     NGX_HTTP_MAIN_CONF_OFFSET, 0, nullptr},
+    {ngx_string("penstock_require_key"), kAnywhere | NGX_CONF_FLAG, read_require_key,
+     NGX_HTTP_LOC_CONF_OFFSET, offsetof(LocConf, require_key), nullptr},
+    {ngx_string("penstock_sign_in"), NGX_HTTP_LOC_CONF | NGX_CONF_1MORE, read_sign_in,
      NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
     {ngx_string("penstock_cost"), kAnywhere | NGX_CONF_TAKE2, read_cost, NGX_HTTP_LOC_CONF_OFFSET,
      0, nullptr},

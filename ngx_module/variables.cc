@@ -2,6 +2,7 @@
 
 #include "ngx_module/admit/known_variables.h"
 #include "ngx_module/conf/text.h"
+#include "ngx_module/keys/known_key.h"
 #include "ngx_module/request/request.h"
 #include "ngx_module/request/session.h"
 
@@ -137,6 +138,31 @@ ngx_int_t get_session(ngx_http_request_t* r, ngx_http_variable_value_t* v, uintp
   return NGX_OK;
 }
 
+using KeyReader = std::string_view (*)(const KnownKey& key);
+
+const struct {
+  ngx_str_t name;
+  KeyReader read;
+} kOfKeys[] = {
+    {ngx_string("penstock_key_owner"), [](const KnownKey& key) { return key.owner; }},
+    {ngx_string("penstock_key_tier"), [](const KnownKey& key) { return key.tier; }},
+    {ngx_string("penstock_key_id"),
+     [](const KnownKey& key) {
+       return key.id[0] == 0 ? std::string_view{} : std::string_view(key.id.data(), key.id.size());
+     }},
+    {ngx_string("penstock_key_status"),
+     [](const KnownKey& key) {
+       constexpr std::string_view kWords[] = {"none", "known", "unknown", "expired"};
+       return kWords[static_cast<size_t>(key.state)];
+     }},
+};
+
+ngx_int_t get_of_key(ngx_http_request_t* r, ngx_http_variable_value_t* v, uintptr_t data) noexcept {
+  const KnownKey* const key = known_key(r);
+  put(v, key == nullptr ? std::string_view{} : kOfKeys[data].read(*key));
+  return NGX_OK;
+}
+
 // $penstock_body_NAME: a field at the top level of the body.
 ngx_int_t get_body_field(ngx_http_request_t* r, ngx_http_variable_value_t* v,
                          uintptr_t data) noexcept {
@@ -168,38 +194,30 @@ ngx_int_t get_body_field(ngx_http_request_t* r, ngx_http_variable_value_t* v,
   return NGX_OK;
 }
 
+bool add(ngx_conf_t* cf, ngx_str_t name, ngx_http_get_variable_pt get, uintptr_t data = 0,
+         ngx_uint_t flags = NGX_HTTP_VAR_NOCACHEABLE) noexcept {
+  ngx_http_variable_t* variable = ngx_http_add_variable(cf, &name, flags);
+  if (variable == nullptr) {
+    return false;
+  }
+  variable->get_handler = get;
+  variable->data = data;
+  return true;
+}
+
 }  // namespace
 
 ngx_int_t add_variables(ngx_conf_t* cf) noexcept {
-  ngx_str_t prefix = str(kBodyVariable);
-  ngx_http_variable_t* of_body = ngx_http_add_variable(cf, &prefix, NGX_HTTP_VAR_PREFIX);
-  if (of_body == nullptr) {
-    return NGX_ERROR;
+  bool added = add(cf, str(kBodyVariable), get_body_field, 0, NGX_HTTP_VAR_PREFIX) &&
+               add(cf, str("penstock_net"), get_net) &&
+               add(cf, str("penstock_session"), get_session);
+  for (size_t i = 0; i < std::size(kVariables); ++i) {
+    added = added && add(cf, kVariables[i].name, get, i);
   }
-  of_body->get_handler = get_body_field;
-  const struct {
-    ngx_str_t name;
-    ngx_http_get_variable_pt get;
-  } of_callers[] = {{ngx_string("penstock_net"), get_net},
-                    {ngx_string("penstock_session"), get_session}};
-  for (const auto& each : of_callers) {
-    ngx_str_t name = each.name;
-    ngx_http_variable_t* variable = ngx_http_add_variable(cf, &name, NGX_HTTP_VAR_NOCACHEABLE);
-    if (variable == nullptr) {
-      return NGX_ERROR;
-    }
-    variable->get_handler = each.get;
+  for (size_t i = 0; i < std::size(kOfKeys); ++i) {
+    added = added && add(cf, kOfKeys[i].name, get_of_key, i);
   }
-  for (size_t i = 0; i < sizeof kVariables / sizeof *kVariables; ++i) {
-    ngx_str_t name = kVariables[i].name;
-    ngx_http_variable_t* variable = ngx_http_add_variable(cf, &name, NGX_HTTP_VAR_NOCACHEABLE);
-    if (variable == nullptr) {
-      return NGX_ERROR;
-    }
-    variable->get_handler = get;
-    variable->data = i;
-  }
-  return NGX_OK;
+  return added ? NGX_OK : NGX_ERROR;
 }
 
 }  // namespace penstock

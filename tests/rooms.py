@@ -25,8 +25,8 @@ PARTS = {
 }
 # Within a part, a room may include itself and those after it. "": what lies in no room.
 ROOMS = {
-    "shared": ["metrics", "redis", "challenge", "limit", "wire", "http", "base"],
-    "ngx_module": ["", "directives", "pages", "hand_over", "admit", "challenge", "lease", "reply", "request", "zone", "conf"],
+    "shared": ["keys", "metrics", "redis", "challenge", "limit", "wire", "http", "base"],
+    "ngx_module": ["", "directives", "pages", "hand_over", "admit", "keys", "challenge", "lease", "reply", "request", "zone", "conf"],
     "worker/queue": ["", "publish", "api", "workers", "jobs", "challenges", "webhooks", "devices", "process", "store", "config", "link", "results",
                      "shared_answers", "shared_order", "bound", "order", "clock", "text"],
 }

@@ -9,6 +9,7 @@ _penstockctl() {
             pause | resume) words+=" $(penstockctl status --json 2>/dev/null | grep -o '"queues":\[[^]]*' | grep -o '"name":"[^"]*' | cut -d'"' -f4)" ;;
             drain | scale) words+=" $(penstockctl status --json 2>/dev/null | grep -o '"workers":\[.*' | grep -o '{"name":"[^"]*' | cut -d'"' -f4)" ;;
             dead) words+=" list show requeue drop" ;;
+            keys) words+=" add list move revoke" ;;
             submit) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
         esac
     fi

@@ -168,6 +168,7 @@ struct StatusSource;
 struct LocConf;
 struct Telemetry;
 struct Process;
+class IssuedKeys;
 
 // penstock_console: what a location tells the operator, and takes orders for.
 struct Console {
@@ -219,6 +220,8 @@ struct MainConf {
   PoolArray<ChallengeProvider*> providers;
   PoolArray<VerifyLine*> verify_lines;
   PoolArray<std::string_view> body_fields;  // looked for in bodies (body.h)
+  IssuedKeys* keys = nullptr;               // penstock_keys
+  Zone* sign_in_zone = nullptr;             // whose secret signs in those who have one
   ngx_str_t docs{};                         // penstock_docs
   ngx_int_t max_delayed = NGX_CONF_UNSET;   // requests delayed in one worker
   Telemetry* telemetry = nullptr;           // what is counted and learned, shared by all workers
@@ -259,8 +262,10 @@ struct LocConf {
   bool to_earlier = false;                          // and degrade_to=earlier
   bool challenges = false;                          // some limit says action=challenge
   Challenging challenging;
-  bool shared = false;           // some limit is shared by hosts
-  bool own_limits = false;       // `limits` stand in this very location
+  ngx_flag_t require_key = NGX_CONF_UNSET;  // penstock_require_key
+  time_t sign_in_s = 0;                     // penstock_sign_in: how long that is good
+  bool shared = false;                      // some limit is shared by hosts
+  bool own_limits = false;                  // `limits` stand in this very location
   const void* server = nullptr;  // penstock_quota, _pass and _jobs: the server{} where it stands
   ngx_http_upstream_srv_conf_t* watched =
       nullptr;                 // penstock_metrics: whose penstockds it tells of

@@ -194,6 +194,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   ngx_conf_merge_uint_value(loc.challenging.format, above.challenging.format,
                             Challenging::kFormatBySecurity);
   ngx_conf_merge_sec_value(loc.challenging.pass_s, above.challenging.pass_s, 3600);
+  ngx_conf_merge_value(loc.require_key, above.require_key, 0);
   ngx_conf_merge_msec_value(loc.max_wait, above.max_wait, 0);
   if (loc.waiting_events == NGX_CONF_UNSET_MSEC) {
     constexpr ngx_msec_t kUsualMs = 5000;

@@ -1,6 +1,7 @@
 #include "ngx_module/reply/reply.h"
 
 #include "ngx_module/conf/text.h"
+#include "ngx_module/request/known_key.h"
 
 namespace penstock {
 namespace {
@@ -62,6 +63,18 @@ PageWords words_for(ngx_uint_t status) noexcept {
   }
 }
 
+// Of penstock_require_key.
+PageWords words_for(KeyState key) noexcept {
+  switch (key) {
+    case KeyState::kUnknown:
+      return {"invalid_api_key", "This key is not known: it was never issued, or was revoked."};
+    case KeyState::kExpired:
+      return {"invalid_api_key", "This key has ended."};
+    default:
+      return {"invalid_api_key", "A key is wanted, as Authorization: Bearer KEY."};
+  }
+}
+
 // Only pages that Nginx makes itself: err_status is set, what follows is its HTML, and no answer
 // has come.
 bool is_own_error_page(ngx_http_request_t* r) noexcept {
@@ -95,7 +108,10 @@ ngx_int_t header_filter(ngx_http_request_t* r) noexcept {
   if (r->err_status == NGX_HTTP_NOT_ALLOWED) {
     push_header(r, "Allow", str(loc_conf(r)->asks ? "GET, HEAD, DELETE" : "GET, HEAD, POST"));
   }
-  const PageWords words = words_for(r->err_status);
+  const PageWords words = r->err_status == NGX_HTTP_UNAUTHORIZED && loc_conf(r)->require_key == 1 &&
+                                  state->caller_key != nullptr
+                              ? words_for(state->caller_key->state)
+                              : words_for(r->err_status);
   const ngx_str_t body = render_problem(
       r->pool,
       {.status = static_cast<int>(r->err_status), .detail = words.detail, .code = words.code});

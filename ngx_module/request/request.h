@@ -17,6 +17,7 @@ namespace penstock {
 class Charges;
 class KnownVariables;
 struct JobHeaders;
+struct KnownKey;
 struct LimitsTold;
 struct StoredFile;
 struct TokenCheck;
@@ -99,8 +100,9 @@ struct RequestState {
   bool passes = false;   // penstock_pass or penstock_jobs has it
   bool settled = false;  // it was handed over, and that came to its end
   bool started_at_once = false;
-  bool done = false;                // the answer is complete, and `usage` is what it took
-  KnownVariables* known = nullptr;  // while limits ask for variables
+  bool done = false;                     // the answer is complete, and `usage` is what it took
+  KnownVariables* known = nullptr;       // while limits ask for variables
+  const KnownKey* caller_key = nullptr;  // that it brings; found when it is first asked for
   const Tier* tier = nullptr;
   const Rule* exceeded = nullptr;  // the limit that refused, the one to wait for longest
   int64_t retry_after_s = 0;

@@ -53,6 +53,17 @@ constexpr std::array kLimitsFlags = {
     Flag{"zone", 0, "NAME", "of this zone only"},
     Flag{"all", 0, "", "counters that are at rest, too"},
 };
+constexpr std::array kKeysFlags = {
+    kJson,
+    Flag{"file", 'f', "FILE",
+         "what penstock_keys names in nginx.conf; else $PENSTOCK_KEYS, else /etc/penstock/keys"},
+    Flag{"tier", 0, "PLAN", "whose limits hold for it; - is none"},
+    Flag{"owner", 0, "OWNER", "of move: whose it is from now on"},
+    Flag{"for", 0, "TIME", "how long it is good from now on, as 90d; 0 is without an end"},
+    Flag{"name", 0, "TEXT", "what it is for"},
+    Flag{"key-file", 0, "FILE", "of add: a key that you bring, on its first line; - is a pipe"},
+    Flag{"all", 0, "", "all keys of the owner"},
+};
 constexpr std::array kOffendersFlags = {kJson, kUrl, kUnixSocket};
 
 constexpr std::array kCommands = {
@@ -83,6 +94,9 @@ constexpr std::array kCommands = {
     Command{"limits", "KEY [show|reset]",
             "what is counted for a key, or forget it; KEY - is read from the standard input",
             kLimitsFlags, run_limits},
+    Command{"keys", "add OWNER|list [OWNER]|move ID|revoke ID",
+            "issues keys and takes them back, from the next request on, without a reload",
+            kKeysFlags, run_keys},
     Command{"offenders", "", "the keys that were refused most", kOffendersFlags, run_offenders},
 };
 

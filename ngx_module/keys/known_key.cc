@@ -1,0 +1,162 @@
+#include "ngx_module/keys/known_key.h"
+
+#include "ngx_module/conf/text.h"
+#include "ngx_module/keys/issued_keys.h"
+#include "ngx_module/request/session.h"
+#include "shared/challenge/pass.h"
+
+namespace penstock {
+namespace {
+
+constexpr size_t kBeginBytes = sizeof KnownKey::digest_begin;
+// No limit has such a name, so no challenge is solved for it.
+constexpr std::string_view kHolder = "key that has signed in";
+
+std::string_view cookie_name(const ngx_http_request_t* r) noexcept {
+  return is_secure(r) ? "__Host-penstock-key" : "penstock-key";
+}
+
+// The key in an Authorization header (RFC 6750, 2.1); empty: it is something else.
+std::string_view bearer_of(std::string_view value) noexcept {
+  constexpr std::string_view kScheme = "Bearer ";
+  if (value.size() <= kScheme.size() ||
+      ngx_strncasecmp(str(value).data, str(kScheme).data, kScheme.size()) != 0) {
+    return {};
+  }
+  value.remove_prefix(std::min(value.find_first_not_of(' ', kScheme.size()), value.size()));
+  return value;
+}
+
+std::string_view key_in_headers(const ngx_http_request_t* r) noexcept {
+  if (r->headers_in.authorization != nullptr) {
+    if (const auto key = bearer_of(view(r->headers_in.authorization->value)); !key.empty()) {
+      return key;
+    }
+  }
+  const std::string_view key = find_header(r, "x-api-key");
+  return key.empty() ? find_header(r, "api-key") : key;
+}
+
+challenge::Holder holder_of(const Zone& zone, std::span<const uint8_t> begin) noexcept {
+  challenge::Holder holder = challenge::make_holder(zone.challenge_keys, kHolder, "");
+  std::copy_n(begin.begin(), holder.subject.size(), holder.subject.begin());
+  return holder;
+}
+
+// The beginning of the digest that a cookie of ours names.
+bool read_cookie(const Zone& zone, std::string_view text,
+                 std::array<uint8_t, kBeginBytes>& begin) noexcept {
+  const auto pass = challenge::read_pass(zone.challenge_keys, text, ngx_time());
+  if (!pass || pass->holder.limit != holder_of(zone, begin).limit) {
+    return false;
+  }
+  const auto middle =
+      std::copy(pass->holder.subject.begin(), pass->holder.subject.end(), begin.begin());
+  std::copy(pass->id.begin(), pass->id.end(), middle);
+  return true;
+}
+
+// False when memory ran out.
+bool tell(ngx_http_request_t* r, const keys::Key* found, KnownKey& known) noexcept {
+  known.state = KeyState::kUnknown;
+  if (found == nullptr) {
+    return true;
+  }
+  challenge::write_hex(std::span(found->digest).first(keys::kIdBytes / 2), known.id.data());
+  known.state = KeyState::kExpired;
+  if (found->has_ended(ngx_time())) {
+    return true;
+  }
+  known.state = KeyState::kKnown;
+  known.ends_s = found->ends_s;
+  std::copy_n(found->digest.begin(), kBeginBytes, known.digest_begin.begin());
+  const ngx_str_t owner = copy(r->pool, found->owner);  // the file may be read anew
+  const ngx_str_t tier = copy(r->pool, found->tier);
+  known.owner = view(owner);
+  known.tier = view(tier);
+  return owner.data != nullptr && tier.data != nullptr;
+}
+
+bool find(ngx_http_request_t* r, const MainConf& main, KnownKey& known) noexcept {
+  if (const std::string_view key = key_in_headers(r); !key.empty()) {
+    return tell(r,
+                key.size() > keys::kMostKeyBytes
+                    ? nullptr
+                    : main.keys->find(challenge::sha256(key), r->connection->log),
+                known);
+  }
+  std::array<uint8_t, kBeginBytes> begin{};
+  if (main.sign_in_zone == nullptr || !is_from_here(r) ||
+      !any_cookie(r, cookie_name(r), [&](std::string_view text) noexcept {
+        return read_cookie(*main.sign_in_zone, text, begin);
+      })) {
+    return true;
+  }
+  known.by_cookie = true;
+  return tell(r, main.keys->find(begin, r->connection->log), known);
+}
+
+bool set_cookie(ngx_http_request_t* r, std::string_view value, int64_t seconds) noexcept {
+  constexpr std::string_view kRest = "; Path=/; HttpOnly; SameSite=Strict; Max-Age=";
+  constexpr std::string_view kSecure = "; Secure";
+  const std::string_view name = cookie_name(r);
+  auto* cookie = static_cast<char*>(ngx_pnalloc(
+      r->pool, name.size() + 1 + value.size() + kRest.size() + Text::kMaxDigits + kSecure.size()));
+  if (cookie == nullptr) {
+    return false;
+  }
+  Text text =
+      Text(cookie).raw(name).raw("=").raw(value).raw(kRest).number(static_cast<uint64_t>(seconds));
+  if (is_secure(r)) {
+    text.raw(kSecure);
+  }
+  return push_header(r, "Set-Cookie", str({cookie, static_cast<size_t>(text.at() - cookie)})) !=
+         nullptr;
+}
+
+}  // namespace
+
+const KnownKey* known_key(ngx_http_request_t* r) noexcept {
+  const MainConf& main = *main_conf(r);
+  RequestState* state = main.keys == nullptr ? nullptr : state_of(r->main);
+  if (state == nullptr || state->caller_key != nullptr) {
+    return state == nullptr ? nullptr : state->caller_key;
+  }
+  auto* known = make<KnownKey>(r->pool);
+  if (known == nullptr || !find(r->main, main, *known)) {
+    return nullptr;
+  }
+  state->caller_key = known;
+  return known;
+}
+
+bool sign_in(ngx_http_request_t* r, const KnownKey& key, int64_t seconds) noexcept {
+  const Zone& zone = *main_conf(r)->sign_in_zone;
+  challenge::Pass pass;
+  pass.holder = holder_of(zone, key.digest_begin);
+  std::copy_n(key.digest_begin.begin() + static_cast<ptrdiff_t>(pass.holder.subject.size()),
+              pass.id.size(), pass.id.begin());
+  pass.issued_s = ngx_time();
+  pass.seconds = key.ends_s == 0 ? seconds : std::min(seconds, key.ends_s - ngx_time());
+  return set_cookie(r, challenge::write_pass(zone.challenge_keys, pass).view(), pass.seconds);
+}
+
+bool sign_out(ngx_http_request_t* r) noexcept { return set_cookie(r, "", 0); }
+
+ngx_int_t require_key(ngx_http_request_t* r) noexcept {
+  if (loc_conf(r)->require_key != 1) {
+    return NGX_DECLINED;
+  }
+  const KnownKey* const key = known_key(r);
+  if (key == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  if (key->state == KeyState::kKnown) {
+    return NGX_OK;
+  }
+  r->headers_out.www_authenticate = push_header(r, "WWW-Authenticate", str("Bearer"));
+  return r->headers_out.www_authenticate == nullptr ? NGX_HTTP_INTERNAL_SERVER_ERROR
+                                                    : NGX_HTTP_UNAUTHORIZED;
+}
+
+}  // namespace penstock

@@ -1,0 +1,36 @@
+// The file of issued keys (shared/keys/keys_file.h), changed by one penstockctl at a time. Whoever
+// reads it sees it as it was or as it is, never half of it, and after a crash as well.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "shared/base/fd.h"
+#include "shared/base/result.h"
+#include "shared/keys/keys_file.h"
+
+namespace penstock::ctl {
+
+class KeysStore {
+ public:
+  // Waits for others who change it, and reads it; one that is not there yet has no keys. The Error
+  // names the file.
+  static Result<KeysStore> open(const std::string& path);
+  // The same to look at only, without waiting. REQUIRES: save() is not called.
+  static Result<KeysStore> read(const std::string& path);
+
+  std::vector<keys::Key>& all() { return keys_; }
+
+  // Replaces the file: on disk when this returns. It keeps its mode, owner and group; a new one is
+  // for its owner, and for Nginx's group to read if this host has one.
+  Status save();
+
+ private:
+  explicit KeysStore(std::string path) : path_(std::move(path)) {}
+
+  std::string path_;
+  Fd folder_;  // locked
+  std::vector<keys::Key> keys_;
+};
+
+}  // namespace penstock::ctl
