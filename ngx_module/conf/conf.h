@@ -221,7 +221,8 @@ struct MainConf {
   PoolArray<VerifyLine*> verify_lines;
   PoolArray<std::string_view> body_fields;  // looked for in bodies (body.h)
   IssuedKeys* keys = nullptr;               // penstock_keys
-  Zone* sign_in_zone = nullptr;             // whose secret signs in those who have one
+  Zone* sign_in_zone = nullptr;             // penstock_sign_in: whose secret signs its cookies
+  ngx_str_t sign_in_path{};                 // and where it stands
   ngx_str_t docs{};                         // penstock_docs
   ngx_int_t max_delayed = NGX_CONF_UNSET;   // requests delayed in one worker
   Telemetry* telemetry = nullptr;           // what is counted and learned, shared by all workers

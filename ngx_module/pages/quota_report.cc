@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ngx_module/admit/resolve.h"
+#include "ngx_module/keys/known_key.h"
 #include "ngx_module/pages/limit_report.h"
 
 namespace penstock {
@@ -24,6 +25,10 @@ bool Quota::add(ngx_http_request_t* r, const Limit& limit, const Resolved& found
 }
 
 ngx_int_t Quota::find(ngx_http_request_t* r, const LocConf& loc, UnknownTier& unknown) noexcept {
+  sign_in_ = main_conf(r)->sign_in_path;
+  if (const KnownKey* const key = known_key(r); key != nullptr) {
+    owner_ = key->owner;
+  }
   for (const Limit* limit : loc.shown) {
     const Resolved found = resolve(r, *limit);
     if (found.kind == Resolved::Kind::kUnknownTier && !found.asked_body) {
@@ -105,6 +110,14 @@ void Quota::write(Page& page) const noexcept {
   write_concurrency(page);
   if (tier_ != nullptr && tier_->docs.len != 0) {
     page.raw(R"(,"documentation":")").escaped(view(tier_->docs)).raw("\"");
+  }
+  if (sign_in_.len != 0) {
+    page.raw(R"(,"signed_in":{"at":")").escaped(view(sign_in_)).raw(R"(","owner":)");
+    if (owner_.empty()) {
+      page.raw("null}");
+    } else {
+      page.raw("\"").escaped(owner_).raw("\"}");
+    }
   }
   page.raw("}\n");
 }

@@ -43,6 +43,8 @@ class Quota {
   void write_concurrency(Page& page) const noexcept;
 
   const Tier* tier_ = nullptr;
+  ngx_str_t sign_in_{};     // where a browser may sign in with a key; empty: nowhere
+  std::string_view owner_;  // of the key that it brings
   PoolArray<Told> told_;
 };
 

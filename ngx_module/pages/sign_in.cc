@@ -98,6 +98,7 @@ char* read_sign_in(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
     return refuse(cf, "penstock_sign_in: for= is how long a browser stays signed in, 1m to 7d");
   }
   main.sign_in_zone = zone;
+  main.sign_in_path = core_conf(cf)->name;
   loc.sign_in_s = seconds;
   return set_page(cf, loc, answer);
 }

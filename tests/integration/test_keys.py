@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -167,6 +168,16 @@ def test_who_signs_in_is_known_by_a_cookie_that_is_no_key(service, keys):
     assert service.request("GET", "/session", here).json() == {"owner": None, "tier": None, "key": None}
 
 
+def test_quota_tells_pages_where_one_signs_in_and_who_has(penstock, keys):
+    key = keys.add("team-b", "--tier", "pro")
+    service = penstock(http=KEYS.format(file=keys.path), server="""
+        location = /session { penstock_sign_in zone=edge; }
+        location = /quota { penstock_limit zone=edge key=$caller tier=$plan; penstock_quota; }""")
+    assert service.get("/quota").json()["signed_in"] == {"at": "/session", "owner": None}
+    told = service.get("/quota", Authorization=f"Bearer {key}").json()
+    assert told["signed_in"]["owner"] == "team-b" and told["tier"] == "pro"
+
+
 def test_signing_in_takes_a_key_and_a_page_of_this_host(service, keys):
     key = keys.add("team-b", "--for", "5m")
     assert sign_in(service, "wrong").status == 401
@@ -214,6 +225,26 @@ def test_the_configuration_is_told_what_is_wrong(penstock, keys):
                          ("location = /s { penstock_sign_in zone=edge fro=1h; }", 'unknown parameter "fro=1h"')):
         assert says in penstock(start=False, http=KEYS.format(file=keys.path), server=server).nginx.check()[1]
     assert "penstock_require_key needs penstock_keys" in penstock(start=False, server="penstock_require_key on;").nginx.check()[1]
+
+
+CHAPTER = (Path(__file__).parents[2] / "docs" / "KEYS.md").read_text()
+
+
+def test_the_chapter_s_configuration_and_commands_do_what_they_say(penstock, keys):
+    block = re.search(r"^```nginx\nhttp {\n(.*)^}\n```", CHAPTER, re.M | re.S)[1].replace("/etc/penstock/keys", str(keys.path))
+    http, server = re.match(r"(.*)    server {\n(.*)    }\n", block, re.S).groups()
+    www = Path(__file__).parents[2] / "config" / "www"
+    service = penstock(workers=[simulate()], yaml="state: state\n", http=http, server=server.replace("penstock_ui gpu;", f"penstock_ui gpu root={www};"))
+    first, *rest = re.search(r"^```sh\n(.*?)^```", CHAPTER, re.M | re.S)[1].splitlines()
+    run = lambda line: subprocess.run(line.replace("penstockctl", str(BUILD / "penstockctl"), 1), shell=True, check=True, capture_output=True, text=True,
+                                      env={**os.environ, "PENSTOCK_KEYS": str(keys.path)}).stdout
+    key = run(first).split()[0]
+    ask = lambda: service.complete(headers={"Authorization": f"Bearer {key}"}, prompt="x")
+    assert ask().status == 200 and service.complete(prompt="x").status == 401
+    listed, moved, revoked = map(run, rest)
+    assert "laptop of Ann" in listed and "pro" in listed and moved == "changed 1 key\n" and revoked == "revoked 1 key\n"
+    assert ask().status == 401
+    assert service.get("/quota").json()["signed_in"] == {"at": "/session", "owner": None}
 
 
 # -- penstockctl keys

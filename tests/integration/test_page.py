@@ -46,3 +46,18 @@ def test_the_life_of_tasks(penstock, folder):
 
 def test_every_state_as_it_looks(penstock):
     play("states.mjs", f"http://127.0.0.1:{penstock(http=HTTP, server=SERVER).port}")
+
+
+def test_signing_in(penstock, folder):
+    file = folder / "keys"
+    key = subprocess.run([BUILD / "penstockctl", "keys", "add", "team-a", "--tier", "pro", "-f", file], capture_output=True, text=True,
+                         check=True).stdout.split()[0]
+    service = penstock(http=f"""
+        penstock_keys {file};
+        map $penstock_key_owner $owner {{ default $penstock_key_owner; "" $penstock_session; }}
+        map $penstock_key_tier $plan {{ default $penstock_key_tier; "" free; }}
+        penstock_tier pro {{ rate 100r/s; }}
+        map $owner $caller {{ default $owner; }}""" + HTTP.split("$plan", 1)[1].partition("\n")[2],
+                       server=SERVER + "location = /session { penstock_sign_in zone=edge; }", workers=[dict(name="sim", engine="simulate", slots=1)],
+                       yaml="state: state\n")
+    play("sign_in.mjs", f"http://127.0.0.1:{service.port}", key)

@@ -8,6 +8,7 @@ import { Notices } from "./notices.js";
 import { Penstock } from "./penstock.js";
 import { changeTheme, inOtherLanguage, readersLanguage, remembered, translateDocument } from "./reader.js";
 import { titleOf } from "./states.js";
+import { SignIn } from "./sign_in.js";
 import { Store } from "./store.js";
 import { Tasks } from "./tasks.js";
 import { Words } from "./words.js";
@@ -34,6 +35,7 @@ class Page {
     this.limits = new Limits(this);
     this.create = new Create(this);
     this.keys = new Keys(this);
+    this.signIn = new SignIn(this);
     this.store.subscribe((what, about) => this.#hear(what, about));
     document.querySelector("#done").value = this.notices.wanted ? "notify" : "stay";
     document.querySelector("#language").addEventListener("click", () => this.#changeLanguage());
@@ -109,6 +111,7 @@ class Page {
     if (what === "limits") {
       this.limits.told();
       this.create.render();
+      this.signIn.render();
       return;
     }
     if (what === "ended") {
@@ -156,6 +159,7 @@ class Page {
     this.#showLink();
     this.#showNotice();
     this.create.render();
+    this.signIn.render();
     document.title = titleOf([...this.store.tasks.values()], this.#moment());
   }
 

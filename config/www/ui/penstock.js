@@ -325,6 +325,22 @@ export class Penstock {
   }
 
   /**
+   * Signs this browser in with a key: what it asks for from then on is the key's, by a cookie that
+   * is no key. `at` is where, as quota() tells in `signed_in`.
+   * @param {string} key
+   * @param {string} [at]
+   * @returns {Promise<{owner: ?string, tier: ?string, key: ?string}>}
+   */
+  async signIn(key, at = "/session") {
+    return (await this.#ask("POST", at, { headers: { Authorization: `Bearer ${key}` } })).json();
+  }
+
+  /** The key is known here no longer. */
+  async signOut(at = "/session") {
+    await this.#ask("DELETE", at);
+  }
+
+  /**
    * Promises a job: it outlives this page, this connection, and restarts of the server.
    * @param {string} path  "/v1/chat/completions"
    * @param {Object} body

@@ -22,7 +22,7 @@ export async function watched(browser, base, options = {}) {
   context.setDefaultTimeout(PATIENCE_MS);
   context.faults = [];
   // Chromium itself notes refused requests; the page's own words are never of that kind.
-  const isNote = (text) => /^Failed to load resource: (the server responded with a status of (400|403|404|429|503)|net::ERR_INTERNET_DISCONNECTED)/.test(text);
+  const isNote = (text) => /^Failed to load resource: (the server responded with a status of (400|401|403|404|429|503)|net::ERR_INTERNET_DISCONNECTED)/.test(text);
   context.on("console", (message) => {
     if (["error", "warning"].includes(message.type()) && !isNote(message.text())) {
       context.faults.push(`console: ${message.text()} (${message.location().url})`);
