@@ -30,7 +30,8 @@ bool is_word(std::string_view text, size_t most, std::string_view also) noexcept
 
 bool is_ipv4(std::string_view text) {
   in_addr address;
-  return inet_pton(AF_INET, std::string(text).c_str(), &address) == 1;
+  return text.find_first_not_of("0123456789.") == std::string_view::npos &&
+         inet_pton(AF_INET, std::string(text).c_str(), &address) == 1;
 }
 
 // Takes what stands before the next space, and the space.
@@ -115,7 +116,9 @@ Result<std::vector<Key>> read_keys(std::string_view text) {
       keys.push_back(*std::move(key));
     }
   }
-  std::sort(keys.begin(), keys.end(), before);
+  if (!std::is_sorted(keys.begin(), keys.end(), before)) {
+    std::sort(keys.begin(), keys.end(), before);
+  }
   const auto twice = std::adjacent_find(
       keys.begin(), keys.end(), [](const Key& a, const Key& b) { return a.digest == b.digest; });
   if (twice != keys.end()) {
@@ -145,8 +148,8 @@ const Key* find_key(std::span<const Key> keys, std::span<const uint8_t> digest) 
   const auto compare = [&](const Key& key) noexcept {
     return std::memcmp(key.digest.data(), digest.data(), digest.size());
   };
-  const auto place = std::partition_point(keys.begin(), keys.end(),
-                                          [&](const Key& key) noexcept { return compare(key) < 0; });
+  const auto place = std::partition_point(
+      keys.begin(), keys.end(), [&](const Key& key) noexcept { return compare(key) < 0; });
   return place != keys.end() && compare(*place) == 0 ? &*place : nullptr;
 }
 

@@ -5,6 +5,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -88,6 +89,9 @@ Result<KeysStore> KeysStore::open(const std::string& path) {
 }
 
 Status KeysStore::save() {
+  // So readers need not sort them.
+  std::sort(keys_.begin(), keys_.end(),
+            [](const keys::Key& a, const keys::Key& b) { return a.digest < b.digest; });
   const std::string fresh = path_ + ".new";
   ::unlink(fresh.c_str());  // of one that was killed
   const Fd file(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
