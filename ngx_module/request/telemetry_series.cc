@@ -100,8 +100,8 @@ class Namer {
   }
 
   bool name_requests(const Tier* tier, Outcomes possible, OutcomeTallies& tallies) noexcept {
-    ngx_str_t plan = tier == nullptr ? ngx_str_t{} : tier->name;
-    ngx_str_t variant = tier == nullptr ? ngx_str_t{} : tier->variant;
+    ngx_str_t plan = tier == nullptr ? str("") : tier->name;
+    ngx_str_t variant = tier == nullptr || tier->variant.len == 0 ? str("") : tier->variant;
     return for_each(possible, [&](Outcome outcome, ngx_str_t label) noexcept {
       return add(print(cf_->pool, "%s{tier=\"%V\",variant=\"%V\",outcome=\"%V\"}", kRequestsName,
                        &plan, &variant, &label),
@@ -112,8 +112,8 @@ class Namer {
   bool name_limit(const Zone& zone, const Counter& counter, const Tier* tier) noexcept {
     ngx_str_t in = zone.name;
     ngx_str_t name = counter.rule->name;
-    ngx_str_t plan = tier == nullptr ? ngx_str_t{} : tier->name;
-    ngx_str_t variant = tier == nullptr ? ngx_str_t{} : tier->variant;
+    ngx_str_t plan = tier == nullptr ? str("") : tier->name;
+    ngx_str_t variant = tier == nullptr || tier->variant.len == 0 ? str("") : tier->variant;
     LimitMetrics& metrics = *counter.metrics;
     return for_each(metrics.possible, [&](Outcome outcome, ngx_str_t label) noexcept {
       return add(

@@ -141,8 +141,11 @@ class History {
   void pass_time() {
     const int64_t to_us = own_time(now_us_ + one_of<int64_t>({1, 8, 8, 56, 320}));
     while (lanes_.size() > 1 && settings_.aging_ns > 0 && now_us_ < to_us) {
+      if (scheduler_.next_event() == INT64_MAX) {
+        break;
+      }
       const int64_t next_us = (scheduler_.next_event() + kNsPerUs - 1) / kNsPerUs;
-      if (scheduler_.next_event() == INT64_MAX || next_us >= to_us) {
+      if (next_us >= to_us) {
         break;
       }
       set_time(std::max(next_us, now_us_));
