@@ -102,7 +102,7 @@ ngx_int_t start_worker(ngx_cycle_t* cycle) noexcept {
   if (const MainConf* main = main_conf(cycle); main != nullptr) {
     start_counting(*main);
     if (main->keys != nullptr && ngx_process != NGX_PROCESS_HELPER) {
-      main->keys->check_readable(cycle->log);
+      main->keys->start(cycle);
     }
   }
   if (ngx_process == NGX_PROCESS_HELPER) {

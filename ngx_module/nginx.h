@@ -4,8 +4,8 @@
 // No exception can cross into Nginx: the module is compiled with -fno-exceptions, and it and the
 // shared code that it uses throw none. Requests take memory from pools only. What keeps a zone in a
 // file (zone/memory, zone/snapshot, zone/store) takes from the heap too, when Nginx starts and in
-// the cache manager: where there is no memory left, that process ends, as it does by Nginx's own
-// means.
+// the cache manager, and so does what reads the keys that were issued when their file has changed:
+// where there is no memory left, that process ends, as it does by Nginx's own means.
 #pragma once
 
 extern "C" {

@@ -93,6 +93,7 @@ struct Zone {
   limit::Secret key_secret;           // keys are hashed with it
   ngx_str_t secret{};                 // secret_file=: what challenges are signed by; empty: its own
   ChallengeKeys challenge_keys;
+  bool signs_in = false;  // of penstock_sign_in
   PoolArray<Counter*> counters;
   PoolArray<Limit*> limits;  // that use it
   ngx_str_t conf_file{};     // where it stands
@@ -222,7 +223,7 @@ struct MainConf {
   PoolArray<std::string_view> body_fields;  // looked for in bodies (body.h)
   IssuedKeys* keys = nullptr;               // penstock_keys
   Zone* sign_in_zone = nullptr;             // penstock_sign_in: whose secret signs its cookies
-  ngx_str_t sign_in_path{};                 // and where it stands
+  PoolArray<LocConf*> sign_ins;             // where it stands
   ngx_str_t docs{};                         // penstock_docs
   ngx_int_t max_delayed = NGX_CONF_UNSET;   // requests delayed in one worker
   Telemetry* telemetry = nullptr;           // what is counted and learned, shared by all workers
@@ -264,7 +265,8 @@ struct LocConf {
   bool challenges = false;                          // some limit says action=challenge
   Challenging challenging;
   ngx_flag_t require_key = NGX_CONF_UNSET;  // penstock_require_key
-  time_t sign_in_s = 0;                     // penstock_sign_in: how long that is good
+  time_t sign_in_s = 0;                     // penstock_sign_in stands here: how long that is good
+  ngx_str_t sign_in_path{};                 // penstock_quota: where its server{} has one
   bool shared = false;                      // some limit is shared by hosts
   bool own_limits = false;                  // `limits` stand in this very location
   const void* server = nullptr;  // penstock_quota, _pass and _jobs: the server{} where it stands

@@ -195,6 +195,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
                             Challenging::kFormatBySecurity);
   ngx_conf_merge_sec_value(loc.challenging.pass_s, above.challenging.pass_s, 3600);
   ngx_conf_merge_value(loc.require_key, above.require_key, 0);
+  loc.sign_in_s = loc.sign_in_s == 0 ? above.sign_in_s : loc.sign_in_s;
   ngx_conf_merge_msec_value(loc.max_wait, above.max_wait, 0);
   if (loc.waiting_events == NGX_CONF_UNSET_MSEC) {
     constexpr ngx_msec_t kUsualMs = 5000;

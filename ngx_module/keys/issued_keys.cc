@@ -4,12 +4,13 @@
 
 #include <cerrno>
 #include <cstring>
-#include <utility>
 
 #include "shared/base/fd.h"
 
 namespace penstock {
 namespace {
+
+constexpr ngx_msec_t kLookMs = 1000;
 
 bool is_same(const struct stat& a, const struct stat& b) noexcept {
   const auto same_time = [](const timespec& x, const timespec& y) noexcept {
@@ -53,36 +54,57 @@ Result<std::string> read_file(const std::string& path, struct stat& file) {
 Status IssuedKeys::refresh() {
   struct stat now {};
   if (::stat(path_.c_str(), &now) != 0) {
-    const Error gone = failed(path_);
     seen_ = {};
-    return std::exchange(gone_, true) ? Status(Ok{}) : gone;
+    return failed(path_);
   }
-  gone_ = false;
   if (is_same(now, seen_)) {
     return Ok{};
   }
-  seen_ = now;
-  const auto text = read_file(path_, seen_);
+  // What could not be read may be readable the next time: only what was read is not read again.
+  seen_ = {};
+  const auto text = read_file(path_, now);
   if (!text) {
     return text.error();
   }
+  seen_ = now;
   auto keys = keys::read_keys(*text);
   if (!keys) {
     return Error{path_ + ": " + keys.error().message};
   }
   keys_ = *std::move(keys);
+  told_.clear();
   return Ok{};
 }
 
-const keys::Key* IssuedKeys::find(std::span<const uint8_t> digest, ngx_log_t* log) noexcept {
-  if (looked_ms_ != ngx_current_msec) {
-    looked_ms_ = ngx_current_msec;
-    if (const Status fresh = refresh(); !fresh) {
-      ngx_log_error(NGX_LOG_ERR, log, 0, "penstock_keys: %s; the keys read before stay in force",
-                    fresh.error().message.c_str());
-    }
+void IssuedKeys::look(ngx_log_t* log) noexcept {
+  if (looked_ms_ == ngx_current_msec) {
+    return;
   }
+  looked_ms_ = ngx_current_msec;
+  const Status fresh = refresh();
+  if (!fresh && fresh.error().message != told_) {
+    told_ = fresh.error().message;
+    ngx_log_error(NGX_LOG_ERR, log, 0, "penstock_keys: %s; the keys read before stay in force",
+                  told_.c_str());
+  }
+}
+
+const keys::Key* IssuedKeys::find(std::span<const uint8_t> digest, ngx_log_t* log) noexcept {
+  look(log);
   return keys::find_key(keys_, digest);
+}
+
+void IssuedKeys::start(ngx_cycle_t* cycle) noexcept {
+  check_readable(cycle->log);
+  timer_ = {};
+  timer_.data = this;
+  timer_.log = cycle->log;
+  timer_.cancelable = 1;
+  timer_.handler = [](ngx_event_t* timer) {
+    static_cast<IssuedKeys*>(timer->data)->look(timer->log);
+    ngx_add_timer(timer, kLookMs);
+  };
+  ngx_add_timer(&timer_, kLookMs);
 }
 
 void IssuedKeys::check_readable(ngx_log_t* log) const noexcept {

@@ -2,12 +2,14 @@
 
 #include "ngx_module/conf/text.h"
 #include "ngx_module/keys/issued_keys.h"
+#include "ngx_module/lease/shared_secret.h"
 #include "ngx_module/request/session.h"
 #include "shared/challenge/pass.h"
 
 namespace penstock {
 namespace {
 
+constexpr size_t kMostCookies = 4;  // of one name, that are looked at
 constexpr size_t kBeginBytes = sizeof KnownKey::digest_begin;
 // No limit has such a name, so no challenge is solved for it.
 constexpr std::string_view kHolder = "key that has signed in";
@@ -37,23 +39,25 @@ std::string_view key_in_headers(const ngx_http_request_t* r) noexcept {
   return key.empty() ? find_header(r, "api-key") : key;
 }
 
-challenge::Holder holder_of(const Zone& zone, std::span<const uint8_t> begin) noexcept {
-  challenge::Holder holder = challenge::make_holder(zone.challenge_keys, kHolder, "");
+challenge::Holder holder_of(const challenge::Keys& keys, std::span<const uint8_t> begin) noexcept {
+  challenge::Holder holder = challenge::make_holder(keys, kHolder, "");
   std::copy_n(begin.begin(), holder.subject.size(), holder.subject.begin());
   return holder;
 }
 
 // The beginning of the digest that a cookie of ours names.
-bool read_cookie(const Zone& zone, std::string_view text,
+bool read_cookie(Zone& zone, std::string_view text,
                  std::array<uint8_t, kBeginBytes>& begin) noexcept {
-  const auto pass = challenge::read_pass(zone.challenge_keys, text, ngx_time());
-  if (!pass || pass->holder.limit != holder_of(zone, begin).limit) {
-    return false;
+  for (const challenge::Keys& keys : keys_of(zone)) {
+    const auto pass = challenge::read_pass(keys, text, ngx_time());
+    if (pass && pass->holder.limit == holder_of(keys, begin).limit) {
+      const auto& subject = pass->holder.subject;
+      std::copy(pass->id.begin(), pass->id.end(),
+                std::copy(subject.begin(), subject.end(), begin.begin()));
+      return true;
+    }
   }
-  const auto middle =
-      std::copy(pass->holder.subject.begin(), pass->holder.subject.end(), begin.begin());
-  std::copy(pass->id.begin(), pass->id.end(), middle);
-  return true;
+  return false;
 }
 
 // False when memory ran out.
@@ -86,9 +90,10 @@ bool find(ngx_http_request_t* r, const MainConf& main, KnownKey& known) noexcept
                 known);
   }
   std::array<uint8_t, kBeginBytes> begin{};
+  size_t cookies = 0;
   if (main.sign_in_zone == nullptr || !is_from_here(r) ||
       !any_cookie(r, cookie_name(r), [&](std::string_view text) noexcept {
-        return read_cookie(*main.sign_in_zone, text, begin);
+        return ++cookies <= kMostCookies && read_cookie(*main.sign_in_zone, text, begin);
       })) {
     return true;
   }
@@ -131,14 +136,14 @@ const KnownKey* known_key(ngx_http_request_t* r) noexcept {
 }
 
 bool sign_in(ngx_http_request_t* r, const KnownKey& key, int64_t seconds) noexcept {
-  const Zone& zone = *main_conf(r)->sign_in_zone;
+  const challenge::Keys& keys = keys_of(*main_conf(r)->sign_in_zone).signing();
   challenge::Pass pass;
-  pass.holder = holder_of(zone, key.digest_begin);
+  pass.holder = holder_of(keys, key.digest_begin);
   std::copy_n(key.digest_begin.begin() + static_cast<ptrdiff_t>(pass.holder.subject.size()),
               pass.id.size(), pass.id.begin());
   pass.issued_s = ngx_time();
   pass.seconds = key.ends_s == 0 ? seconds : std::min(seconds, key.ends_s - ngx_time());
-  return set_cookie(r, challenge::write_pass(zone.challenge_keys, pass).view(), pass.seconds);
+  return pass.seconds > 0 && set_cookie(r, challenge::write_pass(keys, pass).view(), pass.seconds);
 }
 
 bool sign_out(ngx_http_request_t* r) noexcept { return set_cookie(r, "", 0); }

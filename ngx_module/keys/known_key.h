@@ -16,7 +16,8 @@ namespace penstock {
 const KnownKey* known_key(ngx_http_request_t* r) noexcept;
 
 // Sets the cookie of a key that is known, good for `seconds` at most; takes it away.
-// False when memory ran out.
+// False when memory ran out, or
+// the key has just ended.
 bool sign_in(ngx_http_request_t* r, const KnownKey& key, int64_t seconds) noexcept;
 bool sign_out(ngx_http_request_t* r) noexcept;
 

@@ -16,9 +16,10 @@ bool is_shared(const Zone& zone) noexcept {
 }
 
 bool is_used(const Zone& zone) noexcept {
-  return std::any_of(zone.limits.begin(), zone.limits.end(), [](const Limit* limit) noexcept {
-    return limit->action == Action::kChallenge;
-  });
+  return zone.signs_in ||
+         std::any_of(zone.limits.begin(), zone.limits.end(), [](const Limit* limit) noexcept {
+           return limit->action == Action::kChallenge;
+         });
 }
 
 // The mutex of the facts, which Nginx unlocks for a worker that has died.

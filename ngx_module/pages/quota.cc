@@ -56,6 +56,11 @@ ngx_int_t bind_quotas(ngx_conf_t* cf) noexcept {
   const MainConf& main = *main_conf(cf);
   const void* everywhere = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
   for (LocConf* loc : main.quotas) {
+    for (const LocConf* sign_in : main.sign_ins) {
+      if (sign_in->server == loc->server) {
+        loc->sign_in_path = sign_in->sign_in_path;
+      }
+    }
     if (!add_shown(cf->pool, loc->told, *loc)) {
       return NGX_ERROR;
     }

@@ -25,7 +25,7 @@ bool Quota::add(ngx_http_request_t* r, const Limit& limit, const Resolved& found
 }
 
 ngx_int_t Quota::find(ngx_http_request_t* r, const LocConf& loc, UnknownTier& unknown) noexcept {
-  sign_in_ = main_conf(r)->sign_in_path;
+  sign_in_ = loc.sign_in_path;
   if (const KnownKey* const key = known_key(r); key != nullptr) {
     owner_ = key->owner;
   }

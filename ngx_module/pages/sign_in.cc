@@ -97,10 +97,16 @@ char* read_sign_in(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   if (seconds < 60 || seconds > challenge::kLongestPassSeconds) {
     return refuse(cf, "penstock_sign_in: for= is how long a browser stays signed in, 1m to 7d");
   }
+  const ngx_http_core_loc_conf_t* core = core_conf(cf);
+  if (!core->exact_match && !is_prefix_location(*core)) {
+    return refuse(cf, "penstock_sign_in stands in a location such as location = /session { ... }");
+  }
   main.sign_in_zone = zone;
-  main.sign_in_path = core_conf(cf)->name;
+  zone->signs_in = true;
   loc.sign_in_s = seconds;
-  return set_page(cf, loc, answer);
+  loc.sign_in_path = core->name;
+  loc.server = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
+  return main.sign_ins.push(cf->pool, &loc) == nullptr ? kConfError : set_page(cf, loc, answer);
 }
 
 }  // namespace penstock

@@ -75,11 +75,16 @@ PageWords words_for(KeyState key) noexcept {
   }
 }
 
+// Whether penstock_require_key may have refused it.
+bool is_key_wanted(ngx_http_request_t* r) noexcept {
+  return r->err_status == NGX_HTTP_UNAUTHORIZED && loc_conf(r)->require_key == 1;
+}
+
 // Only pages that Nginx makes itself: err_status is set, what follows is its HTML, and no answer
 // has come.
 bool is_own_error_page(ngx_http_request_t* r) noexcept {
   static constexpr ngx_uint_t kFirstError = 400;
-  if (r != r->main || r->err_status < kFirstError || !loc_conf(r)->passes ||
+  if (r != r->main || r->err_status < kFirstError || !(loc_conf(r)->passes || is_key_wanted(r)) ||
       view(r->headers_out.content_type) != "text/html") {
     return false;
   }
@@ -108,9 +113,9 @@ ngx_int_t header_filter(ngx_http_request_t* r) noexcept {
   if (r->err_status == NGX_HTTP_NOT_ALLOWED) {
     push_header(r, "Allow", str(loc_conf(r)->asks ? "GET, HEAD, DELETE" : "GET, HEAD, POST"));
   }
-  const PageWords words = r->err_status == NGX_HTTP_UNAUTHORIZED && loc_conf(r)->require_key == 1 &&
-                                  state->caller_key != nullptr
-                              ? words_for(state->caller_key->state)
+  const KnownKey* const key = is_key_wanted(r) ? state->caller_key : nullptr;
+  const PageWords words = key != nullptr && key->state != KeyState::kKnown
+                              ? words_for(key->state)
                               : words_for(r->err_status);
   const ngx_str_t body = render_problem(
       r->pool,

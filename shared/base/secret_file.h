@@ -27,11 +27,21 @@ inline Result<SecretFile> read_secret_file(const std::string& path, size_t most)
   SecretFile secret;
   secret.text.resize(most + 1);
   const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  const ssize_t size = file.valid() ? ::read(file.get(), secret.text.data(), most + 1) : -1;
-  if (size < 0 || ::fstat(file.get(), &secret.status) != 0) {
+  if (!file.valid() || ::fstat(file.get(), &secret.status) != 0) {
     return Error{path + " cannot be read: " + std::strerror(errno)};
   }
-  secret.text.resize(static_cast<size_t>(size));
+  size_t size = 0;
+  while (size < secret.text.size()) {
+    const ssize_t n = ::read(file.get(), secret.text.data() + size, secret.text.size() - size);
+    if (n < 0) {
+      return Error{path + " cannot be read: " + std::strerror(errno)};
+    }
+    if (n == 0) {
+      break;
+    }
+    size += static_cast<size_t>(n);
+  }
+  secret.text.resize(size);
   return secret;
 }
 

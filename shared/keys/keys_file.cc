@@ -15,6 +15,7 @@ namespace penstock::keys {
 namespace {
 
 constexpr std::string_view kFirstLine = "penstock-keys 1";
+constexpr std::string_view kEnd = "end ";
 constexpr std::string_view kNone = "-";
 constexpr std::string_view kPrefix = "sk-penstock-";
 constexpr size_t kRandomBytes = 32;
@@ -82,7 +83,9 @@ bool before(const Key& a, const Key& b) noexcept { return a.digest < b.digest; }
 }  // namespace
 
 bool is_owner(std::string_view text) noexcept {
-  return is_word(text, 128, "-_.@+") && !is_ipv4(text);
+  const bool like_id = text.size() == kIdBytes &&
+                       text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+  return is_word(text, 128, "-_.@+") && !is_ipv4(text) && !like_id;
 }
 
 bool is_tier(std::string_view text) noexcept { return is_word(text, 64, "-_."); }
@@ -99,15 +102,25 @@ Result<std::vector<Key>> read_keys(std::string_view text) {
     return Error{"is larger than " + std::to_string(kMostFileBytes >> 20) + " MiB"};
   }
   bool begun = false;
+  bool ended = false;
   for (size_t number = 1; !text.empty(); ++number) {
-    const size_t end = std::min(text.find('\n'), text.size());
+    const size_t end = text.find('\n');
+    if (end == std::string_view::npos || ended) {
+      return wrong(number, ended ? "nothing comes after the line \"end COUNT\"" : "is cut off");
+    }
     const std::string_view line = text.substr(0, end);
-    text.remove_prefix(std::min(end + 1, text.size()));
+    text.remove_prefix(end + 1);
     if (!begun) {
       if (line != kFirstLine) {
         return wrong(number, "a file of keys begins with \"" + std::string(kFirstLine) + "\"");
       }
       begun = true;
+    } else if (line.starts_with(kEnd)) {
+      ended = line.substr(kEnd.size()) == std::to_string(keys.size());
+      if (!ended) {
+        return wrong(number, "the last line tells how many keys there are: " + std::string(kEnd) +
+                                 std::to_string(keys.size()));
+      }
     } else if (!line.empty() && !line.starts_with('#')) {
       Result<Key> key = read_key(line, number);
       if (!key) {
@@ -115,6 +128,9 @@ Result<std::vector<Key>> read_keys(std::string_view text) {
       }
       keys.push_back(*std::move(key));
     }
+  }
+  if (!ended) {
+    return Error{"is cut off: the last line, \"end COUNT\", is missing"};
   }
   if (!std::is_sorted(keys.begin(), keys.end(), before)) {
     std::sort(keys.begin(), keys.end(), before);
@@ -141,7 +157,7 @@ std::string write_keys(std::span<const Key> keys) {
     }
     text.append(key.name.empty() ? "" : " ").append(key.name).append("\n");
   }
-  return text;
+  return text.append(kEnd).append(std::to_string(keys.size())).append("\n");
 }
 
 const Key* find_key(std::span<const Key> keys, std::span<const uint8_t> digest) noexcept {

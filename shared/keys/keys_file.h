@@ -4,6 +4,7 @@
 //
 //   penstock-keys 1
 //   DIGEST OWNER TIER MADE ENDS NAME
+//   end COUNT
 //
 //   DIGEST  SHA-256 of the key, 64 lower-case hexadecimal digits. A key has 256 random bits, so a
 //           plain digest is enough: there is nothing to guess
@@ -12,6 +13,7 @@
 //   MADE    when it was issued, 2026-11-30T07:00:00Z
 //   ENDS    from when it is good no longer; "-": never
 //   NAME    what it is for, to the end of the line; may be left out
+//   COUNT   of the keys: a file that is written in place, or was cut off, is told from a whole one
 //
 // One space stands between them. Empty lines and those that begin with "#" are passed over.
 #pragma once
@@ -26,8 +28,6 @@
 #include "shared/challenge/digest.h"
 
 namespace penstock::keys {
-
-using challenge::Digest;
 
 constexpr size_t kMostFileBytes = size_t{16} << 20;  // some 100,000 keys
 constexpr size_t kMostKeyBytes = 512;                // of a key that somebody brings
@@ -44,9 +44,11 @@ struct Key {
 };
 
 // 1 to 128 of a-z A-Z 0-9 - _ . @ +. An owner stands beside addresses and browsers' sessions, who
-// own as well: none of those can be spelled so, but for an IPv4 address, which is no owner.
+// own as well: none of those can be spelled so, but for an IPv4 address, which is no owner. Nor is
+// what has the shape of a key's id.
 bool is_owner(std::string_view text) noexcept;
-constexpr char kOwnerRule[] = "1 to 128 of a-z A-Z 0-9 - _ . @ +, and no IPv4 address";
+constexpr char kOwnerRule[] =
+    "1 to 128 of a-z A-Z 0-9 - _ . @ +, and neither an IPv4 address nor 12 hexadecimal digits";
 // As nginx.conf has names: 1 to 64 of a-z A-Z 0-9 - _ .
 bool is_tier(std::string_view text) noexcept;
 // At most 128 bytes of UTF-8 without control characters.

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import threading
@@ -11,6 +12,7 @@ import pytest
 
 from conftest import simulate
 from processes import BUILD
+from waiting import until
 
 KEYS = """
     penstock_keys {file};
@@ -127,6 +129,29 @@ def test_where_a_key_is_required_others_get_401(service, keys):
     assert service.complete("/closed/v1/completions", headers={"Authorization": f"Bearer {key}"}, **body).status == 200
 
 
+def test_where_one_signs_in_is_told_by_its_own_server_alone(penstock, keys):
+    keys.add("team-b")
+    other = penstock(http=KEYS.format(file=keys.path) + "server { listen 127.0.0.1:0; location = /session { penstock_sign_in zone=edge; } }",
+                     server="location = /quota { penstock_quota; }", start=False)
+    other.nginx.write_config(other.nginx.config.read_text().replace("127.0.0.1:0;", f"127.0.0.1:{other.free_port()};"))
+    other.start()
+    assert "signed_in" not in other.get("/quota").json()
+
+
+def test_signing_in_works_in_blocks_of_its_location(penstock, keys):
+    key = keys.add("team-b")
+    service = penstock(http=KEYS.format(file=keys.path), server="""
+        location = /session { if ($arg_a) { set $a 1; } limit_except GET { allow all; } penstock_sign_in zone=edge; }""")
+    for path in ("/session", "/session?a=1"):
+        answer = service.request("POST", path, {"Authorization": f"Bearer {key}", "Sec-Fetch-Site": "same-origin"})
+        assert answer.status == 200 and answer.headers["Set-Cookie"].endswith("Max-Age=43200"), path
+
+
+def test_401_says_what_it_is_where_nothing_is_handed_over(penstock, keys):
+    service = penstock(http=KEYS.format(file=keys.path), server="location / { penstock_require_key on; empty_gif; }")
+    assert service.get("/").json()["error"]["code"] == "invalid_api_key"
+
+
 def test_satisfy_any_lets_in_by_a_key_or_by_address(penstock, keys):
     key = keys.add("team-b")
     service = penstock(workers=[simulate()], http=KEYS.format(file=keys.path), server="""
@@ -194,7 +219,8 @@ def test_a_file_that_is_wrong_or_gone_changes_nothing_and_is_told_once(service, 
     key = keys.add("team-b")
     assert who(service, key)[0] == "known"
     good = keys.path.read_text()
-    for bad, says in ((good + "nonsense\n", "line 5: begins with the SHA-256"), ("penstock-keys 9\n", "line 1: a file of keys begins")):
+    for bad, says in ((good + "nonsense\n", "line 6: nothing comes after"), ("penstock-keys 9\n", "line 1: a file of keys begins"),
+                      ("", "is cut off: the last line")):
         keys.path.write_text(bad)
         assert [who(service, key)[0] for _ in range(5)] == ["known"] * 5
         assert service.nginx.log().count(says) == 1
@@ -208,6 +234,29 @@ def test_a_file_that_is_wrong_or_gone_changes_nothing_and_is_told_once(service, 
     assert who(service, key)[0] == "unknown"
 
 
+def test_a_file_that_could_not_be_read_is_read_as_soon_as_it_can_be(penstock, keys):
+    """As where a worker is out of descriptors for a moment: what it missed is not lost."""
+    key = keys.add("team-b")
+    service = penstock(workers=[simulate()], http=KEYS.format(file=keys.path), server=SERVER)
+    assert who(service, key)[0] == "known"
+    client, bearer = service.client(), {"Authorization": f"Bearer {key}"}
+    assert client.request("GET", "/who", bearer).status == 204  # its connection is there before there is no descriptor left
+    worker = service.nginx.workers()[0]
+    limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (0, limits[1]))
+    keys.run("revoke", "team-b")
+    assert client.request("GET", "/who", bearer).headers["Who"].startswith("known")
+    assert service.nginx.log().count("Too many open files; the keys read before stay in force") == 1
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
+    assert client.request("GET", "/who", bearer).headers["Who"].startswith("unknown")
+
+
+def test_each_worker_looks_though_nobody_asks(penstock, keys):
+    service = penstock(workers=[simulate()], http=KEYS.format(file=keys.path), server=SERVER)
+    keys.path.write_text("nonsense\n")
+    until(lambda: "line 1: a file of keys begins" in service.nginx.log(), "Nginx tells of a file that is wrong")
+
+
 def test_a_reload_and_a_restart_keep_what_is_in_the_file(service, keys):
     key = keys.add("team-b")
     service.nginx.reload()
@@ -215,13 +264,14 @@ def test_a_reload_and_a_restart_keep_what_is_in_the_file(service, keys):
 
 
 def test_the_configuration_is_told_what_is_wrong(penstock, keys):
-    keys.path.write_text("penstock-keys 1\nnot a key\n")
+    keys.path.write_text("penstock-keys 1\nnot a key\nend 1\n")
     broken = penstock(start=False, http=KEYS.format(file=keys.path))
     assert "line 2: begins with the SHA-256 of a key" in broken.nginx.check()[1]
     keys.path.unlink()
     assert "no key is known until penstockctl keys add makes it" in penstock(start=False, http=KEYS.format(file=keys.path)).nginx.check()[1]
     for server, says in (("location = /s { penstock_sign_in zone=none; }", "penstock_sign_in needs zone=NAME"),
                          ("location = /s { penstock_sign_in zone=edge for=30d; }", "1m to 7d"),
+                         ("location ~ s { penstock_sign_in zone=edge; }", "stands in a location such as"),
                          ("location = /s { penstock_sign_in zone=edge fro=1h; }", 'unknown parameter "fro=1h"')):
         assert says in penstock(start=False, http=KEYS.format(file=keys.path), server=server).nginx.check()[1]
     assert "penstock_require_key needs penstock_keys" in penstock(start=False, server="penstock_require_key on;").nginx.check()[1]
@@ -257,7 +307,7 @@ def test_the_file_holds_no_key_and_is_replaced_as_a_whole(keys):
     second = keys.add("team-b")
     assert keys.path.stat().st_mode & 0o777 == 0o600 and keys.path.stat().st_ino != mode.st_ino
     assert key != second and len(keys.json("list")["data"]) == 2
-    assert not list(keys.path.parent.glob("keys.*"))
+    assert [file.name for file in keys.path.parent.glob("keys.*")] == ["keys.lock"]
 
 
 def test_many_at_once_lose_none(keys):
@@ -267,6 +317,24 @@ def test_many_at_once_lose_none(keys):
     for thread in threads:
         thread.join()
     assert len(keys.json("list")["data"]) == 20
+
+
+def test_a_link_stays_one_and_what_it_leads_to_is_changed(keys, folder):
+    keys.add("team-a")
+    link = folder / "link"
+    link.symlink_to(keys.path)
+    assert Keys(link).run("revoke", "team-a").returncode == 0
+    assert link.is_symlink() and keys.json("list")["data"] == []
+    keys.path.unlink()
+    done = Keys(link).run("add", "team-b")
+    assert done.returncode == 1 and "is a link to a file that is not there" in done.stderr and not keys.path.exists()
+
+
+def test_what_is_typed_holds_nobody_up(keys):
+    typing = subprocess.Popen([BUILD / "penstockctl", "keys", "add", "team-a", "--key-file", "-", "-f", keys.path], stdin=subprocess.PIPE)
+    assert keys.add("team-b")
+    typing.communicate(b"a-key-of-our-own-0123456789\n", timeout=30)
+    assert len(keys.json("list")["data"]) == 2
 
 
 def test_killed_at_any_time_the_file_is_whole(keys):

@@ -106,13 +106,13 @@ Outcome add(const Arguments& arguments, const std::string& owner) {
   if (!keys::is_owner(owner)) {
     return misused(fmt::format("'{}' is no owner: it is {}", printable(owner), keys::kOwnerRule));
   }
+  const auto text = new_or_given_key(arguments);  // nobody types while the file is locked
+  if (!text) {
+    return failed(text.error());
+  }
   auto store = KeysStore::open(file_of(arguments));
   if (!store) {
     return failed(store.error());
-  }
-  const auto text = new_or_given_key(arguments);
-  if (!text) {
-    return failed(text.error());
   }
   Key key{.digest = challenge::sha256(*text), .owner = owner, .tier = "", .made_s = now_s()};
   if (const Status changed = change(key, arguments); !changed) {

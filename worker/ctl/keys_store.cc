@@ -25,9 +25,10 @@ Error failed(const std::string& what) {
   return {what + ": " + std::strerror(errno), ErrorKind::kIo};
 }
 
-// Nginx's group, by the names that its packages give it; -1: there is none.
+// Nginx's group, by the names that its packages give it; -1: there is none. Debian has www-data
+// whether Nginx uses it or not.
 gid_t group_of_nginx() {
-  for (const char* name : {"www-data", "nginx"}) {
+  for (const char* name : {"nginx", "www-data"}) {
     if (const group* const found = ::getgrnam(name); found != nullptr) {
       return found->gr_gid;
     }
@@ -77,13 +78,32 @@ Result<KeysStore> KeysStore::read(const std::string& path) {
 }
 
 Result<KeysStore> KeysStore::open(const std::string& path) {
-  Fd folder(::open(folder_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder.valid() || ::flock(folder.get(), LOCK_EX) != 0) {
-    return failed(folder_of(path) + " cannot be locked");
+  // Waits for so long for another penstockctl.
+  constexpr int kTries = 100;
+  constexpr useconds_t kBetweenUs = 100'000;
+  std::error_code error;
+  const bool is_link = std::filesystem::is_symlink(path, error);
+  std::string file = is_link ? std::filesystem::canonical(path, error).string() : path;
+  if (error && error != std::errc::no_such_file_or_directory) {
+    return Error{path + " cannot be found: " + error.message()};
   }
-  Result<KeysStore> store = read(path);
+  if (is_link && file.empty()) {
+    return Error{path + " is a link to a file that is not there"};
+  }
+  const std::string name = file + ".lock";
+  Fd lock(::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!lock.valid()) {
+    return failed(name + " cannot be made");
+  }
+  for (int tries = 0; ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0; ++tries) {
+    if (errno != EWOULDBLOCK || tries == kTries) {
+      return failed(name + " is locked by another penstockctl");
+    }
+    ::usleep(kBetweenUs);
+  }
+  Result<KeysStore> store = read(file);
   if (store) {
-    store->folder_ = std::move(folder);
+    store->lock_ = std::move(lock);
   }
   return store;
 }
@@ -92,20 +112,31 @@ Status KeysStore::save() {
   // So readers need not sort them.
   std::sort(keys_.begin(), keys_.end(),
             [](const keys::Key& a, const keys::Key& b) { return a.digest < b.digest; });
+  const std::string text = keys::write_keys(keys_);
+  if (text.size() > keys::kMostFileBytes) {
+    return Error{path_ + " would be larger than " + std::to_string(keys::kMostFileBytes >> 20) +
+                 " MiB, which Nginx does not read"};
+  }
   const std::string fresh = path_ + ".new";
   ::unlink(fresh.c_str());  // of one that was killed
   const Fd file(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!file.valid()) {
     return failed(fresh + " cannot be made");
   }
-  if (!write_all(file.get(), keys::write_keys(keys_)) || !set_access(file.get(), path_) ||
-      ::fsync(file.get()) != 0) {
-    const Error error = failed(fresh + " cannot be written");
+  const bool ours = set_access(file.get(), path_);
+  if (!ours || !write_all(file.get(), text) || ::fsync(file.get()) != 0) {
+    const Error error =
+        failed(ours ? fresh + " cannot be written"
+                    : path_ + " belongs to another user or group: run this as its owner");
     ::unlink(fresh.c_str());
     return error;
   }
-  if (::rename(fresh.c_str(), path_.c_str()) != 0 || ::fsync(folder_.get()) != 0) {
+  if (::rename(fresh.c_str(), path_.c_str()) != 0) {
     return failed(path_ + " cannot be replaced");
+  }
+  const Fd folder(::open(folder_of(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder.valid() || ::fsync(folder.get()) != 0) {
+    return failed(path_ + " was replaced, and may be the old one after a power failure");
   }
   return Ok{};
 }

@@ -13,8 +13,9 @@ namespace penstock::ctl {
 
 class KeysStore {
  public:
-  // Waits for others who change it, and reads it; one that is not there yet has no keys. The Error
-  // names the file.
+  // Locks it by a file beside it, `path`.lock, waiting ten seconds at most for another who does,
+  // and reads it; one that is not there yet has no keys. A link stays one: what it leads to is
+  // changed. The Error names the file.
   static Result<KeysStore> open(const std::string& path);
   // The same to look at only, without waiting. REQUIRES: save() is not called.
   static Result<KeysStore> read(const std::string& path);
@@ -29,7 +30,7 @@ class KeysStore {
   explicit KeysStore(std::string path) : path_(std::move(path)) {}
 
   std::string path_;
-  Fd folder_;  // locked
+  Fd lock_;
   std::vector<keys::Key> keys_;
 };
 

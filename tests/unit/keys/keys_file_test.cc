@@ -13,13 +13,17 @@ std::string line(std::string_view rest, std::string_view digest = kDigestA) {
   return std::string(digest) + " " + std::string(rest) + "\n";
 }
 
+std::string file(const std::string& lines, int count = 1) {
+  return kFirst + lines + "end " + std::to_string(count) + "\n";
+}
+
 std::string error_of(const std::string& text) {
   const auto keys = read_keys(text);
   return keys ? "read" : keys.error().message;
 }
 
 TEST(KeysFileTest, AKeyIsFoundByItsDigestAlone) {
-  const auto keys = read_keys(kFirst + line("team-a free 2026-11-30T07:00:00Z - laptop of Ann"));
+  const auto keys = read_keys(file(line("team-a free 2026-11-30T07:00:00Z - laptop of Ann")));
   ASSERT_TRUE(keys) << keys.error().message;
   const Key* const key = find_key(*keys, challenge::sha256("test"));
   ASSERT_NE(key, nullptr);
@@ -53,7 +57,7 @@ TEST(KeysFileTest, WhatIsWrittenIsReadAgain) {
 }
 
 TEST(KeysFileTest, AKeyIsGoodUntilTheSecondItEnds) {
-  const auto keys = read_keys(kFirst + line("a - 2026-11-30T07:00:00Z 2026-11-30T08:00:00Z"));
+  const auto keys = read_keys(file(line("a - 2026-11-30T07:00:00Z 2026-11-30T08:00:00Z")));
   ASSERT_TRUE(keys);
   const Key& key = keys->front();
   EXPECT_EQ(key.tier, "");
@@ -63,18 +67,18 @@ TEST(KeysFileTest, AKeyIsGoodUntilTheSecondItEnds) {
 
 TEST(KeysFileTest, WhatIsWrongIsSaidWithItsLine) {
   const std::string fine = line("a - 2026-11-30T07:00:00Z -");
-  EXPECT_EQ(error_of(""), "read");
-  EXPECT_EQ(error_of(kFirst + std::string("\n# remark\n") + fine), "read");
+  EXPECT_EQ(error_of(file("\n# remark\n" + fine)), "read");
+  EXPECT_EQ(error_of(file("", 0)), "read");
   EXPECT_EQ(error_of("penstock-keys 2\n"),
             "line 1: a file of keys begins with \"penstock-keys 1\"");
   const struct {
     std::string text;
     std::string_view says;
   } wrong[] = {
-      {fine + fine, "key 9f86d081884c on two lines"},
+      {fine + fine + "end 2\n", "key 9f86d081884c on two lines"},
       {fine + line("b - 2026-11-30T07:00:00Z -", "9F86"), "line 3: begins with the SHA-256"},
       {line("session:x - 2026-11-30T07:00:00Z -"), "line 2: then comes whose the key is"},
-      {line("10.0.0.1 - 2026-11-30T07:00:00Z -"), "no IPv4 address"},
+      {line("10.0.0.1 - 2026-11-30T07:00:00Z -"), "neither an IPv4 address"},
       {line("a fr/ee 2026-11-30T07:00:00Z -"), "a plan's name"},
       {line("a - 2026-02-30T07:00:00Z -"), "when it was issued"},
       {line("a - 2026-11-30T07:00:00Z"), "when it was issued"},
@@ -89,6 +93,30 @@ TEST(KeysFileTest, WhatIsWrongIsSaidWithItsLine) {
   }
   EXPECT_NE(error_of(std::string(kMostFileBytes + 1, '\n')).find("larger than 16 MiB"),
             std::string::npos);
+}
+
+// As one sees it that is written in place, or by whom the disk was full.
+TEST(KeysFileTest, NoPartOfAFileIsAFile) {
+  const std::string whole = file(line("a - 2026-11-30T07:00:00Z -") +
+                                     line("b - 2026-11-30T07:00:00Z - b", std::string(64, 'a')),
+                                 2);
+  EXPECT_EQ(error_of(whole), "read");
+  for (size_t size = 0; size < whole.size(); ++size) {
+    EXPECT_NE(error_of(whole.substr(0, size)), "read") << size;
+  }
+  EXPECT_NE(error_of(whole + "\n").find("nothing comes after"), std::string::npos);
+  EXPECT_NE(error_of(file(line("a - 2026-11-30T07:00:00Z -"), 2)).find("end 1"), std::string::npos);
+}
+
+TEST(KeysFileTest, WhoMayOwn) {
+  for (const char* fine : {"a", "ann@b.example", "123", "9f86d081884", "9F86D081884C"}) {
+    EXPECT_TRUE(is_owner(fine)) << fine;
+  }
+  for (const char* wrong :
+       {"", "a b", "session:x", "10.0.0.1", "2001:db8::/64", "9f86d081884c", "ä"}) {
+    EXPECT_FALSE(is_owner(wrong)) << wrong;
+  }
+  EXPECT_FALSE(is_owner(std::string(129, 'a')));
 }
 
 TEST(KeysFileTest, NewKeysAreLongAndDiffer) {
