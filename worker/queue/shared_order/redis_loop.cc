@@ -50,6 +50,7 @@ class RedisLoops::One final : public redis::Loop, EventLoop::Handler {
 
  private:
   void on_events(uint32_t events) override {
+    all_.on_event_();
     if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0) {
       events_->on_readable();
     }

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "shared/base/event_loop.h"
@@ -13,8 +15,10 @@ namespace penstock::queue {
 // One for all connections of a process. It outlives the loops that it made.
 class RedisLoops {
  public:
-  // The event loop lives longer.
-  explicit RedisLoops(EventLoop& events) : events_(events) {}
+  // The event loop lives longer. `on_event` is called before anybody is told of one.
+  explicit RedisLoops(
+      EventLoop& events, std::function<void()> on_event = [] {})
+      : events_(events), on_event_(std::move(on_event)) {}
   RedisLoops(const RedisLoops&) = delete;
   RedisLoops& operator=(const RedisLoops&) = delete;
 
@@ -28,6 +32,7 @@ class RedisLoops {
   class One;
 
   EventLoop& events_;
+  const std::function<void()> on_event_;
   std::vector<One*> loops_;
 };
 

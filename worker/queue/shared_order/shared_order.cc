@@ -135,7 +135,8 @@ bool SharedOrder::add(const Job& job, Then<Added> then) {
   words.number(std::min(job.attempts, Scheduler::kMaxAttempts));
   words.number(job.force ? 0 : queue_.max_length).number(queue_.max_per_owner);
   words.text(job.home.empty() ? kNobody : job.home);
-  words.text(job.key).text(job.key_is).number(job.key_ms).number(job.ends_by_us).text(job.body);
+  words.text(job.key).text(job.key_is).number(job.key_ms).number(job.ends_by_us);
+  words.text(job.instead_of).text(job.body);
   const auto read = [](const redisReply& answer, Added& added) {
     if (!is_array(answer, 1)) {
       return false;
@@ -312,9 +313,26 @@ bool SharedOrder::pause(bool paused, Then<bool> then) {
   return ask<bool>(order_script::kPause, words, read, std::move(then));
 }
 
-bool SharedOrder::look(std::string_view id, Then<Known> then) {
+bool SharedOrder::tell(std::string_view host, std::string_view serves, int64_t lasts_us,
+                       std::string_view secret, Then<Roster> then) {
   Words words = this->words();
-  words.text(id);
+  words.text(host).text(serves).number(lasts_us).text(secret);
+  const auto read = [](const redisReply& answer, Roster& roster) {
+    if (!is_array(answer, 1)) {
+      return false;
+    }
+    roster.secret = text_at(answer, 0);
+    for (size_t i = 1; i < answer.elements; ++i) {
+      roster.serves.push_back(text_at(answer, i));
+    }
+    return true;
+  };
+  return ask<Roster>(order_script::kRoster, words, read, std::move(then));
+}
+
+bool SharedOrder::look(std::string_view id, size_t most, Then<Known> then) {
+  Words words = this->words();
+  words.text(id).number(static_cast<int64_t>(most));
   const auto read = [](const redisReply& answer, Known& known) {
     if (!is_array(answer, 1)) {
       return false;

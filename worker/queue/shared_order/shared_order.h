@@ -99,6 +99,7 @@ class SharedOrder {
     std::string_view key;     // idempotency; empty: none
     std::string_view key_is;  // what that stands for: other jobs of the key are to be the same
     int64_t key_ms = 0;
+    std::string_view instead_of;  // a job that does not count as having the key
     std::string_view body;
   };
   enum class Admission : uint8_t { kAdded = 1, kQueueFull, kOwnerFull, kThere, kKeyUsed };
@@ -191,9 +192,18 @@ class SharedOrder {
     uint64_t fence = 0;
     std::string host;
     char how = 0;  // D its host said so, C cancelled, E its deadline, L hosts were lost too often
-    std::string result;
+    std::string result;  // or its body, where it has none
   };
-  bool look(std::string_view id, Then<Known> then);
+  // Of body or result, `most` bytes at most; 0: all.
+  bool look(std::string_view id, size_t most, Then<Known> then);
+
+  struct Roster {
+    std::string secret;               // under which all hosts hash owners and keys
+    std::vector<std::string> serves;  // what each says of itself
+  };
+  // A host says what it serves, and hears what all do. `secret`: theirs, unless they have one.
+  bool tell(std::string_view host, std::string_view serves, int64_t lasts_us,
+            std::string_view secret, Then<Roster> then);
 
   void set(const Scheduler::QueueSettings& queue) { queue_ = queue; }
   // A test's own time instead of Redis's.

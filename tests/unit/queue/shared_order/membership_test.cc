@@ -47,7 +47,7 @@ class Host final : public Membership::User {
     member.advance_to(now_ns_);
     if (!deaf) {
       for (int trips = 0; trips < 3; ++trips) {  // an answer may be followed by a request
-        client_.get<SharedOrder::Known>([&](auto then) { return order.look("x", then); });
+        client_.get<SharedOrder::Known>([&](auto then) { return order.look("x", 0, then); });
       }
     }
   }
@@ -164,7 +164,7 @@ TEST_F(MembershipTest, OneThatLeavesGivesItsJobsBackAtOnce) {
   a_.add("one");
   a_.take(1);
   a_.member.leave();
-  b_.client().get<SharedOrder::Known>([&](auto then) { return b_.order.look("x", then); });
+  b_.client().get<SharedOrder::Known>([&](auto then) { return b_.order.look("x", 0, then); });
   a_.positions({"one"});
   pass(kNsPerSec);
   b_.turn();
@@ -235,7 +235,7 @@ TEST_F(MembershipTest, WhatMayNotBeTriedAgainIsOver) {
     b_.turn();
   }
   const auto known =
-      b_.client().get<SharedOrder::Known>([&](auto then) { return b_.order.look("one", then); });
+      b_.client().get<SharedOrder::Known>([&](auto then) { return b_.order.look("one", 0, then); });
   EXPECT_EQ(known.state, SharedOrder::Known::State::kOver);
   EXPECT_EQ(known.how, 'L');
   EXPECT_EQ(known.attempts, 3U);

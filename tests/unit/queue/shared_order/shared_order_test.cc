@@ -41,8 +41,8 @@ class SharedOrderTest : public testing::Test {
     return client_.get<SharedOrder::Served>(
         [&](auto then) { return order_.serve(host, "m", most, finished, then); });
   }
-  SharedOrder::Known look(std::string_view id) {
-    return client_.get<SharedOrder::Known>([&](auto then) { return order_.look(id, then); });
+  SharedOrder::Known look(std::string_view id, size_t most = 0) {
+    return client_.get<SharedOrder::Known>([&](auto then) { return order_.look(id, most, then); });
   }
   End cancel(std::string_view id) {
     return client_.get<End>([&](auto then) { return order_.cancel(id, "", then); });
@@ -82,6 +82,50 @@ TEST_F(SharedOrderTest, AKeyIsForOneJobUntilThatIsForgotten) {
   EXPECT_EQ(look("b").state, State::kUnknown);
   server_.ask("DEL test:q1:{q}:j|a");
   EXPECT_EQ(add(other).admission, Admission::kAdded);
+}
+
+TEST_F(SharedOrderTest, AKeyIsFreeForWhoSaysThatItsJobDoesNotCount) {
+  const SharedOrder::Job job{.id = "a", .lane = "m", .key = "k", .key_is = "d", .key_ms = 60'000};
+  add(job);
+  cancel("a");
+  auto other = job;
+  other.id = "b";
+  EXPECT_EQ(add(other).admission, Admission::kKeyUsed);
+  other.instead_of = "x";
+  EXPECT_EQ(add(other).admission, Admission::kKeyUsed);
+  other.instead_of = "a";
+  EXPECT_EQ(add(other).admission, Admission::kAdded);
+  other.id = "c";
+  EXPECT_EQ(add(other).job, "b");
+}
+
+TEST_F(SharedOrderTest, WhatIsKnownOfAJobIsItsBodyUntilItHasAResult) {
+  add({.id = "a", .lane = "m", .body = "what was asked"});
+  EXPECT_EQ(look("a").result, "what was asked");
+  EXPECT_EQ(look("a", 4).result, "what");
+  serve(kHost, 1);
+  EXPECT_EQ(look("a").result, "what was asked");
+  cancel("a");
+  EXPECT_EQ(look("a").result, "what was asked");
+  add({.id = "b", .lane = "m", .body = "what was asked"});
+  serve(kHost, 1);
+  serve(kHost, 0, {{"b", 1, "an answer"}});
+  EXPECT_EQ(look("b").result, "an answer");
+  EXPECT_EQ(look("b", 2).result, "an");
+}
+
+TEST_F(SharedOrderTest, HostsTellEachOtherWhatTheyServeForAWhile) {
+  const auto tell = [&](std::string_view host, std::string_view serves, std::string_view secret) {
+    return client_.get<SharedOrder::Roster>(
+        [&](auto then) { return order_.tell(host, serves, 5'000'000, secret, then); });
+  };
+  order_.set_clock(1'000'000);
+  EXPECT_EQ(tell(kHost, "m", "secret one").serves, std::vector<std::string>{"m"});
+  const auto both = tell(kOther, "n", "secret two");
+  EXPECT_EQ(both.secret, "secret one");
+  EXPECT_EQ(both.serves.size(), 2U);
+  order_.set_clock(6'000'001);
+  EXPECT_EQ(tell(kOther, "n", "").serves, std::vector<std::string>{"n"});
 }
 
 TEST_F(SharedOrderTest, WhatAHostSaysOfAJobThatItLostIsDropped) {

@@ -4,7 +4,7 @@
 --       12 deadline, us (0: what follows)   13 deadline from when it came, or is due, us (0: none)   14 failed attempts so far
 --       15 most jobs that wait (0: it was promised before, and is not refused)   16 most of an owner (0: as many)
 --       17 its home: the host that is told of its end   18 idempotency key (empty: none)   19 what that stands for   20 its life, ms
---       21 deadline once it has been taken, us (0: the same; -1: none)   22 body
+--       21 deadline once it has been taken, us (0: the same; -1: none)   22 a job that does not count as having the key   23 body
 -- Answer {1, us until something is due}; {2}, {3}: queue, owner full; {4, job}: a job of this id is there; {5, job, what for}: another
 --       has the key
 -- O(log n)
@@ -27,7 +27,7 @@ if a[18] ~= '' then
   local had = call('GET', P .. 'k|' .. a[18])
   if had then
     local other, digest = string.match(had, '^(%S+) (.*)$')
-    if call('EXISTS', P .. 'j|' .. other) == 1 then return {5, other, digest} end
+    if other ~= a[22] and call('EXISTS', P .. 'j|' .. other) == 1 then return {5, other, digest} end
   end
 end
 local waiting, most = tonumber(s[2]) or 0, a[15] + 0
@@ -51,7 +51,7 @@ elseif later < dead then
   due = later
 end
 call('SET', key, pack(JOB, state, 0, attempts, 0, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner, NOBODY, a[17], #lane,
-                      lane) .. a[22])
+                      lane) .. a[23])
 call(unpack(set))
 call('HINCRBY', P .. 'o', owner, 1)
 if due < NEVER then

@@ -11,7 +11,8 @@
 --             was let before: 0, arrival, tag, id. Numbers are of 8 bytes, the highest first; a rank is 2^52 - priority
 --   f|CLASS   hash: an owner's flow (order/fair_share.h); CLASS is the rank's 8 bytes and the lane
 --   i|CLASS   zset: its flows without jobs, by their end
---   j|ID      string: a job (JOB below), then its body; once it is over, a letter that says how, and its result
+--   j|ID      string: a job (JOB below), then its body; once it is over, a letter that says how, and its result (its
+--             body, where there is none)
 --   t         zset: jobs by the time at which something happens to them: the deadline, or when they may be taken
 --   a         zset: lanes by when aging is looked at
 --   o         hash: how many jobs of each owner wait
@@ -19,6 +20,8 @@
 --   h|HOST    hash: the jobs that it runs, and their fences
 --   w|LANE    set: hosts whose workers of that lane wait for a job
 --   k|KEY     string: the job that has this idempotency key, and what the key stands for
+--   r         hash: what each host serves, behind the time until which that holds, us (8 bytes)
+--   x         string: the secret under which the hosts hash owners and keys
 --   c|HOST    channel: what a host must hear at once ("over ID", "stop ID FENCE", "wake LANE"; "parts …": shared_answers/parts.h)
 --   e|ID      stream: a job's answer so far (shared_answers/parts.h); and a channel: it has an entry more
 --

@@ -1,7 +1,8 @@
--- over: a job has ended, wherever it is; `text` is what lies at j|ID. It is kept with its result; who must know is told. O(log n)
+-- over: a job has ended, wherever it is; `text` is what lies at j|ID. It is kept with its result, or with its body where there is none;
+-- who must know is told. O(log n)
 local function over(id, text, how, result)
-  local state, before, attempts, fence, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner, host, home, lane =
-    unpack_(JOB, text)
+  local state, before, attempts, fence, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner, host, home, lane,
+    after = unpack_(JOB, text)
   if dead < NEVER or state == SCHEDULED or state == DELAYED then call('ZREM', P .. 't', id) end
   if state == RUNNING then
     call('HDEL', P .. 'h|' .. host, id)
@@ -44,6 +45,7 @@ local function over(id, text, how, result)
       end
     end
   end
+  if result == '' then result = call('GETRANGE', P .. 'j|' .. id, after - 1, -1) end
   call('SET', P .. 'j|' .. id, pack(JOB, OVER, before, attempts, fence, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner,
                                     host, home, #lane, lane) .. how .. result, 'PX', a[3])
   if home ~= NOBODY then call('PUBLISH', P .. 'c|' .. home, 'over ' .. id) end
