@@ -89,6 +89,9 @@ void Server::turn() {
   connections_.set_now(now_ns);
   connections_.reap();
   callers_.advance_to(now_ns);
+  if (shared_ != nullptr) {
+    shared_->advance();
+  }
   dispatcher_.advance_to(now_ns);
   supervisor_.advance_to(now_ns);
   device_watch_.advance_to(now_ns);
@@ -160,7 +163,8 @@ int64_t Server::next_event() const {
                    publisher_.next_event(), history_.next_event(), manager_.next_event(),
                    phase_ends_ns_, store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
                    webhooks_ != nullptr ? webhooks_->next_event() : INT64_MAX,
-                   notices_ != nullptr ? notices_->next_event() : INT64_MAX});
+                   notices_ != nullptr ? notices_->next_event() : INT64_MAX,
+                   shared_ != nullptr ? shared_->next_event(clock_.now_ns()) : INT64_MAX});
 }
 
 void Server::read_signals() {
@@ -224,6 +228,7 @@ bool Server::apply_new_config() {
     fresh->state = config_.state;
     fresh->settings.keep({"state"}, config_.settings);
   }
+  keep_shared(*fresh);
   if (webhooks_ != nullptr) {
     if (Status applied = webhooks_->apply(fresh->webhooks); !applied) {
       usable = false;
@@ -244,6 +249,20 @@ bool Server::apply_new_config() {
   supervisor_.apply(config_);
   log(Level::kInfo, "reloaded " + config_path_);
   return usable;
+}
+
+// Which queues are shared, and by which Redis, changes with a restart only.
+void Server::keep_shared(Config& fresh) const {
+  bool changed = fresh.redis != config_.redis;
+  fresh.redis = config_.redis;
+  for (QueueConfig& queue : fresh.queues) {
+    const bool shared = shared_ != nullptr && shared_->find(queue.name) != nullptr;
+    changed = changed || shared != queue.shared;
+    queue.shared = shared;
+  }
+  if (changed) {
+    log(Level::kWarn, "redis, and which queues are shared, change with a restart only");
+  }
 }
 
 void Server::tell_changes(const Config& fresh) {
@@ -281,6 +300,9 @@ void Server::advance_stop(int64_t now_ns) {
     if (const size_t left = dispatcher_.unfinished(); left > 0) {
       log(Level::kWarn, std::to_string(left) + " jobs were not finished in time");
       dispatcher_.give_up();
+    }
+    if (shared_ != nullptr) {
+      shared_->leave();
     }
     phase_ = Phase::kStopping;
     phase_ends_ns_ = now_ns + kWorkerExitNs;

@@ -66,6 +66,7 @@ class Server final {
          Roles roles);
 
   Status recover();
+  void keep_shared(Config& fresh) const;
   Status recover_orders();
   void open_notices();
   void tell_store_done();
@@ -110,6 +111,7 @@ class Server final {
   DeviceWatch device_watch_{connections_};
   bool devices_changed_ = false;
   bool devices_known_ = false;
+  std::unique_ptr<SharedJobs> shared_;  // nullptr: no queue is shared
   StandingOrders orders_{store_.get()};
   OperatorApi operator_api_{dispatcher_, jobs_api_, supervisor_, orders_};
   ProviderChecks checks_{loop_};

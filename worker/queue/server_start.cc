@@ -124,6 +124,15 @@ Server::Server(Config config, std::string config_path, ServiceManager manager, E
 // What was promised in an earlier life stands in its queue before anybody is listened to.
 Status Server::recover() {
   connections_.read_clock();
+  auto shared = SharedJobs::open(
+      config_, loop_, [this] { connections_.read_clock(); }, dispatcher_);
+  if (!shared) {
+    return shared.error();
+  }
+  shared_ = *std::move(shared);
+  if (shared_ != nullptr) {
+    dispatcher_.use(*shared_);
+  }
   dispatcher_.apply(config_);
   checks_.apply(config_.challenges);
   if (store_ == nullptr) {

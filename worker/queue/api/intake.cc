@@ -70,8 +70,8 @@ int64_t milliseconds(uint64_t ms) {
 Intake::Intake(Dispatcher& dispatcher, int64_t start_unix_s)
     : dispatcher_(dispatcher), start_unix_s_(start_unix_s), secret_(draw_secret()) {}
 
-limit::Hash128 Intake::hash_of(std::string_view who) const {
-  return who.empty() ? limit::Hash128{} : limit::siphash13_128(secret_, who);
+limit::Hash128 Intake::hash_of(std::string_view who, const limit::Secret& secret) {
+  return who.empty() ? limit::Hash128{} : limit::siphash13_128(secret, who);
 }
 
 void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
@@ -85,11 +85,12 @@ void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
     return refuse_oversized(caller, id, submit.body.size());
   }
   JobOptions options;
-  if (!read(caller, id, submit, options)) {
+  order.shared = dispatcher_.shared(*order.lane->queue);
+  if (!read(caller, id, submit, order.shared != nullptr, options)) {
     return;
   }
-  order.owner = hash_of(submit.owner);
-  order.share = submit.share.empty() ? order.owner : hash_of(submit.share);
+  order.owner = hash_of(submit.owner, order.shared);
+  order.share = submit.share.empty() ? order.owner : hash_of(submit.share, order.shared);
   order.entry = {.owner = order.share.lo,
                  .priority = submit.priority,
                  .cost = submit.cost,
@@ -106,8 +107,8 @@ void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
       turn_away(caller, id, submit, options, order, bytes.size())) {
     return;
   }
-  const bool spare = is_kept_for_others(order);
-  if (order.async || order.durable || spare) {
+  const bool spare = order.shared == nullptr && is_kept_for_others(order);
+  if (order.async || order.durable || spare || order.shared != nullptr) {
     describe(submit, options, order.record);
     if (!order.async) {
       order.record.receipt.clear();  // what was charged is settled by the answer
@@ -135,7 +136,8 @@ void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
     order.record.key = order.record.earlier;
     job.keeps_answer = true;
   }
-  order.durable ? look_up(job, std::move(order)) : check(job, std::move(order));
+  order.durable&& order.shared == nullptr ? look_up(job, std::move(order))
+                                          : check(job, std::move(order));
 }
 
 Scheduler::Lane* Intake::route(Caller& caller, uint64_t id, const wire::Submit& submit) {
@@ -163,7 +165,13 @@ Scheduler::Lane* Intake::route(Caller& caller, uint64_t id, const wire::Submit& 
     return nullptr;
   }
   const ServedModels& served = dispatcher_.served();
-  Scheduler::Lane* const lane = served.find(*queue, model);
+  Scheduler::Lane* lane = served.find(*queue, model);
+  const SharedQueue* const shared = dispatcher_.shared(*queue);
+  if (lane == nullptr && shared != nullptr) {
+    if (const std::string* const known = shared->find_model(model); known != nullptr) {
+      lane = &dispatcher_.scheduler().lane(*queue, *known);
+    }
+  }
   if (lane == nullptr) {
     const std::string message = "No worker of queue " + queue->settings.name + " serves model " +
                                 quoted(model) +
@@ -199,8 +207,12 @@ Model Intake::describe(const Scheduler::Lane& lane) const {
 }
 
 // What the headers ask for; false when that was refused.
-bool Intake::read(Caller& caller, uint64_t id, const wire::Submit& submit, JobOptions& options) {
+bool Intake::read(Caller& caller, uint64_t id, const wire::Submit& submit, bool shared,
+                  JobOptions& options) {
   std::optional<BadOption> bad = read_options(submit, dispatcher_.wall_ms(), options);
+  if (!bad && !options.callback.empty() && shared) {
+    bad = BadOption{"Penstock-Callback", "No webhooks are sent of jobs that hosts share."};
+  }
   if (!bad && !options.callback.empty()) {
     const Status good = check_callback ? check_callback(options.callback)
                                        : Error{"This service sends no webhooks."};
@@ -208,7 +220,7 @@ bool Intake::read(Caller& caller, uint64_t id, const wire::Submit& submit, JobOp
       bad = BadOption{"Penstock-Callback", good.error().message};
     }
   }
-  if (!bad && options.async && dispatcher_.store() == nullptr) {
+  if (!bad && options.async && !shared && dispatcher_.store() == nullptr) {
     if (options.not_before_ms == 0 && options.callback.empty()) {
       options.async = false;  // a preference, which it cannot be given
       options.wait_ns = 0;
@@ -298,6 +310,14 @@ void Intake::start(Job& job, Order&& order) {
         now_ns + (order.record.not_before_ms - dispatcher_.wall_ms()) * kNsPerMs;
   }
   set_deadlines(job, order);
+  if (order.shared != nullptr) {
+    job.looking_up = true;
+    job.extra().keep = std::make_unique<JobRecord>(std::move(order.record));
+    job.more->keep->id = job.id();
+    job.more->receipt = std::move(job.more->keep->receipt);
+    job.more->label = job.more->keep->label;
+    return share(job.id(), order);
+  }
   dispatcher_.enqueue(job, *order.lane, order.entry);
   if (order.async) {
     if (!order.durable) {

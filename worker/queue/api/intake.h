@@ -43,12 +43,17 @@ class Intake {
 
   // The keyed hash of an owner, or of a share. {}: nobody. A job that is nobody's is in no list;
   // whoever knows its id sees it.
-  limit::Hash128 hash_of(std::string_view who) const;
+  limit::Hash128 hash_of(std::string_view who) const { return hash_of(who, secret_); }
+  // The same in a queue: those that hosts share have a secret that is theirs.
+  limit::Hash128 hash_of(std::string_view who, const SharedQueue* queue) const {
+    return hash_of(who, secret_in(queue));
+  }
 
  private:
   // A request that was read.
   struct Order {
     Scheduler::Lane* lane = nullptr;
+    SharedQueue* shared = nullptr;  // its queue, if hosts share it
     Scheduler::Entry entry;
     limit::Hash128 owner;
     limit::Hash128 share;
@@ -65,7 +70,8 @@ class Intake {
 
   // The job's lane. nullptr: penstockd has answered the request itself, or refused it.
   Scheduler::Lane* route(Caller& caller, uint64_t id, const wire::Submit& submit);
-  bool read(Caller& caller, uint64_t id, const wire::Submit& submit, JobOptions& options);
+  bool read(Caller& caller, uint64_t id, const wire::Submit& submit, bool shared,
+            JobOptions& options);
   Model describe(const Scheduler::Lane& lane) const;
   void hash_key(const wire::Submit& submit, const JobOptions& options, Order& order) const;
   static void describe(const wire::Submit& submit, const JobOptions& options, JobRecord& record);
@@ -75,7 +81,22 @@ class Intake {
   void found(const JobId& id, Order order, std::optional<JobRecord> earlier);
   void check(Job& job, Order order);
   void checked(const JobId& id, Order order, const wire::Checked* refusal);
-  void replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& queue);
+  // `answer`: nullptr: the store has it.
+  void replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& queue,
+              const std::string_view* answer = nullptr);
+  // Of queues that hosts share (intake_shared.cc):
+  void share(const JobId& id, const Order& order, const std::string& instead_of = {});
+  void shared(const JobId& id, const Order& order, SharedQueue::Outcome outcome,
+              const SharedOrder::Added& added);
+  static void unwanted(const JobId& id, const Order& order);
+  void key_used(const JobId& id, const Order& order, const SharedOrder::Added& added);
+  void known(Job& job, const Order& order, const std::string& other, SharedQueue& queue,
+             const SharedOrder::Known& known);
+  void refuse_shared(Job& job, const Order& order, std::string_view why);
+  static limit::Hash128 hash_of(std::string_view who, const limit::Secret& secret);
+  const limit::Secret& secret_in(const SharedQueue* queue) const {
+    return queue != nullptr && queue->secret() ? *queue->secret() : secret_;
+  }
   void hash_earlier(const wire::Submit& submit, Order& order) const;
   // Nobody is promised its answer.
   bool is_kept_for_others(const Order& order) const;
@@ -96,6 +117,7 @@ class Intake {
               .retry_after_s = static_cast<uint64_t>(retry_after_s)};
     }
   };
+  static constexpr int64_t kAwayRetrySeconds = 2;  // of a Redis that does not answer
   std::optional<Refusal> busy(const Order& order, size_t bytes);
   std::optional<Refusal> late(const Order& order, int64_t wait_ns);
   void set_deadlines(Job& job, Order& order);

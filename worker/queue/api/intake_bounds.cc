@@ -18,6 +18,20 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
     return Refusal{"The service is being stopped or restarted." + try_again(now.retry_after_s),
                    now.retry_after_s};
   }
+  if (order.shared != nullptr) {  // its bounds are of all hosts, and Redis's to keep
+    if (!order.shared->is_there()) {
+      return Refusal{"Jobs of queue " + name +
+                         " cannot be taken at the moment, as the hosts' Redis "
+                         "does not answer." +
+                         try_again(kAwayRetrySeconds),
+                     kAwayRetrySeconds};
+    }
+    if (!has_room_for(bytes)) {
+      const int64_t retry_after_s = spread(order, 0);
+      return Refusal{"Queue " + name + " is full." + try_again(retry_after_s), retry_after_s};
+    }
+    return std::nullopt;
+  }
   // Whoever sends a key is promised that its answer is kept.
   if ((order.async || order.durable) && !dispatcher_.keeps_up()) {
     return Refusal{"Jobs cannot be kept at the moment, as they cannot be written to disk.", 10};

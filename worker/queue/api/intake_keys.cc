@@ -35,7 +35,9 @@ void Intake::append_asked(std::string& text, const wire::Submit& submit) {
 // A client's own key names one request of one caller's; without one, `penstock_dedupe` makes the
 // request its own key.
 void Intake::hash_key(const wire::Submit& submit, const JobOptions& options, Order& order) const {
-  order.durable = !options.key.empty() && dispatcher_.store() != nullptr;
+  order.durable =
+      !options.key.empty() && (dispatcher_.store() != nullptr || order.shared != nullptr);
+  const limit::Secret& secret = secret_in(order.shared);
   if (options.key.empty() && submit.dedupe == 0) {
     return;
   }
@@ -52,7 +54,7 @@ void Intake::hash_key(const wire::Submit& submit, const JobOptions& options, Ord
       append_part(asked, value);
     }
   }
-  order.record.digest = limit::siphash13_128(secret_, asked);
+  order.record.digest = limit::siphash13_128(secret, asked);
   if (options.key.empty()) {
     order.record.key = order.record.digest;
     return;
@@ -60,7 +62,7 @@ void Intake::hash_key(const wire::Submit& submit, const JobOptions& options, Ord
   std::string named = "key";
   append_scope(named, submit);
   append_part(named, options.key);
-  order.record.key = limit::siphash13_128(secret_, named);
+  order.record.key = limit::siphash13_128(secret, named);
 }
 
 // True: the request has been seen to, by a job that is there.
@@ -137,7 +139,8 @@ void Intake::found(const JobId& id, Order order, std::optional<JobRecord> earlie
 }
 
 // The job that had this key has completed: whoever asks gets what came of it.
-void Intake::replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& queue) {
+void Intake::replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& queue,
+                    const std::string_view* answer) {
   if (earlier.digest != job.more->digest) {
     return refuse_all(job, {.status = 422,
                             .code = "duplicate",
@@ -162,7 +165,9 @@ void Intake::replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& 
       dispatcher_.subscribers().leave(waiter);
     } else {
       wire::append(waiter.caller->out(), waiter.id, wire::Accepted{.job_id = earlier.id.view()});
-      dispatcher_.replies().stored_result(waiter, earlier, kDuplicateHeader);
+      answer == nullptr
+          ? dispatcher_.replies().stored_result(waiter, earlier, kDuplicateHeader)
+          : dispatcher_.replies().given_result(waiter, earlier, *answer, kDuplicateHeader);
     }
   }
   dispatcher_.forget(job);

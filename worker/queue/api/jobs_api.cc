@@ -324,6 +324,7 @@ void JobsApi::about_one(Caller& caller, uint64_t id, const wire::Ask& ask) {
     question.last = *last;
     question.websocket = ask.websocket != 0;
   }
+  question.who = ask.owner;
   question.owner = intake_.hash_of(ask.owner);
   question.all = caller.is_tool();
   if (!job_id) {
@@ -331,13 +332,15 @@ void JobsApi::about_one(Caller& caller, uint64_t id, const wire::Ask& ask) {
   }
   question.id = *job_id;
   Job* const job = dispatcher_.find(*job_id);
-  const bool alive = job != nullptr && !job->ending;
+  const bool alive = job != nullptr && !job->ending && !job->away;
+  const SharedQueue* const shared =
+      alive && job->shared ? dispatcher_.shared(*job->home()->queue) : nullptr;
   if (alive && (question.all ? job->promise == Job::PromiseState::kNone
-                             : may_see(job->owner, question.owner.lo))) {
+                             : may_see(job->owner, intake_.hash_of(ask.owner, shared).lo))) {
     return answer(waiter, *job, question, nullptr);
   }
   if (dispatcher_.store() == nullptr) {
-    return fail(waiter, not_found());
+    return find_shared(waiter, question);
   }
   if (refuse_while_behind(waiter)) {
     return;
@@ -348,7 +351,7 @@ void JobsApi::about_one(Caller& caller, uint64_t id, const wire::Ask& ask) {
       return;
     }
     if (!record || !(question.all || may_see(record->owner, question.owner))) {
-      return fail(waiter, not_found());
+      return find_shared(waiter, question);
     }
     answer_ended(waiter, question, *record);
   });
@@ -409,6 +412,11 @@ void JobsApi::answer_ended(Waiter& waiter, const Question& question, const JobRe
   if (!has_ended(record.status)) {
     return fail(waiter, not_found());  // a promise that was refused, and is still to be taken back
   }
+  say_end(waiter, question, record, nullptr);
+}
+
+void JobsApi::say_end(Waiter& waiter, const Question& question, const JobRecord& record,
+                      const std::string_view* result) {
   JobView seen = question.all ? operator_view_of(record) : view_of(record);
   seen.jobs_path = waiter.jobs_path;
   if (question.about == About::kJob || question.about == About::kCancel) {
@@ -434,7 +442,8 @@ void JobsApi::answer_ended(Waiter& waiter, const Question& question, const JobRe
                          .code = record.end.error_code,
                          .message = record.end.error});
   }
-  dispatcher_.replies().stored_result(waiter, record, {});
+  result == nullptr ? dispatcher_.replies().stored_result(waiter, record, {})
+                    : dispatcher_.replies().given_result(waiter, record, *result, {});
 }
 
 }  // namespace penstock::queue

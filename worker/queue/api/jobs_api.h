@@ -39,6 +39,7 @@ class JobsApi {
   struct Question {
     About about = About::kJob;
     JobId id;
+    std::string who;  // as the edge names its owner
     limit::Hash128 owner;
     bool all = false;  // a tool's: every owner's
     bool head = false;
@@ -67,6 +68,18 @@ class JobsApi {
   void about_one(Caller& caller, uint64_t id, const wire::Ask& ask);
   void answer(Waiter& waiter, Job& job, const Question& question, const JobRecord* record);
   void answer_ended(Waiter& waiter, const Question& question, const JobRecord& record);
+  // `result`: of one that has completed; nullptr: the store has it.
+  void say_end(Waiter& waiter, const Question& question, const JobRecord& record,
+               const std::string_view* result);
+  // Of queues that hosts share (jobs_api_shared.cc): of a job that is nowhere here.
+  void find_shared(Waiter& waiter, const Question& question);
+  void answer_shared(Waiter& waiter, const Question& question, SharedQueue& queue,
+                     const JobRecord& record, std::string_view result);
+  void say_position(Waiter& waiter, const Question& question, SharedQueue& queue,
+                    const JobRecord& record);
+  void cancel_shared(Waiter& waiter, const Question& question, SharedQueue& queue,
+                     JobRecord record);
+  void fail_away(Waiter& waiter);
   void say_preview(Waiter& waiter, const Job& job);
   void say_job(Waiter& waiter, const JobView& view, uint64_t status, bool poll);
   void fail(Waiter& waiter, const wire::Failed& failed);

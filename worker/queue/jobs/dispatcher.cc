@@ -44,13 +44,7 @@ void Dispatcher::use(Store& store) {
 
 void Dispatcher::apply(const Config& config) {
   for (const QueueConfig& queue : config.queues) {
-    scheduler_.set_queue({.name = queue.name,
-                          .max_length = queue.max_length,
-                          .max_per_owner = queue.max_per_owner,
-                          .attempts = queue.attempts,
-                          .deadline_ns = queue.deadline_ns,
-                          .backoff_ns = queue.backoff_ns,
-                          .aging_ns = queue.aging_ns});
+    scheduler_.set_queue(settings_of(queue));
     note_queue(queue);
   }
   scheduler_.retire_all_but([&](std::string_view name) {
@@ -61,6 +55,9 @@ void Dispatcher::apply(const Config& config) {
     if (queue.retired && queue.waiting + queue.running == 0) {
       metrics_.retire(queue.settings.name);
     }
+  }
+  if (shared_ != nullptr) {
+    shared_->apply(config);
   }
   served_.assign(config, scheduler_, connections_.now_ns());
   paces_.set_time({connections_.now_ns(), time_.ms() * kNsPerMs});
@@ -105,8 +102,9 @@ void Dispatcher::note_queue(const QueueConfig& queue) {
 // What was promised waits for a worker to come back.
 void Dispatcher::fail_unserved() {
   jobs_.each([this](Job& job) {
-    if (job.promise == PromiseState::kNone && job.home() != nullptr && job.worker() == nullptr &&
-        !job.ending && served_.find(*job.home()->queue, job.home()->model) == nullptr) {
+    if (job.promise == PromiseState::kNone && !job.away && job.home() != nullptr &&
+        job.worker() == nullptr && !job.ending &&
+        served_.find(*job.home()->queue, job.home()->model) == nullptr) {
       end_with(
           job, JobStatus::kFailed,
           {.status = 404, .code = "not_found", .message = "The model is not served any more."});
@@ -348,6 +346,16 @@ void Dispatcher::follow_clock() {
   });
 }
 
+void Dispatcher::drain() {
+  draining_ = true;
+  jobs_.each([this](Job& job) {
+    if (job.shared && !job.ending && job.worker() == nullptr &&
+        job.promise != PromiseState::kNone) {
+      give_back(job, std::nullopt);
+    }
+  });
+}
+
 void Dispatcher::advance_to(int64_t now_ns) {
   paces_.set_time({now_ns, time_.ms() * kNsPerMs});
   if (std::exchange(refill_, false) || workers_.opens_ns() <= now_ns) {
@@ -388,6 +396,9 @@ void Dispatcher::advance_to(int64_t now_ns) {
   }
   for (Waiter* waiter : due_.quiet) {
     let_speak(*waiter);
+  }
+  if (shared_ != nullptr) {
+    ask_for_shared();
   }
 }
 

@@ -49,11 +49,12 @@
 #include "worker/queue/link/connection.h"
 #include "worker/queue/link/edge_lines.h"
 #include "worker/queue/order/scheduler.h"
+#include "worker/queue/shared_jobs/shared_jobs.h"
 #include "worker/queue/store/store.h"
 
 namespace penstock::queue {
 
-class Dispatcher final : public WorkerEvents {
+class Dispatcher final : public WorkerEvents, public SharedQueue::User {
  public:
   // Bodies of promised jobs are kept in memory, beside the disk, up to this much together.
   static constexpr int64_t kWarmBytes = int64_t{512} << 10;
@@ -62,6 +63,8 @@ class Dispatcher final : public WorkerEvents {
   static constexpr int64_t kPostponeNs = 2 * kNsPerSec;
   // The most postponed jobs that are looked at before others are heard.
   static constexpr int kMostPostponed = 1000;
+  // The most that Redis keeps of one answer, if limits.max_result is not less.
+  static constexpr uint64_t kMostSharedResult = uint64_t{16} << 20;
   // An owner whose jobs take too much room is told to come back then: some will have expired.
   static constexpr uint64_t kShareRetrySeconds = 60;
 
@@ -74,6 +77,13 @@ class Dispatcher final : public WorkerEvents {
   // The store that writes promises. Without it, none are made. It outlives this. Call this first.
   void use(Store& store);
   Store* store() { return store_; }
+  // The queues that hosts share. Without it, there are none. It outlives this.
+  void use(SharedJobs& shared) { shared_ = &shared; }
+  SharedJobs* shared() const { return shared_; }
+  // nullptr: hosts do not share it.
+  SharedQueue* shared(const Scheduler::Queue& queue) const {
+    return shared_ == nullptr ? nullptr : shared_->find(queue.settings.name);
+  }
   // Told of each promised job that asked for a webhook, once its end is on disk.
   std::function<void(const JobId&, uint64_t share)> on_callback_due;
   // What an operator's hooks are to be told of the end of a promised job, for the store to keep
@@ -92,6 +102,10 @@ class Dispatcher final : public WorkerEvents {
   void enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Entry& entry);
   // Has the store write it; those who wait for the promise are told then. After enqueue().
   void promise(Job& job, JobRecord record);
+  // In place of these: its order is in Redis, where it has been added; who waits for it is told.
+  void hand_over(Job& job, Scheduler::Lane& lane, uint64_t share, bool promised);
+  // A job that was handed over on another host, or before: it is watched until it ends.
+  Job& watch(SharedQueue& queue, const JobRecord& record);
   // Others may join the job by `key` until it has ended.
   void register_key(Job& job, const limit::Hash128& key, const limit::Hash128& digest);
   Job* find_key(const limit::Hash128& key) const;
@@ -152,6 +166,11 @@ class Dispatcher final : public WorkerEvents {
   // reads on. Called again when a reader has caught up.
   void widen(Job& job);
 
+  void on_taken(SharedQueue& queue, const SharedOrder::Taken& taken) override;
+  void on_lost(SharedQueue& queue, const std::string& id) override;
+  void on_position(SharedQueue& queue, const std::string& id, int64_t position) override;
+  std::vector<SharedQueue::Model> serves(const SharedQueue& queue) const override;
+
   // Deadlines, back-offs and signs of life.
   void advance_to(int64_t now_ns);
   // penstockd did not run for `ns`. The time that is pushed in leaves that out.
@@ -162,7 +181,7 @@ class Dispatcher final : public WorkerEvents {
   void pause(Scheduler::Queue& queue);
   void resume(Scheduler::Queue& queue);
 
-  void drain() { draining_ = true; }  // from now on, new jobs get 503
+  void drain();  // from now on, new jobs get 503
   bool draining() const { return draining_; }
   // How many jobs a stop should wait for: those that run, and those that somebody waits for.
   size_t unfinished() const;
@@ -253,6 +272,16 @@ class Dispatcher final : public WorkerEvents {
   void tell_hooks(const Job& job, const JobEnd& end);
   void let_edge_settle(Job& job, const JobEnd& end);
   void erase(Job& job);
+  // Of queues that hosts share (dispatcher_shared.cc):
+  void ask_for_shared();
+  void conclude_shared(Job& job, JobEnd end);
+  void ended_shared(const JobEnd& end, SharedOrder::End how);
+  void give_back(Job& job, std::optional<Scheduler::Cause> cause);
+  void send_away(Job& job);
+  void look_for_end(SharedQueue& queue, const JobId& id);
+  void end_away(Job& job, const SharedOrder::Known& known);
+  void cancel_away(Job& job);
+  bool is_too_large(const Job& job) const;
   void count(const Job& job, Metrics::Event event) { count(*job.home()->queue, event); }
   void note_started(const Job& job);
   void let_speak(Waiter& waiter);
@@ -261,6 +290,7 @@ class Dispatcher final : public WorkerEvents {
   ConnectionLoop& connections_;
   TimeOfDay time_;
   Store* store_ = nullptr;
+  SharedJobs* shared_ = nullptr;
   Scheduler scheduler_;
   ServedModels served_;
   Paces paces_;

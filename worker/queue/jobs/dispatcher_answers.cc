@@ -42,9 +42,12 @@ void Dispatcher::on_chunk(Job& job, std::string_view bytes, std::string_view fra
       spill(job);
     }
     subscribers_.tell_answer(job);
-    answer.trim(is_stored(job));
+    answer.trim(is_stored(job) || job.shared);
     if (is_stored(job) && !bound_answer(job)) {
       return;
+    }
+    if (is_too_large(job)) {
+      return fail_running(job, "Its result is larger than is kept of a shared queue's jobs.");
     }
   }
   if (!abandon_if_unwanted(job)) {
@@ -72,7 +75,8 @@ bool Dispatcher::abandon_if_unwanted(Job& job) {
 }
 
 bool Dispatcher::is_stored(const Job& job) {
-  return job.promise != PromiseState::kNone || (job.more != nullptr && job.more->keep != nullptr);
+  return !job.shared && !job.away &&
+         (job.promise != PromiseState::kNone || (job.more != nullptr && job.more->keep != nullptr));
 }
 
 bool Dispatcher::is_spare(const Job& job) {
@@ -182,8 +186,11 @@ void Dispatcher::take_back(Job& job, std::string_view why) {
     return;
   }
   suspects_.forget(job);
-  scheduler_.requeue(job, connections_.now_ns());
   count(job, Metrics::Event::kRetried);
+  if (job.shared) {
+    return give_back(job, std::nullopt);
+  }
+  scheduler_.requeue(job, connections_.now_ns());
   subscribers_.tell_state(job);
 }
 
@@ -195,9 +202,15 @@ bool Dispatcher::put_back(Job& job, Scheduler::Cause cause, std::string_view why
   }
   suspects_.forget(job);
   job.remember(*job.lane(), Scheduler::owner_of(job));
+  if (job.shared && cause != Scheduler::Cause::kWorkerLostAlone &&
+      job.attempts() + 1 < job.home()->queue->settings.attempts) {
+    count(job, Metrics::Event::kRetried);
+    give_back(job, cause);
+    return true;
+  }
   if (scheduler_.retry(job, cause, connections_.now_ns())) {
     count(job, Metrics::Event::kRetried);
-    if (job.promise != PromiseState::kNone) {
+    if (job.promise != PromiseState::kNone && !job.shared) {
       store_->attempt(job.id(), job.attempts(), "engine_failed", std::string(why));
     }
     subscribers_.tell_state(job);

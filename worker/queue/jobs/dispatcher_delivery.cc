@@ -15,6 +15,12 @@ Dispatcher::Availability Dispatcher::availability(const Scheduler::Lane& lane) c
   if (draining_) {
     return {wire::QueueState::kDraining, kDrainRetrySeconds};
   }
+  if (const SharedQueue* const queue = shared(*lane.queue); queue != nullptr) {
+    constexpr int64_t kRetrySeconds = 2;
+    return queue->is_there() && !queue->models().empty()
+               ? Availability()
+               : Availability{wire::QueueState::kNoWorker, kRetrySeconds};
+  }
   if (!served_.attended(lane, now_ns, limits_.worker_grace_ns)) {
     const int64_t retry_after_s = whole_seconds(served_.next_start_ns(lane, now_ns) - now_ns);
     if (served_.cannot_load(lane)) {
@@ -260,7 +266,7 @@ void Dispatcher::fetched(const JobId& id, uint64_t number, Result<std::string> f
 // REQUIRES: its frame is in memory.
 void Dispatcher::deliver(Job& job) {
   job.worker()->send(job, job.more->frame);
-  if (job.promise != PromiseState::kNone) {  // the store has it
+  if (job.promise != PromiseState::kNone && !job.shared) {  // the store has it
     let_go(job);
   }
 }

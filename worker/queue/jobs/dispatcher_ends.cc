@@ -60,6 +60,9 @@ void Dispatcher::conclude(Job& job, JobEnd end, Outcome outcome) {
   suspects_.forget(job);
   scheduler_.finish(job, outcome, connections_.now_ns());
   let_go(job);
+  if (job.shared) {
+    return conclude_shared(job, std::move(end));
+  }
   const bool kept = job.promise == PromiseState::kNone && job.more != nullptr &&
                     job.more->keep != nullptr && end.status == JobStatus::kCompleted;
   // Nobody waits for the disk on account of what is kept for others.
@@ -148,7 +151,9 @@ void Dispatcher::ended(Job& job, const JobEnd& end) {
     if (job.has_callback && on_callback_due) {
       on_callback_due(job.id(), job.more->share);
     }
-    tell_hooks(job, end);
+    if (!job.shared && !job.away) {
+      tell_hooks(job, end);
+    }
   }
   owner_events_.changed(job);
   erase(job);
@@ -204,8 +209,11 @@ void Dispatcher::settled(uint64_t number) {
 void Dispatcher::erase(Job& job) {
   suspects_.forget(job);
   let_go(job);
-  if (job.promise != PromiseState::kNone && job.owner != 0) {
+  if (job.promise != PromiseState::kNone && job.owner != 0 && !job.shared && !job.away) {
     live_.erase(job);
+  }
+  if (job.away && job.home() != nullptr) {
+    shared(*job.home()->queue)->unwatch(std::string(job.id().view()));
   }
   if (job.more != nullptr && job.more->key != limit::Hash128{}) {
     if (const auto found = keys_.find(job.more->key.lo);
@@ -228,7 +236,7 @@ bool Dispatcher::keeps_up() const {
 // What is promised begins only while its end can be written. Until then it stands in its place, and
 // those behind it that are waited for go on.
 bool Dispatcher::postponed(Job& job) {
-  if (job.promise == PromiseState::kNone || store_ == nullptr || keeps_up()) {
+  if (job.promise == PromiseState::kNone || job.shared || store_ == nullptr || keeps_up()) {
     return false;
   }
   scheduler_.postpone(job, connections_.now_ns() + kPostponeNs);
@@ -306,6 +314,10 @@ void Dispatcher::abandon(Job& job) {
   if (job.looking_up) {
     return forget(job);
   }
+  if (job.away) {
+    cancel_away(job);
+    return forget(job);
+  }
   revoke(job);
   count(job, Metrics::Event::kCancelled);
   conclude(job, end_of(job, JobStatus::kCancelled), Outcome::kCancelled);
@@ -319,6 +331,9 @@ void Dispatcher::cancel(Job& job) {
   }
   if (job.looking_up) {
     return turn_away(job, cancelled);
+  }
+  if (job.away) {
+    return cancel_away(job);
   }
   revoke(job);
   count(job, Metrics::Event::kCancelled);
@@ -357,6 +372,10 @@ void Dispatcher::give_up() {
       if (job.looking_up) {
         return turn_away(job, stopping);
       }
+      if (job.away) {
+        cancel_away(job);
+        return turn_away(job, stopping);
+      }
       count(job, Metrics::Event::kFailed);
       return end_with(job, JobStatus::kFailed, stopping);
     }
@@ -369,6 +388,9 @@ void Dispatcher::give_up() {
         wire::append(waiter.caller->out(), waiter.id, stopping);
         subscribers_.leave(waiter);
       }
+    }
+    if (job.shared) {
+      give_back(job, std::nullopt);
     }
   });
 }

@@ -44,6 +44,7 @@ struct Job : Scheduler::Ticket {
     uint32_t suspect = 0;             // of a group of suspects (suspects.h): its number
     Scheduler::Lane* home = nullptr;  // once it has ended: its lane
     uint64_t share = 0;               // likewise: whose share it took, for the webhooks' senders
+    uint32_t position = 1;            // while it is away: as Redis said last
     uint64_t taken_bytes = 0;         // of its answer, since its worker was asked for more
     Answer answer;                    // if it is kept
     limit::Hash128 key;               // that others join by; {}: none
@@ -55,7 +56,8 @@ struct Job : Scheduler::Ticket {
     uint32_t steps = 0;
     bool has_progress = false;
     std::unique_ptr<Preview> preview;  // the last
-    std::unique_ptr<JobRecord> keep;   // not promised, but kept for its key once it has ended
+    // Not promised, but kept for its key once it has ended; or what Redis has of it.
+    std::unique_ptr<JobRecord> keep;
   };
 
   Ulid ulid;
@@ -74,7 +76,10 @@ struct Job : Scheduler::Ticket {
   bool looking_up : 1 = false;    // the store or a worker is asked about it; it is in no queue yet
   bool shown : 1 = false;         // it waits, and a worker is asked whether it would refuse it
   bool passed : 1 = false;        // ... and would not
-  uint64_t owner = 0;             // who may see it: of the keyed hash, the lower half; 0: nobody's
+  // Of a queue that hosts share (dispatcher_shared.cc):
+  bool shared : 1 = false;  // taken from there, to run here
+  bool away : 1 = false;    // its order is there; somebody waits for its end here
+  uint64_t owner = 0;       // who may see it: of the keyed hash, the lower half; 0: nobody's
   std::unique_ptr<More> more;
   Job* next_in_table = nullptr;  // see JobTable
   Job* older = nullptr;          // see OwnedJobs

@@ -43,13 +43,13 @@ std::string jobs_url(const Waiter& waiter, const Job& job) {
 void PromiseReplies::accepted(Waiter& waiter, const Job& job, bool at_leisure) const {
   std::string& out = at_leisure ? waiter.caller->out_delayed() : waiter.caller->out();
   const bool known = job.home() != nullptr && !job.ending;
-  const bool told = known && !job.home()->queue->paused;
+  const bool told = known && !job.away && !job.home()->queue->paused;
   const int64_t wait_ns = told ? scheduler_.predicted_wait_ns(job, connections_.now_ns()) : 0;
   wire::append(
       out, waiter.id,
       wire::Accepted{
           .job_id = job.id().view(),
-          .position = known ? scheduler_.position(job) : 0,
+          .position = known ? subscribers_.position_of(job) : 0,
           .eta_ms = static_cast<uint64_t>(wait_ns / kNsPerMs),
           .promised = waiter.holds_promise() && job.promise == PromiseState::kMade ? 1U : 0U});
 }
@@ -152,6 +152,12 @@ void PromiseReplies::stored_result(Waiter& waiter, const JobRecord& record,
         }
         subscribers_.leave(waiter);
       });
+}
+
+void PromiseReplies::given_result(Waiter& waiter, const JobRecord& record, std::string_view body,
+                                  std::string_view headers) {
+  result(waiter, record, body, headers);
+  subscribers_.leave(waiter);
 }
 
 }  // namespace penstock::queue

@@ -29,6 +29,9 @@ class PromiseReplies {
   void ended(Waiter& waiter, Job& job, const JobEnd& end) const;
   // The result of a job that has completed, from where it is kept; the waiter is done then.
   void stored_result(Waiter& waiter, const JobRecord& record, std::string_view headers);
+  // The same of one whose answer is at hand.
+  void given_result(Waiter& waiter, const JobRecord& record, std::string_view body,
+                    std::string_view headers);
   // What an earlier request was answered, whose id is told if it was the same owner's. `now_ms`: of
   // the time of day.
   void earlier(const Waiter& waiter, const KeptAnswer& kept, bool own, int64_t now_ms) const;

@@ -131,6 +131,24 @@ WorkerSession* ReadyWorkers::least_busy(const Scheduler::Lane& lane, int64_t now
   return best;
 }
 
+// Workers of one device have its free slots together.
+size_t ReadyWorkers::room(const Scheduler::Lane& lane, const Suspects& suspects, int64_t now_ns) {
+  std::map<const Claims*, std::pair<size_t, size_t>> devices;  // credit, and what is free there
+  for (WorkerSession* const worker : workers_) {
+    if (&worker->lane() == &lane && worker->credit() > 0 && takes_any(*worker, suspects) &&
+        is_open(*worker, now_ns)) {
+      auto& [credit, free] = devices[&worker->seat().claims()];
+      credit += worker->credit();
+      free = std::max<size_t>(free, worker->seat().free_slots());
+    }
+  }
+  size_t room = 0;
+  for (const auto& [device, has] : devices) {
+    room += std::min(has.first, has.second);
+  }
+  return room;
+}
+
 WorkerSession* ReadyWorkers::checker(const Scheduler::Lane& lane, bool completion) const {
   WorkerSession* best = nullptr;
   for (WorkerSession* const worker : workers_) {

@@ -37,6 +37,8 @@ class ServedModels {
   // Takes over the workers of a configuration; those it knew by name keep their state.
   void assign(const Config& config, Scheduler& scheduler, int64_t now_ns);
 
+  const std::vector<Member>& members() const { return members_; }
+
   // Its process has begun to get ready.
   void starting(std::string_view worker, int64_t now_ns);
   void ready(std::string_view worker, int64_t now_ns);

@@ -102,7 +102,7 @@ bool Subscribers::has_late(const Job& job) {
 
 JobStatus Subscribers::status_of(const Job& job) {
   using State = Scheduler::Ticket::State;
-  if (job.ending || job.state() == State::kRunning) {
+  if (job.ending || job.state() == State::kRunning || (job.away && job.more->position == 0)) {
     return JobStatus::kProcessing;
   }
   return job.state() == State::kScheduled ? JobStatus::kScheduled : JobStatus::kQueued;
@@ -139,6 +139,15 @@ JobView Subscribers::view(const Job& job, std::string_view jobs_path) const {
   view.label = job.more == nullptr ? std::string_view() : job.more->label;
   if (job.ending) {
     view.status = JobStatus::kProcessing;  // until its end is on disk
+    return view;
+  }
+  if (job.away) {  // when others will start it, nobody here knows
+    view.position = job.more->position;
+    view.status = view.position == 0 ? JobStatus::kProcessing : JobStatus::kQueued;
+    if (job.more->keep != nullptr && job.more->keep->not_before_ms > now_ms) {
+      view.status = JobStatus::kScheduled;
+      view.not_before_ms = job.more->keep->not_before_ms;
+    }
     return view;
   }
   const bool known = job.home()->service.known() || job.home()->queue->any_model().service.known();
@@ -297,7 +306,7 @@ void Subscribers::end_events(Job& job, const JobView& end) {
 void Subscribers::look_after_events(Waiter& waiter, int64_t now_ns) {
   const Job& job = *waiter.job;
   const bool waits = job.state() != Scheduler::Ticket::State::kRunning && !job.ending;
-  const bool moved = waits && scheduler_.position(job) != waiter.told.position;
+  const bool moved = waits && position_of(job) != waiter.told.position;
   if (waiter.caller->clogged()) {
     timers_.set(waiter, now_ns + kPositionNs);
   } else if (moved || waiter.progress_due) {

@@ -90,6 +90,10 @@ class Subscribers {
   void end_events(Job& job, const JobView& view);
 
   static JobStatus status_of(const Job& job);
+  // Among those that compete for the same workers; of one that is away, as Redis said last.
+  uint32_t position_of(const Job& job) const {
+    return job.away ? job.more->position : scheduler_.position(job);
+  }
   // Whether somebody is to have its answer from the store.
   static bool has_late(const Job& job);
   // The job as it is now. The views in it hold while the job lives.

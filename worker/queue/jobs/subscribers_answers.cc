@@ -95,8 +95,10 @@ void Subscribers::forward(Job& job, std::string_view frame, std::string_view byt
 void Subscribers::forward_head(Job& job, const wire::Head& head) {
   const auto microseconds = [](int64_t ns) { return static_cast<uint64_t>(ns / kNsPerUs); };
   wire::Head told = head;
-  told.queue_us = microseconds(job.started_ns() - job.arrived_ns());
-  told.run_us = std::max<uint64_t>(microseconds(connections_.now_ns() - job.started_ns()), 1);
+  if (!job.away) {  // else it is not known here
+    told.queue_us = microseconds(job.started_ns() - job.arrived_ns());
+    told.run_us = std::max<uint64_t>(microseconds(connections_.now_ns() - job.started_ns()), 1);
+  }
   each(job, Kind::kAnswer, [&](Waiter& waiter) {
     if (waiter.news != nullptr && waiter.news->opened && !fits_a_stream(head)) {
       waiter.news->misfit = std::make_unique<Misfit>(

@@ -1,0 +1,341 @@
+"""One queue over several hosts: penstockds that share it by a real Redis, each behind an Nginx of its own."""
+
+import json
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from conftest import simulate
+from processes import QueueStatus
+from redis_server import RedisServer
+from waiting import until
+
+HTTP = """\
+penstock_zone edge 1m;
+penstock_tier free { rate 1000r/s; concurrency 2; }  # of those that send Held
+"""
+SERVER = """\
+penstock_owner $http_authorization;
+location /v1/ { penstock_limit zone=edge key=$http_held tier=free; penstock_pass gpu; }
+location /jobs { penstock_jobs gpu; }
+"""
+ALICE = {"Authorization": "Bearer alice"}
+BOB = {"Authorization": "Bearer bob"}
+BODY = {"model": "sim", "prompt": "Tell me", "max_tokens": 8}
+SLOW = "60s"
+LEASE = 8
+
+
+@pytest.fixture
+def redis():
+    """One that keeps what it is told."""
+    server = RedisServer("--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def host(penstock, redis):
+    def build(*workers, state=True, server=SERVER, yaml="", **queue):
+        text = f'redis: {{ url: "unix:{redis.socket}" }}\n' + ("state: state\n" if state else "") + yaml
+        return penstock(http=HTTP, server=server, workers=list(workers), yaml=text, queue={"shared": "true", **queue})
+    return build
+
+
+def worker(service_time="20ms", slots=1, **more):
+    return simulate(slots=slots, service_time=service_time, **more)
+
+
+def post(service, headers=(), body=None):
+    return service.request("POST", "/v1/completions", {**ALICE, **dict(headers)}, body or BODY)
+
+
+def ask(service, body=None, **headers):
+    """For a promise, whatever comes of it."""
+    return post(service, {"Prefer": "respond-async", **{name.replace("_", "-"): value for name, value in headers.items()}}, body)
+
+
+def promise(service, body=None, **headers):
+    reply = ask(service, body, **headers)
+    assert reply.status == 202, (reply.status, reply.body)
+    return reply
+
+
+def get(service, path, who=ALICE):
+    return service.request("GET", path, who)
+
+
+def job(service, id, who=ALICE):
+    return get(service, f"/jobs/{id}", who).json()
+
+
+def until_status(service, id, status, seconds=20):
+    until(lambda: job(service, id).get("status") == status, lambda: f"{id} is {status}; it is {job(service, id)}", seconds)
+    return job(service, id)
+
+
+def until_known(service, model="sim"):
+    """The host has reached Redis, and knows who serves the model. The id of the job that has shown it."""
+    reply = until(lambda: (reply := ask(service, {**BODY, "model": model})).status == 202 and reply, f"{model} is known")
+    return reply.json()["id"]
+
+
+def until_open(service):
+    """Nginx has seen on penstockd's page that callers may wait."""
+    until(lambda: service.penstockd.queue().state == QueueStatus.OPEN, "the queue is open")
+
+
+def until_one_runs(service):
+    until(lambda: service.penstockd.queue().running == 1, "one runs")
+
+
+# ---- accepted here, run there
+
+def test_a_job_that_is_accepted_here_runs_there_and_each_host_answers_for_it(host):
+    edge, gpu = host(state=False), host(worker())
+    until_known(edge)
+    reply = promise(edge)
+    id = reply.json()["id"]
+    assert reply.headers["Location"] == f"/jobs/{id}"
+    assert (reply.json()["queue"], reply.json()["model"]) == ("default", "sim")
+    for service in (edge, gpu):
+        seen = until_status(service, id, "completed")
+        assert (seen["result_url"], seen["attempts"]) == (f"/jobs/{id}/result", 0)
+        result = get(service, f"/jobs/{id}/result")
+        assert result.status == 200 and result.json()["choices"][0]["text"]
+    assert get(edge, f"/jobs/{id}/result").body == get(gpu, f"/jobs/{id}/result").body
+
+
+def test_nobody_sees_the_jobs_of_others_on_whatever_host(host):
+    edge, gpu = host(), host(worker(SLOW))
+    until_known(edge)
+    running, waiting = promise(edge).json()["id"], promise(edge).json()["id"]
+    for service in (edge, gpu):
+        for id in (running, waiting, "job_" + "0" * 26):
+            assert get(service, f"/jobs/{id}", BOB).status == 404
+            assert service.request("DELETE", f"/jobs/{id}", BOB).status == 404
+        assert job(service, waiting)["status"] == "queued"
+
+
+def test_places_are_those_of_all_hosts(host):
+    first, second = host(worker(SLOW)), host()
+    until_known(second)
+    ids = [promise(service).json()["id"] for service in (second, first, second)]
+    places = [job(first, id)["position"] for id in ids]
+    assert places == [job(second, id)["position"] for id in ids] == list(range(places[0], places[0] + 3))
+
+
+def test_a_model_is_known_while_some_host_serves_it(host):
+    edge = host()
+    gpu = host(worker(), worker(name="other"))
+    until_known(edge, "other")
+    assert ask(edge, {**BODY, "model": "none"}).status == 404
+    gpu.penstockd.stop()
+    until(lambda: ask(edge, {**BODY, "model": "other"}).status == 404, "it is forgotten")
+
+
+def test_bounds_are_of_all_hosts_together(host):
+    edge, gpu = host(max_length=2, max_per_owner=2), host(worker(SLOW), max_length=2, max_per_owner=2)
+    until_known(edge)
+    until_one_runs(gpu)
+    refused = until(lambda: next((reply for reply in (ask(service) for service in (edge, gpu))
+                                  if reply.status == 503), None), "the queue is full")
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert {ask(service).status for service in (edge, gpu)} == {503}
+
+
+# ---- keys
+
+def test_a_key_is_one_job_on_all_hosts(host):
+    edge, gpu = host(state=False), host(worker())
+    until_known(edge)
+    first = promise(edge, Idempotency_Key='"k1"')
+    id = first.json()["id"]
+    again = promise(gpu, Idempotency_Key='"k1"')
+    assert (again.json()["id"], again.headers["Penstock-Duplicate"]) == (id, "true")
+    until_status(edge, id, "completed")
+    assert promise(edge, Idempotency_Key='"k1"').json()["id"] == id
+    other = ask(gpu, {**BODY, "prompt": "Something else"}, Idempotency_Key='"k1"')
+    assert (other.status, other.json()["error"]["code"]) == (422, "duplicate")
+    assert ask(edge, **BOB, Idempotency_Key='"k1"').json()["id"] != id
+
+
+def test_a_key_whose_job_did_not_complete_is_free_again(host):
+    edge, gpu = host(), host(worker(SLOW))
+    until_known(edge)
+    id = promise(edge, Idempotency_Key='"k1"').json()["id"]
+    assert edge.request("DELETE", f"/jobs/{id}", ALICE).json()["status"] == "cancelled"
+    assert promise(gpu, Idempotency_Key='"k1"').json()["id"] != id
+
+
+# ---- cancelled
+
+def test_a_job_is_cancelled_from_any_host_wherever_it_is(host):
+    edge, gpu = host(), host(worker(SLOW))
+    first = until_known(edge)
+    until_one_runs(gpu)
+    second = promise(gpu).json()["id"]
+    for id in (second, first):  # it waits; it runs
+        assert edge.request("DELETE", f"/jobs/{id}", ALICE).json()["status"] == "cancelled"
+        for service in (edge, gpu):
+            assert job(service, id)["status"] == "cancelled"
+            assert get(service, f"/jobs/{id}/result").status == 410
+    until(lambda: gpu.penstockd.queue().running == 0, "its slot is free", 3)
+    assert edge.request("DELETE", f"/jobs/{first}", ALICE).json()["status"] == "cancelled"
+
+
+def test_the_host_that_runs_a_job_may_cancel_it_as_well(host):
+    edge, gpu = host(), host(worker(SLOW))
+    id = until_known(edge)
+    until_one_runs(gpu)
+    assert gpu.request("DELETE", f"/jobs/{id}", ALICE).json()["status"] == "cancelled"
+    assert job(edge, id)["status"] == "cancelled"
+
+
+def test_a_deadline_ends_a_job_wherever_it_is(host):
+    edge, gpu = host(deadline="1s"), host(worker(SLOW), deadline="1s")
+    first = until_known(edge)
+    until_one_runs(gpu)
+    second = promise(edge).json()["id"]
+    for id in (first, second):
+        assert until_status(edge, id, "expired")["error"]["code"] == "deadline_exceeded"
+        assert get(gpu, f"/jobs/{id}", BOB).status == 404
+    until(lambda: gpu.penstockd.queue().running == 0, "its slot is free")
+
+
+# ---- hosts and workers die
+
+def test_a_worker_that_dies_costs_its_job_an_attempt_and_no_more(host):
+    edge, gpu = host(), host(worker("1s"))
+    until_known(edge)
+    id = promise(edge).json()["id"]
+    until_status(edge, id, "processing")
+    os.kill(gpu.penstockd.workers()[0], signal.SIGKILL)
+    assert until_status(edge, id, "completed")["attempts"] == 1
+
+
+def test_a_job_that_fails_all_attempts_is_dead_on_all_hosts(host):
+    edge, gpu = host(attempts=2), host(worker(failure_rate=1), attempts=2)
+    until_known(edge)
+    id = promise(edge).json()["id"]
+    for service in (edge, gpu):
+        seen = until_status(service, id, "failed")
+        assert (seen["attempts"], seen["error"]["code"]) == (2, "engine_failed")
+        assert get(service, f"/jobs/{id}/result").status == 502
+
+
+def test_what_a_host_ran_that_was_killed_runs_on_another(host):
+    edge, gpu = host(), host(worker(SLOW))
+    id = until_known(edge)
+    until_one_runs(gpu)
+    gpu.penstockd.kill()
+    other = host(worker())
+    assert until_status(edge, id, "completed", LEASE + 15)
+    assert until_status(other, id, "completed")
+
+
+def test_jobs_live_on_without_the_host_that_accepted_them(host):
+    edge, gpu = host(state=False), host(worker("1s"))
+    until_known(edge)
+    id = promise(edge).json()["id"]
+    edge.penstockd.kill()
+    assert until_status(gpu, id, "completed")
+    assert get(gpu, f"/jobs/{id}/result").status == 200
+
+
+def test_a_host_that_is_stopped_gives_back_what_it_has(host):
+    edge, gpu = host(), host(worker(SLOW), yaml="drain_timeout: 100ms\n")
+    id = until_known(edge)
+    until_one_runs(gpu)
+    assert gpu.penstockd.stop() == 0
+    gpu.penstockd.expect_death = True
+    began = time.monotonic()
+    host(worker())
+    assert until_status(edge, id, "completed")["attempts"] == 0
+    assert time.monotonic() - began < LEASE
+
+
+# ---- Redis dies
+
+def test_while_redis_is_away_what_runs_goes_on_and_no_job_is_promised(host, redis):
+    edge, gpu = host(), host(worker("1s"))
+    until_known(edge)
+    id = promise(edge).json()["id"]
+    until_status(edge, id, "processing")
+    redis.stop_answering()
+    try:
+        refused = until(lambda: (reply := ask(edge)).status == 503 and reply, "it is refused")
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert get(edge, f"/jobs/{id}").status == 503
+        until(lambda: gpu.penstockd.queue().running == 0, "it has run to its end")
+    finally:
+        redis.go_on()
+    assert until_status(edge, id, "completed")["attempts"] == 0
+
+
+def test_a_redis_that_is_started_anew_has_what_was_promised(host, redis):
+    edge, gpu = host(), host(worker("500ms"))
+    until_known(edge)
+    ids = [promise(edge).json()["id"] for _ in range(3)]
+    redis.kill()
+    redis.start()
+    for id in ids:
+        assert until_status(edge, id, "completed")["attempts"] == 0
+
+
+# ---- who waits
+
+def test_who_waits_here_is_answered_from_there(host):
+    edge, gpu = host(state=False), host(worker())
+    until_known(edge)
+    until_open(edge)
+    reply = post(edge)
+    assert reply.status == 200 and reply.json()["choices"][0]["text"]
+    assert post(gpu).status == 200
+    waited = post(edge, {"Prefer": "respond-async, wait=10"})
+    assert waited.status == 200 and waited.json()["choices"][0]["text"]
+
+
+def test_a_caller_that_leaves_ends_its_job(host):
+    edge, gpu = host(), host(worker(SLOW))
+    until_known(edge)
+    until_one_runs(gpu)
+    until_open(edge)
+    caller = socket.create_connection(("127.0.0.1", edge.port))
+    body = json.dumps(BODY).encode()
+    caller.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    until(lambda: job(edge, promise(edge).json()["id"])["position"] > 1, "the caller's job is in line")
+    last = promise(edge).json()["id"]
+    before = job(edge, last)["position"]
+    caller.close()
+    until(lambda: job(edge, last)["position"] == before - 1, "its place is free")
+
+
+def test_what_the_edge_holds_for_a_job_it_lets_go_when_that_ends_elsewhere(host):
+    edge, gpu = host(), host(worker(SLOW))
+    until_known(edge)
+    until_one_runs(gpu)
+    ids = [promise(edge, Held="alice").json()["id"] for _ in range(2)]
+    assert ask(edge, Held="alice").status == 429
+    assert gpu.request("DELETE", f"/jobs/{ids[0]}", ALICE).json()["status"] == "cancelled"
+    until(lambda: ask(edge, Held="alice").status == 202, "one is free again")
+
+
+def test_events_tell_of_a_job_that_is_elsewhere(host):
+    edge, gpu = host(), host(worker("500ms"))
+    until_known(edge)
+    id = promise(edge).json()["id"]
+    text = get(edge, f"/jobs/{id}/events").text()
+    assert "event: completed" in text
+
+
+# ---- what is not there yet
+
+def test_a_webhook_is_refused(host):
+    gpu = host(worker())
+    until_known(gpu)
+    reply = ask(gpu, Penstock_Callback="https://example.com/")
+    assert (reply.status, reply.json()["error"]["param"]) == (400, "Penstock-Callback")

@@ -1,0 +1,171 @@
+// Intake: jobs of queues that hosts share. Redis lets them in, by its bounds and keys; they are
+// promised once it has said so.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "worker/queue/api/intake.h"
+#include "worker/queue/jobs/caller.h"
+#include "worker/queue/shared_jobs/shared_record.h"
+#include "worker/queue/text/seconds.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr int64_t kUsPerMs = 1000;
+constexpr int64_t kKeepsKeyMs = int64_t{30} * 86'400'000;  // while its job is known, at most
+
+std::string hex(const limit::Hash128& hash) {
+  return fmt::format("{:016x}{:016x}", hash.hi, hash.lo);
+}
+
+wire::Failed other_request() {
+  return {.status = 422,
+          .code = "duplicate",
+          .message = "This Idempotency-Key came with another request before.",
+          .param = "Idempotency-Key"};
+}
+
+}  // namespace
+
+// `instead_of`: a job that had its key, and has not completed.
+void Intake::share(const JobId& id, const Order& order, const std::string& instead_of) {
+  Job& job = *dispatcher_.find(id);
+  const JobRecord& record = *job.more->keep;
+  const int64_t now_ns = dispatcher_.connections().now_ns();
+  const int64_t now_ms = dispatcher_.wall_ms();
+  const auto date_us = [&](int64_t at_ns) {
+    return at_ns == INT64_MAX ? SharedOrder::kNever
+                              : (now_ms + (at_ns - now_ns) / kNsPerMs) * kUsPerMs;
+  };
+  SharedQueue::Newcomer newcomer;
+  newcomer.id = id.view();
+  newcomer.lane = order.lane->model;
+  newcomer.body = encode(record, job.more->frame.view());
+  newcomer.instead_of = instead_of;
+  if (order.durable) {
+    newcomer.key = hex(record.key);
+    newcomer.key_is = hex(record.digest);
+  }
+  newcomer.job = {
+      .owner = order.entry.owner,
+      .priority = order.entry.priority,
+      .cost = order.entry.cost,
+      .weight = order.entry.weight,
+      .not_before_us = record.not_before_ms * kUsPerMs,
+      .deadline_us = order.entry.deadline_ns == 0 ? 0 : date_us(order.entry.deadline_ns),
+      .ends_by_us = job.more->ends_by_ns == 0 ? 0 : date_us(job.more->ends_by_ns),
+      .key_ms = kKeepsKeyMs};
+  order.shared->add(std::move(newcomer), [this, id, order](SharedQueue::Outcome outcome,
+                                                           const SharedOrder::Added& added) {
+    shared(id, order, outcome, added);
+  });
+}
+
+// Those who asked have left. What was to be promised goes on.
+void Intake::unwanted(const JobId& id, const Order& order) {
+  if (!order.async) {
+    order.shared->cancel(id.view(), {}, [](const SharedOrder::Answer<SharedOrder::End>&) {});
+  }
+}
+
+void Intake::shared(const JobId& id, const Order& order, SharedQueue::Outcome outcome,
+                    const SharedOrder::Added& added) {
+  using Outcome = SharedQueue::Outcome;
+  Job* const job = dispatcher_.find(id);
+  if (job == nullptr) {
+    return outcome == Outcome::kAdded ? unwanted(id, order) : void();
+  }
+  const Scheduler::Queue& queue = *order.lane->queue;
+  switch (outcome) {
+    case Outcome::kAdded: {
+      const std::string_view ids[] = {id.view()};
+      const auto told = [this, id, order](const SharedOrder::Answer<std::vector<int64_t>>& at) {
+        Job* const it = dispatcher_.find(id);
+        if (it == nullptr) {
+          return unwanted(id, order);
+        }
+        if (at && at.value.size() == 1 && at.value.front() >= 0) {
+          it->more->position = static_cast<uint32_t>(at.value.front());
+        }
+        dispatcher_.hand_over(*it, *order.lane, order.entry.owner, order.async);
+      };
+      if (!order.shared->positions(ids, told)) {
+        dispatcher_.hand_over(*job, *order.lane, order.entry.owner, order.async);
+      }
+      return;
+    }
+    case Outcome::kKeyUsed:
+      return key_used(id, order, added);
+    case Outcome::kQueueFull:
+      return refuse_shared(*job, order, "Queue " + queue.settings.name + " is full.");
+    case Outcome::kOwnerFull:
+      return refuse_shared(
+          *job, order,
+          fmt::format("You have {} jobs waiting in queue {}, as many as one caller may have.",
+                      queue.settings.max_per_owner, queue.settings.name));
+    case Outcome::kAway:
+      const std::string message =
+          "The job may not have been kept: the hosts' Redis has not answered." +
+          try_again(kAwayRetrySeconds);
+      return refuse_all(*job, Refusal{message, kAwayRetrySeconds}.failed());
+  }
+}
+
+void Intake::refuse_shared(Job& job, const Order& order, std::string_view why) {
+  const int64_t retry_after_s = spread(order, 0);
+  const Refusal refusal{std::string(why) + try_again(retry_after_s), retry_after_s};
+  refuse_all(job, refusal.failed());
+}
+
+// Another job has its key. If that asked for the same, it is as if this were that.
+void Intake::key_used(const JobId& id, const Order& order, const SharedOrder::Added& added) {
+  Job& job = *dispatcher_.find(id);
+  if (added.key_is != hex(job.more->keep->digest)) {
+    return refuse_all(job, other_request());
+  }
+  const auto told = [this, id, order,
+                     other = added.job](const SharedOrder::Answer<SharedOrder::Known>& answer) {
+    Job* const it = dispatcher_.find(id);
+    if (it == nullptr) {
+      return;
+    }
+    if (!answer) {
+      return shared(id, order, SharedQueue::Outcome::kAway, {});
+    }
+    known(*it, order, other, *order.shared, answer.value);
+  };
+  if (!order.shared->look(added.job, 0, told)) {
+    shared(id, order, SharedQueue::Outcome::kAway, {});
+  }
+}
+
+void Intake::known(Job& job, const Order& order, const std::string& other, SharedQueue& queue,
+                   const SharedOrder::Known& known) {
+  JobRecord record;
+  std::string_view answer;
+  const bool is_there = decode(known, record, answer);
+  if (!is_there || (has_ended(record.status) && record.status != JobStatus::kCompleted)) {
+    return share(job.id(), order, other);
+  }
+  if (has_ended(record.status)) {
+    return replay(job, record, *order.lane->queue, &answer);
+  }
+  Job& there = dispatcher_.watch(queue, record);
+  while (job.waiters() != nullptr) {
+    Waiter& waiter = *job.waiters();
+    Subscribers::detach(waiter);
+    waiter.duplicate = true;
+    dispatcher_.count(*order.lane->queue, Metrics::Event::kDuplicate);
+    dispatcher_.subscribers().join(waiter, there);
+    if (waiter.kind == Waiter::Kind::kPromise) {
+      dispatcher_.replies().promised(waiter, there);
+    } else {
+      waiter.kind = Waiter::Kind::kPromise;  // it gets the answer once that is whole
+      waiter.wait_ns = Waiter::kToTheEnd;
+    }
+  }
+  dispatcher_.forget(job);
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,132 @@
+// JobsApi: jobs of queues that hosts share. Any host answers for them: what is not in memory here
+// is asked of Redis.
+#include "worker/queue/api/jobs_api.h"
+#include "worker/queue/jobs/caller.h"
+#include "worker/queue/shared_jobs/shared_record.h"
+
+namespace penstock::queue {
+namespace {
+
+constexpr uint64_t kAwayRetrySeconds = 2;
+
+wire::Failed not_found() {
+  return {.status = 404, .code = "not_found", .message = "There is no such job of yours."};
+}
+
+}  // namespace
+
+void JobsApi::fail_away(Waiter& waiter) {
+  fail(waiter, {.status = 503,
+                .code = "busy",
+                .message = "Jobs cannot be seen at the moment, as the hosts' Redis does not "
+                           "answer. Try again in 2 s.",
+                .retry_after_s = kAwayRetrySeconds});
+}
+
+void JobsApi::find_shared(Waiter& waiter, const Question& question) {
+  if (dispatcher_.shared() == nullptr) {
+    return fail(waiter, not_found());
+  }
+  Subscribers::ask(waiter);
+  const size_t most = question.about == About::kResult ? 0 : kMostRecordBytes;
+  dispatcher_.shared()->look(
+      std::string(question.id.view()), most,
+      [this, &waiter, question](SharedQueue* queue,
+                                const SharedOrder::Answer<SharedOrder::Known>& known) {
+        if (!dispatcher_.subscribers().answered(waiter)) {
+          return;
+        }
+        if (!known) {
+          return fail_away(waiter);
+        }
+        JobRecord record;
+        std::string_view result;
+        const bool is_there = queue != nullptr && decode(known.value, record, result);
+        if (!is_there || !(question.all || record.owner == limit::Hash128{} ||
+                           record.owner == intake_.hash_of(question.who, queue))) {
+          return fail(waiter, not_found());
+        }
+        answer_shared(waiter, question, *queue, record, result);
+      });
+}
+
+void JobsApi::answer_shared(Waiter& waiter, const Question& question, SharedQueue& queue,
+                            const JobRecord& record, std::string_view result) {
+  if (has_ended(record.status)) {
+    return say_end(waiter, question, record, &result);
+  }
+  switch (question.about) {
+    case About::kEvents: {
+      Job& job = dispatcher_.watch(queue, record);
+      waiter.kind = Waiter::Kind::kEvents;
+      waiter.websocket = question.websocket;
+      dispatcher_.subscribers().join(waiter, job);
+      return dispatcher_.subscribers().begin_events(waiter, job, question.last);
+    }
+    case About::kCancel:
+      return cancel_shared(waiter, question, queue, record);
+    case About::kPreview:
+      return fail(
+          waiter,
+          {.status = 404, .code = "not_found", .message = "There is no preview of this job here."});
+    case About::kResult:
+    case About::kJob:
+      return say_position(waiter, question, queue, record);
+  }
+}
+
+void JobsApi::say_position(Waiter& waiter, const Question& question, SharedQueue& queue,
+                           const JobRecord& record) {
+  const auto told = [this, &waiter, question,
+                     record](const SharedOrder::Answer<std::vector<int64_t>>& at) {
+    if (!dispatcher_.subscribers().answered(waiter)) {
+      return;
+    }
+    JobView view = question.all ? operator_view_of(record) : view_of(record);
+    view.jobs_path = waiter.jobs_path;
+    if (at && at.value.size() == 1 && at.value.front() > 0) {
+      view.position = static_cast<uint32_t>(at.value.front());
+    }
+    say_job(waiter, view, question.about == About::kResult ? 202 : 200, true);
+  };
+  const std::string_view ids[] = {question.id.view()};
+  Subscribers::ask(waiter);
+  if (!queue.positions(ids, told)) {
+    told({});
+  }
+}
+
+void JobsApi::cancel_shared(Waiter& waiter, const Question& question, SharedQueue& queue,
+                            JobRecord record) {
+  JobEnd& end = record.end;
+  record.status = end.status = JobStatus::kCancelled;
+  end.http_status = 410;
+  end.error_code = "cancelled";
+  end.error = "The job was cancelled.";
+  end.finished_ms = dispatcher_.wall_ms();
+  const std::string text = encode(record, {});
+  const auto told = [this, &waiter, question, record,
+                     &queue](const SharedOrder::Answer<SharedOrder::End>& is) {
+    if (!dispatcher_.subscribers().answered(waiter)) {
+      return;
+    }
+    if (!is) {
+      return fail_away(waiter);
+    }
+    if (is.value != SharedOrder::End::kEnded) {  // another end came before
+      return find_shared(waiter, question);
+    }
+    if (Scheduler::Queue* const its = dispatcher_.scheduler().find_queue(queue.name())) {
+      dispatcher_.count(*its, Metrics::Event::kCancelled);
+    }
+    const std::string_view none;
+    say_end(waiter, question, record, &none);
+  };
+  Subscribers::ask(waiter);
+  if (!queue.cancel(question.id.view(), text, told)) {
+    dispatcher_.subscribers().answered(waiter);
+    fail_away(waiter);
+  }
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,306 @@
+// Dispatcher: jobs of queues that hosts share, whose order is in Redis (shared_jobs/).
+//
+//     let in ──hand_over()──▶ away ──on_taken()──▶ shared: it runs here, as any other
+//                              ▲ │                    │ │
+//                              └─┼──── send_away() ◀──┘ └──conclude_shared()──▶ ended()
+//                                └─look_for_end()──▶ ended()
+//
+// A job is in memory here while it runs here, or while somebody waits for it here, or the edge
+// holds something for it. Else Redis alone has it.
+#include <algorithm>
+
+#include "worker/queue/jobs/caller.h"
+#include "worker/queue/jobs/dispatcher.h"
+#include "worker/queue/shared_jobs/shared_record.h"
+#include "worker/queue/text/log.h"
+
+namespace penstock::queue {
+
+using PromiseState = Job::PromiseState;
+using Outcome = Scheduler::Outcome;
+
+namespace {
+
+std::string text_of(const Job& job) { return std::string(job.id().view()); }
+
+}  // namespace
+
+// ---- jobs that came in here
+
+void Dispatcher::hand_over(Job& job, Scheduler::Lane& lane, uint64_t share, bool promised) {
+  job.looking_up = false;
+  job.away = true;
+  job.remember(lane, share);
+  let_go(job);
+  count(job, Metrics::Event::kAccepted);
+  if (promised) {
+    job.promise = PromiseState::kMade;
+    --unpromised_;
+    count(job, Metrics::Event::kPromised);
+    if (!job.more->receipt.empty()) {
+      edges_.hold(job.edge_number(), job.more->receipt);
+    }
+  }
+  for (Waiter* waiter = job.waiters(); waiter != nullptr;) {
+    Waiter* const next = waiter->next;
+    if (waiter->kind == Waiter::Kind::kPromise) {
+      replies_.promised(*waiter, job);
+    } else {
+      replies_.accepted(*waiter, job);
+    }
+    waiter = next;
+  }
+  send_away(job);
+}
+
+Job& Dispatcher::watch(SharedQueue& queue, const JobRecord& record) {
+  Job* job = find(record.id);
+  if (job == nullptr) {
+    job = &jobs_.add(ulid_of(record.id));
+    job->created_ms = record.created_ms;
+    job->owner = record.owner.lo;
+    job->promise = PromiseState::kMade;
+    job->away = true;
+    job->extra().label = record.label;
+    job->more->position = record.status == JobStatus::kProcessing ? 0 : 1;
+    job->more->keep = std::make_unique<JobRecord>(record);
+    Scheduler::Queue& its = *scheduler_.find_queue(queue.name());
+    job->remember(scheduler_.lane(its, record.model), record.share.lo);
+    queue.watch(text_of(*job));
+  }
+  return *job;
+}
+
+// It is Redis's again, or still. Where nobody waits here, it is forgotten.
+void Dispatcher::send_away(Job& job) {
+  if (job.shared) {
+    job.remember(*job.home(), job.lane() != nullptr ? Scheduler::owner_of(job) : job.more->share);
+    suspects_.forget(job);
+    if (job.state() != Scheduler::Ticket::State::kUnknown) {
+      scheduler_.finish(job, Outcome::kCancelled, connections_.now_ns());
+    }
+    let_go(job);
+    ending_ -= job.promise != PromiseState::kNone && job.ending ? 1 : 0;
+    job.shared = job.ending = false;
+    job.away = true;
+    job.more->answer = {};
+    job.more->position = 1;
+  }
+  if (job.waiters() == nullptr && job.more->receipt.empty()) {
+    return erase(job);
+  }
+  shared(*job.home()->queue)->watch(text_of(job));
+  subscribers_.tell_state(job);
+}
+
+void Dispatcher::on_position(SharedQueue& queue, const std::string& id, int64_t position) {
+  const auto job_id = parse_job_id(id);
+  Job* const job = job_id ? find(*job_id) : nullptr;
+  if (job == nullptr || !job->away) {
+    return queue.unwatch(id);
+  }
+  if (position < 0) {
+    return look_for_end(queue, *job_id);
+  }
+  const auto now = static_cast<uint32_t>(std::min<int64_t>(position, UINT32_MAX));
+  const bool starts = now == 0 && job->more->position != 0;
+  job->more->position = now;
+  if (starts) {
+    subscribers_.tell_state(*job);
+  }
+}
+
+void Dispatcher::look_for_end(SharedQueue& queue, const JobId& id) {
+  queue.look(id.view(), 0, [this, id](const SharedOrder::Answer<SharedOrder::Known>& known) {
+    using State = SharedOrder::Known::State;
+    Job* const job = find(id);
+    if (job != nullptr && job->away && !job->looking_up && known &&
+        (known.value.state == State::kOver || known.value.state == State::kUnknown)) {
+      end_away(*job, known.value);
+    }
+  });
+}
+
+void Dispatcher::end_away(Job& job, const SharedOrder::Known& known) {
+  JobRecord record;
+  std::string_view answer;
+  if (!decode(known, record, answer)) {
+    record.end = end_of(job, JobStatus::kFailed);
+    record.end.http_status = 503;
+    record.end.error_code = "busy";
+    record.end.error = "The job is lost: Redis has lost what it had.";
+  }
+  const JobEnd& end = record.end;
+  record.end.id = job.id();
+  Answer& kept = job.more->answer;
+  kept = {};
+  kept.status = end.http_status;
+  kept.content_type = end.content_type;
+  kept.headers = end.headers;
+  kept.append(answer);
+  if (end.answered()) {
+    std::string frames;
+    subscribers_.forward_head(job, {.status = end.http_status,
+                                    .content_type = end.content_type,
+                                    .content_length_plus1 = answer.size() + 1,
+                                    .headers = end.headers});
+    for (std::string_view rest = answer; !rest.empty();) {
+      const std::string_view some = rest.substr(0, wire::kMaxChunkBytes);
+      frames.clear();
+      wire::append_chunk(frames, 0, some);
+      subscribers_.forward(job, frames, some);
+      rest.remove_prefix(some.size());
+    }
+    frames.clear();
+    wire::append(frames, 0,
+                 wire::Done{.prompt_tokens = end.prompt_tokens,
+                            .completion_tokens = end.completion_tokens,
+                            .device_ns = end.device_ns,
+                            .estimated = end.estimated ? 1U : 0U});
+    subscribers_.complete(job, frames);
+  } else {
+    subscribers_.fail(job,
+                      {.status = end.http_status, .code = end.error_code, .message = end.error});
+  }
+  ended(job, end);
+}
+
+// Its end is heard of as any other.
+void Dispatcher::cancel_away(Job& job) {
+  SharedQueue& queue = *shared(*job.home()->queue);
+  count(job, Metrics::Event::kCancelled);
+  const auto told = [this, &queue, id = job.id()](const SharedOrder::Answer<SharedOrder::End>&) {
+    look_for_end(queue, id);
+  };
+  queue.cancel(job.id().view(), {}, told);
+}
+
+// ---- jobs that run here
+
+// For each lane whose workers have credit, and where nothing waits here.
+void Dispatcher::ask_for_shared() {
+  workers_.each([this](const WorkerSession& worker) {
+    const Scheduler::Lane& lane = worker.lane();
+    SharedQueue* const queue = shared(*lane.queue);
+    if (queue != nullptr && !draining_ && !lane.queue->paused && !lane.queue->retired &&
+        Scheduler::next(lane) == nullptr) {
+      queue->serve(lane.model, workers_.room(lane, suspects_, connections_.now_ns()));
+    }
+  });
+  shared_->flush();
+}
+
+std::vector<SharedQueue::Model> Dispatcher::serves(const SharedQueue& queue) const {
+  std::vector<SharedQueue::Model> models;
+  for (const ServedModels::Member& each : served_.members()) {
+    if (!draining_ && each.lane->queue->settings.name == queue.name()) {
+      models.push_back({each.model, each.model_written});
+    }
+  }
+  return models;
+}
+
+void Dispatcher::on_taken(SharedQueue& queue, const SharedOrder::Taken& taken) {
+  JobRecord record;
+  std::string_view frame;
+  Scheduler::Queue* const its = scheduler_.find_queue(queue.name());
+  if (its == nullptr) {
+    return queue.give_back(taken.id, 0, std::nullopt);
+  }
+  if (!decode(taken.body, record, frame) || frame.empty() || record.id.view() != taken.id) {
+    log(Level::kError, "queue " + queue.name() + ": what Redis has of job " + taken.id +
+                           " is no job; it is dropped");
+    return queue.finish(taken.id, {}, [](SharedOrder::End) {});
+  }
+  Job* job = find(record.id);
+  if (job != nullptr && (!job->away || job->looking_up)) {  // it is on its way out, or in
+    return queue.give_back(taken.id, 0, std::nullopt);
+  }
+  if (job == nullptr) {
+    job = &jobs_.add(ulid_of(record.id));
+    job->created_ms = record.created_ms;
+    job->owner = record.owner.lo;
+    job->promise = PromiseState::kMade;
+    job->extra().label = record.label;
+  }
+  queue.unwatch(taken.id);
+  job->away = false;
+  job->shared = true;
+  job->keeps_answer = true;
+  job->answer_began = job->answer_fails = false;
+  job->extra().home = nullptr;
+  hold(*job, std::string(frame));
+  Scheduler::Lane& lane = scheduler_.lane(*its, taken.lane);
+  const int64_t now_ns = connections_.now_ns();
+  const int64_t waited_ms = std::max<int64_t>(time_.ms() - taken.came_us / 1000, 0);
+  scheduler_.add(*job, lane,
+                 {.owner = taken.owner,
+                  .priority = record.priority,
+                  .cost = record.cost,
+                  .weight = record.weight,
+                  .arrived_ns = now_ns - waited_ms * kNsPerMs,
+                  .deadline_ns = INT64_MAX,  // Redis's to keep
+                  .attempts = taken.attempts,
+                  .force = true},
+                 now_ns);
+  job->more->keep = std::make_unique<JobRecord>(std::move(record));
+  offer(lane);
+}
+
+// Others cancelled it, its deadline has passed, or this host has lost its lease.
+void Dispatcher::on_lost(SharedQueue& queue, const std::string& id) {
+  const auto job_id = parse_job_id(id);
+  Job* const job = job_id ? find(*job_id) : nullptr;
+  if (job == nullptr || !job->shared || job->ending) {
+    return;
+  }
+  revoke(*job);
+  if (job->answer_began) {
+    subscribers_.fail(*job, {.status = 502,
+                             .code = "engine_failed",
+                             .message = "The answer was cut short: the job is over, or another "
+                                        "host's."});
+    job->answer_began = job->answer_fails = false;
+  }
+  job->more->has_progress = false;
+  job->more->preview.reset();
+  if (job->promise == PromiseState::kNone && !Subscribers::wanted(*job)) {
+    queue.cancel(id, {}, [](const SharedOrder::Answer<SharedOrder::End>&) {});
+  }
+  send_away(*job);
+}
+
+void Dispatcher::give_back(Job& job, std::optional<Scheduler::Cause> cause) {
+  shared(*job.home()->queue)->give_back(text_of(job), job.attempts(), cause);
+  send_away(job);
+}
+
+bool Dispatcher::is_too_large(const Job& job) const {
+  return job.shared &&
+         job.more->answer.bytes >
+             std::min(kMostSharedResult, static_cast<uint64_t>(limits_.max_result_bytes));
+}
+
+// Nobody is told of the end before Redis has it.
+void Dispatcher::conclude_shared(Job& job, JobEnd end) {
+  job.ending = true;
+  ending_ += job.promise == PromiseState::kNone ? 0 : 1;
+  JobRecord record = *job.more->keep;
+  record.status = end.status;
+  record.end = end;
+  const std::string_view answer = end.answered() ? job.more->answer.tail : std::string_view();
+  shared(*job.home()->queue)
+      ->finish(text_of(job), encode(record, answer),
+               [this, end = std::move(end)](SharedOrder::End how) { ended_shared(end, how); });
+}
+
+// Another end than this counts where it was over, or is another host's.
+void Dispatcher::ended_shared(const JobEnd& end, SharedOrder::End how) {
+  Job* const job = find(end.id);
+  if (job == nullptr || !job->ending) {
+    return;
+  }
+  how == SharedOrder::End::kEnded ? ended(*job, end) : send_away(*job);
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,153 @@
+#include "worker/queue/shared_jobs/shared_jobs.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "worker/queue/config/redis_keys.h"
+#include "worker/queue/text/log.h"
+
+namespace penstock::queue {
+namespace {
+
+redis::Settings settings_of(const RedisConfig& config, std::string password) {
+  redis::Settings settings;
+  settings.database = config.database;
+  settings.user = config.user;
+  settings.password = std::move(password);
+  settings.prefix = config.prefix;
+  settings.layout = order_script::kLayout;
+  settings.scripts = order_script::all();
+  settings.host = SharedOrder::new_host();
+  settings.counts_hosts = false;
+  return settings;
+}
+
+redis::Whereabouts whereabouts_of(const RedisConfig& config) {
+  redis::Whereabouts where;
+  for (const RedisConfig::At& at : config.at) {
+    where.addresses.push_back({at.path, at.ip, at.port});
+  }
+  where.master = config.sentinel;
+  return where;
+}
+
+}  // namespace
+
+Scheduler::QueueSettings settings_of(const QueueConfig& queue) {
+  return {.name = queue.name,
+          .max_length = queue.max_length,
+          .max_per_owner = queue.max_per_owner,
+          .attempts = queue.attempts,
+          .deadline_ns = queue.deadline_ns,
+          .backoff_ns = queue.backoff_ns,
+          .aging_ns = queue.aging_ns};
+}
+
+Result<std::unique_ptr<SharedJobs>> SharedJobs::open(const Config& config, EventLoop& events,
+                                                     std::function<void()> on_event,
+                                                     SharedQueue::User& user) {
+  if (std::none_of(config.queues.begin(), config.queues.end(),
+                   [](const QueueConfig& queue) { return queue.shared; })) {
+    return std::unique_ptr<SharedJobs>();
+  }
+  auto password = read_password(config.redis);
+  if (!password) {
+    return Error{"redis.password_file: " + password.error().message};
+  }
+  return std::unique_ptr<SharedJobs>(
+      new SharedJobs(config, *std::move(password), events, std::move(on_event), user));
+}
+
+SharedJobs::SharedJobs(const Config& config, std::string password, EventLoop& events,
+                       std::function<void()> on_event, SharedQueue::User& user)
+    : loops_(events, std::move(on_event)),
+      servers_(
+          settings_of(config.redis, std::move(password)), whereabouts_of(config.redis),
+          [this] { return loops_.make(); }, *this) {
+  for (const QueueConfig& queue : config.queues) {
+    if (queue.shared) {
+      queues_.push_back(std::make_unique<SharedQueue>(
+          servers_, loops_.make(), user, queue::settings_of(queue), queue.keep_results_ns));
+    }
+  }
+  servers_.start();
+}
+
+SharedQueue* SharedJobs::find(std::string_view name) const {
+  const auto found = std::find_if(queues_.begin(), queues_.end(),
+                                  [&](const auto& queue) { return queue->name() == name; });
+  return found == queues_.end() ? nullptr : found->get();
+}
+
+void SharedJobs::apply(const Config& config) {
+  for (const QueueConfig& queue : config.queues) {
+    if (SharedQueue* const shared = find(queue.name); shared != nullptr) {
+      shared->set(queue::settings_of(queue));
+    }
+  }
+}
+
+void SharedJobs::look_in(size_t number, std::string id, size_t most, const Found& then) {
+  SharedOrder::Answer<SharedOrder::Known> none;
+  if (number == queues_.size()) {
+    return then(nullptr, none);
+  }
+  SharedQueue& queue = *queues_[number];
+  const bool sent = queue.look(
+      id, most,
+      [this, number, id, most, then, &queue](SharedOrder::Answer<SharedOrder::Known>& answer) {
+        if (answer && answer.value.state == SharedOrder::Known::State::kUnknown) {
+          return look_in(number + 1, id, most, then);
+        }
+        then(&queue, answer);
+      });
+  if (!sent) {
+    none.trouble = SharedOrder::Trouble::kUnknown;
+    then(&queue, none);
+  }
+}
+
+void SharedJobs::advance() {
+  const int64_t now_ns = monotonic_ns();
+  loops_.advance_to(now_ns);
+  for (const auto& queue : queues_) {
+    queue->advance_to(now_ns);
+  }
+}
+
+void SharedJobs::flush() {
+  for (const auto& queue : queues_) {
+    queue->flush();
+  }
+}
+
+int64_t SharedJobs::next_event(int64_t now_ns) const {
+  int64_t next_ns = loops_.next_event();
+  for (const auto& queue : queues_) {
+    next_ns = std::min(next_ns, queue->next_event());
+  }
+  const int64_t in_ns = std::max<int64_t>(next_ns - monotonic_ns(), 0);
+  return next_ns == INT64_MAX ? INT64_MAX : now_ns + in_ns;
+}
+
+void SharedJobs::leave() {
+  for (const auto& queue : queues_) {
+    queue->leave();
+  }
+}
+
+void SharedJobs::on_ready(std::string_view who) noexcept {
+  if (!std::exchange(is_ready_, true)) {
+    log(Level::kInfo, "shared queues are in " + std::string(who));
+  }
+  told_ = false;
+}
+
+void SharedJobs::on_lost(std::string_view why) noexcept {
+  is_ready_ = false;
+  if (!std::exchange(told_, true)) {
+    log(Level::kError, "shared queues take no jobs: " + std::string(why));
+  }
+}
+
+}  // namespace penstock::queue

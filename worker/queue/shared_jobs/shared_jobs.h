@@ -1,0 +1,65 @@
+// SharedJobs: the queues of a configuration that hosts share, and the Redis they are in.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "shared/base/event_loop.h"
+#include "shared/base/result.h"
+#include "worker/queue/config/config.h"
+#include "worker/queue/shared_jobs/shared_queue.h"
+#include "worker/queue/shared_order/redis_loop.h"
+
+namespace penstock::queue {
+
+class SharedJobs final : redis::Servers::User {
+ public:
+  // nullptr: no queue is shared. The loop and the user live longer. `on_event` is called before
+  // the user is told of anything.
+  static Result<std::unique_ptr<SharedJobs>> open(const Config& config, EventLoop& events,
+                                                  std::function<void()> on_event,
+                                                  SharedQueue::User& user);
+  SharedJobs(const SharedJobs&) = delete;
+  SharedJobs& operator=(const SharedJobs&) = delete;
+
+  // nullptr: that queue is not shared.
+  SharedQueue* find(std::string_view queue) const;
+  const std::vector<std::unique_ptr<SharedQueue>>& queues() const { return queues_; }
+  // The queues' new settings.
+  void apply(const Config& config);
+
+  // What any queue knows of the job. `then(nullptr, ...)`: none does; with trouble: it cannot be
+  // known now. The same as SharedOrder::look() otherwise.
+  using Found = std::function<void(SharedQueue*, SharedOrder::Answer<SharedOrder::Known>&)>;
+  void look(std::string id, size_t most, Found then) { look_in(0, std::move(id), most, then); }
+
+  // By its own clock, see SharedQueue.
+  void advance();
+  void flush();
+  // On the caller's clock, by which it is `now_ns`.
+  int64_t next_event(int64_t now_ns) const;
+  // What was given back is sent; nothing more is.
+  void leave();
+
+ private:
+  SharedJobs(const Config& config, std::string password, EventLoop& events,
+             std::function<void()> on_event, SharedQueue::User& user);
+  void on_ready(std::string_view who) noexcept override;
+  void on_lost(std::string_view why) noexcept override;
+  void on_hosts(uint64_t) noexcept override {}
+  void look_in(size_t number, std::string id, size_t most, const Found& then);
+
+  RedisLoops loops_;
+  redis::Servers servers_;
+  std::vector<std::unique_ptr<SharedQueue>> queues_;
+  bool is_ready_ = false;
+  bool told_ = false;  // that it is not
+};
+
+// As the Scheduler and the shared order have them.
+Scheduler::QueueSettings settings_of(const QueueConfig& queue);
+
+}  // namespace penstock::queue

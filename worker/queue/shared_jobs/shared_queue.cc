@@ -1,0 +1,407 @@
+#include "worker/queue/shared_jobs/shared_queue.h"
+
+#include <sys/random.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "worker/queue/text/log.h"
+
+namespace penstock::queue {
+namespace {
+
+std::string new_secret() {
+  limit::Secret secret;
+  if (::getrandom(&secret, sizeof secret, 0) != sizeof secret) {
+    std::abort();  // as JobIdMaker: a kernel that has booted has some
+  }
+  return {reinterpret_cast<const char*>(&secret), sizeof secret};
+}
+
+}  // namespace
+
+SharedQueue::SharedQueue(redis::Servers& servers, std::unique_ptr<redis::Loop> loop, User& user,
+                         const Scheduler::QueueSettings& settings, int64_t keep_results_ns)
+    : name_(settings.name),
+      user_(user),
+      order_(servers, settings, std::max<int64_t>(keep_results_ns / kNsPerMs, 1)),
+      membership_(order_, *this),
+      subscription_(servers, order_.key(), std::move(loop)) {
+  subscription_.start();
+}
+
+SharedQueue::~SharedQueue() { *alive_ = false; }
+
+void SharedQueue::advance_to(int64_t now_ns) {
+  if (leaving_) {
+    return;
+  }
+  membership_.advance_to(now_ns);
+  std::erase_if(idle_until_ns_, [&](const auto& idle) { return idle.second <= now_ns; });
+  if (now_ns >= roster_ns_) {
+    roster_ns_ = now_ns + kEveryNs;
+    tell_roster();
+    look_after_watched();
+  }
+  for (auto each = arrivals_.begin(); each != arrivals_.end();) {
+    const auto arrival = each++;
+    if (!arrival->asking && now_ns < arrival->until_ns) {
+      ask_to_add(arrival);
+    } else if (!arrival->asking) {
+      const Told told = std::move(arrival->told);
+      arrivals_.erase(arrival);
+      told(Outcome::kAway, {});
+    }
+  }
+}
+
+int64_t SharedQueue::next_event() const {
+  int64_t next_ns = std::min(membership_.next_event(), roster_ns_);
+  for (const auto& [model, idle_ns] : idle_until_ns_) {
+    next_ns = std::min(next_ns, idle_ns);
+  }
+  if (!ended_.empty() || !returns_.empty() || !arrivals_.empty()) {
+    next_ns = std::min(next_ns, std::max(retry_ns_, monotonic_ns() + kRetryNs));
+  }
+  return next_ns;
+}
+
+void SharedQueue::leave() {
+  flush();
+  leaving_ = true;
+  membership_.leave();
+}
+
+// ---- what hosts serve
+
+void SharedQueue::tell_roster() {
+  std::string text;
+  for (const Model& model : user_.serves(*this)) {
+    const std::string line = model.name + '\t' + model.written + '\n';
+    if (text.size() + line.size() <= kMostServedBytes) {
+      text += line;
+    }
+  }
+  order_.tell(self_, text, kServesNs / kNsPerUs, new_secret(),
+              [this, alive = alive_](const SharedOrder::Answer<SharedOrder::Roster>& answer) {
+                if (*alive && answer) {
+                  read_roster(answer.value);
+                }
+              });
+}
+
+void SharedQueue::read_roster(const SharedOrder::Roster& roster) {
+  if (limit::Secret secret; roster.secret.size() == sizeof secret) {
+    std::memcpy(&secret, roster.secret.data(), sizeof secret);
+    secret_ = secret;
+  }
+  models_.clear();
+  for (const std::string& host : roster.serves) {
+    for (std::string_view rest = host; !rest.empty();) {
+      const std::string_view line = rest.substr(0, rest.find('\n'));
+      rest.remove_prefix(std::min(line.size() + 1, rest.size()));
+      const size_t tab = std::min(line.find('\t'), line.size());
+      Model model{std::string(line.substr(0, tab)),
+                  std::string(line.substr(std::min(tab + 1, line.size())))};
+      const auto same = [&](const Model& each) { return each.name == model.name; };
+      if (std::none_of(models_.begin(), models_.end(), same)) {
+        models_.push_back(std::move(model));
+      }
+    }
+  }
+}
+
+const std::string* SharedQueue::find_model(std::string_view asked) const {
+  static const std::string kAny;
+  if (asked.empty()) {
+    return models_.empty() ? nullptr : &kAny;
+  }
+  for (const Model& model : models_) {
+    if (model.name == asked || (!model.written.empty() && model.written == asked)) {
+      return &model.name;
+    }
+  }
+  return nullptr;
+}
+
+// ---- jobs come in
+
+void SharedQueue::add(Newcomer newcomer, Told told) {
+  arrivals_.push_back({std::move(newcomer), std::move(told), monotonic_ns() + kPatienceNs});
+  ask_to_add(std::prev(arrivals_.end()));
+}
+
+void SharedQueue::ask_to_add(std::list<Arrival>::iterator arrival) {
+  const Newcomer& from = arrival->newcomer;
+  SharedOrder::Job job = from.job;
+  job.id = from.id;
+  job.lane = from.lane;
+  job.body = from.body;
+  job.key = from.key;
+  job.key_is = from.key_is;
+  job.instead_of = from.instead_of;
+  job.home = membership_.host();
+  arrival->asking = true;
+  arrival->asking = order_.add(
+      job, [this, arrival, alive = alive_](SharedOrder::Answer<SharedOrder::Added>& answer) {
+        if (!*alive) {
+          return;
+        }
+        arrival->asking = false;
+        if (answer.trouble == SharedOrder::Trouble::kUnknown) {
+          return;  // it is asked again, for a while
+        }
+        if (answer.trouble == SharedOrder::Trouble::kRefused) {
+          log(Level::kError,
+              "queue " + name_ + ": Redis takes no more jobs: " + std::string(answer.why));
+        }
+        using Admission = SharedOrder::Admission;
+        Outcome outcome = Outcome::kAway;
+        if (answer) {
+          membership_.note_due(answer.value.due_us, monotonic_ns());
+          const Admission is = answer.value.admission;
+          outcome = is == Admission::kQueueFull   ? Outcome::kQueueFull
+                    : is == Admission::kOwnerFull ? Outcome::kOwnerFull
+                    : is == Admission::kKeyUsed   ? Outcome::kKeyUsed
+                                                  : Outcome::kAdded;
+        }
+        const Told told = std::move(arrival->told);
+        wake(arrival->newcomer.lane);
+        arrivals_.erase(arrival);
+        told(outcome, answer.value);
+      });
+}
+
+// ---- jobs are taken, and end
+
+void SharedQueue::serve(const std::string& model, size_t room) {
+  const auto idle = idle_until_ns_.find(model);
+  if (room == 0 || leaving_ || membership_.host().empty() || asking_.contains(model) ||
+      (idle != idle_until_ns_.end() && monotonic_ns() < idle->second) ||
+      monotonic_ns() < retry_ns_) {
+    return;
+  }
+  ask(model, std::min(room, SharedOrder::kMostTaken));
+}
+
+// A job that names no model is for all of them.
+void SharedQueue::wake(const std::string& model) {
+  model.empty() ? idle_until_ns_.clear() : static_cast<void>(idle_until_ns_.erase(model));
+}
+
+void SharedQueue::flush() {
+  while (!ended_.empty() && monotonic_ns() >= retry_ns_) {
+    ask({}, 0);
+  }
+  for (auto each = returns_.begin(); each != returns_.end();) {
+    const auto job = each++;
+    if (!job->asking && monotonic_ns() >= retry_ns_) {
+      send_back(job);
+    }
+  }
+}
+
+// What has ended under one name of this host goes along.
+void SharedQueue::ask(const std::string& model, size_t most) {
+  const std::string host = ended_.empty() ? membership_.host() : ended_.front().host;
+  if (host != membership_.host()) {
+    most = 0;
+  }
+  auto ended = std::make_shared<std::vector<Ended>>();
+  std::vector<SharedOrder::Finished> finished;
+  while (!ended_.empty() && ended_.front().host == host &&
+         ended->size() < SharedOrder::kMostFinished) {
+    ended->push_back(std::move(ended_.front()));
+    ended_.pop_front();
+  }
+  for (const Ended& each : *ended) {
+    finished.push_back({.id = each.id, .fence = each.fence, .result = each.result});
+  }
+  if (most > 0) {
+    asking_.insert(model);
+  }
+  const bool sent = order_.serve(host, model, most, finished,
+                                 [this, model, most, host, ended, alive = alive_](
+                                     SharedOrder::Answer<SharedOrder::Served>& answer) {
+                                   if (*alive) {
+                                     served(model, most, host, *ended, answer);
+                                   }
+                                 });
+  if (!sent) {
+    SharedOrder::Answer<SharedOrder::Served> none;
+    none.trouble = SharedOrder::Trouble::kUnknown;
+    served(model, most, host, *ended, none);
+  }
+}
+
+void SharedQueue::served(const std::string& model, size_t most, const std::string& host,
+                         std::vector<Ended>& ended,
+                         SharedOrder::Answer<SharedOrder::Served>& answer) {
+  if (most > 0) {
+    asking_.erase(model);
+  }
+  if (!answer || answer.value.ended.size() != ended.size()) {
+    if (answer.trouble == SharedOrder::Trouble::kRefused) {
+      log(Level::kError, "queue " + name_ + ": Redis refuses: " + std::string(answer.why));
+    }
+    ended_.insert(ended_.begin(), std::make_move_iterator(ended.begin()),
+                  std::make_move_iterator(ended.end()));
+    retry_ns_ = monotonic_ns() + kRetryNs;
+    return;
+  }
+  membership_.note_due(answer.value.due_us, monotonic_ns());
+  if (most > 0 && answer.value.taken.size() < most) {
+    idle_until_ns_[model] = monotonic_ns() + kIdleNs;
+  }
+  for (size_t i = 0; i < ended.size(); ++i) {
+    forget(ended[i].id, ended[i].fence);
+    ended[i].told(answer.value.ended[i]);
+  }
+  if (host != membership_.host()) {
+    return;  // it has lost what it took: others take it back
+  }
+  for (const SharedOrder::Taken& job : answer.value.taken) {
+    held_[job.id] = job.fence;
+  }
+  for (const SharedOrder::Taken& job : answer.value.taken) {
+    user_.on_taken(*this, job);
+  }
+}
+
+void SharedQueue::forget(const std::string& id, uint64_t fence) {
+  if (const auto found = held_.find(id); found != held_.end() && found->second == fence) {
+    held_.erase(found);
+  }
+}
+
+void SharedQueue::finish(const std::string& id, std::string result,
+                         std::function<void(SharedOrder::End)> told) {
+  ended_.push_back({id, membership_.host(), std::move(result), held_.at(id), std::move(told)});
+}
+
+void SharedQueue::give_back(const std::string& id, uint32_t attempts,
+                            std::optional<Scheduler::Cause> cause) {
+  returns_.push_back({id, membership_.host(), held_.at(id), attempts, cause});
+}
+
+void SharedQueue::send_back(std::list<Return>::iterator job) {
+  const SharedOrder::Return back{
+      .id = job->id, .host = job->host, .fence = job->fence, .result = {}};
+  const auto then = [this, job, alive = alive_](const SharedOrder::Answer<SharedOrder::End>& end) {
+    if (!*alive) {
+      return;
+    }
+    job->asking = false;
+    if (end.trouble == SharedOrder::Trouble::kUnknown) {
+      retry_ns_ = monotonic_ns() + kRetryNs;
+      return;
+    }
+    forget(job->id, job->fence);
+    returns_.erase(job);
+  };
+  job->asking = true;
+  job->asking = job->cause ? order_.retry(back, job->attempts, *job->cause, then)
+                           : order_.requeue(back, 0, then);
+  if (!job->asking) {
+    retry_ns_ = monotonic_ns() + kRetryNs;
+  }
+}
+
+// ---- what is heard at once
+
+void SharedQueue::on_listening(std::string_view) { idle_until_ns_.clear(); }
+
+// "wake LANE", "over ID", "stop ID FENCE"
+void SharedQueue::on_message(std::string_view, std::string_view text) {
+  const size_t space = std::min(text.find(' '), text.size());
+  const std::string_view kind = text.substr(0, space);
+  const std::string_view rest = text.substr(std::min(space + 1, text.size()));
+  if (kind == "wake") {
+    wake(std::string(rest));
+  } else if (kind == "over" && watched_.contains(std::string(rest))) {
+    user_.on_position(*this, std::string(rest), -1);
+  } else if (kind == "stop") {
+    const std::string id(rest.substr(0, rest.find(' ')));
+    const auto held = held_.find(id);
+    if (held != held_.end() && std::to_string(held->second) == rest.substr(rest.find(' ') + 1)) {
+      held_.erase(held);
+      user_.on_lost(*this, id);
+    }
+  }
+}
+
+// ---- membership
+
+bool SharedQueue::runs(std::string_view id, uint64_t fence) const {
+  const auto found = held_.find(std::string(id));
+  return found != held_.end() && found->second == fence;
+}
+
+void SharedQueue::on_joined() {
+  channel_ = order_.key() + "c|" + membership_.host();
+  subscription_.listen(channel_, *this);
+}
+
+void SharedQueue::on_expelled(std::string_view why) {
+  subscription_.leave(std::exchange(channel_, {}));
+  log(Level::kError, "queue " + name_ + ": " + std::to_string(held_.size()) +
+                         " jobs stop here, and others may run them: " + std::string(why));
+  for (const auto& [id, fence] : std::exchange(held_, {})) {
+    user_.on_lost(*this, id);
+  }
+}
+
+void SharedQueue::on_lost_data() {
+  log(Level::kError, "queue " + name_ +
+                         ": Redis has lost what it had: jobs that were promised and had not ended "
+                         "are gone; have it keep what it is told (appendonly, appendfsync always)");
+  secret_.reset();
+  tell_roster();
+}
+
+void SharedQueue::on_held(const std::vector<SharedOrder::Held>& held) {
+  std::vector<std::string> gone;
+  for (const auto& [id, fence] : held_) {
+    const auto same = [&](const SharedOrder::Held& each) {
+      return each.id == id && each.fence == fence;
+    };
+    if (std::none_of(held.begin(), held.end(), same)) {
+      gone.push_back(id);
+    }
+  }
+  for (const std::string& id : gone) {
+    held_.erase(id);
+    user_.on_lost(*this, id);
+  }
+}
+
+// ---- what somebody waits for here
+
+void SharedQueue::look_after_watched() {
+  std::vector<std::string> ids;
+  auto next = watched_.upper_bound(watched_until_);
+  for (size_t i = std::min(watched_.size(), kMostWatched); i > 0; --i) {
+    next = next == watched_.end() ? watched_.begin() : next;
+    ids.push_back(*next++);
+  }
+  if (ids.empty()) {
+    return;
+  }
+  watched_until_ = ids.back();
+  const std::vector<std::string_view> views(ids.begin(), ids.end());
+  order_.positions(
+      views, [this, ids, alive = alive_](const SharedOrder::Answer<std::vector<int64_t>>& answer) {
+        if (!*alive || !answer || answer.value.size() != ids.size()) {
+          return;
+        }
+        for (size_t i = 0; i < ids.size(); ++i) {
+          if (watched_.contains(ids[i])) {
+            user_.on_position(*this, ids[i], answer.value[i]);
+          }
+        }
+      });
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,197 @@
+// SharedQueue: one queue that hosts share, as one host deals with it.
+//
+// It says to Redis what the Dispatcher does, and to the Dispatcher what Redis says. What must reach
+// Redis is kept until it was answered, and said again: jobs that come in for kPatienceNs, ends and
+// returns for as long as it takes. Jobs are known here by their ids alone.
+//
+// All times are monotonic_ns(): a lease ends while this host does not run, too.
+//
+//     add() ──▶ (Redis) ──serve()──▶ on_taken ──finish(), give_back()──▶ told
+//                  │                    └─ on_lost: it is another's now, or over
+//                  └──watch()──▶ on_position, each second
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "shared/base/clock.h"
+#include "shared/limit/siphash.h"
+#include "shared/redis/subscription.h"
+#include "worker/queue/shared_order/membership.h"
+#include "worker/queue/shared_order/shared_order.h"
+
+namespace penstock::queue {
+
+class SharedQueue final : Membership::User, redis::Subscription::Listener {
+ public:
+  static constexpr int64_t kPatienceNs = kNsPerSec;  // of whoever waits for a promise
+  static constexpr int64_t kIdleNs =
+      kNsPerSec;  // an empty lane is asked again, if nothing is heard
+  static constexpr int64_t kRetryNs = 100 * kNsPerMs;    // after an answer that did not come
+  static constexpr int64_t kEveryNs = kNsPerSec;         // the roster, and what is watched
+  static constexpr int64_t kServesNs = 5 * kNsPerSec;    // what a host has said of itself holds
+  static constexpr size_t kMostWatched = 500;            // in one request
+  static constexpr size_t kMostServedBytes = 64U << 10;  // that a host says of itself
+
+  // What a host's workers serve.
+  struct Model {
+    std::string name;
+    std::string written;  // `model:` as in its penstock.yaml, which callers may ask for too
+  };
+
+  class User {
+   public:
+    // The job is this host's to run.
+    virtual void on_taken(SharedQueue& queue, const SharedOrder::Taken& job) = 0;
+    // It is not any more: it is over, or another's.
+    virtual void on_lost(SharedQueue& queue, const std::string& id) = 0;
+    // Of what is watched: see SharedOrder::positions().
+    virtual void on_position(SharedQueue& queue, const std::string& id, int64_t position) = 0;
+    // What this host serves there.
+    virtual std::vector<Model> serves(const SharedQueue& queue) const = 0;
+
+   protected:
+    ~User() = default;
+  };
+
+  // `servers` and `user` live longer.
+  SharedQueue(redis::Servers& servers, std::unique_ptr<redis::Loop> loop, User& user,
+              const Scheduler::QueueSettings& settings, int64_t keep_results_ns);
+  ~SharedQueue();
+  SharedQueue(const SharedQueue&) = delete;
+  SharedQueue& operator=(const SharedQueue&) = delete;
+
+  const std::string& name() const { return name_; }
+  void set(const Scheduler::QueueSettings& settings) { order_.set(settings); }
+
+  // Whether jobs can be added now. Else they are not promised.
+  bool is_there() const { return secret_.has_value() && order_.ready(); }
+  // Under which all hosts hash owners and keys; nothing: Redis has not been reached yet.
+  const std::optional<limit::Secret>& secret() const { return secret_; }
+
+  // The model by its name, where any host serves it by that; an empty one is any. nullptr: none.
+  const std::string* find_model(std::string_view asked) const;
+  const std::vector<Model>& models() const { return models_; }
+  size_t hosts() const { return membership_.hosts(); }
+
+  // A job that comes in, with all that it refers to.
+  struct Newcomer {
+    std::string id, lane, body, key, key_is, instead_of;
+    SharedOrder::Job job;  // all but these
+  };
+  enum class Outcome : uint8_t { kAdded, kQueueFull, kOwnerFull, kKeyUsed, kAway };
+  // `other`: of kKeyUsed, the job that has it. kAway: nobody knows whether it is there.
+  using Told = std::function<void(Outcome outcome, const SharedOrder::Added& added)>;
+  void add(Newcomer newcomer, Told told);
+
+  // Asks for up to `room` jobs for workers of that model, unless it was done just now.
+  void serve(const std::string& model, size_t room);
+  // Jobs that came to a lane here are asked for at once.
+  void wake(const std::string& model);
+
+  // The job has ended here. kEnded: by this. REQUIRES: it was taken, and not lost.
+  void finish(const std::string& id, std::string result,
+              std::function<void(SharedOrder::End)> told);
+  // It goes back in line; if `cause`, an attempt has failed. REQUIRES: as of finish().
+  void give_back(const std::string& id, uint32_t attempts, std::optional<Scheduler::Cause> cause);
+
+  // on_position is called each second until unwatch().
+  void watch(const std::string& id) { watched_.insert(id); }
+  void unwatch(const std::string& id) { watched_.erase(id); }
+
+  // As SharedOrder's.
+  bool look(std::string_view id, size_t most, SharedOrder::Then<SharedOrder::Known> then) {
+    return order_.look(id, most, std::move(then));
+  }
+  bool positions(std::span<const std::string_view> ids,
+                 SharedOrder::Then<std::vector<int64_t>> then) {
+    return order_.positions(ids, std::move(then));
+  }
+  bool cancel(std::string_view id, std::string_view result,
+              SharedOrder::Then<SharedOrder::End> then) {
+    return order_.cancel(id, result, std::move(then));
+  }
+
+  void advance_to(int64_t now_ns);
+  // What is to be sent is sent. After all serve() of a turn.
+  void flush();
+  int64_t next_event() const;
+  // Takes no more.
+  void leave();
+
+ private:
+  struct Ended {
+    std::string id, host, result;
+    uint64_t fence;
+    std::function<void(SharedOrder::End)> told;
+  };
+  struct Return {
+    std::string id, host;
+    uint64_t fence;
+    uint32_t attempts;
+    std::optional<Scheduler::Cause> cause;
+    bool asking = false;
+  };
+  struct Arrival {
+    Newcomer newcomer;
+    Told told;
+    int64_t until_ns;
+    bool asking = false;
+  };
+
+  void on_listening(std::string_view channel) override;
+  void on_message(std::string_view channel, std::string_view text) override;
+  void on_joined() override;
+  void on_expelled(std::string_view why) override;
+  void on_lost_data() override;
+  size_t running() const override { return held_.size(); }
+  bool runs(std::string_view id, uint64_t fence) const override;
+  void on_held(const std::vector<SharedOrder::Held>& held) override;
+
+  void ask(const std::string& model, size_t most);
+  void served(const std::string& model, size_t most, const std::string& host,
+              std::vector<Ended>& ended, SharedOrder::Answer<SharedOrder::Served>& answer);
+  void ask_to_add(std::list<Arrival>::iterator arrival);
+  void send_back(std::list<Return>::iterator job);
+  void tell_roster();
+  void read_roster(const SharedOrder::Roster& roster);
+  void look_after_watched();
+  void forget(const std::string& id, uint64_t fence);
+
+  const std::string name_;
+  User& user_;
+  SharedOrder order_;
+  Membership membership_;
+  redis::Subscription subscription_;
+  std::string channel_;                               // its own; empty: it has none
+  const std::string self_ = SharedOrder::new_host();  // in the roster
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  bool leaving_ = false;
+
+  std::optional<limit::Secret> secret_;
+  std::vector<Model> models_;
+  int64_t roster_ns_ = 0;  // when next
+
+  std::unordered_map<std::string, uint64_t> held_;  // fences of jobs that were taken
+  std::deque<Ended> ended_;                         // to be sent
+  int64_t retry_ns_ = 0;                            // not before
+  std::list<Return> returns_;
+  std::list<Arrival> arrivals_;
+  std::set<std::string> asking_;                  // models whose jobs are asked for
+  std::map<std::string, int64_t> idle_until_ns_;  // where there was less than was asked for
+
+  std::set<std::string> watched_;
+  std::string watched_until_;  // of these, the last that was asked for
+};
+
+}  // namespace penstock::queue
