@@ -2,6 +2,7 @@
 #
 #   make             everything that is installed: the module, penstockd, penstock-worker, penstockctl
 #   make run         all of it at work on 127.0.0.1:8080, or PORT=
+#   make run-cluster one queue over four hosts of this machine
 #   make test        every test
 #   make install     what was built, below PREFIX (/usr/local), for packages below DESTDIR; make uninstall takes it away
 #   make deb         Debian packages, in build/deb; make test-deb tries them in a bare Debian
@@ -33,7 +34,7 @@ BUILD_IN = cmake --build
 CTEST = ctest --output-on-failure --no-label-summary --no-tests=error --repeat until-pass:2 -j $(TEST_JOBS)
 
 .DELETE_ON_ERROR:
-.PHONY: all run test install uninstall dist deb test-deb test-http3 bench storm gpu-check format lint sanitize asan tsan fuzz module clean setup-build
+.PHONY: all run run-cluster test install uninstall dist deb test-deb test-http3 bench storm gpu-check format lint sanitize asan tsan fuzz module clean setup-build
 
 all: $(BUILD)/build.ninja
 	$(BUILD_IN) $(BUILD) --target $(PROGRAMS)
@@ -49,6 +50,10 @@ setup-build:
 run: all
 	@scripts/setup run || true
 	@scripts/run $(BUILD) $(PORT)
+
+# Two edges, two hosts with simulated GPUs, and the Redis by which they share a queue.
+run-cluster: all
+	@scripts/run-cluster $(BUILD) $(PORT)
 
 install: all
 	@scripts/setup install

@@ -1,0 +1,49 @@
+"""`make run-cluster`'s script: what it prints to try does what it says, and it leaves nothing behind."""
+
+import json
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from processes import ASAN, BUILD, state_of
+from waiting import Port, until
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(ASAN, reason="the script runs the installed Nginx, which cannot load a sanitized module")
+
+
+@pytest.fixture
+def cluster(folder):
+    port = Port(and_above=1)
+    out = folder / "out"
+    with open(out, "wb") as file:
+        process = subprocess.Popen([ROOT / "scripts" / "run-cluster", BUILD, str(port.number)], stdout=file, stderr=file,
+                                   stdin=subprocess.DEVNULL)
+    try:
+        until(lambda: "Ctrl-C stops" in out.read_text() or process.poll() is not None, "it is ready", 90)
+        assert f"ready http://127.0.0.1:{port.number}\n" in out.read_text(), out.read_text()
+        yield out.read_text()
+    finally:
+        pids = (ROOT / "run" / f"cluster-{port.number}" / "pids").read_text().split()[::2]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(40) == 0, out.read_text()
+        until(lambda: all(state_of(pid) in ("", "Z") for pid in pids), "all are gone")
+        port.release()
+
+
+def test_a_job_of_one_edge_is_seen_on_the_other_and_outlives_the_host_that_ran_it(cluster):
+    submit, see = re.search(r"^id=.*$", cluster, re.M)[0], re.search(r"^curl .*/jobs/.*$", cluster, re.M)[0]
+    kill = re.search(r"^kill .*$", cluster, re.M)[0]
+
+    def shell(script):
+        return subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True).stdout
+
+    seen = json.loads(shell(f"{submit}\n{see}"))
+    assert seen["object"] == "job" and seen["status"] in ("queued", "processing")
+    ids = [re.search(r"job_\w+", shell(f"{submit}\necho $id"))[0] for _ in range(4)]  # on both hosts
+    shell(kill)
+    for id in ids:
+        until(lambda: json.loads(shell(f"id={id}\n{see}"))["status"] == "completed", f"{id} has completed", 40)
