@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -31,6 +32,7 @@ def cluster(folder):
         process.send_signal(signal.SIGTERM)
         assert process.wait(40) == 0, out.read_text()
         until(lambda: all(state_of(pid) in ("", "Z") for pid in pids), "all are gone")
+        shutil.rmtree(ROOT / "run" / f"cluster-{port.number}")
         port.release()
 
 

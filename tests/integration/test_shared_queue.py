@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -9,7 +10,6 @@ import time
 import pytest
 
 from conftest import simulate
-from processes import QueueStatus
 from redis_server import RedisServer
 from waiting import until
 
@@ -84,12 +84,26 @@ def until_known(service, model="sim"):
 
 
 def until_open(service):
-    """Nginx has seen on penstockd's page that callers may wait."""
-    until(lambda: service.penstockd.queue().state == QueueStatus.OPEN, "the queue is open")
+    """Nginx lets callers wait: it asks penstockd, who does not know that model."""
+    until(lambda: post(service, body={**BODY, "model": "none"}).status == 404, "the queue is open")
 
 
 def until_one_runs(service):
     until(lambda: service.penstockd.queue().running == 1, "one runs")
+
+
+def in_line(redis):
+    return int(redis.ask("HGET", "penstock:q1:{default}:s", "w") or 0)
+
+
+def waiting_caller(service, redis):
+    """Somebody who waits for an answer, and whose job is in line."""
+    before = in_line(redis)
+    caller = socket.create_connection(("127.0.0.1", service.port), 30)
+    body = json.dumps(BODY).encode()
+    caller.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    until(lambda: in_line(redis) == before + 1, "the caller's job is in line")
+    return caller
 
 
 # ---- accepted here, run there
@@ -286,6 +300,35 @@ def test_a_redis_that_is_started_anew_has_what_was_promised(host, redis):
         assert until_status(edge, id, "completed")["attempts"] == 0
 
 
+def test_when_redis_has_no_memory_left_only_new_jobs_are_refused(host, redis):
+    edge, gpu = host(), host(worker("500ms"))
+    until_known(edge)
+    id = promise(edge).json()["id"]
+    redis.ask("CONFIG", "SET", "maxmemory", 1)
+    refused = ask(edge)
+    assert refused.status == 503 and int(refused.headers["Retry-After"]) >= 1
+    assert until_status(edge, id, "completed")["attempts"] == 0
+    redis.ask("CONFIG", "SET", "maxmemory", 0)
+    assert until_status(gpu, promise(edge).json()["id"], "completed")
+
+
+def test_a_redis_that_is_started_empty_takes_jobs_and_who_waited_is_told(host, redis):
+    edge, gpu = host(), host(worker(SLOW))
+    lost = until_known(edge)
+    until_one_runs(gpu)
+    until_open(edge)
+    caller = waiting_caller(edge, redis)
+    redis.kill()
+    shutil.rmtree(redis.folder / "appendonlydir")
+    redis.start()
+    assert caller.recv(4096).startswith(b"HTTP/1.1 503 ")
+    until(lambda: get(edge, f"/jobs/{lost}").status == 404, "it is lost")
+    until(lambda: gpu.penstockd.queue().running == 0, "it does not run any more")
+    assert "Redis has lost what it had" in edge.penstockd.process.text() + gpu.penstockd.process.text()
+    id = until_known(edge)
+    assert edge.request("DELETE", f"/jobs/{id}", ALICE).json()["status"] == "cancelled"
+
+
 # ---- who waits
 
 def test_who_waits_here_is_answered_from_there(host):
@@ -299,19 +342,13 @@ def test_who_waits_here_is_answered_from_there(host):
     assert waited.status == 200 and waited.json()["choices"][0]["text"]
 
 
-def test_a_caller_that_leaves_ends_its_job(host):
+def test_a_caller_that_leaves_ends_its_job(host, redis):
     edge, gpu = host(), host(worker(SLOW))
     until_known(edge)
     until_one_runs(gpu)
     until_open(edge)
-    caller = socket.create_connection(("127.0.0.1", edge.port))
-    body = json.dumps(BODY).encode()
-    caller.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-    until(lambda: job(edge, promise(edge).json()["id"])["position"] > 1, "the caller's job is in line")
-    last = promise(edge).json()["id"]
-    before = job(edge, last)["position"]
-    caller.close()
-    until(lambda: job(edge, last)["position"] == before - 1, "its place is free")
+    waiting_caller(edge, redis).close()
+    until(lambda: in_line(redis) == 0, "its place is free")
 
 
 def test_what_the_edge_holds_for_a_job_it_lets_go_when_that_ends_elsewhere(host):
