@@ -181,6 +181,7 @@ def test_a_key_whose_job_did_not_complete_is_free_again(host):
     edge, gpu = host(), host(worker(SLOW))
     until_known(edge)
     id = promise(edge, Idempotency_Key='"k1"').json()["id"]
+    assert ask(gpu, {**BODY, "prompt": "Something else"}, Idempotency_Key='"k1"').status == 422
     assert edge.request("DELETE", f"/jobs/{id}", ALICE).json()["status"] == "cancelled"
     assert promise(gpu, Idempotency_Key='"k1"').json()["id"] != id
 
@@ -294,7 +295,9 @@ def test_a_redis_that_is_started_anew_has_what_was_promised(host, redis):
     edge, gpu = host(), host(worker("500ms"))
     until_known(edge)
     ids = [promise(edge).json()["id"] for _ in range(3)]
+    until_status(edge, ids[0], "processing")
     redis.kill()
+    until(lambda: gpu.penstockd.queue().running == 0, "the end is there, and Redis is not")
     redis.start()
     for id in ids:
         assert until_status(edge, id, "completed")["attempts"] == 0
