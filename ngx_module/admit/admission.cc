@@ -175,6 +175,8 @@ ngx_int_t prove_or_refuse(ngx_http_request_t* r, RequestState& state, Charges& c
         return refuse_full_table(r, state);
       case Answered::kAsked:
         return NGX_AGAIN;
+      case Answered::kBusy:
+        return refuse_without_check(r, state);
       case Answered::kWrong:
         break;
     }

@@ -78,6 +78,7 @@ Answered prove(ngx_http_request_t* r, RequestState& state,
         break;
       case Answered::kNoRoom:
       case Answered::kAsked:
+      case Answered::kBusy:
         return one;
       case Answered::kWrong:
         break;

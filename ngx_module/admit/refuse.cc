@@ -216,6 +216,10 @@ ngx_int_t refuse_without_redis(ngx_http_request_t* r, RequestState& state) noexc
   return refuse_for_now(r, state, "The limits cannot be told now.", 1);
 }
 
+ngx_int_t refuse_without_check(ngx_http_request_t* r, RequestState& state) noexcept {
+  return refuse_for_now(r, state, "Too many answers are being checked at once.", 1);
+}
+
 ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state,
                       const QueueRefusal& why) noexcept {
   std::string_view who;

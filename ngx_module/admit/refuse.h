@@ -29,6 +29,8 @@ bool tell_over_limit(ngx_http_request_t* r, RequestState& state, Charges& charge
 ngx_int_t refuse_full_table(ngx_http_request_t* r, RequestState& state) noexcept;
 // 503: Redis is away, and its zone says deny.
 ngx_int_t refuse_without_redis(ngx_http_request_t* r, RequestState& state) noexcept;
+// 503: too much is asked of a provider of challenges at once.
+ngx_int_t refuse_without_check(ngx_http_request_t* r, RequestState& state) noexcept;
 // 503: the queue would not take it.
 ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state, const QueueRefusal& why) noexcept;
 // 400: what it costs cannot be told.

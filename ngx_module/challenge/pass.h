@@ -25,8 +25,9 @@ const challenge::Keys* keys_of(const Limit& limit, const challenge::Holder& hold
 // Whether the request brings a pass of this caller, no older than pass= has it here.
 bool has_pass(const ngx_http_request_t* r, const Limit& limit, std::string_view who) noexcept;
 
-// What came of the answer to a challenge. kAsked: a provider is being asked about it.
-enum class Answered : uint8_t { kWrong, kRight, kNoRoom, kAsked };
+// What came of the answer to a challenge. kAsked: a provider is being asked about it. kBusy: it
+// could not be, as too much is asked.
+enum class Answered : uint8_t { kWrong, kRight, kNoRoom, kAsked, kBusy };
 
 // Each answer is good once: its id is a key of its own in the zone, until it would have ended
 // anyway. No holder has more than 60 of them, so none fills the zone, or makes it harder for all.

@@ -65,6 +65,9 @@ Answered settle_check(ngx_http_request_t* r, TokenCheck& check, const challenge:
     case wire::Verdict::kBad:
       count(*check.limit, ChallengeEvent::kFailed);
       return Answered::kWrong;
+    case wire::Verdict::kBusy:
+      count(*check.limit, ChallengeEvent::kProviderError);
+      return Answered::kBusy;
     default:
       check.verdict = wire::Verdict::kUnknown;
       count(*check.limit, ChallengeEvent::kProviderError);

@@ -88,6 +88,11 @@ ngx_int_t tell(ngx_http_request_t* r, Answered answered, std::string_view to) no
                              .detail = "Too many callers at once.",
                              .code = "busy",
                              .retry_after_s = 10});
+    case Answered::kBusy:
+      return refuse_page(r, {.status = 503,
+                             .detail = "Too many answers are being checked at once.",
+                             .code = "busy",
+                             .retry_after_s = 1});
     case Answered::kAsked:
       return NGX_AGAIN;
     case Answered::kWrong:

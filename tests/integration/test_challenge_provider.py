@@ -246,6 +246,13 @@ def test_an_action_and_a_score_are_asked_for_where_they_are_set(start, provider)
         assert bring(service, f"token{json.dumps(body).__hash__()}").status == status, body
 
 
+def test_recaptcha_3_is_to_say_half_at_least_where_no_score_is_set(start, provider):
+    service = used_up(start("recaptcha", "version=3"))
+    for score, status in ((0.5, 200), (0.1, 403)):
+        provider.says(body=good(score=score))
+        assert bring(service, f"token{score}").status == status
+
+
 @pytest.mark.parametrize("time", [lambda: at().replace("Z", "+00:00"), lambda: at()[:19] + "Z", lambda: at()[:19] + "+0000",
                                   lambda: (datetime.now(timezone.utc) + timedelta(hours=2)).strftime("%Y-%m-%dT%H:%M:%S+02:00")])
 def test_times_are_read_in_each_spelling(start, provider, time):
@@ -346,6 +353,42 @@ def test_one_caller_has_four_under_way_and_no_more(start, provider):
     for thread in threads:
         thread.join()
     assert sorted(answers) == [200] * 4 + [403] * 2
+
+
+@pytest.mark.parametrize("code", ["sitekey-secret-mismatch", "not-using-dummy-passcode", "invalid-keys"])
+def test_tokens_of_another_site_never_make_the_provider_seem_away(start, provider, code):
+    service = start(more="on_error=allow")
+    provider.says(body=bad(code))
+    for i in range(7):
+        used_up(service, f"/?key={i}")
+        assert bring(service, f"token{i}", f"/?key={i}").status == 403
+    assert len(provider.asked) == 7 and events(service)["failed"] == 7 and events(service)["provider_error"] == 0
+    assert f"[warn] turnstile refuses a token: {code}" in service.penstockd.process.text()
+    provider.answer = provider.usual
+    assert bring(service, "good1", "/?key=1").headers["Penstock-Pass"]
+
+
+@pytest.mark.parametrize("on_error", ["allow", "deny", "pow"])
+def test_what_is_too_much_at_once_lets_nobody_in(start, provider, on_error):
+    service = start(more=f"on_error={on_error}")
+    paths = [f"/?key={i}" for i in range(9)]
+    for path in paths:
+        used_up(service, path)
+    page = page_of(service, paths[8])
+    provider.hold.clear()
+    threads = [threading.Thread(target=lambda i=i: bring(service, f"good{i}", paths[i % 8])) for i in range(32)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(provider.asked) == 32, "as many as may be are under way")
+    refused = bring(service, "good32", paths[8])
+    assert refused.status == 503 and refused.headers["Retry-After"] in ("1", "2") and "Penstock-Pass" not in refused.headers
+    form = post(service, ticket=ticket_of(page), to=paths[8], **{FIELDS["turnstile"]: "good33"})
+    assert form.status == 503 and form.headers["Retry-After"] in ("1", "2") and "Set-Cookie" not in form.headers
+    assert events(service)["provider_error"] == 2 and len(provider.asked) == 32
+    provider.hold.set()
+    for thread in threads:
+        thread.join()
+    assert bring(service, "good34", paths[8]).status == 200  # that was no failure of the provider's
 
 
 def test_a_penstockd_that_is_not_there_is_a_provider_that_is_away(start):

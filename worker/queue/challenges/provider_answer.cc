@@ -21,10 +21,15 @@ enum Field : size_t { kSuccess, kCodes, kHostname, kTime, kAction, kScore, kData
 constexpr std::string_view kNames[] = {"success", "error-codes", "hostname", "challenge_ts",
                                        "action",  "score",       "cdata"};
 
+constexpr double kUsualScore = 0.5;
+
 // What a wrong token cannot bring about.
-constexpr std::string_view kNotTheCallers[] = {
-    "invalid-input-secret",    "missing-input-secret",     "internal-error",
-    "sitekey-secret-mismatch", "not-using-dummy-passcode", "invalid-keys"};
+constexpr std::string_view kNotTheCallers[] = {"invalid-input-secret", "missing-input-secret",
+                                               "internal-error"};
+
+// A token of another site brings these about, and so does a secret of another sitekey.
+constexpr std::string_view kMaybeOurs[] = {"sitekey-secret-mismatch", "not-using-dummy-passcode",
+                                           "invalid-keys"};
 
 constexpr std::string_view kTheCallers[] = {"timeout-or-duplicate",
                                             "invalid-input-response",
@@ -92,13 +97,21 @@ std::optional<int64_t> read_time(std::string_view text) {
 ProviderVerdict bad(std::string reason) { return {wire::Verdict::kBad, std::move(reason)}; }
 ProviderVerdict unknown(std::string reason) { return {wire::Verdict::kUnknown, std::move(reason)}; }
 
-// Codes are looked for in the whole of it. What a page chooses itself, its action and data, must
-// not pass for one of them.
+// Codes are looked for in the whole of it. What a page chooses itself, its host, action and data,
+// must not pass for one of them.
 ProviderVerdict judge_failure(std::string_view body, const http::BodyFields& said) {
-  const bool chosen = !said[kAction].text.empty() || !said[kData].text.empty();
+  const bool chosen =
+      !said[kAction].text.empty() || !said[kData].text.empty() || !said[kHostname].text.empty();
   for (const std::string_view code : kNotTheCallers) {
     if (!chosen && has_code(body, code)) {
       return unknown(std::string(code));
+    }
+  }
+  for (const std::string_view code : kMaybeOurs) {
+    if (has_code(body, code)) {
+      return {wire::Verdict::kBad,
+              std::string(code) + ": it is another site's, or `secret_file` is of another sitekey",
+              true};
     }
   }
   for (const std::string_view code : kTheCallers) {
@@ -107,6 +120,19 @@ ProviderVerdict judge_failure(std::string_view body, const http::BodyFields& sai
     }
   }
   return bad("it is not good, for no reason that is known here");
+}
+
+// Elsewhere than with reCAPTCHA, a score may tell how bad it is.
+ProviderVerdict judge_score(const ProviderConfig& provider, const http::BodyField& score) {
+  if (provider.name != "recaptcha" || (score.type == Type::kMissing && !provider.least_score)) {
+    return {wire::Verdict::kGood, ""};
+  }
+  if (score.type == Type::kMissing) {
+    return {wire::Verdict::kBad, "the answer has no score; is it a v2 key?", true};
+  }
+  return http::number_of(score) >= provider.least_score.value_or(kUsualScore)
+             ? ProviderVerdict{wire::Verdict::kGood, ""}
+             : bad("its score is too low");
 }
 
 ProviderVerdict judge_success(const ProviderConfig& provider, const http::BodyFields& said,
@@ -129,11 +155,7 @@ ProviderVerdict judge_success(const ProviderConfig& provider, const http::BodyFi
   if (now_s - *solved_s > provider.max_age_ns / kNsPerSec || *solved_s - now_s > kSkewSeconds) {
     return bad("it was solved too long ago, or is to be");
   }
-  const double score = http::number_of(said[kScore]);
-  if (provider.least_score > 0 && !(score >= provider.least_score)) {  // NaN: it has none
-    return bad("its score is too low");
-  }
-  return {wire::Verdict::kGood, ""};
+  return judge_score(provider, said[kScore]);
 }
 
 }  // namespace

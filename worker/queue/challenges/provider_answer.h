@@ -18,11 +18,13 @@ namespace penstock::queue {
 
 struct ProviderVerdict {
   wire::Verdict verdict = wire::Verdict::kUnknown;
-  std::string reason;  // of one that is not kGood, for the log
+  std::string reason;       // of one that is not kGood, for the log
+  bool maybe_ours = false;  // of kBad: the operator's settings may be to blame as well
 };
 
 // `status`: HTTP's. `now_s`: Unix seconds. kBad is what the caller's token is to blame for,
-// kUnknown what only the provider or the operator can mend.
+// kUnknown what only the provider or the operator can bring about, whatever the token is.
+// A score, which reCAPTCHA 3 gives, is to be `least_score`, or 0.5 where that is unset.
 ProviderVerdict judge_answer(const ProviderConfig& provider, int status, std::string_view body,
                              int64_t now_s);
 

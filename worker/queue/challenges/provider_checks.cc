@@ -82,8 +82,12 @@ class ProviderChecks::Provider final : public EventLoop::Handler {
     if (static_cast<size_t>(of_caller) >= kMostPerCaller) {
       return answer(&to, id, wire::Verdict::kBad);  // its own doing
     }
-    if (under_way_.size() >= kMost || checks_.now_ns_() < rests_until_ns_) {
-      tell(under_way_.size() >= kMost ? "too much is asked of it at once" : "it is left alone");
+    if (under_way_.size() >= kMost) {
+      tell("too much is asked of it at once");
+      return answer(&to, id, wire::Verdict::kBusy);
+    }
+    if (checks_.now_ns_() < rests_until_ns_) {
+      tell("it is left alone");
       return answer(&to, id, wire::Verdict::kUnknown);
     }
     const JobId job = checks_.ids_.make(checks_.wall_ns_() / kNsPerMs);
@@ -144,8 +148,8 @@ class ProviderChecks::Provider final : public EventLoop::Handler {
       failures_ = 0;
     }
     if (judged.verdict == wire::Verdict::kBad) {
-      checks_.troubles_.line(Level::kInfo, config.name + " refuses a token: " + judged.reason,
-                             checks_.now_ns_());
+      checks_.troubles_.line(judged.maybe_ours ? Level::kWarn : Level::kInfo,
+                             config.name + " refuses a token: " + judged.reason, checks_.now_ns_());
     }
     if (failures_ >= kMostFailures) {
       rests_until_ns_ = checks_.now_ns_() + kRestNs;

@@ -1,8 +1,9 @@
 // ProviderChecks: asks providers whether tokens are good, off the loop, and answers VERIFY.
 //
-// A bounded number is under way, in all and for each caller; what is more is answered kUnknown at
-// once, and so is everything for a while after a provider was away several times in a row: nobody
-// waits then for what will not come. A token is never asked about again: providers take each once.
+// A bounded number is under way, in all and for each caller. What is more is answered at once: kBad
+// where it is one caller's, else kBusy, as it does not mean that the provider is away. Everything
+// is kUnknown for a while after a provider was away several times in a row: nobody waits then for
+// what will not come. A token is never asked about again: providers take each once.
 #pragma once
 
 #include <cstdint>

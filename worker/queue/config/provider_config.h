@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,7 @@ struct ProviderConfig {
   std::string secret;                  // never shown
   std::vector<std::string> hostnames;  // of the pages whose widgets count, in lower case
   std::string action;                  // that the widget has to have; empty: any
-  double least_score = 0;              // of reCAPTCHA v3; 0: none is asked for
+  std::optional<double> least_score;   // of reCAPTCHA; unset: see provider_answer.h
   int64_t timeout_ns = 5 * kNsPerSec;
   int64_t max_age_ns = 300 * kNsPerSec;  // since the challenge was solved
   bool sends_remote_ip = false;

@@ -82,8 +82,8 @@ ProviderConfig read_provider(const YAML::Node& node, const Known& known, const s
   if (provider.name == "hcaptcha" && section.has("action")) {
     section.complain("action", "is not known to hcaptcha; leave it out");
   }
-  if (provider.name == "recaptcha") {
-    section.fraction("score", provider.least_score, 0, 1);
+  if (provider.name == "recaptcha" && section.has("score")) {
+    section.fraction("score", provider.least_score.emplace(), 0, 1);
   }
   section.duration("timeout", provider.timeout_ns, 100 * kNsPerMs);
   if (provider.timeout_ns > kLongestTimeoutNs) {

@@ -41,8 +41,8 @@ TEST(ProviderAnswerTest, OfTwoMembersOfOneNameTheLastCounts) {
 }
 
 TEST(ProviderAnswerTest, TheOperatorsFaultsAreNotTheCallers) {
-  for (const char* const code : {"invalid-input-secret", "missing-input-secret", "internal-error",
-                                 "sitekey-secret-mismatch"}) {
+  for (const char* const code :
+       {"invalid-input-secret", "missing-input-secret", "internal-error"}) {
     const std::string body = R"({"success":false,"error-codes":[")" + std::string(code) + "\"]}";
     EXPECT_EQ(judge(body), Verdict::kUnknown) << code;
     EXPECT_EQ(judge(body, 400), Verdict::kUnknown) << code;
@@ -50,6 +50,9 @@ TEST(ProviderAnswerTest, TheOperatorsFaultsAreNotTheCallers) {
               Verdict::kBad);
     EXPECT_EQ(judge(R"({"success":false,"error-codes":[],"cdata":")" + std::string(code) + "\"}"),
               Verdict::kBad);
+    EXPECT_EQ(
+        judge(R"({"success":false,"error-codes":[],"hostname":")" + std::string(code) + "\"}"),
+        Verdict::kBad);
   }
   for (const char* const code :
        {"timeout-or-duplicate", "invalid-input-response", "bad-request", "never-heard-of"}) {
@@ -57,6 +60,18 @@ TEST(ProviderAnswerTest, TheOperatorsFaultsAreNotTheCallers) {
               Verdict::kBad)
         << code;
   }
+}
+
+TEST(ProviderAnswerTest, WhatATokenOfAnotherSiteBringsAboutIsTheCallersAndTold) {
+  for (const char* const code :
+       {"sitekey-secret-mismatch", "not-using-dummy-passcode", "invalid-keys"}) {
+    const ProviderVerdict judged =
+        judge_answer(provider(), 200,
+                     R"({"success":false,"error-codes":[")" + std::string(code) + "\"]}", kNowS);
+    EXPECT_EQ(judged.verdict, Verdict::kBad) << code;
+    EXPECT_TRUE(judged.maybe_ours) << code;
+  }
+  EXPECT_FALSE(judge_answer(provider(), 200, R"({"success":false})", kNowS).maybe_ours);
 }
 
 TEST(ProviderAnswerTest, AgesAndSpellingsOfTimes) {
@@ -79,15 +94,32 @@ TEST(ProviderAnswerTest, AgesAndSpellingsOfTimes) {
 TEST(ProviderAnswerTest, HostsActionsAndScores) {
   ProviderConfig of = provider();
   of.action = "enter";
-  of.least_score = 0.5;
+  of.name = "recaptcha";
+  of.least_score = 0.7;
   const std::string time = "2023-11-14T22:13:00Z";
-  EXPECT_EQ(judge(good(time, R"(,"action":"enter","score":0.5)"), 200, of), Verdict::kGood);
-  EXPECT_EQ(judge(good(time, R"(,"action":"enter","score":0.49)"), 200, of), Verdict::kBad);
+  EXPECT_EQ(judge(good(time, R"(,"action":"enter","score":0.7)"), 200, of), Verdict::kGood);
+  EXPECT_EQ(judge(good(time, R"(,"action":"enter","score":0.69)"), 200, of), Verdict::kBad);
   EXPECT_EQ(judge(good(time, R"(,"action":"enter")"), 200, of), Verdict::kBad);
   EXPECT_EQ(judge(good(time, R"(,"action":"Enter","score":1)"), 200, of), Verdict::kBad);
   EXPECT_EQ(judge(good(time, R"(,"score":1)"), 200, of), Verdict::kBad);
   of.hostnames = {"www.example.com"};
   EXPECT_EQ(judge(good(time, R"(,"action":"enter","score":1)"), 200, of), Verdict::kBad);
+}
+
+TEST(ProviderAnswerTest, AScoreOfRecaptchaIsToBeHalfUnlessItIsSaidOtherwise) {
+  ProviderConfig of = provider();
+  of.name = "recaptcha";
+  const std::string time = "2023-11-14T22:13:00Z";
+  EXPECT_EQ(judge(good(time, R"(,"score":0.5)"), 200, of), Verdict::kGood);
+  EXPECT_EQ(judge(good(time, R"(,"score":0.1)"), 200, of), Verdict::kBad);
+  EXPECT_EQ(judge(good(time, R"(,"score":null)"), 200, of), Verdict::kBad);
+  EXPECT_EQ(judge(good(time), 200, of), Verdict::kGood);            // of version 2
+  EXPECT_EQ(judge(good(time, R"(,"score":0.1)")), Verdict::kGood);  // of another provider's
+  of.least_score = 0;
+  EXPECT_EQ(judge(good(time, R"(,"score":0)"), 200, of), Verdict::kGood);
+  const ProviderVerdict none = judge_answer(of, 200, good(time), kNowS);
+  EXPECT_EQ(none.verdict, Verdict::kBad);
+  EXPECT_EQ(none.reason, "the answer has no score; is it a v2 key?");
 }
 
 }  // namespace
