@@ -14,17 +14,19 @@ const loaded = new Promise((done) => document.readyState === "complete" ? done()
 // Widgets call it by its name.
 globalThis.penstockSolved = () => form.requestSubmit();
 
-const words = await Words.load(readersLanguage());
-
 /** Seconds until it goes without. */
 const left = () => asked.retry_after - (performance.now() - began) / 1000;
 
-function fail() {
+async function fail() {
+  await loading;
   say(line, words.say("check.failed"));
   button.textContent = words.say("check.again");
   button.onclick = (event) => (event.preventDefault(), location.reload());
 }
 
+const loading = Words.load(readersLanguage());
+
+// Before anything is waited for: a widget may be done at once.
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   // Where it leads to does not matter: this page asks for its own address again.
@@ -32,6 +34,8 @@ form.addEventListener("submit", async (event) => {
   const reply = await fetch(form.action, { method: "POST", body, redirect: "manual" }).catch(() => null);
   reply?.type === "opaqueredirect" ? location.reload() : fail();
 });
+
+const words = await loading;
 
 /** The widget's script did not come. Whether the provider is away is seen by who asks it: the server. */
 function goWithoutWidget() {

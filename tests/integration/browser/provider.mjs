@@ -66,6 +66,30 @@ await play({
     await sees(page, "body", "through");
   },
 
+  async "a token that comes before the words does stays on the page"() {
+    let release;
+    const held = new Promise((done) => release = done);
+    const WORDS = "**/ui/words.*.json";
+    await context.route(WORDS, async (route) => (await held, route.continue()));
+    token = "bad2";
+    await page.goto(`${base}/open/?key=four`);
+    await sees(page, "body", "through");
+    await page.goto(`${base}/open/?key=four`);
+    await sees(page, ".cf-turnstile", "widget of");
+    const asked = page.waitForRequest((request) => request.method() === "POST");
+    await page.evaluate(() => globalThis.solve());
+    assert.equal((await asked).resourceType(), "fetch");
+    release();
+    await sees(page, "#check-say", "The check did not work.");
+    takeOneScript();
+    await context.unroute(WORDS);
+    token = "good3";
+    await page.click("#check-go");
+    await sees(page, ".cf-turnstile", "widget of");
+    await becomes(page, () => document.documentElement.dataset.ready === "");
+    takeOneScript();
+  },
+
   async "where the provider is away, to the server as well, a proof of work does"() {
     token = null;
     await goTo("three");
