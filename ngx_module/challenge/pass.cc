@@ -32,7 +32,7 @@ bool any_pass(const ngx_http_request_t* r, const Visit& visit) noexcept {
   return any_header(r, "penstock-pass", any_of) || any_cookie(r, cookie_name(r), any_of);
 }
 
-// Each zone signs with keys of its own.
+// Each zone signs with keys of its own, unless it shares a secret_file= with others.
 std::optional<challenge::Pass> read_pass_of_any_zone(const MainConf& main,
                                                      std::string_view text) noexcept {
   for (Zone* zone : main.zones) {

@@ -49,6 +49,12 @@ void learn(const Zone& zone, std::string_view text) noexcept {
   known.turn.store(turn + 1, std::memory_order_release);
 }
 
+// What one zone has signed is nothing to another of the same Redis.
+challenge::Keys keys_by(const Zone& zone, const KnownSecret::Bytes& secret) noexcept {
+  return challenge::make_keys(
+      challenge::text_of(hmac(challenge::text_of(secret), view(zone.name))));
+}
+
 void on_answer(void* context, const redisReply* answer) noexcept {
   const auto& zone = *static_cast<const Zone*>(context);
   if (answer == nullptr) {
@@ -101,10 +107,10 @@ const ChallengeKeys& keys_of(Zone& zone) noexcept {
   const Lock lock(zone);
   keys.turn = known.turn.load(std::memory_order_relaxed);
   keys.count = 0;
-  keys.all[keys.count++] = challenge::make_keys(challenge::text_of(known.now));
+  keys.all[keys.count++] = keys_by(zone, known.now);
   keys.all[keys.count++] = keys.own;
   if (keys.turn > 1) {
-    keys.all[keys.count++] = challenge::make_keys(challenge::text_of(known.before));
+    keys.all[keys.count++] = keys_by(zone, known.before);
   }
   return keys;
 }

@@ -1,7 +1,8 @@
 // Shared secret: by which hosts of one Redis sign challenges and passes, so that each takes what
 // another has signed. Redis has it, a random one that the first host made, and each host knows it
 // (facts.h): a reload keeps it, and so does a Redis that comes back empty, as the first host puts
-// it back. Until it is known, a host signs by a secret of its own; what that has signed stays good.
+// it back. What a zone signs by hangs on its name, too, which hosts have alike. Until it is known,
+// a host signs by a secret of its own; what that has signed stays good.
 //
 // A zone with a secret_file= has its secret there.
 #pragma once

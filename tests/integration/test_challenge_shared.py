@@ -24,9 +24,9 @@ def takes(service, carried):
     return service.get("/?key=k", Penstock_Pass=carried).status == 200
 
 
-def signs_by(service, secret):
-    challenge = asked(service)
-    return mac(Keys(secret).signature, challenge["challenge"].encode()).hexdigest() == challenge["signature"]
+def signs_by(service, secret, zone=b"edge", path="/?key=k"):
+    challenge = asked(service, path)
+    return mac(Keys(mac(secret, zone).digest()).signature, challenge["challenge"].encode()).hexdigest() == challenge["signature"]
 
 
 def agreed(redis, *services):
@@ -51,6 +51,17 @@ def test_a_pass_of_one_host_is_good_on_another(redis, host):
     one.nginx.reload()
     until_taken(one, answer.headers["Penstock-Pass"])
     assert redis.ask("GET", KEY) == secret
+
+
+def test_a_pass_of_one_zone_is_none_in_another_of_the_same_redis(redis, penstock):
+    other = f"location /other {{ {ROOMY.replace('zone=edge', 'zone=other')}; empty_gif; }}"
+    service = penstock(http="".join(f"penstock_zone {zone} 1m redis={redis.address};" for zone in ("edge", "other")),
+                       server=server("algorithm=sha-256", limit=ROOMY, more=other))
+    agreed(redis, service)
+    carried = passed(service)
+    assert takes(service, carried)
+    until(lambda: signs_by(service, redis.ask("GET", KEY), b"other", "/other?key=k"), "the other zone has the secret, too")
+    assert service.get("/other?key=k", Penstock_Pass=carried).status == 403
 
 
 def test_what_was_signed_before_redis_came_stays_good(redis, host):
