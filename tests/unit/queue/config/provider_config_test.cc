@@ -75,7 +75,15 @@ TEST_F(ProviderConfigTest, SaysWhatIsWrongAndWhatWouldBeRight) {
   expect_complaint(good_ + ", timeout: 30s", "must be at most 20s");
   expect_complaint(good_ + ", timeout: 1ms", "timeout");
   expect_complaint(good_ + ", max_age: 2h", "must be at most 1h");
-  expect_complaint(good_ + ", url: ftp://a/b", "must be https://HOST/PATH");
+  for (const char* const url :
+       {"ftp://a/b", "http://example.com/siteverify", "http://127.0.0.1.example.com/",
+        "http://127.0.0.1@example.com/", "https://"}) {
+    expect_complaint(good_ + ", url: '" + url + "'", "must be https://HOST/PATH");
+  }
+  for (const char* const url : {"https://example.com/a", "http://127.0.0.1:80/a",
+                                "http://localhost/a", "http://[::1]:80/a"}) {
+    EXPECT_TRUE(parse(good_ + ", url: '" + url + "'")) << url;
+  }
   expect_complaint(good_, "unknown key", "friendly");
   write("open", "0xsecret", 0644);
   expect_complaint("secret_file: open, hostnames: [a]", "may be read by all; chmod 0640");
