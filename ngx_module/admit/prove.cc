@@ -7,11 +7,22 @@
 namespace penstock {
 namespace {
 
-// Woken as a check is over, or by something else.
+Answered settle(ngx_http_request_t* r, TokenCheck& check) noexcept {
+  const challenge::Keys& keys = keys_of(*check.limit->zone).signing();
+  return settle_check(r, check, keys, holder_of(*check.limit, keys, caller_of(r, *check.limit)));
+}
+
+// Woken as a check is over, or by something else. The limit may have room again: a good token is
+// worth its pass all the same.
 void on_write(ngx_http_request_t* r) noexcept {
   const RequestState* state = find_state(r);
-  state != nullptr && state->check != nullptr && !state->check->over ? stay_suspended(r)
-                                                                     : resume_phases(r);
+  if (state != nullptr && state->check != nullptr) {
+    if (!state->check->over) {
+      return stay_suspended(r);
+    }
+    settle(r, *state->check);
+  }
+  resume_phases(r);
 }
 
 Answered prove_by_work(ngx_http_request_t* r, const Limit& limit, std::string_view who,
@@ -28,10 +39,9 @@ Answered prove_by_work(ngx_http_request_t* r, const Limit& limit, std::string_vi
 
 Answered prove_by_token(ngx_http_request_t* r, RequestState& state, const Limit& limit,
                         std::string_view who, std::string_view token) noexcept {
-  const challenge::Keys& keys = keys_of(*limit.zone).signing();
-  const challenge::Holder holder = holder_of(limit, keys, who);
   if (state.check == nullptr && !token.empty()) {
-    const Answered asked = ask_about(r, state, limit, holder, token);
+    const challenge::Keys& keys = keys_of(*limit.zone).signing();
+    const Answered asked = ask_about(r, state, limit, holder_of(limit, keys, who), token);
     if (asked != Answered::kAsked) {
       return asked;
     }
@@ -40,9 +50,8 @@ Answered prove_by_token(ngx_http_request_t* r, RequestState& state, const Limit&
     }
   }
   // Of several limits one takes it.
-  return state.check != nullptr && state.check->limit == &limit
-             ? settle_check(r, *state.check, keys, holder)
-             : Answered::kWrong;
+  return state.check != nullptr && state.check->limit == &limit ? settle(r, *state.check)
+                                                                : Answered::kWrong;
 }
 
 Answered prove_one(ngx_http_request_t* r, RequestState& state, const Limit& limit) noexcept {

@@ -21,6 +21,15 @@ void count(const Limit& limit, ChallengeEvent event) noexcept {
   count_challenge(*limit.bounds[0].counter, event);
 }
 
+Answered answered_by(const ngx_http_request_t* r, const TokenCheck& check) noexcept {
+  const bool good = check.verdict == wire::Verdict::kGood ||
+                    (check.verdict == wire::Verdict::kUnknown &&
+                     loc_conf(r)->challenging.provider->on_away == OnAway::kAllow);
+  return good                                    ? Answered::kRight
+         : check.verdict == wire::Verdict::kBusy ? Answered::kBusy
+                                                 : Answered::kWrong;
+}
+
 }  // namespace
 
 Answered ask_about(ngx_http_request_t* r, RequestState& state, const Limit& limit,
@@ -51,29 +60,32 @@ Answered ask_about(ngx_http_request_t* r, RequestState& state, const Limit& limi
 Answered settle_check(ngx_http_request_t* r, TokenCheck& check, const challenge::Keys& keys,
                       const challenge::Holder& holder) noexcept {
   if (check.settled) {
-    return Answered::kWrong;
+    return answered_by(r, check);
   }
   check.settled = true;
+  ChallengeEvent event = ChallengeEvent::kFailed;
   switch (check.verdict) {
     case wire::Verdict::kGood: {
       challenge::Pass pass{.holder = holder, .issued_s = ngx_time()};
       pass.seconds = loc_conf(r)->challenging.pass_s;
-      const bool given = give_pass(r, keys, pass);
-      count(*check.limit, given ? ChallengeEvent::kPassed : ChallengeEvent::kFailed);
-      return given ? Answered::kRight : Answered::kWrong;
+      if (give_pass(r, keys, pass)) {
+        event = ChallengeEvent::kPassed;
+      } else {
+        check.verdict = wire::Verdict::kBad;
+      }
+      break;
     }
     case wire::Verdict::kBad:
-      count(*check.limit, ChallengeEvent::kFailed);
-      return Answered::kWrong;
+      break;
     case wire::Verdict::kBusy:
-      count(*check.limit, ChallengeEvent::kProviderError);
-      return Answered::kBusy;
+      event = ChallengeEvent::kProviderError;
+      break;
     default:
       check.verdict = wire::Verdict::kUnknown;
-      count(*check.limit, ChallengeEvent::kProviderError);
-      return loc_conf(r)->challenging.provider->on_away == OnAway::kAllow ? Answered::kRight
-                                                                          : Answered::kWrong;
+      event = ChallengeEvent::kProviderError;
   }
+  count(*check.limit, event);
+  return answered_by(r, check);
 }
 
 bool note_away(ngx_http_request_t* r, const challenge::Keys& keys,

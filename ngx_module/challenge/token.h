@@ -18,8 +18,8 @@ constexpr int64_t kTicketSeconds = 3600;  // in which a provider's page is to be
 Answered ask_about(ngx_http_request_t* r, RequestState& state, const Limit& limit,
                    const challenge::Holder& holder, std::string_view token) noexcept;
 
-// Acts on what is known of the token, once: gives the holder its pass, if it is good. kRight
-// without a pass: nobody knows, and all go on. REQUIRES: check.over.
+// Acts on what is known of the token, once: gives the holder its pass, if it is good; later calls
+// say the same again. kRight without a pass: nobody knows, and all go on. REQUIRES: check.over.
 Answered settle_check(ngx_http_request_t* r, TokenCheck& check, const challenge::Keys& keys,
                       const challenge::Holder& holder) noexcept;
 

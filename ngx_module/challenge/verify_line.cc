@@ -12,7 +12,8 @@ namespace penstock {
 namespace {
 
 constexpr ngx_msec_t kPatienceMs = 25'000;  // penstockd's own is 20 s at most
-constexpr size_t kInBytes = 4096;           // of frames that come: all are short
+constexpr ngx_msec_t kRestMs = 10'000;
+constexpr size_t kInBytes = 4096;  // of frames that come: all are short
 constexpr size_t kOutBytes = 64U << 10;
 
 }  // namespace
@@ -22,6 +23,9 @@ struct VerifyLine {
   ngx_str_t name{};
   ngx_peer_connection_t peer{};
   ngx_queue_t under_way{};
+  ngx_msec_t rests_since = 0;
+  bool rests = false;   // until it is seen that kRestMs are over
+  bool silent = false;  // and so is not asked meanwhile
   uint64_t last_id = 0;
   u_char in[kInBytes];
   size_t in_size = 0;
@@ -44,9 +48,26 @@ void leave(TokenCheck& check) noexcept {
   }
   VerifyLine& line = *check.line;
   check.line = nullptr;
-  if (line.peer.connection != nullptr) {  // an idle one does not keep a worker that is to exit
-    line.peer.connection->idle = ngx_queue_empty(&line.under_way) ? 1 : 0;
+  ngx_connection_t* const c = line.peer.connection;
+  if (c == nullptr || !ngx_queue_empty(&line.under_way)) {
+    return;
   }
+  c->idle = 1;  // such a one does not keep a worker that is to exit
+  if (ngx_exiting != 0) {
+    c->close = 1;  // Nginx has closed what was idle already
+    ngx_post_event(c->read, &ngx_posted_events);
+  }
+}
+
+void rest(VerifyLine& line, bool silent) noexcept {
+  line.rests = true;
+  line.silent = silent;
+  line.rests_since = ngx_current_msec;
+}
+
+bool is_resting(VerifyLine& line) noexcept {
+  line.rests = line.rests && ngx_current_msec - line.rests_since < kRestMs;
+  return line.rests;
 }
 
 void end(TokenCheck& check, wire::Verdict verdict) noexcept {
@@ -58,11 +79,8 @@ void end(TokenCheck& check, wire::Verdict verdict) noexcept {
 
 void end_request(void* check) noexcept { leave(*static_cast<TokenCheck*>(check)); }
 
-void on_patience(ngx_event_t* event) noexcept {
-  end(*static_cast<TokenCheck*>(event->data), wire::Verdict::kUnknown);
-}
-
-void break_line(VerifyLine& line) noexcept {
+void break_line(VerifyLine& line, bool silent = false) noexcept {
+  rest(line, silent);
   if (line.peer.connection != nullptr) {
     ngx_close_connection(line.peer.connection);
     line.peer.connection = nullptr;
@@ -73,7 +91,7 @@ void break_line(VerifyLine& line) noexcept {
   }
 }
 
-// Once a minute each: why a penstockd cannot be asked.
+// Once a minute: why a penstockd cannot be asked.
 void tell(const VerifyLine& line, std::string_view why) noexcept {
   static time_t said_s = 0;
   if (ngx_time() - said_s < 60) {
@@ -86,6 +104,12 @@ void tell(const VerifyLine& line, std::string_view why) noexcept {
                 "penstockd at %V cannot be asked about challenges: %V", &name, &text);
 }
 
+void on_patience(ngx_event_t* event) noexcept {
+  VerifyLine& line = *static_cast<TokenCheck*>(event->data)->line;
+  tell(line, "it does not answer");
+  break_line(line, true);
+}
+
 // False: the line is to be broken.
 bool on_frame(VerifyLine& line, const wire::Frame& frame) noexcept {
   if (frame.header.type == wire::FrameType::kVerified) {
@@ -96,7 +120,11 @@ bool on_frame(VerifyLine& line, const wire::Frame& frame) noexcept {
     for (ngx_queue_t* at = ngx_queue_head(&line.under_way);
          at != ngx_queue_sentinel(&line.under_way); at = ngx_queue_next(at)) {
       if (check_of(at).id == frame.header.id) {
-        end(check_of(at), static_cast<wire::Verdict>(message.verdict));
+        const auto verdict = static_cast<wire::Verdict>(message.verdict);
+        if (verdict == wire::Verdict::kUnknown) {
+          rest(line, false);
+        }
+        end(check_of(at), verdict);
         break;
       }
     }
@@ -216,21 +244,27 @@ bool open(VerifyLine& line) noexcept {
                          .role = static_cast<uint64_t>(wire::Role::kCaller)});
 }
 
+// False: nothing went out.
 bool ask(VerifyLine& line, const wire::Verify& question, TokenCheck& check) noexcept {
-  if (!open(line) || !put(line, line.last_id + 1, question)) {
+  if (!open(line)) {
+    return false;
+  }
+  if (!put(line, line.last_id + 1, question)) {
+    check.verdict = wire::Verdict::kBusy;
+    return false;
+  }
+  if (!flush(line)) {
+    break_line(line);
     return false;
   }
   check.id = ++line.last_id;
   check.line = &line;
   ngx_queue_insert_tail(&line.under_way, &check.link);
-  line.peer.connection->idle = 0;
+  line.peer.connection->idle = line.peer.connection->close = 0;
   check.timer.handler = on_patience;
   check.timer.data = &check;
   check.timer.log = ngx_cycle->log;
   ngx_add_timer(&check.timer, kPatienceMs);
-  if (!flush(line)) {
-    break_line(line);
-  }
   return true;
 }
 
@@ -265,9 +299,12 @@ TokenCheck* ask_about_token(ngx_http_request_t* r, const PoolArray<VerifyLine*>&
   auto* check = new (cleanup->data) TokenCheck;
   check->r = r;
   cleanup->handler = end_request;
-  for (VerifyLine* line : lines) {
-    if (ask(*line, question, *check)) {
-      return check;
+  for (const bool resting : {false, true}) {
+    for (VerifyLine* line : lines) {
+      if (is_resting(*line) == resting && !(resting && line->silent) &&
+          ask(*line, question, *check)) {
+        return check;
+      }
     }
   }
   check->over = true;

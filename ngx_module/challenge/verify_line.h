@@ -1,9 +1,12 @@
 // Verify line: over which a worker process asks a penstockd whether a provider's token is good.
 //
-// It is opened by the first question, and kept. A question is answered once: by VERIFIED, or, as
-// one that nobody knows, when the line breaks, when it does not fit into what waits for the socket,
-// or after kPatienceMs. A penstockd that is too old says GOODBYE to this line's HELLO, and so
-// breaks it.
+// It is opened by the first question, and kept. A question is answered once: by VERIFIED; as one
+// that nobody knows, when the line breaks, or after kPatienceMs, which breaks it; or at once as
+// kBusy, when it does not fit into what waits for the socket. A penstockd that is too old says
+// GOODBYE to this line's HELLO, and so breaks it.
+//
+// A line that broke, or did not know, rests for kRestMs: others are asked first. One that was
+// silent for too long is not asked at all meanwhile.
 #pragma once
 
 #include <span>
@@ -34,8 +37,8 @@ struct TokenCheck {
   ngx_event_t timer{};
 };
 
-// Asks the first of the lines that is up. It may be over at once; else the request's write event is
-// posted when it is. nullptr when memory ran out.
+// Asks the first of the lines that is up, and does not rest if there is such a one. It may be over
+// at once; else the request's write event is posted when it is. nullptr when memory ran out.
 TokenCheck* ask_about_token(ngx_http_request_t* r, const PoolArray<VerifyLine*>& lines,
                             const wire::Verify& question) noexcept;
 

@@ -156,18 +156,33 @@ ngx_int_t take_token(ngx_http_request_t* r, const http::Query& form, std::string
   return suspend_phases(r, on_checked) ? NGX_AGAIN : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
-ngx_int_t answer(ngx_http_request_t* r) noexcept {
-  char body[kMostBytes];
-  Text text(body);
+// Nginx may have put it into a file.
+ngx_int_t read_form(ngx_http_request_t* r, char* body, size_t& size) noexcept {
   for (const ngx_chain_t* link = r->request_body->bufs; link != nullptr; link = link->next) {
-    const auto size = static_cast<size_t>(ngx_buf_size(link->buf));
-    if (link->buf->in_file || size > static_cast<size_t>(body + most_bytes(r) - text.at())) {
+    ngx_buf_t* const buf = link->buf;
+    const auto more = static_cast<size_t>(ngx_buf_size(buf));
+    if (more > most_bytes(r) - size) {
       return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
     }
-    text.raw({reinterpret_cast<const char*>(link->buf->pos), size});
+    auto* const to = reinterpret_cast<u_char*>(body + size);
+    if (ngx_buf_in_memory(buf)) {
+      ngx_memcpy(to, buf->pos, more);
+    } else if (more > 0 &&
+               ngx_read_file(buf->file, to, more, buf->file_pos) != static_cast<ssize_t>(more)) {
+      return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    size += more;
   }
-  const auto form =
-      http::Query::parse({body, static_cast<size_t>(text.at() - body)}, most_bytes(r));
+  return NGX_OK;
+}
+
+ngx_int_t answer(ngx_http_request_t* r) noexcept {
+  char body[kMostBytes];
+  size_t size = 0;
+  if (const ngx_int_t rc = read_form(r, body, size); rc != NGX_OK) {
+    return rc;
+  }
+  const auto form = http::Query::parse({body, size}, most_bytes(r));
   const std::string_view to = form ? form->get("to").value_or("/") : "";
   if (!is_own_path(to)) {
     return refuse(r, 400,

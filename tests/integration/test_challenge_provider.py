@@ -3,6 +3,7 @@ test's own that answers as the providers' documents say."""
 
 import json
 import re
+import select
 import signal
 import socket
 import threading
@@ -97,14 +98,14 @@ def provider():
 
 @pytest.fixture
 def start(penstock, folder, provider):
-    def start(kind="turnstile", more="", secret=SECRET, daemon=True, limit=LIMIT, server="", http="", **options):
+    def start(kind="turnstile", more="", secret=SECRET, daemon=True, limit=LIMIT, upstream="gpu", server="", http="", **options):
         file = folder / "secret"
         file.write_text(secret + "\n")
         file.chmod(0o600)
         section = {"secret_file": file, "hostnames": "[example.com, www.example.com]", "url": provider.url, **options}
         yaml = f"challenges:\n  {kind}: {{ {', '.join(f'{name}: {value}' for name, value in section.items())} }}\n"
         return penstock(http="penstock_zone edge 1m;" + http, workers=[] if daemon else None, yaml=yaml, server=f"""
-            penstock_challenge {kind} sitekey=10000000-ffff upstream=gpu {more};
+            penstock_challenge {kind} sitekey=10000000-ffff upstream={upstream} {more};
             location = /challenge {{ penstock_verify; }}
             location = /metrics {{ penstock_metrics; }}
             {server}
@@ -411,30 +412,104 @@ def test_a_penstockd_that_goes_meanwhile_is_away(start, provider):
     assert answers[0].status == 403 and "kind" not in answers[0].json()["challenge"]
 
 
-def test_an_older_penstockd_is_told_apart(penstock, folder):
-    """One that knows version 1 says GOODBYE to a HELLO of version 2."""
+@pytest.fixture
+def pretend(folder):
+    """pretend(serve): a penstockd at old.sock that does serve(connection) with each."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(folder / "old.sock"))
     listener.listen(8)
     (folder / "old.sock").chmod(0o777)
 
-    def serve():
+    peers = []
+
+    def accept(serve):
         while True:
             try:
-                peer, _ = listener.accept()
+                peers.append(listener.accept()[0])
+                serve(peers[-1])
             except OSError:
                 return
-            peer.recv(4096)
-            peer.sendall(wire.frame(wire.GOODBYE, message="another version of the protocol; this is version 1"))
-            peer.close()
-    threading.Thread(target=serve, daemon=True).start()
+    yield lambda serve: threading.Thread(target=accept, args=[serve], daemon=True).start()
+    for each in (listener, *peers):
+        each.close()
+
+
+def of_version_1(peer):
+    """It says GOODBYE to a HELLO of version 2."""
+    peer.recv(4096)
+    peer.sendall(wire.frame(wire.GOODBYE, message="another version of the protocol; this is version 1"))
+    peer.close()
+
+
+def without_the_provider(peer):
+    said = b""
+    while b"good1" not in said:
+        said += peer.recv(4096)
+    peer.sendall(wire.frame(wire.VERIFIED, id=1))
+
+
+@pytest.mark.parametrize("first", [of_version_1, without_the_provider])
+def test_a_penstockd_that_cannot_tell_is_not_asked_where_another_can(start, provider, folder, pretend, first):
+    pretend(first)
+    service = used_up(start(upstream="two", more="algorithm=sha-256",
+                            http=f"upstream two {{ server unix:{folder}/old.sock; server unix:{folder}/0/penstockd.sock; }}"))
+    assert "algorithm" in bring(service, "good1").json()["challenge"]
+    assert [bring(service, f"good{i}").status for i in (2, 3)] == [200, 200]
+    assert len(provider.asked) == 2
+
+
+def test_a_backlog_of_our_own_lets_nobody_in(start, folder, pretend):
+    """A penstockd that reads nothing: what waits for it is 64 KiB at most, and the rest is busy."""
+    pretend(lambda peer: None)
+    service = used_up(start("hcaptcha", upstream="old", more="on_error=allow", http=f"upstream old {{ server unix:{folder}/old.sock; }}"))
+    callers = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(50)]
+    for i, caller in enumerate(callers):
+        caller.sendall(f"GET /?key=k HTTP/1.1\r\nHost: a\r\nPenstock-Solution: good{i}-{'x' * 7500}\r\n\r\n".encode())
+    answered = until(lambda: select.select(callers, [], [], 0)[0], "some are answered")
+    assert answered[0].recv(4096).startswith(b"HTTP/1.1 503 ")
+    for caller in callers:
+        caller.close()
+    assert events(service)["passed"] == 0
+
+
+def test_a_line_that_is_busy_at_a_reload_is_closed_behind_it(start, provider):
+    service = used_up(start())
+    provider.hold.clear()
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(bring(service, "good1")))
+    thread.start()
+    until(lambda: provider.asked, "it is asked about")
+    old = set(service.nginx.workers())
+    service.nginx.process.signal(signal.SIGHUP)
+    until(lambda: "gracefully shutting down" in service.nginx.log(), "the old worker is to exit")
+    provider.hold.set()
+    thread.join()
+    until(lambda: not old & set(service.nginx.workers()), "the old worker is gone")
+    assert answers[0].status == 200 and "open socket" not in service.nginx.log()
+
+
+def test_a_good_token_gives_a_pass_though_the_limit_has_room_again(start, provider):
+    service = used_up(start(limit=LIMIT.replace("1r/h", "2r/s")))
+    provider.hold.clear()
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(bring(service, "good1")))
+    thread.start()
+    until(lambda: provider.asked, "it is asked about")
+    then = time.monotonic() + 0.6
+    until(lambda: time.monotonic() > then, "the limit has room again")
+    provider.hold.set()
+    thread.join()
+    assert answers[0].status == 200 and answers[0].headers["Penstock-Pass"] and events(service)["passed"] == 1
+
+
+def test_an_older_penstockd_is_told_apart(penstock, folder, pretend):
+    pretend(of_version_1)
     service = penstock(http="penstock_zone edge 1m;", server=f"""
         penstock_challenge turnstile sitekey=a upstream=unix:{folder}/old.sock algorithm=sha-256;
         location / {{ {LIMIT}; empty_gif; }}""")
     used_up(service)
     assert "algorithm" in bring(service, "good1").json()["challenge"]
     assert "this is version 1" in service.nginx.log()
-    listener.close()
 
 
 def test_a_provider_that_is_not_configured_is_away(start):
@@ -505,6 +580,13 @@ def test_the_form_leads_on_with_a_pass(start, provider, kind):
     cookie = led.headers["Set-Cookie"].split(";")[0]
     assert service.get("/?key=k", Cookie=cookie).status == 200
     assert service.get("/?key=other").status == 200 and service.get("/?key=other", Cookie=cookie).status == 403
+
+
+def test_a_form_that_nginx_has_put_into_a_file_is_read(start, provider):
+    service = used_up(start(server="client_body_in_file_only clean;"))
+    led = post(service, ticket=ticket_of(page_of(service)), to="/?key=k", **{FIELDS["turnstile"]: "good1"})
+    assert led.status == 303 and "Set-Cookie" in led.headers
+    assert post(service, to="/?key=k", more="x" * (20 << 10)).status == 413
 
 
 def test_a_form_needs_a_ticket_of_ours(start, provider):
