@@ -424,8 +424,7 @@ struct Verify {
   }
 };
 
-// kUnknown: the provider could not be asked, or its answer is no answer. kBusy: penstockd has too
-// much to ask; that says nothing of the provider.
+// kUnknown: it could not be asked, or its answer is none. kBusy: penstockd has too much to ask.
 enum class Verdict : uint64_t { kUnknown = 0, kGood = 1, kBad = 2, kBusy = 3 };
 
 struct Verified {
