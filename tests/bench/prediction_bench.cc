@@ -14,9 +14,10 @@
 // will take as far as its cost tells, and deals the jobs to the slots.
 //
 // T2R. Each is told between which times it will start, four times of five, too: how many did, how
-// many sooner and later, and how wide the range was, over the wait. Also where what jobs take
-// changes every half minute (`shifts`: between so much less and more), where a fifth are of a
-// higher class (`classes`), and where several models share one device (`models`).
+// many sooner and later, and how wide the range was, over the wait (`width_median`), and all ranges
+// over all waits (`sharpness`). Also where what jobs take changes every half minute (`shifts`:
+// between so much less and more), where a fifth are of a higher class (`classes`), and where
+// several models share one device (`models`).
 //
 // T3. 100,000 jobs of 1,000 owners in four classes, of which some run, come back, are cancelled or
 // are let before by aging: each that waits is asked for its position; then all are taken, and each
@@ -25,6 +26,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <deque>
 #include <functional>
 #include <queue>
@@ -172,9 +174,7 @@ class Simulation {
       if (job == nullptr) {
         return;
       }
-      if (job->foretold.told.scale_ns > 0) {
-        Scheduler::came_true(*job->its, job->foretold, now_ - job->arrived_ns(), now_);
-      }
+      Scheduler::came_true(*job->its, job->foretold, now_ - job->arrived_ns());
       waiting_.erase(std::find(waiting_.begin(), waiting_.end(), job));  // the first, nearly always
       job->began_ns = now_;
       running_.push_back({now_ + job->takes_ns, job});
@@ -252,7 +252,7 @@ void predictions() {
   }
 }
 
-void ranges() {
+void ranges(uint64_t first_seed) {
   for (Load load : {Load{0.5, 2, 0, 0.5, 120},
                     Load{0.5, 8, 0, 1.0, 120},
                     Load{0.7, 4, 0.5, 0.2, 120},
@@ -278,8 +278,10 @@ void ranges() {
     size_t sooner = 0;
     size_t later = 0;
     std::vector<double> widths;
+    double width_ns = 0;
+    double waits_ns = 0;
     // Of a backlog that only grows, one run says little: its jobs are off together.
-    for (uint64_t seed = 13; seed < 23; ++seed) {
+    for (uint64_t seed = first_seed; seed < first_seed + 10; ++seed) {
       Simulation simulation(load);
       for (const Job& job : simulation.run(seed)) {
         const int64_t waited_ns = job.began_ns - job.arrived_ns();
@@ -289,8 +291,10 @@ void ranges() {
         ++jobs;
         sooner += waited_ns < job.foretold.soon_ns ? 1 : 0;
         later += waited_ns > job.foretold.late_ns ? 1 : 0;
-        widths.push_back(static_cast<double>(job.foretold.late_ns - job.foretold.soon_ns) /
-                         std::max(static_cast<double>(waited_ns), kMeanNs));
+        const auto width = static_cast<double>(job.foretold.late_ns - job.foretold.soon_ns);
+        width_ns += width;
+        waits_ns += static_cast<double>(waited_ns);
+        widths.push_back(width / std::max(static_cast<double>(waited_ns), kMeanNs));
       }
     }
     std::sort(widths.begin(), widths.end());
@@ -299,9 +303,11 @@ void ranges() {
     };
     std::printf(
         "T2R load=%.1f slots=%u by_cost=%.1f by_chance=%.2f shifts=%.1f classes=%u models=%u "
-        "jobs=%zu inside=%.3f sooner=%.3f later=%.3f width_median=%.3f\n",
+        "jobs=%zu inside=%.3f sooner=%.3f later=%.3f width_median=%.3f "
+        "sharpness=%.3f\n",
         load.load, load.slots, load.by_cost, load.by_chance, load.shifts, load.classes, load.models,
-        jobs, 1 - part(sooner + later), part(sooner), part(later), widths[widths.size() / 2]);
+        jobs, 1 - part(sooner + later), part(sooner), part(later), widths[widths.size() / 2],
+        width_ns / waits_ns);
   }
 }
 
@@ -361,13 +367,14 @@ void positions() {
 }  // namespace
 }  // namespace penstock::queue
 
-// `ranges`: T2R alone.
+// `ranges [SEED]`: T2R alone, of ten seeds from that on.
 int main(int count, char** words) {
   const bool all = count < 2 || std::string_view(words[1]) != "ranges";
+  constexpr uint64_t kSeed = 13;
   if (all) {
     penstock::queue::predictions();
   }
-  penstock::queue::ranges();
+  penstock::queue::ranges(count < 3 ? kSeed : std::strtoull(words[2], nullptr, 10));
   if (all) {
     penstock::queue::positions();
   }

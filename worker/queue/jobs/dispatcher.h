@@ -40,6 +40,7 @@
 #include "worker/queue/jobs/owned_jobs.h"
 #include "worker/queue/jobs/owner_events.h"
 #include "worker/queue/jobs/paces.h"
+#include "worker/queue/jobs/prediction_log.h"
 #include "worker/queue/jobs/promise_replies.h"
 #include "worker/queue/jobs/ready_workers.h"
 #include "worker/queue/jobs/served_models.h"
@@ -201,6 +202,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   ConnectionLoop& connections() { return connections_; }
   const LimitsConfig& limits() const { return limits_; }
   Metrics& metrics() { return metrics_; }
+  const PredictionLog& predictions() const { return predictions_; }
   // Never accepted: 4xx, 503.
   uint64_t refused() const { return refused_; }
   void note_refused() { ++refused_; }
@@ -322,6 +324,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   bool draining_ = false;
   bool refill_ = false;  // a slot came free without a word of its worker
   Metrics metrics_;
+  PredictionLog predictions_;
   uint64_t refused_ = 0;
 };
 

@@ -1,5 +1,6 @@
 // Dispatcher: which job goes to which worker.
 #include <algorithm>
+#include <utility>
 
 #include "worker/queue/jobs/dispatcher.h"
 #include "worker/queue/text/log.h"
@@ -241,9 +242,18 @@ void Dispatcher::note_started(const Job& job) {
   Metrics::started(metrics, Scheduler::priority_of(job), waited_ns,
                    predicted ? foretold.told_ns() : -1,
                    job.home()->queue->any_model().service.mean_ns());
-  if (predicted && waited_ns > 0 && foretold.told.scale_ns > 0) {
-    Metrics::came_true(metrics, foretold.soon_ns <= waited_ns && waited_ns <= foretold.late_ns);
-    Scheduler::came_true(*job.lane(), foretold, waited_ns, job.started_ns());
+  if (predicted && waited_ns > 0 && foretold.told.known()) {
+    ForetoldWait wait{.id = job.id(),
+                      .queue = job.home()->queue->settings.name,
+                      .model = job.home()->model,
+                      .told_ms = time_.ms() - waited_ns / kNsPerMs,
+                      .said_ns = foretold.wait_ns,
+                      .soon_ns = foretold.soon_ns,
+                      .late_ns = foretold.late_ns,
+                      .waited_ns = waited_ns};
+    Metrics::came_true(metrics, wait.inside());
+    predictions_.add(std::move(wait));
+    Scheduler::came_true(*job.lane(), foretold, waited_ns);
   }
 }
 

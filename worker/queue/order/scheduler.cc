@@ -210,6 +210,7 @@ void Scheduler::begin(Ticket& ticket, Lane& worker_lane, int64_t now_ns) noexcep
   *ticket.run_ = {&its, &worker_lane, now_ns, ticket.cost};
   count_running(*ticket.run_, true);
   its.share.take(tags);
+  its.lane.spread.started();
   // What competes with it has come as far, be it asked for by model or not.
   for (Lane* const lane : {&worker_lane, &queue.any_model()}) {
     lane->highest_taken_ = std::max(lane->highest_taken_, its.priority);

@@ -341,10 +341,8 @@ class Scheduler {
   Foretold foretell(const Ticket& ticket, int64_t now_ns) const noexcept;
   Foretold foretell(const Lane& lane, int64_t now_ns) const noexcept;
   // A job of that lane, of which that was foretold, has started after so long.
-  static void came_true(Lane& lane, const Foretold& foretold, int64_t waited_ns,
-                        int64_t now_ns) noexcept {
-    lane.spread.came_true(foretold.told, static_cast<double>(waited_ns),
-                          static_cast<double>(now_ns));
+  static void came_true(Lane& lane, const Foretold& foretold, int64_t waited_ns) noexcept {
+    lane.spread.came_true(foretold.told, static_cast<double>(waited_ns));
   }
   // What a job of that cost usually takes there; 0: nothing is known.
   static int64_t usual_ns(const Lane& lane, uint64_t cost) noexcept;
