@@ -86,8 +86,8 @@ ngx_int_t answer_more(ngx_http_request_t* r, std::string_view path) noexcept {
     const ngx_int_t rc = check_method(r, kReads, "GET, HEAD");
     return rc == NGX_DECLINED ? answer_session(r) : rc;
   }
-  for (const std::string_view part :
-       {"/status", "/history", "/orders", "/jobs", "/dead", "/queues", "/workers"}) {
+  for (const std::string_view part : {"/status", "/history", "/orders", "/predictions", "/jobs",
+                                      "/dead", "/queues", "/workers"}) {
     if (is_below(path, part)) {
       return ask_as_operator(r);
     }
@@ -102,7 +102,7 @@ ngx_int_t refuse_unknown(ngx_http_request_t* r) noexcept {
           .detail = loc_conf(r)->upstream.upstream == nullptr
                         ? "The console has limits and offenders, and nothing else."
                         : "The console has limits, offenders, session, metrics, status, history, "
-                          "orders, jobs, dead, queues and workers, and nothing else.",
+                          "orders, predictions, jobs, dead, queues and workers, and nothing else.",
           .code = "not_found"});
 }
 
@@ -176,6 +176,12 @@ char* read_console(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
     if (word == "read_only") {
       console->read_only = true;
     } else if (!option(word, "root", folder)) {
+      if (loc.watched != nullptr || word.find('=') != std::string_view::npos) {
+        return refuse(cf,
+                      "unknown parameter \"%V\" of penstock_console; it takes one upstream, "
+                      "root=PATH and read_only",
+                      &arg(cf, i));
+      }
       loc.watched = loc.upstream.upstream = upstream_named(cf, i);
       if (loc.watched == nullptr) {
         return kConfError;
@@ -184,6 +190,11 @@ char* read_console(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   }
   if (folder.empty() || folder.find('$') != std::string_view::npos) {
     return refuse(cf, "penstock_console takes root=PATH, without variables");
+  }
+  if (loc.watched == nullptr && folder.data() != kPageRoot.data()) {
+    return refuse(cf,
+                  "penstock_console has no page without an upstream, and so no root=: "
+                  "penstock_console UPSTREAM [root=PATH] [read_only]");
   }
   const bool slash = core.name.len > 0 && core.name.data[core.name.len - 1] == '/';
   core.auto_redirect = slash ? 1 : 0;

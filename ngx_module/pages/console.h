@@ -28,7 +28,8 @@
 //   PREFIX/console GET PREFIX/session {"token":"…","read_only":false,"orders":true,"user":"alice"}
 //   GET PREFIX/metrics         as penstock_metrics
 //   anything else              is penstockd's to answer (worker/queue/api/operator_api.h): /status,
-//                              /history, /orders, /jobs, /dead, /queues/NAME/…, /workers/NAME/…
+//                              /history, /orders, /predictions, /jobs, /dead, /queues/NAME/…,
+//                              /workers/NAME/…
 //
 // Who may look is the location's to say, by allow, deny and auth_basic. penstockd is asked in the
 // role of a tool: it answers if `access.operators` names this Nginx's user, who is the kernel's to

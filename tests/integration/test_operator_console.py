@@ -133,7 +133,7 @@ def test_programs_too_ask_it_by_its_name(service):
             assert got.split()[1] == status, (path, host)
 
 
-@pytest.mark.parametrize("path", ["status", "history", "orders", "jobs", "dead", "session", "limits", "offenders", "metrics", ""])
+@pytest.mark.parametrize("path", ["status", "history", "orders", "predictions", "jobs", "dead", "session", "limits", "offenders", "metrics", ""])
 def test_its_answers_have_heads_without_a_body(service, path):
     key = {"Penstock-Key": "a"}
     head, whole = (service.request(method, f"/console/{path}", key) for method in ("HEAD", "GET"))
@@ -191,7 +191,7 @@ def test_what_nginx_may_ask_is_penstockds_to_say(penstock, access, status, jobs)
     service.folder.chmod(0o755)
     service.nginx.write_config(service.nginx.config.read_text().replace("user root;", "user daemon;"))
     service.start()
-    for path, expected in (("status", status), ("history", status), ("jobs", jobs), ("orders", jobs)):
+    for path, expected in (("status", status), ("history", status), ("jobs", jobs), ("orders", jobs), ("predictions", jobs)):
         answer = service.get(f"/console/{path}")
         assert answer.status == expected, path
         assert expected == 200 or "access.operators" in answer.json()["detail"]
@@ -202,6 +202,9 @@ def test_what_nginx_may_ask_is_penstockds_to_say(penstock, access, status, jobs)
 @pytest.mark.parametrize("location, lines, said", [
     ("/console/", "penstock_console gpu root=;", "takes root=PATH"),
     ("/console/", "penstock_console gpu root=/a/$b;", "takes root=PATH"),
+    ("/console/", "penstock_console root=/a;", "penstock_console has no page without an upstream, and so no root="),
+    ("/console/", "penstock_console gpu rot=/a;", 'unknown parameter "rot=/a" of penstock_console'),
+    ("/console/", "penstock_console gpu other;", 'unknown parameter "other" of penstock_console'),
     ("/console/", "root /a; penstock_console gpu;", "no root or alias stands beside"),
     ("/console/", "penstock_console gpu; penstock_pass gpu;", "stands beside another"),
     ("/console/", "penstock_jobs gpu; penstock_console gpu;", "stands where another directive answers already")])

@@ -27,6 +27,7 @@ constexpr std::array kJobsFlags = {
     kSocket,
     kConfig,
     Flag{"owner", 0, "OWNER", "of this owner: what the edge's penstock_owner came to"},
+    Flag{"owner-hash", 0, "HASH", "likewise, as `job ID` shows one"},
     kQueue,
     Flag{"status", 0, "LIST",
          "of scheduled, queued, processing, completed, failed, cancelled, expired, with commas"},

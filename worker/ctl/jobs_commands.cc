@@ -109,6 +109,7 @@ Outcome run_jobs(const Arguments& arguments) {
   }
   return ask_and_tell(arguments, "GET", "/jobs",
                       query_of({{"owner", arguments.value("owner")},
+                                {"owner_hash", arguments.value("owner-hash")},
                                 {"queue", arguments.value("queue")},
                                 {"status", arguments.value("status")},
                                 {"limit", arguments.value("limit")},

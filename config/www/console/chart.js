@@ -71,6 +71,15 @@ export function draw(figure, { title, label, series, scale, times }) {
     el("div", { class: "times mute", "aria-hidden": "true" }, ...times.map((time) => el("span", {}, time))));
 }
 
+/** Where a time came to lie, beside the range that was foretold and what was said: {soon, late, said, came}. */
+export function within({ soon, late, said, came }, label) {
+  const most = ceiling(Math.max(late, said, came));
+  const x = (value) => Math.round((2 + (Math.max(value, 0) / most) * 116) * 10) / 10;
+  const path = (name, d) => svg("path", { class: name, d });
+  return svg("svg", { class: "within", viewBox: "0 0 120 14", preserveAspectRatio: "none", role: "img", "aria-label": label },
+    path("grid", "M2 7H118"), path("range", `M${x(soon)} 7H${x(late)}`), path("said", `M${x(said)} 3V11`), path("came", `M${x(came)} 0V14`));
+}
+
 /** A line so small that it only shows a way. */
 export function spark(values, label) {
   const most = Math.max(1, ...values.map((value) => value ?? 0));

@@ -1,4 +1,4 @@
-// Jobs: everybody's that were promised, by queue and status, or one by its id.
+// Jobs: everybody's that were promised, by queue, status and owner, or one by its id.
 
 import { bdi, el, plain, say } from "../ui/el.js";
 import { choices } from "./choices.js";
@@ -11,7 +11,7 @@ const MOST = 500;
 const STATUSES = ["scheduled", "queued", "processing", "completed", "failed", "cancelled", "expired"];
 const LIVE = new Set(["scheduled", "queued", "processing"]);
 
-/** The question that a form asks: {queue, status, after} as a query. */
+/** The question that a form asks: {queue, status, owner_hash, after} as a query. */
 export function queryOf(values) {
   const query = new URLSearchParams({ limit: String(PAGE) });
   for (const [name, value] of Object.entries(values)) {
@@ -53,7 +53,8 @@ export class Jobs {
       }
       this.#take([], await read(`jobs?${this.#query()}`));
     } catch (error) {
-      if (error.status !== 404) {
+      const wrong = error.status === 400 && $("#filter-owner").value.trim() !== "";  // no owner is shown like that
+      if (error.status !== 404 && !wrong) {
         throw error;
       }
       [this.#jobs, this.#more] = [[], null];
@@ -61,7 +62,7 @@ export class Jobs {
   }
 
   #query(after = "") {
-    return queryOf({ queue: $("#filter-queue").value, status: $("#filter-status").value, after });
+    return queryOf({ queue: $("#filter-queue").value, status: $("#filter-status").value, owner_hash: $("#filter-owner").value.trim(), after });
   }
 
   #take(before, { data, has_more: more, last_id: last }) {
@@ -100,8 +101,21 @@ export class Jobs {
         { head: say_("con.created"), number: true, wide: true, cell: ({ created_at: at }) => console.at(at) },
       ],
       actsHead: say_("con.orders"),
-      acts: ({ status }) => (console.mayOrder && LIVE.has(status) ? [{ name: "cancel", word: say_("con.cancel"), run: (job) => this.#cancel(job) }] : []),
+      acts: (job) => this.#actsOf(job),
     });
+  }
+
+  #actsOf({ status, owner }) {
+    const console = this.#console;
+    const asked = $("#filter-owner").value.trim();
+    const acts = owner && owner !== asked ? [{ name: "owner", word: console.say("con.owner.only"), run: (job) => this.#only(job.owner) }] : [];
+    return console.mayOrder && LIVE.has(status) ? [...acts, { name: "cancel", word: console.say("con.cancel"), run: (job) => this.#cancel(job) }] : acts;
+  }
+
+  #only(owner) {
+    $("#filter-owner").value = owner;
+    $("#filter-id").value = "";
+    $("#filter").requestSubmit();
   }
 
   #statusOf({ status, position, eta_seconds: eta, progress, attempts, error }) {

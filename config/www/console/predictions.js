@@ -1,8 +1,10 @@
-// Predictions beside what came true: for each queue what was promised and what it was, minute by minute, and how far they were off.
+// Predictions beside what came true: for each queue what was promised and what it was, minute by minute, how far they were off, and the
+// last jobs one by one.
 
-import { bdi, el } from "../ui/el.js";
-import { draw } from "./chart.js";
+import { bdi, el, plain, say } from "../ui/el.js";
+import { draw, within } from "./chart.js";
 import { recent, rowsOf } from "./figures.js";
+import { read } from "./server.js";
 import { bar, fill } from "./table.js";
 
 const $ = (selector) => document.querySelector(selector);
@@ -19,12 +21,30 @@ export function partsOf(buckets) {
   });
 }
 
+/** A time of milliseconds, in seconds: so short that it needs a digit more. */
+const secondsOf = (console, ms) => console.say("con.seconds", { n: console.words.number(ms < 10_000 ? Math.round(ms / 100) / 10 : Math.round(ms / 1000)) });
+
 export class Predictions {
   #console;
   #figures = new Map();
+  #last = [];         // the last jobs
+  #mayRead = true;
 
   constructor(console) {
     this.#console = console;
+  }
+
+  /** Single jobs are for operators; what viewers see is shown without them. */
+  async read() {
+    try {
+      this.#last = (await read("predictions")).predictions;
+      this.#mayRead = true;
+    } catch (error) {
+      if (error.status !== 403) {
+        throw error;
+      }
+      [this.#last, this.#mayRead] = [[], false];
+    }
   }
 
   render() {
@@ -63,5 +83,32 @@ export class Predictions {
         { head: word("con.jobs"), number: true, cell: ({ count }) => console.words.number(count) },
       ],
     });
+    this.#renderLast();
+  }
+
+  #renderLast() {
+    const console = this.#console;
+    const word = (key, values) => console.say(key, values);
+    const inside = this.#last.filter((each) => each.inside).length;
+    say($("#last-share"), this.#last.length > 0 ? word("con.last.share", { p: console.percent(inside / this.#last.length), n: this.#last.length }) : "");
+    say($("#last-none"), this.#last.length > 0 ? "" : word(this.#mayRead ? "con.last.none" : "con.last.operators"));
+    fill($("#last-table"), {
+      items: this.#last,
+      key: ({ id }) => id,
+      columns: [
+        { head: word("con.id"), wide: true, cell: ({ id }) => ({ node: el("code", {}, plain(id, 40)) }) },
+        { head: word("con.queue"), cell: ({ queue, model }) => ({ node: el("span", {}, bdi(queue), ...(model ? [el("span", { class: "mute" }, " ", bdi(plain(model, 64)))] : [])) }) },
+        { head: word("con.told"), number: true, wide: true, cell: ({ at }) => console.at(at) },
+        { head: word("con.promised"), number: true, cell: ({ said_ms: said }) => secondsOf(console, said) },
+        { head: word("con.range"), number: true, cell: ({ soon_ms: soon, late_ms: late }) => word("con.range.of", { a: secondsOf(console, soon), b: secondsOf(console, late) }) },
+        { head: word("con.true"), number: true, cell: ({ waited_ms: waited }) => secondsOf(console, waited) },
+        { head: word("con.inside"), cell: (job) => this.#insideOf(job) },
+      ],
+    });
+  }
+
+  #insideOf({ soon_ms: soon, late_ms: late, said_ms: said, waited_ms: came, inside }) {
+    const answer = this.#console.say(inside ? "con.inside.yes" : came < soon ? "con.inside.sooner" : "con.inside.later");
+    return { node: within({ soon, late, said, came }, answer), text: answer, tone: inside ? "" : "warn" };
   }
 }

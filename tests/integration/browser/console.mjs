@@ -82,6 +82,21 @@ const chapters = {
     await sees(page, "#jobs-table tr", "onerror");
     await isText();
     assert.equal(await page.locator("#jobs-table .label").first().textContent().then((text) => text.includes("<img")), true);
+    const theirs = await promise("another's", { Authorization: "Bearer sk-another" });
+    await row("jobs-table", theirs).waitFor();
+    await act("jobs-table", theirs, "owner").click();
+    await becomes(page, () => document.querySelectorAll("#jobs-table tbody tr").length === 1);
+    await row("jobs-table", theirs).waitFor();
+    assert.match(await page.inputValue("#filter-owner"), /^[0-9a-f]{32}$/);
+    assert.equal(await act("jobs-table", theirs, "owner").count(), 0);
+    await page.fill("#filter-owner", "sk-another");
+    await page.keyboard.press("Enter");
+    await sees(page, "#jobs-none", "No job is as you ask for.");
+    await page.fill("#filter-owner", "");
+    await page.keyboard.press("Enter");
+    await act("jobs-table", theirs, "cancel").click();
+    await page.click("#ask-go");
+    await done();
     await page.selectOption("#filter-status", "queued");
     await row("jobs-table", "1st in line").waitFor();
     await becomes(page, () => document.querySelectorAll("#jobs-table tbody tr").length === 1);
@@ -188,6 +203,17 @@ const chapters = {
   async "predictions stand beside what came true"() {
     await go("predictions");
     await sees(page, "#promised figure", "default");
+    await sees(page, "#last-none", "No job that was told a wait");
+    await promise("it teaches what a job takes");
+    (await stage.next()).end();
+    const first = await promise("it runs");
+    await becomes(page, async ([path, id]) => (await (await fetch(`${path}/${id}`)).json()).status === "processing", [`${base}/console/jobs`, first]);
+    const waits = await promise("it waits");
+    (await stage.next()).end();
+    (await stage.next()).end();
+    await row("last-table", waits).waitFor();
+    assert.equal(await row("last-table", waits).locator("svg.within").count(), 1);
+    await sees(page, "#last-share", "inside; 80 % is right");
     await assertUsable(page);
     await photograph(page, "console-predictions");
   },

@@ -53,6 +53,8 @@ penstock_wait_prediction_error_ratio_bucket{socket="s",queue="chat",le="+Inf"} 1
   offenders: { offenders: [{ key: "7f3a09c251c0a7e9", limit: "free-rate", refused: 212 }, { key: "02cc7e1551c0a7e9", limit: "free-rate", refused: 4 }] },
   dead: { data: [["job_1", "out of memory"], ["job_2", "out of memory"], ["job_3", "deadline passed"]].map(([id, message]) => ({ id, queue: "video", model: "video", attempts: 3,
     created_at: NOW - 900, finished_at: NOW - 660, error: { code: "engine_failed", message } })), has_more: false, last_id: null },
+  predictions: { predictions: [["job_5", 40_000, 30_000, 70_000, 52_000, true], ["job_6", 2400, 900, 4100, 5600, false], ["job_7", 300_000, 210_000, 420_000, 180_000, false]].map(
+    ([id, said_ms, soon_ms, late_ms, waited_ms, inside]) => ({ id, queue: "chat", model: "chat", at: NOW - 400, said_ms, soon_ms, late_ms, waited_ms, inside })) },
   jobs: { data: [{ id: "job_4", status: "queued", queue: "chat", model: "chat", label: "Sum up the minutes", tier: "free", priority: 0, owner: "b81e44d0aa", position: 298, eta_seconds: 370,
     progress: null, attempts: 0, created_at: NOW - 60, error: null }], has_more: false, last_id: null },
 };
@@ -71,7 +73,7 @@ async function open(browser, answers, options = {}) {
   const page = await context.newPage();
   const json = (body) => ({ json: body });
   const all = { session: json({ token: "0".repeat(32), read_only: false, user: "", host: "edge-1" }), metrics: { body: answers.metrics, contentType: "text/plain" },
-    ...Object.fromEntries(["status", "history", "orders", "offenders", "dead", "jobs"].map((path) => [path, json(answers[path])])), ...answers.instead };
+    ...Object.fromEntries(["status", "history", "orders", "predictions", "offenders", "dead", "jobs"].map((path) => [path, json(answers[path])])), ...answers.instead };
   for (const [path, answer] of Object.entries(all)) {
     await page.route((url) => url.pathname === `/console/${path}`, (route) => route.fulfill(answer));
   }
@@ -94,6 +96,14 @@ const looks = {
     await photograph(page, "console-night");
     await page.click('nav a[href="#predictions"]');
     await sees(page, "#errors-table tr", "10 to 25 %");
+    for (const words of [["40 s", "30 s to 70 s", "52 s", "inside"], ["2.4 s", "0.9 s to 4.1 s", "5.6 s", "later"], ["300 s", "210 s to 420 s", "180 s", "sooner"]]) {
+      const row = page.locator("#last-table tbody tr", { hasText: words[1] });
+      for (const each of words) {
+        await row.filter({ hasText: each }).waitFor();
+      }
+      assert.equal(await row.locator("svg.within path").count(), 4);
+    }
+    await sees(page, "#last-share", "33.3 % of 3 inside; 80 % is right");
     await assertUsable(page);
     await photograph(page, "console-night-predictions");
     return context;
@@ -122,7 +132,8 @@ const looks = {
       const { context, page } = await open(browser, answers, options);
       for (const place of ["now", "jobs", "dead", "callers", "predictions"]) {
         await page.click(`nav a[href="#${place}"]`);
-        await becomes(page, (place) => document.querySelectorAll(`#${place} :is(tbody tr, figure bdi)`).length > 0, place);
+        await becomes(page, (place) => document.querySelectorAll(`#${place} :is(tbody tr, figure bdi)`).length > 0 &&
+          (place !== "predictions" || document.querySelectorAll("#last-table tbody tr").length === 3), place);
         const seen = await page.evaluate(() => ({ text: document.body.innerText, bad: document.querySelectorAll("main :is(script, img)").length }));
         assert.equal(seen.bad, 0, place);
         assert.match(seen.text, /<script>alert\(1\)<\/script><img src=x onerror=alert\(1\)>/, place);
@@ -145,6 +156,17 @@ const looks = {
     await sees(page, "#offenders tr", "7f3a09c251c0a7e9");
     await assertUsable(page);
     await photograph(page, "console-refused");
+    return context;
+  },
+
+  async "viewers see no single jobs, and all the rest"(browser) {
+    const refusal = { status: 403, json: { error: { message: "Viewers see the status, and nothing else", code: "forbidden" } } };
+    const { context, page } = await open(browser, { ...night, instead: { predictions: refusal } });
+    await page.click('nav a[href="#predictions"]');
+    await sees(page, "#errors-table tr", "10 to 25 %");
+    await sees(page, "#last-none", "Single jobs are shown to operators only");
+    assert.equal(await page.locator("#last-table").isVisible(), false);
+    assert.equal(await page.locator("#notice").isVisible(), false);
     return context;
   },
 

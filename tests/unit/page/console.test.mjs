@@ -165,6 +165,7 @@ test("only a key that a header can carry is asked about", () => {
 });
 
 test("small ones", () => {
+  assert.equal(queryOf({ queue: "", owner_hash: "0f", after: "" }), "limit=50&owner_hash=0f");
   assert.equal(queryOf({ queue: "a&b", status: "", after: "job_1" }), "limit=50&queue=a%26b&after=job_1");
   assert.equal(workerOf("chat#2"), "chat");
   assert.deepEqual(counted(["a", "b", "b"], (each) => each), [["b", 2], ["a", 1]]);

@@ -136,6 +136,15 @@ void JobsApi::list(Caller& caller, uint64_t id, const wire::Ask& ask, bool dead)
   if (owner) {
     listing.query.owner = intake_.hash_of(*owner);
   }
+  if (const auto hash = listing.all ? query->get("owner_hash") : std::nullopt) {
+    listing.query.owner = parse_owner(*hash);
+    if (!listing.query.owner || owner) {
+      return refuse(
+          "owner_hash is the 32 hexadecimal digits that a job's owner is shown by, and "
+          "stands alone: without owner.",
+          "owner_hash");
+    }
+  }
   listing.query.queue = listing.all ? std::string(query->get("queue").value_or("")) : "";
   listing.query.dead = dead;
   begin_list(caller, id, std::move(listing));

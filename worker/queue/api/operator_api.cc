@@ -85,6 +85,9 @@ void OperatorApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
   if (about == "orders" && path.size() == 1 && ask.method == "GET") {
     return answer(caller, id, orders_json());
   }
+  if (about == "predictions" && path.size() == 1 && ask.method == "GET") {
+    return answer(caller, id, dispatcher_.predictions().json());
+  }
   if (about == "jobs") {
     wire::Ask stripped = ask;
     stripped.path.remove_prefix(sizeof("/jobs") - 1);
@@ -106,7 +109,8 @@ void OperatorApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
   }
   refuse(caller, id, 404,
          "There is nothing at " + quoted(ask.path) +
-             ". There are /status, /history, /orders, /jobs, /dead, /queues/NAME/pause, "
+             ". There are /status, /history, /orders, /predictions, /jobs, /dead, "
+             "/queues/NAME/pause, "
              "/queues/NAME/resume, "
              "/workers/NAME/drain, /workers/NAME/scale and /workers/drain.");
 }

@@ -6,7 +6,9 @@
 //              the last orders: {"orders":[{"at":1795960980,"who":"…","order":"POST /…"}]}; and
 //              what reloads changed:
 //              {"at":…,"who":"/etc/penstock/penstock.yaml","order":"limits.…"}
-//   GET    /jobs?owner=&queue=&status=&limit=&after=
+//   GET    /predictions
+//              the last waits that were foretold, beside what came true (jobs/prediction_log.h)
+//   GET    /jobs?owner=|owner_hash=&queue=&status=&limit=&after=
 //              everybody's jobs that were promised
 //   GET    /jobs/ID, /jobs/ID/events, /jobs/ID/result
 //              as their owner sees them, and whose they are
@@ -30,9 +32,9 @@
 // did, with whom the console's location knew: that is the ASK's `owner`.
 //
 // `owner` is what the edge sends as the owner, in plain text. It is hashed here, and only the hash
-// is shown. Answers are JSON, and refusals say what would be right. A queue that is paused and a
-// worker that is scaled stay so over a reload, and over a restart with the same penstock.yaml
-// (standing_orders.h).
+// is shown; `owner_hash` is that, as it is shown. Answers are JSON, and refusals say what would be
+// right. A queue that is paused and a worker that is scaled stay so over a reload, and over a
+// restart with the same penstock.yaml (standing_orders.h).
 #pragma once
 
 #include <cstdint>

@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include <array>
+#include <charconv>
 #include <cstdio>
 
 #include "worker/queue/text/json.h"
@@ -56,6 +57,20 @@ std::string result_url(const JobView& job) {
 }
 
 }  // namespace
+
+std::optional<limit::Hash128> parse_owner(std::string_view digits) {
+  constexpr size_t kHalf = 16;
+  limit::Hash128 owner;
+  const auto read = [](std::string_view half, uint64_t& number) {
+    const char* const end = half.data() + half.size();
+    return std::from_chars(half.data(), end, number, 16).ptr == end;
+  };
+  if (digits.size() != 2 * kHalf || !read(digits.substr(0, kHalf), owner.hi) ||
+      !read(digits.substr(kHalf), owner.lo) || owner == limit::Hash128{}) {
+    return std::nullopt;
+  }
+  return owner;
+}
 
 std::string iso_time(int64_t unix_ms) {
   const time_t seconds = unix_ms / kMsPerSec;

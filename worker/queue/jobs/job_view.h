@@ -57,6 +57,9 @@ JobView view_of(const JobRecord& record);
 // The same, with its origin.
 JobView operator_view_of(const JobRecord& record);
 
+// An owner as operators are shown one: 32 hexadecimal digits, the same as a job's `owner`.
+std::optional<limit::Hash128> parse_owner(std::string_view digits);
+
 // One JSON object.
 std::string render(const JobView& job);
 // Of the same: "[30,70]", or "null".

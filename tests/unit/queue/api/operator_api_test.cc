@@ -54,7 +54,7 @@ TEST_F(OperatorApiTest, TellsViewersTheStatusAndNothingElse) {
   Peer viewer = connect();
   viewer.send(0, wire::Hello{.version = 1, .role = 3});
   EXPECT_EQ(ask(viewer, 1, {.method = "GET", .path = "/status"}).status, 200U);
-  for (const char* path : {"/jobs", "/orders", "/dead", "/status/"}) {
+  for (const char* path : {"/jobs", "/orders", "/dead", "/predictions", "/status/"}) {
     EXPECT_EQ(ask(viewer, ++number_, {.method = "GET", .path = path}).status, 403U) << path;
   }
 }
@@ -116,6 +116,48 @@ TEST_F(OperatorApiTest, FiltersByOwnerQueueAndStatus) {
   EXPECT_EQ(order("GET", "/jobs", "status=lost").status, 400U);
   EXPECT_EQ(order("GET", "/jobs", "limit=0").status, 400U);
   EXPECT_EQ(order("GET", "/jobs", "after=job_1").status, 400U);
+}
+
+TEST_F(OperatorApiTest, FiltersByAnOwnersHashAsItIsShown) {
+  Peer peer = caller();
+  wire::Submit theirs = async();
+  theirs.owner = "Bearer sk-other";
+  const std::string mine = promised(peer, 1);
+  const std::string other = promised(peer, 2, theirs);
+  const std::string job = order("GET", "/jobs/" + other).body;
+  const std::string hash = job.substr(job.find(R"("owner":")") + 9, 32);
+  const Reply list = order("GET", "/jobs", "owner_hash=" + hash);
+  EXPECT_TRUE(holds(list, other) && !holds(list, mine)) << list.body;
+  EXPECT_FALSE(holds(order("GET", "/jobs", "owner_hash=" + std::string(32, 'a')), "job_"));
+  for (const std::string& wrong : {hash.substr(1), hash + "&owner=a", std::string(32, 'x')}) {
+    EXPECT_EQ(order("GET", "/jobs", "owner_hash=" + wrong).status, 400U) << wrong;
+  }
+}
+
+TEST_F(OperatorApiTest, TellsTheLastPredictionsBesideWhatCameTrue) {
+  EXPECT_EQ(order("GET", "/predictions").body, R"({"predictions":[]})");
+  Peer device = worker(1);
+  Peer peer = caller();
+  const auto run = [&] {
+    const uint64_t job = take(device);
+    advance(10 * kNsPerSec);
+    device.send(job, wire::Head{.status = 200});
+    device.send(job, wire::Done{});
+    device.send(0, wire::Take{1});
+    settle();
+  };
+  promised(peer, 1);  // what it takes is not known yet: nothing is told
+  run();
+  promised(peer, 2);
+  const std::string waits = promised(peer, 3);
+  run();
+  run();
+  const Reply told = order("GET", "/predictions");
+  EXPECT_TRUE(holds(
+      told, R"({"predictions":[{"id":")" + waits + R"(","queue":"default","model":null,"at":)"))
+      << told.body;
+  EXPECT_TRUE(holds(told, R"("said_ms":10000,)")) << told.body;
+  EXPECT_TRUE(holds(told, R"("waited_ms":10000,"inside":true}]})")) << told.body;
 }
 
 TEST_F(OperatorApiTest, CancelsAnybodysJob) {

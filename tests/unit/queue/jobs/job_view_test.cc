@@ -72,6 +72,18 @@ TEST(JobViewTest, ProgressCountsStepsWhereTheyAreCounted) {
             std::string::npos);
 }
 
+TEST(JobViewTest, AnOwnerIsReadAsItIsShown) {
+  JobView job;
+  job.origin = JobView::Origin{"free", 0, {0x0123456789abcdef, 0xf00}};
+  EXPECT_NE(render(job).find(R"("owner":"0000000000000f000123456789abcdef")"), std::string::npos);
+  EXPECT_EQ(parse_owner("0000000000000f000123456789abcdef"), job.origin->owner);
+  for (const char* none :
+       {"", "f00", "0000000000000f000123456789abcdeg", "0000000000000f00 123456789abcdef",
+        "00000000000000000000000000000000", "0000000000000f000123456789abcdef0"}) {
+    EXPECT_FALSE(parse_owner(none)) << none;
+  }
+}
+
 TEST(JobIdTest, ReadsItsTimeBack) {
   for (const int64_t ms : {int64_t{0}, int64_t{1}, int64_t{1'763'780'000'123}}) {
     EXPECT_EQ(created_ms(id_at(ms)), ms);
