@@ -64,6 +64,11 @@ char* read_ui(ngx_conf_t* cf, ngx_command_t*, void*) noexcept {
   if (core->root.data != nullptr) {
     return refuse(cf, "penstock_ui takes its folder as root=PATH; no root or alias stands beside");
   }
+  if (view(arg(cf, 1)).find('=') != std::string_view::npos) {
+    return refuse(cf,
+                  "penstock_ui needs its upstream before \"%V\": penstock_ui UPSTREAM [root=PATH]",
+                  &arg(cf, 1));
+  }
   std::string_view folder = kPageRoot;
   if (cf->args->nelts == 3 && (!option(view(arg(cf, 2)), "root", folder) || folder.empty() ||
                                folder.find('$') != std::string_view::npos)) {

@@ -17,7 +17,7 @@ bool prepare_file(ngx_http_request_t* r) noexcept;
 // Where the files are unless root= says so.
 constexpr std::string_view kPageRoot = "/usr/share/penstock/www";
 
-// Reads the directive.
+// Reads the directive: penstock_ui UPSTREAM [root=PATH].
 char* read_ui(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
 
 }  // namespace penstock

@@ -110,6 +110,7 @@ def test_all_of_a_browsers_jobs_come_in_one_stream(service):
 @pytest.mark.parametrize("line, says", [
     ("penstock_ui gpu rot=/x;", 'unknown parameter "rot=/x" of penstock_ui; it takes root=PATH, without variables'),
     ("penstock_ui gpu root=/$arg_x;", "it takes root=PATH, without variables"),
+    ("penstock_ui root=/x;", 'penstock_ui needs its upstream before "root=/x": penstock_ui UPSTREAM [root=PATH]'),
     ("root /x; penstock_ui gpu;", "takes its folder as root=PATH; no root or alias stands beside"),
     ("penstock_quota; penstock_ui gpu;", "stands where another directive answers already"),
 ])
