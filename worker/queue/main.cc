@@ -71,10 +71,12 @@ int main(int argc, char** argv) {
   if (path.empty() || optind != argc) {
     return usage();
   }
+  using penstock::queue::NamedFiles;
+  const NamedFiles files = check_only                  ? NamedFiles::kOpened
+                           : show || !old_path.empty() ? NamedFiles::kNamed
+                                                       : NamedFiles::kTrusted;
   const auto load = [&](const std::string& file) {
-    auto config =
-        penstock::queue::load_config(file, check_only ? penstock::queue::NamedFiles::kOpened
-                                                      : penstock::queue::NamedFiles::kTrusted);
+    auto config = penstock::queue::load_config(file, files);
     if (!config) {
       std::fprintf(stderr, "%s\n", config.error().message.c_str());
     }

@@ -198,7 +198,7 @@ Config read_file(const YAML::Node& root, const std::string& path, NamedFiles fil
   config.devices = read_devices(section.take("devices"), complaints);
   config.limits = read_limits(section.take("limits"), complaints);
   config.webhooks = read_webhooks(section.take("webhooks"), path, files, complaints);
-  config.notify = read_notify(section.take("notify"), path, complaints);
+  config.notify = read_notify(section.take("notify"), path, files, complaints);
   if (!config.notify.empty() && config.state.empty()) {
     section.complain("notify", "needs `state`: what is to be told is kept there until it was");
   }

@@ -13,8 +13,9 @@ namespace penstock::queue {
 
 constexpr size_t kMaxConfigBytes = 1U << 20;
 
-// Whether the files that a configuration names are opened and checked, too.
-enum class NamedFiles : uint8_t { kTrusted, kOpened };
+// What is done with the files that a configuration names: none is opened, as it is only shown; what
+// its parts don't read themselves later is read (`notify` has keys); all are opened and checked.
+enum class NamedFiles : uint8_t { kNamed, kTrusted, kOpened };
 
 // Reads a file. The error has one complaint a line, in the file's order.
 Result<Config> load_config(const std::string& path, NamedFiles files = NamedFiles::kTrusted);

@@ -195,7 +195,7 @@ bool is_header(std::string_view name, std::string_view value) {
          std::all_of(value.begin(), value.end(), [](char c) { return c >= ' ' && c < 127; });
 }
 
-void read_headers(Section& section, const std::string& file, HookConfig& hook) {
+void read_headers(Section& section, const std::string& file, NamedFiles files, HookConfig& hook) {
   if (const YAML::Node map = section.take("headers"); map.IsDefined()) {
     Section headers(map, section.path_of("headers"), section.complaints());
     headers.each([&](const std::string& name, const YAML::Node& value, int line) {
@@ -210,7 +210,7 @@ void read_headers(Section& section, const std::string& file, HookConfig& hook) {
   }
   std::string path;
   section.text("key_file", path);
-  if (path.empty()) {
+  if (path.empty() || files == NamedFiles::kNamed) {
     return;
   }
   auto secret = read_secret_file(relative_to(file, path), kMaxKeyBytes);
@@ -232,13 +232,13 @@ std::string without_path(const std::string& url) {
   return url.substr(0, url.find("://")) + "://" + host_of(url) + "/...";
 }
 
-void read_url(Section& section, const std::string& file, HookConfig& hook) {
+void read_url(Section& section, const std::string& file, NamedFiles files, HookConfig& hook) {
   section.text("url", hook.url);
   section.note("url", without_path(hook.url));
   if (!hook.url.empty() && (host_of(hook.url).empty() || !hook.url.starts_with("http"))) {
     section.complain("url", "must be http://HOST/PATH or https://HOST/PATH");
   }
-  read_headers(section, file, hook);
+  read_headers(section, file, files, hook);
   const YAML::Node json = section.take("json");
   const YAML::Node form = section.take("form");
   if (json.IsDefined() && form.IsDefined()) {
@@ -255,7 +255,7 @@ void read_url(Section& section, const std::string& file, HookConfig& hook) {
 }
 
 HookConfig read_hook(const YAML::Node& node, const std::string& path, const std::string& file,
-                     Complaints& complaints) {
+                     NamedFiles files, Complaints& complaints) {
   Section section(node, path, complaints);
   HookConfig hook;
   read_events(section, hook);
@@ -270,7 +270,7 @@ HookConfig read_hook(const YAML::Node& node, const std::string& path, const std:
     section.complain("url",
                      "is missing; a hook needs command: [PROGRAM] or url: https://HOST/PATH");
   } else {
-    read_url(section, file, hook);
+    read_url(section, file, files, hook);
   }
   section.duration("timeout", hook.timeout_ns, 100 * kNsPerMs);
   section.number("tries", hook.tries, 1, 10);
@@ -290,7 +290,7 @@ HookConfig read_hook(const YAML::Node& node, const std::string& path, const std:
 }  // namespace
 
 std::vector<HookConfig> read_notify(const YAML::Node& node, const std::string& file,
-                                    Complaints& complaints) {
+                                    NamedFiles files, Complaints& complaints) {
   std::vector<HookConfig> hooks;
   if (!node.IsDefined()) {
     return hooks;
@@ -304,7 +304,7 @@ std::vector<HookConfig> read_notify(const YAML::Node& node, const std::string& f
   }
   for (size_t i = 0; i < node.size(); ++i) {
     const std::string path = fmt::format("notify[{}]", i);
-    HookConfig hook = read_hook(node[i], path, file, complaints);
+    HookConfig hook = read_hook(node[i], path, file, files, complaints);
     const bool known = std::any_of(hooks.begin(), hooks.end(),
                                    [&](const HookConfig& each) { return each.name == hook.name; });
     if (known) {

@@ -83,6 +83,16 @@ TEST(NotifyConfigTest, AKeyFromAFileIsAHeader) {
   EXPECT_NE(complaint(hook).find("cannot be read"), std::string::npos);
 }
 
+TEST(NotifyConfigTest, ToBeShownItNeedsNoKey) {
+  const auto config = parse_config(
+      "socket: /s\nstate: /state\nnotify:\n  - { on: [failed], url: \"https://a.example/\", "
+      "key_file: /no/such }\n",
+      "p.yaml", NamedFiles::kNamed);
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_NE(config->settings.text().find("key_file: /no/such"), std::string::npos)
+      << config->settings.text();
+}
+
 TEST(NotifyConfigTest, WhatIsWrongIsSaidWithItsPlaceAndWhatWouldBeRight) {
   const std::string on = "on: [failed], ";
   const std::pair<std::string, std::string> cases[] = {
