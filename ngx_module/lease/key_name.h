@@ -26,7 +26,7 @@ class KeyName {
           key);
   }
   // Of no kind: for its slot.
-  explicit KeyName(const limit::Hash128& key) noexcept { print({}, "", key); }
+  explicit KeyName(const limit::Hash128& key) noexcept { print("", "", key); }
   operator std::string_view() const noexcept {  // NOLINT(google-explicit-constructor)
     return {reinterpret_cast<const char*>(text_), size_};
   }

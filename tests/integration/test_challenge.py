@@ -11,6 +11,7 @@ import pytest
 from proof_of_work import Keys, payload, solved
 from client import Client, exchange
 from conftest import simulate
+from processes import ASAN
 from test_actions import logged, with_log
 from test_large_bodies import resident
 
@@ -297,6 +298,7 @@ def test_any_answer_is_taken_for_what_it_is(service, value):
     assert service.get("/?key=k", Cookie="penstock-pass=" + "~" * 3000).status == 403
 
 
+@pytest.mark.skipif(ASAN, reason="what was given back is kept by the sanitizer")
 def test_challenges_that_nobody_solves_cost_no_memory(penstock, folder):
     service = penstock(http=zone(folder), server=server("algorithm=sha-256"), master=True)
     assert service.get("/?key=k").status == 200
@@ -466,7 +468,7 @@ def test_a_secret_survives_a_restart_and_is_shared(penstock, folder):
 
 
 def test_without_a_file_the_zone_has_a_secret_of_its_own(penstock):
-    one, two = (penstock(http="penstock_zone edge 1m;", server=server("algorithm=sha-256")) for _ in range(2))
+    one, two = (penstock(http="penstock_zone edge 1m;", server=server("algorithm=sha-256"), master=True) for _ in range(2))
     carried = passed(one)
     assert one.get("/?key=k", Penstock_Pass=carried).status == 200
     asked(two)
