@@ -19,6 +19,14 @@
 
 namespace penstock::queue {
 
+// What callers are told who ask for jobs.
+inline wire::Failed not_found() {
+  return {.status = 404, .code = "not_found", .message = "There is no such job of yours."};
+}
+inline wire::Failed invalid(std::string_view message, std::string_view param) {
+  return {.status = 400, .code = "invalid_request", .message = message, .param = param};
+}
+
 class JobsApi {
  public:
   JobsApi(Dispatcher& dispatcher, Intake& intake) : dispatcher_(dispatcher), intake_(intake) {}

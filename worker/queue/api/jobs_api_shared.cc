@@ -9,10 +9,6 @@ namespace {
 
 constexpr uint64_t kAwayRetrySeconds = 2;
 
-wire::Failed not_found() {
-  return {.status = 404, .code = "not_found", .message = "There is no such job of yours."};
-}
-
 }  // namespace
 
 void JobsApi::fail_away(Waiter& waiter) {
