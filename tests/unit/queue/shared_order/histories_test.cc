@@ -195,8 +195,8 @@ class History {
   // ---- jobs
 
   void over(const std::string& id) {
+    over_.push_back(id);  // which may be the job's own
     jobs_.erase(id);
-    over_.push_back(id);
   }
   Job* some(bool running) {
     std::vector<Job*> choice;
