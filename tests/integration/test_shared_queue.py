@@ -6,11 +6,13 @@ import shutil
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from conftest import simulate
 from redis_server import RedisServer
+from server import ModelServer, completion
 from waiting import until
 
 HTTP = """\
@@ -96,11 +98,11 @@ def in_line(redis):
     return int(redis.ask("HGET", "penstock:q1:{default}:s", "w") or 0)
 
 
-def waiting_caller(service, redis):
+def waiting_caller(service, redis, asked=BODY):
     """Somebody who waits for an answer, and whose job is in line."""
     before = in_line(redis)
     caller = socket.create_connection(("127.0.0.1", service.port), 30)
-    body = json.dumps(BODY).encode()
+    body = json.dumps(asked).encode()
     caller.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     until(lambda: in_line(redis) == before + 1, "the caller's job is in line")
     return caller
@@ -370,6 +372,77 @@ def test_events_tell_of_a_job_that_is_elsewhere(host):
     id = promise(edge).json()["id"]
     text = get(edge, f"/jobs/{id}/events").text()
     assert "event: completed" in text
+
+
+def key_of(id):
+    return f"penstock:q1:{{default}}:j|{id}"
+
+
+def test_what_only_one_caller_waits_for_is_kept_for_a_minute(host, redis):
+    """Others could not ask for it: Redis is not to fill with answers that everybody has had."""
+    edge, gpu = host(), host(worker())
+    until_known(edge)
+    until_open(edge)
+    waited = post(edge)
+    assert waited.status == 200 and 0 < redis.ask("PTTL", key_of(waited.headers["Penstock-Job-Id"])) <= 60_000
+    keyed = post(edge, {"Idempotency-Key": '"k1"'}).headers["Penstock-Job-Id"]
+    for id in (keyed, promise(gpu).json()["id"]):
+        until_status(gpu, id, "completed")
+        assert redis.ask("PTTL", key_of(id)) > 60_000
+
+
+def test_of_whom_a_caller_left_no_body_is_kept(host, redis):
+    edge, gpu = host(), host(worker(SLOW))
+    until_known(edge)
+    until_one_runs(gpu)
+    until_open(edge)
+    before = set(redis.ask("KEYS", key_of("*")))
+    caller = waiting_caller(edge, redis, {**BODY, "prompt": "x" * 100_000})
+    left, = set(redis.ask("KEYS", key_of("*"))) - before
+    assert redis.ask("STRLEN", left) > 100_000
+    caller.close()
+    until(lambda: redis.ask("STRLEN", left) < 5000, "its body is gone")
+    assert 0 < redis.ask("PTTL", left) <= 60_000
+
+
+def test_no_promise_is_made_of_what_only_another_caller_waits_for(host, redis):
+    """That caller may leave, and its job with it: who asks the same waits as long."""
+    edge, gpu = host(), host(worker("1s"))
+    until_known(edge)
+    until_one_runs(gpu)
+    until_open(edge)
+    key = {"Idempotency-Key": '"k1"'}
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(post, edge, key)
+        until(lambda: in_line(redis) == 1, "the first is in line")
+        others = [pool.submit(post, service, {**key, "Prefer": "respond-async"}) for service in (edge, gpu)]
+        assert [each.result().status for each in (first, *others)] == [200] * 3
+        assert len({each.result().headers["Penstock-Job-Id"] for each in (first, *others)}) == 1
+
+
+def test_a_host_that_stops_takes_the_jobs_of_its_callers_out_of_the_line(host, redis):
+    edge, gpu = host(yaml="drain_timeout: 100ms\n"), host(worker(SLOW))
+    until_known(edge)
+    until_one_runs(gpu)
+    until_open(edge)
+    caller = waiting_caller(edge, redis)
+    assert edge.penstockd.stop() == 0
+    edge.penstockd.expect_death = True
+    until(lambda: in_line(redis) == 0, "nobody's job is in line")
+    assert b" 503 " in caller.recv(100)
+    caller.close()
+
+
+def test_a_large_answer_comes_whole_from_elsewhere(host):
+    text = "x" * (8 << 20)
+    model = ModelServer(lambda asked, reply: reply(completion(text)))
+    edge = host()
+    host(dict(name="sim", engine="http", url=f'"{model.url}"', model="sim", slots=1))
+    until_known(edge)
+    until_open(edge)
+    reply = edge.request("POST", "/v1/chat/completions", ALICE, {"model": "sim", "messages": [{"role": "user", "content": "x"}]})
+    assert reply.status == 200 and reply.json()["choices"][0]["message"]["content"] == text
+    model.close()
 
 
 # ---- what is not there yet

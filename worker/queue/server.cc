@@ -310,6 +310,9 @@ void Server::advance_stop(int64_t now_ns) {
     device_watch_.stop();
   }
   if (phase_ == Phase::kStopping && (supervisor_.all_gone() || now_ns >= phase_ends_ns_)) {
+    if (shared_ != nullptr) {
+      shared_->over();
+    }
     log(Level::kInfo, "stopped");
     phase_ = Phase::kOver;
   }

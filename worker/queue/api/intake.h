@@ -59,6 +59,7 @@ class Intake {
     limit::Hash128 share;
     bool async = false;
     bool durable = false;     // its key was the client's own, and is kept
+    std::string head;         // of a queue that hosts share: what Redis keeps of it once it is over
     bool completion = false;  // as its path says
     bool earlier_if_busy = false;
     int64_t earliest_ms = 0;  // no answer of before that may do

@@ -31,7 +31,9 @@ wire::Failed other_request() {
 // `instead_of`: a job that had its key, and has not completed.
 void Intake::share(const JobId& id, const Order& order, const std::string& instead_of) {
   Job& job = *dispatcher_.find(id);
-  const JobRecord& record = *job.more->keep;
+  JobRecord& record = *job.more->keep;
+  record.promised = order.async;
+  record.brief = !order.async && !order.durable;
   const int64_t now_ns = dispatcher_.connections().now_ns();
   const int64_t now_ms = dispatcher_.wall_ms();
   const auto date_us = [&](int64_t at_ns) {
@@ -56,16 +58,21 @@ void Intake::share(const JobId& id, const Order& order, const std::string& inste
       .deadline_us = order.entry.deadline_ns == 0 ? 0 : date_us(order.entry.deadline_ns),
       .ends_by_us = job.more->ends_by_ns == 0 ? 0 : date_us(job.more->ends_by_ns),
       .key_ms = kKeepsKeyMs};
-  order.shared->add(std::move(newcomer), [this, id, order](SharedQueue::Outcome outcome,
-                                                           const SharedOrder::Added& added) {
-    shared(id, order, outcome, added);
-  });
+  Order kept = order;
+  kept.head = encode(record, {});
+  order.shared->add(std::move(newcomer),
+                    [this, id, order = std::move(kept)](SharedQueue::Outcome outcome,
+                                                        const SharedOrder::Added& added) {
+                      shared(id, order, outcome, added);
+                    });
 }
 
 // Those who asked have left. What was to be promised goes on.
 void Intake::unwanted(const JobId& id, const Order& order) {
   if (!order.async) {
-    order.shared->cancel(id.view(), {}, [](const SharedOrder::Answer<SharedOrder::End>&) {});
+    order.shared->cancel(
+        id.view(), order.head, [](const SharedOrder::Answer<SharedOrder::End>&) {},
+        order.durable ? 0 : kBriefMs);
   }
 }
 
@@ -105,6 +112,7 @@ void Intake::shared(const JobId& id, const Order& order, SharedQueue::Outcome ou
           fmt::format("You have {} jobs waiting in queue {}, as many as one caller may have.",
                       queue.settings.max_per_owner, queue.settings.name));
     case Outcome::kAway:
+      unwanted(id, order);  // should it be there
       const std::string message =
           "The job may not have been kept: the hosts' Redis has not answered." +
           try_again(kAwayRetrySeconds);
@@ -158,7 +166,7 @@ void Intake::known(Job& job, const Order& order, const std::string& other, Share
     waiter.duplicate = true;
     dispatcher_.count(*order.lane->queue, Metrics::Event::kDuplicate);
     dispatcher_.subscribers().join(waiter, there);
-    if (waiter.kind == Waiter::Kind::kPromise) {
+    if (waiter.kind == Waiter::Kind::kPromise && record.promised) {
       dispatcher_.replies().promised(waiter, there);
     } else {
       waiter.kind = Waiter::Kind::kPromise;  // it gets the answer once that is whole

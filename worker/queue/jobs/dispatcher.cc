@@ -74,6 +74,7 @@ void Dispatcher::apply(const Config& config) {
   for (Job* const job : suspects_.release(gone)) {
     scheduler_.join_again(*job, connections_.now_ns());
   }
+  give_back_idle();
 }
 
 void Dispatcher::set_brakes(const Config& config) {
@@ -389,7 +390,9 @@ void Dispatcher::advance_to(int64_t now_ns) {
     release(*waiter);
   }
   for (Waiter* waiter : due_.over) {
-    replies_.promised(*waiter, *waiter->job);
+    Job& job = *waiter->job;
+    replies_.promised(*waiter, job);
+    forget_unwatched(job);
   }
   for (Waiter* waiter : due_.owners) {
     owner_events_.look(*waiter);

@@ -247,6 +247,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void crashed(WorkerSession& worker, std::vector<Job*>& jobs, std::string_view why);
   bool put_back(Job& job, Scheduler::Cause cause, std::string_view why);
   void abandon(Job& job);
+  void forget_unwatched(Job& job);
   bool abandon_if_unwanted(Job& job);
   void expire(Job& job);
   void note_queue(const QueueConfig& queue);
@@ -283,6 +284,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void look_for_end(SharedQueue& queue, const JobId& id);
   void end_away(Job& job, const SharedOrder::Known& known);
   void cancel_away(Job& job);
+  void give_back_idle();
   bool is_too_large(const Job& job) const;
   void count(const Job& job, Metrics::Event event) { count(*job.home()->queue, event); }
   void note_started(const Job& job);

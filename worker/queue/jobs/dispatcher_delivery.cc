@@ -90,6 +90,7 @@ void Dispatcher::worker_lost(WorkerSession& worker, int64_t next_start_ns, std::
   }
   crashed(worker, suspected, message);
   fill_all();
+  give_back_idle();
 }
 
 // Who was alone there has failed an attempt. Of several, nobody knows who it was (suspects.h).
@@ -145,7 +146,7 @@ void Dispatcher::let_speak(Waiter& waiter) {
 
 void Dispatcher::seen(const JobId& id, const wire::Checked* refusal) {
   Job* const job = find(id);
-  if (job == nullptr || job->ending) {
+  if (job == nullptr || job->ending || job->away) {
     return;
   }
   job->passed = refusal == nullptr;
@@ -302,7 +303,10 @@ void Dispatcher::revoke(Job& job) {
   }
 }
 
-void Dispatcher::pause(Scheduler::Queue& queue) { scheduler_.pause(queue); }
+void Dispatcher::pause(Scheduler::Queue& queue) {
+  scheduler_.pause(queue);
+  give_back_idle();
+}
 
 void Dispatcher::resume(Scheduler::Queue& queue) {
   scheduler_.resume(queue);

@@ -305,7 +305,18 @@ void Dispatcher::release(Waiter& waiter) {
   subscribers_.leave(waiter);
   if (job != nullptr && job->promise == PromiseState::kNone && !job->ending &&
       !Subscribers::wanted(*job)) {
-    abandon(*job);
+    return abandon(*job);
+  }
+  if (job != nullptr) {
+    forget_unwatched(*job);
+  }
+}
+
+// What Redis has alone is not to be known here for nobody.
+void Dispatcher::forget_unwatched(Job& job) {
+  if (job.away && !job.looking_up && job.promise != PromiseState::kNone &&
+      job.waiters() == nullptr && job.more->receipt.empty()) {
+    erase(job);
   }
 }
 
@@ -315,8 +326,11 @@ void Dispatcher::abandon(Job& job) {
     return forget(job);
   }
   if (job.away) {
-    cancel_away(job);
-    return forget(job);
+    if (!job.unwanted) {
+      job.unwanted = true;
+      cancel_away(job);
+    }
+    return job.waiters() == nullptr ? forget(job) : void();  // they hear of its end
   }
   revoke(job);
   count(job, Metrics::Event::kCancelled);

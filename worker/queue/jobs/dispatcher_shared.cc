@@ -23,6 +23,14 @@ namespace {
 
 std::string text_of(const Job& job) { return std::string(job.id().view()); }
 
+// Others may run it, and nobody waits.
+void cancel_for_nobody(SharedQueue& queue, const Job& job) {
+  const JobRecord& record = *job.more->keep;
+  queue.cancel(
+      job.id().view(), encode(record, {}), [](const SharedOrder::Answer<SharedOrder::End>&) {},
+      keep_ms(record));
+}
+
 }  // namespace
 
 // ---- jobs that came in here
@@ -43,9 +51,12 @@ void Dispatcher::hand_over(Job& job, Scheduler::Lane& lane, uint64_t share, bool
   }
   for (Waiter* waiter = job.waiters(); waiter != nullptr;) {
     Waiter* const next = waiter->next;
-    if (waiter->kind == Waiter::Kind::kPromise) {
+    if (promised && waiter->kind == Waiter::Kind::kPromise) {
       replies_.promised(*waiter, job);
     } else {
+      if (waiter->kind == Waiter::Kind::kPromise) {  // of another caller's connection alone
+        waiter->wait_ns = Waiter::kToTheEnd;
+      }
       replies_.accepted(*waiter, job);
     }
     waiter = next;
@@ -148,7 +159,7 @@ void Dispatcher::end_away(Job& job, const SharedOrder::Known& known) {
       const std::string_view some = rest.substr(0, wire::kMaxChunkBytes);
       frames.clear();
       wire::append_chunk(frames, 0, some);
-      subscribers_.forward(job, frames, some);
+      subscribers_.forward(job, frames, some, true);
       rest.remove_prefix(some.size());
     }
     frames.clear();
@@ -172,7 +183,8 @@ void Dispatcher::cancel_away(Job& job) {
   const auto told = [this, &queue, id = job.id()](const SharedOrder::Answer<SharedOrder::End>&) {
     look_for_end(queue, id);
   };
-  queue.cancel(job.id().view(), {}, told);
+  const JobRecord& record = *job.more->keep;
+  queue.cancel(job.id().view(), encode(record, {}), told, keep_ms(record));
 }
 
 // ---- jobs that run here
@@ -204,13 +216,13 @@ void Dispatcher::on_taken(SharedQueue& queue, const SharedOrder::Taken& taken) {
   JobRecord record;
   std::string_view frame;
   Scheduler::Queue* const its = scheduler_.find_queue(queue.name());
-  if (its == nullptr) {
+  if (its == nullptr || draining_) {
     return queue.give_back(taken.id, 0, std::nullopt);
   }
   if (!decode(taken.body, record, frame) || frame.empty() || record.id.view() != taken.id) {
     log(Level::kError, "queue " + queue.name() + ": what Redis has of job " + taken.id +
                            " is no job; it is dropped");
-    return queue.finish(taken.id, {}, [](SharedOrder::End) {});
+    return queue.finish(taken.id, {}, kBriefMs, [](SharedOrder::End) {});
   }
   Job* job = find(record.id);
   if (job != nullptr && (!job->away || job->looking_up)) {  // it is on its way out, or in
@@ -265,7 +277,7 @@ void Dispatcher::on_lost(SharedQueue& queue, const std::string& id) {
   job->more->has_progress = false;
   job->more->preview.reset();
   if (job->promise == PromiseState::kNone && !Subscribers::wanted(*job)) {
-    queue.cancel(id, {}, [](const SharedOrder::Answer<SharedOrder::End>&) {});
+    cancel_for_nobody(queue, *job);
   }
   send_away(*job);
 }
@@ -273,6 +285,29 @@ void Dispatcher::on_lost(SharedQueue& queue, const std::string& id) {
 void Dispatcher::give_back(Job& job, std::optional<Scheduler::Cause> cause) {
   shared(*job.home()->queue)->give_back(text_of(job), job.attempts(), cause);
   send_away(job);
+}
+
+// What waits here for a worker that is not there, or may not start it, is for another host.
+// Suspects stay: they are to run alone.
+void Dispatcher::give_back_idle() {
+  if (shared_ == nullptr) {
+    return;
+  }
+  jobs_.each([this](Job& job) {
+    if (!job.shared || job.ending || job.worker() != nullptr || job.more->suspect != 0 ||
+        job.lane() == nullptr) {
+      return;
+    }
+    const Scheduler::Lane& lane = *job.lane();
+    bool served = false;
+    workers_.each([&](const WorkerSession& worker) {
+      served = served || &worker.lane() == &lane ||
+               (lane.model.empty() && worker.lane().queue == lane.queue);
+    });
+    if (!served || lane.queue->paused || lane.queue->retired) {
+      give_back(job, std::nullopt);
+    }
+  });
 }
 
 bool Dispatcher::is_too_large(const Job& job) const {
@@ -290,7 +325,7 @@ void Dispatcher::conclude_shared(Job& job, JobEnd end) {
   record.end = end;
   const std::string_view answer = end.answered() ? job.more->answer.tail : std::string_view();
   shared(*job.home()->queue)
-      ->finish(text_of(job), encode(record, answer),
+      ->finish(text_of(job), encode(record, answer), keep_ms(record),
                [this, end = std::move(end)](SharedOrder::End how) { ended_shared(end, how); });
 }
 
@@ -300,7 +335,13 @@ void Dispatcher::ended_shared(const JobEnd& end, SharedOrder::End how) {
   if (job == nullptr || !job->ending) {
     return;
   }
-  how == SharedOrder::End::kEnded ? ended(*job, end) : send_away(*job);
+  if (how == SharedOrder::End::kEnded) {
+    return ended(*job, end);
+  }
+  if (job->promise == PromiseState::kNone && !Subscribers::wanted(*job)) {
+    cancel_for_nobody(*shared(*job->home()->queue), *job);
+  }
+  send_away(*job);
 }
 
 }  // namespace penstock::queue

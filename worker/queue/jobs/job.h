@@ -77,9 +77,10 @@ struct Job : Scheduler::Ticket {
   bool shown : 1 = false;         // it waits, and a worker is asked whether it would refuse it
   bool passed : 1 = false;        // ... and would not
   // Of a queue that hosts share (dispatcher_shared.cc):
-  bool shared : 1 = false;  // taken from there, to run here
-  bool away : 1 = false;    // its order is there; somebody waits for its end here
-  uint64_t owner = 0;       // who may see it: of the keyed hash, the lower half; 0: nobody's
+  bool shared : 1 = false;    // taken from there, to run here
+  bool away : 1 = false;      // its order is there; somebody waits for its end here
+  bool unwanted : 1 = false;  // ... and it was cancelled, as nobody asks for its answer
+  uint64_t owner = 0;         // who may see it: of the keyed hash, the lower half; 0: nobody's
   std::unique_ptr<More> more;
   Job* next_in_table = nullptr;  // see JobTable
   Job* older = nullptr;          // see OwnedJobs

@@ -62,7 +62,8 @@ class Subscribers {
 
   // Sends a frame of the worker's to those who wait for the answer. Those who fall behind others
   // are told so and leave. `answer`: the bytes of it that the frame has.
-  void forward(Job& job, std::string_view frame, std::string_view answer = {});
+  // `whole`: all of the answer comes at once, so that nobody can have read too slowly.
+  void forward(Job& job, std::string_view frame, std::string_view answer = {}, bool whole = false);
   void forward_head(Job& job, const wire::Head& head);
   // The answer is complete, or there is none: those who wait for it leave.
   void complete(Job& job, std::string_view done_frame);

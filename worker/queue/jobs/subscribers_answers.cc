@@ -80,7 +80,7 @@ void Subscribers::drop_if_slow(Waiter& waiter) {
   leave(waiter);
 }
 
-void Subscribers::forward(Job& job, std::string_view frame, std::string_view bytes) {
+void Subscribers::forward(Job& job, std::string_view frame, std::string_view bytes, bool whole) {
   each(job, Kind::kAnswer, [&](Waiter& waiter) {
     if (waiter.news != nullptr && waiter.news->misfit != nullptr) {
       return keep(*waiter.news->misfit, bytes);
@@ -88,7 +88,9 @@ void Subscribers::forward(Job& job, std::string_view frame, std::string_view byt
     std::string& out = waiter.caller->out();
     out.append(frame);
     wire::set_frame_id(out.data() + out.size() - frame.size(), waiter.id);
-    drop_if_slow(waiter);
+    if (!whole) {
+      drop_if_slow(waiter);
+    }
   });
 }
 

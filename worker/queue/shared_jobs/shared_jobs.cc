@@ -136,6 +136,13 @@ void SharedJobs::leave() {
   }
 }
 
+void SharedJobs::over() {
+  for (const auto& queue : queues_) {
+    queue->over();
+  }
+  servers_.leave();
+}
+
 void SharedJobs::on_ready(std::string_view who) noexcept {
   if (!std::exchange(is_ready_, true)) {
     log(Level::kInfo, "shared queues are in " + std::string(who));

@@ -43,6 +43,8 @@ class SharedJobs final : redis::Servers::User {
   int64_t next_event(int64_t now_ns) const;
   // What was given back is sent; nothing more is.
   void leave();
+  // What was said before is sent, and nothing more is heard.
+  void over();
 
  private:
   SharedJobs(const Config& config, std::string password, EventLoop& events,

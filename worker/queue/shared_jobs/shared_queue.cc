@@ -26,7 +26,7 @@ SharedQueue::SharedQueue(redis::Servers& servers, std::unique_ptr<redis::Loop> l
                          const Scheduler::QueueSettings& settings, int64_t keep_results_ns)
     : name_(settings.name),
       user_(user),
-      order_(servers, settings, std::max<int64_t>(keep_results_ns / kNsPerMs, 1)),
+      order_(servers, settings, std::max(keep_results_ns / kNsPerMs, kLeastKeptMs)),
       membership_(order_, *this),
       subscription_(servers, order_.key(), std::move(loop)) {
   subscription_.start();
@@ -36,6 +36,9 @@ SharedQueue::~SharedQueue() { *alive_ = false; }
 
 void SharedQueue::advance_to(int64_t now_ns) {
   if (leaving_) {
+    if (!left_ && asking_.empty() && ended_.empty() && returns_.empty()) {
+      over();
+    }
     return;
   }
   membership_.advance_to(now_ns);
@@ -58,9 +61,12 @@ void SharedQueue::advance_to(int64_t now_ns) {
 }
 
 int64_t SharedQueue::next_event() const {
-  int64_t next_ns = std::min(membership_.next_event(), roster_ns_);
-  for (const auto& [model, idle_ns] : idle_until_ns_) {
-    next_ns = std::min(next_ns, idle_ns);
+  int64_t next_ns = INT64_MAX;
+  if (!leaving_) {
+    next_ns = std::min(membership_.next_event(), roster_ns_);
+    for (const auto& [model, idle_ns] : idle_until_ns_) {
+      next_ns = std::min(next_ns, idle_ns);
+    }
   }
   if (!ended_.empty() || !returns_.empty() || !arrivals_.empty()) {
     next_ns = std::min(next_ns, std::max(retry_ns_, monotonic_ns() + kRetryNs));
@@ -71,7 +77,13 @@ int64_t SharedQueue::next_event() const {
 void SharedQueue::leave() {
   flush();
   leaving_ = true;
-  membership_.leave();
+  advance_to(monotonic_ns());
+}
+
+void SharedQueue::over() {
+  if (!std::exchange(left_, true)) {
+    membership_.leave();
+  }
 }
 
 // ---- what hosts serve
@@ -153,10 +165,12 @@ void SharedQueue::ask_to_add(std::list<Arrival>::iterator arrival) {
         if (answer.trouble == SharedOrder::Trouble::kUnknown) {
           return;  // it is asked again, for a while
         }
-        if (answer.trouble == SharedOrder::Trouble::kRefused) {
+        const bool refused = answer.trouble == SharedOrder::Trouble::kRefused;
+        if (refused && !refused_) {
           log(Level::kError,
               "queue " + name_ + ": Redis takes no more jobs: " + std::string(answer.why));
         }
+        refused_ = refused;
         using Admission = SharedOrder::Admission;
         Outcome outcome = Outcome::kAway;
         if (answer) {
@@ -211,13 +225,16 @@ void SharedQueue::ask(const std::string& model, size_t most) {
   }
   auto ended = std::make_shared<std::vector<Ended>>();
   std::vector<SharedOrder::Finished> finished;
+  size_t bytes = 0;
   while (!ended_.empty() && ended_.front().host == host &&
-         ended->size() < SharedOrder::kMostFinished) {
+         ended->size() < SharedOrder::kMostFinished && bytes < kMostResultBytes) {
+    bytes += ended_.front().result.size();
     ended->push_back(std::move(ended_.front()));
     ended_.pop_front();
   }
   for (const Ended& each : *ended) {
-    finished.push_back({.id = each.id, .fence = each.fence, .result = each.result});
+    finished.push_back(
+        {.id = each.id, .fence = each.fence, .result = each.result, .keep_ms = each.keep_ms});
   }
   if (most > 0) {
     asking_.insert(model);
@@ -252,7 +269,11 @@ void SharedQueue::served(const std::string& model, size_t most, const std::strin
     return;
   }
   membership_.note_due(answer.value.due_us, monotonic_ns());
-  if (most > 0 && answer.value.taken.size() < most) {
+  size_t bytes = 0;  // there may be more than fits one answer
+  for (const SharedOrder::Taken& job : answer.value.taken) {
+    bytes += job.body.size();
+  }
+  if (most > 0 && answer.value.taken.size() < most && bytes < kMostResultBytes) {
     idle_until_ns_[model] = monotonic_ns() + kIdleNs;
   }
   for (size_t i = 0; i < ended.size(); ++i) {
@@ -276,9 +297,10 @@ void SharedQueue::forget(const std::string& id, uint64_t fence) {
   }
 }
 
-void SharedQueue::finish(const std::string& id, std::string result,
+void SharedQueue::finish(const std::string& id, std::string result, int64_t keep_ms,
                          std::function<void(SharedOrder::End)> told) {
-  ended_.push_back({id, membership_.host(), std::move(result), held_.at(id), std::move(told)});
+  ended_.push_back(
+      {id, membership_.host(), std::move(result), keep_ms, held_.at(id), std::move(told)});
 }
 
 void SharedQueue::give_back(const std::string& id, uint32_t attempts,

@@ -41,6 +41,8 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   static constexpr int64_t kEveryNs = kNsPerSec;         // the roster, and what is watched
   static constexpr int64_t kServesNs = 5 * kNsPerSec;    // what a host has said of itself holds
   static constexpr size_t kMostWatched = 500;            // in one request
+  static constexpr size_t kMostResultBytes = 1U << 20;   // in one request, but for the last
+  static constexpr int64_t kLeastKeptMs = 60'000;        // of what has ended: its home asks for it
   static constexpr size_t kMostServedBytes = 64U << 10;  // that a host says of itself
 
   // What a host's workers serve.
@@ -100,7 +102,8 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   void wake(const std::string& model);
 
   // The job has ended here. kEnded: by this. REQUIRES: it was taken, and not lost.
-  void finish(const std::string& id, std::string result,
+  // `keep_ms`: of its result; 0: as the queue has it.
+  void finish(const std::string& id, std::string result, int64_t keep_ms,
               std::function<void(SharedOrder::End)> told);
   // It goes back in line; if `cause`, an attempt has failed. REQUIRES: as of finish().
   void give_back(const std::string& id, uint32_t attempts, std::optional<Scheduler::Cause> cause);
@@ -118,20 +121,23 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
     return order_.positions(ids, std::move(then));
   }
   bool cancel(std::string_view id, std::string_view result,
-              SharedOrder::Then<SharedOrder::End> then) {
-    return order_.cancel(id, result, std::move(then));
+              SharedOrder::Then<SharedOrder::End> then, int64_t keep_ms = 0) {
+    return order_.cancel(id, result, std::move(then), keep_ms);
   }
 
   void advance_to(int64_t now_ns);
   // What is to be sent is sent. After all serve() of a turn.
   void flush();
   int64_t next_event() const;
-  // Takes no more.
+  // Takes no more. What is on its way here is given back before the host is gone, or at `over()`
+  // is left to the others.
   void leave();
+  void over();
 
  private:
   struct Ended {
     std::string id, host, result;
+    int64_t keep_ms;
     uint64_t fence;
     std::function<void(SharedOrder::End)> told;
   };
@@ -177,6 +183,8 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   const std::string self_ = SharedOrder::new_host();  // in the roster
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   bool leaving_ = false;
+  bool left_ = false;
+  bool refused_ = false;  // which was told
 
   std::optional<limit::Secret> secret_;
   std::vector<Model> models_;

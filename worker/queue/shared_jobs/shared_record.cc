@@ -20,7 +20,7 @@ struct Kept {
   uint64_t attempts = 0, http_status = 0;
   std::string_view content_type, headers, error_code, error;
   uint64_t prompt_tokens = 0, completion_tokens = 0, device_ns = 0;
-  uint64_t estimated = 0, dead = 0;
+  uint64_t estimated = 0, dead = 0, promised = 0, brief = 0;
   template <typename V>
   void visit(V&& v) {
     v(1, id), v(2, queue), v(3, model), v(4, tier), v(5, jobs_path), v(6, label);
@@ -31,7 +31,7 @@ struct Kept {
     v(20, started_ms), v(21, finished_ms), v(22, expires_ms), v(23, attempts), v(24, http_status);
     v(25, content_type), v(26, headers), v(27, error_code), v(28, error);
     v(29, prompt_tokens), v(30, completion_tokens), v(31, device_ns), v(32, estimated);
-    v(33, dead);
+    v(33, dead), v(34, promised), v(35, brief);
   }
 };
 
@@ -73,7 +73,9 @@ std::string encode(const JobRecord& record, std::string_view rest) {
                     .completion_tokens = end.completion_tokens,
                     .device_ns = end.device_ns,
                     .estimated = end.estimated ? 1U : 0U,
-                    .dead = end.dead ? 1U : 0U});
+                    .dead = end.dead ? 1U : 0U,
+                    .promised = record.promised ? 1U : 0U,
+                    .brief = record.brief ? 1U : 0U});
   return bytes.append(rest);
 }
 
@@ -105,6 +107,8 @@ bool decode(std::string_view bytes, JobRecord& record, std::string_view& rest) {
   record.not_before_ms = kept.not_before_ms;
   record.deadline_ms = kept.deadline_ms;
   record.status = static_cast<JobStatus>(kept.status);
+  record.promised = kept.promised != 0;
+  record.brief = kept.brief != 0;
   record.end = {.id = *id,
                 .status = record.status,
                 .dead = kept.dead != 0,

@@ -16,6 +16,10 @@ namespace penstock::queue {
 // That much of it is enough to decode the record.
 constexpr size_t kMostRecordBytes = 32U << 10;
 
+// How long the end of a brief one is kept: its home asks for it once it hears of it.
+constexpr int64_t kBriefMs = 60'000;
+inline int64_t keep_ms(const JobRecord& record) { return record.brief ? kBriefMs : 0; }
+
 std::string encode(const JobRecord& record, std::string_view rest);
 // False: it is no such thing, or not whole. `rest` points into `bytes`.
 bool decode(std::string_view bytes, JobRecord& record, std::string_view& rest);

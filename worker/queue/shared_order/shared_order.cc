@@ -89,9 +89,11 @@ std::string SharedOrder::new_host() {
   return name;
 }
 
-SharedOrder::Words SharedOrder::words() const {
+SharedOrder::Words SharedOrder::words(int64_t keep_ms) const {
   Words words;
-  words.number(now_us_).number(queue_.aging_ns / kNsPerUs).number(keep_ms_);
+  words.number(now_us_)
+      .number(queue_.aging_ns / kNsPerUs)
+      .number(keep_ms == 0 ? keep_ms_ : keep_ms);
   return words;
 }
 
@@ -101,10 +103,14 @@ bool SharedOrder::ask(redis::Script script, const Words& words, bool (*read)(con
   struct Asked {
     bool (*read)(const redisReply&, T&);
     Then<T> then;
+    std::shared_ptr<bool> alive;
   };
-  auto asked = std::make_unique<Asked>(Asked{read, std::move(then)});
+  auto asked = std::make_unique<Asked>(Asked{read, std::move(then), alive_});
   const auto answered = [](void* context, const redisReply* reply) noexcept {
     const std::unique_ptr<Asked> self(static_cast<Asked*>(context));
+    if (!*self->alive) {
+      return;
+    }
     Answer<T> answer;
     if (reply == nullptr) {
       answer.trouble = Trouble::kUnknown;
@@ -167,6 +173,7 @@ bool SharedOrder::serve(std::string_view host, std::string_view lane, size_t mos
   words.text(host).text(lane).number(static_cast<int64_t>(std::min(most, kMostTaken)));
   for (const Finished& each : finished) {
     words.text(each.id).number(static_cast<int64_t>(each.fence)).text(each.result);
+    words.number(each.keep_ms);
   }
   const auto read = [](const redisReply& answer, Served& served) {
     constexpr size_t kEach = 8;
@@ -219,8 +226,9 @@ bool SharedOrder::requeue(const Return& job, int64_t after_us, Then<End> then) {
   return ask<End>(order_script::kBack, words, read_end, std::move(then));
 }
 
-bool SharedOrder::cancel(std::string_view id, std::string_view result, Then<End> then) {
-  Words words = this->words();
+bool SharedOrder::cancel(std::string_view id, std::string_view result, Then<End> then,
+                         int64_t keep_ms) {
+  Words words = this->words(keep_ms);
   words.text(id).text(result);
   return ask<End>(order_script::kCancel, words, read_end, std::move(then));
 }

@@ -44,6 +44,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -79,6 +80,9 @@ class SharedOrder {
   // no hosts.
   SharedOrder(redis::Servers& servers, Scheduler::QueueSettings queue, int64_t keep_ms,
               uint64_t seed = 1);
+  ~SharedOrder() { *alive_ = false; }
+  SharedOrder(const SharedOrder&) = delete;
+  SharedOrder& operator=(const SharedOrder&) = delete;
 
   // What a job asks for. Times are us since 1970 by Redis's clock.
   struct Job {
@@ -116,6 +120,7 @@ class SharedOrder {
     std::string_view id;
     uint64_t fence = 0;
     std::string_view result;
+    int64_t keep_ms = 0;  // of its result; 0: as the queue has it
   };
   enum class End : int8_t { kOver = -1, kNotOurs = 0, kEnded = 1, kLastAttempt = 2 };
   struct Taken {
@@ -149,7 +154,7 @@ class SharedOrder {
   bool retry(const Return& job, uint32_t attempts, Scheduler::Cause cause, Then<End> then);
   // As Scheduler::requeue() and postpone(): no attempt is counted.
   bool requeue(const Return& job, int64_t after_us, Then<End> then);
-  bool cancel(std::string_view id, std::string_view result, Then<End> then);
+  bool cancel(std::string_view id, std::string_view result, Then<End> then, int64_t keep_ms = 0);
 
   // Of each id: its position; 0 it runs, or is scheduled; -1 it is over, or not there.
   bool positions(std::span<const std::string_view> ids, Then<std::vector<int64_t>> then);
@@ -217,7 +222,7 @@ class SharedOrder {
 
  private:
   class Words;
-  Words words() const;
+  Words words(int64_t keep_ms = 0) const;
   template <typename T>
   bool ask(redis::Script script, const Words& words, bool (*read)(const redisReply&, T&),
            Then<T> then);
@@ -226,6 +231,8 @@ class SharedOrder {
   Scheduler::QueueSettings queue_;
   const std::string key_;
   const int64_t keep_ms_;
+  // Answers that come when this is gone are nobody's.
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   uint64_t random_;
   int64_t now_us_ = 0;
 };

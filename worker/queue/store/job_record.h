@@ -80,6 +80,10 @@ struct JobRecord {
   JobEnd end;  // once has_ended(status); `id`, `attempts`, `error` and `error_code` also before
   uint64_t result_bytes = 0;
   bool result_in_file = false;
+  // Of a queue that hosts share: whether a 202 was said of it, and whether nobody can ask for it
+  // once it is over.
+  bool promised = false;
+  bool brief = false;
 
   // It is kept for those who ask the same later, and for nothing else: the next such takes its
   // place.

@@ -157,7 +157,7 @@ TEST_F(OperatorApiTest, TellsTheLastPredictionsBesideWhatCameTrue) {
       told, R"({"predictions":[{"id":")" + waits + R"(","queue":"default","model":null,"at":)"))
       << told.body;
   EXPECT_TRUE(holds(told, R"("said_ms":10000,)")) << told.body;
-  EXPECT_TRUE(holds(told, R"("waited_ms":10000,"inside":true}]})")) << told.body;
+  EXPECT_TRUE(holds(told, R"("waited_ms":10010,"inside":true}]})")) << told.body;
 }
 
 TEST_F(OperatorApiTest, CancelsAnybodysJob) {

@@ -1,6 +1,6 @@
 -- over: a job has ended, wherever it is; `text` is what lies at j|ID. It is kept with its result, or with its body where there is none;
--- who must know is told. O(log n)
-local function over(id, text, how, result)
+-- who must know is told. `life`, unless it is '0': how long it is kept, in ms. O(log n)
+local function over(id, text, how, result, life)
   local state, before, attempts, fence, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner, host, home, lane,
     after = unpack_(JOB, text)
   if dead < NEVER or state == SCHEDULED or state == DELAYED then call('ZREM', P .. 't', id) end
@@ -47,7 +47,7 @@ local function over(id, text, how, result)
   end
   if result == '' then result = call('GETRANGE', P .. 'j|' .. id, after - 1, -1) end
   call('SET', P .. 'j|' .. id, pack(JOB, OVER, before, attempts, fence, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner,
-                                    host, home, #lane, lane) .. how .. result, 'PX', a[3])
+                                    host, home, #lane, lane) .. how .. result, 'PX', life and life ~= '0' and life or a[3])
   if home ~= NOBODY then call('PUBLISH', P .. 'c|' .. home, 'over ' .. id) end
   if state == RUNNING and how ~= 'D' then call('PUBLISH', P .. 'c|' .. host, 'stop ' .. id .. ' ' .. fence) end
 end

@@ -1,6 +1,7 @@
 -- serve: what a host has finished is over, and it gets the next jobs, in one trip. Either part may be empty.
 --
--- ARGV  4 host   5 lane of its workers   6 most jobs to take   then for each job that it has finished: its id, fence, result
+-- ARGV  4 host   5 lane of its workers   6 most jobs to take   then for each job that it has finished: its id, fence, result,
+--       how long that is kept, in ms (0: as long as any)
 -- Answer {whether the host is known, us until something is due (-1: nothing is), {of each finished job 1 (it has ended by this), 0 (it is
 --        not this host's any more: the result is dropped), -1 (it was over, or is not there)}, {id, fence, failed attempts, came,
 --        deadline (0: none), owner, lane, body of each job it has now}}
@@ -16,13 +17,13 @@ if s[1] and now >= s[1] + 0 then
   s = call('HMGET', P .. 's', 'd', 'p', 'k', 'w', 'h|' .. lane, 'h|')
 end
 local done = {}
-for i = 7, #a, 3 do
+for i = 7, #a, 4 do
   local text = call('GETRANGE', P .. 'j|' .. a[i], 0, JOB_MOST)
   local is = -1
   if text ~= '' then
     local state, _, _, fence, _, _, _, _, _, _, _, _, _, _, _, _, its_host = unpack_(JOB, text)
     is = state == OVER and -1 or state == RUNNING and its_host == host and fence == a[i + 1] + 0 and 1 or 0
-    if is == 1 then over(a[i], text, 'D', a[i + 2]) end
+    if is == 1 then over(a[i], text, 'D', a[i + 2], a[i + 3]) end
   end
   done[#done + 1] = is
 end
@@ -40,11 +41,13 @@ if #own + #any < most then
 end
 if not own[1] and not any[1] then return {1, due, done, {}} end
 local x, y, of_own, of_any = 1, 1, {'ZREM', P .. 'l|' .. lane}, {'ZREM', P .. 'l|'}
+local MOST_BYTES = 1048576  -- of their bodies, but for the last
+local bytes = 0
 local taken, jobs, headers, runs = 0, {}, {}, {'HSET', P .. 'h|' .. host}
 local classes, flows, owners = {}, {}, {}
 local first_end = tonumber(s[1]) or NEVER  -- before which nothing is due
 local top, top_any = tonumber(s[5]) or NEVER, tonumber(s[6]) or NEVER
-while taken < most do
+while taken < most and bytes < MOST_BYTES do
   local m, n = own[x], any[y]
   if not m and not n then break end
   local is_any = not m
@@ -66,6 +69,7 @@ while taken < most do
   end
   local id = string.sub(m, 25)
   local text = call('GET', P .. 'j|' .. id)
+  bytes = bytes + #text
   local _, before, attempts, fence, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner, _, home, its_lane, after =
     unpack_(JOB, text)
   fence = fence + 1
