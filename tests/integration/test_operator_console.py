@@ -17,6 +17,7 @@ HTTP = """
     penstock_tier free { rate 60r/m burst=5; quota 100r/d; }
 """
 SERVER = f"""
+    penstock_owner $http_authorization;
     location /v1/ {{ penstock_limit zone=edge key=$http_authorization tier=free; penstock_pass gpu; }}
     location /jobs {{ penstock_jobs gpu; }}
     location /console/ {{ penstock_console gpu root={WWW}; allow 127.0.0.1; deny all; }}

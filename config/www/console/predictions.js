@@ -100,7 +100,7 @@ export class Predictions {
         { head: word("con.queue"), cell: ({ queue, model }) => ({ node: el("span", {}, bdi(queue), ...(model ? [el("span", { class: "mute" }, " ", bdi(plain(model, 64)))] : [])) }) },
         { head: word("con.told"), number: true, wide: true, cell: ({ at }) => console.at(at) },
         { head: word("con.promised"), number: true, cell: ({ said_ms: said }) => secondsOf(console, said) },
-        { head: word("con.range"), number: true, cell: ({ soon_ms: soon, late_ms: late }) => word("con.range.of", { a: secondsOf(console, soon), b: secondsOf(console, late) }) },
+        { head: word("con.range"), number: true, wide: true, cell: ({ soon_ms: soon, late_ms: late }) => word("con.range.of", { a: secondsOf(console, soon), b: secondsOf(console, late) }) },
         { head: word("con.true"), number: true, cell: ({ waited_ms: waited }) => secondsOf(console, waited) },
         { head: word("con.inside"), cell: (job) => this.#insideOf(job) },
       ],
