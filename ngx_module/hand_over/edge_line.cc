@@ -1,20 +1,14 @@
 #include "ngx_module/hand_over/edge_line.h"
 
-#include <sys/socket.h>
-
 #include <algorithm>
 
 #include "ngx_module/admit/status_source.h"
 #include "ngx_module/hand_over/receipt_codec.h"
+#include "ngx_module/request/frame_socket.h"
 #include "ngx_module/request/telemetry.h"
 #include "shared/base/clock.h"
 #include "shared/base/unix_socket.h"
-#include "shared/wire/messages.h"
 #include "shared/wire/receipt.h"
-
-extern "C" {
-#include <ngx_event_connect.h>
-}
 
 namespace penstock {
 namespace {
@@ -43,9 +37,7 @@ struct Held {
 
 struct EdgeLine {
   const MainConf* main = nullptr;
-  sockaddr_un address{};
-  ngx_str_t name{};
-  ngx_peer_connection_t peer{};
+  FrameSocket socket;
   ngx_event_t* timer = nullptr;  // to connect again, or to forget what was not named again
   ngx_rbtree_t tree{};
   ngx_rbtree_node_t sentinel{};
@@ -53,10 +45,8 @@ struct EdgeLine {
   ngx_uint_t round = 0;  // connections so far
   ngx_msec_t pause_ms = kFirstPauseMs;
   ngx_msec_t broken_at = 0;  // 0: it is up
-  u_char buffer[kBufferBytes];
-  size_t size = 0;  // of buffer filled
-  u_char answers[kAnswerBytes];
-  size_t answers_size = 0;  // to be sent
+  FramesIn<kBufferBytes> in;
+  FramesOut<kAnswerBytes> answers;
 };
 
 struct Lines {
@@ -123,18 +113,10 @@ bool settles_first(const EdgeLine& line, uint64_t number, std::string_view bytes
   static const limit::Policy once = limit::make_policy(*limit::make_gcra(1, kSettledNs, 1));
   limit::Table& table = *receipt.latest->table;
   limit::Secret secret = limit::derive_secret(table.secret(), "settled");
-  secret = limit::derive_secret(secret, view(line.name));
+  secret = limit::derive_secret(secret, view(line.socket.name));
   secret.k0 ^= number;
   limit::Charge charge{&once, limit::siphash13_128(secret, bytes)};
   return limit::charge_all(table, {&charge, 1}, instant(table)) != limit::Outcome::refused;
-}
-
-void answer_settled(EdgeLine& line, uint64_t number) noexcept {
-  const wire::Settled settled;
-  if (line.answers_size + wire::encoded_size(settled) <= kAnswerBytes) {
-    char* const at = reinterpret_cast<char*>(line.answers) + line.answers_size;
-    line.answers_size += static_cast<size_t>(wire::encode(at, number, settled) - at);
-  }
 }
 
 void settle_job(EdgeLine& line, uint64_t number, const wire::Over& over) noexcept {
@@ -143,7 +125,7 @@ void settle_job(EdgeLine& line, uint64_t number, const wire::Over& over) noexcep
   if (held == nullptr && line.held == kMostHeld) {
     return;  // it is told again
   }
-  answer_settled(line, number);
+  line.answers.put(number, wire::Settled{});
   if (held == nullptr) {
     return;  // nothing that it was charged is here any more
   }
@@ -181,12 +163,8 @@ void forget_stale(EdgeLine& line) noexcept {
 }
 
 void close_line(EdgeLine& line) noexcept {
-  if (line.peer.connection != nullptr) {
-    ngx_close_connection(line.peer.connection);
-    line.peer.connection = nullptr;
-  }
-  line.size = 0;
-  line.answers_size = 0;
+  line.socket.close();
+  line.in.size = line.answers.size = 0;
 }
 
 void break_line(EdgeLine& line) noexcept {
@@ -227,42 +205,6 @@ bool on_frame(EdgeLine& line, const wire::Frame& frame) noexcept {
   }
 }
 
-bool take_frames(EdgeLine& line) noexcept {
-  size_t used = 0;
-  for (;;) {
-    const std::string_view bytes(reinterpret_cast<char*>(line.buffer) + used, line.size - used);
-    const wire::Decoded decoded =
-        wire::decode(bytes, {.submit_bytes = 0, .other_bytes = kBufferBytes - wire::kHeaderBytes});
-    if (decoded.kind == wire::Decoded::kBad ||
-        (decoded.kind == wire::Decoded::kFrame && !on_frame(line, decoded.frame))) {
-      return false;
-    }
-    if (decoded.kind == wire::Decoded::kIncomplete) {
-      ngx_memmove(line.buffer, line.buffer + used, line.size - used);
-      line.size -= used;
-      return true;
-    }
-    used += decoded.consumed;
-  }
-}
-
-// Sends what was answered; what the socket does not take waits for on_write().
-bool send_answers(EdgeLine& line) noexcept {
-  ngx_connection_t* c = line.peer.connection;
-  while (line.answers_size > 0) {
-    const ssize_t n = c->send(c, line.answers, line.answers_size);
-    if (n == NGX_AGAIN) {
-      return ngx_handle_write_event(c->write, 0) == NGX_OK;
-    }
-    if (n <= 0) {
-      return false;
-    }
-    line.answers_size -= static_cast<size_t>(n);
-    ngx_memmove(line.answers, line.answers + n, line.answers_size);
-  }
-  return true;
-}
-
 void on_read(ngx_event_t* event) noexcept {
   auto* c = static_cast<ngx_connection_t*>(event->data);
   auto& line = *static_cast<EdgeLine*>(c->data);
@@ -270,17 +212,17 @@ void on_read(ngx_event_t* event) noexcept {
     return break_line(line);
   }
   for (;;) {
-    const ssize_t n = c->recv(c, line.buffer + line.size, kBufferBytes - line.size);
+    const ssize_t n = line.in.receive(c);
     if (n == NGX_AGAIN) {
       break;
     }
     if (n <= 0) {
       return break_line(line);
     }
-    line.size += static_cast<size_t>(n);
-    if (!take_frames(line)) {
+    if (!line.in.take(
+            [&line](const wire::Frame& frame) noexcept { return on_frame(line, frame); })) {
       ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0, "penstockd at %V broke the protocol",
-                    &line.name);
+                    &line.socket.name);
       return break_line(line);
     }
     if (line.broken_at != 0) {
@@ -288,19 +230,18 @@ void on_read(ngx_event_t* event) noexcept {
       line.pause_ms = kFirstPauseMs;
     }
   }
-  if (!send_answers(line) || ngx_handle_read_event(event, 0) != NGX_OK) {
+  if (!line.answers.flush(c) || ngx_handle_read_event(event, 0) != NGX_OK) {
     break_line(line);
   }
 }
 
 void on_write(ngx_event_t* event) noexcept {
-  auto& line = *static_cast<EdgeLine*>(static_cast<ngx_connection_t*>(event->data)->data);
-  if (!send_answers(line)) {
+  auto* c = static_cast<ngx_connection_t*>(event->data);
+  auto& line = *static_cast<EdgeLine*>(c->data);
+  if (!line.answers.flush(c)) {
     break_line(line);
   }
 }
-
-ngx_int_t this_peer(ngx_peer_connection_t*, void*) noexcept { return NGX_OK; }
 
 bool say_hello(ngx_connection_t* c) noexcept {
   wire::Hello hello;
@@ -313,29 +254,8 @@ bool say_hello(ngx_connection_t* c) noexcept {
 }
 
 void open_line(EdgeLine& line) noexcept {
-  line.peer.sockaddr = reinterpret_cast<sockaddr*>(&line.address);
-  line.peer.socklen = sizeof line.address;
-  line.peer.name = &line.name;
-  line.peer.get = this_peer;
-  line.peer.log = ngx_cycle->log;
-  line.peer.log_error = NGX_ERROR_IGNORE_ECONNRESET;
-  // A local socket is connected at once, or not at all. That it isn't is told where jobs fail.
-  ngx_log_t quiet = *ngx_cycle->log;
-  quiet.log_level = NGX_LOG_EMERG;
-  line.peer.log = &quiet;
-  const ngx_int_t rc = ngx_event_connect_peer(&line.peer);
-  line.peer.log = ngx_cycle->log;
-  if (rc != NGX_OK && rc != NGX_AGAIN) {
-    line.peer.connection = nullptr;
-    return break_line(line);
-  }
-  ngx_connection_t* c = line.peer.connection;
-  c->log = c->read->log = c->write->log = ngx_cycle->log;
-  c->data = &line;
-  c->idle = 1;
-  c->read->handler = on_read;
-  c->write->handler = on_write;
-  if (!say_hello(c)) {
+  // That it is not there is told where jobs fail.
+  if (!line.socket.open(&line, on_read, on_write) || !say_hello(line.socket.peer.connection)) {
     return break_line(line);
   }
   ++line.round;
@@ -346,7 +266,7 @@ void open_line(EdgeLine& line) noexcept {
 // Connects, or, once it has been up for a while, forgets what was not named again.
 void on_timer(ngx_event_t* event) noexcept {
   auto& line = *static_cast<EdgeLine*>(event->data);
-  if (line.peer.connection != nullptr) {
+  if (line.socket.peer.connection != nullptr) {
     line.broken_at = 0;
     return forget_stale(line);
   }
@@ -368,8 +288,8 @@ EdgeLine* make_line(ngx_cycle_t* cycle, const MainConf& main, const StatusSource
   }
   auto* line = new (memory) EdgeLine;
   line->main = &main;
-  line->address = *address;
-  line->name = str(socket);
+  line->socket.address = *address;
+  line->socket.name = str(socket);
   line->timer = timer;
   timer->handler = on_timer;
   timer->data = line;

@@ -400,13 +400,19 @@ def test_a_penstockd_that_is_not_there_is_a_provider_that_is_away(start):
     assert "cannot be asked about challenges" in service.nginx.log()
 
 
-def test_a_penstockd_that_goes_meanwhile_is_away(start, provider):
-    service = used_up(start())
-    provider.hold.clear()
+def bring_in_the_background(service, provider):
+    """A token that the provider is asked about, and has not answered: the thread, and the answers that it will have heard."""
     answers = []
     thread = threading.Thread(target=lambda: answers.append(bring(service, "good1")))
     thread.start()
     until(lambda: provider.asked, "it is asked about")
+    return thread, answers
+
+
+def test_a_penstockd_that_goes_meanwhile_is_away(start, provider):
+    service = used_up(start())
+    provider.hold.clear()
+    thread, answers = bring_in_the_background(service, provider)
     service.penstockd.kill()
     thread.join()
     assert answers[0].status == 403 and "kind" not in answers[0].json()["challenge"]
@@ -475,10 +481,7 @@ def test_a_backlog_of_our_own_lets_nobody_in(start, folder, pretend):
 def test_a_line_that_is_busy_at_a_reload_is_closed_behind_it(start, provider):
     service = used_up(start())
     provider.hold.clear()
-    answers = []
-    thread = threading.Thread(target=lambda: answers.append(bring(service, "good1")))
-    thread.start()
-    until(lambda: provider.asked, "it is asked about")
+    thread, answers = bring_in_the_background(service, provider)
     old = set(service.nginx.workers())
     service.nginx.process.signal(signal.SIGHUP)
     until(lambda: "gracefully shutting down" in service.nginx.log(), "the old worker is to exit")
@@ -491,10 +494,7 @@ def test_a_line_that_is_busy_at_a_reload_is_closed_behind_it(start, provider):
 def test_a_good_token_gives_a_pass_though_the_limit_has_room_again(start, provider):
     service = used_up(start(limit=LIMIT.replace("1r/h", "2r/s")))
     provider.hold.clear()
-    answers = []
-    thread = threading.Thread(target=lambda: answers.append(bring(service, "good1")))
-    thread.start()
-    until(lambda: provider.asked, "it is asked about")
+    thread, answers = bring_in_the_background(service, provider)
     then = time.monotonic() + 0.6
     until(lambda: time.monotonic() > then, "the limit has room again")
     provider.hold.set()
