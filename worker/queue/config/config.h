@@ -18,6 +18,7 @@
 #include "worker/queue/config/notify_config.h"
 #include "worker/queue/config/provider_config.h"
 #include "worker/queue/config/redis_config.h"
+#include "worker/queue/config/results_config.h"
 #include "worker/queue/config/settings.h"
 #include "worker/queue/link/roles.h"
 
@@ -33,6 +34,7 @@ struct QueueConfig {
   int64_t keep_results_ns = 86'400 * kNsPerSec;
   int64_t aging_ns = kNsPerSec;  // a lower class is let before that often; 0: never
   bool shared = false;           // its order is in Redis, for all hosts that serve it
+  bool local_on_error = false;   // while Redis is away, this host serves its own callers alone
   bool operator==(const QueueConfig&) const = default;
 };
 
@@ -145,6 +147,7 @@ struct Config {
   WebhooksConfig webhooks;
   std::vector<HookConfig> notify;
   RedisConfig redis;
+  ResultsConfig results;
   std::vector<ProviderConfig> challenges;
 };
 

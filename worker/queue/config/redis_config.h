@@ -1,6 +1,7 @@
 // The Redis by which hosts share queues: `redis` of penstock.yaml.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -9,7 +10,7 @@ namespace penstock::queue {
 struct RedisConfig {
   struct At {
     std::string path;  // of a Unix socket; empty: TCP
-    std::string ip;
+    std::string host;  // its number, or a name
     int port = 0;
     bool operator==(const At&) const = default;
   };
@@ -19,7 +20,11 @@ struct RedisConfig {
   std::string user;
   std::string password_file;  // empty: no password
   std::string prefix = "penstock";
-  std::string host;  // what people call this one
+  std::string host;       // what people call this one
+  uint32_t replicas = 0;  // that must have what is promised, beside the master; 0: its disk has it
+  bool tls = false;
+  std::string tls_ca_file;                  // empty: the system's
+  std::string tls_cert_file, tls_key_file;  // this host's own; empty: it shows none
   bool operator==(const RedisConfig&) const = default;
 };
 

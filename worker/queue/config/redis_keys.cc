@@ -46,7 +46,7 @@ std::optional<RedisConfig::At> address(std::string_view text) {
   if (!port || *port == 0 || ::inet_pton(six ? AF_INET6 : AF_INET, ip.c_str(), bytes.data()) != 1) {
     return std::nullopt;
   }
-  return RedisConfig::At{.path = {}, .ip = ip, .port = *port};
+  return RedisConfig::At{.path = {}, .host = ip, .port = *port};
 }
 
 // Nothing: it is good. Else what is wrong with it.
@@ -58,7 +58,7 @@ std::string read_url(std::string_view url, RedisConfig& redis) {
   }
   if (url.starts_with(kUnix)) {
     url.remove_prefix(kUnix.size());
-    redis.at.push_back({.path = std::string(url), .ip = {}, .port = 0});
+    redis.at.push_back({.path = std::string(url), .host = {}, .port = 0});
     const bool fits = !url.empty() && url.size() < sizeof(sockaddr_un{}.sun_path);
     return fits ? "" : std::string(kUrlRule);
   }

@@ -25,7 +25,7 @@ redis::Settings settings_of(const RedisConfig& config, std::string password) {
 redis::Whereabouts whereabouts_of(const RedisConfig& config) {
   redis::Whereabouts where;
   for (const RedisConfig::At& at : config.at) {
-    where.addresses.push_back({at.path, at.ip, at.port});
+    where.addresses.push_back({at.path, at.host, at.port});
   }
   where.master = config.sentinel;
   return where;
