@@ -106,6 +106,7 @@ storm: $(BUILD)/build.ninja
 	tests/fault/storm.py $(BUILD) --kills $(KILLS) --jobs $(JOBS) --seconds 3600
 	tests/fault/storm.py $(BUILD) --engine process --kills $(KILLS) --jobs $$(($(JOBS) / 2)) --seconds 3600
 	PENSTOCK_BUILD=$(BUILD) tests/fault/storm.py $(BUILD) --engine http --kills $$(($(KILLS) / 2)) --jobs $$(($(JOBS) / 5)) --seconds 3600
+	PENSTOCK_BUILD=$(BUILD) tests/fault/storm_hosts.py $(BUILD) --kills $(KILLS) --jobs $(JOBS) --seconds 3600
 
 gpu-check:
 	@scripts/gpu-check $(BUILD)

@@ -127,6 +127,9 @@ bool Connection::send_again(Call* call) noexcept {
 bool Connection::call(Script script, std::string_view key,
                       std::span<const std::string_view> arguments, Answered answered,
                       void* context) noexcept {
+  if (arguments.size() > kMostArguments) {
+    return false;
+  }
   std::array<std::string_view, kMostWords> words{"EVALSHA", sha_of(script), "1", key};
   std::copy(arguments.begin(), arguments.end(), words.begin() + 4);
   Call* call = make(answered, context, script);

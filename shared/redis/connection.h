@@ -77,14 +77,14 @@ class Connection final : Link::User {
   // No call is without an answer.
   bool idle() const noexcept { return first_ == nullptr; }
 
-  static constexpr size_t kMostArguments = 60;
+  static constexpr size_t kMostArguments = 252;
 
   // The key where hosts are told of; a server has it that has the key's slot. Empty: it is told
   // none.
   void set_roster(std::string key) noexcept { roster_ = std::move(key); }
 
-  // Runs a script on one key. False: it was not sent, and is not answered. REQUIRES: ready(); at
-  // most kMostArguments.
+  // Runs a script on one key. False: it was not sent, and is not answered; so it is with more than
+  // kMostArguments. REQUIRES: ready().
   bool call(Script script, std::string_view key, std::span<const std::string_view> arguments,
             Answered answered, void* context) noexcept;
 

@@ -2,6 +2,7 @@
 //
 //   queue_load penstock|beanstalk|redis SOCKET MODE [--clients N] [--depth N] [--seconds S]
 //              [--jobs N] [--outstanding N] [--body BYTES] [--priority N] [--queue NAME]
+//              [--counter SOCKET]
 //
 // Modes: enqueue: until the queue has said that the job is safe. whole: jobs are also taken, run
 // and acknowledged (by penstock's own workers, counted by its STATUS; by as many consumers as
@@ -201,6 +202,8 @@ Order read_arguments(int argc, char** argv) {
       order.plan.priority = static_cast<int64_t>(number);
     } else if (name == "--queue") {
       order.plan.queue = value;
+    } else if (name == "--counter") {
+      order.plan.counter = value;
     } else {
       die("no such option:", name);
     }
@@ -215,10 +218,11 @@ int run(int argc, char** argv) {
   Sessions sessions = order.peer == Peer::kPenstock    ? penstock_sessions(order.plan, tally)
                       : order.peer == Peer::kBeanstalk ? beanstalk_sessions(order.plan, tally)
                                                        : redis_sessions(order.plan, tally);
-  for (auto& session : sessions) {
-    loop.add(order.plan.address, std::move(session));
-  }
   const bool whole = order.plan.mode == "whole";
+  for (auto& session : sessions) {
+    const bool counts = whole && &session == &sessions.front() && !order.plan.counter.empty();
+    loop.add(counts ? order.plan.counter : order.plan.address, std::move(session));
+  }
   const int64_t start_ns = monotonic_ns();
   loop.run(start_ns + static_cast<int64_t>(order.seconds * kNsPerSec), [&] {
     return (whole ? tally.completed : tally.answered) + tally.refused >= tally.wanted;

@@ -57,6 +57,7 @@ struct Plan {
   size_t body_bytes = 1024;
   int64_t priority = 0;
   std::string queue;
+  std::string counter;  // penstock, whole: who counts what has completed, where that is another
 };
 
 using Sessions = std::vector<std::unique_ptr<Session>>;

@@ -83,12 +83,77 @@ class Fault(Exception):
     """What must not happen."""
 
 
+class Host:
+    """A penstockd and an Nginx, each restarted by whoever kills it."""
+
+    def __init__(self, build, folder, config, engine=None, port=None):
+        self.build, self.folder, self.config, self.engine, self.port = build, folder, config, engine, port
+        self.socket = folder / "p.sock"
+        self.penstockd = self.nginx = None
+
+    def start(self):
+        (self.folder / "p.yaml").write_text(self.config)
+        self.start_penstockd()
+        if self.port:
+            (self.folder / "nginx.conf").write_text(NGINX.format(
+                folder=self.folder, build=self.build, port=self.port.number, user="user root;" if os.getuid() == 0 else ""))
+            self.start_nginx()
+
+    def start_penstockd(self):
+        with open(self.folder / "penstockd.log", "ab") as log:
+            self.penstockd = subprocess.Popen([self.build / "penstockd", "-c", self.folder / "p.yaml"], stdout=log, stderr=log,
+                                              env=environment(self.folder))
+
+    def start_nginx(self):
+        nginx = [NGINX_PROGRAM, "-p", self.folder, "-c", self.folder / "nginx.conf", "-e", self.folder / "error.log"]
+        self.nginx = subprocess.Popen([str(part) for part in nginx], env=environment(self.folder))
+
+    def processes(self):
+        return [process for process in (self.nginx, self.penstockd) if process]
+
+    def workers(self):
+        return children(self.penstockd.pid)
+
+    def nginx_workers(self):
+        return children(self.nginx.pid) if self.nginx else []
+
+    def kill(self, pids):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if self.penstockd.pid in pids:
+            self.penstockd.wait()
+            self.start_penstockd()
+        if self.nginx and self.nginx.pid in pids:
+            self.nginx.wait()
+            self.start_nginx()
+
+    def stop(self):
+        for process in self.processes():
+            if process.poll() is None:
+                process.terminate()
+        for process in self.processes():
+            try:
+                process.wait(40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        self.penstockd = self.nginx = None
+        if self.port:
+            self.port.release()
+
+    def log(self):
+        return "".join((self.folder / name).read_text(errors="replace")[-3000:] for name in ("penstockd.log", "error.log")
+                       if (self.folder / name).exists())
+
+
 class Storm:
-    def __init__(self, build, folder, engine, kills, jobs, seed, seconds):
-        self.build, self.folder = Path(build).resolve(), Path(folder)
-        self.engine = ENGINES[engine](self.build, self.folder)
-        self.kills, self.jobs, self.limit = kills, jobs, seconds
-        self.random = random.Random(seed)
+    KILLS = KILLS
+
+    def __init__(self, args, folder):
+        self.build, self.folder = Path(args.build).resolve(), Path(folder)
+        self.make_engine = ENGINES[args.engine]
+        self.kills, self.jobs, self.limit = args.kills, args.jobs, args.seconds
+        self.random = random.Random(args.seed)
         self.killed = collections.Counter()
         self.next_job = self.released = 0
         self.acknowledged = {}   # key -> (job id, owner)
@@ -100,53 +165,50 @@ class Storm:
         self.heard = []          # what some of them were answered: (what they had asked, the answer)
         self.broken = 0          # connections, before a promise
         self.refused = 0         # with 503, to be asked again
-        self.starts = 0
-        self.port = Port()
-        self.penstockd = self.nginx = None
+        self.hosts, self.engines = [], []
+        self.edges = []          # of the hosts, those with an Nginx
         self.over = False
 
     # ---- what runs ----
 
     async def start(self):
-        config = PENSTOCKD.format(folder=self.folder, build=self.build) + self.engine.workers()
-        (self.folder / "p.yaml").write_text(config)
-        await self.engine.start()
-        (self.folder / "nginx.conf").write_text(NGINX.format(
-            folder=self.folder, build=self.build, port=self.port.number, user="user root;" if os.getuid() == 0 else ""))
-        self.start_penstockd()
-        self.start_nginx()
+        self.hosts = self.edges = [self.host(self.folder, PENSTOCKD, edge=True)]
+        await self.start_hosts()
 
-    def start_penstockd(self):
-        self.starts += 1
-        with open(self.folder / "penstockd.log", "ab") as log:
-            self.penstockd = subprocess.Popen([self.build / "penstockd", "-c", self.folder / "p.yaml"], stdout=log, stderr=log,
-                                              env=environment(self.folder))
+    def host(self, folder, config, edge=False, gpu=True):
+        """With an Nginx if it is an edge, with workers if it is to have GPUs."""
+        engine = self.make_engine(self.build, folder) if gpu else None
+        config = config.format(folder=folder, build=self.build) + (engine.workers() if gpu else "  []\n")
+        self.engines += [engine] * gpu
+        return Host(self.build, folder, config, engine, Port() if edge else None)
 
-    def start_nginx(self):
-        nginx = [NGINX_PROGRAM, "-p", self.folder, "-c", self.folder / "nginx.conf", "-e", self.folder / "error.log"]
-        self.nginx = subprocess.Popen([str(part) for part in nginx], env=environment(self.folder))
+    async def start_hosts(self):
+        for host in self.hosts:
+            if host.engine:
+                await host.engine.start()
+            host.start()
+
+    @property
+    def engine(self):
+        return self.engines[0]
 
     def stop(self):
-        for process in (self.nginx, self.penstockd):
-            if process and process.poll() is None:
-                process.terminate()
-        for process in (self.nginx, self.penstockd):
-            if process:
-                try:
-                    process.wait(40)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-        self.penstockd = self.nginx = None
-        self.port.release()
-        self.engine.stop()
+        for host in self.hosts:
+            host.stop()
+        for engine in self.engines:
+            engine.stop()
+
+    def close(self):
+        """What the hosts had in common ends."""
 
     # ---- load ----
 
     async def line(self, web=False):
         """A connection to penstockd, or to Nginx, that answers, whenever there is one again."""
         while True:
+            host = self.random.choice(self.edges)
             try:
-                return await (Web.open(self.port.number) if web else Line.open(self.folder / "p.sock"))
+                return await (Web.open(host.port.number) if web else Line.open(host.socket))
             except OSError:
                 self.broken += 1
                 await asyncio.sleep(0.02)
@@ -207,7 +269,7 @@ class Storm:
                 return
             key = f"waiting-{caller}-{number}"
             try:
-                web = await Web.open(self.port.number)
+                web = await Web.open(self.random.choice(self.edges).port.number)
                 status, answer = await asyncio.wait_for(web.wait_for_answer("", **self.request(key)), 60)
                 self.answers[str(status)] += 1
                 if status == 200:
@@ -227,27 +289,21 @@ class Storm:
             await asyncio.sleep(self.random.uniform(0.05, 0.5))
             self.released = self.jobs * (done + 1) // self.kills
             await asyncio.sleep(self.random.uniform(0, 0.04))
-            kills = {**KILLS, **self.engine.KILLS}
+            kills = {**self.KILLS, **self.engine.KILLS}
             what = self.random.choices(list(kills), list(kills.values()))[0]
-            penstockd, nginx = self.penstockd.pid, self.nginx.pid
-            workers, nginx_workers = children(penstockd), children(nginx)
-            if what in self.engine.KILLS:
-                self.killed[what] += self.engine.kill(what, workers)
-                continue
-            pids = {"penstockd": [penstockd], "worker": self.one_of(workers), "nginx worker": self.one_of(nginx_workers),
-                    "nginx": [nginx] + nginx_workers, "everything": [penstockd, nginx] + workers + nginx_workers}[what]
-            if not pids:
-                continue  # none has been started again yet
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            self.killed[what] += 1
-            if penstockd in pids:
-                self.penstockd.wait()
-                self.start_penstockd()
-            if nginx in pids:
-                self.nginx.wait()
-                self.start_nginx()
+            self.killed[what] += bool(await self.kill(what))
+
+    async def kill(self, what):
+        """False: there is none now."""
+        host = self.random.choice(self.edges if what.startswith("nginx") else self.hosts)
+        workers, nginx_workers = host.workers(), host.nginx_workers()
+        if what in self.engine.KILLS:
+            return host.engine and host.engine.kill(what, workers)
+        nginx = [host.nginx.pid] + nginx_workers if host.nginx else []
+        pids = {"penstockd": [host.penstockd.pid], "worker": self.one_of(workers), "nginx worker": self.one_of(nginx_workers),
+                "nginx": nginx, "everything": [host.penstockd.pid] + workers + nginx}[what]
+        host.kill(pids)
+        return pids
 
     def one_of(self, pids):
         return [self.random.choice(pids)] if pids else []
@@ -255,14 +311,14 @@ class Storm:
     async def watch(self):
         """penstockd and Nginx must not end but by our hand."""
         while not self.over:
-            for process in (self.penstockd, self.nginx):
+            for process in (process for host in self.hosts for process in host.processes()):
                 status = process.poll()
                 if status is not None and status != -signal.SIGKILL:
                     raise Fault(f"{process.args[0]} ended by itself, with {status}: {self.log()}")
             await asyncio.sleep(0.1)
 
     def log(self):
-        return "".join((self.folder / name).read_text(errors="replace")[-3000:] for name in ("penstockd.log", "error.log"))
+        return "\n".join(host.log() for host in self.hosts)
 
     async def run(self):
         await self.start()
@@ -297,8 +353,16 @@ class Storm:
 
     # ---- the count ----
 
+    def runs(self):
+        """Of each job, the runs that any engine knows of."""
+        runs = collections.defaultdict(set)
+        for engine in self.engines:
+            for key, some in engine.runs().items():
+                runs[key] |= some
+        return runs
+
     async def count(self):
-        runs, lines = self.engine.runs(), [await self.line(web) for web in (False, True)]
+        runs, lines = self.runs(), [await self.line(web) for web in (False, True)]
         for key, answer in self.heard:
             if self.engine.run_of(answer) not in runs[key]:
                 raise Fault(f"{key} was answered what none of its runs has said: {answer[:200]}; it ran as {runs[key]}")
@@ -332,14 +396,17 @@ class Storm:
             raise Fault(f"{files} files of results are on disk, of {in_files} jobs")
         return {"jobs": jobs, "keys": keys, "results": results + files, "unfinished": unfinished}
 
+    def to_be_stored(self):
+        return {"jobs": self.jobs, "keys": self.jobs, "results": self.jobs, "unfinished": 0}
+
     def count_left(self):
         """Likewise: processes, and what the engine's judges have seen."""
-        if faults := self.engine.faults() + left_over(self.folder):
+        if faults := [fault for engine in self.engines for fault in engine.faults()] + left_over(self.folder):
             raise Fault("\n".join(faults))
 
 
-def main():
-    parser = argparse.ArgumentParser()
+def main(kind=Storm, parser=None):
+    parser = parser or argparse.ArgumentParser()
     parser.add_argument("build")
     parser.add_argument("--engine", choices=ENGINES, default="simulate")
     parser.add_argument("--kills", type=int)
@@ -353,7 +420,7 @@ def main():
     os.chmod(folder, 0o755)
     began = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("storm: told to end"))  # what it started ends with it
-    storm = Storm(args.build, folder, args.engine, args.kills, args.jobs, args.seed, args.seconds)
+    storm = kind(args, folder)
     good = False
     try:
         counts = asyncio.run(storm.run())
@@ -367,16 +434,17 @@ def main():
               f"connections broken before the promise {storm.broken}, refused for a while {storm.refused}; "
               f"promised through Nginx {len(storm.through_nginx)}; promised before their caller heard of it {storm.unheard}; "
               f"waiting callers through Nginx: {dict(storm.answers)}")
-        print(f"storm: on disk: {stored}")
+        print(f"storm: stored: {stored}")
         for name in ("acknowledged", "completed", "lost", "run twice", "stored twice"):
             print(f"storm: {name:13} {counts[name]}")
         good = (sum(storm.killed.values()) >= args.kills and counts["acknowledged"] == counts["completed"] == args.jobs
                 and counts["lost"] == counts["stored twice"] == 0 and storm.answers["never"] == 0 and storm.answers["200"] > 0
-                and stored == {"jobs": args.jobs, "keys": args.jobs, "results": args.jobs, "unfinished": 0})
+                and stored == storm.to_be_stored())
     except Fault as fault:
         print(f"storm: {fault}")
     finally:
         storm.stop()
+        storm.close()
         if good:
             shutil.rmtree(folder, ignore_errors=True)
         else:

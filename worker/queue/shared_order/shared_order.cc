@@ -10,6 +10,7 @@
 
 #include "shared/base/clock.h"
 #include "shared/redis/answer.h"
+#include "shared/redis/connection.h"
 #include "worker/queue/order/backoff.h"
 
 namespace penstock::queue {
@@ -169,6 +170,7 @@ bool SharedOrder::add(const Job& job, Then<Added> then) {
 
 bool SharedOrder::serve(std::string_view host, std::string_view lane, size_t most,
                         std::span<const Finished> finished, Then<Served> then) {
+  static_assert(6 + 4 * kMostFinished <= redis::Connection::kMostArguments);  // as follows
   Words words = this->words();
   words.text(host).text(lane).number(static_cast<int64_t>(std::min(most, kMostTaken)));
   for (const Finished& each : finished) {

@@ -146,6 +146,19 @@ TEST_F(SharedOrderTest, WhatAHostSaysOfAJobThatItLostIsDropped) {
   EXPECT_EQ(known.result, "right");
 }
 
+TEST_F(SharedOrderTest, AsManyEndInOneTripAsMay) {
+  std::vector<SharedOrder::Finished> finished;
+  std::vector<SharedOrder::Taken> taken;
+  for (size_t i = 0; i < SharedOrder::kMostFinished; ++i) {
+    add("job " + std::to_string(i));
+    taken.push_back(serve(kHost, 1).taken.at(0));
+  }
+  for (const auto& job : taken) {
+    finished.push_back({job.id, job.fence, "answer"});
+  }
+  EXPECT_EQ(serve(kHost, 1, finished).ended, std::vector(taken.size(), End::kEnded));
+}
+
 TEST_F(SharedOrderTest, AHostThatHasNotJoinedGetsNothing) {
   add("a");
   const auto served = serve("stranger", 1);
