@@ -205,8 +205,10 @@ void SharedQueue::wake(const std::string& model) {
   model.empty() ? idle_until_ns_.clear() : static_cast<void>(idle_until_ns_.erase(model));
 }
 
+// While Redis has not answered, it would not look at more: what ends meanwhile goes in one trip.
 void SharedQueue::flush() {
-  while (!ended_.empty() && monotonic_ns() >= retry_ns_) {
+  while ((serving_ == 0 ? !ended_.empty() : ended_.size() >= SharedOrder::kMostFinished) &&
+         monotonic_ns() >= retry_ns_) {
     ask({}, 0);
   }
   for (auto each = returns_.begin(); each != returns_.end();) {
@@ -239,6 +241,7 @@ void SharedQueue::ask(const std::string& model, size_t most) {
   if (most > 0) {
     asking_.insert(model);
   }
+  ++serving_;
   const bool sent = order_.serve(host, model, most, finished,
                                  [this, model, most, host, ended, alive = alive_](
                                      SharedOrder::Answer<SharedOrder::Served>& answer) {
@@ -256,6 +259,7 @@ void SharedQueue::ask(const std::string& model, size_t most) {
 void SharedQueue::served(const std::string& model, size_t most, const std::string& host,
                          std::vector<Ended>& ended,
                          SharedOrder::Answer<SharedOrder::Served>& answer) {
+  --serving_;
   if (most > 0) {
     asking_.erase(model);
   }

@@ -195,6 +195,7 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   int64_t retry_ns_ = 0;                            // not before
   std::list<Return> returns_;
   std::list<Arrival> arrivals_;
+  size_t serving_ = 0;                            // requests without an answer
   std::set<std::string> asking_;                  // models whose jobs are asked for
   std::map<std::string, int64_t> idle_until_ns_;  // where there was less than was asked for
 
