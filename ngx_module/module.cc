@@ -22,6 +22,7 @@
 #include "ngx_module/lease/lessee.h"
 #include "ngx_module/pages/challenge_answer.h"
 #include "ngx_module/pages/console.h"
+#include "ngx_module/pages/decision.h"
 #include "ngx_module/pages/limits_events.h"
 #include "ngx_module/pages/metrics.h"
 #include "ngx_module/pages/quota.h"
@@ -184,6 +185,10 @@ ngx_command_t commands[] = {
     {ngx_string("penstock_max_delayed"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1, ngx_conf_set_num_slot,
      NGX_HTTP_MAIN_CONF_OFFSET, offsetof(MainConf, max_delayed), nullptr},
     {ngx_string("penstock_quota"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, read_quota,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+    {ngx_string("penstock_decide"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, read_decide,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+    {ngx_string("penstock_settle"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, read_settle,
      NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
     {ngx_string("penstock_metrics"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS | NGX_CONF_TAKE1,
      read_metrics, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},

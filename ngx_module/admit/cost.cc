@@ -1,6 +1,7 @@
 #include "ngx_module/admit/cost.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 
 #include "ngx_module/conf/text.h"
@@ -117,7 +118,7 @@ Fault apply(ngx_http_request_t* r, const CostFormula& cost, const Fields& fields
             RequestState& state) noexcept {
   double values[limit::Formula::kMaxNames];
   size_t count = 0;
-  for (const std::string_view name : cost.formula.names()) {
+  for (const std::string_view name : cost.formula->names()) {
     const BodyField field = fields[place_of(*main_conf(r), name)];
     const double value = http::number_of(field);
     if (!is_missing(field) && field.type != BodyField::Type::kNull && !(value >= 0)) {
@@ -125,7 +126,7 @@ Fault apply(ngx_http_request_t* r, const CostFormula& cost, const Fields& fields
     }
     values[count++] = value;
   }
-  double amount = cost.formula.evaluate({values, count});
+  double amount = cost.formula->evaluate({values, count});
   if (!(amount >= 0)) {
     if (body) {
       return {.detail =
@@ -135,6 +136,22 @@ Fault apply(ngx_http_request_t* r, const CostFormula& cost, const Fields& fields
     amount = 0;
   }
   set_cost(state, cost.unit, amount, amount, body);
+  return {};
+}
+
+// A cost that a variable tells; none, where it is empty.
+Fault apply_told(ngx_http_request_t* r, const CostFormula& cost, RequestState& state) noexcept {
+  std::string_view text;
+  if (!cost.amount.get(r, text)) {
+    return {.detail = "What this request would cost cannot be told now."};
+  }
+  double amount = 0;
+  const char* const end = text.data() + text.size();
+  const auto read = std::from_chars(text.data(), end, amount, std::chars_format::fixed);
+  if (!text.empty() && (read.ec != std::errc() || read.ptr != end || !(amount >= 0))) {
+    return {.detail = "What this request says that it costs must be a number of at least 0."};
+  }
+  set_cost(state, cost.unit, amount, amount, !text.empty());
   return {};
 }
 
@@ -157,7 +174,9 @@ Fault reckon(ngx_http_request_t* r, RequestState& state) noexcept {
   weigh_prompt(fields, body.files, loc.image_cost, state);
   reckon_by_habit(fields, estimate_of(main, model_of(r, state)), has, state);
   for (const CostFormula* cost : loc.costs) {
-    if (const Fault fault = apply(r, *cost, fields, has, state); !fault.detail.empty()) {
+    const Fault fault =
+        cost->formula ? apply(r, *cost, fields, has, state) : apply_told(r, *cost, state);
+    if (!fault.detail.empty()) {
       return fault;
     }
   }

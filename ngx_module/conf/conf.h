@@ -161,7 +161,8 @@ struct Limit {
 // penstock_cost: how much of a unit a request is reckoned to use.
 struct CostFormula {
   Unit unit = Unit::kRequests;
-  limit::Formula formula;
+  std::optional<limit::Formula> formula;
+  Value amount;  // where there is no formula
 };
 
 struct RequestState;

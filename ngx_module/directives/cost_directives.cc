@@ -19,6 +19,14 @@ char* read_cost(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
       return refuse(cf, "penstock_cost %V stands here twice", &arg(cf, 1));
     }
   }
+  CostFormula* const cost = make<CostFormula>(cf->pool);
+  if (cost == nullptr || loc.costs.push(cf->pool, cost) == nullptr) {
+    return kConfError;
+  }
+  cost->unit = unit;
+  if (view(arg(cf, 2)).starts_with('$')) {
+    return compile_value(cf, arg(cf, 2), cost->amount);
+  }
   auto formula = limit::Formula::parse(view(arg(cf, 2)));
   if (!formula) {
     return refuse(cf, "invalid formula \"%V\": %s", &arg(cf, 2), formula.error().message.c_str());
@@ -32,11 +40,7 @@ char* read_cost(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
       return kConfError;
     }
   }
-  void* memory = ngx_palloc(cf->pool, sizeof(CostFormula));
-  if (memory == nullptr ||
-      loc.costs.push(cf->pool, new (memory) CostFormula{unit, *formula}) == nullptr) {
-    return kConfError;
-  }
+  cost->formula = *formula;
   return NGX_CONF_OK;
 }
 

@@ -23,9 +23,6 @@ constexpr size_t kBufferBytes = 32U << 10;
 static_assert(kBufferBytes >= wire::kMaxReceiptBytes + (8U << 10));
 // SETTLED frames that wait for the socket; what does not fit is told again, and answered then.
 constexpr size_t kAnswerBytes = 16U << 10;
-// So long it is known of a receipt that it was settled. penstockd tells of a job again within
-// seconds of a broken line, or of its start.
-constexpr int64_t kSettledNs = 3600 * kNsPerSec;
 
 // A promised job that holds something here.
 struct Held {
@@ -106,19 +103,6 @@ void hold(EdgeLine& line, uint64_t number, std::string_view bytes) noexcept {
   hold_leases(*receipt);
 }
 
-// Whether nobody has settled the receipt yet. Noted in a zone that it was charged in, under a
-// bucket of its own that admits once.
-bool settles_first(const EdgeLine& line, uint64_t number, std::string_view bytes,
-                   const Receipt& receipt) noexcept {
-  static const limit::Policy once = limit::make_policy(*limit::make_gcra(1, kSettledNs, 1));
-  limit::Table& table = *receipt.latest->table;
-  limit::Secret secret = limit::derive_secret(table.secret(), "settled");
-  secret = limit::derive_secret(secret, view(line.socket.name));
-  secret.k0 ^= number;
-  limit::Charge charge{&once, limit::siphash13_128(secret, bytes)};
-  return limit::charge_all(table, {&charge, 1}, instant(table)) != limit::Outcome::refused;
-}
-
 void settle_job(EdgeLine& line, uint64_t number, const wire::Over& over) noexcept {
   hold(line, number, over.receipt);  // it may have ended before it was named
   Held* held = find(line, number);
@@ -130,7 +114,7 @@ void settle_job(EdgeLine& line, uint64_t number, const wire::Over& over) noexcep
     return;  // nothing that it was charged is here any more
   }
   Receipt& receipt = receipt_of(*held->receipt);
-  if (!settles_first(line, number, over.receipt, receipt)) {
+  if (!settles_first(receipt, view(line.socket.name), number, over.receipt)) {
     return drop(line, held);
   }
   if (over.refund != 0) {

@@ -8,6 +8,9 @@
 namespace penstock {
 namespace {
 
+// penstockd tells of a job again within seconds of a broken line, or of its start.
+constexpr int64_t kSettledNs = 3600 * kNsPerSec;
+
 static_assert(kMaxCharges <= wire::kMaxReceiptEntries &&
               kMaxNameBytes <= wire::kMaxReceiptNameBytes);
 
@@ -141,6 +144,17 @@ void hold_leases(HeldReceipt& held) noexcept {
   held.receipt.since_ns = monotonic_ns();
   ngx_queue_insert_tail(&held.receipt.main->process->leases, &held.receipt.link);
   renew(held.receipt);
+}
+
+bool settles_first(const Receipt& receipt, std::string_view from, uint64_t number,
+                   std::string_view bytes) noexcept {
+  static const limit::Policy once = limit::make_policy(*limit::make_gcra(1, kSettledNs, 1));
+  limit::Table& table = *receipt.latest->table;
+  limit::Secret secret = limit::derive_secret(table.secret(), "settled");
+  secret = limit::derive_secret(secret, from);
+  secret.k0 ^= number;
+  limit::Charge charge{&once, limit::siphash13_128(secret, bytes)};
+  return limit::charge_all(table, {&charge, 1}, instant(table)) != limit::Outcome::refused;
 }
 
 void forget_receipt(HeldReceipt* held) noexcept { ngx_free(held); }

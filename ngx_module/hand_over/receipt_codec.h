@@ -20,6 +20,10 @@ HeldReceipt* decode_receipt(const MainConf& main, std::string_view bytes, ngx_lo
 Receipt& receipt_of(HeldReceipt& held) noexcept;
 // Its leases are renewed with the others of this process, and taken anew if they had lapsed.
 void hold_leases(HeldReceipt& held) noexcept;
+// Whether nobody has settled the receipt of this number from `from` yet. Noted in a zone that it was
+// charged in, under a bucket of its own that admits once; so it is known for an hour.
+bool settles_first(const Receipt& receipt, std::string_view from, uint64_t number,
+                   std::string_view bytes) noexcept;
 // REQUIRES: its leases were released.
 void forget_receipt(HeldReceipt* held) noexcept;
 

@@ -196,6 +196,27 @@ void hand_over(Receipt& receipt) noexcept {
 
 void release(Receipt& receipt) noexcept { end_leases(receipt, true); }
 
+void give_leases_back(Receipt& receipt) noexcept {
+  for_each(receipt,
+           [&](limit::Table& table, OpenCharge& charge, const limit::Instant& now) noexcept {
+             if (is_lease(charge)) {
+               give_back(table, charge, now);
+             }
+           });
+}
+
+uint64_t reserved_of(const Receipt& receipt, Unit unit) noexcept {
+  uint64_t most = 0;
+  for (const OpenCharges* each = receipt.latest; each != nullptr; each = each->earlier) {
+    for (const OpenCharge& charge : each->charges) {
+      if (!is_lease(charge) && charge.rule().unit == unit) {
+        most = std::max(most, charge.cost);
+      }
+    }
+  }
+  return most;
+}
+
 void undo(Receipt& receipt) noexcept {
   refund(receipt, true);
   end_leases(receipt, false);

@@ -85,6 +85,10 @@ void renew(Receipt& receipt) noexcept;
 void hand_over(Receipt& receipt) noexcept;
 // Leases are given back: the request is over.
 void release(Receipt& receipt) noexcept;
+// The same of one whose leases this process does not renew.
+void give_leases_back(Receipt& receipt) noexcept;
+// What is still charged of a unit, under however many limits.
+uint64_t reserved_of(const Receipt& receipt, Unit unit) noexcept;
 // All is given back, leases too, as if it had not been charged.
 void undo(Receipt& receipt) noexcept;
 
