@@ -72,6 +72,30 @@ std::string_view wait(ngx_http_request_t*, RequestState& s, ngx_pool_t* pool) {
   return {reinterpret_cast<char*>(text), static_cast<size_t>(end - text)};
 }
 
+// What is billed: what the request was settled by. Nothing where it never ran, or runs on as a
+// promised job.
+std::string_view billed(const RequestState& s, uint64_t amount, ngx_pool_t* pool) noexcept {
+  return s.billed && s.job_id_size != 0 ? print(pool, amount) : std::string_view{};
+}
+std::string_view prompt_tokens(ngx_http_request_t*, RequestState& s, ngx_pool_t* pool) {
+  return billed(s, s.prompt_tokens, pool);
+}
+std::string_view completion_tokens(ngx_http_request_t*, RequestState& s, ngx_pool_t* pool) {
+  return billed(s, s.usage.tokens - s.prompt_tokens, pool);
+}
+std::string_view gpu_ms(ngx_http_request_t*, RequestState& s, ngx_pool_t* pool) {
+  return billed(s, s.usage.gpu_ms, pool);
+}
+
+std::string_view queue_ms(ngx_http_request_t*, RequestState& s, ngx_pool_t* pool) {
+  return billed(s, s.queue_us / 1000, pool);
+}
+
+std::string_view queue(ngx_http_request_t* r, RequestState& s, ngx_pool_t*) {
+  const std::string_view name = view(loc_conf(r)->queue);
+  return s.job_id_size == 0 ? std::string_view{} : name.empty() ? "default" : name;
+}
+
 // Whom an address is of: itself, or the /64 of an IPv6 one, as that is what one subscriber has (RFC
 // 6177). An IPv4 address that came as IPv6 is itself.
 std::string_view net_of(ngx_http_request_t* r) noexcept {
@@ -112,6 +136,11 @@ const Named kVariables[] = {
     {ngx_string("penstock_cost"), cost},
     {ngx_string("penstock_job_id"), job_id},
     {ngx_string("penstock_wait"), wait},
+    {ngx_string("penstock_queue"), queue},
+    {ngx_string("penstock_prompt_tokens"), prompt_tokens},
+    {ngx_string("penstock_completion_tokens"), completion_tokens},
+    {ngx_string("penstock_gpu_ms"), gpu_ms},
+    {ngx_string("penstock_queue_ms"), queue_ms},
 };
 
 void put(ngx_http_variable_value_t* v, std::string_view text) noexcept {

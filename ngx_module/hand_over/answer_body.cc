@@ -198,6 +198,7 @@ Ending on_beginning(ngx_http_request_t* r, RequestState& state) noexcept {
     return Ending::kInvalid;
   }
   state.answer_waits = false;
+  state.queue_us = head.queue_us;
   state.begun_ns = monotonic_ns();
   return Ending::kGoesOn;
 }

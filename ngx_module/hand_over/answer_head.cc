@@ -124,6 +124,7 @@ ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view p
     return NGX_ERROR;
   }
   state.duplicate = head.duplicate != 0;
+  state.queue_us = head.queue_us;
   u->headers_in.status_n = static_cast<ngx_uint_t>(head.status);
   u->state->status = u->headers_in.status_n;
   u->headers_in.content_length_n = static_cast<off_t>(head.content_length_plus1) - 1;
@@ -138,6 +139,7 @@ ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view p
   state.begun_ns = monotonic_ns();
   state.answer_left = u->headers_in.content_length_n;
   if (head.promised != 0) {
+    state.promised = true;
     hand_over(state.receipt);
   }
   return head.file.empty() ? NGX_OK : turn_to_file(r, state, head.file, type);

@@ -306,6 +306,12 @@ bool may_be_promised(const ngx_http_request_t* r, const RequestState& state) noe
          wants_promise(state);
 }
 
+void settle_by(RequestState& state, const Usage& usage) noexcept {
+  state.usage = usage;
+  state.billed = !state.promised;
+  settle(state.receipt, usage);
+}
+
 // A refusal costs nothing, also when it was penstockd that refused; nor does a failure of ours. A
 // caller that leaves the queue gets back all but the request itself; one that leaves while its job
 // runs pays for what was done until then, and one that leaves an answer that was made whole before
@@ -327,13 +333,13 @@ void settle_up(ngx_http_request_t* r, RequestState& state, bool failed, bool lef
       learn(*main_conf(r), view(state.model), text, state.prompt_tokens,
             state.usage.tokens - state.prompt_tokens, state.usage.gpu_ms);
     }
-    settle(state.receipt, state.usage);
+    settle_by(state, state.usage);
   } else if (state.chunks != 0 && state.answer_is_events) {
-    settle(state.receipt, usage_so_far(r, state));
+    settle_by(state, usage_so_far(r, state));
   } else if (failed) {
     give_all_back(state);
   } else if (state.chunks == 0 && left) {
-    settle(state.receipt, usage_so_far_unseen(r, state));
+    settle_by(state, usage_so_far_unseen(r, state));
   } else if (state.chunks == 0) {
     refund(state.receipt, false);
   }

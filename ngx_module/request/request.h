@@ -131,10 +131,13 @@ struct RequestState {
   char job_id_bytes[40];
   size_t job_id_size = 0;
   uint64_t eta_ms = 0;
-  uint64_t chunks = 0;   // pieces of the answer that have come
-  int64_t limit_ns = 0;  // from when it came until it was handed over
-  int64_t begun_ns = 0;  // when its head came, steady
+  uint64_t queue_us = 0;  // that it waited, once its answer has begun
+  uint64_t chunks = 0;    // pieces of the answer that have come
+  int64_t limit_ns = 0;   // from when it came until it was handed over
+  int64_t begun_ns = 0;   // when its head came, steady
   Usage usage;
+  bool promised = false;         // a job of its own pays for it, later
+  bool billed = false;           // settled by `usage`
   bool usage_estimated = false;  // by the engine: nothing is learned by it
   uint64_t prompt_tokens = 0;
 

@@ -37,6 +37,26 @@ def test_variables_tell_what_became_of_a_request(penstock):
     assert re.search(r"job=(\S+)", first).group(1) != re.search(r"job=(\S+)", second).group(1)
 
 
+def test_an_access_log_can_bill(penstock):
+    service = penstock(start=False, workers=[simulate(service_time="50ms")], yaml="state: state\n")
+    service.nginx.write_config(service.configuration("""
+        log_format bill '$status $penstock_queue $penstock_prompt_tokens $penstock_completion_tokens $penstock_gpu_ms $penstock_queue_ms';
+        penstock_zone edge 1m;""", f"""
+        access_log {service.folder}/access.log bill;
+        location / {{ penstock_limit zone=edge key=$arg_key rate=2r/h name=key; penstock_pass gpu; }}"""))
+    service.start()
+    used = service.complete("/v1/completions?key=k").json()["usage"]
+    promised = service.request("POST", "/v1/completions?key=k", {"Prefer": "respond-async"}, {"model": "sim", "prompt": "a"})
+    assert promised.status == 202
+    assert service.complete("/v1/completions?key=k").status == 429
+    waited, later, refused = lines(service, 3)
+    status, queue, prompt, completion, gpu_ms, queue_ms = waited.split()
+    assert (status, queue) == ("200", "default")
+    assert (int(prompt), int(completion)) == (used["prompt_tokens"], used["completion_tokens"]) and int(completion) > 0
+    assert int(gpu_ms) >= 50 and int(queue_ms) < 5000
+    assert (later, refused) == ("202 default - - - -", "429 - - - - -")
+
+
 def test_a_limit_may_be_keyed_by_the_model_in_the_body(penstock):
     service = penstock(workers=[simulate(), simulate("other")], http="penstock_zone edge 1m;", server="""
         location / { penstock_limit zone=edge key=$penstock_model rate=1r/h name=model; penstock_pass gpu; }""")
