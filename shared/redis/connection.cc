@@ -136,6 +136,14 @@ bool Connection::call(Script script, std::string_view key,
   return call != nullptr && send(call, {words.data(), 4 + arguments.size()});
 }
 
+bool Connection::wait(uint32_t replicas, int64_t ms, Answered answered, void* context) noexcept {
+  const std::string most = std::to_string(replicas);
+  const std::string limit = std::to_string(ms);
+  const std::string_view words[] = {"WAIT", most, limit};
+  Call* call = make(answered, context, Script::kHosts);
+  return call != nullptr && send(call, words);
+}
+
 void Connection::on_reply(void* what, const redisReply* answer) noexcept {
   auto* call = static_cast<Call*>(what);
   // In order: it is the first.

@@ -36,6 +36,9 @@ struct Settings {
   // How many hosts share is found out each second, by a call that writes; a server whose memory is
   // full cannot be used then. Else that is an answer like others.
   bool counts_hosts = true;
+  // Calls whose key has moved are sent where it is. Else they are answered with that error, and go
+  // there the next time: so what is answered was done by the server that was asked.
+  bool follows_keys = true;
 };
 
 class Connection final : Link::User {
@@ -87,6 +90,9 @@ class Connection final : Link::User {
   // kMostArguments. REQUIRES: ready().
   bool call(Script script, std::string_view key, std::span<const std::string_view> arguments,
             Answered answered, void* context) noexcept;
+  // Asks how many replicas have what was called before, within `ms`, as soon as `replicas` have it.
+  // Until it is answered, the server does nothing that comes behind it here.
+  bool wait(uint32_t replicas, int64_t ms, Answered answered, void* context) noexcept;
 
  private:
   enum class State : uint8_t { kClosed, kGreeting, kReady };

@@ -114,6 +114,13 @@ bool Servers::call(Script script, std::string_view key, std::span<const std::str
          server->connection.call(script, key, arguments, answered, context);
 }
 
+bool Servers::wait(std::string_view key, uint32_t replicas, int64_t ms,
+                   Connection::Answered answered, void* context) noexcept {
+  Server* server = of(key);
+  return server != nullptr && server->connection.ready() &&
+         server->connection.wait(replicas, ms, answered, context);
+}
+
 // The host is told to each of them.
 void Servers::tell_hosts() noexcept {
   uint64_t most = 0;
@@ -242,7 +249,7 @@ Connection* Servers::moved(Connection& connection, std::string_view error) noexc
   if (!moved->for_now) {
     slots_[moved->slot] = &server;
   }
-  return &server.connection;
+  return settings_.follows_keys ? &server.connection : nullptr;
 }
 
 }  // namespace penstock::redis

@@ -65,6 +65,8 @@ class Servers final : Guide::User {
   // As Connection's. False: it was not sent, and is not answered.
   bool call(Script script, std::string_view key, std::span<const std::string_view> arguments,
             Connection::Answered answered, void* context) noexcept;
+  bool wait(std::string_view key, uint32_t replicas, int64_t ms, Connection::Answered answered,
+            void* context) noexcept;
 
  private:
   struct Server;

@@ -125,7 +125,7 @@ Server::Server(Config config, std::string config_path, ServiceManager manager, E
 Status Server::recover() {
   connections_.read_clock();
   auto shared = SharedJobs::open(
-      config_, loop_, [this] { connections_.read_clock(); }, dispatcher_);
+      config_, loop_, [this] { connections_.read_clock(); }, dispatcher_, store_.get());
   if (!shared) {
     return shared.error();
   }
@@ -168,6 +168,11 @@ Status Server::recover() {
   };
   open_notices();
   doubt_clock();
+  if (shared_ != nullptr) {
+    if (Status recovered = shared_->recover(dispatcher_.wall_ms()); !recovered) {
+      return recovered;
+    }
+  }
   size_t jobs = 0;
   Status recovered = store_->recover(
       [&](JobRecord&& record) {

@@ -45,6 +45,7 @@ void Intake::share(const JobId& id, const Order& order, const std::string& inste
   newcomer.lane = order.lane->model;
   newcomer.body = encode(record, job.more->frame.view());
   newcomer.instead_of = instead_of;
+  newcomer.promised = order.async;
   if (order.durable) {
     newcomer.key = hex(record.key);
     newcomer.key_is = hex(record.digest);
@@ -112,9 +113,12 @@ void Intake::shared(const JobId& id, const Order& order, SharedQueue::Outcome ou
           fmt::format("You have {} jobs waiting in queue {}, as many as one caller may have.",
                       queue.settings.max_per_owner, queue.settings.name));
     case Outcome::kAway:
+    case Outcome::kFewReplicas:
       unwanted(id, order);  // should it be there
       const std::string message =
-          "The job may not have been kept: the hosts' Redis has not answered." +
+          (outcome == Outcome::kAway
+               ? "The job may not have been kept: the hosts' Redis has not answered."
+               : "The job may not have been kept: too few of Redis's replicas answer.") +
           try_again(kAwayRetrySeconds);
       return refuse_all(*job, Refusal{message, kAwayRetrySeconds}.failed());
   }

@@ -193,6 +193,11 @@ Config read_file(const YAML::Node& root, const std::string& path, NamedFiles fil
   section.text("worker_binary", config.worker_binary);
   section.duration("drain_timeout", config.drain_timeout_ns, 0);
   config.redis = read_redis(section.take("redis"), path, files == NamedFiles::kOpened, complaints);
+  if (config.redis.replicas > 0 && config.state.empty()) {
+    section.complain("redis",
+                     "promise: replicas:N needs `state`: what is promised is kept there "
+                     "until its end, to be told again should Redis lose it");
+  }
   config.queues = read_queues(section.take("queues"), !config.redis.at.empty(), complaints);
   read_workers(section.take("workers"), path, config, complaints);
   config.devices = read_devices(section.take("devices"), complaints);

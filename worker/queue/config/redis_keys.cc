@@ -19,6 +19,7 @@ namespace {
 constexpr int kPort = 6379;
 constexpr int kMostDatabase = 1'000'000;
 constexpr size_t kMostServers = 64;
+constexpr int kMostReplicas = 100;
 constexpr size_t kMostPassword = 512;
 constexpr std::string_view kUrlRule =
     "must be redis://IP:PORT/DATABASE, with commas between several IP:PORT, or unix:PATH";
@@ -92,16 +93,21 @@ std::string read_url(std::string_view url, RedisConfig& redis) {
   return "";
 }
 
-void read_promise(Section& section) {
+// "fsync", "replicas:2"
+void read_promise(Section& section, RedisConfig& redis) {
+  constexpr std::string_view kReplicas = "replicas:";
   std::string promise = "fsync";
   section.text("promise", promise);
-  if (promise.starts_with("replicas")) {
-    section.complain("promise",
-                     "replicas:N is not there yet; write fsync, and have Redis keep what it is "
-                     "told: appendonly yes, appendfsync always");
-  } else if (promise != "fsync") {
-    section.complain("promise", "must be fsync");
+  int replicas = 0;
+  if (promise.starts_with(kReplicas)) {
+    replicas =
+        number(std::string_view(promise).substr(kReplicas.size()), kMostReplicas).value_or(0);
   }
+  if (promise != "fsync" && replicas == 0) {
+    section.complain("promise",
+                     "must be fsync, or replicas:N, N from 1 to " + std::to_string(kMostReplicas));
+  }
+  redis.replicas = static_cast<uint32_t>(replicas);
 }
 
 }  // namespace
@@ -165,7 +171,7 @@ RedisConfig read_redis(const YAML::Node& node, const std::string& file, bool ope
   if (section.has("host") && !good_name(redis.host)) {
     section.complain("host", name_rule());
   }
-  read_promise(section);
+  read_promise(section, redis);
   section.done();
   return redis;
 }

@@ -45,7 +45,7 @@ Scheduler::QueueSettings settings_of(const QueueConfig& queue) {
 
 Result<std::unique_ptr<SharedJobs>> SharedJobs::open(const Config& config, EventLoop& events,
                                                      std::function<void()> on_event,
-                                                     SharedQueue::User& user) {
+                                                     SharedQueue::User& user, Store* store) {
   if (std::none_of(config.queues.begin(), config.queues.end(),
                    [](const QueueConfig& queue) { return queue.shared; })) {
     return std::unique_ptr<SharedJobs>();
@@ -55,22 +55,70 @@ Result<std::unique_ptr<SharedJobs>> SharedJobs::open(const Config& config, Event
     return Error{"redis.password_file: " + password.error().message};
   }
   return std::unique_ptr<SharedJobs>(
-      new SharedJobs(config, *std::move(password), events, std::move(on_event), user));
+      new SharedJobs(config, *std::move(password), events, std::move(on_event), user, store));
 }
 
 SharedJobs::SharedJobs(const Config& config, std::string password, EventLoop& events,
-                       std::function<void()> on_event, SharedQueue::User& user)
+                       std::function<void()> on_event, SharedQueue::User& user, Store* store)
     : loops_(events, std::move(on_event)),
       servers_(
-          settings_of(config.redis, std::move(password)), whereabouts_of(config.redis),
-          [this] { return loops_.make(); }, *this) {
+          settings_of(config.redis, password), whereabouts_of(config.redis),
+          [this] { return loops_.make(); }, *this),
+      store_(store) {
+  Promising promising;
+  if (config.redis.replicas > 0) {
+    redis::Settings settings = settings_of(config.redis, std::move(password));
+    settings.follows_keys = false;
+    promise_servers_ = std::make_unique<redis::Servers>(
+        std::move(settings), whereabouts_of(config.redis), [this] { return loops_.make(); },
+        promises_);
+    promising = {promise_servers_.get(), config.redis.replicas, store};
+  }
   for (const QueueConfig& queue : config.queues) {
     if (queue.shared) {
-      queues_.push_back(std::make_unique<SharedQueue>(
-          servers_, loops_.make(), user, queue::settings_of(queue), queue.keep_results_ns));
+      queues_.push_back(std::make_unique<SharedQueue>(servers_, loops_.make(), user,
+                                                      queue::settings_of(queue),
+                                                      queue.keep_results_ns, promising));
     }
   }
   servers_.start();
+  if (promise_servers_ != nullptr) {
+    promise_servers_->start();
+  }
+}
+
+Status SharedJobs::recover(int64_t now_ms) {
+  if (store_ == nullptr) {
+    return Ok{};
+  }
+  constexpr std::string_view kSecretOf = PromiseJournal::kSecretOf;
+  size_t others = 0;
+  Status read = store_->away([&](std::string_view id, std::string_view job) {
+    Newcomer newcomer;
+    std::string name;
+    const bool secret = id.starts_with(kSecretOf);
+    if (secret) {
+      name = id.substr(kSecretOf.size());
+    } else if (!decode(job, newcomer, name)) {
+      name.clear();
+    }
+    SharedQueue* const queue = find(name);
+    PromiseJournal* const journal = queue == nullptr ? nullptr : queue->journal();
+    if (journal == nullptr) {
+      others += secret ? 0 : 1;
+    } else if (secret) {
+      journal->restore_secret(std::string(job));
+    } else {
+      journal->restore(newcomer, now_ms);
+    }
+  });
+  if (others > 0) {
+    log(Level::kWarn,
+        std::to_string(others) +
+            " promised jobs are kept here, of queues that are not shared any more, or "
+            "are not promised by replicas: nobody looks after them");
+  }
+  return read;
 }
 
 SharedQueue* SharedJobs::find(std::string_view name) const {
@@ -141,6 +189,9 @@ void SharedJobs::over() {
     queue->over();
   }
   servers_.leave();
+  if (promise_servers_ != nullptr) {
+    promise_servers_->leave();
+  }
 }
 
 void SharedJobs::on_ready(std::string_view who) noexcept {
@@ -148,6 +199,9 @@ void SharedJobs::on_ready(std::string_view who) noexcept {
     log(Level::kInfo, "shared queues are in " + std::string(who));
   }
   told_ = false;
+  for (const auto& queue : queues_) {
+    queue->doubt();
+  }
 }
 
 void SharedJobs::on_lost(std::string_view why) noexcept {

@@ -17,11 +17,13 @@ namespace penstock::queue {
 
 class SharedJobs final : redis::Servers::User {
  public:
-  // nullptr: no queue is shared. The loop and the user live longer. `on_event` is called before
-  // the user is told of anything.
+  // nullptr: no queue is shared. What it refers to lives longer; the store may be none. `on_event`
+  // is called before the user is told of anything.
   static Result<std::unique_ptr<SharedJobs>> open(const Config& config, EventLoop& events,
                                                   std::function<void()> on_event,
-                                                  SharedQueue::User& user);
+                                                  SharedQueue::User& user, Store* store);
+  // What this host has promised in an earlier life. Before all else.
+  Status recover(int64_t now_ms);
   SharedJobs(const SharedJobs&) = delete;
   SharedJobs& operator=(const SharedJobs&) = delete;
 
@@ -48,14 +50,24 @@ class SharedJobs final : redis::Servers::User {
 
  private:
   SharedJobs(const Config& config, std::string password, EventLoop& events,
-             std::function<void()> on_event, SharedQueue::User& user);
+             std::function<void()> on_event, SharedQueue::User& user, Store* store);
   void on_ready(std::string_view who) noexcept override;
   void on_lost(std::string_view why) noexcept override;
   void on_hosts(uint64_t) noexcept override {}
   void look_in(size_t number, std::string id, size_t most, const Found& then);
 
   RedisLoops loops_;
+  // Whoever waits for promises finds out by the other connections what becomes of Redis.
+  struct Promises final : redis::Servers::User {
+    void on_ready(std::string_view) noexcept override {}
+    void on_lost(std::string_view) noexcept override {}
+    void on_hosts(uint64_t) noexcept override {}
+  };
+
   redis::Servers servers_;
+  Promises promises_;
+  std::unique_ptr<redis::Servers> promise_servers_;  // nullptr: Redis's disk keeps them
+  Store* const store_;
   std::vector<std::unique_ptr<SharedQueue>> queues_;
   bool is_ready_ = false;
   bool told_ = false;  // that it is not

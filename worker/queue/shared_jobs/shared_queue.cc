@@ -23,12 +23,21 @@ std::string new_secret() {
 }  // namespace
 
 SharedQueue::SharedQueue(redis::Servers& servers, std::unique_ptr<redis::Loop> loop, User& user,
-                         const Scheduler::QueueSettings& settings, int64_t keep_results_ns)
+                         const Scheduler::QueueSettings& settings, int64_t keep_results_ns,
+                         const Promising& promising)
     : name_(settings.name),
       user_(user),
       order_(servers, settings, std::max(keep_results_ns / kNsPerMs, kLeastKeptMs)),
       membership_(order_, *this),
-      subscription_(servers, order_.key(), std::move(loop)) {
+      subscription_(servers, order_.key(), std::move(loop)),
+      arrivals_(order_, settings, std::max(keep_results_ns / kNsPerMs, kLeastKeptMs), promising,
+                {.home = [this] { return membership_.host(); },
+                 .came =
+                     [this](const std::string& lane, int64_t due_us) {
+                       membership_.note_due(due_us, monotonic_ns());
+                       wake(lane);
+                     }}),
+      told_ends_(settings.name, order_) {
   subscription_.start();
 }
 
@@ -48,16 +57,7 @@ void SharedQueue::advance_to(int64_t now_ns) {
     tell_roster();
     look_after_watched();
   }
-  for (auto each = arrivals_.begin(); each != arrivals_.end();) {
-    const auto arrival = each++;
-    if (!arrival->asking && now_ns < arrival->until_ns) {
-      ask_to_add(arrival);
-    } else if (!arrival->asking) {
-      const Told told = std::move(arrival->told);
-      arrivals_.erase(arrival);
-      told(Outcome::kAway, {});
-    }
-  }
+  arrivals_.advance_to(now_ns);
 }
 
 int64_t SharedQueue::next_event() const {
@@ -96,7 +96,11 @@ void SharedQueue::tell_roster() {
       text += line;
     }
   }
-  order_.tell(self_, text, kServesNs / kNsPerUs, new_secret(),
+  const std::string known = journal() != nullptr ? journal()->secret() : std::string();
+  if (proposed_.empty()) {
+    proposed_ = known.empty() ? new_secret() : known;
+  }
+  order_.tell(self_, text, kServesNs / kNsPerUs, proposed_,
               [this, alive = alive_](const SharedOrder::Answer<SharedOrder::Roster>& answer) {
                 if (*alive && answer) {
                   read_roster(answer.value);
@@ -108,6 +112,10 @@ void SharedQueue::read_roster(const SharedOrder::Roster& roster) {
   if (limit::Secret secret; roster.secret.size() == sizeof secret) {
     std::memcpy(&secret, roster.secret.data(), sizeof secret);
     secret_ = secret;
+    proposed_ = roster.secret;
+    if (journal() != nullptr) {
+      journal()->keep_secret(roster.secret);
+    }
   }
   models_.clear();
   for (const std::string& host : roster.serves) {
@@ -138,56 +146,6 @@ const std::string* SharedQueue::find_model(std::string_view asked) const {
   return nullptr;
 }
 
-// ---- jobs come in
-
-void SharedQueue::add(Newcomer newcomer, Told told) {
-  arrivals_.push_back({std::move(newcomer), std::move(told), monotonic_ns() + kPatienceNs});
-  ask_to_add(std::prev(arrivals_.end()));
-}
-
-void SharedQueue::ask_to_add(std::list<Arrival>::iterator arrival) {
-  const Newcomer& from = arrival->newcomer;
-  SharedOrder::Job job = from.job;
-  job.id = from.id;
-  job.lane = from.lane;
-  job.body = from.body;
-  job.key = from.key;
-  job.key_is = from.key_is;
-  job.instead_of = from.instead_of;
-  job.home = membership_.host();
-  arrival->asking = true;
-  arrival->asking = order_.add(
-      job, [this, arrival, alive = alive_](SharedOrder::Answer<SharedOrder::Added>& answer) {
-        if (!*alive) {
-          return;
-        }
-        arrival->asking = false;
-        if (answer.trouble == SharedOrder::Trouble::kUnknown) {
-          return;  // it is asked again, for a while
-        }
-        const bool refused = answer.trouble == SharedOrder::Trouble::kRefused;
-        if (refused && !refused_) {
-          log(Level::kError,
-              "queue " + name_ + ": Redis takes no more jobs: " + std::string(answer.why));
-        }
-        refused_ = refused;
-        using Admission = SharedOrder::Admission;
-        Outcome outcome = Outcome::kAway;
-        if (answer) {
-          membership_.note_due(answer.value.due_us, monotonic_ns());
-          const Admission is = answer.value.admission;
-          outcome = is == Admission::kQueueFull   ? Outcome::kQueueFull
-                    : is == Admission::kOwnerFull ? Outcome::kOwnerFull
-                    : is == Admission::kKeyUsed   ? Outcome::kKeyUsed
-                                                  : Outcome::kAdded;
-        }
-        const Told told = std::move(arrival->told);
-        wake(arrival->newcomer.lane);
-        arrivals_.erase(arrival);
-        told(outcome, answer.value);
-      });
-}
-
 // ---- jobs are taken, and end
 
 void SharedQueue::serve(const std::string& model, size_t room) {
@@ -207,6 +165,7 @@ void SharedQueue::wake(const std::string& model) {
 
 // While Redis has not answered, it would not look at more: what ends meanwhile goes in one trip.
 void SharedQueue::flush() {
+  arrivals_.flush();
   while ((serving_ == 0 ? !ended_.empty() : ended_.size() >= SharedOrder::kMostFinished) &&
          monotonic_ns() >= retry_ns_) {
     ask({}, 0);
@@ -283,6 +242,9 @@ void SharedQueue::served(const std::string& model, size_t most, const std::strin
   for (size_t i = 0; i < ended.size(); ++i) {
     forget(ended[i].id, ended[i].fence);
     ended[i].told(answer.value.ended[i]);
+    if (answer.value.ended[i] == SharedOrder::End::kEnded) {
+      note_end(ended[i].id, 'D', std::move(ended[i].result), ended[i].keep_ms);
+    }
   }
   if (host != membership_.host()) {
     return;  // it has lost what it took: others take it back
@@ -310,6 +272,35 @@ void SharedQueue::finish(const std::string& id, std::string result, int64_t keep
 void SharedQueue::give_back(const std::string& id, uint32_t attempts,
                             std::optional<Scheduler::Cause> cause) {
   returns_.push_back({id, membership_.host(), held_.at(id), attempts, cause});
+}
+
+bool SharedQueue::cancel(std::string_view id, std::string_view result,
+                         SharedOrder::Then<SharedOrder::End> then, int64_t keep_ms) {
+  return order_.cancel(
+      id, result,
+      [this, id = std::string(id), text = std::string(result), then = std::move(then), keep_ms,
+       alive = alive_](SharedOrder::Answer<SharedOrder::End>& answer) mutable {
+        if (*alive && answer && answer.value == SharedOrder::End::kEnded) {
+          note_end(id, 'C', std::move(text), keep_ms);
+        }
+        then(answer);
+      },
+      keep_ms);
+}
+
+// It is told, and so it holds.
+void SharedQueue::note_end(const std::string& id, char how, std::string result, int64_t keep_ms) {
+  if (journal() != nullptr) {
+    journal()->forget(id);
+  }
+  told_ends_.add(id, how, std::move(result), keep_ms);
+}
+
+void SharedQueue::doubt() {
+  told_ends_.doubt();
+  if (journal() != nullptr) {
+    journal()->doubt();
+  }
 }
 
 void SharedQueue::send_back(std::list<Return>::iterator job) {
@@ -346,8 +337,13 @@ void SharedQueue::on_message(std::string_view, std::string_view text) {
   const std::string_view rest = text.substr(std::min(space + 1, text.size()));
   if (kind == "wake") {
     wake(std::string(rest));
-  } else if (kind == "over" && watched_.contains(std::string(rest))) {
-    user_.on_position(*this, std::string(rest), -1);
+  } else if (kind == "over") {
+    if (journal() != nullptr) {
+      journal()->forget(std::string(rest));
+    }
+    if (watched_.contains(std::string(rest))) {
+      user_.on_position(*this, std::string(rest), -1);
+    }
   } else if (kind == "stop") {
     const std::string id(rest.substr(0, rest.find(' ')));
     const auto held = held_.find(id);
@@ -380,11 +376,14 @@ void SharedQueue::on_expelled(std::string_view why) {
 }
 
 void SharedQueue::on_lost_data() {
-  log(Level::kError, "queue " + name_ +
-                         ": Redis has lost what it had: jobs that were promised and had not ended "
-                         "are gone; have it keep what it is told (appendonly, appendfsync always)");
+  log(Level::kError, "queue " + name_ + ": Redis has lost what it had: " +
+                         (journal() != nullptr
+                              ? "jobs that hosts have promised are brought back by them"
+                              : "jobs that were promised and had not ended are gone; have it keep "
+                                "what it is told (appendonly, appendfsync always)"));
   secret_.reset();
   tell_roster();
+  doubt();
 }
 
 void SharedQueue::on_held(const std::vector<SharedOrder::Held>& held) {

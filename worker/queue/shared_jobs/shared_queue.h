@@ -1,7 +1,7 @@
 // SharedQueue: one queue that hosts share, as one host deals with it.
 //
 // It says to Redis what the Dispatcher does, and to the Dispatcher what Redis says. What must reach
-// Redis is kept until it was answered, and said again: jobs that come in for kPatienceNs, ends and
+// Redis is kept until it was answered, and said again: jobs that come in for a second, ends and
 // returns for as long as it takes. Jobs are known here by their ids alone.
 //
 // All times are monotonic_ns(): a lease ends while this host does not run, too.
@@ -27,6 +27,8 @@
 #include "shared/base/clock.h"
 #include "shared/limit/siphash.h"
 #include "shared/redis/subscription.h"
+#include "worker/queue/shared_jobs/arrivals.h"
+#include "worker/queue/shared_jobs/recent_ends.h"
 #include "worker/queue/shared_order/membership.h"
 #include "worker/queue/shared_order/shared_order.h"
 
@@ -34,7 +36,6 @@ namespace penstock::queue {
 
 class SharedQueue final : Membership::User, redis::Subscription::Listener {
  public:
-  static constexpr int64_t kPatienceNs = kNsPerSec;  // of whoever waits for a promise
   static constexpr int64_t kIdleNs =
       kNsPerSec;  // an empty lane is asked again, if nothing is heard
   static constexpr int64_t kRetryNs = 100 * kNsPerMs;    // after an answer that did not come
@@ -68,16 +69,20 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
 
   // `servers` and `user` live longer.
   SharedQueue(redis::Servers& servers, std::unique_ptr<redis::Loop> loop, User& user,
-              const Scheduler::QueueSettings& settings, int64_t keep_results_ns);
+              const Scheduler::QueueSettings& settings, int64_t keep_results_ns,
+              const Promising& promising);
   ~SharedQueue();
   SharedQueue(const SharedQueue&) = delete;
   SharedQueue& operator=(const SharedQueue&) = delete;
 
   const std::string& name() const { return name_; }
-  void set(const Scheduler::QueueSettings& settings) { order_.set(settings); }
+  void set(const Scheduler::QueueSettings& settings) {
+    order_.set(settings);
+    arrivals_.set(settings);
+  }
 
   // Whether jobs can be added now. Else they are not promised.
-  bool is_there() const { return secret_.has_value() && order_.ready(); }
+  bool is_there() const { return secret_.has_value() && order_.ready() && arrivals_.ready(); }
   // Under which all hosts hash owners and keys; nothing: Redis has not been reached yet.
   const std::optional<limit::Secret>& secret() const { return secret_; }
 
@@ -86,15 +91,15 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   const std::vector<Model>& models() const { return models_; }
   size_t hosts() const { return membership_.hosts(); }
 
-  // A job that comes in, with all that it refers to.
-  struct Newcomer {
-    std::string id, lane, body, key, key_is, instead_of;
-    SharedOrder::Job job;  // all but these
-  };
-  enum class Outcome : uint8_t { kAdded, kQueueFull, kOwnerFull, kKeyUsed, kAway };
-  // `other`: of kKeyUsed, the job that has it. kAway: nobody knows whether it is there.
-  using Told = std::function<void(Outcome outcome, const SharedOrder::Added& added)>;
-  void add(Newcomer newcomer, Told told);
+  // A job that comes in.
+  using Newcomer = queue::Newcomer;
+  using Outcome = Arrivals::Outcome;
+  using Told = Arrivals::Told;
+  void add(Newcomer newcomer, Told told) { arrivals_.add(std::move(newcomer), std::move(told)); }
+  // nullptr: what is promised is not kept here.
+  PromiseJournal* journal() const { return arrivals_.journal(); }
+  // Redis may be another, or have lost something.
+  void doubt();
 
   // Asks for up to `room` jobs for workers of that model, unless it was done just now.
   void serve(const std::string& model, size_t room);
@@ -121,9 +126,7 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
     return order_.positions(ids, std::move(then));
   }
   bool cancel(std::string_view id, std::string_view result,
-              SharedOrder::Then<SharedOrder::End> then, int64_t keep_ms = 0) {
-    return order_.cancel(id, result, std::move(then), keep_ms);
-  }
+              SharedOrder::Then<SharedOrder::End> then, int64_t keep_ms = 0);
 
   void advance_to(int64_t now_ns);
   // What is to be sent is sent. After all serve() of a turn.
@@ -148,12 +151,6 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
     std::optional<Scheduler::Cause> cause;
     bool asking = false;
   };
-  struct Arrival {
-    Newcomer newcomer;
-    Told told;
-    int64_t until_ns;
-    bool asking = false;
-  };
 
   void on_listening(std::string_view channel) override;
   void on_message(std::string_view channel, std::string_view text) override;
@@ -167,8 +164,8 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   void ask(const std::string& model, size_t most);
   void served(const std::string& model, size_t most, const std::string& host,
               std::vector<Ended>& ended, SharedOrder::Answer<SharedOrder::Served>& answer);
-  void ask_to_add(std::list<Arrival>::iterator arrival);
   void send_back(std::list<Return>::iterator job);
+  void note_end(const std::string& id, char how, std::string result, int64_t keep_ms);
   void tell_roster();
   void read_roster(const SharedOrder::Roster& roster);
   void look_after_watched();
@@ -184,9 +181,9 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   bool leaving_ = false;
   bool left_ = false;
-  bool refused_ = false;  // which was told
 
   std::optional<limit::Secret> secret_;
+  std::string proposed_;  // the secret, should Redis have none: the one it had
   std::vector<Model> models_;
   int64_t roster_ns_ = 0;  // when next
 
@@ -194,8 +191,9 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   std::deque<Ended> ended_;                         // to be sent
   int64_t retry_ns_ = 0;                            // not before
   std::list<Return> returns_;
-  std::list<Arrival> arrivals_;
-  size_t serving_ = 0;                            // requests without an answer
+  size_t serving_ = 0;  // requests without an answer
+  Arrivals arrivals_;
+  RecentEnds told_ends_;
   std::set<std::string> asking_;                  // models whose jobs are asked for
   std::map<std::string, int64_t> idle_until_ns_;  // where there was less than was asked for
 

@@ -144,6 +144,9 @@ bool SharedOrder::add(const Job& job, Then<Added> then) {
   words.text(job.home.empty() ? kNobody : job.home);
   words.text(job.key).text(job.key_is).number(job.key_ms).number(job.ends_by_us);
   words.text(job.instead_of).text(job.body);
+  if (job.for_replicas) {
+    words.number(1);
+  }
   const auto read = [](const redisReply& answer, Added& added) {
     if (!is_array(answer, 1)) {
       return false;
@@ -235,8 +238,24 @@ bool SharedOrder::cancel(std::string_view id, std::string_view result, Then<End>
   return ask<End>(order_script::kCancel, words, read_end, std::move(then));
 }
 
+bool SharedOrder::mend(std::string_view id, char how, std::string_view result, int64_t keep_ms,
+                       Then<End> then) {
+  Words words = this->words();
+  words.text(id).own(std::string(1, how)).text(result).number(keep_ms);
+  return ask<End>(order_script::kMend, words, read_end, std::move(then));
+}
+
 bool SharedOrder::positions(std::span<const std::string_view> ids,
                             Then<std::vector<int64_t>> then) {
+  return ask_of(order_script::kPosition, ids, std::move(then));
+}
+
+bool SharedOrder::states(std::span<const std::string_view> ids, Then<std::vector<int64_t>> then) {
+  return ask_of(order_script::kStates, ids, std::move(then));
+}
+
+bool SharedOrder::ask_of(redis::Script script, std::span<const std::string_view> ids,
+                         Then<std::vector<int64_t>> then) {
   std::string all;
   for (const std::string_view id : ids) {
     all.append(id).push_back(' ');
@@ -249,7 +268,7 @@ bool SharedOrder::positions(std::span<const std::string_view> ids,
     }
     return is_array(answer, 0);
   };
-  return ask<std::vector<int64_t>>(order_script::kPosition, words, read, std::move(then));
+  return ask<std::vector<int64_t>>(script, words, read, std::move(then));
 }
 
 bool SharedOrder::advance(Then<Advanced> then) {

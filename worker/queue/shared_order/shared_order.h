@@ -37,7 +37,8 @@
 //              finds that Redis counts more than the host has, and gives them back
 //   back       kNotOurs, once it is done
 //   cancel     kOver
-//   reap, renew, advance, positions, look, held, pause   may be done any number of times
+//   reap, renew, advance, positions, states, look, held, pause, mend   may be done any number of
+//   times
 // kRefused: Redis says why, and that it has done nothing. It is an error of ours, or of the
 // key's content; or, of add, that Redis's memory is full ("OOM …").
 #pragma once
@@ -104,6 +105,7 @@ class SharedOrder {
     std::string_view key_is;  // what that stands for: other jobs of the key are to be the same
     int64_t key_ms = 0;
     std::string_view instead_of;  // a job that does not count as having the key
+    bool for_replicas = false;    // something is written in any case, for them to acknowledge
     std::string_view body;
   };
   enum class Admission : uint8_t { kAdded = 1, kQueueFull, kOwnerFull, kThere, kKeyUsed };
@@ -156,8 +158,16 @@ class SharedOrder {
   bool requeue(const Return& job, int64_t after_us, Then<End> then);
   bool cancel(std::string_view id, std::string_view result, Then<End> then, int64_t keep_ms = 0);
 
+  // An end that was told is one, whatever Redis has lost since: also of a job that is not there.
+  // `how`: as of Known.
+  bool mend(std::string_view id, char how, std::string_view result, int64_t keep_ms,
+            Then<End> then);
+
   // Of each id: its position; 0 it runs, or is scheduled; -1 it is over, or not there.
   bool positions(std::span<const std::string_view> ids, Then<std::vector<int64_t>> then);
+
+  // Of each id: Known::State.
+  bool states(std::span<const std::string_view> ids, Then<std::vector<int64_t>> then);
 
   struct Advanced {
     int64_t due_us = kNever;  // 0: more is due now
@@ -223,6 +233,8 @@ class SharedOrder {
  private:
   class Words;
   Words words(int64_t keep_ms = 0) const;
+  bool ask_of(redis::Script script, std::span<const std::string_view> ids,
+              Then<std::vector<int64_t>> then);
   template <typename T>
   bool ask(redis::Script script, const Words& words, bool (*read)(const redisReply&, T&),
            Then<T> then);

@@ -31,7 +31,8 @@ JobTables::JobTables(Database database)
     : database_(std::move(database)),
       lists_(database_),
       deliveries_(database_),
-      notices_(database_) {
+      notices_(database_),
+      away_(database_) {
   const auto prepare = [this](Statement& statement, const std::string& sql) {
     statement = Statement(database_, sql);
   };

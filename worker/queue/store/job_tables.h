@@ -21,6 +21,7 @@
 #include "worker/queue/store/job_row.h"
 #include "worker/queue/store/queries.h"
 #include "worker/queue/store/sqlite.h"
+#include "worker/queue/store/stored_away.h"
 #include "worker/queue/store/stored_notices.h"
 #include "worker/queue/store/write_ahead_log.h"
 
@@ -51,6 +52,7 @@ class JobTables {
   JobLists& lists() { return lists_; }
   Deliveries& deliveries() { return deliveries_; }
   StoredNotices& notices() { return notices_; }
+  StoredAway& away() { return away_; }
 
   // `duplicate`: a job of that key is there, and nothing was done.
   bool insert(const JobRecord& job, std::string_view submit, bool& duplicate);
@@ -120,6 +122,7 @@ class JobTables {
   JobLists lists_;
   Deliveries deliveries_;
   StoredNotices notices_;
+  StoredAway away_;
   WriteAheadLog log_;
   int64_t page_bytes_ = 0;
   Statement begin_, commit_, savepoint_, release_, undo_, page_count_, freelist_count_, shrink_,

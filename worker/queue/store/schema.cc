@@ -17,7 +17,7 @@ namespace penstock::queue {
 namespace {
 
 constexpr int kApplicationId = 0x50454E53;  // "PENS"
-constexpr int kSchemaVersion = 6;
+constexpr int kSchemaVersion = 7;
 
 // From version N to N + 1. Never edited once released: more are appended.
 constexpr const char* kMigrations[kSchemaVersion] = {
@@ -85,7 +85,9 @@ constexpr const char* kMigrations[kSchemaVersion] = {
      "CREATE TABLE notices(hook BLOB NOT NULL, seq INTEGER NOT NULL, id BLOB NOT NULL,"
      "  made_ms INTEGER NOT NULL, tries INTEGER NOT NULL, due_ms INTEGER NOT NULL,"
      "  fields BLOB NOT NULL, json BLOB NOT NULL, PRIMARY KEY(hook, seq)) WITHOUT ROWID;"
-     "CREATE INDEX notices_due ON notices(hook, due_ms);")};
+     "CREATE INDEX notices_due ON notices(hook, due_ms);"),
+    // What was promised of jobs that Redis has.
+    "CREATE TABLE away(id BLOB PRIMARY KEY, job BLOB NOT NULL) WITHOUT ROWID;"};
 
 // The log is overwritten from its beginning and keeps its length, so that a flush need not write
 // the file's size, too. Nobody else reads the database, so it needs no shared memory.

@@ -222,6 +222,29 @@ class SqliteStore final : public Store {
     write([this, names = std::move(names)] { return jobs_->tables().notices().keep(names); });
   }
 
+  void note_away(std::string id, std::string job, std::function<void(bool)> on_done) override {
+    auto good = std::make_shared<bool>(true);
+    queue_->ask(
+        {.kind = Operation::kPromise,
+         .bytes = job.size(),
+         .run = [this, id, job = std::move(job)] { return jobs_->tables().away().insert(id, job); },
+         .on_done = [good, on_done = std::move(on_done)] { on_done(*good); },
+         .on_refused = [good](bool) { *good = false; },
+         .undo = [this, id] { return jobs_->tables().away().erase(id); }});
+  }
+  void forget_away(std::string id) override {
+    write([this, id = std::move(id)] { return jobs_->tables().away().erase(id); });
+  }
+  void find_away(std::string id, std::function<void(std::optional<std::string>)> on_done) override {
+    ask_for<std::optional<std::string>>(
+        Operation::kRead,
+        [this, id = std::move(id)](auto& job) { return jobs_->tables().away().find(id, job); },
+        std::move(on_done));
+  }
+  Status away(const std::function<void(std::string_view, std::string_view)>& each) override {
+    return read_now([&] { return jobs_->tables().away().each(each); });
+  }
+
   // A transaction removes no more than some, so that promises need not wait for all of them.
   void sweep(int64_t now_ms) override {
     if (std::exchange(sweeping_, true)) {

@@ -33,6 +33,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "shared/base/result.h"
@@ -142,6 +143,14 @@ class Store {
   virtual void keep_hooks(std::vector<std::string> names) = 0;
   // The edge has settled the receipt of that job (sequence_of() its id): it is not told again.
   virtual void settled(uint64_t number) = 0;
+  // What was promised of a job that Redis has, by its id. `on_done` tells whether it was written.
+  virtual void note_away(std::string id, std::string job, std::function<void(bool)> on_done) = 0;
+  virtual void forget_away(std::string id) = 0;
+  virtual void find_away(std::string id,
+                         std::function<void(std::optional<std::string>)> on_done) = 0;
+  // Gives all of them. Call it once, before all else.
+  virtual Status away(
+      const std::function<void(std::string_view id, std::string_view job)>& each) = 0;
   // Removes all that has expired by `now_ms`, some at a time; asked again meanwhile, it goes on.
   virtual void sweep(int64_t now_ms) = 0;
   // What was made while the clock was more than a day ahead of `now_ms` is kept no longer for that.

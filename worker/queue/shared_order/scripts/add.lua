@@ -5,6 +5,7 @@
 --       15 most jobs that wait (0: it was promised before, and is not refused)   16 most of an owner (0: as many)
 --       17 its home: the host that is told of its end   18 idempotency key (empty: none)   19 what that stands for   20 its life, ms
 --       21 deadline once it has been taken, us (0: the same; -1: none)   22 a job that does not count as having the key   23 body
+--       24 only where replicas are waited for: 1: something is written also where the job is there, for that is what is waited for
 -- Answer {1, us until something is due}; {2}, {3}: queue, owner full; {4, job}: a job of this id is there; {5, job, what for}: another
 --       has the key
 -- O(log n)
@@ -22,12 +23,18 @@ if s[1] and now >= s[1] + 0 then
 end
 next_due = tonumber(s[1]) or NEVER
 local key = P .. 'j|' .. id
-if call('EXISTS', key) == 1 then return {4, id} end
+if call('EXISTS', key) == 1 then
+  if a[24] then call('HSET', P .. 's', 'y', now) end
+  return {4, id}
+end
 if a[18] ~= '' then
   local had = call('GET', P .. 'k|' .. a[18])
   if had then
     local other, digest = string.match(had, '^(%S+) (.*)$')
-    if other ~= a[22] and call('EXISTS', P .. 'j|' .. other) == 1 then return {5, other, digest} end
+    if other ~= a[22] and call('EXISTS', P .. 'j|' .. other) == 1 then
+      if a[24] then call('HSET', P .. 's', 'y', now) end
+      return {5, other, digest}
+    end
   end
 end
 local waiting, most = tonumber(s[2]) or 0, a[15] + 0

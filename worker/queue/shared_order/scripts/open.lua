@@ -5,7 +5,7 @@
 --
 --   s         hash: b when it was made, us; n arrivals; w jobs that wait; k jobs that were taken; p 1 while paused; d nothing is due
 --             before it, us; CLASS jobs and V of each class that has jobs; h|LANE the highest rank taken since its aging was
---             looked at; a|LANE k at its last promotion
+--             looked at; a|LANE k at its last promotion; y when something was last written for replicas to tell of
 --   n         set: lanes, by model; "" is the lane of jobs that name none
 --   l|LANE    zset of those that may be taken, all scores 0: the bytes of a member are the order. rank, tag, arrival, id; of one that
 --             was let before: 0, arrival, tag, id. Numbers are of 8 bytes, the highest first; a rank is 2^52 - priority

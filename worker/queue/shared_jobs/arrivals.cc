@@ -1,0 +1,144 @@
+#include "worker/queue/shared_jobs/arrivals.h"
+
+#include <utility>
+#include <vector>
+
+#include "worker/queue/text/log.h"
+
+namespace penstock::queue {
+
+Arrivals::Arrivals(SharedOrder& order, const Scheduler::QueueSettings& settings, int64_t keep_ms,
+                   const Promising& promising, Calls calls)
+    : queue_(settings.name), order_(order), calls_(std::move(calls)) {
+  if (promising.servers != nullptr) {
+    line_ =
+        std::make_unique<PromiseLine>(*promising.servers, settings, keep_ms, promising.replicas);
+    journal_ = std::make_unique<PromiseJournal>(queue_, order, *promising.store, keep_ms);
+  }
+}
+
+void Arrivals::set(const Scheduler::QueueSettings& settings) {
+  if (line_ != nullptr) {
+    line_->set(settings);
+  }
+}
+
+void Arrivals::add(Newcomer newcomer, Told told) {
+  const std::string id = newcomer.id;
+  Arrival& arrival = arrivals_[id];
+  arrival.newcomer = std::move(newcomer);
+  arrival.told = std::move(told);
+  arrival.until_ns = monotonic_ns() + kPatienceNs;
+  arrival.number = ++numbers_;
+  if (journal_ != nullptr && arrival.newcomer.promised) {
+    arrival.writing = true;
+    journal_->note(arrival.newcomer,
+                   [this, id, number = arrival.number, alive = alive_](bool written) {
+                     if (!*alive) {
+                       return;
+                     }
+                     const auto found = arrivals_.find(id);
+                     if (found != arrivals_.end() && found->second.number == number) {
+                       found->second.writing = false;
+                       found->second.written = written;
+                       settle(found->second);
+                     }
+                   });
+  }
+  ask(arrival);
+}
+
+void Arrivals::advance_to(int64_t now_ns) {
+  if (journal_ != nullptr) {
+    journal_->advance_to(now_ns);
+  }
+  std::vector<Arrival*> over;
+  for (auto& [id, arrival] : arrivals_) {
+    if (arrival.asking || arrival.outcome) {
+      continue;
+    }
+    now_ns < arrival.until_ns ? ask(arrival) : over.push_back(&arrival);
+  }
+  for (Arrival* const arrival : over) {
+    arrival->outcome = line_ != nullptr && arrival->newcomer.promised && line_->is_short()
+                           ? Outcome::kFewReplicas
+                           : Outcome::kAway;
+    settle(*arrival);
+  }
+}
+
+void Arrivals::flush() {
+  if (line_ != nullptr) {
+    line_->flush();
+  }
+}
+
+void Arrivals::ask(Arrival& arrival) {
+  arrival.newcomer.home = calls_.home();
+  const SharedOrder::Job job = arrival.newcomer.as_job();
+  const auto then = [this, &arrival,
+                     alive = alive_](const SharedOrder::Answer<SharedOrder::Added>& answer) {
+    if (*alive) {
+      answered(arrival, answer);
+    }
+  };
+  arrival.asking = true;
+  if (line_ != nullptr && arrival.newcomer.promised) {
+    line_->add(job, then);
+  } else {
+    arrival.asking = order_.add(job, then);
+  }
+}
+
+void Arrivals::answered(Arrival& arrival, const SharedOrder::Answer<SharedOrder::Added>& answer) {
+  arrival.asking = false;
+  const bool few = line_ != nullptr && line_->is_short();
+  if (few && !short_) {
+    log(Level::kError, "queue " + queue_ + ": jobs are not promised: fewer than " +
+                           std::to_string(line_->replicas()) + " replicas acknowledge within " +
+                           std::to_string(PromiseLine::kWaitMs) + " ms");
+  }
+  short_ = few;
+  if (answer.trouble == SharedOrder::Trouble::kUnknown) {
+    return;  // it is asked again, for a while
+  }
+  const bool refused = answer.trouble == SharedOrder::Trouble::kRefused;
+  if (refused && !refused_) {
+    log(Level::kError,
+        "queue " + queue_ + ": Redis takes no more jobs: " + std::string(answer.why));
+  }
+  refused_ = refused;
+  using Admission = SharedOrder::Admission;
+  const Admission is = answer.value.admission;
+  arrival.added = answer.value;
+  arrival.outcome = !answer                       ? Outcome::kAway
+                    : is == Admission::kQueueFull ? Outcome::kQueueFull
+                    : is == Admission::kOwnerFull ? Outcome::kOwnerFull
+                    : is == Admission::kKeyUsed   ? Outcome::kKeyUsed
+                                                  : Outcome::kAdded;
+  if (answer) {
+    calls_.came(arrival.newcomer.lane, answer.value.due_us);
+  }
+  settle(arrival);
+}
+
+// Nobody waits longer for the disk than for Redis, if that has refused.
+void Arrivals::settle(Arrival& arrival) {
+  if (!arrival.outcome || (arrival.writing && arrival.outcome == Outcome::kAdded)) {
+    return;
+  }
+  if (!arrival.written && arrival.outcome == Outcome::kAdded) {
+    arrival.outcome = Outcome::kAway;
+  }
+  const Outcome outcome = *arrival.outcome;
+  const std::string id = arrival.newcomer.id;
+  if (journal_ != nullptr && arrival.newcomer.promised) {
+    outcome == Outcome::kAdded ? journal_->promised(id) : journal_->forget(id);
+  }
+  const Told told = std::move(arrival.told);
+  const SharedOrder::Added added = std::move(arrival.added);
+  arrivals_.erase(id);
+  told(outcome, added);
+}
+
+}  // namespace penstock::queue

@@ -1,0 +1,65 @@
+// PromiseLine: adds jobs so that a number of replicas have them before anybody is told.
+//
+// Its connections are its own, for WAIT holds up what comes behind it. All that has gathered while
+// one WAIT was under way goes out together, before the next. What was added and is not acknowledged
+// in time may be there all the same: it is said again, or refused by whoever asked.
+//
+// WAIT tells of what its own connection has written, to the server that has answered. So a job that
+// was there already has something written as well, and no call follows its key to another server.
+//
+// Source: https://redis.io/docs/latest/commands/wait/
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "worker/queue/shared_order/shared_order.h"
+
+namespace penstock::queue {
+
+class PromiseLine {
+ public:
+  static constexpr int64_t kWaitMs = 400;
+
+  // `servers` lives longer; see the settings of SharedOrder, and that they follow no keys.
+  PromiseLine(redis::Servers& servers, const Scheduler::QueueSettings& settings, int64_t keep_ms,
+              uint32_t replicas);
+  ~PromiseLine() { *alive_ = false; }
+  PromiseLine(const PromiseLine&) = delete;
+  PromiseLine& operator=(const PromiseLine&) = delete;
+
+  void set(const Scheduler::QueueSettings& settings) { order_.set(settings); }
+  bool ready() const noexcept { return order_.ready(); }
+  // As SharedOrder's; it is always answered, and what the job refers to lives until then.
+  // kUnknown also where too few replicas have it: then is_short().
+  void add(SharedOrder::Job job, SharedOrder::Then<SharedOrder::Added> then);
+  // After all add() of a turn.
+  void flush();
+
+  // Whether the last of these was not acknowledged by enough.
+  bool is_short() const noexcept { return short_; }
+  uint32_t replicas() const noexcept { return replicas_; }
+
+ private:
+  struct Entry {
+    SharedOrder::Job job;
+    SharedOrder::Then<SharedOrder::Added> then;
+    SharedOrder::Answer<SharedOrder::Added> answer;
+    std::string why;  // of its answer
+  };
+  using Batch = std::vector<Entry>;
+
+  void waited(Batch& batch, int64_t replicas);
+
+  redis::Servers& servers_;
+  SharedOrder order_;
+  const uint32_t replicas_;
+  Batch gathered_;
+  bool asking_ = false;
+  bool short_ = false;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace penstock::queue
