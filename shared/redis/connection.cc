@@ -41,7 +41,7 @@ std::string_view info_of(std::string_view text, std::string_view name) noexcept 
 
 // What was sent and is not answered yet.
 struct Connection::Call {
-  enum class Step : uint8_t { kNone, kPlain, kRole, kPolicy, kInfo, kLoad, kHosts };
+  enum class Step : uint8_t { kNone, kPlain, kAsked, kRole, kPolicy, kInfo, kLoad, kHosts };
   Call* next = nullptr;
   Answered answered;
   void* context;
@@ -144,6 +144,16 @@ bool Connection::wait(uint32_t replicas, int64_t ms, Answered answered, void* co
   return call != nullptr && send(call, words);
 }
 
+bool Connection::ask(std::span<const std::string_view> words, Answered answered,
+                     void* context) noexcept {
+  Call* call = make(answered, context, Script::kHosts);
+  if (call == nullptr) {
+    return false;
+  }
+  call->step = Call::Step::kAsked;
+  return send(call, words);
+}
+
 void Connection::on_reply(void* what, const redisReply* answer) noexcept {
   auto* call = static_cast<Call*>(what);
   // In order: it is the first.
@@ -153,11 +163,12 @@ void Connection::on_reply(void* what, const redisReply* answer) noexcept {
   }
   const bool may_be_full = answer != nullptr && !settings_.counts_hosts && is_error(*answer, "OOM");
   if (answer != nullptr && is_unwell(*answer) && !may_be_full &&
-      call->step != Call::Step::kPolicy && call->step != Call::Step::kRole) {
+      call->step != Call::Step::kPolicy && call->step != Call::Step::kRole &&
+      call->step != Call::Step::kAsked) {
     lose(text_of(*answer));
     answer = nullptr;
   }
-  if (answer != nullptr && call->step != Call::Step::kNone) {
+  if (answer != nullptr && call->step != Call::Step::kNone && call->step != Call::Step::kAsked) {
     on_greeted(*call, *answer);
   } else if (call->answered != nullptr) {
     call->answered(call->context, answer);
@@ -266,6 +277,7 @@ void Connection::on_greeted(const Call& call, const redisReply& answer) noexcept
   const bool error = answer.type == REDIS_REPLY_ERROR;
   switch (call.step) {
     case Step::kPlain:
+    case Step::kAsked:
     case Step::kNone:
       return error ? lose(text_of(answer)) : void();
     case Step::kRole:  // who may not ask finds out as it writes

@@ -93,6 +93,8 @@ class Connection final : Link::User {
   // Asks how many replicas have what was called before, within `ms`, as soon as `replicas` have it.
   // Until it is answered, the server does nothing that comes behind it here.
   bool wait(uint32_t replicas, int64_t ms, Answered answered, void* context) noexcept;
+  // Any command, at most kMostArguments words. Its answer says nothing of the connection.
+  bool ask(std::span<const std::string_view> words, Answered answered, void* context) noexcept;
 
  private:
   enum class State : uint8_t { kClosed, kGreeting, kReady };

@@ -121,6 +121,13 @@ bool Servers::wait(std::string_view key, uint32_t replicas, int64_t ms,
          server->connection.wait(replicas, ms, answered, context);
 }
 
+bool Servers::ask(std::string_view key, std::span<const std::string_view> words,
+                  Connection::Answered answered, void* context) noexcept {
+  Server* server = of(key);
+  return server != nullptr && server->connection.ready() &&
+         server->connection.ask(words, answered, context);
+}
+
 // The host is told to each of them.
 void Servers::tell_hosts() noexcept {
   uint64_t most = 0;

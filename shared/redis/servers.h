@@ -67,6 +67,8 @@ class Servers final : Guide::User {
             Connection::Answered answered, void* context) noexcept;
   bool wait(std::string_view key, uint32_t replicas, int64_t ms, Connection::Answered answered,
             void* context) noexcept;
+  bool ask(std::string_view key, std::span<const std::string_view> words,
+           Connection::Answered answered, void* context) noexcept;
 
  private:
   struct Server;

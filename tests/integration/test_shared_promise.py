@@ -1,15 +1,12 @@
 """Promises of a shared queue that replicas keep (`promise: replicas:1`): nothing that was promised is lost as Redis fails over."""
 
-import json
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from redis_groups import Cluster, Watched
-from redis_server import RedisServer
 from shared_hosts import ALICE, BODY, HTTP, SERVER, SLOW, ask, get, job, promise, until_known, until_one_runs, until_status, worker
 from waiting import until
 
@@ -73,3 +70,151 @@ def test_where_too_few_replicas_acknowledge_nothing_is_promised_and_a_retry_join
     assert len(ids) == 1
     assert len(watched.master.ask("KEYS", "*j|*")) == before + 1
     assert "jobs are not promised: fewer than 1 replicas" in said(edge)
+
+
+JOBS = 300
+
+
+class Callers:
+    """Each has a job promised, by a key of its own, and asks until it is: then it has its id."""
+
+    def __init__(self, services, count, pause=0.0):
+        self.ids, self.refused, self.others = {}, 0, []
+        self._services, self._pause, self._lock = services, pause, threading.Lock()
+        self._numbers = iter(range(count))
+        self._threads = [threading.Thread(target=self._run) for _ in range(4)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self):
+        while True:
+            with self._lock:
+                number = next(self._numbers, None)
+            if number is None:
+                return
+            for turn in range(2000):
+                reply = ask(self._services[(number + turn) % len(self._services)],
+                            {**BODY, "prompt": f"Tell me {number}"}, Idempotency_Key=f'"{number}"')
+                if reply.status == 202:
+                    break
+                with self._lock:
+                    self.refused += 1
+                    if reply.status != 503:
+                        self.others.append((reply.status, reply.body))
+                time.sleep(0.05)
+            with self._lock:
+                self.ids[number] = reply.json()["id"]
+            time.sleep(self._pause)
+
+    def join(self):
+        for thread in self._threads:
+            thread.join()
+        return self
+
+
+def fail_over(watched, how):
+    """The master dies, or hangs, and comes back as a replica of the other."""
+    old = watched.master
+    until_replicated(watched)
+    old.process.send_signal(how)
+    until(lambda: watched.master is not old, "there is another master", 30)
+    if how == signal.SIGKILL:
+        old.kill()
+        old.start()
+    else:
+        old.go_on()
+    until(lambda: watched.is_replica(old), "the old one is a replica", 30)
+    until_replicated(watched)
+
+
+def test_what_was_promised_is_there_after_failovers_and_is_stored_once(host, watched):
+    """The master is killed, and then the next one hangs, while callers have jobs promised and ask again where they are refused."""
+    services = [host(sentinels(watched)), host(sentinels(watched), worker("2ms", slots=4))]
+    for service in services:
+        until_known(service)
+    callers = Callers(services, JOBS, pause=0.05)
+    time.sleep(0.5)
+    for how in (signal.SIGKILL, signal.SIGSTOP):
+        fail_over(watched, how)
+    callers.join()
+    assert callers.others == [] and callers.refused > 0
+    assert len(set(callers.ids.values())) == JOBS  # each key is one job
+    for number, id in callers.ids.items():
+        until_status(services[number % 2], id, "completed", 30)
+    assert len(watched.master.ask("KEYS", "*:k|*")) == JOBS
+
+
+def test_what_a_new_master_has_not_heard_of_is_announced_again(host, watched):
+    """All that was promised, and had not ended, is gone: the master comes back empty, and its replica with it."""
+    edge, gpu = host(sentinels(watched)), host(sentinels(watched), worker("300ms"))
+    until_known(edge)
+    ids = [promise(edge, Idempotency_Key=f'"{number}"').json()["id"] for number in range(6)]
+    until_status(gpu, ids[0], "completed")
+    watched.master.ask("FLUSHALL")
+    for id in ids:
+        assert until_status(gpu, id, "completed", 30)
+        assert get(edge, f"/jobs/{id}/result").status == 200
+    assert promise(gpu, Idempotency_Key='"5"').json()["id"] == ids[5]
+    assert "it is in line again" in said(edge)
+
+
+def test_what_was_promised_is_announced_by_a_host_that_was_started_anew(host, watched):
+    edge, gpu = host(sentinels(watched)), host(sentinels(watched), worker(SLOW))
+    until_known(edge)
+    until_one_runs(gpu)
+    id = promise(edge).json()["id"]
+    edge.penstockd.kill()
+    watched.master.ask("FLUSHALL")
+    gpu.penstockd.kill()
+    edge.penstockd.start()
+    assert until(lambda: (seen := job(edge, id)).get("status") == "queued" and seen, "it is in line again")
+
+
+def test_an_end_that_was_told_holds_though_redis_has_lost_it(host, watched):
+    edge, gpu = host(sentinels(watched)), host(sentinels(watched), worker("300ms"))
+    until_known(edge)
+    id = promise(edge).json()["id"]
+    cancelled = promise(edge).json()["id"]
+    last = promise(edge).json()["id"]
+    before = until_status(edge, id, "completed")
+    result = get(edge, f"/jobs/{id}/result").body
+    assert edge.request("DELETE", f"/jobs/{cancelled}", ALICE).json()["status"] == "cancelled"
+    watched.master.ask("FLUSHALL")
+    until_status(edge, last, "completed", 30)
+    assert job(gpu, id) == before and get(gpu, f"/jobs/{id}/result").body == result
+    assert job(gpu, cancelled)["status"] == "cancelled"
+    assert "Redis had lost the ends" in said(gpu) + said(edge)
+
+
+# ---- a cluster
+
+@pytest.fixture
+def cluster():
+    """Three masters, and a replica of each."""
+    group = Cluster(count=6)
+    for number in range(3):
+        replica, master = group.servers[3 + number], group.servers[number]
+        until(lambda: replica.ask("CLUSTER", "REPLICATE", master.ask("CLUSTER", "MYID")) == "OK", "it is a replica")
+    until(lambda: all(b"connected_slaves:1" in server.ask("INFO", "replication") for server in group.servers[:3]), "replicas follow")
+    yield group
+    group.close()
+
+
+def of_cluster(cluster):
+    return 'url: "redis://' + ",".join(f"127.0.0.1:{server.port}" for server in cluster.servers[:3]) + '"'
+
+
+def test_a_queue_is_shared_by_a_cluster_and_follows_its_slot(host, cluster):
+    """Promised, run and answered for; and again by the replica, once the master that has the queue is killed."""
+    edge, gpu = host(of_cluster(cluster)), host(of_cluster(cluster), worker())
+    until_known(edge)
+    first = promise(edge, Idempotency_Key='"1"').json()["id"]
+    assert until_status(edge, first, "completed")
+    assert promise(gpu, Idempotency_Key='"1"').json()["id"] == first
+    slot = cluster.slot("penstock:q1:{default}:s")
+    old = cluster.owner(slot)
+    old.kill()
+    second = until(lambda: (reply := ask(edge)).status == 202 and reply, "the replica has its slots", 30).json()["id"]
+    for id in (first, second):
+        for service in (edge, gpu):
+            assert until_status(service, id, "completed", 30)

@@ -85,7 +85,9 @@ void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
     return refuse_oversized(caller, id, submit.body.size());
   }
   JobOptions options;
-  order.shared = dispatcher_.shared(*order.lane->queue);
+  order.shared = dispatcher_.served().find(*order.lane->queue, submit.model) == nullptr
+                     ? dispatcher_.shared(*order.lane->queue)
+                     : dispatcher_.shared_now(*order.lane->queue);
   if (!read(caller, id, submit, order.shared != nullptr, options)) {
     return;
   }
@@ -103,6 +105,9 @@ void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
   order.finish_within_ns = milliseconds(submit.finish_within_ms);
   hash_key(submit, options, order);
   hash_earlier(submit, order);
+  if (!mind_local(caller, id, submit, options, order)) {
+    return;
+  }
   if (join(caller, id, submit, options, order) ||
       turn_away(caller, id, submit, options, order, bytes.size())) {
     return;
@@ -136,8 +141,8 @@ void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
     order.record.key = order.record.earlier;
     job.keeps_answer = true;
   }
-  order.durable&& order.shared == nullptr ? look_up(job, std::move(order))
-                                          : check(job, std::move(order));
+  order.durable && (order.shared == nullptr || order.may_be_local) ? look_up(job, std::move(order))
+                                                                   : check(job, std::move(order));
 }
 
 Scheduler::Lane* Intake::route(Caller& caller, uint64_t id, const wire::Submit& submit) {

@@ -15,6 +15,7 @@
 #include "shared/limit/siphash.h"
 #include "shared/wire/messages.h"
 #include "worker/queue/api/models_answer.h"
+#include "worker/queue/api/recent_keys.h"
 #include "worker/queue/jobs/dispatcher.h"
 #include "worker/queue/jobs/job_options.h"
 
@@ -58,7 +59,9 @@ class Intake {
     limit::Hash128 owner;
     limit::Hash128 share;
     bool async = false;
-    bool durable = false;     // its key was the client's own, and is kept
+    bool durable = false;       // its key was the client's own, and is kept
+    bool may_be_local = false;  // hosts share its queue, but this one may have served the key alone
+    limit::Hash128 local_key, local_digest;  // then: as it would have them
     std::string head;         // of a queue that hosts share: what Redis keeps of it once it is over
     bool completion = false;  // as its path says
     bool earlier_if_busy = false;
@@ -78,6 +81,9 @@ class Intake {
   static void describe(const wire::Submit& submit, const JobOptions& options, JobRecord& record);
   bool join(Caller& caller, uint64_t id, const wire::Submit& submit, const JobOptions& options,
             const Order& order);
+  // Where this host serves its own callers while Redis is away. False: it was refused.
+  bool mind_local(Caller& caller, uint64_t id, const wire::Submit& submit,
+                  const JobOptions& options, Order& order);
   void look_up(Job& job, Order order);
   void found(const JobId& id, Order order, std::optional<JobRecord> earlier);
   void check(Job& job, Order order);
@@ -87,6 +93,8 @@ class Intake {
               const std::string_view* answer = nullptr);
   // Of queues that hosts share (intake_shared.cc):
   void share(const JobId& id, const Order& order, const std::string& instead_of = {});
+  Newcomer newcomer_of(const Order& order, const JobRecord& record, std::string body,
+                       int64_t ends_by_ns) const;
   void shared(const JobId& id, const Order& order, SharedQueue::Outcome outcome,
               const SharedOrder::Added& added);
   static void unwanted(const JobId& id, const Order& order);
@@ -133,6 +141,7 @@ class Intake {
   int64_t start_unix_s_;
   limit::Secret secret_;
   limit::Returns returns_;
+  RecentKeys brought_;
 };
 
 }  // namespace penstock::queue

@@ -3,6 +3,7 @@
 #include "worker/queue/jobs/caller.h"
 #include "worker/queue/text/jobs_path.h"
 #include "worker/queue/text/reply.h"
+#include "worker/queue/text/seconds.h"
 
 namespace penstock::queue {
 namespace {
@@ -113,10 +114,39 @@ bool Intake::join(Caller& caller, uint64_t id, const wire::Submit& submit,
   return true;
 }
 
+// A key is one job, though this host's jobs have other hashes than those that hosts share. Alone it
+// serves no key that it has brought to Redis; and what it has served alone it finds again.
+bool Intake::mind_local(Caller& caller, uint64_t id, const wire::Submit& submit,
+                        const JobOptions& options, Order& order) {
+  SharedQueue* const shared = dispatcher_.shared(*order.lane->queue);
+  if (shared == nullptr || !order.durable || dispatcher_.store() == nullptr ||
+      !dispatcher_.is_local_on_error(*order.lane->queue)) {
+    return true;
+  }
+  Order other = order;
+  other.shared = order.shared == nullptr ? shared : nullptr;
+  hash_key(submit, options, other);
+  if (order.shared != nullptr) {
+    order.may_be_local = true;
+    order.local_key = other.record.key;
+    order.local_digest = other.record.digest;
+    brought_.add(order.record.key);
+    return !join(caller, id, submit, options, other);
+  }
+  if (!brought_.contains(other.record.key)) {
+    return true;
+  }
+  const Refusal refusal{"A job of this key is in the hosts' Redis, which does not answer." +
+                            try_again(kAwayRetrySeconds),
+                        kAwayRetrySeconds};
+  refuse(caller, id, refusal.failed());
+  return false;
+}
+
 // The key is not of a job that is alive; it may be of one that has completed.
 void Intake::look_up(Job& job, Order order) {
   job.looking_up = true;
-  const limit::Hash128 key = order.record.key;
+  const limit::Hash128 key = order.may_be_local ? order.local_key : order.record.key;
   dispatcher_.store()->find_key(key, [this, id = job.id(), order = std::move(order)](
                                          std::optional<JobRecord> earlier) mutable {
     found(id, std::move(order), std::move(earlier));
@@ -130,6 +160,9 @@ void Intake::found(const JobId& id, Order order, std::optional<JobRecord> earlie
   }
   job->looking_up = false;
   if (earlier && earlier->status == JobStatus::kCompleted) {
+    if (order.may_be_local) {
+      job->more->digest = order.local_digest;
+    }
     return replay(*job, *earlier, *order.lane->queue);
   }
   if (const auto refusal = busy(order, 0)) {

@@ -34,17 +34,30 @@ void Intake::share(const JobId& id, const Order& order, const std::string& inste
   JobRecord& record = *job.more->keep;
   record.promised = order.async;
   record.brief = !order.async && !order.durable;
+  Newcomer newcomer =
+      newcomer_of(order, record, encode(record, job.more->frame.view()), job.more->ends_by_ns);
+  newcomer.instead_of = instead_of;
+  Order kept = order;
+  kept.head = encode(record, {});
+  order.shared->add(std::move(newcomer),
+                    [this, id, order = std::move(kept)](SharedQueue::Outcome outcome,
+                                                        const SharedOrder::Added& added) {
+                      shared(id, order, outcome, added);
+                    });
+}
+
+Newcomer Intake::newcomer_of(const Order& order, const JobRecord& record, std::string body,
+                             int64_t ends_by_ns) const {
   const int64_t now_ns = dispatcher_.connections().now_ns();
   const int64_t now_ms = dispatcher_.wall_ms();
   const auto date_us = [&](int64_t at_ns) {
     return at_ns == INT64_MAX ? SharedOrder::kNever
                               : (now_ms + (at_ns - now_ns) / kNsPerMs) * kUsPerMs;
   };
-  SharedQueue::Newcomer newcomer;
-  newcomer.id = id.view();
+  Newcomer newcomer;
+  newcomer.id = record.id.view();
   newcomer.lane = order.lane->model;
-  newcomer.body = encode(record, job.more->frame.view());
-  newcomer.instead_of = instead_of;
+  newcomer.body = std::move(body);
   newcomer.promised = order.async;
   if (order.durable) {
     newcomer.key = hex(record.key);
@@ -57,15 +70,9 @@ void Intake::share(const JobId& id, const Order& order, const std::string& inste
       .weight = order.entry.weight,
       .not_before_us = record.not_before_ms * kUsPerMs,
       .deadline_us = order.entry.deadline_ns == 0 ? 0 : date_us(order.entry.deadline_ns),
-      .ends_by_us = job.more->ends_by_ns == 0 ? 0 : date_us(job.more->ends_by_ns),
+      .ends_by_us = ends_by_ns == 0 ? 0 : date_us(ends_by_ns),
       .key_ms = kKeepsKeyMs};
-  Order kept = order;
-  kept.head = encode(record, {});
-  order.shared->add(std::move(newcomer),
-                    [this, id, order = std::move(kept)](SharedQueue::Outcome outcome,
-                                                        const SharedOrder::Added& added) {
-                      shared(id, order, outcome, added);
-                    });
+  return newcomer;
 }
 
 // Those who asked have left. What was to be promised goes on.
@@ -162,6 +169,11 @@ void Intake::known(Job& job, const Order& order, const std::string& other, Share
   }
   if (has_ended(record.status)) {
     return replay(job, record, *order.lane->queue, &answer);
+  }
+  if (order.async && record.promised && queue.journal() != nullptr) {
+    record.key = job.more->keep->key;
+    queue.journal()->note(newcomer_of(order, record, known.result, 0), [](bool) {});
+    queue.journal()->promised(other);
   }
   Job& there = dispatcher_.watch(queue, record);
   while (job.waiters() != nullptr) {

@@ -46,6 +46,12 @@ QueueConfig read_queue(const YAML::Node& node, const std::string& name, bool has
   section.duration("backoff", queue.backoff_ns, 0);
   section.duration("keep_results", queue.keep_results_ns, 0);
   section.boolean("shared", queue.shared);
+  std::string on_error = "refuse";
+  section.choice("on_error", on_error, {"refuse", "local"});
+  queue.local_on_error = on_error == "local";
+  if (section.has("on_error") && !queue.shared) {
+    section.complain("on_error", "says what is done while Redis is away: it needs `shared: true`");
+  }
   if (queue.shared && !has_redis) {
     section.complain("shared", "needs `redis`: its jobs are kept there, for all hosts");
   }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <charconv>
 #include <climits>
 #include <optional>
@@ -22,7 +23,7 @@ constexpr size_t kMostServers = 64;
 constexpr int kMostReplicas = 100;
 constexpr size_t kMostPassword = 512;
 constexpr std::string_view kUrlRule =
-    "must be redis://IP:PORT/DATABASE, with commas between several IP:PORT, or unix:PATH";
+    "must be redis://HOST:PORT/DATABASE, with commas between several HOST:PORT, or unix:PATH";
 
 std::optional<int> number(std::string_view text, int most) {
   int value = 0;
@@ -31,7 +32,19 @@ std::optional<int> number(std::string_view text, int most) {
   return whole && value >= 0 && value <= most ? std::optional(value) : std::nullopt;
 }
 
-// "10.0.0.5:6379", "[::1]:6379", "10.0.0.5"
+// As RFC 1123 has them, or nearly: letters, digits, "-" and "_", with dots between.
+bool is_name(std::string_view text) {
+  constexpr size_t kMost = 253;
+  const auto good = [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.';
+  };
+  return !text.empty() && text.size() <= kMost && std::all_of(text.begin(), text.end(), good) &&
+         text.front() != '.' && text.find("..") == std::string_view::npos &&
+         std::isalpha(
+             static_cast<unsigned char>(text[text.find_last_of('.', text.size() - 2) + 1])) != 0;
+}
+
+// "10.0.0.5:6379", "[::1]:6379", "redis.example.com"
 std::optional<RedisConfig::At> address(std::string_view text) {
   const bool six = text.starts_with('[');
   const size_t end = six ? text.find(']') : std::min(text.find(':'), text.size());
@@ -40,14 +53,16 @@ std::optional<RedisConfig::At> address(std::string_view text) {
   }
   const std::string ip(text.substr(six ? 1 : 0, six ? end - 1 : end));
   const std::string_view rest = text.substr(six ? end + 1 : end);
-  const auto port = rest.empty()            ? std::optional(kPort)
-                    : rest.starts_with(':') ? number(rest.substr(1), UINT16_MAX)
-                                            : std::nullopt;
+  const int port = rest.empty()            ? kPort
+                   : rest.starts_with(':') ? number(rest.substr(1), UINT16_MAX).value_or(0)
+                                           : 0;
   std::array<unsigned char, sizeof(in6_addr)> bytes;
-  if (!port || *port == 0 || ::inet_pton(six ? AF_INET6 : AF_INET, ip.c_str(), bytes.data()) != 1) {
+  const bool good =
+      ::inet_pton(six ? AF_INET6 : AF_INET, ip.c_str(), bytes.data()) == 1 || (!six && is_name(ip));
+  if (port == 0 || !good) {
     return std::nullopt;
   }
-  return RedisConfig::At{.path = {}, .host = ip, .port = *port};
+  return RedisConfig::At{.path = {}, .host = ip, .port = port};
 }
 
 // Nothing: it is good. Else what is wrong with it.
@@ -83,8 +98,7 @@ std::string read_url(std::string_view url, RedisConfig& redis) {
     const size_t comma = all.find(',');
     const auto at = address(all.substr(0, comma));
     if (!at || redis.at.size() == kMostServers) {
-      return std::string(kUrlRule) +
-             "; a host is written as its number, for no names are looked up";
+      return std::string(kUrlRule);
     }
     redis.at.push_back(*at);
     more = comma != std::string_view::npos;

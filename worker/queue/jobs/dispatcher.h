@@ -85,6 +85,15 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   SharedQueue* shared(const Scheduler::Queue& queue) const {
     return shared_ == nullptr ? nullptr : shared_->find(queue.settings.name);
   }
+  // The same, but nullptr also while Redis is away and this host serves its own callers meanwhile
+  // (`on_error: local`).
+  SharedQueue* shared_now(const Scheduler::Queue& queue) const {
+    SharedQueue* const found = shared(queue);
+    return found != nullptr && (found->is_there() || !is_local_on_error(queue)) ? found : nullptr;
+  }
+  bool is_local_on_error(const Scheduler::Queue& queue) const {
+    return notes_.at(&queue).config.local_on_error;
+  }
   // Told of each promised job that asked for a webhook, once its end is on disk.
   std::function<void(const JobId&, uint64_t share)> on_callback_due;
   // What an operator's hooks are to be told of the end of a promised job, for the store to keep

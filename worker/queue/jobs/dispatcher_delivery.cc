@@ -16,7 +16,7 @@ Dispatcher::Availability Dispatcher::availability(const Scheduler::Lane& lane) c
   if (draining_) {
     return {wire::QueueState::kDraining, kDrainRetrySeconds};
   }
-  if (const SharedQueue* const queue = shared(*lane.queue); queue != nullptr) {
+  if (const SharedQueue* const queue = shared_now(*lane.queue); queue != nullptr) {
     constexpr int64_t kRetrySeconds = 2;
     return queue->is_there() && !queue->models().empty()
                ? Availability()

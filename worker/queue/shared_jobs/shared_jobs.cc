@@ -201,6 +201,15 @@ void SharedJobs::on_ready(std::string_view who) noexcept {
   told_ = false;
   for (const auto& queue : queues_) {
     queue->doubt();
+    if (promise_servers_ == nullptr) {
+      durability_.look(queue->key());
+    }
+  }
+}
+
+void SharedJobs::Promises::on_lost(std::string_view why) noexcept {
+  if (!std::exchange(told, true)) {
+    log(Level::kError, "shared queues promise no jobs: " + std::string(why));
   }
 }
 

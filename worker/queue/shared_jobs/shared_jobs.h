@@ -10,6 +10,7 @@
 #include "shared/base/event_loop.h"
 #include "shared/base/result.h"
 #include "worker/queue/config/config.h"
+#include "worker/queue/shared_jobs/durability.h"
 #include "worker/queue/shared_jobs/shared_queue.h"
 #include "worker/queue/shared_order/redis_loop.h"
 
@@ -57,14 +58,16 @@ class SharedJobs final : redis::Servers::User {
   void look_in(size_t number, std::string id, size_t most, const Found& then);
 
   RedisLoops loops_;
-  // Whoever waits for promises finds out by the other connections what becomes of Redis.
+  // The connections over which replicas are waited for.
   struct Promises final : redis::Servers::User {
-    void on_ready(std::string_view) noexcept override {}
-    void on_lost(std::string_view) noexcept override {}
+    void on_ready(std::string_view) noexcept override { told = false; }
+    void on_lost(std::string_view why) noexcept override;
     void on_hosts(uint64_t) noexcept override {}
+    bool told = false;  // that there are none
   };
 
   redis::Servers servers_;
+  Durability durability_{servers_};
   Promises promises_;
   std::unique_ptr<redis::Servers> promise_servers_;  // nullptr: Redis's disk keeps them
   Store* const store_;

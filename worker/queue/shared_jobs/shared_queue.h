@@ -76,6 +76,7 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   SharedQueue& operator=(const SharedQueue&) = delete;
 
   const std::string& name() const { return name_; }
+  const std::string& key() const { return order_.key(); }
   void set(const Scheduler::QueueSettings& settings) {
     order_.set(settings);
     arrivals_.set(settings);

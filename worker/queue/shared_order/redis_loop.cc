@@ -11,6 +11,7 @@ class RedisLoops::One final : public redis::Loop, EventLoop::Handler {
   explicit One(RedisLoops& all) : all_(all) { all_.loops_.push_back(this); }
   ~One() override {
     close();
+    all_.names_.leave(this);
     std::erase(all_.loops_, this);
   }
 
@@ -28,13 +29,16 @@ class RedisLoops::One final : public redis::Loop, EventLoop::Handler {
     }
   }
   void close() noexcept override {
+    all_.names_.forget(this);
     if (fd_ >= 0) {
       all_.events_.remove(fd_, this);
       fd_ = -1;
     }
   }
-  // A look-up would wait.
-  bool find(std::string_view, redis::Events&) noexcept override { return false; }
+  bool find(std::string_view name, redis::Events& events) noexcept override {
+    return all_.names_.find(this, std::string(name),
+                            [&events](std::string_view ip) { events.on_found(ip); });
+  }
   void set_timer(redis::Events& events, int64_t after_ms) noexcept override {
     timed_ = &events;
     due_ns = monotonic_ns() + after_ms * kNsPerMs;

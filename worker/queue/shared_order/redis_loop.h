@@ -9,6 +9,7 @@
 
 #include "shared/base/event_loop.h"
 #include "shared/redis/loop.h"
+#include "worker/queue/shared_order/name_lookup.h"
 
 namespace penstock::queue {
 
@@ -18,7 +19,7 @@ class RedisLoops {
   // The event loop lives longer. `on_event` is called before anybody is told of one.
   explicit RedisLoops(
       EventLoop& events, std::function<void()> on_event = [] {})
-      : events_(events), on_event_(std::move(on_event)) {}
+      : events_(events), on_event_(std::move(on_event)), names_(events, on_event_) {}
   RedisLoops(const RedisLoops&) = delete;
   RedisLoops& operator=(const RedisLoops&) = delete;
 
@@ -33,6 +34,7 @@ class RedisLoops {
 
   EventLoop& events_;
   const std::function<void()> on_event_;
+  NameLookup names_;
   std::vector<One*> loops_;
 };
 

@@ -49,23 +49,44 @@ TEST(RedisKeysTest, ReadsSocketsSentinelsAndClusters) {
 
 TEST(RedisKeysTest, WhatIsWrongIsSaidWithWhatWouldBeRight) {
   const std::string url = "/etc/p.yaml:2: key 'redis.url': ";
-  EXPECT_EQ(complaint("prefix: a").find(url + "is missing; it must be redis://IP:PORT"), 0U);
+  EXPECT_EQ(complaint("prefix: a").find(url + "is missing; it must be redis://HOST:PORT"), 0U);
   for (const char* const wrong :
        {"10.0.0.5:6379", "http://10.0.0.5", "redis://10.0.0.5:0", "redis://10.0.0.5:70000",
-        "redis://10.0.0.5/x", "unix:", "redis://redis.internal:6379", "redis://10.0.0.5,"}) {
-    EXPECT_EQ(complaint("url: '" + std::string(wrong) + "'").find(url + "must be redis://IP:PORT"),
-              0U)
+        "redis://10.0.0.5/x", "unix:", "redis://10.0.0:6379", "redis://a..b", "redis://a b",
+        "redis://10.0.0.5,"}) {
+    EXPECT_EQ(
+        complaint("url: '" + std::string(wrong) + "'").find(url + "must be redis://HOST:PORT"), 0U)
         << wrong;
   }
   EXPECT_NE(complaint("url: 'rediss://10.0.0.5'").find("TLS to Redis is not there yet"),
             std::string::npos);
   EXPECT_NE(complaint("url: 'redis://:secret@10.0.0.5'").find("password_file"), std::string::npos);
   EXPECT_NE(complaint("url: 'redis://10.0.0.1,10.0.0.2/1'").find("a cluster"), std::string::npos);
-  EXPECT_NE(complaint("url: 'unix:/r', promise: 'replicas:1'").find("not there yet"),
+  for (const char* const wrong : {"maybe", "replicas", "replicas:", "replicas:0", "replicas:x"}) {
+    EXPECT_NE(complaint("url: 'unix:/r', promise: '" + std::string(wrong) + "'")
+                  .find("must be fsync, or replicas:N"),
+              std::string::npos)
+        << wrong;
+  }
+  EXPECT_NE(complaint("url: 'unix:/r', promise: 'replicas:1'").find("needs `state`"),
             std::string::npos);
-  EXPECT_NE(complaint("url: 'unix:/r', promise: 'maybe'").find("must be fsync"), std::string::npos);
   EXPECT_NE(complaint("url: 'unix:/r', prefix: 'a b'").find("redis.prefix"), std::string::npos);
   EXPECT_NE(complaint("url: 'unix:/r', password_file: none").find("/etc/none cannot be read"),
+            std::string::npos);
+}
+
+TEST(RedisKeysTest, ReadsNamesAndHowJobsArePromised) {
+  const auto config = parse("url: 'redis://redis-1.internal:7000,redis', promise: 'replicas:2'",
+                            "state: s\nqueues: { chat: { shared: true, on_error: local } }\n");
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->redis.at,
+            (std::vector<RedisConfig::At>{{"", "redis-1.internal", 7000}, {"", "redis", 6379}}));
+  EXPECT_EQ(config->redis.replicas, 2U);
+  for (const QueueConfig& queue : config->queues) {
+    EXPECT_EQ(queue.local_on_error, queue.name == "chat") << queue.name;
+  }
+  EXPECT_NE(complaint("url: 'unix:/r'", "queues: { chat: { on_error: local } }\n")
+                .find("needs `shared: true`"),
             std::string::npos);
 }
 
