@@ -29,7 +29,11 @@ class Sentinel:
             *(f"sentinel known-sentinel main 127.0.0.1 {other.port} {other.name}" for other in others),
             *([f"requirepass {self._own}"] if self._own else []),
             *([f"sentinel auth-pass main {self._password}"] if self._password else []), ""]))
-        self.process = subprocess.Popen(["redis-server", conf, "--sentinel"])
+        self.start_again()
+
+    def start_again(self):
+        """With what it had learned."""
+        self.process = subprocess.Popen(["redis-server", self.folder / "sentinel.conf", "--sentinel"])
         until(self._answers, "a Sentinel answers")
 
     def _answers(self):
