@@ -167,6 +167,19 @@ void Intake::known(Job& job, const Order& order, const std::string& other, Share
   if (!is_there || (has_ended(record.status) && record.status != JobStatus::kCompleted)) {
     return share(job.id(), order, other);
   }
+  if (has_ended(record.status) && !record.stored_name.empty() &&
+      dispatcher_.shared()->results() != nullptr) {
+    const auto brought = [this, id = job.id(), order](const Result<JobRecord>& whole) {
+      Job* const it = dispatcher_.find(id);
+      if (it == nullptr) {
+        return;
+      }
+      const std::string_view none;
+      whole ? replay(*it, *whole, *order.lane->queue, &none)
+            : shared(id, order, SharedQueue::Outcome::kAway, {});
+    };
+    return dispatcher_.shared()->results()->bring(record, brought);
+  }
   if (has_ended(record.status)) {
     return replay(job, record, *order.lane->queue, &answer);
   }

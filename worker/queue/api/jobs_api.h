@@ -88,6 +88,7 @@ class JobsApi {
   void cancel_shared(Waiter& waiter, const Question& question, SharedQueue& queue,
                      JobRecord record);
   void fail_away(Waiter& waiter);
+  void say_stored(Waiter& waiter, const Question& question, const JobRecord& record);
   void say_preview(Waiter& waiter, const Job& job);
   void say_job(Waiter& waiter, const JobView& view, uint64_t status, bool poll);
   void fail(Waiter& waiter, const wire::Failed& failed);

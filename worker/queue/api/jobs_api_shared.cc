@@ -3,6 +3,8 @@
 #include "worker/queue/api/jobs_api.h"
 #include "worker/queue/jobs/caller.h"
 #include "worker/queue/shared_jobs/shared_record.h"
+#include "worker/queue/text/log.h"
+#include "worker/queue/text/reply.h"
 
 namespace penstock::queue {
 namespace {
@@ -48,6 +50,9 @@ void JobsApi::find_shared(Waiter& waiter, const Question& question) {
 
 void JobsApi::answer_shared(Waiter& waiter, const Question& question, SharedQueue& queue,
                             const JobRecord& record, std::string_view result) {
+  if (question.about == About::kResult && !record.stored_name.empty()) {
+    return say_stored(waiter, question, record);
+  }
   if (has_ended(record.status)) {
     return say_end(waiter, question, record, &result);
   }
@@ -69,6 +74,39 @@ void JobsApi::answer_shared(Waiter& waiter, const Question& question, SharedQueu
     case About::kJob:
       return say_position(waiter, question, queue, record);
   }
+}
+
+// A result that lies where all hosts have it: brought here, or its callers are sent there.
+void JobsApi::say_stored(Waiter& waiter, const Question& question, const JobRecord& record) {
+  constexpr wire::Failed kNotHad{.status = 503,
+                                 .code = "busy",
+                                 .message = "The result cannot be had at the moment.",
+                                 .retry_after_s = kAwayRetrySeconds};
+  LargeResults* const results = dispatcher_.shared()->results();
+  if (results == nullptr) {
+    return fail(waiter, kNotHad);
+  }
+  if (const std::string address = results->address_of(record); !address.empty()) {
+    const std::string headers = "Location: " + address + "\nCache-Control: no-store\n";
+    append_reply(waiter.caller->out(), waiter.id, {.status = 302, .headers = headers}, {});
+    return dispatcher_.subscribers().leave(waiter);
+  }
+  Subscribers::ask(waiter);
+  results->bring(record, [this, &waiter, question, kNotHad](Result<JobRecord> brought) {
+    if (!dispatcher_.subscribers().answered(waiter)) {
+      return;
+    }
+    if (!brought) {
+      const bool gone = brought.error().kind == ErrorKind::kGone;
+      log(Level::kError, "a result cannot be had: " + brought.error().message);
+      return fail(waiter, gone ? wire::Failed{.status = 404,
+                                              .code = "not_found",
+                                              .message = "The result is not there any more."}
+                               : kNotHad);
+    }
+    const std::string_view none;
+    say_end(waiter, question, *brought, &none);
+  });
 }
 
 void JobsApi::say_position(Waiter& waiter, const Question& question, SharedQueue& queue,

@@ -19,6 +19,7 @@
 #include "worker/queue/config/notify_keys.h"
 #include "worker/queue/config/provider_keys.h"
 #include "worker/queue/config/redis_keys.h"
+#include "worker/queue/config/results_keys.h"
 #include "worker/queue/config/webhook_secrets.h"
 #include "worker/queue/config/webhook_target.h"
 #include "worker/queue/config/worker_config.h"
@@ -203,6 +204,10 @@ Config read_file(const YAML::Node& root, const std::string& path, NamedFiles fil
     section.complain("redis",
                      "promise: replicas:N needs `state`: what is promised is kept there "
                      "until its end, to be told again should Redis lose it");
+  }
+  config.results = read_results(section.take("results"), path, complaints);
+  if (config.results.is_there() && config.state.empty()) {
+    section.complain("results", "needs `state`: what is served is brought there first");
   }
   config.queues = read_queues(section.take("queues"), !config.redis.at.empty(), complaints);
   read_workers(section.take("workers"), path, config, complaints);

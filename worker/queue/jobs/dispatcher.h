@@ -89,7 +89,9 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   // (`on_error: local`).
   SharedQueue* shared_now(const Scheduler::Queue& queue) const {
     SharedQueue* const found = shared(queue);
-    return found != nullptr && (found->is_there() || !is_local_on_error(queue)) ? found : nullptr;
+    return found != nullptr && (!is_local_on_error(queue) || !found->is_away(monotonic_ns()))
+               ? found
+               : nullptr;
   }
   bool is_local_on_error(const Scheduler::Queue& queue) const {
     return notes_.at(&queue).config.local_on_error;
@@ -295,6 +297,10 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void cancel_away(Job& job);
   void give_back_idle();
   bool is_too_large(const Job& job) const;
+  void store_shared(Job& job, JobRecord record);
+  void result_stored(const JobId& id, uint64_t fence, JobRecord record,
+                     const Result<StoredResult>& stored);
+  void end_away_whole(const JobId& id, const SharedOrder::Known& known);
   void count(const Job& job, Metrics::Event event) { count(*job.home()->queue, event); }
   void note_started(const Job& job);
   void let_speak(Waiter& waiter);

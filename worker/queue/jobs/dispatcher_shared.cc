@@ -127,7 +127,7 @@ void Dispatcher::look_for_end(SharedQueue& queue, const JobId& id) {
     Job* const job = find(id);
     if (job != nullptr && job->away && !job->looking_up && known &&
         (known.value.state == State::kOver || known.value.state == State::kUnknown)) {
-      end_away(*job, known.value);
+      end_away_whole(id, known.value);
     }
   });
 }
@@ -311,9 +311,9 @@ void Dispatcher::give_back_idle() {
 }
 
 bool Dispatcher::is_too_large(const Job& job) const {
-  return job.shared &&
-         job.more->answer.bytes >
-             std::min(kMostSharedResult, static_cast<uint64_t>(limits_.max_result_bytes));
+  return job.shared && job.more->answer.bytes >
+                           std::min(shared_->results() != nullptr ? UINT64_MAX : kMostSharedResult,
+                                    static_cast<uint64_t>(limits_.max_result_bytes));
 }
 
 // Nobody is told of the end before Redis has it.
@@ -323,6 +323,10 @@ void Dispatcher::conclude_shared(Job& job, JobEnd end) {
   JobRecord record = *job.more->keep;
   record.status = end.status;
   record.end = end;
+  if (end.answered() && shared_->results() != nullptr &&
+      shared_->results()->wants(job.more->answer.bytes)) {
+    return store_shared(job, std::move(record));
+  }
   const std::string_view answer = end.answered() ? job.more->answer.tail : std::string_view();
   shared(*job.home()->queue)
       ->finish(text_of(job), encode(record, answer), keep_ms(record),

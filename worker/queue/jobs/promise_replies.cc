@@ -113,7 +113,10 @@ void PromiseReplies::result(const Waiter& waiter, const JobRecord& record, std::
                         .duplicate = waiter.duplicate ? 1U : 0U,
                         .earlier = earlier ? 1U : 0U};
   if (record.result_in_file) {
-    append_file_reply(out, waiter.id, head, store_->result_path(record.id), record.result_bytes);
+    append_file_reply(
+        out, waiter.id, head,
+        record.result_path.empty() ? store_->result_path(record.id) : record.result_path,
+        record.result_bytes);
   } else {
     append_reply(out, waiter.id, head, body);
   }

@@ -54,8 +54,19 @@ Result<std::unique_ptr<SharedJobs>> SharedJobs::open(const Config& config, Event
   if (!password) {
     return Error{"redis.password_file: " + password.error().message};
   }
-  return std::unique_ptr<SharedJobs>(
+  std::unique_ptr<LargeResults> results;
+  if (config.results.is_there()) {
+    auto opened =
+        LargeResults::open(config.results, config.state, config.socket_group, events, on_event);
+    if (!opened) {
+      return Error{"results: " + opened.error().message};
+    }
+    results = *std::move(opened);
+  }
+  std::unique_ptr<SharedJobs> jobs(
       new SharedJobs(config, *std::move(password), events, std::move(on_event), user, store));
+  jobs->results_ = std::move(results);
+  return jobs;
 }
 
 SharedJobs::SharedJobs(const Config& config, std::string password, EventLoop& events,
@@ -160,6 +171,13 @@ void SharedJobs::advance() {
   loops_.advance_to(now_ns);
   for (const auto& queue : queues_) {
     queue->advance_to(now_ns);
+  }
+  if (results_ != nullptr) {
+    results_->advance_to(now_ns, [this] {
+      for (const auto& queue : queues_) {
+        results_->clean(queue->order());
+      }
+    });
   }
 }
 

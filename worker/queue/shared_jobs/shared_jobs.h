@@ -11,6 +11,7 @@
 #include "shared/base/result.h"
 #include "worker/queue/config/config.h"
 #include "worker/queue/shared_jobs/durability.h"
+#include "worker/queue/shared_jobs/large_results.h"
 #include "worker/queue/shared_jobs/shared_queue.h"
 #include "worker/queue/shared_order/redis_loop.h"
 
@@ -33,6 +34,9 @@ class SharedJobs final : redis::Servers::User {
   const std::vector<std::unique_ptr<SharedQueue>>& queues() const { return queues_; }
   // The queues' new settings.
   void apply(const Config& config);
+
+  // Where large results lie; nullptr: Redis has them all.
+  LargeResults* results() const { return results_.get(); }
 
   // What any queue knows of the job. `then(nullptr, ...)`: none does; with trouble: it cannot be
   // known now. The same as SharedOrder::look() otherwise.
@@ -72,6 +76,7 @@ class SharedJobs final : redis::Servers::User {
   std::unique_ptr<redis::Servers> promise_servers_;  // nullptr: Redis's disk keeps them
   Store* const store_;
   std::vector<std::unique_ptr<SharedQueue>> queues_;
+  std::unique_ptr<LargeResults> results_;
   bool is_ready_ = false;
   bool told_ = false;  // that it is not
 };

@@ -50,6 +50,7 @@ void SharedQueue::advance_to(int64_t now_ns) {
     }
     return;
   }
+  there_ns_ = is_there() ? now_ns : there_ns_;
   membership_.advance_to(now_ns);
   std::erase_if(idle_until_ns_, [&](const auto& idle) { return idle.second <= now_ns; });
   if (now_ns >= roster_ns_) {

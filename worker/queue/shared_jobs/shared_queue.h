@@ -38,6 +38,7 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
  public:
   static constexpr int64_t kIdleNs =
       kNsPerSec;  // an empty lane is asked again, if nothing is heard
+  static constexpr int64_t kAwayNs = kNsPerSec;
   static constexpr int64_t kRetryNs = 100 * kNsPerMs;    // after an answer that did not come
   static constexpr int64_t kEveryNs = kNsPerSec;         // the roster, and what is watched
   static constexpr int64_t kServesNs = 5 * kNsPerSec;    // what a host has said of itself holds
@@ -77,6 +78,12 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
 
   const std::string& name() const { return name_; }
   const std::string& key() const { return order_.key(); }
+  SharedOrder& order() { return order_; }
+  // By which it was taken here; 0: it was not, or is another's by now.
+  uint64_t fence_of(const std::string& id) const {
+    const auto found = held_.find(id);
+    return found == held_.end() ? 0 : found->second;
+  }
   void set(const Scheduler::QueueSettings& settings) {
     order_.set(settings);
     arrivals_.set(settings);
@@ -84,6 +91,8 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
 
   // Whether jobs can be added now. Else they are not promised.
   bool is_there() const { return secret_.has_value() && order_.ready() && arrivals_.ready(); }
+  // Whether it has not been there for kAwayNs, or since the start.
+  bool is_away(int64_t now_ns) const { return !is_there() && now_ns - there_ns_ > kAwayNs; }
   // Under which all hosts hash owners and keys; nothing: Redis has not been reached yet.
   const std::optional<limit::Secret>& secret() const { return secret_; }
 
@@ -180,6 +189,7 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   std::string channel_;                               // its own; empty: it has none
   const std::string self_ = SharedOrder::new_host();  // in the roster
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  int64_t there_ns_ = monotonic_ns();  // the last time that jobs could be added
   bool leaving_ = false;
   bool left_ = false;
 

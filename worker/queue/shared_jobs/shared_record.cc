@@ -21,6 +21,8 @@ struct Kept {
   std::string_view content_type, headers, error_code, error;
   uint64_t prompt_tokens = 0, completion_tokens = 0, device_ns = 0;
   uint64_t estimated = 0, dead = 0, promised = 0, brief = 0;
+  std::string_view stored_name, stored_sha256;
+  uint64_t stored_bytes = 0;
   template <typename V>
   void visit(V&& v) {
     v(1, id), v(2, queue), v(3, model), v(4, tier), v(5, jobs_path), v(6, label);
@@ -32,6 +34,7 @@ struct Kept {
     v(25, content_type), v(26, headers), v(27, error_code), v(28, error);
     v(29, prompt_tokens), v(30, completion_tokens), v(31, device_ns), v(32, estimated);
     v(33, dead), v(34, promised), v(35, brief);
+    v(36, stored_name), v(37, stored_sha256), v(38, stored_bytes);
   }
 };
 
@@ -75,7 +78,10 @@ std::string encode(const JobRecord& record, std::string_view rest) {
                     .estimated = end.estimated ? 1U : 0U,
                     .dead = end.dead ? 1U : 0U,
                     .promised = record.promised ? 1U : 0U,
-                    .brief = record.brief ? 1U : 0U});
+                    .brief = record.brief ? 1U : 0U,
+                    .stored_name = record.stored_name,
+                    .stored_sha256 = record.stored_sha256,
+                    .stored_bytes = record.stored_name.empty() ? 0 : record.result_bytes});
   return bytes.append(rest);
 }
 
@@ -109,6 +115,8 @@ bool decode(std::string_view bytes, JobRecord& record, std::string_view& rest) {
   record.status = static_cast<JobStatus>(kept.status);
   record.promised = kept.promised != 0;
   record.brief = kept.brief != 0;
+  record.stored_name = kept.stored_name;
+  record.stored_sha256 = kept.stored_sha256;
   record.end = {.id = *id,
                 .status = record.status,
                 .dead = kept.dead != 0,
@@ -127,7 +135,7 @@ bool decode(std::string_view bytes, JobRecord& record, std::string_view& rest) {
                 .estimated = kept.estimated != 0,
                 .notices = {}};
   rest = bytes.substr(decoded.consumed);
-  record.result_bytes = rest.size();
+  record.result_bytes = kept.stored_name.empty() ? rest.size() : kept.stored_bytes;
   return true;
 }
 

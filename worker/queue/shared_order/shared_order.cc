@@ -254,6 +254,25 @@ bool SharedOrder::states(std::span<const std::string_view> ids, Then<std::vector
   return ask_of(order_script::kStates, ids, std::move(then));
 }
 
+bool SharedOrder::note_result(std::string_view name, int64_t after_ms, Then<bool> then) {
+  Words words = this->words();
+  words.text(name).number(after_ms);
+  const auto read = [](const redisReply& answer, bool& done) { return done = is_number(answer); };
+  return ask<bool>(order_script::kNote, words, read, std::move(then));
+}
+
+bool SharedOrder::stale_results(size_t most, Then<std::vector<std::string>> then) {
+  Words words = this->words();
+  words.number(static_cast<int64_t>(most));
+  const auto read = [](const redisReply& answer, std::vector<std::string>& names) {
+    for (size_t i = 0; is_array(answer, 0) && i < answer.elements; ++i) {
+      names.push_back(text_at(answer, i));
+    }
+    return is_array(answer, 0);
+  };
+  return ask<std::vector<std::string>>(order_script::kStale, words, read, std::move(then));
+}
+
 bool SharedOrder::ask_of(redis::Script script, std::span<const std::string_view> ids,
                          Then<std::vector<int64_t>> then) {
   std::string all;

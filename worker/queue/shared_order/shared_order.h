@@ -169,6 +169,11 @@ class SharedOrder {
   // Of each id: Known::State.
   bool states(std::span<const std::string_view> ids, Then<std::vector<int64_t>> then);
 
+  // A result that lies elsewhere is to be removed after so long; 0: it is.
+  bool note_result(std::string_view name, int64_t after_ms, Then<bool> then);
+  // Those that are to be removed by now.
+  bool stale_results(size_t most, Then<std::vector<std::string>> then);
+
   struct Advanced {
     int64_t due_us = kNever;  // 0: more is due now
     std::vector<std::string> expired;

@@ -84,6 +84,10 @@ struct JobRecord {
   // once it is over.
   bool promised = false;
   bool brief = false;
+  // Likewise: where its result lies that is too large for Redis (shared_jobs/large_results.h), and
+  // the file it was brought to, if this host has it.
+  std::string stored_name, stored_sha256;
+  std::string result_path;
 
   // It is kept for those who ask the same later, and for nothing else: the next such takes its
   // place.

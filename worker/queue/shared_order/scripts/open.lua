@@ -21,6 +21,7 @@
 --   w|LANE    set: hosts whose workers of that lane wait for a job
 --   k|KEY     string: the job that has this idempotency key, and what the key stands for
 --   r         hash: what each host serves, behind the time until which that holds, us (8 bytes)
+--   g         zset: results that lie elsewhere, by when they are to be removed, us
 --   x         string: the secret under which the hosts hash owners and keys
 --   c|HOST    channel: what a host must hear at once ("over ID", "stop ID FENCE", "wake LANE"; "parts …": shared_answers/parts.h)
 --   e|ID      stream: a job's answer so far (shared_answers/parts.h); and a channel: it has an entry more
