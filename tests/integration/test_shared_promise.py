@@ -214,7 +214,11 @@ def test_a_queue_is_shared_by_a_cluster_and_follows_its_slot(host, cluster):
     slot = cluster.slot("penstock:q1:{default}:s")
     old = cluster.owner(slot)
     old.kill()
-    second = until(lambda: (reply := ask(edge)).status == 202 and reply, "the replica has its slots", 30).json()["id"]
+    alive = next(server for server in cluster.servers if server is not old)
+    until(lambda: any(low <= slot <= high and master[1] != old.port for low, high, master, *_ in alive.ask("CLUSTER", "SLOTS")),
+          "its replica has its slots", 30)
+    old.start()  # as a replica of that: nothing is promised without one
+    second = until(lambda: (reply := ask(edge)).status == 202 and reply, "it is promised", 30).json()["id"]
     for id in (first, second):
         for service in (edge, gpu):
             assert until_status(service, id, "completed", 30)

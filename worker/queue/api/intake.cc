@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstdlib>
 
+#include "shared/base/clock.h"
 #include "worker/queue/api/models_answer.h"
 #include "worker/queue/jobs/caller.h"
 #include "worker/queue/text/jobs_path.h"
@@ -176,6 +177,14 @@ Scheduler::Lane* Intake::route(Caller& caller, uint64_t id, const wire::Submit& 
     if (const std::string* const known = shared->find_model(model); known != nullptr) {
       lane = &dispatcher_.scheduler().lane(*queue, *known);
     }
+  }
+  if (lane == nullptr && shared != nullptr && shared->settles(monotonic_ns())) {
+    const Refusal refusal{
+        "The hosts' Redis is there again, and hosts are yet to say what they serve." +
+            try_again(kAwayRetrySeconds),
+        kAwayRetrySeconds};
+    refuse(caller, id, refusal.failed());
+    return nullptr;
   }
   if (lane == nullptr) {
     const std::string message = "No worker of queue " + queue->settings.name + " serves model " +

@@ -93,6 +93,8 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   bool is_there() const { return secret_.has_value() && order_.ready() && arrivals_.ready(); }
   // Whether it has not been there for kAwayNs, or since the start.
   bool is_away(int64_t now_ns) const { return !is_there() && now_ns - there_ns_ > kAwayNs; }
+  // It is there again, and not all hosts may have said what they serve.
+  bool settles(int64_t now_ns) const { return now_ns < settled_ns_; }
   // Under which all hosts hash owners and keys; nothing: Redis has not been reached yet.
   const std::optional<limit::Secret>& secret() const { return secret_; }
 
@@ -190,6 +192,7 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   const std::string self_ = SharedOrder::new_host();  // in the roster
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   int64_t there_ns_ = monotonic_ns();  // the last time that jobs could be added
+  int64_t settled_ns_ = 0;
   bool leaving_ = false;
   bool left_ = false;
 
