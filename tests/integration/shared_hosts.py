@@ -34,7 +34,7 @@ def redis():
 
 
 @pytest.fixture
-def host(penstock, redis):
+def host(redis, penstock):
     def build(*workers, state=True, server=SERVER, yaml="", **queue):
         text = f'redis: {{ url: "unix:{redis.socket}" }}\n' + ("state: state\n" if state else "") + yaml
         return penstock(http=HTTP, server=server, workers=list(workers), yaml=text, queue={"shared": "true", **queue})

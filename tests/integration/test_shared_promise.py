@@ -42,14 +42,14 @@ def said(service):
     return service.penstockd.process.text()
 
 
-def test_a_promise_is_in_a_replica_before_it_is_told(host, watched):
+def test_a_promise_is_in_a_replica_before_it_is_told(watched, host):
     edge, gpu = host(sentinels(watched)), host(sentinels(watched), worker(SLOW))
     until_known(edge)
     id = promise(edge).json()["id"]
     assert replica_of(watched).ask("EXISTS", f"penstock:q1:{{default}}:j|{id}") == 1
 
 
-def test_where_too_few_replicas_acknowledge_nothing_is_promised_and_a_retry_joins(host, watched):
+def test_where_too_few_replicas_acknowledge_nothing_is_promised_and_a_retry_joins(watched, host):
     edge, gpu = host(sentinels(watched)), host(sentinels(watched), worker(SLOW))
     until_known(edge)
     until_one_runs(gpu)
@@ -127,7 +127,7 @@ def fail_over(watched, how):
     until_replicated(watched)
 
 
-def test_what_was_promised_is_there_after_failovers_and_is_stored_once(host, watched):
+def test_what_was_promised_is_there_after_failovers_and_is_stored_once(watched, host):
     """The master is killed, and then the next one hangs, while callers have jobs promised and ask again where they are refused."""
     services = [host(sentinels(watched)), host(sentinels(watched), worker("2ms", slots=4))]
     for service in services:
@@ -144,7 +144,7 @@ def test_what_was_promised_is_there_after_failovers_and_is_stored_once(host, wat
     assert len(watched.master.ask("KEYS", "*:k|*")) == JOBS
 
 
-def test_what_a_new_master_has_not_heard_of_is_announced_again(host, watched):
+def test_what_a_new_master_has_not_heard_of_is_announced_again(watched, host):
     """All that was promised, and had not ended, is gone: the master comes back empty, and its replica with it."""
     edge, gpu = host(sentinels(watched)), host(sentinels(watched), worker("300ms"))
     until_known(edge)
@@ -158,7 +158,7 @@ def test_what_a_new_master_has_not_heard_of_is_announced_again(host, watched):
     assert "it is in line again" in said(edge)
 
 
-def test_what_was_promised_is_announced_by_a_host_that_was_started_anew(host, watched):
+def test_what_was_promised_is_announced_by_a_host_that_was_started_anew(watched, host):
     edge, gpu = host(sentinels(watched)), host(sentinels(watched), worker(SLOW))
     until_known(edge)
     until_one_runs(gpu)
@@ -170,7 +170,7 @@ def test_what_was_promised_is_announced_by_a_host_that_was_started_anew(host, wa
     assert until(lambda: (seen := job(edge, id)).get("status") == "queued" and seen, "it is in line again")
 
 
-def test_an_end_that_was_told_holds_though_redis_has_lost_it(host, watched):
+def test_an_end_that_was_told_holds_though_redis_has_lost_it(watched, host):
     edge, gpu = host(sentinels(watched)), host(sentinels(watched), worker("300ms"))
     until_known(edge)
     id = promise(edge).json()["id"]
@@ -204,7 +204,7 @@ def of_cluster(cluster):
     return 'url: "redis://' + ",".join(f"127.0.0.1:{server.port}" for server in cluster.servers[:3]) + '"'
 
 
-def test_a_queue_is_shared_by_a_cluster_and_follows_its_slot(host, cluster):
+def test_a_queue_is_shared_by_a_cluster_and_follows_its_slot(cluster, host):
     """Promised, run and answered for; and again by the replica, once the master that has the queue is killed."""
     edge, gpu = host(of_cluster(cluster)), host(of_cluster(cluster), worker())
     until_known(edge)

@@ -62,7 +62,7 @@ def stored(request, folder):
 
 
 @pytest.fixture
-def host(penstock, redis, model):
+def host(redis, model, penstock):
     def build(stored, *engines, **queue):
         workers = [dict(name="http", engine="http", url=f'"{model.url}"', model="sim", slots=2) for _ in engines]
         yaml = f'redis: {{ url: "unix:{redis.socket}" }}\nstate: state\ndrain_timeout: 1s\n' + stored.yaml
