@@ -301,6 +301,7 @@ void SharedQueue::doubt() {
   if (secret_) {
     settled_ns_ = monotonic_ns() + 2 * kEveryNs;
   }
+  roster_ns_ = 0;  // it is told and heard at once
   told_ends_.doubt();
   if (journal() != nullptr) {
     journal()->doubt();
