@@ -50,6 +50,7 @@ struct Connection::Call {
   bool again = false;  // its script was lost once
   unsigned moves = 0;  // so often it was sent elsewhere
   int64_t sent_ns = 0;
+  uint64_t until = 0;     // its last byte, of all that the link has sent
   char* bytes = nullptr;  // as it was sent
   int size = 0;
 
@@ -118,6 +119,7 @@ bool Connection::send_again(Call* call) noexcept {
     return false;
   }
   call->sent_ns = monotonic_ns();
+  call->until = link_.sent();
   call->next = nullptr;
   (first_ == nullptr ? first_ : last_->next) = call;
   last_ = call;
@@ -351,13 +353,24 @@ void Connection::call_hosts() noexcept {
   }
 }
 
+// A large call, or answer, may take long. What is behind the oldest call goes out into buffers,
+// whether the server lives or not.
+bool Connection::is_silent(int64_t now_ns) noexcept {
+  const uint64_t received = link_.received();
+  const uint64_t taken = first_ == nullptr ? 0 : std::min(link_.taken(), first_->until);
+  if (std::exchange(received_, received) != received || std::exchange(taken_, taken) < taken) {
+    moved_ns_ = now_ns;
+  }
+  return first_ != nullptr && now_ns - std::max(first_->sent_ns, moved_ns_) > kDeadMs * kNsPerMs;
+}
+
 // Every kTickMs while it is open; once, when it is to be opened again.
 void Connection::on_time() noexcept {
   const int64_t now_ns = monotonic_ns();
   if (state_ == State::kClosed) {
     return open();
   }
-  const bool silent = first_ != nullptr && now_ns - first_->sent_ns > kDeadMs * kNsPerMs;
+  const bool silent = is_silent(now_ns);
   // Who was stopped itself finds in its next turn what was said meanwhile.
   const bool lost = std::exchange(was_silent_, silent) && silent;
   const bool late = state_ != State::kReady && now_ns - opened_ns_ > kDeadMs * kNsPerMs;

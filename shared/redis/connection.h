@@ -10,8 +10,9 @@
 // Calls are answered in their order; whatever is called within one turn of the loop goes out
 // together. A script that the server has lost is loaded again, and its calls repeated. An answer
 // that does not come is found out in two steps: after `patience_ms` the connection is stalled, and
-// its user does without it; after kDeadMs it is closed. It is opened again after a pause, doubled
-// each time, drawn at random so that hosts do not come at once.
+// its user does without it; after kDeadMs in which not a byte of the call went out, and none came in,
+// it is closed. It is opened again after a pause, doubled each time, drawn at random so that hosts do
+// not come at once.
 #pragma once
 
 #include <cstdint>
@@ -123,6 +124,7 @@ class Connection final : Link::User {
   void be_ready() noexcept;
   void lose(std::string_view why) noexcept;
   void pause() noexcept;
+  bool is_silent(int64_t now_ns) noexcept;
   void call_hosts() noexcept;
 
   Call* make(Answered answered, void* context, Script script) noexcept;
@@ -144,7 +146,9 @@ class Connection final : Link::User {
   Call* first_ = nullptr;  // unanswered, oldest first
   Call* last_ = nullptr;
   int64_t opened_ns_ = 0;
-  bool was_silent_ = false;  // as time was last looked at
+  int64_t moved_ns_ = 0;               // when bytes were last seen to go out or to come
+  uint64_t taken_ = 0, received_ = 0;  // the link's, then
+  bool was_silent_ = false;            // as time was last looked at
   int64_t hosts_called_ns_ = 0;
   int64_t pause_ms_ = kFirstPauseMs;
   std::vector<Loaded> scripts_;

@@ -1,7 +1,11 @@
 #include "shared/redis/link.h"
 
+#include <hiredis/sds.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <string>
 
@@ -40,6 +44,7 @@ void Link::connect(const char* host) noexcept {
   }
   reading_ = writing_ = false;
   pending_ = 0;
+  sent_ = received_ = 0;
   if (!loop_.open(redis_->c.fd, *this)) {
     return end("no connections are left in this process: raise worker_connections");
   }
@@ -104,6 +109,7 @@ void Link::on_readable() noexcept {
   if (connected_ && pending_ == 0 && ::recv(redis_->c.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0) {
     return end(kUnasked);
   }
+  ++received_;
   inside_ = true;
   redisAsyncHandleRead(redis_);
   inside_ = false;
@@ -141,7 +147,18 @@ bool Link::send(std::string_view bytes, void* what) noexcept {
       !ended_ && redis_ != nullptr &&
       redisAsyncFormattedCommand(redis_, on_reply, what, bytes.data(), bytes.size()) == REDIS_OK;
   pending_ += sent ? 1 : 0;
+  sent_ += sent ? bytes.size() : 0;
   return sent;
+}
+
+// Some is hiredis's to write, and some the kernel's to bring there.
+uint64_t Link::taken() const noexcept {
+  int on_its_way = 0;
+  if (ended_ || redis_ == nullptr || ::ioctl(redis_->c.fd, SIOCOUTQ, &on_its_way) != 0) {
+    return 0;
+  }
+  const uint64_t left = sdslen(redis_->c.obuf) + static_cast<uint64_t>(on_its_way);
+  return sent_ - std::min(sent_, left);
 }
 
 void Link::flush() noexcept {

@@ -47,6 +47,11 @@ class Link final : Events {
   // answered.
   bool send(std::span<const std::string_view> words, void* what) noexcept;
   bool send(std::string_view bytes, void* what) noexcept;
+  // Since it was opened: bytes that were sent; of these, those that the other side has taken; and
+  // how often some have come.
+  uint64_t sent() const noexcept { return sent_; }
+  uint64_t taken() const noexcept;
+  uint64_t received() const noexcept { return received_; }
   // What was sent goes out now, as far as it can.
   void flush() noexcept;
 
@@ -72,6 +77,7 @@ class Link final : Events {
   bool inside_ = false;  // hiredis is at work: it must not be freed now
   bool ended_ = true;    // to be freed as soon as it isn't
   size_t pending_ = 0;   // answers that are to come
+  uint64_t sent_ = 0, received_ = 0;
   bool connected_ = false;
   bool reading_ = false, writing_ = false;
 };

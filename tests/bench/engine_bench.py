@@ -1,14 +1,15 @@
 #!/usr/bin/python3
-"""E7, E8 and F1 of the bench: what Nginx, queue and engine http add to a server's answers, and what they see to.
+"""E7, E8, F1 and Q10 of the bench: what Nginx, queue and engine http add to a server's answers, and what they see to.
 
 E7: beside proxy_pass and a gateway from npm. One mock, an Nginx that returns a constant answer, stands behind all of them. The
 time that is added is ours less that of the mock alone, at the same number of clients.
 E8: many streams of tokens at once, beside proxy_pass: the CPU of all of our processes, or of Nginx alone, for each token that
 came to its reader, and the time from one token of a stream to the next.
 F1: a caller who asks now and then beside one who floods, on a backend of 8 slots, beside the same caller alone at the backend.
+Q10: streams that are asked for on one host and made on another, through Redis, beside proxy_pass to that host.
 The cases alternate, medians over the rounds.
 
-Usage: engine_bench.py BUILD_DIR [--seconds 2] [--rounds 3] [--no-gateway] [--only E7,E8,F1]
+Usage: engine_bench.py BUILD_DIR [--seconds 2] [--rounds 3] [--no-gateway] [--only E7,E8,F1,Q10]
 """
 import argparse
 import json
@@ -53,6 +54,15 @@ EDGE = """
     location / {{ penstock_limit zone=edge key=$http_x_api_key rate=10000000r/s name=e7; penstock_pass gpu; }}
   }}
 """
+HOST = """
+  upstream gpu {{ server unix:{socket}; keepalive 1024; }}
+  server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ penstock_pass gpu; }} }}
+"""
+TO_HOST = """
+  upstream there {{ server 127.0.0.1:{there}; keepalive 1024; }}
+  proxy_http_version 1.1; proxy_set_header Connection "";
+  server {{ listen 127.0.0.1:{proxy} backlog=4096; location / {{ proxy_buffering off; proxy_pass http://there; }} }}
+"""
 PENSTOCKD = """
 socket: {dir}/q.sock
 queues:
@@ -63,6 +73,7 @@ workers:
 
 STREAMS, TOKENS_A_SECOND = (1000, 400), 50
 SLOTS, SERVICE_MS, FLOODERS = 8, 100, 64
+BETWEEN_HOSTS = 500
 
 
 class EngineBench(Bench):
@@ -156,6 +167,45 @@ class StreamBench(Bench):
         return said | {"at_ns": time.monotonic_ns()}
 
 
+class HostsBench(StreamBench):
+    """The same through two hosts that share a queue: a worker is on "there", and callers are on "here"."""
+
+    def up(self, tokens, rate, slots):
+        self.ports = {name: free_port() for name in ("mock", "there", "proxy", "ours")}
+        self.start([f"{self.build}/stream_load", "serve", str(self.ports["mock"]), str(tokens), str(rate)])
+        log = open(f"{self.dir}/log", "w")
+        self.redis_server = self.start(["redis-server", "--port", "0", "--unixsocket", f"{self.dir}/redis.sock", "--save", "", "--dir", self.dir,
+                                        "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"], stdout=log).pid
+        wait_for("redis-server", lambda: os.path.exists(f"{self.dir}/redis.sock"))
+        worker = f'  - {{ name: mock, engine: http, url: "http://127.0.0.1:{self.ports["mock"]}", model: mock, slots: {slots} }}'
+        for name, workers in (("there", f"workers:\n{worker}"), ("here", "workers: []")):
+            with open(f"{self.dir}/{name}.yaml", "w") as f:
+                f.write(f'socket: {self.dir}/{name}.sock\nredis: {{ url: "unix:{self.dir}/redis.sock" }}\n'
+                        f"queues:\n  default: {{ max_length: 10000, shared: true }}\n{workers}\n")
+            self.start([f"{self.build}/penstockd", "-c", f"{self.dir}/{name}.yaml"], stderr=log, stdout=log)
+            wait_for("penstockd", lambda: os.path.exists(f"{self.dir}/{name}.sock"))
+        load = f"load_module {self.build}/ngx_http_penstock_module.so;"
+        for name, body in (("there", HOST.format(port=self.ports["there"], socket=f"{self.dir}/there.sock")),
+                           ("here", HOST.format(port=self.ports["ours"], socket=f"{self.dir}/here.sock") + TO_HOST.format(**self.ports))):
+            self.nginx(name, body, load=load, extra_temp=f"penstock_temp_path {self.dir}/{name}-q;")
+            wait_for(f"the queue {name}", lambda: self.hears("there" if name == "there" else "ours"))
+
+    def hears(self, name):
+        return self.end(self.begin(name, "k", 1, 0))
+
+    def redis_ns(self):
+        return sum(int(open(f"/proc/{self.redis_server}/task/{thread}/schedstat").read().split()[0])
+                   for thread in os.listdir(f"/proc/{self.redis_server}/task"))
+
+    def read(self, *arguments):
+        reader = self.begin(*arguments)
+        before, began_ns = self.redis_ns(), time.monotonic_ns()
+        found = self.end(reader)
+        found["redis"] = (self.redis_ns() - before) / (time.monotonic_ns() - began_ns)
+        found["rate"] = found["events"] / found["seconds"]
+        return found
+
+
 def added_time(arguments):
     bench = EngineBench(arguments.build, arguments.seconds, arguments.rounds)
     names = ["mock", "proxy", "ours"] + ([] if arguments.no_gateway else ["gateway"])
@@ -231,8 +281,27 @@ def fairness(arguments):
         bench.down()
 
 
+def between_hosts(arguments):
+    bench = HostsBench(arguments.build, arguments.seconds, arguments.rounds)
+    try:
+        bench.up(1_000_000, TOKENS_A_SECOND, BETWEEN_HOSTS + 24)
+        seen = {"proxy": [], "ours": []}
+        for _ in range(arguments.rounds):
+            for name, results in seen.items():
+                results.append(bench.read(name, "k", BETWEEN_HOSTS, arguments.seconds))
+                wait_for("the slots", lambda: bench.hears("ours"))  # of those who have just left
+        proxy, ours = medians(seen["proxy"]), medians(seen["ours"])
+        added = statistics.median(a["gap_p99"] - b["gap_p99"] for a, b in zip(seen["ours"], seen["proxy"]))
+        told = "gap {gap_p50:.1f} / {gap_p99:.1f} ms p50 / p99; {rate:.0f} tokens/s"
+        row("Q10", f"{BETWEEN_HOSTS} streams through two hosts and Redis, {TOKENS_A_SECOND} tokens a second each",
+            told.format(**ours) + f"; Redis {100 * ours['redis']:.0f} % of a core", "proxy_pass to the other host " + told.format(**proxy),
+            f"gap p99 <= + 15 ms: {added:+.1f}; Redis <= 60 % of a core", added <= 15 and ours["redis"] <= 0.6)
+    finally:
+        bench.down()
+
+
 def main():
-    rows = {"E7": added_time, "E8": lambda a: [many_streams(a, streams) for streams in STREAMS], "F1": fairness}
+    rows = {"E7": added_time, "E8": lambda a: [many_streams(a, streams) for streams in STREAMS], "F1": fairness, "Q10": between_hosts}
     parser = argparse.ArgumentParser()
     parser.add_argument("build")
     parser.add_argument("--seconds", type=int, default=2)

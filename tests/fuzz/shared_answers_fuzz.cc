@@ -19,8 +19,8 @@ void check(bool holds) {
 }
 
 void check(const Part& part) {
-  check(part.place.fence > 0 && part.place.fence <= Place::kHighest);
-  check(part.place.number > 0 && part.place.number <= Place::kHighest);
+  check(part.place.fence > 0 && part.place.fence <= PartPlace::kHighest);
+  check(part.place.number > 0 && part.place.number <= PartPlace::kHighest);
   check(part.kind >= Part::Kind::kBegun && part.kind <= Part::Kind::kEnd);
   check(part.bytes.size() <= Part::kMostBytes);
 }
@@ -43,10 +43,10 @@ void message(std::string_view text) {
   }
 }
 
-void entry(Place last, std::string_view bytes) {
+void entry(PartPlace last, std::string_view bytes) {
   EntryReader reader(last, bytes);
   std::string again;
-  Place before;
+  PartPlace before;
   for (Part part; reader.next(part); before = part.place) {
     check(part);
     check(part.place.fence == last.fence && part.place.number <= last.number);
@@ -73,7 +73,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   const size_t space = bytes.find(' ');
   if (const auto place = parse_place(bytes.substr(0, space))) {
-    check(place->fence <= Place::kHighest && place->number <= Place::kHighest);
+    check(place->fence <= PartPlace::kHighest && place->number <= PartPlace::kHighest);
     check(parse_place(place->text()) == place);
     entry(*place, space == std::string_view::npos ? "" : bytes.substr(space + 1));
   }

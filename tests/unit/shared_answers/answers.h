@@ -43,7 +43,7 @@ class Told final : public AnswerReader::Follower {
   }
 
   std::vector<std::string> words;
-  Place last;
+  PartPlace last;
   size_t bytes = 0;
   std::function<void()> on_told = [] {};
 };

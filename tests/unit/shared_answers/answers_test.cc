@@ -20,7 +20,7 @@ TEST_F(AnswersTest, AreToldInOrder) {
   writer_.end("a", "done");
   ASSERT_TRUE(until([&] { return told_.words.size() == 6; }));
   EXPECT_EQ(told_.all(), "b: h:head c:one n:news c:two e:done");
-  EXPECT_EQ(following->told(), (Place{7, 6}));
+  EXPECT_EQ(following->told(), (PartPlace{7, 6}));
   EXPECT_EQ(stream("a"), "") << "nobody may resume it";
 }
 

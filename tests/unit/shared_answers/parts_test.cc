@@ -12,7 +12,7 @@ using Kind = Part::Kind;
 
 struct Read {
   std::string id;
-  Place place;
+  PartPlace place;
   Kind kind;
   std::string bytes;
   bool operator==(const Read&) const = default;
@@ -32,8 +32,8 @@ std::vector<Read> read(std::string_view message, bool* broken = nullptr) {
 }
 
 TEST(PlaceTest, ReadsAsItIsWritten) {
-  EXPECT_EQ(parse_place(Place{7, 12}.text()), (Place{7, 12}));
-  EXPECT_EQ(parse_place("0-0"), (Place{0, 0}));
+  EXPECT_EQ(parse_place(PartPlace{7, 12}.text()), (PartPlace{7, 12}));
+  EXPECT_EQ(parse_place("0-0"), (PartPlace{0, 0}));
   for (const char* const wrong : {"", "-", "7", "7-", "-12", "7-12 ", "7-12-1", "+7-1", "7--1",
                                   "7-99999999999999999999", "9007199254740993-1", "a-b"}) {
     EXPECT_FALSE(parse_place(wrong)) << wrong;
@@ -41,20 +41,21 @@ TEST(PlaceTest, ReadsAsItIsWritten) {
 }
 
 TEST(PlaceTest, ALaterTakingIsBehindAllOfAnEarlierOne) {
-  EXPECT_LT((Place{7, 1000}), (Place{8, 1}));
-  EXPECT_LT((Place{8, 1}), (Place{8, 2}));
+  EXPECT_LT((PartPlace{7, 1000}), (PartPlace{8, 1}));
+  EXPECT_LT((PartPlace{8, 1}), (PartPlace{8, 2}));
 }
 
 TEST(MessageTest, HasPartsOfManyJobs) {
   std::string message;
   append_to_message(message, "a", {{1, 1}, Kind::kHead, "head"});
-  append_to_message(message, "job_b", {{Place::kHighest, Place::kHighest}, Kind::kEnd, ""});
+  append_to_message(message, "job_b", {{PartPlace::kHighest, PartPlace::kHighest}, Kind::kEnd, ""});
   const std::string large(70'000, 'x');
   append_to_message(message, "a", {{300, 127}, Kind::kChunk, large});
-  EXPECT_EQ(read(message),
-            (std::vector<Read>{{"a", {1, 1}, Kind::kHead, "head"},
-                               {"job_b", {Place::kHighest, Place::kHighest}, Kind::kEnd, ""},
-                               {"a", {300, 127}, Kind::kChunk, large}}));
+  EXPECT_EQ(
+      read(message),
+      (std::vector<Read>{{"a", {1, 1}, Kind::kHead, "head"},
+                         {"job_b", {PartPlace::kHighest, PartPlace::kHighest}, Kind::kEnd, ""},
+                         {"a", {300, 127}, Kind::kChunk, large}}));
 }
 
 TEST(MessageTest, IsReadAsFarAsItIsWhole) {
@@ -99,13 +100,13 @@ TEST(EntryTest, HasPartsInARow) {
   append_to_entry(entry, {{5, 200}, Kind::kChunk, "one"});
   append_to_entry(entry, {{5, 201}, Kind::kEnd, ""});
   EntryReader reader({5, 201}, entry);
-  EXPECT_EQ(reader.at(), (Place{5, 200}));
+  EXPECT_EQ(reader.at(), (PartPlace{5, 200}));
   Part part;
   ASSERT_TRUE(reader.next(part));
-  EXPECT_EQ(part.place, (Place{5, 200}));
+  EXPECT_EQ(part.place, (PartPlace{5, 200}));
   EXPECT_EQ(part.bytes, "one");
   ASSERT_TRUE(reader.next(part));
-  EXPECT_EQ(part.place, (Place{5, 201}));
+  EXPECT_EQ(part.place, (PartPlace{5, 201}));
   EXPECT_EQ(part.kind, Kind::kEnd);
   EXPECT_FALSE(reader.next(part));
   EXPECT_FALSE(reader.broken());
@@ -115,7 +116,8 @@ TEST(EntryTest, ThatHasOtherPartsThanItsIdSaysIsBroken) {
   std::string entry;
   append_to_entry(entry, {{5, 2}, Kind::kChunk, "one"});
   append_to_entry(entry, {{5, 3}, Kind::kChunk, "two"});
-  for (const Place last : {Place{5, 1}, Place{5, 2}, Place{5, 4}, Place{0, 3}}) {
+  for (const PartPlace last :
+       {PartPlace{5, 1}, PartPlace{5, 2}, PartPlace{5, 4}, PartPlace{0, 3}}) {
     EntryReader reader(last, entry);
     for (Part part; reader.next(part);) {
       EXPECT_LE(part.place.number, last.number);

@@ -188,7 +188,7 @@ void Intake::known(Job& job, const Order& order, const std::string& other, Share
     queue.journal()->note(newcomer_of(order, record, known.result, 0), [](bool) {});
     queue.journal()->promised(other);
   }
-  Job& there = dispatcher_.watch(queue, record);
+  Job& there = dispatcher_.watch(queue, record, known);
   while (job.waiters() != nullptr) {
     Waiter& waiter = *job.waiters();
     Subscribers::detach(waiter);

@@ -168,20 +168,16 @@ void JobsApi::answer(Waiter& waiter, Job& job, const Question& question, const J
     case About::kResult:
       return say_job(waiter, view(job, waiter.jobs_path, question.all, record), 202, true);
     case About::kPreview:
-      return say_preview(waiter, job);
+      return job.more == nullptr || job.more->preview == nullptr
+                 ? fail(waiter, no_preview())
+                 : say_preview(waiter, {job.more->preview->content_type, job.more->preview->body});
     case About::kJob:
       return say_job(waiter, view(job, waiter.jobs_path, question.all, record), 200, true);
   }
 }
 
 // The last picture of a job that runs.
-void JobsApi::say_preview(Waiter& waiter, const Job& job) {
-  if (job.more == nullptr || job.more->preview == nullptr) {
-    return fail(
-        waiter,
-        {.status = 404, .code = "not_found", .message = "There is no preview of this job now."});
-  }
-  const Preview& last = *job.more->preview;
+void JobsApi::say_preview(Waiter& waiter, const wire::Preview& last) {
   append_reply(waiter.caller->out(), waiter.id,
                {.status = 200,
                 .content_type = last.content_type,

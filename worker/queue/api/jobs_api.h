@@ -23,6 +23,9 @@ namespace penstock::queue {
 inline wire::Failed not_found() {
   return {.status = 404, .code = "not_found", .message = "There is no such job of yours."};
 }
+inline wire::Failed no_preview() {
+  return {.status = 404, .code = "not_found", .message = "There is no preview of this job now."};
+}
 inline wire::Failed invalid(std::string_view message, std::string_view param) {
   return {.status = 400, .code = "invalid_request", .message = message, .param = param};
 }
@@ -82,14 +85,19 @@ class JobsApi {
   // Of queues that hosts share (jobs_api_shared.cc): of a job that is nowhere here.
   void find_shared(Waiter& waiter, const Question& question);
   void answer_shared(Waiter& waiter, const Question& question, SharedQueue& queue,
-                     const JobRecord& record, std::string_view result);
+                     const SharedOrder::Known& known, const JobRecord& record,
+                     std::string_view result);
+  void say_rest(Waiter& waiter, const Question& question, const JobRecord& record,
+                std::string_view result);
+  void ask_runner(Waiter& waiter, const Question& question, SharedQueue& queue,
+                  const SharedOrder::Known& known, const JobRecord& record);
   void say_position(Waiter& waiter, const Question& question, SharedQueue& queue,
                     const JobRecord& record);
   void cancel_shared(Waiter& waiter, const Question& question, SharedQueue& queue,
                      JobRecord record);
   void fail_away(Waiter& waiter);
   void say_stored(Waiter& waiter, const Question& question, const JobRecord& record);
-  void say_preview(Waiter& waiter, const Job& job);
+  void say_preview(Waiter& waiter, const wire::Preview& preview);
   void say_job(Waiter& waiter, const JobView& view, uint64_t status, bool poll);
   void fail(Waiter& waiter, const wire::Failed& failed);
   // Whether the store has too much to answer. Then the waiter was told so and is done.

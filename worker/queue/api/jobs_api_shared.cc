@@ -26,7 +26,8 @@ void JobsApi::find_shared(Waiter& waiter, const Question& question) {
     return fail(waiter, not_found());
   }
   Subscribers::ask(waiter);
-  const size_t most = question.about == About::kResult ? 0 : kMostRecordBytes;
+  const bool resumes = question.about == About::kEvents && question.last.run != 0;
+  const size_t most = question.about == About::kResult || resumes ? 0 : kMostRecordBytes;
   dispatcher_.shared()->look(
       std::string(question.id.view()), most,
       [this, &waiter, question](SharedQueue* queue,
@@ -44,35 +45,41 @@ void JobsApi::find_shared(Waiter& waiter, const Question& question) {
                            record.owner == intake_.hash_of(question.who, queue))) {
           return fail(waiter, not_found());
         }
-        answer_shared(waiter, question, *queue, record, result);
+        answer_shared(waiter, question, *queue, known.value, record, result);
       });
 }
 
 void JobsApi::answer_shared(Waiter& waiter, const Question& question, SharedQueue& queue,
-                            const JobRecord& record, std::string_view result) {
+                            const SharedOrder::Known& known, const JobRecord& record,
+                            std::string_view result) {
   if (question.about == About::kResult && !record.stored_name.empty()) {
     return say_stored(waiter, question, record);
+  }
+  if (has_ended(record.status) && question.about == About::kEvents && question.last.run != 0 &&
+      question.last.run == known.fence) {
+    return say_rest(waiter, question, record, result);
   }
   if (has_ended(record.status)) {
     return say_end(waiter, question, record, &result);
   }
   switch (question.about) {
     case About::kEvents: {
-      Job& job = dispatcher_.watch(queue, record);
+      Job& job = dispatcher_.watch(queue, record, known);
       waiter.kind = Waiter::Kind::kEvents;
       waiter.websocket = question.websocket;
       dispatcher_.subscribers().join(waiter, job);
-      return dispatcher_.subscribers().begin_events(waiter, job, question.last);
+      dispatcher_.subscribers().begin_events(waiter, job, question.last);
+      return dispatcher_.listen(job, known);
     }
     case About::kCancel:
       return cancel_shared(waiter, question, queue, record);
     case About::kPreview:
-      return fail(
-          waiter,
-          {.status = 404, .code = "not_found", .message = "There is no preview of this job here."});
+      return ask_runner(waiter, question, queue, known, record);
     case About::kResult:
     case About::kJob:
-      return say_position(waiter, question, queue, record);
+      return known.state == SharedOrder::Known::State::kRunning
+                 ? ask_runner(waiter, question, queue, known, record)
+                 : say_position(waiter, question, queue, record);
   }
 }
 
@@ -107,6 +114,50 @@ void JobsApi::say_stored(Waiter& waiter, const Question& question, const JobReco
     const std::string_view none;
     say_end(waiter, question, *brought, &none);
   });
+}
+
+// Events go on where they were broken off, though the job has ended meanwhile.
+void JobsApi::say_rest(Waiter& waiter, const Question& question, const JobRecord& record,
+                       std::string_view result) {
+  JobView seen = question.all ? operator_view_of(record) : view_of(record);
+  seen.jobs_path = waiter.jobs_path;
+  Answer answer;
+  answer.content_type = record.end.content_type;
+  answer.append(result);
+  waiter.kind = Waiter::Kind::kEvents;
+  waiter.websocket = question.websocket;
+  dispatcher_.subscribers().only_event(waiter, seen, &answer, question.last);
+}
+
+// How far it has come, and what it looks like, is in its runner's memory. Where that does not
+// answer in time, it is as if it had not said anything yet.
+void JobsApi::ask_runner(Waiter& waiter, const Question& question, SharedQueue& queue,
+                         const SharedOrder::Known& known, const JobRecord& record) {
+  const bool looks = question.about == About::kPreview;
+  const auto told = [this, &waiter, question, record, looks](std::string_view answer) {
+    if (!dispatcher_.subscribers().answered(waiter)) {
+      return;
+    }
+    const wire::Decoded decoded = wire::decode(answer, {});
+    const std::string_view payload =
+        decoded.kind == wire::Decoded::kFrame ? decoded.frame.payload : std::string_view();
+    if (looks) {
+      wire::Preview preview;
+      const bool is = !payload.empty() && wire::parse(payload, preview) == nullptr;
+      return is ? say_preview(waiter, preview) : fail(waiter, no_preview());
+    }
+    JobView view = question.all ? operator_view_of(record) : view_of(record);
+    view.jobs_path = waiter.jobs_path;
+    if (wire::Progress said; !payload.empty() && wire::parse(payload, said) == nullptr) {
+      view.progress = static_cast<double>(said.millionths) / 1e6;
+      view.step = static_cast<uint32_t>(said.step);
+      view.steps = static_cast<uint32_t>(said.steps);
+    }
+    say_job(waiter, view, question.about == About::kResult ? 202 : 200, true);
+  };
+  Subscribers::ask(waiter);
+  queue.questions().ask(queue.host(), known.host,
+                        std::string(question.id.view()) + (looks ? " preview" : " news"), told);
 }
 
 void JobsApi::say_position(Waiter& waiter, const Question& question, SharedQueue& queue,

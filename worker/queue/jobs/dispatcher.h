@@ -117,7 +117,9 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   // In place of these: its order is in Redis, where it has been added; who waits for it is told.
   void hand_over(Job& job, Scheduler::Lane& lane, uint64_t share, bool promised);
   // A job that was handed over on another host, or before: it is watched until it ends.
-  Job& watch(SharedQueue& queue, const JobRecord& record);
+  Job& watch(SharedQueue& queue, const JobRecord& record, const SharedOrder::Known& known);
+  // Somebody has joined that job who asks for its answer as it is made.
+  void listen(Job& job, const SharedOrder::Known& known);
   // Others may join the job by `key` until it has ended.
   void register_key(Job& job, const limit::Hash128& key, const limit::Hash128& digest);
   Job* find_key(const limit::Hash128& key) const;
@@ -181,6 +183,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void on_taken(SharedQueue& queue, const SharedOrder::Taken& taken) override;
   void on_lost(SharedQueue& queue, const std::string& id) override;
   void on_position(SharedQueue& queue, const std::string& id, int64_t position) override;
+  std::string on_asked(SharedQueue& queue, std::string_view asked) override;
   std::vector<SharedQueue::Model> serves(const SharedQueue& queue) const override;
 
   // Deadlines, back-offs and signs of life.
@@ -295,6 +298,21 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void look_for_end(SharedQueue& queue, const JobId& id);
   void end_away(Job& job, const SharedOrder::Known& known);
   void cancel_away(Job& job);
+  // What jobs answer that run on other hosts (dispatcher_answers_shared.cc):
+  friend class HeardAnswer;
+  void say(const Job& job, Part::Kind kind, std::string_view bytes);
+  void say_end(Job& job, std::string_view done);
+  void hear(Job& job, PartPlace after);
+  void heard(const JobId& id, const Part& part);
+  void heard_frame(Job& job, std::string_view bytes);
+  void heard_end(Job& job, std::string_view done);
+  void pace_heard(Job& job);
+  void begin_again(Job& job);
+  static bool is_back(const Job& job, int64_t position);
+  void heard_hole(const JobId& id);
+  void ask_for_rest(Job& job);
+  void heard_rest(const JobId& id, PartPlace taking, uint64_t offset, std::string_view answer);
+  void tell_end(Job& job, const JobEnd& end, std::string_view answer, uint64_t fence);
   void give_back_idle();
   bool is_too_large(const Job& job) const;
   void store_shared(Job& job, JobRecord record);

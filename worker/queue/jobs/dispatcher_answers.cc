@@ -30,11 +30,17 @@ void Dispatcher::on_head(Job& job, const wire::Head& head) {
     let_go(job);
   }
   subscribers_.forward_head(job, head);
+  if (job.tells) {
+    std::string frame;
+    wire::append(frame, 0, head);
+    say(job, Part::Kind::kHead, frame);
+  }
 }
 
 void Dispatcher::on_chunk(Job& job, std::string_view bytes, std::string_view frame) {
   job.more->taken_bytes += bytes.size();
   subscribers_.forward(job, frame, bytes);
+  say(job, Part::Kind::kChunk, bytes);
   if (job.keeps_answer) {
     Answer& answer = job.more->answer;
     answer.append(bytes);
@@ -58,6 +64,9 @@ void Dispatcher::on_chunk(Job& job, std::string_view bytes, std::string_view fra
 // What is stored is read by the store. Else, and where it is stored for others alone, the answer
 // goes on as fast as its fastest reader.
 void Dispatcher::widen(Job& job) {
+  if (job.away) {
+    return pace_heard(job);
+  }
   if (job.worker() == nullptr || job.more->taken_bytes < wire::kFirstWindowBytes / 2 ||
       ((!is_stored(job) || is_spare(job)) && subscribers_.lags(job))) {
     return;
@@ -100,6 +109,7 @@ void Dispatcher::on_progress(Job& job, const wire::Progress& progress, std::stri
   more.step = static_cast<uint32_t>(std::min<uint64_t>(progress.step, UINT32_MAX));
   more.steps = static_cast<uint32_t>(std::min<uint64_t>(progress.steps, UINT32_MAX));
   subscribers_.forward(job, frame);
+  say(job, Part::Kind::kNews, frame);
   subscribers_.tell_progress(job);
   abandon_if_unwanted(job);
 }
@@ -109,6 +119,11 @@ void Dispatcher::on_preview(Job& job, const wire::Preview& preview) {
   const uint32_t number = last == nullptr ? 1 : last->number + 1;
   last = std::make_unique<Preview>(
       Preview{std::string(preview.content_type), std::string(preview.body), number});
+  if (job.tells) {  // who wants to see it asks
+    std::string frame;
+    wire::append(frame, 0, wire::Preview{.content_type = preview.content_type, .body = {}});
+    say(job, Part::Kind::kNews, frame);
+  }
   subscribers_.tell_preview(job);
 }
 
@@ -123,6 +138,7 @@ void Dispatcher::on_done(Job& job, const wire::Done& done, std::string_view fram
   const Outcome outcome = job.answer_fails ? Outcome::kCancelled : Outcome::kCompleted;
   count(job, job.answer_fails ? Metrics::Event::kFailed : Metrics::Event::kCompleted);
   subscribers_.complete(job, frame);
+  say_end(job, frame);
   if (!job.keeps_answer && job.waiters() == nullptr) {  // as of most that were waited for
     scheduler_.finish(job, outcome, connections_.now_ns());
     return erase(job);
@@ -166,7 +182,7 @@ bool Dispatcher::start_over(Job& job, std::string_view why) {
   if (job.answer_began) {
     const std::string message = std::string(kCutShort) + std::string(why);
     const wire::Failed cut{.status = 502, .code = "engine_failed", .message = message};
-    if (job.promise == PromiseState::kNone) {
+    if (job.promise == PromiseState::kNone || (job.shared && !job.more->keep->promised)) {
       count(job, Metrics::Event::kFailed);
       end_with(job, JobStatus::kFailed, cut);
       return false;

@@ -314,6 +314,9 @@ void Dispatcher::release(Waiter& waiter) {
 
 // What Redis has alone is not to be known here for nobody.
 void Dispatcher::forget_unwatched(Job& job) {
+  if (job.away && job.waiters() == nullptr) {
+    job.more->heard.reset();
+  }
   if (job.away && !job.looking_up && job.promise != PromiseState::kNone &&
       job.waiters() == nullptr && job.more->receipt.empty()) {
     erase(job);

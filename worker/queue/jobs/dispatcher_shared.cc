@@ -64,7 +64,8 @@ void Dispatcher::hand_over(Job& job, Scheduler::Lane& lane, uint64_t share, bool
   send_away(job);
 }
 
-Job& Dispatcher::watch(SharedQueue& queue, const JobRecord& record) {
+Job& Dispatcher::watch(SharedQueue& queue, const JobRecord& record,
+                       const SharedOrder::Known& known) {
   Job* job = find(record.id);
   if (job == nullptr) {
     job = &jobs_.add(ulid_of(record.id));
@@ -79,6 +80,9 @@ Job& Dispatcher::watch(SharedQueue& queue, const JobRecord& record) {
     job->remember(scheduler_.lane(its, record.model), record.share.lo);
     queue.watch(text_of(*job));
   }
+  if (job->away && job->more->heard == nullptr) {
+    job->more->fence = record.status == JobStatus::kProcessing ? known.fence : 0;
+  }
   return *job;
 }
 
@@ -92,7 +96,8 @@ void Dispatcher::send_away(Job& job) {
     }
     let_go(job);
     ending_ -= job.promise != PromiseState::kNone && job.ending ? 1 : 0;
-    job.shared = job.ending = false;
+    shared(*job.home()->queue)->writer().leave(text_of(job));
+    job.shared = job.tells = job.ending = false;
     job.away = true;
     job.more->answer = {};
     job.more->position = 1;
@@ -101,22 +106,36 @@ void Dispatcher::send_away(Job& job) {
     return erase(job);
   }
   shared(*job.home()->queue)->watch(text_of(job));
+  hear(job, {std::exchange(job.more->fence, 0) + 1, 0});
   subscribers_.tell_state(job);
 }
 
 void Dispatcher::on_position(SharedQueue& queue, const std::string& id, int64_t position) {
   const auto job_id = parse_job_id(id);
-  Job* const job = job_id ? find(*job_id) : nullptr;
+  Job* job = job_id ? find(*job_id) : nullptr;
   if (job == nullptr || !job->away) {
     return queue.unwatch(id);
   }
   if (position < 0) {
     return look_for_end(queue, *job_id);
   }
+  const bool runs = job->more->fence != 0 && job->more->heard != nullptr;  // as far as was heard
+  const bool back = is_back(*job, position);
+  if (runs && !back) {
+    return ask_for_rest(*job);
+  }
+  if (back) {
+    begin_again(*job);
+    job = find(*job_id);
+    if (job == nullptr) {
+      return;
+    }
+    job->more->fence = 0;
+  }
   const auto now = static_cast<uint32_t>(std::min<int64_t>(position, UINT32_MAX));
   const bool starts = now == 0 && job->more->position != 0;
   job->more->position = now;
-  if (starts) {
+  if (starts || back) {
     subscribers_.tell_state(*job);
   }
 }
@@ -149,30 +168,7 @@ void Dispatcher::end_away(Job& job, const SharedOrder::Known& known) {
   kept.content_type = end.content_type;
   kept.headers = end.headers;
   kept.append(answer);
-  if (end.answered()) {
-    std::string frames;
-    subscribers_.forward_head(job, {.status = end.http_status,
-                                    .content_type = end.content_type,
-                                    .content_length_plus1 = answer.size() + 1,
-                                    .headers = end.headers});
-    for (std::string_view rest = answer; !rest.empty();) {
-      const std::string_view some = rest.substr(0, wire::kMaxChunkBytes);
-      frames.clear();
-      wire::append_chunk(frames, 0, some);
-      subscribers_.forward(job, frames, some, true);
-      rest.remove_prefix(some.size());
-    }
-    frames.clear();
-    wire::append(frames, 0,
-                 wire::Done{.prompt_tokens = end.prompt_tokens,
-                            .completion_tokens = end.completion_tokens,
-                            .device_ns = end.device_ns,
-                            .estimated = end.estimated ? 1U : 0U});
-    subscribers_.complete(job, frames);
-  } else {
-    subscribers_.fail(job,
-                      {.status = end.http_status, .code = end.error_code, .message = end.error});
-  }
+  tell_end(job, end, answer, known.fence);
   ended(job, end);
 }
 
@@ -235,12 +231,21 @@ void Dispatcher::on_taken(SharedQueue& queue, const SharedOrder::Taken& taken) {
     job->promise = PromiseState::kMade;
     job->extra().label = record.label;
   }
+  if (job->away) {
+    begin_again(*job);
+    job = find(record.id);
+    if (job == nullptr) {
+      return;  // nobody wants it any more
+    }
+  }
   queue.unwatch(taken.id);
   job->away = false;
   job->shared = true;
   job->keeps_answer = true;
   job->answer_began = job->answer_fails = false;
   job->extra().home = nullptr;
+  job->more->heard.reset();
+  job->more->fence = taken.fence;
   hold(*job, std::string(frame));
   Scheduler::Lane& lane = scheduler_.lane(*its, taken.lane);
   const int64_t now_ns = connections_.now_ns();
@@ -255,6 +260,11 @@ void Dispatcher::on_taken(SharedQueue& queue, const SharedOrder::Taken& taken) {
                   .attempts = taken.attempts,
                   .force = true},
                  now_ns);
+  const bool waited = !record.promised && !taken.home.empty() && taken.home != queue.host();
+  job->tells = waited || record.promised;
+  if (job->tells) {
+    queue.writer().begin(taken.id, taken.fence, waited ? taken.home : "", record.promised);
+  }
   job->more->keep = std::make_unique<JobRecord>(std::move(record));
   offer(lane);
 }
@@ -318,6 +328,7 @@ bool Dispatcher::is_too_large(const Job& job) const {
 
 // Nobody is told of the end before Redis has it.
 void Dispatcher::conclude_shared(Job& job, JobEnd end) {
+  say_end(job, {});
   job.ending = true;
   ending_ += job.promise == PromiseState::kNone ? 0 : 1;
   JobRecord record = *job.more->keep;

@@ -18,6 +18,7 @@
 
 namespace penstock::queue {
 
+class HeardAnswer;
 class WorkerSession;
 
 // What a job that runs looks like so far.
@@ -39,19 +40,21 @@ struct Job : Scheduler::Ticket {
     int64_t ends_by_ns = 0;  // its deadline once it has started, which is later than that until
                              // then; 0: they are one
     Waiter* waiters = nullptr;
-    WorkerSession* worker = nullptr;  // while it runs
-    uint64_t number = 0;              // while it runs: its id on the worker's connection
-    uint32_t suspect = 0;             // of a group of suspects (suspects.h): its number
-    Scheduler::Lane* home = nullptr;  // once it has ended: its lane
-    uint64_t share = 0;               // likewise: whose share it took, for the webhooks' senders
-    uint32_t position = 1;            // while it is away: as Redis said last
-    uint64_t taken_bytes = 0;         // of its answer, since its worker was asked for more
-    Answer answer;                    // if it is kept
-    limit::Hash128 key;               // that others join by; {}: none
-    limit::Hash128 digest;            // of what was asked
-    std::string receipt;              // the edge's
-    std::string label;                // its owner's words for it
-    double progress = 0;              // 0 to 1
+    WorkerSession* worker = nullptr;     // while it runs
+    uint64_t number = 0;                 // while it runs: its id on the worker's connection
+    uint32_t suspect = 0;                // of a group of suspects (suspects.h): its number
+    Scheduler::Lane* home = nullptr;     // once it has ended: its lane
+    uint64_t share = 0;                  // likewise: whose share it took, for the webhooks' senders
+    uint32_t position = 1;               // while it is away: as Redis said last
+    uint64_t fence = 0;                  // while it is shared or away: of its last taking; 0: none
+    std::shared_ptr<HeardAnswer> heard;  // while it is away, and somebody asks for its answer
+    uint64_t taken_bytes = 0;            // of its answer, since its worker was asked for more
+    Answer answer;                       // if it is kept
+    limit::Hash128 key;                  // that others join by; {}: none
+    limit::Hash128 digest;               // of what was asked
+    std::string receipt;                 // the edge's
+    std::string label;                   // its owner's words for it
+    double progress = 0;                 // 0 to 1
     uint32_t step = 0;
     uint32_t steps = 0;
     bool has_progress = false;
@@ -78,6 +81,7 @@ struct Job : Scheduler::Ticket {
   bool passed : 1 = false;        // ... and would not
   // Of a queue that hosts share (dispatcher_shared.cc):
   bool shared : 1 = false;    // taken from there, to run here
+  bool tells : 1 = false;     // ... and its answer goes to other hosts
   bool away : 1 = false;      // its order is there; somebody waits for its end here
   bool unwanted : 1 = false;  // ... and it was cancelled, as nobody asks for its answer
   uint64_t owner = 0;         // who may see it: of the keyed hash, the lower half; 0: nobody's

@@ -17,6 +17,8 @@ namespace {
 // Of the answer in one event: whatever JSON makes of it (six bytes of one at most), the event is
 // one frame, within which the edge lets no pong go.
 constexpr size_t kMostText = 32U << 10;
+// Of an answer that is over, at once, as much as is kept of one that is not.
+constexpr uint64_t kMostRest = 2 * Answer::kWindowBytes;
 static_assert(6 * kMostText + 1024 <= wire::kMaxChunkBytes);
 
 // In whole seconds: what is foretold is between them.
@@ -144,6 +146,11 @@ JobView Subscribers::view(const Job& job, std::string_view jobs_path) const {
   if (job.away) {  // when others will start it, nobody here knows
     view.position = job.more->position;
     view.status = view.position == 0 ? JobStatus::kProcessing : JobStatus::kQueued;
+    if (job.more->has_progress) {
+      view.progress = job.more->progress;
+      view.step = job.more->step;
+      view.steps = job.more->steps;
+    }
     if (job.more->keep != nullptr && job.more->keep->not_before_ms > now_ms) {
       view.status = JobStatus::kScheduled;
       view.not_before_ms = job.more->keep->not_before_ms;
@@ -183,6 +190,9 @@ JobView Subscribers::view(const Job& job, std::string_view jobs_path) const {
 }
 
 EventId Subscribers::event_id(const Job& job, uint64_t offset) const {
+  if (job.shared || job.away) {  // by which all hosts know it
+    return {job.more->fence, offset};
+  }
   const bool runs = job.state() == Scheduler::Ticket::State::kRunning;
   return {runs ? static_cast<uint64_t>(job.started_ns() / kNsPerMs) : 0, offset};
 }
@@ -207,11 +217,14 @@ void Subscribers::say_state(Waiter& waiter, const JobView& view) {
 
 void Subscribers::say_answer(Waiter& waiter) {
   const Job& job = *waiter.job;
-  if (!job.keeps_answer || !job.more->answer.is_text() || waiter.caller->clogged()) {
-    return;
+  if (job.keeps_answer && !waiter.caller->clogged()) {
+    say_text(waiter, job.more->answer, event_id(job, 0).run);
+    drop_if_slow(waiter);
   }
-  const Answer& answer = job.more->answer;
-  for (;;) {
+}
+
+void Subscribers::say_text(Waiter& waiter, const Answer& answer, uint64_t run) {
+  while (answer.is_text()) {
     const std::string_view rest = answer.from(waiter.told_bytes);
     const std::string_view some = rest.substr(0, kMostText);
     const std::string_view text = some.substr(0, utf8_complete_prefix(some));
@@ -221,9 +234,9 @@ void Subscribers::say_answer(Waiter& waiter) {
     const uint64_t offset = answer.bytes - rest.size();
     waiter.told_bytes = offset + text.size();
     waiter.told_ns = connections_.now_ns();
-    stream(waiter).event("chunk", event_id(job, waiter.told_bytes), chunk_json(offset, text));
+    stream(waiter).event("chunk", EventId{.run = run, .offset = waiter.told_bytes},
+                         chunk_json(offset, text));
   }
-  drop_if_slow(waiter);
 }
 
 void Subscribers::begin_stream(Waiter& waiter) {
@@ -283,6 +296,15 @@ void Subscribers::tell_answer(Job& job) {
   each(job, Kind::kEvents, [&](Waiter& waiter) { say_answer(waiter); });
 }
 
+void Subscribers::tell_rest(Job& job, bool same) {
+  each(job, Kind::kEvents, [&](Waiter& waiter) {
+    const uint64_t bytes = job.more->answer.bytes;
+    const uint64_t told = same ? waiter.told_bytes : 0;
+    waiter.told_bytes = std::max(told, bytes - std::min(bytes, kMostRest));
+    say_answer(waiter);
+  });
+}
+
 void Subscribers::say_end(Waiter& waiter, const JobView& end) {
   say_state(waiter, end);
   stream(waiter).end();
@@ -290,8 +312,13 @@ void Subscribers::say_end(Waiter& waiter, const JobView& end) {
   leave(waiter);
 }
 
-void Subscribers::only_event(Waiter& waiter, const JobView& end) {
+void Subscribers::only_event(Waiter& waiter, const JobView& end, const Answer* answer,
+                             const EventId& last) {
   begin_stream(waiter);
+  if (answer != nullptr) {
+    waiter.told_bytes = std::max(last.offset, answer->bytes - std::min(answer->bytes, kMostRest));
+    say_text(waiter, *answer, last.run);
+  }
   say_end(waiter, end);
 }
 

@@ -81,12 +81,16 @@ class Subscribers {
   EventStream stream(Waiter& waiter) const;
   void begin_stream(Waiter& waiter);
   void begin_events(Waiter& waiter, const Job& job, const EventId& last);
-  // The whole stream of a job that has ended.
-  void only_event(Waiter& waiter, const JobView& end);
+  // The whole stream of a job that has ended. `answer`: of a run of it, whose events are told from
+  // `last` on; nullptr: none are.
+  void only_event(Waiter& waiter, const JobView& end, const Answer* answer = nullptr,
+                  const EventId& last = {});
   void tell_state(Job& job);
   void tell_progress(Job& job);
   void tell_preview(Job& job);
   void tell_answer(Job& job);
+  // All of its answer is in memory. `same`: what was told before is its beginning.
+  void tell_rest(Job& job, bool same);
   // The job is over as `view` says: the last event, and those who listened leave.
   void end_events(Job& job, const JobView& view);
 
@@ -121,6 +125,7 @@ class Subscribers {
   void say_state(Waiter& waiter, const JobView& view);
   void say_end(Waiter& waiter, const JobView& end);
   void say_answer(Waiter& waiter);
+  void say_text(Waiter& waiter, const Answer& answer, uint64_t run);
   void say_preview(Waiter& waiter, const Job& job) const;
   void say_news(Waiter& waiter, JobView now);
   void look_after_news(Waiter& waiter, int64_t now_ns);

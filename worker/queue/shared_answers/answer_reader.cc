@@ -16,7 +16,7 @@ constexpr std::string_view kMostEntries = "64", kMostBytes = "262144";  // of an
 
 struct AnswerReader::State : std::enable_shared_from_this<AnswerReader::State> {
   struct Held {
-    Place place;
+    PartPlace place;
     Part::Kind kind;
     std::string bytes;
   };
@@ -25,7 +25,7 @@ struct AnswerReader::State : std::enable_shared_from_this<AnswerReader::State> {
   std::string id;
   bool live;  // parts come by the host's channel
   bool kept;  // and can be read from the stream
-  Place next{0, 1};
+  PartPlace next{0, 1};
   bool paused = false, ended = false, lost = false;
   bool over = false;    // as the order says
   bool behind = false;  // the stream has, or may have, what was not held
@@ -61,19 +61,19 @@ std::string AnswerReader::channel_of(std::string_view id) const {
   return key_ + "e|" + std::string(id);
 }
 
-std::unique_ptr<AnswerReader::Following> AnswerReader::follow(std::string_view id, Place after,
+std::unique_ptr<AnswerReader::Following> AnswerReader::follow(std::string_view id, PartPlace after,
                                                               bool resumable, Follower& follower) {
   return add(id, after, true, resumable, follower);
 }
 
-std::unique_ptr<AnswerReader::Following> AnswerReader::read(std::string_view id, Place after,
+std::unique_ptr<AnswerReader::Following> AnswerReader::read(std::string_view id, PartPlace after,
                                                             Follower& follower) {
   auto following = add(id, after, false, true, follower);
   subscription_.listen(channel_of(id), *this);
   return following;
 }
 
-std::unique_ptr<AnswerReader::Following> AnswerReader::add(std::string_view id, Place after,
+std::unique_ptr<AnswerReader::Following> AnswerReader::add(std::string_view id, PartPlace after,
                                                            bool live, bool kept,
                                                            Follower& follower) {
   auto state = std::make_shared<State>();
@@ -138,7 +138,7 @@ void AnswerReader::Following::over() {
   }
 }
 
-Place AnswerReader::Following::told() const {
+PartPlace AnswerReader::Following::told() const {
   return {state_->next.fence, state_->next.number - 1};
 }
 
@@ -178,7 +178,7 @@ void AnswerReader::on_listening() {
 void AnswerReader::on_listening(std::string_view channel) { on_message(channel, {}); }
 
 void AnswerReader::on_message(std::string_view channel, std::string_view text) {
-  const std::optional<Place> place = parse_place(text);
+  const std::optional<PartPlace> place = parse_place(text);
   const std::string_view id = channel.substr(std::min(channel.size(), key_.size() + 2));
   for (auto [each, last] = states_.equal_range(id); each != last; ++each) {
     State& state = *each->second;
@@ -370,7 +370,7 @@ bool AnswerReader::ask(const Shared& state) {
       self->reader.ask();
     }
   };
-  const Place from = state->lost ? Place{state->next.fence + 1, 0} : state->next;
+  const PartPlace from = state->lost ? PartPlace{state->next.fence + 1, 0} : state->next;
   const std::string text = from.text();
   const std::array<std::string_view, 4> words = {state->id, text, kMostEntries, kMostBytes};
   if (!servers_.call(order_script::kKept, key_, words, answered, asked.get())) {

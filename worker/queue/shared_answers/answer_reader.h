@@ -68,7 +68,7 @@ class AnswerReader final : redis::Subscription::Listener {
     // The order says that the job is over. If its last part does not come soon, it is lost.
     void over();
     // Up to where it was told.
-    Place told() const;
+    PartPlace told() const;
 
    private:
     const std::shared_ptr<State> state_;
@@ -98,10 +98,10 @@ class AnswerReader final : redis::Subscription::Listener {
 
   // A job whose parts this host's channel is told, from behind a place on. The follower lives
   // longer.
-  std::unique_ptr<Following> follow(std::string_view id, Place after, bool resumable,
+  std::unique_ptr<Following> follow(std::string_view id, PartPlace after, bool resumable,
                                     Follower& follower);
   // A job's stream, from behind a place on.
-  std::unique_ptr<Following> read(std::string_view id, Place after, Follower& follower);
+  std::unique_ptr<Following> read(std::string_view id, PartPlace after, Follower& follower);
 
   // Elapsed time is pushed in: after each turn of the loop.
   void advance_to(int64_t now_ns);
@@ -125,7 +125,7 @@ class AnswerReader final : redis::Subscription::Listener {
   void on_message(std::string_view channel, std::string_view text) override;
 
   std::string channel_of(std::string_view id) const;
-  std::unique_ptr<Following> add(std::string_view id, Place after, bool live, bool resumable,
+  std::unique_ptr<Following> add(std::string_view id, PartPlace after, bool live, bool resumable,
                                  Follower& follower);
   void remove(State& state);
   void set_due(State& state, int64_t due_ns);

@@ -55,6 +55,11 @@ class AnswerWriter {
   // Its last part. What was published before a request to finish the job, that is sent from here,
   // is heard before the end of which the order tells.
   void end(std::string_view id, std::string_view bytes = {});
+  // The number of its next part; 0: it is not there.
+  uint64_t next(std::string_view id) const {
+    const auto job = jobs_.find(std::string(id));
+    return job == jobs_.end() ? 0 : job->second.next;
+  }
   // It is not this host's any more.
   void leave(std::string_view id) { jobs_.erase(std::string(id)); }
 
@@ -81,7 +86,7 @@ class AnswerWriter {
   };
   struct Entry {
     std::string id;
-    Place last;
+    PartPlace last;
     size_t most = 0;  // entries of the stream
     int64_t due_ns = 0;
     std::string parts;

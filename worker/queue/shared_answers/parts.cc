@@ -60,16 +60,16 @@ bool take_bytes(std::string_view& rest, Part& part) noexcept {
 
 bool parse_number(std::string_view text, uint64_t& number) noexcept {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return error == std::errc() && end == text.data() + text.size() && number <= Place::kHighest;
+  return error == std::errc() && end == text.data() + text.size() && number <= PartPlace::kHighest;
 }
 
 }  // namespace
 
-std::string Place::text() const { return std::to_string(fence) + '-' + std::to_string(number); }
+std::string PartPlace::text() const { return std::to_string(fence) + '-' + std::to_string(number); }
 
-std::optional<Place> parse_place(std::string_view text) noexcept {
+std::optional<PartPlace> parse_place(std::string_view text) noexcept {
   const size_t dash = text.find('-');
-  Place place;
+  PartPlace place;
   if (dash == std::string_view::npos || !parse_number(text.substr(0, dash), place.fence) ||
       !parse_number(text.substr(dash + 1), place.number)) {
     return std::nullopt;
@@ -99,8 +99,8 @@ bool MessageReader::next(std::string_view& id, Part& part) noexcept {
   std::string_view rest = rest_;
   uint8_t size = 0;
   if (!take_byte(rest, size) || size == 0 || size > Part::kMostIdBytes ||
-      !take_text(rest, size, id) || !take_number(rest, Place::kHighest, part.place.fence) ||
-      !take_number(rest, Place::kHighest, part.place.number) || part.place.fence == 0 ||
+      !take_text(rest, size, id) || !take_number(rest, PartPlace::kHighest, part.place.fence) ||
+      !take_number(rest, PartPlace::kHighest, part.place.number) || part.place.fence == 0 ||
       part.place.number == 0 || !take_bytes(rest, part)) {
     return false;
   }
@@ -108,7 +108,7 @@ bool MessageReader::next(std::string_view& id, Part& part) noexcept {
   return true;
 }
 
-EntryReader::EntryReader(Place last, std::string_view entry) noexcept
+EntryReader::EntryReader(PartPlace last, std::string_view entry) noexcept
     : rest_(entry), at_{last.fence, 0}, last_(last.number) {
   // What has no first number, or one behind its last, has no parts.
   if (last.fence == 0 || !take_number(rest_, last.number, at_.number) || at_.number == 0) {

@@ -26,17 +26,17 @@
 
 namespace penstock::queue {
 
-struct Place {
+struct PartPlace {
   static constexpr uint64_t kHighest = uint64_t{1} << 53;  // of a fence, and of a number
 
   uint64_t fence = 0;   // 0: before all
   uint64_t number = 0;  // 0: before the first part
-  auto operator<=>(const Place&) const = default;
+  auto operator<=>(const PartPlace&) const = default;
 
   std::string text() const;
 };
 // "7-12"; nothing: it is none.
-std::optional<Place> parse_place(std::string_view text) noexcept;
+std::optional<PartPlace> parse_place(std::string_view text) noexcept;
 
 struct Part {
   static constexpr size_t kMostIdBytes = 64;
@@ -50,7 +50,7 @@ struct Part {
     kNews = 4,   // progress, a preview
     kEnd = 5,    // nothing follows
   };
-  Place place;
+  PartPlace place;
   Kind kind = Kind::kBegun;
   std::string_view bytes;
 };
@@ -79,16 +79,16 @@ class MessageReader {
 // The parts of an entry, in order.
 class EntryReader {
  public:
-  EntryReader(Place last, std::string_view entry) noexcept;
+  EntryReader(PartPlace last, std::string_view entry) noexcept;
   // The place of the next; nothing is there once it is behind the entry's own.
-  const Place& at() const noexcept { return at_; }
+  const PartPlace& at() const noexcept { return at_; }
   bool next(Part& part) noexcept;
   // It has other parts than its id says.
   bool broken() const noexcept { return !rest_.empty() || at_.number != last_ + 1; }
 
  private:
   std::string_view rest_;
-  Place at_;
+  PartPlace at_;
   uint64_t last_;
 };
 

@@ -30,6 +30,8 @@ SharedQueue::SharedQueue(redis::Servers& servers, std::unique_ptr<redis::Loop> l
       order_(servers, settings, std::max(keep_results_ns / kNsPerMs, kLeastKeptMs)),
       membership_(order_, *this),
       subscription_(servers, order_.key(), std::move(loop)),
+      talk_(servers, subscription_, order_.key(),
+            [this](std::string_view asked) { return user_.on_asked(*this, asked); }),
       arrivals_(order_, settings, std::max(keep_results_ns / kNsPerMs, kLeastKeptMs), promising,
                 {.home = [this] { return membership_.host(); },
                  .came =
@@ -62,9 +64,9 @@ void SharedQueue::advance_to(int64_t now_ns) {
 }
 
 int64_t SharedQueue::next_event() const {
-  int64_t next_ns = INT64_MAX;
+  int64_t next_ns = talk_.next_event();
   if (!leaving_) {
-    next_ns = std::min(membership_.next_event(), roster_ns_);
+    next_ns = std::min({next_ns, membership_.next_event(), roster_ns_});
     for (const auto& [model, idle_ns] : idle_until_ns_) {
       next_ns = std::min(next_ns, idle_ns);
     }
@@ -167,6 +169,7 @@ void SharedQueue::wake(const std::string& model) {
 // While Redis has not answered, it would not look at more: what ends meanwhile goes in one trip.
 void SharedQueue::flush() {
   arrivals_.flush();
+  talk_.advance_to(monotonic_ns());
   while ((serving_ == 0 ? !ended_.empty() : ended_.size() >= SharedOrder::kMostFinished) &&
          monotonic_ns() >= retry_ns_) {
     ask({}, 0);
@@ -333,10 +336,16 @@ void SharedQueue::send_back(std::list<Return>::iterator job) {
 
 // ---- what is heard at once
 
-void SharedQueue::on_listening(std::string_view) { idle_until_ns_.clear(); }
+void SharedQueue::on_listening(std::string_view) {
+  idle_until_ns_.clear();
+  talk_.reader.on_listening();
+}
 
-// "wake LANE", "over ID", "stop ID FENCE"
+// "wake LANE", "over ID", "stop ID FENCE", parts of answers
 void SharedQueue::on_message(std::string_view, std::string_view text) {
+  if (talk_.on_message(text)) {
+    return;
+  }
   const size_t space = std::min(text.find(' '), text.size());
   const std::string_view kind = text.substr(0, space);
   const std::string_view rest = text.substr(std::min(space + 1, text.size()));
@@ -366,13 +375,16 @@ bool SharedQueue::runs(std::string_view id, uint64_t fence) const {
   return found != held_.end() && found->second == fence;
 }
 
+// What came in under another name is told by that.
 void SharedQueue::on_joined() {
-  channel_ = order_.key() + "c|" + membership_.host();
-  subscription_.listen(channel_, *this);
+  subscription_.listen(channels_.emplace_back(order_.key() + "c|" + membership_.host()), *this);
+  if (channels_.size() > kMostChannels) {
+    subscription_.leave(channels_.front());
+    channels_.pop_front();
+  }
 }
 
 void SharedQueue::on_expelled(std::string_view why) {
-  subscription_.leave(std::exchange(channel_, {}));
   log(Level::kError, "queue " + name_ + ": " + std::to_string(held_.size()) +
                          " jobs stop here, and others may run them: " + std::string(why));
   for (const auto& [id, fence] : std::exchange(held_, {})) {

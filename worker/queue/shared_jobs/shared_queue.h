@@ -28,6 +28,7 @@
 #include "shared/limit/siphash.h"
 #include "shared/redis/subscription.h"
 #include "worker/queue/shared_jobs/arrivals.h"
+#include "worker/queue/shared_jobs/host_talk.h"
 #include "worker/queue/shared_jobs/recent_ends.h"
 #include "worker/queue/shared_order/membership.h"
 #include "worker/queue/shared_order/shared_order.h"
@@ -42,6 +43,7 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   static constexpr int64_t kRetryNs = 100 * kNsPerMs;    // after an answer that did not come
   static constexpr int64_t kEveryNs = kNsPerSec;         // the roster, and what is watched
   static constexpr int64_t kServesNs = 5 * kNsPerSec;    // what a host has said of itself holds
+  static constexpr size_t kMostChannels = 8;             // it hears by its last names
   static constexpr size_t kMostWatched = 500;            // in one request
   static constexpr size_t kMostResultBytes = 1U << 20;   // in one request, but for the last
   static constexpr int64_t kLeastKeptMs = 60'000;        // of what has ended: its home asks for it
@@ -61,6 +63,8 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
     virtual void on_lost(SharedQueue& queue, const std::string& id) = 0;
     // Of what is watched: see SharedOrder::positions().
     virtual void on_position(SharedQueue& queue, const std::string& id, int64_t position) = 0;
+    // Another host asks of a job that runs here: see JobQuestions.
+    virtual std::string on_asked(SharedQueue& queue, std::string_view asked) = 0;
     // What this host serves there.
     virtual std::vector<Model> serves(const SharedQueue& queue) const = 0;
 
@@ -140,6 +144,13 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   bool cancel(std::string_view id, std::string_view result,
               SharedOrder::Then<SharedOrder::End> then, int64_t keep_ms = 0);
 
+  // By what name others know this host; empty: it has none now.
+  const std::string& host() const { return membership_.host(); }
+  // What jobs answer that run here, and on other hosts.
+  AnswerWriter& writer() { return talk_.writer; }
+  AnswerReader& reader() { return talk_.reader; }
+  JobQuestions& questions() { return talk_.questions; }
+
   void advance_to(int64_t now_ns);
   // What is to be sent is sent. After all serve() of a turn.
   void flush();
@@ -188,7 +199,8 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   SharedOrder order_;
   Membership membership_;
   redis::Subscription subscription_;
-  std::string channel_;                               // its own; empty: it has none
+  HostTalk talk_;
+  std::deque<std::string> channels_;                  // its own, by all names that it had lately
   const std::string self_ = SharedOrder::new_host();  // in the roster
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   int64_t there_ns_ = monotonic_ns();  // the last time that jobs could be added

@@ -181,7 +181,7 @@ bool SharedOrder::serve(std::string_view host, std::string_view lane, size_t mos
     words.number(each.keep_ms);
   }
   const auto read = [](const redisReply& answer, Served& served) {
-    constexpr size_t kEach = 8;
+    constexpr size_t kEach = 9;
     if (!is_array(answer, 4) || !is_array(*answer.element[2], 0) ||
         !is_array(*answer.element[3], 0) || answer.element[3]->elements % kEach != 0) {
       return false;
@@ -201,7 +201,8 @@ bool SharedOrder::serve(std::string_view host, std::string_view lane, size_t mos
                               .deadline_us = number_at(jobs, i + 4),
                               .owner = number_of(text_at(jobs, i + 5)),
                               .lane = text_at(jobs, i + 6),
-                              .body = text_at(jobs, i + 7)});
+                              .home = text_at(jobs, i + 7),
+                              .body = text_at(jobs, i + 8)});
     }
     return true;
   };

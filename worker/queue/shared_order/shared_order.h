@@ -133,6 +133,7 @@ class SharedOrder {
     int64_t deadline_us = 0;  // 0: none
     uint64_t owner = 0;
     std::string lane;
+    std::string home;  // empty: none
     std::string body;
   };
   struct Served {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tests/fixtures/redis_server.h"
+#include "tests/unit/queue/shared_order/channel.h"
 #include "tests/unit/queue/shared_order/order_client.h"
 
 namespace penstock::queue {
@@ -175,28 +176,15 @@ TEST_F(SharedOrderTest, OnlyOnce_AnEndIsAnEnd) {
   EXPECT_EQ(look("a").how, 'C');
 }
 
-// A connection that hears a host's channel.
-class Channel {
- public:
-  Channel(const std::string& socket, const std::string& name)
-      : redis_(::redisConnectUnix(socket.c_str())) {
-    ::freeReplyObject(::redisCommand(redis_, "SUBSCRIBE %s", name.c_str()));
-  }
-  ~Channel() { ::redisFree(redis_); }
-  std::string next() {
-    void* reply = nullptr;
-    if (::redisGetReply(redis_, &reply) != REDIS_OK) {
-      return "gone";
-    }
-    const auto* const told = static_cast<redisReply*>(reply);
-    std::string text(told->element[2]->str, told->element[2]->len);
-    ::freeReplyObject(reply);
-    return text;
-  }
-
- private:
-  redisContext* redis_;
-};
+TEST_F(SharedOrderTest, WhoTakesAJobIsToldItsHome) {
+  add({.id = "a", .lane = "m", .home = kOther, .body = "x"});
+  add({.id = "b", .lane = "m", .body = "y"});
+  const auto taken = serve(kHost, 2).taken;
+  ASSERT_EQ(taken.size(), 2U);
+  EXPECT_EQ(taken[0].home, kOther);
+  EXPECT_EQ(taken[1].home, "");
+  EXPECT_EQ(taken[1].body, "y");
+}
 
 TEST_F(SharedOrderTest, WhoMustKnowIsTold) {
   const std::string c = "test:q1:{q}:c|";

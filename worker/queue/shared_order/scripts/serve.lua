@@ -4,7 +4,7 @@
 --       how long that is kept, in ms (0: as long as any)
 -- Answer {whether the host is known, us until something is due (-1: nothing is), {of each finished job 1 (it has ended by this), 0 (it is
 --        not this host's any more: the result is dropped), -1 (it was over, or is not there)}, {id, fence, failed attempts, came,
---        deadline (0: none), owner, lane, body of each job it has now}}
+--        deadline (0: none), owner, lane, home (empty: none), body of each job it has now}}
 -- O(jobs log n): of each of two lanes so many are looked at as are taken.
 @open@
 @over@
@@ -109,7 +109,8 @@ while taken < most and bytes < MOST_BYTES do
                                home, #its_lane, its_lane)
   runs[#runs + 1] = id
   runs[#runs + 1] = fence
-  for _, told in ipairs({id, fence, attempts, came, dead < NEVER and dead or 0, owner, its_lane, string.sub(text, after)}) do
+  if home == NOBODY then home = '' end
+  for _, told in ipairs({id, fence, attempts, came, dead < NEVER and dead or 0, owner, its_lane, home, string.sub(text, after)}) do
     jobs[#jobs + 1] = told
   end
   taken = taken + 1
