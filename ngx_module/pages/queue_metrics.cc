@@ -93,6 +93,57 @@ void write_each(Writer& writer, const PoolArray<QueueCounts>& counts, std::strin
   }
 }
 
+// Of queues that hosts share: each host tells of the whole queue, as it was heard.
+template <class Get>
+void write_shared(Writer& writer, const PoolArray<QueueCounts>& counts, std::string_view name,
+                  Type type, std::string_view help, const Get& get) noexcept {
+  writer.family(name, type, help);
+  each_queue(counts, [&](std::string_view socket, std::string_view label, const auto& queue) {
+    if (queue.shared.used != 0) {
+      writer.sample(SeriesText(name, {{"socket", socket}, {"queue", label}}), get(queue.shared));
+    }
+  });
+}
+
+void write_shared(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept {
+  using Shared = wire::SharedMetrics;
+  const auto gauge = [&](std::string_view name, std::string_view help, const auto& get) {
+    write_shared(writer, counts, name, Type::gauge, help, get);
+  };
+  const auto counter = [&](std::string_view name, std::string_view help, const auto& get) {
+    write_shared(writer, counts, name, Type::counter, help, get);
+  };
+  gauge("penstock_shared_hosts", "Live hosts that share the queue.",
+        [](const Shared& of) { return of.hosts; });
+  constexpr std::string_view kJobs = "penstock_shared_jobs";
+  writer.family(kJobs, Type::gauge, "Jobs of the queue in Redis, by state: of all hosts.");
+  each_queue(counts, [&](std::string_view socket, std::string_view label, const auto& queue) {
+    for (const auto& [state, jobs] : {std::pair{"waiting", queue.shared.waiting},
+                                      {"scheduled", queue.shared.scheduled},
+                                      {"running", queue.shared.running}}) {
+      if (queue.shared.used != 0) {
+        writer.sample(SeriesText(kJobs, {{"socket", socket}, {"queue", label}, {"state", state}}),
+                      jobs);
+      }
+    }
+  });
+  gauge("penstock_shared_renewal_age_seconds",
+        "Since this host's lease was renewed: at 7 it stops what it runs.",
+        [](const Shared& of) { return static_cast<double>(of.renewal_age_ms) / 1e3; });
+  counter("penstock_shared_requests_total", "Requests to Redis that were answered.",
+          [](const Shared& of) { return of.requests; });
+  counter("penstock_shared_request_seconds_total", "Time from sending them to their answers.",
+          [](const Shared& of) { return static_cast<double>(of.request_ns) / 1e9; });
+  gauge("penstock_shared_unsent_ends", "Ends of jobs that Redis does not have yet.",
+        [](const Shared& of) { return of.unsent; });
+  counter("penstock_shared_reaped_jobs_total",
+          "Jobs of hosts that died which this one put back in line, or ended.",
+          [](const Shared& of) { return of.reaped; });
+  gauge("penstock_shared_subscription_lag_seconds",
+        "From telling Redis to hearing of it on this host's channel.",
+        [](const Shared& of) { return static_cast<double>(of.lag_us) / 1e6; });
+}
+
 void write_store(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept {
   write_each(writer, counts, "penstock_dead_letters", Type::gauge,
              "Jobs that failed every attempt, and are kept for the operator.",
@@ -165,6 +216,7 @@ void write_queue_counts(Writer& writer, const PoolArray<QueueCounts>& counts) no
                [](const auto& queue) { return static_cast<double>(queue.oldest_wait_ms) / 1000; });
   write_queues(writer, counts, "penstock_queue_paused", "1 while the operator has paused it.",
                [](const auto& queue) { return queue.paused; });
+  write_shared(writer, counts);
   write_store(writer, counts);
   write_notices(writer, counts);
   write_serving(writer, counts);

@@ -16,7 +16,7 @@
 
 namespace penstock::wire {
 
-constexpr uint64_t kMetricsMagic = 0x3547504d434f5453;  // "STOCMPG5"
+constexpr uint64_t kMetricsMagic = 0x3647504d434f5453;  // "STOCMPG6"
 constexpr size_t kMaxClasses = 8;                       // priorities told apart in one queue
 
 // Upper bounds of the buckets.
@@ -74,6 +74,21 @@ enum class JobEvent : uint8_t {
 };
 constexpr size_t kJobEvents = 10;
 
+// Of a queue that hosts share, as this host knows.
+struct SharedMetrics {
+  uint64_t used = 0;   // 1: it is one
+  uint64_t hosts = 0;  // that live
+  uint64_t waiting = 0;
+  uint64_t scheduled = 0;  // or waiting for another try
+  uint64_t running = 0;
+  uint64_t renewal_age_ms = 0;  // since this host's lease was renewed
+  uint64_t requests = 0;        // to Redis, that were answered ...
+  uint64_t request_ns = 0;      // ... which took so long in all
+  uint64_t unsent = 0;          // ends that Redis does not have yet
+  uint64_t reaped = 0;          // jobs of dead hosts, put back or ended by this one
+  uint64_t lag_us = 0;          // of what is heard from Redis
+};
+
 struct QueueMetrics {
   char name[kQueueNameBytes] = {};
   uint64_t oldest_wait_ms = 0;
@@ -85,6 +100,7 @@ struct QueueMetrics {
   Buckets<kErrorBounds> prediction_error;
   uint64_t ranges = 0;      // jobs that waited, and were told between which times they would start
   double inside_ratio = 0;  // of the last thousand of them: those that did
+  SharedMetrics shared;
 };
 
 constexpr size_t kModelNameBytes = 132;  // longest model's name + 1, and more

@@ -22,6 +22,8 @@ constexpr Flag kAfter{"after", 0, "ID", "those older than this one: the next pag
 
 constexpr std::array kTopFlags = {kSocket, kConfig};
 constexpr std::array kAskFlags = {kJson, kSocket, kConfig};
+constexpr std::array kStatusFlags = {Flag{"cluster", 0, "", "of all hosts that share queues"},
+                                     kJson, kSocket, kConfig};
 constexpr std::array kJobsFlags = {
     kJson,
     kSocket,
@@ -68,7 +70,7 @@ constexpr std::array kKeysFlags = {
 constexpr std::array kOffendersFlags = {kJson, kUrl, kUnixSocket};
 
 constexpr std::array kCommands = {
-    Command{"status", "", "queues, workers and counters of a running penstockd", kAskFlags,
+    Command{"status", "", "queues, workers and counters of a running penstockd", kStatusFlags,
             run_status},
     Command{"top", "", "the same, live, until q or Ctrl-C", kTopFlags, run_top},
     Command{"jobs", "", "everybody's jobs that were promised, newest first", kJobsFlags, run_jobs},

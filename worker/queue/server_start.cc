@@ -3,6 +3,7 @@
 
 #include "worker/queue/jobs/job_view.h"
 #include "worker/queue/link/signals.h"
+#include "worker/queue/publish/cluster_report.h"
 #include "worker/queue/server.h"
 #include "worker/queue/text/jobs_path.h"
 
@@ -117,6 +118,7 @@ Server::Server(Config config, std::string config_path, ServiceManager manager, E
       start_ns_(clock_.now_ns()) {
   callers_.set_limits(config_.limits);
   operator_api_.tell("/status", [this] { return status_json(); });
+  operator_api_.tell("/cluster", [this] { return report_cluster(dispatcher_); });
   operator_api_.tell("/history",
                      [this] { return history_.json(dispatcher_, connections_.now_ns()); });
 }
@@ -222,7 +224,8 @@ Status Server::recover_orders() {
         config_path_ + " has changed: what was paused or scaled before this start is as it says");
   }
   for (const std::string& name : found->paused) {
-    if (Scheduler::Queue* const queue = dispatcher_.scheduler().find_queue(name)) {
+    Scheduler::Queue* const queue = dispatcher_.scheduler().find_queue(name);
+    if (queue != nullptr && dispatcher_.shared(*queue) == nullptr) {  // else Redis knows
       dispatcher_.pause(*queue);
       log(Level::kWarn, "queue " + name + ": is paused, as before this start");
     }

@@ -174,7 +174,7 @@ Scheduler::Lane* Intake::route(Caller& caller, uint64_t id, const wire::Submit& 
   Scheduler::Lane* lane = served.find(*queue, model);
   const SharedQueue* const shared = dispatcher_.shared(*queue);
   if (lane == nullptr && shared != nullptr) {
-    if (const std::string* const known = shared->find_model(model); known != nullptr) {
+    if (const std::string* const known = shared->roster().find_model(model); known != nullptr) {
       lane = &dispatcher_.scheduler().lane(*queue, *known);
     }
   }
@@ -188,8 +188,8 @@ Scheduler::Lane* Intake::route(Caller& caller, uint64_t id, const wire::Submit& 
   }
   if (lane == nullptr) {
     const std::string message = "No worker of queue " + queue->settings.name + " serves model " +
-                                quoted(model) +
-                                ". Models served: " + listed(served.models(*queue)) + ".";
+                                quoted(model) + ". Models served: " + listed(models_of(*queue)) +
+                                ".";
     refuse(caller, id, {.status = 404, .code = "not_found", .message = message, .param = "model"});
     return nullptr;
   }
@@ -201,11 +201,26 @@ Scheduler::Lane* Intake::route(Caller& caller, uint64_t id, const wire::Submit& 
     return nullptr;
   }
   std::vector<Model> models;
-  for (const std::string_view each : served.models(*queue)) {
-    models.push_back(describe(*served.find(*queue, each)));
+  for (const std::string_view each : models_of(*queue)) {
+    models.push_back(describe(dispatcher_.scheduler().lane(*queue, each)));
   }
   append_models(caller.out(), id, models, start_unix_s_);
   return nullptr;
+}
+
+// That any host serves.
+std::vector<std::string_view> Intake::models_of(const Scheduler::Queue& queue) const {
+  const SharedQueue* const shared = dispatcher_.shared(queue);
+  if (shared == nullptr) {
+    return dispatcher_.served().models(queue);
+  }
+  std::vector<std::string_view> models;
+  for (const HostSays::Model& model : shared->roster().models()) {
+    if (std::find(models.begin(), models.end(), model.name) == models.end()) {
+      models.push_back(model.name);
+    }
+  }
+  return models;
 }
 
 Model Intake::describe(const Scheduler::Lane& lane) const {

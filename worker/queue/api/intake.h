@@ -76,6 +76,7 @@ class Intake {
   Scheduler::Lane* route(Caller& caller, uint64_t id, const wire::Submit& submit);
   bool read(Caller& caller, uint64_t id, const wire::Submit& submit, bool shared,
             JobOptions& options);
+  std::vector<std::string_view> models_of(const Scheduler::Queue& queue) const;
   Model describe(const Scheduler::Lane& lane) const;
   void hash_key(const wire::Submit& submit, const JobOptions& options, Order& order) const;
   static void describe(const wire::Submit& submit, const JobOptions& options, JobRecord& record);
@@ -97,6 +98,7 @@ class Intake {
                        int64_t ends_by_ns) const;
   void shared(const JobId& id, const Order& order, SharedQueue::Outcome outcome,
               const SharedOrder::Added& added);
+  static int64_t last_position(const Order& order);
   static void unwanted(const JobId& id, const Order& order);
   void key_used(const JobId& id, const Order& order, const SharedOrder::Added& added);
   void known(Job& job, const Order& order, const std::string& other, SharedQueue& queue,

@@ -30,7 +30,7 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
       const int64_t retry_after_s = spread(order, 0);
       return Refusal{"Queue " + name + " is full." + try_again(retry_after_s), retry_after_s};
     }
-    return std::nullopt;
+    return late(order, 0);  // of its place Redis will judge
   }
   // Whoever sends a key is promised that its answer is kept.
   if ((order.async || order.durable) && !dispatcher_.keeps_up()) {
@@ -102,12 +102,15 @@ std::optional<Intake::Refusal> Intake::late(const Order& order, int64_t wait_ns)
 int64_t Intake::spread(const Order& order, int64_t wait_ns) {
   const Scheduler::Queue& queue = *order.lane->queue;
   const int64_t now_ns = dispatcher_.connections().now_ns();
-  const uint32_t slots = std::max(1U, dispatcher_.slots(queue));
-  const double step = queue.lanes.front()->service.mean_ns() / slots;
+  const Scheduler::Lane& any = *queue.lanes.front();
+  const AllHosts& all = any.all_hosts;  // each of which tells its callers a time
+  const double step = all.shared ? all.mean_ns / std::max(1U, all.slots) * std::max(1U, all.hosts)
+                                 : any.service.mean_ns() / std::max(1U, dispatcher_.slots(queue));
   const auto step_ns = static_cast<int64_t>(step);
   // All that wait now will have left by then, so that nobody is told a later time, however many
   // are told one, or seem to be many.
-  const double drained = std::min<double>(step * queue.waiting, kMaxRetrySeconds * kNsPerSec);
+  const double waiting = all.shared ? all.in_line / std::max(1U, all.hosts) : queue.waiting;
+  const double drained = std::min<double>(step * waiting, kMaxRetrySeconds * kNsPerSec);
   const int64_t latest_ns = now_ns + std::max(wait_ns, static_cast<int64_t>(drained));
   const auto place = reinterpret_cast<uintptr_t>(&queue);
   const int64_t at_ns = returns_.tell(place, order.share.lo, now_ns,

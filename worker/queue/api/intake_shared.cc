@@ -71,8 +71,24 @@ Newcomer Intake::newcomer_of(const Order& order, const JobRecord& record, std::s
       .not_before_us = record.not_before_ms * kUsPerMs,
       .deadline_us = order.entry.deadline_ns == 0 ? 0 : date_us(order.entry.deadline_ns),
       .ends_by_us = ends_by_ns == 0 ? 0 : date_us(ends_by_ns),
-      .key_ms = kKeepsKeyMs};
+      .key_ms = kKeepsKeyMs,
+      .last_position = last_position(order)};
   return newcomer;
+}
+
+// The last place from which it would not come too late, by what is known now; 0: any.
+int64_t Intake::last_position(const Order& order) {
+  const int64_t usual_ns = Scheduler::usual_ns(*order.lane, order.entry.cost);
+  int64_t most_ns = INT64_MAX;
+  for (const int64_t each_ns :
+       {order.async ? 0 : order.max_wait_ns, order.start_within_ns,
+        order.finish_within_ns > 0 ? std::max<int64_t>(order.finish_within_ns - usual_ns, 1) : 0}) {
+    most_ns = each_ns > 0 ? std::min(most_ns, each_ns) : most_ns;
+  }
+  const uint32_t last = order.record.not_before_ms != 0 || most_ns == INT64_MAX
+                            ? UINT32_MAX
+                            : order.lane->all_hosts.rank_within(most_ns);
+  return last == UINT32_MAX ? 0 : last;
 }
 
 // Those who asked have left. What was to be promised goes on.
@@ -93,22 +109,15 @@ void Intake::shared(const JobId& id, const Order& order, SharedQueue::Outcome ou
   }
   const Scheduler::Queue& queue = *order.lane->queue;
   switch (outcome) {
-    case Outcome::kAdded: {
-      const std::string_view ids[] = {id.view()};
-      const auto told = [this, id, order](const SharedOrder::Answer<std::vector<int64_t>>& at) {
-        Job* const it = dispatcher_.find(id);
-        if (it == nullptr) {
-          return unwanted(id, order);
-        }
-        if (at && at.value.size() == 1 && at.value.front() >= 0) {
-          it->more->position = static_cast<uint32_t>(at.value.front());
-        }
-        dispatcher_.hand_over(*it, *order.lane, order.entry.owner, order.async);
-      };
-      if (!order.shared->positions(ids, told)) {
-        dispatcher_.hand_over(*job, *order.lane, order.entry.owner, order.async);
+    case Outcome::kAdded:
+      if (added.admission == SharedOrder::Admission::kAdded) {  // else it is asked for soon
+        job->more->position = static_cast<uint32_t>(std::min<int64_t>(added.position, UINT32_MAX));
       }
-      return;
+      return dispatcher_.hand_over(*job, *order.lane, order.entry.owner, order.async);
+    case Outcome::kTooFar: {
+      const auto place = static_cast<uint32_t>(std::min<int64_t>(added.position, UINT32_MAX));
+      const auto refusal = late(order, order.lane->all_hosts.wait_ns(place));
+      return refusal ? refuse_all(*job, refusal->failed()) : share(id, order);
     }
     case Outcome::kKeyUsed:
       return key_used(id, order, added);

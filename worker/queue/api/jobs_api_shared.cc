@@ -162,8 +162,8 @@ void JobsApi::ask_runner(Waiter& waiter, const Question& question, SharedQueue& 
 
 void JobsApi::say_position(Waiter& waiter, const Question& question, SharedQueue& queue,
                            const JobRecord& record) {
-  const auto told = [this, &waiter, question,
-                     record](const SharedOrder::Answer<std::vector<int64_t>>& at) {
+  const auto told = [this, &waiter, question, record,
+                     &queue](const SharedOrder::Answer<std::vector<int64_t>>& at) {
     if (!dispatcher_.subscribers().answered(waiter)) {
       return;
     }
@@ -171,6 +171,11 @@ void JobsApi::say_position(Waiter& waiter, const Question& question, SharedQueue
     view.jobs_path = waiter.jobs_path;
     if (at && at.value.size() == 1 && at.value.front() > 0) {
       view.position = static_cast<uint32_t>(at.value.front());
+      Scheduler& scheduler = dispatcher_.scheduler();
+      if (Scheduler::Queue* const its = scheduler.find_queue(queue.name())) {
+        Subscribers::say_wait(view, scheduler.lane(*its, view.model),
+                              dispatcher_.connections().now_ns());
+      }
     }
     say_job(waiter, view, question.about == About::kResult ? 202 : 200, true);
   };

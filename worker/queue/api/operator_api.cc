@@ -47,6 +47,16 @@ void answer(Caller& caller, uint64_t id, const std::string& json) {
                json);
 }
 
+std::string queue_json(const Scheduler::Queue& queue) {
+  return JsonObject()
+      .text("object", "queue")
+      .text("name", queue.settings.name)
+      .boolean("paused", queue.paused)
+      .number("waiting", queue.waiting)
+      .number("running", queue.running)
+      .done();
+}
+
 // The job's request, of its SUBMIT frame.
 std::string request_json(std::string_view frame) {
   const wire::Limits any{.submit_bytes = UINT32_MAX};
@@ -109,7 +119,7 @@ void OperatorApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
   }
   refuse(caller, id, 404,
          "There is nothing at " + quoted(ask.path) +
-             ". There are /status, /history, /orders, /predictions, /jobs, /dead, "
+             ". There are /status, /cluster, /history, /orders, /predictions, /jobs, /dead, "
              "/queues/NAME/pause, "
              "/queues/NAME/resume, "
              "/workers/NAME/drain, /workers/NAME/scale and /workers/drain.");
@@ -276,21 +286,43 @@ void OperatorApi::about_queue(Asker asker, const Path& path) {
   if (path[2] != "pause" && path[2] != "resume") {
     return refuse(asker.caller, asker.id, 404, "A queue has /pause and /resume.");
   }
-  if (path[2] == "pause") {
-    dispatcher_.pause(*queue);
-  } else {
-    dispatcher_.resume(*queue);
+  const bool pause = path[2] == "pause";
+  if (SharedQueue* const shared = dispatcher_.shared(*queue); shared != nullptr) {
+    return pause_everywhere(asker, *queue, *shared, pause);
   }
+  pause ? dispatcher_.pause(*queue) : dispatcher_.resume(*queue);
   orders_.paused(queue->settings.name, queue->paused);
   log(Level::kInfo, "queue " + queue->settings.name + (queue->paused ? ": paused" : ": resumed"));
-  answer(asker.caller, asker.id,
-         JsonObject()
-             .text("object", "queue")
-             .text("name", queue->settings.name)
-             .boolean("paused", queue->paused)
-             .number("waiting", queue->waiting)
-             .number("running", queue->running)
-             .done());
+  answer(asker.caller, asker.id, queue_json(*queue));
+}
+
+// Redis keeps it, and all hosts hear of it.
+void OperatorApi::pause_everywhere(Asker asker, Scheduler::Queue& queue, SharedQueue& shared,
+                                   bool pause) {
+  Waiter& waiter = dispatcher_.subscribers().add(asker.caller, asker.id, Waiter::Kind::kQuestion);
+  Subscribers::ask(waiter);
+  const auto told = [this, &waiter, &queue, &shared, pause](const SharedOrder::Answer<bool>& done) {
+    if (done && queue.paused != pause) {
+      pause ? dispatcher_.pause(queue) : dispatcher_.resume(queue);
+      log(Level::kInfo,
+          "queue " + shared.name() + (pause ? ": paused" : ": resumed") + " on all hosts");
+    }
+    if (!dispatcher_.subscribers().answered(waiter)) {
+      return;
+    }
+    if (!done) {
+      return fail(waiter, {.status = 503,
+                           .code = "busy",
+                           .message = "The hosts' Redis does not answer: ask again.",
+                           .retry_after_s = 2});
+    }
+    reply(waiter, queue_json(queue));
+  };
+  if (!shared.pause(pause, told)) {
+    SharedOrder::Answer<bool> none;
+    none.trouble = SharedOrder::Trouble::kUnknown;
+    told(none);
+  }
 }
 
 // ---- workers ----

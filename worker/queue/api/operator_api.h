@@ -2,6 +2,8 @@
 //
 //   GET    /status, /history
 //              as for penstockctl status; the last hour (publish/history.h). For viewers, too
+//   GET    /cluster
+//              all hosts that share queues (publish/cluster_report.h). For viewers, too
 //   GET    /orders
 //              the last orders: {"orders":[{"at":1795960980,"who":"…","order":"POST /…"}]}; and
 //              what reloads changed:
@@ -23,6 +25,7 @@
 //   DELETE /dead/ID
 //              forgets it
 //   POST   /queues/NAME/pause, /queues/NAME/resume
+//              a queue that hosts share: on all of them
 //   POST   /workers/NAME/drain, /workers/drain
 //              ends it when its jobs are done; all of them
 //   POST   /workers/NAME/scale?n=N
@@ -94,6 +97,7 @@ class OperatorApi {
   std::string orders_json() const;
   void about_dead(Asker asker, const Path& path, const wire::Ask& ask);
   void about_queue(Asker asker, const Path& path);
+  void pause_everywhere(Asker asker, Scheduler::Queue& queue, SharedQueue& shared, bool pause);
   void about_workers(Asker asker, const Path& path, const wire::Ask& ask);
   void scale(Asker asker, const WorkerConfig& worker, std::string_view query);
   void show(Waiter& waiter, const JobRecord& job);

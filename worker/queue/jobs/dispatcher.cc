@@ -18,7 +18,7 @@ Dispatcher::Dispatcher(ConnectionLoop& connections, int64_t (*wall_clock)())
       time_(wall_clock),
       owner_events_(connections, subscribers_, live_),
       subscribers_(connections, scheduler_, wall_clock),
-      replies_(connections, scheduler_, subscribers_),
+      replies_(connections, subscribers_),
       checks_(connections),
       edges_([this](const auto& hold) {
         jobs_.each([&](const Job& job) {
@@ -27,7 +27,8 @@ Dispatcher::Dispatcher(ConnectionLoop& connections, int64_t (*wall_clock)())
             hold(job.edge_number(), job.more->receipt);
           }
         });
-      }) {
+      }),
+      since_ms_(wall_clock()) {
   owner_events_.is_draining = [this] { return draining_; };
 }
 

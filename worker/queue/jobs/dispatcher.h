@@ -184,7 +184,8 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void on_lost(SharedQueue& queue, const std::string& id) override;
   void on_position(SharedQueue& queue, const std::string& id, int64_t position) override;
   std::string on_asked(SharedQueue& queue, std::string_view asked) override;
-  std::vector<SharedQueue::Model> serves(const SharedQueue& queue) const override;
+  HostSays says(const SharedQueue& queue) const override;
+  void on_roster(SharedQueue& queue) override;
 
   // Deadlines, back-offs and signs of life.
   void advance_to(int64_t now_ns);
@@ -206,6 +207,9 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   Job* find(const JobId& id) const { return jobs_.find(ulid_of(id)); }
 
   Scheduler& scheduler() { return scheduler_; }
+  const Scheduler::Queue* find_queue(std::string_view name) const {
+    return scheduler_.find_queue(name);
+  }
   ServedModels& served() { return served_; }
   Paces& paces() { return paces_; }
   Subscribers& subscribers() { return subscribers_; }
@@ -319,6 +323,14 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void result_stored(const JobId& id, uint64_t fence, JobRecord record,
                      const Result<StoredResult>& stored);
   void end_away_whole(const JobId& id, const SharedOrder::Known& known);
+  // And of their waits (dispatcher_shared_waits.cc):
+  static void foretell_away(Job& job, const Scheduler::Lane& lane);
+  void remember_foretold(const Job& job);
+  void learn_forgotten(SharedQueue& queue, const JobId& id);
+  void learn_away(Scheduler::Lane& lane, const Scheduler::Foretold& foretold,
+                  const JobRecord& record);
+  void note_came_true(Scheduler::Lane& lane, const JobId& id, const Scheduler::Foretold& foretold,
+                      int64_t waited_ns);
   void count(const Job& job, Metrics::Event event) { count(*job.home()->queue, event); }
   void note_started(const Job& job);
   void let_speak(Waiter& waiter);
@@ -360,6 +372,13 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   bool refill_ = false;  // a slot came free without a word of its worker
   Metrics metrics_;
   PredictionLog predictions_;
+  struct AwayWait {
+    Scheduler::Lane* lane;
+    Scheduler::Foretold foretold;
+    int64_t told_ns;
+  };
+  std::unordered_map<std::string, AwayWait> foretold_;  // of jobs that are forgotten, by id
+  int64_t since_ms_;                                    // this was made; time of day
   uint64_t refused_ = 0;
 };
 

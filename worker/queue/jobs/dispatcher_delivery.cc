@@ -18,7 +18,7 @@ Dispatcher::Availability Dispatcher::availability(const Scheduler::Lane& lane) c
   }
   if (const SharedQueue* const queue = shared_now(*lane.queue); queue != nullptr) {
     constexpr int64_t kRetrySeconds = 2;
-    return queue->is_there() && !queue->models().empty()
+    return queue->is_there() && !queue->roster().models().empty()
                ? Availability()
                : Availability{wire::QueueState::kNoWorker, kRetrySeconds};
   }
@@ -244,17 +244,7 @@ void Dispatcher::note_started(const Job& job) {
                    predicted ? foretold.told_ns() : -1,
                    job.home()->queue->any_model().service.mean_ns());
   if (predicted && waited_ns > 0 && foretold.told.known()) {
-    ForetoldWait wait{.id = job.id(),
-                      .queue = job.home()->queue->settings.name,
-                      .model = job.home()->model,
-                      .told_ms = time_.ms() - waited_ns / kNsPerMs,
-                      .said_ns = foretold.wait_ns,
-                      .soon_ns = foretold.soon_ns,
-                      .late_ns = foretold.late_ns,
-                      .waited_ns = waited_ns};
-    Metrics::came_true(metrics, wait.inside());
-    predictions_.add(std::move(wait));
-    Scheduler::came_true(*job.lane(), foretold, waited_ns);
+    note_came_true(*job.lane(), job.id(), foretold, waited_ns);
   }
 }
 

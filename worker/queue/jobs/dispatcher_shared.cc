@@ -40,6 +40,7 @@ void Dispatcher::hand_over(Job& job, Scheduler::Lane& lane, uint64_t share, bool
   job.away = true;
   job.remember(lane, share);
   let_go(job);
+  foretell_away(job, lane);
   count(job, Metrics::Event::kAccepted);
   if (promised) {
     job.promise = PromiseState::kMade;
@@ -101,8 +102,10 @@ void Dispatcher::send_away(Job& job) {
     job.away = true;
     job.more->answer = {};
     job.more->position = 1;
+    job.more->is_foretold = false;
   }
   if (job.waiters() == nullptr && job.more->receipt.empty()) {
+    remember_foretold(job);
     return erase(job);
   }
   shared(*job.home()->queue)->watch(text_of(job));
@@ -113,6 +116,9 @@ void Dispatcher::send_away(Job& job) {
 void Dispatcher::on_position(SharedQueue& queue, const std::string& id, int64_t position) {
   const auto job_id = parse_job_id(id);
   Job* job = job_id ? find(*job_id) : nullptr;
+  if (job == nullptr && job_id && position < 0) {
+    learn_forgotten(queue, *job_id);
+  }
   if (job == nullptr || !job->away) {
     return queue.unwatch(id);
   }
@@ -162,6 +168,9 @@ void Dispatcher::end_away(Job& job, const SharedOrder::Known& known) {
   }
   const JobEnd& end = record.end;
   record.end.id = job.id();
+  if (job.more->is_foretold) {
+    learn_away(*job.home(), job.more->foretold, record);
+  }
   Answer& kept = job.more->answer;
   kept = {};
   kept.status = end.http_status;
@@ -196,16 +205,6 @@ void Dispatcher::ask_for_shared() {
     }
   });
   shared_->flush();
-}
-
-std::vector<SharedQueue::Model> Dispatcher::serves(const SharedQueue& queue) const {
-  std::vector<SharedQueue::Model> models;
-  for (const ServedModels::Member& each : served_.members()) {
-    if (!draining_ && each.lane->queue->settings.name == queue.name()) {
-      models.push_back({each.model, each.model_written});
-    }
-  }
-  return models;
 }
 
 void Dispatcher::on_taken(SharedQueue& queue, const SharedOrder::Taken& taken) {

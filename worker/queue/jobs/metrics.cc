@@ -92,6 +92,11 @@ uint64_t Metrics::total(Event event) const {
 void Metrics::started(wire::QueueMetrics& queue, int64_t priority, int64_t waited_ns,
                       int64_t predicted_ns, double service_ns) {
   class_of(queue, priority).wait.observe(seconds(waited_ns));
+  foretold(queue, waited_ns, predicted_ns, service_ns);
+}
+
+void Metrics::foretold(wire::QueueMetrics& queue, int64_t waited_ns, int64_t predicted_ns,
+                       double service_ns) {
   if (service_ns > 0 && predicted_ns >= 0) {
     const double least = std::max(static_cast<double>(waited_ns), service_ns);
     queue.prediction_error.observe(std::abs(static_cast<double>(predicted_ns - waited_ns)) / least);

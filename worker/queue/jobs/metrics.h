@@ -32,6 +32,9 @@ class Metrics {
   // A job of this class started. Times in ns; `service_ns` 0: none is known, nor was the wait.
   static void started(wire::QueueMetrics& queue, int64_t priority, int64_t waited_ns,
                       int64_t predicted_ns, double service_ns);
+  // One started elsewhere, of which that was predicted.
+  static void foretold(wire::QueueMetrics& queue, int64_t waited_ns, int64_t predicted_ns,
+                       double service_ns);
   // A job started, within the range that it was told or not.
   static void came_true(wire::QueueMetrics& queue, bool inside);
 

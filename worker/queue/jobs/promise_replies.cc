@@ -43,8 +43,7 @@ std::string jobs_url(const Waiter& waiter, const Job& job) {
 void PromiseReplies::accepted(Waiter& waiter, const Job& job, bool at_leisure) const {
   std::string& out = at_leisure ? waiter.caller->out_delayed() : waiter.caller->out();
   const bool known = job.home() != nullptr && !job.ending;
-  const bool told = known && !job.away && !job.home()->queue->paused;
-  const int64_t wait_ns = told ? scheduler_.predicted_wait_ns(job, connections_.now_ns()) : 0;
+  const int64_t wait_ns = subscribers_.wait_ns(job);
   wire::append(
       out, waiter.id,
       wire::Accepted{

@@ -14,8 +14,8 @@ namespace penstock::queue {
 class PromiseReplies {
  public:
   // All outlive this.
-  PromiseReplies(ConnectionLoop& connections, const Scheduler& scheduler, Subscribers& subscribers)
-      : connections_(connections), scheduler_(scheduler), subscribers_(subscribers) {}
+  PromiseReplies(ConnectionLoop& connections, Subscribers& subscribers)
+      : connections_(connections), subscribers_(subscribers) {}
 
   // The store that has the results. Call it before any result is asked for.
   void use(Store& store) { store_ = &store; }
@@ -41,7 +41,6 @@ class PromiseReplies {
               std::string_view headers, bool earlier = false) const;
 
   ConnectionLoop& connections_;
-  const Scheduler& scheduler_;
   Subscribers& subscribers_;
   Store* store_ = nullptr;
 };

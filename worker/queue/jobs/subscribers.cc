@@ -115,6 +115,9 @@ std::string_view Subscribers::unknown_because(const Scheduler::Lane& lane, int64
     return "paused";
   }
   const bool any = &lane == &lane.queue->any_model();
+  if (const AllHosts& all = lane.all_hosts; all.shared) {
+    return all.slots > 0 ? "" : all.workers > all.ready ? "loading" : "no_worker";
+  }
   bool starting = false;
   for (const auto& each : lane.queue->lanes) {
     const bool serves = (any && each.get() != &lane) || each.get() == &lane;
@@ -125,6 +128,21 @@ std::string_view Subscribers::unknown_because(const Scheduler::Lane& lane, int64
     starting = starting || (serves && each->starting);
   }
   return starting ? "loading" : "no_worker";
+}
+
+void Subscribers::say_wait(JobView& view, const Scheduler::Lane& lane, int64_t now_ns) {
+  view.eta_reason = unknown_because(lane, now_ns);
+  if (view.eta_reason.empty() && lane.all_hosts.known()) {
+    foretell(view, Scheduler::foretell_at(lane, view.position));
+  }
+}
+
+int64_t Subscribers::wait_ns(const Job& job) const {
+  if (job.home() == nullptr || job.ending || job.home()->queue->paused) {
+    return 0;
+  }
+  return job.away ? job.home()->all_hosts.wait_ns(job.more->position)
+                  : scheduler_.predicted_wait_ns(job, connections_.now_ns());
 }
 
 JobView Subscribers::view(const Job& job, std::string_view jobs_path) const {
@@ -143,7 +161,7 @@ JobView Subscribers::view(const Job& job, std::string_view jobs_path) const {
     view.status = JobStatus::kProcessing;  // until its end is on disk
     return view;
   }
-  if (job.away) {  // when others will start it, nobody here knows
+  if (job.away) {
     view.position = job.more->position;
     view.status = view.position == 0 ? JobStatus::kProcessing : JobStatus::kQueued;
     if (job.more->has_progress) {
@@ -154,6 +172,8 @@ JobView Subscribers::view(const Job& job, std::string_view jobs_path) const {
     if (job.more->keep != nullptr && job.more->keep->not_before_ms > now_ms) {
       view.status = JobStatus::kScheduled;
       view.not_before_ms = job.more->keep->not_before_ms;
+    } else if (view.position > 0) {
+      say_wait(view, *job.home(), now_ns);
     }
     return view;
   }

@@ -101,6 +101,10 @@ class Subscribers {
   }
   // Whether somebody is to have its answer from the store.
   static bool has_late(const Job& job);
+  // How long until it starts; 0: it has, or nobody knows.
+  int64_t wait_ns(const Job& job) const;
+  // The same in the view of a job whose order is elsewhere, at view.position.
+  static void say_wait(JobView& view, const Scheduler::Lane& lane, int64_t now_ns);
   // The job as it is now. The views in it hold while the job lives.
   JobView view(const Job& job, std::string_view jobs_path) const;
   EventId event_id(const Job& job, uint64_t offset) const;

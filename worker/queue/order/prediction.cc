@@ -330,7 +330,18 @@ int64_t Scheduler::lowest_priority(const Lane& lane) noexcept {
 }
 
 int64_t Scheduler::predicted_wait_ns(const Lane& lane, int64_t now_ns) const noexcept {
+  if (lane.all_hosts.shared) {
+    return lane.all_hosts.wait_ns(lane.all_hosts.in_line + 1);
+  }
   return Prediction::wait_at(lane, {lowest_priority(lane), {UINT64_MAX, UINT64_MAX}}, now_ns);
+}
+
+Scheduler::Foretold Scheduler::range_of(const WaitSpread& spread, const WaitSpread::Told& told,
+                                        int64_t wait_ns) noexcept {
+  const auto soon_ns = static_cast<int64_t>(spread.soon_ns(told));
+  const auto late_ns = static_cast<int64_t>(spread.late_ns(told));
+  return {std::clamp(wait_ns, std::min(soon_ns, late_ns), std::max(soon_ns, late_ns)),
+          std::min(soon_ns, late_ns), std::max(soon_ns, late_ns), told};
 }
 
 Scheduler::Foretold Scheduler::range_of(const Lane& lane, int64_t wait_ns,
@@ -340,14 +351,24 @@ Scheduler::Foretold Scheduler::range_of(const Lane& lane, int64_t wait_ns,
     return {wait_ns, wait_ns, wait_ns, {}};
   }
   const bool alone = lane.rivals_.empty();
-  const WaitSpread::Told told = lane.spread.tell(
-      static_cast<double>(wait_ns), std::max(service.mean_ns(), 1.0), service.spread(),
-      service.seen(), std::max(1U, alone ? lane.last_capacity_ : lane.device_slots_),
-      priority < lane.highest_taken_);
-  const auto soon_ns = static_cast<int64_t>(lane.spread.soon_ns(told));
-  const auto late_ns = static_cast<int64_t>(lane.spread.late_ns(told));
-  return {std::clamp(wait_ns, std::min(soon_ns, late_ns), std::max(soon_ns, late_ns)),
-          std::min(soon_ns, late_ns), std::max(soon_ns, late_ns), told};
+  return range_of(lane.spread,
+                  lane.spread.tell(static_cast<double>(wait_ns), std::max(service.mean_ns(), 1.0),
+                                   service.spread(), service.seen(),
+                                   std::max(1U, alone ? lane.last_capacity_ : lane.device_slots_),
+                                   priority < lane.highest_taken_),
+                  wait_ns);
+}
+
+Scheduler::Foretold Scheduler::foretell_at(const Lane& lane, uint32_t rank) noexcept {
+  const AllHosts& all = lane.all_hosts;
+  const int64_t wait_ns = all.wait_ns(rank);
+  if (wait_ns == 0 || !all.known()) {
+    return {wait_ns, wait_ns, wait_ns, {}};
+  }
+  return range_of(lane.spread,
+                  lane.spread.tell(static_cast<double>(wait_ns), std::max(all.mean_ns, 1.0),
+                                   all.spread, all.seen, all.slots, false),
+                  wait_ns);
 }
 
 Scheduler::Foretold Scheduler::foretell(const Ticket& ticket, int64_t now_ns) const noexcept {
@@ -358,6 +379,9 @@ Scheduler::Foretold Scheduler::foretell(const Ticket& ticket, int64_t now_ns) co
 }
 
 Scheduler::Foretold Scheduler::foretell(const Lane& lane, int64_t now_ns) const noexcept {
+  if (lane.all_hosts.shared) {
+    return foretell_at(lane, lane.all_hosts.in_line + 1);
+  }
   const int64_t wait_ns = predicted_wait_ns(lane, now_ns);
   return wait_ns == 0 ? Foretold{} : range_of(lane, wait_ns, lowest_priority(lane));
 }
@@ -365,7 +389,10 @@ Scheduler::Foretold Scheduler::foretell(const Lane& lane, int64_t now_ns) const 
 int64_t Scheduler::usual_ns(const Lane& lane, uint64_t cost) noexcept {
   constexpr double kMostNs = 1e18;
   const uint64_t counted = std::clamp<uint64_t>(cost, 1, FairShare::kMaxCost);
-  const double ns = service_of(lane).work_ns(1, static_cast<double>(counted));
+  const ServiceTime& service = service_of(lane);
+  const double ns = !service.known() && lane.all_hosts.shared
+                        ? lane.all_hosts.mean_ns
+                        : service.work_ns(1, static_cast<double>(counted));
   return static_cast<int64_t>(std::min(ns, kMostNs));
 }
 

@@ -50,6 +50,7 @@
 #include <string_view>
 #include <vector>
 
+#include "worker/queue/order/all_hosts.h"
 #include "worker/queue/order/arrival_rate.h"
 #include "worker/queue/order/fair_share.h"
 #include "worker/queue/order/order_tree.h"
@@ -180,6 +181,7 @@ class Scheduler {
     std::string kind;             // of what its workers make, for whoever asks: "text"; empty: any
     ServiceTime service;  // of what its workers completed; the any-model lane: of all the queue
     WaitSpread spread;    // of the waits that were foretold for its jobs
+    AllHosts all_hosts;   // if hosts share its queue, whose jobs' order is elsewhere
     std::vector<const Brake*> brakes;  // each of a part of its workers; none: some have none
     uint64_t braked_turn = 0;          // its last turn, counted over all lanes of a brake
 
@@ -232,6 +234,9 @@ class Scheduler {
   Queue& set_queue(const QueueSettings& settings);
   // The queue of that name that is not retired; nullptr: there is none.
   Queue* find_queue(std::string_view name) noexcept;
+  const Queue* find_queue(std::string_view name) const noexcept {
+    return const_cast<Scheduler*>(this)->find_queue(name);
+  }
   // All queues, retired ones too.
   std::deque<Queue>& queues() noexcept { return queues_; }
   // All queues but these, by name, are retired; what is in them stays.
@@ -327,7 +332,7 @@ class Scheduler {
   // long until it is due. O(log n) per lane.
   int64_t predicted_wait_ns(const Ticket& ticket, int64_t now_ns) const noexcept;
   // The same for a job that would come now: one of this entry, or of the lowest class (that of 0,
-  // or lower if there are such), whom all there precede.
+  // or lower if there are such), whom all there precede; on all hosts, where those share the queue.
   int64_t predicted_wait_ns(const Lane& lane, const Entry& entry, int64_t now_ns) const noexcept;
   int64_t predicted_wait_ns(const Lane& lane, int64_t now_ns) const noexcept;
   // The same, and between which times four of five jobs will start (wait_spread.h).
@@ -340,6 +345,8 @@ class Scheduler {
   };
   Foretold foretell(const Ticket& ticket, int64_t now_ns) const noexcept;
   Foretold foretell(const Lane& lane, int64_t now_ns) const noexcept;
+  // The same of a job whose order is elsewhere, at that rank. REQUIRES: lane.all_hosts.shared
+  static Foretold foretell_at(const Lane& lane, uint32_t rank) noexcept;
   // A job of that lane, of which that was foretold, has started after so long.
   static void came_true(Lane& lane, const Foretold& foretold, int64_t waited_ns) noexcept {
     lane.spread.came_true(foretold.told, static_cast<double>(waited_ns));
@@ -391,6 +398,8 @@ class Scheduler {
   static WorkAhead ahead(const Lane& lane, const OrderKey& at) noexcept;
   static const ServiceTime& service_of(const Lane& lane) noexcept;
   static Foretold range_of(const Lane& lane, int64_t wait_ns, int64_t priority) noexcept;
+  static Foretold range_of(const WaitSpread& spread, const WaitSpread::Told& told,
+                           int64_t wait_ns) noexcept;
   static int64_t lowest_priority(const Lane& lane) noexcept;
   static OrderKey order_key(const Ticket& ticket) noexcept;
   static Ticket* head(const Lane& lane) noexcept;

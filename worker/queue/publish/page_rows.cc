@@ -70,6 +70,25 @@ void put_desired(wire::MetricsPage& page, const Supervisor& supervisor,
   }
 }
 
+void put_shared(wire::QueueMetrics& row, const SharedQueue& queue) {
+  const Roster& roster = queue.roster();
+  const int64_t now_ns = monotonic_ns();
+  const int64_t renewed_ns = queue.membership().renewed_ns();
+  row.oldest_wait_ms = static_cast<uint64_t>(roster.oldest_ns() / kNsPerMs);
+  row.shared = {.used = 1,
+                .hosts = roster.hosts().size(),
+                .waiting = roster.in_line(),
+                .scheduled = roster.later(),
+                .running = roster.running(),
+                .renewal_age_ms =
+                    renewed_ns == 0 ? 0 : static_cast<uint64_t>((now_ns - renewed_ns) / kNsPerMs),
+                .requests = queue.calls().answered,
+                .request_ns = static_cast<uint64_t>(queue.calls().ns),
+                .unsent = queue.unsent(),
+                .reaped = queue.membership().reaped(),
+                .lag_us = static_cast<uint64_t>(roster.lag_ns(now_ns) / kNsPerUs)};
+}
+
 void put_devices(wire::MetricsPage& page, const DeviceWatch& watch) {
   page.devices_wanted = watch.wanted() ? 1 : 0;
   page.devices_watched = watch.watching() ? 1 : 0;

@@ -1,8 +1,9 @@
-// The rows of the metrics page that tell of now: worker processes and devices.
+// The rows of the metrics page that tell of now: worker processes, devices, and what hosts share.
 #pragma once
 
 #include "shared/wire/metrics_page.h"
 #include "worker/queue/devices/watch.h"
+#include "worker/queue/shared_jobs/shared_queue.h"
 #include "worker/queue/workers/autoscaler.h"
 #include "worker/queue/workers/supervisor.h"
 
@@ -13,6 +14,7 @@ namespace penstock::queue {
 void put_workers(wire::MetricsPage& page, const Supervisor& supervisor);
 void put_desired(wire::MetricsPage& page, const Supervisor& supervisor,
                  const Autoscaler& autoscaler);
+void put_shared(wire::QueueMetrics& row, const SharedQueue& queue);
 void put_devices(wire::MetricsPage& page, const DeviceWatch& watch);
 
 }  // namespace penstock::queue

@@ -34,6 +34,7 @@ std::string describe(Dispatcher& dispatcher, Scheduler::Queue& queue) {
       .text("name", queue.settings.name)
       .text("state", name_of(row.state))
       .boolean("paused", queue.paused)
+      .boolean("shared", dispatcher.shared(queue) != nullptr)
       .number("waiting", row.length)
       .number("running", row.running)
       .number("slots", row.slots)
@@ -249,7 +250,9 @@ StatusPageWriter::Row status_row(Dispatcher& dispatcher, Scheduler::Queue& queue
   StatusPageWriter::Row row;
   row.state = now.state;
   row.retry_after_s = static_cast<uint64_t>(now.retry_after_s);
-  row.length = queue.waiting;
+  const SharedQueue* const shared = dispatcher.shared(queue);
+  row.length =
+      shared != nullptr ? static_cast<uint32_t>(shared->roster().waiting()) : queue.waiting;
   row.running = queue.running;
   row.slots = dispatcher.slots(queue);
   row.returns_until_ns = dispatcher.returns_until_ns(queue);

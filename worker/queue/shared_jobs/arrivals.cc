@@ -17,9 +17,9 @@ Arrivals::Arrivals(SharedOrder& order, const Scheduler::QueueSettings& settings,
   }
 }
 
-void Arrivals::set(const Scheduler::QueueSettings& settings) {
+void Arrivals::set(const Scheduler::QueueSettings& settings, int64_t keep_ms) {
   if (line_ != nullptr) {
-    line_->set(settings);
+    line_->set(settings, keep_ms);
   }
 }
 
@@ -115,6 +115,7 @@ void Arrivals::answered(Arrival& arrival, const SharedOrder::Answer<SharedOrder:
                     : is == Admission::kQueueFull ? Outcome::kQueueFull
                     : is == Admission::kOwnerFull ? Outcome::kOwnerFull
                     : is == Admission::kKeyUsed   ? Outcome::kKeyUsed
+                    : is == Admission::kTooFar    ? Outcome::kTooFar
                                                   : Outcome::kAdded;
   if (answer) {
     calls_.came(arrival.newcomer.lane, answer.value.due_us);

@@ -31,8 +31,16 @@ class Arrivals {
   static constexpr int64_t kPatienceNs = kNsPerSec;  // of whoever waits for a promise
 
   // kAway, kFewReplicas: nobody knows whether it is there.
-  enum class Outcome : uint8_t { kAdded, kQueueFull, kOwnerFull, kKeyUsed, kAway, kFewReplicas };
-  // `added.job`: of kKeyUsed, the job that has it.
+  enum class Outcome : uint8_t {
+    kAdded,
+    kQueueFull,
+    kOwnerFull,
+    kKeyUsed,
+    kTooFar,
+    kAway,
+    kFewReplicas
+  };
+  // `added.job`: of kKeyUsed, the job that has it. kTooFar: it would stand behind last_position.
   using Told = std::function<void(Outcome outcome, const SharedOrder::Added& added)>;
   struct Calls {
     std::function<std::string()> home;
@@ -48,7 +56,7 @@ class Arrivals {
   Arrivals& operator=(const Arrivals&) = delete;
 
   void add(Newcomer newcomer, Told told);
-  void set(const Scheduler::QueueSettings& settings);
+  void set(const Scheduler::QueueSettings& settings, int64_t keep_ms);
   bool ready() const { return line_ == nullptr || line_->ready(); }
   bool empty() const { return arrivals_.empty(); }
   // nullptr: none is kept.

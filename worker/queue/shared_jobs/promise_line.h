@@ -30,7 +30,9 @@ class PromiseLine {
   PromiseLine(const PromiseLine&) = delete;
   PromiseLine& operator=(const PromiseLine&) = delete;
 
-  void set(const Scheduler::QueueSettings& settings) { order_.set(settings); }
+  void set(const Scheduler::QueueSettings& settings, int64_t keep_ms) {
+    order_.set(settings, keep_ms);
+  }
   bool ready() const noexcept { return order_.ready(); }
   // As SharedOrder's; it is always answered, and what the job refers to lives until then.
   // kUnknown also where too few replicas have it: then is_short().

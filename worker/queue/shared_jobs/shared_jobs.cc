@@ -88,7 +88,7 @@ SharedJobs::SharedJobs(const Config& config, std::string password, EventLoop& ev
   for (const QueueConfig& queue : config.queues) {
     if (queue.shared) {
       queues_.push_back(std::make_unique<SharedQueue>(servers_, loops_.make(), user,
-                                                      queue::settings_of(queue),
+                                                      config.redis.host, queue::settings_of(queue),
                                                       queue.keep_results_ns, promising));
     }
   }
@@ -141,7 +141,7 @@ SharedQueue* SharedJobs::find(std::string_view name) const {
 void SharedJobs::apply(const Config& config) {
   for (const QueueConfig& queue : config.queues) {
     if (SharedQueue* const shared = find(queue.name); shared != nullptr) {
-      shared->set(queue::settings_of(queue));
+      shared->set(queue::settings_of(queue), queue.keep_results_ns);
     }
   }
 }
@@ -217,6 +217,8 @@ void SharedJobs::on_ready(std::string_view who) noexcept {
     log(Level::kInfo, "shared queues are in " + std::string(who));
   }
   told_ = false;
+  where_ = who;
+  trouble_.clear();
   for (const auto& queue : queues_) {
     queue->doubt();
     if (promise_servers_ == nullptr) {
@@ -233,6 +235,7 @@ void SharedJobs::Promises::on_lost(std::string_view why) noexcept {
 
 void SharedJobs::on_lost(std::string_view why) noexcept {
   is_ready_ = false;
+  trouble_ = why;
   if (!std::exchange(told_, true)) {
     log(Level::kError, "shared queues take no jobs: " + std::string(why));
   }

@@ -32,6 +32,10 @@ class SharedJobs final : redis::Servers::User {
   // nullptr: that queue is not shared.
   SharedQueue* find(std::string_view queue) const;
   const std::vector<std::unique_ptr<SharedQueue>>& queues() const { return queues_; }
+  // Whether Redis is reached, which one that is or was (empty: none yet), and why it is not.
+  bool is_ready() const { return is_ready_; }
+  const std::string& where() const { return where_; }
+  const std::string& trouble() const { return trouble_; }
   // The queues' new settings.
   void apply(const Config& config);
 
@@ -79,6 +83,7 @@ class SharedJobs final : redis::Servers::User {
   std::unique_ptr<LargeResults> results_;
   bool is_ready_ = false;
   bool told_ = false;  // that it is not
+  std::string where_, trouble_;
 };
 
 // As the Scheduler and the shared order have them.

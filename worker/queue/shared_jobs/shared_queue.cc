@@ -1,30 +1,15 @@
 #include "worker/queue/shared_jobs/shared_queue.h"
 
-#include <sys/random.h>
-
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
 #include <utility>
 
+#include "shared/base/version.h"
 #include "worker/queue/text/log.h"
 
 namespace penstock::queue {
-namespace {
-
-std::string new_secret() {
-  limit::Secret secret;
-  if (::getrandom(&secret, sizeof secret, 0) != sizeof secret) {
-    std::abort();  // as JobIdMaker: a kernel that has booted has some
-  }
-  return {reinterpret_cast<const char*>(&secret), sizeof secret};
-}
-
-}  // namespace
-
 SharedQueue::SharedQueue(redis::Servers& servers, std::unique_ptr<redis::Loop> loop, User& user,
-                         const Scheduler::QueueSettings& settings, int64_t keep_results_ns,
-                         const Promising& promising)
+                         std::string host, const Scheduler::QueueSettings& settings,
+                         int64_t keep_results_ns, const Promising& promising)
     : name_(settings.name),
       user_(user),
       order_(servers, settings, std::max(keep_results_ns / kNsPerMs, kLeastKeptMs)),
@@ -32,6 +17,8 @@ SharedQueue::SharedQueue(redis::Servers& servers, std::unique_ptr<redis::Loop> l
       subscription_(servers, order_.key(), std::move(loop)),
       talk_(servers, subscription_, order_.key(),
             [this](std::string_view asked) { return user_.on_asked(*this, asked); }),
+      roster_(order_, *this),
+      host_(std::move(host)),
       arrivals_(order_, settings, std::max(keep_results_ns / kNsPerMs, kLeastKeptMs), promising,
                 {.home = [this] { return membership_.host(); },
                  .came =
@@ -45,6 +32,12 @@ SharedQueue::SharedQueue(redis::Servers& servers, std::unique_ptr<redis::Loop> l
 
 SharedQueue::~SharedQueue() { *alive_ = false; }
 
+void SharedQueue::set(const Scheduler::QueueSettings& settings, int64_t keep_results_ns) {
+  const int64_t keep_ms = std::max(keep_results_ns / kNsPerMs, kLeastKeptMs);
+  order_.set(settings, keep_ms);
+  arrivals_.set(settings, keep_ms);
+}
+
 void SharedQueue::advance_to(int64_t now_ns) {
   if (leaving_) {
     if (!left_ && asking_.empty() && ended_.empty() && returns_.empty()) {
@@ -57,7 +50,7 @@ void SharedQueue::advance_to(int64_t now_ns) {
   std::erase_if(idle_until_ns_, [&](const auto& idle) { return idle.second <= now_ns; });
   if (now_ns >= roster_ns_) {
     roster_ns_ = now_ns + kEveryNs;
-    tell_roster();
+    roster_.tell(membership_.host());
     look_after_watched();
   }
   arrivals_.advance_to(now_ns);
@@ -85,68 +78,28 @@ void SharedQueue::leave() {
 
 void SharedQueue::over() {
   if (!std::exchange(left_, true)) {
+    roster_.leave();
     membership_.leave();
   }
 }
 
-// ---- what hosts serve
-
-void SharedQueue::tell_roster() {
-  std::string text;
-  for (const Model& model : user_.serves(*this)) {
-    const std::string line = model.name + '\t' + model.written + '\n';
-    if (text.size() + line.size() <= kMostServedBytes) {
-      text += line;
-    }
-  }
-  const std::string known = journal() != nullptr ? journal()->secret() : std::string();
-  if (proposed_.empty()) {
-    proposed_ = known.empty() ? new_secret() : known;
-  }
-  order_.tell(self_, text, kServesNs / kNsPerUs, proposed_,
-              [this, alive = alive_](const SharedOrder::Answer<SharedOrder::Roster>& answer) {
-                if (*alive && answer) {
-                  read_roster(answer.value);
-                }
-              });
+HostSays SharedQueue::says() const {
+  HostSays says = user_.says(*this);
+  says.name = host_;
+  says.version = version();
+  says.lease = membership_.host();
+  says.unsent = unsent();
+  return says;
 }
 
-void SharedQueue::read_roster(const SharedOrder::Roster& roster) {
-  if (limit::Secret secret; roster.secret.size() == sizeof secret) {
-    std::memcpy(&secret, roster.secret.data(), sizeof secret);
-    secret_ = secret;
-    proposed_ = roster.secret;
-    if (journal() != nullptr) {
-      journal()->keep_secret(roster.secret);
-    }
-  }
-  models_.clear();
-  for (const std::string& host : roster.serves) {
-    for (std::string_view rest = host; !rest.empty();) {
-      const std::string_view line = rest.substr(0, rest.find('\n'));
-      rest.remove_prefix(std::min(line.size() + 1, rest.size()));
-      const size_t tab = std::min(line.find('\t'), line.size());
-      Model model{std::string(line.substr(0, tab)),
-                  std::string(line.substr(std::min(tab + 1, line.size())))};
-      const auto same = [&](const Model& each) { return each.name == model.name; };
-      if (std::none_of(models_.begin(), models_.end(), same)) {
-        models_.push_back(std::move(model));
-      }
-    }
-  }
+std::string SharedQueue::kept_secret() const {
+  return journal() != nullptr ? journal()->secret() : std::string();
 }
 
-const std::string* SharedQueue::find_model(std::string_view asked) const {
-  static const std::string kAny;
-  if (asked.empty()) {
-    return models_.empty() ? nullptr : &kAny;
+void SharedQueue::keep_secret(const std::string& secret) {
+  if (journal() != nullptr) {
+    journal()->keep_secret(secret);
   }
-  for (const Model& model : models_) {
-    if (model.name == asked || (!model.written.empty() && model.written == asked)) {
-      return &model.name;
-    }
-  }
-  return nullptr;
 }
 
 // ---- jobs are taken, and end
@@ -205,6 +158,7 @@ void SharedQueue::ask(const std::string& model, size_t most) {
     asking_.insert(model);
   }
   ++serving_;
+  ending_ += ended->size();
   const bool sent = order_.serve(host, model, most, finished,
                                  [this, model, most, host, ended, alive = alive_](
                                      SharedOrder::Answer<SharedOrder::Served>& answer) {
@@ -223,6 +177,7 @@ void SharedQueue::served(const std::string& model, size_t most, const std::strin
                          std::vector<Ended>& ended,
                          SharedOrder::Answer<SharedOrder::Served>& answer) {
   --serving_;
+  ending_ -= ended.size();
   if (most > 0) {
     asking_.erase(model);
   }
@@ -341,7 +296,7 @@ void SharedQueue::on_listening(std::string_view) {
   talk_.reader.on_listening();
 }
 
-// "wake LANE", "over ID", "stop ID FENCE", parts of answers
+// "wake LANE", "over ID", "stop ID FENCE", "paused", "resumed", "tick N", parts of answers
 void SharedQueue::on_message(std::string_view, std::string_view text) {
   if (talk_.on_message(text)) {
     return;
@@ -355,9 +310,13 @@ void SharedQueue::on_message(std::string_view, std::string_view text) {
     if (journal() != nullptr) {
       journal()->forget(std::string(rest));
     }
-    if (watched_.contains(std::string(rest))) {
+    if (awaited_.erase(std::string(rest)) > 0 || watched_.contains(std::string(rest))) {
       user_.on_position(*this, std::string(rest), -1);
     }
+  } else if (kind == "tick") {
+    roster_.ticked(rest);
+  } else if (kind == "paused" || kind == "resumed") {
+    roster_.tell(membership_.host());
   } else if (kind == "stop") {
     const std::string id(rest.substr(0, rest.find(' ')));
     const auto held = held_.find(id);
@@ -398,8 +357,8 @@ void SharedQueue::on_lost_data() {
                               ? "jobs that hosts have promised are brought back by them"
                               : "jobs that were promised and had not ended are gone; have it keep "
                                 "what it is told (appendonly, appendfsync always)"));
-  secret_.reset();
-  tell_roster();
+  roster_.lost_data();
+  roster_.tell(membership_.host());
   doubt();
 }
 

@@ -25,35 +25,27 @@
 #include <vector>
 
 #include "shared/base/clock.h"
-#include "shared/limit/siphash.h"
 #include "shared/redis/subscription.h"
 #include "worker/queue/shared_jobs/arrivals.h"
 #include "worker/queue/shared_jobs/host_talk.h"
 #include "worker/queue/shared_jobs/recent_ends.h"
+#include "worker/queue/shared_jobs/roster.h"
 #include "worker/queue/shared_order/membership.h"
 #include "worker/queue/shared_order/shared_order.h"
 
 namespace penstock::queue {
 
-class SharedQueue final : Membership::User, redis::Subscription::Listener {
+class SharedQueue final : Membership::User, Roster::User, redis::Subscription::Listener {
  public:
   static constexpr int64_t kIdleNs =
       kNsPerSec;  // an empty lane is asked again, if nothing is heard
   static constexpr int64_t kAwayNs = kNsPerSec;
-  static constexpr int64_t kRetryNs = 100 * kNsPerMs;    // after an answer that did not come
-  static constexpr int64_t kEveryNs = kNsPerSec;         // the roster, and what is watched
-  static constexpr int64_t kServesNs = 5 * kNsPerSec;    // what a host has said of itself holds
-  static constexpr size_t kMostChannels = 8;             // it hears by its last names
-  static constexpr size_t kMostWatched = 500;            // in one request
-  static constexpr size_t kMostResultBytes = 1U << 20;   // in one request, but for the last
-  static constexpr int64_t kLeastKeptMs = 60'000;        // of what has ended: its home asks for it
-  static constexpr size_t kMostServedBytes = 64U << 10;  // that a host says of itself
-
-  // What a host's workers serve.
-  struct Model {
-    std::string name;
-    std::string written;  // `model:` as in its penstock.yaml, which callers may ask for too
-  };
+  static constexpr int64_t kRetryNs = 100 * kNsPerMs;   // after an answer that did not come
+  static constexpr int64_t kEveryNs = kNsPerSec;        // the roster, and what is watched
+  static constexpr size_t kMostChannels = 8;            // it hears by its last names
+  static constexpr size_t kMostWatched = 500;           // in one request
+  static constexpr size_t kMostResultBytes = 1U << 20;  // in one request, but for the last
+  static constexpr int64_t kLeastKeptMs = 60'000;       // of what has ended: its home asks for it
 
   class User {
    public:
@@ -65,16 +57,18 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
     virtual void on_position(SharedQueue& queue, const std::string& id, int64_t position) = 0;
     // Another host asks of a job that runs here: see JobQuestions.
     virtual std::string on_asked(SharedQueue& queue, std::string_view asked) = 0;
-    // What this host serves there.
-    virtual std::vector<Model> serves(const SharedQueue& queue) const = 0;
+    // What this host serves there; its name and version are known.
+    virtual HostSays says(const SharedQueue& queue) const = 0;
+    // How the queue stands, and what hosts serve, was heard anew.
+    virtual void on_roster(SharedQueue& queue) = 0;
 
    protected:
     ~User() = default;
   };
 
-  // `servers` and `user` live longer.
+  // `servers` and `user` live longer. `host`: what people call this one.
   SharedQueue(redis::Servers& servers, std::unique_ptr<redis::Loop> loop, User& user,
-              const Scheduler::QueueSettings& settings, int64_t keep_results_ns,
+              std::string host, const Scheduler::QueueSettings& settings, int64_t keep_results_ns,
               const Promising& promising);
   ~SharedQueue();
   SharedQueue(const SharedQueue&) = delete;
@@ -88,24 +82,21 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
     const auto found = held_.find(id);
     return found == held_.end() ? 0 : found->second;
   }
-  void set(const Scheduler::QueueSettings& settings) {
-    order_.set(settings);
-    arrivals_.set(settings);
-  }
+  void set(const Scheduler::QueueSettings& settings, int64_t keep_results_ns);
 
   // Whether jobs can be added now. Else they are not promised.
-  bool is_there() const { return secret_.has_value() && order_.ready() && arrivals_.ready(); }
+  bool is_there() const { return secret().has_value() && order_.ready() && arrivals_.ready(); }
   // Whether it has not been there for kAwayNs, or since the start.
   bool is_away(int64_t now_ns) const { return !is_there() && now_ns - there_ns_ > kAwayNs; }
   // It is there again, and not all hosts may have said what they serve.
   bool settles(int64_t now_ns) const { return now_ns < settled_ns_; }
   // Under which all hosts hash owners and keys; nothing: Redis has not been reached yet.
-  const std::optional<limit::Secret>& secret() const { return secret_; }
-
-  // The model by its name, where any host serves it by that; an empty one is any. nullptr: none.
-  const std::string* find_model(std::string_view asked) const;
-  const std::vector<Model>& models() const { return models_; }
-  size_t hosts() const { return membership_.hosts(); }
+  const std::optional<limit::Secret>& secret() const { return roster_.secret(); }
+  const Roster& roster() const { return roster_; }
+  const Membership& membership() const { return membership_; }
+  const SharedOrder::Calls& calls() const { return order_.calls(); }
+  // Ends, and jobs to be given back, that Redis does not have yet.
+  size_t unsent() const { return ended_.size() + returns_.size() + ending_; }
 
   // A job that comes in.
   using Newcomer = queue::Newcomer;
@@ -132,6 +123,9 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   // on_position is called each second until unwatch().
   void watch(const std::string& id) { watched_.insert(id); }
   void unwatch(const std::string& id) { watched_.erase(id); }
+  // on_position is called once it is over, if that is heard.
+  void await_end(std::string id) { awaited_.insert(std::move(id)); }
+  void forget_end(const std::string& id) { awaited_.erase(id); }
 
   // As SharedOrder's.
   bool look(std::string_view id, size_t most, SharedOrder::Then<SharedOrder::Known> then) {
@@ -140,6 +134,10 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   bool positions(std::span<const std::string_view> ids,
                  SharedOrder::Then<std::vector<int64_t>> then) {
     return order_.positions(ids, std::move(then));
+  }
+  // On all hosts. kUnknown: it may be so, or become so.
+  bool pause(bool paused, SharedOrder::Then<bool> then) {
+    return order_.pause(paused, std::move(then));
   }
   bool cancel(std::string_view id, std::string_view result,
               SharedOrder::Then<SharedOrder::End> then, int64_t keep_ms = 0);
@@ -180,6 +178,10 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   void on_joined() override;
   void on_expelled(std::string_view why) override;
   void on_lost_data() override;
+  HostSays says() const override;
+  void on_roster() override { user_.on_roster(*this); }
+  std::string kept_secret() const override;
+  void keep_secret(const std::string& secret) override;
   size_t running() const override { return held_.size(); }
   bool runs(std::string_view id, uint64_t fence) const override;
   void on_held(const std::vector<SharedOrder::Held>& held) override;
@@ -189,8 +191,6 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
               std::vector<Ended>& ended, SharedOrder::Answer<SharedOrder::Served>& answer);
   void send_back(std::list<Return>::iterator job);
   void note_end(const std::string& id, char how, std::string result, int64_t keep_ms);
-  void tell_roster();
-  void read_roster(const SharedOrder::Roster& roster);
   void look_after_watched();
   void forget(const std::string& id, uint64_t fence);
 
@@ -200,21 +200,20 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   Membership membership_;
   redis::Subscription subscription_;
   HostTalk talk_;
-  std::deque<std::string> channels_;                  // its own, by all names that it had lately
-  const std::string self_ = SharedOrder::new_host();  // in the roster
+  std::deque<std::string> channels_;  // its own, by all names that it had lately
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   int64_t there_ns_ = monotonic_ns();  // the last time that jobs could be added
   int64_t settled_ns_ = 0;
   bool leaving_ = false;
   bool left_ = false;
 
-  std::optional<limit::Secret> secret_;
-  std::string proposed_;  // the secret, should Redis have none: the one it had
-  std::vector<Model> models_;
+  Roster roster_;
+  const std::string host_;
   int64_t roster_ns_ = 0;  // when next
 
   std::unordered_map<std::string, uint64_t> held_;  // fences of jobs that were taken
   std::deque<Ended> ended_;                         // to be sent
+  size_t ending_ = 0;                               // sent, and not answered
   int64_t retry_ns_ = 0;                            // not before
   std::list<Return> returns_;
   size_t serving_ = 0;  // requests without an answer
@@ -223,6 +222,7 @@ class SharedQueue final : Membership::User, redis::Subscription::Listener {
   std::set<std::string> asking_;                  // models whose jobs are asked for
   std::map<std::string, int64_t> idle_until_ns_;  // where there was less than was asked for
 
+  std::set<std::string> awaited_;
   std::set<std::string> watched_;
   std::string watched_until_;  // of these, the last that was asked for
 };

@@ -70,6 +70,7 @@ void Membership::renewed(const SharedOrder::Renewed& answer, int64_t sent_ns) {
     return;
   }
   hosts_ = answer.hosts;
+  renewed_ns_ = sent_ns;
   ends_ns_ = sent_ns + kLeaseNs - kMarginNs;
   note_due(answer.due_us, now_ns_);
   const bool lost = made_us_ != 0 && made_us_ != answer.made_us;
@@ -119,7 +120,11 @@ void Membership::advance() {
 void Membership::reap() {
   order_.reap(kMostReaped,
               [this, alive = alive_](const SharedOrder::Answer<SharedOrder::Reaped>& answer) {
-                if (*alive && answer && answer.value.hosts > 0) {
+                if (!*alive || !answer) {
+                  return;
+                }
+                reaped_ += answer.value.back + answer.value.over;
+                if (answer.value.hosts > 0) {
                   reap();
                 }
               });

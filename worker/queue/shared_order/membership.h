@@ -59,6 +59,10 @@ class Membership {
   // By which jobs are taken; empty while it is out.
   const std::string& host() const noexcept { return is_in_ ? host_ : kNone; }
   uint64_t hosts() const noexcept { return hosts_; }
+  // When the last renewal was sent that was answered; 0: none was.
+  int64_t renewed_ns() const noexcept { return renewed_ns_; }
+  // Jobs of hosts that died, which this one has put back or ended.
+  uint64_t reaped() const noexcept { return reaped_; }
 
   // Elapsed time is pushed in.
   void advance_to(int64_t now_ns);
@@ -90,6 +94,8 @@ class Membership {
   int64_t due_ns_ = INT64_MAX;
   int64_t made_us_ = 0;  // the queue; 0: it is not known yet
   uint64_t hosts_ = 0;
+  int64_t renewed_ns_ = 0;
+  uint64_t reaped_ = 0;
 };
 
 }  // namespace penstock::queue

@@ -105,12 +105,19 @@ bool SharedOrder::ask(redis::Script script, const Words& words, bool (*read)(con
     bool (*read)(const redisReply&, T&);
     Then<T> then;
     std::shared_ptr<bool> alive;
+    Calls& calls;
+    int64_t sent_ns;
   };
-  auto asked = std::make_unique<Asked>(Asked{read, std::move(then), alive_});
+  auto asked =
+      std::make_unique<Asked>(Asked{read, std::move(then), alive_, calls_, monotonic_ns()});
   const auto answered = [](void* context, const redisReply* reply) noexcept {
     const std::unique_ptr<Asked> self(static_cast<Asked*>(context));
     if (!*self->alive) {
       return;
+    }
+    if (reply != nullptr) {
+      ++self->calls.answered;
+      self->calls.ns += monotonic_ns() - self->sent_ns;
     }
     Answer<T> answer;
     if (reply == nullptr) {
@@ -143,7 +150,7 @@ bool SharedOrder::add(const Job& job, Then<Added> then) {
   words.number(job.force ? 0 : queue_.max_length).number(queue_.max_per_owner);
   words.text(job.home.empty() ? kNobody : job.home);
   words.text(job.key).text(job.key_is).number(job.key_ms).number(job.ends_by_us);
-  words.text(job.instead_of).text(job.body);
+  words.text(job.instead_of).number(job.last_position).text(job.body);
   if (job.for_replicas) {
     words.number(1);
   }
@@ -155,7 +162,11 @@ bool SharedOrder::add(const Job& job, Then<Added> then) {
     added.admission = static_cast<Admission>(admission);
     switch (added.admission) {
       case Admission::kAdded:
-        added.due_us = answer.elements > 1 ? number_at(answer, 1) : kNever;
+        added.due_us = answer.elements > 2 ? number_at(answer, 1) : kNever;
+        added.position = answer.elements > 2 ? number_at(answer, 2) : 0;
+        return answer.elements > 2;
+      case Admission::kTooFar:
+        added.position = answer.elements > 1 ? number_at(answer, 1) : 0;
         return answer.elements > 1;
       case Admission::kQueueFull:
       case Admission::kOwnerFull:
@@ -362,17 +373,32 @@ bool SharedOrder::pause(bool paused, Then<bool> then) {
   return ask<bool>(order_script::kPause, words, read, std::move(then));
 }
 
-bool SharedOrder::tell(std::string_view host, std::string_view serves, int64_t lasts_us,
-                       std::string_view secret, Then<Roster> then) {
+bool SharedOrder::tell(const Say& say, Then<Roster> then) {
   Words words = this->words();
-  words.text(host).text(serves).number(lasts_us).text(secret);
+  words.text(say.host).text(say.text).number(say.lasts_us).text(say.secret);
+  words.text(say.back).text(say.to);
   const auto read = [](const redisReply& answer, Roster& roster) {
-    if (!is_array(answer, 1)) {
+    constexpr size_t kEach = 3;
+    if (!is_array(answer, 6) || !is_array(*answer.element[3], 0) ||
+        !is_array(*answer.element[4], 0) || !is_array(*answer.element[5], 0)) {
       return false;
     }
     roster.secret = text_at(answer, 0);
-    for (size_t i = 1; i < answer.elements; ++i) {
-      roster.serves.push_back(text_at(answer, i));
+    roster.paused = number_at(answer, 1) == 1;
+    roster.waiting = static_cast<uint64_t>(number_at(answer, 2));
+    const redisReply& lanes = *answer.element[3];
+    for (size_t i = 0; i + kEach <= lanes.elements; i += kEach) {
+      roster.lanes.push_back({text_at(lanes, i), static_cast<uint64_t>(number_at(lanes, i + 1)),
+                              number_at(lanes, i + 2)});
+    }
+    const redisReply& leases = *answer.element[4];
+    for (size_t i = 0; i + kEach <= leases.elements; i += kEach) {
+      roster.leases.push_back({text_at(leases, i), number_at(leases, i + 1),
+                               static_cast<uint64_t>(number_at(leases, i + 2))});
+    }
+    const redisReply& said = *answer.element[5];
+    for (size_t i = 0; i + 1 < said.elements; i += 2) {
+      roster.said.push_back({number_at(said, i), text_at(said, i + 1)});
     }
     return true;
   };

@@ -106,12 +106,15 @@ class SharedOrder {
     int64_t key_ms = 0;
     std::string_view instead_of;  // a job that does not count as having the key
     bool for_replicas = false;    // something is written in any case, for them to acknowledge
+    // It is let in up to this position. 0: at any; kNever: at any, and its position is not told.
+    int64_t last_position = kNever;
     std::string_view body;
   };
-  enum class Admission : uint8_t { kAdded = 1, kQueueFull, kOwnerFull, kThere, kKeyUsed };
+  enum class Admission : uint8_t { kAdded = 1, kQueueFull, kOwnerFull, kThere, kKeyUsed, kTooFar };
   struct Added {
     Admission admission = Admission::kAdded;
     int64_t due_us = kNever;  // until something is due
+    int64_t position = 0;     // of kAdded, if it was asked for; of kTooFar
     std::string job;          // of kThere, kKeyUsed: the one that is there
     std::string key_is;       // of kKeyUsed
   };
@@ -218,15 +221,52 @@ class SharedOrder {
   // Of body or result, `most` bytes at most; 0: all.
   bool look(std::string_view id, size_t most, Then<Known> then);
 
+  // How a queue stands, and who says what of himself.
   struct Roster {
-    std::string secret;               // under which all hosts hash owners and keys
-    std::vector<std::string> serves;  // what each says of itself
+    struct Lane {
+      std::string model;
+      uint64_t jobs = 0;      // that may be taken
+      int64_t oldest_us = 0;  // since the first of them came
+    };
+    struct Lease {
+      std::string host;     // by which it takes jobs
+      int64_t ends_us = 0;  // in so long; 0: it has ended, and its jobs are taken back
+      uint64_t running = 0;
+    };
+    struct Said {
+      int64_t holds_us = 0;  // yet; below 0: it has said no more for so long
+      std::string text;      // then its beginning alone: kGoneBytes
+    };
+    std::string secret;  // under which all hosts hash owners and keys
+    bool paused = false;
+    uint64_t waiting = 0;  // the scheduled and delayed too
+    std::vector<Lane> lanes;
+    std::vector<Lease> leases;
+    std::vector<Said> said;
   };
-  // A host says what it serves, and hears what all do. `secret`: theirs, unless they have one.
-  bool tell(std::string_view host, std::string_view serves, int64_t lasts_us,
-            std::string_view secret, Then<Roster> then);
+  static constexpr size_t kGoneBytes = 512;
+  struct Say {
+    std::string_view host;
+    std::string_view text;
+    int64_t lasts_us = 0;
+    std::string_view secret;  // theirs, unless they have one
+    // What is said back on c|TO; empty: nothing.
+    std::string_view back, to;
+  };
+  // A host says what it serves, and hears what all do.
+  bool tell(const Say& say, Then<Roster> then);
 
-  void set(const Scheduler::QueueSettings& queue) { queue_ = queue; }
+  // What is over from now on is kept for `keep_ms`.
+  void set(const Scheduler::QueueSettings& queue, int64_t keep_ms) {
+    queue_ = queue;
+    keep_ms_ = keep_ms;
+  }
+  // Requests that were answered, and how long that took in all.
+  struct Calls {
+    uint64_t answered = 0;
+    int64_t ns = 0;
+  };
+  const Calls& calls() const noexcept { return calls_; }
   // A test's own time instead of Redis's.
   void set_clock(int64_t now_us) noexcept { now_us_ = now_us; }
   const std::string& key() const noexcept { return key_; }
@@ -248,11 +288,12 @@ class SharedOrder {
   redis::Servers& servers_;
   Scheduler::QueueSettings queue_;
   const std::string key_;
-  const int64_t keep_ms_;
+  int64_t keep_ms_;
   // Answers that come when this is gone are nobody's.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   uint64_t random_;
   int64_t now_us_ = 0;
+  Calls calls_;
 };
 
 }  // namespace penstock::queue

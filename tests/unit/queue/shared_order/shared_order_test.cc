@@ -116,17 +116,99 @@ TEST_F(SharedOrderTest, WhatIsKnownOfAJobIsItsBodyUntilItHasAResult) {
 }
 
 TEST_F(SharedOrderTest, HostsTellEachOtherWhatTheyServeForAWhile) {
-  const auto tell = [&](std::string_view host, std::string_view serves, std::string_view secret) {
-    return client_.get<SharedOrder::Roster>(
-        [&](auto then) { return order_.tell(host, serves, 5'000'000, secret, then); });
+  const auto tell = [&](std::string_view host, std::string_view says, std::string_view secret) {
+    return client_.get<SharedOrder::Roster>([&](auto then) {
+      return order_.tell({.host = host, .text = says, .lasts_us = 5'000'000, .secret = secret},
+                         then);
+    });
   };
   order_.set_clock(1'000'000);
-  EXPECT_EQ(tell(kHost, "m", "secret one").serves, std::vector<std::string>{"m"});
+  EXPECT_EQ(tell(kHost, "m", "secret one").said.at(0).text, "m");
+  order_.set_clock(3'000'000);
   const auto both = tell(kOther, "n", "secret two");
   EXPECT_EQ(both.secret, "secret one");
-  EXPECT_EQ(both.serves.size(), 2U);
-  order_.set_clock(6'000'001);
-  EXPECT_EQ(tell(kOther, "n", "").serves, std::vector<std::string>{"n"});
+  EXPECT_EQ(both.said.size(), 2U);
+  const auto of = [](const SharedOrder::Roster& roster, std::string_view text) {
+    const auto found = std::find_if(roster.said.begin(), roster.said.end(),
+                                    [&](const auto& each) { return each.text == text; });
+    return found == roster.said.end() ? INT64_MIN : found->holds_us;
+  };
+  EXPECT_EQ(of(both, "m"), 3'000'000);
+  EXPECT_EQ(of(both, "n"), 5'000'000);
+  order_.set_clock(7'000'000);
+  EXPECT_EQ(of(tell(kOther, "n", ""), "m"), -1'000'000);  // it was there
+  order_.set_clock(607'000'000);
+  EXPECT_EQ(tell(kOther, "n", "").said.size(), 1U);
+}
+
+TEST_F(SharedOrderTest, OfAHostThatSaysNoMoreTheBeginningIsKept) {
+  const std::string text(2 * SharedOrder::kGoneBytes, 'x');
+  const auto tell = [&](std::string_view host, std::string_view says) {
+    return client_
+        .get<SharedOrder::Roster>([&](auto then) {
+          return order_.tell({.host = host, .text = says, .lasts_us = 1000, .secret = "s"}, then);
+        })
+        .said;
+  };
+  order_.set_clock(1'000'000);
+  EXPECT_EQ(tell(kHost, text).at(0).text, text);
+  order_.set_clock(2'000'000);
+  const auto said = tell(kOther, "");
+  ASSERT_EQ(said.size(), 2U);
+  EXPECT_EQ(std::max(said[0].text.size(), said[1].text.size()), SharedOrder::kGoneBytes);
+}
+
+TEST_F(SharedOrderTest, TheRosterSaysHowTheQueueStands) {
+  const auto roster = [&] {
+    return client_.get<SharedOrder::Roster>([&](auto then) {
+      return order_.tell({.host = kOther, .text = "", .lasts_us = 1000, .secret = "s"}, then);
+    });
+  };
+  order_.set_clock(1'000'000);
+  add({.id = "a", .lane = "m"});
+  add({.id = "b", .lane = "m", .not_before_us = 9'000'000});
+  order_.set_clock(3'000'000);
+  add({.id = "c", .lane = "m"});
+  add({.id = "d", .lane = ""});
+  auto now = roster();
+  EXPECT_FALSE(now.paused);
+  EXPECT_EQ(now.waiting, 4U);
+  ASSERT_EQ(now.lanes.size(), 2U);
+  const auto& lane = now.lanes[now.lanes[0].model == "m" ? 0 : 1];
+  EXPECT_EQ(lane.jobs, 2U);
+  EXPECT_EQ(lane.oldest_us, 2'000'000);
+  serve(kHost, 1);
+  client_.get<bool>([&](auto then) { return order_.pause(true, then); });
+  now = roster();
+  EXPECT_TRUE(now.paused);
+  EXPECT_EQ(now.waiting, 3U);
+  uint64_t running = 0;
+  for (const auto& lease : now.leases) {
+    running += lease.running;
+  }
+  EXPECT_EQ(running, 1U);
+}
+
+// What it would be told, it is told without coming in.
+TEST_F(SharedOrderTest, AJobThatWouldStandTooFarBackIsNotLetIn) {
+  order_.set_clock(1'000'000);
+  for (const char* const id : {"a", "b", "c"}) {
+    add({.id = id, .lane = "m", .owner = 1});
+  }
+  SharedOrder::Job job{.id = "d", .lane = "m", .owner = 1, .last_position = 3};
+  EXPECT_EQ(add(job).admission, Admission::kTooFar);
+  EXPECT_EQ(add(job).position, 4);
+  EXPECT_EQ(look("d").state, State::kUnknown);
+  job.owner = 2;  // whose share is less used
+  EXPECT_EQ(add(job).admission, Admission::kAdded);
+  job = {.id = "e", .lane = "m", .owner = 1, .last_position = 0};
+  const auto added = add(job);
+  EXPECT_EQ(added.admission, Admission::kAdded);
+  EXPECT_EQ(added.position, 5);
+  job = {.id = "f", .lane = "", .owner = 3, .last_position = 1};  // all lanes' workers may take it
+  EXPECT_EQ(add(job).position, 2);
+  job = {.id = "g", .lane = "m", .owner = 1, .priority = 5, .last_position = 1};
+  EXPECT_EQ(add(job).admission, Admission::kAdded);
 }
 
 TEST_F(SharedOrderTest, WhatAHostSaysOfAJobThatItLostIsDropped) {

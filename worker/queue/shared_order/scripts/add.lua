@@ -4,10 +4,11 @@
 --       12 deadline, us (0: what follows)   13 deadline from when it came, or is due, us (0: none)   14 failed attempts so far
 --       15 most jobs that wait (0: it was promised before, and is not refused)   16 most of an owner (0: as many)
 --       17 its home: the host that is told of its end   18 idempotency key (empty: none)   19 what that stands for   20 its life, ms
---       21 deadline once it has been taken, us (0: the same; -1: none)   22 a job that does not count as having the key   23 body
---       24 only where replicas are waited for: 1: something is written also where the job is there, for that is what is waited for
--- Answer {1, us until something is due}; {2}, {3}: queue, owner full; {4, job}: a job of this id is there; {5, job, what for}: another
---       has the key
+--       21 deadline once it has been taken, us (0: the same; -1: none)   22 a job that does not count as having the key
+--       23 the last position at which it is let in (0: any; -1: any, and its position is not told)   24 body
+--       25 only where replicas are waited for: 1: something is written also where the job is there, for that is what is waited for
+-- Answer {1, us until something is due, its position (0: it is scheduled, or it is not told)}; {2}, {3}: queue, owner full; {4, job}: a
+--       job of this id is there; {5, job, what for}: another has the key; {6, position}: it would stand further back than is let in
 -- O(log n)
 @open@
 @line_up@
@@ -24,7 +25,7 @@ end
 next_due = tonumber(s[1]) or NEVER
 local key = P .. 'j|' .. id
 if call('EXISTS', key) == 1 then
-  if a[24] then call('HSET', P .. 's', 'y', now) end
+  if a[25] then call('HSET', P .. 's', 'y', now) end
   return {4, id}
 end
 if a[18] ~= '' then
@@ -32,7 +33,7 @@ if a[18] ~= '' then
   if had then
     local other, digest = string.match(had, '^(%S+) (.*)$')
     if other ~= a[22] and call('EXISTS', P .. 'j|' .. other) == 1 then
-      if a[24] then call('HSET', P .. 's', 'y', now) end
+      if a[25] then call('HSET', P .. 's', 'y', now) end
       return {5, other, digest}
     end
   end
@@ -49,16 +50,33 @@ local ends = a[21] == '-1' and NEVER or a[21] + 0
 local attempts = a[14] + 0
 local state, th, tl, eh, el, arrival, due = SCHEDULED, 0, 0, 0, 0, 0, dead
 local set = {'HSET', P .. 's', 'w', waiting + 1}
+local position = 0
 if later <= now then
   state, arrival = WAITING, (tonumber(s[3]) or 0) + 1
+  local last = a[23] + 0
+  if last > 0 then
+    th, tl = begins(lane, owner, rank, s[4])
+  else
+    th, tl, eh, el, set[8] = line_up(lane, owner, rank, cost, weight, s[4])
+  end
+  local here = rank .. pack('>I4I4I8', th, tl, arrival)
+  if last >= 0 then
+    position = 1 + call('ZLEXCOUNT', P .. 'l|' .. lane, '-', '(' .. here)
+    for _, other in ipairs(lane == '' and call('SMEMBERS', P .. 'n') or {''}) do
+      if other ~= lane then position = position + call('ZLEXCOUNT', P .. 'l|' .. other, '-', '(' .. here) end
+    end
+  end
+  if last > 0 then
+    if position > last then return {6, position} end
+    th, tl, eh, el, set[8] = line_up(lane, owner, rank, cost, weight, s[4])
+  end
   set[5], set[6], set[7] = 'n', arrival, class
-  th, tl, eh, el, set[8] = line_up(lane, owner, rank, cost, weight, s[4])
-  stand(lane, rank .. pack('>I4I4I8', th, tl, arrival) .. id)
+  stand(lane, here .. id)
 elseif later < dead then
   due = later
 end
 call('SET', key, pack(JOB, state, 0, attempts, 0, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner, NOBODY, a[17], #lane,
-                      lane) .. a[23])
+                      lane) .. a[24])
 call(unpack(set))
 call('HINCRBY', P .. 'o', owner, 1)
 if due < NEVER then
@@ -66,4 +84,4 @@ if due < NEVER then
   soon(due)
 end
 if a[18] ~= '' then call('SET', P .. 'k|' .. a[18], id .. ' ' .. a[19], 'PX', a[20]) end
-return {1, next_due < NEVER and math.max(0, next_due - now) or -1}
+return {1, next_due < NEVER and math.max(0, next_due - now) or -1, position}

@@ -1,0 +1,118 @@
+#include "worker/ctl/cluster_table.h"
+
+#include <cstdio>
+
+#include "worker/ctl/json.h"
+#include "worker/ctl/table.h"
+
+namespace penstock::ctl {
+namespace {
+
+// 1500 is "1.5 s"; "-" where it is not known.
+std::string milliseconds(JsonElement of, std::string_view member) {
+  if (cell(of, member) == "-") {
+    return "-";
+  }
+  char out[32];
+  const double ms = number_of(of, member);
+  snprintf(out, sizeof out, ms < 1000 ? "%.0f ms" : "%.1f s", ms < 1000 ? ms : ms / 1000);
+  return out;
+}
+
+std::string seconds(JsonElement of, std::string_view member) {
+  return duration(static_cast<int64_t>(number_of(of, member)));
+}
+
+// "2 of 3", of workers or slots.
+std::string part(JsonElement of, std::string_view some, std::string_view all) {
+  return cell(of, some) + " of " + cell(of, all);
+}
+
+std::string redis_line(JsonElement redis) {
+  const std::string at = cell(redis, "at");
+  return truth_of(redis, "reached", false) ? "Redis " + at + " is reached\n"
+                                           : "Redis " + (at.empty() ? "" : at + " ") +
+                                                 "is not reached: " + cell(redis, "why") + "\n";
+}
+
+std::string queue_table(JsonElement root) {
+  std::vector<Row> rows = {{"QUEUE", "MODEL", "WAITING", "SCHEDULED", "RUNNING", "WORKERS", "SLOTS",
+                            "WAIT", "TAKES", "OLDEST"}};
+  for (const JsonElement queue : elements_of(root, "queues")) {
+    const bool paused = truth_of(queue, "paused", false);
+    rows.push_back({cell(queue, "name"), paused ? "all, paused" : "all", cell(queue, "waiting"),
+                    cell(queue, "scheduled"), cell(queue, "running"), "-", "-", "-", "-",
+                    seconds(queue, "oldest_seconds")});
+    for (const JsonElement model : elements_of(queue, "models")) {
+      rows.push_back({"", cell(model, "model"), cell(model, "waiting"), "-", cell(model, "running"),
+                      part(model, "ready", "workers"), cell(model, "slots"),
+                      milliseconds(model, "predicted_wait_ms"), milliseconds(model, "service_ms"),
+                      "-"});
+    }
+  }
+  return render(rows);
+}
+
+std::string host_table(JsonElement root) {
+  std::vector<Row> rows = {{"HOST", "ROLE", "STATE", "VERSION", "UP", "HEARD", "QUEUE",
+                            "LEASE ENDS", "RUNNING", "MODELS", "UNSENT"}};
+  for (const JsonElement host : elements_of(root, "hosts")) {
+    bool first = true;
+    for (const JsonElement queue : elements_of(host, "queues")) {
+      std::string models;
+      for (const JsonElement model : elements_of(queue, "models")) {
+        models += (models.empty() ? "" : ", ") + cell(model, "model") + " (" +
+                  part(model, "running", "slots") + " slots, " + part(model, "ready", "workers") +
+                  " workers)";
+      }
+      const auto once = [&](std::string text) { return first ? std::move(text) : std::string(); };
+      rows.push_back({once(cell(host, "name")), once(cell(host, "role")), once(cell(host, "state")),
+                      once(cell(host, "version")), once(seconds(host, "up_seconds")),
+                      once(milliseconds(host, "heard_ms") + " ago"), cell(queue, "queue"),
+                      milliseconds(queue, "lease_ms"), cell(queue, "running"),
+                      models.empty() ? "-" : models, once(cell(host, "unsent"))});
+      first = false;
+    }
+  }
+  return render(rows);
+}
+
+std::string gone_table(JsonElement root) {
+  std::vector<Row> rows = {{"GONE", "VERSION", "HOW", "WHEN"}};
+  for (const JsonElement host : elements_of(root, "gone")) {
+    rows.push_back({cell(host, "name"), cell(host, "version"), cell(host, "end"),
+                    seconds(host, "seconds") + " ago"});
+  }
+  return rows.size() == 1 ? "" : "\n" + render(rows);
+}
+
+// What this host knows by its own line to Redis.
+std::string lag_lines(JsonElement root) {
+  std::string lines;
+  for (const JsonElement queue : elements_of(root, "queues")) {
+    lines += "queue " + cell(queue, "name") + ", from here: heard " +
+             milliseconds(queue, "heard_ms") + " ago, lease renewed " +
+             milliseconds(queue, "renewed_ms") + " ago, messages take " +
+             milliseconds(queue, "lag_ms") + ", " + cell(queue, "unsent") + " ends unsent, " +
+             cell(queue, "reaped") + " jobs of dead hosts put back\n";
+  }
+  return lines;
+}
+
+}  // namespace
+
+Result<std::string> cluster_table(const std::string& json) {
+  simdjson::dom::parser parser;
+  JsonElement root;
+  if (!parse_object(parser, json, root)) {
+    return Error{"penstockd's answer is no JSON object"};
+  }
+  const auto redis = object_of(root, "redis");
+  if (!redis) {
+    return std::string("no queue of this host is shared\n");
+  }
+  return redis_line(*redis) + lag_lines(root) + "\n" + queue_table(root) + "\n" + host_table(root) +
+         gone_table(root);
+}
+
+}  // namespace penstock::ctl
