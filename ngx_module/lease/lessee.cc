@@ -31,7 +31,7 @@ limit::Instant Lessee::now() const noexcept { return instant(*zone_.table); }
 
 // ---- its life
 
-bool Lessee::start() noexcept {
+bool Lessee::start(const limit::Hash128& nginx) noexcept {
   const Sharing& sharing = *zone_.sharing;
   facts_ = &facts_of(sharing);
   incarnation = facts_->incarnation;
@@ -56,7 +56,10 @@ bool Lessee::start() noexcept {
   settings.password = view(sharing.password);
   settings.prefix = view(sharing.prefix);
   ngx_snprintf(host_, sizeof host_, "%016xL", incarnation.lo);
+  u_char nginx_host[sizeof host_];
+  ngx_snprintf(nginx_host, sizeof nginx_host, "%016xL", nginx.lo);
   settings.host = host();
+  settings.counts_as.assign(reinterpret_cast<const char*>(nginx_host), sizeof nginx_host);
   settings.patience_ms = static_cast<int64_t>(sharing.timeout);
   rates_ = new (std::nothrow) Rates;
   redis::Whereabouts where;
@@ -409,8 +412,13 @@ ngx_int_t start_lessees(ngx_cycle_t* cycle) noexcept {
   if (main == nullptr) {
     return NGX_OK;
   }
+  const Facts* nginx = nullptr;  // one host, however many of its zones share
   for (const Zone* zone : main->zones) {
-    if (zone->sharing != nullptr && !static_cast<Lessee*>(zone->lessor)->start()) {
+    if (zone->sharing == nullptr) {
+      continue;
+    }
+    nginx = nginx != nullptr ? nginx : &facts_of(*zone->sharing);
+    if (!static_cast<Lessee*>(zone->lessor)->start(nginx->incarnation)) {
       return NGX_ERROR;
     }
   }

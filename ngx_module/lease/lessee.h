@@ -60,8 +60,9 @@ class Lessee final : public limit::Lessor, redis::Servers::User {
  public:
   explicit Lessee(Zone& zone) noexcept : zone_(zone) {}
 
-  // In each worker process. False: no memory.
-  bool start() noexcept;
+  // In each worker process. `nginx`: as whom it is counted, one host however many of its zones
+  // share. False: no memory.
+  bool start(const limit::Hash128& nginx) noexcept;
   // At its end: what it knows to be held is given back.
   void stop() noexcept;
 

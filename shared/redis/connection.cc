@@ -76,7 +76,7 @@ void Connection::start() noexcept { open(); }
 void Connection::leave() noexcept {
   if (ready() && !roster_.empty()) {
     const std::string_view words[] = {"EVALSHA", sha_of(Script::kHosts), "1", roster_,
-                                      "0",       settings_.host,         "0"};
+                                      "0",       counted_as(),           "0"};
     if (Call* call = make(nullptr, nullptr, Script::kHosts); call != nullptr) {
       send(call, words);
     }
@@ -346,7 +346,7 @@ void Connection::call_hosts() noexcept {
   hosts_called_ns_ = monotonic_ns();
   const std::string stays = std::to_string(kHostStaysMs);
   const std::string_view words[] = {"EVALSHA", sha_of(Script::kHosts), "1",  roster_,
-                                    "0",       settings_.host,         stays};
+                                    "0",       counted_as(),           stays};
   if (Call* call = make(nullptr, nullptr, Script::kHosts); call != nullptr) {
     call->step = Call::Step::kHosts;
     send(call, words);

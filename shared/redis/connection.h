@@ -33,6 +33,8 @@ struct Settings {
   std::string layout = kLayout;
   std::span<const std::string_view> scripts = limit_scripts();  // they live longer
   std::string host;  // who calls: unlike any other, and any that was before
+  // As whom it is counted among those that share; empty: as `host`.
+  std::string counts_as;
   int64_t patience_ms = 5;
   // How many hosts share is found out each second, by a call that writes; a server whose memory is
   // full cannot be used then. Else that is an answer like others.
@@ -133,6 +135,9 @@ class Connection final : Link::User {
   void load(Script script) noexcept;
   bool repeat(Call* call, const redisReply& answer) noexcept;
   bool take(Call* call, bool asking) noexcept;
+  std::string_view counted_as() const noexcept {
+    return settings_.counts_as.empty() ? settings_.host : settings_.counts_as;
+  }
   std::string_view sha_of(Script script) const noexcept {
     return {scripts_[static_cast<size_t>(script)].sha, sizeof(Loaded::sha)};
   }

@@ -469,3 +469,11 @@ def test_four_hosts_keep_the_limit_while_they_and_redis_are_killed_and_stopped(h
     assert len(load.admitted) > rate
     assert load.most_over(rate, burst) <= 0
     assert set(load.others) <= {503}
+
+
+def test_a_host_whose_zones_share_is_one_host(penstock, redis):
+    zones = "".join(f"penstock_zone {name} 1m redis={redis.address};\n" for name in ("edge", "other"))
+    services = [penstock(http=zones, server=SERVER % "rate=10r/m burst=4") for _ in range(2)]
+    until_they_know_each_other(services)
+    assert known_hosts(redis) == 2
+    assert all(counted(service, "penstock_lease_hosts", zone="other") == 2 for service in services)

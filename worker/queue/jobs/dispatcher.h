@@ -377,6 +377,8 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
     Scheduler::Foretold foretold;
     int64_t told_ns;
   };
+  std::unordered_map<const Scheduler::Lane*, uint64_t> asked_turn_;  // of ask_for_shared()
+  uint64_t asked_turns_ = 0;
   std::unordered_map<std::string, AwayWait> foretold_;  // of jobs that are forgotten, by id
   int64_t since_ms_;                                    // this was made; time of day
   uint64_t refused_ = 0;

@@ -194,16 +194,32 @@ void Dispatcher::cancel_away(Job& job) {
 
 // ---- jobs that run here
 
-// For each lane whose workers have credit, and where nothing waits here.
+// For each lane whose workers have credit, and where nothing waits here. Lanes of one device ask in
+// turn, the one first that has not asked for longest: what comes for one fills the slots of all.
 void Dispatcher::ask_for_shared() {
-  workers_.each([this](const WorkerSession& worker) {
-    const Scheduler::Lane& lane = worker.lane();
+  std::vector<Scheduler::Lane*> lanes;
+  workers_.each([&](const WorkerSession& worker) {
+    Scheduler::Lane& lane = worker.lane();
     SharedQueue* const queue = shared(*lane.queue);
-    if (queue != nullptr && !draining_ && !lane.queue->paused && !lane.queue->retired &&
-        Scheduler::next(lane) == nullptr) {
-      queue->serve(lane.model, workers_.room(lane, suspects_, connections_.now_ns()));
+    if (queue != nullptr && worker.credit() > 0 && !draining_ && !lane.queue->paused &&
+        !lane.queue->retired && Scheduler::next(lane) == nullptr && queue->may_serve(lane.model) &&
+        std::find(lanes.begin(), lanes.end(), &lane) == lanes.end()) {
+      lanes.push_back(&lane);
     }
   });
+  std::sort(lanes.begin(), lanes.end(),
+            [&](const auto* a, const auto* b) { return asked_turn_[a] < asked_turn_[b]; });
+  const auto coming = [this](const Scheduler::Lane& other) {
+    const SharedQueue* const queue = shared(*other.queue);
+    return queue == nullptr ? 0 : queue->coming(other.model);
+  };
+  for (const Scheduler::Lane* const lane : lanes) {
+    if (const size_t room = workers_.room(*lane, suspects_, coming, connections_.now_ns());
+        room > 0) {
+      shared(*lane->queue)->serve(lane->model, room);
+      asked_turn_[lane] = ++asked_turns_;
+    }
+  }
   shared_->flush();
 }
 
@@ -297,24 +313,27 @@ void Dispatcher::give_back(Job& job, std::optional<Scheduler::Cause> cause) {
 }
 
 // What waits here for a worker that is not there, or may not start it, is for another host.
-// Suspects stay: they are to run alone.
+// Suspects stay, as they are to run alone; but not for workers that do not come back.
 void Dispatcher::give_back_idle() {
   if (shared_ == nullptr) {
     return;
   }
   jobs_.each([this](Job& job) {
-    if (!job.shared || job.ending || job.worker() != nullptr || job.more->suspect != 0 ||
-        job.lane() == nullptr) {
+    if (!job.shared || job.ending || job.worker() != nullptr || job.lane() == nullptr) {
       return;
     }
     const Scheduler::Lane& lane = *job.lane();
+    const bool suspect = job.more->suspect != 0;
+    if (suspect && served_.attended(lane, connections_.now_ns(), limits_.worker_grace_ns)) {
+      return;
+    }
     bool served = false;
     workers_.each([&](const WorkerSession& worker) {
       served = served || &worker.lane() == &lane ||
                (lane.model.empty() && worker.lane().queue == lane.queue);
     });
-    if (!served || lane.queue->paused || lane.queue->retired) {
-      give_back(job, std::nullopt);
+    if (!served || (!suspect && lane.queue->paused) || lane.queue->retired) {
+      give_back(job, suspect ? std::optional(Scheduler::Cause::kWorkerLost) : std::nullopt);
     }
   });
 }

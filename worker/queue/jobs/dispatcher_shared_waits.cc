@@ -60,6 +60,9 @@ void Dispatcher::on_roster(SharedQueue& queue) {
         "queue " + queue.name() + (roster.paused() ? ": paused" : ": resumed") + " on all hosts");
     roster.paused() ? pause(*its) : resume(*its);
   }
+  if (!suspects_.empty()) {
+    give_back_idle();
+  }
 }
 
 // It comes to a queue that goes on.

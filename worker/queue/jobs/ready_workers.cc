@@ -1,6 +1,7 @@
 #include "worker/queue/jobs/ready_workers.h"
 
 #include <algorithm>
+#include <set>
 
 namespace penstock::queue {
 namespace {
@@ -131,20 +132,36 @@ WorkerSession* ReadyWorkers::least_busy(const Scheduler::Lane& lane, int64_t now
   return best;
 }
 
-// Workers of one device have its free slots together.
-size_t ReadyWorkers::room(const Scheduler::Lane& lane, const Suspects& suspects, int64_t now_ns) {
-  std::map<const Claims*, std::pair<size_t, size_t>> devices;  // credit, and what is free there
+// Workers of one device have its free slots together: what comes for one of its lanes may take any.
+size_t ReadyWorkers::room(const Scheduler::Lane& lane, const Suspects& suspects,
+                          const Coming& coming, int64_t now_ns) {
+  struct Device {
+    size_t credit = 0;
+    size_t free = 0;
+    std::set<const Scheduler::Lane*> others;
+  };
+  std::map<const Claims*, Device> devices;
   for (WorkerSession* const worker : workers_) {
     if (&worker->lane() == &lane && worker->credit() > 0 && takes_any(*worker, suspects) &&
         is_open(*worker, now_ns)) {
-      auto& [credit, free] = devices[&worker->seat().claims()];
-      credit += worker->credit();
-      free = std::max<size_t>(free, worker->seat().free_slots());
+      Device& device = devices[&worker->seat().claims()];
+      device.credit += worker->credit();
+      device.free = std::max<size_t>(device.free, worker->seat().free_slots());
+    }
+  }
+  for (WorkerSession* const worker : workers_) {
+    const auto device = devices.find(&worker->seat().claims());
+    if (&worker->lane() != &lane && device != devices.end()) {
+      device->second.others.insert(&worker->lane());
     }
   }
   size_t room = 0;
-  for (const auto& [device, has] : devices) {
-    room += std::min(has.first, has.second);
+  for (const auto& [claims, device] : devices) {
+    size_t taken = 0;
+    for (const Scheduler::Lane* const other : device.others) {
+      taken += coming(*other);
+    }
+    room += std::min(device.credit, device.free - std::min(device.free, taken));
   }
   return room;
 }

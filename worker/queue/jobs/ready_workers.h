@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <utility>
 #include <vector>
@@ -36,8 +37,11 @@ class ReadyWorkers {
   std::pair<WorkerSession*, Job*> next_suspect(const Claims& device, Suspects& suspects) const;
   // The worker with the most free slots that may take the lane's jobs; nullptr: all are busy.
   WorkerSession* least_busy(const Scheduler::Lane& lane, int64_t now_ns);
-  // How many jobs of this lane its workers could be given now.
-  size_t room(const Scheduler::Lane& lane, const Suspects& suspects, int64_t now_ns);
+  // How many jobs of this lane its workers could be given now, while so many of each other lane are
+  // on their way.
+  using Coming = std::function<size_t(const Scheduler::Lane&)>;
+  size_t room(const Scheduler::Lane& lane, const Suspects& suspects, const Coming& coming,
+              int64_t now_ns);
   // The worker to show a request of this lane to (checks.h); nullptr: there is none.
   WorkerSession* checker(const Scheduler::Lane& lane, bool completion) const;
 

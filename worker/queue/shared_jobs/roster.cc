@@ -172,8 +172,9 @@ void Roster::leave() {
   HostSays says = user_.says();
   says.models.clear();
   says.left = true;
-  order_.tell({.host = self_, .text = encode(says, kMostSaysBytes), .lasts_us = 0, .secret = proposed_},
-              [](const SharedOrder::Answer<SharedOrder::Roster>&) {});
+  order_.tell(
+      {.host = self_, .text = encode(says, kMostSaysBytes), .lasts_us = 0, .secret = proposed_},
+      [](const SharedOrder::Answer<SharedOrder::Roster>&) {});
 }
 
 void Roster::heard(SharedOrder::Roster& roster) {

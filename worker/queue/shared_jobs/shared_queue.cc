@@ -104,13 +104,14 @@ void SharedQueue::keep_secret(const std::string& secret) {
 
 // ---- jobs are taken, and end
 
-void SharedQueue::serve(const std::string& model, size_t room) {
+bool SharedQueue::may_serve(const std::string& model) const {
   const auto idle = idle_until_ns_.find(model);
-  if (room == 0 || leaving_ || membership_.host().empty() || asking_.contains(model) ||
-      (idle != idle_until_ns_.end() && monotonic_ns() < idle->second) ||
-      monotonic_ns() < retry_ns_) {
-    return;
-  }
+  return !leaving_ && !membership_.host().empty() && !asking_.contains(model) &&
+         (idle == idle_until_ns_.end() || monotonic_ns() >= idle->second) &&
+         monotonic_ns() >= retry_ns_;
+}
+
+void SharedQueue::serve(const std::string& model, size_t room) {
   ask(model, std::min(room, SharedOrder::kMostTaken));
 }
 
@@ -155,7 +156,7 @@ void SharedQueue::ask(const std::string& model, size_t most) {
         {.id = each.id, .fence = each.fence, .result = each.result, .keep_ms = each.keep_ms});
   }
   if (most > 0) {
-    asking_.insert(model);
+    asking_[model] = most;
   }
   ++serving_;
   ending_ += ended->size();
@@ -256,7 +257,7 @@ void SharedQueue::note_end(const std::string& id, char how, std::string result, 
 }
 
 void SharedQueue::doubt() {
-  if (secret_) {
+  if (secret()) {
     settled_ns_ = monotonic_ns() + 2 * kEveryNs;
   }
   roster_ns_ = 0;  // it is told and heard at once

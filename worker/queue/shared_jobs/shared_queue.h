@@ -108,8 +108,15 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   // Redis may be another, or have lost something.
   void doubt();
 
-  // Asks for up to `room` jobs for workers of that model, unless it was done just now.
+  // Whether jobs for workers of that model would be asked for now: it was not done just now.
+  bool may_serve(const std::string& model) const;
+  // Asks for up to `room` of them. REQUIRES: may_serve()
   void serve(const std::string& model, size_t room);
+  // So many of them are asked for.
+  size_t coming(const std::string& model) const {
+    const auto asked = asking_.find(model);
+    return asked == asking_.end() ? 0 : asked->second;
+  }
   // Jobs that came to a lane here are asked for at once.
   void wake(const std::string& model);
 
@@ -219,7 +226,7 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   size_t serving_ = 0;  // requests without an answer
   Arrivals arrivals_;
   RecentEnds told_ends_;
-  std::set<std::string> asking_;                  // models whose jobs are asked for
+  std::map<std::string, size_t> asking_;          // models whose jobs are asked for: how many
   std::map<std::string, int64_t> idle_until_ns_;  // where there was less than was asked for
 
   std::set<std::string> awaited_;

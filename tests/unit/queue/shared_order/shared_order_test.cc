@@ -206,7 +206,7 @@ TEST_F(SharedOrderTest, AJobThatWouldStandTooFarBackIsNotLetIn) {
   EXPECT_EQ(added.admission, Admission::kAdded);
   EXPECT_EQ(added.position, 5);
   job = {.id = "f", .lane = "", .owner = 3, .last_position = 1};  // all lanes' workers may take it
-  EXPECT_EQ(add(job).position, 2);
+  EXPECT_EQ(add(job).position, 3);                                // behind "a" and "d"
   job = {.id = "g", .lane = "m", .owner = 1, .priority = 5, .last_position = 1};
   EXPECT_EQ(add(job).admission, Admission::kAdded);
 }
