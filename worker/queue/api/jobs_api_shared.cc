@@ -63,13 +63,25 @@ void JobsApi::answer_shared(Waiter& waiter, const Question& question, SharedQueu
     return say_end(waiter, question, record, &result);
   }
   switch (question.about) {
-    case About::kEvents: {
-      Job& job = dispatcher_.watch(queue, record, known);
-      waiter.kind = Waiter::Kind::kEvents;
-      waiter.websocket = question.websocket;
-      dispatcher_.subscribers().join(waiter, job);
-      dispatcher_.subscribers().begin_events(waiter, job, question.last);
-      return dispatcher_.listen(job, known);
+    case About::kEvents: {  // the first of which says its place
+      const std::string_view ids[] = {question.id.view()};
+      const auto told = [this, &waiter, question, record, known,
+                         &queue](const SharedOrder::Answer<std::vector<int64_t>>& at) {
+        if (!dispatcher_.subscribers().answered(waiter)) {
+          return;
+        }
+        Job& job = dispatcher_.watch(queue, record, known);
+        if (job.away && at && at.value.size() == 1 && at.value.front() >= 0) {
+          job.more->position = static_cast<uint32_t>(at.value.front());
+        }
+        waiter.kind = Waiter::Kind::kEvents;
+        waiter.websocket = question.websocket;
+        dispatcher_.subscribers().join(waiter, job);
+        dispatcher_.subscribers().begin_events(waiter, job, question.last);
+        dispatcher_.listen(job, known);
+      };
+      Subscribers::ask(waiter);
+      return queue.positions(ids, told) ? void() : told({});
     }
     case About::kCancel:
       return cancel_shared(waiter, question, queue, record);
