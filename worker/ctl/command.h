@@ -48,6 +48,7 @@ Outcome run_jobs(const Arguments& arguments);
 Outcome run_job(const Arguments& arguments);
 Outcome run_cancel(const Arguments& arguments);
 Outcome run_dead(const Arguments& arguments);
+Outcome run_replay(const Arguments& arguments);
 Outcome run_pause(const Arguments& arguments);
 Outcome run_resume(const Arguments& arguments);
 Outcome run_drain(const Arguments& arguments);

@@ -40,6 +40,19 @@ constexpr std::array kDeadFlags = {
     kJson,  kSocket, kConfig, Flag{"all", 0, "", "requeue or drop every one"},
     kQueue, kLimit,  kAfter,
 };
+constexpr std::array kReplayFlags = {
+    kJson,
+    kSocket,
+    kConfig,
+    kQueue,
+    Flag{"since", 0, "T", "jobs that came then or later: 2h (ago), 2026-11-30T08:00:00Z, seconds"},
+    Flag{"until", 0, "T", "and no later than then"},
+    Flag{"status", 0, "STATUS", "completed, or failed (completed)"},
+    Flag{"model", 0, "NEW", "by this model, instead of their own"},
+    Flag{"run", 0, "NAME", "a name: under another one they run once more"},
+    Flag{"at-once", 0, "N", "so many in line at once (16)"},
+    Flag{"dry-run", 0, "", "only tell which"},
+};
 constexpr std::array kSubmitFlags = {
     kJson,
     Flag{"url", 0, "URL", "the edge; else $PENSTOCK_URL, else http://127.0.0.1:8080"},
@@ -79,6 +92,11 @@ constexpr std::array kCommands = {
     Command{"dead", "[list|show ID|requeue ID|drop ID]",
             "the jobs that failed every attempt; queue them again as if new, or forget them",
             kDeadFlags, run_dead},
+    Command{
+        "replay", "--queue QUEUE --since T",
+        "jobs that are over run again, in the lowest class; goes on where it stopped. The queue "
+        "keeps their bodies: keep_bodies",
+        kReplayFlags, run_replay},
     Command{"pause", "QUEUE",
             "a queue takes jobs in, and gives none out, until resume or a restart", kAskFlags,
             run_pause},

@@ -115,6 +115,9 @@ void Server::turn() {
     webhooks_->advance_to(now_ns, dispatcher_.wall_ms());
     notices_->advance_to(now_ns, dispatcher_.wall_ms());
   }
+  if (telling_ != nullptr) {
+    telling_->advance_to(now_ns, dispatcher_.wall_ms());
+  }
   publish(now_ns);
   manager_.advance_to(now_ns, [this] { return status_line(); });
   connections_.flush();
@@ -164,6 +167,7 @@ int64_t Server::next_event() const {
                    phase_ends_ns_, store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
                    webhooks_ != nullptr ? webhooks_->next_event() : INT64_MAX,
                    notices_ != nullptr ? notices_->next_event() : INT64_MAX,
+                   telling_ != nullptr ? telling_->next_event() : INT64_MAX,
                    shared_ != nullptr ? shared_->next_event(clock_.now_ns()) : INT64_MAX});
 }
 
@@ -176,6 +180,9 @@ void Server::read_signals() {
         device_watch_.reap();
         if (notices_ != nullptr) {
           notices_->reap();
+        }
+        if (telling_ != nullptr) {
+          telling_->reap();
         }
         break;
       case SIGHUP:
@@ -235,6 +242,12 @@ bool Server::apply_new_config() {
       log(Level::kError, applied.error().message + "; webhooks go on as before");
     }
     notices_->apply(fresh->notify);
+  }
+  if (telling_ != nullptr) {
+    if (Status applied = telling_->apply(*fresh); !applied) {
+      usable = false;
+      log(Level::kError, applied.error().message + "; webhooks go on as before");
+    }
   }
   checks_.apply(fresh->challenges);
   tell_changes(*fresh);
@@ -324,7 +337,8 @@ void Server::publish(int64_t now_ns) {
                       .autoscaler = autoscaler_,
                       .device_watch = device_watch_,
                       .webhooks = webhooks_.get(),
-                      .notices = notices_.get()},
+                      .notices = notices_.get(),
+                      .telling = telling_.get()},
                      clock_, now_ns);
   history_.advance(dispatcher_, now_ns);
 }

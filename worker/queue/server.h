@@ -24,6 +24,7 @@
 #include "worker/queue/config/config.h"
 #include "worker/queue/devices/watch.h"
 #include "worker/queue/jobs/dispatcher.h"
+#include "worker/queue/jobs/shared_telling.h"
 #include "worker/queue/link/connection.h"
 #include "worker/queue/link/listener.h"
 #include "worker/queue/link/roles.h"
@@ -111,7 +112,8 @@ class Server final {
   DeviceWatch device_watch_{connections_};
   bool devices_changed_ = false;
   bool devices_known_ = false;
-  std::unique_ptr<SharedJobs> shared_;  // nullptr: no queue is shared
+  std::unique_ptr<SharedJobs> shared_;      // nullptr: no queue is shared
+  std::unique_ptr<SharedTelling> telling_;  // likewise
   StandingOrders orders_{store_.get()};
   OperatorApi operator_api_{dispatcher_, jobs_api_, supervisor_, orders_};
   ProviderChecks checks_{loop_};

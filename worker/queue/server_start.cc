@@ -1,32 +1,13 @@
 // How a Server comes up: what it holds is opened, and what was promised is read back.
 #include <fmt/format.h>
 
-#include "worker/queue/jobs/job_view.h"
+#include "worker/queue/jobs/notices_of.h"
 #include "worker/queue/link/signals.h"
 #include "worker/queue/publish/cluster_report.h"
 #include "worker/queue/server.h"
-#include "worker/queue/text/jobs_path.h"
 
 namespace penstock::queue {
 namespace {
-
-// As kNoticeFields has them.
-NoticeFields fields_of(const JobView& job, bool dead) {
-  const auto seconds = [](int64_t ms) { return ms == 0 ? "" : std::to_string(ms / 1000); };
-  const std::string_view status = name_of(job.status);
-  return {std::string(dead ? "dead" : status),
-          std::string(job.id.view()),
-          std::string(status),
-          std::string(job.queue),
-          std::string(job.model),
-          std::string(job.label),
-          std::string(job.error),
-          std::string(job.error_code),
-          std::to_string(job.attempts),
-          seconds(job.created_ms),
-          seconds(job.started_ms),
-          seconds(job.finished_ms)};
-}
 
 wire::Limits wire_limits(const Config& config) {
   wire::Limits limits;
@@ -137,6 +118,16 @@ Status Server::recover() {
   }
   dispatcher_.apply(config_);
   checks_.apply(config_.challenges);
+  if (shared_ != nullptr) {
+    auto telling = SharedTelling::open(dispatcher_, loop_, *shared_, config_);
+    if (!telling) {
+      return telling.error();
+    }
+    telling_ = *std::move(telling);
+    intake_.check_callback = [this](std::string_view url) {
+      return telling_->webhooks().check(url);
+    };
+  }
   if (store_ == nullptr) {
     return Ok{};
   }
@@ -154,8 +145,8 @@ Status Server::recover() {
   intake_.set_secret(store_->secret());
   webhooks_ = std::make_unique<Webhooks>(Webhooks::Calls{
       .message = [this](const JobId& id, auto told) { ask_message(id, std::move(told)); },
-      .tried = [this](const JobId& id, uint32_t tries,
-                      int64_t due_ms) { store_->delivered(id, tries, due_ms); },
+      .tried = [this](const JobId& id, uint32_t tries, int64_t due_ms,
+                      Webhooks::Fate) { store_->delivered(id, tries, due_ms); },
       .due = [this](const DueQuery& query, auto told) { store_->due(query, std::move(told)); },
       .gone = [this](const std::string& url) { store_->disable_url(url); }});
   if (Status added = loop_.add(webhooks_->event_fd(), EPOLLIN, &webhook_watch_); !added) {
@@ -204,11 +195,8 @@ void Server::open_notices() {
                      },
                  .keep = [this](auto names) { store_->keep_hooks(std::move(names)); }});
   notices_->advance_to(connections_.now_ns(), dispatcher_.wall_ms());
-  dispatcher_.notices = [this](JobView job, bool dead) {
-    job.jobs_path = jobs_path_or_default({});
-    return notices_->wanted() ? notices_->of(job.status, dead, fields_of(job, dead),
-                                             ending_json(job, dead ? "dead" : name_of(job.status)))
-                              : std::vector<Notice>();
+  dispatcher_.notices = [this](const JobView& job, bool dead) {
+    return notices_of(*notices_, job, dead);
   };
   dispatcher_.on_notices_due = [this] { notices_->added(); };
   notices_->apply(config_.notify);  // before jobs are recovered, as some may end at once

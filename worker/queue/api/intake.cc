@@ -99,6 +99,7 @@ void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
                  .cost = submit.cost,
                  .weight = submit.weight};
   order.async = options.async;
+  order.reject = submit.on_duplicate == static_cast<uint64_t>(wire::OnDuplicate::kReject);
   order.record.not_before_ms = options.not_before_ms;
   order.completion = is_completion(submit);
   order.max_wait_ns = milliseconds(submit.max_wait_ms);
@@ -239,9 +240,6 @@ Model Intake::describe(const Scheduler::Lane& lane) const {
 bool Intake::read(Caller& caller, uint64_t id, const wire::Submit& submit, bool shared,
                   JobOptions& options) {
   std::optional<BadOption> bad = read_options(submit, dispatcher_.wall_ms(), options);
-  if (!bad && !options.callback.empty() && shared) {
-    bad = BadOption{"Penstock-Callback", "No webhooks are sent of jobs that hosts share."};
-  }
   if (!bad && !options.callback.empty()) {
     const Status good = check_callback ? check_callback(options.callback)
                                        : Error{"This service sends no webhooks."};

@@ -59,6 +59,7 @@ class Intake {
     limit::Hash128 owner;
     limit::Hash128 share;
     bool async = false;
+    bool reject = false;        // rather than join another
     bool durable = false;       // its key was the client's own, and is kept
     bool may_be_local = false;  // hosts share its queue, but this one may have served the key alone
     limit::Hash128 local_key, local_digest;  // then: as it would have them
@@ -115,6 +116,7 @@ class Intake {
                  const Order& order, size_t bytes);
   void turn_away(Job& job, const Order& order, const wire::Failed& failed);
   void seek_earlier(Waiter& waiter, const Order& order, const wire::Failed& failed);
+  void look_up_earlier(const Order& order, std::function<void(std::optional<KeptAnswer>)> then);
   void start(Job& job, Order&& order);
   // Nothing: there is room. Else why not.
   struct Refusal {
@@ -136,6 +138,9 @@ class Intake {
   void refuse(Caller& caller, uint64_t id, const wire::Failed& failed);
   void want_news(Waiter& waiter, const wire::Submit& submit);
   void refuse_all(Job& job, const wire::Failed& failed);
+  static wire::Failed in_flight() {
+    return {.status = 409, .code = "duplicate", .message = "The same request is in flight."};
+  }
   // What was asked, whoever asked it, and without what says when and how it is to be answered.
   static void append_asked(std::string& text, const wire::Submit& submit);
 

@@ -7,6 +7,7 @@
 
 #include "worker/queue/api/intake.h"
 #include "worker/queue/jobs/caller.h"
+#include "worker/queue/shared_jobs/shared_record.h"
 
 namespace penstock::queue {
 namespace {
@@ -19,7 +20,8 @@ constexpr int64_t kMsPerSecond = 1000;
 void Intake::hash_earlier(const wire::Submit& submit, Order& order) const {
   const auto whose = static_cast<wire::Earlier>(submit.earlier);
   const bool own = whose == wire::Earlier::kOwn && !submit.owner.empty();
-  if ((!own && whose != wire::Earlier::kShared) || dispatcher_.store() == nullptr) {
+  if ((!own && whose != wire::Earlier::kShared) ||
+      (dispatcher_.store() == nullptr && order.shared == nullptr)) {
     return;
   }
   std::string asked = own ? "own" : "shared";
@@ -28,7 +30,7 @@ void Intake::hash_earlier(const wire::Submit& submit, Order& order) const {
     asked.append(reinterpret_cast<const char*>(&size), sizeof size).append(part);
   }
   append_asked(asked, submit);
-  order.record.earlier = limit::siphash13_128(secret_, asked);
+  order.record.earlier = limit::siphash13_128(secret_in(order.shared), asked);
   order.earlier_if_busy = submit.earlier_when == static_cast<uint64_t>(wire::EarlierWhen::kBusy) &&
                           submit.callback.empty() && order.record.not_before_ms == 0;
   if (submit.earlier_age_s > 0) {
@@ -75,33 +77,56 @@ void Intake::turn_away(Job& job, const Order& order, const wire::Failed& failed)
 
 // Answers the waiter, or fails it as it would have been.
 void Intake::seek_earlier(Waiter& waiter, const Order& order, const wire::Failed& failed) {
-  if (dispatcher_.store()->pending() >= Store::kMostPending) {
+  if (order.shared == nullptr && dispatcher_.store()->pending() >= Store::kMostPending) {
     refuse(*waiter.caller, waiter.id, failed);
     return dispatcher_.subscribers().leave(waiter);
   }
   Subscribers::ask(waiter);
   waiter.duplicate = true;
-  dispatcher_.store()->find_earlier(
-      order.record.earlier,
-      [this, &waiter, earliest_ms = order.earliest_ms, owner = order.owner,
-       queue = order.lane->queue, failed = wire::Failed(failed), code = std::string(failed.code),
-       message = std::string(failed.message)](const std::optional<KeptAnswer>& kept) mutable {
-        if (!dispatcher_.subscribers().answered(waiter)) {
-          return;
-        }
-        const JobEnd* const end = kept ? &kept->job.end : nullptr;
-        if (end == nullptr || end->http_status / 100 != 2 || end->finished_ms < earliest_ms ||
-            end->expires_ms <= dispatcher_.keeping_ms()) {
-          failed.code = code;
-          failed.message = message;
-          refuse(*waiter.caller, waiter.id, failed);
-        } else {
-          dispatcher_.count(*queue, Metrics::Event::kEarlier);
-          const bool own = owner != limit::Hash128{} && kept->job.owner == owner;
-          dispatcher_.replies().earlier(waiter, *kept, own, dispatcher_.wall_ms());
-        }
-        dispatcher_.subscribers().leave(waiter);
-      });
+  look_up_earlier(order, [this, &waiter, earliest_ms = order.earliest_ms, owner = order.owner,
+                          queue = order.lane->queue, failed = wire::Failed(failed),
+                          code = std::string(failed.code), message = std::string(failed.message)](
+                             const std::optional<KeptAnswer>& kept) mutable {
+    if (!dispatcher_.subscribers().answered(waiter)) {
+      return;
+    }
+    const JobEnd* const end = kept ? &kept->job.end : nullptr;
+    if (end == nullptr || end->http_status / 100 != 2 || end->finished_ms < earliest_ms ||
+        end->expires_ms <= dispatcher_.keeping_ms()) {
+      failed.code = code;
+      failed.message = message;
+      refuse(*waiter.caller, waiter.id, failed);
+    } else {
+      dispatcher_.count(*queue, Metrics::Event::kEarlier);
+      const bool own = owner != limit::Hash128{} && kept->job.owner == owner;
+      dispatcher_.replies().earlier(waiter, *kept, own, dispatcher_.wall_ms());
+    }
+    dispatcher_.subscribers().leave(waiter);
+  });
+}
+
+void Intake::look_up_earlier(const Order& order,
+                             std::function<void(std::optional<KeptAnswer>)> then) {
+  if (order.shared == nullptr) {
+    return dispatcher_.store()->find_earlier(order.record.earlier, std::move(then));
+  }
+  SharedQueue& queue = *order.shared;
+  const auto looked = [then](const SharedOrder::Answer<SharedOrder::Known>& known) {
+    KeptAnswer kept;
+    std::string_view body;
+    const bool there = known && decode(known.value, kept.job, body) && kept.job.end.answered() &&
+                       kept.job.stored_name.empty();
+    kept.body = body;
+    then(there ? std::optional(std::move(kept)) : std::nullopt);
+  };
+  const auto found = [then, looked, &queue](const SharedOrder::Answer<std::string>& id) {
+    if (!id || id.value.empty() || !queue.look(id.value, 0, looked)) {
+      then(std::nullopt);
+    }
+  };
+  if (!queue.order().earlier(hex(order.record.earlier), found)) {
+    then(std::nullopt);
+  }
 }
 
 }  // namespace penstock::queue

@@ -82,9 +82,8 @@ bool Intake::join(Caller& caller, uint64_t id, const wire::Submit& submit,
             .param = "Idempotency-Key"});
     return true;
   }
-  if (submit.on_duplicate == static_cast<uint64_t>(wire::OnDuplicate::kReject)) {
-    refuse(caller, id,
-           {.status = 409, .code = "duplicate", .message = "The same request is in flight."});
+  if (order.reject) {
+    refuse(caller, id, in_flight());
     return true;
   }
   // An answer that is not in memory from its beginning is had from the store, once it is whole.

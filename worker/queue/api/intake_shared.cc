@@ -13,11 +13,8 @@ namespace penstock::queue {
 namespace {
 
 constexpr int64_t kUsPerMs = 1000;
+constexpr int64_t kJoinsMs = 3'600'000;  // others join it as its same (penstock_dedupe), at most
 constexpr int64_t kKeepsKeyMs = int64_t{30} * 86'400'000;  // while its job is known, at most
-
-std::string hex(const limit::Hash128& hash) {
-  return fmt::format("{:016x}{:016x}", hash.hi, hash.lo);
-}
 
 wire::Failed other_request() {
   return {.status = 422,
@@ -54,25 +51,16 @@ Newcomer Intake::newcomer_of(const Order& order, const JobRecord& record, std::s
     return at_ns == INT64_MAX ? SharedOrder::kNever
                               : (now_ms + (at_ns - now_ns) / kNsPerMs) * kUsPerMs;
   };
-  Newcomer newcomer;
-  newcomer.id = record.id.view();
-  newcomer.lane = order.lane->model;
-  newcomer.body = std::move(body);
+  Newcomer newcomer = dispatcher_.newcomer(record, std::move(body));
   newcomer.promised = order.async;
-  if (order.durable) {
+  if (record.digest != limit::Hash128{}) {
     newcomer.key = hex(record.key);
     newcomer.key_is = hex(record.digest);
+    newcomer.job.key_ms = order.durable ? kKeepsKeyMs : kJoinsMs;
   }
-  newcomer.job = {
-      .owner = order.entry.owner,
-      .priority = order.entry.priority,
-      .cost = order.entry.cost,
-      .weight = order.entry.weight,
-      .not_before_us = record.not_before_ms * kUsPerMs,
-      .deadline_us = order.entry.deadline_ns == 0 ? 0 : date_us(order.entry.deadline_ns),
-      .ends_by_us = ends_by_ns == 0 ? 0 : date_us(ends_by_ns),
-      .key_ms = kKeepsKeyMs,
-      .last_position = last_position(order)};
+  newcomer.job.deadline_us = order.entry.deadline_ns == 0 ? 0 : date_us(order.entry.deadline_ns);
+  newcomer.job.ends_by_us = ends_by_ns == 0 ? 0 : date_us(ends_by_ns);
+  newcomer.job.last_position = last_position(order);
   return newcomer;
 }
 
@@ -143,7 +131,7 @@ void Intake::shared(const JobId& id, const Order& order, SharedQueue::Outcome ou
 void Intake::refuse_shared(Job& job, const Order& order, std::string_view why) {
   const int64_t retry_after_s = spread(order, 0);
   const Refusal refusal{std::string(why) + try_again(retry_after_s), retry_after_s};
-  refuse_all(job, refusal.failed());
+  turn_away(job, order, refusal.failed());
 }
 
 // Another job has its key. If that asked for the same, it is as if this were that.
@@ -176,6 +164,9 @@ void Intake::known(Job& job, const Order& order, const std::string& other, Share
   if (!is_there || (has_ended(record.status) && record.status != JobStatus::kCompleted)) {
     return share(job.id(), order, other);
   }
+  if (has_ended(record.status) && !order.durable) {  // it is not being made any more
+    return share(job.id(), order, other);
+  }
   if (has_ended(record.status) && !record.stored_name.empty() &&
       dispatcher_.shared()->results() != nullptr) {
     const auto brought = [this, id = job.id(), order](const Result<JobRecord>& whole) {
@@ -191,6 +182,9 @@ void Intake::known(Job& job, const Order& order, const std::string& other, Share
   }
   if (has_ended(record.status)) {
     return replay(job, record, *order.lane->queue, &answer);
+  }
+  if (order.reject) {
+    return refuse_all(job, in_flight());
   }
   if (order.async && record.promised && queue.journal() != nullptr) {
     record.key = job.more->keep->key;

@@ -21,6 +21,14 @@ bool may_see(const Hash& owner, const Hash& who) {
 
 }  // namespace
 
+JobsApi::JobsApi(Dispatcher& dispatcher, Intake& intake)
+    : dispatcher_(dispatcher), intake_(intake) {
+  dispatcher_.owner_events().look_elsewhere = [this](const std::string& who,
+                                                     const std::string& jobs_path, auto then) {
+    look_for_stream(who, jobs_path, std::move(then));
+  };
+}
+
 void JobsApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
   const bool get = ask.method == "GET" || ask.method == "HEAD";
   if (ask.path.empty() || ask.path == "/") {
@@ -67,6 +75,15 @@ JobView JobsApi::view(const JobRecord& record, std::string_view jobs_path, bool 
   JobView view = all ? operator_view_of(record) : view_of(record);
   view.jobs_path = jobs_path;
   return view;
+}
+
+JobView JobsApi::listed_view(const Listing& listing, const JobRecord& record) const {
+  JobView seen = view(record, listing.jobs_path, listing.all);
+  const auto place = listing.places.find(std::string(record.id.view()));
+  if (place != listing.places.end() && seen.status == JobStatus::kQueued) {
+    seen.position = place->second;
+  }
+  return seen;
 }
 
 // Of a job that was not promised, there is no record.

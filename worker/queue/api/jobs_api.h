@@ -7,6 +7,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -32,10 +35,11 @@ inline wire::Failed invalid(std::string_view message, std::string_view param) {
 
 class JobsApi {
  public:
-  JobsApi(Dispatcher& dispatcher, Intake& intake) : dispatcher_(dispatcher), intake_(intake) {}
+  JobsApi(Dispatcher& dispatcher, Intake& intake);
   JobsApi(const JobsApi&) = delete;
   JobsApi& operator=(const JobsApi&) = delete;
 
+  Intake& intake() { return intake_; }
   // Answers an owner, or a tool: a tool is shown everybody's jobs, and whose they are.
   void ask(Caller& caller, uint64_t id, const wire::Ask& ask);
   void list_dead(Caller& caller, uint64_t id, const wire::Ask& ask) { list(caller, id, ask, true); }
@@ -63,10 +67,13 @@ class JobsApi {
     uint32_t limit = 0;
     int rounds = 0;
     std::vector<std::string> jobs;
-    std::optional<JobId> last;  // of these
+    OwnerEvents::Seen elsewhere;  // of these, the ones that hosts share
+    std::optional<JobId> last;    // of these
     std::string jobs_path;
-    bool all = false;     // a tool's
-    bool stream = false;  // is a stream's snapshot
+    std::string who;                         // as the edge names the owner; empty: it has not
+    std::map<std::string, uint32_t> places;  // of those that wait elsewhere
+    bool all = false;                        // a tool's
+    bool stream = false;                     // is a stream's snapshot
     bool websocket = false;
   };
 
@@ -98,6 +105,19 @@ class JobsApi {
   void fail_away(Waiter& waiter);
   void say_stored(Waiter& waiter, const Question& question, const JobRecord& record);
   void say_preview(Waiter& waiter, const wire::Preview& preview);
+  // Likewise (jobs_api_shared_lists.cc):
+  static constexpr uint32_t kStreamedJobs = 50;  // the newest, that a stream begins with
+  struct SharedListing;
+  void list_shared(Waiter& waiter, Listing listing, JobPage page);
+  void look_shared(Listing listing, JobPage page, std::function<void(SharedListing&)> then);
+  static bool find_places(SharedQueue& queue, std::vector<std::string> ids,
+                          const std::shared_ptr<SharedListing>& all);
+  void look_for_stream(const std::string& who, const std::string& jobs_path,
+                       std::function<void(OwnerEvents::Seen)> then);
+  JobView listed_view(const Listing& listing, const JobRecord& record) const;
+  bool is_shared(const JobRecord& record) const {
+    return dispatcher_.shared() != nullptr && dispatcher_.shared()->find(record.queue) != nullptr;
+  }
   void say_job(Waiter& waiter, const JobView& view, uint64_t status, bool poll);
   void fail(Waiter& waiter, const wire::Failed& failed);
   // Whether the store has too much to answer. Then the waiter was told so and is done.

@@ -14,7 +14,6 @@ namespace {
 
 constexpr uint32_t kDefaultPage = 20;
 constexpr uint32_t kLargestPage = 100;
-constexpr uint32_t kStreamedJobs = 50;  // the newest, that a stream begins with
 constexpr uint64_t kStreamRetrySeconds = 10;
 constexpr int kMostRounds = 5;            // pages of the store that one list may take
 constexpr size_t kMostLiveLooked = 1000;  // living jobs, for one
@@ -82,6 +81,7 @@ void JobsApi::list(Caller& caller, uint64_t id, const wire::Ask& ask, bool dead)
   listing.all = caller.is_tool();
   const auto owner = listing.all ? query->get("owner") : ask.owner;
   if (owner) {
+    listing.who = *owner;
     listing.query.owner = intake_.hash_of(*owner);
   }
   if (const auto hash = listing.all ? query->get("owner_hash") : std::nullopt) {
@@ -104,6 +104,7 @@ void JobsApi::stream_all(Caller& caller, uint64_t id, const wire::Ask& ask) {
   listing.jobs_path = jobs_path_or_default(ask.jobs_path);
   listing.limit = kStreamedJobs;
   listing.query.limit = kLargestPage;
+  listing.who = ask.owner;
   listing.query.owner = intake_.hash_of(ask.owner);
   listing.stream = true;
   listing.websocket = ask.websocket != 0;
@@ -122,23 +123,26 @@ void JobsApi::begin_list(Caller& caller, uint64_t id, Listing listing) {
   Waiter& waiter = dispatcher_.subscribers().add(caller, id, Waiter::Kind::kQuestion);
   waiter.jobs_path = listing.jobs_path;
   const bool nobodys = listing.query.owner && *listing.query.owner == limit::Hash128{};
-  if (dispatcher_.store() == nullptr || nobodys) {
+  if (nobodys || (dispatcher_.store() == nullptr && dispatcher_.shared() == nullptr)) {
     listing.rounds = kMostRounds;
     return listed(waiter, std::move(listing), JobPage{});
   }
-  if (!refuse_while_behind(waiter)) {
+  if (dispatcher_.store() == nullptr || !refuse_while_behind(waiter)) {
     list_more(waiter, std::move(listing));
   }
 }
 
 void JobsApi::list_more(Waiter& waiter, Listing listing) {
+  if (dispatcher_.store() == nullptr) {
+    return list_shared(waiter, std::move(listing), JobPage{});
+  }
   Subscribers::ask(waiter);
   const JobQuery query = listing.query;
   dispatcher_.store()->list(query,
                             [this, &waiter, listing = std::move(listing)](JobPage page) mutable {
                               if (dispatcher_.subscribers().answered(waiter)) {
                                 add_live(listing, page);
-                                listed(waiter, std::move(listing), std::move(page));
+                                list_shared(waiter, std::move(listing), std::move(page));
                               }
                             });
 }
@@ -185,9 +189,12 @@ void JobsApi::listed(Waiter& waiter, Listing listing, JobPage page) {
       break;
     }
     listing.query.before = record.id;
-    const JobView each = view(record, listing.jobs_path, listing.all);
+    const JobView each = listed_view(listing, record);
     if ((listing.statuses & bit(each.status)) != 0) {
       listing.jobs.push_back(render(each));
+      if (listing.stream && is_shared(record)) {
+        listing.elsewhere.emplace_back(record.id.view(), listing.jobs.back());
+      }
       listing.last = record.id;
     }
   }
@@ -203,7 +210,8 @@ void JobsApi::listed(Waiter& waiter, Listing listing, JobPage page) {
   }
   if (listing.stream) {
     waiter.websocket = listing.websocket;
-    return dispatcher_.owner_events().begin(waiter, listing.query.owner->lo, jobs.done(), more,
+    return dispatcher_.owner_events().begin(waiter, listing.query.owner->lo, listing.who,
+                                            jobs.done(), listing.elsewhere, more,
                                             dispatcher_.wall_ms());
   }
   const std::optional<JobId> last = more ? listing.query.before : listing.last;

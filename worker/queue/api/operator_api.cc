@@ -98,6 +98,9 @@ void OperatorApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
   if (about == "predictions" && path.size() == 1 && ask.method == "GET") {
     return answer(caller, id, dispatcher_.predictions().json());
   }
+  if (about == "jobs" && path.size() == 3 && path[2] == "replay" && ask.method == "POST") {
+    return replay({caller, id}, path[1], ask.query);
+  }
   if (about == "jobs") {
     wire::Ask stripped = ask;
     stripped.path.remove_prefix(sizeof("/jobs") - 1);
@@ -165,13 +168,13 @@ void OperatorApi::about_dead(Asker asker, const Path& path, const wire::Ask& ask
                         {}, "Allow: GET\n");
   }
   if (path.size() == 2 && ask.method == "GET") {
-    return find_dead(asker, path[1], &OperatorApi::show);
+    return find_dead(asker, path[1], {&OperatorApi::show, &OperatorApi::show_shared});
   }
   if (path.size() == 2 && ask.method == "DELETE") {
-    return find_dead(asker, path[1], &OperatorApi::drop);
+    return find_dead(asker, path[1], {&OperatorApi::drop, &OperatorApi::drop_shared});
   }
   if (path.size() == 3 && path[2] == "requeue" && ask.method == "POST") {
-    return find_dead(asker, path[1], &OperatorApi::requeue);
+    return find_dead(asker, path[1], {&OperatorApi::requeue, &OperatorApi::requeue_shared});
   }
   refuse(asker.caller, asker.id, 405,
          "A dead letter is seen by GET /dead/ID, dropped by DELETE /dead/ID and queued again by "
@@ -179,43 +182,47 @@ void OperatorApi::about_dead(Asker asker, const Path& path, const wire::Ask& ask
          {}, path.size() == 2 ? "Allow: GET, DELETE\n" : "Allow: POST\n");
 }
 
-void OperatorApi::find_dead(Asker asker, std::string_view id,
-                            void (OperatorApi::*then)(Waiter& waiter, const JobRecord& job)) {
+void OperatorApi::find_dead(Asker asker, std::string_view id, Deed deed) {
   const auto job_id = parse_job_id(id);
   if (!job_id) {
     return refuse(asker.caller, asker.id, 400,
                   quoted(id) + " is no job's id: these are job_ and 26 letters and digits.", "id");
   }
-  const wire::Failed none{
-      .status = 404,
-      .code = "not_found",
-      .message = "There is no dead letter of that id; GET /dead lists those there are."};
-  if (dispatcher_.store() == nullptr) {
-    return wire::append(asker.caller.out(), asker.id, none);
-  }
   Waiter& waiter = dispatcher_.subscribers().add(asker.caller, asker.id, Waiter::Kind::kQuestion);
+  if (dispatcher_.store() == nullptr) {
+    return find_shared(waiter, *job_id, deed);
+  }
   Subscribers::ask(waiter);
-  dispatcher_.store()->find(*job_id,
-                            [this, &waiter, then, none](const std::optional<JobRecord>& job) {
-                              if (!dispatcher_.subscribers().answered(waiter)) {
-                                return;
-                              }
-                              if (!job || !job->end.dead) {
-                                return fail(waiter, none);
-                              }
-                              (this->*then)(waiter, *job);
-                            });
+  dispatcher_.store()->find(
+      *job_id, [this, &waiter, deed, id = *job_id](const std::optional<JobRecord>& job) {
+        if (!dispatcher_.subscribers().answered(waiter)) {
+          return;
+        }
+        if (!job || !job->end.dead) {
+          return find_shared(waiter, id, deed);
+        }
+        (this->*deed.here)(waiter, *job);
+      });
+}
+
+void OperatorApi::fail_none(Waiter& waiter) {
+  fail(waiter, {.status = 404,
+                .code = "not_found",
+                .message = "There is no dead letter of that id; GET /dead lists those there are."});
 }
 
 void OperatorApi::show(Waiter& waiter, const JobRecord& job) {
   Subscribers::ask(waiter);
   dispatcher_.store()->fetch(job.id, [this, &waiter, job](const Result<std::string>& frame) {
     if (dispatcher_.subscribers().answered(waiter)) {
-      const std::string seen = render(operator_view_of(job));
-      reply(waiter, seen.substr(0, seen.size() - 1) + R"(,"request":)" +
-                        (frame ? request_json(*frame) : "null") + "}");
+      say_dead(waiter, job, frame ? *frame : std::string());
     }
   });
+}
+
+void OperatorApi::say_dead(Waiter& waiter, const JobRecord& job, std::string_view frame) {
+  const std::string seen = render(operator_view_of(job));
+  reply(waiter, seen.substr(0, seen.size() - 1) + R"(,"request":)" + request_json(frame) + "}");
 }
 
 // It comes back whether whoever wanted it still listens or not.

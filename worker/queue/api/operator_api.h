@@ -100,12 +100,40 @@ class OperatorApi {
   void pause_everywhere(Asker asker, Scheduler::Queue& queue, SharedQueue& shared, bool pause);
   void about_workers(Asker asker, const Path& path, const wire::Ask& ask);
   void scale(Asker asker, const WorkerConfig& worker, std::string_view query);
+  // What is done to a dead letter: of this host's, and of a queue that hosts share.
+  struct Deed {
+    void (OperatorApi::*here)(Waiter& waiter, const JobRecord& job);
+    void (OperatorApi::*shared)(Waiter& waiter, SharedQueue& queue, const JobRecord& job);
+  };
   void show(Waiter& waiter, const JobRecord& job);
   void requeue(Waiter& waiter, const JobRecord& job);
   void drop(Waiter& waiter, const JobRecord& job);
-  // Hands a dead job to `then`, or says that there is none.
-  void find_dead(Asker asker, std::string_view id,
-                 void (OperatorApi::*then)(Waiter& waiter, const JobRecord& job));
+  // Finds a dead job, or says that there is none.
+  void find_dead(Asker asker, std::string_view id, Deed deed);
+  // operator_api_shared.cc:
+  void find_shared(Waiter& waiter, const JobId& id, Deed deed);
+  void show_shared(Waiter& waiter, SharedQueue& queue, const JobRecord& job);
+  void requeue_shared(Waiter& waiter, SharedQueue& queue, const JobRecord& job);
+  void drop_shared(Waiter& waiter, SharedQueue& queue, const JobRecord& job);
+  void fail_away(Waiter& waiter);
+  void fail_none(Waiter& waiter);
+  void say_dead(Waiter& waiter, const JobRecord& job, std::string_view frame);
+  // operator_api_replay.cc:
+  struct Again {
+    JobId id;
+    std::string model;  // empty: the same
+    std::string run;
+  };
+  void replay(Asker asker, std::string_view id, std::string_view asked);
+  Result<JobRecord> record_again(const Again& again, const JobRecord& record,
+                                 const SharedQueue* shared);
+  void replay_here(Waiter& waiter, const Again& again, const JobRecord& record);
+  void keep_here(Waiter& waiter, const Again& again, const JobRecord& fresh,
+                 const std::string& frame);
+  void replay_shared(Waiter& waiter, const Again& again);
+  void add_again(Waiter& waiter, const Again& again, SharedQueue& queue, const JobRecord& record);
+  void fail_replay(Waiter& waiter, const std::string& why);
+  void fail_no_body(Waiter& waiter);
   void fail(Waiter& waiter, const wire::Failed& failed);
   void reply(Waiter& waiter, const std::string& json);
 

@@ -33,6 +33,7 @@ struct QueueConfig {
   int64_t backoff_ns = 2 * kNsPerSec;
   int64_t keep_results_ns = 86'400 * kNsPerSec;
   int64_t aging_ns = kNsPerSec;  // a lower class is let before that often; 0: never
+  int64_t keep_bodies_ns = 0;    // of promised jobs that are over, to run them again; 0: not
   bool shared = false;           // its order is in Redis, for all hosts that serve it
   bool local_on_error = false;   // while Redis is away, this host serves its own callers alone
   bool operator==(const QueueConfig&) const = default;

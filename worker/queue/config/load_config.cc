@@ -46,6 +46,7 @@ QueueConfig read_queue(const YAML::Node& node, const std::string& name, bool has
   section.number("attempts", queue.attempts, 1, 100);
   section.duration("backoff", queue.backoff_ns, 0);
   section.duration("keep_results", queue.keep_results_ns, 0);
+  section.duration("keep_bodies", queue.keep_bodies_ns, 0);
   section.boolean("shared", queue.shared);
   std::string on_error = "refuse";
   section.choice("on_error", on_error, {"refuse", "local"});

@@ -185,6 +185,7 @@ RedisConfig read_redis(const YAML::Node& node, const std::string& file, bool ope
   if (section.has("host") && !good_name(redis.host)) {
     section.complain("host", name_rule());
   }
+  section.number("events", redis.events, 1, 100'000'000);
   read_promise(section, redis);
   section.done();
   return redis;

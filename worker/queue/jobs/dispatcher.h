@@ -79,8 +79,14 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void use(Store& store);
   Store* store() { return store_; }
   // The queues that hosts share. Without it, there are none. It outlives this.
-  void use(SharedJobs& shared) { shared_ = &shared; }
+  void use(SharedJobs& shared) {
+    shared_ = &shared;
+    owner_events_.is_shared = !shared.queues().empty();
+  }
   SharedJobs* shared() const { return shared_; }
+  // A job as such a queue takes it in, by what is to be kept of it. REQUIRES: its queue is shared.
+  // `body`: the encoded record and its frame.
+  Newcomer newcomer(const JobRecord& record, std::string body);
   // nullptr: hosts do not share it.
   SharedQueue* shared(const Scheduler::Queue& queue) const {
     return shared_ == nullptr ? nullptr : shared_->find(queue.settings.name);
@@ -102,11 +108,18 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   // with it; and told when that is on disk.
   std::function<std::vector<Notice>(const JobView&, bool dead)> notices;
   std::function<void()> on_notices_due;
+  bool tells_hooks = false;  // there are some
+  // A job that hosts share, and that asked for a webhook, has ended here.
+  std::function<void()> on_shared_callback_due;
+  // A job that no host shares has ended, for the feed.
+  std::function<void(const JobRecord&)> on_event;
 
   // Takes over queues, workers and limits. Callers whose job nobody serves any more get 404.
   void apply(const Config& config);
 
   // ---- called by the intake ----
+  // An id that no job here has had.
+  JobId new_id() { return ids_.make(wall_ms()); }
   // The job comes in under a new id, with its first waiter. Next is enqueue(), or, when its key
   // must be looked up first, whatever that shows.
   Job& let_in(Waiter& waiter, const limit::Hash128& owner, std::string frame);
@@ -286,6 +299,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void turn_away(Job& job, const wire::Failed& failed);
   JobEnd end_of(const Job& job, JobStatus status) const;
   static JobView view_at_end(const Job& job, const JobEnd& end);
+  static JobRecord record_at_end(const Job& job, const JobEnd& end);
   void end_with(Job& job, JobStatus status, const wire::Failed& failed, bool dead = false);
   void conclude(Job& job, JobEnd end, Scheduler::Outcome outcome);
   void keep(const Job& job, const JobEnd& end, std::function<void(const JobEnd&)> on_done);

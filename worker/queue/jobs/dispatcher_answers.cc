@@ -139,7 +139,8 @@ void Dispatcher::on_done(Job& job, const wire::Done& done, std::string_view fram
   count(job, job.answer_fails ? Metrics::Event::kFailed : Metrics::Event::kCompleted);
   subscribers_.complete(job, frame);
   say_end(job, frame);
-  if (!job.keeps_answer && job.waiters() == nullptr) {  // as of most that were waited for
+  // As of most that were waited for.
+  if (!job.keeps_answer && job.waiters() == nullptr && !on_event) {
     scheduler_.finish(job, outcome, connections_.now_ns());
     return erase(job);
   }

@@ -32,7 +32,9 @@ JobEnd Dispatcher::end_of(const Job& job, JobStatus status) const {
     end.completion_tokens = job.keeps_answer ? job.more->answer.bytes / kBytesPerToken : 0;
     end.estimated = true;
   }
-  const int64_t keep_ns = notes_.at(job.home()->queue).config.keep_results_ns;
+  const QueueConfig& queue = notes_.at(job.home()->queue).config;
+  end.keep_body = queue.keep_bodies_ns > 0;
+  const int64_t keep_ns = std::max(queue.keep_results_ns, queue.keep_bodies_ns);
   end.expires_ms = keeping_ms() + keep_ns / kNsPerMs;
   return end;
 }
@@ -125,6 +127,19 @@ JobView Dispatcher::view_at_end(const Job& job, const JobEnd& end) {
           .error = end.error};
 }
 
+JobRecord Dispatcher::record_at_end(const Job& job, const JobEnd& end) {
+  JobRecord record;
+  record.id = job.id();
+  record.owner.lo = job.owner;
+  record.queue = job.home()->queue->settings.name;
+  record.model = job.home()->model;
+  record.label = job.more == nullptr ? std::string() : job.more->label;
+  record.created_ms = job.created_ms;
+  record.status = end.status;
+  record.end = end;
+  return record;
+}
+
 void Dispatcher::ended(Job& job, const JobEnd& end) {
   JobView view = view_at_end(job, end);
   subscribers_.end_events(job, view);
@@ -145,6 +160,9 @@ void Dispatcher::ended(Job& job, const JobEnd& end) {
       replies_.ended(waiter, job, end);
     }
     subscribers_.leave(waiter);
+  }
+  if (on_event && !job.shared && !job.away) {
+    on_event(record_at_end(job, end));
   }
   if (job.promise != PromiseState::kNone) {
     let_edge_settle(job, end);

@@ -21,6 +21,8 @@ using Outcome = Scheduler::Outcome;
 
 namespace {
 
+constexpr int64_t kUsPerMs = 1000;
+
 std::string text_of(const Job& job) { return std::string(job.id().view()); }
 
 // Others may run it, and nobody waits.
@@ -34,6 +36,32 @@ void cancel_for_nobody(SharedQueue& queue, const Job& job) {
 }  // namespace
 
 // ---- jobs that came in here
+
+Newcomer Dispatcher::newcomer(const JobRecord& record, std::string body) {
+  using Mark = SharedOrder::Mark;
+  const Scheduler::Queue* const queue = scheduler_.find_queue(record.queue);
+  Newcomer job;
+  unsigned marks = on_event ? Mark::kTellsFeed : 0;
+  if (record.promised) {
+    marks |= record.callback.empty() ? 0 : Mark::kTellsUrl;
+    marks |= tells_hooks ? Mark::kTellsHooks : 0;
+    marks |= notes_.at(queue).config.keep_bodies_ns > 0 ? Mark::kKeepsBody : 0;
+  }
+  if (!record.brief) {
+    job.listed = hex(record.owner);
+  }
+  job.id = record.id.view();
+  job.lane = record.model;
+  job.body = std::move(body);
+  job.promised = record.promised;
+  job.job.marks = static_cast<uint8_t>(marks);
+  job.job.owner = record.share.lo;
+  job.job.priority = record.priority;
+  job.job.cost = record.cost;
+  job.job.weight = record.weight;
+  job.job.not_before_us = record.not_before_ms * kUsPerMs;
+  return job;
+}
 
 void Dispatcher::hand_over(Job& job, Scheduler::Lane& lane, uint64_t share, bool promised) {
   job.looking_up = false;
@@ -233,7 +261,7 @@ void Dispatcher::on_taken(SharedQueue& queue, const SharedOrder::Taken& taken) {
   if (!decode(taken.body, record, frame) || frame.empty() || record.id.view() != taken.id) {
     log(Level::kError, "queue " + queue.name() + ": what Redis has of job " + taken.id +
                            " is no job; it is dropped");
-    return queue.finish(taken.id, {}, kBriefMs, [](SharedOrder::End) {});
+    return queue.finish(taken.id, {}, kBriefMs, 'D', [](SharedOrder::End) {});
   }
   Job* job = find(record.id);
   if (job != nullptr && (!job->away || job->looking_up)) {  // it is on its way out, or in
@@ -357,8 +385,15 @@ void Dispatcher::conclude_shared(Job& job, JobEnd end) {
     return store_shared(job, std::move(record));
   }
   const std::string_view answer = end.answered() ? job.more->answer.tail : std::string_view();
+  const bool dead = end.dead && !record.brief;
+  const bool for_others = end.status == JobStatus::kCompleted && record.earlier != limit::Hash128{};
+  const char letter = dead ? 'X' : 'D';
   shared(*job.home()->queue)
-      ->finish(text_of(job), encode(record, answer), keep_ms(record),
+      ->finish(text_of(job), encode(record, answer),
+               dead         ? limits_.keep_dead_ns / kNsPerMs
+               : for_others ? 0
+                            : keep_ms(record),
+               letter,
                [this, end = std::move(end)](SharedOrder::End how) { ended_shared(end, how); });
 }
 
@@ -369,6 +404,13 @@ void Dispatcher::ended_shared(const JobEnd& end, SharedOrder::End how) {
     return;
   }
   if (how == SharedOrder::End::kEnded) {
+    const JobRecord& record = *job->more->keep;
+    if (end.status == JobStatus::kCompleted && record.earlier != limit::Hash128{}) {
+      shared(*job->home()->queue)->order().completed(hex(record.earlier), end.id.view(), 0);
+    }
+    if (!record.callback.empty() && on_shared_callback_due) {
+      on_shared_callback_due();
+    }
     return ended(*job, end);
   }
   if (job->promise == PromiseState::kNone && !Subscribers::wanted(*job)) {

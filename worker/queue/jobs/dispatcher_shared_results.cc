@@ -56,7 +56,7 @@ void Dispatcher::result_stored(const JobId& id, uint64_t fence, JobRecord record
     end.error_code = "engine_failed";
     end.error = "Its result could not be stored.";
   }
-  queue.finish(text, encode(record, answer), keep_ms(record),
+  queue.finish(text, encode(record, answer), keep_ms(record), 'D',
                [this, drop, end = record.end](SharedOrder::End how) {
                  if (how != SharedOrder::End::kEnded) {
                    drop();

@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::array<std::string_view, 7> kNames = {
     "scheduled", "queued", "processing", "completed", "failed", "cancelled", "expired"};
+constexpr std::array<std::string_view, 4> kTold = {"delivered", "given_up", "gone", "due"};
 constexpr int64_t kMsPerSec = 1000;
 
 std::string seconds_or_null(int64_t ms) {
@@ -107,7 +108,9 @@ JobView view_of(const JobRecord& record) {
           .finished_ms = record.end.finished_ms,
           .expires_ms = has_ended(record.status) ? record.end.expires_ms : 0,
           .error_code = has_ended(record.status) ? record.end.error_code : std::string_view(),
-          .error = record.end.error};
+          .error = record.end.error,
+          .told = record.told,
+          .tells = record.tells};
 }
 
 JobView operator_view_of(const JobRecord& record) {
@@ -152,6 +155,12 @@ std::string render(const JobView& job) {
     // What failed of our own doing, and what came too late, is given back (SETTLED).
     const bool back = job.status == JobStatus::kFailed || job.status == JobStatus::kExpired;
     json.raw("expires_at", seconds_or_null(job.expires_ms)).boolean("counted", !back);
+  }
+  if (job.told != JobRecord::Told::kUnknown) {
+    json.raw("webhook", JsonObject()
+                            .text("status", kTold[static_cast<size_t>(job.told) - 1])
+                            .number("tries", job.tells)
+                            .done());
   }
   if (!job.model.empty() || job.origin) {
     json.text_or_null("model", job.model);

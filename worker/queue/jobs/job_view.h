@@ -44,6 +44,8 @@ struct JobView {
   int64_t expires_ms = 0;  // its result is kept until then
   std::string_view error_code;
   std::string_view error;
+  JobRecord::Told told = JobRecord::Told::kUnknown;  // of its webhook
+  uint32_t tells = 0;
   // What only the operator sees.
   struct Origin {
     std::string_view tier;

@@ -41,8 +41,8 @@ bool differs(const Told& before, const Told& now) {
 }  // namespace
 
 struct OwnerStream {
-  OwnerStream(OwnerEvents& of, Waiter& who, uint64_t whose, int64_t until_ns)
-      : events(of), waiter(who), owner(whose), ends_ns(until_ns) {
+  OwnerStream(OwnerEvents& of, Waiter& its, uint64_t whose, int64_t until_ns)
+      : events(of), waiter(its), owner(whose), ends_ns(until_ns) {
     if (owner != 0) {
       events.streams_.emplace(owner, &waiter);
     }
@@ -78,6 +78,9 @@ struct OwnerStream {
   bool draining = false;   // as was told
   bool paused = false;     // likewise
   std::vector<Told> told;  // of those that are alive, or were when it last looked
+  std::string who;         // as the edge names the owner
+  bool asking = false;     // what is elsewhere
+  std::unordered_map<std::string, std::string> elsewhere;  // what was said of it
 };
 
 void OwnerEvents::say(Waiter& waiter, std::string_view event, std::string_view json) {
@@ -85,19 +88,21 @@ void OwnerEvents::say(Waiter& waiter, std::string_view event, std::string_view j
   waiter.told_ns = connections_.now_ns();
 }
 
-void OwnerEvents::begin(Waiter& waiter, uint64_t owner, std::string_view jobs, bool more,
-                        int64_t wall_ms) {
+void OwnerEvents::begin(Waiter& waiter, uint64_t owner, std::string who, std::string_view jobs,
+                        const Seen& elsewhere, bool more, int64_t wall_ms) {
   const int64_t now_ns = connections_.now_ns();
   waiter.kind = Waiter::Kind::kOwner;
   waiter.stream = std::make_shared<OwnerStream>(
       *this, waiter, owner, now_ns + kLongestNs + wall_ms * kNsPerMs % kSpreadNs);
+  waiter.stream->who = std::move(who);
+  waiter.stream->elsewhere.insert(elsewhere.begin(), elsewhere.end());
   subscribers_.begin_stream(waiter);
   char time[32];
   std::snprintf(time, sizeof time, "%lld.%03d", static_cast<long long>(wall_ms / kMsPerSec),
                 static_cast<int>(wall_ms % kMsPerSec));
   say(waiter, "snapshot",
       JsonObject().raw("server_time", time).raw("jobs", jobs).boolean("more", more).done());
-  const bool alive = follow(waiter, true);
+  const bool alive = follow(waiter, true) || is_shared;
   subscribers_.set_due(waiter, now_ns + (alive ? kEveryNs : Subscribers::kKeepAliveNs));
 }
 
@@ -140,6 +145,36 @@ bool OwnerEvents::follow(Waiter& waiter, bool silently) {
     }
   }
   return !stream.told.empty();
+}
+
+// What has changed of the newest that hosts share. True: it is to be looked again.
+bool OwnerEvents::follow_elsewhere(Waiter& waiter) {
+  OwnerStream& stream = *waiter.stream;
+  if (!is_shared || stream.owner == 0 || stream.asking) {
+    return is_shared && stream.owner != 0;
+  }
+  stream.asking = true;
+  Subscribers::ask(waiter);
+  look_elsewhere(stream.who, waiter.jobs_path, [this, &waiter](const Seen& seen) {
+    if (!subscribers_.answered(waiter)) {
+      return;
+    }
+    OwnerStream& its = *waiter.stream;
+    its.asking = false;
+    if (seen.empty()) {
+      return;
+    }
+    std::unordered_map<std::string, std::string> now;
+    for (auto job = seen.rbegin(); job != seen.rend(); ++job) {
+      const auto before = its.elsewhere.find(job->first);
+      if (before == its.elsewhere.end() || before->second != job->second) {
+        say(waiter, "job", job->second);
+      }
+      now.insert(*job);
+    }
+    its.elsewhere = std::move(now);
+  });
+  return true;
 }
 
 void OwnerEvents::notice(Waiter& waiter, bool paused) {
@@ -200,7 +235,8 @@ void OwnerEvents::look(Waiter& waiter) {
     wire::append(waiter.caller->out(), waiter.id, wire::Done{});
     return subscribers_.leave(waiter);
   }
-  const bool alive = follow(waiter, false);
+  const bool elsewhere = follow_elsewhere(waiter);
+  const bool alive = follow(waiter, false) || elsewhere;
   if (now_ns - waiter.told_ns >= Subscribers::kKeepAliveNs) {
     subscribers_.stream(waiter).keep_alive();
     waiter.told_ns = now_ns;

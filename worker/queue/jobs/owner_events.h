@@ -17,8 +17,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "worker/queue/jobs/owned_jobs.h"
 #include "worker/queue/jobs/subscribers.h"
@@ -45,6 +48,14 @@ class OwnerEvents {
   // Whether penstockd is about to stop.
   std::function<bool()> is_draining = [] { return false; };
 
+  // The newest of the owner's jobs that hosts share: ids, and JSON of each.
+  using Seen = std::vector<std::pair<std::string, std::string>>;
+  // Asked each second by a stream, where hosts share queues. Whose: as the edge names it.
+  std::function<void(const std::string& who, const std::string& jobs_path,
+                     std::function<void(Seen)> then)>
+      look_elsewhere;
+  bool is_shared = false;  // hosts share queues
+
   // Where the ended ones are. Without it none is promised.
   void use(Store& store) { store_ = &store; }
 
@@ -52,7 +63,9 @@ class OwnerEvents {
   bool is_full(uint64_t owner) const { return owner != 0 && streams_.count(owner) >= kMostStreams; }
   // Turns a question into a stream, says the snapshot, and follows what is alive. `jobs`: a JSON
   // list. Nobody (0) has none. REQUIRES: !is_full().
-  void begin(Waiter& waiter, uint64_t owner, std::string_view jobs, bool more, int64_t wall_ms);
+  // `elsewhere`: of these, the ones that hosts share.
+  void begin(Waiter& waiter, uint64_t owner, std::string who, std::string_view jobs,
+             const Seen& elsewhere, bool more, int64_t wall_ms);
   // A promised job has come, has begun to run, or has ended, which is on disk.
   void changed(const Job& job);
   // It is due. REQUIRES: kOwner.
@@ -63,6 +76,7 @@ class OwnerEvents {
 
   bool follow(Waiter& waiter, bool silently);
   void notice(Waiter& waiter, bool paused);
+  bool follow_elsewhere(Waiter& waiter);
   void ask_about(Waiter& waiter, const JobId& id);
   void say(Waiter& waiter, std::string_view event, std::string_view json);
 

@@ -11,6 +11,11 @@ namespace {
 
 constexpr int64_t kMetricsNs = kNsPerSec;  // between two pages of figures
 
+template <size_t N>
+void add(uint64_t (&to)[N], std::initializer_list<uint64_t> counts) {
+  std::transform(counts.begin(), counts.end(), to, to, std::plus<>());
+}
+
 }  // namespace
 
 Result<Publisher> Publisher::create(const std::string& socket, const Access& access) {
@@ -84,17 +89,22 @@ void Publisher::publish_metrics(const Sources& sources, int64_t now_ns) {
     page.commits = figures.commits;
     page.commit_ns = figures.commit_ns;
   }
-  if (sources.webhooks != nullptr) {
-    const Webhooks::Outcomes& outcomes = sources.webhooks->outcomes();
-    const uint64_t counts[] = {outcomes.delivered, outcomes.retried, outcomes.given_up,
-                               outcomes.refused_target, outcomes.disabled};
-    std::copy(std::begin(counts), std::end(counts), page.webhooks);
-    page.webhooks_pending = sources.webhooks->pending();
+  const SharedTelling* const telling = sources.telling;
+  for (const Webhooks* const webhooks :
+       {sources.webhooks, telling == nullptr ? nullptr : &telling->webhooks()}) {
+    if (webhooks != nullptr) {
+      const Webhooks::Outcomes& outcomes = webhooks->outcomes();
+      add(page.webhooks, {outcomes.delivered, outcomes.retried, outcomes.given_up,
+                          outcomes.refused_target, outcomes.disabled});
+      page.webhooks_pending += webhooks->pending();
+    }
   }
-  if (sources.notices != nullptr) {
-    const Notices::Outcomes& outcomes = sources.notices->outcomes();
-    const uint64_t counts[] = {outcomes.delivered, outcomes.retried, outcomes.given_up};
-    std::copy(std::begin(counts), std::end(counts), page.notices);
+  for (const Notices* const notices :
+       {sources.notices, telling == nullptr ? nullptr : &telling->notices()}) {
+    if (notices != nullptr) {
+      const Notices::Outcomes& outcomes = notices->outcomes();
+      add(page.notices, {outcomes.delivered, outcomes.retried, outcomes.given_up});
+    }
   }
   put_workers(page, sources.supervisor);
   put_desired(page, sources.supervisor, sources.autoscaler);

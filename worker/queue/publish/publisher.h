@@ -8,6 +8,7 @@
 #include "worker/queue/clock/awake_clock.h"
 #include "worker/queue/devices/watch.h"
 #include "worker/queue/jobs/dispatcher.h"
+#include "worker/queue/jobs/shared_telling.h"
 #include "worker/queue/link/listener.h"
 #include "worker/queue/publish/published_file.h"
 #include "worker/queue/publish/status_page_writer.h"
@@ -30,7 +31,8 @@ class Publisher {
     const Autoscaler& autoscaler;
     const DeviceWatch& device_watch;
     const Webhooks* webhooks;
-    const Notices* notices;  // likewise
+    const Notices* notices;        // likewise
+    const SharedTelling* telling;  // likewise
   };
   // A queue's state is published at once, numbers from time to time.
   void publish(const Sources& sources, const AwakeClock& clock, int64_t now_ns);

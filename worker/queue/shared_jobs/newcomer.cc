@@ -14,11 +14,13 @@ struct Kept {
   int64_t priority = 0;
   uint64_t cost = 0, weight = 0;
   int64_t not_before_us = 0, came_us = 0, deadline_us = 0, ends_by_us = 0, key_ms = 0;
+  std::string_view listed;
+  uint64_t marks = 0;
   template <typename V>
   void visit(V&& v) {
     v(1, queue), v(2, id), v(3, lane), v(4, key), v(5, key_is), v(6, owner), v(7, priority);
     v(8, cost), v(9, weight), v(10, not_before_us), v(11, came_us), v(12, deadline_us);
-    v(13, ends_by_us), v(14, key_ms);
+    v(13, ends_by_us), v(14, key_ms), v(15, listed), v(16, marks);
   }
 };
 
@@ -32,6 +34,7 @@ SharedOrder::Job Newcomer::as_job() const {
   all.key = key;
   all.key_is = key_is;
   all.instead_of = instead_of;
+  all.listed = listed;
   all.home = home;
   return all;
 }
@@ -53,7 +56,9 @@ std::string encode(const Newcomer& newcomer, std::string_view queue) {
                     .came_us = realtime_ns() / kNsPerUs,
                     .deadline_us = job.deadline_us,
                     .ends_by_us = job.ends_by_us,
-                    .key_ms = job.key_ms});
+                    .key_ms = job.key_ms,
+                    .listed = newcomer.listed,
+                    .marks = job.marks});
   return bytes.append(newcomer.body);
 }
 
@@ -71,6 +76,7 @@ bool decode(std::string_view bytes, Newcomer& newcomer, std::string& queue) {
               .key = std::string(kept.key),
               .key_is = std::string(kept.key_is),
               .instead_of = {},
+              .listed = std::string(kept.listed),
               .home = {},
               .job = {.owner = kept.owner,
                       .priority = kept.priority,
@@ -80,7 +86,8 @@ bool decode(std::string_view bytes, Newcomer& newcomer, std::string& queue) {
                       .came_us = kept.came_us,
                       .deadline_us = kept.deadline_us,
                       .ends_by_us = kept.ends_by_us,
-                      .key_ms = kept.key_ms},
+                      .key_ms = kept.key_ms,
+                      .marks = static_cast<uint8_t>(kept.marks)},
               .promised = true};
   return !newcomer.id.empty();
 }

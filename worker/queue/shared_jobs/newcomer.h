@@ -9,7 +9,7 @@
 namespace penstock::queue {
 
 struct Newcomer {
-  std::string id, lane, body, key, key_is, instead_of;
+  std::string id, lane, body, key, key_is, instead_of, listed;
   std::string home;       // that is told of its end; empty: none
   SharedOrder::Job job;   // all but these
   bool promised = false;  // a 202 is said of it

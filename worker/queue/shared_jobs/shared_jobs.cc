@@ -46,7 +46,8 @@ Scheduler::QueueSettings settings_of(const QueueConfig& queue) {
 Result<std::unique_ptr<SharedJobs>> SharedJobs::open(const Config& config, EventLoop& events,
                                                      std::function<void()> on_event,
                                                      SharedQueue::User& user, Store* store) {
-  if (std::none_of(config.queues.begin(), config.queues.end(),
+  if (config.redis.events == 0 &&
+      std::none_of(config.queues.begin(), config.queues.end(),
                    [](const QueueConfig& queue) { return queue.shared; })) {
     return std::unique_ptr<SharedJobs>();
   }
@@ -87,9 +88,9 @@ SharedJobs::SharedJobs(const Config& config, std::string password, EventLoop& ev
   }
   for (const QueueConfig& queue : config.queues) {
     if (queue.shared) {
-      queues_.push_back(std::make_unique<SharedQueue>(servers_, loops_.make(), user,
-                                                      config.redis.host, queue::settings_of(queue),
-                                                      queue.keep_results_ns, promising));
+      queues_.push_back(std::make_unique<SharedQueue>(
+          servers_, loops_.make(), user, config.redis.host, queue::settings_of(queue),
+          std::max(queue.keep_results_ns, queue.keep_bodies_ns), promising));
     }
   }
   servers_.start();

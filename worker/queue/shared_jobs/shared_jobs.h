@@ -19,8 +19,8 @@ namespace penstock::queue {
 
 class SharedJobs final : redis::Servers::User {
  public:
-  // nullptr: no queue is shared. What it refers to lives longer; the store may be none. `on_event`
-  // is called before the user is told of anything.
+  // nullptr: no queue is shared, and there is no feed of events. What it refers to lives longer;
+  // the store may be none. `on_event` is called before the user is told of anything.
   static Result<std::unique_ptr<SharedJobs>> open(const Config& config, EventLoop& events,
                                                   std::function<void()> on_event,
                                                   SharedQueue::User& user, Store* store);
@@ -36,6 +36,7 @@ class SharedJobs final : redis::Servers::User {
   bool is_ready() const { return is_ready_; }
   const std::string& where() const { return where_; }
   const std::string& trouble() const { return trouble_; }
+  redis::Servers& servers() { return servers_; }
   // The queues' new settings.
   void apply(const Config& config);
 

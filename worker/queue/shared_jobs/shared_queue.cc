@@ -13,6 +13,7 @@ SharedQueue::SharedQueue(redis::Servers& servers, std::unique_ptr<redis::Loop> l
     : name_(settings.name),
       user_(user),
       order_(servers, settings, std::max(keep_results_ns / kNsPerMs, kLeastKeptMs)),
+      endings_(servers, order_.key()),
       membership_(order_, *this),
       subscription_(servers, order_.key(), std::move(loop)),
       talk_(servers, subscription_, order_.key(),
@@ -152,8 +153,11 @@ void SharedQueue::ask(const std::string& model, size_t most) {
     ended_.pop_front();
   }
   for (const Ended& each : *ended) {
-    finished.push_back(
-        {.id = each.id, .fence = each.fence, .result = each.result, .keep_ms = each.keep_ms});
+    finished.push_back({.id = each.id,
+                        .fence = each.fence,
+                        .result = each.result,
+                        .keep_ms = each.keep_ms,
+                        .how = each.how});
   }
   if (most > 0) {
     asking_[model] = most;
@@ -203,7 +207,7 @@ void SharedQueue::served(const std::string& model, size_t most, const std::strin
     forget(ended[i].id, ended[i].fence);
     ended[i].told(answer.value.ended[i]);
     if (answer.value.ended[i] == SharedOrder::End::kEnded) {
-      note_end(ended[i].id, 'D', std::move(ended[i].result), ended[i].keep_ms);
+      note_end(ended[i].id, ended[i].how, std::move(ended[i].result), ended[i].keep_ms);
     }
   }
   if (host != membership_.host()) {
@@ -223,10 +227,10 @@ void SharedQueue::forget(const std::string& id, uint64_t fence) {
   }
 }
 
-void SharedQueue::finish(const std::string& id, std::string result, int64_t keep_ms,
+void SharedQueue::finish(const std::string& id, std::string result, int64_t keep_ms, char how,
                          std::function<void(SharedOrder::End)> told) {
   ended_.push_back(
-      {id, membership_.host(), std::move(result), keep_ms, held_.at(id), std::move(told)});
+      {id, membership_.host(), std::move(result), keep_ms, how, held_.at(id), std::move(told)});
 }
 
 void SharedQueue::give_back(const std::string& id, uint32_t attempts,

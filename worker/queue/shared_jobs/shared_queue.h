@@ -30,6 +30,7 @@
 #include "worker/queue/shared_jobs/host_talk.h"
 #include "worker/queue/shared_jobs/recent_ends.h"
 #include "worker/queue/shared_jobs/roster.h"
+#include "worker/queue/shared_order/endings.h"
 #include "worker/queue/shared_order/membership.h"
 #include "worker/queue/shared_order/shared_order.h"
 
@@ -121,8 +122,8 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   void wake(const std::string& model);
 
   // The job has ended here. kEnded: by this. REQUIRES: it was taken, and not lost.
-  // `keep_ms`: of its result; 0: as the queue has it.
-  void finish(const std::string& id, std::string result, int64_t keep_ms,
+  // `keep_ms`: of its result; 0: as the queue has it. `how`: as SharedOrder::Finished has it.
+  void finish(const std::string& id, std::string result, int64_t keep_ms, char how,
               std::function<void(SharedOrder::End)> told);
   // It goes back in line; if `cause`, an attempt has failed. REQUIRES: as of finish().
   void give_back(const std::string& id, uint32_t attempts, std::optional<Scheduler::Cause> cause);
@@ -155,6 +156,9 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   AnswerWriter& writer() { return talk_.writer; }
   AnswerReader& reader() { return talk_.reader; }
   JobQuestions& questions() { return talk_.questions; }
+  // What is to be told of its jobs' ends, and the lists of its jobs.
+  Endings& endings() { return endings_; }
+  SharedOrder& order() { return order_; }
 
   void advance_to(int64_t now_ns);
   // What is to be sent is sent. After all serve() of a turn.
@@ -169,6 +173,7 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   struct Ended {
     std::string id, host, result;
     int64_t keep_ms;
+    char how;
     uint64_t fence;
     std::function<void(SharedOrder::End)> told;
   };
@@ -204,6 +209,7 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   const std::string name_;
   User& user_;
   SharedOrder order_;
+  Endings endings_;
   Membership membership_;
   redis::Subscription subscription_;
   HostTalk talk_;

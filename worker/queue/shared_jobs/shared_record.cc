@@ -1,5 +1,7 @@
 #include "worker/queue/shared_jobs/shared_record.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "shared/wire/message_codec.h"
@@ -10,8 +12,9 @@ namespace {
 // The tags are Redis's, not the wire's.
 struct Kept {
   static constexpr wire::FrameType kType = wire::FrameType::kOver;
-  std::string_view id, queue, model, tier, jobs_path, label;
-  uint64_t owner_lo = 0, owner_hi = 0, share_lo = 0, share_hi = 0, digest_lo = 0, digest_hi = 0;
+  std::string_view id, queue, model, tier, jobs_path, label, callback;
+  uint64_t owner_lo = 0, owner_hi = 0, share_lo = 0, share_hi = 0, digest_lo = 0, digest_hi = 0,
+           earlier_lo = 0, earlier_hi = 0;
   int64_t priority = 0;
   uint64_t weight = 0, cost = 0;
   int64_t created_ms = 0, not_before_ms = 0, deadline_ms = 0;
@@ -35,10 +38,15 @@ struct Kept {
     v(29, prompt_tokens), v(30, completion_tokens), v(31, device_ns), v(32, estimated);
     v(33, dead), v(34, promised), v(35, brief);
     v(36, stored_name), v(37, stored_sha256), v(38, stored_bytes);
+    v(39, callback), v(40, earlier_lo), v(41, earlier_hi);
   }
 };
 
 }  // namespace
+
+std::string hex(const limit::Hash128& hash) {
+  return fmt::format("{:016x}{:016x}", hash.hi, hash.lo);
+}
 
 std::string encode(const JobRecord& record, std::string_view rest) {
   const JobEnd& end = record.end;
@@ -50,12 +58,15 @@ std::string encode(const JobRecord& record, std::string_view rest) {
                     .tier = record.tier,
                     .jobs_path = record.jobs_path,
                     .label = record.label,
+                    .callback = record.callback,
                     .owner_lo = record.owner.lo,
                     .owner_hi = record.owner.hi,
                     .share_lo = record.share.lo,
                     .share_hi = record.share.hi,
                     .digest_lo = record.digest.lo,
                     .digest_hi = record.digest.hi,
+                    .earlier_lo = record.earlier.lo,
+                    .earlier_hi = record.earlier.hi,
                     .priority = record.priority,
                     .weight = record.weight,
                     .cost = record.cost,
@@ -101,11 +112,13 @@ bool decode(std::string_view bytes, JobRecord& record, std::string_view& rest) {
   record.owner = {kept.owner_lo, kept.owner_hi};
   record.share = {kept.share_lo, kept.share_hi};
   record.digest = {kept.digest_lo, kept.digest_hi};
+  record.earlier = {kept.earlier_lo, kept.earlier_hi};
   record.queue = kept.queue;
   record.model = kept.model;
   record.tier = kept.tier;
   record.jobs_path = kept.jobs_path;
   record.label = kept.label;
+  record.callback = kept.callback;
   record.priority = kept.priority;
   record.weight = kept.weight;
   record.cost = kept.cost;
@@ -145,6 +158,10 @@ bool decode(const SharedOrder::Known& known, JobRecord& record, std::string_view
     return false;
   }
   record.end.attempts = std::max(record.end.attempts, known.attempts);
+  record.tells = known.tries;
+  record.told = known.outcome != 0                    ? static_cast<JobRecord::Told>(known.outcome)
+                : known.due_us != SharedOrder::kNever ? JobRecord::Told::kDue
+                                                      : JobRecord::Told::kUnknown;
   if (has_ended(record.status)) {
     return true;
   }
@@ -157,6 +174,7 @@ bool decode(const SharedOrder::Known& known, JobRecord& record, std::string_view
     return true;
   }
   JobEnd& end = record.end;
+  end.finished_ms = known.ended_us / 1000;
   switch (known.how) {
     case 'C':
       end.status = JobStatus::kCancelled;

@@ -20,6 +20,9 @@ constexpr size_t kMostRecordBytes = 32U << 10;
 constexpr int64_t kBriefMs = 60'000;
 inline int64_t keep_ms(const JobRecord& record) { return record.brief ? kBriefMs : 0; }
 
+// 32 digits, as owners are shown.
+std::string hex(const limit::Hash128& hash);
+
 std::string encode(const JobRecord& record, std::string_view rest);
 // False: it is no such thing, or not whole. `rest` points into `bytes`.
 bool decode(std::string_view bytes, JobRecord& record, std::string_view& rest);

@@ -4,70 +4,52 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <deque>
-#include <memory>
 #include <utility>
 
 #include "shared/base/clock.h"
-#include "shared/redis/answer.h"
 #include "shared/redis/connection.h"
 #include "worker/queue/order/backoff.h"
+#include "worker/queue/shared_order/script_request.h"
 
 namespace penstock::queue {
 namespace {
 
 constexpr std::string_view kNobody = "--------";
 
-// A double has not all of its bits: to a script it is a text.
-std::string bytes_of(uint64_t number) {
-  std::string bytes(sizeof number, '\0');
-  for (size_t i = bytes.size(); i-- > 0; number >>= 8) {
-    bytes[i] = static_cast<char>(number);
-  }
-  return bytes;
-}
-uint64_t number_of(std::string_view bytes) {
-  uint64_t number = 0;
-  for (const char byte : bytes) {
-    number = number << 8 | static_cast<uint8_t>(byte);
-  }
-  return number;
-}
-
-bool is_number(const redisReply& answer) { return answer.type == REDIS_REPLY_INTEGER; }
-bool is_array(const redisReply& answer, size_t least) {
-  return answer.type == REDIS_REPLY_ARRAY && answer.elements >= least;
-}
-int64_t number_at(const redisReply& answer, size_t i) {
-  return is_number(*answer.element[i]) ? answer.element[i]->integer : 0;
-}
-std::string text_at(const redisReply& answer, size_t i) {
-  return redis::is_text(*answer.element[i]) ? std::string(redis::text_of(*answer.element[i]))
-                                            : std::string();
-}
-
 bool read_end(const redisReply& answer, SharedOrder::End& end) {
   end = static_cast<SharedOrder::End>(answer.integer);
   return is_number(answer) && answer.integer >= -1 && answer.integer <= 2;
 }
 
-}  // namespace
+bool read_text(const redisReply& answer, std::string& text) {
+  text = redis::is_text(answer) ? redis::text_of(answer) : std::string_view();
+  return redis::is_text(answer);
+}
 
-// A script's arguments, and the texts of those that were numbers.
-class SharedOrder::Words {
- public:
-  Words& text(std::string_view text) {
-    words_.push_back(text);
-    return *this;
+bool read_known(const redisReply& answer, SharedOrder::Known& known) {
+  using State = SharedOrder::Known::State;
+  if (!is_array(answer, 1)) {
+    return false;
   }
-  Words& own(std::string text) { return this->text(texts_.emplace_back(std::move(text))); }
-  Words& number(int64_t number) { return own(std::to_string(number)); }
-  std::span<const std::string_view> all() const { return words_; }
+  const int64_t state = number_at(answer, 0);
+  known.state = static_cast<State>(state);
+  if (state < 1 || state > 5 || answer.elements < 10) {
+    return state == 0;
+  }
+  known.attempts = static_cast<uint32_t>(number_at(answer, 1));
+  known.fence = static_cast<uint64_t>(number_at(answer, 2));
+  known.host = text_at(answer, 3);
+  const std::string how = text_at(answer, 4);
+  known.how = how.empty() ? '\0' : how.front();
+  known.result = text_at(answer, 5);
+  known.ended_us = number_at(answer, 6);
+  known.tries = static_cast<uint32_t>(number_at(answer, 7));
+  known.outcome = static_cast<uint8_t>(number_at(answer, 8));
+  known.due_us = number_at(answer, 9);
+  return true;
+}
 
- private:
-  std::deque<std::string> texts_;
-  std::vector<std::string_view> words_;
-};
+}  // namespace
 
 SharedOrder::SharedOrder(redis::Servers& servers, Scheduler::QueueSettings queue, int64_t keep_ms,
                          uint64_t seed)
@@ -90,8 +72,8 @@ std::string SharedOrder::new_host() {
   return name;
 }
 
-SharedOrder::Words SharedOrder::words(int64_t keep_ms) const {
-  Words words;
+ScriptWords SharedOrder::words(int64_t keep_ms) const {
+  ScriptWords words;
   words.number(now_us_)
       .number(queue_.aging_ns / kNsPerUs)
       .number(keep_ms == 0 ? keep_ms_ : keep_ms);
@@ -99,47 +81,20 @@ SharedOrder::Words SharedOrder::words(int64_t keep_ms) const {
 }
 
 template <typename T>
-bool SharedOrder::ask(redis::Script script, const Words& words, bool (*read)(const redisReply&, T&),
-                      Then<T> then) {
-  struct Asked {
-    bool (*read)(const redisReply&, T&);
-    Then<T> then;
-    std::shared_ptr<bool> alive;
-    Calls& calls;
-    int64_t sent_ns;
+bool SharedOrder::ask(redis::Script script, const ScriptWords& words,
+                      bool (*read)(const redisReply&, T&), Then<T> then) {
+  const auto counted = [this, sent_ns = monotonic_ns(), then = std::move(then)](Answer<T>& answer) {
+    if (answer.trouble != Trouble::kUnknown) {
+      ++calls_.answered;
+      calls_.ns += monotonic_ns() - sent_ns;
+    }
+    then(answer);
   };
-  auto asked =
-      std::make_unique<Asked>(Asked{read, std::move(then), alive_, calls_, monotonic_ns()});
-  const auto answered = [](void* context, const redisReply* reply) noexcept {
-    const std::unique_ptr<Asked> self(static_cast<Asked*>(context));
-    if (!*self->alive) {
-      return;
-    }
-    if (reply != nullptr) {
-      ++self->calls.answered;
-      self->calls.ns += monotonic_ns() - self->sent_ns;
-    }
-    Answer<T> answer;
-    if (reply == nullptr) {
-      answer.trouble = Trouble::kUnknown;
-    } else if (redis::is_error(*reply)) {
-      answer.trouble = Trouble::kRefused;
-      answer.why = redis::text_of(*reply);
-    } else if (!self->read(*reply, answer.value)) {
-      answer.trouble = Trouble::kRefused;
-      answer.why = "its answer is not understood: is it a Redis?";
-    }
-    self->then(answer);
-  };
-  if (!servers_.call(script, key_, words.all(), answered, asked.get())) {
-    return false;
-  }
-  static_cast<void>(asked.release());
-  return true;
+  return ask_script<T>(servers_, script, key_, words, read, counted, alive_);
 }
 
 bool SharedOrder::add(const Job& job, Then<Added> then) {
-  Words words = this->words();
+  ScriptWords words = this->words();
   words.text(job.id).text(job.lane).own(bytes_of(job.owner));
   words.number(std::clamp(job.priority, -kHighest, kHighest));
   words.number(static_cast<int64_t>(std::clamp<uint64_t>(job.cost, 1, FairShare::kMaxCost)));
@@ -150,7 +105,8 @@ bool SharedOrder::add(const Job& job, Then<Added> then) {
   words.number(job.force ? 0 : queue_.max_length).number(queue_.max_per_owner);
   words.text(job.home.empty() ? kNobody : job.home);
   words.text(job.key).text(job.key_is).number(job.key_ms).number(job.ends_by_us);
-  words.text(job.instead_of).number(job.last_position).text(job.body);
+  words.text(job.instead_of).number(job.last_position).text(job.body).number(job.marks);
+  words.text(job.listed).number(job.anew ? 1 : 0);
   if (job.for_replicas) {
     words.number(1);
   }
@@ -184,12 +140,12 @@ bool SharedOrder::add(const Job& job, Then<Added> then) {
 
 bool SharedOrder::serve(std::string_view host, std::string_view lane, size_t most,
                         std::span<const Finished> finished, Then<Served> then) {
-  static_assert(6 + 4 * kMostFinished <= redis::Connection::kMostArguments);  // as follows
-  Words words = this->words();
+  static_assert(6 + 5 * kMostFinished <= redis::Connection::kMostArguments);  // as follows
+  ScriptWords words = this->words();
   words.text(host).text(lane).number(static_cast<int64_t>(std::min(most, kMostTaken)));
   for (const Finished& each : finished) {
     words.text(each.id).number(static_cast<int64_t>(each.fence)).text(each.result);
-    words.number(each.keep_ms);
+    words.number(each.keep_ms).own(std::string(1, each.how));
   }
   const auto read = [](const redisReply& answer, Served& served) {
     constexpr size_t kEach = 9;
@@ -230,14 +186,14 @@ bool SharedOrder::retry(const Return& job, uint32_t attempts, Scheduler::Cause c
     const int64_t most_ns = std::min(queue_.backoff_ns, Scheduler::kMaxBackoffNs / factor) * factor;
     delay_ns = with_jitter(most_ns, random_);
   }
-  Words words = this->words();
+  ScriptWords words = this->words();
   words.text(job.id).text(job.host).number(static_cast<int64_t>(job.fence)).number(1);
   words.number(queue_.attempts).number((delay_ns + kNsPerUs - 1) / kNsPerUs).text(job.result);
   return ask<End>(order_script::kBack, words, read_end, std::move(then));
 }
 
 bool SharedOrder::requeue(const Return& job, int64_t after_us, Then<End> then) {
-  Words words = this->words();
+  ScriptWords words = this->words();
   words.text(job.id).text(job.host).number(static_cast<int64_t>(job.fence)).number(0);
   words.number(queue_.attempts).number(after_us).text(job.result);
   return ask<End>(order_script::kBack, words, read_end, std::move(then));
@@ -245,14 +201,14 @@ bool SharedOrder::requeue(const Return& job, int64_t after_us, Then<End> then) {
 
 bool SharedOrder::cancel(std::string_view id, std::string_view result, Then<End> then,
                          int64_t keep_ms) {
-  Words words = this->words(keep_ms);
+  ScriptWords words = this->words(keep_ms);
   words.text(id).text(result);
   return ask<End>(order_script::kCancel, words, read_end, std::move(then));
 }
 
 bool SharedOrder::mend(std::string_view id, char how, std::string_view result, int64_t keep_ms,
                        Then<End> then) {
-  Words words = this->words();
+  ScriptWords words = this->words();
   words.text(id).own(std::string(1, how)).text(result).number(keep_ms);
   return ask<End>(order_script::kMend, words, read_end, std::move(then));
 }
@@ -267,14 +223,14 @@ bool SharedOrder::states(std::span<const std::string_view> ids, Then<std::vector
 }
 
 bool SharedOrder::note_result(std::string_view name, int64_t after_ms, Then<bool> then) {
-  Words words = this->words();
+  ScriptWords words = this->words();
   words.text(name).number(after_ms);
   const auto read = [](const redisReply& answer, bool& done) { return done = is_number(answer); };
   return ask<bool>(order_script::kNote, words, read, std::move(then));
 }
 
 bool SharedOrder::stale_results(size_t most, Then<std::vector<std::string>> then) {
-  Words words = this->words();
+  ScriptWords words = this->words();
   words.number(static_cast<int64_t>(most));
   const auto read = [](const redisReply& answer, std::vector<std::string>& names) {
     for (size_t i = 0; is_array(answer, 0) && i < answer.elements; ++i) {
@@ -291,7 +247,7 @@ bool SharedOrder::ask_of(redis::Script script, std::span<const std::string_view>
   for (const std::string_view id : ids) {
     all.append(id).push_back(' ');
   }
-  Words words = this->words();
+  ScriptWords words = this->words();
   words.own(std::move(all));
   const auto read = [](const redisReply& answer, std::vector<int64_t>& positions) {
     for (size_t i = 0; is_array(answer, 0) && i < answer.elements; ++i) {
@@ -317,7 +273,7 @@ bool SharedOrder::advance(Then<Advanced> then) {
 }
 
 bool SharedOrder::renew(std::string_view host, Life life, int64_t lease_us, Then<Renewed> then) {
-  Words words = this->words();
+  ScriptWords words = this->words();
   words.text(host).number(lease_us).number(static_cast<int64_t>(life));
   const auto read = [](const redisReply& answer, Renewed& renewed) {
     if (!is_array(answer, 1)) {
@@ -339,7 +295,7 @@ bool SharedOrder::renew(std::string_view host, Life life, int64_t lease_us, Then
 bool SharedOrder::reap(size_t most, Then<Reaped> then) {
   constexpr uint64_t kBelow = uint64_t{1} << 52;  // a double has it
   random_ = random_ * 6364136223846793005U + 1442695040888963407U;
-  Words words = this->words();
+  ScriptWords words = this->words();
   words.number(queue_.attempts).number(queue_.backoff_ns / kNsPerUs);
   words.number(static_cast<int64_t>((random_ >> 11) % kBelow)).number(static_cast<int64_t>(most));
   const auto read = [](const redisReply& answer, Reaped& reaped) {
@@ -354,7 +310,7 @@ bool SharedOrder::reap(size_t most, Then<Reaped> then) {
 }
 
 bool SharedOrder::held(std::string_view host, Then<std::vector<Held>> then) {
-  Words words = this->words();
+  ScriptWords words = this->words();
   words.text(host);
   const auto read = [](const redisReply& answer, std::vector<Held>& held) {
     for (size_t i = 0; is_array(answer, 0) && i + 1 < answer.elements; i += 2) {
@@ -367,14 +323,14 @@ bool SharedOrder::held(std::string_view host, Then<std::vector<Held>> then) {
 }
 
 bool SharedOrder::pause(bool paused, Then<bool> then) {
-  Words words = this->words();
+  ScriptWords words = this->words();
   words.number(paused ? 1 : 0);
   const auto read = [](const redisReply& answer, bool& done) { return done = is_number(answer); };
   return ask<bool>(order_script::kPause, words, read, std::move(then));
 }
 
 bool SharedOrder::tell(const Say& say, Then<Roster> then) {
-  Words words = this->words();
+  ScriptWords words = this->words();
   words.text(say.host).text(say.text).number(say.lasts_us).text(say.secret);
   words.text(say.back).text(say.to);
   const auto read = [](const redisReply& answer, Roster& roster) {
@@ -406,26 +362,70 @@ bool SharedOrder::tell(const Say& say, Then<Roster> then) {
 }
 
 bool SharedOrder::look(std::string_view id, size_t most, Then<Known> then) {
-  Words words = this->words();
+  ScriptWords words = this->words();
   words.text(id).number(static_cast<int64_t>(most));
-  const auto read = [](const redisReply& answer, Known& known) {
-    if (!is_array(answer, 1)) {
+  return ask<Known>(order_script::kLook, words, read_known, std::move(then));
+}
+
+bool SharedOrder::list(std::string_view owner, bool dead, std::string_view before, size_t most,
+                       size_t bytes, Then<List> then) {
+  ScriptWords words = this->words();
+  words.own(dead ? "z" : owner.empty() ? "u" : "u|" + std::string(owner)).text(before);
+  words.number(static_cast<int64_t>(most)).number(static_cast<int64_t>(bytes));
+  const auto read = [](const redisReply& answer, List& list) {
+    if (!is_array(answer, 2) || !is_array(*answer.element[1], 0)) {
       return false;
     }
-    const int64_t state = number_at(answer, 0);
-    known.state = static_cast<Known::State>(state);
-    if (state < 1 || state > 5 || answer.elements < 6) {
-      return state == 0;
+    list.last = text_at(answer, 0);
+    const redisReply& jobs = *answer.element[1];
+    for (size_t i = 0; i + 1 < jobs.elements; i += 2) {
+      if (!read_known(*jobs.element[i + 1],
+                      list.jobs.emplace_back(text_at(jobs, i), Known()).second)) {
+        return false;
+      }
     }
-    known.attempts = static_cast<uint32_t>(number_at(answer, 1));
-    known.fence = static_cast<uint64_t>(number_at(answer, 2));
-    known.host = text_at(answer, 3);
-    const std::string how = text_at(answer, 4);
-    known.how = how.empty() ? '\0' : how.front();
-    known.result = text_at(answer, 5);
     return true;
   };
-  return ask<Known>(order_script::kLook, words, read, std::move(then));
+  return ask<List>(order_script::kList, words, read, std::move(then));
+}
+
+bool SharedOrder::body(std::string_view id, Then<std::string> then) {
+  ScriptWords words = this->words();
+  words.text(id);
+  return ask<std::string>(order_script::kBody, words, read_text, std::move(then));
+}
+
+bool SharedOrder::earlier(std::string_view asked, Then<std::string> then) {
+  ScriptWords words = this->words();
+  words.text(asked).text("").number(0);
+  return ask<std::string>(order_script::kEarlier, words, read_text, std::move(then));
+}
+
+bool SharedOrder::completed(std::string_view asked, std::string_view id, int64_t keep_ms) {
+  ScriptWords words = this->words();
+  words.text(asked).text(id).number(keep_ms == 0 ? keep_ms_ : keep_ms);
+  return ask<std::string>(order_script::kEarlier, words, read_text,
+                          [](const Answer<std::string>&) {});
+}
+
+bool SharedOrder::drop(std::string_view id, Then<bool> then) {
+  ScriptWords words = this->words();
+  words.text(id);
+  const auto read = [](const redisReply& answer, bool& dropped) {
+    dropped = is_number(answer) && answer.integer == 1;
+    return is_number(answer);
+  };
+  return ask<bool>(order_script::kDrop, words, read, std::move(then));
+}
+
+bool SharedOrder::sweep(Then<bool> then) {
+  ScriptWords words = this->words();
+  words.number(kMostSwept);
+  const auto read = [](const redisReply& answer, bool& more) {
+    more = is_number(answer) && answer.integer == 1;
+    return is_number(answer);
+  };
+  return ask<bool>(order_script::kSweep, words, read, std::move(then));
 }
 
 }  // namespace penstock::queue

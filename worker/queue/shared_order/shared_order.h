@@ -57,6 +57,8 @@
 
 namespace penstock::queue {
 
+class ScriptWords;
+
 class SharedOrder {
  public:
   enum class Trouble : uint8_t { kNone, kUnknown, kRefused };
@@ -75,6 +77,7 @@ class SharedOrder {
   static constexpr int64_t kHighest = (int64_t{1} << 52) - 1;
   static constexpr size_t kMostTaken = 64;     // in one request
   static constexpr size_t kMostFinished = 16;  // likewise
+  static constexpr int64_t kMostSwept = 500;   // likewise
 
   // A queue's settings; its bounds are of all hosts together. What is over is kept for `keep_ms`.
   // `servers` lives longer; its settings have the layout and the scripts of order_script, and count
@@ -84,6 +87,9 @@ class SharedOrder {
   ~SharedOrder() { *alive_ = false; }
   SharedOrder(const SharedOrder&) = delete;
   SharedOrder& operator=(const SharedOrder&) = delete;
+
+  // What is to be done at a job's end.
+  enum Mark : uint8_t { kTellsUrl = 2, kTellsHooks = 4, kTellsFeed = 8, kKeepsBody = 16 };
 
   // What a job asks for. Times are us since 1970 by Redis's clock.
   struct Job {
@@ -105,6 +111,9 @@ class SharedOrder {
     std::string_view key_is;  // what that stands for: other jobs of the key are to be the same
     int64_t key_ms = 0;
     std::string_view instead_of;  // a job that does not count as having the key
+    uint8_t marks = 0;            // of Mark
+    std::string_view listed;      // in whose list it is: its owner's hash, 32 digits; empty: in none
+    bool anew = false;            // one of this id that is over begins again
     bool for_replicas = false;    // something is written in any case, for them to acknowledge
     // It is let in up to this position. 0: at any; kNever: at any, and its position is not told.
     int64_t last_position = kNever;
@@ -126,6 +135,7 @@ class SharedOrder {
     uint64_t fence = 0;
     std::string_view result;
     int64_t keep_ms = 0;  // of its result; 0: as the queue has it
+    char how = 'D';       // X: it is a dead letter
   };
   enum class End : int8_t { kOver = -1, kNotOurs = 0, kEnded = 1, kLastAttempt = 2 };
   struct Taken {
@@ -215,11 +225,36 @@ class SharedOrder {
     uint32_t attempts = 0;
     uint64_t fence = 0;
     std::string host;
-    char how = 0;  // D its host said so, C cancelled, E its deadline, L hosts were lost too often
-    std::string result;  // or its body, where it has none
+    char how = 0;  // D its host said so, X and it is a dead letter, C cancelled, E its deadline, L
+                   // hosts were lost too often
+    std::string result;    // or its body, where it has none
+    int64_t ended_us = 0;  // once it is over
+    // Of its URL (kTellsUrl): see Endings. due_us: until it is told; kNever: it is not.
+    uint32_t tries = 0;
+    uint8_t outcome = 0;
+    int64_t due_us = kNever;
   };
   // Of body or result, `most` bytes at most; 0: all.
   bool look(std::string_view id, size_t most, Then<Known> then);
+
+  struct List {
+    std::vector<std::pair<std::string, Known>> jobs;  // the newest first
+    std::string last;  // of those that were looked at, while there may be more
+  };
+  // Of jobs that are `listed`: an owner's; with an empty one all, or the dead letters. `before`:
+  // an id; empty: from the newest. `most` at most, and so many bytes of each one's result.
+  bool list(std::string_view owner, bool dead, std::string_view before, size_t most, size_t bytes,
+            Then<List> then);
+  // Of a job that is over: what it was asked, where that is kept; else empty.
+  bool body(std::string_view id, Then<std::string> then);
+  // It is kept no more. False: it is not over, or not there.
+  bool drop(std::string_view id, Then<bool> then);
+  // The job that last completed of those that ask the same; empty: none is known.
+  bool earlier(std::string_view asked, Then<std::string> then);
+  // This has.
+  bool completed(std::string_view asked, std::string_view id, int64_t keep_ms);
+  // Takes out of the lists what is not kept any more. True: again at once.
+  bool sweep(Then<bool> then);
 
   // How a queue stands, and who says what of himself.
   struct Roster {
@@ -277,12 +312,11 @@ class SharedOrder {
   static std::string new_host();
 
  private:
-  class Words;
-  Words words(int64_t keep_ms = 0) const;
+  ScriptWords words(int64_t keep_ms = 0) const;
   bool ask_of(redis::Script script, std::span<const std::string_view> ids,
               Then<std::vector<int64_t>> then);
   template <typename T>
-  bool ask(redis::Script script, const Words& words, bool (*read)(const redisReply&, T&),
+  bool ask(redis::Script script, const ScriptWords& words, bool (*read)(const redisReply&, T&),
            Then<T> then);
 
   redis::Servers& servers_;

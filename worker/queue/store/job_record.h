@@ -34,6 +34,7 @@ struct Notice {
 struct JobEnd {
   JobId id;
   JobStatus status = JobStatus::kCompleted;
+  bool keep_body = false;  // it may be wanted again
   bool dead = false;  // kFailed: all attempts failed; kept with its body for the operator to see
   int64_t started_ms = 0;
   int64_t finished_ms = 0;
@@ -88,6 +89,9 @@ struct JobRecord {
   // the file it was brought to, if this host has it.
   std::string stored_name, stored_sha256;
   std::string result_path;
+  // Likewise, and once it has ended: how often its URL was told of that, and what came of it.
+  enum class Told : uint8_t { kUnknown, kDelivered, kGivenUp, kGone, kDue } told = Told::kUnknown;
+  uint32_t tells = 0;
 
   // It is kept for those who ask the same later, and for nothing else: the next such takes its
   // place.

@@ -76,7 +76,7 @@ JobTables::JobTables(Database database)
           " finished_ms=?4, expires_ms=?5+(length(callback)>0)*?17, attempts=?6, http_status=?7,"
           " content_type=?8, error_code=?9, error=?10, prompt_tokens=?11, completion_tokens=?12,"
           " device_ns=?13, result_bytes=?14, result_in_file=?15, headers=?18, estimated=?19,"
-          " submit=CASE WHEN ?2=1 THEN submit END WHERE seq=?16 AND status<3");
+          " submit=CASE WHEN ?2=1 OR ?20=1 THEN submit END WHERE seq=?16 AND status<3");
   prepare(insert_result_, "INSERT OR REPLACE INTO results(seq, body) VALUES(?,?)");
   // What its edge had charged was given back when it failed, and is not charged again.
   prepare(requeue_,
@@ -226,7 +226,7 @@ bool JobTables::finish(const JobEnd& end, std::string_view result, uint64_t resu
                  end.expires_ms, end.attempts, int{end.http_status}, end.content_type,
                  end.error_code, end.error, end.prompt_tokens, end.completion_tokens, end.device_ns,
                  result_bytes, in_file ? 1 : 0, seq, kDeliveryMs, end.headers,
-                 end.estimated ? 1 : 0)
+                 end.estimated ? 1 : 0, end.keep_body ? 1 : 0)
            .run()) {
     return false;
   }

@@ -67,6 +67,8 @@ class Notices {
   int64_t next_event() const;
   void reap();  // some child has ended
   const Outcomes& outcomes() const { return outcomes_; }
+  // The time of day as if it had never been stepped: notices are due by it.
+  int64_t steady_ms() const { return began_ms_ + now_ns_ / kNsPerMs; }
 
  private:
   // One try.
@@ -86,7 +88,6 @@ class Notices {
   void ended(Hook& hook, uint64_t sequence, const std::string& trouble, int64_t retry_after_s);
   void written(const std::string& name, uint64_t sequence);
   int64_t wait_ms(uint32_t tries, int64_t retry_after_s);
-  int64_t steady_ms() const { return began_ms_ + now_ns_ / kNsPerMs; }
 
   EventLoop& loop_;
   Calls calls_;

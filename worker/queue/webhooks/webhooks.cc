@@ -276,7 +276,7 @@ void Webhooks::send(const JobId& id, const std::optional<Message>& message) {
   if (!message || gone) {
     outcomes_.disabled += gone ? 1 : 0;
     leave(delivery);
-    return over(delivery);
+    return over(delivery, gone ? Fate::kGone : Fate::kGivenUp);
   }
   if (!enabled()) {  // by a reload, meanwhile
     leave(delivery);
@@ -303,15 +303,15 @@ void Webhooks::send(const JobId& id, const std::optional<Message>& message) {
        .targets = targets_});
 }
 
-void Webhooks::over(Delivery& delivery) {
+void Webhooks::over(Delivery& delivery, Fate fate) {
   pending_ -= pending_ > 0 ? 1 : 0;
-  calls_.tried(delivery.id, delivery.tries, 0);
+  calls_.tried(delivery.id, delivery.tries, 0, fate);
   forget(delivery);
 }
 
 void Webhooks::again(Delivery& delivery, int64_t wait_ms) {
   ++outcomes_.retried;
-  calls_.tried(delivery.id, delivery.tries, steady_ms() + wait_ms);
+  calls_.tried(delivery.id, delivery.tries, steady_ms() + wait_ms, Fate::kAgain);
   scan_due_ns_ = std::min(scan_due_ns_, now_ns_ + wait_ms * kNsPerMs);
   forget(delivery);
 }
@@ -349,7 +349,7 @@ void Webhooks::take(const WebhookResponse& response) {
   if (delivery.anew) {  // what was sent is not the news any more
     make_ready(delivery);
   } else if (taken(response.status) || response.status == kGone) {
-    over(delivery);
+    over(delivery, response.status == kGone ? Fate::kGone : Fate::kDelivered);
   } else if (response.refused || delivery.tries > kSchedule.size()) {
     ++outcomes_.given_up;
     given_up_.line(
@@ -359,7 +359,7 @@ void Webhooks::take(const WebhookResponse& response) {
              : response.status != 0 ? "the receiver says " + std::to_string(response.status)
                                     : response.error),
         now_ns_);
-    over(delivery);
+    over(delivery, Fate::kGivenUp);
   } else {
     again(delivery, wait_ms(delivery.tries, response));
   }

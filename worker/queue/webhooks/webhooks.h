@@ -68,12 +68,15 @@ class Webhooks {
     uint64_t disabled = 0;  // 410
   };
 
+  // What came of a try. kGone: the URL said 410, now or before.
+  enum class Fate : uint8_t { kAgain, kDelivered, kGivenUp, kGone };
+
   // What is asked of others.
   struct Calls {
     // What is to be said of a job; answered when it is known, with nothing when the job is gone.
     std::function<void(const JobId&, std::function<void(std::optional<Message>)>)> message;
     // A try was made; the next is due then (ms since 1970), or never (0).
-    std::function<void(const JobId&, uint32_t tries, int64_t due_ms)> tried;
+    std::function<void(const JobId&, uint32_t tries, int64_t due_ms, Fate fate)> tried;
     // The deliveries on disk.
     std::function<void(const DueQuery&, std::function<void(DuePage)>)> due;
     // The URL said 410: not to be asked in another life either.
@@ -94,11 +97,15 @@ class Webhooks {
   // A new delivery, due at once. It begins anew if the job has one already, as it was requeued from
   // the dead letters.
   void add(const DueDelivery& delivery);
+  // There may be some that are due, that were not before.
+  void look_soon() { scan_due_ns_ = now_ns_; }
   void advance_to(int64_t now_ns, int64_t now_ms);
   int64_t next_event() const;
   int event_fd() const { return sender_.event_fd(); }
   void take_responses(int64_t now_ns, int64_t now_ms);
 
+  // The time of day as if it had never been stepped: deliveries are due by it.
+  int64_t steady_ms() const { return began_ms_ + now_ns_ / kNsPerMs; }
   // How many are to be delivered, on disk or in memory. Looked up each minute, and counted in
   // between.
   uint64_t pending() const { return pending_; }
@@ -145,14 +152,11 @@ class Webhooks {
   void wake(Place& place);
   void make_ready(Delivery& delivery);
   void send(const JobId& id, const std::optional<Message>& message);
-  void over(Delivery& delivery);
+  void over(Delivery& delivery, Fate fate);
   void again(Delivery& delivery, int64_t wait_ms);
   int64_t wait_ms(uint32_t tries, const WebhookResponse& response);
   void take(const WebhookResponse& response);
   void set_now(int64_t now_ns, int64_t now_ms);
-  // The time of day as if it had never been stepped: deliveries are due by it.
-  int64_t steady_ms() const { return began_ms_ + now_ns_ / kNsPerMs; }
-
   Calls calls_;
   const Bounds bounds_;
   std::minstd_rand random_;

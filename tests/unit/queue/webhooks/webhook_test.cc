@@ -379,8 +379,8 @@ class WebhooksTest : public testing::Test {
                                     : std::optional(Webhooks::Message{
                                           url->second, R"({"type":"job.completed","data":{}})"}));
           },
-      .tried = [this](const JobId& id, uint32_t tries,
-                      int64_t due_ms) { end_try(id, tries, due_ms); },
+      .tried = [this](const JobId& id, uint32_t tries, int64_t due_ms,
+                      Webhooks::Fate) { end_try(id, tries, due_ms); },
       .due = [this](const DueQuery& query, auto told) { told(page_of(query)); },
       .gone = [this](const std::string& url) { gone_.push_back(url); }};
   static constexpr Webhooks::Bounds kFew{.all = 10, .of_owner = 4, .page = 3};

@@ -6,13 +6,15 @@
 --       17 its home: the host that is told of its end   18 idempotency key (empty: none)   19 what that stands for   20 its life, ms
 --       21 deadline once it has been taken, us (0: the same; -1: none)   22 a job that does not count as having the key
 --       23 the last position at which it is let in (0: any; -1: any, and its position is not told)   24 body
---       25 only where replicas are waited for: 1: something is written also where the job is there, for that is what is waited for
+--       25 marks, as in open.lua   26 in whose list it is: 32 digits (empty: in none)   27 1: what is over by this id begins anew
+--       28 only where replicas are waited for: 1: something is written also where the job is there, for that is what is waited for
 -- Answer {1, us until something is due, its position (0: it is scheduled, or it is not told)}; {2}, {3}: queue, owner full; {4, job}: a
 --       job of this id is there; {5, job, what for}: another has the key; {6, position}: it would stand further back than is let in
 -- O(log n)
 @open@
 @line_up@
 @stand@
+local NOBODYS = '00000000000000000000000000000000'
 local id, lane, owner = a[4], a[5], a[6]
 local rank = pack('>I8', 4503599627370496 - a[7])
 local class = rank .. lane
@@ -24,8 +26,8 @@ if s[1] and now >= s[1] + 0 then
 end
 next_due = tonumber(s[1]) or NEVER
 local key = P .. 'j|' .. id
-if call('EXISTS', key) == 1 then
-  if a[25] then call('HSET', P .. 's', 'y', now) end
+if call('EXISTS', key) == 1 and not (a[27] == '1' and string.byte(call('GETRANGE', key, 0, 0)) == OVER) then
+  if a[28] then call('HSET', P .. 's', 'y', now) end
   return {4, id}
 end
 if a[18] ~= '' then
@@ -33,7 +35,7 @@ if a[18] ~= '' then
   if had then
     local other, digest = string.match(had, '^(%S+) (.*)$')
     if other ~= a[22] and call('EXISTS', P .. 'j|' .. other) == 1 then
-      if a[25] then call('HSET', P .. 's', 'y', now) end
+      if a[28] then call('HSET', P .. 's', 'y', now) end
       return {5, other, digest}
     end
   end
@@ -75,13 +77,18 @@ if later <= now then
 elseif later < dead then
   due = later
 end
-call('SET', key, pack(JOB, state, 0, attempts, 0, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner, NOBODY, a[17], #lane,
+call('SET', key, pack(JOB, state, a[25], attempts, 0, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner, NOBODY, a[17], #lane,
                       lane) .. a[24])
 call(unpack(set))
 call('HINCRBY', P .. 'o', owner, 1)
 if due < NEVER then
   call('ZADD', P .. 't', due, id)
   soon(due)
+end
+if a[26] ~= '' then
+  call('ZADD', P .. 'u', 0, id .. a[26])
+  if a[26] ~= NOBODYS then call('ZADD', P .. 'u|' .. a[26], 0, id) end
+  if a[27] == '1' then call('ZREM', P .. 'z', id) end
 end
 if a[18] ~= '' then call('SET', P .. 'k|' .. a[18], id .. ' ' .. a[19], 'PX', a[20]) end
 return {1, next_due < NEVER and math.max(0, next_due - now) or -1, position}

@@ -16,7 +16,7 @@ if state ~= RUNNING or host ~= a[5] or fence ~= a[6] + 0 then return 0 end
 if a[7] == '1' then
   attempts = math.min(attempts + 1, 65535)
   if attempts >= a[8] + 0 then
-    over(a[4], string.sub(text, 1, 2) .. pack('>I2', attempts) .. string.sub(text, 5), 'D', a[10])
+    over(a[4], string.sub(text, 1, 2) .. pack('>I2', attempts) .. string.sub(text, 5), 'L', a[10])
     return 2
   end
 end

@@ -27,10 +27,10 @@ local function promote(lane)
   end
   if not oldest then return now + aging end
   if oldest + aging > now then return oldest + aging end
-  local state, _, attempts, fence, its_rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner, host, home = unpack_(JOB, text)
+  local state, before, attempts, fence, its_rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner, host, home = unpack_(JOB, text)
   call('ZREM', line, member)
   call('ZADD', line, 0, pack('>I8I8I4I4', 0, arrival, th, tl) .. string.sub(member, 25))
-  call('SETRANGE', P .. 'j|' .. string.sub(member, 25), 0, pack(JOB, state, 1, attempts, fence, its_rank, cost, weight, th, tl, eh, el,
+  call('SETRANGE', P .. 'j|' .. string.sub(member, 25), 0, pack(JOB, state, before + 1, attempts, fence, its_rank, cost, weight, th, tl, eh, el,
                                                                 arrival, came, dead, ends, owner, host, home, #lane, lane))
   call('HSET', P .. 's', 'a|' .. lane, taken)
   return now + aging

@@ -15,5 +15,5 @@ end
 local state, _, _, fence, _, _, _, _, _, _, _, _, _, _, _, _, host = unpack_(JOB, text)
 if state == OVER then return -1 end
 over(a[4], text, a[5], a[6], a[7])
-if state == RUNNING and a[5] == 'D' then call('PUBLISH', P .. 'c|' .. host, 'stop ' .. a[4] .. ' ' .. fence) end
+if state == RUNNING and (a[5] == 'D' or a[5] == 'X') then call('PUBLISH', P .. 'c|' .. host, 'stop ' .. a[4] .. ' ' .. fence) end
 return 1

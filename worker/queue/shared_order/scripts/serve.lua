@@ -1,7 +1,7 @@
 -- serve: what a host has finished is over, and it gets the next jobs, in one trip. Either part may be empty.
 --
 -- ARGV  4 host   5 lane of its workers   6 most jobs to take   then for each job that it has finished: its id, fence, result,
---       how long that is kept, in ms (0: as long as any)
+--       how long that is kept, in ms (0: as long as any), how it ended (D, or X: it is a dead letter)
 -- Answer {whether the host is known, us until something is due (-1: nothing is), {of each finished job 1 (it has ended by this), 0 (it is
 --        not this host's any more: the result is dropped), -1 (it was over, or is not there)}, {id, fence, failed attempts, came,
 --        deadline (0: none), owner, lane, home (empty: none), body of each job it has now}}
@@ -17,13 +17,13 @@ if s[1] and now >= s[1] + 0 then
   s = call('HMGET', P .. 's', 'd', 'p', 'k', 'w', 'h|' .. lane, 'h|')
 end
 local done = {}
-for i = 7, #a, 4 do
+for i = 7, #a, 5 do
   local text = call('GETRANGE', P .. 'j|' .. a[i], 0, JOB_MOST)
   local is = -1
   if text ~= '' then
     local state, _, _, fence, _, _, _, _, _, _, _, _, _, _, _, _, its_host = unpack_(JOB, text)
     is = state == OVER and -1 or state == RUNNING and its_host == host and fence == a[i + 1] + 0 and 1 or 0
-    if is == 1 then over(a[i], text, 'D', a[i + 2], a[i + 3]) end
+    if is == 1 then over(a[i], text, a[i + 4], a[i + 2], a[i + 3]) end
   end
   done[#done + 1] = is
 end

@@ -8,7 +8,7 @@ local function soon(at)
   end
 end
 local function place(before, rank, th, tl, arrival)
-  return before == 1 and pack('>I8I8I4I4', 0, arrival, th, tl) or rank .. pack('>I4I4I8', th, tl, arrival)
+  return before % 2 == 1 and pack('>I8I8I4I4', 0, arrival, th, tl) or rank .. pack('>I4I4I8', th, tl, arrival)
 end
 local function wake(lane)
   local host

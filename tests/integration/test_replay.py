@@ -1,0 +1,108 @@
+"""penstockctl replay: what is over runs again, of this host's own jobs and of those that hosts share."""
+
+import json
+import subprocess
+
+import pytest
+
+from conftest import simulate
+from processes import BUILD
+from shared_hosts import ALICE, BODY, SLOW, get, host, job, promise, redis, until_known, until_one_runs, until_status, worker  # noqa: F401
+from waiting import until
+
+SERVER = "penstock_owner $http_authorization;\nlocation /v1/ { penstock_pass gpu; }\nlocation /jobs { penstock_jobs gpu; }\n"
+
+
+def replay(service, *words):
+    return subprocess.run([BUILD / "penstockctl", "replay", "--queue", "default", "--since", "1h", *words, "-s", service.penstockd.socket],
+                          capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture(params=["local", "shared"])
+def service(request, penstock):
+    """One host; its jobs are its own, or in Redis."""
+    if request.param == "local":
+        def build(*workers, **queue):
+            return penstock(server=SERVER, workers=list(workers), yaml="state: state\n", queue={"keep_bodies": "7d", **queue})
+    else:
+        shared = request.getfixturevalue("host")
+
+        def build(*workers, **queue):
+            return shared(*workers, keep_bodies="7d", **queue)
+    return build
+
+
+def finished(service, count, **body):
+    ids = []
+    for _ in range(count):
+        reply = until(lambda: (reply := service.request("POST", "/v1/completions", {**ALICE, "Prefer": "respond-async"}, {**BODY, **body})).status == 202
+                      and reply, "it is taken")
+        ids.append(reply.json()["id"])
+    for id in ids:
+        until(lambda: job(service, id)["status"] in ("completed", "failed"), "it is over")
+    return ids
+
+
+def listed(service, query=""):
+    return get(service, "/jobs?limit=100" + query).json()["data"]
+
+
+def test_what_is_done_runs_again_once(service):
+    started = service(worker())
+    ids = finished(started, 5)
+    dry = replay(started, "--dry-run")
+    assert dry.stdout.split() == [*ids, "5", "would", "run", "again"] and len(listed(started)) == 5
+    done = replay(started, "--at-once", "2")
+    assert done.stdout == "5 run again: 5 completed, 0 did not\n", done
+    again = listed(started)[:5]
+    assert {each["label"] for each in again} == {f"replay of {id}" for id in ids} and len(listed(started)) == 10
+    assert get(started, f"/jobs/{again[0]['id']}/result").status == 200
+    until_now = listed(started)[4]["created_at"]
+    once_more = replay(started, "--until", str(until_now - 1) if until_now > listed(started)[5]["created_at"] else str(until_now))
+    assert once_more.returncode == 0, once_more
+
+
+def test_a_replay_that_is_given_once_more_goes_on(service):
+    started = service(worker())
+    ids = finished(started, 3)
+    api = json.loads(replay(started, "--json").stdout)
+    assert (api["begun"], api["there"], api["completed"]) == (3, 0, 3)
+    again = json.loads(replay(started, "--json").stdout)
+    assert again["there"] >= 3, "what ran again is not run a second time"
+    assert sum(each.get("label") in {f"replay of {id}" for id in ids} for each in listed(started)) == 3
+    assert json.loads(replay(started, "--json", "--run", "two").stdout)["begun"] >= 3
+
+
+def test_what_failed_runs_by_another_model(service):
+    started = service(worker(name="bad", failure_rate=1), worker(), attempts=1)
+    ids = finished(started, 3, model="bad")
+    assert all(job(started, id)["status"] == "failed" for id in ids)
+    done = replay(started, "--status", "failed", "--model", "sim")
+    assert done.stdout == "3 run again: 3 completed, 0 did not\n", done
+    assert {each["model"] for each in listed(started, "&status=completed")} == {"sim"}
+    wrong = replay(started, "--status", "failed", "--model", "none")
+    assert "3 are left: No worker of queue default serves model" in wrong.stdout, wrong
+
+
+def test_a_replay_lets_everybody_else_go_first(service):
+    started = service(worker("300ms"))
+    finished(started, 2)
+    running = subprocess.Popen([BUILD / "penstockctl", "replay", "--queue", "default", "--since", "1h", "-s", started.penstockd.socket],
+                               stdout=subprocess.PIPE, text=True)
+    until(lambda: any(each["status"] in ("queued", "processing") for each in listed(started)), "it has begun")
+    id = finished(started, 1)[0]
+    assert running.communicate(timeout=30)[0].startswith("2 run again: 2 completed")
+    assert job(started, id)["status"] == "completed"
+
+
+def test_what_no_queue_keeps_does_not_run_again(penstock):
+    started = penstock(server=SERVER, workers=[simulate(slots=1, service_time="1ms")], yaml="state: state\n")
+    finished(started, 1)
+    assert "1 are left: Nothing is kept of that job's body" in replay(started).stdout
+
+
+def test_a_job_of_one_host_is_run_again_from_another(host):  # noqa: F811
+    edge, gpu = host(keep_bodies="7d"), host(worker(), keep_bodies="7d")
+    id = until_known(edge)
+    until_status(gpu, id, "completed")
+    assert replay(edge).stdout == "1 run again: 1 completed, 0 did not\n"
