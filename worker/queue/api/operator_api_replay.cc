@@ -92,7 +92,7 @@ Result<JobRecord> OperatorApi::record_again(const Again& again, const JobRecord&
   if (!again.model.empty()) {
     const Scheduler::Lane* const lane = dispatcher_.served().find(*queue, again.model);
     const std::string* const elsewhere =
-        shared == nullptr ? nullptr : shared->find_model(again.model);
+        shared == nullptr ? nullptr : shared->roster().find_model(again.model);
     if (lane == nullptr && elsewhere == nullptr) {
       return Error{"No worker of queue " + record.queue + " serves model " + quoted(again.model) +
                    "."};

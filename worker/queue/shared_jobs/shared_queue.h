@@ -158,7 +158,6 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   JobQuestions& questions() { return talk_.questions; }
   // What is to be told of its jobs' ends, and the lists of its jobs.
   Endings& endings() { return endings_; }
-  SharedOrder& order() { return order_; }
 
   void advance_to(int64_t now_ns);
   // What is to be sent is sent. After all serve() of a turn.
