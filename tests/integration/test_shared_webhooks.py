@@ -75,12 +75,14 @@ def test_a_try_that_fails_is_made_again_and_each_host_sees_it(hooked, receiver):
 
 
 def test_an_url_that_is_gone_is_asked_by_no_host(hooked, receiver):  # noqa: F811
-    edge, gpu, here = hooked(), hooked(worker()), receiver(410)
-    until_known(edge)
-    first = with_hook(edge, here.url)
+    gpu, here = hooked(worker()), receiver(410)
+    until_known(gpu)
+    first = with_hook(gpu, here.url)
     until_told(gpu, first, "gone")
-    second = with_hook(gpu, here.url)
-    until_told(edge, second, "gone")
+    gpu.penstockd.kill()
+    other = hooked(worker())
+    until_known(other)
+    until_told(other, with_hook(other, here.url), "gone")
     assert ids_of(here.posts) == [first]
 
 
