@@ -75,6 +75,9 @@ void Arrivals::flush() {
 
 void Arrivals::ask(Arrival& arrival) {
   arrival.newcomer.home = calls_.home();
+  if (arrival.newcomer.home.empty()) {
+    return;  // nobody could be told what comes of it: this host joins in a moment
+  }
   const SharedOrder::Job job = arrival.newcomer.as_job();
   const auto then = [this, &arrival,
                      alive = alive_](const SharedOrder::Answer<SharedOrder::Added>& answer) {
