@@ -37,6 +37,7 @@ def redis():
 def host(redis, penstock):
     def build(*workers, state=True, server=SERVER, yaml="", **queue):
         text = f'redis: {{ url: "unix:{redis.socket}" }}\n' + ("state: state\n" if state else "") + yaml
+        text += "" if "drain_timeout" in yaml else "drain_timeout: 1s\n"
         return penstock(http=HTTP, server=server, workers=list(workers), yaml=text, queue={"shared": "true", **queue})
     return build
 

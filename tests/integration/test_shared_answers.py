@@ -5,6 +5,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -241,13 +242,17 @@ def test_an_answer_goes_on_whole_though_redis_hung_in_mid_stream(hosts, model, r
 def test_a_slow_reader_gets_all_and_holds_up_nobody(host, model):
     edge, gpu = host(), host(model.worker(slots=2))
     known(edge)
-    model.pieces = [word("x" * 60_000) for _ in range(200)] + ["data: [DONE]\n\n"]
+    model.pieces = [word("x" * 60_000) for _ in range(250)] + ["data: [DONE]\n\n"]
     model.let_all("slow1", "b1")
-    slow = ask_stream(edge, "slow")
-    until(lambda: model.begun["slow"] == 1, "it is made")
+    slow = Client(edge.port)
+    slow._connection.sock = socket.socket()
+    slow._connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # no more than that is taken before it reads
+    slow._connection.sock.connect(("127.0.0.1", edge.port))
+    answer = slow.stream("POST", "/v1/chat/completions", ALICE, chat("slow", stream=True))
+    until(lambda: gpu.penstockd.queue().running == 0, "all of it has been made")
     model.pieces = None
     assert text_of(ask_stream(edge, "b").events()) == WHOLE
-    assert text_of(slow.events()) == "x" * 60_000 * 200
+    assert text_of(answer.events()) == "x" * 60_000 * 250
 
 
 # ---- the runner dies
