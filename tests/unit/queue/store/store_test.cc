@@ -583,7 +583,7 @@ TEST_F(ListTest, ADatabaseOfTheFirstSchemaIsMigrated) {
       "CREATE INDEX jobs_owner ON jobs(owner); ALTER TABLE jobs DROP COLUMN share;"
       "ALTER TABLE jobs DROP COLUMN headers; ALTER TABLE jobs DROP COLUMN estimated;"
       "ALTER TABLE jobs DROP COLUMN label; DROP INDEX jobs_earlier;"
-      "ALTER TABLE jobs DROP COLUMN earlier; DROP TABLE notices;"
+      "ALTER TABLE jobs DROP COLUMN earlier; DROP TABLE notices; DROP TABLE away;"
       "PRAGMA user_version=1");
   reopen();
   const auto migrated = find(*parse_job_id(ids_of_[0].front()));
