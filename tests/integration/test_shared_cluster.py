@@ -11,7 +11,7 @@ import time
 import pytest
 
 from processes import BUILD, environment
-from test_shared_queue import ALICE, BODY, HTTP, LEASE, SERVER, SLOW, get, job, post, promise, redis, until_known, \
+from shared_hosts import ALICE, BODY, HTTP, LEASE, SERVER, SLOW, get, job, post, promise, redis, until_known, \
     until_one_runs, until_status, worker  # noqa: F401 (redis is a fixture)
 from waiting import until
 

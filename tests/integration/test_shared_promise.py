@@ -35,7 +35,7 @@ def replica_of(watched):
 
 
 def until_replicated(watched):
-    until(lambda: b"connected_slaves:1" in watched.master.ask("INFO", "replication"), "there is a replica")
+    until(lambda: b"state=online" in watched.master.ask("INFO", "replication"), "there is a replica, and it has all")
 
 
 def said(service):

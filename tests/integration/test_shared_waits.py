@@ -5,7 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from test_shared_cluster import cluster
-from test_shared_queue import ALICE, BODY, BOB, HTTP, SERVER, get, host, in_line, job, post, promise, redis, \
+from shared_hosts import ALICE, BODY, BOB, HTTP, SERVER, get, host, in_line, job, post, promise, redis, \
     until_known, until_open, until_status, worker  # noqa: F401 (host and redis are fixtures)
 from waiting import until
 from wire import ASK, CHUNK, DONE, TOOL, Connection, frame
