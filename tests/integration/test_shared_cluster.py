@@ -141,7 +141,8 @@ def test_status_of_the_cluster_shows_all_hosts_from_each(host):
             seen = cluster(service)
             queue, = seen["queues"]
             return {each["name"]: each["role"] for each in seen["hosts"]} == {"edge": "edge", "gpu": "worker"} \
-                and (queue["waiting"], queue["scheduled"], queue["running"]) == (2, 0, 2) and seen
+                and (queue["waiting"], queue["scheduled"], queue["running"]) == (2, 0, 2) \
+                and queue["models"][0]["running"] == 2 and seen
         seen = until(whole, lambda: f"all is seen; it is {cluster(service)}")
         assert seen["redis"]["reached"] and seen["gone"] == []
         queue, = seen["queues"]

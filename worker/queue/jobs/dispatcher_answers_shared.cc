@@ -69,6 +69,13 @@ void Dispatcher::heard(const JobId& id, const Part& part) {
   more.heard->seen_back = false;
   if (std::exchange(more.fence, part.place.fence) != part.place.fence || more.position != 0) {
     more.position = 0;
+    if (std::exchange(more.is_foretold, false)) {  // it has just begun for the first time
+      JobRecord record;
+      record.id = job.id();
+      record.created_ms = job.created_ms;
+      record.end.started_ms = wall_ms();
+      learn_away(*job.home(), more.foretold, record);
+    }
     subscribers_.tell_state(job);
   }
   switch (part.kind) {
