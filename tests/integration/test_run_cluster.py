@@ -49,3 +49,15 @@ def test_a_job_of_one_edge_is_seen_on_the_other_and_outlives_the_host_that_ran_i
     shell(kill)
     for id in ids:
         until(lambda: json.loads(shell(f"id={id}\n{see}"))["status"] == "completed", f"{id} has completed", 40)
+
+
+def test_the_chapters_penstock_yaml_is_accepted(folder):
+    chapter = (ROOT / "docs" / "MANY_HOSTS.md").read_text()
+    blocks = re.findall(r"^```yaml\n(.*?)^```", chapter, re.M | re.S)
+    assert len(blocks) == 2
+    for name, text in (("redis.password", "secret"), ("s3.key", "ID:SECRET")):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o640)
+    (folder / "penstock.yaml").write_text("socket: s.sock\nstate: state\n" + "".join(blocks))
+    done = subprocess.run([BUILD / "penstockd", "-t", "-c", folder / "penstock.yaml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
