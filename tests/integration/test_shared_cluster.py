@@ -23,6 +23,7 @@ def host(penstock, redis):
     """A host by its name."""
     def build(name, *workers, yaml="", start=True, ready=True, keep_results="1h", **queue):
         text = f'redis: {{ url: "unix:{redis.socket}", host: {name} }}\nstate: state\n{yaml}'
+        text += "" if "drain_timeout" in yaml else "drain_timeout: 1s\n"
         return penstock(http=HTTP, server=METRICS, workers=list(workers), yaml=text, start=start, ready=ready,
                         queue={"shared": "true", "keep_results": keep_results, **queue})
     return build

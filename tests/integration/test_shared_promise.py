@@ -22,6 +22,7 @@ def watched():
 def host(penstock):
     def build(redis, *workers, promise="replicas:1", yaml="", **queue):
         text = f"redis: {{ {redis}, promise: \"{promise}\" }}\nstate: state\n" + yaml
+        text += "" if "drain_timeout" in yaml else "drain_timeout: 1s\n"
         return penstock(http=HTTP, server=SERVER, workers=list(workers), yaml=text, queue={"shared": "true", **queue})
     return build
 
