@@ -42,12 +42,17 @@ WORKER = "{{ name: w{n}, engine: simulate, service_time: 5ms, slots: 4, run_log:
 PRODUCER = """\
 import asyncio, itertools, sys
 sys.path[:0] = {path!r}
-from line import Line
+from line import Line, Refused
 async def main():
     line = await Line.open(sys.argv[1])
     for number in itertools.count():
-        key = sys.argv[2] + "-" + str(number)
-        print(key, await line.promise("producer", key), flush=True)
+        key, id = sys.argv[2] + "-" + str(number), None
+        while id is None:
+            try:
+                id = await line.promise("producer", key)
+            except Refused:
+                await asyncio.sleep(0.05)
+        print(key, id, flush=True)
 asyncio.run(main())
 """
 
