@@ -38,6 +38,7 @@ if not s[2] and lane ~= '' then any = call('ZRANGE', P .. 'l|', 0, most - 1) end
 if #own + #any < most then
   call('SREM', P .. 'w|' .. lane, host)
   call('SADD', P .. 'w|' .. lane, host)
+  call('SADD', P .. 'n', lane)  -- jobs that name no model wake it, too
 end
 if not own[1] and not any[1] then return {1, due, done, {}} end
 local x, y, of_own, of_any = 1, 1, {'ZREM', P .. 'l|' .. lane}, {'ZREM', P .. 'l|'}
