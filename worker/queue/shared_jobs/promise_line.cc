@@ -64,7 +64,8 @@ void PromiseLine::waited(Batch& batch, int64_t replicas) {
   for (Entry& entry : batch) {
     const auto then = std::exchange(entry.then, nullptr);
     const Admission is = entry.answer.value.admission;
-    const bool refused = is == Admission::kQueueFull || is == Admission::kOwnerFull;
+    const bool refused = is == Admission::kQueueFull || is == Admission::kOwnerFull ||
+                         is == Admission::kTooFar;  // nothing was written
     if (entry.answer && !refused && replicas < static_cast<int64_t>(replicas_)) {
       entry.answer.trouble = Trouble::kUnknown;
     }
