@@ -187,15 +187,7 @@ ngx_int_t settle_decision(ngx_http_request_t* r) noexcept {
 }  // namespace
 
 char* read_decide(ngx_conf_t* cf, ngx_command_t*, void*) noexcept {
-  ngx_http_core_loc_conf_t& core = *core_conf(cf);
-  if (core.handler != nullptr) {
-    return refuse(cf,
-                  "\"%V\" stands where another directive answers already; give it a location "
-                  "of its own",
-                  &arg(cf, 0));
-  }
-  core.handler = decide;
-  return NGX_CONF_OK;
+  return set_handler(cf, decide);
 }
 
 char* read_settle(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {

@@ -158,7 +158,7 @@ ngx_int_t check_method(ngx_http_request_t* r, ngx_uint_t methods,
                          .code = "method_not_allowed"});
 }
 
-char* set_page(ngx_conf_t* cf, LocConf& loc, ngx_http_handler_pt handler) noexcept {
+char* set_handler(ngx_conf_t* cf, ngx_http_handler_pt handler) noexcept {
   ngx_http_core_loc_conf_t& core = *core_conf(cf);
   if (core.handler != nullptr) {
     return refuse(cf,
@@ -169,6 +169,13 @@ char* set_page(ngx_conf_t* cf, LocConf& loc, ngx_http_handler_pt handler) noexce
                   &arg(cf, 0));
   }
   core.handler = handler;
+  return NGX_CONF_OK;
+}
+
+char* set_page(ngx_conf_t* cf, LocConf& loc, ngx_http_handler_pt handler) noexcept {
+  if (char* const refused = set_handler(cf, handler); refused != NGX_CONF_OK) {
+    return refused;
+  }
   loc.page = handler;
   return NGX_CONF_OK;
 }

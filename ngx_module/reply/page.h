@@ -70,7 +70,10 @@ ngx_int_t refuse_page(ngx_http_request_t* r, const http::Problem& problem) noexc
 ngx_int_t check_method(ngx_http_request_t* r, ngx_uint_t methods,
                        std::string_view allowed) noexcept;
 
-// Makes `handler` the location's at the line being read. Refuses a location that has another one.
+// Makes `handler` what answers in the location of the line being read. Refuses a location that has
+// another one.
+char* set_handler(ngx_conf_t* cf, ngx_http_handler_pt handler) noexcept;
+// The same of a page, which its location's limits do not judge.
 char* set_page(ngx_conf_t* cf, LocConf& loc, ngx_http_handler_pt handler) noexcept;
 
 // For merge_loc_conf: `if` and `limit_except` blocks of a page's location answer as it does; what

@@ -236,15 +236,21 @@ def added_time(arguments):
         bench.down()
 
 
+def streams_in_turn(bench, arguments, streams, is_free):
+    """{"proxy", "ours"}: so many streams at once through each, in turn, once the slots are free of those who have just left."""
+    seen = {"proxy": [], "ours": []}
+    for _ in range(arguments.rounds):
+        for name, results in seen.items():
+            results.append(bench.read(name, "k", streams, arguments.seconds))
+            wait_for("the slots", is_free)
+    return seen
+
+
 def many_streams(arguments, streams):
     bench = StreamBench(arguments.build, arguments.seconds, arguments.rounds)
     try:
         bench.up(1_000_000, TOKENS_A_SECOND, streams + 24)
-        seen = {"proxy": [], "ours": []}
-        for _ in range(arguments.rounds):
-            for name, results in seen.items():
-                results.append(bench.read(name, "k", streams, arguments.seconds))
-                wait_for("the slots", lambda: bench.read("ours", "k", 1, 0))  # of those who have just left
+        seen = streams_in_turn(bench, arguments, streams, lambda: bench.read("ours", "k", 1, 0))
         proxy, ours = medians(seen["proxy"]), medians(seen["ours"])
         ratio = statistics.median(a["cpu_us"] / b["cpu_us"] for a, b in zip(seen["ours"], seen["proxy"]))
         added = statistics.median(a["gap_p99"] - b["gap_p99"] for a, b in zip(seen["ours"], seen["proxy"]))
@@ -285,11 +291,7 @@ def between_hosts(arguments):
     bench = HostsBench(arguments.build, arguments.seconds, arguments.rounds)
     try:
         bench.up(1_000_000, TOKENS_A_SECOND, BETWEEN_HOSTS + 24)
-        seen = {"proxy": [], "ours": []}
-        for _ in range(arguments.rounds):
-            for name, results in seen.items():
-                results.append(bench.read(name, "k", BETWEEN_HOSTS, arguments.seconds))
-                wait_for("the slots", lambda: bench.hears("ours"))  # of those who have just left
+        seen = streams_in_turn(bench, arguments, BETWEEN_HOSTS, lambda: bench.hears("ours"))
         proxy, ours = medians(seen["proxy"]), medians(seen["ours"])
         added = statistics.median(a["gap_p99"] - b["gap_p99"] for a, b in zip(seen["ours"], seen["proxy"]))
         told = "gap {gap_p50:.1f} / {gap_p99:.1f} ms p50 / p99; {rate:.0f} tokens/s"

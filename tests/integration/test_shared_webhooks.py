@@ -1,6 +1,5 @@
 """Webhooks and notices of jobs that hosts share: told by one host at a time, whichever that is, whatever is killed."""
 
-import http.server
 import json
 import os
 import threading
@@ -9,7 +8,7 @@ import pytest
 
 from test_notices import program
 from shared_hosts import BODY, SLOW, ALICE, host, job, post, promise, redis, until_known, until_one_runs, until_status, worker  # noqa: F401
-from test_webhooks import SECRET, outcomes, receiver  # noqa: F401
+from test_webhooks import SECRET, Receiver, outcomes, receiver  # noqa: F401
 from waiting import until
 
 SERVER = """\
@@ -107,36 +106,20 @@ def test_what_may_not_be_told_is_refused(hooked, host):  # noqa: F811
     assert post(gpu, {"Prefer": "respond-async", "Penstock-Callback": "http://127.0.0.1/"}).status == 400
 
 
-class Hanging:
+class Hanging(Receiver):
     """Answers no post until it is let go."""
 
     def __init__(self):
-        hanging, self.posts, self.go = self, [], threading.Event()
+        self.go = threading.Event()
+        super().__init__(204)
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                hanging.posts.append(({name.lower(): value for name, value in self.headers.items()}, body.decode()))
-                hanging.go.wait(60)
-                try:
-                    self.send_response(204)
-                    self.end_headers()
-                except OSError:
-                    pass  # who asked was killed
-
-            def log_message(self, *_):
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/hook"
+    def status(self):
+        self.go.wait(60)
+        return super().status()
 
     def close(self):
         self.go.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().close()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Webhooks as a receiver sees them; the official `standardwebhooks` package verifies them (standardwebhooks/verify.mjs)."""
 
 import base64
+import contextlib
 import http.server
 import json
 import os
@@ -28,11 +29,12 @@ class Receiver:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                status = receiver._statuses.pop(0) if len(receiver._statuses) > 1 else receiver._statuses[0]
                 receiver.posts.append(({name.lower(): value for name, value in self.headers.items()}, body.decode()))
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                status = receiver.status()
+                with contextlib.suppress(OSError):  # who asked may have been killed
+                    self.send_response(status)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
 
             def log_message(self, *_):
                 pass
@@ -41,6 +43,9 @@ class Receiver:
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/hook"
+
+    def status(self):
+        return self._statuses.pop(0) if len(self._statuses) > 1 else self._statuses[0]
 
     def close(self):
         self._server.shutdown()
