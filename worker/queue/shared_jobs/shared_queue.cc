@@ -116,9 +116,20 @@ void SharedQueue::serve(const std::string& model, size_t room) {
   ask(model, std::min(room, SharedOrder::kMostTaken));
 }
 
-// A job that names no model is for all of them.
+// A job that names no model is for all of them. What was asked before it came may be answered after
+// it was heard of.
 void SharedQueue::wake(const std::string& model) {
-  model.empty() ? idle_until_ns_.clear() : static_cast<void>(idle_until_ns_.erase(model));
+  if (model.empty()) {
+    idle_until_ns_.clear();
+    for (auto& [each, asked] : asking_) {
+      asked.woken = true;
+    }
+    return;
+  }
+  idle_until_ns_.erase(model);
+  if (const auto asked = asking_.find(model); asked != asking_.end()) {
+    asked->second.woken = true;
+  }
 }
 
 // While Redis has not answered, it would not look at more: what ends meanwhile goes in one trip.
@@ -160,7 +171,7 @@ void SharedQueue::ask(const std::string& model, size_t most) {
                         .how = each.how});
   }
   if (most > 0) {
-    asking_[model] = most;
+    asking_[model] = {most};
   }
   ++serving_;
   ending_ += ended->size();
@@ -183,9 +194,7 @@ void SharedQueue::served(const std::string& model, size_t most, const std::strin
                          SharedOrder::Answer<SharedOrder::Served>& answer) {
   --serving_;
   ending_ -= ended.size();
-  if (most > 0) {
-    asking_.erase(model);
-  }
+  const auto asked = most > 0 ? asking_.extract(model) : decltype(asking_)::node_type();
   if (!answer || answer.value.ended.size() != ended.size()) {
     if (answer.trouble == SharedOrder::Trouble::kRefused) {
       log(Level::kError, "queue " + name_ + ": Redis refuses: " + std::string(answer.why));
@@ -200,7 +209,8 @@ void SharedQueue::served(const std::string& model, size_t most, const std::strin
   for (const SharedOrder::Taken& job : answer.value.taken) {
     bytes += job.body.size();
   }
-  if (most > 0 && answer.value.taken.size() < most && bytes < kMostResultBytes) {
+  if (most > 0 && !asked.mapped().woken && answer.value.taken.size() < most &&
+      bytes < kMostResultBytes) {
     idle_until_ns_[model] = monotonic_ns() + kIdleNs;
   }
   for (size_t i = 0; i < ended.size(); ++i) {
@@ -297,7 +307,7 @@ void SharedQueue::send_back(std::list<Return>::iterator job) {
 // ---- what is heard at once
 
 void SharedQueue::on_listening(std::string_view) {
-  idle_until_ns_.clear();
+  wake({});
   talk_.reader.on_listening();
 }
 

@@ -116,7 +116,7 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   // So many of them are asked for.
   size_t coming(const std::string& model) const {
     const auto asked = asking_.find(model);
-    return asked == asking_.end() ? 0 : asked->second;
+    return asked == asking_.end() ? 0 : asked->second.most;
   }
   // Jobs that came to a lane here are asked for at once.
   void wake(const std::string& model);
@@ -176,6 +176,10 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
     uint64_t fence;
     std::function<void(SharedOrder::End)> told;
   };
+  struct Asking {
+    size_t most;
+    bool woken = false;  // more may have come meanwhile
+  };
   struct Return {
     std::string id, host;
     uint64_t fence;
@@ -231,7 +235,7 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   size_t serving_ = 0;  // requests without an answer
   Arrivals arrivals_;
   RecentEnds told_ends_;
-  std::map<std::string, size_t> asking_;          // models whose jobs are asked for: how many
+  std::map<std::string, Asking> asking_;          // models whose jobs are asked for
   std::map<std::string, int64_t> idle_until_ns_;  // where there was less than was asked for
 
   std::set<std::string> awaited_;

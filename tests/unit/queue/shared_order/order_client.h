@@ -32,6 +32,7 @@ class OrderClient final : redis::Servers::User {
   }
 
   redis::Servers& servers() { return servers_; }
+  std::unique_ptr<redis::Loop> loop() { return loops_.make(); }
 
   // Turns the loop until it is so. False: not within ten seconds.
   bool until(const std::function<bool()>& is_so) {

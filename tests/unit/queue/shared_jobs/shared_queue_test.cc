@@ -1,0 +1,97 @@
+// What a host says to Redis of a queue that hosts share, and when.
+#include "worker/queue/shared_jobs/shared_queue.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/fixtures/redis_server.h"
+#include "tests/unit/queue/shared_order/order_client.h"
+
+namespace penstock::queue {
+namespace {
+
+class SharedQueueTest : public ::testing::Test, SharedQueue::User {
+ protected:
+  SharedQueueTest()
+      : client_(redis_.socket()),
+        queue_(client_.servers(), client_.loop(), *this, "here", {.name = "q"}, kNsPerSec, {}) {
+    EXPECT_TRUE(until([this] { return !queue_.host().empty() && queue_.is_there(); }));
+    // It listens once it has heard something.
+    queue_.await_end("news");
+    EXPECT_TRUE(until([this] {
+      redis_.ask("EVAL redis.call('PUBLISH','" + queue_.key() + "c|" + queue_.host() +
+                 "','over'..string.char(32)..'news') 0");
+      return heard_;
+    }));
+  }
+
+  bool until(const std::function<bool()>& is_so) {
+    return client_.until([&] {
+      queue_.advance_to(monotonic_ns());
+      queue_.flush();
+      return is_so();
+    });
+  }
+  void add(std::string id) {
+    bool told = false;
+    queue_.add({.id = std::move(id), .lane = "m"},
+               [&](SharedQueue::Outcome outcome, const SharedOrder::Added&) {
+                 EXPECT_EQ(outcome, SharedQueue::Outcome::kAdded);
+                 told = true;
+               });
+    EXPECT_TRUE(until([&] { return told; }));
+  }
+  void serve_and_hear() {
+    queue_.serve("m", 4);
+    hear();
+  }
+  void hear() {
+    EXPECT_TRUE(until([this] { return queue_.coming("m") == 0; }));
+  }
+
+  RedisServer redis_;
+  OrderClient client_;
+  SharedQueue queue_;
+  std::vector<std::string> taken_;
+
+ private:
+  bool heard_ = false;
+
+  void on_taken(SharedQueue&, const SharedOrder::Taken& job) override { taken_.push_back(job.id); }
+  void on_lost(SharedQueue&, const std::string&) override {}
+  void on_position(SharedQueue&, const std::string&, int64_t) override { heard_ = true; }
+  std::string on_asked(SharedQueue&, std::string_view) override { return {}; }
+  HostSays says(const SharedQueue&) const override { return {}; }
+  void on_roster(SharedQueue&) override {}
+};
+
+TEST_F(SharedQueueTest, AnEmptyLaneIsLeftAloneUntilSomethingIsHeardOfIt) {
+  serve_and_hear();
+  EXPECT_FALSE(queue_.may_serve("m"));
+  queue_.wake("m");
+  EXPECT_TRUE(queue_.may_serve("m"));
+}
+
+// Hints and answers come over two connections: a hint may be read before the answer it follows.
+TEST_F(SharedQueueTest, AJobThatIsHeardOfBeforeTheAnswerThatHadNoneIsAskedFor) {
+  queue_.serve("m", 4);
+  queue_.wake("m");
+  hear();
+  EXPECT_TRUE(queue_.may_serve("m"));
+  serve_and_hear();
+  EXPECT_FALSE(queue_.may_serve("m"));
+  queue_.serve("m", 4);
+  queue_.wake("");  // for workers of any model
+  hear();
+  EXPECT_TRUE(queue_.may_serve("m"));
+}
+
+TEST_F(SharedQueueTest, AJobThatComesIsTaken) {
+  serve_and_hear();
+  add("1");
+  ASSERT_TRUE(queue_.may_serve("m"));
+  serve_and_hear();
+  EXPECT_EQ(taken_, std::vector<std::string>{"1"});
+}
+
+}  // namespace
+}  // namespace penstock::queue
