@@ -305,19 +305,22 @@ def over_hosts(build, args):
 
 
 def host_to_host(build, args):
-    """The way of one waiting caller's job to another host and back, beside one that stays."""
+    """The way of one waiting caller's job to another host and back, beside one that stays. Its three steps each wait for the disk
+    where Redis is told to (always)."""
     with Stage(build) as stage:
-        stage.redis("shared")
         worker = dict(name="sim", service_time="0ms", slots=4)
-        stage.penstockd([worker], name="gpu", state=False, redis="shared")
-        stage.penstockd([], name="edge", state=False, redis="shared")
+        for flush in ("everysec", "always"):
+            stage.redis(flush, flush)
+            stage.penstockd([worker], name=f"gpu {flush}", state=False, redis=flush)
+            stage.penstockd([], name=f"edge {flush}", state=False, redis=flush)
+            wait_for("the edge knows the other host", lambda flush=flush: stage.serves(f"edge {flush}"))
         stage.penstockd([worker], name="alone", state=False)
-        wait_for("the edge knows the other host", lambda: stage.serves("edge"))
         seen = in_turn(args.rounds, **{name: lambda name=name: stage.load("penstock", "sync", name=name, seconds=args.seconds)
-                                       for name in ("edge", "alone")})
+                                       for name in ("edge everysec", "alone", "edge always")})
         p50, p99 = ({name: median(seen[name], key) / 1000 for name in seen} for key in ("p50_us", "p99_us"))
-        more50, more99 = p50["edge"] - p50["alone"], p99["edge"] - p99["alone"]
-        row("Q9", "idle: submitted on one host, run on another, answered on the first: p50 (p99)", f"{p50['edge']:.2f} ms ({p99['edge']:.2f})",
+        more50, more99 = p50["edge everysec"] - p50["alone"], p99["edge everysec"] - p99["alone"]
+        row("Q9", "idle: submitted on one host, run on another, answered on the first: p50 (p99)",
+            f"{p50['edge everysec']:.2f} ms ({p99['edge everysec']:.2f}); appendfsync always: {p50['edge always']:.2f} ({p99['edge always']:.2f})",
             f"all on one host, not shared: {p50['alone']:.2f} ms ({p99['alone']:.2f})",
             f"+ {more50:.2f} ms (+ {more99:.2f}), to reach <= + 0.6 (+ 2)", more50 <= 0.6 and more99 <= 2)
 

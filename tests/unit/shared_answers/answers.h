@@ -31,6 +31,7 @@ class Told final : public AnswerReader::Follower {
     words.emplace_back("lost");
     on_told();
   }
+  void on_over() override { words.emplace_back("over"); }
   bool has(const std::string& word) const {
     return std::find(words.begin(), words.end(), word) != words.end();
   }

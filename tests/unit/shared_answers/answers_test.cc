@@ -181,11 +181,25 @@ TEST_F(AnswersTest, AnEventsReaderGoesOnBehindItsLastEvent) {
   writer_.begin("a", 3, "", true);
   writer_.say("a", Kind::kChunk, "one");
   writer_.say("a", Kind::kChunk, "two");
-  writer_.end("a");
   ASSERT_TRUE(until_kept(1));
+  writer_.end("a");
+  ASSERT_TRUE(until_kept(2));
   const auto reading = other_.reader.read("a", *parse_place("3-2"), told_);
   ASSERT_TRUE(until([&] { return told_.words.size() == 2; }));
-  EXPECT_EQ(told_.all(), "c:two e:") << "though one entry has all of them";
+  EXPECT_EQ(told_.all(), "c:two e:") << "though one entry has both";
+}
+
+TEST_F(AnswersTest, OfAJobThatEndsAtOnceTheStreamGetsNothing) {
+  const auto reading = other_.reader.read("a", {}, told_);
+  ASSERT_TRUE(for_ms(20));
+  writer_.begin("a", 3, "", true);
+  writer_.say("a", Kind::kChunk, "one");
+  writer_.end("a", "done");
+  EXPECT_EQ(writer_.waiting_bytes(), 0U);
+  EXPECT_EQ(writer_.next_event(), INT64_MAX);
+  ASSERT_TRUE(server_.ask("PUBLISH " + kKey + "e|a over"));  // as the script that ends it does
+  ASSERT_TRUE(until([&] { return told_.has("over"); }));
+  EXPECT_EQ(told_.all(), "over");
 }
 
 TEST_F(AnswersTest, AReaderMayStartBeforeTheJob) {
@@ -201,6 +215,7 @@ TEST_F(AnswersTest, AReaderHearsOfARestartFromTheStream) {
   const auto reading = other_.reader.read("a", {}, told_);
   ASSERT_TRUE(until([&] { return told_.words.size() == 1; }));
   writer_.begin("a", 4, "", true, "second");
+  ASSERT_TRUE(until_kept(2));
   writer_.end("a");
   ASSERT_TRUE(until([&] { return told_.words.size() == 4; }));
   EXPECT_EQ(told_.all(), "b:first !4 b:second e:");

@@ -80,7 +80,7 @@ TEST_F(AnswersWhileRedisIsAwayTest, ManyShortAnswersAreNotKeptBeyondTheBoundEith
   kill();
   for (int i = 0; i < 5000; ++i) {
     writer_.begin(std::to_string(i), 3, "", true);
-    writer_.end(std::to_string(i));
+    writer_.say(std::to_string(i), Kind::kNews, "");
   }
   EXPECT_LE(writer_.waiting_bytes(), 110'000U);
   EXPECT_GT(writer_.counts().dropped, 5000U);

@@ -328,6 +328,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void begin_again(Job& job);
   static bool is_back(const Job& job, int64_t position);
   void heard_hole(const JobId& id);
+  void heard_over(const JobId& id);
   void ask_for_rest(Job& job);
   void heard_rest(const JobId& id, PartPlace taking, uint64_t offset, std::string_view answer);
   void tell_end(Job& job, const JobEnd& end, std::string_view answer, uint64_t fence);

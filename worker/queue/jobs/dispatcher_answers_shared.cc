@@ -125,8 +125,11 @@ void Dispatcher::heard_end(Job& job, std::string_view done) {
   if (job.promise == PromiseState::kNone && job.waiters() == nullptr) {
     return forget(job);
   }
-  if (job.more->keep->promised) {  // else the order tells this host
-    look_for_end(*shared(*job.home()->queue), job.id());
+}
+
+void Dispatcher::heard_over(const JobId& id) {
+  if (const Job* const job = find(id); job != nullptr && job->away) {
+    look_for_end(*shared(*job->home()->queue), id);
   }
 }
 

@@ -25,6 +25,7 @@ class HeardAnswer final : public AnswerReader::Follower {
   void on_part(const Part& part) override { dispatcher_.heard(id_, part); }
   void on_restarted(uint64_t) override { dispatcher_.begin_again(*dispatcher_.find(id_)); }
   void on_lost() override { dispatcher_.heard_hole(id_); }
+  void on_over() override { dispatcher_.heard_over(id_); }
 
   Dispatcher& dispatcher_;
   const JobId id_;

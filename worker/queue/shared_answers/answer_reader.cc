@@ -182,7 +182,9 @@ void AnswerReader::on_message(std::string_view channel, std::string_view text) {
   const std::string_view id = channel.substr(std::min(channel.size(), key_.size() + 2));
   for (auto [each, last] = states_.equal_range(id); each != last; ++each) {
     State& state = *each->second;
-    if (!state.live && !state.ended && (!place || *place >= state.next)) {
+    if (!state.live && text == kOverMessage && state.follower != nullptr) {
+      state.follower->on_over();
+    } else if (!state.live && !state.ended && (!place || *place >= state.next)) {
       fill(state);
     }
   }

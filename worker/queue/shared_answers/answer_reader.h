@@ -47,6 +47,9 @@ class AnswerReader final : redis::Subscription::Listener {
     // What follows is not to be had: the answer must start anew, or fail. Nothing more comes,
     // unless the job is taken once more.
     virtual void on_lost() = 0;
+    // Of one that reads: the order says that the job is over. Not all parts may have been told.
+    // REQUIRES: the reader is left as it is.
+    virtual void on_over() {}
 
    protected:
     ~Follower() = default;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <iterator>
 #include <utility>
 
 #include "shared/redis/answer.h"
@@ -29,7 +28,7 @@ struct AnswerWriter::Sent {
   std::shared_ptr<bool> alive;
   size_t bytes = 0;
   size_t parts = 0;  // of a message
-  std::vector<Entry> entries;
+  Entries entries;
 };
 
 size_t AnswerWriter::size_of(const Entry& entry) noexcept {
@@ -70,6 +69,13 @@ void AnswerWriter::end(std::string_view id, std::string_view bytes) {
   if (job == jobs_.end()) {
     return;
   }
+  if (const auto first = entries_.find(job->second.open);
+      first != entries_.end() && job->second.kept_entries == 1 && job->second.home.empty()) {
+    waiting_bytes_ -= size_of(first->second);  // the record of its end has it all
+    entries_.erase(first);
+    jobs_.erase(job);
+    return;
+  }
   say(id, job->second, Part::Kind::kEnd, bytes);
   if (const auto message = messages_.find(job->second.home);
       message != messages_.end() && send(message->first, message->second)) {
@@ -83,7 +89,7 @@ void AnswerWriter::say(std::string_view id, Job& job, Part::Kind kind, std::stri
   const size_t forms = (job.home.empty() ? 0 : 1) + (job.resumable ? 1 : 0);
   if (waiting_bytes_ + forms * bytes.size() > settings_.most_waiting_bytes) {
     ++counts_.dropped;
-    job.open = nullptr;  // an entry has parts in a row
+    job.open = 0;  // an entry has parts in a row
     return;
   }
   if (!job.home.empty()) {
@@ -106,28 +112,26 @@ void AnswerWriter::publish(std::string_view id, const Job& job, const Part& part
   }
 }
 
-// Those that were sent are gone from the front.
-bool AnswerWriter::is_open(const Job& job) const noexcept {
-  return job.open != nullptr && job.opened + entries_.size() > opened_;
-}
-
 void AnswerWriter::keep(std::string_view id, Job& job, const Part& part) {
-  if (!is_open(job) || job.open->parts.size() >= kEntryBytes) {
+  auto open = entries_.find(job.open);
+  if (open == entries_.end() || open->second.parts.size() >= kEntryBytes) {
     const uint64_t mean = job.kept_bytes / std::max<uint64_t>(job.kept_entries, 1);
-    job.open = &entries_.emplace_back(
+    job.open = ++opened_;
+    open = entries_.emplace_hint(
+        entries_.end(), job.open,
         Entry{.id = std::string(id),
               .last = {},
               .most = std::max(settings_.most_stream_bytes / (mean + kKeptOverhead), kFewestKept),
               .due_ns = now_ns_ + settings_.gather_kept_ns,
               .parts = {}});
-    job.opened = ++opened_;
     ++job.kept_entries;
-    waiting_bytes_ += size_of(*job.open);
+    waiting_bytes_ += size_of(open->second);
   }
-  const size_t before = job.open->parts.size();
-  append_to_entry(job.open->parts, part);
-  job.open->last = part.place;
-  const size_t more = job.open->parts.size() - before;
+  Entry& entry = open->second;
+  const size_t before = entry.parts.size();
+  append_to_entry(entry.parts, part);
+  entry.last = part.place;
+  const size_t more = entry.parts.size() - before;
   job.kept_bytes += more;
   waiting_bytes_ += more;
 }
@@ -148,12 +152,12 @@ void AnswerWriter::advance_to(int64_t now_ns) {
 }
 
 bool AnswerWriter::is_due(int64_t now_ns) const noexcept {
-  return !again_.empty() || (!entries_.empty() && entries_.front().due_ns <= now_ns);
+  return !again_.empty() || (!entries_.empty() && entries_.begin()->second.due_ns <= now_ns);
 }
 
 int64_t AnswerWriter::next_event() const noexcept {
   const int64_t entries_ns = !again_.empty()     ? 0
-                             : !entries_.empty() ? entries_.front().due_ns
+                             : !entries_.empty() ? entries_.begin()->second.due_ns
                                                  : INT64_MAX;
   return std::min(messages_.empty() ? INT64_MAX : send_ns_, std::max(entries_ns, keep_ns_));
 }
@@ -179,18 +183,17 @@ bool AnswerWriter::send_entries(int64_t now_ns) {
   if (!may_send()) {
     return false;
   }
-  std::deque<Entry>& from = again_.empty() ? entries_ : again_;
+  Entries& from = again_.empty() ? entries_ : again_;
   auto sent = std::make_unique<Sent>(Sent{*this, alive_, 0, 0, {}});
-  while (!from.empty() && from.front().due_ns <= now_ns && sent->entries.size() < kEntries &&
-         sent->bytes < kRequestBytes) {
-    sent->bytes += size_of(from.front());
-    sent->entries.push_back(std::move(from.front()));
-    from.pop_front();
+  while (!from.empty() && from.begin()->second.due_ns <= now_ns &&
+         sent->entries.size() < kEntries && sent->bytes < kRequestBytes) {
+    const auto entry = sent->entries.insert(sent->entries.end(), from.extract(from.begin()));
+    sent->bytes += size_of(entry->second);
   }
   std::vector<std::string> numbers = {std::to_string(settings_.keep_ms)};
   numbers.reserve(1 + 2 * kEntries);  // they are pointed at
   std::vector<std::string_view> words = {numbers.front()};
-  for (const Entry& entry : sent->entries) {
+  for (const auto& [number, entry] : sent->entries) {
     const std::string_view most = numbers.emplace_back(std::to_string(entry.most));
     const std::string_view place = numbers.emplace_back(entry.last.text());
     words.insert(words.end(), {entry.id, most, place, entry.parts});
@@ -198,8 +201,7 @@ bool AnswerWriter::send_entries(int64_t now_ns) {
   if (call(order_script::kKeep, words, sent)) {
     return true;
   }
-  again_.insert(again_.begin(), std::make_move_iterator(sent->entries.begin()),
-                std::make_move_iterator(sent->entries.end()));
+  again_.merge(sent->entries);
   return false;
 }
 
@@ -221,8 +223,7 @@ bool AnswerWriter::call(redis::Script script, std::span<const std::string_view> 
 void AnswerWriter::answered(Sent& sent, const redisReply* reply) {
   sent_bytes_ -= sent.bytes;
   if (reply == nullptr && !sent.entries.empty()) {
-    again_.insert(again_.end(), std::make_move_iterator(sent.entries.begin()),
-                  std::make_move_iterator(sent.entries.end()));
+    again_.merge(sent.entries);
     return;
   }
   waiting_bytes_ -= sent.bytes;

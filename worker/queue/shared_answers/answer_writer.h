@@ -14,7 +14,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <memory>
 #include <span>
@@ -53,7 +52,8 @@ class AnswerWriter {
   // Jobs that are not there, any more, say nothing. REQUIRES: no kBegun, no kEnd.
   void say(std::string_view id, Part::Kind kind, std::string_view bytes);
   // Its last part. What was published before a request to finish the job, that is sent from here,
-  // is heard before the end of which the order tells.
+  // is heard before the end of which the order tells. Of a job that ends before its stream has
+  // anything, that gets nothing.
   void end(std::string_view id, std::string_view bytes = {});
   // The number of its next part; 0: it is not there.
   uint64_t next(std::string_view id) const {
@@ -96,17 +96,16 @@ class AnswerWriter {
     uint64_t next = 1;
     std::string home;
     bool resumable = false;
-    Entry* open = nullptr;  // in entries_, while it is not sent
-    uint64_t opened = 0;    // its number among all entries
+    uint64_t open = 0;  // its entry; 0: none
     uint64_t kept_bytes = 0, kept_entries = 0;
   };
+  using Entries = std::map<uint64_t, Entry>;  // by their numbers among all
   struct Sent;
   static size_t size_of(const Entry& entry) noexcept;
 
   void say(std::string_view id, Job& job, Part::Kind kind, std::string_view bytes);
   void publish(std::string_view id, const Job& job, const Part& part);
   void keep(std::string_view id, Job& job, const Part& part);
-  bool is_open(const Job& job) const noexcept;
   bool is_due(int64_t now_ns) const noexcept;
   bool may_send() const noexcept;
   bool send(const std::string& home, const Message& message);
@@ -122,9 +121,9 @@ class AnswerWriter {
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // of answers that come too late
   std::unordered_map<std::string, Job> jobs_;
   std::map<std::string, Message, std::less<>> messages_;  // by home
-  std::deque<Entry> entries_;
-  std::deque<Entry> again_;  // before those: sent, and not answered
-  uint64_t opened_ = 0;      // entries so far
+  Entries entries_;                                       // not sent yet
+  Entries again_;                                         // before those: sent, and not answered
+  uint64_t opened_ = 0;                                   // entries so far
   size_t waiting_bytes_ = 0;
   size_t sent_bytes_ = 0;  // of those
   int64_t now_ns_ = 0;

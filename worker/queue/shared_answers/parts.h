@@ -56,6 +56,7 @@ struct Part {
 };
 
 constexpr std::string_view kPartsMessage = "parts ";  // that it begins with
+constexpr std::string_view kOverMessage = "over";     // on a job's channel: it has ended
 
 // REQUIRES: id and bytes within their bounds.
 void append_to_message(std::string& message, std::string_view id, const Part& part);

@@ -62,9 +62,10 @@ if later <= now then
     th, tl, eh, el, set[8] = line_up(lane, owner, rank, cost, weight, s[4])
   end
   local here = rank .. pack('>I4I4I8', th, tl, arrival)
+  local lanes = lane == '' and call('SMEMBERS', P .. 'n')
   if last >= 0 then
     position = 1 + call('ZLEXCOUNT', P .. 'l|' .. lane, '-', '(' .. here)
-    for _, other in ipairs(lane == '' and call('SMEMBERS', P .. 'n') or {''}) do
+    for _, other in ipairs(lanes or {''}) do
       if other ~= lane then position = position + call('ZLEXCOUNT', P .. 'l|' .. other, '-', '(' .. here) end
     end
   end
@@ -73,7 +74,7 @@ if later <= now then
     th, tl, eh, el, set[8] = line_up(lane, owner, rank, cost, weight, s[4])
   end
   set[5], set[6], set[7] = 'n', arrival, class
-  stand(lane, here .. id)
+  stand(lane, here .. id, lanes)
 elseif later < dead then
   due = later
 end

@@ -34,7 +34,7 @@
 --   N         hash: the operator's hooks, by the time until which some host has them, us
 --   v         zset: URLs that want to hear no more, by when they said so, us
 --   c|HOST    channel: what a host must hear at once ("over ID", "stop ID FENCE", "wake LANE"; "parts …": shared_answers/parts.h)
---   e|ID      stream: a job's answer so far (shared_answers/parts.h); and a channel: it has an entry more
+--   e|ID      stream: a job's answer so far (shared_answers/parts.h); and a channel: it has an entry more, or ("over") the job has ended
 --
 -- Times are us since 1970 by Redis's clock. Where that is stepped, what is due comes so much earlier or later; the order does not
 -- depend on it.

@@ -63,6 +63,7 @@ local function over(id, text, how, result, life)
   end
   call('SET', P .. 'j|' .. id, pack(JOB, OVER, marks, attempts, fence, rank, cost, weight, th, tl, 0, 0, arrival, came, dead, now, owner,
                                     host, home, #lane, lane) .. how .. result, 'PX', life)
+  call('PUBLISH', P .. 'e|' .. id, 'over')
   if home ~= NOBODY then call('PUBLISH', P .. 'c|' .. home, 'over ' .. id) end
   if state == RUNNING and how ~= 'D' and how ~= 'X' then call('PUBLISH', P .. 'c|' .. host, 'stop ' .. id .. ' ' .. fence) end
 end

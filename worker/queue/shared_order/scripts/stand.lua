@@ -1,4 +1,4 @@
--- stand: a job may be taken, at the place it has. A host that waits for such is woken. O(log n)
+-- stand: a job may be taken, at the place it has. A host that waits for such is woken. `lanes`: what n has, if that is known. O(log n)
 local next_due  -- what s has as d, once it is known here
 local function soon(at)
   next_due = next_due or tonumber(call('HGET', P .. 's', 'd')) or NEVER
@@ -15,12 +15,12 @@ local function wake(lane)
   repeat host = call('SPOP', P .. 'w|' .. lane) until not host or call('PUBLISH', P .. 'c|' .. host, 'wake ' .. lane) > 0
   return host
 end
-local function stand(lane, member)
+local function stand(lane, member, lanes)
   call('ZADD', P .. 'l|' .. lane, 0, member)
   if lane ~= '' then
     wake(lane)
   else
-    for _, each in ipairs(call('SMEMBERS', P .. 'n')) do
+    for _, each in ipairs(lanes or call('SMEMBERS', P .. 'n')) do
       if wake(each) then break end
     end
   end
