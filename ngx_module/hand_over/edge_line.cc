@@ -114,7 +114,10 @@ void settle_job(EdgeLine& line, uint64_t number, const wire::Over& over) noexcep
     return;  // nothing that it was charged is here any more
   }
   Receipt& receipt = receipt_of(*held->receipt);
-  if (!settles_first(receipt, view(line.socket.name), number, over.receipt)) {
+  // penstockd tells of it again within seconds of a broken line, or of its start. Where there is no
+  // room to note it, it is settled all the same.
+  if (mark_settled(*receipt.latest->table, view(line.socket.name), number, over.receipt) ==
+      limit::Outcome::refused) {
     return drop(line, held);
   }
   if (over.refund != 0) {

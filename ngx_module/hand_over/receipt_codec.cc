@@ -2,14 +2,10 @@
 
 #include <algorithm>
 
-#include "shared/base/clock.h"
 #include "shared/wire/receipt.h"
 
 namespace penstock {
 namespace {
-
-// penstockd tells of a job again within seconds of a broken line, or of its start.
-constexpr int64_t kSettledNs = 3600 * kNsPerSec;
 
 static_assert(kMaxCharges <= wire::kMaxReceiptEntries &&
               kMaxNameBytes <= wire::kMaxReceiptNameBytes);
@@ -35,6 +31,15 @@ const Counter* counter_named(const Zone& zone, std::string_view name) noexcept {
 // Tells one table's places from another's: its secret, by a one-way function.
 uint64_t table_of(const Zone& zone) noexcept {
   return limit::derive_secret(zone.table->secret(), "the receipts' table").k0;
+}
+
+limit::Charge mark(const limit::Table& table, std::string_view from, uint64_t number,
+                   std::string_view bytes) noexcept {
+  static const limit::Policy once = limit::make_policy(*limit::make_gcra(1, kMarkNs, 1));
+  limit::Secret secret = limit::derive_secret(table.secret(), "settled");
+  secret = limit::derive_secret(secret, from);
+  secret.k0 ^= number;
+  return {&once, limit::siphash13_128(secret, bytes)};
 }
 
 // The latest first, as many as fit; false when there are more.
@@ -146,15 +151,16 @@ void hold_leases(HeldReceipt& held) noexcept {
   renew(held.receipt);
 }
 
-bool settles_first(const Receipt& receipt, std::string_view from, uint64_t number,
-                   std::string_view bytes) noexcept {
-  static const limit::Policy once = limit::make_policy(*limit::make_gcra(1, kSettledNs, 1));
-  limit::Table& table = *receipt.latest->table;
-  limit::Secret secret = limit::derive_secret(table.secret(), "settled");
-  secret = limit::derive_secret(secret, from);
-  secret.k0 ^= number;
-  limit::Charge charge{&once, limit::siphash13_128(secret, bytes)};
-  return limit::charge_all(table, {&charge, 1}, instant(table)) != limit::Outcome::refused;
+limit::Outcome mark_settled(limit::Table& table, std::string_view from, uint64_t number,
+                            std::string_view bytes) noexcept {
+  limit::Charge charge = mark(table, from, number, bytes);
+  return limit::charge_all(table, {&charge, 1}, instant(table));
+}
+
+bool is_settled(const limit::Table& table, std::string_view from, uint64_t number,
+                std::string_view bytes) noexcept {
+  limit::Charge charge = mark(table, from, number, bytes);
+  return limit::peek_all(table, {&charge, 1}, instant(table)) == limit::Outcome::refused;
 }
 
 void forget_receipt(HeldReceipt* held) noexcept { ngx_free(held); }

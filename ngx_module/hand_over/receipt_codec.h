@@ -3,6 +3,7 @@
 
 #include "ngx_module/conf/conf.h"
 #include "ngx_module/request/receipt.h"
+#include "shared/base/clock.h"
 
 namespace penstock {
 
@@ -20,10 +21,14 @@ HeldReceipt* decode_receipt(const MainConf& main, std::string_view bytes, ngx_lo
 Receipt& receipt_of(HeldReceipt& held) noexcept;
 // Its leases are renewed with the others of this process, and taken anew if they had lapsed.
 void hold_leases(HeldReceipt& held) noexcept;
-// Whether nobody has settled the receipt of this number from `from` yet. Noted in a zone that it was
-// charged in, under a bucket of its own that admits once; so it is known for an hour.
-bool settles_first(const Receipt& receipt, std::string_view from, uint64_t number,
-                   std::string_view bytes) noexcept;
+// The mark of what is settled once, told by its number from `from`: a bucket of its own in one
+// table that admits once, and is known for so long.
+constexpr int64_t kMarkNs = 3660 * kNsPerSec;
+// Notes it. admitted: nobody has yet; refused: it is settled; table_full: it cannot be noted now.
+limit::Outcome mark_settled(limit::Table& table, std::string_view from, uint64_t number,
+                            std::string_view bytes) noexcept;
+bool is_settled(const limit::Table& table, std::string_view from, uint64_t number,
+                std::string_view bytes) noexcept;
 // REQUIRES: its leases were released.
 void forget_receipt(HeldReceipt* held) noexcept;
 

@@ -15,12 +15,21 @@
 namespace penstock {
 namespace {
 
-constexpr size_t kNonceBytes = 8;
+// A receipt: its number, when it was given (steady time of the signing zone's table), what was
+// charged, and the signature.
+constexpr size_t kNumberBytes = 8;
+constexpr size_t kHeadBytes = kNumberBytes + 8;
 constexpr size_t kSignatureBytes = 16;
+// For so long it may be settled. Then it is refused, and a while later the mark that it was settled
+// is gone. Between the two, another process may be at it still.
+constexpr int64_t kHoldsNs = 3600 * kNsPerSec;
+static_assert(kHoldsNs < kMarkNs);
+constexpr int64_t kRetryAfterSeconds = 1;
+constexpr std::string_view kMarkedAs = "penstock_decide";
 
-// The zone whose secret signs; nullptr: there is none that counts.
-const Zone* signing_zone(const MainConf& main) noexcept {
-  for (const Zone* zone : main.zones) {
+// The zone whose secret signs, and that knows what is settled; nullptr: there is none that counts.
+Zone* signing_zone(const MainConf& main) noexcept {
+  for (Zone* zone : main.zones) {
     if (zone->table.has_value()) {
       return zone;
     }
@@ -42,17 +51,20 @@ bool sign(const MainConf& main, std::string_view text, char* signature) noexcept
 }
 
 // The header's value; `data` is nullptr when memory ran out.
-ngx_str_t write_receipt(ngx_http_request_t* r, uint64_t nonce, std::string_view charges) noexcept {
-  ngx_str_t bytes{kNonceBytes + charges.size() + kSignatureBytes, nullptr};
+ngx_str_t write_receipt(ngx_http_request_t* r, uint64_t number, std::string_view charges) noexcept {
+  const Zone* const zone = signing_zone(*main_conf(r));
+  ngx_str_t bytes{kHeadBytes + charges.size() + kSignatureBytes, nullptr};
   auto* text = static_cast<char*>(ngx_pnalloc(r->pool, bytes.len));
   ngx_str_t told{ngx_base64_encoded_length(bytes.len), nullptr};
   told.data = static_cast<u_char*>(ngx_pnalloc(r->pool, told.len));
-  if (text == nullptr || told.data == nullptr) {
+  if (zone == nullptr || text == nullptr || told.data == nullptr) {
     return {};
   }
-  std::memcpy(text, &nonce, kNonceBytes);
-  std::memcpy(text + kNonceBytes, charges.data(), charges.size());
-  const size_t size = kNonceBytes + charges.size();
+  const int64_t given_ns = instant(*zone->table).steady_ns;
+  std::memcpy(text, &number, kNumberBytes);
+  std::memcpy(text + kNumberBytes, &given_ns, sizeof given_ns);
+  std::memcpy(text + kHeadBytes, charges.data(), charges.size());
+  const size_t size = kHeadBytes + charges.size();
   if (!sign(*main_conf(r), {text, size}, text + size)) {
     return {};
   }
@@ -62,14 +74,15 @@ ngx_str_t write_receipt(ngx_http_request_t* r, uint64_t nonce, std::string_view 
 }
 
 struct Told {
-  uint64_t nonce = 0;
+  uint64_t number = 0;
   HeldReceipt* held = nullptr;  // nullptr: of what it charged nothing is here any more
   bool good = false;
+  bool old = false;
 };
 
 Told read_receipt(ngx_http_request_t* r) noexcept {
   const std::string_view text = find_header(r, "penstock-receipt");
-  constexpr size_t kMost = kNonceBytes + wire::kMaxReceiptBytes + kSignatureBytes;
+  constexpr size_t kMost = kHeadBytes + wire::kMaxReceiptBytes + kSignatureBytes;
   if (text.empty() || text.size() > ngx_base64_encoded_length(kMost)) {
     return {};
   }
@@ -77,7 +90,7 @@ Told read_receipt(ngx_http_request_t* r) noexcept {
   ngx_str_t bytes{0,
                   static_cast<u_char*>(ngx_pnalloc(r->pool, ngx_base64_decoded_length(told.len)))};
   if (bytes.data == nullptr || ngx_decode_base64url(&bytes, &told) != NGX_OK ||
-      bytes.len < kNonceBytes + kSignatureBytes) {
+      bytes.len < kHeadBytes + kSignatureBytes) {
     return {};
   }
   const std::string_view all = view(bytes);
@@ -88,24 +101,29 @@ Told read_receipt(ngx_http_request_t* r) noexcept {
     return {};
   }
   Told found{.good = true};
-  std::memcpy(&found.nonce, said.data(), kNonceBytes);
-  found.held = decode_receipt(*main_conf(r), said.substr(kNonceBytes), r->connection->log);
+  int64_t given_ns = 0;
+  std::memcpy(&found.number, said.data(), kNumberBytes);
+  std::memcpy(&given_ns, said.data() + kNumberBytes, sizeof given_ns);
+  found.old = instant(*signing_zone(*main_conf(r))->table).steady_ns >= given_ns + kHoldsNs;
+  if (!found.old) {
+    found.held = decode_receipt(*main_conf(r), said.substr(kHeadBytes), r->connection->log);
+  }
   return found;
 }
 
-bool push_receipt(ngx_http_request_t* r, uint64_t nonce, const Receipt& receipt) noexcept {
+bool push_receipt(ngx_http_request_t* r, uint64_t number, const Receipt& receipt) noexcept {
   const std::string_view charges = encode_receipt(r->pool, *main_conf(r), receipt);
-  const ngx_str_t told = charges.empty() ? ngx_str_t{} : write_receipt(r, nonce, charges);
+  const ngx_str_t told = charges.empty() ? ngx_str_t{} : write_receipt(r, number, charges);
   return charges.empty() ||
          (told.data != nullptr && push_header(r, "Penstock-Receipt", told) != nullptr);
 }
 
 ngx_int_t decide(ngx_http_request_t* r) noexcept {
   RequestState* const state = state_of(r);
-  uint64_t nonce = 0;
+  uint64_t number = 0;
   if (state == nullptr || ngx_http_discard_request_body(r) != NGX_OK ||
-      getrandom(&nonce, sizeof nonce, 0) != sizeof nonce ||
-      !push_receipt(r, nonce, state->receipt)) {
+      getrandom(&number, sizeof number, 0) != sizeof number ||
+      !push_receipt(r, number, state->receipt)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;  // what was charged is given back as it ends
   }
   Page page(r);
@@ -136,15 +154,31 @@ ngx_int_t end_of(ngx_http_request_t* r, const Told& told) noexcept {
       !read_used(r, "penstock-gpu-ms", reserved_of(receipt, Unit::kGpu), usage.gpu_ms)) {
     return NGX_HTTP_BAD_REQUEST;
   }
-  if (settles_first(receipt, "penstock_decide", told.nonce, {})) {
-    if (r->method == NGX_HTTP_DELETE) {
-      refund(receipt, true);
-    } else {
-      settle(receipt, usage);
-    }
-    give_leases_back(receipt);
+  switch (mark_settled(*signing_zone(*main_conf(r))->table, kMarkedAs, told.number, {})) {
+    case limit::Outcome::admitted:
+      break;
+    case limit::Outcome::refused:
+      return NGX_OK;
+    default:
+      return NGX_HTTP_SERVICE_UNAVAILABLE;
   }
+  if (r->method == NGX_HTTP_DELETE) {
+    refund(receipt, true);
+  } else {
+    settle(receipt, usage);
+  }
+  give_leases_back(receipt);
   return NGX_OK;
+}
+
+// Behind the settlement there is nothing to be kept.
+ngx_int_t keep_places(ngx_http_request_t* r, const Told& told) noexcept {
+  if (is_settled(*signing_zone(*main_conf(r))->table, kMarkedAs, told.number, {})) {
+    return NGX_OK;
+  }
+  renew(receipt_of(*told.held));
+  return push_receipt(r, told.number, receipt_of(*told.held)) ? NGX_OK
+                                                              : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
 ngx_int_t settle_decision(ngx_http_request_t* r) noexcept {
@@ -163,21 +197,29 @@ ngx_int_t settle_decision(ngx_http_request_t* r) noexcept {
                                      "given with its present counters.",
                            .code = "bad_receipt"});
   }
+  if (told.old) {
+    return refuse_page(r, {.status = 410,
+                           .detail = "Penstock-Receipt was given more than an hour ago. What was "
+                                     "reserved by then stands.",
+                           .code = "receipt_expired"});
+  }
   ngx_int_t rc = NGX_OK;
   if (told.held != nullptr) {
-    if (r->method == NGX_HTTP_PUT) {
-      renew(receipt_of(*told.held));
-      rc = push_receipt(r, told.nonce, receipt_of(*told.held)) ? NGX_OK
-                                                               : NGX_HTTP_INTERNAL_SERVER_ERROR;
-    } else {
-      rc = end_of(r, told);
-    }
+    rc = r->method == NGX_HTTP_PUT ? keep_places(r, told) : end_of(r, told);
     forget_receipt(told.held);
   }
   if (rc == NGX_HTTP_BAD_REQUEST) {
     return refuse_page(r, {.status = 400,
                            .detail = "Penstock-Tokens and Penstock-GPU-Ms are whole numbers.",
                            .code = "bad_usage"});
+  }
+  if (rc == NGX_HTTP_SERVICE_UNAVAILABLE) {
+    return refuse_page(r,
+                       {.status = 503,
+                        .detail = "There is no room now to note that it is settled; nothing was. "
+                                  "Try again.",
+                        .code = "busy",
+                        .retry_after_s = kRetryAfterSeconds});
   }
   Page page(r);
   page.raw("{}\n");

@@ -136,6 +136,8 @@ std::string_view title_of(int status) noexcept {
       return "Method Not Allowed";
     case 409:
       return "Conflict";
+    case 410:
+      return "Gone";
     case 413:
       return "Content Too Large";
     case 415:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import struct
 import subprocess
 import sys
 import threading
@@ -120,6 +121,106 @@ def test_a_receipt_is_ours_or_is_refused(edge):
     assert settle(edge, receipt, tokens="few").status == 400
     assert edge.request("GET", "/settle").status == 405
     assert left(edge, "tokens") in (400, 401) and in_use(edge) == 1
+
+
+def aged(path, seconds):
+    """A zone's file as if it had been written so long ago: the table that is made of it goes on by as much."""
+    data, at, chain = bytearray(path.read_bytes()), 0, None
+    secret = bytes(data[32:48])
+    data[56:64] = struct.pack("<q", struct.unpack_from("<q", data, 56)[0] - seconds * 10**9)
+    while at < len(data):
+        end = at + 8 + struct.unpack_from("<I", data, at)[0]
+        chain = siphash24(0 if chain is None else chain, bytes(data[at:end]))
+        data[end:end + 8] = struct.pack("<Q", chain)
+        if at == 0:
+            chain = siphash24(0, secret)
+        at = end + 8
+    path.write_bytes(data)
+
+
+def siphash24(k0, data):
+    k1, mask = 0x656c626174206b73, 2**64 - 1
+    v = [0x736f6d6570736575 ^ k0, 0x646f72616e646f6d ^ k1, 0x6c7967656e657261 ^ k0, 0x7465646279746573 ^ k1]
+
+    def turn(x, bits):
+        return (x << bits | x >> 64 - bits) & mask
+
+    def rounds(count):
+        for _ in range(count):
+            v[0], v[2] = (v[0] + v[1]) & mask, (v[2] + v[3]) & mask
+            v[1], v[3] = turn(v[1], 13) ^ v[0], turn(v[3], 16) ^ v[2]
+            v[0] = turn(v[0], 32)
+            v[2], v[0] = (v[2] + v[1]) & mask, (v[0] + v[3]) & mask
+            v[1], v[3] = turn(v[1], 17) ^ v[2], turn(v[3], 21) ^ v[0]
+            v[2] = turn(v[2], 32)
+    padded = data + bytes(7 - len(data) % 8) + bytes([len(data) & 255])
+    for (word,) in struct.iter_unpack("<Q", padded):
+        v[3] ^= word
+        rounds(2)
+        v[0] ^= word
+    v[2] ^= 255
+    rounds(4)
+    return v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+def test_a_receipt_holds_for_an_hour(penstock, folder):
+    file = folder / "edge.zone"
+    edge = penstock(http=HTTP.replace("edge 1m", f"edge 1m file={file}"), server=SERVER, master=True)
+
+    def later(seconds):
+        assert edge.nginx.stop() == 0
+        aged(file, seconds)
+        edge.nginx.start(edge.port)
+
+    settled, kept, late = (decide(edge, caller, tokens=600).headers["Penstock-Receipt"] for caller in "abc")
+    assert settle(edge, settled, tokens=500).status == 200
+    later(3500)
+    kept = settle(edge, kept, "PUT").headers["Penstock-Receipt"]
+    assert settle(edge, settled, tokens=900).status == 200 and left(edge, "tokens") == 1000, "it is settled still"
+    later(300)
+    for old, caller in ((settled, "a"), (late, "c")):
+        for method in ("DELETE", "POST", "PUT"):
+            answer = settle(edge, old, method, tokens=900)
+            assert (answer.status, answer.json()["error"]["code"]) == (410, "receipt_expired")
+            assert "Penstock-Receipt" not in answer.headers
+        assert left(edge, "tokens", caller) == 1000 and in_use(edge, caller) == 0
+    assert settle(edge, kept, tokens=900).status == 200 and left(edge, "tokens", "b") in range(700, 710), "its hour began anew"
+    later(3500)
+    assert settle(edge, kept, tokens=900).status == 410 and left(edge, "tokens", "b") == 1000
+
+
+def test_behind_its_settlement_nothing_is_kept(edge):
+    receipt = decide(edge, tokens=600).headers["Penstock-Receipt"]
+    settle(edge, receipt)
+    after = settle(edge, receipt, "PUT")
+    assert after.status == 200 and "Penstock-Receipt" not in after.headers and in_use(edge) == 0
+
+
+def test_a_receipt_that_was_renewed_settles_once_also_where_two_zones_charged_it(penstock):
+    edge = penstock(http="penstock_zone other 1m;\n" + HTTP, server=SERVER + """\
+        location /both {
+            penstock_limit zone=other key=$http_penstock_caller rate=1000t/m name=other;
+            penstock_cost t $http_penstock_tokens;
+            try_files /none /decide;
+        }""")
+    first = decide(edge, tokens=600, path="/both").headers["Penstock-Receipt"]
+    second = settle(edge, first, "PUT").headers["Penstock-Receipt"]
+    for receipt in (first, second):
+        assert settle(edge, receipt, tokens=900).status == 200
+        assert left(edge, "tokens") in range(100, 110)
+
+
+def test_where_it_cannot_be_noted_nothing_is_settled(penstock):
+    edge = penstock(http="penstock_zone first 32k;\n" + HTTP, server=SERVER + """\
+        location /fill { penstock_limit zone=first key=$arg_key rate=1r/h burst=5 name=hour; empty_gif; }""")
+    client = edge.client()
+    statuses = [client.request("GET", f"/fill?key={key}").status for key in range(4000)]
+    assert set(statuses[-500:]) == {503}, "there is room for none"
+    receipt = decide(edge, tokens=600).headers["Penstock-Receipt"]
+    for method in ("DELETE", "POST"):
+        answer = settle(edge, receipt, method, tokens=900)
+        assert (answer.status, answer.json()["error"]["code"]) == (503, "busy") and int(answer.headers["Retry-After"]) >= 1
+    assert left(edge, "tokens") in range(400, 410)
 
 
 def test_many_at_once_are_never_more_than_the_limit(edge):
