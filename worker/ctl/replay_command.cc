@@ -48,7 +48,7 @@ struct Wanted {
 
 Error no_json() { return {"penstockd's answer is no JSON object"}; }
 
-// The ids of those jobs, the earliest first.
+// The ids of those jobs, the earliest first, without replays: those are of jobs that are there.
 Result<std::vector<std::string>> find(Penstockd& penstockd, const Wanted& wanted) {
   simdjson::dom::parser parser;
   std::deque<std::string> ids;
@@ -66,7 +66,7 @@ Result<std::vector<std::string>> find(Penstockd& penstockd, const Wanted& wanted
     more = truth_of(root, "has_more", false);
     for (const JsonElement job : elements_of(root, "data")) {
       const auto came_s = static_cast<int64_t>(number_of(job, "created_at"));
-      if (came_s >= wanted.since_s && came_s <= wanted.until_s) {
+      if (came_s >= wanted.since_s && came_s <= wanted.until_s && !truth_of(job, "replay", false)) {
         ids.push_front(cell(job, "id"));
       }
       more = more && came_s >= wanted.since_s;  // the rest is older

@@ -131,7 +131,10 @@ class OperatorApi {
   void keep_here(Waiter& waiter, const Again& again, const JobRecord& fresh,
                  const std::string& frame);
   void replay_shared(Waiter& waiter, const Again& again);
-  void add_again(Waiter& waiter, const Again& again, SharedQueue& queue, const JobRecord& record);
+  void add_again(Waiter& waiter, const Again& again, SharedQueue& queue, const JobRecord& record,
+                 const std::string& instead_of);
+  void unless_failed(Waiter& waiter, const Again& again, SharedQueue& queue,
+                     const JobRecord& record, const std::string& other);
   void fail_replay(Waiter& waiter, const std::string& why);
   void fail_no_body(Waiter& waiter);
   void fail(Waiter& waiter, const wire::Failed& failed);

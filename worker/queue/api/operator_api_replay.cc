@@ -2,7 +2,8 @@
 // (POST /jobs/ID/replay?model=NEW&run=NAME). Its body is kept where its queue says `keep_bodies`.
 //
 // One job is run again once for each model and run: who asks again is told of the job that is
-// there, if that has not failed. So a replay that was interrupted may begin anew.
+// there, if that has not failed. So a replay that was interrupted may begin anew. What is a replay
+// itself is refused.
 #include <utility>
 
 #include "shared/http/query.h"
@@ -15,7 +16,6 @@
 namespace penstock::queue {
 namespace {
 
-constexpr int64_t kLowest = -1'000'000'000;  // below what tiers have
 constexpr int64_t kKeyMs = int64_t{30} * 86'400'000;
 constexpr uint64_t kRetrySeconds = 2;
 
@@ -29,7 +29,7 @@ Result<std::string> frame_again(std::string_view frame, std::string_view model) 
       wire::parse(decoded.frame.payload, submit) != nullptr) {
     return Error{"Its body is damaged."};
   }
-  submit.priority = kLowest;
+  submit.priority = JobRecord::kReplayPriority;
   std::string override;
   if (!model.empty()) {
     const std::string_view had =
@@ -84,6 +84,9 @@ void OperatorApi::replay(Asker asker, std::string_view id, std::string_view aske
 // What is to be run, by what was. An Error says why it cannot be.
 Result<JobRecord> OperatorApi::record_again(const Again& again, const JobRecord& record,
                                             const SharedQueue* shared) {
+  if (record.is_replay()) {
+    return Error{"It is a replay itself; run again what it was made of."};
+  }
   Scheduler::Queue* const queue = dispatcher_.scheduler().find_queue(record.queue);
   if (queue == nullptr) {
     return Error{"Its queue " + quoted(record.queue) + " is not there any more."};
@@ -101,7 +104,7 @@ Result<JobRecord> OperatorApi::record_again(const Again& again, const JobRecord&
   }
   const int64_t now_ms = dispatcher_.wall_ms();
   fresh.id = dispatcher_.new_id();
-  fresh.priority = kLowest;
+  fresh.priority = JobRecord::kReplayPriority;
   fresh.callback.clear();  // whoever asked has been told
   fresh.receipt.clear();   // and has paid
   fresh.label = "replay of " + std::string(record.id.view());
@@ -216,30 +219,31 @@ void OperatorApi::replay_shared(Waiter& waiter, const Again& again) {
         if (!has_ended(record.status)) {
           return fail_replay(waiter, "It has not ended yet.");
         }
-        add_again(waiter, again, *queue, record);
+        add_again(waiter, again, *queue, record, {});
       });
 }
 
+// `instead_of`: its replay of before, which has not completed.
 void OperatorApi::add_again(Waiter& waiter, const Again& again, SharedQueue& queue,
-                            const JobRecord& record) {
+                            const JobRecord& record, const std::string& instead_of) {
   auto fresh = record_again(again, record, &queue);
   if (!fresh) {
     return fail_replay(waiter, fresh.error().message);
   }
   Subscribers::ask(waiter);
-  const auto added = [this, &waiter, again, fresh = *fresh](SharedQueue::Outcome outcome,
-                                                            const SharedOrder::Added& there) {
+  const auto added = [this, &waiter, again, &queue, record, id = fresh->id](
+                         SharedQueue::Outcome outcome, const SharedOrder::Added& there) {
     if (!dispatcher_.subscribers().answered(waiter)) {
       return;
     }
     using Outcome = SharedQueue::Outcome;
-    if (outcome == Outcome::kAdded || outcome == Outcome::kKeyUsed) {
-      const bool duplicate = outcome == Outcome::kKeyUsed;
-      return reply(waiter, answer_of(again.id, duplicate ? there.job : fresh.id.view(), duplicate));
+    if (outcome == Outcome::kAdded) {
+      return reply(waiter, answer_of(again.id, id.view(), false));
     }
-    fail_away(waiter);
+    outcome == Outcome::kKeyUsed ? unless_failed(waiter, again, queue, record, there.job)
+                                 : fail_away(waiter);
   };
-  const auto told = [this, &waiter, again, &queue, added,
+  const auto told = [this, &waiter, again, &queue, added, instead_of,
                      fresh = *fresh](const SharedOrder::Answer<std::string>& body) {
     JobRecord asked;
     std::string_view frame;
@@ -256,12 +260,38 @@ void OperatorApi::add_again(Waiter& waiter, const Again& again, SharedQueue& que
     job.key = hex(fresh.key);
     job.key_is = hex(fresh.digest);
     job.job.key_ms = kKeyMs;
+    job.instead_of = instead_of;
     queue.add(std::move(job), added);
   };
   if (!queue.order().body(record.id.view(), told)) {
     SharedOrder::Answer<std::string> none;
     none.trouble = SharedOrder::Trouble::kUnknown;
     told(none);
+  }
+}
+
+// `other` is its replay. Unless that has ended otherwise than completed, there is no second one.
+void OperatorApi::unless_failed(Waiter& waiter, const Again& again, SharedQueue& queue,
+                                const JobRecord& record, const std::string& other) {
+  Subscribers::ask(waiter);
+  const auto told = [this, &waiter, again, &queue, record,
+                     other](const SharedOrder::Answer<SharedOrder::Known>& known) {
+    if (!dispatcher_.subscribers().answered(waiter)) {
+      return;
+    }
+    if (!known) {
+      return fail_away(waiter);
+    }
+    JobRecord there;
+    std::string_view result;
+    const bool is_there = decode(known.value, there, result);
+    if (!is_there || (has_ended(there.status) && there.status != JobStatus::kCompleted)) {
+      return add_again(waiter, again, queue, record, other);
+    }
+    reply(waiter, answer_of(again.id, other, true));
+  };
+  if (!queue.look(other, kMostRecordBytes, told) && dispatcher_.subscribers().answered(waiter)) {
+    fail_away(waiter);
   }
 }
 

@@ -49,6 +49,9 @@ void add_origin(JsonObject& json, const JobView::Origin& origin) {
   json.text_or_null("tier", origin.tier)
       .number("priority", origin.priority)
       .text_or_null("owner", nobodys ? "" : owner);
+  if (origin.priority == JobRecord::kReplayPriority) {
+    json.boolean("replay", true);
+  }
 }
 
 std::string result_url(const JobView& job) {

@@ -93,6 +93,9 @@ struct JobRecord {
   enum class Told : uint8_t { kUnknown, kDelivered, kGivenUp, kGone, kDue } told = Told::kUnknown;
   uint32_t tells = 0;
 
+  // It runs again what another job was (penstockctl replay). No tier has its class.
+  static constexpr int64_t kReplayPriority = -1'000'000'000;
+  bool is_replay() const noexcept { return priority == kReplayPriority; }
   // It is kept for those who ask the same later, and for nothing else: the next such takes its
   // place.
   bool is_spare() const noexcept { return key == earlier && key != limit::Hash128{}; }
