@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -135,6 +136,28 @@ TEST_F(ResultStoreTest, WhatCannotBeWrittenIsNotThere) {
   ::setrlimit(RLIMIT_FSIZE, &before);
   EXPECT_FALSE(result);
   EXPECT_TRUE(std::filesystem::is_empty(folder_ + "/shared")) << "not even in part";
+}
+
+TEST_F(ResultStoreTest, WhatAKilledHostHadBegunIsRemovedAfterADay) {
+  const auto make = [&](const std::string& name, int hours) {
+    std::ofstream(shared(name)) << "half";
+    std::filesystem::last_write_time(
+        shared(name), std::filesystem::file_time_type::clock::now() - std::chrono::hours(hours));
+  };
+  make(".job_1.7.123", 25);
+  make(".job_2.7.123", 23);          // it may be under way
+  make("job_3.7", 25);               // a result
+  make(".nfs00000000000000ab", 25);  // another's
+  make(".job_4.7.123.mine", 25);
+  put("job_5.7", "text");
+  for (const auto& [name, there] : {std::pair{".job_1.7.123", false},
+                                    {".job_2.7.123", true},
+                                    {"job_3.7", true},
+                                    {".nfs00000000000000ab", true},
+                                    {".job_4.7.123.mine", true},
+                                    {"job_5.7", true}}) {
+    EXPECT_EQ(std::filesystem::exists(shared(name)), there) << name;
+  }
 }
 
 TEST_F(ResultStoreTest, TheLoopWaitsForNone) {

@@ -2,21 +2,44 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
+#include <cstdint>
 
 #include "worker/queue/config/names.h"
 
 namespace penstock::queue {
 namespace {
 
-// "https://s3.example.com:9000", without a path.
-bool is_address(std::string_view url) {
-  const bool http = url.starts_with("https://") || url.starts_with("http://");
-  const size_t begin = http ? url.find("://") + 3 : 0;
-  return http && url.size() > begin && url.find_first_of("/?#@ ", begin) == std::string_view::npos;
+bool is_port(std::string_view digits) {
+  uint16_t port = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
+  return error == std::errc() && end == digits.data() + digits.size() && port != 0 &&
+         digits[0] != '0';
+}
+
+// "https://s3.example.com:9000" or "https://[2001:db8::1]:9000", without a path. Its port is left
+// out if it is the scheme's own, as it is in the Host header, which is signed. False: it is none.
+bool read_address(std::string& url) {
+  const bool https = url.starts_with("https://");
+  if (!https && !url.starts_with("http://")) {
+    return false;
+  }
+  const size_t begin = url.find("://") + 3;
+  const bool six = url.compare(begin, 1, "[") == 0;
+  const size_t end = six ? url.find(']', begin) + 1 : std::min(url.find(':', begin), url.size());
+  const std::string_view port = std::string_view(url).substr(end);
+  if (end <= begin || url.find_first_of("/?#@ ", begin) != std::string::npos ||
+      (!port.empty() && (port[0] != ':' || !is_port(port.substr(1))))) {
+    return false;
+  }
+  if (port == (https ? ":443" : ":80")) {
+    url.resize(end);
+  }
+  return true;
 }
 
 void read_s3(Section& section, const std::string& file, ResultsConfig& results) {
-  if (!is_address(results.s3)) {
+  if (!read_address(results.s3)) {
     section.complain("s3", "must be https://HOST or https://HOST:PORT, without a path");
   }
   for (const auto& [key, value] :

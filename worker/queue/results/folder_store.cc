@@ -2,11 +2,16 @@
 
 #include <fcntl.h>
 #include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+
+#include "shared/base/clock.h"
 
 namespace penstock::queue {
 namespace {
@@ -19,6 +24,13 @@ std::string own_name(const std::string& name) {
   }
   return "." + name + "." + std::to_string(random);
 }
+bool is_own_name(const std::string& name) {
+  const size_t dot = name.rfind('.');
+  return name.starts_with('.') && dot > 0 && dot + 1 < name.size() &&
+         name.find_first_not_of("0123456789", dot + 1) == std::string::npos;
+}
+
+constexpr int64_t kDayNs = 86'400 * kNsPerSec;
 
 }  // namespace
 
@@ -65,7 +77,28 @@ Status FolderStore::put_file(const StoredResult& result, int file) {
   if (!done) {
     ::unlinkat(directory_.get(), own.c_str(), 0);
   }
+  remove_unfinished();
   return done;
+}
+
+void FolderStore::remove_unfinished() {
+  const int64_t now_ns = monotonic_ns();
+  if (now_ns < swept_ns_ + kDayNs && swept_ns_ != INT64_MIN) {
+    return;
+  }
+  swept_ns_ = now_ns;
+  const time_t since = ::time(nullptr) - kDayNs / kNsPerSec;
+  std::error_code error;
+  for (std::filesystem::directory_iterator each(folder_, error), end; !error && each != end;
+       each.increment(error)) {
+    const std::string name = each->path().filename();
+    struct stat is {};
+    if (is_own_name(name) &&
+        ::fstatat(directory_.get(), name.c_str(), &is, AT_SYMLINK_NOFOLLOW) == 0 &&
+        S_ISREG(is.st_mode) && is.st_mtime < since) {
+      ::unlinkat(directory_.get(), name.c_str(), 0);
+    }
+  }
 }
 
 Status FolderStore::read_part(const std::string& name, uint64_t first, uint64_t bytes,

@@ -1,10 +1,11 @@
 // FolderStore: a folder that all hosts have, by NFS or the like.
 //
 // A file is written under a name of its own, flushed, and then renamed, so that whoever sees it
-// sees all of it. What was begun and never renamed begins with a dot, and is removed by whoever
-// cleans up.
+// sees all of it. What was begun and never renamed, as its host was killed, begins with a dot: once
+// a day each store removes what is older than a day.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
@@ -29,10 +30,12 @@ class FolderStore final : public ResultStore {
   Status remove_file(const std::string& name) override;
 
   Status write(const std::string& name, const StoredResult& result, int file) const;
+  void remove_unfinished();
   std::string what(const std::string& name) const { return folder_ + "/" + name; }
 
   const std::string folder_;
   const Fd directory_;
+  int64_t swept_ns_ = INT64_MIN;  // steady; when it last looked for what is unfinished
 };
 
 }  // namespace penstock::queue
