@@ -2,7 +2,7 @@
 
 #include "ngx_module/conf/text.h"
 #include "ngx_module/lease/shared_secret.h"
-#include "ngx_module/request/headers.h"
+#include "ngx_module/request/cookie.h"
 #include "ngx_module/request/receipt.h"
 #include "ngx_module/request/telemetry.h"
 
@@ -12,9 +12,7 @@ namespace {
 constexpr char kBetween = '~';
 constexpr size_t kMostPasses = 4;
 
-std::string_view cookie_name(const ngx_http_request_t* r) noexcept {
-  return is_secure(r) ? "__Host-penstock-pass" : "penstock-pass";
-}
+constexpr Cookie kCookie{"__Host-penstock-pass", "Lax"};
 
 // Visits what the request brings as passes until visit(text) says true.
 template <class Visit>
@@ -29,7 +27,7 @@ bool any_pass(const ngx_http_request_t* r, const Visit& visit) noexcept {
     }
     return false;
   };
-  return any_header(r, "penstock-pass", any_of) || any_cookie(r, cookie_name(r), any_of);
+  return any_header(r, "penstock-pass", any_of) || any_cookie(r, kCookie, any_of);
 }
 
 // Each zone signs with keys of its own, unless it shares a secret_file= with others.
@@ -65,18 +63,11 @@ limit::Outcome spend(Zone& zone, const challenge::Holder& holder, std::string_vi
 bool give_pass(ngx_http_request_t* r, const challenge::Keys& keys,
                const challenge::Pass& pass) noexcept {
   const challenge::PassText fresh = challenge::write_pass(keys, pass);
-  constexpr std::string_view kTail = "; HttpOnly; SameSite=Lax; Secure";
-  constexpr std::string_view kAge = "; Path=/; Max-Age=";
-  const std::string_view name = cookie_name(r);
-  auto* memory = static_cast<char*>(
-      ngx_pnalloc(r->pool, name.size() + 1 + kMostPasses * (sizeof fresh.bytes + 1) + kAge.size() +
-                               Text::kMaxDigits + kTail.size()));
-  if (memory == nullptr) {
+  auto* value = static_cast<char*>(ngx_pnalloc(r->pool, kMostPasses * (sizeof fresh.bytes + 1)));
+  if (value == nullptr) {
     return false;
   }
-  Text text(memory);
-  text.raw(name).raw("=");
-  const char* const value = text.at();
+  Text text(value);
   text.raw(fresh.view());
   size_t count = 1;
   any_pass(r, [&](std::string_view other) noexcept {
@@ -90,12 +81,9 @@ bool give_pass(ngx_http_request_t* r, const challenge::Keys& keys,
   });
   const ngx_str_t passes = str({value, static_cast<size_t>(text.at() - value)});
   const int64_t left_s = pass.issued_s + pass.seconds - ngx_time();
-  text.raw(kAge).number(static_cast<uint64_t>(std::max(left_s, int64_t{0})));
-  text.raw(is_secure(r) ? kTail : kTail.substr(0, kTail.rfind(';')));
   return push_header(r, "Cache-Control", str("no-store")) != nullptr &&
          push_header(r, "Penstock-Pass", passes) != nullptr &&
-         push_header(r, "Set-Cookie", str({memory, static_cast<size_t>(text.at() - memory)})) !=
-             nullptr;
+         set_cookie(r, kCookie, view(passes), static_cast<uint64_t>(std::max(left_s, int64_t{0})));
 }
 
 std::string_view challenge_name(const Limit& limit) noexcept {

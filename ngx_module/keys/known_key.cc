@@ -1,8 +1,8 @@
 #include "ngx_module/keys/known_key.h"
 
-#include "ngx_module/conf/text.h"
 #include "ngx_module/keys/issued_keys.h"
 #include "ngx_module/lease/shared_secret.h"
+#include "ngx_module/request/cookie.h"
 #include "ngx_module/request/session.h"
 #include "shared/challenge/pass.h"
 
@@ -14,9 +14,7 @@ constexpr size_t kBeginBytes = sizeof KnownKey::digest_begin;
 // No limit has such a name, so no challenge is solved for it.
 constexpr std::string_view kHolder = "key that has signed in";
 
-std::string_view cookie_name(const ngx_http_request_t* r) noexcept {
-  return is_secure(r) ? "__Host-penstock-key" : "penstock-key";
-}
+constexpr Cookie kCookie{"__Host-penstock-key", "Strict"};
 
 // The key in an Authorization header (RFC 6750, 2.1); empty: it is something else.
 std::string_view bearer_of(std::string_view value) noexcept {
@@ -92,31 +90,13 @@ bool find(ngx_http_request_t* r, const MainConf& main, KnownKey& known) noexcept
   std::array<uint8_t, kBeginBytes> begin{};
   size_t cookies = 0;
   if (main.sign_in_zone == nullptr || !is_from_here(r) ||
-      !any_cookie(r, cookie_name(r), [&](std::string_view text) noexcept {
+      !any_cookie(r, kCookie, [&](std::string_view text) noexcept {
         return ++cookies <= kMostCookies && read_cookie(*main.sign_in_zone, text, begin);
       })) {
     return true;
   }
   known.by_cookie = true;
   return tell(r, main.keys->find(begin, r->connection->log), known);
-}
-
-bool set_cookie(ngx_http_request_t* r, std::string_view value, int64_t seconds) noexcept {
-  constexpr std::string_view kRest = "; Path=/; HttpOnly; SameSite=Strict; Max-Age=";
-  constexpr std::string_view kSecure = "; Secure";
-  const std::string_view name = cookie_name(r);
-  auto* cookie = static_cast<char*>(ngx_pnalloc(
-      r->pool, name.size() + 1 + value.size() + kRest.size() + Text::kMaxDigits + kSecure.size()));
-  if (cookie == nullptr) {
-    return false;
-  }
-  Text text =
-      Text(cookie).raw(name).raw("=").raw(value).raw(kRest).number(static_cast<uint64_t>(seconds));
-  if (is_secure(r)) {
-    text.raw(kSecure);
-  }
-  return push_header(r, "Set-Cookie", str({cookie, static_cast<size_t>(text.at() - cookie)})) !=
-         nullptr;
 }
 
 }  // namespace
@@ -143,10 +123,11 @@ bool sign_in(ngx_http_request_t* r, const KnownKey& key, int64_t seconds) noexce
               pass.id.size(), pass.id.begin());
   pass.issued_s = ngx_time();
   pass.seconds = key.ends_s == 0 ? seconds : std::min(seconds, key.ends_s - ngx_time());
-  return pass.seconds > 0 && set_cookie(r, challenge::write_pass(keys, pass).view(), pass.seconds);
+  return pass.seconds > 0 && set_cookie(r, kCookie, challenge::write_pass(keys, pass).view(),
+                                        static_cast<uint64_t>(pass.seconds));
 }
 
-bool sign_out(ngx_http_request_t* r) noexcept { return set_cookie(r, "", 0); }
+bool sign_out(ngx_http_request_t* r) noexcept { return set_cookie(r, kCookie, "", 0); }
 
 ngx_int_t require_key(ngx_http_request_t* r) noexcept {
   if (loc_conf(r)->require_key != 1) {

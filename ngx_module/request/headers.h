@@ -38,8 +38,7 @@ bool any_cookie(const ngx_http_request_t* r, std::string_view name, const Fits& 
   });
 }
 
-// Whether the connection is TLS: then cookies have "__Host-" before their names, which no other
-// host, and no plain http, can set (RFC 6265bis).
+// Whether the connection is TLS.
 inline bool is_secure(const ngx_http_request_t* r) noexcept {
 #if (NGX_HTTP_SSL)
   return r->connection->ssl != nullptr;

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "ngx_module/conf/text.h"
-#include "ngx_module/request/headers.h"
+#include "ngx_module/request/cookie.h"
 
 namespace penstock {
 namespace {
@@ -14,9 +14,8 @@ constexpr std::string_view kOwner = "session:";
 constexpr size_t kRandomBytes = 16;
 constexpr size_t kTextBytes = 22;  // the same in base64url
 
-std::string_view cookie_name(const ngx_http_request_t* r) noexcept {
-  return is_secure(r) ? "__Host-penstock-session" : "penstock-session";
-}
+constexpr Cookie kCookie{"__Host-penstock-session", "Lax"};
+constexpr uint64_t kSeconds = 30 * 86'400;
 
 bool is_text(std::string_view value) noexcept {
   return value.size() == kTextBytes && std::all_of(value.begin(), value.end(), [](char c) {
@@ -28,7 +27,7 @@ bool is_text(std::string_view value) noexcept {
 // The first cookie of ours that can be one.
 std::string_view find_session(const ngx_http_request_t* r) noexcept {
   std::string_view found;
-  any_cookie(r, cookie_name(r), [&](std::string_view value) noexcept {
+  any_cookie(r, kCookie, [&](std::string_view value) noexcept {
     found = is_text(value) ? value : std::string_view{};
     return !found.empty();
   });
@@ -76,20 +75,7 @@ bool renew_session(ngx_http_request_t* r) noexcept {
     ngx_encode_base64url(&encoded, &raw);
     text = view(encoded);
   }
-  constexpr std::string_view kRest = "; Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax";
-  constexpr std::string_view kSecure = "; Secure";
-  const std::string_view name = cookie_name(r);
-  auto* cookie = static_cast<char*>(
-      ngx_pnalloc(r->pool, name.size() + 1 + kTextBytes + kRest.size() + kSecure.size()));
-  if (cookie == nullptr) {
-    return false;
-  }
-  Text written = Text(cookie).raw(name).raw("=").raw(text).raw(kRest);
-  if (is_secure(r)) {
-    written.raw(kSecure);
-  }
-  return push_header(r, "Set-Cookie", str({cookie, static_cast<size_t>(written.at() - cookie)})) !=
-         nullptr;
+  return set_cookie(r, kCookie, text, kSeconds);
 }
 
 }  // namespace penstock

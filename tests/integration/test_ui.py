@@ -2,11 +2,13 @@
 import http.client
 import json
 import re
+import ssl
+import subprocess
 
 import pytest
 
 from conftest import simulate
-from waiting import until
+from waiting import Port, until
 
 OWNER = """
     map $http_authorization $owner { default $http_authorization; "" $penstock_session; }
@@ -58,6 +60,31 @@ def test_each_browser_has_a_session_of_its_own_and_keeps_it(service):
     assert cookie_of(service, Cookie=f"a=b; penstock-session={first}; c=d") == first
     for bad in ("", "x" * 21, "x" * 23, "x" * 21 + "!", "x" * 22 + "\x01"):
         assert cookie_of(service, Cookie=f"penstock-session={bad}") != bad
+
+
+def test_over_tls_no_other_host_can_set_the_cookie(penstock, folder):
+    key, certificate, port = folder / "key.pem", folder / "cert.pem", Port()
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+                    "-subj", "/CN=localhost", "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    (folder / "index.html").write_text("page")
+    penstock(workers=[simulate()], yaml="state: state\n", http=OWNER + f"""
+        server {{
+            listen 127.0.0.1:{port.number} ssl;
+            ssl_certificate {certificate}; ssl_certificate_key {key};
+            location / {{ penstock_ui gpu root={folder}; }}
+        }}""", server="")
+
+    def cookie(**headers):
+        connection = http.client.HTTPSConnection("127.0.0.1", port.number, timeout=20, context=ssl._create_unverified_context())
+        connection.request("GET", "/", headers=headers)
+        told = connection.getresponse().headers["Set-Cookie"]
+        connection.close()
+        found = re.fullmatch("__Host-" + COOKIE.pattern + "; Secure", told)
+        assert found, told
+        return found[1]
+    mine = cookie()
+    assert cookie(Cookie=f"__Host-penstock-session={mine}") == mine
+    assert cookie(Cookie=f"penstock-session={mine}") != mine
 
 
 def test_a_job_is_its_browsers(service):
