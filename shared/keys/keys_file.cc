@@ -9,6 +9,7 @@
 #include <cstring>
 #include <ctime>
 
+#include "shared/base/utc.h"
 #include "shared/base/utf8.h"
 
 namespace penstock::keys {
@@ -186,13 +187,7 @@ Result<std::string> make_key() {
   return key;
 }
 
-std::string format_time(int64_t unix_s) {
-  const time_t seconds = unix_s;
-  std::tm utc{};
-  gmtime_r(&seconds, &utc);
-  char text[32];
-  return {text, std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc)};
-}
+std::string format_time(int64_t unix_s) { return utc_text(unix_s); }
 
 int64_t parse_time(std::string_view text) noexcept {
   constexpr std::string_view kShape = "0000-00-00T00:00:00Z";

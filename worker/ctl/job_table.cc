@@ -1,9 +1,8 @@
 #include "worker/ctl/job_table.h"
 
-#include <time.h>
-
 #include <algorithm>
 
+#include "shared/base/utc.h"
 #include "worker/ctl/json.h"
 #include "worker/ctl/table.h"
 
@@ -25,14 +24,9 @@ std::string age(JsonElement job, std::string_view since, int64_t now_s) {
 }
 
 std::string time_cell(JsonElement job, std::string_view member) {
-  const auto seconds = static_cast<time_t>(number_of(job, member));
-  if (cell(job, member) == "-") {
-    return "-";
-  }
-  tm utc{};
-  char text[40];
-  ::gmtime_r(&seconds, &utc);
-  return {text, ::strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &utc)};
+  return cell(job, member) == "-"
+             ? "-"
+             : utc_text(static_cast<int64_t>(number_of(job, member)), "%Y-%m-%d %H:%M:%S UTC");
 }
 
 std::string progress_cell(JsonElement job) {

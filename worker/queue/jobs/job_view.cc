@@ -1,11 +1,12 @@
 #include "worker/queue/jobs/job_view.h"
 
-#include <time.h>
+#include <fmt/format.h>
 
 #include <array>
 #include <charconv>
 #include <cstdio>
 
+#include "shared/base/utc.h"
 #include "worker/queue/text/json.h"
 
 namespace penstock::queue {
@@ -77,13 +78,8 @@ std::optional<limit::Hash128> parse_owner(std::string_view digits) {
 }
 
 std::string iso_time(int64_t unix_ms) {
-  const time_t seconds = unix_ms / kMsPerSec;
-  tm utc{};
-  ::gmtime_r(&seconds, &utc);
-  char text[40];
-  const size_t size = ::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &utc);
-  std::snprintf(text + size, sizeof text - size, ".%03dZ", static_cast<int>(unix_ms % kMsPerSec));
-  return text;
+  return utc_text(unix_ms / kMsPerSec, "%Y-%m-%dT%H:%M:%S") +
+         fmt::format(".{:03}Z", unix_ms % kMsPerSec);
 }
 
 std::string_view name_of(JobStatus status) noexcept { return kNames[static_cast<size_t>(status)]; }

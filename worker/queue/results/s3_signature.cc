@@ -1,8 +1,7 @@
 #include "worker/queue/results/s3_signature.h"
 
-#include <array>
-
 #include "shared/base/hmac.h"
+#include "shared/base/utc.h"
 #include "worker/queue/results/sha256.h"
 
 namespace penstock::queue {
@@ -71,12 +70,7 @@ std::string s3_query(const S3Request& request) {
   return text;
 }
 
-std::string s3_time(time_t at) {
-  std::tm utc{};
-  ::gmtime_r(&at, &utc);
-  std::array<char, 20> text{};
-  return {text.data(), std::strftime(text.data(), text.size(), "%Y%m%dT%H%M%SZ", &utc)};
-}
+std::string s3_time(time_t at) { return utc_text(at, kBasicIsoUtc); }
 
 std::string s3_authorization(const S3Key& key, const S3Request& request, time_t at) {
   return std::string(kAlgorithm) + " Credential=" + key.id + "/" + scope_of(key, at) +

@@ -12,6 +12,7 @@
 
 #include "shared/base/call_failed.h"
 #include "shared/base/fd.h"
+#include "shared/base/utc.h"
 
 namespace penstock::queue {
 namespace {
@@ -99,16 +100,6 @@ constexpr char kPragmas[] =
     "PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=-1; PRAGMA cache_size=-2048;"
     "PRAGMA temp_store=MEMORY; PRAGMA foreign_keys=OFF;";
 
-// "20261125T180900Z"
-std::string stamp() {
-  char text[32];
-  const time_t now = ::time(nullptr);
-  tm utc;
-  ::gmtime_r(&now, &utc);
-  std::strftime(text, sizeof text, "%Y%m%dT%H%M%SZ", &utc);
-  return text;
-}
-
 // Requests are in it, and Nginx's group may enter the folder: it is for nobody else to read. SQLite
 // gives its log the database's own mode.
 Status make_private(const std::string& path) {
@@ -179,7 +170,7 @@ Status migrate(Database& database) {
 // The results that it tells of first: without a database they would be swept.
 Status set_aside(const std::string& path, const std::string& why,
                  std::vector<std::string>& notices) {
-  std::string suffix = ".damaged-" + stamp();
+  std::string suffix = ".damaged-" + utc_text(::time(nullptr), kBasicIsoUtc);
   while (std::filesystem::exists(path + suffix)) {
     suffix += "+";
   }
