@@ -244,8 +244,10 @@ Ending on_frame(ngx_http_request_t* r, RequestState& state, ngx_str_t& event,
         invalid(r, error);
         return Ending::kInvalid;
       }
-      const ngx_str_t message = one_line(r->pool, failed.message);
-      ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "job failed in mid-answer: %V", &message);
+      // Its message may quote what was asked.
+      const ngx_str_t code = one_line(r->pool, failed.code);
+      ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "job failed in mid-answer: %uL, %V",
+                    failed.status, &code);
       if (!state.answer_is_events) {
         return Ending::kCutShort;
       }

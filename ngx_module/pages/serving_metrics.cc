@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "ngx_module/pages/buckets_text.h"
-#include "shared/wire/messages.h"
+#include "shared/wire/device_messages.h"
 
 namespace penstock {
 namespace {

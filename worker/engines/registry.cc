@@ -1,10 +1,8 @@
 #include "worker/engines/registry.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 
-#include "shared/base/utf8.h"
 #include "worker/engines/http/engine.h"
 #include "worker/engines/process/engine.h"
 #include "worker/engines/simulate/simulate_engine.h"
@@ -39,7 +37,7 @@ Opened open_process(const WorkerOptions& options, Sink& sink) {
   }
   parsed->environment = process::program_environment(environ);
   return process::ProcessEngine::open(std::move(*parsed), options.name, options.slots, sink,
-                                      log_to_stderr(options.name));
+                                      log_to_stderr());
 }
 
 // Headers that the operator wants sent may be secret: they come in the environment.
@@ -55,7 +53,7 @@ Opened open_http(const WorkerOptions& options, Sink& sink) {
   if (parsed->upstream_model.empty() && options.model != options.model_name) {
     parsed->upstream_model = options.model;  // model_name is what callers call it
   }
-  return http_engine::open(*std::move(parsed), sink, bounded(log_to_stderr(options.name)));
+  return http_engine::open(*std::move(parsed), sink, bounded(log_to_stderr()));
 }
 
 #if PENSTOCK_WITH_LLAMA
@@ -76,11 +74,7 @@ Opened open_llama(const WorkerOptions& options, Sink& sink) {
                       .slots = options.slots,
                       .rules = rules_of(options),
                       .high_priority = asked.empty() || asked.begin()->second == "high",
-                      .log =
-                          [name = options.name](const std::string& line) {
-                            std::fprintf(stderr, "penstock-worker %s: %s\n", name.c_str(),
-                                         one_line(line).c_str());
-                          }},
+                      .log = [](const std::string& line) { write_log(LogLevel::kInfo, line); }},
                      sink);
 }
 #else

@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "shared/base/result.h"
-#include "shared/wire/messages.h"
+#include "shared/wire/device_messages.h"
 
 namespace penstock::nvml {
 

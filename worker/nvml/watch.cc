@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <string>
 
+#include "shared/wire/messages.h"
 #include "worker/nvml/nvml.h"
 
 namespace penstock::nvml {

@@ -1,29 +1,24 @@
 #include "worker/pool/log.h"
 
-#include <unistd.h>
-
-#include <utility>
 #include <vector>
 
 #include "shared/base/clock.h"
-#include "shared/base/utf8.h"
 
 namespace penstock {
 
-Log log_to_stderr(std::string worker) {
-  return [worker = std::move(worker)](LogLevel level, std::string_view text) {
-    constexpr const char* kNames[] = {"debug", "info", "warn", "error"};
-    const std::string line = "penstock-worker " + worker + ": [" +
-                             kNames[static_cast<size_t>(level)] + "] " + one_line(text) + "\n";
-    // Whoever reads the log may be gone; there is nobody to tell.
-    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
-  };
+Log log_to_stderr() {
+  return [](LogLevel level, std::string_view text) { write_log(level, text); };
 }
 
 void BoundedLog::line(LogLevel level, std::string_view text, int64_t now_ns) {
+  line(
+      level, [&] { return std::string(text.substr(0, kMaxLineBytes)); }, now_ns);
+}
+
+void BoundedLog::line(LogLevel level, const std::function<std::string()>& text, int64_t now_ns) {
   if (bound_.admits(now_ns)) {
     say_left_out();
-    log_(level, text.substr(0, kMaxLineBytes));
+    log_(level, std::string_view(text()).substr(0, kMaxLineBytes));
   }
 }
 

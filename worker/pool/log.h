@@ -1,8 +1,5 @@
-// Log: how an engine tells the operator something.
-//
-// A line on standard error, where penstockd's own lines go:
-//
-//     penstock-worker NAME: [warn] text
+// Log: how an engine tells the operator something: a line where penstockd's own go
+// (shared/base/log.h).
 #pragma once
 
 #include <cstdint>
@@ -11,16 +8,14 @@
 #include <string_view>
 #include <utility>
 
+#include "shared/base/log.h"
 #include "shared/base/log_bound.h"
 
 namespace penstock {
 
-enum class LogLevel : uint8_t { kDebug, kInfo, kWarn, kError };
-
 using Log = std::function<void(LogLevel, std::string_view text)>;
 
-// Writes each line whole, by one call. What is no printable UTF-8 is shown as '?' (one_line()).
-Log log_to_stderr(std::string worker);
+Log log_to_stderr();
 
 // A log with a bound on the lines that a peer can cause: `burst` at once and then `per_second`.
 class BoundedLog {
@@ -31,6 +26,8 @@ class BoundedLog {
       : log_(std::move(log)), bound_(burst, per_second) {}
 
   void line(LogLevel level, std::string_view text, int64_t now_ns);
+  // The same, of a text that is only made if there is a place for it.
+  void line(LogLevel level, const std::function<std::string()>& text, int64_t now_ns);
   // Says how many lines were left out, if any were. line() says so too, before the next line.
   void say_left_out();
 

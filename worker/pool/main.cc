@@ -16,8 +16,8 @@
 #include <iterator>
 
 #include "shared/base/call_failed.h"
+#include "shared/base/log.h"
 #include "shared/base/unix_socket.h"
-#include "shared/base/utf8.h"
 #include "shared/base/version.h"
 #include "worker/engines/registry.h"
 #include "worker/nvml/watch.h"
@@ -110,20 +110,15 @@ Woken wait(const Pool::Next& next, int socket, int signals, int engine, bool& in
           .ready = {.socket = fds[0].revents != 0, .engine = (fds[2].revents & POLLIN) != 0}};
 }
 
-void say(const WorkerOptions& options, const std::string& text) {
-  std::fprintf(stderr, "penstock-worker %s: %s\n", options.name.c_str(), one_line(text).c_str());
-}
-
 // Tells both the operator and penstockd why this worker ends.
-int give_up(const WorkerOptions& options, Link& link, const std::string& why,
-            bool device_fault = false) {
-  say(options, why);
+int give_up(Link& link, const std::string& why, bool device_fault = false) {
+  write_log(LogLevel::kError, why);
   wire::append(link.out(), 0, wire::Goodbye{why, device_fault ? 1U : 0U});
   link.flush();
   return 1;
 }
-int give_up(const WorkerOptions& options, Link& link, const DeviceLost& fault) {
-  return give_up(options, link, std::string("the device failed: ") + fault.what(), true);
+int give_up(Link& link, const DeviceLost& fault) {
+  return give_up(link, std::string("the device failed: ") + fault.what(), true);
 }
 
 int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
@@ -144,12 +139,13 @@ int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
       next = pool.turn(now_ns, woken.ready);
     } catch (const DeviceLost& fault) {
       // Nothing is freed on a device that may never answer again.
-      std::_Exit(give_up(options, link, fault));
+      std::_Exit(give_up(link, fault));
     }
     pulse.end();
     if (!next.message.empty()) {
-      say(options, next.message);
+      write_log(next.exit_status == 0 ? LogLevel::kInfo : LogLevel::kError, next.message);
     }
+    tell_lost_lines(now_ns);
     if (next.over) {
       return next.exit_status;
     }
@@ -178,17 +174,17 @@ int serve(const WorkerOptions& options) {
   FrameSink sink(link.out());
   try {
     if (const Status works = check_device(options); !works) {
-      return give_up(options, link, works.error().message, true);
+      return give_up(link, works.error().message, true);
     }
     auto engine = open_engine(options, sink);
     if (!engine) {
-      return give_up(options, link, engine.error().message);
+      return give_up(link, engine.error().message);
     }
     return run(options, signals.get(), link, sink, std::move(*engine));
   } catch (const DeviceLost& fault) {  // before there was a job
-    return give_up(options, link, fault);
+    return give_up(link, fault);
   } catch (const std::exception& fault) {
-    return give_up(options, link, std::string("the engine broke: ") + fault.what());
+    return give_up(link, std::string("the engine broke: ") + fault.what());
   }
 }
 
@@ -209,6 +205,8 @@ int main(int argc, char** argv) {
     std::fputs(penstock::kUsage, stdout);
     return 0;
   }
+  penstock::set_log_source("penstock-worker", options->name);
+  penstock::set_log(options->log);
   if (options->connect.empty()) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // also in the middle of a step that never ends
   }

@@ -30,6 +30,8 @@ const char kUsage[] =
     "                       lenient=true: fields of requests that nobody knows are passed over,\n"
     "                       steering=true: requests may use logit_bias, frequency_penalty and\n"
     "                       presence_penalty\n"
+    "  --log-level LEVEL    debug, info, warn or error (default info)\n"
+    "  --log-format FORMAT  text or json (default text)\n"
     "  --check-device       only see whether the engine's device works: exit status 0 or 1\n";
 
 namespace {
@@ -50,6 +52,8 @@ enum Option {
   kClaimMemory,
   kCheckDevice,
   kWatchDevices,
+  kLogLevel,
+  kLogFormat,
   kHelp
 };
 
@@ -68,6 +72,8 @@ constexpr option kLong[] = {{"fd", 1, nullptr, kFd},
                             {"claim-memory", 0, nullptr, kClaimMemory},
                             {"check-device", 0, nullptr, kCheckDevice},
                             {"watch-devices", 0, nullptr, kWatchDevices},
+                            {"log-level", 1, nullptr, kLogLevel},
+                            {"log-format", 1, nullptr, kLogFormat},
                             {"help", 0, nullptr, kHelp},
                             {nullptr, 0, nullptr, 0}};
 
@@ -108,6 +114,19 @@ Status set_option(std::string_view text, WorkerOptions& out) {
   return Ok{};
 }
 
+Status set_log_option(int which, std::string_view value, LogSettings& out) {
+  const auto level = log_level_named(value);
+  const auto format = log_format_named(value);
+  if (which == kLogLevel ? !level : !format) {
+    return Error{which == kLogLevel
+                     ? "--log-level must be debug, info, warn or error, not \"" +
+                           std::string(value) + "\""
+                     : "--log-format must be text or json, not \"" + std::string(value) + "\""};
+  }
+  which == kLogLevel ? void(out.level = *level) : void(out.format = *format);
+  return Ok{};
+}
+
 Status set(int which, const char* value, WorkerOptions& out) {
   switch (which) {
     case kFd:
@@ -134,6 +153,9 @@ Status set(int which, const char* value, WorkerOptions& out) {
     case kWatchDevices:
       out.watch_devices = true;
       return Ok{};
+    case kLogLevel:
+    case kLogFormat:
+      return set_log_option(which, value, out.log);
     case kHelp:
       out.help = true;
       return Ok{};

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "shared/base/log.h"
 #include "shared/base/result.h"
 
 namespace penstock {
@@ -27,6 +28,7 @@ struct WorkerOptions {
   std::map<std::string, std::string> engine_options;  // --option key=value
   bool lenient = false;        // fields of requests that nobody knows are passed over
   bool steering = false;       // requests may shift single tokens (openai.h, Rules)
+  LogSettings log;             // how its log is written
   bool check_device = false;   // that, and nothing else
   bool watch_devices = false;  // looks at the devices instead (worker/nvml/watch.h)
   bool help = false;

@@ -5,6 +5,7 @@
 #include <variant>
 
 #include "shared/base/clock.h"
+#include "shared/base/log.h"
 
 namespace penstock {
 namespace {
@@ -113,6 +114,8 @@ const char* Pool::on_frame(const wire::Frame& frame) {
     case wire::FrameType::kDrain:
       draining_ = true;
       return nullptr;
+    case wire::FrameType::kLog:
+      return on_log(frame.payload);
     case wire::FrameType::kGoodbye: {
       wire::Goodbye goodbye;
       const char* rule = wire::parse(frame.payload, goodbye);
@@ -122,6 +125,19 @@ const char* Pool::on_frame(const wire::Frame& frame) {
     default:
       return "a frame of this type is not sent to a worker";
   }
+}
+
+const char* Pool::on_log(std::string_view payload) {
+  wire::Log asked;
+  if (const char* rule = wire::parse(payload, asked); rule != nullptr) {
+    return rule;
+  }
+  if (asked.level > static_cast<uint64_t>(LogLevel::kError) ||
+      asked.format > static_cast<uint64_t>(LogFormat::kJson)) {
+    return "a LOG of no level, or no format";
+  }
+  set_log({static_cast<LogLevel>(asked.level), static_cast<LogFormat>(asked.format)});
+  return nullptr;
 }
 
 const char* Pool::on_submit(const wire::Frame& frame) {

@@ -92,6 +92,7 @@ class Pool {
   // Each returns the rule penstockd broke, or nullptr.
   const char* read_frames();
   const char* on_frame(const wire::Frame& frame);
+  static const char* on_log(std::string_view payload);
   const char* on_submit(const wire::Frame& frame);
   const char* on_check(const wire::Frame& frame);
 

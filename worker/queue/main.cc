@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "shared/base/log.h"
 #include "shared/base/version.h"
 #include "worker/queue/config/load_config.h"
 #include "worker/queue/server.h"
@@ -28,6 +29,7 @@ int usage() {
 }
 
 int serve(penstock::queue::Config config, const std::string& path) {
+  penstock::set_log(config.log.settings);
   auto server = penstock::queue::Server::open(std::move(config), path);
   if (!server) {
     std::fprintf(stderr, "penstockd: %s\n", server.error().message.c_str());
@@ -39,6 +41,7 @@ int serve(penstock::queue::Config config, const std::string& path) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  penstock::set_log_source("penstockd");
   if (penstock::say_version("penstockd", argc, argv)) {
     return 0;
   }

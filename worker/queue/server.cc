@@ -121,6 +121,7 @@ void Server::turn() {
   publish(now_ns);
   manager_.advance_to(now_ns, [this] { return status_line(); });
   connections_.flush();
+  tell_lost_lines(now_ns);
 }
 
 // Whoever is ready is told. If this comes late, it was we who slept: what others said meanwhile is
@@ -252,6 +253,7 @@ bool Server::apply_new_config() {
   checks_.apply(fresh->challenges);
   tell_changes(*fresh);
   config_ = *std::move(fresh);
+  set_log(config_.log.settings);
   orders_.reloaded(config_.digest);
   if (store_ != nullptr) {
     store_->set_max_bytes(config_.limits.max_state_bytes, config_.limits.max_share_bytes());

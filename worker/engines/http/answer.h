@@ -61,6 +61,7 @@ class Answer final : private EventSplitter::Listener {
     Log log;
     TellTale tell_tale;
     TokenSizes sizes;
+    std::string key = {};  // "Name: value", the operator's; never in a log
   };
 
   // `call` outlives this.
@@ -126,6 +127,7 @@ class Answer final : private EventSplitter::Listener {
   Ending returned(const std::string& why, const Verdict& verdict);
   Ending too_large();
   Ending expired();
+  std::string without_asked(std::string_view said) const;
   void say(LogLevel level, const std::string& what) const;
 
   const JobNumber job_;

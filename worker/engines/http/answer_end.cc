@@ -5,6 +5,7 @@
 #include "shared/base/utf8.h"
 #include "worker/engines/http/answer.h"
 #include "worker/engines/http/retry_after.h"
+#include "worker/pool/withhold.h"
 
 namespace penstock::http_engine {
 namespace {
@@ -65,7 +66,7 @@ Ending Answer::end_early(const TransferEnd& transfer) {
     return attempt("more than " + std::to_string(Head::kMaxBytes) + " bytes of headers");
   }
   if (!not_http_.empty()) {
-    const std::string why = "it is not HTTP: " + shown(not_http_);
+    const std::string why = "it is not HTTP: " + without_asked(not_http_);
     Ending ending = attempt(why);
     ending.verdict = Verdict{.out = true};
     ending.why = why;
@@ -87,7 +88,7 @@ Ending Answer::end_stream(const TransferEnd& transfer) {
     return judge(error_->status == 0 ? 500 : error_->status, error_, true);
   }
   if (error_) {
-    say(LogLevel::kWarn, "an error in its stream: " + shown(error_->message));
+    say(LogLevel::kWarn, "an error in its stream: " + without_asked(error_->message));
     return {failure_of("The model's server failed in the middle: " + shown(error_->message),
                        error_->status == 0 || error_->status >= 500 || error_->status == 429)};
   }
@@ -127,7 +128,8 @@ Ending Answer::end_json(const TransferEnd& transfer) {
   }
   const Told told = shared_.tell_tale.answer(held_);
   if (call_.reads_json && !told.readable) {
-    return attempt("its answer is not JSON, but \"" + head_.content_type() + "\": " + shown(held_));
+    return attempt("its answer is not JSON, but \"" + head_.content_type() +
+                   "\": " + without_asked(held_));
   }
   if (call_.reads_json && told.error) {
     return judge(told.error->status == 0 ? 500 : told.error->status, told.error, true);
@@ -172,9 +174,10 @@ Ending Answer::judge(int status, const std::optional<ToldError>& error, bool in_
   const Verdict verdict = verdict_of(status, error, rest_ns);
   std::string what = std::to_string(status) + (in_200 ? " in a 200" : "");
   if (error) {
-    what += " " + error->code + " " + error->type + ": " + shown(error->message);
+    what += " " + error->code + " " + error->type + ": " + without_asked(error->message);
   } else if (!held_.empty()) {
-    what += " (" + (content_type_.empty() ? "no type" : content_type_) + "): " + shown(held_);
+    what +=
+        " (" + (content_type_.empty() ? "no type" : content_type_) + "): " + without_asked(held_);
   }
   if (!head_.retry_after().empty() && !rest_ns) {
     what += "; Retry-After is no time: " + shown(head_.retry_after());
@@ -183,7 +186,7 @@ Ending Answer::judge(int status, const std::optional<ToldError>& error, bool in_
     return returned(what, verdict);
   }
   if (verdict.fate == Fate::kOver) {
-    say(verdict.level, what + ", to " + shown(head_.location()) +
+    say(verdict.level, what + ", to " + without_asked(head_.location()) +
                            "; it is not followed: set the url to where it is to go");
     return {failure_of("The model's server sent a redirect, which is not followed.", false)};
   }
@@ -272,6 +275,14 @@ Ending Answer::expired() {
           ? "no first event: silent for " + milliseconds(timeouts.idle_ns) + " (idle)"
           : "no first event within " + milliseconds(timeouts.first_event_ns) + " (first_event)";
   return returned(why, {.fate = Fate::kReturned, .level = LogLevel::kWarn});
+}
+
+// What the server says, for the log: without what it was asked, and without keys.
+std::string Answer::without_asked(std::string_view said) const {
+  std::vector<std::string_view> secrets = call_.body;
+  secrets.insert(secrets.end(), shared_.options.headers.begin(), shared_.options.headers.end());
+  secrets.emplace_back(shared_.key);
+  return withhold(shown(said), secrets);
 }
 
 void Answer::say(LogLevel level, const std::string& what) const {

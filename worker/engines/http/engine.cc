@@ -95,6 +95,7 @@ void HttpEngine::begin(Job& job, bool fresh) {
   request.headers.insert(request.headers.end(), job.call->headers.begin(), job.call->headers.end());
   if (const std::string& key = key_.header(now_ns_, log_); !key.empty()) {
     request.headers.push_back(key);
+    shared_.key = key;
   }
   transfers_.start(job.number, request, job);
 }

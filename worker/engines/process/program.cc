@@ -9,6 +9,7 @@
 
 #include "shared/base/exit_status.h"
 #include "shared/base/units.h"
+#include "worker/pool/withhold.h"
 
 namespace penstock::process {
 namespace {
@@ -161,7 +162,12 @@ void Program::on_errors_line(std::string_view line) {
 }
 
 void Program::note(std::string_view what, std::string_view text) {
-  log_.line(LogLevel::kInfo, label_ + ": " + std::string(what) + ": " + std::string(text), now_ns_);
+  log_.line(
+      LogLevel::kInfo,
+      [&] {
+        return label_ + ": " + std::string(what) + ": " + withhold(text, {listener_.asked()});
+      },
+      now_ns_);
 }
 
 void Program::on_line(const LineReader::Line& line) {

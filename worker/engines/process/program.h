@@ -44,6 +44,7 @@ class Program {
     virtual ~Listener() = default;
     virtual void on_message(Message&& message) = 0;  // while kReady, and of what was left to read
     virtual void on_long_line() = 0;                 // likewise, over max_line
+    virtual std::string_view asked() const { return {}; }  // of it last: no log is to tell that
   };
 
   // How it ended. Valid once it is kGone.

@@ -101,6 +101,7 @@ class Slot final : private Program::Listener {
 
   void on_message(Message&& message) override;
   void on_long_line() override;
+  std::string_view asked() const override { return asked_; }
 
   // What the program says of a job that runs.
   void take(Progress&& progress);
@@ -153,6 +154,7 @@ class Slot final : private Program::Listener {
   int64_t memory_due_ns_ = 0;   // when it is looked at next
   int64_t scratch_due_ns_ = 0;  // likewise
   int64_t now_ns_ = 0;          // of the call that is being served
+  std::string asked_;           // of the last job's body, the beginning
   std::string trouble_ = "its program is being started";
 };
 

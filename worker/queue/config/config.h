@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "shared/base/clock.h"
+#include "shared/base/log.h"
 #include "worker/queue/bound/autoscale.h"
 #include "worker/queue/bound/pace.h"
 #include "worker/queue/config/notify_config.h"
@@ -123,6 +124,12 @@ struct LimitsConfig {
   }
 };
 
+struct LogConfig {
+  LogSettings settings;
+  bool jobs = true;  // a line for each job's end
+  bool operator==(const LogConfig&) const = default;
+};
+
 struct WebhooksConfig {
   std::string secret_file;         // empty: no webhooks are sent
   std::vector<std::string> allow;  // targets that are private or special, and yet allowed
@@ -136,6 +143,7 @@ struct Config {
   uint32_t socket_mode = 0660;
   std::string socket_group;  // empty: left as it is
   AccessConfig access;
+  LogConfig log;
   std::string state;          // jobs and results; empty: no jobs are promised
   std::string worker_binary;  // empty: penstock-worker beside penstockd
   int64_t drain_timeout_ns = 30 * kNsPerSec;

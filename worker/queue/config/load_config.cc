@@ -161,6 +161,21 @@ AccessConfig read_access(const YAML::Node& node, Complaints& complaints) {
   return access;
 }
 
+// log: { level: info, format: text, jobs: true }
+LogConfig read_log(const YAML::Node& node, Complaints& complaints) {
+  LogConfig log;
+  Section section(node, "log", complaints);
+  std::string level(name_of(log.settings.level));
+  std::string format(name_of(log.settings.format));
+  section.choice("level", level, {"debug", "info", "warn", "error"});
+  section.choice("format", format, {"text", "json"});
+  section.boolean("jobs", log.jobs);
+  section.done();
+  log.settings = {log_level_named(level).value_or(log.settings.level),
+                  log_format_named(format).value_or(log.settings.format)};
+  return log;
+}
+
 WebhooksConfig read_webhooks(const YAML::Node& node, const std::string& file, NamedFiles files,
                              Complaints& complaints) {
   WebhooksConfig webhooks;
@@ -221,6 +236,7 @@ Config read_file(const YAML::Node& root, const std::string& path, NamedFiles fil
   }
   config.challenges = read_providers(section.take("challenges"), path, complaints);
   config.access = read_access(section.take("access"), complaints);
+  config.log = read_log(section.take("log"), complaints);
   section.done();
   return config;
 }

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "shared/base/units.h"
+#include "shared/wire/messages.h"
 #include "worker/queue/process/worker_command.h"
 #include "worker/queue/text/log.h"
 

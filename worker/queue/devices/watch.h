@@ -21,7 +21,7 @@
 #include <vector>
 
 #include "shared/base/restart_backoff.h"
-#include "shared/wire/messages.h"
+#include "shared/wire/device_messages.h"
 #include "worker/queue/config/config.h"
 #include "worker/queue/link/connection.h"
 #include "worker/queue/process/child.h"

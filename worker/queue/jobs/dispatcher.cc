@@ -65,6 +65,7 @@ void Dispatcher::apply(const Config& config) {
   paces_.apply(config.paces);
   set_brakes(config);
   limits_ = config.limits;
+  logs_ends_ = config.log.jobs;
   subscribers_.set_limits(limits_);
   checks_.set_limits(limits_.check_timeout_ns, limits_.max_checking_bytes);
   connections_.limits().submit_bytes = static_cast<uint32_t>(limits_.max_body_bytes + (64 << 10));

@@ -384,7 +384,8 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   size_t unpromised_ = 0;    // jobs
   size_t ending_ = 0;        // of the promised: their end is being written
   bool draining_ = false;
-  bool refill_ = false;  // a slot came free without a word of its worker
+  bool logs_ends_ = false;  // a line for each job's
+  bool refill_ = false;     // a slot came free without a word of its worker
   Metrics metrics_;
   PredictionLog predictions_;
   struct AwayWait {

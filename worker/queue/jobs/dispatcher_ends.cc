@@ -3,6 +3,7 @@
 
 #include "worker/queue/jobs/caller.h"
 #include "worker/queue/jobs/dispatcher.h"
+#include "worker/queue/jobs/end_line.h"
 #include "worker/queue/text/log.h"
 #include "worker/queue/text/reply.h"
 #include "worker/queue/text/seconds.h"
@@ -141,6 +142,9 @@ JobRecord Dispatcher::record_at_end(const Job& job, const JobEnd& end) {
 }
 
 void Dispatcher::ended(Job& job, const JobEnd& end) {
+  if (logs_ends_ && !job.away) {
+    log_end(job, end);
+  }
   JobView view = view_at_end(job, end);
   subscribers_.end_events(job, view);
   const bool on_disk =

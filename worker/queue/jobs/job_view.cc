@@ -1,7 +1,5 @@
 #include "worker/queue/jobs/job_view.h"
 
-#include <fmt/format.h>
-
 #include <array>
 #include <charconv>
 #include <cstdio>
@@ -75,11 +73,6 @@ std::optional<limit::Hash128> parse_owner(std::string_view digits) {
     return std::nullopt;
   }
   return owner;
-}
-
-std::string iso_time(int64_t unix_ms) {
-  return utc_text(unix_ms / kMsPerSec, "%Y-%m-%dT%H:%M:%S") +
-         fmt::format(".{:03}Z", unix_ms % kMsPerSec);
 }
 
 std::string_view name_of(JobStatus status) noexcept { return kNames[static_cast<size_t>(status)]; }

@@ -67,9 +67,6 @@ std::string render(const JobView& job);
 // Of the same: "[30,70]", or "null".
 std::string render(const std::optional<JobView::Range>& range);
 
-// "2026-11-25T18:09:00.123Z"
-std::string iso_time(int64_t unix_ms);
-
 // What webhooks and notices say of a job's end: {"type":"job.EVENT","timestamp":...,"data":{job}}.
 std::string ending_json(const JobView& job, std::string_view event);
 

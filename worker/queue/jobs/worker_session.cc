@@ -412,6 +412,12 @@ void WorkerSession::drain() {
   }
 }
 
+void WorkerSession::tell_log(const LogSettings& log) {
+  wire::append(out(), 0,
+               wire::Log{.level = static_cast<uint64_t>(log.level),
+                         .format = static_cast<uint64_t>(log.format)});
+}
+
 // nullptr: it is not given, or not any more. O(log jobs), for each frame.
 WorkerSession::Given* WorkerSession::find(uint64_t number) {
   const auto at =

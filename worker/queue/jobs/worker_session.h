@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "shared/base/log.h"
 #include "shared/wire/messages.h"
 #include "shared/wire/metrics_page.h"
 #include "worker/queue/bound/budget.h"
@@ -156,6 +157,8 @@ class WorkerSession final : public Connection, private Seat::Claimant {
   }
   // No more jobs; it finishes what it has and exits.
   void drain();
+  // It writes its log so from now on. REQUIRES: penstockd started it.
+  void tell_log(const LogSettings& log);
   // The same where the process is gone, and only its last frames are still to be read.
   void note_gone() { draining_ = true; }
 

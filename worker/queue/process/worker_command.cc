@@ -19,7 +19,7 @@ const std::string kOfPrograms = "PENSTOCK_PROGRAM_";  // worker/engines/process/
 }  // namespace
 
 std::vector<std::string> worker_command(const std::string& binary, const WorkerConfig& worker,
-                                        const LimitsConfig& limits) {
+                                        const LimitsConfig& limits, const LogSettings& log) {
   std::vector<std::string> command = {binary, "--fd", std::to_string(Child::kSocketFd)};
   const auto add = [&](const char* name, const std::string& value) {
     command.emplace_back(name);
@@ -45,6 +45,12 @@ std::vector<std::string> worker_command(const std::string& binary, const WorkerC
   add("--threads", std::to_string(worker.threads));
   if (worker.engine == "http") {
     add("--option", "url=" + worker.device);
+  }
+  if (log.level != LogSettings().level) {
+    add("--log-level", std::string(name_of(log.level)));
+  }
+  if (log.format != LogSettings().format) {
+    add("--log-format", std::string(name_of(log.format)));
   }
   for (const auto& [key, value] : worker.options) {
     add("--option", std::string(key).append("=").append(value));

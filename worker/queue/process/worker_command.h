@@ -11,7 +11,7 @@ namespace penstock::queue {
 
 // argv, program first.
 std::vector<std::string> worker_command(const std::string& binary, const WorkerConfig& worker,
-                                        const LimitsConfig& limits);
+                                        const LimitsConfig& limits, const LogSettings& log = {});
 
 // What a placed process has in its environment beside ours: what its programs are to have in
 // theirs, behind a prefix, and which device it sees, and sees as number 0. Where our own

@@ -36,6 +36,9 @@ Supervisor::Supervisor(ConnectionLoop& connections, Dispatcher& dispatcher, std:
 }
 
 void Supervisor::apply(const Config& config) {
+  if (config.log.settings != config_.log.settings) {
+    tell_log(config.log.settings);
+  }
   config_ = config;
   binary_ =
       config.worker_binary.empty() ? binary_beside_this("penstock-worker") : config.worker_binary;
@@ -45,6 +48,15 @@ void Supervisor::apply(const Config& config) {
   }
   scaling_.begin_by_load(std::move(least));
   arrange();
+}
+
+// Those that others started have it from them.
+void Supervisor::tell_log(const LogSettings& log) {
+  for (const auto& each : workers_) {
+    if (each->session != nullptr && !each->config.external) {
+      each->session->tell_log(log);
+    }
+  }
 }
 
 void Supervisor::scale(const std::string& worker, uint32_t processes) {

@@ -118,6 +118,7 @@ class Supervisor final : public WorkerHost {
   void on_worker_ready(WorkerSession& session) override;
   void on_worker_closed(WorkerSession& session) override;
 
+  void tell_log(const LogSettings& log);
   Worker& worker_of(const WorkerSession& session);
   void arrange();
   bool startable(const Worker& worker) const;

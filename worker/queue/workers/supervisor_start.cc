@@ -15,7 +15,7 @@ Result<Child> Supervisor::check_device(const WorkerConfig& worker, const std::st
                                        int lock) {
   WorkerConfig checked = worker;
   checked.device = device;
-  auto command = worker_command(binary_, checked, config_.limits);
+  auto command = worker_command(binary_, checked, config_.limits, config_.log.settings);
   command.emplace_back("--check-device");
   auto environment = worker_environment(checked);
   auto spawned =
@@ -25,9 +25,11 @@ Result<Child> Supervisor::check_device(const WorkerConfig& worker, const std::st
 
 void Supervisor::start(Worker& worker, int64_t now_ns) {
   auto environment = worker_environment(worker.config);
-  auto spawned = environment ? spawn(worker_command(binary_, worker.config, config_.limits),
-                                     *environment, devices_.lock_of(worker.config))
-                             : Result<Spawned>(environment.error());
+  auto spawned =
+      environment
+          ? spawn(worker_command(binary_, worker.config, config_.limits, config_.log.settings),
+                  *environment, devices_.lock_of(worker.config))
+          : Result<Spawned>(environment.error());
   if (!spawned) {
     worker.last_error = spawned.error().message;
     worker.start_ns = now_ns + worker.backoff.after(0);
