@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -84,7 +85,10 @@ def test_access_names_operators_edges_and_viewers(service):
     assert ctl(service, DAEMON, "pause", "default").returncode == 0
     refused = ctl(service, BIN, "resume", "default")
     assert refused.returncode == 1 and "Viewers see the status" in refused.stderr
-    assert f"uid {DAEMON}, pid" in service.penstockd.process.text(), "the log says who gave the order"
+    assert ctl(service, BIN, "jobs").returncode == 0 and ctl(service, BIN, "dead", "list").returncode == 0
+    log = service.penstockd.process.text()
+    assert re.search(rf"\[info\] order uid={DAEMON} pid=\d+ deed=pause object=/queues/default outcome=done status=200\n", log)
+    assert re.search(rf"\[warn\] order uid={BIN} pid=\d+ deed=resume object=/queues/default outcome=refused status=403\n", log)
 
 
 def test_access_that_is_taken_away_ends_what_stands_on_it(service):

@@ -106,7 +106,8 @@ def test_the_log_says_who_gave_an_order(service):
     assert service.request("POST", "/console/queues/default/pause", {**own(service), **alice}).status == 200
     (given,) = service.get("/console/orders").json()["orders"]
     assert re.fullmatch(rf"'alice at 127\.0\.0\.1', by uid {os.getuid()}, pid \d+", given["who"])
-    assert f"an order of {given['who']}: POST /queues/default/pause" in service.penstockd.process.text()
+    told = ' by="alice at 127.0.0.1" deed=pause object=/queues/default outcome=done status=200'
+    assert re.search(rf"\[info\] order uid={os.getuid()} pid=\d+{told}\n", service.penstockd.process.text())
 
 
 def test_pages_of_other_sites_neither_read_nor_frame_it(service):
@@ -184,19 +185,19 @@ def test_kept_connections_serve_callers_and_the_console_in_turn(service):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
-@pytest.mark.parametrize("access, status, jobs", [("edges: [daemon]", 403, 403), ("edges: [daemon], viewers: [daemon]", 200, 403),
+@pytest.mark.parametrize("access, status, orders", [("edges: [daemon]", 403, 403), ("edges: [daemon], viewers: [daemon]", 200, 403),
                                                   ("operators: [daemon]", 200, 200)])
-def test_what_nginx_may_ask_is_penstockds_to_say(penstock, access, status, jobs):
+def test_what_nginx_may_ask_is_penstockds_to_say(penstock, access, status, orders):
     service = penstock(start=False, http=HTTP, server=SERVER, workers=[simulate()], yaml=f"socket_mode: 0666\naccess: {{ {access} }}\nstate: state\n",
                        master=True)
     service.folder.chmod(0o755)
     service.nginx.write_config(service.nginx.config.read_text().replace("user root;", "user daemon;"))
     service.start()
-    for path, expected in (("status", status), ("history", status), ("jobs", jobs), ("orders", jobs), ("predictions", jobs)):
+    for path, expected in (("status", status), ("history", status), ("jobs", status), ("orders", orders), ("predictions", orders)):
         answer = service.get(f"/console/{path}")
         assert answer.status == expected, path
         assert expected == 200 or "access.operators" in answer.json()["detail"]
-    assert order(service, "/queues/default/pause").status == jobs
+    assert order(service, "/queues/default/pause").status == orders
     assert service.get("/v1/models").status == 200, "its callers are served all the same"
 
 

@@ -160,7 +160,7 @@ const looks = {
   },
 
   async "viewers see no single jobs, and all the rest"(browser) {
-    const refusal = { status: 403, json: { error: { message: "Viewers see the status, and nothing else", code: "forbidden" } } };
+    const refusal = { status: 403, json: { error: { message: "Viewers see the status and the jobs, without what these ask and answer, and give no orders", code: "forbidden" } } };
     const { context, page } = await open(browser, { ...night, instead: { predictions: refusal } });
     await page.click('nav a[href="#predictions"]');
     await sees(page, "#errors-table tr", "10 to 25 %");

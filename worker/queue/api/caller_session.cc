@@ -128,16 +128,20 @@ void CallerSession::on_ask(const wire::Frame& frame) {
   if (const char* const error = wire::parse(frame.payload, ask); error != nullptr) {
     return refuse(error);
   }
+  if (!good_id(frame.header.id)) {
+    return;
+  }
+  if (is_tool() && handlers_.operator_api != nullptr && is_order(ask)) {
+    orders_.add(order_of(frame.header.id, ask));
+  }
   if (is_tool() && !peer_.is(kOperator) &&
-      (handlers_.operator_api == nullptr || !handlers_.operator_api->is_status(ask))) {
+      (handlers_.operator_api == nullptr || !handlers_.operator_api->is_for_viewers(ask))) {
     return wire::append(out(), frame.header.id,
                         wire::Failed{.status = 403,
                                      .code = "forbidden",
-                                     .message = "Viewers see the status, and nothing else; "
+                                     .message = "Viewers see the status and the jobs, without what "
+                                                "these ask and answer, and give no orders; "
                                                 "`access.operators` names who may do this."});
-  }
-  if (!good_id(frame.header.id)) {
-    return;
   }
   if (is_tool() && handlers_.operator_api != nullptr) {
     return handlers_.operator_api->ask(*this, frame.header.id, ask);
@@ -206,6 +210,13 @@ void CallerSession::on_status(const wire::Frame& frame) {
   wire::append(out(), frame.header.id, wire::StatusReport{json});
 }
 
+// What it was told of its orders.
+void CallerSession::on_written(std::string_view frames) {
+  orders_.answered(frames, [this](const Order& order, uint64_t status) {
+    handlers_.operator_api->audit().told(peer_, order, status, connections().now_ns());
+  });
+}
+
 // Answers that were held up for it may go on.
 void CallerSession::on_drained() {
   for (const InFlight& each : requests()) {
@@ -220,6 +231,9 @@ void CallerSession::on_refused(std::string_view reason) {
 }
 
 void CallerSession::on_closed() {
+  orders_.left([this](const Order& order, uint64_t status) {
+    handlers_.operator_api->audit().told(peer_, order, status, connections().now_ns());
+  });
   if (handed_over()) {
     return host_.on_worker(*this, std::move(hello_));
   }

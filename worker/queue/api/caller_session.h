@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "shared/wire/messages.h"
+#include "worker/queue/api/audit.h"
 #include "worker/queue/jobs/caller.h"
 
 namespace penstock::queue {
@@ -72,6 +73,7 @@ class CallerSession final : public Caller {
   void on_frame(const wire::Frame& frame, std::string_view bytes) override;
   void on_closed() override;
   void on_drained() override;
+  void on_written(std::string_view frames) override;
   bool on_oversized(const wire::FrameHeader& header) override;
   bool on_begun(const wire::FrameHeader& header) override;
   void on_refused(std::string_view reason) override;
@@ -88,6 +90,7 @@ class CallerSession final : public Caller {
   const Handlers& handlers_;
   CallerHost& host_;
   std::string hello_;  // of a worker
+  OpenOrders orders_;
 };
 
 }  // namespace penstock::queue

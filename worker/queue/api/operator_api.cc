@@ -83,10 +83,21 @@ std::string request_json(std::string_view frame) {
 
 }  // namespace
 
+bool OperatorApi::is_for_viewers(const wire::Ask& ask) const {
+  if (is_order(ask)) {
+    return false;
+  }
+  const Path path = parts_of(ask.path);
+  const std::string_view about = path.empty() ? "" : path.front();
+  return is_status(ask) || (about == "jobs" && path.size() == 1) ||
+         (about == "jobs" && path.size() == 2 && path[1] != "events") ||
+         (about == "dead" && path.size() == 1);
+}
+
 void OperatorApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
   const Path path = parts_of(ask.path);
   const std::string_view about = path.empty() ? "" : path.front();
-  if (ask.method != "GET" && ask.method != "HEAD") {
+  if (is_order(ask)) {
     note_order(caller, ask);
   }
   if (is_status(ask)) {
@@ -135,7 +146,6 @@ void OperatorApi::note_order(const Caller& caller, const wire::Ask& ask) {
       (ask.owner.empty() ? std::string() : quoted(ask.owner) + ", by ") + caller.peer().text();
   const std::string text = std::string(ask.method) + " " + std::string(ask.path) +
                            (ask.query.empty() ? "" : "?") + std::string(ask.query);
-  log(Level::kInfo, "an order of " + who + ": " + text);
   note_change(who, text);
 }
 
@@ -148,7 +158,7 @@ void OperatorApi::note_change(std::string who, std::string what) {
 
 std::string OperatorApi::orders_json() const {
   JsonList orders;
-  for (const Order& order : given_) {
+  for (const Given& order : given_) {
     orders.add(JsonObject()
                    .number("at", order.at_ms / 1000)
                    .text("who", order.who)

@@ -1,9 +1,9 @@
 // OperatorApi: what a tool may ask of penstockd, and tell it to do (CONTRACT, section 6).
 //
 //   GET    /status, /history
-//              as for penstockctl status; the last hour (publish/history.h). For viewers, too
+//              as for penstockctl status; the last hour (publish/history.h)
 //   GET    /cluster
-//              all hosts that share queues (publish/cluster_report.h). For viewers, too
+//              all hosts that share queues (publish/cluster_report.h)
 //   GET    /orders
 //              the last orders: {"orders":[{"at":1795960980,"who":"…","order":"POST /…"}]}; and
 //              what reloads changed:
@@ -31,7 +31,10 @@
 //   POST   /workers/NAME/scale?n=N
 //              so many processes share what it may use
 //
-// Each order is in the log, with the user and process that gave it, and, where an Nginx's console
+// Viewers may GET /status, /history, /cluster, /jobs, /jobs/ID and /dead: nothing that a job asks
+// or answers, and nobody's orders.
+//
+// Each order is in the log with who gave it and what came of it (audit.h); where an Nginx's console
 // did, with whom the console's location knew: that is the ASK's `owner`.
 //
 // `owner` is what the edge sends as the owner, in plain text. It is hashed here, and only the hash
@@ -49,6 +52,7 @@
 #include <vector>
 
 #include "shared/wire/messages.h"
+#include "worker/queue/api/audit.h"
 #include "worker/queue/api/jobs_api.h"
 #include "worker/queue/api/standing_orders.h"
 #include "worker/queue/jobs/dispatcher.h"
@@ -79,6 +83,9 @@ class OperatorApi {
   bool is_status(const wire::Ask& ask) const {
     return ask.method == "GET" && reports_.find(ask.path) != reports_.end();
   }
+  // What viewers may ask: nothing that has a request, an answer, or a part of one.
+  bool is_for_viewers(const wire::Ask& ask) const;
+  Audit& audit() { return audit_; }
 
  private:
   // Somebody's question, before it waits for anything.
@@ -87,7 +94,7 @@ class OperatorApi {
     uint64_t id;
   };
   using Path = std::vector<std::string_view>;
-  struct Order {
+  struct Given {
     int64_t at_ms;
     std::string who;
     std::string text;  // "POST /queues/default/pause"
@@ -145,7 +152,8 @@ class OperatorApi {
   Supervisor& supervisor_;
   StandingOrders& orders_;
   std::map<std::string, std::function<std::string()>, std::less<>> reports_;
-  std::deque<Order> given_;  // the newest first
+  Audit audit_;
+  std::deque<Given> given_;  // the newest first
 };
 
 }  // namespace penstock::queue

@@ -147,7 +147,7 @@ void Connection::mark_dirty() {
 void Connection::recycle() {
   connections_.give_spare(std::move(out_));
   out_ = {};
-  sent_ = 0;
+  sent_ = told_ = 0;
   shared_.clear();
   shared_bytes_ = 0;
 }
@@ -185,6 +185,7 @@ void Connection::flush() {
     recycle();
     return;
   }
+  on_written(std::string_view(out_).substr(std::exchange(told_, out_.size())));
   for (bool more = true; more && unsent() > 0;) {
     const std::string_view next = next_unsent();
     const ssize_t n = ::send(fd_.get(), next.data(), next.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -203,6 +204,7 @@ void Connection::flush() {
     recycle();
   } else if (sent_ > kCompactBytes) {
     out_.erase(0, sent_);
+    told_ -= sent_;
     for (Shared& each : shared_) {
       each.at -= sent_;
     }

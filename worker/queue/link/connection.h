@@ -145,6 +145,8 @@ class Connection : public EventLoop::Handler {
   // to be passed over.
   virtual bool on_begun(const wire::FrameHeader& /*header*/) { return true; }
   virtual void on_drained() {}
+  // These frames were appended to out() since the last call, and are about to be written.
+  virtual void on_written(std::string_view /*frames*/) {}
   // Said once for each refuse().
   virtual void on_refused(std::string_view /*reason*/) {}
   ConnectionLoop& connections() { return connections_; }
@@ -177,6 +179,7 @@ class Connection : public EventLoop::Handler {
   std::string* whole_ = nullptr;  // in read_rest(): where what is told lies
   std::string out_;
   size_t sent_ = 0;  // of out_
+  size_t told_ = 0;  // of out_, to on_written()
   struct Shared {
     size_t at;  // in out_, before which they go
     SharedBytes bytes;

@@ -6,7 +6,7 @@
 //
 //   operators  may do everything
 //   edges      are Nginx: they bring requests in any owner's name, and keep the edge's lines
-//   viewers    may look at the status, and nothing else
+//   viewers    may look at the status and at jobs, without what these ask and answer
 //   workers    may be a worker that the configuration calls external: they see requests, and answer
 //
 // Where a role is left out: operators and workers are penstockd's own user, edges are the members

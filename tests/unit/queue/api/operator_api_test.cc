@@ -46,7 +46,7 @@ class OperatorApiTest : public PromiseTest {
   uint64_t number_ = 0;
 };
 
-TEST_F(OperatorApiTest, TellsViewersTheStatusAndNothingElse) {
+TEST_F(OperatorApiTest, TellsViewersTheStatusAndTheJobsButNotWhatTheyAskAndAnswer) {
   operator_api_.tell("/status", [] { return std::string(R"({"status":"serving"})"); });
   EXPECT_EQ(order("GET", "/status").body, R"({"status":"serving"})");
   EXPECT_EQ(order("POST", "/status").status, 404U);
@@ -54,9 +54,71 @@ TEST_F(OperatorApiTest, TellsViewersTheStatusAndNothingElse) {
   Peer viewer = connect();
   viewer.send(0, wire::Hello{.version = 1, .role = 3});
   EXPECT_EQ(ask(viewer, 1, {.method = "GET", .path = "/status"}).status, 200U);
-  for (const char* path : {"/jobs", "/orders", "/dead", "/predictions", "/status/"}) {
+  for (const char* path : {"/jobs", "/dead"}) {
+    EXPECT_EQ(ask(viewer, ++number_, {.method = "GET", .path = path}).status, 200U) << path;
+  }
+  const std::string id = dead();
+  const std::string job = "/jobs/" + id;
+  EXPECT_EQ(ask(viewer, ++number_, {.method = "GET", .path = job}).status, 200U);
+  for (const std::string& path :
+       {job + "/result", job + "/events", job + "/preview", job + "/", "/dead/" + id,
+        std::string("/jobs/events"), std::string("/orders"), std::string("/predictions"),
+        std::string("/status/"), std::string("/")}) {
     EXPECT_EQ(ask(viewer, ++number_, {.method = "GET", .path = path}).status, 403U) << path;
   }
+  for (const auto& [method, path] : {std::pair{"DELETE", job},
+                                     {"POST", std::string("/jobs")},
+                                     {"POST", std::string("/status")},
+                                     {"DELETE", "/dead/" + id},
+                                     {"POST", std::string("/queues/default/pause")}}) {
+    EXPECT_EQ(ask(viewer, ++number_, {.method = method, .path = path}).status, 403U) << path;
+  }
+}
+
+TEST_F(OperatorApiTest, EachOrderIsInTheLogWithWhoGaveItAndWhatCameOfIt) {
+  const std::string id = dead();
+  testing::internal::CaptureStderr();
+  order("GET", "/jobs");
+  ask(tool_, ++number_,
+      {.owner = "alice\n at 127.0.0.1", .method = "POST", .path = "/queues/default/pause"});
+  order("POST", "/workers/none/scale", "n=2");
+  order("DELETE", "/dead/" + id);
+  order("DELETE", "/jobs/" + id);
+  credentials_ = {.pid = 12, .uid = 500, .roles = kViewer};
+  Peer viewer = connect();
+  viewer.send(0, wire::Hello{.version = 1, .role = 3});
+  for (uint64_t number = 1; number <= 20; ++number) {
+    ask(viewer, number, {.method = "POST", .path = "/workers/drain"});
+  }
+  const std::string log = testing::internal::GetCapturedStderr();
+  const auto has = [&](const char* words) { return log.find(words) != log.npos; };
+  EXPECT_TRUE(has("[info] order uid=")) << log;
+  EXPECT_TRUE(has(
+      R"( by="alice? at 127.0.0.1" deed=pause object=/queues/default outcome=done status=200)"));
+  EXPECT_TRUE(has(R"( deed=scale object="/workers/none?n=2" outcome=refused status=404)")) << log;
+  EXPECT_TRUE(has((" deed=drop object=/dead/" + id + " outcome=done status=200").c_str())) << log;
+  EXPECT_TRUE(has((" deed=cancel object=/jobs/" + id + " outcome=refused").c_str())) << log;
+  EXPECT_TRUE(
+      has("[warn] order uid=500 pid=12 deed=drain object=/workers outcome=refused status=403\n"))
+      << log;
+  size_t refused = 0;
+  for (size_t at = log.find("status=403"); at != log.npos; at = log.find("status=403", at + 1)) {
+    ++refused;
+  }
+  EXPECT_EQ(refused, 5U) << "who may give no orders does not flood the log";
+}
+
+TEST_F(OperatorApiTest, AnOrderWhoseGiverHasLeftIsInTheLogToo) {
+  const std::string id = dead();
+  testing::internal::CaptureStderr();
+  tool_.send(++number_, wire::Ask{.method = "POST", .path = "/dead/" + id + "/requeue"});
+  turn();
+  tool_.close();
+  turn();
+  settle();
+  EXPECT_NE(testing::internal::GetCapturedStderr().find("deed=requeue object=/dead/" + id +
+                                                        " outcome=unknown\n"),
+            std::string::npos);
 }
 
 TEST_F(OperatorApiTest, RemembersTheLastOrdersAndWhoGaveThem) {
