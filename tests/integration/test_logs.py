@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -219,6 +220,30 @@ def test_no_log_of_the_whole_stack_shows_a_prompt_or_a_key(penstock, folder, for
         assert "limiting request: 429" in service.nginx.log()
     finally:
         upstream.close()
+
+
+CHAPTER = (Path(__file__).parents[2] / "docs" / "LOGS.md").read_text()
+
+
+def test_the_chapters_settings_are_those_in_force(folder):
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", CHAPTER, re.M | re.S)
+    (folder / "p.yaml").write_text(f"socket: {folder}/s\nworkers: []\n{block}")
+    shown = subprocess.run([BUILD / "penstockd", "-T", "-c", folder / "p.yaml"], capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"^log\..*$", shown, re.M) == ["log.format: text", "log.jobs: true", "log.level: info"]
+
+
+def test_the_chapters_line_is_like_one_that_is_written_and_its_query_finds_it(penstock, folder):
+    example = re.search(r"^\d{4}-.* job ended .*$", CHAPTER, re.M)[0]
+    service = penstock(server=SERVER, workers=[simulate(slots=1)], yaml="log: { format: json }\n")
+    assert service.complete(headers={"Authorization": "Bearer alice"}).status == 200
+    told = json.loads(one_line(service, '"job ended"'))
+    assert set(fields(example)) <= set(told) and set(told) - set(fields(example)) <= {"time", "level", "program", "message", "status"}
+    for name in fields(example):
+        assert f"`{name}`" in CHAPTER or name in ("job", "queue", "model"), name
+    (query,) = re.findall(r"^journalctl .* \| (jq .*)$", CHAPTER, re.M)
+    log = service.penstockd.process.output
+    found = subprocess.run(["bash", "-c", query.replace("10000", "-1") + f" <{log}"], capture_output=True, text=True, check=True).stdout
+    assert found.split("\t")[:2] == [told["job"], "sim"]
 
 
 def test_the_tests_would_see_it(folder):
