@@ -56,6 +56,7 @@ class Worker:
         self._stderr = open(folder / "worker.log", "wb")
         self.log_file = folder / "worker.log"
         command = [str(binary), "--fd", str(theirs.fileno()), "--name", "w", "--engine", engine, "--slots", str(slots), *more]
+        command += ["--log-level", "debug"]
         for key, value in options.items():
             command += ["--option", f"{key}={value}"]
         self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=self._stderr, stdout=self._stderr,
