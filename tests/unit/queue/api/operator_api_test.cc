@@ -50,6 +50,7 @@ TEST_F(OperatorApiTest, TellsViewersTheStatusAndTheJobsButNotWhatTheyAskAndAnswe
   operator_api_.tell("/status", [] { return std::string(R"({"status":"serving"})"); });
   EXPECT_EQ(order("GET", "/status").body, R"({"status":"serving"})");
   EXPECT_EQ(order("POST", "/status").status, 404U);
+  const std::string id = dead();
   credentials_ = {.pid = 1, .uid = 500, .roles = kViewer};
   Peer viewer = connect();
   viewer.send(0, wire::Hello{.version = 1, .role = 3});
@@ -57,7 +58,6 @@ TEST_F(OperatorApiTest, TellsViewersTheStatusAndTheJobsButNotWhatTheyAskAndAnswe
   for (const char* path : {"/jobs", "/dead"}) {
     EXPECT_EQ(ask(viewer, ++number_, {.method = "GET", .path = path}).status, 200U) << path;
   }
-  const std::string id = dead();
   const std::string job = "/jobs/" + id;
   EXPECT_EQ(ask(viewer, ++number_, {.method = "GET", .path = job}).status, 200U);
   for (const std::string& path :
