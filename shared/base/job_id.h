@@ -20,6 +20,7 @@ struct JobId {
   char text[kBytes] = {};
   std::string_view view() const noexcept { return {text, kBytes}; }
   bool operator==(const JobId& other) const noexcept { return view() == other.view(); }
+  auto operator<=>(const JobId& other) const noexcept { return view() <=> other.view(); }
 };
 
 // The bits of an id. They sort as the ids do.

@@ -333,6 +333,26 @@ def test_events_go_on_where_they_were_broken_off_though_the_job_has_ended(host, 
         assert Client(service.port).request("GET", f"/jobs/{id}/events", {**ALICE, "Last-Event-ID": "end"}).status == 204
 
 
+def test_what_begins_anew_where_it_runs_is_told_anew(host, model):
+    """Two ran when their worker was killed: each runs once more there, alone, and no other host has it."""
+    edge, gpu = host(), host(model.worker(slots=2))
+    known(edge)
+    ids = {name: promise_stream(edge, name) for name in "ab"}
+    seen = {}
+    for name, id in ids.items():
+        model.let(4, f"{name}1")
+        seen[name] = told(edge, id, until_text=WORDS[3])
+    os.kill(gpu.penstockd.workers()[0], signal.SIGKILL)
+    for name, id in ids.items():
+        model.let(1, f"{name}2")
+        anew = told(edge, id, last=seen[name][-1][1], until_text=WORDS[0])
+        assert next(data["offset"] for event, _, data in anew if event == "chunk") == 0
+        model.let_all(f"{name}2")
+        for service in (edge, gpu):
+            until_status(service, id, "completed")
+            assert chunks(told(service, id, last=seen[name][-1][1])) == "", "no event of the run that was broken off goes on"
+
+
 def test_any_host_tells_how_far_a_job_has_come_and_what_it_looks_like(host, folder):
     (folder / "drawing.py").write_text(DRAWING)
     scratch = folder / "scratch"

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from client import Client
 from redis_groups import Cluster, Watched
 from shared_hosts import ALICE, BODY, HTTP, SERVER, SLOW, ask, get, job, promise, until_known, until_one_runs, until_status, worker
 from waiting import until
@@ -157,6 +158,26 @@ def test_what_a_new_master_has_not_heard_of_is_announced_again(watched, host):
         assert get(edge, f"/jobs/{id}/result").status == 200
     assert promise(gpu, Idempotency_Key='"5"').json()["id"] == ids[5]
     assert "it is in line again" in said(edge)
+
+
+def test_who_watches_a_job_that_is_announced_again_hears_of_its_end_alone(watched, host):
+    edge, gpu = host(sentinels(watched)), host(sentinels(watched), worker("700ms"))
+    until_known(edge)
+    ids = [promise(edge).json()["id"] for _ in range(4)]
+    watchers = [Client(edge.port, timeout=60).stream("GET", f"/jobs/{id}/events", ALICE) for id in ids]
+    watched.master.ask("FLUSHALL")
+    for events in watchers:
+        text = events.rest().decode()
+        assert "event: completed" in text and "event: failed" not in text, text
+
+
+def test_a_host_takes_what_it_has_let_in_once_though_the_replicas_are_still_waited_for(watched, host):
+    gpu = host(sentinels(watched), worker(slots=4))
+    until_known(gpu)
+    ids = [promise(gpu).json()["id"] for _ in range(8)]
+    for id in ids:
+        until_status(gpu, id, "completed")
+    assert int(watched.master.ask("HGET", "penstock:q1:{default}:s", "k")) == len(ids) + 1
 
 
 def test_what_was_promised_is_announced_by_a_host_that_was_started_anew(watched, host):

@@ -1,12 +1,16 @@
 """Results of shared jobs that are too large for Redis: in S3's protocol (s3rver), or in a folder that all hosts have."""
 
 import json
+import re
+import socket
+import threading
 import urllib.request
 
 import pytest
 
 from server import ModelServer
 from shared_hosts import ALICE, BODY, BOB, HTTP, SERVER, get, promise, redis, until_known, until_status
+from test_shared_answers import chunks, told
 from test_results_storage import BUCKET, Server
 from waiting import until
 
@@ -63,9 +67,9 @@ def stored(request, folder):
 
 @pytest.fixture
 def host(redis, model, penstock):
-    def build(stored, *engines, **queue):
+    def build(stored, *engines, at=None, **queue):
         workers = [dict(name="http", engine="http", url=f'"{model.url}"', model="sim", slots=2) for _ in engines]
-        yaml = f'redis: {{ url: "unix:{redis.socket}" }}\nstate: state\ndrain_timeout: 1s\n' + stored.yaml
+        yaml = f'redis: {{ url: "unix:{at or redis.socket}" }}\nstate: state\ndrain_timeout: 1s\n' + stored.yaml
         return penstock(http=HTTP, server=SERVER, workers=workers, yaml=yaml, queue={"shared": "true", **queue})
     return build
 
@@ -89,7 +93,8 @@ def test_a_large_result_is_served_whole_and_in_ranges_by_each_host(host, stored,
     edge, gpu = host(stored), host(stored, "http")
     until_known(edge)
     id = done(edge, LARGE)
-    assert stored.names() == [f"{id}.1"]
+    (name,) = stored.names()
+    assert name.startswith(f"{id}.")
     assert redis.ask("STRLEN", f"penstock:q1:{{default}}:j|{id}") < 5000
     for service in (edge, gpu):
         result = get(service, f"/jobs/{id}/result")
@@ -124,6 +129,17 @@ def test_who_waits_on_another_host_and_who_asks_again_by_key_get_all_of_it(host,
         assert text(reply) == content(LARGE)
 
 
+def test_events_of_a_large_result_go_on_where_they_were_broken_off(host, stored, redis):
+    edge, gpu = host(stored), host(stored, "http")
+    until_known(edge)
+    id = done(edge, LARGE)
+    run = int.from_bytes(redis.ask("GETRANGE", f"penstock:q1:{{default}}:j|{id}", 4, 7)) << 8
+    result = get(edge, f"/jobs/{id}/result").text()
+    for service in (edge, gpu):
+        assert chunks(told(service, id, last=f"{run}-{LARGE}")) == result[LARGE:]
+        assert chunks(told(service, id, last=f"{run}-0")) == result
+
+
 def test_a_caller_is_sent_to_the_store_where_that_is_asked_for(host, folder):
     stored = Stored(folder, "redirect")
     try:
@@ -143,10 +159,75 @@ def test_a_result_goes_with_its_job_and_what_nobody_told_of_goes_as_well(host, s
     until_known(edge)
     id = done(edge, LARGE)
     key = "penstock:q1:{default}:g"
-    assert redis.ask("ZRANGE", key, 0, -1) == [f"{id}.1".encode()]
-    assert float(redis.ask("ZSCORE", key, f"{id}.1")) / 1e6 > redis.ask("PTTL", f"penstock:q1:{{default}}:j|{id}") / 1000
-    redis.ask("ZADD", key, 1, f"{id}.1")  # its time has come
+    (name,) = stored.names()
+    assert redis.ask("ZRANGE", key, 0, -1) == [name.encode()]
+    assert float(redis.ask("ZSCORE", key, name)) / 1e6 > redis.ask("PTTL", f"penstock:q1:{{default}}:j|{id}") / 1000
+    redis.ask("ZADD", key, 1, name)  # its time has come
     until(lambda: stored.names() == [] and redis.ask("ZCARD", key) == 0, "it is removed", 30)
+
+
+class Line:
+    """A line to Redis on which an answer is lost: that to the request that tells of a stored result. Redis has done it by then."""
+
+    def __init__(self, path, target):
+        self.lost = threading.Event()
+        self._named = 0  # requests that name one: the first notes it
+        self._target, self._sockets = target, []
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(path)
+        self._listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                near = self._listener.accept()[0]
+            except OSError:
+                return
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(self._target)
+            self._sockets += [near, far]
+            cut = threading.Event()
+            for source, to, up in ((near, far, True), (far, near, False)):
+                threading.Thread(target=self._pass, args=(source, to, up, cut), daemon=True).start()
+
+    def _pass(self, source, to, up, cut):
+        try:
+            while data := source.recv(1 << 20):
+                if up:
+                    self._named += len(re.findall(rb"job_\w{26}\.[a-z2-7]{8}", data))
+                    if self._named == 2 and not self.lost.is_set():
+                        cut.set()
+                elif cut.is_set():
+                    self.lost.set()
+                    break
+                to.sendall(data)
+        except OSError:
+            pass
+        for each in (source, to):
+            try:
+                each.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self):
+        for each in (self._listener, *self._sockets):
+            each.close()
+
+
+def test_an_end_that_is_said_again_as_its_answer_was_lost_leaves_the_result_there(host, redis, folder):
+    stored = Stored(folder, "folder")
+    edge = host(stored)
+    line = Line(str(folder / "line.sock"), str(redis.socket))
+    try:
+        host(stored, "http", at=folder / "line.sock")
+        until_known(edge)
+        id = done(edge, LARGE)
+        assert line.lost.is_set()
+        done(edge, LARGE)  # by then it has said so again, and what would be removed is
+        assert text(get(edge, f"/jobs/{id}/result")) == content(LARGE)
+    finally:
+        line.close()
 
 
 def test_a_store_that_is_away_leaves_what_fits_to_redis(host, folder):

@@ -120,6 +120,17 @@ def test_who_must_start_or_be_done_sooner_is_refused_at_once(host, redis):
     assert in_line(redis) <= before + 2
 
 
+def test_where_the_next_place_is_too_late_who_must_start_sooner_is_refused(host):
+    edge, gpu = host(), host(worker("3s"))
+    until_known(edge)
+    begin(gpu, edge, count=1)
+    promise(edge)
+    until(lambda: cluster(edge)["queues"][0]["models"][0]["running"] == 1, "it is known to run")
+    refused = post(edge, {"Prefer": "respond-async", "Penstock-Start-Within": "1"})
+    assert refused.status == 503 and "It would start in" in refused.json()["error"]["message"], refused.body
+    assert post(edge, {"Prefer": "respond-async", "Penstock-Start-Within": "60"}).status == 202
+
+
 def test_by_ones_share_one_may_start_sooner_than_the_last_in_line(host):
     edge, gpu = host(), host(worker("500ms"))
     until_known(edge)

@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
 import threading
+from pathlib import Path
 
 import pytest
 
+from processes import children
 from test_notices import program
 from shared_hosts import BODY, SLOW, ALICE, host, job, post, promise, redis, until_known, until_one_runs, until_status, worker  # noqa: F401
 from test_webhooks import SECRET, Receiver, outcomes, receiver  # noqa: F401
@@ -165,3 +168,19 @@ def test_each_hook_hears_of_an_end_from_one_host(hooked, folder):
     until(lambda: edge.request("GET", "/metrics").status == 200, "it lives")
     lines = [line for line in told.read_text().splitlines() if unwanted not in line]
     assert len(lines) == len(set(lines)) and unwanted not in told.read_text()
+
+
+def test_a_hook_that_was_changed_while_it_was_telling_tells_on(hooked, folder):
+    """Each of its places had a program that hangs."""
+    hangs = f"notify:\n  - {json.dumps({'name': 'tell', 'on': ['completed'], 'at_once': 1, 'command': ['/bin/sleep', '1000']})}\n"
+    gpu = hooked(worker(), yaml=hangs)
+    until_status(gpu, until_known(gpu), "completed")
+    until(lambda: "sleep\n" in [Path(f"/proc/{pid}/comm").read_text() for pid in children(gpu.penstockd.process.pid)], "it hangs")
+    config = gpu.penstockd.config
+    changed = f"notify:\n  - {json.dumps({'name': 'tell', 'on': ['completed'], 'at_once': 1, 'command': [str(program(folder, APPEND))]})}\n"
+    config.write_text(config.read_text().replace(hangs, changed))
+    gpu.penstockd.process.signal(signal.SIGHUP)
+    until(lambda: "reloaded" in gpu.penstockd.process.text(), "it is read")
+    id = promise(gpu).json()["id"]
+    told = folder / "told"
+    until(lambda: told.exists() and f"completed {id}" in told.read_text(), "it is told")

@@ -104,6 +104,8 @@ class Intake {
   void key_used(const JobId& id, const Order& order, const SharedOrder::Added& added);
   void known(Job& job, const Order& order, const std::string& other, SharedQueue& queue,
              const SharedOrder::Known& known);
+  void join_away(Job& job, const Order& order, SharedQueue& queue, const JobRecord& record,
+                 const SharedOrder::Known& known);
   void refuse_shared(Job& job, const Order& order, std::string_view why);
   static limit::Hash128 hash_of(std::string_view who, const limit::Secret& secret);
   const limit::Secret& secret_in(const SharedQueue* queue) const {

@@ -64,7 +64,7 @@ Newcomer Intake::newcomer_of(const Order& order, const JobRecord& record, std::s
   return newcomer;
 }
 
-// The last place from which it would not come too late, by what is known now; 0: any.
+// The last place from which it would not come too late, by what is known now.
 int64_t Intake::last_position(const Order& order) {
   const int64_t usual_ns = Scheduler::usual_ns(*order.lane, order.entry.cost);
   int64_t most_ns = INT64_MAX;
@@ -76,15 +76,13 @@ int64_t Intake::last_position(const Order& order) {
   const uint32_t last = order.record.not_before_ms != 0 || most_ns == INT64_MAX
                             ? UINT32_MAX
                             : order.lane->all_hosts.rank_within(most_ns);
-  return last == UINT32_MAX ? 0 : last;
+  return last == UINT32_MAX ? 0 : last == 0 ? SharedOrder::kNowhere : last;
 }
 
 // Those who asked have left. What was to be promised goes on.
 void Intake::unwanted(const JobId& id, const Order& order) {
   if (!order.async) {
-    order.shared->cancel(
-        id.view(), order.head, [](const SharedOrder::Answer<SharedOrder::End>&) {},
-        order.durable ? 0 : kBriefMs);
+    order.shared->see_cancelled(id.view(), order.head, order.durable ? 0 : kBriefMs);
   }
 }
 
@@ -186,11 +184,25 @@ void Intake::known(Job& job, const Order& order, const std::string& other, Share
   if (order.reject) {
     return refuse_all(job, in_flight());
   }
-  if (order.async && record.promised && queue.journal() != nullptr) {
-    record.key = job.more->keep->key;
-    queue.journal()->note(newcomer_of(order, record, known.result, 0), [](bool) {});
-    queue.journal()->promised(other);
+  if (!order.async || !record.promised || queue.journal() == nullptr ||
+      queue.journal()->contains(other)) {
+    return join_away(job, order, queue, record, known);
   }
+  record.key = job.more->keep->key;
+  const auto noted = [this, id = job.id(), order, other, record, known, &queue](bool written) {
+    Job* const it = dispatcher_.find(id);
+    written ? queue.journal()->promised(other) : queue.journal()->forget(other);
+    if (it != nullptr) {
+      written ? join_away(*it, order, queue, record, known)
+              : shared(id, order, SharedQueue::Outcome::kAway, {});
+    }
+  };
+  queue.journal()->note(newcomer_of(order, record, known.result, 0), noted);
+}
+
+// Those who asked for it wait for the other, which hosts have.
+void Intake::join_away(Job& job, const Order& order, SharedQueue& queue, const JobRecord& record,
+                       const SharedOrder::Known& known) {
   Job& there = dispatcher_.watch(queue, record, known);
   while (job.waiters() != nullptr) {
     Waiter& waiter = *job.waiters();

@@ -104,6 +104,7 @@ class JobsApi {
                      JobRecord record);
   void fail_away(Waiter& waiter);
   void say_stored(Waiter& waiter, const Question& question, const JobRecord& record);
+  void say_stored_rest(Waiter& waiter, const Question& question, const JobRecord& record);
   void say_preview(Waiter& waiter, const wire::Preview& preview);
   // Likewise (jobs_api_shared_lists.cc):
   static constexpr uint32_t kStreamedJobs = 50;  // the newest, that a stream begins with

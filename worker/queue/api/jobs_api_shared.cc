@@ -1,5 +1,7 @@
 // JobsApi: jobs of queues that hosts share. Any host answers for them: what is not in memory here
 // is asked of Redis.
+#include <algorithm>
+
 #include "worker/queue/api/jobs_api.h"
 #include "worker/queue/jobs/caller.h"
 #include "worker/queue/shared_jobs/shared_record.h"
@@ -56,8 +58,9 @@ void JobsApi::answer_shared(Waiter& waiter, const Question& question, SharedQueu
     return say_stored(waiter, question, record);
   }
   if (has_ended(record.status) && question.about == About::kEvents && question.last.run != 0 &&
-      question.last.run == known.fence) {
-    return say_rest(waiter, question, record, result);
+      question.last.run == shared_run(known.fence, record.restarts)) {
+    return record.stored_name.empty() ? say_rest(waiter, question, record, result)
+                                      : say_stored_rest(waiter, question, record);
   }
   if (has_ended(record.status)) {
     return say_end(waiter, question, record, &result);
@@ -128,7 +131,29 @@ void JobsApi::say_stored(Waiter& waiter, const Question& question, const JobReco
   });
 }
 
-// Events go on where they were broken off, though the job has ended meanwhile.
+// As much of it as is told at once.
+void JobsApi::say_stored_rest(Waiter& waiter, const Question& question, const JobRecord& record) {
+  LargeResults* const results = dispatcher_.shared()->results();
+  if (results == nullptr) {
+    return say_rest(waiter, question, record, {});
+  }
+  const uint64_t bytes = record.result_bytes;
+  const uint64_t first =
+      std::max(question.last.offset, bytes - std::min(bytes, Subscribers::kMostRest));
+  Subscribers::ask(waiter);
+  results->read(record, first, [this, &waiter, question, record](const Result<std::string>& rest) {
+    if (!dispatcher_.subscribers().answered(waiter)) {
+      return;
+    }
+    if (!rest) {
+      log(Level::kError, "a result cannot be had: " + rest.error().message);
+    }
+    say_rest(waiter, question, record, rest ? std::string_view(*rest) : std::string_view());
+  });
+}
+
+// Events go on where they were broken off, though the job has ended meanwhile. `result`: of it what
+// comes last, at least.
 void JobsApi::say_rest(Waiter& waiter, const Question& question, const JobRecord& record,
                        std::string_view result) {
   JobView seen = question.all ? operator_view_of(record) : view_of(record);
@@ -136,6 +161,7 @@ void JobsApi::say_rest(Waiter& waiter, const Question& question, const JobRecord
   Answer answer;
   answer.content_type = record.end.content_type;
   answer.append(result);
+  answer.bytes = std::max(answer.bytes, record.result_bytes);
   waiter.kind = Waiter::Kind::kEvents;
   waiter.websocket = question.websocket;
   dispatcher_.subscribers().only_event(waiter, seen, &answer, question.last);

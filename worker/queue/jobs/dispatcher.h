@@ -309,6 +309,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void erase(Job& job);
   // Of queues that hosts share (dispatcher_shared.cc):
   void ask_for_shared();
+  void refuse_early(const Job& job);
   void conclude_shared(Job& job, JobEnd end);
   void ended_shared(const JobEnd& end, SharedOrder::End how);
   void give_back(Job& job, std::optional<Scheduler::Cause> cause);
@@ -319,7 +320,10 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   // What jobs answer that run on other hosts (dispatcher_answers_shared.cc):
   friend class HeardAnswer;
   void say(const Job& job, Part::Kind kind, std::string_view bytes);
+  void say_restart(Job& job);
+  void say_head(const Job& job, const wire::Head& head);
   void say_end(Job& job, std::string_view done);
+  void tell_from_start(Job& job, SharedQueue& queue, const SharedOrder::Taken& taken);
   void hear(Job& job, PartPlace after);
   void heard(const JobId& id, const Part& part);
   void heard_frame(Job& job, std::string_view bytes);
@@ -327,16 +331,16 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void pace_heard(Job& job);
   void begin_again(Job& job);
   static bool is_back(const Job& job, int64_t position);
+  void heard_restart(Job& job, std::string_view restarts);
   void heard_hole(const JobId& id);
   void heard_over(const JobId& id);
   void ask_for_rest(Job& job);
   void heard_rest(const JobId& id, PartPlace taking, uint64_t offset, std::string_view answer);
-  void tell_end(Job& job, const JobEnd& end, std::string_view answer, uint64_t fence);
+  void tell_end(Job& job, const JobRecord& record, uint64_t fence);
   void give_back_idle();
   bool is_too_large(const Job& job) const;
   void store_shared(Job& job, JobRecord record);
-  void result_stored(const JobId& id, uint64_t fence, JobRecord record,
-                     const Result<StoredResult>& stored);
+  void result_stored(const JobId& id, JobRecord record, const Result<StoredResult>& stored);
   void end_away_whole(const JobId& id, const SharedOrder::Known& known);
   // And of their waits (dispatcher_shared_waits.cc):
   static void foretell_away(Job& job, const Scheduler::Lane& lane);
@@ -396,7 +400,14 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   std::unordered_map<const Scheduler::Lane*, uint64_t> asked_turn_;  // of ask_for_shared()
   uint64_t asked_turns_ = 0;
   std::unordered_map<std::string, AwayWait> foretold_;  // of jobs that are forgotten, by id
-  int64_t since_ms_;                                    // this was made; time of day
+  // Taken here before its promise was made.
+  struct Early {
+    SharedQueue* queue;
+    SharedOrder::Taken taken;
+    bool is_ours() const { return queue->fence_of(taken.id) == taken.fence; }
+  };
+  std::unordered_map<std::string, Early> early_;  // by id
+  int64_t since_ms_;                              // this was made; time of day
   uint64_t refused_ = 0;
 };
 

@@ -30,11 +30,7 @@ void Dispatcher::on_head(Job& job, const wire::Head& head) {
     let_go(job);
   }
   subscribers_.forward_head(job, head);
-  if (job.tells) {
-    std::string frame;
-    wire::append(frame, 0, head);
-    say(job, Part::Kind::kHead, frame);
-  }
+  say_head(job, head);
 }
 
 void Dispatcher::on_chunk(Job& job, std::string_view bytes, std::string_view frame) {
@@ -194,6 +190,7 @@ bool Dispatcher::start_over(Job& job, std::string_view why) {
   }
   job.extra().has_progress = false;
   job.more->preview.reset();
+  say_restart(job);
   return true;
 }
 

@@ -4,6 +4,9 @@
 // of a job that is away is told here as if a worker of this host had said it. Once the order has
 // the end, whoever waits is told the rest by that, if it is of the same taking of the job: so
 // nobody hears an answer that was joined of two, or one with a hole.
+#include <charconv>
+#include <utility>
+
 #include "worker/queue/jobs/caller.h"
 #include "worker/queue/jobs/dispatcher.h"
 #include "worker/queue/jobs/heard_answer.h"
@@ -22,9 +25,41 @@ const wire::Failed kCut{.status = 502,
 
 // ---- jobs that run here
 
+// What it answers goes to those who wait on another host, and to the stream of what was promised.
+void Dispatcher::tell_from_start(Job& job, SharedQueue& queue, const SharedOrder::Taken& taken) {
+  const bool promised = job.more->keep->promised;
+  const bool waited = !promised && !taken.home.empty() && taken.home != queue.host();
+  job.tells = job.tells && (waited || promised);
+  if (!job.tells) {
+    return;
+  }
+  queue.writer().begin(taken.id, taken.fence, waited ? taken.home : "", promised);
+  if (job.answer_began) {
+    const Answer& answer = job.more->answer;
+    say_head(
+        job,
+        {.status = answer.status, .content_type = answer.content_type, .headers = answer.headers});
+    queue.writer().say(taken.id, Part::Kind::kChunk, answer.tail);
+  }
+}
+
 void Dispatcher::say(const Job& job, Part::Kind kind, std::string_view bytes) {
   if (job.tells && bytes.size() <= Part::kMostBytes) {
     shared(*job.home()->queue)->writer().say(job.id().view(), kind, bytes);
+  }
+}
+
+void Dispatcher::say_restart(Job& job) {
+  if (job.shared) {
+    say(job, Part::Kind::kBegun, std::to_string(++job.more->restarts));
+  }
+}
+
+void Dispatcher::say_head(const Job& job, const wire::Head& head) {
+  if (job.tells) {
+    std::string frame;
+    wire::append(frame, 0, head);
+    say(job, Part::Kind::kHead, frame);
   }
 }
 
@@ -69,6 +104,7 @@ void Dispatcher::heard(const JobId& id, const Part& part) {
   more.heard->seen_back = false;
   if (std::exchange(more.fence, part.place.fence) != part.place.fence || more.position != 0) {
     more.position = 0;
+    more.restarts = 0;
     if (std::exchange(more.is_foretold, false)) {  // it has just begun for the first time
       JobRecord record;
       record.id = job.id();
@@ -80,7 +116,7 @@ void Dispatcher::heard(const JobId& id, const Part& part) {
   }
   switch (part.kind) {
     case Part::Kind::kBegun:
-      return;
+      return heard_restart(job, part.bytes);
     case Part::Kind::kHead:
     case Part::Kind::kNews:
       return heard_frame(job, part.bytes);
@@ -92,6 +128,20 @@ void Dispatcher::heard(const JobId& id, const Part& part) {
     }
     case Part::Kind::kEnd:
       return heard_end(job, part.bytes);
+  }
+}
+
+// Where it runs it begins anew, under the same fence. `restarts`: so often; empty: not yet.
+void Dispatcher::heard_restart(Job& job, std::string_view restarts) {
+  uint8_t number = 0;
+  std::from_chars(restarts.data(), restarts.data() + restarts.size(), number);
+  if (std::exchange(job.more->restarts, number) == number) {
+    return;
+  }
+  const JobId id = job.id();
+  begin_again(job);
+  if (Job* const it = find(id); it != nullptr) {
+    subscribers_.tell_state(*it);
   }
 }
 
@@ -171,9 +221,12 @@ bool Dispatcher::is_back(const Job& job, int64_t position) {
          std::exchange(job.more->heard->seen_back, true);
 }
 
-void Dispatcher::tell_end(Job& job, const JobEnd& end, std::string_view answer, uint64_t fence) {
+void Dispatcher::tell_end(Job& job, const JobRecord& record, uint64_t fence) {
+  const JobEnd& end = record.end;
+  const Answer& answer = job.more->answer;
   const HeardAnswer* const heard = job.more->heard.get();
-  const bool same = heard != nullptr && job.more->fence == fence && heard->bytes <= answer.size();
+  const bool same = heard != nullptr && job.more->fence == fence &&
+                    job.more->restarts == record.restarts && heard->bytes <= answer.bytes;
   if (!end.answered()) {
     return subscribers_.fail(
         job, {.status = end.http_status, .code = end.error_code, .message = end.error});
@@ -183,16 +236,17 @@ void Dispatcher::tell_end(Job& job, const JobEnd& end, std::string_view answer, 
     job.answer_began = false;
   }
   job.more->fence = fence;
+  job.more->restarts = record.restarts;
   job.keeps_answer = true;
   subscribers_.tell_rest(job, same);
   if (!job.answer_began) {
     subscribers_.forward_head(job, {.status = end.http_status,
                                     .content_type = end.content_type,
-                                    .content_length_plus1 = answer.size() + 1,
+                                    .content_length_plus1 = answer.bytes + 1,
                                     .headers = end.headers});
   }
   std::string frame;
-  for (std::string_view rest = answer.substr(job.answer_began ? heard->bytes : 0); !rest.empty();) {
+  for (std::string_view rest = answer.from(job.answer_began ? heard->bytes : 0); !rest.empty();) {
     const std::string_view some = rest.substr(0, wire::kMaxChunkBytes);
     frame.clear();
     wire::append_chunk(frame, 0, some);

@@ -234,6 +234,9 @@ void Dispatcher::erase(Job& job) {
   if (job.promise != PromiseState::kNone && job.owner != 0 && !job.shared && !job.away) {
     live_.erase(job);
   }
+  if (job.looking_up && !early_.empty()) {
+    refuse_early(job);
+  }
   if (job.away && job.home() != nullptr) {
     shared(*job.home()->queue)->unwatch(std::string(job.id().view()));
   }

@@ -2,7 +2,7 @@
 //
 //   "ID news"               how far it has come: a PROGRESS frame
 //   "ID preview"            what it looks like: a PREVIEW frame
-//   "ID rest FENCE OFFSET"  its answer from there on, for a home that has missed some: the number
+//   "ID rest RUN OFFSET"    its answer from there on, for a home that has missed some: the number
 //   of
 //                           the part that follows, and HEAD and CHUNK frames; 0: there is still
 //                           more
@@ -58,7 +58,8 @@ std::string Dispatcher::on_asked(SharedQueue& queue, std::string_view asked) {
                                 .steps = more.steps});
   } else if (what == "preview" && more.preview != nullptr) {
     wire::append(answer, 0, wire::Preview{more.preview->content_type, more.preview->body});
-  } else if (what == "rest" && take_number(asked) == more.fence && job->answer_began) {
+  } else if (what == "rest" && take_number(asked) == shared_run(more.fence, more.restarts) &&
+             job->answer_began) {
     const std::string_view rest = more.answer.from(take_number(asked));
     const uint64_t next = rest.size() > kMostRest ? 0 : queue.writer().next(id->view());
     answer = std::to_string(next) + " ";
@@ -98,9 +99,10 @@ void Dispatcher::ask_for_rest(Job& job) {
       it->more->fence = known.value.fence;
     }
     const uint64_t fence = it->more->fence, offset = it->more->heard->bytes;
+    const uint64_t run = shared_run(fence, it->more->restarts);
     queue.questions().ask(
         queue.host(), known.value.host,
-        std::string(id.view()) + " rest " + std::to_string(fence) + " " + std::to_string(offset),
+        std::string(id.view()) + " rest " + std::to_string(run) + " " + std::to_string(offset),
         [this, id, fence, offset](std::string_view answer) {
           heard_rest(id, {fence, 0}, offset, answer);
         });

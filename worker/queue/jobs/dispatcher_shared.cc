@@ -28,9 +28,7 @@ std::string text_of(const Job& job) { return std::string(job.id().view()); }
 // Others may run it, and nobody waits.
 void cancel_for_nobody(SharedQueue& queue, const Job& job) {
   const JobRecord& record = *job.more->keep;
-  queue.cancel(
-      job.id().view(), encode(record, {}), [](const SharedOrder::Answer<SharedOrder::End>&) {},
-      keep_ms(record));
+  queue.see_cancelled(job.id().view(), encode(record, {}), keep_ms(record));
 }
 
 }  // namespace
@@ -90,7 +88,11 @@ void Dispatcher::hand_over(Job& job, Scheduler::Lane& lane, uint64_t share, bool
     }
     waiter = next;
   }
+  const auto early = early_.extract(text_of(job));
   send_away(job);
+  if (!early.empty() && early.mapped().is_ours()) {
+    on_taken(*early.mapped().queue, early.mapped().taken);
+  }
 }
 
 Job& Dispatcher::watch(SharedQueue& queue, const JobRecord& record,
@@ -175,14 +177,19 @@ void Dispatcher::on_position(SharedQueue& queue, const std::string& id, int64_t 
 }
 
 void Dispatcher::look_for_end(SharedQueue& queue, const JobId& id) {
-  queue.look(id.view(), 0, [this, id](const SharedOrder::Answer<SharedOrder::Known>& known) {
+  const auto told = [this, &queue, id](const SharedOrder::Answer<SharedOrder::Known>& known) {
     using State = SharedOrder::Known::State;
     Job* const job = find(id);
-    if (job != nullptr && job->away && !job->looking_up && known &&
-        (known.value.state == State::kOver || known.value.state == State::kUnknown)) {
+    if (job == nullptr || !job->away || job->looking_up || !known) {
+      return;
+    }
+    const bool lost = known.value.state == State::kUnknown &&
+                      !(job->more->keep->promised && queue.may_come_back(std::string(id.view())));
+    if (lost || known.value.state == State::kOver) {
       end_away_whole(id, known.value);
     }
-  });
+  };
+  queue.look(id.view(), 0, told);
 }
 
 void Dispatcher::end_away(Job& job, const SharedOrder::Known& known) {
@@ -205,7 +212,8 @@ void Dispatcher::end_away(Job& job, const SharedOrder::Known& known) {
   kept.content_type = end.content_type;
   kept.headers = end.headers;
   kept.append(answer);
-  tell_end(job, end, answer, known.fence);
+  kept.bytes = answer.empty() ? 0 : record.result_bytes;  // of which this may be the end alone
+  tell_end(job, record, known.fence);
   ended(job, end);
 }
 
@@ -213,11 +221,9 @@ void Dispatcher::end_away(Job& job, const SharedOrder::Known& known) {
 void Dispatcher::cancel_away(Job& job) {
   SharedQueue& queue = *shared(*job.home()->queue);
   count(job, Metrics::Event::kCancelled);
-  const auto told = [this, &queue, id = job.id()](const SharedOrder::Answer<SharedOrder::End>&) {
-    look_for_end(queue, id);
-  };
   const JobRecord& record = *job.more->keep;
-  queue.cancel(job.id().view(), encode(record, {}), told, keep_ms(record));
+  queue.see_cancelled(job.id().view(), encode(record, {}), keep_ms(record),
+                      [this, &queue, id = job.id()] { look_for_end(queue, id); });
 }
 
 // ---- jobs that run here
@@ -264,8 +270,14 @@ void Dispatcher::on_taken(SharedQueue& queue, const SharedOrder::Taken& taken) {
     return queue.finish(taken.id, {}, kBriefMs, 'D', [](SharedOrder::End) {});
   }
   Job* job = find(record.id);
-  if (job != nullptr && (!job->away || job->looking_up)) {  // it is on its way out, or in
-    return queue.give_back(taken.id, 0, std::nullopt);
+  if (job != nullptr && job->shared) {  // Redis had lost that; it goes on
+    job->more->fence = taken.fence;
+    job->more->restarts = 0;
+    return tell_from_start(*job, queue, taken);
+  }
+  if (job != nullptr && (!job->away || job->looking_up)) {  // its promise is still to be made
+    early_[taken.id] = {&queue, taken};
+    return;
   }
   if (job == nullptr) {
     job = &jobs_.add(ulid_of(record.id));
@@ -289,6 +301,7 @@ void Dispatcher::on_taken(SharedQueue& queue, const SharedOrder::Taken& taken) {
   job->extra().home = nullptr;
   job->more->heard.reset();
   job->more->fence = taken.fence;
+  job->more->restarts = 0;
   hold(*job, std::string(frame));
   Scheduler::Lane& lane = scheduler_.lane(*its, taken.lane);
   const int64_t now_ns = connections_.now_ns();
@@ -303,13 +316,18 @@ void Dispatcher::on_taken(SharedQueue& queue, const SharedOrder::Taken& taken) {
                   .attempts = taken.attempts,
                   .force = true},
                  now_ns);
-  const bool waited = !record.promised && !taken.home.empty() && taken.home != queue.host();
-  job->tells = waited || record.promised;
-  if (job->tells) {
-    queue.writer().begin(taken.id, taken.fence, waited ? taken.home : "", record.promised);
-  }
   job->more->keep = std::make_unique<JobRecord>(std::move(record));
+  job->tells = true;
+  tell_from_start(*job, queue, taken);
   offer(lane);
+}
+
+// It was taken, and is not promised after all.
+void Dispatcher::refuse_early(const Job& job) {
+  const auto early = early_.extract(text_of(job));
+  if (!early.empty() && early.mapped().is_ours()) {
+    early.mapped().queue->give_back(early.key(), 0, std::nullopt);
+  }
 }
 
 // Others cancelled it, its deadline has passed, or this host has lost its lease.
@@ -380,6 +398,7 @@ void Dispatcher::conclude_shared(Job& job, JobEnd end) {
   JobRecord record = *job.more->keep;
   record.status = end.status;
   record.end = end;
+  record.restarts = job.more->restarts;
   if (end.answered() && shared_->results() != nullptr &&
       shared_->results()->wants(job.more->answer.bytes)) {
     return store_shared(job, std::move(record));

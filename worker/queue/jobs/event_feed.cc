@@ -55,13 +55,16 @@ void EventFeed::set(const RedisConfig& redis) {
 }
 
 void EventFeed::add(const JobRecord& job) {
-  if (own_.size() == kMostKept) {
-    own_.pop_front();
+  own_.push_back(event_of(job));
+  trim();
+}
+
+void EventFeed::trim() {
+  for (; own_.size() > kMostKept; own_.pop_front()) {
     if (dropped_++ == 0) {
       log(Level::kError, "the feed of events misses some of this host's: Redis does not answer");
     }
   }
-  own_.push_back(event_of(job));
 }
 
 int64_t EventFeed::next_event() const {
@@ -127,6 +130,7 @@ void EventFeed::send_own() {
     sending_ = false;
     if (!there) {
       own_.insert(own_.begin(), events.begin(), events.end());
+      trim();
       send_ns_ = now_ns_ + kEveryNs;
     } else if (std::exchange(dropped_, 0) > 0) {
       log(Level::kInfo, "the feed of events goes on");

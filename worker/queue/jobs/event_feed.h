@@ -36,6 +36,7 @@ class EventFeed {
 
  private:
   void add(const JobRecord& job);
+  void trim();
   void look(SharedQueue& queue);
   void taken(SharedQueue& queue, const std::vector<Endings::Taken>& ends);
   void send_own();

@@ -19,13 +19,19 @@
 namespace penstock::queue {
 
 struct EventId {
-  uint64_t run = 0;     // when it started, ms since 1970; 0: it has not
+  uint64_t run = 0;     // when it started, ms since 1970, or as shared_run(); 0: it has not
   uint64_t offset = 0;  // bytes of its answer that have been told
   bool ended = false;   // it was the last
 };
 std::string format(const EventId& id);
 // Reads an id. Empty text is {0, 0}. Nothing: the text is no event's id.
 std::optional<EventId> parse_event_id(std::string_view text) noexcept;
+
+// The run of a job that hosts share, by which all of them know it: of which taking (0: none), and
+// how often it has begun anew since on the host that took it.
+constexpr uint64_t shared_run(uint64_t fence, uint8_t restarts) noexcept {
+  return fence << 8U | restarts;
+}
 
 // All of these append one CHUNK frame of the caller's request `frame_id`.
 struct EventStream {

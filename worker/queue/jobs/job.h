@@ -48,6 +48,8 @@ struct Job : Scheduler::Ticket {
     uint32_t position = 1;               // while it is away: as Redis said last
     uint64_t fence = 0;                  // while it is shared or away: of its last taking; 0: none
     std::shared_ptr<HeardAnswer> heard;  // while it is away, and somebody asks for its answer
+    uint8_t restarts = 0;                // of its answer since, where it runs
+    bool reading = false;                // ... its end is known, and its large result on its way
     uint64_t taken_bytes = 0;            // of its answer, since its worker was asked for more
     Answer answer;                       // if it is kept
     limit::Hash128 key;                  // that others join by; {}: none

@@ -14,10 +14,6 @@ constexpr int64_t kUsPerMs = 1000;
 constexpr int64_t kSpareUs = 10'000'000;        // a lease is so much longer than a hook may take
 constexpr int64_t kForgetNs = 600 * kNsPerSec;  // leases that others have long had
 
-std::string held_name(std::string_view hook, std::string_view id) {
-  return std::string(hook) + ' ' + std::string(id);
-}
-
 }  // namespace
 
 Result<std::unique_ptr<SharedTelling>> SharedTelling::open(Dispatcher& dispatcher, EventLoop& loop,
@@ -61,6 +57,13 @@ SharedTelling::~SharedTelling() {
 Status SharedTelling::apply(const Config& config) {
   notices_.advance_to(dispatcher_.connections().now_ns(), dispatcher_.wall_ms());
   notices_.apply(config.notify);
+  std::erase_if(notices_held_, [&](const auto& each) {  // of hooks that are gone, or others now
+    const auto same = [&](const HookConfig& hook) { return hook.name == each.first.first; };
+    const auto was = std::find_if(hooks_.begin(), hooks_.end(), same);
+    const auto is = std::find_if(config.notify.begin(), config.notify.end(), same);
+    return is == config.notify.end() || was == hooks_.end() || !(*is == *was);
+  });
+  hooks_ = config.notify;
   hook_leases_us_.clear();
   for (const HookConfig& hook : config.notify) {
     hook_leases_us_[hook.name] = hook.timeout_ns / kNsPerUs + kSpareUs;
@@ -256,9 +259,8 @@ void SharedTelling::tried(const JobId& id, uint32_t tries, int64_t due_ms, Webho
 
 // Those that have a place.
 size_t SharedTelling::under_way(const std::string& hook) const {
-  const auto held = std::count_if(
-      notices_held_.begin(), notices_held_.end(),
-      [&](const auto& each) { return each.first == held_name(hook, each.second.ending.id); });
+  const auto held = std::count_if(notices_held_.begin(), notices_held_.end(),
+                                  [&](const auto& each) { return each.first.first == hook; });
   const auto said = std::count_if(said_.begin(), said_.end(), [&](const Said& each) {
     return each.kind == Endings::hook(hook);
   });
@@ -267,6 +269,11 @@ size_t SharedTelling::under_way(const std::string& hook) const {
 
 void SharedTelling::due_notices(const NoticeQuery& query,
                                 const std::function<void(NoticePage)>& told) {
+  std::erase_if(notices_held_, [&](const auto& each) {  // they are others' by now
+    const auto lease = hook_leases_us_.find(each.first.first);
+    return lease == hook_leases_us_.end() ||
+           each.second.taken_ns + lease->second * kNsPerUs < now_ns_;
+  });
   const std::string kind = Endings::hook(query.hook);
   const size_t places = query.limit / 2;  // as Notices asks
   const size_t taken = under_way(query.hook);
@@ -300,7 +307,7 @@ void SharedTelling::due_notices(const NoticeQuery& query,
            }
            due.due.push_back({*id, hook, record.end.finished_ms, lease.ending.tries,
                               std::move(mine->fields), std::move(mine->json)});
-           notices_held_[held_name(hook, lease.ending.id)] = std::move(lease);
+           notices_held_[{hook, lease.ending.id}] = std::move(lease);
          }
          told(std::move(due));
        });
@@ -308,7 +315,7 @@ void SharedTelling::due_notices(const NoticeQuery& query,
 
 void SharedTelling::noticed(const DueNotice& notice, uint32_t tries, int64_t due_ms,
                             std::function<void()> on_done) {
-  const auto held = notices_held_.find(held_name(notice.hook, notice.id.view()));
+  const auto held = notices_held_.find({notice.hook, std::string(notice.id.view())});
   if (held == notices_held_.end()) {
     return on_done();
   }

@@ -6,9 +6,11 @@
 
 #include <functional>
 #include <list>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "shared/base/event_loop.h"
@@ -92,8 +94,9 @@ class SharedTelling final : EventLoop::Handler {
   Notices notices_;
   EventFeed feed_;
   std::unordered_map<std::string, int64_t> hook_leases_us_;
-  Leases urls_;          // by id
-  Leases notices_held_;  // by hook and id
+  std::vector<HookConfig> hooks_;
+  Leases urls_;                                                        // by id
+  std::map<std::pair<std::string, std::string>, Lease> notices_held_;  // by hook and id
   std::list<Said> said_;
   std::string gone_;  // the URL that has just said so
   int64_t now_ns_ = 0;

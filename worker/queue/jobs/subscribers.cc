@@ -17,8 +17,6 @@ namespace {
 // Of the answer in one event: whatever JSON makes of it (six bytes of one at most), the event is
 // one frame, within which the edge lets no pong go.
 constexpr size_t kMostText = 32U << 10;
-// Of an answer that is over, at once, as much as is kept of one that is not.
-constexpr uint64_t kMostRest = 2 * Answer::kWindowBytes;
 static_assert(6 * kMostText + 1024 <= wire::kMaxChunkBytes);
 
 // In whole seconds: what is foretold is between them.
@@ -211,7 +209,7 @@ JobView Subscribers::view(const Job& job, std::string_view jobs_path) const {
 
 EventId Subscribers::event_id(const Job& job, uint64_t offset) const {
   if (job.shared || job.away) {  // by which all hosts know it
-    return {job.more->fence, offset};
+    return {shared_run(job.more->fence, job.more->restarts), offset};
   }
   const bool runs = job.state() == Scheduler::Ticket::State::kRunning;
   return {runs ? static_cast<uint64_t>(job.started_ns() / kNsPerMs) : 0, offset};

@@ -26,6 +26,8 @@ class Subscribers {
   static constexpr int64_t kKeepAliveNs = 15 * kNsPerSec;  // of event streams
   static constexpr int64_t kPositionNs = kNsPerSec;        // changed places are told that often
   static constexpr int64_t kProgressNs = 250 * kNsPerMs;   // and progress that often
+  // Of an answer that is over, at once, as much as is kept of one that is not.
+  static constexpr uint64_t kMostRest = 2 * Answer::kWindowBytes;
 
   // `wall_ms` tells the time of day, in ms since 1970.
   Subscribers(ConnectionLoop& connections, const Scheduler& scheduler, int64_t (*wall_ms)())

@@ -49,7 +49,8 @@ class AnswerWriter {
   // bounds, as for all that follow; a chunk may be larger.
   void begin(std::string_view id, uint64_t fence, std::string_view home, bool resumable,
              std::string_view bytes = {});
-  // Jobs that are not there, any more, say nothing. REQUIRES: no kBegun, no kEnd.
+  // Jobs that are not there, any more, say nothing. kBegun: its answer begins anew. REQUIRES: no
+  // kEnd.
   void say(std::string_view id, Part::Kind kind, std::string_view bytes);
   // Its last part. What was published before a request to finish the job, that is sent from here,
   // is heard before the end of which the order tells. Of a job that ends before its stream has

@@ -44,7 +44,7 @@ struct Part {
 
   // What it says is its sender's and its reader's business; only the end is known here.
   enum class Kind : uint8_t {
-    kBegun = 1,  // the job has been taken
+    kBegun = 1,  // the job has been taken, or begins anew: the answer starts here
     kHead = 2,
     kChunk = 3,  // of the answer's body; may come in other pieces than it was said in
     kNews = 4,   // progress, a preview

@@ -20,12 +20,22 @@ Arrivals::Arrivals(SharedOrder& order, const Scheduler::QueueSettings& settings,
 void Arrivals::set(const Scheduler::QueueSettings& settings, int64_t keep_ms) {
   if (line_ != nullptr) {
     line_->set(settings, keep_ms);
+    journal_->set(keep_ms);
   }
 }
 
 void Arrivals::add(Newcomer newcomer, Told told) {
   const std::string id = newcomer.id;
-  Arrival& arrival = arrivals_[id];
+  const auto [at, fresh] = arrivals_.try_emplace(id);
+  Arrival& arrival = at->second;
+  if (!fresh) {  // it is on its way already: what comes of that is told to both
+    arrival.told = [first = std::move(arrival.told), second = std::move(told)](
+                       Outcome outcome, const SharedOrder::Added& added) {
+      first(outcome, added);
+      second(outcome, added);
+    };
+    return;
+  }
   arrival.newcomer = std::move(newcomer);
   arrival.told = std::move(told);
   arrival.until_ns = monotonic_ns() + kPatienceNs;
@@ -34,14 +44,10 @@ void Arrivals::add(Newcomer newcomer, Told told) {
     arrival.writing = true;
     journal_->note(arrival.newcomer,
                    [this, id, number = arrival.number, alive = alive_](bool written) {
-                     if (!*alive) {
-                       return;
-                     }
-                     const auto found = arrivals_.find(id);
-                     if (found != arrivals_.end() && found->second.number == number) {
-                       found->second.writing = false;
-                       found->second.written = written;
-                       settle(found->second);
+                     if (Arrival* const its = *alive ? find(id, number) : nullptr; its != nullptr) {
+                       its->writing = false;
+                       its->written = written;
+                       settle(*its);
                      }
                    });
   }
@@ -73,16 +79,21 @@ void Arrivals::flush() {
   }
 }
 
+Arrivals::Arrival* Arrivals::find(const std::string& id, uint64_t number) {
+  const auto found = arrivals_.find(id);
+  return found == arrivals_.end() || found->second.number != number ? nullptr : &found->second;
+}
+
 void Arrivals::ask(Arrival& arrival) {
   arrival.newcomer.home = calls_.home();
   if (arrival.newcomer.home.empty()) {
     return;  // nobody could be told what comes of it: this host joins in a moment
   }
   const SharedOrder::Job job = arrival.newcomer.as_job();
-  const auto then = [this, &arrival,
+  const auto then = [this, id = arrival.newcomer.id, number = arrival.number,
                      alive = alive_](const SharedOrder::Answer<SharedOrder::Added>& answer) {
-    if (*alive) {
-      answered(arrival, answer);
+    if (Arrival* const its = *alive ? find(id, number) : nullptr; its != nullptr) {
+      answered(*its, answer);
     }
   };
   arrival.asking = true;

@@ -55,6 +55,7 @@ class Arrivals {
   Arrivals(const Arrivals&) = delete;
   Arrivals& operator=(const Arrivals&) = delete;
 
+  // While one of that id is on its way, what comes of that is told to both.
   void add(Newcomer newcomer, Told told);
   void set(const Scheduler::QueueSettings& settings, int64_t keep_ms);
   bool ready() const { return line_ == nullptr || line_->ready(); }
@@ -78,6 +79,7 @@ class Arrivals {
     SharedOrder::Added added;
   };
 
+  Arrival* find(const std::string& id, uint64_t number);
   void ask(Arrival& arrival);
   void answered(Arrival& arrival, const SharedOrder::Answer<SharedOrder::Added>& answer);
   void settle(Arrival& arrival);

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <filesystem>
@@ -167,9 +168,9 @@ void LargeResults::on_events(uint32_t) {
 
 // ---- in
 
-void LargeResults::put(SharedOrder& order, const std::string& id, uint64_t fence, std::string bytes,
+void LargeResults::put(SharedOrder& order, const std::string& id, std::string bytes,
                        int64_t keep_ms, Stored stored) {
-  const std::string name = id + "." + std::to_string(fence);
+  const std::string name = id + "." + SharedOrder::new_host();
   const auto noted = [this, name, bytes = std::make_shared<std::string>(std::move(bytes)),
                       stored = std::move(stored),
                       alive = alive_](const SharedOrder::Answer<bool>& answer) {
@@ -189,11 +190,16 @@ void LargeResults::put(SharedOrder& order, const std::string& id, uint64_t fence
       stored(Error{"too many results wait to be stored", ErrorKind::kBusy});
     }
   };
-  if (!order.note_result(name, keep_ms + kSpareMs, noted)) {
+  if (!note(order, name, keep_ms, noted)) {
     SharedOrder::Answer<bool> none;
     none.trouble = SharedOrder::Trouble::kUnknown;
     noted(none);
   }
+}
+
+bool LargeResults::note(SharedOrder& order, const std::string& name, int64_t keep_ms,
+                        SharedOrder::Then<bool> then) {
+  return order.note_result(name, keep_ms + kSpareMs, std::move(then));
 }
 
 void LargeResults::remove(SharedOrder& order, const std::string& name) {
@@ -240,10 +246,13 @@ void LargeResults::bring(JobRecord record, std::function<void(Result<JobRecord>)
   }
 }
 
-void LargeResults::read(const JobRecord& record, std::function<void(Result<std::string>)> done) {
-  const bool asked = threads_.ask([result = stored_of(record), done](ResultStore& store) {
+void LargeResults::read(const JobRecord& record, uint64_t first,
+                        std::function<void(Result<std::string>)> done) {
+  first = std::min(first, record.result_bytes);
+  const bool asked = threads_.ask([result = stored_of(record), first, done](ResultStore& store) {
     auto bytes = std::make_shared<std::string>();
-    const Status got = store.read(result.name, 0, result.bytes, [&](std::string_view some) {
+    const uint64_t most = result.bytes - first;
+    const Status got = store.read(result.name, first, most, [&](std::string_view some) {
       bytes->append(some);
       return true;
     });

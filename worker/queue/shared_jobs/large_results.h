@@ -1,11 +1,12 @@
 // LargeResults: the results of shared jobs that are too large for Redis, in a store that all hosts
 // have (results/).
 //
-//     noted (when it is to be removed) ──▶ put, as ID.FENCE ──▶ named in the job's record
+//     noted (when it is to be removed) ──▶ put, as ID.RANDOM ──▶ named in the job's record
 //
 // A result is noted in Redis before it is put. So each that is there is removed some time after its
-// job is forgotten, by any host; one whose host died before it told of it, too. What is served is
-// first brought to this host's disk, where Nginx reads it, unless callers are sent to the store.
+// job is forgotten, by any host; one whose host died before it told of it, too. No two have one
+// name: what one host removes is not what another tells of. What is served is first brought to this
+// host's disk, where Nginx reads it, unless callers are sent to the store.
 #pragma once
 
 #include <cstdint>
@@ -47,15 +48,18 @@ class LargeResults final : EventLoop::Handler {
 
   // Told once the store has it, and Redis knows when it is to be removed.
   using Stored = std::function<void(Result<StoredResult>)>;
-  void put(SharedOrder& order, const std::string& id, uint64_t fence, std::string bytes,
-           int64_t keep_ms, Stored stored);
+  void put(SharedOrder& order, const std::string& id, std::string bytes, int64_t keep_ms,
+           Stored stored);
+  // It is to be removed some time after its job is forgotten, which is in `keep_ms`.
+  static bool note(SharedOrder& order, const std::string& name, int64_t keep_ms,
+                   SharedOrder::Then<bool> then);
   // It was put, and is not wanted.
   void remove(SharedOrder& order, const std::string& name);
 
   // The record of a job with its result where Nginx reads it; as it is, if Redis has that.
   void bring(JobRecord record, std::function<void(Result<JobRecord>)> brought);
-  // Its bytes.
-  void read(const JobRecord& record, std::function<void(Result<std::string>)> done);
+  // Its bytes from one on.
+  void read(const JobRecord& record, uint64_t first, std::function<void(Result<std::string>)> done);
   // Where callers are sent for it; empty: nowhere, it is served from here.
   std::string address_of(const JobRecord& record) const;
 

@@ -12,10 +12,18 @@ using State = SharedOrder::Known::State;
 PromiseJournal::PromiseJournal(std::string queue, SharedOrder& order, Store& store, int64_t keep_ms)
     : queue_(std::move(queue)), order_(order), store_(store), keep_ns_(keep_ms * kNsPerMs) {}
 
+void PromiseJournal::set(int64_t keep_ms) {
+  keep_ns_ = keep_ms * kNsPerMs;
+  for (auto& [id, entry] : entries_) {
+    entry.keep_ns = std::min(entry.keep_ns, keep_ns_);
+  }
+}
+
 void PromiseJournal::note(const Newcomer& newcomer, std::function<void(bool)> written) {
   entries_[newcomer.id] = {.promised = false,
                            .announcing = false,
                            .seen_ns = monotonic_ns(),
+                           .keep_ns = keep_ns_,
                            .deadline_us = newcomer.job.deadline_us};
   store_.note_away(newcomer.id, encode(newcomer, queue_), std::move(written));
 }
@@ -37,6 +45,7 @@ void PromiseJournal::restore(const Newcomer& newcomer, int64_t now_ms) {
   entries_[newcomer.id] = {.promised = true,
                            .announcing = false,
                            .seen_ns = monotonic_ns() - age_ms * kNsPerMs,
+                           .keep_ns = keep_ns_,
                            .deadline_us = newcomer.job.deadline_us};
   hurries_ = true;
 }
@@ -113,7 +122,8 @@ void PromiseJournal::told(const std::vector<std::string>& ids, const std::vector
       forget(ids[i]);
     } else if (state != State::kUnknown) {
       entry.seen_ns = now_ns;
-    } else if (now_ns - entry.seen_ns > keep_ns_ ||
+      entry.keep_ns = keep_ns_;
+    } else if (now_ns - entry.seen_ns > entry.keep_ns ||
                (entry.deadline_us != 0 && now_us > entry.deadline_us)) {
       ++given_up;
       forget(ids[i]);

@@ -42,10 +42,14 @@ class PromiseJournal {
   PromiseJournal(const PromiseJournal&) = delete;
   PromiseJournal& operator=(const PromiseJournal&) = delete;
 
+  // What ends from now on is kept so long. What was noted before may have ended before.
+  void set(int64_t keep_ms);
+
   // Told once it is written; false: it could not be.
   void note(const Newcomer& newcomer, std::function<void(bool)> written);
   void promised(const std::string& id);
   void forget(const std::string& id);
+  bool contains(const std::string& id) const { return entries_.contains(id); }
   // From an earlier life.
   void restore(const Newcomer& newcomer, int64_t now_ms);
 
@@ -65,6 +69,7 @@ class PromiseJournal {
     bool promised = false;
     bool announcing = false;
     int64_t seen_ns = 0;      // in Redis
+    int64_t keep_ns = 0;      // had it ended since, so long at least it would be known
     int64_t deadline_us = 0;  // by the time of day; 0: none
   };
 
@@ -77,7 +82,7 @@ class PromiseJournal {
   const std::string queue_;
   SharedOrder& order_;
   Store& store_;
-  const int64_t keep_ns_;
+  int64_t keep_ns_;
   std::unordered_map<std::string, Entry> entries_;
   std::deque<std::string> round_;  // those that are to be asked for
   std::deque<std::string> lost_;   // those that are to be announced

@@ -8,9 +8,10 @@
 
 namespace penstock::queue {
 
-void RecentEnds::add(std::string id, char how, std::string result, int64_t keep_ms) {
+void RecentEnds::add(std::string id, uint64_t fence, char how, std::string result,
+                     int64_t keep_ms) {
   bytes_ += result.size();
-  ends_.push_back({std::move(id), std::move(result), how, keep_ms, monotonic_ns()});
+  ends_.push_back({std::move(id), std::move(result), fence, how, keep_ms, monotonic_ns()});
   forget_old();
 }
 
@@ -51,7 +52,7 @@ void RecentEnds::told(const std::vector<std::string>& ids, const std::vector<int
   }
   for (const End& end : ends_) {
     if (undone.contains(end.id)) {
-      order_.mend(end.id, end.how, end.result, end.keep_ms,
+      order_.mend(end.id, end.fence, end.how, end.result, end.keep_ms,
                   [](const SharedOrder::Answer<SharedOrder::End>&) {});
     }
   }

@@ -25,14 +25,15 @@ class RecentEnds {
   RecentEnds(const RecentEnds&) = delete;
   RecentEnds& operator=(const RecentEnds&) = delete;
 
-  // `how`: as of SharedOrder::Known.
-  void add(std::string id, char how, std::string result, int64_t keep_ms);
+  // `how`: as of SharedOrder::Known. `fence`: of the taking that ended so; 0: none did.
+  void add(std::string id, uint64_t fence, char how, std::string result, int64_t keep_ms);
   // Redis may be another, or have lost something.
   void doubt();
 
  private:
   struct End {
     std::string id, result;
+    uint64_t fence;
     char how;
     int64_t keep_ms;
     int64_t told_ns;

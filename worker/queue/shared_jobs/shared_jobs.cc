@@ -43,6 +43,11 @@ Scheduler::QueueSettings settings_of(const QueueConfig& queue) {
           .aging_ns = queue.aging_ns};
 }
 
+int64_t kept_ms(const QueueConfig& queue) {
+  return std::max(std::max(queue.keep_results_ns, queue.keep_bodies_ns) / kNsPerMs,
+                  SharedQueue::kLeastKeptMs);
+}
+
 Result<std::unique_ptr<SharedJobs>> SharedJobs::open(const Config& config, EventLoop& events,
                                                      std::function<void()> on_event,
                                                      SharedQueue::User& user, Store* store) {
@@ -90,7 +95,7 @@ SharedJobs::SharedJobs(const Config& config, std::string password, EventLoop& ev
     if (queue.shared) {
       queues_.push_back(std::make_unique<SharedQueue>(
           servers_, loops_.make(), user, config.redis.host, queue::settings_of(queue),
-          std::max(queue.keep_results_ns, queue.keep_bodies_ns), promising));
+          kept_ms(queue), promising));
     }
   }
   servers_.start();
@@ -142,7 +147,7 @@ SharedQueue* SharedJobs::find(std::string_view name) const {
 void SharedJobs::apply(const Config& config) {
   for (const QueueConfig& queue : config.queues) {
     if (SharedQueue* const shared = find(queue.name); shared != nullptr) {
-      shared->set(queue::settings_of(queue), queue.keep_results_ns);
+      shared->set(queue::settings_of(queue), kept_ms(queue));
     }
   }
 }

@@ -89,5 +89,7 @@ class SharedJobs final : redis::Servers::User {
 
 // As the Scheduler and the shared order have them.
 Scheduler::QueueSettings settings_of(const QueueConfig& queue);
+// How long Redis knows a job of that queue that has ended.
+int64_t kept_ms(const QueueConfig& queue);
 
 }  // namespace penstock::queue

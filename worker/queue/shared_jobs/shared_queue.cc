@@ -9,10 +9,10 @@
 namespace penstock::queue {
 SharedQueue::SharedQueue(redis::Servers& servers, std::unique_ptr<redis::Loop> loop, User& user,
                          std::string host, const Scheduler::QueueSettings& settings,
-                         int64_t keep_results_ns, const Promising& promising)
+                         int64_t keep_ms, const Promising& promising)
     : name_(settings.name),
       user_(user),
-      order_(servers, settings, std::max(keep_results_ns / kNsPerMs, kLeastKeptMs)),
+      order_(servers, settings, keep_ms),
       endings_(servers, order_.key()),
       membership_(order_, *this),
       subscription_(servers, order_.key(), std::move(loop)),
@@ -20,7 +20,7 @@ SharedQueue::SharedQueue(redis::Servers& servers, std::unique_ptr<redis::Loop> l
             [this](std::string_view asked) { return user_.on_asked(*this, asked); }),
       roster_(order_, *this),
       host_(std::move(host)),
-      arrivals_(order_, settings, std::max(keep_results_ns / kNsPerMs, kLeastKeptMs), promising,
+      arrivals_(order_, settings, keep_ms, promising,
                 {.home = [this] { return membership_.host(); },
                  .came =
                      [this](const std::string& lane, int64_t due_us) {
@@ -33,15 +33,14 @@ SharedQueue::SharedQueue(redis::Servers& servers, std::unique_ptr<redis::Loop> l
 
 SharedQueue::~SharedQueue() { *alive_ = false; }
 
-void SharedQueue::set(const Scheduler::QueueSettings& settings, int64_t keep_results_ns) {
-  const int64_t keep_ms = std::max(keep_results_ns / kNsPerMs, kLeastKeptMs);
+void SharedQueue::set(const Scheduler::QueueSettings& settings, int64_t keep_ms) {
   order_.set(settings, keep_ms);
   arrivals_.set(settings, keep_ms);
 }
 
 void SharedQueue::advance_to(int64_t now_ns) {
   if (leaving_) {
-    if (!left_ && asking_.empty() && ended_.empty() && returns_.empty()) {
+    if (!left_ && asking_.empty() && ended_.empty() && returns_.empty() && cancels_.empty()) {
       over();
     }
     return;
@@ -65,7 +64,7 @@ int64_t SharedQueue::next_event() const {
       next_ns = std::min(next_ns, idle_ns);
     }
   }
-  if (!ended_.empty() || !returns_.empty() || !arrivals_.empty()) {
+  if (!ended_.empty() || !returns_.empty() || !cancels_.empty() || !arrivals_.empty()) {
     next_ns = std::min(next_ns, std::max(retry_ns_, monotonic_ns() + kRetryNs));
   }
   return next_ns;
@@ -146,6 +145,12 @@ void SharedQueue::flush() {
       send_back(job);
     }
   }
+  for (auto each = cancels_.begin(); each != cancels_.end();) {
+    const auto job = each++;
+    if (!job->asking && monotonic_ns() >= retry_ns_) {
+      send_cancel(job);
+    }
+  }
 }
 
 // What has ended under one name of this host goes along.
@@ -214,10 +219,18 @@ void SharedQueue::served(const std::string& model, size_t most, const std::strin
     idle_until_ns_[model] = monotonic_ns() + kIdleNs;
   }
   for (size_t i = 0; i < ended.size(); ++i) {
+    const uint64_t now = fence_of(ended[i].id);
+    if (answer.value.ended[i] == SharedOrder::End::kNotOurs && now != 0 && now != ended[i].fence) {
+      ended[i].host = membership_.host();  // it was taken here once more: that taking ends so
+      ended[i].fence = now;
+      ended_.push_back(std::move(ended[i]));
+      continue;
+    }
     forget(ended[i].id, ended[i].fence);
     ended[i].told(answer.value.ended[i]);
     if (answer.value.ended[i] == SharedOrder::End::kEnded) {
-      note_end(ended[i].id, ended[i].how, std::move(ended[i].result), ended[i].keep_ms);
+      note_end(ended[i].id, ended[i].fence, ended[i].how, std::move(ended[i].result),
+               ended[i].keep_ms);
     }
   }
   if (host != membership_.host()) {
@@ -240,12 +253,12 @@ void SharedQueue::forget(const std::string& id, uint64_t fence) {
 void SharedQueue::finish(const std::string& id, std::string result, int64_t keep_ms, char how,
                          std::function<void(SharedOrder::End)> told) {
   ended_.push_back(
-      {id, membership_.host(), std::move(result), keep_ms, how, held_.at(id), std::move(told)});
+      {id, membership_.host(), std::move(result), keep_ms, how, fence_of(id), std::move(told)});
 }
 
 void SharedQueue::give_back(const std::string& id, uint32_t attempts,
                             std::optional<Scheduler::Cause> cause) {
-  returns_.push_back({id, membership_.host(), held_.at(id), attempts, cause});
+  returns_.push_back({id, membership_.host(), fence_of(id), attempts, cause});
 }
 
 bool SharedQueue::cancel(std::string_view id, std::string_view result,
@@ -255,25 +268,61 @@ bool SharedQueue::cancel(std::string_view id, std::string_view result,
       [this, id = std::string(id), text = std::string(result), then = std::move(then), keep_ms,
        alive = alive_](SharedOrder::Answer<SharedOrder::End>& answer) mutable {
         if (*alive && answer && answer.value == SharedOrder::End::kEnded) {
-          note_end(id, 'C', std::move(text), keep_ms);
+          note_end(id, 0, 'C', std::move(text), keep_ms);
         }
         then(answer);
       },
       keep_ms);
 }
 
+void SharedQueue::see_cancelled(std::string_view id, std::string result, int64_t keep_ms,
+                                std::function<void()> told) {
+  if (cancels_.size() >= kMostCancels) {
+    log(Level::kError, "queue " + name_ + ": job " + std::string(id) +
+                           " is not cancelled: Redis has not heard of too many others");
+    return;
+  }
+  cancels_.push_back({std::string(id), std::move(result), keep_ms, std::move(told)});
+  send_cancel(std::prev(cancels_.end()));
+}
+
+void SharedQueue::send_cancel(std::list<Cancel>::iterator job) {
+  const auto then = [this, job, alive = alive_](const SharedOrder::Answer<SharedOrder::End>& end) {
+    if (!*alive) {
+      return;
+    }
+    job->asking = false;
+    if (end.trouble == SharedOrder::Trouble::kUnknown) {
+      retry_ns_ = monotonic_ns() + kRetryNs;
+      return;
+    }
+    const auto told = std::move(job->told);
+    cancels_.erase(job);
+    if (told) {
+      told();
+    }
+  };
+  job->asking = true;
+  job->asking = cancel(job->id, job->result, then, job->keep_ms);
+  if (!job->asking) {
+    retry_ns_ = monotonic_ns() + kRetryNs;
+  }
+}
+
 // It is told, and so it holds.
-void SharedQueue::note_end(const std::string& id, char how, std::string result, int64_t keep_ms) {
+void SharedQueue::note_end(const std::string& id, uint64_t fence, char how, std::string result,
+                           int64_t keep_ms) {
   if (journal() != nullptr) {
     journal()->forget(id);
   }
-  told_ends_.add(id, how, std::move(result), keep_ms);
+  told_ends_.add(id, fence, how, std::move(result), keep_ms);
 }
 
 void SharedQueue::doubt() {
   if (secret()) {
     settled_ns_ = monotonic_ns() + 2 * kEveryNs;
   }
+  doubted_ns_ = monotonic_ns();
   roster_ns_ = 0;  // it is told and heard at once
   told_ends_.doubt();
   if (journal() != nullptr) {
@@ -302,122 +351,6 @@ void SharedQueue::send_back(std::list<Return>::iterator job) {
   if (!job->asking) {
     retry_ns_ = monotonic_ns() + kRetryNs;
   }
-}
-
-// ---- what is heard at once
-
-void SharedQueue::on_listening(std::string_view) {
-  wake({});
-  talk_.reader.on_listening();
-}
-
-// "wake LANE", "over ID", "stop ID FENCE", "paused", "resumed", "tick N", parts of answers
-void SharedQueue::on_message(std::string_view, std::string_view text) {
-  if (talk_.on_message(text)) {
-    return;
-  }
-  const size_t space = std::min(text.find(' '), text.size());
-  const std::string_view kind = text.substr(0, space);
-  const std::string_view rest = text.substr(std::min(space + 1, text.size()));
-  if (kind == "wake") {
-    wake(std::string(rest));
-  } else if (kind == "over") {
-    if (journal() != nullptr) {
-      journal()->forget(std::string(rest));
-    }
-    if (awaited_.erase(std::string(rest)) > 0 || watched_.contains(std::string(rest))) {
-      user_.on_position(*this, std::string(rest), -1);
-    }
-  } else if (kind == "tick") {
-    roster_.ticked(rest);
-  } else if (kind == "paused" || kind == "resumed") {
-    roster_.tell(membership_.host());
-  } else if (kind == "stop") {
-    const std::string id(rest.substr(0, rest.find(' ')));
-    const auto held = held_.find(id);
-    if (held != held_.end() && std::to_string(held->second) == rest.substr(rest.find(' ') + 1)) {
-      held_.erase(held);
-      user_.on_lost(*this, id);
-    }
-  }
-}
-
-// ---- membership
-
-bool SharedQueue::runs(std::string_view id, uint64_t fence) const {
-  const auto found = held_.find(std::string(id));
-  return found != held_.end() && found->second == fence;
-}
-
-// What came in under another name is told by that.
-void SharedQueue::on_joined() {
-  subscription_.listen(channels_.emplace_back(order_.key() + "c|" + membership_.host()), *this);
-  if (channels_.size() > kMostChannels) {
-    subscription_.leave(channels_.front());
-    channels_.pop_front();
-  }
-}
-
-void SharedQueue::on_expelled(std::string_view why) {
-  log(Level::kError, "queue " + name_ + ": " + std::to_string(held_.size()) +
-                         " jobs stop here, and others may run them: " + std::string(why));
-  for (const auto& [id, fence] : std::exchange(held_, {})) {
-    user_.on_lost(*this, id);
-  }
-}
-
-void SharedQueue::on_lost_data() {
-  log(Level::kError, "queue " + name_ + ": Redis has lost what it had: " +
-                         (journal() != nullptr
-                              ? "jobs that hosts have promised are brought back by them"
-                              : "jobs that were promised and had not ended are gone; have it keep "
-                                "what it is told (appendonly, appendfsync always)"));
-  roster_.lost_data();
-  roster_.tell(membership_.host());
-  doubt();
-}
-
-void SharedQueue::on_held(const std::vector<SharedOrder::Held>& held) {
-  std::vector<std::string> gone;
-  for (const auto& [id, fence] : held_) {
-    const auto same = [&](const SharedOrder::Held& each) {
-      return each.id == id && each.fence == fence;
-    };
-    if (std::none_of(held.begin(), held.end(), same)) {
-      gone.push_back(id);
-    }
-  }
-  for (const std::string& id : gone) {
-    held_.erase(id);
-    user_.on_lost(*this, id);
-  }
-}
-
-// ---- what somebody waits for here
-
-void SharedQueue::look_after_watched() {
-  std::vector<std::string> ids;
-  auto next = watched_.upper_bound(watched_until_);
-  for (size_t i = std::min(watched_.size(), kMostWatched); i > 0; --i) {
-    next = next == watched_.end() ? watched_.begin() : next;
-    ids.push_back(*next++);
-  }
-  if (ids.empty()) {
-    return;
-  }
-  watched_until_ = ids.back();
-  const std::vector<std::string_view> views(ids.begin(), ids.end());
-  order_.positions(
-      views, [this, ids, alive = alive_](const SharedOrder::Answer<std::vector<int64_t>>& answer) {
-        if (!*alive || !answer || answer.value.size() != ids.size()) {
-          return;
-        }
-        for (size_t i = 0; i < ids.size(); ++i) {
-          if (watched_.contains(ids[i])) {
-            user_.on_position(*this, ids[i], answer.value[i]);
-          }
-        }
-      });
 }
 
 }  // namespace penstock::queue

@@ -41,16 +41,18 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   static constexpr int64_t kIdleNs =
       kNsPerSec;  // an empty lane is asked again, if nothing is heard
   static constexpr int64_t kAwayNs = kNsPerSec;
-  static constexpr int64_t kRetryNs = 100 * kNsPerMs;   // after an answer that did not come
-  static constexpr int64_t kEveryNs = kNsPerSec;        // the roster, and what is watched
-  static constexpr size_t kMostChannels = 8;            // it hears by its last names
-  static constexpr size_t kMostWatched = 500;           // in one request
-  static constexpr size_t kMostResultBytes = 1U << 20;  // in one request, but for the last
-  static constexpr int64_t kLeastKeptMs = 60'000;       // of what has ended: its home asks for it
+  static constexpr int64_t kRetryNs = 100 * kNsPerMs;      // after an answer that did not come
+  static constexpr int64_t kEveryNs = kNsPerSec;           // the roster, and what is watched
+  static constexpr int64_t kComesBackNs = 10 * kNsPerSec;  // what was lost is announced by then
+  static constexpr size_t kMostChannels = 8;               // it hears by its last names
+  static constexpr size_t kMostCancels = 10'000;           // that Redis has not heard
+  static constexpr size_t kMostWatched = 500;              // in one request
+  static constexpr size_t kMostResultBytes = 1U << 20;     // in one request, but for the last
+  static constexpr int64_t kLeastKeptMs = 60'000;  // of what has ended: its home asks for it
 
   class User {
    public:
-    // The job is this host's to run.
+    // The job is this host's to run. It may run here: Redis had lost that it was taken.
     virtual void on_taken(SharedQueue& queue, const SharedOrder::Taken& job) = 0;
     // It is not any more: it is over, or another's.
     virtual void on_lost(SharedQueue& queue, const std::string& id) = 0;
@@ -67,9 +69,10 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
     ~User() = default;
   };
 
-  // `servers` and `user` live longer. `host`: what people call this one.
+  // `servers` and `user` live longer. `host`: what people call this one. Ends are kept for
+  // `keep_ms`.
   SharedQueue(redis::Servers& servers, std::unique_ptr<redis::Loop> loop, User& user,
-              std::string host, const Scheduler::QueueSettings& settings, int64_t keep_results_ns,
+              std::string host, const Scheduler::QueueSettings& settings, int64_t keep_ms,
               const Promising& promising);
   ~SharedQueue();
   SharedQueue(const SharedQueue&) = delete;
@@ -83,7 +86,7 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
     const auto found = held_.find(id);
     return found == held_.end() ? 0 : found->second;
   }
-  void set(const Scheduler::QueueSettings& settings, int64_t keep_results_ns);
+  void set(const Scheduler::QueueSettings& settings, int64_t keep_ms);
 
   // Whether jobs can be added now. Else they are not promised.
   bool is_there() const { return secret().has_value() && order_.ready() && arrivals_.ready(); }
@@ -96,8 +99,8 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   const Roster& roster() const { return roster_; }
   const Membership& membership() const { return membership_; }
   const SharedOrder::Calls& calls() const { return order_.calls(); }
-  // Ends, and jobs to be given back, that Redis does not have yet.
-  size_t unsent() const { return ended_.size() + returns_.size() + ending_; }
+  // Ends, and jobs to be given back or cancelled, that Redis does not have yet.
+  size_t unsent() const { return ended_.size() + returns_.size() + cancels_.size() + ending_; }
 
   // A job that comes in.
   using Newcomer = queue::Newcomer;
@@ -108,6 +111,11 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   PromiseJournal* journal() const { return arrivals_.journal(); }
   // Redis may be another, or have lost something.
   void doubt();
+  // Whether a job that Redis does not know now may be there soon, as a host has promised it.
+  bool may_come_back(const std::string& id) const {
+    return journal() != nullptr &&
+           (journal()->contains(id) || monotonic_ns() - doubted_ns_ < kComesBackNs);
+  }
 
   // Whether jobs for workers of that model would be asked for now: it was not done just now.
   bool may_serve(const std::string& model) const;
@@ -121,11 +129,11 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   // Jobs that came to a lane here are asked for at once.
   void wake(const std::string& model);
 
-  // The job has ended here. kEnded: by this. REQUIRES: it was taken, and not lost.
+  // The job has ended here. kEnded: by this; of one that was not taken, or is lost, never.
   // `keep_ms`: of its result; 0: as the queue has it. `how`: as SharedOrder::Finished has it.
   void finish(const std::string& id, std::string result, int64_t keep_ms, char how,
               std::function<void(SharedOrder::End)> told);
-  // It goes back in line; if `cause`, an attempt has failed. REQUIRES: as of finish().
+  // It goes back in line, if it was taken and not lost; if `cause`, an attempt has failed.
   void give_back(const std::string& id, uint32_t attempts, std::optional<Scheduler::Cause> cause);
 
   // on_position is called each second until unwatch().
@@ -149,6 +157,9 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   }
   bool cancel(std::string_view id, std::string_view result,
               SharedOrder::Then<SharedOrder::End> then, int64_t keep_ms = 0);
+  // The same, said until Redis has heard it. `told`: perhaps never.
+  void see_cancelled(std::string_view id, std::string result, int64_t keep_ms,
+                     std::function<void()> told = {});
 
   // By what name others know this host; empty: it has none now.
   const std::string& host() const { return membership_.host(); }
@@ -180,6 +191,12 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
     size_t most;
     bool woken = false;  // more may have come meanwhile
   };
+  struct Cancel {
+    std::string id, result;
+    int64_t keep_ms;
+    std::function<void()> told;
+    bool asking = false;
+  };
   struct Return {
     std::string id, host;
     uint64_t fence;
@@ -205,7 +222,9 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   void served(const std::string& model, size_t most, const std::string& host,
               std::vector<Ended>& ended, SharedOrder::Answer<SharedOrder::Served>& answer);
   void send_back(std::list<Return>::iterator job);
-  void note_end(const std::string& id, char how, std::string result, int64_t keep_ms);
+  void send_cancel(std::list<Cancel>::iterator job);
+  void note_end(const std::string& id, uint64_t fence, char how, std::string result,
+                int64_t keep_ms);
   void look_after_watched();
   void forget(const std::string& id, uint64_t fence);
 
@@ -220,6 +239,7 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   int64_t there_ns_ = monotonic_ns();  // the last time that jobs could be added
   int64_t settled_ns_ = 0;
+  int64_t doubted_ns_ = monotonic_ns();  // last
   bool leaving_ = false;
   bool left_ = false;
 
@@ -232,6 +252,7 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   size_t ending_ = 0;                               // sent, and not answered
   int64_t retry_ns_ = 0;                            // not before
   std::list<Return> returns_;
+  std::list<Cancel> cancels_;
   size_t serving_ = 0;  // requests without an answer
   Arrivals arrivals_;
   RecentEnds told_ends_;

@@ -25,7 +25,7 @@ struct Kept {
   uint64_t prompt_tokens = 0, completion_tokens = 0, device_ns = 0;
   uint64_t estimated = 0, dead = 0, promised = 0, brief = 0;
   std::string_view stored_name, stored_sha256;
-  uint64_t stored_bytes = 0;
+  uint64_t stored_bytes = 0, restarts = 0;
   template <typename V>
   void visit(V&& v) {
     v(1, id), v(2, queue), v(3, model), v(4, tier), v(5, jobs_path), v(6, label);
@@ -38,7 +38,7 @@ struct Kept {
     v(29, prompt_tokens), v(30, completion_tokens), v(31, device_ns), v(32, estimated);
     v(33, dead), v(34, promised), v(35, brief);
     v(36, stored_name), v(37, stored_sha256), v(38, stored_bytes);
-    v(39, callback), v(40, earlier_lo), v(41, earlier_hi);
+    v(39, callback), v(40, earlier_lo), v(41, earlier_hi), v(42, restarts);
   }
 };
 
@@ -92,7 +92,8 @@ std::string encode(const JobRecord& record, std::string_view rest) {
                     .brief = record.brief ? 1U : 0U,
                     .stored_name = record.stored_name,
                     .stored_sha256 = record.stored_sha256,
-                    .stored_bytes = record.stored_name.empty() ? 0 : record.result_bytes});
+                    .stored_bytes = record.stored_name.empty() ? 0 : record.result_bytes,
+                    .restarts = record.restarts});
   return bytes.append(rest);
 }
 
@@ -130,6 +131,7 @@ bool decode(std::string_view bytes, JobRecord& record, std::string_view& rest) {
   record.brief = kept.brief != 0;
   record.stored_name = kept.stored_name;
   record.stored_sha256 = kept.stored_sha256;
+  record.restarts = static_cast<uint8_t>(kept.restarts);
   record.end = {.id = *id,
                 .status = record.status,
                 .dead = kept.dead != 0,

@@ -206,10 +206,11 @@ bool SharedOrder::cancel(std::string_view id, std::string_view result, Then<End>
   return ask<End>(order_script::kCancel, words, read_end, std::move(then));
 }
 
-bool SharedOrder::mend(std::string_view id, char how, std::string_view result, int64_t keep_ms,
-                       Then<End> then) {
+bool SharedOrder::mend(std::string_view id, uint64_t fence, char how, std::string_view result,
+                       int64_t keep_ms, Then<End> then) {
   ScriptWords words = this->words();
   words.text(id).own(std::string(1, how)).text(result).number(keep_ms);
+  words.number(static_cast<int64_t>(fence));
   return ask<End>(order_script::kMend, words, read_end, std::move(then));
 }
 

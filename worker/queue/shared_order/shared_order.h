@@ -74,6 +74,7 @@ class SharedOrder {
   using Then = std::function<void(Answer<T>&)>;
 
   static constexpr int64_t kNever = -1;
+  static constexpr int64_t kNowhere = -2;
   static constexpr int64_t kHighest = (int64_t{1} << 52) - 1;
   static constexpr size_t kMostTaken = 64;     // in one request
   static constexpr size_t kMostFinished = 16;  // likewise
@@ -112,10 +113,11 @@ class SharedOrder {
     int64_t key_ms = 0;
     std::string_view instead_of;  // a job that does not count as having the key
     uint8_t marks = 0;            // of Mark
-    std::string_view listed;      // in whose list it is: its owner's hash, 32 digits; empty: in none
-    bool anew = false;            // one of this id that is over begins again
-    bool for_replicas = false;    // something is written in any case, for them to acknowledge
-    // It is let in up to this position. 0: at any; kNever: at any, and its position is not told.
+    std::string_view listed;    // in whose list it is: its owner's hash, 32 digits; empty: in none
+    bool anew = false;          // one of this id that is over begins again
+    bool for_replicas = false;  // something is written in any case, for them to acknowledge
+    // It is let in up to this position. 0: at any; kNever: at any, and its position is not told;
+    // kNowhere: at none, unless it or its key is there.
     int64_t last_position = kNever;
     std::string_view body;
   };
@@ -172,9 +174,10 @@ class SharedOrder {
   bool requeue(const Return& job, int64_t after_us, Then<End> then);
   bool cancel(std::string_view id, std::string_view result, Then<End> then, int64_t keep_ms = 0);
 
-  // An end that was told is one, whatever Redis has lost since: also of a job that is not there.
-  // `how`: as of Known.
-  bool mend(std::string_view id, char how, std::string_view result, int64_t keep_ms,
+  // An end that was told is one, whatever Redis has lost since: also of a job that is not there. Of
+  // a dead letter that was dropped since, or has begun anew since that taking: kNotOurs.
+  // `how`: as of Known. `fence`: of the taking that ended so; 0: none did.
+  bool mend(std::string_view id, uint64_t fence, char how, std::string_view result, int64_t keep_ms,
             Then<End> then);
 
   // Of each id: its position; 0 it runs, or is scheduled; -1 it is over, or not there.

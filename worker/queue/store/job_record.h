@@ -88,6 +88,7 @@ struct JobRecord {
   // Likewise: where its result lies that is too large for Redis (shared_jobs/large_results.h), and
   // the file it was brought to, if this host has it.
   std::string stored_name, stored_sha256;
+  uint8_t restarts = 0;  // of the answer of a shared one, on the host that ran it
   std::string result_path;
   // Likewise, and once it has ended: how often its URL was told of that, and what came of it.
   enum class Told : uint8_t { kUnknown, kDelivered, kGivenUp, kGone, kDue } told = Told::kUnknown;

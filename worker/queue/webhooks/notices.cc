@@ -95,7 +95,7 @@ class Notices::Hook final : public EventLoop::Handler {
   void on_events(uint32_t) override {
     for (const WebhookResponse& response : sender_->take()) {
       const bool taken = response.status >= 200 && response.status < 300;
-      notices_.ended(*this, sequence_of(response.id),
+      notices_.ended(*this, response.id,
                      taken                  ? ""
                      : response.status != 0 ? "it answers " + std::to_string(response.status)
                                             : response.error,
@@ -105,9 +105,9 @@ class Notices::Hook final : public EventLoop::Handler {
   bool has_place() const { return runs.size() < config.at_once; }
 
   const HookConfig config;
-  std::map<uint64_t, Run> runs;  // by sequence_of(the job's id)
-  bool asking = false;           // the store is asked what is due
-  int64_t look_ns = 0;           // when it is to be asked next
+  std::map<JobId, Run> runs;
+  bool asking = false;  // the store is asked what is due
+  int64_t look_ns = 0;  // when it is to be asked next
 
  private:
   Notices& notices_;
@@ -146,11 +146,11 @@ void Notices::apply(const std::vector<HookConfig>& hooks) {
 
 // A POST is given up with its hook, a program when it is reaped. What is over stays so.
 void Notices::leave(const std::shared_ptr<Hook>& hook, Hook* next) {
-  for (auto& [sequence, run] : hook->runs) {
+  for (auto& [id, run] : hook->runs) {
     if (run.program != nullptr) {
       run.program->kill();
     } else if (run.over && next != nullptr) {
-      next->runs[sequence].over = true;
+      next->runs[id].over = true;
     }
   }
   std::erase_if(hook->runs, [](const auto& each) { return each.second.program == nullptr; });
@@ -183,7 +183,7 @@ int64_t Notices::next_event() const {
     if (!hook->asking && hook->has_place()) {
       next_ns = std::min(next_ns, hook->look_ns);
     }
-    for (const auto& [sequence, run] : hook->runs) {
+    for (const auto& [id, run] : hook->runs) {
       next_ns = std::min(next_ns, run.ends_by_ns);
     }
   }
@@ -194,7 +194,7 @@ void Notices::advance_to(int64_t now_ns, int64_t now_ms) {
   now_ns_ = now_ns;
   began_ms_ = began_ms_ == 0 ? now_ms - now_ns / kNsPerMs : began_ms_;
   for (const auto& [name, hook] : hooks_) {
-    for (auto& [sequence, run] : hook->runs) {
+    for (auto& [id, run] : hook->runs) {
       if (run.ends_by_ns <= now_ns) {
         run.ends_by_ns = INT64_MAX;
         run.late = true;
@@ -225,7 +225,7 @@ void Notices::ask(const std::shared_ptr<Hook>& hook) {
                                                      : kLookMs;
     asked->look_ns = now_ns_ + std::clamp<int64_t>(wait_ms, 0, kLookMs) * kNsPerMs;
     for (DueNotice& each : page.due) {
-      if (asked->has_place() && !asked->runs.contains(sequence_of(each.id))) {
+      if (asked->has_place() && !asked->runs.contains(each.id)) {
         start(*asked, std::move(each));
       }
     }
@@ -233,8 +233,8 @@ void Notices::ask(const std::shared_ptr<Hook>& hook) {
 }
 
 void Notices::start(Hook& hook, DueNotice&& notice) {
-  const uint64_t sequence = sequence_of(notice.id);
-  Run& run = hook.runs[sequence];
+  const JobId id = notice.id;
+  Run& run = hook.runs[id];
   run.notice = std::move(notice);
   if (hook.config.command.empty()) {
     return hook.send(run.notice);
@@ -242,7 +242,7 @@ void Notices::start(Hook& hook, DueNotice&& notice) {
   auto program = Program::start(loop_, hook.config.command, variables_of(part(run.notice.fields)),
                                 run.notice.json);
   if (!program) {
-    return ended(hook, sequence, program.error().message, 0);
+    return ended(hook, id, program.error().message, 0);
   }
   run.program = *std::move(program);
   run.ends_by_ns = now_ns_ + hook.config.timeout_ns;
@@ -250,20 +250,20 @@ void Notices::start(Hook& hook, DueNotice&& notice) {
 
 void Notices::reap() {
   for (const auto& [name, hook] : hooks_) {
-    std::vector<std::pair<uint64_t, std::string>> over;
-    for (auto& [sequence, run] : hook->runs) {
+    std::vector<std::pair<JobId, std::string>> over;
+    for (auto& [id, run] : hook->runs) {
       if (run.program == nullptr || !run.program->reap()) {
         continue;
       }
       const std::string& said = run.program->said();
-      over.emplace_back(sequence, run.program->succeeded()
-                                      ? ""
-                                      : (run.late ? "it took too long, and " : "it ") +
-                                            run.program->end() +
-                                            (said.empty() ? "" : "; it says: " + said));
+      over.emplace_back(id, run.program->succeeded()
+                                ? ""
+                                : (run.late ? "it took too long, and " : "it ") +
+                                      run.program->end() +
+                                      (said.empty() ? "" : "; it says: " + said));
     }
-    for (const auto& [sequence, trouble] : over) {
-      ended(*hook, sequence, trouble, 0);
+    for (const auto& [id, trouble] : over) {
+      ended(*hook, id, trouble, 0);
     }
   }
   std::erase_if(leaving_, [](const std::shared_ptr<Hook>& hook) {
@@ -273,9 +273,9 @@ void Notices::reap() {
 }
 
 // `trouble`: empty where it was taken.
-void Notices::ended(Hook& hook, uint64_t sequence, const std::string& trouble,
+void Notices::ended(Hook& hook, const JobId& id, const std::string& trouble,
                     int64_t retry_after_s) {
-  const auto found = hook.runs.find(sequence);
+  const auto found = hook.runs.find(id);
   if (found == hook.runs.end() || found->second.over) {
     return;
   }
@@ -284,7 +284,7 @@ void Notices::ended(Hook& hook, uint64_t sequence, const std::string& trouble,
   const uint32_t tries = notice.tries + 1;
   const bool over = trouble.empty() || tries >= hook.config.tries;
   calls_.tried(notice, tries, over ? 0 : steady_ms() + wait_ms(tries, retry_after_s),
-               [this, name = hook.config.name, sequence] { written(name, sequence); });
+               [this, name = hook.config.name, id = notice.id] { written(name, id); });
   ++(trouble.empty() ? outcomes_.delivered : over ? outcomes_.given_up : outcomes_.retried);
   if (!trouble.empty()) {
     troubles_.line(Level::kWarn,
@@ -295,13 +295,13 @@ void Notices::ended(Hook& hook, uint64_t sequence, const std::string& trouble,
 }
 
 // There is a place again.
-void Notices::written(const std::string& name, uint64_t sequence) {
+void Notices::written(const std::string& name, const JobId& id) {
   const auto found = hooks_.find(name);
   if (found == hooks_.end()) {
     return;
   }
   Hook& hook = *found->second;
-  if (const auto run = hook.runs.find(sequence); run != hook.runs.end() && run->second.over) {
+  if (const auto run = hook.runs.find(id); run != hook.runs.end() && run->second.over) {
     hook.runs.erase(run);
     hook.look_ns = now_ns_;
   }

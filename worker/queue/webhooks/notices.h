@@ -85,8 +85,8 @@ class Notices {
   void look_soon();
   void ask(const std::shared_ptr<Hook>& hook);
   void start(Hook& hook, DueNotice&& notice);
-  void ended(Hook& hook, uint64_t sequence, const std::string& trouble, int64_t retry_after_s);
-  void written(const std::string& name, uint64_t sequence);
+  void ended(Hook& hook, const JobId& id, const std::string& trouble, int64_t retry_after_s);
+  void written(const std::string& name, const JobId& id);
   int64_t wait_ms(uint32_t tries, int64_t retry_after_s);
 
   EventLoop& loop_;

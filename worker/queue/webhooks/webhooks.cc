@@ -59,7 +59,7 @@ void Webhooks::set_now(int64_t now_ns, int64_t now_ms) {
 // ---- what is in memory ----
 
 void Webhooks::add(const DueDelivery& delivery) {
-  if (const auto known = deliveries_.find(sequence_of(delivery.id)); known != deliveries_.end()) {
+  if (const auto known = deliveries_.find(delivery.id); known != deliveries_.end()) {
     known->second.anew = known->second.anew || !known->second.ready;
     return;
   }
@@ -80,7 +80,7 @@ Webhooks::Held Webhooks::hold(const DueDelivery& delivery) {
     return Held::kOwnerIsFull;
   }
   ++owner->second.known;
-  Delivery& held = deliveries_[sequence_of(delivery.id)];
+  Delivery& held = deliveries_[delivery.id];
   held.id = delivery.id;
   held.tries = delivery.tries;
   held.owner = &*owner;
@@ -90,9 +90,9 @@ Webhooks::Held Webhooks::hold(const DueDelivery& delivery) {
 
 // It is over, or due later: then it will be read again.
 void Webhooks::forget(Delivery& delivery) {
-  const uint64_t sequence = sequence_of(delivery.id);
+  const JobId id = delivery.id;
   if (paging_) {
-    settled_.insert(sequence);
+    settled_.insert(id);
   }
   if (delivery.address != nullptr && --delivery.address->second.known == 0) {
     addresses_.erase(addresses_.find(delivery.address->first));
@@ -104,7 +104,7 @@ void Webhooks::forget(Delivery& delivery) {
   } else if (!owner.behind && owner.known == 0) {
     owners_.erase(owners_.find(delivery.owner->first));
   }
-  deliveries_.erase(sequence);
+  deliveries_.erase(id);
   if (full_ && deliveries_.size() <= bounds_.all / 2) {
     full_ = false;
     scan_due_ns_ = now_ns_;
@@ -136,14 +136,13 @@ void Webhooks::page() {
 void Webhooks::take_page(const DueQuery& query, const DuePage& page) {
   bool room = true;
   for (const DueDelivery& each : page.due) {
-    const uint64_t sequence = sequence_of(each.id);
-    if (!settled_.contains(sequence) && !deliveries_.contains(sequence) &&
+    if (!settled_.contains(each.id) && !deliveries_.contains(each.id) &&
         hold(each) == Held::kFull) {
       room = false;
       break;
     }
     if (!query.owner && !set_back_) {
-      seen_ = {each.due_ms, sequence};
+      seen_ = {each.due_ms, sequence_of(each.id)};
     }
   }
   paging_ = false;
@@ -271,7 +270,7 @@ void Webhooks::advance_to(int64_t now_ns, int64_t now_ms) {
 // ---- one delivery ----
 
 void Webhooks::send(const JobId& id, const std::optional<Message>& message) {
-  Delivery& delivery = deliveries_.at(sequence_of(id));
+  Delivery& delivery = deliveries_.at(id);
   const bool gone = message && is_gone_.contains(message->url);
   if (!message || gone) {
     outcomes_.disabled += gone ? 1 : 0;
@@ -336,7 +335,7 @@ void Webhooks::take_responses(int64_t now_ns, int64_t now_ms) {
 }
 
 void Webhooks::take(const WebhookResponse& response) {
-  Delivery& delivery = deliveries_.at(sequence_of(response.id));
+  Delivery& delivery = deliveries_.at(response.id);
   leave(delivery);
   ++delivery.tries;
   outcomes_.delivered += taken(response.status) ? 1 : 0;

@@ -20,9 +20,11 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <random>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -163,9 +165,9 @@ class Webhooks {
   WebhookSecrets secrets_;
   std::shared_ptr<const WebhookTargets> targets_ = std::make_shared<WebhookTargets>();
   WebhookSender sender_;
-  std::unordered_map<uint64_t, Delivery> deliveries_;  // by sequence_of(id)
-  Owners owners_;                                      // of deliveries_, and those that are behind
-  Addresses addresses_;                                // of deliveries_
+  std::map<JobId, Delivery> deliveries_;
+  Owners owners_;        // of deliveries_, and those that are behind
+  Addresses addresses_;  // of deliveries_
   std::deque<Delivery*> ready_;
   size_t under_way_ = 0;
   uint64_t pending_ = 0;
@@ -181,7 +183,7 @@ class Webhooks {
   int64_t scan_due_ns_ = 0;     // then it is looked what has become due
   std::deque<uint64_t> short_;  // owners that are behind and have room
   bool paging_ = false;
-  std::unordered_set<uint64_t> settled_;  // meanwhile, whatever the page says
+  std::set<JobId> settled_;  // meanwhile, whatever the page says
 
   int64_t now_ns_ = 0;
   int64_t now_ms_ = 0;

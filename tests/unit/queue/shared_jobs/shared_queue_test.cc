@@ -93,5 +93,54 @@ TEST_F(SharedQueueTest, AJobThatComesIsTaken) {
   EXPECT_EQ(taken_, std::vector<std::string>{"1"});
 }
 
+TEST_F(SharedQueueTest, WhoseJobItIsNotEndsNothing) {
+  std::optional<SharedOrder::End> end;
+  queue_.finish("none", {}, 0, 'D', [&](SharedOrder::End is) { end = is; });
+  queue_.give_back("none", 0, std::nullopt);
+  EXPECT_TRUE(until([&] { return end.has_value() && queue_.unsent() == 0; }));
+  EXPECT_EQ(end, SharedOrder::End::kOver) << "it is not there";
+}
+
+// Redis has lost that it was taken, and gives it to the same host while that says how it ended.
+TEST_F(SharedQueueTest, AJobThatIsTakenOnceMoreEndsByThatTaking) {
+  add("1");
+  serve_and_hear();
+  const uint64_t fence = queue_.fence_of("1");
+  client_.get<SharedOrder::End>([&](auto then) {
+    return queue_.order().requeue({.id = "1", .host = queue_.host(), .fence = fence, .result = {}},
+                                  0, then);
+  });
+  queue_.serve("m", 1);
+  std::optional<SharedOrder::End> end;
+  queue_.finish("1", "answer", 0, 'D', [&](SharedOrder::End is) { end = is; });
+  EXPECT_TRUE(until([&] { return end.has_value(); }));
+  EXPECT_EQ(end, SharedOrder::End::kEnded);
+  EXPECT_EQ(queue_.fence_of("1"), 0U);
+  EXPECT_EQ(taken_, (std::vector<std::string>{"1", "1"}));
+}
+
+TEST_F(SharedQueueTest, OfOneThatComesTwiceAtOnceBothAreTold) {
+  int told = 0;
+  for (int i = 0; i < 2; ++i) {
+    queue_.add({.id = "1", .lane = "m"}, [&](SharedQueue::Outcome outcome, const auto&) {
+      told += outcome == SharedQueue::Outcome::kAdded ? 1 : 0;
+    });
+  }
+  EXPECT_TRUE(until([&] { return told == 2; }));
+}
+
+TEST_F(SharedQueueTest, ACancelThatWasNotHeardIsSaidAgain) {
+  add("1");
+  redis_.ask("CLIENT KILL TYPE normal");
+  bool told = false;
+  queue_.see_cancelled("1", "cancelled", 0, [&] { told = true; });
+  EXPECT_EQ(queue_.unsent(), 1U);
+  EXPECT_TRUE(until([&] { return told; }));
+  EXPECT_EQ(queue_.unsent(), 0U);
+  const auto known = client_.get<SharedOrder::Known>(
+      [&](auto then) { return queue_.look("1", 0, then); });
+  EXPECT_EQ(known.how, 'C');
+}
+
 }  // namespace
 }  // namespace penstock::queue

@@ -178,5 +178,78 @@ TEST_F(EndingsTest, ADeadLetterKeepsItsBodyAndMayBeginAnew) {
   EXPECT_TRUE(list("", true).jobs.empty());
 }
 
+class EndThatHoldsTest : public EndingsTest {
+ protected:
+  EndThatHoldsTest() { add(1, 0); }
+  uint64_t take_and_end(char how) {
+    end(how);
+    return look(1).fence;
+  }
+  SharedOrder::End mend(uint64_t fence, char how) {
+    const std::string id = id_of(1);
+    return client_.get<SharedOrder::End>(
+        [&](auto then) { return order_.mend(id, fence, how, "answer", 0, then); });
+  }
+  void begin_anew() {
+    const std::string id = id_of(1);
+    client_.get<SharedOrder::Added>([&](auto then) {
+      return order_.add({.id = id, .lane = "m", .listed = kAlice, .anew = true, .body = "b"}, then);
+    });
+  }
+};
+
+TEST_F(EndThatHoldsTest, WhatRedisHasLostIsSaidAgain) {
+  server_.keep_copy();
+  const uint64_t fence = take_and_end('D');
+  server_.go_back_to_copy();
+  EXPECT_EQ(look(1).state, SharedOrder::Known::State::kWaiting);
+  EXPECT_EQ(mend(fence, 'D'), SharedOrder::End::kEnded);
+  EXPECT_EQ(look(1).result, "answer");
+}
+
+TEST_F(EndThatHoldsTest, ADeadLetterThatHasBegunAnewGoesOn) {
+  const uint64_t fence = take_and_end('X');
+  begin_anew();
+  EXPECT_EQ(mend(fence, 'X'), SharedOrder::End::kNotOurs);
+  EXPECT_EQ(look(1).state, SharedOrder::Known::State::kWaiting);
+  server_.keep_copy();
+  const uint64_t last = take_and_end('D');
+  EXPECT_GT(last, fence);
+  server_.go_back_to_copy();
+  EXPECT_EQ(mend(last, 'D'), SharedOrder::End::kEnded) << "of this life";
+}
+
+TEST_F(EndThatHoldsTest, ADeadLetterThatWasDroppedStaysSo) {
+  const uint64_t fence = take_and_end('X');
+  const std::string id = id_of(1);
+  EXPECT_TRUE(client_.get<bool>([&](auto then) { return order_.drop(id, then); }));
+  EXPECT_EQ(mend(fence, 'X'), SharedOrder::End::kNotOurs);
+  EXPECT_EQ(look(1).state, SharedOrder::Known::State::kUnknown);
+}
+
+TEST_F(EndingsTest, WhatIsNotKeptLeavesItsListsAndItsKeyIsGone) {
+  const std::string id = id_of(1);
+  client_.get<SharedOrder::Added>([&](auto then) {
+    return order_.add({.id = id,
+                       .lane = "m",
+                       .key = "0123456789abcdef0123456789abcdef",
+                       .key_is = "d",
+                       .key_ms = 2'592'000'000,
+                       .listed = kAlice,
+                       .body = "b"},
+                      then);
+  });
+  add(2, 0);
+  end('X');
+  server_.ask("ZADD test:q1:{q}:z 0 job_of-nobody");  // of those that are in no other list
+  for (const char* const gone : {"1", "2"}) {
+    server_.ask("DEL test:q1:{q}:j|" + id_of(std::stoi(gone)));
+  }
+  client_.get<bool>([&](auto then) { return order_.sweep(then); });
+  for (const char* const key : {"k|0123456789abcdef0123456789abcdef", "u", "z"}) {
+    EXPECT_EQ(server_.ask("EXISTS test:q1:{q}:" + std::string(key)), "0") << key;
+  }
+}
+
 }  // namespace
 }  // namespace penstock::queue

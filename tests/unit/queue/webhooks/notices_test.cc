@@ -152,6 +152,19 @@ TEST_F(NoticesTest, AProgramReadsTheJsonAndHasTheFieldsAsVariables) {
   EXPECT_EQ(notices_.outcomes().delivered, 1U);
 }
 
+// Two hosts may have made ids in the same millisecond.
+TEST_F(NoticesTest, TwoJobsOfOneNumberAreBothTold) {
+  apply(script("cat > /dev/null"));
+  const JobId first = fails();
+  Ulid ulid = ulid_of(first);
+  ++ulid.low;
+  stored_.push_back(stored_.back());
+  stored_.back().notice.id = id_of(ulid);
+  advance();
+  wait(2);
+  EXPECT_TRUE(stored_.empty());
+}
+
 TEST_F(NoticesTest, OnlyWhatAHookWantsIsToldIt) {
   HookConfig hook = script("true");
   hook.on = 1U << static_cast<unsigned>(NoticeEvent::kDead);

@@ -5,7 +5,7 @@
 --       15 most jobs that wait (0: it was promised before, and is not refused)   16 most of an owner (0: as many)
 --       17 its home: the host that is told of its end   18 idempotency key (empty: none)   19 what that stands for   20 its life, ms
 --       21 deadline once it has been taken, us (0: the same; -1: none)   22 a job that does not count as having the key
---       23 the last position at which it is let in (0: any; -1: any, and its position is not told)   24 body
+--       23 the last position at which it is let in (0: any; -1: any, and its position is not told; -2: none)   24 body
 --       25 marks, as in open.lua   26 in whose list it is: 32 digits (empty: in none)   27 1: what is over by this id begins anew
 --       28 only where replicas are waited for: 1: something is written also where the job is there, for that is what is waited for
 -- Answer {1, us until something is due, its position (0: it is scheduled, or it is not told)}; {2}, {3}: queue, owner full; {4, job}: a
@@ -26,9 +26,13 @@ if s[1] and now >= s[1] + 0 then
 end
 next_due = tonumber(s[1]) or NEVER
 local key = P .. 'j|' .. id
-if call('EXISTS', key) == 1 and not (a[27] == '1' and string.byte(call('GETRANGE', key, 0, 0)) == OVER) then
-  if a[28] then call('HSET', P .. 's', 'y', now) end
-  return {4, id}
+local there, fence, marks = call('GETRANGE', key, 0, 7), 0, a[25]
+if there ~= '' then
+  if a[27] ~= '1' or string.byte(there) ~= OVER then
+    if a[28] then call('HSET', P .. 's', 'y', now) end
+    return {4, id}
+  end
+  fence, marks = 1 + select(4, unpack_('>BBI2I4', there)), marks + 32
 end
 if a[18] ~= '' then
   local had = call('GET', P .. 'k|' .. a[18])
@@ -55,7 +59,7 @@ local set = {'HSET', P .. 's', 'w', waiting + 1}
 local position = 0
 if later <= now then
   state, arrival = WAITING, (tonumber(s[3]) or 0) + 1
-  local last = a[23] + 0
+  local last = a[23] == '-2' and 0.5 or a[23] + 0
   if last > 0 then
     th, tl = begins(lane, owner, rank, s[4])
   else
@@ -78,7 +82,7 @@ if later <= now then
 elseif later < dead then
   due = later
 end
-call('SET', key, pack(JOB, state, a[25], attempts, 0, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner, NOBODY, a[17], #lane,
+call('SET', key, pack(JOB, state, marks, attempts, fence, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner, NOBODY, a[17], #lane,
                       lane) .. a[24])
 call(unpack(set))
 call('HINCRBY', P .. 'o', owner, 1)
@@ -87,7 +91,7 @@ if due < NEVER then
   soon(due)
 end
 if a[26] ~= '' then
-  call('ZADD', P .. 'u', 0, id .. a[26])
+  call('ZADD', P .. 'u', 0, id .. a[26] .. a[18])
   if a[26] ~= NOBODYS then call('ZADD', P .. 'u|' .. a[26], 0, id) end
   if a[27] == '1' then call('ZREM', P .. 'z', id) end
 end

@@ -8,4 +8,5 @@ local text = call('GETRANGE', P .. 'j|' .. a[4], 0, 0)
 if text == '' or string.byte(text) ~= OVER then return 0 end
 call('ZREM', P .. 'z', a[4])
 call('UNLINK', P .. 'j|' .. a[4], P .. 'b|' .. a[4])
+call('SET', P .. 'q|' .. a[4], '', 'PX', 120000)
 return 1

@@ -10,7 +10,7 @@ for _, member in ipairs(call('ZREVRANGEBYLEX', key, a[5] == '' and '+' or '(' ..
   local text = call('GETRANGE', P .. 'j|' .. id, 0, JOB_MOST + a[7])
   last, n = id, n + 1
   if text == '' then
-    call('ZREM', key, member)
+    if a[4] ~= 'u' then call('ZREM', key, member) end  -- else its key goes with it (sweep.lua)
   else
     local state, marks, attempts, fence, _, _, _, _, _, tries, outcome, _, _, _, ended, _, host, _, _, after = unpack_(JOB, text)
     local how, due = '', -1

@@ -4,5 +4,6 @@
 -- Answer 1
 -- O(log n)
 @open@
-if a[5] == '0' then call('ZREM', P .. 'g', a[4]) else call('ZADD', P .. 'g', now + a[5] * 1000, a[4]) end
+call('ZREM', P .. 'g', a[4])
+if a[5] ~= '0' then call('ZADD', P .. 'g', now + a[5] * 1000, a[4]) end
 return 1

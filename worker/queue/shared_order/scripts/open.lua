@@ -23,10 +23,11 @@
 --   r         hash: what each host serves, behind the time until which that holds, us (8 bytes)
 --   g         zset: results that lie elsewhere, by when they are to be removed, us
 --   x         string: the secret under which the hosts hash owners and keys
---   u         zset of all that are in lists, scores 0: id, and its owner's hash (32 digits). Who is nobody has zeros
+--   u         zset of all that are in lists, scores 0: id, its owner's hash (32 digits; who is nobody has zeros), and its key, if any
 --   u|OWNER   zset: its ids, scores 0
 --   z         zset: the ids of dead letters, scores 0
 --   b|ID      string: the body of a job that is over, where it may be wanted again: a dead letter's, or as its marks say
+--   q|ID      string: the dead letter was dropped a moment ago, and its end is not said again
 --   y|ASKED   string: the last job that completed of those that ask the same, for requests that an earlier answer may do
 --   d|KIND    zset: ends that are to be told, by when, us; while a host tells one, by when its lease of that ends. KIND: w the owners' URLs,
 --             e the feed, n|HOOK an operator's hook
@@ -61,6 +62,6 @@ local CLASS, FLOW = '>I4I4I4', '>I4I4I4I4I4I4I4I4'
 -- state, marks, failed attempts, fence, rank, cost, weight, tag, end, arrival, came, deadline, deadline once it has been taken (0: the
 -- same), owner, host, home, lane. Of one that is over: instead of the last deadline when it ended; instead of its end, how often its URL
 -- was told of that, and what came of it (deliver.lua). Marks: 1 let before others, 2 its end is told to an URL, 4 to the hooks, 8 to the
--- feed, 16 its body is kept
+-- feed, 16 its body is kept, 32 it was over once, and has begun anew
 local JOB, JOB_MOST = '>BBI2I4c8I4I4I4I4I4I4I8I8I8I8c8c8c8Bc0', 351
 local SCHEDULED, WAITING, DELAYED, RUNNING, OVER = 1, 2, 3, 4, 5

@@ -50,7 +50,7 @@ local function over(id, text, how, result, life)
   if result == '' or marks > 1 or how == 'X' then
     local body = call('GETRANGE', P .. 'j|' .. id, after - 1, -1)
     if how == 'X' or how == 'L' then call('ZADD', P .. 'z', 0, id) end
-    if result ~= '' and (how == 'X' or marks >= 16) then call('SET', P .. 'b|' .. id, body, 'PX', life) end
+    if result ~= '' and (how == 'X' or floor(marks / 16) % 2 == 1) then call('SET', P .. 'b|' .. id, body, 'PX', life) end
     if floor(marks / 2) % 2 == 1 then
       call('ZADD', P .. 'd|w', now, id)
       life = life + 345600000  -- it is kept while that is tried

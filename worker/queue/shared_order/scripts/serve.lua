@@ -73,7 +73,7 @@ while taken < most and bytes < MOST_BYTES do
   bytes = bytes + #text
   local _, before, attempts, fence, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner, _, home, its_lane, after =
     unpack_(JOB, text)
-  fence = fence + 1
+  fence = math.max(fence + 1, floor(now / 1000000))  -- a Redis that has lost a taking gives no other host its fence
   -- FairShare::take()
   local class = rank .. its_lane
   local flow = flows[class .. owner]
