@@ -10,6 +10,7 @@
 #   make storm       everything killed at random, KILLS (1000) times over JOBS (50000) promised jobs
 #   make sanitize    the tests under ASan+UBSan, the multi-threaded units under TSan
 #   make test-http3  the tests over HTTP/3, with the Nginx and the curl of the next Debian
+#   make test-arm64  built for arm64, the units' tests and some of the whole under qemu
 #   make fuzz        libFuzzer, FUZZ_SECONDS (60) for each target
 #   make gpu-check   on a machine with a GPU: the CUDA engine against its references, and its speed
 #   make module NGINX_SRC=DIR    the module for another Nginx source tree
@@ -34,7 +35,7 @@ BUILD_IN = cmake --build
 CTEST = ctest --output-on-failure --no-label-summary --no-tests=error --repeat until-pass:2 -j $(TEST_JOBS)
 
 .DELETE_ON_ERROR:
-.PHONY: all run run-cluster test install uninstall dist deb test-deb test-http3 bench storm gpu-check format lint sanitize asan tsan fuzz module clean setup-build
+.PHONY: all run run-cluster test install uninstall dist deb test-deb test-http3 test-arm64 bench storm gpu-check format lint sanitize asan tsan fuzz module clean setup-build
 
 all: $(BUILD)/build.ninja
 	$(BUILD_IN) $(BUILD) --target $(PROGRAMS)
@@ -92,6 +93,20 @@ test-http3: setup-build
 	$(BUILD_IN) $(HTTP3)/build --target $(PROGRAMS)
 	PENSTOCK_NGINX=$(abspath $(HTTP3)/peers/nginx) PENSTOCK_CURL=$(abspath $(HTTP3)/peers/curl) \
 	    $(CTEST) --test-dir $(HTTP3)/build -R integration.test_http2
+
+# Each unit, and what goes through all parts. What judges by time, or starts programs of its own, stays away.
+ARM64_UNITS := base http wire limit metrics redis challenge keys queue shared_answers results pool simulate ctl llama
+ARM64_TESTS := test_request test_limits test_jobs test_tokens test_demo_model test_keys
+test-arm64: ARM64 = $(abspath $(BUILD))/arm64
+test-arm64: setup-build
+	@scripts/setup build test arm64
+	scripts/get_arm64 $(ARM64)
+	NGINX_MACHINE=aarch64 $(CONFIGURE) -B $(ARM64)/build --toolchain $(abspath scripts/arm64.cmake) -DPENSTOCK_ARM64=$(ARM64)
+	$(BUILD_IN) $(ARM64)/build --target $(PROGRAMS) $(ARM64_UNITS:=_test)
+	for unit in $(ARM64_UNITS); do qemu-aarch64-static -L $(ARM64)/root $(ARM64)/build/$${unit}_test --gtest_brief=1 || exit 1; done
+	tests/arm64/emulate $(ARM64)/build $(ARM64)/root $(ARM64)/programs
+	PENSTOCK_BUILD=$(ARM64)/programs PENSTOCK_NGINX=$(ARM64)/programs/nginx /usr/bin/python3 -B -m pytest -q -p no:cacheprovider \
+	    $(ARM64_TESTS:%=tests/integration/%.py)
 
 bench: $(BUILD)/build.ninja
 	@scripts/setup build bench

@@ -65,6 +65,15 @@
 // CAS confirms it, except for a refusal: that could be wrong only if between the first read and the
 // last the slot went to another key and back to the first, in which case one request is refused
 // that need not have been. Nothing is ever admitted wrongly.
+//
+// Weak memory (arm64). Two things must not move. The three reads of a slot: each is an acquire
+// load, behind which no later read is done earlier. And in (3) the reads behind a mark: were they
+// done before it is seen, A and B could both miss the other's mark. So the CAS is a full barrier: a
+// locked instruction on x86-64; on arm64 a fence follows it, as the CAS alone (CASPAL) is ordered
+// only before acquire loads of the stronger kind (LDAR, not LDAPR). Both halves of a slot are
+// written by one 16-byte instruction, or one exclusive pair, so each 8-byte read finds a value that
+// was written. What one process writes before a store with release (the header, a generation) is
+// seen by whoever reads that with acquire.
 #pragma once
 
 #include <cstddef>
@@ -366,9 +375,13 @@ class BasicTable {
   static bool cas(Slot* slot, Slot from, Slot to) noexcept {
     __extension__ using Wide = unsigned __int128;
     using Aliased [[gnu::may_alias]] = Wide;
-    return __sync_bool_compare_and_swap(reinterpret_cast<Aliased*>(slot),
-                                        Wide{from.state} << 64 | from.key,
-                                        Wide{to.state} << 64 | to.key);
+    const bool done = __sync_bool_compare_and_swap(reinterpret_cast<Aliased*>(slot),
+                                                   Wide{from.state} << 64 | from.key,
+                                                   Wide{to.state} << 64 | to.key);
+#if !defined(__x86_64__)
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+#endif
+    return done;
   }
 
   // Two different groups from the two halves of hash.lo, by multiplication instead of modulo
