@@ -10,6 +10,7 @@
 #   make storm       everything killed at random, KILLS (1000) times over JOBS (50000) promised jobs
 #   make sanitize    the tests under ASan+UBSan, the multi-threaded units under TSan
 #   make test-http3  the tests over HTTP/3, with the Nginx and the curl of the next Debian
+#   make test-nginx  the module in Nginx's own build, and a smoke test, for each version that is at hand, or NGINX_TREES="DIR ..."
 #   make test-arm64  built for arm64, the units' tests and some of the whole under qemu
 #   make fuzz        libFuzzer, FUZZ_SECONDS (60) for each target
 #   make gpu-check   on a machine with a GPU: the CUDA engine against its references, and its speed
@@ -35,7 +36,7 @@ BUILD_IN = cmake --build
 CTEST = ctest --output-on-failure --no-label-summary --no-tests=error --repeat until-pass:2 -j $(TEST_JOBS)
 
 .DELETE_ON_ERROR:
-.PHONY: all run run-cluster test install uninstall dist deb test-deb test-http3 test-arm64 bench storm gpu-check format lint sanitize asan tsan fuzz module clean setup-build
+.PHONY: all run run-cluster test install uninstall dist deb test-deb test-http3 test-nginx test-arm64 bench storm gpu-check format lint sanitize asan tsan fuzz module clean setup-build
 
 all: $(BUILD)/build.ninja
 	$(BUILD_IN) $(BUILD) --target $(PROGRAMS)
@@ -93,6 +94,10 @@ test-http3: setup-build
 	$(BUILD_IN) $(HTTP3)/build --target $(PROGRAMS)
 	PENSTOCK_NGINX=$(abspath $(HTTP3)/peers/nginx) PENSTOCK_CURL=$(abspath $(HTTP3)/peers/curl) \
 	    $(CTEST) --test-dir $(HTTP3)/build -R integration.test_http2
+
+test-nginx: setup-build
+	@scripts/setup build test sanitize
+	tests/packages/test_nginx $(BUILD)/trees $(NGINX_TREES)
 
 # Each unit, and what goes through all parts. What judges by time, or starts programs of its own, stays away.
 ARM64_UNITS := base http wire limit metrics redis challenge keys queue shared_answers results pool simulate ctl llama

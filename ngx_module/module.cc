@@ -288,15 +288,4 @@ ngx_module_t ngx_http_penstock_module = {
     penstock::close_stores,  // exit master
     NGX_MODULE_V1_PADDING,
 };
-
-// What Nginx's build would generate for a dynamic module: its list, and its place among the
-// filters.
-__attribute__((visibility("default"))) extern ngx_module_t* ngx_modules[];
-__attribute__((visibility("default"))) extern char* ngx_module_names[];
-__attribute__((visibility("default"))) extern char* ngx_module_order[];
-
-ngx_module_t* ngx_modules[] = {&ngx_http_penstock_module, nullptr};
-char* ngx_module_names[] = {const_cast<char*>("ngx_http_penstock_module"), nullptr};
-char* ngx_module_order[] = {const_cast<char*>("ngx_http_penstock_module"),
-                            const_cast<char*>("ngx_http_copy_filter_module"), nullptr};
 }
