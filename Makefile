@@ -95,9 +95,9 @@ test-http3: setup-build
 	PENSTOCK_NGINX=$(abspath $(HTTP3)/peers/nginx) PENSTOCK_CURL=$(abspath $(HTTP3)/peers/curl) \
 	    $(CTEST) --test-dir $(HTTP3)/build -R integration.test_http2
 
-test-nginx: setup-build
-	@scripts/setup build test sanitize
-	tests/packages/test_nginx $(BUILD)/trees $(NGINX_TREES)
+test-nginx: all
+	@scripts/setup test sanitize
+	tests/packages/test_nginx $(BUILD) $(BUILD)/trees $(NGINX_TREES)
 
 # Each unit, and what goes through all parts. What judges by time, or starts programs of its own, stays away.
 ARM64_UNITS := base http wire limit metrics redis challenge keys queue shared_answers results pool simulate ctl llama

@@ -254,6 +254,21 @@ def test_a_host_that_is_stopped_under_load_loses_no_job_and_no_attempt(host):
     assert load.refused == 0
 
 
+@pytest.mark.parametrize("others, wait", [(True, "1"), (False, "5")])
+def test_who_is_refused_by_a_host_that_stops_is_told_when_another_lets_it_in(host, others, wait):
+    stopping = host("stopping", worker("3s"), yaml="drain_timeout: 20s\n")
+    if others:
+        until_known(host("stays"))
+    until_known(stopping)
+    until_one_runs(stopping)  # which it waits for
+    stopping.penstockd.process.signal(signal.SIGTERM)
+    until(lambda: post(stopping).status == 503, "it stops")
+    reply = post(stopping)
+    assert (reply.status, reply.headers["Retry-After"]) == (503, wait), reply.body
+    assert stopping.penstockd.process.wait() == 0
+    stopping.penstockd.expect_death = True
+
+
 def test_workers_that_are_drained_leave_the_rest_to_other_hosts(host):
     edge, first, second = host("edge"), host("gpu-1", worker("30ms", slots=2)), host("gpu-2", worker("30ms", slots=2))
     until_known(edge)

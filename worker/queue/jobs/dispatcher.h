@@ -252,6 +252,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   }
   // Predicted, for a job of the lowest class that came now.
   int64_t wait_for_newcomer_ns(Scheduler::Queue& queue) const;
+  int64_t drain_retry_s(const Scheduler::Queue& queue) const;
   // Jobs that the queue's live workers can run at once.
   uint32_t slots(const Scheduler::Queue& queue) const { return notes_.at(&queue).slots; }
 

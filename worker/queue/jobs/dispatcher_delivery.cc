@@ -14,7 +14,7 @@ using Outcome = Scheduler::Outcome;
 Dispatcher::Availability Dispatcher::availability(const Scheduler::Lane& lane) const {
   const int64_t now_ns = connections_.now_ns();
   if (draining_) {
-    return {wire::QueueState::kDraining, kDrainRetrySeconds};
+    return {wire::QueueState::kDraining, drain_retry_s(*lane.queue)};
   }
   if (const SharedQueue* const queue = shared_now(*lane.queue); queue != nullptr) {
     constexpr int64_t kRetrySeconds = 2;
@@ -33,6 +33,12 @@ Dispatcher::Availability Dispatcher::availability(const Scheduler::Lane& lane) c
     return {wire::QueueState::kFull, whole_seconds(wait_for_newcomer_ns(*lane.queue))};
   }
   return {};
+}
+
+// Other hosts let it in at once.
+int64_t Dispatcher::drain_retry_s(const Scheduler::Queue& queue) const {
+  const SharedQueue* const shared = shared_now(queue);
+  return shared != nullptr && shared->roster().others_stay() ? 1 : kDrainRetrySeconds;
 }
 
 int64_t Dispatcher::wait_for_newcomer_ns(Scheduler::Queue& queue) const {

@@ -401,14 +401,16 @@ size_t Dispatcher::unfinished() const {
 }
 
 void Dispatcher::give_up() {
-  const wire::Failed stopping{.status = 503,
-                              .code = "busy",
-                              .message = "The service is being stopped or restarted.",
-                              .retry_after_s = static_cast<uint64_t>(kDrainRetrySeconds)};
   jobs_.each([&](Job& job) {
     if (job.ending) {
       return;
     }
+    const int64_t retry_s =
+        job.home() != nullptr ? drain_retry_s(*job.home()->queue) : kDrainRetrySeconds;
+    const wire::Failed stopping{.status = 503,
+                                .code = "busy",
+                                .message = "The service is being stopped or restarted.",
+                                .retry_after_s = static_cast<uint64_t>(retry_s)};
     revoke(job);
     if (job.promise == PromiseState::kNone) {
       if (job.looking_up) {

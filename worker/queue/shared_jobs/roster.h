@@ -94,7 +94,14 @@ class Roster {
   AllHosts workers(std::string_view model) const;
 
   const std::vector<Host>& hosts() const { return hosts_; }  // that live
-  const std::vector<Host>& gone() const { return gone_; }    // for some minutes
+  // Whether another one lives, and stays.
+  bool others_stay() const {
+    return std::any_of(hosts_.begin(), hosts_.end(), [own = user_.says()](const Host& host) {
+      return !host.says.draining &&
+             (host.says.name != own.name || host.says.since_ms != own.since_ms);
+    });
+  }
+  const std::vector<Host>& gone() const { return gone_; }  // for some minutes
   const std::vector<SharedOrder::Roster::Lease>& leases() const { return heard_.leases; }
   const std::vector<SharedOrder::Roster::Lane>& lanes() const { return heard_.lanes; }
   bool paused() const { return heard_.paused; }
