@@ -195,7 +195,7 @@ class Line:
         try:
             while data := source.recv(1 << 20):
                 if up:
-                    self._named += len(re.findall(rb"job_\w{26}\.[a-z2-7]{8}", data))
+                    self._named += len(re.findall(rb"job_\w{26}\.\w+", data))
                     if self._named == 2 and not self.lost.is_set():
                         cut.set()
                 elif cut.is_set():

@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "shared/base/event_loop.h"
+#include "shared/wire/messages.h"
 
 namespace penstock::queue {
 namespace {

@@ -137,8 +137,8 @@ TEST_F(SharedQueueTest, ACancelThatWasNotHeardIsSaidAgain) {
   EXPECT_EQ(queue_.unsent(), 1U);
   EXPECT_TRUE(until([&] { return told; }));
   EXPECT_EQ(queue_.unsent(), 0U);
-  const auto known = client_.get<SharedOrder::Known>(
-      [&](auto then) { return queue_.look("1", 0, then); });
+  const auto known =
+      client_.get<SharedOrder::Known>([&](auto then) { return queue_.look("1", 0, then); });
   EXPECT_EQ(known.how, 'C');
 }
 

@@ -401,6 +401,18 @@ TEST_F(WebhooksTest, ADeliveryIsOverOnceItWasTaken) {
   EXPECT_NE(request.find("webhook-signature: v1,"), std::string::npos);
 }
 
+// Hosts that share a queue may have made ids in the same millisecond.
+TEST_F(WebhooksTest, TwoJobsOfOneNumberAreBothTold) {
+  Receiver receiver({status(204), status(204)});
+  Ulid ulid = ulid_of(add(receiver.url()));
+  ++ulid.low;
+  const JobId other = id_of(ulid);
+  urls_[std::string(other.view())] = receiver.url();
+  webhooks_.add({.id = other, .owner = 1});
+  run_until(2);
+  EXPECT_EQ(webhooks_.outcomes().delivered, 2U);
+}
+
 TEST_F(WebhooksTest, ItIsRetriedOnItsScheduleAndThenGivenUp) {
   Receiver receiver({status(500)});
   add(receiver.url());
