@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from processes import BUILD
+from waiting import until
 
 MODEL = Path(__file__).parents[2] / "config" / "models" / "demo"
 PASS = "location / { penstock_pass gpu; }"
@@ -48,6 +49,25 @@ def test_the_models_own_template_is_rendered(service):
 def test_what_a_template_raises_is_a_400_with_its_words(service):
     answer = chat(service, "inst", "x", role="system")
     assert answer.status == 400 and answer.json()["error"]["message"] == "There is no system role."
+
+
+def test_a_chat_that_gives_no_length_holds_memory_for_the_default_alone(penstock, tmp_path):
+    long = model(tmp_path / "long", config={"max_position_embeddings": 131072}, tokenizer_config={"chat_template": TURNS})
+    workers = [dict(name=name, model_name=name, engine="llama", model=long, device="cpu", slots=4, memory="256MiB", threads=1, **more)
+               for name, more in [("usual", {}), ("told", {"default_max_tokens": 60000})]]
+    service = penstock(server=PASS, workers=workers)
+
+    def held(name):
+        return next(worker["kv_blocks_used"] for worker in json.loads(service.penstockd.status())["workers"] if worker["name"] == name)
+
+    def endless(name):
+        return dict(model=name, prompt=None, max_tokens=None, ignore_eos=True, messages=[{"role": "user", "content": "Tell me."}])
+    answer = service.complete("/v1/chat/completions", **endless("usual")).json()
+    assert answer["choices"][0]["finish_reason"] == "length" and answer["usage"]["completion_tokens"] == 4096
+    stream = service.stream("/v1/chat/completions", **endless("told"))
+    until(lambda: held("told"), "it runs")
+    assert held("told") == -(-(answer["usage"]["prompt_tokens"] + 60000) // 16)  # of blocks of 16 tokens; the whole context has 8192
+    stream.close()
 
 
 def test_a_template_that_cannot_be_used_refuses_chats_alone_and_says_why(service):

@@ -58,13 +58,17 @@ Opened open_http(const WorkerOptions& options, Sink& sink) {
 
 #if PENSTOCK_WITH_LLAMA
 Opened open_llama(const WorkerOptions& options, Sink& sink) {
-  const auto& asked = options.engine_options;
-  const auto unknown = std::find_if(asked.begin(), asked.end(), [](const auto& each) {
-    return each.first != "gpu_priority" || (each.second != "high" && each.second != "low");
-  });
-  if (unknown != asked.end()) {
-    return Error{"the llama engine has no option " + unknown->first + "=" + unknown->second +
-                 "; it has gpu_priority=high and gpu_priority=low"};
+  bool high_priority = true;
+  int64_t default_max_tokens = llama::kChatDefault;
+  for (const auto& [key, value] : options.engine_options) {
+    if (key == "gpu_priority" && (value == "high" || value == "low")) {
+      high_priority = value == "high";
+    } else if (key != "default_max_tokens" ||
+               !parse_number<int64_t>(value, 1, UINT32_MAX, default_max_tokens)) {
+      return Error{
+          "the llama engine has no option " + key + "=" + value +
+          "; it has gpu_priority=high, gpu_priority=low and default_max_tokens=N, N from 1"};
+    }
   }
   return llama::open({.model_dir = options.model,
                       .model_name = options.model_name,
@@ -73,7 +77,8 @@ Opened open_llama(const WorkerOptions& options, Sink& sink) {
                       .device = options.device,
                       .slots = options.slots,
                       .rules = rules_of(options),
-                      .high_priority = asked.empty() || asked.begin()->second == "high",
+                      .default_max_tokens = default_max_tokens,
+                      .high_priority = high_priority,
                       .log = [](const std::string& line) { write_log(LogLevel::kInfo, line); }},
                      sink);
 }

@@ -52,7 +52,7 @@ struct CompletionRequest {
   bool chat = false;
   std::string prompt;                  // completions: the text
   std::vector<Message> messages;       // chat: at least one
-  std::optional<uint32_t> max_tokens;  // none: as many as the engine's context allows
+  std::optional<uint32_t> max_tokens;  // none: the engine's default
   SamplingSettings sampling;           // a top_p of 0 was read as temperature 0
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;        // at most 4, none empty, each at most kMaxStopBytes

@@ -22,16 +22,18 @@ Failure too_long(int64_t prompt, std::optional<uint32_t> wanted, bool chat, cons
 }  // namespace
 
 std::variant<int64_t, Failure> answer_tokens(int64_t prompt_tokens,
-                                             std::optional<uint32_t> max_tokens, bool chat,
+                                             const openai::CompletionRequest& request,
                                              const Limits& limits) {
+  const auto max_tokens = request.max_tokens;
   const int64_t left = std::min(limits.context, limits.cache) - prompt_tokens;
   if (max_tokens ? *max_tokens > left : left < 1) {
-    return too_long(prompt_tokens, max_tokens, chat, limits);
+    return too_long(prompt_tokens, max_tokens, request.chat, limits);
   }
   if (max_tokens) {
     return static_cast<int64_t>(*max_tokens);
   }
-  return chat ? left : std::min(left, kCompletionDefault);
+  const int64_t usual = request.chat ? limits.chat_default : kCompletionDefault;
+  return std::min(left, std::max<int64_t>(usual, request.min_tokens));
 }
 
 }  // namespace penstock::llama

@@ -30,7 +30,8 @@ class LlamaEngine final : public Engine {
         defaults_(generation.defaults),
         ends_(std::move(generation.eos)),
         parser_(options_.rules),
-        limits_{config_.max_positions, blocks_.blocks() * kBlockTokens},
+        limits_{config_.max_positions, blocks_.blocks() * kBlockTokens,
+                options_.default_max_tokens},
         next_seed_(std::random_device()()),
         sink_(sink) {
     ends_.insert(ends_.end(), config_.eos.begin(), config_.eos.end());
@@ -103,8 +104,7 @@ std::variant<std::unique_ptr<Plan>, Failure> LlamaEngine::admit(const Request& r
   }
   plan->prompt = std::move(std::get<std::vector<int32_t>>(tokens));
   const auto prompt_tokens = static_cast<int64_t>(plan->prompt.size());
-  const auto answer =
-      answer_tokens(prompt_tokens, plan->request.max_tokens, plan->request.chat, limits_);
+  const auto answer = answer_tokens(prompt_tokens, plan->request, limits_);
   if (const auto* failure = std::get_if<Failure>(&answer)) {
     return *failure;
   }
@@ -189,7 +189,7 @@ std::variant<std::vector<int32_t>, Failure> LlamaEngine::tokens_of(
   // A text that cannot fit however it is cut is not worth cutting: this step is on every caller's
   // time.
   const auto least = static_cast<int64_t>(bytes / tokenizer_.longest());
-  const auto room = answer_tokens(least, request.max_tokens, request.chat, limits_);
+  const auto room = answer_tokens(least, request, limits_);
   if (const auto* failure = std::get_if<Failure>(&room)) {
     return *failure;
   }

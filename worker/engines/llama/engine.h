@@ -34,6 +34,7 @@
 #include <string>
 
 #include "shared/base/result.h"
+#include "worker/engines/llama/admission.h"
 #include "worker/engines/llama/device.h"
 #include "worker/pool/engine.h"
 #include "worker/pool/openai.h"
@@ -49,7 +50,8 @@ struct LlamaOptions {
   std::string device = "cpu";  // see device.h
   int64_t slots = 256;         // jobs at once
   openai::Rules rules;         // of requests
-  bool high_priority = true;   // on a GPU that others share
+  int64_t default_max_tokens = kChatDefault;    // of a chat that gives no max_tokens
+  bool high_priority = true;                    // on a GPU that others share
   std::function<void(const std::string&)> log;  // lines for the operator; may be empty
 };
 

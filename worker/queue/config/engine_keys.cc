@@ -93,6 +93,20 @@ void read_gpu_priority(Section& section, WorkerConfig& worker) {
   worker.options.emplace_back("gpu_priority", priority);
 }
 
+// Of a chat that does not say how long its answer may be.
+void read_default_max_tokens(Section& section, WorkerConfig& worker) {
+  if (!section.has("default_max_tokens")) {
+    return;
+  }
+  uint32_t tokens = 0;
+  section.number("default_max_tokens", tokens, 1, UINT32_MAX);
+  if (worker.engine != "llama") {
+    section.complain("default_max_tokens",
+                     "is for engine llama, and this worker's is " + worker.engine);
+  }
+  worker.options.emplace_back("default_max_tokens", std::to_string(tokens));
+}
+
 }  // namespace
 
 void read_engine(Section& section, WorkerConfig& worker) {
@@ -107,6 +121,7 @@ void read_engine_keys(Section& section, const std::string& file, WorkerConfig& w
   read_http_keys(section, file, worker);
   read_process_keys(section, file, worker);
   read_gpu_priority(section, worker);
+  read_default_max_tokens(section, worker);
   read_simulate(section, worker);
 }
 

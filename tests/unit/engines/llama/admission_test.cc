@@ -7,12 +7,32 @@
 namespace penstock::llama {
 namespace {
 
-TEST(AdmissionTest, CompletionsDefaultToSixteenAndChatToWhatIsLeft) {
+std::variant<int64_t, Failure> answer_tokens(int64_t prompt_tokens,
+                                             std::optional<uint32_t> max_tokens, bool chat,
+                                             const Limits& limits) {
+  return answer_tokens(prompt_tokens, {.chat = chat, .max_tokens = max_tokens}, limits);
+}
+
+TEST(AdmissionTest, CompletionsDefaultToSixteenAndChatToWhatIsLeftOfAShortContext) {
   const Limits limits{100, 1000};
   EXPECT_EQ(std::get<int64_t>(answer_tokens(10, std::nullopt, false, limits)), 16);
   EXPECT_EQ(std::get<int64_t>(answer_tokens(90, std::nullopt, false, limits)), 10);
   EXPECT_EQ(std::get<int64_t>(answer_tokens(10, std::nullopt, true, limits)), 90);
   EXPECT_EQ(std::get<int64_t>(answer_tokens(10, std::nullopt, true, {100, 32})), 22);
+}
+
+TEST(AdmissionTest, AChatThatGivesNoLengthIsBoundedInALongContext) {
+  const Limits limits{131072, 1 << 20};
+  EXPECT_EQ(std::get<int64_t>(answer_tokens(10, std::nullopt, true, limits)), 4096);
+  EXPECT_EQ(std::get<int64_t>(answer_tokens(131000, std::nullopt, true, limits)), 72);
+  EXPECT_EQ(std::get<int64_t>(answer_tokens(10, 100'000, true, limits)), 100'000);
+  EXPECT_EQ(std::get<int64_t>(answer_tokens(10, std::nullopt, true, {131072, 1 << 20, 7})), 7);
+  const auto least = [&](bool chat, uint32_t min_tokens) {
+    return std::get<int64_t>(answer_tokens(10, {.chat = chat, .min_tokens = min_tokens}, limits));
+  };
+  EXPECT_EQ(least(true, 5000), 5000) << "no answer may end before that";
+  EXPECT_EQ(least(false, 40), 40);
+  EXPECT_EQ(least(true, 200'000), 131062);
 }
 
 TEST(AdmissionTest, ExactlyFullIsAdmittedAndOneMoreIsNot) {

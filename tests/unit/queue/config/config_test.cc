@@ -169,6 +169,12 @@ TEST(ConfigTest, AWrongValueIsShownWithWhatWouldBeRight) {
   EXPECT_EQ(worker_complaint("name: a, engine: simulate, gpu_priority: low"),
             "p.yaml:3: key 'workers[0].gpu_priority': is for engine llama, and this worker's is "
             "simulate");
+  EXPECT_EQ(worker_complaint("name: a, engine: simulate, default_max_tokens: 9"),
+            "p.yaml:3: key 'workers[0].default_max_tokens': is for engine llama, and this worker's "
+            "is simulate");
+  EXPECT_EQ(worker_complaint("name: a, engine: llama, model: m, default_max_tokens: 0"),
+            "p.yaml:3: key 'workers[0].default_max_tokens': '0' is not a whole number from 1 to "
+            "4294967295");
   EXPECT_EQ(worker_complaint("name: a, engine: simulate, slots: 3, max_slots: 5"),
             "p.yaml:3: key 'workers[0].max_slots': is for slots: auto; else `slots` is the most");
   EXPECT_EQ(worker_complaint("name: a, engine: simulate, device: [0, cpu]"),
