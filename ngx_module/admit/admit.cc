@@ -4,6 +4,7 @@
 
 #include "ngx_module/admit/degrade.h"
 #include "ngx_module/admit/delay.h"
+#include "ngx_module/admit/quota_word.h"
 #include "ngx_module/admit/refuse.h"
 #include "ngx_module/request/telemetry.h"
 
@@ -105,6 +106,7 @@ ngx_int_t admit(ngx_http_request_t* r, RequestState& state, Charges& charges) no
     return refuse_to_delay(r, state, charges);
   }
   count_admitted(main, charges, sum.over);
+  tell_of_quotas(r, charges);
   note_judged(state, charges, true);
   state.passes = loc.passes;
   note_outcome(state, sum, charges.would_refuse);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ngx_module/admit/prove.h"
+#include "ngx_module/admit/quota_word.h"
 #include "ngx_module/admit/refusal_log.h"
 #include "ngx_module/challenge/tell_challenge.h"
 #include "ngx_module/conf/text.h"
@@ -148,6 +149,7 @@ bool tell_over_limit(ngx_http_request_t* r, RequestState& state, Charges& charge
   size_t exceeded = 0;
   const ChargeResult& worst = mark_exceeded(*main_conf(r), state, charges, exceeded);
   const bool challenged = may_be_challenged(state, charges.results());
+  tell_of_quotas(r, charges);
   undo_earlier(state);
   note_judged(state, charges, false);
   state.outcome = challenged ? Outcome::kChallenged : Outcome::kRejected;

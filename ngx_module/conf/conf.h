@@ -37,6 +37,7 @@ namespace penstock {
 struct Counter;
 struct Limit;
 struct LimitMetrics;
+struct QuotaLine;
 struct Sharing;
 struct VerifyLine;
 struct ZoneStore;
@@ -221,6 +222,7 @@ struct MainConf {
   PoolArray<StatusSource*> sources;
   PoolArray<ChallengeProvider*> providers;
   PoolArray<VerifyLine*> verify_lines;
+  PoolArray<QuotaLine*> quota_lines;        // where some quota has warn=
   PoolArray<std::string_view> body_fields;  // looked for in bodies (body.h)
   IssuedKeys* keys = nullptr;               // penstock_keys
   Zone* sign_in_zone = nullptr;             // penstock_sign_in: whose secret signs its cookies

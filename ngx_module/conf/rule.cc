@@ -96,6 +96,18 @@ char* make_rate(ngx_conf_t* cf, const Terms& terms, Rule& rule) noexcept {
                       "fixed_window");
 }
 
+char* read_warning(ngx_conf_t* cf, std::string_view text, Rule& rule) noexcept {
+  uint64_t percent = 0;
+  if (!text.ends_with('%') || !parse_number(text.substr(0, text.size() - 1), 100, percent) ||
+      percent == 0) {
+    return refuse_terms(cf, "warn", text,
+                        "it is how much of the quota is used when a word is said, from 1% to "
+                        "100%, such as 80%");
+  }
+  rule.warn = static_cast<unsigned>(percent);
+  return NGX_CONF_OK;
+}
+
 char* make_quota(ngx_conf_t* cf, const Terms& terms, Rule& rule) noexcept {
   Rate rate;
   if (const char* remedy = parse_rate(terms.quota, rate); remedy != nullptr) {
@@ -103,6 +115,9 @@ char* make_quota(ngx_conf_t* cf, const Terms& terms, Rule& rule) noexcept {
   }
   if (!terms.burst.empty() || !terms.algorithm.empty()) {
     return refuse(cf, "a quota has no burst= or algorithm=: it counts in the calendar's windows");
+  }
+  if (!terms.warn.empty() && read_warning(cf, terms.warn, rule) != NGX_CONF_OK) {
+    return kConfError;
   }
   rule.kind = RuleKind::kQuota;
   rule.unit = rate.unit;
@@ -163,7 +178,7 @@ void put_into_words(ngx_pool_t* pool, const Terms& terms, std::string_view who,
 bool Terms::take(std::string_view argument) noexcept {
   return option(argument, "rate", rate) || option(argument, "quota", quota) ||
          option(argument, "concurrency", concurrency) || option(argument, "burst", burst) ||
-         option(argument, "algorithm", algorithm);
+         option(argument, "algorithm", algorithm) || option(argument, "warn", warn);
 }
 
 std::string_view Rule::code() const noexcept {
@@ -178,6 +193,9 @@ std::string_view Rule::code() const noexcept {
 }
 
 char* make_rule(ngx_conf_t* cf, const Terms& terms, std::string_view who, Rule& rule) noexcept {
+  if (!terms.warn.empty() && terms.quota.empty()) {
+    return refuse(cf, "warn= belongs to a quota: of a rate or a concurrency nobody is warned");
+  }
   char* const made = !terms.concurrency.empty() ? make_concurrency(cf, terms, rule)
                      : !terms.quota.empty()     ? make_quota(cf, terms, rule)
                                                 : make_rate(cf, terms, rule);

@@ -16,6 +16,7 @@ enum class RuleKind : uint8_t { kRate, kQuota, kConcurrency };
 struct Terms {
   std::string_view rate, quota, concurrency;
   std::string_view burst, algorithm;  // of a rate
+  std::string_view warn;              // of a quota
 
   // Takes one argument, NAME=VALUE; false if it is none of these.
   bool take(std::string_view argument) noexcept;
@@ -34,6 +35,7 @@ struct Rule {
   std::string_view algorithm;      // token_bucket
   uint64_t amount = 0;             // as written: 10 of 10r/m
   const Period* period = nullptr;  // of a concurrency: none
+  unsigned warn = 0;               // of a quota: a word is said at so many percent; 0: at none
   ngx_str_t terms{};               // 10r/m burst=5, for messages
   ngx_str_t allows{};              // Plan free allows 10 requests a minute.
   ngx_str_t sentence{};            // the same, and what is wrong when it refuses

@@ -6,6 +6,7 @@
 #include "ngx_module/admit/status_source.h"
 #include "ngx_module/challenge/verify_line.h"
 #include "ngx_module/conf/conf.h"
+#include "ngx_module/request/quota_line.h"
 
 namespace penstock {
 namespace {
@@ -86,10 +87,27 @@ ngx_int_t bind_provider(ngx_conf_t* cf, ChallengeProvider& provider) noexcept {
   return NGX_OK;
 }
 
+bool warns(const PoolArray<Rule*>& rules) noexcept {
+  return std::any_of(rules.begin(), rules.end(), [](const Rule* rule) { return rule->warn != 0; });
+}
+
+// Those that are told what a quota has come to.
+ngx_int_t bind_quotas(ngx_conf_t* cf, MainConf& main) noexcept {
+  const bool any =
+      warns(main.rules) || std::any_of(main.tiers.begin(), main.tiers.end(),
+                                       [](const Tier* tier) { return warns(tier->rules); });
+  for (const StatusSource* source : main.sources) {
+    if (any && !add_quota_line(cf->pool, main, view(source->socket))) {
+      return NGX_ERROR;
+    }
+  }
+  return NGX_OK;
+}
+
 }  // namespace
 
 ngx_int_t bind_sources(ngx_conf_t* cf) noexcept {
-  const MainConf& main = *main_conf(cf);
+  MainConf& main = *main_conf(cf);
   for (LocConf* loc : main.watchers) {
     if (bind_watcher(cf, *loc) != NGX_OK) {
       return NGX_ERROR;
@@ -105,7 +123,7 @@ ngx_int_t bind_sources(ngx_conf_t* cf) noexcept {
       return NGX_ERROR;
     }
   }
-  return NGX_OK;
+  return bind_quotas(cf, main);
 }
 
 }  // namespace penstock

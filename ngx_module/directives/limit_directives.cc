@@ -40,7 +40,7 @@ char* read_limit_parts(ngx_conf_t* cf, LimitParts& parts) noexcept {
       return refuse(
           cf,
           "unknown parameter \"%V\" of penstock_limit; it takes zone=, key=, tier= or one "
-          "of rate=, quota=, concurrency= (with burst=, algorithm=, name=), and action=, "
+          "of rate=, quota=, concurrency= (with burst=, algorithm=, warn=, name=), and action=, "
           "max_delay=, degrade_to=, verified=, dry_run=, stage=, pages=, shared=; or off alone",
           &arg(cf, i));
     }

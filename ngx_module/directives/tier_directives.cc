@@ -21,13 +21,13 @@ char* read_tier_terms(ngx_conf_t* cf, Terms& terms, std::string_view& name) noex
       return lacking;
     }
     if (option(text, "name", name) || option(text, "burst", terms.burst) ||
-        option(text, "algorithm", terms.algorithm)) {
+        option(text, "algorithm", terms.algorithm) || option(text, "warn", terms.warn)) {
       continue;
     }
     if (!amount.empty()) {
       return refuse(cf,
                     "unknown parameter \"%V\" of %V; it takes burst=N, algorithm=NAME and "
-                    "name=NAME",
+                    "name=NAME, of a quota also warn=80%%",
                     &arg(cf, i), &arg(cf, 0));
     }
     amount = text;

@@ -38,6 +38,7 @@ const char* on_accepted(RequestState& state, std::string_view payload) noexcept 
   state.eta_ms = accepted.eta_ms;
   state.accepted_ns = monotonic_ns();
   state.started_at_once = accepted.position == 0;
+  state.counts = accepted.counts != 0;
   if (accepted.promised != 0) {
     hand_over(state.receipt);
   }

@@ -7,6 +7,7 @@
 #include "ngx_module/hand_over/answer_body.h"
 #include "ngx_module/hand_over/answer_head.h"
 #include "ngx_module/hand_over/receipt_codec.h"
+#include "ngx_module/hand_over/settle_up.h"
 #include "ngx_module/reply/page.h"
 #include "ngx_module/request/request.h"
 #include "ngx_module/request/telemetry.h"
@@ -16,8 +17,6 @@
 
 namespace penstock {
 namespace {
-
-constexpr uint64_t kJob = 1;  // one job at a time on a connection
 
 // A console's location asks as an operator's tool: penstockd says whether this Nginx may be one.
 wire::Hello hello(const LocConf& loc) noexcept {
@@ -246,10 +245,6 @@ ngx_int_t create_request(ngx_http_request_t* r) noexcept {
   return whole;
 }
 
-bool wants_promise(const RequestState& state) noexcept {
-  return state.job_headers != nullptr && state.job_headers->want_promise();
-}
-
 // A penstockd that may have made a promise is the last that is asked for it.
 void choose_conf(ngx_http_request_t* r, const RequestState& state) noexcept {
   LocConf& loc = *loc_conf(r);
@@ -272,78 +267,6 @@ ngx_int_t reinit_request(ngx_http_request_t* r) noexcept {
 }
 
 void abort_request(ngx_http_request_t*) noexcept {}
-
-// What the caller that left a stream has had: the prompt, and a token with each piece of the
-// answer.
-Usage usage_so_far(ngx_http_request_t* r, const RequestState& state) noexcept {
-  const double prompt = static_cast<double>(state.prompt_bytes) /
-                        estimate_of(*main_conf(r), view(state.model)).bytes_per_token;
-  return {static_cast<uint64_t>(prompt) + state.media_tokens + state.chunks,
-          static_cast<uint64_t>((monotonic_ns() - state.begun_ns) / kNsPerMs)};
-}
-
-// What was done, most likely, for a caller that left before its answer came: the device time since
-// it must have started, and tokens in step with that.
-Usage usage_so_far_unseen(ngx_http_request_t* r, const RequestState& state) noexcept {
-  const int64_t waited_ns = static_cast<int64_t>(state.eta_ms) * kNsPerMs;
-  const bool told = state.started_at_once || state.eta_ms != 0;
-  const int64_t ran_ns =
-      state.accepted_ns != 0 && told ? monotonic_ns() - state.accepted_ns - waited_ns : 0;
-  if (ran_ns <= 0) {
-    return {};  // it was in the queue still
-  }
-  const Estimate usual = estimate_of(*main_conf(r), view(state.model));
-  const double done = static_cast<double>(ran_ns) / kNsPerMs / std::max(usual.gpu_ms, 1.0);
-  const auto reserved = static_cast<double>(state.cost[static_cast<size_t>(Unit::kTokens)]);
-  return {static_cast<uint64_t>(reserved * std::min(done, 1.0)),
-          static_cast<uint64_t>((ran_ns + kNsPerMs - 1) / kNsPerMs)};
-}
-
-// The connection ended before penstockd had said anything to who asked for a promise: the job may
-// be on disk, and then what was charged is its own.
-bool may_be_promised(const ngx_http_request_t* r, const RequestState& state) noexcept {
-  return r->upstream->request_sent != 0 && state.job_id_size == 0 && !state.answer_begun &&
-         wants_promise(state);
-}
-
-void settle_by(RequestState& state, const Usage& usage) noexcept {
-  state.usage = usage;
-  state.billed = !state.promised;
-  settle(state.receipt, usage);
-}
-
-// A refusal costs nothing, also when it was penstockd that refused; nor does a failure of ours. A
-// caller that leaves the queue gets back all but the request itself; one that leaves while its job
-// runs pays for what was done until then, and one that leaves an answer that was made whole before
-// it began to come, all of it.
-void settle_up(ngx_http_request_t* r, RequestState& state, bool failed, bool left) noexcept {
-  if (may_be_promised(r, state)) {
-    return hand_over(state.receipt);
-  }
-  if (state.duplicate) {
-    return refund(state.receipt, false);  // the job was there already: it cost the request alone
-  }
-  if (failed && r->upstream->header_sent == 0) {
-    return give_all_back(state);  // nothing of it has reached its caller
-  }
-  if (state.done) {
-    if (!state.usage_estimated && r->headers_out.status < NGX_HTTP_BAD_REQUEST) {
-      // What pictures come to says nothing of text.
-      const uint64_t text = state.media_tokens == 0 ? state.prompt_bytes : 0;
-      learn(*main_conf(r), view(state.model), text, state.prompt_tokens,
-            state.usage.tokens - state.prompt_tokens, state.usage.gpu_ms);
-    }
-    settle_by(state, state.usage);
-  } else if (state.chunks != 0 && state.answer_is_events) {
-    settle_by(state, usage_so_far(r, state));
-  } else if (failed) {
-    give_all_back(state);
-  } else if (state.chunks == 0 && left) {
-    settle_by(state, usage_so_far_unseen(r, state));
-  } else if (state.chunks == 0) {
-    refund(state.receipt, false);
-  }
-}
 
 // The connection is closed unless the answer came whole, and closing it cancels the job.
 void finalize_request(ngx_http_request_t* r, ngx_int_t rc) noexcept {

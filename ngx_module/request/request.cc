@@ -34,7 +34,7 @@ void RequestState::forget_answer() noexcept {
   started_at_once = false;
   answer = AnswerStream();
   job_id_size = 0;
-  duplicate = false;
+  counts = duplicate = false;
   websocket = nullptr;
   file = nullptr;
   for (; answer_header_count > 0; --answer_header_count) {

@@ -138,6 +138,7 @@ struct RequestState {
   Usage usage;
   bool promised = false;         // a job of its own pays for it, later
   bool billed = false;           // settled by `usage`
+  bool counts = false;           // penstockd wants to hear what was settled where it said no DONE
   bool usage_estimated = false;  // by the engine: nothing is learned by it
   uint64_t prompt_tokens = 0;
 

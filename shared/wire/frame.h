@@ -12,10 +12,11 @@
 namespace penstock::wire {
 
 // A peer says the least version that has what it needs; penstockd takes each from the first to the
-// newest. 2: VERIFY and VERIFIED.
+// newest. 2: VERIFY and VERIFIED. 3: QUOTA.
 constexpr uint32_t kVersion = 1;
 constexpr uint32_t kVersionOfVerify = 2;
-constexpr uint32_t kNewestVersion = 2;
+constexpr uint32_t kVersionOfQuota = 3;
+constexpr uint32_t kNewestVersion = 3;
 constexpr size_t kHeaderBytes = 16;
 
 enum class FrameType : uint8_t {
@@ -50,8 +51,10 @@ enum class FrameType : uint8_t {
   kVerify = 29,
   kVerified = 30,
   kLog = 31,
+  kSpent = 32,
+  kQuota = 33,
 };
-constexpr uint8_t kLastFrameType = 31;
+constexpr uint8_t kLastFrameType = 33;
 
 // A worker sends so much of a job's answer (bytes of CHUNK) without being asked for more (WINDOW).
 constexpr uint64_t kFirstWindowBytes = 1U << 20;

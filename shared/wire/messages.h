@@ -1,5 +1,5 @@
-// Messages: what each frame's payload means. This file, with device_messages.h, is the only
-// definition of the field tags.
+// Messages: what each frame's payload means. This file, edge_messages.h and device_messages.h are
+// the only definition of the field tags.
 //
 // A message is a struct of views and numbers with one function, visit(), that names each field's
 // tag; parse() and append() are both made from it. Views point into the frame they were parsed
@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "shared/wire/edge_messages.h"
 #include "shared/wire/message_codec.h"
 
 namespace penstock::wire {
@@ -166,9 +167,10 @@ struct Accepted {
   uint64_t position = 0;    // 1: the next to start; 0: started at once
   uint64_t eta_ms = 0;      // predicted wait until it starts
   uint64_t promised = 0;    // 1: as in HEAD
+  uint64_t counts = 0;      // 1: penstockd may be told SPENT of it
   template <typename V>
   void visit(V&& v) {
-    v(16, job_id), v(17, position), v(18, eta_ms), v(48, promised);
+    v(16, job_id), v(17, position), v(18, eta_ms), v(48, promised), v(113, counts);
   }
 };
 
@@ -369,32 +371,6 @@ struct StatusReport {  // no fields when it is the question
   template <typename V>
   void visit(V&& v) {
     v(31, json);
-  }
-};
-
-// The answer to a provider's challenge: is it a good one?
-struct Verify {
-  static constexpr FrameType kType = FrameType::kVerify;
-  std::string_view provider;   // "turnstile", "hcaptcha", "recaptcha"
-  std::string_view sitekey;    // of the widget that it is to come from
-  std::string_view token;      // as the widget made it
-  std::string_view caller;     // who brings it: the same bytes for the same caller
-  std::string_view remote_ip;  // told to the provider only where penstock.yaml says so
-  template <typename V>
-  void visit(V&& v) {
-    v(107, provider), v(108, sitekey), v(109, token), v(110, caller), v(111, remote_ip);
-  }
-};
-
-// kUnknown: it could not be asked, or its answer is none. kBusy: penstockd has too much to ask.
-enum class Verdict : uint64_t { kUnknown = 0, kGood = 1, kBad = 2, kBusy = 3 };
-
-struct Verified {
-  static constexpr FrameType kType = FrameType::kVerified;
-  uint64_t verdict = 0;  // Verdict
-  template <typename V>
-  void visit(V&& v) {
-    v(112, verdict);
   }
 };
 

@@ -56,6 +56,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     round_trip<Grant>(payload);
     round_trip<Window>(payload);
     round_trip<Settled>(payload);
+    round_trip<Spent>(payload);
+    round_trip<QuotaNotice>(payload);
     round_trip<Heartbeat>(payload);
     round_trip<StatusReport>(payload);
     round_trip<Goodbye>(payload);

@@ -5,7 +5,7 @@ import struct
 
 HELLO, SUBMIT, ACCEPTED, HEAD, CHUNK, PROGRESS, DONE, FAILED, CANCEL, TAKE, HEARTBEAT, STATUS, DRAIN, GOODBYE, \
     ASK, HOLD, OVER, DEVICE, DEVICES = range(1, 20)
-WINDOW, SETTLED, SLOTS, PREVIEW, NOTE, VERIFY, VERIFIED = range(24, 31)
+WINDOW, SETTLED, SLOTS, PREVIEW, NOTE, VERIFY, VERIFIED, LOG, SPENT, QUOTA = range(24, 34)
 CALLER, TOOL, EDGE, WATCH = 1, 3, 4, 5
 TAGS = {
     "version": 1, "role": 2, "queue": 6, "model": 7, "owner": 8, "tier": 9, "priority": 10, "weight": 11, "cost": 12,

@@ -56,6 +56,7 @@ Outcome run_scale(const Arguments& arguments);
 Outcome run_submit(const Arguments& arguments);
 Outcome run_limits(const Arguments& arguments);
 Outcome run_offenders(const Arguments& arguments);
+Outcome run_usage(const Arguments& arguments);
 Outcome run_keys(const Arguments& arguments);
 
 // Every command's line, or one command's with its options.

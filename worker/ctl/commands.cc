@@ -53,6 +53,20 @@ constexpr std::array kReplayFlags = {
     Flag{"at-once", 0, "N", "so many in line at once (16)"},
     Flag{"dry-run", 0, "", "only tell which"},
 };
+constexpr std::array kUsageFlags = {
+    kSocket,
+    kConfig,
+    Flag{"owner", 0, "OWNER", "of this owner: what the edge's penstock_owner came to"},
+    Flag{"owner-hash", 0, "HASH", "likewise, as `jobs` or `usage` show one"},
+    Flag{"model", 0, "MODEL", "of this model only"},
+    Flag{"since", 0, "T", "from then on: 24h (ago), 2026-11-30, 2026-11-30T08:00:00Z, seconds"},
+    Flag{"until", 0, "T", "and before then"},
+    Flag{"by", 0, "LIST",
+         "summed up by hour, day or month, owner, queue, model, with commas; else not at all"},
+    Flag{"csv", 0, "", "for spreadsheets"},
+    kJson,
+    Flag{"cloudevents", 0, "", "a batch of CloudEvents 1.0, of hours that are over"},
+};
 constexpr std::array kSubmitFlags = {
     kJson,
     Flag{"url", 0, "URL", "the edge; else $PENSTOCK_URL, else http://127.0.0.1:8080"},
@@ -118,6 +132,8 @@ constexpr std::array kCommands = {
     Command{"keys", "add OWNER|list [OWNER]|move ID|revoke ID",
             "issues keys and takes them back, from the next request on, without a reload",
             kKeysFlags, run_keys},
+    Command{"usage", "", "who used what: requests, tokens and GPU time, by the hour", kUsageFlags,
+            run_usage},
     Command{"offenders", "", "the keys that were refused most", kOffendersFlags, run_offenders},
 };
 

@@ -4,19 +4,16 @@
 // failed (operator_api_replay.cc): so a replay that was interrupted is given once more, and goes
 // on.
 #include <fmt/format.h>
-#include <time.h>
 
 #include <charconv>
 #include <chrono>
 #include <ctime>
 #include <deque>
-#include <optional>
 #include <thread>
 
-#include "shared/base/clock.h"
-#include "shared/base/units.h"
 #include "worker/ctl/json.h"
 #include "worker/ctl/operate.h"
+#include "worker/ctl/time_of.h"
 
 namespace penstock::ctl {
 namespace {
@@ -24,21 +21,6 @@ namespace {
 constexpr uint32_t kAtOnce = 16;
 constexpr uint32_t kMostAtOnce = 1000;
 constexpr auto kPause = std::chrono::milliseconds(200);
-
-// "2h" (ago), "2026-11-30T08:00:00Z", seconds since 1970.
-std::optional<int64_t> time_of(const std::string& text, int64_t now_s) {
-  int64_t seconds = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
-  if (error == std::errc() && end == text.data() + text.size()) {
-    return seconds;
-  }
-  if (const auto ago_ns = parse_duration_ns(text)) {
-    return now_s - *ago_ns / kNsPerSec;
-  }
-  std::tm date{};
-  const char* const rest = ::strptime(text.c_str(), "%Y-%m-%dT%H:%M:%SZ", &date);
-  return rest != nullptr && *rest == '\0' ? std::optional<int64_t>(::timegm(&date)) : std::nullopt;
-}
 
 struct Wanted {
   std::string queue, status, model, run;

@@ -257,6 +257,7 @@ bool Server::apply_new_config() {
   orders_.reloaded(config_.digest);
   if (store_ != nullptr) {
     store_->set_max_bytes(config_.limits.max_state_bytes, config_.limits.max_share_bytes());
+    apply_ledger(config_.ledger);
   }
   callers_.set_limits(config_.limits);
   device_watch_.apply(config_);

@@ -12,6 +12,7 @@
 
 #include "shared/base/event_loop.h"
 #include "shared/base/fd.h"
+#include "shared/base/log_bound.h"
 #include "shared/base/result.h"
 #include "worker/queue/api/callers.h"
 #include "worker/queue/api/intake.h"
@@ -70,6 +71,8 @@ class Server final {
   void keep_shared(Config& fresh) const;
   Status recover_orders();
   void open_notices();
+  void tell_quota(const wire::QuotaNotice& quota);
+  void apply_ledger(const LedgerConfig& ledger);
   void tell_store_done();
   void tell_webhooks();
   void ask_message(const JobId& id, std::function<void(std::optional<Webhooks::Message>)> told);
@@ -119,6 +122,7 @@ class Server final {
   ProviderChecks checks_{loop_};
   Handlers handlers_{dispatcher_, intake_, jobs_api_, &operator_api_, &checks_};
   Callers callers_;
+  LogBound quotas_told_{1000, 10};
   History history_;
   int64_t start_ns_;
   int64_t turned_ns_ = 0;  // the last turn's time

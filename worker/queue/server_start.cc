@@ -142,6 +142,13 @@ Status Server::recover() {
   } else {
     log(Level::kError, paces.error().message + "; what workers used of their limits is forgotten");
   }
+  apply_ledger(config_.ledger);
+  std::vector<UsageRow> left;
+  auto usage = UsageFile::open(config_.state + "/usage", store_->usage_mark(), left);
+  if (!usage) {
+    log(Level::kError, usage.error().message + "; what is waited for is counted in memory alone");
+  }
+  dispatcher_.usage().use(*store_, usage ? *std::move(usage) : UsageFile(), std::move(left));
   intake_.set_secret(store_->secret());
   webhooks_ = std::make_unique<Webhooks>(Webhooks::Calls{
       .message = [this](const JobId& id, auto told) { ask_message(id, std::move(told)); },
@@ -184,6 +191,11 @@ Status Server::recover() {
   return recovered ? recover_orders() : recovered;
 }
 
+void Server::apply_ledger(const LedgerConfig& ledger) {
+  store_->set_usage_bounds({.keep_hours = ledger.keep_ns / kNsPerMs / kHourMs,
+                            .rows = static_cast<int64_t>(ledger.max_rows)});
+}
+
 void Server::open_notices() {
   notices_ = std::make_unique<Notices>(
       loop_, Notices::Calls{
@@ -199,7 +211,25 @@ void Server::open_notices() {
     return notices_of(*notices_, job, dead);
   };
   dispatcher_.on_notices_due = [this] { notices_->added(); };
+  dispatcher_.on_quota = [this](const wire::QuotaNotice& quota) { tell_quota(quota); };
   notices_->apply(config_.notify);  // before jobs are recovered, as some may end at once
+}
+
+// It is on disk as the notices of jobs are, under an id of its own. More than a receiver could mind
+// is in Nginx's log alone.
+void Server::tell_quota(const wire::QuotaNotice& quota) {
+  JobEnd end;
+  end.notices = notices_of(*notices_, quota, dispatcher_.wall_ms());
+  if (end.notices.empty()) {
+    return;
+  }
+  if (!quotas_told_.admits(connections_.now_ns())) {
+    return log(Level::kWarn, "a quota that was passed is not told to the hooks: too many at once");
+  }
+  end.id = dispatcher_.new_id();
+  end.finished_ms = dispatcher_.wall_ms();
+  store_->notify(end);
+  notices_->added();
 }
 
 Status Server::recover_orders() {

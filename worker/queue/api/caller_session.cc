@@ -10,6 +10,21 @@ namespace penstock::queue {
 
 using wire::FrameType;
 
+namespace {
+
+constexpr size_t kMostQuotaText = 64;
+
+UsageCounts counts_of(const wire::Spent& spent) {
+  UsageCounts counts;
+  counts[kRequests] = spent.requests != 0 ? 1 : 0;
+  counts[kPromptTokens] = usage_of_tokens(spent.prompt_tokens);
+  counts[kCompletionTokens] = usage_of_tokens(spent.completion_tokens);
+  counts[kGpuMs] = usage_of_tokens(spent.gpu_ms);
+  return counts;
+}
+
+}  // namespace
+
 void CallerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
   if (role_ == 0 && frame.header.type != FrameType::kHello) {
     return refuse("the first frame is not HELLO");
@@ -24,6 +39,10 @@ void CallerSession::on_frame(const wire::Frame& frame, std::string_view bytes) {
         handlers_.dispatcher.release(*waiter);
       }
       return;
+    case FrameType::kSpent:
+      return on_spent(frame);
+    case FrameType::kQuota:
+      return on_quota(frame);
     case FrameType::kAsk:
       return on_ask(frame);
     case FrameType::kStatus:
@@ -44,7 +63,7 @@ void CallerSession::on_hello(const wire::Frame& frame, std::string_view bytes) {
     return refuse(error);
   }
   if (hello.version < wire::kVersion || hello.version > wire::kNewestVersion) {
-    return refuse("another version of the protocol; these are versions 1 and 2");
+    return refuse("another version of the protocol; these are versions 1 to 3");
   }
   const auto is = [&](wire::Role role) { return hello.role == static_cast<uint64_t>(role); };
   const bool known = is(wire::Role::kCaller) || is(wire::Role::kTool) || is(wire::Role::kEdge) ||
@@ -147,6 +166,37 @@ void CallerSession::on_ask(const wire::Frame& frame) {
     return handlers_.operator_api->ask(*this, frame.header.id, ask);
   }
   handlers_.jobs_api.ask(*this, frame.header.id, ask);
+}
+
+void CallerSession::on_spent(const wire::Frame& frame) {
+  wire::Spent spent;
+  if (const char* const error = wire::parse(frame.payload, spent); error != nullptr) {
+    return refuse(error);
+  }
+  if (!has_role(wire::Role::kCaller)) {
+    return refuse("SPENT is for callers");
+  }
+  const UsageCounts counts = counts_of(spent);
+  if (Waiter* const waiter = find(frame.header.id); waiter != nullptr) {
+    handlers_.dispatcher.release(*waiter, &counts);
+  } else {
+    handlers_.dispatcher.correct_usage(*this, frame.header.id, counts);
+  }
+}
+
+void CallerSession::on_quota(const wire::Frame& frame) {
+  wire::QuotaNotice quota;
+  if (const char* const error = wire::parse(frame.payload, quota); error != nullptr) {
+    return refuse(error);
+  }
+  const auto is_short = [](std::string_view text) { return text.size() <= kMostQuotaText; };
+  if (!has_role(wire::Role::kCaller) || !is_short(quota.limit) || !is_short(quota.key_hash) ||
+      !is_short(quota.unit) || !is_short(quota.period)) {
+    return refuse("a QUOTA that no edge sends");
+  }
+  if (handlers_.dispatcher.on_quota) {
+    handlers_.dispatcher.on_quota(quota);
+  }
 }
 
 void CallerSession::on_submit(const wire::Frame& frame, std::string_view bytes) {

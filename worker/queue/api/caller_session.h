@@ -79,6 +79,8 @@ class CallerSession final : public Caller {
   void on_refused(std::string_view reason) override;
   void on_hello(const wire::Frame& frame, std::string_view bytes);
   void on_submit(const wire::Frame& frame, std::string_view bytes);
+  void on_spent(const wire::Frame& frame);
+  void on_quota(const wire::Frame& frame);
   void on_ask(const wire::Frame& frame);
   void on_verify(const wire::Frame& frame);
   void on_status(const wire::Frame& frame);

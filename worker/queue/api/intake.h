@@ -91,7 +91,7 @@ class Intake {
   void check(Job& job, Order order);
   void checked(const JobId& id, Order order, const wire::Checked* refusal);
   // `answer`: nullptr: the store has it.
-  void replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& queue,
+  void replay(Job& job, const JobRecord& earlier, const Scheduler::Lane& lane,
               const std::string_view* answer = nullptr);
   // Of queues that hosts share (intake_shared.cc):
   void share(const JobId& id, const Order& order, const std::string& instead_of = {});

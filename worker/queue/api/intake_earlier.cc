@@ -83,26 +83,30 @@ void Intake::seek_earlier(Waiter& waiter, const Order& order, const wire::Failed
   }
   Subscribers::ask(waiter);
   waiter.duplicate = true;
-  look_up_earlier(order, [this, &waiter, earliest_ms = order.earliest_ms, owner = order.owner,
-                          queue = order.lane->queue, failed = wire::Failed(failed),
-                          code = std::string(failed.code), message = std::string(failed.message)](
-                             const std::optional<KeptAnswer>& kept) mutable {
-    if (!dispatcher_.subscribers().answered(waiter)) {
-      return;
-    }
-    const JobEnd* const end = kept ? &kept->job.end : nullptr;
-    if (end == nullptr || end->http_status / 100 != 2 || end->finished_ms < earliest_ms ||
-        end->expires_ms <= dispatcher_.keeping_ms()) {
-      failed.code = code;
-      failed.message = message;
-      refuse(*waiter.caller, waiter.id, failed);
-    } else {
-      dispatcher_.count(*queue, Metrics::Event::kEarlier);
-      const bool own = owner != limit::Hash128{} && kept->job.owner == owner;
-      dispatcher_.replies().earlier(waiter, *kept, own, dispatcher_.wall_ms());
-    }
-    dispatcher_.subscribers().leave(waiter);
-  });
+  look_up_earlier(
+      order, [this, &waiter, earliest_ms = order.earliest_ms, owner = order.owner,
+              lane = order.lane, charged = order.earlier_if_busy, failed = wire::Failed(failed),
+              code = std::string(failed.code), message = std::string(failed.message)](
+                 const std::optional<KeptAnswer>& kept) mutable {
+        if (!dispatcher_.subscribers().answered(waiter)) {
+          return;
+        }
+        const JobEnd* const end = kept ? &kept->job.end : nullptr;
+        if (end == nullptr || end->http_status / 100 != 2 || end->finished_ms < earliest_ms ||
+            end->expires_ms <= dispatcher_.keeping_ms()) {
+          failed.code = code;
+          failed.message = message;
+          refuse(*waiter.caller, waiter.id, failed);
+        } else {
+          dispatcher_.count(*lane->queue, Metrics::Event::kEarlier);
+          if (charged) {
+            dispatcher_.count_joined(*lane, owner.lo);
+          }
+          const bool own = owner != limit::Hash128{} && kept->job.owner == owner;
+          dispatcher_.replies().earlier(waiter, *kept, own, dispatcher_.wall_ms());
+        }
+        dispatcher_.subscribers().leave(waiter);
+      });
 }
 
 void Intake::look_up_earlier(const Order& order,

@@ -97,6 +97,7 @@ bool Intake::join(Caller& caller, uint64_t id, const wire::Submit& submit,
   Waiter& waiter = dispatcher_.subscribers().add(
       caller, id, async || late || job->ending ? Waiter::Kind::kPromise : Waiter::Kind::kAnswer);
   dispatcher_.count(*order.lane->queue, Metrics::Event::kDuplicate);
+  dispatcher_.count_joined(*order.lane, order.owner.lo);
   waiter.duplicate = true;
   waiter.wait_ns = async ? options.wait_ns : Waiter::kToTheEnd;
   waiter.jobs_path = jobs_path_or_default(submit.jobs_path);
@@ -162,7 +163,7 @@ void Intake::found(const JobId& id, Order order, std::optional<JobRecord> earlie
     if (order.may_be_local) {
       job->more->digest = order.local_digest;
     }
-    return replay(*job, *earlier, *order.lane->queue);
+    return replay(*job, *earlier, *order.lane);
   }
   if (const auto refusal = busy(order, 0)) {
     return turn_away(*job, order, refusal->failed());
@@ -171,8 +172,9 @@ void Intake::found(const JobId& id, Order order, std::optional<JobRecord> earlie
 }
 
 // The job that had this key has completed: whoever asks gets what came of it.
-void Intake::replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& queue,
+void Intake::replay(Job& job, const JobRecord& earlier, const Scheduler::Lane& lane,
                     const std::string_view* answer) {
+  const Scheduler::Queue& queue = *lane.queue;
   if (earlier.digest != job.more->digest) {
     return refuse_all(job, {.status = 422,
                             .code = "duplicate",
@@ -184,6 +186,7 @@ void Intake::replay(Job& job, const JobRecord& earlier, const Scheduler::Queue& 
     Subscribers::detach(waiter);
     waiter.duplicate = true;
     dispatcher_.count(queue, Metrics::Event::kDuplicate);
+    dispatcher_.count_joined(lane, job.owner);
     if (waiter.kind == Waiter::Kind::kPromise && waiter.wait_ns == 0) {
       const std::string headers =
           "Location: " + waiter.jobs_path + "/" + std::string(earlier.id.view()) +

@@ -173,13 +173,13 @@ void Intake::known(Job& job, const Order& order, const std::string& other, Share
         return;
       }
       const std::string_view none;
-      whole ? replay(*it, *whole, *order.lane->queue, &none)
+      whole ? replay(*it, *whole, *order.lane, &none)
             : shared(id, order, SharedQueue::Outcome::kAway, {});
     };
     return dispatcher_.shared()->results()->bring(record, brought);
   }
   if (has_ended(record.status)) {
-    return replay(job, record, *order.lane->queue, &answer);
+    return replay(job, record, *order.lane, &answer);
   }
   if (order.reject) {
     return refuse_all(job, in_flight());
@@ -209,6 +209,7 @@ void Intake::join_away(Job& job, const Order& order, SharedQueue& queue, const J
     Subscribers::detach(waiter);
     waiter.duplicate = true;
     dispatcher_.count(*order.lane->queue, Metrics::Event::kDuplicate);
+    dispatcher_.count_joined(*order.lane, order.owner.lo);
     dispatcher_.subscribers().join(waiter, there);
     if (waiter.kind == Waiter::Kind::kPromise && record.promised) {
       dispatcher_.replies().promised(waiter, there);

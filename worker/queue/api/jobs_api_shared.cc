@@ -235,6 +235,9 @@ void JobsApi::cancel_shared(Waiter& waiter, const Question& question, SharedQueu
   const std::string text = encode(record, {});
   const auto told = [this, &waiter, question, record,
                      &queue](const SharedOrder::Answer<SharedOrder::End>& is) {
+    if (is && is.value == SharedOrder::End::kEnded) {
+      dispatcher_.count_cancelled(record);
+    }
     if (!dispatcher_.subscribers().answered(waiter)) {
       return;
     }

@@ -109,6 +109,9 @@ void OperatorApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
   if (about == "predictions" && path.size() == 1 && ask.method == "GET") {
     return answer(caller, id, dispatcher_.predictions().json());
   }
+  if (about == "usage" && path.size() == 1 && ask.method == "GET") {
+    return about_usage({caller, id}, ask);
+  }
   if (about == "jobs" && path.size() == 3 && path[2] == "replay" && ask.method == "POST") {
     return replay({caller, id}, path[1], ask.query);
   }
@@ -131,12 +134,13 @@ void OperatorApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
   if (worker) {
     return about_workers({caller, id}, path, ask);
   }
-  refuse(caller, id, 404,
-         "There is nothing at " + quoted(ask.path) +
-             ". There are /status, /cluster, /history, /orders, /predictions, /jobs, /dead, "
-             "/queues/NAME/pause, "
-             "/queues/NAME/resume, "
-             "/workers/NAME/drain, /workers/NAME/scale and /workers/drain.");
+  refuse(
+      caller, id, 404,
+      "There is nothing at " + quoted(ask.path) +
+          ". There are /status, /cluster, /history, /orders, /predictions, /usage, /jobs, /dead, "
+          "/queues/NAME/pause, "
+          "/queues/NAME/resume, "
+          "/workers/NAME/drain, /workers/NAME/scale and /workers/drain.");
 }
 
 // ---- orders that were given ----

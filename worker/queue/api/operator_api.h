@@ -16,6 +16,9 @@
 //              as their owner sees them, and whose they are
 //   DELETE /jobs/ID
 //              cancels
+//   GET    /usage?owner=|owner_hash=&since=&until=&model=&after=
+//              the ledger, an hour's rows each, the earliest first (store/usage.h); `next` is the
+//              `after` of the next page; rows of hours before `open_since` change no more
 //   GET    /dead?queue=&limit=&after=
 //              the dead letters
 //   GET    /dead/ID
@@ -103,6 +106,8 @@ class OperatorApi {
   void note_order(const Caller& caller, const wire::Ask& ask);
   std::string orders_json() const;
   void about_dead(Asker asker, const Path& path, const wire::Ask& ask);
+  void about_usage(Asker asker, const wire::Ask& ask);
+  std::vector<uint64_t> hashes_of(std::string_view owner);
   void about_queue(Asker asker, const Path& path);
   void pause_everywhere(Asker asker, Scheduler::Queue& queue, SharedQueue& shared, bool pause);
   void about_workers(Asker asker, const Path& path, const wire::Ask& ask);

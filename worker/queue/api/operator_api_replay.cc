@@ -107,6 +107,7 @@ Result<JobRecord> OperatorApi::record_again(const Again& again, const JobRecord&
   fresh.priority = JobRecord::kReplayPriority;
   fresh.callback.clear();  // whoever asked has been told
   fresh.receipt.clear();   // and has paid
+  fresh.paid = true;
   fresh.label = "replay of " + std::string(record.id.view());
   fresh.earlier = {};
   fresh.created_ms = now_ms;

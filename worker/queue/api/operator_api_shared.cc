@@ -73,6 +73,7 @@ void OperatorApi::requeue_shared(Waiter& waiter, SharedQueue& queue, const JobRe
     }
     asked.not_before_ms = 0;
     asked.status = JobStatus::kQueued;
+    asked.paid = true;
     Newcomer again = dispatcher_.newcomer(asked, encode(asked, frame));
     again.job.anew = again.job.force = true;
     queue.add(std::move(again),

@@ -130,6 +130,13 @@ struct LogConfig {
   bool operator==(const LogConfig&) const = default;
 };
 
+// What is kept of who used what (docs/USAGE.md).
+struct LedgerConfig {
+  int64_t keep_ns = 400 * 86'400 * kNsPerSec;
+  uint32_t max_rows = 2'000'000;
+  bool operator==(const LedgerConfig&) const = default;
+};
+
 struct WebhooksConfig {
   std::string secret_file;         // empty: no webhooks are sent
   std::vector<std::string> allow;  // targets that are private or special, and yet allowed
@@ -153,6 +160,7 @@ struct Config {
   std::vector<PaceConfig> paces;
   std::vector<AutoscaleConfig> autoscales;
   LimitsConfig limits;
+  LedgerConfig ledger;
   WebhooksConfig webhooks;
   std::vector<HookConfig> notify;
   RedisConfig redis;

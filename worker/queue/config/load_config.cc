@@ -229,6 +229,10 @@ Config read_file(const YAML::Node& root, const std::string& path, NamedFiles fil
   read_workers(section.take("workers"), path, config, complaints);
   config.devices = read_devices(section.take("devices"), complaints);
   config.limits = read_limits(section.take("limits"), complaints);
+  Section ledger(section.take("ledger"), "ledger", complaints);
+  ledger.duration("keep", config.ledger.keep_ns, 3600 * kNsPerSec);
+  ledger.number("max_rows", config.ledger.max_rows, 1000, 100'000'000);
+  ledger.done();
   config.webhooks = read_webhooks(section.take("webhooks"), path, files, complaints);
   config.notify = read_notify(section.take("notify"), path, files, complaints);
   if (!config.notify.empty() && config.state.empty()) {

@@ -58,7 +58,7 @@ std::string NoticeTemplate::fill(const NoticeFields& fields) const {
     } else if (value.empty()) {
       out += "null";
     } else {
-      out += piece.field >= kFirstNumber ? value : json_string(value);
+      out += is_number(piece.field) ? value : json_string(value);
     }
   }
   return out;

@@ -12,15 +12,20 @@
 namespace penstock::queue {
 
 // A job's end, as hooks choose it. kDead: it failed every attempt, and is kept; it is kFailed, too.
-enum class NoticeEvent : uint8_t { kCompleted, kFailed, kCancelled, kExpired, kDead };
-constexpr std::string_view kNoticeEvents[] = {"completed", "failed", "cancelled", "expired",
-                                              "dead"};
+// kQuota is no job's: a key has used much of a quota, or all of it.
+enum class NoticeEvent : uint8_t { kCompleted, kFailed, kCancelled, kExpired, kDead, kQuota };
+constexpr std::string_view kNoticeEvents[] = {"completed", "failed", "cancelled",
+                                              "expired",   "dead",   "quota"};
 
-// What templates and programs may know of a job, in the order of NoticeFields.
+// What templates and programs may know of a job, or of a quota, in the order of NoticeFields. It is
+// on disk in this order: later ones come behind.
 constexpr std::string_view kNoticeFields[] = {
-    "event", "id",         "status",   "queue",      "model",      "label",
-    "error", "error_code", "attempts", "created_at", "started_at", "finished_at"};
-constexpr size_t kFirstNumber = 8;  // these and the later ones are numbers, or empty
+    "event",      "id",       "status",     "queue",      "model",       "label", "error",
+    "error_code", "attempts", "created_at", "started_at", "finished_at", "limit", "key_hash",
+    "unit",       "percent",  "used",       "most",       "resets_at"};
+// Numbers, or empty.
+constexpr bool is_number(size_t field) { return (field >= 8 && field < 12) || field >= 15; }
+constexpr size_t kFirstOfQuota = 12;  // these are a quota's alone
 using NoticeFields = std::vector<std::string>;
 
 // A body with places for a job's fields. It is made of what penstock.yaml has as a tree, so that

@@ -3,12 +3,15 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "shared/wire/messages.h"
 #include "worker/queue/jobs/waiter.h"
 #include "worker/queue/link/connection.h"
 #include "worker/queue/link/roles.h"
+#include "worker/queue/store/usage.h"
 
 namespace penstock::queue {
 
@@ -31,6 +34,21 @@ class Caller : public Connection {
         return;
       }
     }
+  }
+
+  // What the ledger was told of a request whose end the peer has yet to hear of: the last one's.
+  struct Counted {
+    uint64_t id = 0;
+    UsageKey key;
+    UsageCounts counts;
+  };
+  void note_counted(uint64_t id, const UsageKey& key, const UsageCounts& counts) {
+    counted_ = counted_ == nullptr ? std::make_unique<Counted>() : std::move(counted_);
+    *counted_ = {id, key, counts};
+  }
+  // nullptr: of that request nothing is known.
+  std::unique_ptr<Counted> take_counted(uint64_t id) {
+    return counted_ != nullptr && counted_->id == id ? std::move(counted_) : nullptr;
   }
 
  protected:
@@ -56,6 +74,7 @@ class Caller : public Connection {
 
  private:
   std::vector<InFlight> requests_;  // few, usually one
+  std::unique_ptr<Counted> counted_;
 };
 
 }  // namespace penstock::queue

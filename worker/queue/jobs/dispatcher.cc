@@ -378,6 +378,7 @@ void Dispatcher::advance_to(int64_t now_ns) {
     fill_all();  // back-offs ended, perhaps
   }
   checks_.advance_to(now_ns);
+  usage_.advance_to(now_ns);
   due_.over.clear();
   due_.stuck.clear();
   due_.owners.clear();
@@ -409,7 +410,7 @@ void Dispatcher::advance_to(int64_t now_ns) {
 
 int64_t Dispatcher::next_event() const {
   return std::min({scheduler_.next_event(), subscribers_.next_event(), checks_.next_event(),
-                   workers_.opens_ns()});
+                   usage_.next_event(), workers_.opens_ns()});
 }
 
 }  // namespace penstock::queue

@@ -46,6 +46,7 @@
 #include "worker/queue/jobs/served_models.h"
 #include "worker/queue/jobs/subscribers.h"
 #include "worker/queue/jobs/suspects.h"
+#include "worker/queue/jobs/usage_ledger.h"
 #include "worker/queue/jobs/worker_session.h"
 #include "worker/queue/link/connection.h"
 #include "worker/queue/link/edge_lines.h"
@@ -109,6 +110,8 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   std::function<std::vector<Notice>(const JobView&, bool dead)> notices;
   std::function<void()> on_notices_due;
   bool tells_hooks = false;  // there are some
+  // A key has used much of a quota, as an edge says.
+  std::function<void(const wire::QuotaNotice&)> on_quota;
   // A job that hosts share, and that asked for a webhook, has ended here.
   std::function<void()> on_shared_callback_due;
   // A job that no host shares has ended, for the feed.
@@ -159,8 +162,15 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void settled(uint64_t number);
 
   // ---- called by callers ----
-  // The waiter has left, or need not be answered any more.
-  void release(Waiter& waiter);
+  // The waiter has left, or need not be answered any more. `spent`: what the edge has settled for
+  // it.
+  void release(Waiter& waiter, const UsageCounts* spent = nullptr);
+  // The same of a request that is over.
+  void correct_usage(Caller& caller, uint64_t id, const UsageCounts& spent);
+  // A job that hosts share was cancelled, and runs nowhere here.
+  void count_cancelled(const JobRecord& record);
+  // A request was answered by a job that was there.
+  void count_joined(const Scheduler::Lane& lane, uint64_t owner);
   // The owner or the operator wants it. Those who wait for the answer are told.
   void cancel(Job& job);
 
@@ -228,6 +238,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   Subscribers& subscribers() { return subscribers_; }
   OwnerEvents& owner_events() { return owner_events_; }
   PromiseReplies& replies() { return replies_; }
+  UsageLedger& usage() { return usage_; }
   Checks& checks() { return checks_; }
   EdgeLines& edges() { return edges_; }
   ConnectionLoop& connections() { return connections_; }
@@ -278,7 +289,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void take_back(Job& job, std::string_view why);
   void crashed(WorkerSession& worker, std::vector<Job*>& jobs, std::string_view why);
   bool put_back(Job& job, Scheduler::Cause cause, std::string_view why);
-  void abandon(Job& job);
+  void abandon(Job& job, const UsageCounts* spent = nullptr);
   void forget_unwatched(Job& job);
   bool abandon_if_unwanted(Job& job);
   void expire(Job& job);
@@ -306,6 +317,15 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void keep(const Job& job, const JobEnd& end, std::function<void(const JobEnd&)> on_done);
   void ended(Job& job, const JobEnd& end);
   void tell_hooks(const Job& job, const JobEnd& end);
+  // dispatcher_usage.cc:
+  UsageKey usage_key(const Job& job) const;
+  static UsageCounts usage_of_waited(const JobEnd& end);
+  bool counts_here(const Job& job) const;
+  void count_usage(const Job& job, const JobEnd& end);
+  static UsageCounts usage_of_cancelled(const UsageCounts* spent);
+  void count_left(Job& job, const UsageCounts* spent);
+  void count_leaver(Job& job, bool duplicate, const UsageCounts& spent);
+  void count_shared(const Job& job, const JobEnd& end);
   void let_edge_settle(Job& job, const JobEnd& end);
   void erase(Job& job);
   // Of queues that hosts share (dispatcher_shared.cc):
@@ -317,7 +337,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void send_away(Job& job);
   void look_for_end(SharedQueue& queue, const JobId& id);
   void end_away(Job& job, const SharedOrder::Known& known);
-  void cancel_away(Job& job);
+  void cancel_away(Job& job, const UsageCounts* spent = nullptr);
   // What jobs answer that run on other hosts (dispatcher_answers_shared.cc):
   friend class HeardAnswer;
   void say(const Job& job, Part::Kind kind, std::string_view bytes);
@@ -367,6 +387,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   OwnerEvents owner_events_;
   Subscribers subscribers_;
   PromiseReplies replies_;
+  UsageLedger usage_;
   Checks checks_;
   EdgeLines edges_;
   LimitsConfig limits_;

@@ -133,6 +133,20 @@ void Dispatcher::on_done(Job& job, const wire::Done& done, std::string_view fram
   // How long a refusal took says nothing of how long jobs take.
   const Outcome outcome = job.answer_fails ? Outcome::kCancelled : Outcome::kCompleted;
   count(job, job.answer_fails ? Metrics::Event::kFailed : Metrics::Event::kCompleted);
+  const auto said = [&done](JobEnd& end) {
+    end.prompt_tokens = done.prompt_tokens;
+    end.completion_tokens = done.completion_tokens;
+    end.device_ns = done.device_ns;
+    end.estimated = done.estimated != 0;
+    end.done = true;
+  };
+  const JobStatus status = job.answer_fails ? JobStatus::kFailed : JobStatus::kCompleted;
+  if (counts_here(job)) {
+    JobEnd used;
+    used.status = status;
+    said(used);
+    count_usage(job, used);
+  }
   subscribers_.complete(job, frame);
   say_end(job, frame);
   // As of most that were waited for.
@@ -140,11 +154,8 @@ void Dispatcher::on_done(Job& job, const wire::Done& done, std::string_view fram
     scheduler_.finish(job, outcome, connections_.now_ns());
     return erase(job);
   }
-  JobEnd end = end_of(job, job.answer_fails ? JobStatus::kFailed : JobStatus::kCompleted);
-  end.prompt_tokens = done.prompt_tokens;
-  end.completion_tokens = done.completion_tokens;
-  end.device_ns = done.device_ns;
-  end.estimated = done.estimated != 0;
+  JobEnd end = end_of(job, status);
+  said(end);
   if (job.keeps_answer) {
     end.http_status = job.more->answer.status;
     end.content_type = job.more->answer.content_type;

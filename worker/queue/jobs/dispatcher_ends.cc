@@ -51,6 +51,7 @@ void Dispatcher::end_with(Job& job, JobStatus status, const wire::Failed& failed
     count(job, Metrics::Event::kDead);
     end.expires_ms = keeping_ms() + limits_.keep_dead_ns / kNsPerMs;
   }
+  count_usage(job, end);
   subscribers_.fail(job, failed);
   conclude(job, std::move(end), Outcome::kCancelled);
 }
@@ -325,12 +326,18 @@ std::vector<Job*> Dispatcher::live_jobs(uint64_t owner, const std::optional<JobI
 
 // ---- from callers ----
 
-void Dispatcher::release(Waiter& waiter) {
+void Dispatcher::release(Waiter& waiter, const UsageCounts* spent) {
   Job* const job = waiter.job;
+  const bool duplicate = waiter.duplicate;
   subscribers_.leave(waiter);
   if (job != nullptr && job->promise == PromiseState::kNone && !job->ending &&
       !Subscribers::wanted(*job)) {
-    return abandon(*job);
+    UsageCounts rest = spent == nullptr ? UsageCounts() : *spent;
+    rest[kRequests] -= duplicate ? 1 : 0;  // which was counted when it joined
+    return abandon(*job, spent == nullptr ? nullptr : &rest);
+  }
+  if (job != nullptr && spent != nullptr && counts_here(*job)) {
+    count_leaver(*job, duplicate, *spent);
   }
   if (job != nullptr) {
     forget_unwatched(*job);
@@ -349,19 +356,20 @@ void Dispatcher::forget_unwatched(Job& job) {
 }
 
 // Nobody waits for it any more.
-void Dispatcher::abandon(Job& job) {
+void Dispatcher::abandon(Job& job, const UsageCounts* spent) {
   if (job.looking_up) {
     return forget(job);
   }
   if (job.away) {
     if (!job.unwanted) {
       job.unwanted = true;
-      cancel_away(job);
+      cancel_away(job, spent);
     }
     return job.waiters() == nullptr ? forget(job) : void();  // they hear of its end
   }
   revoke(job);
   count(job, Metrics::Event::kCancelled);
+  count_left(job, spent);
   conclude(job, end_of(job, JobStatus::kCancelled), Outcome::kCancelled);
 }
 

@@ -218,12 +218,16 @@ void Dispatcher::end_away(Job& job, const SharedOrder::Known& known) {
 }
 
 // Its end is heard of as any other.
-void Dispatcher::cancel_away(Job& job) {
+void Dispatcher::cancel_away(Job& job, const UsageCounts* spent) {
   SharedQueue& queue = *shared(*job.home()->queue);
   count(job, Metrics::Event::kCancelled);
   const JobRecord& record = *job.more->keep;
   queue.see_cancelled(job.id().view(), encode(record, {}), keep_ms(record),
-                      [this, &queue, id = job.id()] { look_for_end(queue, id); });
+                      [this, &queue, id = job.id(), key = usage_key(job),
+                       used = usage_of_cancelled(spent)](bool by_us) {
+                        usage_.add(key, by_us ? used : UsageCounts());
+                        look_for_end(queue, id);
+                      });
 }
 
 // ---- jobs that run here
@@ -423,6 +427,7 @@ void Dispatcher::ended_shared(const JobEnd& end, SharedOrder::End how) {
     return;
   }
   if (how == SharedOrder::End::kEnded) {
+    count_shared(*job, end);
     const JobRecord& record = *job->more->keep;
     if (end.status == JobStatus::kCompleted && record.earlier != limit::Hash128{}) {
       shared(*job->home()->queue)->order().completed(hex(record.earlier), end.id.view(), 0);

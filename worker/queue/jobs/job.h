@@ -15,6 +15,7 @@
 #include "worker/queue/jobs/waiter.h"
 #include "worker/queue/order/scheduler.h"
 #include "worker/queue/store/job_record.h"
+#include "worker/queue/store/usage.h"
 
 namespace penstock::queue {
 
@@ -60,6 +61,9 @@ struct Job : Scheduler::Ticket {
     uint32_t step = 0;
     uint32_t steps = 0;
     bool has_progress = false;
+    bool paid = false;  // who was charged for it has left, and others wait still
+    std::unique_ptr<UsageCounts>
+        spent;                         // while it is shared, and was cancelled: what the edge said
     std::unique_ptr<Preview> preview;  // the last
     // Not promised, but kept for its key once it has ended; or what Redis has of it.
     std::unique_ptr<JobRecord> keep;

@@ -50,7 +50,8 @@ void PromiseReplies::accepted(Waiter& waiter, const Job& job, bool at_leisure) c
           .job_id = job.id().view(),
           .position = known ? subscribers_.position_of(job) : 0,
           .eta_ms = static_cast<uint64_t>(wait_ns / kNsPerMs),
-          .promised = waiter.holds_promise() && job.promise == PromiseState::kMade ? 1U : 0U});
+          .promised = waiter.holds_promise() && job.promise == PromiseState::kMade ? 1U : 0U,
+          .counts = 1});
 }
 
 // With `wait=`, only once that is over.

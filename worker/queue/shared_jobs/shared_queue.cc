@@ -276,7 +276,7 @@ bool SharedQueue::cancel(std::string_view id, std::string_view result,
 }
 
 void SharedQueue::see_cancelled(std::string_view id, std::string result, int64_t keep_ms,
-                                std::function<void()> told) {
+                                std::function<void(bool)> told) {
   if (cancels_.size() >= kMostCancels) {
     log(Level::kError, "queue " + name_ + ": job " + std::string(id) +
                            " is not cancelled: Redis has not heard of too many others");
@@ -299,7 +299,7 @@ void SharedQueue::send_cancel(std::list<Cancel>::iterator job) {
     const auto told = std::move(job->told);
     cancels_.erase(job);
     if (told) {
-      told();
+      told(end && end.value == SharedOrder::End::kEnded);
     }
   };
   job->asking = true;

@@ -157,9 +157,9 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   }
   bool cancel(std::string_view id, std::string_view result,
               SharedOrder::Then<SharedOrder::End> then, int64_t keep_ms = 0);
-  // The same, said until Redis has heard it. `told`: perhaps never.
+  // The same, said until Redis has heard it. `told`: perhaps never; `by_us`: that was its end.
   void see_cancelled(std::string_view id, std::string result, int64_t keep_ms,
-                     std::function<void()> told = {});
+                     std::function<void(bool by_us)> told = {});
 
   // By what name others know this host; empty: it has none now.
   const std::string& host() const { return membership_.host(); }
@@ -194,7 +194,7 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   struct Cancel {
     std::string id, result;
     int64_t keep_ms;
-    std::function<void()> told;
+    std::function<void(bool)> told;
     bool asking = false;
   };
   struct Return {

@@ -23,7 +23,7 @@ struct Kept {
   uint64_t attempts = 0, http_status = 0;
   std::string_view content_type, headers, error_code, error;
   uint64_t prompt_tokens = 0, completion_tokens = 0, device_ns = 0;
-  uint64_t estimated = 0, dead = 0, promised = 0, brief = 0;
+  uint64_t estimated = 0, dead = 0, promised = 0, brief = 0, paid = 0;
   std::string_view stored_name, stored_sha256;
   uint64_t stored_bytes = 0, restarts = 0;
   template <typename V>
@@ -39,6 +39,7 @@ struct Kept {
     v(33, dead), v(34, promised), v(35, brief);
     v(36, stored_name), v(37, stored_sha256), v(38, stored_bytes);
     v(39, callback), v(40, earlier_lo), v(41, earlier_hi), v(42, restarts);
+    v(43, paid);
   }
 };
 
@@ -90,6 +91,7 @@ std::string encode(const JobRecord& record, std::string_view rest) {
                     .dead = end.dead ? 1U : 0U,
                     .promised = record.promised ? 1U : 0U,
                     .brief = record.brief ? 1U : 0U,
+                    .paid = record.paid ? 1U : 0U,
                     .stored_name = record.stored_name,
                     .stored_sha256 = record.stored_sha256,
                     .stored_bytes = record.stored_name.empty() ? 0 : record.result_bytes,
@@ -129,6 +131,7 @@ bool decode(std::string_view bytes, JobRecord& record, std::string_view& rest) {
   record.status = static_cast<JobStatus>(kept.status);
   record.promised = kept.promised != 0;
   record.brief = kept.brief != 0;
+  record.paid = kept.paid != 0;
   record.stored_name = kept.stored_name;
   record.stored_sha256 = kept.stored_sha256;
   record.restarts = static_cast<uint8_t>(kept.restarts);

@@ -49,6 +49,7 @@ struct JobEnd {
   uint64_t completion_tokens = 0;
   uint64_t device_ns = 0;
   bool estimated = false;       // nobody told the tokens
+  bool done = false;            // its engine has told what it used, whatever it answered
   std::vector<Notice> notices;  // to be kept with it
 
   // An engine has answered, with whatever status.
@@ -74,6 +75,7 @@ struct JobRecord {
   std::string callback;    // webhook URL; empty: none
   std::string label;       // its owner's words for it; empty: none
   std::string receipt;     // the edge's
+  bool paid = false;       // nobody is charged for it: it runs once more
   int64_t created_ms = 0;
   int64_t not_before_ms = 0;
   int64_t deadline_ms = 0;

@@ -32,7 +32,8 @@ JobTables::JobTables(Database database)
       lists_(database_),
       deliveries_(database_),
       notices_(database_),
-      away_(database_) {
+      away_(database_),
+      usage_(database_) {
   const auto prepare = [this](Statement& statement, const std::string& sql) {
     statement = Statement(database_, sql);
   };
@@ -47,8 +48,8 @@ JobTables::JobTables(Database database)
   prepare(insert_,
           "INSERT INTO jobs(seq, id, owner, status, key, digest, queue, model, tier, priority,"
           " weight, cost, jobs_path, callback, receipt, created_ms, not_before_ms, deadline_ms,"
-          " attempts, submit, share, label, earlier)"
-          " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+          " attempts, submit, share, label, earlier, paid)"
+          " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
   prepare(erase_, "DELETE FROM jobs WHERE seq=?");
   prepare(end_damaged_,
           "UPDATE jobs SET status=4, key=NULL, submit=NULL, dead=0, started_ms=0, finished_ms=?1,"
@@ -81,8 +82,8 @@ JobTables::JobTables(Database database)
   // What its edge had charged was given back when it failed, and is not charged again.
   prepare(requeue_,
           "UPDATE jobs SET status=1, dead=0, attempts=0, deadline_ms=?, not_before_ms=0,"
-          " finished_ms=0, started_ms=0, expires_ms=NULL, http_status=0, receipt=x''"
-          " WHERE seq=? AND dead=1");
+          " finished_ms=0, started_ms=0, expires_ms=NULL, http_status=0, receipt=x'',"
+          " paid=1 WHERE seq=? AND dead=1");
   prepare(set_settled_, "UPDATE jobs SET receipt=x'' WHERE seq=? AND status>=3");
   prepare(set_order_, "INSERT OR REPLACE INTO orders(name, value) VALUES(?, ?)");
   prepare(erase_order_, "DELETE FROM orders WHERE name=?");
@@ -151,6 +152,7 @@ bool JobTables::insert(const JobRecord& job, std::string_view submit, bool& dupl
   job.share == job.owner ? insert_.and_with(nullptr) : insert_.and_with(as_bytes(job.share));
   insert_.and_with(job.label);
   job.earlier == none ? insert_.and_with(nullptr) : insert_.and_with(as_bytes(job.earlier));
+  insert_.and_with(job.paid ? 1 : 0);
   if (!insert_.run()) {
     duplicate = (insert_.code() & 0xFF) == SQLITE_CONSTRAINT;
     return duplicate;

@@ -23,6 +23,7 @@
 #include "worker/queue/store/sqlite.h"
 #include "worker/queue/store/stored_away.h"
 #include "worker/queue/store/stored_notices.h"
+#include "worker/queue/store/stored_usage.h"
 #include "worker/queue/store/write_ahead_log.h"
 
 namespace penstock::queue {
@@ -53,6 +54,7 @@ class JobTables {
   Deliveries& deliveries() { return deliveries_; }
   StoredNotices& notices() { return notices_; }
   StoredAway& away() { return away_; }
+  StoredUsage& usage() { return usage_; }
 
   // `duplicate`: a job of that key is there, and nothing was done.
   bool insert(const JobRecord& job, std::string_view submit, bool& duplicate);
@@ -123,6 +125,7 @@ class JobTables {
   Deliveries deliveries_;
   StoredNotices notices_;
   StoredAway away_;
+  StoredUsage usage_;
   WriteAheadLog log_;
   int64_t page_bytes_ = 0;
   Statement begin_, commit_, savepoint_, release_, undo_, page_count_, freelist_count_, shrink_,

@@ -18,7 +18,7 @@ namespace penstock::queue {
 namespace {
 
 constexpr int kApplicationId = 0x50454E53;  // "PENS"
-constexpr int kSchemaVersion = 7;
+constexpr int kSchemaVersion = 8;
 
 // From version N to N + 1. Never edited once released: more are appended.
 constexpr const char* kMigrations[kSchemaVersion] = {
@@ -88,7 +88,17 @@ constexpr const char* kMigrations[kSchemaVersion] = {
      "  fields BLOB NOT NULL, json BLOB NOT NULL, PRIMARY KEY(hook, seq)) WITHOUT ROWID;"
      "CREATE INDEX notices_due ON notices(hook, due_ms);"),
     // What was promised of jobs that Redis has.
-    "CREATE TABLE away(id BLOB PRIMARY KEY, job BLOB NOT NULL) WITHOUT ROWID;"};
+    "CREATE TABLE away(id BLOB PRIMARY KEY, job BLOB NOT NULL) WITHOUT ROWID;",
+    // The ledger: what each owner used, by the hour. And whether a job had been paid before it ran.
+    ("CREATE TABLE usage(hour INTEGER NOT NULL, owner BLOB NOT NULL, queue BLOB NOT NULL,"
+     "  model BLOB NOT NULL, completed INTEGER NOT NULL, failed INTEGER NOT NULL,"
+     "  cancelled INTEGER NOT NULL, expired INTEGER NOT NULL, joined INTEGER NOT NULL,"
+     "  requests INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,"
+     "  completion_tokens INTEGER NOT NULL, gpu_ms INTEGER NOT NULL,"
+     "  PRIMARY KEY(hour, owner, queue, model)) WITHOUT ROWID;"
+     "CREATE TABLE usage_mark(mark INTEGER NOT NULL);"
+     "INSERT INTO usage_mark VALUES(0);"
+     "ALTER TABLE jobs ADD COLUMN paid INTEGER NOT NULL DEFAULT 0;")};
 
 // The log is overwritten from its beginning and keeps its length, so that a flush need not write
 // the file's size, too. Nobody else reads the database, so it needs no shared memory.

@@ -25,6 +25,7 @@ class SqliteStore final : public Store {
         notices_(std::move(notices)),
         last_id_(tables->last_id()),
         newest_ms_(tables->newest_ms()),
+        usage_mark_(tables->usage().mark()),
         disk_(Reserve(folder_.directory.get(), options.reserve_bytes, *folder_.calls)) {
     if (!disk_.reserve().take()) {
       disk_.become(Disk::kSpare);
@@ -58,8 +59,7 @@ class SqliteStore final : public Store {
   int event_fd() const override { return queue_->event_fd(); }
   void tell_done() override { queue_->tell_done(); }
   void set_max_bytes(int64_t bytes, int64_t of_a_share) override {
-    max_bytes_ = static_cast<uint64_t>(bytes);
-    max_share_bytes_ = of_a_share;
+    max_bytes_ = static_cast<uint64_t>(bytes), max_share_bytes_ = of_a_share;
   }
   size_t pending() const override { return queue_->pending(); }
   size_t pending_bytes() const override { return queue_->pending_bytes(); }
@@ -71,9 +71,9 @@ class SqliteStore final : public Store {
     std::vector<std::string> gone_urls;
     std::vector<DamagedRow> damaged;
     Status good = read_now([&] {
-      return jobs_->tables().unfinished([&](JobRecord&& each) { jobs.push_back(std::move(each)); },
-                                        damaged) &&
-             jobs_->tables().deliveries().gone_urls(gone_urls);
+      return tables().unfinished([&](JobRecord&& each) { jobs.push_back(std::move(each)); },
+                                 damaged) &&
+             tables().deliveries().gone_urls(gone_urls);
     });
     if (!good) {
       return good;
@@ -93,8 +93,7 @@ class SqliteStore final : public Store {
   Status unsettled(size_t most, const std::function<void(JobRecord&&)>& each) override {
     std::vector<JobRecord> jobs;
     Status good = read_now([&] {
-      return jobs_->tables().unsettled(most,
-                                       [&](JobRecord&& job) { jobs.push_back(std::move(job)); });
+      return tables().unsettled(most, [&](JobRecord&& job) { jobs.push_back(std::move(job)); });
     });
     for (JobRecord& job : jobs) {
       each(std::move(job));
@@ -103,11 +102,11 @@ class SqliteStore final : public Store {
   }
   Result<Orders> orders() override {
     Orders orders;
-    Status good = read_now([&] { return jobs_->tables().orders(orders); });
+    Status good = read_now([&] { return tables().orders(orders); });
     return good ? Result<Orders>(std::move(orders)) : good.error();
   }
   void set_order(const std::string& name, std::optional<int64_t> value) override {
-    write([this, name, value] { return jobs_->tables().set_order(name, value); });
+    queue_->write([this, name, value] { return tables().set_order(name, value); });
   }
 
   void promise(JobRecord job, SharedBytes submit,
@@ -131,8 +130,8 @@ class SqliteStore final : public Store {
   }
 
   void attempt(const JobId& id, uint32_t attempts, std::string code, std::string error) override {
-    write([this, id, attempts, code = std::move(code), error = std::move(error)] {
-      return jobs_->tables().set_attempt(id, attempts, code, error);
+    queue_->write([this, id, attempts, code = std::move(code), error = std::move(error)] {
+      return tables().set_attempt(id, attempts, code, error);
     });
   }
 
@@ -155,8 +154,7 @@ class SqliteStore final : public Store {
 
   void finish(JobEnd end, uint64_t offset, std::string rest,
               std::function<void(const JobEnd&)> on_done) override {
-    end_job(
-        {std::move(end), offset, std::move(rest)}, [] { return true; }, std::move(on_done));
+    end_job({std::move(end), offset, std::move(rest)}, {}, std::move(on_done));
   }
 
   void keep(JobRecord job, bool needed, uint64_t offset, std::string rest,
@@ -173,53 +171,52 @@ class SqliteStore final : public Store {
 
   void requeue(const JobId& id, int64_t deadline_ms,
                std::function<void(std::optional<JobRecord>)> on_done) override {
-    ask_for<std::optional<JobRecord>>(
+    queue_->ask_for<std::optional<JobRecord>>(
         Operation::kWrite,
         [this, id, deadline_ms](auto& job) { return jobs_->requeue(id, deadline_ms, job); },
         std::move(on_done));
   }
 
   void drop(const JobId& id, std::function<void(bool)> on_done) override {
-    ask_for<bool>(
+    queue_->ask_for<bool>(
         Operation::kWrite, [this, id](bool& dropped) { return jobs_->drop(id, dropped); },
         std::move(on_done));
   }
 
   void settled(uint64_t number) override {
-    write([this, number] { return jobs_->tables().set_settled(number); });
+    queue_->write([this, number] { return tables().set_settled(number); });
   }
   void delivered(const JobId& id, uint32_t tries, int64_t due_ms) override {
-    write(
-        [this, id, tries, due_ms] { return jobs_->tables().deliveries().set(id, tries, due_ms); });
+    queue_->write([=, this] { return tables().deliveries().set(id, tries, due_ms); });
   }
 
   void due(const DueQuery& query, std::function<void(DuePage)> on_done) override {
-    ask_for<DuePage>(
+    queue_->ask_for<DuePage>(
         Operation::kRead,
-        [this, query](DuePage& page) { return jobs_->tables().deliveries().due(query, page); },
+        [this, query](DuePage& page) { return tables().deliveries().due(query, page); },
         std::move(on_done));
   }
   void disable_url(std::string url) override {
-    write([this, url = std::move(url)] { return jobs_->tables().deliveries().disable_url(url); });
+    queue_->write([this, url = std::move(url)] { return tables().deliveries().disable_url(url); });
   }
 
   void due_notices(const NoticeQuery& query, std::function<void(NoticePage)> on_done) override {
-    ask_for<NoticePage>(
+    queue_->ask_for<NoticePage>(
         Operation::kRead,
-        [this, query](NoticePage& page) { return jobs_->tables().notices().due(query, page); },
+        [this, query](NoticePage& page) { return tables().notices().due(query, page); },
         std::move(on_done));
   }
   void noticed(const DueNotice& notice, uint32_t tries, int64_t due_ms,
                std::function<void()> on_done) override {
-    write([this, notice, tries,
-           due_ms] { return jobs_->tables().notices().set(notice, tries, due_ms); },
-          std::move(on_done));
+    queue_->write(
+        [this, notice, tries, due_ms] { return tables().notices().set(notice, tries, due_ms); },
+        std::move(on_done));
   }
   void notify(const JobEnd& end) override {
-    write([this, end] { return jobs_->tables().notices().insert(end); });
+    queue_->write([this, end] { return tables().notices().insert(end); });
   }
   void keep_hooks(std::vector<std::string> names) override {
-    write([this, names = std::move(names)] { return jobs_->tables().notices().keep(names); });
+    queue_->write([this, names = std::move(names)] { return tables().notices().keep(names); });
   }
 
   void note_away(std::string id, std::string job, std::function<void(bool)> on_done) override {
@@ -227,22 +224,22 @@ class SqliteStore final : public Store {
     queue_->ask(
         {.kind = Operation::kPromise,
          .bytes = job.size(),
-         .run = [this, id, job = std::move(job)] { return jobs_->tables().away().insert(id, job); },
+         .run = [this, id, job = std::move(job)] { return tables().away().insert(id, job); },
          .on_done = [good, on_done = std::move(on_done)] { on_done(*good); },
          .on_refused = [good](bool) { *good = false; },
-         .undo = [this, id] { return jobs_->tables().away().erase(id); }});
+         .undo = [this, id] { return tables().away().erase(id); }});
   }
   void forget_away(std::string id) override {
-    write([this, id = std::move(id)] { return jobs_->tables().away().erase(id); });
+    queue_->write([this, id = std::move(id)] { return tables().away().erase(id); });
   }
   void find_away(std::string id, std::function<void(std::optional<std::string>)> on_done) override {
-    ask_for<std::optional<std::string>>(
+    queue_->ask_for<std::optional<std::string>>(
         Operation::kRead,
-        [this, id = std::move(id)](auto& job) { return jobs_->tables().away().find(id, job); },
+        [this, id = std::move(id)](auto& job) { return tables().away().find(id, job); },
         std::move(on_done));
   }
   Status away(const std::function<void(std::string_view, std::string_view)>& each) override {
-    return read_now([&] { return jobs_->tables().away().each(each); });
+    return read_now([&] { return tables().away().each(each); });
   }
 
   // A transaction removes no more than some, so that promises need not wait for all of them.
@@ -251,17 +248,17 @@ class SqliteStore final : public Store {
       return;
     }
     const auto more = std::make_shared<bool>(false);
-    write([this, now_ms, more] { return jobs_->sweep(now_ms, *more); },
-          [this, now_ms, more] {
-            sweeping_ = false;
-            if (*more) {
-              sweep(now_ms);
-            }
-          });
+    queue_->write([=, this, kept = ledger_] { return jobs_->sweep(now_ms, kept, *more); },
+                  [this, now_ms, more] {
+                    sweeping_ = false;
+                    if (*more) {
+                      sweep(now_ms);
+                    }
+                  });
   }
 
   void clamp_expiries(int64_t now_ms) override {
-    write([this, now_ms] { return jobs_->tables().clamp_expiries(now_ms); });
+    queue_->write([this, now_ms] { return tables().clamp_expiries(now_ms); });
   }
 
   void fetch(const JobId& id, std::function<void(Result<std::string>)> on_done) override {
@@ -271,27 +268,40 @@ class SqliteStore final : public Store {
     read_blob(&JobTables::result_of, id, "the result", std::move(on_done));
   }
   void find(const JobId& id, std::function<void(std::optional<JobRecord>)> on_done) override {
-    ask_for<std::optional<JobRecord>>(
-        Operation::kRead, [this, id](auto& job) { return jobs_->tables().find(id, job); },
+    queue_->ask_for<std::optional<JobRecord>>(
+        Operation::kRead, [this, id](auto& job) { return tables().find(id, job); },
         std::move(on_done));
   }
   void find_key(const limit::Hash128& key,
                 std::function<void(std::optional<JobRecord>)> on_done) override {
-    ask_for<std::optional<JobRecord>>(
-        Operation::kRead, [this, key](auto& job) { return jobs_->tables().find_key(key, job); },
+    queue_->ask_for<std::optional<JobRecord>>(
+        Operation::kRead, [this, key](auto& job) { return tables().find_key(key, job); },
         std::move(on_done));
   }
   void find_earlier(const limit::Hash128& earlier,
                     std::function<void(std::optional<KeptAnswer>)> on_done) override {
-    ask_for<std::optional<KeptAnswer>>(
+    queue_->ask_for<std::optional<KeptAnswer>>(
         Operation::kRead,
-        [this, earlier](auto& kept) { return jobs_->tables().find_earlier(earlier, kept); },
+        [this, earlier](auto& kept) { return tables().find_earlier(earlier, kept); },
         std::move(on_done));
   }
   void list(const JobQuery& query, std::function<void(JobPage)> on_done) override {
-    ask_for<JobPage>(
+    queue_->ask_for<JobPage>(
+        Operation::kRead, [this, query](auto& page) { return tables().lists().list(query, page); },
+        std::move(on_done));
+  }
+
+  uint64_t usage_mark() const override { return usage_mark_; }
+  void set_usage_bounds(const UsageBounds& bounds) override { ledger_ = bounds; }
+  void add_usage(std::vector<UsageRow> rows, uint64_t mark,
+                 std::function<void()> on_done) override {
+    queue_->write([this, rows = std::move(rows), mark] { return tables().usage().add(rows, mark); },
+                  std::move(on_done));
+  }
+  void usage(const UsageQuery& query, std::function<void(UsagePage)> on_done) override {
+    queue_->ask_for<UsagePage>(
         Operation::kRead,
-        [this, query](auto& page) { return jobs_->tables().lists().list(query, page); },
+        [this, query](UsagePage& page) { return tables().usage().read(query, page); },
         std::move(on_done));
   }
 
@@ -315,6 +325,8 @@ class SqliteStore final : public Store {
   }
 
  private:
+  JobTables& tables() { return jobs_->tables(); }
+  // `before`: nothing, of what was promised.
   void end_job(Ending ending, std::function<bool()> before,
                std::function<void(const JobEnd&)> on_done) {
     const auto shared = std::make_shared<Ending>(std::move(ending));
@@ -323,7 +335,7 @@ class SqliteStore final : public Store {
                  .bytes = shared->rest.size(),
                  .run =
                      [this, shared, before = std::move(before)] {
-                       return before() && jobs_->finish(*shared, max_bytes_);
+                       return (!before || before()) && jobs_->finish(*shared, max_bytes_, !before);
                      },
                  .on_done = [shared, on_done = std::move(on_done)] { on_done(shared->end); },
                  .lose_result = [shared] { shared->lose(); }});
@@ -333,24 +345,10 @@ class SqliteStore final : public Store {
     return queue_->ask_and_wait(run) ? Status(Ok{})
                                      : Error{folder_.path + "/jobs.db: its jobs cannot be read"};
   }
-  void write(std::function<bool()> run, std::function<void()> on_done = {}) {
-    queue_->ask({.kind = Operation::kWrite, .run = std::move(run), .on_done = std::move(on_done)});
-  }
-  template <typename T>
-  void ask_for(Operation::Kind kind, std::function<bool(T&)> run, std::function<void(T)> on_done) {
-    auto value = std::make_shared<T>();
-    queue_->ask({.kind = kind,
-                 .run =
-                     [run = std::move(run), value] {
-                       *value = {};  // nothing of an earlier run
-                       return run(*value);
-                     },
-                 .on_done = [on_done = std::move(on_done), value] { on_done(std::move(*value)); }});
-  }
   void read_blob(bool (JobTables::*get)(const JobId&, std::optional<std::string>&), const JobId& id,
                  std::string what, std::function<void(Result<std::string>)> on_done) {
-    ask_for<std::optional<std::string>>(
-        Operation::kRead, [this, get, id](auto& blob) { return (jobs_->tables().*get)(id, blob); },
+    queue_->ask_for<std::optional<std::string>>(
+        Operation::kRead, [this, get, id](auto& blob) { return (tables().*get)(id, blob); },
         [id, what = std::move(what),
          on_done = std::move(on_done)](std::optional<std::string> blob) {
           on_done(
@@ -367,9 +365,9 @@ class SqliteStore final : public Store {
     }
     damaged_rows_ += rows.size();
     if (!rows.empty()) {
-      write([this, rows = std::move(rows)] {
+      queue_->write([this, rows = std::move(rows)] {
         return std::all_of(rows.begin(), rows.end(), [this](const DamagedRow& row) {
-          return jobs_->tables().end_damaged(row, realtime_ns() / kNsPerMs);
+          return tables().end_damaged(row, realtime_ns() / kNsPerMs);
         });
       });
     }
@@ -409,6 +407,8 @@ class SqliteStore final : public Store {
   const std::vector<std::string> notices_;
   const std::optional<JobId> last_id_;
   const int64_t newest_ms_;
+  const uint64_t usage_mark_;
+  UsageBounds ledger_;
   bool sweeping_ = false;
   uint64_t damaged_rows_ = 0;
   DiskState disk_;

@@ -41,6 +41,7 @@
 #include "worker/queue/store/disk_state.h"
 #include "worker/queue/store/job_record.h"
 #include "worker/queue/store/queries.h"
+#include "worker/queue/store/usage.h"
 
 namespace penstock::queue {
 
@@ -171,6 +172,14 @@ class Store {
   // A page of jobs. Few rows are looked at, whatever is asked for. With an owner, only jobs that
   // have ended: the caller knows the living.
   virtual void list(const JobQuery& query, std::function<void(JobPage)> on_done) = 0;
+
+  // The ledger. Ends of promised jobs are in it with their end; these are added to it. `mark`: see
+  // usage_file.h; usage_mark() is the last at open().
+  virtual void add_usage(std::vector<UsageRow> rows, uint64_t mark,
+                         std::function<void()> on_done) = 0;
+  virtual uint64_t usage_mark() const = 0;
+  virtual void usage(const UsageQuery& query, std::function<void(UsagePage)> on_done) = 0;
+  virtual void set_usage_bounds(const UsageBounds& bounds) = 0;
 
   // disk_state.h draws it.
   virtual Disk disk() const = 0;

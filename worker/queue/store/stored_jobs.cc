@@ -187,7 +187,7 @@ bool StoredJobs::discard_result(const JobId& id) {
   return true;
 }
 
-bool StoredJobs::finish(Ending& ending, uint64_t max_bytes) {
+bool StoredJobs::finish(Ending& ending, uint64_t max_bytes, bool promised) {
   JobEnd& end = ending.end;
   if (end.status == JobStatus::kCompleted && spoiled_.contains(sequence_of(end.id))) {
     ending.lose();
@@ -207,7 +207,7 @@ bool StoredJobs::finish(Ending& ending, uint64_t max_bytes) {
                   !note(files_.seal(end.id, bytes)))) {
     return false;
   }
-  if (!tables_->charge_of(end.id, after) ||
+  if (!tables_->charge_of(end.id, after) || (promised && !tables_->usage().add_end(end)) ||
       (bytes_ < max_bytes / 4 * 3 && !tables_->notices().insert(end))) {
     return false;
   }
@@ -249,7 +249,7 @@ bool StoredJobs::forget(const JobRecord& job) {
   return true;
 }
 
-bool StoredJobs::sweep(int64_t now_ms, bool& more) {
+bool StoredJobs::sweep(int64_t now_ms, const UsageBounds& ledger, bool& more) {
   std::vector<JobRecord> jobs;
   std::vector<DamagedRow> damaged;
   bool good = tables_->expired(now_ms, kSweepRows, jobs, damaged);
@@ -260,7 +260,8 @@ bool StoredJobs::sweep(int64_t now_ms, bool& more) {
     good = tables_->erase_damaged(damaged[i]);
   }
   more = jobs.size() + damaged.size() == kSweepRows;
-  return good && tables_->shrink();
+  return good && tables_->usage().prune(now_ms / kHourMs - ledger.keep_hours, ledger.rows) &&
+         tables_->shrink();
 }
 
 bool StoredJobs::count_some(bool& more) {

@@ -72,12 +72,13 @@ class StoredJobs {
   // Some of its result, at that offset.
   bool write_result(const JobId& id, uint64_t offset, std::string_view bytes);
   bool discard_result(const JobId& id);
-  // Its notices are kept where less than three quarters of `max_bytes` are taken.
-  bool finish(Ending& ending, uint64_t max_bytes);
+  // Its notices are kept where less than three quarters of `max_bytes` are taken. `promised`: the
+  // ledger is told of it.
+  bool finish(Ending& ending, uint64_t max_bytes, bool promised);
   bool requeue(const JobId& id, int64_t deadline_ms, std::optional<JobRecord>& job);
   bool drop(const JobId& id, bool& dropped);
   // `more`: others have expired, too.
-  bool sweep(int64_t now_ms, bool& more);
+  bool sweep(int64_t now_ms, const UsageBounds& ledger, bool& more);
   // Nothing more of its result is stored.
   void spoil(uint64_t sequence) { spoiled_.insert(sequence); }
 

@@ -14,9 +14,11 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "shared/base/fd.h"
@@ -46,6 +48,21 @@ class WriteQueue {
   WriteQueue& operator=(const WriteQueue&) = delete;
 
   void ask(Operation op);
+  void write(std::function<bool()> run, std::function<void()> on_done = {}) {
+    ask({.kind = Operation::kWrite, .run = std::move(run), .on_done = std::move(on_done)});
+  }
+  // `run` fills what `on_done` is told.
+  template <typename T>
+  void ask_for(Operation::Kind kind, std::function<bool(T&)> run, std::function<void(T)> on_done) {
+    auto value = std::make_shared<T>();
+    ask({.kind = kind,
+         .run =
+             [run = std::move(run), value] {
+               *value = {};  // nothing of an earlier run
+               return run(*value);
+             },
+         .on_done = [on_done = std::move(on_done), value] { on_done(std::move(*value)); }});
+  }
   // Waits until `run` has run on the thread. For the start: only the thread uses the database.
   bool ask_and_wait(const std::function<bool()>& run);
   // Readable when somebody can be told.

@@ -161,8 +161,16 @@ void Notices::leave(const std::shared_ptr<Hook>& hook, Hook* next) {
 
 std::vector<Notice> Notices::of(JobStatus status, bool dead, const NoticeFields& fields,
                                 const std::string& json) const {
+  return for_hooks(events_of(status, dead), fields, json);
+}
+
+std::vector<Notice> Notices::of_quota(const NoticeFields& fields, const std::string& json) const {
+  return for_hooks(bit(NoticeEvent::kQuota), fields, json);
+}
+
+std::vector<Notice> Notices::for_hooks(uint32_t events, const NoticeFields& fields,
+                                       const std::string& json) const {
   std::vector<Notice> notices;
-  const uint32_t events = events_of(status, dead);
   for (const auto& [name, hook] : hooks_) {
     if ((hook->config.on & events) != 0) {
       notices.push_back({.hook = name, .fields = join(fields), .json = json});

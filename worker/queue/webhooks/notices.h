@@ -60,6 +60,8 @@ class Notices {
   // What is to be told of such an end, for the store to keep with it.
   std::vector<Notice> of(JobStatus status, bool dead, const NoticeFields& fields,
                          const std::string& json) const;
+  // The same of a quota that a key has used much of.
+  std::vector<Notice> of_quota(const NoticeFields& fields, const std::string& json) const;
   // Some of that is on disk.
   void added() { look_soon(); }
 
@@ -71,6 +73,8 @@ class Notices {
   int64_t steady_ms() const { return began_ms_ + now_ns_ / kNsPerMs; }
 
  private:
+  std::vector<Notice> for_hooks(uint32_t events, const NoticeFields& fields,
+                                const std::string& json) const;
   // One try.
   struct Run {
     DueNotice notice;

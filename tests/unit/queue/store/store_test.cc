@@ -584,6 +584,7 @@ TEST_F(ListTest, ADatabaseOfTheFirstSchemaIsMigrated) {
       "ALTER TABLE jobs DROP COLUMN headers; ALTER TABLE jobs DROP COLUMN estimated;"
       "ALTER TABLE jobs DROP COLUMN label; DROP INDEX jobs_earlier;"
       "ALTER TABLE jobs DROP COLUMN earlier; DROP TABLE notices; DROP TABLE away;"
+      "DROP TABLE usage; DROP TABLE usage_mark; ALTER TABLE jobs DROP COLUMN paid;"
       "PRAGMA user_version=1");
   reopen();
   const auto migrated = find(*parse_job_id(ids_of_[0].front()));

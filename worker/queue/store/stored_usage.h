@@ -1,0 +1,34 @@
+// StoredUsage: the ledger's table (usage.h). Every function works within whatever transaction is
+// open; false says that the database failed.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "worker/queue/store/sqlite.h"
+#include "worker/queue/store/usage.h"
+
+namespace penstock::queue {
+
+class StoredUsage {
+ public:
+  explicit StoredUsage(Database& database);
+
+  // Adds to the row of that key.
+  bool add(const UsageRow& row);
+  // All of them, and that entries of the usage file (usage_file.h) below `mark` are in the ledger.
+  bool add(const std::vector<UsageRow>& rows, uint64_t mark);
+  uint64_t mark() { return static_cast<uint64_t>(mark_.with().only_number()); }
+  // A promised job, whose row is there, has ended.
+  bool add_end(const JobEnd& end);
+  bool read(const UsageQuery& query, UsagePage& page);
+  // Drops the oldest hour if it began before `hour`, or there are more rows than `most`.
+  bool prune(int64_t hour, int64_t most);
+
+ private:
+  Database& database_;
+  Statement update_, insert_, of_job_, read_, count_, oldest_, erase_, set_mark_, mark_;
+  int64_t rows_ = 0;  // nearly; it is counted when they seem too many
+};
+
+}  // namespace penstock::queue
