@@ -27,7 +27,7 @@ PARTS = {
 ROOMS = {
     "shared": ["keys", "metrics", "redis", "challenge", "limit", "wire", "http", "base"],
     "ngx_module": ["", "directives", "pages", "hand_over", "admit", "keys", "challenge", "lease", "reply", "request", "zone", "conf"],
-    "worker/queue": ["", "publish", "api", "workers", "jobs", "shared_jobs", "challenges", "webhooks", "devices", "process", "store", "config", "link",
+    "worker/queue": ["", "publish", "api", "workers", "jobs", "shared_jobs", "challenges", "traces", "webhooks", "devices", "process", "store", "config", "link",
                      "results", "shared_answers", "shared_order", "bound", "order", "clock", "text"],
 }
 # Included by everybody, or including everything.

@@ -74,6 +74,14 @@ bool streams_events(std::string_view path) noexcept {
 }
 
 // The submit message without the body, which follows in the chain.
+// Since the request came; at least 1, as Nginx counts milliseconds.
+uint64_t passed_us(ngx_http_request_t* r) noexcept {
+  const ngx_time_t* const now = ngx_timeofday();
+  const int64_t passed_ms = (static_cast<int64_t>(now->sec) - r->start_sec) * 1000 +
+                            static_cast<int64_t>(now->msec) - static_cast<int64_t>(r->start_msec);
+  return passed_ms > 0 ? static_cast<uint64_t>(passed_ms) * 1000 : 1;
+}
+
 bool describe(ngx_http_request_t* r, RequestState& state, wire::Submit& submit) noexcept {
   const LocConf& loc = *loc_conf(r);
   submit.queue = view(loc.queue);
@@ -90,6 +98,7 @@ bool describe(ngx_http_request_t* r, RequestState& state, wire::Submit& submit) 
     submit.content_type = view(r->headers_in.content_type->value);
   }
   submit.override = view(state.replace);
+  submit.limited_us = passed_us(r);
   submit.cost = state.cost[static_cast<size_t>(Unit::kTokens)];
   submit.dedupe = loc.dedupe == 1 ? 1 : 0;
   submit.on_duplicate = static_cast<uint64_t>(loc.reject_duplicates ? wire::OnDuplicate::kReject

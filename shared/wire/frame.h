@@ -59,8 +59,10 @@ constexpr uint8_t kLastFrameType = 33;
 // A worker sends so much of a job's answer (bytes of CHUNK) without being asked for more (WINDOW).
 constexpr uint64_t kFirstWindowBytes = 1U << 20;
 
-// What penstockd may add to a SUBMIT on its way to a worker: its deadline_ms.
-constexpr uint32_t kSubmitSlackBytes = 16;
+// What penstockd may add to a SUBMIT on its way to a worker: its deadline_ms, and its trace.
+constexpr uint32_t kDeadlineFieldBytes = 16;
+constexpr uint32_t kTraceFieldBytes = 8 + 55;
+constexpr uint32_t kSubmitSlackBytes = kDeadlineFieldBytes + kTraceFieldBytes;
 
 // The largest payloads a reader accepts, in bytes.
 struct Limits {

@@ -80,10 +80,13 @@ struct Submit {
   uint64_t earlier_age_s = 0;  // no older than that; 0: however old
   std::string_view jobs_path;  // where the owner sees its jobs: "/jobs"
   std::string_view receipt;    // what the edge has charged, for HOLD and OVER; opaque here
+  uint64_t limited_us = 0;     // from the client's request to this
   uint64_t deadline_ms = 0;    // penstockd → worker: so long it may take from now; 0: unsaid
-  std::string_view body;       // last, so that a sender can stream it behind the rest
+  std::string_view trace;  // penstockd → worker: traceparent of this run, in place of `headers`'
+  std::string_view body;   // last, so that a sender can stream it behind the rest
   static constexpr uint32_t kBodyTag = 31;
   static constexpr uint32_t kDeadlineTag = 93;
+  static constexpr uint32_t kTraceTag = 121;
   template <typename V>
   void visit(V&& v) {
     v(6, queue), v(7, model), v(8, owner), v(81, share), v(9, tier), v(10, priority);
@@ -95,8 +98,8 @@ struct Submit {
     v(41, dedupe), v(42, on_duplicate), v(43, max_wait_ms);
     v(95, start_within_ms), v(96, finish_within_ms), v(97, news_ms), v(98, news_events);
     v(102, earlier), v(103, earlier_when), v(104, earlier_age_s);
-    v(44, jobs_path), v(45, receipt);
-    v(kDeadlineTag, deadline_ms);
+    v(44, jobs_path), v(45, receipt), v(120, limited_us);
+    v(kDeadlineTag, deadline_ms), v(kTraceTag, trace);
     v(kBodyTag, body);
   }
 };

@@ -11,7 +11,9 @@
 #include "shared/http/prefer.h"
 #include "shared/http/query.h"
 #include "shared/http/structured_field.h"
+#include "shared/http/trace_context.h"
 #include "worker/queue/jobs/event_stream.h"
+#include "worker/queue/traces/job_trace.h"
 
 namespace {
 
@@ -43,6 +45,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (const auto id = penstock::parse_job_id(text)) {
     check(id->view() == text);
   }
+  if (const auto context = penstock::http::parse_traceparent(text)) {
+    const auto again =
+        penstock::http::parse_traceparent(penstock::http::render_traceparent(*context));
+    check(again && again->trace == context->trace && again->parent == context->parent);
+  }
+  const std::string state = penstock::http::clean_tracestate(text);
+  check(state.size() <= penstock::http::kMostTracestateBytes &&
+        penstock::http::clean_tracestate(state) == state);
+  penstock::http::trace_headers_of(text);
+  penstock::queue::parse_trace(text);
   if (const auto id = penstock::queue::parse_event_id(text); id && !text.empty()) {
     const auto again = penstock::queue::parse_event_id(penstock::queue::format(*id));
     check(again && again->run == id->run && again->offset == id->offset);

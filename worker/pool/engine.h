@@ -40,6 +40,7 @@ struct Request {
   std::string_view query;         // as sent, may be empty
   std::string_view content_type;  // as sent, may be empty
   std::string_view headers;       // others that its server is to get, "Name: value\n" each
+  std::string_view trace;         // traceparent, for the one that these may have; may be empty
   std::string_view model;         // the model the job was routed by; empty if it names none.
                                   // Engines obey this, not the body's own "model" field.
   std::string_view body;

@@ -28,6 +28,7 @@ Request request_of(const wire::Submit& submit, std::shared_ptr<const void> stora
       .query = submit.query,
       .content_type = submit.content_type,
       .headers = submit.headers,
+      .trace = submit.trace,
       .model = submit.model,
       .body = submit.body,
       .storage = std::move(storage),

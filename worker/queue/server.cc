@@ -9,6 +9,7 @@
 #include "worker/queue/link/signals.h"
 #include "worker/queue/publish/status_report.h"
 #include "worker/queue/text/json.h"
+#include "worker/queue/traces/job_trace.h"
 
 namespace penstock::queue {
 namespace {
@@ -53,7 +54,8 @@ void Server::ask_message(const JobId& id,
     if (!job || !has_ended(job->status) || job->callback.empty()) {
       return told(std::nullopt);
     }
-    told(Webhooks::Message{job->callback, ending_json(view_of(*job), name_of(job->status))});
+    told(Webhooks::Message{job->callback, ending_json(view_of(*job), name_of(job->status)),
+                           trace_headers(job->trace)});
   });
 }
 
@@ -107,6 +109,7 @@ void Server::turn() {
   if (phase_ != Phase::kServing) {
     advance_stop(now_ns);
   }
+  spans_.advance_to(now_ns);
   note_health(now_ns);
   if (store_ != nullptr && sweep_due_ns_ <= now_ns) {
     sweep(now_ns);
@@ -165,7 +168,8 @@ int64_t Server::next_event() const {
   return std::min({connections_.next_event(), callers_.next_event(), dispatcher_.next_event(),
                    supervisor_.next_event(), autoscaler_.next_event(), device_watch_.next_event(),
                    publisher_.next_event(), history_.next_event(), manager_.next_event(),
-                   phase_ends_ns_, store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
+                   spans_.next_event(), phase_ends_ns_,
+                   store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
                    webhooks_ != nullptr ? webhooks_->next_event() : INT64_MAX,
                    notices_ != nullptr ? notices_->next_event() : INT64_MAX,
                    telling_ != nullptr ? telling_->next_event() : INT64_MAX,
@@ -251,6 +255,7 @@ bool Server::apply_new_config() {
     }
   }
   checks_.apply(fresh->challenges);
+  spans_.apply(fresh->traces);
   tell_changes(*fresh);
   config_ = *std::move(fresh);
   set_log(config_.log.settings);

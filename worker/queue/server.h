@@ -34,6 +34,7 @@
 #include "worker/queue/publish/publisher.h"
 #include "worker/queue/store/store.h"
 #include "worker/queue/text/log.h"
+#include "worker/queue/traces/exporter.h"
 #include "worker/queue/webhooks/notices.h"
 #include "worker/queue/webhooks/webhooks.h"
 #include "worker/queue/workers/autoscaler.h"
@@ -120,6 +121,7 @@ class Server final {
   StandingOrders orders_{store_.get()};
   OperatorApi operator_api_{dispatcher_, jobs_api_, supervisor_, orders_};
   ProviderChecks checks_{loop_};
+  SpanExporter spans_;
   Handlers handlers_{dispatcher_, intake_, jobs_api_, &operator_api_, &checks_};
   Callers callers_;
   LogBound quotas_told_{1000, 10};

@@ -1,5 +1,6 @@
 // How a Server comes up: what it holds is opened, and what was promised is read back.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include "worker/queue/jobs/notices_of.h"
 #include "worker/queue/link/signals.h"
@@ -13,6 +14,13 @@ wire::Limits wire_limits(const Config& config) {
   wire::Limits limits;
   limits.submit_bytes = static_cast<uint32_t>(config.limits.max_body_bytes + (64 << 10));
   return limits;
+}
+
+// "HOST:SOCKET", for whoever has spans of several.
+std::string instance_name(const Config& config) {
+  char host[256] = "";
+  ::gethostname(host, sizeof host - 1);
+  return std::string(host) + ":" + config.socket;
 }
 
 }  // namespace
@@ -94,6 +102,7 @@ Server::Server(Config config, std::string config_path, ServiceManager manager, E
       dispatcher_(connections_),
       intake_(dispatcher_, realtime_ns() / kNsPerSec),
       supervisor_(connections_, dispatcher_, config_.socket + ".device."),
+      spans_(loop_, instance_name(config_)),
       callers_(loop_, connections_, std::move(listener), std::move(roles), handlers_,
                [this] { return status_json(); }),
       start_ns_(clock_.now_ns()) {
@@ -118,6 +127,8 @@ Status Server::recover() {
   }
   dispatcher_.apply(config_);
   checks_.apply(config_.challenges);
+  dispatcher_.on_span = [this](Span span) { spans_.add(std::move(span)); };
+  spans_.apply(config_.traces);
   if (shared_ != nullptr) {
     auto telling = SharedTelling::open(dispatcher_, loop_, *shared_, config_);
     if (!telling) {

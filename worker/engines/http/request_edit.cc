@@ -8,6 +8,7 @@
 #include "shared/http/header_lines.h"
 #include "shared/http/json_chars.h"
 #include "shared/http/passed_headers.h"
+#include "shared/http/trace_context.h"
 #include "worker/engines/http/top_fields.h"
 
 namespace penstock::http_engine {
@@ -135,12 +136,32 @@ void read_path(std::string_view path, Protocol protocol, Call& call) {
   call.may_resend = protocol != Protocol::kPlain && !ends("/responses");
 }
 
+constexpr std::string_view kParent = "traceparent";
+constexpr std::string_view kState = "tracestate";
+
+// A traceparent that breaks a rule does not go on, and no tracestate without one.
+void take_trace(const Request& request, const Options& options, Call& call) {
+  const auto came = http::trace_headers_of(request.headers);
+  const auto ours = http::parse_traceparent(request.trace);
+  if ((!came && !ours) || options.has_header(kParent)) {
+    return;
+  }
+  call.headers.push_back("traceparent: " + http::render_traceparent(ours ? *ours : came->context));
+  if (came && !came->state.empty() && !options.has_header(kState)) {
+    call.headers.push_back("tracestate: " + came->state);
+  }
+}
+
 // The caller's, but for those that the operator has set. Not taken on trust: what goes to somebody
 // else's server is looked at here, too.
-void take_headers(std::string_view lines, const Options& options, Call& call) {
+void take_headers(const Request& request, const Options& options, Call& call) {
   http::HeaderLine line;
-  while (!lines.empty() && http::next_header_line(lines, line) == nullptr) {
-    if (http::is_passed_on(line.name) && !line.value.empty() && !options.has_header(line.name)) {
+  take_trace(request, options, call);
+  for (std::string_view lines = request.headers;
+       !lines.empty() && http::next_header_line(lines, line) == nullptr;) {
+    if (http::is_passed_on(line.name) && !http::same_name(line.name, kParent) &&
+        !http::same_name(line.name, kState) && !line.value.empty() &&
+        !options.has_header(line.name)) {
       call.headers.push_back(std::string(line.name).append(": ").append(line.value));
     }
   }
@@ -310,7 +331,7 @@ std::variant<std::unique_ptr<Call>, Failure> edit_request(const Request& request
   call->url = options.url.of(path, request.query);
   call->shown = options.url.shown(path);
   read_path(request.path, options.protocol, *call);
-  take_headers(request.headers, options, *call);
+  take_headers(request, options, *call);
   const bool edits = options.protocol == Protocol::kOpenai && is_json_type(request.content_type) &&
                      request.method == "POST";
   if (!edits) {

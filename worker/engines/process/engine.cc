@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "shared/base/call_failed.h"
+#include "shared/http/trace_context.h"
 #include "worker/engines/process/failures.h"
 
 namespace penstock::process {
@@ -136,6 +137,13 @@ std::variant<std::unique_ptr<Plan>, Failure> ProcessEngine::admit(const Request&
   plan->method = request.method;
   plan->path = request.path;
   plan->query = request.query;
+  if (const auto trace = http::trace_headers_of(request.headers)) {
+    plan->traceparent = http::render_traceparent(trace->context);
+    plan->tracestate = trace->state;
+  }
+  if (!request.trace.empty()) {
+    plan->traceparent = request.trace;
+  }
   plan->content_type = request.content_type;
   plan->model = request.model;
   plan->storage = request.storage;

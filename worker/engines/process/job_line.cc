@@ -30,6 +30,12 @@ std::string job_line(JobNumber job, const ProcessPlan& plan, std::string_view bo
     append_text(out, "query", plan.query);
   }
   append_text(out, "content_type", plan.content_type);
+  if (!plan.traceparent.empty()) {
+    append_text(out, "traceparent", plan.traceparent);
+  }
+  if (!plan.tracestate.empty()) {
+    append_text(out, "tracestate", plan.tracestate);
+  }
   if (body_file.empty()) {
     append_text(out, "body", plan.body);
   } else {

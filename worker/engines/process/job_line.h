@@ -16,7 +16,8 @@ bool goes_inline(std::string_view body);
 struct ProcessPlan final : Plan {
   std::string method;
   std::string path;
-  std::string query;  // empty: none
+  std::string query;                    // empty: none
+  std::string traceparent, tracestate;  // likewise
   std::string content_type;
   std::string model;
   std::string_view body;

@@ -40,7 +40,7 @@ std::string anonymous(const wire::Submit& submit, std::string_view bytes, std::s
   wire::FieldReader fields(bytes.substr(wire::kHeaderBytes));
   uint32_t tag = 0;
   for (std::string_view value; fields.next(tag, value);) {
-    if (tag == wire::Submit::kDeadlineTag) {  // ours to say, and once
+    if (tag == wire::Submit::kDeadlineTag || tag == wire::Submit::kTraceTag) {  // ours to say, once
       wipe(frame, bytes.data(), value);
     }
   }
@@ -132,8 +132,10 @@ void Intake::submit(Caller& caller, uint64_t id, const wire::Submit& submit,
     waiter.jobs_path = jobs_path_or_default(submit.jobs_path);
   }
   want_news(waiter, submit);
+  const Traced traced{std::string(submit.headers), std::string(submit.path), submit.limited_us};
   Job& job = dispatcher_.let_in(waiter, order.owner, anonymous(submit, bytes, caller.take(bytes)));
   job.by_date = options.by_date;
+  order.record.trace = dispatcher_.begin_trace(job, traced);
   order.record.created_ms = job.created_ms;
   if (order.record.digest != limit::Hash128{}) {
     dispatcher_.register_key(job, order.record.key, order.record.digest);

@@ -21,6 +21,7 @@
 #include "worker/queue/config/redis_config.h"
 #include "worker/queue/config/results_config.h"
 #include "worker/queue/config/settings.h"
+#include "worker/queue/config/traces_config.h"
 #include "worker/queue/link/roles.h"
 
 namespace penstock::queue {
@@ -151,6 +152,7 @@ struct Config {
   std::string socket_group;  // empty: left as it is
   AccessConfig access;
   LogConfig log;
+  TracesConfig traces;
   std::string state;          // jobs and results; empty: no jobs are promised
   std::string worker_binary;  // empty: penstock-worker beside penstockd
   int64_t drain_timeout_ns = 30 * kNsPerSec;

@@ -20,6 +20,7 @@
 #include "worker/queue/config/provider_keys.h"
 #include "worker/queue/config/redis_keys.h"
 #include "worker/queue/config/results_keys.h"
+#include "worker/queue/config/traces_keys.h"
 #include "worker/queue/config/webhook_secrets.h"
 #include "worker/queue/config/webhook_target.h"
 #include "worker/queue/config/worker_config.h"
@@ -241,6 +242,7 @@ Config read_file(const YAML::Node& root, const std::string& path, NamedFiles fil
   config.challenges = read_providers(section.take("challenges"), path, complaints);
   config.access = read_access(section.take("access"), complaints);
   config.log = read_log(section.take("log"), complaints);
+  config.traces = read_traces(section.take("traces"), complaints);
   section.done();
   return config;
 }

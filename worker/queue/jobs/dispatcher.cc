@@ -66,6 +66,7 @@ void Dispatcher::apply(const Config& config) {
   set_brakes(config);
   limits_ = config.limits;
   logs_ends_ = config.log.jobs;
+  traces_ = config.traces;
   subscribers_.set_limits(limits_);
   checks_.set_limits(limits_.check_timeout_ns, limits_.max_checking_bytes);
   connections_.limits().submit_bytes = static_cast<uint32_t>(limits_.max_body_bytes + (64 << 10));
@@ -126,6 +127,16 @@ Job& Dispatcher::let_in(Waiter& waiter, const limit::Hash128& owner, std::string
   hold(job, std::move(frame));
   subscribers_.join(waiter, job);
   return job;
+}
+
+std::string Dispatcher::begin_trace(Job& job, const Traced& from) {
+  auto trace = penstock::queue::begin_trace(job.ulid, from.headers, from.path, traces_);
+  if (trace == nullptr) {
+    return {};
+  }
+  trace->limited_us = from.limited_us;
+  job.extra().trace = std::move(trace);
+  return text_of(*job.more->trace);
 }
 
 void Dispatcher::enqueue(Job& job, Scheduler::Lane& lane, const Scheduler::Entry& entry) {
@@ -257,6 +268,9 @@ void Dispatcher::restore(JobRecord&& record) {
   if (!record.label.empty()) {
     job.extra().label = std::move(record.label);
   }
+  if (!record.trace.empty()) {
+    job.extra().trace = parse_trace(record.trace);
+  }
   if (record.key != limit::Hash128{}) {
     register_key(job, record.key, record.digest);
   }
@@ -322,7 +336,7 @@ void Dispatcher::trim(Job& job) {
   }
   if (job.more != nullptr && job.frame_bytes() == 0 && job.worker() == nullptr &&
       job.waiters() == nullptr && !job.answer_began && !job.ending && job.more->receipt.empty() &&
-      job.more->key == limit::Hash128{}) {
+      job.more->trace == nullptr && job.more->key == limit::Hash128{}) {
     job.more.reset();
   }
 }

@@ -34,6 +34,7 @@
 #include "worker/queue/config/config.h"
 #include "worker/queue/jobs/checks.h"
 #include "worker/queue/jobs/job.h"
+#include "worker/queue/jobs/job_spans.h"
 #include "worker/queue/jobs/job_table.h"
 #include "worker/queue/jobs/job_view.h"
 #include "worker/queue/jobs/metrics.h"
@@ -116,11 +117,15 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   std::function<void()> on_shared_callback_due;
   // A job that no host shares has ended, for the feed.
   std::function<void(const JobRecord&)> on_event;
+  // Of jobs that have ended here, and whose trace is sampled.
+  std::function<void(Span)> on_span;
 
   // Takes over queues, workers and limits. Callers whose job nobody serves any more get 404.
   void apply(const Config& config);
 
   // ---- called by the intake ----
+  // The trace that it belongs to, as it is kept; empty: none. REQUIRES: it has just come.
+  std::string begin_trace(Job& job, const Traced& from);
   // An id that no job here has had.
   JobId new_id() { return ids_.make(wall_ms()); }
   // The job comes in under a new id, with its first waiter. Next is enqueue(), or, when its key
@@ -411,7 +416,8 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   size_t ending_ = 0;        // of the promised: their end is being written
   bool draining_ = false;
   bool logs_ends_ = false;  // a line for each job's
-  bool refill_ = false;     // a slot came free without a word of its worker
+  TracesConfig traces_;
+  bool refill_ = false;  // a slot came free without a word of its worker
   Metrics metrics_;
   PredictionLog predictions_;
   struct AwayWait {

@@ -150,7 +150,8 @@ void Dispatcher::on_done(Job& job, const wire::Done& done, std::string_view fram
   subscribers_.complete(job, frame);
   say_end(job, frame);
   // As of most that were waited for.
-  if (!job.keeps_answer && job.waiters() == nullptr && !on_event && !logs_ends_) {
+  if (!job.keeps_answer && job.waiters() == nullptr && !on_event && !logs_ends_ &&
+      trace_id_of(job).empty()) {
     scheduler_.finish(job, outcome, connections_.now_ns());
     return erase(job);
   }

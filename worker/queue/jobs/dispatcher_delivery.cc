@@ -272,7 +272,8 @@ void Dispatcher::fetched(const JobId& id, uint64_t number, Result<std::string> f
 
 // REQUIRES: its frame is in memory.
 void Dispatcher::deliver(Job& job) {
-  job.worker()->send(job, job.more->frame);
+  const bool traced = job.more->trace != nullptr && traces_.on();
+  job.worker()->send(job, job.more->frame, traced ? run_traceparent(job) : std::string());
   if (job.promise != PromiseState::kNone && !job.shared) {  // the store has it
     let_go(job);
   }

@@ -120,6 +120,7 @@ JobView Dispatcher::view_at_end(const Job& job, const JobEnd& end) {
           .queue = job.home()->queue->settings.name,
           .model = job.home()->model,
           .label = job.more == nullptr ? std::string_view() : job.more->label,
+          .trace_id = trace_id_of(job),
           .attempts = end.attempts,
           .created_ms = job.created_ms,
           .started_ms = end.started_ms,
@@ -136,6 +137,7 @@ JobRecord Dispatcher::record_at_end(const Job& job, const JobEnd& end) {
   record.queue = job.home()->queue->settings.name;
   record.model = job.home()->model;
   record.label = job.more == nullptr ? std::string() : job.more->label;
+  record.trace = job.more == nullptr || job.more->trace == nullptr ? "" : text_of(*job.more->trace);
   record.created_ms = job.created_ms;
   record.status = end.status;
   record.end = end;
@@ -145,6 +147,9 @@ JobRecord Dispatcher::record_at_end(const Job& job, const JobEnd& end) {
 void Dispatcher::ended(Job& job, const JobEnd& end) {
   if (logs_ends_ && !job.away) {
     log_end(job, end);
+  }
+  if (on_span && !job.away) {
+    tell_spans(job, end, on_span);
   }
   JobView view = view_at_end(job, end);
   subscribers_.end_events(job, view);

@@ -304,6 +304,7 @@ void Dispatcher::on_taken(SharedQueue& queue, const SharedOrder::Taken& taken) {
   job->answer_began = job->answer_fails = false;
   job->extra().home = nullptr;
   job->more->heard.reset();
+  job->more->trace = parse_trace(record.trace);
   job->more->fence = taken.fence;
   job->more->restarts = 0;
   hold(*job, std::string(frame));

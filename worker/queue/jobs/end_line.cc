@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "worker/queue/jobs/job_spans.h"
 #include "worker/queue/jobs/job_view.h"
 #include "worker/queue/text/log.h"
 
@@ -39,6 +40,7 @@ void log_end(const Job& job, const JobEnd& end) {
        {"queue", job.home()->queue->settings.name},
        {"model", job.home()->model},
        {"owner", job.owner == 0 ? std::string() : fmt::format("{:016x}", job.owner)},
+       {"trace", trace_id_of(job)},
        {"queue_ms", std::max<int64_t>(queue_ms, 0)},
        run,
        {"attempts", end.attempts},

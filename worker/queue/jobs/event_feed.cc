@@ -8,6 +8,7 @@
 #include "worker/queue/shared_jobs/shared_record.h"
 #include "worker/queue/shared_order/script_request.h"
 #include "worker/queue/text/log.h"
+#include "worker/queue/traces/job_trace.h"
 
 namespace penstock::queue {
 namespace {
@@ -30,6 +31,7 @@ std::string event_of(const JobRecord& job) {
   add("tier", job.tier);
   add("owner", job.owner.lo == 0 ? "" : fmt::format("{:016x}", job.owner.lo));
   add("label", job.label);
+  add("trace_id", std::string(trace_id_in(job.trace)));
   add("created_ms", std::to_string(job.created_ms));
   add("started_ms", std::to_string(end.started_ms));
   add("finished_ms", std::to_string(end.finished_ms));

@@ -20,6 +20,7 @@
 namespace penstock::queue {
 
 class HeardAnswer;
+struct JobTrace;
 class WorkerSession;
 
 // What a job that runs looks like so far.
@@ -48,6 +49,7 @@ struct Job : Scheduler::Ticket {
     uint64_t share = 0;                  // likewise: whose share it took, for the webhooks' senders
     uint32_t position = 1;               // while it is away: as Redis said last
     uint64_t fence = 0;                  // while it is shared or away: of its last taking; 0: none
+    std::shared_ptr<JobTrace> trace;     // that it belongs to; nullptr: none
     std::shared_ptr<HeardAnswer> heard;  // while it is away, and somebody asks for its answer
     uint8_t restarts = 0;                // of its answer since, where it runs
     bool reading = false;                // ... its end is known, and its large result on its way

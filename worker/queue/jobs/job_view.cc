@@ -6,6 +6,7 @@
 
 #include "shared/base/utc.h"
 #include "worker/queue/text/json.h"
+#include "worker/queue/traces/job_trace.h"
 
 namespace penstock::queue {
 namespace {
@@ -92,6 +93,7 @@ JobView view_of(const JobRecord& record) {
           .queue = record.queue,
           .model = record.model,
           .label = record.label,
+          .trace_id = trace_id_in(record.trace),
           .jobs_path = record.jobs_path,
           .attempts = record.end.attempts,
           .created_ms = record.created_ms,
@@ -159,6 +161,9 @@ std::string render(const JobView& job) {
   }
   if (!job.label.empty()) {
     json.text("label", job.label);
+  }
+  if (!job.trace_id.empty()) {
+    json.text("trace_id", job.trace_id);
   }
   if (job.origin) {
     add_origin(json, *job.origin);

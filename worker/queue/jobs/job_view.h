@@ -14,8 +14,9 @@ struct JobView {
   JobId id;
   JobStatus status = JobStatus::kQueued;
   std::string_view queue;
-  std::string_view model;  // empty: any
-  std::string_view label;  // its owner's words for it; empty: none
+  std::string_view model;     // empty: any
+  std::string_view label;     // its owner's words for it; empty: none
+  std::string_view trace_id;  // of the trace that it belongs to; empty: none
   std::string_view jobs_path;
   uint32_t position = 0;        // while kQueued: 1 is the next to start
   uint32_t ahead_by_class = 0;  // of those before it

@@ -223,7 +223,8 @@ void SharedTelling::message(const JobId& id,
     if (!decode(answer.value.known, record, result) || record.callback.empty()) {
       return told(std::nullopt);
     }
-    told(Webhooks::Message{record.callback, ending_json(view_of(record), name_of(record.status))});
+    told(Webhooks::Message{record.callback, ending_json(view_of(record), name_of(record.status)),
+                           trace_headers(record.trace)});
   };
   if (held == urls_.end() ||
       !held->second.queue->endings().look(Endings::kUrls, name, held->second.ending.fence,

@@ -4,6 +4,7 @@
 
 #include "shared/base/utf8.h"
 #include "worker/queue/jobs/caller.h"
+#include "worker/queue/jobs/job_spans.h"
 #include "worker/queue/text/json.h"
 #include "worker/queue/text/reply.h"
 #include "worker/queue/text/seconds.h"
@@ -155,6 +156,7 @@ JobView Subscribers::view(const Job& job, std::string_view jobs_path) const {
   view.queue = job.home()->queue->settings.name;
   view.model = job.home()->model;
   view.label = job.more == nullptr ? std::string_view() : job.more->label;
+  view.trace_id = trace_id_of(job);
   if (job.ending) {
     view.status = JobStatus::kProcessing;  // until its end is on disk
     return view;

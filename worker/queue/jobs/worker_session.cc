@@ -347,20 +347,26 @@ void WorkerSession::append_payload(const SharedBytes& frame) {
   }
 }
 
-void WorkerSession::send(const Job& job, const SharedBytes& frame) {
+void WorkerSession::send(const Job& job, const SharedBytes& frame, std::string_view trace) {
   find(job.more->number)->sent = true;
   const bool ends = job.deadline_ns() != INT64_MAX;
-  const size_t length = frame.size() - wire::kHeaderBytes + (ends ? wire::kSubmitSlackBytes : 0);
+  const size_t length = frame.size() - wire::kHeaderBytes + (ends ? wire::kDeadlineFieldBytes : 0) +
+                        (trace.empty() ? 0 : wire::kFieldHeaderBytes + trace.size());
   char header[wire::kHeaderBytes];
   wire::encode_header(header, FrameType::kSubmit, job.more->number, static_cast<uint32_t>(length));
   out().append(header, sizeof header);
   append_payload(frame);
   if (ends) {
     const int64_t left_ms = (job.deadline_ns() - connections().now_ns()) / kNsPerMs;
-    char field[wire::kSubmitSlackBytes];
+    char field[wire::kDeadlineFieldBytes];
     wire::write_number(field, wire::Submit::kDeadlineTag,
                        static_cast<uint64_t>(std::max<int64_t>(left_ms, 1)));
     out().append(field, sizeof field);
+  }
+  if (!trace.empty()) {
+    char field[wire::kFieldHeaderBytes];
+    wire::write_field_header(field, wire::Submit::kTraceTag, static_cast<uint32_t>(trace.size()));
+    out().append(field, sizeof field).append(trace);
   }
 }
 

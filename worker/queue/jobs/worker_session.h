@@ -144,7 +144,8 @@ class WorkerSession final : public Connection, private Seat::Claimant {
   // The job is this worker's now, under a new number. REQUIRES: credit() > 0.
   void assign(Job& job, uint64_t number, int64_t priority, int64_t expected_ns);
   // Sends its SUBMIT frame. REQUIRES: it was assigned, and not sent yet.
-  void send(const Job& job, const SharedBytes& frame);
+  // `trace`: the traceparent of this run; empty: it has none of ours.
+  void send(const Job& job, const SharedBytes& frame, std::string_view trace = {});
   // Shows it a SUBMIT frame, as the check of that number (checks.h).
   void show(const SharedBytes& frame, uint64_t number);
   // The job is no longer wanted. True: it was not sent, and its slot is free at once. Else the slot

@@ -12,7 +12,7 @@ namespace {
 // The tags are Redis's, not the wire's.
 struct Kept {
   static constexpr wire::FrameType kType = wire::FrameType::kOver;
-  std::string_view id, queue, model, tier, jobs_path, label, callback;
+  std::string_view id, queue, model, tier, jobs_path, label, callback, trace;
   uint64_t owner_lo = 0, owner_hi = 0, share_lo = 0, share_hi = 0, digest_lo = 0, digest_hi = 0,
            earlier_lo = 0, earlier_hi = 0;
   int64_t priority = 0;
@@ -39,7 +39,7 @@ struct Kept {
     v(33, dead), v(34, promised), v(35, brief);
     v(36, stored_name), v(37, stored_sha256), v(38, stored_bytes);
     v(39, callback), v(40, earlier_lo), v(41, earlier_hi), v(42, restarts);
-    v(43, paid);
+    v(43, paid), v(44, trace);
   }
 };
 
@@ -60,6 +60,7 @@ std::string encode(const JobRecord& record, std::string_view rest) {
                     .jobs_path = record.jobs_path,
                     .label = record.label,
                     .callback = record.callback,
+                    .trace = record.trace,
                     .owner_lo = record.owner.lo,
                     .owner_hi = record.owner.hi,
                     .share_lo = record.share.lo,
@@ -122,6 +123,7 @@ bool decode(std::string_view bytes, JobRecord& record, std::string_view& rest) {
   record.jobs_path = kept.jobs_path;
   record.label = kept.label;
   record.callback = kept.callback;
+  record.trace = kept.trace;
   record.priority = kept.priority;
   record.weight = kept.weight;
   record.cost = kept.cost;

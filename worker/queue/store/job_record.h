@@ -74,6 +74,7 @@ struct JobRecord {
   std::string jobs_path;   // where its owner sees it: "/jobs"
   std::string callback;    // webhook URL; empty: none
   std::string label;       // its owner's words for it; empty: none
+  std::string trace;       // that it belongs to (traces/job_trace.h); empty: none
   std::string receipt;     // the edge's
   bool paid = false;       // nobody is charged for it: it runs once more
   int64_t created_ms = 0;

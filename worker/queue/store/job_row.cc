@@ -10,10 +10,11 @@ constexpr char kColumns[] =
     " callback, receipt, created_ms, not_before_ms, deadline_ms, attempts, dead, started_ms,"
     " finished_ms, expires_ms, http_status, content_type, error_code, error, prompt_tokens,"
     " completion_tokens, device_ns, result_bytes, result_in_file, headers, estimated, share, "
-    "label, seq ";
+    "label, seq, trace ";
 constexpr int kShareColumn = 33;
 constexpr int kLabelColumn = 34;
 constexpr int kSeqColumn = 35;
+constexpr int kTraceColumn = 36;
 
 }  // namespace
 
@@ -60,6 +61,7 @@ bool read_row(Statement& row, JobRecord& job) {
   job.result_bytes = static_cast<uint64_t>(row.number(29));
   job.result_in_file = row.number(30) != 0;
   job.label = row.bytes(kLabelColumn);
+  job.trace = row.bytes(kTraceColumn);
   job.end.headers = row.bytes(31);
   job.end.estimated = row.number(32) != 0;
   return true;

@@ -48,8 +48,8 @@ JobTables::JobTables(Database database)
   prepare(insert_,
           "INSERT INTO jobs(seq, id, owner, status, key, digest, queue, model, tier, priority,"
           " weight, cost, jobs_path, callback, receipt, created_ms, not_before_ms, deadline_ms,"
-          " attempts, submit, share, label, earlier, paid)"
-          " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+          " attempts, submit, share, label, earlier, paid, trace)"
+          " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
   prepare(erase_, "DELETE FROM jobs WHERE seq=?");
   prepare(end_damaged_,
           "UPDATE jobs SET status=4, key=NULL, submit=NULL, dead=0, started_ms=0, finished_ms=?1,"
@@ -153,6 +153,7 @@ bool JobTables::insert(const JobRecord& job, std::string_view submit, bool& dupl
   insert_.and_with(job.label);
   job.earlier == none ? insert_.and_with(nullptr) : insert_.and_with(as_bytes(job.earlier));
   insert_.and_with(job.paid ? 1 : 0);
+  insert_.and_with(job.trace);
   if (!insert_.run()) {
     duplicate = (insert_.code() & 0xFF) == SQLITE_CONSTRAINT;
     return duplicate;

@@ -18,7 +18,7 @@ namespace penstock::queue {
 namespace {
 
 constexpr int kApplicationId = 0x50454E53;  // "PENS"
-constexpr int kSchemaVersion = 8;
+constexpr int kSchemaVersion = 9;
 
 // From version N to N + 1. Never edited once released: more are appended.
 constexpr const char* kMigrations[kSchemaVersion] = {
@@ -98,7 +98,9 @@ constexpr const char* kMigrations[kSchemaVersion] = {
      "  PRIMARY KEY(hour, owner, queue, model)) WITHOUT ROWID;"
      "CREATE TABLE usage_mark(mark INTEGER NOT NULL);"
      "INSERT INTO usage_mark VALUES(0);"
-     "ALTER TABLE jobs ADD COLUMN paid INTEGER NOT NULL DEFAULT 0;")};
+     "ALTER TABLE jobs ADD COLUMN paid INTEGER NOT NULL DEFAULT 0;"),
+    // The trace that a job belongs to.
+    "ALTER TABLE jobs ADD COLUMN trace BLOB NOT NULL DEFAULT x'';"};
 
 // The log is overwritten from its beginning and keeps its length, so that a flush need not write
 // the file's size, too. Nobody else reads the database, so it needs no shared memory.

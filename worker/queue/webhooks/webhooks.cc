@@ -291,15 +291,16 @@ void Webhooks::send(const JobId& id, const std::optional<Message>& message) {
   }
   const std::string name = "msg_" + std::string(id.view().substr(4));
   const int64_t timestamp = now_ms_ / kMsPerSec;
-  sender_.send(
-      {.id = id,
-       .url = message->url,
-       .headers = {"content-type: application/json", "user-agent: Penstock", "webhook-id: " + name,
-                   "webhook-timestamp: " + std::to_string(timestamp),
-                   "webhook-signature: " +
-                       webhook_signature(secrets_, name, timestamp, message->json)},
-       .body = message->json,
-       .targets = targets_});
+  std::vector<std::string> headers = {
+      "content-type: application/json", "user-agent: Penstock", "webhook-id: " + name,
+      "webhook-timestamp: " + std::to_string(timestamp),
+      "webhook-signature: " + webhook_signature(secrets_, name, timestamp, message->json)};
+  headers.insert(headers.end(), message->headers.begin(), message->headers.end());
+  sender_.send({.id = id,
+                .url = message->url,
+                .headers = std::move(headers),
+                .body = message->json,
+                .targets = targets_});
 }
 
 void Webhooks::over(Delivery& delivery, Fate fate) {

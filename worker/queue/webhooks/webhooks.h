@@ -61,6 +61,7 @@ class Webhooks {
   struct Message {
     std::string url;
     std::string json;
+    std::vector<std::string> headers;  // besides: "name: value"
   };
   struct Outcomes {
     uint64_t delivered = 0;
