@@ -26,7 +26,7 @@ class SpanExporter final : public EventLoop::Handler {
  public:
   static constexpr size_t kMostKept = 4096;
   static constexpr size_t kBatch = 256;
-  static constexpr int64_t kEveryNs = 2'000'000'000;  // a batch that is not full
+  static constexpr int64_t kEveryNs = 1'000'000'000;  // a batch that is not full
   static constexpr int kTries = 4;
   static constexpr int64_t kFirstRetryNs = 1'000'000'000;  // doubled each time
 
