@@ -35,12 +35,6 @@ Dispatcher::Availability Dispatcher::availability(const Scheduler::Lane& lane) c
   return {};
 }
 
-// Other hosts let it in at once.
-int64_t Dispatcher::drain_retry_s(const Scheduler::Queue& queue) const {
-  const SharedQueue* const shared = shared_now(queue);
-  return shared != nullptr && shared->roster().others_stay() ? 1 : kDrainRetrySeconds;
-}
-
 int64_t Dispatcher::wait_for_newcomer_ns(Scheduler::Queue& queue) const {
   return scheduler_.predicted_wait_ns(queue.any_model(), connections_.now_ns());
 }
