@@ -13,7 +13,7 @@ import sys
 PARTS = {
     "shared": [],
     "ngx_module": ["shared"],
-    "worker/ctl": ["shared"],
+    "worker/ctl": ["shared", "worker/queue"],
     "worker/nvml": ["shared"],
     "worker/queue": ["shared"],
     "worker/pool": ["shared", "worker/nvml"],
@@ -27,7 +27,7 @@ PARTS = {
 ROOMS = {
     "shared": ["keys", "metrics", "redis", "challenge", "limit", "wire", "http", "base"],
     "ngx_module": ["", "directives", "pages", "hand_over", "admit", "keys", "challenge", "lease", "reply", "request", "zone", "conf"],
-    "worker/queue": ["", "publish", "api", "workers", "jobs", "shared_jobs", "challenges", "traces", "webhooks", "devices", "process", "store", "config", "link",
+    "worker/queue": ["", "care", "publish", "api", "workers", "jobs", "shared_jobs", "challenges", "traces", "webhooks", "devices", "process", "store", "config", "link",
                      "results", "shared_answers", "shared_order", "bound", "order", "clock", "text"],
 }
 # Included by everybody, or including everything.

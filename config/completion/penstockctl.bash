@@ -10,7 +10,7 @@ _penstockctl() {
             drain | scale) words+=" $(penstockctl status --json 2>/dev/null | grep -o '"workers":\[.*' | grep -o '{"name":"[^"]*' | cut -d'"' -f4)" ;;
             dead) words+=" list show requeue drop" ;;
             keys) words+=" add list move revoke" ;;
-            submit) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
+            submit | diff | backup | restore | check | repair | export) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
         esac
     fi
     mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -W "$words" -- "$word")

@@ -111,6 +111,7 @@ def test_commands_and_options_are_completed(installed):
     assert "status" in completed("") and "--version" in completed("")
     assert completed("status", "--js") == ["--json"]
     assert completed("dead", "re") == ["requeue"]
+    assert completed("doc") == ["doctor"] and completed("purge", "--own") == ["--owner", "--owner-hash"]
 
 
 def test_a_relative_prefix_is_refused(folder):

@@ -2,19 +2,25 @@
 
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <yaml-cpp/yaml.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <set>
 
 #include "shared/base/unix_socket.h"
+#include "worker/queue/config/load_config.h"
 
 namespace penstock::ctl {
 namespace {
 
+namespace fs = std::filesystem;
+
 constexpr timeval kPatience{5, 0};
+constexpr char kPackageSocket[] = "/run/penstock/penstock.sock";
 
 Result<Fd> connect_to(const std::string& path) {
   const auto address = unix_address(path);
@@ -49,6 +55,39 @@ void append_encoded(std::string& out, std::string_view text) {
   }
 }
 
+// The sockets of what `make run` has started here or where this program was built.
+std::set<std::string> sockets_of_runs() {
+  std::error_code error;
+  const fs::path here = fs::current_path(error);
+  const fs::path built = fs::read_symlink("/proc/self/exe", error).parent_path().parent_path();
+  std::set<std::string> sockets;
+  for (const fs::path& folder : {here, here.parent_path(), built}) {
+    for (const auto& run : fs::directory_iterator(folder / "run", error)) {
+      const auto socket = queue::load_socket(run.path() / "penstock.yaml");
+      if (socket && connect_to(*socket)) {
+        sockets.insert(*socket);
+      }
+    }
+  }
+  return sockets;
+}
+
+// The package's, or that of the only `make run`.
+Result<std::string> find_socket() {
+  if (::access(kPackageSocket, F_OK) == 0) {
+    return std::string(kPackageSocket);
+  }
+  const std::set<std::string> runs = sockets_of_runs();
+  if (runs.size() < 2) {
+    return runs.empty() ? kPackageSocket : *runs.begin();
+  }
+  std::string all;
+  for (const std::string& each : runs) {
+    all += "\n  -s " + each;
+  }
+  return Error{"several penstockd run here; say which:" + all};
+}
+
 }  // namespace
 
 Result<std::string> socket_of(const Arguments& arguments) {
@@ -56,11 +95,12 @@ Result<std::string> socket_of(const Arguments& arguments) {
     return Error{"give -s or -c, not both"};
   }
   if (arguments.has("config")) {
-    return socket_of_config(arguments.value("config"));
+    return queue::load_socket(arguments.value("config"));
   }
   const char* const environment = std::getenv("PENSTOCK_SOCKET");
   const bool set = environment != nullptr && *environment != '\0';
-  return arguments.value("socket", set ? environment : "/run/penstock/penstock.sock");
+  return set || arguments.has("socket") ? arguments.value("socket", set ? environment : "")
+                                        : find_socket();
 }
 
 std::string query_of(
@@ -202,18 +242,6 @@ Result<std::string> Penstockd::hear_answer() {
       return Error{"penstockd's answer is longer than " + std::to_string(kMaxAnswerBytes) +
                    " bytes"};
     }
-  }
-}
-
-Result<std::string> socket_of_config(const std::string& config_path) {
-  try {  // yaml-cpp speaks by exceptions
-    const YAML::Node root = YAML::LoadFile(config_path);
-    if (root.IsMap() && root["socket"].IsDefined() && root["socket"].IsScalar()) {
-      return root["socket"].Scalar();
-    }
-    return Error{config_path + " has no key 'socket'"};
-  } catch (const YAML::Exception& exception) {
-    return Error{config_path + ": " + exception.what()};
   }
 }
 

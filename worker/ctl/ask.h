@@ -18,7 +18,6 @@ namespace penstock::ctl {
 Result<std::string> socket_of(const Arguments& arguments);
 
 // The socket that a penstock.yaml names.
-Result<std::string> socket_of_config(const std::string& config_path);
 
 // "a=1&b=x%20y"; those without a value are left out.
 std::string query_of(

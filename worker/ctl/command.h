@@ -19,7 +19,8 @@ struct Outcome {
   static constexpr int kFailed = 1;
   static constexpr int kMisused = 2;  // the command line is wrong; its usage is shown, too
   int exit_status = kFine;
-  std::string text;  // ends with a line feed when it went well
+  std::string text;   // ends with a line feed when it went well
+  bool told = false;  // what is to be said goes to stdout, however it ended
 };
 
 inline Outcome failed(const Error& error) { return {Outcome::kFailed, error.message}; }
@@ -44,6 +45,7 @@ std::span<const Command> commands();
 
 Outcome run_status(const Arguments& arguments);
 Outcome run_top(const Arguments& arguments);
+Outcome run_diff(const Arguments& arguments);
 Outcome run_jobs(const Arguments& arguments);
 Outcome run_job(const Arguments& arguments);
 Outcome run_cancel(const Arguments& arguments);
@@ -53,6 +55,13 @@ Outcome run_pause(const Arguments& arguments);
 Outcome run_resume(const Arguments& arguments);
 Outcome run_drain(const Arguments& arguments);
 Outcome run_scale(const Arguments& arguments);
+Outcome run_backup(const Arguments& arguments);
+Outcome run_restore(const Arguments& arguments);
+Outcome run_check(const Arguments& arguments);
+Outcome run_repair(const Arguments& arguments);
+Outcome run_export(const Arguments& arguments);
+Outcome run_purge(const Arguments& arguments);
+Outcome run_doctor(const Arguments& arguments);
 Outcome run_submit(const Arguments& arguments);
 Outcome run_limits(const Arguments& arguments);
 Outcome run_offenders(const Arguments& arguments);

@@ -14,17 +14,20 @@ constexpr Flag kUnixSocket{"unix-socket", 0, "PATH", "reach the edge through thi
 
 constexpr Flag kSocket{"socket", 's', "SOCKET",
                        "where penstockd listens; else $PENSTOCK_SOCKET, else "
-                       "/run/penstock/penstock.sock"};
+                       "/run/penstock/penstock.sock, else that of `make run` nearby"};
 constexpr Flag kConfig{"config", 'c', "FILE", "a penstock.yaml that says where"};
+constexpr Flag kWatch{"watch", 'w', "", "again each second, until q or Ctrl-C"};
 constexpr Flag kQueue{"queue", 0, "QUEUE", "of this queue only"};
 constexpr Flag kLimit{"limit", 0, "N", "so many at most, 1 to 100 (20)"};
 constexpr Flag kAfter{"after", 0, "ID", "those older than this one: the next page"};
 
 constexpr std::array kTopFlags = {kSocket, kConfig};
+constexpr std::array kJobFlags = {kWatch, kJson, kSocket, kConfig};
 constexpr std::array kAskFlags = {kJson, kSocket, kConfig};
 constexpr std::array kStatusFlags = {Flag{"cluster", 0, "", "of all hosts that share queues"},
-                                     kJson, kSocket, kConfig};
+                                     kWatch, kJson, kSocket, kConfig};
 constexpr std::array kJobsFlags = {
+    kWatch,
     kJson,
     kSocket,
     kConfig,
@@ -39,6 +42,19 @@ constexpr std::array kJobsFlags = {
 constexpr std::array kDeadFlags = {
     kJson,  kSocket, kConfig, Flag{"all", 0, "", "requeue or drop every one"},
     kQueue, kLimit,  kAfter,
+};
+constexpr Flag kStateConfig{"config", 'c', "FILE",
+                            "a penstock.yaml that names the state; else the package's"};
+constexpr std::array kRestoreFlags = {kStateConfig};
+constexpr std::array kStateFlags = {kJson, kStateConfig};
+constexpr std::array kRepairFlags = {
+    kJson, kStateConfig, Flag{"in-place", 0, "", "not in a copy, but in the state itself"}};
+constexpr std::array kPurgeFlags = {
+    kJson,
+    kSocket,
+    kConfig,
+    Flag{"owner", 0, "OWNER", "every job of this owner: what the edge's penstock_owner came to"},
+    Flag{"owner-hash", 0, "HASH", "likewise, as `job ID` shows one"},
 };
 constexpr std::array kReplayFlags = {
     kJson,
@@ -101,7 +117,7 @@ constexpr std::array kCommands = {
             run_status},
     Command{"top", "", "the same, live, until q or Ctrl-C", kTopFlags, run_top},
     Command{"jobs", "", "everybody's jobs that were promised, newest first", kJobsFlags, run_jobs},
-    Command{"job", "ID", "one job: where it stands, or how it ended", kAskFlags, run_job},
+    Command{"job", "ID", "one job: where it stands, or how it ended", kJobFlags, run_job},
     Command{"cancel", "ID", "cancels a job, wherever it stands", kAskFlags, run_cancel},
     Command{"dead", "[list|show ID|requeue ID|drop ID]",
             "the jobs that failed every attempt; queue them again as if new, or forget them",
@@ -122,6 +138,32 @@ constexpr std::array kCommands = {
             "N processes share the worker's slots and memory, until a restart; 0 stops it; auto: "
             "as configured, or by its load",
             kAskFlags, run_scale},
+    Command{"diff", "[OLD NEW]",
+            "what its penstock.yaml changes of what runs, were it reloaded; or one file of another",
+            kAskFlags, run_diff},
+    Command{
+        "purge", "ID|--owner OWNER|--owner-hash HASH",
+        "a job that is over, or all of an owner's, which are cancelled: nothing of them is kept",
+        kPurgeFlags, run_purge},
+    Command{"backup", "DIR", "copies the state of a running penstockd, whole, with its sums",
+            kAskFlags, run_backup},
+    Command{"restore", "DIR [STATE]",
+            "makes an empty state of a backup, while penstockd is stopped", kRestoreFlags,
+            run_restore},
+    Command{"check", "[STATE|BACKUP]",
+            "looks at all of a state while penstockd is stopped, or of a backup; 0: in order, 1: "
+            "look at it, 2: wrong",
+            kStateFlags, run_check},
+    Command{"repair", "[STATE]",
+            "puts right what can be, in a copy beside it, while penstockd is stopped", kRepairFlags,
+            run_repair},
+    Command{"export", "[STATE|BACKUP]",
+            "every job as a line of JSON, while penstockd is stopped, or of a backup",
+            kRestoreFlags, run_export},
+    Command{"doctor", "",
+            "limits, clock, disk, modes, versions, what was not reloaded; 0: in order, 1: look at "
+            "it, 2: wrong",
+            kAskFlags, run_doctor},
     Command{"submit", "FILE.jsonl",
             "sends each line, {\"custom_id\",\"method\",\"url\",\"body\"}, and writes its result; "
             "goes on where it stopped, and runs nothing twice",

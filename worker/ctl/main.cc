@@ -5,6 +5,7 @@
 
 #include "shared/base/version.h"
 #include "worker/ctl/command.h"
+#include "worker/ctl/watch.h"
 
 namespace {
 
@@ -20,6 +21,9 @@ int say(const std::string& text) {
 int end(const Outcome& outcome, const std::string& usage) {
   if (outcome.exit_status == Outcome::kFine) {
     return say(outcome.text);
+  }
+  if (outcome.told) {
+    return std::max(outcome.exit_status, say(outcome.text));
   }
   std::fprintf(stderr, "penstockctl: %s\n", outcome.text.c_str());
   if (outcome.exit_status == Outcome::kMisused) {
@@ -56,7 +60,9 @@ int main(int argc, char** argv) {
     return say(usage(*command));
   }
   const auto arguments = Arguments::parse(rest, command->flags);
-  return end(
-      arguments ? command->run(*arguments) : penstock::ctl::misused(arguments.error().message),
-      usage(*command));
+  if (!arguments) {
+    return end(penstock::ctl::misused(arguments.error().message), usage(*command));
+  }
+  return end(arguments->has("watch") ? watch(*command, *arguments) : command->run(*arguments),
+             usage(*command));
 }

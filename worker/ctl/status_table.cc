@@ -62,11 +62,15 @@ std::string server_lines(JsonElement root) {
   return lines;
 }
 
-// "ready", "waiting: for memory on device 0", "ready, 0 of its slots open: connection refused"
+// "ready for 41 s", "waiting: for memory on device 0", "ready for 2 h 3 min, 0 of its slots open:
+// connection refused"
 std::string worker_state(JsonElement worker) {
   const std::string waits_for = cell(worker, "waits_for");
   const std::string open = cell(worker, "open_slots");
-  return cell(worker, "state") + (waits_for == "-" ? "" : ": " + waits_for) +
+  const double ready_s = number_of(worker, "ready_seconds", -1);
+  return cell(worker, "state") +
+         (ready_s < 0 ? "" : " for " + duration(static_cast<int64_t>(ready_s))) +
+         (waits_for == "-" ? "" : ": " + waits_for) +
          (open == "-" ? "" : ", " + open + " of its slots open: " + cell(worker, "why_closed"));
 }
 
@@ -77,7 +81,8 @@ std::string worker_table(JsonElement root) {
     rows.push_back({cell(worker, "name"), worker_state(worker), cell(worker, "queue"),
                     cell(worker, "model"), cell(worker, "engine"), cell(worker, "device"),
                     cell(worker, "pid"), cell(worker, "running"), cell(worker, "slots"),
-                    cell(worker, "restarts"), cell(worker, "last_error")});
+                    cell(worker, "restarts"),
+                    cell(worker, "state") == "ready" ? "-" : cell(worker, "last_error")});
   }
   return render(rows) + chat_lines(root) + server_lines(root);
 }

@@ -7,7 +7,9 @@
 
 #include "shared/base/log.h"
 #include "shared/base/version.h"
+#include "worker/queue/care/needs.h"
 #include "worker/queue/config/load_config.h"
+#include "worker/queue/process/worker_command.h"
 #include "worker/queue/server.h"
 
 namespace {
@@ -17,7 +19,7 @@ constexpr int kUsageError = 2;
 
 constexpr char kUsage[] =
     "usage: penstockd -c FILE          serve as FILE says\n"
-    "       penstockd -t -c FILE       check FILE and say what is wrong with it\n"
+    "       penstockd -t -c FILE       check FILE and what it needs, and say what is wrong\n"
     "       penstockd -T -c FILE       show what is in force by FILE, with what it leaves out\n"
     "       penstockd -d OLD -c FILE   show what FILE changes of OLD\n"
     "       penstockd --version        say which penstockd this is (-V)\n"
@@ -36,6 +38,29 @@ int serve(penstock::queue::Config config, const std::string& path) {
     return kFailed;
   }
   return (*server)->run();
+}
+
+int check(const penstock::queue::Config& config, const std::string& path) {
+  using penstock::queue::Finding;
+  size_t wrong = 0;
+  for (const Finding& each : look_at_needs(config, penstock::queue::binary_beside_this(""))) {
+    if (each.level != Finding::Level::kOk) {
+      std::fprintf(stderr, "%s\n", line_of(each).c_str());
+      ++wrong;
+    }
+  }
+  std::fprintf(stderr, "%s: configuration is good%s\n", path.c_str(),
+               wrong == 0 ? "" : ", but what it needs is not all in order");
+  return 0;
+}
+
+void show_settings(const penstock::queue::Config& config) {
+  if (config.files.size() > 1) {
+    for (const std::string& file : config.files) {
+      std::printf("# %s\n", file.c_str());
+    }
+  }
+  std::fputs(config.settings.text().c_str(), stdout);
 }
 
 }  // namespace
@@ -90,7 +115,7 @@ int main(int argc, char** argv) {
     return kFailed;
   }
   if (show) {
-    std::fputs(config->settings.text().c_str(), stdout);
+    show_settings(*config);
   }
   if (!old_path.empty()) {
     const auto old = load(old_path);
@@ -105,8 +130,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (check_only) {
-    std::fprintf(stderr, "%s: configuration is good\n", path.c_str());
-    return 0;
+    return check(*config, path);
   }
   return serve(*std::move(config), path);
 }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <algorithm>
+#include <filesystem>
 
 #include "shared/base/units.h"
 #include "worker/queue/config/load_config.h"
@@ -299,6 +300,23 @@ void Server::tell_changes(const Config& fresh) {
     log(Level::kInfo, "changed: " + change);
     operator_api_.note_change(config_path_, change);
   }
+}
+
+std::string Server::changes_json() const {
+  JsonObject object;
+  std::error_code unknown;
+  const auto whole = std::filesystem::absolute(config_path_, unknown);
+  object.text("file", unknown ? config_path_ : whole.string());
+  JsonList changes;
+  const auto fresh = load_config(config_path_, NamedFiles::kTrusted);
+  if (fresh) {
+    for (const std::string& change : fresh->settings.changes_since(config_.settings)) {
+      changes.add(json_string(change));
+    }
+  }
+  return object.raw("changes", changes.done())
+      .text_or_null("error", fresh ? "" : fresh.error().message)
+      .done();
 }
 
 // TERM or INT. The first lets jobs finish; the second does not.

@@ -80,6 +80,7 @@ class Server final {
   void turn();
   void hear();
   int64_t next_event() const;
+  std::string changes_json() const;
   void read_signals();
   void reload();
   bool apply_new_config();  // false: something in it could not be used

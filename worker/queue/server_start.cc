@@ -1,6 +1,7 @@
 // How a Server comes up: what it holds is opened, and what was promised is read back.
 #include <fmt/format.h>
 #include <unistd.h>
+#include <filesystem>
 
 #include "worker/queue/jobs/notices_of.h"
 #include "worker/queue/link/signals.h"
@@ -109,6 +110,9 @@ Server::Server(Config config, std::string config_path, ServiceManager manager, E
   callers_.set_limits(config_.limits);
   operator_api_.tell("/status", [this] { return status_json(); });
   operator_api_.tell("/cluster", [this] { return report_cluster(dispatcher_); });
+  std::error_code unknown;
+  operator_api_.state = std::filesystem::absolute(config_.state, unknown).string();
+  operator_api_.changes = [this] { return changes_json(); };
   operator_api_.tell("/history",
                      [this] { return history_.json(dispatcher_, connections_.now_ns()); });
 }

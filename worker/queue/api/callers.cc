@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kAcceptsPerTurn = 64;
 constexpr int64_t kAcceptPauseNs = 100 * kNsPerMs;
-constexpr rlim_t kOtherDescriptors = 512;  // beside the callers' connections
+constexpr rlim_t kOtherDescriptors = Callers::descriptors_of(0);
 constexpr size_t kMaxStrangers = 64;
 constexpr size_t kOperatorsSeats = 16;  // beyond max_connections, so that one can look
 
@@ -22,7 +22,7 @@ constexpr size_t kOperatorsSeats = 16;  // beyond max_connections, so that one c
 size_t raise_descriptor_limit(uint32_t max_connections) {
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
-  const rlim_t wanted = max_connections + kOtherDescriptors;
+  const rlim_t wanted = Callers::descriptors_of(max_connections);
   if (limit.rlim_cur < wanted) {
     limit.rlim_cur = std::min(wanted, limit.rlim_max);
     ::setrlimit(RLIMIT_NOFILE, &limit);

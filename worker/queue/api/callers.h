@@ -23,6 +23,9 @@ namespace penstock::queue {
 
 class Callers final : public EventLoop::Handler, public CallerHost {
  public:
+  // So many files are open where so many connections are: what else there is needs some.
+  static constexpr uint64_t descriptors_of(uint32_t connections) { return connections + 512; }
+
   // All outlive this; `status` is what tools are shown.
   Callers(EventLoop& loop, ConnectionLoop& connections, Listener listener, Roles roles,
           const Handlers& handlers, std::function<std::string()> status);

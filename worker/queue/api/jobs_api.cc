@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "shared/http/query.h"
 #include "worker/queue/jobs/caller.h"
 #include "worker/queue/text/jobs_path.h"
 #include "worker/queue/text/json.h"
@@ -118,7 +119,8 @@ void JobsApi::about_one(Caller& caller, uint64_t id, const wire::Ask& ask) {
   } else if (part == "/preview" && get) {
     question.about = About::kPreview;
   } else if (part.empty() && ask.method == "DELETE") {
-    question.about = About::kCancel;
+    const auto query = http::Query::parse(ask.query);
+    question.about = query && query->get("purge") ? About::kPurge : About::kCancel;
   } else if (!part.empty() && part != "/events" && part != "/result" && part != "/preview") {
     return fail(waiter, not_found());
   } else if (!get) {
@@ -182,6 +184,8 @@ void JobsApi::answer(Waiter& waiter, Job& job, const Question& question, const J
     case About::kCancel:
       dispatcher_.subscribers().join(waiter, job);
       return dispatcher_.cancel(job);
+    case About::kPurge:
+      return fail(waiter, not_over());
     case About::kResult:
       return say_job(waiter, view(job, waiter.jobs_path, question.all, record), 202, true);
     case About::kPreview:
@@ -221,6 +225,9 @@ void JobsApi::answer_ended(Waiter& waiter, const Question& question, const JobRe
   }
   if (!has_ended(record.status)) {
     return fail(waiter, not_found());  // a promise that was refused, and is still to be taken back
+  }
+  if (question.about == About::kPurge) {
+    return purge(waiter, record);
   }
   say_end(waiter, question, record, nullptr);
 }

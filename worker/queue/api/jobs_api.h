@@ -1,5 +1,5 @@
 // JobsApi: what owners may ask of their jobs (CONTRACT, section 4): list, one, events, result,
-// cancel.
+// cancel, purge.
 //
 // A job that is not there and a job of another owner give the same 404, after the same question to
 // the store. A tool asks for the operator and sees everybody's jobs (operator_api.h). The store
@@ -29,6 +29,11 @@ inline wire::Failed not_found() {
 inline wire::Failed no_preview() {
   return {.status = 404, .code = "not_found", .message = "There is no preview of this job now."};
 }
+inline wire::Failed not_over() {
+  return {.status = 409,
+          .code = "invalid_request",
+          .message = "The job is not over: cancel it by DELETE first, then purge it."};
+}
 inline wire::Failed invalid(std::string_view message, std::string_view param) {
   return {.status = 400, .code = "invalid_request", .message = message, .param = param};
 }
@@ -49,7 +54,7 @@ class JobsApi {
   }
 
  private:
-  enum class About : uint8_t { kJob, kEvents, kResult, kPreview, kCancel };
+  enum class About : uint8_t { kJob, kEvents, kResult, kPreview, kCancel, kPurge };
   // A question about one job.
   struct Question {
     About about = About::kJob;
@@ -105,6 +110,10 @@ class JobsApi {
   void fail_away(Waiter& waiter);
   void say_stored(Waiter& waiter, const Question& question, const JobRecord& record);
   void say_stored_rest(Waiter& waiter, const Question& question, const JobRecord& record);
+  // DELETE ?purge (jobs_api_purge.cc): nothing of a job that is over is kept.
+  void purge(Waiter& waiter, const JobRecord& record);
+  void purge_shared(Waiter& waiter, SharedQueue& queue, const JobRecord& record);
+  void say_purged(Waiter& waiter, const JobId& id, bool purged);
   void say_preview(Waiter& waiter, const wire::Preview& preview);
   // Likewise (jobs_api_shared_lists.cc):
   static constexpr uint32_t kStreamedJobs = 50;  // the newest, that a stream begins with

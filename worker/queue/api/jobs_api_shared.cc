@@ -62,6 +62,9 @@ void JobsApi::answer_shared(Waiter& waiter, const Question& question, SharedQueu
     return record.stored_name.empty() ? say_rest(waiter, question, record, result)
                                       : say_stored_rest(waiter, question, record);
   }
+  if (has_ended(record.status) && question.about == About::kPurge) {
+    return purge_shared(waiter, queue, record);
+  }
   if (has_ended(record.status)) {
     return say_end(waiter, question, record, &result);
   }
@@ -88,6 +91,8 @@ void JobsApi::answer_shared(Waiter& waiter, const Question& question, SharedQueu
     }
     case About::kCancel:
       return cancel_shared(waiter, question, queue, record);
+    case About::kPurge:
+      return fail(waiter, not_over());
     case About::kPreview:
       return ask_runner(waiter, question, queue, known, record);
     case About::kResult:

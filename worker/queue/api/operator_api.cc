@@ -106,6 +106,12 @@ void OperatorApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
   if (about == "orders" && path.size() == 1 && ask.method == "GET") {
     return answer(caller, id, orders_json());
   }
+  if (about == "changes" && path.size() == 1 && ask.method == "GET") {
+    return answer(caller, id, changes ? changes() : "{}");
+  }
+  if (about == "backup" && path.size() == 1) {
+    return about_backup({caller, id}, ask.method);
+  }
   if (about == "predictions" && path.size() == 1 && ask.method == "GET") {
     return answer(caller, id, dispatcher_.predictions().json());
   }
@@ -134,13 +140,13 @@ void OperatorApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
   if (worker) {
     return about_workers({caller, id}, path, ask);
   }
-  refuse(
-      caller, id, 404,
-      "There is nothing at " + quoted(ask.path) +
-          ". There are /status, /cluster, /history, /orders, /predictions, /usage, /jobs, /dead, "
-          "/queues/NAME/pause, "
-          "/queues/NAME/resume, "
-          "/workers/NAME/drain, /workers/NAME/scale and /workers/drain.");
+  refuse(caller, id, 404,
+         "There is nothing at " + quoted(ask.path) +
+             ". There are /status, /cluster, /history, /orders, /changes, /backup, /predictions, "
+             "/usage, /jobs, /dead, "
+             "/queues/NAME/pause, "
+             "/queues/NAME/resume, "
+             "/workers/NAME/drain, /workers/NAME/scale and /workers/drain.");
 }
 
 // ---- orders that were given ----

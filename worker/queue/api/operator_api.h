@@ -8,14 +8,20 @@
 //              the last orders: {"orders":[{"at":1795960980,"who":"…","order":"POST /…"}]}; and
 //              what reloads changed:
 //              {"at":…,"who":"/etc/penstock/penstock.yaml","order":"limits.…"}
+//   GET    /changes
+//              what penstock.yaml changes of what runs, were it reloaded now:
+//              {"file":"/etc/penstock/penstock.yaml","changes":["limits.…"],"error":null}
 //   GET    /predictions
 //              the last waits that were foretold, beside what came true (jobs/prediction_log.h)
 //   GET    /jobs?owner=|owner_hash=&queue=&status=&limit=&after=
 //              everybody's jobs that were promised
 //   GET    /jobs/ID, /jobs/ID/events, /jobs/ID/result
 //              as their owner sees them, and whose they are
-//   DELETE /jobs/ID
-//              cancels
+//   DELETE /jobs/ID, /jobs/ID?purge
+//              cancels; forgets one that is over, and nothing of it is kept
+//   POST   /backup, GET /backup, DELETE /backup
+//              begins a copy of the state in a folder of it, tells how far it is, forgets it:
+//              {"state":"none|making|made|failed","folder":"…","error":null}
 //   GET    /usage?owner=|owner_hash=&since=&until=&model=&after=
 //              the ledger, an hour's rows each, the earliest first (store/usage.h); `next` is the
 //              `after` of the next page; rows of hours before `open_since` change no more
@@ -76,6 +82,11 @@ class OperatorApi {
 
   void ask(Caller& caller, uint64_t id, const wire::Ask& ask);
 
+  // Where the state is, from the root on; empty: there is none.
+  std::string state;
+  // Answers GET /changes with a JSON object.
+  std::function<std::string()> changes;
+
   // Something else than an order has changed what penstockd does.
   void note_change(std::string who, std::string what);
 
@@ -108,6 +119,7 @@ class OperatorApi {
   void about_dead(Asker asker, const Path& path, const wire::Ask& ask);
   void about_usage(Asker asker, const wire::Ask& ask);
   std::vector<uint64_t> hashes_of(std::string_view owner);
+  void about_backup(Asker asker, std::string_view method);  // operator_api_backup.cc
   void about_queue(Asker asker, const Path& path);
   void pause_everywhere(Asker asker, Scheduler::Queue& queue, SharedQueue& shared, bool pause);
   void about_workers(Asker asker, const Path& path, const wire::Ask& ask);
@@ -159,6 +171,8 @@ class OperatorApi {
   std::map<std::string, std::function<std::string()>, std::less<>> reports_;
   Audit audit_;
   std::deque<Given> given_;  // the newest first
+  enum class Backup : uint8_t { kNone, kMaking, kMade, kFailed } backup_ = Backup::kNone;
+  std::string backup_error_;
 };
 
 }  // namespace penstock::queue

@@ -26,6 +26,8 @@
 
 namespace penstock::queue {
 
+constexpr size_t kMaxConfigBytes = 1U << 20;  // of all its files
+
 struct QueueConfig {
   std::string name;
   uint32_t max_length = 10'000;  // jobs that wait
@@ -145,8 +147,9 @@ struct WebhooksConfig {
 };
 
 struct Config {
-  uint64_t digest = 0;  // of the file's text
-  Settings settings;    // all of it, for people
+  uint64_t digest = 0;             // of the files' text
+  std::vector<std::string> files;  // that it was read from, the first that which was named
+  Settings settings;               // all of it, for people
   std::string socket;
   uint32_t socket_mode = 0660;
   std::string socket_group;  // empty: left as it is

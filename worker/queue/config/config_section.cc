@@ -3,10 +3,11 @@
 #include <fmt/format.h>
 #include <algorithm>
 #include <charconv>
-#include <set>
+#include <iterator>
 #include <utility>
 
 #include "shared/base/units.h"
+#include "worker/queue/config/environment.h"
 
 namespace penstock::queue {
 namespace {
@@ -44,10 +45,21 @@ std::string written(const YAML::Node& value) {
 
 void Complaints::add(int line, const std::string& key, const std::string& what) {
   const std::string subject = key.empty() ? "" : "key " + shown(key) + ": ";
-  lines_.emplace(line, fmt::format("{}:{}: {}{}", file_, line, subject, what));
+  lines_.emplace(line, place_of(line) + ": " + subject + what);
   if (lines_.size() > kMax) {
     lines_.erase(std::prev(lines_.end()));
   }
+}
+
+std::string Complaints::place_of(int line) const {
+  const auto& [first, file] = *std::prev(files_.upper_bound(std::max(1, line)));
+  return fmt::format("{}:{}", file, line - first + 1);
+}
+
+std::string Complaints::twice(int first, int second) const {
+  const std::string place = place_of(first);
+  const bool same_file = files_.upper_bound(first) == files_.upper_bound(second);
+  return same_file ? "comes twice; keep one" : "comes twice, in " + place + " as well; keep one";
 }
 
 std::string Complaints::text() const {
@@ -85,7 +97,7 @@ bool Section::count(int line) {
 
 // `depth`: how often one map was merged into another to come here.
 bool Section::collect(const YAML::Node& map, int depth) {
-  std::set<std::string> own;
+  std::map<std::string, int> own;  // and its line
   std::vector<std::pair<YAML::Node, int>> merges;
   for (const auto& entry : map) {
     const int line = line_of(entry.first);
@@ -97,8 +109,8 @@ bool Section::collect(const YAML::Node& map, int depth) {
       continue;
     }
     const std::string& key = entry.first.Scalar();
-    if (!own.insert(key).second) {
-      complaints_.add(line, path_of(key), "comes twice; keep one");
+    if (const auto [first, is_new] = own.emplace(key, line); !is_new) {
+      complaints_.add(line, path_of(key), complaints_.twice(first->second, line));
     } else if (key == "<<") {
       merges.emplace_back(entry.second, line);
     } else if (entries_.emplace(key, Entry{entry.second, line}).second) {
@@ -152,6 +164,11 @@ void Section::note(const std::string& key, std::string value) {
   complaints_.settings().set(path_of(key), std::move(value), has(key));
 }
 
+void Section::note_hidden(const std::string& key, std::string shown, std::string value) {
+  note(key, std::move(shown));
+  complaints_.settings().note_hidden(path_of(key), std::move(value));
+}
+
 bool Section::scalar(const std::string& key, std::string& out) {
   const YAML::Node value = take(key);
   if (!value.IsDefined()) {
@@ -169,8 +186,15 @@ void Section::text(const std::string& key, std::string& out) {
   if (std::string value; scalar(key, value)) {
     if (value.find('\0') != std::string::npos) {
       complain(key, "must not contain a zero byte");
+    } else if (auto filled = with_environment(value); !filled) {
+      complain(key, filled.error().message);
     } else {
-      out = std::move(value);
+      out = *std::move(filled);
+      note(key, out);
+      if (out != value) {
+        complaints_.settings().note_source(path_of(key), value);
+      }
+      return;
     }
   }
   note(key, out);

@@ -23,12 +23,18 @@
 
 namespace penstock::queue {
 
-// Complaints about one file, in the order of its lines, a bounded number of them; and what was read
-// of it.
+// Complaints about a file, in the order of its lines, a bounded number of them; and what was read
+// of it. Lines of a second file are counted on from the first (config_files.h).
 class Complaints {
  public:
   static constexpr size_t kMax = 20;
-  explicit Complaints(std::string file) : file_(std::move(file)) {}
+  explicit Complaints(std::string file) { add_file(std::move(file), 1); }
+
+  // What follows from this line on is another file's, from its first line on.
+  void add_file(std::string file, int first_line) { files_[first_line] = std::move(file); }
+  std::string place_of(int line) const;  // "FILE:LINE"
+  // What is to be said of a key on the second of these lines; the first has it, too.
+  std::string twice(int first, int second) const;
 
   void add(int line, const std::string& key, const std::string& what);
   bool empty() const { return lines_.empty(); }
@@ -36,7 +42,7 @@ class Complaints {
   Settings& settings() { return settings_; }
 
  private:
-  std::string file_;
+  std::map<int, std::string> files_;  // by their first lines
   std::multimap<int, std::string> lines_;
   Settings settings_;
 };
@@ -68,6 +74,7 @@ class Section {
     }
   }
 
+  // Variables of the environment in it are put in (environment.h).
   void text(const std::string& key, std::string& out);
   void number(const std::string& key, uint32_t& out, uint32_t min, uint32_t max);
   void fraction(const std::string& key, double& out, double min, double max);
@@ -80,6 +87,8 @@ class Section {
   bool scalar(const std::string& key, std::string& out);
   // The value of a key that is in force; the readers above note theirs themselves.
   void note(const std::string& key, std::string value);
+  // Likewise, of one that is not to be shown, as it may be secret: `shown` is.
+  void note_hidden(const std::string& key, std::string shown, std::string value);
   // Complains about a key of this section.
   void complain(const std::string& key, const std::string& what);
   std::string path_of(const std::string& key) const {

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "worker/queue/config/engine_options.h"
+#include "worker/queue/config/environment.h"
 #include "worker/queue/config/names.h"
 
 namespace penstock::queue {
@@ -79,7 +80,11 @@ void read_headers(Section& section, WorkerConfig& worker) {
   std::string lines;
   Section headers(value, section.path_of("headers"), section.complaints());
   headers.each([&](const std::string& name, const YAML::Node& node, int line) {
-    const std::string text = node.IsScalar() ? node.Scalar() : "";
+    const auto filled = with_environment(node.IsScalar() ? node.Scalar() : "");
+    if (!filled) {
+      return section.complaints().add(line, section.path_of("headers"), filled.error().message);
+    }
+    const std::string& text = *filled;
     const bool plain =
         std::all_of(text.begin(), text.end(), [](char c) { return c >= ' ' && c < 127; });
     if (!is_token(name) || text.empty() || !plain || text.size() > kMaxHeaderBytes ||
@@ -91,6 +96,7 @@ void read_headers(Section& section, WorkerConfig& worker) {
     }
     lines += name + ": " + text + "\n";
   });
+  section.note_hidden("headers", std::to_string(count) + " of them, not shown", lines);
   worker.environment.push_back("HEADERS=" + lines);
 }
 

@@ -2,18 +2,14 @@
 
 #include <fmt/format.h>
 #include <sys/un.h>
-#include <yaml-cpp/eventhandler.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
-#include <cstring>
-#include <fstream>
-#include <sstream>
 
 #include "shared/base/units.h"
 #include "shared/limit/siphash.h"
 #include "shared/wire/status_page.h"
+#include "worker/queue/config/config_files.h"
 #include "worker/queue/config/config_section.h"
 #include "worker/queue/config/names.h"
 #include "worker/queue/config/notify_keys.h"
@@ -209,6 +205,7 @@ Config read_file(const YAML::Node& root, const std::string& path, NamedFiles fil
                  Complaints& complaints) {
   Section section(root, "", complaints);
   Config config;
+  section.take("include");  // read_config_files() has followed it
   read_socket(section, config);
   section.text("state", config.state);
   if (!config.state.empty()) {
@@ -247,73 +244,19 @@ Config read_file(const YAML::Node& root, const std::string& path, NamedFiles fil
   return config;
 }
 
-// One document of a YAML stream: where it begins, and whether it holds anything.
-class Document final : public YAML::EventHandler {
- public:
-  int start() const { return start_; }
-  // Of what it holds, from 1; 0: it is empty.
-  int line() const { return line_; }
-
- private:
-  void OnDocumentStart(const YAML::Mark& mark) override { start_ = mark.pos; }
-  void OnDocumentEnd() override {}
-  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
-  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { note(mark); }
-  void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
-                const std::string&) override {
-    note(mark);
-  }
-  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
-                       YAML::EmitterStyle::value) override {
-    note(mark);
-  }
-  void OnSequenceEnd() override {}
-  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
-                  YAML::EmitterStyle::value) override {
-    note(mark);
-  }
-  void OnMapEnd() override {}
-  void note(const YAML::Mark& mark) { line_ = line_ == 0 ? mark.line + 1 : line_; }
-
-  int start_ = -1;
-  int line_ = 0;
-};
-
-// yaml-cpp takes a ',' or '}' that nothing opened for the end of an empty document, again and again
-// (so YAML::LoadAll() would never return).
-void check_documents(const std::string& text, Complaints& complaints) {
-  std::istringstream stream(text);
-  YAML::Parser parser(stream);
-  int last = -1;
-  for (bool first = true;; first = false) {
-    Document document;
-    if (!parser.HandleNextDocument(document)) {
-      return;
-    }
-    if (document.start() == last) {
-      const auto line = std::count(text.begin(), text.begin() + last, '\n');
-      return complaints.add(static_cast<int>(line) + 1, "", "not YAML: nothing begins like this");
-    }
-    last = document.start();
-    if (!first && document.line() != 0) {
-      return complaints.add(document.line(), "",
-                            "a second YAML document (---) begins; a configuration is one");
-    }
-  }
-}
-
 }  // namespace
 
-Result<Config> parse_config(std::string_view text, const std::string& path, NamedFiles files) {
-  if (text.size() > kMaxConfigBytes) {
-    return Error{fmt::format("{}: the file has {} bytes; a configuration has at most {}", path,
-                             text.size(), kMaxConfigBytes)};
-  }
-  Complaints complaints(path);
+namespace {
+
+Result<Config> parse_files(const std::vector<ConfigFile>& all, NamedFiles files) {
+  Complaints complaints(all.front().path);
   try {  // yaml-cpp speaks by exceptions; this is where they end
-    const std::string whole(text);
-    check_documents(whole, complaints);
-    Config config = read_file(YAML::Load(whole), path, files, complaints);
+    Config config = read_file(join(all, complaints), all.front().path, files, complaints);
+    std::string text;
+    for (const ConfigFile& each : all) {
+      text += each.text;
+      config.files.push_back(each.path);
+    }
     config.digest = limit::siphash13_128({}, text).lo;
     config.settings = std::move(complaints.settings());
     if (complaints.empty()) {
@@ -325,15 +268,37 @@ Result<Config> parse_config(std::string_view text, const std::string& path, Name
   return Error{complaints.text()};
 }
 
-Result<Config> load_config(const std::string& path, NamedFiles files) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
-    return Error{path + ": cannot be read: " + std::strerror(errno)};
+}  // namespace
+
+Result<Config> parse_config(std::string_view text, const std::string& path, NamedFiles files) {
+  if (text.size() > kMaxConfigBytes) {
+    return too_large(path, text.size());
   }
-  std::string text(kMaxConfigBytes + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<size_t>(file.gcount()));
-  return parse_config(text, path, files);
+  return parse_files({{path, std::string(text)}}, files);
+}
+
+Result<Config> load_config(const std::string& path, NamedFiles files) {
+  const auto all = read_config_files(path);
+  return all ? parse_files(*all, files) : all.error();
+}
+
+Result<std::string> load_socket(const std::string& path) {
+  const auto all = read_config_files(path);
+  if (!all) {
+    return all.error();
+  }
+  Complaints complaints(path);
+  try {
+    Config config;
+    Section root(join(*all, complaints), "", complaints);
+    read_socket(root, config);
+    if (complaints.empty()) {
+      return config.socket;
+    }
+  } catch (const YAML::Exception& exception) {
+    complaints.add(std::max(0, exception.mark.line) + 1, "", "not YAML: " + exception.msg);
+  }
+  return Error{complaints.text()};
 }
 
 }  // namespace penstock::queue

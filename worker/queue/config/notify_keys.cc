@@ -69,7 +69,11 @@ void read_command(Section& section, const std::string& file, HookConfig& hook) {
     }
     hook.command.push_back(word.Scalar());
   }
-  section.note("command", hook.command.front());  // others may be secrets
+  std::string all;
+  for (const std::string& word : hook.command) {
+    all += word + '\0';
+  }
+  section.note_hidden("command", hook.command.front(), all);  // others may be secrets
   std::string& program = hook.command.front();
   program = relative_to(file, program);
   std::error_code error;

@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "worker/queue/config/engine_options.h"
+#include "worker/queue/config/environment.h"
 #include "worker/queue/config/names.h"
 
 namespace penstock::queue {
@@ -120,11 +121,20 @@ void read_env(Section& section, WorkerConfig& worker) {
     }
     const char* const ours = std::getenv(name.c_str());
     if (entry.second.IsScalar()) {
-      worker.environment.push_back(name + "=" + entry.second.Scalar());
+      const auto value = with_environment(entry.second.Scalar());
+      if (!value) {
+        return section.complain("env", value.error().message);
+      }
+      worker.environment.push_back(name + "=" + *value);
     } else if (ours != nullptr) {
       worker.environment.push_back(name + "=" + ours);
     }
   }
+  std::string all;
+  for (const std::string& each : worker.environment) {
+    all += each + '\0';
+  }
+  section.note_hidden("env", std::to_string(env.size()) + " variables, not shown", all);
 }
 
 bool may_become_another() {

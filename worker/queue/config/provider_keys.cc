@@ -43,6 +43,7 @@ void read_secret(Section& section, const std::string& file, ProviderConfig& prov
   const bool good = !provider.secret.empty() && provider.secret.size() <= kMaxSecretBytes &&
                     std::all_of(provider.secret.begin(), provider.secret.end(),
                                 [](char c) { return c > ' ' && c < 127; });
+  section.note_hidden("secret_file", path, provider.secret);
   if (!good) {
     section.complain("secret_file", "must hold the provider's secret, one line of printable text");
   }

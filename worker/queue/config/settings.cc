@@ -1,11 +1,27 @@
 #include "worker/queue/config/settings.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <utility>
 
 namespace penstock::queue {
 
 void Settings::set(const std::string& key, std::string value, bool given) {
-  values_[key] = {std::move(value), given};
+  std::replace_if(
+      value.begin(), value.end(), [](char c) { return static_cast<uint8_t>(c) < ' '; }, ' ');
+  values_[key] = {std::move(value), given, {}, {}};
+}
+
+void Settings::note_hidden(const std::string& key, std::string value) {
+  if (const auto found = values_.find(key); found != values_.end()) {
+    found->second.hidden = std::move(value);
+  }
+}
+
+void Settings::note_source(const std::string& key, std::string text) {
+  if (const auto found = values_.find(key); found != values_.end()) {
+    found->second.source = std::move(text);
+  }
 }
 
 void Settings::rename(const std::string& key, const std::string& name) {
@@ -28,7 +44,9 @@ void Settings::keep(std::initializer_list<const char*> keys, const Settings& bef
 std::string Settings::text() const {
   std::string text;
   for (const auto& [key, value] : values_) {
-    text += key + ": " + value.text + (value.given ? "\n" : "  # not written\n");
+    text += key + ": " + value.text;
+    text += !value.given ? "  # not written" : value.source.empty() ? "" : "  # " + value.source;
+    text += "\n";
   }
   return text;
 }
@@ -46,6 +64,8 @@ std::vector<std::string> Settings::changes_since(const Settings& before) const {
       changes.push_back(key + ": " + value.text + " (new)");
     } else if (was != before.values_.end() && was->second.text != value.text) {
       changes.push_back(key + ": " + value.text + " (was " + was->second.text + ")");
+    } else if (was != before.values_.end() && was->second.hidden != value.hidden) {
+      changes.push_back(key + ": changed, in what is not shown");
     }
   }
   return changes;

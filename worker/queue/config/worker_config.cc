@@ -169,11 +169,14 @@ WorkerConfig read_worker(const YAML::Node& node, const std::string& path, const 
   return worker;
 }
 
-void check_worker(const WorkerConfig& worker, const Config& config, int line,
+// `all`: their list.
+void check_worker(const WorkerConfig& worker, const Config& config, const YAML::Node& all, int line,
                   const std::string& path, Complaints& complaints) {
-  for (const WorkerConfig& other : config.workers) {
-    if (other.name == worker.name && !worker.name.empty()) {
-      complaints.add(line, path + ".name", "two workers are called '" + worker.name + "'");
+  for (size_t i = 0; i < config.workers.size(); ++i) {
+    if (config.workers[i].name == worker.name && !worker.name.empty()) {
+      complaints.add(line, path + ".name",
+                     "two workers are called '" + worker.name + "'; the other is at " +
+                         complaints.place_of(line_of(all[i])));
     }
   }
   std::vector<std::string> names;
@@ -205,7 +208,7 @@ void read_workers(const YAML::Node& node, const std::string& file, Config& confi
       return;
     }
     WorkerConfig worker = read_worker(item, path, file, config, complaints);
-    check_worker(worker, config, line_of(item), path, complaints);
+    check_worker(worker, config, node, line_of(item), path, complaints);
     config.workers.push_back(std::move(worker));
   }
   for (size_t i = 0; i < config.workers.size(); ++i) {

@@ -109,6 +109,13 @@ std::string describe(const Supervisor& supervisor, const Supervisor::Worker& wor
   } else {
     object.raw("open_slots", "null").raw("why_closed", "null");
   }
+  using State = Supervisor::Worker::State;
+  if (worker.ready_ns > 0 &&
+      (worker.state == State::kReady || worker.state == State::kDraining)) {
+    object.number("ready_seconds", (supervisor.now_ns() - worker.ready_ns) / kNsPerSec);
+  } else {
+    object.raw("ready_seconds", "null");
+  }
   const std::string waits_for = supervisor.waits_for(worker);
   return object.text_or_null("waits_for", waits_for)
       .text_or_null("last_error", worker.last_error)
@@ -164,6 +171,7 @@ std::string describe_stopped(const WorkerConfig& worker) {
       .raw("chat", "null")
       .raw("open_slots", "null")
       .raw("why_closed", "null")
+      .raw("ready_seconds", "null")
       .raw("pace", "null")
       .raw("last_error", "null");
   describe_engine(object, {});

@@ -67,6 +67,7 @@ JobTables::JobTables(Database database)
       std::to_string(kRowBytes) + ", result_in_file*result_bytes";
   prepare(charge_of_, charge + " FROM jobs WHERE seq=?");
   prepare(charges_, charge + " FROM jobs WHERE seq>? ORDER BY seq LIMIT ?");
+  prepare(erase_notices_, "DELETE FROM notices WHERE seq=?");
   prepare(erase_result_, "DELETE FROM results WHERE seq=?");
   prepare(set_attempt_,
           "UPDATE jobs SET attempts=?, error_code=?, error=? WHERE seq=? AND status<3");
@@ -185,11 +186,23 @@ bool JobTables::clamp_expiries(int64_t now_ms) {
   return clamp_.with(now_ms, (now_ms + kDayMs) << kCounterBits, kDayMs).run();
 }
 
-bool JobTables::shrink() {
-  const int64_t free = freelist_count_.with().only_number();
-  return free < kManyFreePages || free < page_count_.with().only_number() / 4 ||
-         shrink_.with().run();
+bool JobTables::shrink(bool& more) {
+  const auto are_many = [this] {
+    const int64_t free = freelist_count_.with().only_number();
+    return free >= kManyFreePages && free >= page_count_.with().only_number() / 4;
+  };
+  const bool good = !are_many() || shrink_.with().run();
+  more = good && are_many();
+  return good;
 }
+
+bool JobTables::vacuum_some(bool& more) {
+  const bool good = shrink_.with().run();
+  more = good && freelist_count_.with().only_number() > 0;
+  return good;
+}
+
+bool JobTables::erase_notices(const JobId& id) { return erase_notices_.with(seq_of(id)).run(); }
 
 bool JobTables::charge_of(const JobId& id, Charge& charge) {
   charge_of_.with(seq_of(id));

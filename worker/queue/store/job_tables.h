@@ -77,8 +77,14 @@ class JobTables {
   // What was made while the clock was wrong is not kept for ever: a job that ended more than a day
   // after `now_ms` expires as if it had ended now.
   bool clamp_expiries(int64_t now_ms);
-  // Gives some of the free pages back to the disk, if there are many.
-  bool shrink();
+  // Gives some of the free pages back to the disk, if there are many; `more`: there still are.
+  bool shrink(bool& more);
+  // The same, however few; `more`: some are left.
+  bool vacuum_some(bool& more);
+  // Moves the log into the database, and leaves nothing of it.
+  bool empty_log() { return log_.empty(database_); }
+  // What hooks were to be told of it.
+  bool erase_notices(const JobId& id);
 
   // What a job takes of the state: its row, its body and its result.
   static constexpr int64_t kRowBytes = 512;
@@ -110,6 +116,7 @@ class JobTables {
   // The latest time of day that the latest job tells of; 0: there is none.
   int64_t newest_ms();
 
+  Database& database() { return database_; }
   uint64_t bytes();       // in use
   uint64_t disk_bytes();  // on disk, the log as well
   // What the last function that returned false ran into.
@@ -131,7 +138,7 @@ class JobTables {
   Statement begin_, commit_, savepoint_, release_, undo_, page_count_, freelist_count_, shrink_,
       insert_, erase_, end_damaged_, clamp_, charge_of_, charges_, erase_result_, set_attempt_,
       finish_, insert_result_, requeue_, expired_, submit_of_, result_of_, find_, find_key_,
-      find_earlier_, set_settled_, set_order_, erase_order_, retire_;
+      find_earlier_, set_settled_, set_order_, erase_order_, retire_, erase_notices_;
 };
 
 }  // namespace penstock::queue

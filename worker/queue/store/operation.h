@@ -15,6 +15,7 @@ struct Operation {
     kRead,     // fails alone
     kWrite,    // is tried until it succeeds, or fails by itself too often
     kPromise,  // is tried once
+    kApart,    // likewise, by itself: no transaction is open
   } kind = kRead;
   std::optional<JobId> job;   // kWrite: whose result it has to do with; they keep their order
   bool part = false;          // of a result, which is not wanted without the others

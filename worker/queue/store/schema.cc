@@ -110,7 +110,8 @@ constexpr char kPragmas[] =
     "PRAGMA auto_vacuum=INCREMENTAL;"  // of a new one
     "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
     "PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=-1; PRAGMA cache_size=-2048;"
-    "PRAGMA temp_store=MEMORY; PRAGMA foreign_keys=OFF;";
+    "PRAGMA temp_store=MEMORY; PRAGMA foreign_keys=OFF;"
+    "PRAGMA secure_delete=FAST;";  // what is deleted within a page is overwritten, as that is free
 
 // Requests are in it, and Nginx's group may enter the folder: it is for nobody else to read. SQLite
 // gives its log the database's own mode.
@@ -140,7 +141,7 @@ Result<std::string> damage_of(Database& database, bool check) {
   if (!application || !tables) {
     return unless_damaged((application ? tables : application).error());
   }
-  if (*tables != "0" && *application != std::to_string(kApplicationId)) {
+  if (*tables != "0" && !is_ours(*application)) {
     return std::string("it is a database of something else");
   }
   const auto found = database.ask(check ? "PRAGMA quick_check(1)" : "SELECT 'ok'");
@@ -206,6 +207,12 @@ Status set_aside(const std::string& path, const std::string& why,
 }
 
 }  // namespace
+
+bool is_ours(std::string_view application_id) {
+  return application_id == std::to_string(kApplicationId);
+}
+
+int schema_version() { return kSchemaVersion; }
 
 Result<Database> open_database(const std::string& path, const std::string& vfs, bool check,
                                std::vector<std::string>& notices) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "worker/queue/store/sqlite.h"
@@ -15,5 +16,10 @@ namespace penstock::queue {
 // be as good as ever; or it is of a newer schema. `vfs` is SQLite's; empty: the default.
 Result<Database> open_database(const std::string& path, const std::string& vfs, bool check,
                                std::vector<std::string>& notices);
+
+// That of a database of this penstockd (user_version).
+int schema_version();
+// Whether its application_id is ours.
+bool is_ours(std::string_view application_id);
 
 }  // namespace penstock::queue

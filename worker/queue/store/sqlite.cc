@@ -28,11 +28,13 @@ ErrorKind kind_of(sqlite3* database) {
 
 }  // namespace
 
-Result<Database> Database::open(const std::string& path, const std::string& vfs) {
+Result<Database> Database::open(const std::string& path, const std::string& vfs, int flags) {
   sqlite3* opened = nullptr;
-  const int rc = sqlite3_open_v2(path.c_str(), &opened,
-                                 SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
-                                 vfs.empty() ? nullptr : vfs.c_str());
+  const int rc =
+      sqlite3_open_v2(path.c_str(), &opened,
+                      flags == 0 ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX
+                                 : SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | flags,
+                      vfs.empty() ? nullptr : vfs.c_str());
   Database database;
   database.database_.reset(opened);
   if (rc != SQLITE_OK) {

@@ -75,7 +75,8 @@ class Statement {
 
 class Database {
  public:
-  static Result<Database> open(const std::string& path, const std::string& vfs);
+  // `flags` of sqlite3_open_v2(), beside those that any has; SQLITE_OPEN_URI: only what is there.
+  static Result<Database> open(const std::string& path, const std::string& vfs, int flags = 0);
 
   Status execute(const std::string& sql);
   sqlite3* get() { return database_.get(); }

@@ -41,22 +41,13 @@ Status write_secret(const std::string& path, const SecretFile& file, int directo
   return Ok{};
 }
 
+// Made where there is none.
 Result<limit::Secret> load_secret(const std::string& path, int directory) {
+  auto found = StateFolder::read_secret(path);
+  if (found || found.error().kind != ErrorKind::kGone) {
+    return found;
+  }
   SecretFile file;
-  const Fd in(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  if (in.valid()) {
-    if (::read(in.get(), &file, sizeof file) != sizeof file || file.magic != kSecretMagic ||
-        file.check != check_of(file.secret)) {
-      return Error{path +
-                       " is damaged. Put back a copy of it; or remove it: then nobody can see "
-                       "their earlier jobs any more, as their owners are hashed under it",
-                   ErrorKind::kCorrupt};
-    }
-    return file.secret;
-  }
-  if (errno != ENOENT) {
-    return call_failed(path, "reading it");
-  }
   if (::getrandom(&file.secret, sizeof file.secret, 0) != sizeof file.secret) {
     return call_failed(path, "getrandom");
   }
@@ -133,6 +124,22 @@ Result<StateFolder> StateFolder::open(const std::string& path, const std::string
   folder.secret = *secret;
   folder.unclean = was_left_open(calls, directory.get());
   return folder;
+}
+
+Result<limit::Secret> StateFolder::read_secret(const std::string& path) {
+  SecretFile file;
+  const Fd in(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  if (!in.valid()) {
+    return call_failed(path, "reading it");
+  }
+  if (::read(in.get(), &file, sizeof file) != sizeof file || file.magic != kSecretMagic ||
+      file.check != check_of(file.secret)) {
+    return Error{path +
+                     " is damaged. Put back a copy of it; or remove it: then nobody can see "
+                     "their earlier jobs any more, as their owners are hashed under it",
+                 ErrorKind::kCorrupt};
+  }
+  return file.secret;
 }
 
 void StateFolder::note_open() const {

@@ -34,6 +34,8 @@ struct StateFolder {
   // whole.
   static Result<StateFolder> open(const std::string& path, const std::string& group,
                                   FileCalls& calls = FileCalls::system());
+  // The secret in that file, without which nothing is made. Errors: it is damaged, or not there.
+  static Result<limit::Secret> read_secret(const std::string& path);
   // note_open(): the folder is in use. note_closed(): it is not any more, and all of it is on disk.
   void note_open() const;
   void note_closed() const;

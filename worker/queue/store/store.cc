@@ -9,6 +9,7 @@
 #include "worker/queue/store/result_files.h"
 #include "worker/queue/store/state_folder.h"
 #include "worker/queue/store/stored_jobs.h"
+#include "worker/queue/store/upkeep.h"
 #include "worker/queue/store/write_queue.h"
 #include "worker/queue/text/log.h"
 
@@ -42,6 +43,7 @@ class SqliteStore final : public Store {
                                 on_lost_result(id, why);
                               }
                             }});
+    upkeep_.emplace(*queue_, *jobs_, disk_, folder_.path);
   }
 
   ~SqliteStore() override {
@@ -85,8 +87,7 @@ class SqliteStore final : public Store {
     for (const std::string& each : gone_urls) {
       gone_url(each);
     }
-    count_on();
-    look_at_files(std::make_shared<ResultFiles::Round>(jobs_->files().round()));
+    upkeep_->look_at_all();
     return Ok{};
   }
 
@@ -183,6 +184,22 @@ class SqliteStore final : public Store {
         std::move(on_done));
   }
 
+  void purge(const JobId& id, std::function<void(bool)> on_done) override {
+    queue_->ask_for<bool>(
+        Operation::kWrite, [this, id](bool& purged) { return jobs_->purge(id, purged); },
+        [this, on_done = std::move(on_done)](bool purged) {
+          if (purged) {
+            upkeep_->wipe();
+          }
+          on_done(purged);
+        });
+  }
+
+  void back_up(std::function<void(Status)> on_done) override {
+    upkeep_->back_up(std::move(on_done));
+  }
+  void forget_backup() override { upkeep_->forget_backup(); }
+
   void settled(uint64_t number) override {
     queue_->write([this, number] { return tables().set_settled(number); });
   }
@@ -242,21 +259,7 @@ class SqliteStore final : public Store {
     return read_now([&] { return tables().away().each(each); });
   }
 
-  // A transaction removes no more than some, so that promises need not wait for all of them.
-  void sweep(int64_t now_ms) override {
-    if (std::exchange(sweeping_, true)) {
-      return;
-    }
-    const auto more = std::make_shared<bool>(false);
-    queue_->write([=, this, kept = ledger_] { return jobs_->sweep(now_ms, kept, *more); },
-                  [this, now_ms, more] {
-                    sweeping_ = false;
-                    if (*more) {
-                      sweep(now_ms);
-                    }
-                  });
-  }
-
+  void sweep(int64_t now_ms) override { upkeep_->sweep(now_ms, ledger_); }
   void clamp_expiries(int64_t now_ms) override {
     queue_->write([this, now_ms] { return tables().clamp_expiries(now_ms); });
   }
@@ -373,34 +376,6 @@ class SqliteStore final : public Store {
     }
   }
 
-  // What was there at the start is counted, and looked at, while others are served.
-  void count_on() {
-    const auto more = std::make_shared<bool>(false);
-    queue_->ask({.kind = Operation::kRead,
-                 .run = [this, more] { return jobs_->count_some(*more); },
-                 .on_done =
-                     [this, more] {
-                       if (*more) {
-                         count_on();
-                       }
-                     }});
-  }
-  void look_at_files(const std::shared_ptr<ResultFiles::Round>& round) {
-    const auto more = std::make_shared<bool>(false);
-    queue_->ask({.kind = Operation::kRead,
-                 .run =
-                     [this, round, more] {
-                       *more = jobs_->remove_stray_files(*round);
-                       return true;
-                     },
-                 .on_done =
-                     [this, round, more] {
-                       if (*more) {
-                         look_at_files(round);
-                       }
-                     }});
-  }
-
   std::atomic<uint64_t> max_bytes_;
   std::atomic<int64_t> max_share_bytes_;
   StateFolder folder_;
@@ -409,11 +384,11 @@ class SqliteStore final : public Store {
   const int64_t newest_ms_;
   const uint64_t usage_mark_;
   UsageBounds ledger_;
-  bool sweeping_ = false;
   uint64_t damaged_rows_ = 0;
   DiskState disk_;
   std::optional<StoredJobs> jobs_;  // the queue's thread's
   std::optional<WriteQueue> queue_;
+  std::optional<Upkeep> upkeep_;
 };
 
 }  // namespace
@@ -439,6 +414,7 @@ Result<std::unique_ptr<Store>> Store::open(const Options& options) {
   if (!files) {
     return files.error();
   }
+  Upkeep::begin_anew(folder->path);
   folder->note_open();
   if (Status flushed = folder->flush(); !flushed) {
     return flushed.error();

@@ -128,6 +128,14 @@ class Store {
                        std::function<void(std::optional<JobRecord>)> on_done) = 0;
   // Forgets a job that has ended.
   virtual void drop(const JobId& id, std::function<void(bool)> on_done) = 0;
+  // The same, and nothing is left of it on disk: its body, its result, what it was asked by and
+  // what was to be told of it. on_done() comes once it is gone from the database; what free pages
+  // and the log still hold of it is wiped a moment later.
+  virtual void purge(const JobId& id, std::function<void(bool)> on_done) = 0;
+  // Copies all of this to STATE/backup (state_copy.h), while it goes on. One at a time.
+  virtual void back_up(std::function<void(Status)> on_done) = 0;
+  // Forgets that copy. REQUIRES: back_up() is done.
+  virtual void forget_backup() = 0;
   // `tries` were made of the delivery; due again at `due_ms`, or over (0).
   virtual void delivered(const JobId& id, uint32_t tries, int64_t due_ms) = 0;
   virtual void due(const DueQuery& query, std::function<void(DuePage)> on_done) = 0;

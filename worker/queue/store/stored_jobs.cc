@@ -236,6 +236,10 @@ bool StoredJobs::drop(const JobId& id, bool& dropped) {
   return !dropped || forget(*job);
 }
 
+bool StoredJobs::purge(const JobId& id, bool& purged) {
+  return drop(id, purged) && (!purged || tables_->erase_notices(id));
+}
+
 bool StoredJobs::forget(const JobRecord& job) {
   JobTables::Charge had;
   if (!tables_->charge_of(job.id, had) || !tables_->erase(job)) {
@@ -259,9 +263,11 @@ bool StoredJobs::sweep(int64_t now_ms, const UsageBounds& ledger, bool& more) {
   for (size_t i = 0; good && i < damaged.size(); ++i) {
     good = tables_->erase_damaged(damaged[i]);
   }
-  more = jobs.size() + damaged.size() == kSweepRows;
-  return good && tables_->usage().prune(now_ms / kHourMs - ledger.keep_hours, ledger.rows) &&
-         tables_->shrink();
+  good = good && tables_->usage().prune(now_ms / kHourMs - ledger.keep_hours, ledger.rows);
+  bool shrinks = false;
+  good = good && tables_->shrink(shrinks);
+  more = jobs.size() + damaged.size() == kSweepRows || shrinks;
+  return good;
 }
 
 bool StoredJobs::count_some(bool& more) {
@@ -287,7 +293,26 @@ bool StoredJobs::remove_stray_files(ResultFiles::Round& round) {
 
 std::vector<JobId> StoredJobs::take_unwanted_files() { return std::exchange(changes_.gone, {}); }
 
+void StoredJobs::keep_files(bool keep) {
+  std::vector<JobId> ids;
+  {
+    const MutexLock lock(kept_files_.mutex);
+    kept_files_.keep = keep;
+    if (!keep) {
+      ids.swap(kept_files_.ids);
+    }
+  }
+  remove_files(ids);
+}
+
 void StoredJobs::remove_files(const std::vector<JobId>& ids) {
+  {
+    const MutexLock lock(kept_files_.mutex);
+    if (kept_files_.keep) {
+      kept_files_.ids.insert(kept_files_.ids.end(), ids.begin(), ids.end());
+      return;
+    }
+  }
   for (const JobId& id : ids) {
     files_.remove(id);
   }

@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "shared/base/mutex.h"
 #include "worker/queue/store/disk_state.h"
 #include "worker/queue/store/fault.h"
 #include "worker/queue/store/job_tables.h"
@@ -77,6 +78,8 @@ class StoredJobs {
   bool finish(Ending& ending, uint64_t max_bytes, bool promised);
   bool requeue(const JobId& id, int64_t deadline_ms, std::optional<JobRecord>& job);
   bool drop(const JobId& id, bool& dropped);
+  // Likewise, and nothing is told of it any more. What was deleted is still to be wiped.
+  bool purge(const JobId& id, bool& purged);
   // `more`: others have expired, too.
   bool sweep(int64_t now_ms, const UsageBounds& ledger, bool& more);
   // Nothing more of its result is stored.
@@ -90,6 +93,8 @@ class StoredJobs {
   // Files that the transaction leaves without a row, once it is on disk.
   std::vector<JobId> take_unwanted_files();
   void remove_files(const std::vector<JobId>& ids);
+  // While `keep`, they stay all the same; then they go.
+  void keep_files(bool keep);
 
   struct Figures {
     uint64_t dead, bytes, disk_bytes;
@@ -118,7 +123,13 @@ class StoredJobs {
   Changes changes_;                          // of the transaction
   Changes changes_before_;                   // the savepoint
   StateAccount::Mark mark_;                  // likewise
-  std::optional<Error> file_error_;          // of the change that was made last
+  struct KeptFiles {
+    Mutex mutex;
+    bool keep GUARDED_BY(mutex) = false;
+    std::vector<JobId> ids GUARDED_BY(mutex);  // to be removed then
+  };
+  KeptFiles kept_files_;
+  std::optional<Error> file_error_;  // of the change that was made last
   std::atomic<uint64_t> dead_{0};
   std::atomic<uint64_t> bytes_{0};
   std::atomic<uint64_t> disk_bytes_{0};

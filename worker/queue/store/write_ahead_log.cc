@@ -68,13 +68,11 @@ Status WriteAheadLog::open(Database& database, uint64_t bytes) {
       file_->pMethods->xFileSize(file_, &size) != SQLITE_OK) {
     return Error{"its log cannot be opened"};
   }
-  const std::string zeros(64U << 10, '\0');
-  for (; static_cast<uint64_t>(size) < bytes; size += static_cast<sqlite3_int64>(zeros.size())) {
-    if (!write(zeros, static_cast<size_t>(size))) {
-      return Error{"its log cannot be extended to " + std::to_string(bytes) + " bytes"};
-    }
-  }
   bytes_ = size;
+  first_bytes_ = bytes;
+  if (!extend(bytes)) {
+    return Error{"its log cannot be extended to " + std::to_string(bytes) + " bytes"};
+  }
   sqlite3_wal_hook(
       database.get(),
       [](void* pages, sqlite3*, const char*, int count) {
@@ -83,6 +81,28 @@ Status WriteAheadLog::open(Database& database, uint64_t bytes) {
       },
       &pages_);
   return Ok{};
+}
+
+bool WriteAheadLog::extend(uint64_t bytes) {
+  const std::string zeros(64U << 10, '\0');
+  while (static_cast<uint64_t>(bytes_) < bytes) {
+    if (!write(zeros, static_cast<size_t>(bytes_))) {
+      return false;
+    }
+    bytes_ += static_cast<int64_t>(zeros.size());
+  }
+  return true;
+}
+
+bool WriteAheadLog::empty(Database& database) {
+  if (sqlite3_wal_checkpoint_v2(database.get(), nullptr, SQLITE_CHECKPOINT_TRUNCATE, nullptr,
+                                nullptr) != SQLITE_OK) {
+    return false;
+  }
+  pages_ = 0;
+  last_sums_.clear();
+  bytes_ = 0;
+  return extend(first_bytes_) && flush();
 }
 
 void WriteAheadLog::note_commit() {

@@ -20,6 +20,9 @@ class WriteAheadLog {
 
   // Opens the log of this database, which outlives it, and makes it at least `bytes` long.
   Status open(Database& database, uint64_t bytes);
+  // Moves all of it into the database, and leaves nothing of it in the file, which has its first
+  // length again. REQUIRES: all of it is on disk.
+  bool empty(Database& database);
   // A transaction was committed, and nothing has been written since.
   void note_commit();
   // Flushes what was committed so far. Any thread may call it, whatever else is done meanwhile.
@@ -33,11 +36,13 @@ class WriteAheadLog {
   int64_t bytes() const { return bytes_; }   // on disk
 
  private:
+  bool extend(uint64_t bytes);
   size_t frame_at(uint64_t page) const;
   int read(std::string& bytes, size_t at);
   bool write(const std::string& bytes, size_t at);
 
   sqlite3_file* file_ = nullptr;
+  uint64_t first_bytes_ = 0;
   int64_t bytes_ = 0;
   int64_t page_bytes_ = 0;
   uint64_t pages_ = 0;

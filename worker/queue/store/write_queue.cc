@@ -136,7 +136,22 @@ void WriteQueue::wait_for_more() {
   }
 }
 
+// Those that run outside of transactions, before the others that were asked with them.
+void WriteQueue::run_apart(std::vector<Operation>& ops) {
+  const auto apart = std::stable_partition(
+      ops.begin(), ops.end(), [](const Operation& op) { return op.kind != Operation::kApart; });
+  std::vector<Operation> over(std::make_move_iterator(apart), std::make_move_iterator(ops.end()));
+  ops.erase(apart, ops.end());
+  for (Operation& op : over) {
+    op.run();
+  }
+  if (!over.empty()) {
+    hand_back(over);
+  }
+}
+
 void WriteQueue::turn(std::vector<Operation> ops, bool last) {
+  run_apart(ops);
   const int64_t now_ns = monotonic_ns();
   const bool may_try = last || now_ns >= rewrite_ns_;
   if (disk_.now() == Disk::kLost && !(may_try && rewrite_lost())) {
@@ -269,7 +284,9 @@ void WriteQueue::committed(std::vector<Operation> ops, bool writes, int64_t begu
 
 // Without room for it in the database the log would grow: nothing more is promised until then.
 void WriteQueue::checkpoint() {
-  if (jobs_.tables().checkpoint()) {
+  const bool has_grown =
+      static_cast<uint64_t>(jobs_.tables().log().bytes()) > 2 * options_.log_bytes;
+  if (has_grown ? jobs_.tables().empty_log() : jobs_.tables().checkpoint()) {
     if (disk_.now() == Disk::kStuck) {
       disk_.become_well();
     }
@@ -278,6 +295,24 @@ void WriteQueue::checkpoint() {
   disk_.become(Disk::kStuck);
   disk_.note_fault(jobs_.tables().error().message);
   checkpoint_ns_ = later_ns();
+}
+
+bool WriteQueue::wipe_some() {
+  if (disk_.now() != Disk::kWell || !backlog_.empty() || !held_.empty()) {
+    return false;
+  }
+  const int64_t begun_ns = monotonic_ns();
+  bool more = false;
+  if (!jobs_.begin(true) || !jobs_.tables().vacuum_some(more) || !jobs_.commit(true)) {
+    log(Level::kError, "what was purged cannot be wiped: " + jobs_.fault().error.message);
+    jobs_.roll_back();
+    return false;
+  }
+  committed({}, true, begun_ns);
+  if (!more && flusher_->drain() && !jobs_.tables().empty_log()) {
+    log(Level::kError, "what was purged cannot be wiped: " + jobs_.fault().error.message);
+  }
+  return more;
 }
 
 bool WriteQueue::is_idle() {

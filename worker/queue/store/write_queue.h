@@ -68,6 +68,10 @@ class WriteQueue {
   // Readable when somebody can be told.
   int event_fd() const { return event_.get(); }
   void tell_done();
+  // For an operation that runs apart: what is deleted goes from the disk, too: free pages are given
+  // back, some at a time, then the log is emptied. False: nothing is left, or it cannot be done
+  // now.
+  bool wipe_some();
   size_t pending() const { return pending_; }
   size_t pending_bytes() const { return pending_bytes_; }
 
@@ -95,6 +99,7 @@ class WriteQueue {
   void work();
   void wait_for_more() REQUIRES(mutex_);
   void turn(std::vector<Operation> ops, bool last);
+  void run_apart(std::vector<Operation>& ops);
   void group(std::vector<Operation> ops);
   void one_by_one(std::vector<Operation> ops);
   bool run_alone(Operation& op, Fault& fault);

@@ -1,0 +1,133 @@
+#include "worker/queue/store/upkeep.h"
+
+#include <utility>
+
+namespace penstock::queue {
+namespace {
+
+constexpr int kMostWipes = 100'000;  // of 1 MiB each: others may free as fast
+
+}  // namespace
+
+void Upkeep::look_at_all() {
+  count_on();
+  look_at_files(std::make_shared<ResultFiles::Round>(jobs_.files().round()));
+}
+
+void Upkeep::count_on() {
+  const auto more = std::make_shared<bool>(false);
+  queue_.ask({.kind = Operation::kRead,
+              .run = [this, more] { return jobs_.count_some(*more); },
+              .on_done =
+                  [this, more] {
+                    if (*more) {
+                      count_on();
+                    }
+                  }});
+}
+
+void Upkeep::look_at_files(const std::shared_ptr<ResultFiles::Round>& round) {
+  const auto more = std::make_shared<bool>(false);
+  queue_.ask({.kind = Operation::kRead,
+              .run =
+                  [this, round, more] {
+                    *more = jobs_.remove_stray_files(*round);
+                    return true;
+                  },
+              .on_done =
+                  [this, round, more] {
+                    if (*more) {
+                      look_at_files(round);
+                    }
+                  }});
+}
+
+// A transaction removes no more than some, so that promises need not wait for all of them.
+void Upkeep::sweep(int64_t now_ms, const UsageBounds& ledger) {
+  if (std::exchange(sweeping_, true)) {
+    return;
+  }
+  const auto more = std::make_shared<bool>(false);
+  queue_.ask({.kind = Operation::kWrite,
+              .run = [=, this] { return jobs_.sweep(now_ms, ledger, *more); },
+              .on_done =
+                  [=, this] {
+                    sweeping_ = false;
+                    if (*more) {
+                      sweep(now_ms, ledger);
+                    }
+                  }});
+}
+
+void Upkeep::wipe() {
+  wipe_again_ = wiping_;
+  if (!std::exchange(wiping_, true)) {
+    wipe_on(kMostWipes);
+  }
+}
+
+void Upkeep::wipe_on(int most) {
+  const auto more = std::make_shared<bool>(false);
+  queue_.ask({.kind = Operation::kApart,
+              .run =
+                  [this, more] {
+                    *more = queue_.wipe_some();
+                    return true;
+                  },
+              .on_done =
+                  [this, more, most] {
+                    if (*more && most > 0) {
+                      return wipe_on(most - 1);
+                    }
+                    wiping_ = false;
+                    if (std::exchange(wipe_again_, false)) {
+                      wipe();
+                    }
+                  }});
+}
+
+void Upkeep::back_up(std::function<void(Status)> on_done) {
+  copy_on(std::make_shared<Copying>(Copying{nullptr, true, std::move(on_done)}));
+}
+
+void Upkeep::forget_backup() {
+  queue_.ask({.kind = Operation::kApart, .run = [this] {
+                StateCopy::remove(folder_);
+                return true;
+              }});
+}
+
+void Upkeep::copy_some(Copying& copying) {
+  if (copying.copy == nullptr) {
+    jobs_.keep_files(true);
+    auto begun = StateCopy::begin(jobs_.tables().database(), folder_, disk_.reserve().bytes());
+    if (!begun) {
+      copying.more = begun.error();
+      return;
+    }
+    copying.copy = *std::move(begun);
+  }
+  copying.more = copying.copy->step();
+}
+
+void Upkeep::copy_on(const std::shared_ptr<Copying>& copying) {
+  queue_.ask({.kind = Operation::kApart,
+              .run =
+                  [this, copying] {
+                    copy_some(*copying);
+                    if (!copying->more || !*copying->more) {
+                      copying->copy.reset();
+                      jobs_.keep_files(false);
+                    }
+                    return true;
+                  },
+              .on_done =
+                  [this, copying] {
+                    if (copying->more && *copying->more) {
+                      return copy_on(copying);
+                    }
+                    copying->on_done(copying->more ? Status(Ok{}) : copying->more.error());
+                  }});
+}
+
+}  // namespace penstock::queue

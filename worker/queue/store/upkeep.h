@@ -1,0 +1,56 @@
+// Upkeep: what is done to the stored jobs beside what is asked of each: all are counted and their
+// files looked at, once; what has expired is swept; what was purged is wiped; all is copied. Some
+// at a time, so that promises need not wait for all of it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "shared/base/result.h"
+#include "worker/queue/store/disk_state.h"
+#include "worker/queue/store/state_copy.h"
+#include "worker/queue/store/stored_jobs.h"
+#include "worker/queue/store/write_queue.h"
+
+namespace penstock::queue {
+
+class Upkeep {
+ public:
+  // All but `folder` outlive this; the queue does what it was asked before they end.
+  Upkeep(WriteQueue& queue, StoredJobs& jobs, DiskState& disk, std::string folder)
+      : queue_(queue), jobs_(jobs), disk_(disk), folder_(std::move(folder)) {}
+  // Nobody uses the folder yet.
+  static void begin_anew(const std::string& folder) { StateCopy::remove(folder); }
+
+  // What was there at the start is counted, and looked at, while others are served.
+  void look_at_all();
+  void sweep(int64_t now_ms, const UsageBounds& ledger);
+  // What was deleted goes from free pages and from the log, too.
+  void wipe();
+  void back_up(std::function<void(Status)> on_done);
+  void forget_backup();
+
+ private:
+  struct Copying {
+    std::unique_ptr<StateCopy> copy;
+    Result<bool> more = true;
+    std::function<void(Status)> on_done;
+  };
+  void count_on();
+  void look_at_files(const std::shared_ptr<ResultFiles::Round>& round);
+  void wipe_on(int most);
+  void copy_on(const std::shared_ptr<Copying>& copying);
+  void copy_some(Copying& copying);  // the queue's thread's
+
+  WriteQueue& queue_;
+  StoredJobs& jobs_;
+  DiskState& disk_;
+  const std::string folder_;
+  bool sweeping_ = false;
+  bool wiping_ = false;
+  bool wipe_again_ = false;
+};
+
+}  // namespace penstock::queue
