@@ -39,9 +39,19 @@ TEST(StatusTableTest, ShowsQueuesWorkersAndCounters) {
       "QUEUE    STATE  WAITING  OF  RUNNING  SLOTS  WAIT   TAKES\n"
       "default  open   1        10  2        4      1.5 s  20 ms\n\n"
       "WORKER  STATE  QUEUE  MODEL  ENGINE  DEVICE  PID  RUNNING  SLOTS  RESTARTS  LAST ERROR\n"
-      "demo    ready  -      -      -       -       -    -        -      -\n\n"
+      "demo    ready  -      -      -       -       -    -        -      -         -\n\n"
       "3 accepted, 0 protocol errors\n");
   EXPECT_FALSE(status_table("status: yaml"));
+}
+
+TEST(StatusTableTest, SaysSinceWhenAWorkerIsReadyAndNoErrorThatIsOver) {
+  const auto text = status_table(
+      R"({"workers":[{"name":"a","state":"ready","ready_seconds":7380,"last_error":"signal 9"},
+                     {"name":"b","state":"starting","ready_seconds":null,"last_error":"signal 9"}]})");
+  ASSERT_TRUE(text);
+  EXPECT_NE(text->find("a       ready for 2 h 3 min  "), std::string::npos) << *text;
+  EXPECT_EQ(text->find("signal 9"), text->rfind("signal 9"));
+  EXPECT_NE(text->find("b       starting "), std::string::npos) << *text;
 }
 
 TEST(StatusTableTest, SaysOnceHowEachModelIsAskedInMessages) {
