@@ -1,5 +1,6 @@
 """penstock.yaml in several files, with what the environment says; what -t finds missing; what a reload would change."""
 
+import json
 import os
 import re
 import signal
@@ -124,7 +125,7 @@ def test_a_check_as_another_user_says_what_that_user_may_not(folder):
 
 def test_status_says_since_when_a_worker_is_ready_and_no_error_that_is_over(penstock, folder):
     service = penstock(workers=[simulate()])
-    worker = lambda: service.penstockd.status()["workers"][0]  # noqa: E731
+    worker = lambda: json.loads(service.penstockd.status())["workers"][0]  # noqa: E731
     until(lambda: worker()["state"] == "ready", "it is ready")
     assert worker()["ready_seconds"] is not None and worker()["last_error"] is None
     os.kill(worker()["pid"], signal.SIGKILL)

@@ -186,14 +186,10 @@ bool JobTables::clamp_expiries(int64_t now_ms) {
   return clamp_.with(now_ms, (now_ms + kDayMs) << kCounterBits, kDayMs).run();
 }
 
-bool JobTables::shrink(bool& more) {
-  const auto are_many = [this] {
-    const int64_t free = freelist_count_.with().only_number();
-    return free >= kManyFreePages && free >= page_count_.with().only_number() / 4;
-  };
-  const bool good = !are_many() || shrink_.with().run();
-  more = good && are_many();
-  return good;
+bool JobTables::shrink(bool& shrank) {
+  const int64_t free = freelist_count_.with().only_number();
+  shrank = free >= kManyFreePages && free >= page_count_.with().only_number() / 4;
+  return !shrank || shrink_.with().run();
 }
 
 bool JobTables::vacuum_some(bool& more) {

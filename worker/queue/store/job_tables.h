@@ -77,8 +77,9 @@ class JobTables {
   // What was made while the clock was wrong is not kept for ever: a job that ended more than a day
   // after `now_ms` expires as if it had ended now.
   bool clamp_expiries(int64_t now_ms);
-  // Gives some of the free pages back to the disk, if there are many; `more`: there still are.
-  bool shrink(bool& more);
+  // Gives some of the free pages back, if there are many; `shrank`: there were. The file is shorter
+  // once the log is emptied.
+  bool shrink(bool& shrank);
   // The same, however few; `more`: some are left.
   bool vacuum_some(bool& more);
   // Moves the log into the database, and leaves nothing of it.

@@ -253,7 +253,7 @@ bool StoredJobs::forget(const JobRecord& job) {
   return true;
 }
 
-bool StoredJobs::sweep(int64_t now_ms, const UsageBounds& ledger, bool& more) {
+bool StoredJobs::sweep(int64_t now_ms, const UsageBounds& ledger, Swept& swept) {
   std::vector<JobRecord> jobs;
   std::vector<DamagedRow> damaged;
   bool good = tables_->expired(now_ms, kSweepRows, jobs, damaged);
@@ -264,10 +264,8 @@ bool StoredJobs::sweep(int64_t now_ms, const UsageBounds& ledger, bool& more) {
     good = tables_->erase_damaged(damaged[i]);
   }
   good = good && tables_->usage().prune(now_ms / kHourMs - ledger.keep_hours, ledger.rows);
-  bool shrinks = false;
-  good = good && tables_->shrink(shrinks);
-  more = jobs.size() + damaged.size() == kSweepRows || shrinks;
-  return good;
+  swept.more = jobs.size() + damaged.size() == kSweepRows;
+  return good && tables_->shrink(swept.shrank);
 }
 
 bool StoredJobs::count_some(bool& more) {

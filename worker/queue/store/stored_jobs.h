@@ -80,8 +80,12 @@ class StoredJobs {
   bool drop(const JobId& id, bool& dropped);
   // Likewise, and nothing is told of it any more. What was deleted is still to be wiped.
   bool purge(const JobId& id, bool& purged);
-  // `more`: others have expired, too.
-  bool sweep(int64_t now_ms, const UsageBounds& ledger, bool& more);
+  // `more`: others have expired, too; `shrank`: free pages were given back, and there may be more.
+  struct Swept {
+    bool more = false;
+    bool shrank = false;
+  };
+  bool sweep(int64_t now_ms, const UsageBounds& ledger, Swept& swept);
   // Nothing more of its result is stored.
   void spoil(uint64_t sequence) { spoiled_.insert(sequence); }
 

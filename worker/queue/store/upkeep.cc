@@ -47,16 +47,27 @@ void Upkeep::sweep(int64_t now_ms, const UsageBounds& ledger) {
   if (std::exchange(sweeping_, true)) {
     return;
   }
-  const auto more = std::make_shared<bool>(false);
+  const auto swept = std::make_shared<StoredJobs::Swept>();
   queue_.ask({.kind = Operation::kWrite,
-              .run = [=, this] { return jobs_.sweep(now_ms, ledger, *more); },
+              .run = [=, this] { return jobs_.sweep(now_ms, ledger, *swept); },
               .on_done =
                   [=, this] {
                     sweeping_ = false;
-                    if (*more) {
+                    shrank_ = shrank_ || swept->shrank;
+                    if (swept->more || swept->shrank) {
                       sweep(now_ms, ledger);
+                    } else if (std::exchange(shrank_, false)) {
+                      empty_log();
                     }
                   }});
+}
+
+// The database's file gets shorter by it.
+void Upkeep::empty_log() {
+  queue_.ask({.kind = Operation::kApart, .run = [this] {
+                queue_.empty_log();
+                return true;
+              }});
 }
 
 void Upkeep::wipe() {

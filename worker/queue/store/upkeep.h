@@ -40,6 +40,7 @@ class Upkeep {
   };
   void count_on();
   void look_at_files(const std::shared_ptr<ResultFiles::Round>& round);
+  void empty_log();
   void wipe_on(int most);
   void copy_on(const std::shared_ptr<Copying>& copying);
   void copy_some(Copying& copying);  // the queue's thread's
@@ -49,6 +50,7 @@ class Upkeep {
   DiskState& disk_;
   const std::string folder_;
   bool sweeping_ = false;
+  bool shrank_ = false;  // since the log was emptied
   bool wiping_ = false;
   bool wipe_again_ = false;
 };

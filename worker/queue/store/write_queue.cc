@@ -309,10 +309,16 @@ bool WriteQueue::wipe_some() {
     return false;
   }
   committed({}, true, begun_ns);
-  if (!more && flusher_->drain() && !jobs_.tables().empty_log()) {
-    log(Level::kError, "what was purged cannot be wiped: " + jobs_.fault().error.message);
+  if (!more) {
+    empty_log();
   }
   return more;
+}
+
+void WriteQueue::empty_log() {
+  if (disk_.now() == Disk::kWell && flusher_->drain() && !jobs_.tables().empty_log()) {
+    log(Level::kError, "the log cannot be emptied: " + jobs_.fault().error.message);
+  }
 }
 
 bool WriteQueue::is_idle() {

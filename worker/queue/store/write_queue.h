@@ -72,6 +72,8 @@ class WriteQueue {
   // back, some at a time, then the log is emptied. False: nothing is left, or it cannot be done
   // now.
   bool wipe_some();
+  // Likewise: the log alone.
+  void empty_log();
   size_t pending() const { return pending_; }
   size_t pending_bytes() const { return pending_bytes_; }
 
