@@ -201,6 +201,7 @@ def test_all_of_an_owner_is_purged_and_nothing_of_others(jobs, said):  # noqa: F
     said("pause", "default", service=service)
     mine.append(promise(service).json()["id"])
     assert said("purge", "--owner", ALICE["Authorization"], service=service) == "4 jobs are purged\n"
+    assert "deed=purge" in service.penstockd.process.text(), "it is an order like others"
     assert [get(service, f"/jobs/{id}").status for id in mine] == [404] * 4
     assert get(service, f"/jobs/{bobs}", BOB).json()["status"] == "completed"
     owner = said("job", bobs, "--json", service=service)["owner"]

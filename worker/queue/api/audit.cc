@@ -17,7 +17,7 @@ Order order_of(uint64_t id, const wire::Ask& ask) {
   std::string_view object = ask.path;
   std::string_view deed = ask.method;
   if (ask.method == "DELETE" && object.starts_with("/jobs/")) {
-    deed = "cancel";
+    deed = ask.query == "purge" ? "purge" : "cancel";
   } else if (ask.method == "DELETE" && object.starts_with("/dead/")) {
     deed = "drop";
   } else if (const size_t slash = object.rfind('/');
