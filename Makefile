@@ -14,6 +14,7 @@
 #   make test-arm64  built for arm64, the units' tests and some of the whole under qemu
 #   make fuzz        libFuzzer, FUZZ_SECONDS (60) for each target
 #   make gpu-check   on a machine with a GPU: the CUDA engine against its references, and its speed
+#   make gpu-kit     the same in a folder, $(BUILD)/gpu-kit, to be carried to such a machine; make test-gpu-kit tries it here
 #   make module NGINX_SRC=DIR    the module for another Nginx source tree
 #   make format, make lint, make clean
 
@@ -36,7 +37,7 @@ BUILD_IN = cmake --build
 CTEST = ctest --output-on-failure --no-label-summary --no-tests=error --repeat until-pass:2 -j $(TEST_JOBS)
 
 .DELETE_ON_ERROR:
-.PHONY: all run run-cluster test install uninstall dist deb test-deb test-http3 test-nginx test-arm64 bench storm gpu-check format lint sanitize asan tsan fuzz module clean setup-build
+.PHONY: all run run-cluster test install uninstall dist deb test-deb test-http3 test-nginx test-arm64 bench storm gpu-check gpu-kit test-gpu-kit format lint sanitize asan tsan fuzz module clean setup-build
 
 all: $(BUILD)/build.ninja
 	$(BUILD_IN) $(BUILD) --target $(PROGRAMS)
@@ -130,6 +131,12 @@ storm: $(BUILD)/build.ninja
 
 gpu-check:
 	@scripts/gpu-check $(BUILD)
+
+gpu-kit: all
+	@scripts/gpu-check --kit $(BUILD)/gpu-kit $(BUILD)
+
+test-gpu-kit: gpu-kit
+	PENSTOCK_BUILD=$(abspath $(BUILD)) /usr/bin/python3 -B -m pytest -q -p no:cacheprovider tests/integration/test_gpu_kit.py
 
 sanitize: asan tsan
 

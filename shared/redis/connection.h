@@ -10,9 +10,9 @@
 // Calls are answered in their order; whatever is called within one turn of the loop goes out
 // together. A script that the server has lost is loaded again, and its calls repeated. An answer
 // that does not come is found out in two steps: after `patience_ms` the connection is stalled, and
-// its user does without it; after kDeadMs in which not a byte of the call went out, and none came in,
-// it is closed. It is opened again after a pause, doubled each time, drawn at random so that hosts do
-// not come at once.
+// its user does without it; after kDeadMs in which not a byte of the call went out, and none came
+// in, it is closed. It is opened again after a pause, doubled each time, drawn at random so that
+// hosts do not come at once.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,10 @@
 #include "tests/gpu/flat_model.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -8,6 +12,8 @@
 #include <map>
 #include <random>
 #include <sstream>
+
+#include "shared/base/fd.h"
 
 namespace penstock::llama {
 namespace {
@@ -90,6 +96,45 @@ std::vector<int32_t> read_ids(std::istream& in) {
   return ids;
 }
 
+constexpr int64_t kStretch = 1 << 20;  // numbers
+
+// kStretch numbers in [-scale, scale), or ones if that is 0, in a file that lies in memory.
+Fd make_stretch(DType dtype, float scale, std::mt19937_64& random) {
+  const int64_t bytes = bytes_of(dtype);
+  std::vector<std::byte> data(kStretch * bytes);
+  std::uniform_real_distribution<float> uniform(-scale, scale);
+  for (int64_t i = 0; i < kStretch; ++i) {
+    const float value = scale == 0 ? 1.0F : uniform(random);
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    const auto high = static_cast<uint16_t>(bits >> 16);
+    std::memcpy(data.data() + i * bytes,
+                dtype == DType::kF32 ? static_cast<const void*>(&bits) : &high, bytes);
+  }
+  Fd file(::memfd_create("weights", MFD_CLOEXEC));
+  return file.valid() &&
+                 ::write(file.get(), data.data(), data.size()) == static_cast<ssize_t>(data.size())
+             ? std::move(file)
+             : Fd();
+}
+
+// `bytes` of memory that show the file's `stretch` bytes over and over; null where there is no
+// room.
+std::shared_ptr<void> see_again(int file, int64_t stretch, int64_t bytes) {
+  void* const whole = ::mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (whole == MAP_FAILED) {
+    return nullptr;
+  }
+  std::shared_ptr<void> map(whole, [bytes](void* at) { ::munmap(at, bytes); });
+  for (int64_t at = 0; at < bytes; at += stretch) {
+    if (::mmap(static_cast<std::byte*>(whole) + at, std::min(stretch, bytes - at), PROT_READ,
+               MAP_SHARED | MAP_FIXED, file, 0) == MAP_FAILED) {
+      return nullptr;
+    }
+  }
+  return map;
+}
+
 }  // namespace
 
 Result<FlatModel> read_flat(const std::string& path) {
@@ -140,36 +185,31 @@ Result<FlatModel> read_flat(const std::string& path) {
                          : Error{path + " lacks tensor " + missing};
 }
 
-FlatModel random_model(const ModelConfig& config, DType dtype, uint64_t seed) {
+Result<FlatModel> random_model(const ModelConfig& config, DType dtype, uint64_t seed) {
   FlatModel model;
   model.files.config = config;
   std::mt19937_64 random(seed);
+  std::map<float, Fd> stretches;  // by their largest number; 0: ones
+  bool mapped = true;
   fill_weights(model.files, [&](const std::string& name, int64_t rows, int64_t cols) {
-    // A stretch of random numbers, repeated: billions would take minutes.
-    constexpr int64_t kStretch = 1 << 20;
     const bool norm = name.find("norm") != std::string::npos;
-    const float scale = name.find("embed") != std::string::npos
+    const float scale = norm ? 0.0F
+                        : name.find("embed") != std::string::npos
                             ? 1.0F
                             : std::sqrt(3.0F / static_cast<float>(std::max<int64_t>(cols, 1)));
-    std::uniform_real_distribution<float> uniform(-scale, scale);
-    const int64_t count = rows * cols;
-    const int64_t stretch = std::min(count, kStretch);
-    const int64_t bytes = bytes_of(dtype);
-    std::vector<std::byte>& data = model.files.weights.copies.emplace_back(count * bytes);
-    for (int64_t i = 0; i < stretch; ++i) {
-      const float value = norm ? 1.0F : uniform(random);
-      uint32_t bits;
-      std::memcpy(&bits, &value, 4);
-      const auto high = static_cast<uint16_t>(bits >> 16);
-      std::memcpy(data.data() + i * bytes,
-                  dtype == DType::kF32 ? static_cast<const void*>(&bits) : &high, bytes);
+    Fd& stretch = stretches[scale];
+    if (!stretch.valid()) {
+      stretch = make_stretch(dtype, scale, random);
     }
-    for (int64_t i = stretch; i < count; i += stretch) {
-      std::memcpy(data.data() + i * bytes, data.data(), std::min(stretch, count - i) * bytes);
-    }
-    return ConstTensor{data.data(), dtype, rows, cols};
+    const int64_t bytes = rows * cols * bytes_of(dtype);
+    auto map =
+        stretch.valid() ? see_again(stretch.get(), kStretch * bytes_of(dtype), bytes) : nullptr;
+    mapped = mapped && map != nullptr;
+    model.maps.push_back(map);
+    return ConstTensor{static_cast<const std::byte*>(map.get()), dtype, rows, cols};
   });
-  return model;
+  return mapped ? Result<FlatModel>(std::move(model))
+                : Error{std::string("no memory for made-up weights: ") + std::strerror(errno)};
 }
 
 ModelConfig shape_1b() {

@@ -1,26 +1,29 @@
 // What scripts/gpu-check runs on a machine with a GPU. Needs no file but those it is given, and is
 // built from sources that need nothing but a C++ compiler and nvcc.
 //
-//     gpu_check device                     what answers here, one line
-//     gpu_check nvml                       what NVML tells of it
-//     gpu_check kernels                    every kernel against its reference
-//     gpu_check tokens FLAT                greedy tokens: CUDA, the CPU, and what the file says
-//     gpu_check host FLAT                  the CPU's and the file's alone: needs no device
-//     gpu_check decode 1b|8b|FLAT BATCH... tokens a second beside what memory allows
-//     gpu_check fault                      an illegal access is named and ends the runner
+//     gpu_check device                        what answers here, one line
+//     gpu_check self-test                     the check that a device must pass
+//     gpu_check library                       which cuBLASLt answers
+//     gpu_check nvml                          what NVML tells of it
+//     gpu_check kernel-names                  the checks there are, one a line: needs no device
+//     gpu_check kernels small|large [NAME]    every kernel, or one, against its reference
+//     gpu_check tokens FLAT                   greedy tokens: CUDA, the CPU, and what the file says
+//     gpu_check host FLAT                     the CPU's and the file's alone: needs no device
+//     gpu_check decode, prompts, mixed, times how fast it is: speed.h
+//     gpu_check fault                         an illegal access is named and ends the runner
 //
 // Prints rows of a table, `| what | measured | goal | ok |`. Exit status: 0 all ok, 1 not, 2 usage,
-// 3 no device.
+// 3 no device, 4 the check could not be made, and stderr says why.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 
-#include "tests/gpu/bandwidth.h"
 #include "tests/gpu/flat_model.h"
+#include "tests/gpu/speed.h"
+#include "tests/gpu/table.h"
 #include "tests/unit/engines/llama/kernel_checks.h"
 #include "worker/engines/llama/cuda/runner.h"
 #include "worker/engines/llama/cuda/self_test.h"
@@ -31,27 +34,20 @@
 namespace penstock::llama {
 namespace {
 
-constexpr double kGoalOfLimit = 0.7;  // BENCH.md, G2, at batch 1
+bool well = true;
 
-bool all_ok = true;
+}  // namespace
 
 void row(const std::string& what, const std::string& measured, const std::string& goal, bool ok) {
-  all_ok = all_ok && ok;
+  well = well && ok;
   std::printf("| %s | %s | %s | %s |\n", what.c_str(), measured.c_str(), goal.c_str(),
               ok ? "yes" : "**NO**");
   std::fflush(stdout);
 }
 
-template <typename... Args>
-std::string text(const char* format, Args... args) {
-  char buffer[512];
-  std::snprintf(buffer, sizeof buffer, format, args...);
-  return buffer;
-}
-
-[[noreturn]] void give_up(const Error& error) {
+void give_up(const Error& error) {
   std::fprintf(stderr, "gpu_check: %s\n", error.message.c_str());
-  std::exit(1);
+  std::exit(4);
 }
 
 std::unique_ptr<cuda::CudaRunner> open(const FlatModel& model, const cuda::DeviceInfo& device,
@@ -60,13 +56,11 @@ std::unique_ptr<cuda::CudaRunner> open(const FlatModel& model, const cuda::Devic
   if (!library) {
     std::fprintf(stderr, "gpu_check: %s\n", library.error().message.c_str());
   }
-  auto runner =
-      cuda::CudaRunner::make(model.files, device, library ? std::move(*library) : nullptr, options);
-  if (!runner) {
-    give_up(runner.error());
-  }
-  return std::move(*runner);
+  return must(cuda::CudaRunner::make(model.files, device, library ? std::move(*library) : nullptr,
+                                     options));
 }
+
+namespace {
 
 // ---- tokens ------------------------------------------------------------------------------------
 
@@ -112,15 +106,12 @@ Greedy on_cuda(cuda::CudaRunner& runner, const FlatCase& c, size_t count) {
   int32_t position = 0;
   for (size_t i = 0; i < count; ++i) {
     const SequencePart part{fed, position, blocks, true, {.temperature = 0}};
-    const auto drawn = runner.step(std::span(&part, 1));
-    if (!drawn) {
-      give_up(drawn.error());
-    }
+    const auto drawn = must(runner.step(std::span(&part, 1)));
     if (i == 0) {
-      greedy.first_logits = *runner.last_logits();
+      greedy.first_logits = must(runner.last_logits());
     }
     position += static_cast<int32_t>(fed.size());
-    greedy.tokens.push_back((*drawn)[0]);
+    greedy.tokens.push_back(drawn[0]);
     fed = {greedy.tokens.back()};
   }
   runner.blocks().give_back(blocks);
@@ -144,19 +135,15 @@ size_t agreeing(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
 }
 
 void check_tokens(const std::string& path, const cuda::DeviceInfo& device) {
-  auto model = read_flat(path);
-  if (!model) {
-    give_up(model.error());
-  }
+  const FlatModel model = must(read_flat(path));
   const std::string name = path.substr(path.rfind('/') + 1);
-  const auto exact =
-      open(*model, device, {.memory_bytes = 64 << 20, .max_parts = 8, .exact = true});
-  const auto served = open(*model, device, {.memory_bytes = 64 << 20, .max_parts = 8});
+  const auto exact = open(model, device, {.memory_bytes = 64 << 20, .max_parts = 8, .exact = true});
+  const auto served = open(model, device, {.memory_bytes = 64 << 20, .max_parts = 8});
   size_t tokens = 0, of_cpu = 0, of_file = 0, rounded = 0;
   double worst = 0, worst_rounded = 0;
-  for (const FlatCase& c : model->cases) {
+  for (const FlatCase& c : model.cases) {
     const size_t count = c.greedy.size();
-    const Greedy cpu = on_cpu(*model, c, count);
+    const Greedy cpu = on_cpu(model, c, count);
     const Greedy same = on_cuda(*exact, c, count);
     const Greedy fast = on_cuda(*served, c, count);
     tokens += count;
@@ -177,144 +164,14 @@ void check_tokens(const std::string& path, const cuda::DeviceInfo& device) {
 }
 
 void check_host(const std::string& path) {
-  auto model = read_flat(path);
-  if (!model) {
-    give_up(model.error());
-  }
+  const FlatModel model = must(read_flat(path));
   size_t tokens = 0, same = 0;
-  for (const FlatCase& c : model->cases) {
+  for (const FlatCase& c : model.cases) {
     tokens += c.greedy.size();
-    same += agreeing(on_cpu(*model, c, c.greedy.size()).tokens, c.greedy);
+    same += agreeing(on_cpu(model, c, c.greedy.size()).tokens, c.greedy);
   }
   row(path.substr(path.rfind('/') + 1) + ": greedy tokens on the CPU, as PyTorch's",
       text("%zu of %zu", same, tokens), "all", tokens > 0 && same == tokens);
-}
-
-// ---- decode ------------------------------------------------------------------------------------
-
-class Batch {
- public:
-  Batch(cuda::CudaRunner& runner, int64_t sequences, int64_t prompt, int64_t answer)
-      : runner_(runner) {
-    for (int64_t i = 0; i < sequences; ++i) {
-      blocks_.push_back(runner.blocks().take(BlockPool::blocks_for(prompt + answer)));
-      if (blocks_.back().empty()) {
-        give_up({"the cache is too small for " + std::to_string(sequences) + " sequences"});
-      }
-      std::vector<int32_t> tokens(prompt);
-      for (int64_t j = 0; j < prompt; ++j) {
-        tokens[j] = static_cast<int32_t>((i * 7919 + j * 104729 + 1) % runner.config().vocabulary);
-      }
-      read(i, tokens);
-    }
-  }
-  ~Batch() {
-    for (const auto& blocks : blocks_) {
-      runner_.blocks().give_back(blocks);
-    }
-  }
-  Batch(const Batch&) = delete;
-  Batch& operator=(const Batch&) = delete;
-
-  void step() {
-    std::vector<SequencePart> parts;
-    for (size_t i = 0; i < last_.size(); ++i) {
-      parts.push_back(
-          {std::span(&last_[i], 1), positions_[i], blocks_[i], true, {.temperature = 0}});
-      ++positions_[i];
-    }
-    const auto drawn = runner_.step(parts);
-    if (!drawn) {
-      give_up(drawn.error());
-    }
-    last_.assign(drawn->begin(), drawn->end());
-  }
-
- private:
-  void read(int64_t sequence, std::span<const int32_t> tokens) {
-    int32_t position = 0;
-    std::span<const int32_t> drawn;
-    while (!tokens.empty()) {
-      const auto some = std::min(tokens.size(), static_cast<size_t>(runner_.prefill_tokens()));
-      const SequencePart part{tokens.first(some),
-                              position,
-                              blocks_[sequence],
-                              some == tokens.size(),
-                              {.temperature = 0}};
-      const auto got = runner_.step(std::span(&part, 1));
-      if (!got) {
-        give_up(got.error());
-      }
-      drawn = *got;
-      position += static_cast<int32_t>(some);
-      tokens = tokens.subspan(some);
-    }
-    positions_.push_back(position);
-    last_.push_back(drawn[0]);
-  }
-
-  cuda::CudaRunner& runner_;
-  std::vector<std::vector<int32_t>> blocks_;
-  std::vector<int32_t> positions_;
-  std::vector<int32_t> last_;
-};
-
-double seconds_since(std::chrono::steady_clock::time_point begun) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
-}
-
-void bench_decode(const std::string& which, std::span<char*> batches,
-                  const cuda::DeviceInfo& device) {
-  constexpr int64_t kPrompt = 128;
-  constexpr int kWarm = 8;
-  constexpr int kSteps = 96;
-  constexpr int kRounds = 3;
-  auto read = which == "1b"   ? Result<FlatModel>(random_model(shape_1b(), DType::kBF16, 1))
-              : which == "8b" ? Result<FlatModel>(random_model(shape_8b(), DType::kBF16, 1))
-                              : read_flat(which);
-  if (!read) {
-    give_up(read.error());
-  }
-  const auto bandwidth = cuda::read_bandwidth();
-  if (!bandwidth) {
-    give_up(bandwidth.error());
-  }
-  const ModelConfig config = read->files.config;
-  const std::string name = which.substr(which.rfind('/') + 1);
-  row("memory read by a plain kernel", text("%.0f GB/s", *bandwidth / 1e9), "", true);
-  int64_t most = 1;
-  for (const char* batch : batches) {
-    most = std::max<int64_t>(most, std::atoll(batch));
-  }
-  const auto runner = open(*read, device, {.max_parts = most});
-  read = Error{"given back"};  // the host's copy
-  const int64_t gathered = config.tied_embeddings ? 0 : config.vocabulary * config.hidden * 2;
-  const double kv_bytes = static_cast<double>(runner->block_bytes()) / kBlockTokens;
-  for (const char* argument : batches) {
-    const int64_t batch = std::atoll(argument);
-    std::vector<double> rates;
-    for (int round = 0; round < kRounds; ++round) {
-      Batch sequences(*runner, batch, kPrompt, kWarm + kSteps + 1);
-      for (int i = 0; i < kWarm; ++i) {
-        sequences.step();
-      }
-      const auto begun = std::chrono::steady_clock::now();
-      for (int i = 0; i < kSteps; ++i) {
-        sequences.step();
-      }
-      rates.push_back(static_cast<double>(batch * kSteps) / seconds_since(begun));
-    }
-    std::sort(rates.begin(), rates.end());
-    const double rate = rates[kRounds / 2];
-    // Every weight, and every cached token of every sequence, is read once a step.
-    const double bytes = static_cast<double>(runner->weight_bytes() - gathered) +
-                         static_cast<double>(batch) * (kPrompt + kWarm + kSteps / 2.0) * kv_bytes;
-    const double limit = static_cast<double>(batch) * *bandwidth / bytes;
-    row(text("%s: decode, batch %lld", name.c_str(), static_cast<long long>(batch)),
-        text("%.1f tokens/s, %.2f of the memory's limit %.1f", rate, rate / limit, limit),
-        batch == 1 ? text(">= %.1f of the limit (G2)", kGoalOfLimit) : "",
-        batch > 1 || rate >= kGoalOfLimit * limit);
-  }
 }
 
 // ---- fault -------------------------------------------------------------------------------------
@@ -328,7 +185,7 @@ void check_fault(const cuda::DeviceInfo& device) {
   config.head_dim = 32;
   config.vocabulary = 100;
   config.max_positions = 64;
-  const FlatModel model = random_model(config, DType::kF32, 1);
+  const FlatModel model = must(random_model(config, DType::kF32, 1));
   const auto runner = open(model, device, {.max_parts = 2});
   const auto blocks = runner->blocks().take(1);
   const int32_t token = 1;
@@ -344,7 +201,7 @@ void check_fault(const cuda::DeviceInfo& device) {
       "named, and every later step fails",
       first.find("cudaErrorIllegalAddress") != std::string::npos && !second.empty());
   std::fflush(stdout);
-  std::_Exit(all_ok ? 0 : 1);  // what is on a lost device cannot be freed
+  std::_Exit(well ? 0 : 1);  // what is on a lost device cannot be freed
 }
 
 // ---- NVML --------------------------------------------------------------------------------------
@@ -385,12 +242,37 @@ void check_nvml(const cuda::DeviceInfo& device) {
   }
 }
 
+// ---- what it stands on -----------------------------------------------------------------------
+
+void check_library() {
+  const auto library = cuda::open_cublaslt();
+  row("cuBLASLt, which multiplies what has more than " + std::to_string(cuda::kGemvRows) + " rows",
+      library ? (*library)->name() : library.error().message, "found", static_cast<bool>(library));
+}
+
+void check_kernels(const std::string& size, const std::string& name) {
+  for (const cuda::CheckResult& r : cuda::run_kernel_checks(size == "large", 11, name)) {
+    row(r.name,
+        text("off by %.1e at most, of %lld numbers", r.worst, static_cast<long long>(r.numbers)) +
+            (r.failure.empty() ? "" : "; " + r.failure),
+        text("<= %.1e", r.tolerance), r.passed());
+  }
+}
+
 int check(int argc, char** argv) {
   const std::string command = argc > 1 ? argv[1] : "";
   if (command == "host" && argc == 3) {
     check_host(argv[2]);
-    return all_ok ? 0 : 1;
+    return well ? 0 : 1;
   }
+  if (command == "kernel-names") {
+    for (const std::string& name : cuda::kernel_check_names()) {
+      std::printf("%s\n", name.c_str());
+    }
+    return 0;
+  }
+  const std::span<char*> words(argv + std::min(argc, 3),
+                               static_cast<size_t>(std::max(argc - 3, 0)));
   const auto device = cuda::use_device(0);
   if (!device) {
     std::fprintf(stderr, "gpu_check: %s\n", device.error().message.c_str());
@@ -402,17 +284,20 @@ int check(int argc, char** argv) {
                 static_cast<double>(device->total_bytes) / (1 << 30));
   } else if (command == "nvml") {
     check_nvml(*device);
-  } else if (command == "kernels") {
-    for (const cuda::CheckResult& r : cuda::run_kernel_checks(true, 11)) {
-      row(r.name,
-          text("off by %.1e at most, of %lld numbers", r.worst, static_cast<long long>(r.numbers)) +
-              (r.failure.empty() ? "" : "; " + r.failure),
-          text("<= %.1e", r.tolerance), r.passed());
-    }
+  } else if (command == "library") {
+    check_library();
+  } else if (command == "kernels" && (argc == 3 || argc == 4)) {
+    check_kernels(argv[2], argc == 4 ? argv[3] : "");
   } else if (command == "tokens" && argc == 3) {
     check_tokens(argv[2], *device);
   } else if (command == "decode" && argc > 3) {
-    bench_decode(argv[2], std::span(argv + 3, static_cast<size_t>(argc - 3)), *device);
+    measure_decode(argv[2], words, *device);
+  } else if (command == "prompts" && argc > 3) {
+    measure_prompts(argv[2], words, *device);
+  } else if (command == "mixed" && argc == 3) {
+    measure_mixed(argv[2], *device);
+  } else if (command == "times" && argc > 3) {
+    measure_kernels(argv[2], words, *device);
   } else if (command == "self-test") {
     const Status tested = cuda::self_test(device->number);
     row("the check that a device must pass", tested ? "passed" : tested.error().message, "",
@@ -421,11 +306,12 @@ int check(int argc, char** argv) {
     check_fault(*device);
   } else {
     std::fprintf(stderr,
-                 "usage: gpu_check device|self-test|nvml|kernels|tokens FLAT|host FLAT|decode NAME "
-                 "BATCH...|fault\n");
+                 "usage: gpu_check device|self-test|library|nvml|kernel-names|kernels small|large "
+                 "[NAME]|tokens FLAT|host FLAT|decode MODEL [KEY=VALUE...] BATCH...|prompts MODEL "
+                 "LENGTH...|mixed MODEL|times MODEL ROWS...|fault\n");
     return 2;
   }
-  return all_ok ? 0 : 1;
+  return well ? 0 : 1;
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Holds the CUDA engine against PyTorch and transformers on this machine's GPU.
 
-Usage: transformers_peer.py GPU_CHECK WORK_FOLDER
+Usage: transformers_peer.py GPU_CHECK WORK_FOLDER tokens|speed
 
 Random-weight Llama models: the greedy tokens of small ones must be the same; the decode rate of one in the shape of
 Llama 3.2 1B, bfloat16, is compared with `generate` on the same weights (G2 of BENCH.md). Prints rows of gpu_check's
@@ -26,10 +26,22 @@ GOAL = 3.0
 PROMPT, ANSWER = 128, 96
 
 
+def ours(*command, **more):
+    """gpu_check, with the libraries that are its own."""
+    libraries = os.environ.get("PENSTOCK_LIBRARIES", "") + os.environ.get("LD_LIBRARY_PATH", "")
+    return subprocess.run(command, env={**os.environ, "LD_LIBRARY_PATH": libraries}, text=True, **more)
+
+
 def make(dtype, attention, **settings):
     torch.manual_seed(1)
     config = LlamaConfig(attn_implementation=attention, bos_token_id=None, eos_token_id=None, pad_token_id=0, **settings)
-    return LlamaForCausalLM(config).to(dtype).cuda().eval()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)  # a billion numbers are slow to make up on the CPU, and in float32
+    try:
+        with torch.device("cuda"):
+            return LlamaForCausalLM(config).to(dtype).cuda().eval()
+    finally:
+        torch.set_default_dtype(before)
 
 
 def flatten(folder, cases):
@@ -71,7 +83,7 @@ def tokens(gpu_check, work):
             prompt = torch.arange(length, device="cuda")[None] * 37 % 1000
             cases.append({"prompt": prompt[0].tolist(), "greedy": greedy(judge, prompt, 64)[0].tolist()})
         sys.stdout.flush()
-        well &= subprocess.run([gpu_check, "tokens", flatten(folder, cases)]).returncode == 0
+        well &= ours(gpu_check, "tokens", flatten(folder, cases)).returncode == 0
     return well
 
 
@@ -99,7 +111,7 @@ def speed(gpu_check, work):
     flat = flatten(f"{work}/hf_1b", [])
     del model
     torch.cuda.empty_cache()
-    out = subprocess.run([gpu_check, "decode", flat, "1", "32"], capture_output=True, text=True)
+    out = ours(gpu_check, "decode", flat, "1", "32", capture_output=True)
     sys.stderr.write(out.stderr)
     well = out.returncode in (0, 1)  # whether it is near enough to the memory's limit is told elsewhere
     for batch, theirs in peer.items():
@@ -117,10 +129,8 @@ def speed(gpu_check, work):
 
 
 def main():
-    gpu_check, work = sys.argv[1:3]
-    well = tokens(gpu_check, work)
-    well &= speed(gpu_check, work)
-    sys.exit(0 if well else 1)
+    gpu_check, work, part = sys.argv[1:4]
+    sys.exit(0 if {"tokens": tokens, "speed": speed}[part](gpu_check, work) else 1)
 
 
 if __name__ == "__main__":

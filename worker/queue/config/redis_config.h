@@ -25,7 +25,7 @@ struct RedisConfig {
   bool tls = false;
   std::string tls_ca_file;                  // empty: the system's
   std::string tls_cert_file, tls_key_file;  // this host's own; empty: it shows none
-  uint32_t events = 0;  // how many ends of jobs its feed keeps; 0: it has none
+  uint32_t events = 0;                      // how many ends of jobs its feed keeps; 0: it has none
   bool operator==(const RedisConfig&) const = default;
 };
 

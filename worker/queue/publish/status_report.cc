@@ -110,8 +110,7 @@ std::string describe(const Supervisor& supervisor, const Supervisor::Worker& wor
     object.raw("open_slots", "null").raw("why_closed", "null");
   }
   using State = Supervisor::Worker::State;
-  if (worker.ready_ns > 0 &&
-      (worker.state == State::kReady || worker.state == State::kDraining)) {
+  if (worker.ready_ns > 0 && (worker.state == State::kReady || worker.state == State::kDraining)) {
     object.number("ready_seconds", (supervisor.now_ns() - worker.ready_ns) / kNsPerSec);
   } else {
     object.raw("ready_seconds", "null");

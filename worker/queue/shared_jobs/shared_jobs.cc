@@ -93,9 +93,9 @@ SharedJobs::SharedJobs(const Config& config, std::string password, EventLoop& ev
   }
   for (const QueueConfig& queue : config.queues) {
     if (queue.shared) {
-      queues_.push_back(std::make_unique<SharedQueue>(
-          servers_, loops_.make(), user, config.redis.host, queue::settings_of(queue),
-          kept_ms(queue), promising));
+      queues_.push_back(std::make_unique<SharedQueue>(servers_, loops_.make(), user,
+                                                      config.redis.host, queue::settings_of(queue),
+                                                      kept_ms(queue), promising));
     }
   }
   servers_.start();

@@ -176,6 +176,7 @@ bool can_start(const dim3& grid, unsigned threads, size_t shared_bytes) {
 
 class PlainLoops final : public CublasLt {
  public:
+  const char* name() const override { return "plain loops"; }
   bool can(const Matrix& weight, int64_t) override { return weight.cols % 2 == 0; }
 
   Status multiply(CUstream_st*, float* out, const void* x, const Matrix& weight, int64_t rows,

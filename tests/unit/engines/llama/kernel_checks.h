@@ -21,7 +21,12 @@ struct CheckResult {
   bool passed() const { return failure.empty() && worst <= tolerance && numbers > 0; }
 };
 
-// `large` adds the shapes of real models. REQUIRES: a device is in use on this thread.
-std::vector<CheckResult> run_kernel_checks(bool large, unsigned seed);
+// The checks there are.
+std::vector<std::string> kernel_check_names();
+
+// One of them, or all if `name` is empty. `large` adds the shapes of real models: the references
+// then take seconds on the CPU, a minute for attention. REQUIRES: a device is in use on this
+// thread.
+std::vector<CheckResult> run_kernel_checks(bool large, unsigned seed, const std::string& name = "");
 
 }  // namespace penstock::llama::cuda

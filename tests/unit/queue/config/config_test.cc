@@ -234,9 +234,10 @@ TEST(ConfigTest, AKeyOfAnotherEngineIsNotTaken) {
 }
 
 TEST(ConfigTest, WorkersHaveDifferentNamesAndQueuesThatExist) {
-  EXPECT_EQ(complaint("socket: /s\nworkers:\n- {name: a, engine: simulate}\n"
-                      "- {name: a, engine: simulate}\n"),
-            "p.yaml:4: key 'workers[1].name': two workers are called 'a'; the other is at p.yaml:3");
+  EXPECT_EQ(
+      complaint("socket: /s\nworkers:\n- {name: a, engine: simulate}\n"
+                "- {name: a, engine: simulate}\n"),
+      "p.yaml:4: key 'workers[1].name': two workers are called 'a'; the other is at p.yaml:3");
   EXPECT_EQ(
       worker_complaint("name: a, engine: simulate, queue: defalt"),
       "p.yaml:3: key 'workers[0].queue': there is no queue 'defalt'; did you mean 'default'?");

@@ -3,10 +3,12 @@
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
+#include <glob.h>
 
 #include <map>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "worker/engines/llama/cuda/runtime.h"
 
@@ -29,6 +31,8 @@ struct Functions {
   decltype(&cublasLtMatmulPreferenceSetAttribute) preference_set;
   decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic;
   decltype(&cublasLtMatmul) matmul;
+  decltype(&cublasLtGetVersion) version;
+  std::string file;
 };
 
 template <typename F>
@@ -48,18 +52,37 @@ bool find_all(void* library, Functions& f) {
          find(library, "cublasLtMatmulPreferenceDestroy", f.preference_destroy) &&
          find(library, "cublasLtMatmulPreferenceSetAttribute", f.preference_set) &&
          find(library, "cublasLtMatmulAlgoGetHeuristic", f.heuristic) &&
-         find(library, "cublasLtMatmul", f.matmul);
+         find(library, "cublasLtMatmul", f.matmul) &&
+         find(library, "cublasLtGetVersion", f.version);
 }
 
 // The major version is part of the name, so that what answers has the interface of our header.
-Result<Functions> load_library() {
+std::vector<std::string> places() {
   const std::string soname = "libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR);
+  std::vector<std::string> names = {soname, "/usr/local/cuda/lib64/" + soname};
+  for (const char* const packages :
+       {"/usr/local/lib/python3*/dist-packages", "/usr/local/lib/python3*/site-packages",
+        "/usr/lib/python3*/dist-packages", "/opt/*/lib/python3*/site-packages"}) {
+    glob_t found{};
+    const std::string pattern = packages + ("/nvidia/cu*/lib/" + soname);
+    if (::glob(pattern.c_str(), 0, nullptr, &found) == 0) {
+      names.insert(names.end(), found.gl_pathv, found.gl_pathv + found.gl_pathc);
+    }
+    ::globfree(&found);
+  }
+  return names;
+}
+
+Result<Functions> load_library() {
   std::string tried;
-  for (const std::string& name : {soname, "/usr/local/cuda/lib64/" + soname}) {
+  for (const std::string& name : places()) {
     // Never closed: it keeps threads and device code of its own until the process ends.
     if (void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL); library != nullptr) {
       Functions functions{};
       if (find_all(library, functions)) {
+        Dl_info info{};
+        const bool known = dladdr(reinterpret_cast<void*>(functions.matmul), &info) != 0;
+        functions.file = known ? info.dli_fname : name;
         return functions;
       }
       return Error{name + " lacks functions of cublasLt.h"};
@@ -96,7 +119,10 @@ uint32_t alignment_of(int64_t row_bytes) {
 class LoadedCublasLt final : public CublasLt {
  public:
   LoadedCublasLt(const Functions& functions, cublasLtHandle_t handle, DeviceMemory workspace)
-      : f_(functions), handle_(handle), workspace_(std::move(workspace)) {}
+      : f_(functions),
+        handle_(handle),
+        workspace_(std::move(workspace)),
+        name_("cuBLASLt " + std::to_string(f_.version()) + ", " + f_.file) {}
   LoadedCublasLt(const LoadedCublasLt&) = delete;
   LoadedCublasLt& operator=(const LoadedCublasLt&) = delete;
   ~LoadedCublasLt() override {
@@ -105,6 +131,8 @@ class LoadedCublasLt final : public CublasLt {
     }
     f_.destroy(handle_);
   }
+
+  const char* name() const override { return name_.c_str(); }
 
   bool can(const Matrix& weight, int64_t rows) override { return product(weight, rows).found; }
 
@@ -187,6 +215,7 @@ class LoadedCublasLt final : public CublasLt {
   const Functions f_;
   const cublasLtHandle_t handle_;
   const DeviceMemory workspace_;
+  const std::string name_;
   std::map<Shape, Product> products_;  // at most one for each weight's shape and count of rows
 };
 

@@ -15,6 +15,9 @@ class CublasLt {
  public:
   virtual ~CublasLt() = default;
 
+  // Its version and the file it is in, for people.
+  virtual const char* name() const = 0;
+
   // Whether there is an algorithm for x [rows, weight.cols] of the weight's own dtype. Asks the
   // library the first time and remembers; may take a millisecond then.
   virtual bool can(const Matrix& weight, int64_t rows) = 0;
@@ -24,7 +27,8 @@ class CublasLt {
                           int64_t rows, bool add) = 0;
 };
 
-// An Error says that the library was not found, where it was looked for, or what it answered.
+// Looks where the loader does, in the toolkit's folder, and where Python packages bring it (PyTorch
+// does). An Error says that it was not found, where it was looked for, or what it answered.
 Result<std::unique_ptr<CublasLt>> open_cublaslt();
 
 }  // namespace penstock::llama::cuda
