@@ -19,6 +19,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <utility>
 
 #include "worker/engines/llama/cuda/cublaslt.h"
 #include "worker/engines/llama/tensor.h"
@@ -103,6 +104,19 @@ inline unsigned __ballot_sync(unsigned, bool value) {
     all |= __shfl_xor_sync(~0U, all, step);
   }
   return all;
+}
+// One thread runs at a time.
+template <typename T>
+T atomicAdd(T* at, T value) {
+  const T before = *at;
+  *at += value;
+  return before;
+}
+inline uint32_t atomicMin(uint32_t* at, uint32_t value) {
+  return std::exchange(*at, value < *at ? value : *at);
+}
+inline uint32_t atomicMax(uint32_t* at, uint32_t value) {
+  return std::exchange(*at, value > *at ? value : *at);
 }
 inline int __ffs(int value) { return __builtin_ffs(value); }
 inline uint32_t __float_as_uint(float value) { return std::bit_cast<uint32_t>(value); }

@@ -127,8 +127,9 @@ void matmul_tiled(CUstream_st* stream, float* out, const float* x, const Matrix&
 // exactly what sampler.h's sample() says. With one the same distribution to 2^-40: weights are
 // counted in integers, so that the sums, and with them the token, do not depend on the order
 // threads add in.
-// A row: 4 * vocabulary bytes for each pass. Greedy is one pass. Else there are three, and one for
-// each halving of the interval that the nucleus ends in, 32 at most.
+// A row: 4 * vocabulary bytes for each pass. Greedy is one pass. With a temperature there are four;
+// with top_p or top_k five, and where more than a thousand likely tokens are within a part in forty
+// of the temperature of each other, one for each halving of that part, 32 at most.
 void sample(CUstream_st* stream, int32_t* tokens, const float* logits, const Draw* draws,
             int64_t rows, int64_t vocabulary);
 

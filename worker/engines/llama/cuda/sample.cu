@@ -6,8 +6,10 @@
 // Greedy is one pass. Otherwise a token's weight is exp((logit - top) / temperature) in units of
 // 2^-40, an integer, so that sums come out the same whatever order threads add in. Which tokens may
 // be drawn (top_p, top_k) is a prefix of all tokens in falling order of logit, lowest id first
-// among equals; it is found without sorting, by halving the interval of logits its end lies in, and
-// ends early when a single token is left there. The token is then drawn in order of ids.
+// among equals. It is found without sorting: one pass adds the weights up in bins of equal width,
+// another gathers the tokens of the bin that the prefix ends in, and there the interval of logits
+// is halved until one token, or several equal ones, are left. Only a bin of more tokens than there
+// is room for, and not all equal, is read again and again. The token is then drawn in order of ids.
 //
 // Source of the nucleus: see sampler.h.
 #include "worker/engines/llama/cuda/device_code.cuh"
@@ -18,6 +20,8 @@ namespace {
 
 constexpr int kThreads = 512;
 constexpr int kWarps = kThreads / kWarp;
+constexpr int kBins = 1024;
+constexpr uint32_t kRoom = 1024;
 constexpr float kUnit = 1099511627776.0F;  // 2^40; a vocabulary of 2^21 sums to 2^61 at most
 
 using Count = unsigned long long;  // the type CUDA's shuffles take
@@ -34,11 +38,34 @@ __device__ inline Top larger(const Top& a, const Top& b) {
   return {first ? a.logit : b.logit, first ? a.id : b.id, a.bad || b.bad};
 }
 
+// Some tokens: those at or above a key, or of a bin.
+struct Held {
+  Count weight;
+  Count count;
+};
+
+// How much may be drawn: weight that is enough (top_p), and the most tokens (top_k).
+struct Bounds {
+  Count share;
+  Count most;
+};
+
 struct Shared {
   Top tops[kWarps];
   Count counts[kWarps];
   Count weights[kWarps];
+  // Where a choice ends (choose()).
+  Held bins[kBins];
+  int bin;     // the one it ends in
+  Held above;  // tokens of the bins before it
+  Bounds bounds;
+  uint32_t gathered;  // tokens of that bin; of the first kRoom, in any order:
+  uint32_t keys[kRoom];
+  Count key_weights[kRoom];
+  uint32_t least;  // of all their keys
+  uint32_t largest;
 };
+static_assert(sizeof(Shared) <= (48 << 10));
 
 __device__ inline Top find_top(const float* logits, int32_t n, Shared& shared) {
   Top top{-INFINITY, INT32_MAX, false};
@@ -83,12 +110,6 @@ struct Row {
   }
 };
 
-// Tokens at or above a key.
-struct Held {
-  Count weight;
-  Count count;
-};
-
 __device__ inline Held held_from(const Row& row, uint32_t key, Shared& shared) {
   Held held{0, 0};
   for (int32_t i = threadIdx.x; i < row.size; i += kThreads) {
@@ -131,27 +152,132 @@ __device__ inline int32_t nth_of(const Row& row, uint32_t key, Count n, Shared& 
   return low;
 }
 
-__device__ inline Choice choose(const Row& row, const Draw& draw, Shared& shared) {
-  const Held all = held_from(row, 0, shared);
-  if (draw.top_p >= 1 && draw.top_k <= 0) {
-    return {0, 0, 0, all.weight};
-  }
-  Count share = all.weight;
+__device__ inline Bounds bounds_of(const Draw& draw, Count all, int32_t size) {
+  Bounds bounds{all, draw.top_k > 0 ? static_cast<Count>(draw.top_k) : static_cast<Count>(size)};
   if (draw.top_p < 1) {
     const auto wanted =
-        static_cast<Count>(ceil(static_cast<double>(draw.top_p) * static_cast<double>(all.weight)));
-    share = wanted < 1 ? 1 : wanted < all.weight ? wanted : all.weight;
+        static_cast<Count>(ceil(static_cast<double>(draw.top_p) * static_cast<double>(all)));
+    bounds.share = wanted < 1 ? 1 : wanted < all ? wanted : all;
   }
-  const Count most = draw.top_k > 0 ? static_cast<Count>(draw.top_k) : all.count;
-  // Tokens from key `low` on are enough, those from `high` on are not.
-  uint32_t low = 0;
-  uint32_t high = key_of(row.top) + 1;
-  Held at_low = all;
-  Held at_high{0, 0};
+  return bounds;
+}
+
+// Which bin a token falls in: equal parts of the logits from the top to where weights end. The last
+// bin is for those without any weight. In falling order of logit.
+__device__ inline int bin_of(const Row& row, int32_t id, Count weight) {
+  constexpr float kRange = 28;  // exp(-28) is less than 2^-40
+  if (weight == 0) {
+    return kBins - 1;
+  }
+  const float at = (row.top - row.logits[id]) / row.temperature * ((kBins - 1) / kRange);
+  return at < kBins - 2 ? static_cast<int>(at) : kBins - 2;
+}
+
+// Fills the bins, and finds the one that the choice ends in.
+__device__ inline void find_bin(const Row& row, const Draw& draw, Shared& shared) {
+  for (int i = threadIdx.x; i < kBins; i += kThreads) {
+    shared.bins[i] = {0, 0};
+  }
+  __syncthreads();
+  for (int32_t i = threadIdx.x; i < row.size; i += kThreads) {
+    const Count weight = row.weight(i);
+    Held& bin = shared.bins[bin_of(row, i, weight)];
+    if (weight > 0) {
+      atomicAdd(&bin.weight, weight);
+      atomicAdd(&bin.count, Count{1});
+    }
+  }
+  __syncthreads();
+  if (threadIdx.x < kWarp) {
+    constexpr int kEach = kBins / kWarp;
+    const int lane = threadIdx.x;
+    Held mine{0, 0};
+    for (int i = lane * kEach; i < (lane + 1) * kEach; ++i) {
+      mine.weight += shared.bins[i].weight;
+      mine.count += shared.bins[i].count;
+    }
+    const Bounds bounds = bounds_of(draw, warp_sum(mine.weight), row.size);
+    Held upto = mine;
+    for (int step = 1; step < kWarp; step *= 2) {
+      const Held before{__shfl_up_sync(kAllLanes, upto.weight, step),
+                        __shfl_up_sync(kAllLanes, upto.count, step)};
+      upto.weight += lane >= step ? before.weight : 0;
+      upto.count += lane >= step ? before.count : 0;
+    }
+    const unsigned enough =
+        __ballot_sync(kAllLanes, upto.weight >= bounds.share || upto.count >= bounds.most);
+    // Some lane has enough: all of them together have all the weight.
+    if (lane == __ffs(static_cast<int>(enough)) - 1) {
+      Held above{upto.weight - mine.weight, upto.count - mine.count};
+      int bin = lane * kEach;
+      while (above.weight + shared.bins[bin].weight < bounds.share &&
+             above.count + shared.bins[bin].count < bounds.most) {
+        above.weight += shared.bins[bin].weight;
+        above.count += shared.bins[bin].count;
+        ++bin;
+      }
+      shared.above = above;
+      shared.bin = bin;
+      shared.bounds = bounds;
+      shared.least = UINT32_MAX;
+      shared.largest = 0;
+      shared.gathered = 0;
+    }
+  }
+  __syncthreads();
+}
+
+// The keys of the bin's tokens: between which they lie, and, where there is room, which they are.
+__device__ inline void gather(const Row& row, Shared& shared) {
+  for (int32_t i = threadIdx.x; i < row.size; i += kThreads) {
+    const Count weight = row.weight(i);
+    if (weight > 0 && bin_of(row, i, weight) == shared.bin) {
+      const uint32_t key = key_of(row.logits[i]);
+      atomicMin(&shared.least, key);
+      atomicMax(&shared.largest, key);
+      const uint32_t at = atomicAdd(&shared.gathered, 1U);
+      if (at < kRoom) {
+        shared.keys[at] = key;
+        shared.key_weights[at] = weight;
+      }
+    }
+  }
+  __syncthreads();
+}
+
+// Tokens at or above a key that the bin has.
+__device__ inline Held held_in_bin(const Row& row, uint32_t key, Shared& shared) {
+  if (shared.gathered > kRoom) {
+    return held_from(row, key, shared);
+  }
+  Held held{0, 0};
+  for (uint32_t i = threadIdx.x; i < shared.gathered; i += kThreads) {
+    if (shared.keys[i] >= key) {
+      held.weight += shared.key_weights[i];
+      ++held.count;
+    }
+  }
+  return {shared.above.weight + block_sum(held.weight, shared.weights),
+          shared.above.count + block_sum(held.count, shared.counts)};
+}
+
+__device__ inline Choice choose(const Row& row, const Draw& draw, Shared& shared) {
+  if (draw.top_p >= 1 && draw.top_k <= 0) {
+    return {0, 0, 0, held_from(row, 0, shared).weight};
+  }
+  find_bin(row, draw, shared);
+  gather(row, shared);
+  const Bounds bounds = shared.bounds;
+  // Tokens from key `low` on are enough, or all that have any weight; those from `high` on are not.
+  uint32_t low = shared.least;
+  uint32_t high = shared.largest + 1;
+  Held at_low{shared.above.weight + shared.bins[shared.bin].weight,
+              shared.above.count + shared.bins[shared.bin].count};
+  Held at_high = shared.above;
   while (high - low > 1 && at_low.count - at_high.count > 1) {
     const uint32_t middle = low + (high - low) / 2;
-    const Held held = held_from(row, middle, shared);
-    if (held.weight >= share || held.count >= most) {
+    const Held held = held_in_bin(row, middle, shared);
+    if (held.weight >= bounds.share || held.count >= bounds.most) {
       low = middle;
       at_low = held;
     } else {
@@ -163,10 +289,10 @@ __device__ inline Choice choose(const Row& row, const Draw& draw, Shared& shared
   const Count equals = at_low.count - at_high.count;
   const Count each = (at_low.weight - at_high.weight) / equals;
   Count needed = equals;
-  if (each > 0 && at_low.weight >= share) {
-    needed = (share - at_high.weight + each - 1) / each;
+  if (at_low.weight >= bounds.share) {
+    needed = (bounds.share - at_high.weight + each - 1) / each;
   }
-  needed = needed < most - at_high.count ? needed : most - at_high.count;
+  needed = needed < bounds.most - at_high.count ? needed : bounds.most - at_high.count;
   needed = needed < equals ? needed : equals;
   const int32_t last = needed == equals ? row.size : nth_of(row, low, needed, shared);
   return {low, high, last, at_high.weight + needed * each};
