@@ -182,7 +182,8 @@ class Engine {
   virtual Figures figures() const { return {}; }
 
   // For the operator: by which template chats are asked, or why they are refused. "chat is asked in
-  // the model's own template, of ...". Empty: there is nothing to say. Does not change.
+  // the model's own template, of ...". Then what is slower than it need be. Empty: there is nothing
+  // to say. Does not change.
   virtual std::string chat() const { return {}; }
 };
 

@@ -48,7 +48,9 @@ class LlamaEngine final : public Engine {
   void resume(JobNumber job) override { set_paused(job, false); }
   Figures figures() const override;
   std::string chat() const override {
-    return (template_.usable() ? "chat is asked in " : "chat is refused: ") + template_.name();
+    const std::string slow = runner_->slow();
+    return (template_.usable() ? "chat is asked in " : "chat is refused: ") + template_.name() +
+           (slow.empty() ? "" : "; " + slow);
   }
 
  private:

@@ -5,7 +5,7 @@
 // `prefill_tokens` of the prompts of those that are not yet, oldest first, through the model
 // together. A long prompt is thus read over several steps and never holds up the others for longer
 // than one. A job's text depends on its prompt, its settings and its seed only, not on its company
-// (model.h, sampler.h).
+// (model.h, sampler.h); on a GPU up to rounding, by which a draw may differ (cuda/runner.h).
 //
 // The same code drives the model on the CPU and on a GPU: both are a Runner (runner.h).
 //

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "shared/base/result.h"
 #include "worker/engines/llama/block_pool.h"
@@ -53,6 +54,10 @@ class Runner {
   // The log-probability of each token that the last step drew; 0 where it was not wanted. Empty if
   // it was wanted nowhere. Valid until the next step.
   virtual std::span<const float> logprobs() const = 0;
+
+  // What makes it slower than this device need be, for the operator. Empty: nothing. Does not
+  // change.
+  virtual std::string slow() const { return {}; }
 };
 
 }  // namespace penstock::llama

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <map>
 #include <set>
+#include <tuple>
 
 #include "tests/unit/engines/llama/cuda_emulation.h"
 #include "tests/unit/engines/llama/fixtures.h"
@@ -187,6 +188,79 @@ TEST_F(CudaRunnerTest, StaleBlocksOfAnotherSequenceAreNeverLookedAt) {
   }
 }
 
+class NoSink final : public Sink {
+ public:
+  void head(JobNumber, int, std::string_view, int64_t, std::string_view) override {}
+  void chunk(JobNumber job, std::string_view bytes) override { texts[job] += bytes; }
+  void progress(JobNumber, double, uint32_t, uint32_t) override {}
+  void done(JobNumber job, const Usage& usage) override { used[job] = usage; }
+  void failed(JobNumber, const Failure& failure) override { ADD_FAILURE() << failure.message; }
+  std::map<JobNumber, std::string> texts;
+  std::map<JobNumber, Usage> used;
+};
+
+// Which products it was asked for, and which it multiplied.
+class Counting final : public CublasLt {
+ public:
+  using Product = std::tuple<int64_t, int64_t, int64_t>;
+  struct Seen {
+    std::set<Product> asked, multiplied;
+  };
+  explicit Counting(Seen& seen) : seen_(seen) {}
+  const char* name() const override { return "counting"; }
+  bool can(const Matrix& weight, int64_t rows) override {
+    seen_.asked.insert({weight.rows, weight.cols, rows});
+    return plain_->can(weight, rows);
+  }
+  Status multiply(CUstream_st* stream, float* out, const void* x, const Matrix& weight,
+                  int64_t rows, bool add) override {
+    seen_.multiplied.insert({weight.rows, weight.cols, rows});
+    return plain_->multiply(stream, out, x, weight, rows, add);
+  }
+
+ private:
+  Seen& seen_;
+  std::unique_ptr<CublasLt> plain_ = emulation::library();
+};
+
+TEST_F(CudaRunnerTest, NoStepIsTheFirstToAskTheLibraryForAProduct) {
+  Counting::Seen seen;
+  auto made =
+      CudaRunner::make(*load_model(kGrouped), *use_device(0), std::make_unique<Counting>(seen),
+                       {.max_parts = 8, .prefill_tokens = 70, .graphs = false});
+  ASSERT_TRUE(made) << made.error().message;
+  CudaRunner& runner = **made;
+  EXPECT_EQ(runner.slow(), "");
+  const Counting::Seen opened = seen;
+  EXPECT_FALSE(opened.multiplied.empty());
+  for (const size_t tokens : {5, 17, 40, 65, 70}) {
+    Sequence(runner, 80).feed(std::vector<int32_t>(tokens, 1));
+  }
+  EXPECT_EQ(seen.asked, opened.asked);
+  EXPECT_EQ(seen.multiplied, opened.multiplied);
+}
+
+TEST_F(CudaRunnerTest, ProductsAreOfFewNumbersOfRowsThatHoldNotMuchMore) {
+  std::set<int64_t> numbers;
+  for (int64_t rows = 1; rows <= 768; ++rows) {
+    const int64_t padded = Matmul::padded(rows);
+    EXPECT_GE(padded, rows);
+    EXPECT_LE(padded, rows <= 64 ? rows + 15 : rows * 3 / 2);
+    EXPECT_EQ(Matmul::padded(padded), padded);
+    numbers.insert(padded);
+  }
+  EXPECT_LE(numbers.size(), 14U);
+}
+
+TEST_F(CudaRunnerTest, ASlowWayIsToldOf) {
+  EXPECT_NE(open(kGrouped, {})->slow().find("cuBLASLt is not used"), std::string::npos);
+  EXPECT_EQ(open(kGrouped, {}, true)->slow(), "");
+  NoSink sink;
+  const auto engine = llama::open({.model_dir = kGrouped, .device = "0", .slots = 2}, sink);
+  ASSERT_TRUE(engine) << engine.error().message;
+  EXPECT_NE((*engine)->chat().find("; cuBLASLt is not used: prompts"), std::string::npos);
+}
+
 TEST_F(CudaRunnerTest, TheCacheIsNoLargerThanItsJobsCanFill) {
   const auto runner = open(kGrouped, {.max_parts = 2});
   EXPECT_EQ(runner->blocks().blocks(), 2 * BlockPool::blocks_for(runner->config().max_positions));
@@ -206,17 +280,6 @@ TEST_F(CudaRunnerTest, HeadsThatNoKernelIsForAreRefusedWithTheWayOut) {
   EXPECT_NE(refused.error().message.find("258"), std::string::npos);
   EXPECT_NE(refused.error().message.find("cpu"), std::string::npos);
 }
-
-class NoSink final : public Sink {
- public:
-  void head(JobNumber, int, std::string_view, int64_t, std::string_view) override {}
-  void chunk(JobNumber job, std::string_view bytes) override { texts[job] += bytes; }
-  void progress(JobNumber, double, uint32_t, uint32_t) override {}
-  void done(JobNumber job, const Usage& usage) override { used[job] = usage; }
-  void failed(JobNumber, const Failure& failure) override { ADD_FAILURE() << failure.message; }
-  std::map<JobNumber, std::string> texts;
-  std::map<JobNumber, Usage> used;
-};
 
 // The same engine code on both: jobs that join while others run, prompts in pieces, a cache that
 // not all fit into at once.

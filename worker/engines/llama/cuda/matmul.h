@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "shared/base/result.h"
 #include "worker/engines/llama/cuda/cublaslt.h"
@@ -27,12 +28,21 @@ struct ActivationRoom {
 class Matmul {
  public:
   // `library` may be null.
-  Matmul(std::unique_ptr<CublasLt> library, bool exact)
-      : library_(std::move(library)), exact_(exact) {}
+  Matmul(std::unique_ptr<CublasLt> library, bool exact);
 
-  // Rows that buffers must have room for beyond those of a step: cuBLASLt is asked for multiples of
-  // this, so that few shapes are enough. What is in the rows beyond does not matter.
-  static constexpr int64_t kRowUnit = 16;
+  // So many rows cuBLASLt multiplies in place of `rows`, and buffers must have room for: multiples
+  // of 16 up to 64, of 32 up to 256, of 128 beyond, so that few shapes are all there are. What is
+  // in the rows beyond does not matter.
+  static int64_t padded(int64_t rows);
+
+  // Multiplies once with each number of rows up to `most`, so that no step is the first to ask the
+  // library for one, or to load its code. `out` and `room` are as for padded(most) rows.
+  Status prepare(CUstream_st* stream, float* out, const ActivationRoom& room, const Matrix& weight,
+                 int64_t most);
+
+  // What of the products is slow, for the operator: there is no library, or prepare() found that it
+  // has nothing to offer for a weight. Empty: nothing.
+  const std::string& slow() const { return slow_; }
 
   // The form that run() will want of `rows` rows for a product with `weight`.
   Activation form(const Matrix& weight, int64_t rows, const ActivationRoom& room);
@@ -46,6 +56,7 @@ class Matmul {
 
   std::unique_ptr<CublasLt> library_;
   bool exact_;
+  std::string slow_;
 };
 
 }  // namespace penstock::llama::cuda

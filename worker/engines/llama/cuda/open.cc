@@ -42,7 +42,7 @@ Result<std::unique_ptr<Runner>> open_runner(const RunnerOptions& options) {
   }
   auto library = open_cublaslt();
   if (!library && options.log) {
-    options.log(library.error().message + "; prompts will be read slowly");
+    options.log(library.error().message);
   }
   auto runner = CudaRunner::make(*files, *device, library ? std::move(*library) : nullptr,
                                  {.memory_bytes = options.memory_bytes,
@@ -52,6 +52,9 @@ Result<std::unique_ptr<Runner>> open_runner(const RunnerOptions& options) {
   if (!runner) {
     return Error{"device " + std::to_string(device->number) + " (" + device->name +
                  "): " + runner.error().message};
+  }
+  if (options.log && !(*runner)->slow().empty()) {
+    options.log((*runner)->slow());
   }
   return std::unique_ptr<Runner>(std::move(*runner));
 }

@@ -63,6 +63,9 @@ Result<std::unique_ptr<CudaRunner>> CudaRunner::make(const ModelFiles& files,
   if (done) {
     done = runner->make_cache(dtype);
   }
+  if (done) {
+    done = runner->prepare_products();
+  }
   if (done && options.graphs) {
     done = runner->make_graphs();
   }
@@ -75,14 +78,14 @@ Result<std::unique_ptr<CudaRunner>> CudaRunner::make(const ModelFiles& files,
 // ---- what is allocated -------------------------------------------------------------------------
 
 int64_t CudaRunner::row_capacity() const {
-  return round_up(prefill_tokens_ + bucket_of(max_parts_), Matmul::kRowUnit);
+  return Matmul::padded(prefill_tokens_ + bucket_of(max_parts_));
 }
 
 // Points room_ into memory at `base` and returns how much of it there must be.
 int64_t CudaRunner::lay_out(std::byte* base) {
   Layout layout;
   const int64_t rows = row_capacity();
-  const int64_t draws = round_up(bucket_of(max_parts_), Matmul::kRowUnit);
+  const int64_t draws = Matmul::padded(bucket_of(max_parts_));
   const int64_t query = heads_.heads * heads_.head_dim;
   const int64_t qkv = query + 2 * heads_.kv_heads * heads_.head_dim;
   const int64_t widest = std::max({config_.hidden, query, config_.intermediate});
@@ -177,6 +180,22 @@ Status CudaRunner::make_cache(DType dtype) {
   host_batch_ = BatchView(staging_.get(), limits_);
   host_drawn_ = staging_.get() + batch_bytes;
   return Ok{};
+}
+
+// Layers are alike.
+Status CudaRunner::prepare_products() {
+  Status done = Ok{};
+  const auto prepare = [&](const Matrix& weight, float* out, int64_t most) {
+    done = done ? matmul_.prepare(stream_.get(), out, room_.activation, weight, most) : done;
+  };
+  const DeviceLayer& layer = weights_.layers.front();
+  prepare(layer.qkv, room_.qkv, row_capacity());
+  prepare(layer.output, room_.delta, row_capacity());
+  prepare(layer.gate_up, room_.gate_up, row_capacity());
+  prepare(layer.down, room_.delta, row_capacity());
+  prepare(weights_.logits, room_.logits, bucket_of(max_parts_));
+  const Status finished = wait(stream_.get());
+  return done ? finished : done;
 }
 
 // Each bucket runs once as it is, so that CUDA and cuBLASLt have loaded what they need, and is then

@@ -51,6 +51,7 @@ class CudaRunner final : public Runner {
   int64_t prefill_tokens() const override { return prefill_tokens_; }
   Result<std::span<const int32_t>> step(std::span<const SequencePart> parts) override;
   std::span<const float> logprobs() const override { return logprobs_; }
+  std::string slow() const override { return matmul_.slow(); }
 
   int64_t weight_bytes() const { return weights_.bytes; }
   int64_t graphs() const { return static_cast<int64_t>(graphs_.size()); }
@@ -79,6 +80,7 @@ class CudaRunner final : public Runner {
 
   Status make_room();
   Status make_cache(DType dtype);
+  Status prepare_products();
   Status make_graphs();
   int64_t row_capacity() const;
   int64_t begins_bytes() const;
