@@ -180,8 +180,8 @@ class Times {
            rope_and_store(stream_.get(), {out_, nullptr, weights_.frequencies, cache, view, heads_},
                           rows_);
          });
-    const auto splits = static_cast<int32_t>(
-        cuda::splits_of(shape.tiles, config_.heads, config_.kv_heads, processors_));
+    const int32_t splits =
+        cuda::splits_of(shape.tiles, config_.heads, config_.kv_heads, processors_);
     const int64_t partials = splits * rows_ * config_.heads;
     const cuda::Partials room{floats(partials * config_.head_dim), floats(partials),
                               floats(partials)};

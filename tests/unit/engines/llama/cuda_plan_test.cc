@@ -154,6 +154,37 @@ TEST_F(BatchTest, APromptsRowsAreTiledAndLookAsFarAsTheirTilesLastRow) {
   }
 }
 
+TEST_F(BatchTest, RowsThatDecodeComeFirstAndDrawsInTheOrderOfTheParts) {
+  const std::vector<SequencePart> parts = {{tokens_, 30, table_, true},
+                                           {std::span(tokens_).first(1), 40, table_, true},
+                                           {std::span(tokens_).first(2), 4, table_, false},
+                                           {std::span(tokens_).first(1), 9, table_, true}};
+  const BatchShape shape = fill_with(parts, 2, 0);
+  EXPECT_EQ(shape.decoding, 2);
+  EXPECT_EQ(shape.tiles, 2 + 3 + 1);
+  const std::vector<int32_t> positions(view_.positions, view_.positions + shape.rows);
+  EXPECT_EQ(positions, (std::vector<int32_t>{40, 9, 30, 31, 32, 33, 34, 4, 5}));
+  const std::vector<int32_t> wanted(view_.wanted, view_.wanted + shape.draws);
+  EXPECT_EQ(wanted, (std::vector<int32_t>{6, 0, 1}));
+  EXPECT_EQ(fill_with({parts[1], parts[3]}, 2, 4).decoding, 4) << "with those that fill up";
+}
+
+TEST(PlanTest, SplitsOfAnyStepHaveRoom) {
+  for (const int64_t rows : {1, 7, 96, 768}) {
+    const int64_t most = most_partials(rows, 32, 8, 132);
+    for (int64_t decoding = 0; decoding <= rows; ++decoding) {
+      EXPECT_LE(decoding * splits_of(decoding, 32, 8, 132), most);
+      const int64_t rest = rows - decoding;
+      EXPECT_LE(rest * splits_of((rest + 1) / 2, 32, 8, 132), most);
+    }
+  }
+}
+
+TEST(PlanTest, SequencesBesideALongPromptAreSplitAsIfTheyWereAlone) {
+  EXPECT_EQ(splits_of(256 + 4, 32, 8, 132), 1);
+  EXPECT_GT(splits_of(4, 32, 8, 132), 15);
+}
+
 TEST_F(BatchTest, WhatIsCopiedHoldsEverythingThatIsUsedAndNoMoreTablesThanThat) {
   const std::vector<SequencePart> parts = {{tokens_, 30, table_, true}};
   const BatchShape shape = fill_with(parts, 1, 0);

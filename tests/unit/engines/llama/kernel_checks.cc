@@ -20,7 +20,8 @@ namespace penstock::llama::cuda {
 namespace {
 
 constexpr DType kAllTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
-constexpr size_t kGuards = 8;  // elements behind each output that nobody may write
+constexpr int32_t kDecodeSplits = 5;  // of rows that decode, whatever the others have
+constexpr size_t kGuards = 8;         // elements behind each output that nobody may write
 
 const char* name_of(DType dtype) {
   return dtype == DType::kF32 ? "f32" : dtype == DType::kF16 ? "f16" : "bf16";
@@ -438,6 +439,8 @@ class Checks {
         tokens.emplace_back(sequence.lengths[step] - from);
         parts.push_back({tokens.back(), from, sequence.blocks, step == 1});
       }
+      std::stable_partition(parts.begin(), parts.end(),  // as fill() lays them
+                            [](const auto& part) { return part.tokens.size() == 1; });
       attention_step(result, parts, cache, ref_cache, shape, splits, only_store,
                      {keys, values, ref_keys, ref_values});
     }
@@ -531,19 +534,29 @@ class Checks {
       std::copy_n(turned.begin() + row * width, query_width, query.begin() + row * query_width);
     }
     OnDevice<float> out(rows * query_width);
-    const size_t partials = splits * rows * shape.heads;
+    const int32_t most = std::max(splits, kDecodeSplits);
+    const size_t partials = most * rows * shape.heads;
     OnDevice<float> o(partials * shape.head_dim);
     OnDevice<float> m(partials);
     OnDevice<float> l(partials);
-    attention(stream_.get(),
-              {{.f32 = out.data()},
-               on_device.data(),
-               cache,
-               batch,
-               shape,
-               {o.data(), m.data(), l.data()},
-               splits},
-              filled.tiles, rows);
+    const auto attend_to = [&](int64_t first, int64_t some, int64_t tiles, int32_t parted) {
+      BatchView rest = batch;
+      rest.tiles += first;
+      if (some > 0) {
+        attention(stream_.get(),
+                  {{.f32 = out.data()},
+                   on_device.data(),
+                   cache,
+                   rest,
+                   shape,
+                   {o.data(), m.data(), l.data()},
+                   parted,
+                   first},
+                  tiles, some);
+      }
+    };
+    attend_to(0, filled.decoding, filled.decoding, kDecodeSplits);
+    attend_to(filled.decoding, rows - filled.decoding, filled.tiles - filled.decoding, splits);
     std::vector<float> expected(rows * query_width);  // 0 where a row stands nowhere
     reference_->attention(
         {reinterpret_cast<std::byte*>(expected.data()), DType::kF32, real, query_width},

@@ -12,6 +12,8 @@
 //
 // So each k and v is read from memory once for all rows of q. The number of splits depends on no
 // length. Splits keep the device busy when sequences are few and long. A second kernel merges them.
+// Rows that decode have a launch of their own: beside a prompt's many tiles they would not be
+// split.
 //
 // Sources: Milakov and Gimelshein, "Online normalizer calculation for softmax" (2018); Dao et al.,
 // "FlashAttention" (2022); "Flash-Decoding" (2023) for the splits; Kwon et al., "PagedAttention"
@@ -237,7 +239,8 @@ __device__ inline void write_partials(const Attention& args, const Part& part, c
   const int64_t split_at = static_cast<int64_t>(blockIdx.z) * rows;
   for (int32_t i = threadIdx.x; i < part.queries * dim; i += kThreads) {
     const int query = i / dim;
-    const int64_t at = (split_at + part.row_of(query)) * args.shape.heads + part.head_of(query);
+    const int64_t row = part.row_of(query) - args.first_row;
+    const int64_t at = (split_at + row) * args.shape.heads + part.head_of(query);
     args.partials.o[at * dim + i % dim] = room[i];
     if (i % dim == 0) {
       args.partials.m[at] = shared.m[query];
@@ -274,7 +277,7 @@ __global__ void __launch_bounds__(kThreads) attend(Attention args, int64_t rows)
 
 // out[row, head] from the splits that had something to look at. One block for each.
 __global__ void __launch_bounds__(kMergeThreads) merge(Attention args, int64_t rows) {
-  const int64_t row = blockIdx.x;
+  const int64_t row = args.first_row + blockIdx.x;
   const int64_t head = blockIdx.y;
   const int64_t dim = args.shape.head_dim;
   const int64_t out_at = (row * args.shape.heads + head) * dim;
@@ -287,7 +290,9 @@ __global__ void __launch_bounds__(kMergeThreads) merge(Attention args, int64_t r
   }
   const int32_t tokens = split_tokens(reach, args.splits);
   const int32_t splits = (reach + tokens - 1) / tokens;
-  const auto at = [&](int32_t split) { return (split * rows + row) * args.shape.heads + head; };
+  const auto at = [&](int32_t split) {
+    return (split * rows + blockIdx.x) * args.shape.heads + head;
+  };
   float m = -INFINITY;
   for (int32_t split = 0; split < splits; ++split) {
     m = fmaxf(m, args.partials.m[at(split)]);

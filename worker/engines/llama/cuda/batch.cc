@@ -43,6 +43,14 @@ void add_rows(const BatchView& host, const SequencePart& part, int64_t tile_rows
   }
 }
 
+// Only the blocks that are looked at: a table may be long for what is to come.
+void add_table(const BatchView& host, const SequencePart& part, BatchShape& shape) {
+  const auto tokens = part.position + static_cast<int64_t>(part.tokens.size());
+  const auto used = part.blocks.first(static_cast<size_t>(BlockPool::blocks_for(tokens)));
+  std::copy(used.begin(), used.end(), host.blocks + shape.blocks);
+  shape.blocks += static_cast<int64_t>(used.size());
+}
+
 }  // namespace
 
 int64_t BatchView::bytes(const BatchLimits& limits) {
@@ -70,15 +78,22 @@ bool is_decode(std::span<const SequencePart> parts) {
 BatchShape fill(const BatchView& host, std::span<const SequencePart> parts, int64_t tile_rows,
                 int64_t rows) {
   BatchShape shape;
+  for (const bool decoding : {true, false}) {
+    int64_t draw = 0;
+    for (const SequencePart& part : parts) {
+      if ((part.tokens.size() == 1) == decoding) {
+        add_rows(host, part, tile_rows, shape);
+        add_table(host, part, shape);
+        if (part.wants_logits) {
+          host.wanted[draw] = static_cast<int32_t>(shape.rows - 1);
+        }
+      }
+      draw += part.wants_logits ? 1 : 0;
+    }
+    shape.decoding = decoding ? shape.tiles : shape.decoding;
+  }
   for (const SequencePart& part : parts) {
-    add_rows(host, part, tile_rows, shape);
-    // Only the blocks that are looked at: a table may be long for what is to come.
-    const auto tokens = part.position + static_cast<int64_t>(part.tokens.size());
-    const auto used = part.blocks.first(static_cast<size_t>(BlockPool::blocks_for(tokens)));
-    std::copy(used.begin(), used.end(), host.blocks + shape.blocks);
-    shape.blocks += static_cast<int64_t>(used.size());
     if (part.wants_logits) {
-      host.wanted[shape.draws] = static_cast<int32_t>(shape.rows - 1);
       host.draws[shape.draws++] = {part.random,
                                    part.sampling.temperature,
                                    part.sampling.top_p,
@@ -88,6 +103,7 @@ BatchShape fill(const BatchView& host, std::span<const SequencePart> parts, int6
                                    0};
     }
   }
+  const bool all_decode = shape.decoding == shape.tiles;
   for (; shape.rows < rows; ++shape.rows) {
     const auto row = static_cast<int32_t>(shape.rows);
     host.tokens[row] = 0;
@@ -98,6 +114,7 @@ BatchShape fill(const BatchView& host, std::span<const SequencePart> parts, int6
     host.wanted[shape.draws] = row;
     host.draws[shape.draws++] = {0, 0, 1, 0, 0, 0, 0};
   }
+  shape.decoding = all_decode ? shape.tiles : shape.decoding;
   return shape;
 }
 

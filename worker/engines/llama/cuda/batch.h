@@ -56,6 +56,7 @@ struct BatchView {
 struct BatchShape {
   int64_t rows = 0;
   int64_t tiles = 0;
+  int64_t decoding = 0;  // of both: the first so many tiles are of one row each, of a part of one
   int64_t draws = 0;
   int64_t blocks = 0;
 };
@@ -63,9 +64,10 @@ struct BatchShape {
 // True if every part is one token that wants its successor: the step that a graph may run.
 bool is_decode(std::span<const SequencePart> parts);
 
-// Fills `host` with the parts and, up to `rows` in all, with rows that stand nowhere: each a tile
-// and a draw of its own. REQUIRES: everything fits the limits the view was made with; rows is 0 or
-// the parts are a decode step of no more than that.
+// Fills `host` with the parts, those of one token first, and, up to `rows` in all, with rows that
+// stand nowhere: each a tile and a draw of its own. Draws are in the order of the parts. REQUIRES:
+// everything fits the limits the view was made with; rows is 0 or the parts are a decode step of no
+// more than that.
 BatchShape fill(const BatchView& host, std::span<const SequencePart> parts, int64_t tile_rows,
                 int64_t rows);
 

@@ -100,6 +100,7 @@ struct Attention {
   HeadShape shape;
   Partials partials;
   int32_t splits = 1;
+  int64_t first_row = 0;  // where the tiles' rows begin; `rows` and the partials are of those alone
 };
 // Whether the kernel can be had for heads of this size.
 bool can_attend(int64_t head_dim);

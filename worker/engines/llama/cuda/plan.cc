@@ -18,12 +18,21 @@ int64_t bucket_of(int64_t rows) {
 
 int64_t rows_per_tile(int64_t group) { return std::max<int64_t>(1, kTileQueries / group); }
 
-int64_t splits_of(int64_t tiles, int64_t heads, int64_t kv_heads, int64_t processors) {
+int32_t splits_of(int64_t tiles, int64_t heads, int64_t kv_heads, int64_t processors) {
   constexpr int64_t kBlocksPerProcessor = 4;
   const int64_t chunks = (heads / kv_heads + kTileQueries - 1) / kTileQueries;
   const int64_t blocks = std::max<int64_t>(1, tiles * kv_heads * chunks);
   const int64_t splits = (kBlocksPerProcessor * processors + blocks - 1) / blocks;
-  return std::clamp<int64_t>(splits, 1, kMaxSplits);
+  return static_cast<int32_t>(std::clamp<int64_t>(splits, 1, kMaxSplits));
+}
+
+int64_t most_partials(int64_t rows, int64_t heads, int64_t kv_heads, int64_t processors) {
+  int64_t most = 0;
+  for (int64_t tiles = 1; tiles <= rows; ++tiles) {
+    const int64_t rows_then = std::min(rows, tiles * rows_per_tile(heads / kv_heads));
+    most = std::max(most, rows_then * splits_of(tiles, heads, kv_heads, processors));
+  }
+  return most;
 }
 
 Result<int64_t> pool_blocks(int64_t memory, int64_t free_bytes, int64_t block_bytes, int64_t most) {

@@ -36,7 +36,10 @@ int64_t rows_per_tile(int64_t group);
 // How many thread blocks share a sequence's length, so that `tiles` of them, times key-value heads
 // and chunks of a group, keep all `processors` busy. Depends on no sequence's length: a captured
 // graph serves all.
-int64_t splits_of(int64_t tiles, int64_t heads, int64_t kv_heads, int64_t processors);
+int32_t splits_of(int64_t tiles, int64_t heads, int64_t kv_heads, int64_t processors);
+
+// Rows times their splits, at most, of a step of up to `rows` rows, whatever its tiles are.
+int64_t most_partials(int64_t rows, int64_t heads, int64_t kv_heads, int64_t processors);
 
 // Tokens of one split of a sequence that reaches over `reach` tokens: whole tiles. Splits that
 // begin at or beyond `reach` have nothing to do.

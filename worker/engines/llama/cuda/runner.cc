@@ -63,9 +63,6 @@ Result<std::unique_ptr<CudaRunner>> CudaRunner::make(const ModelFiles& files,
   if (done) {
     done = runner->make_cache(dtype);
   }
-  if (done) {
-    done = runner->prepare_products();
-  }
   if (done && options.graphs) {
     done = runner->make_graphs();
   }
@@ -89,14 +86,8 @@ int64_t CudaRunner::lay_out(std::byte* base) {
   const int64_t query = heads_.heads * heads_.head_dim;
   const int64_t qkv = query + 2 * heads_.kv_heads * heads_.head_dim;
   const int64_t widest = std::max({config_.hidden, query, config_.intermediate});
-  // Whatever the tiles of a step are, splits are only as many as keep the device busy.
-  int64_t parts = 0;
-  for (int64_t tiles = 1; tiles <= rows; ++tiles) {
-    const int64_t most_rows = std::min(rows, tiles * rows_per_tile(heads_.heads / heads_.kv_heads));
-    parts = std::max(
-        parts, most_rows * splits_of(tiles, heads_.heads, heads_.kv_heads, device_.processors));
-  }
-  parts *= heads_.heads;
+  const int64_t parts =
+      heads_.heads * most_partials(rows, heads_.heads, heads_.kv_heads, device_.processors);
   const auto take = [&](int64_t count, DType dtype) -> std::byte* {
     const int64_t at = layout.take(count * bytes_of(dtype));
     return base == nullptr ? nullptr : base + at;  // null: only the size is asked for
@@ -142,7 +133,7 @@ Status CudaRunner::make_room() {
   }
   memory_ = std::move(*memory);
   lay_out(memory_.get());
-  return Ok{};
+  return prepare_products();
 }
 
 Status CudaRunner::make_cache(DType dtype) {
@@ -377,10 +368,18 @@ Status CudaRunner::attend(const DeviceLayer& weights, const CacheLayer& cache,
   rope_and_store(stream, {room_.qkv, weights.qkv_bias, weights_.frequencies, cache, batch_, heads_},
                  rows);
   const Activation attended = matmul_.form(weights.output, rows, room_.activation);
-  const auto splits = static_cast<int32_t>(
-      splits_of(shape.tiles, heads_.heads, heads_.kv_heads, device_.processors));
-  attention(stream, {attended, room_.qkv, cache, batch_, heads_, room_.partials, splits},
-            shape.tiles, rows);
+  const auto attend_to = [&](int64_t first, int64_t some, int64_t tiles) {
+    BatchView batch = batch_;
+    batch.tiles += first;
+    if (some > 0) {
+      attention(stream,
+                {attended, room_.qkv, cache, batch, heads_, room_.partials,
+                 splits_of(tiles, heads_.heads, heads_.kv_heads, device_.processors), first},
+                tiles, some);
+    }
+  };
+  attend_to(0, shape.decoding, shape.decoding);
+  attend_to(shape.decoding, rows - shape.decoding, shape.tiles - shape.decoding);
   return matmul_.run(stream, room_.delta, attended, weights.output, rows);
 }
 
