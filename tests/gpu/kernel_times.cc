@@ -63,17 +63,17 @@ class Times {
          [&] { multiply(weights_.logits); });
     const int64_t width = config_.hidden;
     time("add_norm", rows_ * width * 18, [&] {
-      add_norm(stream_.get(),
-               {.out = {.high = room_.high},
-                .hidden = hidden_,
-                .delta = out_,
-                .weight = weights_.norm,
-                .epsilon = 1e-5F,
-                .width = width},
-               rows_);
+      cuda::add_norm(stream_.get(),
+                     {.out = {.high = room_.high},
+                      .hidden = hidden_,
+                      .delta = out_,
+                      .weight = weights_.norm,
+                      .epsilon = 1e-5F,
+                      .width = width},
+                     rows_);
     });
     time("swiglu", rows_ * config_.intermediate * 10, [&] {
-      swiglu(stream_.get(), {.high = room_.high}, out_, nullptr, rows_, config_.intermediate);
+      cuda::swiglu(stream_.get(), {.high = room_.high}, out_, nullptr, rows_, config_.intermediate);
     });
     draws("sample, greedy", {.random = 0.5, .top_p = 1, .reach = HUGE_VALF});
     draws("sample, top_p 0.9",
@@ -177,8 +177,8 @@ class Times {
     const cuda::CacheLayer cache{floats(cached / 2), floats(cached / 2), DType::kBF16};
     time("rope_and_store", rows_ * config_.head_dim * (8 * config_.heads + 12 * config_.kv_heads),
          [&] {
-           rope_and_store(stream_.get(), {out_, nullptr, weights_.frequencies, cache, view, heads_},
-                          rows_);
+           cuda::rope_and_store(stream_.get(),
+                                {out_, nullptr, weights_.frequencies, cache, view, heads_}, rows_);
          });
     const int32_t splits =
         cuda::splits_of(shape.tiles, config_.heads, config_.kv_heads, processors_);
@@ -187,8 +187,9 @@ class Times {
                               floats(partials)};
     time(text("attention after %lld tokens, %d splits", static_cast<long long>(kContext), splits),
          rows_ * kContext * config_.kv_heads * config_.head_dim * 4, [&] {
-           attention(stream_.get(), {{.high = room_.high}, out_, cache, view, heads_, room, splits},
-                     shape.tiles, rows_);
+           cuda::attention(stream_.get(),
+                           {{.high = room_.high}, out_, cache, view, heads_, room, splits},
+                           shape.tiles, rows_);
          });
   }
 
