@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "shared/wire/device_messages.h"
 #include "shared/wire/messages.h"
 
 using namespace penstock::wire;  // NOLINT(google-build-using-namespace)

@@ -5,6 +5,7 @@
 #include <random>
 #include <string>
 
+#include "shared/wire/device_messages.h"
 #include "shared/wire/messages.h"
 
 namespace penstock::wire {

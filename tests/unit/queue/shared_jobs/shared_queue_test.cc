@@ -133,7 +133,7 @@ TEST_F(SharedQueueTest, ACancelThatWasNotHeardIsSaidAgain) {
   add("1");
   redis_.ask("CLIENT KILL TYPE normal");
   bool told = false;
-  queue_.see_cancelled("1", "cancelled", 0, [&] { told = true; });
+  queue_.see_cancelled("1", "cancelled", 0, [&](bool by_us) { told = by_us; });
   EXPECT_EQ(queue_.unsent(), 1U);
   EXPECT_TRUE(until([&] { return told; }));
   EXPECT_EQ(queue_.unsent(), 0U);
