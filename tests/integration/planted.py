@@ -23,6 +23,8 @@ def plant(*secrets):
 def note(headers, body):
     """A request that Client sends."""
     for name, value in dict(headers or {}).items():
+        if isinstance(value, bytes):
+            value = value.decode("latin-1")
         if name.lower() in KEYS:
             plant(re.sub(r"^(Bearer|Basic) ", "", value))
     if isinstance(body, dict):

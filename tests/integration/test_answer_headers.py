@@ -174,7 +174,7 @@ def test_of_the_headers_of_a_refusal_few_reach_the_client(peer, edge):
 
 # --- What others say is one line of the log
 
-@pytest.mark.parametrize("step", [head() + failed(500, "a\n2026/01/01 00:00:00 [alert] forged\x1b[2J"),
+@pytest.mark.parametrize("step", [head() + failed(500, code="a\n2026/01/01 00:00:00 [alert] forged\x1b[2J"),
                                   goodbye("a\n2026/01/01 00:00:00 [alert] forged\x1b[2J")])
 def test_no_message_forges_a_line_of_the_log(peer, edge, step):
     service = edge(peer("a", step), server="location / { penstock_pass a; }")

@@ -96,6 +96,8 @@ std::vector<std::string> patterns_of(const YAML::Node& include) {
     for (const auto& item : include) {
       patterns.push_back(item.IsScalar() ? item.Scalar() : "");
     }
+  } else if (include.IsMap()) {
+    patterns.emplace_back();  // which is none
   }
   return patterns;
 }

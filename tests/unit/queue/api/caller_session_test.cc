@@ -42,7 +42,7 @@ TEST_F(CallerSessionTest, AFirstFrameOtherThanHelloEndsTheConnection) {
 }
 
 TEST_F(CallerSessionTest, AnotherVersionEndsTheConnection) {
-  expect_refused(frame(0, wire::Hello{.version = 3, .role = 1}),
+  expect_refused(frame(0, wire::Hello{.version = 4, .role = 1}),
                  "another version of the protocol; these are versions 1 to 3", false);
 }
 

@@ -585,6 +585,7 @@ TEST_F(ListTest, ADatabaseOfTheFirstSchemaIsMigrated) {
       "ALTER TABLE jobs DROP COLUMN label; DROP INDEX jobs_earlier;"
       "ALTER TABLE jobs DROP COLUMN earlier; DROP TABLE notices; DROP TABLE away;"
       "DROP TABLE usage; DROP TABLE usage_mark; ALTER TABLE jobs DROP COLUMN paid;"
+      "ALTER TABLE jobs DROP COLUMN trace;"
       "PRAGMA user_version=1");
   reopen();
   const auto migrated = find(*parse_job_id(ids_of_[0].front()));
