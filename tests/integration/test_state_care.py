@@ -90,6 +90,9 @@ def test_a_backup_is_taken_while_jobs_come_and_is_whole_and_restores(jobs, folde
     assert "all checked" in said("restore", folder / "saved", state_of(service))
     full = ctl("restore", folder / "saved", state_of(service))
     assert full.returncode == 1 and "nothing is overwritten" in full.stderr
+    (folder / "half").mkdir()
+    (folder / "half" / "jobs.db-wal").write_bytes(b"another state's")  # SQLite would take it for this one's
+    assert "jobs.db-wal is there" in ctl("restore", folder / "saved", folder / "half").stderr
     service.penstockd.start()
     service.wait_for_workers(service.penstockd)
     assert get(service, f"/jobs/{early}/result").body == result

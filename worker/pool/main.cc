@@ -38,6 +38,7 @@ constexpr const char* kNvml = "libnvidia-ml.so.1";
 // of them takes it. INT is penstockd's to decide about: a terminal's Ctrl-C reaches the whole
 // group.
 Fd take_signals() {
+  ::signal(SIGPIPE, SIG_IGN);  // who reads the log may be gone
   ::signal(SIGINT, SIG_IGN);
   sigset_t term;
   sigemptyset(&term);

@@ -131,24 +131,28 @@ std::string withhold(std::string_view said, const std::vector<std::string_view>&
   if (bytes > kMostSecretBytes) {
     return std::string(kWithheld);
   }
-  std::unordered_multimap<uint64_t, size_t> runs;
-  std::bitset<1U << 16> seldom;  // so that most of a secret is passed over fast
-  each_run(text, [&](size_t at, uint64_t sum) {
-    runs.emplace(sum, at);
+  std::unordered_map<uint64_t, bool> sums;  // of what is said: whether a secret has it, too
+  std::bitset<1U << 16> seldom;             // so that most of a secret is passed over fast
+  each_run(text, [&](size_t, uint64_t sum) {
+    sums.emplace(sum, false);
     seldom.set(sum >> 48);
   });
-  std::vector<bool> hidden(text.size());
   for (const std::string_view secret : secrets) {
     each_run(without_escapes(secret), [&](size_t, uint64_t sum) {
       if (!seldom[sum >> 48]) {
         return;
       }
-      const auto [first, last] = runs.equal_range(sum);
-      std::for_each(first, last, [&](const auto& run) {
-        std::fill_n(hidden.begin() + static_cast<ptrdiff_t>(run.second), kWithheldBytes, true);
-      });
+      if (const auto found = sums.find(sum); found != sums.end()) {
+        found->second = true;
+      }
     });
   }
+  std::vector<bool> hidden(text.size());
+  each_run(text, [&](size_t at, uint64_t sum) {
+    if (sums.at(sum)) {
+      std::fill_n(hidden.begin() + static_cast<ptrdiff_t>(at), kWithheldBytes, true);
+    }
+  });
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
     if (!hidden[i]) {

@@ -3,7 +3,7 @@
 //
 //     withhold("bad value 'my dear diary, today I'", {body}) == "bad value '[withheld]'"
 //
-// Pure. O(bytes of `secrets`), which are looked through once.
+// Pure. O(bytes of both): each is looked through once.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@
 
 namespace penstock {
 
-// So many bytes in a row that also stand in a secret are no coincidence.
+// So many bytes in a row that also stand in a secret are no coincidence. Fewer are told.
 constexpr size_t kWithheldBytes = 12;
 // Of secrets that are longer together, all of `said` is withheld: to look takes too long.
 constexpr size_t kMostSecretBytes = size_t{4} << 20;

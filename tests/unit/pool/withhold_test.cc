@@ -32,6 +32,11 @@ TEST(WithholdTest, SeveralSecretsAndKeys) {
             "Incorrect API key:[withheld]. [withheld]");
 }
 
+TEST(WithholdTest, WhatRepeatsItselfTakesNoLonger) {
+  const std::string asked(size_t{3} << 20, 'a');
+  EXPECT_EQ(withhold("bad: " + std::string(1900, 'a'), {asked}), "bad: [withheld]");
+}
+
 TEST(WithholdTest, ItIsOneLineAndBounded) {
   EXPECT_EQ(withhold("a\nb\xff", {}), "a?b?");
   EXPECT_LE(withhold(std::string(1'000'000, 'x'), {"y"}).size(), kMostSaidBytes);

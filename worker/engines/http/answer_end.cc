@@ -17,6 +17,8 @@ std::string shown(std::string_view text) {
   return one_line(text.substr(0, utf8_complete_prefix(text.substr(0, kShownBytes))));
 }
 
+std::string_view without_query(std::string_view url) { return url.substr(0, url.find('?')); }
+
 std::string milliseconds(int64_t ns) { return std::to_string(ns / kNsPerMs) + " ms"; }
 
 Failure failure_of(std::string message, bool retryable, int status = 502) {
@@ -186,7 +188,7 @@ Ending Answer::judge(int status, const std::optional<ToldError>& error, bool in_
     return returned(what, verdict);
   }
   if (verdict.fate == Fate::kOver) {
-    say(verdict.level, what + ", to " + without_asked(head_.location()) +
+    say(verdict.level, what + ", to " + without_asked(without_query(head_.location())) +
                            "; it is not followed: set the url to where it is to go");
     return {failure_of("The model's server sent a redirect, which is not followed.", false)};
   }

@@ -17,8 +17,17 @@ constexpr int64_t kMemoryNs = 100 * kNsPerMs;  // memory is looked at that often
 constexpr int64_t kScratchNs = kNsPerSec;      // and so are files
 constexpr double kLogBurst = 100;              // lines of a program at once
 constexpr double kLogPerSecond = 10;           // and then so many
-constexpr size_t kMostAskedBytes = 64U << 10;  // of a job that the log keeps quiet about
+constexpr size_t kMostAskedBytes = 64U << 10;  // of each end of a job, kept quiet about
 constexpr const char* kBodyFile = "request.body";
+
+std::string ends_of(std::string_view body) {
+  if (body.size() <= 2 * kMostAskedBytes) {
+    return std::string(body);
+  }
+  return std::string(body.substr(0, kMostAskedBytes))
+      .append(1, '\n')
+      .append(body.substr(body.size() - kMostAskedBytes));
+}
 
 }  // namespace
 
@@ -189,7 +198,9 @@ void Slot::start(JobNumber number, std::unique_ptr<ProcessPlan> plan, int64_t no
   now_ns_ = now_ns;
   job_.emplace(Job{.number = number, .plan = std::move(plan), .started_ns = now_ns});
   relabel();
-  asked_ = job_->plan->body.substr(0, kMostAskedBytes);
+  std::string own = ends_of(job_->plan->body);
+  asked_ = own + '\n' + last_asked_;  // what it says of the job before may still come
+  last_asked_ = std::move(own);
   std::string body_file;
   if (!goes_inline(job_->plan->body)) {
     auto path = folder_.put(kBodyFile, job_->plan->body);

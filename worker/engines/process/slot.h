@@ -154,7 +154,8 @@ class Slot final : private Program::Listener {
   int64_t memory_due_ns_ = 0;   // when it is looked at next
   int64_t scratch_due_ns_ = 0;  // likewise
   int64_t now_ns_ = 0;          // of the call that is being served
-  std::string asked_;           // of the last job's body, the beginning
+  std::string asked_;           // of the last two jobs' bodies, both ends
+  std::string last_asked_;      // of the last one's
   std::string trouble_ = "its program is being started";
 };
 

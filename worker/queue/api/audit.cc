@@ -1,5 +1,6 @@
 #include "worker/queue/api/audit.h"
 
+#include "shared/http/query.h"
 #include "worker/queue/text/log.h"
 
 namespace penstock::queue {
@@ -17,7 +18,8 @@ Order order_of(uint64_t id, const wire::Ask& ask) {
   std::string_view object = ask.path;
   std::string_view deed = ask.method;
   if (ask.method == "DELETE" && object.starts_with("/jobs/")) {
-    deed = ask.query == "purge" ? "purge" : "cancel";
+    const auto query = http::Query::parse(ask.query);  // as the one who does it reads it
+    deed = query && query->get("purge") ? "purge" : "cancel";
   } else if (ask.method == "DELETE" && object.starts_with("/dead/")) {
     deed = "drop";
   } else if (const size_t slash = object.rfind('/');

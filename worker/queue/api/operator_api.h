@@ -173,6 +173,7 @@ class OperatorApi {
   std::deque<Given> given_;  // the newest first
   enum class Backup : uint8_t { kNone, kMaking, kMade, kFailed } backup_ = Backup::kNone;
   std::string backup_error_;
+  int64_t backup_made_ns_ = 0;
 };
 
 }  // namespace penstock::queue

@@ -1,5 +1,6 @@
 // OperatorApi: a copy of the state, made while it is used. It lies in a folder of the state, the
 // only place where penstockd may write; whoever asked for it takes it from there.
+#include "shared/base/clock.h"
 #include "worker/queue/api/operator_api.h"
 #include "worker/queue/jobs/caller.h"
 #include "worker/queue/store/state_copy.h"
@@ -22,11 +23,18 @@ void OperatorApi::about_backup(Asker asker, std::string_view method) {
   if (!get && backup_ == Backup::kMaking) {
     return refuse(409, "A backup is being made: wait for it.");
   }
+  constexpr int64_t kTakenWithinNs = 3600 * kNsPerSec;
+  const int64_t now_ns = monotonic_ns();
+  if (method == "POST" && backup_ == Backup::kMade && now_ns < backup_made_ns_ + kTakenWithinNs) {
+    return refuse(409,
+                  "A backup is made, and somebody may be taking it: DELETE /backup forgets it.");
+  }
   if (method == "POST") {
     backup_ = Backup::kMaking;
     backup_error_.clear();
     store->back_up([this](const Status& done) {
       backup_ = done ? Backup::kMade : Backup::kFailed;
+      backup_made_ns_ = monotonic_ns();
       backup_error_ = done ? "" : done.error().message;
       log(done ? Level::kInfo : Level::kError,
           done ? "a copy of the state is made" : "no copy of the state: " + backup_error_);

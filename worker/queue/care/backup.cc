@@ -167,7 +167,7 @@ int64_t size_of(const std::string& path) {
 void be_like(const std::string& path, const std::string& like) {
   struct stat status {};
   if (::stat(like.c_str(), &status) == 0) {
-    [[maybe_unused]] const int given = ::chown(path.c_str(), status.st_uid, status.st_gid);
+    belong_as(path, like);
     ::chmod(path.c_str(), status.st_mode & 07777);
   }
 }
@@ -224,6 +224,9 @@ Result<Saved> save_backup(const std::string& from, const std::string& to) {
   for (const auto& file : fs::directory_iterator(from + "/results", error)) {
     names.push_back("results/" + file.path().filename().string());
   }
+  if (error) {
+    return Error{from + "/results cannot be read: " + error.message()};
+  }
   Saved saved;
   std::string sums;
   for (const std::string& name : names) {
@@ -278,9 +281,11 @@ Result<int64_t> check_sums(const std::string& backup) {
 
 Result<Saved> restore_backup(const std::string& backup, const std::string& state) {
   std::error_code none;
-  for (const char* const name : {"jobs.db", "secret", "results"}) {
-    if (const fs::path path = fs::path(state) / name; fs::exists(path, none)) {
-      return Error{path.string() + " is there: move the state away first; nothing is overwritten"};
+  // Whatever is left of another state, its log above all, would be taken for this one's.
+  for (const auto& left : fs::directory_iterator(state, none)) {
+    if (left.path().filename() != "lock") {
+      return Error{left.path().string() +
+                   " is there: move the whole state away first; nothing is overwritten"};
     }
   }
   if (Status made = make_folder(state, 0750); !made) {
@@ -295,6 +300,8 @@ Result<Saved> restore_backup(const std::string& backup, const std::string& state
   if (Status made = make_folder(state + "/results", 0750); !made) {
     return made.error();
   }
+  belong_as(state, backup + "/secret");
+  belong_as(state + "/results", backup + "/secret");
   Saved saved;
   const auto copy = [&](const std::string& sum, const std::string& name,
                         const std::string& as) -> Status {
@@ -317,6 +324,13 @@ Result<Saved> restore_backup(const std::string& backup, const std::string& state
                 : flush_folder(state);
   }
   return done ? Result<Saved>(saved) : done.error();
+}
+
+void belong_as(const std::string& path, const std::string& like) {
+  struct stat status {};
+  if (::stat(like.c_str(), &status) == 0) {
+    [[maybe_unused]] const int given = ::chown(path.c_str(), status.st_uid, status.st_gid);
+  }
 }
 
 }  // namespace penstock::queue

@@ -34,5 +34,7 @@ Result<Saved> restore_backup(const std::string& backup, const std::string& state
 // Copies a file, with its mode, and its owner where that may be; on disk when this returns. Its
 // SHA-256, in hexadecimal digits. `to` is not there yet.
 Result<std::string> copy_file(const std::string& from, const std::string& to);
+// Gives a path the owner and group of another, as far as this process may.
+void belong_as(const std::string& path, const std::string& like);
 
 }  // namespace penstock::queue

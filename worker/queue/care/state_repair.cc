@@ -171,7 +171,9 @@ Status copy_state(const std::string& from, const std::string& to) {
       return call_failed(folder, "mkdir");
     }
   }
-  for (const char* const name : {"/secret", "/jobs.db-wal", "/jobs.db"}) {
+  belong_as(to, from);
+  belong_as(to + "/results", from + "/results");
+  for (const char* const name : {"/secret", "/usage", "/paces", "/jobs.db-wal", "/jobs.db"}) {
     if (!fs::exists(from + name, none)) {
       continue;
     }

@@ -24,7 +24,10 @@ class Caller : public Connection {
   const Credentials& peer() const { return peer_; }
 
   // Somebody waits under `waiter.id` from now on.
-  void remember(Waiter& waiter) { requests_.push_back({waiter.id, &waiter}); }
+  void remember(Waiter& waiter) {
+    requests_.push_back({waiter.id, &waiter});
+    take_counted(waiter.id);  // of another request, which had this id before
+  }
   // The request is over: its id is free again.
   void forget(const Waiter& waiter) {
     for (InFlight& each : requests_) {

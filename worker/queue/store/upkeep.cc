@@ -130,6 +130,9 @@ void Upkeep::copy_on(const std::shared_ptr<Copying>& copying) {
                       copying->copy.reset();
                       jobs_.keep_files(false);
                     }
+                    if (!copying->more) {
+                      StateCopy::remove(folder_);
+                    }
                     return true;
                   },
               .on_done =
