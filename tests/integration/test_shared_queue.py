@@ -159,7 +159,7 @@ def test_what_a_host_ran_that_was_killed_runs_on_another(host):
 
 def test_a_job_that_is_given_to_its_host_again_goes_on_there(host, redis):
     """Redis is as it was before that was taken: as a replica that had not heard of it."""
-    gpu = host(worker("2s", slots=2))
+    gpu = host(worker("6s", slots=2))
     until_known(gpu)
     first, last = promise(gpu).json()["id"], promise(gpu).json()["id"]
     until(lambda: gpu.penstockd.queue().running == 2, "two run")
