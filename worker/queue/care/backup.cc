@@ -20,6 +20,7 @@
 #include "shared/base/call_failed.h"
 #include "shared/base/fd.h"
 #include "shared/base/job_id.h"
+#include "shared/base/utc.h"
 #include "shared/base/version.h"
 #include "worker/queue/store/schema.h"
 #include "worker/queue/text/json.h"
@@ -135,15 +136,10 @@ Status for_each_sum(const std::string& backup,
 }
 
 std::string about_json() {
-  char made[32];
-  const time_t now = ::time(nullptr);
-  tm utc;
-  ::gmtime_r(&now, &utc);
-  std::strftime(made, sizeof made, "%Y-%m-%dT%H:%M:%SZ", &utc);
   return JsonObject()
              .text("penstock", version())
              .number("schema", schema_version())
-             .text("made", made)
+             .text("made", utc_text(::time(nullptr)))
              .done() +
          "\n";
 }

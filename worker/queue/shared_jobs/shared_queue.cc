@@ -275,6 +275,14 @@ bool SharedQueue::cancel(std::string_view id, std::string_view result,
       keep_ms);
 }
 
+// Else it is said again, in a while.
+bool SharedQueue::is_heard(const SharedOrder::Answer<SharedOrder::End>& end, bool& asking) {
+  asking = false;
+  const bool heard = end.trouble != SharedOrder::Trouble::kUnknown;
+  retry_ns_ = heard ? retry_ns_ : monotonic_ns() + kRetryNs;
+  return heard;
+}
+
 void SharedQueue::see_cancelled(std::string_view id, std::string result, int64_t keep_ms,
                                 std::function<void(bool)> told) {
   if (cancels_.size() >= kMostCancels) {
@@ -288,12 +296,7 @@ void SharedQueue::see_cancelled(std::string_view id, std::string result, int64_t
 
 void SharedQueue::send_cancel(std::list<Cancel>::iterator job) {
   const auto then = [this, job, alive = alive_](const SharedOrder::Answer<SharedOrder::End>& end) {
-    if (!*alive) {
-      return;
-    }
-    job->asking = false;
-    if (end.trouble == SharedOrder::Trouble::kUnknown) {
-      retry_ns_ = monotonic_ns() + kRetryNs;
+    if (!*alive || !is_heard(end, job->asking)) {
       return;
     }
     const auto told = std::move(job->told);
@@ -334,12 +337,7 @@ void SharedQueue::send_back(std::list<Return>::iterator job) {
   const SharedOrder::Return back{
       .id = job->id, .host = job->host, .fence = job->fence, .result = {}};
   const auto then = [this, job, alive = alive_](const SharedOrder::Answer<SharedOrder::End>& end) {
-    if (!*alive) {
-      return;
-    }
-    job->asking = false;
-    if (end.trouble == SharedOrder::Trouble::kUnknown) {
-      retry_ns_ = monotonic_ns() + kRetryNs;
+    if (!*alive || !is_heard(end, job->asking)) {
       return;
     }
     forget(job->id, job->fence);

@@ -221,6 +221,7 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   void ask(const std::string& model, size_t most);
   void served(const std::string& model, size_t most, const std::string& host,
               std::vector<Ended>& ended, SharedOrder::Answer<SharedOrder::Served>& answer);
+  bool is_heard(const SharedOrder::Answer<SharedOrder::End>& end, bool& asking);
   void send_back(std::list<Return>::iterator job);
   void send_cancel(std::list<Cancel>::iterator job);
   void note_end(const std::string& id, uint64_t fence, char how, std::string result,

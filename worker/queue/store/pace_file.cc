@@ -1,15 +1,12 @@
 #include "worker/queue/store/pace_file.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <new>
 #include <utility>
 
-#include "shared/base/call_failed.h"
-#include "shared/base/fd.h"
+#include "worker/queue/store/mapped_file.h"
 
 namespace penstock::queue {
 
@@ -40,17 +37,9 @@ struct PaceFile::Layout {
   }
 };
 
-namespace {
-
-void* map(int fd, size_t bytes) {
-  const int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
-  return ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags, fd, 0);
-}
-
-}  // namespace
-
 PaceFile::PaceFile() {
-  void* const memory = map(-1, sizeof(Layout));
+  void* const memory =
+      ::mmap(nullptr, sizeof(Layout), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   layout_ = memory == MAP_FAILED ? nullptr : static_cast<Layout*>(memory);
 }
 
@@ -69,21 +58,13 @@ PaceFile& PaceFile::operator=(PaceFile&& other) noexcept {
 }
 
 Result<PaceFile> PaceFile::open(const std::string& path, int64_t steady_ns, int64_t wall_ns) {
-  const Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!file.valid()) {
-    return call_failed(path, "open");
-  }
-  if (const int error = ::posix_fallocate(file.get(), 0, sizeof(Layout)); error != 0) {
-    errno = error;
-    return call_failed(path, "posix_fallocate");
-  }
-  void* const memory = map(file.get(), sizeof(Layout));
-  if (memory == MAP_FAILED) {
-    return call_failed(path, "mmap");
+  const auto memory = map_file(path, sizeof(Layout));
+  if (!memory) {
+    return memory.error();
   }
   PaceFile opened;
   ::munmap(opened.layout_, sizeof(Layout));
-  opened.layout_ = static_cast<Layout*>(memory);
+  opened.layout_ = static_cast<Layout*>(*memory);
   Layout& layout = *opened.layout_;
   if (!layout.is_sound()) {
     new (&layout) Layout();

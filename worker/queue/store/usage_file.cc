@@ -1,8 +1,6 @@
 #include "worker/queue/store/usage_file.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -10,8 +8,7 @@
 #include <new>
 #include <utility>
 
-#include "shared/base/call_failed.h"
-#include "shared/base/fd.h"
+#include "worker/queue/store/mapped_file.h"
 
 namespace penstock::queue {
 
@@ -78,21 +75,12 @@ UsageFile& UsageFile::operator=(UsageFile&& other) noexcept {
 Result<UsageFile> UsageFile::open(const std::string& path, uint64_t mark,
                                   std::vector<UsageRow>& left) {
   static_assert(sizeof(Entry) == 256 && sizeof(Layout) == 256 * (kEntries + 1));
-  const Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!file.valid()) {
-    return call_failed(path, "open");
-  }
-  if (const int error = ::posix_fallocate(file.get(), 0, sizeof(Layout)); error != 0) {
-    errno = error;
-    return call_failed(path, "posix_fallocate");
-  }
-  void* const memory =
-      ::mmap(nullptr, sizeof(Layout), PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
-  if (memory == MAP_FAILED) {
-    return call_failed(path, "mmap");
+  const auto memory = map_file(path, sizeof(Layout));
+  if (!memory) {
+    return memory.error();
   }
   UsageFile opened;
-  opened.layout_ = static_cast<Layout*>(memory);
+  opened.layout_ = static_cast<Layout*>(*memory);
   if (opened.layout_->magic != Layout::kMagic) {
     new (opened.layout_) Layout();
   }
