@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <charconv>
 #include <utility>
 
 #include "shared/base/clock.h"
@@ -23,6 +24,7 @@ namespace {
 constexpr std::array<std::string_view, 4> kLevels = {"debug", "info", "warn", "error"};
 constexpr std::array<std::string_view, 2> kFormats = {"text", "json"};
 constexpr size_t kMostFieldBytes = 200;
+constexpr int64_t kMsPerSecond = 1000;
 
 // A process has one standard error.
 std::string source_program = "penstock";
@@ -81,48 +83,100 @@ std::optional<Value> named(const Names& names, std::string_view name) {
   return found == names.end() ? std::optional<Value>() : static_cast<Value>(found - names.begin());
 }
 
-// The inside of a JSON string. REQUIRES: one_line() has been over `text`.
-void append_escaped(std::string& out, std::string_view text) {
-  for (const char c : text) {
-    if (c == '"' || c == '\\') {
-      out += '\\';
-    }
-    out += c;
+void append_shown(std::string& out, std::string_view text, size_t most) {
+  text = text.substr(0, utf8_complete_prefix(text.substr(0, most)));
+  const size_t at = out.size();
+  out.resize(at + text.size());
+  out.resize(at + one_line(text, out.data() + at));
+}
+
+// Puts what stands there from `at` on in quotes, as a JSON string.
+void quote_from(std::string& out, size_t at) {
+  for (size_t i = out.find_first_of("\"\\", at); i != out.npos;
+       i = out.find_first_of("\"\\", i + 2)) {
+    out.insert(i, 1, '\\');
   }
-}
-
-std::string shown(std::string_view text, size_t most) {
-  return one_line(text.substr(0, utf8_complete_prefix(text.substr(0, most))));
-}
-
-void append_quoted(std::string& out, std::string_view text) {
-  out += '"';
-  append_escaped(out, text);
+  out.insert(at, 1, '"');
   out += '"';
 }
 
-void append_member(std::string& out, std::string_view name, std::string_view text) {
+void append_number(std::string& out, int64_t number) {
+  char digits[20];
+  out.append(digits, std::to_chars(digits, std::end(digits), number).ptr);
+}
+
+void append_member(std::string& out, std::string_view name, std::string_view text, size_t most) {
   out.append(",\"").append(name).append("\":");
-  append_quoted(out, text);
+  const size_t at = out.size();
+  append_shown(out, text, most);
+  quote_from(out, at);
 }
 
 // `name=value`; in quotes, where a reader would take it for several.
 void append_text_field(std::string& out, const LogField& field) {
   out.append(" ").append(field.name).append("=");
   if (field.is_number) {
-    out += std::to_string(field.number);
+    append_number(out, field.number);
     return;
   }
-  const std::string text = shown(field.text, kMostFieldBytes);
-  text.find_first_of(" \"\\=") == text.npos ? void(out += text) : append_quoted(out, text);
+  const size_t at = out.size();
+  append_shown(out, field.text, kMostFieldBytes);
+  if (out.find_first_of(" \"\\=", at) != out.npos) {
+    quote_from(out, at);
+  }
 }
 
 void append_json_field(std::string& out, const LogField& field) {
   if (field.is_number) {
-    out.append(",\"").append(field.name).append("\":").append(std::to_string(field.number));
+    out.append(",\"").append(field.name).append("\":");
+    append_number(out, field.number);
   } else {
-    append_member(out, field.name, shown(field.text, kMostFieldBytes));
+    append_member(out, field.name, field.text, kMostFieldBytes);
   }
+}
+
+// Many lines are of one second.
+void append_time(std::string& out, int64_t unix_ms) {
+  thread_local int64_t second = -1;
+  thread_local std::string text;
+  if (unix_ms / kMsPerSecond != second) {
+    second = unix_ms / kMsPerSecond;
+    text = utc_text(second, "%Y-%m-%dT%H:%M:%S");
+  }
+  const auto ms = static_cast<int>(unix_ms % kMsPerSecond);
+  const char digits[] = {'.', static_cast<char>('0' + ms / 100),
+                         static_cast<char>('0' + ms / 10 % 10), static_cast<char>('0' + ms % 10),
+                         'Z'};
+  out.append(text).append(digits, sizeof digits);
+}
+
+void append_line(std::string& line, const LogSettings& settings, int64_t unix_ns, LogLevel level,
+                 std::string_view text, LogFields fields) {
+  const bool json = settings.format == LogFormat::kJson;
+  line.append(json ? "{\"time\":\"" : "");
+  append_time(line, unix_ns / kNsPerMs);
+  if (json) {
+    line.append("\",\"level\":\"").append(name_of(level));
+    line.append("\",\"program\":\"").append(source_program).append("\"");
+    if (!source_worker.empty()) {
+      append_member(line, "worker", source_worker, kMostFieldBytes);
+    }
+    append_member(line, "message", text, kMostLogTextBytes);
+  } else {
+    line.append(" [").append(name_of(level)).append("] ");
+    if (!source_worker.empty()) {
+      line.append(source_program).append(" ");
+      append_shown(line, source_worker, kMostFieldBytes);
+      line.append(": ");
+    }
+    append_shown(line, text, kMostLogTextBytes);
+  }
+  for (const LogField& field : fields) {
+    if (field.is_number || !field.text.empty()) {
+      json ? append_json_field(line, field) : append_text_field(line, field);
+    }
+  }
+  line.append(json ? "}" : "");
 }
 
 }  // namespace
@@ -154,40 +208,52 @@ bool logs(LogLevel level) noexcept { return level >= least_level; }
 
 std::string log_line(const LogSettings& settings, int64_t unix_ns, LogLevel level,
                      std::string_view text, LogFields fields) {
-  const std::string time = iso_time(unix_ns / kNsPerMs);
-  const std::string words = shown(text, kMostLogTextBytes);
-  const bool json = settings.format == LogFormat::kJson;
   std::string line;
-  if (json) {
-    line.append("{\"time\":\"").append(time).append("\",\"level\":\"").append(name_of(level));
-    line.append("\",\"program\":\"").append(source_program).append("\"");
-    if (!source_worker.empty()) {
-      append_member(line, "worker", shown(source_worker, kMostFieldBytes));
-    }
-    append_member(line, "message", words);
-  } else {
-    line.append(time).append(" [").append(name_of(level)).append("] ");
-    if (!source_worker.empty()) {
-      line.append(source_program).append(" ").append(shown(source_worker, kMostFieldBytes)) += ": ";
-    }
-    line += words;
-  }
-  for (const LogField& field : fields) {
-    if (field.is_number || !field.text.empty()) {
-      json ? append_json_field(line, field) : append_text_field(line, field);
-    }
-  }
-  return json ? line + "}" : line;
+  append_line(line, settings, unix_ns, level, text, fields);
+  return line;
 }
 
 namespace {
 
-std::string lost_line(const LogSettings& settings, int64_t unix_ns, uint64_t lost) {
-  return log_line(settings, unix_ns, LogLevel::kWarn,
+std::string lost_line(uint64_t lost) {
+  return log_line(log_settings(), realtime_ns(), LogLevel::kWarn,
                   "lines before this one were lost: the log was not read",
                   {{"lost", static_cast<int64_t>(lost)}}) +
          "\n";
 }
+
+// Lines that go out by one call.
+class Lines {
+ public:
+  bool empty() const { return text_.empty(); }
+  void add(std::string_view line) {
+    if (text_.size() + line.size() > kMostBytes) {
+      write();
+    }
+    text_ += line;
+    ++count_;
+  }
+  // Behind a count of those that were lost, if some were.
+  void write() {
+    const uint64_t missing = lost_lines.exchange(0);
+    if (missing > 0) {
+      text_.insert(0, lost_line(missing));
+    }
+    if (!text_.empty() && !standard_error().write_at_once(text_)) {
+      lost_lines += missing + count_;
+    }
+    text_.clear();
+    count_ = 0;
+  }
+
+ private:
+  static constexpr size_t kMostBytes = kMostLineBytes - 300;  // with room for that count
+  std::string text_;
+  uint64_t count_ = 0;
+};
+
+thread_local bool gathers = false;
+thread_local Lines gathered;
 
 }  // namespace
 
@@ -195,16 +261,12 @@ void write_log(LogLevel level, std::string_view text, LogFields fields) {
   if (!logs(level)) {
     return;
   }
-  const LogSettings settings = log_settings();
-  const int64_t now_ns = realtime_ns();
-  const uint64_t missing = lost_lines.exchange(0);
-  std::string lines;
-  if (missing > 0) {
-    lines = lost_line(settings, now_ns, missing);
-  }
-  lines += log_line(settings, now_ns, level, text, fields) + "\n";
-  if (!standard_error().write_at_once(lines)) {
-    lost_lines += missing + 1;
+  thread_local std::string line;
+  line.clear();
+  append_line(line, log_settings(), realtime_ns(), level, text, fields);
+  gathered.add(line += '\n');
+  if (!gathers || level >= LogLevel::kWarn) {
+    gathered.write();
   }
 }
 
@@ -213,10 +275,20 @@ void tell_lost_lines(int64_t now_ns) {
     return;
   }
   tried_ns = now_ns;
-  const uint64_t missing = lost_lines.exchange(0);
-  if (!standard_error().write_at_once(lost_line(log_settings(), realtime_ns(), missing))) {
-    lost_lines += missing;
+  Lines().write();
+}
+
+void LogTurns::end_turn(int64_t now_ns) {
+  gathers = true;
+  if (!gathered.empty()) {
+    gathered.write();
   }
+  tell_lost_lines(now_ns);
+}
+
+LogTurns::~LogTurns() {
+  gathered.write();
+  gathers = false;
 }
 
 }  // namespace penstock

@@ -6,8 +6,9 @@
 // Nobody waits for the reader: a pipe, a socket or a terminal that takes no more loses lines. They
 // are counted, and the next line that it takes comes behind that count. A file is written as it is.
 //
-// A line is written whole, by one call, and is at most kMostLineBytes long. What is no printable
-// UTF-8 is shown as '?', so that no peer can forge a line. Any thread may log.
+// A line is written whole, by one call, and is at most kMostLineBytes long; a loop may gather those
+// of one turn (LogTurns). What is no printable UTF-8 is shown as '?', so that no peer can forge a
+// line. Any thread may log.
 #pragma once
 
 #include <cstdint>
@@ -61,6 +62,19 @@ void write_log(LogLevel level, std::string_view text, LogFields fields = {});
 // Says how many lines were lost, if any were and the reader takes it now. Tries once a second, so
 // that a loop may call it at each turn.
 void tell_lost_lines(int64_t now_ns);
+
+// Lines of this thread that are below kWarn go out together, at the end of the turn of its loop, or
+// before the next that is not, or when there are many: a call of the system for each would cost more
+// than the line. A killed process loses those of its last turn.
+class LogTurns {
+ public:
+  LogTurns() = default;
+  LogTurns(const LogTurns&) = delete;
+  LogTurns& operator=(const LogTurns&) = delete;
+  ~LogTurns();  // writes what there is; from then on each goes at once
+  // Gathers from the first of these on. Tells lost lines, too.
+  void end_turn(int64_t now_ns);
+};
 
 // The line as it is written, without its end. For tests, and for whoever writes it elsewhere.
 std::string log_line(const LogSettings& settings, int64_t unix_ns, LogLevel level,

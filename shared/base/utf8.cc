@@ -62,8 +62,16 @@ size_t utf8_first_invalid(std::string_view text) noexcept {
 }
 
 size_t one_line(std::string_view text, char* line) noexcept {
+  constexpr auto is_plain = [](char c) noexcept { return c >= 0x20 && c < 0x7F; };
   char* end = line;
   while (!text.empty()) {
+    const auto plain = static_cast<size_t>(
+        std::find_if_not(text.begin(), text.end(), is_plain) - text.begin());
+    end += text.copy(end, plain);
+    text.remove_prefix(plain);
+    if (text.empty()) {
+      break;
+    }
     const Utf8Char front = utf8_front(text);
     const auto byte = static_cast<unsigned char>(text.front());
     const bool c1 = byte == 0xC2 && front.bytes == 2 && static_cast<unsigned char>(text[1]) < 0xA0;

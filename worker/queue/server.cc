@@ -125,7 +125,7 @@ void Server::turn() {
   publish(now_ns);
   manager_.advance_to(now_ns, [this] { return status_line(); });
   connections_.flush();
-  tell_lost_lines(now_ns);
+  log_turns_.end_turn(now_ns);
 }
 
 // Whoever is ready is told. If this comes late, it was we who slept: what others said meanwhile is

@@ -97,6 +97,7 @@ class Server final {
 
   Config config_;
   std::string config_path_;
+  LogTurns log_turns_;  // the last to go
   ServiceManager manager_;
   EventLoop loop_;
   Publisher publisher_;

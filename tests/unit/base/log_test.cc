@@ -131,6 +131,41 @@ void loses_and_counts(int reader, int writer) {
   EXPECT_EQ(read_all(reader), "");
 }
 
+TEST(LogTest, ALoopGathersTheLinesOfATurn) {
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+  const Fd reader(ends[0]);
+  const Fd writer(ends[1]);
+  const StandardErrorIs here(writer.get());
+  const auto lines = [&] { return count(read_all(reader.get()), "\n"); };
+  {
+    LogTurns turns;
+    write_log(LogLevel::kInfo, "before the first turn");
+    EXPECT_EQ(lines(), 1U);
+    turns.end_turn(monotonic_ns());
+    write_log(LogLevel::kInfo, "one");
+    write_log(LogLevel::kInfo, "two");
+    EXPECT_EQ(lines(), 0U);
+    turns.end_turn(monotonic_ns());
+    EXPECT_EQ(lines(), 2U);
+    write_log(LogLevel::kInfo, "three");
+    write_log(LogLevel::kWarn, "what is wrong waits for nothing");
+    EXPECT_EQ(lines(), 2U);
+    constexpr size_t kMany = 100;
+    for (size_t i = 0; i < kMany; ++i) {
+      write_log(LogLevel::kInfo, std::string(100, 'x'));
+    }
+    const size_t at_once = lines();
+    EXPECT_GT(at_once, kMany / 2) << "they do not grow without bound";
+    turns.end_turn(monotonic_ns());
+    EXPECT_EQ(at_once + lines(), kMany);
+    write_log(LogLevel::kInfo, "the last");
+  }
+  EXPECT_EQ(lines(), 1U);
+  write_log(LogLevel::kInfo, "behind the loop");
+  EXPECT_EQ(lines(), 1U);
+}
+
 TEST(LogTest, AFullPipeLosesLinesWhichAreCounted) {
   int ends[2];
   ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
@@ -145,6 +180,28 @@ TEST(LogTest, SoDoesASocketWhoseReaderIsSlowAsJournaldMayBe) {
   const Fd reader(ends[0]);
   const Fd writer(ends[1]);
   loses_and_counts(reader.get(), writer.get());
+}
+
+TEST(LogTest, WhatWasGatheredForAFullPipeIsCountedToo) {
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+  const Fd reader(ends[0]);
+  const Fd writer(ends[1]);
+  const StandardErrorIs here(writer.get());
+  constexpr size_t kLines = 2000;
+  const int64_t later_ns = monotonic_ns() + 10 * kNsPerSec;  // than the tests before have tried
+  LogTurns turns;
+  turns.end_turn(later_ns);
+  for (size_t i = 0; i < kLines; ++i) {
+    write_log(LogLevel::kInfo, std::string(i % 200, 'x'));
+  }
+  turns.end_turn(later_ns);
+  const std::string taken = read_all(reader.get());
+  EXPECT_EQ(taken.back(), '\n') << "no line is torn";
+  turns.end_turn(later_ns + 2 * kNsPerSec);
+  const std::string told = read_all(reader.get());
+  EXPECT_GT(lost_in(taken) + lost_in(told), 0U);
+  EXPECT_EQ(count(taken, "[info]") + lost_in(taken) + lost_in(told), kLines);
 }
 
 }  // namespace
