@@ -64,8 +64,8 @@ void write_log(LogLevel level, std::string_view text, LogFields fields = {});
 void tell_lost_lines(int64_t now_ns);
 
 // Lines of this thread that are below kWarn go out together, at the end of the turn of its loop, or
-// before the next that is not, or when there are many: a call of the system for each would cost more
-// than the line. A killed process loses those of its last turn.
+// before the next that is not, or when there are many: a call of the system for each would cost
+// more than the line. A killed process loses those of its last turn.
 class LogTurns {
  public:
   LogTurns() = default;

@@ -65,8 +65,8 @@ size_t one_line(std::string_view text, char* line) noexcept {
   constexpr auto is_plain = [](char c) noexcept { return c >= 0x20 && c < 0x7F; };
   char* end = line;
   while (!text.empty()) {
-    const auto plain = static_cast<size_t>(
-        std::find_if_not(text.begin(), text.end(), is_plain) - text.begin());
+    const auto plain =
+        static_cast<size_t>(std::find_if_not(text.begin(), text.end(), is_plain) - text.begin());
     end += text.copy(end, plain);
     text.remove_prefix(plain);
     if (text.empty()) {

@@ -23,7 +23,8 @@ import time
 import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
-from edge_bench import HERE, Bench, free_port, medians, row, wait_for  # noqa: E402
+from edge_bench import HERE, Bench, free_port, medians, runs, wait_for  # noqa: E402
+from table import row  # noqa: E402
 import npm  # noqa: E402
 
 GATEWAY = HERE / "gateway"
@@ -231,7 +232,8 @@ def added_time(arguments):
             row("E7", f"{'streamed' if streams else 'whole'} answer, {size // 1024} kB prompt, {clients} client(s)",
                 f"{median['ours']['p50']:.2f} / {median['ours']['p99']:.2f} ms p50 / p99, {median['ours']['rps']:.0f}/s; "
                 f"added {added['p50']:.2f} / {added['p99']:.2f} ms", told,
-                "of proxy_pass's rate >= 0.95: " + f"{ratio:.2f}" if clients == 64 else f"p99 added <= {goal} ms" if goal else "none", met)
+                "of proxy_pass's rate >= 0.95: " + f"{ratio:.2f}" if clients == 64 else f"p99 added <= {goal} ms" if goal else "none", met,
+                runs(seen["proxy"], "rps" if clients == 64 else "p50"))
     finally:
         bench.down()
 
@@ -256,7 +258,8 @@ def many_streams(arguments, streams):
         added = statistics.median(a["gap_p99"] - b["gap_p99"] for a, b in zip(seen["ours"], seen["proxy"]))
         told = "{cpu_us:.1f} µs CPU a token; gap {gap_p50:.1f} / {gap_p99:.1f} ms p50 / p99; {rate:.0f} tokens/s"
         row("E8", f"{streams} streams at once, {TOKENS_A_SECOND} tokens a second each", told.format(**ours), "proxy_pass " + told.format(**proxy),
-            f"CPU <= 1.5 x: {ratio:.2f}; gap p99 <= + 2 ms: {added:+.1f}", ratio <= 1.5 and added <= 2)
+            f"CPU <= 1.5 x: {ratio:.2f}; gap p99 <= + 2 ms: {added:+.1f}", ratio <= 1.5 and added <= 2,
+            runs(seen["proxy"], "cpu_us"))
     finally:
         bench.down()
 
@@ -282,7 +285,8 @@ def fairness(arguments):
             f"time to first token {beside['first_p50']:.0f} / {beside['first_p99']:.0f} ms p50 / p99; slots {100 * slots:.1f} % used, "
             f"{after['peak']} at once at most",
             f"alone at the backend {alone['first_p50']:.0f} / {alone['first_p99']:.0f} ms",
-            f"p99 <= {bound:.0f} ms; slots >= 99 %", beside["first_p99"] <= bound and slots >= 0.99 and after["peak"] <= SLOTS)
+            f"p99 <= {bound:.0f} ms; slots >= 99 %", beside["first_p99"] <= bound and slots >= 0.99 and after["peak"] <= SLOTS,
+            runs(seen["mock"], "first_p50"))
     finally:
         bench.down()
 
@@ -297,7 +301,8 @@ def between_hosts(arguments):
         told = "gap {gap_p50:.1f} / {gap_p99:.1f} ms p50 / p99; {rate:.0f} tokens/s"
         row("Q10", f"{BETWEEN_HOSTS} streams through two hosts and Redis, {TOKENS_A_SECOND} tokens a second each",
             told.format(**ours) + f"; Redis {100 * ours['redis']:.0f} % of a core", "proxy_pass to the other host " + told.format(**proxy),
-            f"gap p99 <= + 15 ms: {added:+.1f}; Redis <= 60 % of a core", added <= 15 and ours["redis"] <= 0.6)
+            f"gap p99 <= + 15 ms: {added:+.1f}; Redis <= 60 % of a core", added <= 15 and ours["redis"] <= 0.6,
+            runs(seen["proxy"], "gap_p99"))
     finally:
         bench.down()
 

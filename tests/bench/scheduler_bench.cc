@@ -2,6 +2,7 @@
 // 1,000,000 jobs queued, of 10,000 owners in four classes, deadlines and aging on.
 //
 //   scheduler_bench [N...]
+//   scheduler_bench --read    only the read at random, to tell how steady the machine is
 //
 // Each figure is the median of five runs of 20,000 operations on jobs chosen at random, whose
 // tickets are not in the cache; `finish` is beside them because what is taken must be finished. For
@@ -17,6 +18,7 @@
 #include <cstdlib>
 #include <functional>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "shared/base/clock.h"
@@ -200,6 +202,10 @@ void bytes_a_job(uint64_t owners) {
 }  // namespace penstock::queue
 
 int main(int argc, char** argv) {
+  if (argc == 2 && std::string_view(argv[1]) == "--read") {
+    penstock::queue::read_at_random();
+    return 0;
+  }
   std::vector<size_t> counts;
   for (int i = 1; i < argc; ++i) {
     counts.push_back(std::strtoull(argv[i], nullptr, 10));

@@ -23,6 +23,7 @@ import tempfile
 import time
 
 from edge_bench import free_port, wait_for
+from table import row
 
 PER_OWNER = 8  # streams that one may have
 AT_ONCE = 32  # are opened
@@ -152,8 +153,8 @@ def main():
     without, held = measure(pathlib.Path(args.build).resolve(), args.streams, args.seconds, args.rate, args.rounds)
     p50, p99 = ([statistics.median(one[i] for one in side) for side in (held, without)] for i in (0, 1))
     more = p99[0] - p99[1]
-    print(f"| E9 | {args.streams} waiting event streams: other answers p50, p99 | {p50[0]:.2f}, {p99[0]:.2f} ms | without {p50[1]:.2f}, {p99[1]:.2f} ms "
-          f"| p99 within 2 ms: {more:+.2f} | {'yes' if more <= 2 else 'NO'} |")
+    row("E9", f"{args.streams} waiting event streams: other answers p50, p99", f"{p50[0]:.2f}, {p99[0]:.2f} ms",
+        f"without {p50[1]:.2f}, {p99[1]:.2f} ms", f"p99 within 2 ms: {more:+.2f}", more <= 2, [p50 for p50, _ in without])
     for side, name in ((without, "without"), (held, "with")):
         print(f"  {name}: " + "; ".join(f"{a:.2f}, {b:.2f}" for a, b in side))
 
