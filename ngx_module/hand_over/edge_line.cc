@@ -8,6 +8,7 @@
 #include "ngx_module/request/telemetry.h"
 #include "shared/base/clock.h"
 #include "shared/base/unix_socket.h"
+#include "shared/base/version.h"
 #include "shared/wire/receipt.h"
 
 namespace penstock {
@@ -234,6 +235,7 @@ bool say_hello(ngx_connection_t* c) noexcept {
   wire::Hello hello;
   hello.version = wire::kVersion;
   hello.role = static_cast<uint64_t>(wire::Role::kEdge);
+  hello.name = version();
   char bytes[64];
   const char* end = wire::encode(bytes, 0, hello);
   const ssize_t size = end - bytes;

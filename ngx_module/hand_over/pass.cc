@@ -12,6 +12,7 @@
 #include "ngx_module/request/request.h"
 #include "ngx_module/request/telemetry.h"
 #include "shared/base/clock.h"
+#include "shared/base/version.h"
 #include "shared/http/passed_headers.h"
 #include "shared/wire/messages.h"
 
@@ -22,6 +23,7 @@ namespace {
 wire::Hello hello(const LocConf& loc) noexcept {
   wire::Hello hello;
   hello.version = wire::kVersion;
+  hello.name = version();
   hello.role =
       static_cast<uint64_t>(loc.console != nullptr ? wire::Role::kTool : wire::Role::kCaller);
   return hello;

@@ -176,6 +176,12 @@ void write_store(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept 
   write_each(writer, counts, "penstock_commit_seconds_total", Type::counter,
              "Time that they took, the flush included.",
              [](const auto& page) { return static_cast<double>(page.commit_ns) / 1e9; });
+  write_each(writer, counts, "penstock_ledger_rows", Type::gauge,
+             "Rows of the ledger: what an owner used of a queue and model in an hour.",
+             [](const auto& page) { return page.ledger_rows; });
+  write_each(writer, counts, "penstock_ledger_waiting", Type::gauge,
+             "Ends that are counted, and are not in the ledger yet.",
+             [](const auto& page) { return page.ledger_waiting; });
   constexpr std::string_view kName = "penstock_webhooks_total";
   writer.family(kName, Type::counter, "Tries to deliver webhooks, by what came of them.");
   for (const QueueCounts& each : counts) {

@@ -26,7 +26,7 @@ struct Hello {
   static constexpr FrameType kType = FrameType::kHello;
   uint64_t version = 0;    // kVersion to kNewestVersion
   uint64_t role = 0;       // Role
-  std::string_view name;   // worker: as in penstock.yaml
+  std::string_view name;   // worker: as in penstock.yaml; an Nginx: of which Penstock its module is
   std::string_view model;  // worker: the model it serves
   uint64_t slots = 0;      // worker: jobs it runs at once
   uint64_t checks = 0;     // worker: Checking

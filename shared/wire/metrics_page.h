@@ -16,7 +16,7 @@
 
 namespace penstock::wire {
 
-constexpr uint64_t kMetricsMagic = 0x3647504d434f5453;  // "STOCMPG6"
+constexpr uint64_t kMetricsMagic = 0x3747504d434f5453;  // "STOCMPG7"
 constexpr size_t kMaxClasses = 8;                       // priorities told apart in one queue
 
 // Upper bounds of the buckets.
@@ -174,6 +174,8 @@ struct MetricsPage {
   uint64_t damaged_rows = 0;      // promised jobs that could not be read: they failed
   uint64_t commits = 0;           // of the store, each flushed to disk ...
   uint64_t commit_ns = 0;         // ... which took so long in all
+  uint64_t ledger_rows = 0;       // of usage
+  uint64_t ledger_waiting = 0;    // ends that are counted, and not in it yet
   uint64_t webhooks[5] = {};      // delivered, retried, given up, refused target, disabled
   uint64_t webhooks_pending = 0;
   uint64_t notices[3] = {};  // tries to tell hooks: delivered, retried, given up

@@ -8,6 +8,10 @@ from conftest import simulate
 ROOT = Path(__file__).parents[2]
 
 
+def keys_of(service):
+    return service.nginx.folder / "keys"
+
+
 def example(service, name="nginx-ab.conf"):
     """The file, with this test's paths in it."""
     text = (ROOT / "config" / name).read_text()
@@ -17,7 +21,7 @@ def example(service, name="nginx-ab.conf"):
         text = re.sub(pattern, take(pattern) if re.search(pattern, own, re.M) else "", text, flags=re.M)
     temp = "\n".join(re.findall(r"^ *\w+_temp_path .*$", own, re.M))
     return (text.replace("worker_processes auto", "worker_processes 1").replace("http {", f"http {{\naccess_log off;\n{temp}", 1)
-            .replace("/run/penstock/penstock.sock", str(service.penstockd.socket))
+            .replace("/run/penstock/penstock.sock", str(service.penstockd.socket)).replace("/etc/penstock/keys", str(keys_of(service)))
             .replace("127.0.0.1:8080", f"127.0.0.1:{service.port}"))
 
 

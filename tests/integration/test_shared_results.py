@@ -166,6 +166,18 @@ def test_a_result_goes_with_its_job_and_what_nobody_told_of_goes_as_well(host, s
     until(lambda: stored.names() == [] and redis.ask("ZCARD", key) == 0, "it is removed", 30)
 
 
+def test_a_result_goes_when_its_job_is_purged(host, stored, redis):
+    edge, gpu = host(stored), host(stored, "http")
+    until_known(edge)
+    id, kept = done(edge, LARGE), done(edge, LARGE)
+    assert text(get(edge, f"/jobs/{id}/result")) == content(LARGE)
+    fetched = list(edge.penstockd.folder.glob("state/fetched/*"))
+    assert edge.request("DELETE", f"/jobs/{id}?purge", ALICE).json()["purged"]
+    until(lambda: [name.split(".")[0] for name in stored.names()] == [kept], "it is removed, and no other", 30)
+    until(lambda: not any(file.exists() for file in fetched), "also what was brought here")
+    assert text(get(gpu, f"/jobs/{kept}/result")) == content(LARGE)
+
+
 class Line:
     """A line to Redis on which an answer is lost: that to the request that tells of a stored result. Redis has done it by then."""
 

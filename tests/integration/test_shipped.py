@@ -1,14 +1,16 @@
 """config/nginx.conf as it is shipped: who is known, whose a job is, and who waits behind whom."""
 
 import re
+import subprocess
 
 import pytest
 
 from conftest import simulate
-from test_experiment import example
+from processes import BUILD
+from test_experiment import example, keys_of
 
-ALICE = {"Authorization": "Bearer sk-free-0b7c51"}
-BOB = {"Authorization": "Bearer sk-pro-91fe20"}
+KEYS = {"team-a": ("free", "sk-demo-free-0b7c51a98c"), "team-b": ("pro", "sk-demo-pro-91fe20d47b")}
+ALICE, BOB = ({"Authorization": f"Bearer {key}"} for _, key in KEYS.values())
 BODY = {"model": "sim", "prompt": "Tell me", "max_tokens": 8}
 ASYNC = {"Prefer": "respond-async"}
 
@@ -17,6 +19,9 @@ def shipped(penstock, **more):
     options = dict(workers=[simulate(slots=1, service_time="20ms")], yaml="state: state\n", master=True)
     service = penstock(start=False, **{**options, **more})
     service.nginx.write_config(example(service, "nginx.conf"))
+    for owner, (tier, key) in KEYS.items():
+        subprocess.run([BUILD / "penstockctl", "keys", "add", owner, "--tier", tier, "--key-file", "-", "-f", keys_of(service)], input=key,
+                       text=True, check=True, capture_output=True)
     return service.start()
 
 
@@ -39,6 +44,17 @@ def test_a_made_up_key_is_no_new_caller(penstock):
     assert service.client(address="127.0.0.3").request("GET", "/v1/models").status == 200
     assert client.request("GET", "/quota", ALICE).json()["tier"] == "free"
     assert client.request("GET", "/quota", BOB).json()["tier"] == "pro"
+
+
+def test_a_key_is_known_from_the_next_request_on_and_no_more_once_it_is_revoked(penstock):
+    service = shipped(penstock)
+    client = service.client(address="127.0.0.2")
+    key = subprocess.run([BUILD / "penstockctl", "keys", "add", "team-c", "--tier", "pro", "-f", keys_of(service)], text=True, check=True,
+                         capture_output=True).stdout.split()[0]
+    who = {"Authorization": f"Bearer {key}"}
+    assert client.request("GET", "/quota", who).json()["tier"] == "pro"
+    subprocess.run([BUILD / "penstockctl", "keys", "revoke", "team-c", "-f", keys_of(service)], check=True, capture_output=True)
+    assert client.request("GET", "/quota", who).json()["tier"] == "free"
 
 
 def test_people_behind_one_address_neither_list_each_others_jobs_nor_lose_their_own(penstock):

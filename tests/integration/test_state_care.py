@@ -1,7 +1,9 @@
 """The state, looked after: backed up while penstockd runs, restored, checked, repaired, exported, purged; and doctor."""
 
 import json
+import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -10,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
+import processes
 from conftest import simulate
 from processes import BUILD, environment, sanitizer_reports
+from redis_server import RedisServer
 from test_jobs import ALICE, get, job, jobs, promise, until_status  # noqa: F401 (jobs is a fixture)
 from waiting import until
+from wire import EDGE, HELLO, Connection, frame
 
 LARGE = {"model": "sim", "prompt": "Tell me", "max_tokens": 12000}  # its result is a file
 BOB = {"Authorization": "Bearer bob"}
@@ -76,7 +81,7 @@ def test_a_backup_is_taken_while_jobs_come_and_is_whole_and_restores(jobs, folde
     finally:
         stopping.set()
         loader.join()
-    assert not (state_of(service) / "backup").exists()
+    until(lambda: not (state_of(service) / "backup").exists(), "the copy is gone")
     assert subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=folder / "saved").returncode == 0
     code, found = findings(ctl, folder / "saved")
     assert code == 0, found
@@ -97,6 +102,21 @@ def test_a_backup_is_taken_while_jobs_come_and_is_whole_and_restores(jobs, folde
     service.wait_for_workers(service.penstockd)
     assert get(service, f"/jobs/{early}/result").body == result
     assert "set aside" not in service.penstockd.process.text()
+
+
+def test_jobs_are_exported_while_penstockd_runs(jobs, ctl, said):  # noqa: F811
+    service = jobs(workers=[simulate(slots=4, service_time="1ms")])
+    ids = [completed(service) for _ in range(3)]
+    state = state_of(service)
+    lines = [json.loads(line) for line in said("export", service=service).splitlines()]
+    assert [line["id"] for line in lines] == ids and all(line["result"] for line in lines)
+    until(lambda: not (state / "backup").exists(), "the copy is gone again")
+    busy = ctl("export", state)
+    assert busy.returncode != 0 and "name no folder" in busy.stderr
+    stop(service)
+    assert len(said("export", state).splitlines()) == 3
+    away = ctl("export", "--socket", service.penstockd.socket)
+    assert away.returncode != 0 and str(service.penstockd.socket) in away.stderr
 
 
 def test_a_backup_that_was_changed_is_refused(jobs, folder, ctl, said):  # noqa: F811
@@ -246,6 +266,50 @@ def test_doctor_says_how_all_is_and_exits_by_the_worst(jobs, folder, ctl):  # no
     stop(service)
     gone = ctl("doctor", "-c", daemon.config)
     assert gone.returncode == 2 and "cannot reach penstockd" in gone.stdout and "systemctl status penstockd" in gone.stdout
+
+
+def test_doctor_tells_versions_that_differ(jobs, folder, ctl, monkeypatch):  # noqa: F811
+    programs = folder / "programs"
+    programs.mkdir()
+    for name in ("penstockd", "penstock-worker"):
+        shutil.copy(BUILD / name, programs)
+    monkeypatch.setattr(processes, "BUILD", programs)
+    service = jobs()
+    completed(service)
+    found = lambda: {each["about"]: each for each in json.loads(ctl("doctor", "--json", service=service).stdout)["findings"]}  # noqa: E731
+    before = found()
+    runs = json.loads(service.penstockd.status())["version"]
+    assert before["module"] == {**before["module"], "level": "ok", "text": f"the Nginx that came here has that of {runs}"}, before["module"]
+    assert before["SQLite"]["text"] == f"{sqlite3.sqlite_version}, here" and not {"program", "programs of workers", "version"} & set(before)
+    for name in ("penstockd", "penstock-worker"):
+        shutil.copy(BUILD / name, programs / "new")
+        os.replace(programs / "new", programs / name)
+    service.nginx.stop()
+    old, future = Connection(service.penstockd.socket, hello=False), Connection(service.penstockd.socket, hello=False)
+    old.send(frame(HELLO, version=1, role=EDGE, name="0.0.9"))
+    until(lambda: "0.0.9" in found()["module"]["text"], "it is noted")
+    after = found()
+    assert after["module"]["level"] == "warn" and f"and penstockd is {runs}" in after["module"]["text"]
+    for about, what in (("program", f"{programs}/penstockd was replaced since"), ("programs of workers", "sim")):
+        assert after[about]["level"] == "warn" and what in after[about]["text"] and "systemctl restart penstockd" in after[about]["advice"]
+    future.send(frame(HELLO, version=9, role=EDGE, name="9.0.0"))
+    future.until_closed()
+    bad = next(each for each in json.loads(ctl("doctor", "--json", service=service).stdout)["findings"] if each["about"] == "module")
+    assert bad["level"] == "bad" and f"9.0.0, which speaks protocol 9; penstockd {runs} speaks 1 to 3" in bad["text"]
+    old.close()
+
+
+def test_doctor_tells_which_redis_answers(penstock, folder, ctl):
+    server = RedisServer("--requirepass", "secret", "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction")
+    password = folder / "redis.password"
+    password.write_text("secret\n")
+    password.chmod(0o600)
+    service = penstock(workers=[simulate()], queue={"shared": "true"},
+                       yaml=f'state: state\nredis: {{ url: "unix:{server.socket}", password_file: {password} }}\n')
+    redis = lambda: next(each for each in json.loads(ctl("doctor", "--json", service=service).stdout)["findings"] if each["about"] == "Redis")  # noqa: E731
+    assert re.fullmatch(r"\d+\.\d+\.\d+ at .*", redis()["text"]) and redis()["level"] == "ok"
+    server.close()
+    assert redis()["level"] == "warn" and "does not tell its version" in redis()["text"]
 
 
 def test_the_chapter_does_what_it_says(jobs, folder):  # noqa: F811

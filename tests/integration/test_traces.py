@@ -14,6 +14,7 @@ from conftest import simulate
 from npm import installed
 from processes import BUILD
 from server import ModelServer, completion
+from test_operator import ctl, said  # noqa: F401 (fixtures)
 from test_webhooks import SECRET, receiver  # noqa: F401 (a fixture)
 from waiting import until
 
@@ -181,6 +182,64 @@ def test_a_failure_says_so(penstock, collector):
     until(lambda: sink.bodies, "spans come")
     (job,) = [span for span in sink.spans() if span["name"] == "job"]
     assert job["status"] == 2 and job["attributes"]["error.type"] == "engine_failed" and job["attributes"]["penstock.outcome"] == "failed"
+
+
+def told(sink, count):
+    """So many spans, in the order in which they came."""
+    until(lambda: len(re.findall('"spanId"', "".join(sink.bodies))) >= count, lambda: f"{count} spans come: {sink.bodies}")
+    assert len(sink.spans()) == count
+    return sink.spans()
+
+
+def is_whole(spans):
+    """Each has an id of its own, and stands below one of them or the caller's."""
+    ids = [span["id"] for span in spans]
+    assert len(set(ids)) == len(ids), spans
+    assert {span["parent"] for span in spans} <= {SPAN, *ids}, spans
+
+
+def test_a_dead_letter_has_its_last_run_and_when_it_is_queued_again_spans_of_its_own(penstock, collector, said):  # noqa: F811
+    sink, failing = collector(), ModelServer(lambda asked, reply: reply("{}", status=500) if asked.method == "POST" else reply({"data": [{"id": "chat"}]}))
+    service = penstock(http=HTTP, server=SERVER, workers=[chat(failing)], yaml="state: state\n" + traces(sink), queue={"attempts": 2, "backoff": "1ms"})
+    id = ask(service, traceparent=SAMPLED, Prefer="respond-async").json()["id"]
+    first = told(sink, 4)
+    assert {span["name"] for span in first} == {"job", "limit", "queue", "run"}
+    run = next(span for span in first if span["name"] == "run")
+    assert posts(failing)[1]["traceparent"] == f"00-{TRACE}-{run['id']}-01" != posts(failing)[0]["traceparent"]
+    assert run["status"] == 2 and run["attributes"]["error.type"] == "engine_failed"
+    line = next(line for line in service.penstockd.process.text().splitlines() if "job ended" in line)
+    assert "outcome=dead" in line and " run_ms=" in line
+    said(service, "dead", "requeue", id)
+    spans = told(sink, 4 + 3)  # it is not admitted anew
+    is_whole(spans)
+    assert [span["parent"] for span in spans if span["name"] == "job"] == [SPAN, SPAN]
+    assert posts(failing)[3]["traceparent"].split("-")[2] == [span["id"] for span in spans if span["name"] == "run"][1]
+    failing.close()
+
+
+def test_a_tree_is_whole_when_the_collector_is_named_or_left_out_meanwhile(penstock, upstream, collector, said):  # noqa: F811
+    sink = collector()
+    service = penstock(http=HTTP, server=SERVER, workers=[chat(upstream)], yaml="state: state\n" + traces(sink))
+    said(service, "pause", "default")
+    config = service.penstockd.config
+    on = config.read_text()
+
+    def reload(text, words):
+        config.write_text(text)
+        before = service.penstockd.process.text().count(words)
+        service.penstockd.process.signal(signal.SIGHUP)
+        until(lambda: service.penstockd.process.text().count(words) > before, "it is reloaded")
+
+    off = on.replace(traces(sink), "")
+    reload(off, "changed: traces.url")
+    before = ask(service, traceparent=SAMPLED, Prefer="respond-async").json()["id"]
+    reload(on, "changed: traces.url")
+    within = ask(service, traceparent=SAMPLED, Prefer="respond-async").json()["id"]
+    said(service, "resume", "default")
+    for id in (before, within):
+        until(lambda id=id: service.get(f"/jobs/{id}").json()["status"] == "completed", "it is done")
+    is_whole(told(sink, 4))
+    assert posts(upstream)[0]["traceparent"] == SAMPLED, "nobody stands between who would not be told of"
 
 
 def test_programs_and_webhooks_are_told_the_trace(penstock, folder, receiver, collector):  # noqa: F811

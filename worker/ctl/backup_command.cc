@@ -10,7 +10,8 @@ namespace {
 
 constexpr int kEachUs = 50'000;
 
-// The folder of the copy, once it is made.
+}  // namespace
+
 Result<std::string> make_copy(Penstockd& penstockd) {
   auto answer = penstockd.ask("POST", "/backup");
   for (;;) {
@@ -33,8 +34,6 @@ Result<std::string> make_copy(Penstockd& penstockd) {
     answer = penstockd.ask("GET", "/backup");
   }
 }
-
-}  // namespace
 
 Outcome run_backup(const Arguments& arguments) {
   const auto& words = arguments.words();

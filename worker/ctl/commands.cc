@@ -46,6 +46,7 @@ constexpr std::array kDeadFlags = {
 constexpr Flag kStateConfig{"config", 'c', "FILE",
                             "a penstock.yaml that names the state; else the package's"};
 constexpr std::array kRestoreFlags = {kStateConfig};
+constexpr std::array kExportFlags = {kSocket, kConfig};
 constexpr std::array kStateFlags = {kJson, kStateConfig};
 constexpr std::array kRepairFlags = {
     kJson, kStateConfig, Flag{"in-place", 0, "", "not in a copy, but in the state itself"}};
@@ -157,9 +158,11 @@ constexpr std::array kCommands = {
     Command{"repair", "[STATE]",
             "puts right what can be, in a copy beside it, while penstockd is stopped", kRepairFlags,
             run_repair},
-    Command{"export", "[STATE|BACKUP]",
-            "every job as a line of JSON, while penstockd is stopped, or of a backup",
-            kRestoreFlags, run_export},
+    Command{
+        "export", "[STATE|BACKUP]",
+        "every job as a line of JSON: of the penstockd that runs, of a state that none uses, or "
+        "of a backup",
+        kExportFlags, run_export},
     Command{"doctor", "",
             "limits, clock, disk, modes, versions, what was not reloaded; 0: in order, 1: look at "
             "it, 2: wrong",

@@ -13,10 +13,10 @@
 #include <map>
 
 #include "shared/base/clock.h"
-#include "shared/base/version.h"
 #include "worker/ctl/findings.h"
 #include "worker/ctl/json.h"
 #include "worker/ctl/operate.h"
+#include "worker/ctl/versions.h"
 #include "worker/queue/care/needs.h"
 #include "worker/queue/config/load_config.h"
 
@@ -124,11 +124,7 @@ void look_at_status(const std::string& json, const queue::Config* config, Findin
   const std::string runs = cell(status, "version");
   note(findings, Level::kOk, "penstockd",
        "is " + cell(status, "status") + ", version " + runs + ", process " + cell(status, "pid"));
-  if (runs != version()) {
-    note(findings, Level::kWarn, "version",
-         "penstockd " + runs + " runs, and this penstockctl is " + version(),
-         "restart penstockd, if it was upgraded");
-  }
+  look_at_versions(status, findings);
   look_at_limits(cell(status, "pid"), config, findings);
   look_at_workers(status, findings);
   if (const auto state = object_of(status, "state")) {
@@ -198,6 +194,7 @@ Outcome run_doctor(const Arguments& arguments) {
   } else {
     const Findings needs = look_at_needs(*config, programs());
     findings.insert(findings.end(), needs.begin(), needs.end());
+    look_at_stores(config->redis, findings);
     if (!config->state.empty()) {
       look_at_flushes(config->state, findings);
     }

@@ -43,4 +43,7 @@ Outcome ask_and_tell(const Arguments& arguments, std::string_view method, const 
   });
 }
 
+// Asks it to copy its state: the folder of the copy, once it is made, until DELETE /backup.
+Result<std::string> make_copy(Penstockd& penstockd);
+
 }  // namespace penstock::ctl

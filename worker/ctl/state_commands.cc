@@ -1,4 +1,5 @@
-// The commands about a state that no penstockd uses: restore, check, repair, export.
+// The commands about a state that no penstockd uses: restore, check, repair; and export, which goes
+// by a copy where one does.
 #include <cstdio>
 #include <ctime>
 
@@ -34,6 +35,12 @@ std::string stamp() {
   ::gmtime_r(&now, &utc);
   std::strftime(text, sizeof text, "%Y%m%dT%H%M%SZ", &utc);
   return text;
+}
+
+Status export_from(const std::string& folder) {
+  return queue::export_state(folder, [](std::string_view line) {
+    return std::fwrite(line.data(), 1, line.size(), stdout) == line.size();
+  });
 }
 
 }  // namespace
@@ -91,14 +98,21 @@ Outcome run_export(const Arguments& arguments) {
   if (arguments.words().size() > 1) {
     return misused("export takes one folder");
   }
-  const auto folder = state_of(arguments, 0);
+  const auto socket = arguments.words().empty() ? socket_of(arguments) : Error{""};
+  auto penstockd = socket ? Penstockd::connect(*socket) : Result<Penstockd>(socket.error());
+  if (!penstockd && arguments.has("socket")) {
+    return failed(penstockd.error());
+  }
+  const auto folder = penstockd ? make_copy(*penstockd) : state_of(arguments, 0);
   if (!folder) {
     return failed(folder.error());
   }
-  const Status done = queue::export_state(*folder, [](std::string_view line) {
-    return std::fwrite(line.data(), 1, line.size(), stdout) == line.size();
-  });
-  return done ? Outcome{} : failed(done.error());
+  const Status done = export_from(*folder);
+  const auto forgotten = penstockd ? penstockd->ask("DELETE", "/backup") : std::string();
+  if (!done && done.error().kind == ErrorKind::kBusy) {
+    return failed(Error{done.error().message + "; or name no folder: it is asked for a copy"});
+  }
+  return done && forgotten ? Outcome{} : failed(done ? forgotten.error() : done.error());
 }
 
 }  // namespace penstock::ctl

@@ -51,12 +51,12 @@ void Server::sweep(int64_t now_ns) {
 // What a webhook says of a job: its end, as its owner would see it.
 void Server::ask_message(const JobId& id,
                          std::function<void(std::optional<Webhooks::Message>)> told) {
-  store_->find(id, [told = std::move(told)](const std::optional<JobRecord>& job) {
+  store_->find(id, [this, told = std::move(told)](const std::optional<JobRecord>& job) {
     if (!job || !has_ended(job->status) || job->callback.empty()) {
       return told(std::nullopt);
     }
     told(Webhooks::Message{job->callback, ending_json(view_of(*job), name_of(job->status)),
-                           trace_headers(job->trace)});
+                           trace_headers(job->trace, config_.traces.on())});
   });
 }
 
@@ -385,6 +385,7 @@ std::string Server::status_json() {
                         .device_watch = device_watch_,
                         .protocol_errors = connections_.protocol_errors(),
                         .connections = callers_.connections(),
+                        .edges = callers_.edge_versions(),
                         .uptime_s = (connections_.now_ns() - start_ns_) / kNsPerSec});
 }
 

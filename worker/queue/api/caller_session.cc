@@ -62,10 +62,14 @@ void CallerSession::on_hello(const wire::Frame& frame, std::string_view bytes) {
   if (const char* const error = wire::parse(frame.payload, hello); error != nullptr) {
     return refuse(error);
   }
-  if (hello.version < wire::kVersion || hello.version > wire::kNewestVersion) {
+  const auto is = [&](wire::Role role) { return hello.role == static_cast<uint64_t>(role); };
+  const bool knows = hello.version >= wire::kVersion && hello.version <= wire::kNewestVersion;
+  if (peer_.is(kEdge) && (is(wire::Role::kCaller) || is(wire::Role::kEdge))) {
+    host_.on_edge(*this, hello, !knows);
+  }
+  if (!knows) {
     return refuse("another version of the protocol; these are versions 1 to 3");
   }
-  const auto is = [&](wire::Role role) { return hello.role == static_cast<uint64_t>(role); };
   const bool known = is(wire::Role::kCaller) || is(wire::Role::kTool) || is(wire::Role::kEdge) ||
                      is(wire::Role::kWorker);
   if (!known) {

@@ -41,6 +41,8 @@ class CallerHost {
   virtual void on_caller_closed(CallerSession& session) = 0;
   // Its HELLO was good.
   virtual void on_greeted(CallerSession& session) = 0;
+  // A peer that may be an Nginx has said HELLO; `refused`: it wants another protocol.
+  virtual void on_edge(const CallerSession& session, const wire::Hello& hello, bool refused) = 0;
   virtual void on_refused(std::string_view who, std::string_view reason) = 0;
   // It is a worker's process. `session.release()` gives its socket; the session is destroyed in
   // here. `hello`: its first frame.

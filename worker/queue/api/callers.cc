@@ -183,6 +183,11 @@ void Callers::on_denied(std::string_view reason) {
                  connections_.now_ns());
 }
 
+void Callers::on_edge(const CallerSession& session, const wire::Hello& hello, bool refused) {
+  edge_versions_.note(hello.name, hello.version, refused, session.peer().pid,
+                      connections_.now_ns());
+}
+
 void Callers::on_refused(std::string_view who, std::string_view reason) {
   refusals_.line(Level::kWarn,
                  "a connection was closed: " + std::string(who) + " sent " + std::string(reason),

@@ -14,6 +14,7 @@
 
 #include "shared/base/event_loop.h"
 #include "worker/queue/api/caller_session.h"
+#include "worker/queue/api/edge_versions.h"
 #include "worker/queue/config/config.h"
 #include "worker/queue/link/listener.h"
 #include "worker/queue/link/roles.h"
@@ -43,6 +44,7 @@ class Callers final : public EventLoop::Handler, public CallerHost {
   // it may not; then `fd` is left.
   std::function<Status(Fd& fd, const std::string& unread, pid_t pid)> on_worker_connected;
 
+  const EdgeVersions& edge_versions() const { return edge_versions_; }
   size_t connections() const { return newcomers_.size() + callers_.size(); }
 
   void advance_to(int64_t now_ns);
@@ -58,6 +60,7 @@ class Callers final : public EventLoop::Handler, public CallerHost {
   void on_caller_closed(CallerSession& session) override;
   void on_greeted(CallerSession& session) override;
   void on_worker(CallerSession& session, std::string hello) override;
+  void on_edge(const CallerSession& session, const wire::Hello& hello, bool refused) override;
   void on_refused(std::string_view who, std::string_view reason) override;
   void on_denied(std::string_view reason) override;
 
@@ -73,6 +76,7 @@ class Callers final : public EventLoop::Handler, public CallerHost {
   size_t strangers_ = 0;                 // of the newcomers, who may be nothing here
   size_t most_ = 0;                      // that there are descriptors for
   int64_t accept_again_ns_ = INT64_MAX;  // accepting is paused until then
+  EdgeVersions edge_versions_;
   BoundedLog refusals_;
   BoundedLog troubles_;
 };

@@ -2,6 +2,7 @@
 // key it was asked by, and what was to be told of it.
 #include "worker/queue/api/jobs_api.h"
 #include "worker/queue/jobs/caller.h"
+#include "worker/queue/shared_jobs/large_results.h"
 #include "worker/queue/text/json.h"
 #include "worker/queue/text/log.h"
 #include "worker/queue/text/reply.h"
@@ -18,10 +19,16 @@ void JobsApi::purge(Waiter& waiter, const JobRecord& record) {
   });
 }
 
-// Redis has it, for all hosts. A large result in a bucket or a shared folder goes when it expires.
+// Redis has it, for all hosts. A large result that cannot be removed now goes when it would have
+// without that.
 void JobsApi::purge_shared(Waiter& waiter, SharedQueue& queue, const JobRecord& record) {
   Subscribers::ask(waiter);
-  const auto told = [this, &waiter, id = record.id](const SharedOrder::Answer<bool>& dropped) {
+  const auto told = [this, &waiter, &queue, id = record.id,
+                     large = record.stored_name](const SharedOrder::Answer<bool>& dropped) {
+    LargeResults* const results = dispatcher_.shared()->results();
+    if (dropped && dropped.value && !large.empty() && results != nullptr) {
+      results->remove(queue.order(), large);
+    }
     if (!dispatcher_.subscribers().answered(waiter)) {
       return;
     }

@@ -13,6 +13,7 @@
 #include "worker/queue/text/log.h"
 #include "worker/queue/text/names.h"
 #include "worker/queue/text/reply.h"
+#include "worker/queue/traces/job_trace.h"
 
 namespace penstock::queue {
 namespace {
@@ -256,7 +257,8 @@ void OperatorApi::requeue(Waiter& waiter, const JobRecord& job) {
   const int64_t deadline_ms = dispatcher_.wall_ms() + queue->settings.deadline_ns / kNsPerMs;
   Subscribers::ask(waiter);
   dispatcher_.store()->requeue(
-      job.id, deadline_ms, [this, &waiter](std::optional<JobRecord> again) {
+      job.id, deadline_ms, renewed_trace(job.trace, ulid_of(job.id), dispatcher_.wall_ms()),
+      [this, &waiter](std::optional<JobRecord> again) {
         if (again) {
           log(Level::kInfo, "job " + std::string(again->id.view()) + ": queued again");
           dispatcher_.restore(JobRecord(*again));

@@ -7,6 +7,7 @@
 #include "worker/queue/shared_jobs/shared_record.h"
 #include "worker/queue/text/json.h"
 #include "worker/queue/text/log.h"
+#include "worker/queue/traces/job_trace.h"
 
 namespace penstock::queue {
 
@@ -74,6 +75,7 @@ void OperatorApi::requeue_shared(Waiter& waiter, SharedQueue& queue, const JobRe
     asked.not_before_ms = 0;
     asked.status = JobStatus::kQueued;
     asked.paid = true;
+    asked.trace = renewed_trace(asked.trace, ulid_of(asked.id), dispatcher_.wall_ms());
     Newcomer again = dispatcher_.newcomer(asked, encode(asked, frame));
     again.job.anew = again.job.force = true;
     queue.add(std::move(again),

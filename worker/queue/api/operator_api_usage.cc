@@ -150,7 +150,8 @@ void OperatorApi::about_usage(Asker asker, const wire::Ask& ask) {
       rows.add(row_json(row));
     }
     const int64_t open =
-        dispatcher_.usage().written_before((dispatcher_.wall_ms() - kSettlesMs) / kHourMs);
+        std::min(dispatcher_.usage().written_before((dispatcher_.wall_ms() - kSettlesMs) / kHourMs),
+                 dispatcher_.store()->unwritten_hour());
     const uint64_t ledger = limit::derive_secret(dispatcher_.store()->secret(), "the ledger").k0;
     reply(waiter, JsonObject()
                       .text("object", "list")

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
+#include "shared/base/secret_file.h"
 #include "shared/base/units.h"
 #include "shared/limit/siphash.h"
 #include "shared/wire/status_page.h"
@@ -179,7 +181,12 @@ WebhooksConfig read_webhooks(const YAML::Node& node, const std::string& file, Na
   Section section(node, "webhooks", complaints);
   section.text("secret_file", webhooks.secret_file);
   if (!webhooks.secret_file.empty()) {
-    webhooks.secret_file = relative_to(file, webhooks.secret_file);
+    const std::string named =
+        std::exchange(webhooks.secret_file, relative_to(file, webhooks.secret_file));
+    const auto text = files == NamedFiles::kNamed
+                          ? Result<SecretFile>(SecretFile())
+                          : read_secret_file(webhooks.secret_file, WebhookSecrets::kMostFileBytes);
+    section.note_hidden("secret_file", named, text ? text->text : "");
     if (files == NamedFiles::kOpened) {
       if (const auto secrets = WebhookSecrets::load(webhooks.secret_file); !secrets) {
         section.complain("secret_file", secrets.error().message);

@@ -211,6 +211,8 @@ void read_headers(Section& section, const std::string& file, NamedFiles files, H
       }
       hook.headers.push_back(name + ": " + value.Scalar());
     });
+    section.note_hidden("headers", fmt::format("{} of them, not shown", hook.headers.size()),
+                        fmt::format("{}", fmt::join(hook.headers, "\n")));
   }
   std::string path;
   section.text("key_file", path);
@@ -228,6 +230,7 @@ void read_headers(Section& section, const std::string& file, NamedFiles files, H
     section.complain("key_file", "must hold one line of printable text");
   } else {
     hook.headers.push_back("authorization: Bearer " + key);
+    section.note_hidden("key_file", path, key);
   }
 }
 

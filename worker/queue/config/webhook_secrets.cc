@@ -13,16 +13,15 @@ namespace {
 constexpr std::string_view kPrefix = "whsec_";
 constexpr size_t kShortest = 24;
 constexpr size_t kLongest = 64;
-constexpr size_t kMaxFileBytes = 4096;
 
 }  // namespace
 
 Result<WebhookSecrets> WebhookSecrets::load(const std::string& path) {
-  const auto file = read_secret_file(path, kMaxFileBytes);
+  const auto file = read_secret_file(path, kMostFileBytes);
   if (!file) {
     return file.error();
   }
-  if (file->text.size() > kMaxFileBytes) {
+  if (file->text.size() > kMostFileBytes) {
     return Error{path + " is too large for a file of secrets, one a line"};
   }
   if (file->is_too_open()) {

@@ -13,6 +13,7 @@ namespace penstock::queue {
 class WebhookSecrets {
  public:
   static constexpr size_t kMostSecrets = 8;
+  static constexpr size_t kMostFileBytes = 4096;
 
   // One secret a line: "whsec_" and base64 of 24 to 64 bytes. Of several, all sign, so that
   // receivers may change over to a new one. The error names file and line, and says what would be

@@ -256,6 +256,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void count(const Scheduler::Queue& queue, Metrics::Event event);
   int64_t frame_bytes() const { return frame_bytes_; }
   int64_t wall_ms() const { return time_.ms(); }
+  bool tells_spans() const { return traces_.on(); }
   int64_t keeping_ms() const { return time_.keeping_ms(connections_.now_ns()); }
 
   // The latest time at which callers that were refused were told to come back.
@@ -314,10 +315,12 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void promised(const JobId& id, PromiseOutcome outcome);
   void withdraw(Job& job, const wire::Failed& failed);
   void turn_away(Job& job, const wire::Failed& failed);
+  int64_t started_ms(const Job& job) const;
   JobEnd end_of(const Job& job, JobStatus status) const;
   static JobView view_at_end(const Job& job, const JobEnd& end);
   static JobRecord record_at_end(const Job& job, const JobEnd& end);
-  void end_with(Job& job, JobStatus status, const wire::Failed& failed, bool dead = false);
+  void end_with(Job& job, JobStatus status, const wire::Failed& failed, bool dead = false,
+                int64_t started_ms = 0);
   void conclude(Job& job, JobEnd end, Scheduler::Outcome outcome);
   void keep(const Job& job, const JobEnd& end, std::function<void(const JobEnd&)> on_done);
   void ended(Job& job, const JobEnd& end);

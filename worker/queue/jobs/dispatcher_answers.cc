@@ -234,6 +234,7 @@ bool Dispatcher::put_back(Job& job, Scheduler::Cause cause, std::string_view why
     give_back(job, cause);
     return true;
   }
+  const int64_t began_ms = started_ms(job);
   if (scheduler_.retry(job, cause, connections_.now_ns())) {
     count(job, Metrics::Event::kRetried);
     if (job.promise != PromiseState::kNone && !job.shared) {
@@ -249,7 +250,7 @@ bool Dispatcher::put_back(Job& job, Scheduler::Cause cause, std::string_view why
       std::string(why);
   count(job, Metrics::Event::kFailed);
   end_with(job, JobStatus::kFailed, {.status = 502, .code = "engine_failed", .message = message},
-           job.promise != PromiseState::kNone);
+           job.promise != PromiseState::kNone, began_ms);
   return false;
 }
 

@@ -266,7 +266,7 @@ void Dispatcher::fetched(const JobId& id, uint64_t number, Result<std::string> f
 
 // REQUIRES: its frame is in memory.
 void Dispatcher::deliver(Job& job) {
-  const bool traced = job.more->trace != nullptr && traces_.on();
+  const bool traced = job.more->trace != nullptr && job.more->trace->spans && traces_.on();
   job.worker()->send(job, job.more->frame, traced ? run_traceparent(job) : std::string());
   if (job.promise != PromiseState::kNone && !job.shared) {  // the store has it
     let_go(job);

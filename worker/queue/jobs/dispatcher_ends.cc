@@ -19,6 +19,11 @@ constexpr uint64_t kBytesPerToken = 4;  // of most texts, nearly
 
 }  // namespace
 
+// Since 1970. REQUIRES: it runs.
+int64_t Dispatcher::started_ms(const Job& job) const {
+  return time_.ms() - (connections_.now_ns() - job.started_ns()) / kNsPerMs;
+}
+
 JobEnd Dispatcher::end_of(const Job& job, JobStatus status) const {
   JobEnd end;
   end.id = job.id();
@@ -26,7 +31,7 @@ JobEnd Dispatcher::end_of(const Job& job, JobStatus status) const {
   end.finished_ms = time_.ms();
   end.attempts = job.attempts();
   if (job.state() == Scheduler::Ticket::State::kRunning) {
-    end.started_ms = end.finished_ms - (connections_.now_ns() - job.started_ns()) / kNsPerMs;
+    end.started_ms = started_ms(job);
   }
   if (end.started_ms != 0 && status == JobStatus::kCancelled) {  // what was done for it until now
     end.device_ns = static_cast<uint64_t>(connections_.now_ns() - job.started_ns());
@@ -40,9 +45,12 @@ JobEnd Dispatcher::end_of(const Job& job, JobStatus status) const {
   return end;
 }
 
-// There is no answer, for this reason. REQUIRES: no worker has it.
-void Dispatcher::end_with(Job& job, JobStatus status, const wire::Failed& failed, bool dead) {
+// There is no answer, for this reason. `started_ms`: when its last run began, if the scheduler
+// knows no more that it ran. REQUIRES: no worker has it.
+void Dispatcher::end_with(Job& job, JobStatus status, const wire::Failed& failed, bool dead,
+                          int64_t started_ms) {
   JobEnd end = end_of(job, status);
+  end.started_ms = started_ms != 0 ? started_ms : end.started_ms;
   end.http_status = static_cast<uint16_t>(failed.status);
   end.error_code = failed.code;
   end.error = failed.message;

@@ -31,27 +31,31 @@ void note_failure(Span& span, const JobEnd& end) {
 }  // namespace
 
 std::string run_traceparent(const Job& job) {
-  http::TraceContext context = job.more->trace->context;
-  context.parent = span_id(job.ulid, kOfRuns + job.attempts());
+  JobTrace& trace = *job.more->trace;
+  http::TraceContext context = trace.context;
+  context.parent = trace.run = span_id(trace.context.parent, kOfRuns + job.attempts());
   return http::render_traceparent(context);
 }
 
 void tell_spans(const Job& job, const JobEnd& end, const std::function<void(Span)>& tell) {
-  if (job.more == nullptr || job.more->trace == nullptr || !job.more->trace->context.sampled()) {
+  if (job.more == nullptr || job.more->trace == nullptr) {
     return;
   }
   const JobTrace& trace = *job.more->trace;
+  if (!trace.spans || !trace.context.sampled()) {
+    return;
+  }
   const std::string& queue = job.home()->queue->settings.name;
   const auto limited_ms = static_cast<int64_t>(trace.limited_us / kUsPerMs);
-  const auto within = [&](std::string_view name, uint64_t which, int64_t begin_ms, int64_t end_ms) {
+  const auto span = [&](std::string_view name, http::SpanId id, int64_t begin_ms, int64_t end_ms) {
     return Span{.trace = trace.context.trace,
-                .id = span_id(job.ulid, which),
+                .id = id,
                 .parent = trace.context.parent,
                 .name = name,
                 .begin_ms = begin_ms,
                 .end_ms = end_ms};
   };
-  Span all = within(span::kJob, kOfJob, job.created_ms - limited_ms, end.finished_ms);
+  Span all = span(span::kJob, trace.context.parent, job.created_ms - limited_ms, end.finished_ms);
   all.parent = trace.caller;
   all.kind = Span::Kind::kServer;
   add_text(all, span::kMessageId, job.id().view());
@@ -61,6 +65,9 @@ void tell_spans(const Job& job, const JobEnd& end, const std::function<void(Span
   add_number(all, span::kAttempts, end.attempts);
   note_failure(all, end);
   tell(std::move(all));
+  const auto within = [&](std::string_view name, uint64_t which, int64_t begin_ms, int64_t end_ms) {
+    return span(name, span_id(trace.context.parent, which), begin_ms, end_ms);
+  };
   if (trace.limited_us > 0) {
     tell(within(span::kLimit, kOfLimit, job.created_ms - limited_ms, job.created_ms));
   }
@@ -74,6 +81,9 @@ void tell_spans(const Job& job, const JobEnd& end, const std::function<void(Span
   tell(std::move(waited));
   if (ran) {
     Span run = within(span::kRun, kOfRuns + end.attempts, end.started_ms, end.finished_ms);
+    if (trace.run != http::SpanId{}) {
+      run.id = trace.run;
+    }
     run.kind = Span::Kind::kClient;
     add_text(run, span::kGenAiSystem, "penstock");
     add_text(run, span::kOperation, trace.operation);

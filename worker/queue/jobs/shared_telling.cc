@@ -224,7 +224,7 @@ void SharedTelling::message(const JobId& id,
       return told(std::nullopt);
     }
     told(Webhooks::Message{record.callback, ending_json(view_of(record), name_of(record.status)),
-                           trace_headers(record.trace)});
+                           trace_headers(record.trace, dispatcher_.tells_spans())});
   };
   if (held == urls_.end() ||
       !held->second.queue->endings().look(Endings::kUrls, name, held->second.ending.fence,

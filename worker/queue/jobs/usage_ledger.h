@@ -27,6 +27,8 @@ class UsageLedger {
   void add(UsageKey key, const UsageCounts& counts);
   void advance_to(int64_t now_ns);
   int64_t next_event() const { return writing_ ? INT64_MAX : due_ns_; }
+  // Ends that are counted, and not in the ledger yet.
+  size_t waiting() const { return file_.held(); }
   // What was counted before that hour is in the ledger.
   int64_t written_before(int64_t hour) const;
 

@@ -88,6 +88,8 @@ void Publisher::publish_metrics(const Sources& sources, int64_t now_ns) {
     page.damaged_rows = figures.damaged_rows;
     page.commits = figures.commits;
     page.commit_ns = figures.commit_ns;
+    page.ledger_rows = figures.usage_rows;
+    page.ledger_waiting = dispatcher.usage().waiting();
   }
   const SharedTelling* const telling = sources.telling;
   for (const Webhooks* const webhooks :

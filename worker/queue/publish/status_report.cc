@@ -238,6 +238,20 @@ std::string describe(const StatusSources& sources) {
       .done();
 }
 
+std::string describe(const EdgeVersions& edges) {
+  JsonList list;
+  for (const EdgeVersions::Kind& each : edges.kinds()) {
+    list.add(JsonObject()
+                 .text_or_null("version", each.version)
+                 .number("protocol", static_cast<int64_t>(std::min<uint64_t>(
+                                         each.protocol, static_cast<uint64_t>(INT64_MAX))))
+                 .boolean("refused", each.refused)
+                 .number("pid", each.pid)
+                 .done());
+  }
+  return list.done();
+}
+
 std::string describe(const Store& store, const LimitsConfig& limits) {
   const Store::Figures figures = store.figures();
   const Status health = store.health();
@@ -314,6 +328,11 @@ std::string report_status(const StatusSources& sources) {
       .raw("bounds", bounds.done())
       .raw("device_watch", describe(sources.device_watch))
       .raw("counters", describe(sources))
+      .raw("protocol", JsonObject()
+                           .number("first", wire::kVersion)
+                           .number("newest", wire::kNewestVersion)
+                           .done())
+      .raw("edges", describe(sources.edges))
       .raw("state", store == nullptr ? "null" : describe(*store, sources.config.limits))
       .done();
 }

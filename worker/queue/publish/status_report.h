@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "worker/queue/api/edge_versions.h"
 #include "worker/queue/config/config.h"
 #include "worker/queue/devices/watch.h"
 #include "worker/queue/jobs/dispatcher.h"
@@ -21,10 +22,12 @@ struct StatusSources {
   const DeviceWatch& device_watch;
   uint64_t protocol_errors;
   size_t connections;
+  const EdgeVersions& edges;
   int64_t uptime_s;
 };
 // {"status":"serving"|"draining","version":…,"uptime_seconds":…,"queues":[…],"workers":[…],"devices":[…],
 // "device_watch":{"state":"off"|"watching"|"none","message":…|null},"counters":{…},
+// "protocol":{"first":…,"newest":…},"edges":[{"version":…|null,"protocol":…,"refused":…,"pid":…}],
 // "state":{"dead_letters":…,"bytes":…,"max_bytes":…,"error":…}|null}
 std::string report_status(const StatusSources& sources);
 

@@ -207,10 +207,11 @@ void LargeResults::remove(SharedOrder& order, const std::string& name) {
 }
 
 void LargeResults::remove(SharedOrder& order, const std::vector<std::string>& names) {
-  threads_.ask([&order, names, alive = alive_](ResultStore& store) {
+  threads_.ask([&order, names, folder = folder_, alive = alive_](ResultStore& store) {
     std::vector<std::string> gone;
     std::string why;
     for (const std::string& name : names) {
+      ::unlink((folder + "/" + name).c_str());
       const Status removed = store.remove(name);
       removed ? gone.push_back(name) : static_cast<void>(why = removed.error().message);
     }

@@ -53,7 +53,7 @@ class LargeResults final : EventLoop::Handler {
   // It is to be removed some time after its job is forgotten, which is in `keep_ms`.
   static bool note(SharedOrder& order, const std::string& name, int64_t keep_ms,
                    SharedOrder::Then<bool> then);
-  // It was put, and is not wanted.
+  // It was put, and is not wanted, here or where it was put.
   void remove(SharedOrder& order, const std::string& name);
 
   // The record of a job with its result where Nginx reads it; as it is, if Redis has that.

@@ -82,7 +82,7 @@ JobTables::JobTables(Database database)
   prepare(insert_result_, "INSERT OR REPLACE INTO results(seq, body) VALUES(?,?)");
   // What its edge had charged was given back when it failed, and is not charged again.
   prepare(requeue_,
-          "UPDATE jobs SET status=1, dead=0, attempts=0, deadline_ms=?, not_before_ms=0,"
+          "UPDATE jobs SET status=1, dead=0, attempts=0, deadline_ms=?, trace=?, not_before_ms=0,"
           " finished_ms=0, started_ms=0, expires_ms=NULL, http_status=0, receipt=x'',"
           " paid=1 WHERE seq=? AND dead=1");
   prepare(set_settled_, "UPDATE jobs SET receipt=x'' WHERE seq=? AND status>=3");
@@ -250,8 +250,9 @@ bool JobTables::finish(const JobEnd& end, std::string_view result, uint64_t resu
   return stored && lists_.add(seq) && deliveries_.insert(seq, end.finished_ms);
 }
 
-bool JobTables::requeue(const JobId& id, int64_t deadline_ms, std::optional<JobRecord>& job) {
-  if (!requeue_.with(deadline_ms, seq_of(id)).run()) {
+bool JobTables::requeue(const JobId& id, int64_t deadline_ms, std::string_view trace,
+                        std::optional<JobRecord>& job) {
+  if (!requeue_.with(deadline_ms, trace, seq_of(id)).run()) {
     return false;
   }
   if (database_.changes() == 0) {

@@ -64,7 +64,8 @@ class JobTables {
   // `changed`: it had not ended before.
   bool finish(const JobEnd& end, std::string_view result, uint64_t result_bytes, bool in_file,
               bool& changed);
-  bool requeue(const JobId& id, int64_t deadline_ms, std::optional<JobRecord>& job);
+  bool requeue(const JobId& id, int64_t deadline_ms, std::string_view trace,
+               std::optional<JobRecord>& job);
   // Another takes its place: nobody finds it by its key any more, and it expires by then.
   bool retire(const JobId& id, int64_t expires_ms);
   // Up to `most` of those that had expired by then.

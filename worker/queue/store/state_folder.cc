@@ -67,6 +67,7 @@ std::string boot_id() {
 }
 
 constexpr char kUnclean[] = "unclean";
+constexpr char kWipe[] = "wipe";
 
 // Its mark is there, and is not of this boot.
 bool was_left_open(FileCalls& calls, int directory) {
@@ -123,6 +124,7 @@ Result<StateFolder> StateFolder::open(const std::string& path, const std::string
   }
   folder.secret = *secret;
   folder.unclean = was_left_open(calls, directory.get());
+  folder.to_wipe = Fd(calls.open(directory.get(), kWipe, O_RDONLY, 0)).valid();
   return folder;
 }
 
@@ -152,6 +154,13 @@ void StateFolder::note_open() const {
 }
 
 void StateFolder::note_closed() const { calls->remove(directory.get(), kUnclean); }
+
+void StateFolder::note_purge() const {
+  const Fd mark(calls->open(directory.get(), kWipe, O_WRONLY | O_CREAT, 0600));
+  calls->flush_folder(directory.get());
+}
+
+void StateFolder::note_wiped() const { calls->remove(directory.get(), kWipe); }
 
 Status StateFolder::flush() const {
   const std::string parent = std::filesystem::path(path).parent_path().string();

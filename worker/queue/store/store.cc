@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <map>
 #include <utility>
 
 #include "shared/base/clock.h"
@@ -43,7 +44,7 @@ class SqliteStore final : public Store {
                                 on_lost_result(id, why);
                               }
                             }});
-    upkeep_.emplace(*queue_, *jobs_, disk_, folder_.path);
+    upkeep_.emplace(*queue_, *jobs_, disk_, folder_);
   }
 
   ~SqliteStore() override {
@@ -170,11 +171,13 @@ class SqliteStore final : public Store {
         std::move(on_done));
   }
 
-  void requeue(const JobId& id, int64_t deadline_ms,
+  void requeue(const JobId& id, int64_t deadline_ms, std::string trace,
                std::function<void(std::optional<JobRecord>)> on_done) override {
     queue_->ask_for<std::optional<JobRecord>>(
         Operation::kWrite,
-        [this, id, deadline_ms](auto& job) { return jobs_->requeue(id, deadline_ms, job); },
+        [this, id, deadline_ms, trace = std::move(trace)](auto& job) {
+          return jobs_->requeue(id, deadline_ms, trace, job);
+        },
         std::move(on_done));
   }
 
@@ -186,7 +189,14 @@ class SqliteStore final : public Store {
 
   void purge(const JobId& id, std::function<void(bool)> on_done) override {
     queue_->ask_for<bool>(
-        Operation::kWrite, [this, id](bool& purged) { return jobs_->purge(id, purged); },
+        Operation::kWrite,
+        [this, id](bool& purged) {
+          const bool good = jobs_->purge(id, purged);
+          if (good && purged) {
+            upkeep_->note_purge();
+          }
+          return good;
+        },
         [this, on_done = std::move(on_done)](bool purged) {
           if (purged) {
             upkeep_->wipe();
@@ -308,6 +318,10 @@ class SqliteStore final : public Store {
         std::move(on_done));
   }
 
+  int64_t unwritten_hour() const override {
+    return ends_.empty() ? INT64_MAX : ends_.begin()->first;
+  }
+
   Disk disk() const override { return disk_.now(); }
   Status health() const override {
     return disk() == Disk::kWell ? Status(Ok{}) : Status(Error{last_fault()});
@@ -324,6 +338,7 @@ class SqliteStore final : public Store {
             .disk_bytes = jobs.disk_bytes,
             .write_errors = disk_.faults(),
             .lost_results = queue.lost_results,
+            .usage_rows = jobs.usage_rows,
             .damaged_rows = damaged_rows_};
   }
 
@@ -333,6 +348,8 @@ class SqliteStore final : public Store {
   void end_job(Ending ending, std::function<bool()> before,
                std::function<void(const JobEnd&)> on_done) {
     const auto shared = std::make_shared<Ending>(std::move(ending));
+    const int64_t hour = shared->end.finished_ms / kHourMs;
+    ++ends_.try_emplace(hour).first->second;
     queue_->ask({.kind = Operation::kWrite,
                  .job = shared->end.id,
                  .bytes = shared->rest.size(),
@@ -340,7 +357,13 @@ class SqliteStore final : public Store {
                      [this, shared, before = std::move(before)] {
                        return (!before || before()) && jobs_->finish(*shared, max_bytes_, !before);
                      },
-                 .on_done = [shared, on_done = std::move(on_done)] { on_done(shared->end); },
+                 .on_done =
+                     [this, shared, hour, on_done = std::move(on_done)] {
+                       if (const auto found = ends_.find(hour); --found->second == 0) {
+                         ends_.erase(found);
+                       }
+                       on_done(shared->end);
+                     },
                  .lose_result = [shared] { shared->lose(); }});
   }
 
@@ -384,6 +407,7 @@ class SqliteStore final : public Store {
   const int64_t newest_ms_;
   const uint64_t usage_mark_;
   UsageBounds ledger_;
+  std::map<int64_t, size_t> ends_;  // that are being written, by the hour in which they came
   uint64_t damaged_rows_ = 0;
   DiskState disk_;
   std::optional<StoredJobs> jobs_;  // the queue's thread's

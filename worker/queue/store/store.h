@@ -122,9 +122,9 @@ class Store {
   // not kept, and the one before stays; unless it is `needed`, as somebody reads it from here.
   virtual void keep(JobRecord job, bool needed, uint64_t offset, std::string rest,
                     std::function<void(const JobEnd&)> on_done) = 0;
-  // A dead job is wanted again: it is queued as if new. on_done() gets nothing if it is not among
-  // the dead.
-  virtual void requeue(const JobId& id, int64_t deadline_ms,
+  // A dead job is wanted again: it is queued as if new, within that trace. on_done() gets nothing
+  // if it is not among the dead.
+  virtual void requeue(const JobId& id, int64_t deadline_ms, std::string trace,
                        std::function<void(std::optional<JobRecord>)> on_done) = 0;
   // Forgets a job that has ended.
   virtual void drop(const JobId& id, std::function<void(bool)> on_done) = 0;
@@ -186,6 +186,9 @@ class Store {
   virtual void add_usage(std::vector<UsageRow> rows, uint64_t mark,
                          std::function<void()> on_done) = 0;
   virtual uint64_t usage_mark() const = 0;
+  // The first hour of which an end is yet to be written, and so is not in the ledger; INT64_MAX:
+  // none.
+  virtual int64_t unwritten_hour() const = 0;
   virtual void usage(const UsageQuery& query, std::function<void(UsagePage)> on_done) = 0;
   virtual void set_usage_bounds(const UsageBounds& bounds) = 0;
 
@@ -203,6 +206,7 @@ class Store {
     uint64_t disk_bytes = 0;  // that its files take
     uint64_t write_errors = 0;
     uint64_t lost_results = 0;  // see on_lost_result
+    uint64_t usage_rows = 0;    // of the ledger, nearly
     uint64_t damaged_rows = 0;  // of jobs, that could not be read
   };
   virtual Figures figures() const = 0;

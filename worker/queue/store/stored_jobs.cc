@@ -221,8 +221,9 @@ bool StoredJobs::finish(Ending& ending, uint64_t max_bytes, bool promised) {
   return true;
 }
 
-bool StoredJobs::requeue(const JobId& id, int64_t deadline_ms, std::optional<JobRecord>& job) {
-  const bool good = tables_->requeue(id, deadline_ms, job);
+bool StoredJobs::requeue(const JobId& id, int64_t deadline_ms, std::string_view trace,
+                         std::optional<JobRecord>& job) {
+  const bool good = tables_->requeue(id, deadline_ms, trace, job);
   changes_.dead -= good && job ? 1 : 0;
   return good;
 }

@@ -76,7 +76,8 @@ class StoredJobs {
   // Its notices are kept where less than three quarters of `max_bytes` are taken. `promised`: the
   // ledger is told of it.
   bool finish(Ending& ending, uint64_t max_bytes, bool promised);
-  bool requeue(const JobId& id, int64_t deadline_ms, std::optional<JobRecord>& job);
+  bool requeue(const JobId& id, int64_t deadline_ms, std::string_view trace,
+               std::optional<JobRecord>& job);
   bool drop(const JobId& id, bool& dropped);
   // Likewise, and nothing is told of it any more. What was deleted is still to be wiped.
   bool purge(const JobId& id, bool& purged);
@@ -101,9 +102,11 @@ class StoredJobs {
   void keep_files(bool keep);
 
   struct Figures {
-    uint64_t dead, bytes, disk_bytes;
+    uint64_t dead, bytes, disk_bytes, usage_rows;
   };
-  Figures figures() const { return {dead_, bytes_, disk_bytes_}; }
+  Figures figures() const {
+    return {dead_, bytes_, disk_bytes_, static_cast<uint64_t>(tables_->usage().rows())};
+  }
 
  private:
   // What a transaction changes beside the database and the account.

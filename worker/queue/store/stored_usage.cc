@@ -11,6 +11,7 @@ namespace {
 
 // A page looks at no more rows than this, whoever's they are.
 constexpr uint32_t kMostLooked = 5000;
+constexpr int64_t kUncounted = INT64_MAX / 2;
 
 // ", completed" and so on, each in `before` and `behind`.
 std::string columns(std::string_view before, std::string_view behind) {
@@ -80,7 +81,9 @@ StoredUsage::StoredUsage(Database& database)
       erase_(database, "DELETE FROM usage WHERE hour=?"),
       set_mark_(database, "UPDATE usage_mark SET mark=?"),
       mark_(database, "SELECT mark FROM usage_mark"),
-      rows_(count_.with().only_number()) {}
+      rows_(count_.with().only_number()) {
+  shown_rows_ = rows_;
+}
 
 bool StoredUsage::add(const UsageRow& row) {
   const auto bind = [&row](Statement& statement) {
@@ -98,6 +101,7 @@ bool StoredUsage::add(const UsageRow& row) {
     return true;
   }
   ++rows_;
+  ++shown_rows_;
   return bind(insert_);
 }
 
@@ -157,7 +161,9 @@ bool StoredUsage::prune(int64_t hour, int64_t most) {
   if (rows_ == 0) {
     return true;
   }
-  rows_ = rows_ > most ? count_.with().only_number() : rows_;
+  if (rows_ > most) {
+    shown_rows_ = rows_ = count_.with().only_number();
+  }
   const int64_t oldest = oldest_.with().only_number();
   if (oldest >= hour && rows_ <= most) {
     return true;
@@ -165,7 +171,8 @@ bool StoredUsage::prune(int64_t hour, int64_t most) {
   if (!erase_.with(oldest).run()) {
     return false;
   }
-  rows_ -= database_.changes();
+  shown_rows_ -= database_.changes();
+  rows_ = kUncounted;  // what is erased may be rolled back
   return true;
 }
 

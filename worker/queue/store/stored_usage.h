@@ -2,6 +2,7 @@
 // open; false says that the database failed.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -22,13 +23,16 @@ class StoredUsage {
   // A promised job, whose row is there, has ended.
   bool add_end(const JobEnd& end);
   bool read(const UsageQuery& query, UsagePage& page);
+  // How many there are, nearly. Any thread may ask.
+  int64_t rows() const { return shown_rows_; }
   // Drops the oldest hour if it began before `hour`, or there are more rows than `most`.
   bool prune(int64_t hour, int64_t most);
 
  private:
   Database& database_;
   Statement update_, insert_, of_job_, read_, count_, oldest_, erase_, set_mark_, mark_;
-  int64_t rows_ = 0;  // nearly; it is counted when they seem too many
+  std::atomic<int64_t> shown_rows_{0};
+  int64_t rows_ = 0;  // or fewer: they are counted when they seem too many
 };
 
 }  // namespace penstock::queue

@@ -12,6 +12,9 @@ constexpr int kMostWipes = 100'000;  // of 1 MiB each: others may free as fast
 void Upkeep::look_at_all() {
   count_on();
   look_at_files(std::make_shared<ResultFiles::Round>(jobs_.files().round()));
+  if (wipe_due_) {
+    wipe();
+  }
 }
 
 void Upkeep::count_on() {
@@ -59,6 +62,9 @@ void Upkeep::sweep(int64_t now_ms, const UsageBounds& ledger) {
                     } else if (std::exchange(shrank_, false)) {
                       empty_log();
                     }
+                    if (wipe_due_ && !wiping_) {
+                      wipe();
+                    }
                   }});
 }
 
@@ -70,6 +76,12 @@ void Upkeep::empty_log() {
               }});
 }
 
+void Upkeep::note_purge() {
+  if (!std::exchange(noted_, true)) {
+    folder_.note_purge();
+  }
+}
+
 void Upkeep::wipe() {
   wipe_again_ = wiping_;
   if (!std::exchange(wiping_, true)) {
@@ -78,19 +90,24 @@ void Upkeep::wipe() {
 }
 
 void Upkeep::wipe_on(int most) {
-  const auto more = std::make_shared<bool>(false);
+  using Wiped = WriteQueue::Wiped;
+  const auto wiped = std::make_shared<Wiped>(Wiped::kNotNow);
   queue_.ask({.kind = Operation::kApart,
               .run =
-                  [this, more] {
-                    *more = queue_.wipe_some();
+                  [this, wiped] {
+                    *wiped = queue_.wipe_some();
+                    if (*wiped == Wiped::kAll && std::exchange(noted_, false)) {
+                      folder_.note_wiped();
+                    }
                     return true;
                   },
               .on_done =
-                  [this, more, most] {
-                    if (*more && most > 0) {
+                  [this, wiped, most] {
+                    if (*wiped == Wiped::kSome && most > 0) {
                       return wipe_on(most - 1);
                     }
                     wiping_ = false;
+                    wipe_due_ = *wiped != Wiped::kAll;
                     if (std::exchange(wipe_again_, false)) {
                       wipe();
                     }
@@ -103,7 +120,7 @@ void Upkeep::back_up(std::function<void(Status)> on_done) {
 
 void Upkeep::forget_backup() {
   queue_.ask({.kind = Operation::kApart, .run = [this] {
-                StateCopy::remove(folder_);
+                StateCopy::remove(folder_.path);
                 return true;
               }});
 }
@@ -111,7 +128,7 @@ void Upkeep::forget_backup() {
 void Upkeep::copy_some(Copying& copying) {
   if (copying.copy == nullptr) {
     jobs_.keep_files(true);
-    auto begun = StateCopy::begin(jobs_.tables().database(), folder_, disk_.reserve().bytes());
+    auto begun = StateCopy::begin(jobs_.tables().database(), folder_.path, disk_.reserve().bytes());
     if (!begun) {
       copying.more = begun.error();
       return;
@@ -131,7 +148,7 @@ void Upkeep::copy_on(const std::shared_ptr<Copying>& copying) {
                       jobs_.keep_files(false);
                     }
                     if (!copying->more) {
-                      StateCopy::remove(folder_);
+                      StateCopy::remove(folder_.path);
                     }
                     return true;
                   },

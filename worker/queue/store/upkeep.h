@@ -11,6 +11,7 @@
 #include "shared/base/result.h"
 #include "worker/queue/store/disk_state.h"
 #include "worker/queue/store/state_copy.h"
+#include "worker/queue/store/state_folder.h"
 #include "worker/queue/store/stored_jobs.h"
 #include "worker/queue/store/write_queue.h"
 
@@ -18,16 +19,24 @@ namespace penstock::queue {
 
 class Upkeep {
  public:
-  // All but `folder` outlive this; the queue does what it was asked before they end.
-  Upkeep(WriteQueue& queue, StoredJobs& jobs, DiskState& disk, std::string folder)
-      : queue_(queue), jobs_(jobs), disk_(disk), folder_(std::move(folder)) {}
+  // All outlive this; the queue does what it was asked before they end.
+  Upkeep(WriteQueue& queue, StoredJobs& jobs, DiskState& disk, const StateFolder& folder)
+      : queue_(queue),
+        jobs_(jobs),
+        disk_(disk),
+        folder_(folder),
+        wipe_due_(folder.to_wipe),
+        noted_(folder.to_wipe) {}
   // Nobody uses the folder yet.
   static void begin_anew(const std::string& folder) { StateCopy::remove(folder); }
 
-  // What was there at the start is counted, and looked at, while others are served.
+  // What was there at the start is counted, looked at and wiped, while others are served.
   void look_at_all();
   void sweep(int64_t now_ms, const UsageBounds& ledger);
-  // What was deleted goes from free pages and from the log, too.
+  // The queue's thread's: what is deleted next is to be wiped, whatever comes between.
+  void note_purge();
+  // What was deleted goes from free pages and from the log, too. Where that cannot be done it is
+  // tried again with the next sweep.
   void wipe();
   void back_up(std::function<void(Status)> on_done);
   void forget_backup();
@@ -48,11 +57,13 @@ class Upkeep {
   WriteQueue& queue_;
   StoredJobs& jobs_;
   DiskState& disk_;
-  const std::string folder_;
+  const StateFolder& folder_;
   bool sweeping_ = false;
   bool shrank_ = false;  // since the log was emptied
   bool wiping_ = false;
   bool wipe_again_ = false;
+  bool wipe_due_;
+  bool noted_;  // the queue's thread's
 };
 
 }  // namespace penstock::queue

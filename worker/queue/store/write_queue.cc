@@ -297,28 +297,30 @@ void WriteQueue::checkpoint() {
   checkpoint_ns_ = later_ns();
 }
 
-bool WriteQueue::wipe_some() {
+WriteQueue::Wiped WriteQueue::wipe_some() {
   if (disk_.now() != Disk::kWell || !backlog_.empty() || !held_.empty()) {
-    return false;
+    return Wiped::kNotNow;
   }
   const int64_t begun_ns = monotonic_ns();
   bool more = false;
   if (!jobs_.begin(true) || !jobs_.tables().vacuum_some(more) || !jobs_.commit(true)) {
     log(Level::kError, "what was purged cannot be wiped: " + jobs_.fault().error.message);
     jobs_.roll_back();
-    return false;
+    return Wiped::kNotNow;
   }
   committed({}, true, begun_ns);
-  if (!more) {
-    empty_log();
-  }
-  return more;
+  return more ? Wiped::kSome : empty_log() ? Wiped::kAll : Wiped::kNotNow;
 }
 
-void WriteQueue::empty_log() {
-  if (disk_.now() == Disk::kWell && flusher_->drain() && !jobs_.tables().empty_log()) {
+bool WriteQueue::empty_log() {
+  if (disk_.now() != Disk::kWell || !flusher_->drain()) {
+    return false;
+  }
+  const bool empty = jobs_.tables().empty_log();
+  if (!empty) {
     log(Level::kError, "the log cannot be emptied: " + jobs_.fault().error.message);
   }
+  return empty;
 }
 
 bool WriteQueue::is_idle() {

@@ -69,11 +69,11 @@ class WriteQueue {
   int event_fd() const { return event_.get(); }
   void tell_done();
   // For an operation that runs apart: what is deleted goes from the disk, too: free pages are given
-  // back, some at a time, then the log is emptied. False: nothing is left, or it cannot be done
-  // now.
-  bool wipe_some();
-  // Likewise: the log alone.
-  void empty_log();
+  // back, some at a time, then the log is emptied. kNotNow: it cannot be done.
+  enum class Wiped : uint8_t { kAll, kSome, kNotNow };
+  Wiped wipe_some();
+  // Likewise: the log alone. False: it cannot be done now.
+  bool empty_log();
   size_t pending() const { return pending_; }
   size_t pending_bytes() const { return pending_bytes_; }
 

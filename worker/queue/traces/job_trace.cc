@@ -58,6 +58,14 @@ http::SpanId span_id(const Ulid& job, uint64_t which) {
   return id;
 }
 
+http::SpanId span_id(const http::SpanId& job, uint64_t which) {
+  uint64_t number = 0;
+  for (const uint8_t byte : job) {
+    number = number << 8 | byte;
+  }
+  return span_id(Ulid{.high = 0, .low = number}, which);
+}
+
 std::unique_ptr<JobTrace> begin_trace(const Ulid& job, std::string_view headers,
                                       std::string_view path, const TracesConfig& config) {
   auto came = http::trace_headers_of(headers);
@@ -75,6 +83,7 @@ std::unique_ptr<JobTrace> begin_trace(const Ulid& job, std::string_view headers,
         is_drawn(trace->context.trace, config.roots) ? http::TraceContext::kSampled : 0;
   }
   if (config.on()) {
+    trace->spans = true;
     trace->caller = trace->context.parent;
     trace->context.parent = span_id(job, kOfJob);
     trace->operation = operation_of(path);
@@ -85,7 +94,7 @@ std::unique_ptr<JobTrace> begin_trace(const Ulid& job, std::string_view headers,
 
 std::string text_of(const JobTrace& trace) {
   return fmt::format("{} {} {} {}", http::render_traceparent(trace.context),
-                     trace.caller == http::SpanId{} ? "-" : http::hex_of(trace.caller),
+                     trace.spans ? http::hex_of(trace.caller) : "-",
                      trace.operation.empty() ? "-" : trace.operation,
                      trace.state.empty() ? "-" : trace.state);
 }
@@ -98,6 +107,7 @@ std::unique_ptr<JobTrace> parse_trace(std::string_view text) {
   auto trace = std::make_unique<JobTrace>();
   trace->context = *context;
   const std::string_view caller = next_word(text);
+  trace->spans = !caller.empty();
   const auto above = http::parse_traceparent("00-" + http::hex_of(context->trace) + "-" +
                                              std::string(caller) + "-00");
   trace->caller = above ? above->parent : http::SpanId{};
@@ -114,10 +124,22 @@ std::string_view trace_id_in(std::string_view text) {
                                                                           : std::string_view();
 }
 
-std::vector<std::string> trace_headers(std::string_view text) {
+std::string renewed_trace(std::string_view text, const Ulid& job, int64_t now_ms) {
+  const auto trace = parse_trace(text);
+  if (trace == nullptr || !trace->spans) {
+    return std::string(text);
+  }
+  trace->context.parent = span_id(job, static_cast<uint64_t>(now_ms));
+  return text_of(*trace);
+}
+
+std::vector<std::string> trace_headers(std::string_view text, bool on) {
   const auto trace = parse_trace(text);
   std::vector<std::string> headers;
-  if (trace != nullptr) {
+  if (trace != nullptr && trace->spans && !on) {
+    trace->context.parent = trace->caller;
+  }
+  if (trace != nullptr && trace->context.parent != http::SpanId{}) {
     headers.push_back("traceparent: " + http::render_traceparent(trace->context));
     if (!trace->state.empty()) {
       headers.push_back("tracestate: " + trace->state);

@@ -177,5 +177,27 @@ TEST(SettingsTest, AChangeOfWhatIsNotShownIsTold) {
   EXPECT_EQ(with("two").text().find("two"), std::string::npos);
 }
 
+TEST(SettingsTest, SoIsOneOfHeadersOfAHookAndOfAFileOfSecrets) {
+  const std::string path = testing::TempDir() + "settings_hook.secret";
+  const auto with = [&](const std::string& header, const std::string& secret) {
+    std::ofstream(path) << secret;
+    auto config = parse_config("socket: /s\nstate: /t\nwebhooks: { secret_file: " + path +
+                                   " }\nnotify:\n  - { on: [dead], name: a, url: "
+                                   "\"https://a.example/\", headers: { X-Token: " +
+                                   header + " } }\n",
+                               "/etc/p.yaml");
+    EXPECT_TRUE(config) << config.error().message;
+    return config ? config->settings : Settings{};
+  };
+  const Settings before = with("one", "whsec_a");
+  EXPECT_TRUE(with("one", "whsec_a").changes_since(before).empty());
+  EXPECT_EQ(with("two", "whsec_a").changes_since(before),
+            std::vector<std::string>{"notify[0].headers: changed, in what is not shown"});
+  EXPECT_EQ(with("one", "whsec_b").changes_since(before),
+            std::vector<std::string>{"webhooks.secret_file: changed, in what is not shown"});
+  EXPECT_EQ(before.text().find("one"), std::string::npos);
+  std::remove(path.c_str());
+}
+
 }  // namespace
 }  // namespace penstock::queue

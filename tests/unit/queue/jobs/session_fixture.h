@@ -197,6 +197,7 @@ class SessionTest : public testing::Test, public CallerHost, public WorkerHost {
     hello_ = hello + session.release().unread;
     callers_.erase(session.self);
   }
+  void on_edge(const CallerSession&, const wire::Hello&, bool) override {}
   void on_refused(std::string_view, std::string_view reason) override { refused_ = reason; }
   void on_denied(std::string_view reason) override { denied_ = reason; }
   void on_worker_ready(WorkerSession& session) override { dispatcher_.worker_ready(session); }

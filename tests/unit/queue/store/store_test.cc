@@ -258,15 +258,16 @@ TEST_F(StoreTest, TheDeadAreKeptWithTheirBodiesAndMayBeWantedAgain) {
   query.dead = true;
   EXPECT_EQ(list(query).size(), 1U);
   std::optional<JobRecord> again;
-  store_->requeue(sent.id, kNowMs + 9,
+  store_->requeue(sent.id, kNowMs + 9, "anew",
                   [&](std::optional<JobRecord> job) { again = std::move(job); });
   settle();
   ASSERT_TRUE(again);
   EXPECT_EQ(again->status, JobStatus::kQueued);
   EXPECT_EQ(again->end.attempts, 0U);
   EXPECT_EQ(again->deadline_ms, kNowMs + 9);
+  EXPECT_EQ(again->trace, "anew");
   EXPECT_EQ(store_->figures().dead, 0U);
-  store_->requeue(sent.id, 0, [&](std::optional<JobRecord> job) { again = std::move(job); });
+  store_->requeue(sent.id, 0, "", [&](std::optional<JobRecord> job) { again = std::move(job); });
   settle();
   EXPECT_FALSE(again) << "it is not among the dead";
   EXPECT_EQ(reopen().size(), 1U);

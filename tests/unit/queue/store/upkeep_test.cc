@@ -114,6 +114,25 @@ TEST_F(UpkeepTest, WhatIsPurgedIsNowhereOnDisk) {
   EXPECT_EQ(reopen().size(), 1U);
 }
 
+TEST_F(UpkeepTest, WhatAStopLeftOfAPurgeIsWipedAfterIt) {
+  const JobRecord mine = job();
+  std::string body;
+  for (int i = 0; i < 300'000; ++i) {  // of more than one step
+    body += "KORALLENRIFF";
+  }
+  promise(mine, body);
+  finish(end(mine.id), "");
+  store_->purge(mine.id, [](bool) {});
+  store_.reset();
+  ASSERT_TRUE(is_on_disk("KORALLENRIFF")) << "or there was nothing to stop";
+  reopen();
+  settle();
+  EXPECT_FALSE(is_on_disk("KORALLENRIFF"));
+  EXPECT_FALSE(fs::exists(options_.folder + "/wipe"));
+  store_->purge(mine.id, [](bool purged) { EXPECT_FALSE(purged); });
+  settle();
+}
+
 TEST_F(UpkeepTest, OnlyWhatIsOverIsPurged) {
   const JobRecord alive = job();
   promise(alive);

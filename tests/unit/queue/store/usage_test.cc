@@ -1,7 +1,9 @@
 // The ledger: each end is in it once, and what a kill has left between is put right.
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
+#include "fault_vfs.h"
 #include "store_fixture.h"
 #include "worker/queue/store/usage_file.h"
 
@@ -116,6 +118,55 @@ TEST_F(UsageTest, WhatIsOldAndWhatIsTooMuchGoes) {
   const auto rows = all();
   ASSERT_EQ(rows.size(), 2U);
   EXPECT_EQ(rows[0].key.hour, kHour);
+}
+
+class UsageFaultTest : public UsageTest {
+ protected:
+  UsageFaultTest() {
+    FaultVfs::instance().reset();
+    store_.reset();
+    options_.vfs = FaultVfs::kName;
+    options_.retry_ms = 5;
+    EXPECT_TRUE(open());
+  }
+  ~UsageFaultTest() override {
+    store_.reset();
+    FaultVfs::instance().reset();
+  }
+};
+
+TEST_F(UsageFaultTest, WhatIsTooMuchGoesAlthoughASweepWasRolledBack) {
+  store_->set_usage_bounds({.keep_hours = 10, .rows = 3});
+  add({row_of(kHour - 1, 1, 1), row_of(kHour - 1, 2, 1), row_of(kHour, 1, 1), row_of(kHour, 2, 1)});
+  FaultVfs::instance().arm(FaultVfs::Fault::kFail, 0);
+  store_->sweep(kNowMs);
+  settle();
+  EXPECT_TRUE(FaultVfs::instance().happened());
+  EXPECT_EQ(all().size(), 2U);
+}
+
+TEST_F(UsageFaultTest, AnHourIsOpenAsLongAsAnEndOfItIsNotOnDisk) {
+  const JobRecord sent = job();
+  promise(sent);
+  EXPECT_EQ(store_->unwritten_hour(), INT64_MAX);
+  FaultVfs::instance().arm(FaultVfs::Fault::kFail, 0, false, 1'000'000);
+  store_->finish(end(sent.id), 0, "x", [](const JobEnd&) {});
+  while (store_->health()) {
+    std::this_thread::yield();
+  }
+  bool looked = false;
+  store_->usage({}, [&](const UsagePage& page) {
+    looked = true;
+    EXPECT_TRUE(page.rows.empty());
+    EXPECT_EQ(store_->unwritten_hour(), kHour);
+  });
+  while (!looked) {
+    store_->tell_done();
+  }
+  FaultVfs::instance().arm(FaultVfs::Fault::kNone, 0);
+  settle();
+  EXPECT_EQ(store_->unwritten_hour(), INT64_MAX);
+  EXPECT_EQ(all().size(), 1U);
 }
 
 TEST_F(UsageTest, WhatWasNotWrittenBeforeAKillIsThereAfterIt) {

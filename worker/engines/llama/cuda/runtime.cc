@@ -151,10 +151,14 @@ Result<Graph> capture(CUstream_st* stream, const std::function<Status()>& work) 
   if (graph != nullptr) {
     cudaGraphDestroy(graph);
   }
+  Graph made(ready);
+  if (done && ended) {  // else its first launch would do that, in somebody's step
+    done = checked(cudaGraphUpload(made.get(), stream), "graph");
+  }
   if (!done || !ended) {
     return done ? ended.error() : done.error();
   }
-  return Graph(ready);
+  return made;
 }
 
 Status launch(CUstream_st* stream, CUgraphExec_st* graph) {
