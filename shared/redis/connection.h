@@ -83,7 +83,7 @@ class Connection final : Link::User {
   // No call is without an answer.
   bool idle() const noexcept { return first_ == nullptr; }
 
-  static constexpr size_t kMostArguments = 252;
+  static constexpr size_t kMostArguments = 700;
 
   // The key where hosts are told of; a server has it that has the key's slot. Empty: it is told
   // none.

@@ -77,6 +77,57 @@ void Arrivals::flush() {
   if (line_ != nullptr) {
     line_->flush();
   }
+  while (!gathered_.empty() && (sending_ == 0 || gathered_.size() >= SharedOrder::kMostAdded)) {
+    Sent some;
+    size_t bytes = 0;
+    while (!gathered_.empty() && some.size() < SharedOrder::kMostAdded &&
+           bytes < SharedOrder::kMostBytes) {
+      if (const Arrival* const next = find(gathered_.front().first, gathered_.front().second);
+          next != nullptr) {
+        bytes += next->newcomer.body.size();
+        some.push_back(std::move(gathered_.front()));
+      }
+      gathered_.pop_front();
+    }
+    if (!some.empty() && !send(some)) {
+      for (const auto& [id, number] : some) {
+        find(id, number)->asking = false;
+      }
+    }
+  }
+}
+
+bool Arrivals::send(const Sent& some) {
+  std::vector<SharedOrder::Job> jobs;
+  for (const auto& [id, number] : some) {
+    jobs.push_back(find(id, number)->newcomer.as_job());
+  }
+  const bool sent = order_.add(
+      jobs, [this, some, alive = alive_](auto& answer) {
+        if (*alive) {
+          --sending_;
+          answered(some, answer);
+        }
+      });
+  sending_ += sent ? 1 : 0;
+  return sent;
+}
+
+// What Redis refuses of several it may refuse for one of them: each is asked for alone.
+void Arrivals::answered(const Sent& some,
+                        SharedOrder::Answer<std::vector<SharedOrder::Added>>& answer) {
+  const bool each_alone = answer.trouble == SharedOrder::Trouble::kRefused && some.size() > 1;
+  for (size_t i = 0; i < some.size(); ++i) {
+    Arrival* const its = find(some[i].first, some[i].second);
+    if (its == nullptr || (each_alone && send({some[i]}))) {
+      continue;
+    }
+    Answer one{{}, answer.trouble, answer.why};
+    if (answer) {
+      one.value = std::move(answer.value[i]);
+    }
+    answered(*its, one);
+  }
 }
 
 Arrivals::Arrival* Arrivals::find(const std::string& id, uint64_t number) {
@@ -89,22 +140,20 @@ void Arrivals::ask(Arrival& arrival) {
   if (arrival.newcomer.home.empty()) {
     return;  // nobody could be told what comes of it: this host joins in a moment
   }
-  const SharedOrder::Job job = arrival.newcomer.as_job();
-  const auto then = [this, id = arrival.newcomer.id, number = arrival.number,
-                     alive = alive_](const SharedOrder::Answer<SharedOrder::Added>& answer) {
+  arrival.asking = true;
+  if (line_ == nullptr || !arrival.newcomer.promised) {
+    gathered_.emplace_back(arrival.newcomer.id, arrival.number);
+    return;
+  }
+  line_->add(arrival.newcomer.as_job(), [this, id = arrival.newcomer.id, number = arrival.number,
+                                         alive = alive_](const Answer& answer) {
     if (Arrival* const its = *alive ? find(id, number) : nullptr; its != nullptr) {
       answered(*its, answer);
     }
-  };
-  arrival.asking = true;
-  if (line_ != nullptr && arrival.newcomer.promised) {
-    line_->add(job, then);
-  } else {
-    arrival.asking = order_.add(job, then);
-  }
+  });
 }
 
-void Arrivals::answered(Arrival& arrival, const SharedOrder::Answer<SharedOrder::Added>& answer) {
+void Arrivals::answered(Arrival& arrival, const Answer& answer) {
   arrival.asking = false;
   const bool few = line_ != nullptr && line_->is_short();
   if (few && !short_) {

@@ -1,16 +1,22 @@
 // Arrivals: jobs on their way into a shared queue. What Redis does not answer is asked again for
 // kPatienceNs; each may be, by its id.
 //
+// While Redis has not answered, it would not look at more: what comes in meanwhile goes in one
+// request, and so waits for one flush of Redis's disk.
+//
 // A job that is promised, where replicas are to have it, is noted in the journal as well, side by
 // side: nobody is told before both are done.
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "shared/base/clock.h"
 #include "worker/queue/shared_jobs/newcomer.h"
@@ -79,9 +85,14 @@ class Arrivals {
     SharedOrder::Added added;
   };
 
+  using Answer = SharedOrder::Answer<SharedOrder::Added>;
+  using Sent = std::vector<std::pair<std::string, uint64_t>>;  // ids, and their numbers
+
   Arrival* find(const std::string& id, uint64_t number);
   void ask(Arrival& arrival);
-  void answered(Arrival& arrival, const SharedOrder::Answer<SharedOrder::Added>& answer);
+  bool send(const Sent& some);
+  void answered(const Sent& some, SharedOrder::Answer<std::vector<SharedOrder::Added>>& answer);
+  void answered(Arrival& arrival, const Answer& answer);
   void settle(Arrival& arrival);
 
   const std::string queue_;
@@ -90,6 +101,8 @@ class Arrivals {
   std::unique_ptr<PromiseLine> line_;
   std::unique_ptr<PromiseJournal> journal_;
   std::unordered_map<std::string, Arrival> arrivals_;  // by id
+  std::deque<Sent::value_type> gathered_;  // to be sent
+  size_t sending_ = 0;  // requests without an answer
   uint64_t numbers_ = 0;
   bool refused_ = false;  // which was told
   bool short_ = false;    // likewise

@@ -28,16 +28,17 @@ void PromiseLine::flush() {
   };
   asking_ = true;
   const auto batch = std::make_shared<Batch>(std::exchange(gathered_, {}));
-  for (Entry& entry : *batch) {
-    entry.answer.trouble = Trouble::kUnknown;
-    order_.add(entry.job, [batch, &entry](SharedOrder::Answer<SharedOrder::Added>& answer) {
-      // After WAIT it comes too late: that has told of what was before it.
-      if (entry.then != nullptr && !answer.why.starts_with("MOVED ") &&
-          !answer.why.starts_with("ASK ")) {
-        entry.why = answer.why;
-        entry.answer = std::move(answer);
-      }
-    });
+  size_t first = 0;
+  size_t bytes = 0;
+  for (size_t i = 0; i < batch->size(); ++i) {
+    (*batch)[i].answer.trouble = Trouble::kUnknown;
+    bytes += (*batch)[i].job.body.size();
+    if (i + 1 == batch->size() || i + 1 - first == SharedOrder::kMostAdded ||
+        bytes >= SharedOrder::kMostBytes) {
+      send(batch, first, i + 1 - first);
+      first = i + 1;
+      bytes = 0;
+    }
   }
   const auto answered = [](void* context, const redisReply* reply) noexcept {
     const std::unique_ptr<Asked> asked(static_cast<Asked*>(context));
@@ -53,6 +54,29 @@ void PromiseLine::flush() {
   } else {
     waited(*batch, -1);
   }
+}
+
+void PromiseLine::send(const std::shared_ptr<Batch>& batch, size_t first, size_t count) {
+  std::vector<SharedOrder::Job> jobs;
+  for (size_t i = first; i < first + count; ++i) {
+    jobs.push_back((*batch)[i].job);
+  }
+  order_.add(jobs, [batch, first, count](
+                       SharedOrder::Answer<std::vector<SharedOrder::Added>>& answer) {
+    // After WAIT it comes too late: that has told of what was before it.
+    if ((*batch)[first].then == nullptr || answer.why.starts_with("MOVED ") ||
+        answer.why.starts_with("ASK ")) {
+      return;
+    }
+    for (size_t i = 0; i < count; ++i) {
+      Entry& entry = (*batch)[first + i];
+      entry.why = answer.why;
+      entry.answer.trouble = answer.trouble;
+      if (answer) {
+        entry.answer.value = std::move(answer.value[i]);
+      }
+    }
+  });
 }
 
 void PromiseLine::waited(Batch& batch, int64_t replicas) {

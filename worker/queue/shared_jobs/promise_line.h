@@ -53,6 +53,7 @@ class PromiseLine {
   };
   using Batch = std::vector<Entry>;
 
+  void send(const std::shared_ptr<Batch>& batch, size_t first, size_t count);
   void waited(Batch& batch, int64_t replicas);
 
   redis::Servers& servers_;

@@ -163,7 +163,7 @@ void SharedQueue::ask(const std::string& model, size_t most) {
   std::vector<SharedOrder::Finished> finished;
   size_t bytes = 0;
   while (!ended_.empty() && ended_.front().host == host &&
-         ended->size() < SharedOrder::kMostFinished && bytes < kMostResultBytes) {
+         ended->size() < SharedOrder::kMostFinished && bytes < SharedOrder::kMostBytes) {
     bytes += ended_.front().result.size();
     ended->push_back(std::move(ended_.front()));
     ended_.pop_front();
@@ -215,7 +215,7 @@ void SharedQueue::served(const std::string& model, size_t most, const std::strin
     bytes += job.body.size();
   }
   if (most > 0 && !asked.mapped().woken && answer.value.taken.size() < most &&
-      bytes < kMostResultBytes) {
+      bytes < SharedOrder::kMostBytes) {
     idle_until_ns_[model] = monotonic_ns() + kIdleNs;
   }
   for (size_t i = 0; i < ended.size(); ++i) {

@@ -47,7 +47,6 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   static constexpr size_t kMostChannels = 8;               // it hears by its last names
   static constexpr size_t kMostCancels = 10'000;           // that Redis has not heard
   static constexpr size_t kMostWatched = 500;              // in one request
-  static constexpr size_t kMostResultBytes = 1U << 20;     // in one request, but for the last
   static constexpr int64_t kLeastKeptMs = 60'000;  // of what has ended: its home asks for it
 
   class User {
@@ -207,6 +206,7 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
 
   void on_listening(std::string_view channel) override;
   void on_message(std::string_view channel, std::string_view text) override;
+  void on_over(const std::string& id);
   void on_joined() override;
   void on_expelled(std::string_view why) override;
   void on_lost_data() override;

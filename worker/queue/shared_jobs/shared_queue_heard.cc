@@ -14,7 +14,7 @@ void SharedQueue::on_listening(std::string_view) {
   talk_.reader.on_listening();
 }
 
-// "wake LANE", "over ID", "stop ID FENCE", "paused", "resumed", "tick N", parts of answers
+// "wake LANE", "over ID ID…", "stop ID FENCE", "paused", "resumed", "tick N", parts of answers
 void SharedQueue::on_message(std::string_view, std::string_view text) {
   if (talk_.on_message(text)) {
     return;
@@ -25,11 +25,9 @@ void SharedQueue::on_message(std::string_view, std::string_view text) {
   if (kind == "wake") {
     wake(std::string(rest));
   } else if (kind == "over") {
-    if (journal() != nullptr) {
-      journal()->forget(std::string(rest));
-    }
-    if (awaited_.erase(std::string(rest)) > 0 || watched_.contains(std::string(rest))) {
-      user_.on_position(*this, std::string(rest), -1);
+    for (std::string_view left = rest; !left.empty();) {
+      on_over(std::string(left.substr(0, left.find(' '))));
+      left.remove_prefix(std::min(left.find(' '), left.size() - 1) + 1);
     }
   } else if (kind == "tick") {
     roster_.ticked(rest);
@@ -42,6 +40,15 @@ void SharedQueue::on_message(std::string_view, std::string_view text) {
       held_.erase(held);
       user_.on_lost(*this, id);
     }
+  }
+}
+
+void SharedQueue::on_over(const std::string& id) {
+  if (journal() != nullptr) {
+    journal()->forget(id);
+  }
+  if (awaited_.erase(id) > 0 || watched_.contains(id)) {
+    user_.on_position(*this, id, -1);
   }
 }
 

@@ -1,6 +1,7 @@
 // A request to one of the order's scripts: its words, how it is sent, and how its answer is read.
 #pragma once
 
+#include <bit>
 #include <deque>
 #include <memory>
 #include <span>
@@ -9,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "shared/base/clock.h"
 #include "shared/redis/answer.h"
 #include "worker/queue/shared_order/shared_order.h"
 
@@ -21,6 +23,10 @@ inline std::string bytes_of(uint64_t number) {
     bytes[i] = static_cast<char>(number);
   }
   return bytes;
+}
+// As struct.unpack() reads a 'd' behind '>'.
+inline std::string double_of(int64_t number) {
+  return bytes_of(std::bit_cast<uint64_t>(static_cast<double>(number)));
 }
 inline uint64_t number_of(std::string_view bytes) {
   uint64_t number = 0;
@@ -93,6 +99,19 @@ bool ask_script(redis::Servers& servers, redis::Script script, std::string_view 
   }
   static_cast<void>(asked.release());
   return true;
+}
+
+template <typename T>
+bool SharedOrder::ask(redis::Script script, const ScriptWords& words,
+                      bool (*read)(const redisReply&, T&), Then<T> then) {
+  const auto counted = [this, sent_ns = monotonic_ns(), then = std::move(then)](Answer<T>& answer) {
+    if (answer.trouble != Trouble::kUnknown) {
+      ++calls_.answered;
+      calls_.ns += monotonic_ns() - sent_ns;
+    }
+    then(answer);
+  };
+  return ask_script<T>(servers_, script, key_, words, read, counted, alive_);
 }
 
 }  // namespace penstock::queue

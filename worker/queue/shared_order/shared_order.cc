@@ -14,8 +14,6 @@
 namespace penstock::queue {
 namespace {
 
-constexpr std::string_view kNobody = "--------";
-
 bool read_end(const redisReply& answer, SharedOrder::End& end) {
   end = static_cast<SharedOrder::End>(answer.integer);
   return is_number(answer) && answer.integer >= -1 && answer.integer <= 2;
@@ -78,64 +76,6 @@ ScriptWords SharedOrder::words(int64_t keep_ms) const {
       .number(queue_.aging_ns / kNsPerUs)
       .number(keep_ms == 0 ? keep_ms_ : keep_ms);
   return words;
-}
-
-template <typename T>
-bool SharedOrder::ask(redis::Script script, const ScriptWords& words,
-                      bool (*read)(const redisReply&, T&), Then<T> then) {
-  const auto counted = [this, sent_ns = monotonic_ns(), then = std::move(then)](Answer<T>& answer) {
-    if (answer.trouble != Trouble::kUnknown) {
-      ++calls_.answered;
-      calls_.ns += monotonic_ns() - sent_ns;
-    }
-    then(answer);
-  };
-  return ask_script<T>(servers_, script, key_, words, read, counted, alive_);
-}
-
-bool SharedOrder::add(const Job& job, Then<Added> then) {
-  ScriptWords words = this->words();
-  words.text(job.id).text(job.lane).own(bytes_of(job.owner));
-  words.number(std::clamp(job.priority, -kHighest, kHighest));
-  words.number(static_cast<int64_t>(std::clamp<uint64_t>(job.cost, 1, FairShare::kMaxCost)));
-  words.number(static_cast<int64_t>(std::clamp<uint64_t>(job.weight, 1, FairShare::kMaxWeight)));
-  words.number(job.not_before_us).number(job.came_us).number(job.deadline_us);
-  words.number(queue_.deadline_ns / kNsPerUs);
-  words.number(std::min(job.attempts, Scheduler::kMaxAttempts));
-  words.number(job.force ? 0 : queue_.max_length).number(queue_.max_per_owner);
-  words.text(job.home.empty() ? kNobody : job.home);
-  words.text(job.key).text(job.key_is).number(job.key_ms).number(job.ends_by_us);
-  words.text(job.instead_of).number(job.last_position).text(job.body).number(job.marks);
-  words.text(job.listed).number(job.anew ? 1 : 0);
-  if (job.for_replicas) {
-    words.number(1);
-  }
-  const auto read = [](const redisReply& answer, Added& added) {
-    if (!is_array(answer, 1)) {
-      return false;
-    }
-    const int64_t admission = number_at(answer, 0);
-    added.admission = static_cast<Admission>(admission);
-    switch (added.admission) {
-      case Admission::kAdded:
-        added.due_us = answer.elements > 2 ? number_at(answer, 1) : kNever;
-        added.position = answer.elements > 2 ? number_at(answer, 2) : 0;
-        return answer.elements > 2;
-      case Admission::kTooFar:
-        added.position = answer.elements > 1 ? number_at(answer, 1) : 0;
-        return answer.elements > 1;
-      case Admission::kQueueFull:
-      case Admission::kOwnerFull:
-        return true;
-      case Admission::kThere:
-      case Admission::kKeyUsed:
-        added.job = answer.elements > 1 ? text_at(answer, 1) : std::string();
-        added.key_is = answer.elements > 2 ? text_at(answer, 2) : std::string();
-        return !added.job.empty();
-    }
-    return false;
-  };
-  return ask<Added>(order_script::kAdd, words, read, std::move(then));
 }
 
 bool SharedOrder::serve(std::string_view host, std::string_view lane, size_t most,

@@ -76,8 +76,10 @@ class SharedOrder {
   static constexpr int64_t kNever = -1;
   static constexpr int64_t kNowhere = -2;
   static constexpr int64_t kHighest = (int64_t{1} << 52) - 1;
-  static constexpr size_t kMostTaken = 64;     // in one request
-  static constexpr size_t kMostFinished = 16;  // likewise
+  static constexpr size_t kMostAdded = 64;         // in one request
+  static constexpr size_t kMostTaken = 64;         // likewise
+  static constexpr size_t kMostFinished = 64;      // likewise
+  static constexpr size_t kMostBytes = 1U << 20;   // in one request, but for the last job's
   static constexpr int64_t kMostSwept = 500;   // likewise
 
   // A queue's settings; its bounds are of all hosts together. What is over is kept for `keep_ms`.
@@ -129,7 +131,9 @@ class SharedOrder {
     std::string job;          // of kThere, kKeyUsed: the one that is there
     std::string key_is;       // of kKeyUsed
   };
-  // As all that follow: false: it was not sent, and is not answered.
+  // In their order, as if one after the other. As all that follow: false: it was not sent, and is
+  // not answered. REQUIRES: at most kMostAdded.
+  bool add(std::span<const Job> jobs, Then<std::vector<Added>> then);
   bool add(const Job& job, Then<Added> then);
 
   struct Finished {
@@ -316,6 +320,7 @@ class SharedOrder {
 
  private:
   ScriptWords words(int64_t keep_ms = 0) const;
+  std::string numbers_of(const Job& job) const;
   bool ask_of(redis::Script script, std::span<const std::string_view> ids,
               Then<std::vector<int64_t>> then);
   template <typename T>

@@ -3,6 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+#include <string>
+#include <vector>
+
 #include "tests/fixtures/redis_server.h"
 #include "tests/unit/queue/shared_order/order_client.h"
 
@@ -52,13 +56,19 @@ class SharedQueueTest : public ::testing::Test, SharedQueue::User {
   OrderClient client_;
   SharedQueue queue_;
   std::vector<std::string> taken_;
+  std::vector<std::string> over_;  // as was heard
 
  private:
   bool heard_ = false;
 
   void on_taken(SharedQueue&, const SharedOrder::Taken& job) override { taken_.push_back(job.id); }
   void on_lost(SharedQueue&, const std::string&) override {}
-  void on_position(SharedQueue&, const std::string&, int64_t) override { heard_ = true; }
+  void on_position(SharedQueue&, const std::string& id, int64_t) override {
+    heard_ = true;
+    if (id != "news") {
+      over_.push_back(id);
+    }
+  }
   std::string on_asked(SharedQueue&, std::string_view) override { return {}; }
   HostSays says(const SharedQueue&) const override { return {}; }
   void on_roster(SharedQueue&) override {}
@@ -127,6 +137,36 @@ TEST_F(SharedQueueTest, OfOneThatComesTwiceAtOnceBothAreTold) {
     });
   }
   EXPECT_TRUE(until([&] { return told == 2; }));
+}
+
+// What comes while Redis has not answered goes in one request.
+TEST_F(SharedQueueTest, OfThoseThatComeTogetherOnlyTheOneIsRefusedThatRedisCannotTake) {
+  redis_.ask("SADD " + queue_.key() + "j|2 x");
+  std::map<std::string, SharedQueue::Outcome> outcomes;
+  for (const char* const id : {"0", "1", "2", "3"}) {
+    queue_.add({.id = id, .lane = "m"}, [&outcomes, id](SharedQueue::Outcome outcome, const auto&) {
+      outcomes[id] = outcome;
+    });
+    queue_.flush();
+  }
+  EXPECT_TRUE(until([&] { return outcomes.size() == 4; }));
+  using Outcome = SharedQueue::Outcome;
+  EXPECT_EQ(outcomes, (std::map<std::string, Outcome>{{"0", Outcome::kAdded},
+                                                      {"1", Outcome::kAdded},
+                                                      {"2", Outcome::kAway},
+                                                      {"3", Outcome::kAdded}}));
+}
+
+TEST_F(SharedQueueTest, EndsThatAreToldTogetherAreHeardOfEach) {
+  queue_.await_end("1");
+  queue_.await_end("2");
+  queue_.await_end("3");
+  EXPECT_TRUE(until([this] {
+    redis_.ask("EVAL redis.call('PUBLISH','" + queue_.key() + "c|" + queue_.host() +
+               "','over'..string.char(32)..'1'..string.char(32)..'2'..string.char(32)..'3') 0");
+    return over_.size() == 3;
+  }));
+  EXPECT_EQ(over_, (std::vector<std::string>{"1", "2", "3"}));
 }
 
 TEST_F(SharedQueueTest, ACancelThatWasNotHeardIsSaidAgain) {

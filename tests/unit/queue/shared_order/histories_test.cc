@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <set>
 #include <string>
@@ -208,7 +209,14 @@ class History {
     return choice.empty() ? nullptr : one_of(choice);
   }
 
-  void add() {
+  struct Newcomer {
+    std::unique_ptr<Job> job;
+    Scheduler::Entry entry;
+    const std::string* lane;
+    int64_t last_position;
+  };
+  // Nothing: another thing of this history is due when it would be.
+  std::optional<Newcomer> newcomer() {
     auto job = std::make_unique<Job>();
     char id[16];
     std::snprintf(id, sizeof id, "job_%06u", ++ids_);
@@ -233,7 +241,7 @@ class History {
       const int64_t came_ns =
           std::max(entry.arrived_ns != 0 ? entry.arrived_ns : now_ns(), entry.not_before_ns);
       if (!times_.insert((came_ns + settings_.deadline_ns) / kNsPerUs).second) {
-        return;
+        return std::nullopt;
       }
     }
     if (below(8) == 0) {
@@ -241,27 +249,53 @@ class History {
                             ? INT64_MAX
                             : own_time(now_us_ + 300 + static_cast<int64_t>(below(900))) * kNsPerUs;
     }
+    return Newcomer{std::move(job), entry, &lane, below(2) == 0 ? 0 : SharedOrder::kNever};
+  }
+
+  // Some in one request, as if one after the other.
+  void add() {
+    std::vector<Newcomer> some;
+    for (uint64_t n = below(2) == 0 ? 1 : 1 + below(6); n > 0; --n) {
+      if (auto one = newcomer()) {
+        some.push_back(std::move(*one));
+      }
+    }
+    if (some.empty()) {
+      return;
+    }
     maybe_advance();
-    const auto expected = scheduler_.add(*job, scheduler_.lane(*queue_, lane), entry, now_ns());
-    const auto added = client_.get<SharedOrder::Added>([&](auto then) {
-      return order_->add({.id = job->id,
-                          .lane = lane,
-                          .owner = entry.owner,
-                          .priority = entry.priority,
-                          .cost = entry.cost,
-                          .weight = entry.weight,
-                          .not_before_us = entry.not_before_ns / kNsPerUs,
-                          .came_us = entry.arrived_ns / kNsPerUs,
-                          .deadline_us = entry.deadline_ns / kNsPerUs,
-                          .attempts = entry.attempts,
-                          .force = entry.force,
-                          .ends_by_us = job->ends_by_ns == INT64_MAX ? SharedOrder::kNever
-                                                                     : job->ends_by_ns / kNsPerUs,
-                          .body = job->id},
-                         then);
-    });
-    ASSERT_EQ(static_cast<int>(added.admission) - 1, static_cast<int>(expected));
-    if (expected == Scheduler::Admission::kAdded) {
+    std::vector<SharedOrder::Job> jobs;
+    for (const auto& [job, entry, lane, last_position] : some) {
+      jobs.push_back({.id = job->id,
+                      .lane = *lane,
+                      .owner = entry.owner,
+                      .priority = entry.priority,
+                      .cost = entry.cost,
+                      .weight = entry.weight,
+                      .not_before_us = entry.not_before_ns / kNsPerUs,
+                      .came_us = entry.arrived_ns / kNsPerUs,
+                      .deadline_us = entry.deadline_ns / kNsPerUs,
+                      .attempts = entry.attempts,
+                      .force = entry.force,
+                      .ends_by_us = job->ends_by_ns == INT64_MAX ? SharedOrder::kNever
+                                                                 : job->ends_by_ns / kNsPerUs,
+                      .last_position = last_position,
+                      .body = job->id});
+    }
+    const auto added = client_.get<std::vector<SharedOrder::Added>>(
+        [&](auto then) { return order_->add(jobs, then); });
+    ASSERT_EQ(added.size(), some.size());
+    for (size_t i = 0; i < some.size(); ++i) {
+      auto& [job, entry, lane, last_position] = some[i];
+      const auto expected = scheduler_.add(*job, scheduler_.lane(*queue_, *lane), entry, now_ns());
+      ASSERT_EQ(static_cast<int>(added[i].admission) - 1, static_cast<int>(expected));
+      if (expected != Scheduler::Admission::kAdded) {
+        continue;
+      }
+      if (last_position == 0) {
+        ASSERT_EQ(added[i].position, scheduler_.position(*job)) << "of " << job->id;
+        ++tally_.positions;
+      }
       jobs_[job->id] = std::move(job);
     }
   }
@@ -274,7 +308,7 @@ class History {
     std::vector<SharedOrder::Finished> finished;
     std::vector<End> ends;
     std::vector<std::string> ids;
-    for (uint64_t n = below(3); n > 0; --n) {
+    for (uint64_t n = below(2) == 0 ? below(3) : below(9); n > 0; --n) {
       if (Job* const job = some(below(4) != 0);
           job != nullptr && std::find(ids.begin(), ids.end(), job->id) == ids.end()) {
         const uint64_t fence = job->fence - (below(8) == 0 ? 1 : 0);
@@ -292,7 +326,7 @@ class History {
     for (size_t i = 0; i < ids.size(); ++i) {
       finished[i].id = ids[i];
     }
-    const uint64_t most = below(4);
+    const uint64_t most = below(8) == 0 ? below(12) : below(4);
     const auto served = client_.get<SharedOrder::Served>(
         [&](auto then) { return order_->serve(host, lane, most, finished, then); });
     ASSERT_TRUE(served.known);

@@ -70,6 +70,56 @@ TEST_F(SharedOrderTest, AJobThatIsAddedAgainIsThereOnce) {
   EXPECT_EQ(add("a").admission, Admission::kThere);
 }
 
+// What comes in one request is as if one came after the other.
+TEST_F(SharedOrderTest, OfThoseThatComeTogetherTheEarlierIsThereForTheLater) {
+  order_.set({.name = "q", .max_length = 3, .max_per_owner = 2}, 60'000);
+  const std::vector<SharedOrder::Job> jobs = {
+      {.id = "a", .lane = "m", .owner = 1, .key = "k", .key_is = "d", .key_ms = 60'000},
+      {.id = "a", .lane = "m", .owner = 1},
+      {.id = "b", .lane = "m", .owner = 1, .key = "k", .key_is = "d", .key_ms = 60'000},
+      {.id = "c", .lane = "m", .owner = 1, .last_position = 1},
+      {.id = "d", .owner = 1, .last_position = 2},
+      {.id = "e", .lane = "m", .owner = 1},
+      {.id = "f", .lane = "m", .owner = 2},
+      {.id = "g", .lane = "m", .owner = 3}};
+  const auto added = client_.get<std::vector<SharedOrder::Added>>(
+      [&](auto then) { return order_.add(jobs, then); });
+  std::vector<Admission> is;
+  for (const SharedOrder::Added& each : added) {
+    is.push_back(each.admission);
+  }
+  EXPECT_EQ(is, (std::vector{Admission::kAdded, Admission::kThere, Admission::kKeyUsed,
+                             Admission::kTooFar, Admission::kAdded, Admission::kOwnerFull,
+                             Admission::kAdded, Admission::kQueueFull}));
+  EXPECT_EQ(added.at(2).job, "a");
+  EXPECT_EQ(added.at(3).position, 2);
+  EXPECT_EQ(added.at(4).position, 2);
+  EXPECT_EQ(positions({"a", "d", "f", "c"}), (std::vector<int64_t>{1, 2, 3, -1}));
+}
+
+TEST_F(SharedOrderTest, WhatIsNotOursHarmsNoJobThatComesWithIt) {
+  server_.ask("SADD test:q1:{q}:j|b x");
+  const std::vector<SharedOrder::Job> jobs = {{.id = "a", .lane = "m"}, {.id = "b", .lane = "m"}};
+  EXPECT_THROW(client_.get<std::vector<SharedOrder::Added>>(
+                   [&](auto then) { return order_.add(jobs, then); }),
+               std::runtime_error);
+  EXPECT_EQ(server_.ask("KEYS test:q1:{q}:l*"), "");
+  EXPECT_EQ(look("a").state, State::kUnknown);
+  EXPECT_EQ(add("a").admission, Admission::kAdded);
+  EXPECT_EQ(serve(kHost, 2).taken.size(), 1U);
+}
+
+TEST_F(SharedOrderTest, AnOwnerIsBoundedByThoseThatCameSinceOwnersAre) {
+  add({.id = "a", .lane = "m", .owner = 1});
+  order_.set({.name = "q", .max_length = 100, .max_per_owner = 1}, 60'000);
+  EXPECT_EQ(add({.id = "b", .lane = "m", .owner = 1}).admission, Admission::kAdded);
+  EXPECT_EQ(add({.id = "c", .lane = "m", .owner = 1}).admission, Admission::kOwnerFull);
+  cancel("a");
+  EXPECT_EQ(add({.id = "c", .lane = "m", .owner = 1}).admission, Admission::kOwnerFull);
+  cancel("b");
+  EXPECT_EQ(add({.id = "c", .lane = "m", .owner = 1}).admission, Admission::kAdded);
+}
+
 TEST_F(SharedOrderTest, AKeyIsForOneJobUntilThatIsForgotten) {
   const SharedOrder::Job job{
       .id = "a", .lane = "m", .key = "k", .key_is = "digest 1", .key_ms = 60'000};

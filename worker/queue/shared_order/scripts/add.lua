@@ -1,99 +1,161 @@
--- add: a job comes in. It may be said again, by whoever did not hear the answer: what is there is not added twice.
+-- add: jobs come in, one after the other. It may be said again, by whoever did not hear the answer: what is there is not added twice.
 --
--- ARGV  4 id   5 lane   6 owner, 8 bytes   7 priority   8 cost   9 weight   10 not before, us (0: at once)   11 came, us (0: now)
---       12 deadline, us (0: what follows)   13 deadline from when it came, or is due, us (0: none)   14 failed attempts so far
---       15 most jobs that wait (0: it was promised before, and is not refused)   16 most of an owner (0: as many)
---       17 its home: the host that is told of its end   18 idempotency key (empty: none)   19 what that stands for   20 its life, ms
---       21 deadline once it has been taken, us (0: the same; -1: none)   22 a job that does not count as having the key
---       23 the last position at which it is let in (0: any; -1: any, and its position is not told; -2: none)   24 body
---       25 marks, as in open.lua   26 in whose list it is: 32 digits (empty: in none)   27 1: what is over by this id begins anew
---       28 only where replicas are waited for: 1: something is written also where the job is there, for that is what is waited for
--- Answer {1, us until something is due, its position (0: it is scheduled, or it is not told)}; {2}, {3}: queue, owner full; {4, job}: a
---       job of this id is there; {5, job, what for}: another has the key; {6, position}: it would stand further back than is let in
--- O(log n)
+-- ARGV  of each job: 4 id   5 lane   6 owner, 8 bytes   7 numbers, as in ADDED below   8 its home: the host that is told of its end
+--       9 idempotency key (empty: none)   10 what that stands for   11 a job that does not count as having the key   12 in whose list it
+--       is: 32 digits (empty: in none)   13 body
+-- Answer {us until something is due, of each job: {1, its position (0: it is scheduled, or it is not told)}; {2}, {3}: queue, owner full;
+--       {4, job}: a job of this id is there; {5, job, what for}: another has the key; {6, position}: it would stand further back than
+--       is let in}
+-- Nothing is written before all is read, so what is not ours there harms no other job.
+-- O(jobs log n + jobs^2): each is compared with those that come in with it.
 @open@
-@line_up@
+@flows@
 @stand@
+@line_up@
+-- priority   cost   weight   not before, us (0: at once)   came, us (0: now)   deadline, us (0: what follows)   deadline from when it came,
+-- or is due, us (0: none)   failed attempts so far   most jobs that wait (0: it was promised before, and is not refused)   most of an
+-- owner (0: as many)   the key's life, ms   deadline once it has been taken, us (0: the same; -1: none)   the last position at which it is
+-- let in (0: any; -1: any, and its position is not told; -2: none)   marks, as in open.lua   1: what is over by this id begins anew   1:
+-- something is written also where the job is there, for replicas to tell of
+local ADDED, EACH = '>dddddddddddddddd', 10
 local NOBODYS = '00000000000000000000000000000000'
-local id, lane, owner = a[4], a[5], a[6]
-local rank = pack('>I8', 4503599627370496 - a[7])
-local class = rank .. lane
-local s = call('HMGET', P .. 's', 'd', 'w', 'n', class)
+local there, had = {}, {}
+for i = 4, #a, EACH do
+  there[i] = call('GETRANGE', P .. 'j|' .. a[i], 0, 7)
+  if a[i + 5] ~= '' then had[i] = call('GET', P .. 'k|' .. a[i + 5]) end
+end
+local s = call('HMGET', P .. 's', 'd', 'w', 'n')
 if s[1] and now >= s[1] + 0 then
   @over@
   @due@
-  s = call('HMGET', P .. 's', 'd', 'w', 'n', class)
+  s = call('HMGET', P .. 's', 'd', 'w', 'n')
 end
 next_due = tonumber(s[1]) or NEVER
-local key = P .. 'j|' .. id
-local there, fence, marks = call('GETRANGE', key, 0, 7), 0, a[25]
-if there ~= '' then
-  if a[27] ~= '1' or string.byte(there) ~= OVER then
-    if a[28] then call('HSET', P .. 's', 'y', now) end
-    return {4, id}
+local waiting, arrived = tonumber(s[2]) or 0, tonumber(s[3]) or 0
+local jobs, timers, lists, keys, owners, waits = {'MSET'}, {'ZADD', P .. 't'}, {}, {}, {}, {}
+local lines, new, of_keys, news, anew, first_due, writes = {}, {}, {}, {}, {'ZREM', P .. 'z'}, next_due
+local function of(table, key, ...)
+  local its = table[key]
+  if not its then
+    its = {...}
+    table[key] = its
   end
-  fence, marks = 1 + select(4, unpack_('>BBI2I4', there)), marks + 32
+  return its
 end
-if a[18] ~= '' then
-  local had = call('GET', P .. 'k|' .. a[18])
-  if had then
-    local other, digest = string.match(had, '^(%S+) (.*)$')
-    if other ~= a[22] and call('EXISTS', P .. 'j|' .. other) == 1 then
-      if a[28] then call('HSET', P .. 's', 'y', now) end
-      return {5, other, digest}
+
+-- How many of those that come in now stand before it, in one of these lanes.
+local function before(lane, r, th, tl)
+  local n = 0
+  for i = 1, #news, 4 do
+    local other, q, oh = news[i], news[i + 1], news[i + 2]
+    if (other == lane or other == '' or lane == '') and (q < r or q == r and (oh < th or oh == th and news[i + 3] <= tl)) then n = n + 1 end
+  end
+  return n
+end
+local function admit(i)
+  local id, lane, owner, key = a[i], a[i + 1], a[i + 2], a[i + 5]
+  local priority, cost, weight, later, came, dead, lasts, attempts, most, most_of_owner, key_ms, ends, last, marks, again, written =
+    unpack_(ADDED, a[i + 3])
+  writes = writes or written == 1
+  local fence = 0
+  if new[id] then return {4, id} end
+  if there[i] ~= '' then
+    if again == 0 or string.byte(there[i]) ~= OVER then return {4, id} end
+    fence, marks = 1 + select(4, unpack_('>BBI2I4', there[i])), marks + 32
+  end
+  if most_of_owner > 0 then marks = marks + 64 end
+  local of_key = of_keys[key] or had[i]
+  if of_key then
+    local other, digest = string.match(of_key, '^(%S+) (.*)$')
+    if other ~= a[i + 7] and (new[other] or call('EXISTS', P .. 'j|' .. other) == 1) then return {5, other, digest} end
+  end
+  if most > 0 then
+    if waiting >= most then return {2} end
+    if most_of_owner > 0 then
+      waits[owner] = waits[owner] or tonumber(call('HGET', P .. 'o', owner) or 0)
+      if waits[owner] + (owners[owner] or 0) >= most_of_owner then return {3} end
     end
   end
-end
-local waiting, most = tonumber(s[2]) or 0, a[15] + 0
-if most > 0 and waiting >= most then return {2} end
-if most > 0 and a[16] ~= '0' and tonumber(call('HGET', P .. 'o', owner) or 0) >= a[16] + 0 then return {3} end
-local cost, weight, later = a[8] + 0, a[9] + 0, a[10] + 0
-local came = a[11] ~= '0' and a[11] + 0 or now
-if later > came then came = later end
-local dead = a[12] + 0
-if dead == 0 then dead = a[13] ~= '0' and came + a[13] or NEVER end
-local ends = a[21] == '-1' and NEVER or a[21] + 0
-local attempts = a[14] + 0
-local state, th, tl, eh, el, arrival, due = SCHEDULED, 0, 0, 0, 0, 0, dead
-local set = {'HSET', P .. 's', 'w', waiting + 1}
-local position = 0
-if later <= now then
-  state, arrival = WAITING, (tonumber(s[3]) or 0) + 1
-  local last = a[23] == '-2' and 0.5 or a[23] + 0
-  if last > 0 then
-    th, tl = begins(lane, owner, rank, s[4])
-  else
-    th, tl, eh, el, set[8] = line_up(lane, owner, rank, cost, weight, s[4])
-  end
-  local here = rank .. pack('>I4I4I8', th, tl, arrival)
-  local lanes = lane == '' and call('SMEMBERS', P .. 'n')
-  if last >= 0 then
-    position = 1 + call('ZLEXCOUNT', P .. 'l|' .. lane, '-', '(' .. here)
-    for _, other in ipairs(lanes or {''}) do
-      if other ~= lane then position = position + call('ZLEXCOUNT', P .. 'l|' .. other, '-', '(' .. here) end
+  if came == 0 then came = now end
+  if later > came then came = later end
+  if dead == 0 then dead = lasts > 0 and came + lasts or NEVER end
+  if ends == -1 then ends = NEVER end
+  local r = 4503599627370496 - priority
+  local rank = pack('>I8', r)
+  local state, th, tl, eh, el, arrival, position, due = SCHEDULED, 0, 0, 0, 0, 0, 0, dead
+  if later <= now then
+    if last == -2 then last = 0.5 end
+    if last > 0 then
+      th, tl = begins(lane, owner, rank)
+    else
+      th, tl, eh, el = line_up(lane, owner, rank, cost, weight)
     end
+    arrival = arrived + 1
+    local here = rank .. pack('>I4I4I8', th, tl, arrival)
+    if last >= 0 then
+      position = 1 + before(lane, r, th, tl) + call('ZLEXCOUNT', P .. 'l|' .. lane, '-', '(' .. here)
+      for _, other in ipairs(lane == '' and all_lanes() or {''}) do
+        if other ~= lane then position = position + call('ZLEXCOUNT', P .. 'l|' .. other, '-', '(' .. here) end
+      end
+      if last > 0 then
+        if position > last then return {6, position} end
+        th, tl, eh, el = line_up(lane, owner, rank, cost, weight)
+      end
+    end
+    state, arrived = WAITING, arrival
+    local n, line = #news, of(lines, lane, 'ZADD', P .. 'l|' .. lane)
+    news[n + 1], news[n + 2], news[n + 3], news[n + 4] = lane, r, th, tl
+    line[#line + 1] = 0
+    line[#line + 1] = here .. id
+  elseif later < dead then
+    due = later
   end
-  if last > 0 then
-    if position > last then return {6, position} end
-    th, tl, eh, el, set[8] = line_up(lane, owner, rank, cost, weight, s[4])
+  jobs[#jobs + 1] = P .. 'j|' .. id
+  jobs[#jobs + 1] = pack(JOB, state, marks, attempts, fence, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner, NOBODY, a[i + 4],
+                         #lane, lane) .. a[i + 9]
+  waiting = waiting + 1
+  if most_of_owner > 0 then owners[owner] = (owners[owner] or 0) + 1 end
+  if due < NEVER then
+    timers[#timers + 1] = due
+    timers[#timers + 1] = id
+    if due < first_due then first_due = due end
   end
-  set[5], set[6], set[7] = 'n', arrival, class
-  stand(lane, here .. id, lanes)
-elseif later < dead then
-  due = later
+  local listed = a[i + 8]
+  if listed ~= '' then
+    local all = of(lists, 'u', 'ZADD', P .. 'u')
+    all[#all + 1] = 0
+    all[#all + 1] = id .. listed .. key
+    if listed ~= NOBODYS then
+      local own = of(lists, listed, 'ZADD', P .. 'u|' .. listed)
+      own[#own + 1] = 0
+      own[#own + 1] = id
+    end
+    if again == 1 then anew[#anew + 1] = id end
+  end
+  new[id] = true
+  if key ~= '' then
+    of_keys[key] = id .. ' ' .. a[i + 6]
+    keys[#keys + 1] = {'SET', P .. 'k|' .. key, of_keys[key], 'PX', key_ms}
+  end
+  return {1, position}
 end
-call('SET', key, pack(JOB, state, marks, attempts, fence, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner, NOBODY, a[17], #lane,
-                      lane) .. a[24])
-call(unpack(set))
-call('HINCRBY', P .. 'o', owner, 1)
-if due < NEVER then
-  call('ZADD', P .. 't', due, id)
-  soon(due)
+
+local answer = {0}
+for i = 4, #a, EACH do answer[#answer + 1] = admit(i) end
+local set = {'HSET', P .. 's'}
+if jobs[2] then
+  for lane, line in pairs(lines) do stand(lane, line) end
+  call(unpack(jobs))
+  set = {'HSET', P .. 's', 'w', waiting, 'n', arrived}
+  for owner, n in pairs(owners) do call('HINCRBY', P .. 'o', owner, n) end
+  if timers[3] then call(unpack(timers)) end
+  for _, list in pairs(lists) do call(unpack(list)) end
+  if anew[3] then call(unpack(anew)) end
+  for _, key in ipairs(keys) do call(unpack(key)) end
+  soon(first_due)
+elseif writes then
+  set = {'HSET', P .. 's', 'y', now}
 end
-if a[26] ~= '' then
-  call('ZADD', P .. 'u', 0, id .. a[26] .. a[18])
-  if a[26] ~= NOBODYS then call('ZADD', P .. 'u|' .. a[26], 0, id) end
-  if a[27] == '1' then call('ZREM', P .. 'z', id) end
-end
-if a[18] ~= '' then call('SET', P .. 'k|' .. a[18], id .. ' ' .. a[19], 'PX', a[20]) end
-return {1, next_due < NEVER and math.max(0, next_due - now) or -1, position}
+save(set)
+answer[1] = next_due < NEVER and math.max(0, next_due - now) or -1
+return answer

@@ -3,8 +3,9 @@
 -- Answer {us until something is due (0: more is; -1: nothing is), ids whose deadline has passed...}
 -- O(log n) for each thing that is due, 64 at most.
 @open@
-@line_up@
+@flows@
 @stand@
+@line_up@
 @over@
 @due@
 local at = call('HGET', P .. 's', 'd')

@@ -5,6 +5,7 @@
 -- Answer 1 it is back; 2 that was the last attempt, and it is over; 0 it is not this host's any more; -1 it was over, or is not there
 -- O(log n)
 @open@
+@flows@
 @over@
 @stand@
 @come_back@
@@ -17,8 +18,10 @@ if a[7] == '1' then
   attempts = math.min(attempts + 1, 65535)
   if attempts >= a[8] + 0 then
     over(a[4], string.sub(text, 1, 2) .. pack('>I2', attempts) .. string.sub(text, 5), 'L', a[10])
+    save({'HSET', P .. 's'})
     return 2
   end
 end
 come_back(a[4], text, attempts, a[9] + 0)
+save({'HSET', P .. 's'})
 return 1

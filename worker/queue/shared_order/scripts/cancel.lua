@@ -4,8 +4,10 @@
 -- Answer 1 it has ended by this; -1 it was over, or is not there
 -- O(log n)
 @open@
+@flows@
 @over@
 local text = call('GETRANGE', P .. 'j|' .. a[4], 0, JOB_MOST)
 if text == '' or string.byte(text) == OVER then return -1 end
 over(a[4], text, 'C', a[5])
+save({'HSET', P .. 's'})
 return 1

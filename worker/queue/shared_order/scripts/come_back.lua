@@ -3,10 +3,9 @@ local function come_back(id, text, attempts, delay)
   local _, before, _, fence, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner, host, home, lane = unpack_(JOB, text)
   call('HDEL', P .. 'h|' .. host, id)
   call('HINCRBY', P .. 's', 'w', 1)
-  call('HINCRBY', P .. 'o', owner, 1)
-  local flows = P .. 'f|' .. rank .. lane
-  local fj, fw, last, rest, fh, fl, sh, sl = unpack_(FLOW, call('HGET', flows, owner))
-  call('HSET', flows, owner, pack(FLOW, fj, fw + 1, last, rest, fh, fl, sh, sl))
+  if before >= 64 then call('HINCRBY', P .. 'o', owner, 1) end
+  local flow = flow_of(rank .. lane, owner)
+  flow[2], flow.changed = flow[2] + 1, true
   local state = WAITING
   if delay > 0 then
     state = DELAYED
@@ -14,7 +13,7 @@ local function come_back(id, text, attempts, delay)
     call('ZADD', P .. 't', at, id)
     soon(at)
   else
-    stand(lane, place(before, rank, th, tl, arrival) .. id)
+    stand(lane, {'ZADD', P .. 'l|' .. lane, 0, place(before, rank, th, tl, arrival) .. id})
   end
   call('SETRANGE', P .. 'j|' .. id, 0, pack(JOB, state, before, attempts, fence, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends,
                                             owner, NOBODY, home, #lane, lane))

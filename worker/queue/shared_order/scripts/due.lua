@@ -49,14 +49,10 @@ while left > 0 do
   else
     call('ZREM', P .. 't', id)
     if state == SCHEDULED then
-      local class = rank .. lane
-      local s = call('HMGET', P .. 's', class, 'n')
-      local class_now
-      th, tl, eh, el, class_now = line_up(lane, owner, rank, cost, weight, s[1])
-      arrival = (tonumber(s[2]) or 0) + 1
-      call('HSET', P .. 's', 'n', arrival, class, class_now)
+      arrival = call('HINCRBY', P .. 's', 'n', 1)
+      th, tl, eh, el = line_up(lane, owner, rank, cost, weight)
     end
-    stand(lane, place(before, rank, th, tl, arrival) .. id)
+    stand(lane, {'ZADD', P .. 'l|' .. lane, 0, place(before, rank, th, tl, arrival) .. id})
     if dead < NEVER then call('ZADD', P .. 't', dead, id) end
     call('SETRANGE', P .. 'j|' .. id, 0, pack(JOB, WAITING, before, attempts, fence, rank, cost, weight, th, tl, eh, el, arrival, came,
                                               dead, ends, owner, host, home, #lane, lane))
@@ -72,6 +68,7 @@ while left > 0 do
     call('ZADD', P .. 'a', math.max(promote(lane), now + 1), lane)
   end
 end
+save({'HSET', P .. 's'})
 local t, g = call('ZRANGE', P .. 't', 0, 0, 'WITHSCORES')[2], call('ZRANGE', P .. 'a', 0, 0, 'WITHSCORES')[2]
 call('HDEL', P .. 's', 'd')
 next_due = math.min(tonumber(t) or NEVER, tonumber(g) or NEVER)

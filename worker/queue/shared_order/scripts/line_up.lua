@@ -1,41 +1,36 @@
--- begins: where a newcomer's tag would be: its two halves; whether the owner's flow goes on there; the jobs and V of its class; its flow.
--- line_up: it gets that tag, and an end, as by FairShare::arrive(). `known` is what s has of its class, and the last answer what it is to
--- have. O(1); O(lanes) where it begins a class.
-local function begins(lane, owner, rank, known)
-  local jobs, vh, vl = 0, 0, 0
-  if known then
-    jobs, vh, vl = unpack_(CLASS, known)
-  else  -- it begins with those it competes with, for their tags will be compared
-    for _, other in ipairs(lane == '' and call('SMEMBERS', P .. 'n') or {''}) do
-      local c = call('HGET', P .. 's', rank .. other)
-      if c then
-        local _, h, l = unpack_(CLASS, c)
-        if h > vh or h == vh and l > vl then vh, vl = h, l end
-      end
+-- begins: where a newcomer's tag would be: its two halves; whether the owner's flow goes on there; its class; its flow; V.
+-- line_up: it gets that tag, and an end, as by FairShare::arrive(). O(1); O(lanes) where it begins a class.
+local function begins(lane, owner, rank)
+  local class = class_of(rank .. lane)
+  local vh, vl = class[2], class[3]
+  if class[1] == 0 then  -- it begins with those it competes with, for their tags will be compared
+    for _, other in ipairs(lane == '' and all_lanes() or {''}) do
+      local its = class_of(rank .. other)
+      if its[1] > 0 and (its[2] > vh or its[2] == vh and its[3] > vl) then vh, vl = its[2], its[3] end
     end
   end
-  local had = call('HGET', P .. 'f|' .. rank .. lane, owner)
-  if had then
-    local _, fw, _, _, eh, el = unpack_(FLOW, had)
-    if fw > 0 or eh > vh or eh == vh and el > vl then return eh, el, true, jobs, vh, vl, had end
-  end
-  return vh, vl, false, jobs, vh, vl, had
+  local flow = flow_of(rank .. lane, owner)
+  local eh, el = flow[5], flow[6]
+  if flow[2] > 0 or eh > vh or eh == vh and el > vl then return eh, el, true, class, flow, vh, vl end
+  return vh, vl, false, class, flow, vh, vl
 end
-local function line_up(lane, owner, rank, cost, weight, known)
-  if not known then call('SADD', P .. 'n', lane) end
-  local th, tl, goes_on, jobs, vh, vl, had = begins(lane, owner, rank, known)
-  local fj, fw, last, rest, eh, el, sh, sl = 0, 0, 1, 0, 0, 0, 0, 0
-  if had then fj, fw, last, rest, eh, el, sh, sl = unpack_(FLOW, had) end
-  if weight ~= last or not goes_on then rest = 0 end
+local function line_up(lane, owner, rank, cost, weight)
+  local th, tl, goes_on, class, flow, vh, vl = begins(lane, owner, rank)
+  if class[1] == 0 then
+    call('SADD', P .. 'n', lane)
+    lanes, class[2], class[3] = nil, vh, vl
+  end
+  local rest = flow[4]
+  if weight ~= flow[3] or not goes_on then rest = 0 end
   local scaled = cost * 65536 + rest
   local step = floor(scaled / weight)
-  rest = scaled - step * weight
-  el = tl + step
-  eh = th + floor(el / B32)
+  local el = tl + step
+  local eh = th + floor(el / B32)
   el = el % B32
   if eh >= 2147483648 then eh, el = 2147483647, 4294967295 end
-  local class = rank .. lane
-  if had and fj == 0 then call('ZREM', P .. 'i|' .. class, owner) end
-  call('HSET', P .. 'f|' .. class, owner, pack(FLOW, fj + 1, fw + 1, weight, rest, eh, el, sh, sl))
-  return th, tl, eh, el, pack(CLASS, jobs + 1, vh, vl)
+  if flow[1] == 0 and (flow[5] > 0 or flow[6] > 0) then call('ZREM', P .. 'i|' .. rank .. lane, owner) end
+  class[1], class.changed = class[1] + 1, true
+  flow[1], flow[2], flow[3], flow[4], flow[5], flow[6] = flow[1] + 1, flow[2] + 1, weight, scaled - step * weight, eh, el
+  flow.changed, flow.gone = true, nil
+  return th, tl, eh, el
 end

@@ -4,6 +4,7 @@
 -- Answer 1 it is over by this; -1 it was over; 0 it was dropped since, or has begun anew
 -- O(log n)
 @open@
+@flows@
 @over@
 local text = call('GETRANGE', P .. 'j|' .. a[4], 0, JOB_MOST)
 if text == '' then
@@ -15,7 +16,8 @@ if text == '' then
 end
 local state, marks, _, fence, _, _, _, _, _, _, _, _, _, _, _, _, host = unpack_(JOB, text)
 if state == OVER then return -1 end
-if marks >= 32 and fence > a[8] + 0 and a[8] ~= '0' then return 0 end
+if floor(marks / 32) % 2 == 1 and fence > a[8] + 0 and a[8] ~= '0' then return 0 end
 over(a[4], text, a[5], a[6], a[7])
+save({'HSET', P .. 's'})
 if state == RUNNING and (a[5] == 'D' or a[5] == 'X') then call('PUBLISH', P .. 'c|' .. host, 'stop ' .. a[4] .. ' ' .. fence) end
 return 1

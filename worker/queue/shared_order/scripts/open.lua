@@ -15,7 +15,7 @@
 --             body, where there is none)
 --   t         zset: jobs by the time at which something happens to them: the deadline, or when they may be taken
 --   a         zset: lanes by when aging is looked at
---   o         hash: how many jobs of each owner wait
+--   o         hash: how many jobs of each owner wait, of those that are counted there
 --   H         zset: hosts by when their leases end, us; 0: it has ended, and its jobs are being taken back
 --   h|HOST    hash: the jobs that it runs, and their fences
 --   w|LANE    set: hosts whose workers of that lane wait for a job
@@ -34,7 +34,7 @@
 --   D|KIND    hash: how often those were tried that were tried before
 --   N         hash: the operator's hooks, by the time until which some host has them, us
 --   v         zset: URLs that want to hear no more, by when they said so, us
---   c|HOST    channel: what a host must hear at once ("over ID", "stop ID FENCE", "wake LANE"; "parts …": shared_answers/parts.h)
+--   c|HOST    channel: what a host must hear at once ("over ID ID…", "stop ID FENCE", "wake LANE"; "parts …": shared_answers/parts.h)
 --   e|ID      stream: a job's answer so far (shared_answers/parts.h); and a channel: it has an entry more, or ("over") the job has ended
 --
 -- Times are us since 1970 by Redis's clock. Where that is stepped, what is due comes so much earlier or later; the order does not
@@ -62,6 +62,7 @@ local CLASS, FLOW = '>I4I4I4', '>I4I4I4I4I4I4I4I4'
 -- state, marks, failed attempts, fence, rank, cost, weight, tag, end, arrival, came, deadline, deadline once it has been taken (0: the
 -- same), owner, host, home, lane. Of one that is over: instead of the last deadline when it ended; instead of its end, how often its URL
 -- was told of that, and what came of it (deliver.lua). Marks: 1 let before others, 2 its end is told to an URL, 4 to the hooks, 8 to the
--- feed, 16 its body is kept, 32 it was over once, and has begun anew
+-- feed, 16 its body is kept, 32 it was over once, and has begun anew, 64 it is
+-- counted in o while it waits, as owners were bounded when it came
 local JOB, JOB_MOST = '>BBI2I4c8I4I4I4I4I4I4I8I8I8I8c8c8c8Bc0', 351
 local SCHEDULED, WAITING, DELAYED, RUNNING, OVER = 1, 2, 3, 4, 5

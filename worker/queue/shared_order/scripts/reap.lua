@@ -4,6 +4,7 @@
 -- Answer {jobs that are back, jobs that are over, hosts that are still to be looked at}
 -- O(log hosts + jobs log n)
 @open@
+@flows@
 @over@
 @stand@
 @come_back@
@@ -33,4 +34,5 @@ for _, host in ipairs(call('ZRANGEBYSCORE', P .. 'H', '-inf', now, 'LIMIT', 0, 4
   if call('HLEN', P .. 'h|' .. host) == 0 then call('ZREM', P .. 'H', host) end
   if back + ended == most then break end
 end
+save({'HSET', P .. 's'})
 return {back, ended, call('ZCOUNT', P .. 'H', '-inf', now)}

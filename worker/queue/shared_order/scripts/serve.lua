@@ -7,30 +7,44 @@
 --        deadline (0: none), owner, lane, home (empty: none), body of each job it has now}}
 -- O(jobs log n): of each of two lanes so many are looked at as are taken.
 @open@
+@flows@
 @over@
 local host, lane, most = a[4], a[5], a[6] + 0
 local s = call('HMGET', P .. 's', 'd', 'p', 'k', 'w', 'h|' .. lane, 'h|')
 if s[1] and now >= s[1] + 0 then
-  @line_up@
   @stand@
+  @line_up@
   @due@
   s = call('HMGET', P .. 's', 'd', 'p', 'k', 'w', 'h|' .. lane, 'h|')
 end
-local done = {}
+local done, gone, undue, texts = {}, {'HDEL', P .. 'h|' .. host}, {'ZREM', P .. 't'}, {}
 for i = 7, #a, 5 do
   local text = call('GETRANGE', P .. 'j|' .. a[i], 0, JOB_MOST)
   local is = -1
   if text ~= '' then
-    local state, _, _, fence, _, _, _, _, _, _, _, _, _, _, _, _, its_host = unpack_(JOB, text)
-    is = state == OVER and -1 or state == RUNNING and its_host == host and fence == a[i + 1] + 0 and 1 or 0
-    if is == 1 then over(a[i], text, a[i + 4], a[i + 2], a[i + 3]) end
+    local state, _, _, fence, _, _, _, _, _, _, _, _, _, dead, _, _, its_host = unpack_(JOB, text)
+    is = (state == OVER or texts[a[i]]) and -1 or state == RUNNING and its_host == host and fence == a[i + 1] + 0 and 1 or 0
+    if is == 1 then
+      texts[a[i]] = text
+      gone[#gone + 1] = a[i]
+      if dead < NEVER then undue[#undue + 1] = a[i] end
+    end
   end
   done[#done + 1] = is
 end
+if gone[3] then call(unpack(gone)) end
+if undue[3] then call(unpack(undue)) end
+for i = 7, #a, 5 do
+  if done[(i - 2) / 5] == 1 then over(a[i], texts[a[i]], a[i + 4], a[i + 2], a[i + 3], true) end
+end
 local due = s[1] and math.max(0, s[1] - now) or -1
-if most == 0 then return {1, due, done, {}} end
-local lease = call('ZSCORE', P .. 'H', host)
-if not lease or lease == '0' then return {0, due, done, {}} end
+local set = {'HSET', P .. 's'}
+local lease = most > 0 and call('ZSCORE', P .. 'H', host)
+local known = most == 0 or lease and lease ~= '0'
+if most == 0 or not known then
+  save(set)
+  return {known and 1 or 0, due, done, {}}
+end
 
 local own, any = {}, {}
 if not s[2] then own = call('ZRANGE', P .. 'l|' .. lane, 0, most - 1) end
@@ -40,12 +54,15 @@ if #own + #any < most then
   call('SADD', P .. 'w|' .. lane, host)
   call('SADD', P .. 'n', lane)  -- jobs that name no model wake it, too
 end
-if not own[1] and not any[1] then return {1, due, done, {}} end
+if not own[1] and not any[1] then
+  save(set)
+  return {1, due, done, {}}
+end
 local x, y, of_own, of_any = 1, 1, {'ZREM', P .. 'l|' .. lane}, {'ZREM', P .. 'l|'}
 local MOST_BYTES = 1048576  -- of their bodies, but for the last
 local bytes = 0
 local taken, jobs, headers, runs = 0, {}, {}, {'HSET', P .. 'h|' .. host}
-local classes, flows, owners = {}, {}, {}
+local owners = {}
 local first_end = tonumber(s[1]) or NEVER  -- before which nothing is due
 local top, top_any = tonumber(s[5]) or NEVER, tonumber(s[6]) or NEVER
 while taken < most and bytes < MOST_BYTES do
@@ -75,30 +92,19 @@ while taken < most and bytes < MOST_BYTES do
     unpack_(JOB, text)
   fence = math.max(fence + 1, floor(now / 1000000))  -- a Redis that has lost a taking gives no other host its fence
   -- FairShare::take()
-  local class = rank .. its_lane
-  local flow = flows[class .. owner]
-  if not flow then
-    flow = {class, owner, unpack_(FLOW, call('HGET', P .. 'f|' .. class, owner))}
-    flows[class .. owner] = flow
-  end
-  if eh > flow[9] or eh == flow[9] and el > flow[10] then flow[9], flow[10] = eh, el end
-  flow[4] = flow[4] - 1
-  if flow[4] == 0 then flow[7], flow[8] = flow[9], flow[10] end
+  local flow = flow_of(rank .. its_lane, owner)
+  if eh > flow[7] or eh == flow[7] and el > flow[8] then flow[7], flow[8] = eh, el end
+  flow[2], flow.changed = flow[2] - 1, true
+  if flow[2] == 0 then flow[5], flow[6] = flow[7], flow[8] end
   -- What competes with it has come as far, be it asked for by model or not.
   for i = 1, lane == '' and 1 or 2 do
-    local name = rank .. (i == 1 and '' or lane)
-    local its = classes[name]
-    if not its then
-      local c = call('HGET', P .. 's', name)
-      its = c and {unpack_(CLASS, c)} or {0, 0, 0}
-      classes[name] = its
-    end
-    if its[1] > 0 and (th > its[2] or th == its[2] and tl > its[3]) then its[2], its[3], its.new = th, tl, true end
+    local its = class_of(rank .. (i == 1 and '' or lane))
+    if its[1] > 0 and (th > its[2] or th == its[2] and tl > its[3]) then its[2], its[3], its.changed = th, tl, true end
   end
   local r = unpack_('>I8', rank)
   if r < top then top = r end
   if r < top_any then top_any = r end
-  owners[owner] = (owners[owner] or 0) - 1
+  if before >= 64 then owners[owner] = (owners[owner] or 0) - 1 end
   if ends > 0 then
     call('ZREM', P .. 't', id)
     if ends < NEVER then call('ZADD', P .. 't', ends, id) end
@@ -123,14 +129,7 @@ for i = 1, #headers, 2 do call('SETRANGE', P .. 'j|' .. headers[i], 0, headers[i
 for owner, n in pairs(owners) do
   if call('HINCRBY', P .. 'o', owner, n) <= 0 then call('HDEL', P .. 'o', owner) end
 end
-for _, f in pairs(flows) do call('HSET', P .. 'f|' .. f[1], f[2], pack(FLOW, f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10])) end
-local set = {'HSET', P .. 's', 'k', (tonumber(s[3]) or 0) + taken, 'w', s[4] - taken}
-for name, its in pairs(classes) do
-  if its.new then
-    set[#set + 1] = name
-    set[#set + 1] = pack(CLASS, its[1], its[2], its[3])
-  end
-end
+set = {'HSET', P .. 's', 'k', (tonumber(s[3]) or 0) + taken, 'w', s[4] - taken}
 if aging > 0 then
   set[#set + 1], set[#set + 2] = 'h|' .. lane, string.format('%.0f', top)
   set[#set + 1], set[#set + 2] = 'h|', string.format('%.0f', top_any)
@@ -139,5 +138,5 @@ if first_end < (tonumber(s[1]) or NEVER) then
   set[#set + 1], set[#set + 2] = 'd', first_end
   due = math.max(0, first_end - now)
 end
-call(unpack(set))
+save(set)
 return {1, due, done, jobs}

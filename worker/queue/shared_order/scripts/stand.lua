@@ -1,4 +1,5 @@
--- stand: a job may be taken, at the place it has. A host that waits for such is woken. `lanes`: what n has, if that is known. O(log n)
+-- stand: jobs may be taken, at the places they have: `line` is ZADD, the lane's key, and of each 0 and its member. Hosts that wait for
+-- such are woken. O(log n) each
 local next_due  -- what s has as d, once it is known here
 local function soon(at)
   next_due = next_due or tonumber(call('HGET', P .. 's', 'd')) or NEVER
@@ -10,19 +11,28 @@ end
 local function place(before, rank, th, tl, arrival)
   return before % 2 == 1 and pack('>I8I8I4I4', 0, arrival, th, tl) or rank .. pack('>I4I4I8', th, tl, arrival)
 end
+local lanes  -- what n has, once it is known here
+local function all_lanes()
+  lanes = lanes or call('SMEMBERS', P .. 'n')
+  return lanes
+end
+local asleep = {}  -- lanes for which no host waits
 local function wake(lane)
+  if asleep[lane] then return end
   local host
   repeat host = call('SPOP', P .. 'w|' .. lane) until not host or call('PUBLISH', P .. 'c|' .. host, 'wake ' .. lane) > 0
+  asleep[lane] = not host
   return host
 end
-local function stand(lane, member, lanes)
-  call('ZADD', P .. 'l|' .. lane, 0, member)
-  if lane ~= '' then
-    wake(lane)
-  else
-    for _, each in ipairs(lanes or call('SMEMBERS', P .. 'n')) do
-      if wake(each) then break end
+local function stand(lane, line)
+  call(unpack(line))
+  for _ = 3, #line, 2 do  -- a host for each
+    local host
+    for _, each in ipairs(lane == '' and all_lanes() or {lane}) do
+      host = wake(each)
+      if host then break end
     end
+    if not host then break end
   end
   if aging > 0 and call('ZADD', P .. 'a', 'NX', now + aging, lane) == 1 then soon(now + aging) end
 end
