@@ -142,6 +142,16 @@ void write_shared(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept
   gauge("penstock_shared_subscription_lag_seconds",
         "From telling Redis to hearing of it on this host's channel.",
         [](const Shared& of) { return static_cast<double>(of.lag_us) / 1e6; });
+  gauge("penstock_shared_promise_kept",
+        "1: Redis has on its disk what a 202 says, or as many replicas as it takes have it; 0: it "
+        "is less, or not known.",
+        [](const Shared& of) { return of.promise_kept; });
+  gauge("penstock_shared_acknowledged_replicas",
+        "Replicas that have acknowledged the last promise; of promise: fsync none.",
+        [](const Shared& of) { return of.acknowledged; });
+  counter("penstock_shared_unacknowledged_total",
+          "Times that fewer replicas acknowledged than a promise takes: nobody was told 202.",
+          [](const Shared& of) { return of.unacknowledged; });
 }
 
 void write_store(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept {

@@ -87,6 +87,9 @@ struct SharedMetrics {
   uint64_t unsent = 0;          // ends that Redis does not have yet
   uint64_t reaped = 0;          // jobs of dead hosts, put back or ended by this one
   uint64_t lag_us = 0;          // of what is heard from Redis
+  uint64_t promise_kept = 0;    // 1: a 202 is kept as it says; see the metric's help
+  uint64_t acknowledged = 0;    // the last promise, by so many replicas
+  uint64_t unacknowledged = 0;  // times that it was by too few
 };
 
 struct QueueMetrics {

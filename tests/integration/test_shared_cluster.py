@@ -68,6 +68,22 @@ def metric(service, name, **labels):
     return None
 
 
+# ---- what a 202 says
+
+def test_all_are_told_what_a_202_says_now(host, redis):
+    edge = host("edge", worker())
+    until_known(edge)
+    until(lambda: "a 202 says: Redis at" in said(edge, "status", "--cluster"), "it was looked at")
+    assert "has the job on its disk (appendonly yes, appendfsync always)" in said(edge, "status", "--cluster")
+    told = cluster(edge)["redis"]["promise"]
+    assert told["by"] == "fsync" and [each["appendfsync"] for each in told["servers"]] == ["always"], told
+    until(lambda: metric(edge, "penstock_shared_promise_kept", queue="default") == 1, "the metric")
+    redis.ask("CONFIG", "SET", "appendfsync", "everysec")
+    redis.ask("CLIENT", "KILL", "TYPE", "normal")  # who comes back looks again
+    until(lambda: "(appendfsync everysec): a 202 holds unless its machine loses power within 2 s" in said(edge, "status", "--cluster"), "it is told")
+    until(lambda: metric(edge, "penstock_shared_promise_kept", queue="default") == 0, "the metric")
+
+
 # ---- pause
 
 def test_a_queue_that_is_paused_on_one_host_is_paused_on_all(host):

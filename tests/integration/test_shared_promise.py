@@ -1,12 +1,16 @@
 """Promises of a shared queue that replicas keep (`promise: replicas:1`): nothing that was promised is lost as Redis fails over."""
 
+import json
+import re
 import signal
+import subprocess
 import threading
 import time
 
 import pytest
 
 from client import Client
+from processes import BUILD, environment
 from redis_groups import Cluster, Watched
 from shared_hosts import ALICE, BODY, HTTP, SERVER, SLOW, ask, get, job, promise, until_known, until_one_runs, until_status, worker
 from waiting import until
@@ -40,6 +44,11 @@ def until_replicated(watched):
     until(lambda: b"state=online" in watched.master.ask("INFO", "replication"), "there is a replica, and it has all")
 
 
+def ctl(service, *arguments):
+    return subprocess.run([BUILD / "penstockctl", *arguments, "-s", service.penstockd.socket], capture_output=True, text=True, timeout=30,
+                          check=True, env=environment(service.folder)).stdout
+
+
 def said(service):
     return service.penstockd.process.text()
 
@@ -65,12 +74,18 @@ def test_where_too_few_replicas_acknowledge_nothing_is_promised_and_a_retry_join
         assert len(watched.master.ask("KEYS", "*j|*")) == before + 1  # it may be there all the same
         for service in (edge, gpu):  # and who asks again is told the same, from whichever host
             assert ask(service, Idempotency_Key='"k1"').status == 503
+        told = ctl(edge, "status", "--cluster")
+        assert re.search(r"a 202 of queue default says: 1 or more replicas have the job; .* ago: 0 acknowledged it", told), told
+        all = json.loads(ctl(edge, "status", "--cluster", "--json"))
+        assert all["redis"]["promise"] == {"by": "replicas", "replicas": 1, "servers": []}
+        assert all["queues"][0]["acknowledged"]["failed"] >= 1, all
     finally:
         replica.go_on()
     ids = {until(lambda: (reply := ask(service, Idempotency_Key='"k1"')).status == 202 and reply, "it is promised").json()["id"]
            for service in (gpu, edge)}
     assert len(ids) == 1
     assert len(watched.master.ask("KEYS", "*j|*")) == before + 1
+    assert json.loads(ctl(edge, "status", "--cluster", "--json"))["queues"][0]["acknowledged"]["replicas"] == 1
     assert "jobs are not promised: fewer than 1 replicas" in said(edge)
 
 

@@ -35,6 +35,42 @@ std::string redis_line(JsonElement redis) {
                                                  "is not reached: " + cell(redis, "why") + "\n";
 }
 
+// What a 202 says now.
+std::string promise_lines(JsonElement root, JsonElement redis) {
+  std::string lines;
+  const auto promise = object_of(redis, "promise");
+  if (!promise) {
+    return lines;
+  }
+  for (const JsonElement server : elements_of(*promise, "servers")) {
+    const std::string warning = cell(server, "warning");
+    lines += "a 202 says: Redis at " + cell(server, "at") + " " +
+             (warning == "-" ? "has the job on its disk (appendonly yes, appendfsync always)"
+                             : warning) +
+             "\n";
+  }
+  const std::string wanted = cell(*promise, "replicas");
+  for (const JsonElement queue : elements_of(root, "queues")) {
+    const auto replicas = object_of(queue, "acknowledged");
+    if (!replicas) {
+      continue;
+    }
+    lines += "a 202 of queue " + cell(queue, "name") + " says: " + wanted + " or more replicas have the job; ";
+    lines += cell(*replicas, "ms") == "-" ? "none was asked for yet"
+                                          : "the last was acknowledged by " +
+                                                cell(*replicas, "replicas") + ", " +
+                                                milliseconds(*replicas, "ms") + " ago";
+    if (number_of(*replicas, "failed") > 0) {
+      const std::string with = cell(*replicas, "failed_with");
+      lines += "; not given " + cell(*replicas, "failed") + " times, the last " +
+               milliseconds(*replicas, "failed_ms") + " ago: " +
+               (with == "-" ? "Redis did not answer" : with + " acknowledged it");
+    }
+    lines += "\n";
+  }
+  return lines;
+}
+
 std::string queue_table(JsonElement root) {
   std::vector<Row> rows = {{"QUEUE", "MODEL", "WAITING", "SCHEDULED", "RUNNING", "WORKERS", "SLOTS",
                             "WAIT", "TAKES", "OLDEST"}};
@@ -111,7 +147,7 @@ Result<std::string> cluster_table(const std::string& json) {
   if (!redis) {
     return std::string("no queue of this host is shared\n");
   }
-  return redis_line(*redis) + lag_lines(root) + "\n" + queue_table(root) + "\n" + host_table(root) +
+  return redis_line(*redis) + promise_lines(root, *redis) + lag_lines(root) + "\n" + queue_table(root) + "\n" + host_table(root) +
          gone_table(root);
 }
 

@@ -70,7 +70,9 @@ std::string read_url(std::string_view url, RedisConfig& redis) {
   constexpr std::string_view kTcp = "redis://";
   constexpr std::string_view kUnix = "unix:";
   if (url.starts_with("rediss://")) {
-    return "TLS to Redis is not there yet; have a tunnel, or a network that others cannot read";
+    return "must be redis:// or unix:, for Debian's hiredis, with which penstockd is built, has no "
+           "TLS; have a proxy on this host speak it (stunnel: docs/MANY_HOSTS.md), and name that: "
+           "unix:PATH or redis://127.0.0.1:PORT";
   }
   if (url.starts_with(kUnix)) {
     url.remove_prefix(kUnix.size());

@@ -367,6 +367,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void heard_rest(const JobId& id, PartPlace taking, uint64_t offset, std::string_view answer);
   void tell_end(Job& job, const JobRecord& record, uint64_t fence);
   void give_back_idle();
+  bool has_worker(const Scheduler::Lane& lane);
   bool is_too_large(const Job& job) const;
   void store_shared(Job& job, JobRecord record);
   void result_stored(const JobId& id, JobRecord record, const Result<StoredResult>& stored);

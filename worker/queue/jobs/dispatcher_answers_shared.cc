@@ -28,7 +28,7 @@ const wire::Failed kCut{.status = 502,
 // What it answers goes to those who wait on another host, and to the stream of what was promised.
 void Dispatcher::tell_from_start(Job& job, SharedQueue& queue, const SharedOrder::Taken& taken) {
   const bool promised = job.more->keep->promised;
-  const bool waited = !promised && !taken.home.empty() && taken.home != queue.host();
+  const bool waited = !promised && !taken.home.empty() && taken.home != queue.home();
   job.tells = job.tells && (waited || promised);
   if (!job.tells) {
     return;

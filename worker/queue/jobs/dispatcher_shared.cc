@@ -53,6 +53,7 @@ Newcomer Dispatcher::newcomer(const JobRecord& record, std::string body) {
   job.body = std::move(body);
   job.promised = record.promised;
   job.job.marks = static_cast<uint8_t>(marks);
+  job.job.waited = !record.promised;
   job.job.owner = record.share.lo;
   job.job.priority = record.priority;
   job.job.cost = record.cost;
@@ -283,6 +284,10 @@ void Dispatcher::on_taken(SharedQueue& queue, const SharedOrder::Taken& taken) {
     early_[taken.id] = {&queue, taken};
     return;
   }
+  Scheduler::Lane& lane = scheduler_.lane(*its, taken.lane);
+  if (!has_worker(lane)) {  // they left since it was asked for
+    return queue.give_back(taken.id, 0, std::nullopt);
+  }
   if (job == nullptr) {
     job = &jobs_.add(ulid_of(record.id));
     job->created_ms = record.created_ms;
@@ -308,7 +313,6 @@ void Dispatcher::on_taken(SharedQueue& queue, const SharedOrder::Taken& taken) {
   job->more->fence = taken.fence;
   job->more->restarts = 0;
   hold(*job, std::string(frame));
-  Scheduler::Lane& lane = scheduler_.lane(*its, taken.lane);
   const int64_t now_ns = connections_.now_ns();
   const int64_t waited_ms = std::max<int64_t>(time_.ms() - taken.came_us / 1000, 0);
   scheduler_.add(*job, lane,
@@ -378,12 +382,7 @@ void Dispatcher::give_back_idle() {
     if (suspect && served_.attended(lane, connections_.now_ns(), limits_.worker_grace_ns)) {
       return;
     }
-    bool served = false;
-    workers_.each([&](const WorkerSession& worker) {
-      served = served || &worker.lane() == &lane ||
-               (lane.model.empty() && worker.lane().queue == lane.queue);
-    });
-    if (!served || (!suspect && lane.queue->paused) || lane.queue->retired) {
+    if (!has_worker(lane) || (!suspect && lane.queue->paused) || lane.queue->retired) {
       give_back(job, suspect ? std::optional(Scheduler::Cause::kWorkerLost) : std::nullopt);
     }
   });

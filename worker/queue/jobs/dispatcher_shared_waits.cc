@@ -65,6 +65,16 @@ void Dispatcher::on_roster(SharedQueue& queue) {
   }
 }
 
+// Of its model; of jobs that name none, any in the queue.
+bool Dispatcher::has_worker(const Scheduler::Lane& lane) {
+  bool has = false;
+  workers_.each([&](const WorkerSession& worker) {
+    has = has || &worker.lane() == &lane ||
+          (lane.model.empty() && worker.lane().queue == lane.queue);
+  });
+  return has;
+}
+
 // It comes to a queue that goes on.
 void Dispatcher::foretell_away(Job& job, const Scheduler::Lane& lane) {
   const bool scheduled = job.more->keep != nullptr && job.more->keep->not_before_ms != 0;

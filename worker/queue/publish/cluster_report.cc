@@ -34,6 +34,46 @@ std::string describe(const Scheduler::Queue& queue, const Roster& roster, std::s
       .done();
 }
 
+std::string ago(int64_t at_ns, int64_t now_ns) {
+  return at_ns == 0 ? "null" : std::to_string(ms(now_ns - at_ns));
+}
+
+// How replicas acknowledge what is promised.
+std::string describe(const PromiseLine* line, int64_t now_ns) {
+  if (line == nullptr) {
+    return "null";
+  }
+  const PromiseLine::Acknowledged& all = line->acknowledged();
+  return JsonObject()
+      .raw("replicas", all.at_ns == 0 ? "null" : std::to_string(all.replicas))
+      .raw("ms", ago(all.at_ns, now_ns))
+      .number("failed", static_cast<int64_t>(all.failed))
+      .raw("failed_ms", ago(all.failed_ns, now_ns))
+      .raw("failed_with", all.failed_with < 0 ? "null" : std::to_string(all.failed_with))
+      .done();
+}
+
+// What a 202 says.
+std::string describe_promise(const SharedJobs& jobs) {
+  JsonList servers;
+  for (const auto& [at, kept] : jobs.durability().kept()) {
+    if (!kept.is_current) {
+      continue;
+    }
+    servers.add(JsonObject()
+                    .text("at", at)
+                    .text_or_null("appendonly", kept.appendonly)
+                    .text_or_null("appendfsync", kept.appendfsync)
+                    .text_or_null("warning", kept.warning)
+                    .done());
+  }
+  return JsonObject()
+      .text("by", jobs.replicas() > 0 ? "replicas" : "fsync")
+      .number("replicas", jobs.replicas())
+      .raw("servers", servers.done())
+      .done();
+}
+
 std::string describe(const Scheduler::Queue& queue, const SharedQueue& shared, int64_t now_ns) {
   const Roster& roster = shared.roster();
   std::set<std::string> names;
@@ -63,6 +103,7 @@ std::string describe(const Scheduler::Queue& queue, const SharedQueue& shared, i
       .number("lag_ms", ms(roster.lag_ns(now_ns)))
       .number("unsent", static_cast<int64_t>(shared.unsent()))
       .number("reaped", static_cast<int64_t>(shared.membership().reaped()))
+      .raw("acknowledged", describe(shared.promise_line(), now_ns))
       .raw("models", models.done())
       .done();
 }
@@ -174,6 +215,7 @@ std::string report_cluster(const Dispatcher& dispatcher) {
                                           .boolean("reached", jobs->is_ready())
                                           .text("at", jobs->where())
                                           .text_or_null("why", jobs->trouble())
+                                          .raw("promise", describe_promise(*jobs))
                                           .done())
       .raw("queues", queues.done())
       .raw("hosts", hosts.done())

@@ -70,7 +70,7 @@ void put_desired(wire::MetricsPage& page, const Supervisor& supervisor,
   }
 }
 
-void put_shared(wire::QueueMetrics& row, const SharedQueue& queue) {
+void put_shared(wire::QueueMetrics& row, const SharedQueue& queue, const Durability& durability) {
   const Roster& roster = queue.roster();
   const int64_t now_ns = monotonic_ns();
   const int64_t renewed_ns = queue.membership().renewed_ns();
@@ -86,7 +86,14 @@ void put_shared(wire::QueueMetrics& row, const SharedQueue& queue) {
                 .request_ns = static_cast<uint64_t>(queue.calls().ns),
                 .unsent = queue.unsent(),
                 .reaped = queue.membership().reaped(),
-                .lag_us = static_cast<uint64_t>(roster.lag_ns(now_ns) / kNsPerUs)};
+                .lag_us = static_cast<uint64_t>(roster.lag_ns(now_ns) / kNsPerUs),
+                .promise_kept = durability.is_kept() ? uint64_t{1} : 0};
+  if (const PromiseLine* const line = queue.promise_line(); line != nullptr) {
+    const PromiseLine::Acknowledged& all = line->acknowledged();
+    row.shared.acknowledged = static_cast<uint64_t>(all.replicas);
+    row.shared.promise_kept = all.at_ns != 0 && all.replicas >= line->replicas() ? 1 : 0;
+    row.shared.unacknowledged = all.failed;
+  }
 }
 
 void put_devices(wire::MetricsPage& page, const DeviceWatch& watch) {

@@ -3,6 +3,7 @@
 
 #include "shared/wire/metrics_page.h"
 #include "worker/queue/devices/watch.h"
+#include "worker/queue/shared_jobs/durability.h"
 #include "worker/queue/shared_jobs/shared_queue.h"
 #include "worker/queue/workers/autoscaler.h"
 #include "worker/queue/workers/supervisor.h"
@@ -14,7 +15,8 @@ namespace penstock::queue {
 void put_workers(wire::MetricsPage& page, const Supervisor& supervisor);
 void put_desired(wire::MetricsPage& page, const Supervisor& supervisor,
                  const Autoscaler& autoscaler);
-void put_shared(wire::QueueMetrics& row, const SharedQueue& queue);
+// `durability`: of the Redis that the queue is in.
+void put_shared(wire::QueueMetrics& row, const SharedQueue& queue, const Durability& durability);
 void put_devices(wire::MetricsPage& page, const DeviceWatch& watch);
 
 }  // namespace penstock::queue

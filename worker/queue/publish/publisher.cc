@@ -71,7 +71,7 @@ void Publisher::publish_metrics(const Sources& sources, int64_t now_ns) {
     of.oldest_wait_ms = static_cast<uint64_t>(Scheduler::oldest_wait_ns(queue, now_ns) / kNsPerMs);
     of.paused = queue.paused ? 1 : 0;
     if (const SharedQueue* const shared = dispatcher.shared(queue); shared != nullptr) {
-      put_shared(of, *shared);
+      put_shared(of, *shared, dispatcher.shared()->durability());
     }
   }
   wire::MetricsPage& page = metrics.page();

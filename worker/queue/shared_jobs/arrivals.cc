@@ -1,5 +1,6 @@
 #include "worker/queue/shared_jobs/arrivals.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -13,14 +14,17 @@ Arrivals::Arrivals(SharedOrder& order, const Scheduler::QueueSettings& settings,
   if (promising.servers != nullptr) {
     line_ =
         std::make_unique<PromiseLine>(*promising.servers, settings, keep_ms, promising.replicas);
-    journal_ = std::make_unique<PromiseJournal>(queue_, order, *promising.store, keep_ms);
+    journal_ = std::make_unique<PromiseJournal>(queue_, order, *promising.store,
+                                                std::min(keep_ms, promising.keep_dead_ms));
   }
 }
 
-void Arrivals::set(const Scheduler::QueueSettings& settings, int64_t keep_ms) {
+// An end that was a dead letter's may be forgotten before others are.
+void Arrivals::set(const Scheduler::QueueSettings& settings, int64_t keep_ms,
+                   int64_t keep_dead_ms) {
   if (line_ != nullptr) {
     line_->set(settings, keep_ms);
-    journal_->set(keep_ms);
+    journal_->set(std::min(keep_ms, keep_dead_ms));
   }
 }
 

@@ -30,6 +30,7 @@ struct Promising {
   redis::Servers* servers = nullptr;  // of the promises' own connections; nullptr: by the disk
   uint32_t replicas = 0;
   Store* store = nullptr;
+  int64_t keep_dead_ms = INT64_MAX;  // dead letters are kept so long
 };
 
 class Arrivals {
@@ -63,9 +64,11 @@ class Arrivals {
 
   // While one of that id is on its way, what comes of that is told to both.
   void add(Newcomer newcomer, Told told);
-  void set(const Scheduler::QueueSettings& settings, int64_t keep_ms);
+  void set(const Scheduler::QueueSettings& settings, int64_t keep_ms, int64_t keep_dead_ms);
   bool ready() const { return line_ == nullptr || line_->ready(); }
   bool empty() const { return arrivals_.empty(); }
+  // nullptr: Redis's own disk keeps what is promised.
+  const PromiseLine* line() const { return line_.get(); }
   // nullptr: none is kept.
   PromiseJournal* journal() const { return journal_.get(); }
 

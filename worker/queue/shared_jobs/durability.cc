@@ -69,14 +69,30 @@ void Durability::look(const std::string& key) {
   }
 }
 
+bool Durability::is_kept() const {
+  bool any = false;
+  for (const auto& [at, kept] : kept_) {
+    if (kept.is_current && !kept.warning.empty()) {
+      return false;
+    }
+    any = any || kept.is_current;
+  }
+  return any;
+}
+
+void Durability::forget() {
+  for (auto& [at, kept] : kept_) {
+    kept.is_current = false;
+  }
+}
+
 void Durability::told(const Asked& asked) {
   const std::string text = what_a_promise_means(asked.values[0], asked.values[1],
                                                 asked.why.empty() ? "no such settings" : asked.why);
-  if (const auto said = said_.find(asked.server); said != said_.end() && said->second == text) {
-    return;
-  }
-  said_[asked.server] = text;
-  if (!text.empty()) {
+  const auto [kept, fresh] = kept_.try_emplace(asked.server);
+  const bool news = fresh || kept->second.warning != text;
+  kept->second = {asked.values[0], asked.values[1], text};
+  if (news && !text.empty()) {
     log(Level::kWarn, "Redis at " + asked.server + " " + text);
   }
 }

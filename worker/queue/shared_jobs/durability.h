@@ -22,12 +22,24 @@ class Durability {
   // The server of that key is there, perhaps for the first time.
   void look(const std::string& key);
 
+  struct Kept {
+    std::string appendonly, appendfsync;  // empty: it does not say
+    std::string warning;                  // see what_a_promise_means()
+    bool is_current = true;               // it was looked at since forget()
+  };
+  // By the servers.
+  const std::map<std::string, Kept>& kept() const { return kept_; }
+  // Each that is current has on its disk what it has answered.
+  bool is_kept() const;
+  // Queues may be at others from now on.
+  void forget();
+
  private:
   struct Asked;
   void told(const Asked& asked);
 
   redis::Servers& servers_;
-  std::map<std::string, std::string> said_;  // of each server, the last; empty: all is well
+  std::map<std::string, Kept> kept_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "shared/base/clock.h"
+
 namespace penstock::queue {
 
 using Trouble = SharedOrder::Trouble;
@@ -81,8 +83,16 @@ void PromiseLine::send(const std::shared_ptr<Batch>& batch, size_t first, size_t
 
 void PromiseLine::waited(Batch& batch, int64_t replicas) {
   asking_ = false;
+  const int64_t now_ns = monotonic_ns();
   if (replicas >= 0) {
     short_ = replicas < static_cast<int64_t>(replicas_);
+    acknowledged_.replicas = replicas;
+    acknowledged_.at_ns = now_ns;
+  }
+  if (replicas < static_cast<int64_t>(replicas_)) {
+    ++acknowledged_.failed;
+    acknowledged_.failed_ns = now_ns;
+    acknowledged_.failed_with = replicas;
   }
   using Admission = SharedOrder::Admission;
   for (Entry& entry : batch) {

@@ -44,6 +44,16 @@ class PromiseLine {
   bool is_short() const noexcept { return short_; }
   uint32_t replicas() const noexcept { return replicas_; }
 
+  // How replicas have acknowledged what was promised.
+  struct Acknowledged {
+    int64_t replicas = 0;
+    int64_t at_ns = 0;         // 0: nothing was promised yet
+    uint64_t failed = 0;       // times that too few did, or nobody knows
+    int64_t failed_ns = 0;     // the last of these; 0: none
+    int64_t failed_with = -1;  // so many did then; -1: Redis did not answer
+  };
+  const Acknowledged& acknowledged() const noexcept { return acknowledged_; }
+
  private:
   struct Entry {
     SharedOrder::Job job;
@@ -62,6 +72,7 @@ class PromiseLine {
   Batch gathered_;
   bool asking_ = false;
   bool short_ = false;
+  Acknowledged acknowledged_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

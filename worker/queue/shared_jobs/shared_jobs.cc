@@ -81,6 +81,7 @@ SharedJobs::SharedJobs(const Config& config, std::string password, EventLoop& ev
       servers_(
           settings_of(config.redis, password), whereabouts_of(config.redis),
           [this] { return loops_.make(); }, *this),
+      replicas_(config.redis.replicas),
       store_(store) {
   Promising promising;
   if (config.redis.replicas > 0) {
@@ -89,7 +90,8 @@ SharedJobs::SharedJobs(const Config& config, std::string password, EventLoop& ev
     promise_servers_ = std::make_unique<redis::Servers>(
         std::move(settings), whereabouts_of(config.redis), [this] { return loops_.make(); },
         promises_);
-    promising = {promise_servers_.get(), config.redis.replicas, store};
+    promising = {promise_servers_.get(), config.redis.replicas, store,
+                 config.limits.keep_dead_ns / kNsPerMs};
   }
   for (const QueueConfig& queue : config.queues) {
     if (queue.shared) {
@@ -147,7 +149,7 @@ SharedQueue* SharedJobs::find(std::string_view name) const {
 void SharedJobs::apply(const Config& config) {
   for (const QueueConfig& queue : config.queues) {
     if (SharedQueue* const shared = find(queue.name); shared != nullptr) {
-      shared->set(queue::settings_of(queue), kept_ms(queue));
+      shared->set(queue::settings_of(queue), kept_ms(queue), config.limits.keep_dead_ns / kNsPerMs);
     }
   }
 }
@@ -177,6 +179,9 @@ void SharedJobs::advance() {
   loops_.advance_to(now_ns);
   for (const auto& queue : queues_) {
     queue->advance_to(now_ns);
+  }
+  if (now_ns >= durability_ns_) {
+    look_at_durability();
   }
   if (results_ != nullptr) {
     results_->advance_to(now_ns, [this] {
@@ -227,6 +232,15 @@ void SharedJobs::on_ready(std::string_view who) noexcept {
   trouble_.clear();
   for (const auto& queue : queues_) {
     queue->doubt();
+    layouts_.look(queue->name());
+  }
+  durability_.forget();
+  look_at_durability();
+}
+
+void SharedJobs::look_at_durability() {
+  durability_ns_ = monotonic_ns() + kDurabilityNs;
+  for (const auto& queue : queues_) {
     if (promise_servers_ == nullptr) {
       durability_.look(queue->key());
     }

@@ -12,6 +12,7 @@
 #include "worker/queue/config/config.h"
 #include "worker/queue/shared_jobs/durability.h"
 #include "worker/queue/shared_jobs/large_results.h"
+#include "worker/queue/shared_jobs/layouts.h"
 #include "worker/queue/shared_jobs/shared_queue.h"
 #include "worker/queue/shared_order/redis_loop.h"
 
@@ -19,6 +20,8 @@ namespace penstock::queue {
 
 class SharedJobs final : redis::Servers::User {
  public:
+  static constexpr int64_t kDurabilityNs = 30 * kNsPerSec;
+
   // nullptr: no queue is shared, and there is no feed of events. What it refers to lives longer;
   // the store may be none. `on_event` is called before the user is told of anything.
   static Result<std::unique_ptr<SharedJobs>> open(const Config& config, EventLoop& events,
@@ -37,6 +40,10 @@ class SharedJobs final : redis::Servers::User {
   const std::string& where() const { return where_; }
   const std::string& trouble() const { return trouble_; }
   redis::Servers& servers() { return servers_; }
+  // How Redis keeps what is promised. It says nothing where replicas are to have that.
+  const Durability& durability() const { return durability_; }
+  // So many; 0: Redis's own disk is to have it.
+  uint32_t replicas() const { return replicas_; }
   // The queues' new settings.
   void apply(const Config& config);
 
@@ -64,6 +71,7 @@ class SharedJobs final : redis::Servers::User {
   void on_ready(std::string_view who) noexcept override;
   void on_lost(std::string_view why) noexcept override;
   void on_hosts(uint64_t) noexcept override {}
+  void look_at_durability();
   void look_in(size_t number, std::string id, size_t most, const Found& then);
 
   RedisLoops loops_;
@@ -77,7 +85,10 @@ class SharedJobs final : redis::Servers::User {
 
   redis::Servers servers_;
   Durability durability_{servers_};
+  Layouts layouts_{servers_, servers_.settings().prefix};
+  int64_t durability_ns_ = INT64_MAX;  // when it is looked at again
   Promises promises_;
+  const uint32_t replicas_;
   std::unique_ptr<redis::Servers> promise_servers_;  // nullptr: Redis's disk keeps them
   Store* const store_;
   std::vector<std::unique_ptr<SharedQueue>> queues_;

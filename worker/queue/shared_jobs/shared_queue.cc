@@ -21,7 +21,7 @@ SharedQueue::SharedQueue(redis::Servers& servers, std::unique_ptr<redis::Loop> l
       roster_(order_, *this),
       host_(std::move(host)),
       arrivals_(order_, settings, keep_ms, promising,
-                {.home = [this] { return membership_.host(); },
+                {.home = [this] { return membership_.home(); },
                  .came =
                      [this](const std::string& lane, int64_t due_us) {
                        membership_.note_due(due_us, monotonic_ns());
@@ -33,9 +33,10 @@ SharedQueue::SharedQueue(redis::Servers& servers, std::unique_ptr<redis::Loop> l
 
 SharedQueue::~SharedQueue() { *alive_ = false; }
 
-void SharedQueue::set(const Scheduler::QueueSettings& settings, int64_t keep_ms) {
+void SharedQueue::set(const Scheduler::QueueSettings& settings, int64_t keep_ms,
+                      int64_t keep_dead_ms) {
   order_.set(settings, keep_ms);
-  arrivals_.set(settings, keep_ms);
+  arrivals_.set(settings, keep_ms, keep_dead_ms);
 }
 
 void SharedQueue::advance_to(int64_t now_ns) {

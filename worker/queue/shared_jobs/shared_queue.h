@@ -85,7 +85,7 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
     const auto found = held_.find(id);
     return found == held_.end() ? 0 : found->second;
   }
-  void set(const Scheduler::QueueSettings& settings, int64_t keep_ms);
+  void set(const Scheduler::QueueSettings& settings, int64_t keep_ms, int64_t keep_dead_ms);
 
   // Whether jobs can be added now. Else they are not promised.
   bool is_there() const { return secret().has_value() && order_.ready() && arrivals_.ready(); }
@@ -106,6 +106,8 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   using Outcome = Arrivals::Outcome;
   using Told = Arrivals::Told;
   void add(Newcomer newcomer, Told told) { arrivals_.add(std::move(newcomer), std::move(told)); }
+  // Of the replicas that have what is promised; nullptr: Redis's own disk has it.
+  const PromiseLine* promise_line() const { return arrivals_.line(); }
   // nullptr: what is promised is not kept here.
   PromiseJournal* journal() const { return arrivals_.journal(); }
   // Redis may be another, or have lost something.
@@ -162,6 +164,8 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
 
   // By what name others know this host; empty: it has none now.
   const std::string& host() const { return membership_.host(); }
+  // What it is to the jobs that come in here; empty: likewise.
+  const std::string& home() const { return membership_.home(); }
   // What jobs answer that run here, and on other hosts.
   AnswerWriter& writer() { return talk_.writer; }
   AnswerReader& reader() { return talk_.reader; }
@@ -237,6 +241,7 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   redis::Subscription subscription_;
   HostTalk talk_;
   std::deque<std::string> channels_;  // its own, by all names that it had lately
+  bool listens_at_home_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   int64_t there_ns_ = monotonic_ns();  // the last time that jobs could be added
   int64_t settled_ns_ = 0;

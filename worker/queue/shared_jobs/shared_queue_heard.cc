@@ -59,8 +59,11 @@ bool SharedQueue::runs(std::string_view id, uint64_t fence) const {
   return found != held_.end() && found->second == fence;
 }
 
-// What came in under another name is told by that.
+// What was taken under another name is told by that.
 void SharedQueue::on_joined() {
+  if (!std::exchange(listens_at_home_, true)) {
+    subscription_.listen(order_.key() + "c|" + membership_.home(), *this);
+  }
   subscription_.listen(channels_.emplace_back(order_.key() + "c|" + membership_.host()), *this);
   if (channels_.size() > kMostChannels) {
     subscription_.leave(channels_.front());

@@ -58,7 +58,8 @@ void Membership::renew(int64_t now_ns) {
                            if (answer && host == host_) {
                              renewed(answer.value, now_ns);
                            }
-                         });
+                         },
+                         home_);
 }
 
 void Membership::renewed(const SharedOrder::Renewed& answer, int64_t sent_ns) {
@@ -134,7 +135,7 @@ void Membership::leave() {
   if (is_in_) {
     is_in_ = false;
     order_.renew(host_, SharedOrder::Life::kLeaves, 0,
-                 [](const SharedOrder::Answer<SharedOrder::Renewed>&) {});
+                 [](const SharedOrder::Answer<SharedOrder::Renewed>&) {}, home_);
     host_.clear();
   }
   renew_ns_ = INT64_MAX;

@@ -58,6 +58,8 @@ class Membership {
 
   // By which jobs are taken; empty while it is out.
   const std::string& host() const noexcept { return is_in_ ? host_ : kNone; }
+  // What it is to callers who wait here, whatever its name is; empty while it is out.
+  const std::string& home() const noexcept { return is_in_ ? home_ : kNone; }
   uint64_t hosts() const noexcept { return hosts_; }
   // When the last renewal was sent that was answered; 0: none was.
   int64_t renewed_ns() const noexcept { return renewed_ns_; }
@@ -84,6 +86,7 @@ class Membership {
   SharedOrder& order_;
   User& user_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // of answers that come too late
+  const std::string home_ = SharedOrder::new_host();
   std::string host_;
   bool is_in_ = false;
   bool asking_ = false;

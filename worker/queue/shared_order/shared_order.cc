@@ -213,9 +213,10 @@ bool SharedOrder::advance(Then<Advanced> then) {
   return ask<Advanced>(order_script::kAdvance, words(), read, std::move(then));
 }
 
-bool SharedOrder::renew(std::string_view host, Life life, int64_t lease_us, Then<Renewed> then) {
+bool SharedOrder::renew(std::string_view host, Life life, int64_t lease_us, Then<Renewed> then,
+                        std::string_view home) {
   ScriptWords words = this->words();
-  words.text(host).number(lease_us).number(static_cast<int64_t>(life));
+  words.text(host).number(lease_us).number(static_cast<int64_t>(life)).text(home);
   const auto read = [](const redisReply& answer, Renewed& renewed) {
     if (!is_array(answer, 1)) {
       return false;
@@ -239,6 +240,7 @@ bool SharedOrder::reap(size_t most, Then<Reaped> then) {
   ScriptWords words = this->words();
   words.number(queue_.attempts).number(queue_.backoff_ns / kNsPerUs);
   words.number(static_cast<int64_t>((random_ >> 11) % kBelow)).number(static_cast<int64_t>(most));
+  words.number(kMissedUs);
   const auto read = [](const redisReply& answer, Reaped& reaped) {
     if (!redis::is_numbers(answer, 3)) {
       return false;

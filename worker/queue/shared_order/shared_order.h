@@ -109,13 +109,14 @@ class SharedOrder {
     bool force = false;       // not refused by bounds: it was promised before
     // The deadline once it has been taken; 0: the same; kNever: none.
     int64_t ends_by_us = 0;
-    std::string_view home;    // the host that is told of its end; empty: none
+    std::string_view home;    // whose host is told of its end (see renew()); empty: none
     std::string_view key;     // idempotency; empty: none
     std::string_view key_is;  // what that stands for: other jobs of the key are to be the same
     int64_t key_ms = 0;
     std::string_view instead_of;  // a job that does not count as having the key
     uint8_t marks = 0;            // of Mark
     std::string_view listed;    // in whose list it is: its owner's hash, 32 digits; empty: in none
+    bool waited = false;        // its home's caller waits for it, and nobody else
     bool anew = false;          // one of this id that is over begins again
     bool for_replicas = false;  // something is written in any case, for them to acknowledge
     // It is let in up to this position. 0: at any; kNever: at any, and its position is not told;
@@ -209,12 +210,16 @@ class SharedOrder {
     int64_t made_us = 0;  // when the queue was made: another: Redis has lost what it had
     int64_t due_us = kNever;
   };
-  bool renew(std::string_view host, Life life, int64_t lease_us, Then<Renewed> then);
+  // `home`: what its host is to callers who wait: of a host that comes back by another name the same.
+  // What they wait for is cancelled a while after that has not been renewed. Empty: nobody waits.
+  bool renew(std::string_view host, Life life, int64_t lease_us, Then<Renewed> then,
+             std::string_view home = {});
 
   struct Reaped {
     uint64_t back = 0, over = 0;  // jobs
-    uint64_t hosts = 0;           // still to be looked at
+    uint64_t hosts = 0;           // and homes, still to be looked at
   };
+  static constexpr int64_t kMissedUs = 10'000'000;  // then a home is gone
   bool reap(size_t most, Then<Reaped> then);
 
   struct Held {

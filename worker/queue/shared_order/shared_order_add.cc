@@ -62,7 +62,7 @@ std::string SharedOrder::numbers_of(const Job& job) const {
         int64_t{std::min(job.attempts, Scheduler::kMaxAttempts)},
         job.force ? 0 : int64_t{queue_.max_length}, int64_t{queue_.max_per_owner}, job.key_ms,
         job.ends_by_us, job.last_position, int64_t{job.marks}, int64_t{job.anew ? 1 : 0},
-        int64_t{job.for_replicas ? 1 : 0}}) {
+        int64_t{job.for_replicas ? 1 : 0}, int64_t{job.waited && !job.home.empty() ? 1 : 0}}) {
     bytes += double_of(number);
   }
   return bytes;

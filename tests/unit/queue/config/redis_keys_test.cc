@@ -58,8 +58,9 @@ TEST(RedisKeysTest, WhatIsWrongIsSaidWithWhatWouldBeRight) {
         complaint("url: '" + std::string(wrong) + "'").find(url + "must be redis://HOST:PORT"), 0U)
         << wrong;
   }
-  EXPECT_NE(complaint("url: 'rediss://10.0.0.5'").find("TLS to Redis is not there yet"),
-            std::string::npos);
+  const std::string tls = complaint("url: 'rediss://10.0.0.5'");
+  EXPECT_EQ(tls.find(url + "must be redis:// or unix:"), 0U) << tls;
+  EXPECT_NE(tls.find("stunnel"), std::string::npos) << tls;
   EXPECT_NE(complaint("url: 'redis://:secret@10.0.0.5'").find("password_file"), std::string::npos);
   EXPECT_NE(complaint("url: 'redis://10.0.0.1,10.0.0.2/1'").find("a cluster"), std::string::npos);
   for (const char* const wrong : {"maybe", "replicas", "replicas:", "replicas:0", "replicas:x"}) {

@@ -6,6 +6,7 @@
 #include "tests/fixtures/redis_server.h"
 #include "tests/unit/queue/shared_order/order_client.h"
 #include "tests/unit/queue/store/store_fixture.h"
+#include "worker/queue/shared_jobs/arrivals.h"
 
 namespace penstock::queue {
 namespace {
@@ -66,6 +67,72 @@ TEST_F(PromiseJournalTest, WhatMayHaveEndedAndBeenForgottenIsGivenUp) {
   EXPECT_EQ(journal_->announced(), 0U);
   EXPECT_EQ(state("1"), State::kUnknown);
   EXPECT_EQ(state("2"), State::kUnknown);
+}
+
+// Jobs on their way in, which are noted beside.
+class ArrivalsTest : public PromiseJournalTest {
+ protected:
+  static constexpr const char* kRefuse =
+      "CREATE TRIGGER no BEFORE INSERT ON away BEGIN SELECT RAISE(ABORT, 'no'); END";
+
+  void open_arrivals(int64_t keep_dead_ms = INT64_MAX) {
+    arrivals_ = std::make_unique<Arrivals>(
+        order_, Scheduler::QueueSettings{.name = "q", .max_length = 100}, kHourMs,
+        Promising{&client_.servers(), 0, store_.get(), keep_dead_ms},
+        Arrivals::Calls{.home = [] { return std::string("its-home"); },
+                        .came = [](const std::string&, int64_t) {}});
+  }
+  Arrivals::Outcome add(const std::string& id, const std::string& key) {
+    std::optional<Arrivals::Outcome> is;
+    EXPECT_TRUE(client_.until_ready());
+    arrivals_->add({.id = id,
+                    .lane = "m",
+                    .key = key,
+                    .key_is = "digest",
+                    .job = {.key_ms = key.empty() ? 0 : kHourMs},
+                    .promised = true},
+                   [&](Arrivals::Outcome outcome, const SharedOrder::Added&) { is = outcome; });
+    EXPECT_TRUE(client_.until([&] {
+      arrivals_->advance_to(monotonic_ns());
+      arrivals_->flush();
+      settle();
+      return is.has_value();
+    }));
+    return is.value_or(Arrivals::Outcome::kAway);
+  }
+
+  std::unique_ptr<Arrivals> arrivals_;
+};
+
+// Another host's journal has the job that is joined.
+TEST_F(ArrivalsTest, WhereTheJournalFailsNothingIsPromisedButWhatIsThereIsJoined) {
+  open_arrivals();
+  EXPECT_EQ(add("1", "key"), Arrivals::Outcome::kAdded);
+  EXPECT_TRUE(arrivals_->journal()->contains("1"));
+  arrivals_.reset();
+  execute(kRefuse);
+  reopen();
+  open_arrivals();
+  EXPECT_EQ(add("2", "key"), Arrivals::Outcome::kKeyUsed);
+  EXPECT_EQ(add("3", ""), Arrivals::Outcome::kAway);
+  EXPECT_EQ(arrivals_->journal()->size(), 0U);
+}
+
+// It may have been one, and does not run again.
+TEST_F(ArrivalsTest, WhatMayHaveBeenADeadLetterIsGivenUpOnceThoseAreForgotten) {
+  open_arrivals(0);
+  PromiseJournal& journal = *arrivals_->journal();
+  journal.note({.id = "1", .lane = "m", .promised = true}, [](bool) {});
+  settle();
+  journal.promised("1");
+  EXPECT_TRUE(client_.until_ready());
+  journal.doubt();
+  EXPECT_TRUE(client_.until([&] {
+    journal.advance_to(monotonic_ns());
+    settle();
+    return journal.size() == 0 || journal.announced() > 0;
+  }));
+  EXPECT_EQ(journal.announced(), 0U);
 }
 
 }  // namespace

@@ -120,6 +120,66 @@ TEST_F(SharedOrderTest, AnOwnerIsBoundedByThoseThatCameSinceOwnersAre) {
   EXPECT_EQ(add({.id = "c", .lane = "m", .owner = 1}).admission, Admission::kAdded);
 }
 
+// ---- callers who wait at a home
+
+class SharedOrderHomeTest : public SharedOrderTest {
+ protected:
+  static constexpr int64_t kStart = 1'000'000'000'000, kLease = 8'000'000;
+
+  SharedOrderHomeTest() {
+    at(0);
+    renew("edge-one", SharedOrder::Life::kJoins);
+    add({.id = "waited", .lane = "m", .home = "its-home", .waited = true, .body = "b"});
+    add({.id = "promised", .lane = "m", .home = "its-home", .body = "b"});
+  }
+  void at(int64_t us) { order_.set_clock(kStart + us); }
+  void renew(std::string_view host, SharedOrder::Life life) {
+    EXPECT_TRUE(client_
+                    .get<SharedOrder::Renewed>([&](auto then) {
+                      return order_.renew(host, life, kLease, then, "its-home");
+                    })
+                    .known);
+  }
+  SharedOrder::Reaped reap() {
+    return client_.get<SharedOrder::Reaped>([&](auto then) { return order_.reap(100, then); });
+  }
+};
+
+TEST_F(SharedOrderHomeTest, WhatCallersWaitForAtAHomeThatIsGoneIsCancelled) {
+  EXPECT_EQ(reap().over, 0U);
+  at(kLease + 1);
+  EXPECT_EQ(reap().over, 0U) << "all are missed where Redis was away: they may come back";
+  at(kLease + SharedOrder::kMissedUs);
+  EXPECT_EQ(reap().over, 0U);
+  at(kLease + 1 + SharedOrder::kMissedUs);
+  EXPECT_EQ(reap().over, 1U);
+  EXPECT_EQ(look("waited").how, 'C');
+  EXPECT_EQ(look("promised").state, State::kWaiting);
+  EXPECT_EQ(server_.ask("KEYS test:q1:{q}:C*"), "");
+  EXPECT_EQ(server_.ask("EXISTS test:q1:{q}:G"), "0");
+}
+
+TEST_F(SharedOrderHomeTest, AHomeWhoseHostComesBackByAnotherNameIsNotGone) {
+  at(kLease + 1);
+  reap();
+  renew("edge-two", SharedOrder::Life::kJoins);
+  at(2 * kLease);
+  renew("edge-two", SharedOrder::Life::kStays);
+  at(kLease + 1 + SharedOrder::kMissedUs);
+  EXPECT_EQ(reap().over, 0U);
+  EXPECT_EQ(look("waited").state, State::kWaiting);
+}
+
+TEST_F(SharedOrderHomeTest, OfAHomeThatIsLeftTheJobsAreCancelledThatRunToo) {
+  Channel runner(server_.socket(), "test:q1:{q}:c|" + std::string(kHost));
+  EXPECT_EQ(serve(kHost, 1).taken.at(0).id, "waited");
+  renew("edge-one", SharedOrder::Life::kLeaves);
+  reap();
+  at(1 + SharedOrder::kMissedUs);
+  EXPECT_EQ(reap().over, 1U);
+  EXPECT_EQ(runner.next().substr(0, 11), "stop waited");
+}
+
 TEST_F(SharedOrderTest, AKeyIsForOneJobUntilThatIsForgotten) {
   const SharedOrder::Job job{
       .id = "a", .lane = "m", .key = "k", .key_is = "digest 1", .key_ms = 60'000};
@@ -156,7 +216,7 @@ TEST_F(SharedOrderTest, ARedisThatHasLostATakingGivesItsFenceToNobodyElse) {
   server_.keep_copy();
   const uint64_t fence = serve(kHost, 1).taken.at(0).fence;
   server_.go_back_to_copy();
-  order_.set_clock(realtime_ns() / kNsPerUs + 1'000'000);
+  order_.set_clock(realtime_ns() / kNsPerUs + 250'000);
   EXPECT_GT(serve(kOther, 1).taken.at(0).fence, fence);
   EXPECT_EQ(serve(kHost, 0, {{"a", fence, "another's"}}).ended, std::vector{End::kNotOurs});
 }

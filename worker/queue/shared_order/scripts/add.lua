@@ -16,8 +16,8 @@
 -- or is due, us (0: none)   failed attempts so far   most jobs that wait (0: it was promised before, and is not refused)   most of an
 -- owner (0: as many)   the key's life, ms   deadline once it has been taken, us (0: the same; -1: none)   the last position at which it is
 -- let in (0: any; -1: any, and its position is not told; -2: none)   marks, as in open.lua   1: what is over by this id begins anew   1:
--- something is written also where the job is there, for replicas to tell of
-local ADDED, EACH = '>dddddddddddddddd', 10
+-- something is written also where the job is there, for replicas to tell of   1: its home's caller waits for it, and nobody else
+local ADDED, EACH = '>ddddddddddddddddd', 10
 local NOBODYS = '00000000000000000000000000000000'
 local there, had = {}, {}
 for i = 4, #a, EACH do
@@ -54,7 +54,8 @@ local function before(lane, r, th, tl)
 end
 local function admit(i)
   local id, lane, owner, key = a[i], a[i + 1], a[i + 2], a[i + 5]
-  local priority, cost, weight, later, came, dead, lasts, attempts, most, most_of_owner, key_ms, ends, last, marks, again, written =
+  local priority, cost, weight, later, came, dead, lasts, attempts, most, most_of_owner, key_ms, ends, last, marks, again, written,
+    waited =
     unpack_(ADDED, a[i + 3])
   writes = writes or written == 1
   local fence = 0
@@ -64,6 +65,7 @@ local function admit(i)
     fence, marks = 1 + select(4, unpack_('>BBI2I4', there[i])), marks + 32
   end
   if most_of_owner > 0 then marks = marks + 64 end
+  if waited == 1 then marks = marks + 128 end
   local of_key = of_keys[key] or had[i]
   if of_key then
     local other, digest = string.match(of_key, '^(%S+) (.*)$')
@@ -119,6 +121,10 @@ local function admit(i)
     timers[#timers + 1] = due
     timers[#timers + 1] = id
     if due < first_due then first_due = due end
+  end
+  if waited == 1 then
+    local all = of(lists, ' ' .. a[i + 4], 'SADD', P .. 'C|' .. a[i + 4])
+    all[#all + 1] = id
   end
   local listed = a[i + 8]
   if listed ~= '' then

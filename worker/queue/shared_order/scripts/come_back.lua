@@ -3,7 +3,7 @@ local function come_back(id, text, attempts, delay)
   local _, before, _, fence, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner, host, home, lane = unpack_(JOB, text)
   call('HDEL', P .. 'h|' .. host, id)
   call('HINCRBY', P .. 's', 'w', 1)
-  if before >= 64 then call('HINCRBY', P .. 'o', owner, 1) end
+  if before % 128 >= 64 then call('HINCRBY', P .. 'o', owner, 1) end
   local flow = flow_of(rank .. lane, owner)
   flow[2], flow.changed = flow[2] + 1, true
   local state = WAITING

@@ -18,6 +18,8 @@
 --   o         hash: how many jobs of each owner wait, of those that are counted there
 --   H         zset: hosts by when their leases end, us; 0: it has ended, and its jobs are being taken back
 --   h|HOST    hash: the jobs that it runs, and their fences
+--   C         zset: homes of callers who wait, by when they are missed, us; G: those that are missed, by when the jobs of theirs are cancelled
+--   C|HOME    set: the jobs that callers wait for there, and nobody else
 --   w|LANE    set: hosts whose workers of that lane wait for a job
 --   k|KEY     string: the job that has this idempotency key, and what the key stands for
 --   r         hash: what each host serves, behind the time until which that holds, us (8 bytes)
@@ -34,7 +36,7 @@
 --   D|KIND    hash: how often those were tried that were tried before
 --   N         hash: the operator's hooks, by the time until which some host has them, us
 --   v         zset: URLs that want to hear no more, by when they said so, us
---   c|HOST    channel: what a host must hear at once ("over ID ID…", "stop ID FENCE", "wake LANE"; "parts …": shared_answers/parts.h)
+--   c|HOST    channel, also of a home: what a host must hear at once ("over ID ID…", "stop ID FENCE", "wake LANE"; "parts …": shared_answers/parts.h)
 --   e|ID      stream: a job's answer so far (shared_answers/parts.h); and a channel: it has an entry more, or ("over") the job has ended
 --
 -- Times are us since 1970 by Redis's clock. Where that is stepped, what is due comes so much earlier or later; the order does not
@@ -63,6 +65,9 @@ local CLASS, FLOW = '>I4I4I4', '>I4I4I4I4I4I4I4I4'
 -- same), owner, host, home, lane. Of one that is over: instead of the last deadline when it ended; instead of its end, how often its URL
 -- was told of that, and what came of it (deliver.lua). Marks: 1 let before others, 2 its end is told to an URL, 4 to the hooks, 8 to the
 -- feed, 16 its body is kept, 32 it was over once, and has begun anew, 64 it is
--- counted in o while it waits, as owners were bounded when it came
+-- counted in o while it waits, as owners were bounded when it came, 128 its home's
+-- caller waits for it, and nobody else
 local JOB, JOB_MOST = '>BBI2I4c8I4I4I4I4I4I4I8I8I8I8c8c8c8Bc0', 351
+-- A fence is at least the eighths of a second since 2026: four bytes of them end in 2043.
+local FENCES_SINCE = 14137804800
 local SCHEDULED, WAITING, DELAYED, RUNNING, OVER = 1, 2, 3, 4, 5

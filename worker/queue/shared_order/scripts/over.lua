@@ -18,7 +18,7 @@ local function over(id, text, how, result, life, is_off)
       call('ZREM', P .. 'l|' .. lane, (marks % 2 == 1 and pack('>I8I8I4I4', 0, arrival, th, tl) or rank .. pack('>I4I4I8', th, tl, arrival)) .. id)
     end
     call('HINCRBY', P .. 's', 'w', -1)
-    if marks >= 64 and call('HINCRBY', P .. 'o', owner, -1) <= 0 then call('HDEL', P .. 'o', owner) end
+    if marks % 128 >= 64 and call('HINCRBY', P .. 'o', owner, -1) <= 0 then call('HDEL', P .. 'o', owner) end
   end
   if state ~= SCHEDULED then  -- FairShare::withdraw() and leave()
     local class, name = class_of(rank .. lane), rank .. lane
@@ -43,7 +43,7 @@ local function over(id, text, how, result, life, is_off)
     end
   end
   life = life and life ~= '0' and life + 0 or a[3] + 0
-  if result == '' or marks > 1 or how == 'X' then
+  if result == '' or marks % 64 > 1 or how == 'X' then
     local keeps = how == 'X' or floor(marks / 16) % 2 == 1
     local body = (result == '' or keeps) and call('GETRANGE', P .. 'j|' .. id, after - 1, -1)
     if how == 'X' or how == 'L' then call('ZADD', P .. 'z', 0, id) end
@@ -61,6 +61,7 @@ local function over(id, text, how, result, life, is_off)
   call('SET', P .. 'j|' .. id, pack(JOB, OVER, marks, attempts, fence, rank, cost, weight, th, tl, 0, 0, arrival, came, dead, now, owner,
                                     host, home, #lane, lane) .. how .. result, 'PX', life)
   call('PUBLISH', P .. 'e|' .. id, 'over')
+  if marks >= 128 then call('SREM', P .. 'C|' .. home, id) end
   if home ~= NOBODY then told[home] = (told[home] or '') .. ' ' .. id end
   if state == RUNNING and how ~= 'D' and how ~= 'X' then call('PUBLISH', P .. 'c|' .. host, 'stop ' .. id .. ' ' .. fence) end
 end

@@ -1,7 +1,9 @@
--- reap: what hosts ran whose lease has ended goes back to its place. Anybody may call it, and two at once.
+-- reap: what hosts ran whose lease has ended goes back to its place, and what callers waited for at homes that are missed is cancelled.
+-- Anybody may call it, and two at once.
 --
 -- ARGV  4 most attempts   5 back-off from the second time on, us, doubled each time   6 a number at random, for its jitter   7 most jobs
--- Answer {jobs that are back, jobs that are over, hosts that are still to be looked at}
+--       8 for how long a home has been missed then, us: for all are, where Redis was away
+-- Answer {jobs that are back, jobs that are over, hosts and homes that are still to be looked at}
 -- O(log hosts + jobs log n)
 @open@
 @flows@
@@ -34,5 +36,18 @@ for _, host in ipairs(call('ZRANGEBYSCORE', P .. 'H', '-inf', now, 'LIMIT', 0, 4
   if call('HLEN', P .. 'h|' .. host) == 0 then call('ZREM', P .. 'H', host) end
   if back + ended == most then break end
 end
+for _, home in ipairs(call('ZRANGEBYSCORE', P .. 'C', '-inf', now, 'LIMIT', 0, 4)) do
+  call('ZREM', P .. 'C', home)
+  if call('EXISTS', P .. 'C|' .. home) == 1 then call('ZADD', P .. 'G', now + a[8], home) end
+end
+for _, home in ipairs(call('ZRANGEBYSCORE', P .. 'G', '-inf', now, 'LIMIT', 0, 4)) do
+  for _, id in ipairs(call('SRANDMEMBER', P .. 'C|' .. home, most - back - ended)) do
+    call('SREM', P .. 'C|' .. home, id)
+    local text = call('GETRANGE', P .. 'j|' .. id, 0, JOB_MOST)
+    if text ~= '' and string.byte(text) ~= OVER then over(id, text, 'C', '') end
+    ended = ended + 1
+  end
+  if call('EXISTS', P .. 'C|' .. home) == 0 then call('ZREM', P .. 'G', home) end
+end
 save({'HSET', P .. 's'})
-return {back, ended, call('ZCOUNT', P .. 'H', '-inf', now)}
+return {back, ended, call('ZCOUNT', P .. 'H', '-inf', now) + call('ZCOUNT', P .. 'G', '-inf', now)}

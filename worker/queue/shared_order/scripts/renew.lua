@@ -1,7 +1,7 @@
 -- renew: a host says that it lives, each second.
 --
 -- ARGV  4 host: unlike any other, and any that was before   5 for how long, us   6 1: it joins; 0: it has joined; -1: it leaves, and what
---       it still runs is taken back at once
+--       it still runs is taken back at once   7 the home that it is to callers, always the same (empty: to none)
 -- Answer {1, how many jobs it runs, hosts, when the queue was made, us until something is due (-1: nothing is)}; {0}: its jobs are
 --        taken back, or Redis does not know it: it must stop all it runs, and join by another name
 -- O(log hosts)
@@ -10,6 +10,10 @@ local lease = call('ZSCORE', P .. 'H', a[4])
 if a[6] == '0' and (not lease or lease == '0') then return {0} end
 if a[6] == '1' and lease then return {0} end
 call('ZREM', P .. 'H', a[4])
+if a[7] ~= '' then
+  call('ZREM', P .. 'G', a[7])
+  call('ZADD', P .. 'C', a[6] == '-1' and now or now + a[5], a[7])
+end
 local made = call('HGET', P .. 's', 'b')
 if not made then
   made = string.format('%.0f', now)

@@ -90,7 +90,7 @@ while taken < most and bytes < MOST_BYTES do
   bytes = bytes + #text
   local _, before, attempts, fence, rank, cost, weight, th, tl, eh, el, arrival, came, dead, ends, owner, _, home, its_lane, after =
     unpack_(JOB, text)
-  fence = math.max(fence + 1, floor(now / 1000000))  -- a Redis that has lost a taking gives no other host its fence
+  fence = math.max(fence + 1, floor(now / 125000) - FENCES_SINCE)  -- a Redis that has lost a taking gives no other host its fence
   -- FairShare::take()
   local flow = flow_of(rank .. its_lane, owner)
   if eh > flow[7] or eh == flow[7] and el > flow[8] then flow[7], flow[8] = eh, el end
@@ -104,7 +104,7 @@ while taken < most and bytes < MOST_BYTES do
   local r = unpack_('>I8', rank)
   if r < top then top = r end
   if r < top_any then top_any = r end
-  if before >= 64 then owners[owner] = (owners[owner] or 0) - 1 end
+  if before % 128 >= 64 then owners[owner] = (owners[owner] or 0) - 1 end
   if ends > 0 then
     call('ZREM', P .. 't', id)
     if ends < NEVER then call('ZADD', P .. 't', ends, id) end

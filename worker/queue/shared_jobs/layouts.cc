@@ -1,0 +1,45 @@
+#include "worker/queue/shared_jobs/layouts.h"
+
+#include "shared/redis/answer.h"
+#include "worker/queue/shared_order/scripts.h"
+#include "worker/queue/text/log.h"
+
+namespace penstock::queue {
+
+void Layouts::look(const std::string& queue) {
+  struct Asked {
+    Layouts& self;
+    std::shared_ptr<bool> alive;
+    std::string queue;
+  };
+  const std::string key = prefix_ + ":layouts:{" + queue + "}";
+  const std::string_view note[] = {"SADD", key, order_script::kLayout};
+  servers_.ask(key, note, nullptr, nullptr);
+  const auto answered = [](void* context, const redisReply* reply) noexcept {
+    const std::unique_ptr<Asked> asked(static_cast<Asked*>(context));
+    if (reply != nullptr && *asked->alive) {
+      asked->self.told(asked->queue, *reply);
+    }
+  };
+  const std::string_view words[] = {"SMEMBERS", key};
+  auto asked = std::make_unique<Asked>(Asked{*this, alive_, queue});
+  if (servers_.ask(key, words, answered, asked.get())) {
+    static_cast<void>(asked.release());
+  }
+}
+
+void Layouts::told(const std::string& queue, const redisReply& layouts) {
+  for (size_t i = 0; layouts.type == REDIS_REPLY_ARRAY && i < layouts.elements; ++i) {
+    const std::string_view layout =
+        redis::is_text(*layouts.element[i]) ? redis::text_of(*layouts.element[i]) : "";
+    if (!layout.empty() && layout != order_script::kLayout &&
+        said_.insert(queue + " " + std::string(layout)).second) {
+      log(Level::kWarn,
+          "queue " + queue + ": another version of penstockd has kept it in this Redis, by layout " +
+              std::string(layout) + "; this one keeps it by " + order_script::kLayout +
+              ", and does not see what waits there: hosts of that version have to run it");
+    }
+  }
+}
+
+}  // namespace penstock::queue
