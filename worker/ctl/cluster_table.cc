@@ -55,16 +55,17 @@ std::string promise_lines(JsonElement root, JsonElement redis) {
     if (!replicas) {
       continue;
     }
-    lines += "a 202 of queue " + cell(queue, "name") + " says: " + wanted + " or more replicas have the job; ";
-    lines += cell(*replicas, "ms") == "-" ? "none was asked for yet"
-                                          : "the last was acknowledged by " +
-                                                cell(*replicas, "replicas") + ", " +
-                                                milliseconds(*replicas, "ms") + " ago";
+    lines += "a 202 of queue " + cell(queue, "name") + " says: " + wanted +
+             " or more replicas have the job; ";
+    lines += cell(*replicas, "ms") == "-"
+                 ? "none was asked for yet"
+                 : "the last was acknowledged by " + cell(*replicas, "replicas") + ", " +
+                       milliseconds(*replicas, "ms") + " ago";
     if (number_of(*replicas, "failed") > 0) {
       const std::string with = cell(*replicas, "failed_with");
       lines += "; not given " + cell(*replicas, "failed") + " times, the last " +
-               milliseconds(*replicas, "failed_ms") + " ago: " +
-               (with == "-" ? "Redis did not answer" : with + " acknowledged it");
+               milliseconds(*replicas, "failed_ms") +
+               " ago: " + (with == "-" ? "Redis did not answer" : with + " acknowledged it");
     }
     lines += "\n";
   }
@@ -147,8 +148,8 @@ Result<std::string> cluster_table(const std::string& json) {
   if (!redis) {
     return std::string("no queue of this host is shared\n");
   }
-  return redis_line(*redis) + promise_lines(root, *redis) + lag_lines(root) + "\n" + queue_table(root) + "\n" + host_table(root) +
-         gone_table(root);
+  return redis_line(*redis) + promise_lines(root, *redis) + lag_lines(root) + "\n" +
+         queue_table(root) + "\n" + host_table(root) + gone_table(root);
 }
 
 }  // namespace penstock::ctl

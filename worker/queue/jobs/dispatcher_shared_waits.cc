@@ -69,8 +69,8 @@ void Dispatcher::on_roster(SharedQueue& queue) {
 bool Dispatcher::has_worker(const Scheduler::Lane& lane) {
   bool has = false;
   workers_.each([&](const WorkerSession& worker) {
-    has = has || &worker.lane() == &lane ||
-          (lane.model.empty() && worker.lane().queue == lane.queue);
+    has =
+        has || &worker.lane() == &lane || (lane.model.empty() && worker.lane().queue == lane.queue);
   });
   return has;
 }

@@ -106,13 +106,12 @@ bool Arrivals::send(const Sent& some) {
   for (const auto& [id, number] : some) {
     jobs.push_back(find(id, number)->newcomer.as_job());
   }
-  const bool sent = order_.add(
-      jobs, [this, some, alive = alive_](auto& answer) {
-        if (*alive) {
-          --sending_;
-          answered(some, answer);
-        }
-      });
+  const bool sent = order_.add(jobs, [this, some, alive = alive_](auto& answer) {
+    if (*alive) {
+      --sending_;
+      answered(some, answer);
+    }
+  });
   sending_ += sent ? 1 : 0;
   return sent;
 }

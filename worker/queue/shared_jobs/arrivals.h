@@ -104,8 +104,8 @@ class Arrivals {
   std::unique_ptr<PromiseLine> line_;
   std::unique_ptr<PromiseJournal> journal_;
   std::unordered_map<std::string, Arrival> arrivals_;  // by id
-  std::deque<Sent::value_type> gathered_;  // to be sent
-  size_t sending_ = 0;  // requests without an answer
+  std::deque<Sent::value_type> gathered_;              // to be sent
+  size_t sending_ = 0;                                 // requests without an answer
   uint64_t numbers_ = 0;
   bool refused_ = false;  // which was told
   bool short_ = false;    // likewise

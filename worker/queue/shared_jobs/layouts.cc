@@ -35,7 +35,8 @@ void Layouts::told(const std::string& queue, const redisReply& layouts) {
     if (!layout.empty() && layout != order_script::kLayout &&
         said_.insert(queue + " " + std::string(layout)).second) {
       log(Level::kWarn,
-          "queue " + queue + ": another version of penstockd has kept it in this Redis, by layout " +
+          "queue " + queue +
+              ": another version of penstockd has kept it in this Redis, by layout " +
               std::string(layout) + "; this one keeps it by " + order_script::kLayout +
               ", and does not see what waits there: hosts of that version have to run it");
     }

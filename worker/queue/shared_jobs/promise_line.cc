@@ -63,22 +63,22 @@ void PromiseLine::send(const std::shared_ptr<Batch>& batch, size_t first, size_t
   for (size_t i = first; i < first + count; ++i) {
     jobs.push_back((*batch)[i].job);
   }
-  order_.add(jobs, [batch, first, count](
-                       SharedOrder::Answer<std::vector<SharedOrder::Added>>& answer) {
-    // After WAIT it comes too late: that has told of what was before it.
-    if ((*batch)[first].then == nullptr || answer.why.starts_with("MOVED ") ||
-        answer.why.starts_with("ASK ")) {
-      return;
-    }
-    for (size_t i = 0; i < count; ++i) {
-      Entry& entry = (*batch)[first + i];
-      entry.why = answer.why;
-      entry.answer.trouble = answer.trouble;
-      if (answer) {
-        entry.answer.value = std::move(answer.value[i]);
-      }
-    }
-  });
+  order_.add(jobs,
+             [batch, first, count](SharedOrder::Answer<std::vector<SharedOrder::Added>>& answer) {
+               // After WAIT it comes too late: that has told of what was before it.
+               if ((*batch)[first].then == nullptr || answer.why.starts_with("MOVED ") ||
+                   answer.why.starts_with("ASK ")) {
+                 return;
+               }
+               for (size_t i = 0; i < count; ++i) {
+                 Entry& entry = (*batch)[first + i];
+                 entry.why = answer.why;
+                 entry.answer.trouble = answer.trouble;
+                 if (answer) {
+                   entry.answer.value = std::move(answer.value[i]);
+                 }
+               }
+             });
 }
 
 void PromiseLine::waited(Batch& batch, int64_t replicas) {

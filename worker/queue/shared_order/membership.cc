@@ -48,18 +48,19 @@ void Membership::renew(int64_t now_ns) {
     host_ = SharedOrder::new_host();
   }
   const auto life = is_in_ ? SharedOrder::Life::kStays : SharedOrder::Life::kJoins;
-  asking_ = order_.renew(host_, life, kLeaseNs / kNsPerUs,
-                         [this, now_ns, alive = alive_,
-                          host = host_](const SharedOrder::Answer<SharedOrder::Renewed>& answer) {
-                           if (!*alive) {
-                             return;
-                           }
-                           asking_ = false;
-                           if (answer && host == host_) {
-                             renewed(answer.value, now_ns);
-                           }
-                         },
-                         home_);
+  asking_ = order_.renew(
+      host_, life, kLeaseNs / kNsPerUs,
+      [this, now_ns, alive = alive_,
+       host = host_](const SharedOrder::Answer<SharedOrder::Renewed>& answer) {
+        if (!*alive) {
+          return;
+        }
+        asking_ = false;
+        if (answer && host == host_) {
+          renewed(answer.value, now_ns);
+        }
+      },
+      home_);
 }
 
 void Membership::renewed(const SharedOrder::Renewed& answer, int64_t sent_ns) {
@@ -134,8 +135,9 @@ void Membership::reap() {
 void Membership::leave() {
   if (is_in_) {
     is_in_ = false;
-    order_.renew(host_, SharedOrder::Life::kLeaves, 0,
-                 [](const SharedOrder::Answer<SharedOrder::Renewed>&) {}, home_);
+    order_.renew(
+        host_, SharedOrder::Life::kLeaves, 0,
+        [](const SharedOrder::Answer<SharedOrder::Renewed>&) {}, home_);
     host_.clear();
   }
   renew_ns_ = INT64_MAX;

@@ -76,11 +76,11 @@ class SharedOrder {
   static constexpr int64_t kNever = -1;
   static constexpr int64_t kNowhere = -2;
   static constexpr int64_t kHighest = (int64_t{1} << 52) - 1;
-  static constexpr size_t kMostAdded = 64;         // in one request
-  static constexpr size_t kMostTaken = 64;         // likewise
-  static constexpr size_t kMostFinished = 64;      // likewise
-  static constexpr size_t kMostBytes = 1U << 20;   // in one request, but for the last job's
-  static constexpr int64_t kMostSwept = 500;   // likewise
+  static constexpr size_t kMostAdded = 64;        // in one request
+  static constexpr size_t kMostTaken = 64;        // likewise
+  static constexpr size_t kMostFinished = 64;     // likewise
+  static constexpr size_t kMostBytes = 1U << 20;  // in one request, but for the last job's
+  static constexpr int64_t kMostSwept = 500;      // likewise
 
   // A queue's settings; its bounds are of all hosts together. What is over is kept for `keep_ms`.
   // `servers` lives longer; its settings have the layout and the scripts of order_script, and count
@@ -210,8 +210,9 @@ class SharedOrder {
     int64_t made_us = 0;  // when the queue was made: another: Redis has lost what it had
     int64_t due_us = kNever;
   };
-  // `home`: what its host is to callers who wait: of a host that comes back by another name the same.
-  // What they wait for is cancelled a while after that has not been renewed. Empty: nobody waits.
+  // `home`: what its host is to callers who wait: of a host that comes back by another name the
+  // same. What they wait for is cancelled a while after that has not been renewed. Empty: nobody
+  // waits.
   bool renew(std::string_view host, Life life, int64_t lease_us, Then<Renewed> then,
              std::string_view home = {});
 

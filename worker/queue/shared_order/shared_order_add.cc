@@ -76,25 +76,24 @@ bool SharedOrder::add(std::span<const Job> jobs, Then<std::vector<Added>> then) 
     words.text(job.home.empty() ? kNobody : job.home);
     words.text(job.key).text(job.key_is).text(job.instead_of).text(job.listed).text(job.body);
   }
-  return ask<std::vector<Added>>(order_script::kAdd, words, read_added,
-                                 [count = jobs.size(), then = std::move(then)](
-                                     Answer<std::vector<Added>>& answer) {
-                                   if (answer && answer.value.size() != count) {
-                                     answer.trouble = Trouble::kUnknown;
-                                   }
-                                   then(answer);
-                                 });
+  return ask<std::vector<Added>>(
+      order_script::kAdd, words, read_added,
+      [count = jobs.size(), then = std::move(then)](Answer<std::vector<Added>>& answer) {
+        if (answer && answer.value.size() != count) {
+          answer.trouble = Trouble::kUnknown;
+        }
+        then(answer);
+      });
 }
 
 bool SharedOrder::add(const Job& job, Then<Added> then) {
-  return add(std::span(&job, 1),
-             [then = std::move(then)](Answer<std::vector<Added>>& all) {
-               Answer<Added> answer{{}, all.trouble, all.why};
-               if (all) {
-                 answer.value = std::move(all.value.front());
-               }
-               then(answer);
-             });
+  return add(std::span(&job, 1), [then = std::move(then)](Answer<std::vector<Added>>& all) {
+    Answer<Added> answer{{}, all.trouble, all.why};
+    if (all) {
+      answer.value = std::move(all.value.front());
+    }
+    then(answer);
+  });
 }
 
 }  // namespace penstock::queue
