@@ -103,10 +103,13 @@ void Dispatcher::end_away_whole(const JobId& id, const SharedOrder::Known& known
   const uint64_t first = first_wanted(*job, record.result_bytes);
   const auto read = [this, id, known, record, first](const Result<std::string>& bytes) {
     Job* const it = find(id);
-    if (it == nullptr || !it->away) {
+    if (it == nullptr) {
       return;
     }
     it->more->reading = false;
+    if (!it->away) {
+      return;
+    }
     if (first_wanted(*it, record.result_bytes) < first) {  // somebody has joined who needs all
       return end_away_whole(id, known);
     }
