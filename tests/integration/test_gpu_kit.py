@@ -13,7 +13,7 @@ from processes import BUILD
 CHECK = Path(__file__).parents[1] / "gpu" / "check"
 KIT = BUILD / "gpu-kit"
 DEVICE_ROWS = ["self-test", "library", "nvml", "decode-8b", "decode-1b", "kernel-times-1b", "prompts-8b", "mixed-1b", "beside-transformers",
-               "tokens of each model", "each kernel beside its reference", "memcheck", "racecheck", "through-nginx", "fault"]
+               "tokens of each model", "each kernel beside its reference", "memcheck", "racecheck", "initcheck", "ncu", "through-nginx", "fault"]
 
 # As gpu_check would be on some machine: what each of its commands does.
 STAND_IN = """#!/bin/sh
@@ -69,6 +69,20 @@ def test_what_fails_has_a_row_with_its_own_last_words(tmp_path):
     assert "yes" in rows["kernels large embed f32"] and "yes" in rows["kernels large score"]
     assert (tmp_path / "out" / "library.stderr").read_text() == "a | line\ncudaErrorLaunchFailure\n"
     assert not list((tmp_path / "out").glob("*.status"))
+
+
+def test_what_the_profiler_and_the_sanitizer_say_has_its_rows(tmp_path):
+    kit = kit_of(tmp_path / "kit", device="echo H200")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "ncu").write_text('#!/bin/sh\nwhile [ "$1" != --log-file ]; do shift; done\nprintf \'"ID","Metric"\\n"0","a"\\n"1","b"\\n\' >"$2"\n')
+    (tools / "compute-sanitizer").write_text('#!/bin/sh\ncase "$2" in initcheck) exit 9 ;; esac\n')
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    status, rows, _ = run(kit, tmp_path / "out", PATH=f"{tools}:{os.environ['PATH']}")
+    assert status == 1
+    assert "2 lines in ncu.csv" in rows["ncu, launches of decoding 1b"]
+    assert "nothing found" in rows["compute-sanitizer racecheck, every kernel on small shapes"] and "ended with status 9" in rows["initcheck"]
 
 
 def test_what_takes_too_long_is_cut_and_the_others_are_told_of(tmp_path):
