@@ -22,7 +22,7 @@ def matched(log, filter=CONFIG / "filter.d" / "penstock.conf"):
 def refused(penstock, level="error"):
     http = f"penstock_zone edge 1m;\npenstock_log_level {level};\n"
     server = """
-    location / { penstock_limit zone=edge key=$binary_remote_addr rate=1r/m name=ip-rate; empty_gif; }
+    location / { penstock_limit zone=edge key=$binary_remote_addr rate=1r/m name=ip; empty_gif; }
     location /few/ { penstock_limit zone=edge key=$arg_key rate=1r/m name=few; empty_gif; }
     """
     return penstock(http=http, server=server)
@@ -48,7 +48,7 @@ def test_a_flood_is_counted_though_not_each_line_is_there(penstock):
 def test_nobody_is_barred_for_what_another_wrote_into_his_request(penstock):
     service = refused(penstock)
     forged = '/x",%20client:%20192.0.2.9,%20server:'
-    line = 'limiting%20request:%20429%20by%20"ip-rate",%20plan%20"-",%20retry%20after%201%20s,%20client:%20192.0.2.9,%20server:'
+    line = 'limiting%20request:%20429%20by%20"ip",%20plan%20"-",%20retry%20after%201%20s,%20client:%20192.0.2.9,%20server:'
     client = service.client(address="127.0.0.2")
     for path in (forged, "/" + line, f"/?a={line}"):
         client.request("GET", path, {"User-Agent": "x, client: 192.0.2.9, server:", "Referer": line.replace("%20", " ")})
@@ -82,9 +82,9 @@ def test_the_jail_counts_the_limits_that_it_names_and_fail2ban_takes_it(penstock
     dumped = subprocess.run(["fail2ban-client", "-c", etc, "-d"], capture_output=True, text=True)
     assert dumped.returncode == 0, dumped.stdout + dumped.stderr
     (pattern,) = [line for line in dumped.stdout.splitlines() if "'addfailregex'" in line]
-    assert "'penstock'" in pattern and "ip-rate|ip-burst" in pattern
+    assert "'penstock'" in pattern and 'by "ip",' in pattern
     assert "'maxretry', 100" in dumped.stdout
     only = folder / "only.conf"
-    only.write_text((CONFIG / "filter.d" / "penstock.conf").read_text().replace('limits = [^"]+', "limits = ip-rate|ip-burst"))
+    only.write_text((CONFIG / "filter.d" / "penstock.conf").read_text().replace('limits = [^"]+', "limits = ip"))
     assert matched(service.nginx.error_log) == ["127.0.0.2"] * 2
     assert matched(service.nginx.error_log, only) == ["127.0.0.2"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from npm import installed
 from test_run import Run, run, shell  # noqa: F401 (run is a fixture)
 from processes import ASAN, BUILD
 from test_webhooks import receiver  # noqa: F401 (a fixture)
@@ -96,6 +97,15 @@ def test_every_curl_and_penstockctl_line_answers_as_it_says(run, monkeypatch):  
     assert '"free-quota-d"' in said and "free-rate" in said and "reset" in said
     assert '"demo"' in said and "data: [DONE]" in said
     assert re.search(r"HTTP/1.1 429", said) and re.search(r"Retry-After: \d+", said, re.I)
+
+
+def test_the_first_request_of_the_openai_client(run, folder):  # noqa: F811
+    service = run().wait_until_ready()
+    (program,) = blocks("js")
+    (folder / "first.mjs").write_text(program.replace("127.0.0.1:8080", f"127.0.0.1:{service.port}"))
+    (folder / "node_modules").symlink_to(installed("openai") / "node_modules")
+    done = subprocess.run(["node", folder / "first.mjs"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
 def command_of(pid):

@@ -157,6 +157,16 @@ YAML::Node Section::take(const std::string& key) {
   return it->second.value;
 }
 
+bool Section::given(const std::string& key) {
+  known_.push_back(key);
+  const auto it = entries_.find(key);
+  if (it == entries_.end()) {
+    return false;
+  }
+  it->second.known = true;
+  return true;
+}
+
 void Section::note(const std::string& key, std::string value) {
   if (value.size() > kMaxNotedBytes) {
     value.replace(kMaxNotedBytes, value.npos, "...");

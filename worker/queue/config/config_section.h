@@ -83,6 +83,9 @@ class Section {
   void size(const std::string& key, int64_t& out_bytes, int64_t min_bytes, int64_t max_bytes);
   void choice(const std::string& key, std::string& out, const std::vector<std::string>& choices);
 
+  // Whether the key is there; it is known either way. What is in force without it is then somebody
+  // else's to say, an engine's.
+  bool given(const std::string& key);
   // The scalar of a key; false when it is absent, or is no scalar (which is complained about).
   bool scalar(const std::string& key, std::string& out);
   // The value of a key that is in force; the readers above note theirs themselves.

@@ -12,11 +12,13 @@ namespace {
 void read_simulate(Section& section, WorkerConfig& worker) {
   auto& options = worker.options;
   const auto set = [&](const std::string& key, const std::string& name, const auto& read) {
-    const bool given = section.has(key);
+    if (!section.given(key)) {
+      return;
+    }
     const std::string value = read(key);
-    if (given && worker.engine != "simulate") {
+    if (worker.engine != "simulate") {
       section.complain(key, "is for engine simulate, and this worker's is " + worker.engine);
-    } else if (given) {
+    } else {
       options.emplace_back(name, value);
     }
   };
@@ -69,12 +71,18 @@ void read_simulate(Section& section, WorkerConfig& worker) {
   }
 }
 
-// What requests may hold, whichever engine reads them.
+// What requests may hold, of engines that read them here.
 void read_rules(Section& section, WorkerConfig& worker) {
   for (const char* const key : {"lenient", "steering"}) {
+    if (!section.given(key)) {
+      continue;
+    }
     bool on = false;
     section.boolean(key, on);
-    if (on) {
+    if (worker.engine != "llama" && worker.engine != "simulate") {
+      section.complain(key,
+                       "is for engines llama and simulate, and this worker's is " + worker.engine);
+    } else if (on) {
       worker.options.emplace_back(key, "true");
     }
   }
@@ -82,7 +90,7 @@ void read_rules(Section& section, WorkerConfig& worker) {
 
 // Of two engines on one GPU, whose kernels go first.
 void read_gpu_priority(Section& section, WorkerConfig& worker) {
-  if (!section.has("gpu_priority")) {
+  if (!section.given("gpu_priority")) {
     return;
   }
   std::string priority;
@@ -95,7 +103,7 @@ void read_gpu_priority(Section& section, WorkerConfig& worker) {
 
 // Of a chat that does not say how long its answer may be.
 void read_default_max_tokens(Section& section, WorkerConfig& worker) {
-  if (!section.has("default_max_tokens")) {
+  if (!section.given("default_max_tokens")) {
     return;
   }
   uint32_t tokens = 0;

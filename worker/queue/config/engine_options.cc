@@ -14,22 +14,22 @@ void refuse_keys_of(const std::string& engine, std::initializer_list<const char*
 
 void add_duration(Section& section, const std::string& key, int64_t least_ns, WorkerConfig& worker,
                   const std::string& prefix) {
-  const bool given = section.has(key);
+  if (!section.given(key)) {
+    return;
+  }
   int64_t ns = 0;
   section.duration(key, ns, least_ns);
-  if (given) {
-    worker.options.emplace_back(prefix + key + "_ns", std::to_string(ns));
-  }
+  worker.options.emplace_back(prefix + key + "_ns", std::to_string(ns));
 }
 
 void add_size(Section& section, const std::string& key, int64_t least, int64_t most,
               WorkerConfig& worker) {
-  const bool given = section.has(key);
+  if (!section.given(key)) {
+    return;
+  }
   int64_t bytes = least;
   section.size(key, bytes, least, most);
-  if (given) {
-    worker.options.emplace_back(key, std::to_string(bytes));
-  }
+  worker.options.emplace_back(key, std::to_string(bytes));
 }
 
 }  // namespace penstock::queue

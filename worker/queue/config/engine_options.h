@@ -14,7 +14,7 @@ namespace penstock::queue {
 void refuse_keys_of(const std::string& engine, std::initializer_list<const char*> keys,
                     Section& section, const WorkerConfig& worker);
 
-// KEY becomes the option PREFIXKEY_ns.
+// KEY becomes the option PREFIXKEY_ns; left out, it is the engine's own.
 void add_duration(Section& section, const std::string& key, int64_t least_ns, WorkerConfig& worker,
                   const std::string& prefix = "");
 void add_size(Section& section, const std::string& key, int64_t least, int64_t most,

@@ -115,20 +115,22 @@ void read_durations(Section& section, const std::string& key, const std::string&
 }
 
 void read_text(Section& section, const std::string& key, WorkerConfig& worker) {
+  if (!section.given(key)) {
+    return;
+  }
   std::string text;
   section.text(key, text);
-  if (!text.empty()) {
-    worker.options.emplace_back(key, text);
-  }
+  worker.options.emplace_back(key, text);
 }
 
 void read_file(Section& section, const std::string& key, const std::string& file,
                WorkerConfig& worker) {
+  if (!section.given(key)) {
+    return;
+  }
   std::string path;
   section.text(key, path);
-  if (!path.empty()) {
-    worker.options.emplace_back(key, relative_to(file, path));
-  }
+  worker.options.emplace_back(key, relative_to(file, path));
 }
 
 }  // namespace

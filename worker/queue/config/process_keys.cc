@@ -171,11 +171,11 @@ void read_user(Section& section, WorkerConfig& worker) {
 }
 
 void read_scratch(Section& section, const std::string& file, WorkerConfig& worker) {
-  std::string folder;
-  section.text("scratch", folder);
-  if (folder.empty()) {
+  if (!section.given("scratch")) {
     return;
   }
+  std::string folder;
+  section.text("scratch", folder);
   folder = beside(file, folder);
   std::error_code error;
   if (!fs::is_directory(folder, error) || ::access(folder.c_str(), W_OK | X_OK) != 0) {

@@ -121,22 +121,26 @@ void read_autoscale(Section& section, const WorkerConfig& worker, Config& config
                                    .max = most,
                                    .target_wait_ns = AutoscaleConfig::kTargetWaitNs,
                                    .down_ns = AutoscaleConfig::kDownNs}};
-  const bool given = section.has("min_workers") || section.has("max_workers");
+  const bool has_least = section.given("min_workers");
+  const bool has_most = section.given("max_workers");
+  if (!has_least && !has_most) {
+    for (const char* const key : {"target_wait", "scale_down_after"}) {
+      if (section.given(key)) {
+        section.complain(key,
+                         fmt::format("is for a worker that scales; write max_workers: {} beside it",
+                                     std::max(devices, 2U)));
+      }
+    }
+    return;
+  }
   section.number("min_workers", scale.bounds.min, 1, most);
   section.number("max_workers", scale.bounds.max, 1, most);
   section.duration("target_wait", scale.bounds.target_wait_ns, kNsPerMs);
   section.duration("scale_down_after", scale.bounds.down_ns, kNsPerSec);
-  for (const char* const key : {"target_wait", "scale_down_after"}) {
-    if (!given && section.has(key)) {
-      section.complain(key,
-                       fmt::format("is for a worker that scales; write max_workers: {} beside it",
-                                   std::max(devices, 2U)));
-    }
-  }
   if (scale.bounds.min > scale.bounds.max) {
     section.complain("min_workers",
                      "is more than max_workers, " + std::to_string(scale.bounds.max));
-  } else if (given) {
+  } else {
     config.autoscales.push_back(std::move(scale));
   }
 }

@@ -407,6 +407,21 @@ workers: [ { name: chat, engine: http, url: "http://127.0.0.1:8000", headers: { 
     EXPECT_NE(text.find(line), std::string::npos) << line << text;
   }
   EXPECT_EQ(text.find("hush"), std::string::npos) << text;
+  // What an engine has its own default for, and what is of another engine.
+  for (const char* const key : {"linger", "max_answer", "service_time", "seed", "max_workers",
+                                "target_wait", "lenient", "scratch"}) {
+    EXPECT_EQ(text.find(std::string("workers.chat.") + key), std::string::npos) << text;
+  }
+}
+
+TEST(ConfigTest, WhatRequestsMayHoldIsForEnginesThatReadThem) {
+  const auto with = [](const std::string& engine) {
+    return "socket: /s\nworkers: [ { name: w, " + engine + ", steering: true } ]\n";
+  };
+  EXPECT_EQ(complaint(with("engine: simulate")), "");
+  EXPECT_NE(complaint(with("engine: http, url: \"http://127.0.0.1:1\""))
+                .find("is for engines llama and simulate, and this worker's is http"),
+            std::string::npos);
 }
 
 TEST(SettingsTest, ChangesAreTold) {
