@@ -145,7 +145,7 @@ ngx_int_t gather(ngx_http_request_t* r, Charges& charges) noexcept {
     asks->known = &known;
   }
   const ngx_int_t rc = add_limits(r, charges);
-  if (asks != nullptr) {
+  if (asks != nullptr && rc != NGX_DONE) {  // it is gone once it was answered
     asks->known = nullptr;
   }
   return rc;

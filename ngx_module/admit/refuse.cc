@@ -247,6 +247,7 @@ ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state,
 
 ngx_int_t refuse_fault(ngx_http_request_t* r, RequestState& state, const Fault& fault) noexcept {
   undo_earlier(state);
+  state.known = nullptr;  // gather's, and it may not come to that
   state.outcome = Outcome::kRejected;
   return refuse_request(
       r, {.status = 400, .detail = fault.detail, .code = "invalid_request", .param = fault.param});
@@ -274,6 +275,7 @@ ngx_int_t refuse_unknown_tier(ngx_http_request_t* r, const Limit& limit,
                               std::string_view name) noexcept {
   if (RequestState* earlier = find_state(r); earlier != nullptr) {
     undo_earlier(*earlier);
+    earlier->known = nullptr;  // as above
   }
   return refuse_request(r, unknown_tier(r, limit, name));
 }

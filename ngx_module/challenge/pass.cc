@@ -17,8 +17,9 @@ constexpr Cookie kCookie{"__Host-penstock-pass", "Lax"};
 // Visits what the request brings as passes until visit(text) says true.
 template <class Visit>
 bool any_pass(const ngx_http_request_t* r, const Visit& visit) noexcept {
+  size_t seen = 0;  // in all lines
   const auto any_of = [&](std::string_view list) noexcept {
-    for (size_t i = 0; i < kMostPasses && !list.empty(); ++i) {
+    for (; seen < kMostPasses && !list.empty(); ++seen) {
       const size_t end = std::min(list.find(kBetween), list.size());
       if (visit(list.substr(0, end))) {
         return true;

@@ -248,10 +248,10 @@ Ending on_frame(ngx_http_request_t* r, RequestState& state, ngx_str_t& event,
       const ngx_str_t code = one_line(r->pool, failed.code);
       ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "job failed in mid-answer: %uL, %V",
                     failed.status, &code);
+      state.failed_status = failed.status;
       if (!state.answer_is_events) {
         return Ending::kCutShort;
       }
-      state.failed_status = failed.status;
       if (failed.status == NGX_HTTP_SERVICE_UNAVAILABLE) {
         state.outcome = Outcome::kBusy;
       }

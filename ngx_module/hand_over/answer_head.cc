@@ -45,18 +45,6 @@ const char* on_accepted(RequestState& state, std::string_view payload) noexcept 
   return nullptr;
 }
 
-// A failure of ours gives back what was charged: the limits are told of as they will then stand.
-bool tell_of_what_is_given_back(ngx_http_request_t* r, RequestState& state, int status) noexcept {
-  if (status < NGX_HTTP_INTERNAL_SERVER_ERROR || state.duplicate) {
-    return true;
-  }
-  limit::Decision decisions[kMaxCharges];
-  ChargeResult results[kMaxCharges];
-  const size_t count = as_given_back(state.receipt, decisions, results);
-  return count == 0 ||
-         push_rate_headers(r, state.tier, {results, count}, false, state.rate_headers);
-}
-
 // Nobody needs the pipe before its answer comes: a caller that waits is to cost little.
 bool open_pipe(ngx_http_request_t* r) noexcept {
   ngx_http_upstream_t* u = r->upstream;
@@ -177,8 +165,10 @@ ngx_int_t answer_with_problem(ngx_http_request_t* r, RequestState& state,
   if (failed.status == NGX_HTTP_SERVICE_UNAVAILABLE) {
     state.outcome = Outcome::kBusy;
   }
-  return tell_of_what_is_given_back(r, state, static_cast<int>(failed.status)) &&
-                 push_answer_headers(r, state, state.retry_after_s)
+  // A failure of ours gives back what was charged: the limits are told of as they will then stand.
+  const bool told = failed.status < NGX_HTTP_INTERNAL_SERVER_ERROR || state.duplicate ||
+                    tell_of_limits(r, state, true);
+  return told && push_answer_headers(r, state, state.retry_after_s)
              ? push_refusal_headers(r, state, failed.headers)
              : NGX_ERROR;
 }
@@ -277,6 +267,14 @@ ngx_int_t wait_for_more(ngx_http_request_t* r, const RequestState& state, size_t
 }
 
 }  // namespace
+
+bool tell_of_limits(ngx_http_request_t* r, RequestState& state, bool given_back) noexcept {
+  limit::Decision decisions[kMaxCharges];
+  ChargeResult results[kMaxCharges];
+  const size_t count = as_they_stand(state.receipt, given_back, decisions, results);
+  return count == 0 ||
+         push_rate_headers(r, state.tier, {results, count}, false, state.rate_headers);
+}
 
 ngx_int_t read_answer_head(ngx_http_request_t* r) noexcept {
   ngx_buf_t& b = r->upstream->buffer;

@@ -236,7 +236,10 @@ bool say_hello(ngx_connection_t* c) noexcept {
   hello.version = wire::kVersion;
   hello.role = static_cast<uint64_t>(wire::Role::kEdge);
   hello.name = version();
-  char bytes[64];
+  char bytes[256];
+  if (wire::encoded_size(hello) > sizeof bytes) {
+    return false;
+  }
   const char* end = wire::encode(bytes, 0, hello);
   const ssize_t size = end - bytes;
   return c->send(c, reinterpret_cast<u_char*>(bytes), static_cast<size_t>(size)) == size;

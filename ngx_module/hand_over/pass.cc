@@ -269,6 +269,9 @@ ngx_int_t reinit_request(ngx_http_request_t* r) noexcept {
   if (state->answer_is_problem) {
     use_first_buffer(r, *state);
     r->upstream->buffering = r->upstream->conf->buffering != 0 ? 1 : 0;
+    if (!tell_of_limits(r, *state, false)) {
+      return NGX_ERROR;
+    }
   }
   state->forget_answer();
   choose_conf(r, *state);
@@ -289,9 +292,11 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t rc) noexcept {
                  "penstock settles, rc %i: done %d, %uL tokens, %uL ms", rc, state->done ? 1 : 0,
                  state->usage.tokens, state->usage.gpu_ms);
   state->settled = true;
+  // What penstockd says of an end goes before what Nginx makes of it.
+  const bool failed =
+      state->failed_status != 0 ? state->failed_status >= kFirstServerError : broken;
   settle_up(r, *state,
-            broken || state->failed_status >= kFirstServerError ||
-                (answered && r->upstream->headers_in.status_n >= kFirstServerError),
+            failed || (answered && r->upstream->headers_in.status_n >= kFirstServerError),
             rc == NGX_HTTP_CLIENT_CLOSED_REQUEST);
   if (broken && answered && state->answer_waits) {
     end_in_waiting(r);

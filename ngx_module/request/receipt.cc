@@ -222,7 +222,7 @@ void undo(Receipt& receipt) noexcept {
   end_leases(receipt, false);
 }
 
-size_t as_given_back(const Receipt& receipt, limit::Decision* decisions,
+size_t as_they_stand(const Receipt& receipt, bool given_back, limit::Decision* decisions,
                      ChargeResult* results) noexcept {
   size_t count = 0;
   if (receipt.latest == nullptr) {
@@ -231,8 +231,9 @@ size_t as_given_back(const Receipt& receipt, limit::Decision* decisions,
   const limit::Table& table = *receipt.latest->table;
   for (const OpenCharge& charge : receipt.latest->charges) {
     if (charge.cost != 0 && charge.limit != nullptr && count < kMaxCharges) {
-      decisions[count] = limit::peek_refunded(table, charge.bound->policy, charge.hash, charge.cost,
-                                              charge.admitted, instant(table));
+      decisions[count] =
+          limit::peek_refunded(table, charge.bound->policy, charge.hash,
+                               given_back ? charge.cost : 0, charge.admitted, instant(table));
       results[count] = {charge.bound, charge.limit, &decisions[count], charge.cost, charge.of_tier,
                         false,        false};
       ++count;

@@ -92,9 +92,9 @@ uint64_t reserved_of(const Receipt& receipt, Unit unit) noexcept;
 // All is given back, leases too, as if it had not been charged.
 void undo(Receipt& receipt) noexcept;
 
-// How the limits of the latest place would stand if its charges were given back: for headers.
+// How the limits of the latest place stand, or would if its charges were given back: for headers.
 // `decisions` and `results` have room for kMaxCharges. Returns how many there are.
-size_t as_given_back(const Receipt& receipt, limit::Decision* decisions,
+size_t as_they_stand(const Receipt& receipt, bool given_back, limit::Decision* decisions,
                      ChargeResult* results) noexcept;
 
 // Called in each worker process.

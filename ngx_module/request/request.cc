@@ -1,5 +1,7 @@
 #include "ngx_module/request/request.h"
 
+#include <utility>
+
 #include "shared/base/clock.h"
 
 namespace penstock {
@@ -106,7 +108,7 @@ RequestState* find_kept_state(ngx_http_request_t* r) noexcept {
     if (c->handler == end_request && static_cast<RequestState*>(c->data)->request == r) {
       auto* state = static_cast<RequestState*>(c->data);
       ngx_http_set_ctx(r, state, ngx_http_penstock_module);
-      begin_anew(*state, r->filter_finalize != 0);
+      begin_anew(*state, r->filter_finalize != 0 && !std::exchange(state->emptied, true));
       return state;
     }
   }

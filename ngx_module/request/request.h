@@ -97,6 +97,7 @@ struct RequestState {
   bool body_wanted = false;             // a variable asked for what only the body tells
   bool model_sought = false;
   bool delayed = false;  // action=delay, and its time has not come
+  bool emptied = false;  // its headers once were, by a header filter that failed
   bool passes = false;   // penstock_pass or penstock_jobs has it
   bool settled = false;  // it was handed over, and that came to its end
   bool started_at_once = false;

@@ -192,6 +192,15 @@ def test_a_pass_may_come_in_any_of_several_lines(forged):
         assert exchange(forged.service.port, head.encode()).startswith(b"HTTP/1.1 200 ")
 
 
+def test_no_more_passes_are_looked_at_than_an_answer_gives(forged):
+    carried = forged.keys.passed(forged.holder, forged.now, 600)
+    for others, status in ((3, b"200"), (4, b"403")):
+        for lines in (["Penstock-Pass: x"] * others + [f"Penstock-Pass: {carried}"],
+                      ["Cookie: penstock-pass=x~x"] * (others // 2) + ["Penstock-Pass: x"] * (others % 2) + [f"Cookie: penstock-pass={carried}"]):
+            head = "\r\n".join(("GET /?key=k HTTP/1.1", "Host: a", "Connection: close", *lines, "", ""))
+            assert exchange(forged.service.port, head.encode()).split()[1] == status
+
+
 def test_a_pass_is_good_for_as_long_as_its_place_says(penstock, folder):
     short = f"location /short {{ penstock_challenge pow algorithm=sha-256 pass=10m; {LIMIT}; empty_gif; }}"
     service = penstock(http=zone(folder), server=server("algorithm=sha-256 pass=1h", more=short))

@@ -188,6 +188,17 @@ def test_the_next_server_s_answer_comes_whole_and_carries_nothing_of_the_first(p
         assert came.headers.get_all("Penstock-Job-Id") == ["job_b"]
 
 
+def test_behind_a_server_that_refused_the_limits_are_told_of_as_charged(peer, edge):
+    service = edge(peer("a", failed(503, retry_after_s=7)), peer("b", answer(b"from b")), server="""location / {
+        penstock_limit zone=edge key=$arg_key rate=10r/h name=bucket;
+        penstock_limit zone=edge key=$arg_key concurrency=3 name=lease;
+        penstock_pass all; }""")
+    for remaining in (9, 8):
+        came = post(service, "/?key=k")
+        assert came.body == b"from b"
+        assert {name: told["r"] for name, told in parse_list(came.headers["RateLimit"])} == {"bucket": remaining, "lease": 2}
+
+
 def test_the_next_server_s_failure_comes_whole(peer, edge):
     service = edge(peer("a", failed(503, retry_after_s=7)), peer("b", failed(500, "z" * 2000, "engine_failed")))
     came = post(service)

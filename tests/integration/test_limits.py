@@ -4,6 +4,8 @@ import re
 import threading
 import time
 
+import pytest
+
 from client import Client, exchange
 from scripted import answer
 from structured import parse_list
@@ -141,6 +143,20 @@ def test_a_tier_that_is_not_known_yet_is_told_as_such(penstock):
         location / { penstock_limit zone=edge key=$arg_key tier=$plan; empty_gif; }""")
     assert service.get("/?key=k").status == 403
     assert re.search(r'unknown penstock tier "\(empty\)" .*auth_request.*stage=access', service.nginx.log())
+
+
+@pytest.mark.parametrize("pool", ["512", "1k", "2k", "4k"])
+def test_what_comes_behind_a_request_of_an_unknown_plan_is_answered(penstock, pool):
+    # The first ends, and its memory is the second's, before its limits are through.
+    service = penstock(http="penstock_zone edge 1m;\npenstock_tier free { rate 1r/h; }", server=f"""
+        client_header_buffer_size 8k; request_pool_size {pool};
+        location /p {{ penstock_limit zone=edge key=$arg_key tier=$arg_tier; proxy_pass http://127.0.0.1:9; }}
+        location / {{ empty_gif; }}""")
+    first = b"POST /p?key=k&tier=gold HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"
+    last = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    answers = exchange(service.port, first * 8 + last)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"403"] * 8 + [b"200"]
+    assert "exited on signal" not in service.nginx.log()
 
 
 def hammer(service, path, threads=8, each=100):

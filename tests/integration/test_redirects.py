@@ -33,6 +33,18 @@ def test_an_error_page_that_serves_is_limited_by_its_own_limits(peer, edge):
     assert came[1].headers["RateLimit-Policy"].startswith('"slow"')
 
 
+def test_behind_a_filter_that_failed_each_place_tells_of_its_own_limits_alone(penstock, folder):
+    (folder / "page").write_text("page")
+    service = penstock(http=ZONE, server=f"""
+        root {folder}; recursive_error_pages on;
+        location = /page {{ error_page 412 = /first; penstock_limit zone=edge key=$server_port rate=9r/d name=page; }}
+        location = /first {{ error_page 404 = /second; penstock_limit zone=edge key=$server_port rate=9r/d name=first; }}
+        location = /second {{ penstock_limit zone=edge key=$server_port rate=9r/d name=second; }}""")
+    came = service.get("/page", If_Match='"another"')
+    assert came.status == 404
+    assert [told.split(";")[0] for told in came.headers.get_all("RateLimit-Policy")] == ['"second"']
+
+
 def test_a_fallback_after_a_failure_is_charged_once(peer, edge):
     service = edge(peer("a", failed(502, code="engine_failed")), peer("b", answer(b"hello")), server="""
         penstock_limit zone=edge key=$server_port rate=3r/d name=all;

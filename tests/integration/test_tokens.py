@@ -1,5 +1,6 @@
 """Tokens and GPU time: reserved at admission, settled by what was used, given back when nothing was."""
 
+import http.client
 import json
 import struct
 import threading
@@ -220,6 +221,17 @@ def test_a_caller_that_leaves_an_answer_that_is_whole_pays_what_was_reserved(pee
     gate.open()
     until(lambda: "closed" in service.nginx.log(), "Nginx has noticed")
     assert left(service) == 925
+
+
+@BUFFERING
+@pytest.mark.parametrize("status, kept", [(408, 75), (500, 0)])
+def test_an_answer_that_is_cut_short_is_paid_for_where_its_caller_did_not_read_it(peer, edge, buffering, status, kept):
+    service = edge(peer("a", accepted("job_1") + head(length=1000) + chunk(b"x" * 999), Caller.wait_until_read,
+                        failed(status, code="not_read")), server=server(more=f"penstock_buffering {buffering};"))
+    response = leave_after(service)._connection.getresponse()
+    with pytest.raises(http.client.IncompleteRead):
+        response.read()
+    assert left(service) == 1000 - kept
 
 
 def test_only_the_server_that_answered_is_paid(peer, edge):
