@@ -81,7 +81,7 @@ void Arrivals::flush() {
   if (line_ != nullptr) {
     line_->flush();
   }
-  while (!gathered_.empty() && (sending_ == 0 || gathered_.size() >= SharedOrder::kMostAdded)) {
+  while (!gathered_.empty()) {
     Sent some;
     size_t bytes = 0;
     while (!gathered_.empty() && some.size() < SharedOrder::kMostAdded &&
@@ -106,14 +106,11 @@ bool Arrivals::send(const Sent& some) {
   for (const auto& [id, number] : some) {
     jobs.push_back(find(id, number)->newcomer.as_job());
   }
-  const bool sent = order_.add(jobs, [this, some, alive = alive_](auto& answer) {
+  return order_.add(jobs, [this, some, alive = alive_](auto& answer) {
     if (*alive) {
-      --sending_;
       answered(some, answer);
     }
   });
-  sending_ += sent ? 1 : 0;
-  return sent;
 }
 
 // What Redis refuses of several it may refuse for one of them: each is asked for alone.

@@ -1,8 +1,8 @@
 // Arrivals: jobs on their way into a shared queue. What Redis does not answer is asked again for
 // kPatienceNs; each may be, by its id.
 //
-// While Redis has not answered, it would not look at more: what comes in meanwhile goes in one
-// request, and so waits for one flush of Redis's disk.
+// What comes in within a turn goes in one request, and so waits for one flush of Redis's disk. More
+// is not waited for: with 16 clients that took a sixth of the rate.
 //
 // A job that is promised, where replicas are to have it, is noted in the journal as well, side by
 // side: nobody is told before both are done.
@@ -105,7 +105,6 @@ class Arrivals {
   std::unique_ptr<PromiseJournal> journal_;
   std::unordered_map<std::string, Arrival> arrivals_;  // by id
   std::deque<Sent::value_type> gathered_;              // to be sent
-  size_t sending_ = 0;                                 // requests without an answer
   uint64_t numbers_ = 0;
   bool refused_ = false;  // which was told
   bool short_ = false;    // likewise
