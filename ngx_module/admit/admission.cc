@@ -1,6 +1,9 @@
 #include "ngx_module/admit/admission.h"
 
+#include <algorithm>
+
 #include "ngx_module/admit/admit.h"
+#include "ngx_module/admit/cost.h"
 #include "ngx_module/admit/degrade.h"
 #include "ngx_module/admit/gather.h"
 #include "ngx_module/admit/job_headers.h"
@@ -59,6 +62,13 @@ ngx_int_t judge(ngx_http_request_t* r, const LocConf& loc, Stage stage) noexcept
       state = state_of(r);
       return state == nullptr ? NGX_HTTP_INTERNAL_SERVER_ERROR
                               : refuse_encoded(r, *state, encoding);
+    }
+  }
+  if (state != nullptr && std::ranges::any_of(loc.limits, [](const Limit* limit) noexcept {
+        return !limit->dry_run;
+      })) {
+    if (const Fault fault = fault_of_body(r, *state); !fault.detail.empty()) {
+      return refuse_fault(r, *state, fault);
     }
   }
   QueueRefusal why;

@@ -157,6 +157,25 @@ Fault apply_told(ngx_http_request_t* r, const CostFormula& cost, RequestState& s
 
 }  // namespace
 
+Fault fault_of_body(ngx_http_request_t* r, RequestState& state) noexcept {
+  if (!state.body_read || body_size(r) == 0) {
+    return {};
+  }
+  const Body& body = body_of(r, state.search);
+  if (!body.alike.empty()) {
+    ngx_str_t name = str(body.alike);
+    return {view(print(r->pool,
+                       "A field of the body is \"%V\" in letters of another case: write it so.",
+                       &name)),
+            body.alike};
+  }
+  if (!body.is_form) {
+    return {.detail =
+                "The body is no multipart form that begins with the boundary of its Content-Type."};
+  }
+  return {};
+}
+
 Fault reckon(ngx_http_request_t* r, RequestState& state) noexcept {
   const LocConf& loc = *loc_conf(r);
   if (state.costed_in == &loc) {

@@ -21,6 +21,10 @@ struct Fault {
   std::string_view param = {};   // the field that is to blame; empty: no single one
 };
 
+// Why the fields of the request's body may not be what its server sees; a body that was not read
+// has no fault.
+Fault fault_of_body(ngx_http_request_t* r, RequestState& state) noexcept;
+
 // Fills state.cost and state.asked, once.
 // REQUIRES: the body, if there is one, was read, and is readable.
 Fault reckon(ngx_http_request_t* r, RequestState& state) noexcept;

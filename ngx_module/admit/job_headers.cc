@@ -146,7 +146,11 @@ void JobHeaders::put(wire::Submit& submit, bool waits) const noexcept {
   submit.callback = callback;
   submit.label = label;
   submit.start_within_ms = start_within_ms;
-  submit.finish_within_ms = least(finish_within_ms, waits ? read_timeout_ms : 0);
+  submit.finish_within_ms = done_within_ms(waits);
+}
+
+uint64_t JobHeaders::done_within_ms(bool waits) const noexcept {
+  return least(finish_within_ms, waits ? read_timeout_ms : 0);
 }
 
 bool JobHeaders::may_outlive() const noexcept { return !idempotency_key.empty() || want_promise(); }

@@ -27,6 +27,8 @@ struct JobHeaders {
 
   // `waits`: the answer comes as a whole, to who waits for it.
   void put(wire::Submit& submit, bool waits) const noexcept;
+  // By when the caller wants it done, in ms from when it came; 0: whenever.
+  uint64_t done_within_ms(bool waits) const noexcept;
   // Whether the request may become a job that outlives it.
   bool may_outlive() const noexcept;
   // Whether a promise is asked for, and not an answer.

@@ -4,6 +4,7 @@
 
 #include "ngx_module/conf/text.h"
 #include "ngx_module/hand_over/failure.h"
+#include "ngx_module/hand_over/settle_up.h"
 #include "ngx_module/hand_over/websocket.h"
 #include "ngx_module/reply/reply.h"
 #include "ngx_module/request/request.h"
@@ -212,12 +213,7 @@ Ending on_note(ngx_http_request_t* r, RequestState& state, std::string_view& tex
     return Ending::kInvalid;
   }
   text = note.text;
-  const bool runs = note.position == 0;  // then its eta is that of its end
-  if (!runs || !state.started_at_once) {
-    state.accepted_ns = monotonic_ns();  // of one that runs: when that was first told
-  }
-  state.eta_ms = runs ? 0 : note.eta_ms;
-  state.started_at_once = runs;
+  note_place(state, note.position, note.eta_ms);
   return Ending::kGoesOn;
 }
 
@@ -249,6 +245,7 @@ Ending on_frame(ngx_http_request_t* r, RequestState& state, ngx_str_t& event,
       ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "job failed in mid-answer: %uL, %V",
                     failed.status, &code);
       state.failed_status = failed.status;
+      state.overdue = is_overdue(r, state, failed.code);
       if (!state.answer_is_events) {
         return Ending::kCutShort;
       }

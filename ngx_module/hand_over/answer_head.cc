@@ -8,6 +8,7 @@
 #include "ngx_module/hand_over/answer_body.h"
 #include "ngx_module/hand_over/answer_headers.h"
 #include "ngx_module/hand_over/failure.h"
+#include "ngx_module/hand_over/settle_up.h"
 #include "ngx_module/hand_over/stored_file.h"
 #include "ngx_module/hand_over/websocket.h"
 #include "ngx_module/reply/reply.h"
@@ -36,12 +37,20 @@ const char* on_accepted(RequestState& state, std::string_view payload) noexcept 
   ngx_memcpy(state.job_id_bytes, accepted.job_id.data(), accepted.job_id.size());
   state.job_id_size = accepted.job_id.size();
   state.eta_ms = accepted.eta_ms;
-  state.accepted_ns = monotonic_ns();
-  state.started_at_once = accepted.position == 0;
+  note_place(state, accepted.position, accepted.eta_ms);
   state.counts = accepted.counts != 0;
   if (accepted.promised != 0) {
     hand_over(state.receipt);
   }
+  return nullptr;
+}
+
+const char* on_progress(RequestState& state, std::string_view payload) noexcept {
+  wire::Progress progress;
+  if (const char* error = wire::parse(payload, progress); error != nullptr) {
+    return error;
+  }
+  note_place(state, progress.position, progress.eta_ms);
   return nullptr;
 }
 
@@ -121,6 +130,9 @@ ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view p
     return invalid(r, "content_length is impossible");
   }
   state.answer_begun = true;
+  if (!loc_conf(r)->asks) {
+    u->peer.tries = 1;  // its job has run: whatever its status, it is the answer
+  }
   state.answer_waits = head.opens != 0;
   if (state.answer_waits && !state.answer_is_events) {
     return invalid(r, "a stream that waits and has no events");
@@ -166,8 +178,9 @@ ngx_int_t answer_with_problem(ngx_http_request_t* r, RequestState& state,
     state.outcome = Outcome::kBusy;
   }
   // A failure of ours gives back what was charged: the limits are told of as they will then stand.
+  state.overdue = is_overdue(r, state, failed.code);
   const bool told = failed.status < NGX_HTTP_INTERNAL_SERVER_ERROR || state.duplicate ||
-                    tell_of_limits(r, state, true);
+                    state.overdue || tell_of_limits(r, state, true);
   return told && push_answer_headers(r, state, state.retry_after_s)
              ? push_refusal_headers(r, state, failed.headers)
              : NGX_ERROR;
@@ -299,6 +312,9 @@ ngx_int_t read_answer_head(ngx_http_request_t* r) noexcept {
         renew_read_timeout(r->upstream);
         break;
       case wire::FrameType::kProgress:
+        if (const char* error = on_progress(state, payload); error != nullptr) {
+          return invalid(r, error);
+        }
         renew_read_timeout(r->upstream);
         break;
       case wire::FrameType::kHead: {

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "ngx_module/admit/cost.h"
 #include "ngx_module/admit/job_headers.h"
+#include "ngx_module/admit/refuse.h"
 #include "ngx_module/conf/text.h"
 #include "ngx_module/hand_over/answer_body.h"
 #include "ngx_module/hand_over/answer_head.h"
@@ -76,14 +78,6 @@ bool streams_events(std::string_view path) noexcept {
 }
 
 // The submit message without the body, which follows in the chain.
-// Since the request came; at least 1, as Nginx counts milliseconds.
-uint64_t passed_us(ngx_http_request_t* r) noexcept {
-  const ngx_time_t* const now = ngx_timeofday();
-  const int64_t passed_ms = (static_cast<int64_t>(now->sec) - r->start_sec) * 1000 +
-                            static_cast<int64_t>(now->msec) - static_cast<int64_t>(r->start_msec);
-  return passed_ms > 0 ? static_cast<uint64_t>(passed_ms) * 1000 : 1;
-}
-
 bool describe(ngx_http_request_t* r, RequestState& state, wire::Submit& submit) noexcept {
   const LocConf& loc = *loc_conf(r);
   submit.queue = view(loc.queue);
@@ -296,8 +290,9 @@ void finalize_request(ngx_http_request_t* r, ngx_int_t rc) noexcept {
   const bool failed =
       state->failed_status != 0 ? state->failed_status >= kFirstServerError : broken;
   settle_up(r, *state,
-            failed || (answered && r->upstream->headers_in.status_n >= kFirstServerError),
-            rc == NGX_HTTP_CLIENT_CLOSED_REQUEST);
+            !state->overdue &&
+                (failed || (answered && r->upstream->headers_in.status_n >= kFirstServerError)),
+            state->overdue || rc == NGX_HTTP_CLIENT_CLOSED_REQUEST);
   if (broken && answered && state->answer_waits) {
     end_in_waiting(r);
   }
@@ -314,6 +309,14 @@ void body_is_here(ngx_http_request_t* r) noexcept {
     return;
   }
   state.body_read = true;
+  if (const Fault fault = loc_conf(r)->asks ? Fault() : fault_of_body(r, state);
+      !fault.detail.empty()) {
+    const ngx_int_t rc = refuse_fault(r, state, fault);
+    if (rc != NGX_DONE) {
+      ngx_http_finalize_request(r, rc);
+    }
+    return;
+  }
   ngx_http_upstream_init(r);
 }
 

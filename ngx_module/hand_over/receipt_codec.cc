@@ -1,6 +1,7 @@
 #include "ngx_module/hand_over/receipt_codec.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "shared/wire/receipt.h"
 
@@ -34,12 +35,52 @@ uint64_t table_of(const Zone& zone) noexcept {
 }
 
 limit::Charge mark(const limit::Table& table, std::string_view from, uint64_t number,
-                   std::string_view bytes) noexcept {
-  static const limit::Policy once = limit::make_policy(*limit::make_gcra(1, kMarkNs, 1));
+                   std::string_view bytes, const limit::Policy& once) noexcept {
   limit::Secret secret = limit::derive_secret(table.secret(), "settled");
   secret = limit::derive_secret(secret, from);
   secret.k0 ^= number;
   return {&once, limit::siphash13_128(secret, bytes)};
+}
+
+limit::Charge settled_mark(const limit::Table& table, std::string_view from, uint64_t number,
+                           std::string_view bytes) noexcept {
+  static const limit::Policy once = limit::make_policy(*limit::make_gcra(1, kMarkNs, 1));
+  return mark(table, from, number, bytes, once);
+}
+
+// Of a lease that was renewed in a window; for as long as the next one lasts.
+limit::Charge renewed_mark(const limit::Table& table, std::string_view from, uint64_t number,
+                           const limit::Hash128& place, int64_t window) noexcept {
+  static const limit::Policy once =
+      limit::make_policy(*limit::make_gcra(1, uint64_t{2 * limit::kLeaseNs}, 1));
+  const uint64_t words[] = {place.lo, place.hi, static_cast<uint64_t>(window)};
+  char bytes[sizeof words];
+  std::memcpy(bytes, words, sizeof words);
+  return mark(table, from, number, {bytes, sizeof bytes}, once);
+}
+
+void renew_once(limit::Table& table, OpenCharge& charge, std::string_view from,
+                uint64_t number) noexcept {
+  const limit::Policy& policy = charge.bound->policy;
+  const limit::Instant now = instant(table);
+  if (policy.lessor != nullptr) {  // which knows each lease by its name
+    charge.admitted.state =
+        limit::renew_one(table, policy, charge.hash, charge.cost, charge.admitted.state, now);
+    return;
+  }
+  const int64_t window = now.steady_ns / limit::kLeaseNs;
+  limit::Charge present = renewed_mark(table, from, number, charge.hash, window);
+  limit::Charge before = renewed_mark(table, from, number, charge.hash, window - 1);
+  uint64_t held = charge.admitted.state;
+  uint64_t moved = charge.cost;
+  if (limit::charge_all(table, {&present, 1}, now) == limit::Outcome::refused) {
+    moved = 0;  // it is in this window
+  } else if (limit::peek_all(table, {&before, 1}, now) == limit::Outcome::refused) {
+    limit::Instant earlier = now;
+    earlier.steady_ns -= limit::kLeaseNs;
+    held = limit::renew(policy.window, 0, 0, 0, earlier);  // a state of the window before
+  }
+  charge.admitted.state = limit::renew_one(table, policy, charge.hash, moved, held, now);
 }
 
 // The latest first, as many as fit; false when there are more.
@@ -153,14 +194,24 @@ void hold_leases(HeldReceipt& held) noexcept {
 
 limit::Outcome mark_settled(limit::Table& table, std::string_view from, uint64_t number,
                             std::string_view bytes) noexcept {
-  limit::Charge charge = mark(table, from, number, bytes);
+  limit::Charge charge = settled_mark(table, from, number, bytes);
   return limit::charge_all(table, {&charge, 1}, instant(table));
 }
 
 bool is_settled(const limit::Table& table, std::string_view from, uint64_t number,
                 std::string_view bytes) noexcept {
-  limit::Charge charge = mark(table, from, number, bytes);
+  limit::Charge charge = settled_mark(table, from, number, bytes);
   return limit::peek_all(table, {&charge, 1}, instant(table)) == limit::Outcome::refused;
+}
+
+void renew_once(Receipt& receipt, std::string_view from, uint64_t number) noexcept {
+  for (OpenCharges* each = receipt.latest; each != nullptr; each = each->earlier) {
+    for (OpenCharge& charge : each->charges) {
+      if (charge.cost != 0 && charge.rule().kind == RuleKind::kConcurrency) {
+        renew_once(*each->table, charge, from, number);
+      }
+    }
+  }
 }
 
 void forget_receipt(HeldReceipt* held) noexcept { ngx_free(held); }

@@ -29,6 +29,9 @@ limit::Outcome mark_settled(limit::Table& table, std::string_view from, uint64_t
                             std::string_view bytes) noexcept;
 bool is_settled(const limit::Table& table, std::string_view from, uint64_t number,
                 std::string_view bytes) noexcept;
+// Its leases are renewed, as renew() does, by whoever may hold older copies of the receipt, too:
+// each lease once in its window.
+void renew_once(Receipt& receipt, std::string_view from, uint64_t number) noexcept;
 // REQUIRES: its leases were released.
 void forget_receipt(HeldReceipt* held) noexcept;
 

@@ -22,11 +22,11 @@ Usage usage_so_far(ngx_http_request_t* r, const RequestState& state) noexcept {
           static_cast<uint64_t>((monotonic_ns() - state.begun_ns) / kNsPerMs)};
 }
 
-// What was done, most likely, for a caller that left before its answer came: the device time since
-// it must have started, and tokens in step with that.
+// What was done, most likely, for a caller to whom nothing of its answer came: the device time
+// since it must have started, and tokens in step with that.
 Usage usage_so_far_unseen(ngx_http_request_t* r, const RequestState& state) noexcept {
-  const int64_t waited_ns = static_cast<int64_t>(state.eta_ms) * kNsPerMs;
-  const bool told = state.started_at_once || state.eta_ms != 0;
+  const int64_t waited_ns = state.runs ? 0 : static_cast<int64_t>(state.eta_ms) * kNsPerMs;
+  const bool told = state.runs || state.eta_ms != 0;
   const int64_t ran_ns =
       state.accepted_ns != 0 && told ? monotonic_ns() - state.accepted_ns - waited_ns : 0;
   if (ran_ns <= 0) {
@@ -69,6 +69,12 @@ Stays charge_request(RequestState& state) noexcept {
   return {true, {}};
 }
 
+// Nginx reads no further where an answer has no body (204, 304, HEAD): what it took is not told.
+bool ends_with_its_head(const ngx_http_request_t* r, const RequestState& state) noexcept {
+  return r->upstream->header_sent != 0 && r->header_only != 0 && state.failed_status == 0 &&
+         r->upstream->headers_in.status_n < NGX_HTTP_BAD_REQUEST;
+}
+
 // A refusal costs nothing, also when it was penstockd that refused; nor does a failure of ours. A
 // caller that leaves the queue gets back all but the request itself; one that leaves while its job
 // runs pays for what was done until then, and one that leaves an answer that was made whole before
@@ -96,7 +102,8 @@ Stays settle_all(ngx_http_request_t* r, RequestState& state, bool failed, bool l
     return charge_nothing(state);
   }
   if (state.chunks == 0) {
-    return left ? settle_by(state, usage_so_far_unseen(r, state)) : charge_request(state);
+    return left || ends_with_its_head(r, state) ? settle_by(state, usage_so_far_unseen(r, state))
+                                                : charge_request(state);
   }
   return {true,
           {reserved_of(state.receipt, Unit::kTokens), reserved_of(state.receipt, Unit::kGpu)}};
@@ -121,6 +128,31 @@ void tell_spent(ngx_http_request_t* r, const RequestState& state, const Stays& s
 }
 
 }  // namespace
+
+uint64_t passed_us(const ngx_http_request_t* r) noexcept {
+  const ngx_time_t* const now = ngx_timeofday();
+  const int64_t passed_ms = (static_cast<int64_t>(now->sec) - r->start_sec) * 1000 +
+                            static_cast<int64_t>(now->msec) - static_cast<int64_t>(r->start_msec);
+  return passed_ms > 0 ? static_cast<uint64_t>(passed_ms) * 1000 : 1;
+}
+
+bool is_overdue(const ngx_http_request_t* r, const RequestState& state,
+                std::string_view code) noexcept {
+  constexpr uint64_t kRoundingMs = 2;
+  const uint64_t within_ms =
+      state.job_headers == nullptr ? 0 : state.job_headers->done_within_ms(!state.answer_is_events);
+  return state.runs && code == "deadline_exceeded" && within_ms != 0 &&
+         passed_us(r) / 1000 + kRoundingMs >= within_ms;
+}
+
+void note_place(RequestState& state, uint64_t position, uint64_t eta_ms) noexcept {
+  const bool runs = position == 0;
+  if (!runs || !state.runs) {
+    state.accepted_ns = monotonic_ns();  // of one that runs: when that was first told
+  }
+  state.eta_ms = runs ? state.eta_ms : eta_ms;
+  state.runs = runs;
+}
 
 void settle_up(ngx_http_request_t* r, RequestState& state, bool failed, bool left) noexcept {
   if (may_be_promised(r, state)) {

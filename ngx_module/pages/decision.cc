@@ -176,7 +176,7 @@ ngx_int_t keep_places(ngx_http_request_t* r, const Told& told) noexcept {
   if (is_settled(*signing_zone(*main_conf(r))->table, kMarkedAs, told.number, {})) {
     return NGX_OK;
   }
-  renew(receipt_of(*told.held));
+  renew_once(receipt_of(*told.held), kMarkedAs, told.number);
   return push_receipt(r, told.number, receipt_of(*told.held)) ? NGX_OK
                                                               : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }

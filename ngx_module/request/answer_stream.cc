@@ -1,6 +1,7 @@
 #include "ngx_module/request/answer_stream.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace penstock {
 
@@ -46,6 +47,19 @@ AnswerStream::Event AnswerStream::next(ngx_pool_t* pool, u_char*& at, u_char* en
   return Event::kMore;
 }
 
+// nullptr when memory ran out.
+u_char* AnswerStream::room(ngx_pool_t* pool) noexcept {
+  if (header_.type == wire::FrameType::kNote) {
+    return static_cast<u_char*>(ngx_pnalloc(pool, header_.length));
+  }
+  if (room_bytes_ < header_.length) {
+    room_bytes_ = std::bit_ceil(header_.length);
+    room_ = static_cast<u_char*>(ngx_pnalloc(pool, room_bytes_));
+    room_bytes_ = room_ == nullptr ? 0 : room_bytes_;
+  }
+  return room_;
+}
+
 AnswerStream::Event AnswerStream::read_control(ngx_pool_t* pool, u_char*& at,
                                                const u_char* end) noexcept {
   const size_t take = std::min(size_t{left_}, static_cast<size_t>(end - at));
@@ -53,7 +67,7 @@ AnswerStream::Event AnswerStream::read_control(ngx_pool_t* pool, u_char*& at,
     payload_ = {reinterpret_cast<char*>(at), take};
   } else {
     if (held_ == nullptr) {
-      held_ = static_cast<u_char*>(ngx_pnalloc(pool, header_.length));
+      held_ = room(pool);
       if (held_ == nullptr) {
         error_ = "out of memory";
         return Event::kBad;

@@ -1,7 +1,8 @@
 // AnswerStream: the frames of an answer, taken apart as they arrive, wherever the reads cut them.
 //
 // Bytes of CHUNK frames are passed on where they lie. Every other frame is small; its payload is
-// told whole, from the buffer if it is all there, else from a copy in the pool.
+// told whole, from the buffer if it is all there, else from a copy in the pool, which is the next
+// one's place; but NOTE's stays, as its text goes out from where it lies.
 #pragma once
 
 #include "ngx_module/nginx.h"
@@ -37,6 +38,7 @@ class AnswerStream {
  private:
   bool read_header(u_char*& at, const u_char* end) noexcept;
   Event read_control(ngx_pool_t* pool, u_char*& at, const u_char* end) noexcept;
+  u_char* room(ngx_pool_t* pool) noexcept;
 
   char header_bytes_[wire::kHeaderBytes];
   size_t header_size_ = 0;  // of header_bytes_ filled
@@ -44,6 +46,8 @@ class AnswerStream {
   uint32_t left_ = 0;  // payload bytes still to come
   bool begins_ = false;
   u_char* held_ = nullptr;  // the payload so far, when it came in parts
+  u_char* room_ = nullptr;  // for it: one after the other
+  size_t room_bytes_ = 0;
   std::string_view payload_;
   const char* error_ = nullptr;
 };

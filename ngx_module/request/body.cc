@@ -35,6 +35,8 @@ class BodyReader {
   }
   http::BodyField operator[](size_t i) const noexcept { return form_ ? of_form_[i] : of_json_[i]; }
   uint64_t files() const noexcept { return form_ ? of_form_.files() : 0; }
+  std::string_view alike() const noexcept { return form_ ? std::string_view() : of_json_.alike(); }
+  bool is_what_it_says() const noexcept { return !form_ || of_form_.is_form(); }
 
  private:
   bool form_;
@@ -55,7 +57,10 @@ const Body* keep(ngx_http_request_t* r, const BodyReader& found) noexcept {
     return nullptr;
   }
   auto* fields = reinterpret_cast<http::BodyField*>(memory + sizeof(Body));
-  const auto* body = new (memory) Body{.fields = {fields, count}, .files = found.files()};
+  const auto* body = new (memory) Body{.fields = {fields, count},
+                                       .files = found.files(),
+                                       .alike = found.alike(),
+                                       .is_form = found.is_what_it_says()};
   for (size_t i = 0; i < count; ++i) {
     new (&fields[i]) http::BodyField(found[i]);
     if (fields[i].text.empty()) {
@@ -157,10 +162,23 @@ size_t place_of(const MainConf& main, std::string_view name) noexcept {
   return at == names.end() ? http::BodyFields::kMaxFields : static_cast<size_t>(at - names.begin());
 }
 
+namespace {
+
+constexpr size_t kStandInBytes = 17;
+
+// What looks like one is told by one, too: nobody says another's.
+bool is_stand_in(std::string_view text) noexcept {
+  return text.size() == kStandInBytes && text.front() == '~' &&
+         text.find_first_not_of("0123456789abcdef", 1) == text.npos;
+}
+
+}  // namespace
+
 std::string_view line_of(ngx_pool_t* pool, const http::BodyField& field) noexcept {
   constexpr uint64_t kEmptyString = 2;  // its quotes
-  constexpr size_t kBytes = 17;
-  if (!field.text.empty() && std::ranges::none_of(field.text, is_control)) {
+  constexpr size_t kBytes = kStandInBytes;
+  if (!field.text.empty() && std::ranges::none_of(field.text, is_control) &&
+      !is_stand_in(field.text)) {
     return field.text;
   }
   if (field.bytes == 0 || (field.text.empty() && field.bytes == kEmptyString &&

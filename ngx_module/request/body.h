@@ -40,6 +40,8 @@ struct Body {
   bool readable = true;               // false: memory ran out
   std::span<http::BodyField> fields;  // in the order of the names, as many as there are
   uint64_t files = 0;                 // that came with a form
+  std::string_view alike = {};        // BodyFields::alike()
+  bool is_form = true;                // false: its type says so, and it is none
 
   // What is looked for by no name is never there.
   http::BodyField operator[](size_t i) const noexcept {

@@ -33,10 +33,10 @@ void RequestState::forget_answer() noexcept {
   chunks = 0;
   eta_ms = 0;
   accepted_ns = begun_ns = 0;
-  started_at_once = false;
+  runs = false;
   answer = AnswerStream();
   job_id_size = 0;
-  counts = duplicate = false;
+  counts = duplicate = overdue = false;
   websocket = nullptr;
   file = nullptr;
   for (; answer_header_count > 0; --answer_header_count) {

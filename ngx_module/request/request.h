@@ -96,11 +96,11 @@ struct RequestState {
   bool body_read = false;               // all of the body is in r->request_body
   bool body_wanted = false;             // a variable asked for what only the body tells
   bool model_sought = false;
-  bool delayed = false;  // action=delay, and its time has not come
-  bool emptied = false;  // its headers once were, by a header filter that failed
-  bool passes = false;   // penstock_pass or penstock_jobs has it
-  bool settled = false;  // it was handed over, and that came to its end
-  bool started_at_once = false;
+  bool delayed = false;                  // action=delay, and its time has not come
+  bool emptied = false;                  // its headers once were, by a header filter that failed
+  bool passes = false;                   // penstock_pass or penstock_jobs has it
+  bool settled = false;                  // it was handed over, and that came to its end
+  bool runs = false;                     // by what was told last
   bool done = false;                     // the answer is complete, and `usage` is what it took
   KnownVariables* known = nullptr;       // while limits ask for variables
   const KnownKey* caller_key = nullptr;  // that it brings; found when it is first asked for
@@ -149,6 +149,7 @@ struct RequestState {
   bool answer_is_events = false;   // text/event-stream
   bool answer_waits = false;       // of these, only news of the job have come yet
   uint64_t failed_status = 0;      // what came in place of the rest of it
+  bool overdue = false;            // it ran on beyond the time that its caller gave it
   bool asks_upgrade = false;       // by a valid handshake of RFC 6455
   bool duplicate = false;          // of a job that was there already
   off_t answer_left = -1;          // bytes that its content_length still promises; -1: no promise

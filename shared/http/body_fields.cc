@@ -1,7 +1,6 @@
 #include "shared/http/body_fields.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "shared/base/hex.h"
 #include "shared/http/json_chars.h"
@@ -17,6 +16,22 @@ bool is_media(std::string_view name) noexcept {
   static constexpr std::string_view kNames[] = {"image_url", "input_audio", "audio_url",
                                                 "video_url", "file_data"};
   return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
+}
+
+// In lower case, as far as case goes for ASCII: Unicode knows two more letters of the kind, the
+// long s and the sign of Kelvin. `out` has room for kMaxNameBytes.
+std::string_view fold(std::string_view name, char* out) noexcept {
+  constexpr std::string_view kLongS = "\xC5\xBF";
+  constexpr std::string_view kKelvin = "\xE2\x84\xAA";
+  size_t size = 0;
+  for (name = name.substr(0, BodyFields::kMaxNameBytes); !name.empty(); ++size) {
+    const bool s = name.starts_with(kLongS);
+    const bool k = name.starts_with(kKelvin);
+    const char c = name.front();
+    out[size] = s ? 's' : k ? 'k' : c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c;
+    name.remove_prefix(s ? kLongS.size() : k ? kKelvin.size() : 1);
+  }
+  return {out, size};
 }
 
 Type type_of_scalar(std::string_view text) noexcept {
@@ -35,7 +50,8 @@ BodyFields::BodyFields(std::span<const std::string_view> names) noexcept
     : names_(names.first(std::min(names.size(), kMaxFields))),
       state_(names_.empty() ? State::kEnd : State::kStart) {
   for (const std::string_view name : names_) {
-    known_ |= bit_of(name);
+    char lower[kMaxNameBytes];
+    known_ |= bit_of(fold(name, lower));
   }
 }
 
@@ -389,14 +405,20 @@ void BodyFields::keep(char c) noexcept {
 }
 
 // Who wants the value of the key that was kept.
-size_t BodyFields::wanted() const noexcept {
-  if (unusable_ || (known_ & bit_of(kept())) == 0) {
+size_t BodyFields::wanted() noexcept {
+  char lower[kMaxNameBytes];
+  const std::string_view folded = fold(kept(), lower);
+  if (unusable_ || (known_ & bit_of(folded)) == 0) {
     return kNone;
   }
   for (size_t i = 0; i < names_.size(); ++i) {
     if (names_[i] == kept()) {
       return i;
     }
+  }
+  for (const std::string_view name : names_) {
+    char bytes[kMaxNameBytes];
+    alike_ = fold(name, bytes) == folded ? name : alike_;
   }
   return kNone;
 }
@@ -419,19 +441,6 @@ void BodyFields::settle(Type type, std::string_view text, size_t i) noexcept {
   text.copy(texts_[field_], text.size());
   settled_ |= uint32_t{1} << field_;
   field_ = kNone;
-}
-
-double number_of(const BodyField& field) noexcept {
-  switch (field.type) {
-    case Type::kNumber:
-      return field.text.empty() ? std::numeric_limits<double>::infinity() : to_double(field.text);
-    case Type::kString:
-      return string_to_double(field.text);
-    case Type::kBoolean:
-      return field.text == "true" ? 1 : 0;
-    default:
-      return std::numeric_limits<double>::quiet_NaN();
-  }
 }
 
 }  // namespace penstock::http

@@ -66,6 +66,10 @@ class BodyFields {
   // valid until more is fed.
   BodyField operator[](size_t i) const noexcept;
 
+  // The name of those looked for that the body has in letters of another case, which some parsers
+  // take for it (Go's encoding/json); empty: it has none.
+  std::string_view alike() const noexcept { return alike_; }
+
  private:
   enum class State : uint8_t {
     kStart,
@@ -123,11 +127,12 @@ class BodyFields {
   std::string_view kept() const noexcept { return {kept_, unusable_ ? 0 : size_}; }
 
   static uint64_t bit_of(std::string_view name) noexcept;
-  size_t wanted() const noexcept;
+  size_t wanted() noexcept;
   void settle(BodyField::Type type, std::string_view text, size_t i) noexcept;
 
   std::span<const std::string_view> names_;
-  uint64_t known_ = 0;   // bit_of() of each name
+  std::string_view alike_;
+  uint64_t known_ = 0;   // bit_of() of each name, in lower case
   uint64_t before_ = 0;  // bytes of the pieces before this one
   State state_;
 

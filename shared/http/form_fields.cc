@@ -231,6 +231,7 @@ void FormFields::read_header() noexcept {
 // Of what comes before the first part, there is nothing to settle. The CR before the delimiter is
 // its own.
 void FormFields::end_part() noexcept {
+  begun_ = true;
   files_ += is_file_ ? 1 : 0;
   is_file_ = false;
   if (field_ == kNone) {
@@ -249,6 +250,7 @@ void FormFields::end_part() noexcept {
 }
 
 void FormFields::add(std::string_view text) noexcept {
+  stray_ = stray_ || (!begun_ && text.find_first_not_of('\r') != text.npos);
   if (field_ == kNone || text.empty()) {
     return;
   }

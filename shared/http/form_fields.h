@@ -47,6 +47,10 @@ class FormFields {
     return {delimiter_ + 1, delimiter_size_ > 0 ? delimiter_size_ - 1 : 0};
   }
 
+  // Whether it is a form from its first byte. What others make of what comes before the first part,
+  // or of a body that has none, nobody knows.
+  bool is_form() const noexcept { return begun_ && !stray_; }
+
   // Parts that have a file's name, and whose end was seen.
   uint64_t files() const noexcept { return files_; }
 
@@ -103,6 +107,8 @@ class FormFields {
   size_t kept_size_ = 0;
   char last_ = '\0';
 
+  bool begun_ = false;    // a delimiter has come ...
+  bool stray_ = false;    // ... behind more than line ends
   uint64_t fed_ = 0;      // bytes, in pieces before this one
   uint32_t settled_ = 0;  // bit i: names_[i]
   uint64_t files_ = 0;

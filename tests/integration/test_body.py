@@ -107,6 +107,45 @@ def test_a_stand_in_is_short(peer, penstock):
     assert (first, third, fourth) == ("ann|-|", "-|-|", "null|-|") and re.fullmatch(r"~[0-9a-f]{16}\|-\|", second)
 
 
+def test_nobody_says_the_stand_in_of_another(peer, penstock):
+    service = penstock(start=False)
+    service.nginx.write_config(service.configuration("log_format v '$penstock_body_user';\npenstock_zone edge 1m;", f"""
+        access_log {service.folder}/access.log v;
+        location / {{ penstock_limit zone=edge key=$penstock_body_user rate=1r/d name=user; empty_gif; }}"""))
+    service.start()
+    assert service.request("POST", "/", None, json.dumps({"user": "x" * 200})).status == 405
+    said = lines(service, 1)[0]
+    assert service.request("POST", "/", None, json.dumps({"user": said})).status == 405
+    assert lines(service, 2)[1] != said
+    assert service.request("POST", "/", None, json.dumps({"user": "x" * 200})).status == 429
+
+
+# --- What others may read otherwise
+
+FORM = '--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nsmall\r\n--b--\r\n'
+AMBIGUOUS = [('{"model":"small","Model":"big"}', "application/json", "model"), ('{"MAX_TOKENS":100000}', "application/json", "max_tokens"),
+             ('{"max_to\\u212aens":100000}', "text/plain", "max_tokens"), ('{"model":"small"}', "multipart/form-data; boundary=b", None),
+             ('{"model":"small"}', "multipart/form-data", None), ("{}\r\n" + FORM, "multipart/form-data; boundary=b", None)]
+
+
+@pytest.mark.parametrize("limit", ["", "penstock_limit zone=edge key=$penstock_body_user$arg_key rate=5r/d name=user;"], ids=["unlimited", "limited"])
+def test_a_body_that_others_may_read_otherwise_is_refused_and_costs_nothing(peer, edge, limit):
+    engine = peer("a", answer(b"hi"))
+    service = edge(engine, server=f"location / {{ {limit} penstock_pass a; }}")
+
+    def send(body, content_type):
+        return service.request("POST", "/?key=k", {"Content-Type": content_type}, body)
+    for body, content_type, param in AMBIGUOUS:
+        refused = send(body, content_type)
+        assert refused.status == 400, (body, refused)
+        assert refused.json()["error"]["code"] == "invalid_request" and refused.json()["error"]["param"] == param
+    assert not engine.submits
+    for body, content_type in (('{"model":"small","modes":1}', "application/json"), (FORM, "multipart/form-data; boundary=b")):
+        served = send(body, content_type)
+        assert served.status == 200, served
+    assert not limit or left(served) == {"user": 3}
+
+
 # --- One pass
 
 def test_more_fields_than_can_be_looked_for_are_refused(penstock):

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -194,6 +195,20 @@ def test_behind_its_settlement_nothing_is_kept(edge):
     settle(edge, receipt)
     after = settle(edge, receipt, "PUT")
     assert after.status == 200 and "Penstock-Receipt" not in after.headers and in_use(edge) == 0
+
+
+def test_a_place_is_one_place_however_often_and_by_whichever_receipt_it_is_kept(edge):
+    first = decide(edge, plan="large").headers["Penstock-Receipt"]
+    receipts, began = [first], time.monotonic()
+
+    def passed_by_two_windows():
+        for receipt in (first, receipts[-1], first):
+            receipts.append(settle(edge, receipt, "PUT").headers["Penstock-Receipt"])
+            assert in_use(edge, plan="large") == 1
+        return time.monotonic() - began > 12
+    until(passed_by_two_windows, "two windows are over", 30)
+    settle(edge, receipts[-1])
+    assert in_use(edge, plan="large") == 0
 
 
 def test_a_receipt_that_was_renewed_settles_once_also_where_two_zones_charged_it(penstock):

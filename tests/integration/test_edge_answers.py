@@ -10,11 +10,12 @@ import pytest
 
 from client import exchange
 from conftest import simulate
-from processes import Penstockd, QueueStatus
-from scripted import Caller, accepted, answer, chunk, done, failed, goodbye, head, progress
+from processes import ASAN, Penstockd, QueueStatus
+from scripted import Caller, Gate, accepted, answer, chunk, done, failed, goodbye, head, progress
 from structured import parse_list
+from test_large_bodies import resident
 from waiting import until
-from wire import SUBMIT, Connection, frame
+from wire import PROGRESS, SUBMIT, Connection, frame
 
 ZONE = "penstock_zone edge 1m;\n"
 BUFFERING = pytest.mark.parametrize("buffering", ["off", "on"])
@@ -206,6 +207,15 @@ def test_the_next_server_s_failure_comes_whole(peer, edge):
     assert came.json()["error"]["code"] == "engine_failed" and "Retry-After" not in came.headers
 
 
+@pytest.mark.parametrize("status", [503, 500])
+def test_an_engines_own_failure_is_the_answer_and_no_other_runs_the_job(peer, edge, status):
+    other = peer("b", answer(b"from b"))
+    service = edge(peer("a", accepted("job_a") + head(status, length=4) + chunk(b"busy") + done()), other,
+                   server="location / { penstock_next_upstream error http_500 http_503 non_idempotent; penstock_pass all; }")
+    came = post(service)
+    assert (came.status, came.body) == (status, b"busy") and not other.submits
+
+
 def test_goodbye_sends_the_job_to_the_next_server(peer, edge):
     first = peer("a", goodbye())
     service = edge(first, peer("b", answer(b"from b")))
@@ -313,6 +323,30 @@ def test_frames_come_whole_however_they_are_cut(peer, edge, buffering, send):
     for _ in range(2):
         came = client.request("POST", "/", {}, {"model": "m1"})
         assert (came.status, came.body, came.headers["Penstock-Job-Id"]) == (200, b"abc", "job_1")
+
+
+@pytest.mark.skipif(ASAN, reason="the sanitizer keeps what was freed")
+def test_frames_that_come_in_parts_take_no_more_memory_the_longer_it_lasts(peer, edge):
+    large = frame(PROGRESS, 1, message=b"x" * 16000)
+    begun, over = Gate(), Gate()
+
+    def many(caller):
+        for _ in range(1500):
+            caller.send(large[:100])
+            caller.wait_until_read()
+            caller.send(large[100:])
+            caller.wait_until_read()
+    service = edge(peer("a", accepted("job_a") + head(content_type="text/event-stream") + chunk(b"data: a\n\n"), begun, many, over,
+                        done()), master=True)
+    stream = service.client().stream("POST", "/", None, {})
+    assert stream.next_event() == "a"
+    worker = service.nginx.workers()[0]
+    before = resident(worker, "VmRSS")
+    begun.open()
+    until(over.reached.is_set, "all have come")
+    assert resident(worker, "VmRSS") < before + 4 * 2**20
+    over.open()
+    stream.rest()
 
 
 def test_a_failure_that_grows_in_json_comes_whole(peer, edge):

@@ -13,7 +13,7 @@ from conftest import simulate
 from scripted import Caller, Gate, accepted, answer, chunk, done, failed, head
 from structured import parse_list
 from waiting import until
-from wire import DONE, HEAD, NOTE, frame
+from wire import DONE, HEAD, NOTE, PROGRESS, frame
 
 BUFFERING = pytest.mark.parametrize("buffering", ["off", "on"])
 LIMIT = "penstock_limit zone=edge key=$arg_key rate=1000t/M name=tokens;"
@@ -179,6 +179,37 @@ def test_a_caller_that_leaves_a_stream_that_waits_pays_for_the_run_it_was_told_o
     until(lambda: time.monotonic() - started > 0.2, "it has run")
     gate.open()
     client.close()
+    until(lambda: left(service) != 925, "it is settled")
+    assert left(service) < 1000 - 5
+
+
+def runs_for(seconds):
+    """A step of a script: the job runs so long."""
+    return lambda caller: time.sleep(seconds)  # what is measured is time
+
+
+@pytest.mark.parametrize("told", [b"", frame(PROGRESS, 1, position=1, eta_ms=0), frame(PROGRESS, 1, position=2, eta_ms=60000)],
+                         ids=["at first", "after a while", "early"])
+def test_a_caller_that_leaves_a_job_that_is_told_to_run_pays_for_the_run(peer, edge, told):
+    gate = Gate()
+    runs = frame(PROGRESS, 1, position=0)
+    service = edge(peer("a", accepted("job_1") + told + runs, Caller.wait_until_read, runs_for(0.2), gate, runs), server=server())
+    client = leave_after(service)
+    until(gate.reached.is_set, "it has run")
+    client.close()
+    gate.open()
+    until(lambda: left(service) != 925, "it is settled")
+    assert left(service) < 1000 - 5
+
+
+@BUFFERING
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_without_a_body_is_paid_for(peer, edge, buffering, status):
+    gate = Gate()
+    service = edge(peer("a", accepted("job_1", position=0), Caller.wait_until_read, runs_for(0.2), head(status, ""), gate),
+                   server=server(more=f"penstock_buffering {buffering};"))
+    assert ask(service).status == status
+    gate.open()
     until(lambda: left(service) != 925, "it is settled")
     assert left(service) < 1000 - 5
 

@@ -61,6 +61,30 @@ def test_what_has_not_started_in_time_is_dropped_and_costs_nothing(penstock):
     assert service.penstockd.queue().length == 0
 
 
+@pytest.mark.parametrize("name", ["Penstock-Finish-Within", "X-Stainless-Read-Timeout"])
+def test_what_has_run_until_its_callers_deadline_is_charged(penstock, name):
+    service = penstock(http="penstock_zone edge 1m;", server=SERVER + """
+        location /look { penstock_limit zone=edge key=$binary_remote_addr quota=1000t/d name=tokens; penstock_quota; }
+        location /tokens/ { penstock_limit zone=edge key=$binary_remote_addr quota=1000t/d name=tokens; rewrite ^/tokens(.*) $1 break; penstock_pass gpu; }""",
+                       workers=[simulate(slots=4, service_time="20s")])  # one is free at once, and it is known to start
+
+    def late(path="/v1/completions"):
+        ended = service.complete(path, headers={name: "0.3"}, max_tokens=500)
+        service.penstockd.wait_for(running=0, length=0)
+        return ended
+    assert [late().status for _ in range(11)] == [504] * 9 + [429] * 2
+    assert late("/tokens/v1/completions").json()["error"]["code"] == "deadline_exceeded"
+    assert 50 < service.get("/look").json()["limits"][0]["used"] <= 1000
+
+
+def test_what_the_queues_own_deadline_ends_is_free(penstock):
+    service = penstock(http="penstock_zone edge 1m;", server=SERVER, queue={"deadline": "300ms"},
+                       workers=[simulate(slots=4, service_time="20s")])
+    for _ in range(12):
+        assert service.complete(headers={"Penstock-Finish-Within": "30"}).status == 504
+        service.penstockd.wait_for(running=0, length=0)
+
+
 @pytest.mark.parametrize("name", ["Penstock-Start-Within", "Penstock-Finish-Within", "Cancel-After"])
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "1e3", "1.", "", "99999999999"])
 def test_a_wrong_value_is_refused_in_words(penstock, name, value):

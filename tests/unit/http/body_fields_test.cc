@@ -316,5 +316,23 @@ TEST(BodyFieldsTest, PicturesAndSoundsAreCountedAndTheirBytesTold) {
             Media(0, 0));
 }
 
+TEST(BodyFieldsTest, TellsOfANameInLettersOfAnotherCase) {
+  const auto alike = [](std::string_view body) {
+    static constexpr std::string_view kNames[] = {"model", "max_tokens", "imageSize"};
+    BodyFields fields(kNames);
+    for (size_t i = 0; i < body.size(); ++i) {
+      fields.feed(body.substr(i, 1));
+    }
+    return std::string(fields.alike());
+  };
+  EXPECT_EQ(alike(R"({"model":"a","max_tokens":1,"imageSize":2,"modal":3,"Mode":4})"), "");
+  EXPECT_EQ(alike(R"({"model":"a","Model":"b"})"), "model");
+  EXPECT_EQ(alike(R"({"MAX_\u0054OKENS":1})"), "max_tokens");
+  EXPECT_EQ(alike(R"({"max_to\u212aens":1})"), "max_tokens");
+  EXPECT_EQ(alike("{\"max_token\xC5\xBF\":1}"), "max_tokens");
+  EXPECT_EQ(alike(R"({"imagesize":1})"), "imageSize");
+  EXPECT_EQ(alike(R"({"a":{"Model":"b"},"b":["Model"]})"), "");
+}
+
 }  // namespace
 }  // namespace penstock::http

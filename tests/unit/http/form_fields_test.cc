@@ -134,5 +134,23 @@ TEST(FormFieldsTest, WhatFollowsTheEndIsNotRead) {
   EXPECT_EQ(fields[0].text, "m");
 }
 
+TEST(FormFieldsTest, KnowsWhatIsNoFormFromItsFirstByte) {
+  const auto is_form = [](const std::string& body, std::string_view type = kType) {
+    FormFields fields(kNames, type);
+    for (const char& c : body) {
+      fields.feed({&c, 1});
+    }
+    return fields.is_form();
+  };
+  const std::string form = part("name=model", "m") + kEnd;
+  EXPECT_TRUE(is_form(form));
+  EXPECT_TRUE(is_form("\r\n" + form));
+  EXPECT_TRUE(is_form(kEnd));
+  EXPECT_FALSE(is_form(R"({"model":"m"})"));
+  EXPECT_FALSE(is_form("{}\r\n" + form));
+  EXPECT_FALSE(is_form(form, "multipart/form-data"));
+  EXPECT_FALSE(is_form(form, "multipart/form-data; boundary=other"));
+}
+
 }  // namespace
 }  // namespace penstock::http

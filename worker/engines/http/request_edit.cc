@@ -280,11 +280,32 @@ void set_body(const Request& request, const Edits& edits, Call& call) {
   call.body.push_back(request.body.substr(from));
 }
 
+// Whether an escape stands for a letter or another printable character of ASCII, or for what some
+// parsers take for a letter (U+017F, U+212A): what is edited is found by names as they are written.
+bool hides_letters(std::string_view name) {
+  for (size_t i = name.find('\\'); i < name.size(); i = name.find('\\', i)) {
+    unsigned code = 0;
+    const std::string_view digits = name.substr(std::min(i + 2, name.size()), 4);
+    if (name.substr(i, 2) == "\\u" &&
+        std::from_chars(digits.data(), digits.data() + digits.size(), code, 16).ec == std::errc{} &&
+        ((code > 0x20 && code < 0x7F) || code == 0x17F || code == 0x212A)) {
+      return true;
+    }
+    i = std::min(i + 2, name.size());
+  }
+  return false;
+}
+
 // Changes the body, and reads what of it counts.
 std::optional<Failure> edit_body(const Request& request, const Options& options, Call& call) {
   TopFields fields;
   if (!read_object(request.body, fields)) {
     return refused("The body is not a whole JSON object of at most 256 fields.");
+  }
+  for (const TopField& field : fields.fields()) {
+    if (hides_letters(field.name)) {
+      return refused("A field's name has an escape in the place of a letter: write it plainly.");
+    }
   }
   Fields changes;
   if (!request.override.empty() && !add_override(request.override, fields, changes)) {

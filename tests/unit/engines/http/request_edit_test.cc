@@ -254,5 +254,15 @@ TEST(TopFieldsTest, LargeValuesArePassedAndWhatFollowsIsKept) {
   EXPECT_EQ(fields.find("usage")->text, "{\"a\":1}");
 }
 
+TEST_F(RequestEditTest, NoEscapeHidesANameFromWhatIsEdited) {
+  for (const char* const name :
+       {R"(max_t\u006fkens)", R"(\u006Dodel)", R"(to\u212Aens)", R"(token\u017f)"}) {
+    EXPECT_EQ(refused("{\"max_tokens\":10,\"" + std::string(name) + "\":100000}"), 400) << name;
+  }
+  for (const char* const name : {R"(gr\u00f6\u00dfe)", R"(a\\u006f)", R"(a\"b)", R"(a\n)"}) {
+    EXPECT_EQ(refused("{\"" + std::string(name) + "\":1}"), 0) << name;
+  }
+}
+
 }  // namespace
 }  // namespace penstock::http_engine
