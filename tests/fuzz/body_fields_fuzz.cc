@@ -48,6 +48,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   BodyFields crumbs(kAll);
   for (size_t i = 0; i < body.size() && !crumbs.feed(body.substr(i, 1)); ++i) {
   }
+  if (whole.alike() != halves.alike() || whole.alike() != crumbs.alike()) {
+    std::abort();
+  }
   for (size_t i = 0; i < kAll.size(); ++i) {
     BodyFields alone(kAll.subspan(i, 1));
     alone.feed(body);

@@ -15,7 +15,7 @@ constexpr std::string_view kNames[] = {"model", "prompt", "n"};
 void expect_same(const FormFields& a, const FormFields& b) {
   for (size_t i = 0; i < std::size(kNames); ++i) {
     if (a[i].type != b[i].type || a[i].text != b[i].text || a[i].bytes != b[i].bytes ||
-        a[i].digest != b[i].digest || a.files() != b.files()) {
+        a[i].digest != b[i].digest || a.files() != b.files() || a.is_form() != b.is_form()) {
       std::abort();
     }
   }

@@ -242,6 +242,24 @@ def test_a_plan_is_delayed_by_its_rates_and_refused_by_its_quota(penstock):
 
 # --- Degrade
 
+@pytest.mark.parametrize("pool", ["512", "1k", "2k", "4k"])
+def test_what_comes_behind_a_request_whose_cost_cannot_be_told_is_answered(peer, edge, pool):
+    service = edge(peer("a", answer(b"hi")), server=f"""
+        request_pool_size {pool}; client_header_buffer_size 8k;
+        location /p {{ penstock_cost r "steps"; penstock_limit zone=edge key=$arg_key rate=9r/d action=degrade degrade_to=model=small name=a; penstock_pass a; }}
+        location / {{ empty_gif; }}""")
+    body = b'{"steps":"x"}'
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection, connection.makefile("rb") as answers:
+        for _ in range(8):
+            connection.sendall(b"POST /p?key=k HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body))
+            assert answers.readline().split()[1] == b"100" and answers.readline() == b"\r\n"  # its body is waited for
+            connection.sendall(body + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            for status in (b"400", b"200"):
+                head = b"".join(iter(answers.readline, b"\r\n"))
+                assert head.split()[1] == status
+                answers.read(int(head.lower().split(b"content-length: ")[1].split()[0]))
+
+
 def degrading(to="model=small", rule="rate=1r/d name=big", engine="penstock_pass a;", more=""):
     return f"location / {{ penstock_limit zone=edge key=$arg_key {rule} action=degrade degrade_to={to}; {more} {engine} }}"
 
