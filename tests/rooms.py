@@ -28,7 +28,7 @@ ROOMS = {
     "shared": ["keys", "metrics", "redis", "challenge", "limit", "wire", "http", "base"],
     "ngx_module": ["", "directives", "pages", "hand_over", "admit", "keys", "challenge", "lease", "reply", "request", "zone", "conf"],
     "worker/queue": ["", "care", "publish", "api", "workers", "jobs", "shared_jobs", "challenges", "traces", "webhooks", "devices", "process", "store", "config", "link",
-                     "results", "shared_answers", "shared_order", "bound", "order", "clock", "text"],
+                     "results", "shared_answers", "shared_order", "bound", "order", "clock", "handover", "text"],
 }
 # Included by everybody, or including everything.
 BOTTOM = {"ngx_module/nginx.h"}

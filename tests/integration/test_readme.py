@@ -92,7 +92,7 @@ def test_every_curl_and_penstockctl_line_answers_as_it_says(run, monkeypatch):  
     monkeypatch.setenv("PENSTOCK_CONSOLE", f"http://127.0.0.1:{service.port}/console")
     commands = [block.replace("127.0.0.1:8080", f"127.0.0.1:{service.port}").replace("build/", f"{BUILD}/")
                 for block in blocks("sh") if ("curl" in block or "penstockctl" in block) and "jobs" not in block and "respond-async" not in block]
-    assert len(commands) == 3
+    assert len(commands) == 4
     said = "".join(shell(command) for command in commands)
     assert '"free-quota-d"' in said and "free-rate" in said and "reset" in said
     assert '"demo"' in said and "data: [DONE]" in said

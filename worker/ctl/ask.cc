@@ -137,6 +137,11 @@ Error Penstockd::no_answer() const {
                                 : std::strerror(errno))};
 }
 
+void Penstockd::wait_up_to(int seconds) {
+  const timeval patience{.tv_sec = seconds, .tv_usec = 0};
+  ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+}
+
 Status Penstockd::send(std::string_view bytes) {
   while (!bytes.empty()) {
     const ssize_t size = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);

@@ -30,6 +30,8 @@ class Penstockd {
 
   static Result<Penstockd> connect(const std::string& socket);
 
+  // Waits so long from now on.
+  void wait_up_to(int seconds);
   // How everything is (STATUS): JSON.
   Result<std::string> status();
   // An ASK as worker/queue/api/operator_api.h tells: the answer's body. What is refused is an Error

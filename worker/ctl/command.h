@@ -55,6 +55,7 @@ Outcome run_pause(const Arguments& arguments);
 Outcome run_resume(const Arguments& arguments);
 Outcome run_drain(const Arguments& arguments);
 Outcome run_scale(const Arguments& arguments);
+Outcome run_upgrade(const Arguments& arguments);
 Outcome run_backup(const Arguments& arguments);
 Outcome run_restore(const Arguments& arguments);
 Outcome run_check(const Arguments& arguments);

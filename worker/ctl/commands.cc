@@ -24,6 +24,8 @@ constexpr Flag kAfter{"after", 0, "ID", "those older than this one: the next pag
 constexpr std::array kTopFlags = {kSocket, kConfig};
 constexpr std::array kJobFlags = {kWatch, kJson, kSocket, kConfig};
 constexpr std::array kAskFlags = {kJson, kSocket, kConfig};
+constexpr std::array kUpgradeFlags = {Flag{"dry-run", 0, "", "only says what would become of it"},
+                                      kJson, kSocket, kConfig};
 constexpr std::array kStatusFlags = {Flag{"cluster", 0, "", "of all hosts that share queues"},
                                      kWatch, kJson, kSocket, kConfig};
 constexpr std::array kJobsFlags = {
@@ -128,20 +130,23 @@ constexpr std::array kCommands = {
         "jobs that are over run again, in the lowest class; goes on where it stopped. The queue "
         "keeps their bodies: keep_bodies",
         kReplayFlags, run_replay},
-    Command{"pause", "QUEUE",
-            "a queue takes jobs in, and gives none out, until resume", kAskFlags,
+    Command{"pause", "QUEUE", "a queue takes jobs in, and gives none out, until resume", kAskFlags,
             run_pause},
     Command{"resume", "QUEUE", "a paused queue goes on", kAskFlags, run_resume},
-    Command{"drain", "[WORKER]",
-            "a worker, or all, ends when its jobs are done, until scale", kAskFlags,
-            run_drain},
-    Command{"scale", "WORKER N",
-            "N processes share the worker's slots and memory; 0 stops it; auto: as configured, or by "
-            "its load",
-            kAskFlags, run_scale},
+    Command{"drain", "[WORKER]", "a worker, or all, ends when its jobs are done, until scale",
+            kAskFlags, run_drain},
+    Command{
+        "scale", "WORKER N",
+        "N processes share the worker's slots and memory; 0 stops it; auto: as configured, or by "
+        "its load",
+        kAskFlags, run_scale},
     Command{"diff", "[OLD NEW]",
             "what its penstock.yaml changes of what runs, were it reloaded; or one file of another",
             kAskFlags, run_diff},
+    Command{"upgrade", "",
+            "the program that penstockd was started as, which may be a newer one by now, takes its "
+            "place: callers, jobs and workers stay",
+            kUpgradeFlags, run_upgrade},
     Command{
         "purge", "ID|--owner OWNER|--owner-hash HASH",
         "a job that is over, or all of an owner's, which are cancelled: nothing of them is kept",

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <string>
 #include <string_view>
 
@@ -11,6 +12,8 @@
 #include "worker/queue/config/load_config.h"
 #include "worker/queue/process/worker_command.h"
 #include "worker/queue/server.h"
+#include "worker/queue/store/schema.h"
+#include "worker/queue/upgrade.h"
 
 namespace {
 
@@ -23,16 +26,40 @@ constexpr char kUsage[] =
     "       penstockd -T -c FILE       show what is in force by FILE, with what it leaves out\n"
     "       penstockd -d OLD -c FILE   show what FILE changes of OLD\n"
     "       penstockd --version        say which penstockd this is (-V)\n"
-    "HUP reloads FILE, TERM lets jobs finish and stops.\n";
+    "       penstockd --takes-over -c FILE\n"
+    "                                  say whether this one can take the place of one that runs\n"
+    "HUP reloads FILE, TERM lets jobs finish and stops, USR2 has the program that penstockd was\n"
+    "started as take its place.\n";
 
 int usage() {
   std::fputs(kUsage, stderr);
   return kUsageError;
 }
 
-int serve(penstock::queue::Config config, const std::string& path) {
+// Where the program is that was started, links as they are: an upgrade may turn them to another.
+std::string path_of_program(const char* name) {
+  std::error_code none;
+  if (std::string_view(name).find('/') != std::string_view::npos) {
+    return std::filesystem::absolute(name, none).string();
+  }
+  return std::filesystem::read_symlink("/proc/self/exe", none).string();
+}
+
+// As an earlier penstockd hands it over, if one does.
+penstock::Result<std::unique_ptr<penstock::queue::Server>> open_server(
+    penstock::queue::Config config, const std::string& path, int argc, char** argv) {
+  auto record = penstock::queue::MappedRecord::from_environment();
+  if (!record) {
+    return record.error();
+  }
+  return penstock::queue::Server::open(
+      std::move(config), path, {.program = path_of_program(argv[0]), .words = {argv, argv + argc}},
+      *record);
+}
+
+int serve(penstock::queue::Config config, const std::string& path, int argc, char** argv) {
   penstock::set_log(config.log.settings);
-  auto server = penstock::queue::Server::open(std::move(config), path);
+  auto server = open_server(std::move(config), path, argc, argv);
   if (!server) {
     std::fprintf(stderr, "penstockd: %s\n", server.error().message.c_str());
     return kFailed;
@@ -51,6 +78,15 @@ int check(const penstock::queue::Config& config, const std::string& path) {
   }
   std::fprintf(stderr, "%s: configuration is good%s\n", path.c_str(),
                wrong == 0 ? "" : ", but what it needs is not all in order");
+  return 0;
+}
+
+int say_takes_over(const penstock::queue::Config& config) {
+  if (auto schema = penstock::queue::check_schema(config.state); !schema) {
+    std::fprintf(stderr, "%s\n", schema.error().message.c_str());
+    return kFailed;
+  }
+  std::fputs(text_of(penstock::queue::says_of(config)).c_str(), stdout);
   return 0;
 }
 
@@ -73,6 +109,10 @@ int main(int argc, char** argv) {
   if (argc == 2 && std::string_view(argv[1]) == "--help") {
     std::fputs(kUsage, stdout);
     return 0;
+  }
+  const bool takes_over = argc > 1 && std::string_view(argv[1]) == "--takes-over";
+  if (takes_over) {
+    optind = 2;
   }
   std::string path;
   std::string old_path;
@@ -100,7 +140,7 @@ int main(int argc, char** argv) {
     return usage();
   }
   using penstock::queue::NamedFiles;
-  const NamedFiles files = check_only                  ? NamedFiles::kOpened
+  const NamedFiles files = check_only || takes_over    ? NamedFiles::kOpened
                            : show || !old_path.empty() ? NamedFiles::kNamed
                                                        : NamedFiles::kTrusted;
   const auto load = [&](const std::string& file) {
@@ -129,8 +169,11 @@ int main(int argc, char** argv) {
   if (show || !old_path.empty()) {
     return 0;
   }
+  if (takes_over) {
+    return say_takes_over(*config);
+  }
   if (check_only) {
     return check(*config, path);
   }
-  return serve(*std::move(config), path);
+  return serve(*std::move(config), path, argc, argv);
 }

@@ -76,6 +76,9 @@ int Server::run() {
   device_watch_.apply(config_);
   supervisor_.observe(device_watch_);
   supervisor_.apply(config_);
+  if (upgrade_.count > 0) {
+    supervisor_.announce();
+  }
   publish(connections_.now_ns());
   log(Level::kInfo, "penstockd: ready on " + config_.socket);
   manager_.ready();
@@ -125,6 +128,7 @@ void Server::turn() {
   publish(now_ns);
   manager_.advance_to(now_ns, [this] { return status_line(); });
   connections_.flush();
+  advance_upgrade(now_ns);
   log_turns_.end_turn(now_ns);
 }
 
@@ -169,7 +173,8 @@ int64_t Server::next_event() const {
   return std::min({connections_.next_event(), callers_.next_event(), dispatcher_.next_event(),
                    supervisor_.next_event(), autoscaler_.next_event(), device_watch_.next_event(),
                    publisher_.next_event(), history_.next_event(), manager_.next_event(),
-                   spans_.next_event(), phase_ends_ns_,
+                   spans_.next_event(), phase_ends_ns_, upgrade_.ends_ns,
+                   upgrade_.successor != nullptr ? upgrade_.successor->next_event() : INT64_MAX,
                    store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
                    webhooks_ != nullptr ? webhooks_->next_event() : INT64_MAX,
                    notices_ != nullptr ? notices_->next_event() : INT64_MAX,
@@ -182,6 +187,10 @@ void Server::read_signals() {
   while (const int number = next_signal(signals_)) {
     switch (number) {
       case SIGCHLD:
+        reap_strangers();
+        if (upgrade_.successor != nullptr) {
+          upgrade_.successor->reap();
+        }
         supervisor_.reap();
         device_watch_.reap();
         if (notices_ != nullptr) {
@@ -193,6 +202,9 @@ void Server::read_signals() {
         break;
       case SIGHUP:
         reload();
+        break;
+      case SIGUSR2:
+        order_upgrade(nullptr, false);
         break;
       default:
         stop();

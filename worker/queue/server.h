@@ -35,6 +35,7 @@
 #include "worker/queue/store/store.h"
 #include "worker/queue/text/log.h"
 #include "worker/queue/traces/exporter.h"
+#include "worker/queue/upgrade.h"
 #include "worker/queue/webhooks/notices.h"
 #include "worker/queue/webhooks/webhooks.h"
 #include "worker/queue/workers/autoscaler.h"
@@ -44,8 +45,10 @@ namespace penstock::queue {
 
 class Server final {
  public:
-  // Listens; the workers are started by run(). `config_path` is read again on HUP.
-  static Result<std::unique_ptr<Server>> open(Config config, std::string config_path);
+  // Listens; the workers are started by run(). `config_path` is read again on HUP. `record`: what
+  // an earlier penstockd hands over, if it is valid.
+  static Result<std::unique_ptr<Server>> open(Config config, std::string config_path,
+                                              Invocation invocation, const MappedRecord& record);
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
@@ -68,7 +71,24 @@ class Server final {
          Listener listener, Publisher publisher, Fd signals, std::unique_ptr<Store> store,
          Roles roles);
 
-  Status recover();
+  Status recover(JobsHandOver* jobs_taken, const MappedRecord& handed_over);
+  // Giving the place to the next penstockd, and taking it from the last (server_upgrade.cc):
+  void order_upgrade(Waiter* waiter, bool dry);
+  void successor_said(Result<SuccessorSays> says);
+  std::string why_not(const SuccessorSays& says) const;
+  void answer_upgrade(Waiter& waiter, uint64_t status, const std::string& why);
+  void refuse_upgrade(uint64_t status, const std::string& why);
+  void advance_upgrade(int64_t now_ns);
+  std::vector<std::string> not_kept() const;
+  std::string upgrade_json(const SuccessorSays& says) const;
+  Status hand_over();
+  Status write_record(RecordWriter& record);
+  Status keep_over_exec(bool keep);
+  void begin_anew(const CarriedBegin& begin);
+  void read_jobs(const MappedRecord& record, JobsHandOver& jobs);
+  Status take_over(const MappedRecord& record, JobsHandOver& jobs);
+  void end_strangers();
+  void reap_strangers();
   void keep_shared(Config& fresh) const;
   Status recover_orders();
   void open_notices();
@@ -137,6 +157,9 @@ class Server final {
   int64_t write_error_ns_ = 0;
   enum class Phase : uint8_t { kServing, kFinishing, kStopping, kOver } phase_ = Phase::kServing;
   int64_t phase_ends_ns_ = INT64_MAX;
+  Invocation invocation_;
+  Upgrade upgrade_;
+  std::vector<Child> strangers_;  // children of an earlier life that nobody here knows
 };
 
 }  // namespace penstock::queue

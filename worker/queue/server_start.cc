@@ -24,11 +24,53 @@ std::string instance_name(const Config& config) {
   return std::string(host) + ":" + config.socket;
 }
 
+// What of a record must be there before anything else is opened.
+struct HandedOver {
+  CarriedBegin begin;
+  CarriedListener listener;
+  Fd state_lock;
+};
+
+Result<HandedOver> read_first_of(const MappedRecord& record, const Config& config) {
+  HandedOver handed_over;
+  if (const char* const error = check_record(record.bytes(), handed_over.begin); error != nullptr) {
+    return Error{std::string("what the penstockd before this has handed over: ") + error};
+  }
+  for (RecordReader reader(record.bytes()); reader.next();) {
+    CarriedLock lock;
+    if (reader.type() == CarriedListener::kType) {
+      reader.read(handed_over.listener);
+    } else if (reader.type() == CarriedLock::kType && reader.read(lock) && lock.name.empty()) {
+      auto fd = take_descriptor(lock.fd);
+      if (!fd) {
+        return fd.error();
+      }
+      handed_over.state_lock = *std::move(fd);
+    }
+  }
+  if (handed_over.listener.path != config.socket) {
+    return Error{"what was handed over listens on " + std::string(handed_over.listener.path) +
+                 ", and `socket` is " + config.socket};
+  }
+  return handed_over;
+}
+
 }  // namespace
 
-Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_path) {
+Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_path,
+                                             Invocation invocation, const MappedRecord& record) {
   const Access access{config.socket_mode, config.socket_group};
-  auto manager = ServiceManager::from_environment();
+  HandedOver handed_over;
+  if (record.valid()) {
+    auto read = read_first_of(record, config);
+    if (!read) {
+      return read.error();
+    }
+    handed_over = *std::move(read);
+  }
+  const CarriedBegin& begin = handed_over.begin;
+  auto manager = record.valid() ? ServiceManager::at(begin.notify, begin.watchdog_every_ns)
+                                : ServiceManager::from_environment();
   if (!manager) {
     return manager.error();
   }
@@ -45,7 +87,8 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
   if (!roles) {
     return roles.error();
   }
-  auto listener = Listener::claim(config.socket, manager->take_socket());
+  auto listener = record.valid() ? Listener::take_over(handed_over.listener)
+                                 : Listener::claim(config.socket, manager->take_socket());
   if (!listener) {
     return listener.error();
   }
@@ -55,12 +98,12 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
   }
   std::unique_ptr<Store> store;
   if (!config.state.empty()) {
-    auto opened =
-        Store::open({.folder = config.state,
-                     .group = config.socket_group,
-                     .max_bytes = config.limits.max_state_bytes,
-                     .max_share_bytes = config.limits.max_share_bytes(),
-                     .reserve_bytes = static_cast<uint64_t>(config.limits.reserve_bytes)});
+    auto opened = Store::open({.folder = config.state,
+                               .group = config.socket_group,
+                               .max_bytes = config.limits.max_state_bytes,
+                               .max_share_bytes = config.limits.max_share_bytes(),
+                               .reserve_bytes = static_cast<uint64_t>(config.limits.reserve_bytes),
+                               .lock = &handed_over.state_lock});
     if (!opened) {
       return opened.error();
     }
@@ -70,7 +113,17 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
       new Server(std::move(config), std::move(config_path), *std::move(manager), *std::move(loop),
                  *std::move(listener), *std::move(publisher), *std::move(signals), std::move(store),
                  *std::move(roles)));
-  if (Status recovered = server->recover(); !recovered) {
+  server->invocation_ = std::move(invocation);
+  std::optional<JobsHandOver> jobs;
+  if (record.valid()) {
+    server->begin_anew(begin);
+    jobs.emplace(server->dispatcher_);
+  }
+  Status recovered = server->recover(jobs ? &*jobs : nullptr, record);
+  if (recovered && jobs) {
+    recovered = server->take_over(record, *jobs);
+  }
+  if (!recovered) {
     return recovered.error();
   }
   server->callers_.on_worker_connected = [&to = server->supervisor_](auto&&... said) {
@@ -113,12 +166,13 @@ Server::Server(Config config, std::string config_path, ServiceManager manager, E
   std::error_code unknown;
   operator_api_.state = std::filesystem::absolute(config_.state, unknown).string();
   operator_api_.changes = [this] { return changes_json(); };
+  operator_api_.upgrade = [this](Waiter& waiter, bool dry) { order_upgrade(&waiter, dry); };
   operator_api_.tell("/history",
                      [this] { return history_.json(dispatcher_, connections_.now_ns()); });
 }
 
 // What was promised in an earlier life stands in its queue before anybody is listened to.
-Status Server::recover() {
+Status Server::recover(JobsHandOver* jobs_taken, const MappedRecord& handed_over) {
   connections_.read_clock();
   auto shared = SharedJobs::open(
       config_, loop_, [this] { connections_.read_clock(); }, dispatcher_, store_.get());
@@ -143,7 +197,13 @@ Status Server::recover() {
       return telling_->webhooks().check(url);
     };
   }
+  if (jobs_taken != nullptr) {
+    read_jobs(handed_over, *jobs_taken);
+  }
   if (store_ == nullptr) {
+    if (jobs_taken != nullptr) {
+      jobs_taken->restore();
+    }
     return Ok{};
   }
   for (const std::string& notice : store_->notices()) {
@@ -188,9 +248,15 @@ Status Server::recover() {
       return recovered;
     }
   }
+  if (jobs_taken != nullptr) {
+    jobs_taken->keep_files(*store_);
+  }
   size_t jobs = 0;
   Status recovered = store_->recover(
       [&](JobRecord&& record) {
+        if (jobs_taken != nullptr && jobs_taken->takes(record)) {
+          return;
+        }
         ++jobs;
         dispatcher_.restore(std::move(record));
       },
@@ -200,6 +266,9 @@ Status Server::recover() {
   }
   if (!recovered) {
     return recovered;
+  }
+  if (jobs_taken != nullptr) {
+    jobs_taken->restore();
   }
   recovered = store_->unsettled(EdgeLines::kMaxPending,
                                 [this](JobRecord&& record) { dispatcher_.restore_over(record); });

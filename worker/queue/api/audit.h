@@ -47,6 +47,15 @@ class OpenOrders {
  public:
   bool empty() const { return open_.empty(); }
   void add(Order order) { open_.push_back(std::move(order)); }
+  // nullptr: there is none of that id.
+  const Order* find(uint64_t id) const {
+    for (const Order& order : open_) {
+      if (order.id == id) {
+        return &order;
+      }
+    }
+    return nullptr;
+  }
   // Whole frames are on their way to who gave them. Calls told(order, status) for those that these
   // answer.
   template <typename F>

@@ -12,6 +12,7 @@
 
 #include "shared/wire/messages.h"
 #include "worker/queue/api/audit.h"
+#include "worker/queue/handover/record.h"
 #include "worker/queue/jobs/caller.h"
 
 namespace penstock::queue {
@@ -66,6 +67,11 @@ class CallerSession final : public Caller {
   bool greeted() const { return role_ != 0; }  // HELLO has come
   // `access:` was changed: ends the connection if the peer may no longer have its role.
   void set_roles(uint8_t roles);
+
+  // It has waited for penstockd to be upgraded, and is told of that by the next one.
+  const Order* order(uint64_t id) const { return orders_.find(id); }
+  // As it was in an earlier life. REQUIRES: it was opened just now.
+  void take_over(const CarriedCaller& caller);
 
   // Where to find the session among its host's.
   std::list<CallerSession>::iterator self;

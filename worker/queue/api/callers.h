@@ -11,6 +11,8 @@
 #include <list>
 #include <string>
 #include <string_view>
+#include <unordered_map>
+#include <vector>
 
 #include "shared/base/event_loop.h"
 #include "worker/queue/api/caller_session.h"
@@ -45,6 +47,24 @@ class Callers final : public EventLoop::Handler, public CallerHost {
   std::function<Status(Fd& fd, const std::string& unread, pid_t pid)> on_worker_connected;
 
   const EdgeVersions& edge_versions() const { return edge_versions_; }
+  // As the next penstockd takes them over (callers_hand_over.cc): the listener, and each
+  // connection; `order` is of whoever ordered that.
+  struct UpgradeOrder {
+    Caller* caller = nullptr;  // nullptr: a signal did
+    uint64_t id = 0;
+  };
+  void hold();
+  void go_on();
+  void hand_over(RecordWriter& record, const UpgradeOrder& order);
+  uint64_t place_of(const Caller& caller) const { return places_.at(&caller); }
+  Status keep_over_exec(bool keep);
+  Status take_over(const CarriedCaller& caller);
+  Caller* caller_at(uint64_t place) const {
+    return place < taken_.size() ? taken_[place] : nullptr;
+  }
+  // Of those that were taken over: who waits to be told of the upgrade.
+  const UpgradeOrder& upgrade_order() const { return upgrade_order_; }
+
   size_t connections() const { return newcomers_.size() + callers_.size(); }
 
   void advance_to(int64_t now_ns);
@@ -77,6 +97,9 @@ class Callers final : public EventLoop::Handler, public CallerHost {
   size_t most_ = 0;                      // that there are descriptors for
   int64_t accept_again_ns_ = INT64_MAX;  // accepting is paused until then
   EdgeVersions edge_versions_;
+  std::unordered_map<const Caller*, uint64_t> places_;  // while they are handed over
+  std::vector<Caller*> taken_;                          // by place
+  UpgradeOrder upgrade_order_;
   BoundedLog refusals_;
   BoundedLog troubles_;
 };

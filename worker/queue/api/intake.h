@@ -29,6 +29,7 @@ class Intake {
 
   // Owners and keys are hashed under this secret. The store keeps it over restarts.
   void set_secret(const limit::Secret& secret) { secret_ = secret; }
+  const limit::Secret& secret() const { return secret_; }
   // Says what is wrong with the target of a webhook. Without it, webhooks are refused.
   std::function<Status(std::string_view url)> check_callback;
 

@@ -113,6 +113,9 @@ void OperatorApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
   if (about == "backup" && path.size() == 1) {
     return about_backup({caller, id}, ask.method);
   }
+  if (about == "upgrade" && path.size() == 1 && upgrade) {
+    return about_upgrade({caller, id}, ask.method);
+  }
   if (about == "predictions" && path.size() == 1 && ask.method == "GET") {
     return answer(caller, id, dispatcher_.predictions().json());
   }
@@ -143,8 +146,8 @@ void OperatorApi::ask(Caller& caller, uint64_t id, const wire::Ask& ask) {
   }
   refuse(caller, id, 404,
          "There is nothing at " + quoted(ask.path) +
-             ". There are /status, /cluster, /history, /orders, /changes, /backup, /predictions, "
-             "/usage, /jobs, /dead, "
+             ". There are /status, /cluster, /history, /orders, /changes, /backup, /upgrade, "
+             "/predictions, /usage, /jobs, /dead, "
              "/queues/NAME/pause, "
              "/queues/NAME/resume, "
              "/workers/NAME/drain, /workers/NAME/scale and /workers/drain.");

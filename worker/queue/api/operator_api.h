@@ -22,6 +22,9 @@
 //   POST   /backup, GET /backup, DELETE /backup
 //              begins a copy of the state in a folder of it, tells how far it is, forgets it:
 //              {"state":"none|making|made|failed","folder":"…","error":null}
+//   POST   /upgrade, GET /upgrade
+//              the program that penstockd was started as takes its place (server_upgrade.cc); what
+//              would become of that
 //   GET    /usage?owner=|owner_hash=&since=&until=&model=&after=
 //              the ledger, an hour's rows each, the earliest first (store/usage.h); `next` is the
 //              `after` of the next page; rows of hours before `open_since` change no more
@@ -84,6 +87,12 @@ class OperatorApi {
 
   // Where the state is, from the root on; empty: there is none.
   std::string state;
+  // Begins to give penstockd's place to the program that it was started as, or only asks that
+  // (`dry`). It answers the waiter, which waits for it (Subscribers::ask()).
+  std::function<void(Waiter&, bool dry)> upgrade;
+  // A copy of the state is being made, or taken.
+  bool backs_up() const { return backup_ == Backup::kMaking || backup_ == Backup::kMade; }
+
   // Answers GET /changes with a JSON object.
   std::function<std::string()> changes;
 
@@ -120,6 +129,7 @@ class OperatorApi {
   void about_usage(Asker asker, const wire::Ask& ask);
   std::vector<uint64_t> hashes_of(std::string_view owner);
   void about_backup(Asker asker, std::string_view method);  // operator_api_backup.cc
+  void about_upgrade(Asker asker, std::string_view method);
   void about_queue(Asker asker, const Path& path);
   void pause_everywhere(Asker asker, Scheduler::Queue& queue, SharedQueue& shared, bool pause);
   void about_workers(Asker asker, const Path& path, const wire::Ask& ask);

@@ -55,4 +55,18 @@ void OperatorApi::about_backup(Asker asker, std::string_view method) {
                    .done());
 }
 
+void OperatorApi::about_upgrade(Asker asker, std::string_view method) {
+  if (method != "GET" && method != "POST") {
+    return wire::append(asker.caller.out(), asker.id,
+                        wire::Failed{.status = 405,
+                                     .code = "method_not_allowed",
+                                     .message = "An upgrade is done by POST; GET says what would "
+                                                "become of it.",
+                                     .headers = "Allow: GET, POST\n"});
+  }
+  Waiter& waiter = dispatcher_.subscribers().add(asker.caller, asker.id, Waiter::Kind::kQuestion);
+  Subscribers::ask(waiter);
+  upgrade(waiter, method == "GET");
+}
+
 }  // namespace penstock::queue

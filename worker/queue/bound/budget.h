@@ -70,6 +70,13 @@ class Claims {
   // Grants what fits now, first come first served.
   void advance();
   size_t waiting() const { return claims_.size(); }
+  // In the order in which they came: visit(seat, job, bytes).
+  template <typename Visit>
+  void each(Visit&& visit) const {
+    for (const Claim& claim : claims_) {
+      visit(*claim.seat, claim.job, claim.bytes);
+    }
+  }
 
  private:
   friend class Seat;
@@ -119,6 +126,12 @@ class Seat {
   // Memory that is held as long as the process lives, whatever it runs.
   void reserve(int64_t bytes);
   void return_bytes(uint64_t bytes);
+  // What its process has taken in an earlier life of penstockd, whatever the bounds are now.
+  void take_over(uint32_t busy, int64_t granted_bytes) {
+    add_busy(busy);
+    add_held(granted_bytes);
+  }
+  int64_t granted_bytes() const { return held_bytes_ - reserved_bytes_; }
 
  private:
   friend class Claims;

@@ -88,6 +88,8 @@ class Pace final : public Scheduler::Brake {
   uint64_t next_turn() { return ++turns_; }
   // The job ended, and used so many tokens.
   void end(const Start& start, uint64_t tokens, int64_t now_ns);
+  // It was started in an earlier life, and still runs.
+  void go_on() { ++running_; }
   // The job was never sent: it does not count.
   void take_back(const Start& start, int64_t now_ns);
 

@@ -41,6 +41,16 @@ class Scaling {
   // Only these workers scale by their load. Each begins with so many processes.
   void begin_by_load(std::map<std::string, uint32_t> least);
   bool is_ordered(const std::string& worker) const { return wanted_.contains(worker); }
+  // visit(worker, processes, whether by its load), of all that were said.
+  template <typename Visit>
+  void each(Visit&& visit) const {
+    for (const auto& [worker, processes] : wanted_) {
+      visit(worker, processes, false);
+    }
+    for (const auto& [worker, processes] : by_load_) {
+      visit(worker, processes, true);
+    }
+  }
   void forget_order(const std::string& worker) { wanted_.erase(worker); }
   uint32_t of(const Worker& worker) const;
 

@@ -20,6 +20,10 @@ class AwakeClock {
   // `clock` is monotonic.
   explicit AwakeClock(int64_t (*clock)() = monotonic_ns) : clock_(clock) {}
 
+  // It goes on as that of an earlier process on this host, which had left so much out.
+  void go_on(int64_t missed_ns) { missed_ns_ = missed_ns; }
+  int64_t missed_ns() const { return missed_ns_; }
+
   int64_t now_ns() const { return clock_() - missed_ns_; }
   // The clock's own time, for others to read.
   int64_t real_ns(int64_t awake_ns) const { return awake_ns + missed_ns_; }

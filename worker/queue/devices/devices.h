@@ -31,6 +31,7 @@
 #include "worker/queue/bound/budget.h"
 #include "worker/queue/config/config.h"
 #include "worker/queue/devices/watch.h"
+#include "worker/queue/handover/record.h"
 #include "worker/queue/process/child.h"
 
 namespace penstock::queue {
@@ -101,6 +102,15 @@ class Devices {
   // Whether any `slots: auto` came to another number since this was last asked.
   bool adapted(int64_t now_ns);
   void reap(int64_t now_ns);  // SIGCHLD came
+  // As the next penstockd takes them over (devices_hand_over.cc): locks, what is out, and what the
+  // driver said; and each process's place, before its seat().
+  void hand_over(RecordWriter& record) const;
+  void hand_over_claims(RecordWriter& record,
+                        const std::function<std::string_view(const Seat&)>& worker_of) const;
+  bool keep_over_exec(bool keep) const;  // false: some lock cannot be
+  void take_over(const CarriedLock& lock, int64_t now_ns);
+  void take_over(const CarriedDevice& device);
+  void take_over(const WorkerConfig& process);
   // Checks under way are ended.
   void shut_down();
 

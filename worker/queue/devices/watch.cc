@@ -105,8 +105,8 @@ class DeviceWatch::Session final : public Connection {
     if (const char* const error = wire::parse(frame.payload, hello); error != nullptr) {
       return error;
     }
-    if (hello.version != wire::kVersion) {
-      return "another version of the protocol; this is version 1";
+    if (hello.version < wire::kVersion || hello.version > wire::kNewestVersion) {
+      return "another version of the protocol; these are versions 1 to 3";
     }
     said_hello_ = hello.role == static_cast<uint64_t>(wire::Role::kWatch);
     return said_hello_ ? nullptr : "HELLO is not from the watch of devices";

@@ -39,6 +39,9 @@ class Caller : public Connection {
     }
   }
 
+  // As the next penstockd takes it over.
+  uint64_t role() const { return role_; }
+
   // What the ledger was told of a request whose end the peer has yet to hear of: the last one's.
   struct Counted {
     uint64_t id = 0;

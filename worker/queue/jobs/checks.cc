@@ -49,6 +49,12 @@ void Checks::lost(const WorkerSession& worker) {
   }
 }
 
+void Checks::settle() {
+  for (const uint64_t last = last_number_; !asked_.empty() && asked_.begin()->first <= last;) {
+    tell(asked_.begin(), nullptr);
+  }
+}
+
 void Checks::advance_to(int64_t now_ns) {
   while (next_event() <= now_ns) {
     tell(asked_.begin(), nullptr);

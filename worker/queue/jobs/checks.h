@@ -45,6 +45,11 @@ class Checks {
   // CHECKED came. False: its number was never given.
   bool answered(uint64_t number, const wire::Checked& checked);
   void lost(const WorkerSession& worker);
+  // Nobody waits for what was not answered by now.
+  void settle();
+  // Numbers go on from there: what was shown in an earlier life may still be answered.
+  uint64_t last_number() const { return last_number_; }
+  void start_after(uint64_t number) { last_number_ = number; }
   void advance_to(int64_t now_ns);
   int64_t next_event() const { return asked_.empty() ? INT64_MAX : asked_.begin()->second.due_ns; }
 

@@ -283,6 +283,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   Availability availability(const Scheduler::Lane& lane) const;
 
  private:
+  friend class JobsHandOver;
   void offer(const Scheduler::Lane& lane);
   void give(WorkerSession& worker, Job& job);
   void note_end(const Job& job, AdaptiveSlots::End end, double work = 0);

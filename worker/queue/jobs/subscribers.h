@@ -128,6 +128,7 @@ class Subscribers {
   int64_t next_event() const { return timers_.next_ns(); }
 
  private:
+  friend class JobsHandOver;
   void say_state(Waiter& waiter, const JobView& view);
   void say_end(Waiter& waiter, const JobView& end);
   void say_answer(Waiter& waiter);

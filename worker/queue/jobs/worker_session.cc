@@ -89,8 +89,8 @@ const char* WorkerSession::on_hello(const wire::Frame& frame) {
   if (const char* const error = wire::parse(frame.payload, hello); error != nullptr) {
     return error;
   }
-  if (hello.version != wire::kVersion) {
-    return "another version of the protocol; this is version 1";
+  if (hello.version < wire::kVersion || hello.version > wire::kNewestVersion) {
+    return "another version of the protocol; these are versions 1 to 3";
   }
   // One that connects by itself says whose process it is, not which of them.
   if (hello.role != static_cast<uint64_t>(wire::Role::kWorker) ||

@@ -18,6 +18,7 @@
 #include "shared/wire/metrics_page.h"
 #include "worker/queue/bound/budget.h"
 #include "worker/queue/bound/pace.h"
+#include "worker/queue/handover/record.h"
 #include "worker/queue/jobs/job.h"
 #include "worker/queue/link/connection.h"
 
@@ -162,6 +163,19 @@ class WorkerSession final : public Connection, private Seat::Claimant {
   void tell_log(const LogSettings& log);
   // The same where the process is gone, and only its last frames are still to be read.
   void note_gone() { draining_ = true; }
+
+  // As the next penstockd takes it over (worker_session_hand_over.cc). The texts hold while
+  // `carried` and this do.
+  struct CarriedTexts {
+    Connection::Carried connection;
+    std::string heartbeat;
+  };
+  void hand_over(CarriedWorker& worker, CarriedTexts& texts) const;
+  void hand_over_given(RecordWriter& record) const;
+  void take_over(const CarriedWorker& worker);
+  // nullptr: there is no such job any more, and the worker is told so.
+  void take_over(const CarriedGiven& given, Job* job);
+  void take_over(const CarriedClaim& claim) { seat_.claim(claim.number, claim.bytes, *this); }
 
  private:
   struct Given {

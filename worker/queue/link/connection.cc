@@ -62,6 +62,18 @@ void ConnectionLoop::flush() {
   dirty_.clear();
 }
 
+void ConnectionLoop::hold() { holds_ = true; }
+
+void ConnectionLoop::go_on() {
+  holds_ = false;
+  for (Connection* const connection : std::exchange(held_, {})) {
+    if (!connection->closed() &&
+        !loop_.add(connection->fd_.get(), connection->events_, connection)) {
+      connection->close();
+    }
+  }
+}
+
 int64_t ConnectionLoop::next_event() const {
   if (!closed_.empty() || !dirty_.empty()) {
     return 0;
@@ -83,6 +95,7 @@ Connection::~Connection() {
     std::erase(connections_.dirty_, this);
   }
   std::erase(connections_.closed_, this);
+  std::erase(connections_.held_, this);
 }
 
 Status Connection::open() { return connections_.loop_.add(fd_.get(), EPOLLIN, this); }
@@ -240,8 +253,39 @@ void Connection::say_goodbye(std::string_view reason, bool denied) {
   }
 }
 
+Connection::Carried Connection::carry() const {
+  Carried carried{.unread = partial_, .to_skip = to_skip_, .unsent = {}};
+  carried.unsent.reserve(unsent());
+  size_t at = sent_;
+  for (const Shared& each : shared_) {
+    carried.unsent.append(out_, at, each.at - at).append(each.bytes.view().substr(each.sent));
+    at = each.at;
+  }
+  carried.unsent.append(out_, at);
+  return carried;
+}
+
+void Connection::take_over(std::string_view unread, uint64_t to_skip, std::string_view unsent) {
+  partial_ = unread;
+  to_skip_ = to_skip;
+  if (!unsent.empty()) {
+    out() = unsent;
+    told_ = unsent.size();
+  }
+}
+
 void Connection::on_events(uint32_t epoll_events) {
   connections_.read_clock();
+  if (connections_.holds_) {
+    if ((epoll_events & EPOLLOUT) != 0) {
+      flush();
+    }
+    if ((epoll_events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0 && !closed()) {
+      connections_.loop_.remove(fd_.get(), this);
+      connections_.held_.push_back(this);
+    }
+    return;
+  }
   if ((epoll_events & EPOLLOUT) != 0) {
     flush();
   }

@@ -53,6 +53,10 @@ class ConnectionLoop {
   void set_now(int64_t now_ns) { now_ns_ = now_ns; }
   void read_clock() { now_ns_ = clock_(); }
 
+  // While it holds, nothing is read of any connection; what is to be written goes on.
+  void hold();
+  void go_on();
+
   wire::Limits& limits() { return limits_; }
   // The size, when whole, of all frames that have begun and are not whole yet. What was read of
   // them is kept.
@@ -79,6 +83,8 @@ class ConnectionLoop {
   std::vector<Connection*> dirty_;   // have something to send this turn
   std::vector<Connection*> closed_;  // on_closed() is still to be told
   std::deque<Delayed> delayed_;      // oldest first
+  bool holds_ = false;
+  std::vector<Connection*> held_;  // had something to read, and are not watched meanwhile
   std::vector<std::string> spare_;
   uint64_t unfinished_bytes_ = 0;
   uint64_t protocol_errors_ = 0;
@@ -131,6 +137,16 @@ class Connection : public EventLoop::Handler {
   std::string take(std::string_view bytes);
   // Reads these bytes as if they had just come. REQUIRES: open, and nothing has come yet.
   void read_first(std::string_view bytes);
+
+  // What another process needs to go on with the connection, beside its descriptor.
+  struct Carried {
+    std::string unread;    // of a frame that is not whole
+    uint64_t to_skip = 0;  // bytes still to come
+    std::string unsent;
+  };
+  Carried carry() const;
+  // It goes on so. REQUIRES: it was opened just now.
+  void take_over(std::string_view unread, uint64_t to_skip, std::string_view unsent);
 
   void on_events(uint32_t epoll_events) final;
 

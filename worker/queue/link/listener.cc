@@ -124,8 +124,33 @@ Result<Listener> Listener::claim(const std::string& path, Fd held) {
   return Listener(path, *std::move(locked));
 }
 
+CarriedListener Listener::hand_over() const {
+  return {.path = path_,
+          .fd = static_cast<uint64_t>(socket_.get()),
+          .lock_fd = static_cast<uint64_t>(lock_.get()),
+          .held = held_ ? 1U : 0U};
+}
+
+Status Listener::keep_over_exec(bool keep) const {
+  Status kept = penstock::queue::keep_over_exec(socket_.get(), keep);
+  return kept ? penstock::queue::keep_over_exec(lock_.get(), keep) : kept;
+}
+
+Result<Listener> Listener::take_over(const CarriedListener& listener) {
+  auto lock = take_descriptor(listener.lock_fd);
+  auto socket = take_descriptor(listener.fd);
+  if (!lock || !socket) {
+    return lock ? socket.error() : lock.error();
+  }
+  Listener taken(std::string(listener.path), *std::move(lock));
+  taken.socket_ = *std::move(socket);
+  taken.held_ = listener.held != 0;
+  taken.listens_ = true;
+  return taken;
+}
+
 Status Listener::listen(const Access& access) {
-  if (held_) {
+  if (held_ || listens_) {
     return Ok{};
   }
   auto socket = bind_and_listen(path_, access);

@@ -10,6 +10,7 @@
 
 #include "shared/base/fd.h"
 #include "shared/base/result.h"
+#include "worker/queue/handover/record.h"
 
 namespace penstock::queue {
 
@@ -32,6 +33,11 @@ class Listener {
   Listener& operator=(Listener&&) = delete;
   ~Listener();  // removes the socket file
 
+  // As the next penstockd takes it over: the socket listens all the while.
+  CarriedListener hand_over() const;
+  Status keep_over_exec(bool keep) const;
+  static Result<Listener> take_over(const CarriedListener& listener);
+
   int fd() const { return socket_.get(); }
   const std::string& path() const { return path_; }
 
@@ -46,7 +52,8 @@ class Listener {
   std::string path_;
   Fd lock_;
   Fd socket_;
-  bool held_ = false;  // by a service manager
+  bool held_ = false;     // by a service manager
+  bool listens_ = false;  // for an earlier penstockd already
 };
 
 }  // namespace penstock::queue

@@ -95,6 +95,17 @@ Result<ServiceManager> ServiceManager::from_environment() {
   return manager;
 }
 
+ServiceManager ServiceManager::at(std::string_view address, int64_t every_ns) {
+  ServiceManager manager;
+  if (!address.empty()) {
+    manager.to_ = address;
+    manager.notify_.reset(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    manager.watched_ = every_ns > 0;
+    manager.every_ns_ = manager.watched_ ? every_ns : kStatusNs;
+  }
+  return manager;
+}
+
 bool ServiceManager::say(std::string_view words) const {
   if (!notify_.valid()) {
     return true;

@@ -22,6 +22,11 @@ class ServiceManager {
   // Error: sockets were handed over, but not one Unix socket alone. It says what was.
   static Result<ServiceManager> from_environment();
 
+  // The one that an earlier life of this process spoke to; `every_ns` 0: it does not watch.
+  static ServiceManager at(std::string_view address, int64_t every_ns);
+  const std::string& address() const { return to_; }  // empty: there is none
+  int64_t watched_every_ns() const { return watched_ ? every_ns_ : 0; }
+
   // The socket that was handed over, which is bound and listens already. It is invalid where there
   // was none, and from the second call on.
   Fd take_socket() { return std::move(socket_); }

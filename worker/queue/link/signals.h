@@ -1,4 +1,4 @@
-// Signals, read like any other input: HUP, TERM, INT and CHLD are blocked and come through a
+// Signals, read like any other input: HUP, TERM, INT, USR2 and CHLD are blocked and come through a
 // descriptor, so no handler ever runs in between. PIPE is of no use: whoever reads the log, or a
 // webhook's connection, may go at any time.
 #pragma once
@@ -23,7 +23,7 @@ inline Result<Fd> open_signals() {
   ::signal(SIGPIPE, SIG_IGN);
   sigset_t set;
   sigemptyset(&set);
-  for (const int number : {SIGHUP, SIGTERM, SIGINT, SIGCHLD}) {
+  for (const int number : {SIGHUP, SIGTERM, SIGINT, SIGCHLD, SIGUSR2}) {
     sigaddset(&set, number);
   }
   ::sigprocmask(SIG_BLOCK, &set, nullptr);

@@ -67,6 +67,7 @@ class FairShare {
   size_t flows() const noexcept { return flows_; }
 
  private:
+  friend class CarriedOrder;
   int64_t start_of(const Flow& flow) const noexcept;
   const Flow* find(const Owner& owner) const noexcept;
   Flow& flow_of(Owner& owner);

@@ -14,6 +14,7 @@
 
 namespace penstock::queue {
 
+class CarriedOrder;
 class FairShare;
 struct Owner;
 
@@ -25,6 +26,7 @@ class OwnerFlow : private TimerHeap::Node {
  private:
   friend class FairShare;
   friend class OwnerFlows;
+  friend class CarriedOrder;
   uint32_t jobs_ = 0;  // here: waiting, delayed, running
   uint32_t waiting_ = 0;
   uint32_t weight_ = 1;
@@ -50,6 +52,7 @@ class OwnerFlows {
 
  private:
   friend class FairShare;
+  friend class CarriedOrder;
   OwnerFlow first_;
 };
 
@@ -91,6 +94,10 @@ class Owners {
     }
   }
   size_t size() const noexcept { return owners_.size(); }
+  template <typename Visit>
+  void each(Visit&& visit) const {
+    owners_.each(visit);
+  }
 
  private:
   Owner* lookup(uint64_t id) const noexcept {

@@ -62,6 +62,8 @@
 
 namespace penstock::queue {
 
+class CarriedOrder;
+
 class Scheduler {
  public:
   struct Queue;
@@ -125,6 +127,7 @@ class Scheduler {
 
    private:
     friend class Scheduler;
+    friend class CarriedOrder;
     friend class TimerRing<Ticket>;
     int64_t due_ns() const noexcept { return deadline_ns_; }
     void state(State next) noexcept { state_ = static_cast<uint64_t>(next); }
@@ -187,6 +190,7 @@ class Scheduler {
 
    private:
     friend class Scheduler;
+    friend class CarriedOrder;
     bool is_any() const noexcept { return queue->lanes.front().get() == this; }
     uint32_t device_slots_ = 0;  // as was last told
     std::vector<Rival> rivals_;
@@ -216,6 +220,7 @@ class Scheduler {
 
    private:
     friend class Scheduler;
+    friend class CarriedOrder;
     Owners owners_;
     size_t with_jobs_ = 0;
     TimerRing<Ticket> deadlines_;  // of all jobs but those in timers_
@@ -377,6 +382,7 @@ class Scheduler {
   static std::vector<ClassLength> waiting_by_class(const Queue& queue);
 
  private:
+  friend class CarriedOrder;
   class Prediction;
 
   // Where a job stands in its lane.

@@ -56,6 +56,8 @@ class TimerHeap {
     return entries_.empty() ? INT64_MAX : entries_.front().due_ns;
   }
   size_t size() const noexcept { return entries_.size(); }
+  // REQUIRES: the node is in.
+  int64_t due_ns(const Node& node) const noexcept { return entries_[node.index_].due_ns; }
 
  private:
   static constexpr uint32_t kChildren = 4;

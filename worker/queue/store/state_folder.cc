@@ -80,7 +80,7 @@ bool was_left_open(FileCalls& calls, int directory) {
 }  // namespace
 
 Result<StateFolder> StateFolder::open(const std::string& path, const std::string& group,
-                                      FileCalls& calls) {
+                                      FileCalls& calls, Fd lock) {
   StateFolder folder;
   folder.calls = &calls;
   if (!group.empty()) {
@@ -110,7 +110,10 @@ Result<StateFolder> StateFolder::open(const std::string& path, const std::string
       ::fchown(directory.get(), static_cast<uid_t>(-1), folder.group) != 0) {
     return call_failed(path, "chown");
   }
-  folder.lock.reset(::open((path + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  folder.lock = std::move(lock);
+  if (!folder.lock.valid()) {
+    folder.lock.reset(::open((path + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  }
   if (!folder.lock.valid()) {
     return call_failed(path + "/lock", "open");
   }

@@ -32,10 +32,10 @@ struct StateFolder {
   limit::Secret secret;
   gid_t group = static_cast<gid_t>(-1);  // of those who may read results
 
-  // Makes what is missing. Errors: another penstockd has it; no such group; a secret that is not
-  // whole.
+  // Makes what is missing. `lock`: that is held already. Errors: another penstockd has it; no such
+  // group; a secret that is not whole.
   static Result<StateFolder> open(const std::string& path, const std::string& group,
-                                  FileCalls& calls = FileCalls::system());
+                                  FileCalls& calls = FileCalls::system(), Fd lock = {});
   // The secret in that file, without which nothing is made. Errors: it is damaged, or not there.
   static Result<limit::Secret> read_secret(const std::string& path);
   // note_open(): the folder is in use. note_closed(): it is not any more, and all of it is on disk.

@@ -59,6 +59,7 @@ class SqliteStore final : public Store {
   const limit::Secret& secret() const override { return folder_.secret; }
   std::optional<JobId> last_id() const override { return last_id_; }
   int64_t newest_ms() const override { return newest_ms_; }
+  int lock_fd() const override { return folder_.lock.get(); }
   int event_fd() const override { return queue_->event_fd(); }
   void tell_done() override { queue_->tell_done(); }
   void set_max_bytes(int64_t bytes, int64_t of_a_share) override {
@@ -417,11 +418,10 @@ class SqliteStore final : public Store {
 
 }  // namespace
 
-Store::~Store() = default;
-
 Result<std::unique_ptr<Store>> Store::open(const Options& options) {
-  auto folder = StateFolder::open(options.folder, options.group,
-                                  options.files != nullptr ? *options.files : FileCalls::system());
+  FileCalls& calls = options.files != nullptr ? *options.files : FileCalls::system();
+  Fd lock = options.lock != nullptr ? std::move(*options.lock) : Fd();
+  auto folder = StateFolder::open(options.folder, options.group, calls, std::move(lock));
   if (!folder) {
     return folder.error();
   }

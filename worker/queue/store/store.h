@@ -36,6 +36,7 @@
 #include <string_view>
 #include <vector>
 
+#include "shared/base/fd.h"
 #include "shared/base/result.h"
 #include "shared/base/shared_bytes.h"
 #include "worker/queue/store/disk_state.h"
@@ -62,10 +63,12 @@ class Store {
     uint64_t log_bytes = 16U << 20;         // of the database's log, written over again and again
     std::string vfs;             // SQLite's; empty: the default. Tests inject faults by it,
     FileCalls* files = nullptr;  // and by this; nullptr: the system's
+    Fd* lock =
+        nullptr;  // of the folder, that an earlier life of this process took; it is moved from
   };
 
   static Result<std::unique_ptr<Store>> open(const Options& options);
-  virtual ~Store();  // what was asked is written first
+  virtual ~Store() = default;  // what was asked is written first
 
   // What was set aside or repaired at open(), for the log.
   virtual const std::vector<std::string>& notices() const = 0;
@@ -89,6 +92,9 @@ class Store {
   // The result of a job cannot be stored. It has ended as failed, or, if it still runs, its owner
   // is to end it so: whatever comes of it is not stored.
   std::function<void(const JobId&, const std::string& why)> on_lost_result;
+
+  // The lock of its folder, for the next life of this process.
+  virtual int lock_fd() const = 0;
 
   // Readable when somebody can be told.
   virtual int event_fd() const = 0;

@@ -34,6 +34,7 @@
 #include "worker/queue/config/scaled_workers.h"
 #include "worker/queue/devices/devices.h"
 #include "worker/queue/jobs/dispatcher.h"
+#include "worker/queue/jobs/jobs_hand_over.h"
 #include "worker/queue/jobs/worker_session.h"
 #include "worker/queue/process/child.h"
 
@@ -103,6 +104,18 @@ class Supervisor final : public WorkerHost {
   void shut_down(int64_t kill_ns);
   bool all_gone() const;
 
+  // As the next penstockd takes them over (supervisor_hand_over.cc): processes go on. What they
+  // run is said to `jobs`, which have been restored. Call announce() after apply().
+  // Whether none of them is in the midst of its end.
+  bool settled() const;
+  void hand_over(RecordWriter& record) const;
+  Status keep_over_exec(bool keep) const;
+  // Reads the entry if it is of workers or devices. False: it is not.
+  Result<bool> take_over(RecordReader& record, JobsHandOver& jobs);
+  void announce();
+  // How many processes there are, ours or not.
+  size_t processes() const;
+
   void reap();  // SIGCHLD came
   void advance_to(int64_t now_ns);
   int64_t next_event() const;
@@ -119,6 +132,8 @@ class Supervisor final : public WorkerHost {
   void on_worker_closed(WorkerSession& session) override;
 
   void tell_log(const LogSettings& log);
+  Status take_over(const CarriedWorker& carried, JobsHandOver& jobs);
+  Worker* find_process(std::string_view name);
   Worker& worker_of(const WorkerSession& session);
   void arrange();
   bool startable(const Worker& worker) const;
