@@ -16,6 +16,7 @@ import pytest
 from client import Client
 from conftest import simulate
 from processes import BUILD, QueueStatus, children, environment
+from test_slow_reader import WORDY, until_it_rests
 from waiting import until
 from wire import ACCEPTED, CALLER, CHUNK, DONE, FAILED, GOODBYE, HEAD, HELLO, PROGRESS, SUBMIT, Connection, frame
 
@@ -187,6 +188,16 @@ def test_a_stream_goes_on_byte_for_byte(serve, gated):
         until(lambda: len(asked.lines) == lines, lambda: f"the stream goes on: {asked.lines} {text(service)[-1500:]}")
     asked.whole("a", 40)
     assert gated.runs() == ["a"]
+
+
+def test_an_answer_that_a_slow_reader_holds_up_goes_on(serve):
+    service = serve(*WORDY)
+    stream = service.stream(max_tokens=60000)
+    assert stream.next_event()
+    until_it_rests(service)
+    upgrade(service)
+    events = list(stream.events())
+    assert events[-1] == "[DONE]" and len(events) > 59000
 
 
 def test_who_waits_keeps_connection_and_place(serve, gated):

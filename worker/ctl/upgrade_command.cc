@@ -7,7 +7,7 @@
 namespace penstock::ctl {
 namespace {
 
-constexpr int kPatienceSeconds = 60;  // it may have to ask a slow disk
+constexpr int kPatienceSeconds = 300;  // as long as a start may take: a large state is read
 
 std::string count(const JsonElement& told, const char* one, const char* several) {
   const std::string number = cell(told, several);

@@ -10,9 +10,9 @@
 #include "shared/base/version.h"
 #include "worker/queue/care/needs.h"
 #include "worker/queue/config/load_config.h"
+#include "worker/queue/link/roles.h"
 #include "worker/queue/process/worker_command.h"
 #include "worker/queue/server.h"
-#include "worker/queue/store/schema.h"
 #include "worker/queue/upgrade.h"
 
 namespace {
@@ -82,8 +82,9 @@ int check(const penstock::queue::Config& config, const std::string& path) {
 }
 
 int say_takes_over(const penstock::queue::Config& config) {
-  if (auto schema = penstock::queue::check_schema(config.state); !schema) {
-    std::fprintf(stderr, "%s\n", schema.error().message.c_str());
+  // What a reload only complains of would end a start.
+  if (auto roles = penstock::queue::Roles::create(config.access, config.socket_group); !roles) {
+    std::fprintf(stderr, "%s\n", roles.error().message.c_str());
     return kFailed;
   }
   std::fputs(text_of(penstock::queue::says_of(config)).c_str(), stdout);

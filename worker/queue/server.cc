@@ -72,6 +72,11 @@ void Server::tell_store_done() {
 
 int Server::run() {
   connections_.read_clock();
+  if (upgrade_.count > 0) {
+    clock_.came_due(start_ns_);  // a large state may have taken long to read
+    connections_.read_clock();
+    supervisor_.excuse_silence();
+  }
   device_watch_.on_change = [this] { devices_changed_ = true; };
   device_watch_.apply(config_);
   supervisor_.observe(device_watch_);
@@ -99,6 +104,9 @@ void Server::turn() {
     shared_->advance();
   }
   dispatcher_.advance_to(now_ns);
+  if (upgrade_.phase == Upgrade::Phase::kSettling) {
+    supervisor_.excuse_silence();
+  }
   supervisor_.advance_to(now_ns);
   device_watch_.advance_to(now_ns);
   if (devices_changed_ || devices_known_ != device_watch_.known()) {

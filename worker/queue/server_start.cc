@@ -69,8 +69,9 @@ Result<std::unique_ptr<Server>> Server::open(Config config, std::string config_p
     handed_over = *std::move(read);
   }
   const CarriedBegin& begin = handed_over.begin;
-  auto manager = record.valid() ? ServiceManager::at(begin.notify, begin.watchdog_every_ns)
-                                : ServiceManager::from_environment();
+  auto manager = record.valid()
+                     ? ServiceManager::at(begin.notify, begin.watchdog_every_ns, begin.watchdog_us)
+                     : ServiceManager::from_environment();
   if (!manager) {
     return manager.error();
   }

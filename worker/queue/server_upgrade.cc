@@ -82,6 +82,11 @@ std::string Server::why_not(const SuccessorSays& says) const {
         invocation_.program, says.version, says.oldest_format, says.newest_format, kNewestFormat);
   }
   const SuccessorSays own = says_of(config_);
+  if (store_ != nullptr && says.schema < own.schema) {
+    return fmt::format(
+        "{} {} knows the state of schema {}, and it is of schema {}: take a newer one",
+        invocation_.program, says.version, says.schema, own.schema);
+  }
   for (const auto& [key, here, there] :
        {std::tuple{"socket", &own.socket, &says.socket},
         {"state", &own.state, &says.state},
@@ -129,6 +134,7 @@ std::vector<std::string> Server::not_kept() const {
       "counters in metrics begin anew, and so do the last hour's history and the list of orders",
       "streams of all of an owner's jobs (/jobs/events) end; their readers come back by themselves",
       "webhooks and hooks on their way may be told twice",
+      "what Nginx corrects in that moment of a request that is over is not in the ledger",
       "what a provider of challenges was asked and has not answered counts as not known"};
   if (std::any_of(config_.workers.begin(), config_.workers.end(),
                   [](const WorkerConfig& worker) { return worker.adaptive_slots; })) {
@@ -188,6 +194,9 @@ Status Server::hand_over() {
   JobsHandOver(dispatcher_).end_the_rest(upgrade_.waiter);
   connections_.flush();
   connections_.reap();
+  if (!JobsHandOver(dispatcher_).settle() || !supervisor_.settled()) {
+    return Error{"a worker ended just now: order it again"};
+  }
   auto record = RecordWriter::create();
   if (!record) {
     return record.error();
@@ -238,6 +247,7 @@ Status Server::write_record(RecordWriter& record) {
   jobs.note_numbers(begin);
   const std::string told = upgrade_json(upgrade_.says);
   begin.kept = told;
+  begin.watchdog_us = manager_.watchdog_us();
   record.add(begin);
   const Waiter* const waiter = upgrade_.waiter;
   callers_.hand_over(record, waiter == nullptr ? Callers::UpgradeOrder{}

@@ -5,6 +5,7 @@
 
 #include "shared/base/version.h"
 #include "worker/queue/handover/record.h"
+#include "worker/queue/store/schema.h"
 
 namespace penstock::queue {
 namespace {
@@ -39,6 +40,7 @@ SuccessorSays says_of(const Config& config) {
   return {.version = version(),
           .oldest_format = kOldestFormat,
           .newest_format = kNewestFormat,
+          .schema = static_cast<uint64_t>(schema_version()),
           .socket = whole_path(config.socket),
           .state = whole_path(config.state),
           .shared = shared_of(config)};

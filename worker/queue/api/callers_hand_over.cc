@@ -72,6 +72,7 @@ Status Callers::take_over(const CarriedCaller& carried) {
     strangers_ -= peer.roles == 0 ? 1 : 0;
     on_greeted(caller);
   }
+  caller.set_roles(peer.roles);  // `access:` may be another by now
   if (carried.upgrade != 0) {
     upgrade_order_ = {&caller, carried.order_id};
   }

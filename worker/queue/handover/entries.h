@@ -33,11 +33,12 @@ struct CarriedBegin {
   uint64_t check_number = 0;      // likewise, of CHECK
   std::string_view secret;        // owners and keys are hashed under
   std::string_view kept;          // for whoever ordered it: what was carried
+  uint64_t watchdog_us = 0;       // the service manager's own
   template <typename V>
   void visit(V&& v) {
     v(1, format), v(2, version), v(3, now_ns), v(4, missed_ns), v(5, notify);
     v(6, watchdog_every_ns), v(7, upgrades), v(8, job_number), v(9, check_number), v(10, secret);
-    v(11, kept);
+    v(11, kept), v(12, watchdog_us);
   }
 };
 

@@ -260,6 +260,8 @@ void JobsHandOver::finish() {
       log(Level::kError,
           "job " + std::string(job.id().view()) + ": its worker was not handed over");
       jobs_.take_back(job, "penstockd was upgraded.");
+    } else if (job.state() == State::kRunning && job.more != nullptr) {
+      jobs_.widen(job);  // what was held up for a slow reader goes on once it has read
     }
   });
 }

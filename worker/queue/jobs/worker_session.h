@@ -175,7 +175,11 @@ class WorkerSession final : public Connection, private Seat::Claimant {
   void take_over(const CarriedWorker& worker);
   // nullptr: there is no such job any more, and the worker is told so.
   void take_over(const CarriedGiven& given, Job* job);
-  void take_over(const CarriedClaim& claim) { seat_.claim(claim.number, claim.bytes, *this); }
+  void claim_again(uint64_t number, int64_t bytes) { seat_.claim(number, bytes, *this); }
+  // Nothing was read of it until now.
+  void excuse_silence(int64_t now_ns) {
+    last_heard_ns_ = last_heard_ns_ == 0 ? 0 : std::max(last_heard_ns_, now_ns);
+  }
 
  private:
   struct Given {

@@ -5,6 +5,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <utility>
+
 #include <algorithm>
 #include <charconv>
 #include <cstddef>
@@ -18,6 +20,7 @@ namespace {
 
 constexpr int kFirstFd = 3;  // SD_LISTEN_FDS_START
 constexpr int64_t kStatusNs = 5 * kNsPerSec;
+constexpr uint64_t kStartUs = 300 * uint64_t{1'000'000};  // TimeoutStartSec= of the unit
 
 // The variable's value; afterwards there is none.
 std::string take(const char* name) {
@@ -88,6 +91,7 @@ Result<ServiceManager> ServiceManager::from_environment() {
   }
   manager.notify_.reset(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   manager.watched_ = watchdog_us > 0 && (watchdog_pid.empty() || is_ours(watchdog_pid));
+  manager.watchdog_us_ = watchdog_us;
   manager.every_ns_ =
       manager.watched_
           ? std::min(kStatusNs, static_cast<int64_t>(watchdog_us) * (kNsPerSec / 1'000'000) / 2)
@@ -95,13 +99,16 @@ Result<ServiceManager> ServiceManager::from_environment() {
   return manager;
 }
 
-ServiceManager ServiceManager::at(std::string_view address, int64_t every_ns) {
+ServiceManager ServiceManager::at(std::string_view address, int64_t every_ns,
+                                  uint64_t watchdog_us) {
   ServiceManager manager;
   if (!address.empty()) {
     manager.to_ = address;
     manager.notify_.reset(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     manager.watched_ = every_ns > 0;
     manager.every_ns_ = manager.watched_ ? every_ns : kStatusNs;
+    manager.watchdog_us_ = watchdog_us;
+    manager.patient_ = manager.watched_;
   }
   return manager;
 }
@@ -117,6 +124,9 @@ bool ServiceManager::say(std::string_view words) const {
 }
 
 void ServiceManager::ready() {
+  if (std::exchange(patient_, false)) {
+    say("WATCHDOG=1\nWATCHDOG_USEC=" + std::to_string(watchdog_us_) + "\n");
+  }
   say("READY=1\n");
   if (notify_.valid()) {
     due_ns_ = 0;
@@ -124,6 +134,9 @@ void ServiceManager::ready() {
 }
 
 void ServiceManager::reloading(int64_t monotonic_ns) {
+  if (watched_) {
+    patient_ = say("WATCHDOG=1\nWATCHDOG_USEC=" + std::to_string(kStartUs) + "\n");
+  }
   say("RELOADING=1\nMONOTONIC_USEC=" + std::to_string(monotonic_ns / kNsPerUs) + "\n");
 }
 

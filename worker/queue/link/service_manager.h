@@ -23,16 +23,19 @@ class ServiceManager {
   static Result<ServiceManager> from_environment();
 
   // The one that an earlier life of this process spoke to; `every_ns` 0: it does not watch.
-  static ServiceManager at(std::string_view address, int64_t every_ns);
-  const std::string& address() const { return to_; }  // empty: there is none
+  static ServiceManager at(std::string_view address, int64_t every_ns, uint64_t watchdog_us);
+  // Empty: there is none.
+  std::string_view address() const { return notify_.valid() ? to_ : std::string_view(); }
   int64_t watched_every_ns() const { return watched_ ? every_ns_ : 0; }
+  uint64_t watchdog_us() const { return watchdog_us_; }
 
   // The socket that was handed over, which is bound and listens already. It is invalid where there
   // was none, and from the second call on.
   Fd take_socket() { return std::move(socket_); }
 
   void ready();
-  void reloading(int64_t monotonic_ns);  // until ready()
+  // Until ready(). Until then the loop may stand still for as long as a start may take.
+  void reloading(int64_t monotonic_ns);
   void stopping();
   // Tells that the loop turns, as often as is wanted of it, and with it the status line, if it has
   // changed. Call it in each turn.
@@ -53,6 +56,8 @@ class ServiceManager {
   Fd socket_;
   bool watched_ = false;
   int64_t every_ns_ = 0;
+  uint64_t watchdog_us_ = 0;  // how long the loop may stand still
+  bool patient_ = false;      // it was told to wait for longer
   int64_t due_ns_ = INT64_MAX;
   std::string status_;  // that was said last
 };

@@ -42,6 +42,9 @@ Result<SuccessorSays> parse_successor(std::string_view text) {
     if (word == "formats" && !read_formats(rest, says)) {
       return Error{"its line on formats is none"};
     }
+    if (word == "schema") {
+      std::from_chars(rest.data(), rest.data() + rest.size(), says.schema);
+    }
     for (const auto& [name, value] : {std::pair{"version", &says.version},
                                       {"socket", &says.socket},
                                       {"state", &says.state},
@@ -60,7 +63,8 @@ Result<SuccessorSays> parse_successor(std::string_view text) {
 std::string text_of(const SuccessorSays& says) {
   return std::string(kFirst) + "\nversion " + says.version + "\nformats " +
          std::to_string(says.oldest_format) + " " + std::to_string(says.newest_format) +
-         "\nsocket " + says.socket + "\nstate " + says.state + "\nshared " + says.shared + "\n";
+         "\nschema " + std::to_string(says.schema) + "\nsocket " + says.socket + "\nstate " +
+         says.state + "\nshared " + says.shared + "\n";
 }
 
 Result<std::unique_ptr<Successor>> Successor::ask(EventLoop& loop, const std::string& program,

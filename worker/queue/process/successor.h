@@ -6,6 +6,7 @@
 //     takes-over
 //     version 0.2.0
 //     formats 1 1             of hand-over records that it reads (handover/record.h)
+//     schema 9                the newest of the state's that it knows (store/schema.h)
 //     socket /run/penstock/penstockd.sock
 //     state /var/lib/penstock
 //     shared ...              what penstock.yaml says of queues that hosts share
@@ -32,6 +33,7 @@ struct SuccessorSays {
   std::string version;
   uint64_t oldest_format = 0;
   uint64_t newest_format = 0;
+  uint64_t schema = 0;
   std::string socket, state, shared;
 };
 // Error: these are not those lines.

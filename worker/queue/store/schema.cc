@@ -244,21 +244,4 @@ Result<Database> open_database(const std::string& path, const std::string& vfs, 
   }
 }
 
-Status check_schema(const std::string& folder) {
-  constexpr off_t kUserVersionAt = 60;  // big-endian: https://sqlite.org/fileformat.html, 1.3
-  unsigned char bytes[4] = {};
-  const Fd file(::open((folder + "/jobs.db").c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  if (folder.empty() || !file.valid() ||
-      ::pread(file.get(), bytes, sizeof bytes, kUserVersionAt) != sizeof bytes) {
-    return Ok{};
-  }
-  const int version = bytes[0] << 24 | bytes[1] << 16 | bytes[2] << 8 | bytes[3];
-  if (version > kSchemaVersion) {
-    return Error{
-        fmt::format("{}/jobs.db is of schema {}, and this penstockd knows {}: take a newer one",
-                    folder, version, kSchemaVersion)};
-  }
-  return Ok{};
-}
-
 }  // namespace penstock::queue

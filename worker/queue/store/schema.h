@@ -19,10 +19,6 @@ Result<Database> open_database(const std::string& path, const std::string& vfs, 
 
 // That of a database of this penstockd (user_version).
 int schema_version();
-// Whether this penstockd can use the database in that folder, as far as its first bytes tell, which
-// may be read while another uses it. Error: it is of a newer schema. No folder, no database: it
-// can.
-Status check_schema(const std::string& folder);
 // Whether its application_id is ours.
 bool is_ours(std::string_view application_id);
 

@@ -113,6 +113,8 @@ class Supervisor final : public WorkerHost {
   // Reads the entry if it is of workers or devices. False: it is not.
   Result<bool> take_over(RecordReader& record, JobsHandOver& jobs);
   void announce();
+  // Whoever has been silent until now is not to blame: nobody listened.
+  void excuse_silence();
   // How many processes there are, ours or not.
   size_t processes() const;
 
@@ -158,6 +160,12 @@ class Supervisor final : public WorkerHost {
   bool rearrange_ = false;  // a device is out, or back
   std::string binary_;
   std::vector<std::unique_ptr<Worker>> workers_;
+  struct TakenClaim {
+    std::string worker;
+    uint64_t number;
+    int64_t bytes;
+  };
+  std::vector<TakenClaim> taken_claims_;  // until devices have their bounds again
 };
 
 }  // namespace penstock::queue

@@ -2,6 +2,7 @@
 // children before and after.
 #include <fmt/format.h>
 #include <algorithm>
+#include <utility>
 
 #include "worker/queue/text/log.h"
 #include "worker/queue/workers/supervisor.h"
@@ -182,9 +183,8 @@ Result<bool> Supervisor::take_over(RecordReader& record, JobsHandOver& jobs) {
     return true;
   }
   if (CarriedClaim claim; record.type() == CarriedClaim::kType) {
-    Worker* const worker = record.read(claim) ? find_process(claim.worker) : nullptr;
-    if (worker != nullptr && worker->session != nullptr) {
-      worker->session->take_over(claim);
+    if (record.read(claim)) {
+      taken_claims_.push_back({std::string(claim.worker), claim.number, claim.bytes});
     }
     return true;
   }
@@ -261,7 +261,15 @@ Status Supervisor::take_over(const CarriedWorker& carried, JobsHandOver& jobs) {
   return Ok{};
 }
 
-// Once it is known who serves what.
+void Supervisor::excuse_silence() {
+  for (const auto& worker : workers_) {
+    if (worker->session != nullptr) {
+      worker->session->excuse_silence(connections_.now_ns());
+    }
+  }
+}
+
+// Once it is known who serves what, and what devices may hold.
 void Supervisor::announce() {
   const int64_t now_ns = connections_.now_ns();
   for (const auto& worker : workers_) {
@@ -277,6 +285,12 @@ void Supervisor::announce() {
   }
   tell_log(config_.log.settings);
   reap();  // who has ended meanwhile
+  for (const TakenClaim& claim : std::exchange(taken_claims_, {})) {
+    Worker* const worker = find_process(claim.worker);
+    if (worker != nullptr && worker->session != nullptr) {
+      worker->session->claim_again(claim.number, claim.bytes);
+    }
+  }
   dispatcher_.recount();
   dispatcher_.fill_all();
   advance_to(now_ns);
