@@ -255,8 +255,6 @@ struct CarriedJob {
     kPassed = 64,
     kHasProgress = 128,
     kPaid = 256,
-    kShared = 512,
-    kTells = 1024,
   };
   uint64_t high = 0;
   uint64_t low = 0;
@@ -297,8 +295,6 @@ struct CarriedJob {
   uint64_t answer_stored = 0;
   std::string_view kept;  // its record (shared_jobs/shared_record.h)
   uint64_t kept_key_lo = 0, kept_key_hi = 0;
-  uint64_t fence = 0;
-  uint64_t restarts = 0;
   template <typename V>
   void visit(V&& v) {
     v(1, high), v(2, low), v(3, flags), v(4, created_ms), v(5, owner), v(6, queue), v(7, model);
@@ -309,8 +305,8 @@ struct CarriedJob {
     v(29, label), v(30, receipt), v(31, trace), v(32, limited_us), v(33, progress_millionths);
     v(34, step), v(35, steps), v(36, preview_type), v(37, preview), v(38, preview_number);
     v(39, answer_status), v(40, answer_type), v(41, answer_headers), v(42, answer_tail);
-    v(43, answer_bytes), v(44, answer_stored), v(45, kept), v(46, fence), v(47, restarts);
-    v(48, kept_key_lo), v(49, kept_key_hi);
+    v(43, answer_bytes), v(44, answer_stored), v(45, kept);
+    v(46, kept_key_lo), v(47, kept_key_hi);
   }
 };
 
