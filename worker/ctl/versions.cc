@@ -13,8 +13,8 @@
 #include <set>
 #include <string>
 
-#include "shared/base/secret_file.h"
 #include "shared/base/version.h"
+#include "worker/queue/config/redis_keys.h"
 
 namespace penstock::ctl {
 namespace {
@@ -151,7 +151,6 @@ std::string version_in(std::string_view info) {
 // An Error where it cannot be asked.
 Result<std::string> redis_version(const queue::RedisConfig& config,
                                   const queue::RedisConfig::At& at) {
-  constexpr size_t kMostPassword = 4096;
   constexpr timeval kWait{.tv_sec = 2, .tv_usec = 0};
   const Redis redis(at.path.empty() ? ::redisConnectWithTimeout(at.host.c_str(), at.port, kWait)
                                     : ::redisConnectUnixWithTimeout(at.path.c_str(), kWait),
@@ -161,13 +160,12 @@ Result<std::string> redis_version(const queue::RedisConfig& config,
   }
   ::redisSetTimeout(redis.get(), kWait);
   if (!config.password_file.empty() && config.sentinel.empty()) {
-    const auto secret = read_secret_file(config.password_file, kMostPassword);
-    if (!secret) {
-      return secret.error();
+    const auto password = queue::read_password(config);
+    if (!password) {
+      return password.error();
     }
-    const std::string password = secret->text.substr(0, secret->text.find_first_of("\r\n"));
-    config.user.empty() ? ask(redis, {"AUTH", password})
-                        : ask(redis, {"AUTH", config.user, password});
+    config.user.empty() ? ask(redis, {"AUTH", *password})
+                        : ask(redis, {"AUTH", config.user, *password});
   }
   const Reply reply = ask(redis, {"INFO", "server"});
   const auto* const told = static_cast<const redisReply*>(reply.get());

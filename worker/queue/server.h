@@ -82,7 +82,7 @@ class Server final {
   std::vector<std::string> not_kept() const;
   std::string upgrade_json(const SuccessorSays& says) const;
   Status hand_over();
-  Status write_record(RecordWriter& record);
+  void write_record(RecordWriter& record);
   Status keep_over_exec(bool keep);
   void begin_anew(const CarriedBegin& begin);
   void read_jobs(const MappedRecord& record, JobsHandOver& jobs);

@@ -201,9 +201,7 @@ Status Server::hand_over() {
   if (!record) {
     return record.error();
   }
-  if (Status written = write_record(*record); !written) {
-    return written;
-  }
+  write_record(*record);
   auto memory = record->finish();
   if (!memory) {
     return memory.error();
@@ -233,7 +231,7 @@ Status Server::hand_over() {
   return kept;
 }
 
-Status Server::write_record(RecordWriter& record) {
+void Server::write_record(RecordWriter& record) {
   const JobsHandOver jobs(dispatcher_);
   const limit::Secret& secret = intake_.secret();
   CarriedBegin begin{.format = kNewestFormat,
@@ -257,7 +255,6 @@ Status Server::write_record(RecordWriter& record) {
   }
   jobs.write(record, [this](const Caller& caller) { return callers_.place_of(caller); });
   supervisor_.hand_over(record);
-  return Ok{};
 }
 
 Status Server::keep_over_exec(bool keep) {
@@ -287,39 +284,33 @@ void Server::begin_anew(const CarriedBegin& begin) {
 
 void Server::read_jobs(const MappedRecord& record, JobsHandOver& jobs) {
   for (RecordReader reader(record.bytes()); reader.next();) {
-    if (CarriedJob job; reader.type() == CarriedJob::kType && reader.read(job)) {
-      jobs.read(job);
-    }
+    reader.on<CarriedJob>([&](const CarriedJob& job) { jobs.read(job); });
   }
 }
 
 Status Server::take_over(const MappedRecord& record, JobsHandOver& jobs) {
   CarriedBegin begin;
   for (RecordReader reader(record.bytes()); reader.next();) {
-    if (reader.type() == CarriedBegin::kType && reader.read(begin)) {
+    Status taken = Ok{};
+    const bool known = reader.on<CarriedBegin>([&](const CarriedBegin& its) {
+      begin = its;
       jobs.take_numbers(begin);
-      continue;
+    }) || reader.on<CarriedCaller>([&](const CarriedCaller& caller) {
+      taken = callers_.take_over(caller);
+    }) || jobs.read_order(reader);
+    if (!known) {
+      taken = supervisor_.take_over(reader, jobs);
     }
-    if (CarriedCaller caller; reader.type() == CarriedCaller::kType) {
-      if (Status taken = reader.read(caller) ? callers_.take_over(caller) : Status(Ok{}); !taken) {
-        return taken;
-      }
-      continue;
-    }
-    if (jobs.read_order(reader)) {
-      continue;
-    }
-    if (auto taken = supervisor_.take_over(reader, jobs); !taken) {
-      return taken.error();
+    if (!taken) {
+      return taken;
     }
   }
   JobId id;
   for (RecordReader reader(record.bytes()); reader.next();) {
-    if (CarriedJob job; reader.type() == CarriedJob::kType && reader.read(job)) {
-      id = id_of(Ulid{job.high, job.low});
-    } else if (CarriedWaiter waiter; reader.type() == CarriedWaiter::kType && reader.read(waiter)) {
+    reader.on<CarriedJob>([&](const CarriedJob& job) { id = id_of(Ulid{job.high, job.low}); });
+    reader.on<CarriedWaiter>([&](const CarriedWaiter& waiter) {
       jobs.read(waiter, id, callers_.caller_at(waiter.caller));
-    }
+    });
   }
   jobs.finish();
   log(Level::kInfo,

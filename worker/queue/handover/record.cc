@@ -26,10 +26,10 @@ bool is(wire::FrameType type) {
   return type == Entry::kType;
 }
 
-template <typename Entry>
-bool check_one(RecordReader& reader) {
-  Entry entry;
-  return reader.type() == Entry::kType && reader.read(entry);
+// Whether it is one of these.
+template <typename... Entries>
+bool is_any(RecordReader& reader) {
+  return (reader.on<Entries>([](const Entries&) {}) || ...);
 }
 
 }  // namespace
@@ -119,14 +119,11 @@ const char* check_record(std::string_view record, CarriedBegin& begin) {
     }
   }
   while (reader.next()) {
-    const bool good = check_one<CarriedListener>(reader) || check_one<CarriedLock>(reader) ||
-                      check_one<CarriedDevice>(reader) || check_one<CarriedCaller>(reader) ||
-                      check_one<CarriedWorker>(reader) || check_one<CarriedGiven>(reader) ||
-                      check_one<CarriedClaim>(reader) || check_one<CarriedQueue>(reader) ||
-                      check_one<CarriedLane>(reader) || check_one<CarriedClass>(reader) ||
-                      check_one<CarriedFlow>(reader) || check_one<CarriedJob>(reader) ||
-                      check_one<CarriedWaiter>(reader) || check_one<CarriedScale>(reader);
-    if (!good && reader.error() == nullptr) {
+    const bool known =
+        is_any<CarriedListener, CarriedLock, CarriedDevice, CarriedCaller, CarriedWorker,
+               CarriedGiven, CarriedClaim, CarriedQueue, CarriedLane, CarriedClass, CarriedFlow,
+               CarriedJob, CarriedWaiter, CarriedScale>(reader);
+    if (!known) {
       return "it has an entry of no known type";
     }
   }

@@ -67,6 +67,17 @@ class RecordReader {
     error_ = error != nullptr ? error : error_;
     return error == nullptr;
   }
+  // Whether it is an entry of that type; if it reads as one, take(entry) is called.
+  template <typename Entry, typename Take>
+  bool on(Take&& take) {
+    if (type_ != Entry::kType) {
+      return false;
+    }
+    if (Entry entry; read(entry)) {
+      take(entry);
+    }
+    return true;
+  }
   const char* error() const { return error_; }
 
  private:

@@ -142,50 +142,31 @@ void CarriedOrder::restore(Scheduler::Ticket& ticket, Scheduler::Lane& lane,
 }
 
 bool CarriedOrder::read(RecordReader& record) {
-  if (CarriedQueue queue; record.type() == CarriedQueue::kType) {
-    record.read(queue);
-    const auto found = std::find_if(
-        scheduler_.queues_.begin(), scheduler_.queues_.end(),
-        [&](const Scheduler::Queue& each) { return each.settings.name == queue.name; });
-    queue_ = found == scheduler_.queues_.end() ? nullptr : &*found;
-    lane_ = nullptr;
-    class_ = nullptr;
-    if (queue_ != nullptr) {
-      queue_->paused = queue.paused != 0;
-      queue_->taken_ = queue.taken;
-    }
-    return true;
+  return record.on<CarriedQueue>([this](const CarriedQueue& queue) { read_queue(queue); }) ||
+         record.on<CarriedLane>([this](const CarriedLane& lane) {
+           if (queue_ != nullptr) {
+             read_lane(lane);
+           }
+         }) ||
+         record.on<CarriedClass>([this](const CarriedClass& its) { read_class(its); }) ||
+         record.on<CarriedFlow>([this](const CarriedFlow& flow) {
+           if (class_ != nullptr) {
+             read_flow(flow);
+           }
+         });
+}
+
+void CarriedOrder::read_queue(const CarriedQueue& queue) {
+  const auto found =
+      std::find_if(scheduler_.queues_.begin(), scheduler_.queues_.end(),
+                   [&](const Scheduler::Queue& each) { return each.settings.name == queue.name; });
+  queue_ = found == scheduler_.queues_.end() ? nullptr : &*found;
+  lane_ = nullptr;
+  class_ = nullptr;
+  if (queue_ != nullptr) {
+    queue_->paused = queue.paused != 0;
+    queue_->taken_ = queue.taken;
   }
-  if (CarriedLane lane; record.type() == CarriedLane::kType) {
-    if (record.read(lane) && queue_ != nullptr) {
-      read_lane(lane);
-    }
-    return true;
-  }
-  if (CarriedClass its; record.type() == CarriedClass::kType) {
-    record.read(its);
-    class_ = lane_ == nullptr ? nullptr : Scheduler::find_class(*lane_, its.priority);
-    if (class_ != nullptr) {  // wherever it came to as the jobs were put back
-      class_->share.now_ = static_cast<int64_t>(std::min<uint64_t>(its.virtual_time, INT64_MAX));
-    }
-    return true;
-  }
-  if (CarriedFlow flow; record.type() == CarriedFlow::kType) {
-    if (record.read(flow) && class_ != nullptr) {
-      FairShare& share = class_->share;
-      OwnerFlow& to = share.flow_of(queue_->owners_[flow.owner]);
-      to.weight_ =
-          static_cast<uint32_t>(std::clamp<uint64_t>(flow.weight, 1, FairShare::kMaxWeight));
-      to.end_ = std::max<int64_t>(flow.end, 0);
-      to.served_ = std::max<int64_t>(flow.served, 0);
-      to.rest_ = flow.rest;
-      if (to.jobs_ == 0) {
-        share.idle_.set(to, to.end_);
-      }
-    }
-    return true;
-  }
-  return false;
 }
 
 void CarriedOrder::read_lane(const CarriedLane& lane) {
@@ -199,6 +180,25 @@ void CarriedOrder::read_lane(const CarriedLane& lane) {
   lane_->promoted_at_ = lane.promoted_at;
   if (lane.aging_ns != 0 && lane_->is_set()) {
     scheduler_.aging_.set(*lane_, lane.aging_ns);
+  }
+}
+
+void CarriedOrder::read_class(const CarriedClass& its) {
+  class_ = lane_ == nullptr ? nullptr : Scheduler::find_class(*lane_, its.priority);
+  if (class_ != nullptr) {  // wherever it came to as the jobs were put back
+    class_->share.now_ = static_cast<int64_t>(std::min<uint64_t>(its.virtual_time, INT64_MAX));
+  }
+}
+
+void CarriedOrder::read_flow(const CarriedFlow& flow) {
+  FairShare& share = class_->share;
+  OwnerFlow& to = share.flow_of(queue_->owners_[flow.owner]);
+  to.weight_ = static_cast<uint32_t>(std::clamp<uint64_t>(flow.weight, 1, FairShare::kMaxWeight));
+  to.end_ = std::max<int64_t>(flow.end, 0);
+  to.served_ = std::max<int64_t>(flow.served, 0);
+  to.rest_ = flow.rest;
+  if (to.jobs_ == 0) {
+    share.idle_.set(to, to.end_);
   }
 }
 

@@ -27,7 +27,10 @@ class CarriedOrder {
  private:
   void write(RecordWriter& record, const Scheduler::Queue& queue,
              const Scheduler::Lane& lane) const;
+  void read_queue(const CarriedQueue& queue);
   void read_lane(const CarriedLane& lane);
+  void read_class(const CarriedClass& its);
+  void read_flow(const CarriedFlow& flow);
 
   Scheduler& scheduler_;
   // The entries that were read last are of:

@@ -110,8 +110,8 @@ class Supervisor final : public WorkerHost {
   bool settled() const;
   void hand_over(RecordWriter& record) const;
   Status keep_over_exec(bool keep) const;
-  // Reads the entry if it is of workers or devices. False: it is not.
-  Result<bool> take_over(RecordReader& record, JobsHandOver& jobs);
+  // Reads the entry if it is of workers or devices.
+  Status take_over(RecordReader& record, JobsHandOver& jobs);
   void announce();
   // Whoever has been silent until now is not to blame: nobody listened.
   void excuse_silence();

@@ -165,51 +165,30 @@ Supervisor::Worker* Supervisor::find_process(std::string_view name) {
   return found == workers_.end() ? nullptr : found->get();
 }
 
-Result<bool> Supervisor::take_over(RecordReader& record, JobsHandOver& jobs) {
-  const int64_t now_ns = connections_.now_ns();
-  if (CarriedWorker worker; record.type() == CarriedWorker::kType) {
-    if (record.read(worker)) {
-      if (Status taken = take_over(worker, jobs); !taken) {
-        return taken.error();
-      }
-    }
-    return true;
-  }
-  if (CarriedGiven given; record.type() == CarriedGiven::kType) {
+Status Supervisor::take_over(RecordReader& record, JobsHandOver& jobs) {
+  Status taken = Ok{};
+  record.on<CarriedWorker>([&](const CarriedWorker& worker) { taken = take_over(worker, jobs); });
+  record.on<CarriedGiven>([&](const CarriedGiven& given) {
     WorkerSession* const session = workers_.empty() ? nullptr : workers_.back()->session.get();
-    if (record.read(given) && session != nullptr) {
+    if (session != nullptr) {
       session->take_over(given, jobs.find(given.job_high, given.job_low));
     }
-    return true;
-  }
-  if (CarriedClaim claim; record.type() == CarriedClaim::kType) {
-    if (record.read(claim)) {
-      taken_claims_.push_back({std::string(claim.worker), claim.number, claim.bytes});
+  });
+  record.on<CarriedClaim>([&](const CarriedClaim& claim) {
+    taken_claims_.push_back({std::string(claim.worker), claim.number, claim.bytes});
+  });
+  record.on<CarriedLock>([&](const CarriedLock& lock) {
+    if (!lock.name.empty()) {
+      devices_.take_over(lock, connections_.now_ns());
     }
-    return true;
-  }
-  if (CarriedLock lock; record.type() == CarriedLock::kType) {
-    if (record.read(lock) && !lock.name.empty()) {
-      devices_.take_over(lock, now_ns);
-    }
-    return true;
-  }
-  if (CarriedDevice device; record.type() == CarriedDevice::kType) {
-    if (record.read(device)) {
-      devices_.take_over(device);
-    }
-    return true;
-  }
-  if (CarriedScale scale; record.type() == CarriedScale::kType) {
-    if (record.read(scale)) {
-      const std::string worker(scale.worker);
-      const auto processes = static_cast<uint32_t>(scale.processes);
-      scale.by_load != 0 ? scaling_.set_by_load(worker, processes)
-                         : scaling_.set(worker, processes);
-    }
-    return true;
-  }
-  return false;
+  });
+  record.on<CarriedDevice>([&](const CarriedDevice& device) { devices_.take_over(device); });
+  record.on<CarriedScale>([&](const CarriedScale& scale) {
+    const std::string worker(scale.worker);
+    const auto processes = static_cast<uint32_t>(scale.processes);
+    scale.by_load != 0 ? scaling_.set_by_load(worker, processes) : scaling_.set(worker, processes);
+  });
+  return taken;
 }
 
 Status Supervisor::take_over(const CarriedWorker& carried, JobsHandOver& jobs) {
