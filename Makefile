@@ -66,7 +66,7 @@ uninstall:
 	scripts/install --remove $(PREFIX) $(DESTDIR)
 
 # The sources of a release, of what is committed.
-dist: NAME = penstock-$(shell sed -n 's/^project(penstock VERSION \([0-9.]*\).*/\1/p' CMakeLists.txt)
+dist: NAME = penstock-$(shell sed -n 's/^project.penstock VERSION \([0-9.]*\).*/\1/p' CMakeLists.txt)
 dist:
 	@mkdir -p $(BUILD)
 	git archive --prefix=$(NAME)/ -o $(BUILD)/$(NAME).tar.gz HEAD

@@ -1,6 +1,7 @@
 """The logs: what they tell, that they change while penstockd runs, that nobody waits for who reads them, and what they never tell."""
 
 import fcntl
+import gzip
 import json
 import os
 import re
@@ -244,6 +245,20 @@ def test_the_chapters_line_is_like_one_that_is_written_and_its_query_finds_it(pe
     log = service.penstockd.process.output
     found = subprocess.run(["bash", "-c", query.replace("10000", "-1") + f" <{log}"], capture_output=True, text=True, check=True).stdout
     assert found.split("\t")[:2] == [told["job"], "sim"]
+
+
+def test_a_log_that_is_a_file_is_rotated_as_the_chapter_says(penstock, folder):
+    service = penstock(workers=[simulate(slots=1)])
+    log = service.penstockd.process.output  # which is appended to
+    (block,) = re.findall(r"^```logrotate\n(.*?)^```", CHAPTER, re.M | re.S)
+    (folder / "conf").write_text(block.replace("/var/log/penstock.log", str(log)))
+    until(lambda: "ready" in log.read_text(), "it has said something")
+    subprocess.run(["logrotate", "--force", "--state", folder / "state", folder / "conf"], check=True,
+                   env={**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin"})
+    service.penstockd.process.signal(signal.SIGHUP)
+    until(lambda: "reload" in log.read_text(), lambda: f"it goes on: {log.read_bytes()}")
+    assert "ready" not in log.read_text() and b"\0" not in log.read_bytes()
+    assert b"ready" in gzip.decompress(log.with_name(log.name + ".1.gz").read_bytes())
 
 
 def test_the_tests_would_see_it(folder):
