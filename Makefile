@@ -7,7 +7,8 @@
 #   make install     what was built, below PREFIX (/usr/local), for packages below DESTDIR; make uninstall takes it away
 #   make deb         Debian packages, in build/deb; make test-deb tries them in a bare Debian
 #   make bench       measured against the peers
-#   make storm       everything killed at random, KILLS (1000) times over JOBS (50000) promised jobs
+#   make storm       everything killed at random, KILLS (1000) times over JOBS (50000) promised jobs, on one host and on five;
+#                    and HISTORIES (10000) of the order in Redis beside that of one host
 #   make sanitize    the tests under ASan+UBSan, the multi-threaded units under TSan
 #   make test-http3  the tests over HTTP/3, with the Nginx and the curl of the next Debian
 #   make test-nginx  the module in Nginx's own build, and a smoke test, for each version that is at hand, or NGINX_TREES="DIR ..."
@@ -120,14 +121,18 @@ bench: $(BUILD)/build.ninja
 	tests/bench/run $(BUILD)
 
 KILLS ?= 1000
+HISTORIES ?= 10000
 storm: JOBS = 50000
 storm: $(BUILD)/build.ninja
 	@scripts/setup build test
-	$(BUILD_IN) $(BUILD) --target $(PROGRAMS)
+	$(BUILD_IN) $(BUILD) --target $(PROGRAMS) queue_test
 	tests/fault/storm.py $(BUILD) --kills $(KILLS) --jobs $(JOBS) --seconds 3600
 	tests/fault/storm.py $(BUILD) --engine process --kills $(KILLS) --jobs $$(($(JOBS) / 2)) --seconds 3600
 	PENSTOCK_BUILD=$(BUILD) tests/fault/storm.py $(BUILD) --engine http --kills $$(($(KILLS) / 2)) --jobs $$(($(JOBS) / 5)) --seconds 3600
 	PENSTOCK_BUILD=$(BUILD) tests/fault/storm_hosts.py $(BUILD) --kills $(KILLS) --jobs $(JOBS) --seconds 3600
+	PENSTOCK_BUILD=$(BUILD) tests/fault/storm_hosts.py $(BUILD) --redis replicated --engine process --kills $$(($(KILLS) / 5)) \
+	    --jobs $$(($(JOBS) * 2 / 5)) --seconds 3600
+	PENSTOCK_HISTORIES=$(HISTORIES) $(BUILD)/queue_test --gtest_filter='SharedOrderHistories*' --gtest_brief=1
 
 gpu-check:
 	@scripts/gpu-check $(BUILD)

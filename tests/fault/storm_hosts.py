@@ -8,7 +8,8 @@ Besides what is killed on one host, Redis is:
                       Sentinels have made the other one the master, so of what two memories have, one is always left
 
 The counts, and what must be 0, are those of storm.py. Each answer is asked for on either edge; a host that has jobs and is gone
-is missed after its lease, so jobs run twice here where they would be kept on one host.
+is missed after its lease, so jobs run twice here where they would be kept on one host. With `--engine process` the programs of
+each worker of each host count how many jobs they have at once, and a tenth of the results lies in a folder that all hosts have.
 
 Usage: storm_hosts.py BUILD_DIR [--redis kept|replicated] and as storm.py
 """
@@ -31,6 +32,7 @@ socket: {{folder}}/p.sock
 state: {{folder}}/state
 worker_binary: {{build}}/penstock-worker
 redis: {{{{ url: "{url}", {more} }}}}
+results: {{{{ folder: {results} }}}}
 queues:
   default: {{{{ shared: true, max_length: 100000, deadline: 1h, attempts: 100, backoff: 10ms }}}}
 workers:
@@ -110,7 +112,9 @@ class HostsStorm(Storm):
         self.failing_over = None
 
     async def start(self):
-        config = PENSTOCKD.format(url=self.redis.url, more=self.redis.more)
+        results = self.folder / "results"
+        results.mkdir()
+        config = PENSTOCKD.format(url=self.redis.url, more=self.redis.more, results=results)
         for number in range(EDGES + GPUS):
             edge = number < EDGES
             folder = self.folder / (f"edge{number}" if edge else f"gpu{number - EDGES}")

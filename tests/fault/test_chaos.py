@@ -1,5 +1,6 @@
-"""The chaos cells that public comparisons of job queues try: who puts jobs in, who runs them, and what keeps them is killed;
-connections run out; more comes in than can be done, for long. Each on one host, and on two hosts that share a queue in Redis.
+"""The chaos cells that public comparisons of job queues try (hardbyte/postgresql-job-queue-benchmarking): who puts jobs in, who runs them,
+and what keeps them is killed, once and again; its connections are cut, or run out; more comes in than can be done, for long. Each on one
+host, and on two hosts that share a queue in Redis. docs/MEASURED.md has the table.
 
 In all of them: what was promised is done, by a run that was logged, and a result is one result.
 """
@@ -259,6 +260,20 @@ def test_what_keeps_the_jobs_is_killed(place):
             await asyncio.sleep(0.2)
             it.redis.kill()
             it.redis.start()
+        await it.check(await work)
+    asyncio.run(storm())
+
+
+@OVER_HOSTS
+def test_the_connections_to_what_keeps_the_jobs_are_cut(place):
+    it = place()
+
+    async def storm():
+        work = asyncio.ensure_future(it.promise_all(keys(400)))
+        for _ in range(6):
+            await asyncio.sleep(0.1)
+            for kind in ("normal", "pubsub"):
+                it.redis.ask("CLIENT", "KILL", "TYPE", kind)
         await it.check(await work)
     asyncio.run(storm())
 

@@ -103,15 +103,36 @@ def test_what_failed_runs_by_another_model(service):
     assert "3 are left: No worker of queue default serves model" in wrong.stdout, wrong
 
 
-def test_a_replay_lets_everybody_else_go_first(service):
-    started = service(worker("300ms"))
-    finished(started, 2)
+def test_a_replay_lets_everybody_else_go_first(service, folder):
+    """Both are in line before either is taken, the replays first."""
+    log = folder / "runs"
+    started = service(worker("20ms", run_log=log))
+
+    def order(word):
+        return subprocess.run([BUILD / "penstockctl", word, "default", "-s", started.penstockd.socket], check=True, capture_output=True)
+
+    def ask_for(prompt):
+        reply = until(lambda: (reply := started.request("POST", "/v1/work", {**ALICE, "Prefer": "respond-async"}, {"model": "sim", "prompt": prompt}))
+                      .status == 202 and reply, "it is taken")
+        return reply.json()["id"]
+
+    def until_over(*ids):
+        for id in ids:
+            until(lambda: job(started, id)["status"] == "completed", "it is over")
+
+    until_over(*(ask_for(f"again {n}") for n in range(3)))
+    order("pause")
     running = subprocess.Popen([BUILD / "penstockctl", "replay", "--queue", "default", "--since", "1h", "-s", started.penstockd.socket],
                                stdout=subprocess.PIPE, text=True)
-    until(lambda: any(each["status"] in ("queued", "processing") for each in listed(started)), "it has begun")
-    id = finished(started, 1)[0]
-    assert running.communicate(timeout=30)[0].startswith("2 run again: 2 completed")
-    assert job(started, id)["status"] == "completed"
+    until(lambda: sum(each["status"] == "queued" for each in listed(started)) == 3, "all three are in line")
+    later = [ask_for(f"new {n}") for n in range(3)]
+    assert [job(started, id)["position"] for id in later] == [1, 2, 3]
+    before = len(log.read_text().splitlines())
+    order("resume")
+    assert running.communicate(timeout=30)[0].startswith("3 run again: 3 completed")
+    until_over(*later)
+    ran = [json.loads(line.split(" ", 1)[1])["prompt"] for line in log.read_text().splitlines()[before:]]
+    assert ran == [f"{which} {n}" for which in ("new", "again") for n in range(3)]
 
 
 def test_what_no_queue_keeps_does_not_run_again(penstock):
@@ -125,3 +146,27 @@ def test_a_job_of_one_host_is_run_again_from_another(host):  # noqa: F811
     id = until_known(edge)
     until_status(gpu, id, "completed")
     assert replay(edge).stdout == "1 run again: 1 completed, 0 did not\n"
+
+
+def test_when_what_is_kept_of_shared_jobs_has_its_time_it_is_gone_on_all_hosts(host, redis):  # noqa: F811
+    edge, gpu = host(keep_bodies="7d"), host(worker(), keep_bodies="7d")
+    first = until_known(edge)
+    second = promise(edge).json()["id"]
+    for id in (first, second):
+        until_status(gpu, id, "completed")
+        key = f"penstock:q1:{{default}}:j|{id}"
+        assert 6 * 86_400_000 < redis.ask("PTTL", key) <= 7 * 86_400_000
+        assert redis.ask("STRLEN", key) > len(json.dumps(BODY)), "its body is there as well"
+    redis.ask("PEXPIRE", f"penstock:q1:{{default}}:j|{first}", 1)  # its time has come
+    until(lambda: get(edge, f"/jobs/{first}").status == 404, "it is gone")
+    for service in (edge, gpu):
+        assert [each["id"] for each in listed(service)] == [second]
+        assert replay(service, "--dry-run").stdout.split()[0] == second
+    assert replay(gpu).stdout == "1 run again: 1 completed, 0 did not\n"
+
+
+def test_what_no_shared_queue_keeps_does_not_run_again(host):  # noqa: F811
+    gpu = host(worker())
+    id = until_known(gpu)
+    until_status(gpu, id, "completed")
+    assert "1 are left: Nothing is kept of that job's body" in replay(gpu).stdout

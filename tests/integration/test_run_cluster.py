@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import chapter
 from processes import ASAN, BUILD, state_of
 from waiting import Port, until
 
@@ -52,12 +53,22 @@ def test_a_job_of_one_edge_is_seen_on_the_other_and_outlives_the_host_that_ran_i
 
 
 def test_the_chapters_penstock_yaml_is_accepted(folder):
-    chapter = (ROOT / "docs" / "MANY_HOSTS.md").read_text()
-    blocks = re.findall(r"^```yaml\n(.*?)^```", chapter, re.M | re.S)
+    blocks = chapter.blocks("docs/MANY_HOSTS.md", "yaml")
     assert len(blocks) == 2
     for name, text in (("redis.password", "secret"), ("s3.key", "ID:SECRET")):
         (folder / name).write_text(text)
         (folder / name).chmod(0o640)
-    (folder / "penstock.yaml").write_text("socket: s.sock\nstate: state\n" + "".join(blocks))
-    done = subprocess.run([BUILD / "penstockd", "-t", "-c", folder / "penstock.yaml"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    for text in ("".join(blocks), *chapter.blocks("README.md", "yaml many-hosts")):
+        (folder / "penstock.yaml").write_text("socket: s.sock\nstate: state\n" + text)
+        done = subprocess.run([BUILD / "penstockd", "-t", "-c", folder / "penstock.yaml"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_readmes_chapter_does_what_it_says(cluster):
+    port = int(re.search(r"^ready http://127.0.0.1:(\d+)$", cluster, re.M)[1])
+    (commands,) = chapter.blocks("README.md", "sh many-hosts")
+    commands = commands.replace("8080", str(port)).replace("8081", str(port + 1))
+    done = subprocess.run(["bash", "-ec", commands], capture_output=True, text=True, timeout=90, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert '"object":"job"' in done.stdout and re.search(r"^event: completed$", done.stdout, re.M), done.stdout
+    assert json.loads(done.stdout.strip().splitlines()[-1])["choices"][0]["text"]

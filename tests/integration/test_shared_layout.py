@@ -1,13 +1,15 @@
 """Versions of penstockd that keep a shared queue in different ways, and Redis behind TLS."""
 
+import re
 import subprocess
 
+from chapter import block_with
 from processes import Process
 from redis_server import RedisServer
 from shared_hosts import HTTP, SERVER, get, host, job, post, promise, redis, until_known, until_status, worker  # noqa: F401 (fixtures)
 from waiting import Port, until
 
-CLEAN = "redis-cli -s {socket} --scan --pattern 'penstock:q0:*' | xargs -r -n 500 redis-cli -s {socket} UNLINK"  # as in docs/MANY_HOSTS.md
+CLEAN = block_with("docs/MANY_HOSTS.md", "UNLINK")
 
 
 def test_who_finds_another_layout_says_so_and_leaves_it_alone(host, redis):
@@ -21,7 +23,7 @@ def test_who_finds_another_layout_says_so_and_leaves_it_alone(host, redis):
     # Once its hosts are gone, what they have left is removed so; what is ours stays.
     id = promise(service).json()["id"]
     until_status(service, id, "completed")
-    subprocess.run(CLEAN.format(socket=redis.socket), shell=True, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(CLEAN.replace("SOCKET", str(redis.socket)), shell=True, check=True, stdout=subprocess.DEVNULL)
     assert redis.ask("KEYS", "penstock:q0:*") == []
     assert job(service, id)["status"] == "completed"
 
@@ -42,17 +44,13 @@ def test_hosts_of_two_layouts_share_a_redis_and_the_old_ones_end_what_they_have(
     assert get(new_edge, f"/jobs/{ids[0]}").status == 404  # results are told by hosts of their own layout
 
 
-STUNNEL = """\
-foreground = yes
-pid =
-[redis]
-client = yes
-accept = {accept}
-connect = {connect}
-CAfile = {ca}
-verifyChain = yes
-checkHost = localhost
-"""  # as in docs/MANY_HOSTS.md
+def stunnel(**keys):
+    """The chapter's configuration with other values, in the foreground."""
+    text = block_with("docs/MANY_HOSTS.md", "client = yes")
+    for name, value in keys.items():
+        text, found = re.subn(rf"^{name} = .*$", f"{name} = {value}", text, flags=re.M)
+        assert found == 1, name
+    return "foreground = yes\npid =\n" + text
 
 
 def test_a_redis_that_speaks_tls_alone_is_reached_by_stunnel(penstock, tmp_path):
@@ -62,7 +60,8 @@ def test_a_redis_that_speaks_tls_alone_is_reached_by_stunnel(penstock, tmp_path)
     port = Port()
     server = RedisServer("--appendonly", "yes", "--appendfsync", "always", "--tls-port", port.number, "--tls-cert-file", tmp_path / "cert",
                          "--tls-key-file", tmp_path / "key", "--tls-ca-cert-file", tmp_path / "cert", "--tls-auth-clients", "no")
-    (tmp_path / "stunnel.conf").write_text(STUNNEL.format(accept=tmp_path / "redis.sock", connect=f"127.0.0.1:{port.number}", ca=tmp_path / "cert"))
+    (tmp_path / "stunnel.conf").write_text(
+        stunnel(accept=tmp_path / "redis.sock", connect=f"127.0.0.1:{port.number}", CAfile=tmp_path / "cert", checkHost="localhost"))
     tunnel = Process(tmp_path, "stunnel", ["stunnel", tmp_path / "stunnel.conf"])
     try:
         until((tmp_path / "redis.sock").exists, lambda: "stunnel listens: " + tunnel.text())

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from chapter import block_with
 from redis_server import RedisServer
 from shared_hosts import (ALICE, BODY, HTTP, SERVER, ask, get, host, job, post, promise, redis, until_known, until_status, worker)
 from waiting import until
@@ -157,13 +158,12 @@ def test_what_a_202_means_is_said_once_where_it_is_less(at, options, words):
         server.close()
 
 
-USER = ["on", ">secret", "~penstock:*", "&penstock:*", "+@read", "+@write", "+@pubsub", "+@scripting", "+@connection", "-@dangerous",
-        "+role", "+info", "+time"]
+USER = block_with("docs/MANY_HOSTS.md", "ACL SETUSER").replace(">PASSWORD", ">secret").split()[3:]
 
 
 @pytest.mark.parametrize("config", [True, False])
 def test_a_user_of_just_these_rights_is_enough(at, redis, config, folder):
-    redis.ask("ACL", "SETUSER", "penstock", *USER, *(["+config|get"] if config else []))
+    redis.ask("ACL", "SETUSER", "penstock", *(right for right in USER if config or right != "+config|get"))
     password = folder / "password"
     password.write_text("secret\n")
     password.chmod(0o600)
