@@ -365,7 +365,10 @@ class Upgrade:
 
     def _master(self):
         """The pid of a master that is new, and has workers."""
-        text = self._pid_file.read_text().strip() if self._pid_file.exists() else ""
+        try:
+            text = self._pid_file.read_text().strip()
+        except FileNotFoundError:  # the old master has moved it away, the new one not yet written its own
+            return None
         return int(text) if text and int(text) not in self.masters and children(int(text)) else None
 
     def begin(self):
