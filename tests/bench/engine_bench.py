@@ -269,7 +269,7 @@ def fairness(arguments):
     tokens = 20
     try:
         bench.up(tokens, tokens * 1000 / SERVICE_MS, SLOTS)
-        seen, used = {"mock": [], "ours": []}, []
+        seen, used, peak = {"mock": [], "ours": []}, [], 0
         for _ in range(arguments.rounds):
             seen["mock"].append(bench.read("mock", "quiet", 1, arguments.seconds, 37))
             flood = bench.begin("ours", "flood", FLOODERS, arguments.seconds + 2)
@@ -277,15 +277,17 @@ def fairness(arguments):
             seen["ours"].append(bench.read("ours", "quiet", 1, arguments.seconds, 37))
             after = bench.backend()
             used.append((after["busy_ns"] - before["busy_ns"]) / (after["at_ns"] - before["at_ns"]) / SLOTS)
+            peak = max(peak, after["peak"])  # since `before`
             bench.end(flood)
         alone, beside = medians(seen["mock"]), medians(seen["ours"])
         bound = 1.10 * alone["first_p99"] + SERVICE_MS
         slots = statistics.median(used)
         row("F1", f"a quiet caller beside a flooder with {FLOODERS} requests at once, {SLOTS} slots of {SERVICE_MS} ms",
             f"time to first token {beside['first_p50']:.0f} / {beside['first_p99']:.0f} ms p50 / p99; slots {100 * slots:.1f} % used, "
-            f"{after['peak']} at once at most",
+            f"{peak} at once at most",
             f"alone at the backend {alone['first_p50']:.0f} / {alone['first_p99']:.0f} ms",
-            f"p99 <= {bound:.0f} ms; slots >= 99 %", beside["first_p99"] <= bound and slots >= 0.99 and after["peak"] <= SLOTS,
+            # One more: the backend may hear of the next request before it hears that the reader has left.
+            f"p99 <= {bound:.0f} ms; slots >= 99 %, {SLOTS + 1} at most as one leaves", beside["first_p99"] <= bound and slots >= 0.99 and peak <= SLOTS + 1,
             runs(seen["mock"], "first_p50"))
     finally:
         bench.down()

@@ -1,7 +1,8 @@
 // Streams of tokens: the server that makes them and the callers that read them. engine_bench.py.
 //
 //   stream_load serve PORT TOKENS RATE     answers each POST with so many events, so many a second,
-//                                          and any GET with what it has seen: busy_ns, peak
+//                                          and any GET with what it has seen: busy_ns, and
+//                                          the peak since the GET before
 //   stream_load read PORT KEY CALLERS SECONDS PAUSE_MS
 //                                          each caller asks, reads to the end, pauses, asks again
 //
@@ -132,6 +133,7 @@ class Server final : public EventLoop::Handler {
       client.in.clear();
       const std::string body =
           "{\"busy_ns\":" + std::to_string(busy_ns_) + ",\"peak\":" + std::to_string(peak_) + "}";
+      peak_ = running_;
       send(client,
            "HTTP/1.1 200 OK\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
       return;
