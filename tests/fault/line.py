@@ -4,6 +4,7 @@ import json
 import struct
 from pathlib import Path
 
+import planted
 import wire
 
 ASK = 15
@@ -79,6 +80,7 @@ class Line:
 
     async def promise(self, owner, key, queue="default", body=None, path="/work", content_type="text/plain"):
         """The id of the job that is promised, or was before."""
+        planted.plant(owner, key)
         _, job, _ = await self._exchange(
             wire.SUBMIT, queue=queue, owner=owner, method="POST", path=path, content_type=content_type,
             prefer="respond-async", idempotency_key=f'"{key}"', body=body or key)
@@ -86,6 +88,7 @@ class Line:
 
     async def wait_for_answer(self, owner, body):
         """The status of the answer to a job that is not promised."""
+        planted.plant(owner, body)
         status, _, _ = await self._exchange(wire.SUBMIT, owner=owner, method="POST", path="/work", body=body)
         return status
 

@@ -40,6 +40,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
+import planted  # noqa: E402
 from line import Line, Refused  # noqa: E402
 from processes import NGINX as NGINX_PROGRAM  # noqa: E402
 from processes import children, environment, sanitizer_reports  # noqa: E402
@@ -216,7 +217,7 @@ class Storm:
     async def caller(self, number):
         web = number % 2 == 0
         line = await self.line(web)
-        owner = f"owner {number % 5}"
+        owner = f"Bearer sk-of-a-storm {number % 5}"
         while self.next_job < self.jobs:
             if self.next_job >= self.released:
                 await asyncio.sleep(0.005)
@@ -427,7 +428,7 @@ def main(kind=Storm, parser=None):
         storm.stop()
         stored = storm.count_stored()
         storm.count_left()
-        if reports := sanitizer_reports(storm.folder):
+        if reports := sanitizer_reports(storm.folder) + planted.shown_in(Path(folder)):
             raise Fault("\n".join(reports))
         kills = ", ".join(f"{count} {what}" for what, count in sorted(storm.killed.items()))
         print(f"storm: engine {args.engine}, seed {args.seed}, {time.monotonic() - began:.0f} s, kills: {sum(storm.killed.values())} ({kills}); "

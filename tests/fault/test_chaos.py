@@ -23,12 +23,14 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "integration"))
+import planted  # noqa: E402
 from line import Line, Refused  # noqa: E402
 from processes import BUILD, children, environment, sanitizer_reports  # noqa: E402
 from redis_server import RedisError, RedisServer  # noqa: E402
 from storm import left_over  # noqa: E402
 
 SLOTS = 8
+OWNER = "Bearer sk-of-a-chaos"  # which no log may show
 CONFIG = """\
 socket: {folder}/p.sock
 state: {folder}/state
@@ -114,7 +116,7 @@ class Place:
         """(the line it came over in the end, the job's id), however often it takes."""
         while True:
             try:
-                return line, await line.promise("owner", key)
+                return line, await line.promise(OWNER, key)
             except (OSError, EOFError):
                 line.close()
                 line = await self.line()
@@ -135,7 +137,7 @@ class Place:
         await asyncio.gather(*(client() for _ in range(clients)))
         return ids
 
-    async def check(self, ids, owner="owner", seconds=60):
+    async def check(self, ids, owner=OWNER, seconds=60):
         """All of them complete, each with the result of a run of its own."""
         line, end = await self.line(), time.monotonic() + seconds
         for key, id in ids.items():
@@ -183,7 +185,8 @@ def place(request):
     for one in made:
         one.stop()
     assert not left_over(folder)
-    reports = [report for one in made for daemon in one.daemons for report in sanitizer_reports(daemon.folder)]
+    reports = [report for one in made for daemon in one.daemons for report in sanitizer_reports(daemon.folder)] + planted.shown_in(folder)
+    planted.forget()
     assert not reports, "\n".join(reports)
     shutil.rmtree(folder)
 
@@ -292,7 +295,7 @@ def test_connections_run_out(place):
             held.append(one)
         ids = {"before": first}
         for key in keys(20, "meanwhile"):
-            ids[key] = await line.promise("owner", key)
+            ids[key] = await line.promise(OWNER, key)
         await asyncio.to_thread(until_turned_away, held[-1])
         for one in held:
             one.close()
@@ -321,7 +324,7 @@ def test_redis_has_no_connection_left(place):
         it.front.start()  # it must connect anew, and cannot
         line = await it.line()
         with pytest.raises(Refused) as refused:
-            await line.promise("owner", "meanwhile")
+            await line.promise(OWNER, "meanwhile")
         assert refused.value.status == 503
         for one in held:
             one.close()

@@ -18,10 +18,12 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "integration"))
+import planted  # noqa: E402
 from line import Line, Refused  # noqa: E402
 from processes import BUILD, environment, sanitizer_reports  # noqa: E402
 
 FEW_BYTES = 96 << 10
+OWNER = "Bearer sk-of-a-full-disk"  # which no log may show
 NO_LIMIT = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
 CONFIG = """\
@@ -90,7 +92,9 @@ def daemon():
             stack.callback(started.kill)
             return started
         yield start
-        assert not sanitizer_reports(Path(folder))
+        faults = sanitizer_reports(Path(folder)) + planted.shown_in(Path(folder))
+        planted.forget()
+        assert not faults, "\n".join(faults)
 
 
 async def promise_until_refused(line, most, **options):
@@ -98,7 +102,7 @@ async def promise_until_refused(line, most, **options):
     promised = []
     for number in range(most):
         try:
-            promised.append(await line.promise("owner", f"job {number}", **options))
+            promised.append(await line.promise(OWNER, f"job {number}", **options))
         except Refused as refused:
             return promised, refused
     raise AssertionError(f"{most} promises were given where there was no room for them")
@@ -106,7 +110,7 @@ async def promise_until_refused(line, most, **options):
 
 async def all_completed(line, ids):
     async def completed():
-        answers = [await line.ask("owner", f"/{id}") for id in ids]
+        answers = [await line.ask(OWNER, f"/{id}") for id in ids]
         return True if all(status == 200 and '"completed"' in job for status, job in answers) else None
     await eventually(completed)
 
@@ -115,15 +119,15 @@ def test_promises_are_refused_while_writes_fail_and_made_again_after(daemon):
     async def story():
         ours = daemon()
         line = await ours.line()
-        await eventually(lambda: line.promise("owner", "before"))
+        await eventually(lambda: line.promise(OWNER, "before"))
         ours.limit((FEW_BYTES, resource.RLIM_INFINITY))
         promised, refused = await promise_until_refused(line, 500)
         assert refused.status == 503 and refused.retry_after_s > 0 and "disk" in str(refused)
         assert ours.process.poll() is None, ours.log.read_text()
-        assert await eventually(lambda: line.wait_for_answer("owner", "waits")) == 200, "who waits for an answer needs no disk"
+        assert await eventually(lambda: line.wait_for_answer(OWNER, "waits")) == 200, "who waits for an answer needs no disk"
         assert "[error] no jobs are promised: " in ours.log.read_text()
         ours.limit(NO_LIMIT)
-        after = await eventually(lambda: line.promise("owner", "after"))
+        after = await eventually(lambda: line.promise(OWNER, "after"))
         await all_completed(line, [*promised, after])
         ours.kill()
         ours.start()
@@ -137,7 +141,7 @@ def test_what_was_promised_before_the_disk_was_full_outlives_a_crash_on_it(daemo
     async def story():
         ours = daemon()
         line = await ours.line()
-        promised = [await eventually(lambda n=n: line.promise("owner", f"early {n}")) for n in range(20)]
+        promised = [await eventually(lambda n=n: line.promise(OWNER, f"early {n}")) for n in range(20)]
         ours.limit((FEW_BYTES, resource.RLIM_INFINITY))
         more, _ = await promise_until_refused(line, 500)
         ours.kill()
@@ -152,13 +156,13 @@ def test_past_max_state_promises_are_refused_until_jobs_have_ended(daemon):
     async def story():
         ours = daemon(max_state="2MiB")
         line = await ours.line()
-        await eventually(lambda: line.promise("owner", "first", queue="held"))
+        await eventually(lambda: line.promise(OWNER, "first", queue="held"))
         promised, refused = await promise_until_refused(line, 500, queue="held", body="x" * 60000)
         assert refused.status == 503 and "no room on disk" in str(refused)
-        assert await line.wait_for_answer("owner", "waits") == 200
+        assert await line.wait_for_answer(OWNER, "waits") == 200
         for id in promised:
-            assert await line.cancel("owner", f"/{id}") == 200
-        await eventually(lambda: line.promise("owner", "again", queue="held"))
+            assert await line.cancel(OWNER, f"/{id}") == 200
+        await eventually(lambda: line.promise(OWNER, "again", queue="held"))
         line.close()
     asyncio.run(story())
 
@@ -167,11 +171,11 @@ def test_a_larger_max_state_counts_from_the_reload(daemon):
     async def story():
         ours = daemon(max_state="2MiB")
         line = await ours.line()
-        await eventually(lambda: line.promise("owner", "first", queue="held"))
+        await eventually(lambda: line.promise(OWNER, "first", queue="held"))
         await promise_until_refused(line, 500, queue="held", body="x" * 60000)
         ours.configure(max_state="4MiB")
         ours.process.send_signal(signal.SIGHUP)
-        await eventually(lambda: line.promise("owner", "second", queue="held"))
+        await eventually(lambda: line.promise(OWNER, "second", queue="held"))
         ours.configure(max_state="2MiB")
         ours.process.send_signal(signal.SIGHUP)
         await promise_until_refused(line, 500, queue="held")

@@ -160,7 +160,6 @@ class Service:
         alerts = re.findall(r"^.*\[(?:alert|emerg)\].*$", self.nginx.log(), re.M) if self.nginx.process else []
         faults += [line for line in alerts if not self.expected_alert or self.expected_alert not in line]
         faults += sanitizer_reports(self.folder)
-        faults += planted.shown_in(self.folder)
         for port in self._ports:
             port.release()
         return faults
@@ -182,7 +181,10 @@ def folder():
     path = Path(tempfile.mkdtemp(prefix="penstock-", dir="/tmp"))
     path.chmod(0o755)
     yield path
+    shown = planted.shown_in(path)  # of whatever was started here, by whichever fixture
+    planted.forget()
     shutil.rmtree(path, ignore_errors=True)
+    assert not shown, "\n".join(shown)
 
 
 @pytest.fixture
@@ -203,7 +205,6 @@ def penstock(folder, request):
             print(f"--- error.log\n{service.nginx.log()[-4000:]}")
             for daemon in service.daemons:
                 print(f"--- {daemon.name}\n{daemon.process.text()[-4000:] if daemon.process else ''}")
-    planted.forget()
     assert not faults, "\n".join(faults)
 
 

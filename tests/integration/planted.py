@@ -1,11 +1,11 @@
 """What tests send that no log may ever show: prompts and keys. Whatever Client sends is noted, and whatever a test plants by other
-ways; when a service is stopped, its logs are looked through for it (conftest.py)."""
+ways; when a service is stopped, and when a test's folder goes, the logs there are looked through for it (conftest.py)."""
 
 import json
 import re
 
 LEAST = 16  # what is shorter may stand in a log by chance
-LOGS = ("*.out", "*.log")
+LOGS = ("*.out", "*.log", "log")
 KEYS = ("authorization", "x-api-key", "api-key", "cookie", "penstock-solution", "cf-turnstile-response")
 PROMPTS = ("prompt", "content", "text", "input", "system", "suffix")
 

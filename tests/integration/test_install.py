@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from conftest import simulate
 from processes import ASAN, BUILD
+from test_operator import Terminal
+from waiting import until
 
 ROOT = Path(__file__).parents[2]
 PREFIX = "/opt/penstock"
@@ -97,21 +100,61 @@ def test_manuals_tell_what_help_tells(installed):
         assert words in text and ".SH SYNOPSIS" in text and "/tmp" not in text
 
 
-def test_commands_and_options_are_completed(installed):
+@pytest.fixture
+def completed(installed):
+    """What bash offers behind these words."""
     completion = installed / f"{PREFIX[1:]}/share/bash-completion/completions/penstockctl"
 
-    def completed(*words):
+    def ask(*words, **variables):
         line = " ".join(f"'{word}'" for word in ("penstockctl", *words))
         said = subprocess.run(["bash", "-c", f"source {completion}; COMP_WORDS=({line}); COMP_CWORD={len(words)}; _penstockctl; echo ${{COMPREPLY[@]}}"],
-                              capture_output=True, text=True, env={**os.environ, "PATH": f"{BUILD}:{os.environ['PATH']}"})
+                              capture_output=True, text=True, env={**os.environ, "PATH": f"{BUILD}:{os.environ['PATH']}", **variables})
         assert not said.stderr, said.stderr
         return said.stdout.split()
+    return ask
 
+
+def test_commands_and_options_are_completed(completed):
     assert completed("of") == ["offenders"]
     assert "status" in completed("") and "--version" in completed("")
     assert completed("status", "--js") == ["--json"]
     assert completed("dead", "re") == ["requeue"]
     assert completed("doc") == ["doctor"] and completed("purge", "--own") == ["--owner", "--owner-hash"]
+
+
+def test_names_are_completed_by_asking_what_runs(completed, penstock, folder):
+    service = penstock(workers=[simulate("draws", slots=1, failure_rate=1), simulate("writes", slots=1)], queue={"attempts": 1},
+                       server="location /v1/ { penstock_pass gpu; }", yaml="state: state\n")
+    here = {"PENSTOCK_SOCKET": str(service.penstockd.socket)}
+    assert completed("pause", "", **here)[-1:] == ["default"] and completed("resume", "def", **here) == ["default"]
+    assert completed("scale", "d", **here) == ["draws"] and {"draws", "writes"} <= set(completed("drain", "", **here))
+    id = service.complete(model="draws", headers={"Prefer": "respond-async"}).json()["id"]
+    until(lambda: completed("dead", "show", "job_", **here) == [id], "it is a dead letter, and offered")
+    keys = {"PENSTOCK_KEYS": str(folder / "keys")}
+    for owner in ("team-a", "team-b"):
+        subprocess.run([BUILD / "penstockctl", "keys", "add", owner], check=True, capture_output=True, env={**os.environ, **keys})
+    assert completed("keys", "revoke", "team", **keys) == ["team-a", "team-b"] and completed("keys", "re", **keys) == ["revoke"]
+    assert completed("pause", "", PENSTOCK_SOCKET="/nowhere") == completed("pause", "--", PENSTOCK_SOCKET="/nowhere"), "nobody to ask"
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+def test_zsh_completes_as_bash_does(installed, folder):
+    share = installed / f"{PREFIX[1:]}/share"
+    environ = {**os.environ, "PATH": f"{BUILD}:{os.environ['PATH']}", "HOME": str(folder), "PS1": "> ",
+               "PENSTOCK_COMPLETION": str(share / "bash-completion/completions/penstockctl")}
+    shell = Terminal([shutil.which("zsh"), "-f", "-i"], environ)
+    shell.type(f"unsetopt beep list_beep; fpath=({share}/zsh/vendor-completions $fpath); autoload -Uz compinit; compinit -u -D; echo rea''dy\n".encode())
+    shell.read_until(b"ready")
+    for typed, whole in ((b"penstockctl doc\t", b"penstockctl doctor"), (b"penstockctl status --js\t", b"penstockctl status --json"),
+                         (b"penstockctl dead re\t", b"penstockctl dead requeue")):
+        shell.output = b""
+        shell.type(typed + b" x")
+        shell.read_until(b"x")
+        shown = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]|.\x08", b"", shell.output)
+        assert whole in shown, shell.output
+        shell.type(b"\x15")
+    shell.type(b"exit\n")
+    os.waitpid(shell.pid, 0)
 
 
 def test_a_relative_prefix_is_refused(folder):
@@ -128,9 +171,21 @@ def test_the_commands_of_the_chapter_are_those_that_are_tried():
     made = subprocess.run(["make", "-n", "-C", ROOT, "install", "uninstall", "PREFIX=/opt/a", "DESTDIR=/b"], capture_output=True, text=True).stdout
     assert re.search(r"scripts/install build /opt/a /b\n(.*\n)*scripts/install --remove /opt/a /b\n", made), made
     assert commands_of("From source") == ["make", "make install PREFIX=/usr/local", "make uninstall PREFIX=/usr/local"]
+    systemd = re.search(r"```sh systemd\n(.*?)```", (ROOT / "docs/INSTALL.md").read_text(), re.S)[1]
+    assert {f"lib/systemd/system/{unit}" for unit in re.findall(r"penstockd\.\w+", systemd)} <= set(WANTED)
     tried = (ROOT / "tests/packages/test_deb").read_text()
     steps = tried.split('step "five commands"')[1].split("\nstep")[0]
     for command in commands_of("From packages"):
         what = command.replace("./build/deb/", "/packages/").replace("apt-get", "apt-get -q -y").removesuffix("/v1/models")
         what = what.replace("curl -s http://127.0.0.1:8080", "curl -sf \"http://127.0.0.1:$port")
         assert what in steps, command
+
+
+def test_the_commands_of_the_chapter_do_what_they_say(folder):
+    """But for what `make` builds, which is there, and below a folder of the test's own."""
+    made, *commands = commands_of("From source")
+    assert made == "make"
+    for command in commands:
+        said = subprocess.run(f"{command} -o all BUILD={BUILD} DESTDIR={folder}", shell=True, cwd=ROOT, capture_output=True, text=True)
+        assert said.returncode == 0, said.stdout + said.stderr
+        assert ((folder / "usr/local/sbin/penstockd").exists(), (folder / "etc/penstock/penstock.yaml").exists()) == ("uninstall" not in command, True)

@@ -318,3 +318,39 @@ def test_what_is_paused_and_scaled_outlives_a_crash_unless_the_file_was_changed(
     until(lambda: "has changed: what was paused or scaled before this start is as it says" in service.penstockd.process.text(), "the file wins, and it is said")
     until_status(service, id, "completed")
     assert [w["state"] for w in workers(service, said)] == ["ready"]
+
+
+@pytest.mark.parametrize("leave", [b"q", b"\x03"], ids=["q", "ctrl-c"])
+def test_what_is_watched_is_asked_again_each_second(jobs, said, ctl, folder, leave):  # noqa: F811
+    service = jobs(workers=[simulate(slots=1, service_time="60s")])
+    id = promise(service).json()["id"]
+    until_status(service, id, "processing")
+    command = [str(BUILD / "penstockctl"), "job", id, "--watch", "-s", str(service.penstockd.socket)]
+    screen = Terminal(command, environment(folder))
+    screen.read_until(b"processing")
+    screen.read_until(b"q leaves")
+    said(service, "cancel", id)
+    screen.output = b""
+    screen.read_until(b"cancelled")
+    service.penstockd.kill()
+    screen.output = b""
+    screen.read_until(b"cannot reach penstockd")
+    service.penstockd.start()
+    screen.output = b""
+    screen.read_until(b"cancelled")
+    screen.type(leave)
+    assert screen.status() == 0
+    assert screen.output.rindex(b"\x1b[?25h") < screen.output.rindex(b"\x1b[?1049l"), "the terminal is as it was"
+
+
+def test_each_that_can_be_watched_is_and_what_is_wrong_is_said_before_the_screen_is_taken(jobs, ctl, folder):  # noqa: F811
+    service = jobs()
+    for words, shown in ((["status"], b"penstockd is serving"), (["jobs"], b"there are no such jobs")):
+        screen = Terminal([str(BUILD / "penstockctl"), *words, "-w", "-s", str(service.penstockd.socket)], environment(folder))
+        screen.read_until(shown)
+        screen.type(b"q")
+        assert screen.status() == 0
+    wrong = ctl(service, "job", "job_01ARZ3NDEKTSV4RRFFQ69G5FAV", "--watch")
+    assert wrong.returncode == 1 and "no such job" in wrong.stderr and not wrong.stdout
+    nowhere = ctl(service, "status", "--watch")
+    assert nowhere.returncode == 1 and "terminal" in nowhere.stderr, nowhere

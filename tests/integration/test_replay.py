@@ -1,6 +1,7 @@
 """penstockctl replay: what is over runs again, of this host's own jobs and of those that hosts share."""
 
 import json
+import re
 import subprocess
 
 import pytest
@@ -56,6 +57,8 @@ def test_what_is_done_runs_again_once(service):
     assert dry.stdout.split() == [*ids, "5", "would", "run", "again"] and len(listed(started)) == 5
     done = replay(started, "--at-once", "2")
     assert done.stdout == "5 run again: 5 completed, 0 did not\n", done
+    told = re.findall(r"order uid=\d+ pid=\d+ deed=replay object=/jobs/(\S+?)(?:\?\S*)? outcome=done", started.penstockd.process.text())
+    assert set(told) == set(ids), "each is an order like others"
     again = listed(started)[:5]
     assert {each["label"] for each in again} == {f"replay of {id}" for id in ids} and len(listed(started)) == 10
     assert get(started, f"/jobs/{again[0]['id']}/result").status == 200

@@ -82,6 +82,7 @@ def test_a_backup_is_taken_while_jobs_come_and_is_whole_and_restores(jobs, folde
         stopping.set()
         loader.join()
     until(lambda: not (state_of(service) / "backup").exists(), "the copy is gone")
+    assert re.search(r"order uid=\d+ pid=\d+ deed=backup .*outcome=done status=200", service.penstockd.process.text()), "it is an order like others"
     assert subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=folder / "saved").returncode == 0
     code, found = findings(ctl, folder / "saved")
     assert code == 0, found

@@ -5,7 +5,9 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -267,6 +269,27 @@ def test_a_collector_that_is_away_holds_up_nobody_and_is_tried_again(penstock, c
     assert ask(service, "sim", "/v1/completions", traceparent=SAMPLED).status == 200
     sink.until(4)
     assert "spans were dropped" not in service.penstockd.process.text()
+
+
+@pytest.mark.parametrize("how", ["hangs", "refuses connections"])
+def test_a_collector_that_hangs_or_refuses_connections_holds_up_nobody(penstock, how):
+    """Nobody notices: answers are as fast as without it, a stop waits for none, and the log says what was dropped."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        if how == "hangs":
+            silent.listen(16)  # connections come about, and nothing is ever read
+        service = penstock(http=HTTP, server=SERVER, workers=[simulate(slots=4, service_time="1ms")],
+                           yaml=f'traces: {{ url: "http://127.0.0.1:{silent.getsockname()[1]}/v1/traces", sample: 1 }}\n')
+        began = time.monotonic()
+        for _ in range(50):
+            assert ask(service, "sim", "/v1/completions", traceparent=SAMPLED).status == 200
+        assert time.monotonic() - began < 5, "far from any time that a collector is given"
+        assert json.loads(service.penstockd.status())["status"] == "serving"
+        if how == "refuses connections":
+            until(lambda: "spans were dropped" in service.penstockd.process.text(), "it is said", 60)
+        began = time.monotonic()
+        assert service.penstockd.stop() == 0 and time.monotonic() - began < 10
+        service.penstockd.process = None
 
 
 def test_what_a_collector_refuses_is_dropped_and_counted(penstock, collector):

@@ -194,6 +194,34 @@ def test_after_a_crash_of_penstockd_the_ledger_is_what_the_limits_count(metered,
     assert limiter["requests"] == len(answered) and 0 <= ledger["requests"] - limiter["requests"] <= 6
 
 
+def test_after_kills_of_workers_the_ledger_is_what_the_limits_count(metered, said):
+    """Jobs run again where a worker was killed, and each is counted once: those that are waited for, and those that were promised."""
+    service = metered([simulate(slots=4, service_time="20ms"), simulate("other", slots=4, service_time="20ms", model="sim")], queue={"attempts": 50})
+    over = threading.Event()
+    statuses = {"ann": [], "bob": []}
+
+    def load(key, prefer):
+        while not over.is_set():
+            statuses[key].append(ask(service, key, prefer=prefer, max_tokens=8).status)
+
+    threads = [threading.Thread(target=load, args=work) for work in 2 * [("ann", None), ("bob", "respond-async")]]
+    for thread in threads:
+        thread.start()
+    for _ in range(4):
+        seen = {key: len(done) for key, done in statuses.items()}
+        until(lambda: all(len(done) > seen[key] + 10 for key, done in statuses.items()), "jobs come and go")
+        service.penstockd.wait_for(slots=8)
+        os.kill(next(pid for pid in service.penstockd.workers() if b"--name" in Path(f"/proc/{pid}/cmdline").read_bytes()), signal.SIGKILL)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert set(statuses["ann"]) == {200} and set(statuses["bob"]) == {202}
+    assert json.loads(service.penstockd.status())["workers"][0]["restarts"] + json.loads(service.penstockd.status())["workers"][1]["restarts"] == 4
+    for key, done in statuses.items():
+        wait_for_ends(said, service, key, len(done))
+        assert agree(said, service, key)["requests"] == len(done)
+
+
 def test_a_killed_worker_of_nginx_leaves_its_reservation_with_the_limits_alone(metered, said):
     service = metered([simulate(slots=8, service_time="60s")], master=True)
     client = Client(service.port)
