@@ -297,19 +297,6 @@ def test_workers_that_are_drained_leave_the_rest_to_other_hosts(host):
     assert load.refused == 0
 
 
-def test_all_hosts_are_started_anew_one_after_the_other_and_nothing_is_lost(host):
-    hosts = [host("edge"), host("gpu-1", worker("20ms", slots=2)), host("gpu-2", worker("20ms", slots=2))]
-    until_known(hosts[0])
-    load = Load(*hosts)
-    load.until(10)
-    for service in hosts:
-        assert service.penstockd.stop() == 0
-        service.penstockd.start()
-        until(lambda: service.penstockd.queue() and post(service, {"Prefer": "respond-async"}).status == 202, "it is back")
-        load.until(len(load.ids) + 10)
-    assert attempts_of_all(hosts[0], load.end()) == 0
-
-
 def test_a_host_that_joins_takes_work_at_once(host):
     edge, slow = host("edge"), host("gpu-1", worker(SLOW))
     until_known(edge)

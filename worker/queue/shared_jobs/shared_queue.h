@@ -91,8 +91,8 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   bool is_there() const { return secret().has_value() && order_.ready() && arrivals_.ready(); }
   // Whether it has not been there for kAwayNs, or since the start.
   bool is_away(int64_t now_ns) const { return !is_there() && now_ns - there_ns_ > kAwayNs; }
-  // It is there again, and not all hosts may have said what they serve.
-  bool settles(int64_t now_ns) const { return now_ns < settled_ns_; }
+  // It has not been heard yet what hosts serve, or it is there again, and not all may have said it.
+  bool settles(int64_t now_ns) const { return roster_.told_ns() == 0 || now_ns < settled_ns_; }
   // Under which all hosts hash owners and keys; nothing: Redis has not been reached yet.
   const std::optional<limit::Secret>& secret() const { return roster_.secret(); }
   const Roster& roster() const { return roster_; }
