@@ -7,6 +7,7 @@
 #include "ngx_module/admit/degrade.h"
 #include "ngx_module/admit/gather.h"
 #include "ngx_module/admit/job_headers.h"
+#include "ngx_module/admit/judged_log.h"
 #include "ngx_module/admit/prove.h"
 #include "ngx_module/admit/refuse.h"
 #include "ngx_module/admit/status_source.h"
@@ -118,9 +119,7 @@ ngx_int_t charge(ngx_http_request_t* r, RequestState& state, Charges& charges) n
   if (++turn % kSampled == 0) {
     observe_decision(*main_conf(r), instant(table).steady_ns - now.steady_ns);
   }
-  ngx_log_debug3(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
-                 "penstock judged %uz counters at stage %d: outcome %d", charges.charges().size(),
-                 static_cast<int>(charges.stage()), static_cast<int>(outcome));
+  log_judged(r, charges, outcome);
   const bool degrades = charges.loc().degrades;
   switch (outcome) {
     case limit::Outcome::admitted:

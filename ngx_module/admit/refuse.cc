@@ -238,6 +238,9 @@ ngx_int_t refuse_busy(ngx_http_request_t* r, RequestState& state,
                       why.step_ns > 0 ? why.taken_ns + why.step_ns : why.retry_after_s * kNsPerSec,
                       why.step_ns, why.drained_ns));
   state.retry_after_s = ngx_max(state.retry_after_s, 1);
+  ngx_log_debug4(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                 "penstock queue \"%V\" takes nobody: %*s, again in %L s", &loc_conf(r)->queue,
+                 why.reason.size(), why.reason.data(), state.retry_after_s);
   log_refusal(r, state, 503, loc_conf(r)->queue.len == 0 ? "default" : view(loc_conf(r)->queue));
   char detail[kSentenceBytes + 48];
   const std::string_view sentence = say_when(why.reason, state.retry_after_s, detail);

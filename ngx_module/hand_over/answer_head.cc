@@ -129,6 +129,9 @@ ngx_int_t on_head(ngx_http_request_t* r, RequestState& state, std::string_view p
   if (u->headers_in.content_length_n < -1) {
     return invalid(r, "content_length is impossible");
   }
+  ngx_log_debug4(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                 "penstock got an answer from %V: status %ui, job %*s", u->peer.name,
+                 u->headers_in.status_n, state.job_id_size, state.job_id_bytes);
   state.answer_begun = true;
   if (!loc_conf(r)->asks) {
     u->peer.tries = 1;  // its job has run: whatever its status, it is the answer
@@ -168,6 +171,9 @@ ngx_int_t answer_with_problem(ngx_http_request_t* r, RequestState& state,
   if (body.data == nullptr) {
     return NGX_ERROR;
   }
+  ngx_log_debug4(NGX_LOG_DEBUG_HTTP, r->connection->log, 0,
+                 "penstock was refused by %V: status %uL, code %*s", r->upstream->peer.name,
+                 failed.status, failed.code.size(), failed.code.data());
   put_problem(r, state, static_cast<ngx_uint_t>(failed.status), body, last_frame);
   state.retry_after_s = static_cast<int64_t>(failed.retry_after_s);
   if (state.job_id_size == 0) {

@@ -5,7 +5,6 @@
 #include "ngx_module/admit/cost.h"
 #include "ngx_module/admit/job_headers.h"
 #include "ngx_module/admit/refuse.h"
-#include "ngx_module/conf/text.h"
 #include "ngx_module/hand_over/answer_body.h"
 #include "ngx_module/hand_over/answer_head.h"
 #include "ngx_module/hand_over/receipt_codec.h"
@@ -13,6 +12,7 @@
 #include "ngx_module/reply/page.h"
 #include "ngx_module/request/request.h"
 #include "ngx_module/request/telemetry.h"
+#include "ngx_module/request/who.h"
 #include "shared/base/clock.h"
 #include "shared/base/version.h"
 #include "shared/http/passed_headers.h"
@@ -123,27 +123,6 @@ bool describe(ngx_http_request_t* r, RequestState& state, wire::Submit& submit) 
   }
   return pass_headers(r, submit.headers) && loc.owner.get(r, submit.owner) &&
          loc.share.get(r, submit.share);
-}
-
-// Who gives an order, for penstockd's log: "alice at 127.0.0.1". False when memory ran out.
-bool describe_who(ngx_http_request_t* r, std::string_view& who) noexcept {
-  constexpr std::string_view kAt = " at ";
-  if (ngx_http_auth_basic_user(r) == NGX_ERROR) {
-    return false;
-  }
-  const std::string_view user = view(r->headers_in.user);
-  const std::string_view address = view(r->connection->addr_text);
-  auto* begin = static_cast<char*>(ngx_pnalloc(r->pool, user.size() + kAt.size() + address.size()));
-  if (begin == nullptr) {
-    return false;
-  }
-  Text text(begin);
-  if (!user.empty()) {
-    text.raw(user).raw(kAt);
-  }
-  text.raw(address);
-  who = {begin, static_cast<size_t>(text.at() - begin)};
-  return true;
 }
 
 // What is asked about jobs: the part of the path behind the location's own.

@@ -107,12 +107,13 @@ void IssuedKeys::start(ngx_cycle_t* cycle) noexcept {
   ngx_add_timer(&timer_, kLookMs);
 }
 
-void IssuedKeys::check_readable(ngx_log_t* log) const noexcept {
+void IssuedKeys::check_readable(ngx_log_t* log) noexcept {
   if (::access(path_.c_str(), R_OK) != 0 && errno != ENOENT) {
     ngx_log_error(NGX_LOG_ERR, log, ngx_errno,
                   "penstock_keys: \"%s\" cannot be read by Nginx's workers, which would not see "
                   "what is issued or revoked: let their group read it",
                   path_.c_str());
+    told_ = failed(path_).message;
   }
 }
 

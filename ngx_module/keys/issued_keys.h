@@ -26,12 +26,15 @@ class IssuedKeys {
   // read the file, as the root that started it may.
   void start(ngx_cycle_t* cycle) noexcept;
 
+  // At the last look it could not be read, or was wrong: what was read before is in force.
+  bool is_unreadable() const noexcept { return !told_.empty(); }
+
   // The key whose digest begins so, or nullptr. It lives until the next call.
   const keys::Key* find(std::span<const uint8_t> digest, ngx_log_t* log) noexcept;
 
  private:
   void look(ngx_log_t* log) noexcept;
-  void check_readable(ngx_log_t* log) const noexcept;
+  void check_readable(ngx_log_t* log) noexcept;
 
   std::string path_;
   struct stat seen_ {};  // of the file that was read last

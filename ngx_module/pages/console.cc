@@ -11,6 +11,7 @@
 #include "ngx_module/pages/console_guard.h"
 #include "ngx_module/pages/key_counters.h"
 #include "ngx_module/pages/metrics.h"
+#include "ngx_module/pages/order_log.h"
 #include "ngx_module/pages/ui.h"
 #include "ngx_module/reply/page.h"
 #include "ngx_module/request/headers.h"
@@ -123,8 +124,11 @@ ngx_int_t tell_operator(ngx_http_request_t* r) noexcept {
   if (!root && !is_own(path) && loc_conf(r)->upstream.upstream == nullptr) {
     return refuse_unknown(r);
   }
-  if (const ngx_int_t rc = guard_console(r, (r->method & kReads) == 0, root || is_own(path));
-      rc != NGX_DECLINED) {
+  const bool order = (r->method & kReads) == 0;
+  if (const ngx_int_t rc = guard_console(r, order, root || is_own(path)); rc != NGX_DECLINED) {
+    if (order) {
+      log_order(r, {.deed = view(r->method_name), .path = path, .status = NGX_HTTP_FORBIDDEN});
+    }
     return rc;
   }
   if (root) {

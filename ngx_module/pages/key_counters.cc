@@ -6,6 +6,7 @@
 
 #include "ngx_module/lease/waiting.h"
 #include "ngx_module/pages/limit_report.h"
+#include "ngx_module/pages/order_log.h"
 #include "ngx_module/request/request.h"
 #include "ngx_module/request/telemetry.h"
 
@@ -148,15 +149,21 @@ bool misses_redis(ngx_http_request_t* r, const Question& question) noexcept {
 
 // ---- the answers ----
 
-// {"key":"9f3a5c0b7d1e2f48"
-void begin(Page& page, ngx_http_request_t* r, const Question& question) noexcept {
+// By which logs and lists know the key, too; 0: there is no zone.
+uint64_t hash_of(ngx_http_request_t* r, const Question& question) noexcept {
   const PoolArray<Zone*>& zones = main_conf(r)->zones;
   const Zone* zone = question.zone != nullptr || zones.empty() ? question.zone : zones[0];
+  return zone == nullptr ? 0 : limit::siphash13_128(zone->key_secret, question.key.text).hi;
+}
+
+// {"key":"9f3a5c0b7d1e2f48"
+void begin(Page& page, ngx_http_request_t* r, const Question& question) noexcept {
+  const uint64_t hash = hash_of(r, question);
   page.raw(R"({"key":)");
-  if (zone == nullptr) {
+  if (hash == 0) {
     page.raw("null");
   } else {
-    page.raw("\"").hex(limit::siphash13_128(zone->key_secret, question.key.text).hi).raw("\"");
+    page.raw("\"").hex(hash).raw("\"");
   }
 }
 
@@ -212,6 +219,7 @@ ngx_int_t reset_limits(ngx_http_request_t* r, const Question& question) noexcept
     (lease ? kept : page).raw(none ? "\"" : ",\"").raw(view(standing.rule().name)).raw("\"");
     none = false;
   });
+  log_order(r, {.deed = "reset", .path = "/limits", .key = hash_of(r, question), .status = 200});
   return page.raw(R"(],"kept":[)").append(kept).raw("]}\n").send();
 }
 
@@ -232,6 +240,7 @@ ngx_int_t answer_limits(ngx_http_request_t* r) noexcept {
     return rc;
   }
   if (r->method == NGX_HTTP_DELETE && misses_redis(r, question)) {
+    log_order(r, {.deed = "reset", .path = "/limits", .key = hash_of(r, question), .status = 503});
     return refuse_page(r, {.status = 503,
                            .detail = "The Redis that these limits are shared by is away, and would "
                                      "not hear of it.",

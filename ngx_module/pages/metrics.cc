@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "ngx_module/admit/status_source.h"
+#include "ngx_module/keys/issued_keys.h"
 #include "ngx_module/pages/lease_metrics.h"
 #include "ngx_module/pages/queue_metrics.h"
 #include "ngx_module/pages/series_text.h"
@@ -98,6 +99,16 @@ void write_zones(Writer& writer, const PoolArray<ZoneRow>& zones, std::string_vi
   }
 }
 
+void write_keys(Writer& writer, const MainConf& main) noexcept {
+  if (main.keys != nullptr) {
+    constexpr std::string_view kName = "penstock_keys_unreadable";
+    writer.family(kName, Type::gauge,
+                  "1: the file of penstock_keys cannot be read, or is wrong; what was read before "
+                  "it is in force.");
+    writer.sample(kName, uint64_t{main.keys->is_unreadable() ? 1u : 0u});
+  }
+}
+
 // ---- penstockds ----
 
 constexpr auto kNow = std::memory_order_relaxed;
@@ -164,6 +175,7 @@ void write_page(Writer& writer, const MainConf& main, const LocConf& loc,
   write_zones(writer, zones, "penstock_zone_full_total", Type::counter,
               "Keys that found no slot, as all were live: their requests were refused with 503.",
               [](const Zone& zone) { return zone.table->full_events(); });
+  write_keys(writer, main);
   write_leases(writer, main);
   if (loc.watched != nullptr) {
     write_penstockds(writer, loc, now_ns);

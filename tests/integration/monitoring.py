@@ -1,6 +1,7 @@
 """Prometheus and Alertmanager of a test's own, which look at one Nginx."""
 
 import json
+import math
 import re
 import urllib.parse
 import urllib.request
@@ -18,6 +19,15 @@ def in_seconds(rules):
     rules = re.sub(r"for: \d+m", "for: 500ms", rules)
     rules = re.sub(r"\[\d+[mhd]\]", "[10s]", rules)
     return rules.replace("> 60\n", "> 1\n")
+
+
+def queries(board):
+    """(panel, expression) of a dashboard, with its variables as Grafana would put them in at first."""
+    names = {each["name"]: each.get("allValue") for each in board["templating"]["list"]}
+    names["__rate_interval"] = "60s"
+    for panel in board["panels"]:
+        for target in panel["targets"]:
+            yield f"{board['title']}, {panel['title']}", re.sub(r"\$(\w+)", lambda found: names[found[1]], target["expr"])
 
 
 class Monitoring:
@@ -64,6 +74,26 @@ class Monitoring:
         """Those that Alertmanager has: {name: annotations}."""
         with urllib.request.urlopen(f"http://{self.alertmanager}/api/v2/alerts", timeout=20) as answer:
             return {each["labels"]["alertname"]: each["annotations"] for each in json.load(answer)}
+
+    def until_fire(self, *names, meanwhile=lambda: None):
+        """Until Alertmanager has had each of them."""
+        seen = set()
+
+        def all_seen():
+            meanwhile()
+            seen.update(self.alerts())
+            return seen >= set(names)
+        until(all_seen, lambda: f"{set(names) - seen} fire; those that did are {seen}", 60)
+
+    def until_over(self, *names, meanwhile=lambda: None):
+        def none_fires():
+            meanwhile()
+            return not set(names) & set(self.alerts())
+        until(none_fires, lambda: f"none of {names} fires; of all {set(self.alerts())} do", 60)
+
+    def unanswered(self, board):
+        """(panel, query) of a Grafana dashboard, for each query that has no figure."""
+        return sorted((panel, query) for panel, query in queries(board) if not any(math.isfinite(value) for _, value in self.query(query)))
 
     def close(self):
         for process in self._processes:

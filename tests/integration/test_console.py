@@ -1,5 +1,6 @@
 """penstock_console: what an operator sees of a key's counters, and forgets."""
 
+import base64
 import subprocess
 import threading
 
@@ -176,6 +177,20 @@ def test_a_key_is_neither_said_nor_logged(penstock):
     assert service.request("DELETE", "/console/limits?zone=edge&key=xyz", {"Penstock-Key": KEY}).status == 400
     for text in (shown.text(), done.text(), in_url.text(), service.nginx.log()):
         assert "sk-pro" not in text and "xyz" not in text
+
+
+def test_a_reset_is_a_line_of_the_log_and_a_look_is_none(penstock):
+    service = penstock(http="penstock_log_level notice;" + HTTP, server=API)
+    use(service, 1)
+    shown = limits(service)["key"]
+    limits(service, query="?zone=edge", method="DELETE")
+    client = base64.b64encode(b'ali"ce:x').decode()
+    service.request("DELETE", "/console/limits", {"Penstock-Key": KEY, "Authorization": f"Basic {client}"})
+    told = [line.partition("] ")[2].partition(", client:")[0] for line in service.nginx.log().splitlines() if "] " in line and " order by=" in line]
+    assert [line.partition("order ")[2] for line in told] == [
+        f'by="127.0.0.1" deed=reset object="/limits?zone=edge" key={shown} outcome=done status=200',
+        f'by="ali\\"ce at 127.0.0.1" deed=reset object="/limits" key={shown} outcome=done status=200']
+    assert service.nginx.log().count("[notice]") >= 2 and "sk-pro" not in service.nginx.log()
 
 
 def test_the_key_has_to_be_said_once(penstock):

@@ -1,9 +1,11 @@
 """penstock_keys: keys that are issued and revoked in a file, whose they are, and signing in with one."""
+import contextlib
 import json
 import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import simulate
-from processes import BUILD
+from processes import BUILD, environment
 from waiting import until
 
 KEYS = """
@@ -370,3 +372,40 @@ def test_what_is_typed_wrong_is_said(keys):
     done = keys.run("revoke", "nobody")
     assert done.returncode == 1 and "penstockctl keys list shows them" in done.stderr
     assert keys.run("revoke", "team-a", "--all").stdout == "revoked 2 keys\n" and keys.json("list")["data"] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the system's log is at /dev/log, which only root can put another in the place of")
+def test_the_systems_log_is_told_of_each_order_and_never_of_a_key(keys, folder):
+    """/dev is a folder of the test's own, in a mount namespace."""
+    (folder / "dev").mkdir()
+    journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    journal.bind(str(folder / "dev" / "log"))
+
+    def run(*words, **variables):
+        command = ["unshare", "-m", "sh", "-c", f'mount --bind {folder}/dev /dev && exec "$@"', "sh", BUILD / "penstockctl", "keys", *words, "-f", keys.path]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, env={**environment(folder), **variables})
+
+    def told():
+        lines = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                lines.append(journal.recv(4096).decode())
+        return [re.fullmatch(r"<(\d+)>.* penstockctl\[\d+\]: order (.*)", line.rstrip("\0")).groups() for line in lines]
+
+    added = run("add", "team-a", "--tier", "pro", SUDO_USER="alice")
+    if "unshare" in added.stderr or "mount" in added.stderr:
+        pytest.skip(added.stderr)
+    key, id = re.match(r"(\S+)\n\nKey (\w+) ", added.stdout).groups()
+    NOTICE, WARNING = str(10 << 3 | 5), str(10 << 3 | 4)  # of authpriv
+    who = f"uid={os.getuid()}"
+    assert told() == [(NOTICE, f"{who} by=alice deed=add object=/keys/team-a keys={id} tier=pro file={keys.path} outcome=done")]
+    run("move", id, "--owner", "team-b", "--for", "3d")
+    run("revoke", "team-b")
+    run("revoke", "team-b")
+    run("revoke")  # is no order
+    run("list")
+    assert told() == [(NOTICE, f"{who} deed=move object=/keys/{id} keys={id} owner=team-b for=3d file={keys.path} outcome=done"),
+                      (NOTICE, f"{who} deed=revoke object=/keys/team-b keys={id} file={keys.path} outcome=done"),
+                      (WARNING, f"{who} deed=revoke object=/keys/team-b file={keys.path} outcome=failed")]
+    journal.close()
+    assert run("add", "team-c").returncode == 0, "where nobody listens nothing is told, and nothing fails"

@@ -92,6 +92,8 @@ def test_an_order_needs_a_page_of_ours_and_its_token(service):
     assert order(service, "/queues/default/pause").json()["paused"] is True and is_paused(service)
     assert order(service, "/queues/default/resume", **{"Sec-Fetch-Site": "same-origin"}).json()["paused"] is False
     assert order(service, "/queues/none/pause").status == 404
+    refused = [line for line in service.nginx.log().splitlines() if 'deed=POST object="/queues/default/pause" outcome=refused status=403' in line]
+    assert 5 <= len(refused) < 12 and 'order by="127.0.0.1"' in refused[0], "each is told, but not a flood"
     (resumed, paused) = service.get("/console/orders").json()["orders"][1:]
     assert (paused["order"], resumed["order"]) == ("POST /queues/default/pause", "POST /queues/default/resume")
 

@@ -13,6 +13,7 @@
 #include "worker/ctl/json.h"
 #include "worker/ctl/key.h"
 #include "worker/ctl/keys_store.h"
+#include "worker/ctl/order_log.h"
 #include "worker/ctl/table.h"
 
 namespace penstock::ctl {
@@ -102,7 +103,7 @@ std::string as_json(const Key& key) {
                      json_text(key.name));
 }
 
-Outcome add(const Arguments& arguments, const std::string& owner) {
+Outcome add(const Arguments& arguments, const std::string& owner, std::string& ids) {
   if (!keys::is_owner(owner)) {
     return misused(fmt::format("'{}' is no owner: it is {}", printable(owner), keys::kOwnerRule));
   }
@@ -121,6 +122,7 @@ Outcome add(const Arguments& arguments, const std::string& owner) {
   if (const Key* const there = keys::find_key(store->all(), key.digest); there != nullptr) {
     return failed(Error{"this key is " + there->owner + "'s already"});
   }
+  ids = keys::id_of(key.digest);
   store->all().push_back(key);
   if (const Status saved = store->save(); !saved) {
     return failed(saved.error());
@@ -169,7 +171,7 @@ Outcome list(const Arguments& arguments, std::string_view owner) {
 // Changes what `which` names by `deed`, and says what was done.
 template <typename Deed>
 Outcome change_found(const Arguments& arguments, const std::string& which, std::string_view done,
-                     const Deed& deed) {
+                     std::string& ids, const Deed& deed) {
   auto store = KeysStore::open(file_of(arguments));
   if (!store) {
     return failed(store.error());
@@ -183,6 +185,9 @@ Outcome change_found(const Arguments& arguments, const std::string& which, std::
         fmt::format("{} has {} keys: name one by its id, or say --all", which, found.size()));
   }
   const size_t count = found.size();
+  for (const Key* const key : found) {
+    ids += (ids.empty() ? "" : ",") + keys::id_of(key->digest);
+  }
   if (const Status fine = deed(*store, found); !fine) {
     return misused(fine.error().message);
   }
@@ -195,12 +200,12 @@ Outcome change_found(const Arguments& arguments, const std::string& which, std::
   return {Outcome::kFine, fmt::format("{} {} key{}\n", done, count, count == 1 ? "" : "s")};
 }
 
-Outcome move(const Arguments& arguments, const std::string& which) {
+Outcome move(const Arguments& arguments, const std::string& which, std::string& ids) {
   if (!arguments.has("tier") && !arguments.has("owner") && !arguments.has("for") &&
       !arguments.has("name")) {
     return misused("keys move says where to: --tier, --owner, --for or --name");
   }
-  return change_found(arguments, which, "changed",
+  return change_found(arguments, which, "changed", ids,
                       [&](KeysStore&, const std::vector<Key*>& found) -> Status {
                         for (Key* const key : found) {
                           key->owner = arguments.value("owner", key->owner);
@@ -215,8 +220,8 @@ Outcome move(const Arguments& arguments, const std::string& which) {
                       });
 }
 
-Outcome revoke(const Arguments& arguments, const std::string& which) {
-  return change_found(arguments, which, "revoked",
+Outcome revoke(const Arguments& arguments, const std::string& which, std::string& ids) {
+  return change_found(arguments, which, "revoked", ids,
                       [](KeysStore& store, const std::vector<Key*>& found) -> Status {
                         std::vector<Key> left;
                         for (Key& key : store.all()) {
@@ -229,6 +234,21 @@ Outcome revoke(const Arguments& arguments, const std::string& which) {
                       });
 }
 
+// Tells the system's log, unless the command line was wrong.
+Outcome tell(const Arguments& arguments, const std::string& which, std::string_view deed,
+             const std::string& ids, Outcome outcome) {
+  if (outcome.exit_status != Outcome::kMisused) {
+    log_order(outcome.exit_status == Outcome::kFine, {{"deed", deed},
+                                                      {"object", "/keys/" + which},
+                                                      {"keys", ids},
+                                                      {"owner", arguments.value("owner")},
+                                                      {"tier", arguments.value("tier")},
+                                                      {"for", arguments.value("for")},
+                                                      {"file", file_of(arguments)}});
+  }
+  return outcome;
+}
+
 }  // namespace
 
 Outcome run_keys(const Arguments& arguments) {
@@ -236,17 +256,18 @@ Outcome run_keys(const Arguments& arguments) {
   const std::string action = words.empty() ? "list" : words[0];
   const std::string which = words.size() == 2 ? words[1] : "";
   const bool fits = words.size() <= 2 && (action == "list" || !which.empty());
+  std::string ids;
   if (fits && action == "add") {
-    return add(arguments, which);
+    return tell(arguments, which, action, ids, add(arguments, which, ids));
   }
   if (fits && action == "list") {
     return list(arguments, which);
   }
   if (fits && action == "move") {
-    return move(arguments, which);
+    return tell(arguments, which, action, ids, move(arguments, which, ids));
   }
   if (fits && action == "revoke") {
-    return revoke(arguments, which);
+    return tell(arguments, which, action, ids, revoke(arguments, which, ids));
   }
   return misused("keys takes add OWNER, list [OWNER], move ID|OWNER or revoke ID|OWNER");
 }
