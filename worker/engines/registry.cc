@@ -59,15 +59,18 @@ Opened open_http(const WorkerOptions& options, Sink& sink) {
 #if PENSTOCK_WITH_LLAMA
 Opened open_llama(const WorkerOptions& options, Sink& sink) {
   bool high_priority = true;
+  bool sleeps = false;
   int64_t default_max_tokens = llama::kChatDefault;
   for (const auto& [key, value] : options.engine_options) {
     if (key == "gpu_priority" && (value == "high" || value == "low")) {
       high_priority = value == "high";
+    } else if (key == "gpu_wait" && (value == "awake" || value == "asleep")) {
+      sleeps = value == "asleep";
     } else if (key != "default_max_tokens" ||
                !parse_number<int64_t>(value, 1, UINT32_MAX, default_max_tokens)) {
-      return Error{
-          "the llama engine has no option " + key + "=" + value +
-          "; it has gpu_priority=high, gpu_priority=low and default_max_tokens=N, N from 1"};
+      return Error{"the llama engine has no option " + key + "=" + value +
+                   "; it has gpu_priority=high or low, gpu_wait=awake or asleep, and "
+                   "default_max_tokens=N, N from 1"};
     }
   }
   return llama::open({.model_dir = options.model,
@@ -79,6 +82,7 @@ Opened open_llama(const WorkerOptions& options, Sink& sink) {
                       .rules = rules_of(options),
                       .default_max_tokens = default_max_tokens,
                       .high_priority = high_priority,
+                      .sleeps = sleeps,
                       .log = [](const std::string& line) { write_log(LogLevel::kInfo, line); }},
                      sink);
 }

@@ -1,6 +1,7 @@
 // The engine interface: what a worker needs to know of anything that can run jobs on a device.
 //
-// A worker process holds exactly one Engine and drives it from one thread:
+// A worker process holds exactly one Engine and drives it from one thread (but for admit(), where
+// admits_beside_steps()):
 //
 //     admit(request) ──▶ Plan or Failure    may this job ever run here, and what will it hold?
 //     start(job, plan)                      the job joins the batch
@@ -154,6 +155,10 @@ class Engine {
   // Reads and judges a request without starting it. Touches no device. A plan may be kept (until
   // there is room) or dropped (the caller left); it outlives the request's views.
   virtual std::variant<std::unique_ptr<Plan>, Failure> admit(const Request& request) = 0;
+
+  // Whether admit() takes its time with a long request, and may run on another thread than all
+  // else, which goes on meanwhile (admit_thread.h). It is never called twice at once.
+  virtual bool admits_beside_steps() const { return false; }
 
   // Whether admit() refuses nothing but completions (POST .../completions).
   virtual bool judges_completions_only() const { return false; }

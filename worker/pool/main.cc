@@ -81,13 +81,15 @@ struct Woken {
   Pool::Ready ready;
 };
 
-// Waits for the turn's wake time, the socket, the engine, or TERM. `in_time`: whether the last wait
-// was for the time; then what ended has taken some, and is worth staying awake for. What runs
-// elsewhere ends when it does, and has the core to itself.
-Woken wait(const Pool::Next& next, int socket, int signals, int engine, bool& in_time) {
+// Waits for the turn's wake time, the socket, the engine, what was read beside it, or TERM.
+// `in_time`: whether the last wait was for the time; then what ended has taken some, and is worth
+// staying awake for. What runs elsewhere ends when it does, and has the core to itself.
+Woken wait(const Pool::Next& next, int socket, int signals, int engine, int admitted,
+           bool& in_time) {
   pollfd fds[] = {{socket, static_cast<short>(next.wants_write ? POLLIN | POLLOUT : POLLIN), 0},
                   {signals, POLLIN, 0},
-                  {next.hears_engine ? engine : -1, POLLIN, 0}};
+                  {next.hears_engine ? engine : -1, POLLIN, 0},
+                  {admitted, POLLIN, 0}};
   const int64_t begun_ns = monotonic_ns();
   const int64_t awake_until_ns = next.took && in_time ? begun_ns + kAwakeNs : begun_ns;
   for (int64_t now_ns = begun_ns;; now_ns = monotonic_ns()) {
@@ -150,7 +152,7 @@ int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
     if (next.over) {
       return next.exit_status;
     }
-    woken = wait(next, link.fd(), signals, pool.engine().wake_fd(), in_time);
+    woken = wait(next, link.fd(), signals, pool.engine().wake_fd(), pool.admitted_fd(), in_time);
     if (woken.by_term) {
       pool.drain();
     }

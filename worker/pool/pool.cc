@@ -10,6 +10,12 @@
 namespace penstock {
 namespace {
 
+// A shorter request is read where it comes, if none is being read: that takes less time than a
+// step, and less than to wake another thread for it.
+constexpr size_t kShortBytes = 4096;
+// What is shown beyond these is not judged: it may pass.
+constexpr size_t kMostChecks = 64;
+
 Failure too_big(int64_t asked_bytes, int64_t budget_bytes) {
   const auto mib = [](int64_t bytes) { return std::to_string((bytes + (1 << 20) - 1) >> 20); };
   return {.status = 400,
@@ -44,6 +50,7 @@ Pool::Pool(Options options, Link& link, FrameSink& sink, std::unique_ptr<Engine>
       link_(link),
       sink_(sink),
       engine_(std::move(engine)),
+      beside_(engine_->admits_beside_steps() ? std::make_unique<AdmitThread>(*engine_) : nullptr),
       owed_(options_.slots) {
   running_.reserve(options_.slots);
 }
@@ -56,6 +63,7 @@ Pool::Next Pool::turn(int64_t now_ns, Ready ready) {
   if (const char* rule = read_frames(); rule != nullptr) {
     return refused(rule);
   }
+  take_admitted();
   if (std::exchange(checked_, false) && !running_.empty() && !link_.flush()) {
     return gone();  // whoever asked does not wait for the step
   }
@@ -154,17 +162,57 @@ const char* Pool::on_submit(const wire::Frame& frame) {
     return "a SUBMIT without credit";
   }
   --granted_;
-  admit(job, submit);
+  admit({job, false}, frame.payload, submit);
   return nullptr;
 }
 
-// Why the request is refused as it stands is for its sender; what may pass is not said.
 const char* Pool::on_check(const wire::Frame& frame) {
   wire::Submit submit;
   if (const char* rule = wire::parse(frame.payload, submit); rule != nullptr) {
     return rule;
   }
-  const auto verdict = judge(submit);
+  if (beside_ != nullptr && beside_->checks() >= kMostChecks) {
+    wire::append(link_.out(), frame.header.id, wire::Checked{});
+  } else {
+    admit({frame.header.id, true}, frame.payload, submit);
+  }
+  return nullptr;
+}
+
+// Reads the request of a SUBMIT or a CHECK, now or beside the steps.
+void Pool::admit(AdmitThread::Id id, std::string_view payload, const wire::Submit& submit) {
+  auto storage = id.is_check && beside_ == nullptr ? nullptr : link_.keep();
+  if (beside_ == nullptr || (payload.size() <= kShortBytes && beside_->idle())) {
+    return admitted(id, engine_->admit(request_of(submit, std::move(storage))));
+  }
+  if (storage != nullptr) {
+    return beside_->add(id, request_of(submit, std::move(storage)));
+  }
+  auto copy = std::make_shared<const std::string>(payload);
+  wire::Submit copied;
+  wire::parse(*copy, copied);
+  beside_->add(id, request_of(copied, std::move(copy)));
+}
+
+void Pool::take_admitted() {
+  if (beside_ != nullptr) {
+    for (AdmitThread::Admitted& each : beside_->take()) {
+      admitted(each.id, std::move(each.verdict));
+    }
+  }
+}
+
+void Pool::admitted(AdmitThread::Id id, Verdict verdict) {
+  if (const auto* plan = std::get_if<std::unique_ptr<Plan>>(&verdict);
+      plan != nullptr && options_.memory_bytes > 0 &&
+      (*plan)->memory_bytes > options_.memory_bytes) {
+    verdict = too_big((*plan)->memory_bytes, options_.memory_bytes);
+  }
+  id.is_check ? tell(id.number, verdict) : take_up(id.number, std::move(verdict));
+}
+
+// Why the request is refused as it stands is for its sender; what may pass is not said.
+void Pool::tell(uint64_t check, const Verdict& verdict) {
   wire::Checked checked;
   const auto* failure = std::get_if<Failure>(&verdict);
   if (failure != nullptr && !failure->retryable && failure->status < 500) {
@@ -173,24 +221,11 @@ const char* Pool::on_check(const wire::Frame& frame) {
                .message = failure->message,
                .param = failure->param};
   }
-  wire::append(link_.out(), frame.header.id, checked);
+  wire::append(link_.out(), check, checked);
   checked_ = true;
-  return nullptr;
 }
 
-std::variant<std::unique_ptr<Plan>, Failure> Pool::judge(const wire::Submit& submit,
-                                                         std::shared_ptr<const void> storage) {
-  auto verdict = engine_->admit(request_of(submit, std::move(storage)));
-  if (const auto* plan = std::get_if<std::unique_ptr<Plan>>(&verdict);
-      plan != nullptr && options_.memory_bytes > 0 &&
-      (*plan)->memory_bytes > options_.memory_bytes) {
-    return too_big((*plan)->memory_bytes, options_.memory_bytes);
-  }
-  return verdict;
-}
-
-void Pool::admit(JobNumber job, const wire::Submit& submit) {
-  auto verdict = judge(submit, link_.keep());
+void Pool::take_up(JobNumber job, Verdict verdict) {
   if (const auto* failure = std::get_if<Failure>(&verdict)) {
     sink_.refuse(job, *failure);
     ++owed_;
@@ -222,8 +257,9 @@ void Pool::on_window(JobNumber job, uint64_t bytes) {
   }
 }
 
-bool Pool::is_held(JobNumber job) const {
+bool Pool::is_held(JobNumber job) {
   return running_.contains(job) || leaving_.contains(job) ||
+         (beside_ != nullptr && beside_->has({job, false})) ||
          std::any_of(waiting_.begin(), waiting_.end(),
                      [&](const Waiting& w) { return w.job == job; });
 }
@@ -237,6 +273,10 @@ void Pool::on_cancel(JobNumber job) {
       running_.erase(found);
     }
     return forget(job);
+  }
+  if (beside_ != nullptr && beside_->drop({job, false})) {
+    ++owed_;
+    return;
   }
   owed_ += static_cast<uint32_t>(std::erase_if(waiting_, [&](const Waiting& waiting) {
     const bool same = waiting.job == job;
@@ -349,7 +389,7 @@ void Pool::report(int64_t now_ns) {
     const Figures figures = engine_->figures();
     heartbeat_ = {.running = running_.size(),
                   .memory_bytes = static_cast<uint64_t>(memory_in_use_),
-                  .waiting = waiting_.size(),
+                  .waiting = waiting(),
                   .steps = figures.steps,
                   .step_jobs = figures.step_jobs,
                   .prompt_tokens = figures.prompt_tokens,
@@ -366,7 +406,7 @@ void Pool::report(int64_t now_ns) {
 
 Pool::Next Pool::outcome(int64_t now_ns) const {
   Next next;
-  next.over = draining_ && running_.empty() && waiting_.empty() && link_.unsent_bytes() == 0;
+  next.over = draining_ && running_.empty() && waiting() == 0 && link_.unsent_bytes() == 0;
   next.wants_write = link_.unsent_bytes() > 0;
   next.hears_engine = !clogged();
   next.wake_ns =

@@ -2,7 +2,8 @@
 //
 // penstockd sends a job only against credit, and the pool grants exactly `slots` of it, so that
 //
-//     credit granted + jobs waiting for memory + running + leaving + credit to return == slots
+//     credit granted + jobs being read + jobs waiting for memory + running + leaving
+//         + credit to return == slots
 //
 // holds after every turn; running jobs never exceed slots, whatever is sent. Of a job's life here:
 //
@@ -15,9 +16,13 @@
 //
 // CHECK is answered at once, before the engine's step: it takes no slot, and nobody waits for it.
 //
-// One thread, no clock: main calls turn(now) whenever the socket is ready or `wake_ns` has come. A
-// turn reads what penstockd sent, lets the engine make one step, and sends everything that came of
-// it, with the credit it freed, in one write.
+// An engine that takes its time to admit a long request does so on a thread of its own
+// (admit_thread.h), while others' steps go on; the jobs are waiting in the order they came all the
+// same.
+//
+// One thread but for that, no clock: main calls turn(now) whenever the socket is ready or `wake_ns`
+// has come. A turn reads what penstockd sent, lets the engine make one step, and sends everything
+// that came of it, with the credit it freed, in one write.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +34,7 @@
 
 #include "shared/base/clock.h"
 #include "shared/wire/messages.h"
+#include "worker/pool/admit_thread.h"
 #include "worker/pool/engine.h"
 #include "worker/pool/link.h"
 #include "worker/pool/sink.h"
@@ -56,7 +62,7 @@ class Pool {
     bool wants_write = false;   // ... or when the socket takes bytes again
     bool took = false;          // a place has come free: the next job may be here in a moment
     bool hears_engine = false;  // ... or when the engine's wake_fd() is readable
-  };
+  };                            // ... or when admitted_fd() is
 
   // Says HELLO and grants credit with the first turn. `link` and `sink` outlive this; the sink
   // writes to the link, and is the one `engine` was made with.
@@ -75,8 +81,13 @@ class Pool {
   void drain() { draining_ = silent_ = true; }
 
   const Engine& engine() const { return *engine_; }
+  // Polls readable when a request was read beside the steps. -1: none ever is.
+  int admitted_fd() const { return beside_ != nullptr ? beside_->fd() : -1; }
   uint32_t running() const { return static_cast<uint32_t>(running_.size()); }
-  uint32_t waiting() const { return static_cast<uint32_t>(waiting_.size()); }
+  // For memory, or to be read.
+  uint32_t waiting() const {
+    return static_cast<uint32_t>(waiting_.size() + (beside_ != nullptr ? beside_->jobs() : 0));
+  }
   uint32_t credit_granted() const { return granted_; }
   int64_t memory_in_use() const { return memory_in_use_; }
   // What HEARTBEAT said last.
@@ -96,13 +107,16 @@ class Pool {
   const char* on_submit(const wire::Frame& frame);
   const char* on_check(const wire::Frame& frame);
 
-  std::variant<std::unique_ptr<Plan>, Failure> judge(const wire::Submit& submit,
-                                                     std::shared_ptr<const void> storage = {});
-  void admit(JobNumber job, const wire::Submit& submit);
+  using Verdict = AdmitThread::Verdict;
+  void admit(AdmitThread::Id id, std::string_view payload, const wire::Submit& submit);
+  void admitted(AdmitThread::Id id, Verdict verdict);
+  void tell(uint64_t check, const Verdict& verdict);
+  void take_up(JobNumber job, Verdict verdict);
+  void take_admitted();
   void on_cancel(JobNumber job);
   void on_grant(JobNumber job, uint64_t bytes);
   void on_window(JobNumber job, uint64_t bytes);
-  bool is_held(JobNumber job) const;
+  bool is_held(JobNumber job);
   bool fits(const Plan& plan) const;
   std::deque<Waiting>::iterator next_to_start();
   bool start_waiting();
@@ -123,6 +137,7 @@ class Pool {
   Link& link_;
   FrameSink& sink_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<AdmitThread> beside_;  // nullptr: requests are read where they come
 
   std::deque<Waiting> waiting_;
   std::unordered_map<JobNumber, int64_t> running_;  // to the memory its plan asked for

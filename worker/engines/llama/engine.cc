@@ -40,7 +40,9 @@ class LlamaEngine final : public Engine {
     }
   }
 
+  // It reads what never changes, and next_seed_, which nothing else does.
   std::variant<std::unique_ptr<Plan>, Failure> admit(const Request& request) override;
+  bool admits_beside_steps() const override { return true; }
   void start(JobNumber job, std::unique_ptr<Plan> plan) override;
   int64_t step(int64_t now_ns) override;
   bool cancel(JobNumber job) override;
@@ -188,8 +190,7 @@ std::variant<std::vector<int32_t>, Failure> LlamaEngine::tokens_of(
   for (const openai::Message& message : request.messages) {
     bytes += message.content.size();
   }
-  // A text that cannot fit however it is cut is not worth cutting: this step is on every caller's
-  // time.
+  // A text that cannot fit however it is cut is not worth cutting: others wait to be read.
   const auto least = static_cast<int64_t>(bytes / tokenizer_.longest());
   const auto room = answer_tokens(least, request, limits_);
   if (const auto* failure = std::get_if<Failure>(&room)) {
@@ -437,6 +438,7 @@ Result<std::unique_ptr<Engine>> open(const LlamaOptions& options, Sink& sink) {
                              .max_parts = options.slots,
                              .prefill_tokens = options.prefill_tokens,
                              .high_priority = options.high_priority,
+                             .sleeps = options.sleeps,
                              .log = options.log});
   if (!runner) {
     return runner.error();

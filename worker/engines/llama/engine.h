@@ -4,8 +4,9 @@
 // Batching is continuous: each step takes one token of every job that is answering and up to
 // `prefill_tokens` of the prompts of those that are not yet, oldest first, through the model
 // together. A long prompt is thus read over several steps and never holds up the others for longer
-// than one. A job's text depends on its prompt, its settings and its seed only, not on its company
-// (model.h, sampler.h); on a GPU up to rounding, by which a draw may differ (cuda/runner.h).
+// than one; it is cut into tokens beside the steps, on another thread (worker/pool/admit_thread.h).
+// A job's text depends on its prompt, its settings and its seed only, not on its company (model.h,
+// sampler.h); on a GPU up to rounding, by which a draw may differ (cuda/runner.h).
 //
 // The same code drives the model on the CPU and on a GPU: both are a Runner (runner.h).
 //
@@ -52,6 +53,7 @@ struct LlamaOptions {
   openai::Rules rules;         // of requests
   int64_t default_max_tokens = kChatDefault;    // of a chat that gives no max_tokens
   bool high_priority = true;                    // on a GPU that others share
+  bool sleeps = false;                          // while a GPU works; else the thread stays awake
   std::function<void(const std::string&)> log;  // lines for the operator; may be empty
 };
 

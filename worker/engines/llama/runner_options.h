@@ -17,6 +17,7 @@ struct RunnerOptions {
   int64_t max_parts = 256;     // sequences in one step, on a GPU
   int64_t prefill_tokens = 0;  // prompt tokens per step; 0: 256 on the CPU, 512 on a GPU
   bool high_priority = true;   // of two engines in one MPS, the one whose kernels go first
+  bool sleeps = false;         // its thread, while a GPU works
   std::function<void(const std::string&)> log;  // lines for the operator; may be empty
 };
 

@@ -88,17 +88,18 @@ void read_rules(Section& section, WorkerConfig& worker) {
   }
 }
 
-// Of two engines on one GPU, whose kernels go first.
-void read_gpu_priority(Section& section, WorkerConfig& worker) {
-  if (!section.given("gpu_priority")) {
+// Of two engines on one GPU, whose kernels go first; and how it is waited for.
+void read_gpu_choice(Section& section, WorkerConfig& worker, const char* key,
+                     const std::vector<std::string>& choices) {
+  if (!section.given(key)) {
     return;
   }
-  std::string priority;
-  section.choice("gpu_priority", priority, {"high", "low"});
+  std::string choice;
+  section.choice(key, choice, choices);
   if (worker.engine != "llama") {
-    section.complain("gpu_priority", "is for engine llama, and this worker's is " + worker.engine);
+    section.complain(key, "is for engine llama, and this worker's is " + worker.engine);
   }
-  worker.options.emplace_back("gpu_priority", priority);
+  worker.options.emplace_back(key, choice);
 }
 
 // Of a chat that does not say how long its answer may be.
@@ -128,7 +129,8 @@ void read_engine_keys(Section& section, const std::string& file, WorkerConfig& w
   read_rules(section, worker);
   read_http_keys(section, file, worker);
   read_process_keys(section, file, worker);
-  read_gpu_priority(section, worker);
+  read_gpu_choice(section, worker, "gpu_priority", {"high", "low"});
+  read_gpu_choice(section, worker, "gpu_wait", {"awake", "asleep"});
   read_default_max_tokens(section, worker);
   read_simulate(section, worker);
 }

@@ -121,7 +121,7 @@ TEST_F(CudaRunnerTest, ExactGreedyTokensAndLogitsEqualPyTorchOnEveryFixture) {
 TEST_F(CudaRunnerTest, RoundedLogitsStayNearPyTorchsOnEveryFixture) {
   for (const std::string& folder : model_fixtures()) {
     for (const bool with_library : {false, true}) {
-      const auto runner = open(folder, {.graphs = false}, with_library);
+      const auto runner = open(folder, {.sleeps = with_library, .graphs = false}, with_library);
       const Case c = read_cases(folder + "/expected.json").back();
       Sequence sequence(*runner, static_cast<int64_t>(c.prompt.size()));
       sequence.feed(c.prompt);

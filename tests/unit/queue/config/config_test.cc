@@ -169,6 +169,8 @@ TEST(ConfigTest, AWrongValueIsShownWithWhatWouldBeRight) {
   EXPECT_EQ(worker_complaint("name: a, engine: simulate, gpu_priority: low"),
             "p.yaml:3: key 'workers[0].gpu_priority': is for engine llama, and this worker's is "
             "simulate");
+  EXPECT_EQ(worker_complaint("name: a, engine: llama, model: m, gpu_wait: no"),
+            "p.yaml:3: key 'workers[0].gpu_wait': 'no' is not known; write awake or asleep");
   EXPECT_EQ(worker_complaint("name: a, engine: simulate, default_max_tokens: 9"),
             "p.yaml:3: key 'workers[0].default_max_tokens': is for engine llama, and this worker's "
             "is simulate");

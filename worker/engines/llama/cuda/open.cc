@@ -48,7 +48,8 @@ Result<std::unique_ptr<Runner>> open_runner(const RunnerOptions& options) {
                                  {.memory_bytes = options.memory_bytes,
                                   .max_parts = options.max_parts,
                                   .prefill_tokens = options.prefill_tokens,
-                                  .high_priority = options.high_priority});
+                                  .high_priority = options.high_priority,
+                                  .sleeps = options.sleeps});
   if (!runner) {
     return Error{"device " + std::to_string(device->number) + " (" + device->name +
                  "): " + runner.error().message};

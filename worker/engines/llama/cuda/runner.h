@@ -31,8 +31,9 @@ struct CudaOptions {
   int64_t max_parts = 0;       // of a step; held to 1 .. kMaxParts
   int64_t prefill_tokens = 0;  // of a step; 0: 512
   bool high_priority = true;
-  bool exact = false;  // see matmul.h, and an F32 cache: for comparison with the CPU
-  bool graphs = true;  // off: every step is launched kernel by kernel
+  bool sleeps = false;  // while the device works
+  bool exact = false;   // see matmul.h, and an F32 cache: for comparison with the CPU
+  bool graphs = true;   // off: every step is launched kernel by kernel
 };
 
 class CudaRunner final : public Runner {
@@ -105,6 +106,7 @@ class CudaRunner final : public Runner {
   const HeadShape heads_;
 
   Stream stream_;
+  Event done_;  // if it sleeps
   Matmul matmul_;
   DeviceWeights weights_;
   DeviceMemory memory_;

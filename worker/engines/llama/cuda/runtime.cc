@@ -78,6 +78,7 @@ void FreeOnDevice::operator()(std::byte* data) const { cudaFree(data); }
 void FreePinned::operator()(std::byte* data) const { cudaFreeHost(data); }
 void DestroyStream::operator()(CUstream_st* stream) const { cudaStreamDestroy(stream); }
 void DestroyGraph::operator()(CUgraphExec_st* graph) const { cudaGraphExecDestroy(graph); }
+void DestroyEvent::operator()(CUevent_st* event) const { cudaEventDestroy(event); }
 
 Result<DeviceMemory> allocate_on_device(int64_t bytes) {
   void* data = nullptr;
@@ -168,5 +169,17 @@ Status launch(CUstream_st* stream, CUgraphExec_st* graph) {
 Status launched() { return checked(cudaGetLastError(), "kernel"); }
 
 Status wait(CUstream_st* stream) { return checked(cudaStreamSynchronize(stream), "step"); }
+
+Status wait_asleep(CUstream_st* stream, CUevent_st* event) {
+  const Status recorded = checked(cudaEventRecord(event, stream), "step");
+  return recorded ? checked(cudaEventSynchronize(event), "step") : recorded;
+}
+
+Result<Event> make_event() {
+  cudaEvent_t event = nullptr;
+  const Status made = checked(
+      cudaEventCreateWithFlags(&event, cudaEventBlockingSync | cudaEventDisableTiming), "event");
+  return made ? Result<Event>(Event(event)) : made.error();
+}
 
 }  // namespace penstock::llama::cuda

@@ -21,6 +21,7 @@
 // CUDA's own handles, so that its headers are not needed here.
 struct CUstream_st;
 struct CUgraphExec_st;
+struct CUevent_st;
 
 namespace penstock::llama::cuda {
 
@@ -52,7 +53,11 @@ struct DestroyGraph {
 using DeviceMemory = std::unique_ptr<std::byte, FreeOnDevice>;
 using PinnedMemory = std::unique_ptr<std::byte, FreePinned>;  // the host's, for copies that overlap
 using Stream = std::unique_ptr<CUstream_st, DestroyStream>;
+struct DestroyEvent {
+  void operator()(CUevent_st* event) const;
+};
 using Graph = std::unique_ptr<CUgraphExec_st, DestroyGraph>;
+using Event = std::unique_ptr<CUevent_st, DestroyEvent>;
 
 // REQUIRES of all below: use_device() succeeded on this thread.
 Result<DeviceMemory> allocate_on_device(int64_t bytes);
@@ -74,7 +79,10 @@ Status launch(CUstream_st* stream, CUgraphExec_st* graph);
 // Whether the kernels asked for since the last call could be started.
 Status launched();
 
-// Waits for the stream alone, not for the device.
+// Waits for the stream alone, not for the device; awake, which takes a core.
 Status wait(CUstream_st* stream);
+// The same asleep, which takes a little longer. `event`: of make_event(), for no other stream.
+Status wait_asleep(CUstream_st* stream, CUevent_st* event);
+Result<Event> make_event();
 
 }  // namespace penstock::llama::cuda
