@@ -27,6 +27,14 @@ class RestartBackoff {
     return delay_ns;
   }
 
+  // Where it is, and one that goes on from there.
+  int64_t next_ns() const noexcept { return next_ns_; }
+  static RestartBackoff from(int64_t next_ns) noexcept {
+    RestartBackoff backoff;
+    backoff.next_ns_ = std::clamp(next_ns, kFirstNs, kMostNs);
+    return backoff;
+  }
+
  private:
   int64_t next_ns_ = kFirstNs;
 };

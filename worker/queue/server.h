@@ -79,6 +79,7 @@ class Server final {
   void answer_upgrade(Waiter& waiter, uint64_t status, const std::string& why);
   void refuse_upgrade(uint64_t status, const std::string& why);
   void advance_upgrade(int64_t now_ns);
+  bool settled();
   std::vector<std::string> not_kept() const;
   std::string upgrade_json(const SuccessorSays& says) const;
   Status hand_over();

@@ -95,7 +95,7 @@ std::string Server::why_not(const SuccessorSays& says) const {
       return fmt::format("{} has another {}, which changes with a restart only", config_path_, key);
     }
   }
-  if (shared_ != nullptr) {
+  if (shared_ != nullptr && !shared_->queues().empty()) {
     return "queues are shared with other hosts";
   }
   return {};
@@ -172,21 +172,24 @@ void Server::advance_upgrade(int64_t now_ns) {
   if (upgrade_.phase != Upgrade::Phase::kSettling) {
     return;
   }
-  JobsHandOver jobs(dispatcher_);
   if (phase_ != Phase::kServing) {
     return refuse_upgrade(409, "penstockd is being stopped");
   }
-  const bool settled = jobs.settle() && supervisor_.settled();
-  if (!settled && now_ns < upgrade_.ends_ns) {
-    return;
-  }
-  if (!settled) {
-    return refuse_upgrade(503,
-                          "what is on its way to the disk, or a worker's end, took longer than " +
-                              format_duration(Upgrade::kSettleNs));
+  if (!settled()) {
+    return now_ns < upgrade_.ends_ns
+               ? void()
+               : refuse_upgrade(503,
+                                "what is on its way to the disk or to Redis, or a worker's end, "
+                                "took longer than " +
+                                    format_duration(Upgrade::kSettleNs));
   }
   const Status failed = hand_over();  // returns where it could not be done
   refuse_upgrade(503, failed.error().message);
+}
+
+bool Server::settled() {
+  return JobsHandOver(dispatcher_).settle() && supervisor_.settled() &&
+         (telling_ == nullptr || telling_->settled());
 }
 
 Status Server::hand_over() {
@@ -194,7 +197,7 @@ Status Server::hand_over() {
   JobsHandOver(dispatcher_).end_the_rest(upgrade_.waiter);
   connections_.flush();
   connections_.reap();
-  if (!JobsHandOver(dispatcher_).settle() || !supervisor_.settled()) {
+  if (!settled()) {
     return Error{"a worker ended just now: order it again"};
   }
   auto record = RecordWriter::create();

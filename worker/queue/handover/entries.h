@@ -145,6 +145,7 @@ struct CarriedWorker {
   std::string_view why_closed, chat, heartbeat;
   uint64_t last_number = 0;
   int64_t last_heard_ns = 0;
+  int64_t backoff_ns = 0;  // before the start after the next failure
   template <typename V>
   void visit(V&& v) {
     v(1, name), v(2, engine), v(3, model), v(4, model_path), v(5, model_name), v(6, devices);
@@ -155,7 +156,7 @@ struct CarriedWorker {
     v(30, granted_bytes), v(31, has_fd), v(32, fd), v(33, unread), v(34, to_skip), v(35, unsent);
     v(36, is_ready), v(37, draining), v(38, checks), v(39, said_slots), v(40, credit);
     v(41, capacity), v(42, open_slots), v(43, is_out), v(44, reopens_ns), v(45, why_closed);
-    v(46, chat), v(47, heartbeat), v(48, last_number), v(49, last_heard_ns);
+    v(46, chat), v(47, heartbeat), v(48, last_number), v(49, last_heard_ns), v(50, backoff_ns);
   }
 };
 
@@ -295,6 +296,9 @@ struct CarriedJob {
   uint64_t answer_stored = 0;
   std::string_view kept;  // its record (shared_jobs/shared_record.h)
   uint64_t kept_key_lo = 0, kept_key_hi = 0;
+  uint64_t suspect = 0;              // of a group of suspects (jobs/suspects.h): its number
+  uint64_t suspect_place_plus1 = 0;  // among those that wait set apart; 0: it runs
+  std::string_view suspect_of;       // the model of the lane whose worker crashed
   template <typename V>
   void visit(V&& v) {
     v(1, high), v(2, low), v(3, flags), v(4, created_ms), v(5, owner), v(6, queue), v(7, model);
@@ -306,7 +310,8 @@ struct CarriedJob {
     v(34, step), v(35, steps), v(36, preview_type), v(37, preview), v(38, preview_number);
     v(39, answer_status), v(40, answer_type), v(41, answer_headers), v(42, answer_tail);
     v(43, answer_bytes), v(44, answer_stored), v(45, kept);
-    v(46, kept_key_lo), v(47, kept_key_hi);
+    v(46, kept_key_lo), v(47, kept_key_hi), v(48, suspect), v(49, suspect_place_plus1);
+    v(50, suspect_of);
   }
 };
 

@@ -33,6 +33,8 @@ class EventFeed {
   void set(const RedisConfig& redis);
   void advance_to(int64_t now_ns);
   int64_t next_event() const;
+  // Whether Redis has what is this host's alone.
+  bool settled() const { return own_.empty() && !sending_; }
 
  private:
   void add(const JobRecord& job);

@@ -149,13 +149,18 @@ void JobsHandOver::write(RecordWriter& record, const PlaceOf& place_of) const {
     return a->deadline_ns() != b->deadline_ns() ? a->deadline_ns() < b->deadline_ns()
                                                 : a->arrived_ns() < b->arrived_ns();
   });
+  SuspectsWaiting suspects;
+  jobs_.suspects_.each([&](const Job& job, const Scheduler::Lane& lane) {
+    suspects.emplace(&job, Suspect{suspects.size(), &lane});
+  });
   for (const Job* const job : jobs) {
-    write(record, *job, place_of);
+    write(record, *job, place_of, suspects);
   }
   order_.write(record);
 }
 
-void JobsHandOver::write(RecordWriter& record, const Job& job, const PlaceOf& place_of) const {
+void JobsHandOver::write(RecordWriter& record, const Job& job, const PlaceOf& place_of,
+                         const SuspectsWaiting& suspects) const {
   CarriedJob carried{.high = job.ulid.high,
                      .low = job.ulid.low,
                      .flags = flags_of(job),
@@ -165,8 +170,11 @@ void JobsHandOver::write(RecordWriter& record, const Job& job, const PlaceOf& pl
   std::string trace;
   std::string kept;
   if (const Job::More* const more = job.more.get(); more != nullptr) {
-    if (more->suspect != 0 && job.state() == State::kDelayed) {  // it stands with the others again
-      carried.state = static_cast<uint64_t>(State::kWaiting);
+    carried.suspect = more->suspect;
+    if (const auto found = suspects.find(&job); found != suspects.end()) {
+      carried.due_ns = 0;  // it waits for no time
+      carried.suspect_place_plus1 = found->second.place + 1;
+      carried.suspect_of = found->second.lane->model;
     }
     carried.frame = job.promise == PromiseState::kNone ? more->frame.view() : std::string_view();
     carried.ends_by_ns = more->ends_by_ns;
@@ -250,6 +258,7 @@ void JobsHandOver::restore() {
   for (const CarriedJob& each : carried_) {
     restore(each);
   }
+  restore_suspects();
   carried_ = {};
   records_ = {};
 }
@@ -322,6 +331,22 @@ void JobsHandOver::restore(const CarriedJob& carried) {
   order_.restore(job, scheduler.lane(*queue, carried.model),
                  runs ? &scheduler.lane(*queue, carried.served_by) : nullptr, carried,
                  jobs_.connections_.now_ns());
+  if (carried.suspect == 0) {
+    return;
+  }
+  job.extra().suspect = static_cast<uint32_t>(carried.suspect);
+  if (CarriedOrder::is_set_apart(carried)) {
+    suspects_[carried.suspect_place_plus1] = {&job, &scheduler.lane(*queue, carried.suspect_of)};
+  } else {
+    jobs_.suspects_.note(job.more->suspect);
+  }
+}
+
+void JobsHandOver::restore_suspects() {
+  for (const auto& [place, suspect] : suspects_) {
+    jobs_.suspects_.add_again(*suspect.second, *suspect.first);
+  }
+  suspects_.clear();
 }
 
 void JobsHandOver::restore_answer(Job& job, const CarriedJob& carried) {

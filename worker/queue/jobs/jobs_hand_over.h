@@ -6,6 +6,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -54,7 +55,14 @@ class JobsHandOver {
   Job* find(uint64_t high, uint64_t low) const { return jobs_.jobs_.find({high, low}); }
 
  private:
-  void write(RecordWriter& record, const Job& job, const PlaceOf& place_of) const;
+  struct Suspect {
+    uint64_t place = 0;
+    const Scheduler::Lane* lane = nullptr;
+  };
+  using SuspectsWaiting = std::unordered_map<const Job*, Suspect>;
+  void write(RecordWriter& record, const Job& job, const PlaceOf& place_of,
+             const SuspectsWaiting& suspects) const;
+  void restore_suspects();
   void restore(const CarriedJob& carried);
   static void restore_answer(Job& job, const CarriedJob& carried);
 
@@ -62,6 +70,7 @@ class JobsHandOver {
   CarriedOrder order_;
   std::vector<CarriedJob> carried_;
   std::unordered_map<uint64_t, JobRecord> records_;  // of those that were promised, by Ulid::low
+  std::map<uint64_t, std::pair<Job*, const Scheduler::Lane*>> suspects_;  // that wait, by place
 };
 
 }  // namespace penstock::queue

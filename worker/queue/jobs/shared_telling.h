@@ -42,6 +42,8 @@ class SharedTelling final : EventLoop::Handler {
   void advance_to(int64_t now_ns, int64_t now_ms);
   int64_t next_event() const;
   void reap() { notices_.reap(); }
+  // Whether nothing would be lost with this process where no queue is shared.
+  bool settled() const { return feed_.settled(); }
 
  private:
   struct Lease {

@@ -72,4 +72,21 @@ std::vector<Job*> Suspects::release(const std::function<bool(const Scheduler::La
   return released;
 }
 
+void Suspects::each(const std::function<void(const Job&, const Scheduler::Lane&)>& told) const {
+  for (const Group& group : groups_) {
+    for (const Job* const job : group.waiting) {
+      told(*job, *group.lane);
+    }
+  }
+}
+
+void Suspects::add_again(const Scheduler::Lane& lane, Job& job) {
+  const uint32_t number = job.more->suspect;
+  if (groups_.empty() || groups_.back().number != number) {
+    groups_.push_back({number, &lane, {}});
+  }
+  groups_.back().waiting.push_back(&job);
+  note(number);
+}
+
 }  // namespace penstock::queue

@@ -16,6 +16,7 @@
 // jobs had been taken already. While they wait, the Scheduler sets them apart.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -38,6 +39,13 @@ class Suspects {
   void forget(Job& job);
   // Jobs of lanes for which `gone` is true are suspects no longer: nobody will take them.
   std::vector<Job*> release(const std::function<bool(const Scheduler::Lane&)>& gone);
+
+  // As the next penstockd takes them over: those that wait, in an order in which add_again() makes
+  // the same groups of them. `job.more->suspect` goes along.
+  void each(const std::function<void(const Job&, const Scheduler::Lane&)>& told) const;
+  void add_again(const Scheduler::Lane& lane, Job& job);
+  // Of one that runs: later groups have other numbers.
+  void note(uint32_t group) { last_ = std::max(last_, group); }
 
  private:
   struct Group {

@@ -135,10 +135,15 @@ void CarriedOrder::restore(Scheduler::Ticket& ticket, Scheduler::Lane& lane,
   } else if (job.state == static_cast<uint64_t>(State::kDelayed) && job.due_ns != 0) {
     to.timers_.set(ticket, job.due_ns);
     return;
-  } else {
+  } else if (!is_set_apart(job)) {
     to.wait(ticket, now_ns);
   }
   to.watch_deadline(ticket);
+}
+
+bool CarriedOrder::is_set_apart(const CarriedJob& job) {
+  return job.state == static_cast<uint64_t>(State::kDelayed) && job.suspect != 0 &&
+         job.suspect_place_plus1 != 0;
 }
 
 bool CarriedOrder::read(RecordReader& record) {

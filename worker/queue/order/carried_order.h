@@ -21,6 +21,8 @@ class CarriedOrder {
   // of its worker. REQUIRES: the ticket is unknown.
   void restore(Scheduler::Ticket& ticket, Scheduler::Lane& lane, Scheduler::Lane* served_by,
                const CarriedJob& job, int64_t now_ns);
+  // A suspect, which stands in no line (jobs/suspects.h).
+  static bool is_set_apart(const CarriedJob& job);
   // Reads the entry if it is of the order; those of a queue in their order. False: it is not.
   bool read(RecordReader& record);
 

@@ -1,5 +1,7 @@
 #include "worker/queue/shared_order/redis_loop.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 
 #include "shared/base/clock.h"
@@ -18,6 +20,7 @@ class RedisLoops::One final : public redis::Loop, EventLoop::Handler {
   bool open(int fd, redis::Events& events) noexcept override {
     events_ = &events;
     wanted_ = 0;
+    ::fcntl(fd, F_SETFD, FD_CLOEXEC);  // hiredis leaves it open, and an upgrade is an exec(2)
     fd_ = all_.events_.add(fd, 0, this) ? fd : -1;
     return fd_ >= 0;
   }

@@ -112,6 +112,7 @@ void Supervisor::hand_over(RecordWriter& record) const {
     carried.killed = worker.killed ? 1 : 0;
     carried.ordered = worker.ordered ? 1 : 0;
     carried.restarts = worker.restarts;
+    carried.backoff_ns = worker.backoff.next_ns();
     carried.retired = worker.retired ? 1 : 0;
     carried.end = worker.end;
     carried.last_error = worker.last_error;
@@ -205,6 +206,7 @@ Status Supervisor::take_over(const CarriedWorker& carried, JobsHandOver& jobs) {
   worker.killed = carried.killed != 0;
   worker.ordered = carried.ordered != 0;
   worker.restarts = carried.restarts;
+  worker.backoff = RestartBackoff::from(carried.backoff_ns);
   worker.retired = carried.retired != 0;
   worker.end = carried.end;
   worker.last_error = carried.last_error;
