@@ -102,6 +102,13 @@ export function rowsOf(history, queue) {
   });
 }
 
+/** By how many jobs a minute more wait, over the last rows; 0 before there is a minute of them. */
+export function growthOf(rows, count = 10) {
+  const last = rows.slice(-count);
+  const minutes = last.length > 1 ? (last.at(-1).at - last[0].at) / 60 : 0;
+  return minutes >= 1 ? (last.at(-1).waiting - last[0].waiting) / minutes : 0;
+}
+
 /** Jobs a minute over the last rows, five minutes of them: {in, out}; null: nothing is known yet. */
 export function ratesOf(rows, count = 10) {
   const last = rows.slice(-count);

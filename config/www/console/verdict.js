@@ -1,6 +1,6 @@
 // What an operator wants to know first: one sentence, and six answers. Pure: from what was read to keys of words.*.json.
 
-import { grown, quantile, ratesOf, recent, rowsOf, share } from "./figures.js";
+import { grown, growthOf, quantile, ratesOf, recent, rowsOf, share } from "./figures.js";
 
 /** Above these an answer is amber, or red. */
 export const BOUNDS = { waitSeconds: [60, 300], fullMinutes: [15, 5], refused: [0.05, 0.2], failed: [0.01, 0.05], heat: 80, disk: [0.8, 0.95] };
@@ -16,8 +16,10 @@ export function fareOf(queue, { figures, before, history }) {
   const waits = (labels) => recent(figures.buckets("penstock_wait_seconds", labels), before.buckets("penstock_wait_seconds", labels));
   const priorities = [...new Set(figures.all("penstock_wait_seconds_count", { queue: queue.name }).map(({ labels }) => labels.priority))]
     .sort((a, b) => b - a);
-  const rates = ratesOf(rowsOf(history, queue.name));
-  const growth = rates ? rates.in - rates.out : 0;
+  const rows = rowsOf(history, queue.name);
+  const rates = ratesOf(rows);
+  // What comes in here may go out at another host that shares the queue.
+  const growth = queue.shared ? growthOf(rows) : rates ? rates.in - rates.out : 0;
   const waiting = queue.waiting > 0;
   return {
     classes: priorities.map((priority) => {
@@ -114,7 +116,9 @@ export function judge(seen) {
   for (const queue of queues.filter(({ paused, waiting }) => paused && waiting > 0).slice(0, 2)) {
     because.push(["con.because.paused", { queue: queue.name, n: queue.waiting }]);
   }
-  if (growing?.fare.rates) {
+  if (growing?.shared) {
+    because.unshift(["con.because.shared", { n: Math.round(growing.fare.growth), queue: growing.name }]);
+  } else if (growing?.fare.rates) {
     because.unshift(["con.because.rates", { in: Math.round(growing.fare.rates.in), out: Math.round(growing.fare.rates.out), queue: growing.name }]);
   }
   const level = questions.reduce((level, question) => worse(level, question.level), "good");

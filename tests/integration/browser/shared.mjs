@@ -33,7 +33,8 @@ const chapters = {
     ids.waits = await promise("it waits");
     ids.last = await promise("it waits too");
     await page.goto(`${base}/console/`);
-    await row("queues", "2 / 5").waitFor();
+    await row("queues", "2 / 5").filter({ hasText: "1 / 1" }).waitFor();
+    await sees(page, "#h-now", "All is well");
     await assertUsable(page);
     await photograph(page, "console-shared");
   },

@@ -118,6 +118,16 @@ test("a queue that grows is told of with when it will be full", () => {
   assert.equal(judge(seen({ status: { queues: [{ ...queue, paused: true }] }, history: { rows: [row(60, 298)] } })).say[0], "con.say.good");
 });
 
+test("a queue that hosts share grows by what waits on all of them, wherever its jobs go out", () => {
+  const shared = { ...queue, shared: true };
+  const said = (...rows) => judge(seen({ status: { queues: [shared] }, history: { rows } }));
+  assert.equal(said(row(60, 298, { in: 38, out: 0 }), row(180, 298, { in: 38, out: 0 })).say[0], "con.say.good");
+  const judged = said(row(60, 258, { in: 0, out: 0 }), row(180, 298, { in: 0, out: 0 }));
+  assert.deepEqual(judged.say, ["con.say.growing", { queue: "chat", minutes: 202 / 20 }]);
+  assert.deepEqual(judged.because[0], ["con.because.shared", { n: 20, queue: "chat" }]);
+  assert.equal(said(row(60, 1), row(90, 298)).say[0], "con.say.good", "half a minute says nothing yet");
+});
+
 test("the worst comes first: no worker, then the disk", () => {
   const down = { ...worker, state: "waiting", last_error: "it ended by signal 9" };
   assert.equal(judge(seen({ status: { workers: [down] } })).say[0], "con.say.none");

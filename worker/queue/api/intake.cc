@@ -182,10 +182,9 @@ Scheduler::Lane* Intake::route(Caller& caller, uint64_t id, const wire::Submit& 
     }
   }
   if (lane == nullptr && shared != nullptr && shared->settles(monotonic_ns())) {
-    const Refusal refusal{
-        "The hosts that share the queue are yet to say what they serve." +
-            try_again(kAwayRetrySeconds),
-        kAwayRetrySeconds};
+    const Refusal refusal{"The hosts that share the queue are yet to say what they serve." +
+                              try_again(kAwayRetrySeconds),
+                          kAwayRetrySeconds};
     refuse(caller, id, refusal.failed());
     return nullptr;
   }

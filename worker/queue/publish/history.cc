@@ -28,9 +28,9 @@ std::vector<QueueLook> look_at(Dispatcher& dispatcher) {
     if (queue.retired && queue.waiting + queue.running == 0) {
       continue;
     }
-    const StatusPageWriter::Row row = status_row(dispatcher, queue);
+    const StatusPageWriter::Row row = status_of_all_hosts(dispatcher, queue);
     const wire::QueueMetrics& counts = dispatcher.metrics().of(queue.settings.name);
-    QueueLook look{.name = queue.settings.name, .waiting = queue.waiting, .running = queue.running};
+    QueueLook look{.name = queue.settings.name, .waiting = row.length, .running = row.running};
     if (row.predicted_wait_ms != wire::kNoPredictedWait && row.slots > 0) {
       look.promised_ms = static_cast<int64_t>(row.predicted_wait_ms);
     }

@@ -29,7 +29,7 @@ const char* name_of(wire::QueueState state) {
 }
 
 std::string describe(Dispatcher& dispatcher, Scheduler::Queue& queue) {
-  const StatusPageWriter::Row row = status_row(dispatcher, queue);
+  const StatusPageWriter::Row row = status_of_all_hosts(dispatcher, queue);
   return JsonObject()
       .text("name", queue.settings.name)
       .text("state", name_of(row.state))
@@ -284,6 +284,15 @@ StatusPageWriter::Row status_row(Dispatcher& dispatcher, Scheduler::Queue& queue
   row.predicted_wait_ms =
       queue.paused ? wire::kNoPredictedWait
                    : static_cast<uint64_t>(dispatcher.wait_for_newcomer_ns(queue) / kNsPerMs);
+  return row;
+}
+
+StatusPageWriter::Row status_of_all_hosts(Dispatcher& dispatcher, Scheduler::Queue& queue) {
+  StatusPageWriter::Row row = status_row(dispatcher, queue);
+  if (const SharedQueue* const shared = dispatcher.shared(queue); shared != nullptr) {
+    row.running = static_cast<uint32_t>(shared->roster().running());
+    row.slots = shared->roster().workers({}).slots;
+  }
   return row;
 }
 

@@ -14,6 +14,8 @@
 namespace penstock::queue {
 
 StatusPageWriter::Row status_row(Dispatcher& dispatcher, Scheduler::Queue& queue);
+// The same for people: of a queue that hosts share, what runs, and can run, on all of them.
+StatusPageWriter::Row status_of_all_hosts(Dispatcher& dispatcher, Scheduler::Queue& queue);
 
 struct StatusSources {
   const Config& config;
