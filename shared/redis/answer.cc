@@ -1,6 +1,20 @@
 #include "shared/redis/answer.h"
 
+#include <algorithm>
+
 namespace penstock::redis {
+
+std::string_view info_of(std::string_view text, std::string_view name) noexcept {
+  for (size_t end = 0; !text.empty(); text.remove_prefix(std::min(end + 1, text.size()))) {
+    end = std::min(text.find('\n'), text.size());
+    std::string_view line = text.substr(0, end);
+    if (line.starts_with(name) && line.substr(name.size()).starts_with(':')) {
+      line.remove_prefix(name.size() + 1);
+      return line.substr(0, line.find('\r'));
+    }
+  }
+  return {};
+}
 
 bool is_numbers(const redisReply& answer, size_t count) noexcept {
   constexpr long long kMost = 1LL << 53;

@@ -19,6 +19,9 @@ inline bool is_error(const redisReply& answer, std::string_view kind = {}) noexc
   return answer.type == REDIS_REPLY_ERROR && text_of(answer).starts_with(kind);
 }
 
+// The value of a line "NAME:VALUE" of INFO; empty: there is none.
+std::string_view info_of(std::string_view text, std::string_view name) noexcept;
+
 // Whether it is so many numbers from 0 to 2^53, such as a script answers with.
 bool is_numbers(const redisReply& answer, size_t count) noexcept;
 // REQUIRES: is_numbers, of more than i.

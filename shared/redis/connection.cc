@@ -27,21 +27,16 @@ bool is_unwell(const redisReply& answer) noexcept {
                      [&](std::string_view kind) { return is_error(answer, kind); });
 }
 
-// The value of a line "NAME:VALUE" of INFO.
-std::string_view info_of(std::string_view text, std::string_view name) noexcept {
-  const size_t at = text.find(name);
-  if (at == std::string_view::npos) {
-    return {};
-  }
-  text.remove_prefix(at + name.size());
-  return text.substr(0, text.find_first_of("\r\n"));
+// Errors of a cluster that say that the key is, or may be, on another server.
+bool is_elsewhere(const redisReply& answer) noexcept {
+  return is_error(answer, "MOVED ") || is_error(answer, "ASK ") || is_error(answer, "TRYAGAIN");
 }
 
 }  // namespace
 
 // What was sent and is not answered yet.
 struct Connection::Call {
-  enum class Step : uint8_t { kNone, kPlain, kAsked, kRole, kPolicy, kInfo, kLoad, kHosts };
+  enum class Step : uint8_t { kNone, kPlain, kAsked, kRole, kPolicy, kInfo, kLoad, kHosts, kWrite };
   Call* next = nullptr;
   Answered answered;
   void* context;
@@ -74,8 +69,8 @@ Connection::~Connection() {
 void Connection::start() noexcept { open(); }
 
 void Connection::leave() noexcept {
-  if (ready() && !roster_.empty()) {
-    const std::string_view words[] = {"EVALSHA", sha_of(Script::kHosts), "1", roster_,
+  if (ready() && tells_hosts()) {
+    const std::string_view words[] = {"EVALSHA", sha_of(Script::kHosts), "1", own_key_,
                                       "0",       counted_as(),           "0"};
     if (Call* call = make(nullptr, nullptr, Script::kHosts); call != nullptr) {
       send(call, words);
@@ -162,6 +157,10 @@ void Connection::on_reply(void* what, const redisReply* answer) noexcept {
   first_ = call->next;
   if (answer != nullptr && repeat(call, *answer)) {
     return;
+  }
+  if (answer != nullptr && settings_.follows != Settings::Follows::kAll &&
+      call->step == Call::Step::kNone && is_elsewhere(*answer)) {
+    answer = nullptr;
   }
   const bool may_be_full = answer != nullptr && !settings_.counts_hosts && is_error(*answer, "OOM");
   if (answer != nullptr && is_unwell(*answer) && !may_be_full &&
@@ -268,7 +267,7 @@ void Connection::check_policy(std::string_view policy) noexcept {
                     : "its maxmemory-policy is " + std::string(policy) +
                           ", and what it evicts would be admitted again: set it to noeviction");
   }
-  roster_.empty() ? be_ready() : call_hosts();
+  own_key_.empty() ? be_ready() : settings_.counts_hosts ? call_hosts() : call_first();
 }
 
 void Connection::on_greeted(const Call& call, const redisReply& answer) noexcept {
@@ -318,7 +317,7 @@ void Connection::on_greeted(const Call& call, const redisReply& answer) noexcept
       return;
     case Step::kInfo:
       return check_policy(answer.type == REDIS_REPLY_STRING
-                              ? info_of(text_of(answer), "maxmemory_policy:")
+                              ? info_of(text_of(answer), "maxmemory_policy")
                               : std::string_view());
     case Step::kHosts:
       if (is_error(answer, "MOVED ") || is_error(answer, "ASK ")) {
@@ -333,6 +332,8 @@ void Connection::on_greeted(const Call& call, const redisReply& answer) noexcept
         user_.on_hosts(*this, static_cast<uint64_t>(answer.integer));
       }
       return state_ == State::kGreeting ? be_ready() : void();
+    case Step::kWrite:  // of a slot that moves another server can tell
+      return error && !is_elsewhere(answer) ? lose(text_of(answer)) : be_ready();
   }
 }
 
@@ -345,10 +346,19 @@ void Connection::be_ready() noexcept {
 void Connection::call_hosts() noexcept {
   hosts_called_ns_ = monotonic_ns();
   const std::string stays = std::to_string(kHostStaysMs);
-  const std::string_view words[] = {"EVALSHA", sha_of(Script::kHosts), "1",  roster_,
+  const std::string_view words[] = {"EVALSHA", sha_of(Script::kHosts), "1",  own_key_,
                                     "0",       counted_as(),           stays};
   if (Call* call = make(nullptr, nullptr, Script::kHosts); call != nullptr) {
     call->step = Call::Step::kHosts;
+    send(call, words);
+  }
+}
+
+// A server that takes no writes would be found out by each call anew.
+void Connection::call_first() noexcept {
+  const std::string_view words[] = {"DEL", own_key_};
+  if (Call* call = make(nullptr, nullptr, Script::kHosts); call != nullptr) {
+    call->step = Call::Step::kWrite;
     send(call, words);
   }
 }
@@ -378,7 +388,7 @@ void Connection::on_time() noexcept {
     lose(link_.is_connected() ? "no answer within a second" : "no connection within a second");
     return;
   }
-  if (ready() && !roster_.empty() && now_ns - hosts_called_ns_ >= kHostsEveryMs * kNsPerMs) {
+  if (ready() && tells_hosts() && now_ns - hosts_called_ns_ >= kHostsEveryMs * kNsPerMs) {
     call_hosts();
   }
   link_.set_timer(kTickMs);

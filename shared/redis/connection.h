@@ -3,9 +3,9 @@
 //   closed ──timer──▶ greeting ──all answered──▶ ready ──error, silence──▶ closed
 //
 // Greeting: password, database, the server's role, our scripts, what it does when its memory is
-// full, and a first call that writes. So what is ready is a master that keeps what it is told, and
-// takes writes. Only maxmemory-policy noeviction is accepted: what is evicted would be admitted
-// again.
+// full, and a first call that writes (see set_own_key). So what is ready is a master that keeps
+// what it is told, and takes writes. Only maxmemory-policy noeviction is accepted: what is evicted
+// would be admitted again.
 //
 // Calls are answered in their order; whatever is called within one turn of the loop goes out
 // together. A script that the server has lost is loaded again, and its calls repeated. An answer
@@ -39,9 +39,16 @@ struct Settings {
   // How many hosts share is found out each second, by a call that writes; a server whose memory is
   // full cannot be used then. Else that is an answer like others.
   bool counts_hosts = true;
-  // Calls whose key has moved are sent where it is. Else they are answered with that error, and go
-  // there the next time: so what is answered was done by the server that was asked.
-  bool follows_keys = true;
+  // Which calls go on to where their key is now. Of others nothing is done, and they are not
+  // answered; the next ones go there.
+  enum class Follows : uint8_t {
+    kAll,
+    // Those whose slot has moved. While it is being moved, its keys are here and there, and a
+    // script that reads several would miss some: then none is called (Servers).
+    kMoved,
+    kNone,  // what is answered was done by the server that was asked
+  };
+  Follows follows = Follows::kAll;
 };
 
 class Connection final : Link::User {
@@ -59,7 +66,7 @@ class Connection final : Link::User {
     // How many hosts share, each second.
     virtual void on_hosts(Connection& connection, uint64_t hosts) noexcept = 0;
     // A call's key is on another server, by this error ("MOVED …", "ASK …"). Where the call goes
-    // instead; nullptr: nowhere, and it is answered with the error.
+    // instead; nullptr: nowhere, and it is answered with the error (see Settings::Follows).
     virtual Connection* on_moved(Connection& connection, std::string_view error) noexcept = 0;
 
    protected:
@@ -85,9 +92,9 @@ class Connection final : Link::User {
 
   static constexpr size_t kMostArguments = 700;
 
-  // The key where hosts are told of; a server has it that has the key's slot. Empty: it is told
-  // none.
-  void set_roster(std::string key) noexcept { roster_ = std::move(key); }
+  // A key in a slot that the server has, for the first call that writes: hosts are told of there,
+  // or, where they are not counted, it is deleted, though it is never there. Empty: neither.
+  void set_own_key(std::string key) noexcept { own_key_ = std::move(key); }
 
   // Runs a script on one key. False: it was not sent, and is not answered; so it is with more than
   // kMostArguments. REQUIRES: ready().
@@ -128,6 +135,8 @@ class Connection final : Link::User {
   void pause() noexcept;
   bool is_silent(int64_t now_ns) noexcept;
   void call_hosts() noexcept;
+  void call_first() noexcept;
+  bool tells_hosts() const noexcept { return settings_.counts_hosts && !own_key_.empty(); }
 
   Call* make(Answered answered, void* context, Script script) noexcept;
   bool send(Call* call, std::span<const std::string_view> words) noexcept;
@@ -147,7 +156,7 @@ class Connection final : Link::User {
   User& user_;
   Link link_;
   State state_ = State::kClosed;
-  std::string roster_;
+  std::string own_key_;
   Call* first_ = nullptr;  // unanswered, oldest first
   Call* last_ = nullptr;
   int64_t opened_ns_ = 0;

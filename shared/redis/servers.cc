@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "shared/base/clock.h"
+
 namespace penstock::redis {
 namespace {
 
-constexpr size_t kMostServers = 1024;  // that are known at once
+constexpr size_t kMostServers = 1024;       // that are known at once
+constexpr int64_t kHeldNs = 3 * kNsPerSec;  // hosts ask each second
 
 }  // namespace
 
@@ -94,7 +97,8 @@ bool Servers::reaches(std::string_view key, int64_t now_ns) const noexcept {
 
 bool Servers::ready(std::string_view key) const noexcept {
   const Server* server = of(key);
-  return server != nullptr && server->connection.ready();
+  return server != nullptr && server->connection.ready() &&
+         (held_.empty() || !held_.contains(slot_of(key)));
 }
 
 const Address* Servers::server_of(std::string_view key) const noexcept {
@@ -102,7 +106,8 @@ const Address* Servers::server_of(std::string_view key) const noexcept {
 }
 
 bool Servers::has_all() const noexcept {
-  return covered_ && std::all_of(servers_.begin(), servers_.end(), [](const auto& server) {
+  return covered_ && held_.empty() &&
+         std::all_of(servers_.begin(), servers_.end(), [](const auto& server) {
            return !server->has_slots || server->connection.ready();
          });
 }
@@ -151,8 +156,8 @@ Servers::Server& Servers::of_address(const Address& address) noexcept {
   return *servers_.back();
 }
 
-// Where hosts are told of. Of a cluster each server has a roster of its own, in the slots it has.
-std::string Servers::roster_of(const Server& server) const {
+// Where hosts are told of. Of a cluster each server has one of its own, in the slots it has.
+std::string Servers::own_key_of(const Server& server) const {
   constexpr unsigned kMostTags = 1'000'000;  // by then each slot has come
   std::string key = prefix_ + "hosts";
   if (!is_cluster()) {
@@ -211,8 +216,8 @@ void Servers::on_places(Places places) noexcept {
   std::erase_if(fresh, [](const Server* server) { return !server->has_slots; });
   covered_ = std::find(slots_.begin(), slots_.end(), nullptr) == slots_.end();
   for (const auto& server : servers_) {
-    if (server->has_slots && settings_.counts_hosts) {
-      server->connection.set_roster(roster_of(*server));
+    if (server->has_slots) {
+      server->connection.set_own_key(own_key_of(*server));
     }
   }
   // Those that have no slots any more go, but for one that was sent a call by another's word.
@@ -227,6 +232,7 @@ void Servers::on_places(Places places) noexcept {
   for (Server* server : fresh) {
     server->connection.start();
   }
+  look_at_held();
 }
 
 // While a server is there, nobody misses the way to it.
@@ -236,8 +242,40 @@ void Servers::on_no_places(std::string_view why) noexcept {
   }
 }
 
+// As long as it moves, where it is gets asked each second.
+void Servers::hold(const Moved& moved, const Address& from) noexcept {
+  const auto [held, fresh] = held_.try_emplace(moved.slot);
+  held->second = {from, monotonic_ns() + kHeldNs};
+  if (fresh) {
+    user_.on_lost("Redis at " + text_of(from) + ": slot " + std::to_string(moved.slot) +
+                  " is being moved to " + text_of(moved.server) +
+                  ", and what is in it waits until it has been");
+  }
+}
+
+void Servers::look_at_held() noexcept {
+  if (held_.empty()) {
+    return;
+  }
+  const int64_t now_ns = monotonic_ns();
+  std::erase_if(held_, [&](const auto& held) {
+    const Server* const server = slots_[held.first];
+    return now_ns > held.second.until_ns ||
+           (server != nullptr && server->connection.address() != held.second.from);
+  });
+  if (!held_.empty()) {
+    guide_->doubt();
+  } else if (has_all()) {
+    user_.on_ready("Redis at " + text_of(slots_.front()->connection.address()));
+  }
+}
+
 Connection* Servers::moved(Connection& connection, std::string_view error) noexcept {
   if (!is_cluster()) {
+    if (settings_.follows != Settings::Follows::kAll) {
+      user_.on_lost("Redis at " + text_of(connection.address()) +
+                    ": it is one of a cluster: name several of its nodes");
+    }
     return nullptr;
   }
   const std::optional<Moved> moved = read_moved(error, connection.address());
@@ -245,6 +283,10 @@ Connection* Servers::moved(Connection& connection, std::string_view error) noexc
     return nullptr;
   }
   guide_->doubt();
+  if (moved->for_now && settings_.follows != Settings::Follows::kAll) {
+    hold(*moved, connection.address());
+    return nullptr;
+  }
   const size_t count = servers_.size();
   if (count >= kMostServers) {
     return nullptr;
@@ -255,8 +297,9 @@ Connection* Servers::moved(Connection& connection, std::string_view error) noexc
   }
   if (!moved->for_now) {
     slots_[moved->slot] = &server;
+    look_at_held();
   }
-  return settings_.follows_keys ? &server.connection : nullptr;
+  return settings_.follows == Settings::Follows::kNone ? nullptr : &server.connection;
 }
 
 }  // namespace penstock::redis

@@ -6,9 +6,14 @@
 //
 // To each server that has slots there is one connection. Where a guide says that slots have moved,
 // connections follow; what a server no longer has (MOVED, ASK) is asked once more where it says.
+//
+// Where scripts read several keys (Settings::Follows), a slot that is being moved is held: it is
+// not ready until it has moved, or does not move any more. Each such script names a key that is not
+// there, so Redis answers it with ASK as soon as the slot begins to move, before anything is done.
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 
@@ -57,7 +62,8 @@ class Servers final : Guide::User {
   // How many of the keys can be asked for, without a long wait.
   Reach reach(int64_t now_ns) const noexcept;
   bool reaches(std::string_view key, int64_t now_ns) const noexcept;
-  // Whether calls for the key are taken.
+  // Whether calls for the key are taken, and done. Of a slot that is held they are taken all the
+  // same: their answers tell when it has moved.
   bool ready(std::string_view key) const noexcept;
   // The server that they go to; nullptr: none are taken.
   const Address* server_of(std::string_view key) const noexcept;
@@ -79,9 +85,11 @@ class Servers final : Guide::User {
   bool is_cluster() const noexcept { return where_.master.empty() && where_.addresses.size() > 1; }
   Server* of(std::string_view key) const noexcept;
   Server& of_address(const Address& address) noexcept;
-  std::string roster_of(const Server& server) const;
+  std::string own_key_of(const Server& server) const;
   bool has_all() const noexcept;
   bool is_rumour(const Places& places) noexcept;
+  void hold(const Moved& moved, const Address& from) noexcept;
+  void look_at_held() noexcept;
   void tell_hosts() noexcept;
   Connection* moved(Connection& connection, std::string_view error) noexcept;
 
@@ -96,6 +104,11 @@ class Servers final : Guide::User {
   std::vector<Server*> slots_;  // nullptr: nobody has it
   bool covered_ = false;        // each slot is somebody's
   Address rumour_;              // of another master
+  struct Held {
+    Address from;
+    int64_t until_ns = 0;  // if nothing more is heard of it
+  };
+  std::map<unsigned, Held> held_;  // slots that are being moved
 };
 
 }  // namespace penstock::redis

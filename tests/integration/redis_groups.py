@@ -19,13 +19,13 @@ class Sentinel:
         self.name = secrets.token_hex(20)
         self.process = None
 
-    def start(self, master, replica, others):
+    def start(self, master, replicas, others):
         """It knows all from the start, so that nobody waits for them to meet."""
         conf = self.folder / "sentinel.conf"
         conf.write_text("\n".join([
             f"port {self.port}", f"dir {self.folder}", f"logfile {self.folder}/log", "protected-mode no", f"sentinel myid {self.name}",
             f"sentinel monitor main 127.0.0.1 {master} 2", "sentinel down-after-milliseconds main 500",
-            "sentinel failover-timeout main 4000", f"sentinel known-replica main 127.0.0.1 {replica}",
+            "sentinel failover-timeout main 4000", *(f"sentinel known-replica main 127.0.0.1 {port}" for port in replicas),
             *(f"sentinel known-sentinel main 127.0.0.1 {other.port} {other.name}" for other in others),
             *([f"requirepass {self._own}"] if self._own else []),
             *([f"sentinel auth-pass main {self._password}"] if self._password else []), ""]))
@@ -65,19 +65,20 @@ class Sentinel:
 
 
 class Watched:
-    """A master, a replica, and three Sentinels that call it `main`; all with one password, or none. Sentinels may have none."""
+    """A master, its replicas, and three Sentinels that call it `main`; all with one password, or none. Sentinels may have none."""
 
-    def __init__(self, password=None, of_sentinels=True):
+    def __init__(self, password=None, of_sentinels=True, replicas=1):
         options = ["--repl-diskless-sync-delay", "0"]
         if password:
             options += ["--requirepass", password, "--masterauth", password]
         first = RedisServer(*options, tcp=True)
-        second = RedisServer(*options, "--replicaof", "127.0.0.1", first.port, tcp=True)
-        self.servers = [first, second]
-        until(lambda: b"master_link_status:up" in self._info(second, password), "the replica follows")
+        self.servers = [first]
+        for _ in range(replicas):
+            self.servers.append(RedisServer(*options, "--replicaof", "127.0.0.1", first.port, tcp=True))
+            until(lambda: b"master_link_status:up" in self._info(self.servers[-1], password), "the replica follows")
         self.sentinels = [Sentinel(password, of_sentinels) for _ in range(3)]
         for sentinel in self.sentinels:
-            sentinel.start(first.port, second.port, [other for other in self.sentinels if other is not sentinel])
+            sentinel.start(first.port, [each.port for each in self.servers[1:]], [other for other in self.sentinels if other is not sentinel])
         until(lambda: all(sentinel.is_fit() for sentinel in self.sentinels), "the Sentinels know all")
 
     @staticmethod
@@ -127,6 +128,18 @@ class Cluster:
                 server.ask("CLUSTER", "MEET", "127.0.0.1", self.servers[0].port)
         until(lambda: all(self._knows_all(server) for server in self.servers), "the cluster is one")
 
+    def add_replicas(self):
+        """Of six servers each of the last three follows one of the first, and has all of it."""
+        for master, replica in zip(self.servers[:3], self.servers[3:]):
+            replica.ask("CONFIG", "SET", "repl-diskless-sync-delay", 0)
+            master.ask("CONFIG", "SET", "repl-diskless-sync-delay", 0)
+            until(lambda: replica.ask("CLUSTER", "REPLICATE", master.ask("CLUSTER", "MYID")) == "OK", "it is a replica")
+        for replica in self.servers[3:]:
+            until(lambda: b"master_link_status:up" in replica.ask("INFO", "replication"), "the replica follows")
+
+    def replica_of(self, master):
+        return self.servers[3 + self.servers.index(master)]
+
     def _knows_all(self, server):
         info = server.ask("CLUSTER", "INFO")
         return b"cluster_state:ok" in info and b"cluster_slots_assigned:16384" in info and \
@@ -155,7 +168,7 @@ class Cluster:
             source.ask("MIGRATE", "127.0.0.1", to.port, "", 0, 1000, "KEYS", *keys)
         yield "keys are moved"
         for server in (to, source, *self.servers):
-            if server.process.poll() is None:
+            if server.process.poll() is None and server.ask("ROLE")[0] == b"master":
                 server.ask("CLUSTER", "SETSLOT", slot, "NODE", names[to])
 
     def close(self):

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <charconv>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -14,6 +15,7 @@
 #include <string>
 
 #include "shared/base/version.h"
+#include "shared/redis/answer.h"
 #include "worker/queue/config/redis_keys.h"
 
 namespace penstock::ctl {
@@ -138,19 +140,8 @@ Reply ask(const Redis& redis, const std::vector<std::string>& words) {
       &::freeReplyObject};
 }
 
-// "redis_version:7.0.15" in what INFO says.
-std::string version_in(std::string_view info) {
-  constexpr std::string_view kName = "redis_version:";
-  const size_t at = info.find(kName);
-  return at == info.npos
-             ? ""
-             : std::string(info.substr(at + kName.size(),
-                                       info.find_first_of("\r\n", at) - at - kName.size()));
-}
-
-// An Error where it cannot be asked.
-Result<std::string> redis_version(const queue::RedisConfig& config,
-                                  const queue::RedisConfig::At& at) {
+// What INFO says; an Error where it cannot be asked.
+Result<std::string> redis_info(const queue::RedisConfig& config, const queue::RedisConfig::At& at) {
   constexpr timeval kWait{.tv_sec = 2, .tv_usec = 0};
   const Redis redis(at.path.empty() ? ::redisConnectWithTimeout(at.host.c_str(), at.port, kWait)
                                     : ::redisConnectUnixWithTimeout(at.path.c_str(), kWait),
@@ -167,13 +158,30 @@ Result<std::string> redis_version(const queue::RedisConfig& config,
     config.user.empty() ? ask(redis, {"AUTH", *password})
                         : ask(redis, {"AUTH", config.user, *password});
   }
-  const Reply reply = ask(redis, {"INFO", "server"});
+  const Reply reply = ask(redis, {"INFO"});
   const auto* const told = static_cast<const redisReply*>(reply.get());
   if (told == nullptr || told->type != REDIS_REPLY_STRING) {
     return Error{told == nullptr ? redis->errstr : std::string(told->str, told->len)};
   }
-  const std::string version = version_in({told->str, told->len});
-  return version.empty() ? Result<std::string>(Error{"INFO tells no version"}) : version;
+  std::string info(told->str, told->len);
+  return redis::info_of(info, "redis_version").empty()
+             ? Result<std::string>(Error{"INFO tells no version"})
+             : info;
+}
+
+// While it forks, to write its data anew, it answers nobody. Huge pages it turns off itself.
+void look_at_forks(std::string_view info, const std::string& where,
+                   std::vector<Finding>& findings) {
+  constexpr uint64_t kSlowUs = 100'000;
+  const std::string_view text = redis::info_of(info, "latest_fork_usec");
+  uint64_t took_us = 0;
+  std::from_chars(text.data(), text.data() + text.size(), took_us);
+  if (took_us > kSlowUs) {
+    findings.push_back(
+        {Level::kWarn, "Redis",
+         fmt::format("{} answered nobody for {} ms when it forked last", where, took_us / 1000),
+         "fewer rewrites (auto-aof-rewrite-min-size), or less data in it"});
+  }
 }
 
 }  // namespace
@@ -193,12 +201,17 @@ void look_at_stores(const queue::RedisConfig& redis, std::vector<Finding>& findi
   findings.push_back({Level::kOk, "SQLite", fmt::format("{}, here", ::sqlite3_libversion()), {}});
   for (const auto& at : redis.tls ? std::vector<queue::RedisConfig::At>() : redis.at) {
     const std::string where = at.path.empty() ? fmt::format("{}:{}", at.host, at.port) : at.path;
-    const auto version = redis_version(redis, at);
-    version ? findings.push_back({Level::kOk, "Redis", *version + " at " + where, {}})
-            : findings.push_back(
-                  {Level::kWarn, "Redis",
-                   fmt::format("{} does not tell its version: {}", where, version.error().message),
-                   "look whether it is there, and lets this host in"});
+    const auto info = redis_info(redis, at);
+    if (!info) {
+      findings.push_back(
+          {Level::kWarn, "Redis",
+           fmt::format("{} does not tell its version: {}", where, info.error().message),
+           "look whether it is there, and lets this host in"});
+      continue;
+    }
+    const std::string version(redis::info_of(*info, "redis_version"));
+    findings.push_back({Level::kOk, "Redis", version + " at " + where, {}});
+    look_at_forks(*info, where, findings);
   }
 }
 

@@ -100,7 +100,8 @@ class Intake {
                        int64_t ends_by_ns) const;
   void shared(const JobId& id, const Order& order, SharedQueue::Outcome outcome,
               const SharedOrder::Added& added);
-  static int64_t last_position(const Order& order);
+  int64_t last_position(const Order& order) const;
+  bool is_short_of_memory(const Order& order) const;
   static void unwanted(const JobId& id, const Order& order);
   void key_used(const JobId& id, const Order& order, const SharedOrder::Added& added);
   void known(Job& job, const Order& order, const std::string& other, SharedQueue& queue,
@@ -133,7 +134,9 @@ class Intake {
               .retry_after_s = static_cast<uint64_t>(retry_after_s)};
     }
   };
-  static constexpr int64_t kAwayRetrySeconds = 2;  // of a Redis that does not answer
+  static constexpr int64_t kAwayRetrySeconds = 2;   // of a Redis that does not answer
+  static constexpr int64_t kFullRetrySeconds = 10;  // of one whose memory is nearly full
+  static Refusal no_worker(const std::string& queue, int64_t retry_after_s);
   std::optional<Refusal> busy(const Order& order, size_t bytes);
   std::optional<Refusal> late(const Order& order, int64_t wait_ns);
   void set_deadlines(Job& job, Order& order);

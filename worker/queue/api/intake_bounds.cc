@@ -8,6 +8,11 @@
 #include "worker/queue/text/seconds.h"
 
 namespace penstock::queue {
+
+Intake::Refusal Intake::no_worker(const std::string& queue, int64_t retry_after_s) {
+  return {"No worker of queue " + queue + " is up." + try_again(retry_after_s), retry_after_s};
+}
+
 std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
   const Scheduler::Lane& lane = *order.lane;
   const Scheduler::Queue& queue = *lane.queue;
@@ -26,6 +31,9 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
                          try_again(kAwayRetrySeconds),
                      kAwayRetrySeconds};
     }
+    if (!order.async && now.state == wire::QueueState::kNoWorker) {
+      return no_worker(name, now.retry_after_s);
+    }
     if (!has_room_for(bytes)) {
       const int64_t retry_after_s = spread(order, 0);
       return Refusal{"Queue " + name + " is full." + try_again(retry_after_s), retry_after_s};
@@ -43,8 +51,7 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
                    now.retry_after_s};
   }
   if (!order.async && now.state == wire::QueueState::kNoWorker) {
-    return Refusal{"No worker of queue " + name + " is up." + try_again(now.retry_after_s),
-                   now.retry_after_s};
+    return no_worker(name, now.retry_after_s);
   }
   if (Scheduler::full(queue) || !has_room_for(bytes)) {
     const int64_t retry_after_s = spread(order, 0);

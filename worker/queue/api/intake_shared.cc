@@ -64,8 +64,15 @@ Newcomer Intake::newcomer_of(const Order& order, const JobRecord& record, std::s
   return newcomer;
 }
 
+bool Intake::is_short_of_memory(const Order& order) const {
+  return dispatcher_.shared()->memory().is_nearly_full(order.shared->key());
+}
+
 // The last place from which it would not come too late, by what is known now.
-int64_t Intake::last_position(const Order& order) {
+int64_t Intake::last_position(const Order& order) const {
+  if (is_short_of_memory(order)) {
+    return SharedOrder::kNowhere;
+  }
   const int64_t usual_ns = Scheduler::usual_ns(*order.lane, order.entry.cost);
   int64_t most_ns = INT64_MAX;
   for (const int64_t each_ns :
@@ -101,6 +108,14 @@ void Intake::shared(const JobId& id, const Order& order, SharedQueue::Outcome ou
       }
       return dispatcher_.hand_over(*job, *order.lane, order.entry.owner, order.async);
     case Outcome::kTooFar: {
+      if (is_short_of_memory(order)) {
+        return refuse_all(*job, Refusal{"Jobs of queue " + queue.settings.name +
+                                            " cannot be taken at the moment, as the memory of the "
+                                            "hosts' Redis is nearly full." +
+                                            try_again(kFullRetrySeconds),
+                                        kFullRetrySeconds}
+                                    .failed());
+      }
       const auto place = static_cast<uint32_t>(std::min<int64_t>(added.position, UINT32_MAX));
       const auto refusal = late(order, order.lane->all_hosts.wait_ns(place));
       return refusal ? refuse_all(*job, refusal->failed()) : share(id, order);

@@ -18,9 +18,12 @@ Dispatcher::Availability Dispatcher::availability(const Scheduler::Lane& lane) c
   }
   if (const SharedQueue* const queue = shared_now(*lane.queue); queue != nullptr) {
     constexpr int64_t kRetrySeconds = 2;
-    return queue->is_there() && !queue->roster().models().empty()
-               ? Availability()
-               : Availability{wire::QueueState::kNoWorker, kRetrySeconds};
+    if (!queue->is_there() || queue->roster().models().empty()) {
+      return {wire::QueueState::kNoWorker, kRetrySeconds};
+    }
+    return lane.all_hosts.shared && lane.all_hosts.attending == 0
+               ? Availability{wire::QueueState::kNoWorker, kDrainRetrySeconds}
+               : Availability();
   }
   if (!served_.attended(lane, now_ns, limits_.worker_grace_ns)) {
     const int64_t retry_after_s = whole_seconds(served_.next_start_ns(lane, now_ns) - now_ns);

@@ -30,7 +30,11 @@ HostSays Dispatcher::says(const SharedQueue& queue) const {
     const bool first = std::none_of(says.models.begin(), says.models.end(),
                                     [&](const auto& model) { return model.name == each.model; });
     HostSays::Model model{
-        .name = each.model, .written = each.model_written, .workers = 1, .ready = ready};
+        .name = each.model,
+        .written = each.model_written,
+        .workers = 1,
+        .ready = ready,
+        .attended = served_.attended(lane, connections_.now_ns(), limits_.worker_grace_ns)};
     if (first) {  // the lane's figures stand once
       model.slots = lane.capacity;
       model.running = lane.running;

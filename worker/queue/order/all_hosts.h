@@ -18,16 +18,17 @@
 namespace penstock::queue {
 
 struct AllHosts {
-  bool shared = false;   // else all of this is nothing
-  uint32_t hosts = 0;    // that live, edges too
-  uint32_t slots = 0;    // jobs that live workers can run at once
-  uint32_t running = 0;  // of those
-  uint32_t workers = 0;  // that there should be
-  uint32_t ready = 0;    // of those
-  uint32_t in_line = 0;  // jobs that wait for them
-  double mean_ns = 0;    // that a job takes
-  double spread = 0;     // its variance over the squared mean
-  double seen = 0;       // jobs it was learned from
+  bool shared = false;     // else all of this is nothing
+  uint32_t hosts = 0;      // that live, edges too
+  uint32_t slots = 0;      // jobs that live workers can run at once
+  uint32_t running = 0;    // of those
+  uint32_t workers = 0;    // that there should be
+  uint32_t ready = 0;      // of those
+  uint32_t attending = 0;  // hosts where some are, or may be in a moment
+  uint32_t in_line = 0;    // jobs that wait for them
+  double mean_ns = 0;      // that a job takes
+  double spread = 0;       // its variance over the squared mean
+  double seen = 0;         // jobs it was learned from
 
   bool known() const noexcept { return seen > 0 && slots > 0; }
 

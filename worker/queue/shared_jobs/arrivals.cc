@@ -140,8 +140,12 @@ void Arrivals::ask(Arrival& arrival) {
   if (arrival.newcomer.home.empty()) {
     return;  // nobody could be told what comes of it: this host joins in a moment
   }
+  const bool by_line = line_ != nullptr && arrival.newcomer.promised;
+  if (by_line ? !line_->ready() : !order_.ready()) {
+    return;  // Redis is away, or the queue on its way to another
+  }
   arrival.asking = true;
-  if (line_ == nullptr || !arrival.newcomer.promised) {
+  if (!by_line) {
     gathered_.emplace_back(arrival.newcomer.id, arrival.number);
     return;
   }

@@ -66,8 +66,7 @@ void PromiseLine::send(const std::shared_ptr<Batch>& batch, size_t first, size_t
   order_.add(jobs,
              [batch, first, count](SharedOrder::Answer<std::vector<SharedOrder::Added>>& answer) {
                // After WAIT it comes too late: that has told of what was before it.
-               if ((*batch)[first].then == nullptr || answer.why.starts_with("MOVED ") ||
-                   answer.why.starts_with("ASK ")) {
+               if ((*batch)[first].then == nullptr) {
                  return;
                }
                for (size_t i = 0; i < count; ++i) {

@@ -34,10 +34,11 @@ struct SaidModel {
   static constexpr wire::FrameType kType = wire::FrameType::kOver;
   std::string_view name, written;
   uint64_t slots = 0, running = 0, workers = 0, ready = 0, mean_us = 0, spread_ppm = 0, seen = 0;
+  uint64_t unattended = 0;
   template <typename V>
   void visit(V&& v) {
     v(1, name), v(2, written), v(3, slots), v(4, running), v(5, workers), v(6, ready);
-    v(7, mean_us), v(8, spread_ppm), v(9, seen);
+    v(7, mean_us), v(8, spread_ppm), v(9, seen), v(10, unattended);
   }
 };
 
@@ -54,6 +55,7 @@ HostSays::Model model_of(const SaidModel& said) {
           .running = count(said.running),
           .workers = count(said.workers),
           .ready = count(said.ready),
+          .attended = said.unattended == 0,
           .mean_ns = part(said.mean_us) * kNsPerUs,
           .spread = part(said.spread_ppm) / kParts,
           .seen = part(said.seen)};
@@ -90,7 +92,8 @@ std::string encode(const HostSays& says, size_t most_bytes) {
                            .ready = model.ready,
                            .mean_us = whole(model.mean_ns / kNsPerUs),
                            .spread_ppm = whole(model.spread * kParts),
-                           .seen = whole(model.seen)});
+                           .seen = whole(model.seen),
+                           .unattended = model.attended ? 0U : 1U});
     if (text.size() > most_bytes) {
       text.resize(before);
     }
@@ -238,6 +241,7 @@ AllHosts Roster::workers(std::string_view model) const {
       all.running += each.running;
       all.workers += each.workers;
       all.ready += each.ready;
+      all.attending += each.attended ? 1 : 0;
       if (each.seen > 0 && each.slots > 0 && each.mean_ns > 0) {
         measured += each.slots;
         rate += each.slots / each.mean_ns;

@@ -30,6 +30,7 @@ struct HostSays {
     uint32_t running = 0;
     uint32_t workers = 0;  // that it should have
     uint32_t ready = 0;    // of those
+    bool attended = true;  // some are, or may be in a moment (ServedModels)
     double mean_ns = 0;    // that a job takes there
     double spread = 0;     // its variance over the squared mean
     double seen = 0;       // jobs it was learned from; 0: nothing is known

@@ -19,6 +19,7 @@ redis::Settings settings_of(const RedisConfig& config, std::string password) {
   settings.scripts = order_script::all();
   settings.host = SharedOrder::new_host();
   settings.counts_hosts = false;
+  settings.follows = redis::Settings::Follows::kMoved;
   return settings;
 }
 
@@ -86,7 +87,7 @@ SharedJobs::SharedJobs(const Config& config, std::string password, EventLoop& ev
   Promising promising;
   if (config.redis.replicas > 0) {
     redis::Settings settings = settings_of(config.redis, std::move(password));
-    settings.follows_keys = false;
+    settings.follows = redis::Settings::Follows::kNone;
     promise_servers_ = std::make_unique<redis::Servers>(
         std::move(settings), whereabouts_of(config.redis), [this] { return loops_.make(); },
         promises_);
@@ -99,6 +100,11 @@ SharedJobs::SharedJobs(const Config& config, std::string password, EventLoop& ev
                                                       config.redis.host, queue::settings_of(queue),
                                                       kept_ms(queue), promising));
     }
+  }
+  if (replicas_ == 0 && config.redis.at.size() + (config.redis.sentinel.empty() ? 0 : 1) > 1) {
+    log(Level::kWarn,
+        "a 202 of shared queues says that one Redis has the job: a failover may lose it; "
+        "promise: replicas:1 has it on another as well");
   }
   servers_.start();
   if (promise_servers_ != nullptr) {
@@ -154,23 +160,24 @@ void SharedJobs::apply(const Config& config) {
   }
 }
 
-void SharedJobs::look_in(size_t number, std::string id, size_t most, const Found& then) {
+// A queue that is away does not keep what another knows from whoever asks.
+void SharedJobs::look_in(size_t number, SharedQueue* away, std::string id, size_t most,
+                         const Found& then) {
   SharedOrder::Answer<SharedOrder::Known> none;
   if (number == queues_.size()) {
-    return then(nullptr, none);
+    none.trouble = away == nullptr ? SharedOrder::Trouble::kNone : SharedOrder::Trouble::kUnknown;
+    return then(away, none);
   }
   SharedQueue& queue = *queues_[number];
-  const bool sent = queue.look(
-      id, most,
-      [this, number, id, most, then, &queue](SharedOrder::Answer<SharedOrder::Known>& answer) {
-        if (answer && answer.value.state == SharedOrder::Known::State::kUnknown) {
-          return look_in(number + 1, id, most, then);
-        }
-        then(&queue, answer);
-      });
-  if (!sent) {
-    none.trouble = SharedOrder::Trouble::kUnknown;
-    then(&queue, none);
+  const auto told = [this, number, away, id, most, then,
+                     &queue](SharedOrder::Answer<SharedOrder::Known>& answer) {
+    if (answer && answer.value.state != SharedOrder::Known::State::kUnknown) {
+      return then(&queue, answer);
+    }
+    look_in(number + 1, answer ? away : &queue, id, most, then);
+  };
+  if (!queue.look(id, most, told)) {
+    look_in(number + 1, &queue, id, most, then);
   }
 }
 
@@ -182,6 +189,9 @@ void SharedJobs::advance() {
   }
   if (now_ns >= durability_ns_) {
     look_at_durability();
+  }
+  if (now_ns >= memory_ns_) {
+    look_at_memory();
   }
   if (results_ != nullptr) {
     results_->advance_to(now_ns, [this] {
@@ -227,7 +237,7 @@ void SharedJobs::on_ready(std::string_view who) noexcept {
   if (!std::exchange(is_ready_, true)) {
     log(Level::kInfo, "shared queues are in " + std::string(who));
   }
-  told_ = false;
+  told_.clear();
   where_ = who;
   trouble_.clear();
   for (const auto& queue : queues_) {
@@ -236,6 +246,7 @@ void SharedJobs::on_ready(std::string_view who) noexcept {
   }
   durability_.forget();
   look_at_durability();
+  look_at_memory();
 }
 
 void SharedJobs::look_at_durability() {
@@ -244,6 +255,13 @@ void SharedJobs::look_at_durability() {
     if (promise_servers_ == nullptr) {
       durability_.look(queue->key());
     }
+  }
+}
+
+void SharedJobs::look_at_memory() {
+  memory_ns_ = monotonic_ns() + kMemoryNs;
+  for (const auto& queue : queues_) {
+    memory_.look(queue->key());
   }
 }
 
@@ -256,9 +274,27 @@ void SharedJobs::Promises::on_lost(std::string_view why) noexcept {
 void SharedJobs::on_lost(std::string_view why) noexcept {
   is_ready_ = false;
   trouble_ = why;
-  if (!std::exchange(told_, true)) {
-    log(Level::kError, "shared queues take no jobs: " + std::string(why));
+  if (const std::string what = unreached(); !what.empty()) {
+    log(Level::kError, what + std::string(why));
   }
+}
+
+// Of which that has not been said; empty: of none.
+std::string SharedJobs::unreached() {
+  std::string names;
+  size_t fresh = 0;
+  for (const auto& queue : queues_) {
+    if (queue->order().ready()) {
+      told_.erase(queue->name());
+    } else if (told_.insert(queue->name()).second) {
+      names += (fresh++ == 0 ? "" : ", ") + queue->name();
+    }
+  }
+  const bool first = queues_.empty() && told_.insert(std::string()).second;
+  return fresh == queues_.size() && (fresh > 0 || first) ? "shared queues take no jobs: "
+         : fresh > 1                                     ? "queues " + names + " take no jobs: "
+         : fresh == 1                                    ? "queue " + names + " takes no jobs: "
+                                                         : "";
 }
 
 }  // namespace penstock::queue

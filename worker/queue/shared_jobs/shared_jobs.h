@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "worker/queue/shared_jobs/durability.h"
 #include "worker/queue/shared_jobs/large_results.h"
 #include "worker/queue/shared_jobs/layouts.h"
+#include "worker/queue/shared_jobs/redis_memory.h"
 #include "worker/queue/shared_jobs/shared_queue.h"
 #include "worker/queue/shared_order/redis_loop.h"
 
@@ -21,6 +23,7 @@ namespace penstock::queue {
 class SharedJobs final : redis::Servers::User {
  public:
   static constexpr int64_t kDurabilityNs = 30 * kNsPerSec;
+  static constexpr int64_t kMemoryNs = kNsPerSec;
 
   // nullptr: no queue is shared, and there is no feed of events. What it refers to lives longer;
   // the store may be none. `on_event` is called before the user is told of anything.
@@ -42,6 +45,7 @@ class SharedJobs final : redis::Servers::User {
   redis::Servers& servers() { return servers_; }
   // How Redis keeps what is promised. It says nothing where replicas are to have that.
   const Durability& durability() const { return durability_; }
+  const RedisMemory& memory() const { return memory_; }
   // So many; 0: Redis's own disk is to have it.
   uint32_t replicas() const { return replicas_; }
   // The queues' new settings.
@@ -53,7 +57,9 @@ class SharedJobs final : redis::Servers::User {
   // What any queue knows of the job. `then(nullptr, ...)`: none does; with trouble: it cannot be
   // known now. The same as SharedOrder::look() otherwise.
   using Found = std::function<void(SharedQueue*, SharedOrder::Answer<SharedOrder::Known>&)>;
-  void look(std::string id, size_t most, Found then) { look_in(0, std::move(id), most, then); }
+  void look(std::string id, size_t most, Found then) {
+    look_in(0, nullptr, std::move(id), most, then);
+  }
 
   // By its own clock, see SharedQueue.
   void advance();
@@ -72,7 +78,9 @@ class SharedJobs final : redis::Servers::User {
   void on_lost(std::string_view why) noexcept override;
   void on_hosts(uint64_t) noexcept override {}
   void look_at_durability();
-  void look_in(size_t number, std::string id, size_t most, const Found& then);
+  void look_at_memory();
+  std::string unreached();
+  void look_in(size_t number, SharedQueue* away, std::string id, size_t most, const Found& then);
 
   RedisLoops loops_;
   // The connections over which replicas are waited for.
@@ -85,6 +93,8 @@ class SharedJobs final : redis::Servers::User {
 
   redis::Servers servers_;
   Durability durability_{servers_};
+  RedisMemory memory_{servers_};
+  int64_t memory_ns_ = INT64_MAX;  // when it is looked at again
   Layouts layouts_{servers_, servers_.settings().prefix};
   int64_t durability_ns_ = INT64_MAX;  // when it is looked at again
   Promises promises_;
@@ -94,7 +104,7 @@ class SharedJobs final : redis::Servers::User {
   std::vector<std::unique_ptr<SharedQueue>> queues_;
   std::unique_ptr<LargeResults> results_;
   bool is_ready_ = false;
-  bool told_ = false;  // that it is not
+  std::set<std::string> told_;  // the queues of which it was said that they are not reached
   std::string where_, trouble_;
 };
 

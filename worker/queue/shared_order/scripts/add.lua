@@ -85,6 +85,7 @@ local function admit(i)
   local r = 4503599627370496 - priority
   local rank = pack('>I8', r)
   local state, th, tl, eh, el, arrival, position, due = SCHEDULED, 0, 0, 0, 0, 0, 0, dead
+  if later > now and last == -2 then return {6, 0} end
   if later <= now then
     if last == -2 then last = 0.5 end
     if last > 0 then

@@ -48,7 +48,7 @@
 -- It makes no closure, for each costs a script that is called for every job 0.2 us. No texts are compared by < in any script: Lua
 -- compares by the server's locale.
 --
--- KEYS  1 what all keys begin with
+-- KEYS  1 what all keys begin with. It is none itself: so a cluster runs nothing while the slot is being moved, but says ASK
 -- ARGV  1 now, us (0: Redis's own; a test brings its own)   2 aging, us (0: none)   3 how long what is over is kept, ms
 local P, a = KEYS[1], ARGV
 local call, pack, unpack_, floor = redis.call, struct.pack, struct.unpack, math.floor
