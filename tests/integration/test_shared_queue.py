@@ -232,7 +232,7 @@ def test_when_redis_has_no_memory_left_only_new_jobs_are_refused(host, redis):
     assert refused.status == 503 and int(refused.headers["Retry-After"]) >= 1
     assert until_status(edge, id, "completed")["attempts"] == 0
     redis.ask("CONFIG", "SET", "maxmemory", 0)
-    assert until_status(gpu, promise(edge).json()["id"], "completed")
+    assert until_status(gpu, until_known(edge), "completed")
 
 
 def test_a_redis_that_is_started_empty_takes_jobs_and_who_waited_is_told(host, redis):
