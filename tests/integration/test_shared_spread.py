@@ -139,3 +139,33 @@ def test_callers_of_a_queue_in_a_cluster_have_all_that_they_have_elsewhere(clust
         events = [dict(zip(words[::2], words[1::2])) for _, words in feed.ask("XRANGE", "penstock:events", "-", "+")]
         return {event[b"id"].decode(): event[b"status"].decode() for event in events}
     until(lambda: ids.items() <= ends().items(), lambda: f"all ends are in the feed: {ends()}")
+
+
+@pytest.mark.parametrize("cluster", [True], indirect=True)
+@pytest.mark.parametrize("how", ["asked to", "its master killed"])
+def test_an_answer_goes_on_whole_though_a_replica_is_promoted_in_mid_stream(cluster, host, model, how):
+    edge, gpu = host(), host(model.worker(slots=2))
+    known(edge)
+    model.let(3)
+    answer = ask_stream(edge)
+    heard = [answer.next_event() for _ in range(3)]
+    promised = promise_stream(edge, "p")
+    model.let(2, "p1")
+    until(lambda: gpu.penstockd.queue().running == 2, "both run")
+    old = master_of(cluster)
+    slot = cluster.slot("penstock:q1:{default}:s")
+    replica = cluster.replica_of(old)
+    if how == "asked to":
+        replica.ask("CLUSTER", "FAILOVER")
+    else:
+        old.kill()
+    until(lambda: any(low <= slot <= high and master[1] == replica.port for low, high, master, *_ in replica.ask("CLUSTER", "SLOTS")),
+          "it has the slots", 30)
+    model.let(3)
+    heard += [answer.next_event() for _ in range(3)]
+    model.let_all("a1", "p1")
+    heard += answer.events()
+    assert text_of(heard) == WHOLE and heard[-1] == "[DONE]"
+    assert until_status(edge, promised, "completed")["attempts"] == 0
+    later = until(lambda: (reply := ask(edge)).status == 202 and reply, "it is promised").json()["id"]
+    assert until_status(gpu, later, "completed")["attempts"] == 0

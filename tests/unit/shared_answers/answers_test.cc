@@ -106,6 +106,16 @@ TEST_F(AnswersTest, AHoleOfAJobThatNobodyMayResumeIsALoss) {
   EXPECT_EQ(told_.all(), "b: lost !4 b:");
 }
 
+TEST_F(AnswersTest, WhoListensAgainMayHaveMissedTheLastPart) {
+  const auto following = home_.reader.follow("a", {}, false, told_);
+  writer_.begin("a", 3, "home-one", false);
+  ASSERT_TRUE(until([&] { return told_.words.size() == 1; }));
+  home_.reader.on_listening();
+  EXPECT_EQ(told_.all(), "b: lost") << "and nothing follows that would show it";
+  home_.reader.on_listening();  // of each channel
+  EXPECT_EQ(told_.all(), "b: lost");
+}
+
 TEST_F(AnswersTest, AHoleThatIsNotInTheStreamIsALoss) {
   const auto following = home_.reader.follow("a", {}, true, told_);
   writer_.begin("a", 3, "home-one", true);

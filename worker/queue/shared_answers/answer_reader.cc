@@ -167,10 +167,17 @@ void AnswerReader::on_message(std::string_view text) {
   counts_.malformed += message.broken() ? 1 : 0;
 }
 
+// What was said before may have been missed, and nothing need follow that would show it.
 void AnswerReader::on_listening() {
+  std::vector<Shared> unkept;
   for (const auto& [id, state] : states_) {
-    if (state->live && state->kept && !state->ended) {
-      fill(*state);
+    if (state->live && !state->ended && !state->lost) {
+      state->kept ? fill(*state) : unkept.push_back(state);
+    }
+  }
+  for (const Shared& state : unkept) {
+    if (state->reader != nullptr) {
+      lose(*state);
     }
   }
 }
