@@ -1,5 +1,6 @@
 """What systemd is told, the socket that it holds, and the units that are shipped."""
 
+import ctypes
 import json
 import os
 import re
@@ -13,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from conftest import simulate
-from processes import BUILD, environment
+from processes import BUILD, environment, state_of
 from waiting import until
 
 UNITS = Path(__file__).parents[2] / "config" / "systemd"
 HELD = "location / { penstock_pass gpu; }"
+PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = 0x4206, 0x4207, 17
 
 
 @pytest.fixture
@@ -25,9 +27,18 @@ def inbox(folder, monkeypatch):
     """The end of a notify socket; its words come without waiting."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.bind(str(folder / "notify"))
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # says who
         end.settimeout(20)
         monkeypatch.setenv("NOTIFY_SOCKET", str(folder / "notify"))
         yield end
+
+
+def until_silent(inbox):
+    inbox.settimeout(1)
+    with pytest.raises(TimeoutError):
+        while True:
+            inbox.recv(512)
+    inbox.settimeout(20)
 
 
 def until_said(inbox, words):
@@ -56,12 +67,31 @@ def test_a_daemon_that_hangs_is_silent(penstock, inbox, monkeypatch):
     service = penstock(workers=[simulate()])
     until_said(inbox, "WATCHDOG")
     service.penstockd.process.signal(signal.SIGSTOP)
-    inbox.settimeout(1)
-    with pytest.raises(TimeoutError):
-        while True:
-            inbox.recv(512)
+    until_silent(inbox)
     service.penstockd.process.signal(signal.SIGCONT)
-    inbox.settimeout(20)
+    until_said(inbox, "WATCHDOG")
+
+
+def ptrace(request, thread):
+    """https://man7.org/linux/man-pages/man2/ptrace.2.html"""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    if libc.ptrace(request, thread, None, None) != 0:
+        pytest.skip(f"ptrace: {os.strerror(ctypes.get_errno())}")
+
+
+def test_a_loop_that_stands_still_is_silent_though_the_process_lives(penstock, inbox, monkeypatch):
+    monkeypatch.setenv("WATCHDOG_USEC", "200000")
+    service = penstock(workers=[simulate()], yaml="state: state\n")
+    until_said(inbox, "WATCHDOG")
+    loop = service.penstockd.process.pid
+    ptrace(PTRACE_SEIZE, loop)  # that thread alone
+    ptrace(PTRACE_INTERRUPT, loop)
+    until(lambda: state_of(f"{loop}/task/{loop}") == "t", "the loop stands still")
+    others = [thread for thread in os.listdir(f"/proc/{loop}/task") if int(thread) != loop]
+    until_silent(inbox)
+    assert others and not {state_of(f"{loop}/task/{thread}") for thread in others} & {"t", "T"}
+    ptrace(PTRACE_DETACH, loop)
     until_said(inbox, "WATCHDOG")
 
 
@@ -111,15 +141,29 @@ def pending(path):
     return int(line.split()[2])
 
 
-def test_systemds_own_tool_hands_the_socket_over(penstock):
-    if shutil.which("systemd-socket-activate") is None:
-        pytest.skip("systemd is not installed")
+def setting(unit, name):
+    (value,) = re.findall(rf"^{name}=(.*)$", (UNITS / unit).read_text(), re.M)
+    return value
+
+
+@pytest.mark.skipif(shutil.which("systemd-socket-activate") is None, reason="systemd is not installed")
+def test_the_units_command_takes_the_socket_from_systemds_own_tool(penstock, inbox):
     service = penstock(start=False, workers=[simulate(slots=1)], server=HELD)
     daemon = service.penstockd
-    daemon.start_by(["systemd-socket-activate", "-l", daemon.socket, BUILD / "penstockd", "-c", daemon.config])
+    here = {"/usr/sbin/penstockd": BUILD / "penstockd", "/etc/penstock/penstock.yaml": daemon.config,
+            "/run/penstock/penstock.sock": daemon.socket}
+    command = [here.get(word, word) for word in setting("penstockd.service", "ExecStart").split()]
+    watched_us = int(setting("penstockd.service", "WatchdogSec").removesuffix("s")) * 1_000_000
+    assert setting("penstockd.service", "Type") == "notify"
+    daemon.start_by(["systemd-socket-activate", "-l", here[setting("penstockd.socket", "ListenStream")],
+                     *(word for name in environment(service.folder) for word in ("-E", name)), "-E", f"WATCHDOG_USEC={watched_us}", *command])
     service.nginx.start(service.port)
     until(daemon.socket.exists, "it listens")
     assert service.complete().status == 200, "the first request starts it"
+    assert inbox.recv(512) == b"READY=1\n"
+    until_said(inbox, r"WATCHDOG=1\nSTATUS=.*1 of 1 workers ready\n")
+    daemon.process.signal(signal.SIGTERM)
+    until_said(inbox, "STOPPING=1\n")
 
 
 def test_another_path_than_the_configurations_is_refused(penstock, folder):
@@ -137,12 +181,24 @@ def test_another_path_than_the_configurations_is_refused(penstock, folder):
 def test_the_units_are_right_and_give_little_away(folder):
     for unit in UNITS.iterdir():
         shutil.copy(unit, folder)
-    service = folder / "penstockd.service"
-    service.write_text(service.read_text().replace("/usr/sbin/penstockd", str(BUILD / "penstockd")))
+    services = [folder / "penstockd.service", folder / "penstock-worker@.service"]
+    for service in services:
+        service.write_text(service.read_text().replace("/usr/sbin/", f"{BUILD}/"))
     said = subprocess.run(["systemd-analyze", "verify", "--man=no", *map(str, folder.glob("penstock*"))], capture_output=True, text=True,
                           env={**os.environ, "SYSTEMD_UNIT_PATH": f"{folder}:"})
     ours = [line for line in said.stderr.splitlines() if "penstock" in line]
     assert said.returncode == 0 and not ours, said.stderr
-    scored = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", str(service)],
-                            capture_output=True, text=True)
-    assert scored.returncode == 0, scored.stdout[-400:]
+    for service in services:
+        scored = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", str(service)],
+                                capture_output=True, text=True)
+        assert scored.returncode == 0, scored.stdout[-400:]
+
+
+def test_a_workers_unit_is_bound_as_penstockds_and_sees_no_state():
+    bound, worker = ({line for line in (UNITS / unit).read_text().split("# Nothing more than it needs")[1].split("[Install]")[0].splitlines()[1:]
+                      if line and not line.startswith("#")} for unit in ("penstockd.service", "penstock-worker@.service"))
+    assert bound <= worker and any(line.startswith("DeviceAllow=char-nvidia") for line in bound)
+    hidden = setting("penstock-worker@.service", "InaccessiblePaths")
+    state = re.search(r"^state: (\S+)", (UNITS.parent / "penstock.yaml").read_text(), re.M)[1]
+    assert f"-{state}" in hidden.split() and setting("penstockd.service", "StateDirectory") in state
+    assert setting("penstock-worker@.service", "User") != setting("penstockd.service", "User")

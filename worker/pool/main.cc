@@ -21,6 +21,7 @@
 #include "shared/base/version.h"
 #include "worker/engines/registry.h"
 #include "worker/nvml/watch.h"
+#include "worker/pool/confine.h"
 #include "worker/pool/options.h"
 #include "worker/pool/pool.h"
 #include "worker/pool/pulse.h"
@@ -210,6 +211,9 @@ int main(int argc, char** argv) {
   }
   penstock::set_log_source("penstock-worker", options->name);
   penstock::set_log(options->log);
+  if (const auto confined = penstock::confine(); !confined) {
+    penstock::write_log(penstock::LogLevel::kWarn, confined.error().message);
+  }
   if (options->connect.empty()) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // also in the middle of a step that never ends
   }

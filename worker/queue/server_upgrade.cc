@@ -338,7 +338,7 @@ void Server::end_strangers() {
     if (std::none_of(workers.begin(), workers.end(),
                      [&](const auto& worker) { return worker->child.pid() == pid; })) {
       strangers_.emplace_back(pid);
-      strangers_.back().kill_group();
+      strangers_.back().kill();
     }
   }
   reap_strangers();

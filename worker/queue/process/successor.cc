@@ -94,7 +94,7 @@ Successor::Successor(EventLoop& loop, Spawned spawned, std::string program, int6
 
 Successor::~Successor() {
   close();
-  child_.kill_group();
+  child_.kill();
 }
 
 void Successor::close() {
@@ -135,7 +135,7 @@ void Successor::advance_to(int64_t now_ns) {
   if (ends_ns_ <= now_ns) {
     ends_ns_ = INT64_MAX;
     late_ = true;
-    child_.kill_group();
+    child_.kill();
   }
 }
 

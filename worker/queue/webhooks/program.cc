@@ -53,7 +53,7 @@ Program::Program(EventLoop& loop, Spawned spawned)
     : loop_(loop), child_(spawned.child), output_(std::move(spawned.socket)) {}
 
 Program::~Program() {
-  child_.kill_group();
+  child_.kill();
   close();
 }
 

@@ -29,7 +29,7 @@ class Program final : public EventLoop::Handler {
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
-  void kill() const { child_.kill_group(); }
+  void kill() const { child_.kill(); }
   // Whether it has ended since the last call.
   bool reap();
   // REQUIRES of these: it was reaped.

@@ -46,6 +46,15 @@ TEST(RolesTest, WhoIsNamedTakesThePlaceOfWhoWouldBeByDefault) {
   EXPECT_EQ(named.of(2, {}), kEdge);
 }
 
+TEST(RolesTest, AWorkerThatComesByTheSocketsGroupIsNoEdge) {
+  const Roles named = roles({.workers = {"daemon"}}, "bin");
+  EXPECT_EQ(named.of(1, {2, 1}), kWorker);
+  EXPECT_EQ(named.of(1, {1, 2}), kWorker | kEdge) << "it acts as that group";
+  EXPECT_EQ(named.of(kSomebody, {2, kSomebody}), kEdge) << "it is no worker";
+  EXPECT_EQ(roles({.edges = {"daemon"}, .workers = {"daemon"}}).of(1, {2, 3}), kWorker | kEdge)
+      << "it is named";
+}
+
 TEST(RolesTest, AnUnknownNameIsAnErrorThatNamesIt) {
   const auto made = Roles::create({.edges = {"no-such-user"}}, "");
   ASSERT_FALSE(made);
