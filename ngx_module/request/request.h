@@ -155,7 +155,7 @@ struct RequestState {
   off_t answer_left = -1;          // bytes that its content_length still promises; -1: no promise
   AnswerStream answer;
   LimitsTold* limits_told = nullptr;  // in an owner's stream (pages/limits_events.h)
-  u_char first_buffer[512];  // while the job waits: most that wait get a sign of life, no more
+  u_char first_buffer[256];  // while the job waits: most that wait get a sign of life, no more
   WebSocket* websocket = nullptr;  // the client's side, once its upgrade was granted
   static constexpr size_t kMostAnswerHeaders = http::kMaxHeaderLines + 12;
   ngx_table_elt_t** answer_headers = nullptr;  // pushed for it; room for them once there are any

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <list>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -201,7 +202,7 @@ class Connection : public EventLoop::Handler {
     SharedBytes bytes;
     size_t sent;
   };
-  std::deque<Shared> shared_;
+  std::list<Shared> shared_;  // none of most connections, for which a deque has memory
   size_t shared_bytes_ = 0;  // of these, unsent
   int64_t moved_ns_ = 0;
   size_t drained_at_ = SIZE_MAX;  // nobody wants to know
