@@ -406,6 +406,6 @@ def test_the_systems_log_is_told_of_each_order_and_never_of_a_key(keys, folder):
     run("list")
     assert told() == [(NOTICE, f"{who} deed=move object=/keys/{id} keys={id} owner=team-b for=3d file={keys.path} outcome=done"),
                       (NOTICE, f"{who} deed=revoke object=/keys/team-b keys={id} file={keys.path} outcome=done"),
-                      (WARNING, f"{who} deed=revoke object=/keys/team-b file={keys.path} outcome=failed")]
+                      (WARNING, f"{who} deed=revoke object=/keys file={keys.path} outcome=failed")]
     journal.close()
     assert run("add", "team-c").returncode == 0, "where nobody listens nothing is told, and nothing fails"

@@ -234,17 +234,18 @@ Outcome revoke(const Arguments& arguments, const std::string& which, std::string
                       });
 }
 
-// Tells the system's log, unless the command line was wrong.
+// Tells the system's log, unless the command line was wrong. What names no key may be one itself.
 Outcome tell(const Arguments& arguments, const std::string& which, std::string_view deed,
              const std::string& ids, Outcome outcome) {
   if (outcome.exit_status != Outcome::kMisused) {
-    log_order(outcome.exit_status == Outcome::kFine, {{"deed", deed},
-                                                      {"object", "/keys/" + which},
-                                                      {"keys", ids},
-                                                      {"owner", arguments.value("owner")},
-                                                      {"tier", arguments.value("tier")},
-                                                      {"for", arguments.value("for")},
-                                                      {"file", file_of(arguments)}});
+    log_order(outcome.exit_status == Outcome::kFine,
+              {{"deed", deed},
+               {"object", ids.empty() ? "/keys" : "/keys/" + which},
+               {"keys", ids},
+               {"owner", arguments.value("owner")},
+               {"tier", arguments.value("tier")},
+               {"for", arguments.value("for")},
+               {"file", file_of(arguments)}});
   }
   return outcome;
 }

@@ -203,7 +203,7 @@ class Connection : public EventLoop::Handler {
     size_t sent;
   };
   std::list<Shared> shared_;  // none of most connections, for which a deque has memory
-  size_t shared_bytes_ = 0;  // of these, unsent
+  size_t shared_bytes_ = 0;   // of these, unsent
   int64_t moved_ns_ = 0;
   size_t drained_at_ = SIZE_MAX;  // nobody wants to know
 };
