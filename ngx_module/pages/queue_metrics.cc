@@ -128,7 +128,9 @@ void write_shared(Writer& writer, const PoolArray<QueueCounts>& counts) noexcept
     }
   });
   gauge("penstock_shared_renewal_age_seconds",
-        "Since this host's lease was renewed: at 7 it stops what it runs.",
+        "Since this host's lease was renewed, or since it began to ask for one: at 7 it stops what "
+        "it "
+        "runs.",
         [](const Shared& of) { return static_cast<double>(of.renewal_age_ms) / 1e3; });
   counter("penstock_shared_requests_total", "Requests to Redis that were answered.",
           [](const Shared& of) { return of.requests; });
@@ -224,6 +226,10 @@ void write_queue_counts(Writer& writer, const PoolArray<QueueCounts>& counts) no
              "1: something in the last reload of penstock.yaml could not be used; what was before "
              "is in force.",
              [](const auto& page) { return page.config_refused; });
+  write_each(writer, counts, "penstock_unreadable_files", Type::gauge,
+             "Files with secrets or certificates that penstock.yaml names and penstockd cannot "
+             "read.",
+             [](const auto& page) { return page.unreadable_files; });
   write_events(writer, counts);
   write_waits(writer, counts);
   write_ranges(writer, counts);

@@ -16,7 +16,7 @@
 
 namespace penstock::wire {
 
-constexpr uint64_t kMetricsMagic = 0x3747504d434f5453;  // "STOCMPG7"
+constexpr uint64_t kMetricsMagic = 0x3847504d434f5453;  // "STOCMPG8"
 constexpr size_t kMaxClasses = 8;                       // priorities told apart in one queue
 
 // Upper bounds of the buckets.
@@ -163,7 +163,8 @@ struct DeviceMetrics {
 struct MetricsPage {
   uint64_t magic = kMetricsMagic;
   uint64_t bytes = sizeof(MetricsPage);
-  uint64_t config_refused = 0;  // 1: in whole or in part, at the last HUP
+  uint64_t config_refused = 0;    // 1: in whole or in part, at the last HUP
+  uint64_t unreadable_files = 0;  // with secrets or certificates, that penstock.yaml names
   uint64_t queues_used = 0;
   QueueMetrics queues[kMaxQueues];
   uint64_t dead_letters = 0;  // kept now

@@ -7,6 +7,7 @@ import pytest
 
 from conftest import simulate
 from monitoring import Monitoring
+from test_alerts import SECRET
 from test_devices import GPU, gpus  # noqa: F401 (a fixture)
 from test_keys import Keys
 from test_operator import ctl, said  # noqa: F401 (fixtures)
@@ -47,6 +48,26 @@ def promise(service):
 
 
 # ---- alerts, end to end
+
+
+def test_a_secret_that_cannot_be_read_is_told_of_until_it_can(penstock):
+    service = penstock(start=False, workers=[simulate()], server=SERVER, yaml="state: state\nwebhooks: { secret_file: webhook.secret }\n")
+    secret = service.folder / "webhook.secret"
+
+    def put_there():
+        secret.write_text(SECRET)
+        secret.chmod(0o600)
+    put_there()
+    service.start()
+    with contextlib.closing(Monitoring(service.folder, service.port)) as watch:
+        until(lambda: watch.query("penstock_unreadable_files"), "the stack is seen")
+        secret.unlink()
+        watch.until_fire("PenstockSecretUnreadable")
+        put_there()
+        watch.until_over("PenstockSecretUnreadable")
+    told = [line.partition("] ")[2] for line in service.penstockd.process.text().splitlines() if str(secret) in line]
+    assert told == [f"webhooks.secret_file: {secret} cannot be read: No such file or directory; a reload or start would fail",
+                    f"{secret} can be read again, or is named no more"], "once each"
 
 
 def test_keys_that_cannot_be_read_are_told_of_until_they_can(service, keys, watch):

@@ -58,6 +58,14 @@ def test_a_redis_that_is_away_or_keeps_less_is_told_of(host, redis, watch):  # n
     eyes.until_over("PenstockSharedRedisAway")
 
 
+def test_a_redis_that_was_never_there_is_told_of_as_well(host, redis, watch):  # noqa: F811
+    redis.kill()
+    eyes = watch(host(worker(), server=METRICS))
+    eyes.until_fire("PenstockSharedRedisAway")
+    redis.start()
+    eyes.until_over("PenstockSharedRedisAway")
+
+
 def test_replicas_that_do_not_acknowledge_are_told_of(penstock, watch):
     group = Watched()
     try:

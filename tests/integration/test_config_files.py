@@ -54,6 +54,57 @@ def test_the_environment_is_put_in_and_shown(folder):
     assert code == 1 and "p.yaml:1: key 'socket': the environment has no RUNTIME" in said
 
 
+def test_a_secrets_path_may_be_of_the_environment(folder):
+    """As with systemd's LoadCredential=; whatever names a file."""
+    (folder / "credentials").mkdir()
+    for name, text in (("hook", "whsec_" + "A" * 40), ("redis", "password"), ("chat", "key"), ("turnstile", "secret"), ("api", "key"), ("s3", "a:b")):
+        (folder / "credentials" / name).write_text(text + "\n")
+        (folder / "credentials" / name).chmod(0o600)
+    keys = {"webhooks.secret_file": "hook", "redis.password_file": "redis", "notify[0].key_file": "chat",
+            "challenges.turnstile.secret_file": "turnstile", "workers.api.key_file": "api", "results.key_file": "s3"}
+    path = {key: f"${{CREDENTIALS_DIRECTORY}}/{name}" for key, name in keys.items()}
+    (folder / "p.yaml").write_text(f"""socket: {folder}/s
+state: {folder}/state
+webhooks: {{ secret_file: "{path['webhooks.secret_file']}" }}
+redis: {{ url: "redis://127.0.0.1:1/0", password_file: "{path['redis.password_file']}" }}
+results: {{ s3: "https://s3.example", bucket: b, region: r, key_file: "{path['results.key_file']}" }}
+notify: [ {{ name: chat, on: [dead], url: "https://chat.example/", key_file: "{path['notify[0].key_file']}" }} ]
+challenges: {{ turnstile: {{ secret_file: "{path['challenges.turnstile.secret_file']}", hostnames: [example.com] }} }}
+workers: [ {{ name: api, engine: http, url: "https://api.example", model: m, key_file: "{path['workers.api.key_file']}" }} ]
+""")
+    code, shown = penstockd(folder, "-T", "-c", folder / "p.yaml", CREDENTIALS_DIRECTORY=f"{folder}/credentials")
+    assert code == 0, shown
+    for key, written in path.items():
+        assert re.search(rf"^{re.escape(key)}: .*{keys[key]}  # {re.escape(written)}$", shown, re.M), (key, shown)
+    code, said = penstockd(folder, "-t", "-c", folder / "p.yaml", CREDENTIALS_DIRECTORY=f"{folder}/nowhere")
+    assert code == 1 and f"{folder}/nowhere/hook cannot be read" in said
+    code, said = penstockd(folder, "-t", "-c", folder / "p.yaml")
+    assert code == 1 and "the environment has no CREDENTIALS_DIRECTORY" in said
+
+
+def test_the_shipped_file_takes_what_lies_in_conf_d(penstock, folder):
+    """Its line for includes, without the #; and a file there, changed while it runs."""
+    shipped = (Path(__file__).parents[2] / "config" / "penstock.yaml").read_text()
+    assert "\n# include: conf.d/*.yaml\n" in shipped
+    service = penstock(start=False, workers=[])
+    here = service.penstockd.folder
+    (here / "hook").write_text("whsec_" + "A" * 40 + "\n")
+    (here / "hook").chmod(0o600)
+    for old, new in (("# include: ", "include: "), ("socket: /run/penstock/penstock.sock", f"socket: {service.penstockd.socket}"),
+                     ("socket_group: www-data", ""), ("state: /var/lib/penstock", "state: state"), ("secret_file: /etc/penstock/webhook.secret", "secret_file: hook")):
+        assert old in shipped
+        shipped = shipped.replace(old, new)
+    before, workers = shipped.split("\nworkers:\n")
+    service.penstockd.config.write_text(before + f"\nworker_binary: {BUILD}/penstock-worker\n" + workers[workers.index("\nlimits:"):])
+    (here / "conf.d").mkdir()
+    (here / "conf.d" / "10-sim.yaml").write_text("workers: [ { name: sim, engine: simulate, slots: 3 } ]\n")
+    service.penstockd.start()
+    service.penstockd.wait_for(slots=3)
+    (here / "conf.d" / "20-more.yaml").write_text("queues: { night: { keep_results: 7d } }\n")
+    service.penstockd.process.signal(signal.SIGHUP)
+    until(lambda: "changed: queues.night.keep_results: 7d (new)" in service.penstockd.process.text(), "it is in force")
+
+
 def test_two_files_are_compared(folder):
     (folder / "a.yaml").write_text("socket: /s\n")
     (folder / "b.yaml").write_text("socket: /s\nlimits: { max_body: 1MiB }\n")

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <algorithm>
 #include <filesystem>
+#include <utility>
 
 #include "shared/base/units.h"
 #include "worker/queue/config/load_config.h"
@@ -122,6 +123,7 @@ void Server::turn() {
     advance_stop(now_ns);
   }
   spans_.advance_to(now_ns);
+  secrets_.advance_to(config_, now_ns);
   note_health(now_ns);
   if (store_ != nullptr && sweep_due_ns_ <= now_ns) {
     sweep(now_ns);
@@ -181,7 +183,7 @@ int64_t Server::next_event() const {
   return std::min({connections_.next_event(), callers_.next_event(), dispatcher_.next_event(),
                    supervisor_.next_event(), autoscaler_.next_event(), device_watch_.next_event(),
                    publisher_.next_event(), history_.next_event(), manager_.next_event(),
-                   spans_.next_event(), phase_ends_ns_, upgrade_.ends_ns,
+                   spans_.next_event(), secrets_.next_event(), phase_ends_ns_, upgrade_.ends_ns,
                    upgrade_.successor != nullptr ? upgrade_.successor->next_event() : INT64_MAX,
                    store_ != nullptr ? sweep_due_ns_ : INT64_MAX,
                    webhooks_ != nullptr ? webhooks_->next_event() : INT64_MAX,
@@ -279,6 +281,7 @@ bool Server::apply_new_config() {
   spans_.apply(fresh->traces);
   tell_changes(*fresh);
   config_ = *std::move(fresh);
+  secrets_.look_soon();
   set_log(config_.log.settings);
   orders_.reloaded(config_.digest);
   if (store_ != nullptr) {
@@ -293,17 +296,22 @@ bool Server::apply_new_config() {
   return usable;
 }
 
-// Which queues are shared, and by which Redis, changes with a restart only.
+// Which queues are shared, by which Redis and with which results, changes with a restart only.
 void Server::keep_shared(Config& fresh) const {
-  bool changed = fresh.redis != config_.redis;
+  bool changed = fresh.redis != config_.redis || fresh.results != config_.results;
   fresh.redis = config_.redis;
+  fresh.results = config_.results;
+  fresh.settings.keep_below("redis.", config_.settings);
+  fresh.settings.keep_below("results.", config_.settings);
   for (QueueConfig& queue : fresh.queues) {
     const bool shared = shared_ != nullptr && shared_->find(queue.name) != nullptr;
-    changed = changed || shared != queue.shared;
-    queue.shared = shared;
+    if (std::exchange(queue.shared, shared) != shared) {
+      changed = true;
+      fresh.settings.keep({("queues." + queue.name + ".shared").c_str()}, config_.settings);
+    }
   }
   if (changed) {
-    log(Level::kWarn, "redis, and which queues are shared, change with a restart only");
+    log(Level::kWarn, "redis, results, and which queues are shared, change with a restart only");
   }
 }
 
@@ -378,6 +386,7 @@ void Server::advance_stop(int64_t now_ns) {
 }
 
 void Server::publish(int64_t now_ns) {
+  dispatcher_.metrics().page().unreadable_files = secrets_.unreadable();
   publisher_.publish({.dispatcher = dispatcher_,
                       .supervisor = supervisor_,
                       .autoscaler = autoscaler_,

@@ -19,6 +19,7 @@
 #include "worker/queue/api/jobs_api.h"
 #include "worker/queue/api/operator_api.h"
 #include "worker/queue/api/standing_orders.h"
+#include "worker/queue/care/secret_files.h"
 #include "worker/queue/challenges/provider_checks.h"
 #include "worker/queue/clock/awake_clock.h"
 #include "worker/queue/clock/clock_doubt.h"
@@ -148,6 +149,7 @@ class Server final {
   Handlers handlers_{dispatcher_, intake_, jobs_api_, &operator_api_, &checks_};
   Callers callers_;
   LogBound quotas_told_{1000, 10};
+  SecretWatch secrets_;
   History history_;
   int64_t start_ns_;
   int64_t turned_ns_ = 0;  // the last turn's time

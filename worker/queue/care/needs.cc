@@ -15,6 +15,7 @@
 
 #include "shared/base/units.h"
 #include "worker/queue/api/callers.h"
+#include "worker/queue/care/secret_files.h"
 
 namespace penstock::queue {
 namespace {
@@ -239,13 +240,6 @@ void look_at_worker(const WorkerConfig& worker, std::vector<Finding>& findings) 
     look_at_model(worker.model_path, look);
     what = worker.model_path;
   }
-  for (const auto& [key, value] : worker.options) {
-    if (key == "key_file") {
-      look.secret(value);
-    } else if (key == "ca") {
-      look.readable_file(value);
-    }
-  }
   constexpr std::string_view kUnix = "unix:";
   for (const std::string& device : worker.devices) {
     if (device.starts_with(kUnix)) {
@@ -256,24 +250,10 @@ void look_at_worker(const WorkerConfig& worker, std::vector<Finding>& findings) 
 }
 
 void look_at_secrets(const Config& config, std::vector<Finding>& findings) {
-  const RedisConfig& redis = config.redis;
-  for (const auto& [about, path] : {std::pair{"webhooks.secret_file", config.webhooks.secret_file},
-                                    {"redis.password_file", redis.password_file},
-                                    {"redis.tls_key_file", redis.tls_key_file},
-                                    {"results.key_file", config.results.key_file}}) {
-    if (!path.empty()) {
-      Look look(findings, about);
-      look.secret(path);
-      look.done(path);
-    }
-  }
-  for (const auto& [about, path] : {std::pair{"redis.tls_ca_file", redis.tls_ca_file},
-                                    {"redis.tls_cert_file", redis.tls_cert_file}}) {
-    if (!path.empty()) {
-      Look look(findings, about);
-      look.readable_file(path);
-      look.done(path);
-    }
+  for (const NamedFile& file : secret_files(config)) {
+    Look look(findings, file.about);
+    file.is_secret ? look.secret(file.path) : look.readable_file(file.path);
+    look.done(file.path);
   }
 }
 

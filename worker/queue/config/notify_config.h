@@ -64,6 +64,7 @@ struct HookConfig {
   std::vector<std::string> command;  // a program's; empty: an URL is told
   std::string url;
   std::vector<std::string> headers;  // "name: value"
+  std::string key_file;              // of the last of them; empty: there is none
   NoticeTemplate body;               // empty: the notice's own JSON
   int64_t timeout_ns = 10 * kNsPerSec;
   uint32_t tries = 5;

@@ -216,10 +216,11 @@ void read_headers(Section& section, const std::string& file, NamedFiles files, H
   }
   std::string path;
   section.text("key_file", path);
+  hook.key_file = path.empty() ? "" : relative_to(file, path);
   if (path.empty() || files == NamedFiles::kNamed) {
     return;
   }
-  auto secret = read_secret_file(relative_to(file, path), kMaxKeyBytes);
+  auto secret = read_secret_file(hook.key_file, kMaxKeyBytes);
   std::string key = secret ? secret->text : "";
   key.erase(key.find_last_not_of(" \t\r\n") + 1);
   if (!secret) {
@@ -241,7 +242,7 @@ std::string without_path(const std::string& url) {
 
 void read_url(Section& section, const std::string& file, NamedFiles files, HookConfig& hook) {
   section.text("url", hook.url);
-  section.note("url", without_path(hook.url));
+  section.note_hidden("url", without_path(hook.url), hook.url);
   if (!hook.url.empty() && (host_of(hook.url).empty() || !hook.url.starts_with("http"))) {
     section.complain("url", "must be http://HOST/PATH or https://HOST/PATH");
   }

@@ -13,6 +13,7 @@ namespace penstock::queue {
 
 struct ProviderConfig {
   std::string name;                    // "turnstile", "hcaptcha", "recaptcha"
+  std::string secret_file;             // that holds:
   std::string secret;                  // never shown
   std::vector<std::string> hostnames;  // of the pages whose widgets count, in lower case
   std::string action;                  // that the widget has to have; empty: any

@@ -31,7 +31,8 @@ void read_secret(Section& section, const std::string& file, ProviderConfig& prov
     return section.complain(
         "secret_file", "is missing; write the path of a file that holds the provider's secret");
   }
-  const auto secret = read_secret_file(relative_to(file, path), kMaxSecretBytes);
+  provider.secret_file = relative_to(file, path);
+  const auto secret = read_secret_file(provider.secret_file, kMaxSecretBytes);
   if (!secret) {
     return section.complain("secret_file", secret.error().message);
   }

@@ -9,7 +9,9 @@ namespace penstock::queue {
 void Settings::set(const std::string& key, std::string value, bool given) {
   std::replace_if(
       value.begin(), value.end(), [](char c) { return static_cast<uint8_t>(c) < ' '; }, ' ');
-  values_[key] = {std::move(value), given, {}, {}};
+  Value& old = values_[key];
+  std::string source = old.text == value ? std::move(old.source) : std::string();
+  old = {std::move(value), given, {}, std::move(source)};
 }
 
 void Settings::note_hidden(const std::string& key, std::string value) {
@@ -38,6 +40,14 @@ void Settings::keep(std::initializer_list<const char*> keys, const Settings& bef
     if (const auto kept = before.values_.find(key); kept != before.values_.end()) {
       values_.insert(*kept);
     }
+  }
+}
+
+void Settings::keep_below(std::string_view prefix, const Settings& before) {
+  std::erase_if(values_, [&](const auto& value) { return value.first.starts_with(prefix); });
+  for (auto it = before.values_.lower_bound(std::string(prefix));
+       it != before.values_.end() && it->first.starts_with(prefix); ++it) {
+    values_.insert(*it);
   }
 }
 

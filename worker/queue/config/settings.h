@@ -9,6 +9,7 @@
 #include <initializer_list>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace penstock::queue {
@@ -26,6 +27,8 @@ class Settings {
   void rename(const std::string& key, const std::string& name);
   // These keys have the values that they have in `before`.
   void keep(std::initializer_list<const char*> keys, const Settings& before);
+  // So have all that begin so: "redis.".
+  void keep_below(std::string_view prefix, const Settings& before);
 
   // One line a key: "KEY: VALUE", and behind what the file leaves out "  # not written", behind
   // what the environment is in how it is written: "  # ${NAME}".

@@ -73,21 +73,21 @@ void put_desired(wire::MetricsPage& page, const Supervisor& supervisor,
 void put_shared(wire::QueueMetrics& row, const SharedQueue& queue, const Durability& durability) {
   const Roster& roster = queue.roster();
   const int64_t now_ns = monotonic_ns();
-  const int64_t renewed_ns = queue.membership().renewed_ns();
+  const int64_t since_ns = queue.membership().silent_since_ns();
   row.oldest_wait_ms = static_cast<uint64_t>(roster.oldest_ns() / kNsPerMs);
-  row.shared = {.used = 1,
-                .hosts = roster.hosts().size(),
-                .waiting = roster.in_line(),
-                .scheduled = roster.later(),
-                .running = roster.running(),
-                .renewal_age_ms =
-                    renewed_ns == 0 ? 0 : static_cast<uint64_t>((now_ns - renewed_ns) / kNsPerMs),
-                .requests = queue.calls().answered,
-                .request_ns = static_cast<uint64_t>(queue.calls().ns),
-                .unsent = queue.unsent(),
-                .reaped = queue.membership().reaped(),
-                .lag_us = static_cast<uint64_t>(roster.lag_ns(now_ns) / kNsPerUs),
-                .promise_kept = durability.is_kept() ? uint64_t{1} : 0};
+  row.shared = {
+      .used = 1,
+      .hosts = roster.hosts().size(),
+      .waiting = roster.in_line(),
+      .scheduled = roster.later(),
+      .running = roster.running(),
+      .renewal_age_ms = since_ns == 0 ? 0 : static_cast<uint64_t>((now_ns - since_ns) / kNsPerMs),
+      .requests = queue.calls().answered,
+      .request_ns = static_cast<uint64_t>(queue.calls().ns),
+      .unsent = queue.unsent(),
+      .reaped = queue.membership().reaped(),
+      .lag_us = static_cast<uint64_t>(roster.lag_ns(now_ns) / kNsPerUs),
+      .promise_kept = durability.is_kept() ? uint64_t{1} : 0};
   if (const PromiseLine* const line = queue.promise_line(); line != nullptr) {
     const PromiseLine::Acknowledged& all = line->acknowledged();
     row.shared.acknowledged = static_cast<uint64_t>(all.replicas);

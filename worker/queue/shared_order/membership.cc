@@ -14,6 +14,7 @@ Membership::~Membership() { *alive_ = false; }
 
 void Membership::advance_to(int64_t now_ns) {
   now_ns_ = now_ns;
+  begun_ns_ = begun_ns_ == 0 ? now_ns : begun_ns_;
   if (is_in_ && now_ns >= ends_ns_) {
     expel("Redis has not answered for " + std::to_string(kLeaseNs / kNsPerSec) + " s");
   }

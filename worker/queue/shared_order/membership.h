@@ -63,6 +63,8 @@ class Membership {
   uint64_t hosts() const noexcept { return hosts_; }
   // When the last renewal was sent that was answered; 0: none was.
   int64_t renewed_ns() const noexcept { return renewed_ns_; }
+  // Since when it goes without a renewal: the last one, or its beginning.
+  int64_t silent_since_ns() const noexcept { return renewed_ns_ != 0 ? renewed_ns_ : begun_ns_; }
   // Jobs of hosts that died, which this one has put back or ended.
   uint64_t reaped() const noexcept { return reaped_; }
 
@@ -90,6 +92,7 @@ class Membership {
   std::string host_;
   bool is_in_ = false;
   bool asking_ = false;
+  int64_t begun_ns_ = 0;  // 0: not yet
   int64_t now_ns_ = 0;
   int64_t renew_ns_ = 0;  // when next
   int64_t asked_ns_ = 0;

@@ -1,0 +1,42 @@
+// Files with secrets and certificates that a configuration names. Most are read once and kept, so
+// what becomes of one while penstockd runs would be noticed at the next reload or start only, which
+// it keeps from coming up: therefore they are looked at, and each that cannot be read is told of.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "shared/base/clock.h"
+#include "worker/queue/config/config.h"
+
+namespace penstock::queue {
+
+struct NamedFile {
+  std::string about;      // the key that names it: "webhooks.secret_file"
+  std::string path;       // never empty
+  bool is_secret = true;  // else a certificate, which others may read
+};
+
+// All of them; those of workers as well, which read them by themselves.
+std::vector<NamedFile> secret_files(const Config& config);
+
+class SecretWatch {
+ public:
+  static constexpr int64_t kEveryNs = 5 * kNsPerSec;
+
+  // Looks if it is time. In the log: each that cannot be read, once, and each that can again.
+  void advance_to(const Config& config, int64_t now_ns);
+  // Looks at the next turn: other files may be named.
+  void look_soon() noexcept { due_ns_ = 0; }
+  int64_t next_event() const noexcept { return due_ns_; }
+  size_t unreadable() const noexcept { return unreadable_.size(); }
+
+ private:
+  std::set<std::string> unreadable_;  // paths
+  int64_t due_ns_ = 0;
+};
+
+}  // namespace penstock::queue
