@@ -121,9 +121,9 @@ void settle_job(EdgeLine& line, uint64_t number, const wire::Over& over) noexcep
       limit::Outcome::refused) {
     return drop(line, held);
   }
-  if (over.refund != 0) {
+  if (over.refund == wire::Over::kAllRefunded) {
     refund(receipt, true);
-  } else {
+  } else if (over.refund != wire::Over::kNoneRefunded) {
     const Usage usage = usage_of(over);
     // How long its prompt was in bytes is not known any more.
     if (over.estimated == 0) {

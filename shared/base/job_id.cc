@@ -60,7 +60,7 @@ JobId JobIdMaker::make(int64_t unix_ms) {
 
 void JobIdMaker::start_after(const JobId& id) noexcept {
   const uint64_t sequence = sequence_of(id);
-  if (static_cast<int64_t>(sequence >> 15) >= last_ms_) {
+  if (sequence > (static_cast<uint64_t>(last_ms_) << 15 | count_)) {
     last_ms_ = static_cast<int64_t>(sequence >> 15);
     count_ = sequence & (kPerMs - 1);
   }

@@ -143,8 +143,11 @@ struct Hold {
 // The job is over; the edge settles what it charged, and lets the leases go.
 struct Over {
   static constexpr FrameType kType = FrameType::kOver;
+  // kAllRefunded: it failed of our own doing. kNoneRefunded: what it used is not known, so what was
+  // reserved stands.
+  static constexpr uint64_t kUnusedRefunded = 0, kAllRefunded = 1, kNoneRefunded = 2;
   std::string_view receipt;
-  uint64_t refund = 0;  // 1: it failed of our own doing: all is given back
+  uint64_t refund = kUnusedRefunded;
   std::string_view model;
   uint64_t prompt_tokens = 0;
   uint64_t completion_tokens = 0;

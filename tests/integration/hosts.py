@@ -44,12 +44,17 @@ def pids_of(service):
     return [master, *children(master)]
 
 
-def kill_and_start(service):
-    """The whole host, as when its power fails, and a new one in its place."""
+def kill(service):
+    """All of its Nginx, as when its power fails."""
     pids = pids_of(service)
     signal_all(service, signal.SIGKILL)
     service.nginx.process.kill()
     until(lambda: all(state_of(pid) in ("", "Z") for pid in pids), "it is gone")
+
+
+def kill_and_start(service):
+    """The whole host, as when its power fails, and a new one in its place."""
+    kill(service)
     service.nginx.start(service.port)
 
 

@@ -52,6 +52,7 @@ class Front:
 
     def __init__(self, server, times=0, method="PUT", where="", status=503, body=b""):
         front, self.asked, self.refused, self.file = self, [], 0, server.file
+        self.gates = {}  # by method: what it waits for before it is answered
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -59,6 +60,8 @@ class Front:
             def _answer(self):
                 sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 front.asked.append((self.command, self.path))
+                if self.command in front.gates:
+                    front.gates[self.command].wait(30)
                 if self.command == method and where in self.path and front.refused < times:
                     front.refused += 1
                     return self._say(status, {}, body)

@@ -1,15 +1,21 @@
 """Versions of penstockd that keep a shared queue in different ways, and Redis behind TLS."""
 
+import json
 import re
 import subprocess
 
 from chapter import block_with
-from processes import Process
+from processes import BUILD, Process, environment
 from redis_server import RedisServer
 from shared_hosts import HTTP, SERVER, get, host, job, post, promise, redis, until_known, until_status, worker  # noqa: F401 (fixtures)
 from waiting import Port, until
 
 CLEAN = block_with("docs/MANY_HOSTS.md", "UNLINK")
+
+
+def cluster(service, *more):
+    return subprocess.run([BUILD / "penstockctl", "status", "--cluster", *more, "-s", service.penstockd.socket], check=True, capture_output=True,
+                          text=True, timeout=30, env=environment(service.folder)).stdout
 
 
 def test_who_finds_another_layout_says_so_and_leaves_it_alone(host, redis):
@@ -18,6 +24,8 @@ def test_who_finds_another_layout_says_so_and_leaves_it_alone(host, redis):
     service = host(worker())
     until_known(service)
     until(lambda: "by layout q0; this one keeps it by q1" in service.penstockd.process.text(), "it is said")
+    assert "queue default: another version has kept it by layout q0 here" in cluster(service)
+    assert json.loads(cluster(service, "--json"))["queues"][0]["other_layouts"] == ["q0"]
     assert redis.ask("GET", "penstock:q0:{default}:j|x") == b"what another version has put there"
     assert sorted(redis.ask("SMEMBERS", "penstock:layouts:{default}")) == [b"q0", b"q1"]
     # Once its hosts are gone, what they have left is removed so; what is ours stays.

@@ -72,6 +72,21 @@ std::string promise_lines(JsonElement root, JsonElement redis) {
   return lines;
 }
 
+// What waits where this host does not see it.
+std::string layout_lines(JsonElement root) {
+  std::string lines;
+  for (const JsonElement queue : elements_of(root, "queues")) {
+    for (const JsonElement layout : elements_of(queue, "other_layouts")) {
+      std::string_view name;
+      if (layout.get(name) == simdjson::SUCCESS) {
+        lines += "queue " + cell(queue, "name") + ": another version has kept it by layout " +
+                 printable(name) + " here; what waits there is for hosts of that version\n";
+      }
+    }
+  }
+  return lines;
+}
+
 std::string queue_table(JsonElement root) {
   std::vector<Row> rows = {{"QUEUE", "MODEL", "WAITING", "SCHEDULED", "RUNNING", "WORKERS", "SLOTS",
                             "WAIT", "TAKES", "OLDEST"}};
@@ -148,8 +163,8 @@ Result<std::string> cluster_table(const std::string& json) {
   if (!redis) {
     return std::string("no queue of this host is shared\n");
   }
-  return redis_line(*redis) + promise_lines(root, *redis) + lag_lines(root) + "\n" +
-         queue_table(root) + "\n" + host_table(root) + gone_table(root);
+  return redis_line(*redis) + promise_lines(root, *redis) + layout_lines(root) + lag_lines(root) +
+         "\n" + queue_table(root) + "\n" + host_table(root) + gone_table(root);
 }
 
 }  // namespace penstock::ctl

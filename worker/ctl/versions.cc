@@ -199,7 +199,7 @@ void look_at_versions(JsonElement status, std::vector<Finding>& findings) {
 
 void look_at_stores(const queue::RedisConfig& redis, std::vector<Finding>& findings) {
   findings.push_back({Level::kOk, "SQLite", fmt::format("{}, here", ::sqlite3_libversion()), {}});
-  for (const auto& at : redis.tls ? std::vector<queue::RedisConfig::At>() : redis.at) {
+  for (const auto& at : redis.at) {
     const std::string where = at.path.empty() ? fmt::format("{}:{}", at.host, at.port) : at.path;
     const auto info = redis_info(redis, at);
     if (!info) {

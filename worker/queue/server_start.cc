@@ -245,7 +245,11 @@ Status Server::recover(JobsHandOver* jobs_taken, const MappedRecord& handed_over
   open_notices();
   doubt_clock();
   if (shared_ != nullptr) {
-    if (Status recovered = shared_->recover(dispatcher_.wall_ms()); !recovered) {
+    Status recovered =
+        shared_->recover(dispatcher_.wall_ms(), [this](auto& queue, const auto& job, auto receipt) {
+          dispatcher_.recall(queue, job, receipt);
+        });
+    if (!recovered) {
       return recovered;
     }
   }

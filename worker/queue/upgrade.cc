@@ -25,8 +25,7 @@ std::string shared_of(const Config& config) {
   }
   text += std::to_string(redis.database) + " " + redis.sentinel + " " + redis.user + " " +
           redis.password_file + " " + redis.prefix + " " + redis.host + " " +
-          std::to_string(redis.replicas) + " " + (redis.tls ? "tls " : " ") + redis.tls_ca_file +
-          " " + redis.tls_cert_file + " " + redis.tls_key_file + " " + std::to_string(redis.events);
+          std::to_string(redis.replicas) + " " + std::to_string(redis.events);
   for (const QueueConfig& queue : config.queues) {
     text += queue.shared ? " " + queue.name : "";
   }

@@ -40,6 +40,14 @@ TEST(JobIdTest, GoesOnAfterTheLatestOfAnEarlierLife) {
   EXPECT_LT(last.view(), maker.make(1'000).view());
 }
 
+TEST(JobIdTest, AnEarlierOneOfTheSameMillisecondTakesNothingBack) {
+  JobIdMaker maker;
+  const JobId first = maker.make(5'000);
+  const JobId second = maker.make(5'000);
+  maker.start_after(first);
+  EXPECT_LT(second.view(), maker.make(5'000).view());
+}
+
 TEST(JobIdTest, HasANumberOfItsOwn) {
   JobIdMaker maker;
   uint64_t last = 0;

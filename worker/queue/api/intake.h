@@ -64,7 +64,8 @@ class Intake {
     bool durable = false;       // its key was the client's own, and is kept
     bool may_be_local = false;  // hosts share its queue, but this one may have served the key alone
     limit::Hash128 local_key, local_digest;  // then: as it would have them
-    std::string head;         // of a queue that hosts share: what Redis keeps of it once it is over
+    std::string head;  // of a queue that hosts share: what Redis keeps of it once it is over, and
+                       // of one that is to be promised its receipt
     bool completion = false;  // as its path says
     bool earlier_if_busy = false;
     int64_t earliest_ms = 0;  // no answer of before that may do
@@ -103,6 +104,7 @@ class Intake {
   int64_t last_position(const Order& order) const;
   bool is_short_of_memory(const Order& order) const;
   static void unwanted(const JobId& id, const Order& order);
+  void came_for_nobody(const JobId& id, const Order& order);
   void key_used(const JobId& id, const Order& order, const SharedOrder::Added& added);
   void known(Job& job, const Order& order, const std::string& other, SharedQueue& queue,
              const SharedOrder::Known& known);

@@ -35,7 +35,10 @@ void Intake::share(const JobId& id, const Order& order, const std::string& inste
       newcomer_of(order, record, encode(record, job.more->frame.view()), job.more->ends_by_ns);
   newcomer.instead_of = instead_of;
   Order kept = order;
-  kept.head = encode(record, {});
+  kept.head = encode(record, job.more->receipt);
+  if (!job.more->receipt.empty()) {
+    dispatcher_.shared()->receipts().note(id, kept.head);
+  }
   order.shared->add(std::move(newcomer),
                     [this, id, order = std::move(kept)](SharedQueue::Outcome outcome,
                                                         const SharedOrder::Added& added) {
@@ -86,10 +89,21 @@ int64_t Intake::last_position(const Order& order) const {
   return last == UINT32_MAX ? 0 : last == 0 ? SharedOrder::kNowhere : last;
 }
 
-// Those who asked have left. What was to be promised goes on.
+// Should it be there, nobody asks for it. What was to be promised goes on.
 void Intake::unwanted(const JobId& id, const Order& order) {
   if (!order.async) {
     order.shared->see_cancelled(id.view(), order.head, order.durable ? 0 : kBriefMs);
+  }
+}
+
+// Those who asked have left. What was to be promised goes on, and has what the edge charged.
+void Intake::came_for_nobody(const JobId& id, const Order& order) {
+  JobRecord record;
+  std::string_view receipt;
+  if (!order.async) {
+    unwanted(id, order);
+  } else if (decode(order.head, record, receipt) && !receipt.empty()) {
+    dispatcher_.recall(*order.shared, record, receipt);
   }
 }
 
@@ -97,8 +111,16 @@ void Intake::shared(const JobId& id, const Order& order, SharedQueue::Outcome ou
                     const SharedOrder::Added& added) {
   using Outcome = SharedQueue::Outcome;
   Job* const job = dispatcher_.find(id);
+  const bool may_be_there =
+      outcome == Outcome::kAdded || outcome == Outcome::kAway || outcome == Outcome::kFewReplicas;
+  if (job == nullptr && may_be_there) {
+    return came_for_nobody(id, order);
+  }
+  if (outcome != Outcome::kAdded) {
+    dispatcher_.shared()->receipts().forget(sequence_of(id));
+  }
   if (job == nullptr) {
-    return outcome == Outcome::kAdded ? unwanted(id, order) : void();
+    return;
   }
   const Scheduler::Queue& queue = *order.lane->queue;
   switch (outcome) {
@@ -131,7 +153,7 @@ void Intake::shared(const JobId& id, const Order& order, SharedQueue::Outcome ou
                       queue.settings.max_per_owner, queue.settings.name));
     case Outcome::kAway:
     case Outcome::kFewReplicas:
-      unwanted(id, order);  // should it be there
+      unwanted(id, order);
       const std::string message =
           (outcome == Outcome::kAway
                ? "The job may not have been kept: the hosts' Redis has not answered."

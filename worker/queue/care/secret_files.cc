@@ -38,9 +38,6 @@ std::vector<NamedFile> secret_files(const Config& config) {
     add("challenges." + provider.name + ".secret_file", provider.secret_file);
   }
   add("redis.password_file", config.redis.password_file);
-  add("redis.tls_key_file", config.redis.tls_key_file);
-  add("redis.tls_ca_file", config.redis.tls_ca_file, false);
-  add("redis.tls_cert_file", config.redis.tls_cert_file, false);
   add("results.key_file", config.results.key_file);
   for (const WorkerConfig& worker : config.workers) {
     for (const auto& [key, value] : worker.options) {

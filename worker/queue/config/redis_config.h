@@ -22,10 +22,7 @@ struct RedisConfig {
   std::string prefix = "penstock";
   std::string host;       // what people call this one
   uint32_t replicas = 0;  // that must have what is promised, beside the master; 0: its disk has it
-  bool tls = false;
-  std::string tls_ca_file;                  // empty: the system's
-  std::string tls_cert_file, tls_key_file;  // this host's own; empty: it shows none
-  uint32_t events = 0;                      // how many ends of jobs its feed keeps; 0: it has none
+  uint32_t events = 0;    // how many ends of jobs its feed keeps; 0: it has none
   bool operator==(const RedisConfig&) const = default;
 };
 

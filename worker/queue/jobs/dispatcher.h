@@ -163,6 +163,8 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void restore(JobRecord&& record);
   // One that had ended in an earlier life, and that the edge is still to settle.
   void restore_over(const JobRecord& record);
+  // A shared one, from an earlier life, of which the edge still holds what this receipt says.
+  void recall(SharedQueue& queue, const JobRecord& record, std::string_view receipt);
   // The edge has seen to the receipt of that job.
   void settled(uint64_t number);
 
@@ -336,6 +338,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void count_leaver(Job& job, bool duplicate, const UsageCounts& spent);
   void count_shared(const Job& job, const JobEnd& end);
   void let_edge_settle(Job& job, const JobEnd& end);
+  void let_charge_stand(Job& job);
   void erase(Job& job);
   // Of queues that hosts share (dispatcher_shared.cc):
   void ask_for_shared();

@@ -211,37 +211,6 @@ void Dispatcher::tell_hooks(const Job& job, const JobEnd& end) {
   on_notices_due();
 }
 
-void Dispatcher::let_edge_settle(Job& job, const JobEnd& end) {
-  if (job.more == nullptr || job.more->receipt.empty()) {
-    return;
-  }
-  const bool refund = end.status == JobStatus::kFailed || end.status == JobStatus::kExpired;
-  edges_.over(job.edge_number(), {.receipt = job.more->receipt,
-                                  .refund = refund ? 1U : 0U,
-                                  .model = job.home()->model,
-                                  .prompt_tokens = end.prompt_tokens,
-                                  .completion_tokens = end.completion_tokens,
-                                  .device_ns = end.device_ns,
-                                  .estimated = end.estimated ? 1U : 0U});
-}
-
-void Dispatcher::restore_over(const JobRecord& record) {
-  const bool refund = record.status == JobStatus::kFailed || record.status == JobStatus::kExpired;
-  edges_.over(sequence_of(record.id), {.receipt = record.receipt,
-                                       .refund = refund ? 1U : 0U,
-                                       .model = record.model,
-                                       .prompt_tokens = record.end.prompt_tokens,
-                                       .completion_tokens = record.end.completion_tokens,
-                                       .device_ns = record.end.device_ns,
-                                       .estimated = record.end.estimated ? 1U : 0U});
-}
-
-void Dispatcher::settled(uint64_t number) {
-  if (edges_.settled(number) && store_ != nullptr) {
-    store_->settled(number);
-  }
-}
-
 void Dispatcher::erase(Job& job) {
   suspects_.forget(job);
   let_go(job);

@@ -201,6 +201,9 @@ void Dispatcher::end_away(Job& job, const SharedOrder::Known& known) {
     record.end.http_status = 503;
     record.end.error_code = "busy";
     record.end.error = "The job is lost: Redis has lost what it had.";
+    if (job.more->recalled) {
+      let_charge_stand(job);
+    }
   }
   const JobEnd& end = record.end;
   record.end.id = job.id();

@@ -53,6 +53,7 @@ struct Job : Scheduler::Ticket {
     std::shared_ptr<HeardAnswer> heard;  // while it is away, and somebody asks for its answer
     uint8_t restarts = 0;                // of its answer since, where it runs
     bool reading = false;                // ... its end is known, and its large result on its way
+    bool recalled = false;               // ... for its receipt's sake, from an earlier life
     uint64_t taken_bytes = 0;            // of its answer, since its worker was asked for more
     Answer answer;                       // if it is kept
     limit::Hash128 key;                  // that others join by; {}: none

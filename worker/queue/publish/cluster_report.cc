@@ -74,8 +74,13 @@ std::string describe_promise(const SharedJobs& jobs) {
       .done();
 }
 
-std::string describe(const Scheduler::Queue& queue, const SharedQueue& shared, int64_t now_ns) {
+std::string describe(const Scheduler::Queue& queue, const SharedQueue& shared,
+                     const Layouts& layouts, int64_t now_ns) {
   const Roster& roster = shared.roster();
+  JsonList others;
+  for (const std::string& layout : layouts.others(shared.name())) {
+    others.add(json_string(layout));
+  }
   std::set<std::string> names;
   for (const HostSays::Model& model : roster.models()) {
     names.insert(model.name);
@@ -104,6 +109,7 @@ std::string describe(const Scheduler::Queue& queue, const SharedQueue& shared, i
       .number("unsent", static_cast<int64_t>(shared.unsent()))
       .number("reaped", static_cast<int64_t>(shared.membership().reaped()))
       .raw("acknowledged", describe(shared.promise_line(), now_ns))
+      .raw("other_layouts", others.done())
       .raw("models", models.done())
       .done();
 }
@@ -195,7 +201,7 @@ std::string report_cluster(const Dispatcher& dispatcher) {
   if (jobs != nullptr) {
     for (const auto& shared : jobs->queues()) {
       if (const Scheduler::Queue* const queue = dispatcher.find_queue(shared->name())) {
-        queues.add(describe(*queue, *shared, now_ns));
+        queues.add(describe(*queue, *shared, jobs->layouts(), now_ns));
       }
       gather(here, *shared, shared->roster().hosts());
       gather(lost, *shared, shared->roster().gone());

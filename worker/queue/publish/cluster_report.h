@@ -11,6 +11,7 @@ namespace penstock::queue {
 // {"redis":{"reached":…,"at":…,"why":…|null}|null,
 //  "queues":[{"name":…,"paused":…,"waiting":…,"scheduled":…,"running":…,"oldest_seconds":…,
 //    "heard_ms":…,"renewed_ms":…|null,"lag_ms":…,"unsent":…,"reaped":…,
+//    "acknowledged":…,"other_layouts":[…],
 //    "models":[{"model":…,"waiting":…,"workers":…,"ready":…,"slots":…,"running":…,
 //      "service_ms":…|null,"predicted_wait_ms":…|null}]}],
 //  "hosts":[{"name":…,"role":"edge"|"worker","state":"serving"|"draining","version":…,"since":…,

@@ -29,11 +29,12 @@ void Layouts::look(const std::string& queue) {
 }
 
 void Layouts::told(const std::string& queue, const redisReply& layouts) {
+  std::set<std::string>& others = others_[queue];
   for (size_t i = 0; layouts.type == REDIS_REPLY_ARRAY && i < layouts.elements; ++i) {
     const std::string_view layout =
         redis::is_text(*layouts.element[i]) ? redis::text_of(*layouts.element[i]) : "";
-    if (!layout.empty() && layout != order_script::kLayout &&
-        said_.insert(queue + " " + std::string(layout)).second) {
+    if (!layout.empty() && layout != order_script::kLayout && others.size() < kMost &&
+        others.emplace(layout).second) {
       log(Level::kWarn,
           "queue " + queue +
               ": another version of penstockd has kept it in this Redis, by layout " +

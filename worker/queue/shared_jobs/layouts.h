@@ -5,6 +5,8 @@
 //   PREFIX:layouts:{QUEUE}   set: the layouts that hosts have used
 #pragma once
 
+#include <cstddef>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -16,6 +18,8 @@ namespace penstock::queue {
 
 class Layouts {
  public:
+  static constexpr size_t kMost = 16;  // others, of one queue
+
   // `servers` lives longer.
   Layouts(redis::Servers& servers, std::string_view prefix) : servers_(servers), prefix_(prefix) {}
   ~Layouts() { *alive_ = false; }
@@ -24,13 +28,18 @@ class Layouts {
 
   // The server of that queue is there: this host's layout is noted, and others are told of.
   void look(const std::string& queue);
+  // Others that were found of that queue.
+  std::set<std::string> others(const std::string& queue) const {
+    const auto found = others_.find(queue);
+    return found == others_.end() ? std::set<std::string>() : found->second;
+  }
 
  private:
   void told(const std::string& queue, const redisReply& layouts);
 
   redis::Servers& servers_;
   const std::string prefix_;
-  std::set<std::string> said_;  // of "QUEUE LAYOUT"
+  std::map<std::string, std::set<std::string>> others_;  // which was said, by queue
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

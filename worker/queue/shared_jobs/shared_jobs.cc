@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "worker/queue/config/redis_keys.h"
+#include "worker/queue/shared_jobs/shared_record.h"
 #include "worker/queue/text/log.h"
 
 namespace penstock::queue {
@@ -112,13 +113,23 @@ SharedJobs::SharedJobs(const Config& config, std::string password, EventLoop& ev
   }
 }
 
-Status SharedJobs::recover(int64_t now_ms) {
+Status SharedJobs::recover(int64_t now_ms, const Held& held) {
   if (store_ == nullptr) {
     return Ok{};
   }
   constexpr std::string_view kSecretOf = PromiseJournal::kSecretOf;
   size_t others = 0;
+  size_t recalled = 0;
+  size_t lapsed = 0;
   Status read = store_->away([&](std::string_view id, std::string_view job) {
+    if (id.starts_with(ReceiptJournal::kReceiptOf)) {
+      const bool holds = recall(job, held);
+      if (!holds) {
+        store_->forget_away(std::string(id));
+      }
+      ++(holds ? recalled : lapsed);
+      return;
+    }
     Newcomer newcomer;
     std::string name;
     const bool secret = id.starts_with(kSecretOf);
@@ -143,7 +154,28 @@ Status SharedJobs::recover(int64_t now_ms) {
             " promised jobs are kept here, of queues that are not shared any more, or "
             "are not promised by replicas: nobody looks after them");
   }
+  if (recalled > 0) {
+    log(Level::kInfo, "what was charged for " + std::to_string(recalled) +
+                          " promised jobs of shared queues is to be settled once they end");
+  }
+  if (lapsed > 0) {
+    log(Level::kWarn, "what was charged for " + std::to_string(lapsed) +
+                          " promised jobs is not settled: their queues are not shared any more, or "
+                          "what was kept of them cannot be read");
+  }
   return read;
+}
+
+bool SharedJobs::recall(std::string_view kept, const Held& held) {
+  JobRecord record;
+  std::string_view receipt;
+  SharedQueue* const queue = decode(kept, record, receipt) ? find(record.queue) : nullptr;
+  if (queue == nullptr) {
+    return false;
+  }
+  receipts_.restore(record.id);
+  held(*queue, record, receipt);
+  return true;
 }
 
 SharedQueue* SharedJobs::find(std::string_view name) const {

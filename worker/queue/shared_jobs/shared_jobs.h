@@ -14,6 +14,7 @@
 #include "worker/queue/shared_jobs/durability.h"
 #include "worker/queue/shared_jobs/large_results.h"
 #include "worker/queue/shared_jobs/layouts.h"
+#include "worker/queue/shared_jobs/receipt_journal.h"
 #include "worker/queue/shared_jobs/redis_memory.h"
 #include "worker/queue/shared_jobs/shared_queue.h"
 #include "worker/queue/shared_order/redis_loop.h"
@@ -30,8 +31,10 @@ class SharedJobs final : redis::Servers::User {
   static Result<std::unique_ptr<SharedJobs>> open(const Config& config, EventLoop& events,
                                                   std::function<void()> on_event,
                                                   SharedQueue::User& user, Store* store);
-  // What this host has promised in an earlier life. Before all else.
-  Status recover(int64_t now_ms);
+  // What this host has promised in an earlier life. Before all else. `held`: told of each job for
+  // which the edge may hold something still.
+  using Held = std::function<void(SharedQueue&, const JobRecord&, std::string_view receipt)>;
+  Status recover(int64_t now_ms, const Held& held);
   SharedJobs(const SharedJobs&) = delete;
   SharedJobs& operator=(const SharedJobs&) = delete;
 
@@ -46,11 +49,15 @@ class SharedJobs final : redis::Servers::User {
   // How Redis keeps what is promised. It says nothing where replicas are to have that.
   const Durability& durability() const { return durability_; }
   const RedisMemory& memory() const { return memory_; }
+  // How else their queues were kept.
+  const Layouts& layouts() const { return layouts_; }
   // So many; 0: Redis's own disk is to have it.
   uint32_t replicas() const { return replicas_; }
   // The queues' new settings.
   void apply(const Config& config);
 
+  // What the edge holds for jobs that were promised here.
+  ReceiptJournal& receipts() { return receipts_; }
   // Where large results lie; nullptr: Redis has them all.
   LargeResults* results() const { return results_.get(); }
 
@@ -81,6 +88,8 @@ class SharedJobs final : redis::Servers::User {
   void look_at_memory();
   std::string unreached();
   void look_in(size_t number, SharedQueue* away, std::string id, size_t most, const Found& then);
+  // False: its queue is not shared any more, or it cannot be read.
+  bool recall(std::string_view kept, const Held& held);
 
   RedisLoops loops_;
   // The connections over which replicas are waited for.
@@ -101,6 +110,7 @@ class SharedJobs final : redis::Servers::User {
   const uint32_t replicas_;
   std::unique_ptr<redis::Servers> promise_servers_;  // nullptr: Redis's disk keeps them
   Store* const store_;
+  ReceiptJournal receipts_{store_};
   std::vector<std::unique_ptr<SharedQueue>> queues_;
   std::unique_ptr<LargeResults> results_;
   bool is_ready_ = false;

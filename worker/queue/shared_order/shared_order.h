@@ -14,6 +14,8 @@
 // the same positions. What cannot be the same:
 //   - of things that are due in the same microsecond, Redis takes jobs by id and lanes by name; the
 //     Scheduler in no certain order;
+//   - what is due is done when Redis is asked next: what comes in and expires in between is over
+//     without having stood in line;
 //   - lanes of models that share a device take turns within each host (turns.h): a host asks for
 //     jobs of the lane whose turn it is there;
 //   - the cost of what stands before a job is not summed: a wait is foretold from the position and

@@ -5,6 +5,8 @@
 //
 // Of what is due at the same moment the two need not take the same first. So no two timers that a
 // history sets are due at once; and where several lanes age, time goes from event to event.
+// Redis does what is due when it is asked: at each step, as the Scheduler does. Else what was
+// scheduled, and expires unseen, would be over without having stood in line, and in another order.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -30,7 +32,6 @@ struct Job : Scheduler::Ticket {
   std::string id;
   std::string host;  // while it runs
   uint64_t fence = 0;
-  bool scheduled = false;
   int64_t ends_by_ns = 0;  // its deadline, once it has been taken; 0: the same
 };
 
@@ -174,11 +175,9 @@ class History {
     } while (advanced.due_us == 0);
     std::vector<std::string> expected;
     for (const Scheduler::Expired& each : due_) {
-      const Job& job = *static_cast<Job*>(each.ticket);
-      expected.push_back(job.id);
-      overdue_ = overdue_ || job.scheduled;
+      expected.push_back(static_cast<Job*>(each.ticket)->id);
     }
-    if (std::exchange(overdue_, false)) {
+    if (std::exchange(overdue_, false)) {  // those have no order in the Scheduler
       std::sort(told.begin(), told.end());
       std::sort(expected.begin(), expected.end());
     }
@@ -238,7 +237,6 @@ class History {
     entry.force = below(32) == 0;
     if (below(5) == 0) {
       entry.not_before_ns = own_time(now_us_ + 1 + static_cast<int64_t>(below(200))) * kNsPerUs;
-      job->scheduled = true;
     }
     if (below(16) == 0) {
       entry.arrived_ns = (now_us_ - static_cast<int64_t>(below(100))) * kNsPerUs;
@@ -269,7 +267,7 @@ class History {
       }
     }
     if (some.empty()) {
-      return;
+      return advance();
     }
     maybe_advance();
     std::vector<SharedOrder::Job> jobs;
@@ -492,9 +490,7 @@ class History {
   std::vector<std::string> lanes_;
   std::vector<int64_t> priorities_;
   bool big_ = false;
-  // A job was taken whose last deadline had passed, which has no place in the Scheduler's order; or
-  // was scheduled, and has expired: Redis looks once at what came in and expired since.
-  bool overdue_ = false;
+  bool overdue_ = false;  // a job was taken whose last deadline had passed
   int64_t now_us_ = 1'000'000'000'000;
   std::set<int64_t> times_;
   std::map<std::string, std::unique_ptr<Job>> jobs_;
