@@ -113,7 +113,7 @@ def test_a_pause_outlives_the_host_that_was_told_and_holds_where_hosts_are_start
     gpu.penstockd.start()
     gpu.wait_for_workers(gpu.penstockd)
     late = host("late", worker())
-    id = promise(edge).json()["id"]
+    id = until_known(edge)
     for service in (gpu, late):
         until(lambda: paused(service), "it has heard")
     assert job(late, id)["status"] == "queued"

@@ -107,20 +107,32 @@ void Intake::came_for_nobody(const JobId& id, const Order& order) {
   }
 }
 
+// Those who asked have left, and heard of no refusal.
+void Intake::refused_for_nobody(const Order& order) {
+  JobRecord record;
+  std::string_view receipt;
+  if (order.async && decode(order.head, record, receipt) && !receipt.empty()) {
+    dispatcher_.refund(record.id, receipt);
+  }
+}
+
 void Intake::shared(const JobId& id, const Order& order, SharedQueue::Outcome outcome,
                     const SharedOrder::Added& added) {
   using Outcome = SharedQueue::Outcome;
-  Job* const job = dispatcher_.find(id);
+  Job* job = dispatcher_.find(id);
+  if (job != nullptr && !job->looking_up) {
+    job = nullptr;  // those who asked have left, and a worker of this host has it by now
+  }
   const bool may_be_there =
       outcome == Outcome::kAdded || outcome == Outcome::kAway || outcome == Outcome::kFewReplicas;
   if (job == nullptr && may_be_there) {
     return came_for_nobody(id, order);
   }
+  if (job == nullptr) {
+    return refused_for_nobody(order);
+  }
   if (outcome != Outcome::kAdded) {
     dispatcher_.shared()->receipts().forget(sequence_of(id));
-  }
-  if (job == nullptr) {
-    return;
   }
   const Scheduler::Queue& queue = *order.lane->queue;
   switch (outcome) {

@@ -163,10 +163,10 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void restore(JobRecord&& record);
   // One that had ended in an earlier life, and that the edge is still to settle.
   void restore_over(const JobRecord& record);
-  // A shared one, from an earlier life, of which the edge still holds what this receipt says.
+  // A shared one, of which the edge still holds what this receipt says; and one that is not there.
   void recall(SharedQueue& queue, const JobRecord& record, std::string_view receipt);
-  // The edge has seen to the receipt of that job.
-  void settled(uint64_t number);
+  void refund(const JobId& id, std::string_view receipt);
+  void settled(uint64_t number);  // the edge has seen to the receipt of that job
 
   // ---- called by callers ----
   // The waiter has left, or need not be answered any more. `spent`: what the edge has settled for

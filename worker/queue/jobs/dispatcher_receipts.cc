@@ -46,6 +46,11 @@ void Dispatcher::recall(SharedQueue& queue, const JobRecord& record, std::string
   edges_.hold(job.edge_number(), receipt);
 }
 
+void Dispatcher::refund(const JobId& id, std::string_view receipt) {
+  edges_.over(sequence_of(id),
+              {.receipt = receipt, .refund = wire::Over::kAllRefunded, .model = {}});
+}
+
 // Redis does not know the job any more, so nobody knows what it used.
 void Dispatcher::let_charge_stand(Job& job) {
   edges_.over(job.edge_number(), {.receipt = std::exchange(job.more->receipt, {}),

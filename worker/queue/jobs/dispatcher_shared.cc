@@ -177,22 +177,6 @@ void Dispatcher::on_position(SharedQueue& queue, const std::string& id, int64_t 
   }
 }
 
-void Dispatcher::look_for_end(SharedQueue& queue, const JobId& id) {
-  const auto told = [this, &queue, id](const SharedOrder::Answer<SharedOrder::Known>& known) {
-    using State = SharedOrder::Known::State;
-    Job* const job = find(id);
-    if (job == nullptr || !job->away || job->looking_up || !known) {
-      return;
-    }
-    const bool lost = known.value.state == State::kUnknown &&
-                      !(job->more->keep->promised && queue.may_come_back(std::string(id.view())));
-    if (lost || known.value.state == State::kOver) {
-      end_away_whole(id, known.value);
-    }
-  };
-  queue.look(id.view(), 0, told);
-}
-
 void Dispatcher::end_away(Job& job, const SharedOrder::Known& known) {
   JobRecord record;
   std::string_view answer;

@@ -155,4 +155,30 @@ void Dispatcher::note_came_true(Scheduler::Lane& lane, const JobId& id,
   Scheduler::came_true(lane, foretold, waited_ns);
 }
 
+void Dispatcher::look_for_end(SharedQueue& queue, const JobId& id) {
+  const auto is_wanted = [this, id] {
+    const Job* const job = find(id);
+    return job != nullptr && job->waiters() != nullptr;
+  };
+  // Where nobody waits, what it used is all that is asked for.
+  const size_t most = is_wanted() ? 0 : kMostRecordBytes;
+  const auto told = [this, &queue, id, most,
+                     is_wanted](const SharedOrder::Answer<SharedOrder::Known>& known) {
+    using State = SharedOrder::Known::State;
+    Job* const job = find(id);
+    if (job == nullptr || !job->away || job->looking_up || !known) {
+      return;
+    }
+    if (most != 0 && is_wanted()) {
+      return look_for_end(queue, id);
+    }
+    const bool lost = known.value.state == State::kUnknown &&
+                      !(job->more->keep->promised && queue.may_come_back(std::string(id.view())));
+    if (lost || known.value.state == State::kOver) {
+      end_away_whole(id, known.value);
+    }
+  };
+  queue.look(id.view(), most, told);
+}
+
 }  // namespace penstock::queue

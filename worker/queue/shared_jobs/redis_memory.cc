@@ -61,7 +61,7 @@ bool RedisMemory::is_nearly_full(std::string_view key) const {
 void RedisMemory::told(const std::string& server, std::string_view info) {
   const double share = share_taken(info);
   bool& full = full_[server];
-  if (const bool was = std::exchange(full, share >= kFull); was != full) {
+  if (const bool was = std::exchange(full, share >= (full ? kRoomAgain : kFull)); was != full) {
     log(full ? Level::kError : Level::kInfo,
         fmt::format("Redis at {} has taken {:.0f} % of its maxmemory: {}", server, share * 100,
                     full ? "no new jobs are let in" : "jobs are let in again"));

@@ -1,6 +1,6 @@
 // RedisMemory: how much of its maxmemory each Redis has taken. When that is full it refuses new
 // jobs, and pieces of answers; ends it takes all the same, beyond what it was allowed. So from
-// kFull on no new jobs are let in: what is there has room to end.
+// kFull on, and until kRoomAgain, no new jobs are let in: what is there has room to end.
 #pragma once
 
 #include <map>
@@ -15,6 +15,7 @@ namespace penstock::queue {
 class RedisMemory {
  public:
   static constexpr double kFull = 0.9;  // of maxmemory
+  static constexpr double kRoomAgain = 0.87;
 
   explicit RedisMemory(redis::Servers& servers) : servers_(servers) {}
   ~RedisMemory() { *alive_ = false; }

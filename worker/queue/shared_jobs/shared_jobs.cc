@@ -270,6 +270,7 @@ void SharedJobs::on_ready(std::string_view who) noexcept {
     log(Level::kInfo, "shared queues are in " + std::string(who));
   }
   told_.clear();
+  is_told_ = false;
   where_ = who;
   trouble_.clear();
   for (const auto& queue : queues_) {
@@ -306,8 +307,9 @@ void SharedJobs::Promises::on_lost(std::string_view why) noexcept {
 void SharedJobs::on_lost(std::string_view why) noexcept {
   is_ready_ = false;
   trouble_ = why;
-  if (const std::string what = unreached(); !what.empty()) {
-    log(Level::kError, what + std::string(why));
+  const std::string what = unreached();
+  if (!std::exchange(is_told_, true) || !what.empty()) {
+    log(Level::kError, (what.empty() ? "shared queues: " : what) + std::string(why));
   }
 }
 

@@ -103,9 +103,9 @@ class SharedJobs final : redis::Servers::User {
   redis::Servers servers_;
   Durability durability_{servers_};
   RedisMemory memory_{servers_};
-  int64_t memory_ns_ = INT64_MAX;  // when it is looked at again
+  int64_t memory_ns_ = 0;  // when it is looked at again
   Layouts layouts_{servers_, servers_.settings().prefix};
-  int64_t durability_ns_ = INT64_MAX;  // when it is looked at again
+  int64_t durability_ns_ = 0;  // when it is looked at again
   Promises promises_;
   const uint32_t replicas_;
   std::unique_ptr<redis::Servers> promise_servers_;  // nullptr: Redis's disk keeps them
@@ -115,6 +115,7 @@ class SharedJobs final : redis::Servers::User {
   std::unique_ptr<LargeResults> results_;
   bool is_ready_ = false;
   std::set<std::string> told_;  // the queues of which it was said that they are not reached
+  bool is_told_ = false;        // something was said since all was well
   std::string where_, trouble_;
 };
 
