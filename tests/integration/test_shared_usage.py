@@ -1,7 +1,7 @@
 """The ledger where hosts share a queue: the sum over the hosts is what the limits have charged, and each job is in it once."""
 
 from conftest import simulate
-from shared_hosts import HTTP, ask, host, in_line, job, post, promise, redis, until_known, until_one_runs, until_status, \
+from shared_hosts import HTTP, ask, host, in_line, job, post, promise, redis, until_known, until_one_runs, until_open, until_status, \
     worker  # noqa: F401 (host and redis are fixtures)
 from test_operator import ctl, said  # noqa: F401 (fixtures)
 from test_usage import SERVER as LIMITED, counted, rows, sum_of
@@ -39,6 +39,7 @@ def same_as_the_limits(said, edge, *hosts):
 def test_a_job_is_counted_once_by_the_host_that_ran_it(host, said):
     edge, gpu = host(server=LIMITED), host(worker("5ms", slots=4))
     until_known(edge)
+    until_open(edge)
     for _ in range(3):
         submit(edge)
         assert edge.request("POST", PATH, {}, BODY).status == 200

@@ -144,7 +144,8 @@ def test_by_ones_share_one_may_start_sooner_than_the_last_in_line(host):
 # ---- what comes true
 
 def test_what_three_hosts_are_told_comes_true(host):
-    """Of callers who wait on an edge, most start within the times they were told, and waits are right on average."""
+    """Of callers who wait on an edge, most start within the times they were told, or a quarter beside them, as other tests load the machine; and
+    waits are right on average."""
     edge = host()
     hosts = [host(worker("60ms", slots=slots, distribution="lognormal", sigma=0.5)) for slots in (1, 2, 2)]
     until_known(edge)
@@ -155,10 +156,10 @@ def test_what_three_hosts_are_told_comes_true(host):
         for _ in range(4):
             list(pool.map(lambda _: post(edge).status, range(100)))
     told = until(lambda: (seen := seen_by(edge)) and len(seen) >= 50 and seen, "enough were told")
-    inside = sum(each["inside"] for each in told) / len(told)
+    inside = sum(0.75 * each["soon_ms"] <= each["waited_ms"] <= 1.25 * each["late_ms"] for each in told) / len(told)
     said, waited = (sum(each[name] for each in told) for name in ("said_ms", "waited_ms"))
     print(f"told {len(told)}, inside {inside:.2f}, said {said} ms, waited {waited} ms")
-    assert inside > 0.55, told
+    assert inside > 0.7, told
     assert 0.5 < said / waited < 1.6, (said, waited)
 
 
