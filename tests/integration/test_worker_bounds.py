@@ -36,7 +36,7 @@ def bounds(pid):
 def guarded(worker):
     """The guard of its one program, and that program."""
     (guard,) = until(lambda: children(worker), "its guard is there")
-    (program,) = until(lambda: [child for child in children(guard) if b"program.py" in Path(f"/proc/{child}/cmdline").read_bytes()],
+    (program,) = until(lambda: [child for child in children(guard) if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"/usr/bin/python3\0")],
                        "its program runs")
     return guard, program
 
