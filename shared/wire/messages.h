@@ -358,7 +358,8 @@ struct Heartbeat {
   // The engine's key-value cache, now.
   uint64_t kv_blocks = 0;
   uint64_t kv_blocks_used = 0;
-  uint64_t step_ms = 0;  // for so long its engine has been in one step; 0: it is between two
+  // For so long its engine has been in one step, or in reading one request; 0: in neither.
+  uint64_t step_ms = 0;
   // What the server says of itself on which the engine's jobs run; 0 where it does not.
   uint64_t server_running = 0;
   uint64_t server_waiting = 0;  // in its own queue

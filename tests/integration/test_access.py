@@ -104,6 +104,7 @@ def test_who_says_nothing_is_sent_away(penstock):
     service = penstock(server=SERVER, workers=[simulate(slots=1)], limits={"hello_timeout": "200ms"})
     silent = Connection(service.penstockd.socket, hello=False)
     assert [kind for kind, *_ in silent.until_closed()] == [GOODBYE]
+    until(lambda: f"pid {os.getpid()} was sent away: no HELLO came within 200ms" in service.penstockd.process.text(), "it is in the log")
     talker = Connection(service.penstockd.socket, role=TOOL)
     talker.send(frame(STATUS, 1))
     assert talker.receive()[0] == STATUS

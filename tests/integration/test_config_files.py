@@ -82,6 +82,16 @@ workers: [ {{ name: api, engine: http, url: "https://api.example", model: m, key
     assert code == 1 and "the environment has no CREDENTIALS_DIRECTORY" in said
 
 
+def test_the_secret_of_an_external_worker_is_its_users_own(folder):
+    def said(more):
+        (folder / "p.yaml").write_text(f"""socket: {folder}/s
+workers: [ {{ name: api, engine: http, url: "https://api.example", model: m, key_file: "{folder}/none"{more} }} ]
+""")
+        return penstockd(folder, "-t", "-c", folder / "p.yaml")[1]
+    assert "workers.api.key_file" in said("")
+    assert "workers.api.key_file" not in said(", external: true")
+
+
 def test_the_shipped_file_takes_what_lies_in_conf_d(penstock, folder):
     """Its line for includes, without the #; and a file there, changed while it runs."""
     shipped = (Path(__file__).parents[2] / "config" / "penstock.yaml").read_text()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -49,6 +50,25 @@ def test_a_name_that_is_not_external_is_no_place(service):
     stranger = start(service, name="other")
     assert "no worker 'other' with external: true" in stranger.stderr.read()
     stranger.wait(10)
+
+
+def test_it_loads_its_model_before_it_connects(folder):
+    """penstockd waits `hello_timeout` for a HELLO, and a model may take minutes."""
+    with socket.socket(socket.AF_UNIX) as place:
+        place.bind(str(folder / "socket"))
+        place.listen()
+        place.setblocking(False)
+        done = subprocess.run([BUILD / "penstock-worker", "--connect", folder / "socket", "--name", "gpu", "--engine", "llama", "--model", folder / "none"],
+                              capture_output=True, text=True, env=environment(folder), timeout=20)
+        assert done.returncode == 1 and str(folder / "none") in done.stderr, done
+        with pytest.raises(BlockingIOError):
+            place.accept()
+
+
+def test_a_socket_that_it_cannot_come_to_is_told_of_at_once(folder):
+    done = subprocess.run([BUILD / "penstock-worker", "--connect", folder / "away", "--name", "gpu", "--engine", "llama", "--model", folder / "none"],
+                          capture_output=True, text=True, env=environment(folder), timeout=20)
+    assert done.returncode == 2 and str(folder / "away") in done.stderr, done
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")

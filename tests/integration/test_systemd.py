@@ -184,7 +184,10 @@ def test_the_units_are_right_and_give_little_away(folder):
     services = [folder / "penstockd.service", folder / "penstock-worker@.service"]
     for service in services:
         service.write_text(service.read_text().replace("/usr/sbin/", f"{BUILD}/"))
-    said = subprocess.run(["systemd-analyze", "verify", "--man=no", *map(str, folder.glob("penstock*"))], capture_output=True, text=True,
+    units = list(map(str, folder.glob("penstock*")))
+    (folder / "penstockd.service.wants").mkdir()  # as `systemctl enable`: its order is no circle
+    (folder / "penstockd.service.wants" / "penstock-worker@gpu.service").symlink_to(folder / "penstock-worker@.service")
+    said = subprocess.run(["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True,
                           env={**os.environ, "SYSTEMD_UNIT_PATH": f"{folder}:"})
     ours = [line for line in said.stderr.splitlines() if "penstock" in line]
     assert said.returncode == 0 and not ours, said.stderr
@@ -192,6 +195,14 @@ def test_the_units_are_right_and_give_little_away(folder):
         scored = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", str(service)],
                                 capture_output=True, text=True)
         assert scored.returncode == 0, scored.stdout[-400:]
+
+
+def test_penstockd_stops_first_and_lets_its_workers_finish():
+    """What is started first is stopped last (systemd.unit(5), Before=)."""
+    unit = (UNITS / "penstock-worker@.service").read_text()
+    after = " ".join(re.findall(r"^After=(.*)$", unit, re.M)).split()
+    assert setting("penstock-worker@.service", "Before") == "penstockd.service" and "penstockd.service" not in after
+    assert "penstockd.socket" in after and setting("penstock-worker@.service", "PartOf") == "penstockd.service"
 
 
 def test_a_workers_unit_is_bound_as_penstockds_and_sees_no_state():

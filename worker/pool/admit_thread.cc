@@ -6,6 +6,8 @@
 #include <cerrno>
 #include <system_error>
 
+#include "shared/base/clock.h"
+
 namespace penstock {
 namespace {
 
@@ -76,6 +78,11 @@ size_t AdmitThread::count(bool checks) const {
   }));
 }
 
+int64_t AdmitThread::reading_since_ns() const {
+  const MutexLock lock(mutex_);
+  return current_ == nullptr ? 0 : begun_ns_;
+}
+
 std::vector<AdmitThread::Admitted> AdmitThread::take() {
   eventfd_t ignored = 0;
   ::eventfd_read(done_.get(), &ignored);
@@ -112,6 +119,7 @@ void AdmitThread::run() {
         return;
       }
       current_ = item = next();
+      begun_ns_ = monotonic_ns();
     }
     std::optional<Verdict> verdict;
     std::exception_ptr fault;

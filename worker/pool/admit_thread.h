@@ -52,6 +52,9 @@ class AdmitThread {
   size_t jobs() const { return count(false); }
   size_t checks() const { return count(true); }
 
+  // Since when the one that is being read is; 0: there is none.
+  int64_t reading_since_ns() const;
+
   // What was read since the last call. Throws what admit() threw.
   std::vector<Admitted> take();
   // Polls readable when there is some.
@@ -77,6 +80,7 @@ class AdmitThread {
   CondVar added_;
   std::list<Item> items_ GUARDED_BY(mutex_);          // as they came
   const Item* current_ GUARDED_BY(mutex_) = nullptr;  // is being read
+  int64_t begun_ns_ GUARDED_BY(mutex_) = 0;           // when that began
   bool over_ GUARDED_BY(mutex_) = false;
 
   std::thread thread_;  // the last: it uses all of these

@@ -59,18 +59,23 @@ Result<Fd> take_socket(int fd) {
   return Fd(fd);
 }
 
-// A connection to penstockd's own socket.
-Result<Fd> connect_to(const std::string& path) {
-  const auto address = unix_address(path);
-  if (!address) {
+// A socket for penstockd's own, to be connected later: what would be in the way is told now.
+Result<Fd> socket_for(const std::string& path) {
+  if (!unix_address(path)) {
     return Error{"--connect " + path + " is too long for a socket's path"};
   }
   Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!socket.valid() ||
-      ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0) {
+  if (!socket.valid() || ::access(path.c_str(), W_OK) != 0) {
     return call_failed(path, "connect");
   }
   return socket;
+}
+
+Status connect_to(int socket, const std::string& path) {
+  const auto address = unix_address(path);
+  return ::connect(socket, reinterpret_cast<const sockaddr*>(&*address), sizeof *address) == 0
+             ? Status(Ok{})
+             : call_failed(path, "connect");
 }
 
 // A sleeper comes awake some 30 us late, and a timer is another 50 us late: time in which a slot
@@ -161,7 +166,8 @@ int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
 }
 
 int serve(const WorkerOptions& options) {
-  auto socket = options.connect.empty() ? take_socket(options.fd) : connect_to(options.connect);
+  const bool connects = !options.connect.empty() && !options.watch_devices;
+  auto socket = connects ? socket_for(options.connect) : take_socket(options.fd);
   if (!socket) {
     std::fprintf(stderr, "penstock-worker: %s\n", socket.error().message.c_str());
     return kUsageError;
@@ -183,6 +189,13 @@ int serve(const WorkerOptions& options) {
     auto engine = open_engine(options, sink);
     if (!engine) {
       return give_up(link, engine.error().message);
+    }
+    // Now that it can say HELLO at once: penstockd waits `hello_timeout` for that, and a model may
+    // take minutes.
+    if (connects) {
+      if (const Status connected = connect_to(link.fd(), options.connect); !connected) {
+        return give_up(link, connected.error().message);
+      }
     }
     return run(options, signals.get(), link, sink, std::move(*engine));
   } catch (const DeviceLost& fault) {  // before there was a job

@@ -377,6 +377,13 @@ void Pool::greet() {
                            .chat = chat});
 }
 
+// For how long the thread beside has read one request.
+uint64_t Pool::reading_ms(int64_t now_ns) const {
+  const int64_t since_ns = beside_ == nullptr ? 0 : beside_->reading_since_ns();
+  return since_ns == 0 || now_ns < since_ns ? 0
+                                            : static_cast<uint64_t>((now_ns - since_ns) / kNsPerMs);
+}
+
 void Pool::report(int64_t now_ns) {
   std::string& out = link_.out();
   if ((owed_ > 0 || owed_bytes_ > 0) && !silent_) {
@@ -396,6 +403,7 @@ void Pool::report(int64_t now_ns) {
                   .generation_tokens = figures.generation_tokens,
                   .kv_blocks = figures.kv_blocks,
                   .kv_blocks_used = figures.kv_blocks_used,
+                  .step_ms = reading_ms(now_ns),
                   .server_running = figures.server_running,
                   .server_waiting = figures.server_waiting,
                   .context_tokens = figures.context_tokens};

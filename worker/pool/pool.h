@@ -113,6 +113,7 @@ class Pool {
   void tell(uint64_t check, const Verdict& verdict);
   void take_up(JobNumber job, Verdict verdict);
   void take_admitted();
+  uint64_t reading_ms(int64_t now_ns) const;
   void on_cancel(JobNumber job);
   void on_grant(JobNumber job, uint64_t bytes);
   void on_window(JobNumber job, uint64_t bytes);

@@ -1,5 +1,6 @@
 #include "worker/pool/pulse.h"
 
+#include <algorithm>
 #include <string>
 
 namespace penstock {
@@ -42,7 +43,7 @@ void Pulse::beat() {
       continue;
     }
     wire::Heartbeat heartbeat = said_;
-    heartbeat.step_ms = static_cast<uint64_t>(step_ns / kNsPerMs);
+    heartbeat.step_ms = std::max(said_.step_ms, static_cast<uint64_t>(step_ns / kNsPerMs));
     frame.clear();
     wire::append(frame, 0, heartbeat);
     link_.send_beside(frame);

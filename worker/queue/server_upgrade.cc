@@ -198,7 +198,9 @@ Status Server::hand_over() {
   connections_.flush();
   connections_.reap();
   if (!settled()) {
-    return Error{"a worker ended just now: order it again"};
+    return Error{
+        "a worker has just ended, or something is on its way to the disk or to Redis: order it "
+        "again"};
   }
   auto record = RecordWriter::create();
   if (!record) {

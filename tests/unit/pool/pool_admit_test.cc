@@ -138,6 +138,27 @@ TEST_F(PoolAdmitTest, StepsGoOnWhileALongRequestIsRead) {
   EXPECT_EQ(pool_->waiting(), 0U);
 }
 
+TEST_F(PoolAdmitTest, AReadingThatHangsIsToldOfAsAStepIs) {
+  make_slow(1);
+  submit(1, kLong);
+  turn();
+  engine_->wait_until_it_reads();
+  const auto heartbeat = [&](int64_t now_ns) {
+    turn_at(now_ns);
+    wire::Heartbeat said;
+    for (const Received& frame : receive()) {
+      if (frame.type == wire::FrameType::kHeartbeat) {
+        said = parsed<wire::Heartbeat>(frame);
+      }
+    }
+    return said.step_ms;
+  };
+  const int64_t later_ns = monotonic_ns() + 70 * kNsPerSec;
+  EXPECT_GE(heartbeat(later_ns), 70'000U);
+  let(1);
+  EXPECT_EQ(heartbeat(later_ns + 2 * kNsPerSec), 0U);
+}
+
 TEST_F(PoolAdmitTest, JobsStartAsTheyCameShortOrLong) {
   make_slow(4);
   submit(1, kLong);

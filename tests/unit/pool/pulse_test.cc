@@ -33,6 +33,13 @@ TEST_F(PulseTest, ALongStepIsToldOfWhileItLasts) {
   EXPECT_EQ(heartbeat.generation_tokens, 7U);
 }
 
+TEST_F(PulseTest, TheLongerOfAStepAndAReadingIsTold) {
+  open_link();
+  Pulse pulse(*link_, kNsPerMs);
+  pulse.begin(monotonic_ns() - kNsPerSec, {.step_ms = 70'000});
+  EXPECT_EQ(parsed<wire::Heartbeat>(next()).step_ms, 70'000U);
+}
+
 TEST_F(PulseTest, WhatIsSaidBesideNeverCutsAFrameThatIsUnderWay) {
   open_link();
   std::string chunk;

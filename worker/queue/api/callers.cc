@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "shared/base/units.h"
+
 namespace penstock::queue {
 namespace {
 
@@ -85,6 +87,10 @@ void Callers::advance_to(int64_t now_ns) {
     if (each.arrived_ns + hello_timeout_ns_ > now_ns) {
       break;
     }
+    troubles_.line(Level::kWarn,
+                   each.peer().text() + " was sent away: no HELLO came within " +
+                       format_duration(hello_timeout_ns_),
+                   now_ns);
     each.say_goodbye("no HELLO came");
   }
   if (accept_again_ns_ <= now_ns) {

@@ -40,6 +40,9 @@ std::vector<NamedFile> secret_files(const Config& config) {
   add("redis.password_file", config.redis.password_file);
   add("results.key_file", config.results.key_file);
   for (const WorkerConfig& worker : config.workers) {
+    if (worker.external) {
+      continue;
+    }
     for (const auto& [key, value] : worker.options) {
       if (key == "key_file" || key == "ca") {
         add("workers." + worker.name + "." + key, value, key == "key_file");

@@ -20,7 +20,8 @@ struct NamedFile {
   bool is_secret = true;  // else a certificate, which others may read
 };
 
-// All of them; those of workers as well, which read them by themselves.
+// All of them; those of workers as well, which read them by themselves, but not of external ones:
+// these are another user's.
 std::vector<NamedFile> secret_files(const Config& config);
 
 class SecretWatch {
