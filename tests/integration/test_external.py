@@ -4,12 +4,13 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 
 import pytest
 
 from conftest import simulate
 from processes import BUILD, environment
-from test_jobs import jobs, promise, until_status  # noqa: F401 (jobs is a fixture)
+from test_jobs import jobs, post, promise, until_status  # noqa: F401 (jobs is a fixture)
 from test_operator import ctl, said, workers  # noqa: F401 (fixtures)
 from waiting import until
 
@@ -44,6 +45,18 @@ def test_it_serves_as_any_other_and_its_place_is_free_again_after_it(service, sa
     assert third.wait(10) == 0
     said(service, "drain", "sim")
     assert second.wait(10) == 0, "it ends when it is told"
+
+
+def test_a_stop_lets_it_finish(jobs):  # noqa: F811
+    service = jobs(workers=[simulate(slots=2, external="true")])
+    worker = start(service, time="1000ms")
+    answers = []
+    asks = threading.Thread(target=lambda: answers.append(post(service).status))
+    asks.start()
+    service.penstockd.wait_for(running=1)
+    service.penstockd.process.signal(signal.SIGTERM)
+    asks.join(20)
+    assert answers == [200] and worker.wait(10) == 0
 
 
 def test_a_name_that_is_not_external_is_no_place(service):
