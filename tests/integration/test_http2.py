@@ -111,7 +111,7 @@ class Frames:
     def __init__(self, path):
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(20)
-        self._socket.connect(str(path))
+        until(lambda: self._socket.connect_ex(str(path)) == 0, "Nginx listens there, too")
         self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         self._stream = self._socket.makefile("rb")
         self.send(SETTINGS, 0, 0)
