@@ -1,6 +1,7 @@
 #include "shared/redis/answer.h"
 
 #include <algorithm>
+#include <charconv>
 
 namespace penstock::redis {
 
@@ -14,6 +15,13 @@ std::string_view info_of(std::string_view text, std::string_view name) noexcept 
     }
   }
   return {};
+}
+
+uint64_t number_in_info(std::string_view text, std::string_view name) noexcept {
+  const std::string_view value = info_of(text, name);
+  uint64_t number = 0;
+  std::from_chars(value.data(), value.data() + value.size(), number);
+  return number;
 }
 
 bool is_numbers(const redisReply& answer, size_t count) noexcept {

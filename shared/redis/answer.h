@@ -21,6 +21,8 @@ inline bool is_error(const redisReply& answer, std::string_view kind = {}) noexc
 
 // The value of a line "NAME:VALUE" of INFO; empty: there is none.
 std::string_view info_of(std::string_view text, std::string_view name) noexcept;
+// The same of a number; 0: there is none.
+uint64_t number_in_info(std::string_view text, std::string_view name) noexcept;
 
 // Whether it is so many numbers from 0 to 2^53, such as a script answers with.
 bool is_numbers(const redisReply& answer, size_t count) noexcept;

@@ -3,7 +3,9 @@
 import ctypes
 import os
 import subprocess
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
+
+import pytest
 
 CLONE_NEWNET = 0x40000000
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -60,3 +62,14 @@ class Namespace:
     def close(self):
         subprocess.run(["ip", "netns", "del", self._name], capture_output=True)
         subprocess.run(["ip", "link", "del", self._cable], capture_output=True)
+
+
+@contextmanager
+def namespaces(count):
+    """So many of them. A machine that allows none skips the test."""
+    with ExitStack() as made:
+        try:
+            found = [made.enter_context(closing(Namespace(number))) for number in range(count)]
+        except OSError as error:
+            pytest.skip(f"this machine allows no network namespaces: {error}")
+        yield found

@@ -6,24 +6,15 @@ import time
 import pytest
 
 from hosts import SERVER, Load, counted, until_they_know_each_other
-from namespaces import Namespace
+from namespaces import namespaces
 from redis_server import RedisServer
 from waiting import until
 
 
 @pytest.fixture
 def networks():
-    made = []
-    try:
-        for number in range(2):
-            made.append(Namespace(number))
-    except OSError as error:
-        for network in made:
-            network.close()
-        pytest.skip(f"this machine allows no network namespaces: {error}")
-    yield made
-    for network in made:
-        network.close()
+    with namespaces(2) as made:
+        yield made
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from conftest import simulate
-from namespaces import Namespace
+from namespaces import namespaces
 from shared_hosts import ALICE, BODY, LEASE
 from test_shared_partition import SERVER, redis  # noqa: F401 (a fixture)
 from waiting import until
@@ -14,17 +14,8 @@ from waiting import until
 
 @pytest.fixture
 def networks():
-    made = []
-    try:
-        for number in range(3):
-            made.append(Namespace(number))
-    except OSError as error:
-        for network in made:
-            network.close()
-        pytest.skip(f"this machine allows no network namespaces: {error}")
-    yield made
-    for network in made:
-        network.close()
+    with namespaces(3) as made:
+        yield made
 
 
 class Inside:

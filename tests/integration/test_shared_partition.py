@@ -3,7 +3,7 @@
 import pytest
 
 from conftest import simulate
-from namespaces import Namespace
+from namespaces import namespaces
 from redis_server import RedisServer
 from waiting import until
 
@@ -18,12 +18,8 @@ LEASE = 8
 
 @pytest.fixture
 def network():
-    try:
-        made = Namespace(7)
-    except OSError as error:
-        pytest.skip(f"this machine allows no network namespaces: {error}")
-    yield made
-    made.close()
+    with namespaces(1) as (made,):
+        yield made
 
 
 @pytest.fixture

@@ -229,10 +229,7 @@ def test_an_end_that_was_told_holds_though_redis_has_lost_it(watched, host):
 def cluster():
     """Three masters, and a replica of each."""
     group = Cluster(count=6)
-    for number in range(3):
-        replica, master = group.servers[3 + number], group.servers[number]
-        until(lambda: replica.ask("CLUSTER", "REPLICATE", master.ask("CLUSTER", "MYID")) == "OK", "it is a replica")
-    until(lambda: all(b"connected_slaves:1" in server.ask("INFO", "replication") for server in group.servers[:3]), "replicas follow")
+    group.add_replicas()
     yield group
     group.close()
 

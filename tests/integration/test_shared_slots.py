@@ -4,7 +4,7 @@ import pytest
 
 from redis_groups import Cluster
 from shared_hosts import ALICE, BODY, HTTP, SERVER, ask, get, promise, until_known, until_one_runs, until_open, until_status, worker
-from test_shared_answers import WHOLE, Model, ask_stream, known, text_of
+from test_shared_answers import WHOLE, ask_stream, known, model, text_of  # noqa: F401 (model is a fixture)
 from waiting import until
 
 
@@ -13,14 +13,6 @@ def cluster():
     group = Cluster("--appendonly", "yes", "--appendfsync", "always")
     yield group
     group.close()
-
-
-@pytest.fixture
-def model():
-    it = Model()
-    yield it
-    it.let_all(*it.turns)
-    it.server.close()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from redis_groups import Cluster
 from shared_hosts import ALICE, HTTP, ask, get, post, promise, until_known, until_open, until_status, worker
-from test_shared_answers import WHOLE, WORDS, Model, ask_stream, chat, chunks, known, promise_stream, text_of, told
+from test_shared_answers import WHOLE, WORDS, ask_stream, chat, chunks, known, model, promise_stream, text_of, told  # noqa: F401 (model is a fixture)
 from test_shared_webhooks import ids_of, until_told
 from test_webhooks import SECRET, receiver  # noqa: F401 (a fixture)
 from waiting import until
@@ -44,14 +44,6 @@ def host(penstock, cluster):
             config.write_text(config.read_text().replace("  default:", f"  {other}: {{ shared: true }}\n  default:"))
         return service.start(ready=not other)
     return build
-
-
-@pytest.fixture
-def model():
-    it = Model()
-    yield it
-    it.let_all(*it.turns)
-    it.server.close()
 
 
 def master_of(cluster, queue="default"):

@@ -7,7 +7,6 @@
 #include <sys/stat.h>
 
 #include <cerrno>
-#include <charconv>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -173,9 +172,7 @@ Result<std::string> redis_info(const queue::RedisConfig& config, const queue::Re
 void look_at_forks(std::string_view info, const std::string& where,
                    std::vector<Finding>& findings) {
   constexpr uint64_t kSlowUs = 100'000;
-  const std::string_view text = redis::info_of(info, "latest_fork_usec");
-  uint64_t took_us = 0;
-  std::from_chars(text.data(), text.data() + text.size(), took_us);
+  const uint64_t took_us = redis::number_in_info(info, "latest_fork_usec");
   if (took_us > kSlowUs) {
     findings.push_back(
         {Level::kWarn, "Redis",

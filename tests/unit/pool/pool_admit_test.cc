@@ -14,9 +14,9 @@ namespace {
 const std::string kLong(8000, 'x');
 
 // Admits a long request only as the test lets it, so many a turn.
-class SlowReader final : public Engine {
+class SlowReader final : public EndlessEngine {
  public:
-  explicit SlowReader(Sink& sink) : sink_(sink) {}
+  using EndlessEngine::EndlessEngine;
 
   bool admits_beside_steps() const override { return true; }
   std::variant<std::unique_ptr<Plan>, Failure> admit(const Request& request) override {
@@ -44,19 +44,6 @@ class SlowReader final : public Engine {
     plan->memory_bytes = 6;
     return plan;
   }
-  void start(JobNumber job, std::unique_ptr<Plan>) override { running.push_back(job); }
-  int64_t step(int64_t now_ns) override {
-    ++steps;
-    return now_ns;
-  }
-  bool cancel(JobNumber job) override {
-    std::erase(running, job);
-    return true;
-  }
-  void end(JobNumber job) {
-    std::erase(running, job);
-    sink_.done(job, {});
-  }
 
   // So many long requests more may be read.
   void let(int requests) {
@@ -74,11 +61,7 @@ class SlowReader final : public Engine {
     }
   }
 
-  std::vector<JobNumber> running;
-  int steps = 0;
-
  private:
-  Sink& sink_;
   std::atomic<bool> reading_ = false;
   Mutex mutex_;
   CondVar changed_;

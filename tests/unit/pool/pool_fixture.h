@@ -23,6 +23,32 @@ struct Received {
   std::string payload;
 };
 
+// Its jobs run until the test ends them.
+class EndlessEngine : public Engine {
+ public:
+  explicit EndlessEngine(Sink& sink) : sink_(sink) {}
+
+  void start(JobNumber job, std::unique_ptr<Plan>) override { running.push_back(job); }
+  int64_t step(int64_t now_ns) override {
+    ++steps;
+    return now_ns;
+  }
+  bool cancel(JobNumber job) override {
+    std::erase(running, job);
+    return true;
+  }
+  void end(JobNumber job) {
+    std::erase(running, job);
+    sink_.done(job, {});
+  }
+
+  std::vector<JobNumber> running;
+  int steps = 0;
+
+ protected:
+  Sink& sink_;
+};
+
 class PoolTest : public ::testing::Test {
  protected:
   using MakeEngine = std::unique_ptr<Engine> (*)(Sink&);

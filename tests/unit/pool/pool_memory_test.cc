@@ -1,45 +1,27 @@
 // What a job holds on the device, and what it makes: engines that are told exactly how much.
-#include <deque>
-
 #include "tests/unit/pool/pool_fixture.h"
 
 namespace penstock::test {
 namespace {
 
-// A job's body is "MEMORY": what its plan asks for. It runs until the test ends it.
-class ScriptedEngine final : public Engine {
+// A job's body is "MEMORY": what its plan asks for.
+class ScriptedEngine final : public EndlessEngine {
  public:
-  explicit ScriptedEngine(Sink& sink) : sink_(sink) {}
+  using EndlessEngine::EndlessEngine;
 
   std::variant<std::unique_ptr<Plan>, Failure> admit(const Request& request) override {
     auto plan = std::make_unique<Plan>();
     plan->memory_bytes = std::stoll(std::string(request.body));
     return plan;
   }
-  void start(JobNumber job, std::unique_ptr<Plan>) override { running.push_back(job); }
   int64_t step(int64_t now_ns) override {
-    ++steps;
     if (output_per_step > 0) {
       sink_.chunk(running.front(), std::string(output_per_step, 'x'));
     }
-    return now_ns;
-  }
-  bool cancel(JobNumber job) override {
-    std::erase(running, job);
-    return true;
+    return EndlessEngine::step(now_ns);
   }
 
-  void end(JobNumber job) {
-    std::erase(running, job);
-    sink_.done(job, {});
-  }
-
-  std::deque<JobNumber> running;
   size_t output_per_step = 0;
-  int steps = 0;
-
- private:
-  Sink& sink_;
 };
 
 class PoolMemoryTest : public PoolTest {

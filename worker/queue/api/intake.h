@@ -104,8 +104,7 @@ class Intake {
   int64_t last_position(const Order& order) const;
   bool is_short_of_memory(const Order& order) const;
   static void unwanted(const JobId& id, const Order& order);
-  void came_for_nobody(const JobId& id, const Order& order);
-  void refused_for_nobody(const Order& order);
+  void nobody_heard(const JobId& id, const Order& order, bool may_be_there);
   void key_used(const JobId& id, const Order& order, const SharedOrder::Added& added);
   void known(Job& job, const Order& order, const std::string& other, SharedQueue& queue,
              const SharedOrder::Known& known);

@@ -96,23 +96,17 @@ void Intake::unwanted(const JobId& id, const Order& order) {
   }
 }
 
-// Those who asked have left. What was to be promised goes on, and has what the edge charged.
-void Intake::came_for_nobody(const JobId& id, const Order& order) {
+// Those who asked have left, and heard nothing. What was to be promised goes on, and has what the
+// edge charged; or that is given back.
+void Intake::nobody_heard(const JobId& id, const Order& order, bool may_be_there) {
   JobRecord record;
   std::string_view receipt;
   if (!order.async) {
-    unwanted(id, order);
-  } else if (decode(order.head, record, receipt) && !receipt.empty()) {
-    dispatcher_.recall(*order.shared, record, receipt);
+    return may_be_there ? unwanted(id, order) : void();
   }
-}
-
-// Those who asked have left, and heard of no refusal.
-void Intake::refused_for_nobody(const Order& order) {
-  JobRecord record;
-  std::string_view receipt;
-  if (order.async && decode(order.head, record, receipt) && !receipt.empty()) {
-    dispatcher_.refund(record.id, receipt);
+  if (decode(order.head, record, receipt) && !receipt.empty()) {
+    may_be_there ? dispatcher_.recall(*order.shared, record, receipt)
+                 : dispatcher_.refund(id, receipt);
   }
 }
 
@@ -125,11 +119,8 @@ void Intake::shared(const JobId& id, const Order& order, SharedQueue::Outcome ou
   }
   const bool may_be_there =
       outcome == Outcome::kAdded || outcome == Outcome::kAway || outcome == Outcome::kFewReplicas;
-  if (job == nullptr && may_be_there) {
-    return came_for_nobody(id, order);
-  }
   if (job == nullptr) {
-    return refused_for_nobody(order);
+    return nobody_heard(id, order, may_be_there);
   }
   if (outcome != Outcome::kAdded) {
     dispatcher_.shared()->receipts().forget(sequence_of(id));

@@ -3,14 +3,13 @@
 #include <array>
 
 #include "shared/redis/answer.h"
+#include "worker/queue/shared_jobs/redis_question.h"
 #include "worker/queue/text/log.h"
 
 namespace penstock::queue {
 
 // Both answers are for one: it is told by the second.
 struct Durability::Asked {
-  Durability& self;
-  std::shared_ptr<bool> alive;
   std::string server;
   std::array<std::string, 2> values;
   std::string why;
@@ -41,31 +40,25 @@ void Durability::look(const std::string& key) {
   if (at == nullptr) {
     return;
   }
-  const auto asked = std::make_shared<Asked>(
-      Asked{.self = *this, .alive = alive_, .server = text_of(*at), .values = {}, .why = {}});
-  using Shared = std::shared_ptr<Asked>;
-  const auto answered = [](void* context, const redisReply* reply) noexcept {
-    const std::unique_ptr<Shared> held(static_cast<Shared*>(context));
-    Asked& all = **held;
-    std::string& value = all.values[all.answers++];
+  const auto asked =
+      std::make_shared<Asked>(Asked{.server = text_of(*at), .values = {}, .why = {}});
+  const auto answered = [this, asked](const redisReply* reply) {
+    std::string& value = asked->values[asked->answers++];
     if (reply == nullptr) {
-      all.lost = true;
+      asked->lost = true;
     } else if (redis::is_error(*reply)) {
-      all.why = redis::text_of(*reply);
+      asked->why = redis::text_of(*reply);
     } else if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
                redis::is_text(*reply->element[1])) {
       value = redis::text_of(*reply->element[1]);
     }
-    if (all.answers == all.values.size() && !all.lost && *all.alive) {
-      all.self.told(all);
+    if (asked->answers == asked->values.size() && !asked->lost) {
+      told(*asked);
     }
   };
   for (const std::string_view name : {"appendonly", "appendfsync"}) {
     const std::string_view words[] = {"CONFIG", "GET", name};
-    auto held = std::make_unique<Shared>(asked);
-    if (servers_.ask(key, words, answered, held.get())) {
-      static_cast<void>(held.release());
-    }
+    ask(servers_, key, words, alive_, answered);
   }
 }
 

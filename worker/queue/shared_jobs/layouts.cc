@@ -1,31 +1,22 @@
 #include "worker/queue/shared_jobs/layouts.h"
 
 #include "shared/redis/answer.h"
+#include "worker/queue/shared_jobs/redis_question.h"
 #include "worker/queue/shared_order/scripts.h"
 #include "worker/queue/text/log.h"
 
 namespace penstock::queue {
 
 void Layouts::look(const std::string& queue) {
-  struct Asked {
-    Layouts& self;
-    std::shared_ptr<bool> alive;
-    std::string queue;
-  };
   const std::string key = prefix_ + ":layouts:{" + queue + "}";
   const std::string_view note[] = {"SADD", key, order_script::kLayout};
   servers_.ask(key, note, nullptr, nullptr);
-  const auto answered = [](void* context, const redisReply* reply) noexcept {
-    const std::unique_ptr<Asked> asked(static_cast<Asked*>(context));
-    if (reply != nullptr && *asked->alive) {
-      asked->self.told(asked->queue, *reply);
-    }
-  };
   const std::string_view words[] = {"SMEMBERS", key};
-  auto asked = std::make_unique<Asked>(Asked{*this, alive_, queue});
-  if (servers_.ask(key, words, answered, asked.get())) {
-    static_cast<void>(asked.release());
-  }
+  ask(servers_, key, words, alive_, [this, queue](const redisReply* reply) {
+    if (reply != nullptr) {
+      told(queue, *reply);
+    }
+  });
 }
 
 void Layouts::told(const std::string& queue, const redisReply& layouts) {

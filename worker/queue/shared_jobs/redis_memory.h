@@ -28,7 +28,6 @@ class RedisMemory {
   bool is_nearly_full(std::string_view key) const;
 
  private:
-  struct Asked;
   void told(const std::string& server, std::string_view info);
 
   redis::Servers& servers_;

@@ -1,5 +1,7 @@
 #include "worker/queue/shared_jobs/shared_jobs.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -307,28 +309,30 @@ void SharedJobs::Promises::on_lost(std::string_view why) noexcept {
 void SharedJobs::on_lost(std::string_view why) noexcept {
   is_ready_ = false;
   trouble_ = why;
-  const std::string what = unreached();
-  if (!std::exchange(is_told_, true) || !what.empty()) {
-    log(Level::kError, (what.empty() ? "shared queues: " : what) + std::string(why));
+  const std::vector<std::string> queues = newly_unreached();
+  if (std::exchange(is_told_, true) && queues.empty()) {
+    return;
   }
+  const bool all = queues.size() == queues_.size();
+  const std::string what =
+      all              ? "shared queues take no jobs"
+      : queues.empty() ? "shared queues"
+                       : fmt::format("queue{} {} take{} no jobs", queues.size() > 1 ? "s" : "",
+                                     fmt::join(queues, ", "), queues.size() > 1 ? "" : "s");
+  log(Level::kError, what + ": " + std::string(why));
 }
 
-// Of which that has not been said; empty: of none.
-std::string SharedJobs::unreached() {
-  std::string names;
-  size_t fresh = 0;
+// Of which that has not been said.
+std::vector<std::string> SharedJobs::newly_unreached() {
+  std::vector<std::string> names;
   for (const auto& queue : queues_) {
     if (queue->order().ready()) {
       told_.erase(queue->name());
     } else if (told_.insert(queue->name()).second) {
-      names += (fresh++ == 0 ? "" : ", ") + queue->name();
+      names.push_back(queue->name());
     }
   }
-  const bool first = queues_.empty() && told_.insert(std::string()).second;
-  return fresh == queues_.size() && (fresh > 0 || first) ? "shared queues take no jobs: "
-         : fresh > 1                                     ? "queues " + names + " take no jobs: "
-         : fresh == 1                                    ? "queue " + names + " takes no jobs: "
-                                                         : "";
+  return names;
 }
 
 }  // namespace penstock::queue

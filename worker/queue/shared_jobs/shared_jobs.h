@@ -86,7 +86,7 @@ class SharedJobs final : redis::Servers::User {
   void on_hosts(uint64_t) noexcept override {}
   void look_at_durability();
   void look_at_memory();
-  std::string unreached();
+  std::vector<std::string> newly_unreached();
   void look_in(size_t number, SharedQueue* away, std::string id, size_t most, const Found& then);
   // False: its queue is not shared any more, or it cannot be read.
   bool recall(std::string_view kept, const Held& held);
