@@ -1,15 +1,18 @@
 """What a home's edge has charged for a promised job of a shared queue is settled by what the job used, once, though the home's penstockd
 was away when it ended."""
 
+import os
 import re
+import signal
 import socket
 import subprocess
+import threading
 
 import pytest
 
 from hosts import PATIENT, kill
 from processes import BUILD, environment
-from shared_hosts import ALICE, BODY, SERVER, get, post, promise, redis, until_known, until_one_runs, until_status, \
+from shared_hosts import ALICE, BODY, SERVER, ask, get, post, promise, redis, until_known, until_one_runs, until_status, \
     worker  # noqa: F401 (redis is a fixture)
 from waiting import until
 from wire import EDGE, HOLD, OVER, SETTLED, TAKE, Connection, frame
@@ -23,9 +26,9 @@ SHORT = dict(output_tokens=40)
 
 @pytest.fixture
 def host(redis, penstock):
-    def build(*workers, zone="penstock_zone edge 1m;\n", state=True, **more):
+    def build(*workers, zone="penstock_zone edge 1m;\n", state=True, **queue):
         text = f'redis: {{ url: "unix:{redis.socket}" }}\n' + ("state: state\n" if state else "") + "drain_timeout: 1s\n"
-        return penstock(http=zone + PLAN, server=CHARGES, workers=list(workers), yaml=text, queue={"shared": "true"}, **more)
+        return penstock(http=zone + PLAN, server=CHARGES, workers=list(workers), yaml=text, queue={"shared": "true", **queue})
     return build
 
 
@@ -206,6 +209,68 @@ def test_a_job_whose_caller_left_before_its_202_is_settled_by_what_it_used(host,
         until_status(gpu, id, "completed")
     until_settled(edge)
     until(lambda: charged(edge) == used(gpu, *all), lambda: f"it is settled: {charged(edge)} and {used(gpu, *all)}")
+
+
+# ---- a caller who is told that nothing is promised, while its job is still on its way to Redis
+
+def until_charged(service, more):
+    return until(lambda: charged(service) >= more and charged(service), lambda: f"{more} are charged: {charged(service)}")
+
+
+class TurnedAway:
+    """A caller whose home is stopped while Redis is slow to answer about its job."""
+
+    def __init__(self, edge, redis):
+        self.answer, self._edge = None, edge
+        charged_before = charged(edge)
+        redis.stop_answering()
+        self._thread = threading.Thread(target=self._ask)
+        self._thread.start()
+        until_charged(edge, charged_before + 5000)
+        edge.penstockd.process.signal(signal.SIGTERM)
+        self._thread.join(30)
+        assert self.answer.status == 503 and "stopped or restarted" in self.answer.json()["error"]["message"], self.answer.body
+        until(lambda: charged(edge) == charged_before, lambda: f"it is given back: {charged(edge)}, not {charged_before}")
+
+    def _ask(self):
+        self.answer = ask(self._edge, RESERVES)
+
+
+def test_what_was_given_back_as_a_stop_turned_a_job_away_is_not_settled_by_its_end(host, redis):
+    edge, gpu = host(), host(worker(**SHORT))
+    before = ready(edge)
+    order(gpu, "pause", "default")
+    promised = promise(edge, RESERVES).json()["id"]
+    try:
+        TurnedAway(edge, redis)
+        assert edge.penstockd.process.wait() == 0
+    finally:
+        redis.go_on()
+    until(lambda: len(get(gpu, "/jobs").json()["data"]) == 3, "its job came to Redis all the same")
+    edge.penstockd.start()
+    order(gpu, "resume", "default")
+    for each in get(gpu, "/jobs").json()["data"]:
+        until_status(gpu, each["id"], "completed")
+    until_settled(edge)
+    until_kept(edge, 0)
+    assert charged(edge) == before + used(gpu, promised)
+
+
+def test_what_was_given_back_as_a_stop_turned_a_job_away_is_not_once_more_when_redis_refuses_it(host, redis):
+    edge, gpu = host(worker(model="other"), max_length=1), host(worker(**SHORT), max_length=1)
+    ready(edge)
+    order(gpu, "pause", "default")
+    promise(edge, RESERVES)
+    all = charged(edge)
+    own, = edge.penstockd.workers()
+    os.kill(own, signal.SIGSTOP)  # so that penstockd stays to hear of it
+    try:
+        TurnedAway(edge, redis)
+        assert edge.penstockd.process.alive()
+    finally:
+        redis.go_on()
+    assert edge.penstockd.process.wait() == 0
+    assert charged(edge) == all
 
 
 # ---- limits that are in Redis

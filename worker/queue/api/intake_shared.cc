@@ -96,15 +96,16 @@ void Intake::unwanted(const JobId& id, const Order& order) {
   }
 }
 
-// Those who asked have left, and heard nothing. What was to be promised goes on, and has what the
-// edge charged; or that is given back.
+// Those who asked have left. If they heard nothing, what was to be promised goes on, and has what
+// the edge charged; or that is given back. What they heard has settled that.
 void Intake::nobody_heard(const JobId& id, const Order& order, bool may_be_there) {
   JobRecord record;
   std::string_view receipt;
   if (!order.async) {
     return may_be_there ? unwanted(id, order) : void();
   }
-  if (decode(order.head, record, receipt) && !receipt.empty()) {
+  if (dispatcher_.shared()->receipts().contains(sequence_of(id)) &&
+      decode(order.head, record, receipt)) {
     may_be_there ? dispatcher_.recall(*order.shared, record, receipt)
                  : dispatcher_.refund(id, receipt);
   }

@@ -216,8 +216,12 @@ void Dispatcher::withdraw(Job& job, const wire::Failed& failed) {
   turn_away(job, failed);
 }
 
-// Whoever waits is told so, and the job forgotten. REQUIRES: it is in no queue.
+// Whoever waits is told so, and the job forgotten. By that answer the edge gives back what it
+// charged. REQUIRES: it is in no queue.
 void Dispatcher::turn_away(Job& job, const wire::Failed& failed) {
+  if (shared_ != nullptr) {
+    shared_->receipts().forget(job.edge_number());
+  }
   while (job.waiters() != nullptr) {
     Waiter& waiter = *job.waiters();
     wire::append(waiter.caller->out(), waiter.id, failed);

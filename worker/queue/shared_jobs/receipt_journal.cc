@@ -14,22 +14,23 @@ std::string key_of(uint64_t number) {
 }  // namespace
 
 void ReceiptJournal::note(const JobId& id, std::string kept) {
-  if (store_ == nullptr || store_->pending() >= Store::kMostPending) {
-    return;
-  }
   const uint64_t number = sequence_of(id);
   numbers_.insert(number);
   if (numbers_.size() > kMost) {
     forget(*numbers_.begin());
   }
-  store_->note_away(key_of(number), std::move(kept), [](bool) {});
+  if (store_ != nullptr && store_->pending() < Store::kMostPending) {
+    store_->note_away(key_of(number), std::move(kept), [](bool) {});
+  }
 }
 
 bool ReceiptJournal::forget(uint64_t number) {
   if (numbers_.erase(number) == 0) {
     return false;
   }
-  store_->forget_away(key_of(number));
+  if (store_ != nullptr) {
+    store_->forget_away(key_of(number));
+  }
   return true;
 }
 

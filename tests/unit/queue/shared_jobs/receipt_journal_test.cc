@@ -47,11 +47,13 @@ TEST_F(ReceiptJournalTest, WhatWasNotedInAnEarlierLifeIsForgottenInTheNext) {
   EXPECT_EQ(kept(), "");
 }
 
-TEST_F(ReceiptJournalTest, WithoutAStoreNothingIsNoted) {
+TEST_F(ReceiptJournalTest, WithoutAStoreWhatIsNotedIsKnownInMemory) {
   ReceiptJournal journal(nullptr);
   const JobId id = next();
   journal.note(id, "one");
-  EXPECT_FALSE(journal.forget(sequence_of(id)));
+  EXPECT_TRUE(journal.contains(sequence_of(id)));
+  EXPECT_TRUE(journal.forget(sequence_of(id)));
+  EXPECT_FALSE(journal.contains(sequence_of(id)));
 }
 
 TEST_F(ReceiptJournalTest, BeyondItsBoundTheOldestGo) {
