@@ -100,6 +100,13 @@ void quote_from(std::string& out, size_t at) {
   out += '"';
 }
 
+// Most fields: printable, and nothing that has to be in quotes.
+bool is_word(std::string_view text) {
+  return text.size() <= kMostFieldBytes && std::all_of(text.begin(), text.end(), [](char c) {
+           return c > ' ' && c < 0x7F && c != '"' && c != '\\' && c != '=';
+         });
+}
+
 void append_number(std::string& out, int64_t number) {
   char digits[20];
   out.append(digits, std::to_chars(digits, std::end(digits), number).ptr);
@@ -119,6 +126,10 @@ void append_text_field(std::string& out, const LogField& field) {
     append_number(out, field.number);
     return;
   }
+  if (is_word(field.text)) {
+    out.append(field.text);
+    return;
+  }
   const size_t at = out.size();
   append_shown(out, field.text, kMostFieldBytes);
   if (out.find_first_of(" \"\\=", at) != out.npos) {
@@ -130,6 +141,8 @@ void append_json_field(std::string& out, const LogField& field) {
   if (field.is_number) {
     out.append(",\"").append(field.name).append("\":");
     append_number(out, field.number);
+  } else if (is_word(field.text)) {
+    out.append(",\"").append(field.name).append("\":\"").append(field.text).append("\"");
   } else {
     append_member(out, field.name, field.text, kMostFieldBytes);
   }

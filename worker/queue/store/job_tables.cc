@@ -71,6 +71,9 @@ JobTables::JobTables(Database database)
   prepare(erase_result_, "DELETE FROM results WHERE seq=?");
   prepare(set_attempt_,
           "UPDATE jobs SET attempts=?, error_code=?, error=? WHERE seq=? AND status<3");
+  prepare(unfinished_,
+          "SELECT coalesce(share, owner), coalesce(length(submit), 0), result_bytes,"
+          " owner, queue, model, paid, length(callback) FROM jobs WHERE seq=? AND status<3");
   // A job that did not complete has used up no key. One that a webhook is to tell of is kept
   // longer, until that is over.
   prepare(finish_,
@@ -78,7 +81,7 @@ JobTables::JobTables(Database database)
           " finished_ms=?4, expires_ms=?5+(length(callback)>0)*?17, attempts=?6, http_status=?7,"
           " content_type=?8, error_code=?9, error=?10, prompt_tokens=?11, completion_tokens=?12,"
           " device_ns=?13, result_bytes=?14, result_in_file=?15, headers=?18, estimated=?19,"
-          " submit=CASE WHEN ?2=1 OR ?20=1 THEN submit END WHERE seq=?16 AND status<3");
+          " submit=CASE WHEN ?20=1 THEN submit END WHERE seq=?16 AND status<3");
   prepare(insert_result_, "INSERT OR REPLACE INTO results(seq, body) VALUES(?,?)");
   // What its edge had charged was given back when it failed, and is not charged again.
   prepare(requeue_,
@@ -106,6 +109,7 @@ Status JobTables::begin_use(uint64_t log_bytes) {
     return page_bytes.error();
   }
   page_bytes_ = std::strtoll(page_bytes->c_str(), nullptr, 10);
+  count_pages();
   Status ready = lists_.begin_use(database_);
   ready = ready ? log_.open(database_, log_bytes) : ready;
   if (!ready) {
@@ -116,11 +120,18 @@ Status JobTables::begin_use(uint64_t log_bytes) {
 }
 
 bool JobTables::begin() { return begin_.with().run(); }
-bool JobTables::savepoint() { return savepoint_.with().run(); }
-bool JobTables::release() { return release_.with().run(); }
-bool JobTables::undo() { return undo_.with().run() && release(); }
+bool JobTables::savepoint() { return usage_.write_ends() && savepoint_.with().run(); }
+bool JobTables::release() { return usage_.write_ends() && release_.with().run(); }
+bool JobTables::undo() {
+  usage_.drop_ends();
+  return undo_.with().run() && release();
+}
 bool JobTables::commit() {
-  if (!lists_.index_if_many() || !commit_.with().run()) {
+  if (!usage_.write_ends() || !lists_.index_if_many()) {
+    return false;
+  }
+  count_pages();  // here it costs no transaction of its own
+  if (!commit_.with().run()) {
     return false;
   }
   lists_.note_commit();
@@ -128,7 +139,13 @@ bool JobTables::commit() {
   return true;
 }
 
+void JobTables::count_pages() {
+  pages_ = page_count_.with().only_number();
+  free_pages_ = freelist_count_.with().only_number();
+}
+
 void JobTables::roll_back() {
+  usage_.drop_ends();
   if (sqlite3_get_autocommit(database_.get()) == 0) {
     static_cast<void>(database_.execute("ROLLBACK"));
   }
@@ -231,23 +248,39 @@ bool JobTables::set_attempt(const JobId& id, uint32_t attempts, std::string_view
 }
 
 bool JobTables::finish(const JobEnd& end, std::string_view result, uint64_t result_bytes,
-                       bool in_file, bool& changed) {
+                       bool in_file, std::optional<Finished>& finished) {
   const int64_t seq = seq_of(end.id);
-  if (!finish_
-           .with(static_cast<int>(end.status), end.dead ? 1 : 0, end.started_ms, end.finished_ms,
-                 end.expires_ms, end.attempts, int{end.http_status}, end.content_type,
-                 end.error_code, end.error, end.prompt_tokens, end.completion_tokens, end.device_ns,
-                 result_bytes, in_file ? 1 : 0, seq, kDeliveryMs, end.headers,
-                 end.estimated ? 1 : 0, end.keep_body ? 1 : 0)
-           .run()) {
-    return false;
+  const bool keeps_body = end.dead || end.keep_body;
+  bool calls_back = false;
+  if (unfinished_.with(seq).step()) {
+    const auto kept = static_cast<int64_t>(result_bytes);
+    limit::Hash128 whose;
+    limit::Hash128 owner;
+    read_hash(unfinished_.bytes(0), whose);
+    read_hash(unfinished_.bytes(3), owner);
+    finished = {{.seq = sequence_of(end.id),
+                 .whose = whose.lo,
+                 .bytes = kept - unfinished_.number(2) - (keeps_body ? 0 : unfinished_.number(1)),
+                 .file_bytes = in_file ? kept : 0},
+                {end.finished_ms / kHourMs, owner.lo, std::string(unfinished_.bytes(4)),
+                 std::string(unfinished_.bytes(5))},
+                unfinished_.number(6) != 0};
+    calls_back = unfinished_.number(7) > 0;
   }
-  changed = database_.changes() > 0;
-  if (!changed) {
-    return true;
+  const bool read = !unfinished_.failed();
+  unfinished_.reset();
+  if (!read || !finished) {
+    return read;
   }
-  const bool stored = result.empty() || in_file || insert_result_.with(seq, result).run();
-  return stored && lists_.add(seq) && deliveries_.insert(seq, end.finished_ms);
+  return finish_
+             .with(static_cast<int>(end.status), end.dead ? 1 : 0, end.started_ms, end.finished_ms,
+                   end.expires_ms, end.attempts, int{end.http_status}, end.content_type,
+                   end.error_code, end.error, end.prompt_tokens, end.completion_tokens,
+                   end.device_ns, result_bytes, in_file ? 1 : 0, seq, kDeliveryMs, end.headers,
+                   end.estimated ? 1 : 0, keeps_body ? 1 : 0)
+             .run() &&
+         (result.empty() || in_file || insert_result_.with(seq, result).run()) && lists_.add(seq) &&
+         (!calls_back || deliveries_.insert(seq, end.finished_ms));
 }
 
 bool JobTables::requeue(const JobId& id, int64_t deadline_ms, std::string_view trace,
@@ -389,15 +422,6 @@ int64_t JobTables::newest_ms() {
   const auto newest =
       database_.ask("SELECT max(created_ms, finished_ms) FROM jobs ORDER BY seq DESC LIMIT 1");
   return newest ? std::strtoll(newest->c_str(), nullptr, 10) : 0;
-}
-
-uint64_t JobTables::bytes() {
-  return static_cast<uint64_t>(
-      page_bytes_ * (page_count_.with().only_number() - freelist_count_.with().only_number()));
-}
-
-uint64_t JobTables::disk_bytes() {
-  return static_cast<uint64_t>(page_bytes_ * page_count_.with().only_number() + log_.bytes());
 }
 
 }  // namespace penstock::queue

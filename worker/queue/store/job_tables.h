@@ -56,14 +56,27 @@ class JobTables {
   StoredAway& away() { return away_; }
   StoredUsage& usage() { return usage_; }
 
+  // What a job takes of the state: its row, its body and its result.
+  static constexpr int64_t kRowBytes = 512;
+  struct Charge {
+    uint64_t seq = 0;
+    uint64_t whose = 0;
+    int64_t bytes = 0;
+    int64_t file_bytes = 0;  // of these, in a file
+  };
   // `duplicate`: a job of that key is there, and nothing was done.
   bool insert(const JobRecord& job, std::string_view submit, bool& duplicate);
   bool erase(const JobRecord& job);
   bool set_attempt(const JobId& id, uint32_t attempts, std::string_view code,
                    std::string_view error);
-  // `changed`: it had not ended before.
+  // What its end changes; nothing if there is no such job, or it had ended before.
+  struct Finished {
+    Charge more;    // than it took
+    UsageKey used;  // whose ledger it is in
+    bool paid = false;
+  };
   bool finish(const JobEnd& end, std::string_view result, uint64_t result_bytes, bool in_file,
-              bool& changed);
+              std::optional<Finished>& finished);
   bool requeue(const JobId& id, int64_t deadline_ms, std::string_view trace,
                std::optional<JobRecord>& job);
   // Another takes its place: nobody finds it by its key any more, and it expires by then.
@@ -88,14 +101,6 @@ class JobTables {
   // What hooks were to be told of it.
   bool erase_notices(const JobId& id);
 
-  // What a job takes of the state: its row, its body and its result.
-  static constexpr int64_t kRowBytes = 512;
-  struct Charge {
-    uint64_t seq = 0;
-    uint64_t whose = 0;
-    int64_t bytes = 0;
-    int64_t file_bytes = 0;  // of these, in a file
-  };
   // What one job takes; `bytes` is 0 if there is no such job.
   bool charge_of(const JobId& id, Charge& charge);
   // What each of up to `most` jobs behind sequence `after` takes.
@@ -119,8 +124,9 @@ class JobTables {
   int64_t newest_ms();
 
   Database& database() { return database_; }
-  uint64_t bytes();       // in use
-  uint64_t disk_bytes();  // on disk, the log as well
+  // At the last commit: in use; on disk, the log as well.
+  uint64_t bytes() const { return static_cast<uint64_t>(page_bytes_ * (pages_ - free_pages_)); }
+  uint64_t disk_bytes() const { return static_cast<uint64_t>(page_bytes_ * pages_ + log_.bytes()); }
   // What the last function that returned false ran into.
   Error error() const;
 
@@ -128,6 +134,7 @@ class JobTables {
   explicit JobTables(Database database);
   Status begin_use(uint64_t log_bytes);
   bool erase_row(int64_t seq);
+  void count_pages();
 
   Database database_;
   JobLists lists_;
@@ -137,10 +144,12 @@ class JobTables {
   StoredUsage usage_;
   WriteAheadLog log_;
   int64_t page_bytes_ = 0;
+  int64_t pages_ = 0;
+  int64_t free_pages_ = 0;
   Statement begin_, commit_, savepoint_, release_, undo_, page_count_, freelist_count_, shrink_,
       insert_, erase_, end_damaged_, clamp_, charge_of_, charges_, erase_result_, set_attempt_,
-      finish_, insert_result_, requeue_, expired_, submit_of_, result_of_, find_, find_key_,
-      find_earlier_, set_settled_, set_order_, erase_order_, retire_, erase_notices_;
+      unfinished_, finish_, insert_result_, requeue_, expired_, submit_of_, result_of_, find_,
+      find_key_, find_earlier_, set_settled_, set_order_, erase_order_, retire_, erase_notices_;
 };
 
 }  // namespace penstock::queue

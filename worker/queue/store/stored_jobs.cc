@@ -195,23 +195,24 @@ bool StoredJobs::finish(Ending& ending, uint64_t max_bytes, bool promised) {
   const std::string& rest = ending.rest;
   const bool in_file = ending.offset > 0 || rest.size() > kInlineResultBytes;
   const uint64_t bytes = ending.offset + rest.size();
-  bool changed = false;
-  JobTables::Charge before, after;
-  if (!tables_->charge_of(end.id, before) || !tables_->finish(end, rest, bytes, in_file, changed)) {
+  std::optional<JobTables::Finished> finished;
+  if (!tables_->finish(end, rest, bytes, in_file, finished)) {
     return false;
   }
-  if (!changed) {
+  if (!finished) {
     return true;
   }
   if (in_file && ((!rest.empty() && !write_result(end.id, ending.offset, rest)) ||
                   !note(files_.seal(end.id, bytes)))) {
     return false;
   }
-  if (!tables_->charge_of(end.id, after) || (promised && !tables_->usage().add_end(end)) ||
-      (bytes_ < max_bytes / 4 * 3 && !tables_->notices().insert(end))) {
+  if (bytes_ < max_bytes / 4 * 3 && !tables_->notices().insert(end)) {
     return false;
   }
-  account_.charge({after.seq, after.whose, after.bytes - before.bytes, after.file_bytes});
+  if (promised) {
+    tables_->usage().add_end(finished->used, usage_of(end, finished->paid));
+  }
+  account_.charge(finished->more);
   if (!in_file && (end.attempts > 0 || end.status != JobStatus::kCompleted ||
                    open_files_.contains(sequence_of(end.id)))) {
     changes_.gone.push_back(end.id);  // what an attempt may have left

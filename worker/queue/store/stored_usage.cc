@@ -72,7 +72,6 @@ StoredUsage::StoredUsage(Database& database)
                             " WHERE hour=? AND owner=? AND queue=? AND model=?"),
       insert_(database, "INSERT INTO usage(" + columns("", "") + ", hour, owner, queue, model)" +
                             " VALUES(" + columns("?", "") + ", ?, ?, ?, ?)"),
-      of_job_(database, "SELECT owner, queue, model, paid FROM jobs WHERE seq=?"),
       read_(database, "SELECT hour, owner, queue, model, " + columns("", "") +
                           " FROM usage WHERE (hour, owner, queue, model) > (?, ?, ?, ?)"
                           " AND hour < ? ORDER BY hour, owner, queue, model LIMIT ?"),
@@ -110,23 +109,18 @@ bool StoredUsage::add(const std::vector<UsageRow>& rows, uint64_t mark) {
          set_mark_.with(mark).run();
 }
 
-bool StoredUsage::add_end(const JobEnd& end) {
-  UsageRow row;
-  row.key.hour = end.finished_ms / kHourMs;
-  of_job_.with(seq_of(end.id));
-  const bool found = of_job_.step();
-  if (found) {
-    row.key.owner = owner_in(of_job_.bytes(0));
-    row.key.queue = of_job_.bytes(1);
-    row.key.model = of_job_.bytes(2);
-    row.counts = usage_of(end, of_job_.number(3) != 0);
-  }
-  const bool good = !of_job_.failed();
-  of_job_.reset();
-  return good && (!found || add(row));
+bool StoredUsage::write_ends() {
+  return std::all_of(ends_.begin(), ends_.end(),
+                     [this](const auto& each) {
+                       return add({each.first, each.second});
+                     }) &&
+         (ends_.clear(), true);
 }
 
 bool StoredUsage::read(const UsageQuery& query, UsagePage& page) {
+  if (!write_ends()) {
+    return false;
+  }
   // Nothing lies before the first owner of an hour.
   const bool first = query.after.hour < query.since;
   read_.with();
@@ -158,6 +152,9 @@ bool StoredUsage::read(const UsageQuery& query, UsagePage& page) {
 }
 
 bool StoredUsage::prune(int64_t hour, int64_t most) {
+  if (!write_ends()) {
+    return false;
+  }
   if (rows_ == 0) {
     return true;
   }

@@ -169,6 +169,44 @@ TEST_F(UsageFaultTest, AnHourIsOpenAsLongAsAnEndOfItIsNotOnDisk) {
   EXPECT_EQ(all().size(), 1U);
 }
 
+// Ends that are written together are counted together.
+TEST_F(UsageFaultTest, EndsThatWereRolledBackAreCountedOnce) {
+  std::vector<JobRecord> sent(20);
+  for (JobRecord& each : sent) {
+    promise(each = job());
+  }
+  FaultVfs::instance().arm(FaultVfs::Fault::kFail, 3, false, 3);
+  for (const JobRecord& each : sent) {
+    store_->finish(end(each.id), 0, "x", [](const JobEnd&) {});
+  }
+  settle();
+  EXPECT_TRUE(FaultVfs::instance().happened());
+  const auto rows = all();
+  ASSERT_EQ(rows.size(), 1U);
+  EXPECT_EQ(rows[0].counts[kCompletedJobs], 20);
+}
+
+TEST_F(UsageTest, AnEndThatFailsByItselfIsCountedAsItEnded) {
+  options_.file_tries = 3;
+  options_.retry_ms = 1;
+  store_.reset();
+  ASSERT_TRUE(open());
+  std::vector<JobRecord> sent(20);
+  for (JobRecord& each : sent) {
+    promise(each = job());
+  }
+  std::filesystem::create_directory(store_->result_path(sent[10].id));  // it is in the way
+  const std::string large(Store::kInlineBytes + 1, 'x');
+  for (const JobRecord& each : sent) {
+    store_->finish(end(each.id), 0, large, [](const JobEnd&) {});
+  }
+  settle();
+  const auto rows = all();
+  ASSERT_EQ(rows.size(), 1U);
+  EXPECT_EQ(rows[0].counts[kCompletedJobs], 19);
+  EXPECT_EQ(rows[0].counts[kFailedJobs], 1);
+}
+
 TEST_F(UsageTest, WhatWasNotWrittenBeforeAKillIsThereAfterIt) {
   std::vector<UsageRow> left;
   {
