@@ -239,6 +239,28 @@ def test_an_answer_goes_on_whole_though_redis_hung_in_mid_stream(hosts, model, r
     assert text_of(heard) == WHOLE and heard[-1] == "[DONE]"
 
 
+def test_what_began_while_its_home_did_not_listen_is_told_though_nothing_follows(hosts, model, redis):
+    edge, gpu = hosts
+    first = ask_stream_at_once(edge, "first", model)
+    waits = ThreadPoolExecutor().submit(ask_stream, edge, "waits")
+    until(lambda: in_line(redis) == 1, "it waits")
+    edge.penstockd.process.signal(signal.SIGSTOP)
+    try:
+        model.let_all("first1")
+        until(lambda: model.begun["waits"] == 1, "it has begun")
+        model.turns["waits1"].put(None)
+        until(lambda: gpu.penstockd.queue().running == 1 and b"cmd=ping" or True, "it runs")
+        redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
+    finally:
+        edge.penstockd.process.signal(signal.SIGCONT)
+    answer = waits.result(10)
+    heard = [answer.next_event()]
+    assert text_of(heard) == WORDS[0]
+    model.let_all("waits1")
+    assert text_of(heard + answer.events()) == WHOLE
+    assert text_of(first.events()) == WHOLE
+
+
 def test_a_slow_reader_gets_all_and_holds_up_nobody(host, model):
     edge, gpu = host(), host(model.worker(slots=2))
     known(edge)

@@ -112,8 +112,33 @@ TEST_F(AnswersTest, WhoListensAgainMayHaveMissedTheLastPart) {
   ASSERT_TRUE(until([&] { return told_.words.size() == 1; }));
   home_.reader.on_listening();
   EXPECT_EQ(told_.all(), "b: lost") << "and nothing follows that would show it";
-  home_.reader.on_listening();  // of each channel
+  home_.reader.on_listening();  // once more
   EXPECT_EQ(told_.all(), "b: lost");
+}
+
+TEST_F(AnswersTest, WhoListensAgainHasMissedNothingOfWhatHasNotBegun) {
+  const auto following = home_.reader.follow("a", {}, false, told_);
+  home_.reader.on_listening();
+  EXPECT_EQ(told_.all(), "");
+  writer_.begin("a", 3, "home-one", false);
+  ASSERT_TRUE(until([&] { return told_.words.size() == 1; }));
+  EXPECT_EQ(told_.all(), "b:");
+}
+
+TEST_F(AnswersTest, WhoListensAgainLooksForWhatItMissedSomeAtATime) {
+  constexpr size_t kJobs = 200;
+  size_t lost = 0;
+  std::vector<Told> told(kJobs);
+  std::vector<std::unique_ptr<AnswerReader::Following>> all;
+  for (size_t i = 0; i < kJobs; ++i) {
+    told[i].on_told = [&, i] { lost += told[i].words.back() == "lost" ? 1 : 0; };
+    all.push_back(home_.reader.follow(std::to_string(i), {3, 1}, false, told[i]));
+  }
+  home_.reader.on_listening();
+  EXPECT_EQ(lost, 64U);
+  all[150].reset();
+  ASSERT_TRUE(until([&] { return lost == kJobs - 1; }));
+  EXPECT_EQ(told[150].all(), "");
 }
 
 TEST_F(AnswersTest, AHoleThatIsNotInTheStreamIsALoss) {

@@ -101,7 +101,7 @@ void Dispatcher::listen(Job& job, const SharedOrder::Known& known) {
 void Dispatcher::heard(const JobId& id, const Part& part) {
   Job& job = *find(id);
   Job::More& more = *job.more;
-  more.heard->seen_back = false;
+  more.heard->seen_back = more.heard->lost = false;
   if (std::exchange(more.fence, part.place.fence) != part.place.fence || more.position != 0) {
     more.position = 0;
     more.restarts = 0;

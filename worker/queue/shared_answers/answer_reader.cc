@@ -27,6 +27,7 @@ struct AnswerReader::State : std::enable_shared_from_this<AnswerReader::State> {
   bool kept;  // and can be read from the stream
   PartPlace next{0, 1};
   bool paused = false, ended = false, lost = false;
+  bool begun = false;   // some of it was told
   bool over = false;    // as the order says
   bool behind = false;  // the stream has, or may have, what was not held
   std::deque<Held> held;
@@ -83,6 +84,7 @@ std::unique_ptr<AnswerReader::Following> AnswerReader::add(std::string_view id, 
   state->live = live;
   state->kept = kept;
   state->next = {after.fence, after.number + 1};
+  state->begun = after.number > 0;
   states_.emplace(state->id, state);
   if (kept && (!live || after.fence > 0)) {
     fill(*state);
@@ -167,19 +169,27 @@ void AnswerReader::on_message(std::string_view text) {
   counts_.malformed += message.broken() ? 1 : 0;
 }
 
-// What was said before may have been missed, and nothing need follow that would show it.
+// What was said before may have been missed, and nothing need follow that would show it. What has
+// not begun shows it by its first part, or the order says that it runs.
 void AnswerReader::on_listening() {
-  std::vector<Shared> unkept;
+  missed_.clear();
   for (const auto& [id, state] : states_) {
-    if (state->live && !state->ended && !state->lost) {
-      state->kept ? fill(*state) : unkept.push_back(state);
+    if (state->live && state->begun && !state->ended && !state->lost) {
+      state->kept ? fill(*state) : missed_.push_back(state);
     }
   }
-  for (const Shared& state : unkept) {
-    if (state->reader != nullptr) {
+  lose_missed();
+}
+
+void AnswerReader::lose_missed() {
+  for (size_t i = 0; i < kMostLost && !missed_.empty(); ++i) {
+    const Shared state = missed_.front().lock();
+    missed_.pop_front();
+    if (state != nullptr && state->reader != nullptr && !state->ended && !state->lost) {
       lose(*state);
     }
   }
+  lose_ns_ = monotonic_ns() + kLoseEveryNs;
 }
 
 void AnswerReader::on_listening(std::string_view channel) { on_message(channel, {}); }
@@ -246,6 +256,7 @@ void AnswerReader::on_kept_part(State& state, const Part& part) {
 }
 
 void AnswerReader::tell(State& state, const Part& part) {
+  state.begun = true;
   ++state.next.number;
   ++counts_.parts;
   state.ended = part.kind == Part::Kind::kEnd;
@@ -321,11 +332,15 @@ void AnswerReader::advance_to(int64_t now_ns) {
     set_due(state, INT64_MAX);
     state.kept ? fill(state) : lose(state);
   }
+  if (!missed_.empty() && now_ns >= lose_ns_) {
+    lose_missed();
+  }
   ask();
 }
 
 int64_t AnswerReader::next_event() const noexcept {
-  const int64_t due_ns = due_.empty() ? INT64_MAX : due_.begin()->first;
+  const int64_t due_ns = std::min(due_.empty() ? INT64_MAX : due_.begin()->first,
+                                  missed_.empty() ? INT64_MAX : lose_ns_);
   return to_fill_.empty() || asked_ == kMostAsked ? due_ns
                                                   : std::min(due_ns, monotonic_ns() + kAwayNs);
 }

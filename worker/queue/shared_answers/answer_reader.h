@@ -96,7 +96,8 @@ class AnswerReader final : redis::Subscription::Listener {
   // What this host's channel says, by whoever listens to it. Messages that do not begin with
   // kPartsMessage are others'.
   void on_message(std::string_view text);
-  // The channel is heard from here on, or again.
+  // The channel is heard from here on, or again: of what has begun, some may have been missed. Of
+  // many jobs it is looked for some at a time.
   void on_listening();
 
   // A job whose parts this host's channel is told, from behind a place on. The follower lives
@@ -123,6 +124,8 @@ class AnswerReader final : redis::Subscription::Listener {
  private:
   using Shared = std::shared_ptr<State>;
   static constexpr size_t kMostAsked = 16;  // fills at once
+  static constexpr size_t kMostLost = 64;   // at once, of what may have been missed
+  static constexpr int64_t kLoseEveryNs = 10 * kNsPerMs;
 
   void on_listening(std::string_view channel) override;
   void on_message(std::string_view channel, std::string_view text) override;
@@ -140,6 +143,7 @@ class AnswerReader final : redis::Subscription::Listener {
   void hold(State& state, const Part& part);
   void tell_held(State& state);
   void lose(State& state);
+  void lose_missed();
   void look_after(State& state);
 
   void fill(State& state);
@@ -156,6 +160,8 @@ class AnswerReader final : redis::Subscription::Listener {
   std::multimap<std::string, Shared, std::less<>> states_;      // by job
   std::set<std::pair<int64_t, State*>> due_;
   std::deque<std::weak_ptr<State>> to_fill_;
+  std::deque<std::weak_ptr<State>> missed_;  // some may be, and no stream has it
+  int64_t lose_ns_ = 0;                      // the next of those
   size_t asked_ = 0;
   Counts counts_;
 };

@@ -9,9 +9,11 @@ namespace penstock::queue {
 
 // ---- what is heard at once
 
-void SharedQueue::on_listening(std::string_view) {
+void SharedQueue::on_listening(std::string_view channel) {
   wake({});
-  talk_.reader.on_listening();
+  if (channel == home_channel()) {  // parts of answers come by no other
+    talk_.reader.on_listening();
+  }
 }
 
 // "wake LANE", "over ID ID…", "stop ID FENCE", "paused", "resumed", "tick N", parts of answers
@@ -62,7 +64,7 @@ bool SharedQueue::runs(std::string_view id, uint64_t fence) const {
 // What was taken under another name is told by that.
 void SharedQueue::on_joined() {
   if (!std::exchange(listens_at_home_, true)) {
-    subscription_.listen(order_.key() + "c|" + membership_.home(), *this);
+    subscription_.listen(home_channel(), *this);
   }
   subscription_.listen(channels_.emplace_back(order_.key() + "c|" + membership_.host()), *this);
   if (channels_.size() > kMostChannels) {
