@@ -94,7 +94,9 @@ struct Zone {
   limit::Secret key_secret;           // keys are hashed with it
   ngx_str_t secret{};                 // secret_file=: what challenges are signed by; empty: its own
   ChallengeKeys challenge_keys;
-  bool signs_in = false;  // of penstock_sign_in
+  limit::Secret seal_key;  // of what is charged under it in Redis (lease/shared_secret.h)
+  uint64_t seal_turn = 0;  // as of ChallengeKeys; 0: it is not known yet
+  bool signs_in = false;   // of penstock_sign_in
   PoolArray<Counter*> counters;
   PoolArray<Limit*> limits;  // that use it
   ngx_str_t conf_file{};     // where it stands
@@ -233,7 +235,7 @@ struct MainConf {
   Process* process = nullptr;               // of this worker
 };
 
-struct LocConf {
+struct LocConf {             // NOLINT(*Padding): by what they are about
   PoolArray<Limit*> limits;  // that requests are judged by
   PoolArray<Limit*> told;    // of a page: those that stand there, and that no request is judged by
   PoolArray<Limit*> shown;   // penstock_quota: the limits that it tells of

@@ -39,7 +39,7 @@ class Lessor;
 
 constexpr uint64_t kMaxLog = 1000;  // units in a sliding log
 
-struct Policy {
+struct Policy {  // NOLINT(*Padding): by what they are about
   Algorithm algorithm = Algorithm::gcra;
   uint64_t limit = 0;        // units that may come at once: the burst, or the window's limit
   GcraPolicy gcra;           // gcra, leased

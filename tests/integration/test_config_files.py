@@ -143,7 +143,7 @@ limits: {{ max_connections: 1000000 }}
     (folder / "hook").write_text("whsec_" + "A" * 40 + "\n")
     (folder / "hook").chmod(0o644)
     said = needs(folder, text)
-    assert f"bad: socket: {run} is not there; systemd makes it (RuntimeDirectory=); else: mkdir -m 0755 {run}" in said
+    assert f"bad: socket: {run} is not there; systemd-tmpfiles --create makes it; else: mkdir -m 0755 {run}" in said
     assert f"bad: workers.a: {models}/a is not there; put the model's folder there" in said
     assert f"warn: webhooks.secret_file: {folder}/hook has mode 0644" in said and f"chmod 0640 {folder}/hook" in said
     assert re.search(r"warn: limits.max_connections: 1000000 connections need 1000512 descriptors, .*LimitNOFILE=1000512", said)

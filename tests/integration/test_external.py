@@ -1,10 +1,12 @@
 """Workers that others start: they connect to penstockd's socket, if their user may."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -43,8 +45,36 @@ def test_it_serves_as_any_other_and_its_place_is_free_again_after_it(service, sa
     third = start(service)
     assert "all the processes that it may have" in third.stderr.read(), "there is one place"
     assert third.wait(10) == 0
-    said(service, "drain", "sim")
+    second.send_signal(signal.SIGTERM)
     assert second.wait(10) == 0, "it ends when it is told"
+
+
+def test_one_that_an_operator_has_drained_says_that_it_is_not_to_be_started_again(service, said):  # noqa: F811
+    unit = (Path(__file__).parents[2] / "config/systemd/penstock-worker@.service").read_text()
+    drained = int(re.search(r"^RestartPreventExitStatus=(\d+)$", unit, re.M)[1])
+    assert f"SuccessExitStatus={drained}\n" in unit
+    id = promise(service).json()["id"]
+    worker = start(service, time="500ms")
+    until_status(service, id, "processing")
+    said(service, "drain", "sim")
+    assert worker.wait(10) == drained and "penstockctl scale" in worker.stderr.read()
+    assert until_status(service, id, "completed")["attempts"] == 0
+    too_early = start(service)  # as at the next boot
+    assert too_early.wait(10) == drained and "penstockctl scale" in too_early.stderr.read()
+    said(service, "scale", "sim", "1")
+    back = start(service)
+    until(lambda: workers(service, said)[0]["state"] == "ready", "it serves again")
+    said(service, "scale", "sim", "0")
+    assert back.wait(10) == drained
+
+
+def test_one_that_a_reload_changes_is_to_be_started_again(service, said):  # noqa: F811
+    worker = start(service)
+    until(lambda: workers(service, said)[0]["state"] == "ready", "it serves")
+    config = service.penstockd.config
+    config.write_text(config.read_text().replace("slots: 2", "slots: 1"))
+    service.penstockd.process.signal(signal.SIGHUP)
+    assert worker.wait(10) == 0
 
 
 def test_a_stop_lets_it_finish(jobs):  # noqa: F811

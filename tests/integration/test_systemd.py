@@ -197,6 +197,16 @@ def test_the_units_are_right_and_give_little_away(folder):
         assert scored.returncode == 0, scored.stdout[-400:]
 
 
+def test_what_nginx_reads_stays_its_groups():
+    """RuntimeDirectory= and StateDirectory= would give the socket and the results to `Group=` at each start (systemd.exec(5)), and
+    @privileged has chown."""
+    unit = (UNITS / "penstockd.service").read_text()
+    made = {line.split()[1]: line.split()[3:5] for line in (UNITS / "tmpfiles.conf").read_text().splitlines()}
+    assert not re.search(r"^(Runtime|State)Directory=", unit, re.M) and set(setting("penstockd.service", "ReadWritePaths").split()) == set(made)
+    assert set(map(tuple, made.values())) == {(setting("penstockd.service", "User"), setting("penstockd.service", "SupplementaryGroups"))}
+    assert re.findall(r"^SystemCallFilter=(.*)$", unit, re.M)[-1] == "@chown"
+
+
 def test_penstockd_stops_first_and_lets_its_workers_finish():
     """What is started first is stopped last (systemd.unit(5), Before=)."""
     unit = (UNITS / "penstock-worker@.service").read_text()
@@ -208,8 +218,8 @@ def test_penstockd_stops_first_and_lets_its_workers_finish():
 def test_a_workers_unit_is_bound_as_penstockds_and_sees_no_state():
     bound, worker = ({line for line in (UNITS / unit).read_text().split("# Nothing more than it needs")[1].split("[Install]")[0].splitlines()[1:]
                       if line and not line.startswith("#")} for unit in ("penstockd.service", "penstock-worker@.service"))
-    assert bound <= worker and any(line.startswith("DeviceAllow=char-nvidia") for line in bound)
+    assert bound - {"SystemCallFilter=@chown"} <= worker and any(line.startswith("DeviceAllow=char-nvidia") for line in bound)
     hidden = setting("penstock-worker@.service", "InaccessiblePaths")
     state = re.search(r"^state: (\S+)", (UNITS.parent / "penstock.yaml").read_text(), re.M)[1]
-    assert f"-{state}" in hidden.split() and setting("penstockd.service", "StateDirectory") in state
+    assert f"-{state}" in hidden.split() and state in setting("penstockd.service", "ReadWritePaths").split()
     assert setting("penstock-worker@.service", "User") != setting("penstockd.service", "User")

@@ -152,7 +152,7 @@ int run(const WorkerOptions& options, int signals, Link& link, FrameSink& sink,
     }
     pulse.end();
     if (!next.message.empty()) {
-      write_log(next.exit_status == 0 ? LogLevel::kInfo : LogLevel::kError, next.message);
+      write_log(next.exit_status == 1 ? LogLevel::kError : LogLevel::kInfo, next.message);
     }
     tell_lost_lines(now_ns);
     if (next.over) {

@@ -32,7 +32,11 @@ const char kUsage[] =
     "                       presence_penalty\n"
     "  --log-level LEVEL    debug, info, warn or error (default info)\n"
     "  --log-format FORMAT  text or json (default text)\n"
-    "  --check-device       only see whether the engine's device works: exit status 0 or 1\n";
+    "  --check-device       only see whether the engine's device works: exit status 0 or 1\n"
+    "\n"
+    "Exit status: 0 told to end, or penstockd has gone; 1 its engine, device or connection\n"
+    "failed; 2 wrong options; 10 an operator has drained a worker that others start (penstockctl\n"
+    "drain, scale): it is to be started again after `penstockctl scale`, not before.\n";
 
 namespace {
 

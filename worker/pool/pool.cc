@@ -129,6 +129,7 @@ const char* Pool::on_frame(const wire::Frame& frame) {
       wire::Goodbye goodbye;
       const char* rule = wire::parse(frame.payload, goodbye);
       farewell_ = goodbye.message;
+      drained_ = goodbye.drained != 0;
       return rule;
     }
     default:
@@ -413,8 +414,10 @@ void Pool::report(int64_t now_ns) {
 }
 
 Pool::Next Pool::outcome(int64_t now_ns) const {
+  if (draining_ && running_.empty() && waiting() == 0 && link_.unsent_bytes() == 0) {
+    return ended();
+  }
   Next next;
-  next.over = draining_ && running_.empty() && waiting() == 0 && link_.unsent_bytes() == 0;
   next.wants_write = link_.unsent_bytes() > 0;
   next.hears_engine = !clogged();
   next.wake_ns =
@@ -429,7 +432,7 @@ Pool::Next Pool::gone() {
   }
   running_.clear();
   waiting_.clear();
-  return {.over = true, .message = farewell_.empty() ? "" : "penstockd said: " + farewell_};
+  return ended();
 }
 
 Pool::Next Pool::refused(const char* rule) {

@@ -53,10 +53,14 @@ class Pool {
     int64_t heartbeat_ns = kNsPerSec;
   };
 
+  // An operator has drained it: who started it is not to do so again until told to. Of its unit
+  // (config/systemd), too.
+  static constexpr int kExitDrained = 10;
+
   // What main is to do next.
   struct Next {
     bool over = false;
-    int exit_status = 0;
+    int exit_status = 0;        // or kExitDrained; 1: penstockd broke the protocol
     std::string message;        // for stderr, if not empty
     int64_t wake_ns = 0;        // call turn() again then at the latest (monotonic)
     bool wants_write = false;   // ... or when the socket takes bytes again
@@ -131,6 +135,11 @@ class Pool {
   bool clogged() const { return link_.unsent_bytes() > options_.max_unsent_bytes; }
   void report(int64_t now_ns);
   Next outcome(int64_t now_ns) const;
+  Next ended() const {
+    return {.over = true,
+            .exit_status = drained_ ? kExitDrained : 0,
+            .message = farewell_.empty() ? "" : "penstockd said: " + farewell_};
+  }
   Next gone();
   Next refused(const char* rule);
 
@@ -157,6 +166,7 @@ class Pool {
   bool draining_ = false;
   bool silent_ = false;   // penstockd would take credit for room
   std::string farewell_;  // penstockd's GOODBYE
+  bool drained_ = false;  // it says not to come back
 };
 
 }  // namespace penstock

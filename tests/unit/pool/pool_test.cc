@@ -282,6 +282,18 @@ TEST_F(PoolTest, GoodbyeIsPassedOnToTheOperator) {
   EXPECT_EQ(last_.message, "penstockd said: heartbeat missed");
 }
 
+TEST_F(PoolTest, OneThatAnOperatorHasDrainedEndsWithAStatusOfItsOwn) {
+  make(instant);
+  turn();
+  std::string bytes;
+  wire::append(bytes, 0, wire::Goodbye{.message = "drained", .drained = 1});
+  wire::append_empty(bytes, wire::FrameType::kDrain, 0);
+  send(bytes);
+  EXPECT_TRUE(turn().over);
+  EXPECT_EQ(last_.exit_status, Pool::kExitDrained);
+  EXPECT_EQ(last_.message, "penstockd said: drained");
+}
+
 struct Hostile {
   const char* bytes_of;
   std::string bytes;

@@ -179,7 +179,9 @@ void Callers::on_worker(CallerSession& session, std::string hello) {
     troubles_.line(Level::kWarn, peer.text() + " is no worker: " + attached.error().message,
                    connections_.now_ns());
     std::string goodbye;
-    wire::append(goodbye, 0, wire::Goodbye{attached.error().message});
+    wire::append(goodbye, 0,
+                 wire::Goodbye{.message = attached.error().message,
+                               .drained = attached.error().kind == ErrorKind::kGone ? 1U : 0U});
     ::send(released.fd.get(), goodbye.data(), goodbye.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
   }
 }

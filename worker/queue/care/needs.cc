@@ -144,7 +144,7 @@ void look_at_socket(const Config& config, std::vector<Finding>& findings) {
         "there is no group " + config.socket_group,
         "groupadd " + config.socket_group + ", or set socket_group to that of Nginx's workers");
   }
-  if (!look.folder(folder, "systemd makes it (RuntimeDirectory=); else: mkdir -m 0755 " + folder)) {
+  if (!look.folder(folder, "systemd-tmpfiles --create makes it; else: mkdir -m 0755 " + folder)) {
     return;
   }
   if (::stat(folder.c_str(), &status) != 0) {

@@ -159,10 +159,15 @@ class WorkerSession final : public Connection, private Seat::Claimant {
   }
   // No more jobs; it finishes what it has and exits.
   void drain();
-  // It writes its log so from now on. REQUIRES: penstockd started it.
-  void tell_log(const LogSettings& log);
   // The same where the process is gone, and only its last frames are still to be read.
   void note_gone() { draining_ = true; }
+  // Says that it is not to come back until an operator says so. REQUIRES: others started it, and
+  // drain() follows.
+  void tell_drained(std::string_view why) {
+    wire::append(out(), 0, wire::Goodbye{.message = why, .drained = 1});
+  }
+  // It writes its log so from now on. REQUIRES: penstockd started it.
+  void tell_log(const LogSettings& log);
 
   // As the next penstockd takes it over (worker_session_hand_over.cc). The texts hold while
   // `carried` and this do.

@@ -77,6 +77,7 @@ void Supervisor::forget_order(const std::string& worker) {
 }
 
 void Supervisor::drain(const std::string& worker) {
+  scaling_.set(worker, 0);
   for (const auto& each : workers_) {
     if (Scaling::worker_of(each->config.name) == worker) {
       each->next.reset();
@@ -168,6 +169,10 @@ void Supervisor::retire(Worker& worker, int64_t kill_ns) {
   if (worker.state == State::kReady && worker.session != nullptr) {
     log(Level::kInfo, worker.label() + ": draining");
     worker.state = State::kDraining;
+    if (worker.config.external && !worker.next && !stopping_ &&
+        scaling_.is_ordered(std::string(Scaling::worker_of(worker.config.name)))) {
+      worker.session->tell_drained(kDrainedWords);
+    }
     dispatcher_.worker_leaving(*worker.session);
   } else if (worker.state == State::kStarting && worker.session != nullptr) {
     worker.state = State::kDraining;

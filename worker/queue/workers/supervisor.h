@@ -27,6 +27,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "shared/base/restart_backoff.h"
@@ -42,6 +43,10 @@ namespace penstock::queue {
 
 class Supervisor final : public WorkerHost {
  public:
+  // Why a worker that others start is not to come back.
+  static constexpr std::string_view kDrainedWords =
+      "an operator has drained it, or scaled it down: start it again after `penstockctl scale`";
+
   struct Worker {
     enum class State : uint8_t { kWaiting, kStarting, kReady, kDraining };
     WorkerConfig config;
@@ -91,7 +96,7 @@ class Supervisor final : public WorkerHost {
   // Lets its processes finish what they have, however long that takes; then it is scaled to 0.
   void drain(const std::string& worker);
   // A process that was started by others says HELLO as a worker that is external; `unread` begins
-  // with that. An Error: there is no place for it.
+  // with that. An Error: there is no place for it; kGone: until an operator says so.
   Status attach(Fd& fd, const std::string& unread, pid_t pid);
   // The worker as configured; nullptr: there is none of that name.
   const WorkerConfig* find(std::string_view worker) const;

@@ -85,6 +85,9 @@ Status Supervisor::attach(Fd& fd, const std::string& unread, pid_t pid) {
     return Scaling::worker_of(each->config.name) == name && each->state == State::kWaiting &&
            !each->retired && devices_.can_start(each->config);
   });
+  if (place == workers_.end() && scaling_.is_ordered(name) && processes_of(*known) == 0) {
+    return Error{std::string(kDrainedWords), ErrorKind::kGone};
+  }
   if (place == workers_.end()) {
     return Error{"worker " + name +
                  " has all the processes that it may have, or its device is out"};
