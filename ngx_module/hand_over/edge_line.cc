@@ -4,6 +4,8 @@
 
 #include "ngx_module/admit/status_source.h"
 #include "ngx_module/hand_over/receipt_codec.h"
+#include "ngx_module/lease/lessee.h"
+#include "ngx_module/lease/shared_secret.h"
 #include "ngx_module/request/frame_socket.h"
 #include "ngx_module/request/telemetry.h"
 #include "shared/base/clock.h"
@@ -18,9 +20,11 @@ constexpr ngx_msec_t kFirstPauseMs = 100;
 constexpr ngx_msec_t kLongestPauseMs = 5000;
 constexpr ngx_msec_t kPatienceMs = 30'000;
 constexpr ngx_msec_t kBriefingMs = 5000;  // by then a line that came back has been told of all
+constexpr ngx_msec_t kLooksMs = 3000;     // so long the first line waits for the Redis of limits
+constexpr ngx_msec_t kLookEveryMs = 20;
 constexpr size_t kMostHeld = 100'000;
 // HOLD and OVER carry a receipt and little else.
-constexpr size_t kBufferBytes = 32U << 10;
+constexpr size_t kBufferBytes = 40U << 10;
 static_assert(kBufferBytes >= wire::kMaxReceiptBytes + (8U << 10));
 // SETTLED frames that wait for the socket; what does not fit is told again, and answered then.
 constexpr size_t kAnswerBytes = 16U << 10;
@@ -43,6 +47,7 @@ struct EdgeLine {
   ngx_uint_t round = 0;  // connections so far
   ngx_msec_t pause_ms = kFirstPauseMs;
   ngx_msec_t broken_at = 0;  // 0: it is up
+  ngx_msec_t looks = 0;      // how long it has waited for the Redis of limits
   FramesIn<kBufferBytes> in;
   FramesOut<kAnswerBytes> answers;
 };
@@ -86,7 +91,7 @@ void hold(EdgeLine& line, uint64_t number, std::string_view bytes) noexcept {
   if (line.held == kMostHeld) {
     return;
   }
-  HeldReceipt* receipt = decode_receipt(*line.main, bytes, ngx_cycle->log);
+  HeldReceipt* receipt = decode_receipt(*line.main, bytes, Part::kOwn, ngx_cycle->log);
   auto* held =
       receipt == nullptr ? nullptr : static_cast<Held*>(ngx_calloc(sizeof(Held), ngx_cycle->log));
   if (held == nullptr) {
@@ -104,7 +109,47 @@ void hold(EdgeLine& line, uint64_t number, std::string_view bytes) noexcept {
   hold_leases(*receipt);
 }
 
-void settle_job(EdgeLine& line, uint64_t number, const wire::Over& over) noexcept {
+void settle_by(EdgeLine& line, Receipt& receipt, const wire::Over& over) noexcept {
+  if (over.refund == wire::Over::kAllRefunded) {
+    refund(receipt, true);
+  } else if (over.refund != wire::Over::kNoneRefunded) {
+    const Usage usage = usage_of(over);
+    // How long its prompt was in bytes is not known any more.
+    if (over.estimated == 0) {
+      learn(*line.main, over.model, 0, 0, std::min(over.completion_tokens, kMostUsed),
+            usage.gpu_ms);
+    }
+    settle(receipt, usage);
+  }
+}
+
+void settle_part(EdgeLine& line, const wire::Over& over, Part part) noexcept {
+  HeldReceipt* receipt = decode_receipt(*line.main, over.receipt, part, ngx_cycle->log);
+  if (receipt != nullptr) {
+    settle_by(line, receipt_of(*receipt), over);
+    forget_receipt(receipt);
+  }
+}
+
+// What was charged under limits in Redis another edge has settled.
+void settle_rest(EdgeLine& line, uint64_t number, const wire::Over& over) noexcept {
+  if (Held* held = find(line, number); held != nullptr) {
+    drop(line, held);
+  }
+  line.answers.put(number, wire::Settled{});
+  HeldReceipt* rest = decode_receipt(*line.main, over.receipt, Part::kUnsealed, ngx_cycle->log);
+  if (rest == nullptr) {
+    return;
+  }
+  Receipt& receipt = receipt_of(*rest);
+  if (mark_settled(*receipt.latest->table, view(line.socket.name), number, over.receipt) !=
+      limit::Outcome::refused) {
+    settle_by(line, receipt, over);
+  }
+  forget_receipt(rest);
+}
+
+void settle_own(EdgeLine& line, uint64_t number, const wire::Over& over) noexcept {
   hold(line, number, over.receipt);  // it may have ended before it was named
   Held* held = find(line, number);
   if (held == nullptr && line.held == kMostHeld) {
@@ -121,18 +166,22 @@ void settle_job(EdgeLine& line, uint64_t number, const wire::Over& over) noexcep
       limit::Outcome::refused) {
     return drop(line, held);
   }
-  if (over.refund == wire::Over::kAllRefunded) {
-    refund(receipt, true);
-  } else if (over.refund != wire::Over::kNoneRefunded) {
-    const Usage usage = usage_of(over);
-    // How long its prompt was in bytes is not known any more.
-    if (over.estimated == 0) {
-      learn(*line.main, over.model, 0, 0, std::min(over.completion_tokens, kMostUsed),
-            usage.gpu_ms);
-    }
-    settle(receipt, usage);
-  }
+  settle_by(line, receipt, over);
   drop(line, held);
+}
+
+void settle_job(EdgeLine& line, uint64_t number, const wire::Over& over) noexcept {
+  const bool is_ours = number < wire::Over::kOfOthers;
+  if (over.sealed == wire::Over::kAnywhere) {
+    settle_part(line, over, is_ours ? Part::kOthers : Part::kSealed);
+  }
+  if (!is_ours) {
+    line.answers.put(number, wire::Settled{});
+  } else if (over.sealed == wire::Over::kElsewhere) {
+    settle_rest(line, number, over);
+  } else {
+    settle_own(line, number, over);
+  }
 }
 
 // What was not named again since the line came back is not alive any more, or somebody else's.
@@ -231,8 +280,24 @@ void on_write(ngx_event_t* event) noexcept {
   }
 }
 
-bool say_hello(ngx_connection_t* c) noexcept {
+// Whether what others have charged under limits in Redis can be settled here: of all zones that are
+// there. `shared`: whether any is.
+bool knows_others(const MainConf& main, bool& shared) noexcept {
+  bool all = true;
+  shared = false;
+  for (Zone* zone : main.zones) {
+    if (zone->sharing != nullptr) {
+      shared = true;
+      all = all && seal_key_of(*zone) != nullptr &&
+            static_cast<Lessee*>(zone->lessor)->up(monotonic_ns());
+    }
+  }
+  return all;
+}
+
+bool say_hello(ngx_connection_t* c, bool settles) noexcept {
   wire::Hello hello;
+  hello.settles = settles ? 1 : 0;
   hello.version = wire::kVersion;
   hello.role = static_cast<uint64_t>(wire::Role::kEdge);
   hello.name = version();
@@ -246,8 +311,16 @@ bool say_hello(ngx_connection_t* c) noexcept {
 }
 
 void open_line(EdgeLine& line) noexcept {
+  // What is told first may be settled only once: it waits a moment for what that takes.
+  bool shared = false;
+  const bool knows = knows_others(*line.main, shared);
+  if (!knows && line.looks < kLooksMs) {
+    line.looks += kLookEveryMs;
+    return ngx_add_timer(line.timer, kLookEveryMs);
+  }
   // That it is not there is told where jobs fail.
-  if (!line.socket.open(&line, on_read, on_write) || !say_hello(line.socket.peer.connection)) {
+  if (!line.socket.open(&line, on_read, on_write) ||
+      !say_hello(line.socket.peer.connection, shared && knows)) {
     return break_line(line);
   }
   ++line.round;

@@ -5,6 +5,8 @@
 // here: HOLD while it is alive (this process renews its leases), OVER when it has ended (what was
 // reserved is settled by what was used, and the leases are let go). OVER comes again until SETTLED
 // has answered it; that a receipt was settled is noted in its zone, so no process settles it twice.
+// What hosts share through Redis it may settle for another host that is gone, if penstockd says so;
+// the first line waits a moment until that Redis is known.
 // When a line breaks, the leases it
 // held are renewed for kPatienceMs more: if penstockd comes back, it names them all again. It names
 // them to the same worker, which knows what it holds: if another were told, both would count the

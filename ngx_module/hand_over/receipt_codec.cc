@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ngx_module/lease/shared_secret.h"
+#include "shared/limit/terms.h"
 #include "shared/wire/receipt.h"
 
 namespace penstock {
@@ -11,8 +13,8 @@ namespace {
 static_assert(kMaxCharges <= wire::kMaxReceiptEntries &&
               kMaxNameBytes <= wire::kMaxReceiptNameBytes);
 
-const Zone* zone_of(const MainConf& main, const limit::Table& table) noexcept {
-  for (const Zone* zone : main.zones) {
+Zone* zone_of(const MainConf& main, const limit::Table& table) noexcept {
+  for (Zone* zone : main.zones) {
     if (zone->table.has_value() && &*zone->table == &table) {
       return zone;
     }
@@ -32,6 +34,40 @@ const Counter* counter_named(const Zone& zone, std::string_view name) noexcept {
 // Tells one table's places from another's: its secret, by a one-way function.
 uint64_t table_of(const Zone& zone) noexcept {
   return limit::derive_secret(zone.table->secret(), "the receipts' table").k0;
+}
+
+// Windows are settled in Redis by when they began, which all hosts know alike. What is charged to a
+// bucket flows back by itself; units of a log, and of a concurrency, go by the host's name.
+bool can_be_sealed(const Bound& bound) noexcept {
+  const limit::Policy& policy = bound.policy;
+  return policy.algorithm == limit::Algorithm::asked &&
+         (policy.alone == limit::Algorithm::fixed_window ||
+          policy.alone == limit::Algorithm::sliding_window);
+}
+
+uint64_t draw_nonce() noexcept {
+  constexpr unsigned kBits = 31;
+  return static_cast<uint64_t>(ngx_random()) << kBits ^ static_cast<uint64_t>(ngx_random());
+}
+
+// 0: there can be none; also where the charge was admitted without Redis.
+uint64_t seal_of(Zone& zone, const Counter& counter, const wire::ReceiptEntry& entry) noexcept {
+  const limit::Secret* const key =
+      can_be_sealed(counter.own) && entry.state != 0 ? seal_key_of(zone) : nullptr;
+  if (key == nullptr) {
+    return 0;
+  }
+  const limit::Secret secret =
+      limit::derive_secret(limit::derive_secret(*key, entry.zone), entry.rule);
+  const uint64_t words[] = {static_cast<uint64_t>(counter.rule->unit),
+                            limit::terms_of(counter.own.policy),
+                            entry.table,
+                            entry.nonce,
+                            entry.place_lo,
+                            entry.place_hi,
+                            entry.cost,
+                            entry.state};
+  return limit::siphash13_128(secret, words, sizeof words).lo;
 }
 
 limit::Charge mark(const limit::Table& table, std::string_view from, uint64_t number,
@@ -88,19 +124,50 @@ template <class Visit>
 bool each_open(const MainConf& main, const Receipt& receipt, const Visit& visit) noexcept {
   size_t count = 0;
   for (const OpenCharges* each = receipt.latest; each != nullptr; each = each->earlier) {
-    const Zone* zone = zone_of(main, *each->table);
+    Zone* zone = zone_of(main, *each->table);
     for (const OpenCharge& charge : each->charges) {
       if (zone != nullptr && charge.cost != 0) {
         if (count++ == wire::kMaxReceiptEntries) {
           return false;
         }
-        visit(wire::ReceiptEntry{view(zone->name), view(charge.rule().name), table_of(*zone),
-                                 charge.admitted.generation, charge.hash.lo, charge.hash.hi,
-                                 charge.cost, charge.admitted.state});
+        wire::ReceiptEntry entry{
+            view(zone->name), view(charge.rule().name), table_of(*zone), charge.admitted.generation,
+            charge.hash.lo,   charge.hash.hi,           charge.cost,     charge.admitted.state};
+        const Counter& counter = *charge.bound->counter;
+        entry.nonce = can_be_sealed(counter.own) ? draw_nonce() : 0;
+        entry.seal = seal_of(*zone, counter, entry);
+        visit(entry);
       }
     }
   }
   return true;
+}
+
+void say_not_settled(const wire::ReceiptEntry& entry, ngx_log_t* log) noexcept {
+  static time_t said_s = 0;
+  if (ngx_time() - said_s >= 60) {
+    said_s = ngx_time();
+    ngx_str_t zone = str(entry.zone);
+    ngx_str_t rule = str(entry.rule);
+    ngx_log_error(NGX_LOG_WARN, log, 0,
+                  "what another host has charged for a job under limit \"%V\" of zone \"%V\" "
+                  "stands: that limit is not in a Redis here, or in another, or has other terms",
+                  &rule, &zone);
+  }
+}
+
+// Of what is sealed, once: whatever penstockd says, and whoever writes to its Redis.
+bool is_ours_to_settle(Zone* zone, const Counter* counter, const wire::ReceiptEntry& entry,
+                       ngx_log_t* log) noexcept {
+  if (entry.seal == 0) {
+    return false;
+  }
+  if (zone == nullptr || counter == nullptr || seal_of(*zone, *counter, entry) != entry.seal) {
+    say_not_settled(entry, log);
+    return false;
+  }
+  const std::string_view words{reinterpret_cast<const char*>(&entry.seal), sizeof entry.seal};
+  return mark_settled(*zone->table, "seal", 0, words) != limit::Outcome::refused;
 }
 
 }  // namespace
@@ -142,7 +209,8 @@ std::string_view encode_receipt(ngx_pool_t* pool, const MainConf& main,
   return {bytes, size};
 }
 
-HeldReceipt* decode_receipt(const MainConf& main, std::string_view bytes, ngx_log_t* log) noexcept {
+HeldReceipt* decode_receipt(const MainConf& main, std::string_view bytes, Part part,
+                            ngx_log_t* log) noexcept {
   size_t capacity = 0;
   wire::ReceiptEntry entry;
   for (wire::ReceiptReader reader(bytes); reader.next(entry);) {
@@ -159,19 +227,25 @@ HeldReceipt* decode_receipt(const MainConf& main, std::string_view bytes, ngx_lo
   auto* held = new (memory) HeldReceipt;
   held->receipt.main = &main;
   for (wire::ReceiptReader reader(bytes); reader.next(entry);) {
-    const Zone* zone = find_named(main.zones, entry.zone);
+    Zone* zone = find_named(main.zones, entry.zone);
     const Counter* counter = zone == nullptr ? nullptr : counter_named(*zone, entry.rule);
-    if (counter == nullptr || !zone->table.has_value() || entry.cost == 0 ||
-        entry.table != table_of(*zone)) {
+    const bool is_there = counter != nullptr && zone->table.has_value();
+    const bool is_own = is_there && entry.table == table_of(*zone);
+    const bool sealed = part == Part::kSealed || part == Part::kOthers;
+    const bool is_meant = sealed                    ? part == Part::kSealed || !is_own
+                          : part == Part::kUnsealed ? is_own && entry.seal == 0
+                                                    : is_own;
+    if (entry.cost == 0 || !is_meant ||
+        (sealed && !is_ours_to_settle(is_there ? zone : nullptr, counter, entry, log))) {
       continue;
     }
-    OpenCharge* open =
-        new (held->open(capacity) + held->count) OpenCharge{&counter->own,
-                                                            nullptr,
-                                                            {entry.place_lo, entry.place_hi},
-                                                            entry.cost,
-                                                            {entry.state, entry.generation},
-                                                            false};
+    OpenCharge* open = new (held->open(capacity) + held->count)
+        OpenCharge{&counter->own,
+                   nullptr,
+                   {entry.place_lo, entry.place_hi},
+                   entry.cost,
+                   {entry.state, is_own ? entry.generation : limit::Admitted::kPresent},
+                   false};
     held->receipt.latest = new (held->together() + held->count)
         OpenCharges{held->receipt.latest, const_cast<limit::Table*>(&*zone->table), {open, 1}};
     ++held->count;

@@ -14,10 +14,16 @@ std::string_view encode_receipt(ngx_pool_t* pool, const MainConf& main,
 
 // A receipt that was handed over, in memory of its own (ngx_alloc) until forget_receipt().
 struct HeldReceipt;
+// Which of its charges: those that were made here; of these, those without a seal; all with one; of
+// these, those that were made elsewhere, or before Nginx was started anew.
+enum class Part : uint8_t { kOwn, kUnsealed, kSealed, kOthers };
 // A charge is left out if its rule is not in the configuration any more, or if it was made in
-// another table: Nginx was restarted or the zone resized, so what was counted is gone. nullptr when
-// nothing is left, or memory ran out.
-HeldReceipt* decode_receipt(const MainConf& main, std::string_view bytes, ngx_log_t* log) noexcept;
+// another table: Nginx was restarted or the zone resized, so what was counted is gone. One of
+// kSealed and kOthers is left out if it was charged in another Redis or by other terms than the
+// rule's, which is said in the log, or if this host has decoded it before. nullptr when nothing is
+// left, or memory ran out.
+HeldReceipt* decode_receipt(const MainConf& main, std::string_view bytes, Part part,
+                            ngx_log_t* log) noexcept;
 Receipt& receipt_of(HeldReceipt& held) noexcept;
 // Its leases are renewed with the others of this process, and taken anew if they had lapsed.
 void hold_leases(HeldReceipt& held) noexcept;

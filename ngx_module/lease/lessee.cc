@@ -99,7 +99,8 @@ void Lessee::stop() noexcept {
 
 void Lessee::on_ready(std::string_view who) noexcept {
   note_breaker(false);
-  secret_due_ns_ = 0;
+  secret_due_ns_ = monotonic_ns() + kSecretEveryNs;
+  ask_secret(zone_, *servers_);
   if (told_) {
     told_ = false;
     ngx_str_t text = str(who);

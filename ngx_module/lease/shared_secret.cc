@@ -22,6 +22,12 @@ bool is_used(const Zone& zone) noexcept {
          });
 }
 
+// What is charged may be a job's, and is sealed then.
+bool seals(const Zone& zone) noexcept {
+  return zone.sharing != nullptr &&
+         !main_conf(const_cast<ngx_cycle_t*>(ngx_cycle))->sources.empty();
+}
+
 // The mutex of the facts, which Nginx unlocks for a worker that has died.
 class Lock {
  public:
@@ -77,7 +83,7 @@ void on_answer(void* context, const redisReply* answer) noexcept {
 }  // namespace
 
 void ask_secret(Zone& zone, redis::Servers& servers) noexcept {
-  if (!is_shared(zone) || !is_used(zone)) {
+  if (!seals(zone) && (!is_shared(zone) || !is_used(zone))) {
     return;
   }
   KnownSecret::Bytes secret;
@@ -113,6 +119,20 @@ const ChallengeKeys& keys_of(Zone& zone) noexcept {
     keys.all[keys.count++] = keys_by(zone, known.before);
   }
   return keys;
+}
+
+const limit::Secret* seal_key_of(Zone& zone) noexcept {
+  if (!seals(zone)) {
+    return nullptr;
+  }
+  const KnownSecret& known = facts_of(*zone.sharing).secret;
+  if (known.turn.load(std::memory_order_acquire) != zone.seal_turn) {
+    const Lock lock(zone);
+    zone.seal_turn = known.turn.load(std::memory_order_relaxed);
+    zone.seal_key = limit::derive_secret(limit::derive_secret(zone.key_secret, "receipts"),
+                                         challenge::text_of(known.now));
+  }
+  return zone.seal_turn == 0 ? nullptr : &zone.seal_key;
 }
 
 }  // namespace penstock

@@ -5,6 +5,9 @@
 // a host signs by a secret of its own; what that has signed stays good.
 //
 // A zone with a secret_file= has its secret there.
+//
+// It also tells one Redis from another: by it an edge knows what was charged in the very Redis that
+// it shares itself (shared/wire/receipt.h).
 #pragma once
 
 #include "ngx_module/conf/conf.h"
@@ -19,5 +22,8 @@ void ask_secret(Zone& zone, redis::Servers& servers) noexcept;
 
 // What the zone signs by, and takes, by all that this host knows now.
 const ChallengeKeys& keys_of(Zone& zone) noexcept;
+
+// By which what is charged in the zone's Redis is sealed; nullptr: that is not known yet.
+const limit::Secret* seal_key_of(Zone& zone) noexcept;
 
 }  // namespace penstock

@@ -106,7 +106,8 @@ Told read_receipt(ngx_http_request_t* r) noexcept {
   std::memcpy(&given_ns, said.data() + kNumberBytes, sizeof given_ns);
   found.old = instant(*signing_zone(*main_conf(r))->table).steady_ns >= given_ns + kHoldsNs;
   if (!found.old) {
-    found.held = decode_receipt(*main_conf(r), said.substr(kHeadBytes), r->connection->log);
+    found.held =
+        decode_receipt(*main_conf(r), said.substr(kHeadBytes), Part::kOwn, r->connection->log);
   }
   return found;
 }

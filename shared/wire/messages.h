@@ -31,9 +31,12 @@ struct Hello {
   uint64_t slots = 0;      // worker: jobs it runs at once
   uint64_t checks = 0;     // worker: Checking
   std::string_view chat;   // worker: how its engine takes chats, or why not, for the operator
+  uint64_t settles = 0;    // edge: 1: it shares limits through Redis, and knows how to settle what
+                           // another edge has charged under them
   template <typename V>
   void visit(V&& v) {
     v(1, version), v(2, role), v(3, name), v(4, model), v(5, slots), v(84, checks), v(85, chat);
+    v(127, settles);
   }
 };
 
@@ -146,8 +149,14 @@ struct Over {
   // kAllRefunded: it failed of our own doing. kNoneRefunded: what it used is not known, so what was
   // reserved stands.
   static constexpr uint64_t kUnusedRefunded = 0, kAllRefunded = 1, kNoneRefunded = 2;
+  // What becomes of the receipt's entries with seals: as of all others, they are settled by the
+  // edge that charged them; or by this one, whoever did, as nobody else does nor has; or they are
+  // settled by another. Numbers from kOfOthers on are of jobs whose home is gone.
+  static constexpr uint64_t kAsOthers = 0, kAnywhere = 1, kElsewhere = 2;
+  static constexpr uint64_t kOfOthers = uint64_t{1} << 63;
   std::string_view receipt;
   uint64_t refund = kUnusedRefunded;
+  uint64_t sealed = kAsOthers;
   std::string_view model;
   uint64_t prompt_tokens = 0;
   uint64_t completion_tokens = 0;
@@ -156,7 +165,7 @@ struct Over {
   template <typename V>
   void visit(V&& v) {
     v(45, receipt), v(52, refund), v(7, model), v(22, prompt_tokens), v(23, completion_tokens);
-    v(24, device_ns), v(86, estimated);
+    v(24, device_ns), v(86, estimated), v(126, sealed);
   }
 };
 
@@ -386,9 +395,10 @@ struct Goodbye {
   std::string_view message;
   uint64_t device_fault = 0;  // worker → penstockd: 1: the device failed, not the worker
   uint64_t denied = 0;        // from penstockd: 1: the peer may not be what it said it is
+  uint64_t drained = 0;       // penstockd → worker: 1: it has no place until an operator says so
   template <typename V>
   void visit(V&& v) {
-    v(26, message), v(63, device_fault), v(106, denied);
+    v(26, message), v(63, device_fault), v(106, denied), v(126, drained);
   }
 };
 

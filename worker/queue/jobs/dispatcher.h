@@ -45,14 +45,12 @@
 #include "worker/queue/jobs/promise_replies.h"
 #include "worker/queue/jobs/ready_workers.h"
 #include "worker/queue/jobs/served_models.h"
+#include "worker/queue/jobs/shared_charges.h"
 #include "worker/queue/jobs/subscribers.h"
 #include "worker/queue/jobs/suspects.h"
 #include "worker/queue/jobs/usage_ledger.h"
 #include "worker/queue/jobs/worker_session.h"
-#include "worker/queue/link/connection.h"
-#include "worker/queue/link/edge_lines.h"
 #include "worker/queue/order/scheduler.h"
-#include "worker/queue/shared_jobs/shared_jobs.h"
 #include "worker/queue/store/store.h"
 
 namespace penstock::queue {
@@ -83,6 +81,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   // The queues that hosts share. Without it, there are none. It outlives this.
   void use(SharedJobs& shared) {
     shared_ = &shared;
+    charges_.use(shared);
     owner_events_.is_shared = !shared.queues().empty();
   }
   SharedJobs* shared() const { return shared_; }
@@ -403,6 +402,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   UsageLedger usage_;
   Checks checks_;
   EdgeLines edges_;
+  SharedCharges charges_{edges_};
   LimitsConfig limits_;
   struct QueueNotes {
     QueueConfig config;

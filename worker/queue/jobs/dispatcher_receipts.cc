@@ -1,34 +1,18 @@
 // Dispatcher: what the edge has charged for promised jobs (link/edge_lines.h).
 //
 // Of a job of this host's own it is in the store, with the job; of one that hosts share, in the
-// ReceiptJournal of the host that promised it, whose edge alone knows what it charged.
+// ReceiptJournal of the host that promised it, whose edge alone knows all that it charged. What of
+// it is under limits in Redis is there, too (shared_charges.h).
 #include <utility>
 
 #include "worker/queue/jobs/dispatcher.h"
 
 namespace penstock::queue {
-namespace {
-
-bool is_refunded(JobStatus status) {
-  return status == JobStatus::kFailed || status == JobStatus::kExpired;
-}
-
-wire::Over over_of(std::string_view receipt, std::string_view model, const JobEnd& end,
-                   JobStatus status) {
-  return {.receipt = receipt,
-          .refund = is_refunded(status) ? wire::Over::kAllRefunded : wire::Over::kUnusedRefunded,
-          .model = model,
-          .prompt_tokens = end.prompt_tokens,
-          .completion_tokens = end.completion_tokens,
-          .device_ns = end.device_ns,
-          .estimated = end.estimated ? 1U : 0U};
-}
-
-}  // namespace
 
 void Dispatcher::let_edge_settle(Job& job, const JobEnd& end) {
   if (job.more != nullptr && !job.more->receipt.empty()) {
-    edges_.over(job.edge_number(), over_of(job.more->receipt, job.home()->model, end, end.status));
+    charges_.over(job.shared || job.away ? shared(*job.home()->queue) : nullptr, job.id(),
+                  over_of(job.more->receipt, job.home()->model, end, end.status));
   }
 }
 
@@ -53,13 +37,16 @@ void Dispatcher::refund(const JobId& id, std::string_view receipt) {
 
 // Redis does not know the job any more, so nobody knows what it used.
 void Dispatcher::let_charge_stand(Job& job) {
-  edges_.over(job.edge_number(), {.receipt = std::exchange(job.more->receipt, {}),
-                                  .refund = wire::Over::kNoneRefunded,
-                                  .model = {}});
+  const std::string receipt = std::exchange(job.more->receipt, {});
+  charges_.over(shared(*job.home()->queue), job.id(),
+                {.receipt = receipt, .refund = wire::Over::kNoneRefunded, .model = {}});
 }
 
 void Dispatcher::settled(uint64_t number) {
   const bool was_said = edges_.settled(number);
+  if (number >= wire::Over::kOfOthers) {
+    return;
+  }
   const bool is_shared = shared_ != nullptr && shared_->receipts().forget(number);
   if (was_said && !is_shared && store_ != nullptr) {
     store_->settled(number);

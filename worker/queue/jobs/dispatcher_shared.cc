@@ -75,6 +75,7 @@ void Dispatcher::hand_over(Job& job, Scheduler::Lane& lane, uint64_t share, bool
     count(job, Metrics::Event::kPromised);
     if (!job.more->receipt.empty()) {
       edges_.hold(job.edge_number(), job.more->receipt);
+      SharedCharges::promised(*shared(*lane.queue), job.id(), job.more->receipt);
     }
   }
   for (Waiter* waiter = job.waiters(); waiter != nullptr;) {
@@ -174,6 +175,9 @@ void Dispatcher::on_position(SharedQueue& queue, const std::string& id, int64_t 
   job->more->position = now;
   if (starts || back) {
     subscribers_.tell_state(*job);
+  }
+  if (starts && job->more->heard != nullptr) {  // what it said as it began has not come
+    heard_hole(*job_id);
   }
 }
 

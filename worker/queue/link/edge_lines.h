@@ -8,6 +8,9 @@
 // at least once, and the edge settles no receipt twice. The latest kMaxPending are kept for that.
 // What is lost beyond them lapses at the edge by itself, or is told after the next start, as the
 // store keeps it, too.
+//
+// What an edge would settle whoever has charged it (Over::kAnywhere) is said once: an Nginx that
+// was started anew does not know what the one before it has settled.
 #pragma once
 
 #include <cstdint>
@@ -30,20 +33,27 @@ class EdgeLines {
   // `hold_all` names every job that holds something: its number and its receipt.
   explicit EdgeLines(HoldAll hold_all) : hold_all_(std::move(hold_all)) {}
 
-  void joined(Connection& line) {
-    lines_.push_back(&line);
+  // `settles`: as its HELLO said.
+  void joined(Connection& line, bool settles) {
+    lines_.push_back({&line, settles});
     if (lines_.size() == 1) {
       brief();
     }
   }
   void left(Connection& line) {
-    const bool was_told = !lines_.empty() && lines_.front() == &line;
-    std::erase(lines_, &line);
+    const bool was_told = !lines_.empty() && lines_.front().line == &line;
+    std::erase_if(lines_, [&](const Line& each) { return each.line == &line; });
     if (was_told && !lines_.empty()) {
       brief();
     }
   }
   size_t size() const { return lines_.size(); }
+  // Whether what others have charged can be settled by the edge that is told, and all that it was
+  // told of that is.
+  bool settles_others() const {
+    return !lines_.empty() && lines_.front().settles &&
+           pending_.lower_bound(wire::Over::kOfOthers) == pending_.end();
+  }
 
   void hold(uint64_t number, std::string_view receipt) {
     if (Connection* const line = listening(); line != nullptr) {
@@ -54,12 +64,11 @@ class EdgeLines {
     if (pending_.size() == kMaxPending && !pending_.contains(number)) {
       pending_.erase(pending_.begin());
     }
-    std::string& frame = pending_[number];
-    frame.clear();
-    wire::append(frame, number, over);
-    if (Connection* const line = listening(); line != nullptr) {
-      line->out().append(frame);
+    Connection* const line = listening();
+    if (line != nullptr) {
+      wire::append(line->out(), number, over);
     }
+    pending_[number] = line == nullptr ? frame_of(number, over) : repeat_of(number, over);
   }
   // True: it had not been said before.
   bool settled(uint64_t number) { return pending_.erase(number) > 0; }
@@ -68,27 +77,53 @@ class EdgeLines {
  private:
   // The first line that reads; nullptr: there is none.
   Connection* listening() {
-    while (!lines_.empty() && lines_.front()->clogged() &&
-           lines_.front()->unsent() > most_unsent_) {
-      Connection& stuck = *lines_.front();
+    while (!lines_.empty() && lines_.front().line->clogged() &&
+           lines_.front().line->unsent() > most_unsent_) {
+      Connection& stuck = *lines_.front().line;
       left(stuck);
       stuck.close();
     }
-    return lines_.empty() ? nullptr : lines_.front();
+    return lines_.empty() ? nullptr : lines_.front().line;
   }
   void brief() {
-    Connection& line = *lines_.front();
+    Connection& line = *lines_.front().line;
     hold_all_([&](uint64_t number, std::string_view receipt) {
       wire::append(line.out(), number, wire::Hold{receipt});
     });
-    for (const auto& [number, frame] : pending_) {
+    std::erase_if(pending_, [](const auto& each) {
+      return each.first >= wire::Over::kOfOthers &&
+             over_in(each.second).sealed != wire::Over::kAnywhere;  // it was said, to another
+    });
+    for (auto& [number, frame] : pending_) {
       line.out().append(frame);
+      frame = repeat_of(number, over_in(frame));
     }
     most_unsent_ = line.unsent() + kMaxUnsent;
   }
+  static std::string frame_of(uint64_t number, const wire::Over& over) {
+    std::string frame;
+    wire::append(frame, number, over);
+    return frame;
+  }
+  static std::string repeat_of(uint64_t number, wire::Over over) {
+    if (over.sealed == wire::Over::kAnywhere) {
+      over.sealed = wire::Over::kAsOthers;
+    }
+    return frame_of(number, over);
+  }
+  // Of such a frame.
+  static wire::Over over_in(std::string_view frame) {
+    wire::Over over;
+    wire::parse(frame.substr(wire::kHeaderBytes), over);
+    return over;
+  }
+  struct Line {
+    Connection* line;
+    bool settles;
+  };
 
   HoldAll hold_all_;
-  std::vector<Connection*> lines_;
+  std::vector<Line> lines_;
   size_t most_unsent_ = 0;                   // of the first
   std::map<uint64_t, std::string> pending_;  // OVER, by number: the oldest job first
 };

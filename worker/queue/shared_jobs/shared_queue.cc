@@ -14,6 +14,7 @@ SharedQueue::SharedQueue(redis::Servers& servers, std::unique_ptr<redis::Loop> l
       user_(user),
       order_(servers, settings, keep_ms),
       endings_(servers, order_.key()),
+      receipts_(servers, order_.key()),
       membership_(order_, *this),
       subscription_(servers, order_.key(), std::move(loop)),
       talk_(servers, subscription_, order_.key(),
@@ -60,7 +61,7 @@ void SharedQueue::advance_to(int64_t now_ns) {
 int64_t SharedQueue::next_event() const {
   int64_t next_ns = talk_.next_event();
   if (!leaving_) {
-    next_ns = std::min({next_ns, membership_.next_event(), roster_ns_});
+    next_ns = std::min({next_ns, membership_.next_event(), roster_ns_, receipts_.next_event()});
     for (const auto& [model, idle_ns] : idle_until_ns_) {
       next_ns = std::min(next_ns, idle_ns);
     }
@@ -135,6 +136,7 @@ void SharedQueue::wake(const std::string& model) {
 // While Redis has not answered, it would not look at more: what ends meanwhile goes in one trip.
 void SharedQueue::flush() {
   arrivals_.flush();
+  receipts_.flush(leaving_ ? std::string() : membership_.home(), monotonic_ns());
   talk_.advance_to(monotonic_ns());
   while ((serving_ == 0 ? !ended_.empty() : ended_.size() >= SharedOrder::kMostFinished) &&
          monotonic_ns() >= retry_ns_) {

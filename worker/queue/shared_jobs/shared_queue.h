@@ -30,6 +30,7 @@
 #include "worker/queue/shared_jobs/host_talk.h"
 #include "worker/queue/shared_jobs/recent_ends.h"
 #include "worker/queue/shared_jobs/roster.h"
+#include "worker/queue/shared_jobs/shared_receipts.h"
 #include "worker/queue/shared_order/endings.h"
 #include "worker/queue/shared_order/membership.h"
 #include "worker/queue/shared_order/shared_order.h"
@@ -172,6 +173,8 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   JobQuestions& questions() { return talk_.questions; }
   // What is to be told of its jobs' ends, and the lists of its jobs.
   Endings& endings() { return endings_; }
+  // What was charged for its jobs, where any host could settle that.
+  SharedReceipts& receipts() { return receipts_; }
 
   void advance_to(int64_t now_ns);
   // What is to be sent is sent. After all serve() of a turn.
@@ -231,12 +234,14 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   void note_end(const std::string& id, uint64_t fence, char how, std::string result,
                 int64_t keep_ms);
   void look_after_watched();
+  std::string home_channel() const { return order_.key() + "c|" + membership_.home(); }
   void forget(const std::string& id, uint64_t fence);
 
   const std::string name_;
   User& user_;
   SharedOrder order_;
   Endings endings_;
+  SharedReceipts receipts_;
   Membership membership_;
   redis::Subscription subscription_;
   HostTalk talk_;

@@ -13,7 +13,8 @@ using redis::Script;
 constexpr Script kAdd{1}, kServe{2}, kBack{3}, kCancel{4}, kAdvance{5}, kPosition{6}, kRenew{7},
     kReap{8}, kPause{9}, kLook{10}, kHeld{11}, kSay{12}, kKeep{13}, kKept{14}, kRoster{15},
     kStates{16}, kMend{17}, kNote{18}, kStale{19}, kTell{20}, kEnding{21}, kTold{22}, kList{23},
-    kSweep{24}, kEvent{25}, kBody{26}, kDrop{27}, kEarlier{28};
+    kSweep{24}, kEvent{25}, kBody{26}, kDrop{27}, kEarlier{28}, kCharge{29}, kSettle{30},
+    kInherit{31};
 
 // Part of each key: what another version of the scripts has put there is not met.
 constexpr char kLayout[] = "q1";

@@ -36,6 +36,9 @@
 --   D|KIND    hash: how often those were tried that were tried before
 --   N         hash: the operator's hooks, by the time until which some host has them, us
 --   v         zset: URLs that want to hear no more, by when they said so, us
+--   m|ID      string: what the job was charged under limits that are in a Redis: its home, and a receipt. S: the home settles that now;
+--             T: another host has taken it to do so
+--   M         zset: homes for which there are such, by when others may settle them, us; M|HOME: its jobs, by when they are looked at, us
 --   c|HOST    channel, also of a home: what a host must hear at once ("over ID ID…", "stop ID FENCE", "wake LANE"; "parts …": shared_answers/parts.h)
 --   e|ID      stream: a job's answer so far (shared_answers/parts.h); and a channel: it has an entry more, or ("over") the job has ended
 --
@@ -70,4 +73,5 @@ local CLASS, FLOW = '>I4I4I4', '>I4I4I4I4I4I4I4I4'
 local JOB, JOB_MOST = '>BBI2I4c8I4I4I4I4I4I4I8I8I8I8c8c8c8Bc0', 351
 -- A fence is at least the eighths of a second since 2026: four bytes of them end in 2043.
 local FENCES_SINCE = 14137804800
+local HOME_STAYS = 30000000  -- us: what a home was charged is its own to settle, from each renewal on
 local SCHEDULED, WAITING, DELAYED, RUNNING, OVER = 1, 2, 3, 4, 5

@@ -13,6 +13,7 @@ call('ZREM', P .. 'H', a[4])
 if a[7] ~= '' then
   call('ZREM', P .. 'G', a[7])
   call('ZADD', P .. 'C', a[6] == '-1' and now or now + a[5], a[7])
+  call('ZADD', P .. 'M', 'XX', now + HOME_STAYS, a[7])
 end
 local made = call('HGET', P .. 's', 'b')
 if not made then
