@@ -55,8 +55,9 @@ def test_modes_by_which_others_could_look_or_write_are_told(jobs, doctor):  # no
 def test_workers_of_which_none_is_ready_are_told_with_their_error(jobs, doctor, folder):  # noqa: F811
     service = jobs(workers=[simulate(slots=1), dict(name="broken", engine="llama", model=folder / "nowhere", device="cpu")], start=False)
     service.start(ready=False)
-    found = until(lambda: (now := doctor(service))["workers"]["level"] == "ok" and "worker broken" in now and now, "the one is ready")
-    assert found["worker broken"]["level"] == "warn" and "nowhere" in found["worker broken"]["text"] and "1 of 2" in found["workers"]["text"]
+    found = until(lambda: (now := doctor(service))["workers"]["level"] == "ok" and "nowhere" in now.get("worker broken", {}).get("text", "") and now,
+                  "one is ready, and why the other is not")
+    assert found["worker broken"]["level"] == "warn" and "1 of 2" in found["workers"]["text"]
     config = service.penstockd.config
     config.write_text("".join(line for line in config.read_text().splitlines(True) if "engine: simulate" not in line))
     os.kill(service.penstockd.process.pid, 1)
