@@ -175,7 +175,7 @@ def test_a_worker_that_keeps_failing_is_started_no_sooner_for_it(serve):
 
 
 def test_who_may_have_crashed_a_worker_is_still_a_suspect(serve):
-    service = serve(simulate(slots=4, service_time="200ms", crash_on="poison"), yaml="state: state\n", queue={"attempts": 1})
+    service = serve(simulate(slots=4, service_time="600ms", crash_on="poison"), yaml="state: state\n", queue={"attempts": 1})
     assert ctl(service, "pause", "default").returncode == 0
     poison = promise(service, prompt="poison")
     good = [promise(service, prompt=f"good {i}") for i in range(3)]
