@@ -96,7 +96,7 @@ std::string_view range_detail(ngx_http_request_t* r, char (&out)[96]) noexcept {
   text.raw("The range begins past the end: there are ")
       .raw(range.substr(kUnit.size()))
       .raw(" bytes, from 0 on.");
-  return {out, static_cast<size_t>(text.end() - out)};
+  return {out, static_cast<size_t>(text.at() - out)};
 }
 
 // Only pages that Nginx makes itself: err_status is set, what follows is its HTML, and no answer

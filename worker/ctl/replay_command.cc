@@ -13,6 +13,7 @@
 
 #include "worker/ctl/json.h"
 #include "worker/ctl/operate.h"
+#include "worker/ctl/table.h"
 #include "worker/ctl/time_of.h"
 
 namespace penstock::ctl {
