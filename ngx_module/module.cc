@@ -65,9 +65,9 @@ bool add_handler(ngx_conf_t* cf, ngx_http_phases phase, ngx_http_handler_pt hand
 }
 
 ngx_int_t postconfiguration(ngx_conf_t* cf) noexcept {
-  if (check_upstreams(cf) != NGX_OK || finish_tiers(cf) != NGX_OK || bind_limits(cf) != NGX_OK || bind_sources(cf) != NGX_OK ||
-      finish_body_fields(cf) != NGX_OK || add_telemetry(cf) != NGX_OK ||
-      prepare_stores(cf) != NGX_OK || bind_quotas(cf) != NGX_OK) {
+  if (check_upstreams(cf) != NGX_OK || finish_tiers(cf) != NGX_OK || bind_limits(cf) != NGX_OK ||
+      bind_sources(cf) != NGX_OK || finish_body_fields(cf) != NGX_OK ||
+      add_telemetry(cf) != NGX_OK || prepare_stores(cf) != NGX_OK || bind_quotas(cf) != NGX_OK) {
     return NGX_ERROR;
   }
   bind_jobs(cf);
@@ -235,9 +235,8 @@ ngx_command_t commands[] = {
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(next_upstream), &next_upstream_words},
     {ngx_string("penstock_next_upstream_tries"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_num_slot,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(next_upstream_tries), nullptr},
-    {ngx_string("penstock_next_upstream_timeout"), kAnywhere | NGX_CONF_TAKE1,
-     read_time, NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(next_upstream_timeout),
-     nullptr},
+    {ngx_string("penstock_next_upstream_timeout"), kAnywhere | NGX_CONF_TAKE1, read_time,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(next_upstream_timeout), nullptr},
     {ngx_string("penstock_buffering"), kAnywhere | NGX_CONF_FLAG, ngx_conf_set_flag_slot,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(buffering), nullptr},
     {ngx_string("penstock_buffer_size"), kAnywhere | NGX_CONF_TAKE1, read_size,
@@ -248,9 +247,8 @@ ngx_command_t commands[] = {
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(busy_buffers_size_conf), nullptr},
     {ngx_string("penstock_max_temp_file_size"), kAnywhere | NGX_CONF_TAKE1, read_size,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(max_temp_file_size_conf), nullptr},
-    {ngx_string("penstock_temp_file_write_size"), kAnywhere | NGX_CONF_TAKE1,
-     read_size, NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(temp_file_write_size_conf),
-     nullptr},
+    {ngx_string("penstock_temp_file_write_size"), kAnywhere | NGX_CONF_TAKE1, read_size,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(temp_file_write_size_conf), nullptr},
     {ngx_string("penstock_temp_path"), kAnywhere | NGX_CONF_TAKE1234, ngx_conf_set_path_slot,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(temp_path), nullptr},
     {ngx_string("penstock_hide_header"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_str_array_slot,

@@ -77,8 +77,7 @@ char* read_word(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept {
   u_char list[256];
   u_char* end = list;
   for (auto* word = static_cast<ngx_conf_enum_t*>(command->post); word->name.len > 0; ++word) {
-    if (word->name.len == arg(cf, 1).len &&
-        ngx_strcasecmp(word->name.data, arg(cf, 1).data) == 0) {
+    if (word->name.len == arg(cf, 1).len && ngx_strcasecmp(word->name.data, arg(cf, 1).data) == 0) {
       value = word->value;
       return NGX_CONF_OK;
     }
@@ -114,9 +113,10 @@ bool stand_in(ngx_conf_t* cf, ngx_http_upstream_srv_conf_t& upstream) noexcept {
   ngx_memzero(&url, sizeof url);
   url.url = str(kNoServer);
   upstream.servers = ngx_array_create(cf->pool, 1, sizeof(ngx_http_upstream_server_t));
-  auto* const server = upstream.servers == nullptr ? nullptr
-                                                   : static_cast<ngx_http_upstream_server_t*>(
-                                                         ngx_array_push(upstream.servers));
+  auto* const server =
+      upstream.servers == nullptr
+          ? nullptr
+          : static_cast<ngx_http_upstream_server_t*>(ngx_array_push(upstream.servers));
   if (server == nullptr || ngx_parse_url(cf->pool, &url) != NGX_OK) {
     return false;
   }
@@ -143,8 +143,8 @@ ngx_http_upstream_srv_conf_t* upstream_named(ngx_conf_t* cf, size_t i) noexcept 
   url.url = arg(cf, i);
   url.no_resolve = 1;
   ngx_http_upstream_srv_conf_t* const upstream = ngx_http_upstream_add(cf, &url, 0);
-  const bool nobodys = upstream != nullptr && upstream->servers == nullptr &&
-                       upstream->port == 0 && (upstream->flags & NGX_HTTP_UPSTREAM_CREATE) == 0;
+  const bool nobodys = upstream != nullptr && upstream->servers == nullptr && upstream->port == 0 &&
+                       (upstream->flags & NGX_HTTP_UPSTREAM_CREATE) == 0;
   return nobodys && !stand_in(cf, *upstream) ? nullptr : upstream;
 }
 

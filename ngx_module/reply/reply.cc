@@ -133,9 +133,8 @@ ngx_int_t header_filter(ngx_http_request_t* r) noexcept {
     push_header(r, "Allow", str(loc_conf(r)->asks ? "GET, HEAD, DELETE" : "GET, HEAD, POST"));
   }
   const KnownKey* const key = is_key_wanted(r) ? state->caller_key : nullptr;
-  PageWords words = key != nullptr && key->state != KeyState::kKnown
-                              ? words_for(key->state)
-                              : words_for(r->err_status);
+  PageWords words = key != nullptr && key->state != KeyState::kKnown ? words_for(key->state)
+                                                                     : words_for(r->err_status);
   char range[96];
   if (r->err_status == NGX_HTTP_RANGE_NOT_SATISFIABLE) {
     if (const std::string_view detail = range_detail(r, range); !detail.empty()) {

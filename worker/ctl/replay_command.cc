@@ -47,7 +47,7 @@ Status look_for_queue(Penstockd& penstockd, const std::string& name) {
     }
     names += (names.empty() ? "" : ", ") + each;
   }
-  return Error{fmt::format("There is no queue \"{}\". Queues: {}.", printable(name), names)};
+  return Error{fmt::format("There is no queue '{}'. Queues: {}.", printable(name), names)};
 }
 
 // The ids of those jobs, the earliest first, without replays: those are of jobs that are there.

@@ -9,11 +9,10 @@ constexpr char kCode[] = "context_length_exceeded";
 
 // "This model's maximum context length is 2048 tokens"
 std::string bound_of(const Limits& limits) {
-  return limits.cache < limits.context
-             ? "This worker's memory holds at most " + std::to_string(limits.cache) +
-                   " tokens of one request"
-             : "This model's maximum context length is " + std::to_string(limits.context) +
-                   " tokens";
+  return limits.cache < limits.context ? "This worker's memory holds at most " +
+                                             std::to_string(limits.cache) + " tokens of one request"
+                                       : "This model's maximum context length is " +
+                                             std::to_string(limits.context) + " tokens";
 }
 
 // `about`: "at least " where the count is a bound.
@@ -32,8 +31,9 @@ Failure too_long(int64_t prompt, std::optional<uint32_t> wanted, bool chat, cons
 Failure too_much_asked(int64_t prompt, uint32_t wanted, const Limits& limits) {
   const std::string left = std::to_string(limits.most() - prompt);
   return {400, kCode,
-          bound_of(limits) + ", prompt and answer together, and max_tokens (max_completion_tokens) "
-                             "is " +
+          bound_of(limits) +
+              ", prompt and answer together, and max_tokens (max_completion_tokens) "
+              "is " +
               std::to_string(wanted) + ". The prompt has " + std::to_string(prompt) +
               ", which leaves " + left + ": lower max_tokens to " + left + " or less.",
           "max_tokens", false};

@@ -122,11 +122,12 @@ class Look {
   void may_not_write(const std::string& path, uid_t owner, bool vital) {
     const std::string text = path + " may not be written to by " + user();
     if (vital && is_penstockds(owner)) {
-      return stops(text, owner == ::geteuid() ? "chmod u+rwx " + path
-                                              : "chown it to penstockd's user");
+      return stops(text,
+                   owner == ::geteuid() ? "chmod u+rwx " + path : "chown it to penstockd's user");
     }
-    warn(text, "chown it to penstockd's user; if that is another one, look as that: sudo -u USER "
-               "penstockd -t");
+    warn(text,
+         "chown it to penstockd's user; if that is another one, look as that: sudo -u USER "
+         "penstockd -t");
   }
 
   void add(Level level, std::string& text, std::string& advice) {

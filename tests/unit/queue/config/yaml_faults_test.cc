@@ -7,7 +7,8 @@
 namespace penstock::queue {
 namespace {
 
-constexpr char kTab[] = "not YAML: a tab is in front of this line, and YAML indents by spaces alone";
+constexpr char kTab[] =
+    "not YAML: a tab is in front of this line, and YAML indents by spaces alone";
 
 std::string complaint(const std::string& text) {
   const auto config = parse_config(text, "p.yaml");
