@@ -99,8 +99,8 @@ std::string_view range_detail(ngx_http_request_t* r, char (&out)[96]) noexcept {
   return {out, static_cast<size_t>(text.at() - out)};
 }
 
-// Only pages that Nginx makes itself: err_status is set, what follows is its HTML, and no answer
-// has come.
+// Only pages that Nginx makes itself: err_status is set, what follows is its HTML, and no other
+// answer has come.
 bool is_own_error_page(ngx_http_request_t* r) noexcept {
   static constexpr ngx_uint_t kFirstError = 400;
   if (r != r->main || r->err_status < kFirstError || !(loc_conf(r)->passes || is_key_wanted(r)) ||
@@ -108,7 +108,10 @@ bool is_own_error_page(ngx_http_request_t* r) noexcept {
     return false;
   }
   const RequestState* state = find_state(r);
-  return state == nullptr || !state->answer_begun;
+  // What it says of conditions and ranges is of an answer that has come.
+  const bool of_answer = r->err_status == NGX_HTTP_PRECONDITION_FAILED ||
+                         r->err_status == NGX_HTTP_RANGE_NOT_SATISFIABLE;
+  return state == nullptr || !state->answer_begun || of_answer;
 }
 
 // One server was busy and the others could not be reached: busy is what the caller can act upon.

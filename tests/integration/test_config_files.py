@@ -222,11 +222,9 @@ def test_what_ends_a_start_for_sure_ends_the_check_with_1(folder, shut, says):
     assert called("nobody").returncode == 1, "it does not start, as was said"
 
 
-def test_whom_nobody_knows_may_not_be_named_and_ends_a_start(folder):
+def test_a_group_that_nobody_knows_ends_a_start(folder):
     said = needs(folder, f"socket: {folder}/s\nsocket_group: no-such\nlimits: {{ max_connections: 10 }}\n", starts=False)
-    assert "bad: socket: there is no group no-such" in said and "access" not in said
-    said = needs(folder, f"socket: {folder}/s\naccess: {{ viewers: [no-such] }}\nlimits: {{ max_connections: 10 }}\n", starts=False)
-    assert "bad: access: there is no user and no group 'no-such'" in said
+    assert "bad: socket: there is no group no-such" in said
 
 
 def test_status_says_since_when_a_worker_is_ready_and_no_error_that_is_over(penstock, folder):

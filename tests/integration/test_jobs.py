@@ -198,6 +198,8 @@ def test_a_large_result_comes_from_disk_with_ranges(jobs):
     assert past.status == 416 and past.headers["Content-Range"] == f"bytes */{len(whole.body)}"
     assert past.json()["title"] == "Range Not Satisfiable"
     assert past.json()["detail"] == f"The range begins past the end: there are {len(whole.body)} bytes, from 0 on."
+    other = get(service, path, {**ALICE, "If-Match": '"another"'})
+    assert other.status == 412 and other.json()["title"] == "Precondition Failed"
     head = service.request("HEAD", path, ALICE)
     assert head.status == 200 and head.body == b"" and int(head.headers["Content-Length"]) == len(whole.body)
     same = get(service, path, {**ALICE, "If-None-Match": whole.headers["ETag"]})
@@ -219,6 +221,8 @@ def test_small_results_have_ranges_and_heads_too(jobs):
     whole = get(service, f"/jobs/{id}/result")
     part = get(service, f"/jobs/{id}/result", {**ALICE, "Range": "bytes=0-9"})
     assert part.status == 206 and part.body == whole.body[:10]
+    past = get(service, f"/jobs/{id}/result", {**ALICE, "Range": "bytes=100000-"})
+    assert past.status == 416 and past.json()["detail"] == f"The range begins past the end: there are {len(whole.body)} bytes, from 0 on."
     assert service.request("HEAD", f"/jobs/{id}/result", ALICE).status == 200
 
 

@@ -78,12 +78,6 @@ int check(const penstock::queue::Config& config, const std::string& path) {
       starts = starts && !each.stops;
     }
   }
-  const auto roles = penstock::queue::Roles::create(config.access, config.socket_group);
-  if (starts && !roles) {
-    std::fprintf(stderr, "bad: access: %s\n", roles.error().message.c_str());
-    ++wrong;
-    starts = false;
-  }
   std::fprintf(stderr, "%s: configuration is good%s\n", path.c_str(),
                wrong == 0 ? ""
                : starts   ? ", but what it needs is not all in order"
