@@ -12,7 +12,7 @@
  * @property {?number} position         1 is the next to start; null unless it is queued
  * @property {?number} eta_seconds      until it starts; while it runs, until it is done; null: not known
  * @property {?[number, number]} [eta_range]  between these, four times of five
- * @property {string} [eta_reason]  why it is not known: "loading", "paused", "no_worker"
+ * @property {string} [eta_reason]  why it is not known: "loading", "paused", "no_worker", "learning"
  * @property {{from: number, by: string}} [moved]  others went ahead, by their "class" or "share"
  * @property {?{fraction: number, step?: number, steps?: number}} progress
  * @property {number} attempts          tries that failed

@@ -229,6 +229,13 @@ Model Intake::describe(const Scheduler::Lane& lane) const {
   const int64_t now_ns = dispatcher_.connections().now_ns();
   Model model{.id = lane.model, .context_tokens = lane.context_tokens, .kind = lane.kind};
   model.eta_reason = Subscribers::unknown_because(lane, now_ns);
+  const Scheduler::Queue& queue = *lane.queue;
+  const bool is_free = lane.all_hosts.shared
+                           ? lane.all_hosts.running + lane.all_hosts.in_line < lane.all_hosts.slots
+                           : queue.waiting + queue.running < dispatcher_.slots(queue);
+  if (model.eta_reason.empty() && !is_free && !Subscribers::has_learned(lane)) {
+    model.eta_reason = Subscribers::kLearning;
+  }
   if (model.eta_reason.empty()) {
     const Scheduler::Foretold foretold = dispatcher_.scheduler().foretell(lane, now_ns);
     model.eta_seconds = seconds_up(foretold.wait_ns);

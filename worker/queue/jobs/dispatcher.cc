@@ -29,6 +29,7 @@ Dispatcher::Dispatcher(ConnectionLoop& connections, int64_t (*wall_clock)())
         });
       }),
       since_ms_(wall_clock()) {
+  time_.start(connections_.now_ns());
   owner_events_.is_draining = [this] { return draining_; };
 }
 
@@ -37,7 +38,6 @@ void Dispatcher::use(Store& store) {
   store.on_lost_result = [this](const JobId& id, const std::string& why) { lost_result(id, why); };
   replies_.use(store);
   owner_events_.use(store);
-  time_.start(connections_.now_ns());
   if (const auto last = store.last_id()) {
     ids_.start_after(*last);
   }
@@ -424,11 +424,16 @@ void Dispatcher::advance_to(int64_t now_ns) {
   if (shared_ != nullptr) {
     ask_for_shared();
   }
+  if (!subscribers_.empty() && look_ns_ <= now_ns) {
+    look_ns_ = now_ns + kNsPerSec;
+    turn_away_unattended();
+  }
 }
 
 int64_t Dispatcher::next_event() const {
   return std::min({scheduler_.next_event(), subscribers_.next_event(), checks_.next_event(),
-                   usage_.next_event(), workers_.opens_ns()});
+                   usage_.next_event(), workers_.opens_ns(),
+                   subscribers_.empty() ? INT64_MAX : look_ns_});
 }
 
 }  // namespace penstock::queue
