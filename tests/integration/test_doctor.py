@@ -65,6 +65,19 @@ def test_workers_of_which_none_is_ready_are_told_with_their_error(jobs, doctor, 
     assert "none is ready: nothing is served" in found["workers"]["text"]
 
 
+def test_what_is_served_is_told_by_slots_and_by_queues(jobs, doctor):  # noqa: F811
+    down = dict(name="down", engine="http", url="http://127.0.0.1:9", model_name="down", slots=2)
+    service = jobs(workers=[simulate(slots=1), down], yaml="", start=False)
+    config = service.penstockd.config
+    config.write_text(config.read_text().replace("queues:", "queues:\n  slow: {}", 1))
+    service.start()
+    service.request("POST", "/v1/completions", {"Authorization": "Bearer alice"}, b'{"model":"down","prompt":"a"}')
+    found = until(lambda: (now := doctor(service)).get("worker down", {}).get("text", "").startswith("is ready, and") and
+                  "queue slow" in now and now, "what is not served is told")
+    assert "none of its slots is open: GET /health" in found["worker down"]["text"] and "1 of 2" in found["workers"]["text"], found
+    assert found["queue slow"]["level"] == "bad" and "who would wait there is refused" in found["queue slow"]["text"]
+
+
 def test_files_that_may_be_open_are_told_where_they_are_too_few(jobs, doctor):  # noqa: F811
     service = jobs(limits={"max_connections": 1000})
     assert doctor(service)["nofile"]["level"] == "ok"
@@ -91,7 +104,13 @@ def test_a_disk_that_is_nearly_full_is_told(penstock, doctor):
         with open(state / "ballast", "ab") as file:
             file.write(bytes(os.statvfs(state).f_bavail * os.statvfs(state).f_frsize - (512 << 10)))
         found = doctor(service)["state"]
-        assert found["level"] == "bad" and "less than limits.reserve" in found["text"]
+        assert found["level"] == "warn" and "0 MiB free beside limits.reserve" in found["text"], "which penstockd has"
+        service.penstockd.stop()
+        (state / "reserve").unlink()
+        with open(state / "ballast", "ab") as file:
+            file.write(bytes(os.statvfs(state).f_bavail * os.statvfs(state).f_frsize - (512 << 10)))
+        told = subprocess.run([BUILD / "penstockd", "-t", "-c", service.penstockd.config], capture_output=True, text=True)
+        assert "less than limits.reserve" in told.stdout + told.stderr, told
         (state / "ballast").unlink()
     finally:
         service.penstockd.stop()

@@ -29,7 +29,6 @@ Dispatcher::Dispatcher(ConnectionLoop& connections, int64_t (*wall_clock)())
         });
       }),
       since_ms_(wall_clock()) {
-  time_.start(connections_.now_ns());
   owner_events_.is_draining = [this] { return draining_; };
 }
 
@@ -38,6 +37,7 @@ void Dispatcher::use(Store& store) {
   store.on_lost_result = [this](const JobId& id, const std::string& why) { lost_result(id, why); };
   replies_.use(store);
   owner_events_.use(store);
+  time_.start(connections_.now_ns());
   if (const auto last = store.last_id()) {
     ids_.start_after(*last);
   }

@@ -79,11 +79,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void use(Store& store);
   Store* store() { return store_; }
   // The queues that hosts share. Without it, there are none. It outlives this.
-  void use(SharedJobs& shared) {
-    shared_ = &shared;
-    charges_.use(shared);
-    owner_events_.is_shared = !shared.queues().empty();
-  }
+  void use(SharedJobs& shared);
   SharedJobs* shared() const { return shared_; }
   // A job as such a queue takes it in, by what is to be kept of it. REQUIRES: its queue is shared.
   // `body`: the encoded record and its frame.
