@@ -3,7 +3,9 @@
 import json
 import os
 import resource
+import socketserver
 import subprocess
+import threading
 
 import pytest
 
@@ -136,3 +138,36 @@ def test_a_state_that_fills_and_a_penstockd_that_is_gone_are_told(jobs, doctor):
     found = doctor(service, "-c", str(service.penstockd.config))
     assert found["penstockd"]["level"] == "bad" and "systemctl status penstockd" in found["penstockd"]["advice"]
     assert "workers" not in found and found["configuration"]["level"] == "ok"
+
+
+@pytest.fixture
+def informant(folder):
+    """A Redis at a socket that says nothing but this INFO."""
+    servers = []
+
+    def start(text):
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self):
+                while line := self.rfile.readline():
+                    if line.strip() == b"INFO":
+                        self.wfile.write(b"$%d\r\n%s\r\n" % (len(text), text))
+        path = folder / f"informant-{len(servers)}"
+        servers.append(socketserver.ThreadingUnixStreamServer(str(path), Handler))
+        threading.Thread(target=servers[-1].serve_forever).start()
+        return path
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("took_us", [100_000, 100_001, 2_500_000])
+def test_a_redis_that_answered_nobody_while_it_forked_is_told(penstock, doctor, informant, took_us):
+    path = informant(b"redis_version:7.2.4\r\nlatest_fork_usec:%d\r\ntotal_forks:3\r\n" % took_us)
+    service = penstock(workers=[simulate(slots=1)], yaml=f'redis: {{ url: "unix:{path}" }}\n')
+    found = doctor(service)["Redis"]
+    if took_us > 100_000:
+        assert found["level"] == "warn" and f"answered nobody for {took_us // 1000} ms when it forked last" in found["text"], found
+        assert "auto-aof-rewrite-min-size" in found["advice"]
+    else:
+        assert (found["level"], found["text"]) == ("ok", f"7.2.4 at {path}")

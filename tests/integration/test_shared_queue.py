@@ -48,13 +48,24 @@ def test_places_are_those_of_all_hosts(host):
     assert places == [job(second, id)["position"] for id in ids] == list(range(places[0], places[0] + 3))
 
 
-def test_a_model_is_known_while_some_host_serves_it(host):
+def test_a_model_is_known_while_some_host_serves_it_and_for_a_while_after(host, redis):
     edge = host()
     gpu = host(worker(), worker(name="other"))
+    other = {**BODY, "model": "other"}
     until_known(edge, "other")
+    until_open(edge)
     assert ask(edge, {**BODY, "model": "none"}).status == 404
     gpu.penstockd.stop()
-    until(lambda: ask(edge, {**BODY, "model": "other"}).status == 404, "it is forgotten")
+    until(lambda: post(edge, body={**BODY, "model": "none"}).status == 503, "nobody may wait")
+    refused = post(edge, body=other)
+    assert refused.status == 503 and int(refused.headers["Retry-After"]) >= 1
+    id = promise(edge, other).json()["id"]
+    assert job(edge, id)["status"] == "queued"
+    assert ask(edge, {**BODY, "model": "none"}).status == 404
+    redis.ask("DEL", "penstock:q1:{default}:r")  # as it is ten minutes later
+    until(lambda: ask(edge, other).status == 404, "it is forgotten")
+    gpu.penstockd.start()
+    until_status(edge, id, "completed")
 
 
 def test_bounds_are_of_all_hosts_together(host):

@@ -210,16 +210,18 @@ Scheduler::Lane* Intake::route(Caller& caller, uint64_t id, const wire::Submit& 
   return nullptr;
 }
 
-// That any host serves.
+// That any host serves, or did a moment ago.
 std::vector<std::string_view> Intake::models_of(const Scheduler::Queue& queue) const {
   const SharedQueue* const shared = dispatcher_.shared(queue);
   if (shared == nullptr) {
     return dispatcher_.served().models(queue);
   }
   std::vector<std::string_view> models;
-  for (const HostSays::Model& model : shared->roster().models()) {
-    if (std::find(models.begin(), models.end(), model.name) == models.end()) {
-      models.push_back(model.name);
+  for (const auto* const all : {&shared->roster().models(), &shared->roster().models_away()}) {
+    for (const HostSays::Model& model : *all) {
+      if (std::find(models.begin(), models.end(), model.name) == models.end()) {
+        models.push_back(model.name);
+      }
     }
   }
   return models;

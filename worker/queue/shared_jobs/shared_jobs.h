@@ -75,6 +75,8 @@ class SharedJobs final : redis::Servers::User {
   int64_t next_event(int64_t now_ns) const;
   // What was given back is sent; nothing more is.
   void leave();
+  // Redis has heard all of it, and nothing is on its way here.
+  bool has_left() const;
   // What was said before is sent, and nothing more is heard.
   void over();
 
@@ -87,6 +89,7 @@ class SharedJobs final : redis::Servers::User {
   void look_at_durability();
   void look_at_memory();
   std::vector<std::string> newly_unreached();
+  void see_reached();
   void look_in(size_t number, SharedQueue* away, std::string id, size_t most, const Found& then);
   // False: its queue is not shared any more, or it cannot be read.
   bool recall(std::string_view kept, const Held& held);
