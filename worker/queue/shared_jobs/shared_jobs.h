@@ -64,7 +64,7 @@ class SharedJobs final : redis::Servers::User {
   // What any queue knows of the job. `then(nullptr, ...)`: none does; with trouble: it cannot be
   // known now. The same as SharedOrder::look() otherwise.
   using Found = std::function<void(SharedQueue*, SharedOrder::Answer<SharedOrder::Known>&)>;
-  void look(std::string id, size_t most, Found then) {
+  void look(std::string id, size_t most, const Found& then) {
     look_in(0, nullptr, std::move(id), most, then);
   }
 
