@@ -26,7 +26,7 @@ constexpr size_t kMostHeld = 100'000;
 // HOLD and OVER carry a receipt and little else.
 constexpr size_t kBufferBytes = 40U << 10;
 static_assert(kBufferBytes >= wire::kMaxReceiptBytes + (8U << 10));
-// SETTLED frames that wait for the socket; what does not fit is told again, and answered then.
+// SETTLED frames that wait for the socket.
 constexpr size_t kAnswerBytes = 16U << 10;
 
 // A promised job that holds something here.
@@ -110,6 +110,14 @@ void hold(EdgeLine& line, uint64_t number, std::string_view bytes) noexcept {
   hold_leases(*receipt);
 }
 
+// What does not fit then is told again to the next line.
+void answer(EdgeLine& line, uint64_t number) noexcept {
+  if (!line.answers.put(number, wire::Settled{}) &&
+      line.answers.flush(line.socket.peer.connection)) {
+    line.answers.put(number, wire::Settled{});
+  }
+}
+
 void settle_by(EdgeLine& line, Receipt& receipt, const wire::Over& over) noexcept {
   if (over.refund == wire::Over::kAllRefunded) {
     refund(receipt, true);
@@ -137,7 +145,7 @@ void settle_rest(EdgeLine& line, uint64_t number, const wire::Over& over) noexce
   if (Held* held = find(line, number); held != nullptr) {
     drop(line, held);
   }
-  line.answers.put(number, wire::Settled{});
+  answer(line, number);
   HeldReceipt* rest = decode_receipt(*line.main, over.receipt, Part::kUnsealed, ngx_cycle->log);
   if (rest == nullptr) {
     return;
@@ -156,7 +164,7 @@ void settle_own(EdgeLine& line, uint64_t number, const wire::Over& over) noexcep
   if (held == nullptr && line.held == kMostHeld) {
     return;  // it is told again
   }
-  line.answers.put(number, wire::Settled{});
+  answer(line, number);
   if (held == nullptr) {
     return;  // nothing that it was charged is here any more
   }
@@ -177,7 +185,7 @@ void settle_job(EdgeLine& line, uint64_t number, const wire::Over& over) noexcep
     settle_part(line, over, is_ours ? Part::kOthers : Part::kSealed);
   }
   if (!is_ours) {
-    line.answers.put(number, wire::Settled{});
+    answer(line, number);
   } else if (over.sealed == wire::Over::kElsewhere) {
     settle_rest(line, number, over);
   } else {
