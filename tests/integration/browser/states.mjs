@@ -36,7 +36,7 @@ const quota = {
   documentation: "/plans",
   limits: [
     { name: "free-rate", unit: "requests", limit: 5, amount: 10, period_seconds: 60, used: 2, remaining: 3, reset_seconds: 12 },
-    { name: "free-rate-tokens-m", unit: "tokens", limit: 2000, amount: 2000, period_seconds: 60, used: 640, remaining: 1360, reset_seconds: 19 },
+    { name: "free-rate-tokens-m", unit: "tokens", limit: 20_000, amount: 20_000, period_seconds: 60, used: 6400, remaining: 13_600, reset_seconds: 19 },
     { name: "free-quota-d", unit: "requests", limit: 5, used: 3, remaining: 2, reset_seconds: 35_280 },
     { name: "free-quota-M", unit: "requests", limit: 1000, used: 850, remaining: 150, reset_seconds: 95_000 },
     { name: "ip", unit: "requests", limit: 50, amount: 50, period_seconds: 1, used: 0, remaining: 50, reset_seconds: 0 },
@@ -88,6 +88,8 @@ const looks = {
     const { context, page } = await open(browser, {});
     await sees(page, "#hint", "If you send it now: about 50 s (40 to 80). This is number 4 of 5 today.");
     assert.equal(await page.locator(".task").count(), jobs.length);
+    await sees(page, ".limit", "20,000 tokens a minute 13,600 left now");
+    assert.deepEqual(await page.locator(".limit p > span").evaluateAll((titles) => titles.filter((title) => title.offsetHeight > 30).map((title) => title.textContent)), []);
     assert.equal(await page.locator(".ask b").count(), 0);
     await assertUsable(page);
     await photograph(page, "states-1440");
