@@ -316,7 +316,14 @@ export class Penstock {
 
   /** @returns {Promise<Array<{id: string, kind?: string}>>} the models that are served */
   async models() {
-    return (await this.#json("/v1/models")).data;
+    return (await this.askModels()).models;
+  }
+
+  /** Likewise, and in `policies` the names of the limits under which the question was counted. */
+  async askModels() {
+    const reply = await this.#ask("GET", "/v1/models");
+    const policies = [...(reply.headers.get("ratelimit-policy") ?? "").matchAll(/"([^"]+)"/g)].map(([, name]) => name);
+    return { models: (await reply.json()).data, policies };
   }
 
   /** The caller's limits and what is left of them, as docs/CLIENT.md tells; it costs nothing. */
