@@ -65,9 +65,9 @@ bool add_handler(ngx_conf_t* cf, ngx_http_phases phase, ngx_http_handler_pt hand
 }
 
 ngx_int_t postconfiguration(ngx_conf_t* cf) noexcept {
-  if (finish_tiers(cf) != NGX_OK || bind_limits(cf) != NGX_OK || bind_sources(cf) != NGX_OK ||
-      finish_body_fields(cf) != NGX_OK || add_telemetry(cf) != NGX_OK ||
-      prepare_stores(cf) != NGX_OK || bind_quotas(cf) != NGX_OK) {
+  if (check_upstreams(cf) != NGX_OK || finish_tiers(cf) != NGX_OK || bind_limits(cf) != NGX_OK ||
+      bind_sources(cf) != NGX_OK || finish_body_fields(cf) != NGX_OK ||
+      add_telemetry(cf) != NGX_OK || prepare_stores(cf) != NGX_OK || bind_quotas(cf) != NGX_OK) {
     return NGX_ERROR;
   }
   bind_jobs(cf);
@@ -176,9 +176,9 @@ ngx_command_t commands[] = {
      0, nullptr},
     {ngx_string("penstock_image_cost"), kAnywhere | NGX_CONF_TAKE1, read_image_cost,
      NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
-    {ngx_string("penstock_log_level"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_enum_slot,
+    {ngx_string("penstock_log_level"), kAnywhere | NGX_CONF_TAKE1, read_word,
      NGX_HTTP_LOC_CONF_OFFSET, offsetof(LocConf, log_level), &log_levels},
-    {ngx_string("penstock_headers"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_enum_slot,
+    {ngx_string("penstock_headers"), kAnywhere | NGX_CONF_TAKE1, read_word,
      NGX_HTTP_LOC_CONF_OFFSET, offsetof(LocConf, rate_headers), &rate_headers_words},
     {ngx_string("penstock_docs"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1, ngx_conf_set_str_slot,
      NGX_HTTP_MAIN_CONF_OFFSET, offsetof(MainConf, docs), nullptr},
@@ -208,7 +208,7 @@ ngx_command_t commands[] = {
      NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
     {ngx_string("penstock_dedupe"), kAnywhere | NGX_CONF_TAKE12, read_dedupe,
      NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
-    {ngx_string("penstock_max_wait"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_msec_slot,
+    {ngx_string("penstock_max_wait"), kAnywhere | NGX_CONF_TAKE1, read_time,
      NGX_HTTP_LOC_CONF_OFFSET, offsetof(LocConf, max_wait), nullptr},
 
     {ngx_string("penstock_earlier"), kAnywhere | NGX_CONF_TAKE12, read_earlier,
@@ -225,32 +225,30 @@ ngx_command_t commands[] = {
     // on this machine (bind, socket_keepalive), needs a body whole, as do limits
     // (request_buffering), and sends no header that is hidden unasked (pass_header); limit_rate is
     // the location's own.
-    {ngx_string("penstock_connect_timeout"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_msec_slot,
+    {ngx_string("penstock_connect_timeout"), kAnywhere | NGX_CONF_TAKE1, read_time,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(connect_timeout), nullptr},
-    {ngx_string("penstock_send_timeout"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_msec_slot,
+    {ngx_string("penstock_send_timeout"), kAnywhere | NGX_CONF_TAKE1, read_time,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(send_timeout), nullptr},
-    {ngx_string("penstock_read_timeout"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_msec_slot,
+    {ngx_string("penstock_read_timeout"), kAnywhere | NGX_CONF_TAKE1, read_time,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(read_timeout), nullptr},
     {ngx_string("penstock_next_upstream"), kAnywhere | NGX_CONF_1MORE, ngx_conf_set_bitmask_slot,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(next_upstream), &next_upstream_words},
     {ngx_string("penstock_next_upstream_tries"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_num_slot,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(next_upstream_tries), nullptr},
-    {ngx_string("penstock_next_upstream_timeout"), kAnywhere | NGX_CONF_TAKE1,
-     ngx_conf_set_msec_slot, NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(next_upstream_timeout),
-     nullptr},
+    {ngx_string("penstock_next_upstream_timeout"), kAnywhere | NGX_CONF_TAKE1, read_time,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(next_upstream_timeout), nullptr},
     {ngx_string("penstock_buffering"), kAnywhere | NGX_CONF_FLAG, ngx_conf_set_flag_slot,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(buffering), nullptr},
-    {ngx_string("penstock_buffer_size"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_size_slot,
+    {ngx_string("penstock_buffer_size"), kAnywhere | NGX_CONF_TAKE1, read_size,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(buffer_size), nullptr},
     {ngx_string("penstock_buffers"), kAnywhere | NGX_CONF_TAKE2, ngx_conf_set_bufs_slot,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(bufs), nullptr},
-    {ngx_string("penstock_busy_buffers_size"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_size_slot,
+    {ngx_string("penstock_busy_buffers_size"), kAnywhere | NGX_CONF_TAKE1, read_size,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(busy_buffers_size_conf), nullptr},
-    {ngx_string("penstock_max_temp_file_size"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_size_slot,
+    {ngx_string("penstock_max_temp_file_size"), kAnywhere | NGX_CONF_TAKE1, read_size,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(max_temp_file_size_conf), nullptr},
-    {ngx_string("penstock_temp_file_write_size"), kAnywhere | NGX_CONF_TAKE1,
-     ngx_conf_set_size_slot, NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(temp_file_write_size_conf),
-     nullptr},
+    {ngx_string("penstock_temp_file_write_size"), kAnywhere | NGX_CONF_TAKE1, read_size,
+     NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(temp_file_write_size_conf), nullptr},
     {ngx_string("penstock_temp_path"), kAnywhere | NGX_CONF_TAKE1234, ngx_conf_set_path_slot,
      NGX_HTTP_LOC_CONF_OFFSET, PENSTOCK_UPSTREAM(temp_path), nullptr},
     {ngx_string("penstock_hide_header"), kAnywhere | NGX_CONF_TAKE1, ngx_conf_set_str_array_slot,

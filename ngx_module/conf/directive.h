@@ -57,8 +57,16 @@ inline ngx_http_core_loc_conf_t* core_conf(ngx_conf_t* cf) noexcept {
       ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
 }
 
-// The upstream that an argument names. nullptr when memory ran out, or if it names none: then the
-// error was told.
+// As Nginx's own slots for an enum (the words are the command's `post`), a time and a size; what is
+// wrong is told with what would be right.
+char* read_word(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+char* read_time(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+char* read_size(ngx_conf_t* cf, ngx_command_t* command, void* conf) noexcept;
+
+// The upstream that an argument names; its block may come later. nullptr when memory ran out, or if
+// it can name none: then the error was told.
 ngx_http_upstream_srv_conf_t* upstream_named(ngx_conf_t* cf, size_t i) noexcept;
+// Refuses names of upstreams for which no block has come. Call it once all was read.
+ngx_int_t check_upstreams(ngx_conf_t* cf) noexcept;
 
 }  // namespace penstock

@@ -62,6 +62,10 @@ const char* parse_rate(std::string_view text, Rate& rate) noexcept {
   if (slash == std::string_view::npos || unit == 0 || unit >= slash || slash + 2 != text.size()) {
     return "it is a number, a unit and a period, such as 10r/m or 50r/s";
   }
+  if (text[unit] == '.' || text[unit] == ',') {
+    return "the amount is a whole number: less than one a second is so many a minute, as 30r/m for "
+           "0.5r/s";
+  }
   if (!parse_unit(text.substr(unit, slash - unit), rate.unit)) {
     return "the unit is r (requests), t (model tokens) or gs (GPU seconds): write 10r/m";
   }

@@ -54,6 +54,26 @@ bool prepare_file(ngx_http_request_t* r) noexcept {
   return push_page_policy(r) && push_header(r, "Cache-Control", str("no-cache")) != nullptr;
 }
 
+// Doubtful, not wrong: it may be put there before it is asked for.
+void look_for_page(ngx_conf_t* cf, const ngx_str_t& root) noexcept {
+  char index[NGX_MAX_PATH];
+  if (root.len + sizeof "/index.html" > sizeof index) {
+    return;
+  }
+  u_char* const end = ngx_sprintf(reinterpret_cast<u_char*>(index), "%V", &root);
+  ngx_file_info_t info;
+  *end = '\0';
+  const bool folder = ngx_file_info(index, &info) == 0 && ngx_is_dir(&info);
+  ngx_memcpy(end, "/index.html", sizeof "/index.html");
+  if (!folder || ngx_file_info(index, &info) != 0) {
+    ngx_str_t where = root;
+    warn_at(cf, cf->conf_file->file.name, cf->conf_file->line,
+            "penstock_ui: %s \"%V\", so the page is not found; make install puts it there, or name "
+            "its folder as root=PATH",
+            folder ? "there is no index.html in" : "there is no folder", &where);
+  }
+}
+
 char* read_ui(ngx_conf_t* cf, ngx_command_t*, void*) noexcept {
   ngx_http_core_loc_conf_t* core = core_conf(cf);
   if (core->handler != nullptr) {
@@ -80,6 +100,7 @@ char* read_ui(ngx_conf_t* cf, ngx_command_t*, void*) noexcept {
   if (root.data == nullptr || ngx_conf_full_name(cf->cycle, &root, 0) != NGX_OK) {
     return kConfError;
   }
+  look_for_page(cf, root);
   core->root = root;
   core->handler = begin_file;
   return NGX_CONF_OK;

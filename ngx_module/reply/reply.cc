@@ -48,8 +48,12 @@ PageWords words_for(ngx_uint_t status) noexcept {
       return {"method_not_allowed", "The method is not allowed here."};
     case 408:
       return {"invalid_request", "The request did not arrive in time."};
+    case 412:
+      return {"invalid_request", "What is here is not what the request's conditions are about."};
     case 413:
       return {"too_large", "The request body is larger than this server accepts."};
+    case 416:
+      return {"invalid_request", "The range is past the end."};
     case 429:
       return {"rate_limit_exceeded", "Too many requests."};
     case 502:
@@ -78,6 +82,21 @@ PageWords words_for(KeyState key) noexcept {
 // Whether penstock_require_key may have refused it.
 bool is_key_wanted(ngx_http_request_t* r) noexcept {
   return r->err_status == NGX_HTTP_UNAUTHORIZED && loc_conf(r)->require_key == 1;
+}
+
+// Of a range past the end, once Nginx has told how long it is: "bytes */123". `out` holds it.
+std::string_view range_detail(ngx_http_request_t* r, char (&out)[96]) noexcept {
+  static constexpr std::string_view kUnit = "bytes */";
+  const ngx_table_elt_t* const told = r->headers_out.content_range;
+  const std::string_view range = told != nullptr ? view(told->value) : std::string_view();
+  if (!range.starts_with(kUnit) || range.size() - kUnit.size() > Text::kMaxDigits) {
+    return {};
+  }
+  Text text(out);
+  text.raw("The range begins past the end: there are ")
+      .raw(range.substr(kUnit.size()))
+      .raw(" bytes, from 0 on.");
+  return {out, static_cast<size_t>(text.at() - out)};
 }
 
 // Only pages that Nginx makes itself: err_status is set, what follows is its HTML, and no answer
@@ -114,9 +133,14 @@ ngx_int_t header_filter(ngx_http_request_t* r) noexcept {
     push_header(r, "Allow", str(loc_conf(r)->asks ? "GET, HEAD, DELETE" : "GET, HEAD, POST"));
   }
   const KnownKey* const key = is_key_wanted(r) ? state->caller_key : nullptr;
-  const PageWords words = key != nullptr && key->state != KeyState::kKnown
-                              ? words_for(key->state)
-                              : words_for(r->err_status);
+  PageWords words = key != nullptr && key->state != KeyState::kKnown ? words_for(key->state)
+                                                                     : words_for(r->err_status);
+  char range[96];
+  if (r->err_status == NGX_HTTP_RANGE_NOT_SATISFIABLE) {
+    if (const std::string_view detail = range_detail(r, range); !detail.empty()) {
+      words.detail = detail;
+    }
+  }
   const ngx_str_t body = render_problem(
       r->pool,
       {.status = static_cast<int>(r->err_status), .detail = words.detail, .code = words.code});

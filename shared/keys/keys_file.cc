@@ -102,6 +102,9 @@ Result<std::vector<Key>> read_keys(std::string_view text) {
   if (text.size() > kMostFileBytes) {
     return Error{"is larger than " + std::to_string(kMostFileBytes >> 20) + " MiB"};
   }
+  if (text.empty()) {
+    return Error{"is empty: remove it, and \"penstockctl keys add OWNER\" makes it anew"};
+  }
   bool begun = false;
   bool ended = false;
   for (size_t number = 1; !text.empty(); ++number) {

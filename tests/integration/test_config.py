@@ -73,7 +73,13 @@ MISTAKES = [
     ("GPU time beyond what is counted", ZONE, limit("zone=edge key=a rate=5000000gs/s algorithm=sliding_window name=a"), r'"5000000gs/s"'),
     ("burst of GPU time beyond what is counted", ZONE, limit("zone=edge key=a rate=1gs/s burst=2000000 name=a"),
      r'burst "2000000".*to 1000000'),
-    ("a rate of a fraction", ZONE, limit("zone=edge key=a rate=1.5r/m name=a"), r'"1\.5r/m".*unit'),
+    ("a rate of a fraction", ZONE, limit("zone=edge key=a rate=0.5r/s name=a"), r'"0\.5r/s".*a whole number.*30r/m for 0\.5r/s'),
+    ("headers of an unknown word", ZONE, "penstock_headers yes;", r'penstock_headers takes on, refused or off, not "yes"'),
+    ("a log level of an unknown word", ZONE, "penstock_log_level debug;", r'takes off, info, notice, warn or error, not "debug"'),
+    ("a wait that is no time", ZONE, "penstock_max_wait 30x;", r'penstock_max_wait takes a time such as 500ms, 30s or 5m, not "30x"'),
+    ("a buffer that is no size", ZONE, "penstock_buffer_size 4kb;", r'penstock_buffer_size takes a size such as 64k or 1m, not "4kb"'),
+    ("an upstream that is none", ZONE, "location /v1/ { penstock_pass gpuu; }",
+     r'there is no upstream "gpuu": write upstream gpuu \{ server unix:/run/penstock/penstock.sock; \}, or name unix:PATH or HOST:PORT'),
     ("a rate beyond numbers", ZONE, limit("zone=edge key=a rate=99999999999999999999r/m name=a"), r"to 1000000000"),
     ("a quota with an unknown period", ZONE, limit("zone=edge key=a quota=10r/y name=a"), r'quota "10r/y".*s, m, h, d, w, M'),
     ("a quota with a burst", ZONE, limit("zone=edge key=a quota=10r/d burst=2 name=a"), r"quota has no burst="),
@@ -139,6 +145,8 @@ DOUBTS = [
      r'quota "free-quota-tokens-d".*at most 50'),
     ("a zone too small for its limits", "penstock_zone edge 32k;", limit("zone=edge key=$arg_key rate=1000r/m algorithm=sliding_log name=a"),
      r'zone "edge" is too small.*k or more'),
+    ("a page in no folder", ZONE, "location / { penstock_ui gpu root=/nope; }", r'penstock_ui: there is no folder "/nope".*root=PATH'),
+    ("a page without its index", ZONE, "location / { penstock_ui gpu root=/proc/self/fd; }", r'no index.html in "/proc/self/fd"'),
     ("a zone's file in no folder", "penstock_zone edge 1m file=nowhere/edge;", "", r'zone "edge": there is no folder "/\S+/nowhere/".*make it'),
 ]
 
@@ -163,6 +171,15 @@ def test_nginx_t_warns_of_what_contradicts_itself(penstock, what, http, server, 
     assert len(warnings) == 1, said
     assert re.search(message, warnings[0]), warnings[0]
     assert re.search(r" in \S+/nginx\.conf:\d+$", warnings[0]), warnings[0]
+
+
+@pytest.mark.parametrize("balancer", ["", "least_conn;", "keepalive 4;", "zone shared 64k;"])
+def test_an_upstream_s_block_may_come_behind_its_name(penstock, balancer):
+    """Names are bound once all is read; what stands in for the block until then warns of no balancer."""
+    service = penstock(start=False, http=ZONE + "server { listen unix:early; location / { penstock_pass late; } }\n"
+                       f"upstream late {{ {balancer} server unix:somewhere; }}")
+    accepted, said = service.nginx.check()
+    assert accepted and "[warn]" not in said, said
 
 
 def test_what_makes_sense_is_not_warned_of(penstock):

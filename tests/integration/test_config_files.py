@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import re
 import signal
 import stat
@@ -123,11 +124,12 @@ def test_two_files_are_compared(folder):
     assert ctl(folder, "diff", folder / "a.yaml").returncode == 2
 
 
-def needs(folder, text):
+def needs(folder, text, starts=True):
     """What -t finds besides mistakes."""
     (folder / "p.yaml").write_text(text)
     code, said = penstockd(folder, "-t", "-c", folder / "p.yaml")
-    assert code == 0 and "configuration is good" in said, said
+    assert code == (0 if starts else 1) and "configuration is good" in said, said
+    assert ("but penstockd would not start" in said) != starts, said
     return said
 
 
@@ -165,7 +167,7 @@ limits: {{ max_connections: 1000000 }}
     run.chmod(stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO)
     assert f"bad: socket: {run} may be written by everybody" in needs(folder, text)
     (run / "s").write_text("")
-    assert f"bad: socket: {run}/s is there and is no socket" in needs(folder, text)
+    assert f"bad: socket: {run}/s is there and is no socket" in needs(folder, text, starts=False)
 
 
 def test_a_check_finds_no_fault_where_there_is_none(folder):
@@ -182,6 +184,49 @@ def test_a_check_as_another_user_says_what_that_user_may_not(folder):
     (folder / "p.yaml").write_text(f"socket: {folder}/s\nlimits: {{ max_connections: 10 }}\n")
     done = subprocess.run([BUILD / "penstockd", "-t", "-c", folder / "p.yaml"], capture_output=True, text=True, user="nobody", env=environment(folder))
     assert f"warn: socket: {folder} may not be written to by nobody; chown it to penstockd's user" in done.stderr
+    assert done.returncode == 0, "another one's start may be fine"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may write where it may not")
+@pytest.mark.parametrize("shut, says", [("state", "state may not be written to by nobody; chmod u+rwx"), ("lock", "state/lock may not be written to by nobody"),
+                                        ("run", "run may not be written to by nobody; chmod u+rwx"), ("file", "state is no folder")])
+def test_what_ends_a_start_for_sure_ends_the_check_with_1(folder, shut, says):
+    """The folders are nobody's, so nobody is penstockd's user; root, whom nothing stops, is told of what is no folder alone."""
+    folder.chmod(0o755)
+    if any(above.stat().st_mode & 0o001 == 0 for above in folder.parents):
+        pytest.skip("a folder above is closed to others")
+    nobody = pwd.getpwnam("nobody")
+    run, state = folder / "run", folder / "state"
+    for each in run, state:
+        each.mkdir(mode=0o750)
+        os.chown(each, nobody.pw_uid, nobody.pw_gid)
+    (folder / "p.yaml").write_text(f"socket: {run}/s\nstate: {state}\nlimits: {{ max_connections: 10 }}\n")
+
+    def called(user, *words):
+        return subprocess.run([BUILD / "penstockd", *words, "-c", folder / "p.yaml"], capture_output=True, text=True, timeout=30, user=user,
+                              group=nobody.pw_gid if user else None, extra_groups=[] if user else None, env=environment(folder))
+    fine = called("nobody", "-t")
+    assert fine.returncode == 0 and "bad:" not in fine.stderr, fine
+    if shut == "lock":
+        (state / "lock").touch(mode=0o600)  # as root started it once
+    elif shut == "file":
+        state.rmdir()
+        state.touch()
+    else:
+        (folder / shut).chmod(0o550)
+    done = called("nobody", "-t")
+    assert done.returncode == 1 and "bad: " in done.stderr and f"{folder}/{says}" in done.stderr and "would not start" in done.stderr, done
+    assert called(None, "-t").returncode == (1 if shut == "file" else 0)
+    if shut == "state":
+        assert called("daemon", "-t").returncode == 0, "whose folder it is not, and who is not named so"
+    assert called("nobody").returncode == 1, "it does not start, as was said"
+
+
+def test_whom_nobody_knows_may_not_be_named_and_ends_a_start(folder):
+    said = needs(folder, f"socket: {folder}/s\nsocket_group: no-such\nlimits: {{ max_connections: 10 }}\n", starts=False)
+    assert "bad: socket: there is no group no-such" in said and "access" not in said
+    said = needs(folder, f"socket: {folder}/s\naccess: {{ viewers: [no-such] }}\nlimits: {{ max_connections: 10 }}\n", starts=False)
+    assert "bad: access: there is no user and no group 'no-such'" in said
 
 
 def test_status_says_since_when_a_worker_is_ready_and_no_error_that_is_over(penstock, folder):

@@ -268,7 +268,7 @@ def test_many_counters_are_told_whole(penstock):
     ("~ /console/", "penstock_console;", "penstock_console needs a location by prefix"),
     ("/console/", "penstock_console; penstock_console;", '"penstock_console" is duplicate'),
     ("/console/", "penstock_console; penstock_quota;", '"penstock_quota" stands where another directive answers already'),
-    ("/console/", "penstock_console nobody;", 'no port in upstream "nobody"')])
+    ("/console/", "penstock_console nobody;", 'there is no upstream "nobody": write upstream nobody {')])
 def test_what_makes_no_sense_is_refused(penstock, location, lines, said):
     service = penstock(start=False, server=f"location {location} {{ {lines} }}")
     accepted, words = service.nginx.check()

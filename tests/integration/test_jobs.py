@@ -195,7 +195,9 @@ def test_a_large_result_comes_from_disk_with_ranges(jobs):
     assert part.status == 206 and part.body == whole.body[100:200]
     assert part.headers["Content-Range"] == f"bytes 100-199/{len(whole.body)}"
     past = get(service, path, {**ALICE, "Range": f"bytes={len(whole.body)}-"})
-    assert past.status == 416
+    assert past.status == 416 and past.headers["Content-Range"] == f"bytes */{len(whole.body)}"
+    assert past.json()["title"] == "Range Not Satisfiable"
+    assert past.json()["detail"] == f"The range begins past the end: there are {len(whole.body)} bytes, from 0 on."
     head = service.request("HEAD", path, ALICE)
     assert head.status == 200 and head.body == b"" and int(head.headers["Content-Length"]) == len(whole.body)
     same = get(service, path, {**ALICE, "If-None-Match": whole.headers["ETag"]})
@@ -267,7 +269,8 @@ def test_a_scheduled_job_waits_for_its_time(jobs):
     told = job(service, id)
     assert told["status"] == "scheduled" and told["position"] is None and told["not_before"] > told["created_at"] + 3000
     assert [each["id"] for each in get(service, "/jobs?status=scheduled").json()["data"]] == [id]
-    assert service.request("DELETE", f"/jobs/{id}", ALICE).json()["status"] == "cancelled"
+    gone = service.request("DELETE", f"/jobs/{id}", ALICE).json()
+    assert gone["status"] == "cancelled" and gone == service.request("DELETE", f"/jobs/{id}", ALICE).json()
 
 
 def websocket(service, id, *early, more=""):

@@ -374,6 +374,23 @@ def test_what_is_typed_wrong_is_said(keys):
     assert keys.run("revoke", "team-a", "--all").stdout == "revoked 2 keys\n" and keys.json("list")["data"] == []
 
 
+def test_a_file_that_is_not_there_is_named_and_made_by_add_alone(keys, folder):
+    says = f'penstockctl: {keys.path} is not there: "penstockctl keys add OWNER" makes it, -f FILE names another\n'
+    for words in (["list"], ["list", "team-a"], ["list", "--json"], ["revoke", "team-a"], ["move", "team-a", "--tier", "pro"]):
+        done = keys.run(*words)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", says), (words, done)
+    assert not list(folder.glob("keys*")), "nor is a lock left"
+    far = Keys(folder / "none" / "keys").run("add", "team-a")
+    assert far.returncode == 1 and "none/keys.lock cannot be made: No such file" in far.stderr and "-f FILE names another" in far.stderr
+    keys.add("team-a")
+    keys.run("revoke", "team-a")
+    assert keys.run("list").returncode == 0, "a file without keys is one"
+    keys.path.write_bytes(b"")
+    for words in (["list"], ["add", "team-a"]):
+        done = keys.run(*words)
+        assert done.returncode == 1 and f'{keys.path}: is empty: remove it, and "penstockctl keys add OWNER"' in done.stderr, done
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="the system's log is at /dev/log, which only root can put another in the place of")
 def test_the_systems_log_is_told_of_each_order_and_never_of_a_key(keys, folder):
     """/dev is a folder of the test's own, in a mount namespace."""

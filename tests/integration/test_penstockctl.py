@@ -225,7 +225,7 @@ def test_an_order_that_the_edge_does_not_answer_may_yet_happen(console, ctl):
 
 
 @pytest.mark.parametrize("arguments", [
-    [], ["limit", KEY], ["limits"], ["limits", KEY, "rest"], ["limits", KEY, "show", "more"], ["limits", KEY, "--jsn"],
+    [], ["limits"], ["limits", KEY, "rest"], ["limits", KEY, "show", "more"], ["limits", KEY, "--jsn"],
     ["limits", KEY, "--url"], ["limits", KEY, "--url", "file:///etc/passwd"], ["limits", KEY, "--url", "127.0.0.1/console"],
     ["limits", "a\nPenstock-Key: b"], ["limits", ""], ["limits", "-"], ["offenders", "x"], ["status", "x"],
 ], ids=str)
@@ -235,8 +235,15 @@ def test_misuse_is_2_and_shows_the_usage(ctl, arguments):
     assert "usage: penstockctl" in done.stderr and "sk-secret" not in done.stderr
 
 
+def test_of_a_command_that_is_none_the_nearest_is_told_in_one_line(ctl):
+    for typed, meant in (("statsu", "status"), ("limit", "limits"), ("Jobs", "jobs")):
+        done = ctl(typed, KEY)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"penstockctl: there is no command '{typed}'; did you mean '{meant}'? penstockctl help shows them all\n"
+
+
 def test_help_is_not_misuse(ctl):
-    for arguments in (["--help"], ["limits", "--help"]):
+    for arguments in (["--help"], ["help"], ["limits", "--help"], ["help", "limits"]):
         done = ctl(*arguments)
         assert done.returncode == 0 and done.stdout.startswith("usage: penstockctl") and done.stderr == ""
 

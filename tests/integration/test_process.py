@@ -59,12 +59,18 @@ def gone(pids):
 
 def test_the_program_of_the_documentation_answers(penstock, folder):
     text = re.search(r"```python\n(.*?)```", PROTOCOL.read_text(), re.S).group(1)
-    assert text.count("\n") == 12
+    assert text.count("\n") == 19
     service = serve(penstock, program(folder, text, hello=""))
     for prompt in ("one two", "three"):
         answer = service.complete(prompt=prompt)
         assert (answer.status, answer.text()) == (200, prompt.upper())
         assert answer.headers["Content-Type"] == "text/plain"
+    chat = service.request("POST", "/v1/chat/completions", None, {"model": "sim", "messages": [{"role": "user", "content": "four five"}]})
+    assert (chat.status, chat.body) == (200, b"FOUR FIVE")
+    assert service.complete(prompt="long " * 20_000).text() == ("LONG " * 20_000).strip(), "its body is in a file"
+    for body in ({"input": "x"}, {"prompt": 7}, {"messages": []}, {"messages": [{"content": [{"type": "text"}]}]}):
+        refused = service.request("POST", "/v1/completions", None, {"model": "sim", **body})
+        assert refused.status == 400 and "a prompt, or messages" in refused.json()["error"]["message"], (body, refused.body)
 
 
 def test_a_job_has_no_longer_than_its_caller_waits(penstock, folder):

@@ -106,6 +106,15 @@ def test_what_failed_runs_by_another_model(service):
     assert "3 are left: No worker of queue default serves model" in wrong.stdout, wrong
 
 
+def test_a_queue_that_is_not_there_is_no_replay_of_nothing(service):
+    started = service(worker())
+    wrong, paused = (subprocess.run([BUILD / "penstockctl", *words, "-s", started.penstockd.socket], capture_output=True, text=True, timeout=60)
+                     for words in (["replay", "--queue", "nope", "--since", "2h"], ["pause", "nope"]))
+    assert (wrong.returncode, wrong.stdout) == (1, "") and wrong.stderr == paused.stderr, (wrong, paused)
+    assert wrong.stderr == "penstockctl: There is no queue 'nope'. Queues: default.\n"
+    assert replay(started).stdout == "0 run again: 0 completed, 0 did not\n"
+
+
 def test_a_replay_lets_everybody_else_go_first(service, folder):
     """Both are in line before either is taken, the replays first."""
     log = folder / "runs"

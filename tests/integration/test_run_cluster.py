@@ -70,5 +70,7 @@ def test_the_readmes_chapter_does_what_it_says(cluster):
     commands = commands.replace("8080", str(port)).replace("8081", str(port + 1))
     done = subprocess.run(["bash", "-ec", commands], capture_output=True, text=True, timeout=90, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert '"object":"job"' in done.stdout and re.search(r"^event: completed$", done.stdout, re.M), done.stdout
+    assert len(re.findall(r"^event: completed$", done.stdout, re.M)) == 4, done.stdout
+    seen = re.findall(r'"id":"(job_\w+)","object":"job","status":"(?:queued|processing)"', done.stdout)
+    assert len(set(seen)) == 4, "all are seen before the host dies"
     assert json.loads(done.stdout.strip().splitlines()[-1])["choices"][0]["text"]

@@ -91,6 +91,8 @@ def test_a_backup_is_taken_while_jobs_come_and_is_whole_and_restores(jobs, folde
     assert line["status"] == "completed" and line["result_file"] == f"results/{early}"
     again = ctl("backup", folder / "saved", service=service)
     assert again.returncode == 1 and "is there and not empty" in again.stderr
+    used = ctl("restore", folder / "saved", state_of(service))
+    assert (used.returncode, used.stderr) == (1, f"penstockctl: a penstockd uses {state_of(service)}: stop it first\n")
     stop(service)
     state_of(service).rename(folder / "lost")
     assert "all checked" in said("restore", folder / "saved", state_of(service))
@@ -267,6 +269,9 @@ def test_doctor_says_how_all_is_and_exits_by_the_worst(jobs, folder, ctl):  # no
     stop(service)
     gone = ctl("doctor", "-c", daemon.config)
     assert gone.returncode == 2 and "cannot reach penstockd" in gone.stdout and "systemctl status penstockd" in gone.stdout
+    state_of(service).rename(folder / "elsewhere")
+    gone = ctl("doctor", "-c", daemon.config)
+    assert f"{state_of(service)} is not there, so they were not measured" in gone.stdout and "call this as" not in gone.stdout
 
 
 def test_doctor_tells_versions_that_differ(jobs, folder, ctl, monkeypatch):  # noqa: F811

@@ -69,6 +69,10 @@ Outcome run_offenders(const Arguments& arguments);
 Outcome run_usage(const Arguments& arguments);
 Outcome run_keys(const Arguments& arguments);
 
+// nullptr: there is none of that name; what is said of it names the nearest one.
+const Command* find_command(std::string_view name);
+std::string no_command(std::string_view name);
+
 // Every command's line, or one command's with its options.
 std::string usage();
 std::string usage(const Command& command);

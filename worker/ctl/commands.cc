@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <array>
 
+#include "shared/base/nearest.h"
 #include "worker/ctl/command.h"
+#include "worker/ctl/table.h"
 
 namespace penstock::ctl {
 namespace {
@@ -210,6 +212,21 @@ std::string row(std::string left, size_t width, std::string_view right) {
 }  // namespace
 
 std::span<const Command> commands() { return kCommands; }
+
+const Command* find_command(std::string_view name) {
+  const auto found = std::find_if(kCommands.begin(), kCommands.end(),
+                                  [&](const Command& each) { return each.name == name; });
+  return found == kCommands.end() ? nullptr : &*found;
+}
+
+std::string no_command(std::string_view name) {
+  std::vector<std::string> names;
+  for (const Command& each : kCommands) {
+    names.emplace_back(each.name);
+  }
+  return "there is no command '" + printable(name) + "'; did you mean '" + nearest(name, names) +
+         "'? penstockctl help shows them all";
+}
 
 std::string usage() {
   std::string out = "usage: penstockctl COMMAND [OPTION...]\n\n";

@@ -49,6 +49,11 @@ void look_at_flushes(const std::string& state, Findings& findings) {
   constexpr int64_t kSlowNs = 20 * kNsPerMs;
   std::string path = state + "/.doctor.XXXXXX";
   const Fd file(::mkostemp(path.data(), O_CLOEXEC));
+  if (!file.valid() && errno == ENOENT) {
+    return note(findings, Level::kWarn, "flushes",
+                state + " is not there, so they were not measured",
+                "penstockd makes it when it starts");
+  }
   if (!file.valid()) {
     return note(findings, Level::kWarn, "flushes",
                 state + " may not be written to, so they were not measured",

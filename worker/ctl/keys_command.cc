@@ -111,7 +111,7 @@ Outcome add(const Arguments& arguments, const std::string& owner, std::string& i
   if (!text) {
     return failed(text.error());
   }
-  auto store = KeysStore::open(file_of(arguments));
+  auto store = KeysStore::open(file_of(arguments), KeysStore::Absent::kHasNoKeys);
   if (!store) {
     return failed(store.error());
   }
@@ -172,7 +172,7 @@ Outcome list(const Arguments& arguments, std::string_view owner) {
 template <typename Deed>
 Outcome change_found(const Arguments& arguments, const std::string& which, std::string_view done,
                      std::string& ids, const Deed& deed) {
-  auto store = KeysStore::open(file_of(arguments));
+  auto store = KeysStore::open(file_of(arguments), KeysStore::Absent::kIsError);
   if (!store) {
     return failed(store.error());
   }

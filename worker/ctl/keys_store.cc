@@ -47,6 +47,15 @@ bool set_access(int fd, const std::string& path) {
   return ::fchmod(fd, 0640) == 0;
 }
 
+bool is_absent(const std::string& path) {
+  return ::access(path.c_str(), F_OK) != 0 && errno == ENOENT;
+}
+
+Error not_there(const std::string& path) {
+  return {path + " is not there: \"penstockctl keys add OWNER\" makes it, -f FILE names another",
+          ErrorKind::kIo};
+}
+
 bool write_all(int fd, std::string_view text) {
   while (!text.empty()) {
     const ssize_t n = ::write(fd, text.data(), text.size());
@@ -60,10 +69,10 @@ bool write_all(int fd, std::string_view text) {
 
 }  // namespace
 
-Result<KeysStore> KeysStore::read(const std::string& path) {
+Result<KeysStore> KeysStore::read(const std::string& path, Absent absent) {
   KeysStore store(path);
-  if (::access(path.c_str(), F_OK) != 0 && errno == ENOENT) {
-    return store;
+  if (is_absent(path)) {
+    return absent == Absent::kHasNoKeys ? std::move(store) : Result<KeysStore>(not_there(path));
   }
   const auto file = read_secret_file(path, keys::kMostFileBytes);
   if (!file) {
@@ -77,7 +86,10 @@ Result<KeysStore> KeysStore::read(const std::string& path) {
   return store;
 }
 
-Result<KeysStore> KeysStore::open(const std::string& path) {
+Result<KeysStore> KeysStore::open(const std::string& path, Absent absent) {
+  if (absent == Absent::kIsError && is_absent(path)) {
+    return not_there(path);  // and no lock is left beside it
+  }
   // Waits for so long for another penstockctl.
   constexpr int kTries = 100;
   constexpr useconds_t kBetweenUs = 100'000;
@@ -93,7 +105,8 @@ Result<KeysStore> KeysStore::open(const std::string& path) {
   const std::string name = file + ".lock";
   Fd lock(::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!lock.valid()) {
-    return failed(name + " cannot be made");
+    return Error{failed(name + " cannot be made").message + "; -f FILE names another file",
+                 ErrorKind::kIo};
   }
   for (int tries = 0; ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0; ++tries) {
     if (errno != EWOULDBLOCK || tries == kTries) {
@@ -101,7 +114,7 @@ Result<KeysStore> KeysStore::open(const std::string& path) {
     }
     ::usleep(kBetweenUs);
   }
-  Result<KeysStore> store = read(file);
+  Result<KeysStore> store = read(file, absent);
   if (store) {
     store->lock_ = std::move(lock);
   }

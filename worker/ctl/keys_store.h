@@ -2,6 +2,7 @@
 // reads it sees it as it was or as it is, never half of it, and after a crash as well.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -13,12 +14,13 @@ namespace penstock::ctl {
 
 class KeysStore {
  public:
+  enum class Absent : uint8_t { kHasNoKeys, kIsError };  // a file that is not there yet
+
   // Locks it by a file beside it, `path`.lock, waiting ten seconds at most for another who does,
-  // and reads it; one that is not there yet has no keys. A link stays one: what it leads to is
-  // changed. The Error names the file.
-  static Result<KeysStore> open(const std::string& path);
+  // and reads it. A link stays one: what it leads to is changed. The Error names the file.
+  static Result<KeysStore> open(const std::string& path, Absent absent);
   // The same to look at only, without waiting. REQUIRES: save() is not called.
-  static Result<KeysStore> read(const std::string& path);
+  static Result<KeysStore> read(const std::string& path, Absent absent = Absent::kIsError);
 
   std::vector<keys::Key>& all() { return keys_; }
 

@@ -26,11 +26,13 @@ int end(const Outcome& outcome, const std::string& usage) {
     return std::max(outcome.exit_status, say(outcome.text));
   }
   std::fprintf(stderr, "penstockctl: %s\n", outcome.text.c_str());
-  if (outcome.exit_status == Outcome::kMisused) {
+  if (outcome.exit_status == Outcome::kMisused && !usage.empty()) {
     std::fprintf(stderr, "\n%s", usage.c_str());
   }
   return outcome.exit_status;
 }
+
+constexpr std::string_view kHelp = "help";
 
 bool asks_for_help(std::string_view argument) { return argument == "--help" || argument == "-h"; }
 
@@ -45,15 +47,17 @@ int main(int argc, char** argv) {
     std::fputs(penstock::ctl::usage().c_str(), stderr);
     return Outcome::kMisused;
   }
-  if (asks_for_help(typed[0])) {
+  if (asks_for_help(typed[0]) || (typed[0] == kHelp && typed.size() == 1)) {
     return say(penstock::ctl::usage());
   }
-  const auto all = penstock::ctl::commands();
-  const auto command = std::find_if(all.begin(), all.end(),
-                                    [&](const Command& each) { return each.name == typed[0]; });
-  if (command == all.end()) {
-    return end(penstock::ctl::misused("there is no command '" + std::string(typed[0]) + "'"),
-               penstock::ctl::usage());
+  const bool help = typed[0] == kHelp;
+  const std::string_view name = typed[help ? 1 : 0];
+  const Command* const command = penstock::ctl::find_command(name);
+  if (command == nullptr) {
+    return end(penstock::ctl::misused(penstock::ctl::no_command(name)), "");
+  }
+  if (help) {
+    return say(usage(*command));
   }
   const auto rest = typed.subspan(1);
   if (!rest.empty() && asks_for_help(rest[0])) {

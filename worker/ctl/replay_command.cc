@@ -13,6 +13,7 @@
 
 #include "worker/ctl/json.h"
 #include "worker/ctl/operate.h"
+#include "worker/ctl/table.h"
 #include "worker/ctl/time_of.h"
 
 namespace penstock::ctl {
@@ -29,6 +30,25 @@ struct Wanted {
 };
 
 Error no_json() { return {"penstockd's answer is no JSON object"}; }
+
+// An Error, as of an order to a queue (pause), where there is none of that name.
+Status look_for_queue(Penstockd& penstockd, const std::string& name) {
+  const auto status = penstockd.status();
+  simdjson::dom::parser parser;
+  JsonElement root;
+  if (!status || !parse_object(parser, *status, root)) {
+    return status ? no_json() : status.error();
+  }
+  std::string names;
+  for (const JsonElement queue : elements_of(root, "queues")) {
+    const std::string each = cell(queue, "name");
+    if (each == name) {
+      return Ok{};
+    }
+    names += (names.empty() ? "" : ", ") + each;
+  }
+  return Error{fmt::format("There is no queue '{}'. Queues: {}.", printable(name), names)};
+}
 
 // The ids of those jobs, the earliest first, without replays: those are of jobs that are there.
 Result<std::vector<std::string>> find(Penstockd& penstockd, const Wanted& wanted) {
@@ -178,6 +198,9 @@ Outcome run_replay(const Arguments& arguments) {
   const Wanted wanted{arguments.value("queue"), status,   arguments.value("model"),
                       arguments.value("run"),   *since_s, *until_s};
   return with_penstockd(arguments, [&](Penstockd& penstockd) {
+    if (const Status there = look_for_queue(penstockd, wanted.queue); !there) {
+      return failed(there.error());
+    }
     const auto ids = find(penstockd, wanted);
     if (!ids) {
       return failed(ids.error());

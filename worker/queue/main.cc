@@ -70,15 +70,25 @@ int serve(penstock::queue::Config config, const std::string& path, int argc, cha
 int check(const penstock::queue::Config& config, const std::string& path) {
   using penstock::queue::Finding;
   size_t wrong = 0;
+  bool starts = true;
   for (const Finding& each : look_at_needs(config, penstock::queue::binary_beside_this(""))) {
     if (each.level != Finding::Level::kOk) {
       std::fprintf(stderr, "%s\n", line_of(each).c_str());
       ++wrong;
+      starts = starts && !each.stops;
     }
   }
+  const auto roles = penstock::queue::Roles::create(config.access, config.socket_group);
+  if (starts && !roles) {
+    std::fprintf(stderr, "bad: access: %s\n", roles.error().message.c_str());
+    ++wrong;
+    starts = false;
+  }
   std::fprintf(stderr, "%s: configuration is good%s\n", path.c_str(),
-               wrong == 0 ? "" : ", but what it needs is not all in order");
-  return 0;
+               wrong == 0 ? ""
+               : starts   ? ", but what it needs is not all in order"
+                          : ", but penstockd would not start: see what is bad");
+  return starts ? 0 : kFailed;
 }
 
 int say_takes_over(const penstock::queue::Config& config) {

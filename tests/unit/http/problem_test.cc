@@ -32,6 +32,14 @@ TEST(ProblemTest, EscapesWhatCallersMaySendBack) {
   EXPECT_NE(text.find(R"("param":"m")"), std::string::npos);
 }
 
+TEST(ProblemTest, WhatNginxItselfMayAnswerHasItsOwnTitle) {
+  EXPECT_EQ(title_of(408), "Request Timeout");
+  EXPECT_EQ(title_of(412), "Precondition Failed");
+  EXPECT_EQ(title_of(414), "URI Too Long");
+  EXPECT_EQ(title_of(416), "Range Not Satisfiable");
+  EXPECT_EQ(title_of(418), "Client Error");
+}
+
 TEST(ProblemTest, HasAChallengeAsItIs) {
   const std::string challenge = R"({"salt":"?expires=1&l=2&"})";
   const std::string text = rendered(

@@ -95,6 +95,11 @@ TEST(KeysFileTest, WhatIsWrongIsSaidWithItsLine) {
             std::string::npos);
 }
 
+TEST(KeysFileTest, OfAnEmptyFileItIsSaidWhatToDo) {
+  EXPECT_EQ(error_of(""), "is empty: remove it, and \"penstockctl keys add OWNER\" makes it anew");
+  EXPECT_NE(error_of(kFirst).find("\"end COUNT\", is missing"), std::string::npos);
+}
+
 // As one sees it that is written in place, or by whom the disk was full.
 TEST(KeysFileTest, NoPartOfAFileIsAFile) {
   const std::string whole = file(line("a - 2026-11-30T07:00:00Z -") +

@@ -192,9 +192,8 @@ std::variant<std::vector<int32_t>, Failure> LlamaEngine::tokens_of(
   }
   // A text that cannot fit however it is cut is not worth cutting: others wait to be read.
   const auto least = static_cast<int64_t>(bytes / tokenizer_.longest());
-  const auto room = answer_tokens(least, request, limits_);
-  if (const auto* failure = std::get_if<Failure>(&room)) {
-    return *failure;
+  if (auto failure = cannot_fit(least, request, limits_)) {
+    return *std::move(failure);
   }
   if (request.chat) {
     return template_.render(request.messages, realtime_ns() / kNsPerSec);

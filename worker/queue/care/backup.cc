@@ -277,6 +277,13 @@ Result<int64_t> check_sums(const std::string& backup) {
 
 Result<Saved> restore_backup(const std::string& backup, const std::string& state) {
   std::error_code none;
+  const std::string lock_path = state + "/lock";
+  const Error used{"a penstockd uses " + state + ": stop it first", ErrorKind::kBusy};
+  // First of all: what is in use is not to be moved away.
+  if (const Fd there(::open(lock_path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+      there.valid() && ::flock(there.get(), LOCK_EX | LOCK_NB) != 0) {
+    return used;
+  }
   // Whatever is left of another state, its log above all, would be taken for this one's.
   for (const auto& left : fs::directory_iterator(state, none)) {
     if (left.path().filename() != "lock") {
@@ -287,12 +294,11 @@ Result<Saved> restore_backup(const std::string& backup, const std::string& state
   if (Status made = make_folder(state, 0750); !made) {
     return made.error();
   }
-  const Fd lock(::open((state + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  const Fd lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!lock.valid() || ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
-    return lock.valid() ? Error{"a penstockd uses " + state + ": stop it first"}
-                        : call_failed(state + "/lock", "opening it");
+    return lock.valid() ? used : call_failed(lock_path, "opening it");
   }
-  be_like(state + "/lock", backup + "/secret");
+  be_like(lock_path, backup + "/secret");
   if (Status made = make_folder(state + "/results", 0750); !made) {
     return made.error();
   }

@@ -14,6 +14,7 @@ struct Finding {
   std::string about;   // "socket", "workers.chat.model"
   std::string text;    // what it is: "/run/penstock is not there"
   std::string advice;  // what to do; empty where nothing is
+  bool stops = false;  // kBad: penstockd does not start by it
 };
 
 constexpr const char* name_of(Finding::Level level) {

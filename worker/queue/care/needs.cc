@@ -23,12 +23,17 @@ namespace {
 using Level = Finding::Level;
 
 constexpr mode_t kOpenToAll = 07;
+constexpr char kServiceUser[] = "penstock";  // of the packages' unit
 constexpr mode_t kBeyondSecret = 0777 & ~0640U;
 
 std::string user() {
   const passwd* const found = ::getpwuid(::geteuid());
   return found != nullptr ? found->pw_name : std::to_string(::geteuid());
 }
+
+// Whether who looks is the user as whom penstockd runs, as far as can be told. `owner`: of what it
+// writes to.
+bool is_penstockds(uid_t owner) { return ::geteuid() == owner || user() == kServiceUser; }
 
 std::string folder_of(const std::string& path) {
   const std::string folder = std::filesystem::path(path).parent_path().string();
@@ -43,6 +48,10 @@ class Look {
 
   void warn(std::string text, std::string advice) { add(Level::kWarn, text, advice); }
   void bad(std::string text, std::string advice) { add(Level::kBad, text, advice); }
+  void stops(std::string text, std::string advice) {
+    bad(std::move(text), std::move(advice));
+    findings_.back().stops = true;
+  }
   void done(std::string text) {
     if (findings_.size() == before_) {
       findings_.push_back({Level::kOk, about_, std::move(text), {}});
@@ -95,20 +104,32 @@ class Look {
     }
   }
 
-  // Whether it is one, and may be written to.
-  bool folder(const std::string& path, const std::string& advice) {
+  // Whether it is one, and may be written to. If it is `vital`, no start goes without.
+  bool folder(const std::string& path, const std::string& advice, bool vital = false) {
     const auto status = look(path, advice);
     if (status && !S_ISDIR(status->st_mode)) {
       bad(path + " is no folder", "move it away, or change the path");
+      findings_.back().stops = vital;
       return false;
     }
     if (status && ::access(path.c_str(), W_OK | X_OK) != 0) {
-      warn(path + " may not be written to by " + user(), "chown it to penstockd's user");
+      may_not_write(path, status->st_uid, vital);
     }
     return status.has_value();
   }
 
  private:
+  void may_not_write(const std::string& path, uid_t owner, bool vital) {
+    const std::string text = path + " may not be written to by " + user();
+    if (vital && is_penstockds(owner)) {
+      return stops(text,
+                   owner == ::geteuid() ? "chmod u+rwx " + path : "chown it to penstockd's user");
+    }
+    warn(text,
+         "chown it to penstockd's user; if that is another one, look as that: sudo -u USER "
+         "penstockd -t");
+  }
+
   void add(Level level, std::string& text, std::string& advice) {
     findings_.push_back({level, about_, std::move(text), std::move(advice)});
   }
@@ -135,16 +156,17 @@ void look_at_socket(const Config& config, std::vector<Finding>& findings) {
   const std::string folder = folder_of(config.socket);
   struct stat status {};
   if (::lstat(config.socket.c_str(), &status) == 0 && !S_ISSOCK(status.st_mode)) {
-    look.bad(config.socket + " is there and is no socket", "move it away, or change the path");
+    look.stops(config.socket + " is there and is no socket", "move it away, or change the path");
   }
   const ::group* const found =
       config.socket_group.empty() ? nullptr : ::getgrnam(config.socket_group.c_str());
   if (!config.socket_group.empty() && found == nullptr) {
-    look.bad(
+    look.stops(
         "there is no group " + config.socket_group,
         "groupadd " + config.socket_group + ", or set socket_group to that of Nginx's workers");
   }
-  if (!look.folder(folder, "systemd-tmpfiles --create makes it; else: mkdir -m 0755 " + folder)) {
+  if (!look.folder(folder, "systemd-tmpfiles --create makes it; else: mkdir -m 0755 " + folder,
+                   true)) {
     return;
   }
   if (::stat(folder.c_str(), &status) != 0) {
@@ -195,7 +217,7 @@ void look_at_state(const Config& config, std::vector<Finding>& findings) {
     }
     return look.done(state + " is made at the first start");
   }
-  if (!look.folder(state, "make it, or change `state`")) {
+  if (!look.folder(state, "make it, or change `state`", true)) {
     return;
   }
   if (::stat(state.c_str(), &status) == 0 && (status.st_mode & kOpenToAll) != 0) {
@@ -203,16 +225,20 @@ void look_at_state(const Config& config, std::vector<Finding>& findings) {
                           status.st_mode & 07777),
               "chmod 0750 " + state);
   }
-  for (const char* const name : {"secret", "jobs.db", "jobs.db-wal"}) {
+  for (const char* const name : {"lock", "secret", "jobs.db", "jobs.db-wal"}) {
     const std::string path = state + "/" + name;
     struct stat file {};
     if (::lstat(path.c_str(), &file) == 0 && (file.st_mode & 0077) != 0) {
       look.bad(fmt::format("{} has mode {:04o}: others may open it", path, file.st_mode & 07777),
                "chmod 0600 " + path);
     }
-    if (file.st_mode != 0 && file.st_uid != status.st_uid) {
-      look.warn(fmt::format("{} belongs to another user than {}", path, state),
-                fmt::format("chown --reference={} {}", state, path));
+    if (file.st_mode != 0 && ::access(path.c_str(), R_OK | W_OK) != 0 &&
+        is_penstockds(status.st_uid)) {
+      look.stops(path + " may not be written to by " + user(),
+                 "chown --reference=" + state + " " + path + ", and chmod 0600");
+    } else if (file.st_mode != 0 && file.st_uid != status.st_uid) {
+      look.warn(path + " belongs to another user than " + state,
+                "chown --reference=" + state + " " + path);
     }
   }
   look_at_room(state, config, look);

@@ -13,6 +13,7 @@
 
 #include "worker/queue/config/config.h"
 #include "worker/queue/config/names.h"
+#include "worker/queue/config/yaml_faults.h"
 
 namespace penstock::queue {
 namespace {
@@ -221,8 +222,17 @@ YAML::Node join(const std::vector<ConfigFile>& files, Complaints& complaints) {
     const bool marked = !trees.empty() && file.text.starts_with(kByteOrderMark);
     const std::string text = before + file.text.substr(marked ? kByteOrderMark.size() : 0);
     complaints.add_file(file.path, static_cast<int>(before.size()) + 1);
-    check_documents(text, complaints);
-    trees.push_back(YAML::Load(text));
+    try {
+      check_documents(text, complaints);
+      trees.push_back(YAML::Load(text));
+    } catch (const YAML::Exception& exception) {
+      YAML::Mark mark = exception.mark;
+      const auto first = static_cast<int>(before.size());  // lines of other files
+      const YamlFault fault =
+          explain(file.text, {std::max(0, mark.line) + 1 - first, exception.msg});
+      mark.line = fault.line + first - 1;
+      throw YAML::ParserException(mark, fault.what);
+    }
     before.append(static_cast<size_t>(std::count(file.text.begin(), file.text.end(), '\n')) + 1,
                   '\n');
   }

@@ -210,12 +210,14 @@ void Section::text(const std::string& key, std::string& out) {
   note(key, out);
 }
 
-void Section::number(const std::string& key, uint32_t& out, uint32_t min, uint32_t max) {
+void Section::number(const std::string& key, uint32_t& out, uint32_t min, uint32_t max,
+                     std::string_view also) {
   if (std::string text; scalar(key, text)) {
     uint32_t value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error != std::errc() || end != text.data() + text.size() || value < min || value > max) {
-      complain(key, fmt::format("{} is not a whole number from {} to {}", shown(text), min, max));
+      complain(key, fmt::format("{} is not a whole number from {} to {}{}{}", shown(text), min, max,
+                                also.empty() ? "" : ", nor ", also));
     } else {
       out = value;
     }
@@ -280,14 +282,15 @@ void Section::size(const std::string& key, int64_t& out_bytes, int64_t min_bytes
 }
 
 void Section::choice(const std::string& key, std::string& out,
-                     const std::vector<std::string>& choices) {
+                     const std::vector<std::string>& choices, bool guess) {
   if (std::string text; scalar(key, text)) {
     if (std::find(choices.begin(), choices.end(), text) == choices.end()) {
       std::string list;
       for (const std::string& each : choices) {
         list += (list.empty() ? "" : &each == &choices.back() ? " or " : ", ") + each;
       }
-      complain(key, shown(text) + " is not known; write " + list);
+      complain(key, shown(text) + " is not known; write " + list +
+                        (guess ? "; did you mean '" + nearest(text, choices) + "'?" : ""));
     } else {
       out = std::move(text);
     }
@@ -296,6 +299,9 @@ void Section::choice(const std::string& key, std::string& out,
 }
 
 void Section::complain(const std::string& key, const std::string& what) {
+  if (silent_) {
+    return;
+  }
   const auto it = entries_.find(key);
   complaints_.add(it != entries_.end() ? it->second.line : line_, path_of(key), what);
 }

@@ -76,12 +76,16 @@ class Section {
 
   // Variables of the environment in it are put in (environment.h).
   void text(const std::string& key, std::string& out);
-  void number(const std::string& key, uint32_t& out, uint32_t min, uint32_t max);
+  // `also`: a word that may stand there as well; it was looked for before.
+  void number(const std::string& key, uint32_t& out, uint32_t min, uint32_t max,
+              std::string_view also = {});
   void fraction(const std::string& key, double& out, double min, double max);
   void boolean(const std::string& key, bool& out);
   void duration(const std::string& key, int64_t& out_ns, int64_t min_ns);
   void size(const std::string& key, int64_t& out_bytes, int64_t min_bytes, int64_t max_bytes);
-  void choice(const std::string& key, std::string& out, const std::vector<std::string>& choices);
+  // `guess`: a complaint says which one may have been meant.
+  void choice(const std::string& key, std::string& out, const std::vector<std::string>& choices,
+              bool guess = false);
 
   // Whether the key is there; it is known either way. What is in force without it is then somebody
   // else's to say, an engine's.
@@ -92,13 +96,16 @@ class Section {
   void note(const std::string& key, std::string value);
   // Likewise, of one that is not to be shown, as it may be secret: `shown` is.
   void note_hidden(const std::string& key, std::string shown, std::string value);
-  // Complains about a key of this section.
+  // Complains about a key of this section, unless it is silent.
   void complain(const std::string& key, const std::string& what);
   std::string path_of(const std::string& key) const {
     return path_.empty() ? key : path_ + "." + key;
   }
   int line() const { return line_; }
   Complaints& complaints() { return complaints_; }
+
+  // While keys are read for nothing but that they are known.
+  void be_silent(bool silent) { silent_ = silent; }
 
   // Complains about the keys that were never asked for.
   void done();
@@ -119,6 +126,7 @@ class Section {
   std::map<std::string, Entry> entries_;
   std::vector<std::string> order_;
   size_t keys_ = 0;  // looked at
+  bool silent_ = false;
   std::vector<std::string> known_;
 };
 

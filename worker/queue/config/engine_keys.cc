@@ -119,13 +119,14 @@ void read_default_max_tokens(Section& section, WorkerConfig& worker) {
 }  // namespace
 
 void read_engine(Section& section, WorkerConfig& worker) {
-  section.choice("engine", worker.engine, {"llama", "simulate", "http", "process"});
+  section.choice("engine", worker.engine, {"llama", "simulate", "http", "process"}, true);
   if (!section.has("engine")) {
     section.complain("engine", "is missing; write engine: llama, http, process or simulate");
   }
 }
 
 void read_engine_keys(Section& section, const std::string& file, WorkerConfig& worker) {
+  section.be_silent(worker.engine.empty());  // nobody knows whose keys are right
   read_rules(section, worker);
   read_http_keys(section, file, worker);
   read_process_keys(section, file, worker);
@@ -133,6 +134,7 @@ void read_engine_keys(Section& section, const std::string& file, WorkerConfig& w
   read_gpu_choice(section, worker, "gpu_wait", {"awake", "asleep"});
   read_default_max_tokens(section, worker);
   read_simulate(section, worker);
+  section.be_silent(false);
 }
 
 }  // namespace penstock::queue

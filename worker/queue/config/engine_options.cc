@@ -6,8 +6,7 @@ void refuse_keys_of(const std::string& engine, std::initializer_list<const char*
                     Section& section, const WorkerConfig& worker) {
   for (const char* const key : keys) {
     if (section.take(key).IsDefined()) {
-      section.complain(key, "is for engine " + engine + ", and this worker's is " +
-                                (worker.engine.empty() ? "missing" : worker.engine));
+      section.complain(key, "is for engine " + engine + ", and this worker's is " + worker.engine);
     }
   }
 }

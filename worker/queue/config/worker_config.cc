@@ -81,7 +81,7 @@ void read_slots(Section& section, WorkerConfig& worker) {
     worker.slots = kDefaultMostSlots;
     section.number("max_slots", worker.slots, 1, 65'536);
   } else {
-    section.number("slots", worker.slots, 1, 65'536);
+    section.number("slots", worker.slots, 1, 65'536, "auto");
     if (section.has("max_slots")) {
       section.complain("max_slots", "is for slots: auto; else `slots` is the most");
       section.take("max_slots");

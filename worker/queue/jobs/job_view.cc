@@ -97,7 +97,7 @@ JobView view_of(const JobRecord& record) {
           .jobs_path = record.jobs_path,
           .attempts = record.end.attempts,
           .created_ms = record.created_ms,
-          .not_before_ms = record.not_before_ms,
+          .not_before_ms = has_ended(record.status) ? 0 : record.not_before_ms,
           .started_ms = record.end.started_ms,
           .finished_ms = record.end.finished_ms,
           .expires_ms = has_ended(record.status) ? record.end.expires_ms : 0,

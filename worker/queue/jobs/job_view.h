@@ -40,7 +40,7 @@ struct JobView {
   uint32_t steps = 0;
   uint32_t attempts = 0;
   int64_t created_ms = 0;
-  int64_t not_before_ms = 0;
+  int64_t not_before_ms = 0;  // while kScheduled
   int64_t started_ms = 0;
   int64_t finished_ms = 0;
   int64_t expires_ms = 0;  // its result is kept until then

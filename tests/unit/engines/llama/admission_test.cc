@@ -49,6 +49,33 @@ TEST(AdmissionTest, ExactlyFullIsAdmittedAndOneMoreIsNot) {
   }
 }
 
+TEST(AdmissionTest, WhereMaxTokensAloneTakesAllItIsToBeLowered) {
+  for (const bool chat : {false, true}) {
+    const auto refused = std::get<Failure>(answer_tokens(7, 100'000, chat, {2048, 4096}));
+    EXPECT_EQ(refused.status, 400);
+    EXPECT_EQ(refused.code, "context_length_exceeded");
+    EXPECT_EQ(refused.param, "max_tokens");
+    for (const char* said : {"length is 2048 tokens", "is 100000.", "The prompt has 7",
+                             "lower max_tokens to 2041 or less."}) {
+      EXPECT_NE(refused.message.find(said), std::string::npos) << refused.message;
+    }
+  }
+  EXPECT_EQ(std::get<Failure>(answer_tokens(1, 100, true, {100, 1000})).param, "max_tokens");
+  EXPECT_EQ(std::get<Failure>(answer_tokens(2, 99, true, {100, 1000})).param, "messages");
+  EXPECT_EQ(std::get<Failure>(answer_tokens(100, 100, true, {100, 1000})).param, "messages");
+}
+
+TEST(AdmissionTest, ABoundOfThePromptIsSaidToBeOne) {
+  const Limits limits{100, 1000};
+  EXPECT_FALSE(cannot_fit(99, {.max_tokens = 500}, limits)) << "how many it has is not known yet";
+  const auto refused = cannot_fit(100, {.max_tokens = 5}, limits);
+  ASSERT_TRUE(refused);
+  EXPECT_EQ(refused->param, "prompt");
+  EXPECT_NE(refused->message.find("requested at least 105 tokens (at least 100 in the prompt, 5"),
+            std::string::npos)
+      << refused->message;
+}
+
 TEST(AdmissionTest, ARequestLargerThanTheWholeCacheSaysSo) {
   const auto refused = std::get<Failure>(answer_tokens(60, 41, true, {1000, 96}));
   EXPECT_EQ(refused.param, "messages");

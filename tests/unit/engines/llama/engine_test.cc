@@ -255,7 +255,7 @@ TEST_F(EngineTest, RequestsThatCannotFitAreRefusedWithTheNumbers) {
   const Failure cache = refusal(R"({"model":"m","prompt":"a","max_tokens":64})");
   EXPECT_EQ(cache.status, 400);
   EXPECT_EQ(cache.code, "context_length_exceeded");
-  EXPECT_EQ(cache.param, "prompt");
+  EXPECT_EQ(cache.param, "max_tokens");
   EXPECT_NE(cache.message.find("64 tokens"), std::string::npos) << cache.message;
   open_model(kModel);
   EXPECT_NE(refusal(R"({"model":"m","prompt":"a","max_tokens":128})").message.find("128 tokens"),
@@ -267,6 +267,11 @@ TEST_F(EngineTest, RequestsThatCannotFitAreRefusedWithTheNumbers) {
   const Failure chat =
       refusal(R"({"model":"m","messages":[{"role":"user","content":")" + huge + "\"}]}", true);
   EXPECT_EQ(chat.param, "messages");
+  EXPECT_NE(chat.message.find("(at least "), std::string::npos) << chat.message;
+  const Failure asked = refusal(
+      R"({"model":"m","messages":[{"role":"user","content":"a"}],"max_tokens":100000})", true);
+  EXPECT_EQ(asked.param, "max_tokens") << asked.message;
+  EXPECT_EQ(asked.message.find("has 0,"), std::string::npos) << "the prompt was counted";
 }
 
 TEST_F(EngineTest, DoneSaysWhatTheAnswerSaysOnEveryPath) {

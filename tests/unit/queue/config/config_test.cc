@@ -223,6 +223,24 @@ TEST(ConfigTest, WhatIsMissingIsSaid) {
             "'.' or '-', and does not begin with '-'");
 }
 
+TEST(ConfigTest, AnEngineThatIsNoneIsTheOnlyFaultThatIsTold) {
+  EXPECT_EQ(worker_complaint("name: a, engine: htpp, url: 'http://h', health: /h, slots: auto"),
+            "p.yaml:3: key 'workers[0].engine': 'htpp' is not known; write llama, simulate, http "
+            "or process; did you mean 'http'?");
+  EXPECT_EQ(worker_complaint("name: a, command: [cat], gpu_wait: no, service_time: 1"),
+            "p.yaml:3: key 'workers[0].engine': is missing; write engine: llama, http, process "
+            "or simulate");
+  EXPECT_NE(worker_complaint("name: a, engine: htpp, helth: /h").find("did you mean 'health'?"),
+            std::string::npos)
+      << "a key that no engine has is one";
+}
+
+TEST(ConfigTest, OfSlotsItIsSaidThatTheyMayBeAuto) {
+  EXPECT_EQ(worker_complaint("name: a, engine: simulate, slots: many"),
+            "p.yaml:3: key 'workers[0].slots': 'many' is not a whole number from 1 to 65536, nor "
+            "auto");
+}
+
 TEST(ConfigTest, AModelNameThatNobodyCouldAskForIsAnError) {
   EXPECT_EQ(worker_complaint("name: a, engine: simulate, model: " + std::string(129, 'm')),
             "p.yaml:3: key 'workers[0].model': the model's name has 129 bytes; callers can ask for "

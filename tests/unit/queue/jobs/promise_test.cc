@@ -128,6 +128,20 @@ TEST_F(PromiseTest, NobodysJobIsSeenByWhoeverKnowsItsIdAndInNoList) {
   EXPECT_EQ(ask(peer, ++number, ended).status, 200U);
 }
 
+TEST_F(PromiseTest, AScheduledJobThatIsCancelledIsSeenTheSameTheSecondTime) {
+  Peer peer = caller();
+  wire::Submit message = async();
+  message.delay = "3600";
+  const std::string id = promised(peer, 1, message);
+  EXPECT_TRUE(holds(get_job(peer, 2, id).body, "\"not_before\":"));
+  wire::Ask cancel = get("/" + id);
+  cancel.method = "DELETE";
+  const std::string first = ask(peer, 3, cancel).body;
+  EXPECT_TRUE(holds(first, R"("status":"cancelled")")) << first;
+  EXPECT_EQ(ask(peer, 4, cancel).body, first);
+  EXPECT_EQ(get_job(peer, 5, id).body, first);
+}
+
 TEST_F(PromiseTest, TheShareOfAPromisedJobOutlivesPenstockd) {
   Peer peer = caller();
   Peer device = worker(0);
