@@ -133,11 +133,11 @@ TEST_F(PromiseTest, AScheduledJobThatIsCancelledIsSeenTheSameTheSecondTime) {
   wire::Submit message = async();
   message.delay = "3600";
   const std::string id = promised(peer, 1, message);
-  EXPECT_TRUE(holds(get_job(peer, 2, id).body, "\"not_before\":"));
+  EXPECT_NE(get_job(peer, 2, id).body.find("\"not_before\":"), std::string::npos);
   wire::Ask cancel = get("/" + id);
   cancel.method = "DELETE";
   const std::string first = ask(peer, 3, cancel).body;
-  EXPECT_TRUE(holds(first, R"("status":"cancelled")")) << first;
+  EXPECT_NE(first.find(R"("status":"cancelled")"), std::string::npos) << first;
   EXPECT_EQ(ask(peer, 4, cancel).body, first);
   EXPECT_EQ(get_job(peer, 5, id).body, first);
 }
