@@ -1,5 +1,6 @@
 """The last host of a shared queue that serves a model: its workers are drained, or it dies."""
 
+import signal
 import subprocess
 
 from processes import BUILD, environment
@@ -49,6 +50,26 @@ def test_a_model_whose_host_was_killed_waits_for_it_until_it_is_back_without(hos
     host(worker())  # of the same machine
     until(lambda: ask(edge, other).status == 404, "it is served no more")
     until(lambda: post(edge, body=other).status == 404, "nobody waits for it")
+
+
+def test_a_model_is_known_while_its_last_host_lets_its_jobs_finish_and_after(host, redis):
+    edge, _, stops = host(), host(worker(name="stays")), host(worker("3s"), yaml="drain_timeout: 20s\n")
+    until_known(edge)
+    until_known(edge, "stays")
+    until_open(edge)
+    until(lambda: stops.penstockd.queue().running == 1, "one runs")
+    stops.penstockd.process.signal(signal.SIGTERM)
+    until(lambda: get(edge, "/v1/models/sim").json().get("eta_reason") == "no_worker", "nobody takes more")
+    assert stops.penstockd.process.alive()
+    ids = [promise(edge).json()["id"]]
+    assert stops.penstockd.process.wait(20) == 0
+    stops.penstockd.expect_death = True
+    ids.append(promise(edge).json()["id"])
+    refused = post(edge)
+    assert refused.status == 503 and int(refused.headers["Retry-After"]) >= 1
+    host(worker())
+    for id in ids:
+        assert until_status(edge, id, "completed")["attempts"] == 0
 
 
 def test_what_is_on_its_way_to_a_host_that_stops_is_given_back_before_that_is_gone(host, model, redis):  # noqa: F811
