@@ -205,8 +205,8 @@ void look_at_state(const Config& config, std::vector<Finding>& findings) {
                "chmod 0600 " + path);
     }
     if (file.st_mode != 0 && file.st_uid != status.st_uid) {
-      look.warn(path + " belongs to another user than " + state,
-                "chown --reference=" + state + " " + path);
+      look.warn(fmt::format("{} belongs to another user than {}", path, state),
+                fmt::format("chown --reference={} {}", state, path));
     }
   }
   look_at_room(state, config, look);

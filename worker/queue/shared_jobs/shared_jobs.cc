@@ -195,7 +195,7 @@ void SharedJobs::apply(const Config& config) {
 }
 
 // A queue that is away does not keep what another knows from whoever asks.
-void SharedJobs::look_in(size_t number, SharedQueue* away, std::string id, size_t most,
+void SharedJobs::look_in(size_t number, SharedQueue* away, const std::string& id, size_t most,
                          const Found& then) {
   SharedOrder::Answer<SharedOrder::Known> none;
   if (number == queues_.size()) {
