@@ -60,7 +60,7 @@ const chapters = {
     await page.click("#ask-go");
     await done();
     await sees(page, "#queues tr", "paused");
-    await sees(page, "#changes", "Pause queue default");
+    await sees(page, "#changes", "Drop dead letter");
     await sees(page, "#status", "The queue is paused");
     assert.equal((await status()).queues[0].paused, true);
   },
@@ -206,7 +206,7 @@ const chapters = {
     const answer = (question) => page.locator("#questions div", { hasText: question });
     await answer("Do we turn people away?").filter({ hasText: /[1-9][\d.]* %.*[1-9][\d.]* % by limits, 0 % as it is busy; in the last \d+ (s|min)/ }).waitFor();
     await answer("Do jobs fail?").filter({ hasText: /(7[5-9]|[89]\d|100)(\.\d)? %in the last \d+ (s|min).*1 dead letter/ }).waitFor();
-    await sees(page, "#changes", "Pause queue default");
+    await sees(page, "#changes", "Drop dead letter");
     await go("callers");
   },
 
