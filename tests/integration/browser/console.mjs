@@ -60,7 +60,7 @@ const chapters = {
     await page.click("#ask-go");
     await done();
     await sees(page, "#queues tr", "paused");
-    await sees(page, "#changes", "Drop dead letter");
+    await sees(page, "#changes", "Pause queue default");
     await sees(page, "#status", "The queue is paused");
     assert.equal((await status()).queues[0].paused, true);
   },
