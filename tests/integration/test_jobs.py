@@ -196,8 +196,6 @@ def test_a_large_result_comes_from_disk_with_ranges(jobs):
     assert part.headers["Content-Range"] == f"bytes 100-199/{len(whole.body)}"
     past = get(service, path, {**ALICE, "Range": f"bytes={len(whole.body)}-"})
     assert past.status == 416 and past.headers["Content-Range"] == f"bytes */{len(whole.body)}"
-    assert past.json()["title"] == "Range Not Satisfiable"
-    assert past.json()["detail"] == f"The range begins past the end: there are {len(whole.body)} bytes, from 0 on."
     head = service.request("HEAD", path, ALICE)
     assert head.status == 200 and head.body == b"" and int(head.headers["Content-Length"]) == len(whole.body)
     same = get(service, path, {**ALICE, "If-None-Match": whole.headers["ETag"]})

@@ -270,6 +270,7 @@ def test_doctor_says_how_all_is_and_exits_by_the_worst(jobs, folder, ctl):  # no
     gone = ctl("doctor", "-c", daemon.config)
     assert gone.returncode == 2 and "cannot reach penstockd" in gone.stdout and "systemctl status penstockd" in gone.stdout
     state_of(service).rename(folder / "elsewhere")
+    daemon.config.write_text(daemon.config.read_text().replace("nonsense: 7s\n", ""))
     gone = ctl("doctor", "-c", daemon.config)
     assert f"{state_of(service)} is not there, so they were not measured" in gone.stdout and "call this as" not in gone.stdout
 
