@@ -225,8 +225,9 @@ def test_what_ends_a_start_for_sure_ends_the_check_with_1(folder, shut, says):
 def test_whom_nobody_knows_may_not_be_named_and_ends_a_start(folder):
     said = needs(folder, f"socket: {folder}/s\nsocket_group: no-such\nlimits: {{ max_connections: 10 }}\n", starts=False)
     assert "bad: socket: there is no group no-such" in said and "access" not in said
-    said = needs(folder, f"socket: {folder}/s\naccess: {{ viewers: [no-such] }}\nlimits: {{ max_connections: 10 }}\n", starts=False)
-    assert "bad: access: there is no user and no group 'no-such'" in said
+    (folder / "p.yaml").write_text(f"socket: {folder}/s\naccess: {{ viewers: [no-such] }}\n")
+    code, said = penstockd(folder, "-t", "-c", folder / "p.yaml")
+    assert code == 1 and "p.yaml:2: key 'access.viewers': there is no user and no group 'no-such'" in said
 
 
 def test_status_says_since_when_a_worker_is_ready_and_no_error_that_is_over(penstock, folder):

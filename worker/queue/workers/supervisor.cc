@@ -169,8 +169,8 @@ void Supervisor::retire(Worker& worker, int64_t kill_ns) {
   if (worker.state == State::kReady && worker.session != nullptr) {
     log(Level::kInfo, worker.label() + ": draining");
     worker.state = State::kDraining;
-    if (worker.config.external &&
-        true) {
+    if (worker.config.external && !worker.next && !stopping_ &&
+        scaling_.is_ordered(std::string(Scaling::worker_of(worker.config.name)))) {
       worker.session->tell_drained(kDrainedWords);
     }
     dispatcher_.worker_leaving(*worker.session);
