@@ -39,6 +39,8 @@ const char* reason_of(wire::QueueState state) noexcept {
       return "The model cannot be loaded.";
     case wire::QueueState::kDraining:
       return "The service is shutting down.";
+    case wire::QueueState::kAway:
+      return "The hosts' Redis does not answer.";
     default:
       return nullptr;
   }
@@ -59,7 +61,7 @@ bool refuses(const StatusSource& source, std::string_view queue, int64_t now_ns,
   }
   why.reason = reason;
   why.may_promise = why.may_promise || state == wire::QueueState::kNoWorker ||
-                    state == wire::QueueState::kCannotLoad;
+                    state == wire::QueueState::kCannotLoad || state == wire::QueueState::kAway;
   why.retry_after_s = std::clamp<int64_t>(
       static_cast<int64_t>(status->retry_after_s.load(std::memory_order_relaxed)), 1, 86400);
   constexpr int64_t kLongest = 3600 * kNsPerSec;

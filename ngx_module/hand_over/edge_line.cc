@@ -26,7 +26,7 @@ constexpr size_t kMostHeld = 100'000;
 // HOLD and OVER carry a receipt and little else.
 constexpr size_t kBufferBytes = 40U << 10;
 static_assert(kBufferBytes >= wire::kMaxReceiptBytes + (8U << 10));
-// SETTLED frames that wait for the socket; what does not fit is told again, and answered then.
+// SETTLED frames that wait for the socket.
 constexpr size_t kAnswerBytes = 16U << 10;
 
 // A promised job that holds something here.
@@ -48,6 +48,7 @@ struct EdgeLine {
   ngx_msec_t pause_ms = kFirstPauseMs;
   ngx_msec_t broken_at = 0;  // 0: it is up
   ngx_msec_t looks = 0;      // how long it has waited for the Redis of limits
+  bool lacks = false;        // and said that it can settle nothing of others, for want of that
   FramesIn<kBufferBytes> in;
   FramesOut<kAnswerBytes> answers;
 };
@@ -109,6 +110,14 @@ void hold(EdgeLine& line, uint64_t number, std::string_view bytes) noexcept {
   hold_leases(*receipt);
 }
 
+// What does not fit then is told again to the next line.
+void answer(EdgeLine& line, uint64_t number) noexcept {
+  if (!line.answers.put(number, wire::Settled{}) &&
+      line.answers.flush(line.socket.peer.connection)) {
+    line.answers.put(number, wire::Settled{});
+  }
+}
+
 void settle_by(EdgeLine& line, Receipt& receipt, const wire::Over& over) noexcept {
   if (over.refund == wire::Over::kAllRefunded) {
     refund(receipt, true);
@@ -136,7 +145,7 @@ void settle_rest(EdgeLine& line, uint64_t number, const wire::Over& over) noexce
   if (Held* held = find(line, number); held != nullptr) {
     drop(line, held);
   }
-  line.answers.put(number, wire::Settled{});
+  answer(line, number);
   HeldReceipt* rest = decode_receipt(*line.main, over.receipt, Part::kUnsealed, ngx_cycle->log);
   if (rest == nullptr) {
     return;
@@ -155,7 +164,7 @@ void settle_own(EdgeLine& line, uint64_t number, const wire::Over& over) noexcep
   if (held == nullptr && line.held == kMostHeld) {
     return;  // it is told again
   }
-  line.answers.put(number, wire::Settled{});
+  answer(line, number);
   if (held == nullptr) {
     return;  // nothing that it was charged is here any more
   }
@@ -176,7 +185,7 @@ void settle_job(EdgeLine& line, uint64_t number, const wire::Over& over) noexcep
     settle_part(line, over, is_ours ? Part::kOthers : Part::kSealed);
   }
   if (!is_ours) {
-    line.answers.put(number, wire::Settled{});
+    answer(line, number);
   } else if (over.sealed == wire::Over::kElsewhere) {
     settle_rest(line, number, over);
   } else {
@@ -280,24 +289,28 @@ void on_write(ngx_event_t* event) noexcept {
   }
 }
 
-// Whether what others have charged under limits in Redis can be settled here: of all zones that are
-// there. `shared`: whether any is.
-bool knows_others(const MainConf& main, bool& shared) noexcept {
-  bool all = true;
-  shared = false;
-  for (Zone* zone : main.zones) {
-    if (zone->sharing != nullptr) {
-      shared = true;
-      all = all && seal_key_of(*zone) != nullptr &&
-            static_cast<Lessee*>(zone->lessor)->up(monotonic_ns());
-    }
-  }
-  return all;
+// The first zone whose limits are in Redis; nullptr: there is none.
+const Zone* shared_zone(const MainConf& main) noexcept {
+  const auto* const found =
+      std::find_if(main.zones.begin(), main.zones.end(),
+                   [](const Zone* zone) noexcept { return zone->sharing != nullptr; });
+  return found == main.zones.end() ? nullptr : *found;
 }
 
-bool say_hello(ngx_connection_t* c, bool settles) noexcept {
+// Whether what others have charged under limits in Redis can be settled here: of all such zones.
+bool knows_others(const MainConf& main) noexcept {
+  return std::all_of(main.zones.begin(), main.zones.end(), [](Zone* zone) noexcept {
+    return zone->sharing == nullptr || (seal_key_of(*zone) != nullptr &&
+                                        static_cast<Lessee*>(zone->lessor)->up(monotonic_ns()));
+  });
+}
+
+bool say_hello(EdgeLine& line) noexcept {
+  ngx_connection_t* const c = line.socket.peer.connection;
+  const Zone* const shared = shared_zone(*line.main);
   wire::Hello hello;
-  hello.settles = settles ? 1 : 0;
+  hello.settles = shared != nullptr && !line.lacks ? 1 : 0;
+  hello.nginx = shared != nullptr ? table_of(*shared) : 0;
   hello.version = wire::kVersion;
   hello.role = static_cast<uint64_t>(wire::Role::kEdge);
   hello.name = version();
@@ -312,15 +325,13 @@ bool say_hello(ngx_connection_t* c, bool settles) noexcept {
 
 void open_line(EdgeLine& line) noexcept {
   // What is told first may be settled only once: it waits a moment for what that takes.
-  bool shared = false;
-  const bool knows = knows_others(*line.main, shared);
-  if (!knows && line.looks < kLooksMs) {
+  line.lacks = !knows_others(*line.main);
+  if (line.lacks && line.looks < kLooksMs) {
     line.looks += kLookEveryMs;
     return ngx_add_timer(line.timer, kLookEveryMs);
   }
   // That it is not there is told where jobs fail.
-  if (!line.socket.open(&line, on_read, on_write) ||
-      !say_hello(line.socket.peer.connection, shared && knows)) {
+  if (!line.socket.open(&line, on_read, on_write) || !say_hello(line)) {
     return break_line(line);
   }
   ++line.round;
@@ -328,12 +339,20 @@ void open_line(EdgeLine& line) noexcept {
   ngx_add_timer(line.timer, kBriefingMs);
 }
 
-// Connects, or, once it has been up for a while, forgets what was not named again.
+// Connects, or, once it has been up for a while, forgets what was not named again. What it lacked
+// as it connected may be known by now: then it does so anew.
 void on_timer(ngx_event_t* event) noexcept {
   auto& line = *static_cast<EdgeLine*>(event->data);
   if (line.socket.peer.connection != nullptr) {
     line.broken_at = 0;
-    return forget_stale(line);
+    forget_stale(line);
+    if (!line.lacks || ngx_exiting != 0) {
+      return;
+    }
+    if (!knows_others(*line.main)) {
+      return ngx_add_timer(line.timer, kBriefingMs);
+    }
+    close_line(line);
   }
   if (line.held > 0 && line.broken_at != 0 && ngx_current_msec - line.broken_at > kPatienceMs) {
     forget_stale(line);

@@ -31,11 +31,6 @@ const Counter* counter_named(const Zone& zone, std::string_view name) noexcept {
   return nullptr;
 }
 
-// Tells one table's places from another's: its secret, by a one-way function.
-uint64_t table_of(const Zone& zone) noexcept {
-  return limit::derive_secret(zone.table->secret(), "the receipts' table").k0;
-}
-
 // Windows are settled in Redis by when they began, which all hosts know alike. What is charged to a
 // bucket flows back by itself; units of a log, and of a concurrency, go by the host's name.
 bool can_be_sealed(const Bound& bound) noexcept {
@@ -171,6 +166,10 @@ bool is_ours_to_settle(Zone* zone, const Counter* counter, const wire::ReceiptEn
 }
 
 }  // namespace
+
+uint64_t table_of(const Zone& zone) noexcept {
+  return limit::derive_secret(zone.table->secret(), "the receipts' table").k0;
+}
 
 struct HeldReceipt {
   Receipt receipt;

@@ -12,6 +12,9 @@ namespace penstock {
 std::string_view encode_receipt(ngx_pool_t* pool, const MainConf& main,
                                 const Receipt& receipt) noexcept;
 
+// Tells one table's places from another's: its secret, by a one-way function.
+uint64_t table_of(const Zone& zone) noexcept;
+
 // A receipt that was handed over, in memory of its own (ngx_alloc) until forget_receipt().
 struct HeldReceipt;
 // Which of its charges: those that were made here; of these, those without a seal; all with one; of

@@ -263,7 +263,13 @@ ngx_int_t answer_offenders(ngx_http_request_t* r) noexcept {
     page.raw(R"(","limit":")").escaped(rows[i].limit);
     page.raw(R"(","refused":)").number(rows[i].refused).raw("}");
   }
-  return page.raw("]}\n").send();
+  const RecentRequests recent = recent_requests(*main_conf(r));
+  page.raw(R"(],"requests":{"seconds":)")
+      .number(recent.seconds)
+      .raw(R"(,"all":)")
+      .number(recent.all);
+  page.raw(R"(,"rejected":)").number(recent.rejected).raw(R"(,"busy":)").number(recent.busy);
+  return page.raw("}}\n").send();
 }
 
 }  // namespace penstock

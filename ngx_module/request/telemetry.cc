@@ -46,6 +46,21 @@ void note_offender(Telemetry& telemetry, uint64_t key, uint32_t tag) noexcept {
   telemetry.offenders.note(key, tag, ++salt);
 }
 
+// As they are kept by minute.
+metrics::Minutes::Counters requests_by_now(const Telemetry& telemetry) noexcept {
+  metrics::Minutes::Counters now{};
+  for (size_t tier = 0; tier <= telemetry.tiers; ++tier) {
+    for (size_t i = 0; i < kOutcomes; ++i) {
+      const uint64_t sum = telemetry.registry.sum(telemetry.requests[tier][i].id);
+      const auto outcome = static_cast<Outcome>(i);
+      now[0] += sum;
+      now[1] += is_refused(outcome) && outcome != Outcome::kBusy ? sum : 0;
+      now[2] += outcome == Outcome::kBusy ? sum : 0;
+    }
+  }
+  return now;
+}
+
 uint64_t hash_of(std::string_view model) noexcept {
   return limit::siphash13_128(limit::Secret{}, model).lo;
 }
@@ -63,7 +78,10 @@ void start_counting(const MainConf& main) noexcept {
 }
 
 void count_request(const MainConf& main, const Tier* tier, Outcome outcome) noexcept {
-  const Telemetry& telemetry = *main.telemetry;
+  Telemetry& telemetry = *main.telemetry;
+  if (telemetry.minutes.begins(about_now_ns())) [[unlikely]] {
+    telemetry.minutes.write(about_now_ns(), requests_by_now(telemetry));
+  }
   add(telemetry.requests[tier == nullptr ? telemetry.tiers : tier->index][index_of(outcome)]);
 }
 
@@ -122,6 +140,18 @@ size_t worst_offenders(const MainConf& main, std::span<OffenderRow> rows) noexce
     rows[i] = {worst[i].key, limit_of(telemetry.registry, worst[i].tag), worst[i].count};
   }
   return count;
+}
+
+RecentRequests recent_requests(const MainConf& main) noexcept {
+  const Telemetry& telemetry = *main.telemetry;
+  if (telemetry.shm == nullptr) {
+    return {};
+  }
+  const auto [ns, counted] = telemetry.minutes.recent(about_now_ns(), requests_by_now(telemetry));
+  return {.seconds = static_cast<uint64_t>(ns / 1'000'000'000),
+          .all = counted[0],
+          .rejected = counted[1],
+          .busy = counted[2]};
 }
 
 void write_counts(const MainConf& main, metrics::Writer& writer) noexcept {

@@ -2,6 +2,7 @@
 //
 //   counters     requests by tier and limit, costs, decision times: what penstock_metrics shows
 //   offenders    the hashed keys that are refused most: what penstock_console shows
+//   minutes      of requests, how many came and were refused of late: likewise
 //   estimates    bytes a token, tokens and GPU time a request, by model: what reservations go by
 //
 // Everything here is a hint or a count: adding to it takes a few nanoseconds, never fails, and
@@ -48,6 +49,15 @@ struct OffenderRow {
 // Fills `rows` with the keys that are refused most, worst first, and returns how many there are.
 // `limit` is valid while this request is.
 size_t worst_offenders(const MainConf& main, std::span<OffenderRow> rows) noexcept;
+
+// Requests of the last ten minutes, or since the first if that is later.
+struct RecentRequests {
+  uint64_t seconds = 0;
+  uint64_t all = 0;
+  uint64_t rejected = 0;  // by limits, challenges included
+  uint64_t busy = 0;
+};
+RecentRequests recent_requests(const MainConf& main) noexcept;
 
 // One decision in kSampled is measured.
 constexpr unsigned kSampled = 16;

@@ -12,7 +12,7 @@ constexpr size_t kLeastSeries = 1024;  // room for so many, whatever the configu
 constexpr size_t kMostSeries = 8192;   // naming one takes time in proportion
 
 size_t bytes_for(size_t series) noexcept {
-  return metrics::HeavyHitters::bytes() + metrics::Estimates::bytes() +
+  return metrics::HeavyHitters::bytes() + metrics::Estimates::bytes() + metrics::Minutes::bytes() +
          metrics::Registry::bytes_for(series, kStripes);
 }
 
@@ -42,11 +42,14 @@ ngx_int_t init_telemetry(ngx_shm_zone_t* shm, void* previous) noexcept {
   }
   const std::span<std::byte> memory(static_cast<std::byte*>(pool->data), bytes);
   constexpr size_t kEstimatesAt = metrics::HeavyHitters::bytes();
-  constexpr size_t kRegistryAt = kEstimatesAt + metrics::Estimates::bytes();
+  constexpr size_t kMinutesAt = kEstimatesAt + metrics::Estimates::bytes();
+  constexpr size_t kRegistryAt = kMinutesAt + metrics::Minutes::bytes();
   ngx_log_t* log = shm->shm.log;
   return open(exists, memory.first(kEstimatesAt), log, telemetry.offenders) &&
                  open(exists, memory.subspan(kEstimatesAt, metrics::Estimates::bytes()), log,
                       telemetry.estimates) &&
+                 open(exists, memory.subspan(kMinutesAt, metrics::Minutes::bytes()), log,
+                      telemetry.minutes) &&
                  open(exists, memory.subspan(kRegistryAt), log, telemetry.registry, telemetry.room,
                       kStripes)
              ? NGX_OK

@@ -1,6 +1,6 @@
 // The shared memory that telemetry counts in: one zone for all of it, offenders | estimates |
-// counters. It is found again by every reload whose configuration asks for the same size, and there
-// are few sizes.
+// minutes | counters. It is found again by every reload whose configuration asks for the same size,
+// and there are few sizes.
 #pragma once
 
 #include "ngx_module/nginx.h"

@@ -6,6 +6,7 @@
 #include "shared/metrics/estimates.h"
 #include "shared/metrics/heavy_hitters.h"
 #include "shared/metrics/histogram.h"
+#include "shared/metrics/minutes.h"
 #include "shared/metrics/registry.h"
 
 namespace penstock {
@@ -57,6 +58,7 @@ struct Telemetry {
   metrics::Histogram decisions;
   metrics::HeavyHitters offenders;
   metrics::Estimates estimates;
+  metrics::Minutes minutes;  // of requests: all, those that limits refused, those refused as busy
 
   Tally costs[kUnits][kCostEvents];
 

@@ -14,12 +14,12 @@ namespace penstock {
 // has to spare are passed over.
 inline char* decode_base64(std::string_view text, char* out) noexcept {
   static constexpr auto kValues = [] {
-    std::array<int8_t, 256> values{};
+    std::array<int16_t, 256> values{};
     values.fill(-1);
     constexpr std::string_view kAlphabet =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for (size_t i = 0; i < kAlphabet.size(); ++i) {
-      values[static_cast<uint8_t>(kAlphabet[i])] = static_cast<int8_t>(i);
+      values[static_cast<uint8_t>(kAlphabet[i])] = static_cast<int16_t>(i);
     }
     return values;
   }();

@@ -30,7 +30,7 @@ inline bool append(Headers& headers, const std::vector<std::string>& lines) {
     if (longer == nullptr) {
       return false;
     }
-    headers.release();
+    static_cast<void>(headers.release());  // `longer` has it
     headers.reset(longer);
   }
   return true;

@@ -18,7 +18,7 @@
 
 namespace penstock::http {
 
-class FormFields {
+class FormFields {  // NOLINT(*Padding): by what they are about
  public:
   static constexpr size_t kMaxFields = BodyFields::kMaxFields;
   static constexpr size_t kMaxNameBytes = BodyFields::kMaxNameBytes;

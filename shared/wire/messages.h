@@ -33,10 +33,11 @@ struct Hello {
   std::string_view chat;   // worker: how its engine takes chats, or why not, for the operator
   uint64_t settles = 0;    // edge: 1: it shares limits through Redis, and knows how to settle what
                            // another edge has charged under them
+  uint64_t nginx = 0;      // edge: tells what it has charged from what other Nginxes have
   template <typename V>
   void visit(V&& v) {
     v(1, version), v(2, role), v(3, name), v(4, model), v(5, slots), v(84, checks), v(85, chat);
-    v(127, settles);
+    v(127, settles), v(128, nginx);
   }
 };
 
@@ -165,7 +166,7 @@ struct Over {
   template <typename V>
   void visit(V&& v) {
     v(45, receipt), v(52, refund), v(7, model), v(22, prompt_tokens), v(23, completion_tokens);
-    v(24, device_ns), v(86, estimated), v(126, sealed);
+    v(24, device_ns), v(86, estimated), v(129, sealed);
   }
 };
 

@@ -31,6 +31,7 @@ enum class QueueState : uint32_t {
   kNoWorker = 3,  // nobody serves it, and none has for a while
   kDraining = 4,
   kCannotLoad = 5,  // as kNoWorker, and those that were started did not get ready
+  kAway = 6,        // shared, and Redis, where it is, does not answer
 };
 
 // The predicted wait of a queue that is paused: nobody knows.

@@ -92,6 +92,7 @@ class Scripted:
         self.path, self.steps, self.tell_edge = path, steps, tell_edge
         self.edges = []  # the process behind each of Nginx's own lines that have come
         self.lines = []  # these lines
+        self.hellos = []  # what they said first
         self.settled = []  # the ids of SETTLED that came over them
         self.submits = []  # the fields of each job that came; the body is named json
         self.faults = []
@@ -136,6 +137,7 @@ class Scripted:
                 kind, id, fields = caller.receive_fields()
                 if kind == HELLO and fields["role"] == EDGE:
                     self.edges.append(struct.unpack("3i", caller.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
+                    self.hellos.append(fields)
                     self.lines.append(caller)
                     caller.send(self.tell_edge)
                 if kind == SETTLED:

@@ -3,7 +3,9 @@
 import json
 import os
 import resource
+import socketserver
 import subprocess
+import threading
 
 import pytest
 
@@ -65,6 +67,19 @@ def test_workers_of_which_none_is_ready_are_told_with_their_error(jobs, doctor, 
     assert "none is ready: nothing is served" in found["workers"]["text"]
 
 
+def test_what_is_served_is_told_by_slots_and_by_queues(jobs, doctor):  # noqa: F811
+    down = dict(name="down", engine="http", url="http://127.0.0.1:9", model_name="down", slots=2)
+    service = jobs(workers=[simulate(slots=1), down], yaml="", start=False)
+    config = service.penstockd.config
+    config.write_text(config.read_text().replace("queues:", "queues:\n  slow: {}", 1))
+    service.start()
+    service.request("POST", "/v1/completions", {"Authorization": "Bearer alice"}, b'{"model":"down","prompt":"a"}')
+    found = until(lambda: (now := doctor(service)).get("worker down", {}).get("text", "").startswith("is ready, and") and
+                  "queue slow" in now and now, "what is not served is told")
+    assert "none of its slots is open: " in found["worker down"]["text"] and "1 of 2" in found["workers"]["text"], found
+    assert found["queue slow"]["level"] == "bad" and "who would wait there is refused" in found["queue slow"]["text"]
+
+
 def test_files_that_may_be_open_are_told_where_they_are_too_few(jobs, doctor):  # noqa: F811
     service = jobs(limits={"max_connections": 1000})
     assert doctor(service)["nofile"]["level"] == "ok"
@@ -91,7 +106,13 @@ def test_a_disk_that_is_nearly_full_is_told(penstock, doctor):
         with open(state / "ballast", "ab") as file:
             file.write(bytes(os.statvfs(state).f_bavail * os.statvfs(state).f_frsize - (512 << 10)))
         found = doctor(service)["state"]
-        assert found["level"] == "bad" and "less than limits.reserve" in found["text"]
+        assert found["level"] == "warn" and "0 MiB free beside limits.reserve" in found["text"], "which penstockd has"
+        service.penstockd.stop()
+        (state / "reserve").unlink()
+        with open(state / "ballast", "ab") as file:
+            file.write(bytes(os.statvfs(state).f_bavail * os.statvfs(state).f_frsize - (512 << 10)))
+        told = subprocess.run([BUILD / "penstockd", "-t", "-c", service.penstockd.config], capture_output=True, text=True)
+        assert "less than limits.reserve" in told.stdout + told.stderr, told
         (state / "ballast").unlink()
     finally:
         service.penstockd.stop()
@@ -117,3 +138,36 @@ def test_a_state_that_fills_and_a_penstockd_that_is_gone_are_told(jobs, doctor):
     found = doctor(service, "-c", str(service.penstockd.config))
     assert found["penstockd"]["level"] == "bad" and "systemctl status penstockd" in found["penstockd"]["advice"]
     assert "workers" not in found and found["configuration"]["level"] == "ok"
+
+
+@pytest.fixture
+def informant(folder):
+    """A Redis at a socket that says nothing but this INFO."""
+    servers = []
+
+    def start(text):
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self):
+                while line := self.rfile.readline():
+                    if line.strip() == b"INFO":
+                        self.wfile.write(b"$%d\r\n%s\r\n" % (len(text), text))
+        path = folder / f"informant-{len(servers)}"
+        servers.append(socketserver.ThreadingUnixStreamServer(str(path), Handler))
+        threading.Thread(target=servers[-1].serve_forever).start()
+        return path
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("took_us", [100_000, 100_001, 2_500_000])
+def test_a_redis_that_answered_nobody_while_it_forked_is_told(penstock, doctor, informant, took_us):
+    path = informant(b"redis_version:7.2.4\r\nlatest_fork_usec:%d\r\ntotal_forks:3\r\n" % took_us)
+    service = penstock(workers=[simulate(slots=1)], yaml=f'redis: {{ url: "unix:{path}" }}\n')
+    found = doctor(service)["Redis"]
+    if took_us > 100_000:
+        assert found["level"] == "warn" and f"answered nobody for {took_us // 1000} ms when it forked last" in found["text"], found
+        assert "auto-aof-rewrite-min-size" in found["advice"]
+    else:
+        assert (found["level"], found["text"]) == ("ok", f"7.2.4 at {path}")

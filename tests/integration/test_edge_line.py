@@ -58,6 +58,19 @@ def test_one_worker_listens_for_all_and_no_helper_does(peer, edge, folder):
     assert listeners == [b"nginx: worker process"], listeners
 
 
+def test_an_edge_that_did_not_reach_the_redis_of_its_limits_connects_anew_once_it_does(peer, edge, redis):
+    """What it can settle of other hosts is said as it connects."""
+    redis.stop_answering()
+    engine = peer("a", answer(b"hello"))
+    edge(engine, http=f"penstock_zone shared 1m redis={redis.address} timeout=100ms;",
+         server="location / { penstock_limit zone=shared key=$remote_addr quota=9r/d name=a; penstock_pass a; }")
+    until(lambda: engine.hellos, "it connects all the same")
+    assert "settles" not in engine.hellos[0]
+    redis.go_on()
+    until(lambda: engine.hellos[-1].get("settles") == 1, lambda: f"it says so: {engine.hellos}")
+    assert engine.hellos[-1]["nginx"] == engine.hellos[0]["nginx"] != 0
+
+
 def test_a_restart_of_penstockd_counts_no_lease_twice(jobs):
     service = jobs(http=HTTP.replace("concurrency 3", "concurrency 4"), processes=4, workers=[simulate(slots=2, service_time="90s")])
     ids = [promise(service).json()["id"] for _ in range(2)]

@@ -86,6 +86,7 @@ def test_what_a_host_that_does_not_return_charged_is_settled_once_by_one_of_the_
     gpu, edge, *others = cluster(host, redis, edges=2)
     ids = [submit(edge, **MANY) for _ in range(3)]
     until_noted(redis, *ids)
+    home = note(redis, ids[0])[:8]
     die(edge)
     assert counted(others[0])["tokens"] >= 9000
     order(gpu, "resume", "default")
@@ -95,7 +96,7 @@ def test_what_a_host_that_does_not_return_charged_is_settled_once_by_one_of_the_
     charged = until_settled(said, others, gpu, *others)
     assert charged["requests"] == 3 and 0 < charged["tokens"] < 400
     until_inherited(redis, *ids)
-    until(lambda: redis.ask("EXISTS", QUEUE + "M") == 0, "nobody looks for more")
+    until(lambda: redis.ask("ZSCORE", QUEUE + "M", home) is None, "nobody looks for more")
     assert until_settled(said, others, gpu, *others) == charged
 
 

@@ -61,6 +61,21 @@ def test_what_penstockd_tells_operators_is_told_here(service):
     assert service.get("/console/nothing").status == 404
 
 
+def test_how_many_were_turned_away_of_late_is_told_to_whoever_asks_first(service):
+    def requests():
+        return service.get("/console/offenders").json()["requests"]
+    assert requests() == {"seconds": 0, "all": 0, "rejected": 0, "busy": 0}
+    who = {"Authorization": "Bearer a"}
+    statuses = [service.request("GET", "/v1/models", who).status for _ in range(8)]
+    told = requests()
+    seconds = told.pop("seconds")
+    assert told == {"all": 8, "rejected": statuses.count(429), "busy": 0} and told["rejected"] > 0
+    assert 0 <= seconds < 120
+    service.nginx.reload()
+    assert service.request("GET", "/v1/models", {"Authorization": "Bearer b"}).status == 200
+    assert requests()["all"] == 9, "a reload keeps them"
+
+
 def test_the_page_and_its_files_come_with_a_policy(service):
     page = service.get("/console/", Accept="text/html")
     assert page.status == 200 and "Penstock console" in page.text() and page.headers["Content-Type"] == "text/html; charset=utf-8"

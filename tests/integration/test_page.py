@@ -44,6 +44,13 @@ def test_the_life_of_tasks(penstock, folder):
     play("story.mjs", f"http://127.0.0.1:{service.port}", stage)
 
 
+def test_as_many_tasks_as_may_at_the_same_time(penstock, folder):
+    stage = folder / "stage.sock"
+    worker = dict(name="words", model="words", engine="process", command=f"[/usr/bin/python3, {SOURCE / 'relay.py'}, {stage}]", device="cpu", slots=1)
+    service = penstock(http=HTTP.replace("concurrency 5", "concurrency 1"), server=SERVER, workers=[worker], yaml="state: state\n")
+    play("full.mjs", f"http://127.0.0.1:{service.port}", stage)
+
+
 def test_every_state_as_it_looks(penstock):
     play("states.mjs", f"http://127.0.0.1:{penstock(http=HTTP, server=SERVER).port}")
 

@@ -13,7 +13,7 @@ import pytest
 
 from client import Client
 from server import ModelServer, completion, stream, word
-from shared_hosts import ALICE, get, host, job, redis, until_open, until_status
+from shared_hosts import ALICE, get, host, in_line, job, redis, until_open, until_status
 from waiting import until
 
 WORDS = [f"word{i} " for i in range(12)]
@@ -241,23 +241,31 @@ def test_an_answer_goes_on_whole_though_redis_hung_in_mid_stream(hosts, model, r
 
 def test_what_began_while_its_home_did_not_listen_is_told_though_nothing_follows(hosts, model, redis):
     edge, gpu = hosts
-    first = ask_stream_at_once(edge, "first", model)
-    waits = ThreadPoolExecutor().submit(ask_stream, edge, "waits")
-    until(lambda: in_line(redis) == 1, "it waits")
-    edge.penstockd.process.signal(signal.SIGSTOP)
-    try:
-        model.let_all("first1")
-        until(lambda: model.begun["waits"] == 1, "it has begun")
-        model.turns["waits1"].put(None)
-        until(lambda: gpu.penstockd.queue().running == 1 and b"cmd=ping" or True, "it runs")
-        redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
-    finally:
-        edge.penstockd.process.signal(signal.SIGCONT)
-    answer = waits.result(10)
-    heard = [answer.next_event()]
-    assert text_of(heard) == WORDS[0]
+    model.let(1, "first1")
+    first = ask_stream(edge, "first")
+    with ThreadPoolExecutor() as pool:
+        waits = pool.submit(ask_stream, edge, "waits")
+        until(lambda: in_line(redis) == 1, "it waits")
+        edge.penstockd.process.signal(signal.SIGSTOP)
+        try:
+            redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
+            heard = redis.connect()
+            heard("PSUBSCRIBE", "penstock:q1:{default}:c|*")
+            model.let_all("first1")
+            until(lambda: model.begun["waits"] == 1, "it has begun")
+            while b"word11" not in heard.answer()[3]:  # all of the first has been told
+                pass
+            model.let(1, "waits1")
+            while WORDS[0].encode() not in heard.answer()[3]:
+                pass
+        finally:
+            edge.penstockd.process.signal(signal.SIGCONT)
+            heard.close()
+        answer = waits.result(10)
+    begins = answer.next_event()
+    assert text_of([begins]) == WORDS[0]
     model.let_all("waits1")
-    assert text_of(heard + answer.events()) == WHOLE
+    assert text_of([begins, *answer.events()]) == WHOLE
     assert text_of(first.events()) == WHOLE
 
 

@@ -14,7 +14,7 @@ from waiting import until
 # ---- accepted here, run there
 
 def test_a_job_that_is_accepted_here_runs_there_and_each_host_answers_for_it(host):
-    edge, gpu = host(state=False), host(worker())
+    edge, gpu = host(state=False), host(worker(), state=False)
     until_known(edge)
     reply = promise(edge)
     id = reply.json()["id"]
@@ -23,6 +23,7 @@ def test_a_job_that_is_accepted_here_runs_there_and_each_host_answers_for_it(hos
     for service in (edge, gpu):
         seen = until_status(service, id, "completed")
         assert (seen["result_url"], seen["attempts"]) == (f"/jobs/{id}/result", 0)
+        assert seen["finished_at"] + 86000 < seen["expires_at"] < seen["finished_at"] + 87000
         result = get(service, f"/jobs/{id}/result")
         assert result.status == 200 and result.json()["choices"][0]["text"]
     assert get(edge, f"/jobs/{id}/result").body == get(gpu, f"/jobs/{id}/result").body
@@ -47,13 +48,24 @@ def test_places_are_those_of_all_hosts(host):
     assert places == [job(second, id)["position"] for id in ids] == list(range(places[0], places[0] + 3))
 
 
-def test_a_model_is_known_while_some_host_serves_it(host):
+def test_a_model_is_known_while_some_host_serves_it_and_for_a_while_after(host, redis):
     edge = host()
     gpu = host(worker(), worker(name="other"))
+    other = {**BODY, "model": "other"}
     until_known(edge, "other")
+    until_open(edge)
     assert ask(edge, {**BODY, "model": "none"}).status == 404
     gpu.penstockd.stop()
-    until(lambda: ask(edge, {**BODY, "model": "other"}).status == 404, "it is forgotten")
+    until(lambda: post(edge, body={**BODY, "model": "none"}).status == 503, "nobody may wait")
+    refused = post(edge, body=other)
+    assert refused.status == 503 and int(refused.headers["Retry-After"]) >= 1
+    id = promise(edge, other).json()["id"]
+    assert job(edge, id)["status"] == "queued"
+    assert ask(edge, {**BODY, "model": "none"}).status == 404
+    redis.ask("DEL", "penstock:q1:{default}:r")  # as it is ten minutes later
+    until(lambda: ask(edge, other).status == 404, "it is forgotten")
+    gpu.penstockd.start()
+    until_status(edge, id, "completed")
 
 
 def test_bounds_are_of_all_hosts_together(host):
@@ -202,8 +214,8 @@ def test_while_redis_is_away_what_runs_goes_on_and_no_job_is_promised(host, redi
     until_status(edge, id, "processing")
     redis.stop_answering()
     try:
-        refused = until(lambda: (reply := ask(edge)).status == 503 and reply, "it is refused")
-        assert int(refused.headers["Retry-After"]) >= 1
+        refused = until(lambda: b"Redis does not answer" in (reply := ask(edge)).body and reply, "it is refused, and why")
+        assert refused.status == 503 and int(refused.headers["Retry-After"]) >= 1
         assert get(edge, f"/jobs/{id}").status == 503
         until(lambda: gpu.penstockd.queue().running == 0, "it has run to its end")
     finally:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 
@@ -83,6 +84,31 @@ def test_queues_are_spread_and_one_goes_on_while_the_others_master_is_dead(clust
     dead.start()
     for id in (*ids, promise_other(gpu)):
         assert until_status(edge, id, "completed")["attempts"] == 0
+
+
+def test_each_queue_whose_master_dies_is_told_of_and_what_that_has_lost_is_said_again_though_another_is_away(cluster, host):
+    other = next(name for name in OTHERS if master_of(cluster, name) is not master_of(cluster))
+    gpu = host(worker("50ms"), worker(name="other", queue=other), other=other)
+    said = gpu.penstockd.process.text
+    until_status(gpu, until_known(gpu), "completed")
+    first, second = master_of(cluster, other), master_of(cluster)
+    first.kill()
+    until(lambda: f"queue {other} takes no jobs: Redis at {first.address}" in said(), "the first is told of")
+    data, copy = second.folder / "appendonlydir", second.folder / "copy"
+    shutil.copytree(data, copy)
+    done = promise(gpu).json()["id"]
+    until_status(gpu, done, "completed")
+    second.kill()
+    until(lambda: f"queue default takes no jobs: Redis at {second.address}" in said(), "the second is told of")
+    shutil.rmtree(data)
+    copy.rename(data)
+    second.start()
+    until(lambda: "queue default is reached again" in said(), "it is back")
+    until(lambda: get(gpu, f"/jobs/{done}/result").status == 200, "it has the end that was told")
+    assert f"queue {other} is reached again" not in said()
+    first.start()
+    until(lambda: f"queue {other} is reached again" in said(), "that is back, too")
+    assert said().count("takes no jobs") == 2 and said().count("reached again") == 2, said()
 
 
 @pytest.fixture

@@ -3,17 +3,21 @@ who was refused was told so, and only by the host that was away."""
 
 import http.client
 import json
+import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from client import Client
+from processes import BUILD
 from shared_hosts import ALICE, get, redis, until_known, until_open, until_status, worker  # noqa: F401 (redis is a fixture)
-from test_shared_cluster import ctl, host, said  # noqa: F401 (host is a fixture)
+from test_shared_cluster import cluster, ctl, host, said  # noqa: F401 (host is a fixture)
 from waiting import until
 from wire import ASK, FAILED, TOOL, Connection, frame
 
+NEXT = Path(os.environ.get("PENSTOCK_OTHER", BUILD / "penstockd_next"))  # or one of another release
 WORK = "/v1/work"  # whose runs are logged with their bodies
 
 
@@ -82,24 +86,24 @@ def runs(folder):
     return seen
 
 
-def test_all_hosts_are_started_anew_one_after_the_other_and_who_was_not_served_was_told(hosts, folder, redis):  # noqa: F811
-    before = len(redis.ask("KEYS", "penstock:q1:{default}:j|*"))
-    load, away = Load(hosts), []
-    load.more(10)
-    for number, service in enumerate(hosts):
-        began = time.monotonic()
-        assert service.penstockd.stop() == 0
-        service.penstockd.start()
-        until(lambda: get(service, "/v1/models").status == 200 and service.penstockd.queue(), "it is back")
-        until_known(service)
-        until_open(service)
-        away.append((number, began, time.monotonic()))
-        load.more(10)
-    load.end()
+def start_anew(service, program):
+    """While others serve. When it went, and when it was back."""
+    began = time.monotonic()
+    assert service.penstockd.stop() == 0
+    service.penstockd.start_by([program, "-c", service.penstockd.config])
+    until(service.penstockd._answers, "penstockd answers")
+    until(lambda: get(service, "/v1/models").status == 200 and service.penstockd.queue(), "it is back")
+    until_known(service)
+    until_open(service)
+    return began, time.monotonic()
+
+
+def judge(load, away, hosts, folder):
+    """Who was refused was told so, by a host that was away just then; what was promised has ended once, after one run."""
     assert load.never == 0
     for number, began, ended, told, retry in load.failed:
-        _, gone, back = away[number]
-        assert gone - 0.5 <= ended and began <= back + 0.5, f"host {number} was not away: {told} after {ended - began:.3f} s"
+        assert any(who == number and gone - 0.5 <= ended and began <= back + 0.5 for who, gone, back in away), \
+            f"host {number} was not away: {told} after {ended - began:.3f} s"
         assert told in (502, 503), told  # 502: nobody was there, or left in the middle
         assert told == 502 or int(retry) >= 1
     assert max(back - gone for _, gone, back in away) < 10, away  # drain_timeout is 1s
@@ -109,10 +113,40 @@ def test_all_hosts_are_started_anew_one_after_the_other_and_who_was_not_served_w
     begun = runs(folder)
     assert all(begun[key] >= 1 for key in load.ids)
     twice = sum(begun[key] > 1 for key in load.ids)
-    assert twice <= 2 * 2, f"{twice} ran twice: more than two hosts of two slots had when they were stopped"
-    assert before <= len(redis.ask("KEYS", "penstock:q1:{default}:j|*"))
+    assert twice <= 2 * len(away), f"{twice} ran twice: more than hosts of two slots had when they were stopped"
     for key in list(load.ids)[::10]:
         assert get(hosts[1], f"/jobs/{load.ids[key]}/result").body == get(hosts[2], f"/jobs/{load.ids[key]}/result").body
+
+
+def test_all_hosts_are_started_anew_one_after_the_other_and_who_was_not_served_was_told(hosts, folder, redis):  # noqa: F811
+    before = len(redis.ask("KEYS", "penstock:q1:{default}:j|*"))
+    load, away = Load(hosts), []
+    load.more(10)
+    for number, service in enumerate(hosts):
+        away.append((number, *start_anew(service, BUILD / "penstockd")))
+        load.more(10)
+    load.end()
+    judge(load, away, hosts, folder)
+    assert before <= len(redis.ask("KEYS", "penstock:q1:{default}:j|*"))
+
+
+def test_hosts_of_two_versions_serve_a_queue_together_and_one_goes_back(hosts, folder):
+    """Each way: what runs on the one was let in by the other, and is told by both."""
+    def versions():
+        return [next(each["version"] for each in cluster(hosts[0])["hosts"] if each["name"] == name) for name in ("edge", "gpu-1", "gpu-2")]
+    (old,) = set(versions())
+    load, away, seen = Load(hosts), [], []
+    load.more(10)
+    for number, program in ((1, NEXT), (0, NEXT), (2, NEXT), (1, BUILD / "penstockd")):
+        away.append((number, *start_anew(hosts[number], program)))
+        load.more(10)
+        seen.append([version == old for version in versions()])
+        id = until_known(hosts[0])
+        for service in hosts:
+            until_status(service, id, "completed")
+    load.end()
+    assert seen == [[True, False, True], [False, False, True], [False, False, False], [False, True, False]]
+    judge(load, away, hosts, folder)
 
 
 def test_reloads_of_nginx_on_all_hosts_are_noticed_by_nobody(hosts):

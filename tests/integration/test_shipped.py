@@ -37,13 +37,21 @@ def listed(client, **who):
 def test_a_made_up_key_is_no_new_caller(penstock):
     service = shipped(penstock)
     client = service.client(address="127.0.0.2")
-    statuses = [client.request("GET", "/v1/models", {"Authorization": f"Bearer sk-pro-{i}"}).status for i in range(8)]
+    statuses = [client.request("GET", "/v1/models/sim", {"Authorization": f"Bearer sk-pro-{i}"}).status for i in range(8)]
     assert statuses == [200] * 5 + [429] * 3  # one free plan for all of them
-    assert client.request("GET", "/v1/models", ALICE).status == 200
-    assert client.request("GET", "/v1/models", BOB).status == 200
-    assert service.client(address="127.0.0.3").request("GET", "/v1/models").status == 200
+    assert client.request("GET", "/v1/models/sim", ALICE).status == 200
+    assert client.request("GET", "/v1/models/sim", BOB).status == 200
+    assert service.client(address="127.0.0.3").request("GET", "/v1/models/sim").status == 200
     assert client.request("GET", "/quota", ALICE).json()["tier"] == "free"
     assert client.request("GET", "/quota", BOB).json()["tier"] == "pro"
+
+
+def test_to_ask_for_the_models_takes_nothing_of_a_plan(penstock):
+    client = shipped(penstock).client(address="127.0.0.2")
+    answers = [client.request("GET", "/v1/models", ALICE) for _ in range(20)]
+    assert [answer.status for answer in answers] == [200] * 20
+    assert "free" not in answers[0].headers["RateLimit-Policy"]
+    assert [limit["used"] for limit in client.request("GET", "/quota", ALICE).json()["limits"] if limit["name"].startswith("free-")] == [0, 0, 0]
 
 
 def test_a_key_is_known_from_the_next_request_on_and_no_more_once_it_is_revoked(penstock):
@@ -115,14 +123,14 @@ def test_a_flood_of_made_up_keys_locks_nobody_out(penstock, net):
     service.nginx.write_config(service.nginx.config.read_text().replace(
         "client_max_body_size", "set_real_ip_from 127.0.0.0/8; real_ip_header X-Real-IP; client_max_body_size", 1))
     service.nginx.reload()
-    known = [service.client().request("GET", "/v1/models", who).status for who in (ALICE, BOB)]
+    known = [service.client().request("GET", "/v1/models/sim", who).status for who in (ALICE, BOB)]
     flood, statuses = service.client(), []
     for i in range(FLOOD):
         address = "203.0.113.7" if net == "one address" else f"2001:db8:1:2::{i:x}"
-        statuses.append(flood.request("GET", "/v1/models", {"X-Real-IP": address, "Authorization": f"Bearer sk-free-{i:06x}"}).status)
+        statuses.append(flood.request("GET", "/v1/models/sim", {"X-Real-IP": address, "Authorization": f"Bearer sk-free-{i:06x}"}).status)
     assert known == [200, 200] and statuses[:5] == [200] * 5 and 503 not in statuses
     assert statuses.count(200) <= 5 + 2 * len(statuses) / 60  # one free plan for all of them
     assert slots(service, "live") < 40
     for who in (ALICE, BOB):
-        assert service.client().request("GET", "/v1/models", who).status == 200
-    assert service.client().request("GET", "/v1/models", {"X-Real-IP": "198.51.100.1"}).status == 200
+        assert service.client().request("GET", "/v1/models/sim", who).status == 200
+    assert service.client().request("GET", "/v1/models/sim", {"X-Real-IP": "198.51.100.1"}).status == 200

@@ -252,7 +252,7 @@ def test_the_commands_of_the_chapter_do_what_it_says(penstock, command):
     if "Within" in command:
         assert json.loads(said.stdout)["object"] == "text_completion"
         return
-    assert said.stdout.startswith(": queued position=1\n\n")
+    assert said.stdout.startswith(": queued position=1 reason=learning\n\n")
     assert ("event: queue\ndata: {" in said.stdout) == ("Penstock-Events" in command)
     assert said.stdout.endswith("data: [DONE]\n\n")
 

@@ -36,7 +36,7 @@ def test_what_would_be_late_is_refused_at_once_and_costs_nothing(service, name):
     refused = service.complete(headers={name: "0.5"})
     assert refused.status == 503
     assert refused.json()["error"]["code"] == "busy"
-    assert re.search(r"It would be done in \d s, later than was asked for\.", refused.json()["detail"])
+    assert re.fullmatch(r"Such a job takes \d s once it has started, longer than was asked for\.", refused.json()["detail"])
     assert int(refused.headers["Retry-After"]) >= 1
     assert left(service.complete(headers={name: "30"})) == before - 1
 

@@ -19,13 +19,15 @@ TAGS = {
     "start_within_ms": 95, "finish_within_ms": 96, "news_ms": 97, "news_events": 98, "opens": 99, "queue_us": 100, "run_us": 101,
     "earlier": 102, "earlier_when": 103, "earlier_age_s": 104, "is_earlier": 105, "denied": 106,
     "provider": 107, "sitekey": 108, "token": 109, "caller": 110, "remote_ip": 111, "verdict": 112,
+    "settles": 127, "nginx": 128, "sealed": 129,
 }
 NUMBERS = {"version", "role", "priority", "weight", "cost", "position", "eta_ms", "status", "content_length_plus1",
            "prompt_tokens", "completion_tokens", "device_ns", "retry_after_s", "dedupe", "on_duplicate", "max_wait_ms", "promised",
            "websocket", "refund", "duplicate", "index", "parent_plus1", "known", "utilization_percent", "memory_used_bytes",
            "memory_total_bytes", "temperature_celsius", "power_mw", "health", "count",
            "start_within_ms", "finish_within_ms", "news_ms", "news_events", "opens", "queue_us", "run_us",
-           "earlier", "earlier_when", "earlier_age_s", "is_earlier", "denied", "verdict"}
+           "earlier", "earlier_when", "earlier_age_s", "is_earlier", "denied", "verdict",
+           "settles", "nginx", "sealed"}
 
 
 def frame(kind, id=0, payload=b"", **fields):

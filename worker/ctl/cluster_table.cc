@@ -30,9 +30,11 @@ std::string part(JsonElement of, std::string_view some, std::string_view all) {
 
 std::string redis_line(JsonElement redis) {
   const std::string at = cell(redis, "at");
-  return truth_of(redis, "reached", false) ? "Redis " + at + " is reached\n"
-                                           : "Redis " + (at.empty() ? "" : at + " ") +
-                                                 "is not reached: " + cell(redis, "why") + "\n";
+  if (truth_of(redis, "reached", false)) {
+    return "Redis " + at + " is reached\n";
+  }
+  return "Redis" + (at.empty() || at == "-" ? "" : " " + at) +
+         " is not reached: " + cell(redis, "why") + "\n";
 }
 
 // What a 202 says now.
@@ -41,6 +43,9 @@ std::string promise_lines(JsonElement root, JsonElement redis) {
   const auto promise = object_of(redis, "promise");
   if (!promise) {
     return lines;
+  }
+  if (!truth_of(redis, "reached", false)) {
+    return "nothing is promised meanwhile\n";
   }
   for (const JsonElement server : elements_of(*promise, "servers")) {
     const std::string warning = cell(server, "warning");

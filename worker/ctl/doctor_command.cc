@@ -101,17 +101,31 @@ void look_at_workers(JsonElement status, Findings& findings) {
   size_t ready = 0;
   const auto workers = elements_of(status, "workers");
   for (const JsonElement worker : workers) {
+    const std::string about = "worker " + cell(worker, "name");
     const std::string state = cell(worker, "state");
     const std::string error = cell(worker, "last_error");
-    if (state == "ready" || state == "stopped") {
-      ready += state == "ready" ? 1 : 0;
-      continue;
+    if (state == "ready" && cell(worker, "open_slots") == "0") {
+      note(findings, Level::kWarn, about,
+           "is ready, and none of its slots is open: " + cell(worker, "why_closed"),
+           "see to what is behind it");
+    } else if (state == "ready") {
+      ++ready;
+    } else if (state != "stopped") {
+      note(findings, Level::kWarn, about, "is " + state + (error == "-" ? "" : ": " + error),
+           "penstockctl status shows it; its own lines are in penstockd's log");
     }
-    note(findings, Level::kWarn, "worker " + cell(worker, "name"),
-         "is " + state + (error == "-" ? "" : ": " + error),
-         "penstockctl status shows it; its own lines are in penstockd's log");
   }
-  if (ready == 0) {
+  bool serves = workers.empty();  // other hosts do
+  for (const JsonElement queue : elements_of(status, "queues")) {
+    const std::string state = cell(queue, "state");
+    const bool served = state == "open" || state == "full";
+    serves = serves && served;
+    if (!served && state != "draining") {
+      note(findings, Level::kBad, "queue " + cell(queue, "name"),
+           state + ": who would wait there is refused", "penstockctl status");
+    }
+  }
+  if (ready == 0 && !serves) {
     note(findings, Level::kBad, "workers", "none is ready: nothing is served",
          "penstockctl status");
   } else {

@@ -62,6 +62,8 @@ std::string server_lines(JsonElement root) {
   return lines;
 }
 
+constexpr size_t kMostState = 60;  // a column of more pushes the others out of sight
+
 // "ready for 41 s", "waiting: for memory on device 0", "ready for 2 h 3 min, 0 of its slots open:
 // connection refused"
 std::string worker_state(JsonElement worker) {
@@ -74,17 +76,30 @@ std::string worker_state(JsonElement worker) {
          (open == "-" ? "" : ", " + open + " of its slots open: " + cell(worker, "why_closed"));
 }
 
+// The states that the column has no room for.
+std::string state_lines(JsonElement root) {
+  std::string lines;
+  for (const JsonElement worker : elements_of(root, "workers")) {
+    const std::string name = cell(worker, "name");
+    const std::string state = worker_state(worker);
+    if (shortened(state, kMostState) != state) {
+      lines += name + " is " + state + "\n";
+    }
+  }
+  return lines;
+}
+
 std::string worker_table(JsonElement root) {
   std::vector<Row> rows = {{"WORKER", "STATE", "QUEUE", "MODEL", "ENGINE", "DEVICE", "PID",
                             "RUNNING", "SLOTS", "RESTARTS", "LAST ERROR"}};
   for (const JsonElement worker : elements_of(root, "workers")) {
-    rows.push_back({cell(worker, "name"), worker_state(worker), cell(worker, "queue"),
-                    cell(worker, "model"), cell(worker, "engine"), cell(worker, "device"),
-                    cell(worker, "pid"), cell(worker, "running"), cell(worker, "slots"),
-                    cell(worker, "restarts"),
+    rows.push_back({cell(worker, "name"), shortened(worker_state(worker), kMostState),
+                    cell(worker, "queue"), cell(worker, "model"), cell(worker, "engine"),
+                    cell(worker, "device"), cell(worker, "pid"), cell(worker, "running"),
+                    cell(worker, "slots"), cell(worker, "restarts"),
                     cell(worker, "state") == "ready" ? "-" : cell(worker, "last_error")});
   }
-  return render(rows) + chat_lines(root) + server_lines(root);
+  return render(rows) + state_lines(root) + chat_lines(root) + server_lines(root);
 }
 
 // "61 °C", or "-" when the device does not tell.

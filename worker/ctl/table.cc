@@ -32,6 +32,17 @@ std::string render(const std::vector<Row>& rows) {
   return out;
 }
 
+std::string shortened(std::string_view text, size_t most) {
+  if (width_of(text) <= most) {
+    return std::string(text);
+  }
+  size_t end = 0;
+  for (size_t characters = 0; characters < most; ++end) {
+    characters += (static_cast<uint8_t>(text[end]) & 0xC0) != 0x80 ? 1 : 0;
+  }
+  return std::string(text.substr(0, end - 1)) + "…";
+}
+
 // U+0080 to U+009F, C2 80 to C2 9F, are control characters as those below a space are.
 std::string printable(std::string_view text) {
   std::string out;

@@ -206,8 +206,10 @@ void look_at_stores(const queue::RedisConfig& redis, std::vector<Finding>& findi
            "look whether it is there, and lets this host in"});
       continue;
     }
-    const std::string version(redis::info_of(*info, "redis_version"));
-    findings.push_back({Level::kOk, "Redis", version + " at " + where, {}});
+    findings.push_back({Level::kOk,
+                        "Redis",
+                        fmt::format("{} at {}", redis::info_of(*info, "redis_version"), where),
+                        {}});
     look_at_forks(*info, where, findings);
   }
 }

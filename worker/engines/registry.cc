@@ -68,9 +68,12 @@ Opened open_llama(const WorkerOptions& options, Sink& sink) {
       sleeps = value == "asleep";
     } else if (key != "default_max_tokens" ||
                !parse_number<int64_t>(value, 1, UINT32_MAX, default_max_tokens)) {
-      return Error{"the llama engine has no option " + key + "=" + value +
-                   "; it has gpu_priority=high or low, gpu_wait=awake or asleep, and "
-                   "default_max_tokens=N, N from 1"};
+      return Error{std::string("the llama engine has no option ")
+                       .append(key)
+                       .append("=")
+                       .append(value)
+                       .append("; it has gpu_priority=high or low, gpu_wait=awake or asleep, and "
+                               "default_max_tokens=N, N from 1")};
     }
   }
   return llama::open({.model_dir = options.model,

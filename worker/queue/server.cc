@@ -376,7 +376,9 @@ void Server::advance_stop(int64_t now_ns) {
     supervisor_.shut_down(phase_ends_ns_);
     device_watch_.stop();
   }
-  if (phase_ == Phase::kStopping && (supervisor_.all_gone() || now_ns >= phase_ends_ns_)) {
+  const bool left = shared_ == nullptr || shared_->has_left();
+  if (phase_ == Phase::kStopping &&
+      ((supervisor_.all_gone() && left) || now_ns >= phase_ends_ns_)) {
     if (shared_ != nullptr) {
       shared_->over();
     }

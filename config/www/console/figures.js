@@ -5,6 +5,8 @@
 const LINE = /^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)/;
 const LABEL = /([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"/g;
 
+const HALF_S = 150;  // of the five minutes over which a queue is judged
+
 const numberOf = (text) => (text === "+Inf" ? Infinity : text === "-Inf" ? -Infinity : Number(text));
 const unescaped = (text) => text.replace(/\\(.)/g, (_, c) => (c === "n" ? "\n" : c));
 
@@ -89,7 +91,23 @@ export function share(buckets, bound) {
   return total === 0 || !found ? null : found[1] / total;
 }
 
-/** A queue's rows of the history: {at, waiting, in, out, promised, waited}, the rates by minute, the times in s. */
+/** What the last rows of the history count of all queues, `seconds` of them and the row that has begun: {seconds, completed, failed}. */
+export function endsOf(history, seconds) {
+  const ends = { seconds: 0, completed: 0, failed: 0 };
+  for (const row of [...(history?.rows ?? [])].reverse()) {
+    if (ends.seconds >= seconds) {
+      break;
+    }
+    ends.seconds += row.seconds;
+    for (const { completed, failed } of row.queues) {
+      ends.completed += completed;
+      ends.failed += failed;
+    }
+  }
+  return ends;
+}
+
+/** A queue's rows of the history: {at, seconds, waiting, in, out, promised, waited}, the rates by minute, the times in s. */
 export function rowsOf(history, queue) {
   return (history?.rows ?? []).flatMap(({ at, seconds, queues }) => {
     const row = queues.find(({ name }) => name === queue);
@@ -97,21 +115,34 @@ export function rowsOf(history, queue) {
       return [];
     }
     const inSeconds = (ms) => (ms === null ? null : ms / 1000);
-    return [{ at, waiting: row.waiting, in: (row.in * 60) / seconds, out: (row.out * 60) / seconds,
+    return [{ at, seconds, waiting: row.waiting, in: (row.in * 60) / seconds, out: (row.out * 60) / seconds,
       promised: inSeconds(row.promised_ms), waited: inSeconds(row.waited_ms) }];
   });
 }
 
-/** By how many jobs a minute more wait, over the last rows; 0 before there is a minute of them. */
-export function growthOf(rows, count = 10) {
-  const last = rows.slice(-count);
-  const minutes = last.length > 1 ? (last.at(-1).at - last[0].at) / 60 : 0;
-  return minutes >= 1 ? (last.at(-1).waiting - last[0].waiting) / minutes : 0;
+/**
+ * By how many jobs a minute more wait: in the last 2.5 minutes and in those before, whichever is less, so that a burst, which lies in one of them,
+ * is no growth. null: so much is not known yet.
+ */
+export function growthOf(rows) {
+  const now = rows.length - 1;
+  const middle = rowBefore(rows, now);
+  const start = rowBefore(rows, middle);
+  if (start < 0) {
+    return null;
+  }
+  const rate = (from, to) => (rows[to].waiting - rows[from].waiting) / ((rows[to].at - rows[from].at) / 60);
+  const [older, newer] = [rate(start, middle), rate(middle, now)];
+  return older > 0 === newer > 0 ? (Math.abs(older) < Math.abs(newer) ? older : newer) : 0;
 }
 
-/** Jobs a minute over the last rows, five minutes of them: {in, out}; null: nothing is known yet. */
-export function ratesOf(rows, count = 10) {
-  const last = rows.slice(-count);
-  const mean = (key) => last.reduce((sum, row) => sum + row[key], 0) / last.length;
-  return last.length === 0 ? null : { in: mean("in"), out: mean("out") };
+// The last row that is at least 2.5 minutes older than that one; -1: none is.
+const rowBefore = (rows, index) => rows.findLastIndex(({ at }) => index >= 0 && rows[index].at - at >= HALF_S);
+
+/** Jobs a minute over the last five minutes of rows: {in, out}; null: nothing is known yet. */
+export function ratesOf(rows) {
+  const last = rows.filter(({ at }) => at > rows.at(-1).at - 2 * HALF_S);
+  const seconds = last.reduce((sum, row) => sum + row.seconds, 0);
+  const mean = (key) => last.reduce((sum, row) => sum + row[key] * row.seconds, 0) / seconds;
+  return seconds === 0 ? null : { in: mean("in"), out: mean("out") };
 }

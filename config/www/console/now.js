@@ -4,6 +4,7 @@ import { bdi, el, plain, say } from "../ui/el.js";
 import { draw, spark } from "./chart.js";
 import { choices } from "./choices.js";
 import { rowsOf } from "./figures.js";
+import { orderOf } from "./orders.js";
 import { read, part } from "./server.js";
 import { bar, fill } from "./table.js";
 import { BOUNDS, judge } from "./verdict.js";
@@ -30,6 +31,7 @@ export class Now {
   #console;
   #orders = [];
   #offenders = [];
+  #requests = null;
   #dead = [];
   #judged = null;
   /** The queue and the worker in which the focus is, for single keys. */
@@ -44,13 +46,14 @@ export class Now {
 
   async read() {
     // Who may see the status alone has none of these.
-    const rest = (path, key) => read(path).then((answer) => answer[key], (error) => (error.status === 403 ? [] : Promise.reject(error)));
-    [this.#orders, this.#offenders, this.#dead] = await Promise.all([rest("orders", "orders"), rest("offenders", "offenders"), rest("dead?limit=100", "data")]);
+    const rest = (path) => read(path).catch((error) => (error.status === 403 ? {} : Promise.reject(error)));
+    const [{ orders = [] }, { offenders = [], requests = null }, { data = [] }] = await Promise.all(["orders", "offenders", "dead?limit=100"].map(rest));
+    [this.#orders, this.#offenders, this.#requests, this.#dead] = [orders, offenders, requests, data];
   }
 
   render() {
     const { seen } = this.#console;
-    this.#judged = judge(seen);
+    this.#judged = judge({ ...seen, requests: this.#requests });
     this.#showVerdict();
     choices($("#charted"), seen.status.queues.map(({ name }) => [name, plain(name, 64)]));
     this.#showCharts();
@@ -70,6 +73,7 @@ export class Now {
     const text = {};
     for (const [name, value] of Object.entries(values)) {
       text[name] = name === "t" ? (value === null ? this.#say("con.none") : console.words.time(value))
+        : name === "window" ? console.words.time(value)
         : name === "minutes" ? console.words.time(value * 60)
         : ["p", "limits", "busy"].includes(name) ? console.words.number(Math.round(value * 1000) / 10)
         : typeof value === "string" ? plain(value, MOST_ERROR) : value;
@@ -217,7 +221,13 @@ export class Now {
     lines($("#errors"), counted(this.#dead, ({ error }) => plain(error?.message ?? error?.code ?? "", 120)).slice(0, 5).map(([error, n]) =>
       el("li", {}, el("b", {}, this.#console.words.number(n)), " ", bdi(error))), "con.dead.none");
     lines($("#changes"), this.#orders.slice(0, MOST_LINES).map(({ at, who, order }) =>
-      el("li", {}, el("span", { class: "mute" }, this.#console.at(at)), " ", bdi(order), el("span", { class: "mute" }, " ", bdi(who)))), "con.changes.none");
+      el("li", {}, el("span", { class: "mute" }, this.#console.at(at)), " ", el("bdi", { dir: "auto", title: plain(order, MOST_ERROR) }, this.#order(order)), el("span", { class: "mute" }, " ", bdi(who)))), "con.changes.none");
+  }
+
+  #order(text) {
+    const [key, values] = orderOf(text) ?? ["", {}];
+    const told = Object.fromEntries(Object.entries(values).map(([name, value]) => [name, plain(value, 64)]));
+    return key ? this.#say(key, told) : plain(text, MOST_ERROR);
   }
 
   // ---- orders ----

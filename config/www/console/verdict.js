@@ -1,11 +1,12 @@
 // What an operator wants to know first: one sentence, and six answers. Pure: from what was read to keys of words.*.json.
 
-import { grown, growthOf, quantile, ratesOf, recent, rowsOf, share } from "./figures.js";
+import { endsOf, grown, growthOf, quantile, ratesOf, recent, rowsOf, share } from "./figures.js";
 
 /** Above these an answer is amber, or red. */
 export const BOUNDS = { waitSeconds: [60, 300], fullMinutes: [15, 5], refused: [0.05, 0.2], failed: [0.01, 0.05], heat: 80, disk: [0.8, 0.95] };
 const WITHIN = 0.25;  // a prediction that is off by no more of the wait is called true
 const GROWING = 1;    // jobs a minute, from which a queue is said to grow
+const LATELY_S = 600;
 
 const LEVELS = ["good", "warn", "bad"];
 const worse = (a, b) => (LEVELS.indexOf(a) >= LEVELS.indexOf(b) ? a : b);
@@ -18,8 +19,7 @@ export function fareOf(queue, { figures, before, history }) {
     .sort((a, b) => b - a);
   const rows = rowsOf(history, queue.name);
   const rates = ratesOf(rows);
-  // What comes in here may go out at another host that shares the queue.
-  const growth = queue.shared ? growthOf(rows) : rates ? rates.in - rates.out : 0;
+  const growth = growthOf(rows);
   const waiting = queue.waiting > 0;
   return {
     classes: priorities.map((priority) => {
@@ -30,22 +30,27 @@ export function fareOf(queue, { figures, before, history }) {
     oldest: figures.one("penstock_queue_oldest_wait_seconds", { queue: queue.name }),
     rates,
     growth,
-    fullMinutes: waiting && growth >= GROWING ? (queue.max_length - queue.waiting) / growth : null,
+    fullMinutes: waiting && growth !== null && growth >= GROWING ? (queue.max_length - queue.waiting) / growth : null,
   };
 }
 
-/** What was refused at the edge, of what came: {all, limits, busy}; of 1. */
-export function refusals({ figures, before }) {
-  const of = (outcome) => grown(figures.sum("penstock_requests_total", { outcome }), before.sum("penstock_requests_total", { outcome }));
-  const [limits, busy] = [of("rejected"), of("busy")];
-  const all = grown(figures.sum("penstock_requests_total"), before.sum("penstock_requests_total"));
-  return all > 0 ? { all: (limits + busy) / all, limits: limits / all, busy: busy / all } : { all: 0, limits: 0, busy: 0 };
+/** What was refused at the edge, of what came: {seconds, all, limits, busy}; parts of 1, over the seconds. */
+export function refusals(requests) {
+  const { seconds = 0, all = 0, rejected = 0, busy = 0 } = requests ?? {};
+  const part = (count) => (all > 0 ? count / all : 0);
+  return { seconds, all: part(rejected + busy), limits: part(rejected), busy: part(busy) };
 }
 
-function failures({ figures, before }) {
-  const of = (event) => grown(figures.sum("penstock_jobs_total", { event }), before.sum("penstock_jobs_total", { event }));
-  const [failed, completed] = [of("failed"), of("completed")];
-  return failed + completed > 0 ? failed / (failed + completed) : 0;
+// Of the jobs that ended, the part that failed: {seconds, part}.
+function failures(history) {
+  const { seconds, failed, completed } = endsOf(history, LATELY_S);
+  return { seconds, part: failed + completed > 0 ? failed / (failed + completed) : 0 };
+}
+
+// How far back the waits reach that were read of a queue; null: to when penstockd began, as none came since.
+function waitsSince({ figures, before }, queue) {
+  const count = (page) => page.sum("penstock_wait_seconds_count", { queue });
+  return before.at > 0 && grown(count(figures), count(before)) > 0 ? (figures.at - before.at) / 1000 : null;
 }
 
 function truth({ figures, before }) {
@@ -70,7 +75,8 @@ export function machinery({ workers, devices }) {
 }
 
 /**
- * @param {{status: Object, figures: Figures, before: Figures, history: Object}} seen  `before`: the figures some minutes ago
+ * @param {{status: Object, figures: Figures, before: Figures, history: Object, requests: ?Object}} seen  `before`: the figures some minutes ago,
+ *     or when the page was opened; `requests`: what came to Nginx of late
  * @returns {{level: string, say: [string, Object], because: [string, Object][], questions: Object[]}}
  */
 export function judge(seen) {
@@ -81,8 +87,9 @@ export function judge(seen) {
   const oldest = open.reduce((oldest, { fare }) => Math.max(oldest, fare.oldest ?? 0), 0);
   const growing = open.filter(({ fare }) => fare.fullMinutes !== null).sort((a, b) => a.fare.fullMinutes - b.fare.fullMinutes)[0];
   const machines = machinery(status);
-  const refused = refusals(seen);
-  const failed = failures(seen);
+  const refused = refusals(seen.requests);
+  const failed = failures(seen.history);
+  const since = worst ? waitsSince(seen, worst.name) : null;
   const dead = status.state?.dead_letters ?? 0;
   const disk = status.state && status.state.max_bytes > 0 ? status.state.bytes / status.state.max_bytes : null;
   const broken = Boolean(status.state?.error);
@@ -91,13 +98,14 @@ export function judge(seen) {
 
   const questions = [
     { key: "wait", level: levelOf(Math.max(most ?? 0, oldest), BOUNDS.waitSeconds), value: most === null ? ["con.q.wait.none", {}] : ["con.q.wait.value", { t: most }],
-      note: ["con.q.wait.note", { t: oldest }] },
+      note: [since === null ? "con.q.wait.note.ever" : "con.q.wait.note", { t: oldest, window: since }] },
     { key: "worse", level: !growing ? "good" : growing.fare.fullMinutes < BOUNDS.fullMinutes[1] ? "bad" : growing.fare.fullMinutes < BOUNDS.fullMinutes[0] ? "warn" : "good",
-      value: growing ? ["con.q.worse.value", { n: Math.round(growing.fare.growth) }] : ["con.q.worse.steady", {}],
+      value: growing ? ["con.q.worse.value", { n: Math.round(growing.fare.growth) }] : [queues.some(({ fare }) => fare.growth === null) ? "con.unknown" : "con.q.worse.steady", {}],
       note: growing ? ["con.q.worse.note", { queue: growing.name, n: growing.waiting, most: growing.max_length }] : ["con.q.worse.total", { n: queues.reduce((sum, { waiting }) => sum + waiting, 0) }] },
     { key: "refused", level: levelOf(refused.all, BOUNDS.refused), value: ["con.percent", { p: refused.all }],
-      note: ["con.q.refused.note", { limits: refused.limits, busy: refused.busy }] },
-    { key: "fail", level: levelOf(failed, BOUNDS.failed), value: ["con.percent", { p: failed }], note: ["con.q.fail.note", { n: dead }] },
+      note: refused.seconds === 0 ? ["con.q.refused.none", {}] : ["con.q.refused.note", { limits: refused.limits, busy: refused.busy, window: refused.seconds }] },
+    { key: "fail", level: levelOf(failed.part, BOUNDS.failed), value: ["con.percent", { p: failed.part }],
+      note: ["con.q.fail.note", { n: dead, window: failed.seconds }] },
     { key: "true", level: told?.level ?? "good", value: told ? ["con.percent", { p: told.value }] : ["con.unknown", {}],
       note: [told ? `con.q.true.${told.key}` : "con.q.true.none", {}] },
     { key: "well", level: broken || (machines.wanted > 0 && machines.ready === 0) ? "bad"

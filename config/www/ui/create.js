@@ -6,15 +6,17 @@
 
 import { el, plain, say } from "./el.js";
 import { calendarOf, linkTo, reasonOf } from "./limits.js";
+import { Models } from "./models.js";
 import { newKey, PenstockError } from "./penstock.js";
 import { solve } from "./solver.js";
+import { firstEnd } from "./states.js";
 
 const DRAFT = "penstock.draft";
 const PENDING = "penstock.pending";
 const SENT = "penstock.sent";
 const LONGEST_KEPT = 64 << 10;
 const RESEND_MS = [1000, 2000, 4000, 8000, 15_000];
-const MODELS_AGAIN_MS = 30_000;
+const LIMITS_AGAIN_MS = 5000;  // while as many tasks go on as may
 const SLOW_CHECK_MS = 20_000;
 const CALENDAR = { d: "day", w: "week", M: "month" };
 // Where a server does not say what a model makes, its name may.
@@ -76,8 +78,7 @@ export function requestOf({ model, kind, prompt, length, size, steps }) {
 
 export class Create {
   #page;
-  #models = [];
-  #modelsState = "";
+  #models;
   #refused = null;    // {error, until}: why nothing can be sent, and until when, ms of the page's clock
   #pending = null;    // the request that has no answer yet
   #trying = null;     // an AbortController while it is being sent
@@ -85,12 +86,13 @@ export class Create {
   #slow = false;
   #checking = null;   // a challenge that is being solved: {fraction, seconds, began, until}
   #problem = "";
-  #asked = 0;
+  #limitsRead = -Infinity;
   #parts = Object.fromEntries(["form", "model", "kind", "kind-label", "length", "size", "steps", "done", "prompt", "why", "send",
     "stop", "hint", "check"].map((id) => [id, document.getElementById(id)]));
 
   constructor(page) {
     this.#page = page;
+    this.#models = new Models(page, () => this.#showModels());
     const part = this.#parts;
     part.prompt.value = stored.get(DRAFT) ?? "";
     part.prompt.addEventListener("input", () => {
@@ -120,22 +122,20 @@ export class Create {
   }
 
   kindOf(model) {
-    const known = this.#models.find(({ id }) => id === model);
+    const known = this.#models.get(model);
     return known?.kind ?? (model && PICTURE_NAMES.test(model) ? "image" : "text");
   }
 
-  async readModels() {
-    this.#asked = performance.now();
-    try {
-      this.#models = await this.#page.client.models();
-      this.#modelsState = this.#models.length ? "" : "none";
-    } catch {
-      this.#modelsState = this.#models.length ? "" : "failed";
-    }
+  readModels() {
+    return this.#models.read();
+  }
+
+  #showModels() {
     const { model } = this.#parts;
     const chosen = model.value;
-    if ([...model.options].map(({ value }) => value).join("\n") !== this.#models.map(({ id }) => id).join("\n")) {
-      model.replaceChildren(...this.#models.map(({ id }) => el("option", { value: id, selected: id === chosen }, plain(id, 80))));
+    const { list } = this.#models;
+    if ([...model.options].map(({ value }) => value).join("\n") !== list.map(({ id }) => id).join("\n")) {
+      model.replaceChildren(...list.map(({ id }) => el("option", { value: id, selected: id === chosen }, plain(id, 80))));
       this.#chooseModel();
       this.#page.tasks.lookAgain();
     }
@@ -144,18 +144,22 @@ export class Create {
 
   #chooseModel() {
     const { model, kind } = this.#parts;
-    const told = this.#models.find(({ id }) => id === model.value)?.kind;
+    const told = this.#models.get(model.value)?.kind;
     kind.value = this.kindOf(model.value) === "image" ? "image" : "text";
     this.#parts["kind-label"].hidden = told !== undefined;
     this.render();
   }
 
   tick() {
-    const due = this.#modelsState ? 2000 : MODELS_AGAIN_MS;
-    if (performance.now() - this.#asked > due && navigator.onLine) {
-      this.readModels();
+    const now = performance.now();
+    const { form, prompt } = this.#parts;
+    this.#models.tick(prompt.value !== "" || form.contains(document.activeElement));
+    const full = this.#full();
+    if (full && !this.#page.store.hearsLimits() && now - this.#limitsRead > LIMITS_AGAIN_MS && navigator.onLine) {
+      this.#limitsRead = now;
+      this.#page.limits.read();
     }
-    if (this.#refused && performance.now() >= this.#refused.until) {
+    if (this.#refused && now >= this.#refused.until && !(full && isFull(this.#refused))) {
       this.#refused = null;
       this.#page.announce(this.#page.words.say("refused.open"));
     }
@@ -164,10 +168,17 @@ export class Create {
 
   /** A task of the caller's is over: one more may be sent. */
   taskEnded() {
-    if (this.#refused?.error.code === "concurrency_exceeded") {
+    if (this.#refused && isFull(this.#refused)) {
       this.#refused = null;
-      this.render();
     }
+    this.#models.waitsChanged();
+    this.render();
+  }
+
+  // {limit, in_use}, if as many of the caller's tasks go on as may at the same time; else null.
+  #full() {
+    const { concurrency } = this.#page.store.quota ?? {};
+    return concurrency && concurrency.in_use >= concurrency.limit ? concurrency : null;
   }
 
   /** Puts a request back into the form, and sends it if that is wanted. */
@@ -228,6 +239,7 @@ export class Create {
           stored.set(DRAFT, null);
         }
         store.add(job);
+        this.#models.waitsChanged();
       } catch (error) {
         if (this.#pending !== request) {
           return;  // it was stopped
@@ -298,10 +310,10 @@ export class Create {
     const offline = !navigator.onLine;
     const state = this.#pending && this.#checking ? "checking" : this.#pending ? "sending" : offline ? "offline" : this.#refused ? "refused" : "ready";
     part.form.dataset.state = state;
-    const blocked = state !== "ready" || this.#models.length === 0;
+    const blocked = state !== "ready" || this.#models.list.length === 0;
     blocked ? part.send.setAttribute("aria-disabled", "true") : part.send.removeAttribute("aria-disabled");
     say(part.send, this.#pending && this.#slow ? words.say("form.sending")
-      : state === "refused" ? words.say("form.again", { t: words.clock(left) }) : words.say(`form.send.${kind}`));
+      : state === "refused" && !isFull(this.#refused) ? words.say("form.again", { t: words.clock(left) }) : words.say(`form.send.${kind}`));
     part.stop.hidden = !(this.#pending && (this.#unsure || this.#checking));
     this.#renderCheck(part.check);
     this.#renderWhy(state, left);
@@ -334,8 +346,8 @@ export class Create {
       parts = [el("b", {}, reason.why), gap, words.say(reason.whenKey, { t: words.time(left) }), ...(plans ? [gap, plans] : [])];
     } else if (this.#problem) {
       parts = [this.#problem];
-    } else if (this.#modelsState) {
-      parts = [words.say(`form.models.${this.#modelsState}`)];
+    } else if (this.#models.state) {
+      parts = [words.say(`form.models.${this.#models.state}`)];
     } else if (this.#pending && this.#unsure) {
       parts = [words.say("form.resend")];
     }
@@ -347,7 +359,7 @@ export class Create {
     why.hidden ? send.removeAttribute("aria-describedby") : send.setAttribute("aria-describedby", "why");
   }
 
-  // How long it would take, and which of how many it would be.
+  // How long it would take, and which of how many it would be; or what must happen first.
   #hint(state) {
     const { words, store, notices } = this.#page;
     if (this.#checking) {
@@ -356,22 +368,30 @@ export class Create {
     if (state === "offline") {
       return words.say("form.offline");
     }
+    if (state === "refused" && isFull(this.#refused)) {
+      return this.#whenOneEnds();  // why stands above
+    }
     if (state !== "ready") {
       return "";
     }
     if (this.#parts.done.value === "notify" && notices.trouble) {
       return words.say(notices.trouble);
     }
-    const hints = [];
-    const model = this.#models.find(({ id }) => id === this.#parts.model.value);
-    if (typeof model?.eta_seconds === "number") {
-      hints.push(words.say("form.if", { t: words.guess(model.eta_seconds, model.eta_range) }));
+    const full = this.#full();
+    if (full) {
+      return words.join(words.say("form.full", { n: full.in_use }), this.#whenOneEnds());
     }
     const limit = store.quota?.limits.find(({ unit, period_seconds }) => unit === "requests" && period_seconds === undefined);
-    if (limit && limit.remaining > 0) {
-      const calendar = CALENDAR[calendarOf(limit.name)];
-      hints.push(words.say(calendar ? `form.nth.${calendar}` : "form.nth", { n: limit.used + 1, m: limit.limit }));
-    }
-    return words.join(...hints);
+    const calendar = limit && CALENDAR[calendarOf(limit.name)];
+    const nth = limit && limit.remaining > 0 ? words.say(calendar ? `form.nth.${calendar}` : "form.nth", { n: limit.used + 1, m: limit.limit }) : "";
+    return words.join(this.#models.sayWait(this.#parts.model.value), nth);
+  }
+
+  #whenOneEnds() {
+    const { words, store } = this.#page;
+    const seconds = firstEnd([...store.tasks.values()], performance.now());
+    return seconds === null ? "" : words.say("form.full.when", { t: words.about(seconds) });
   }
 }
+
+const isFull = ({ error }) => error.code === "concurrency_exceeded";

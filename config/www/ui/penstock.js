@@ -12,7 +12,7 @@
  * @property {?number} position         1 is the next to start; null unless it is queued
  * @property {?number} eta_seconds      until it starts; while it runs, until it is done; null: not known
  * @property {?[number, number]} [eta_range]  between these, four times of five
- * @property {string} [eta_reason]  why it is not known: "loading", "paused", "no_worker"
+ * @property {string} [eta_reason]  why it is not known: "loading", "paused", "no_worker", "learning"
  * @property {{from: number, by: string}} [moved]  others went ahead, by their "class" or "share"
  * @property {?{fraction: number, step?: number, steps?: number}} progress
  * @property {number} attempts          tries that failed
@@ -316,7 +316,14 @@ export class Penstock {
 
   /** @returns {Promise<Array<{id: string, kind?: string}>>} the models that are served */
   async models() {
-    return (await this.#json("/v1/models")).data;
+    return (await this.askModels()).models;
+  }
+
+  /** Likewise, and in `policies` the names of the limits under which the question was counted. */
+  async askModels() {
+    const reply = await this.#ask("GET", "/v1/models");
+    const policies = [...(reply.headers.get("ratelimit-policy") ?? "").matchAll(/"([^"]+)"/g)].map(([, name]) => name);
+    return { models: (await reply.json()).data, policies };
   }
 
   /** The caller's limits and what is left of them, as docs/CLIENT.md tells; it costs nothing. */

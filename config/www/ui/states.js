@@ -44,6 +44,13 @@ export function describe(task, page) {
   return saying;
 }
 
+/** Seconds until the first of the tasks that run is done; null: nobody knows. @param {import("./store.js").Task[]} tasks */
+export function firstEnd(tasks, now) {
+  const left = tasks.filter(({ job }) => job.status === "processing" && job.eta_seconds !== null)
+    .map(({ job, told }) => Math.max(0, job.eta_seconds - (now - told) / 1000));
+  return left.length > 0 ? Math.min(...left) : null;
+}
+
 const SAY = {
   scheduled(saying, { job }, { words, serverNow }) {
     saying.title = words.say("scheduled", { at: words.moment(job.not_before ?? job.created_at, serverNow) });

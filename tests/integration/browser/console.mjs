@@ -60,7 +60,7 @@ const chapters = {
     await page.click("#ask-go");
     await done();
     await sees(page, "#queues tr", "paused");
-    await sees(page, "#changes", "POST /queues/default/pause");
+    await sees(page, "#changes", "Pause queue default");
     await sees(page, "#status", "The queue is paused");
     assert.equal((await status()).queues[0].paused, true);
   },
@@ -178,7 +178,7 @@ const chapters = {
     await page.click("#ask-go");
     await done();
     await sees(page, "#workers tr", "idle");
-    await sees(page, "#changes", "POST /workers/words/scale?n=1");
+    await sees(page, "#changes", "Scale worker words to 1");
   },
 
   async "a key's counters are looked up, and forgotten"() {
@@ -198,6 +198,16 @@ const chapters = {
     await done();
     await sees(page, "#key-none", "Nothing is counted for it");
     assert.equal((await fetch(`${base}/v1/models`, { headers: { Authorization: KEY } })).status, 200);
+  },
+
+  async "who opens it anew sees the trouble of the last minutes, and since when"() {
+    await page.goto("about:blank");
+    await page.goto(`${base}/console/#now`);
+    const answer = (question) => page.locator("#questions div", { hasText: question });
+    await answer("Do we turn people away?").filter({ hasText: /[1-9][\d.]* %.*[1-9][\d.]* % by limits, 0 % as it is busy; in the last \d+ (s|min)/ }).waitFor();
+    await answer("Do jobs fail?").filter({ hasText: /(7[5-9]|[89]\d|100)(\.\d)? %in the last \d+ (s|min).*1 dead letter/ }).waitFor();
+    await sees(page, "#changes", "Drop dead letter");
+    await go("callers");
   },
 
   async "predictions stand beside what came true"() {

@@ -28,10 +28,10 @@ const night = {
     device_watch: { state: "watching", message: null }, state: { dead_letters: 3, bytes: 41, max_bytes: 100, error: null },
   },
   history: { step_seconds: 60, rows: minutes.map((i) => ({ at: NOW - (60 - i) * 60, seconds: 60, queues: [
-    { name: "chat", waiting: Math.max(0, (i - 38) * 14), running: 16, in: i > 38 ? 38 : 23, out: 22, promised_ms: Math.max(15, (i - 36) * 9) * 1000, waited_ms: Math.max(9, (i - 38) * 8 + (i % 5) * 3) * 1000 },
-    { name: "default", waiting: 3, running: 5, in: 112, out: 112, promised_ms: 1000, waited_ms: 900 },
-    { name: "video", waiting: 50 + (i >> 3), running: 1, in: 1, out: 1, promised_ms: 500_000, waited_ms: 510_000 },
-    { name: "batch", waiting: 120, running: 0, in: 0, out: 0, promised_ms: null, waited_ms: null }] })) },
+    { name: "chat", waiting: Math.max(0, (i - 38) * 14), running: 16, in: i > 38 ? 38 : 23, out: 22, completed: 22, failed: 0, promised_ms: Math.max(15, (i - 36) * 9) * 1000, waited_ms: Math.max(9, (i - 38) * 8 + (i % 5) * 3) * 1000 },
+    { name: "default", waiting: 3, running: 5, in: 112, out: 112, completed: i > 30 ? 112 : 0, failed: i > 30 ? 0 : 112, promised_ms: 1000, waited_ms: 900 },
+    { name: "video", waiting: 50 + (i >> 3), running: 1, in: 1, out: 1, completed: 1, failed: 0, promised_ms: 500_000, waited_ms: 510_000 },
+    { name: "batch", waiting: 120, running: 0, in: 0, out: 0, completed: 0, failed: 0, promised_ms: null, waited_ms: null }] })) },
   metrics: `penstock_queue_oldest_wait_seconds{socket="s",queue="chat"} 370
 penstock_queue_oldest_wait_seconds{socket="s",queue="default"} 2
 penstock_queue_oldest_wait_seconds{socket="s",queue="video"} 842
@@ -40,17 +40,18 @@ ${[["chat", 10, 5, 300, 200], ["chat", 0, 1, 30, 60], ["default", 0, 1, 990, 100
     [["1", fast], ["60", middle], ["300", all], ["+Inf", all]].map(([le, n]) => `penstock_wait_seconds_bucket{socket="s",queue="${name}",priority="${priority}",le="${le}"} ${n}`)
       .concat(`penstock_wait_seconds_count{socket="s",queue="${name}",priority="${priority}"} ${all}`).join("\n")).join("\n")}
 penstock_jobs_total{socket="s",queue="chat",event="completed"} 1000
-penstock_jobs_total{socket="s",queue="chat",event="failed"} 2
+penstock_jobs_total{socket="s",queue="chat",event="failed"} 2000
 penstock_requests_total{tier="free",variant="",outcome="passed"} 959
-penstock_requests_total{tier="free",variant="",outcome="rejected"} 36
-penstock_requests_total{tier="free",variant="",outcome="busy"} 5
+penstock_requests_total{tier="free",variant="",outcome="rejected"} 2000
 penstock_wait_prediction_error_ratio_bucket{socket="s",queue="chat",le="0.1"} 40
 penstock_wait_prediction_error_ratio_bucket{socket="s",queue="chat",le="0.25"} 76
 penstock_wait_prediction_error_ratio_bucket{socket="s",queue="chat",le="1"} 92
 penstock_wait_prediction_error_ratio_bucket{socket="s",queue="chat",le="+Inf"} 100
 `,
-  orders: { orders: [{ at: NOW - 3000, who: "'ana at 10.0.0.7', by uid 33, pid 411", order: "POST /queues/batch/pause" }] },
-  offenders: { offenders: [{ key: "7f3a09c251c0a7e9", limit: "free-rate", refused: 212 }, { key: "02cc7e1551c0a7e9", limit: "free-rate", refused: 4 }] },
+  orders: { orders: [{ at: NOW - 3000, who: "'ana at 10.0.0.7', by uid 33, pid 411", order: "POST /queues/batch/pause" },
+    { at: NOW - 4000, who: "'ana at 10.0.0.7', by uid 33, pid 411", order: "POST /jobs/job_000000000000000000000001/replay?model=chat-next&run=a" }] },
+  offenders: { offenders: [{ key: "7f3a09c251c0a7e9", limit: "free-rate", refused: 212 }, { key: "02cc7e1551c0a7e9", limit: "free-rate", refused: 4 }],
+    requests: { seconds: 624, all: 1000, rejected: 36, busy: 5 } },
   dead: { data: [["job_1", "out of memory"], ["job_2", "out of memory"], ["job_3", "deadline passed"]].map(([id, message]) => ({ id, queue: "video", model: "video", attempts: 3,
     created_at: NOW - 900, finished_at: NOW - 660, error: { code: "engine_failed", message } })), has_more: false, last_id: null },
   predictions: { predictions: [["job_5", 40_000, 30_000, 70_000, 52_000, true], ["job_6", 2400, 900, 4100, 5600, false], ["job_7", 300_000, 210_000, 420_000, 180_000, false]].map(
@@ -84,13 +85,19 @@ async function open(browser, answers, options = {}) {
 const looks = {
   async "a night that goes badly"(browser) {
     const { context, page } = await open(browser, night);
-    await sees(page, "#h-now", "Falling behind on chat. It will be full in 13 min");
+    await sees(page, "#h-now", "Falling behind on chat. It will be full in 14 min");
     await sees(page, "#because", "38 jobs a minute come into chat, 22 go out.");
     await sees(page, "#because", "Worker chat#2: slowed by heat.");
     await sees(page, "#because", "Device 1 is at 84 °C.");
     await sees(page, "#because", "batch is paused, and 120 jobs wait in it.");
     await sees(page, "#workers tr", "6 slots open: slowed by heat");
     await sees(page, "#errors li", "2 out of memory");
+    for (const [question, answer] of [["Do we turn people away?", "4.1 %3.6 % by limits, 0.5 % as it is busy; in the last 10 min"], ["Do jobs fail?", "0 %in the last 10 min; 3 dead letters"],
+      ["Do people wait too long?", "since penstockd began. The oldest waits"], ["Will it get worse?", "+14 a minute"]]) {
+      await page.locator("#questions div", { hasText: question }).filter({ hasText: answer }).waitFor();
+    }
+    await sees(page, "#changes li", "Pause queue batch");
+    await sees(page, "#changes li", "Replay job job_000000000000000000000001 with chat-next");
     await assertUsable(page);
     await photograph(page, "console", false);  // in README
     await photograph(page, "console-night");

@@ -36,7 +36,7 @@ const quota = {
   documentation: "/plans",
   limits: [
     { name: "free-rate", unit: "requests", limit: 5, amount: 10, period_seconds: 60, used: 2, remaining: 3, reset_seconds: 12 },
-    { name: "free-rate-tokens-m", unit: "tokens", limit: 2000, amount: 2000, period_seconds: 60, used: 640, remaining: 1360, reset_seconds: 19 },
+    { name: "free-rate-tokens-m", unit: "tokens", limit: 20_000, amount: 20_000, period_seconds: 60, used: 6400, remaining: 13_600, reset_seconds: 19 },
     { name: "free-quota-d", unit: "requests", limit: 5, used: 3, remaining: 2, reset_seconds: 35_280 },
     { name: "free-quota-M", unit: "requests", limit: 1000, used: 850, remaining: 150, reset_seconds: 95_000 },
     { name: "ip", unit: "requests", limit: 50, amount: 50, period_seconds: 1, used: 0, remaining: 50, reset_seconds: 0 },
@@ -44,6 +44,7 @@ const quota = {
   concurrency: { limit: 5, in_use: 4 },
 };
 const models = [{ id: "chat", kind: "text", eta_seconds: 48, eta_range: [40, 80] }, { id: "flux-small", kind: "image" }, { id: "digits" }];
+const listOf = (data) => ({ json: { object: "list", data } });
 const event = (type, data) => `event: ${type}\ndata: ${JSON.stringify(data)}\n\n`;
 const stream = (...events) => ({ contentType: "text/event-stream", body: `retry: 3600000\n\n${events.join("")}` });
 const words = "当阀门突然关闭时，水流的动能会变成压力波，沿管道来回传播，这就是水锤。调压室给这股水一个可以上升的自由水面，把冲击变成缓慢的起伏";
@@ -67,8 +68,9 @@ async function open(browser, options, answers = {}) {
   });
   await answer(/^\/jobs\/events$/, () => answers.events ?? stream(event("snapshot", { server_time: NOW, jobs, more: true })));
   await answer(/^\/jobs$/, () => ({ json: { object: "list", data: answers.list, has_more: false } }));
-  await answer(/^\/quota$/, () => ({ json: quota }));
-  await answer(/^\/v1\/models$/, () => ({ json: { object: "list", data: models } }));
+  await answer(/^\/quota$/, () => ({ json: answers.quota ?? quota }));
+  await answer(/^\/v1\/models$/, () => answers.models?.() ?? listOf(models));
+  await answer(/^\/v1\/chat\/completions$/, () => answers.send);
   await page.goto(`${base}/`);
   if (answers.events) {
     return { context, page };
@@ -86,6 +88,8 @@ const looks = {
     const { context, page } = await open(browser, {});
     await sees(page, "#hint", "If you send it now: about 50 s (40 to 80). This is number 4 of 5 today.");
     assert.equal(await page.locator(".task").count(), jobs.length);
+    await sees(page, ".limit", "20,000 tokens a minute 13,600 left now");
+    assert.deepEqual(await page.locator(".limit p > span").evaluateAll((titles) => titles.filter((title) => title.offsetHeight > 30).map((title) => title.textContent)), []);
     assert.equal(await page.locator(".ask b").count(), 0);
     await assertUsable(page);
     await photograph(page, "states-1440");
@@ -138,6 +142,80 @@ const looks = {
     assert.equal(await page.evaluate(() => document.activeElement.id), "prompt");
     await page.keyboard.type("g t");  // in a field a key is a letter
     assert.equal(await page.inputValue("#prompt"), "g t");
+    return context;
+  },
+
+  async "the wait beside the button is that of now"(browser) {
+    let asked = 0;
+    let chat = { id: "chat", kind: "text", eta_seconds: 0, eta_range: [0, 0] };
+    const answers = { models: () => (++asked, chat ? listOf([chat]) : { status: 503, json: {} }), send: { status: 202, json: job("queued", "Mine", { position: 3, eta_seconds: 36 }) } };
+    const { context, page } = await open(browser, {}, answers);
+    await sees(page, "#hint", "If you send it now: a few seconds.");
+    await page.clock.install();
+    await page.fill("#prompt", "Mine");
+    chat = { ...chat, eta_seconds: 36, eta_range: [33, 40] };
+    await page.click("#send");  // what stands before the next one is one's own
+    await sees(page, "#hint", "If you send it now: about 35 s");
+    await page.fill("#prompt", "Another");
+    chat = { ...chat, eta_seconds: 80, eta_range: [78, 83] };
+    await page.clock.fastForward(5000);
+    await sees(page, "#hint", "If you send it now: about 80 s");
+    for (const [reason, text] of [["loading", "it starts when the model is loaded."], ["paused", "it waits until the queue goes on."],
+      ["no_worker", "No worker is up for this model. If you send it now, it waits until one is."], ["constructor", /^This is number/]]) {
+      chat = { ...chat, eta_seconds: null, eta_range: null, eta_reason: reason };
+      await page.clock.fastForward(5000);
+      await sees(page, "#hint", text);
+    }
+    chat = { ...chat, eta_seconds: 7 };
+    await page.clock.fastForward(5000);
+    await sees(page, "#hint", "If you send it now");
+    chat = null;  // from here on nobody tells it
+    await page.clock.fastForward(32_000);
+    await becomes(page, () => document.querySelector("#hint").textContent === "This is number 4 of 5 today.");
+    assert.ok(asked < 30);
+    return context;
+  },
+
+  async "where the models cost requests they are not read again and again"(browser) {
+    let asked = 0;
+    const answers = { send: { status: 202, json: job("queued", "Mine", { position: 3, eta_seconds: 36 }) },
+      models: () => (++asked, { ...listOf(models), headers: { "RateLimit-Policy": '"free-rate";q=5;w=30, "free-quota-d";q=5' } }) };
+    const { context, page } = await open(browser, {}, answers);
+    await sees(page, "#limits", "of 5");
+    await page.clock.install();
+    await page.fill("#prompt", "Mine");
+    await sees(page, "#hint", "If you send it now");
+    await page.click("#send");
+    await becomes(page, () => document.querySelector("#hint").textContent === "This is number 4 of 5 today.");  // the wait is another now
+    await page.clock.fastForward(15_000);
+    await page.fill("#prompt", "Another");
+    assert.equal(asked, 1);
+    await page.clock.fastForward(15_000);
+    await sees(page, "#hint", "If you send it now");
+    assert.equal(asked, 2);
+    return context;
+  },
+
+  async "who has as many tasks as may hears that one must end first"(browser) {
+    const problem = { error: { code: "concurrency_exceeded", message: "free-concurrency" }, "violated-policies": ["free-concurrency"] };
+    const answers = { quota: { ...quota, concurrency: { limit: 2, in_use: 2 } }, send: { status: 429, headers: { "Retry-After": "1" }, json: problem } };
+    const { context, page } = await open(browser, {}, answers);
+    await sees(page, "#hint", "You have 2 tasks in progress, as many as you may have at the same time. One of them must end first. The next of yours ends in a few seconds.");
+    await page.clock.install();
+    await page.fill("#prompt", "A third");
+    await page.click("#send");
+    await sees(page, "#why", "You may have 2 tasks at the same time. When one is over, you can send the next.");
+    await sees(page, "#hint", "The next of yours ends in a few seconds.");
+    await assertUsable(page);
+    await photograph(page, "full", false);
+    for (let i = 0; i < 4; ++i) {
+      await page.clock.fastForward(3000);
+      assert.deepEqual(await page.locator("#send").evaluate((send) => [send.textContent, send.getAttribute("aria-disabled")]), ["Send", "true"]);
+    }
+    answers.quota = quota;
+    await page.clock.fastForward(6000);
+    await becomes(page, () => document.querySelector("#send").getAttribute("aria-disabled") === null);
+    await sees(page, "#hint", "If you send it now");
     return context;
   },
 

@@ -14,6 +14,13 @@ TEST(TableTest, ColumnsAreAsWideAsTheirWidestCellInCharacters) {
             "three\n");
 }
 
+TEST(TableTest, TextIsCutAtACharacter) {
+  EXPECT_EQ(shortened("éàü", 3), "éàü");
+  EXPECT_EQ(shortened("éàüx", 3), "éà…");
+  EXPECT_EQ(shortened("abcd", 1), "…");
+  EXPECT_EQ(shortened("", 1), "");
+}
+
 TEST(TableTest, DurationsHaveTwoUnitsAtMost) {
   EXPECT_EQ(duration(0), "0 s");
   EXPECT_EQ(duration(59), "59 s");
@@ -52,6 +59,19 @@ TEST(StatusTableTest, SaysSinceWhenAWorkerIsReadyAndNoErrorThatIsOver) {
   EXPECT_NE(text->find("a       ready for 2 h 3 min  "), std::string::npos) << *text;
   EXPECT_EQ(text->find("signal 9"), text->rfind("signal 9"));
   EXPECT_NE(text->find("b       starting "), std::string::npos) << *text;
+}
+
+TEST(StatusTableTest, ALongStateIsCutInItsColumnAndWholeInALineBelow) {
+  const std::string why(230, 'x');
+  const auto text = status_table(
+      R"({"workers":[{"name":"a","state":"ready","ready_seconds":41,"open_slots":0,"why_closed":")" +
+      why + R"(","queue":"q"},
+                     {"name":"b","state":"idle","queue":"q"}]})");
+  ASSERT_TRUE(text);
+  const std::string state = "ready for 41 s, 0 of its slots open: ";
+  EXPECT_NE(text->find("\na       " + state + std::string(22, 'x') + "…  q "), std::string::npos)
+      << *text;
+  EXPECT_NE(text->find("\na is " + state + why + "\n"), std::string::npos) << *text;
 }
 
 TEST(StatusTableTest, SaysOnceHowEachModelIsAskedInMessages) {

@@ -33,7 +33,7 @@ Seen read(const std::vector<std::string_view>& pieces, std::string_view type = k
   return {std::string(fields[0].text), std::string(fields[1].text), fields.files()};
 }
 Seen read(const std::string& body, std::string_view type = kType) {
-  const Seen whole = read(std::vector<std::string_view>{body}, type);
+  Seen whole = read(std::vector<std::string_view>{body}, type);
   for (size_t cut = 0; cut <= body.size(); ++cut) {
     const std::string_view text = body;
     EXPECT_EQ(read({text.substr(0, cut), text.substr(cut)}, type), whole) << cut;

@@ -4,12 +4,13 @@ import { readdir } from "node:fs/promises";
 import { test } from "node:test";
 import { entries, load, textOf, WWW } from "./ui.mjs";
 
-const { Figures, grown, quantile, ratesOf, recent, rowsOf, share } = await load("figures.js", "console");
+const { endsOf, Figures, growthOf, grown, quantile, ratesOf, recent, rowsOf, share } = await load("figures.js", "console");
 const { judge } = await load("verdict.js", "console");
 const { areaOf, ceiling, pathOf } = await load("chart.js", "console");
 const { block, laidOut } = await load("text.js", "console");
 const { headerOf } = await load("callers.js", "console");
 const { queryOf } = await load("jobs.js", "console");
+const { orderOf } = await load("orders.js", "console");
 const { counted, workerOf } = await load("now.js", "console");
 const { partsOf } = await load("predictions.js", "console");
 const { plain } = await load("el.js");
@@ -86,21 +87,65 @@ test("what is recent is what came between, or all where a counter began anew", (
   assert.equal(grown(1, 3), 1);
 });
 
-const row = (at, waiting, more = {}) => ({ at, seconds: 60, queues: [{ name: "chat", waiting, running: 1, in: 38, out: 22, promised_ms: 1500, waited_ms: null, ...more }] });
+const row = (at, waiting, more = {}) => ({ at, seconds: 60, queues: [{ name: "chat", waiting, running: 1, in: 38, out: 22, completed: 20, failed: 0, promised_ms: 1500, waited_ms: null, ...more }] });
 
 test("a row of the history is in jobs a minute and seconds", () => {
   const history = { rows: [{ ...row(60, 5), seconds: 30 }, { at: 120, seconds: 60, queues: [] }, { ...row(180, 9), seconds: 0 }] };
-  assert.deepEqual(rowsOf(history, "chat"), [{ at: 60, waiting: 5, in: 76, out: 44, promised: 1.5, waited: null }]);
+  assert.deepEqual(rowsOf(history, "chat"), [{ at: 60, seconds: 30, waiting: 5, in: 76, out: 44, promised: 1.5, waited: null }]);
   assert.deepEqual(rowsOf(null, "chat"), []);
-  assert.deepEqual(ratesOf([{ in: 1, out: 2 }, { in: 3, out: 2 }], 5), { in: 2, out: 2 });
+  // A row that has only begun weighs what it lasts, and what is older than five minutes nothing.
+  const rate = (at, seconds, rate) => ({ at, seconds, in: rate, out: 2 });
+  assert.deepEqual(ratesOf([rate(20, 60, 100), rate(300, 30, 1), rate(330, 30, 3), rate(332, 2, 64)]), { in: (30 + 90 + 128) / 62, out: 2 });
   assert.equal(ratesOf([]), null);
+});
+
+const minutes = (count, completed, failed) => Array.from({ length: count }, (_, i) => row(60 * (i + 1), 0, { completed, failed }));
+const grows = (...waiting) => waiting.map((each, i) => ({ at: 60 * i, waiting: each }));
+
+test("a queue grows that has grown for five minutes, and a burst is none", () => {
+  assert.equal(growthOf(grows(0, 10, 20, 30, 40)), null, "four minutes say nothing yet");
+  assert.equal(growthOf(grows(0, 10, 20, 30, 40, 50, 60)), 10);
+  assert.equal(growthOf(grows(0, 0, 0, 0, 0, 0, 90)), 0, "a burst a moment ago");
+  assert.equal(growthOf(grows(0, 0, 90, 90, 90, 90, 90)), 0, "a burst some minutes ago");
+  assert.equal(growthOf(grows(0, 90, 80, 70, 60, 50, 40)), 0, "a burst that goes out");
+  assert.equal(growthOf(grows(0, 0, 0, 30, 33, 36, 39)), 3, "the lesser of both");
+  assert.equal(growthOf(grows(90, 80, 70, 60, 50, 40, 30)), -10);
+  assert.equal(growthOf([]), null);
+});
+
+test("jobs that ended are counted over the last ten minutes", () => {
+  const rows = Array.from({ length: 30 }, (_, i) => ({ at: 30 * i, seconds: i === 29 ? 7 : 30, queues: [{ completed: 3, failed: i < 5 ? 50 : 1 }, { completed: 1, failed: 0 }] }));
+  assert.deepEqual(endsOf({ rows }, 600), { seconds: 607, completed: 84, failed: 21 });
+  assert.deepEqual(endsOf({ rows: rows.slice(-2) }, 600), { seconds: 37, completed: 8, failed: 2 });
+  assert.deepEqual(endsOf(null, 600), { seconds: 0, completed: 0, failed: 0 });
+});
+
+test("an order is told in words, and what is none as it is", () => {
+  const cases = [["POST /queues/a%20b/pause", "pause", "a b"], ["POST /queues/pause/resume", "resume", "pause"], ["POST /workers/drain", "drain.all"], ["POST /workers/x/drain", "drain", "x"],
+    ["DELETE /jobs/job_1", "cancel", "job_1"], ["DELETE /jobs/job_1?purge", "purge", "job_1"], ["DELETE /dead/job_1", "drop", "job_1"], ["POST /dead/job_1/requeue", "requeue", "job_1"]];
+  for (const [text, what, name] of cases) {
+    assert.deepEqual([orderOf(text)[0], orderOf(text)[1].name], [`con.order.${what}`, name ?? orderOf(text)[1].name], text);
+  }
+  assert.deepEqual(orderOf("POST /workers/chat/scale?n=3"), ["con.order.scale", { name: "chat", n: "3", model: "" }]);
+  assert.deepEqual(orderOf("POST /jobs/job_1/replay?model=new&run=a"), ["con.order.replay", { name: "job_1", n: "", model: "new" }]);
+  assert.equal(orderOf("POST /queues/%zz/pause")[1].name, "%zz");
+  for (const other of ["limits.max_state: 1 GiB", "", "POST /constructor", "POST /queues/a/b/pause", "toString"]) {
+    assert.equal(orderOf(other), null, other);
+  }
+});
+
+test("each order that is told has its words", async () => {
+  const english = await entries("en", "console");
+  const keys = [...(await textOf("console/orders.js")).matchAll(/": "([a-z.]+)",/g)].map(([, key]) => `con.order.${key}`);
+  assert.ok(keys.length > 10);
+  assert.deepEqual([...keys, "con.order.purge"].filter((key) => !(key in english)), []);
 });
 
 const queue = { name: "chat", state: "open", paused: false, waiting: 298, running: 8, slots: 8, max_length: 500 };
 const worker = { name: "chat-0", state: "ready", queue: "chat", running: 8, slots: 8, open_slots: null, why_closed: null, last_error: null };
 const seen = (more = {}) => ({
   status: { status: "serving", queues: [{ ...queue, waiting: 0 }], workers: [worker], devices: [], state: { dead_letters: 0, bytes: 1, max_bytes: 100, error: null }, ...more.status },
-  figures: new Figures(more.figures ?? ""), before: new Figures(more.before ?? ""), history: more.history ?? { rows: [] },
+  figures: new Figures(more.figures ?? ""), before: more.before ? new Figures(more.before, 1) : new Figures(), history: more.history ?? { rows: [] }, requests: more.requests,
 });
 const levels = (judged) => Object.fromEntries(judged.questions.map(({ key, level }) => [key, level]));
 
@@ -111,21 +156,23 @@ test("all is well where nothing is known to be wrong", () => {
 });
 
 test("a queue that grows is told of with when it will be full", () => {
-  const judged = judge(seen({ status: { queues: [queue] }, history: { rows: [row(60, 282), row(120, 298)] } }));
+  const rows = [row(60, 202), row(240, 250), row(420, 298)];
+  const judged = judge(seen({ status: { queues: [queue] }, history: { rows } }));
   assert.deepEqual(judged.say, ["con.say.growing", { queue: "chat", minutes: 202 / 16 }]);
-  assert.equal(levels(judged).worse, "warn");
+  assert.deepEqual([levels(judged).worse, judged.questions[1].value], ["warn", ["con.q.worse.value", { n: 16 }]]);
   assert.deepEqual(judged.because[0], ["con.because.rates", { in: 38, out: 22, queue: "chat" }]);
-  assert.equal(judge(seen({ status: { queues: [{ ...queue, paused: true }] }, history: { rows: [row(60, 298)] } })).say[0], "con.say.good");
+  assert.equal(judge(seen({ status: { queues: [{ ...queue, paused: true }] }, history: { rows } })).say[0], "con.say.good");
 });
 
 test("a queue that hosts share grows by what waits on all of them, wherever its jobs go out", () => {
   const shared = { ...queue, shared: true };
   const said = (...rows) => judge(seen({ status: { queues: [shared] }, history: { rows } }));
-  assert.equal(said(row(60, 298, { in: 38, out: 0 }), row(180, 298, { in: 38, out: 0 })).say[0], "con.say.good");
-  const judged = said(row(60, 258, { in: 0, out: 0 }), row(180, 298, { in: 0, out: 0 }));
+  assert.equal(said(row(60, 298, { in: 38, out: 0 }), row(240, 298, { in: 38, out: 0 }), row(420, 298, { in: 38, out: 0 })).say[0], "con.say.good");
+  const judged = said(row(60, 178, { in: 0, out: 0 }), row(240, 238, { in: 0, out: 0 }), row(420, 298, { in: 0, out: 0 }));
   assert.deepEqual(judged.say, ["con.say.growing", { queue: "chat", minutes: 202 / 20 }]);
   assert.deepEqual(judged.because[0], ["con.because.shared", { n: 20, queue: "chat" }]);
-  assert.equal(said(row(60, 1), row(90, 298)).say[0], "con.say.good", "half a minute says nothing yet");
+  const early = said(row(60, 1), row(90, 298));
+  assert.deepEqual([early.say[0], early.questions[1].value[0]], ["con.say.good", "con.unknown"], "half a minute says nothing yet");
 });
 
 test("the worst comes first: no worker, then the disk", () => {
@@ -140,11 +187,16 @@ test("the worst comes first: no worker, then the disk", () => {
 test("waits, refusals and failures are of the last minutes, and not of all time", () => {
   const waits = (fast, slow) => `penstock_wait_seconds_bucket{queue="chat",priority="0",le="1"} ${fast}\npenstock_wait_seconds_bucket{queue="chat",priority="0",le="300"} ${fast + slow}
 penstock_wait_seconds_bucket{queue="chat",priority="0",le="+Inf"} ${fast + slow}\npenstock_wait_seconds_count{queue="chat",priority="0"} ${fast + slow}\n`;
-  const jobs = (completed, failed) => `penstock_jobs_total{queue="chat",event="completed"} ${completed}\npenstock_jobs_total{queue="chat",event="failed"} ${failed}\n`;
-  const requests = (passed, rejected) => `penstock_requests_total{outcome="passed"} ${passed}\npenstock_requests_total{outcome="rejected"} ${rejected}\n`;
-  const judged = judge(seen({ before: waits(1000, 0) + jobs(1000, 0) + requests(1000, 0), figures: waits(1000, 100) + jobs(1090, 10) + requests(1070, 30) }));
+  const judged = judge(seen({ before: waits(1000, 0), figures: waits(1000, 100), history: { rows: [row(0, 0, { completed: 0, failed: 900 }), ...minutes(10, 9, 1)] },
+    requests: { seconds: 604, all: 100, rejected: 24, busy: 6 } }));
   assert.deepEqual(levels(judged), { wait: "warn", worse: "good", refused: "bad", fail: "bad", true: "good", well: "good" });
   assert.equal(judged.say[0], "con.say.slow");
+  const notes = Object.fromEntries(judged.questions.map(({ key, value, note }) => [key, [value, note]]));
+  assert.deepEqual(notes.refused, [["con.percent", { p: 0.3 }], ["con.q.refused.note", { limits: 0.24, busy: 0.06, window: 604 }]]);
+  assert.deepEqual(notes.fail, [["con.percent", { p: 0.1 }], ["con.q.fail.note", { n: 0, window: 600 }]]);
+  assert.equal(notes.wait[1][0], "con.q.wait.note");
+  const ever = judge(seen({ before: waits(1000, 100), figures: waits(1000, 100) }));
+  assert.deepEqual(ever.questions.slice(0, 3).map(({ note }) => note[0]), ["con.q.wait.note.ever", "con.q.worse.total", "con.q.refused.none"]);
 });
 
 test("a chart's top is a round number", () => {

@@ -176,8 +176,12 @@ Result<Options> parse_options(const std::map<std::string, std::string>& given,
   Options options;
   for (const auto& [key, value] : given) {
     if (const std::string wanted = take(key, value, options); !wanted.empty()) {
-      return Error{"the http engine's option " + key + " is \"" + value + "\"; it must be " +
-                   wanted};
+      return Error{std::string("the http engine's option ")
+                       .append(key)
+                       .append(" is \"")
+                       .append(value)
+                       .append("\"; it must be ")
+                       .append(wanted)};
     }
   }
   std::istringstream lines(headers == nullptr ? "" : headers);

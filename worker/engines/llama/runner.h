@@ -17,7 +17,7 @@
 namespace penstock::llama {
 
 // One sequence's part of a step.
-struct SequencePart {
+struct SequencePart {                // NOLINT(*Padding): by what they are about
   std::span<const int32_t> tokens;   // consecutive, at least one, each below config.vocabulary
   int32_t position = 0;              // of tokens[0]; all positions before are in the cache
   std::span<const int32_t> blocks;   // its block table, long enough for the last token

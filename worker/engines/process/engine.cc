@@ -51,7 +51,8 @@ std::string find_in_path(const std::string& program, const std::vector<std::stri
   }
   for (size_t at = kPath.size(); at <= path->size();) {
     const size_t end = std::min(path->find(':', at), path->size());
-    const std::string file = path->substr(at, end - at) + "/" + program;
+    std::string file = path->substr(at, end - at);
+    file.append("/").append(program);
     if (::access(file.c_str(), X_OK) == 0) {
       return file;
     }

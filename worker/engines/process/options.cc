@@ -40,7 +40,8 @@ Result<Options> parse_options(const std::map<std::string, std::string>& options)
   Options out;
   for (const auto& [key, value] : options) {
     if (!take(key, value, out)) {
-      return Error{"the process engine has no option " + key + "=" + value};
+      return Error{
+          std::string("the process engine has no option ").append(key).append("=").append(value)};
     }
   }
   for (auto word = options.find("command.0"); word != options.end();

@@ -321,7 +321,7 @@ void Slot::finish(const Usage& usage) {
   forget();
 }
 
-void Slot::fail(Failure failure) {
+void Slot::fail(const Failure& failure) {
   shop_.sink.failed(job_->number, failure);
   forget();
 }

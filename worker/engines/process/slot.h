@@ -129,7 +129,7 @@ class Slot final : private Program::Listener {
   void send_file();
   void pass_over(const std::string& why);
   void finish(const Usage& usage);
-  void fail(Failure failure);
+  void fail(const Failure& failure);
   void leave(int64_t now_ns);
   void lose(Failure failure, Program::Manner manner);
   void forget();

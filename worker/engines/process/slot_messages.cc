@@ -27,7 +27,8 @@ void Slot::on_message(Message&& message) {
     say(LogLevel::kInfo,
         "its program said something of job " + std::to_string(*message.job) + ", which has ended");
   } else if (job_->state == State::kRunning) {
-    std::visit([this](auto&& what) { take(std::move(what)); }, std::move(message.what));
+    std::visit([this](auto&& what) { take(std::forward<decltype(what)>(what)); },
+               std::move(message.what));
   } else if (job_->state == State::kLeaving &&
              (ends || std::holds_alternative<Ready>(message.what))) {
     if (job_->cancelled) {
@@ -179,7 +180,7 @@ void Slot::send_file() {
 void Slot::take(Refusal&& refusal) {
   say(LogLevel::kInfo,
       "its program refuses it: " + refusal.failure.code + ": " + refusal.failure.message);
-  fail(std::move(refusal.failure));
+  fail(refusal.failure);
 }
 
 }  // namespace penstock::process

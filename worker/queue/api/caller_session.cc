@@ -91,7 +91,7 @@ void CallerSession::on_hello(const wire::Frame& frame, std::string_view bytes) {
     host_.on_greeted(*this);
   }
   if (first && is(wire::Role::kEdge)) {
-    handlers_.dispatcher.edges().joined(*this, hello.settles != 0);
+    handlers_.dispatcher.edges().joined(*this, hello.settles != 0, hello.nginx);
   }
 }
 

@@ -89,7 +89,7 @@ void CallerSession::take_over(const CarriedCaller& caller) {
                  .object = {}});
   }
   if (has_role(wire::Role::kEdge)) {
-    handlers_.dispatcher.edges().joined(*this, false);  // as hosts share nothing
+    handlers_.dispatcher.edges().joined(*this, false, 0);  // as hosts share nothing
   }
 }
 

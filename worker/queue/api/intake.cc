@@ -210,16 +210,18 @@ Scheduler::Lane* Intake::route(Caller& caller, uint64_t id, const wire::Submit& 
   return nullptr;
 }
 
-// That any host serves.
+// That any host serves, or did a moment ago.
 std::vector<std::string_view> Intake::models_of(const Scheduler::Queue& queue) const {
   const SharedQueue* const shared = dispatcher_.shared(queue);
   if (shared == nullptr) {
     return dispatcher_.served().models(queue);
   }
   std::vector<std::string_view> models;
-  for (const HostSays::Model& model : shared->roster().models()) {
-    if (std::find(models.begin(), models.end(), model.name) == models.end()) {
-      models.push_back(model.name);
+  for (const auto* const all : {&shared->roster().models(), &shared->roster().models_away()}) {
+    for (const HostSays::Model& model : *all) {
+      if (std::find(models.begin(), models.end(), model.name) == models.end()) {
+        models.push_back(model.name);
+      }
     }
   }
   return models;
@@ -229,6 +231,13 @@ Model Intake::describe(const Scheduler::Lane& lane) const {
   const int64_t now_ns = dispatcher_.connections().now_ns();
   Model model{.id = lane.model, .context_tokens = lane.context_tokens, .kind = lane.kind};
   model.eta_reason = Subscribers::unknown_because(lane, now_ns);
+  const Scheduler::Queue& queue = *lane.queue;
+  const bool is_free = lane.all_hosts.shared
+                           ? lane.all_hosts.running + lane.all_hosts.in_line < lane.all_hosts.slots
+                           : queue.waiting + queue.running < dispatcher_.slots(queue);
+  if (model.eta_reason.empty() && !is_free && !Subscribers::has_learned(lane)) {
+    model.eta_reason = Subscribers::kLearning;
+  }
   if (model.eta_reason.empty()) {
     const Scheduler::Foretold foretold = dispatcher_.scheduler().foretell(lane, now_ns);
     model.eta_seconds = seconds_up(foretold.wait_ns);

@@ -138,7 +138,7 @@ class Intake {
   };
   static constexpr int64_t kAwayRetrySeconds = 2;   // of a Redis that does not answer
   static constexpr int64_t kFullRetrySeconds = 10;  // of one whose memory is nearly full
-  static Refusal no_worker(const std::string& queue, int64_t retry_after_s);
+  Refusal unattended(const Scheduler::Lane& lane, int64_t retry_after_s) const;
   std::optional<Refusal> busy(const Order& order, size_t bytes);
   std::optional<Refusal> late(const Order& order, int64_t wait_ns);
   void set_deadlines(Job& job, Order& order);

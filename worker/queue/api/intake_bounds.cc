@@ -9,8 +9,8 @@
 
 namespace penstock::queue {
 
-Intake::Refusal Intake::no_worker(const std::string& queue, int64_t retry_after_s) {
-  return {"No worker of queue " + queue + " is up." + try_again(retry_after_s), retry_after_s};
+Intake::Refusal Intake::unattended(const Scheduler::Lane& lane, int64_t retry_after_s) const {
+  return {dispatcher_.served().unattended_words(lane) + try_again(retry_after_s), retry_after_s};
 }
 
 std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
@@ -31,8 +31,8 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
                          try_again(kAwayRetrySeconds),
                      kAwayRetrySeconds};
     }
-    if (!order.async && now.state == wire::QueueState::kNoWorker) {
-      return no_worker(name, now.retry_after_s);
+    if (!order.async && now.unattended) {
+      return unattended(lane, now.retry_after_s);
     }
     if (!has_room_for(bytes)) {
       const int64_t retry_after_s = spread(order, 0);
@@ -44,14 +44,8 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
   if ((order.async || order.durable) && !dispatcher_.keeps_up()) {
     return Refusal{"Jobs cannot be kept at the moment, as they cannot be written to disk.", 10};
   }
-  if (!order.async && now.state == wire::QueueState::kCannotLoad) {
-    const std::string what = lane.model.empty() ? "No model" : "Model " + quoted(lane.model);
-    return Refusal{what + " of queue " + name + " could " + (lane.model.empty() ? "" : "not ") +
-                       "be loaded." + try_again(now.retry_after_s),
-                   now.retry_after_s};
-  }
-  if (!order.async && now.state == wire::QueueState::kNoWorker) {
-    return no_worker(name, now.retry_after_s);
+  if (!order.async && now.unattended) {
+    return unattended(lane, now.retry_after_s);
   }
   if (Scheduler::full(queue) || !has_room_for(bytes)) {
     const int64_t retry_after_s = spread(order, 0);
@@ -74,7 +68,8 @@ std::optional<Intake::Refusal> Intake::busy(const Order& order, size_t bytes) {
 // What is foreseen to come later than it is waited for, or when nobody knows.
 std::optional<Intake::Refusal> Intake::late(const Order& order, int64_t wait_ns) {
   const Scheduler::Lane& lane = *order.lane;
-  const int64_t done_ns = wait_ns + Scheduler::usual_ns(lane, order.entry.cost);
+  const int64_t run_ns = Scheduler::usual_ns(lane, order.entry.cost);
+  const int64_t done_ns = wait_ns + run_ns;
   const struct {
     int64_t foreseen_ns;
     int64_t most_ns;  // 0: however long
@@ -84,6 +79,12 @@ std::optional<Intake::Refusal> Intake::late(const Order& order, int64_t wait_ns)
        "The wait would be {} s, longer than is waited for here.{}"},
       {wait_ns, order.start_within_ns, "It would start in {} s, later than was asked for.{}"},
       {done_ns, order.finish_within_ns, "It would be done in {} s, later than was asked for.{}"}};
+  if (order.finish_within_ns > 0 && run_ns > order.finish_within_ns) {  // however long it waits
+    return Refusal{fmt::format("Such a job takes {} s once it has started, longer than was asked "
+                               "for.",
+                               whole_seconds(run_ns)),
+                   kPausedRetrySeconds};
+  }
   for (const auto& [foreseen_ns, most_ns, words] : each) {
     if (most_ns <= 0 || order.record.not_before_ms != 0) {
       continue;

@@ -210,7 +210,7 @@ void JobsApi::say_preview(Waiter& waiter, const wire::Preview& last) {
 void JobsApi::say_job(Waiter& waiter, const JobView& view, uint64_t status, bool poll) {
   std::string headers = "Cache-Control: no-store\n";
   if (poll) {
-    headers += "Retry-After: " + std::to_string(poll_after_s(view.eta_seconds.value_or(0))) + "\n";
+    headers += "Retry-After: " + std::to_string(dispatcher_.subscribers().poll_after_s(view)) + "\n";
   }
   append_reply(waiter.caller->out(), waiter.id,
                {.status = status, .content_type = kJson, .headers = headers}, render(view));

@@ -86,7 +86,7 @@ class JobsApi {
   void begin_list(Caller& caller, uint64_t id, Listing listing);
   void stream_all(Caller& caller, uint64_t id, const wire::Ask& ask);
   void list_more(Waiter& waiter, Listing listing);
-  void listed(Waiter& waiter, Listing listing, JobPage page);
+  void listed(Waiter& waiter, Listing listing, const JobPage& page);
   void add_live(const Listing& listing, JobPage& page) const;
   void about_one(Caller& caller, uint64_t id, const wire::Ask& ask);
   void answer(Waiter& waiter, Job& job, const Question& question, const JobRecord* record);

@@ -180,7 +180,7 @@ void JobsApi::add_live(const Listing& listing, JobPage& page) const {
 
 // A page of the store's. What is alive is shown as it is now, and may not be what is asked for:
 // then more pages are asked for.
-void JobsApi::listed(Waiter& waiter, Listing listing, JobPage page) {
+void JobsApi::listed(Waiter& waiter, Listing listing, const JobPage& page) {
   bool more = page.more;
   const std::optional<JobId> looked = page.last;
   for (const JobRecord& record : page.jobs) {

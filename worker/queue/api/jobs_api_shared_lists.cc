@@ -39,15 +39,14 @@ struct JobsApi::SharedListing {
 // Those of the store's page, and of each queue that hosts share.
 void JobsApi::list_shared(Waiter& waiter, Listing listing, JobPage page) {
   if (dispatcher_.shared() == nullptr) {
-    return listed(waiter, std::move(listing), std::move(page));
+    return listed(waiter, std::move(listing), page);
   }
   Subscribers::ask(waiter);
   look_shared(std::move(listing), std::move(page), [this, &waiter](SharedListing& found) {
     if (!dispatcher_.subscribers().answered(waiter)) {
       return;
     }
-    found.away ? fail_away(waiter)
-               : listed(waiter, std::move(found.listing), std::move(found.page));
+    found.away ? fail_away(waiter) : listed(waiter, std::move(found.listing), found.page);
   });
 }
 

@@ -190,7 +190,13 @@ void look_at_room(const std::string& folder, const Config& config, Look& look) {
     return;
   }
   const auto free = static_cast<int64_t>(disk.f_bavail) * static_cast<int64_t>(disk.f_frsize);
-  if (free < config.limits.reserve_bytes) {
+  struct stat reserve {};  // taken while a penstockd runs
+  const bool has_reserve = ::stat((folder + "/reserve").c_str(), &reserve) == 0 &&
+                           reserve.st_size >= config.limits.reserve_bytes;
+  if (free < config.limits.reserve_bytes && has_reserve) {
+    look.warn(fmt::format("{} has {} MiB free beside limits.reserve", folder, free >> 20),
+              "make room: once the disk is full, nothing is promised");
+  } else if (free < config.limits.reserve_bytes) {
     look.bad(fmt::format("{} has {} MiB free, less than limits.reserve", folder, free >> 20),
              "make room: until then nothing is promised");
   } else if (free < config.limits.max_state_bytes / 10) {

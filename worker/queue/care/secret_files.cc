@@ -3,25 +3,25 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
+#include <thread>
 #include <utility>
 
+#include "shared/base/mutex.h"
 #include "worker/queue/text/log.h"
 
 namespace penstock::queue {
-namespace {
 
-// nullptr: it can be read.
-const char* why_not(const std::string& path) {
+std::string why_unreadable(const std::string& path) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0 || ::access(path.c_str(), R_OK) != 0) {
     return std::strerror(errno);
   }
-  return S_ISDIR(status.st_mode) ? "it is a folder" : nullptr;
+  return S_ISDIR(status.st_mode) ? "it is a folder" : "";
 }
-
-}  // namespace
 
 std::vector<NamedFile> secret_files(const Config& config) {
   std::vector<NamedFile> files;
@@ -52,20 +52,64 @@ std::vector<NamedFile> secret_files(const Config& config) {
   return files;
 }
 
+struct SecretWatch::Looking {
+  explicit Looking(std::vector<NamedFile> all) : files(std::move(all)) {}
+
+  const std::vector<NamedFile> files;
+  Mutex mutex;
+  std::vector<std::string> whys GUARDED_BY(mutex);  // of those that were looked at so far
+};
+
+void SecretWatch::begin(const Config& config, int64_t now_ns) {
+  again_ = false;
+  begun_ns_ = now_ns;
+  due_ns_ = now_ns + kAnswerNs;
+  looking_ = std::make_shared<Looking>(secret_files(config));
+  try {
+    std::thread([looking = looking_, look = look_] {
+      for (const NamedFile& file : looking->files) {
+        std::string why = look(file.path);
+        const MutexLock lock(looking->mutex);
+        looking->whys.push_back(std::move(why));
+      }
+    }).detach();
+  } catch (const std::system_error&) {  // no thread can be had
+    looking_.reset();
+    due_ns_ = now_ns + kEveryNs;
+  }
+}
+
+void SecretWatch::tell(const NamedFile& file, const std::string& why) {
+  log(Level::kError,
+      file.about + ": " + file.path + " cannot be read: " + why + "; a reload or start would fail");
+}
+
 void SecretWatch::advance_to(const Config& config, int64_t now_ns) {
   if (now_ns < due_ns_) {
     return;
   }
-  due_ns_ = now_ns + kEveryNs;
-  std::set<std::string> found;
-  for (const NamedFile& file : secret_files(config)) {
-    const char* const why = why_not(file.path);
-    if (why == nullptr) {
-      continue;
+  if (looking_ == nullptr) {
+    return begin(config, now_ns);
+  }
+  const std::vector<NamedFile>& files = looking_->files;
+  std::vector<std::string> whys;
+  {
+    const MutexLock lock(looking_->mutex);
+    whys = looking_->whys;
+  }
+  if (whys.size() < files.size()) {
+    const NamedFile& hangs = files[whys.size()];
+    due_ns_ = now_ns + (now_ns - begun_ns_ < kNsPerSec ? kAnswerNs : kNsPerSec);
+    if (now_ns - begun_ns_ >= kHangsNs && unreadable_.insert(hangs.path).second) {
+      tell(hangs, "it does not answer");
     }
-    if (found.insert(file.path).second && !unreadable_.contains(file.path)) {
-      log(Level::kError, file.about + ": " + file.path + " cannot be read: " + why +
-                             "; a reload or start would fail");
+    return;
+  }
+  std::set<std::string> found;
+  for (size_t i = 0; i < files.size(); ++i) {
+    if (!whys[i].empty() && found.insert(files[i].path).second &&
+        !unreadable_.contains(files[i].path)) {
+      tell(files[i], whys[i]);
     }
   }
   for (const std::string& path : unreadable_) {
@@ -74,6 +118,8 @@ void SecretWatch::advance_to(const Config& config, int64_t now_ns) {
     }
   }
   unreadable_ = std::move(found);
+  looking_.reset();
+  due_ns_ = again_ ? now_ns : std::max(now_ns, begun_ns_ + kEveryNs);
 }
 
 }  // namespace penstock::queue

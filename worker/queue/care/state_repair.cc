@@ -139,7 +139,7 @@ Result<std::vector<Finding>> repair_state(const std::string& folder) {
   std::vector<std::string> stray;
   for_each_stray(database, folder, [&](const std::string& name) { stray.push_back(name); });
   for (const std::string& name : stray) {
-    ::unlink((folder + "/results/" + name).c_str());
+    ::unlink(fmt::format("{}/results/{}", folder, name).c_str());
   }
   if (!stray.empty()) {
     note(findings, "results",

@@ -424,11 +424,16 @@ void Dispatcher::advance_to(int64_t now_ns) {
   if (shared_ != nullptr) {
     ask_for_shared();
   }
+  if (!subscribers_.empty() && look_ns_ <= now_ns) {
+    look_ns_ = now_ns + kNsPerSec;
+    turn_away_unattended();
+  }
 }
 
 int64_t Dispatcher::next_event() const {
   return std::min({scheduler_.next_event(), subscribers_.next_event(), checks_.next_event(),
-                   usage_.next_event(), workers_.opens_ns()});
+                   usage_.next_event(), workers_.opens_ns(),
+                   subscribers_.empty() ? INT64_MAX : look_ns_});
 }
 
 }  // namespace penstock::queue

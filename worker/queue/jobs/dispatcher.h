@@ -79,11 +79,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void use(Store& store);
   Store* store() { return store_; }
   // The queues that hosts share. Without it, there are none. It outlives this.
-  void use(SharedJobs& shared) {
-    shared_ = &shared;
-    charges_.use(shared);
-    owner_events_.is_shared = !shared.queues().empty();
-  }
+  void use(SharedJobs& shared);
   SharedJobs* shared() const { return shared_; }
   // A job as such a queue takes it in, by what is to be kept of it. REQUIRES: its queue is shared.
   // `body`: the encoded record and its frame.
@@ -277,9 +273,8 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   struct Availability {
     wire::QueueState state = wire::QueueState::kOpen;
     int64_t retry_after_s = 1;  // when it is not open
+    bool unattended = false;    // nobody there is worth waiting for
   };
-  // A caller that is told of a model that cannot be loaded is to come back no sooner.
-  static constexpr int64_t kCannotLoadRetrySeconds = 10;
   // For a job of this lane that came now.
   Availability availability(const Scheduler::Lane& lane) const;
 
@@ -304,6 +299,7 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   void note_queue(const QueueConfig& queue);
   void set_brakes(const Config& config);
   void fail_unserved();
+  void turn_away_unattended();
   void hold(Job& job, std::string frame);
   void let_go(Job& job);
   void trim(Job& job);
@@ -425,7 +421,8 @@ class Dispatcher final : public WorkerEvents, public SharedQueue::User {
   bool draining_ = false;
   bool logs_ends_ = false;  // a line for each job's
   TracesConfig traces_;
-  bool refill_ = false;  // a slot came free without a word of its worker
+  bool refill_ = false;          // a slot came free without a word of its worker
+  int64_t look_ns_ = INT64_MIN;  // for who waits where nobody is worth waiting for
   Metrics metrics_;
   PredictionLog predictions_;
   struct AwayWait {

@@ -235,6 +235,7 @@ void Dispatcher::tell_end(Job& job, const JobRecord& record, uint64_t fence) {
     subscribers_.fail(job, kCut);
     job.answer_began = false;
   }
+  const uint64_t forwarded = job.answer_began && same ? heard->bytes : 0;
   job.more->fence = fence;
   job.more->restarts = record.restarts;
   job.keeps_answer = true;
@@ -246,7 +247,7 @@ void Dispatcher::tell_end(Job& job, const JobRecord& record, uint64_t fence) {
                                     .headers = end.headers});
   }
   std::string frame;
-  for (std::string_view rest = answer.from(job.answer_began ? heard->bytes : 0); !rest.empty();) {
+  for (std::string_view rest = answer.from(forwarded); !rest.empty();) {
     const std::string_view some = rest.substr(0, wire::kMaxChunkBytes);
     frame.clear();
     wire::append_chunk(frame, 0, some);

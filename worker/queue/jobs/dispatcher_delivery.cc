@@ -1,6 +1,8 @@
 // Dispatcher: which job goes to which worker.
 #include <algorithm>
+#include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "worker/queue/jobs/dispatcher.h"
 #include "worker/queue/text/log.h"
@@ -18,24 +20,68 @@ Dispatcher::Availability Dispatcher::availability(const Scheduler::Lane& lane) c
   }
   if (const SharedQueue* const queue = shared_now(*lane.queue); queue != nullptr) {
     constexpr int64_t kRetrySeconds = 2;
-    if (!queue->is_there() || queue->roster().models().empty()) {
-      return {wire::QueueState::kNoWorker, kRetrySeconds};
+    if (!queue->is_there()) {
+      return {wire::QueueState::kAway, kRetrySeconds};
+    }
+    if (queue->roster().models().empty()) {
+      return {wire::QueueState::kNoWorker, kRetrySeconds, true};
     }
     return lane.all_hosts.shared && lane.all_hosts.attending == 0
-               ? Availability{wire::QueueState::kNoWorker, kDrainRetrySeconds}
+               ? Availability{wire::QueueState::kNoWorker, kDrainRetrySeconds, true}
                : Availability();
   }
   if (!served_.attended(lane, now_ns, limits_.worker_grace_ns)) {
-    const int64_t retry_after_s = whole_seconds(served_.next_start_ns(lane, now_ns) - now_ns);
+    const int64_t next_ns = served_.next_start_ns(lane, now_ns);
+    const int64_t retry_after_s =
+        next_ns == INT64_MAX ? kPausedRetrySeconds : whole_seconds(next_ns - now_ns);
     if (served_.cannot_load(lane)) {
-      return {wire::QueueState::kCannotLoad, std::max(retry_after_s, kCannotLoadRetrySeconds)};
+      return {wire::QueueState::kCannotLoad, std::max(retry_after_s, kCannotLoadRetrySeconds),
+              true};
     }
-    return {wire::QueueState::kNoWorker, retry_after_s};
+    return {wire::QueueState::kNoWorker, retry_after_s, true};
   }
   if (Scheduler::full(*lane.queue)) {
     return {wire::QueueState::kFull, whole_seconds(wait_for_newcomer_ns(*lane.queue))};
   }
   return {};
+}
+
+// Whoever waits where nobody is worth waiting for any more is told so, as who comes is. What was
+// promised waits on.
+void Dispatcher::turn_away_unattended() {
+  std::unordered_map<const Scheduler::Lane*, Availability> lanes;
+  std::vector<JobId> jobs;
+  subscribers_.each([&](const Waiter& waiter) {
+    const Job* const job = waiter.job;
+    if (job == nullptr || job->promise != PromiseState::kNone || job->ending || job->looking_up ||
+        job->home() == nullptr || Subscribers::status_of(*job) == JobStatus::kProcessing) {
+      return;
+    }
+    const auto [lane, is_new] = lanes.try_emplace(job->home());
+    lane->second = is_new ? availability(*job->home()) : lane->second;
+    if (lane->second.unattended) {
+      jobs.push_back(job->id());
+    }
+  });
+  for (const JobId& id : jobs) {
+    Job* const job = find(id);
+    if (job == nullptr) {  // two waited for it
+      continue;
+    }
+    const Scheduler::Lane& lane = *job->home();
+    const int64_t retry_s = lanes.at(&lane).retry_after_s;
+    const wire::Failed failed{.status = 503,
+                              .code = "busy",
+                              .message = served_.unattended_words(lane) + try_again(retry_s),
+                              .retry_after_s = static_cast<uint64_t>(retry_s)};
+    if (job->away) {
+      cancel_away(*job);
+      turn_away(*job, failed);
+    } else {
+      count(*job, Metrics::Event::kFailed);
+      end_with(*job, JobStatus::kFailed, failed);
+    }
+  }
 }
 
 int64_t Dispatcher::wait_for_newcomer_ns(Scheduler::Queue& queue) const {

@@ -33,6 +33,13 @@ void cancel_for_nobody(SharedQueue& queue, const Job& job) {
 
 }  // namespace
 
+void Dispatcher::use(SharedJobs& shared) {
+  shared_ = &shared;
+  charges_.use(shared);
+  owner_events_.is_shared = !shared.queues().empty();
+  time_.start(connections_.now_ns());
+}
+
 // ---- jobs that came in here
 
 Newcomer Dispatcher::newcomer(const JobRecord& record, std::string body) {

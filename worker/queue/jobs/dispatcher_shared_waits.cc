@@ -15,13 +15,20 @@ HostSays Dispatcher::says(const SharedQueue& queue) const {
   HostSays says{.since_ms = since_ms_, .draining = draining_};
   for (const ServedModels::Member& each : served_.members()) {
     const Scheduler::Lane& lane = *each.lane;
-    if (draining_ || lane.queue->settings.name != queue.name()) {
+    if (lane.queue->settings.name != queue.name()) {
       continue;
     }
     const auto ready = each.state == State::kReady ? 1U : 0U;
     const auto same = std::find_if(says.models.begin(), says.models.end(), [&](const auto& model) {
       return model.name == each.model && model.written == each.model_written;
     });
+    if (draining_) {  // it may come back
+      if (same == says.models.end()) {
+        says.models.push_back(
+            {.name = each.model, .written = each.model_written, .attended = false});
+      }
+      continue;
+    }
     if (same != says.models.end()) {
       ++same->workers;
       same->ready += ready;
@@ -53,8 +60,10 @@ void Dispatcher::on_roster(SharedQueue& queue) {
     return;
   }
   const Roster& roster = queue.roster();
-  for (const HostSays::Model& model : roster.models()) {
-    scheduler_.lane(*its, model.name);
+  for (const auto* const models : {&roster.models(), &roster.models_away()}) {
+    for (const HostSays::Model& model : *models) {
+      scheduler_.lane(*its, model.name);
+    }
   }
   for (const auto& lane : its->lanes) {
     lane->all_hosts = roster.workers(lane->model);

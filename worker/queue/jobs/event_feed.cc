@@ -140,7 +140,8 @@ void EventFeed::send_own() {
   });
 }
 
-void EventFeed::send(const std::vector<std::string>& events, std::function<void(bool)> then) {
+void EventFeed::send(const std::vector<std::string>& events,
+                     const std::function<void(bool)>& then) {
   ScriptWords words;
   words.number(most_);
   for (const std::string& each : events) {

@@ -43,7 +43,7 @@ class EventFeed {
   void taken(SharedQueue& queue, const std::vector<Endings::Taken>& ends);
   void send_own();
   // `then`: whether they are in the stream.
-  void send(const std::vector<std::string>& events, std::function<void(bool)> then);
+  void send(const std::vector<std::string>& events, const std::function<void(bool)>& then);
 
   Dispatcher& dispatcher_;
   SharedJobs& shared_;

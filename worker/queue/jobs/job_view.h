@@ -33,7 +33,8 @@ struct JobView {
     int64_t late = 0;
   };
   std::optional<Range> eta_range;  // in seconds: between these, four times of five
-  std::string_view eta_reason;     // why nobody knows: "loading", "paused", "no_worker"; or empty
+  std::string_view eta_reason;  // why nobody knows: "loading", "paused", "no_worker", "learning";
+                                // or empty
   std::optional<double> progress;  // 0 to 1
   uint32_t step = 0;               // of so many; 0: not known
   uint32_t steps = 0;

@@ -43,14 +43,15 @@ CarriedWaiter carried_of(const Waiter& waiter, uint64_t caller, int64_t due_ns) 
                         .told_ns = waiter.told_ns,
                         .progress_due = waiter.progress_due ? 1U : 0U,
                         .jobs_path = waiter.jobs_path};
-  const ToldWait& told = waiter.news != nullptr ? waiter.news->told : waiter.told;
+  const QueueNews* const news = waiter.news.get();
+  const ToldWait& told = news != nullptr ? news->told : waiter.told;
   carried.told_status = static_cast<uint64_t>(told.status);
   carried.told_position = told.position;
   carried.told_by_class = told.ahead_by_class;
   carried.told_eta_s = told.eta_s;
   carried.is_foretold = told.foretold_s ? 1 : 0;
   carried.foretold_s = told.foretold_s.value_or(0);
-  if (const QueueNews* const news = waiter.news.get(); news != nullptr) {
+  if (news != nullptr) {
     carried.has_news = 1;
     carried.every_ns = news->every_ns;
     carried.events = news->events ? 1 : 0;

@@ -71,7 +71,7 @@ void PromiseReplies::promised(Waiter& waiter, const Job& job, const JobView& vie
   accepted(waiter, job);
   const std::string headers = "Location: " + jobs_url(waiter, job) +
                               "\nPreference-Applied: respond-async\nRetry-After: " +
-                              std::to_string(poll_after_s(view.eta_seconds.value_or(0))) + "\n" +
+                              std::to_string(subscribers_.poll_after_s(view)) + "\n" +
                               std::string(waiter.duplicate ? kDuplicateHeader : "");
   append_reply(waiter.caller->out(), waiter.id,
                {.status = 202,

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "worker/queue/text/names.h"
+
 namespace penstock::queue {
 
 void ServedModels::assign(const Config& config, Scheduler& scheduler, int64_t now_ns) {
@@ -31,7 +33,7 @@ void ServedModels::foresee(const Member& changed) {
   int64_t opens_ns = INT64_MAX;
   bool starting = false;
   for (const Member& each : members_) {
-    if (each.lane == changed.lane) {
+    if (each.lane == changed.lane && !(each.cannot_load && each.start_took_ns == 0)) {
       const int64_t from_ns =
           each.started_ns != INT64_MIN ? each.started_ns : std::max<int64_t>(each.next_start_ns, 0);
       opens_ns = std::min(opens_ns, from_ns + each.start_took_ns);
@@ -161,13 +163,25 @@ bool ServedModels::cannot_load(const Scheduler::Lane& lane) const {
 }
 
 int64_t ServedModels::next_start_ns(const Scheduler::Lane& lane, int64_t now_ns) const {
+  bool any = false;
   int64_t next_ns = INT64_MAX;
   for (const Member& member : members_) {
     if (serves(member, lane)) {
+      any = true;
       next_ns = std::min(next_ns, std::max(now_ns, member.next_start_ns));
     }
   }
-  return next_ns == INT64_MAX ? now_ns : next_ns;
+  return any ? next_ns : now_ns;
+}
+
+std::string ServedModels::unattended_words(const Scheduler::Lane& lane) const {
+  const std::string queue = " of queue " + lane.queue->settings.name;
+  if (!lane.all_hosts.shared && cannot_load(lane)) {
+    return lane.model.empty() ? "No model" + queue + " could be loaded."
+                              : "Model " + quoted(lane.model) + queue + " could not be loaded.";
+  }
+  return "No worker" + queue +
+         (lane.model.empty() ? "" : " that serves model " + quoted(lane.model)) + " is up.";
 }
 
 }  // namespace penstock::queue

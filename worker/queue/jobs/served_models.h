@@ -59,8 +59,11 @@ class ServedModels {
   bool attended(const Scheduler::Lane& lane, int64_t now_ns, int64_t grace_ns) const;
   // Whether the lane's workers were started and none got ready. REQUIRES: the lane is not attended.
   bool cannot_load(const Scheduler::Lane& lane) const;
-  // When attended() ends or may begin by itself: the earliest restart, else now.
+  // When attended() ends or may begin by itself: the earliest restart, else now; INT64_MAX: its
+  // workers were sent away.
   int64_t next_start_ns(const Scheduler::Lane& lane, int64_t now_ns) const;
+  // That nobody of this lane is worth waiting for, in words.
+  std::string unattended_words(const Scheduler::Lane& lane) const;
 
  private:
   Member* member(std::string_view worker);

@@ -116,8 +116,8 @@ void SharedTelling::sweep(SharedQueue& queue) {
 // ---- what Redis has
 
 // Of all queues.
-void SharedTelling::take(std::string kind, size_t most, int64_t lease_us, size_t bytes,
-                         std::function<void(Page&)> then) {
+void SharedTelling::take(const std::string& kind, size_t most, int64_t lease_us, size_t bytes,
+                         const std::function<void(Page&)>& then) {
   const auto page = std::make_shared<Page>();
   page->missing = shared_.queues().size();
   if (page->missing == 0) {

@@ -75,8 +75,8 @@ class SharedTelling final : EventLoop::Handler {
   SharedTelling(Dispatcher& dispatcher, EventLoop& loop, SharedJobs& shared);
   void on_events(uint32_t) override;  // of the webhooks' sender
 
-  void take(std::string kind, size_t most, int64_t lease_us, size_t bytes,
-            std::function<void(Page&)> then);
+  void take(const std::string& kind, size_t most, int64_t lease_us, size_t bytes,
+            const std::function<void(Page&)>& then);
   void say(Said said);
   void send(std::list<Said>::iterator said);
 

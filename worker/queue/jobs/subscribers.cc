@@ -115,7 +115,9 @@ std::string_view Subscribers::unknown_because(const Scheduler::Lane& lane, int64
   }
   const bool any = &lane == &lane.queue->any_model();
   if (const AllHosts& all = lane.all_hosts; all.shared) {
-    return all.slots > 0 ? "" : all.workers > all.ready ? "loading" : "no_worker";
+    return all.slots > 0                                  ? ""
+           : all.attending > 0 && all.workers > all.ready ? "loading"
+                                                          : "no_worker";
   }
   bool starting = false;
   for (const auto& each : lane.queue->lanes) {
@@ -129,10 +131,17 @@ std::string_view Subscribers::unknown_because(const Scheduler::Lane& lane, int64
   return starting ? "loading" : "no_worker";
 }
 
+bool Subscribers::has_learned(const Scheduler::Lane& lane) {
+  return lane.all_hosts.shared ? lane.all_hosts.known()
+                               : lane.service.known() || lane.queue->any_model().service.known();
+}
+
 void Subscribers::say_wait(JobView& view, const Scheduler::Lane& lane, int64_t now_ns) {
   view.eta_reason = unknown_because(lane, now_ns);
-  if (view.eta_reason.empty() && lane.all_hosts.known()) {
+  if (view.eta_reason.empty() && has_learned(lane)) {
     foretell(view, Scheduler::foretell_at(lane, view.position));
+  } else if (view.eta_reason.empty()) {
+    view.eta_reason = kLearning;
   }
 }
 
@@ -142,6 +151,16 @@ int64_t Subscribers::wait_ns(const Job& job) const {
   }
   return job.away ? job.home()->all_hosts.wait_ns(job.more->position)
                   : scheduler_.predicted_wait_ns(job, connections_.now_ns());
+}
+
+int64_t Subscribers::poll_after_s(const JobView& view) const {
+  constexpr int64_t kUnknownSeconds = 20;  // to go
+  constexpr int64_t kMsPerSec = 1000;
+  if (view.status == JobStatus::kScheduled) {
+    return queue::poll_after_s((view.not_before_ms - wall_ms_()) / kMsPerSec);
+  }
+  const bool unknown = view.status == JobStatus::kQueued && !view.eta_reason.empty();
+  return queue::poll_after_s(view.eta_seconds.value_or(unknown ? kUnknownSeconds : 0));
 }
 
 JobView Subscribers::view(const Job& job, std::string_view jobs_path) const {
@@ -177,7 +196,7 @@ JobView Subscribers::view(const Job& job, std::string_view jobs_path) const {
     }
     return view;
   }
-  const bool known = job.home()->service.known() || job.home()->queue->any_model().service.known();
+  const bool known = has_learned(*job.home());
   switch (job.state()) {
     case State::kScheduled:
       view.status = JobStatus::kScheduled;
@@ -204,6 +223,8 @@ JobView Subscribers::view(const Job& job, std::string_view jobs_path) const {
       view.eta_reason = unknown_because(*job.home(), now_ns);
       if (known && view.eta_reason.empty()) {
         foretell(view, scheduler_.foretell(job, now_ns));
+      } else if (view.eta_reason.empty()) {
+        view.eta_reason = kLearning;
       }
   }
   return view;

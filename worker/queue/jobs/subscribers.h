@@ -110,8 +110,19 @@ class Subscribers {
   // The job as it is now. The views in it hold while the job lives.
   JobView view(const Job& job, std::string_view jobs_path) const;
   EventId event_id(const Job& job, uint64_t offset) const;
-  // Why nobody knows when a job of this lane would start, as JobView has it; empty: somebody may.
+  // Why nobody knows when a job of this lane would start, as JobView has it; empty: somebody may,
+  // if it is known how long its jobs take.
   static std::string_view unknown_because(const Scheduler::Lane& lane, int64_t now_ns);
+  static bool has_learned(const Scheduler::Lane& lane);
+  // When to ask for a job again.
+  int64_t poll_after_s(const JobView& view) const;
+  static constexpr std::string_view kLearning = "learning";  // it is not
+
+  template <typename Visit>
+  void each(Visit&& visit) const {
+    std::for_each(waiters_.begin(), waiters_.end(), visit);
+  }
+  bool empty() const { return waiters_.empty(); }
 
   // It is looked at again then.
   void set_due(Waiter& waiter, int64_t due_ns) { timers_.set(waiter, due_ns); }

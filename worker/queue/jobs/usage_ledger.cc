@@ -16,7 +16,7 @@ void UsageLedger::use(Store& store, UsageFile file, std::vector<UsageRow> left) 
 }
 
 void UsageLedger::add(UsageKey key, const UsageCounts& counts) {
-  if (store_ == nullptr || counts == UsageCounts()) {
+  if (store_ == nullptr || counts == UsageCounts()) {  // NOLINT(*-size-empty): all are 0
     return;
   }
   UsageRow row{std::move(key), counts};

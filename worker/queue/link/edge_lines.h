@@ -10,7 +10,8 @@
 // store keeps it, too.
 //
 // What an edge would settle whoever has charged it (Over::kAnywhere) is said once: an Nginx that
-// was started anew does not know what the one before it has settled.
+// was started anew, or is another, does not know what the one that heard it has settled. Only that
+// one, should it not have heard, settles of it later what it charged itself.
 #pragma once
 
 #include <cstdint>
@@ -33,9 +34,9 @@ class EdgeLines {
   // `hold_all` names every job that holds something: its number and its receipt.
   explicit EdgeLines(HoldAll hold_all) : hold_all_(std::move(hold_all)) {}
 
-  // `settles`: as its HELLO said.
-  void joined(Connection& line, bool settles) {
-    lines_.push_back({&line, settles});
+  // `settles`, `nginx`: as its HELLO said.
+  void joined(Connection& line, bool settles, uint64_t nginx) {
+    lines_.push_back({&line, settles, nginx});
     if (lines_.size() == 1) {
       brief();
     }
@@ -64,17 +65,30 @@ class EdgeLines {
     if (pending_.size() == kMaxPending && !pending_.contains(number)) {
       pending_.erase(pending_.begin());
     }
-    Connection* const line = listening();
-    if (line != nullptr) {
-      wire::append(line->out(), number, over);
+    Pending& pending = pending_[number];
+    pending.frame.clear();
+    wire::append(pending.frame, number, over);
+    pending.was_said = false;
+    if (listening() != nullptr) {
+      say(number, pending);
     }
-    pending_[number] = line == nullptr ? frame_of(number, over) : repeat_of(number, over);
   }
   // True: it had not been said before.
   bool settled(uint64_t number) { return pending_.erase(number) > 0; }
   size_t pending() const { return pending_.size(); }
 
  private:
+  struct Line {
+    Connection* line;
+    bool settles;
+    uint64_t nginx;
+  };
+  struct Pending {
+    std::string frame;
+    bool was_said = false;  // of kAnywhere alone
+    uint64_t nginx = 0;     // to which, then
+  };
+
   // The first line that reads; nullptr: there is none.
   Connection* listening() {
     while (!lines_.empty() && lines_.front().line->clogged() &&
@@ -91,41 +105,36 @@ class EdgeLines {
       wire::append(line.out(), number, wire::Hold{receipt});
     });
     std::erase_if(pending_, [](const auto& each) {
-      return each.first >= wire::Over::kOfOthers &&
-             over_in(each.second).sealed != wire::Over::kAnywhere;  // it was said, to another
+      return each.first >= wire::Over::kOfOthers && each.second.was_said;
     });
-    for (auto& [number, frame] : pending_) {
-      line.out().append(frame);
-      frame = repeat_of(number, over_in(frame));
+    for (auto& [number, pending] : pending_) {
+      say(number, pending);
     }
     most_unsent_ = line.unsent() + kMaxUnsent;
   }
-  static std::string frame_of(uint64_t number, const wire::Over& over) {
-    std::string frame;
-    wire::append(frame, number, over);
-    return frame;
-  }
-  static std::string repeat_of(uint64_t number, wire::Over over) {
-    if (over.sealed == wire::Over::kAnywhere) {
-      over.sealed = wire::Over::kAsOthers;
-    }
-    return frame_of(number, over);
-  }
-  // Of such a frame.
-  static wire::Over over_in(std::string_view frame) {
+  // To the first line.
+  void say(uint64_t number, Pending& pending) {
+    std::string& out = lines_.front().line->out();
+    const uint64_t nginx = lines_.front().nginx;
     wire::Over over;
-    wire::parse(frame.substr(wire::kHeaderBytes), over);
-    return over;
+    wire::parse(std::string_view(pending.frame).substr(wire::kHeaderBytes), over);
+    if (over.sealed != wire::Over::kAnywhere) {
+      out.append(pending.frame);
+      return;
+    }
+    if (pending.was_said) {
+      over.sealed = pending.nginx == nginx ? wire::Over::kAsOthers : wire::Over::kElsewhere;
+    } else {
+      pending.was_said = true;
+      pending.nginx = nginx;
+    }
+    wire::append(out, number, over);
   }
-  struct Line {
-    Connection* line;
-    bool settles;
-  };
 
   HoldAll hold_all_;
   std::vector<Line> lines_;
-  size_t most_unsent_ = 0;                   // of the first
-  std::map<uint64_t, std::string> pending_;  // OVER, by number: the oldest job first
+  size_t most_unsent_ = 0;               // of the first
+  std::map<uint64_t, Pending> pending_;  // OVER, by number: the oldest job first
 };
 
 }  // namespace penstock::queue

@@ -38,6 +38,8 @@ std::vector<QueueLook> look_at(Dispatcher& dispatcher) {
     for (const Event event : {Event::kCompleted, Event::kFailed, Event::kCancelled}) {
       look.ended += count_of(counts, event);
     }
+    look.completed = count_of(counts, Event::kCompleted);
+    look.failed = count_of(counts, Event::kFailed);
     for (const wire::ClassMetrics& each : counts.classes) {
       look.started +=
           std::accumulate(std::begin(each.wait.count), std::end(each.wait.count), uint64_t{0});
@@ -88,15 +90,18 @@ std::string History::row(int64_t seconds, int64_t wall_ms,
       waited_ms = static_cast<int64_t>((look.waited_s - before.waited_s) * 1000 /
                                        static_cast<double>(started));
     }
-    queues.add(JsonObject()
-                   .text("name", look.name)
-                   .number("waiting", look.waiting)
-                   .number("running", look.running)
-                   .number("in", static_cast<int64_t>(since(look.arrived, before.arrived)))
-                   .number("out", static_cast<int64_t>(since(look.ended, before.ended)))
-                   .raw("promised_ms", or_null(look.promised_ms))
-                   .raw("waited_ms", or_null(waited_ms))
-                   .done());
+    queues.add(
+        JsonObject()
+            .text("name", look.name)
+            .number("waiting", look.waiting)
+            .number("running", look.running)
+            .number("in", static_cast<int64_t>(since(look.arrived, before.arrived)))
+            .number("out", static_cast<int64_t>(since(look.ended, before.ended)))
+            .number("completed", static_cast<int64_t>(since(look.completed, before.completed)))
+            .number("failed", static_cast<int64_t>(since(look.failed, before.failed)))
+            .raw("promised_ms", or_null(look.promised_ms))
+            .raw("waited_ms", or_null(waited_ms))
+            .done());
   }
   return JsonObject()
       .number("at", wall_ms / 1000)

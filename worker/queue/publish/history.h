@@ -21,6 +21,8 @@ struct QueueLook {
   std::optional<int64_t> promised_ms;  // what a job that came now is told it waits; none: unknown
   uint64_t arrived = 0;                // jobs let in
   uint64_t ended = 0;                  // jobs that left, however
+  uint64_t completed = 0;
+  uint64_t failed = 0;
   uint64_t started = 0;
   double waited_s = 0;  // by those that started, in all
 };
@@ -42,8 +44,8 @@ class History {
   int64_t next_event() const { return due_ns_; }
 
   // {"step_seconds":30,"rows":[{"at":1795960980,"seconds":30,"queues":[{"name":"default",
-  // "waiting":3,"running":1,"in":22,"out":20,"promised_ms":1200,"waited_ms":900}]}]}, the oldest
-  // first; the last one has only begun. What is not known is null.
+  // "waiting":3,"running":1,"in":22,"out":20,"completed":19,"failed":1,"promised_ms":1200,
+  // "waited_ms":900}]}]}, the oldest first; the last one has only begun. What is not known is null.
   std::string json(Dispatcher& dispatcher, int64_t now_ns) const {
     return json(now_ns, dispatcher.wall_ms(), look_at(dispatcher));
   }

@@ -22,6 +22,8 @@ const char* name_of(wire::QueueState state) {
       return "draining";
     case wire::QueueState::kCannotLoad:
       return "cannot load";
+    case wire::QueueState::kAway:
+      return "no Redis";
     case wire::QueueState::kUnused:
       break;
   }

@@ -1,5 +1,6 @@
 #include "worker/queue/results/s3_store.h"
 
+#include <fmt/format.h>
 #include <strings.h>
 #include <unistd.h>
 
@@ -162,7 +163,7 @@ S3Store::Answer S3Store::ask_once(const Asked& asked) {
       "content-type:", "expect:"};
   for (const auto& [name, value] : request.headers) {
     if (name != "host") {
-      lines.push_back(name + ": " + value);
+      lines.push_back(fmt::format("{}: {}", name, value));
     }
   }
   CURL* const easy = easy_.get();

@@ -31,6 +31,7 @@ struct PartPlace {
 
   uint64_t fence = 0;   // 0: before all
   uint64_t number = 0;  // 0: before the first part
+  // NOLINTNEXTLINE(*-nullptr): it sees a 0 in this
   auto operator<=>(const PartPlace&) const = default;
 
   std::string text() const;

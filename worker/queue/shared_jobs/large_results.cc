@@ -1,6 +1,7 @@
 #include "worker/queue/shared_jobs/large_results.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <grp.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -211,7 +212,7 @@ void LargeResults::remove(SharedOrder& order, const std::vector<std::string>& na
     std::vector<std::string> gone;
     std::string why;
     for (const std::string& name : names) {
-      ::unlink((folder + "/" + name).c_str());
+      ::unlink(fmt::format("{}/{}", folder, name).c_str());
       const Status removed = store.remove(name);
       removed ? gone.push_back(name) : static_cast<void>(why = removed.error().message);
     }
@@ -228,7 +229,7 @@ void LargeResults::remove(SharedOrder& order, const std::vector<std::string>& na
 
 // ---- out
 
-void LargeResults::bring(JobRecord record, std::function<void(Result<JobRecord>)> brought) {
+void LargeResults::bring(JobRecord record, const std::function<void(Result<JobRecord>)>& brought) {
   if (record.stored_name.empty()) {
     return brought(std::move(record));
   }
@@ -248,7 +249,7 @@ void LargeResults::bring(JobRecord record, std::function<void(Result<JobRecord>)
 }
 
 void LargeResults::read(const JobRecord& record, uint64_t first,
-                        std::function<void(Result<std::string>)> done) {
+                        const std::function<void(Result<std::string>)>& done) {
   first = std::min(first, record.result_bytes);
   const bool asked = threads_.ask([result = stored_of(record), first, done](ResultStore& store) {
     auto bytes = std::make_shared<std::string>();

@@ -57,9 +57,10 @@ class LargeResults final : EventLoop::Handler {
   void remove(SharedOrder& order, const std::string& name);
 
   // The record of a job with its result where Nginx reads it; as it is, if Redis has that.
-  void bring(JobRecord record, std::function<void(Result<JobRecord>)> brought);
+  void bring(JobRecord record, const std::function<void(Result<JobRecord>)>& brought);
   // Its bytes from one on.
-  void read(const JobRecord& record, uint64_t first, std::function<void(Result<std::string>)> done);
+  void read(const JobRecord& record, uint64_t first,
+            const std::function<void(Result<std::string>)>& done);
   // Where callers are sent for it; empty: nowhere, it is served from here.
   std::string address_of(const JobRecord& record) const;
 

@@ -173,7 +173,6 @@ void Roster::leave() {
     return;
   }
   HostSays says = user_.says();
-  says.models.clear();
   says.left = true;
   order_.tell(
       {.host = self_, .text = encode(says, kMostSaysBytes), .lasts_us = 0, .secret = proposed_},
@@ -189,9 +188,18 @@ void Roster::heard(SharedOrder::Roster& roster) {
     proposed_ = heard_.secret;
     user_.keep_secret(proposed_);
   }
+  hear_hosts();
+  hear_models();
+  user_.on_roster();
+}
+
+// Of one that is gone Redis keeps the beginning: who has heard the rest knows it still.
+void Roster::hear_hosts() {
+  std::vector<Host> before = std::move(hosts_);
+  before.insert(before.end(), std::make_move_iterator(gone_.begin()),
+                std::make_move_iterator(gone_.end()));
   hosts_.clear();
   gone_.clear();
-  models_.clear();
   for (const SharedOrder::Roster::Said& said : heard_.said) {
     std::optional<HostSays> says = decode_host(said.text);
     if (!says) {
@@ -200,27 +208,53 @@ void Roster::heard(SharedOrder::Roster& roster) {
     const bool lives = said.holds_us >= 0 && !says->left;
     const int64_t lasts_ns = says->left ? 0 : kSaysNs;
     const int64_t ago_ns = std::max<int64_t>(lasts_ns - said.holds_us * kNsPerUs, 0);
-    for (const HostSays::Model& model : says->models) {
-      const auto same = [&](const HostSays::Model& each) {
-        return each.name == model.name && each.written == model.written;
-      };
-      if (lives && std::none_of(models_.begin(), models_.end(), same)) {
-        models_.push_back(model);
-      }
+    const auto same = std::find_if(before.begin(), before.end(), [&](const Host& host) {
+      return host.says.name == says->name && host.says.since_ms == says->since_ms;
+    });
+    if (!lives && same != before.end() && same->says.models.size() > says->models.size()) {
+      says->models = std::move(same->says.models);
     }
     (lives ? hosts_ : gone_).push_back({std::move(*says), ago_ns});
   }
-  user_.on_roster();
+}
+
+void Roster::hear_models() {
+  models_.clear();
+  models_away_.clear();
+  const auto has = [](const std::vector<HostSays::Model>& models, const HostSays::Model& model) {
+    return std::any_of(models.begin(), models.end(), [&](const HostSays::Model& each) {
+      return each.name == model.name && each.written == model.written;
+    });
+  };
+  for (const Host& host : hosts_) {
+    for (const HostSays::Model& model : host.says.models) {
+      if (!has(models_, model)) {
+        models_.push_back(model);
+      }
+    }
+  }
+  for (const Host& host : gone_) {
+    const bool is_back = std::any_of(hosts_.begin(), hosts_.end(), [&](const Host& other) {
+      return other.says.name == host.says.name && other.says.since_ms > host.says.since_ms;
+    });
+    for (const HostSays::Model& model : host.says.models) {
+      if (!is_back && !has(models_, model) && !has(models_away_, model)) {
+        models_away_.push_back(model);
+      }
+    }
+  }
 }
 
 const std::string* Roster::find_model(std::string_view asked) const {
   static const std::string kAny;
   if (asked.empty()) {
-    return models_.empty() ? nullptr : &kAny;
+    return models_.empty() && models_away_.empty() ? nullptr : &kAny;
   }
-  for (const HostSays::Model& model : models_) {
-    if (model.name == asked || (!model.written.empty() && model.written == asked)) {
-      return &model.name;
+  for (const auto* const models : {&models_, &models_away_}) {
+    for (const HostSays::Model& model : *models) {
+      if (model.name == asked || (!model.written.empty() && model.written == asked)) {
+        return &model.name;
+      }
     }
   }
   return nullptr;

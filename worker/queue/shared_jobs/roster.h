@@ -89,7 +89,11 @@ class Roster {
   const std::optional<limit::Secret>& secret() const { return secret_; }
   // The models that live hosts serve, each name once for each way it is written.
   const std::vector<HostSays::Model>& models() const { return models_; }
-  // The model by its name, where any host serves it by that; an empty one is any. nullptr: none.
+  // Those that hosts served which are gone, and have not come back, for as long as gone() knows of
+  // them; without those that live hosts serve.
+  const std::vector<HostSays::Model>& models_away() const { return models_away_; }
+  // The model by its name, where any host serves it by that, or one that is gone did; an empty one
+  // is any. nullptr: none.
   const std::string* find_model(std::string_view asked) const;
   // Of one model; of an empty one: all.
   AllHosts workers(std::string_view model) const;
@@ -118,6 +122,8 @@ class Roster {
 
  private:
   void heard(SharedOrder::Roster& roster);
+  void hear_hosts();
+  void hear_models();
 
   SharedOrder& order_;
   User& user_;
@@ -127,7 +133,7 @@ class Roster {
   std::string proposed_;  // should Redis have none: the one it had
   SharedOrder::Roster heard_;
   std::vector<Host> hosts_, gone_;
-  std::vector<HostSays::Model> models_;
+  std::vector<HostSays::Model> models_, models_away_;
   int64_t told_ns_ = 0;
   uint64_t ticks_ = 0;
   int64_t tick_ns_ = 0;  // when the oldest was sent that has not been heard; 0: all have

@@ -195,7 +195,7 @@ void SharedJobs::apply(const Config& config) {
 }
 
 // A queue that is away does not keep what another knows from whoever asks.
-void SharedJobs::look_in(size_t number, SharedQueue* away, std::string id, size_t most,
+void SharedJobs::look_in(size_t number, SharedQueue* away, const std::string& id, size_t most,
                          const Found& then) {
   SharedOrder::Answer<SharedOrder::Known> none;
   if (number == queues_.size()) {
@@ -218,6 +218,7 @@ void SharedJobs::look_in(size_t number, SharedQueue* away, std::string id, size_
 void SharedJobs::advance() {
   const int64_t now_ns = monotonic_ns();
   loops_.advance_to(now_ns);
+  see_reached();
   for (const auto& queue : queues_) {
     queue->advance_to(now_ns);
   }
@@ -257,6 +258,11 @@ void SharedJobs::leave() {
   }
 }
 
+bool SharedJobs::has_left() const {
+  return std::all_of(queues_.begin(), queues_.end(),
+                     [](const auto& queue) { return queue->has_left(); });
+}
+
 void SharedJobs::over() {
   for (const auto& queue : queues_) {
     queue->over();
@@ -271,12 +277,15 @@ void SharedJobs::on_ready(std::string_view who) noexcept {
   if (!std::exchange(is_ready_, true)) {
     log(Level::kInfo, "shared queues are in " + std::string(who));
   }
-  told_.clear();
   is_told_ = false;
   where_ = who;
   trouble_.clear();
+  const std::set<std::string> away = told_;
+  see_reached();
   for (const auto& queue : queues_) {
-    queue->doubt();
+    if (!away.contains(queue->name())) {
+      queue->doubt();
+    }
     layouts_.look(queue->name());
   }
   durability_.forget();
@@ -324,15 +333,29 @@ void SharedJobs::on_lost(std::string_view why) noexcept {
 
 // Of which that has not been said.
 std::vector<std::string> SharedJobs::newly_unreached() {
+  see_reached();
   std::vector<std::string> names;
   for (const auto& queue : queues_) {
-    if (queue->order().ready()) {
-      told_.erase(queue->name());
-    } else if (told_.insert(queue->name()).second) {
+    if (!queue->order().ready() && told_.insert(queue->name()).second) {
       names.push_back(queue->name());
     }
   }
   return names;
+}
+
+// Each of a cluster's masters comes back for itself, and may have lost something.
+void SharedJobs::see_reached() {
+  std::vector<std::string> names;
+  for (const auto& queue : queues_) {
+    if (!told_.empty() && queue->order().ready() && told_.erase(queue->name()) > 0) {
+      names.push_back(queue->name());
+      queue->doubt();
+    }
+  }
+  if (!names.empty()) {
+    log(Level::kInfo, fmt::format("queue{} {} {} reached again", names.size() > 1 ? "s" : "",
+                                  fmt::join(names, ", "), names.size() > 1 ? "are" : "is"));
+  }
 }
 
 }  // namespace penstock::queue

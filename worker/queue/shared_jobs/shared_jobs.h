@@ -64,8 +64,8 @@ class SharedJobs final : redis::Servers::User {
   // What any queue knows of the job. `then(nullptr, ...)`: none does; with trouble: it cannot be
   // known now. The same as SharedOrder::look() otherwise.
   using Found = std::function<void(SharedQueue*, SharedOrder::Answer<SharedOrder::Known>&)>;
-  void look(std::string id, size_t most, Found then) {
-    look_in(0, nullptr, std::move(id), most, then);
+  void look(const std::string& id, size_t most, const Found& then) {
+    look_in(0, nullptr, id, most, then);
   }
 
   // By its own clock, see SharedQueue.
@@ -75,6 +75,8 @@ class SharedJobs final : redis::Servers::User {
   int64_t next_event(int64_t now_ns) const;
   // What was given back is sent; nothing more is.
   void leave();
+  // Redis has heard all of it, and nothing is on its way here.
+  bool has_left() const;
   // What was said before is sent, and nothing more is heard.
   void over();
 
@@ -87,7 +89,9 @@ class SharedJobs final : redis::Servers::User {
   void look_at_durability();
   void look_at_memory();
   std::vector<std::string> newly_unreached();
-  void look_in(size_t number, SharedQueue* away, std::string id, size_t most, const Found& then);
+  void see_reached();
+  void look_in(size_t number, SharedQueue* away, const std::string& id, size_t most,
+               const Found& then);
   // False: its queue is not shared any more, or it cannot be read.
   bool recall(std::string_view kept, const Held& held);
 

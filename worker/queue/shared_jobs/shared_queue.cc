@@ -42,7 +42,7 @@ void SharedQueue::set(const Scheduler::QueueSettings& settings, int64_t keep_ms,
 
 void SharedQueue::advance_to(int64_t now_ns) {
   if (leaving_) {
-    if (!left_ && asking_.empty() && ended_.empty() && returns_.empty() && cancels_.empty()) {
+    if (asking_.empty() && unsent() == 0) {
       over();
     }
     return;

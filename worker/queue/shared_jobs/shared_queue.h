@@ -183,6 +183,7 @@ class SharedQueue final : Membership::User, Roster::User, redis::Subscription::L
   // Takes no more. What is on its way here is given back before the host is gone, or at `over()`
   // is left to the others.
   void leave();
+  bool has_left() const { return left_; }
   void over();
 
  private:

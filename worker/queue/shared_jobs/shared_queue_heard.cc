@@ -95,7 +95,7 @@ void SharedQueue::on_lost_data() {
 void SharedQueue::on_held(const std::vector<SharedOrder::Held>& held) {
   std::vector<std::string> gone;
   for (const auto& [id, fence] : held_) {
-    const auto same = [&](const SharedOrder::Held& each) {
+    const auto same = [&id = id, &fence = fence](const SharedOrder::Held& each) {
       return each.id == id && each.fence == fence;
     };
     if (std::none_of(held.begin(), held.end(), same)) {

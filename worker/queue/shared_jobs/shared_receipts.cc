@@ -18,6 +18,9 @@ void SharedReceipts::note(std::string id, std::string receipt) {
 
 void SharedReceipts::settle(std::string id, std::function<void(Whose)> told) {
   std::erase_if(noted_, [&](const Receipts::Charged& each) { return each.id == id; });
+  if (noting_) {
+    too_late_.insert(id);
+  }
   if (settling_.size() == kMostWaiting) {
     settling_.pop_front();  // it is known again after the next start
   }
@@ -45,8 +48,9 @@ void SharedReceipts::flush(const std::string& home, int64_t now_ns) {
 int64_t SharedReceipts::next_event() const {
   const bool waits = (!noted_.empty() && !noting_) ||
                      (!settling_.empty() && !asking_ && user_ != nullptr && user_->settles());
-  return std::min(looking_ ? INT64_MAX : look_ns_,
-                  waits ? std::max(retry_ns_, monotonic_ns() + kRetryNs) : INT64_MAX);
+  const int64_t next_ns =
+      std::min(looking_ ? INT64_MAX : look_ns_, waits ? monotonic_ns() + kRetryNs : INT64_MAX);
+  return std::max(next_ns, retry_ns_);
 }
 
 void SharedReceipts::send_noted(const std::string& home) {
@@ -67,14 +71,13 @@ void SharedReceipts::send_noted(const std::string& home) {
                              std::string(answer.why));
     }
     if (answer.trouble == SharedOrder::Trouble::kUnknown) {
-      std::erase_if(*some, [this](const Receipts::Charged& each) {  // it is too late for those
-        return std::any_of(settling_.begin(), settling_.end(),
-                           [&](const Settling& settling) { return settling.id == each.id; });
-      });
+      std::erase_if(*some,
+                    [this](const Receipts::Charged& each) { return too_late_.contains(each.id); });
       noted_.insert(noted_.begin(), std::make_move_iterator(some->begin()),
                     std::make_move_iterator(some->end()));
       retry_ns_ = monotonic_ns() + kRetryNs;
     }
+    too_late_.clear();
   };
   noting_ = true;
   if (!receipts_.charge(home, *some, answered)) {

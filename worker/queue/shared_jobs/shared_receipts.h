@@ -8,6 +8,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -70,11 +71,12 @@ class SharedReceipts {
   User* user_ = nullptr;
   std::deque<Receipts::Charged> noted_;
   std::deque<Settling> settling_;
-  bool noting_ = false;   // a request is under way
-  bool asking_ = false;   // likewise
-  bool looking_ = false;  // likewise
-  int64_t retry_ns_ = 0;  // not before
-  int64_t look_ns_ = 0;   // when next
+  std::set<std::string> too_late_;  // what is noted now is not noted again of these
+  bool noting_ = false;             // a request is under way
+  bool asking_ = false;             // likewise
+  bool looking_ = false;            // likewise
+  int64_t retry_ns_ = 0;            // not before
+  int64_t look_ns_ = 0;             // when next
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -53,6 +53,7 @@ struct UsageKey {
   uint64_t owner = 0;  // of the keyed hash, the lower half; 0: nobody
   std::string queue;
   std::string model;  // empty: any
+  // NOLINTNEXTLINE(*-nullptr): it sees a 0 in this
   auto operator<=>(const UsageKey&) const = default;
 };
 

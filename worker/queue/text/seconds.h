@@ -10,7 +10,8 @@
 namespace penstock::queue {
 
 constexpr int64_t kDrainRetrySeconds = 5;
-constexpr int64_t kPausedRetrySeconds = 60;
+constexpr int64_t kPausedRetrySeconds = 60;  // nobody knows for how long
+constexpr int64_t kCannotLoadRetrySeconds = 10;
 constexpr int64_t kMaxRetrySeconds = 3600;
 
 // Rounded up, 1 at least.

@@ -247,7 +247,9 @@ void Supervisor::lose(Worker& worker) {
     devices_.fault(worker.config, worker.end, now_ns);
   }
   worker.last_error = worker.end.empty() ? worker.last_error : worker.end;
-  dispatcher_.worker_lost(*worker.session, now_ns + RestartBackoff::kFirstNs, worker.end,
+  const bool sent_away = worker.retired && !worker.next;
+  dispatcher_.worker_lost(*worker.session,
+                          sent_away ? INT64_MAX : now_ns + RestartBackoff::kFirstNs, worker.end,
                           worker.ordered);
   worker.session.reset();
   settle(worker);

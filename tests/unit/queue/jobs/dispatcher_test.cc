@@ -647,7 +647,13 @@ TEST_F(DispatcherTest, CallersWaitForANewWorkerDuringTheGrace) {
   Peer peer = caller();
   submit(peer, 1);
   EXPECT_EQ(peer.next()->as<wire::Accepted>().position, 1U) << "it may be loading its model";
-  advance(config_.limits.worker_grace_ns);
+  advance(config_.limits.worker_grace_ns - 1);
+  EXPECT_FALSE(peer.next());
+  advance(kNsPerSec);
+  const auto told = expect(peer, FrameType::kFailed);
+  EXPECT_EQ(told.id, 1U);
+  EXPECT_EQ(failure(told).status, 503U);
+  EXPECT_EQ(failure(told).retry_after_s, 1U);
   submit(peer, 2);
   EXPECT_EQ(failure(expect(peer, FrameType::kFailed)).message,
             "No worker of queue default is up. Try again in 1 s.");

@@ -14,6 +14,8 @@ std::vector<QueueLook> look(uint64_t arrived, uint64_t started, double waited_s)
            .promised_ms = 1200,
            .arrived = arrived,
            .ended = started,
+           .completed = started - 1,
+           .failed = started / 10,
            .started = started,
            .waited_s = waited_s}};
 }
@@ -26,9 +28,9 @@ TEST(HistoryTest, ARowTellsWhatCameInItsTime) {
   EXPECT_EQ(history.json(kStart + History::kStepNs + 10 * kNsPerSec, 130'000, look(125, 110, 918)),
             R"({"step_seconds":30,"rows":[)"
             R"({"at":120,"seconds":30,"queues":[{"name":"default","waiting":3,"running":1,)"
-            R"("in":22,"out":20,"promised_ms":1200,"waited_ms":900}]},)"
+            R"("in":22,"out":20,"completed":20,"failed":2,"promised_ms":1200,"waited_ms":900}]},)"
             R"({"at":130,"seconds":10,"queues":[{"name":"default","waiting":3,"running":1,)"
-            R"("in":3,"out":0,"promised_ms":1200,"waited_ms":null}]}]})");
+            R"("in":3,"out":0,"completed":0,"failed":0,"promised_ms":1200,"waited_ms":null}]}]})");
 }
 
 TEST(HistoryTest, WhatIsNotKnownIsNullAndACountThatFellBeganAnew) {
@@ -37,7 +39,9 @@ TEST(HistoryTest, WhatIsNotKnownIsNullAndACountThatFellBeganAnew) {
   std::vector<QueueLook> fresh = look(4, 2, 1);
   fresh[0].promised_ms.reset();
   const std::string json = history.json(kStart, 0, fresh);
-  EXPECT_NE(json.find(R"("in":4,"out":2,"promised_ms":null,"waited_ms":null)"), std::string::npos)
+  EXPECT_NE(
+      json.find(R"("in":4,"out":2,"completed":1,"failed":0,"promised_ms":null,"waited_ms":null)"),
+      std::string::npos)
       << json;
 }
 

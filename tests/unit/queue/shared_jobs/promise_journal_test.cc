@@ -55,6 +55,49 @@ TEST_F(PromiseJournalTest, WhatRedisHasLostIsAnnounced) {
   EXPECT_EQ(state("1"), State::kWaiting);
 }
 
+TEST_F(PromiseJournalTest, WhatRedisHasLostIsAnnouncedThoughTheQueueIsFull) {
+  order_.set({.name = "q", .max_length = 1}, kHourMs);
+  client_.get<SharedOrder::Added>(
+      [&](auto then) { return order_.add({.id = "other", .lane = "m"}, then); });
+  keep_for(kHourMs);
+  promise("1");
+  EXPECT_TRUE(until([this] { return journal_->announced() == 1; }));
+  EXPECT_EQ(state("1"), State::kWaiting);
+}
+
+TEST_F(PromiseJournalTest, ADoubtIsLookedIntoAtOnce) {
+  keep_for(kHourMs);
+  promise("1");
+  EXPECT_TRUE(until([this] { return journal_->announced() == 1; }));
+  server_.ask("FLUSHALL");
+  const int64_t now_ns = monotonic_ns();  // and no later
+  journal_->doubt();
+  EXPECT_TRUE(client_.until([&] {
+    journal_->advance_to(now_ns);
+    settle();
+    return journal_->announced() == 2;
+  }));
+}
+
+TEST_F(PromiseJournalTest, WhatIsOverIsKeptNoMore) {
+  keep_for(kHourMs);
+  promise("1");
+  EXPECT_TRUE(until([this] { return journal_->announced() == 1; }));
+  client_.get<SharedOrder::End>([&](auto then) { return order_.cancel("1", "", then); });
+  EXPECT_TRUE(until([this] { return journal_->size() == 0; }));
+  EXPECT_EQ(journal_->announced(), 1U);
+}
+
+TEST_F(PromiseJournalTest, WhatIsLostIsNotAnnouncedOnceItsDeadlineHasPassed) {
+  keep_for(kHourMs);
+  journal_->note({.id = "1", .lane = "m", .job = {.deadline_us = 1}, .promised = true},
+                 [](bool) {});
+  settle();
+  journal_->promised("1");
+  EXPECT_TRUE(until([this] { return journal_->size() == 0 || journal_->announced() > 0; }));
+  EXPECT_EQ(journal_->announced(), 0U);
+}
+
 // It may have ended while ends were kept less long, and have been forgotten: it does not run again.
 TEST_F(PromiseJournalTest, WhatMayHaveEndedAndBeenForgottenIsGivenUp) {
   keep_for(kHourMs);

@@ -19,7 +19,7 @@ class ReceiptJournalTest : public StoreFixture {
   // What is kept, once the store has written all; and the next life of both.
   std::string kept() {
     journal_.reset();
-    const std::string text = execute("SELECT group_concat(CAST(job AS TEXT), ' ') FROM away");
+    std::string text = execute("SELECT group_concat(CAST(job AS TEXT), ' ') FROM away");
     reopen();
     journal_.emplace(store_.get());
     return text;

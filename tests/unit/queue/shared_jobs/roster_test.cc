@@ -159,5 +159,42 @@ TEST_F(RosterTest, AHostThatLeavesIsKnownToHaveLeft) {
   EXPECT_EQ(edge.roster.workers("sim").slots, 0U);
 }
 
+TEST_F(RosterTest, AModelOfAHostThatIsGoneIsKnownUntilThatIsBackWithoutIt) {
+  Host edge(order_, {.name = "edge", .since_ms = 9}), gpu(order_, serving(4, 1, 1e9)),
+      again(order_, {.name = "h", .since_ms = 1});
+  tell(gpu);
+  gpu.roster.leave();
+  tell(edge);
+  EXPECT_TRUE(edge.roster.models().empty());
+  ASSERT_EQ(edge.roster.models_away().size(), 1U);
+  ASSERT_NE(edge.roster.find_model("sim"), nullptr);
+  EXPECT_EQ(*edge.roster.find_model("sim"), "sim");
+  EXPECT_NE(edge.roster.find_model(""), nullptr);
+  EXPECT_EQ(edge.roster.workers("sim").attending, 0U);
+  tell(again);
+  tell(edge);
+  EXPECT_EQ(edge.roster.find_model("sim"), nullptr);
+  EXPECT_EQ(edge.roster.find_model(""), nullptr);
+}
+
+TEST_F(RosterTest, AllModelsOfAHostThatIsGoneAreKnownToWhoHasHeardThem) {
+  HostSays says = serving(1, 0, 1e9);
+  for (int i = 0; i < 100; ++i) {
+    says.models.push_back(says.models.front());
+    says.models.back().name = "model-" + std::to_string(i);
+  }
+  Host edge(order_, {.name = "edge"}), late(order_, {.name = "late"}), gpu(order_, says);
+  tell(gpu);
+  tell(edge);
+  gpu.roster.leave();
+  for (int i = 0; i < 2; ++i) {
+    tell(edge);
+    EXPECT_EQ(edge.roster.models_away().size(), 101U);
+  }
+  tell(late);
+  EXPECT_GT(late.roster.models_away().size(), 0U);
+  EXPECT_LT(late.roster.models_away().size(), 101U);
+}
+
 }  // namespace
 }  // namespace penstock::queue

@@ -57,11 +57,17 @@ class SharedQueueTest : public ::testing::Test, SharedQueue::User {
   SharedQueue queue_;
   std::vector<std::string> taken_;
   std::vector<std::string> over_;  // as was heard
+  bool stops_ = false;             // it gives back what comes
 
  private:
   bool heard_ = false;
 
-  void on_taken(SharedQueue&, const SharedOrder::Taken& job) override { taken_.push_back(job.id); }
+  void on_taken(SharedQueue&, const SharedOrder::Taken& job) override {
+    taken_.push_back(job.id);
+    if (stops_) {
+      queue_.give_back(job.id, 0, std::nullopt);
+    }
+  }
   void on_lost(SharedQueue&, const std::string&) override {}
   void on_position(SharedQueue&, const std::string& id, int64_t) override {
     heard_ = true;
@@ -101,6 +107,19 @@ TEST_F(SharedQueueTest, AJobThatComesIsTaken) {
   ASSERT_TRUE(queue_.may_serve("m"));
   serve_and_hear();
   EXPECT_EQ(taken_, std::vector<std::string>{"1"});
+}
+
+TEST_F(SharedQueueTest, WhoLeavesGivesBackWhatIsOnItsWay) {
+  add("1");
+  queue_.serve("m", 4);
+  stops_ = true;
+  queue_.leave();
+  EXPECT_FALSE(queue_.has_left());
+  EXPECT_TRUE(until([this] { return queue_.has_left(); }));
+  EXPECT_EQ(taken_, std::vector<std::string>{"1"});
+  const auto job =
+      client_.get<SharedOrder::Known>([&](auto then) { return queue_.order().look("1", 0, then); });
+  EXPECT_EQ(job.state, SharedOrder::Known::State::kWaiting);
 }
 
 TEST_F(SharedQueueTest, WhoseJobItIsNotEndsNothing) {

@@ -72,6 +72,31 @@ TEST_F(SharedReceiptsTest, WhatIsSettledBeforeItWasNotedIsNotNoted) {
   EXPECT_EQ(told[1], SharedReceipts::Whose::kOurs);
 }
 
+TEST_F(SharedReceiptsTest, WhatIsAboutToBeSettledIsNotNotedAgain) {
+  Host host(server_.socket());
+  std::vector<SharedReceipts::Whose> told;
+  server_.stop_answering();
+  host.receipts.note("1", "a receipt");
+  host.receipts.flush(host.home, ++host.now_ns);
+  host.receipts.settle("1", [&](SharedReceipts::Whose whose) { told.push_back(whose); });
+  host.receipts.flush(host.home, ++host.now_ns);
+  server_.kill();  // it has heard neither
+  server_.start();
+  ASSERT_TRUE(host.until([&] { return told.size() == 1; }));
+  EXPECT_EQ(told[0], SharedReceipts::Whose::kAgain);
+  EXPECT_EQ(redis(host, "GET", "m|1"), "S");
+}
+
+TEST_F(SharedReceiptsTest, WhileRedisIsAwayItIsNotAskedAllTheTime) {
+  Host host(server_.socket());
+  server_.kill();
+  ASSERT_TRUE(host.client.until([&] { return !host.client.servers().ready("x"); }));
+  host.receipts.note("1", "a receipt");
+  const int64_t before_ns = monotonic_ns();
+  host.receipts.flush(host.home, 1);  // it was to look for homes long ago, too
+  EXPECT_GE(host.receipts.next_event(), before_ns + SharedReceipts::kRetryNs);
+}
+
 TEST_F(SharedReceiptsTest, WithoutAnEdgeNothingIsSettledNorInherited) {
   Host host(server_.socket());
   host.listens = false;

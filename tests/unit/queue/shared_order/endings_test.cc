@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/fixtures/redis_server.h"
+#include "tests/unit/queue/shared_order/channel.h"
 #include "tests/unit/queue/shared_order/order_client.h"
 
 namespace penstock::queue {
@@ -97,6 +98,7 @@ TEST_F(EndingsTest, OneHostAtATimeTellsAnEnd) {
   EXPECT_TRUE(take(Endings::kUrls).taken.empty());
   EXPECT_TRUE(told(Endings::kUrls, mine.taken[0], SharedOrder::kNever, Outcome::kDelivered));
   EXPECT_EQ(take(Endings::kUrls).all, 0U);
+  EXPECT_EQ(server_.ask("KEYS " + order_.key() + "d|*"), "") << "nobody else is to hear";
   EXPECT_EQ(look(1).outcome, static_cast<uint8_t>(Outcome::kDelivered));
 }
 
@@ -204,6 +206,29 @@ TEST_F(EndThatHoldsTest, WhatRedisHasLostIsSaidAgain) {
   server_.go_back_to_copy();
   EXPECT_EQ(look(1).state, SharedOrder::Known::State::kWaiting);
   EXPECT_EQ(mend(fence, 'D'), SharedOrder::End::kEnded);
+  EXPECT_EQ(look(1).result, "answer");
+}
+
+TEST_F(EndThatHoldsTest, WhatIsSaidAgainOfAJobThatIsNotThereGoesByItself) {
+  for (const char how : {'D', 'X', 'L', 'C', 'E'}) {
+    server_.ask("FLUSHALL");
+    EXPECT_EQ(mend(7, how), SharedOrder::End::kEnded);
+    EXPECT_EQ(mend(7, how), SharedOrder::End::kOver);
+    EXPECT_EQ(look(1).result, "answer");
+    EXPECT_EQ(server_.ask("DBSIZE"), "1") << "nobody else would remove it";
+    const int64_t ms = std::stoll(*server_.ask("PTTL " + order_.key() + "j|" + id_of(1)));
+    EXPECT_TRUE(ms > 0 && ms <= 60'000) << ms;
+  }
+}
+
+TEST_F(EndThatHoldsTest, WhoRunsItOnceMoreStops) {
+  const uint64_t first = 1;
+  client_.get<SharedOrder::Served>(
+      [&](auto then) { return order_.serve(kHost, "m", 1, {}, then); });
+  const uint64_t fence = look(1).fence;
+  Channel runner(server_.socket(), order_.key() + "c|" + kHost);
+  EXPECT_EQ(mend(first, 'D'), SharedOrder::End::kEnded);
+  EXPECT_EQ(runner.next(), "stop " + id_of(1) + " " + std::to_string(fence));
   EXPECT_EQ(look(1).result, "answer");
 }
 

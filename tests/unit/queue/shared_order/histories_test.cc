@@ -271,6 +271,7 @@ class History {
     }
     maybe_advance();
     std::vector<SharedOrder::Job> jobs;
+    jobs.reserve(some.size());
     for (const auto& [job, entry, lane, last_position] : some) {
       jobs.push_back({.id = job->id,
                       .lane = *lane,

@@ -146,6 +146,27 @@ TEST_F(MembershipTest, OneThatRenewsKeepsItsJobs) {
 }
 
 // Before Redis lets others have what it runs.
+TEST_F(MembershipTest, ALeaseCountsFromTheQuestionThoughTheAnswerComesLate) {
+  constexpr int64_t kLateNs = 3 * kNsPerSec;
+  a_.add("one");
+  a_.take(1);
+  pass(Membership::kEveryNs);
+  a_.deaf = true;
+  a_.turn();  // it asks
+  pass(kLateNs);
+  a_.deaf = false;
+  a_.turn();
+  a_.deaf = true;
+  server_.stop_answering();
+  pass(Membership::kLeaseNs - Membership::kMarginNs - kLateNs - 1);
+  a_.turn();
+  EXPECT_TRUE(a_.stopped.empty());
+  pass(1);
+  a_.turn();
+  EXPECT_EQ(a_.stopped.size(), 1U);
+  server_.go_on();
+}
+
 TEST_F(MembershipTest, OneThatHearsNothingStopsBeforeItsLeaseEnds) {
   a_.add("one");
   a_.take(1);

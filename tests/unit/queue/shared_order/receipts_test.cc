@@ -188,15 +188,32 @@ TEST_F(ReceiptsTest, OfAJobThatNobodyKnowsAnyMoreNothingIsLeft) {
 }
 
 TEST_F(ReceiptsTest, WhatIsNotOursThereIsPassedOver) {
-  for (const char* const id : {"1", "2"}) {
+  for (const char* const id : {"1", "2", "3"}) {
     add(id);
     charge(id);
   }
   end();
-  redis("SET " + order_.key() + "j|1 \"\\x05junk\"");
+  redis("SET " + order_.key() + "j|1 \x05junk");
+  redis("DEL " + order_.key() + "j|2");
+  redis("LPUSH " + order_.key() + "j|2 junk");
   at(31);
   EXPECT_ANY_THROW(inherit());
+  EXPECT_ANY_THROW(inherit());
   EXPECT_EQ(inherit().all.size(), 1U);
+}
+
+TEST_F(ReceiptsTest, WhatNobodySettlesIsGoneAfterTwoMonths) {
+  constexpr int64_t kDayMs = 86'400'000;
+  add("1");
+  charge("1");
+  end();
+  const int64_t left_ms = std::stoll(redis("PTTL " + order_.key() + "m|1"));
+  EXPECT_GT(left_ms, 61 * kDayMs);
+  EXPECT_LE(left_ms, 62 * kDayMs);
+  redis("DEL " + order_.key() + "m|1");
+  at(31);
+  EXPECT_TRUE(inherit().all.empty());
+  EXPECT_EQ(redis("EXISTS " + order_.key() + "M"), "0");
 }
 
 }  // namespace

@@ -170,6 +170,14 @@ TEST_F(SharedOrderHomeTest, AHomeWhoseHostComesBackByAnotherNameIsNotGone) {
   EXPECT_EQ(look("waited").state, State::kWaiting);
 }
 
+TEST_F(SharedOrderHomeTest, OfAJobThatIsOverNothingStaysAtItsHome) {
+  EXPECT_EQ(server_.ask("SMEMBERS test:q1:{q}:C|its-home"), "waited\n");
+  const auto taken = serve(kHost, 1).taken.at(0);
+  EXPECT_EQ(taken.id, "waited");
+  serve(kHost, 0, {{"waited", taken.fence, "answer"}});
+  EXPECT_EQ(server_.ask("EXISTS test:q1:{q}:C|its-home"), "0");
+}
+
 TEST_F(SharedOrderHomeTest, OfAHomeThatIsLeftTheJobsAreCancelledThatRunToo) {
   Channel runner(server_.socket(), "test:q1:{q}:c|" + std::string(kHost));
   EXPECT_EQ(serve(kHost, 1).taken.at(0).id, "waited");

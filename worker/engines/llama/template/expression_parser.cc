@@ -41,7 +41,7 @@ void ExpressionParser::expect_operator(std::string_view text) {
 }
 
 std::string ExpressionParser::expect_name(const char* what) {
-  const std::string name = token().text;
+  std::string name = token().text;
   if (token().kind != Token::Kind::kName) {
     fail(std::string("expected ") + what);
   }

@@ -299,6 +299,7 @@ Value sorted(Context& context, std::vector<Key> keys, bool falling) {
     return falling ? key_before(b, a) : key_before(a, b);
   });
   std::vector<Value> items;
+  items.reserve(keys.size());
   for (const Key& key : keys) {
     items.push_back(key.item);
   }
@@ -335,6 +336,7 @@ Value unique(Context& context, const Value& subject, const Arguments& arguments)
     }
   }
   std::vector<Value> items;
+  items.reserve(kept.size());
   for (const Key& key : kept) {
     items.push_back(key.item);
   }

@@ -222,7 +222,7 @@ std::string represent_float(double number) {
   char buffer[64];
   const auto scientific =
       std::to_chars(buffer, buffer + sizeof buffer, number, std::chars_format::scientific);
-  const std::string spelled(buffer, scientific.ptr);
+  std::string spelled(buffer, scientific.ptr);
   const int exponent = std::atoi(spelled.c_str() + spelled.find('e') + 1);
   if (exponent < -4 || exponent >= 16) {
     return spelled;

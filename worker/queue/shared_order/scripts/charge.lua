@@ -9,7 +9,7 @@ call('ZREM', P .. 'M', a[4])
 call('ZADD', P .. 'M', now + HOME_STAYS, a[4])
 for i = 5, #a, 2 do
   if call('EXISTS', P .. 'm|' .. a[i]) == 0 then
-    call('SET', P .. 'm|' .. a[i], a[4] .. a[i + 1])
+    call('SET', P .. 'm|' .. a[i], a[4] .. a[i + 1], 'PX', CHARGE_LASTS)
     call('ZADD', P .. 'M|' .. a[4], 0, a[i])
   end
 end

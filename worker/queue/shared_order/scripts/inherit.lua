@@ -5,16 +5,16 @@
 -- Answer {1: there may be more at once, {id, receipt, failed attempts, how it ended (look.lua), when, us, its result...}}
 -- O(log homes + jobs log n): of one home 200 jobs are looked at.
 @open@
-local LOOKED_AT, LATER, NEXT, FOR_GOOD = 200, 30000000, 5000000, 5356800000  -- us, us; ms: two months, after which no window counts
+local LOOKED_AT, LATER, NEXT = 200, 30000000, 5000000  -- us
 local home = call('ZRANGEBYSCORE', P .. 'M', '-inf', now, 'LIMIT', 0, 1)[1]
 if not home then return {0, {}} end
 local jobs, out, taken = P .. 'M|' .. home, {}, 0
 local ids = call('ZRANGEBYSCORE', jobs, '-inf', now, 'LIMIT', 0, LOOKED_AT)
 for _, id in ipairs(ids) do
   if taken == a[4] + 0 then break end
+  call('ZREM', jobs, id)  -- first: what is none of ours there does not stop the others
   local key = P .. 'm|' .. id
   local state = call('GETRANGE', P .. 'j|' .. id, 0, 0)
-  call('ZREM', jobs, id)
   if state ~= '' and string.byte(state) ~= OVER then
     call('ZADD', jobs, now + LATER, id)
   elseif state == '' then
@@ -22,7 +22,7 @@ for _, id in ipairs(ids) do
   else
     local receipt = call('GETRANGE', key, 8, 7 + a[6])
     if receipt ~= '' then
-      call('SET', key, 'T', 'PX', FOR_GOOD)
+      call('SET', key, 'T', 'PX', CHARGE_LASTS)
       local text = call('GETRANGE', P .. 'j|' .. id, 0, JOB_MOST + a[5])
       local _, _, attempts, _, _, _, _, _, _, _, _, _, _, _, ended, _, _, _, _, after = unpack_(JOB, text)
       for _, told in ipairs({id, receipt, attempts, string.sub(text, after, after), ended, string.sub(text, after + 1, after + a[5])}) do

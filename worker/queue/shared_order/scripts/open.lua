@@ -74,4 +74,5 @@ local JOB, JOB_MOST = '>BBI2I4c8I4I4I4I4I4I4I8I8I8I8c8c8c8Bc0', 351
 -- A fence is at least the eighths of a second since 2026: four bytes of them end in 2043.
 local FENCES_SINCE = 14137804800
 local HOME_STAYS = 30000000  -- us: what a home was charged is its own to settle, from each renewal on
+local CHARGE_LASTS = 5356800000  -- ms: two months, after which no window counts
 local SCHEDULED, WAITING, DELAYED, RUNNING, OVER = 1, 2, 3, 4, 5
