@@ -206,7 +206,7 @@ const chapters = {
     const answer = (question) => page.locator("#questions div", { hasText: question });
     await answer("Do we turn people away?").filter({ hasText: /[1-9][\d.]* %.*[1-9][\d.]* % by limits, 0 % as it is busy; in the last \d+ (s|min)/ }).waitFor();
     await answer("Do jobs fail?").filter({ hasText: /(7[5-9]|[89]\d|100)(\.\d)? %in the last \d+ (s|min).*1 dead letter/ }).waitFor();
-    await sees(page, "#changes", "Pause queue default");
+    await sees(page, "#changes", "Resume queue default");
     await go("callers");
   },
 
