@@ -20,8 +20,7 @@ const KEYS = {
 export function orderOf(text) {
   const [, method, path, query = ""] = /^(\w+) ([^?]*)\??(.*)$/s.exec(text) ?? [];
   const parts = (path ?? "").split("/");
-  const has = (pattern) => Object.hasOwn(KEYS, pattern) && KEYS[pattern];
-  const key = has(`${method} ${path}`) || has(`${method} ${parts.map((part, i) => (i === 2 ? "*" : part)).join("/")}`);
+  const key = KEYS[`${method} ${path}`] ?? KEYS[`${method} ${parts.map((part, i) => (i === 2 ? "*" : part)).join("/")}`];
   if (!key) {
     return null;
   }

@@ -196,6 +196,7 @@ penstock_wait_seconds_bucket{queue="chat",priority="0",le="+Inf"} ${fast + slow}
   assert.deepEqual(notes.fail, [["con.percent", { p: 0.1 }], ["con.q.fail.note", { n: 0, window: 600 }]]);
   assert.equal(notes.wait[1][0], "con.q.wait.note");
   const ever = judge(seen({ before: waits(1000, 100), figures: waits(1000, 100) }));
+  assert.equal(judge(seen({ figures: waits(1000, 100) })).questions[0].note[0], "con.q.wait.note.ever", "the first reading");
   assert.deepEqual(ever.questions.slice(0, 3).map(({ note }) => note[0]), ["con.q.wait.note.ever", "con.q.worse.total", "con.q.refused.none"]);
 });
 
