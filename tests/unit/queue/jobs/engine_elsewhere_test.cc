@@ -81,6 +81,7 @@ TEST_F(EngineElsewhereTest, ABackendThatIsOutIsAsAWorkerThatIsOut) {
   submit(peer, 1, post());
   EXPECT_EQ(reply(peer, 1).status, 0U) << "worth waiting for at first";
   advance(config_.limits.worker_grace_ns + kNsPerSec);
+  EXPECT_EQ(reply(peer, 1).status, 503U);
   Peer late = caller();
   submit(late, 2, post());
   const Reply refused = reply(late, 2);
@@ -88,6 +89,7 @@ TEST_F(EngineElsewhereTest, ABackendThatIsOutIsAsAWorkerThatIsOut) {
   EXPECT_EQ(refused.code, "busy");
   EXPECT_FALSE(device.next());
   say_slots(device, {.slots = 1});
+  submit(peer, 3, post());
   take(device);
 }
 

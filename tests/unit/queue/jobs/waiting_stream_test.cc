@@ -80,7 +80,7 @@ TEST_F(WaitingStreamTest, BeginsAfterOneIntervalAndGoesOnAsTheAnswer) {
   EXPECT_EQ(head.status, 200U);
   EXPECT_EQ(head.opens, 1U);
   EXPECT_EQ(head.content_type, "text/event-stream");
-  EXPECT_EQ(came[1].as<wire::Note>().text, ": queued position=1\n\n");
+  EXPECT_EQ(came[1].as<wire::Note>().text, ": queued position=1 reason=learning\n\n");
   end_other(device);
   let(kEveryNs);
   came = heard(peer);
@@ -155,7 +155,9 @@ TEST_F(WaitingStreamTest, HasEventsWhereTheyAreWanted) {
   let(kEveryNs);
   const auto came = heard(peer);
   const std::string text(came.back().as<wire::Note>().text);
-  EXPECT_EQ(text.find(": queued position=1\n\nevent: queue\ndata: {\"id\":\"job_"), 0U) << text;
+  EXPECT_EQ(text.find(": queued position=1 reason=learning\n\nevent: queue\ndata: {\"id\":\"job_"),
+            0U)
+      << text;
   EXPECT_TRUE(text.ends_with("}\n\n"));
 }
 

@@ -86,7 +86,8 @@ TEST_F(WithinTest, WhatWouldBeDoneTooLateIsRefusedAtOnce) {
   submit(peer, 1, within(0, 5));  // the slot is free, and the job takes ten and a little
   const auto failed = failure(peer, keep_);
   ASSERT_TRUE(failed);
-  EXPECT_EQ(failed->message.find("It would be done in 11 s"), 0U) << failed->message;
+  EXPECT_EQ(failed->message.find("Such a job takes 11 s once it has started"), 0U)
+      << failed->message;
   submit(peer, 2, within(0, 12));
   EXPECT_FALSE(failure(peer, keep_));
 }
