@@ -28,8 +28,7 @@ TEST(YamlFaultsTest, ABracketThatNobodyClosesIsNamedWithItsLine) {
                       "workers:\n"
                       "  - { name: a, engine: simulate # a } in words\n"
                       "  - { name: b, engine: simulate }\n"),
-            "p.yaml:4: not YAML: end of map flow not found; the '{' of line 3 is not closed before "
-            "here");
+            "p.yaml:4: not YAML: illegal block entry; the '{' of line 3 is not closed before here");
   EXPECT_EQ(complaint("socket: \"{\"\nstate: a{b\nqueues: [\n  x, y ]\nlimits: { max_body: '}'\n"),
             "p.yaml:6: not YAML: end of map flow not found; the '{' of line 5 is not closed before "
             "here");
